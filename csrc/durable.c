@@ -1,0 +1,215 @@
+/* durable.c - files that survive: opening beneath a directory, naming, syncing, copying. It
+ * promises that no call follows a symlink or replaces an existing name, and that every failure is
+ * returned. It never syncs unasked and reads with pread, never by mmap: a file that shrinks under
+ * a mapping would kill the process.
+ */
+#include "copier.h"
+#include "fault.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/fs.h>
+#include <linux/openat2.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/ioctl.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+enum {
+    RANGE_BYTES = 64 << 20, /* one copy_file_range: short enough for a signal to be noticed */
+    READ_BYTES = 1 << 20,
+    OPEN_ATTEMPTS = 16,
+};
+
+int t3_open_beneath(int dirfd, const char *path, int flags, int mode)
+{
+    struct open_how how = {
+        .flags = (uint64_t)(flags | O_CLOEXEC),
+        /* The kernel refuses a mode where nothing is created. */
+        .mode = flags & (O_CREAT | __O_TMPFILE) ? (uint64_t)mode : 0,
+        .resolve = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS,
+    };
+
+    /* EAGAIN: a rename somewhere on the system kept the kernel from proving "beneath". */
+    for (int attempt = 0;; attempt++) {
+        long fd = T3_CALL(syscall, SYS_openat2, dirfd, path, &how, sizeof how);
+        if (fd >= 0)
+            return (int)fd;
+        if ((errno != EAGAIN && errno != EINTR) || attempt == OPEN_ATTEMPTS)
+            return -errno;
+    }
+}
+
+int t3_link_unnamed(int fd, int dirfd, const char *name)
+{
+    char path[32];
+
+    /* AT_EMPTY_PATH would want a capability on older kernels. */
+    snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
+    return T3_CALL(linkat, AT_FDCWD, path, dirfd, name, AT_SYMLINK_FOLLOW) < 0 ? -errno : 0;
+}
+
+int t3_rename_noreplace(int dirfd, const char *from, const char *to)
+{
+    return T3_CALL(renameat2, dirfd, from, dirfd, to, RENAME_NOREPLACE) < 0 ? -errno : 0;
+}
+
+int t3_sync_file(int fd)
+{
+    return T3_CALL(fsync, fd) < 0 ? -errno : 0;
+}
+
+int t3_sync_directory(int fd)
+{
+    if (T3_CALL(fsync, fd) == 0 || errno == EINVAL)
+        return 0;
+    return -errno;
+}
+
+/* Does `error` say that the method can't be had here, and nothing about the data? */
+static bool is_unsupported(int error)
+{
+    switch (-error) {
+    case EXDEV:
+    case EOPNOTSUPP:
+    case ENOTTY:
+    case ENOSYS:
+    case EINVAL:
+    case EPERM:
+    case ETXTBSY:
+        return true;
+    default:
+        return false;
+    }
+}
+
+static int copy_reflink(int src, int dst, int64_t bytes)
+{
+    if (T3_CALL(ioctl, dst, FICLONE, src) < 0)
+        return -errno;
+    /* The clone is of the whole source, which may have grown past what was asked for. */
+    return T3_CALL(ftruncate, dst, bytes) < 0 ? -errno : 0;
+}
+
+/* Copy from `*done` on and move it along. 0 also where the kernel says that there is no more: the
+ * caller compares `*done`. */
+static int copy_range(int src, int dst, int64_t bytes, int64_t *done)
+{
+    while (*done < bytes) {
+        loff_t in = *done, out = *done;
+        size_t wanted = (size_t)(bytes - *done < RANGE_BYTES ? bytes - *done : RANGE_BYTES);
+        ssize_t n = T3_CALL(copy_file_range, src, &in, dst, &out, T3_CUT(copy_file_range, wanted), 0);
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n < 0)
+            return -errno;
+        if (n == 0)
+            break;
+        *done += n;
+    }
+    return 0;
+}
+
+/* Write the whole of `buffer` at `offset`. */
+static int write_at(int fd, const char *buffer, int64_t bytes, int64_t offset)
+{
+    while (bytes > 0) {
+        ssize_t n = T3_CALL(pwrite, fd, buffer, T3_CUT(pwrite, (size_t)bytes), offset);
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n < 0)
+            return -errno;
+        buffer += n;
+        offset += n;
+        bytes -= n;
+    }
+    return 0;
+}
+
+/* The stretch of data at or after `from`: moves `*from` past a hole, returns its end. */
+static int64_t next_data(int src, int64_t *from, int64_t bytes)
+{
+    int64_t data = T3_CALL(lseek, src, *from, SEEK_DATA);
+    int64_t hole;
+
+    if (data < 0 && errno == ENXIO) {
+        *from = bytes;
+        return bytes;
+    }
+    if (data < 0) /* The file system knows no holes. */
+        return bytes;
+    *from = data < bytes ? data : bytes;
+    hole = T3_CALL(lseek, src, *from, SEEK_HOLE);
+    return hole < 0 || hole > bytes ? bytes : hole;
+}
+
+static int copy_read_write(int src, int dst, int64_t bytes, int64_t *done)
+{
+    char *buffer = T3_ALLOCATE(malloc, READ_BYTES);
+    int64_t end = *done;
+    int rc = 0;
+
+    if (!buffer)
+        return -ENOMEM;
+    while (*done < bytes) {
+        if (*done == end) {
+            end = next_data(src, done, bytes);
+            continue;
+        }
+        size_t wanted = (size_t)(end - *done < READ_BYTES ? end - *done : READ_BYTES);
+        ssize_t n = T3_CALL(pread, src, buffer, T3_CUT(pread, wanted), *done);
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n <= 0) {
+            rc = n < 0 ? -errno : -EIO;
+            goto out;
+        }
+        rc = write_at(dst, buffer, n, *done);
+        if (rc < 0)
+            goto out;
+        *done += n;
+    }
+    /* A hole at the end has been skipped, not written. */
+    if (T3_CALL(ftruncate, dst, bytes) < 0)
+        rc = -errno;
+out:
+    free(buffer);
+    return rc;
+}
+
+int t3_copy(int src, int dst, int64_t bytes, int methods)
+{
+    struct stat source;
+    int64_t done = 0;
+    int rc = -EOPNOTSUPP;
+
+    if (T3_CALL(fstat, src, &source) < 0)
+        return -errno;
+    if (source.st_size < bytes)
+        return -EIO;
+    if (methods & T3_COPY_REFLINK) {
+        rc = copy_reflink(src, dst, bytes);
+        if (rc == 0)
+            return T3_COPY_REFLINK;
+        if (!is_unsupported(rc))
+            return rc;
+    }
+    if (methods & T3_COPY_RANGE) {
+        rc = copy_range(src, dst, bytes, &done);
+        if (rc == 0 && done == bytes)
+            return T3_COPY_RANGE;
+        if (rc == 0)
+            rc = -EIO;
+        else if (!is_unsupported(rc))
+            return rc;
+    }
+    if (methods & T3_COPY_READ_WRITE) {
+        rc = copy_read_write(src, dst, bytes, &done);
+        if (rc == 0)
+            return T3_COPY_READ_WRITE;
+    }
+    return rc;
+}

@@ -1,0 +1,150 @@
+"""A new file in the store before it has a name: who can still write to it, is it on the disk, and what is in it.
+
+The order protects against a worker that lies and a disk that fails. The reading descriptor is opened before the first
+write, because the kernel tells of a lost write-back once for each open file: one opened later can sync "successfully"
+over data that was never written. The lease is granted only when no process anywhere can write to the file any more.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import hashlib
+import os
+import stat
+import time
+from dataclasses import dataclass, field
+from typing import Self
+
+from t3_backup import copier
+from t3_backup.errors import StoreError, WorkerLost
+
+_LEASE_SECONDS = 10  # another account's child may hold a copy of the descriptor between fork and exec
+_LEASE_POLL_S = 0.05
+_HASH_BYTES = 4 << 20
+_HEADER_BYTES = 100
+_MAGIC = b"SQLite format 3\0"
+
+
+@dataclass(frozen=True)
+class Content:
+    """What is in a settled file."""
+
+    bytes: int
+    sha256: str
+
+
+@dataclass
+class Blank:
+    """An unnamed file (or, where the file system has no such thing, one with a partial name)."""
+
+    folder: int  # descriptor of the folder it is in
+    writer: int  # -1 once it is settled
+    reader: int
+    partial: str | None
+    _named: bool = field(default=False)
+
+    @staticmethod
+    def create(folder: int, partial: str) -> Blank:
+        """A new one in `folder`, mode 0400; `partial` is its name where it must have one. Raises OSError."""
+        named: str | None = None
+        try:
+            writer = os.open(".", os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o400, dir_fd=folder)
+        except OSError as error:
+            if error.errno not in (errno.EOPNOTSUPP, errno.EISDIR, errno.ENOENT):
+                raise
+            named = partial
+            writer = os.open(partial, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o400, dir_fd=folder)
+        try:
+            reader = os.open(f"/proc/self/fd/{writer}", os.O_RDONLY | os.O_CLOEXEC)
+        except BaseException:
+            os.close(writer)
+            raise
+        return Blank(folder, writer, reader, named)
+
+    def empty(self) -> None:
+        """Give its blocks back at once. Raises OSError."""
+        os.ftruncate(self.writer, 0)
+
+    def settle(self) -> Content:
+        """End all writing, bring the bytes to the disk, and read what they are.
+
+        Raises WorkerLost where somebody can still write to it or has given it a name, StoreError where the file system has no
+        leases, and OSError where the disk failed.
+        """
+        if self.writer >= 0:
+            os.close(self.writer)
+            self.writer = -1
+        self._lease()
+        status = os.fstat(self.reader)
+        if (
+            status.st_uid != os.geteuid()
+            or stat.S_IMODE(status.st_mode) != 0o400
+            or not stat.S_ISREG(status.st_mode)
+            or status.st_nlink != (0 if self.partial is None else 1)
+        ):
+            raise WorkerLost("the new snapshot has another owner, mode or name than it was given; it is thrown away")
+        copier.sync_file(self.reader)
+        content = hash_content(self.reader)
+        if content.bytes != os.fstat(self.reader).st_size or content.bytes != status.st_size:
+            raise WorkerLost("the new snapshot changed its size while it was read; it is thrown away")
+        return content
+
+    def _lease(self) -> None:
+        until = time.monotonic() + _LEASE_SECONDS
+        while True:
+            try:
+                fcntl.fcntl(self.reader, fcntl.F_SETLEASE, fcntl.F_RDLCK)
+                return
+            except OSError as error:
+                if error.errno not in (errno.EAGAIN, errno.EACCES):
+                    raise StoreError(
+                        f"the store's file system grants no leases ({error.strerror}); use ext4, xfs or btrfs"
+                    ) from None
+            if time.monotonic() > until:
+                raise WorkerLost("a process can still write to the new snapshot after its worker's end; it is thrown away")
+            time.sleep(_LEASE_POLL_S)
+
+    def name_as(self, name: str) -> None:
+        """Give it its name, never over another. Raises OSError."""
+        if self.partial is None:
+            copier.link_unnamed(self.reader, self.folder, name)
+        else:
+            copier.rename_noreplace(self.folder, self.partial, name)
+        self._named = True
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._named:
+            # The proof and the hash wanted it in memory; from now on its pages would only push out those of the users' servers.
+            with contextlib.suppress(OSError):
+                os.posix_fadvise(self.reader, 0, 0, os.POSIX_FADV_DONTNEED)
+        elif self.partial is not None:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(self.partial, dir_fd=self.folder)
+        if self.writer >= 0:
+            os.close(self.writer)
+        os.close(self.reader)
+
+
+def hash_content(fd: int) -> Content:
+    """Size in bytes and SHA-256 of an open file, from its beginning, read by pread alone. Raises OSError."""
+    digest = hashlib.sha256()
+    buffer = memoryview(bytearray(_HASH_BYTES))
+    offset = 0
+    while count := os.preadv(fd, [buffer], offset):
+        digest.update(buffer[:count])
+        offset += count
+    return Content(offset, digest.hexdigest())
+
+
+def header_bytes(fd: int) -> int | None:
+    """The size in bytes that a database's header claims (sqlite.org/fileformat.html); None where it is no such header."""
+    header = os.pread(fd, _HEADER_BYTES, 0)
+    if len(header) < _HEADER_BYTES or not header.startswith(_MAGIC):
+        return None
+    page_size = int.from_bytes(header[16:18], "big")
+    return int.from_bytes(header[28:32], "big") * (65536 if page_size == 1 else page_size)

@@ -1,0 +1,236 @@
+"""`t3-backup-state`: arguments to calls, one function a subcommand; the exit code is the verdict.
+
+0 all well; 1 at least one account or snapshot is not; 2 wrong use or configuration; 75 another run holds the store.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+import threading
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import t3_backup
+from t3_backup import accounts, backup, report, settings, verify
+from t3_backup.accounts import Account
+from t3_backup.choice import choose
+from t3_backup.errors import EXIT_OK, Failure, UsageError
+from t3_backup.manifest import LABEL
+from t3_backup.owner import Limits
+from t3_backup.settings import Settings
+from t3_backup.store import Shelf, Store
+
+_LOCK_WAIT_S = 5.0
+
+_EXAMPLES = """\
+examples:
+  t3-backup-state                                  back up every account of the map, as the timer does
+  t3-backup-state run --user alice --label prebump-0.0.25
+  t3-backup-state list alice
+  t3-backup-state verify alice --at 2026-11-24
+  t3-backup-state accept alice                     a suspect or damaged snapshot has been looked at
+
+settings: T3_BACKUP_DEST, T3_BACKUP_MAP, T3_BACKUP_KEEP, T3_BACKUP_TIMEOUT (seconds), T3_BACKUP_JOBS, T3_BACKUP_STALL (seconds),
+  T3_BACKUP_WAL_BUDGET and T3_BACKUP_RESERVE (bytes; K, M, G), in /etc/default/t3-backup or the environment; a flag beats both.
+
+exit status: 0 all well; 1 an account failed, or a snapshot is suspect, damaged or does not verify; 2 wrong use or configuration; 75
+  another run holds the store, try again later.
+"""
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> None:  # type: ignore[override]
+        raise UsageError(f"{message}; see {self.prog} --help")
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line, from which the help is made."""
+    top = _Parser(
+        prog="t3-backup-state",
+        description="Proven copies of every T3 Code user's live database. Without a command: run.",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    top.add_argument("--version", action="version", version=f"t3-backup {t3_backup.__version__}")
+    commands = top.add_subparsers(dest="command", metavar="COMMAND")
+
+    store = _Parser(add_help=False)
+    store.add_argument("--dest", metavar="DIR", help="the store (T3_BACKUP_DEST; /var/backups/t3-state)")
+    store.add_argument("--json", action="store_true", help="one JSON document on standard output; lines go to standard error")
+
+    run = commands.add_parser("run", parents=[store], help="back up the accounts of the map")
+    run.add_argument("--user", action="append", metavar="U", help="only this account (may be repeated)")
+    run.add_argument("--label", metavar="L", help="name the snapshots, and count them apart in retention")
+    run.add_argument("--map", metavar="FILE", help="the user map (T3_BACKUP_MAP; /etc/ttyd-user-map)")
+    run.add_argument("--keep", metavar="N", help="keep the newest N, and the newest of each of N days (T3_BACKUP_KEEP; 14)")
+    run.add_argument("--timeout", metavar="S", help="seconds for one account (T3_BACKUP_TIMEOUT; 900)")
+    run.add_argument("--jobs", metavar="N", help="accounts at once (T3_BACKUP_JOBS; 1)")
+    run.add_argument("--dry-run", action="store_true", help="say what would be backed up, and write nothing")
+
+    listing = commands.add_parser("list", parents=[store], help="show the snapshots, newest first")
+    listing.add_argument("user", nargs="?", metavar="USER")
+
+    proving = commands.add_parser("verify", parents=[store], help="prove sealed snapshots again")
+    proving.add_argument("user", nargs="?", metavar="USER")
+    proving.add_argument("--at", metavar="WHEN", help="one snapshot: its name, 'latest', a time, a date, or an age such as 3d")
+    proving.add_argument("--timeout", metavar="S", help="seconds for one snapshot (T3_BACKUP_TIMEOUT; 900)")
+
+    accepting = commands.add_parser("accept", parents=[store], help="end the hold of suspect and damaged snapshots")
+    accepting.add_argument("user", metavar="USER")
+    return top
+
+
+def main(
+    argv: Sequence[str] | None = None, environ: Mapping[str, str] = os.environ, defaults: Path = settings.DEFAULTS_FILE
+) -> int:
+    """Run the command and return its exit code; an error is one line on standard error."""
+    try:
+        args = parser().parse_args(sys.argv[1:] if argv is None else list(argv))
+        if args.command is None:
+            args = parser().parse_args(["run"])
+        flags = {name: getattr(args, name, None) for name in ("dest", "map", "keep", "timeout", "jobs")}
+        values = settings.load(flags, environ, defaults)
+        commands = {"run": _run, "list": _list, "verify": _verify, "accept": _accept}
+        return commands[args.command](args, values)
+    except Failure as failure:
+        print(f"t3-backup-state: {failure}", file=sys.stderr)
+        return failure.exit_code
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        print(f"t3-backup-state: {where}{error.strerror or error}", file=sys.stderr)
+        return Failure.exit_code
+
+
+def _run(args: argparse.Namespace, values: Settings) -> int:
+    if args.label is not None and not LABEL.fullmatch(args.label):
+        raise UsageError(
+            f"--label {args.label!r} is not one: letters, digits and . _ + - (at most 64, the first a letter or digit)"
+        )
+    stopping = _stop_on_signals()
+    with report.reporter(sys.stderr if args.json else sys.stdout) as out:
+        found, failures = _accounts(args.user, values, out)
+        if not found and not failures:
+            out.line(report.INFO, f"no users in {values.map}; nothing to back up")
+        with Store.open(values.dest, create=not args.dry_run) as store:
+            store.lock(shared=args.dry_run, wait=_LOCK_WAIT_S)
+            job = backup.Job(values, store, args.label, stopping, out.listen)
+            results = failures + backup.run(job, found, out.finished, dry=args.dry_run)
+        failed = sum(result.alarms for result in results)
+        out.line(report.INFO, f"done ({len(results)} accounts, {failed} not well)")
+    if args.json:
+        report.print_document(report.run_document(results))
+    return Failure.exit_code if failed or stopping.is_set() else EXIT_OK
+
+
+def _accounts(users: list[str] | None, values: Settings, out: report.Lines) -> tuple[list[Account], list[backup.Result]]:
+    """Whom to back up, and who of those named cannot be. Raises UsageError."""
+    if os.geteuid() != 0:
+        own = accounts.own()
+        others = sorted(set(users or []) - {own.user})
+        if others:
+            raise UsageError(f"{own.user} is not root and may back up his own account alone, not {', '.join(others)}")
+        return [own], []
+    if users:
+        wanted = sorted(set(users))
+        known = None
+    else:
+        known = accounts.read_map(values.map)
+        wanted = list(known.users)
+        for warning in known.warnings:
+            out.warn(warning)
+    found, failures = [], []
+    for user in wanted:
+        try:
+            found.append(accounts.find(user))
+        except Failure as failure:
+            failures.append(backup.Result(user, "failed", str(failure)))
+            out.finished(failures[-1])
+    if known is not None and not found and not failures and not known.is_empty:
+        raise Failure(f"{values.map}: not one line of it names an account")
+    return found, failures
+
+
+def _list(args: argparse.Namespace, values: Settings) -> int:
+    documents: list[dict[str, Any]] = []
+    with Store.open(values.dest) as store:
+        for user in _shelves(args.user, store):
+            with _shelf(store, user) as shelf:
+                snapshots = [backup.document(shelf, snapshot) for snapshot in shelf.snapshots()]
+                documents.append({"user": user, "snapshots": snapshots, "strays": shelf.strays()})
+    if args.json:
+        report.print_document({"accounts": documents})
+        return EXIT_OK
+    out = report.Lines(sys.stdout)
+    for entry in documents:
+        for line in report.list_lines(entry["user"], entry["snapshots"], entry["strays"], report.utc_now()):
+            out.line(report.INFO, line)
+    if not documents:
+        out.line(report.INFO, f"no snapshots in {values.dest}")
+    return EXIT_OK
+
+
+def _verify(args: argparse.Namespace, values: Settings) -> int:
+    stopping = _stop_on_signals()
+    out = report.Lines(sys.stderr if args.json else sys.stdout)
+    documents, failed = [], 0
+    with Store.open(values.dest) as store:
+        store.lock(shared=True, wait=_LOCK_WAIT_S)
+        limits = Limits(values.timeout, values.stall, values.wal_budget, 0, store.free_bytes)
+        for user in _shelves(args.user, store):
+            with _shelf(store, user) as shelf:
+                snapshots = shelf.snapshots()
+                if args.at is not None:
+                    snapshots = [choose(snapshots, args.at, report.utc_now())]
+                entries = []
+                for snapshot in snapshots:
+                    check = verify.verify(shelf, snapshot, limits, stopping)
+                    failed += not check.holds
+                    out.line(*report.check_line(check))
+                    entries.append(backup.document(shelf, snapshot) | {"verifies": check.holds, "problems": list(check.reasons)})
+                for name in shelf.strays():
+                    out.warn(f"{user} {name} is not counted: it has no sound manifest")
+                documents.append({"user": user, "snapshots": entries, "strays": shelf.strays()})
+    if args.json:
+        report.print_document({"accounts": documents})
+    return Failure.exit_code if failed or stopping.is_set() else EXIT_OK
+
+
+def _accept(args: argparse.Namespace, values: Settings) -> int:
+    out = report.Lines(sys.stderr if args.json else sys.stdout)
+    with Store.open(values.dest) as store:
+        store.lock(wait=_LOCK_WAIT_S)
+        accepted = backup.accept(store, args.user, report.utc_now())
+    for snapshot in accepted:
+        out.line(report.INFO, f"accepted {snapshot.user} {snapshot.name} ({'; '.join(snapshot.reasons)})")
+    if not accepted:
+        out.line(report.INFO, f"nothing of {args.user} waits to be accepted")
+    if args.json:
+        report.print_document({"accounts": [{"user": args.user, "snapshots": [s.as_json() for s in accepted]}]})
+    return EXIT_OK
+
+
+def _shelves(user: str | None, store: Store) -> list[str]:
+    return [user] if user is not None else store.users()
+
+
+def _shelf(store: Store, user: str) -> Shelf:
+    shelf = store.shelf(user)
+    if shelf is None:
+        raise Failure(f"no snapshots of {user} in {store.path}")
+    return shelf
+
+
+def _stop_on_signals() -> threading.Event:
+    """An event that SIGTERM and SIGINT set: what runs is stopped cleanly, what waits is not begun."""
+    stopping = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stopping.set())
+    return stopping
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,72 @@
+"""What a worker gives up for good, after its imports and before it reads one byte of the user's.
+
+The order is the point. A process that changed to the user and was exec'd afterwards can be opened by every other
+process of that user (pidfd_getfd, ptrace, /proc/PID/fd), and with it the descriptor of the new snapshot. So the
+worker is exec'd as root, and changes here: from then on it is not dumpable, has no children, execs nothing and can
+pass no descriptor on.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import resource
+
+import seccomp
+
+from t3_backup import copier
+
+# Refused with EPERM. Each is a way to hand the descriptor to another process, to allocate blocks that RLIMIT_FSIZE doesn't see
+# (fallocate, and the ioctls that do the same), to get round this filter (io_uring), or to become traceable again (prctl).
+_REFUSED = (
+    *("execve", "execveat", "fork", "vfork", "clone", "clone3"),
+    *("sendmsg", "sendmmsg", "socket", "socketpair", "connect", "bind", "pidfd_getfd"),
+    *("fallocate", "ioctl", "io_uring_setup", "io_uring_enter", "io_uring_register"),
+    *("prctl", "ptrace", "process_vm_readv", "process_vm_writev", "perf_event_open", "bpf", "userfaultfd"),
+    *("unshare", "setns", "mount", "umount2", "pivot_root", "chroot", "keyctl", "add_key", "request_key"),
+    *("setuid", "setgid", "setreuid", "setregid", "setresuid", "setresgid", "setgroups", "linkat", "link"),
+)
+
+_DATA_LIMIT = 512 << 20  # bytes of heap and private memory
+_OPEN_FILES = 64
+
+
+def become(uid: int, gid: int, groups: tuple[int, ...]) -> None:
+    """Change to the user, with no way back. Raises OSError, and RuntimeError if a way back is left."""
+    os.setgroups(groups)
+    os.setresgid(gid, gid, gid)
+    os.setresuid(uid, uid, uid)
+    for call, value in ((os.setuid, 0), (os.setgid, 0)):
+        with contextlib.suppress(PermissionError):
+            call(value)
+            raise RuntimeError("root could be had back after it was given up")
+
+
+def confine(parent: int) -> None:
+    """No new privileges, not traceable, dead with its parent; small limits. Raises OSError."""
+    copier.confine(parent)
+    os.umask(0o077)
+    for what, limit in (
+        (resource.RLIMIT_CORE, 0),
+        (resource.RLIMIT_NPROC, 0),
+        (resource.RLIMIT_DATA, _DATA_LIMIT),
+        (resource.RLIMIT_NOFILE, _OPEN_FILES),
+    ):
+        lower_limit(what, limit)
+
+
+def lower_limit(what: int, limit: int) -> None:
+    """Set a limit (soft and hard), never above the hard one in force."""
+    _, hard = resource.getrlimit(what)
+    if hard != resource.RLIM_INFINITY:
+        limit = min(limit, hard)
+    resource.setrlimit(what, (limit, limit))
+
+
+def filter_calls() -> None:
+    """The last step: the system calls of `_REFUSED` answer EPERM from now on. Raises OSError."""
+    calls = seccomp.SyscallFilter(seccomp.ALLOW)
+    for name in _REFUSED:
+        calls.add_rule(seccomp.ERRNO(errno.EPERM), name)
+    calls.load()

@@ -1,0 +1,72 @@
+"""Everything that can go wrong, as one tree; each error knows its exit code.
+
+    Failure                    1   an account, or the run, could not be done
+      SourceError                  the user's database cannot be copied as it stands
+        SourceAbsent               there is none (the account is skipped)
+        SourceRefused              a symlink, a hard link, a strange owner
+      TryLater                     nothing is wrong, but not now: busy, over a budget, out of time
+      WorkerLost                   the process that worked as the user died or broke its word
+      StoreError                   the place for the snapshots is not as it must be
+      Cancelled                    somebody stopped the run
+    UsageError                 2   wrong use or configuration
+    LockHeld                  75   another run holds the store (EX_TEMPFAIL: try again later)
+
+Errors are raised, not logged: `report` alone speaks to people. A message is one line that says what, where and what
+to do.
+"""
+
+from __future__ import annotations
+
+EXIT_OK = 0
+
+
+class Failure(Exception):
+    """An account, or the whole run, could not be done."""
+
+    exit_code = 1
+
+
+class SourceError(Failure):
+    """The user's database cannot be copied as it stands."""
+
+
+class SourceAbsent(SourceError):
+    """The account has no state.sqlite."""
+
+
+class SourceRefused(SourceError):
+    """The path is not what it claims to be: a symlink, a hard link, somebody else's file."""
+
+
+class TryLater(Failure):
+    """Nothing is broken; the copy would cost the server too much, or take too long, right now."""
+
+
+class WorkerLost(Failure):
+    """The worker died, or said something that cannot be true."""
+
+
+class StoreError(Failure):
+    """The store or a shelf in it is not private, not ours, or out of room."""
+
+
+class Cancelled(Failure):
+    """The run was stopped from outside."""
+
+
+class UsageError(Failure):
+    """Wrong use or configuration; nothing was begun."""
+
+    exit_code = 2
+
+
+class LockHeld(Failure):
+    """Another run holds the store's lock."""
+
+    exit_code = 75
+
+
+# What a worker may report of itself, by the name that travels on the pipe.
+WORKER_ERRORS: dict[str, type[Failure]] = {
+    error.__name__: error for error in (SourceError, SourceAbsent, SourceRefused, TryLater, Cancelled)
+}

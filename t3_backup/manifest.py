@@ -1,0 +1,134 @@
+"""What is known of one snapshot: its name, and the manifest that lies beside it.
+
+Pure: names and JSON in, values out. A name carries the time in UTC and the label, so that a store can be read by eye:
+`state-20261124T033012Z-prebump-0.0.25.sqlite`. The keys of a manifest are an interface and stay.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import asdict, dataclass, fields
+from datetime import UTC, datetime
+from typing import Any
+
+from t3_backup.census import Census
+
+FORMAT = 1
+VERDICTS = ("verified", "suspect", "damaged")
+METHODS = ("online", "vacuum")
+DATA = ".sqlite"
+MANIFEST = ".json"
+
+LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,63}")
+_NAME = re.compile(r"state-(?P<time>\d{8}T\d{6}Z)(?:\.(?P<again>\d+))?(?:-(?P<label>.+))?")
+# What the shell script of earlier days wrote, in local time.
+_LEGACY = re.compile(r"state-(?:(?P<label>.+)-)?(?P<time>\d{8}-\d{6})")
+_STAMP = "%Y%m%dT%H%M%SZ"
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """The manifest of one snapshot. Times are UTC, sizes bytes, durations seconds."""
+
+    format: int
+    sequence: int  # orders the snapshots of an account, whatever the clock did
+    user: str
+    name: str
+    taken_at: str  # RFC 3339
+    label: str | None
+    bytes: int
+    sha256: str
+    method: str
+    verdict: str
+    reasons: tuple[str, ...]  # why it is not verified
+    accepted_at: str | None  # when somebody accepted a suspect or damaged one
+    t3_level: int | None
+    page_size: int
+    page_count: int
+    source_bytes: int
+    wal_growth_bytes: int
+    restarts: int
+    copy_seconds: float
+    proof_seconds: float
+    census: Census
+    sqlite_version: str
+    tool_version: str
+
+    @property
+    def when(self) -> datetime:
+        """`taken_at` as a time."""
+        return datetime.fromisoformat(self.taken_at)
+
+    @property
+    def holds(self) -> bool:
+        """True while this one stops the pruning of its account: not good, and not accepted."""
+        return self.verdict != "verified" and self.accepted_at is None
+
+    def as_json(self) -> dict[str, Any]:
+        """The interface: the keys of a manifest."""
+        return asdict(self) | {"reasons": list(self.reasons)}
+
+    def to_text(self) -> str:
+        """The file's content."""
+        return json.dumps(self.as_json(), indent=1, sort_keys=True) + "\n"
+
+    @staticmethod
+    def from_text(text: str) -> Manifest:
+        """The inverse of `to_text`. Raises ValueError. Keys of a later version are passed over."""
+        value = json.loads(text)
+        if not isinstance(value, dict) or value.get("format") != FORMAT:
+            raise ValueError(f"not a manifest of format {FORMAT}")
+        try:
+            known = {field.name: value[field.name] for field in fields(Manifest)}
+        except KeyError as missing:
+            raise ValueError(f"no {missing}") from None
+        known["census"] = Census.from_json(known["census"])
+        known["reasons"] = tuple(known["reasons"])
+        manifest = Manifest(**known)
+        if manifest.verdict not in VERDICTS or manifest.method not in METHODS or type(manifest.sequence) is not int:
+            raise ValueError("verdict, method or sequence is not one of ours")
+        if manifest.when.tzinfo is None:
+            raise ValueError(f"taken_at {manifest.taken_at!r} has no zone")
+        return manifest
+
+
+def format_time(when: datetime) -> str:
+    """RFC 3339 in UTC, whole seconds: 2026-11-24T03:30:12Z."""
+    return when.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def snapshot_name(when: datetime, label: str | None, taken: set[str]) -> str:
+    """A name that is not in `taken`: a second one in the same second gets `.2`, and so on."""
+    stamp = when.astimezone(UTC).strftime(_STAMP)
+    suffix = f"-{label}" if label else ""
+    name, again = f"state-{stamp}{suffix}", 1
+    while name in taken:
+        again += 1
+        name = f"state-{stamp}.{again}{suffix}"
+    return name
+
+
+@dataclass(frozen=True)
+class ParsedName:
+    """What a name says by itself."""
+
+    when: datetime
+    label: str | None
+    legacy: bool
+
+
+def parse_name(name: str) -> ParsedName | None:
+    """What the name of a snapshot (without its ending) says; None where it is not one, of today or of earlier days."""
+    if match := _NAME.fullmatch(name):
+        text, form, legacy = match["time"], _STAMP, False
+    elif match := _LEGACY.fullmatch(name):
+        text, form, legacy = match["time"], "%Y%m%d-%H%M%S", True
+    else:
+        return None
+    try:
+        when = datetime.strptime(text, form)
+    except ValueError:
+        return None
+    when = when.astimezone(UTC) if legacy else when.replace(tzinfo=UTC)
+    return ParsedName(when, match["label"], legacy)

@@ -1,0 +1,230 @@
+"""A consistent copy of a live database into a private descriptor: pinned online backup, or else VACUUM INTO.
+
+In WAL mode one read transaction, opened by a SELECT, pins one moment for the whole copy: no commit makes the backup
+start over, and no writer waits. Elsewhere a pin is a lock that fails a server's commits, so it is taken for at most a
+moment, and rarely. What is copied is read by SQLite alone and written by the VFS `t3copy`. Runs as the owner; never
+checkpoints.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import apsw
+
+from t3_backup import census
+from t3_backup.census import Census
+from t3_backup.copier import Destination
+from t3_backup.errors import Failure, SourceError, TryLater
+from t3_backup.source import Source, as_failure, connect, execute, is_wal
+
+_STEP_PAGES = 4096  # 16 MiB a step: as fast as one step for all, and the budgets are looked at in between
+# Without WAL a step holds a lock that makes a writer fail: five pages hold it for some 50 microseconds.
+_SMALL_STEP_PAGES = 5
+_PINNED_SECONDS = 0.5  # the longest that a writer with a busy timeout of a second is ever kept waiting without WAL
+_PINNED_SHARE = 0.005  # of the time spent so far: at a writer that never waits, at most so many commits fail
+_PINNED_BYTES_PER_SECOND = 400 << 20  # how fast a pinned copy may be hoped to go; wrong hopes end at the limit
+_RETRY_SECONDS = 0.05
+
+
+class Unfinished(Failure):
+    """The online copy could not even begin in its share of the time; another method may."""
+
+
+@dataclass
+class Budget:
+    """What a copy may cost. Instants are those of time.monotonic, in seconds."""
+
+    source: Source
+    seconds: float
+    wal_bytes: int
+    clock: Callable[[], float] = time.monotonic
+    began: float = field(init=False)
+    wal_at_start: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.began = self.clock()
+        self.wal_at_start = self.source.wal_bytes()
+
+    def elapsed(self) -> float:
+        """Seconds so far."""
+        return self.clock() - self.began
+
+    def wal_growth(self) -> int:
+        """Bytes by which the -wal has grown; 0 if it shrank."""
+        return max(0, self.source.wal_bytes() - self.wal_at_start)
+
+    def check(self, share: float = 1.0) -> None:
+        """Raises TryLater past the WAL budget, Unfinished past `share` of the time."""
+        if self.wal_growth() > self.wal_bytes:
+            raise TryLater(f"the -wal grew by more than {self.wal_bytes} bytes while the copy held it")
+        if self.elapsed() > self.seconds * share:
+            raise Unfinished(f"the copy was not done after {self.elapsed():.0f} s")
+
+
+@dataclass(frozen=True)
+class Copy:
+    """A finished copy, not yet proven."""
+
+    method: str  # online or vacuum
+    pinned: Census | None  # of the source, taken inside the pin; None where there was no pin
+    bounds: tuple[Census, Census] | None  # of the source before and after, for a VACUUM
+    restarts: int
+    seconds: float
+    wal_growth_bytes: int
+
+
+def take(source: Source, destination: Destination, budget: Budget, *, method: str = "online", mmap: bool = True) -> Copy:
+    """Copy `source` into `destination`, which is finished (written, its write-back waited for) when this returns.
+
+    The online copy has half of the budget's time; VACUUM INTO has the rest. Raises TryLater (locked, over a budget, being
+    written all the time without WAL) and SourceError (hot journal, not a database, damaged beyond a copy).
+    """
+    if method == "online":
+        try:
+            return _online(source, destination, budget, mmap=mmap)
+        except Unfinished:
+            destination.reset()
+    return _vacuum(source, destination, budget, mmap=mmap)
+
+
+@contextmanager
+def _sqlite_errors(source: Source, destination: Destination) -> Iterator[None]:
+    try:
+        yield
+    except apsw.Error as error:
+        # What the destination met first is the cause; SQLite's code for it is only its echo.
+        if destination.counters.error:
+            number = -destination.counters.error
+            raise OSError(number, os.strerror(number), "the new snapshot") from error
+        raise as_failure(error, source) from error
+
+
+def _online(source: Source, destination: Destination, budget: Budget, *, mmap: bool) -> Copy:
+    with _sqlite_errors(source, destination):
+        while True:
+            try:
+                return _online_once(source, destination, budget, mmap=mmap)
+            except (apsw.BusyError, apsw.LockedError):
+                budget.check(0.5)
+                destination.reset()
+                time.sleep(_RETRY_SECONDS)
+
+
+def _online_once(source: Source, destination: Destination, budget: Budget, *, mmap: bool) -> Copy:
+    began = time.monotonic()
+    with closing(connect(source, mmap=mmap)) as live, closing(_open_destination(destination)) as copy:
+        if is_wal(live):
+            taken, restarts = _pinned(live, copy, budget), 0
+        else:
+            taken, restarts = _unpinned(live, copy, budget)
+    _clear_wal_flag(destination)
+    destination.finish()
+    seconds = time.monotonic() - began
+    return Copy("online", taken, None, restarts, seconds, budget.wal_growth())
+
+
+def _open_destination(destination: Destination) -> apsw.Connection:
+    flags = apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_CREATE | apsw.SQLITE_OPEN_URI
+    connection = apsw.Connection(destination.uri(), flags=flags)
+    # The file has no name and is thrown away on any failure: it needs neither a journal, nor a lock, nor SQLite's syncs.
+    execute(connection, "PRAGMA journal_mode=off", "PRAGMA synchronous=off", "PRAGMA locking_mode=exclusive")
+    execute(connection, "PRAGMA cache_size=-512")
+    return connection
+
+
+def _pinned(live: apsw.Connection, copy: apsw.Connection, budget: Budget, *, limit: float | None = None) -> Census | None:
+    """Copy one moment; None if `limit` seconds did not suffice. BEGIN alone pins nothing: the census reads, and so pins."""
+    until = None if limit is None else time.monotonic() + limit
+    execute(live, "BEGIN")
+    try:
+        taken = census.take(live, count_rows=False)
+        must_hold_something(taken)
+        with copy.backup("main", live, "main") as backup:
+            while not backup.done:
+                backup.step(_STEP_PAGES if until is None else _STEP_PAGES // 16)
+                budget.check()
+                if until is not None and time.monotonic() > until and not backup.done:
+                    return None
+    finally:
+        execute(live, "COMMIT")
+    return taken
+
+
+def _unpinned(live: apsw.Connection, copy: apsw.Connection, budget: Budget) -> tuple[Census | None, int]:
+    """Copy a database that is not in WAL mode, where every read transaction is a lock that fails a commit.
+
+    Short steps lock for moments, but start over when anybody commits. So now and then, when enough time has passed for it to be
+    at most `_PINNED_SHARE` of the whole, one pinned attempt is made, for at most `_PINNED_SECONDS`: a writer that waits
+    a second notices nothing, and one that never waits loses at most that share of its commits. Returns the census (None:
+    take it from the copy) and the number of restarts.
+    """
+    restarts, pinned_until_now = 0, 0.0
+    while True:
+        size = source_bytes(live)
+        with copy.backup("main", live, "main") as backup:
+            remaining = None
+            while not backup.done:
+                backup.step(_SMALL_STEP_PAGES)
+                if remaining is not None and backup.remaining > remaining:
+                    restarts += 1
+                remaining = backup.remaining
+                try:
+                    budget.check(0.5)
+                except Unfinished:
+                    raise TryLater("not in WAL mode, and written all the time: no copy without failing its commits") from None
+                needed = size / _PINNED_BYTES_PER_SECOND
+                allowed = min(_PINNED_SECONDS, budget.elapsed() * _PINNED_SHARE - pinned_until_now)
+                if restarts and needed <= allowed and not backup.done:
+                    break
+            else:
+                return None, restarts
+        began = time.monotonic()
+        taken = _pinned(live, copy, budget, limit=allowed)
+        pinned_until_now += time.monotonic() - began
+        if taken is not None:
+            return taken, restarts
+
+
+def source_bytes(live: apsw.Connection) -> int:
+    """Bytes of the database, by its own header."""
+    pages: Any
+    size: Any
+    [(pages, size)] = live.cursor().execute("SELECT page_count, page_size FROM pragma_page_count, pragma_page_size").fetchall()
+    return int(pages) * int(size)
+
+
+def _vacuum(source: Source, destination: Destination, budget: Budget, *, mmap: bool) -> Copy:
+    """VACUUM INTO reads one moment of its own; a census before and one after bound it."""
+    began = time.monotonic()
+    with _sqlite_errors(source, destination), closing(connect(source, mmap=mmap, query_only=False)) as live:
+        live.setbusytimeout(max(1, int(1000 * (budget.seconds - budget.elapsed()))))
+        if not is_wal(live):
+            raise TryLater("not in WAL mode, and locked or written all the time: no copy without failing its commits")
+        before = census.take(live, count_rows=False)
+        must_hold_something(before)
+        execute(live, "PRAGMA synchronous=off", f"VACUUM INTO '{destination.uri()}'")
+        after = census.take(live, count_rows=False)
+    destination.finish()
+    return Copy("vacuum", None, (before, after), 0, time.monotonic() - began, budget.wal_growth())
+
+
+def must_hold_something(taken: Census) -> None:
+    """Raises SourceError for a database without any table; a damaged one is not taken for empty."""
+    if not taken.ends and taken.is_readable:
+        raise SourceError("the database is empty: it has no table at all; an earlier snapshot can be put in its place")
+
+
+def _clear_wal_flag(destination: Destination) -> None:
+    """Say in the header (bytes 18 and 19, sqlite.org/fileformat.html) that the copy is not in WAL mode.
+
+    It has no -wal and never gets one: opened plainly, it must not make sidecars. Nothing else in it changes.
+    """
+    destination.finish()
+    if os.pread(destination.fd, 2, 18) == b"\x02\x02":
+        os.pwrite(destination.fd, b"\x01\x01", 18)

@@ -1,0 +1,135 @@
+"""The live database, reached as its owner and opened so that not one byte of it changes.
+
+Descriptors of the database, its -wal or its -shm are opened by SQLite alone: closing any other one in this process
+would drop the locks that SQLite holds (POSIX locks belong to the process, not to the descriptor). Only O_PATH and
+stat are used beside it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+
+import apsw
+
+from t3_backup import copier
+from t3_backup.accounts import STATE
+from t3_backup.errors import SourceAbsent, SourceError, SourceRefused, TryLater
+
+_MMAP_BYTES = 1 << 40  # SQLite takes as much of it as it was built for
+_CACHE_KIB = 2048
+_BUSY_MS = 250
+# SQLITE_OPEN_NOFOLLOW (sqlite.org/c3ref/c_open_autoproxy.html); apsw names it since 3.40.
+_NOFOLLOW = 0x01000000
+_HEADER_BYTES = 100
+
+
+@dataclass(frozen=True)
+class Source:
+    """A database found beneath a home: regular, owned by the user, with one name."""
+
+    folder: int  # O_PATH descriptor of the folder that holds it
+    path: Path  # canonical
+    size: int  # bytes of the main file when it was found
+
+    def wal_bytes(self) -> int:
+        """Size of the -wal now; 0 where there is none."""
+        try:
+            return os.stat(self.path.name + "-wal", dir_fd=self.folder, follow_symlinks=False).st_size
+        except FileNotFoundError:
+            return 0
+
+
+def find(home: Path, uid: int) -> Source:
+    """The database beneath `home`, following no symlink on the way from there.
+
+    Raises SourceAbsent where there is none, SourceRefused where it is a symlink or lies behind one, has a second name, is no
+    regular file or belongs to somebody other than `uid`, and SourceError where it is empty.
+    """
+    try:
+        home_fd = os.open(home, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        raise SourceAbsent(f"no home {home}") from None
+    except OSError as error:
+        raise SourceError(f"{home}: {error.strerror}") from None
+    try:
+        folder = copier.open_beneath(home_fd, str(STATE.parent), os.O_PATH | os.O_DIRECTORY)
+    except OSError as error:
+        raise _unreachable(error, home / STATE.parent) from None
+    finally:
+        os.close(home_fd)
+    path = home / STATE
+    try:
+        file = copier.open_beneath(folder, STATE.name, os.O_PATH | os.O_NOFOLLOW)
+    except OSError as error:
+        os.close(folder)
+        raise _unreachable(error, path) from None
+    status = os.fstat(file)
+    os.close(file)  # O_PATH: closing it drops no lock
+    if stat.S_ISLNK(status.st_mode):
+        raise SourceRefused(f"{path} is a symlink; put the database itself there")
+    if not stat.S_ISREG(status.st_mode):
+        raise SourceRefused(f"{path} is not a regular file")
+    if status.st_uid != uid:
+        raise SourceRefused(f"{path} belongs to uid {status.st_uid}, not to uid {uid}")
+    if status.st_nlink != 1:
+        raise SourceRefused(f"{path} has {status.st_nlink} names (hard links); its -wal can belong to only one of them")
+    # The name that the kernel gives has no symlink left in it, so SQLite may be told to follow none.
+    return Source(folder, Path(os.readlink(f"/proc/self/fd/{folder}")) / STATE.name, status.st_size)
+
+
+def _unreachable(error: OSError, path: Path) -> SourceError:
+    if error.errno == errno.ENOENT:
+        return SourceAbsent("no state.sqlite")
+    if error.errno in (errno.ELOOP, errno.ENOTDIR, errno.EXDEV):
+        return SourceRefused(f"{path}: a symlink on the way (or no folder); nothing there is followed")
+    return SourceError(f"{path}: {error.strerror}")
+
+
+def connect(source: Source, *, mmap: bool, query_only: bool = True) -> apsw.Connection:
+    """A read-only connection that never checkpoints, neither while it is open nor as the last one to close.
+
+    `query_only=False` is for VACUUM INTO, which SQLite takes for a write. Raises apsw.Error.
+    """
+    connection = apsw.Connection(str(source.path), flags=apsw.SQLITE_OPEN_READONLY | _NOFOLLOW)
+    connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
+    connection.setbusytimeout(_BUSY_MS)
+    execute(connection, "PRAGMA trusted_schema=0", "PRAGMA temp_store=memory", f"PRAGMA cache_size=-{_CACHE_KIB}")
+    execute(connection, f"PRAGMA mmap_size={_MMAP_BYTES if mmap else 0}")
+    if query_only:
+        execute(connection, "PRAGMA query_only=1")
+    return connection
+
+
+def execute(connection: apsw.Connection, *statements: str) -> None:
+    """Run statements whose rows are of no interest, leaving no cursor open."""
+    for statement in statements:
+        connection.cursor().execute(statement).fetchall()
+
+
+def is_wal(connection: apsw.Connection) -> bool:
+    """Whether the database is in WAL mode. Raises apsw.Error."""
+    [(mode,)] = connection.cursor().execute("PRAGMA journal_mode").fetchall()
+    return bool(mode == "wal")
+
+
+def as_failure(error: apsw.Error, source: Source) -> SourceError | TryLater:
+    """What an error of SQLite means for the account, in one line that says what to do."""
+    path = source.path
+    extended = getattr(error, "extendedresult", 0)
+    if isinstance(error, apsw.BusyError | apsw.LockedError):
+        return TryLater(f"{path} is locked by another process")
+    if extended == apsw.SQLITE_READONLY_ROLLBACK:
+        return SourceError(f"{path} has a hot journal: its last writer died in a transaction; start its T3 server once to heal it")
+    if isinstance(error, apsw.NotADBError):
+        return SourceError(f"{path} is not a SQLite database")
+    if isinstance(error, apsw.CorruptError):
+        return SourceError(f"{path} is damaged: {error}")
+    with contextlib.suppress(OSError):
+        if os.stat(path.name + "-journal", dir_fd=source.folder, follow_symlinks=False).st_size > 0:
+            return SourceError(f"{path} has a journal and can't be opened ({error}); start its T3 server once to heal it")
+    return SourceError(f"{path}: {error}")

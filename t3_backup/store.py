@@ -1,0 +1,235 @@
+"""Where snapshots lie, a private folder with one shelf an account; and the order of steps that makes one durable.
+
+A snapshot exists when its data has a name, and it gets that name last: first the proven bytes are synced and hashed,
+then the manifest is named and synced, then the data. So a crash leaves at most a manifest without data, which the
+next run removes and which was never a snapshot. Removal goes the other way round. A published file is never changed.
+Data without a manifest is somebody else's: it is listed, never counted and never removed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import secrets
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+from t3_backup import copier, lock
+from t3_backup.accounts import is_user_name
+from t3_backup.blank import Blank
+from t3_backup.errors import StoreError
+from t3_backup.manifest import DATA, MANIFEST, Manifest, parse_name
+
+_PARTIAL = ".partial-"
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+@dataclass(frozen=True)
+class Shelf:
+    """One account's folder in the store, open."""
+
+    user: str
+    path: Path
+    fd: int
+
+    def snapshots(self) -> list[Manifest]:
+        """What is there, newest first: data and manifest both, the manifest sound."""
+        return self._read()[0]
+
+    def strays(self) -> list[str]:
+        """Names of files that look like snapshots and don't count: no manifest, or none that can be read."""
+        return self._read()[1]
+
+    def _read(self) -> tuple[list[Manifest], list[str]]:
+        found, strays = [], []
+        names = set(os.listdir(self.fd))
+        for name in sorted(names):
+            stem = name.removesuffix(DATA)
+            if stem == name or parse_name(stem) is None:
+                continue
+            try:
+                found.append(self._manifest(stem))
+            except (OSError, ValueError):
+                strays.append(name)
+        return sorted(found, key=lambda manifest: manifest.sequence, reverse=True), strays
+
+    def _manifest(self, stem: str) -> Manifest:
+        fd = os.open(stem + MANIFEST, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=self.fd)
+        with open(fd, encoding="utf-8") as file:
+            manifest = Manifest.from_text(file.read())
+        if manifest.name != stem:
+            raise ValueError(f"the manifest of {manifest.name} lies beside {stem}")
+        return manifest
+
+    def data_path(self, snapshot: Manifest) -> Path:
+        """Where its data lies."""
+        return self.path / (snapshot.name + DATA)
+
+    def open_data(self, snapshot: Manifest) -> int:
+        """A read-only descriptor of its data. Raises OSError."""
+        return os.open(snapshot.name + DATA, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=self.fd)
+
+    def taken_names(self) -> set[str]:
+        """Every name that a new snapshot must not have."""
+        return {name.removesuffix(DATA).removesuffix(MANIFEST) for name in os.listdir(self.fd)}
+
+    def clear(self) -> None:
+        """Remove what an interrupted run left: partial files, and manifests whose data never got its name."""
+        names = set(os.listdir(self.fd))
+        for name in names:
+            stem = name.removesuffix(MANIFEST)
+            orphan = stem != name and parse_name(stem) is not None and stem + DATA not in names
+            if orphan or name.startswith(_PARTIAL):
+                os.unlink(name, dir_fd=self.fd)
+
+    def begin(self) -> Blank:
+        """A new, empty, unnamed file for a snapshot. Raises OSError."""
+        return Blank.create(self.fd, f"{_PARTIAL}{secrets.token_hex(8)}")
+
+    def publish(self, blank: Blank, manifest: Manifest) -> None:
+        """Name the settled `blank` by its `manifest`; durable when this returns. Raises OSError, and then nothing is named."""
+        with self._written(manifest) as file:
+            file.name_as(manifest.name + MANIFEST)
+        try:
+            copier.sync_directory(self.fd, str(self.path))
+            blank.name_as(manifest.name + DATA)
+        except BaseException:
+            os.unlink(manifest.name + MANIFEST, dir_fd=self.fd)
+            raise
+        try:
+            copier.sync_directory(self.fd, str(self.path))
+        except OSError:
+            self.remove(manifest)
+            raise
+
+    def replace_manifest(self, manifest: Manifest) -> None:
+        """Put a new manifest in the place of the one of the same name, in one step. Raises OSError."""
+        partial = f"{_PARTIAL}{secrets.token_hex(8)}"
+        with self._written(manifest) as file:
+            file.name_as(partial)
+        os.rename(partial, manifest.name + MANIFEST, src_dir_fd=self.fd, dst_dir_fd=self.fd)
+        copier.sync_directory(self.fd, str(self.path))
+
+    @contextlib.contextmanager
+    def _written(self, manifest: Manifest) -> Iterator[Blank]:
+        with self.begin() as file:
+            data = manifest.to_text().encode()
+            while data:
+                data = data[os.write(file.writer, data) :]
+            copier.sync_file(file.writer, manifest.name + MANIFEST)
+            yield file
+
+    def remove(self, snapshot: Manifest) -> None:
+        """Forget a snapshot: data, then, durably after it, the manifest. Raises OSError."""
+        os.unlink(snapshot.name + DATA, dir_fd=self.fd)
+        with contextlib.suppress(OSError):  # on a failing disk an orphaned manifest is the next run's to clear
+            copier.sync_directory(self.fd, str(self.path))
+            os.unlink(snapshot.name + MANIFEST, dir_fd=self.fd)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self.fd)
+
+
+@dataclass(frozen=True)
+class Store:
+    """The folder of all shelves, open."""
+
+    path: Path
+    fd: int
+
+    @staticmethod
+    def open(path: Path, *, create: bool = False) -> Store:
+        """The store at `path`; made, where asked, if it is not there.
+
+        Raises StoreError where it is not a folder of one's own with mode 0700. An empty folder is made private; one with
+        something in it is left as it is, since it may be /tmp.
+        """
+        if create:
+            with contextlib.suppress(FileExistsError):
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.mkdir(mode=0o700)
+        try:
+            fd = os.open(path, _FOLDER)
+        except OSError as error:
+            raise StoreError(_why_not_open(path, error)) from None
+        try:
+            _must_be_private(fd, path, mend=create and not os.listdir(fd))
+        except BaseException:
+            os.close(fd)
+            raise
+        return Store(path, fd)
+
+    def lock(self, *, shared: bool = False, wait: float) -> None:
+        """Hold the store for this run. Raises LockHeld."""
+        lock.acquire(self.fd, self.path, shared=shared, wait=wait)
+
+    def users(self) -> list[str]:
+        """Who has a shelf."""
+        with os.scandir(self.fd) as entries:
+            return sorted(entry.name for entry in entries if entry.is_dir(follow_symlinks=False) and entry.name[0] != ".")
+
+    def shelf(self, user: str, *, create: bool = False) -> Shelf | None:
+        """The shelf of `user`; None where there is none. Raises StoreError where it is not one's own and private."""
+        if not is_user_name(user):
+            return None
+        path = self.path / user
+        if create:
+            with contextlib.suppress(FileExistsError):
+                os.mkdir(user, 0o700, dir_fd=self.fd)
+                copier.sync_directory(self.fd, str(self.path))
+        try:
+            fd = os.open(user, _FOLDER, dir_fd=self.fd)
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise StoreError(_why_not_open(path, error)) from None
+        try:
+            _must_be_private(fd, path, mend=False)
+        except BaseException:
+            os.close(fd)
+            raise
+        return Shelf(user, path, fd)
+
+    def free_bytes(self) -> int:
+        """Bytes that may still be written to the store's file system."""
+        status = os.fstatvfs(self.fd)
+        return status.f_bavail * status.f_frsize
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self.fd)
+
+
+def _why_not_open(path: Path, error: OSError) -> str:
+    if error.errno in (errno.ELOOP, errno.ENOTDIR):
+        return f"{path} is a symlink or no folder; it is not followed: remove it, or name another store by --dest"
+    if error.errno == errno.ENOENT:
+        return f"no store at {path}; the first run makes it (or name another by --dest or T3_BACKUP_DEST)"
+    if error.errno == errno.EACCES:
+        return f"{path} is not yours to open; name a store of your own by --dest"
+    return f"{path}: {error.strerror}"
+
+
+def _must_be_private(fd: int, path: Path, *, mend: bool) -> None:
+    status = os.fstat(fd)
+    me = os.geteuid()
+    if status.st_uid != me:
+        raise StoreError(
+            f"{path} belongs to uid {status.st_uid}, not to uid {me}: what its owner can change is no backup; "
+            f"move it out of the way: mv {path} {path.parent}.{path.name}.old"
+        )
+    if stat.S_IMODE(status.st_mode) & 0o077:
+        if not mend:
+            raise StoreError(
+                f"{path} is open to others (mode {stat.S_IMODE(status.st_mode):04o}); if it is the store: chmod 0700 {path}"
+            )
+        os.fchmod(fd, 0o700)

@@ -1,0 +1,72 @@
+"""Prove sealed snapshots again: size and SHA-256 by root, SQLite's checks and the census as the unprivileged owner.
+
+Changes nothing in the store: the file is opened read-only and immutable, so a store on a read-only file system can be
+proven too.
+"""
+
+from __future__ import annotations
+
+import os
+import pwd
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+
+from t3_backup import accounts, owner
+from t3_backup.accounts import Account
+from t3_backup.blank import hash_content
+from t3_backup.errors import Failure
+from t3_backup.manifest import Manifest
+from t3_backup.owner import Limits
+from t3_backup.store import Shelf
+
+
+@dataclass(frozen=True)
+class Check:
+    """What proving one snapshot again found; no reasons: it is what its manifest says."""
+
+    snapshot: Manifest
+    reasons: tuple[str, ...]
+
+    @property
+    def holds(self) -> bool:
+        """True where it proved."""
+        return not self.reasons
+
+
+def verify(shelf: Shelf, snapshot: Manifest, limits: Limits, stopping: threading.Event) -> Check:
+    """Prove `snapshot` again. A damaged one is evidence: it proves when its bytes are the ones that were sealed."""
+    try:
+        fd = shelf.open_data(snapshot)
+    except OSError as error:
+        return Check(snapshot, (f"cannot be opened: {error.strerror}",))
+    try:
+        return Check(snapshot, tuple(_reasons(fd, snapshot, limits, stopping)))
+    except (Failure, OSError) as error:
+        return Check(snapshot, (str(error),))
+    finally:
+        os.close(fd)
+
+
+def _reasons(fd: int, snapshot: Manifest, limits: Limits, stopping: threading.Event) -> list[str]:
+    content = hash_content(fd)
+    if content.bytes != snapshot.bytes:
+        return [f"{content.bytes} bytes, {snapshot.bytes} were sealed"]
+    if content.sha256 != snapshot.sha256:
+        return [f"SHA-256 {content.sha256}, {snapshot.sha256} was sealed"]
+    if snapshot.verdict == "damaged":
+        return []
+    _, outcome = owner.work(_reader(snapshot.user), "prove", limits, file=fd, stopping=stopping, listen=lambda _: None)
+    assert outcome is not None
+    return [*outcome.problems, *snapshot.census.differences(outcome.census)]
+
+
+def _reader(user: str) -> Account:
+    """Who reads a snapshot: its owner, or nobody where the owner has left the system. Root never parses one."""
+    if os.geteuid() != 0:
+        return accounts.own()
+    try:
+        return accounts.find(user)
+    except Failure:
+        nobody = pwd.getpwnam("nobody")
+        return Account(nobody.pw_name, nobody.pw_uid, nobody.pw_gid, (nobody.pw_gid,), Path("/"))

@@ -1,0 +1,114 @@
+"""The process that touches the user's bytes: exec'd by `owner`, becomes the user, does one thing, says what came of it.
+
+Everything that is needed is imported, and the VFS registered, before the change of user; the filter of system calls
+comes before SQLite reads the first byte. Its answers go to the parent's socket, a JSON object a line.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import resource
+import signal
+import socket
+import sys
+from pathlib import Path
+
+import apsw
+
+from t3_backup import confinement, copier, protocol, source
+from t3_backup.errors import Cancelled, Failure
+from t3_backup.proof import confirm, prove
+from t3_backup.protocol import Outcome, Phase, Request
+from t3_backup.snapshot import Budget, take
+from t3_backup.source import Source
+
+
+def serve(request: Request) -> Outcome | None:
+    """Do what is asked, from within the process that is to be confined. None for a look. Raises Failure and OSError."""
+    copier.load()
+    if request.become:
+        confinement.become(request.uid, request.gid, request.groups)
+    confinement.confine(request.parent)
+    copier.cancel_on_signal(signal.SIGTERM)
+    found = None if request.mode == "prove" else _find(request)
+    confinement.filter_calls()
+    if request.mode == "look":
+        return None
+    with copier.Destination(request.file, request.channel) as destination:
+        if found is not None:
+            return _copy(request, found, destination)
+        return _prove(request, destination)
+
+
+def _find(request: Request) -> Source:
+    found = source.find(Path(request.home), request.uid)
+    told = protocol.Source(found.size, found.wal_bytes())
+    # The last thing that ever leaves this process by SCM_RIGHTS: an O_PATH descriptor, good for stat alone.
+    with socket.socket(fileno=os.dup(request.channel)) as channel:
+        socket.send_fds(channel, [protocol.encode(told)], [found.folder])
+    confinement.lower_limit(resource.RLIMIT_FSIZE, protocol.copy_limit(told.bytes + told.wal_bytes))
+    return found
+
+
+def _copy(request: Request, found: Source, destination: copier.Destination) -> Outcome:
+    budget = Budget(found, request.seconds, request.wal_budget)
+    _tell(request, Phase("copy", found.size))
+    copy = take(found, destination, budget, method=request.method, mmap=request.mmap)
+    _tell(request, Phase("prove", os.fstat(request.file).st_size))
+    proof = prove(destination, mmap=request.mmap)
+    if not proof.problems:
+        confirm(copy, proof)
+    return Outcome(
+        method=copy.method,
+        source_bytes=found.size,
+        wal_growth_bytes=copy.wal_growth_bytes,
+        restarts=copy.restarts,
+        copy_seconds=copy.seconds,
+        proof_seconds=proof.seconds,
+        problems=proof.problems,
+        census=proof.census,
+        sqlite_version=apsw.sqlitelibversion(),
+    )
+
+
+def _prove(request: Request, destination: copier.Destination) -> Outcome:
+    size = os.fstat(request.file).st_size
+    _tell(request, Phase("prove", size))
+    proof = prove(destination, mmap=request.mmap)
+    return Outcome(
+        method="online",
+        source_bytes=size,
+        wal_growth_bytes=0,
+        restarts=0,
+        copy_seconds=0,
+        proof_seconds=proof.seconds,
+        problems=proof.problems,
+        census=proof.census,
+        sqlite_version=apsw.sqlitelibversion(),
+    )
+
+
+def _tell(request: Request, event: protocol.Event | Failure) -> None:
+    data = protocol.encode(event)
+    while data:
+        data = data[os.write(request.channel, data) :]
+
+
+def _said(error: OSError) -> str:
+    return f"{error.filename}: {error.strerror}" if error.filename else str(error.strerror or error)
+
+
+def main() -> int:
+    """Serve the one request on the command line."""
+    request = Request.from_text(sys.argv[1])
+    try:
+        outcome = serve(request)
+        if outcome is not None:
+            _tell(request, outcome)
+        return 0
+    except Failure as failure:
+        _tell(request, failure)
+    except OSError as error:
+        _tell(request, Cancelled("stopped") if error.errno == errno.ECANCELED else Failure(_said(error)))
+    return 1

@@ -1,0 +1,462 @@
+/* test_durable.c - the claims of durable.c and confine.c, on real files and, in the fault build,
+ * with each system call made to fail.
+ */
+#include "copier.h"
+#include "fault.h"
+#include "harness.h"
+
+#include <signal.h>
+#include <sys/prctl.h>
+#include <sys/wait.h>
+
+#ifdef T3_COVERAGE
+void __gcov_dump(void);
+#else
+static void __gcov_dump(void) {}
+#endif
+
+enum { SOURCE_BYTES = (3 << 20) + 12345 };
+
+static int directory(void)
+{
+    return must(open(scratch, O_RDONLY | O_DIRECTORY | O_CLOEXEC), "the scratch directory");
+}
+
+static void touch(int dir, const char *name)
+{
+    close(must(openat(dir, name, O_CREAT | O_EXCL | O_WRONLY | O_CLOEXEC, 0600), name));
+}
+
+/* Data, a hole of 1 MiB, data, a hole to the end. */
+static int source(void)
+{
+    static char bytes[1 << 20];
+    int fd = unnamed();
+
+    for (size_t i = 0; i < sizeof bytes; i++)
+        bytes[i] = (char)(i * 2654435761u >> 13 | 1);
+    must((int)pwrite(fd, bytes, sizeof bytes, 0), "pwrite");
+    must((int)pwrite(fd, bytes, 12345, 2 << 20), "pwrite");
+    must(ftruncate(fd, SOURCE_BYTES), "ftruncate");
+    return fd;
+}
+
+static void expect_copy(int methods, int expected)
+{
+    int src = source(), dst = unnamed();
+
+    EQUAL(t3_copy(src, dst, SOURCE_BYTES, methods), expected);
+    if (expected > 0) {
+        EQUAL(size_of(dst), SOURCE_BYTES);
+        TRUE(same_from(src, dst, 0));
+    }
+    close(src);
+    close(dst);
+}
+
+/* ---- opening and naming ----------------------------------------------------------------- */
+
+static void opens_a_file_beneath_and_closes_it_on_exec(void)
+{
+    int dir = directory();
+    int fd = t3_open_beneath(dir, "made", O_CREAT | O_RDWR, 0600);
+
+    TRUE(fd >= 0);
+    EQUAL(fcntl(fd, F_GETFD), FD_CLOEXEC);
+    close(fd);
+    fd = t3_open_beneath(dir, "made", O_RDONLY, 0600); /* a mode with nothing to create */
+    TRUE(fd >= 0);
+    close(fd);
+    EQUAL(t3_open_beneath(dir, "missing", O_RDONLY, 0), -ENOENT);
+    unlinkat(dir, "made", 0);
+    close(dir);
+}
+
+static void refuses_symlinks_and_ways_out(void)
+{
+    int dir = directory();
+
+    touch(dir, "file");
+    must(mkdirat(dir, "sub", 0700), "mkdirat");
+    must(symlinkat("file", dir, "last"), "symlinkat");
+    must(symlinkat("sub", dir, "middle"), "symlinkat");
+    EQUAL(t3_open_beneath(dir, "last", O_RDONLY, 0), -ELOOP);
+    EQUAL(t3_open_beneath(dir, "middle/x", O_RDONLY, 0), -ELOOP);
+    EQUAL(t3_open_beneath(dir, "../x", O_RDONLY, 0), -EXDEV);
+    EQUAL(t3_open_beneath(dir, "sub/../../x", O_RDONLY, 0), -EXDEV);
+    EQUAL(t3_open_beneath(dir, "/etc/passwd", O_RDONLY, 0), -EXDEV);
+    unlinkat(dir, "file", 0);
+    unlinkat(dir, "last", 0);
+    unlinkat(dir, "middle", 0);
+    unlinkat(dir, "sub", AT_REMOVEDIR);
+    close(dir);
+}
+
+static void an_unnamed_file_gets_a_name_once(void)
+{
+    int dir = directory(), fd = unnamed(), other = unnamed();
+    struct stat named, mine;
+
+    EQUAL(t3_link_unnamed(fd, dir, "name"), 0);
+    EQUAL(t3_link_unnamed(other, dir, "name"), -EEXIST);
+    must(fstatat(dir, "name", &named, AT_SYMLINK_NOFOLLOW), "fstatat");
+    must(fstat(fd, &mine), "fstat");
+    EQUAL(named.st_ino, mine.st_ino);
+    unlinkat(dir, "name", 0);
+    close(fd);
+    close(other);
+    close(dir);
+}
+
+static void a_name_that_is_a_symlink_is_not_followed(void)
+{
+    int dir = directory(), fd = unnamed();
+
+    must(symlinkat("elsewhere", dir, "name"), "symlinkat");
+    EQUAL(t3_link_unnamed(fd, dir, "name"), -EEXIST);
+    EQUAL(faccessat(dir, "elsewhere", F_OK, 0), -1);
+    unlinkat(dir, "name", 0);
+    close(fd);
+    close(dir);
+}
+
+static void renaming_replaces_nothing(void)
+{
+    int dir = directory();
+
+    touch(dir, "a");
+    touch(dir, "b");
+    EQUAL(t3_rename_noreplace(dir, "a", "b"), -EEXIST);
+    EQUAL(t3_rename_noreplace(dir, "a", "c"), 0);
+    EQUAL(t3_rename_noreplace(dir, "a", "d"), -ENOENT);
+    unlinkat(dir, "b", 0);
+    unlinkat(dir, "c", 0);
+    close(dir);
+}
+
+static void syncs_files_and_directories(void)
+{
+    int dir = directory(), fd = unnamed(), pipes[2];
+
+    EQUAL(t3_sync_file(fd), 0);
+    EQUAL(t3_sync_directory(dir), 0);
+    EQUAL(t3_sync_file(-1), -EBADF);
+    EQUAL(t3_sync_directory(-1), -EBADF);
+    must(pipe2(pipes, O_CLOEXEC), "pipe2");
+    EQUAL(t3_sync_file(pipes[0]), -EINVAL); /* only a directory may lack fsync */
+    EQUAL(t3_sync_directory(pipes[0]), 0);
+    close(pipes[0]);
+    close(pipes[1]);
+    close(fd);
+    close(dir);
+}
+
+/* ---- copying ---------------------------------------------------------------------------- */
+
+static void each_method_makes_the_same_bytes(void)
+{
+    int src = source(), dst = unnamed();
+    int method = t3_copy(src, dst, SOURCE_BYTES, T3_COPY_ANY);
+
+    TRUE(method == T3_COPY_REFLINK || method == T3_COPY_RANGE);
+    TRUE(same_from(src, dst, 0));
+    close(src);
+    close(dst);
+    expect_copy(T3_COPY_RANGE, T3_COPY_RANGE);
+    expect_copy(T3_COPY_READ_WRITE, T3_COPY_READ_WRITE);
+    expect_copy(0, -EOPNOTSUPP);
+}
+
+static void read_and_write_keeps_holes(void)
+{
+    int src = source(), dst = unnamed();
+    struct stat status;
+
+    EQUAL(t3_copy(src, dst, SOURCE_BYTES, T3_COPY_READ_WRITE), T3_COPY_READ_WRITE);
+    must(fstat(dst, &status), "fstat");
+    TRUE(status.st_blocks * 512 < 2 << 20);
+    close(src);
+    close(dst);
+}
+
+static void only_the_first_bytes_are_copied_if_so_asked(void)
+{
+    for (int method = T3_COPY_RANGE; method <= T3_COPY_READ_WRITE; method *= 2) {
+        int src = source(), dst = unnamed();
+        EQUAL(t3_copy(src, dst, 4097, method), method);
+        EQUAL(size_of(dst), 4097);
+        close(dst);
+        dst = unnamed();
+        EQUAL(t3_copy(src, dst, (1 << 20) + 5, method), method); /* ends in a hole */
+        EQUAL(size_of(dst), (1 << 20) + 5);
+        close(dst);
+        dst = unnamed();
+        EQUAL(t3_copy(src, dst, 0, method), method);
+        EQUAL(size_of(dst), 0);
+        close(src);
+        close(dst);
+    }
+}
+
+static void a_source_that_is_too_short_is_an_error(void)
+{
+    int src = source(), dst = unnamed();
+
+    EQUAL(t3_copy(src, dst, SOURCE_BYTES + 1, T3_COPY_ANY), -EIO);
+    EQUAL(size_of(dst), 0);
+    EQUAL(t3_copy(-1, dst, 1, T3_COPY_ANY), -EBADF);
+    close(src);
+    close(dst);
+}
+
+/* ---- confinement ------------------------------------------------------------------------ */
+
+/* The exit status of a child that runs t3_confine(parent) and `then`. */
+static int confined(int parent, int (*then)(int))
+{
+    int status;
+    pid_t pid = must(fork(), "fork");
+
+    if (pid == 0) {
+        int result = then(t3_confine(parent));
+        __gcov_dump();
+        _exit(result);
+    }
+    must(waitpid(pid, &status, 0), "waitpid");
+    return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
+}
+
+static int is_confined(int rc)
+{
+    int death = 0;
+
+    if (rc != 0 || prctl(PR_GET_PDEATHSIG, &death) < 0)
+        return 1;
+    return !(death == SIGKILL && prctl(PR_GET_DUMPABLE, 0, 0, 0, 0) == 0 &&
+             prctl(PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0) == 1);
+}
+
+static int error_of(int rc)
+{
+    return -rc;
+}
+
+static void a_worker_is_confined(void)
+{
+    EQUAL(confined(getpid(), is_confined), 0);
+}
+
+static void a_worker_whose_parent_is_gone_says_so(void)
+{
+    EQUAL(confined(getppid(), error_of), ESRCH);
+}
+
+/* ---- faults ----------------------------------------------------------------------------- */
+
+#ifdef T3_FAULTS
+
+static void fired(void)
+{
+    EQUAL(t3_fault_clear(), 0);
+}
+
+static void a_fault_that_never_fires_is_counted(void)
+{
+    int fd = unnamed();
+
+    t3_fault_set("fsync", 2, -EIO);
+    t3_fault_set("pwrite", 1, 7);
+    EQUAL(t3_sync_file(fd), 0);
+    EQUAL(t3_fault_clear(), 2);
+    for (int i = 0; i < 20; i++) /* more than the table holds */
+        t3_fault_set("fsync", 1, -EIO);
+    EQUAL(t3_fault_clear(), 16);
+    close(fd);
+}
+
+static void opening_tries_again_where_the_kernel_asks_for_it(void)
+{
+    int dir = directory(), fd;
+
+    t3_fault_set("syscall", 1, -EAGAIN);
+    t3_fault_set("syscall", 2, -EINTR);
+    fd = t3_open_beneath(dir, ".", O_RDONLY | O_DIRECTORY, 0);
+    TRUE(fd >= 0);
+    fired();
+    close(fd);
+    for (int i = 1; i <= 16; i++)
+        t3_fault_set("syscall", i, -EAGAIN);
+    fd = t3_open_beneath(dir, ".", O_RDONLY | O_DIRECTORY, 0);
+    TRUE(fd >= 0);
+    fired();
+    close(fd);
+    t3_fault_set("syscall", 1, -ENOSYS);
+    EQUAL(t3_open_beneath(dir, ".", O_RDONLY | O_DIRECTORY, 0), -ENOSYS);
+    fired();
+    close(dir);
+}
+
+static void a_directory_may_lack_fsync_but_not_fail_it(void)
+{
+    int dir = directory();
+
+    t3_fault_set("fsync", 1, -EINVAL);
+    EQUAL(t3_sync_directory(dir), 0);
+    fired();
+    t3_fault_set("fsync", 1, -EIO);
+    EQUAL(t3_sync_directory(dir), -EIO);
+    fired();
+    t3_fault_set("fsync", 1, -EIO);
+    EQUAL(t3_sync_file(dir), -EIO);
+    fired();
+    close(dir);
+}
+
+static void naming_reports_failures(void)
+{
+    int dir = directory(), fd = unnamed();
+
+    t3_fault_set("linkat", 1, -ENOSPC);
+    EQUAL(t3_link_unnamed(fd, dir, "name"), -ENOSPC);
+    fired();
+    t3_fault_set("renameat2", 1, -EINVAL);
+    EQUAL(t3_rename_noreplace(dir, "a", "b"), -EINVAL);
+    fired();
+    close(fd);
+    close(dir);
+}
+
+static void no_reflink_falls_to_the_range(void)
+{
+    static const int errors[] = {EXDEV, EOPNOTSUPP, ENOTTY, ENOSYS, EINVAL, EPERM, ETXTBSY};
+
+    for (size_t i = 0; i < sizeof errors / sizeof *errors; i++) {
+        t3_fault_set("ioctl", 1, -errors[i]);
+        expect_copy(T3_COPY_ANY, T3_COPY_RANGE);
+        fired();
+    }
+    t3_fault_set("ioctl", 1, -EOPNOTSUPP);
+    expect_copy(T3_COPY_REFLINK, -EOPNOTSUPP);
+    fired();
+}
+
+static void a_reflink_is_cut_to_what_was_asked_for(void)
+{
+    int src = source(), dst = unnamed();
+
+    t3_fault_set("ioctl", 1, T3_FAULT_SUCCESS);
+    EQUAL(t3_copy(src, dst, 4096, T3_COPY_ANY), T3_COPY_REFLINK);
+    EQUAL(size_of(dst), 4096);
+    fired();
+    t3_fault_set("ioctl", 1, T3_FAULT_SUCCESS);
+    t3_fault_set("ftruncate", 1, -EIO);
+    EQUAL(t3_copy(src, dst, 4096, T3_COPY_ANY), -EIO);
+    fired();
+    close(src);
+    close(dst);
+}
+
+static void no_range_falls_to_read_and_write_from_where_it_got_to(void)
+{
+    t3_fault_set("copy_file_range", 1, -EXDEV);
+    expect_copy(T3_COPY_RANGE | T3_COPY_READ_WRITE, T3_COPY_READ_WRITE);
+    fired();
+    t3_fault_set("copy_file_range", 1, 5000);
+    t3_fault_set("copy_file_range", 2, -EINTR);
+    t3_fault_set("copy_file_range", 3, -EOPNOTSUPP);
+    expect_copy(T3_COPY_RANGE | T3_COPY_READ_WRITE, T3_COPY_READ_WRITE);
+    fired();
+    t3_fault_set("copy_file_range", 1, 0); /* some file systems say 0 for "can't" */
+    expect_copy(T3_COPY_RANGE | T3_COPY_READ_WRITE, T3_COPY_READ_WRITE);
+    fired();
+    t3_fault_set("copy_file_range", 1, 0);
+    expect_copy(T3_COPY_RANGE, -EIO);
+    fired();
+}
+
+static void a_failure_of_the_data_falls_to_nothing(void)
+{
+    t3_fault_set("ioctl", 1, -EIO);
+    expect_copy(T3_COPY_ANY, -EIO);
+    fired();
+    t3_fault_set("copy_file_range", 1, -ENOSPC);
+    expect_copy(T3_COPY_RANGE | T3_COPY_READ_WRITE, -ENOSPC);
+    fired();
+    t3_fault_set("pwrite", 1, -ENOSPC);
+    expect_copy(T3_COPY_READ_WRITE, -ENOSPC);
+    fired();
+    t3_fault_set("pread", 1, -EIO);
+    expect_copy(T3_COPY_READ_WRITE, -EIO);
+    fired();
+    t3_fault_set("pread", 1, 0); /* it shrank meanwhile */
+    expect_copy(T3_COPY_READ_WRITE, -EIO);
+    fired();
+    t3_fault_set("ftruncate", 1, -EIO);
+    expect_copy(T3_COPY_READ_WRITE, -EIO);
+    fired();
+    t3_fault_set("malloc", 1, -ENOMEM);
+    expect_copy(T3_COPY_READ_WRITE, -ENOMEM);
+    fired();
+}
+
+static void short_and_interrupted_calls_are_carried_on(void)
+{
+    t3_fault_set("pread", 1, -EINTR);
+    t3_fault_set("pread", 2, 777);
+    t3_fault_set("pwrite", 1, 5);
+    t3_fault_set("pwrite", 2, -EINTR);
+    expect_copy(T3_COPY_READ_WRITE, T3_COPY_READ_WRITE);
+    fired();
+}
+
+static void a_file_system_without_holes_is_read_whole(void)
+{
+    t3_fault_set("lseek", 1, -EINVAL);
+    expect_copy(T3_COPY_READ_WRITE, T3_COPY_READ_WRITE);
+    fired();
+    t3_fault_set("lseek", 2, -EINVAL);
+    expect_copy(T3_COPY_READ_WRITE, T3_COPY_READ_WRITE);
+    fired();
+}
+
+static void confinement_reports_each_refusal(void)
+{
+    for (int nth = 1; nth <= 3; nth++) {
+        t3_fault_set("prctl", nth, -EPERM);
+        EQUAL(confined(getpid(), error_of), EPERM);
+        EQUAL(t3_fault_clear(), 1); /* it fired in the child */
+    }
+}
+
+#endif
+
+int main(void)
+{
+    begin();
+    RUN(opens_a_file_beneath_and_closes_it_on_exec);
+    RUN(refuses_symlinks_and_ways_out);
+    RUN(an_unnamed_file_gets_a_name_once);
+    RUN(a_name_that_is_a_symlink_is_not_followed);
+    RUN(renaming_replaces_nothing);
+    RUN(syncs_files_and_directories);
+    RUN(each_method_makes_the_same_bytes);
+    RUN(read_and_write_keeps_holes);
+    RUN(only_the_first_bytes_are_copied_if_so_asked);
+    RUN(a_source_that_is_too_short_is_an_error);
+    RUN(a_worker_is_confined);
+    RUN(a_worker_whose_parent_is_gone_says_so);
+#ifdef T3_FAULTS
+    RUN(a_fault_that_never_fires_is_counted);
+    RUN(opening_tries_again_where_the_kernel_asks_for_it);
+    RUN(a_directory_may_lack_fsync_but_not_fail_it);
+    RUN(naming_reports_failures);
+    RUN(no_reflink_falls_to_the_range);
+    RUN(a_reflink_is_cut_to_what_was_asked_for);
+    RUN(no_range_falls_to_read_and_write_from_where_it_got_to);
+    RUN(a_failure_of_the_data_falls_to_nothing);
+    RUN(short_and_interrupted_calls_are_carried_on);
+    RUN(a_file_system_without_holes_is_read_whole);
+    RUN(confinement_reports_each_refusal);
+#endif
+    return summary("durable");
+}
