@@ -59,8 +59,9 @@ struct t3_destination {
     sig_atomic_t signals; /* how many of registration.signals have been forgotten */
 
     unsigned char *map; /* the file, read-only; NULL: not mapped */
-    int64_t mapped;
-    int fetched; /* pages of the map that SQLite holds */
+    int64_t map_bytes;  /* its length */
+    int64_t mapped;     /* how much of it the file still has */
+    int fetched;        /* pages of it that SQLite holds */
     int opened;
 
     unsigned calls;
@@ -200,7 +201,7 @@ static int flush(t3_destination *d)
 static void unmap(t3_destination *d)
 {
     if (d->map && d->fetched == 0) {
-        munmap(d->map, (size_t)d->mapped);
+        munmap(d->map, (size_t)d->map_bytes);
         d->map = NULL;
         d->mapped = 0;
     }
@@ -209,6 +210,8 @@ static void unmap(t3_destination *d)
 static int truncate_to(t3_destination *d, int64_t bytes)
 {
     unmap(d);
+    if (d->mapped > bytes)
+        d->mapped = bytes;
     while (T3_CALL(ftruncate, d->fd, bytes) < 0) {
         if (errno != EINTR)
             return fail(d, errno);
@@ -465,19 +468,20 @@ static int file_device_characteristics(sqlite3_file *file)
            SQLITE_IOCAP_UNDELETABLE_WHEN_OPEN;
 }
 
-/* Map the whole file as it is now. Where that can't be done SQLite reads instead. */
-static void remap(t3_destination *d)
+/* Map the whole file as it is now, if it isn't. Where that can't be done SQLite reads instead. */
+static void map_file(t3_destination *d)
 {
     struct stat status;
     void *map;
 
-    unmap(d);
-    if (T3_CALL(fstat, d->fd, &status) < 0 || status.st_size == 0)
+    if (T3_CALL(fstat, d->fd, &status) < 0 || status.st_size == d->mapped)
         return;
+    unmap(d);
     map = T3_CALL(mmap, NULL, (size_t)status.st_size, PROT_READ, MAP_SHARED, d->fd, 0);
     if (map == MAP_FAILED)
         return;
     d->map = map;
+    d->map_bytes = status.st_size;
     d->mapped = status.st_size;
 }
 
@@ -490,8 +494,8 @@ static int file_fetch(sqlite3_file *file, sqlite3_int64 offset, int bytes, void 
     *page = NULL;
     if (end > f->map_limit || d->gathered > 0)
         return SQLITE_OK;
-    if (!d->map && d->fetched == 0)
-        remap(d);
+    if (end > d->mapped && d->fetched == 0)
+        map_file(d);
     if (!d->map)
         f->map_limit = 0; /* Don't try again for every page. */
     if (end > d->mapped)

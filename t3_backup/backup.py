@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 
 import t3_backup
@@ -63,11 +64,14 @@ class Job:
 
     def limits(self) -> Limits:
         """The limits of one worker."""
-        settings = self.settings
-        return Limits(settings.timeout, settings.stall, settings.wal_budget, settings.reserve, self.store.free_bytes)
+        return _limits(self.settings, self.store.free_bytes)
 
 
-def run(job: Job, accounts: Sequence[Account], finished: Callable[[Result], None], *, dry: bool = False) -> list[Result]:
+def _limits(settings: Settings, free_bytes: Callable[[], int]) -> Limits:
+    return Limits(settings.timeout, settings.stall, settings.wal_budget, settings.reserve, free_bytes)
+
+
+def run(job: Job, accounts: Sequence[Account], finished: Callable[[Result], None]) -> list[Result]:
     """Back up every account, `jobs` at a time; `finished` hears of each as it is done. The results in the order of `accounts`."""
     until = time.monotonic() + job.settings.run_timeout
 
@@ -77,7 +81,7 @@ def run(job: Job, accounts: Sequence[Account], finished: Callable[[Result], None
         elif job.stopping.is_set():
             result = Result(account.user, "failed", "not begun: the run was stopped")
         else:
-            result = _result(job, account, _plan if dry else _back_up)
+            result = _result(account, partial(_back_up, job, account))
         finished(result)
         return result
 
@@ -85,24 +89,39 @@ def run(job: Job, accounts: Sequence[Account], finished: Callable[[Result], None
         return list(pool.map(one, accounts))
 
 
-def _result(job: Job, account: Account, step: Callable[[Job, Account], Result]) -> Result:
+def plan(
+    settings: Settings, accounts: Sequence[Account], stopping: threading.Event, finished: Callable[[Result], None]
+) -> list[Result]:
+    """What a run would do: each source is looked for as its owner, and nothing is written; there may be no store yet."""
+    ancestor = next(path for path in (settings.dest, *settings.dest.parents) if path.exists())
+
+    def free_bytes() -> int:
+        status = os.statvfs(ancestor)
+        return status.f_bavail * status.f_frsize
+
+    def look(account: Account) -> Result:
+        try:
+            source, _ = owner.work(account, "look", _limits(settings, free_bytes), stopping=stopping, listen=lambda _: None)
+        except SourceAbsent as absent:
+            return Result(account.user, "skipped", str(absent))
+        assert source is not None
+        return Result(account.user, "planned", f"{account.source} ({source.bytes} bytes, -wal {source.wal_bytes})")
+
+    results = []
+    for account in accounts:
+        results.append(_result(account, partial(look, account)))
+        finished(results[-1])
+    return results
+
+
+def _result(account: Account, step: Callable[[], Result]) -> Result:
     try:
-        return step(job, account)
+        return step()
     except Failure as failure:
         return Result(account.user, "failed", str(failure))
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
         return Result(account.user, "failed", f"{where}{error.strerror or error}")
-
-
-def _plan(job: Job, account: Account) -> Result:
-    """What would be done: the source is looked for as its owner, and nothing is written."""
-    try:
-        source, _ = owner.work(account, "look", job.limits(), stopping=job.stopping, listen=lambda _: None)
-    except SourceAbsent as absent:
-        return _absent(job, account, absent)
-    assert source is not None
-    return Result(account.user, "planned", f"{account.source} ({source.bytes} bytes, -wal {source.wal_bytes})")
 
 
 def _back_up(job: Job, account: Account) -> Result:

@@ -59,10 +59,10 @@ class Census:
         level = value["t3_level"]
         tables = [value["ends"]] + ([value["rows"]] if value["rows"] is not None else [])
         if (
-            any(type(value[name]) is not int for name in whole)
+            any(not _is_whole(value[name]) for name in whole)
             or type(value["schema_sha256"]) is not str
-            or not (level is None or type(level) is int)
-            or any(type(t) is not dict or any(type(n) is not int for n in t.values()) for t in tables)
+            or not (level is None or _is_whole(level))
+            or any(type(t) is not dict or not all(_is_whole(n) for n in t.values()) for t in tables)
         ):
             raise ValueError("a census has fields of another type")
         return Census(**value)
@@ -82,6 +82,11 @@ class Census:
                 if left.get(table) != right.get(table)
             ]
         return found
+
+
+def _is_whole(value: Any) -> bool:
+    """Whether it is a number that SQLite could have given; a longer one can be neither printed nor compared with a float."""
+    return type(value) is int and -(1 << 63) <= value < 1 << 63
 
 
 def take(connection: apsw.Connection, *, count_rows: bool) -> Census:

@@ -115,10 +115,12 @@ def _run(args: argparse.Namespace, values: Settings) -> int:
         found, failures = _accounts(args.user, values, out)
         if not found and not failures:
             out.line(report.INFO, f"no users in {values.map}; nothing to back up")
-        with Store.open(values.dest, create=not args.dry_run) as store:
-            store.lock(shared=args.dry_run, wait=_LOCK_WAIT_S)
-            job = backup.Job(values, store, args.label, stopping, out.listen)
-            results = failures + backup.run(job, found, out.finished, dry=args.dry_run)
+        if args.dry_run:
+            results = failures + backup.plan(values, found, stopping, out.finished)
+        else:
+            with Store.open(values.dest, create=True) as store:
+                store.lock(wait=_LOCK_WAIT_S)
+                results = failures + backup.run(backup.Job(values, store, args.label, stopping, out.listen), found, out.finished)
         failed = sum(result.alarms for result in results)
         out.line(report.INFO, f"done ({len(results)} accounts, {failed} not well)")
     if args.json:

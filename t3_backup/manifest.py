@@ -76,21 +76,42 @@ class Manifest:
     @staticmethod
     def from_text(text: str) -> Manifest:
         """The inverse of `to_text`. Raises ValueError. Keys of a later version are passed over."""
-        value = json.loads(text)
+        try:
+            value = json.loads(text)
+        except RecursionError:
+            raise ValueError("nested too deeply") from None
         if not isinstance(value, dict) or value.get("format") != FORMAT:
             raise ValueError(f"not a manifest of format {FORMAT}")
         try:
-            known = {field.name: value[field.name] for field in fields(Manifest)}
+            known = {field.name: _checked(str(field.type), field.name, value[field.name]) for field in fields(Manifest)}
         except KeyError as missing:
             raise ValueError(f"no {missing}") from None
-        known["census"] = Census.from_json(known["census"])
-        known["reasons"] = tuple(known["reasons"])
         manifest = Manifest(**known)
-        if manifest.verdict not in VERDICTS or manifest.method not in METHODS or type(manifest.sequence) is not int:
-            raise ValueError("verdict, method or sequence is not one of ours")
+        if manifest.verdict not in VERDICTS or manifest.method not in METHODS:
+            raise ValueError("verdict or method is not one of ours")
         if manifest.when.tzinfo is None:
             raise ValueError(f"taken_at {manifest.taken_at!r} has no zone")
         return manifest
+
+
+# The type that a field is declared with, and the types that JSON may have for it.
+_JSON_TYPES: dict[str, tuple[type, ...]] = {
+    "int": (int,),
+    "float": (float, int),
+    "str": (str,),
+    "int | None": (int, type(None)),
+    "str | None": (str, type(None)),
+    "tuple[str, ...]": (list,),
+}
+
+
+def _checked(kind: str, name: str, value: Any) -> Any:
+    if kind == "Census":
+        return Census.from_json(value)
+    texts = not isinstance(value, list) or all(type(item) is str for item in value)
+    if type(value) not in _JSON_TYPES[kind] or not texts:
+        raise ValueError(f"{name} is of another type")
+    return tuple(value) if isinstance(value, list) else value
 
 
 def format_time(when: datetime) -> str:
@@ -128,7 +149,7 @@ def parse_name(name: str) -> ParsedName | None:
         return None
     try:
         when = datetime.strptime(text, form)
-    except ValueError:
+        when = when.astimezone(UTC) if legacy else when.replace(tzinfo=UTC)
+    except (ValueError, OverflowError):
         return None
-    when = when.astimezone(UTC) if legacy else when.replace(tzinfo=UTC)
     return ParsedName(when, match["label"], legacy)

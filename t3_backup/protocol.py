@@ -15,6 +15,7 @@ from t3_backup.errors import WORKER_ERRORS, Failure, WorkerLost
 from t3_backup.manifest import METHODS
 
 MODES = ("look", "copy", "prove")
+PHASES = ("copy", "prove")
 MAX_LINE = 4 << 20  # bytes; a census of thousands of tables stays far below
 
 # The most that a copy may be larger than database and -wal together were when it began.
@@ -68,7 +69,7 @@ class Source:
 class Phase:
     """What the worker is about, and how many bytes of it there are."""
 
-    phase: str  # copy, prove
+    phase: str  # one of PHASES
     total: int
 
 
@@ -94,6 +95,8 @@ class Outcome:
     census: Census
     sqlite_version: str
 
+
+_CHOICES = {"method": METHODS, "phase": PHASES}  # the texts that a terminal gets to see as they are
 
 Event = Source | Phase | Progress | Outcome
 _EVENTS: dict[str, type[Event]] = {"source": Source, "phase": Phase, "progress": Progress, "outcome": Outcome}
@@ -140,13 +143,13 @@ def _checked(kind: str, name: str, value: Any) -> Any:
             raise ValueError(f"{name} is no list of texts")
         return tuple(printable(item) for item in value[:100])
     if kind == "str":
-        if not isinstance(value, str) or (name == "method" and value not in METHODS):
+        if not isinstance(value, str) or value not in _CHOICES.get(name, (value,)):
             raise ValueError(f"{name} is {printable(repr(value))}")
         return printable(value)
     if type(value) is not int and not (kind == "float" and type(value) is float):
         raise ValueError(f"{name} is no number")
     if not 0 <= value < 1 << 62:
-        raise ValueError(f"{name} is {value}")
+        raise ValueError(f"{name} is {printable(str(value))}")
     return value
 
 

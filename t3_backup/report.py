@@ -99,7 +99,8 @@ class Bars(Lines):
             self._phases[user] = event.phase
             if user in self._tasks:
                 self._bars.remove_task(self._tasks[user])
-            self._tasks[user] = self._bars.add_task("", total=event.total, user=user, phase=event.phase)
+            total = event.total if event.phase == "copy" else None  # a proof reads some pages often: no share can be told
+            self._tasks[user] = self._bars.add_task("", total=total, user=user, phase=event.phase)
         elif isinstance(event, Progress) and user in self._tasks:
             done = event.written if self._phases[user] == "copy" else event.read
             self._bars.update(self._tasks[user], completed=done)
@@ -176,15 +177,15 @@ def print_document(document: dict[str, Any]) -> None:
 
 def list_lines(user: str, snapshots: Sequence[dict[str, Any]], strays: Sequence[str], now: datetime) -> list[str]:
     """The table of one account's snapshots, newest first."""
-    rows = [("WHEN (UTC)", "AGE", "BYTES", "PAGES", "METHOD", "LEVEL", "LABEL", "VERDICT", "NAME")]
+    rows = [("WHEN (UTC)", "AGE", "SIZE", "PAGES", "METHOD", "LEVEL", "LABEL", "VERDICT", "NAME")]
     for s in snapshots:
         age = _age((now - datetime.fromisoformat(s["taken_at"])).total_seconds())
         verdict = s["verdict"] + (" (accepted)" if s["accepted_at"] else "")
         level = "-" if s["t3_level"] is None else str(s["t3_level"])
         when = s["taken_at"].replace("T", " ").removesuffix("Z")
-        rows.append((when, age, str(s["bytes"]), str(s["page_count"]), s["method"], level, s["label"] or "-", verdict, s["name"]))
+        rows.append((when, age, size(s["bytes"]), str(s["page_count"]), s["method"], level, s["label"] or "-", verdict, s["name"]))
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    lines = [f"{user}: {len(snapshots)} snapshots, {sum(s['bytes'] for s in snapshots)} bytes"]
+    lines = [f"{user}: {len(snapshots)} snapshots, {size(sum(s['bytes'] for s in snapshots))}"]
     if snapshots:
         right = {1, 2, 3, 5}
         for row in rows:
@@ -202,6 +203,15 @@ def check_line(check: Check) -> tuple[int, str]:
     if snapshot.verdict == "damaged":
         return INFO, f"unchanged {snapshot.user} {snapshot.name} (damaged when it was taken, kept as evidence)"
     return INFO, f"verified {snapshot.user} {snapshot.name} ({snapshot.bytes} bytes, {snapshot.verdict})"
+
+
+def size(count: float) -> str:
+    """Bytes as people read them: 61.5 MiB."""
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if count < 1024:
+            return f"{count:.0f} B" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1024
+    return f"{count:.1f} TiB"
 
 
 def utc_now() -> datetime:

@@ -81,7 +81,7 @@ static sqlite3 *open_target(int fd)
 {
     sqlite3 *db = open_copy(fd, "");
 
-    sql(db, "pragma journal_mode=off; pragma synchronous=off; pragma locking_mode=exclusive;"
+    sql(db, "pragma locking_mode=exclusive; pragma journal_mode=off; pragma synchronous=off;"
             " pragma cache_size=-64");
     return db;
 }
@@ -235,11 +235,11 @@ static void a_copy_of_a_wal_database_can_leave_wal_mode(void)
     EQUAL(header[18], 2);
     expect_sound(fd, "5000");
     to = open_copy(fd, "");
-    sql(to, "pragma synchronous=off; pragma locking_mode=exclusive");
+    sql(to, "pragma locking_mode=exclusive; pragma synchronous=off");
     EQUAL(sqlite3_exec(to, "create table lost(x)", NULL, NULL, NULL), SQLITE_IOERR);
     EQUAL(sqlite3_close(to), SQLITE_OK);
     to = open_copy(fd, "");
-    sql(to, "pragma synchronous=off; pragma locking_mode=exclusive; pragma journal_mode=delete");
+    sql(to, "pragma locking_mode=exclusive; pragma synchronous=off; pragma journal_mode=delete");
     EQUAL(sqlite3_close(to), SQLITE_OK);
     EQUAL(t3_destination_finish(d), 0);
     EQUAL(pread(fd, header, sizeof header, 0), sizeof header);

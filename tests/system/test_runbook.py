@@ -1,0 +1,55 @@
+"""The runbook is followed to the letter: what it prints for a person to type is run here, for a real user."""
+
+import re
+import sqlite3
+import subprocess
+
+from conftest import ROOT, Land, needs_root
+
+from demo.users import User
+from demo.writer import Writer
+
+pytestmark = needs_root
+
+
+def commands(land: Land, user: User, snapshot: str) -> list[str]:
+    """The indented commands of the runbook that don't speak to systemd, for this user and this store."""
+    text = (ROOT / "docs" / "restore-by-hand.md").read_text()
+    blocks = re.findall(r"(?:^ {7}.+\n)+", text, re.MULTILINE)
+    lines = [re.sub(r"^ {7}", "", block, flags=re.MULTILINE) for block in blocks if "/home/alice" in block]
+    lines = [line.replace("systemctl start t3-serve@alice", "") for line in lines]
+    replaced = {
+        "/home/alice": str(user.home),
+        "/var/backups/t3-state/alice": str(land.shelf(user)),
+        "-u alice": f"-u {user.name}",
+        "state-20261124T033012Z": snapshot,
+    }
+    for old, new in replaced.items():
+        lines = [line.replace(old, new) for line in lines]
+    return [line for line in lines if not line.startswith("fuser")]
+
+
+def test_a_restore_by_hand_brings_the_snapshot_back_and_nothing_else(land: Land, alice: User) -> None:
+    """Row 8: the killed server's -wal holds newer rows, and must not join the restored database."""
+    assert land.t3().code == 0
+    [snapshot] = land.snapshots(alice)
+    with Writer(alice.database, user=alice.name) as writer:
+        writer.kill()
+        assert alice.database.with_name("state.sqlite-wal").stat().st_size > 0
+    steps = commands(land, alice, snapshot.stem)
+    assert len(steps) == 3
+    for step in steps:
+        done = subprocess.run(["sh", "-euc", step], capture_output=True, text=True, check=False)
+        assert done.returncode == 0, (step, done.stderr)
+    assert done.stdout.splitlines() == ["ok", "30"]
+    assert alice.database.read_bytes() == snapshot.read_bytes()
+    assert alice.database.stat().st_uid == alice.uid
+    query = "SELECT count(*) FROM orchestration_events"
+    with sqlite3.connect(f"file:{snapshot}?immutable=1", uri=True) as sealed:
+        expected = sealed.execute(query).fetchone()
+    # As alice, by what her server would do: open it for writing.
+    found = subprocess.run(
+        ["sqlite3", str(alice.database), "PRAGMA journal_mode=wal; SELECT count(*) FROM orchestration_events;"],
+        user=alice.name, group=alice.name, extra_groups=[], capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert found.stdout.splitlines() == ["wal", str(expected[0])]
