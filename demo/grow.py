@@ -13,7 +13,7 @@ from dataclasses import fields
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from demo.turns import INSERTS, Author, Rows, Thread
+from demo.turns import INSERTS, Author, Rows, Thread, stamp
 
 DATA = Path(__file__).parent / "data"
 PAGE_BYTES = 4096
@@ -118,7 +118,7 @@ def _close_books(database: sqlite3.Connection, author: Author) -> None:
     """Every projector has seen every event: what `demo.writer.moment` looks for."""
     database.execute(
         "UPDATE projection_state SET last_applied_sequence = ?, updated_at = ?",
-        (author.sequence, author.now.isoformat(timespec="milliseconds")[:23] + "Z"),
+        (author.sequence, stamp(author.now)),
     )
 
 

@@ -12,6 +12,7 @@ import errno
 import fcntl
 import hashlib
 import os
+import signal
 import stat
 import time
 from dataclasses import dataclass, field
@@ -85,7 +86,7 @@ class Blank:
             or status.st_nlink != (0 if self.partial is None else 1)
         ):
             raise WorkerLost("the new snapshot has another owner, mode or name than it was given; it is thrown away")
-        copier.sync_file(self.reader)
+        copier.sync_file(self.reader, "the new snapshot")
         content = hash_content(self.reader)
         if content.bytes != os.fstat(self.reader).st_size or content.bytes != status.st_size:
             raise WorkerLost("the new snapshot changed its size while it was read; it is thrown away")
@@ -93,6 +94,8 @@ class Blank:
 
     def _lease(self) -> None:
         until = time.monotonic() + _LEASE_SECONDS
+        # Who opens it for writing makes the kernel signal us. SIGIO, the usual one, would end the run; SIGURG is passed over.
+        fcntl.fcntl(self.reader, fcntl.F_SETSIG, signal.SIGURG)
         while True:
             try:
                 fcntl.fcntl(self.reader, fcntl.F_SETLEASE, fcntl.F_RDLCK)

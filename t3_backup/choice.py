@@ -34,7 +34,10 @@ def moment(when: str, now: datetime) -> datetime | None:
     if when == "latest":
         return None
     if match := _AGE.fullmatch(when):
-        return now - timedelta(**{_UNIT[match[2]]: int(match[1])})
+        try:
+            return now - timedelta(**{_UNIT[match[2]]: int(match[1])})
+        except OverflowError:
+            raise UsageError(f"--at {when!r} is before the calendar begins") from None
     try:
         instant = datetime.fromisoformat(when)
     except ValueError:

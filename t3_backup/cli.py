@@ -10,7 +10,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +18,8 @@ import t3_backup
 from t3_backup import accounts, backup, report, settings, verify
 from t3_backup.accounts import Account
 from t3_backup.choice import choose
-from t3_backup.errors import EXIT_OK, Failure, UsageError
-from t3_backup.manifest import LABEL
+from t3_backup.errors import EXIT_OK, Failure, StoreError, UsageError
+from t3_backup.manifest import LABEL, is_legacy
 from t3_backup.owner import Limits
 from t3_backup.settings import Settings
 from t3_backup.store import Shelf, Store
@@ -97,11 +97,11 @@ def main(
         commands = {"run": _run, "list": _list, "verify": _verify, "accept": _accept}
         return commands[args.command](args, values)
     except Failure as failure:
-        print(f"t3-backup-state: {failure}", file=sys.stderr)
+        report.Lines(sys.stderr).line(report.ERROR, f"t3-backup-state: {failure}")
         return failure.exit_code
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
-        print(f"t3-backup-state: {where}{error.strerror or error}", file=sys.stderr)
+        report.Lines(sys.stderr).line(report.ERROR, f"t3-backup-state: {where}{error.strerror or error}")
         return Failure.exit_code
 
 
@@ -157,22 +157,21 @@ def _accounts(users: list[str] | None, values: Settings, out: report.Lines) -> t
 
 
 def _list(args: argparse.Namespace, values: Settings) -> int:
+    out = report.Lines(sys.stderr if args.json else sys.stdout)
     documents: list[dict[str, Any]] = []
     with Store.open(values.dest) as store:
-        for user in _shelves(args.user, store):
-            with _shelf(store, user) as shelf:
-                snapshots = [backup.document(shelf, snapshot) for snapshot in shelf.snapshots()]
-                documents.append({"user": user, "snapshots": snapshots, "strays": shelf.strays()})
+        shelves = _Shelves(store, args.user, out)
+        for shelf in shelves:
+            entry = _entry(shelf, [backup.document(shelf, snapshot) for snapshot in shelf.snapshots()])
+            documents.append(entry)
+            if not args.json:
+                for line in report.list_lines(shelf.user, entry["snapshots"], entry["strays"], report.utc_now()):
+                    out.line(report.INFO, line)
     if args.json:
         report.print_document({"accounts": documents})
-        return EXIT_OK
-    out = report.Lines(sys.stdout)
-    for entry in documents:
-        for line in report.list_lines(entry["user"], entry["snapshots"], entry["strays"], report.utc_now()):
-            out.line(report.INFO, line)
-    if not documents:
+    elif not documents:
         out.line(report.INFO, f"no snapshots in {values.dest}")
-    return EXIT_OK
+    return Failure.exit_code if shelves.refused else EXIT_OK
 
 
 def _verify(args: argparse.Namespace, values: Settings) -> int:
@@ -182,23 +181,29 @@ def _verify(args: argparse.Namespace, values: Settings) -> int:
     with Store.open(values.dest) as store:
         store.lock(shared=True, wait=_LOCK_WAIT_S)
         limits = Limits(values.timeout, values.stall, values.wal_budget, 0, store.free_bytes)
-        for user in _shelves(args.user, store):
-            with _shelf(store, user) as shelf:
-                snapshots = shelf.snapshots()
-                if args.at is not None:
-                    snapshots = [choose(snapshots, args.at, report.utc_now())]
-                entries = []
-                for snapshot in snapshots:
-                    check = verify.verify(shelf, snapshot, limits, stopping)
-                    failed += not check.holds
-                    out.line(*report.check_line(check))
-                    entries.append(backup.document(shelf, snapshot) | {"verifies": check.holds, "problems": list(check.reasons)})
-                for name in shelf.strays():
-                    out.warn(f"{user} {name} is not counted: it has no sound manifest")
-                documents.append({"user": user, "snapshots": entries, "strays": shelf.strays()})
+        shelves = _Shelves(store, args.user, out)
+        for shelf in shelves:
+            snapshots = shelf.snapshots()
+            if args.at is not None:
+                snapshots = [choose(snapshots, args.at, report.utc_now())]
+            entries = []
+            for snapshot in snapshots:
+                check = verify.verify(shelf, snapshot, limits, stopping)
+                failed += not check.holds
+                out.line(*report.check_line(check))
+                entries.append(backup.document(shelf, snapshot) | {"verifies": check.holds, "problems": list(check.reasons)})
+            documents.append(_entry(shelf, entries))
+            for name in documents[-1]["strays"] if args.at is None else []:
+                out.warn(f"{shelf.user} {name} is not counted: it has no sound manifest")
+                failed += not is_legacy(name)  # one of ours had a manifest once
     if args.json:
         report.print_document({"accounts": documents})
-    return Failure.exit_code if failed or stopping.is_set() else EXIT_OK
+    return Failure.exit_code if failed or shelves.refused or stopping.is_set() else EXIT_OK
+
+
+def _entry(shelf: Shelf, snapshots: list[dict[str, Any]]) -> dict[str, Any]:
+    """An account as the interface has it."""
+    return {"user": shelf.user, "snapshots": snapshots, "strays": shelf.strays()}
 
 
 def _accept(args: argparse.Namespace, values: Settings) -> int:
@@ -215,15 +220,29 @@ def _accept(args: argparse.Namespace, values: Settings) -> int:
     return EXIT_OK
 
 
-def _shelves(user: str | None, store: Store) -> list[str]:
-    return [user] if user is not None else store.users()
+class _Shelves:
+    """The shelf of `user`, or all of them, each open while it is looked at. One of many that can't be is said, and counted."""
 
+    def __init__(self, store: Store, user: str | None, out: report.Lines) -> None:
+        self._store = store
+        self._user = user
+        self._out = out
+        self.refused = 0
 
-def _shelf(store: Store, user: str) -> Shelf:
-    shelf = store.shelf(user)
-    if shelf is None:
-        raise Failure(f"no snapshots of {user} in {store.path}")
-    return shelf
+    def __iter__(self) -> Iterator[Shelf]:
+        for user in [self._user] if self._user is not None else self._store.users():
+            try:
+                shelf = self._store.shelf(user)
+                if shelf is None:
+                    raise StoreError(f"no snapshots of {user} in {self._store.path}")
+            except StoreError as error:
+                if self._user is not None:
+                    raise
+                self._out.warn(str(error))
+                self.refused += 1
+                continue
+            with shelf:
+                yield shelf
 
 
 def _stop_on_signals() -> threading.Event:

@@ -34,6 +34,7 @@ class Method(IntFlag):
 
 
 ANY = Method(_lib.T3_COPY_ANY)
+_WHAT = "the new snapshot"  # what a destination's failures are about, for people
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,14 +126,14 @@ class Destination:
 
         Raises `OSError` if the file can't be truncated.
         """
-        _check(_lib.t3_destination_reset(self._open))
+        _check(_lib.t3_destination_reset(self._open), _WHAT)
 
     def finish(self) -> None:
         """Write what is still gathered, and wait until the disk has it all. It is no fsync.
 
         Raises `OSError`: the first failure of any write since the last reset; ECANCELED.
         """
-        _check(_lib.t3_destination_finish(self._open))
+        _check(_lib.t3_destination_finish(self._open), _WHAT)
 
     def cancel(self) -> None:
         """Make every later write fail (`apsw.IOError`, `counters.error` ECANCELED)."""

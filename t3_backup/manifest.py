@@ -153,3 +153,9 @@ def parse_name(name: str) -> ParsedName | None:
     except (ValueError, OverflowError):
         return None
     return ParsedName(when, match["label"], legacy)
+
+
+def is_legacy(file_name: str) -> bool:
+    """Whether a file of that name was made by the script of earlier days."""
+    parsed = parse_name(file_name.removesuffix(DATA))
+    return parsed is not None and parsed.legacy

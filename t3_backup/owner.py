@@ -29,6 +29,8 @@ _TICK_MS = 200
 _REAP_SECONDS = 10
 _POLITE_SECONDS = 2
 _NOISE = 2000  # characters of what a dying Python says
+_PIECE_BYTES = 1 << 16
+_LAST_PIECES = 16  # more than a socket holds when its worker dies; what others go on writing into it is of no interest
 _PACKAGE = Path(__file__).resolve().parent.parent
 
 # The worker finds this very package, wherever it is, before it gives up the right to read it. -I keeps the environment, the working
@@ -170,11 +172,13 @@ def _supervise(
     try:
         while True:
             ready = {fd for fd, _ in poll.poll(_TICK_MS)}
-            if not _receive(channel, pending, watch, listen) and channel.fileno() in ready:
+            # One piece at a time: a worker that writes without end must not keep the limits from being looked at.
+            if channel.fileno() in ready and not _receive(channel, pending, watch, listen):
                 poll.unregister(channel)  # it closed the socket; its death is what ends the watch
-                ready.discard(channel.fileno())
             if pidfd in ready:
-                _receive(channel, pending, watch, listen)
+                for _ in range(_LAST_PIECES):
+                    if not _receive(channel, pending, watch, listen):
+                        break
                 process.wait()
                 return
             if stopping.is_set():
@@ -187,28 +191,26 @@ def _supervise(
 
 
 def _receive(channel: socket.socket, pending: bytearray, watch: Watch, listen: Callable[[Event], None]) -> bool:
-    """Take in what has come; False where nothing has, or ever will again."""
-    came = False
-    while True:
-        try:
-            data, descriptors, _, _ = socket.recv_fds(channel, 1 << 16, 1)
-        except (BlockingIOError, ConnectionResetError):
-            return came
-        for fd in descriptors:
-            if watch.folder < 0:
-                watch.folder = fd
-            else:
-                os.close(fd)
-        if not data:
-            return came
-        came = True
-        pending += data
-        *lines, rest = pending.split(b"\n")
-        pending[:] = rest
-        if len(pending) > MAX_LINE:
-            raise WorkerLost("the worker sent a line without an end")
-        for line in lines:
-            _hear(bytes(line), watch, listen)
+    """Take in a piece of what has come; False where nothing has, or ever will again."""
+    try:
+        data, descriptors, _, _ = socket.recv_fds(channel, _PIECE_BYTES, 1)
+    except (BlockingIOError, ConnectionResetError):
+        return False
+    for fd in descriptors:
+        if watch.folder < 0:
+            watch.folder = fd
+        else:
+            os.close(fd)
+    if not data:
+        return False
+    pending += data
+    *lines, rest = pending.split(b"\n")
+    pending[:] = rest
+    if len(pending) > MAX_LINE:
+        raise WorkerLost("the worker sent a line without an end")
+    for line in lines:
+        _hear(bytes(line), watch, listen)
+    return True
 
 
 def _hear(line: bytes, watch: Watch, listen: Callable[[Event], None]) -> None:
@@ -279,12 +281,20 @@ def _judge(process: subprocess.Popen[bytes], watch: Watch, mode: str) -> tuple[S
     if isinstance(watch.result, Failure):
         raise watch.result
     code = process.returncode
-    if code == 0 and (isinstance(watch.result, Outcome) or mode == "look"):
+    if code == 0 and (isinstance(watch.result, Outcome) or (mode == "look" and watch.source is not None)):
         return watch.source, watch.result
     if code == -signal.SIGBUS:
         raise _BusError("the worker died by SIGBUS: the database was cut short under it")
     said = watch.noise.strip().splitlines()
     last = f": {protocol.printable(said[-1])}" if said else ""
     if code < 0:
-        raise WorkerLost(f"the worker was killed by {signal.Signals(-code).name}{last}")
+        raise WorkerLost(f"the worker was killed by {_signal_name(-code)}{last}")
     raise WorkerLost(f"the worker ended with {code} and no result{last}")
+
+
+def _signal_name(number: int) -> str:
+    """SIGKILL and its like; most of the real-time signals have no name."""
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"

@@ -90,7 +90,7 @@ class Bars(Lines):
         """A line above the bars."""
         safe = "".join(c if c.isprintable() else "?" for c in text)
         self._bars.console.print(
-            safe, markup=False, highlight=False, soft_wrap=True, style="bold red" if priority <= WARNING else ""
+            safe, markup=False, emoji=False, highlight=False, soft_wrap=True, style="bold red" if priority <= WARNING else ""
         )
 
     def listen(self, user: str, event: Event) -> None:

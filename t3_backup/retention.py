@@ -8,7 +8,7 @@ began anew on an empty database can't roll the history out of the door.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -62,19 +62,22 @@ def decide(snapshots: Iterable[Manifest], keep: int) -> list[Decision]:
         _keep_first(why, group, keep, f"label {kind}")
     _keep_first(why, [s for s in newest_first if s.verdict != "verified"], keep, "evidence")
     # One from the future (the clock was wrong then, or is now) says nothing about ages: it stays.
-    for snapshot in future(newest_first):
+    for snapshot in _future(newest_first, witnesses=why.keys()):
         why[snapshot.sequence].append("taken at a time after its successor's")
     return [Decision(snapshot, tuple(why[snapshot.sequence])) for snapshot in newest_first]
 
 
-def future(newest_first: Sequence[Manifest]) -> list[Manifest]:
-    """Those with a time more than a day past that of a later one: the clock has jumped."""
+def _future(newest_first: Sequence[Manifest], witnesses: Container[int]) -> list[Manifest]:
+    """Those with a time more than a day past that of a later one: the clock has jumped.
+
+    Only what stays anyway (its sequence is in `witnesses`) says so: one that goes now would say nothing the next time.
+    """
     found = []
     earliest_later = None
     for snapshot in newest_first:
         if earliest_later is not None and snapshot.when > earliest_later + timedelta(days=1):
             found.append(snapshot)
-        elif earliest_later is None or snapshot.when < earliest_later:
+        elif snapshot.sequence in witnesses and (earliest_later is None or snapshot.when < earliest_later):
             earliest_later = snapshot.when
     return found
 
@@ -85,8 +88,8 @@ def _keep_first(why: dict[int, list[str]], snapshots: Sequence[Manifest], keep: 
 
 
 def _keep_days(why: dict[int, list[str]], plain: Sequence[Manifest], keep: int) -> None:
-    days: dict[str, Manifest] = {}
+    days: dict[str, Manifest] = {}  # in the order of the sequence: a day in a far future must not take a place for good
     for snapshot in plain:
         days.setdefault(snapshot.taken_at[:10], snapshot)
-    for place, (day, snapshot) in enumerate(sorted(days.items(), reverse=True)[:keep], 1):
+    for place, (day, snapshot) in enumerate(list(days.items())[:keep], 1):
         why[snapshot.sequence].append(f"day {day}, {place} of {keep}")

@@ -8,12 +8,12 @@ checkpoints.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
-from typing import Any
 
 import apsw
 
@@ -30,6 +30,10 @@ _PINNED_SECONDS = 0.5  # the longest that a writer with a busy timeout of a seco
 _PINNED_SHARE = 0.005  # of the time spent so far: at a writer that never waits, at most so many commits fail
 _PINNED_BYTES_PER_SECOND = 400 << 20  # how fast a pinned copy may be hoped to go; wrong hopes end at the limit
 _RETRY_SECONDS = 0.05
+_QUIET_SECONDS = 1.0
+_HOT_TRIES = 6
+_PINNED_OVERHEAD_SECONDS = 0.02
+_NOT_WAL = "not in WAL mode, and locked or written all the time: no copy without failing its commits; try again later"
 
 
 class Unfinished(Failure):
@@ -44,6 +48,7 @@ class Budget:
     seconds: float
     wal_bytes: int
     clock: Callable[[], float] = time.monotonic
+    waiting: Callable[[], None] = lambda: None  # called all the while that a copy waits for others
     began: float = field(init=False)
     wal_at_start: int = field(init=False)
 
@@ -59,10 +64,15 @@ class Budget:
         """Bytes by which the -wal has grown; 0 if it shrank."""
         return max(0, self.source.wal_bytes() - self.wal_at_start)
 
+    def wait(self) -> None:
+        """Let others go first, for a moment, and show that this is no stall."""
+        self.waiting()
+        time.sleep(_RETRY_SECONDS)
+
     def check(self, share: float = 1.0) -> None:
         """Raises TryLater past the WAL budget, Unfinished past `share` of the time."""
         if self.wal_growth() > self.wal_bytes:
-            raise TryLater(f"the -wal grew by more than {self.wal_bytes} bytes while the copy held it")
+            raise TryLater(f"the -wal grew by more than {self.wal_bytes} bytes while the copy held it; try again later")
         if self.elapsed() > self.seconds * share:
             raise Unfinished(f"the copy was not done after {self.elapsed():.0f} s")
 
@@ -106,23 +116,30 @@ def _sqlite_errors(source: Source, destination: Destination) -> Iterator[None]:
 
 
 def _online(source: Source, destination: Destination, budget: Budget, *, mmap: bool) -> Copy:
+    hot = 0
     with _sqlite_errors(source, destination):
         while True:
             try:
                 return _online_once(source, destination, budget, mmap=mmap)
             except (apsw.BusyError, apsw.LockedError):
                 budget.check(0.5)
-                destination.reset()
-                time.sleep(_RETRY_SECONDS)
+            except apsw.ReadOnlyError:
+                # The journal of a writer that lives can look hot for an instant; that of a dead one stays so.
+                hot += 1
+                if hot == _HOT_TRIES:
+                    raise
+            destination.reset()
+            budget.wait()
 
 
 def _online_once(source: Source, destination: Destination, budget: Budget, *, mmap: bool) -> Copy:
     began = time.monotonic()
-    with closing(connect(source, mmap=mmap)) as live, closing(_open_destination(destination)) as copy:
+    with closing(connect(source, mmap=mmap)) as live:
         if is_wal(live):
-            taken, restarts = _pinned(live, copy, budget), 0
+            with closing(_open_destination(destination)) as copy, _pin(live):
+                taken, restarts = _pinned(live, copy, budget), 0
         else:
-            taken, restarts = _unpinned(live, copy, budget)
+            taken, restarts = _unpinned(live, destination, budget)
     _clear_wal_flag(destination)
     destination.finish()
     seconds = time.monotonic() - began
@@ -138,74 +155,99 @@ def _open_destination(destination: Destination) -> apsw.Connection:
     return connection
 
 
-def _pinned(live: apsw.Connection, copy: apsw.Connection, budget: Budget, *, limit: float | None = None) -> Census | None:
-    """Copy one moment; None if `limit` seconds did not suffice. BEGIN alone pins nothing: the census reads, and so pins."""
-    until = None if limit is None else time.monotonic() + limit
+@contextmanager
+def _pin(live: apsw.Connection) -> Iterator[None]:
+    """Hold one moment of the source. BEGIN alone pins nothing: the first read does, once it has waited for the writer."""
     execute(live, "BEGIN")
     try:
-        taken = census.take(live, count_rows=False)
-        must_hold_something(taken)
-        with copy.backup("main", live, "main") as backup:
-            while not backup.done:
-                backup.step(_STEP_PAGES if until is None else _STEP_PAGES // 16)
-                budget.check()
-                if until is not None and time.monotonic() > until and not backup.done:
-                    return None
+        execute(live, "PRAGMA main.user_version")
+        yield
     finally:
-        execute(live, "COMMIT")
+        # Nothing was written; a COMMIT would fail where the census met damage, and the copy of it would be lost.
+        execute(live, "ROLLBACK")
+
+
+def _pinned(live: apsw.Connection, copy: apsw.Connection, budget: Budget, *, until: float | None = None) -> Census | None:
+    """Copy the moment that is pinned; None if it was not done by `until`."""
+    taken = census.take(live, count_rows=False)
+    must_hold_something(taken)
+    with copy.backup("main", live, "main") as backup:
+        while not backup.done:
+            backup.step(_STEP_PAGES if until is None else _STEP_PAGES // 16)
+            budget.check()
+            if until is not None and time.monotonic() > until and not backup.done:
+                return None
     return taken
 
 
-def _unpinned(live: apsw.Connection, copy: apsw.Connection, budget: Budget) -> tuple[Census | None, int]:
+def _unpinned(live: apsw.Connection, destination: Destination, budget: Budget) -> tuple[Census | None, int]:
     """Copy a database that is not in WAL mode, where every read transaction is a lock that fails a commit.
 
-    Short steps lock for moments, but start over when anybody commits. So now and then, when enough time has passed for it to be
-    at most `_PINNED_SHARE` of the whole, one pinned attempt is made, for at most `_PINNED_SECONDS`: a writer that waits
-    a second notices nothing, and one that never waits loses at most that share of its commits. Returns the census (None:
-    take it from the copy) and the number of restarts.
+    Where nobody writes, short steps copy it, which end as soon as a writer's journal shows up. Else, when enough time has
+    passed for it to be at most `_PINNED_SHARE` of the whole, one pinned attempt is made, for at most `_PINNED_SECONDS`:
+    a writer that waits a second loses nothing, and one that never waits at most that share of its commits. Returns the
+    census (None: take it from the copy) and the number of attempts that were given up.
     """
-    restarts, pinned_until_now = 0, 0.0
+    source, restarts, held = budget.source, 0, 0.0
+    needed = _PINNED_OVERHEAD_SECONDS + source.size / _PINNED_BYTES_PER_SECOND
     while True:
-        size = source_bytes(live)
-        with copy.backup("main", live, "main") as backup:
-            remaining = None
-            while not backup.done:
-                backup.step(_SMALL_STEP_PAGES)
-                if remaining is not None and backup.remaining > remaining:
-                    restarts += 1
-                remaining = backup.remaining
-                try:
-                    budget.check(0.5)
-                except Unfinished:
-                    raise TryLater("not in WAL mode, and written all the time: no copy without failing its commits") from None
-                needed = size / _PINNED_BYTES_PER_SECOND
-                allowed = min(_PINNED_SECONDS, budget.elapsed() * _PINNED_SHARE - pinned_until_now)
-                if restarts and needed <= allowed and not backup.done:
-                    break
-            else:
-                return None, restarts
-        began = time.monotonic()
-        taken = _pinned(live, copy, budget, limit=allowed)
-        pinned_until_now += time.monotonic() - began
-        if taken is not None:
-            return taken, restarts
+        allowed = min(_PINNED_SECONDS, budget.elapsed() * _PINNED_SHARE - held)
+        quiet = source.is_quiet(_QUIET_SECONDS)
+        if quiet or needed <= allowed:
+            # An attempt that is given up leaves a torn file: each begins with an empty one.
+            destination.reset()
+            with contextlib.suppress(apsw.BusyError, apsw.LockedError), closing(_open_destination(destination)) as copy:
+                if quiet:
+                    if _in_short_steps(live, copy, source):
+                        return None, restarts
+                else:
+                    with _pin(live):
+                        began = time.monotonic()
+                        taken = _pinned(live, copy, budget, until=began + allowed)
+                        held += time.monotonic() - began
+                        if taken is not None:
+                            return taken, restarts
+            restarts += 1
+        try:
+            budget.check(0.5)
+        except Unfinished:
+            raise TryLater(_NOT_WAL) from None
+        budget.wait()
 
 
-def source_bytes(live: apsw.Connection) -> int:
-    """Bytes of the database, by its own header."""
-    pages: Any
-    size: Any
-    [(pages, size)] = live.cursor().execute("SELECT page_count, page_size FROM pragma_page_count, pragma_page_size").fetchall()
-    return int(pages) * int(size)
+def _in_short_steps(live: apsw.Connection, copy: apsw.Connection, source: Source) -> bool:
+    """Copy without a pin; False as soon as somebody is about to write, or has written."""
+    backup = copy.backup("main", live, "main")
+    try:
+        while not backup.done:
+            remaining = backup.remaining
+            backup.step(_SMALL_STEP_PAGES)
+            if not backup.done and (source.has_journal() or 0 < remaining <= backup.remaining):
+                return False
+    finally:
+        backup.close(True)  # forced: it would else raise once more what its last step met
+    return True
 
 
 def _vacuum(source: Source, destination: Destination, budget: Budget, *, mmap: bool) -> Copy:
+    """VACUUM INTO, tried until the time is over."""
+    with _sqlite_errors(source, destination):
+        while True:
+            try:
+                return _vacuum_once(source, destination, budget, mmap=mmap)
+            except (apsw.BusyError, apsw.LockedError):
+                if budget.elapsed() > budget.seconds:
+                    raise
+            destination.reset()
+            budget.wait()
+
+
+def _vacuum_once(source: Source, destination: Destination, budget: Budget, *, mmap: bool) -> Copy:
     """VACUUM INTO reads one moment of its own; a census before and one after bound it."""
     began = time.monotonic()
-    with _sqlite_errors(source, destination), closing(connect(source, mmap=mmap, query_only=False)) as live:
-        live.setbusytimeout(max(1, int(1000 * (budget.seconds - budget.elapsed()))))
+    with closing(connect(source, mmap=mmap, query_only=False)) as live:
         if not is_wal(live):
-            raise TryLater("not in WAL mode, and locked or written all the time: no copy without failing its commits")
+            raise TryLater(_NOT_WAL)
         before = census.take(live, count_rows=False)
         must_hold_something(before)
         execute(live, "PRAGMA synchronous=off", f"VACUUM INTO '{destination.uri()}'")

@@ -11,6 +11,7 @@ import contextlib
 import errno
 import os
 import stat
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -42,6 +43,18 @@ class Source:
             return os.stat(self.path.name + "-wal", dir_fd=self.folder, follow_symlinks=False).st_size
         except FileNotFoundError:
             return 0
+
+    def has_journal(self) -> bool:
+        """Whether a rollback journal is there: a writer has changed something, and not yet committed it."""
+        try:
+            return os.stat(self.path.name + "-journal", dir_fd=self.folder, follow_symlinks=False).st_size > 0
+        except FileNotFoundError:
+            return False
+
+    def is_quiet(self, seconds: float) -> bool:
+        """Whether nobody has committed to the main file for so long, nor is about to."""
+        changed = os.stat(self.path.name, dir_fd=self.folder, follow_symlinks=False).st_mtime
+        return time.time() - changed >= seconds and not self.has_journal()
 
 
 def find(home: Path, uid: int) -> Source:
@@ -130,6 +143,6 @@ def as_failure(error: apsw.Error, source: Source) -> SourceError | TryLater:
     if isinstance(error, apsw.CorruptError):
         return SourceError(f"{path} is damaged: {error}")
     with contextlib.suppress(OSError):
-        if os.stat(path.name + "-journal", dir_fd=source.folder, follow_symlinks=False).st_size > 0:
+        if source.has_journal():
             return SourceError(f"{path} has a journal and can't be opened ({error}); start its T3 server once to heal it")
     return SourceError(f"{path}: {error}")

@@ -46,8 +46,7 @@ class Shelf:
 
     def _read(self) -> tuple[list[Manifest], list[str]]:
         found, strays = [], []
-        names = set(os.listdir(self.fd))
-        for name in sorted(names):
+        for name in sorted(_names(self.fd)):
             stem = name.removesuffix(DATA)
             if stem == name or parse_name(stem) is None:
                 continue
@@ -75,11 +74,11 @@ class Shelf:
 
     def taken_names(self) -> set[str]:
         """Every name that a new snapshot must not have."""
-        return {name.removesuffix(DATA).removesuffix(MANIFEST) for name in os.listdir(self.fd)}
+        return {name.removesuffix(DATA).removesuffix(MANIFEST) for name in _names(self.fd)}
 
     def clear(self) -> None:
         """Remove what an interrupted run left: partial files, and manifests whose data never got its name."""
-        names = set(os.listdir(self.fd))
+        names = _names(self.fd)
         for name in names:
             stem = name.removesuffix(MANIFEST)
             orphan = stem != name and parse_name(stem) is not None and stem + DATA not in names
@@ -88,7 +87,10 @@ class Shelf:
 
     def begin(self) -> Blank:
         """A new, empty, unnamed file for a snapshot. Raises OSError."""
-        return Blank.create(self.fd, f"{_PARTIAL}{secrets.token_hex(8)}")
+        try:
+            return Blank.create(self.fd, f"{_PARTIAL}{secrets.token_hex(8)}")
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, str(self.path)) from error
 
     def publish(self, blank: Blank, manifest: Manifest) -> None:
         """Name the settled `blank` by its `manifest`; durable when this returns. Raises OSError, and then nothing is named."""
@@ -118,8 +120,11 @@ class Shelf:
     def _written(self, manifest: Manifest) -> Iterator[Blank]:
         with self.begin() as file:
             data = manifest.to_text().encode()
-            while data:
-                data = data[os.write(file.writer, data) :]
+            try:
+                while data:
+                    data = data[os.write(file.writer, data) :]
+            except OSError as error:
+                raise OSError(error.errno, error.strerror, str(self.path / (manifest.name + MANIFEST))) from error
             copier.sync_file(file.writer, manifest.name + MANIFEST)
             yield file
 
@@ -155,6 +160,7 @@ class Store:
             with contextlib.suppress(FileExistsError):
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.mkdir(mode=0o700)
+                _sync_folder(path.parent)
         try:
             fd = os.open(path, _FOLDER)
         except OSError as error:
@@ -172,6 +178,7 @@ class Store:
 
     def users(self) -> list[str]:
         """Who has a shelf."""
+        os.lseek(self.fd, 0, os.SEEK_SET)  # as in _names
         with os.scandir(self.fd) as entries:
             return sorted(entry.name for entry in entries if entry.is_dir(follow_symlinks=False) and entry.name[0] != ".")
 
@@ -183,7 +190,7 @@ class Store:
         if create:
             with contextlib.suppress(FileExistsError):
                 os.mkdir(user, 0o700, dir_fd=self.fd)
-                copier.sync_directory(self.fd, str(self.path))
+            copier.sync_directory(self.fd, str(self.path))  # always: whoever made it may have died before this
         try:
             fd = os.open(user, _FOLDER, dir_fd=self.fd)
         except FileNotFoundError:
@@ -207,6 +214,20 @@ class Store:
 
     def __exit__(self, *_: object) -> None:
         os.close(self.fd)
+
+
+def _sync_folder(path: Path) -> None:
+    fd = os.open(path, _FOLDER)
+    try:
+        copier.sync_directory(fd, str(path))
+    finally:
+        os.close(fd)
+
+
+def _names(folder: int) -> set[str]:
+    """What is in the open `folder` now: btrfs lists what was there when a descriptor was opened or last rewound."""
+    os.lseek(folder, 0, os.SEEK_SET)
+    return set(os.listdir(folder))
 
 
 def _why_not_open(path: Path, error: OSError) -> str:

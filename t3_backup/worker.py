@@ -52,7 +52,8 @@ def _find(request: Request) -> Source:
 
 
 def _copy(request: Request, found: Source, destination: copier.Destination) -> Outcome:
-    budget = Budget(found, request.seconds, request.wal_budget)
+    alive = protocol.Progress(0, 0)
+    budget = Budget(found, request.seconds, request.wal_budget, waiting=lambda: _tell(request, alive))
     _tell(request, Phase("copy", found.size))
     copy = take(found, destination, budget, method=request.method, mmap=request.mmap)
     _tell(request, Phase("prove", os.fstat(request.file).st_size))

@@ -70,9 +70,8 @@ class Land:
         self.map.write_text("".join(f"{name}@example={name}\n" for name in names))
 
     def command(self, *words: str) -> list[str]:
-        """The command line; `run` and a bare call get the map too."""
-        line = [sys.executable, "-m", "t3_backup", *words]
-        return line
+        """The command line; where things are, `env` says."""
+        return [sys.executable, "-m", "t3_backup", *words]
 
     def env(self, **more: str) -> dict[str, str]:
         base = {"PATH": os.environ["PATH"], "LANG": "C.UTF-8", "PYTHONPATH": str(ROOT), "T3_BACKUP_RESERVE": "1M"}

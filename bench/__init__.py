@@ -1,0 +1,1 @@
+"""Side-by-side measurements of ways to copy a live T3 database."""

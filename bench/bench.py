@@ -1,0 +1,240 @@
+"""`make bench`: ways to copy a live T3 database side by side, in one table, from one run.
+
+Every round starts from the same database and a fresh writer; within a round every way has its turn, so that a disturbance of
+the machine meets them all alike. Results are deleted, and written-back data has settled, before the next turn begins.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import shutil
+import sqlite3
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+
+from bench import measure, methods, report
+from bench.methods import Method, Place
+from bench.report import Sample
+from demo.grow import grow, parse_size
+from demo.users import User, missing, signals_as_exit, throwaway_user
+from demo.writer import Writer
+
+ROOT = Path(__file__).resolve().parent.parent
+_IDLE_S = 3.0
+_TAIL_S = 0.5  # what a copy leaves to be done (a checkpoint of a WAL grown meanwhile) stalls the writer just after it
+_SETTLE_S = 0.5
+_SWEEP = (100_000_000, 1_200_000_000, 4_000_000_000)
+_VERSION = "0.0.24"
+
+
+class Bench:
+    """A working folder, a user if one can be made, and the samples so far."""
+
+    def __init__(self, work: Path, user: User | None, log: Path, *, touch: bool = True) -> None:
+        self.work, self.user, self._log, self._touch = work, user, log, touch
+        self.samples: dict[str, list[Sample]] = {}
+        home = work / "home" if user is None else user.home
+        self.source = home / ".t3" / "userdata" / "state.sqlite"
+        self.source.parent.mkdir(parents=True, exist_ok=True)
+
+    @contextmanager
+    def live(self, size: int) -> Iterator[Writer]:
+        """A fresh source of `size` bytes in a warm cache, and its writer."""
+        for name in ("", "-wal", "-shm"):
+            self.source.with_name(self.source.name + name).unlink(missing_ok=True)
+        shutil.copyfile(grown(self.work, size), self.source)
+        if self.user is not None:
+            self.user.give(self.source)
+        os.sync()
+        _read(self.source)
+        with Writer(self.source, user=None if self.user is None else self.user.name) as writer:
+            yield writer
+
+    def idle(self, writer: Writer) -> None:
+        """The writer alone."""
+        writer.mark(methods.IDLE)
+        time.sleep(_IDLE_S)
+        window = writer.mark("")
+        none = measure.Cost(0.0, 0.0, 0, 0, finished=True)
+        self.samples.setdefault(methods.IDLE, []).append(Sample(none, window, None, self.source.stat().st_size))
+
+    def turn(self, method: Method, writer: Writer) -> Sample:
+        """One way, once, from a settled machine to a settled machine."""
+        folder = Path(tempfile.mkdtemp(prefix="turn-", dir=self.work))
+        unnamed = methods.unnamed_file(folder)
+        try:
+            user = None if self.user is None else self.user.name
+            place = Place(self.source, folder, user, unnamed)
+            commands = method.commands(place)
+            writer.pause()
+            _settle()
+            size = self.source.stat().st_size
+            if self._touch:
+                _touch_page_cache(folder, size)
+            if method.live:
+                writer.resume()
+            writer.mark(method.title)
+            cost = measure.Cost(0.0, 0.0, 0, 0, finished=True)
+            with self._log.open("ab") as output:
+                for command in commands:
+                    fds = (unnamed,) if str(unnamed) in command else ()
+                    cost = cost.then(measure.run(command, cwd=ROOT, output=output, limit_s=method.limit_s, pass_fds=fds))
+            if method.live:
+                time.sleep(_TAIL_S)
+            window = writer.mark("")
+            writer.pause()
+            product = method.product(place) if cost.finished else None
+            shown = None if product is None else methods.moments(product)
+            sample = Sample(cost, window if method.live else None, shown, size)
+        finally:
+            os.close(unnamed)
+            shutil.rmtree(folder)
+        _settle()
+        writer.resume()
+        self.samples.setdefault(method.title, []).append(sample)
+        return sample
+
+
+def grown(work: Path, size: int) -> Path:
+    """The database that every round starts from; kept for the next time."""
+    path = work / f"grown-{_VERSION}-{size}.sqlite"
+    if not path.exists():
+        partial = path.with_suffix(".partial")
+        partial.unlink(missing_ok=True)
+        _say(f"growing a database of {size / 1e6:.0f} MB")
+        grow(partial, size, _VERSION)
+        partial.rename(path)
+    return path
+
+
+def machine(work: Path) -> dict[str, str]:
+    """What the figures depend on."""
+    cpu = [line.split(":", 1)[1].strip() for line in _lines("/proc/cpuinfo") if line.startswith("model name")]
+    memory = next(int(line.split()[1]) for line in _lines("/proc/meminfo") if line.startswith("MemTotal"))
+    mounts = [line.split()[1:4] for line in _lines("/proc/mounts")]
+    inside = [mount for mount in mounts if work.is_relative_to(mount[0])]
+    system = max(inside, key=lambda mount: len(mount[0]))
+    sqlite = subprocess.run([methods.SQLITE, "--version"], capture_output=True, text=True, check=True).stdout.split()[0]
+    return {
+        "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        "machine": f"{cpu[0] if cpu else platform.machine()}, {os.cpu_count()} cores, {memory / (1 << 20):.0f} GiB",
+        "load": f"{os.getloadavg()[0]:.1f} over the last minute before",
+        "kernel": platform.release(),
+        "file system": f"{system[1]} ({system[2]})",
+        "SQLite": f"{sqlite} (command line), {sqlite3.sqlite_version} (library)",
+    }
+
+
+def compare(bench: Bench, size: int, rounds: int, skipped: Mapping[str, str]) -> None:
+    """All ways, `rounds` times."""
+    for number in range(rounds):
+        with bench.live(size) as writer:
+            bench.idle(writer)
+            for method in methods.METHODS:
+                if method.title in skipped or (method.rounds is not None and number >= method.rounds):
+                    continue
+                sample = bench.turn(method, writer)
+                stall = "" if sample.window is None else f", longest stall {sample.window.longest:.0f} ms"
+                _say(f"round {number + 1}/{rounds}  {method.title}: {sample.cost.wall_s:.2f} s{stall}")
+
+
+def sweep(bench: Bench) -> list[tuple[int, Sample]]:
+    """The whole run at growing sizes: is its memory flat?"""
+    whole = next(method for method in methods.METHODS if method.title == methods.RUN)
+    found = []
+    for size in _SWEEP:
+        with bench.live(size) as writer:
+            found.append((size, bench.turn(whole, writer)))
+    return found
+
+
+def _touch_page_cache(folder: Path, size: int) -> None:
+    """Fill as much page cache as a copy will take, and give it back unwritten.
+
+    A virtual machine may return free memory to its host after seconds, and pays to get it again. Without this the same
+    copy took 0.3 or 2.7 s of system time, at random, and the limit itself 0.4 or 3.0 s. Anonymous memory won't do: the page
+    cache takes its memory in larger pieces, from elsewhere.
+    """
+    piece = bytes(4 << 20)
+    with open(methods.unnamed_file(folder), "wb", buffering=0) as file:
+        file.writelines(piece for _ in range(size * 5 // 4 // len(piece)))
+
+
+def _settle() -> None:
+    os.sync()
+    time.sleep(_SETTLE_S)
+
+
+def _read(path: Path) -> None:
+    with path.open("rb", buffering=0) as file:
+        while file.read(1 << 22):
+            pass
+
+
+def _lines(path: str) -> list[str]:
+    return Path(path).read_text(encoding="utf-8", errors="replace").splitlines()
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def main() -> int:
+    """Measure and report; 0 even where a target is missed: a figure is no failure."""
+    parser = argparse.ArgumentParser(prog="bench.bench", description="Ways to copy a live T3 database, side by side.")
+    parser.add_argument("--size", type=parse_size, default=parse_size("1200M"))
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--work", type=Path, default=ROOT / "build" / "bench", help="where all data lies")
+    parser.add_argument("--json", action="store_true", help="every sample, as JSON, instead of the table")
+    parser.add_argument("--markdown", type=Path, help="write the table there as well")
+    parser.add_argument("--memory-sweep", action="store_true", help="only the memory of the whole run, by size")
+    parser.add_argument("--no-touch", action="store_true", help="leave free memory as it is before each turn")
+    given = parser.parse_args()
+    work = given.work.absolute()
+    work.mkdir(parents=True, exist_ok=True)
+    skipped = methods.absent(ROOT)
+    with ExitStack() as stack:
+        stack.enter_context(signals_as_exit())
+        user = None
+        if missing() is None:
+            closed = [str(folder) for folder in (work, *work.parents) if not folder.stat().st_mode & 0o001]
+            if closed:
+                parser.error(f"{closed[-1]} is closed to others, so a user cannot reach a home beneath it; see --work")
+            home = work / f"home-{os.getpid()}"
+            stack.callback(shutil.rmtree, home, ignore_errors=True)
+            user = stack.enter_context(throwaway_user(f"t3bench-{os.getpid()}", home))
+        bench = Bench(work, user, work / "output.log", touch=not given.no_touch)
+        if given.memory_sweep:
+            if methods.RUN in skipped:
+                parser.error(skipped[methods.RUN])
+            for size, sample in sweep(bench):
+                peak = sample.cost.peak_anon_bytes / (1 << 20)
+                print(f"{size / 1e6:6.0f} MB: peak anonymous memory {peak:5.1f} MiB, {sample.cost.wall_s:6.2f} s")
+            return 0
+        about = machine(work)
+        compare(bench, given.size, given.rounds, skipped)
+    about |= {"database": f"{given.size / 1e6:.0f} MB, T3 {_VERSION}", "rounds": str(given.rounds)}
+    about["memory for the copy"] = "as it was" if given.no_touch else "touched before each turn, for all alike"
+    if given.markdown is not None:
+        given.markdown.write_text(report.markdown(about, bench.samples, skipped), encoding="utf-8")
+    if given.json:
+        every = {title: [asdict(sample) for sample in found] for title, found in bench.samples.items()}
+        checks = [asdict(one) for one in report.targets(bench.samples)]
+        print(json.dumps({"machine": about, "samples": every, "skipped": skipped, "targets": checks}, indent=1))
+    else:
+        print(report.plain(about, bench.samples, skipped))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

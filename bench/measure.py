@@ -1,0 +1,96 @@
+"""What a command costs: wall and CPU seconds, bytes written, peak anonymous memory of its whole process tree.
+
+Reads /proc (Linux). The memory is sampled, so a peak shorter than some 10 ms can be missed; CPU and bytes are the
+kernel's own sums and exact.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import subprocess
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+_SAMPLE_MS = 10
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Of one command, or of several one after the other."""
+
+    wall_s: float
+    cpu_s: float  # user and system, of the command and all descendants that were waited for
+    written_bytes: int  # that the page cache took for the disk
+    peak_anon_bytes: int  # RssAnon, summed over the tree at one moment
+    finished: bool  # False: killed at the limit
+
+    def then(self, later: Cost) -> Cost:
+        """This and `later`, one after the other."""
+        return Cost(
+            self.wall_s + later.wall_s,
+            self.cpu_s + later.cpu_s,
+            self.written_bytes + later.written_bytes,
+            max(self.peak_anon_bytes, later.peak_anon_bytes),
+            self.finished and later.finished,
+        )
+
+
+def run(command: Sequence[str], *, cwd: Path, output: IO[bytes], limit_s: float = 600.0, pass_fds: Sequence[int] = ()) -> Cost:
+    """Run `command` to its end, or kill it after `limit_s`. Its output, both streams, goes to `output`.
+
+    Raises CalledProcessError if it fails by itself.
+    """
+    began = time.perf_counter()
+    process = subprocess.Popen(
+        command, cwd=cwd, stdin=subprocess.DEVNULL, stdout=output, stderr=output, pass_fds=pass_fds, start_new_session=True
+    )
+    peak, finished = 0, True
+    pidfd = os.pidfd_open(process.pid)
+    try:
+        waiting = select.poll()
+        waiting.register(pidfd, select.POLLIN)
+        while not waiting.poll(_SAMPLE_MS):
+            peak = max(peak, _tree_anon_bytes(process.pid))
+            if finished and time.perf_counter() - began > limit_s:
+                finished = False
+                os.killpg(process.pid, signal.SIGKILL)
+    finally:
+        os.close(pidfd)
+    wall = time.perf_counter() - began
+    # A process that has ended and is not yet waited for still has its account, with that of its children in it.
+    os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+    written = _written_bytes(process.pid)
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if finished and process.returncode:
+        raise subprocess.CalledProcessError(process.returncode, list(command))
+    return Cost(wall, usage.ru_utime + usage.ru_stime, written, peak, finished)
+
+
+def _tree_anon_bytes(root: int) -> int:
+    total, pids = 0, [root]
+    while pids:
+        pid = pids.pop()
+        try:
+            status = Path(f"/proc/{pid}/status").read_text(encoding="ascii", errors="replace")
+            for task in os.listdir(f"/proc/{pid}/task"):
+                pids += map(int, Path(f"/proc/{pid}/task/{task}/children").read_text(encoding="ascii").split())
+        except OSError:
+            continue  # it has ended meanwhile
+        _, found, rest = status.partition("RssAnon:")
+        if found:
+            total += int(rest.split(maxsplit=1)[0]) * 1024
+    return total
+
+
+def _written_bytes(pid: int) -> int:
+    for line in Path(f"/proc/{pid}/io").read_text(encoding="ascii").splitlines():
+        name, _, value = line.partition(": ")
+        if name == "write_bytes":
+            return int(value)
+    return 0

@@ -1,0 +1,35 @@
+"""The online copy alone, as `t3_backup.worker` makes it: from a live database into an unnamed file, finished and synced.
+
+`python3 -m bench.ours SOURCE FD`: FD is an inherited descriptor of an empty file, open for reading and writing. Runs as
+whoever may read SOURCE; proves and seals nothing.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from t3_backup import copier, snapshot, source
+from t3_backup.accounts import STATE
+
+_SECONDS = 300.0
+_WAL_BYTES = 1 << 30
+
+
+def main() -> int:
+    """Copy and sync."""
+    path, fd = Path(sys.argv[1]), int(sys.argv[2])
+    copier.load()
+    home = path.parents[len(STATE.parts) - 1]
+    found = source.find(home, path.stat().st_uid)
+    budget = snapshot.Budget(found, _SECONDS, _WAL_BYTES)
+    with copier.Destination(fd) as destination:
+        copy = snapshot.take(found, destination, budget)
+    copier.sync_file(fd)
+    if copy.method != "online":
+        raise RuntimeError(f"the copy fell back to {copy.method}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,191 @@
+"""Row 19: the disk fills, of the store or of the home, before a run or in the middle of one. Real small disks, really full."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from conftest import MIB, Answer, Land, give_database, needs_root
+from faults.disks import REAL, disk, files, fill, leftovers, needs_strace, on, one_line, proven, seed, start_traced, trace_of
+
+from demo.users import User
+
+pytestmark = needs_root
+
+RESERVE = "T3_BACKUP_RESERVE"
+
+
+@pytest.fixture(params=["ext4", "xfs"])
+def full(request: pytest.FixtureRequest, land: Land) -> Iterator[Land]:
+    """The land with its store on a small disk and no reserve."""
+    with disk(land.folder, request.param) as where:
+        there = on(where, land)
+        there.environ[RESERVE] = "0"
+        yield there
+
+
+@pytest.fixture
+def carol(make_user: Callable[..., User], land: Land) -> User:
+    """A user with the real database, 276 KiB."""
+    user = make_user("flt-carol", REAL)
+    land.write_map(user)
+    return user
+
+
+def blocks_used(where: Path) -> int:
+    """Blocks in use, once what was deleted has been given back."""
+    os.sync()
+    status = os.statvfs(where)
+    return status.f_blocks - status.f_bfree
+
+
+def stopped_at(land: Land, *inject: str, parent_only: bool = False) -> tuple[subprocess.Popen[str], int]:
+    """A run under strace that stops itself (SIGSTOP) at a call; the run, and the process that has stopped."""
+    process = start_traced(land, *inject, parent_only=parent_only)
+    log = trace_of(land)
+    while process.poll() is None:
+        for line in log.read_text().splitlines() if log.exists() else []:
+            if "--- stopped by SIGSTOP ---" in line:
+                return process, int(line.split()[0])
+        select.select([], [], [], 0.01)
+    pytest.fail(f"the run ended without a stop: {process.communicate()[0]}")
+
+
+def go_on(process: subprocess.Popen[str], stopped: int) -> Answer:
+    """Let it run to its end."""
+    os.kill(stopped, signal.SIGCONT)
+    out, _ = process.communicate(timeout=60)
+    return Answer(process.returncode, out, "")
+
+
+def test_a_copy_that_would_not_fit_is_refused_before_its_first_byte(full: Land, carol: User) -> None:
+    """Row 19: free space is compared with the copy and the reserve, and one line says all three."""
+    seed(full, carol, 2)
+    before = files(full, carol)
+    free = os.statvfs(full.folder).f_bavail * os.statvfs(full.folder).f_frsize
+    answer = full.t3("run", **{RESERVE: str(free - REAL.stat().st_size // 2)})
+    assert answer.code == 1
+    one_line(answer, carol, "no room", f"needs {REAL.stat().st_size} bytes", RESERVE)
+    assert files(full, carol) == before
+    assert len(proven(full, carol)) == 2
+    assert full.t3("run", **{RESERVE: str(free - 3 * REAL.stat().st_size)}).code == 0
+    assert len(proven(full, carol)) == 3
+
+
+def test_the_wal_counts_as_part_of_the_copy(full: Land, carol: User) -> None:
+    """Row 19: the rows of a large -wal need room too."""
+    wal = Path(f"{carol.database}-wal")
+    with wal.open("wb") as file:
+        file.truncate(8 * MIB)
+    carol.give(wal)
+    free = os.statvfs(full.folder).f_bavail * os.statvfs(full.folder).f_frsize
+    answer = full.t3("run", **{RESERVE: str(free - 8 * MIB)})
+    assert answer.code == 1
+    one_line(answer, carol, "no room", f"needs {REAL.stat().st_size + 8 * MIB} bytes")
+
+
+@needs_strace
+def test_a_disk_that_fills_while_the_copy_is_written_costs_that_copy_alone(full: Land, carol: User) -> None:
+    """Row 19: the check passed, then somebody took the room: ENOSPC in the worker's write of the copy."""
+    seed(full, carol, 2)
+    before, used = files(full, carol), blocks_used(full.folder)
+    # Eight small writes make the user's -shm. The stop comes after the last of them; the copy is what is written next.
+    process, stopped = stopped_at(full, "-e", "trace=pwrite64", "-e", "inject=pwrite64:signal=STOP:when=8")
+    filler = fill(full.folder)
+    answer = go_on(process, stopped)
+    assert answer.code == 1, answer
+    one_line(answer, carol, "No space left on device", "snapshot")
+    _unharmed(full, carol, before, filler, used)
+
+
+@needs_strace
+def test_a_disk_that_fills_while_the_snapshot_is_sealed_costs_that_snapshot_alone(full: Land, carol: User) -> None:
+    """Row 19: the proven copy is on the disk, its manifest has no room: nothing is named."""
+    seed(full, carol, 2)
+    before, used = files(full, carol), blocks_used(full.folder)
+    process, stopped = stopped_at(full, "-e", "trace=fsync", "-e", "inject=fsync:signal=STOP:when=1", parent_only=True)
+    filler = fill(full.folder)
+    answer = go_on(process, stopped)
+    assert answer.code == 1, answer
+    one_line(answer, carol, "No space left on device")
+    _unharmed(full, carol, before, filler, used)
+
+
+def _unharmed(full: Land, user: User, before: dict[str, str], filler: Path, used: int) -> None:
+    """Only our own unnamed file went; with room back the next run works."""
+    assert files(full, user) == before
+    assert len(proven(full, user)) == len(before) // 2
+    assert full.t3("run").code == 1, "the disk is still full"
+    assert files(full, user) == before
+    filler.unlink()
+    # A disk of the kind may keep a block or two more of its own.
+    assert blocks_used(full.folder) <= used + 64 * 1024 // os.statvfs(full.folder).f_frsize
+    assert full.t3("run").code == 0
+    assert len(proven(full, user)) == len(before) // 2 + 1
+    assert leftovers(full, user) == set()
+
+
+@pytest.mark.parametrize("spare", [0, 1])
+def test_a_disk_without_inodes_names_nothing(land: Land, carol: User, spare: int) -> None:
+    """Row 19: none for the copy, or one for the copy and none for its manifest."""
+    with disk(land.folder, "ext4", 16 * MIB, "-N", "32") as where:
+        full = on(where, land)
+        full.environ[RESERVE] = "0"
+        seed(full, carol, 2)
+        before = files(full, carol)
+        taken = [where / f"inode-{n}" for n in range(os.statvfs(where).f_ffree - spare)]
+        assert taken
+        for path in taken:
+            path.touch()
+        answer = full.t3("run")
+        assert answer.code == 1, answer
+        one_line(answer, carol, "No space left on device")
+        assert files(full, carol) == before
+        assert len(proven(full, carol)) == 2
+        for path in taken:
+            path.unlink()
+        assert full.t3("run").code == 0
+        assert len(proven(full, carol)) == 3
+
+
+def test_a_full_disk_still_prunes_nothing_and_lists_and_verifies(full: Land, carol: User) -> None:
+    """Row 19: making room by giving up an old snapshot is nobody's job but retention's, after a success."""
+    seed(full, carol, 3)
+    before = files(full, carol)
+    fill(full.folder)
+    answer = full.t3("run", "--keep", "1")
+    assert answer.code == 1, answer
+    assert files(full, carol) == before
+    assert full.t3("list", carol.name).code == 0
+    assert full.t3("verify", carol.name).code == 0
+
+
+def test_a_full_home_is_one_clear_line_and_other_accounts_go_on(make_user: Callable[..., User], land: Land, carol: User) -> None:
+    """Row 19: SQLite can't make its -shm beside the database; the database stays as it is."""
+    with disk(land.folder, "ext4", 4 * MIB) as where:
+        where.chmod(0o755)
+        dave = make_user("flt-dave")
+        home = where / "dave"
+        subprocess.run(["mv", dave.home, home], check=True)
+        subprocess.run(["usermod", "--home", home, dave.name], check=True)
+        dave = User(dave.name, dave.uid, dave.gid, home)
+        give_database(dave, REAL)
+        land.write_map(dave, carol)
+        filler = fill(where)
+        answer = land.t3("run")
+        assert answer.code == 1, answer
+        [line] = [line for line in answer.out.splitlines() if "FAILED" in line]
+        assert line.startswith(f"WARN: backup FAILED for {dave.name} ("), line
+        assert str(dave.database) in line or "full" in line, line
+        print(line)
+        assert len(land.snapshots(carol)) == 1
+        assert land.snapshots(dave) == []
+        assert dave.database.read_bytes() == REAL.read_bytes()
+        filler.unlink()
+        assert land.t3("run").code == 0
+        assert len(land.snapshots(dave)) == 1

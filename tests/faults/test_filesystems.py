@@ -1,0 +1,141 @@
+"""The store on every file system that is promised, on those that lack something, and twice within one second."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import stat
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from datetime import UTC, datetime
+
+import pytest
+from conftest import MIB, Land, needs_root
+from faults.disks import REAL, disk, files, leftovers, mounted, on, one_line, proven, refused, seed
+
+from demo.users import User
+from t3_backup import accounts, backup, settings
+from t3_backup.store import Store
+
+pytestmark = needs_root
+
+KINDS = ["ext4", "xfs", "btrfs", "tmpfs", "ramfs", "overlay"]
+TMPFILE = os.O_TMPFILE & ~os.O_DIRECTORY
+
+
+@pytest.fixture
+def ivan(make_user: Callable[..., User], land: Land) -> User:
+    """A user with the real database."""
+    user = make_user("flt-ivan", REAL)
+    land.write_map(user)
+    return user
+
+
+@pytest.fixture(params=KINDS)
+def there(request: pytest.FixtureRequest, land: Land) -> Iterator[Land]:
+    """The land with its store on a file system of each kind."""
+    if request.param == "overlay":
+        with mounted("tmpfs", land.folder / "below", "-t", "tmpfs", "-o", "size=16M") as below:
+            for name in ("lower", "upper", "work"):
+                (below / name).mkdir()
+            layers = ",".join(f"{o}={below / n}" for o, n in (("lowerdir", "lower"), ("upperdir", "upper"), ("workdir", "work")))
+            with mounted("overlay", land.folder / "disk-overlay", "-t", "overlay", "-o", layers) as where:
+                yield on(where, land)
+        return
+    with disk(land.folder, request.param, 16 * MIB) as where:
+        yield on(where, land)
+
+
+def test_run_prune_list_and_verify_work(there: Land, ivan: User) -> None:
+    """Rows 27 and 13: unnamed files, leases, links; and pruning sees what was named a moment ago.
+
+    btrfs lists a folder as it was when its descriptor was opened or last rewound.
+    """
+    if "ramfs" in there.folder.name:  # it has no size, so nothing is ever free on it
+        there.environ["T3_BACKUP_RESERVE"] = "0"
+        answer = there.t3("run")
+        assert answer.code == 1
+        one_line(answer, ivan, "no room")
+        assert files(there, ivan) == {}
+        return
+    seed(there, ivan, 2)
+    answer = there.t3("run", "--keep", "2", "--json")
+    assert answer.code == 0, answer
+    assert len(proven(there, ivan)) == 2
+    assert leftovers(there, ivan) == set()
+    assert len(there.t3("list", "--json").account(ivan.name)["snapshots"]) == 2
+    verified = there.t3("verify", "--json")
+    assert verified.code == 0, verified
+    assert [entry["verifies"] for entry in verified.account(ivan.name)["snapshots"]] == [True, True]
+
+
+@pytest.mark.parametrize("error", [errno.EOPNOTSUPP, errno.EISDIR])
+def test_without_unnamed_files_a_snapshot_is_sealed_just_the_same(land: Land, ivan: User, error: int) -> None:
+    """Row 27: O_TMPFILE refused by the kernel, as NFS and old ones do: a .partial- name, which the seal takes away."""
+    answer = refused(land, "openat", 2, TMPFILE, TMPFILE, error)
+    assert answer.code == 0, answer
+    [snapshot] = proven(land, ivan)
+    assert leftovers(land, ivan) == set()
+    for ending in ("sqlite", "json"):
+        status = (land.shelf(ivan) / f"{snapshot.name}.{ending}").stat()
+        assert (status.st_uid, stat.S_IMODE(status.st_mode), status.st_nlink) == (0, 0o400, 1)
+
+
+def test_without_unnamed_files_a_failure_leaves_no_partial_name(land: Land, ivan: User) -> None:
+    """Row 19: the only file that goes is our own, and it does go."""
+    ivan.database.write_bytes(b"no database at all" * 100)
+    answer = refused(land, "openat", 2, TMPFILE, TMPFILE, errno.EOPNOTSUPP)
+    assert answer.code == 1, answer
+    one_line(answer, ivan, "not a SQLite database")
+    assert files(land, ivan) == {}
+
+
+def test_any_other_refusal_of_an_unnamed_file_is_a_failure_and_no_reason_for_a_name(land: Land, ivan: User) -> None:
+    """Row 29: EIO says something about the disk, not about what it can do."""
+    answer = refused(land, "openat", 2, TMPFILE, TMPFILE, errno.EIO)
+    assert answer.code == 1, answer
+    one_line(answer, ivan, str(land.shelf(ivan)), os.strerror(errno.EIO))
+    assert files(land, ivan) == {}
+
+
+@pytest.mark.parametrize("error", [errno.EINVAL, errno.EOPNOTSUPP, errno.ENOLCK])
+def test_without_leases_nothing_is_named(land: Land, ivan: User, error: int) -> None:
+    """Row 36: no lease, no proof that nobody can write any more."""
+    seed(land, ivan, 1)
+    before = files(land, ivan)
+    answer = refused(land, "fcntl", 1, 0xFFFFFFFF, fcntl.F_SETLEASE, error)
+    assert answer.code == 1, answer
+    one_line(answer, ivan, "grants no leases", os.strerror(error), "ext4, xfs or btrfs")
+    assert files(land, ivan) == before
+
+
+def test_a_second_snapshot_in_the_same_second_gets_a_number(land: Land, ivan: User) -> None:
+    """Row 33: three in one second, by the same clock: none takes the name of another, and their order is kept."""
+    values = replace(settings.load({}, land.env()), keep=14)
+    with Store.open(values.dest, create=True) as store:
+        job = backup.Job(
+            values, store, None, threading.Event(), lambda *_: None, lambda: datetime(2026, 11, 24, 3, 30, 12, tzinfo=UTC)
+        )
+        results = [backup.run(job, [accounts.find(ivan.name)], lambda _: None)[0] for _ in range(3)]
+    assert [result.outcome for result in results] == ["backed_up"] * 3
+    stem = "state-20261124T033012Z"
+    assert [snapshot.name for snapshot in proven(land, ivan)] == [f"{stem}.3", f"{stem}.2", stem]
+
+
+def test_a_name_that_somebody_left_is_never_written_over(land: Land, ivan: User) -> None:
+    """Row 27: data without a manifest, in the very second: it stays as it is, and the snapshot gets another name."""
+    values = settings.load({}, land.env())
+    with Store.open(values.dest, create=True) as store:
+        shelf = store.shelf(ivan.name, create=True)
+        assert shelf is not None
+        with shelf:
+            stray = shelf.path / "state-20261124T033012Z.sqlite"
+            stray.write_bytes(b"somebody's")
+        job = backup.Job(
+            values, store, None, threading.Event(), lambda *_: None, lambda: datetime(2026, 11, 24, 3, 30, 12, tzinfo=UTC)
+        )
+        [result] = backup.run(job, [accounts.find(ivan.name)], lambda _: None)
+    assert result.snapshots[0]["name"] == "state-20261124T033012Z.2"
+    assert stray.read_bytes() == b"somebody's"

@@ -1,0 +1,284 @@
+"""Row 27: the run may die at any moment; no snapshot is lost, and the next run clears up and succeeds.
+
+strace kills at the entry of the n-th call of one name, so the call isn't made: a sweep over n shows the store between every two
+of its changes. `-f -b execve` lets the worker go, so that the counts are the parent's alone.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import random
+import select
+import shutil
+import signal
+import sqlite3
+import subprocess
+import time
+from collections import Counter
+from collections.abc import Callable
+from contextlib import closing, suppress
+from pathlib import Path
+
+import pytest
+from conftest import Answer, Land, needs_root
+from faults.disks import (
+    KILLED,
+    REAL,
+    files,
+    leave_wal,
+    leftovers,
+    needs_strace,
+    processes_of,
+    proven,
+    seed,
+    source_bytes,
+    trace_worker,
+    traced,
+)
+
+from demo.users import User
+
+pytestmark = [needs_root, needs_strace]
+
+SNAPSHOTS = 3  # before the run, of which --keep 2 lets two go
+RUN = ("run", "--keep", "2")
+MOST = 200  # calls of one name; a sweep that reaches it has lost its end
+
+# Calls of the parent that change the store, and some at which its worker is alive. Those of the second group are made by other
+# threads of the parent too, earlier: they are counted on the account's shelf alone.
+PARENT = ("mkdirat", "linkat", "unlinkat", "fsync", "write", "pidfd_open", "socketpair", "recvmsg", "poll", "wait4", "fadvise64")
+PARENT_ON_THE_SHELF = ("openat", "fsync", "linkat", "unlinkat", "getdents64")
+WORKER = {"pwrite64": 1, "write": 1, "sync_file_range": 1, "ftruncate": 1, "openat2": 1, "sendmsg": 1, "fcntl": 9, "pread64": 9}
+
+
+@pytest.fixture
+def bob(make_user: Callable[..., User], land: Land) -> User:
+    """A user with the real database, its newest rows in a -wal that a killed server left."""
+    user = make_user("flt-bob")
+    leave_wal(user)
+    land.write_map(user)
+    return user
+
+
+class Kills:
+    """Kill, look, heal, look: as often as wanted, from the same store each time."""
+
+    def __init__(self, land: Land, user: User) -> None:
+        self.land, self.user = land, user
+        self.before = proven(land, user)
+        self.names = frozenset(snapshot.name for snapshot in self.before)
+        self.template = land.folder / "template"
+        subprocess.run(["cp", "-a", land.store, self.template], check=True)
+        self.source = source_bytes(user)
+        self.points: Counter[str] = Counter()
+
+    def fresh(self) -> None:
+        """The store as it was before the kill."""
+        shutil.rmtree(self.land.store)
+        subprocess.run(["cp", "-a", self.template, self.land.store], check=True)
+
+    def survived(self, point: str) -> None:
+        """What must hold after a kill at `point`, and after the next run."""
+        self.points[point.split(maxsplit=1)[0]] += 1
+        found = proven(self.land, self.user, known=self.names)
+        names = {snapshot.name for snapshot in found}
+        # Pruning begins when the new snapshot is named for good, so either all the old ones are there, or that one is.
+        assert self.names <= names or names - self.names, f"{point}: lost {self.names - names}, and nothing is new"
+        assert self.before[0].name in names, f"{point}: the newest old snapshot is one that --keep 2 keeps"
+        assert {name.rpartition(".")[2] for name in leftovers(self.land, self.user)} <= {"json"}, (
+            f"{point}: data without a manifest"
+        )
+        self._must_be_free(point)
+        answer = self.land.t3(*RUN)
+        assert answer.code == 0, f"{point}: {answer}"
+        healed = proven(self.land, self.user, known=frozenset(names))
+        assert len(healed) == 2, f"{point}: {answer}"
+        assert healed[0].name not in names, f"{point}: the next run took none"
+        assert leftovers(self.land, self.user) == set(), f"{point}: not cleared by the next run"
+        assert source_bytes(self.user) == self.source, f"{point}: the source is another"
+
+    def _must_be_free(self, point: str) -> None:
+        # The worker dies by a signal of the kernel's as its parent dies; it may take a moment, but it must not stay.
+        for pid in processes_of(self.user):
+            try:
+                pidfd = os.pidfd_open(pid)
+            except ProcessLookupError:
+                continue
+            ended, _, _ = select.select([pidfd], [], [], 5)
+            os.close(pidfd)
+            assert ended, f"{point}: worker {pid} outlives its parent"
+        store = os.open(self.land.store, os.O_RDONLY)
+        fcntl.flock(store, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.close(store)
+
+    def report(self, record_property: Callable[[str, object], None], what: str) -> None:
+        """Say how many there were."""
+        record_property("kill_points", sum(self.points.values()))
+        print(f"{what}: {sum(self.points.values())} kill points: {dict(self.points)}")
+
+
+@pytest.fixture
+def kills(land: Land, bob: User) -> Kills:
+    seed(land, bob, SNAPSHOTS)
+    return Kills(land, bob)
+
+
+def sweep(kills: Kills, name: str, run: Callable[[int], bool], step: int = 1) -> int:
+    """Kill at call 1, 1+step... until a run isn't hit, which then must have succeeded. The number of hits."""
+    for n in range(1, MOST, step):
+        kills.fresh()
+        if not run(n):
+            return n // step
+        kills.survived(f"{name} {n}")
+    pytest.fail(f"{name} has no end")
+
+
+def test_the_parent_may_be_killed_at_every_call_that_changes_the_store(
+    kills: Kills, record_property: Callable[[str, object], None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Row 27: seal, name, prune, and everything between."""
+
+    def killed(name: str, n: int, *options: str) -> bool:
+        inject = ("-e", f"trace={name}", "-e", f"inject={name}:signal=KILL:when={n}")
+        answer = traced(kills.land, *options, *inject, words=RUN, parent_only=True)
+        assert answer.code in (0, KILLED), answer
+        return answer.code == KILLED
+
+    shelf = ("-P", str(kills.land.shelf(kills.user)))
+    for name in PARENT:
+        least = {"linkat": 2, "fsync": 5, "unlinkat": 4, "write": 4}.get(name, 0)
+        assert sweep(kills, name, lambda n, name=name: killed(name, n)) >= least
+    for name in PARENT_ON_THE_SHELF:
+        if name not in PARENT:
+            assert sweep(kills, f"{name}@shelf", lambda n, name=name: killed(name, n, *shelf)) > 0
+    with capsys.disabled():
+        kills.report(record_property, "parent")
+
+
+def test_the_partial_way_may_be_killed_too(
+    land: Land, bob: User, record_property: Callable[[str, object], None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Row 27: where a file has a name from the beginning, what a kill leaves of it is cleared by the next run."""
+    seed(land, bob, 1)
+    kills = Kills(land, bob)
+    left = 0
+    for n in range(1, 20):
+        kills.fresh()
+        options = ("-e", "trace=openat,renameat2", "-P", str(land.shelf(bob)))
+        # The first openat on the shelf reads a manifest; 2 and 4 ask for an unnamed file.
+        refuse = ("-e", "inject=openat:error=EOPNOTSUPP:when=2..4+2", "-e", f"inject=renameat2:signal=KILL:when={n}")
+        answer = traced(land, *options, *refuse, words=("run",), parent_only=True)
+        if answer.code != KILLED:
+            assert answer.code == 0, answer
+            break
+        kills.points["renameat2"] += 1
+        partial = {name for name in files(land, bob) if name.startswith(".partial-")}
+        left += len(partial)
+        assert {snapshot.name for snapshot in proven(land, bob, known=kills.names)} == kills.names
+        assert land.t3("run").code == 0
+        assert leftovers(land, bob) == set()
+    assert left > 0, "no kill left a partial file behind, so nothing was shown"
+    assert kills.points["renameat2"] == 2
+    with capsys.disabled():
+        kills.report(record_property, "partial names")
+
+
+def test_the_worker_may_be_killed_at_any_call(
+    kills: Kills, record_property: Callable[[str, object], None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Row 27: a dead worker is one line and exit 1; nothing is named, nothing is pruned, the source is whole."""
+    old = files(kills.land, kills.user)
+
+    def killed(name: str, n: int) -> bool:
+        answer, log = trace_worker(kills.land, "-e", f"trace={name}", "-e", f"inject={name}:signal=KILL:when={n}", words=RUN)
+        if "killed by SIGKILL" not in log:
+            assert answer.code == 0, answer
+            return False
+        _must_tell(answer, kills.user)
+        assert files(kills.land, kills.user) == old
+        return True
+
+    for name, step in WORKER.items():
+        hits = sweep(kills, name, lambda n, name=name: killed(name, n), step)
+        assert hits > 0, f"the worker makes no {name}"
+    with capsys.disabled():
+        kills.report(record_property, "worker")
+
+
+def _must_tell(answer: Answer, user: User) -> None:
+    assert answer.code == 1, answer
+    assert f"backup FAILED for {user.name} (the worker was killed by SIGKILL" in answer.out, answer
+
+
+def test_a_run_killed_at_any_instant_loses_nothing(kills: Kills, record_property: Callable[[str, object], None]) -> None:
+    """Row 27: not between calls but at instants that nobody chose, some within SQLite and the kernel."""
+    chance = random.Random(27)
+    hit = 0
+    for n in range(12):
+        kills.fresh()
+        process = kills.land.start(*RUN)
+        pidfd = os.pidfd_open(process.pid)
+        ended, _, _ = select.select([pidfd], [], [], chance.uniform(0.02, 0.35))
+        os.close(pidfd)
+        hit += not ended
+        process.kill()
+        process.communicate()
+        kills.survived(f"instant {n}")
+    assert hit > 0
+    record_property("kill_points", hit)
+
+
+def test_a_stopped_worker_dies_with_its_parent(land: Land, bob: User) -> None:
+    """Row 27: a worker that waits for a lock, and is stopped on top of it, is dead once its parent is."""
+    shutil.copyfile(REAL, bob.database)
+    Path(f"{bob.database}-wal").unlink()
+    with closing(sqlite3.connect(bob.database, isolation_level=None)) as holder:
+        assert holder.execute("PRAGMA journal_mode=delete").fetchone() == ("delete",)
+        holder.execute("BEGIN EXCLUSIVE")
+        process = land.start("run")
+        [worker] = _wait_for_workers(bob)
+        pidfd = os.pidfd_open(worker)
+        try:
+            os.kill(worker, signal.SIGSTOP)
+            process.kill()
+            process.communicate()
+            ended, _, _ = select.select([pidfd], [], [], 10)
+            assert ended, "the worker outlives its parent"
+        finally:
+            with suppress(ProcessLookupError):
+                signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+            os.close(pidfd)
+        holder.execute("ROLLBACK")
+    assert land.t3("run").code == 0
+
+
+def _wait_for_workers(user: User) -> list[int]:
+    """The user's processes once one has given up everything (its filter of system calls is in force)."""
+    until = time.monotonic() + 30
+    while time.monotonic() < until:
+        confined = [pid for pid in processes_of(user) if "\nSeccomp:\t2" in Path(f"/proc/{pid}/status").read_text()]
+        if confined:
+            return confined
+    pytest.fail("no worker came")
+
+
+def test_a_kill_in_the_very_first_run_leaves_a_store_that_works(land: Land, bob: User, capsys: pytest.CaptureFixture[str]) -> None:
+    """Row 27: before the store, before the shelf, and before the first snapshot has its name."""
+    shutil.copyfile(REAL, bob.database)
+    points = 0
+    for name in ("mkdir", "mkdirat", "fsync", "linkat"):
+        for n in range(1, 20):
+            shutil.rmtree(land.store, ignore_errors=True)
+            answer = traced(land, "-e", f"trace={name}", "-e", f"inject={name}:signal=KILL:when={n}", parent_only=True)
+            if answer.code != KILLED:
+                assert answer.code == 0, answer
+                break
+            points += 1
+            assert len(proven(land, bob) if land.store.exists() else []) in (0, 1)
+            assert land.t3("run").code == 0
+            assert 1 <= len(proven(land, bob)) <= 2
+            assert leftovers(land, bob) == set()
+    assert points >= 8
+    with capsys.disabled():
+        print(f"first run: {points} kill points")

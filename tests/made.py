@@ -1,0 +1,52 @@
+"""Manifests for tests of pure functions: those that only count, order and name snapshots."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+from t3_backup.census import Census
+from t3_backup.manifest import FORMAT, Manifest, format_time, snapshot_name
+
+NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
+
+CENSUS = Census(
+    page_size=4096,
+    page_count=100,
+    user_version=0,
+    application_id=0,
+    schema_sha256="5c" * 32,
+    t3_level=30,
+    ends={"events": 1000},
+    rows={"events": 1000},
+)
+
+
+def made(sequence: int = 1, when: datetime = NOON, label: str | None = None, **changes: Any) -> Manifest:
+    """A manifest of a verified snapshot, with `changes`."""
+    values: dict[str, Any] = {
+        "format": FORMAT,
+        "sequence": sequence,
+        "user": "alice",
+        "name": snapshot_name(when, label, set()),
+        "taken_at": format_time(when),
+        "label": label,
+        "bytes": 409_600,
+        "sha256": "a1" * 32,
+        "method": "online",
+        "verdict": "verified",
+        "reasons": (),
+        "accepted_at": None,
+        "t3_level": 30,
+        "page_size": 4096,
+        "page_count": 100,
+        "source_bytes": 409_600,
+        "wal_growth_bytes": 0,
+        "restarts": 0,
+        "copy_seconds": 0.5,
+        "proof_seconds": 0.25,
+        "census": CENSUS,
+        "sqlite_version": "3.40.1",
+        "tool_version": "1.0",
+    }
+    return Manifest(**values | changes)

@@ -1,0 +1,334 @@
+"""Retention over random histories: what goes is never what somebody will want back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+from datetime import UTC, date, datetime, timedelta
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from made import NOON, made
+
+from t3_backup.manifest import Manifest, format_time
+from t3_backup.retention import Decision, decide, label_kind
+
+YEARS = 3650 * 86400  # ten of them, in seconds
+# Runs follow each other after minutes, hours, days or weeks; now and then the clock jumps.
+ORDINARY = st.integers(0, 3600) | st.integers(0, 3 * 86400) | st.integers(0, 60 * 86400)
+JUMPS = st.sampled_from([YEARS, -YEARS, 3 * 86400, -3 * 86400, -3600, -1])
+VERDICTS = st.sampled_from(["verified"] * 6 + ["suspect", "damaged", "accepted suspect", "accepted damaged"])
+GOOD = st.sampled_from(["verified"] * 6 + ["accepted suspect", "accepted damaged"])
+LABELS = st.sampled_from([None] * 5 + ["prebump-0.0.25", "prebump-0.0.26", "prebump", "manual", "manual-2"])
+KEEPS = st.integers(1, 6)
+
+
+def snapshot(
+    sequence: int, when: datetime, verdict: str = "verified", label: str | None = None, *, legacy: bool = False
+) -> Manifest:
+    """One as it lies on a shelf: an accepted suspect one counts as verified."""
+    accepted = verdict.startswith("accepted ")
+    kind = verdict.removeprefix("accepted ")
+    local = when.strftime("%Y%m%d-%H%M%S")
+    more = {"name": f"state-{label}-{local}" if label else f"state-{local}"} if legacy else {}
+    return made(
+        sequence,
+        when,
+        label,
+        verdict="verified" if accepted and kind == "suspect" else kind,
+        reasons=() if kind == "verified" else ("for a reason",),
+        accepted_at=format_time(when) if accepted else None,
+        **more,
+    )
+
+
+@st.composite
+def histories(draw: st.DrawFn, verdicts: st.SearchStrategy[str] = VERDICTS, *, jumps: bool = True) -> list[Manifest]:
+    """The shelf of one account that nobody has ever pruned, oldest first."""
+    gaps = ORDINARY | JUMPS if jumps else ORDINARY
+    runs = draw(st.lists(st.tuples(gaps, verdicts, LABELS, st.integers(1, 3), st.booleans()), max_size=40))
+    sequence, when, shelf = 0, datetime(2026, 3, 1, 3, 30, tzinfo=UTC), []
+    for gap, verdict, label, step, legacy in runs:
+        sequence += step
+        when += timedelta(seconds=gap)
+        when = min(max(when, datetime(1980, 1, 1, tzinfo=UTC)), datetime(2090, 1, 1, tzinfo=UTC))
+        shelf.append(snapshot(sequence, when, verdict, label, legacy=legacy))
+    return shelf
+
+
+def kept(shelf: Iterable[Manifest], keep: int) -> list[Manifest]:
+    """What stays, newest first."""
+    return [decision.snapshot for decision in decide(shelf, keep) if decision.keep]
+
+
+def numbers(shelf: Iterable[Manifest]) -> set[int]:
+    """Their sequence numbers: manifests have no hash."""
+    return {one.sequence for one in shelf}
+
+
+def stay(shelf: Iterable[Manifest], keep: int) -> set[int]:
+    """The sequence numbers of what stays."""
+    return numbers(kept(shelf, keep))
+
+
+def newest_first(shelf: Iterable[Manifest]) -> list[Manifest]:
+    return sorted(shelf, key=lambda one: one.sequence, reverse=True)
+
+
+def verified(shelf: Iterable[Manifest]) -> list[Manifest]:
+    return [one for one in newest_first(shelf) if one.verdict == "verified"]
+
+
+def day(one: Manifest) -> date:
+    return one.when.astimezone(UTC).date()
+
+
+@given(histories(), KEEPS)
+def test_the_newest_verified_one_always_stays(shelf: list[Manifest], keep: int) -> None:
+    """Row 13: labelled or not, whatever else there is; by a rule of its own, that even a KEEP of nothing would not end."""
+    for newest in verified(shelf)[:1]:
+        assert newest in kept(shelf, keep)
+        assert newest in kept(shelf, 0)
+
+
+@given(histories(), KEEPS)
+def test_the_newest_keep_verified_ones_stay(shelf: list[Manifest], keep: int) -> None:
+    """Row 13."""
+    assert numbers(plain(shelf)[:keep]) <= stay(shelf, keep)
+
+
+def plain(shelf: Iterable[Manifest]) -> list[Manifest]:
+    return [one for one in verified(shelf) if one.label is None]
+
+
+@given(histories(), KEEPS)
+def test_a_labelled_one_stays_until_its_own_kind_has_pushed_it_out(shelf: list[Manifest], keep: int) -> None:
+    """Row 13."""
+    staying = stay(shelf, keep)
+    labelled = [one for one in verified(shelf) if one.label is not None]
+    for kind in {label_kind(str(one.label)) for one in labelled}:
+        of_kind = [one for one in labelled if label_kind(str(one.label)) == kind]
+        assert numbers(of_kind[:keep]) <= staying
+
+
+@given(histories(GOOD, jumps=False), KEEPS)
+def test_labelled_ones_push_no_plain_one_out_and_plain_ones_no_labelled(shelf: list[Manifest], keep: int) -> None:
+    """Row 13."""
+    good = verified(shelf)
+    labelled = [one for one in good if one.label is not None]
+    assert stay(good, keep) == stay(plain(good), keep) | stay(labelled, keep)
+
+
+@given(histories(), KEEPS)
+def test_while_a_bad_one_is_unaccepted_nothing_goes(shelf: list[Manifest], keep: int) -> None:
+    """Row 12 and Row 34: wherever in the history it is."""
+    if any(one.verdict != "verified" and one.accepted_at is None for one in shelf):
+        assert kept(shelf, keep) == newest_first(shelf)
+
+
+@given(histories(GOOD, jumps=False), KEEPS)
+def test_a_bad_one_that_is_accepted_holds_nothing_and_counts_for_nothing(shelf: list[Manifest], keep: int) -> None:
+    """Row 12: evidence takes no place of a good one's; the newest few of it stay."""
+    evidence = [one for one in newest_first(shelf) if one.verdict != "verified"]
+    good = [one for one in shelf if one.verdict == "verified"]
+    assert stay(shelf, keep) == stay(good, keep) | numbers(evidence[:keep])
+
+
+@given(histories(), KEEPS)
+def test_the_newest_verified_one_of_each_of_the_last_days_stays(shelf: list[Manifest], keep: int) -> None:
+    """Row 35: by the order in which they were taken, so that a clock that was wrong can't count days twice."""
+    staying = kept(shelf, keep)
+    days = list(dict.fromkeys(day(one) for one in plain(shelf)))
+    for last in days[:keep]:
+        assert next(one for one in plain(shelf) if day(one) == last) in staying
+
+
+@given(histories(jumps=False), KEEPS)
+def test_with_a_clock_that_is_right_the_last_days_are_those_of_the_calendar(shelf: list[Manifest], keep: int) -> None:
+    """Row 35."""
+    staying = kept(shelf, keep)
+    for last in sorted({day(one) for one in plain(shelf)}, reverse=True)[:keep]:
+        assert next(one for one in plain(shelf) if day(one) == last) in staying
+
+
+@given(histories(GOOD), KEEPS, st.integers(1, 60))
+def test_many_runs_on_one_day_push_no_earlier_day_out(shelf: list[Manifest], keep: int, runs: int) -> None:
+    """Row 35: they cost what one run on that day would have, whatever the clock did before."""
+    sequence = max((one.sequence for one in shelf), default=0)
+    noon = max((one.when for one in shelf), default=NOON).replace(hour=0, minute=0, second=0) + timedelta(days=1, hours=12)
+    burst = [snapshot(sequence + number, noon + timedelta(minutes=number)) for number in range(1, runs + 1)]
+    once, often = [*shelf, burst[-1]], [*shelf, *burst]
+    for last in list(dict.fromkeys(day(one) for one in plain(once)))[:keep]:
+        newest_of_day = next(one for one in plain(once) if day(one) == last)
+        assert newest_of_day in kept(once, keep)
+        assert newest_of_day in kept(often, keep)
+
+
+@given(histories(GOOD, jumps=False), KEEPS, st.sampled_from([YEARS, -YEARS, 86400 * 40, -86400 * 40]), st.data())
+def test_a_clock_that_jumps_prunes_nothing_that_would_stay_otherwise(
+    shelf: list[Manifest], keep: int, jump: int, data: st.DataObject
+) -> None:
+    """Row 15: a run under a wrong clock, and all runs after it, prune at most what it would have under a right one.
+
+    Under a right one it is on a day of its own, as most are: a wrong clock may make one day of it more, never more.
+    """
+    shelf = [one for one in shelf if one.label is None]
+    last = max((one.when for one in shelf), default=NOON)
+    sequence = max((one.sequence for one in shelf), default=0) + 1
+    day_of_its_own = last + timedelta(days=1)
+    later = data.draw(st.lists(st.integers(0, 4 * 86400), max_size=12))
+    after, when = [], day_of_its_own + timedelta(days=1)
+    for number, gap in enumerate(later, 1):
+        when += timedelta(seconds=gap)
+        after.append(snapshot(sequence + number, when))
+    right = [*shelf, snapshot(sequence, day_of_its_own), *after]
+    wrong = [*shelf, snapshot(sequence, day_of_its_own + timedelta(seconds=jump)), *after]
+    assert numbers(wrong) - stay(wrong, keep) <= numbers(right) - stay(right, keep)
+
+
+@given(histories(), KEEPS)
+def test_one_from_the_future_stays(shelf: list[Manifest], keep: int) -> None:
+    """Row 15: as long as something that stays was taken after it, at an earlier time by more than a day."""
+    staying = kept(shelf, keep)
+    for one in shelf:
+        if any(other.sequence > one.sequence and one.when - other.when > timedelta(days=1) for other in staying):
+            assert one in staying
+
+
+@given(histories(GOOD), KEEPS)
+def test_age_alone_prunes_nothing(shelf: list[Manifest], keep: int) -> None:
+    """Row 15: the same history ten years earlier or later has the same fate."""
+    for jump in (YEARS // 86400 * 86400, -(YEARS // 86400) * 86400):
+        moved = [replace(one, taken_at=format_time(one.when + timedelta(seconds=jump))) for one in shelf]
+        assert [one.sequence for one in kept(moved, keep)] == [one.sequence for one in kept(shelf, keep)]
+
+
+@given(histories(), KEEPS, st.randoms(use_true_random=False))
+def test_the_order_of_reading_a_shelf_changes_nothing(shelf: list[Manifest], keep: int, random) -> None:
+    """Row 13: and what decides once decides so again."""
+    shuffled = shelf.copy()
+    random.shuffle(shuffled)
+    first = decide(shelf, keep)
+    assert first == decide(shelf, keep) == decide(shuffled, keep)
+    assert [decision.snapshot for decision in first] == newest_first(shelf)
+
+
+@given(histories(), KEEPS)
+def test_what_stays_has_a_reason_and_what_goes_has_none(shelf: list[Manifest], keep: int) -> None:
+    """Row 13."""
+    for decision in decide(shelf, keep):
+        assert isinstance(decision, Decision)
+        assert decision.keep == (decision.reasons != ())
+        assert all(reason.strip() for reason in decision.reasons)
+
+
+@settings(max_examples=300)
+@given(histories(GOOD), KEEPS)
+def test_deciding_again_after_pruning_deletes_nothing_more(shelf: list[Manifest], keep: int) -> None:
+    """Row 13."""
+    once = kept(shelf, keep)
+    assert kept(once, keep) == once
+
+
+@settings(max_examples=300)
+@given(histories(GOOD), KEEPS)
+def test_pruning_after_every_run_comes_to_the_same_days(shelf: list[Manifest], keep: int) -> None:
+    """Row 35: pruning day by day, as it really happens, keeps what the two rules promise of the whole history."""
+    shelf = [one for one in shelf if one.verdict == "verified"]
+    staying: list[Manifest] = []
+    for one in shelf:
+        staying = kept([*staying, one], keep)
+    assert numbers(plain(shelf)[:keep]) <= numbers(staying)
+    for last in list(dict.fromkeys(day(one) for one in plain(shelf)))[:keep]:
+        assert next(one for one in plain(shelf) if day(one) == last) in staying
+
+
+@given(histories(), KEEPS)
+def test_a_larger_keep_never_keeps_less(shelf: list[Manifest], keep: int) -> None:
+    """Row 13."""
+    assert stay(shelf, keep) <= stay(shelf, keep + 1)
+
+
+@given(histories(), KEEPS)
+def test_the_names_of_the_old_script_are_treated_the_same(shelf: list[Manifest], keep: int) -> None:
+    """Row 13: with a manifest, they are snapshots like any other."""
+    renamed = [snapshot_with_old_name(one) for one in shelf]
+    assert [one.sequence for one in kept(renamed, keep)] == [one.sequence for one in kept(shelf, keep)]
+
+
+def snapshot_with_old_name(one: Manifest) -> Manifest:
+    local = one.when.strftime("%Y%m%d-%H%M%S")
+    return replace(one, name=f"state-{one.label}-{local}" if one.label else f"state-{local}")
+
+
+def test_an_empty_shelf_and_one_of_bad_ones_alone_are_left_as_they_are() -> None:
+    """Row 13."""
+    assert decide([], 1) == []
+    bad = [snapshot(number, NOON, "damaged") for number in (1, 2, 3)]
+    assert kept(bad, 1) == newest_first(bad)
+
+
+# Times of runs, oldest first, and which of them stay with keep 2 (by their place in the list).
+DAYS = [
+    pytest.param(
+        # Berlin springs forward on the 29th at 01:00 UTC; in local time 23:30 UTC is the next day already.
+        ["2026-03-28T23:30:00", "2026-03-29T00:30:00", "2026-03-29T23:30:00", "2026-03-30T00:10:00", "2026-03-30T00:20:00"],
+        {2, 3, 4},
+        id="the day that has 23 hours",
+    ),
+    pytest.param(
+        [
+            "2026-10-24T23:59:59",
+            "2026-10-25T00:00:00",
+            "2026-10-25T00:30:00",
+            "2026-10-25T01:30:00",
+            "2026-10-25T23:59:59",
+            "2026-10-26T00:00:00",
+        ],
+        {4, 5},
+        id="the day that has 25 hours",
+    ),
+    pytest.param(
+        ["2026-12-30T12:00:00", "2026-12-31T23:59:59", "2027-01-01T00:00:00", "2027-01-01T00:00:01"],
+        {1, 2, 3},
+        id="the end of a year",
+    ),
+    pytest.param(
+        ["2028-02-28T12:00:00", "2028-02-29T01:00:00", "2028-02-29T02:00:00", "2028-03-01T12:00:00"], {2, 3}, id="a leap day"
+    ),
+    pytest.param(
+        ["2027-02-27T12:00:00", "2027-02-28T12:00:00", "2027-03-01T12:00:00", "2027-03-01T13:00:00"], {1, 2, 3}, id="no leap day"
+    ),
+    pytest.param(
+        ["2026-12-28T12:00:00", "2027-01-04T12:00:00", "2027-01-04T13:00:00", "2027-01-04T14:00:00"],
+        {0, 2, 3},
+        id="days without a run don't count",
+    ),
+]
+
+
+@pytest.mark.parametrize(("times", "staying"), DAYS)
+def test_days_are_those_of_utc(times: list[str], staying: set[int]) -> None:
+    """Row 14."""
+    shelf = [snapshot(number, datetime.fromisoformat(time).replace(tzinfo=UTC)) for number, time in enumerate(times)]
+    assert {one.sequence for one in kept(shelf, 2)} == staying
+
+
+def test_fourteen_days_and_a_day_of_fifty_runs_are_all_there() -> None:
+    """Row 35, in the numbers of the default."""
+    month = [snapshot(number, NOON + timedelta(days=number)) for number in range(30)]
+    burst = [snapshot(30 + number, NOON + timedelta(days=30, minutes=number)) for number in range(50)]
+    staying = kept([*month, *burst], 14)
+    assert {day(one) for one in staying} == {day(one) for one in [*month[-13:], burst[0]]}
+    assert len(staying) == 14 + 13
+
+
+def test_a_clock_that_was_ten_years_ahead_takes_no_day_away_for_good() -> None:
+    """Row 15 and Row 35: once right again, fifty runs push no earlier day out."""
+    month = [snapshot(number, NOON + timedelta(days=number)) for number in range(10)]
+    ahead = [snapshot(10 + number, NOON + timedelta(days=3650 + number)) for number in range(3)]
+    week = [snapshot(20 + number, NOON + timedelta(days=10 + number)) for number in range(3)]
+    burst = [snapshot(30 + number, NOON + timedelta(days=13, minutes=number)) for number in range(50)]
+    staying = kept([*month, *ahead, *week, *burst], 3)
+    assert numbers([*week[1:], burst[-1], *ahead]) <= numbers(staying)

@@ -1,0 +1,621 @@
+"""Runs as they come: many on a day, two at once, killed, stopped, misused; and a store that is only looked at."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import re
+import signal
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from conftest import DATA, Answer, Land, needs_root
+
+from demo.users import User
+from t3_backup import accounts, backup, settings
+from t3_backup.backup import Result
+from t3_backup.store import Store
+
+pytestmark = needs_root
+
+
+@pytest.fixture
+def rosa(make_user, land: Land) -> User:
+    """A user whose database is as small as T3 makes it: these tests count runs, not bytes."""
+    user = make_user("s-runs", DATA / "state-0.0.24.sqlite")
+    land.write_map(user)
+    return user
+
+
+def run_at(land: Land, user: User, when: datetime, label: str | None = None, keep: str = "100") -> Result:
+    """A real run at another time: the clock alone is ours."""
+    values = settings.load({"keep": keep}, land.env(), Path("/dev/null"))
+    with Store.open(land.store, create=True) as store:
+        job = backup.Job(values, store, label, threading.Event(), lambda *_: None, now=lambda: when)
+        [result] = backup.run(job, [accounts.find(user.name)], lambda _: None)
+    assert not result.alarms, result
+    return result
+
+
+def files(folder: Path) -> dict[str, tuple[int, int, int, int, int, int, str]]:
+    """Everything beneath, with all that a change would change."""
+    found = {}
+    for path in [folder, *sorted(folder.rglob("*"))]:
+        status = path.lstat()
+        content = hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
+        found[str(path.relative_to(folder))] = (
+            status.st_ino, status.st_mode, status.st_uid, status.st_size, status.st_mtime_ns, status.st_ctime_ns, content
+        )  # fmt: skip
+    return found
+
+
+def listed(land: Land, user: User) -> list[dict]:
+    """Newest first."""
+    return land.t3("list", user.name, "--json").account(user.name)["snapshots"]
+
+
+HOLD = """
+import sqlite3, sys
+db = sqlite3.connect(sys.argv[1], isolation_level=None)
+db.execute("PRAGMA locking_mode=exclusive")
+db.execute("BEGIN IMMEDIATE")
+print("held", flush=True)
+sys.stdin.read()
+"""
+
+
+@contextmanager
+def locked_source(user: User) -> Iterator[None]:
+    """Nobody can read the user's database meanwhile: a run that comes to it waits in the middle of its work."""
+    holder = subprocess.Popen(
+        [sys.executable, "-I", "-c", HOLD, str(user.database)],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, user=user.uid, group=user.gid, extra_groups=[], cwd="/",
+    )  # fmt: skip
+    assert holder.stdin is not None
+    assert holder.stdout is not None
+    try:
+        assert holder.stdout.readline() == "held\n"
+        yield
+    finally:
+        holder.stdin.close()
+        holder.wait(10)
+        holder.stdout.close()
+
+
+@contextmanager
+def running(land: Land) -> Iterator[subprocess.Popen[str]]:
+    """A run in the background, which ends with the block whatever happens in it."""
+    with land.start() as run:
+        try:
+            yield run
+        finally:
+            run.kill()
+
+
+def worker_of(run: subprocess.Popen[str], user: User) -> int:
+    """The pid of the run's worker once it has become the user: the run holds the lock, and its unnamed file, by then."""
+    until = time.monotonic() + 20
+    while time.monotonic() < until:
+        for child in Path(f"/proc/{run.pid}/task").glob("*/children"):
+            with contextlib.suppress(OSError):
+                for pid in child.read_text().split():
+                    if (
+                        Path(f"/proc/{pid}").stat().st_uid == user.uid
+                        or f"\nUid:\t{user.uid}\t" in Path(f"/proc/{pid}/status").read_text()
+                    ):
+                        return int(pid)
+        assert run.poll() is None, run.communicate()
+        time.sleep(0.02)
+    raise AssertionError("no worker")
+
+
+def assert_gone(pid: int) -> None:
+    """A process that nobody reaps any more than init: gone, or a zombie, within ten seconds."""
+    until = time.monotonic() + 10
+    while time.monotonic() < until:
+        try:
+            state = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
+        except (FileNotFoundError, ProcessLookupError):
+            return
+        if state in "ZX":
+            return
+        time.sleep(0.02)
+    raise AssertionError(f"{pid} lives")
+
+
+def test_fifty_runs_by_hand_in_an_hour_push_no_earlier_day_out(land: Land, rosa: User) -> None:
+    """Row 35: real runs, with KEEP 3."""
+    noon = datetime.now(UTC).replace(hour=12)
+    days = [run_at(land, rosa, noon - timedelta(days=back), keep="3").snapshots[0]["name"] for back in (5, 4, 3, 2, 1)]
+    burst = [run_at(land, rosa, noon + timedelta(minutes=number), keep="3").snapshots[0]["name"] for number in range(50)]
+    staying = [entry["name"] for entry in listed(land, rosa)]
+    assert staying[:3] == burst[:-4:-1]
+    assert staying[3:] == days[:-3:-1], "two earlier days are there, beside today"
+    assert land.t3("verify").code == 0
+
+
+def test_labelled_ones_are_counted_apart(land: Land, rosa: User) -> None:
+    """Row 13: a rollback point outlives the daily runs, and takes no place of theirs."""
+    day = datetime.now(UTC) - timedelta(days=30)
+    for number, label in enumerate((None, "prebump-0.0.25", None, "prebump-0.0.26", "manual", None, None, None)):
+        run_at(land, rosa, day + timedelta(days=number), label, keep="1")
+    assert [entry["label"] for entry in listed(land, rosa)] == [None, "manual", "prebump-0.0.26"]
+
+
+def test_a_clock_that_jumps_prunes_nothing_and_is_warned_of(land: Land, rosa: User) -> None:
+    """Row 15: ten years ahead, right again, ten years behind."""
+    today = datetime.now(UTC)
+    names = [run_at(land, rosa, today + timedelta(days=number), keep="4").snapshots[0]["name"] for number in (-2, -1)]
+    ahead = run_at(land, rosa, today + timedelta(days=3650), keep="4")
+    assert (ahead.pruned, ahead.warnings) == ((), ())
+    back = run_at(land, rosa, today, keep="4")
+    assert back.pruned == ()
+    assert "the clock has gone back" in back.warnings[0]
+    assert ahead.snapshots[0]["name"] in back.warnings[0]
+    behind = run_at(land, rosa, today - timedelta(days=3650), keep="1")
+    assert (behind.pruned, len(behind.warnings)) == ((), 1)
+    assert {*names, ahead.snapshots[0]["name"]} < {entry["name"] for entry in listed(land, rosa)}
+
+
+# --- exit codes -----------------------------------------------------------------------------------------------------
+
+
+def well(land: Land, user: User) -> Answer:
+    return land.t3()
+
+
+def one_of_two_failed(land: Land, user: User) -> Answer:
+    land.write_map("t3t-nobody-such", user)
+    return land.t3()
+
+
+def symlinked_source(land: Land, user: User) -> Answer:
+    user.database.rename(user.home / "elsewhere")
+    user.database.symlink_to(user.home / "elsewhere")
+    return land.t3()
+
+
+def suspect(land: Land, user: User) -> Answer:
+    with closing(sqlite3.connect(user.database, isolation_level=None)) as connection:
+        connection.execute("DROP TABLE effect_sql_migrations")
+    user.give(user.database)
+    return land.t3()
+
+
+def no_database(land: Land, user: User) -> Answer:
+    user.database.unlink()
+    return land.t3()
+
+
+def map_of(text: str) -> Callable[[Land, User], Answer]:
+    def call(land: Land, user: User) -> Answer:
+        land.map.write_text(text.replace("USER", user.name))
+        return land.t3()
+
+    return call
+
+
+def map_missing(land: Land, user: User) -> Answer:
+    land.map.unlink()
+    return land.t3()
+
+
+def calling(*words: str, **environ: str) -> Callable[[Land, User], Answer]:
+    return lambda land, user: land.t3(*[word.replace("USER", user.name) for word in words], **environ)
+
+
+def lock_held(land: Land, user: User) -> Answer:
+    land.store.mkdir(mode=0o700)
+    fd = os.open(land.store, os.O_RDONLY)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        return land.t3()
+    finally:
+        os.close(fd)
+
+
+def store_open_to_others(land: Land, user: User) -> Answer:
+    land.store.mkdir()
+    (land.store / "something").touch()
+    land.store.chmod(0o755)
+    return land.t3()
+
+
+def store_of_the_users(land: Land, user: User) -> Answer:
+    land.store.mkdir(mode=0o700)
+    user.give(land.store)
+    return land.t3()
+
+
+def store_behind_a_symlink(land: Land, user: User) -> Answer:
+    (land.folder / "real").mkdir(mode=0o700)
+    land.store.symlink_to(land.folder / "real")
+    return land.t3()
+
+
+def store_under_a_file(land: Land, user: User) -> Answer:
+    (land.folder / "file").touch()
+    return land.t3(T3_BACKUP_DEST=str(land.folder / "file" / "store"))
+
+
+def shelf_of_the_users(land: Land, user: User) -> Answer:
+    land.store.mkdir(mode=0o700)
+    land.shelf(user).mkdir(mode=0o700)
+    user.give(land.shelf(user))
+    return land.t3()
+
+
+def no_room(land: Land, user: User) -> Answer:
+    return land.t3(T3_BACKUP_RESERVE="1000T")
+
+
+def list_after_loss(land: Land, user: User) -> Answer:
+    land.t3()
+    return land.t3("list", "t3t-nobody-such")
+
+
+def verify_nonsense(land: Land, user: User) -> Answer:
+    land.t3()
+    return land.t3("verify", "--at", "yesterday")
+
+
+def verify_too_old(land: Land, user: User) -> Answer:
+    land.t3()
+    return land.t3("verify", user.name, "--at", "3d")
+
+
+# What happens -> exit code, what standard error says (None: nothing), what standard output says.
+OUTCOMES: dict[str, tuple[Callable[[Land, User], Answer], int, str | None, str]] = {
+    "all well": (well, 0, None, r"done \(1 accounts, 0 not well\)"),
+    "the same by its name": (calling("run", "--user", "USER", "--user", "USER"), 0, None, r"done \(1 accounts, 0 not well\)"),
+    "a dry run": (calling("run", "--dry-run"), 0, None, r"would back up "),
+    "a user without a database": (no_database, 0, None, r"skip .* \(no state.sqlite\)"),
+    "a map of comments": (map_of("# nobody yet\n\n"), 0, None, r"no users in .*; nothing to back up"),
+    "an empty map": (map_of(""), 0, None, r"nothing to back up"),
+    "a bad line beside a good one": (map_of("nonsense\nx=USER\n"), 0, None, r"WARN: .*map:1: not a line of the form"),
+    "one of two failed": (one_of_two_failed, 1, None, r"WARN: backup FAILED for t3t-nobody-such \(.*no such user"),
+    "root in the map": (map_of("x=root\ny=USER\n"), 1, None, r"WARN: backup FAILED for root \(.*uid 0 is refused"),
+    "a source that is a symlink": (symlinked_source, 1, None, r"WARN: backup FAILED for .* is a symlink"),
+    "a suspect copy": (suspect, 1, None, r"WARN: backed up .*suspect"),
+    "no room": (no_room, 1, None, r"WARN: backup FAILED for .*T3_BACKUP_RESERVE"),
+    "a shelf of the user's": (shelf_of_the_users, 1, None, r"WARN: backup FAILED for .* belongs to uid"),
+    "a map of bad lines": (map_of("nonsense\nx=../x\n"), 1, r"map: not one line of it names an account", r"WARN: .*map:2: "),
+    "an unknown user by name": (calling("run", "--user", "t3t-nobody-such"), 1, None, r"no such user"),
+    "a path for a user": (calling("run", "--user", "../x"), 1, None, r"no such user"),
+    "a store open to others": (store_open_to_others, 1, r"is open to others \(mode 0755\).*chmod 0700", r""),
+    "a store of the user's": (store_of_the_users, 1, r"belongs to uid \d+, not to uid 0", r""),
+    "a store behind a symlink": (store_behind_a_symlink, 1, r"is a symlink or no folder", r""),
+    "a store beneath a file": (store_under_a_file, 1, r"/file", r""),
+    "no store to list": (calling("list"), 1, r"no store at .*; the first run makes it", r""),
+    "no store to verify": (calling("verify"), 1, r"no store at ", r""),
+    "nothing of that user": (list_after_loss, 1, r"no snapshots of t3t-nobody-such", r""),
+    "nothing that old": (verify_too_old, 1, r"no snapshot at or before 3d", r""),
+    "a map that is missing": (map_missing, 2, r"user map .*: No such file", r""),
+    "a bad flag": (calling("run", "--keep", "0"), 2, r"T3_BACKUP_KEEP: '0' \(flag --keep\)", r""),
+    "a bad label": (calling("run", "--label", "../x"), 2, r"--label '\.\./x'", r""),
+    "a bad environment": (calling(T3_BACKUP_TIMEOUT="soon"), 2, r"T3_BACKUP_TIMEOUT: 'soon' \(environment\)", r""),
+    "an unknown option": (calling("run", "--fast"), 2, r"--fast.*--help", r""),
+    "an unknown command": (calling("restart"), 2, r"restart.*--help", r""),
+    "a command without its argument": (calling("accept"), 2, r"USER.*--help", r""),
+    "a nonsense time": (verify_nonsense, 2, r"--at 'yesterday'", r""),
+    "a lock that is held": (lock_held, 75, r"is in use by pid \d+ \(.*pytest.*\); try again later", r""),
+}
+
+
+@pytest.mark.parametrize("outcome", OUTCOMES)
+def test_the_exit_code_and_one_line_say_what_happened(outcome: str, land: Land, rosa: User) -> None:
+    """Row 20."""
+    call, code, wrong, right = OUTCOMES[outcome]
+    answer = call(land, rosa)
+    assert answer.code == code, answer
+    if wrong is None:
+        assert answer.err == ""
+    else:
+        assert re.fullmatch(rf"t3-backup-state: [^\n]*{wrong}[^\n]*\n", answer.err), answer.err
+    assert re.search(right, answer.out), answer.out
+    assert "Traceback" not in answer.out + answer.err
+
+
+# --- the lock -------------------------------------------------------------------------------------------------------
+
+
+def test_of_two_runs_the_second_waits_a_little_and_then_names_the_first(land: Land, rosa: User) -> None:
+    """Row 33."""
+    with locked_source(rosa), running(land) as first:
+        worker_of(first, rosa)
+        began = time.monotonic()
+        second = land.t3()
+        assert time.monotonic() - began > 4, "it waited"
+        assert (second.code, second.out) == (75, "")
+        assert f"is in use by pid {first.pid} (" in second.err
+        assert land.t3("list").code == 0, "a listing waits for nobody"
+        assert first.poll() is None
+
+
+def test_of_two_short_runs_both_are_done(land: Land, rosa: User) -> None:
+    """Row 33: one after the other, each sealed as if it were alone."""
+    runs = [land.start("run"), land.start("run")]
+    for run in runs:
+        output, _ = run.communicate(timeout=60)
+        assert run.returncode == 0, output
+    entries = listed(land, rosa)
+    assert [entry["sequence"] for entry in entries] == [2, 1]
+    assert land.t3("verify").code == 0
+    assert {path.suffix for path in land.shelf(rosa).iterdir()} == {".sqlite", ".json"}
+
+
+def test_a_killed_run_leaves_no_lock_no_file_and_no_worker(land: Land, rosa: User) -> None:
+    """Row 21: the kernel frees what it held, and the next run goes on."""
+    assert land.t3().code == 0
+    before = files(land.shelf(rosa))
+    with locked_source(rosa), running(land) as run:
+        worker = worker_of(run, rosa)
+        os.kill(run.pid, signal.SIGKILL)
+        assert run.wait(10) == -signal.SIGKILL
+        assert_gone(worker)
+        assert files(land.shelf(rosa)) == before
+    answer = land.t3()
+    assert answer.code == 0, answer
+    assert len(listed(land, rosa)) == 2
+    assert land.t3("verify").code == 0
+
+
+ATTEMPTS = """
+import fcntl, os, sys
+store, shelf = sys.argv[1:]
+def attempt(name, call):
+    try:
+        call()
+        print(name, "went through")
+    except OSError as error:
+        print(name, error.strerror)
+attempt("open", lambda: fcntl.flock(os.open(store, os.O_RDONLY), fcntl.LOCK_EX))
+attempt("open by path", lambda: fcntl.flock(os.open(store, os.O_PATH), fcntl.LOCK_EX))
+attempt("list", lambda: os.listdir(store))
+attempt("folder", lambda: os.mkdir(store + "/bob"))
+attempt("file", lambda: open(shelf + "/state-20200101T000000Z.sqlite", "w"))
+attempt("move", lambda: os.rename(store, store + ".old"))
+attempt("replace", lambda: os.rmdir(shelf))
+attempt("chmod", lambda: os.chmod(store, 0o777))
+attempt("remove", lambda: [os.unlink(shelf + "/" + name) for name in os.listdir(shelf)])
+"""
+
+
+def test_what_a_user_tries_on_the_store_changes_nothing(land: Land, rosa: User) -> None:
+    """Row 21."""
+    assert land.t3().code == 0
+    before = files(land.store)
+    tried = subprocess.run(
+        [sys.executable, "-I", "-c", ATTEMPTS, str(land.store), str(land.shelf(rosa))],
+        user=rosa.uid, group=rosa.gid, extra_groups=[], cwd="/", capture_output=True, text=True, check=True, timeout=30,
+    )  # fmt: skip
+    assert len(tried.stdout.splitlines()) == 9
+    assert "went through" not in tried.stdout, tried.stdout
+    assert files(land.store) == before
+    assert land.t3().code == 0
+
+
+# --- only looking ---------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def read_only(folder: Path) -> Iterator[None]:
+    """The folder on a read-only mount of its own."""
+    if subprocess.run(["mount", "--bind", folder, folder], capture_output=True, check=False).returncode != 0:
+        pytest.skip("mounting is not allowed here")
+    try:
+        subprocess.run(["mount", "-o", "remount,ro,bind", folder], check=True)
+        with pytest.raises(OSError, match="Read-only file system"):
+            (folder / "x").touch()
+        yield
+    finally:
+        subprocess.run(["umount", folder], check=True)
+
+
+def test_a_store_on_a_read_only_mount_is_listed_and_proven_and_not_touched(land: Land, rosa: User) -> None:
+    """Row 23."""
+    assert land.t3("run", "--label", "prebump-0.0.25").code == 0
+    assert land.t3().code == 0
+    before = files(land.store)
+    with read_only(land.store):
+        for words in (("list",), ("list", "--json"), ("verify",), ("verify", "--json"), ("verify", rosa.name, "--at", "latest")):
+            answer = land.t3(*words)
+            assert (answer.code, "Traceback" in answer.err) == (0, False), answer
+        assert files(land.store) == before
+        refused = land.t3()
+        assert refused.code == 1
+        assert "Read-only file system" in refused.out + refused.err
+    assert files(land.store) == before
+
+
+def test_a_snapshot_opened_plainly_makes_no_sidecars_and_stays_as_it_is(land: Land, rosa: User) -> None:
+    """Row 23: as somebody who looks into it by hand would, and as root, whom its mode stops in nothing."""
+    assert land.t3().code == 0
+    before = files(land.store)
+    [snapshot] = land.snapshots(rosa)
+    with closing(sqlite3.connect(snapshot)) as connection:
+        assert connection.execute("PRAGMA journal_mode").fetchone() == ("delete",)
+        assert connection.execute("SELECT count(*) FROM effect_sql_migrations").fetchone() == (30,)
+        assert set(files(land.store)) == set(before)
+    assert files(land.store) == before
+
+
+def flip_a_bit(data: Path, manifest: Path) -> None:
+    with data.open("r+b") as file:
+        file.seek(200_000)
+        byte = file.read(1)[0]
+        file.seek(200_000)
+        file.write(bytes([byte ^ 1]))
+
+
+def cut_the_tail(data: Path, manifest: Path) -> None:
+    os.truncate(data, data.stat().st_size - 4096)
+
+
+def append(data: Path, manifest: Path) -> None:
+    with data.open("ab") as file:
+        file.write(bytes(4096))
+
+
+def replace_by_another(data: Path, manifest: Path) -> None:
+    data.unlink()
+    data.write_bytes((DATA / "state-0.0.25.sqlite").read_bytes())
+
+
+def replace_by_a_symlink(data: Path, manifest: Path) -> None:
+    data.rename(data.parent.parent / "moved")
+    data.symlink_to(data.parent.parent / "moved")
+
+
+def change(**changes: object) -> Callable[[Path, Path], None]:
+    def apply(data: Path, manifest: Path) -> None:
+        value = json.loads(manifest.read_text())
+        for key, new in changes.items():
+            value[key] = value[key] | new if isinstance(new, dict) else new
+        manifest.write_text(json.dumps(value))
+
+    return apply
+
+
+@pytest.mark.parametrize(
+    "harm",
+    [
+        flip_a_bit,
+        cut_the_tail,
+        append,
+        replace_by_another,
+        replace_by_a_symlink,
+        pytest.param(change(sha256="0" * 64), id="another hash"),
+        pytest.param(change(bytes=4096), id="another size"),
+        pytest.param(change(census={"user_version": 7}), id="another census"),
+        pytest.param(change(census={"ends": {"orchestration_events": 5}}), id="another end"),
+    ],
+)
+def test_verify_finds_what_is_not_as_it_was_sealed_and_proves_the_others(
+    harm: Callable[[Path, Path], None], land: Land, rosa: User
+) -> None:
+    """Row 23: the smallest change there is."""
+    for _ in range(2):
+        assert land.t3().code == 0
+    newest, oldest = listed(land, rosa)
+    data = Path(oldest["path"])
+    harm(data, data.with_suffix(".json"))
+    answer = land.t3("verify")
+    assert answer.code == 1, answer
+    assert f"WARN: {rosa.name} {oldest['name']} does NOT verify: " in answer.out
+    assert f"verified {rosa.name} {newest['name']} (" in answer.out
+    assert "Traceback" not in answer.err
+    document = land.t3("verify", "--json")
+    assert document.code == 1
+    assert [entry["verifies"] for entry in document.account(rosa.name)["snapshots"]] == [True, False]
+    assert document.account(rosa.name)["snapshots"][1]["problems"]
+
+
+def test_a_snapshot_whose_manifest_is_broken_is_told_of_counts_for_nothing_and_stays(land: Land, rosa: User) -> None:
+    """Row 23 and Row 24."""
+    for _ in range(2):
+        assert land.t3().code == 0
+    data = Path(listed(land, rosa)[1]["path"])
+    manifest = data.with_suffix(".json")
+    sound = json.loads(manifest.read_text())
+    for text in (
+        "",
+        "{}",
+        "[" * 100_000,
+        '{"format": 2}',
+        "\xff",
+        json.dumps(sound | {"name": "another"}),
+        json.dumps(sound | {"reasons": 5}),
+        None,
+    ):
+        manifest.unlink()
+        if text is not None:
+            manifest.write_text(text, encoding="latin-1")
+        answer = land.t3("list")
+        assert answer.code == 0, answer
+        assert f"not counted, since it has no sound manifest: {data.name}" in answer.out
+    assert f"WARN: {rosa.name} {data.name} is not counted" in land.t3("verify").out
+    assert land.t3("run", "--keep", "1").code == 0
+    assert data.exists()
+
+
+# --- other ways to call it ------------------------------------------------------------------------------------------
+
+
+def test_a_dry_run_writes_nothing_at_all(land: Land, rosa: User) -> None:
+    before = files(land.folder)
+    answer = land.t3("run", "--dry-run")
+    assert answer.code == 0, answer
+    assert f"would back up {rosa.name}: {rosa.database} (" in answer.out
+    assert files(land.folder) == before
+    assert not land.store.exists()
+    assert land.t3().code == 0
+    before = files(land.folder)
+    assert land.t3("run", "--dry-run", "--keep", "1").code == 0
+    assert files(land.folder) == before
+
+
+def test_several_accounts_at_once_are_as_good_as_one_after_the_other(land: Land, make_user, rosa: User) -> None:
+    users = [rosa] + [make_user(f"s-runs{number}", DATA / "state-0.0.24.sqlite") for number in range(4)]
+    users[2].database.unlink()
+    land.write_map(*reversed(users), "t3t-nobody-such")
+    answer = land.t3("run", "--jobs", "3", "--json")
+    assert answer.code == 1, answer
+    found = {entry["user"]: entry["outcome"] for entry in answer.document["accounts"]}
+    expected = {user.name: "backed_up" for user in users} | {users[2].name: "skipped", "t3t-nobody-such": "failed"}
+    assert found == expected
+    assert answer.err.count("backed up ") == 4
+    proven = land.t3("verify", "--json")
+    assert proven.code == 0
+    assert [len(entry["snapshots"]) for entry in proven.document["accounts"]] == [1, 1, 1, 1]
+    for user in users:
+        for snapshot in land.snapshots(user):
+            assert (
+                hashlib.sha256(snapshot.read_bytes()).hexdigest() == json.loads(snapshot.with_suffix(".json").read_text())["sha256"]
+            )
+
+
+def test_with_json_the_document_is_alone_on_standard_output(land: Land, rosa: User) -> None:
+    land.write_map(rosa, "t3t-nobody-such")
+    run = land.t3("run", "--json")
+    assert run.code == 1
+    assert run.account("t3t-nobody-such")["reason"].endswith("no such user on this system")
+    assert set(run.account(rosa.name)) == {"user", "outcome", "reason", "snapshots", "pruned", "warnings"}
+    assert run.err.startswith("WARN: backup FAILED for t3t-nobody-such")
+    assert "done (2 accounts, 1 not well)" in run.err
+    for words in (("list", "--json"), ("verify", "--json"), ("accept", rosa.name, "--json")):
+        answer = land.t3(*words)
+        assert answer.code == 0, answer
+        assert [entry["user"] for entry in answer.document["accounts"]] == [rosa.name]
+    assert "verified" in land.t3("verify", "--json").err
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_run_that_is_stopped_ends_cleanly(number: signal.Signals, land: Land, rosa: User, make_user) -> None:
+    """Row 27: what it had begun has no name, what it had not begun is said, and the worker is gone."""
+    other = make_user("s-zz-last", DATA / "state-0.0.24.sqlite")
+    land.write_map(rosa, other)
+    assert land.t3().code == 0
+    before = {user.name: files(land.shelf(user)) for user in (rosa, other)}
+    with locked_source(rosa), running(land) as run:
+        worker = worker_of(run, rosa)
+        run.send_signal(number)
+        output, _ = run.communicate(timeout=20)
+    assert run.returncode == 1, output
+    assert_gone(worker)
+    assert f"WARN: backup FAILED for {rosa.name} (stopped" in output
+    assert f"WARN: backup FAILED for {other.name} (not begun: the run was stopped)" in output
+    assert "Traceback" not in output
+    assert {user.name: files(land.shelf(user)) for user in (rosa, other)} == before
+    assert land.t3().code == 0

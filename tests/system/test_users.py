@@ -1,0 +1,543 @@
+"""Users and their rights: a worker is its owner and no more, the store is root's, and nothing in a home is followed or trusted."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import socket
+import sqlite3
+import stat
+import subprocess
+import sys
+import textwrap
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from conftest import DATA, ROOT, Answer, Land, give_database, needs_root
+
+from demo.users import User
+
+pytestmark = needs_root
+
+TINY = DATA / "state-0.0.24.sqlite"
+MARK = b"a secret of somebody else's"
+BOUND_S = 20
+
+
+@pytest.fixture
+def ada(make_user: Callable[..., User]) -> User:
+    """Whose database, store or home is not what it should be."""
+    return make_user("ada", TINY)
+
+
+@pytest.fixture
+def ben(make_user: Callable[..., User]) -> User:
+    """Who must be backed up whatever is the matter with the others."""
+    return make_user("ben", TINY)
+
+
+def run_as(user: User, command: list[str], **environ: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command,
+        user=user.uid,
+        group=user.gid,
+        extra_groups=[],
+        cwd="/",
+        env={"PATH": os.environ["PATH"], "LANG": "C.UTF-8"} | environ,
+        capture_output=True,
+        text=True,
+        timeout=BOUND_S,
+        check=False,
+    )
+
+
+def script_as(user: User, script: str, *words: str) -> str:
+    done = run_as(user, [sys.executable, "-I", "-c", textwrap.dedent(script), *words])
+    assert done.returncode == 0, done
+    return done.stdout
+
+
+def picture(folder: Path) -> dict[str, tuple[object, ...]]:
+    """Everything beneath `folder`: what a change of any of it would change, access times aside."""
+    found: dict[str, tuple[object, ...]] = {}
+    for path in [folder, *folder.rglob("*")]:
+        status = path.lstat()
+        content = path.read_bytes() if path.is_file() and not path.is_symlink() else b""
+        kept = (
+            status.st_mode,
+            status.st_uid,
+            status.st_gid,
+            status.st_ino,
+            status.st_nlink,
+            status.st_mtime_ns,
+            status.st_ctime_ns,
+        )
+        found[str(path)] = (*kept, content)
+    return found
+
+
+def line_of(answer: Answer, user: User) -> str:
+    """The one line that speaks of the user."""
+    [line] = [line for line in answer.out.splitlines() if user.name in line.split("->")[0].split("(")[0]]
+    return line
+
+
+def must_go_on_without(answer: Answer, refused: User, others: User, *reasons: str) -> None:
+    """One clear line of the refused account, exit 1, and the other one is backed up."""
+    assert answer.code == 1, answer
+    line = line_of(answer, refused)
+    assert line.startswith(f"WARN: backup FAILED for {refused.name} (")
+    for reason in reasons:
+        assert reason in line
+    assert line_of(answer, others).startswith(f"backed up {others.name} -> ")
+    assert "Traceback" not in answer.out + answer.err
+
+
+# ---- a worker is its owner, and no more -------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def locked(user: User) -> Iterator[subprocess.Popen[str]]:
+    """The database is locked by its owner's server, so that a worker waits; closing its standard input lets go."""
+    script = """
+        import sqlite3, sys
+        database = sqlite3.connect(sys.argv[1], isolation_level=None)
+        database.execute("PRAGMA locking_mode=EXCLUSIVE")
+        database.execute("BEGIN EXCLUSIVE")
+        print("locked", flush=True)
+        sys.stdin.read()
+    """
+    command = [sys.executable, "-I", "-c", textwrap.dedent(script), str(user.database)]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, user=user.uid, group=user.gid, extra_groups=[]
+    ) as process:
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "locked\n"
+            yield process
+        finally:
+            process.kill()
+
+
+@contextlib.contextmanager
+def started(land: Land, *words: str, **more: str) -> Iterator[subprocess.Popen[str]]:
+    """The command, left running; ended at the latest when the block is."""
+    with land.start(*words, **more) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def status_of(pid: int) -> dict[str, str]:
+    text = Path(f"/proc/{pid}/status").read_text()
+    return {name: value.strip() for name, _, value in (line.partition(":") for line in text.splitlines())}
+
+
+def confined_children(parent: int) -> dict[int, dict[str, str]]:
+    """The workers of a run that have given up what they give up, by pid."""
+    found = {}
+    for task in Path(f"/proc/{parent}/task").glob("*/children"):
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            for pid in map(int, task.read_text().split()):
+                status = status_of(pid)
+                if status.get("Seccomp") == "2":
+                    found[pid] = status
+    return found
+
+
+def test_each_worker_is_its_owner_and_holds_one_descriptor_of_the_store(land: Land, ada: User, ben: User) -> None:
+    """Row 6, row 36. Both are looked at while they wait for the lock of a server; then both are done."""
+    subprocess.run(["usermod", "--append", "--groups", "games", ada.name], check=True)
+    games = str(Path("/etc/group").read_text().split("\ngames:x:")[1].split(":")[0])
+    land.write_map(ada, ben)
+    with locked(ada) as one, locked(ben) as two, started(land, "run", T3_BACKUP_JOBS="2") as run:
+        end = time.monotonic() + BOUND_S
+        while len(workers := confined_children(run.pid)) < 2:
+            assert time.monotonic() < end, "no two workers"
+            time.sleep(0.01)
+        by_uid = {status["Uid"]: pid for pid, status in workers.items()}
+        for user, groups in ((ada, {str(ada.gid), games}), (ben, {str(ben.gid)})):
+            pid = by_uid["\t".join([str(user.uid)] * 4)]
+            status = workers[pid]
+            assert status["Gid"].split() == [str(user.gid)] * 4
+            assert set(status["Groups"].split()) == groups
+            assert status["NoNewPrivs"] == "1"
+            assert {status[f"Cap{kind}"] for kind in ("Inh", "Prm", "Eff", "Amb")} == {"0" * 16}
+            limits = Path(f"/proc/{pid}/limits").read_text()
+            [processes] = [line for line in limits.splitlines() if line.startswith("Max processes")]
+            assert processes.split()[2:4] == ["0", "0"]
+            check_descriptors(pid, user, land)
+        one.communicate()
+        two.communicate()
+        out, _ = run.communicate(timeout=BOUND_S)
+    assert run.returncode == 0, out
+
+
+def check_descriptors(pid: int, user: User, land: Land) -> None:
+    """One of the store, to the user's own new file; else the user's own files, a socket, and nothing to read."""
+    opened = {fd.name: os.readlink(fd) for fd in Path(f"/proc/{pid}/fd").iterdir()}
+    of_store = [target for target in opened.values() if target.startswith(str(land.store))]
+    assert len(of_store) == 1, opened
+    assert of_store[0].startswith(f"{land.shelf(user)}/#"), opened
+    others = {target for target in opened.values() if target not in of_store}
+    own = {target for target in others if target.startswith(f"{user.database.parent}")}
+    sockets = {target for target in others if target.startswith("socket:")}
+    assert len(sockets) == 1
+    assert others - own - sockets == {"/dev/null"}
+
+
+# ---- the store is root's ----------------------------------------------------------------------------------------
+
+
+def test_no_user_can_list_read_change_or_delete_a_snapshot(land: Land, ada: User, ben: User) -> None:
+    """Row 18. Not even their own."""
+    land.write_map(ada, ben)
+    assert land.t3().code == 0
+    for folder in (land.store, land.shelf(ada), land.shelf(ben)):
+        assert (folder.stat().st_uid, stat.S_IMODE(folder.stat().st_mode)) == (0, 0o700)
+    for file in [*land.shelf(ada).iterdir(), *land.shelf(ben).iterdir()]:
+        assert (file.stat().st_uid, stat.S_IMODE(file.stat().st_mode), file.stat().st_nlink) == (0, 0o400, 1)
+    before = picture(land.store)
+    script = """
+        import os, shutil, sys
+        store, shelf, data, away = sys.argv[1:]
+        steps = {
+            "list the store": lambda: os.listdir(store),
+            "list the shelf": lambda: os.listdir(shelf),
+            "read": lambda: open(data).close(),
+            "change": lambda: open(data, "r+").close(),
+            "truncate": lambda: os.truncate(data, 0),
+            "touch": lambda: os.utime(data),
+            "chmod": lambda: os.chmod(data, 0o666),
+            "delete": lambda: os.unlink(data),
+            "rename": lambda: os.rename(data, away),
+            "link": lambda: os.link(data, away),
+            "add": lambda: open(shelf + "/mine", "w").close(),
+            "remove the shelf": lambda: os.rename(shelf, shelf + ".old"),
+            "replace the store": lambda: os.rename(store, store + ".old"),
+            "open the shelf to others": lambda: os.chmod(shelf, 0o777),
+        }
+        for name, step in steps.items():
+            try:
+                step()
+                print(name)
+            except PermissionError:
+                pass
+    """
+    for user in (ada, ben):
+        for shelf in (land.shelf(ada), land.shelf(ben)):
+            [data] = shelf.glob("*.sqlite")
+            assert script_as(user, script, str(land.store), str(shelf), str(data), str(user.home / "away")) == ""
+    assert picture(land.store) == before
+
+
+def test_a_store_that_is_open_to_others_is_refused_and_left_as_it_is(land: Land, ada: User) -> None:
+    """Row 18. It may be /tmp, which a chmod would take away from everybody."""
+    land.write_map(ada)
+    land.store.mkdir(mode=0o755)
+    (land.store / "something").touch()
+    answer = land.t3()
+    assert answer.code == 1
+    assert (
+        answer.err == f"t3-backup-state: {land.store} is open to others (mode 0755); if it is the store: chmod 0700 {land.store}\n"
+    )
+    assert stat.S_IMODE(land.store.stat().st_mode) == 0o755
+    assert os.listdir(land.store) == ["something"]
+    land.store.chmod(0o700)
+    assert land.t3().code == 0
+
+
+def test_a_shelf_that_its_user_owns_is_refused_alone(land: Land, ada: User, ben: User) -> None:
+    """Row 18. The shelves of the script of earlier days were like this."""
+    land.write_map(ada, ben)
+    land.store.mkdir(mode=0o700)
+    land.shelf(ada).mkdir(mode=0o700)
+    ada.give(land.shelf(ada))
+    must_go_on_without(land.t3(), ada, ben, f"{land.shelf(ada)} belongs to uid {ada.uid}, not to uid 0", "mv ")
+    assert os.listdir(land.shelf(ada)) == []
+    assert land.shelf(ada).stat().st_uid == ada.uid
+
+
+def test_a_shelf_that_is_a_symlink_is_refused_alone(land: Land, ada: User, ben: User) -> None:
+    """Row 18. Nothing is written where it leads."""
+    land.write_map(ada, ben)
+    secret = land.folder / "secret"
+    secret.mkdir(mode=0o700)
+    (secret / "state-20200101T000000Z.json").write_bytes(MARK)
+    land.store.mkdir(mode=0o700)
+    land.shelf(ada).symlink_to(secret)
+    before = picture(secret)
+    must_go_on_without(land.t3(), ada, ben, f"{land.shelf(ada)} is a symlink or no folder")
+    assert picture(secret) == before
+
+
+def test_a_store_that_is_a_symlink_is_refused(land: Land, ada: User) -> None:
+    """Row 18."""
+    land.write_map(ada)
+    elsewhere = land.folder / "elsewhere"
+    elsewhere.mkdir(mode=0o700)
+    land.store.symlink_to(elsewhere)
+    answer = land.t3()
+    assert answer.code == 1
+    assert f"{land.store} is a symlink or no folder" in answer.err
+    assert os.listdir(elsewhere) == []
+
+
+# ---- nothing in a home is followed or trusted -------------------------------------------------------------------
+
+
+def make_secret(folder: Path, owner: tuple[int, int], mode: int) -> None:
+    """A whole `.t3` at `folder` whose database has the mark in it, of that owner, its files of that mode."""
+    database = folder / "userdata" / "state.sqlite"
+    database.parent.mkdir(parents=True)
+    shutil.copyfile(TINY, database)
+    with contextlib.closing(sqlite3.connect(database)) as connection:
+        connection.execute("CREATE TABLE secret(text)")
+        connection.execute("INSERT INTO secret VALUES(?)", (MARK.decode(),))
+        connection.commit()
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    for path in (folder, database.parent, database):
+        os.chown(path, *owner)
+        path.chmod(mode | (0o111 if path.is_dir() else 0))
+    assert MARK in database.read_bytes()
+
+
+@pytest.mark.parametrize("place", [".t3", ".t3/userdata", ".t3/userdata/state.sqlite"])
+@pytest.mark.parametrize("whose", ["root's alone", "another user's, readable by all", "the user's own"])
+def test_a_symlink_in_a_home_is_refused_and_nothing_leaks(land: Land, ada: User, ben: User, place: str, whose: str) -> None:
+    """Row 18. The secret is what it was, byte and stamp, and not a byte of it is in the store."""
+    land.write_map(ada, ben)
+    owner, mode = {
+        "root's alone": ((0, 0), 0o600),
+        "another user's, readable by all": ((ben.uid, ben.gid), 0o644),
+        "the user's own": ((ada.uid, ada.gid), 0o644),
+    }[whose]
+    secret = land.folder / "secret"
+    make_secret(secret, owner, mode)
+    link = ada.home / place
+    link.rename(ada.home / "before")
+    link.symlink_to(secret / Path(place).relative_to(".t3"))
+    ada.give(link)
+    before = picture(secret)
+    must_go_on_without(land.t3(), ada, ben, "symlink")
+    assert picture(secret) == before
+    assert not any(MARK in file.read_bytes() for file in land.store.rglob("*") if file.is_file())
+    assert land.snapshots(ada) == []
+
+
+@pytest.mark.parametrize("kind", ["hard link", "symlink to its second name"])
+def test_a_database_of_two_names_is_refused_alone(land: Land, ada: User, ben: User, kind: str) -> None:
+    """Row 11."""
+    land.write_map(ada, ben)
+    second = ada.home / "second.sqlite"
+    if kind == "hard link":
+        second.hardlink_to(ada.database)
+        reason = f"{ada.database} has 2 names (hard links)"
+    else:
+        ada.database.rename(second)
+        ada.database.symlink_to(second)
+        reason = f"{ada.database} is a symlink"
+    before = picture(ada.home)
+    must_go_on_without(land.t3(), ada, ben, reason)
+    assert picture(ada.home) == before
+
+
+def test_a_database_of_another_user_is_refused_alone(land: Land, ada: User, ben: User) -> None:
+    """Row 18. It may be read by all, and still it is not the account's."""
+    land.write_map(ada, ben)
+    os.chown(ada.database, ben.uid, ben.gid)
+    must_go_on_without(land.t3(), ada, ben, f"{ada.database} belongs to uid {ben.uid}, not to uid {ada.uid}")
+
+
+@pytest.mark.parametrize("kind", ["fifo", "folder", "socket", "device"])
+def test_what_is_no_file_is_refused_without_waiting_for_it(land: Land, ada: User, ben: User, kind: str) -> None:
+    """Row 18. A FIFO opened for reading would wait for a writer until the deadline."""
+    land.write_map(ada, ben)
+    ada.database.unlink()
+    if kind == "fifo":
+        os.mkfifo(ada.database)
+    elif kind == "folder":
+        ada.database.mkdir()
+    elif kind == "socket":
+        with socket.socket(socket.AF_UNIX) as server:
+            server.bind(str(ada.database))
+    else:
+        os.mknod(ada.database, 0o666 | stat.S_IFCHR, os.makedev(1, 5))
+    ada.give(ada.database)
+    began = time.monotonic()
+    must_go_on_without(land.t3(timeout=BOUND_S), ada, ben, f"{ada.database} is not a regular file")
+    assert time.monotonic() - began < BOUND_S / 2
+
+
+@pytest.mark.parametrize("place", [".t3", ".t3/userdata"])
+def test_a_file_where_a_folder_should_be_is_refused_alone(land: Land, ada: User, ben: User, place: str) -> None:
+    """Row 18."""
+    land.write_map(ada, ben)
+    (ada.home / place).rename(ada.home / "before")
+    (ada.home / place).touch()
+    must_go_on_without(land.t3(), ada, ben, "nothing there is followed")
+
+
+def test_a_home_that_is_not_its_users_to_enter_fails_alone(land: Land, ada: User, ben: User) -> None:
+    """Row 18. Root could enter it; the worker is the user, and can't."""
+    land.write_map(ada, ben)
+    os.chown(ada.home, 0, 0)
+    must_go_on_without(land.t3(), ada, ben, "Permission denied")
+
+
+# ---- who has an account -----------------------------------------------------------------------------------------
+
+
+def test_root_in_the_map_is_refused_alone(land: Land, ada: User) -> None:
+    """Row 18."""
+    land.write_map("root", ada)
+    answer = land.t3()
+    assert answer.code == 1
+    assert "WARN: backup FAILED for root (root: uid 0 is refused" in answer.out
+    assert len(land.snapshots(ada)) == 1
+    assert not (land.store / "root").exists()
+
+
+def test_a_user_of_uid_0_under_another_name_is_refused(land: Land, ada: User) -> None:
+    """Row 18."""
+    name = "t3t-toor"
+    subprocess.run(["useradd", "--no-create-home", "--non-unique", "--uid", "0", "--gid", "0", name], check=True)
+    try:
+        land.write_map(name, ada)
+        answer = land.t3()
+    finally:
+        # userdel would take root's processes for this user's.
+        subprocess.run(["userdel", "--force", name], check=True, stderr=subprocess.DEVNULL)
+    assert answer.code == 1
+    assert f"WARN: backup FAILED for {name} ({name}: uid 0 is refused" in answer.out
+    assert len(land.snapshots(ada)) == 1
+    assert not (land.store / name).exists()
+
+
+def test_an_unknown_user_fails_alone(land: Land, ada: User) -> None:
+    land.write_map("t3t-nobody-of-that-name", ada)
+    answer = land.t3()
+    assert answer.code == 1
+    assert "WARN: backup FAILED for t3t-nobody-of-that-name (t3t-nobody-of-that-name: no such user on this system)" in answer.out
+    assert len(land.snapshots(ada)) == 1
+
+
+def test_a_user_without_a_database_is_skipped(land: Land, ada: User, ben: User) -> None:
+    land.write_map(ada, ben)
+    ada.database.unlink()
+    answer = land.t3()
+    assert answer.code == 0
+    assert line_of(answer, ada) == f"skip {ada.name} (no state.sqlite)"
+    assert not land.shelf(ada).exists()
+    assert len(land.snapshots(ben)) == 1
+
+
+def test_a_user_without_a_home_is_skipped(land: Land, ada: User, ben: User) -> None:
+    land.write_map(ada, ben)
+    shutil.rmtree(ada.home)
+    answer = land.t3()
+    assert answer.code == 0
+    assert line_of(answer, ada) == f"skip {ada.name} (no home {ada.home})"
+    assert len(land.snapshots(ben)) == 1
+
+
+def test_a_database_that_has_vanished_is_an_alarm(land: Land, ada: User, ben: User) -> None:
+    """Row 20. The snapshots of it stay."""
+    land.write_map(ada, ben)
+    assert land.t3().code == 0
+    before = picture(land.shelf(ada))
+    ada.database.unlink()
+    must_go_on_without(land.t3(), ada, ben, "no state.sqlite, but there are 1 snapshots of it: was it deleted?")
+    shutil.rmtree(ada.home)
+    must_go_on_without(land.t3(), ada, ben, "but there are 1 snapshots of it")
+    assert {path: kept[3:5] + kept[7:] for path, kept in picture(land.shelf(ada)).items()} == {
+        path: kept[3:5] + kept[7:] for path, kept in before.items()
+    }
+
+
+# ---- without root, and with a package that is root's alone ------------------------------------------------------
+
+
+@pytest.fixture
+def package(land: Land) -> Path:
+    """A folder with a copy of the package in it."""
+    folder = land.folder / "lib"
+    shutil.copytree(ROOT / "t3_backup", folder / "t3_backup", ignore=shutil.ignore_patterns("__pycache__"))
+    for path in [folder, *folder.rglob("*")]:
+        path.chmod(0o755 if path.is_dir() else 0o644)
+    return folder
+
+
+def t3_as(user: User, package: Path, *words: str, **environ: str) -> subprocess.CompletedProcess[str]:
+    environ = {"PYTHONPATH": str(package), "T3_BACKUP_RESERVE": "1M"} | environ
+    return run_as(user, [sys.executable, "-m", "t3_backup", *words], **environ)
+
+
+def test_a_user_backs_up_his_own_account_into_his_own_store(package: Path, ada: User) -> None:
+    """No root, no map, no store of root's; list and verify work on it."""
+    dest = ada.home / "backups"
+    done = t3_as(ada, package, "run", "--dest", str(dest))
+    assert done.returncode == 0, done
+    assert f"backed up {ada.name} -> {dest}/{ada.name}/state-" in done.stdout
+    [data] = (dest / ada.name).glob("*.sqlite")
+    for path, mode in ((dest, 0o700), (dest / ada.name, 0o700), (data, 0o400), (data.with_suffix(".json"), 0o400)):
+        assert (path.stat().st_uid, stat.S_IMODE(path.stat().st_mode)) == (ada.uid, mode)
+    listed = t3_as(ada, package, "list", "--dest", str(dest))
+    assert listed.returncode == 0, listed
+    assert data.stem in listed.stdout
+    verified = t3_as(ada, package, "verify", "--dest", str(dest))
+    assert verified.returncode == 0, verified
+    assert f"verified {ada.name} {data.stem} (" in verified.stdout
+    data.chmod(0o600)
+    with data.open("r+b") as file:
+        file.seek(5000)
+        file.write(b"\0\1\2\3")
+    assert t3_as(ada, package, "verify", "--dest", str(dest)).returncode == 1
+
+
+def test_a_user_backs_up_nobody_elses_account(package: Path, ada: User, ben: User) -> None:
+    """Row 20. Wrong use: exit 2, and nothing is begun."""
+    dest = ada.home / "backups"
+    for users in ([ben.name], [ada.name, ben.name], ["root"]):
+        words = [word for user in users for word in ("--user", user)]
+        done = t3_as(ada, package, "run", "--dest", str(dest), *words)
+        assert done.returncode == 2, done
+        assert f"{ada.name} is not root and may back up his own account alone, not {users[-1]}" in done.stderr
+    assert not dest.exists()
+
+
+def test_a_user_can_do_nothing_with_the_store_of_roots(land: Land, package: Path, ada: User) -> None:
+    """Row 18, row 21. Nor hold up a run by a lock on it."""
+    land.write_map(ada)
+    assert land.t3().code == 0
+    before = picture(land.store)
+    for words in (["run"], ["list"], ["verify"], ["accept", ada.name]):
+        done = t3_as(ada, package, *words, "--dest", str(land.store))
+        assert done.returncode == 1, done
+        assert f"{land.store} is not yours to open" in done.stderr
+        assert "Traceback" not in done.stderr
+    assert picture(land.store) == before
+    assert land.t3().code == 0
+
+
+def test_a_package_that_its_users_cannot_read_serves_them(land: Land, package: Path, ada: User, ben: User) -> None:
+    """Row 36. A worker has imported all that it needs before it becomes the user, for a copy, a failure and a proof."""
+    package.chmod(0o700)
+    land.write_map(ada, ben)
+    ben.database.write_bytes(b"no database" * 1000)
+    assert t3_as(ada, package, "run", "--dest", str(ada.home / "backups")).returncode != 0  # it really can't be read
+
+    def t3(*words: str) -> Answer:
+        command = [sys.executable, "-m", "t3_backup", *words]
+        environ = land.env(PYTHONPATH=str(package))
+        done = subprocess.run(command, env=environ, cwd="/", capture_output=True, text=True, timeout=BOUND_S, check=False)
+        return Answer(done.returncode, done.stdout, done.stderr)
+
+    must_go_on_without(t3(), ben, ada, f"{ben.database} is not a SQLite database")
+    assert t3("verify", ada.name).code == 0
+    give_database(ben, TINY)
+    assert t3("run", "--dry-run").code == 0

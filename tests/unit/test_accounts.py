@@ -1,0 +1,129 @@
+"""What the user map says, and whom the system knows."""
+
+from __future__ import annotations
+
+import os
+import pwd
+from pathlib import Path
+
+import pytest
+from conftest import needs_root
+from hypothesis import given
+from hypothesis import strategies as st
+
+from t3_backup.accounts import STATE, find, is_user_name, parse_map, read_map
+from t3_backup.errors import Failure, UsageError
+
+
+def users(text: str) -> tuple[str, ...]:
+    found = parse_map(text, "map")
+    assert found.warnings == ()
+    return found.users
+
+
+def test_comments_blanks_and_folders_are_no_part_of_a_name() -> None:
+    text = """
+# authentik=os_user[:cwd]
+bob@example.org=bob
+   # indented
+
+alice@example.org=alice:/home/alice/code   # her project
+  carol = carol : /srv/x:y
+#dave=dave
+"""
+    assert users(text) == ("alice", "bob", "carol")
+
+
+def test_each_user_is_there_once_and_in_order() -> None:
+    assert users("b=zoe\na=bob\nc=zoe:/x\nd=amy\n") == ("amy", "bob", "zoe")
+
+
+@pytest.mark.parametrize("name", ["alice", "a", "_apt", "svc-1", "first.last", "user@realm", "A1", "0day", "a" * 64])
+def test_names_that_systems_use_are_taken(name: str) -> None:
+    assert users(f"x={name}") == (name,)
+    assert is_user_name(name)
+
+
+@pytest.mark.parametrize(
+    "name", ["", "..", ".", ".hidden", "../x", "a/b", "/etc", "-rf", "a b", "a\tb", "a" * 65, "ünï", "a\0", "a=b", "*", "@x", "a$"]
+)
+def test_a_name_that_could_be_a_path_an_option_or_a_pattern_is_refused(name: str) -> None:
+    found = parse_map(f"x={name}", "map")
+    assert found.users == ()
+    assert len(found.warnings) == 1
+    assert not is_user_name(name)
+
+
+def test_a_newline_after_a_name_makes_it_another() -> None:
+    assert not is_user_name("alice\n")
+
+
+@pytest.mark.parametrize(
+    "line", ["alice", "=alice", " = alice", "alice=", "alice=:", "alice=:/home/alice", "a:alice", "x=#alice", "==a"]
+)
+def test_a_bad_line_is_named_with_its_number_and_stops_no_other(line: str) -> None:
+    found = parse_map(f"# map\nb=bob\n{line}\na=amy\n\nnonsense\n", "/etc/the-map")
+    assert found.users == ("amy", "bob")
+    first, second = found.warnings
+    assert first.startswith("/etc/the-map:3: ")
+    assert repr(line.strip()) in first
+    assert second.startswith("/etc/the-map:6: ")
+
+
+def test_a_mark_within_a_word_begins_no_comment() -> None:
+    assert users("al#ice@example=alice:/home/c#") == ("alice",)
+
+
+def test_an_empty_map_is_empty_and_one_of_bad_lines_is_not() -> None:
+    assert parse_map("\n# nobody yet\n", "map").is_empty
+    assert not parse_map("nonsense\n", "map").is_empty
+    assert not parse_map("a=amy\n", "map").is_empty
+
+
+@given(st.text())
+def test_no_text_is_too_strange_to_parse(text: str) -> None:
+    found = parse_map(text, "map")
+    assert list(found.users) == sorted(set(found.users))
+    assert all(is_user_name(user) and Path("/store", user).parent == Path("/store") for user in found.users)
+    assert all(warning.isprintable() for warning in found.warnings)
+
+
+@given(st.lists(st.sampled_from(["a=amy", "b=bob:/x # c", "# c", "", "nonsense", "x=../x"])))
+def test_every_line_counts_or_is_warned_of(lines: list[str]) -> None:
+    found = parse_map("\n".join(lines), "map")
+    assert set(found.users) == {line[2:5] for line in lines if line[:2] in ("a=", "b=")}
+    bad = [f"map:{number}: " for number, line in enumerate(lines, 1) if line in ("nonsense", "x=../x")]
+    assert len(found.warnings) == len(bad)
+    assert all(warning.startswith(place) for warning, place in zip(found.warnings, bad, strict=True))
+
+
+def test_a_map_with_bytes_that_are_no_text_loses_that_line_alone(tmp_path: Path) -> None:
+    path = tmp_path / "map"
+    path.write_bytes(b"a=amy\n\xff\xfe=b\xffb\n\xff=bob\n")
+    found = read_map(path)
+    assert found.users == ("amy", "bob")
+    [warning] = found.warnings
+    assert warning.startswith(f"{path}:2: ")
+    assert warning.isprintable()
+
+
+def test_a_map_that_is_not_there_is_wrong_configuration(tmp_path: Path) -> None:
+    for path in (tmp_path / "none", tmp_path):
+        with pytest.raises(UsageError, match="T3_BACKUP_MAP"):
+            read_map(path)
+
+
+@pytest.mark.parametrize("name", ["root", "t3-nobody-has-this-name", "../x", ""])
+def test_root_and_those_whom_nobody_knows_have_no_account(name: str) -> None:
+    with pytest.raises(Failure, match="uid 0 is refused" if name == "root" else "no such user"):
+        find(name)
+
+
+@needs_root
+def test_an_account_is_what_the_system_says(make_user) -> None:
+    user = make_user("u-accounts")
+    found = find(user.name)
+    assert (found.user, found.uid, found.gid, found.home) == (user.name, user.uid, user.gid, user.home)
+    assert found.source == user.home / STATE == user.database
+    assert found.groups == tuple(sorted(set(os.getgrouplist(user.name, user.gid))))
+    assert pwd.getpwnam(user.name).pw_uid == found.uid

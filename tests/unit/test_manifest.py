@@ -1,0 +1,233 @@
+"""Names of snapshots and the manifests beside them: what is written is read again, and nothing else is taken for one."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import fields, replace
+from datetime import UTC, datetime, timedelta, timezone
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from made import CENSUS, NOON, made
+
+from t3_backup.census import Census
+from t3_backup.manifest import LABEL, METHODS, VERDICTS, Manifest, format_time, parse_name, snapshot_name
+
+TIMES = st.integers(0, 1 << 32).map(lambda seconds: datetime.fromtimestamp(seconds, UTC))
+LABELS = st.one_of(st.none(), st.from_regex(LABEL, fullmatch=True))
+TEXTS = st.text(max_size=20)
+WHOLE = st.integers(0, 1 << 62)
+MANIFESTS = st.builds(
+    made,
+    sequence=WHOLE,
+    when=TIMES,
+    label=LABELS,
+    user=TEXTS,
+    bytes=WHOLE,
+    method=st.sampled_from(METHODS),
+    verdict=st.sampled_from(VERDICTS),
+    reasons=st.lists(TEXTS, max_size=3).map(tuple),
+    accepted_at=st.none() | TIMES.map(format_time),
+    t3_level=st.none() | st.integers(-5, 1000),
+    copy_seconds=st.floats(0, 1e6),
+    census=st.builds(replace, st.just(CENSUS), ends=st.dictionaries(TEXTS, WHOLE), rows=st.none() | st.dictionaries(TEXTS, WHOLE)),
+)
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | TEXTS,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXTS, inner, max_size=3),
+    max_leaves=5,
+)
+
+
+@pytest.fixture
+def zone(request: pytest.FixtureRequest) -> Iterator[str]:
+    """The process in another time zone."""
+    before = os.environ.get("TZ")
+    os.environ["TZ"] = request.param
+    time.tzset()
+    yield request.param
+    if before is None:
+        del os.environ["TZ"]
+    else:
+        os.environ["TZ"] = before
+    time.tzset()
+
+
+@given(MANIFESTS)
+def test_what_is_written_is_read_again(manifest: Manifest) -> None:
+    assert Manifest.from_text(manifest.to_text()) == manifest
+
+
+@given(MANIFESTS, st.dictionaries(st.text(min_size=30), JSON, max_size=3))
+def test_keys_of_a_later_version_are_passed_over(manifest: Manifest, more: dict[str, Any]) -> None:
+    assert Manifest.from_text(json.dumps(more | json.loads(manifest.to_text()))) == manifest
+
+
+@pytest.mark.parametrize("key", [field.name for field in fields(Manifest)])
+def test_a_manifest_that_lacks_a_key_is_none(key: str) -> None:
+    value = made().as_json()
+    value["census"] = CENSUS.as_json()
+    del value[key]
+    with pytest.raises(ValueError, match=r"."):
+        Manifest.from_text(json.dumps(value))
+
+
+@pytest.mark.parametrize(
+    ("key", "bad"),
+    [
+        ("format", 2),
+        ("format", "1"),
+        ("verdict", "good"),
+        ("verdict", None),
+        ("method", "cp"),
+        ("sequence", "1"),
+        ("sequence", True),
+        ("sequence", 1.0),
+        ("taken_at", "yesterday"),
+        ("taken_at", "2026-11-24T12:00:00"),
+        ("taken_at", 5),
+        ("reasons", 5),
+        ("reasons", "text"),
+        ("reasons", [5]),
+        ("name", ["x"]),
+        ("bytes", "12"),
+        ("label", 7),
+        ("accepted_at", 0),
+        ("sha256", None),
+        ("copy_seconds", "1"),
+        ("census", {}),
+        ("census", CENSUS.as_json() | {"ends": {"t": "1"}}),
+        ("census", CENSUS.as_json() | {"rows": 5}),
+        ("census", CENSUS.as_json() | {"t3_level": "30"}),
+        ("census", CENSUS.as_json() | {"more": 1}),
+    ],
+)
+def test_a_value_that_cannot_be_is_refused(key: str, bad: Any) -> None:
+    with pytest.raises(ValueError, match=r"."):
+        Manifest.from_text(json.dumps(made().as_json() | {key: bad}))
+
+
+@settings(max_examples=400)
+@given(st.sampled_from([field.name for field in fields(Manifest)]), JSON)
+def test_whatever_stands_in_a_field_is_read_or_is_a_value_error(key: str, value: Any) -> None:
+    try:
+        manifest = Manifest.from_text(json.dumps(made().as_json() | {key: value}))
+    except ValueError:
+        return
+    assert manifest.when.tzinfo is not None
+    assert Manifest.from_text(manifest.to_text()) == manifest or "NaN" in manifest.to_text()
+
+
+@given(st.text() | JSON.map(json.dumps))
+def test_no_other_text_is_taken_for_a_manifest(text: str) -> None:
+    with pytest.raises(ValueError, match=r"."):
+        Manifest.from_text(text)
+
+
+def test_a_text_nested_without_end_is_no_manifest() -> None:
+    with pytest.raises(ValueError, match=r"."):
+        Manifest.from_text("[" * 100_000)
+
+
+def test_a_manifest_cut_short_is_none() -> None:
+    text = made().to_text().rstrip()
+    for cut in range(len(text)):
+        with pytest.raises(ValueError, match=r"."):
+            Manifest.from_text(text[:cut])
+
+
+def test_a_census_with_a_flag_for_a_number_is_refused() -> None:
+    with pytest.raises(ValueError, match="another type"):
+        Census.from_json(CENSUS.as_json() | {"page_count": True})
+
+
+def test_only_what_is_bad_and_unaccepted_holds() -> None:
+    assert not made().holds
+    for verdict in ("suspect", "damaged"):
+        assert made(verdict=verdict).holds
+        assert not made(verdict=verdict, accepted_at=format_time(NOON)).holds
+
+
+def test_a_name_is_the_time_in_utc_and_the_label() -> None:
+    berlin = timezone(timedelta(hours=1))
+    when = datetime(2026, 11, 24, 4, 30, 12, 999_999, tzinfo=berlin)
+    assert snapshot_name(when, None, set()) == "state-20261124T033012Z"
+    assert snapshot_name(when, "prebump-0.0.25", set()) == "state-20261124T033012Z-prebump-0.0.25"
+    assert format_time(when) == "2026-11-24T03:30:12Z"
+
+
+def test_a_name_that_is_taken_gets_the_next_number() -> None:
+    taken: set[str] = set()
+    names = []
+    for label in (None, None, "x", None, "x"):
+        names.append(snapshot_name(NOON, label, taken))
+        taken.add(names[-1])
+    stem = "state-20261124T120000Z"
+    assert names == [stem, f"{stem}.2", f"{stem}-x", f"{stem}.3", f"{stem}.2-x"]
+
+
+@given(TIMES, LABELS, st.integers(0, 3))
+def test_a_name_says_its_time_and_label_again(when: datetime, label: str | None, collisions: int) -> None:
+    taken: set[str] = set()
+    for _ in range(collisions + 1):
+        name = snapshot_name(when, label, taken)
+        assert name not in taken
+        taken.add(name)
+    parsed = parse_name(name)
+    assert parsed is not None
+    assert (parsed.when, parsed.label, parsed.legacy) == (when, label, False)
+
+
+@pytest.mark.parametrize("zone", ["Europe/Berlin", "America/New_York", "UTC"], indirect=True)
+@pytest.mark.parametrize("text", ["20261101-033000", "20260329-033000", "20260701-120000"])
+@pytest.mark.parametrize("label", [None, "prebump-0.0.25"])
+def test_the_names_of_the_old_script_are_in_local_time(zone: str, text: str, label: str | None) -> None:
+    parsed = parse_name(f"state-{label}-{text}" if label else f"state-{text}")
+    assert parsed is not None
+    assert (parsed.label, parsed.legacy) == (label, True)
+    # mktime(3) is what the script's date(1) used.
+    assert parsed.when.timestamp() == time.mktime(time.strptime(text, "%Y%m%d-%H%M%S"))
+    assert parsed.when.tzinfo == UTC
+
+
+@pytest.mark.parametrize("zone", ["Asia/Tokyo", "America/New_York"], indirect=True)
+@pytest.mark.parametrize("name", ["state-00010101-000000", "state-99991231-235959", "state-x-00010101-000000"])
+def test_a_year_beyond_the_calendar_is_no_name_and_no_crash(zone: str, name: str) -> None:
+    parsed = parse_name(name)
+    assert parsed is None or parsed.legacy
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "",
+        "state",
+        "state-",
+        "state.sqlite",
+        "state-20261124T033012Z.sqlite",
+        "state-20261124T033012Z.",
+        "state-20261124T033012Z.x",
+        "state-20261124T033012Z-",
+        "state-20261324T033012Z",
+        "state-20261124T253012Z",
+        "state-20261124T033012",
+        "state-20261124-033012x",
+        "state-20261324-033012",
+        "xstate-20261124T033012Z",
+        "state-latest",
+        ".partial-0123456789abcdef",
+    ],
+)
+def test_other_names_are_none_of_ours(name: str) -> None:
+    assert parse_name(name) is None
+
+
+@given(st.text() | st.from_regex(r"state-.{0,9}\d{8}[T-]\d{6}Z?.{0,9}"))
+def test_no_name_is_too_strange_to_look_at(name: str) -> None:
+    parsed = parse_name(name)
+    assert parsed is None or parsed.when.tzinfo == UTC

@@ -1,0 +1,208 @@
+"""What the parent believes of a worker's lines: the worker may be hostile, so a line is one of ours, or noise, or the end."""
+
+import json
+from dataclasses import asdict, replace
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from t3_backup import protocol
+from t3_backup.census import Census
+from t3_backup.errors import WORKER_ERRORS, Failure, SourceRefused, TryLater, WorkerLost
+from t3_backup.protocol import Event, Outcome, Phase, Progress, Request, Source
+
+COUNTS = st.integers(0, (1 << 62) - 1)
+SECONDS = st.floats(0, 1e9)
+WHOLE = st.integers(-(1 << 31), (1 << 63) - 1)
+PLAIN = st.text(st.characters(min_codepoint=32, max_codepoint=126), max_size=80)
+TABLES = st.dictionaries(PLAIN, st.integers(-1, (1 << 63) - 1), max_size=4)
+
+CENSUSES = st.builds(
+    Census,
+    page_size=WHOLE,
+    page_count=WHOLE,
+    user_version=WHOLE,
+    application_id=WHOLE,
+    schema_sha256=PLAIN,
+    t3_level=st.none() | WHOLE,
+    ends=TABLES,
+    rows=st.none() | TABLES,
+)
+OUTCOMES = st.builds(
+    Outcome,
+    method=st.sampled_from(["online", "vacuum"]),
+    source_bytes=COUNTS,
+    wal_growth_bytes=COUNTS,
+    restarts=COUNTS,
+    copy_seconds=SECONDS,
+    proof_seconds=SECONDS,
+    problems=st.lists(PLAIN, max_size=4).map(tuple),
+    census=CENSUSES,
+    sqlite_version=PLAIN,
+)
+EVENTS = st.one_of(
+    st.builds(Source, COUNTS, COUNTS),
+    st.builds(Phase, st.sampled_from(["copy", "prove"]), COUNTS),
+    st.builds(Progress, COUNTS, COUNTS),
+    OUTCOMES,
+)
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=10), inner, max_size=4),
+    max_leaves=12,
+)
+ODD = JSON | st.sampled_from([10**4000, -(10**4000), 1 << 62, -1, 1e400, "\x1b]0;owned\x07", "[/red]", "\ud800", True])
+
+GOOD = Outcome("online", 1, 2, 3, 0.5, 0.25, ("a",), Census(4096, 1, 0, 0, "0", 30, {"t": 1}, {"t": 1}), "3.40.1")
+
+
+def texts(value: Any) -> list[str]:
+    """Every text that people may get to see of what was decoded."""
+    if isinstance(value, Failure):
+        return [str(value)]
+    return [item for item in vars(value).values() if isinstance(item, str)] + [*getattr(value, "problems", ())]
+
+
+def believe(line: bytes) -> Event | Failure | None:
+    """What decode makes of a line: one of the four answers that it may give, and nothing else."""
+    try:
+        answer = protocol.decode(line)
+    except WorkerLost as lost:
+        answer = lost
+    assert answer is None or isinstance(answer, Source | Phase | Progress | Outcome | Failure)
+    if answer is not None:
+        assert all(text.isprintable() for text in texts(answer)), answer
+        assert all(len(text) < 1000 for text in texts(answer)), answer
+    return answer
+
+
+def lines_of(values: dict[str, Any]) -> bytes:
+    return json.dumps(values).encode()
+
+
+@given(st.binary(max_size=400))
+def test_any_bytes_are_noise_or_an_event_or_the_end(line: bytes) -> None:
+    believe(line)
+
+
+@given(JSON)
+def test_any_json_is_noise_or_an_event_or_the_end(value: Any) -> None:
+    answer = believe(json.dumps(value).encode())
+    assert (answer is None) == (not isinstance(value, dict))
+
+
+@given(EVENTS, st.data())
+def test_an_event_with_an_odd_field_is_an_event_or_the_end(event: Event, data: st.DataObject) -> None:
+    """Row 36."""
+    value = json.loads(protocol.encode(event))
+    name = data.draw(st.sampled_from(sorted(value)))
+    value[name] = data.draw(ODD)
+    believe(lines_of(value))
+
+
+@given(OUTCOMES, st.data())
+def test_an_odd_census_is_an_event_or_the_end(outcome: Outcome, data: st.DataObject) -> None:
+    """Row 36. What is let in can be multiplied and printed, as the parent does."""
+    value = json.loads(protocol.encode(outcome))
+    name = data.draw(st.sampled_from(sorted(value["census"])))
+    value["census"][name] = data.draw(ODD | st.dictionaries(st.text(), ODD, max_size=2))
+    answer = believe(lines_of(value))
+    if isinstance(answer, Outcome):
+        str(answer.census.page_count * answer.census.page_size)
+        float(answer.census.total_rows)
+
+
+@given(EVENTS)
+def test_what_is_encoded_is_decoded_as_the_same(event: Event) -> None:
+    line = protocol.encode(event)
+    assert line.endswith(b"\n")
+    assert line.count(b"\n") == 1
+    assert protocol.decode(line) == event
+
+
+@given(st.sampled_from(sorted(WORKER_ERRORS)), PLAIN)
+def test_a_failure_arrives_as_the_same_error(name: str, reason: str) -> None:
+    arrived = protocol.decode(protocol.encode(WORKER_ERRORS[name](reason)))
+    assert type(arrived) is WORKER_ERRORS[name]
+    assert str(arrived) == reason
+
+
+@given(st.text(max_size=2000))
+def test_no_control_character_survives_in_a_reason(reason: str) -> None:
+    arrived = believe(lines_of({"event": "failed", "error": "TryLater", "reason": reason}))
+    assert isinstance(arrived, TryLater)
+    assert len(str(arrived)) <= 500
+
+
+@given(st.lists(st.text(max_size=600), max_size=150), st.text(max_size=600))
+def test_no_control_character_survives_in_an_outcome(problems: list[str], version: str) -> None:
+    value = json.loads(protocol.encode(GOOD)) | {"problems": problems, "sqlite_version": version}
+    arrived = believe(lines_of(value))
+    assert isinstance(arrived, Outcome)
+    assert len(arrived.problems) <= 100
+
+
+@pytest.mark.parametrize("name", ["WorkerLost", "UsageError", "LockHeld", "SystemExit", "", None, 3, ["TryLater"]])
+def test_a_worker_chooses_no_error_but_its_own(name: Any) -> None:
+    """Row 36. Exit codes 2 and 75 are not a worker's to give."""
+    assert type(protocol.decode(lines_of({"event": "failed", "error": name, "reason": "so"}))) is Failure
+
+
+@pytest.mark.parametrize("without", sorted(asdict(GOOD)))
+def test_an_event_without_a_field_is_the_end(without: str) -> None:
+    value = json.loads(protocol.encode(GOOD))
+    del value[without]
+    with pytest.raises(WorkerLost):
+        protocol.decode(lines_of(value))
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        {},
+        {"event": "nothing"},
+        {"event": "failed"},
+        {"event": "failed", "reason": 3},
+        {"event": ["source"], "bytes": 1, "wal_bytes": 1},
+        {"event": "source", "bytes": 1, "wal_bytes": 1, "more": 1},
+        {"event": "source", "bytes": True, "wal_bytes": 1},
+        {"event": "source", "bytes": 1.0, "wal_bytes": 1},
+        {"event": "source", "bytes": -1, "wal_bytes": 1},
+        {"event": "source", "bytes": 1 << 62, "wal_bytes": 1},
+        {"event": "source", "bytes": 10**4000, "wal_bytes": 1},
+        {"event": "phase", "phase": "[/no markup of a terminal's]", "total": 1},
+        {"event": "phase", "phase": 1, "total": 1},
+        json.loads(protocol.encode(GOOD)) | {"method": "sharded"},
+        json.loads(protocol.encode(GOOD)) | {"copy_seconds": float("nan")},
+        json.loads(protocol.encode(GOOD)) | {"copy_seconds": float("inf")},
+        json.loads(protocol.encode(GOOD)) | {"problems": "one"},
+        json.loads(protocol.encode(GOOD)) | {"problems": [1]},
+        json.loads(protocol.encode(replace(GOOD, census=replace(GOOD.census, page_count=10**4000)))),
+        json.loads(protocol.encode(replace(GOOD, census=replace(GOOD.census, ends={"t": 10**4000})))),
+    ],
+    ids=lambda value: str(value)[:60],
+)
+def test_an_object_that_is_no_event_is_the_end(value: dict[str, Any]) -> None:
+    """Row 36."""
+    with pytest.raises(WorkerLost):
+        protocol.decode(lines_of(value))
+
+
+@pytest.mark.parametrize(
+    "line", [b"", b"Traceback (most recent call last):", b"[" * 100_000, b"9" * 100_000, b"3", b"null", b"\xff\xfe{"]
+)
+def test_what_a_dying_python_prints_is_noise(line: bytes) -> None:
+    assert protocol.decode(line) is None
+
+
+@given(st.text(max_size=40), st.integers(0, 1 << 31), st.lists(st.integers(0, 1 << 31)))
+def test_a_request_arrives_as_it_was_made(home: str, uid: int, groups: list[int]) -> None:
+    request = Request("copy", home, uid, uid, tuple(groups), True, 3, 4, 5, "online", 900.0, 1 << 30, True)
+    assert Request.from_text(request.to_text()) == request
+
+
+def test_a_refusal_is_told_apart_from_a_failure() -> None:
+    assert type(protocol.decode(protocol.encode(SourceRefused("a symlink")))) is SourceRefused

@@ -1,0 +1,221 @@
+"""What people see: lines, priorities for the journal alone, bars on a terminal, and nothing that a terminal would obey."""
+
+from __future__ import annotations
+
+import os
+import pty
+import re
+import subprocess
+import sys
+import termios
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from conftest import ROOT, Land, needs_root
+from made import NOON, made
+
+from demo.users import User
+from t3_backup import report
+from t3_backup.backup import Result
+from t3_backup.verify import Check
+
+HOSTILE = "a\x1b[31mb\x1b]0;title\x07c\rd\ne\x9bf\u202eg\ud800h"
+SHOWN = "a?[31mb?]0;title?c?d?e?f?g?h"
+
+
+def says(code: str, stdout: Path, environ: dict[str, str]) -> str:
+    """What a process whose standard output is that file writes there."""
+    with stdout.open("w") as file:
+        base = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), "LANG": "C.UTF-8"}
+        program = "import sys; from t3_backup import report; out = report.reporter(sys.stdout); "
+        subprocess.run([sys.executable, "-c", program + code], stdout=file, env=base | environ, check=True, timeout=30)
+    return stdout.read_text(encoding="utf-8")
+
+
+def on_terminal(command: list[str], env: dict[str, str]) -> tuple[int, str]:
+    """Exit code and everything that came, of a command whose terminal is a new one."""
+    master, slave = pty.openpty()
+    termios.tcsetwinsize(slave, (40, 200))
+    process = subprocess.Popen(command, stdin=slave, stdout=slave, stderr=slave, env=env, cwd=ROOT, start_new_session=True)
+    os.close(slave)
+    output = b""
+    try:
+        while data := os.read(master, 65536):
+            output += data
+    except OSError:  # EIO: the last one has closed it
+        pass
+    finally:
+        os.close(master)
+    return process.wait(30), output.decode("utf-8")
+
+
+def test_lines_for_the_journal_carry_their_priority(tmp_path: Path) -> None:
+    file = tmp_path / "out"
+    file.touch()
+    status = file.stat()
+    code = "out.line(6, 'well'); out.warn('look'); out.line(3, 'bad')"
+    assert says(code, file, {"JOURNAL_STREAM": f"{status.st_dev}:{status.st_ino}"}) == "<6>well\n<4>WARN: look\n<3>bad\n"
+
+
+@pytest.mark.parametrize("stream", [None, "", ":", "1:1", "nonsense", "8:99999999"])
+def test_lines_for_anybody_else_carry_none(stream: str | None, tmp_path: Path) -> None:
+    """JOURNAL_STREAM is inherited by what a service redirects elsewhere."""
+    environ = {} if stream is None else {"JOURNAL_STREAM": stream}
+    assert says("out.line(6, 'well'); out.warn('look')", tmp_path / "out", environ) == "well\nWARN: look\n"
+
+
+def test_what_ends_a_whole_run_is_an_error_to_the_journal_and_one_line_to_anybody(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "t3_backup", "list", "--dest", "/none/a\x1b[31m\nb"]
+    file = tmp_path / "err"
+    for journal, prefix in ((True, "<3>"), (False, "")):
+        with file.open("w") as stream:
+            status = os.fstat(stream.fileno())
+            environ = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), "LANG": "C.UTF-8"}
+            environ |= {"JOURNAL_STREAM": f"{status.st_dev}:{status.st_ino}"} if journal else {}
+            done = subprocess.run(command, stderr=stream, env=environ, check=False, timeout=30)
+        assert done.returncode == 1
+        assert file.read_text().startswith(f"{prefix}t3-backup-state: no store at /none/a?[31m?b; ")
+        assert file.read_text().count("\n") == 1
+
+
+def test_a_line_stays_one_line_and_a_terminal_obeys_nothing_in_it(tmp_path: Path) -> None:
+    assert says(f"out.line(6, {HOSTILE!r})", tmp_path / "out", {}) == SHOWN + "\n"
+    code, shown = on_terminal(
+        [
+            sys.executable,
+            "-c",
+            f"import sys; from t3_backup import report\nwith report.reporter(sys.stdout) as out: out.line(6, {HOSTILE!r})",
+        ],
+        {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), "LANG": "C.UTF-8", "TERM": "xterm"},
+    )
+    assert code == 0, shown
+    assert SHOWN in shown
+    assert "\x1b[31m" not in shown
+    assert "\x07" not in shown
+
+
+def test_markup_in_a_line_is_shown_as_it_is() -> None:
+    text = "[bold]not bold[/bold] [/] :smile: /home/[x]"
+    code, shown = on_terminal(
+        [
+            sys.executable,
+            "-c",
+            f"import sys; from t3_backup import report\nwith report.reporter(sys.stdout) as out: out.line(6, {text!r})",
+        ],
+        {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), "LANG": "C.UTF-8", "TERM": "xterm"},
+    )
+    assert code == 0, shown
+    assert text in shown
+
+
+def result(**snapshot: object) -> Result:
+    entry = made(**snapshot).as_json() | {"path": "/store/alice/x.sqlite"}
+    return Result("alice", "backed_up", snapshots=(entry,), pruned=("state-old",), warnings=("the clock",))
+
+
+def test_a_good_account_is_told_in_one_line_and_its_warnings_after() -> None:
+    assert report.describe(result()) == [
+        (report.INFO, "backed up alice -> /store/alice/x.sqlite (409600 bytes, 0.8 s, online, verified)"),
+        (report.INFO, "pruned alice: state-old"),
+        (report.WARNING, "WARN: the clock"),
+    ]
+
+
+@pytest.mark.parametrize("verdict", ["suspect", "damaged"])
+def test_a_bad_one_is_an_alarm_that_says_why_and_what_to_do(verdict: str) -> None:
+    [(priority, line), *_] = report.describe(result(verdict=verdict, reasons=("one", "two")))
+    assert priority == report.ERROR
+    assert line.startswith("WARN: backed up alice -> ")
+    assert f"{verdict}): one; two; nothing is pruned until: t3-backup-state accept alice" in line
+
+
+def test_what_was_not_backed_up_is_told_with_its_reason() -> None:
+    assert report.describe(Result("bob", "failed", "no room")) == [(report.ERROR, "WARN: backup FAILED for bob (no room)")]
+    assert report.describe(Result("bob", "skipped", "no state.sqlite")) == [(report.INFO, "skip bob (no state.sqlite)")]
+    assert report.describe(Result("bob", "planned", "x")) == [(report.INFO, "would back up bob: x")]
+
+
+def test_only_a_failed_or_a_bad_one_alarms() -> None:
+    assert not result().alarms
+    assert result(verdict="suspect").alarms
+    assert result(verdict="damaged").alarms
+    assert Result("bob", "failed").alarms
+    assert not Result("bob", "skipped").alarms
+
+
+def test_a_check_says_whether_it_proved_and_evidence_is_no_failure() -> None:
+    assert report.check_line(Check(made(), ()))[1].startswith("verified alice state-20261124T120000Z (")
+    assert report.check_line(Check(made(verdict="damaged"), ()))[1].startswith("unchanged alice ")
+    priority, line = report.check_line(Check(made(), ("SHA-256 x, y was sealed",)))
+    assert priority == report.ERROR
+    assert "does NOT verify: SHA-256 x, y was sealed" in line
+
+
+def test_the_table_has_a_row_a_snapshot_and_columns_in_line() -> None:
+    shelf = [
+        made(3, NOON, "prebump-0.0.25", bytes=1 << 40, page_count=1 << 28),
+        made(2, NOON - timedelta(hours=5), verdict="suspect"),
+        made(1, NOON - timedelta(days=40), verdict="damaged", accepted_at="2026-11-01T00:00:00Z", t3_level=None, method="vacuum"),
+    ]
+    head, titles, *rows = report.list_lines("alice", [one.as_json() for one in shelf], ["state-x.sqlite"], NOON)
+    assert head.startswith("alice: 3 snapshots, ")
+    assert [row.split()[-1] for row in rows[:3]] == [one.name for one in shelf]
+    column = titles.index("NAME")
+    assert all(row[column:] == one.name for row, one in zip(rows, shelf, strict=False))
+    assert [row[: len("  2026-11-24 12:00:00")] for row in rows[:3]] == [
+        "  2026-11-24 12:00:00",
+        "  2026-11-24 07:00:00",
+        "  2026-10-15 12:00:00",
+    ]
+    ages = [row.split()[2] for row in rows[:3]]
+    assert ages == ["0s", "5h", "40d"]
+    assert "prebump-0.0.25" in rows[0]
+    assert "damaged (accepted)" in rows[2]
+    assert rows[3:] == ["  not counted, since it has no sound manifest: state-x.sqlite"]
+
+
+def test_an_empty_shelf_has_a_heading_alone_and_a_future_snapshot_no_negative_age() -> None:
+    assert report.list_lines("alice", [], [], NOON) == [report.list_lines("alice", [], [], NOON)[0]]
+    [*_, row] = report.list_lines("alice", [made(1, NOON + timedelta(days=9)).as_json()], [], NOON)
+    assert " 0s " in row
+
+
+@pytest.fixture
+def rita(make_user, land: Land, small: Path) -> User:
+    user = make_user("u-report", small)
+    land.write_map(user)
+    return user
+
+
+ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
+
+
+@needs_root
+def test_on_a_terminal_a_bar_shows_each_phase_and_the_lines_stay(land: Land, rita: User) -> None:
+    code, shown = on_terminal(land.command("run"), land.env(TERM="xterm-256color"))
+    text = ESCAPES.sub("", shown)
+    assert code == 0, text
+    assert re.search(rf"{rita.name} copy +.*[\d.]+/[\d.]+ MiB", text), text
+    assert f"{rita.name} prove" in text, text
+    [snapshot] = land.snapshots(rita)
+    assert f"backed up {rita.name} -> {snapshot} (" in text
+    assert "done (1 accounts, 0 not well)" in text
+    assert "\x1b[?25h" in shown[shown.rindex("\x1b[?25l") :], "the cursor is shown again"
+
+
+@needs_root
+@pytest.mark.parametrize("how", ["no rich", "a dumb terminal"])
+def test_without_rich_or_on_a_dumb_terminal_there_are_plain_lines(how: str, land: Land, rita: User) -> None:
+    command, terminal = land.command("run"), "dumb"
+    if how == "no rich":
+        # What the import system does for a package that isn't there.
+        hide = "import sys; sys.modules['rich'] = None; from t3_backup.cli import main; sys.exit(main(['run']))"
+        command, terminal = [sys.executable, "-c", hide], "xterm-256color"
+    code, shown = on_terminal(command, land.env(TERM=terminal))
+    assert code == 0, shown
+    assert "\x1b" not in shown
+    [snapshot] = land.snapshots(rita)
+    [first, last] = shown.splitlines()
+    assert first.startswith(f"backed up {rita.name} -> {snapshot} (")
+    assert last == "done (1 accounts, 0 not well)"

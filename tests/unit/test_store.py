@@ -1,0 +1,338 @@
+"""The store: who may have one, what counts in it, and the order of steps that makes a snapshot durable."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import stat
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from made import NOON, made
+
+from t3_backup import copier
+from t3_backup.errors import StoreError
+from t3_backup.manifest import Manifest
+from t3_backup.store import Shelf, Store
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    with Store.open(tmp_path / "store", create=True) as opened:
+        yield opened
+
+
+@pytest.fixture
+def shelf(store: Store) -> Iterator[Shelf]:
+    opened = store.shelf("alice", create=True)
+    assert opened is not None
+    with opened:
+        yield opened
+
+
+def publish(shelf: Shelf, sequence: int = 1, data: bytes = b"data", **changes: object) -> Manifest:
+    """A snapshot of a few bytes; the `sequence`th hour of the day."""
+    snapshot = made(sequence, NOON + timedelta(hours=sequence), **changes)
+    with shelf.begin() as blank:
+        os.write(blank.writer, data)
+        content = blank.settle()
+        snapshot = replace(snapshot, bytes=content.bytes, sha256=content.sha256)
+        shelf.publish(blank, snapshot)
+    return snapshot
+
+
+def names(shelf: Shelf) -> set[str]:
+    return set(os.listdir(shelf.fd))
+
+
+# ---- the order of steps -----------------------------------------------------------------------------------------------
+
+
+def trace(tmp_path: Path, body: str) -> list[str]:
+    """The system calls that `body` makes on a shelf with one snapshot (`old`), in words, in their order."""
+    if shutil.which("strace") is None:
+        pytest.skip("the order of system calls is seen by strace")
+    script = tmp_path / "script.py"
+    script.write_text(
+        f"""
+import os, sys
+sys.path[:0] = [{str(ROOT)!r}, {str(ROOT / "tests")!r}]
+from dataclasses import replace
+from pathlib import Path
+from datetime import timedelta
+from made import NOON, made
+from t3_backup.store import Store
+with Store.open(Path({str(tmp_path / "store")!r})) as store, store.shelf("alice") as shelf:
+    [old] = shelf.snapshots()
+    new = made(2, NOON + timedelta(hours=2))
+    os.write(1, b"begin")
+{"".join(f"    {line}{os.linesep}" for line in body.strip().splitlines())}
+"""
+    )
+    log = tmp_path / "log"
+    calls = "trace=write,fsync,fdatasync,sync_file_range,linkat,unlinkat,rename,renameat,renameat2,fcntl"
+    line = ["strace", "-y", "-qq", "-o", str(log), "-e", calls, sys.executable, str(script)]
+    done = subprocess.run(line, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    found = []
+    _, _, rest = log.read_text().partition('"begin"')
+    for text in rest.splitlines()[1:]:
+        call = text.split("(")[0]
+        name = re.search(r'"(state-[^"]*|\.partial-[^"]*)"(?:, (?:0|AT_SYMLINK_FOLLOW))?\)', text)
+        if call == "fsync":
+            found.append("sync folder" if re.match(r"fsync\(\d+<[^>]*/alice>", text) else "sync file")
+        elif call == "fcntl" and "F_SETLEASE" in text:
+            found.append("lease")
+        elif call == "write":
+            found.append("write")
+        elif name is not None:
+            kind = {".json": "manifest", ".sqlite": "data"}.get(Path(name[1]).suffix, "partial")
+            found.append(f"{'name' if call == 'linkat' else 'unlink' if call == 'unlinkat' else 'rename to'} {kind}")
+    return found
+
+
+def test_a_snapshot_is_sealed_then_its_manifest_is_named_and_its_data_last(shelf: Shelf, tmp_path: Path) -> None:
+    """Rows 27 and 28: every name is on the disk before the next one that relies on it is given."""
+    publish(shelf)
+    steps = trace(
+        tmp_path,
+        """
+with shelf.begin() as blank:
+    os.write(blank.writer, b"data")
+    blank.settle()
+    shelf.publish(blank, new)
+""",
+    )
+    assert steps == [
+        *("write", "lease", "sync file"),
+        *("write", "sync file", "name manifest", "sync folder"),
+        *("name data", "sync folder"),
+    ]
+
+
+def test_removal_takes_the_data_first_and_the_manifest_once_that_is_on_the_disk(shelf: Shelf, tmp_path: Path) -> None:
+    """Rows 27 and 28: data without a manifest would stay for ever."""
+    publish(shelf)
+    assert trace(tmp_path, "shelf.remove(old)") == ["unlink data", "sync folder", "unlink manifest"]
+
+
+def test_a_manifest_is_replaced_by_one_rename_of_a_synced_file(shelf: Shelf, tmp_path: Path) -> None:
+    """Row 27: there is no moment without a whole manifest."""
+    publish(shelf)
+    steps = trace(tmp_path, "shelf.replace_manifest(replace(old, verdict='suspect'))")
+    assert steps == ["write", "sync file", "name partial", "rename to manifest", "sync folder"]
+
+
+# ---- publishing -------------------------------------------------------------------------------------------------------
+
+
+def test_what_is_published_is_read_back_newest_first(shelf: Shelf) -> None:
+    first, second = publish(shelf, 1, b"one"), publish(shelf, 2, b"two")
+    assert shelf.snapshots() == [second, first]
+    assert shelf.data_path(first).read_bytes() == b"one"
+    assert shelf.strays() == []
+    assert names(shelf) == {f"{s.name}{ending}" for s in (first, second) for ending in (".json", ".sqlite")}
+    assert shelf.taken_names() == {first.name, second.name}
+
+
+def test_what_is_published_is_for_its_owners_eyes_alone(shelf: Shelf) -> None:
+    publish(shelf)
+    assert {stat.S_IMODE((shelf.path / name).stat().st_mode) for name in names(shelf)} == {0o400}
+
+
+def test_order_is_by_sequence_whatever_the_clock_said(shelf: Shelf) -> None:
+    """Row 15."""
+    late = publish(shelf, 1)
+    early = made(2, NOON - timedelta(days=3000))
+    with shelf.begin() as blank:
+        blank.settle()
+        shelf.publish(blank, early)
+    assert [snapshot.name for snapshot in shelf.snapshots()] == [early.name, late.name]
+
+
+def test_a_whole_snapshot_of_that_name_is_not_written_over(shelf: Shelf) -> None:
+    """Row 27: its manifest is what is met first."""
+    older = publish(shelf, 1, b"older")
+    with pytest.raises(FileExistsError):
+        publish(shelf, 1, b"newer")
+    assert shelf.snapshots() == [older]
+    assert shelf.data_path(older).read_bytes() == b"older"
+    assert len(names(shelf)) == 2
+
+
+def test_data_of_that_name_is_not_written_over_and_gets_no_manifest(shelf: Shelf) -> None:
+    """Row 27: the manifest that was named for nothing goes again."""
+    path = shelf.data_path(made(1, NOON + timedelta(hours=1)))
+    path.write_bytes(b"older")
+    with pytest.raises(FileExistsError):
+        publish(shelf, 1, b"newer")
+    assert names(shelf) == {path.name}
+    assert path.read_bytes() == b"older"
+
+
+def test_a_replaced_manifest_is_the_new_one_and_the_data_stays(shelf: Shelf) -> None:
+    old = publish(shelf, 1, b"one", verdict="suspect", reasons=("few rows",))
+    new = replace(old, accepted_at="2026-11-24T12:00:00Z", verdict="verified")
+    shelf.replace_manifest(new)
+    assert shelf.snapshots() == [new]
+    assert shelf.data_path(new).read_bytes() == b"one"
+    assert len(names(shelf)) == 2
+
+
+def test_a_replacement_that_fails_leaves_the_old_manifest(shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Row 29: its bytes can't be synced."""
+    old = publish(shelf)
+
+    def fail(*_: object) -> None:
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(copier, "sync_file", fail)
+    with pytest.raises(OSError, match="Input/output"):
+        shelf.replace_manifest(replace(old, verdict="suspect"))
+    assert shelf.snapshots() == [old]
+    assert len(names(shelf)) == 2
+
+
+def test_removing_one_leaves_the_others(shelf: Shelf) -> None:
+    first, second = publish(shelf, 1), publish(shelf, 2)
+    shelf.remove(first)
+    assert shelf.snapshots() == [second]
+    assert len(names(shelf)) == 2
+
+
+# ---- what doesn't count -----------------------------------------------------------------------------------------------
+
+STRAYS = {
+    "state-20261101T000000Z.sqlite": b"data without a manifest",
+    "state-20261101-000000.sqlite": b"of the shell script of earlier days",
+    "state-prebump-20261102-000000.sqlite": b"with its label",
+}
+
+
+@pytest.mark.parametrize("broken", [b"", b"{", b"[]", b'{"format": 2}', b"\xff\xfe", None])
+def test_strays_are_listed_and_never_removed(shelf: Shelf, broken: bytes | None) -> None:
+    """Row 24: data without a manifest, of earlier days, or with a manifest that says nothing or something else."""
+    good = publish(shelf)
+    files = dict(STRAYS)
+    files["state-20261103T000000Z.sqlite"] = b"with a broken manifest"
+    files["state-20261103T000000Z.json"] = made(1, NOON).to_text().encode() if broken is None else broken
+    for name, data in files.items():
+        (shelf.path / name).write_bytes(data)
+    assert shelf.snapshots() == [good]
+    assert shelf.strays() == sorted(name for name in files if name.endswith(".sqlite"))
+    shelf.clear()
+    assert {name: (shelf.path / name).read_bytes() for name in files} == files
+    assert shelf.snapshots() == [good]
+
+
+def test_a_manifest_that_is_a_symlink_is_not_followed(shelf: Shelf, tmp_path: Path) -> None:
+    """Row 18."""
+    snapshot = publish(shelf)
+    manifest = shelf.path / f"{snapshot.name}.json"
+    manifest.rename(tmp_path / "elsewhere")
+    manifest.symlink_to(tmp_path / "elsewhere")
+    assert shelf.snapshots() == []
+    assert shelf.strays() == [f"{snapshot.name}.sqlite"]
+
+
+def test_clearing_takes_partial_files_and_manifests_without_data_and_nothing_else(shelf: Shelf) -> None:
+    """Row 27: what an interrupted run can leave, and what it can't."""
+    good = publish(shelf)
+    kept = {"notes.json", "state-nonsense.json", "readme", ".hidden", "state-20261101T000000Z.sqlite", "partial-1"}
+    left = {".partial-0123456789abcdef", "state-20261104T000000Z.json", "state-20261104T000000Z.2-label.json"}
+    for name in kept | left:
+        (shelf.path / name).touch()
+    shelf.clear()
+    assert names(shelf) == kept | {f"{good.name}.json", f"{good.name}.sqlite"}
+
+
+# ---- whose it is ------------------------------------------------------------------------------------------------------
+
+
+def test_a_new_store_and_a_new_shelf_are_private(store: Store, shelf: Shelf) -> None:
+    assert [stat.S_IMODE(path.stat().st_mode) for path in (store.path, shelf.path)] == [0o700, 0o700]
+    assert store.users() == ["alice"]
+
+
+def test_an_empty_folder_is_made_private(tmp_path: Path) -> None:
+    (tmp_path / "store").mkdir(mode=0o755)
+    with Store.open(tmp_path / "store", create=True):
+        assert stat.S_IMODE((tmp_path / "store").stat().st_mode) == 0o700
+
+
+@pytest.mark.parametrize("mode", [0o755, 0o710, 0o701])
+def test_a_folder_with_something_in_it_is_refused_and_left_as_it_is(tmp_path: Path, mode: int) -> None:
+    (tmp_path / "store").mkdir()
+    (tmp_path / "store" / "something").touch()
+    (tmp_path / "store").chmod(mode)
+    with pytest.raises(StoreError, match="chmod 0700"):
+        Store.open(tmp_path / "store", create=True)
+    assert stat.S_IMODE((tmp_path / "store").stat().st_mode) == mode
+
+
+def test_an_open_shelf_is_refused(store: Store) -> None:
+    (store.path / "alice").mkdir(mode=0o755)
+    with pytest.raises(StoreError, match="open to others"):
+        store.shelf("alice", create=True)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="gives folders away")
+def test_somebody_elses_store_or_shelf_is_refused(store: Store) -> None:
+    (store.path / "alice").mkdir(mode=0o700)
+    os.chown(store.path / "alice", 65534, 65534)
+    with pytest.raises(StoreError, match="belongs to uid 65534"):
+        store.shelf("alice")
+    os.chown(store.path, 65534, 65534)
+    with pytest.raises(StoreError, match="belongs to uid 65534"):
+        Store.open(store.path, create=True)
+
+
+def test_a_symlink_is_no_store_and_no_shelf(store: Store, tmp_path: Path) -> None:
+    """Row 18."""
+    (tmp_path / "link").symlink_to(store.path)
+    with pytest.raises(StoreError, match="symlink"):
+        Store.open(tmp_path / "link", create=True)
+    (tmp_path / "elsewhere").mkdir(mode=0o700)
+    (store.path / "alice").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(StoreError, match="symlink"):
+        store.shelf("alice", create=True)
+    assert store.users() == []
+
+
+def test_a_missing_store_is_not_made_unasked(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match="no store at"):
+        Store.open(tmp_path / "store")
+    assert not (tmp_path / "store").exists()
+
+
+@pytest.mark.parametrize("user", ["..", ".", "", "a/b", "../alice", ".hidden"])
+def test_a_name_that_is_no_user_has_no_shelf(store: Store, user: str) -> None:
+    """Row 18."""
+    assert store.shelf(user, create=True) is None
+    assert os.listdir(store.fd) == []
+
+
+def test_nobody_has_a_shelf_unasked(store: Store) -> None:
+    assert store.shelf("alice") is None
+    assert store.users() == []
+
+
+def test_no_descriptor_is_left_open(tmp_path: Path) -> None:
+    before = len(os.listdir("/proc/self/fd"))
+    with Store.open(tmp_path / "store", create=True) as store:
+        shelf = store.shelf("alice", create=True)
+        assert shelf is not None
+        with shelf:
+            shelf.remove(publish(shelf))
+    (tmp_path / "store" / "bob").mkdir(mode=0o755)
+    with Store.open(tmp_path / "store") as store, pytest.raises(StoreError):
+        store.shelf("bob")
+    assert len(os.listdir("/proc/self/fd")) == before

@@ -1,0 +1,97 @@
+"""What a proven copy is worth. Row 12 and Row 34: damage, and a loss that no check of SQLite's sees."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from made import CENSUS, made
+
+from t3_backup.manifest import Manifest
+from t3_backup.verdict import Verdict, judge
+
+GOOD = Verdict("verified")
+BEFORE = made()  # 1000 rows, 100 pages, level 30
+
+
+def verdict(
+    previous: Manifest | None = BEFORE, method: str = "online", rows: int = 1000, pages: int = 100, level: int | None = 30
+) -> Verdict:
+    census = replace(CENSUS, rows={"events": rows}, page_count=pages, t3_level=level)
+    return judge((), census, method, previous)
+
+
+def test_the_first_sound_copy_is_verified() -> None:
+    assert verdict(previous=None) == GOOD
+
+
+def test_one_that_grew_or_stayed_is_verified() -> None:
+    assert verdict() == GOOD
+    assert verdict(rows=5000, pages=900, level=31) == GOOD
+
+
+def test_whatever_a_check_finds_makes_it_damaged_and_is_the_reason() -> None:
+    """Row 12."""
+    found = ("row 3 missing from index x", "foreign_key_check: rows without a parent in y")
+    for previous in (None, BEFORE):
+        assert judge(found, CENSUS, "online", previous) == Verdict("damaged", found)
+
+
+def test_damage_outweighs_loss() -> None:
+    """Row 12."""
+    assert judge(("broken",), replace(CENSUS, rows={}), "online", BEFORE).verdict == "damaged"
+
+
+@pytest.mark.parametrize(
+    ("rows", "expected"), [(0, "suspect"), (1, "suspect"), (499, "suspect"), (500, "verified"), (999, "verified")]
+)
+def test_more_than_half_of_the_rows_gone_is_suspect(rows: int, expected: str) -> None:
+    """Row 34."""
+    found = verdict(rows=rows)
+    assert found.verdict == expected
+    assert found.reasons == ((f"{rows} rows, 1000 in {BEFORE.name}",) if expected == "suspect" else ())
+
+
+@pytest.mark.parametrize(("pages", "expected"), [(1, "suspect"), (49, "suspect"), (50, "verified"), (99, "verified")])
+def test_more_than_half_of_the_pages_gone_is_suspect(pages: int, expected: str) -> None:
+    """Row 34."""
+    found = verdict(pages=pages)
+    assert found.verdict == expected
+    assert found.reasons == ((f"{pages} pages, 100 in {BEFORE.name}",) if expected == "suspect" else ())
+
+
+def test_pages_of_another_size_are_compared_by_their_bytes() -> None:
+    census = replace(CENSUS, page_size=65536, page_count=7)
+    assert judge((), census, "online", BEFORE) == GOOD
+
+
+def test_a_vacuum_may_have_fewer_pages_than_an_online_copy_but_not_fewer_rows() -> None:
+    assert verdict(method="vacuum", pages=10) == GOOD
+    assert verdict(method="vacuum", rows=10).verdict == "suspect"
+    assert verdict(previous=made(method="vacuum"), method="vacuum", pages=10).verdict == "suspect"
+
+
+@pytest.mark.parametrize(("level", "expected"), [(29, "suspect"), (0, "suspect"), (30, "verified"), (31, "verified")])
+def test_a_migration_level_that_fell_is_suspect(level: int, expected: str) -> None:
+    """Row 34."""
+    assert verdict(level=level).verdict == expected
+
+
+@pytest.mark.parametrize("previous", [None, BEFORE, made(census=replace(CENSUS, t3_level=None))])
+def test_what_is_no_t3_database_is_never_verified(previous: Manifest | None) -> None:
+    """Row 24."""
+    found = verdict(previous=previous, level=None)
+    assert found.verdict == "suspect"
+    assert found.reasons == ("no T3 migration level in it",)
+
+
+def test_every_reason_is_told() -> None:
+    found = verdict(rows=1, pages=1, level=1)
+    assert [reason.split(",")[0] for reason in found.reasons] == ["1 rows", "1 pages", "T3 level 1"]
+
+
+def test_tables_that_could_not_be_counted_count_nothing() -> None:
+    census = replace(CENSUS, rows={"events": -1, "others": 600})
+    assert census.total_rows == 600
+    assert judge((), census, "online", BEFORE) == GOOD
+    assert judge((), replace(CENSUS, rows={"events": -1}), "online", BEFORE).verdict == "suspect"
