@@ -16,17 +16,16 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any
 
-import t3_backup
 from t3_backup import manifest as manifests
-from t3_backup import owner, retention, verdict
+from t3_backup import owner, retention
 from t3_backup.accounts import Account
-from t3_backup.blank import Blank, Content, header_bytes
-from t3_backup.errors import Failure, SourceAbsent, WorkerLost
+from t3_backup.errors import Failure, SourceAbsent
 from t3_backup.manifest import Manifest
-from t3_backup.owner import Limits
-from t3_backup.protocol import Event, Outcome
+from t3_backup.protocol import Event
 from t3_backup.settings import Settings
 from t3_backup.store import Shelf, Store
+from t3_backup.taking import Order, take
+from t3_backup.watch import Limits
 
 OUTCOMES = ("backed_up", "skipped", "failed", "planned")
 
@@ -101,10 +100,9 @@ def plan(
 
     def look(account: Account) -> Result:
         try:
-            source, _ = owner.work(account, "look", _limits(settings, free_bytes), stopping=stopping, listen=lambda _: None)
+            source = owner.look(account, _limits(settings, free_bytes), stopping)
         except SourceAbsent as absent:
             return Result(account.user, "skipped", str(absent))
-        assert source is not None
         return Result(account.user, "planned", f"{account.source} ({source.bytes} bytes, -wal {source.wal_bytes})")
 
     results = []
@@ -122,6 +120,8 @@ def _result(account: Account, step: Callable[[], Result]) -> Result:
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
         return Result(account.user, "failed", f"{where}{error.strerror or error}")
+    except Exception as error:  # noqa: BLE001 - a mistake of ours must not cost the other accounts their backup
+        return Result(account.user, "failed", f"internal error, please report it: {error!r}")
 
 
 def _back_up(job: Job, account: Account) -> Result:
@@ -130,8 +130,9 @@ def _back_up(job: Job, account: Account) -> Result:
     with shelf:
         shelf.clear()
         before = shelf.snapshots()
+        order = Order(account, job.limits(), job.label, job.now(), job.stopping, partial(job.listen, account.user))
         try:
-            taken = [_take(job, account, shelf, before)]
+            taken = [take(order, shelf, before)]
         except SourceAbsent as absent:
             with contextlib.suppress(OSError):  # not empty: there were snapshots once
                 os.rmdir(account.user, dir_fd=job.store.fd)
@@ -139,7 +140,7 @@ def _back_up(job: Job, account: Account) -> Result:
         warnings = _clock_warnings(before, taken[0])
         if taken[0].verdict == "damaged":
             try:
-                taken.insert(0, _take(job, account, shelf, [*taken, *before], witness=taken[0]))
+                taken.insert(0, take(order, shelf, [*taken, *before], witness=taken[0]))
             except (Failure, OSError) as error:
                 warnings.append(f"{account.user}: VACUUM INTO, tried as a second witness, failed too: {error}")
         pruned: tuple[str, ...] = ()
@@ -159,80 +160,6 @@ def _absent(job: Job, account: Account, absent: SourceAbsent) -> Result:
         if count:
             return Result(account.user, "failed", f"{absent}, but there are {count} snapshots of it: was it deleted?")
     return Result(account.user, "skipped", str(absent))
-
-
-def _take(job: Job, account: Account, shelf: Shelf, before: Sequence[Manifest], witness: Manifest | None = None) -> Manifest:
-    """One sealed snapshot. As a `witness` it is a VACUUM of a damaged source: worth having, never taken for good."""
-
-    def listen(event: Event) -> None:
-        job.listen(account.user, event)
-
-    when = job.now()  # before the pin: what was committed by then is in the snapshot
-    with shelf.begin() as blank:
-        method = "vacuum" if witness else "online"
-        _, outcome = owner.work(
-            account, "copy", job.limits(), file=blank.writer, method=method, stopping=job.stopping, listen=listen
-        )
-        assert outcome is not None
-        content = blank.settle()
-        _must_agree(blank, content, outcome)
-        previous = next((snapshot for snapshot in before if snapshot.verdict == "verified"), None)
-        judged = verdict.judge(outcome.problems, outcome.census, outcome.method, previous)
-        if witness and judged.verdict != "damaged":
-            judged = verdict.Verdict("suspect", (f"rebuilt by VACUUM INTO from the damaged source of {witness.name}",))
-        name = manifests.snapshot_name(when, job.label, shelf.taken_names())
-        sequence = 1 + max((snapshot.sequence for snapshot in before), default=0)
-        snapshot = _manifest(account, name, when, sequence, job.label, content, outcome, judged)
-        shelf.publish(blank, snapshot)
-        return snapshot
-
-
-def _must_agree(blank: Blank, content: Content, outcome: Outcome) -> None:
-    """Root's own part of the proof: the bytes are as many as the header and the census say. Raises WorkerLost."""
-    counted = outcome.census.page_count * outcome.census.page_size
-    if outcome.problems:
-        return
-    if not content.bytes == counted == header_bytes(blank.reader):
-        raise WorkerLost(
-            f"the copy has {content.bytes} bytes, its census counts {counted}, its header {header_bytes(blank.reader)}"
-        )
-
-
-def _manifest(
-    account: Account,
-    name: str,
-    when: datetime,
-    sequence: int,
-    label: str | None,
-    content: Content,
-    outcome: Outcome,
-    judged: verdict.Verdict,
-) -> Manifest:
-    return Manifest(
-        format=manifests.FORMAT,
-        sequence=sequence,
-        user=account.user,
-        name=name,
-        taken_at=manifests.format_time(when),
-        label=label,
-        bytes=content.bytes,
-        sha256=content.sha256,
-        method=outcome.method,
-        verdict=judged.verdict,
-        reasons=judged.reasons,
-        accepted_at=None,
-        t3_level=outcome.census.t3_level,
-        page_size=outcome.census.page_size,
-        page_count=outcome.census.page_count,
-        source_bytes=outcome.source_bytes,
-        wal_growth_bytes=outcome.wal_growth_bytes,
-        restarts=outcome.restarts,
-        copy_seconds=round(outcome.copy_seconds, 3),
-        proof_seconds=round(outcome.proof_seconds, 3),
-        census=outcome.census,
-        sqlite_version=outcome.sqlite_version,
-        tool_version=t3_backup.__version__,
-    )
 
 
 def _prune(shelf: Shelf, keep: int) -> tuple[tuple[str, ...], str]:

@@ -31,7 +31,7 @@ class Census:
     page_count: int
     user_version: int
     application_id: int
-    schema_sha256: str  # over the SQL of every object, in the order of their names; empty: unreadable
+    schema_sha256: str  # over the SQL of every object, in the order of their names
     t3_level: int | None  # the newest migration; None: not a T3 database
     ends: dict[str, int]  # table -> greatest rowid, or the count of rows where there is none; -1: unreadable
     rows: dict[str, int] | None = None  # table -> count of rows; -1: unreadable; None: not counted
@@ -40,11 +40,6 @@ class Census:
     def total_rows(self) -> int:
         """Rows of all tables; 0 where they were not counted."""
         return sum(count for count in (self.rows or {}).values() if count != _UNREADABLE)
-
-    @property
-    def is_readable(self) -> bool:
-        """False where the very schema could not be read."""
-        return self.schema_sha256 != ""
 
     def as_json(self) -> dict[str, Any]:
         """For the manifest and for the pipe."""
@@ -95,10 +90,7 @@ def take(connection: apsw.Connection, *, count_rows: bool) -> Census:
     Without `count_rows` it costs a few pages a table. What damage makes unreadable is said to be so; any other trouble
     raises apsw.Error.
     """
-    schema, without_rowid = "", dict[str, bool]()
-    with contextlib.suppress(apsw.CorruptError):
-        without_rowid = _tables(connection)
-        schema = _schema(connection)
+    without_rowid = _tables(connection)
     tables = sorted(without_rowid)
     ends = {table: _end(connection, table, without_rowid=without_rowid[table]) for table in tables}
     census = Census(
@@ -106,7 +98,7 @@ def take(connection: apsw.Connection, *, count_rows: bool) -> Census:
         page_count=_pragma(connection, "page_count"),
         user_version=_pragma(connection, "user_version"),
         application_id=_pragma(connection, "application_id"),
-        schema_sha256=schema,
+        schema_sha256=_schema(connection),
         t3_level=_level(connection, tables),
         ends=ends,
     )

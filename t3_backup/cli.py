@@ -20,9 +20,9 @@ from t3_backup.accounts import Account
 from t3_backup.choice import choose
 from t3_backup.errors import EXIT_OK, Failure, StoreError, UsageError
 from t3_backup.manifest import LABEL, is_legacy
-from t3_backup.owner import Limits
 from t3_backup.settings import Settings
 from t3_backup.store import Shelf, Store
+from t3_backup.watch import Limits
 
 _LOCK_WAIT_S = 5.0
 

@@ -24,6 +24,7 @@ _REFUSED = (
     *("sendmsg", "sendmmsg", "socket", "socketpair", "connect", "bind", "pidfd_getfd"),
     *("fallocate", "ioctl", "io_uring_setup", "io_uring_enter", "io_uring_register"),
     *("prctl", "ptrace", "process_vm_readv", "process_vm_writev", "perf_event_open", "bpf", "userfaultfd"),
+    *("memfd_create", "shmget", "shmat"),  # memory that no limit of a process counts
     *("unshare", "setns", "mount", "umount2", "pivot_root", "chroot", "keyctl", "add_key", "request_key"),
     *("setuid", "setgid", "setreuid", "setregid", "setresuid", "setresgid", "setgroups", "linkat", "link"),
 )

@@ -1,36 +1,25 @@
-"""Start a worker as the owner of a database, and hold every limit over it.
+"""Let a worker act as the owner of a database: start it, have it watched, and judge what came of it.
 
-The worker may be stopped, hostile or stuck in the kernel; the parent never waits for it without a bound, and never
-for the end of its socket, which a child of it could hold. Past a limit it is killed by pidfd, the new file is
-emptied, and what it held (the pin, the locks) is free again with its death.
+The worker is exec'd with root's rights and gives them up itself once it has imported all it needs. It gets one descriptor
+of the store's, the socket on which it answers, and nothing else.
 """
 
 from __future__ import annotations
 
-import contextlib
 import os
-import select
 import signal
 import socket
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
 
 from t3_backup import protocol
 from t3_backup.accounts import Account
-from t3_backup.errors import Cancelled, Failure, TryLater, WorkerLost
-from t3_backup.protocol import MAX_LINE, Event, Outcome, Phase, Progress, Request, Source
+from t3_backup.errors import Failure, WorkerLost
+from t3_backup.protocol import Copied, Proven, Request, Source
+from t3_backup.watch import Limits, Listener, Watch, supervise
 
-_TICK_MS = 200
-_REAP_SECONDS = 10
-_POLITE_SECONDS = 2
-_NOISE = 2000  # characters of what a dying Python says
-_PIECE_BYTES = 1 << 16
-_LAST_PIECES = 16  # more than a socket holds when its worker dies; what others go on writing into it is of no interest
 _PACKAGE = Path(__file__).resolve().parent.parent
 
 # The worker finds this very package, wherever it is, before it gives up the right to read it. -I keeps the environment, the working
@@ -39,67 +28,39 @@ _BOOT = (
     "import sys; p = sys.argv.pop(1); p in sys.path or sys.path.insert(0, p); from t3_backup.worker import main; sys.exit(main())"
 )
 
-
-@dataclass(frozen=True)
-class Limits:
-    """What one worker may take. Seconds and bytes."""
-
-    seconds: float
-    stall: float
-    wal_budget: int
-    reserve: int  # of the store's file system, and of the source's while its -wal grows
-    free_bytes: Callable[[], int]  # on the store's file system
+_ANSWERS = {"look": Source, "copy": Copied, "prove": Proven}
 
 
-@dataclass
-class Watch:
-    """What the parent knows of a running worker."""
-
-    limits: Limits
-    began: float = field(default_factory=time.monotonic)
-    heard: float = field(default_factory=time.monotonic)
-    source: Source | None = None
-    folder: int = -1  # O_PATH descriptor of the source's folder, for stat alone
-    result: Outcome | Failure | None = None
-    noise: str = ""
-
-    def wal_growth(self) -> int:
-        """Bytes by which the source's -wal has grown since the worker found it."""
-        if self.source is None or self.folder < 0:
-            return 0
-        try:
-            now = os.stat("state.sqlite-wal", dir_fd=self.folder, follow_symlinks=False).st_size
-        except OSError:  # not there, or the folder may not be searched without the right to: then the worker's own look counts
-            return 0
-        return now - self.source.wal_bytes
-
-    def source_free_bytes(self) -> int:
-        """Bytes that are free on the source's file system."""
-        status = os.fstatvfs(self.folder)
-        return status.f_bavail * status.f_frsize
+def look(account: Account, limits: Limits, stopping: threading.Event) -> Source:
+    """Find the account's database and its sizes. Raises as `copy` does."""
+    found = _work(account, "look", limits, -1, stopping=stopping)
+    assert isinstance(found, Source)
+    return found
 
 
-def work(
-    account: Account,
-    mode: str,
-    limits: Limits,
-    *,
-    file: int = -1,
-    method: str = "online",
-    stopping: threading.Event,
-    listen: Callable[[Event], None],
-) -> tuple[Source | None, Outcome | None]:
-    """Let a worker do `mode` for `account` on the open `file`; what it found and what came of it.
+def copy(
+    account: Account, file: int, limits: Limits, stopping: threading.Event, listen: Listener, *, method: str = "online"
+) -> Copied:
+    """Let a worker copy the account's database into the empty `file`, open for writing.
 
-    Raises what the worker reported, TryLater past a limit, WorkerLost where it died, Cancelled once `stopping` is set. A worker
-    killed by SIGBUS (somebody cut the source short under its map) is tried once more without a map.
+    Raises what the worker reported, TryLater past a limit, WorkerLost where it died, Cancelled once `stopping` is set; then
+    the file is empty again. A worker killed by SIGBUS (somebody cut the source short under its map) is tried once more
+    without a map.
     """
     try:
-        return _work(account, mode, limits, file, method, True, stopping, listen)
+        copied = _work(account, "copy", limits, file, method=method, stopping=stopping, listen=listen)
     except _BusError:
-        if mode == "copy":
-            os.ftruncate(file, 0)
-        return _work(account, mode, limits, file, method, False, stopping, listen)
+        os.ftruncate(file, 0)
+        copied = _work(account, "copy", limits, file, method=method, mmap=False, stopping=stopping, listen=listen)
+    assert isinstance(copied, Copied)
+    return copied
+
+
+def prove(account: Account, file: int, limits: Limits, stopping: threading.Event, listen: Listener) -> Proven:
+    """Let a worker prove `file`, open read-only, which nobody writes any more. Raises as `copy` does; changes nothing."""
+    proven = _work(account, "prove", limits, file, stopping=stopping, listen=listen)
+    assert isinstance(proven, Proven)
+    return proven
 
 
 class _BusError(WorkerLost):
@@ -111,11 +72,13 @@ def _work(
     mode: str,
     limits: Limits,
     file: int,
-    method: str,
-    mmap: bool,
+    *,
     stopping: threading.Event,
-    listen: Callable[[Event], None],
-) -> tuple[Source | None, Outcome | None]:
+    listen: Listener = lambda _: None,
+    method: str = "online",
+    mmap: bool = True,
+) -> Source | Copied | Proven:
+    """Start a worker, watch over it until it is dead, and judge what it said."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
     with ours:
         with theirs:
@@ -146,7 +109,7 @@ def _work(
         watch = Watch(limits)
         pidfd = os.pidfd_open(process.pid)
         try:
-            _supervise(process, pidfd, ours, watch, file if mode == "copy" else -1, stopping, listen)
+            supervise(process, pidfd, ours, watch, file if mode == "copy" else -1, stopping, listen)
         finally:
             os.close(pidfd)
             if watch.folder >= 0:
@@ -154,135 +117,13 @@ def _work(
     return _judge(process, watch, mode)
 
 
-def _supervise(
-    process: subprocess.Popen[bytes],
-    pidfd: int,
-    channel: socket.socket,
-    watch: Watch,
-    file: int,
-    stopping: threading.Event,
-    listen: Callable[[Event], None],
-) -> None:
-    """Until the worker is dead and reaped. Raises TryLater, Cancelled and WorkerLost once it is killed."""
-    channel.setblocking(False)
-    poll = select.poll()
-    poll.register(pidfd, select.POLLIN)
-    poll.register(channel, select.POLLIN)
-    pending = bytearray()
-    try:
-        while True:
-            ready = {fd for fd, _ in poll.poll(_TICK_MS)}
-            # One piece at a time: a worker that writes without end must not keep the limits from being looked at.
-            if channel.fileno() in ready and not _receive(channel, pending, watch, listen):
-                poll.unregister(channel)  # it closed the socket; its death is what ends the watch
-            if pidfd in ready:
-                for _ in range(_LAST_PIECES):
-                    if not _receive(channel, pending, watch, listen):
-                        break
-                process.wait()
-                return
-            if stopping.is_set():
-                _stop(pidfd)
-                raise Cancelled("stopped before it was done")
-            _check(watch, file)
-    except BaseException:
-        _kill(process, pidfd, file)
-        raise
-
-
-def _receive(channel: socket.socket, pending: bytearray, watch: Watch, listen: Callable[[Event], None]) -> bool:
-    """Take in a piece of what has come; False where nothing has, or ever will again."""
-    try:
-        data, descriptors, _, _ = socket.recv_fds(channel, _PIECE_BYTES, 1)
-    except (BlockingIOError, ConnectionResetError):
-        return False
-    for fd in descriptors:
-        if watch.folder < 0:
-            watch.folder = fd
-        else:
-            os.close(fd)
-    if not data:
-        return False
-    pending += data
-    *lines, rest = pending.split(b"\n")
-    pending[:] = rest
-    if len(pending) > MAX_LINE:
-        raise WorkerLost("the worker sent a line without an end")
-    for line in lines:
-        _hear(bytes(line), watch, listen)
-    return True
-
-
-def _hear(line: bytes, watch: Watch, listen: Callable[[Event], None]) -> None:
-    event = protocol.decode(line)
-    if event is None:
-        watch.noise = (watch.noise + line.decode(errors="replace") + "\n")[-_NOISE:]
-        return
-    watch.heard = time.monotonic()
-    if isinstance(event, Source):
-        if watch.source is None:
-            watch.source = event
-            _must_fit(event, watch.limits)
-    elif isinstance(event, Phase | Progress):
-        listen(event)
-    else:
-        watch.result = event
-
-
-def _must_fit(source: Source, limits: Limits) -> None:
-    needed, free = source.bytes + source.wal_bytes, limits.free_bytes()
-    if free - needed < limits.reserve:
-        raise Failure(
-            f"no room: the copy needs {needed} bytes, {free} are free, and {limits.reserve} of them must stay so "
-            "(T3_BACKUP_RESERVE); free some space"
-        )
-
-
-def _check(watch: Watch, file: int) -> None:
-    limits, now = watch.limits, time.monotonic()
-    if now - watch.began > limits.seconds:
-        raise TryLater(f"timed out after {limits.seconds:.0f} s (T3_BACKUP_TIMEOUT)")
-    if now - watch.heard > limits.stall:
-        raise TryLater(f"no progress for {limits.stall:.0f} s; its worker was ended")
-    if (growth := watch.wal_growth()) > limits.wal_budget:
-        raise TryLater(
-            f"the -wal grew by {growth} bytes during the copy, more than the budget of {limits.wal_budget}; try again later"
-        )
-    if growth > 0 and watch.source_free_bytes() < limits.reserve:
-        raise TryLater("the -wal that the copy holds has nearly filled the disk of the home; free some space")
-    if file >= 0:
-        status = os.fstat(file)
-        most = protocol.copy_limit(watch.source.bytes + watch.source.wal_bytes if watch.source else 0)
-        if max(status.st_size, status.st_blocks * 512) > most:
-            raise WorkerLost(f"the new snapshot grew past {most} bytes, more than its source can need")
-        if limits.free_bytes() < limits.reserve:
-            raise Failure("the store's disk has fallen below its reserve (T3_BACKUP_RESERVE); free some space")
-
-
-def _stop(pidfd: int) -> None:
-    """Ask the worker to end by itself, for a moment."""
-    with contextlib.suppress(ProcessLookupError):
-        signal.pidfd_send_signal(pidfd, signal.SIGTERM)
-    select.select([pidfd], [], [], _POLITE_SECONDS)
-
-
-def _kill(process: subprocess.Popen[bytes], pidfd: int, file: int) -> None:
-    """Kill and reap; give the new file's blocks back. One that can't be reaped (asleep in the kernel) is left behind."""
-    with contextlib.suppress(ProcessLookupError):
-        signal.pidfd_send_signal(pidfd, signal.SIGKILL)
-    if file >= 0:
-        with contextlib.suppress(OSError):
-            os.ftruncate(file, 0)
-    with contextlib.suppress(subprocess.TimeoutExpired):
-        process.wait(_REAP_SECONDS)
-
-
-def _judge(process: subprocess.Popen[bytes], watch: Watch, mode: str) -> tuple[Source | None, Outcome | None]:
+def _judge(process: subprocess.Popen[bytes], watch: Watch, mode: str) -> Source | Copied | Proven:
     if isinstance(watch.result, Failure):
         raise watch.result
     code = process.returncode
-    if code == 0 and (isinstance(watch.result, Outcome) or (mode == "look" and watch.source is not None)):
-        return watch.source, watch.result
+    found = watch.source if mode == "look" else watch.result
+    if code == 0 and found is not None and isinstance(found, _ANSWERS[mode]):
+        return found
     if code == -signal.SIGBUS:
         raise _BusError("the worker died by SIGBUS: the database was cut short under it")
     said = watch.noise.strip().splitlines()

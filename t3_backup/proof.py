@@ -1,7 +1,7 @@
 """Does a copy hold what it should? SQLite's checks and the census, on a private descriptor that nothing else writes.
 
 The file is opened immutable through the VFS `t3copy`: no lock, no journal, no sidecar, and not by its path. What is
-proven is named in `Proof`; the bytes themselves (size, SHA-256) are root's part and are not looked at here. Runs as
+proven is named in `Proven`; the bytes themselves (size, SHA-256) are root's part and are not looked at here. Runs as
 the owner, since SQLite parses the user's bytes.
 """
 
@@ -9,34 +9,22 @@ from __future__ import annotations
 
 import time
 from contextlib import closing
-from dataclasses import dataclass
 
 import apsw
 
 from t3_backup import census
-from t3_backup.census import MIGRATIONS, Census
 from t3_backup.copier import Destination
-from t3_backup.errors import SourceError, WorkerLost
-from t3_backup.snapshot import Copy, must_hold_something
+from t3_backup.errors import SourceError
+from t3_backup.protocol import Proven
+from t3_backup.snapshot import must_hold_something
 from t3_backup.source import execute
 
 _MOST_PROBLEMS = 20
 _MMAP_BYTES = 1 << 40
 _CACHE_KIB = 2048
-# T3 only ever adds to these, whatever else happens (their keys are AUTOINCREMENT, or the migrations' numbers).
-_APPEND_ONLY = ("orchestration_events", MIGRATIONS)
 
 
-@dataclass(frozen=True)
-class Proof:
-    """What the checks found."""
-
-    problems: tuple[str, ...]  # nothing: integrity_check and foreign_key_check are content
-    census: Census
-    seconds: float
-
-
-def prove(destination: Destination, *, mmap: bool = True) -> Proof:
+def prove(destination: Destination, *, mmap: bool = True) -> Proven:
     """Check the whole database in `destination`. Raises SourceError where it is no database at all."""
     began = time.monotonic()
     flags = apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI
@@ -49,7 +37,7 @@ def prove(destination: Destination, *, mmap: bool = True) -> Proof:
     except apsw.Error as error:
         raise SourceError(f"the copy can't be read as a database: {error}") from error
     must_hold_something(taken)
-    return Proof(problems, taken, time.monotonic() - began)
+    return Proven(problems, taken, time.monotonic() - began, apsw.sqlitelibversion())
 
 
 def _problems(connection: apsw.Connection) -> tuple[str, ...]:
@@ -62,29 +50,3 @@ def _problems(connection: apsw.Connection) -> tuple[str, ...]:
     except apsw.CorruptError as error:
         found.append(str(error))
     return tuple(found[:_MOST_PROBLEMS])
-
-
-def confirm(copy: Copy, proof: Proof) -> None:
-    """The copy is the source at one moment. Raises WorkerLost where it is not: then it is nothing to keep."""
-    if copy.pinned is not None:
-        differences = copy.pinned.differences(proof.census)
-    elif copy.bounds is not None:
-        differences = _outside(*copy.bounds, proof.census)
-    else:
-        differences = []
-    if differences:
-        raise WorkerLost(f"the copy is not what the source was: {'; '.join(differences[:3])}")
-
-
-def _outside(before: Census, after: Census, taken: Census) -> list[str]:
-    """How a VACUUMed copy fails to lie between two moments of its source. Its pages and rowids are its own."""
-    found = [
-        f"{name} {getattr(before, name)}, {getattr(taken, name)}, {getattr(after, name)}"
-        for name in ("schema_sha256", "t3_level", "user_version", "application_id")
-        if not getattr(before, name) == getattr(taken, name) == getattr(after, name)
-    ]
-    for table in _APPEND_ONLY:
-        low, middle, high = (c.ends.get(table, 0) for c in (before, taken, after))
-        if not low <= middle <= high:
-            found.append(f"end of {table} {middle}, not from {low} to {high}")
-    return found

@@ -32,14 +32,14 @@ def copy_limit(source_bytes: int) -> int:
 class Request:
     """What a worker is to do."""
 
-    mode: str  # look: find the source and its size; copy: copy and prove it; prove: prove a sealed file
+    mode: str  # look: find the source and its size; copy: copy it; prove: prove a file that nobody writes any more
     home: str
     uid: int
     gid: int
     groups: tuple[int, ...]
     become: bool  # change to the user; False where the parent is that user already
     channel: int  # the socket to the parent
-    file: int  # the new snapshot (copy), or a sealed one, read-only (prove); -1 for look
+    file: int  # the new snapshot (copy), or what is to be proven, read-only (prove); -1 for look
     parent: int  # pid
     method: str  # which to begin with: online, or vacuum alone
     seconds: float  # for the whole of it
@@ -82,24 +82,39 @@ class Progress:
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """A copy, or a sealed snapshot, with what its proof found."""
+class Copied:
+    """A finished copy, not yet proven, and what it must agree with."""
 
-    method: str
-    source_bytes: int
+    method: str  # online or vacuum
+    source_bytes: int  # of the main file, when it was found
     wal_growth_bytes: int
     restarts: int
-    copy_seconds: float
-    proof_seconds: float
-    problems: tuple[str, ...]  # of integrity_check and foreign_key_check
+    seconds: float
+    pinned: Census | None  # of the source, taken inside the pin; None where there was no pin
+    before: Census | None  # of the source around a VACUUM, which has a moment of its own
+    after: Census | None
+
+
+@dataclass(frozen=True)
+class Proven:
+    """What SQLite's checks and the census found in a file."""
+
+    problems: tuple[str, ...]  # of integrity_check and foreign_key_check; none: it is sound
     census: Census
+    seconds: float
     sqlite_version: str
 
 
 _CHOICES = {"method": METHODS, "phase": PHASES}  # the texts that a terminal gets to see as they are
 
-Event = Source | Phase | Progress | Outcome
-_EVENTS: dict[str, type[Event]] = {"source": Source, "phase": Phase, "progress": Progress, "outcome": Outcome}
+Event = Source | Phase | Progress | Copied | Proven
+_EVENTS: dict[str, type[Event]] = {
+    "source": Source,
+    "phase": Phase,
+    "progress": Progress,
+    "copied": Copied,
+    "proven": Proven,
+}
 
 
 def encode(event: Event | Failure) -> bytes:
@@ -136,7 +151,9 @@ def decode(line: bytes) -> Event | Failure | None:
 
 
 def _checked(kind: str, name: str, value: Any) -> Any:
-    if kind == "Census":
+    if kind == "Census | None" and value is None:
+        return None
+    if kind.startswith("Census"):
         return Census.from_json(value)
     if kind == "tuple[str, ...]":
         if not isinstance(value, list) or not all(isinstance(item, str) for item in value):

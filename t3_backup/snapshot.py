@@ -21,6 +21,7 @@ from t3_backup import census
 from t3_backup.census import Census
 from t3_backup.copier import Destination
 from t3_backup.errors import Failure, SourceError, TryLater
+from t3_backup.protocol import Copied
 from t3_backup.source import Source, as_failure, connect, execute, is_wal
 
 _STEP_PAGES = 4096  # 16 MiB a step: as fast as one step for all, and the budgets are looked at in between
@@ -77,19 +78,7 @@ class Budget:
             raise Unfinished(f"the copy was not done after {self.elapsed():.0f} s")
 
 
-@dataclass(frozen=True)
-class Copy:
-    """A finished copy, not yet proven."""
-
-    method: str  # online or vacuum
-    pinned: Census | None  # of the source, taken inside the pin; None where there was no pin
-    bounds: tuple[Census, Census] | None  # of the source before and after, for a VACUUM
-    restarts: int
-    seconds: float
-    wal_growth_bytes: int
-
-
-def take(source: Source, destination: Destination, budget: Budget, *, method: str = "online", mmap: bool = True) -> Copy:
+def take(source: Source, destination: Destination, budget: Budget, *, method: str = "online", mmap: bool = True) -> Copied:
     """Copy `source` into `destination`, which is finished (written, its write-back waited for) when this returns.
 
     The online copy has half of the budget's time; VACUUM INTO has the rest. Raises TryLater (locked, over a budget, being
@@ -115,7 +104,7 @@ def _sqlite_errors(source: Source, destination: Destination) -> Iterator[None]:
         raise as_failure(error, source) from error
 
 
-def _online(source: Source, destination: Destination, budget: Budget, *, mmap: bool) -> Copy:
+def _online(source: Source, destination: Destination, budget: Budget, *, mmap: bool) -> Copied:
     hot = 0
     with _sqlite_errors(source, destination):
         while True:
@@ -132,7 +121,7 @@ def _online(source: Source, destination: Destination, budget: Budget, *, mmap: b
             budget.wait()
 
 
-def _online_once(source: Source, destination: Destination, budget: Budget, *, mmap: bool) -> Copy:
+def _online_once(source: Source, destination: Destination, budget: Budget, *, mmap: bool) -> Copied:
     began = time.monotonic()
     with closing(connect(source, mmap=mmap)) as live:
         if is_wal(live):
@@ -143,7 +132,16 @@ def _online_once(source: Source, destination: Destination, budget: Budget, *, mm
     _clear_wal_flag(destination)
     destination.finish()
     seconds = time.monotonic() - began
-    return Copy("online", taken, None, restarts, seconds, budget.wal_growth())
+    return Copied(
+        method="online",
+        source_bytes=source.size,
+        wal_growth_bytes=budget.wal_growth(),
+        restarts=restarts,
+        seconds=seconds,
+        pinned=taken,
+        before=None,
+        after=None,
+    )
 
 
 def _open_destination(destination: Destination) -> apsw.Connection:
@@ -164,7 +162,8 @@ def _pin(live: apsw.Connection) -> Iterator[None]:
         yield
     finally:
         # Nothing was written; a COMMIT would fail where the census met damage, and the copy of it would be lost.
-        execute(live, "ROLLBACK")
+        if not live.getautocommit():  # some errors have SQLite roll back by itself
+            execute(live, "ROLLBACK")
 
 
 def _pinned(live: apsw.Connection, copy: apsw.Connection, budget: Budget, *, until: float | None = None) -> Census | None:
@@ -229,7 +228,7 @@ def _in_short_steps(live: apsw.Connection, copy: apsw.Connection, source: Source
     return True
 
 
-def _vacuum(source: Source, destination: Destination, budget: Budget, *, mmap: bool) -> Copy:
+def _vacuum(source: Source, destination: Destination, budget: Budget, *, mmap: bool) -> Copied:
     """VACUUM INTO, tried until the time is over."""
     with _sqlite_errors(source, destination):
         while True:
@@ -242,7 +241,7 @@ def _vacuum(source: Source, destination: Destination, budget: Budget, *, mmap: b
             budget.wait()
 
 
-def _vacuum_once(source: Source, destination: Destination, budget: Budget, *, mmap: bool) -> Copy:
+def _vacuum_once(source: Source, destination: Destination, budget: Budget, *, mmap: bool) -> Copied:
     """VACUUM INTO reads one moment of its own; a census before and one after bound it."""
     began = time.monotonic()
     with closing(connect(source, mmap=mmap, query_only=False)) as live:
@@ -253,12 +252,21 @@ def _vacuum_once(source: Source, destination: Destination, budget: Budget, *, mm
         execute(live, "PRAGMA synchronous=off", f"VACUUM INTO '{destination.uri()}'")
         after = census.take(live, count_rows=False)
     destination.finish()
-    return Copy("vacuum", None, (before, after), 0, time.monotonic() - began, budget.wal_growth())
+    return Copied(
+        method="vacuum",
+        source_bytes=source.size,
+        wal_growth_bytes=budget.wal_growth(),
+        restarts=0,
+        seconds=time.monotonic() - began,
+        pinned=None,
+        before=before,
+        after=after,
+    )
 
 
 def must_hold_something(taken: Census) -> None:
-    """Raises SourceError for a database without any table; a damaged one is not taken for empty."""
-    if not taken.ends and taken.is_readable:
+    """Raises SourceError for a database without any table."""
+    if not taken.ends:
         raise SourceError("the database is empty: it has no table at all; an earlier snapshot can be put in its place")
 
 
@@ -268,5 +276,9 @@ def _clear_wal_flag(destination: Destination) -> None:
     It has no -wal and never gets one: opened plainly, it must not make sidecars. Nothing else in it changes.
     """
     destination.finish()
-    if os.pread(destination.fd, 2, 18) == b"\x02\x02":
-        os.pwrite(destination.fd, b"\x01\x01", 18)
+    if os.pread(destination.fd, 2, 18) != b"\x02\x02":
+        return
+    try:
+        os.pwrite(destination.fd, b"\x01\x01", 18)  # two bytes of a page that is there: never a short write
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, "the new snapshot") from error

@@ -1,4 +1,4 @@
-"""What a proven copy is worth: verified, suspect or damaged. Pure.
+"""What a proven copy is worth: the source at one moment, or nothing; and then verified, suspect or damaged. Pure.
 
 `damaged`: SQLite's own checks object; the source is damaged, since the copy equals it. `suspect`: the copy is sound,
 but so much is gone against the last good one that a person must look: a server started on an empty database makes
@@ -9,11 +9,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from t3_backup.census import Census
+from t3_backup.census import MIGRATIONS, Census
 from t3_backup.manifest import Manifest
+from t3_backup.protocol import Copied
 
 # A copy that lost more than this part of its rows or pages is suspect.
 _LOST = 0.5
+# T3 only ever adds to these, whatever else happens (their keys are AUTOINCREMENT, or the migrations' numbers).
+_APPEND_ONLY = ("orchestration_events", MIGRATIONS)
 
 
 @dataclass(frozen=True)
@@ -44,3 +47,26 @@ def judge(problems: tuple[str, ...], census: Census, method: str, previous: Mani
         if census.t3_level is not None and before.t3_level is not None and census.t3_level < before.t3_level:
             reasons.append(f"T3 level {census.t3_level}, {before.t3_level} in {previous.name}")
     return Verdict("suspect" if reasons else "verified", tuple(reasons))
+
+
+def disagreements(copied: Copied, census: Census) -> list[str]:
+    """How a copy with this `census` is not its source at one moment; nothing: it is."""
+    if copied.pinned is not None:
+        return copied.pinned.differences(census)
+    if copied.before is not None and copied.after is not None:
+        return _outside(copied.before, copied.after, census)
+    return []
+
+
+def _outside(before: Census, after: Census, taken: Census) -> list[str]:
+    """How a VACUUMed copy fails to lie between two moments of its source. Its pages and rowids are its own."""
+    found = [
+        f"{name} {getattr(before, name)}, {getattr(taken, name)}, {getattr(after, name)}"
+        for name in ("schema_sha256", "t3_level", "user_version", "application_id")
+        if not getattr(before, name) == getattr(taken, name) == getattr(after, name)
+    ]
+    for table in _APPEND_ONLY:
+        low, middle, high = (c.ends.get(table, 0) for c in (before, taken, after))
+        if not low <= middle <= high:
+            found.append(f"end of {table} {middle}, not from {low} to {high}")
+    return found

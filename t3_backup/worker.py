@@ -14,17 +14,18 @@ import socket
 import sys
 from pathlib import Path
 
-import apsw
-
 from t3_backup import confinement, copier, protocol, source
 from t3_backup.errors import Cancelled, Failure
-from t3_backup.proof import confirm, prove
-from t3_backup.protocol import Outcome, Phase, Request
+from t3_backup.proof import prove
+from t3_backup.protocol import Copied, Phase, Proven, Request
 from t3_backup.snapshot import Budget, take
 from t3_backup.source import Source
 
+# Address space beside the map of a database: Python, its libraries, and what RLIMIT_DATA allows.
+_SELF_BYTES = 1 << 30
 
-def serve(request: Request) -> Outcome | None:
+
+def serve(request: Request) -> Copied | Proven | None:
     """Do what is asked, from within the process that is to be confined. None for a look. Raises Failure and OSError."""
     copier.load()
     if request.become:
@@ -47,47 +48,24 @@ def _find(request: Request) -> Source:
     # The last thing that ever leaves this process by SCM_RIGHTS: an O_PATH descriptor, good for stat alone.
     with socket.socket(fileno=os.dup(request.channel)) as channel:
         socket.send_fds(channel, [protocol.encode(told)], [found.folder])
-    confinement.lower_limit(resource.RLIMIT_FSIZE, protocol.copy_limit(told.bytes + told.wal_bytes))
+    most = protocol.copy_limit(told.bytes + told.wal_bytes)
+    confinement.lower_limit(resource.RLIMIT_FSIZE, most)
+    confinement.lower_limit(resource.RLIMIT_AS, _SELF_BYTES + most)
     return found
 
 
-def _copy(request: Request, found: Source, destination: copier.Destination) -> Outcome:
+def _copy(request: Request, found: Source, destination: copier.Destination) -> Copied:
     alive = protocol.Progress(0, 0)
     budget = Budget(found, request.seconds, request.wal_budget, waiting=lambda: _tell(request, alive))
     _tell(request, Phase("copy", found.size))
-    copy = take(found, destination, budget, method=request.method, mmap=request.mmap)
-    _tell(request, Phase("prove", os.fstat(request.file).st_size))
-    proof = prove(destination, mmap=request.mmap)
-    if not proof.problems:
-        confirm(copy, proof)
-    return Outcome(
-        method=copy.method,
-        source_bytes=found.size,
-        wal_growth_bytes=copy.wal_growth_bytes,
-        restarts=copy.restarts,
-        copy_seconds=copy.seconds,
-        proof_seconds=proof.seconds,
-        problems=proof.problems,
-        census=proof.census,
-        sqlite_version=apsw.sqlitelibversion(),
-    )
+    return take(found, destination, budget, method=request.method, mmap=request.mmap)
 
 
-def _prove(request: Request, destination: copier.Destination) -> Outcome:
+def _prove(request: Request, destination: copier.Destination) -> Proven:
     size = os.fstat(request.file).st_size
+    confinement.lower_limit(resource.RLIMIT_AS, _SELF_BYTES + size)
     _tell(request, Phase("prove", size))
-    proof = prove(destination, mmap=request.mmap)
-    return Outcome(
-        method="online",
-        source_bytes=size,
-        wal_growth_bytes=0,
-        restarts=0,
-        copy_seconds=0,
-        proof_seconds=proof.seconds,
-        problems=proof.problems,
-        census=proof.census,
-        sqlite_version=apsw.sqlitelibversion(),
-    )
+    return prove(destination, mmap=request.mmap)
 
 
 def _tell(request: Request, event: protocol.Event | Failure) -> None:

@@ -19,9 +19,9 @@ from conftest import DATA, MIB, Answer, Land
 
 from demo.users import User
 from t3_backup.manifest import Manifest
-from t3_backup.owner import Limits
 from t3_backup.store import Store
 from t3_backup.verify import verify
+from t3_backup.watch import Limits
 
 REAL = DATA / "state-0.0.24.sqlite"
 KILLED = -9

@@ -88,7 +88,7 @@ def test_a_failure_of_the_parents_calls_names_nothing(land: Land, erin: User, ca
 def test_a_disk_that_fails_for_good_leaves_at_most_a_manifest_for_the_next_run(land: Land, erin: User, error: str) -> None:
     """Row 29: the directory's fsync fails after the data's link, and fails again while the link is undone."""
     before = files(land, erin)
-    inject = ("-e", "trace=fsync", "-e", f"inject=fsync:error={error}:when=4+")
+    inject = ("-e", "trace=fsync", "-e", f"inject=fsync:error={error}:when=5+")
     answer = traced(land, *inject, parent_only=True)
     assert answer.code == 1, answer
     one_line(answer, erin, SAID[error])
@@ -102,8 +102,8 @@ def test_a_disk_that_fails_for_good_leaves_at_most_a_manifest_for_the_next_run(l
 
 @pytest.mark.parametrize("error", ERRORS)
 def test_pruning_on_a_failing_disk_loses_none_that_retention_keeps(land: Land, erin: User, error: str) -> None:
-    """Row 29: the fifth fsync is the one between a pruned snapshot's data and its manifest."""
-    inject = ("-e", "trace=fsync", "-e", f"inject=fsync:error={error}:when=5+")
+    """Row 29: the sixth fsync is the one between a pruned snapshot's data and its manifest."""
+    inject = ("-e", "trace=fsync", "-e", f"inject=fsync:error={error}:when=6+")
     answer = traced(land, *inject, parent_only=True, words=("run", "--keep", "1"))
     assert answer.code == 0, answer
     assert len(proven(land, erin)) == 1
@@ -116,7 +116,7 @@ def test_a_new_shelf_that_cannot_be_synced_holds_nothing(land: Land, make_user: 
     """Row 29: the very first run of an account: its folder's own name is not on the disk."""
     user = make_user("flt-fred", REAL)
     land.write_map(user)
-    answer = traced(land, "-e", "trace=fsync", "-e", f"inject=fsync:error={error}:when=1", parent_only=True)
+    answer = traced(land, "-e", "trace=fsync", "-e", f"inject=fsync:error={error}:when=2", parent_only=True)
     assert answer.code == 1, answer
     one_line(answer, user, SAID[error])
     assert files(land, user) == {}

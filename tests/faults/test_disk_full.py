@@ -108,7 +108,7 @@ def test_a_disk_that_fills_while_the_snapshot_is_sealed_costs_that_snapshot_alon
     """Row 19: the proven copy is on the disk, its manifest has no room: nothing is named."""
     seed(full, carol, 2)
     before, used = files(full, carol), blocks_used(full.folder)
-    process, stopped = stopped_at(full, "-e", "trace=fsync", "-e", "inject=fsync:signal=STOP:when=1", parent_only=True)
+    process, stopped = stopped_at(full, "-e", "trace=fsync", "-e", "inject=fsync:signal=STOP:when=2", parent_only=True)
     filler = fill(full.folder)
     answer = go_on(process, stopped)
     assert answer.code == 1, answer

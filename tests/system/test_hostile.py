@@ -26,14 +26,15 @@ from conftest import DATA, ROOT, Land, give_database, needs_root
 
 from demo.users import User
 from demo.writer import Writer
-from t3_backup import accounts, backup, blank, copier, owner
+from t3_backup import accounts, backup, blank, copier, owner, taking, watch
 from t3_backup.accounts import Account
 from t3_backup.backup import Result
-from t3_backup.blank import Blank
+from t3_backup.blank import Blank, hash_content, header_bytes
 from t3_backup.errors import Failure, WorkerLost
-from t3_backup.owner import Limits
 from t3_backup.settings import Settings
 from t3_backup.store import Store
+from t3_backup.verify import examine
+from t3_backup.watch import Limits
 
 pytestmark = needs_root
 
@@ -484,7 +485,8 @@ def test_nothing_is_sealed_while_anybody_can_write_to_it(folder: int, monkeypatc
                 new.settle()
             assert os.listdir(folder) == []
             holder.communicate()
-        assert new.settle().bytes == len(b"proven")
+        new.settle()
+        assert hash_content(new.reader).bytes == len(b"proven")
 
 
 def test_nothing_is_sealed_while_it_is_mapped_for_writing(folder: int, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -497,7 +499,8 @@ def test_nothing_is_sealed_while_it_is_mapped_for_writing(folder: int, monkeypat
         with mmap.mmap(new.writer, 4096):
             with pytest.raises(WorkerLost, match="can still write to the new snapshot"):
                 new.settle()
-        assert new.settle().bytes == 4096
+        new.settle()
+        assert hash_content(new.reader).bytes == 4096
 
 
 def test_nothing_is_sealed_that_has_been_given_a_name(folder: int) -> None:
@@ -528,10 +531,10 @@ def lie(**changes):
     import dataclasses
     sys.path.insert(0, sys.argv.pop(1))
     from t3_backup import worker
-    from t3_backup.protocol import Outcome
+    from t3_backup.protocol import Proven
     tell = worker._tell
     def told(request, event):
-        if isinstance(event, Outcome):
+        if isinstance(event, Proven):
             census = dataclasses.replace(event.census, **{k: v(event.census) for k, v in changes.items()})
             event = dataclasses.replace(event, census=census)
         tell(request, event)
@@ -628,11 +631,14 @@ line = json.dumps({"event": "progress", "written": 1, "read": 1}).encode() + b"\
 while True:
     os.write(channel, line * 1000)
 """
-CLAIM = """
-census = dict(page_size=4096, page_count=1, user_version=0, application_id=0, schema_sha256="", t3_level=30, ends={"t": 1}, rows={})
-say(event="outcome", method="online", source_bytes=1, wal_growth_bytes=0, restarts=0, copy_seconds=0.0, proof_seconds=0.0,
-    problems=[], census=census, sqlite_version="3")
+COPIED = """
+say(event="copied", method="online", source_bytes=1, wal_growth_bytes=0, restarts=0, seconds=0.0, pinned=None, before=None, after=None)
 """
+PROVEN = """
+census = dict(page_size=4096, page_count=1, user_version=0, application_id=0, schema_sha256="", t3_level=30, ends={"t": 1}, rows={})
+say(event="proven", problems=[], census=census, seconds=0.0, sqlite_version="3")
+"""
+CLAIM = "if request['mode'] == 'prove':" + PROVEN.replace("\n", "\n    ") + "\nelse:" + COPIED.replace("\n", "\n    ")
 DESCRIPTORS = """
 import socket
 with socket.socket(fileno=os.dup(channel)) as s:
@@ -661,7 +667,10 @@ FAKES = {
     "dies talking to the terminal": ('sys.exit("\\x1b]0;owned\\x07")', "ended with 1 and no result: ?]0;owned?"),
     "dies by a signal without a name": ("os.kill(os.getpid(), 40)", "killed by signal 40"),
     "claims an error of the command's own": ('say(event="failed", error="LockHeld", reason="no")\nsys.exit(1)', "no"),
-    "claims a copy that it never made": (CLAIM, "the copy has 0 bytes"),
+    "claims a copy that it never made": ("honest() if request['mode'] == 'prove' else None\n" + COPIED, "no table at all"),
+    "claims a copy and a proof of it": (CLAIM, "the copy has 0 bytes"),
+    "gives another answer than it was asked for": (PROVEN, "no result"),
+    "counts other rows than were there": ("lie(ends=lambda c: c.ends | {'orchestration_events': 9})", "not what the source was"),
     "counts one page too many": ("lie(page_count=lambda c: c.page_count + 1)", "its census counts"),
     "counts pages of half the size": ("lie(page_size=lambda c: c.page_size // 2)", "its census counts"),
     "counts more pages than can be printed": ("lie(page_count=lambda c: 10**4000, page_size=lambda c: 10**4000)", "cannot be"),
@@ -685,7 +694,7 @@ def test_the_run_goes_on_beside_a_worker_that(stage: Stage, what: str) -> None:
 
 def test_a_worker_that_will_not_stop_is_killed(stage: Stage) -> None:
     """Row 22. Whoever stops the run waits for a moment, not for the worker."""
-    stage.monkeypatch.setattr(owner, "_POLITE_SECONDS", 0.2)
+    stage.monkeypatch.setattr(watch, "_POLITE_SECONDS", 0.2)
     note = stage.land.folder / "deaf"
     boot = PRELUDE.replace("HOSTILE", str(stage.mallory.uid)).replace("HOLDER", "''")
     boot += f"signal.signal(signal.SIGTERM, signal.SIG_IGN)\nopen({str(note)!r}, 'w').close()\ntime.sleep(60)"
@@ -693,7 +702,7 @@ def test_a_worker_that_will_not_stop_is_killed(stage: Stage) -> None:
     stopping = threading.Event()
     limits = Limits(BOUND_S, BOUND_S, MIB, 0, lambda: 1 << 40)
     with ThreadPoolExecutor(1) as pool:
-        work = pool.submit(owner.work, account(stage.mallory), "look", limits, stopping=stopping, listen=lambda _: None)
+        work = pool.submit(owner.look, account(stage.mallory), limits, stopping)
         until(note.exists, "deaf worker")
         stopping.set()
         with pytest.raises(Failure, match="stopped before it was done"):
@@ -748,7 +757,7 @@ def test_a_look_that_found_nothing_fails_its_account_alone(stage: Stage) -> None
     stage.monkeypatch.setattr(owner, "_BOOT", "pass")
     limits = Limits(BOUND_S, BOUND_S, MIB, 0, lambda: 1 << 40)
     with pytest.raises(WorkerLost, match="no result"):
-        owner.work(account(stage.mallory), "look", limits, stopping=threading.Event(), listen=lambda _: None)
+        owner.look(account(stage.mallory), limits, threading.Event())
 
 
 # ---- a hostile database -----------------------------------------------------------------------------------------
@@ -843,13 +852,12 @@ def test_no_mutated_database_gets_out_of_its_limits(land: Land, mallory: User, h
         began = time.monotonic()
         try:
             with Blank.create(folder, "partial") as new:
-                _, outcome = owner.work(
-                    account(user), "copy", limits, file=new.writer, stopping=threading.Event(), listen=lambda _: None
-                )
-                assert outcome is not None
-                content = new.settle()
-                backup._must_agree(new, content, outcome)
-                ending = "damaged" if outcome.problems else "proven"
+                copied = owner.copy(account(user), new.writer, limits, threading.Event(), lambda _: None)
+                new.settle()
+                content, proven = examine(account(user), new.reader, limits, threading.Event())
+                if not proven.problems:
+                    taking._must_agree(content, header_bytes(new.reader), copied, proven)
+                ending = "damaged" if proven.problems else "proven"
         except WorkerLost as lost:
             ending = "killed" if "killed" in str(lost) else "lost"
         except Failure:

@@ -138,12 +138,11 @@ def test_what_only_looks_like_a_t3_database_has_no_level(statements: tuple[str, 
     assert census(*statements).t3_level is None
 
 
-def test_an_empty_database_has_nothing_and_is_readable() -> None:
+def test_an_empty_database_has_nothing() -> None:
     """Row 24: to `integrity_check` it is ok."""
     empty = database()
     found = take(empty, count_rows=True)
     assert (found.ends, found.rows, found.total_rows, found.t3_level) == ({}, {}, 0, None)
-    assert found.is_readable
     assert list(empty.cursor().execute("PRAGMA integrity_check")) == [("ok",)]
 
 
@@ -199,7 +198,6 @@ def test_a_damaged_table_is_said_to_be_unreadable_and_the_others_count(small: Pa
     sound = immutable(small)
     before = take(sound, count_rows=True)
     found = take(overwritten(small, rootpage(sound, "orchestration_events"), tmp_path), count_rows=True)
-    assert found.is_readable
     assert found.ends == before.ends | {"orchestration_events": UNREADABLE}
     assert found.t3_level == 30
     migrations = take(overwritten(small, rootpage(sound, "effect_sql_migrations"), tmp_path), count_rows=True)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from t3_backup import protocol
 from t3_backup.census import Census
 from t3_backup.errors import WORKER_ERRORS, Failure, SourceRefused, TryLater, WorkerLost
-from t3_backup.protocol import Event, Outcome, Phase, Progress, Request, Source
+from t3_backup.protocol import Copied, Event, Phase, Progress, Proven, Request, Source
 
 COUNTS = st.integers(0, (1 << 62) - 1)
 SECONDS = st.floats(0, 1e9)
@@ -30,23 +30,30 @@ CENSUSES = st.builds(
     ends=TABLES,
     rows=st.none() | TABLES,
 )
-OUTCOMES = st.builds(
-    Outcome,
+COPIES = st.builds(
+    Copied,
     method=st.sampled_from(["online", "vacuum"]),
     source_bytes=COUNTS,
     wal_growth_bytes=COUNTS,
     restarts=COUNTS,
-    copy_seconds=SECONDS,
-    proof_seconds=SECONDS,
+    seconds=SECONDS,
+    pinned=st.none() | CENSUSES,
+    before=st.none() | CENSUSES,
+    after=st.none() | CENSUSES,
+)
+PROOFS = st.builds(
+    Proven,
     problems=st.lists(PLAIN, max_size=4).map(tuple),
     census=CENSUSES,
+    seconds=SECONDS,
     sqlite_version=PLAIN,
 )
 EVENTS = st.one_of(
     st.builds(Source, COUNTS, COUNTS),
     st.builds(Phase, st.sampled_from(["copy", "prove"]), COUNTS),
     st.builds(Progress, COUNTS, COUNTS),
-    OUTCOMES,
+    COPIES,
+    PROOFS,
 )
 
 JSON = st.recursive(
@@ -56,7 +63,7 @@ JSON = st.recursive(
 )
 ODD = JSON | st.sampled_from([10**4000, -(10**4000), 1 << 62, -1, 1e400, "\x1b]0;owned\x07", "[/red]", "\ud800", True])
 
-GOOD = Outcome("online", 1, 2, 3, 0.5, 0.25, ("a",), Census(4096, 1, 0, 0, "0", 30, {"t": 1}, {"t": 1}), "3.40.1")
+GOOD = Proven(("a",), Census(4096, 1, 0, 0, "0", 30, {"t": 1}, {"t": 1}), 0.25, "3.40.1")
 
 
 def texts(value: Any) -> list[str]:
@@ -72,7 +79,7 @@ def believe(line: bytes) -> Event | Failure | None:
         answer = protocol.decode(line)
     except WorkerLost as lost:
         answer = lost
-    assert answer is None or isinstance(answer, Source | Phase | Progress | Outcome | Failure)
+    assert answer is None or isinstance(answer, Source | Phase | Progress | Copied | Proven | Failure)
     if answer is not None:
         assert all(text.isprintable() for text in texts(answer)), answer
         assert all(len(text) < 1000 for text in texts(answer)), answer
@@ -103,14 +110,14 @@ def test_an_event_with_an_odd_field_is_an_event_or_the_end(event: Event, data: s
     believe(lines_of(value))
 
 
-@given(OUTCOMES, st.data())
-def test_an_odd_census_is_an_event_or_the_end(outcome: Outcome, data: st.DataObject) -> None:
+@given(PROOFS, st.data())
+def test_an_odd_census_is_an_event_or_the_end(proof: Proven, data: st.DataObject) -> None:
     """Row 36. What is let in can be multiplied and printed, as the parent does."""
-    value = json.loads(protocol.encode(outcome))
+    value = json.loads(protocol.encode(proof))
     name = data.draw(st.sampled_from(sorted(value["census"])))
     value["census"][name] = data.draw(ODD | st.dictionaries(st.text(), ODD, max_size=2))
     answer = believe(lines_of(value))
-    if isinstance(answer, Outcome):
+    if isinstance(answer, Proven):
         str(answer.census.page_count * answer.census.page_size)
         float(answer.census.total_rows)
 
@@ -138,10 +145,10 @@ def test_no_control_character_survives_in_a_reason(reason: str) -> None:
 
 
 @given(st.lists(st.text(max_size=600), max_size=150), st.text(max_size=600))
-def test_no_control_character_survives_in_an_outcome(problems: list[str], version: str) -> None:
+def test_no_control_character_survives_in_a_proof(problems: list[str], version: str) -> None:
     value = json.loads(protocol.encode(GOOD)) | {"problems": problems, "sqlite_version": version}
     arrived = believe(lines_of(value))
-    assert isinstance(arrived, Outcome)
+    assert isinstance(arrived, Proven)
     assert len(arrived.problems) <= 100
 
 

@@ -17,6 +17,7 @@ import pytest
 from made import NOON, made
 
 from t3_backup import copier
+from t3_backup.blank import hash_content
 from t3_backup.errors import StoreError
 from t3_backup.manifest import Manifest
 from t3_backup.store import Shelf, Store
@@ -43,7 +44,8 @@ def publish(shelf: Shelf, sequence: int = 1, data: bytes = b"data", **changes: o
     snapshot = made(sequence, NOON + timedelta(hours=sequence), **changes)
     with shelf.begin() as blank:
         os.write(blank.writer, data)
-        content = blank.settle()
+        blank.settle()
+        content = hash_content(blank.reader)
         snapshot = replace(snapshot, bytes=content.bytes, sha256=content.sha256)
         shelf.publish(blank, snapshot)
     return snapshot

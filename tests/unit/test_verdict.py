@@ -7,8 +7,10 @@ from dataclasses import replace
 import pytest
 from made import CENSUS, made
 
+from t3_backup.census import Census
 from t3_backup.manifest import Manifest
-from t3_backup.verdict import Verdict, judge
+from t3_backup.protocol import Copied
+from t3_backup.verdict import Verdict, disagreements, judge
 
 GOOD = Verdict("verified")
 BEFORE = made()  # 1000 rows, 100 pages, level 30
@@ -95,3 +97,46 @@ def test_tables_that_could_not_be_counted_count_nothing() -> None:
     assert census.total_rows == 600
     assert judge((), census, "online", BEFORE) == GOOD
     assert judge((), replace(CENSUS, rows={"events": -1}), "online", BEFORE).verdict == "suspect"
+
+
+HELD = Census(4096, 10, 0, 0, "a", 30, {"orchestration_events": 5, "effect_sql_migrations": 30, "t": 3})
+
+
+def copied(**censuses: Census | None) -> Copied:
+    """A copy with what it must agree with."""
+    return Copied("online", 40960, 0, 0, 0.1, **({"pinned": None, "before": None, "after": None} | censuses))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"page_count": 11},
+        {"user_version": 1},
+        {"application_id": 1},
+        {"schema_sha256": "b"},
+        {"t3_level": 31},
+        {"ends": HELD.ends | {"t": 4}},
+        {"ends": HELD.ends | {"u": 0}},
+        {"ends": {}},
+    ],
+)
+def test_a_pinned_copy_must_hold_what_the_source_held(changes: dict[str, object]) -> None:
+    """Row 24: a wrong database passes every check but this one."""
+    assert disagreements(copied(pinned=HELD), HELD) == []
+    assert len(disagreements(copied(pinned=HELD), replace(HELD, **changes))) >= 1
+
+
+def test_a_vacuumed_copy_lies_between_two_moments() -> None:
+    """Its pages and the rowids of most tables are its own; what T3 only adds to must lie in between."""
+    later = replace(HELD, page_count=12, ends=HELD.ends | {"orchestration_events": 9, "t": 99})
+    between = replace(HELD, page_count=7, ends=HELD.ends | {"orchestration_events": 7, "t": 1})
+    assert disagreements(copied(before=HELD, after=later), between) == []
+    for wrong in (4, 10):
+        outside = replace(between, ends=between.ends | {"orchestration_events": wrong})
+        assert disagreements(copied(before=HELD, after=later), outside) == [f"end of orchestration_events {wrong}, not from 5 to 9"]
+    for changes in ({"t3_level": 31}, {"schema_sha256": "b"}, {"user_version": 1}, {"application_id": 1}):
+        assert len(disagreements(copied(before=HELD, after=later), replace(between, **changes))) == 1
+
+
+def test_a_copy_without_a_pin_has_nothing_to_agree_with() -> None:
+    assert disagreements(copied(), HELD) == []

@@ -1,0 +1,194 @@
+"""Hold every limit over a running worker, and take in what it says.
+
+The worker may be stopped, hostile or stuck in the kernel; the parent never waits for it without a bound, and never for
+the end of its socket, which a child of it could hold. Past a limit it is killed by pidfd, the new file is emptied, and
+what it held (the pin, the locks) is free again with its death.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import signal
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from t3_backup import protocol
+from t3_backup.errors import Cancelled, Failure, TryLater, WorkerLost
+from t3_backup.protocol import MAX_LINE, Copied, Event, Phase, Progress, Proven, Source
+
+_TICK_MS = 200
+_REAP_SECONDS = 10
+_POLITE_SECONDS = 2
+_NOISE = 2000  # characters of what a dying Python says
+_PIECE_BYTES = 1 << 16
+_LAST_PIECES = 64  # more than a socket holds when its worker dies; what others go on writing into it is of no interest
+
+Listener = Callable[[Event], None]
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one worker may take. Seconds and bytes."""
+
+    seconds: float
+    stall: float
+    wal_budget: int
+    reserve: int  # of the store's file system, and of the source's while its -wal grows
+    free_bytes: Callable[[], int]  # on the store's file system
+
+
+@dataclass
+class Watch:
+    """What the parent knows of a running worker."""
+
+    limits: Limits
+    began: float = field(default_factory=time.monotonic)
+    heard: float = field(default_factory=time.monotonic)
+    source: Source | None = None
+    folder: int = -1  # O_PATH descriptor of the source's folder, for stat alone
+    result: Copied | Proven | Failure | None = None
+    noise: str = ""
+
+    def wal_growth(self) -> int:
+        """Bytes by which the source's -wal has grown since the worker found it."""
+        if self.source is None or self.folder < 0:
+            return 0
+        try:
+            now = os.stat("state.sqlite-wal", dir_fd=self.folder, follow_symlinks=False).st_size
+        except OSError:  # not there, or the folder may not be searched without the right to: then the worker's own look counts
+            return 0
+        return now - self.source.wal_bytes
+
+    def source_free_bytes(self) -> int:
+        """Bytes that are free on the source's file system."""
+        status = os.fstatvfs(self.folder)
+        return status.f_bavail * status.f_frsize
+
+
+def supervise(
+    process: subprocess.Popen[bytes],
+    pidfd: int,
+    channel: socket.socket,
+    watch: Watch,
+    file: int,
+    stopping: threading.Event,
+    listen: Listener,
+) -> None:
+    """Until the worker is dead and reaped. Raises TryLater, Cancelled and WorkerLost once it is killed."""
+    channel.setblocking(False)
+    poll = select.poll()
+    poll.register(pidfd, select.POLLIN)
+    poll.register(channel, select.POLLIN)
+    pending = bytearray()
+    try:
+        while True:
+            ready = {fd for fd, _ in poll.poll(_TICK_MS)}
+            # One piece at a time: a worker that writes without end must not keep the limits from being looked at.
+            if channel.fileno() in ready and not _receive(channel, pending, watch, listen):
+                poll.unregister(channel)  # it closed the socket; its death is what ends the watch
+            if pidfd in ready:
+                for _ in range(_LAST_PIECES):
+                    if not _receive(channel, pending, watch, listen):
+                        break
+                process.wait()
+                return
+            if stopping.is_set():
+                _stop(pidfd)
+                raise Cancelled("stopped before it was done")
+            _check(watch, file)
+    except BaseException:
+        _kill(process, pidfd, file)
+        raise
+
+
+def _receive(channel: socket.socket, pending: bytearray, watch: Watch, listen: Listener) -> bool:
+    """Take in a piece of what has come; False where nothing has, or ever will again."""
+    try:
+        data, descriptors, _, _ = socket.recv_fds(channel, _PIECE_BYTES, 1)
+    except (BlockingIOError, ConnectionResetError):
+        return False
+    for fd in descriptors:
+        if watch.folder < 0:
+            watch.folder = fd
+        else:
+            os.close(fd)
+    if not data:
+        return False
+    pending += data
+    *lines, rest = pending.split(b"\n")
+    pending[:] = rest
+    if len(pending) > MAX_LINE:
+        raise WorkerLost("the worker sent a line without an end")
+    for line in lines:
+        _hear(bytes(line), watch, listen)
+    return True
+
+
+def _hear(line: bytes, watch: Watch, listen: Listener) -> None:
+    event = protocol.decode(line)
+    if event is None:
+        watch.noise = (watch.noise + line.decode(errors="replace") + "\n")[-_NOISE:]
+        return
+    watch.heard = time.monotonic()
+    if isinstance(event, Source):
+        if watch.source is None:
+            watch.source = event
+            _must_fit(event, watch.limits)
+    elif isinstance(event, Phase | Progress):
+        listen(event)
+    else:
+        watch.result = event
+
+
+def _must_fit(source: Source, limits: Limits) -> None:
+    needed, free = source.bytes + source.wal_bytes, limits.free_bytes()
+    if free - needed < limits.reserve:
+        raise Failure(
+            f"no room: the copy needs {needed} bytes, {free} are free, and {limits.reserve} of them must stay so "
+            "(T3_BACKUP_RESERVE); free some space"
+        )
+
+
+def _check(watch: Watch, file: int) -> None:
+    limits, now = watch.limits, time.monotonic()
+    if now - watch.began > limits.seconds:
+        raise TryLater(f"timed out after {limits.seconds:.0f} s (T3_BACKUP_TIMEOUT)")
+    if now - watch.heard > limits.stall:
+        raise TryLater(f"no progress for {limits.stall:.0f} s; its worker was ended")
+    if (growth := watch.wal_growth()) > limits.wal_budget:
+        raise TryLater(
+            f"the -wal grew by {growth} bytes during the copy, more than the budget of {limits.wal_budget}; try again later"
+        )
+    if growth > 0 and watch.source_free_bytes() < limits.reserve:
+        raise TryLater("the -wal that the copy holds has nearly filled the disk of the home; free some space")
+    if file >= 0:
+        status = os.fstat(file)
+        most = protocol.copy_limit(watch.source.bytes + watch.source.wal_bytes if watch.source else 0)
+        if max(status.st_size, status.st_blocks * 512) > most:
+            raise WorkerLost(f"the new snapshot grew past {most} bytes, more than its source can need")
+        if limits.free_bytes() < limits.reserve:
+            raise Failure("the store's disk has fallen below its reserve (T3_BACKUP_RESERVE); free some space")
+
+
+def _stop(pidfd: int) -> None:
+    """Ask the worker to end by itself, for a moment."""
+    with contextlib.suppress(ProcessLookupError):
+        signal.pidfd_send_signal(pidfd, signal.SIGTERM)
+    select.select([pidfd], [], [], _POLITE_SECONDS)
+
+
+def _kill(process: subprocess.Popen[bytes], pidfd: int, file: int) -> None:
+    """Kill and reap; give the new file's blocks back. One that can't be reaped (asleep in the kernel) is left behind."""
+    with contextlib.suppress(ProcessLookupError):
+        signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+    if file >= 0:
+        with contextlib.suppress(OSError):
+            os.ftruncate(file, 0)
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(_REAP_SECONDS)
