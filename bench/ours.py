@@ -11,6 +11,7 @@ from pathlib import Path
 
 from t3_backup import copier, snapshot, source
 from t3_backup.accounts import STATE
+from t3_backup.pin import Budget
 
 _SECONDS = 300.0
 _WAL_BYTES = 1 << 30
@@ -22,7 +23,7 @@ def main() -> int:
     copier.load()
     home = path.parents[len(STATE.parts) - 1]
     found = source.find(home, path.stat().st_uid)
-    budget = snapshot.Budget(found, _SECONDS, _WAL_BYTES)
+    budget = Budget(found, _SECONDS, _WAL_BYTES)
     with copier.Destination(fd) as destination:
         copy = snapshot.take(found, destination, budget)
     copier.sync_file(fd)

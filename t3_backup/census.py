@@ -115,15 +115,15 @@ def _tables(connection: apsw.Connection) -> dict[str, bool]:
 
 
 def _end(connection: apsw.Connection, table: str, *, without_rowid: bool) -> int:
-    columns = {str(row[1]).lower() for row in connection.cursor().execute(f"PRAGMA main.table_xinfo({_quoted(table)})")}
+    columns = {str(row[1]).lower() for row in connection.cursor().execute(f"PRAGMA main.table_xinfo({quoted(table)})")}
     rowid = next((name for name in _ROWID_NAMES if name not in columns), None)
     if without_rowid or rowid is None:
         return _count(connection, table)
-    return _or_unreadable(connection, f"SELECT ifnull(max({rowid}), 0) FROM main.{_quoted(table)}")
+    return _or_unreadable(connection, f"SELECT ifnull(max({rowid}), 0) FROM main.{quoted(table)}")
 
 
 def _count(connection: apsw.Connection, table: str) -> int:
-    return _or_unreadable(connection, f"SELECT count(*) FROM main.{_quoted(table)}")
+    return _or_unreadable(connection, f"SELECT count(*) FROM main.{quoted(table)}")
 
 
 def _or_unreadable(connection: apsw.Connection, query: str) -> int:
@@ -163,5 +163,6 @@ def _one(connection: apsw.Connection, query: str) -> int:
     return int(value)
 
 
-def _quoted(name: str) -> str:
+def quoted(name: str) -> str:
+    """`name` as SQL has it."""
     return '"' + name.replace('"', '""') + '"'

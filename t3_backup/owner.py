@@ -56,9 +56,21 @@ def copy(
     return copied
 
 
-def prove(account: Account, file: int, limits: Limits, stopping: threading.Event, listen: Listener) -> Proven:
-    """Let a worker prove `file`, open read-only, which nobody writes any more. Raises as `copy` does; changes nothing."""
-    proven = _work(account, "prove", limits, file, stopping=stopping, listen=listen)
+def prove(
+    account: Account,
+    file: int,
+    limits: Limits,
+    stopping: threading.Event,
+    listen: Listener,
+    *,
+    share: int = 0,
+    shares: int = 1,
+) -> Proven:
+    """Let a worker prove `file`, open read-only, which nobody writes any more: all of it, or a share.
+
+    Raises as `copy` does; changes nothing.
+    """
+    proven = _work(account, "prove", limits, file, stopping=stopping, listen=listen, share=share, shares=shares)
     assert isinstance(proven, Proven)
     return proven
 
@@ -77,6 +89,8 @@ def _work(
     listen: Listener = lambda _: None,
     method: str = "online",
     mmap: bool = True,
+    share: int = 0,
+    shares: int = 1,
 ) -> Source | Copied | Proven:
     """Start a worker, watch over it until it is dead, and judge what it said."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -96,6 +110,8 @@ def _work(
                 seconds=limits.seconds,
                 wal_budget=limits.wal_budget,
                 mmap=mmap,
+                share=share,
+                shares=shares,
             )
             process = subprocess.Popen(
                 [sys.executable, "-I", "-c", _BOOT, str(_PACKAGE), request.to_text()],

@@ -45,6 +45,8 @@ class Request:
     seconds: float  # for the whole of it
     wal_budget: int  # bytes
     mmap: bool
+    share: int = 0  # of a proof: which one
+    shares: int = 1  # and of how many
 
     def to_text(self) -> str:
         """For the command line."""

@@ -9,18 +9,21 @@ from __future__ import annotations
 import os
 import pwd
 import threading
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from t3_backup import accounts, owner
 from t3_backup.accounts import Account
 from t3_backup.blank import Content, hash_content
-from t3_backup.errors import Failure
+from t3_backup.errors import Failure, WorkerLost
 from t3_backup.manifest import Manifest
 from t3_backup.protocol import Proven
 from t3_backup.store import Shelf
 from t3_backup.watch import Limits, Listener
+
+_SHARED_BYTES = 64 << 20  # a smaller file is proven before a second worker would have started
 
 
 @dataclass(frozen=True)
@@ -53,22 +56,40 @@ def verify(shelf: Shelf, snapshot: Manifest, limits: Limits, stopping: threading
 def examine(
     account: Account, fd: int, limits: Limits, stopping: threading.Event, listen: Listener = lambda _: None
 ) -> tuple[Content, Proven]:
-    """What is in the file `fd`, which nobody writes any more: root hashes it beside the worker that proves it.
+    """What is in the file `fd`, which nobody writes any more: root hashes it beside the workers that prove it.
 
-    Raises as `owner.prove` does.
+    A large file is proven by two workers, each a share, where there is a second processor. Raises as `owner.prove` does.
     """
-    with ThreadPoolExecutor(1, thread_name_prefix="hash") as beside:
-        hashing = beside.submit(hash_content, fd)
-        proven = owner.prove(account, fd, limits, stopping, listen)
-        return hashing.result(), proven
+    shares = 2 if os.fstat(fd).st_size >= _SHARED_BYTES and len(os.sched_getaffinity(0)) > 1 else 1
+
+    def prove(share: int) -> Proven:
+        return owner.prove(account, fd, limits, stopping, listen, share=share, shares=shares)
+
+    with ThreadPoolExecutor(1 + shares, thread_name_prefix="examine") as pool:
+        hashing = pool.submit(hash_content, fd)
+        proofs = list(pool.map(prove, range(shares)))
+        return hashing.result(), _together(proofs)
+
+
+def _together(proofs: Sequence[Proven]) -> Proven:
+    """One proof out of its shares. Raises WorkerLost where they don't speak of the same database."""
+    first = proofs[0]
+    if any(proof.census != first.census for proof in proofs):
+        raise WorkerLost("the workers that proved the copy have seen different databases")
+    problems = dict.fromkeys(problem for proof in proofs for problem in proof.problems)
+    return replace(first, problems=tuple(problems), seconds=max(proof.seconds for proof in proofs))
 
 
 def _reasons(fd: int, snapshot: Manifest, limits: Limits, stopping: threading.Event) -> list[str]:
     if snapshot.verdict == "damaged":
         content, found = hash_content(fd), []
     else:
-        content, proven = examine(_reader(snapshot.user), fd, limits, stopping)
-        found = [*proven.problems, *snapshot.census.differences(proven.census)]
+        try:
+            content, proven = examine(_reader(snapshot.user), fd, limits, stopping)
+            found = [*proven.problems, *snapshot.census.differences(proven.census)]
+        except Failure as failure:
+            # What was changed may be no database any more: then the hash is what tells.
+            content, found = hash_content(fd), [str(failure)]
     if content.bytes != snapshot.bytes:
         return [f"{content.bytes} bytes, {snapshot.bytes} were sealed"]
     if content.sha256 != snapshot.sha256:

@@ -180,7 +180,9 @@ def _stop(pidfd: int) -> None:
     """Ask the worker to end by itself, for a moment."""
     with contextlib.suppress(ProcessLookupError):
         signal.pidfd_send_signal(pidfd, signal.SIGTERM)
-    select.select([pidfd], [], [], _POLITE_SECONDS)
+    poll = select.poll()
+    poll.register(pidfd, select.POLLIN)
+    poll.poll(_POLITE_SECONDS * 1000)
 
 
 def _kill(process: subprocess.Popen[bytes], pidfd: int, file: int) -> None:

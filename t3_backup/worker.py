@@ -16,9 +16,10 @@ from pathlib import Path
 
 from t3_backup import confinement, copier, protocol, source
 from t3_backup.errors import Cancelled, Failure
+from t3_backup.pin import Budget
 from t3_backup.proof import prove
 from t3_backup.protocol import Copied, Phase, Proven, Request
-from t3_backup.snapshot import Budget, take
+from t3_backup.snapshot import take
 from t3_backup.source import Source
 
 # Address space beside the map of a database: Python, its libraries, and what RLIMIT_DATA allows.
@@ -65,7 +66,7 @@ def _prove(request: Request, destination: copier.Destination) -> Proven:
     size = os.fstat(request.file).st_size
     confinement.lower_limit(resource.RLIMIT_AS, _SELF_BYTES + size)
     _tell(request, Phase("prove", size))
-    return prove(destination, mmap=request.mmap)
+    return prove(destination, share=request.share, shares=request.shares, mmap=request.mmap)
 
 
 def _tell(request: Request, event: protocol.Event | Failure) -> None:

@@ -439,7 +439,7 @@ static void a_write_across_the_end_of_the_buffer_is_split(void)
     opened o = open_file(SQLITE_OPEN_MAIN_DB | SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE);
 
     EQUAL(put(&o, 1000, 5 * MIB), SQLITE_OK);
-    EQUAL(size_of(o.fd), 4 * MIB);
+    EQUAL(size_of(o.fd), 5 * MIB);
     EQUAL(put(&o, 1000 + 5 * MIB, 10 * MIB), SQLITE_OK);
     EQUAL(holds(&o, 1000, 15 * MIB), SQLITE_OK);
     EQUAL(t3_destination_finish(o.destination), 0);
