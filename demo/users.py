@@ -12,7 +12,7 @@ import shutil
 import signal
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -97,9 +97,18 @@ def _remove_leftover(name: str) -> None:
         entry = pwd.getpwnam(name)
     except KeyError:
         return
-    if entry.pw_gecos != _COMMENT or os.path.exists(entry.pw_dir):
+    if entry.pw_gecos != _COMMENT or _is_at_work(entry.pw_uid):
         raise FileExistsError(f"there is a user {name} already (home {entry.pw_dir})")
     _run("userdel", name)
+
+
+def _is_at_work(uid: int) -> bool:
+    """Whether a process of that user is there."""
+    for entry in Path("/proc").iterdir():
+        with suppress(OSError):
+            if entry.name.isdigit() and entry.stat().st_uid == uid:
+                return True
+    return False
 
 
 def _run(*command: str) -> None:

@@ -143,12 +143,11 @@ def _back_up(job: Job, account: Account) -> Result:
                 taken.insert(0, take(order, shelf, [*taken, *before], witness=taken[0]))
             except (Failure, OSError) as error:
                 warnings.append(f"{account.user}: VACUUM INTO, tried as a second witness, failed too: {error}")
-        pruned: tuple[str, ...] = ()
+        pruned: list[str] = []
         if taken[0].verdict == "verified":
-            pruned, held = _prune(shelf, job.settings.keep)
-            warnings += [f"{account.user}: nothing is pruned: {held}; t3-backup-state accept {account.user}"] if held else []
+            warnings += _prune(shelf, job.settings.keep, pruned)
         documents = tuple(document(shelf, snapshot) for snapshot in taken)
-    return Result(account.user, "backed_up", "; ".join(taken[-1].reasons), documents, pruned, tuple(warnings))
+    return Result(account.user, "backed_up", "; ".join(taken[-1].reasons), documents, tuple(pruned), tuple(warnings))
 
 
 def _absent(job: Job, account: Account, absent: SourceAbsent) -> Result:
@@ -162,14 +161,20 @@ def _absent(job: Job, account: Account, absent: SourceAbsent) -> Result:
     return Result(account.user, "skipped", str(absent))
 
 
-def _prune(shelf: Shelf, keep: int) -> tuple[tuple[str, ...], str]:
-    """Remove what retention lets go; the names, and which snapshot holds everything, if one does."""
+def _prune(shelf: Shelf, keep: int, pruned: list[str]) -> list[str]:
+    """Remove what retention lets go, and add the names to `pruned`; what somebody should know about it."""
     snapshots = shelf.snapshots()
+    if held := next((snapshot for snapshot in snapshots if snapshot.holds), None):
+        why = f"{held.name} is {held.verdict} ({'; '.join(held.reasons)})"
+        return [f"{shelf.user}: nothing is pruned: {why}; t3-backup-state accept {shelf.user}"]
     gone = [decision.snapshot for decision in retention.decide(snapshots, keep) if not decision.keep]
     for snapshot in reversed(gone):  # the oldest first: a stop in between leaves what is newer
-        shelf.remove(snapshot)
-    held = next((f"{s.name} is {s.verdict} ({'; '.join(s.reasons)})" for s in snapshots if s.holds), "")
-    return tuple(snapshot.name for snapshot in gone), held
+        try:
+            shelf.remove(snapshot)
+        except OSError as error:
+            return [f"{shelf.user}: {snapshot.name} can't be pruned: {error.strerror}"]
+        pruned.append(snapshot.name)
+    return []
 
 
 def _clock_warnings(before: Sequence[Manifest], taken: Manifest) -> list[str]:

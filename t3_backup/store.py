@@ -217,7 +217,7 @@ class Store:
 
 
 def _sync_folder(path: Path) -> None:
-    fd = os.open(path, _FOLDER)
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         copier.sync_directory(fd, str(path))
     finally:
