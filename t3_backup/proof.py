@@ -73,7 +73,7 @@ def _problems(connection: apsw.Connection, checks: Sequence[str]) -> tuple[str, 
         for check in checks:
             for row in connection.cursor().execute(check):
                 if check == _PARENTS:
-                    found.append(f"foreign_key_check: a row without a parent in {row[0]}")
+                    found.append(f"foreign_key_check: rows without a parent in {row[0]}")
                 else:
                     found += [line for line in str(row[0]).splitlines() if line != "ok"]
     except apsw.CorruptError as error:

@@ -98,7 +98,7 @@ def test_rows_without_a_parent_are_found(copy: Path) -> None:
         )
     for shares in (1, 2):
         found = problems(copy, shares)
-        assert found[0] == ("foreign_key_check: a row without a parent in child",)
+        assert found[0] == ("foreign_key_check: rows without a parent in child",)
         assert not any(found[1:])
 
 
