@@ -72,11 +72,12 @@ def _limits(settings: Settings, free_bytes: Callable[[], int]) -> Limits:
 
 def run(job: Job, accounts: Sequence[Account], finished: Callable[[Result], None]) -> list[Result]:
     """Back up every account, `jobs` at a time; `finished` hears of each as it is done. The results in the order of `accounts`."""
-    until = time.monotonic() + job.settings.run_timeout
+    seconds = job.settings.run_timeout(len(accounts))
+    until = time.monotonic() + seconds
 
     def one(account: Account) -> Result:
         if time.monotonic() > until:
-            result = Result(account.user, "failed", f"not begun: the run is over its {job.settings.run_timeout} s")
+            result = Result(account.user, "failed", f"not begun: the run is over its {seconds} s")
         elif job.stopping.is_set():
             result = Result(account.user, "failed", "not begun: the run was stopped")
         else:
@@ -130,6 +131,7 @@ def _back_up(job: Job, account: Account) -> Result:
     with shelf:
         shelf.clear()
         before = shelf.snapshots()
+        began = time.monotonic()
         order = Order(account, job.limits(), job.label, job.now(), job.stopping, partial(job.listen, account.user))
         try:
             taken = [take(order, shelf, before)]
@@ -139,8 +141,9 @@ def _back_up(job: Job, account: Account) -> Result:
             return _absent(job, account, absent)
         warnings = _clock_warnings(before, taken[0])
         if taken[0].verdict == "damaged":
+            left = replace(order.limits, seconds=order.limits.seconds - (time.monotonic() - began))
             try:
-                taken.insert(0, take(order, shelf, [*taken, *before], witness=taken[0]))
+                taken.insert(0, take(replace(order, limits=left), shelf, [*taken, *before], witness=taken[0]))
             except (Failure, OSError) as error:
                 warnings.append(f"{account.user}: VACUUM INTO, tried as a second witness, failed too: {error}")
         pruned: list[str] = []
@@ -183,9 +186,10 @@ def _clock_warnings(before: Sequence[Manifest], taken: Manifest) -> list[str]:
 
 
 def accept(store: Store, user: str, now: datetime) -> list[Manifest]:
-    """End the hold of an account: its suspect snapshots count as good, its damaged ones no longer stop pruning.
+    """End the hold of an account: somebody has looked at what is suspect or damaged, and it stops pruning no longer.
 
-    The accepted ones as they are from now on. Raises Failure where the account has no shelf.
+    Each keeps its verdict, and so never counts among the good ones that retention keeps. The accepted ones as they are from
+    now on. Raises Failure where the account has no shelf.
     """
     shelf = store.shelf(user)
     if shelf is None:
@@ -194,8 +198,7 @@ def accept(store: Store, user: str, now: datetime) -> list[Manifest]:
     with shelf:
         for snapshot in shelf.snapshots():
             if snapshot.holds:
-                good = "verified" if snapshot.verdict == "suspect" else snapshot.verdict
-                accepted.append(replace(snapshot, accepted_at=manifests.format_time(now), verdict=good))
+                accepted.append(replace(snapshot, accepted_at=manifests.format_time(now)))
                 shelf.replace_manifest(accepted[-1])
     return accepted
 

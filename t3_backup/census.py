@@ -62,10 +62,10 @@ class Census:
             raise ValueError("a census has fields of another type")
         return Census(**value)
 
-    def differences(self, other: Census, *, pages: bool = True) -> list[str]:
-        """What is not the same in `other`, in words; row counts only where both have them, pages where asked."""
+    def differences(self, other: Census) -> list[str]:
+        """What is not the same in `other`, in words; row counts only where both have them."""
         mine, theirs = asdict(self), asdict(other)
-        ignored = {"ends", "rows"} | (set() if pages else {"page_count"})
+        ignored = {"ends", "rows"}
         found = [f"{k} {mine[k]} against {theirs[k]}" for k in mine if k not in ignored and mine[k] != theirs[k]]
         pairs = [("end of", self.ends, other.ends)]
         if self.rows is not None and other.rows is not None:

@@ -18,7 +18,7 @@ import t3_backup
 from t3_backup import accounts, backup, report, settings, verify
 from t3_backup.accounts import Account
 from t3_backup.choice import choose
-from t3_backup.errors import EXIT_OK, Failure, StoreError, UsageError
+from t3_backup.errors import EXIT_OK, Cancelled, Failure, StoreError, UsageError
 from t3_backup.manifest import LABEL, is_legacy
 from t3_backup.settings import Settings
 from t3_backup.store import Shelf, Store
@@ -38,8 +38,8 @@ examples:
 settings: T3_BACKUP_DEST, T3_BACKUP_MAP, T3_BACKUP_KEEP, T3_BACKUP_TIMEOUT (seconds), T3_BACKUP_JOBS, T3_BACKUP_STALL (seconds),
   T3_BACKUP_WAL_BUDGET and T3_BACKUP_RESERVE (bytes; K, M, G), in /etc/default/t3-backup or the environment; a flag beats both.
 
-exit status: 0 all well; 1 an account failed, or a snapshot is suspect, damaged or does not verify; 2 wrong use or configuration; 75
-  another run holds the store, try again later.
+exit status: 0 all well; 1 an account failed, a new snapshot is suspect or damaged, or one does not verify; 2 wrong use or
+  configuration; 75 another run holds the store, try again later.
 """
 
 
@@ -115,19 +115,29 @@ def _run(args: argparse.Namespace, values: Settings) -> int:
     _let_others_go_first()
     with report.reporter(sys.stderr if args.json else sys.stdout) as out:
         found, failures = _accounts(args.user, values, out)
-        if not found and not failures:
-            out.line(report.INFO, f"no users in {values.map}; nothing to back up")
+        forgotten: list[str] = []
         if args.dry_run:
             results = failures + backup.plan(values, found, stopping, out.finished)
         else:
             with Store.open(values.dest, create=True) as store:
                 store.lock(wait=_LOCK_WAIT_S)
                 results = failures + backup.run(backup.Job(values, store, args.label, stopping, out.listen), found, out.finished)
+                forgotten = _forgotten(store, results) if args.user is None else []
         failed = sum(result.alarms for result in results)
+        for user in forgotten:
+            out.warn(f"{user} has snapshots in {values.dest}, but is not in {values.map}")
+        if not results:
+            out.line(report.INFO, f"no users in {values.map}; nothing to back up")
         out.line(report.INFO, f"done ({len(results)} accounts, {failed} not well)")
     if args.json:
         report.print_document(report.run_document(results))
-    return Failure.exit_code if failed or stopping.is_set() else EXIT_OK
+    lost_map = bool(forgotten) and not results
+    return Failure.exit_code if failed or lost_map or out.broken or stopping.is_set() else EXIT_OK
+
+
+def _forgotten(store: Store, results: list[backup.Result]) -> list[str]:
+    """Who has a shelf and was no part of the run."""
+    return [user for user in store.users() if user not in {result.user for result in results}]
 
 
 def _accounts(users: list[str] | None, values: Settings, out: report.Lines) -> tuple[list[Account], list[backup.Result]]:
@@ -180,9 +190,8 @@ def _verify(args: argparse.Namespace, values: Settings) -> int:
     stopping = _stop_on_signals()
     _let_others_go_first()
     out = report.Lines(sys.stderr if args.json else sys.stdout)
-    documents, failed = [], 0
+    documents, failed, done = [], 0, 0
     with Store.open(values.dest) as store:
-        store.lock(shared=True, wait=_LOCK_WAIT_S)
         limits = Limits(values.timeout, values.stall, values.wal_budget, 0, store.free_bytes)
         shelves = _Shelves(store, args.user, out)
         for shelf in shelves:
@@ -191,7 +200,15 @@ def _verify(args: argparse.Namespace, values: Settings) -> int:
                 snapshots = [choose(snapshots, args.at, report.utc_now())]
             entries = []
             for snapshot in snapshots:
-                check = verify.verify(shelf, snapshot, limits, stopping)
+                # Locked for one at a time: a proof of everything must not cost the timer its run.
+                with store.locked(shared=True, wait=_LOCK_WAIT_S if not done else values.timeout):
+                    if not shelf.holds(snapshot):
+                        continue  # pruned in the meantime
+                    try:
+                        check = verify.verify(shelf, snapshot, limits, stopping)
+                    except Cancelled:
+                        break
+                done += 1
                 failed += not check.holds
                 out.line(*report.check_line(check))
                 entries.append(backup.document(shelf, snapshot) | {"verifies": check.holds, "problems": list(check.reasons)})
@@ -254,8 +271,14 @@ def _let_others_go_first() -> None:
 
 
 def _stop_on_signals() -> threading.Event:
-    """An event that SIGTERM and SIGINT set: what runs is stopped cleanly, what waits is not begun."""
+    """An event that SIGTERM and SIGINT set: what runs is stopped cleanly, what waits is not begun.
+
+    The terminal can't put it to sleep: with the workers asleep a pin would hold a server's -wal, and with the parent asleep
+    nobody would end it.
+    """
     stopping = threading.Event()
+    for number in (signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU):
+        signal.signal(number, signal.SIG_IGN)  # the workers inherit it
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stopping.set())
     return stopping

@@ -40,6 +40,11 @@ def acquire(directory: int, path: Path, *, shared: bool = False, wait: float) ->
         raise StoreError(f"{path} was replaced while it was being locked; try again")
 
 
+def release(directory: int) -> None:
+    """Unlock the open `directory`."""
+    fcntl.flock(directory, fcntl.LOCK_UN)
+
+
 def _holder(directory: int) -> str:
     """Who holds the lock, from /proc/locks (proc(5)); 'another run' where the kernel doesn't say."""
     status = os.fstat(directory)

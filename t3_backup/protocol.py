@@ -14,7 +14,6 @@ from t3_backup.census import Census
 from t3_backup.errors import WORKER_ERRORS, Failure, WorkerLost
 from t3_backup.manifest import METHODS
 
-MODES = ("look", "copy", "prove")
 PHASES = ("copy", "prove")
 MAX_LINE = 4 << 20  # bytes; a census of thousands of tables stays far below
 
@@ -172,6 +171,6 @@ def _checked(kind: str, name: str, value: Any) -> Any:
     return value
 
 
-def printable(text: str) -> str:
-    """At most 500 characters of `text`, with nothing in it that a terminal or the journal would obey."""
-    return "".join(c if c.isprintable() else "?" for c in text[:500])
+def printable(text: str, most: int = 500) -> str:
+    """At most `most` characters of `text`, with nothing in it that a terminal or the journal would obey."""
+    return "".join(c if c.isprintable() else "?" for c in text[:most])

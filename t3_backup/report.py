@@ -5,6 +5,8 @@ Nothing is decided here. A line begins with what happened and names the account,
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import os
 import sys
@@ -14,12 +16,14 @@ from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any, Self, TextIO
 
+from t3_backup import protocol
 from t3_backup.backup import Result
 from t3_backup.protocol import Event, Phase, Progress
 from t3_backup.verify import Check
 
 # syslog(3); sd-daemon(3) has the prefixes.
 ERROR, WARNING, INFO = 3, 4, 6
+_LONGEST_LINE = 20_000  # characters
 
 
 def is_journal(stream: TextIO) -> bool:
@@ -39,12 +43,25 @@ class Lines:
         self._stream = stream
         self._journal = is_journal(stream)
         self._lock = threading.Lock()
+        self.broken = False
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a name that the locale can't say is no reason to stop
 
     def line(self, priority: int, text: str) -> None:
-        """One line. Its text may hold what a user chose: nothing in it is obeyed by a terminal."""
-        safe = "".join(c if c.isprintable() else "?" for c in text)
+        """One line. Its text may hold what a user chose: nothing in it is obeyed by a terminal.
+
+        A stream that can't be written to any more costs nobody his backup: it is remembered in `broken`.
+        """
         with self._lock:
-            print(f"<{priority}>{safe}" if self._journal else safe, file=self._stream, flush=True)
+            try:
+                self._write(priority, protocol.printable(text, _LONGEST_LINE))
+            except OSError:
+                self.broken = True
+                with contextlib.suppress(OSError, ValueError):  # what is still buffered must not fail the exit, too
+                    os.dup2(os.open(os.devnull, os.O_WRONLY), self._stream.fileno())
+
+    def _write(self, priority: int, text: str) -> None:
+        print(f"<{priority}>{text}" if self._journal else text, file=self._stream, flush=True)
 
     def warn(self, text: str) -> None:
         """A line that begins with WARN."""
@@ -86,15 +103,16 @@ class Bars(Lines):
         self._tasks: dict[str, Any] = {}
         self._phases: dict[str, str] = {}
 
-    def line(self, priority: int, text: str) -> None:
-        """A line above the bars."""
-        safe = "".join(c if c.isprintable() else "?" for c in text)
-        self._bars.console.print(
-            safe, markup=False, emoji=False, highlight=False, soft_wrap=True, style="bold red" if priority <= WARNING else ""
-        )
+    def _write(self, priority: int, text: str) -> None:
+        style = "bold red" if priority <= WARNING else ""
+        self._bars.console.print(text, markup=False, highlight=False, emoji=False, soft_wrap=True, style=style)
 
     def listen(self, user: str, event: Event) -> None:
-        """Move the account's bar."""
+        """Move the account's bar. Two workers may prove one account: one at a time is heard."""
+        with self._lock:
+            self._move(user, event)
+
+    def _move(self, user: str, event: Event) -> None:
         if isinstance(event, Phase):
             self._phases[user] = event.phase
             if user in self._tasks:
@@ -107,8 +125,9 @@ class Bars(Lines):
 
     def finished(self, result: Result) -> None:
         """Take the bar away and print the lines."""
-        if result.user in self._tasks:
-            self._bars.remove_task(self._tasks.pop(result.user))
+        with self._lock:
+            if result.user in self._tasks:
+                self._bars.remove_task(self._tasks.pop(result.user))
         super().finished(result)
 
     def __enter__(self) -> Self:
@@ -200,9 +219,12 @@ def check_line(check: Check) -> tuple[int, str]:
     snapshot = check.snapshot
     if not check.holds:
         return ERROR, f"WARN: {snapshot.user} {snapshot.name} does NOT verify: {'; '.join(check.reasons[:5])}"
-    if snapshot.verdict == "damaged":
-        return INFO, f"unchanged {snapshot.user} {snapshot.name} (damaged when it was taken, kept as evidence)"
-    return INFO, f"verified {snapshot.user} {snapshot.name} ({snapshot.bytes} bytes, {snapshot.verdict})"
+    if snapshot.verdict != "verified":
+        return (
+            INFO,
+            f"unchanged {snapshot.user} {snapshot.name} ({snapshot.verdict} when it was taken: {'; '.join(snapshot.reasons)})",
+        )
+    return INFO, f"verified {snapshot.user} {snapshot.name} ({snapshot.bytes} bytes)"
 
 
 def size(count: float) -> str:

@@ -6,6 +6,7 @@ Nothing here touches the store or the accounts.
 
 from __future__ import annotations
 
+import math
 import re
 import shlex
 from collections.abc import Callable, Iterator, Mapping
@@ -33,10 +34,9 @@ class Settings:
     wal_budget: int  # bytes that a server's -wal may grow by while a copy holds it
     reserve: int  # bytes of the store's file system that stay free
 
-    @property
-    def run_timeout(self) -> int:
-        """Seconds after which no further account is begun."""
-        return 4 * self.timeout
+    def run_timeout(self, accounts: int) -> int:
+        """Seconds after which a run over so many accounts begins no further one: slow ones alone can't starve the rest."""
+        return self.timeout * (1 + math.ceil(accounts / self.jobs))
 
 
 def _absolute(text: str) -> Path:

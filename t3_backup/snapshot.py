@@ -27,8 +27,9 @@ _HOT_TRIES = 6
 def take(source: Source, destination: Destination, budget: Budget, *, method: str = "online", mmap: bool = True) -> Copied:
     """Copy `source` into `destination`, which is finished (written, its write-back waited for) when this returns.
 
-    The online copy has half of the budget's time; VACUUM INTO has the rest. Raises TryLater (locked, over a budget, being
-    written all the time without WAL) and SourceError (hot journal, not a database, damaged beyond a copy).
+    The online copy may wait for others in half of the budget's time; then VACUUM INTO has the rest. Raises TryLater (locked,
+    over a budget, being written all the time without WAL) and SourceError (hot journal, not a database, damaged beyond a
+    copy).
     """
     if method == "online":
         try:

@@ -26,7 +26,6 @@ _CACHE_KIB = 2048
 _BUSY_MS = 250
 # SQLITE_OPEN_NOFOLLOW (sqlite.org/c3ref/c_open_autoproxy.html); apsw names it since 3.40.
 _NOFOLLOW = 0x01000000
-_HEADER_BYTES = 100
 
 
 @dataclass(frozen=True)

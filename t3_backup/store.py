@@ -25,6 +25,7 @@ from t3_backup.errors import StoreError
 from t3_backup.manifest import DATA, MANIFEST, Manifest, parse_name
 
 _PARTIAL = ".partial-"
+_LONGEST_RUN_S = 2 * 86_400  # between the time in a manifest and its writing lies one copy and one proof
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -68,6 +69,10 @@ class Shelf:
         """Where its data lies."""
         return self.path / (snapshot.name + DATA)
 
+    def holds(self, snapshot: Manifest) -> bool:
+        """Whether its manifest is still there."""
+        return snapshot.name + MANIFEST in _names(self.fd)
+
     def open_data(self, snapshot: Manifest) -> int:
         """A read-only descriptor of its data. Raises OSError."""
         return os.open(snapshot.name + DATA, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=self.fd)
@@ -81,9 +86,17 @@ class Shelf:
         names = _names(self.fd)
         for name in names:
             stem = name.removesuffix(MANIFEST)
-            orphan = stem != name and parse_name(stem) is not None and stem + DATA not in names
-            if orphan or name.startswith(_PARTIAL):
+            lonely = stem != name and parse_name(stem) is not None and stem + DATA not in names
+            if name.startswith(_PARTIAL) or (lonely and self._is_ours(stem)):
                 os.unlink(name, dir_fd=self.fd)
+
+    def _is_ours(self, stem: str) -> bool:
+        """Whether the manifest was written when its snapshot was taken, and not brought back later, ahead of its data."""
+        try:
+            written = os.stat(stem + MANIFEST, dir_fd=self.fd, follow_symlinks=False).st_ctime
+            return abs(written - self._manifest(stem).when.timestamp()) < _LONGEST_RUN_S
+        except (OSError, ValueError):
+            return False
 
     def begin(self) -> Blank:
         """A new, empty, unnamed file for a snapshot. Raises OSError."""
@@ -157,10 +170,14 @@ class Store:
         something in it is left as it is, since it may be /tmp.
         """
         if create:
-            with contextlib.suppress(FileExistsError):
+            try:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.mkdir(mode=0o700)
                 _sync_folder(path.parent)
+            except FileExistsError:
+                pass
+            except PermissionError as error:
+                raise StoreError(_why_not_open(path, error)) from None
         try:
             fd = os.open(path, _FOLDER)
         except OSError as error:
@@ -176,11 +193,20 @@ class Store:
         """Hold the store for this run. Raises LockHeld."""
         lock.acquire(self.fd, self.path, shared=shared, wait=wait)
 
+    @contextlib.contextmanager
+    def locked(self, *, shared: bool = False, wait: float) -> Iterator[None]:
+        """Hold the store for a while. Raises LockHeld."""
+        self.lock(shared=shared, wait=wait)
+        try:
+            yield
+        finally:
+            lock.release(self.fd)
+
     def users(self) -> list[str]:
         """Who has a shelf."""
         os.lseek(self.fd, 0, os.SEEK_SET)  # as in _names
         with os.scandir(self.fd) as entries:
-            return sorted(entry.name for entry in entries if entry.is_dir(follow_symlinks=False) and entry.name[0] != ".")
+            return sorted(entry.name for entry in entries if entry.is_dir(follow_symlinks=False) and is_user_name(entry.name))
 
     def shelf(self, user: str, *, create: bool = False) -> Shelf | None:
         """The shelf of `user`; None where there is none. Raises StoreError where it is not one's own and private."""
@@ -235,7 +261,7 @@ def _why_not_open(path: Path, error: OSError) -> str:
         return f"{path} is a symlink or no folder; it is not followed: remove it, or name another store by --dest"
     if error.errno == errno.ENOENT:
         return f"no store at {path}; the first run makes it (or name another by --dest or T3_BACKUP_DEST)"
-    if error.errno == errno.EACCES:
+    if error.errno in (errno.EACCES, errno.EPERM):
         return f"{path} is not yours to open; name a store of your own by --dest"
     return f"{path}: {error.strerror}"
 
@@ -246,7 +272,8 @@ def _must_be_private(fd: int, path: Path, *, mend: bool) -> None:
     if status.st_uid != me:
         raise StoreError(
             f"{path} belongs to uid {status.st_uid}, not to uid {me}: what its owner can change is no backup; "
-            f"move it out of the way: mv {path} {path.parent}.{path.name}.old"
+            f"move it out of the way (mv {path} {path.parent}.{path.name}.old), or, if you have just copied it here "
+            f"yourself, make it yours (chown -R)"
         )
     if stat.S_IMODE(status.st_mode) & 0o077:
         if not mend:

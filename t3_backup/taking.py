@@ -74,11 +74,17 @@ def _must_agree(content: Content, header: int | None, copied: Copied, proven: Pr
 
 
 def _judge(copied: Copied, proven: Proven, before: Sequence[Manifest], witness: Manifest | None) -> Verdict:
-    previous = next((snapshot for snapshot in before if snapshot.verdict == "verified"), None)
+    previous = next((snapshot for snapshot in before if _is_yardstick(snapshot)), None)
     judged = verdict.judge(proven.problems, proven.census, copied.method, previous)
     if witness and judged.verdict != "damaged":
         return Verdict("suspect", (f"rebuilt by VACUUM INTO from the damaged source of {witness.name}",))
     return judged
+
+
+def _is_yardstick(snapshot: Manifest) -> bool:
+    """Whether what comes later is measured by it: a good one, or a loss that somebody has accepted. A VACUUM's is no loss."""
+    accepted = snapshot.verdict == "suspect" and snapshot.accepted_at is not None and snapshot.method == "online"
+    return snapshot.verdict == "verified" or accepted
 
 
 def _manifest(

@@ -17,7 +17,7 @@ from pathlib import Path
 from t3_backup import accounts, owner
 from t3_backup.accounts import Account
 from t3_backup.blank import Content, hash_content
-from t3_backup.errors import Failure, WorkerLost
+from t3_backup.errors import Cancelled, Failure, WorkerLost
 from t3_backup.manifest import Manifest
 from t3_backup.protocol import Proven
 from t3_backup.store import Shelf
@@ -40,13 +40,18 @@ class Check:
 
 
 def verify(shelf: Shelf, snapshot: Manifest, limits: Limits, stopping: threading.Event) -> Check:
-    """Prove `snapshot` again. A damaged one is evidence: it proves when its bytes are the ones that were sealed."""
+    """Prove `snapshot` again. A damaged one is evidence: it proves when its bytes are the ones that were sealed.
+
+    Raises Cancelled once `stopping` is set.
+    """
     try:
         fd = shelf.open_data(snapshot)
     except OSError as error:
         return Check(snapshot, (f"cannot be opened: {error.strerror}",))
     try:
         return Check(snapshot, tuple(_reasons(fd, snapshot, limits, stopping)))
+    except Cancelled:
+        raise
     except (Failure, OSError) as error:
         return Check(snapshot, (str(error),))
     finally:
@@ -87,6 +92,8 @@ def _reasons(fd: int, snapshot: Manifest, limits: Limits, stopping: threading.Ev
         try:
             content, proven = examine(_reader(snapshot.user), fd, limits, stopping)
             found = [*proven.problems, *snapshot.census.differences(proven.census)]
+        except Cancelled:
+            raise
         except Failure as failure:
             # What was changed may be no database any more: then the hash is what tells.
             content, found = hash_content(fd), [str(failure)]

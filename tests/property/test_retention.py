@@ -27,7 +27,7 @@ KEEPS = st.integers(1, 6)
 def snapshot(
     sequence: int, when: datetime, verdict: str = "verified", label: str | None = None, *, legacy: bool = False
 ) -> Manifest:
-    """One as it lies on a shelf: an accepted suspect one counts as verified."""
+    """One as it lies on a shelf: an accepted one keeps its verdict."""
     accepted = verdict.startswith("accepted ")
     kind = verdict.removeprefix("accepted ")
     local = when.strftime("%Y%m%d-%H%M%S")
@@ -36,7 +36,7 @@ def snapshot(
         sequence,
         when,
         label,
-        verdict="verified" if accepted and kind == "suspect" else kind,
+        verdict=kind,
         reasons=() if kind == "verified" else ("for a reason",),
         accepted_at=format_time(when) if accepted else None,
         **more,

@@ -258,12 +258,27 @@ def test_a_source_that_lost_its_history_is_suspect_and_prunes_nothing_until_acce
     assert accepted.code == 0, accepted
     assert accepted.out.count("accepted ") == 4
     assert_untouched(before, land, vera)
-    # The new state counts now, and pruning goes on with it.
+    # What comes now is measured by the new state, and pruning goes on; the accepted one stays as evidence, and counts for nothing.
     answer = land.t3("run", "--keep", "1")
     assert answer.code == 0, answer
-    assert answer.out.count(f"pruned {vera.name}: ") == 8
-    assert verdicts(land, vera) == ["verified"]
+    assert answer.out.count(f"pruned {vera.name}: ") == 7
+    assert verdicts(land, vera) == ["verified", "suspect"]
     assert land.t3("verify").code == 0
+
+
+@pytest.mark.parametrize("lose", [lose_most_rows, begin_anew])
+def test_what_was_accepted_pushes_no_good_one_out(lose: Callable[[User], None], land: Land, vera: User, small: Path) -> None:
+    """Row 34: the loss was not meant after all; `accept` was only the way to have pruning go on."""
+    take_days(land, vera, 3)
+    before = content(land, vera)
+    lose(vera)
+    for _ in range(3):
+        assert land.t3("run", "--keep", "4").code == 1
+    assert land.t3("accept", vera.name).code == 0
+    give_database(vera, small)
+    assert land.t3("run", "--keep", "4").code == 0
+    assert_untouched(before, land, vera)
+    assert verdicts(land, vera) == ["verified"] + ["suspect"] * 3 + ["verified"] * 3
 
 
 def test_a_level_that_fell_is_named(land: Land, vera: User) -> None:

@@ -10,7 +10,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -249,9 +249,17 @@ def test_clearing_takes_partial_files_and_manifests_without_data_and_nothing_els
     """Row 27: what an interrupted run can leave, and what it can't."""
     good = publish(shelf)
     kept = {"notes.json", "state-nonsense.json", "readme", ".hidden", "state-20261101T000000Z.sqlite", "partial-1"}
-    left = {".partial-0123456789abcdef", "state-20261104T000000Z.json", "state-20261104T000000Z.2-label.json"}
+    left = {".partial-0123456789abcdef"}
     for name in kept | left:
         (shelf.path / name).touch()
+    now = datetime.now(UTC)
+    for sequence, label in ((7, None), (8, "label")):
+        lonely = made(sequence, now, label)
+        (shelf.path / f"{lonely.name}.json").write_text(lonely.to_text())
+    # Not ours to remove: one that cannot be read, and one that was brought back to the store ahead of its data.
+    kept |= {"state-20261104T000000Z.json", f"{made(9, now - timedelta(days=30)).name}.json"}
+    (shelf.path / "state-20261104T000000Z.json").touch()
+    (shelf.path / f"{made(9, now - timedelta(days=30)).name}.json").write_text(made(9, now - timedelta(days=30)).to_text())
     shelf.clear()
     assert names(shelf) == kept | {f"{good.name}.json", f"{good.name}.sqlite"}
 

@@ -1,0 +1,158 @@
+"""What an administrator does without thinking: a sleepy Ctrl-Z, a pipe that closes, an edited map, a store on its own disk."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from conftest import Land, needs_root
+
+from demo.users import User
+from demo.writer import Writer
+from t3_backup.settings import load
+
+pytestmark = needs_root
+
+
+@pytest.fixture
+def five(land: Land, make_user: Callable[..., User], small: Path) -> list[User]:
+    """Five users with databases, in the map."""
+    users = [make_user(f"m-{name}", small) for name in ("ann", "ben", "cyd", "dan", "eve")]
+    land.write_map(*users)
+    return users
+
+
+def test_ctrl_z_puts_no_run_to_sleep(land: Land, make_user: Callable[..., User], grown: Callable[[int], Path]) -> None:
+    """Row 2: asleep, the worker would hold the server's -wal, and nobody would be awake to end it."""
+    user = make_user("m-ann", grown(100))
+    land.write_map(user)
+    with Writer(user.database, user=user.name):
+        run = subprocess.Popen(
+            land.command("run"), env=land.env(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
+        )
+        # From the first moment at which there is something of it to put to sleep, and again and again.
+        while run.poll() is None:
+            if land.shelf(user).exists():
+                os.killpg(run.pid, signal.SIGTSTP)
+            run_state = Path(f"/proc/{run.pid}/stat").read_text().split()[2]
+            assert run_state != "T"
+        out, _ = run.communicate()
+    assert run.returncode == 0, out
+    assert "verified" in out
+
+
+def test_who_no_longer_listens_costs_nobody_his_backup(land: Land, five: list[User]) -> None:
+    """Row 20: a full disk under a redirected output, and a pipe that is closed: all are backed up, and the exit code says it."""
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(land.command("run"), env=land.env(), stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert done.returncode == 1, done
+    assert [len(land.snapshots(user)) for user in five] == [1] * 5
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = subprocess.run(land.command("run"), env=land.env(), stdout=writing, stderr=subprocess.PIPE, text=True, check=False)
+    os.close(writing)
+    assert done.returncode == 1, done
+    assert "Traceback" not in done.stderr
+    assert [len(land.snapshots(user)) for user in five] == [2] * 5
+
+
+def test_a_name_that_the_locale_cannot_say_stops_nothing(land: Land, five: list[User]) -> None:
+    """A table of a user's own naming gets into a warning."""
+    script = (
+        "PRAGMA journal_mode=delete; CREATE TABLE 表(p REFERENCES projection_threads(thread_id)); INSERT INTO 表 VALUES ('no');"
+    )
+    subprocess.run(["sqlite3", str(five[0].database), script], user=five[0].name, group=five[0].name, check=True, extra_groups=[])
+    answer = land.t3("run", PYTHONIOENCODING="latin-1")
+    assert answer.code == 1, answer
+    assert "Traceback" not in answer.err
+    assert "rows without a parent in \\u8868" in answer.out
+    assert [len(land.snapshots(user)) for user in five[1:]] == [1] * 4
+
+
+def test_an_account_that_fell_out_of_the_map_is_told_of(land: Land, five: list[User]) -> None:
+    """Row 20: nobody backs it up any more, and nobody would notice."""
+    assert land.t3().code == 0
+    land.write_map(*five[1:])
+    answer = land.t3()
+    assert f"WARN: {five[0].name} has snapshots in {land.store}, but is not in {land.map}" in answer.out
+    assert answer.code == 0
+    land.map.write_text("# all gone\n")
+    assert land.t3().code == 1
+    assert land.t3("run", "--user", five[0].name).code == 0
+
+
+def test_a_store_on_a_disk_of_its_own_has_a_lost_and_found(land: Land, alice: User) -> None:
+    assert land.t3().code == 0
+    (land.store / "lost+found").mkdir(mode=0o700)
+    (land.store / ".snapshots").mkdir(mode=0o755)
+    for words in (["run"], ["list"], ["verify"]):
+        answer = land.t3(*words)
+        assert (answer.code, "lost+found" in answer.out) == (0, False), answer
+
+
+def test_a_store_behind_a_symlinked_folder_works_at_once(land: Land, alice: User) -> None:
+    (land.folder / "disk").mkdir()
+    (land.folder / "backups").symlink_to(land.folder / "disk")
+    assert land.t3("run", "--dest", str(land.folder / "backups" / "t3")).code == 0
+    assert len(list((land.folder / "disk" / "t3" / alice.name).glob("*.sqlite"))) == 1
+
+
+def test_verify_calls_verified_what_was_good_and_nothing_else(land: Land, alice: User, grown: Callable[[int], Path]) -> None:
+    """Row 34: the runbook goes on only where the line begins with `verified`."""
+    assert land.t3().code == 0
+    script = (
+        "DELETE FROM orchestration_events; DELETE FROM orchestration_command_receipts; DELETE FROM projection_thread_activities;"
+    )
+    subprocess.run(["sqlite3", str(alice.database), script], user=alice.name, group=alice.name, check=True, extra_groups=[])
+    assert land.t3().code == 1
+    answer = land.t3("verify")
+    first, second = answer.out.splitlines()
+    assert first.startswith(f"unchanged {alice.name} ")
+    assert "suspect when it was taken" in first
+    assert second.startswith(f"verified {alice.name} ")
+    assert answer.code == 0
+
+
+def test_a_verify_that_is_stopped_accuses_no_snapshot(
+    land: Land, make_user: Callable[..., User], grown: Callable[[int], Path]
+) -> None:
+    user = make_user("m-ann", grown(100))
+    land.write_map(user)
+    for _ in range(3):
+        assert land.t3().code == 0
+    verify = land.start("verify")
+    assert verify.stdout is not None
+    first = verify.stdout.readline()
+    verify.send_signal(signal.SIGINT)
+    rest, _ = verify.communicate(timeout=60)
+    assert first.startswith("verified ")
+    assert "NOT" not in rest
+    assert verify.returncode == 1
+
+
+def test_a_proof_of_everything_lets_the_timers_run_in(
+    land: Land, make_user: Callable[..., User], grown: Callable[[int], Path]
+) -> None:
+    """Row 33: `verify` holds the store for one snapshot at a time."""
+    user = make_user("m-ann", grown(100))
+    land.write_map(user)
+    for _ in range(4):
+        assert land.t3("run", "--keep", "2").code == 0
+    verify = land.start("verify")
+    assert verify.stdout is not None
+    verify.stdout.readline()
+    answer = land.t3("run", "--keep", "1")
+    rest, _ = verify.communicate(timeout=120)
+    assert answer.code == 0, answer
+    assert verify.returncode == 0, rest
+
+
+@pytest.mark.parametrize(("accounts", "jobs", "seconds"), [(1, 1, 20), (5, 1, 60), (5, 2, 40), (0, 1, 10)])
+def test_slow_accounts_alone_never_use_up_the_time_of_a_run(accounts: int, jobs: int, seconds: int) -> None:
+    """Row 22: each may take its whole time, and the last one is begun all the same."""
+    values = load({"timeout": "10", "jobs": str(jobs)}, {}, Path("/nonexistent"))
+    assert values.run_timeout(accounts) == seconds
