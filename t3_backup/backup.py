@@ -23,7 +23,8 @@ from t3_backup.errors import Failure, SourceAbsent
 from t3_backup.manifest import Manifest
 from t3_backup.protocol import Event
 from t3_backup.settings import Settings
-from t3_backup.store import Shelf, Store
+from t3_backup.shelf import Shelf
+from t3_backup.store import Store
 from t3_backup.taking import Order, take
 from t3_backup.watch import Limits
 

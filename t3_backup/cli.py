@@ -21,7 +21,8 @@ from t3_backup.choice import choose
 from t3_backup.errors import EXIT_OK, Cancelled, Failure, StoreError, UsageError
 from t3_backup.manifest import LABEL, is_legacy
 from t3_backup.settings import Settings
-from t3_backup.store import Shelf, Store
+from t3_backup.shelf import Shelf
+from t3_backup.store import Store
 from t3_backup.watch import Limits
 
 _LOCK_WAIT_S = 5.0

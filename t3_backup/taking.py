@@ -21,7 +21,7 @@ from t3_backup.blank import Content, header_bytes
 from t3_backup.errors import WorkerLost
 from t3_backup.manifest import Manifest
 from t3_backup.protocol import Copied, Proven
-from t3_backup.store import Shelf
+from t3_backup.shelf import Shelf
 from t3_backup.verdict import Verdict
 from t3_backup.verify import examine
 from t3_backup.watch import Limits, Listener

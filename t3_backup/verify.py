@@ -20,7 +20,7 @@ from t3_backup.blank import Content, hash_content
 from t3_backup.errors import Cancelled, Failure, WorkerLost
 from t3_backup.manifest import Manifest
 from t3_backup.protocol import Proven
-from t3_backup.store import Shelf
+from t3_backup.shelf import Shelf
 from t3_backup.watch import Limits, Listener
 
 _SHARED_BYTES = 64 << 20  # a smaller file is proven before a second worker would have started

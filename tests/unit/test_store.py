@@ -20,7 +20,8 @@ from t3_backup import copier
 from t3_backup.blank import hash_content
 from t3_backup.errors import StoreError
 from t3_backup.manifest import Manifest
-from t3_backup.store import Shelf, Store
+from t3_backup.shelf import Shelf
+from t3_backup.store import Store
 
 ROOT = Path(__file__).resolve().parents[2]
 
