@@ -159,8 +159,8 @@ def markdown(machine: Mapping[str, str], samples: Samples, skipped: Mapping[str,
         "memory are those of the whole process tree, wall time of the whole process with its start. The writer is a process of",
         "its own (WAL, synchronous FULL, busy_timeout 0, a commit every 2 ms); its figures are of the time that a row took and",
         "half a second after it. A copy shows one moment if every counter in it agrees. Before each turn as much page cache as a",
-        "copy takes is filled and given back: in a virtual machine memory that was not touched lately is slow, and 4 MiB writes",
-        "meet more of it than 4 KiB ones (`--no-touch` shows that).",
+        "copy takes is filled and given back: in a virtual machine memory that was not touched lately is slow, whoever writes",
+        "to it (`--no-touch` leaves that out).",
     ]
     lines += ["", *(f"Not measured: {title} ({reason})." for title, reason in skipped.items())]
     lines += [stalls(samples) + ".", "", "| target | measured | |", "|---|---|---|"]
