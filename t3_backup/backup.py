@@ -19,7 +19,7 @@ from typing import Any
 from t3_backup import manifest as manifests
 from t3_backup import owner, retention
 from t3_backup.accounts import Account
-from t3_backup.errors import Failure, SourceAbsent
+from t3_backup.errors import Failure, SourceAbsent, explain
 from t3_backup.manifest import Manifest
 from t3_backup.protocol import Event
 from t3_backup.settings import Settings
@@ -117,11 +117,8 @@ def plan(
 def _result(account: Account, step: Callable[[], Result]) -> Result:
     try:
         return step()
-    except Failure as failure:
-        return Result(account.user, "failed", str(failure))
-    except OSError as error:
-        where = f"{error.filename}: " if error.filename else ""
-        return Result(account.user, "failed", f"{where}{error.strerror or error}")
+    except (Failure, OSError) as error:
+        return Result(account.user, "failed", explain(error))
     except Exception as error:  # noqa: BLE001 - a mistake of ours must not cost the other accounts their backup
         return Result(account.user, "failed", f"internal error, please report it: {error!r}")
 
@@ -146,7 +143,7 @@ def _back_up(job: Job, account: Account) -> Result:
             try:
                 taken.insert(0, take(replace(order, limits=left), shelf, [*taken, *before], witness=taken[0]))
             except (Failure, OSError) as error:
-                warnings.append(f"{account.user}: VACUUM INTO, tried as a second witness, failed too: {error}")
+                warnings.append(f"{account.user}: VACUUM INTO, tried as a second witness, failed too: {explain(error)}")
         pruned: list[str] = []
         if taken[0].verdict == "verified":
             warnings += _prune(shelf, job.settings.keep, pruned)

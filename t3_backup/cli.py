@@ -18,7 +18,7 @@ import t3_backup
 from t3_backup import accounts, backup, report, settings, verify
 from t3_backup.accounts import Account
 from t3_backup.choice import choose
-from t3_backup.errors import EXIT_OK, Cancelled, Failure, StoreError, UsageError
+from t3_backup.errors import EXIT_OK, Cancelled, Failure, StoreError, UsageError, explain
 from t3_backup.manifest import LABEL, is_legacy
 from t3_backup.settings import Settings
 from t3_backup.shelf import Shelf
@@ -102,8 +102,7 @@ def main(
         report.Lines(sys.stderr).line(report.ERROR, f"t3-backup-state: {failure}")
         return failure.exit_code
     except OSError as error:
-        where = f"{error.filename}: " if error.filename else ""
-        report.Lines(sys.stderr).line(report.ERROR, f"t3-backup-state: {where}{error.strerror or error}")
+        report.Lines(sys.stderr).line(report.ERROR, f"t3-backup-state: {explain(error)}")
         return Failure.exit_code
 
 
@@ -201,6 +200,8 @@ def _verify(args: argparse.Namespace, values: Settings) -> int:
                 snapshots = [choose(snapshots, args.at, report.utc_now())]
             entries = []
             for snapshot in snapshots:
+                if stopping.is_set():
+                    break
                 # Locked for one at a time: a proof of everything must not cost the timer its run.
                 with store.locked(shared=True, wait=_LOCK_WAIT_S if not done else values.timeout):
                     if not shelf.holds(snapshot):

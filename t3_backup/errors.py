@@ -70,3 +70,10 @@ class LockHeld(Failure):
 WORKER_ERRORS: dict[str, type[Failure]] = {
     error.__name__: error for error in (SourceError, SourceAbsent, SourceRefused, TryLater, Cancelled)
 }
+
+
+def explain(error: Exception) -> str:
+    """What went wrong, for one line: an OSError says where and why, without its number."""
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    return str(error)

@@ -36,6 +36,14 @@ def is_journal(stream: TextIO) -> bool:
     return (device, inode) == (str(status.st_dev), str(status.st_ino))
 
 
+def _give_up(stream: TextIO) -> None:
+    """Nobody reads it any more, and what is still buffered must not fail the exit, too."""
+    with contextlib.suppress(OSError, ValueError):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, stream.fileno())
+        os.close(nowhere)
+
+
 class Lines:
     """Plain lines, for a pipe, a file or the journal."""
 
@@ -57,8 +65,7 @@ class Lines:
                 self._write(priority, protocol.printable(text, _LONGEST_LINE))
             except OSError:
                 self.broken = True
-                with contextlib.suppress(OSError, ValueError):  # what is still buffered must not fail the exit, too
-                    os.dup2(os.open(os.devnull, os.O_WRONLY), self._stream.fileno())
+                _give_up(self._stream)
 
     def _write(self, priority: int, text: str) -> None:
         print(f"<{priority}>{text}" if self._journal else text, file=self._stream, flush=True)
@@ -189,9 +196,14 @@ def run_document(results: Sequence[Result]) -> dict[str, Any]:
 
 
 def print_document(document: dict[str, Any]) -> None:
-    """One JSON document on standard output."""
-    json.dump(document, sys.stdout, indent=1)
-    sys.stdout.write("\n")
+    """One JSON document on standard output. Raises OSError where nobody takes it."""
+    try:
+        json.dump(document, sys.stdout, indent=1)
+        sys.stdout.write("\n")
+        sys.stdout.flush()
+    except OSError:
+        _give_up(sys.stdout)
+        raise
 
 
 def list_lines(user: str, snapshots: Sequence[dict[str, Any]], strays: Sequence[str], now: datetime) -> list[str]:

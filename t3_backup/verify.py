@@ -17,7 +17,7 @@ from pathlib import Path
 from t3_backup import accounts, owner
 from t3_backup.accounts import Account
 from t3_backup.blank import Content, hash_content
-from t3_backup.errors import Cancelled, Failure, WorkerLost
+from t3_backup.errors import Cancelled, Failure, WorkerLost, explain
 from t3_backup.manifest import Manifest
 from t3_backup.protocol import Proven
 from t3_backup.shelf import Shelf
@@ -53,7 +53,7 @@ def verify(shelf: Shelf, snapshot: Manifest, limits: Limits, stopping: threading
     except Cancelled:
         raise
     except (Failure, OSError) as error:
-        return Check(snapshot, (str(error),))
+        return Check(snapshot, (explain(error),))
     finally:
         os.close(fd)
 

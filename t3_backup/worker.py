@@ -15,7 +15,7 @@ import sys
 from pathlib import Path
 
 from t3_backup import confinement, copier, protocol, source
-from t3_backup.errors import Cancelled, Failure
+from t3_backup.errors import Cancelled, Failure, explain
 from t3_backup.pin import Budget
 from t3_backup.proof import prove
 from t3_backup.protocol import Copied, Phase, Proven, Request
@@ -75,10 +75,6 @@ def _tell(request: Request, event: protocol.Event | Failure) -> None:
         data = data[os.write(request.channel, data) :]
 
 
-def _said(error: OSError) -> str:
-    return f"{error.filename}: {error.strerror}" if error.filename else str(error.strerror or error)
-
-
 def main() -> int:
     """Serve the one request on the command line."""
     request = Request.from_text(sys.argv[1])
@@ -90,5 +86,5 @@ def main() -> int:
     except Failure as failure:
         _tell(request, failure)
     except OSError as error:
-        _tell(request, Cancelled("stopped") if error.errno == errno.ECANCELED else Failure(_said(error)))
+        _tell(request, Cancelled("stopped") if error.errno == errno.ECANCELED else Failure(explain(error)))
     return 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -89,6 +90,25 @@ class Land:
         return subprocess.Popen(
             self.command(*words), env=self.env(**more), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
         )
+
+
+@contextlib.contextmanager
+def started(land: Land, *words: str, **more: str) -> Iterator[subprocess.Popen[str]]:
+    """The command, left running; ended by force, and its workers with it, where it is still there when the block is left."""
+    with land.start(*words, **more) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def status_of(pid: int) -> dict[str, str]:
+    """/proc/PID/status; empty where there is no such process any more."""
+    try:
+        text = Path(f"/proc/{pid}/status").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return {}
+    return {name: value.strip() for name, _, value in (line.partition(":") for line in text.splitlines())}
 
 
 @pytest.fixture

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import DATA, ROOT, Land, give_database, needs_root
+from conftest import DATA, ROOT, Land, give_database, needs_root, started, status_of
 
 from demo.users import User
 from demo.writer import Writer
@@ -106,15 +106,6 @@ def until(condition: Callable[[], Any], what: str) -> Any:
     raise AssertionError(f"no {what} in {BOUND_S} s")
 
 
-def status_of(pid: int) -> dict[str, str]:
-    """/proc/PID/status; empty where there is no such process any more."""
-    try:
-        text = Path(f"/proc/{pid}/status").read_text()
-    except (FileNotFoundError, ProcessLookupError):
-        return {}
-    return {name: value.strip() for name, _, value in (line.partition(":") for line in text.splitlines())}
-
-
 def children(pid: int) -> list[int]:
     found: list[int] = []
     for task in Path(f"/proc/{pid}/task").glob("*/children"):
@@ -134,16 +125,6 @@ def confined_worker(parent: int, user: User) -> int:
         return None
 
     return until(look, "confined worker")
-
-
-@contextlib.contextmanager
-def started(land: Land, *words: str, **more: str) -> Iterator[subprocess.Popen[str]]:
-    """The command, left running; ended at the latest when the block is."""
-    with land.start(*words, **more) as process:
-        try:
-            yield process
-        finally:
-            process.kill()
 
 
 def finish(process: subprocess.Popen[str]) -> tuple[int, str]:

@@ -20,7 +20,7 @@ from typing import Any
 
 import apsw
 import pytest
-from conftest import DATA, MIB, Answer, Land, give_database, needs_root
+from conftest import DATA, MIB, Answer, Land, give_database, needs_root, started
 
 from demo.users import User
 from demo.writer import Writer, moment
@@ -134,17 +134,6 @@ def stop_in_the_middle(land: Land, run: subprocess.Popen[str], user: User) -> in
     return pid
 
 
-@contextmanager
-def started(land: Land, **settings: str) -> Iterator[subprocess.Popen[str]]:
-    """A run, left running; ended by force if it is still there when the block is left."""
-    run = land.start("run", **settings)
-    try:
-        yield run
-    finally:
-        run.kill()  # and with it its workers, who die with their parent
-        run.communicate()
-
-
 def ended(run: subprocess.Popen[str]) -> Answer:
     """The answer of a run that was left running (its standard error is in its output)."""
     out, _ = run.communicate(timeout=PATIENCE_S)
@@ -245,7 +234,7 @@ def test_the_worker_itself_gives_up_over_the_wal_budget(land: Land, carol: User)
 def test_a_worker_that_stops_with_the_pin_in_its_hand_is_ended(land: Land, carol: User, bob: User) -> None:
     """Row 2: no sign of life for T3_BACKUP_STALL seconds: its pin is free again, and the others are backed up."""
     land.write_map(carol, bob)
-    with Writer(carol.database, user=carol.name) as writer, started(land, T3_BACKUP_STALL="2") as run:
+    with Writer(carol.database, user=carol.name) as writer, started(land, "run", T3_BACKUP_STALL="2") as run:
         pid = stop_in_the_middle(land, run, carol)
         writer.pause()
         assert not wal_can_be_reset(carol)
@@ -261,7 +250,7 @@ def test_a_worker_that_stops_with_the_pin_in_its_hand_is_ended(land: Land, carol
 def test_a_stopped_worker_is_ended_for_the_wal_it_holds_before_it_counts_as_stalled(land: Land, carol: User) -> None:
     """Row 2: the parent looks at the -wal too, for a worker that can't."""
     limits = {"T3_BACKUP_STALL": "600", "T3_BACKUP_WAL_BUDGET": "2M"}
-    with Writer(carol.database, user=carol.name) as writer, started(land, **limits) as run:
+    with Writer(carol.database, user=carol.name) as writer, started(land, "run", **limits) as run:
         pid = stop_in_the_middle(land, run, carol)
         writer.pause()
         with heavy_writer(carol):
@@ -419,7 +408,7 @@ def test_what_is_only_in_the_wal_is_in_the_snapshot(land: Land, make_user: Calla
 
 def test_what_changes_in_the_middle_of_a_copy_is_in_neither_the_copy_nor_its_manifest(land: Land, carol: User) -> None:
     """Row 25: user_version, application_id, the schema and rows, all changed while the worker stands still."""
-    with Writer(carol.database, user=carol.name, interval_s=0.01), started(land) as run:
+    with Writer(carol.database, user=carol.name, interval_s=0.01), started(land, "run") as run:
         pid = stop_in_the_middle(land, run, carol)
         with closing(sqlite3.connect(carol.database, timeout=PATIENCE_S, isolation_level=None)) as server:
             server.execute("BEGIN IMMEDIATE")
@@ -452,7 +441,7 @@ def test_what_changes_in_the_middle_of_a_copy_is_in_neither_the_copy_nor_its_man
 def test_a_database_cut_short_under_the_copy_ends_it_and_no_other(land: Land, carol: User, bob: User) -> None:
     """A truncated file takes its pages out of the worker's memory (SIGBUS): an alarm, never a hang, and nothing passes for good."""
     land.write_map(carol, bob)
-    with started(land) as run:
+    with started(land, "run") as run:
         pid = stop_in_the_middle(land, run, carol)
         os.truncate(carol.database, carol.database.stat().st_size // 2)
         os.kill(pid, signal.SIGCONT)
@@ -467,7 +456,7 @@ def test_a_database_cut_short_under_the_copy_ends_it_and_no_other(land: Land, ca
 def test_a_file_copied_over_the_database_under_the_copy_is_copied_whole(land: Land, carol: User, bob: User, small: Path) -> None:
     """`cp other state.sqlite` empties the file and fills it anew: the copy is tried once more, and is the other one, whole."""
     land.write_map(carol, bob)
-    with started(land) as run:
+    with started(land, "run") as run:
         pid = stop_in_the_middle(land, run, carol)
         give_database(carol, small)
         os.kill(pid, signal.SIGCONT)

@@ -60,6 +60,35 @@ def test_who_no_longer_listens_costs_nobody_his_backup(land: Land, five: list[Us
     assert [len(land.snapshots(user)) for user in five] == [2] * 5
 
 
+@pytest.mark.parametrize("words", [["run"], ["list"], ["verify"]])
+def test_a_document_that_nobody_takes_is_one_line_and_exit_code_1(land: Land, alice: User, words: list[str]) -> None:
+    """Row 20."""
+    assert land.t3().code == 0
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            land.command(*words, "--json"), env=land.env(), stdout=full, stderr=subprocess.PIPE, text=True, check=False
+        )
+    assert done.returncode == 1, done
+    assert done.stderr.splitlines()[-1] == "t3-backup-state: No space left on device"
+    assert "Exception" not in done.stderr
+
+
+def test_a_snapshot_that_cannot_be_pruned_is_a_warning_beside_a_good_backup(land: Land, alice: User) -> None:
+    """Row 13: what was taken is there, what should go is told of, and nothing else goes in its place."""
+    for _ in range(2):
+        assert land.t3().code == 0
+    oldest = land.snapshots(alice)[0]
+    oldest.unlink()
+    oldest.mkdir()
+    answer = land.t3("run", "--keep", "1", "--json")
+    assert answer.code == 0, answer
+    assert f"WARN: {alice.name}: {oldest.stem} can't be pruned: Is a directory" in answer.err
+    assert answer.account(alice.name)["outcome"] == "backed_up"
+    assert answer.account(alice.name)["snapshots"][0]["verdict"] == "verified"
+    assert answer.account(alice.name)["pruned"] == []
+    assert len(land.snapshots(alice)) == 3
+
+
 def test_a_name_that_the_locale_cannot_say_stops_nothing(land: Land, five: list[User]) -> None:
     """A table of a user's own naming gets into a warning."""
     script = (

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from conftest import DATA, ROOT, Answer, Land, give_database, needs_root
+from conftest import DATA, ROOT, Answer, Land, give_database, needs_root, started, status_of
 
 from demo.users import User
 
@@ -120,21 +120,6 @@ def locked(user: User) -> Iterator[subprocess.Popen[str]]:
             yield process
         finally:
             process.kill()
-
-
-@contextlib.contextmanager
-def started(land: Land, *words: str, **more: str) -> Iterator[subprocess.Popen[str]]:
-    """The command, left running; ended at the latest when the block is."""
-    with land.start(*words, **more) as process:
-        try:
-            yield process
-        finally:
-            process.kill()
-
-
-def status_of(pid: int) -> dict[str, str]:
-    text = Path(f"/proc/{pid}/status").read_text()
-    return {name: value.strip() for name, _, value in (line.partition(":") for line in text.splitlines())}
 
 
 def confined_children(parent: int) -> dict[int, dict[str, str]]:
