@@ -19,6 +19,7 @@ from t3_backup import accounts, backup, report, settings, verify
 from t3_backup.accounts import Account
 from t3_backup.choice import choose
 from t3_backup.errors import EXIT_OK, Cancelled, Failure, StoreError, UsageError, explain
+from t3_backup.lock import GAP_S
 from t3_backup.manifest import LABEL, is_legacy
 from t3_backup.settings import Settings
 from t3_backup.shelf import Shelf
@@ -200,9 +201,9 @@ def _verify(args: argparse.Namespace, values: Settings) -> int:
                 snapshots = [choose(snapshots, args.at, report.utc_now())]
             entries = []
             for snapshot in snapshots:
-                if stopping.is_set():
+                # Locked for one at a time, with a gap: a proof of everything must not cost the timer its run.
+                if stopping.is_set() or (done and stopping.wait(GAP_S)):
                     break
-                # Locked for one at a time: a proof of everything must not cost the timer its run.
                 with store.locked(shared=True, wait=_LOCK_WAIT_S if not done else values.timeout):
                     if not shelf.holds(snapshot):
                         continue  # pruned in the meantime

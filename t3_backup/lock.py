@@ -14,6 +14,7 @@ from pathlib import Path
 from t3_backup.errors import LockHeld, StoreError
 
 _POLL_S = 0.1
+GAP_S = 3 * _POLL_S  # whoever holds it again and again leaves it for so long in between, that others get their turn
 
 
 def acquire(directory: int, path: Path, *, shared: bool = False, wait: float) -> None:

@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +23,7 @@ from demo.users import User, throwaway_user
 ROOT = Path(__file__).resolve().parent.parent
 DATA = ROOT / "demo" / "data"
 MIB = 1 << 20
+BOUND_S = 20  # how long anything here may take before it counts as hanging
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="makes real users, so it needs root")
 
@@ -109,6 +111,26 @@ def status_of(pid: int) -> dict[str, str]:
     except (FileNotFoundError, ProcessLookupError):
         return {}
     return {name: value.strip() for name, _, value in (line.partition(":") for line in text.splitlines())}
+
+
+def until(condition: Callable[[], Any], what: str) -> Any:
+    """What `condition` gives as soon as it gives something; what vanishes while it looks is looked for again."""
+    end = time.monotonic() + BOUND_S
+    while time.monotonic() < end:
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            if found := condition():
+                return found
+        time.sleep(0.01)
+    raise AssertionError(f"no {what} in {BOUND_S} s")
+
+
+def children(pid: int) -> list[int]:
+    """The pids of its child processes."""
+    found: list[int] = []
+    for task in Path(f"/proc/{pid}/task").glob("*/children"):
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            found += [int(word) for word in task.read_text().split()]
+    return found
 
 
 @pytest.fixture

@@ -19,10 +19,9 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
-from conftest import DATA, ROOT, Land, give_database, needs_root, started, status_of
+from conftest import BOUND_S, DATA, ROOT, Land, children, give_database, needs_root, started, status_of, until
 
 from demo.users import User
 from demo.writer import Writer
@@ -40,7 +39,6 @@ pytestmark = needs_root
 
 TINY = DATA / "state-0.0.24.sqlite"
 MIB = 1 << 20
-BOUND_S = 20  # how long anything here may take before it counts as hanging
 
 
 # ---- helpers ----------------------------------------------------------------------------------------------------
@@ -93,25 +91,6 @@ def locked(user: User) -> Iterator[Callable[[], None]]:
             yield lambda: process.communicate()[0]
         finally:
             process.kill()
-
-
-def until(condition: Callable[[], Any], what: str) -> Any:
-    """What `condition` gives as soon as it gives something; what vanishes while it looks is looked for again."""
-    end = time.monotonic() + BOUND_S
-    while time.monotonic() < end:
-        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
-            if found := condition():
-                return found
-        time.sleep(0.01)
-    raise AssertionError(f"no {what} in {BOUND_S} s")
-
-
-def children(pid: int) -> list[int]:
-    found: list[int] = []
-    for task in Path(f"/proc/{pid}/task").glob("*/children"):
-        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
-            found += [int(word) for word in task.read_text().split()]
-    return found
 
 
 def confined_worker(parent: int, user: User) -> int:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import Land, needs_root
+from conftest import Land, children, needs_root, status_of, until
 
 from demo.users import User
 from demo.writer import Writer
@@ -27,19 +27,24 @@ def five(land: Land, make_user: Callable[..., User], small: Path) -> list[User]:
 
 
 def test_ctrl_z_puts_no_run_to_sleep(land: Land, make_user: Callable[..., User], grown: Callable[[int], Path]) -> None:
-    """Row 2: asleep, the worker would hold the server's -wal, and nobody would be awake to end it."""
+    """Row 2: asleep, the worker would hold the server's -wal, and nobody would be awake to end it.
+
+    A group of its own in this session, as a shell makes it: in a session of its own the kernel passes SIGTSTP over.
+    """
     user = make_user("m-ann", grown(100))
     land.write_map(user)
     with Writer(user.database, user=user.name):
         run = subprocess.Popen(
-            land.command("run"), env=land.env(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
+            land.command("run"), env=land.env(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, process_group=0
         )
         # From the first moment at which there is something of it to put to sleep, and again and again.
-        while run.poll() is None:
-            if land.shelf(user).exists():
-                os.killpg(run.pid, signal.SIGTSTP)
-            run_state = Path(f"/proc/{run.pid}/stat").read_text().split()[2]
-            assert run_state != "T"
+        try:
+            while run.poll() is None:
+                if land.shelf(user).exists():
+                    os.killpg(run.pid, signal.SIGTSTP)
+                assert status_of(run.pid)["State"][0] != "T"
+        finally:
+            run.kill()
         out, _ = run.communicate()
     assert run.returncode == 0, out
     assert "verified" in out
@@ -77,7 +82,7 @@ def test_a_snapshot_that_cannot_be_pruned_is_a_warning_beside_a_good_backup(land
     """Row 13: what was taken is there, what should go is told of, and nothing else goes in its place."""
     for _ in range(2):
         assert land.t3().code == 0
-    oldest = land.snapshots(alice)[0]
+    oldest = Path(land.t3("list", "--json").account(alice.name)["snapshots"][-1]["path"])
     oldest.unlink()
     oldest.mkdir()
     answer = land.t3("run", "--keep", "1", "--json")
@@ -156,6 +161,7 @@ def test_a_verify_that_is_stopped_accuses_no_snapshot(
     verify = land.start("verify")
     assert verify.stdout is not None
     first = verify.stdout.readline()
+    until(lambda: children(verify.pid), "worker at the second one")
     verify.send_signal(signal.SIGINT)
     rest, _ = verify.communicate(timeout=60)
     assert first.startswith("verified ")
@@ -170,14 +176,17 @@ def test_a_proof_of_everything_lets_the_timers_run_in(
     user = make_user("m-ann", grown(100))
     land.write_map(user)
     for _ in range(4):
-        assert land.t3("run", "--keep", "2").code == 0
+        assert land.t3("run", "--keep", "4").code == 0
     verify = land.start("verify")
     assert verify.stdout is not None
     verify.stdout.readline()
-    answer = land.t3("run", "--keep", "1")
-    rest, _ = verify.communicate(timeout=120)
+    answer = land.t3("run", "--keep", "5")
     assert answer.code == 0, answer
+    # The run had its turn while there was still something to prove, and the proof went on after it.
+    assert verify.poll() is None
+    rest, _ = verify.communicate(timeout=120)
     assert verify.returncode == 0, rest
+    assert rest.count("verified ") == 3
 
 
 @pytest.mark.parametrize(("accounts", "jobs", "seconds"), [(1, 1, 20), (5, 1, 60), (5, 2, 40), (0, 1, 10)])

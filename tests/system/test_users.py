@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from conftest import DATA, ROOT, Answer, Land, give_database, needs_root, started, status_of
+from conftest import BOUND_S, DATA, ROOT, Answer, Land, give_database, needs_root, started, status_of
 
 from demo.users import User
 
@@ -24,7 +24,6 @@ pytestmark = needs_root
 
 TINY = DATA / "state-0.0.24.sqlite"
 MARK = b"a secret of somebody else's"
-BOUND_S = 20
 
 
 @pytest.fixture
