@@ -30,9 +30,16 @@ ffibuilder.cdef("""
     int t3_open_beneath(int dirfd, const char *path, int flags, int mode);
     int t3_link_unnamed(int fd, int dirfd, const char *name);
     int t3_rename_noreplace(int dirfd, const char *from, const char *to);
+    int t3_rename_exchange(int dirfd, const char *one, const char *other);
     int t3_sync_file(int fd);
     int t3_sync_directory(int fd);
     int t3_copy(int src, int dst, int64_t bytes, int methods);
+
+    int64_t t3_hash_pages(const void *data, int64_t bytes, int page_bytes, void *hashes);
+    int64_t t3_differing_pages(int one, int other, int64_t first, int64_t count, int page_bytes, uint32_t *pages);
+    int t3_read_pages(int one, int other, const uint8_t *from_other, const uint32_t *pages,
+                      int64_t count, int page_bytes, void *data);
+    int t3_write_pages(int fd, const uint32_t *pages, int64_t count, int page_bytes, const void *data);
 
     int t3_confine(int parent);
 """)
@@ -40,7 +47,7 @@ ffibuilder.cdef("""
 ffibuilder.set_source(
     "t3_backup._copier",
     '#include "copier.h"',
-    sources=["csrc/vfs.c", "csrc/durable.c", "csrc/confine.c"],
+    sources=["csrc/vfs.c", "csrc/durable.c", "csrc/delta.c", "csrc/confine.c"],
     depends=["csrc/copier.h", "csrc/fault.h"],
     include_dirs=["csrc"],
     define_macros=[("_GNU_SOURCE", None)],

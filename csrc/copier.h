@@ -59,6 +59,9 @@ int t3_link_unnamed(int fd, int dirfd, const char *name);
 /* renameat2(RENAME_NOREPLACE) within one directory. */
 int t3_rename_noreplace(int dirfd, const char *from, const char *to);
 
+/* renameat2(RENAME_EXCHANGE) within one directory: both names are there at every instant. */
+int t3_rename_exchange(int dirfd, const char *one, const char *other);
+
 /* fsync of a file. A failure is final: what the kernel could not write is gone from its cache. */
 int t3_sync_file(int fd);
 
@@ -70,6 +73,27 @@ int t3_sync_directory(int fd);
  * `methods` says which may be tried. Returns the method that finished, a T3_COPY_ value; -EIO if
  * the source ended early. Does not sync. */
 int t3_copy(int src, int dst, int64_t bytes, int methods);
+
+/* ---- delta.c: pages of images, and in which of them two differ ---------------------------- */
+
+enum { T3_HASH_BYTES = 16 };
+
+/* The XXH3-128 of each page of `data`, canonical (big endian), into `hashes`; a last page that is
+ * cut short counts as it is. Returns their number. */
+int64_t t3_hash_pages(const void *data, int64_t bytes, int page_bytes, void *hashes);
+
+/* The numbers of the pages from `first` on, `count` of them, in which two files differ, into
+ * `pages`, which has room for `count`; past its end a file is zeros. Returns how many differ. */
+int64_t t3_differing_pages(int one, int other, int64_t first, int64_t count, int page_bytes,
+                           uint32_t *pages);
+
+/* The `count` pages of those numbers, one after the other, into `data`: each from `other` where
+ * `from_other` has a 1 for it, else from `one` (-1: zeros); past its end a file is zeros. */
+int t3_read_pages(int one, int other, const uint8_t *from_other, const uint32_t *pages,
+                  int64_t count, int page_bytes, void *data);
+
+/* Put the pages of `data` into their places. */
+int t3_write_pages(int fd, const uint32_t *pages, int64_t count, int page_bytes, const void *data);
 
 /* ---- confine.c: what a worker gives up -------------------------------------------------- */
 

@@ -5,6 +5,7 @@
 #include "fault.h"
 #include "harness.h"
 
+#include <limits.h>
 #include <signal.h>
 #include <sys/prctl.h>
 #include <sys/wait.h>
@@ -131,6 +132,23 @@ static void renaming_replaces_nothing(void)
     EQUAL(t3_rename_noreplace(dir, "a", "d"), -ENOENT);
     unlinkat(dir, "b", 0);
     unlinkat(dir, "c", 0);
+    close(dir);
+}
+
+static void two_names_change_places(void)
+{
+    int dir = directory();
+    struct stat before, after;
+
+    touch(dir, "a");
+    EQUAL(t3_rename_exchange(dir, "a", "b"), -ENOENT);
+    touch(dir, "b");
+    must(fstatat(dir, "a", &before, 0), "fstatat");
+    EQUAL(t3_rename_exchange(dir, "a", "b"), 0);
+    must(fstatat(dir, "b", &after, 0), "fstatat");
+    TRUE(before.st_ino == after.st_ino);
+    unlinkat(dir, "a", 0);
+    unlinkat(dir, "b", 0);
     close(dir);
 }
 
@@ -290,9 +308,58 @@ static void opening_tries_again_where_the_kernel_asks_for_it(void)
     TRUE(fd >= 0);
     fired();
     close(fd);
-    t3_fault_set("syscall", 1, -ENOSYS);
-    EQUAL(t3_open_beneath(dir, ".", O_RDONLY | O_DIRECTORY, 0), -ENOSYS);
+    t3_fault_set("syscall", 1, -EACCES);
+    EQUAL(t3_open_beneath(dir, ".", O_RDONLY | O_DIRECTORY, 0), -EACCES);
     fired();
+    close(dir);
+}
+
+/* The number that the next descriptor gets: it grows where one is left open. */
+static int free_descriptor(int dir)
+{
+    int fd = must(dup(dir), "dup");
+    close(fd);
+    return fd;
+}
+
+static int without_openat2(int dir, const char *path, int flags)
+{
+    t3_fault_set("syscall", 1, -ENOSYS);
+    int fd = t3_open_beneath(dir, path, flags, 0600);
+    fired();
+    return fd;
+}
+
+static void a_filter_that_hides_openat2_opens_no_way_out(void)
+{
+    int dir = directory(), lowest = free_descriptor(dir), fd;
+    char long_path[PATH_MAX + 1];
+
+    must(mkdirat(dir, "sub", 0700), "mkdirat");
+    must(symlinkat("sub", dir, "middle"), "symlinkat");
+    fd = without_openat2(dir, "sub//made", O_CREAT | O_EXCL | O_RDWR);
+    TRUE(fd >= 0);
+    EQUAL(fcntl(fd, F_GETFD), FD_CLOEXEC);
+    close(fd);
+    must(symlinkat("made", dir, "sub/last"), "symlinkat");
+    EQUAL(without_openat2(dir, "sub/last", O_RDONLY), -ELOOP);
+    EQUAL(without_openat2(dir, "middle/made", O_RDONLY), -ELOOP);
+    EQUAL(without_openat2(dir, "sub/made/x", O_RDONLY), -ENOTDIR);
+    EQUAL(without_openat2(dir, "sub/missing", O_RDONLY), -ENOENT);
+    EQUAL(without_openat2(dir, "sub/../../x", O_RDONLY), -EXDEV);
+    EQUAL(without_openat2(dir, "..", O_RDONLY), -EXDEV);
+    EQUAL(without_openat2(dir, "/etc/passwd", O_RDONLY), -EXDEV);
+    EQUAL(without_openat2(dir, "", O_RDONLY), -ENOENT);
+    memset(long_path, 'x', sizeof long_path - 1);
+    long_path[sizeof long_path - 1] = 0;
+    EQUAL(without_openat2(dir, long_path, O_RDONLY), -ENAMETOOLONG);
+    t3_fault_set("openat", 1, -EIO);
+    EQUAL(without_openat2(dir, "sub/made", O_RDONLY), -EIO);
+    EQUAL(free_descriptor(dir), lowest);
+    unlinkat(dir, "sub/made", 0);
+    unlinkat(dir, "sub/last", 0);
+    unlinkat(dir, "sub", AT_REMOVEDIR);
+    unlinkat(dir, "middle", 0);
     close(dir);
 }
 
@@ -321,6 +388,9 @@ static void naming_reports_failures(void)
     fired();
     t3_fault_set("renameat2", 1, -EINVAL);
     EQUAL(t3_rename_noreplace(dir, "a", "b"), -EINVAL);
+    fired();
+    t3_fault_set("renameat2", 1, -EINVAL);
+    EQUAL(t3_rename_exchange(dir, "a", "b"), -EINVAL);
     fired();
     close(fd);
     close(dir);
@@ -438,6 +508,7 @@ int main(void)
     RUN(an_unnamed_file_gets_a_name_once);
     RUN(a_name_that_is_a_symlink_is_not_followed);
     RUN(renaming_replaces_nothing);
+    RUN(two_names_change_places);
     RUN(syncs_files_and_directories);
     RUN(each_method_makes_the_same_bytes);
     RUN(read_and_write_keeps_holes);
@@ -449,6 +520,7 @@ int main(void)
     RUN(a_fault_that_never_fires_is_counted);
     RUN(opening_tries_again_where_the_kernel_asks_for_it);
     RUN(a_directory_may_lack_fsync_but_not_fail_it);
+    RUN(a_filter_that_hides_openat2_opens_no_way_out);
     RUN(naming_reports_failures);
     RUN(no_reflink_falls_to_the_range);
     RUN(a_reflink_is_cut_to_what_was_asked_for);

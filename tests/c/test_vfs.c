@@ -512,6 +512,39 @@ static void pages_are_mapped_within_the_limit_only(void)
     close_file(&o);
 }
 
+/* Whether the kernel was told that the mapping which holds `page` is read in no order (proc(5): "rr"). */
+static int is_read_at_random(const void *page)
+{
+    FILE *maps = fopen("/proc/self/smaps", "r");
+    char line[512];
+    int within = 0, found = 0;
+
+    while (fgets(line, sizeof line, maps)) {
+        unsigned long from, to;
+        if (sscanf(line, "%lx-%lx ", &from, &to) == 2)
+            within = from <= (unsigned long)page && (unsigned long)page < to;
+        else if (within && strncmp(line, "VmFlags:", 8) == 0)
+            found = strstr(line, " rr") != NULL;
+    }
+    fclose(maps);
+    return found;
+}
+
+static void a_map_is_read_without_what_lies_around_a_page(void)
+{
+    opened o = open_file(SQLITE_OPEN_MAIN_DB | SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE);
+    sqlite3_int64 limit = 1 << 30;
+    void *page;
+
+    EQUAL(put(&o, 0, 131072), SQLITE_OK);
+    EQUAL(t3_destination_finish(o.destination), 0);
+    EQUAL(o.io->xFileControl(o.file, SQLITE_FCNTL_MMAP_SIZE, &limit), SQLITE_OK);
+    EQUAL(o.io->xFetch(o.file, 4096, 4096, &page), SQLITE_OK);
+    TRUE(page != NULL && is_read_at_random(page));
+    EQUAL(o.io->xUnfetch(o.file, 4096, page), SQLITE_OK);
+    close_file(&o);
+}
+
 static void a_file_that_shrank_is_read_only_where_it_is(void)
 {
     opened o = open_file(SQLITE_OPEN_MAIN_DB | SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE);
@@ -907,6 +940,7 @@ int main(void)
     RUN(a_read_past_the_end_is_short_and_zero);
     RUN(truncating_keeps_what_was_gathered_before_the_cut);
     RUN(pages_are_mapped_within_the_limit_only);
+    RUN(a_map_is_read_without_what_lies_around_a_page);
     RUN(a_file_that_shrank_is_read_only_where_it_is);
     RUN(an_empty_file_is_not_mapped);
     RUN(a_destination_is_private);
