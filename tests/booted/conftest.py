@@ -1,0 +1,47 @@
+"""What the stories share: the package, and machines on which it is or is not installed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from booted import package
+from booted.machine import Machine
+from booted.machine import machine as boot
+from booted.tree import SUITES
+
+
+@pytest.fixture(scope="session", params=SUITES)
+def suite(request: pytest.FixtureRequest) -> str:
+    """Each release of Debian that the package is for."""
+    return str(request.param)
+
+
+@pytest.fixture(scope="session")
+def deb(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The package: that of T3_TEST_DEB, or one built now."""
+    return package.given("T3_TEST_DEB") or package.build(package.checkout(tmp_path_factory.mktemp("deb") / "t3-backup"))
+
+
+@pytest.fixture(scope="session")
+def newer(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same with a higher version: that of T3_TEST_NEWER_DEB, or one built now."""
+    folder = tmp_path_factory.mktemp("newer") / "t3-backup"
+    return package.given("T3_TEST_NEWER_DEB") or package.build_newer(package.checkout(folder))
+
+
+@pytest.fixture
+def installed(suite: str, deb: Path) -> Iterator[Machine]:
+    """A machine with the package."""
+    with boot(suite, prepared=True) as booted:
+        install(booted, deb)
+        yield booted
+
+
+def install(machine: Machine, deb: Path, *options: str, stdin: str = "") -> str:
+    """Install the package as its documentation says; what apt said."""
+    machine.copy_in(deb, f"/root/{deb.name}")
+    return machine.run("apt", "install", "--yes", *options, f"/root/{deb.name}", stdin=stdin).text.replace(
+        "\r\n", "\n"
+    )  # dpkg has a terminal

@@ -1,0 +1,64 @@
+"""The package under test, built from this checkout as it stands, and one that is as it but for a higher version.
+
+`python3 -m booted.package FOLDER` makes both there, `this.deb` and `newer.deb`, for more than one run of the tests.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+NEWER = "9.0"
+
+
+def checkout(folder: Path) -> Path:
+    """A clean copy of this checkout: what git tracks, and what is new; nothing that an earlier build left."""
+    names = subprocess.run(
+        ["git", "-c", f"safe.directory={ROOT}", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT, check=True, capture_output=True, text=True,
+    ).stdout.split("\0")  # fmt: skip
+    for name in names:
+        if name and os.path.lexists(ROOT / name):
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, folder / name, follow_symlinks=False)
+    return folder
+
+
+def build(folder: Path, options: str = "") -> Path:
+    """The package that `make deb` makes there, with DEB_BUILD_OPTIONS."""
+    environ = os.environ | {"DEB_BUILD_OPTIONS": options}
+    done = subprocess.run(["make", "deb"], cwd=folder, env=environ, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, f"make deb: exit {done.returncode}\n{done.stdout[-2000:]}{done.stderr[-3000:]}"
+    [made] = folder.glob("t3-backup_*.deb")
+    return made
+
+
+def build_newer(folder: Path) -> Path:
+    """That of a checkout which is given the version NEWER and another configuration of logrotate; its tests are not run again."""
+    edit(folder / "t3_backup/__init__.py", r'__version__ = ".*"', f'__version__ = "{NEWER}"')
+    edit(folder / "debian/changelog", r"^t3-backup \(.*?\)", f"t3-backup ({NEWER})")
+    edit(folder / "debian/t3-backup.logrotate", r"rotate \d+", "rotate 99")
+    return build(folder, "nocheck")
+
+
+def edit(path: Path, pattern: str, replacement: str) -> None:
+    text, count = re.subn(pattern, replacement, path.read_text(), count=1)
+    assert count == 1, f"{path} has no {pattern}"
+    path.write_text(text)
+
+
+def given(name: str) -> Path | None:
+    """The package that a variable of the environment names."""
+    return Path(os.environ[name]).absolute() if os.environ.get(name) else None
+
+
+if __name__ == "__main__":
+    with tempfile.TemporaryDirectory() as scratch:
+        for name, make in (("this", build), ("newer", build_newer)):
+            shutil.copyfile(make(checkout(Path(scratch) / name)), Path(sys.argv[1], f"{name}.deb"))

@@ -1,0 +1,170 @@
+"""Users of a machine with real T3 databases, and their servers, which write all the time."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from booted.machine import BOUND_S, Machine
+
+from demo import server as program
+
+MAP = "/etc/ttyd-user-map"
+STORE = "/var/backups/t3-state"
+SERVICE = "t3-backup-state.service"
+TIMER = "t3-backup-state.timer"
+PROOF_SERVICE = "t3-backup-verify.service"
+PROOF_TIMER = "t3-backup-verify.timer"
+# As T3's own: SIGTERM is answered with exit code 130, after up to 20 s where a browser is connected.
+_UNIT = """
+[Unit]
+Description=A T3 server of %i
+[Service]
+User=%i
+ExecStart=/usr/bin/python3 /opt/serve.py /home/%i/.t3/userdata/state.sqlite
+Restart=on-failure
+SuccessExitStatus=
+[Install]
+WantedBy=multi-user.target
+"""
+_SERVE = """
+import signal, subprocess, sys, time
+awaited = {signal.SIGTERM, signal.SIGCHLD}
+signal.pthread_sigmask(signal.SIG_BLOCK, awaited)  # the child inherits it, and ends when its input does
+server = subprocess.Popen([sys.executable, "/opt/server.py", sys.argv[1], "--interval=0.01"], stdin=subprocess.PIPE)
+if signal.sigwait(awaited) == signal.SIGCHLD:
+    sys.exit(server.wait())
+time.sleep(float(open("/run/linger").read()))
+server.stdin.close()
+server.wait()
+sys.exit(130)
+"""
+
+
+def database(user: str) -> str:
+    """Where T3 has a user's."""
+    return f"/home/{user}/.t3/userdata/state.sqlite"
+
+
+def add(machine: Machine, user: str, source: Path | None = None, mode: int = 0o700) -> None:
+    """A user with a home of `mode`, a line in the map, and a copy of the database `source` as his own."""
+    machine.add_user(user, mode)
+    machine.sh('echo "$1@example=$1" >>"$2"', user, MAP)
+    machine.run("mkdir", "-p", f"/home/{user}/.t3/userdata", user=user)
+    if source is not None:
+        machine.copy_in(source, database(user), 0o644, f"{user}:{user}")
+
+
+def unit_of(user: str) -> str:
+    """The unit of a user's server."""
+    return f"t3-serve@{user}.service"
+
+
+def give_units(machine: Machine) -> None:
+    """Let each user's server be a unit; how many seconds it takes to stop is in /run/linger."""
+    machine.write("/opt/server.py", Path(program.__file__).read_bytes())
+    machine.write("/opt/serve.py", _SERVE)
+    machine.write("/run/linger", "0")
+    machine.write("/etc/systemd/system/t3-serve@.service", _UNIT)
+    machine.run("systemctl", "daemon-reload")
+
+
+def events(machine: Machine, user: str) -> int:
+    """How many events are in the live database of a user."""
+    script = 'import sqlite3, sys; print(sqlite3.connect(sys.argv[1]).execute("SELECT count(*) FROM orchestration_events").fetchone()[0])'
+    return int(machine.run("python3", "-c", script, database(user), user=user).out)
+
+
+def listed(machine: Machine) -> dict[str, list[dict[str, Any]]]:
+    """The snapshots of each account, newest first."""
+    accounts = machine.run("t3-backup-state", "list", "--json").document["accounts"]
+    return {account["user"]: account["snapshots"] for account in accounts}
+
+
+def idle(machine: Machine, unit: str = SERVICE) -> bool:
+    """Whether the service is not at work, nor about to be tried again."""
+    return machine.show(unit, "ActiveState")["ActiveState"] in ("inactive", "failed")
+
+
+@contextmanager
+def held(machine: Machine, user: str, unit: str = SERVICE) -> Iterator[int]:
+    """Start a service and stop (SIGSTOP) the worker that copies `user`'s database, or proves a snapshot of it; the service's pid.
+
+    At the end it goes on.
+    """
+    mode = "copy" if unit == SERVICE else "prove"
+    script = 'until pids=$(pgrep -u "$1" -f "t3_backup.worker.*$2"); do :; done; kill -STOP $pids; echo $pids'
+    with machine.start("bash", "-c", script, "bash", user, mode) as watching:
+        machine.run("systemctl", "start", "--no-block", unit)
+        workers = watching.communicate(timeout=BOUND_S)[0].split()
+    try:
+        yield int(machine.show(unit, "MainPID")["MainPID"])
+    finally:
+        machine.run("kill", "-CONT", *workers, check=False)
+
+
+class Server:
+    """A running server of a user's."""
+
+    def __init__(self, machine: Machine, process: subprocess.Popen[str]) -> None:
+        self._machine = machine
+        self._process = process
+        self.pid = int(self._answer()["started"])  # in the machine; its first commit is durable
+
+    @property
+    def runs(self) -> bool:
+        return self._process.poll() is None
+
+    def mark(self) -> int:
+        """How many commits succeeded since the last time; none may have failed."""
+        assert self._process.stdin is not None
+        self._process.stdin.write("mark since\n")
+        self._process.stdin.flush()
+        window = self._answer()
+        assert window["errors"] == 0, window
+        return int(window["commits"])
+
+    def stop(self) -> None:
+        """Let it close its database and end; no commit may have failed."""
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        statistics = self._answer()
+        assert statistics["errors"] == 0, statistics
+        assert self._process.wait(BOUND_S) == 0
+
+    def kill(self) -> None:
+        """SIGKILL: the -wal and the -shm stay as they are."""
+        self._machine.run("kill", "-9", str(self.pid))
+        self._process.wait(BOUND_S)
+
+    def _answer(self) -> dict[str, Any]:
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        assert line.startswith("{"), line + self._process.stdout.read()
+        return json.loads(line)
+
+
+@contextmanager
+def server(machine: Machine, user: str, interval_s: float = 0.01) -> Iterator[Server]:
+    """Start a server on the user's database, as that user; it is stopped at the end, if it still runs."""
+    text = Path(program.__file__).read_text(encoding="utf-8")
+    line = ["python3", "-I", "-c", text, database(user), f"--interval={interval_s}"]
+    with machine.start(*line, user=user) as process:
+        try:
+            running = Server(machine, process)
+            yield running
+            if running.runs:
+                running.stop()
+        finally:
+            process.kill()
+
+
+def work(machine: Machine, user: str) -> None:
+    """Commit something, as the user: the next snapshot is another one then."""
+    table, row = "CREATE TABLE IF NOT EXISTS work (x)", "INSERT INTO work VALUES (hex(randomblob(50)))"
+    script = f"import sqlite3, sys; c = sqlite3.connect(sys.argv[1], 9); c.execute({table!r}); c.execute({row!r}); c.commit()"
+    machine.run("runuser", "-u", user, "--", "python3", "-c", script, database(user))

@@ -1,0 +1,84 @@
+"""A restore beside a real unit: the server is stopped and waited for, kept from starting, and started again."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from booted.conftest import install
+from booted.machine import Machine
+from booted.machine import machine as boot
+from booted.people import SERVICE, STORE, add, database, events, give_units, listed, unit_of
+
+UNIT = unit_of("alice")
+
+
+@pytest.fixture(scope="module")
+def there(suite: str, deb: Path, grown: Callable[[int], Path]) -> Iterator[Machine]:
+    with boot(suite, prepared=True) as machine:
+        install(machine, deb)
+        add(machine, "alice", grown(24))
+        give_units(machine)
+        machine.run("systemctl", "start", UNIT)
+        machine.run("t3-backup-state", "run")
+        yield machine
+
+
+def state(machine: Machine) -> dict[str, str]:
+    return machine.show(UNIT, "ActiveState", "LoadState", "MainPID", "NRestarts")
+
+
+def test_a_running_server_is_named_where_it_is_to_be_left_alone(there: Machine) -> None:
+    pid = there.sh("pgrep -f '^/usr/bin/python3 /opt/server.py'").out.strip()
+    answer = there.run("t3-backup-state", "restore", "alice", "--yes", "--no-service", check=False)
+    assert answer.code == 4
+    assert f"pid {pid} (/usr/bin/python3 /opt/server.py" in answer.err
+    assert state(there)["ActiveState"] == "active"
+
+
+def test_a_server_that_takes_twenty_seconds_to_stop_is_waited_for_and_started_again(there: Machine) -> None:
+    before = state(there)["MainPID"]
+    snapshot = listed(there)["alice"][0]
+    there.write("/run/linger", "20")
+    document = there.run("t3-backup-state", "restore", "alice", "--yes", "--json").document
+    there.write("/run/linger", "0")
+    assert document["seconds"]["stop"] > 19
+    assert document["server"] == "started"
+    assert document["snapshot"]["name"] == snapshot["name"]
+    now = state(there)
+    assert (now["ActiveState"], now["LoadState"]) == ("active", "loaded")
+    assert now["MainPID"] != before
+    rows = document["snapshot"]["census"]["rows"]["orchestration_events"]
+    assert events(there, "alice") >= rows
+    assert there.sh(f"stat -c %U:%G:%a {database('alice')}").out.strip() == "alice:alice:644"
+    assert there.failed() == []
+
+
+def test_one_command_undoes_it_and_a_stopped_server_stays_stopped(there: Machine) -> None:
+    there.run("systemctl", "stop", UNIT)
+    document = there.run("t3-backup-state", "restore", "alice", "--label", "prerestore", "--yes", "--json").document
+    assert document["server"] == "stopped"
+    assert events(there, "alice") == document["snapshot"]["census"]["rows"]["orchestration_events"]
+    assert state(there)["LoadState"] == "loaded"
+    there.run("systemctl", "start", UNIT)
+
+
+def test_what_a_killed_restore_left_is_ended_by_the_next_timer_run(there: Machine) -> None:
+    """Under the sandbox of the service: the files are healed, and the server runs again."""
+    script = """
+    t3-backup-state restore alice --yes >/dev/null 2>&1 &
+    until [ "$(systemctl show --property=LoadState --value "$1")" = masked ]; do :; done
+    kill -9 $!
+    cat "$2"
+    """
+    intent = json.loads(there.sh(script, UNIT, f"{STORE}/alice+restore.json").out)
+    assert (intent["unit"], intent["ran"]) == (UNIT, True)
+    there.until(lambda: state(there)["ActiveState"] in ("inactive", "failed"), "stopped server")
+    there.start_unit(SERVICE)
+    assert (state(there)["ActiveState"], state(there)["LoadState"]) == ("active", "loaded")
+    assert there.sh(f"ls -A {STORE}").lines == ["alice", "attempts.json"]
+    assert [name for name in there.sh(f"ls -A {Path(database('alice')).parent}").lines if "replaced" in name] == []
+    messages = [str(entry["MESSAGE"]) for entry in there.journal(unit=SERVICE)]
+    assert [text for text in messages if "a restore that was interrupted was" in text]

@@ -1,0 +1,335 @@
+"""The runbook of a restore is followed to the letter: each command that stands in it is run, and what it shows is what is seen."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from booted.conftest import install
+from booted.machine import Machine
+from booted.machine import machine as boot
+from booted.people import SERVICE, STORE, add, database, events, give_units, held, listed
+from booted.test_restore import UNIT, state
+from conftest import DATA, ROOT
+
+PAGE = (ROOT / "docs" / "runbooks" / "restore.md").read_text()
+USERDATA = str(Path(database("alice")).parent)
+# All but a thread with one event, to which the server goes on writing: it was begun anew on an empty database.
+EMPTY = """
+import sqlite3, sys
+c = sqlite3.connect(sys.argv[1])
+c.execute("PRAGMA foreign_keys=off")
+for (table,) in c.execute("SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite%'").fetchall():
+    if table != "effect_sql_migrations":
+        first = f' WHERE rowid > (SELECT min(rowid) FROM "{table}")' if table in ("projection_threads", "orchestration_events") else ""
+        c.execute(f'DELETE FROM "{table}"' + first)
+c.commit()
+"""
+DAMAGE = "import os, sys; f = open(sys.argv[1], 'r+b'); f.seek(100_000); f.write(os.urandom(20_000)); f.close()"
+
+
+@dataclass(frozen=True)
+class Step:
+    """A command of the page, and the lines that are shown below it."""
+
+    command: str
+    shown: list[str]
+
+    @property
+    def code(self) -> int:
+        """The exit code that is told of, or 0."""
+        told = re.search(r"# exit code (\d+)$", self.command)
+        return int(told[1]) if told else 0
+
+
+def sections() -> dict[str, list[Step]]:
+    """The steps below each heading of the page."""
+    found: dict[str, list[Step]] = {}
+    for part in re.split(r"^#+ ", PAGE, flags=re.MULTILINE)[1:]:
+        heading, _, text = part.partition("\n")
+        steps: list[Step] = []
+        for indent, block in re.findall(r"\n( {4}| {7})(\$ .+(?:\n\1.+)*)", text):
+            for line in block.split(f"\n{indent}"):
+                if line.startswith("$ "):
+                    steps.append(Step(line[2:], []))
+                else:
+                    steps[-1].shown.append(line)
+        if steps:
+            found[heading] = steps
+    return found
+
+
+SECTIONS = sections()
+
+
+def plain(line: str) -> str:
+    """The line without what is another one each time: names, times, counts, sizes, processes."""
+    line = re.sub(r"state-\d{8}T\d{6}Z", "NAME", line)
+    line = re.sub(r"replaced-\w+-\w+", "ASIDE", line)
+    line = re.sub(r"(\w+ [+-][\d,]+, )*\w+ [+-][\d,]+(, and \d+ more tables)?$", "CHANGES", line)
+    line = re.sub(r"\(python3 -c .*\)", "(PROCESS)", line)
+    line = re.sub(r"\d[\d,.:TZ-]*", "0", line)
+    return re.sub(r"\b0 ?([smhd]|B|KiB|MiB)\b", "0", " ".join(line.split())).replace("0 0 UTC", "0 UTC")
+
+
+def must_show(step: Step, seen: list[str]) -> None:
+    """What was seen must be what is shown; `...` stands for any lines."""
+    if not step.shown:
+        return
+    pattern = "".join("(?:.*\n)*?" if line == "..." else re.escape(plain(line)) + "\n" for line in step.shown)
+    text = "".join(f"{plain(line)}\n" for line in seen)
+    assert re.fullmatch(pattern, text), "\n".join([step.command, "is shown with:", *step.shown, "but was seen with:", *seen])
+
+
+class Reader:
+    """Whoever follows the page, in a machine; remembers what was put for the names and numbers that stand in it."""
+
+    def __init__(self, machine: Machine) -> None:
+        self.machine = machine
+        self.followed: set[str] = set()
+
+    def follow(self, heading: str, put: Mapping[str, str] | None = None, *, shown: bool = True) -> list[str]:
+        """Type each command below a heading; with `shown`, what is seen is compared. All the lines that were seen."""
+        lines: list[str] = []
+        for step in SECTIONS[heading]:
+            command = step.command
+            for old, new in (put or {}).items():
+                command = command.replace(old, new)
+            done = self.machine.run("bash", "-c", command, check=False)
+            seen = done.text.splitlines()
+            assert done.code == step.code, "\n".join([command, f"ended with {done.code}", *seen])
+            if shown:
+                must_show(step, seen)
+            lines += seen
+        self.followed.add(heading)
+        return lines
+
+
+@pytest.fixture(scope="module")
+def reader(suite: str, deb: Path, grown: Callable[[int], Path]) -> Iterator[Reader]:
+    """In a machine with two servers at work, and a snapshot of each user; all of it kept as it was, for each test to begin with."""
+    with boot(suite, prepared=True) as machine:
+        install(machine, deb)
+        for user in ("alice", "bob"):
+            add(machine, user, grown(24))
+        machine.sh(
+            'cd "$1"; mkdir secrets attachments; echo key >secrets/key; echo {} >settings.json; '
+            "head -c 50000 /dev/urandom >attachments/image.png; chown -R alice:alice .",
+            USERDATA,
+        )
+        give_units(machine)
+        machine.run("t3-backup-state", "run")
+        machine.sh('mkdir /srv/kept; cp -a "$1" /home/alice /home/bob /srv/kept', STORE)
+        yield Reader(machine)
+
+
+@pytest.fixture(autouse=True)
+def begun(reader: Reader) -> None:
+    """Both users as they were, with their servers at work."""
+    reader.machine.sh(
+        "systemctl stop t3-serve@alice t3-serve@bob; systemctl reset-failed; rm -rf /home/alice /home/bob /mnt/t3-state; "
+        'rm -rf "$1"; cp -a /srv/kept/t3-state "$1"; cp -a /srv/kept/alice /srv/kept/bob /home',
+        STORE,
+    )
+    serve(reader.machine, "alice", "bob")
+
+
+def serve(machine: Machine, *users: str) -> None:
+    """Start their servers, and wait until each has committed something."""
+    for user in users:
+        machine.run("systemctl", "start", f"t3-serve@{user}")
+        wal = f"{database(user)}-wal"
+        machine.until(lambda wal=wal: machine.run("test", "-s", wal, check=False).code == 0, f"{wal} with something in it")
+
+
+def as_alice(machine: Machine, script: str) -> None:
+    """Run a script of Python on her database, with her server stopped meanwhile."""
+    machine.run("systemctl", "stop", UNIT)
+    machine.run("python3", "-c", script, database("alice"), user="alice")
+
+
+def sealed(machine: Machine) -> int:
+    """How many events are in the first snapshot of alice's."""
+    return int(listed(machine)["alice"][-1]["census"]["rows"]["orchestration_events"])
+
+
+def interrupted(machine: Machine, mode: str) -> None:
+    """A restore that is killed when its worker is about to do what `mode` says."""
+    machine.write("/opt/python3", f"""#!/bin/sh
+case "$*" in *'"mode": "{mode}"'*) echo $$ >/run/held; exec sleep 999 ;; esac
+exec /usr/bin/python3 "$@"
+""", 0o755)  # fmt: skip
+    machine.sh("""
+    rm -f /run/held
+    (exec -a /opt/python3 /usr/bin/python3 /usr/bin/t3-backup-state restore alice --yes >/dev/null 2>&1) &
+    until [ -s /run/held ]; do :; done
+    kill -9 $!
+    pkill -9 -F /run/held || :
+    """)
+
+
+def test_a_server_that_was_begun_anew_gets_its_threads_back(reader: Reader) -> None:
+    machine = reader.machine
+    as_alice(machine, EMPTY)
+    serve(machine, "alice")
+    assert machine.run("t3-backup-state", "run", "--user", "alice", check=False).code == 1
+    reader.follow("Which case is it?")
+    reader.follow("Put the last good state back")
+    assert events(machine, "alice") >= sealed(machine)
+    assert [snapshot["verdict"] for snapshot in listed(machine)["alice"]] == ["verified", "suspect", "suspect", "verified"]
+
+
+@pytest.mark.parametrize("how", ["damaged", "deleted", "emptied"])
+def test_a_database_that_can_t_be_opened_any_more_comes_back(reader: Reader, how: str) -> None:
+    machine = reader.machine
+    as_alice(machine, DAMAGE if how == "damaged" else "import os, sys; os.truncate(sys.argv[1], 0)")
+    if how == "deleted":
+        machine.sh('rm "$1"*', database("alice"))
+    reader.follow("Put the last good state back", shown=False)
+    assert events(machine, "alice") >= sealed(machine)
+
+
+def test_the_way_back_to_an_older_t3(reader: Reader) -> None:
+    machine = reader.machine
+    machine.run("systemctl", "stop", UNIT)
+    machine.sh('rm -r "$1"/* "$2/alice"', USERDATA, STORE)
+    for version in ("0.0.24", "0.0.25"):
+        machine.copy_in(DATA / f"state-{version}.sqlite", database("alice"), 0o644, "alice:alice")
+        machine.run("t3-backup-state", "run", "--user", "alice")
+    reader.follow("Back to an older T3")
+    script = 'import sqlite3, sys; print(sqlite3.connect(sys.argv[1]).execute("SELECT max(migration_id) FROM effect_sql_migrations").fetchone()[0])'
+    assert machine.run("python3", "-c", script, database("alice"), user="alice").out.strip() == "30"
+    assert state(machine)["ActiveState"] == "active"
+
+
+def test_files_come_back_and_the_database_stays(reader: Reader) -> None:
+    machine = reader.machine
+    machine.sh('echo lost >"$1/secrets/key"; rm -r "$1/attachments"', USERDATA)
+    before = events(machine, "alice")
+    reader.follow("The files alone")
+    assert machine.read(f"{USERDATA}/secrets/key") == "key\n"
+    assert machine.sh('stat -c %s "$1/attachments/image.png"', USERDATA).out.strip() == "50000"
+    assert events(machine, "alice") >= before
+
+
+def test_several_users_come_back(reader: Reader) -> None:
+    machine = reader.machine
+    machine.sh("systemctl stop t3-serve@alice t3-serve@bob; rm -r /home/alice/.t3 /home/bob/.t3")
+    assert "NOT RESTORED" not in "".join(reader.follow("Several users"))
+    assert machine.sh("stat -c %U /home/alice/.t3/userdata/state.sqlite /home/bob/.t3/userdata/state.sqlite").lines == [
+        "alice",
+        "bob",
+    ]
+
+
+def test_a_new_machine_gets_all_of_a_copied_store(reader: Reader, deb: Path) -> None:
+    """A second machine, with other numbers for its users, and a copy of the store that somebody else's account has made."""
+    with boot(reader.machine.suite, prepared=True) as machine:
+        install(machine, deb)
+        machine.run("useradd", "--uid=4000", "somebody")
+        add(machine, "bob")
+        add(machine, "alice")
+        machine.sh("rm -r /home/alice/.t3 /home/bob/.t3")
+        copy_tree(reader.machine, "/srv/kept/t3-state", machine, "/mnt/t3-state")
+        machine.sh("chown -R somebody /mnt/t3-state; chmod -R a+rX /mnt/t3-state")
+        for path in ("/opt/server.py", "/opt/serve.py", "/run/linger", "/etc/systemd/system/t3-serve@.service"):
+            machine.write(path, reader.machine.read(path))
+        machine.run("systemctl", "daemon-reload")
+        elsewhere = Reader(machine)
+        assert "NOT RESTORED" not in "".join(elsewhere.follow("A new machine"))
+        assert events(machine, "alice") >= sealed(machine)
+        assert machine.sh(f'stat -c %U:%a "$1" {USERDATA}', f"{STORE}/alice").lines == ["root:700", "alice:700"]
+        assert len(listed(machine)["bob"]) == 2
+        reader.followed |= elsewhere.followed
+
+
+def copy_tree(source: Machine, folder: str, target: Machine, place: str) -> None:
+    """A folder of one machine, as it is, in another."""
+    for name in source.run("find", folder, "-type", "f", "-printf", "%P\\n").lines:
+        encoded = source.run("base64", f"{folder}/{name}").out
+        target.sh('mkdir -p "$(dirname "$1")"; base64 -d >"$1"', f"{place}/{name}", stdin=encoded)
+
+
+def test_an_interrupted_restore_is_ended(reader: Reader) -> None:
+    machine = reader.machine
+    interrupted(machine, "fold")
+    assert state(machine)["LoadState"] == "masked"
+    reader.follow("A restore was interrupted")
+    assert state(machine)["LoadState"] == "loaded"
+    assert machine.sh(f"ls {USERDATA}").out.count("replaced") == 0
+
+
+def test_an_interrupted_restore_whose_file_is_gone_is_ended(reader: Reader) -> None:
+    machine = reader.machine
+    interrupted(machine, "exchange")
+    machine.sh('rm -f "$1"', database("alice"))
+    [aside] = re.findall(r"state\.sqlite\.(replaced-\w+-\w+)$", machine.sh(f"ls {USERDATA}").out, re.MULTILINE)
+    reader.follow("It says that a file is gone", {"replaced-20261126T054858Z-790bbc": aside})
+    machine.until(lambda: state(machine)["ActiveState"] == "active", "server")
+    assert events(machine, "alice") >= sealed(machine)
+
+
+@contextmanager
+def holder(machine: Machine) -> Iterator[str]:
+    """The pid, in the machine, of a process of alice's that has her database open."""
+    script = "import os, sqlite3, sys, time; c = sqlite3.connect(sys.argv[1]); c.execute('SELECT count(*) FROM orchestration_events'); print(os.getpid(), flush=True); time.sleep(999)"
+    with machine.start("python3", "-c", script, database("alice"), user="alice") as process:
+        try:
+            assert process.stdout is not None
+            yield process.stdout.readline().strip()
+        finally:
+            process.kill()
+
+
+def test_who_has_it_open_is_ended_and_then_it_is_restored(reader: Reader) -> None:
+    machine = reader.machine
+    as_alice(machine, EMPTY)
+    with holder(machine) as pid:
+        reader.follow("Somebody has the database open", {"4711": pid})
+    serve(machine, "alice")
+    assert events(machine, "alice") >= sealed(machine)
+
+
+def test_a_run_that_is_at_work_is_stopped_and_then_it_is_restored(reader: Reader) -> None:
+    machine = reader.machine
+    as_alice(machine, EMPTY)
+    with held(machine, "alice"):
+        reader.follow("A run is at work")
+    machine.run("systemctl", "reset-failed", SERVICE, check=False)
+    serve(machine, "alice")
+    assert events(machine, "alice") >= sealed(machine)
+
+
+def test_a_restore_is_undone_and_done_again(reader: Reader) -> None:
+    machine = reader.machine
+    machine.run(
+        "python3",
+        "-c",
+        "import sqlite3, sys; c = sqlite3.connect(sys.argv[1], 9); c.execute('CREATE TABLE mine (x)')",
+        database("alice"),
+        user="alice",
+    )
+    machine.run("t3-backup-state", "restore", "alice", "--yes")
+    first = listed(machine)["alice"][0]["name"]
+    tables = "import sqlite3, sys; print(*sqlite3.connect(sys.argv[1], 9).execute(\"SELECT name FROM sqlite_schema WHERE name = 'mine'\"))"
+    assert machine.run("python3", "-c", tables, database("alice"), user="alice").out.strip() == ""
+    reader.follow("Undo a restore", {"state-20261126T054852Z-prerestore": first})
+    assert "mine" in machine.run("python3", "-c", tables, database("alice"), user="alice").out
+
+
+def test_every_step_of_the_page_was_followed() -> None:
+    """By the tests above: each heading with commands stands in one of them."""
+    text = Path(__file__).read_text()
+    assert {heading for heading in SECTIONS if f'follow("{heading}"' not in text} == set()
+    assert sum(len(steps) for steps in SECTIONS.values()) == len(re.findall(r"^ +\$ ", PAGE, re.MULTILINE))
+
+
+def test_each_link_of_the_page_leads_to_a_heading() -> None:
+    headings = {
+        re.sub(r"[^a-z0-9 -]", "", heading.lower()).replace(" ", "-") for heading in re.findall(r"^#+ (.+)$", PAGE, re.MULTILINE)
+    }
+    assert set(re.findall(r"\]\(#([^)]+)\)", PAGE)) <= headings

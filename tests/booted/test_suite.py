@@ -1,0 +1,97 @@
+"""The project's own tests in a booted system, with the package that is installed there, under the sandbox of the shipped unit.
+
+The C tests and those of values run as a service that is confined as the timer's is; in those of the system the command does, and
+users, servers and trouble are outside. Left out is what is no part of the service: faults (strace, loop mounts), the terminal,
+measurements, and what calls functions of the package from the tests' own process.
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from booted.conftest import install
+from booted.machine import Machine
+from booted.machine import machine as boot
+from booted.people import STORE
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+PLACE = "/usr/lib/t3-backup-tests"  # the service may execute nothing in the places that it may write
+CONFINED = f"cd {PLACE} && exec /usr/bin/python3 tests/sandbox.py"
+KINDS = ("normal", "faults")
+PROGRAMS = ("durable", "vfs")
+VALUES = "tests/property tests/unit"
+# What its own trouble needs is taken from the service: rights over files, other users, strace, a terminal, a looser umask.
+NOT_VALUES = [
+    "what_the_system_says",
+    "opened_by_its_own_path",
+    "can_open_it_for_writing",
+    "another_mode",
+    "another_owner",
+    "somebody_elses",
+    "sealed_then_its_manifest",
+    "removal_takes_the_data_first",
+    "replaced_by_one_rename",
+    "an_open_shelf",
+    "no_descriptor_is_left_open",
+    "on_a_terminal",
+    "without_rich",
+]
+NOT_FILES = ["docs", "manpage", "monitoring"]  # of the checkout's text alone
+SYSTEM = (
+    ["main_job", "users", "runs", "verdicts", "source_untouched", "takeover", "fallback", "without_wal", "three_in_the_morning", "runbook"]
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def machine(suite: str, deb: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
+    built = tmp_path_factory.mktemp("c")
+    programs = [built / kind / f"test_{name}" for kind in KINDS for name in PROGRAMS]
+    subprocess.run(["make", "-C", ROOT / "tests/c", f"OUT={built}", *programs], check=True, capture_output=True)
+    with boot(suite, f"--bind-ro={ROOT}:/mnt/checkout", f"--bind-ro={built}:/mnt/c", prepared=True) as booted:
+        install(booted, deb)
+        booted.sh(
+            "apt-get install -qq -y --no-install-recommends dbus procps python3-pytest python3-hypothesis sqlite3 zstd; "
+            f"systemctl start dbus.socket; mkdir -p {PLACE}; cd /mnt/checkout; cp -r tests demo docs pyproject.toml /mnt/c {PLACE}"
+        )
+        yield booted
+
+
+def counts(output: str) -> dict[str, int]:
+    """The numbers of a test runner's closing line."""
+    return {word: int(number) for number, word in re.findall(r"(\d+) (passed|failed|error|skipped)", output.splitlines()[-1])}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_the_c_code_does_under_the_sandbox_what_it_does_elsewhere(machine: Machine, kind: str, program: str) -> None:
+    done = machine.sh(f"{CONFINED} {PLACE}/c/{kind}/test_{program}", check=False)
+    print(done.out.splitlines()[-1])
+    found = counts(done.out)
+    assert (done.code, found["failed"]) == (0, 0), done.out + done.err
+    assert found["passed"] >= 12
+
+
+def test_the_tests_of_values_pass_under_the_sandbox(machine: Machine) -> None:
+    ignored = " ".join(f"--ignore=tests/unit/test_{name}.py" for name in NOT_FILES)
+    chosen = " and ".join(f"not {name}" for name in NOT_VALUES)
+    suite = f'python3 -m pytest -q -p no:cacheprovider --basetemp={STORE}/.pytest {ignored} -k "{chosen}" {VALUES}'
+    done = machine.sh(f"{CONFINED} /bin/sh -c 'cd {PLACE} && exec {suite}'", check=False, timeout=300)
+    print(done.out.splitlines()[-1])
+    found = counts(done.out)
+    assert done.code == 0, done.out[-6000:] + done.err
+    assert found["passed"] > 500
+
+
+def test_the_tests_of_the_system_pass_with_the_command_under_the_sandbox(machine: Machine) -> None:
+    names = " ".join(f"tests/system/test_{name}.py" for name in SYSTEM)
+    done = machine.sh(f"cd {PLACE} && exec python3 -m pytest -q -p no:cacheprovider {names}",
+        env={"T3_TEST_SANDBOX": "1", "PYTHONDONTWRITEBYTECODE": "1"}, check=False, timeout=900)  # fmt: skip
+    print("\n".join(done.out.splitlines()[-12:]))
+    assert done.code == 0, done.out[-8000:] + done.err
+    assert counts(done.out)["passed"] > 140
+    [(confined,)] = [re.findall(r"^(\d+) commands were run under the sandbox", done.out, re.MULTILINE)]
+    assert int(confined) > 300

@@ -1,0 +1,94 @@
+"""What in the units must agree with something else: with the settings, with systemd's own exit codes, and with each other."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+from conftest import ROOT
+
+from t3_backup import settings, units
+from t3_backup.errors import UsageError
+
+SERVICE = ROOT / "debian" / "t3-backup.t3-backup-state.service"
+PROOF = ROOT / "debian" / "t3-backup.t3-backup-verify.service"
+# What the weekly proof has otherwise than a run: its time and its tasks, and that it may write less.
+OWN = {"Description", "After", "ExecStart", "TimeoutStartSec", "TasksMax"}
+CLOSER = {"ReadWritePaths", "NoExecPaths"}
+OF_A_RUN = {"NotifyAccess", "RuntimeDirectory", "RuntimeDirectoryMode", "RuntimeDirectoryPreserve"}
+TASKS_OF_AN_ACCOUNT = 6  # a thread in backup, three in verify.examine, two workers of owner
+MOST_JOBS = 64
+
+
+def settings_of(unit: Path) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for line in unit.read_text().splitlines():
+        name, equals, value = line.partition("=")
+        if equals and not name.startswith("#"):
+            found.setdefault(name, []).append(value)
+    return found
+
+
+def values(key: str) -> list[str]:
+    return settings_of(SERVICE).get(key, [])
+
+
+def test_there_is_room_for_the_tasks_of_the_most_jobs() -> None:
+    settings.load({"jobs": str(MOST_JOBS)}, {})
+    with pytest.raises(UsageError):
+        settings.load({"jobs": str(MOST_JOBS + 1)}, {})
+    assert int(values("TasksMax")[0]) > 1 + MOST_JOBS * TASKS_OF_AN_ACCOUNT
+
+
+def test_what_runs_write_by_default_may_be_written_and_nothing_there_be_executed() -> None:
+    defaults = settings.load({}, {}, Path("/dev/null"))
+    for path in (defaults.dest, defaults.log.parent, defaults.textfiles):
+        assert f"-{path}" in " ".join(values("ReadWritePaths")).split()
+        assert f"-{path}" in " ".join(values("NoExecPaths")).split()
+
+
+@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="needs systemd's own list")
+def test_what_systemd_itself_could_not_begin_is_not_tried_again() -> None:
+    listed = subprocess.run(["systemd-analyze", "exit-status"], capture_output=True, text=True, check=True).stdout
+    own = {words[1] for line in listed.splitlines() if (words := line.split())[2:] == ["systemd"]}
+    never = set(" ".join(values("RestartPreventExitStatus")).split())
+    assert {"203", "226"} <= own <= never
+    assert "75" not in never
+
+
+def test_the_weekly_proof_is_confined_and_tried_again_as_a_run_is() -> None:
+    run, proof = settings_of(SERVICE), settings_of(PROOF)
+    other = {name for name in run.keys() | proof.keys() if run.get(name) != proof.get(name)}
+    assert other == OWN | CLOSER | OF_A_RUN
+    assert not OF_A_RUN & proof.keys()
+
+
+def test_the_weekly_proof_may_write_to_the_store_alone() -> None:
+    proof = settings_of(PROOF)
+    assert proof["ReadWritePaths"] == [f"-{settings.load({}, {}, Path('/dev/null')).dest}"]
+    # What it may write, and what users may, it can't execute.
+    assert set(proof["NoExecPaths"][0].split()) >= {"-/home", "-/tmp", "-/var/tmp", "-/dev/shm", *proof["ReadWritePaths"]}
+
+
+@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="needs systemd's own calendar")
+def test_the_weekly_proof_begins_after_the_nightly_run_and_is_over_before_the_next_one() -> None:
+    def span(unit: str, key: str) -> float:
+        seconds = units.parse_span(settings_of(ROOT / "debian" / f"t3-backup.{unit}")[key][0])
+        assert seconds is not None
+        return seconds
+
+    night, week = "t3-backup-state.timer", "t3-backup-verify.timer"
+    begins = {unit: settings_of(ROOT / "debian" / f"t3-backup.{unit}")["OnCalendar"][0] for unit in (night, week)}
+    nightly, weekly = (seconds_of_day(begins[unit]) for unit in (night, week))
+    assert nightly + span(night, "RandomizedDelaySec") + 3600 <= weekly
+    assert weekly + span(week, "RandomizedDelaySec") + span("t3-backup-verify.service", "TimeoutStartSec") <= nightly + 86400
+
+
+def seconds_of_day(calendar: str) -> int:
+    """When a day's event is, as systemd reads it."""
+    done = subprocess.run(["systemd-analyze", "calendar", calendar], capture_output=True, text=True, check=True)
+    [normal] = [line.partition(": ")[2] for line in done.stdout.splitlines() if "Normalized form" in line]
+    hours, minutes, seconds = normal.split()[-1].split(":")
+    return int(hours) * 3600 + int(minutes) * 60 + int(seconds)
