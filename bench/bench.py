@@ -22,7 +22,7 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 
-from bench import measure, methods, report
+from bench import keeping, measure, methods, report, restores, storage, storage_report
 from bench.methods import Method, Place
 from bench.report import Sample
 from demo.grow import grow, parse_size
@@ -34,6 +34,7 @@ _IDLE_S = 3.0
 _TAIL_S = 0.5  # what a copy leaves to be done (a checkpoint of a WAL grown meanwhile) stalls the writer just after it
 _SETTLE_S = 0.5
 _SWEEP = (100_000_000, 1_200_000_000, 4_000_000_000)
+_DAYS, _YEAR_DAYS = 14, 365
 _VERSION = "0.0.24"
 
 
@@ -41,7 +42,7 @@ class Bench:
     """A working folder, a user if one can be made, and the samples so far."""
 
     def __init__(self, work: Path, user: User | None, log: Path, *, touch: bool = True) -> None:
-        self.work, self.user, self._log, self._touch = work, user, log, touch
+        self.work, self.user, self.log, self.touch = work, user, log, touch
         self.samples: dict[str, list[Sample]] = {}
         home = work / "home" if user is None else user.home
         self.source = home / ".t3" / "userdata" / "state.sqlite"
@@ -79,13 +80,13 @@ class Bench:
             writer.pause()
             _settle()
             size = self.source.stat().st_size
-            if self._touch:
+            if self.touch:
                 _touch_page_cache(folder, size)
             if method.live:
                 writer.resume()
             writer.mark(method.title)
             cost = measure.Cost(0.0, 0.0, 0, 0, finished=True)
-            with self._log.open("ab") as output:
+            with self.log.open("ab") as output:
                 for command in commands:
                     fds = (unnamed,) if str(unnamed) in command else ()
                     cost = cost.then(measure.run(command, cwd=ROOT, output=output, limit_s=method.limit_s, pass_fds=fds))
@@ -158,6 +159,49 @@ def sweep(bench: Bench) -> list[tuple[int, Sample]]:
     return found
 
 
+@contextmanager
+def scene(bench: Bench, size: int) -> Iterator[restores.Scene]:
+    """Where restores and histories are measured."""
+    user = bench.user
+    assert user is not None
+    folder = Path(tempfile.mkdtemp(prefix="scene-", dir=bench.work))
+
+    def prepare(place: Path, most: int) -> None:
+        _settle()
+        if bench.touch and most:
+            _touch_page_cache(place, most)
+
+    try:
+        with bench.log.open("ab") as output:
+            yield restores.Scene(grown(bench.work, size), bench.source, user.name, user.give, folder, ROOT, output, prepare)
+    finally:
+        shutil.rmtree(folder)
+
+
+def on_scene(bench: Bench, about: dict[str, str], given: argparse.Namespace) -> int:
+    """Measure a restore beside a plain copy and the ways of a hand, or a history beside other ways to keep it, and report."""
+    size, rounds = given.size, given.rounds
+    about |= {"database": f"{size / 1e6:.0f} MB at first, T3 {_VERSION}"}
+    data: object
+    with scene(bench, size) as place:
+        if given.restore:
+            seconds = restores.compare(place, rounds, _say)
+            about |= {"rounds": str(rounds)}
+            data, text, page = seconds, restores.plain(seconds), restores.markdown(about, seconds)
+        elif given.storage:
+            found = storage.compare(place, () if given.alone else keeping.WAYS, given.days or _DAYS, rounds, _say)
+            about |= {"restores": f"{rounds} of each, in turns"}
+            data, text, page = asdict(found), storage_report.plain(found), storage_report.markdown(about, found)
+        else:
+            year = storage.year(place, given.days or _YEAR_DAYS, _say)
+            data, text, page = asdict(year), storage_report.plain_year(year), storage_report.markdown_year(about, year)
+    about["load"] += f", {os.getloadavg()[0]:.1f} over the last one"
+    if given.markdown is not None:
+        given.markdown.write_text(page, encoding="utf-8")
+    print(json.dumps({"machine": about, "found": data}, indent=1) if given.json else text)
+    return 0
+
+
 def _touch_page_cache(folder: Path, size: int) -> None:
     """Fill as much page cache as a copy will take, and give it back unwritten.
 
@@ -189,17 +233,31 @@ def _say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def main() -> int:
-    """Measure and report; 0 even where a target is missed: a figure is no failure."""
+def _arguments() -> tuple[argparse.ArgumentParser, argparse.Namespace]:
     parser = argparse.ArgumentParser(prog="bench.bench", description="Ways to copy a live T3 database, side by side.")
-    parser.add_argument("--size", type=parse_size, default=parse_size("1200M"))
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--size", type=parse_size, help="of the database: 1200M, 1G of a history, 50M of a year of it")
+    parser.add_argument("--rounds", type=int, help="5; 3 restores of a history")
     parser.add_argument("--work", type=Path, default=ROOT / "build" / "bench", help="where all data lies")
     parser.add_argument("--json", action="store_true", help="every sample, as JSON, instead of the table")
     parser.add_argument("--markdown", type=Path, help="write the table there as well")
     parser.add_argument("--memory-sweep", action="store_true", help="only the memory of the whole run, by size")
+    parser.add_argument("--restore", action="store_true", help="a restore, instead of a backup")
+    parser.add_argument("--storage", action="store_true", help="a history of days, beside other ways to keep it")
+    parser.add_argument("--year", action="store_true", help="a history of a year, of ours alone")
+    parser.add_argument("--alone", action="store_true", help="of a history: ours alone")
+    parser.add_argument("--days", type=int, help="14; 365 of a year")
     parser.add_argument("--no-touch", action="store_true", help="leave free memory as it is before each turn")
     given = parser.parse_args()
+    given.size = given.size or parse_size("1G" if given.storage else "50M" if given.year else "1200M")
+    given.rounds = given.rounds or (3 if given.storage else 5)
+    return parser, given
+
+
+def main() -> int:
+    """Measure and report; 0 even where a target is missed: a figure is no failure."""
+    os.environ["T3_BACKUP_TEXTFILE_DIR"] = "none"
+    os.environ["T3_BACKUP_LOG"] = "/dev/null"  # no run of these is one for the log of the machine
+    parser, given = _arguments()
     work = given.work.absolute()
     work.mkdir(parents=True, exist_ok=True)
     skipped = methods.absent(ROOT)
@@ -212,7 +270,7 @@ def main() -> int:
                 parser.error(f"{closed[-1]} is closed to others, so a user cannot reach a home beneath it; see --work")
             home = work / f"home-{os.getpid()}"
             stack.callback(shutil.rmtree, home, ignore_errors=True)
-            user = stack.enter_context(throwaway_user(f"t3bench-{os.getpid()}", home))
+            user = stack.enter_context(throwaway_user(f"t3x-bench-{os.getpid()}", home))
         bench = Bench(work, user, work / "output.log", touch=not given.no_touch)
         if given.memory_sweep:
             if methods.RUN in skipped:
@@ -222,6 +280,10 @@ def main() -> int:
                 print(f"{size / 1e6:6.0f} MB: peak anonymous memory {peak:5.1f} MiB, {sample.cost.wall_s:6.2f} s")
             return 0
         about = machine(work)
+        if given.restore or given.storage or given.year:
+            if methods.RUN in skipped:
+                parser.error(skipped[methods.RUN])
+            return on_scene(bench, about, given)
         compare(bench, given.size, given.rounds, skipped)
     about |= {"database": f"{given.size / 1e6:.0f} MB, T3 {_VERSION}", "rounds": str(given.rounds)}
     about["memory for the copy"] = "as it was" if given.no_touch else "touched before each turn, for all alike"

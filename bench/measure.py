@@ -1,6 +1,6 @@
-"""What a command costs: wall and CPU seconds, bytes written, peak anonymous memory of its whole process tree.
+"""What a command costs: wall and CPU seconds, bytes written, peak memory of its whole process tree.
 
-Reads /proc (Linux). The memory is sampled, so a peak shorter than some 10 ms can be missed; CPU and bytes are the
+Reads /proc (Linux). Memory is sampled, so a peak shorter than some 10 ms can be missed; CPU and bytes are the
 kernel's own sums and exact.
 """
 
@@ -28,6 +28,7 @@ class Cost:
     written_bytes: int  # that the page cache took for the disk
     peak_anon_bytes: int  # RssAnon, summed over the tree at one moment
     finished: bool  # False: killed at the limit
+    peak_rss_bytes: int = 0  # VmRSS, summed alike: what processes share counts for each, and mapped files count, too
 
     def then(self, later: Cost) -> Cost:
         """This and `later`, one after the other."""
@@ -37,6 +38,7 @@ class Cost:
             self.written_bytes + later.written_bytes,
             max(self.peak_anon_bytes, later.peak_anon_bytes),
             self.finished and later.finished,
+            max(self.peak_rss_bytes, later.peak_rss_bytes),
         )
 
 
@@ -49,13 +51,14 @@ def run(command: Sequence[str], *, cwd: Path, output: IO[bytes], limit_s: float 
     process = subprocess.Popen(
         command, cwd=cwd, stdin=subprocess.DEVNULL, stdout=output, stderr=output, pass_fds=pass_fds, start_new_session=True
     )
-    peak, finished = 0, True
+    anon, rss, finished = 0, 0, True
     pidfd = os.pidfd_open(process.pid)
     try:
         waiting = select.poll()
         waiting.register(pidfd, select.POLLIN)
         while not waiting.poll(_SAMPLE_MS):
-            peak = max(peak, _tree_anon_bytes(process.pid))
+            now = _tree_bytes(process.pid)
+            anon, rss = max(anon, now[0]), max(rss, now[1])
             if finished and time.perf_counter() - began > limit_s:
                 finished = False
                 os.killpg(process.pid, signal.SIGKILL)
@@ -69,11 +72,12 @@ def run(command: Sequence[str], *, cwd: Path, output: IO[bytes], limit_s: float 
     process.returncode = os.waitstatus_to_exitcode(status)
     if finished and process.returncode:
         raise subprocess.CalledProcessError(process.returncode, list(command))
-    return Cost(wall, usage.ru_utime + usage.ru_stime, written, peak, finished)
+    return Cost(wall, usage.ru_utime + usage.ru_stime, written, anon, finished, rss)
 
 
-def _tree_anon_bytes(root: int) -> int:
-    total, pids = 0, [root]
+def _tree_bytes(root: int) -> tuple[int, int]:
+    """RssAnon and VmRSS of a process and its descendants."""
+    anon, rss, pids = 0, 0, [root]
     while pids:
         pid = pids.pop()
         try:
@@ -82,10 +86,14 @@ def _tree_anon_bytes(root: int) -> int:
                 pids += map(int, Path(f"/proc/{pid}/task/{task}/children").read_text(encoding="ascii").split())
         except OSError:
             continue  # it has ended meanwhile
-        _, found, rest = status.partition("RssAnon:")
-        if found:
-            total += int(rest.split(maxsplit=1)[0]) * 1024
-    return total
+        anon += _field(status, "RssAnon:")
+        rss += _field(status, "VmRSS:")
+    return anon, rss
+
+
+def _field(status: str, name: str) -> int:
+    _, found, rest = status.partition(name)
+    return int(rest.split(maxsplit=1)[0]) * 1024 if found else 0
 
 
 def _written_bytes(pid: int) -> int:

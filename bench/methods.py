@@ -84,8 +84,13 @@ def _hand_made(place: Place) -> list[list[str]]:
     return [_vacuum(place), _sync(place), check, ["sha256sum", str(place.target)]]
 
 
+def plain_copy(source: Path, target: Path) -> list[str]:
+    """The command that copies a file to a new one, and syncs it."""
+    return [PYTHON, "-I", "-S", "-c", _COPY_FILE_RANGE, str(source), str(target)]
+
+
 def _limit(place: Place) -> list[list[str]]:
-    return [[PYTHON, "-I", "-S", "-c", _COPY_FILE_RANGE, str(place.source), str(place.target)]]
+    return [plain_copy(place.source, place.target)]
 
 
 def _ours(place: Place) -> list[list[str]]:

@@ -43,7 +43,8 @@ def _windows(samples: Samples, title: str) -> list[Window]:
     return [sample.window for sample in samples.get(title, ()) if sample.window is not None]
 
 
-def _spread(values: Sequence[float], digits: int = 2) -> str:
+def spread(values: Sequence[float], digits: int = 2) -> str:
+    """The median, and behind it the least and the most."""
     if not values:
         return "-"
     middle = f"{median(values):.{digits}f}"
@@ -68,14 +69,14 @@ def rows(samples: Samples) -> list[tuple[str, ...]]:
         table.append((
             title,
             str(len(found)),
-            "-" if idle else wall or _spread([cost.wall_s for cost in costs]),
-            "-" if idle else _spread([cost.cpu_s for cost in costs]),
+            "-" if idle else wall or spread([cost.wall_s for cost in costs]),
+            "-" if idle else spread([cost.cpu_s for cost in costs]),
             "-" if idle else f"{median(cost.written_bytes for cost in costs) / 1e6:.0f}",
             "-" if idle else f"{max(cost.peak_anon_bytes for cost in costs) / _MIB:.0f}",
-            _spread([window.p50 for window in windows]),
-            _spread([window.p99 for window in windows], 1),
-            _spread([window.p999 for window in windows], 1),
-            _spread([window.longest for window in windows], 0),
+            spread([window.p50 for window in windows]),
+            spread([window.p99 for window in windows], 1),
+            spread([window.p999 for window in windows], 1),
+            spread([window.longest for window in windows], 0),
             str(sum(window.errors for window in windows)) if windows else "-",
             _verdict(looked),
         ))  # fmt: skip

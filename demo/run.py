@@ -27,6 +27,10 @@ from demo.writer import Writer
 
 _PYTHON = "/usr/bin/python3"
 _ROOT = Path(__file__).resolve().parent.parent
+_ENVIRON = os.environ | {
+    "T3_BACKUP_LOG": "/dev/null",
+    "T3_BACKUP_TEXTFILE_DIR": "none",
+}  # a demo is nothing for the records of the machine
 _STALL_NOTICED_MS = 100.0  # a stall that a person may notice
 
 
@@ -68,7 +72,9 @@ class Demo:
         if words[0] == "run":
             arguments += ["--map", str(self._map_file)]
         self.say(f"$ t3-backup-state {shlex.join(arguments)}")
-        done = subprocess.run([_PYTHON, "-m", "t3_backup", *arguments], cwd=_ROOT, stdin=subprocess.DEVNULL, check=False)
+        done = subprocess.run(
+            [_PYTHON, "-m", "t3_backup", *arguments], cwd=_ROOT, env=_ENVIRON, stdin=subprocess.DEVNULL, check=False
+        )
         if done.returncode:
             self.failures.append(f"t3-backup-state {words[0]} ended with {done.returncode}")
 

@@ -9,7 +9,7 @@ import contextlib
 import os
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -17,18 +17,28 @@ from functools import partial
 from typing import Any
 
 from t3_backup import manifest as manifests
-from t3_backup import owner, retention
+from t3_backup import owner, takeover
 from t3_backup.accounts import Account
-from t3_backup.errors import Failure, SourceAbsent, explain
+from t3_backup.companions import Packing
+from t3_backup.errors import Failure, NoRoom, SourceAbsent, explain
 from t3_backup.manifest import Manifest
-from t3_backup.protocol import Event
+from t3_backup.protocol import Event, Phase
+from t3_backup.retention import Policy
+from t3_backup.room import reserve_of
 from t3_backup.settings import Settings
 from t3_backup.shelf import Shelf
 from t3_backup.store import Store
 from t3_backup.taking import Order, take
+from t3_backup.upkeep import Tidied, Upkeep
 from t3_backup.watch import Limits
 
-OUTCOMES = ("backed_up", "skipped", "failed", "planned")
+OUTCOMES = ("backed_up", "unchanged", "skipped", "failed", "planned")
+
+
+def is_alarm(outcome: str, snapshots: Iterable[Mapping[str, Any]], unsaved: str) -> bool:
+    """Whether somebody must look at what became of an account: failed, or kept but not good, or not all of it kept."""
+    bad = any(snapshot["verdict"] != "verified" and snapshot.get("accepted_at") is None for snapshot in snapshots)
+    return outcome == "failed" or bool(unsaved) or bad
 
 
 @dataclass(frozen=True)
@@ -39,13 +49,17 @@ class Result:
     outcome: str  # one of OUTCOMES
     reason: str = ""
     snapshots: tuple[dict[str, Any], ...] = ()  # as the interface has them, newest first
-    pruned: tuple[str, ...] = ()
+    pruned: tuple[str, ...] = ()  # names of snapshots that are gone
     warnings: tuple[str, ...] = ()
+    unsaved: str = ""  # why what is beside the database could not be saved with it
+    taken_over: tuple[str, ...] = ()  # snapshots of earlier days that are ours now, newest first
+    compacted: tuple[str, ...] = ()  # names of snapshots that are deltas from now on
+    seconds: float = 0.0  # from the account's turn to its end
 
     @property
     def alarms(self) -> bool:
         """True where somebody must look: failed, or kept but not good."""
-        return self.outcome == "failed" or any(snapshot["verdict"] != "verified" for snapshot in self.snapshots)
+        return is_alarm(self.outcome, self.snapshots, self.unsaved)
 
 
 Listener = Callable[[str, Event], None]
@@ -64,11 +78,13 @@ class Job:
 
     def limits(self) -> Limits:
         """The limits of one worker."""
-        return _limits(self.settings, self.store.free_bytes)
+        return limits_of(self.settings, self.store.free_bytes, self.store.total_bytes())
 
 
-def _limits(settings: Settings, free_bytes: Callable[[], int]) -> Limits:
-    return Limits(settings.timeout, settings.stall, settings.wal_budget, settings.reserve, free_bytes)
+def limits_of(settings: Settings, free_bytes: Callable[[], int], total: int) -> Limits:
+    """The limits of a worker; `total` bytes are on the store's file system."""
+    reserve = reserve_of(settings.reserve, total)
+    return Limits(settings.timeout, settings.stall, settings.wal_budget, reserve, free_bytes, settings.reserve)
 
 
 def run(job: Job, accounts: Sequence[Account], finished: Callable[[Result], None]) -> list[Result]:
@@ -77,12 +93,14 @@ def run(job: Job, accounts: Sequence[Account], finished: Callable[[Result], None
     until = time.monotonic() + seconds
 
     def one(account: Account) -> Result:
+        began = time.monotonic()
         if time.monotonic() > until:
             result = Result(account.user, "failed", f"not begun: the run is over its {seconds} s")
         elif job.stopping.is_set():
             result = Result(account.user, "failed", "not begun: the run was stopped")
         else:
             result = _result(account, partial(_back_up, job, account))
+        result = replace(result, seconds=time.monotonic() - began)
         finished(result)
         return result
 
@@ -100,9 +118,12 @@ def plan(
         status = os.statvfs(ancestor)
         return status.f_bavail * status.f_frsize
 
+    status = os.statvfs(ancestor)
+    limits = limits_of(settings, free_bytes, status.f_blocks * status.f_frsize)
+
     def look(account: Account) -> Result:
         try:
-            source = owner.look(account, _limits(settings, free_bytes), stopping)
+            source = owner.look(account, limits, stopping)
         except SourceAbsent as absent:
             return Result(account.user, "skipped", str(absent))
         return Result(account.user, "planned", f"{account.source} ({source.bytes} bytes, -wal {source.wal_bytes})")
@@ -124,58 +145,89 @@ def _result(account: Account, step: Callable[[], Result]) -> Result:
 
 
 def _back_up(job: Job, account: Account) -> Result:
+    """What is left of earlier days becomes ours, and then the snapshot of today is taken: it is measured by them."""
+    job.listen(account.user, Phase("start", 0))  # whoever is not heard of again, it is known who it was
+    order = Order(account, job.limits(), job.label, job.now(), job.stopping, partial(job.listen, account.user))
+    takeover.set_aside(order, job.store)
     shelf = job.store.shelf(account.user, create=True)
     assert shelf is not None
     with shelf:
         shelf.clear()
-        before = shelf.snapshots()
+        # Half of the account's time at most, and the backup of today has the rest: the run's own limit counts one for each account.
+        began, seconds = time.monotonic(), order.limits.seconds
+        old = takeover.take_over(order, job.store, shelf, began + seconds / 2)
+        left = replace(order.limits, seconds=seconds - (time.monotonic() - began))
+        result = _result(account, partial(_snapshot, job, replace(order, when=job.now(), limits=left), shelf))
+    return replace(result, taken_over=tuple(old.names), warnings=(*old.warnings, *result.warnings))
+
+
+def _snapshot(job: Job, order: Order, shelf: Shelf) -> Result:
+    account, before = order.account, shelf.snapshots()
+    upkeep = upkeep_of(shelf, job.settings, order.limits, job.stopping)
+    packing = Packing(order, shelf, before, job.settings.files_limit)
+    share = False
+    with contextlib.suppress(OSError):  # of a full disk: what is taken takes more room then, or is refused
+        share = upkeep.shares()
+    one = partial(take, companion=packing.companion, share=share)
+    early = Tidied()
+    try:
         began = time.monotonic()
-        order = Order(account, job.limits(), job.label, job.now(), job.stopping, partial(job.listen, account.user))
         try:
-            taken = [take(order, shelf, before)]
-        except SourceAbsent as absent:
-            with contextlib.suppress(OSError):  # not empty: there were snapshots once
-                os.rmdir(account.user, dir_fd=job.store.fd)
-            return _absent(job, account, absent)
-        warnings = _clock_warnings(before, taken[0])
-        if taken[0].verdict == "damaged":
-            left = replace(order.limits, seconds=order.limits.seconds - (time.monotonic() - began))
+            stored = one(_allowed(order, upkeep, job.settings), shelf, before)
+        except NoRoom:
+            early = upkeep.tidy()  # what is not to stay anyway makes room
+            if not early.made_room:
+                raise
+            before = shelf.snapshots()
             try:
-                taken.insert(0, take(replace(order, limits=left), shelf, [*taken, *before], witness=taken[0]))
-            except (Failure, OSError) as error:
-                warnings.append(f"{account.user}: VACUUM INTO, tried as a second witness, failed too: {explain(error)}")
-        pruned: list[str] = []
-        if taken[0].verdict == "verified":
-            warnings += _prune(shelf, job.settings.keep, pruned)
-        documents = tuple(document(shelf, snapshot) for snapshot in taken)
-    return Result(account.user, "backed_up", "; ".join(taken[-1].reasons), documents, tuple(pruned), tuple(warnings))
-
-
-def _absent(job: Job, account: Account, absent: SourceAbsent) -> Result:
-    """No database: a user who has none is skipped; one who had one is an alarm."""
-    shelf = job.store.shelf(account.user)
-    if shelf is not None:
-        with shelf:
-            count = len(shelf.snapshots())
-        if count:
-            return Result(account.user, "failed", f"{absent}, but there are {count} snapshots of it: was it deleted?")
-    return Result(account.user, "skipped", str(absent))
-
-
-def _prune(shelf: Shelf, keep: int, pruned: list[str]) -> list[str]:
-    """Remove what retention lets go, and add the names to `pruned`; what somebody should know about it."""
-    snapshots = shelf.snapshots()
-    if held := next((snapshot for snapshot in snapshots if snapshot.holds), None):
-        why = f"{held.name} is {held.verdict} ({'; '.join(held.reasons)})"
-        return [f"{shelf.user}: nothing is pruned: {why}; t3-backup-state accept {shelf.user}"]
-    gone = [decision.snapshot for decision in retention.decide(snapshots, keep) if not decision.keep]
-    for snapshot in reversed(gone):  # the oldest first: a stop in between leaves what is newer
+                stored = one(_shortened(_allowed(order, upkeep, job.settings), began), shelf, before)
+            except (Failure, OSError) as error:  # what has gone is told of all the same
+                told = (*early.warnings, *packing.warnings)
+                gone, compacted = tuple(early.pruned), tuple(early.compacted)
+                return Result(account.user, "failed", explain(error), pruned=gone, warnings=told, compacted=compacted)
+    except SourceAbsent as absent:
+        if before:
+            return Result(account.user, "failed", f"{absent}, but there are {len(before)} snapshots of it: was it deleted?")
+        with contextlib.suppress(OSError):  # not empty: something of somebody else's is there
+            os.rmdir(account.user, dir_fd=job.store.fd)
+        return Result(account.user, "skipped", str(absent))
+    taken = [stored.snapshot]
+    warnings = [*_clock_warnings(before, taken[0]), *packing.warnings, *stored.warnings]
+    if taken[0].verdict == "damaged" and not stored.unchanged:
         try:
-            shelf.remove(snapshot)
-        except OSError as error:
-            return [f"{shelf.user}: {snapshot.name} can't be pruned: {error.strerror}"]
-        pruned.append(snapshot.name)
-    return []
+            taken.insert(0, one(_shortened(order, began), shelf, [*taken, *before], witness=taken[0]).snapshot)
+        except (Failure, OSError) as error:
+            warnings.append(f"{account.user}: VACUUM INTO, tried as a second witness, failed too: {explain(error)}")
+    tidied = Tidied()
+    if taken[0].verdict == "verified":
+        tidied = upkeep.tidy()
+    return Result(
+        account.user,
+        "unchanged" if stored.unchanged else "backed_up",
+        "; ".join(taken[-1].reasons),
+        tuple(document(shelf, snapshot) for snapshot in taken),
+        (*early.pruned, *tidied.pruned),
+        (*warnings, *tidied.warnings),
+        packing.unsaved,
+        compacted=(*early.compacted, *tidied.compacted),
+    )
+
+
+def upkeep_of(shelf: Shelf, settings: Settings, limits: Limits, stopping: threading.Event) -> Upkeep:
+    """What keeps a shelf in order."""
+    return Upkeep(shelf, Policy.of(settings), settings.compact, limits, stopping, limits.free_bytes())
+
+
+def _allowed(order: Order, upkeep: Upkeep, settings: Settings) -> Order:
+    """The order, with what the account may take."""
+    if not settings.max_bytes:
+        return order
+    return replace(order, limits=replace(order.limits, allowance=settings.max_bytes - upkeep.lasting_bytes()))
+
+
+def _shortened(order: Order, began: float) -> Order:
+    """The order, with what is left of its time since `began` (of time.monotonic())."""
+    return replace(order, limits=replace(order.limits, seconds=max(0.0, order.limits.seconds - (time.monotonic() - began))))
 
 
 def _clock_warnings(before: Sequence[Manifest], taken: Manifest) -> list[str]:
@@ -202,5 +254,8 @@ def accept(store: Store, user: str, now: datetime) -> list[Manifest]:
 
 
 def document(shelf: Shelf, snapshot: Manifest) -> dict[str, Any]:
-    """A snapshot as the interface has it: its manifest and where its data is."""
-    return snapshot.as_json() | {"path": str(shelf.data_path(snapshot))}
+    """A snapshot as the interface has it: its manifest, and where and in which form its data is."""
+    return snapshot.as_json() | {
+        "path": str(shelf.data_path(snapshot)),
+        "form": "plain" if shelf.is_plain(snapshot) else "delta",
+    }

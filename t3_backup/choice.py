@@ -6,10 +6,11 @@ import re
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
+from t3_backup import delta
 from t3_backup.errors import Failure, UsageError
-from t3_backup.manifest import DATA, Manifest
+from t3_backup.manifest import DATA, PRERESTORE, Manifest
 
-_AGE = re.compile(r"(\d{1,6})([smhdw])")
+_SPAN = re.compile(r"(\d{1,6})([smhdw])")
 _UNIT = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 
 
@@ -20,7 +21,7 @@ def choose(snapshots: Sequence[Manifest], when: str, now: datetime) -> Manifest:
     """
     newest_first = sorted(snapshots, key=lambda snapshot: snapshot.sequence, reverse=True)
     for snapshot in newest_first:
-        if when in (snapshot.name, snapshot.name + DATA):
+        if when in _names(snapshot):
             return snapshot
     limit = moment(when, now)
     for snapshot in newest_first:
@@ -29,13 +30,55 @@ def choose(snapshots: Sequence[Manifest], when: str, now: datetime) -> Manifest:
     raise Failure(f"no snapshot at or before {when}")
 
 
+def choose_good(
+    snapshots: Sequence[Manifest], when: str, now: datetime, *, label: str | None = None, level: int | None = None
+) -> Manifest:
+    """The snapshot that a restore puts back: as `choose` has it, among the verified ones; any, where it is named or undoes one.
+
+    `label`: only those of that label; without it, none that a restore made of what it took the place of. `level`: only those that
+    a T3 of this migration level can open. Raises as `choose` does.
+    """
+    if named := next((snapshot for snapshot in snapshots if when in _names(snapshot)), None):
+        if label is not None and named.label != label:
+            raise UsageError(f"--at names {named.name}, whose label is {named.label}, not {label}")
+        if level is not None and (named.t3_level is None or named.t3_level > level):
+            raise UsageError(f"--at names {named.name}, whose T3 level is {named.t3_level}, above {level}")
+        return named
+    # What the last restore took the place of comes back whatever it is worth, and never another one for it.
+    good = [snapshot for snapshot in snapshots if snapshot.verdict == "verified" or label == PRERESTORE]
+    wanted = [snapshot for snapshot in good if (snapshot.label == label if label else snapshot.label != PRERESTORE)]
+    if level is not None:
+        wanted = [snapshot for snapshot in wanted if snapshot.t3_level is not None and snapshot.t3_level <= level]
+    try:
+        return choose(wanted, when, now)
+    except Failure as failure:
+        if isinstance(failure, UsageError):
+            raise
+        asked = [f"label {label}"] if label else []
+        asked += [f"T3 level at most {level}"] if level is not None else []
+        which = f" with {' and '.join(asked)}" if asked else ""
+        which += "" if when == "latest" else f" at or before {when}"
+        raise Failure(f"no verified snapshot{which} among the {len(snapshots)} there are; any can be named by --at") from None
+
+
+def _names(snapshot: Manifest) -> tuple[str, ...]:
+    """What a person may call it: by its name, or by that of its file."""
+    return snapshot.name, snapshot.name + DATA, snapshot.name + delta.ENDING
+
+
+def span(text: str) -> timedelta | None:
+    """The time span that a text such as `26h` means; None where it is none."""
+    match = _SPAN.fullmatch(text)
+    return timedelta(**{_UNIT[match[2]]: int(match[1])}) if match else None
+
+
 def moment(when: str, now: datetime) -> datetime | None:
     """The instant that `when` means; None for `latest`. Raises UsageError."""
     if when == "latest":
         return None
-    if match := _AGE.fullmatch(when):
+    if (ago := span(when)) is not None:
         try:
-            return now - timedelta(**{_UNIT[match[2]]: int(match[1])})
+            return now - ago
         except OverflowError:
             raise UsageError(f"--at {when!r} is before the calendar begins") from None
     try:

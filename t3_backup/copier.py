@@ -9,6 +9,8 @@ Sizes and offsets are bytes; descriptors stay the caller's.
 from __future__ import annotations
 
 import os
+from array import array
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntFlag
 from typing import TYPE_CHECKING, Any, Self
@@ -20,6 +22,10 @@ from t3_backup import _copier  # type: ignore[attr-defined]
 
 if TYPE_CHECKING:
     from types import TracebackType
+
+Buffer = bytes | bytearray | memoryview
+HASH_BYTES = 16  # of a page's hash
+Hashes = bytes  # of pages, one after the other
 
 _ffi: Any = _copier.ffi
 _lib: Any = _copier.lib
@@ -175,6 +181,11 @@ def rename_noreplace(dir_fd: int, old: str, new: str) -> None:
     _check(_lib.t3_rename_noreplace(dir_fd, os.fsencode(old), os.fsencode(new)), old)
 
 
+def rename_exchange(dir_fd: int, one: str, other: str) -> None:
+    """Let two names of one directory change places in one step. Raises `OSError`: EINVAL where the file system can't."""
+    _check(_lib.t3_rename_exchange(dir_fd, os.fsencode(one), os.fsencode(other)), one)
+
+
 def sync_file(fd: int, path: str | None = None) -> None:
     """Wait until the file is on the disk. `path` is for the message.
 
@@ -197,6 +208,42 @@ def copy(src: int, dst: int, size: int, methods: Method = ANY) -> Method:
     Raises `OSError`: EIO if the source ended early, EOPNOTSUPP and its like if none of `methods` can be had.
     """
     return Method(_check(_lib.t3_copy(src, dst, size, int(methods))))
+
+
+def hash_pages(data: Buffer, page_size: int) -> bytes:
+    """The XXH3-128 of each page of `data`, HASH_BYTES each, one after the other; a last page may be cut short."""
+    pages = -(-memoryview(data).nbytes // page_size)
+    hashes = bytearray(pages * HASH_BYTES)
+    _lib.t3_hash_pages(_ffi.from_buffer(data), memoryview(data).nbytes, page_size, _ffi.from_buffer(hashes))
+    return bytes(hashes)
+
+
+def differing_pages(one: int, other: int, first: int, count: int, page_size: int) -> array[int]:
+    """Numbers, ascending, of those `count` pages from `first` on in which two files differ; past its end a file is zeros.
+
+    Raises `OSError`.
+    """
+    found = array("I", bytes(4 * count))
+    pointer = _ffi.from_buffer("uint32_t[]", found)
+    number = _check(_lib.t3_differing_pages(one, other, first, count, page_size, pointer))
+    return found[:number]
+
+
+def read_pages(one: int, other: int, from_other: bytes, numbers: Sequence[int], page_size: int) -> bytearray:
+    """Pages by their numbers, one after the other: from `other` where `from_other` has a 1, else from `one` (-1: zeros).
+
+    Past its end a file is zeros. Raises `OSError`.
+    """
+    data = bytearray(len(numbers) * page_size)
+    pages = _ffi.from_buffer("uint32_t[]", array("I", numbers))
+    _check(_lib.t3_read_pages(one, other, from_other, pages, len(numbers), page_size, _ffi.from_buffer(data)))
+    return data
+
+
+def write_pages(fd: int, numbers: Sequence[int], page_size: int, data: Buffer) -> None:
+    """Put the pages of `data` into their places. Raises `OSError`."""
+    pages = _ffi.from_buffer("uint32_t[]", array("I", numbers))
+    _check(_lib.t3_write_pages(fd, pages, len(numbers), page_size, _ffi.from_buffer(data)))
 
 
 def confine(parent_pid: int) -> None:

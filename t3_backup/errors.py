@@ -6,8 +6,10 @@
         SourceRefused              a symlink, a hard link, a strange owner
       TryLater                     nothing is wrong, but not now: busy, over a budget, out of time
       WorkerLost                   the process that worked as the user died or broke its word
+        NotTheSame                 a copy is not what its source was
       StoreError                   the place for the snapshots is not as it must be
       Cancelled                    somebody stopped the run
+      InUse                    4   somebody has the database open that is to be replaced; nothing was changed
     UsageError                 2   wrong use or configuration
     LockHeld                  75   another run holds the store (EX_TEMPFAIL: try again later)
 
@@ -46,12 +48,26 @@ class WorkerLost(Failure):
     """The worker died, or said something that cannot be true."""
 
 
+class NotTheSame(WorkerLost):
+    """A copy is not what its source was at one moment."""
+
+
+class NoRoom(Failure):
+    """What it takes would use up what must stay free."""
+
+
 class StoreError(Failure):
     """The store or a shelf in it is not private, not ours, or out of room."""
 
 
 class Cancelled(Failure):
     """The run was stopped from outside."""
+
+
+class InUse(Failure):
+    """Somebody has the live database open, or had it in the meantime. Nothing was changed."""
+
+    exit_code = 4
 
 
 class UsageError(Failure):
@@ -68,7 +84,7 @@ class LockHeld(Failure):
 
 # What a worker may report of itself, by the name that travels on the pipe.
 WORKER_ERRORS: dict[str, type[Failure]] = {
-    error.__name__: error for error in (SourceError, SourceAbsent, SourceRefused, TryLater, Cancelled)
+    error.__name__: error for error in (SourceError, SourceAbsent, SourceRefused, TryLater, Cancelled, InUse)
 }
 
 

@@ -6,13 +6,16 @@ root's with mode 0700, no user can hold it. A reader (verify) takes the same loc
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 from t3_backup.errors import LockHeld, StoreError
 
+WAIT_S = 5.0  # for whoever holds it, before a command says who that is and gives up
 _POLL_S = 0.1
 GAP_S = 3 * _POLL_S  # whoever holds it again and again leaves it for so long in between, that others get their turn
 
@@ -46,17 +49,27 @@ def release(directory: int) -> None:
     fcntl.flock(directory, fcntl.LOCK_UN)
 
 
+def is_held(directory: int) -> bool:
+    """Whether somebody holds the open `directory` for himself alone. The lock is not tried: that could cost a run its turn."""
+    return any(kind == "WRITE" for kind, _ in _holders(directory))
+
+
 def _holder(directory: int) -> str:
-    """Who holds the lock, from /proc/locks (proc(5)); 'another run' where the kernel doesn't say."""
-    status = os.fstat(directory)
-    suffix = f":{status.st_ino}"
-    try:
+    """Who holds the lock; 'another run' where the kernel doesn't say."""
+    for _, pid in _holders(directory):
+        try:
+            command = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
+        except OSError:
+            break
+        return f"pid {pid} ({command})"
+    return "another run"
+
+
+def _holders(directory: int) -> Iterator[tuple[str, str]]:
+    """How it is locked (READ or WRITE) and by which pid, from /proc/locks (proc(5)); nothing where that can't be read."""
+    suffix = f":{os.fstat(directory).st_ino}"
+    with contextlib.suppress(OSError, IndexError):
         for line in Path("/proc/locks").read_text(encoding="ascii").splitlines():
             fields = line.split()  # 1: FLOCK ADVISORY WRITE PID MAJOR:MINOR:INODE START END
             if fields[1] == "FLOCK" and fields[5].endswith(suffix):
-                pid = fields[4]
-                command = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
-                return f"pid {pid} ({command})"
-    except (OSError, IndexError):
-        pass
-    return "another run"
+                yield fields[3], fields[4]

@@ -1,22 +1,27 @@
 """What is known of one snapshot: its name, and the manifest that lies beside it.
 
 Pure: names and JSON in, values out. A name carries the time in UTC and the label, so that a store can be read by eye:
-`state-20261124T033012Z-prebump-0.0.25.sqlite`. The keys of a manifest are an interface and stay.
+`state-20261124T033012Z-prebump-0.0.25.sqlite`. The keys of a manifest are an interface and stay. It has a checksum of its own,
+so that a bit that flips in it is found.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
-from dataclasses import asdict, dataclass, fields
-from datetime import UTC, datetime
+from dataclasses import MISSING, asdict, dataclass, fields
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from t3_backup.census import Census
 
-FORMAT = 1
+FORMAT = 2
+_READABLE = (1, FORMAT)  # without and with a checksum
+_CHECKSUM = "checksum"
 VERDICTS = ("verified", "suspect", "damaged")
-METHODS = ("online", "vacuum")
+METHODS = ("online", "vacuum", "clone")  # clone: the bytes of a database that nobody has open and that has no -wal
+PRERESTORE = "prerestore"  # the label of what a restore took the place of
 DATA = ".sqlite"
 MANIFEST = ".json"
 
@@ -24,7 +29,30 @@ LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,63}")
 _NAME = re.compile(r"state-(?P<time>\d{8}T\d{6}Z)(?:\.(?P<again>\d+))?(?:-(?P<label>.+))?")
 # What the shell script of earlier days wrote, in local time.
 _LEGACY = re.compile(r"state-(?:(?P<label>.+)-)?(?P<time>\d{8}-\d{6})")
+_SCRIPT_BEGAN = datetime(2020, 1, 1, tzinfo=UTC)
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 _STAMP = "%Y%m%dT%H%M%SZ"
+
+
+@dataclass(frozen=True)
+class Companion:
+    """What was beside the database: an archive on the same shelf, named by its content and shared by all whose content it is."""
+
+    sha256: str  # of the archive
+    bytes: int  # of the archive
+    entries: int  # files and folders in it
+    content_bytes: int  # of the files in it
+    fingerprint: str  # of names, sizes, times and inodes of what was packed: the same one, and it need not be read again
+
+    @staticmethod
+    def from_json(value: Any) -> Companion:
+        """The inverse of `asdict`. Raises ValueError."""
+        if not isinstance(value, dict) or not {field.name for field in fields(Companion)} <= value.keys():
+            raise ValueError("companion is not one")
+        found = {field.name: _checked(str(field.type), field.name, value[field.name]) for field in fields(Companion)}
+        if not _SHA256.fullmatch(found["sha256"]):  # it becomes a file's name
+            raise ValueError("companion has no SHA-256")
+        return Companion(**found)
 
 
 @dataclass(frozen=True)
@@ -32,7 +60,7 @@ class Manifest:
     """The manifest of one snapshot. Times are UTC, sizes bytes, durations seconds."""
 
     format: int
-    sequence: int  # orders the snapshots of an account, whatever the clock did
+    sequence: int  # orders the snapshots of an account, whatever the clock did: from 1 up; those taken over, from 0 down
     user: str
     name: str
     taken_at: str  # RFC 3339
@@ -54,6 +82,10 @@ class Manifest:
     census: Census
     sqlite_version: str
     tool_version: str
+    companion: Companion | None = None  # None: nothing was there, or it was not looked for
+    restored_since: int | None = None  # it was put back: what has this sequence number or a later one was taken of it
+    pinned_at: str | None = None  # when somebody pinned it: it is not pruned
+    stays_plain: bool = False  # packed it would take no less room
 
     @property
     def when(self) -> datetime:
@@ -70,8 +102,9 @@ class Manifest:
         return asdict(self) | {"reasons": list(self.reasons)}
 
     def to_text(self) -> str:
-        """The file's content."""
-        return json.dumps(self.as_json(), indent=1, sort_keys=True) + "\n"
+        """The file's content, always of today's format."""
+        value = self.as_json() | {"format": FORMAT}
+        return json.dumps(value | {_CHECKSUM: _checksum(value)}, indent=1, sort_keys=True) + "\n"
 
     @staticmethod
     def from_text(text: str) -> Manifest:
@@ -80,10 +113,17 @@ class Manifest:
             value = json.loads(text)
         except RecursionError:
             raise ValueError("nested too deeply") from None
-        if not isinstance(value, dict) or value.get("format") != FORMAT:
+        if not isinstance(value, dict) or value.get("format") not in _READABLE:
             raise ValueError(f"not a manifest of format {FORMAT}")
+        if value["format"] == FORMAT and value.pop(_CHECKSUM, None) != _checksum(value):
+            raise ValueError("it is not what was written: its checksum is another")
         try:
-            known = {field.name: _checked(str(field.type), field.name, value[field.name]) for field in fields(Manifest)}
+            # A key that has a default came later than the format: older manifests don't have it.
+            known = {
+                field.name: _checked(str(field.type), field.name, value[field.name])
+                for field in fields(Manifest)
+                if field.default is MISSING or field.name in value
+            }
         except KeyError as missing:
             raise ValueError(f"no {missing}") from None
         manifest = Manifest(**known)
@@ -94,9 +134,15 @@ class Manifest:
         return manifest
 
 
+def _checksum(value: dict[str, Any]) -> str:
+    """SHA-256 of all the rest, as canonical JSON."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
 # The type that a field is declared with, and the types that JSON may have for it.
 _JSON_TYPES: dict[str, tuple[type, ...]] = {
     "int": (int,),
+    "bool": (bool,),
     "float": (float, int),
     "str": (str,),
     "int | None": (int, type(None)),
@@ -108,6 +154,8 @@ _JSON_TYPES: dict[str, tuple[type, ...]] = {
 def _checked(kind: str, name: str, value: Any) -> Any:
     if kind == "Census":
         return Census.from_json(value)
+    if kind == "Companion | None":
+        return None if value is None else Companion.from_json(value)
     texts = not isinstance(value, list) or all(type(item) is str for item in value)
     if type(value) not in _JSON_TYPES[kind] or not texts:
         raise ValueError(f"{name} is of another type")
@@ -159,3 +207,21 @@ def is_legacy(file_name: str) -> bool:
     """Whether a file of that name was made by the script of earlier days."""
     parsed = parse_name(file_name.removesuffix(DATA))
     return parsed is not None and parsed.legacy
+
+
+def is_sealed_name(file_name: str) -> bool:
+    """Whether a file of that name was made by us."""
+    parsed = parse_name(file_name.removesuffix(DATA)) if file_name.endswith(DATA) else None
+    return parsed is not None and not parsed.legacy
+
+
+def legacy_name(file_name: str, now: datetime) -> ParsedName | None:
+    """What the name of a file made by the script of earlier days says.
+
+    None where it is no such name, its label none of ours, or its time none that the script can have had.
+    """
+    parsed = parse_name(file_name.removesuffix(DATA)) if file_name.endswith(DATA) else None
+    if parsed is None or not parsed.legacy or (parsed.label is not None and not LABEL.fullmatch(parsed.label)):
+        return None
+    # No other time can be the script's, and what a user has made up must not stand for the newest.
+    return parsed if _SCRIPT_BEGAN <= parsed.when <= now + timedelta(hours=1) else None

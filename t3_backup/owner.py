@@ -13,11 +13,28 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from typing import Any
 
 from t3_backup import protocol
 from t3_backup.accounts import Account
+from t3_backup.census import Census
 from t3_backup.errors import Failure, WorkerLost
-from t3_backup.protocol import Copied, Proven, Request, Source
+from t3_backup.identity import Identity
+from t3_backup.intent import Intent
+from t3_backup.protocol import (
+    Copied,
+    Counted,
+    Event,
+    Folded,
+    Healed,
+    Inspected,
+    Named,
+    Packed,
+    Proven,
+    Request,
+    Source,
+    Staged,
+)
 from t3_backup.watch import Limits, Listener, Watch, supervise
 
 _PACKAGE = Path(__file__).resolve().parent.parent
@@ -28,7 +45,25 @@ _BOOT = (
     "import sys; p = sys.argv.pop(1); p in sys.path or sys.path.insert(0, p); from t3_backup.worker import main; sys.exit(main())"
 )
 
-_ANSWERS = {"look": Source, "copy": Copied, "prove": Proven}
+_ANSWERS: dict[str, type[Event]] = {
+    "look": Source,
+    "copy": Copied,
+    "prove": Proven,
+    "survey": Named,
+    "fetch": Copied,
+    "discard": Named,
+    "count": Counted,
+    "stage": Staged,
+    "fold": Folded,
+    "clone": Copied,
+    "exchange": Healed,
+    "heal": Healed,
+    "pack": Packed,
+    "inspect": Inspected,
+    "unpack": Inspected,
+    "swap": Inspected,
+}
+_WRITING = ("copy", "fetch", "clone", "pack")
 
 
 def look(account: Account, limits: Limits, stopping: threading.Event) -> Source:
@@ -75,6 +110,113 @@ def prove(
     return proven
 
 
+def survey(account: Account, folder: int, limits: Limits, stopping: threading.Event, after: str = "") -> tuple[str, ...]:
+    """Names of the snapshots of earlier days in the account's own `folder` (an O_PATH descriptor): 100 at most, newest first.
+
+    Those alone that come after the one called `after`. Raises as `copy` does.
+    """
+    found = _work(account, "survey", limits, -1, stopping=stopping, folder=folder, name=after)
+    assert isinstance(found, Named)
+    return found.names
+
+
+def fetch(
+    account: Account, folder: int, name: str, file: int, limits: Limits, stopping: threading.Event, listen: Listener
+) -> Copied:
+    """Copy the snapshot `name` in the account's own `folder` into the empty `file`, open for writing. Raises as `copy` does."""
+    copied = _work(account, "fetch", limits, file, stopping=stopping, listen=listen, folder=folder, name=name)
+    assert isinstance(copied, Copied)
+    return copied
+
+
+def discard(account: Account, folder: int, name: str, since: float, limits: Limits, stopping: threading.Event) -> None:
+    """Remove the snapshot `name` from the account's own `folder`, if nobody has changed it `since` then.
+
+    Raises SourceError where it was changed, and as `copy` does.
+    """
+    _work(account, "discard", limits, -1, stopping=stopping, folder=folder, name=name, since=since)
+
+
+def count(account: Account, limits: Limits, stopping: threading.Event) -> Census:
+    """The census of the account's live database, rows and all. Raises as `copy` does."""
+    counted = _work(account, "count", limits, -1, stopping=stopping)
+    assert isinstance(counted, Counted)
+    return counted.census
+
+
+def stage(account: Account, snapshot: int, aside: str, limits: Limits, stopping: threading.Event) -> Staged:
+    """Write the open `snapshot` beside the account's live database, under the name `aside`. Raises as `copy` does, and OSError."""
+    staged = _work(account, "stage", limits, snapshot, stopping=stopping, aside=aside)
+    assert isinstance(staged, Staged)
+    return staged
+
+
+def fold(account: Account, limits: Limits, stopping: threading.Event) -> Folded:
+    """Bring all of the live database into its one file. Raises InUse, and as `copy` does."""
+    folded = _work(account, "fold", limits, -1, stopping=stopping)
+    assert isinstance(folded, Folded)
+    return folded
+
+
+def clone(
+    account: Account, file: int, old: Identity, taken: Census, limits: Limits, stopping: threading.Event, listen: Listener
+) -> Copied:
+    """Copy the live database, folded and unchanged since it was `old`, into the empty `file`. Raises InUse, and as `copy` does."""
+    copied = _work(account, "clone", limits, file, stopping=stopping, listen=listen, old=old, taken=taken)
+    assert isinstance(copied, Copied)
+    return copied
+
+
+def exchange(account: Account, plan: Intent, limits: Limits) -> None:
+    """Let what is staged and the live database change places, as `plan` has it. Nothing but a limit stops it.
+
+    Raises InUse, and as `copy` does; what it got to, `heal` finds out.
+    """
+    asked: dict[str, Any] = {"aside": plan.aside, "old": plan.old, "beside": plan.beside}
+    _work(account, "exchange", limits, -1, stopping=threading.Event(), **asked)
+
+
+def heal(account: Account, plan: Intent, limits: Limits) -> Healed:
+    """Complete or undo the exchange of `plan`, which ended somewhere; see `exchange.heal`. Raises as `copy` does."""
+    asked: dict[str, Any] = {name: getattr(plan, name) for name in ("aside", "old", "staged", "beside", "begun", "keep")}
+    healed = _work(account, "heal", limits, -1, stopping=threading.Event(), **asked)
+    assert isinstance(healed, Healed)
+    return healed
+
+
+def pack(
+    account: Account, file: int, limit: int, known: str, limits: Limits, stopping: threading.Event, listen: Listener
+) -> Packed:
+    """Pack what is beside the account's database (`limit` bytes at most) into the empty `file`, open for writing.
+
+    Nothing is written where its fingerprint is the one that is `known`. Raises as `copy` does.
+    """
+    packed = _work(account, "pack", limits, file, stopping=stopping, listen=listen, limit=limit, known=known)
+    assert isinstance(packed, Packed)
+    return packed
+
+
+def inspect(account: Account, file: int, limit: int, limits: Limits, stopping: threading.Event) -> Inspected:
+    """What is in the archive `file`, open read-only: `limit` bytes of content at most. Raises as `copy` does."""
+    found = _work(account, "inspect", limits, file, stopping=stopping, limit=limit)
+    assert isinstance(found, Inspected)
+    return found
+
+
+def unpack(account: Account, file: int, aside: str, limit: int, limits: Limits, stopping: threading.Event) -> Inspected:
+    """Unpack the archive `file` beside the live database, under names of their own. Raises as `copy` does."""
+    found = _work(account, "unpack", limits, file, stopping=stopping, aside=aside, limit=limit)
+    assert isinstance(found, Inspected)
+    return found
+
+
+def swap(account: Account, aside: str, limits: Limits, *, install: bool, keep: bool) -> int:
+    """Put what was unpacked as `aside` in place, or remove it; see `beside.swap`. How many names stay. Raises as `copy` does."""
+    done = _work(account, "swap", limits, -1, stopping=threading.Event(), aside=aside, install=install, keep=keep)
+    assert isinstance(done, Inspected)
+    return done.entries
+
+
 class _BusError(WorkerLost):
     pass
 
@@ -87,12 +229,9 @@ def _work(
     *,
     stopping: threading.Event,
     listen: Listener = lambda _: None,
-    method: str = "online",
-    mmap: bool = True,
-    share: int = 0,
-    shares: int = 1,
-) -> Source | Copied | Proven:
-    """Start a worker, watch over it until it is dead, and judge what it said."""
+    **asked: Any,
+) -> Event:
+    """Start a worker, watch over it until it is dead, and judge what it said. `asked` are fields of the request."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
     with ours:
         with theirs:
@@ -106,26 +245,24 @@ def _work(
                 channel=theirs.fileno(),
                 file=file,
                 parent=os.getpid(),
-                method=method,
                 seconds=limits.seconds,
                 wal_budget=limits.wal_budget,
-                mmap=mmap,
-                share=share,
-                shares=shares,
+                **asked,
             )
             process = subprocess.Popen(
                 [sys.executable, "-I", "-c", _BOOT, str(_PACKAGE), request.to_text()],
                 stdin=subprocess.DEVNULL,
                 stdout=theirs.fileno(),
                 stderr=theirs.fileno(),
-                pass_fds=[fd for fd in (theirs.fileno(), file) if fd >= 0],
+                pass_fds=[fd for fd in (theirs.fileno(), file, request.folder) if fd >= 0],
                 cwd="/",
+                process_group=0,  # a Ctrl-C is the command's to hear: it ends them, or lets them finish
                 env={"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8"},
             )
         watch = Watch(limits)
         pidfd = os.pidfd_open(process.pid)
         try:
-            supervise(process, pidfd, ours, watch, file if mode == "copy" else -1, stopping, listen)
+            supervise(process, pidfd, ours, watch, file if mode in _WRITING else -1, stopping, listen)
         finally:
             os.close(pidfd)
             if watch.folder >= 0:
@@ -133,7 +270,7 @@ def _work(
     return _judge(process, watch, mode)
 
 
-def _judge(process: subprocess.Popen[bytes], watch: Watch, mode: str) -> Source | Copied | Proven:
+def _judge(process: subprocess.Popen[bytes], watch: Watch, mode: str) -> Event:
     if isinstance(watch.result, Failure):
         raise watch.result
     code = process.returncode

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 
 import apsw
@@ -17,7 +17,7 @@ from t3_backup import census
 from t3_backup.census import Census
 from t3_backup.copier import Destination
 from t3_backup.errors import Failure, SourceError, TryLater
-from t3_backup.source import Source, execute
+from t3_backup.source import Source, as_failure, connect, execute
 
 STEP_PAGES = 4096  # 16 MiB a step: as fast as one step for all, and the budgets are looked at in between
 _BOUNDED_STEP_PAGES = 256  # where the time is counted in tenths of a second
@@ -105,3 +105,12 @@ def must_hold_something(taken: Census) -> None:
     """Raises SourceError for a database without any table."""
     if not taken.ends:
         raise SourceError("the database is empty: it has no table at all; an earlier snapshot can be put in its place")
+
+
+def count(source: Source) -> Census:
+    """The census of a live database, rows counted. Raises SourceError, TryLater."""
+    try:
+        with closing(connect(source, mmap=True)) as live, pin(live):
+            return census.take(live, count_rows=True)
+    except apsw.Error as error:
+        raise as_failure(error, source) from error

@@ -12,9 +12,28 @@ from typing import Any
 
 from t3_backup.census import Census
 from t3_backup.errors import WORKER_ERRORS, Failure, WorkerLost
+from t3_backup.identity import SIDECARS, Identity
 from t3_backup.manifest import METHODS
 
-PHASES = ("copy", "prove")
+MODES = (
+    "look",  # find the source and its size
+    "copy",  # copy it
+    "prove",  # prove a file that nobody writes any more
+    "survey",  # name the snapshots of earlier days in a folder
+    "fetch",  # copy one of them
+    "discard",  # remove it
+    "count",  # take the census of the live database
+    "stage",  # write a snapshot beside it
+    "fold",  # bring all of the old state into its one file
+    "clone",  # copy that file as it is
+    "exchange",  # let what was staged and the old one change places
+    "pack",  # make an archive of what is beside the database
+    "inspect",  # read such an archive to its end
+    "unpack",  # bring its content beside the live one
+    "swap",  # let that and the live one change places, or remove it
+    "heal",  # complete or undo an exchange that was interrupted
+)
+PHASES = ("copy", "prove", "pack", "inspect", "unpack")
 MAX_LINE = 4 << 20  # bytes; a census of thousands of tables stays far below
 
 # The most that a copy may be larger than database and -wal together were when it began.
@@ -31,21 +50,34 @@ def copy_limit(source_bytes: int) -> int:
 class Request:
     """What a worker is to do."""
 
-    mode: str  # look: find the source and its size; copy: copy it; prove: prove a file that nobody writes any more
+    mode: str  # what to do: one of MODES
     home: str
     uid: int
     gid: int
     groups: tuple[int, ...]
     become: bool  # change to the user; False where the parent is that user already
     channel: int  # the socket to the parent
-    file: int  # the new snapshot (copy), or what is to be proven, read-only (prove); -1 for look
+    file: int  # the new snapshot (copy, fetch), or what is to be proven, read-only (prove); else -1
     parent: int  # pid
-    method: str  # which to begin with: online, or vacuum alone
     seconds: float  # for the whole of it
     wal_budget: int  # bytes
-    mmap: bool
+    method: str = "online"  # of a copy, which to begin with: online, or vacuum alone
+    mmap: bool = True
     share: int = 0  # of a proof: which one
     shares: int = 1  # and of how many
+    folder: int = -1  # O_PATH descriptor of a folder with snapshots of earlier days (survey, fetch, discard)
+    name: str = ""  # of one in it (fetch, discard), or of the one after which to begin (survey)
+    aside: str = ""  # name of what is staged beside the live database (stage, exchange, heal)
+    old: Identity | None = None  # the live database as it was seen (clone, exchange, heal)
+    staged: Identity | None = None  # what was staged (heal)
+    beside: tuple[str, ...] = ()  # endings of what is beside it and goes with it (exchange, heal)
+    begun: bool = False  # whether its exchange may have been (heal)
+    keep: bool = False  # whether what comes out of it stays (heal)
+    taken: Census | None = None  # of it (clone)
+    limit: int = 0  # bytes of content (pack, inspect, unpack)
+    known: str = ""  # a fingerprint that need not be packed again (pack)
+    install: bool = False  # whether what was unpacked is to be in place (swap)
+    since: float = 0.0  # when its fetch began, a time of time.time(): what was changed later is not discarded
 
     def to_text(self) -> str:
         """For the command line."""
@@ -55,7 +87,17 @@ class Request:
     def from_text(text: str) -> Request:
         """The inverse; trusted, since the parent wrote it."""
         value = json.loads(text)
-        return Request(**(value | {"groups": tuple(value["groups"])}))
+        old, staged, taken = value["old"], value["staged"], value["taken"]
+        return Request(
+            **value
+            | {
+                "groups": tuple(value["groups"]),
+                "beside": tuple(value["beside"]),
+                "old": None if old is None else Identity.from_json(old),
+                "staged": None if staged is None else Identity.from_json(staged),
+                "taken": None if taken is None else Census.from_json(taken),
+            }
+        )
 
 
 @dataclass(frozen=True)
@@ -70,7 +112,7 @@ class Source:
 class Phase:
     """What the worker is about, and how many bytes of it there are."""
 
-    phase: str  # one of PHASES
+    phase: str  # one of PHASES; before any worker is heard of, the run says "start" itself
     total: int
 
 
@@ -106,15 +148,85 @@ class Proven:
     sqlite_version: str
 
 
-_CHOICES = {"method": METHODS, "phase": PHASES}  # the texts that a terminal gets to see as they are
+@dataclass(frozen=True)
+class Named:
+    """Names of files, without folders: those that a survey found, or the one that was discarded."""
 
-Event = Source | Phase | Progress | Copied | Proven
+    names: tuple[str, ...]  # at most 100
+
+
+@dataclass(frozen=True)
+class Counted:
+    """What is in the live database now."""
+
+    census: Census
+
+
+@dataclass(frozen=True)
+class Staged:
+    """A snapshot was written beside the live database, durably."""
+
+    live: Identity | None  # the live database, as it was then; None: there is none
+    staged: Identity | None  # what was written
+    census: Census  # of what was written, rows not counted
+
+
+@dataclass(frozen=True)
+class Folded:
+    """The old state, and whether all of it is in its one file."""
+
+    old: Identity | None  # None: there is no live database
+    folded: bool
+    reason: str  # why not
+    census: Census | None  # of what was folded
+    beside: tuple[str, ...]  # endings of what is beside it still
+
+
+@dataclass(frozen=True)
+class Healed:
+    """What is in the place of the live database, after an exchange, or one that was interrupted."""
+
+    state: str  # one of STATES
+    held: bool  # whether what came out stays beside it, since another process has it open
+
+
+@dataclass(frozen=True)
+class Packed:
+    """An archive of what is beside a database, or the word that it would be the one that is known."""
+
+    entries: int  # files and folders
+    content_bytes: int  # of the files
+    fingerprint: str  # empty: it can't be told whether it is the same next time
+    unchanged: bool  # nothing was written
+    passed: tuple[str, ...]  # what was not packed, and why
+
+
+@dataclass(frozen=True)
+class Inspected:
+    """What was found in an archive that was read to its end."""
+
+    entries: int
+    content_bytes: int
+
+
+STATES = ("old", "new", "other")  # other: neither, and nothing is left of the exchange
+# The texts that a terminal gets to see as they are.
+_CHOICES = {"method": METHODS, "phase": PHASES, "state": STATES, "beside": SIDECARS}
+
+Event = Source | Phase | Progress | Copied | Proven | Named | Counted | Staged | Folded | Healed | Packed | Inspected
 _EVENTS: dict[str, type[Event]] = {
     "source": Source,
     "phase": Phase,
     "progress": Progress,
     "copied": Copied,
     "proven": Proven,
+    "named": Named,
+    "counted": Counted,
+    "staged": Staged,
+    "folded": Folded,
+    "healed": Healed,
+    "packed": Packed,
+    "inspected": Inspected,
 }
 
 
@@ -156,9 +268,17 @@ def _checked(kind: str, name: str, value: Any) -> Any:
         return None
     if kind.startswith("Census"):
         return Census.from_json(value)
+    if kind == "Identity | None":
+        return None if value is None else Identity.from_json(value)
+    if kind == "bool":
+        if type(value) is not bool:
+            raise ValueError(f"{name} is no truth value")
+        return value
     if kind == "tuple[str, ...]":
         if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
             raise ValueError(f"{name} is no list of texts")
+        if not set(value) <= set(_CHOICES.get(name, value)):
+            raise ValueError(f"{name} is {printable(repr(value))}")
         return tuple(printable(item) for item in value[:100])
     if kind == "str":
         if not isinstance(value, str) or value not in _CHOICES.get(name, (value,)):

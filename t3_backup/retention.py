@@ -1,31 +1,91 @@
 """Which snapshots stay, and why. A pure function over manifests: no clock, no files.
 
-Ages count from the newest verified snapshot, days are those of UTC, and order is by sequence number: a clock that
-jumps prunes nothing. A suspect or damaged snapshot that nobody has accepted holds everything, so that a server which
-began anew on an empty database can't roll the history out of the door.
+Periods are those of UTC and are counted in the order of the sequence numbers, from the newest verified snapshot back: neither
+age nor a clock that jumps prunes anything. A suspect or damaged snapshot that nobody has accepted holds everything, so that a
+server which began anew on an empty database can't roll the history out of the door.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Container, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
+from itertools import pairwise
+from typing import Self
 
 from t3_backup.manifest import Manifest
+from t3_backup.settings import Settings
+
+_PAST_DOUBT = timedelta(days=1)  # by how much a time may be past a later one's before the clock is to blame
+_LEAP = timedelta(days=366)  # between one run and the next, the clock may have leapt
+
+
+def _day(when: datetime) -> str:
+    return when.strftime("%Y-%m-%d")
+
+
+def _week(when: datetime) -> str:
+    return when.strftime("%G-W%V")
+
+
+def _month(when: datetime) -> str:
+    return when.strftime("%Y-%m")
+
+
+def _year(when: datetime) -> str:
+    return when.strftime("%Y")
+
+
+@dataclass(frozen=True)
+class Policy:
+    """How many snapshots stay by each rule; of periods, those that have a verified one count."""
+
+    keep: int  # verified ones without a label, days, and ones that are not verified; at least 1
+    daily: int  # days, where they are more than `keep`
+    weekly: int  # ISO weeks
+    monthly: int
+    yearly: int
+    labelled: int  # verified ones of each kind of label
+
+    @classmethod
+    def of(cls, settings: Settings) -> Self:
+        """What the settings of a run say."""
+        return cls(
+            settings.keep,
+            settings.keep_daily,
+            settings.keep_weekly,
+            settings.keep_monthly,
+            settings.keep_yearly,
+            settings.keep_labelled,
+        )
+
+    def periods(self) -> list[tuple[str, int, Callable[[datetime], str]]]:
+        """Each rule that goes by periods: the name of one, how many of them, and which of them a time in UTC is in."""
+        rules = [
+            ("day", max(self.keep, self.daily), _day),
+            ("week", self.weekly, _week),
+            ("month", self.monthly, _month),
+            ("year", self.yearly, _year),
+        ]
+        return [rule for rule in rules if rule[1]]
+
+    def outside(self, snapshot: Manifest) -> str:
+        """Why a snapshot goes: the rules that might have kept it."""
+        if snapshot.verdict != "verified":
+            return f"outside: evidence {self.keep}"
+        if snapshot.label is not None:
+            return f"outside: label {label_kind(snapshot.label)} {self.labelled}"
+        return ", ".join([f"outside: recent {self.keep}", *(f"{name}s {count}" for name, count, _ in self.periods())])
 
 
 @dataclass(frozen=True)
 class Decision:
-    """What becomes of one snapshot; `reasons` says why it stays, and is empty where it goes."""
+    """What becomes of one snapshot, and why: each rule by which it stays, or the one text that says which it is outside of."""
 
     snapshot: Manifest
+    keep: bool
     reasons: tuple[str, ...]
-
-    @property
-    def keep(self) -> bool:
-        """True where it stays."""
-        return bool(self.reasons)
 
 
 def label_kind(label: str) -> str:
@@ -33,38 +93,60 @@ def label_kind(label: str) -> str:
     return label.partition("-")[0]
 
 
-def decide(snapshots: Iterable[Manifest], keep: int) -> list[Decision]:
+def decide(snapshots: Iterable[Manifest], policy: Policy) -> list[Decision]:
     """One decision a snapshot of one account, newest first.
 
-    Stays: the newest `keep` verified ones; the newest verified one of each of the last `keep` days that have one; the
-    newest `keep` verified ones of each kind of label; the newest `keep` accepted ones that are not verified (they are
-    evidence); the newest verified one, always; and all of them while any is held. `keep` is at least 1.
+    Stays: the newest verified ones; the newest verified one of each of the last days, weeks, months and years that have one; the
+    newest verified ones of each kind of label; the newest accepted ones that are not verified (they are evidence): as many of
+    each as the policy says. Whatever it says: a pinned one; the newest verified one; and all, while any is held.
     """
     newest_first = sorted(snapshots, key=lambda snapshot: snapshot.sequence, reverse=True)
     why: dict[int, list[str]] = defaultdict(list)
 
     held = [snapshot for snapshot in newest_first if snapshot.holds]
     if held:
-        for snapshot in newest_first:
-            why[snapshot.sequence].append(f"held by {held[0].name}, which is {held[0].verdict}")
+        _keep_all(why, newest_first, f"held by {held[0].name}, which is {held[0].verdict}")
 
     verified = [snapshot for snapshot in newest_first if snapshot.verdict == "verified"]
     plain = [snapshot for snapshot in verified if snapshot.label is None]
     if verified:
         why[verified[0].sequence].append("the newest verified one")
-    _keep_first(why, plain, keep, "recent")
-    _keep_days(why, plain, keep)
+    _keep_first(why, plain, policy.keep, "recent")
+    # One of a time to come stays anyhow, and must take no period's place: the clock was wrong then.
+    countable = [snapshot for snapshot in plain if snapshot.when <= verified[0].when + _PAST_DOUBT]
+    for name, count, period in policy.periods():
+        _keep_periods(why, countable, count, name, period)
     kinds: dict[str, list[Manifest]] = defaultdict(list)
     for snapshot in verified:
         if snapshot.label is not None:
             kinds[label_kind(snapshot.label)].append(snapshot)
     for kind, group in kinds.items():
-        _keep_first(why, group, keep, f"label {kind}")
-    _keep_first(why, [s for s in newest_first if s.verdict != "verified"], keep, "evidence")
+        _keep_first(why, group, policy.labelled, f"label {kind}")
+    _keep_first(why, [s for s in newest_first if s.verdict != "verified"], policy.keep, "evidence")
+    if leapt := _leapt(plain, policy.keep):
+        _keep_all(why, newest_first, f"the clock may have leapt: {leapt.name} is more than a year after the one before it")
     # One from the future (the clock was wrong then, or is now) says nothing about ages: it stays.
     for snapshot in _future(newest_first, witnesses=why.keys()):
         why[snapshot.sequence].append("taken at a time after its successor's")
-    return [Decision(snapshot, tuple(why[snapshot.sequence])) for snapshot in newest_first]
+    # Last, and so no witness: a pin under a wrong clock would keep all that came before it for good.
+    for snapshot in newest_first:
+        if snapshot.pinned_at is not None:
+            why[snapshot.sequence].append(f"pinned at {snapshot.pinned_at}")
+    return [
+        Decision(one, one.sequence in why, tuple(why[one.sequence]) if one.sequence in why else (policy.outside(one),))
+        for one in newest_first
+    ]
+
+
+def _leapt(plain: Sequence[Manifest], keep: int) -> Manifest | None:
+    """One of the newest `keep` that was taken more than a year after the one before it.
+
+    A clock that is years ahead opens a period of each kind, and closes the oldest that count. So many runs are the time
+    there is to notice it; once the clock is right again, what was taken under it takes no place any more.
+    """
+    # Between those that were taken over from an earlier script and the first of ours, years may lie.
+    ours = [snapshot for snapshot in plain if snapshot.sequence > 0]
+    return next((new for new, old in pairwise(ours[: keep + 1]) if new.when > old.when + _LEAP), None)
 
 
 def _future(newest_first: Sequence[Manifest], witnesses: Container[int]) -> list[Manifest]:
@@ -75,21 +157,28 @@ def _future(newest_first: Sequence[Manifest], witnesses: Container[int]) -> list
     found = []
     earliest_later = None
     for snapshot in newest_first:
-        if earliest_later is not None and snapshot.when > earliest_later + timedelta(days=1):
+        if earliest_later is not None and snapshot.when > earliest_later + _PAST_DOUBT:
             found.append(snapshot)
         elif snapshot.sequence in witnesses and (earliest_later is None or snapshot.when < earliest_later):
             earliest_later = snapshot.when
     return found
 
 
-def _keep_first(why: dict[int, list[str]], snapshots: Sequence[Manifest], keep: int, rule: str) -> None:
-    for place, snapshot in enumerate(snapshots[:keep], 1):
-        why[snapshot.sequence].append(f"{rule} {place} of {keep}")
+def _keep_all(why: dict[int, list[str]], snapshots: Iterable[Manifest], reason: str) -> None:
+    for snapshot in snapshots:
+        why[snapshot.sequence].append(reason)
 
 
-def _keep_days(why: dict[int, list[str]], plain: Sequence[Manifest], keep: int) -> None:
-    days: dict[str, Manifest] = {}  # in the order of the sequence: a day in a far future must not take a place for good
-    for snapshot in plain:
-        days.setdefault(snapshot.taken_at[:10], snapshot)
-    for place, (day, snapshot) in enumerate(list(days.items())[:keep], 1):
-        why[snapshot.sequence].append(f"day {day}, {place} of {keep}")
+def _keep_first(why: dict[int, list[str]], snapshots: Sequence[Manifest], count: int, rule: str) -> None:
+    for place, snapshot in enumerate(snapshots[:count], 1):
+        why[snapshot.sequence].append(f"{rule} {place} of {count}")
+
+
+def _keep_periods(
+    why: dict[int, list[str]], snapshots: Iterable[Manifest], count: int, rule: str, period: Callable[[datetime], str]
+) -> None:
+    newest: dict[str, Manifest] = {}  # in the order of the sequence: a day in a far future must not take a place for good
+    for snapshot in snapshots:
+        newest.setdefault(period(snapshot.when.astimezone(UTC)), snapshot)
+    for place, (name, snapshot) in enumerate(list(newest.items())[:count], 1):
+        why[snapshot.sequence].append(f"{rule} {name}, {place} of {count}")

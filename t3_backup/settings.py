@@ -17,6 +17,9 @@ from typing import Any
 from t3_backup.errors import UsageError
 
 DEFAULTS_FILE = Path("/etc/default/t3-backup")
+DEFAULT_TEXTFILES = Path("/var/lib/prometheus/node-exporter")  # Debian's, of prometheus-node-exporter
+DEFAULT_LOG = Path("/var/log/t3-backup/t3-backup-state.log")
+DEFAULT_HOOKS = Path("/etc/t3-backup/hooks.d")
 
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 
@@ -28,11 +31,23 @@ class Settings:
     dest: Path  # the store, a directory
     map: Path  # the user map
     keep: int  # snapshots, and days, that retention keeps
+    keep_daily: int  # days, where they are more than `keep`
+    keep_weekly: int  # ISO weeks
+    keep_monthly: int
+    keep_yearly: int
+    keep_labelled: int  # snapshots of each kind of label
+    compact: str  # how history is kept in little room: one of upkeep.MODES
     timeout: int  # seconds for one account, from the start of its copy to the end of its proof
     jobs: int  # accounts worked on at once
     stall: int  # seconds without a sign of life after which a worker is ended
     wal_budget: int  # bytes that a server's -wal may grow by while a copy holds it
-    reserve: int  # bytes of the store's file system that stay free
+    reserve: int | None  # bytes of a file system that stay free; None: 5 % of it, but 2 GiB at most
+    max_bytes: int  # that one account's history may take; 0: as much as there is
+    log: Path  # the log, a file
+    files_limit: int  # bytes of content of what is saved beside a database; 0: none of it
+    textfiles: Path | None  # where the metrics go, a folder; None: nowhere
+    hooks: Path  # a folder with what is called when a run has failed
+    hook_timeout: int  # seconds for each of them
 
     def run_timeout(self, accounts: int) -> int:
         """Seconds after which a run over so many accounts begins no further one: slow ones alone can't starve the rest."""
@@ -46,11 +61,27 @@ def _absolute(text: str) -> Path:
     return path
 
 
+def _folder_or_none(text: str) -> Path | None:
+    try:
+        return None if text == "none" else _absolute(text)
+    except ValueError:
+        raise ValueError("an absolute path, or none") from None
+
+
 def _whole(least: int, most: int) -> Callable[[str], int]:
     def convert(text: str) -> int:
         if not re.fullmatch(r"[0-9]{1,9}", text) or not least <= int(text) <= most:
             raise ValueError(f"a whole number from {least} to {most}")
         return int(text)
+
+    return convert
+
+
+def _one_of(*words: str) -> Callable[[str], str]:
+    def convert(text: str) -> str:
+        if text not in words:
+            raise ValueError(f"one of {', '.join(words)}")
+        return text
 
     return convert
 
@@ -62,27 +93,54 @@ def _size(text: str) -> int:
     return int(match[1]) * _UNITS[match[2]]
 
 
+def _size_or_auto(text: str) -> int | None:
+    try:
+        return None if text == "auto" else _size(text)
+    except ValueError as error:
+        raise ValueError(f"auto, or {error}") from None
+
+
 # field: (name in the file and the environment, default, conversion)
 _KNOWN: dict[str, tuple[str, str, Callable[[str], Any]]] = {
     "dest": ("T3_BACKUP_DEST", "/var/backups/t3-state", _absolute),
     "map": ("T3_BACKUP_MAP", "/etc/ttyd-user-map", _absolute),
     "keep": ("T3_BACKUP_KEEP", "14", _whole(1, 100_000)),
+    "keep_daily": ("T3_BACKUP_KEEP_DAILY", "0", _whole(0, 100_000)),
+    "keep_weekly": ("T3_BACKUP_KEEP_WEEKLY", "0", _whole(0, 100_000)),
+    "keep_monthly": ("T3_BACKUP_KEEP_MONTHLY", "0", _whole(0, 100_000)),
+    "keep_yearly": ("T3_BACKUP_KEEP_YEARLY", "0", _whole(0, 100_000)),
+    "keep_labelled": ("T3_BACKUP_KEEP_LABELLED", "14", _whole(0, 100_000)),
+    "compact": ("T3_BACKUP_COMPACT", "auto", _one_of("auto", "delta", "reflink", "off")),
     "timeout": ("T3_BACKUP_TIMEOUT", "900", _whole(1, 86_400)),
     "jobs": ("T3_BACKUP_JOBS", "1", _whole(1, 64)),
     "stall": ("T3_BACKUP_STALL", "60", _whole(1, 86_400)),
     "wal_budget": ("T3_BACKUP_WAL_BUDGET", "1G", _size),
-    "reserve": ("T3_BACKUP_RESERVE", "256M", _size),
+    "reserve": ("T3_BACKUP_RESERVE", "auto", _size_or_auto),
+    "max_bytes": ("T3_BACKUP_MAX_BYTES", "0", _size),
+    "log": ("T3_BACKUP_LOG", str(DEFAULT_LOG), _absolute),
+    "files_limit": ("T3_BACKUP_FILES_LIMIT", "1G", _size),
+    "textfiles": ("T3_BACKUP_TEXTFILE_DIR", str(DEFAULT_TEXTFILES), _folder_or_none),
+    "hooks": ("T3_BACKUP_HOOKS", str(DEFAULT_HOOKS), _absolute),
+    "hook_timeout": ("T3_BACKUP_HOOK_TIMEOUT", "30", _whole(1, 86_400)),
 }
 _NAMES = {name for name, _, _ in _KNOWN.values()}
 
 
-def load(flags: Mapping[str, str | None], environ: Mapping[str, str], defaults_file: Path = DEFAULTS_FILE) -> Settings:
+def load(
+    flags: Mapping[str, str | None], environ: Mapping[str, str], defaults_file: Path = DEFAULTS_FILE, *, forgiving: bool = False
+) -> Settings:
     """The settings of a run. `flags` maps a field's name to what was given on the command line, or None.
 
-    Raises UsageError for the first value that makes no sense.
+    Raises UsageError for the first value that makes no sense; a `forgiving` caller, who has to go on with whatever there is, gets
+    the default in its place, and of the file what stands before its first bad line.
     """
     given: dict[str, tuple[str, str]] = {}  # field -> (value, origin)
-    from_file = dict(_read_defaults(defaults_file))
+    from_file: dict[str, tuple[str, str]] = {}
+    try:
+        from_file.update(_read_defaults(defaults_file))
+    except UsageError:
+        if not forgiving:
+            raise
     for field, (name, default, _) in _KNOWN.items():
         given[field] = (default, "default")
         if name in from_file:
@@ -92,14 +150,16 @@ def load(flags: Mapping[str, str | None], environ: Mapping[str, str], defaults_f
         flag = flags.get(field)
         if flag is not None:
             given[field] = (flag, f"flag --{field}")
-    return Settings(**{field: _convert(field, *value) for field, value in given.items()})
+    return Settings(**{field: _convert(field, *value, forgiving=forgiving) for field, value in given.items()})
 
 
-def _convert(field: str, value: str, origin: str) -> Any:
-    name, _, conversion = _KNOWN[field]
+def _convert(field: str, value: str, origin: str, *, forgiving: bool) -> Any:
+    name, default, conversion = _KNOWN[field]
     try:
         return conversion(value)
     except ValueError as error:
+        if forgiving:
+            return conversion(default)
         raise UsageError(f"{name}: {value!r} ({origin}) is not {error}") from None
 
 

@@ -40,7 +40,8 @@ def take(source: Source, destination: Destination, budget: Budget, *, method: st
 
 
 @contextmanager
-def _sqlite_errors(source: Source, destination: Destination) -> Iterator[None]:
+def sqlite_errors(source: Source, destination: Destination) -> Iterator[None]:
+    """Turn SQLite's errors in reading `source` and writing `destination` into ours. Raises SourceError, TryLater, OSError."""
     try:
         yield
     except apsw.Error as error:
@@ -53,7 +54,7 @@ def _sqlite_errors(source: Source, destination: Destination) -> Iterator[None]:
 
 def _online(source: Source, destination: Destination, budget: Budget, *, mmap: bool) -> Copied:
     hot = 0
-    with _sqlite_errors(source, destination):
+    with sqlite_errors(source, destination):
         while True:
             try:
                 return _online_once(source, destination, budget, mmap=mmap)
@@ -76,7 +77,7 @@ def _online_once(source: Source, destination: Destination, budget: Budget, *, mm
                 taken, restarts = copy_pinned(live, copy, budget), 0
         else:
             taken, restarts = copy_unpinned(live, destination, budget)
-    _clear_wal_flag(destination)
+    clear_wal_flag(destination)
     destination.finish()
     seconds = time.monotonic() - began
     return Copied(
@@ -93,7 +94,7 @@ def _online_once(source: Source, destination: Destination, budget: Budget, *, mm
 
 def _vacuum(source: Source, destination: Destination, budget: Budget, *, mmap: bool) -> Copied:
     """VACUUM INTO, tried until the time is over."""
-    with _sqlite_errors(source, destination):
+    with sqlite_errors(source, destination):
         while True:
             try:
                 return _vacuum_once(source, destination, budget, mmap=mmap)
@@ -127,15 +128,20 @@ def _vacuum_once(source: Source, destination: Destination, budget: Budget, *, mm
     )
 
 
-def _clear_wal_flag(destination: Destination) -> None:
+def clear_wal_flag(destination: Destination) -> None:
     """Say in the header (bytes 18 and 19, sqlite.org/fileformat.html) that the copy is not in WAL mode.
 
     It has no -wal and never gets one: opened plainly, it must not make sidecars. Nothing else in it changes.
     """
     destination.finish()
-    if os.pread(destination.fd, 2, 18) != b"\x02\x02":
+    clear_header(destination.fd)
+
+
+def clear_header(fd: int) -> None:
+    """The same for the copy in an open file. Raises OSError."""
+    if os.pread(fd, 2, 18) != b"\x02\x02":
         return
     try:
-        os.pwrite(destination.fd, b"\x01\x01", 18)  # two bytes of a page that is there: never a short write
+        os.pwrite(fd, b"\x01\x01", 18)  # two bytes of a page that is there: never a short write
     except OSError as error:
         raise OSError(error.errno, error.strerror, "the new snapshot") from error

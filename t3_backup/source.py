@@ -24,8 +24,8 @@ from t3_backup.errors import SourceAbsent, SourceError, SourceRefused, TryLater
 _MMAP_BYTES = 1 << 40  # SQLite takes as much of it as it was built for
 _CACHE_KIB = 2048
 _BUSY_MS = 250
-# SQLITE_OPEN_NOFOLLOW (sqlite.org/c3ref/c_open_autoproxy.html); apsw names it since 3.40.
-_NOFOLLOW = 0x01000000
+# SQLITE_OPENNOFOLLOW (sqlite.org/c3ref/c_open_autoproxy.html); apsw names it since 3.40.
+NOFOLLOW = 0x01000000
 
 
 @dataclass(frozen=True)
@@ -82,6 +82,13 @@ def find(home: Path, uid: int) -> Source:
         raise _unreachable(error, path) from None
     status = os.fstat(file)
     os.close(file)  # O_PATH: closing it drops no lock
+    must_be_own(status, path, uid)
+    # The name that the kernel gives has no symlink left in it, so SQLite may be told to follow none.
+    return Source(folder, Path(os.readlink(f"/proc/self/fd/{folder}")) / STATE.name, status.st_size)
+
+
+def must_be_own(status: os.stat_result, path: Path, uid: int) -> None:
+    """Raises SourceRefused where `path` is a symlink, no regular file, somebody else's, or has a second name."""
     if stat.S_ISLNK(status.st_mode):
         raise SourceRefused(f"{path} is a symlink; put the database itself there")
     if not stat.S_ISREG(status.st_mode):
@@ -90,8 +97,6 @@ def find(home: Path, uid: int) -> Source:
         raise SourceRefused(f"{path} belongs to uid {status.st_uid}, not to uid {uid}")
     if status.st_nlink != 1:
         raise SourceRefused(f"{path} has {status.st_nlink} names (hard links); its -wal can belong to only one of them")
-    # The name that the kernel gives has no symlink left in it, so SQLite may be told to follow none.
-    return Source(folder, Path(os.readlink(f"/proc/self/fd/{folder}")) / STATE.name, status.st_size)
 
 
 def _unreachable(error: OSError, path: Path) -> SourceError:
@@ -107,7 +112,7 @@ def connect(source: Source, *, mmap: bool, query_only: bool = True) -> apsw.Conn
 
     `query_only=False` is for VACUUM INTO, which SQLite takes for a write. Raises apsw.Error.
     """
-    connection = apsw.Connection(str(source.path), flags=apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI | _NOFOLLOW)
+    connection = apsw.Connection(str(source.path), flags=apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI | NOFOLLOW)
     connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
     connection.setbusytimeout(_BUSY_MS)
     execute(connection, "PRAGMA trusted_schema=0", "PRAGMA temp_store=memory", f"PRAGMA cache_size=-{_CACHE_KIB}")

@@ -8,6 +8,8 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import pwd
+import re
 import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -19,6 +21,9 @@ from t3_backup.accounts import is_user_name
 from t3_backup.errors import StoreError
 from t3_backup.shelf import Shelf
 
+# A user's name has no plus: no account can have a shelf of such a name.
+_ASIDE = "+old"
+_LEFTOVER = "+leftover"
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -45,10 +50,7 @@ class Store:
                 pass
             except PermissionError as error:
                 raise StoreError(_why_not_open(path, error)) from None
-        try:
-            fd = os.open(path, _FOLDER)
-        except OSError as error:
-            raise StoreError(_why_not_open(path, error)) from None
+        fd = _open_own(path, path)
         try:
             _must_be_private(fd, path, mend=create and not os.listdir(fd))
         except BaseException:
@@ -84,12 +86,14 @@ class Store:
             with contextlib.suppress(FileExistsError):
                 os.mkdir(user, 0o700, dir_fd=self.fd)
             copier.sync_directory(self.fd, str(self.path))  # always: whoever made it may have died before this
+        if self.is_given_away(user, _uid(user)):  # looked at first: opening it may take a right that we don't have
+            raise StoreError(
+                f"{path} is {user}'s own, as an earlier script left it: t3-backup-state run --user {user} takes it over"
+            )
         try:
-            fd = os.open(user, _FOLDER, dir_fd=self.fd)
+            fd = _open_own(user, path, self.fd)
         except FileNotFoundError:
             return None
-        except OSError as error:
-            raise StoreError(_why_not_open(path, error)) from None
         try:
             _must_be_private(fd, path, mend=False)
         except BaseException:
@@ -97,16 +101,83 @@ class Store:
             raise
         return Shelf(user, path, fd)
 
+    def is_given_away(self, user: str, uid: int) -> bool:
+        """Whether the shelf is a folder of the user's own, as an earlier script made them."""
+        try:
+            status = os.stat(user, dir_fd=self.fd, follow_symlinks=False)
+        except FileNotFoundError:
+            return False
+        return stat.S_ISDIR(status.st_mode) and status.st_uid == uid != os.geteuid()
+
+    def set_aside(self, user: str) -> None:
+        """Move a shelf out of the way, for its user to work in. Raises OSError."""
+        self._rename(user, user + _ASIDE)
+
+    def aside(self, user: str) -> list[str]:
+        """Names of the folders of the user's own that were set aside, and not yet looked through to the end."""
+        return self._numbered(user + _ASIDE)
+
+    def leftovers(self, user: str) -> list[str]:
+        """Names of those that were looked through, and hold what could not be taken over."""
+        return self._numbered(user + _LEFTOVER)
+
+    def open_aside(self, name: str, uid: int) -> int:
+        """An O_PATH descriptor of a folder of the user's own, for him to work with. Raises StoreError and OSError."""
+        fd = os.open(name, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=self.fd)
+        if os.fstat(fd).st_uid != uid:
+            os.close(fd)
+            raise StoreError(f"{self.path / name} is not its user's own")
+        return fd
+
+    def end_aside(self, user: str, name: str) -> Path | None:
+        """Remove a folder that was set aside, or, where something is still in it, name it a leftover. Where that is; else None."""
+        try:
+            os.rmdir(name, dir_fd=self.fd)
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                raise
+            return self.path / self._rename(name, user + _LEFTOVER)
+        return None
+
+    def _numbered(self, name: str) -> list[str]:
+        os.lseek(self.fd, 0, os.SEEK_SET)
+        return sorted(found for found in os.listdir(self.fd) if re.fullmatch(re.escape(name) + r"(\.\d+)?", found))
+
+    def _rename(self, old: str, new: str) -> str:
+        """Give `old` the name `new`, or `new.2` and so on where that is taken."""
+        name, again = new, 1
+        while True:
+            try:
+                copier.rename_noreplace(self.fd, old, name)
+            except FileExistsError:
+                again += 1
+                name = f"{new}.{again}"
+            else:
+                copier.sync_directory(self.fd, str(self.path))
+                return name
+
     def free_bytes(self) -> int:
         """Bytes that may still be written to the store's file system."""
         status = os.fstatvfs(self.fd)
         return status.f_bavail * status.f_frsize
+
+    def total_bytes(self) -> int:
+        """Bytes that the store's file system holds, free or not."""
+        status = os.fstatvfs(self.fd)
+        return status.f_blocks * status.f_frsize
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
         os.close(self.fd)
+
+
+def _uid(user: str) -> int:
+    try:
+        return pwd.getpwnam(user).pw_uid
+    except KeyError:
+        return os.geteuid()
 
 
 def _sync_folder(path: Path) -> None:
@@ -117,25 +188,52 @@ def _sync_folder(path: Path) -> None:
         os.close(fd)
 
 
+def _open_own(name: str | Path, path: Path, dir_fd: int | None = None) -> int:
+    """Open a folder of one's own. Who owns it is asked first: opening another's may take a right that we don't have.
+
+    Raises StoreError, and FileNotFoundError beneath `dir_fd`.
+    """
+    try:
+        unread = os.open(name, os.O_PATH | _FOLDER, dir_fd=dir_fd)
+        try:
+            _must_be_own(unread, path)
+            return os.open(".", _FOLDER, dir_fd=unread)
+        finally:
+            os.close(unread)
+    except OSError as error:
+        if isinstance(error, FileNotFoundError) and dir_fd is not None:
+            raise
+        raise StoreError(_why_not_open(path, error)) from None
+
+
 def _why_not_open(path: Path, error: OSError) -> str:
     if error.errno in (errno.ELOOP, errno.ENOTDIR):
         return f"{path} is a symlink or no folder; it is not followed: remove it, or name another store by --dest"
     if error.errno == errno.ENOENT:
         return f"no store at {path}; the first run makes it (or name another by --dest or T3_BACKUP_DEST)"
     if error.errno in (errno.EACCES, errno.EPERM):
-        return f"{path} is not yours to open; name a store of your own by --dest"
+        return _not_yours(path)
     return f"{path}: {error.strerror}"
+
+
+def _not_yours(path: Path) -> str:
+    return f"{path} is not yours to open; name a store of your own by --dest"
+
+
+def _must_be_own(fd: int, path: Path) -> None:
+    owner, me = os.fstat(fd).st_uid, os.geteuid()
+    if me not in (owner, 0):
+        raise StoreError(_not_yours(path))
+    if owner != me:
+        raise StoreError(
+            f"{path} belongs to uid {owner}, not to uid {me}: what its owner can change is no backup; "
+            f"move it out of the way (mv {path} {path.parent}.{path.name}.old), or, if you have just copied it here "
+            f"yourself, make it yours (chown -R)"
+        )
 
 
 def _must_be_private(fd: int, path: Path, *, mend: bool) -> None:
     status = os.fstat(fd)
-    me = os.geteuid()
-    if status.st_uid != me:
-        raise StoreError(
-            f"{path} belongs to uid {status.st_uid}, not to uid {me}: what its owner can change is no backup; "
-            f"move it out of the way (mv {path} {path.parent}.{path.name}.old), or, if you have just copied it here "
-            f"yourself, make it yours (chown -R)"
-        )
     if stat.S_IMODE(status.st_mode) & 0o077:
         if not mend:
             raise StoreError(

@@ -9,19 +9,20 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
 import t3_backup
 from t3_backup import manifest as manifests
-from t3_backup import owner, verdict
+from t3_backup import owner, storing, verdict
 from t3_backup.accounts import Account
-from t3_backup.blank import Content, header_bytes
-from t3_backup.errors import WorkerLost
-from t3_backup.manifest import Manifest
-from t3_backup.protocol import Copied, Proven
+from t3_backup.blank import Blank, Content, header_bytes
+from t3_backup.errors import NotTheSame
+from t3_backup.manifest import Companion, Manifest
+from t3_backup.protocol import Copied, Folded, Proven
 from t3_backup.shelf import Shelf
+from t3_backup.storing import Stored
 from t3_backup.verdict import Verdict
 from t3_backup.verify import examine
 from t3_backup.watch import Limits, Listener
@@ -39,66 +40,82 @@ class Order:
     listen: Listener
 
 
-def take(order: Order, shelf: Shelf, before: Sequence[Manifest], *, witness: Manifest | None = None) -> Manifest:
+def take(
+    order: Order,
+    shelf: Shelf,
+    before: Sequence[Manifest],
+    *,
+    witness: Manifest | None = None,
+    folded: Folded | None = None,
+    companion: Callable[[float], Companion | None] = lambda _: None,
+    share: bool = False,
+) -> Stored:
     """Take, seal and publish one; `before` are those on the shelf, newest first.
 
-    As a `witness` of a damaged snapshot it is a VACUUM of the same source: worth having, never taken for good. Raises Failure
-    and OSError, and then nothing is named.
+    As a `witness` of a damaged snapshot it is a VACUUM of the same source: worth having, never taken for good. Where the source
+    is `folded`, its bytes are copied. `companion` makes the archive of what is beside it, after the copy: what the database speaks
+    of is there by then. With `share` it shares extents with the one before. Raises Failure and OSError, and then nothing is named.
     """
     until = time.monotonic() + order.limits.seconds
     with shelf.begin() as blank:
-        method = "vacuum" if witness else "online"
-        copied = owner.copy(order.account, blank.writer, order.limits, order.stopping, order.listen, method=method)
-        blank.settle()
-        left = replace(order.limits, seconds=max(0.0, until - time.monotonic()))
-        fd = blank.open()
-        try:
-            content, proven = examine(order.account, fd, left, order.stopping, order.listen)
-            if not proven.problems:
-                _must_agree(content, header_bytes(fd), copied, proven)
-        finally:
-            os.close(fd)
+        copied = _copy(order, blank.writer, "vacuum" if witness else "online", folded)
+        beside = companion(until)
+        content, proven = settle(order, blank, copied, until)
         judged = _judge(copied, proven, before, witness)
-        snapshot = _manifest(order, shelf, before, copied, proven, content, judged)
-        shelf.publish(blank, snapshot)
-        return snapshot
+        sequence = shelf.next_sequence(before)
+        snapshot = replace(describe(order, shelf, sequence, copied, proven, content, judged), companion=beside)
+        return storing.store(shelf, blank, content, snapshot, before, share=share)
+
+
+def _copy(order: Order, file: int, method: str, folded: Folded | None) -> Copied:
+    account, limits, stopping, listen = order.account, order.limits, order.stopping, order.listen
+    if folded is None:
+        return owner.copy(account, file, limits, stopping, listen, method=method)
+    assert folded.old is not None
+    assert folded.census is not None
+    return owner.clone(account, file, folded.old, folded.census, limits, stopping, listen)
+
+
+def settle(order: Order, blank: Blank, copied: Copied, until: float) -> tuple[Content, Proven]:
+    """End all writing to what was copied into `blank`, hash it and have it proven; `until` is a time of time.monotonic().
+
+    Raises Failure and OSError; NotTheSame where it isn't what was copied.
+    """
+    blank.settle()
+    left = replace(order.limits, seconds=max(0.0, until - time.monotonic()))
+    fd = blank.open()
+    try:
+        content, proven = examine(order.account, fd, left, order.stopping, order.listen, pages=True)
+        if not proven.problems:
+            _must_agree(content, header_bytes(fd), copied, proven)
+        return content, proven
+    finally:
+        os.close(fd)
 
 
 def _must_agree(content: Content, header: int | None, copied: Copied, proven: Proven) -> None:
-    """The bytes are as many as the header and the census say, and hold what the source held. Raises WorkerLost."""
+    """The bytes are as many as the header and the census say, and hold what the source held. Raises NotTheSame."""
     counted = proven.census.page_count * proven.census.page_size
     if not content.bytes == counted == header:
-        raise WorkerLost(f"the copy has {content.bytes} bytes, its census counts {counted}, its header {header}")
+        raise NotTheSame(f"the copy has {content.bytes} bytes, its census counts {counted}, its header {header}")
     if found := verdict.disagreements(copied, proven.census):
-        raise WorkerLost(f"the copy is not what the source was: {'; '.join(found[:3])}")
+        raise NotTheSame(f"the copy is not what the source was: {'; '.join(found[:3])}")
 
 
 def _judge(copied: Copied, proven: Proven, before: Sequence[Manifest], witness: Manifest | None) -> Verdict:
-    previous = next((snapshot for snapshot in before if _is_yardstick(snapshot)), None)
-    judged = verdict.judge(proven.problems, proven.census, copied.method, previous)
+    judged = verdict.judge(proven.problems, proven.census, copied.method, verdict.yardstick(before))
     if witness and judged.verdict != "damaged":
         return Verdict("suspect", (f"rebuilt by VACUUM INTO from the damaged source of {witness.name}",))
     return judged
 
 
-def _is_yardstick(snapshot: Manifest) -> bool:
-    """Whether what comes later is measured by it: a good one, or a loss that somebody has accepted. A VACUUM's is no loss."""
-    accepted = snapshot.verdict == "suspect" and snapshot.accepted_at is not None and snapshot.method == "online"
-    return snapshot.verdict == "verified" or accepted
-
-
-def _manifest(
-    order: Order,
-    shelf: Shelf,
-    before: Sequence[Manifest],
-    copied: Copied,
-    proven: Proven,
-    content: Content,
-    judged: Verdict,
+def describe(
+    order: Order, shelf: Shelf, sequence: int, copied: Copied, proven: Proven, content: Content, judged: Verdict
 ) -> Manifest:
+    """The manifest of what was taken, with a name that is free."""
     return Manifest(
         format=manifests.FORMAT,
-        sequence=1 + max((snapshot.sequence for snapshot in before), default=0),
+        sequence=sequence,
         user=order.account.user,
         name=manifests.snapshot_name(order.when, order.label, shelf.taken_names()),
         taken_at=manifests.format_time(order.when),

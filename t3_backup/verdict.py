@@ -7,6 +7,7 @@ perfect copies of nothing.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from t3_backup.census import MIGRATIONS, Census
@@ -41,12 +42,34 @@ def judge(problems: tuple[str, ...], census: Census, method: str, previous: Mani
         before = previous.census
         if census.total_rows < before.total_rows * (1 - _LOST):
             reasons.append(f"{census.total_rows} rows, {before.total_rows} in {previous.name}")
-        # A VACUUM leaves the free pages out: pages compare with those of the same method only.
-        if method == previous.method and census.page_count * census.page_size < before.page_count * before.page_size * (1 - _LOST):
+        # A VACUUM leaves the free pages out: pages compare with its like only.
+        alike = (method == "vacuum") == (previous.method == "vacuum")
+        if alike and census.page_count * census.page_size < before.page_count * before.page_size * (1 - _LOST):
             reasons.append(f"{census.page_count} pages, {before.page_count} in {previous.name}")
         if census.t3_level is not None and before.t3_level is not None and census.t3_level < before.t3_level:
             reasons.append(f"T3 level {census.t3_level}, {before.t3_level} in {previous.name}")
     return Verdict("suspect" if reasons else "verified", tuple(reasons))
+
+
+def yardstick(snapshots: Iterable[Manifest]) -> Manifest | None:
+    """The one of an account's snapshots by which the next is measured; None: there is none.
+
+    The newest that is good, or a loss that somebody has accepted; or the one that was put back, and of which nothing was taken
+    since: what is lost against those before it was given up on purpose.
+    """
+    return max(filter(_may_measure, snapshots), key=_standing, default=None)
+
+
+def _may_measure(snapshot: Manifest) -> bool:
+    """A VACUUM's is no loss that can be accepted: its pages are its own."""
+    accepted = snapshot.verdict == "suspect" and snapshot.accepted_at is not None and snapshot.method != "vacuum"
+    return snapshot.verdict == "verified" or accepted or snapshot.restored_since is not None
+
+
+def _standing(snapshot: Manifest) -> tuple[int, bool]:
+    if snapshot.restored_since is None or snapshot.restored_since <= snapshot.sequence:
+        return snapshot.sequence, True
+    return snapshot.restored_since, False  # one of that number was taken of it, and counts more
 
 
 def disagreements(copied: Copied, census: Census) -> list[str]:

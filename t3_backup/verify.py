@@ -14,11 +14,12 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from t3_backup import accounts, owner
+from t3_backup import accounts, chain, owner, page_hashes
 from t3_backup.accounts import Account
-from t3_backup.blank import Content, hash_content
+from t3_backup.blank import Content, hash_content, page_size_of
+from t3_backup.chain import Walk
 from t3_backup.errors import Cancelled, Failure, WorkerLost, explain
-from t3_backup.manifest import Manifest
+from t3_backup.manifest import Companion, Manifest
 from t3_backup.protocol import Proven
 from t3_backup.shelf import Shelf
 from t3_backup.watch import Limits, Listener
@@ -38,30 +39,81 @@ class Check:
         """True where it proved."""
         return not self.reasons
 
+    def and_also(self, problem: str) -> Check:
+        """The same, with one more reason where there is one."""
+        return replace(self, reasons=(*self.reasons, problem)) if problem else self
 
-def verify(shelf: Shelf, snapshot: Manifest, limits: Limits, stopping: threading.Event) -> Check:
+
+def verify(shelf: Shelf, snapshot: Manifest, limits: Limits, stopping: threading.Event, walk: Walk | None = None) -> Check:
     """Prove `snapshot` again. A damaged one is evidence: it proves when its bytes are the ones that were sealed.
 
-    Raises Cancelled once `stopping` is set.
+    Who proves one after the other has a `walk` on the shelf. Raises Cancelled once `stopping` is set.
     """
     try:
-        fd = shelf.open_data(snapshot)
+        fd = walk.open(snapshot) if walk else chain.open_data(shelf, snapshot, limits, stopping)
+    except Cancelled:
+        raise
     except OSError as error:
         return Check(snapshot, (f"cannot be opened: {error.strerror}",))
+    except Failure as failure:
+        return Check(snapshot, (str(failure),))
+    try:
+        return verify_bytes(fd, snapshot, limits, stopping).and_also(page_hashes.problem(shelf, snapshot))
+    finally:
+        os.close(fd)
+
+
+def verify_bytes(fd: int, snapshot: Manifest, limits: Limits, stopping: threading.Event) -> Check:
+    """The same of bytes that are in the open file `fd` already."""
     try:
         return Check(snapshot, tuple(_reasons(fd, snapshot, limits, stopping)))
     except Cancelled:
         raise
     except (Failure, OSError) as error:
         return Check(snapshot, (explain(error),))
+
+
+def verify_archive(shelf: Shelf, companion: Companion, limits: Limits, stopping: threading.Event) -> str:
+    """How the archive that snapshots of `shelf` name is not what was sealed; empty: it is. Raises Cancelled."""
+    what = "the archive of what was beside it"
+    try:
+        fd = shelf.open_archive(companion)
+    except OSError as error:
+        return f"{what} cannot be opened: {error.strerror}"
+    try:
+        content = hash_content(fd)
+        if (content.bytes, content.sha256) != (companion.bytes, companion.sha256):
+            return f"{what} has {content.bytes} bytes and SHA-256 {content.sha256}, another was sealed"
+        return archive_problem(_reader(shelf.user), fd, companion, limits, stopping)
+    except Cancelled:
+        raise
+    except (Failure, OSError) as error:
+        return f"{what}: {explain(error)}"
     finally:
         os.close(fd)
 
 
+def archive_problem(account: Account, fd: int, companion: Companion, limits: Limits, stopping: threading.Event) -> str:
+    """How what a worker finds in the archive `fd` is not what `companion` says; empty: it is. Raises as `owner.prove` does."""
+    found = owner.inspect(account, fd, companion.content_bytes, limits, stopping)
+    if (found.entries, found.content_bytes) == (companion.entries, companion.content_bytes):
+        return ""
+    return (
+        f"the archive holds {found.content_bytes} bytes in {found.entries} entries, "
+        f"{companion.content_bytes} in {companion.entries} were packed"
+    )
+
+
 def examine(
-    account: Account, fd: int, limits: Limits, stopping: threading.Event, listen: Listener = lambda _: None
+    account: Account,
+    fd: int,
+    limits: Limits,
+    stopping: threading.Event,
+    listen: Listener = lambda _: None,
+    *,
+    pages: bool = False,
 ) -> tuple[Content, Proven]:
-    """What is in the file `fd`, which nobody writes any more: root hashes it beside the workers that prove it.
+    """What is in the file `fd`, which nobody writes any more: root hashes it (and its `pages`) beside the workers that prove it.
 
     A large file is proven by two workers, each a share, where there is a second processor. Raises as `owner.prove` does.
     """
@@ -71,7 +123,7 @@ def examine(
         return owner.prove(account, fd, limits, stopping, listen, share=share, shares=shares)
 
     with ThreadPoolExecutor(1 + shares, thread_name_prefix="examine") as pool:
-        hashing = pool.submit(hash_content, fd)
+        hashing = pool.submit(hash_content, fd, page_size_of(fd) if pages else 0)
         proofs = list(pool.map(prove, range(shares)))
         return hashing.result(), _together(proofs)
 

@@ -19,8 +19,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from t3_backup import protocol
-from t3_backup.errors import Cancelled, Failure, TryLater, WorkerLost
-from t3_backup.protocol import MAX_LINE, Copied, Event, Phase, Progress, Proven, Source
+from t3_backup.errors import Cancelled, Failure, NoRoom, TryLater, WorkerLost
+from t3_backup.protocol import MAX_LINE, Event, Phase, Progress, Source
+from t3_backup.room import reserve_of
 
 _TICK_MS = 200
 _REAP_SECONDS = 10
@@ -39,8 +40,10 @@ class Limits:
     seconds: float
     stall: float
     wal_budget: int
-    reserve: int  # of the store's file system, and of the source's while its -wal grows
+    reserve: int  # bytes of the store's file system that stay free
     free_bytes: Callable[[], int]  # on the store's file system
+    home_reserve: int | None = 0  # the same of the source's, while its -wal grows; None: by its size
+    allowance: int | None = None  # bytes that one more copy may take of what the account is allowed; None: there is no limit to it
 
 
 @dataclass
@@ -52,7 +55,7 @@ class Watch:
     heard: float = field(default_factory=time.monotonic)
     source: Source | None = None
     folder: int = -1  # O_PATH descriptor of the source's folder, for stat alone
-    result: Copied | Proven | Failure | None = None
+    result: Event | Failure | None = None
     noise: str = ""
 
     def wal_growth(self) -> int:
@@ -65,10 +68,11 @@ class Watch:
             return 0
         return now - self.source.wal_bytes
 
-    def source_free_bytes(self) -> int:
-        """Bytes that are free on the source's file system."""
+    def home_is_near_its_end(self) -> bool:
+        """Whether the source's file system has less free than must stay so."""
         status = os.fstatvfs(self.folder)
-        return status.f_bavail * status.f_frsize
+        reserve = reserve_of(self.limits.home_reserve, status.f_blocks * status.f_frsize)
+        return status.f_bavail * status.f_frsize < reserve
 
 
 def supervise(
@@ -149,9 +153,14 @@ def _hear(line: bytes, watch: Watch, listen: Listener) -> None:
 def _must_fit(source: Source, limits: Limits) -> None:
     needed, free = source.bytes + source.wal_bytes, limits.free_bytes()
     if free - needed < limits.reserve:
-        raise Failure(
+        raise NoRoom(
             f"no room: the copy needs {needed} bytes, {free} are free, and {limits.reserve} of them must stay so "
             "(T3_BACKUP_RESERVE); free some space"
+        )
+    if limits.allowance is not None and needed > limits.allowance:
+        raise NoRoom(
+            f"no room: the copy needs {needed} bytes, and {max(0, limits.allowance)} are left to the account "
+            "(T3_BACKUP_MAX_BYTES); keep fewer, or allow more"
         )
 
 
@@ -165,7 +174,7 @@ def _check(watch: Watch, file: int) -> None:
         raise TryLater(
             f"the -wal grew by {growth} bytes during the copy, more than the budget of {limits.wal_budget}; try again later"
         )
-    if growth > 0 and watch.source_free_bytes() < limits.reserve:
+    if growth > 0 and watch.home_is_near_its_end():
         raise TryLater("the -wal that the copy holds has nearly filled the disk of the home; free some space")
     if file >= 0:
         status = os.fstat(file)
@@ -173,7 +182,7 @@ def _check(watch: Watch, file: int) -> None:
         if max(status.st_size, status.st_blocks * 512) > most:
             raise WorkerLost(f"the new snapshot grew past {most} bytes, more than its source can need")
         if limits.free_bytes() < limits.reserve:
-            raise Failure("the store's disk has fallen below its reserve (T3_BACKUP_RESERVE); free some space")
+            raise NoRoom("the store's disk has fallen below its reserve (T3_BACKUP_RESERVE); free some space")
 
 
 def _stop(pidfd: int) -> None:

@@ -12,34 +12,51 @@ import resource
 import signal
 import socket
 import sys
+import time
 from pathlib import Path
 
-from t3_backup import confinement, copier, protocol, source
+from t3_backup import beside, confinement, copier, exchange, legacy, protocol, source
 from t3_backup.errors import Cancelled, Failure, explain
-from t3_backup.pin import Budget
+from t3_backup.fold import fold
+from t3_backup.pack import pack
+from t3_backup.pin import Budget, count
+from t3_backup.place import Place
 from t3_backup.proof import prove
-from t3_backup.protocol import Copied, Phase, Proven, Request
+from t3_backup.protocol import Copied, Counted, Folded, Healed, Inspected, Named, Packed, Phase, Proven, Request, Staged
 from t3_backup.snapshot import take
 from t3_backup.source import Source
+from t3_backup.unpack import inspect
 
 # Address space beside the map of a database: Python, its libraries, and what RLIMIT_DATA allows.
 _SELF_BYTES = 1 << 30
+_PAUSE_S = 0.5  # between two signs of life
 
 
-def serve(request: Request) -> Copied | Proven | None:
+def serve(request: Request) -> protocol.Event | None:
     """Do what is asked, from within the process that is to be confined. None for a look. Raises Failure and OSError."""
     copier.load()
     if request.become:
         confinement.become(request.uid, request.gid, request.groups)
     confinement.confine(request.parent)
     copier.cancel_on_signal(signal.SIGTERM)
-    found = None if request.mode == "prove" else _find(request)
-    confinement.filter_calls()
+    found = _find(request) if request.mode in ("look", "copy") else None
+    confinement.filter_calls(clones=request.mode in ("stage", "clone"))
     if request.mode == "look":
         return None
+    if request.mode in ("count", "stage", "fold", "clone", "exchange", "heal"):
+        return _restore(request)
+    if request.mode in ("pack", "inspect", "unpack", "swap"):
+        return _files(request)
+    if request.mode == "survey":
+        return Named(legacy.survey(request.folder, request.uid, request.name))
+    if request.mode == "discard":
+        legacy.discard(request.folder, request.name, request.uid, request.since)
+        return Named((request.name,))
     with copier.Destination(request.file, request.channel) as destination:
         if found is not None:
             return _copy(request, found, destination)
+        if request.mode == "fetch":
+            return _fetch(request, destination)
         return _prove(request, destination)
 
 
@@ -60,6 +77,73 @@ def _copy(request: Request, found: Source, destination: copier.Destination) -> C
     budget = Budget(found, request.seconds, request.wal_budget, waiting=lambda: _tell(request, alive))
     _tell(request, Phase("copy", found.size))
     return take(found, destination, budget, method=request.method, mmap=request.mmap)
+
+
+def _fetch(request: Request, destination: copier.Destination) -> Copied:
+    found = legacy.find(request.folder, request.name, request.uid)
+    try:
+        told = protocol.Source(found.size, 0)
+        _tell(request, told)
+        most = protocol.copy_limit(told.bytes)
+        confinement.lower_limit(resource.RLIMIT_FSIZE, most)
+        confinement.lower_limit(resource.RLIMIT_AS, _SELF_BYTES + most)
+        _tell(request, Phase("copy", found.size))
+        return legacy.fetch(found, destination, Budget(found.source, request.seconds, request.wal_budget))
+    finally:
+        os.close(found.file)
+
+
+def _restore(request: Request) -> Counted | Staged | Folded | Copied | Healed:
+    """The steps of a restore, in the place of the live database."""
+    if request.mode == "count":
+        return Counted(count(source.find(Path(request.home), request.uid)))
+    place = Place.open(Path(request.home), request.uid, create=request.mode == "stage")
+    if request.mode == "stage":
+        return exchange.stage(place, request.file, request.aside)
+    if request.mode == "fold":
+        return fold(place)
+    if request.mode == "clone":
+        assert request.old is not None
+        assert request.taken is not None
+        _tell(request, protocol.Source(request.old.bytes, 0))
+        confinement.lower_limit(resource.RLIMIT_FSIZE, protocol.copy_limit(request.old.bytes))
+        return exchange.clone(place, request.old, request.file, request.taken)
+    if request.mode == "exchange":
+        return exchange.exchange(place, request.aside, request.old, request.beside)
+    seen = request.old, request.staged, request.beside
+    return exchange.heal(place, request.aside, *seen, begun=request.begun, keep=request.keep)
+
+
+def _files(request: Request) -> Packed | Inspected:
+    """What is beside the database."""
+    alive = _Alive(request)
+    if request.mode == "inspect":
+        return inspect(request.file, request.limit, alive)
+    place = Place.open(Path(request.home), request.uid)
+    if request.mode == "unpack":
+        return beside.unpack_beside(place, request.file, request.aside, request.limit, alive)
+    if request.mode == "swap":
+        return Inspected(beside.swap(place, request.aside, install=request.install, keep=request.keep), 0)
+
+    def told(total: int) -> None:
+        _tell(request, protocol.Source(total, 0))
+        confinement.lower_limit(resource.RLIMIT_FSIZE, protocol.copy_limit(total))
+        _tell(request, Phase("pack", total))
+
+    return pack(place.folder, request.uid, request.file, request.limit, request.known, told, alive)
+
+
+class _Alive:
+    """Says how many bytes are done, now and then: the parent ends a worker that shows no sign of life."""
+
+    def __init__(self, request: Request) -> None:
+        self._request = request
+        self._said = time.monotonic()
+
+    def __call__(self, done: int) -> None:
+        if time.monotonic() - self._said > _PAUSE_S:
+            self._said = time.monotonic()
+            _tell(self._request, protocol.Progress(done, done))
 
 
 def _prove(request: Request, destination: copier.Destination) -> Proven:

@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import sandbox
 
 from demo.grow import grow
 from demo.users import User, throwaway_user
@@ -24,6 +26,9 @@ ROOT = Path(__file__).resolve().parent.parent
 DATA = ROOT / "demo" / "data"
 MIB = 1 << 20
 BOUND_S = 20  # how long anything here may take before it counts as hanging
+
+# The tests may themselves be run by nohup(1), and what they start must hear of a terminal that goes away.
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="makes real users, so it needs root")
 
@@ -55,7 +60,7 @@ class Land:
 
     @property
     def store(self) -> Path:
-        return self.folder / "store"
+        return (sandbox.STORE / self.folder.name if sandbox.ACTIVE else self.folder) / "store"
 
     @property
     def map(self) -> Path:
@@ -72,23 +77,42 @@ class Land:
         names = [user if isinstance(user, str) else user.name for user in users]
         self.map.write_text("".join(f"{name}@example={name}\n" for name in names))
 
-    def command(self, *words: str) -> list[str]:
+    def command(self, *words: str, **more: str) -> list[str]:
         """The command line; where things are, `env` says."""
+        if sandbox.ACTIVE:
+            return sandbox.command(sandbox.new_name(), self.settings(**more), "/usr/bin/t3-backup-state", *words)
         return [sys.executable, "-m", "t3_backup", *words]
 
     def env(self, **more: str) -> dict[str, str]:
-        base = {"PATH": os.environ["PATH"], "LANG": "C.UTF-8", "PYTHONPATH": str(ROOT), "T3_BACKUP_RESERVE": "1M"}
-        return base | {"T3_BACKUP_DEST": str(self.store), "T3_BACKUP_MAP": str(self.map)} | self.environ | more
+        return {"PATH": os.environ["PATH"], "LANG": "C.UTF-8", "PYTHONPATH": str(ROOT)} | self.settings(**more)
+
+    def settings(self, **more: str) -> dict[str, str]:
+        base = {"T3_BACKUP_DEST": str(self.store), "T3_BACKUP_MAP": str(self.map), "T3_BACKUP_RESERVE": "1M"}
+        base["T3_BACKUP_COMPACT"] = "off"  # each snapshot is a file of its own, to be looked into
+        base["T3_BACKUP_LOG"] = str(self.folder / "log")
+        base["T3_BACKUP_TEXTFILE_DIR"] = "none"  # the machine's may be there
+        base["T3_BACKUP_HOOKS"] = str(self.folder / "hooks.d")
+        return base | self.environ | more
 
     def t3(self, *words: str, timeout: float = 120, **more: str) -> Answer:
         """Call `t3-backup-state` as a person does; further settings as T3_BACKUP_... keywords."""
         done = subprocess.run(
-            self.command(*words), env=self.env(**more), cwd=ROOT, capture_output=True, text=True, timeout=timeout, check=False
+            self.command(*words, **more),
+            env=self.env(**more),
+            cwd=ROOT,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            check=False,
         )
         return Answer(done.returncode, done.stdout, done.stderr)
 
     def start(self, *words: str, **more: str) -> subprocess.Popen[str]:
         """The same, left running."""
+        if sandbox.ACTIVE:
+            line = ["/usr/bin/t3-backup-state", *words]
+            return sandbox.Process(self.settings(**more), line, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)  # type: ignore[return-value]
         return subprocess.Popen(
             self.command(*words), env=self.env(**more), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
         )
@@ -136,12 +160,22 @@ def children(pid: int) -> list[int]:
 @pytest.fixture
 def land() -> Iterator[Land]:
     """A fresh one, on the disk (not in memory), gone afterwards."""
-    folder = Path(tempfile.mkdtemp(prefix="t3-test-", dir="/var/tmp"))
+    # The unit has a /var/tmp of its own, and homes in /home.
+    folder = Path(tempfile.mkdtemp(prefix="t3-test-", dir="/home" if sandbox.ACTIVE else "/var/tmp"))
     folder.chmod(0o755)
+    land = Land(folder)
+    land.store.parent.mkdir(exist_ok=True)
     try:
-        yield Land(folder)
+        yield land
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        for place in {folder, land.store.parent}:
+            shutil.rmtree(place, ignore_errors=True)
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """Say how often the command ran under the sandbox: a suite that never did proves nothing of it."""
+    if sandbox.ACTIVE:
+        terminalreporter.write_line(f"{sandbox.count()} commands were run under the sandbox of {sandbox.UNIT}")
 
 
 @pytest.fixture
@@ -165,6 +199,22 @@ def give_database(user: User, database: Path) -> None:
     shutil.copyfile(database, user.database)
     user.database.chmod(0o644)
     user.give(user.database)
+
+
+# What T3 does all day, in small: one more row, which says nothing.
+_COMMIT = """
+import os, sqlite3, sys
+with sqlite3.connect(sys.argv[1], timeout=60) as database:
+    database.execute("INSERT INTO projection_state VALUES (?, 4, '')", ("test." + os.urandom(8).hex(),))
+database.close()
+"""
+
+
+def commit_row(*users: User) -> None:
+    """Commit one row to the database of each, as its user: the next run finds something that no snapshot has."""
+    for user in users:
+        line = [sys.executable, "-I", "-c", _COMMIT, str(user.database)]
+        subprocess.run(line, check=True, timeout=120, cwd="/", user=user.uid, group=user.gid, extra_groups=[])
 
 
 @pytest.fixture

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 from t3_backup.census import Census
-from t3_backup.manifest import FORMAT, Manifest, format_time, snapshot_name
+from t3_backup.manifest import FORMAT, Manifest, _checksum, format_time, snapshot_name
 
 NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
 
@@ -50,3 +52,14 @@ def made(sequence: int = 1, when: datetime = NOON, label: str | None = None, **c
         "tool_version": "1.0",
     }
     return Manifest(**values | changes)
+
+
+def sealed(value: dict[str, Any]) -> str:
+    """The file of these keys, with the checksum that belongs to them: what is wrong with the keys is all that is wrong with it."""
+    keys = {key: one for key, one in value.items() if key != "checksum"}
+    return json.dumps(keys | {"checksum": _checksum(keys)})
+
+
+def reseal(path: Path, **changes: Any) -> None:
+    """Write other values into a manifest, as if it had been sealed so."""
+    path.write_text(sealed(json.loads(path.read_text()) | changes))

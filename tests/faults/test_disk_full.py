@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import select
 import signal
 import subprocess
@@ -70,7 +71,7 @@ def test_a_copy_that_would_not_fit_is_refused_before_its_first_byte(full: Land, 
     free = os.statvfs(full.folder).f_bavail * os.statvfs(full.folder).f_frsize
     answer = full.t3("run", **{RESERVE: str(free - REAL.stat().st_size // 2)})
     assert answer.code == 1
-    one_line(answer, carol, "no room", f"needs {REAL.stat().st_size} bytes", RESERVE)
+    one_line(answer, carol, "no room", f"needs {carol.database.stat().st_size} bytes", RESERVE)
     assert files(full, carol) == before
     assert len(proven(full, carol)) == 2
     assert full.t3("run", **{RESERVE: str(free - 3 * REAL.stat().st_size)}).code == 0
@@ -153,16 +154,32 @@ def test_a_disk_without_inodes_names_nothing(land: Land, carol: User, spare: int
         assert len(proven(full, carol)) == 3
 
 
-def test_a_full_disk_still_prunes_nothing_and_lists_and_verifies(full: Land, carol: User) -> None:
-    """Row 19: making room by giving up an old snapshot is nobody's job but retention's, after a success."""
+def test_a_full_disk_costs_nothing_that_retention_keeps_and_lists_and_verifies(full: Land, carol: User) -> None:
+    """Row 19: making room by giving up an old snapshot is nobody's job but retention's."""
     seed(full, carol, 3)
     before = files(full, carol)
     fill(full.folder)
-    answer = full.t3("run", "--keep", "1")
+    answer = full.t3("run", "--keep", "3")
     assert answer.code == 1, answer
     assert files(full, carol) == before
     assert full.t3("list", carol.name).code == 0
     assert full.t3("verify", carol.name).code == 0
+
+
+def test_what_retention_lets_go_makes_room_for_the_next_one(full: Land, carol: User) -> None:
+    """Row 19: it would go after the run anyway; what is to stay doesn't go for it, and the newest verified one never does."""
+    seed(full, carol, 3)
+    before = [snapshot.name for snapshot in proven(full, carol)]
+    status, size = os.statvfs(full.folder), carol.database.stat().st_size
+    free = status.f_bavail * status.f_frsize
+    answer = full.t3("run", "--keep", "1", **{RESERVE: str(free + 10 * size)})  # more than there is to gain
+    assert answer.code == 1, answer
+    assert [snapshot.name for snapshot in proven(full, carol)] == before[:1]
+    assert re.findall(rf"^pruned {carol.name}: (\S+)$", answer.out, re.MULTILINE) == before[:0:-1]
+    answer = full.t3("run", "--keep", "1", **{RESERVE: str(free)})  # which two of three that went have made room for
+    assert answer.code == 0, answer
+    [new] = proven(full, carol)
+    assert new.name not in before
 
 
 def test_a_full_home_is_one_clear_line_and_other_accounts_go_on(make_user: Callable[..., User], land: Land, carol: User) -> None:

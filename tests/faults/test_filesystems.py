@@ -12,7 +12,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
-from conftest import MIB, Land, needs_root
+from conftest import MIB, Land, commit_row, needs_root
 from faults.disks import REAL, disk, files, leftovers, mounted, on, one_line, proven, refused, seed
 
 from demo.users import User
@@ -118,7 +118,10 @@ def test_a_second_snapshot_in_the_same_second_gets_a_number(land: Land, ivan: Us
         job = backup.Job(
             values, store, None, threading.Event(), lambda *_: None, lambda: datetime(2026, 11, 24, 3, 30, 12, tzinfo=UTC)
         )
-        results = [backup.run(job, [accounts.find(ivan.name)], lambda _: None)[0] for _ in range(3)]
+        results = []
+        for _ in range(3):
+            commit_row(ivan)
+            results += backup.run(job, [accounts.find(ivan.name)], lambda _: None)
     assert [result.outcome for result in results] == ["backed_up"] * 3
     stem = "state-20261124T033012Z"
     assert [snapshot.name for snapshot in proven(land, ivan)] == [f"{stem}.3", f"{stem}.2", stem]

@@ -47,7 +47,20 @@ MOST = 200  # calls of one name; a sweep that reaches it has lost its end
 
 # Calls of the parent that change the store, and some at which its worker is alive. Those of the second group are made by other
 # threads of the parent too, earlier: they are counted on the account's shelf alone.
-PARENT = ("mkdirat", "linkat", "unlinkat", "fsync", "write", "pidfd_open", "socketpair", "recvmsg", "poll", "wait4", "fadvise64")
+PARENT = (
+    "mkdirat",
+    "linkat",
+    "unlinkat",
+    "fsync",
+    "write",
+    "pidfd_open",
+    "socketpair",
+    "recvmsg",
+    "poll",
+    "wait4",
+    "fadvise64",
+    "renameat",
+)
 PARENT_ON_THE_SHELF = ("openat", "fsync", "linkat", "unlinkat", "getdents64")
 WORKER = {"pwrite64": 1, "write": 1, "sync_file_range": 1, "ftruncate": 1, "openat2": 1, "sendmsg": 1, "fcntl": 9, "pread64": 9}
 
@@ -56,6 +69,7 @@ WORKER = {"pwrite64": 1, "write": 1, "sync_file_range": 1, "ftruncate": 1, "open
 def bob(make_user: Callable[..., User], land: Land) -> User:
     """A user with the real database, its newest rows in a -wal that a killed server left."""
     user = make_user("flt-bob")
+    land.environ["T3_BACKUP_FILES_LIMIT"] = "0"  # the calls that are counted here are those of the database alone
     leave_wal(user)
     land.write_map(user)
     return user
@@ -86,15 +100,15 @@ class Kills:
         # Pruning begins when the new snapshot is named for good, so either all the old ones are there, or that one is.
         assert self.names <= names or names - self.names, f"{point}: lost {self.names - names}, and nothing is new"
         assert self.before[0].name in names, f"{point}: the newest old snapshot is one that --keep 2 keeps"
-        assert {name.rpartition(".")[2] for name in leftovers(self.land, self.user)} <= {"json"}, (
-            f"{point}: data without a manifest"
-        )
+        left = {name for name in leftovers(self.land, self.user) if not name.startswith(".partial-")}
+        assert {name.rpartition(".")[2] for name in left} <= {"json"}, f"{point}: data without a manifest"
         self._must_be_free(point)
         answer = self.land.t3(*RUN)
         assert answer.code == 0, f"{point}: {answer}"
         healed = proven(self.land, self.user, known=frozenset(names))
         assert len(healed) == 2, f"{point}: {answer}"
-        assert healed[0].name not in names, f"{point}: the next run took none"
+        new = names - self.names
+        assert healed[0].name in new if new else healed[0].name not in names, f"{point}: the next run took none, or one too many"
         assert leftovers(self.land, self.user) == set(), f"{point}: not cleared by the next run"
         assert source_bytes(self.user) == self.source, f"{point}: the source is another"
 
@@ -121,6 +135,7 @@ class Kills:
 @pytest.fixture
 def kills(land: Land, bob: User) -> Kills:
     seed(land, bob, SNAPSHOTS)
+    leave_wal(bob)
     return Kills(land, bob)
 
 
@@ -166,8 +181,8 @@ def test_the_partial_way_may_be_killed_too(
     for n in range(1, 20):
         kills.fresh()
         options = ("-e", "trace=openat,renameat2", "-P", str(land.shelf(bob)))
-        # The first openat on the shelf reads a manifest; 2 and 4 ask for an unnamed file.
-        refuse = ("-e", "inject=openat:error=EOPNOTSUPP:when=2..4+2", "-e", f"inject=renameat2:signal=KILL:when={n}")
+        # The first openat on the shelf opens it, the second and the fifth read a manifest; 3 and 6 ask for an unnamed file.
+        refuse = ("-e", "inject=openat:error=EOPNOTSUPP:when=3..6+3", "-e", f"inject=renameat2:signal=KILL:when={n}")
         answer = traced(land, *options, *refuse, words=("run",), parent_only=True)
         if answer.code != KILLED:
             assert answer.code == 0, answer

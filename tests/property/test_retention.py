@@ -2,86 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import replace
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 import pytest
+from histories import GOOD, KEEPS, YEARS, day, histories, kept, newest_first, numbers, plain, same, snapshot, stay, verified
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from made import NOON, made
+from made import NOON
 
 from t3_backup.manifest import Manifest, format_time
-from t3_backup.retention import Decision, decide, label_kind
-
-YEARS = 3650 * 86400  # ten of them, in seconds
-# Runs follow each other after minutes, hours, days or weeks; now and then the clock jumps.
-ORDINARY = st.integers(0, 3600) | st.integers(0, 3 * 86400) | st.integers(0, 60 * 86400)
-JUMPS = st.sampled_from([YEARS, -YEARS, 3 * 86400, -3 * 86400, -3600, -1])
-VERDICTS = st.sampled_from(["verified"] * 6 + ["suspect", "damaged", "accepted suspect", "accepted damaged"])
-GOOD = st.sampled_from(["verified"] * 6 + ["accepted suspect", "accepted damaged"])
-LABELS = st.sampled_from([None] * 5 + ["prebump-0.0.25", "prebump-0.0.26", "prebump", "manual", "manual-2"])
-KEEPS = st.integers(1, 6)
-
-
-def snapshot(
-    sequence: int, when: datetime, verdict: str = "verified", label: str | None = None, *, legacy: bool = False
-) -> Manifest:
-    """One as it lies on a shelf: an accepted one keeps its verdict."""
-    accepted = verdict.startswith("accepted ")
-    kind = verdict.removeprefix("accepted ")
-    local = when.strftime("%Y%m%d-%H%M%S")
-    more = {"name": f"state-{label}-{local}" if label else f"state-{local}"} if legacy else {}
-    return made(
-        sequence,
-        when,
-        label,
-        verdict=kind,
-        reasons=() if kind == "verified" else ("for a reason",),
-        accepted_at=format_time(when) if accepted else None,
-        **more,
-    )
-
-
-@st.composite
-def histories(draw: st.DrawFn, verdicts: st.SearchStrategy[str] = VERDICTS, *, jumps: bool = True) -> list[Manifest]:
-    """The shelf of one account that nobody has ever pruned, oldest first."""
-    gaps = ORDINARY | JUMPS if jumps else ORDINARY
-    runs = draw(st.lists(st.tuples(gaps, verdicts, LABELS, st.integers(1, 3), st.booleans()), max_size=40))
-    sequence, when, shelf = 0, datetime(2026, 3, 1, 3, 30, tzinfo=UTC), []
-    for gap, verdict, label, step, legacy in runs:
-        sequence += step
-        when += timedelta(seconds=gap)
-        when = min(max(when, datetime(1980, 1, 1, tzinfo=UTC)), datetime(2090, 1, 1, tzinfo=UTC))
-        shelf.append(snapshot(sequence, when, verdict, label, legacy=legacy))
-    return shelf
-
-
-def kept(shelf: Iterable[Manifest], keep: int) -> list[Manifest]:
-    """What stays, newest first."""
-    return [decision.snapshot for decision in decide(shelf, keep) if decision.keep]
-
-
-def numbers(shelf: Iterable[Manifest]) -> set[int]:
-    """Their sequence numbers: manifests have no hash."""
-    return {one.sequence for one in shelf}
-
-
-def stay(shelf: Iterable[Manifest], keep: int) -> set[int]:
-    """The sequence numbers of what stays."""
-    return numbers(kept(shelf, keep))
-
-
-def newest_first(shelf: Iterable[Manifest]) -> list[Manifest]:
-    return sorted(shelf, key=lambda one: one.sequence, reverse=True)
-
-
-def verified(shelf: Iterable[Manifest]) -> list[Manifest]:
-    return [one for one in newest_first(shelf) if one.verdict == "verified"]
-
-
-def day(one: Manifest) -> date:
-    return one.when.astimezone(UTC).date()
+from t3_backup.retention import decide, label_kind
 
 
 @given(histories(), KEEPS)
@@ -96,10 +27,6 @@ def test_the_newest_verified_one_always_stays(shelf: list[Manifest], keep: int) 
 def test_the_newest_keep_verified_ones_stay(shelf: list[Manifest], keep: int) -> None:
     """Row 13."""
     assert numbers(plain(shelf)[:keep]) <= stay(shelf, keep)
-
-
-def plain(shelf: Iterable[Manifest]) -> list[Manifest]:
-    return [one for one in verified(shelf) if one.label is None]
 
 
 @given(histories(), KEEPS)
@@ -209,18 +136,9 @@ def test_the_order_of_reading_a_shelf_changes_nothing(shelf: list[Manifest], kee
     """Row 13: and what decides once decides so again."""
     shuffled = shelf.copy()
     random.shuffle(shuffled)
-    first = decide(shelf, keep)
-    assert first == decide(shelf, keep) == decide(shuffled, keep)
+    first = decide(shelf, same(keep))
+    assert first == decide(shelf, same(keep)) == decide(shuffled, same(keep))
     assert [decision.snapshot for decision in first] == newest_first(shelf)
-
-
-@given(histories(), KEEPS)
-def test_what_stays_has_a_reason_and_what_goes_has_none(shelf: list[Manifest], keep: int) -> None:
-    """Row 13."""
-    for decision in decide(shelf, keep):
-        assert isinstance(decision, Decision)
-        assert decision.keep == (decision.reasons != ())
-        assert all(reason.strip() for reason in decision.reasons)
 
 
 @settings(max_examples=300)
@@ -264,7 +182,7 @@ def snapshot_with_old_name(one: Manifest) -> Manifest:
 
 def test_an_empty_shelf_and_one_of_bad_ones_alone_are_left_as_they_are() -> None:
     """Row 13."""
-    assert decide([], 1) == []
+    assert decide([], same(1)) == []
     bad = [snapshot(number, NOON, "damaged") for number in (1, 2, 3)]
     assert kept(bad, 1) == newest_first(bad)
 

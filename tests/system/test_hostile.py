@@ -542,7 +542,26 @@ class Stage:
         boot = PRELUDE.replace("HOSTILE", str(self.mallory.uid)).replace("HOLDER", repr(str(self.holder_note)))
         self.monkeypatch.setattr(owner, "_BOOT", boot + textwrap.dedent(script))
         values = Settings(
-            dest=self.land.store, map=self.land.map, keep=14, timeout=3, jobs=2, stall=1, wal_budget=1 << 30, reserve=MIB
+            dest=self.land.store,
+            map=self.land.map,
+            keep=14,
+            keep_daily=0,
+            keep_weekly=0,
+            keep_monthly=0,
+            keep_yearly=0,
+            keep_labelled=14,
+            timeout=3,
+            jobs=2,
+            stall=1,
+            wal_budget=1 << 30,
+            reserve=MIB,
+            max_bytes=0,
+            compact="off",
+            log=Path("/dev/null"),
+            files_limit=0,
+            textfiles=None,
+            hooks=Path("/nonexistent"),
+            hook_timeout=30,
         )
         results: list[Result] = []
         stopping = threading.Event()

@@ -23,6 +23,7 @@ def commands(land: Land, user: User, snapshot: str) -> list[str]:
         "/var/backups/t3-state/alice": str(land.shelf(user)),
         "-u alice": f"-u {user.name}",
         "state-20261124T033012Z": snapshot,
+        "files-5f0c6e1a.tar.zst": next(path.name for path in land.shelf(user).glob("files-*")),
     }
     for old, new in replaced.items():
         lines = [line.replace(old, new) for line in lines]
@@ -31,17 +32,24 @@ def commands(land: Land, user: User, snapshot: str) -> list[str]:
 
 def test_a_restore_by_hand_brings_the_snapshot_back_and_nothing_else(land: Land, alice: User) -> None:
     """Row 8: the killed server's -wal holds newer rows, and must not join the restored database."""
+    settings = alice.database.with_name("settings.json")
+    settings.write_text("{}")
+    alice.give(settings)
     assert land.t3().code == 0
+    settings.unlink()
     [snapshot] = land.snapshots(alice)
     with Writer(alice.database, user=alice.name) as writer:
         writer.kill()
         assert alice.database.with_name("state.sqlite-wal").stat().st_size > 0
     steps = commands(land, alice, snapshot.stem)
-    assert len(steps) == 3
+    assert len(steps) == 4
+    printed = []
     for step in steps:
         done = subprocess.run(["sh", "-euc", step], capture_output=True, text=True, check=False)
         assert done.returncode == 0, (step, done.stderr)
-    assert done.stdout.splitlines() == ["ok", "30"]
+        printed.append(done.stdout.splitlines())
+    assert printed[2] == ["ok", "30"]
+    assert settings.read_text() == "{}"
     assert alice.database.read_bytes() == snapshot.read_bytes()
     assert alice.database.stat().st_uid == alice.uid
     query = "SELECT count(*) FROM orchestration_events"

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from made import made
 
-from t3_backup.choice import choose, moment
+from t3_backup.choice import choose, choose_good, moment
 from t3_backup.errors import Failure, UsageError
 from t3_backup.manifest import Manifest
 
@@ -38,6 +39,7 @@ def test_latest_is_the_one_that_was_taken_last_whatever_the_clock_said() -> None
 def test_a_name_means_that_snapshot_with_or_without_its_ending() -> None:
     assert chosen("state-20261122T235959Z") == 2
     assert chosen("state-20261122T235959Z.sqlite") == 2
+    assert chosen("state-20261122T235959Z.delta") == 2
     labelled = made(9, TIMES[0], label="prebump-0.0.25")
     assert chosen("state-20261122T000000Z-prebump-0.0.25", [*SHELF, labelled]) == 9
 
@@ -131,3 +133,115 @@ def test_no_time_of_the_calendar_is_too_far_away(when: datetime) -> None:
     except (UsageError, Failure):
         return
     assert found in SHELF
+
+
+# --- what a restore takes --------------------------------------------------------------------------------------------
+
+# Oldest first: of an older T3; before an upgrade; of the newer one; emptied; what a restore took the place of; damaged.
+KINDS = [
+    made(1, TIMES[0], t3_level=29),
+    made(2, TIMES[1], t3_level=30, label="prebump-0.0.25"),
+    made(3, TIMES[2], t3_level=31),
+    made(4, TIMES[3], t3_level=31, verdict="suspect", reasons=("32 rows",)),
+    made(5, TIMES[3] + timedelta(seconds=1), t3_level=31, label="prerestore"),
+    made(6, TIMES[4], t3_level=None, verdict="damaged", reasons=("page 3",)),
+    made(7, TIMES[4] + timedelta(seconds=1), t3_level=31, label="prerestore", verdict="suspect", reasons=("32 rows",)),
+]
+
+
+@pytest.mark.parametrize(
+    ("when", "more", "sequence"),
+    [
+        ("latest", {}, 3),
+        ("2026-11-23", {}, 3),
+        ("2026-11-22", {}, 2),
+        ("2d", {}, 1),
+        ("latest", {"label": "prerestore"}, 7),
+        ("latest", {"label": "prebump-0.0.25"}, 2),
+        ("latest", {"level": 31}, 3),
+        ("latest", {"level": 30}, 2),
+        ("latest", {"level": 29}, 1),
+        ("latest", {"level": 99}, 3),
+        ("latest", {"level": 31, "label": "prerestore"}, 7),
+        ("2026-11-22T12:00", {"level": 30}, 1),
+        # Whoever names one means it, whatever it is.
+        ("state-20261123T235959Z", {}, 4),
+        ("state-20261124T090000Z.sqlite", {}, 6),
+        ("state-20261124T090001Z-prerestore", {}, 7),
+        ("state-20261124T000000Z-prerestore", {"level": 31, "label": "prerestore"}, 5),
+    ],
+)
+def test_a_restore_takes_the_newest_verified_one_that_is_asked_for_or_the_one_that_is_named(
+    when: str, more: dict[str, Any], sequence: int
+) -> None:
+    assert choose_good(KINDS, when, NOW, **more).sequence == sequence
+    assert choose_good(list(reversed(KINDS)), when, NOW, **more).sequence == sequence
+
+
+@pytest.mark.parametrize(
+    ("when", "more", "said"),
+    [
+        ("latest", {"level": 28}, "no verified snapshot with T3 level at most 28 among the 7"),
+        ("latest", {"label": "none-such"}, "no verified snapshot with label none-such among the 7"),
+        ("latest", {"label": "prerestore", "level": 30}, "with label prerestore and T3 level at most 30 among"),
+        ("1w", {}, "no verified snapshot at or before 1w among the 7"),
+        ("2026-11-22", {"level": 28}, "with T3 level at most 28 at or before 2026-11-22 among"),
+    ],
+)
+def test_where_there_is_none_it_says_what_was_asked_for_and_that_any_can_be_named(
+    when: str, more: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(Failure) as caught:
+        choose_good(KINDS, when, NOW, **more)
+    assert said in str(caught.value)
+    assert str(caught.value).endswith("any can be named by --at")
+    assert caught.value.exit_code == 1
+
+
+@pytest.mark.parametrize(
+    ("when", "more", "said"),
+    [
+        ("state-20261124T000000Z-prerestore", {"level": 30}, "whose T3 level is 31, above 30"),
+        ("state-20261123T000000Z", {"label": "prerestore"}, "whose label is None, not prerestore"),
+        ("state-20261124T090000Z", {"level": 31}, "whose T3 level is None, above 31"),
+    ],
+)
+def test_one_that_is_named_must_be_what_else_is_asked_for(when: str, more: dict[str, Any], said: str) -> None:
+    with pytest.raises(UsageError, match=said):
+        choose_good(KINDS, when, NOW, **more)
+
+
+def test_a_snapshot_of_no_known_level_is_for_no_older_t3() -> None:
+    with pytest.raises(Failure):
+        choose_good([made(1, t3_level=None)], "latest", NOW, level=30)
+    assert choose_good([made(1, t3_level=None)], "latest", NOW).sequence == 1
+
+
+def test_a_restore_of_nonsense_is_wrong_use_even_where_nothing_is() -> None:
+    with pytest.raises(UsageError):
+        choose_good([], "soon", NOW)
+
+
+verdicts = st.sampled_from(["verified", "suspect", "damaged"])
+labels = st.sampled_from([None, "prerestore", "prebump-1"])
+
+
+@given(st.lists(st.tuples(verdicts, labels, st.sampled_from([None, 30, 31])), max_size=8), labels, st.none() | st.integers(29, 32))
+def test_what_is_not_named_is_verified_of_that_label_and_no_higher_level(
+    kinds: list[tuple[str, str | None, int | None]], label: str | None, level: int | None
+) -> None:
+    shelf = [
+        made(number, NOW + timedelta(hours=number), label=kind[1], verdict=kind[0], t3_level=kind[2])
+        for number, kind in enumerate(kinds)
+    ]
+    fit = [
+        snapshot
+        for snapshot in shelf
+        if (snapshot.verdict == "verified" or label == "prerestore")
+        and (snapshot.label == label if label else snapshot.label != "prerestore")
+        and (level is None or (snapshot.t3_level is not None and snapshot.t3_level <= level))
+    ]
+    try:
+        assert choose_good(shelf, "latest", NOW, label=label, level=level) == fit[-1]
+    except Failure:
+        assert not fit

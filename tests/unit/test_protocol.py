@@ -10,8 +10,24 @@ from hypothesis import strategies as st
 
 from t3_backup import protocol
 from t3_backup.census import Census
-from t3_backup.errors import WORKER_ERRORS, Failure, SourceRefused, TryLater, WorkerLost
-from t3_backup.protocol import Copied, Event, Phase, Progress, Proven, Request, Source
+from t3_backup.errors import WORKER_ERRORS, Failure, InUse, SourceRefused, TryLater, WorkerLost
+from t3_backup.identity import SIDECARS, Identity
+from t3_backup.protocol import (
+    Copied,
+    Counted,
+    Event,
+    Folded,
+    Healed,
+    Inspected,
+    Named,
+    Packed,
+    Phase,
+    Progress,
+    Proven,
+    Request,
+    Source,
+    Staged,
+)
 
 COUNTS = st.integers(0, (1 << 62) - 1)
 SECONDS = st.floats(0, 1e9)
@@ -48,12 +64,25 @@ PROOFS = st.builds(
     seconds=SECONDS,
     sqlite_version=PLAIN,
 )
+U64 = st.integers(0, (1 << 64) - 1)
+IDENTITIES = st.builds(Identity, U64, U64, U64, U64, U64, U64, U64)
+NAMES = st.lists(PLAIN, max_size=4).map(tuple)
+BESIDE = st.lists(st.sampled_from(SIDECARS), max_size=3).map(tuple)
+FOLDED = st.builds(Folded, st.none() | IDENTITIES, st.booleans(), PLAIN, st.none() | CENSUSES, BESIDE)
+STAGED = st.builds(Staged, st.none() | IDENTITIES, st.none() | IDENTITIES, CENSUSES)
 EVENTS = st.one_of(
     st.builds(Source, COUNTS, COUNTS),
-    st.builds(Phase, st.sampled_from(["copy", "prove"]), COUNTS),
+    st.builds(Phase, st.sampled_from(protocol.PHASES), COUNTS),
     st.builds(Progress, COUNTS, COUNTS),
     COPIES,
     PROOFS,
+    st.builds(Named, NAMES),
+    st.builds(Counted, CENSUSES),
+    STAGED,
+    FOLDED,
+    st.builds(Healed, st.sampled_from(["old", "new", "other"]), st.booleans()),
+    st.builds(Packed, COUNTS, COUNTS, PLAIN, st.booleans(), NAMES),
+    st.builds(Inspected, COUNTS, COUNTS),
 )
 
 JSON = st.recursive(
@@ -63,14 +92,17 @@ JSON = st.recursive(
 )
 ODD = JSON | st.sampled_from([10**4000, -(10**4000), 1 << 62, -1, 1e400, "\x1b]0;owned\x07", "[/red]", "\ud800", True])
 
+FILE = Identity(1, 2, 3, 4, 5, 0o644, 6)
 GOOD = Proven(("a",), Census(4096, 1, 0, 0, "0", 30, {"t": 1}, {"t": 1}), 0.25, "3.40.1")
+WRITTEN = json.loads(protocol.encode(Staged(None, FILE, GOOD.census)))
 
 
 def texts(value: Any) -> list[str]:
     """Every text that people may get to see of what was decoded."""
     if isinstance(value, Failure):
         return [str(value)]
-    return [item for item in vars(value).values() if isinstance(item, str)] + [*getattr(value, "problems", ())]
+    lists = [item for item in vars(value).values() if isinstance(item, tuple)]
+    return [item for item in vars(value).values() if isinstance(item, str)] + [text for texts in lists for text in texts]
 
 
 def believe(line: bytes) -> Event | Failure | None:
@@ -79,7 +111,7 @@ def believe(line: bytes) -> Event | Failure | None:
         answer = protocol.decode(line)
     except WorkerLost as lost:
         answer = lost
-    assert answer is None or isinstance(answer, Source | Phase | Progress | Copied | Proven | Failure)
+    assert answer is None or isinstance(answer, Event | Failure)
     if answer is not None:
         assert all(text.isprintable() for text in texts(answer)), answer
         assert all(len(text) < 1000 for text in texts(answer)), answer
@@ -120,6 +152,20 @@ def test_an_odd_census_is_an_event_or_the_end(proof: Proven, data: st.DataObject
     if isinstance(answer, Proven):
         str(answer.census.page_count * answer.census.page_size)
         float(answer.census.total_rows)
+
+
+@given(st.one_of(FOLDED, STAGED), IDENTITIES, st.data())
+def test_an_odd_identity_is_an_event_or_the_end(event: Folded | Staged, file: Identity, data: st.DataObject) -> None:
+    """Row 36. What is let in names a file: whole numbers that stat(2) could say, and no other field."""
+    where = "old" if isinstance(event, Folded) else "live"
+    value = json.loads(protocol.encode(event)) | {where: asdict(file)}
+    name = data.draw(st.sampled_from([*sorted(value[where]), "more"]))
+    value[where][name] = data.draw(ODD)
+    answer = believe(lines_of(value))
+    if isinstance(answer, Folded | Staged):
+        found = getattr(answer, where)
+        assert all(type(number) is int and 0 <= number < 1 << 64 for number in asdict(found).values())
+        assert name != "more"
 
 
 @given(EVENTS)
@@ -182,6 +228,25 @@ def test_an_event_without_a_field_is_the_end(without: str) -> None:
         {"event": "source", "bytes": 10**4000, "wal_bytes": 1},
         {"event": "phase", "phase": "[/no markup of a terminal's]", "total": 1},
         {"event": "phase", "phase": 1, "total": 1},
+        {"event": "healed", "state": "mine", "held": False},
+        {"event": "healed", "state": None, "held": False},
+        {"event": "healed", "state": "new", "held": 0},
+        WRITTEN | {"live": []},
+        WRITTEN | {"census": None},
+        WRITTEN | {"staged": asdict(FILE) | {"inode": -1}},
+        WRITTEN | {"live": asdict(FILE) | {"inode": -1}},
+        WRITTEN | {"live": asdict(FILE) | {"inode": 1 << 64}},
+        WRITTEN | {"live": asdict(FILE) | {"inode": 1.0}},
+        WRITTEN | {"live": asdict(FILE) | {"inode": True}},
+        WRITTEN | {"live": asdict(FILE) | {"path": "/etc/shadow"}},
+        WRITTEN | {"live": {"inode": 1}},
+        {"event": "folded", "old": None, "folded": 1, "reason": "", "census": None, "beside": []},
+        {"event": "folded", "old": None, "folded": "true", "reason": "", "census": None, "beside": []},
+        {"event": "folded", "old": None, "folded": True, "reason": None, "census": None, "beside": []},
+        {"event": "folded", "old": asdict(FILE), "folded": True, "reason": "", "census": {"rows": 1}, "beside": []},
+        {"event": "counted", "census": {}},
+        {"event": "packed", "entries": 1, "content_bytes": 1, "fingerprint": "", "unchanged": 0, "passed": []},
+        {"event": "packed", "entries": 1, "content_bytes": -1, "fingerprint": "", "unchanged": False, "passed": []},
         json.loads(protocol.encode(GOOD)) | {"method": "sharded"},
         json.loads(protocol.encode(GOOD)) | {"copy_seconds": float("nan")},
         json.loads(protocol.encode(GOOD)) | {"copy_seconds": float("inf")},
@@ -209,6 +274,34 @@ def test_what_a_dying_python_prints_is_noise(line: bytes) -> None:
 def test_a_request_arrives_as_it_was_made(home: str, uid: int, groups: list[int]) -> None:
     request = Request("copy", home, uid, uid, tuple(groups), True, 3, 4, 5, "online", 900.0, 1 << 30, True)
     assert Request.from_text(request.to_text()) == request
+
+
+@given(st.none() | IDENTITIES, st.none() | CENSUSES)
+def test_a_request_of_a_restore_arrives_with_the_file_and_the_census_it_is_about(file: Identity | None, taken: Any) -> None:
+    request = Request(
+        "exchange", "/h", 1, 1, (), True, 3, 4, 5, 900.0, 1 << 30, old=file, taken=taken, aside="state.sqlite.replaced-x"
+    )
+    assert Request.from_text(request.to_text()) == request
+
+
+def test_who_has_the_database_open_is_the_one_error_with_an_exit_code_of_its_own() -> None:
+    arrived = protocol.decode(protocol.encode(InUse("open in another process")))
+    assert type(arrived) is InUse
+    assert arrived.exit_code == 4
+
+
+@given(st.text(max_size=600))
+def test_no_control_character_survives_in_why_it_could_not_be_folded(reason: str) -> None:
+    value = {"event": "folded", "old": asdict(FILE), "folded": False, "reason": reason, "census": None, "beside": ["-wal"]}
+    arrived = believe(lines_of(value))
+    assert isinstance(arrived, Folded)
+    assert len(arrived.reason) <= 500
+
+
+@pytest.mark.parametrize("ending", ["", "-wal2", "/../../other/state.sqlite", ".sqlite"])
+def test_what_is_beside_a_database_can_be_nothing_else(ending: str) -> None:
+    value = {"event": "folded", "old": None, "folded": False, "reason": "", "census": None, "beside": [ending]}
+    assert isinstance(believe(lines_of(value)), WorkerLost)
 
 
 def test_a_refusal_is_told_apart_from_a_failure() -> None:

@@ -28,7 +28,7 @@ def says(code: str, stdout: Path, environ: dict[str, str]) -> str:
     """What a process whose standard output is that file writes there."""
     with stdout.open("w") as file:
         base = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), "LANG": "C.UTF-8"}
-        program = "import sys; from t3_backup import report; out = report.reporter(sys.stdout); "
+        program = "import sys; from t3_backup import lines; out = lines.reporter(sys.stdout, 'run'); "
         subprocess.run([sys.executable, "-c", program + code], stdout=file, env=base | environ, check=True, timeout=30)
     return stdout.read_text(encoding="utf-8")
 
@@ -85,7 +85,7 @@ def test_a_line_stays_one_line_and_a_terminal_obeys_nothing_in_it(tmp_path: Path
         [
             sys.executable,
             "-c",
-            f"import sys; from t3_backup import report\nwith report.reporter(sys.stdout) as out: out.line(6, {HOSTILE!r})",
+            f"import sys; from t3_backup import lines\nwith lines.reporter(sys.stdout, 'run') as out: out.line(6, {HOSTILE!r})",
         ],
         {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), "LANG": "C.UTF-8", "TERM": "xterm"},
     )
@@ -101,7 +101,7 @@ def test_markup_in_a_line_is_shown_as_it_is() -> None:
         [
             sys.executable,
             "-c",
-            f"import sys; from t3_backup import report\nwith report.reporter(sys.stdout) as out: out.line(6, {text!r})",
+            f"import sys; from t3_backup import lines\nwith lines.reporter(sys.stdout, 'run') as out: out.line(6, {text!r})",
         ],
         {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), "LANG": "C.UTF-8", "TERM": "xterm"},
     )
@@ -114,8 +114,12 @@ def result(**snapshot: object) -> Result:
     return Result("alice", "backed_up", snapshots=(entry,), pruned=("state-old",), warnings=("the clock",))
 
 
+def told(one: Result) -> list[tuple[int, str]]:
+    return [(line.priority, line.text) for line in report.describe(one)]
+
+
 def test_a_good_account_is_told_in_one_line_and_its_warnings_after() -> None:
-    assert report.describe(result()) == [
+    assert told(result()) == [
         (report.INFO, "backed up alice -> /store/alice/x.sqlite (409600 bytes, 0.8 s, online, verified)"),
         (report.INFO, "pruned alice: state-old"),
         (report.WARNING, "WARN: the clock"),
@@ -124,16 +128,16 @@ def test_a_good_account_is_told_in_one_line_and_its_warnings_after() -> None:
 
 @pytest.mark.parametrize("verdict", ["suspect", "damaged"])
 def test_a_bad_one_is_an_alarm_that_says_why_and_what_to_do(verdict: str) -> None:
-    [(priority, line), *_] = report.describe(result(verdict=verdict, reasons=("one", "two")))
+    [(priority, line), *_] = told(result(verdict=verdict, reasons=("one", "two")))
     assert priority == report.ERROR
     assert line.startswith("WARN: backed up alice -> ")
     assert f"{verdict}): one; two; nothing is pruned until: t3-backup-state accept alice" in line
 
 
 def test_what_was_not_backed_up_is_told_with_its_reason() -> None:
-    assert report.describe(Result("bob", "failed", "no room")) == [(report.ERROR, "WARN: backup FAILED for bob (no room)")]
-    assert report.describe(Result("bob", "skipped", "no state.sqlite")) == [(report.INFO, "skip bob (no state.sqlite)")]
-    assert report.describe(Result("bob", "planned", "x")) == [(report.INFO, "would back up bob: x")]
+    assert told(Result("bob", "failed", "no room")) == [(report.ERROR, "WARN: backup FAILED for bob (no room)")]
+    assert told(Result("bob", "skipped", "no state.sqlite")) == [(report.INFO, "skip bob (no state.sqlite)")]
+    assert told(Result("bob", "planned", "x")) == [(report.INFO, "would back up bob: x")]
 
 
 def test_only_a_failed_or_a_bad_one_alarms() -> None:
@@ -152,13 +156,17 @@ def test_a_check_says_whether_it_proved_and_evidence_is_no_failure() -> None:
     assert "does NOT verify: SHA-256 x, y was sealed" in line
 
 
+def entry(snapshots: list[dict], strays: list[str] | None = None, leftovers: list[str] | None = None) -> dict:
+    return {"user": "alice", "snapshots": snapshots, "strays": strays or [], "leftovers": leftovers or []}
+
+
 def test_the_table_has_a_row_a_snapshot_and_columns_in_line() -> None:
     shelf = [
         made(3, NOON, "prebump-0.0.25", bytes=1 << 40, page_count=1 << 28),
         made(2, NOON - timedelta(hours=5), verdict="suspect"),
         made(1, NOON - timedelta(days=40), verdict="damaged", accepted_at="2026-11-01T00:00:00Z", t3_level=None, method="vacuum"),
     ]
-    head, titles, *rows = report.list_lines("alice", [one.as_json() for one in shelf], ["state-x.sqlite"], NOON)
+    head, titles, *rows = report.list_lines(entry([one.as_json() for one in shelf], ["state-x.sqlite"], ["/b/alice+old"]), NOON)
     assert head.startswith("alice: 3 snapshots, ")
     assert [row.split()[-1] for row in rows[:3]] == [one.name for one in shelf]
     column = titles.index("NAME")
@@ -172,12 +180,15 @@ def test_the_table_has_a_row_a_snapshot_and_columns_in_line() -> None:
     assert ages == ["0s", "5h", "40d"]
     assert "prebump-0.0.25" in rows[0]
     assert "damaged (accepted)" in rows[2]
-    assert rows[3:] == ["  not counted, since it has no sound manifest: state-x.sqlite"]
+    assert rows[3:] == [
+        "  not counted, since it has no sound manifest: state-x.sqlite",
+        "  not counted, since it could not be taken over: what is in /b/alice+old",
+    ]
 
 
 def test_an_empty_shelf_has_a_heading_alone_and_a_future_snapshot_no_negative_age() -> None:
-    assert report.list_lines("alice", [], [], NOON) == [report.list_lines("alice", [], [], NOON)[0]]
-    [*_, row] = report.list_lines("alice", [made(1, NOON + timedelta(days=9)).as_json()], [], NOON)
+    assert report.list_lines(entry([]), NOON) == [report.list_lines(entry([]), NOON)[0]]
+    [*_, row] = report.list_lines(entry([made(1, NOON + timedelta(days=9)).as_json()]), NOON)
     assert " 0s " in row
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,34 +18,62 @@ NAMES = {
     "dest": "T3_BACKUP_DEST",
     "map": "T3_BACKUP_MAP",
     "keep": "T3_BACKUP_KEEP",
+    "keep_daily": "T3_BACKUP_KEEP_DAILY",
+    "keep_weekly": "T3_BACKUP_KEEP_WEEKLY",
+    "keep_monthly": "T3_BACKUP_KEEP_MONTHLY",
+    "keep_yearly": "T3_BACKUP_KEEP_YEARLY",
+    "keep_labelled": "T3_BACKUP_KEEP_LABELLED",
     "timeout": "T3_BACKUP_TIMEOUT",
     "jobs": "T3_BACKUP_JOBS",
     "stall": "T3_BACKUP_STALL",
     "wal_budget": "T3_BACKUP_WAL_BUDGET",
     "reserve": "T3_BACKUP_RESERVE",
+    "max_bytes": "T3_BACKUP_MAX_BYTES",
+    "compact": "T3_BACKUP_COMPACT",
+    "log": "T3_BACKUP_LOG",
+    "files_limit": "T3_BACKUP_FILES_LIMIT",
+    "textfiles": "T3_BACKUP_TEXTFILE_DIR",
+    "hooks": "T3_BACKUP_HOOKS",
+    "hook_timeout": "T3_BACKUP_HOOK_TIMEOUT",
 }
 # Four texts a field, for the four places that it can stand in, and what the last three mean.
 FOUR = {
     "dest": ("/a", Path("/a"), "/b", Path("/b"), "/c", Path("/c")),
     "map": ("/a", Path("/a"), "/b", Path("/b"), "/c", Path("/c")),
     "keep": ("1", 1, "2", 2, "3", 3),
+    "keep_daily": ("1", 1, "0", 0, "3", 3),
+    "keep_weekly": ("1", 1, "0", 0, "3", 3),
+    "keep_monthly": ("1", 1, "0", 0, "3", 3),
+    "keep_yearly": ("1", 1, "0", 0, "3", 3),
+    "keep_labelled": ("1", 1, "0", 0, "3", 3),
     "timeout": ("1", 1, "2", 2, "3", 3),
     "jobs": ("1", 1, "2", 2, "3", 3),
     "stall": ("1", 1, "2", 2, "3", 3),
     "wal_budget": ("1K", 1024, "2", 2, "3G", 3 << 30),
-    "reserve": ("1K", 1024, "2", 2, "3G", 3 << 30),
+    "reserve": ("1K", 1024, "auto", None, "3G", 3 << 30),
+    "max_bytes": ("1K", 1024, "2", 2, "3G", 3 << 30),
+    "compact": ("delta", "delta", "off", "off", "reflink", "reflink"),
+    "log": ("/a", Path("/a"), "/b", Path("/b"), "/c", Path("/c")),
+    "files_limit": ("1K", 1024, "2", 2, "3G", 3 << 30),
+    "textfiles": ("/a", Path("/a"), "none", None, "/c", Path("/c")),
+    "hooks": ("/a", Path("/a"), "/b", Path("/b"), "/c", Path("/c")),
+    "hook_timeout": ("1", 1, "2", 2, "3", 3),
 }
 NUMBERS = ("", "0", "-1", "1.5", "1e3", "+7", " 7", "7 ", "7\n", "\u0667", "seven", "0x10", "1_000", "9999999999")
+FROM_NOTHING = ("keep_daily", "keep_weekly", "keep_monthly", "keep_yearly", "keep_labelled")
 SENSELESS = (
     [("dest", text) for text in ("relative", "./x", "~/x", "../x", "/with\0zero")]
-    + [("map", text) for text in ("relative", "~/map", "/with\0zero")]
-    + [(field, text) for field in ("keep", "timeout", "jobs", "stall") for text in NUMBERS if text]
-    + [("keep", "100001"), ("timeout", "86401"), ("jobs", "65"), ("stall", "86401")]
+    + [(field, text) for field in ("map", "log", "textfiles", "hooks") for text in ("relative", "~/map", "/with\0zero")]
+    + [(field, text) for field in ("keep", "timeout", "jobs", "stall", "hook_timeout") for text in NUMBERS if text]
+    + [(field, text) for field in FROM_NOTHING for text in (*NUMBERS, "100001") if text not in ("", "0")]
+    + [("keep", "100001"), ("timeout", "86401"), ("jobs", "65"), ("stall", "86401"), ("hook_timeout", "86401")]
     + [
         (field, text)
-        for field in ("wal_budget", "reserve")
+        for field in ("wal_budget", "reserve", "max_bytes", "files_limit")
         for text in ("-1", "1.5G", "2g", "1 G", "G", "5P", "1GB", "much", "\u0667")
     ]
+    + [("reserve", "AUTO"), ("max_bytes", "auto")]
+    + [("compact", text) for text in ("on", "Delta", "delta,off", " off")]
 )
 
 
@@ -66,11 +95,23 @@ def test_without_anything_the_documented_defaults_hold(file: Path) -> None:
         dest=Path("/var/backups/t3-state"),
         map=Path("/etc/ttyd-user-map"),
         keep=14,
+        keep_daily=0,
+        keep_weekly=0,
+        keep_monthly=0,
+        keep_yearly=0,
+        keep_labelled=14,
         timeout=900,
         jobs=1,
         stall=60,
         wal_budget=1 << 30,
-        reserve=256 << 20,
+        reserve=None,
+        max_bytes=0,
+        compact="auto",
+        log=Path("/var/log/t3-backup/t3-backup-state.log"),
+        files_limit=1 << 30,
+        textfiles=Path("/var/lib/prometheus/node-exporter"),
+        hooks=Path("/etc/t3-backup/hooks.d"),
+        hook_timeout=30,
     )
 
 
@@ -182,9 +223,18 @@ def test_a_file_that_may_not_be_read_is_refused_and_not_taken_for_absent(land) -
     file = land.folder / "default-file"
     file.write_text("T3_BACKUP_DEST=/elsewhere\n")
     file.chmod(0o600)
-    code = "import sys; from pathlib import Path; from t3_backup.cli import main; sys.exit(main(['list'], {}, Path(sys.argv[1])))"
+    code = (
+        "import os, pwd, sys; from pathlib import Path; from t3_backup.cli import main; "
+        "os.setgroups([]); os.setuid(pwd.getpwnam('nobody').pw_uid); sys.exit(main(['list'], {}, Path(sys.argv[1])))"
+    )
     done = subprocess.run(
-        [sys.executable, "-c", code, str(file)], user="nobody", cwd=ROOT, capture_output=True, text=True, check=False, timeout=30
+        [sys.executable, "-c", code, str(file)], cwd=ROOT, capture_output=True, text=True, check=False, timeout=30
     )
     assert (done.returncode, done.stdout) == (2, ""), done
     assert done.stderr == f"t3-backup-state: {file}: cannot be read: [Errno 13] Permission denied: '{file}'\n"
+
+
+def test_who_must_go_on_gets_what_makes_sense_and_the_default_for_the_rest(file: Path) -> None:
+    file.write_text("T3_BACKUP_HOOKS=/mine\nT3_BACKUP_KEEP=many\nwhat is this\nT3_BACKUP_JOBS=7\n")
+    found = load({}, {"T3_BACKUP_TIMEOUT": "soon", "T3_BACKUP_STALL": "7"}, file, forgiving=True)
+    assert found == replace(load({}, {}, Path("/nonexistent")), hooks=Path("/mine"), stall=7)

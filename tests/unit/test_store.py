@@ -220,7 +220,7 @@ STRAYS = {
 }
 
 
-@pytest.mark.parametrize("broken", [b"", b"{", b"[]", b'{"format": 2}', b"\xff\xfe", None])
+@pytest.mark.parametrize("broken", [b"", b"{", b"[]", b'{"format": 3}', b"\xff\xfe", None])
 def test_strays_are_listed_and_never_removed(shelf: Shelf, broken: bytes | None) -> None:
     """Row 24: data without a manifest, of earlier days, or with a manifest that says nothing or something else."""
     good = publish(shelf)

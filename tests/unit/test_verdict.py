@@ -10,7 +10,7 @@ from made import CENSUS, made
 from t3_backup.census import Census
 from t3_backup.manifest import Manifest
 from t3_backup.protocol import Copied
-from t3_backup.verdict import Verdict, disagreements, judge
+from t3_backup.verdict import Verdict, disagreements, judge, yardstick
 
 GOOD = Verdict("verified")
 BEFORE = made()  # 1000 rows, 100 pages, level 30
@@ -140,3 +140,22 @@ def test_a_vacuumed_copy_lies_between_two_moments() -> None:
 
 def test_a_copy_without_a_pin_has_nothing_to_agree_with() -> None:
     assert disagreements(copied(), HELD) == []
+
+
+def test_the_newest_good_one_is_the_yardstick() -> None:
+    assert yardstick([]) is None
+    assert yardstick([made(2, verdict="damaged"), made(3, verdict="suspect")]) is None
+    assert yardstick([made(3, verdict="suspect"), made(2), made(1)]) == made(2)
+    accepted = made(3, verdict="suspect", accepted_at="2026-11-24T12:00:00Z")
+    assert yardstick([made(2), accepted]) == accepted
+    assert yardstick([made(2), replace(accepted, method="vacuum")]) == made(2)
+
+
+def test_what_was_put_back_is_the_yardstick_until_something_is_taken_of_it() -> None:
+    """A restore to a lower level is no loss to be alarmed of, whatever was taken in between."""
+    back = made(1, restored_since=4)
+    assert yardstick([made(3), made(2), back]) == back
+    assert yardstick([made(4), made(3), back]) == made(4)
+    assert yardstick([made(4, verdict="suspect"), made(3), back]) == back
+    assert yardstick([made(3), replace(back, restored_since=3)]) == made(3)
+    assert yardstick([made(6), back, made(5, restored_since=7)]) == made(5, restored_since=7)

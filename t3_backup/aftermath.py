@@ -1,0 +1,133 @@
+"""What follows a run, or the weekly proof, that has failed: its document, and the hooks that are called with it.
+
+By hand the command calls them itself. A service can't (it has no network): it leaves the document in its runtime folder, for the
+unit that systemd starts then. That unit also speaks for a run that could say nothing any more: systemd tells how it ended.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import t3_backup
+from t3_backup import hooks, log, report, stopping
+from t3_backup.backup import Result, is_alarm
+from t3_backup.errors import EXIT_OK, Failure, explain
+from t3_backup.lines import Lines
+from t3_backup.settings import DEFAULT_HOOKS, Settings
+
+_LEFT = "failed-run.json"  # in the service's runtime folder
+_MOST_BYTES = 64 << 20  # of what a run has left
+
+
+@dataclass(frozen=True)
+class Ending:
+    """How a run ended, and what it had done; the keys of the document."""
+
+    run: str  # its id, as in the log
+    result: str  # as systemd calls it: exit-code, signal, timeout, oom-kill ...; test where there was no run
+    exit: int | None
+    signal: str | None  # by which it ended, without SIG; neither where nothing could be started
+    error: str | None  # what ended the whole of it
+    version: str
+    accounts: Sequence[Mapping[str, Any]]  # as `run --json` has them; none where the run could not say
+    unit: str | None = None  # of systemd; None where it was run by hand
+
+    def document(self) -> bytes:
+        """For the standard input of a hook."""
+        return json.dumps(asdict(self), indent=1).encode() + b"\n"
+
+    def variables(self) -> dict[str, str]:
+        """For the environment of a hook."""
+        return {
+            "T3_BACKUP_RUN": self.run,
+            "T3_BACKUP_RESULT": self.result,
+            "T3_BACKUP_EXIT": str(self.exit) if self.exit is not None else self.signal or "unknown",
+            "T3_BACKUP_NOT_WELL": " ".join(str(account["user"]) for account in self.accounts if _is_alarm(account)),
+            "T3_BACKUP_UNIT": self.unit or "",
+        }
+
+
+def _is_alarm(account: Mapping[str, Any]) -> bool:
+    return is_alarm(account["outcome"], account["snapshots"], account.get("unsaved", ""))
+
+
+def of_run(run: str, code: int, error: str, results: Sequence[Result]) -> Ending:
+    """That of a run which knows itself what it came to."""
+    accounts = report.run_document(results)["accounts"]
+    return Ending(run, "exit-code", code, None, error or None, t3_backup.__version__, accounts)
+
+
+def follow(ending: Ending, values: Settings, out: Lines) -> None:
+    """Do what follows a failed run; nothing that goes wrong here changes what the run came to."""
+    folder = os.environ.get("RUNTIME_DIRECTORY", "").partition(":")[0]
+    if log.is_service() and folder:
+        try:
+            _leave(Path(folder), ending)
+        except OSError as error:
+            out.warn(f"what the run came to can't be left for the hooks: {explain(error)}")
+    elif ending.exit == Failure.exit_code:  # with 2 and 75 nothing was begun, and whoever typed it sees it
+        _call(ending, values, out)
+
+
+def call_hooks(args: argparse.Namespace, values: Settings) -> int:
+    """`hooks`: call them, for the run that systemd speaks of, or to try them. Exit code 1 where one fails."""
+    left = _read(args.document) if args.document is not None else None
+    return EXIT_OK if _call(told_by_systemd(os.environ, left), values, Lines(sys.stdout)) else Failure.exit_code
+
+
+def told_by_systemd(environ: Mapping[str, str], left: Mapping[str, Any] | None) -> Ending:
+    """The run of which systemd speaks (MONITOR_..., systemd.exec(5)); `left` counts where it is of that run.
+
+    Where systemd speaks of none, somebody tries his hooks: then they are called as for any failure.
+    """
+    if "MONITOR_SERVICE_RESULT" not in environ:
+        return Ending("", "test", Failure.exit_code, None, None, t3_backup.__version__, [])
+    run, status = environ.get("MONITOR_INVOCATION_ID", ""), environ.get("MONITOR_EXIT_STATUS", "")
+    same = left if left is not None and left["run"] == run else {}
+    exited = status.isdecimal()
+    return Ending(
+        run=run,
+        result=environ["MONITOR_SERVICE_RESULT"],
+        exit=int(status) if exited else None,
+        signal=None if exited else status or None,
+        error=same.get("error"),
+        version=t3_backup.__version__,
+        accounts=same.get("accounts", []),
+        unit=environ.get("MONITOR_UNIT"),
+    )
+
+
+def _call(ending: Ending, values: Settings, out: Lines) -> bool:
+    """Call the hooks; those of the default folder are for root's runs. Whether all ended well."""
+    if values.hooks == DEFAULT_HOOKS and os.geteuid() != 0:
+        return True
+    found = hooks.find(values.hooks)
+    stop = stopping.on_signals()
+    well = hooks.call_all(found, ending.document(), ending.variables(), values.hook_timeout, stop, out)
+    stop.end()
+    return well and not found.passed_over
+
+
+def _leave(folder: Path, ending: Ending) -> None:
+    """Put the document there, whole or not at all. Raises OSError."""
+    unfinished = folder / f".{_LEFT}"
+    unfinished.write_bytes(ending.document())
+    unfinished.replace(folder / _LEFT)
+
+
+def _read(path: str) -> dict[str, Any] | None:
+    """What a run has left; None where that is not there, or nothing that one of ours leaves."""
+    with contextlib.suppress(OSError, ValueError, RecursionError):
+        with open(path, "rb") as file:
+            value = json.loads(file.read(_MOST_BYTES))
+        if isinstance(value, dict) and isinstance(value.get("run"), str) and isinstance(value.get("accounts"), list):
+            return value
+    return None

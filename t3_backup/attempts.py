@@ -1,0 +1,158 @@
+"""The ledger of attempts: for each account what the last runs came to, in one file of the store's.
+
+Snapshots tell when it went well; the ledger, when it was tried. It is for those who watch over backups and never decides what is
+copied, kept or removed: without it, or with a broken one that was set aside, every backup is made all the same.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from datetime import datetime
+from typing import Any
+
+from t3_backup.backup import Result
+from t3_backup.errors import explain
+from t3_backup.manifest import format_time
+from t3_backup.protocol import printable
+from t3_backup.replacing import replace_file
+
+NAME = "attempts.json"
+BROKEN = NAME + ".broken"
+MOST = 200  # of each account
+UNCHANGED = "unchanged"  # nothing was copied: the database is still what the newest verified snapshot holds
+_FORMAT = 1
+_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """What a run came to for one account."""
+
+    at: str  # RFC 3339, UTC: when the account was done
+    run: str  # the run's id
+    outcome: str  # one of backup.OUTCOMES, or UNCHANGED
+    verdict: str | None  # of the newest snapshot that was taken; None where none was
+    reason: str
+    seconds: float  # from the account's turn to its end
+    bytes: int  # of the newest snapshot that was taken
+    wal_growth_bytes: int  # by how much the live -wal grew for it
+    unsaved: str = ""  # why what is beside the database was not saved with it
+
+    @property
+    def when(self) -> datetime:
+        """`at` as a time."""
+        return datetime.fromisoformat(self.at)
+
+    @property
+    def failed(self) -> bool:
+        """Whether nothing came of it."""
+        return self.outcome == "failed"
+
+    @staticmethod
+    def from_json(value: Any) -> Attempt:
+        """The inverse of `asdict`; keys of a later version are passed over. Raises ValueError."""
+        if not isinstance(value, dict):
+            raise ValueError("an attempt is not one")  # noqa: TRY004 - of a file's text
+        known: dict[str, Any] = {field.name: value.get(field.name) for field in fields(Attempt)}
+        known["unsaved"] = value.get("unsaved", "")
+        for name, kinds in _TYPES.items():
+            if type(known[name]) not in kinds:
+                raise ValueError(f"{name} of an attempt is of another type")
+        attempt = Attempt(**known)
+        if attempt.when.tzinfo is None:
+            raise ValueError(f"at {attempt.at!r} has no zone")
+        return attempt
+
+
+_TYPES: dict[str, tuple[type, ...]] = dict.fromkeys(("at", "run", "outcome", "reason", "unsaved"), (str,)) | {
+    "verdict": (str, type(None)),
+    "seconds": (float, int),
+    "bytes": (int,),
+    "wal_growth_bytes": (int,),
+}
+
+Attempts = Mapping[str, Sequence[Attempt]]  # by account, the oldest first
+
+
+def of_result(result: Result, run: str, now: datetime) -> Attempt:
+    """What the ledger says of a result."""
+    newest = result.snapshots[0] if result.snapshots else None
+    return Attempt(
+        at=format_time(now),
+        run=run,
+        outcome=result.outcome,
+        verdict=newest["verdict"] if newest else None,
+        reason=printable(result.reason),
+        seconds=round(result.seconds, 3),
+        bytes=newest["bytes"] if newest else 0,
+        wal_growth_bytes=newest["wal_growth_bytes"] if newest else 0,
+        unsaved=printable(result.unsaved),
+    )
+
+
+def read(folder: int) -> dict[str, list[Attempt]]:
+    """The ledger in the open `folder`, the store; empty where there is none. Raises ValueError for a broken one, and OSError."""
+    try:
+        fd = os.open(NAME, _READ, dir_fd=folder)
+    except FileNotFoundError:
+        return {}
+    with open(fd, "rb") as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise ValueError("it is no regular file")
+        return from_text(file.read().decode())
+
+
+def from_text(text: str) -> dict[str, list[Attempt]]:
+    """The ledger of a file's text. Raises ValueError."""
+    try:
+        value = json.loads(text)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+    if not isinstance(value, dict) or value.get("format") != _FORMAT or not isinstance(value.get("accounts"), dict):
+        raise ValueError(f"not a ledger of format {_FORMAT}")
+    if not all(isinstance(listed, list) for listed in value["accounts"].values()):
+        raise ValueError("an account of it has no list")
+    return {user: [Attempt.from_json(entry) for entry in listed] for user, listed in value["accounts"].items()}
+
+
+def to_text(attempts: Attempts) -> str:
+    """The file's content: the newest MOST of each account, one a line."""
+    accounts = []
+    for user, listed in sorted(attempts.items()):
+        lines = ",\n  ".join(json.dumps(asdict(attempt)) for attempt in listed[-MOST:])
+        accounts.append(f" {json.dumps(user)}: [\n  {lines}]")
+    return f'{{"format": {_FORMAT}, "accounts": {{\n' + ",\n".join(accounts) + "}}\n"
+
+
+def _set_aside(folder: int) -> str:
+    """Move a broken ledger out of the way, over an earlier one; what came of it. A folder may be a shelf, and is let be."""
+    try:
+        if not stat.S_ISDIR(os.stat(NAME, dir_fd=folder, follow_symlinks=False).st_mode):
+            os.rename(NAME, BROKEN, src_dir_fd=folder, dst_dir_fd=folder)
+            return f"it was set aside as {BROKEN}, and a new one is begun"
+    except OSError as error:
+        return f"it can't be set aside: {error.strerror}"
+    return "it is a folder: move it away"
+
+
+class Ledger:
+    """The ledger while a run, which holds the store's lock, adds to it."""
+
+    def __init__(self, folder: int) -> None:
+        """Read what is there in the open `folder`; what is broken is set aside, and `problem` says so."""
+        self._folder = folder
+        self.problem = ""
+        self.attempts: dict[str, list[Attempt]] = {}
+        try:
+            self.attempts = read(folder)
+        except (ValueError, OSError) as error:
+            self.problem = f"{NAME} is broken ({printable(explain(error))}); {_set_aside(folder)}"
+
+    def add(self, user: str, attempt: Attempt) -> None:
+        """Note an attempt; durable when this returns. Raises OSError, and then the file is as it was."""
+        self.attempts[user] = [*self.attempts.get(user, []), attempt][-MOST:]
+        replace_file(self._folder, NAME, to_text(self.attempts).encode(), 0o600)

@@ -1,0 +1,69 @@
+"""All who hear of a run: people by lines (or the journal), the log, and systemd's status.
+
+Whoever of them can't be told any more costs nobody his backup: `broken` remembers it for the exit code.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Self
+
+from t3_backup import notify, report
+from t3_backup.backup import Result
+from t3_backup.lines import Lines
+from t3_backup.log import Log
+from t3_backup.notify import Notifier
+from t3_backup.protocol import Event
+
+
+class Audience:
+    """Those of one run; without a log where it has none."""
+
+    def __init__(self, lines: Lines, log: Log | None, shown: Notifier) -> None:
+        self._lines = lines
+        self._log = log
+        self._notifier = shown
+
+    @property
+    def broken(self) -> bool:
+        """Whether somebody could not be told."""
+        return self._lines.broken or (self._log is not None and self._log.broken)
+
+    def line(self, priority: int, text: str) -> None:
+        """A line for people."""
+        self._lines.line(priority, text)
+
+    def warn(self, text: str) -> None:
+        """A warning for people."""
+        self._lines.warn(text)
+
+    def expect(self, accounts: int) -> None:
+        """How many accounts the run has."""
+        self._notifier.accounts = accounts
+
+    def listen(self, user: str, event: Event) -> None:
+        """Progress of an account."""
+        self._lines.listen(user, event)
+        self._notifier.listen(user, event)
+
+    def finished(self, result: Result) -> None:
+        """What became of an account."""
+        self._lines.finished(result)
+        self._notifier.finished(result)
+        if self._log is not None and (problem := self._log.finished(result)):
+            self._lines.warn(problem)
+
+    def ended(self, results: Sequence[Result]) -> None:
+        """What the run came to."""
+        self.line(report.INFO, f"done ({len(results)} accounts, {sum(result.alarms for result in results)} not well)")
+        self._notifier.say(notify.describe_end(results, report.utc_now()))
+
+    def __enter__(self) -> Self:
+        self._lines.__enter__()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._lines.__exit__(kind, error, trace)
+        if error is not None:
+            self._notifier.say(f"not done: {error}")

@@ -1,0 +1,80 @@
+"""The archive of what is beside a database: made by a worker, sealed, hashed and inspected, and stored once for each content.
+
+An account's database is backed up whatever becomes of it. Where it could not be made, `unsaved` says why.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+from t3_backup import owner
+from t3_backup.blank import Blank, hash_content
+from t3_backup.errors import Cancelled, Failure, WorkerLost, explain
+from t3_backup.manifest import Companion, Manifest
+from t3_backup.protocol import Packed
+from t3_backup.shelf import Shelf
+from t3_backup.taking import Order
+from t3_backup.verify import archive_problem
+
+
+@dataclass
+class Packing:
+    """The companion of one run's snapshots of an account: made when the first of them asks for it."""
+
+    order: Order
+    shelf: Shelf
+    before: Sequence[Manifest]  # those on the shelf, newest first
+    limit: int  # bytes of content; 0: none is made
+    unsaved: str = ""  # why there is none
+    warnings: list[str] = field(default_factory=list)
+    _made: Companion | None = None
+    _asked: bool = False
+
+    def companion(self, until: float) -> Companion | None:
+        """What the archive is, made until half of the time up to `until` (of time.monotonic()) is over; None: there is none.
+
+        Raises Cancelled alone.
+        """
+        if not self._asked and self.limit:
+            self._asked = True
+            try:
+                self._made = self._make((until - time.monotonic()) / 2)
+            except Cancelled:
+                raise
+            except (Failure, OSError) as error:
+                self.unsaved = explain(error)
+        return self._made
+
+    def _make(self, seconds: float) -> Companion | None:
+        order, until = self.order, time.monotonic() + seconds
+        last = next((snapshot.companion for snapshot in self.before if snapshot.companion is not None), None)
+        known = last.fingerprint if last is not None and self.shelf.has_archive(last) else ""
+        with self.shelf.begin() as blank:
+            limits = replace(order.limits, seconds=max(1.0, seconds))
+            packed = owner.pack(order.account, blank.writer, self.limit, known, limits, order.stopping, order.listen)
+            user = order.account.user
+            self.warnings += [f"{user}: not packed: {passed}" for passed in packed.passed]
+            if packed.unchanged:
+                return last
+            if packed.entries == 0:
+                return None
+            made = self._seal(blank, packed, until)
+            self.shelf.keep_archive(blank, made)
+            return made
+
+    def _seal(self, blank: Blank, packed: Packed, until: float) -> Companion:
+        order = self.order
+        blank.settle()
+        fd = blank.open()
+        try:
+            content = hash_content(fd)
+            made = Companion(content.sha256, content.bytes, packed.entries, packed.content_bytes, packed.fingerprint)
+            limits = replace(order.limits, seconds=max(1.0, until - time.monotonic()))
+            if problem := archive_problem(order.account, fd, made, limits, order.stopping):
+                raise WorkerLost(problem)
+        finally:
+            os.close(fd)
+        return made

@@ -1,0 +1,287 @@
+"""`t3-backup-state doctor`: what stands in the way of good backups here, and what to do about it.
+
+Pure: facts in, findings out. Only a failed check makes the command fail: without mending it, backups are not made, or are
+none. A warning wants a look; a note is there to be known.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from datetime import timedelta
+
+from t3_backup import unit_findings
+from t3_backup.facts import AccountFacts, Facts, Libraries, ShelfFacts, StoreFacts
+from t3_backup.finding import Finding
+from t3_backup.manifest import is_legacy
+from t3_backup.pending import Pending
+from t3_backup.report import age, size
+from t3_backup.room import reserve_of
+from t3_backup.settings import DEFAULT_LOG, Settings
+
+TESTED = ("ext4", "xfs", "btrfs")
+_IN_MEMORY = ("tmpfs", "ramfs")
+_REMOTE = re.compile(r"nfs\d?|cifs|smb3|smbfs|9p|ceph|afs|glusterfs|fuse\.(sshfs|glusterfs|ceph.*|rclone|s3fs)")
+_OLD = timedelta(days=2)
+_FUTURE = timedelta(days=1)
+
+
+def examine(facts: Facts, settings: Settings) -> list[Finding]:
+    """What is to be said, in the order in which things depend on each other."""
+    snapshots = {shelf.user: shelf for shelf in facts.store.shelves}
+    return [
+        *_rights(facts, settings),
+        *_map(facts),
+        *(finding for account in facts.accounts for finding in _account(account, snapshots.get(account.user))),
+        *_store(facts, settings),
+        *(finding for shelf in facts.store.shelves for finding in _shelf(shelf)),
+        *(_restore(restore) for restore in facts.store.restores),
+        *_newest(facts),
+        *_log(facts, settings),
+        *_metrics(facts, settings),
+        *_hooks(facts),
+        *_libraries(facts.libraries),
+        *unit_findings.examine(facts, settings),
+    ]
+
+
+def _rights(facts: Facts, settings: Settings) -> Iterator[Finding]:
+    if not facts.is_root:
+        yield Finding(
+            "note",
+            "rights",
+            f"only your own account and what you may see were looked at; for {settings.map} and the others: "
+            "sudo t3-backup-state doctor",
+        )
+
+
+def _map(facts: Facts) -> Iterator[Finding]:
+    if (known := facts.map) is None:
+        return
+    for warning in known.warnings:
+        yield Finding("warn", "map", f"{warning}; mend the line")
+    if known.problem:
+        yield Finding("fail", "map", known.problem)
+    elif not known.users and known.warnings:
+        yield Finding("fail", "map", f"{known.path}: not one line of it names an account; mend it")
+    elif not known.users:
+        yield Finding("warn", "map", f"{known.path} names nobody: nothing is backed up; add lines authentik=os_user")
+    else:
+        yield Finding("ok", "map", f"{known.path} names {len(known.users)} accounts")
+
+
+def _account(account: AccountFacts, shelf: ShelfFacts | None) -> Iterator[Finding]:
+    name = f"account {account.user}"
+    taken = len(shelf.snapshots) if shelf else 0
+    if account.problem:
+        yield Finding("fail", name, account.problem)
+    elif account.source is not None:
+        yield Finding("ok", name, f"database of {size(account.source.bytes)}, -wal {size(account.source.wal_bytes)}")
+    elif taken:
+        yield Finding(
+            "fail",
+            name,
+            f"no database, but {taken} snapshots of it: was it deleted? restore one, or take the account out of the map",
+        )
+    else:
+        yield Finding("note", name, "database: none; it is skipped until its T3 server has made one")
+
+
+def _store(facts: Facts, settings: Settings) -> Iterator[Finding]:
+    store = facts.store
+    if store.foreign:
+        yield Finding("note", "store", f"{store.path} is another's; to look into it: sudo t3-backup-state doctor")
+    elif not store.exists:
+        yield Finding("warn", "store", store.problem)
+    elif store.problem:
+        yield Finding("fail", "store", store.problem)
+    else:
+        owner = "root" if facts.is_root else "you"
+        yield Finding("ok", "store", f"{store.path} belongs to {owner} alone; {len(store.shelves)} accounts have snapshots")
+    yield _file_system(store)
+    yield _space(facts, settings)
+    yield from _disk(facts)
+
+
+def _file_system(store: StoreFacts) -> Finding:
+    name = "file system"
+    if store.read_only:
+        return Finding("fail", name, f"the store is on {store.kind}, mounted read-only; mount it read-write")
+    if store.kind in _IN_MEMORY:
+        return Finding(
+            "fail", name, f"the store is on {store.kind}, in memory: nothing outlives a restart; choose another (T3_BACKUP_DEST)"
+        )
+    if _REMOTE.fullmatch(store.kind):
+        return Finding("fail", name, f"the store is on {store.kind}, not a local disk; choose ext4, xfs or btrfs (T3_BACKUP_DEST)")
+    if store.kind not in TESTED:
+        return Finding(
+            "warn",
+            name,
+            f"the store is on {store.kind}, which is not tested: it must know leases (fcntl F_SETLEASE) and should know O_TMPFILE; "
+            "ext4, xfs and btrfs do",
+        )
+    return Finding("ok", name, f"the store is on {store.kind}, which knows leases and O_TMPFILE")
+
+
+def _space(facts: Facts, settings: Settings) -> Finding:
+    """A run copies the accounts one after the other, and each one's oldest goes after its newest has come."""
+    sources = [account.source.bytes + account.source.wal_bytes for account in facts.accounts if account.source is not None]
+    reserve = reserve_of(settings.reserve, facts.store.total_bytes)
+    free = facts.store.free_bytes - reserve
+    found = f"{size(facts.store.free_bytes)} free; the next run needs {size(sum(sources))}, and {size(reserve)} stay free"
+    mend = "free some space, or lower T3_BACKUP_KEEP"
+    if free < max(sources, default=0):
+        return Finding("fail", "space", f"{found}: too little for the largest database; {mend}")
+    if free < sum(sources):
+        return Finding("warn", "space", f"{found}: enough only where pruning gives room in between; {mend}")
+    return Finding("ok", "space", found)
+
+
+def _disk(facts: Facts) -> Iterator[Finding]:
+    homes = [account for account in facts.accounts if account.home_device is not None]
+    shared = [account.user for account in homes if account.home_device == facts.store.device]
+    advice = "copy the store elsewhere, too"
+    if shared:
+        who = "every home" if len(shared) == len(homes) else f"the homes of {_names(shared)}"
+        yield Finding("note", "disk", f"the store is on the same file system as {who}: a dead disk takes both; {advice}")
+    elif homes:
+        yield Finding("ok", "disk", f"store and homes are on different file systems; if these are on one disk: {advice}")
+
+
+def _shelf(shelf: ShelfFacts) -> Iterator[Finding]:
+    name = f"shelf {shelf.user}"
+    if shelf.problem:
+        yield Finding("fail", name, shelf.problem)
+    if shelf.old is not None:
+        yield Finding(
+            "warn",
+            name,
+            f"{shelf.path} is the user's own, with {shelf.old} snapshots that he can change; the next run takes them over: "
+            f"t3-backup-state run --user {shelf.user}",
+        )
+    for path in shelf.aside:
+        yield Finding("note", name, f"{path} holds old snapshots that are not taken over yet; the next run goes on with them")
+    for path in shelf.leftovers:
+        yield Finding("warn", name, f"{path} holds what could not be taken over; look at it, and remove the folder")
+    old = [stray for stray in shelf.strays if is_legacy(stray)]
+    lost = [stray for stray in shelf.strays if not is_legacy(stray)]
+    if old:
+        yield Finding("note", name, f"not counted, an earlier script's in a shelf of ours: {_names(old)}; move them away")
+    if lost:
+        yield Finding(
+            "warn", name, f"not counted, without a sound manifest: {_names(lost)}; bring their .json back, or move them away"
+        )
+    waiting = [snapshot for snapshot in shelf.snapshots if snapshot.holds]
+    if waiting:
+        what = _names([f"{snapshot.name} ({snapshot.verdict}: {'; '.join(snapshot.reasons)})" for snapshot in waiting])
+        yield Finding("warn", name, f"nothing is pruned: {what}; look at it, then: t3-backup-state accept {shelf.user}")
+
+
+def _restore(restore: Pending) -> Finding:
+    """A server may be kept from starting by it, until somebody ends it; while one runs, all is well."""
+    return Finding("warn" if restore.running else "fail", f"restore {restore.user}", restore.text)
+
+
+def _newest(facts: Facts) -> Iterator[Finding]:
+    """How old the newest good snapshot of each account is: the one thing that counts on the day it is wanted."""
+    if facts.store.foreign:
+        return
+    shelves = {shelf.user: shelf for shelf in facts.store.shelves}
+    for account in facts.accounts:
+        shelf = shelves.get(account.user)
+        if account.source is not None or (shelf and shelf.snapshots):
+            yield _age(account.user, shelf, facts)
+    if facts.map is None or facts.map.problem:
+        return
+    for user, shelf in shelves.items():
+        if user not in facts.map.users and shelf.snapshots:
+            yield Finding(
+                "warn",
+                f"snapshots {user}",
+                f"{len(shelf.snapshots)} of somebody who is not in {facts.map.path}: no new ones are taken, none is pruned",
+            )
+
+
+def _age(user: str, shelf: ShelfFacts | None, facts: Facts) -> Finding:
+    name = f"snapshots {user}"
+    now = f"now: t3-backup-state run --user {user}" if facts.is_root else "now: t3-backup-state run"
+    good = [snapshot for snapshot in (shelf.snapshots if shelf else ()) if snapshot.verdict == "verified"]
+    if not good:
+        return Finding("warn", name, f"not one that is verified; take one {now}")
+    newest = max(good, key=lambda snapshot: snapshot.when)
+    passed = facts.now - newest.when
+    found = f"the newest verified one is {age(passed.total_seconds())} old ({newest.name})"
+    if passed > _OLD:
+        return Finding("fail", name, f"{found}; see why no newer one came, and take one {now}")
+    if passed < -_FUTURE:
+        return Finding("warn", name, f"the newest verified one is of the future ({newest.name}); was the clock set back?")
+    return Finding("ok", name, found)
+
+
+def _log(facts: Facts, settings: Settings) -> Iterator[Finding]:
+    if facts.is_root and facts.log_folder is None and settings.log != DEFAULT_LOG:
+        folder = settings.log.parent
+        yield Finding("fail", "log", f"no folder {folder}: each run ends with exit code 1; mkdir {folder} (or see T3_BACKUP_LOG)")
+
+
+def _metrics(facts: Facts, settings: Settings) -> Iterator[Finding]:
+    if (found := facts.textfiles) is None:
+        return
+    if found.problem:
+        yield Finding(
+            "fail",
+            "metrics",
+            f"they can't be written to {settings.textfiles}: {found.problem}; each run ends with exit code 1; mend it, or name "
+            "another folder or none (T3_BACKUP_TEXTFILE_DIR)",
+        )
+    elif facts.libraries.prometheus:
+        yield Finding(
+            "note", "metrics", "not written, python3-prometheus-client is not there; apt install python3-prometheus-client"
+        )
+    else:
+        yield Finding("ok", "metrics", f"written to {settings.textfiles}")
+
+
+def _hooks(facts: Facts) -> Iterator[Finding]:
+    if (found := facts.hooks) is None:
+        return
+    if found.passed_over:
+        yield Finding("warn", "hooks", f"in {found.folder} are passed over: {', '.join(found.passed_over)}")
+    if found.hooks:
+        yield Finding("ok", "hooks", f"called when a run fails: {', '.join(found.hooks)}; try them: t3-backup-state hooks")
+
+
+def _libraries(found: Libraries) -> Iterator[Finding]:
+    if has_wal_reset_bug(found.sqlite):
+        yield Finding(
+            "warn",
+            "sqlite",
+            f"{found.sqlite} (apsw {found.apsw}) has the WAL-reset bug: two connections that write and checkpoint at once can "
+            "damage a database. We only read, and checkpoint nothing; the SQLite of each T3 server is what matters: "
+            "3.51.3, 3.50.7 or 3.44.6 has it mended",
+        )
+    else:
+        yield Finding("ok", "sqlite", f"{found.sqlite} (apsw {found.apsw})")
+    if found.extension:
+        yield Finding("fail", "extension", f"{found.extension}; use Debian's python3-apsw")
+    else:
+        yield Finding("ok", "extension", "the VFS that writes the copies can be loaded")
+    if found.seccomp:
+        yield Finding("fail", "seccomp", f"{found.seccomp}; apt install python3-seccomp")
+    else:
+        yield Finding("ok", "seccomp", "workers can be confined")
+    if found.systemd:
+        yield Finding("note", "python3-systemd", "not there: the journal gets lines without fields; apt install python3-systemd")
+    else:
+        yield Finding("ok", "python3-systemd", "there")
+
+
+def has_wal_reset_bug(version: str) -> bool:
+    """Whether a SQLite of that version has the bug that sqlite.org/wal.html#walresetbug describes."""
+    number = tuple(int(part) for part in re.findall(r"\d+", version)[:3])
+    mended = number >= (3, 51, 3) or (3, 50, 7) <= number < (3, 51) or (3, 44, 6) <= number < (3, 45)
+    return number >= (3, 7, 0) and not mended
+
+
+def _names(names: list[str]) -> str:
+    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")

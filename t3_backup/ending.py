@@ -1,0 +1,123 @@
+"""End a restore, wherever it got to: complete or undo it, let the server run again, and say so to the store.
+
+It is called by the restore itself, and by the next command where that one died. Again is harmless: the intent goes last.
+"""
+
+from __future__ import annotations
+
+import os
+import pwd
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+from t3_backup import accounts, intent, owner
+from t3_backup.accounts import Account
+from t3_backup.errors import Failure, SourceAbsent, explain
+from t3_backup.intent import Intent
+from t3_backup.service import Service
+from t3_backup.store import Store
+from t3_backup.watch import Limits
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a restore ended."""
+
+    state: str  # what is in place: one of STATES
+    server: str  # none: it was left alone; stopped: and left so, as it was; started; failed
+    warnings: tuple[str, ...] = ()
+    files_stay: bool = False  # whether what was beside the old state is still there, out of place
+
+
+def end(plan: Intent, account: Account | None, store: Store, limits: Limits) -> Ended:
+    """Complete or undo the restore of `plan`, under the store's lock. No `account`: its user is gone, and so is the database.
+
+    Raises Failure and OSError where that needs a person: then the server stays stopped, and the intent stays, too. It also stays
+    where the server can't be started: the next command tries it again.
+    """
+    try:
+        state, warnings, files_stay = _end_files(plan, account, limits)
+    except (Failure, OSError) as error:
+        if plan.begun:
+            raise
+        # Nothing was in place of anything: that must not keep the server from running.
+        files_stay = False
+        state, warnings = "old", [f"what was staged may still lie beside the database as {plan.aside}: {explain(error)}"]
+    server, trouble = _let_run(plan)
+    warnings += trouble
+    if state == "new" and plan.database and not plan.marked:
+        try:
+            _mark(store, plan)
+            plan = replace(plan, marked=True)
+        except (Failure, OSError) as error:
+            warnings.append(f"{plan.snapshot} could not be marked as put back ({explain(error)}): the next snapshot may be suspect")
+    if server == "failed":
+        plan.save(store)
+    else:
+        plan.remove(store)
+    return Ended(state, server, tuple(warnings), files_stay)
+
+
+def _end_files(plan: Intent, account: Account | None, limits: Limits) -> tuple[str, list[str], bool]:
+    """The part of `end` beneath the home: what is in place (one of STATES), what somebody should know, and whether files stay."""
+    state, warnings, stay = ("new" if plan.begun else "old"), list[str](), 0
+    if account is None:
+        return "other", [f"there is no user {plan.user} any more"], False
+    try:
+        if plan.database:
+            healed = owner.heal(account, plan, limits)
+            state = healed.state
+            if healed.held:
+                warnings.append(f"the old state is open in another process, and stays beside the new one as {plan.aside}")
+        if plan.files:
+            stay = owner.swap(account, plan.aside, limits, install=state == "new", keep=plan.keep_files)
+    except SourceAbsent:
+        state = "other"  # the folder itself is gone, and all that was in it
+    return state, warnings, stay > 0
+
+
+def _let_run(plan: Intent) -> tuple[str, list[str]]:
+    """Let the server run again, and start it if it ran: what became of it, and what somebody should know."""
+    if plan.unit is None:
+        return "none", []
+    try:
+        Service(plan.unit).release(unmask=plan.masked, start=plan.ran)
+    except Failure as failure:
+        by_hand = f"systemctl unmask --runtime {plan.unit}; systemctl start {plan.unit}"
+        return "failed", [f"{failure}; the server is down; the next command tries it again, or: {by_hand}"]
+    return ("started" if plan.ran else "stopped"), []
+
+
+def _mark(store: Store, plan: Intent) -> None:
+    """What comes after is measured by what was put back. A snapshot that is gone meanwhile measures nothing."""
+    shelf = store.shelf(plan.user)
+    if shelf is None:
+        return
+    with shelf:
+        snapshots = shelf.snapshots()
+        following = max([0, *(snapshot.sequence for snapshot in snapshots)]) + 1
+        for snapshot in snapshots:
+            if snapshot.name == plan.snapshot:
+                shelf.replace_manifest(replace(snapshot, restored_since=following))
+
+
+def end_interrupted(store: Store, limits: Limits) -> Iterator[tuple[str, Ended | str]]:
+    """End every restore that was interrupted, under the store's lock: by user, how it ended, or why it could not be."""
+    intent.clear(store)
+    for user in intent.pending(store):
+        try:
+            plan = intent.load(store, user)
+            if plan is not None:
+                yield user, end(plan, _account(user), store, limits)
+        except (Failure, OSError) as error:
+            yield user, explain(error)
+
+
+def _account(user: str) -> Account | None:
+    if os.geteuid() != 0:
+        return accounts.own()
+    try:
+        pwd.getpwnam(user)
+    except KeyError:
+        return None
+    return accounts.find(user)

@@ -1,0 +1,60 @@
+"""Write a snapshot to a file elsewhere: a plain database, proven, and never in the place of something that is there."""
+
+from __future__ import annotations
+
+import errno
+import os
+import secrets
+import threading
+from dataclasses import replace
+from pathlib import Path
+
+from t3_backup import chain, copier, verify
+from t3_backup.blank import Blank
+from t3_backup.errors import Failure, UsageError
+from t3_backup.manifest import Manifest
+from t3_backup.shelf import Shelf
+from t3_backup.watch import Limits
+
+_MODE = 0o600
+
+
+def write(shelf: Shelf, snapshot: Manifest, path: Path, limits: Limits, stopping: threading.Event) -> None:
+    """Prove `snapshot` and write it to `path`, which must not be there; one's own, mode 0600; durable when this returns.
+
+    A damaged one is written, too: as evidence. Raises UsageError for a place that can't be, Failure and OSError.
+    """
+    folder = _folder(path)
+    try:
+        source = chain.open_data(shelf, snapshot, replace(limits, reserve=0), stopping)
+        try:
+            check = verify.verify_bytes(source, snapshot, limits, stopping)
+            if not check.holds:
+                raise Failure(f"{snapshot.name} does not verify and is not written: {'; '.join(check.reasons[:5])}")
+            with Blank.create(folder, f".partial-{secrets.token_hex(8)}") as blank:
+                copier.copy(source, blank.writer, snapshot.bytes)
+                os.fchmod(blank.writer, _MODE)
+                copier.sync_file(blank.writer, str(path))
+                blank.name_as(path.name)
+            copier.sync_directory(folder, str(path.parent))
+        finally:
+            os.close(source)
+    except FileExistsError:
+        raise UsageError(f"--to {path}: there is such a file already; nothing is overwritten") from None
+    finally:
+        os.close(folder)
+
+
+def _folder(path: Path) -> int:
+    """The folder of `path`, reached without a symlink: it may be in a home, whose owner could turn it elsewhere meanwhile."""
+    whole = Path(os.path.abspath(path))  # no symlink is resolved by it
+    if whole.name in ("", ".", "..") or os.path.lexists(whole):
+        raise UsageError(f"--to {path}: there is such a file already; nothing is overwritten")
+    root = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        return copier.open_beneath(root, str(whole.parent.relative_to("/")) or ".", os.O_RDONLY | os.O_DIRECTORY)
+    except OSError as error:
+        what = "a symlink on the way, which is not followed" if error.errno == errno.ELOOP else error.strerror
+        raise UsageError(f"--to {path}: {whole.parent}: {what}") from None
+    finally:
+        os.close(root)

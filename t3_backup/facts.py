@@ -1,0 +1,278 @@
+"""What the machine is like, as far as a backup depends on it: gathered here, judged by `doctor`.
+
+Nothing is written and no lock is taken. A database is looked for as its owner, by a worker, as a run does it.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import threading
+from dataclasses import dataclass, replace
+from datetime import datetime
+from pathlib import Path
+
+import apsw
+
+from t3_backup import accounts, copier, hooks, metrics, owner, pending, recording, report, units
+from t3_backup.accounts import Account
+from t3_backup.errors import Cancelled, Failure, SourceAbsent, SourceRefused, StoreError, UsageError, explain
+from t3_backup.manifest import Manifest
+from t3_backup.pending import Pending
+from t3_backup.protocol import Source
+from t3_backup.settings import Settings
+from t3_backup.store import Store
+from t3_backup.watch import Limits
+
+_LOOK_S = 30  # for one worker that finds a file
+
+
+@dataclass(frozen=True)
+class MapFacts:
+    """The user map."""
+
+    path: Path
+    users: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()  # what is wrong with single lines
+    problem: str = ""  # why it can't be read
+
+
+@dataclass(frozen=True)
+class AccountFacts:
+    """An account of the map."""
+
+    user: str
+    home: Path | None = None  # canonical
+    home_device: int | None = None
+    source: Source | None = None  # the database and its -wal; None where there is none, or a problem
+    problem: str = ""  # why it can't be backed up
+
+
+@dataclass(frozen=True)
+class ShelfFacts:
+    """A shelf, and what lies beside it."""
+
+    user: str
+    path: Path
+    snapshots: tuple[Manifest, ...] = ()
+    strays: tuple[str, ...] = ()
+    problem: str = ""  # why it can't be used
+    old: int | None = None  # how many snapshots of earlier days are in it, where it is the user's own
+    aside: tuple[Path, ...] = ()  # folders that wait to be taken over
+    leftovers: tuple[Path, ...] = ()  # and those with what could not be
+
+
+@dataclass(frozen=True)
+class StoreFacts:
+    """The store and its disk; where there is no store, those of the folder that it would be made in."""
+
+    path: Path
+    real: Path  # canonical
+    exists: bool
+    kind: str  # of the file system, as mount(8) has it
+    read_only: bool
+    free_bytes: int
+    total_bytes: int
+    device: int
+    problem: str = ""  # why it can't be used
+    foreign: bool = False  # it is another's, and we are not root
+    shelves: tuple[ShelfFacts, ...] = ()
+    restores: tuple[Pending, ...] = ()  # that have not ended
+
+
+@dataclass(frozen=True)
+class Libraries:
+    """What we stand on. A problem is empty where there is none."""
+
+    apsw: str
+    sqlite: str
+    extension: str  # problem
+    seccomp: str  # problem
+    systemd: str  # problem
+    prometheus: str = ""  # problem
+
+
+@dataclass(frozen=True)
+class TextfileFacts:
+    """The folder of the metrics."""
+
+    real: Path  # canonical
+    problem: str  # why root, without its power over files, can't write there
+
+
+@dataclass(frozen=True)
+class Facts:
+    """All of it."""
+
+    now: datetime
+    is_root: bool
+    map: MapFacts | None  # None for somebody who is not root: his own account is the one that counts
+    accounts: tuple[AccountFacts, ...]
+    store: StoreFacts
+    log_folder: Path | None  # canonical; None where it is not there
+    libraries: Libraries
+    systemd: units.Systemd
+    textfiles: TextfileFacts | None = None  # None: there are no metrics
+    hooks: hooks.Found | None = None  # None for somebody who is not root
+
+
+def gather(settings: Settings, stopping: threading.Event) -> Facts:
+    """How it is now. Raises Cancelled once `stopping` is set."""
+    is_root = os.geteuid() == 0
+    known = _map(settings.map) if is_root else None
+    found = [_account(user, stopping) for user in (known.users if known else (accounts.own().user,))]
+    return Facts(
+        now=report.utc_now(),
+        is_root=is_root,
+        map=known,
+        accounts=tuple(found),
+        store=_store(settings.dest, stopping),
+        log_folder=_real(settings.log.parent) if os.path.isdir(settings.log.parent) else None,
+        libraries=_libraries(),
+        systemd=units.gather(),
+        textfiles=_textfiles(settings),
+        hooks=hooks.find(settings.hooks) if is_root else None,
+    )
+
+
+def _textfiles(settings: Settings) -> TextfileFacts | None:
+    folder = recording.folder_of(settings, None)
+    return TextfileFacts(_real(folder), metrics.why_not_writable(folder)) if folder is not None else None
+
+
+def _map(path: Path) -> MapFacts:
+    try:
+        known = accounts.read_map(path)
+    except UsageError as error:
+        return MapFacts(path, problem=str(error))
+    return MapFacts(path, known.users, known.warnings)
+
+
+def _limits() -> Limits:
+    """What may be taken to look; whether a copy would fit is judged elsewhere."""
+    return Limits(_LOOK_S, _LOOK_S, 0, 0, lambda: 1 << 62)
+
+
+def _account(user: str, stopping: threading.Event) -> AccountFacts:
+    home = device = None
+    try:
+        account = accounts.find(user)
+        home = _real(account.home)
+        device = home.stat().st_dev if os.path.exists(home) else None
+        return AccountFacts(user, home, device, owner.look(account, _limits(), stopping))
+    except SourceAbsent:
+        return AccountFacts(user, home, device)
+    except Cancelled:
+        raise
+    except (Failure, OSError) as error:
+        return AccountFacts(user, home, device, problem=explain(error))
+
+
+def _store(dest: Path, stopping: threading.Event) -> StoreFacts:
+    place = next(path for path in (dest, *dest.parents) if os.path.exists(path))
+    status, room = place.stat(), os.statvfs(place)
+    found = StoreFacts(
+        path=dest,
+        real=_real(dest),
+        exists=os.path.lexists(dest),
+        kind=_kind(place),
+        read_only=bool(room.f_flag & os.ST_RDONLY),
+        free_bytes=room.f_bavail * room.f_frsize,
+        total_bytes=room.f_blocks * room.f_frsize,
+        device=status.st_dev,
+        foreign=place == dest and os.geteuid() not in (0, status.st_uid),
+    )
+    try:
+        with Store.open(dest) as store:
+            beside = {name.partition("+")[0] for name in os.listdir(store.fd) if "+" in name}
+            users = sorted({*store.users(), *filter(accounts.is_user_name, beside)})
+            shelves = tuple(_shelf(store, user, stopping) for user in users)
+            return replace(found, shelves=shelves, restores=tuple(pending.find(store)))
+    except (StoreError, OSError) as error:
+        return replace(found, problem=explain(error))
+
+
+def _real(path: Path) -> Path:
+    return Path(os.path.realpath(path))
+
+
+def _kind(path: Path) -> str:
+    """The type of the file system that `path` is on: by its mount (proc(5)), since a path may be beneath several."""
+    fd = os.open(path, os.O_PATH | os.O_CLOEXEC)
+    try:
+        info = Path(f"/proc/self/fdinfo/{fd}").read_text(encoding="ascii")
+    finally:
+        os.close(fd)
+    mount = next(line.split()[1] for line in info.splitlines() if line.startswith("mnt_id:"))
+    return kind_of(Path("/proc/self/mountinfo").read_text(encoding="utf-8", errors="surrogateescape"), mount)
+
+
+def kind_of(mounts: str, mount: str) -> str:
+    """The type of the mount with this id, by the text of /proc/self/mountinfo."""
+    for line in mounts.splitlines():
+        if line.split(" ", 1)[0] == mount:
+            return line.partition(" - ")[2].split(" ")[0]
+    return "unknown"
+
+
+def _shelf(store: Store, user: str, stopping: threading.Event) -> ShelfFacts:
+    found = ShelfFacts(
+        user,
+        store.path / user,
+        aside=tuple(store.path / name for name in store.aside(user)),
+        leftovers=tuple(store.path / name for name in store.leftovers(user)),
+    )
+    try:
+        if (shelf := store.shelf(user)) is None:
+            return found
+        with shelf:
+            return replace(found, snapshots=tuple(shelf.snapshots()), strays=tuple(shelf.strays()))
+    except (StoreError, OSError) as error:
+        found = replace(found, problem=explain(error))
+    try:
+        return _given_away(store, accounts.find(user), found, stopping)
+    except Cancelled:
+        raise
+    except (Failure, OSError):  # its user is gone, or can't be asked: what is known already is enough
+        return found
+
+
+def _given_away(store: Store, account: Account, found: ShelfFacts, stopping: threading.Event) -> ShelfFacts:
+    """The same of a shelf that may be the user's own: how many old snapshots he has in it."""
+    if not store.is_given_away(account.user, account.uid):
+        return found
+    folder = store.open_aside(account.user, account.uid)
+    try:
+        names = owner.survey(account, folder, _limits(), stopping)
+    except SourceRefused:
+        return replace(
+            found, problem=f"{found.path} is ours, but was given to its user; if no old script does it: chown root: {found.path}"
+        )
+    finally:
+        os.close(folder)
+    return replace(found, old=len(names), problem="")
+
+
+def _libraries() -> Libraries:
+    extension = ""
+    try:
+        copier.load()
+    except (apsw.Error, OSError) as error:
+        extension = str(error)
+    return Libraries(
+        apsw=apsw.apswversion(),
+        sqlite=apsw.sqlitelibversion(),
+        extension=extension,
+        seccomp=_importing("seccomp"),
+        systemd=_importing("systemd.journal"),
+        prometheus=_importing("prometheus_client"),
+    )
+
+
+def _importing(module: str) -> str:
+    """Why it can't be imported; empty where it can."""
+    try:
+        importlib.import_module(module)
+    except ImportError as error:
+        return str(error)
+    return ""

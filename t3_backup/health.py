@@ -1,0 +1,171 @@
+"""How each account's backups are: fresh, good and enough of them, or what is wrong. Pure: an overview and a clock in, values out.
+
+What counts is when the database was last known to be safe: the time of a verified snapshot, or of a run that found it unchanged.
+That a run ended well says nothing here. What lies in the future was written by a wrong clock, and makes nothing fresh.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from t3_backup.attempts import UNCHANGED, Attempt
+from t3_backup.manifest import Manifest
+from t3_backup.overview import AccountView
+from t3_backup.report import size
+
+OK, WARNING, CRITICAL = "ok", "warning", "critical"
+STATES = (OK, WARNING, CRITICAL)  # in order
+_FUTURE = timedelta(minutes=5)  # clocks that are set right now and then differ by less
+_LEAST_SPAN = timedelta(days=1)  # a growth that was seen for less tells nothing of a day
+
+
+@dataclass(frozen=True)
+class Thresholds:
+    """When something is not well."""
+
+    max_age: timedelta = timedelta(hours=26)  # of the last good: older is critical
+    min_snapshots: int = 1  # verified ones: fewer is a warning
+
+
+@dataclass(frozen=True)
+class Trouble:
+    """One thing that is not well."""
+
+    state: str  # WARNING or CRITICAL
+    text: str
+
+
+@dataclass(frozen=True)
+class Health:
+    """How one account's backups are."""
+
+    view: AccountView
+    last_good: datetime | None  # UTC; None: never
+    good: tuple[Manifest, ...]  # the verified ones that are not of the future, newest first
+    trend: float | None  # bytes a day by which the database grows; None where that can't be told
+    last_error: Attempt | None  # the newest failed attempt, if nothing went well since
+    note: str  # what there is to be known where all is well
+    troubles: tuple[Trouble, ...]
+
+    @property
+    def state(self) -> str:
+        """The worst of it."""
+        return worst(trouble.state for trouble in self.troubles)
+
+    @property
+    def text(self) -> str:
+        """What is to be said of it, the worst first; may be empty."""
+        ordered = sorted(self.troubles, key=lambda trouble: STATES.index(trouble.state), reverse=True)
+        return "; ".join(trouble.text for trouble in ordered) or self.note
+
+
+def worst(states: Iterable[str]) -> str:
+    """The worst of `states`; OK where there are none."""
+    return max(states, key=STATES.index, default=OK)
+
+
+def judge(view: AccountView, now: datetime, limits: Thresholds) -> Health:
+    """How the account is at `now`."""
+    verified = sorted((s for s in view.snapshots if s.verdict == "verified"), key=lambda snapshot: snapshot.when, reverse=True)
+    good = tuple(snapshot for snapshot in verified if snapshot.when <= now + _FUTURE)
+    last_good = max([snapshot.when for snapshot in good] + _confirmations(view, good, now), default=None)
+    no_database = not view.snapshots and bool(view.attempts) and view.attempts[-1].outcome == "skipped"
+    troubles = tuple(_troubles(view, verified, len(good), last_good, now, limits, no_database=no_database))
+    return Health(view, last_good, good, trend(good), _last_error(view, last_good), "no database" if no_database else "", troubles)
+
+
+def _confirmations(view: AccountView, good: Sequence[Manifest], now: datetime) -> list[datetime]:
+    """When runs found that the database is still what a good snapshot holds."""
+    if not good:
+        return []
+    first = good[-1].when
+    return [tried.when for tried in view.attempts if tried.outcome == UNCHANGED and first <= tried.when <= now + _FUTURE]
+
+
+def _last_error(view: AccountView, last_good: datetime | None) -> Attempt | None:
+    for attempt in reversed(view.attempts):
+        if not attempt.failed:
+            return None
+        if last_good is None or attempt.when >= last_good:
+            return attempt
+    return None
+
+
+def _troubles(
+    view: AccountView,
+    verified: Sequence[Manifest],
+    good: int,
+    last_good: datetime | None,
+    now: datetime,
+    limits: Thresholds,
+    *,
+    no_database: bool,
+) -> Iterator[Trouble]:
+    if not view.in_map:
+        yield Trouble(WARNING, "not in the map: no new snapshots are taken")
+        if view.problem:
+            yield Trouble(WARNING, view.problem)
+        return
+    if view.problem:
+        yield Trouble(CRITICAL, view.problem)
+        return
+    if no_database:
+        passed = now - view.attempts[-1].when
+        if not -_FUTURE <= passed <= limits.max_age:
+            yield Trouble(CRITICAL, f"not looked at since {view.attempts[-1].at}; there was no database")
+        return
+    if held := [snapshot for snapshot in view.snapshots if snapshot.holds]:
+        more = f" and {len(held) - 1} more" if len(held) > 1 else ""
+        why = "; ".join(held[0].reasons)
+        yield Trouble(
+            CRITICAL,
+            f"{held[0].name} is {held[0].verdict} ({why}){more}; nothing is pruned until: t3-backup-state accept {view.user}",
+        )
+    yield from _age(view, last_good, now, limits)
+    if ahead := [snapshot for snapshot in verified if snapshot.when > now + _FUTURE]:
+        yield Trouble(WARNING, f"{ahead[0].name} is of the future and does not count; was the clock set back?")
+    if last_good is not None and good < limits.min_snapshots:
+        yield Trouble(WARNING, f"{good} good snapshots, not {limits.min_snapshots}")
+    if view.attempts and (unsaved := view.attempts[-1].unsaved):
+        yield Trouble(WARNING, f"what is beside the database is not saved ({unsaved})")
+    if last_good is not None and view.attempts and view.attempts[-1].failed and (error := _last_error(view, last_good)):
+        yield Trouble(WARNING, f"the last attempt failed ({error.reason})")
+
+
+def _age(view: AccountView, last_good: datetime | None, now: datetime, limits: Thresholds) -> Iterator[Trouble]:
+    if last_good is not None:
+        passed = (now - last_good).total_seconds()
+        if passed > limits.max_age.total_seconds():
+            yield Trouble(CRITICAL, f"the last good one is {span(passed)} old (at most {span(limits.max_age.total_seconds())})")
+        return
+    why = f" ({view.attempts[-1].reason})" if view.attempts and view.attempts[-1].failed else ""
+    if view.snapshots:
+        yield Trouble(CRITICAL, f"not one good snapshot among {len(view.snapshots)}{why}")
+    else:
+        yield Trouble(CRITICAL, f"never backed up{why}")
+
+
+def trend(good: Sequence[Manifest]) -> float | None:
+    """Bytes a day by which the database grew: the line of least squares through the sizes. None where they span less than a day."""
+    if len(good) < 2 or good[0].when - good[-1].when < _LEAST_SPAN:
+        return None
+    days = [(snapshot.when - good[-1].when) / timedelta(days=1) for snapshot in good]
+    return statistics.linear_regression(days, [snapshot.bytes for snapshot in good]).slope
+
+
+def trend_text(trend: float | None) -> str:
+    """For people: `+1.2 MiB/d`."""
+    if trend is None:
+        return "-"
+    return f"{'-' if trend <= -0.5 else '+'}{size(abs(trend))}/d"
+
+
+def span(seconds: float) -> str:
+    """A time span that can be told from another that is a little longer: `45m`, `26.2h`, `3.5d`."""
+    if seconds < 7200:
+        return f"{max(0, seconds) / 60:.0f}m"
+    number, unit = (seconds / 3600, "h") if seconds < 3 * 86_400 else (seconds / 86_400, "d")
+    return f"{number:.1f}".removesuffix(".0") + unit

@@ -1,0 +1,136 @@
+"""How the backups are, as it is told: a table for people, a document for programs, one line for Nagios. Values in, texts out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from typing import Any
+
+from t3_backup.health import CRITICAL, OK, WARNING, Health, Thresholds, judge, span, trend_text, worst
+from t3_backup.manifest import format_time
+from t3_backup.overview import Overview
+from t3_backup.report import columns, size
+
+NOT_COPIED = ("worktrees", "logs", "caches")
+EXIT_CODES = {OK: 0, WARNING: 1, CRITICAL: 2}  # of a check of Nagios'
+UNKNOWN = 3
+
+_HEADS = ("ACCOUNT", "LAST GOOD (UTC)", "AGE", "SIZE", "GOOD/ALL", "ON DISK", "TREND", "STATE")
+_MOST_TEXTS = 3  # of accounts, in the line for Nagios
+_LONGEST_TEXT = 200  # characters of each
+
+
+@dataclass(frozen=True)
+class Status:
+    """All of it at one moment."""
+
+    overview: Overview
+    accounts: tuple[Health, ...]
+    now: datetime
+    limits: Thresholds
+
+    @property
+    def state(self) -> str:
+        """The worst of it; what the map or the ledger is warned of counts."""
+        return worst([health.state for health in self.accounts] + [WARNING for _ in self.overview.warnings])
+
+
+def status_of(overview: Overview, now: datetime, limits: Thresholds) -> Status:
+    """How all of `overview` is at `now`."""
+    return Status(overview, tuple(judge(view, now, limits) for view in overview.accounts), now, limits)
+
+
+def table(status: Status) -> list[str]:
+    """For people. It may hold what a user chose."""
+    rows = [_HEADS, *(_row(health, status.now) for health in status.accounts)]
+    lines = columns(rows, right={2, 3, 4, 5, 6}) if status.accounts else []
+    for health in status.accounts:
+        if error := health.last_error:
+            lines.append(f"{health.view.user}: last error {_when(error.when)}: {error.reason}")
+    lines.append(f"{status.overview.store}: {size(status.overview.free_bytes)} free")
+    lines.append(f"not copied: {', '.join(NOT_COPIED)}")
+    return lines
+
+
+def _row(health: Health, now: datetime) -> tuple[str, ...]:
+    view, good = health.view, health.good
+    return (
+        view.user,
+        _when(health.last_good) if health.last_good else "never",
+        span((now - health.last_good).total_seconds()) if health.last_good else "-",
+        size(good[0].bytes) if good else "-",
+        f"{len(good)}/{len(view.snapshots)}",
+        size(view.used_bytes),
+        trend_text(health.trend),
+        f"{health.state}: {health.text}" if health.text else health.state,
+    )
+
+
+def _when(when: datetime) -> str:
+    return f"{when:%Y-%m-%d %H:%M}"
+
+
+def nagios(status: Status) -> tuple[str, int]:
+    """The one line of a check and its exit code (the Monitoring Plugins' guidelines have its form)."""
+    bad = sorted((h for h in status.accounts if h.state != OK), key=lambda health: health.state != CRITICAL)
+    texts = [f"{health.view.user}: {health.text}" for health in bad] + list(status.overview.warnings)
+    shown = [text if len(text) <= _LONGEST_TEXT else f"{text[:_LONGEST_TEXT]}..." for text in texts[:_MOST_TEXTS]]
+    if len(texts) > _MOST_TEXTS:
+        shown.append(f"and {len(texts) - _MOST_TEXTS} more")
+    count = len(status.accounts)
+    summary = "; ".join(shown) or f"{count} account{'' if count == 1 else 's'}, {_oldest(status.accounts, status.now)}"
+    perfdata = [part for health in status.accounts for part in _perfdata(health, status)]
+    perfdata.append(f"'store_free'={status.overview.free_bytes}B;;;0")
+    return plugin_line(status.state.upper(), summary, perfdata), EXIT_CODES[status.state]
+
+
+def plugin_line(word: str, text: str, perfdata: Sequence[str] = ()) -> str:
+    """A line as checks print it: a bar begins the perfdata, so none may be in the text."""
+    return f"T3-BACKUP {word} - {text.replace('|', '/')}" + (f" | {' '.join(perfdata)}" if perfdata else "")
+
+
+def _oldest(accounts: Sequence[Health], now: datetime) -> str:
+    goods = [health.last_good for health in accounts if health.last_good]
+    return f"the oldest last good is {span((now - min(goods)).total_seconds())} old" if goods else "no database yet"
+
+
+def _perfdata(health: Health, status: Status) -> list[str]:
+    """Ages in seconds, sizes in bytes; an account without a database has none."""
+    if not health.view.snapshots and health.state == OK:
+        return []
+    user, most = health.view.user, int(status.limits.max_age.total_seconds())
+    age = f"{max(0, int((status.now - health.last_good).total_seconds()))}s" if health.last_good else "U"
+    found = [f"'{user}_age'={age};;{most};0", f"'{user}_snapshots'={len(health.good)};{status.limits.min_snapshots}:;;0"]
+    return [*found, f"'{user}_size'={health.good[0].bytes}B;;;0"] if health.good else found
+
+
+def document(status: Status) -> dict[str, Any]:
+    """The JSON document of `status`."""
+    return {
+        "state": status.state,
+        "store": {"path": str(status.overview.store), "free_bytes": status.overview.free_bytes},
+        "warnings": list(status.overview.warnings),
+        "not_copied": list(NOT_COPIED),
+        "accounts": [_account(health, status.now) for health in status.accounts],
+    }
+
+
+def _account(health: Health, now: datetime) -> dict[str, Any]:
+    view, good = health.view, health.good
+    return {
+        "user": view.user,
+        "state": health.state,
+        "troubles": [asdict(trouble) for trouble in health.troubles],
+        "note": health.note,
+        "in_map": view.in_map,
+        "last_good": format_time(health.last_good) if health.last_good else None,
+        "age_seconds": int((now - health.last_good).total_seconds()) if health.last_good else None,
+        "bytes": good[0].bytes if good else None,
+        "good": len(good),
+        "snapshots": len(view.snapshots),
+        "used_bytes": view.used_bytes,
+        "bytes_per_day": round(health.trend) if health.trend is not None else None,
+        "last_attempt": asdict(view.attempts[-1]) if view.attempts else None,
+        "last_error": asdict(health.last_error) if health.last_error else None,
+    }

@@ -1,0 +1,53 @@
+"""Who has a file open: from /proc, by what stat(2) says of each descriptor (proc(5)). Nothing of a user's is opened for it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from t3_backup import protocol
+from t3_backup.identity import Identity
+
+_PATIENCE_S = 2.0
+_POLL_S = 0.05
+_MOST = 5
+
+
+def describe(file: Identity, *, patient: bool) -> str:
+    """The processes that have `file` open, for people: `pid 4711 (sqlite3 state.sqlite)`; empty where none is to be seen.
+
+    Where `patient`, one that is just about to have it open is waited for. Without root's rights one sees one's own alone.
+    """
+    until = time.monotonic() + (_PATIENCE_S if patient else 0)
+    while not (found := list(_holders(file))) and time.monotonic() < until:
+        time.sleep(_POLL_S)
+    more = [f"and {len(found) - _MOST} more"] if len(found) > _MOST else []
+    return ", ".join(found[:_MOST] + more)
+
+
+def _holders(file: Identity) -> Iterator[str]:
+    for process in sorted(int(name) for name in os.listdir("/proc") if name.isdigit()):
+        if process != os.getpid() and _has_open(process, file):
+            yield f"pid {process} ({_command(process)})"
+
+
+def _has_open(process: int, file: Identity) -> bool:
+    folder = f"/proc/{process}/fd"
+    with contextlib.suppress(OSError):
+        for name in os.listdir(folder):
+            with contextlib.suppress(OSError):
+                status = os.stat(f"{folder}/{name}")  # of the open file: no name is looked up
+                if (status.st_dev, status.st_ino) == (file.device, file.inode):
+                    return True
+    return False
+
+
+def _command(process: int) -> str:
+    try:
+        line = Path(f"/proc/{process}/cmdline").read_bytes()
+    except OSError:
+        return "it has ended"
+    return protocol.printable(line.replace(b"\0", b" ").decode(errors="replace").strip(), 120)

@@ -1,0 +1,170 @@
+"""Hooks: the admin's own programs, called one after the other, by their names, when a run has failed.
+
+Which file is one is decided here, and each has a bounded time, with the run's document on its standard input. What goes wrong
+with a hook is told in one line: it is never raised, costs no other hook its turn, and no backup anything.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import select
+import signal
+import stat
+import subprocess
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from t3_backup import report
+from t3_backup.lines import Lines
+
+_NAME = re.compile(r"[A-Za-z0-9_-]+")  # run-parts(8)
+# What an editor or a package leaves beside a hook; nobody means it to be called.
+_LEFT_BEHIND = re.compile(r"README|\..*|.*~|#.*#|.*\.(bak|orig|swp|(dpkg|ucf)-[a-z]+)")
+_TICK_S = 0.2
+_GRACE_S = 2.0  # between SIGTERM and SIGKILL
+_REAP_S = 10.0  # for what is dead, but stuck in the kernel
+_KEPT = 4096  # bytes of what a hook says: the last ones
+_PIECE = 1 << 16
+_NOT_PASSED_ON = ("NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC", "JOURNAL_STREAM")  # the run's own
+
+
+@dataclass(frozen=True)
+class Found:
+    """What is in the folder: hooks in the order in which they are called, and what somebody may have meant to be one."""
+
+    folder: Path
+    hooks: tuple[str, ...] = ()
+    passed_over: tuple[str, ...] = ()  # each with why
+
+
+def find(folder: Path) -> Found:
+    """The hooks in `folder`. One that is missing holds none; one that others may write to holds none that could be trusted."""
+    me = os.geteuid()
+    try:
+        if why := objection_to_owner(os.stat(folder), me):
+            return Found(folder, (), (f"all of it ({why})",))
+        entries = {name: os.stat(folder / name, follow_symlinks=False) for name in sorted(os.listdir(folder))}
+    except FileNotFoundError:
+        return Found(folder)
+    except OSError as error:
+        return Found(folder, (), (f"all of it ({error.strerror})",))
+    judged = {name: objection(name, status, me) for name, status in entries.items() if not _LEFT_BEHIND.fullmatch(name)}
+    hooks = tuple(name for name, why in judged.items() if not why)
+    return Found(folder, hooks, tuple(f"{name} ({why})" for name, why in judged.items() if why))
+
+
+def objection(name: str, status: os.stat_result, me: int) -> str:
+    """Why a file is no hook for a run of uid `me`; empty where it is one."""
+    if not _NAME.fullmatch(name):
+        return "a name has letters, digits, - and _ alone"
+    if not stat.S_ISREG(status.st_mode):
+        return "not a regular file"
+    if not status.st_mode & 0o111:
+        return "not executable"
+    return objection_to_owner(status, me)
+
+
+def objection_to_owner(status: os.stat_result, me: int) -> str:
+    """Why somebody else could decide what is in it; empty where nobody could."""
+    if status.st_uid not in (0, me):
+        return f"belongs to uid {status.st_uid}"
+    return "others may write to it" if status.st_mode & 0o022 else ""
+
+
+def call_all(
+    found: Found, document: bytes, environ: Mapping[str, str], seconds: float, stopping: threading.Event, out: Lines
+) -> bool:
+    """Call every hook, for `seconds` at most each, unless `stopping`, and tell `out` of it. Whether all ended well."""
+    if found.passed_over:
+        out.warn(f"passed over as hooks in {found.folder}: {', '.join(found.passed_over)}")
+    well = True
+    for name in found.hooks:
+        if stopping.is_set():
+            return False
+        problem = call(found.folder / name, document, environ, seconds, stopping)
+        if problem:
+            out.warn(f"hook {name} {problem}")
+            well = False
+        else:
+            out.line(report.INFO, f"called hook {name}")
+    return well
+
+
+def call(hook: Path, document: bytes, environ: Mapping[str, str], seconds: float, stopping: threading.Event) -> str:
+    """Call one, for `seconds` at most. What went wrong and the last line that it said; empty where nothing did."""
+    given = os.memfd_create("run")  # a file: who doesn't read it holds nobody up
+    try:
+        with open(given, "wb", closefd=False) as file:
+            file.write(document)
+        os.lseek(given, 0, os.SEEK_SET)
+        variables = {name: value for name, value in os.environ.items() if name not in _NOT_PASSED_ON}
+        process = subprocess.Popen(
+            [hook], stdin=given, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, cwd="/", env=variables | dict(environ),
+            start_new_session=True,
+        )  # fmt: skip
+    except OSError as error:
+        return f"can't be executed: {error.strerror} (is the program of its first line there?)"
+    finally:
+        os.close(given)
+    ended, said = _watch(process, time.monotonic() + seconds, stopping)
+    code = process.poll()
+    last = said.decode(errors="replace").strip().rpartition("\n")[2]
+    saying = f": {last}" if last else ""
+    if not ended:
+        return f"was ended, since {'the run was stopped' if stopping.is_set() else f'it took more than {seconds:g} s'}{saying}"
+    if code is not None and code < 0:
+        return f"was killed by signal {-code}{saying}"
+    return f"failed (exit {code}){saying}" if code else ""
+
+
+def _watch(process: subprocess.Popen[bytes], until: float, stopping: threading.Event) -> tuple[bool, bytes]:
+    """Wait for its end, or end it with all of its process group. Whether it ended by itself, and the last that it said.
+
+    The end of its output is not waited for: what it left in the background may hold that open.
+    """
+    assert process.stdout is not None
+    out, said = process.stdout.fileno(), b""
+    os.set_blocking(out, False)
+    pidfd = os.pidfd_open(process.pid)
+    poll = select.poll()
+    poll.register(pidfd, select.POLLIN)
+    poll.register(out, select.POLLIN)
+    ended = False
+    try:
+        while not ended and not stopping.is_set() and (left := until - time.monotonic()) > 0:
+            events = {fd for fd, _ in poll.poll(min(left, _TICK_S) * 1000)}
+            ended = pidfd in events
+            if out in events:
+                piece = _read(out)
+                said = (said + piece)[-_KEPT:]
+                if not piece:
+                    poll.unregister(out)
+        if not ended:
+            _signal_group(process, signal.SIGTERM)
+            _is_readable(pidfd, _GRACE_S)
+            _signal_group(process, signal.SIGKILL)  # not yet reaped, so that its number is still its own
+            _is_readable(pidfd, _REAP_S)
+        return ended, (said + _read(out))[-_KEPT:]
+    finally:
+        os.close(pidfd)
+        process.stdout.close()
+
+
+def _read(fd: int) -> bytes:
+    with contextlib.suppress(BlockingIOError):
+        return os.read(fd, _PIECE)
+    return b""
+
+
+def _is_readable(fd: int, seconds: float) -> bool:
+    return bool(select.select([fd], [], [], seconds)[0])
+
+
+def _signal_group(process: subprocess.Popen[bytes], number: int) -> None:
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, number)

@@ -1,0 +1,114 @@
+"""What a restore is about to do, on the disk before it does it: so that the next command can complete or undo it.
+
+It lies in the store, which is root's, as USER+restore.json; no account can have a shelf of such a name. It is gone when the
+restore has ended, whichever way.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import secrets
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+from t3_backup import copier
+from t3_backup.accounts import is_user_name
+from t3_backup.errors import StoreError
+from t3_backup.identity import SIDECARS, Identity
+from t3_backup.store import Store
+
+_ENDING = "+restore.json"
+_PARTIAL = ".partial-"
+_FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Intent:
+    """One restore."""
+
+    user: str
+    snapshot: str  # name of what is put back
+    began: str  # RFC 3339
+    aside: str  # name of what is staged beside the live database
+    unit: str | None = None  # of the server that is kept from starting
+    ran: bool = False  # whether it ran before
+    masked: bool = False  # whether it was masked for this
+    marked: bool = False  # whether the snapshot's manifest says that it was put back
+    begun: bool = False  # whether the exchange may have begun
+    old: Identity | None = None  # the live database before it; None: there was none
+    staged: Identity | None = None  # what was staged to take its place
+    beside: tuple[str, ...] = ()  # endings of what was beside it and could not be folded
+    keep: bool = False  # whether the old state stays beside the new one
+    database: bool = True  # whether the database is put back
+    files: bool = False  # whether what is beside it is
+    keep_files: bool = False  # whether what that takes the place of stays
+
+    def save(self, store: Store) -> None:
+        """Write it; durable when this returns. Raises OSError."""
+        text = json.dumps({"format": _FORMAT} | asdict(self), indent=1) + "\n"
+        partial = f"{_PARTIAL}{secrets.token_hex(8)}"
+        fd = os.open(partial, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600, dir_fd=store.fd)
+        try:
+            with open(fd, "w", encoding="utf-8") as file:
+                file.write(text)
+                file.flush()
+                copier.sync_file(fd, self.user + _ENDING)
+            os.rename(partial, self.user + _ENDING, src_dir_fd=store.fd, dst_dir_fd=store.fd)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                os.unlink(partial, dir_fd=store.fd)
+            raise
+        copier.sync_directory(store.fd, str(store.path))
+
+    def remove(self, store: Store) -> None:
+        """It has ended. Raises OSError."""
+        os.unlink(self.user + _ENDING, dir_fd=store.fd)
+        copier.sync_directory(store.fd, str(store.path))
+
+
+def pending(store: Store) -> list[str]:
+    """The users of whom a restore has not ended: it runs, or was interrupted."""
+    os.lseek(store.fd, 0, os.SEEK_SET)
+    names = (name.removesuffix(_ENDING) for name in os.listdir(store.fd) if name.endswith(_ENDING))
+    return sorted(name for name in names if is_user_name(name))
+
+
+def load(store: Store, user: str) -> Intent | None:
+    """That of `user`; None where there is none. Raises StoreError where it can't be read."""
+    path = store.path / (user + _ENDING)
+    try:
+        fd = os.open(user + _ENDING, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=store.fd)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise StoreError(f"{path}: {error.strerror}") from None
+    try:
+        with open(fd, encoding="utf-8") as file:
+            return _from_json(json.load(file), user)
+    except (OSError, ValueError, RecursionError) as error:
+        raise StoreError(
+            f"{path}, of a restore that was interrupted, can't be read ({error}); look at it, then remove it"
+        ) from None
+
+
+def clear(store: Store) -> None:
+    """Remove what was being written when somebody died. Only under the store's lock. Raises OSError."""
+    os.lseek(store.fd, 0, os.SEEK_SET)
+    for name in os.listdir(store.fd):
+        if name.startswith(_PARTIAL):
+            os.unlink(name, dir_fd=store.fd)
+
+
+def _from_json(value: Any, user: str) -> Intent:
+    names = {field.name for field in fields(Intent)}
+    if not isinstance(value, dict) or value.get("format") != _FORMAT or not names <= value.keys() or value["user"] != user:
+        raise ValueError("not one of ours")
+    for name in ("old", "staged"):
+        if value[name] is not None:
+            value[name] = Identity.from_json(value[name])
+    if not isinstance(value["beside"], list) or not set(value["beside"]) <= set(SIDECARS):
+        raise ValueError("beside is not one of ours")
+    value["beside"] = tuple(value["beside"])
+    return Intent(**{name: value[name] for name in names})

@@ -1,0 +1,129 @@
+"""Snapshots that an earlier script left in a folder of the user's own: found, copied and removed as that user.
+
+The folder is reached by a descriptor alone, since the store around it is closed to the user. A snapshot is read by SQLite
+through the VFS `t3copy`, immutable: what lay there was no live database.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+import time
+from contextlib import closing
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import apsw
+
+from t3_backup import copier
+from t3_backup.copier import Destination
+from t3_backup.errors import SourceError, SourceRefused
+from t3_backup.manifest import is_sealed_name, legacy_name
+from t3_backup.pin import Budget, copy_pinned, open_destination
+from t3_backup.protocol import Copied
+from t3_backup.snapshot import clear_wal_flag, sqlite_errors
+from t3_backup.source import Source, execute
+
+_MOST_NAMES = 100  # as many as an answer carries
+_SIDECARS = ("-wal", "-journal")
+
+
+@dataclass(frozen=True)
+class Found:
+    """One of them, open for reading."""
+
+    source: Source
+    file: int
+
+    @property
+    def size(self) -> int:
+        """Bytes."""
+        return self.source.size
+
+
+def survey(folder: int, uid: int, after: str) -> tuple[str, ...]:
+    """Names of the snapshots in `folder` (an O_PATH descriptor), the newest first, `_MOST_NAMES` at most.
+
+    Those alone that come after the one called `after`; an empty text begins with the newest.
+
+    Raises SourceRefused where others are there that don't belong to `uid`: those are root's, sealed. Raises OSError.
+    """
+    fd = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=folder)
+    try:
+        names = os.listdir(fd)
+        for name in names:
+            if is_sealed_name(name) and os.stat(name, dir_fd=fd, follow_symlinks=False).st_uid != uid:
+                raise SourceRefused(f"{name} is another's")
+    finally:
+        os.close(fd)
+    now = datetime.now(UTC)
+    found = [(parsed.when, name) for name in names if (parsed := legacy_name(name, now))]
+    if cursor := legacy_name(after, now):
+        found = [one for one in found if one < (cursor.when, after)]
+    return tuple(name for _, name in sorted(found, reverse=True)[:_MOST_NAMES])
+
+
+def find(folder: int, name: str, uid: int) -> Found:
+    """Open the snapshot `name` in `folder`.
+
+    Raises SourceError where it isn't a regular file of `uid`, or of root's (made there by hand), that may be read, or where its
+    -wal or -journal holds what is not in it.
+    """
+    try:
+        file = copier.open_beneath(folder, name, os.O_RDONLY | os.O_NONBLOCK)
+    except OSError as error:
+        raise SourceError(f"{name}: {error.strerror}") from None
+    try:
+        status = os.fstat(file)
+        if not stat.S_ISREG(status.st_mode) or status.st_uid not in (uid, 0):
+            raise SourceError(f"{name} is no regular file of its user's, nor of root's")
+        for sidecar in _SIDECARS:
+            if _size(folder, name + sidecar):
+                raise SourceError(f"{name} has a {sidecar}, which may hold a part of it")
+    except BaseException:
+        os.close(file)
+        raise
+    return Found(Source(folder, Path(name), status.st_size), file)
+
+
+def fetch(found: Found, destination: Destination, budget: Budget) -> Copied:
+    """Copy it into `destination`, which is finished when this returns. Raises SourceError, and OSError of the destination."""
+    began = time.monotonic()
+    flags = apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI
+    with (
+        sqlite_errors(found.source, destination),
+        Destination(found.file) as original,
+        closing(apsw.Connection(original.sealed_uri, flags=flags)) as old,
+        closing(open_destination(destination)) as copy,
+    ):
+        # No map of it: the user may cut it short at any time.
+        execute(old, "PRAGMA trusted_schema=0", "PRAGMA temp_store=memory", "PRAGMA mmap_size=0", "PRAGMA query_only=1", "BEGIN")
+        taken = copy_pinned(old, copy, budget)
+    clear_wal_flag(destination)
+    destination.finish()
+    # The script made them by VACUUM INTO, and what a method leaves out is left out of them.
+    return Copied("vacuum", found.size, 0, 0, time.monotonic() - began, taken, None, None)
+
+
+def discard(folder: int, name: str, uid: int, since: float) -> None:
+    """Remove the snapshot and what lies beside it. Raises SourceError where it was changed at `since` or later, and OSError."""
+    found = find(folder, name, uid)
+    try:
+        status = os.fstat(found.file)
+    finally:
+        os.close(found.file)
+    if max(status.st_mtime, status.st_ctime) >= since:
+        raise SourceError(f"{name} was changed while it was taken over")
+    os.unlink(name, dir_fd=folder)
+    for sidecar in (*_SIDECARS, "-shm"):  # empty ones, or `find` would have refused
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(name + sidecar, dir_fd=folder)
+
+
+def _size(folder: int, name: str) -> int:
+    try:
+        return os.stat(name, dir_fd=folder, follow_symlinks=False).st_size
+    except FileNotFoundError:
+        return 0

@@ -1,0 +1,185 @@
+"""Where what is told goes: plain lines, the journal with its fields, progress bars on a terminal, one JSON document.
+
+Nothing is decided here, and nothing in a line is obeyed by a terminal. A reader who has gone costs nobody his backup.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import sys
+import threading
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any, Self, TextIO
+
+from t3_backup import journal, protocol
+from t3_backup.backup import Result
+from t3_backup.errors import Failure, explain
+from t3_backup.protocol import Event, Phase, Progress
+from t3_backup.report import ERROR, WARNING, describe
+
+_LONGEST_LINE = 20_000  # characters
+
+
+def _give_up(stream: TextIO) -> None:
+    """Nobody reads it any more, and what is still buffered must not fail the exit, too."""
+    with contextlib.suppress(OSError, ValueError):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, stream.fileno())
+        os.close(nowhere)
+
+
+class Lines:
+    """Plain lines, for a pipe, a file or the journal."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self._journal = journal.is_journal(stream)
+        self._lock = threading.Lock()
+        self.broken = False
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a name that the locale can't say is no reason to stop
+
+    def line(self, priority: int, text: str) -> None:
+        """One line. Its text may hold what a user chose: nothing in it is obeyed by a terminal.
+
+        A stream that can't be written to any more costs nobody his backup: it is remembered in `broken`.
+        """
+        with self._lock:
+            try:
+                self._write(priority, protocol.printable(text, _LONGEST_LINE))
+            except OSError:
+                self.broken = True
+                _give_up(self._stream)
+
+    def _write(self, priority: int, text: str) -> None:
+        print(f"<{priority}>{text}" if self._journal else text, file=self._stream, flush=True)
+
+    def warn(self, text: str) -> None:
+        """A line that begins with WARN."""
+        self.line(WARNING, f"WARN: {text}")
+
+    def listen(self, user: str, event: Event) -> None:
+        """Progress of an account; plain lines have none."""
+
+    def finished(self, result: Result) -> None:
+        """What became of an account."""
+        for line in describe(result):
+            self.line(line.priority, line.text)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        return None
+
+
+class JournalLines(Lines):
+    """For the journal, with fields: an account's events are sent to it, all else is a line on its stream."""
+
+    def __init__(self, stream: TextIO, run: str, send: Callable[..., object]) -> None:
+        super().__init__(stream)
+        self._run = run
+        self._send = send
+
+    def finished(self, result: Result) -> None:
+        """Each event with its fields; as a line where it can't be sent."""
+        for line in describe(result):
+            fields = journal.fields(line, result, self._run)
+            try:
+                self._send(**{name: protocol.printable(value, _LONGEST_LINE) for name, value in fields.items()})
+            except OSError:
+                self.line(line.priority, line.text)
+
+
+class Bars(Lines):
+    """On a terminal: a bar for each account at work (bytes done of all, speed, phase), and the lines above the bars."""
+
+    def __init__(self, stream: TextIO) -> None:
+        super().__init__(stream)
+        from rich.console import Console
+        from rich.progress import BarColumn, DownloadColumn, TextColumn, TransferSpeedColumn
+        from rich.progress import Progress as RichProgress
+
+        columns = ("{task.fields[user]}", "{task.fields[phase]}")
+        self._bars = RichProgress(
+            *(TextColumn(column) for column in columns),
+            BarColumn(),
+            DownloadColumn(binary_units=True),
+            TransferSpeedColumn(),
+            console=Console(file=stream),
+            transient=True,
+        )
+        self._tasks: dict[str, Any] = {}
+        self._phases: dict[str, str] = {}
+
+    def _write(self, priority: int, text: str) -> None:
+        style = "bold red" if priority <= WARNING else ""
+        self._bars.console.print(text, markup=False, highlight=False, emoji=False, soft_wrap=True, style=style)
+
+    def listen(self, user: str, event: Event) -> None:
+        """Move the account's bar. Two workers may prove one account: one at a time is heard."""
+        with self._lock:
+            self._move(user, event)
+
+    def _move(self, user: str, event: Event) -> None:
+        if isinstance(event, Phase):
+            self._phases[user] = event.phase
+            if user in self._tasks:
+                self._bars.remove_task(self._tasks[user])
+            total = event.total if event.phase == "copy" else None  # a proof reads some pages often: no share can be told
+            self._tasks[user] = self._bars.add_task("", total=total, user=user, phase=event.phase)
+        elif isinstance(event, Progress) and user in self._tasks:
+            done = event.written if self._phases[user] == "copy" else event.read
+            self._bars.update(self._tasks[user], completed=done)
+
+    def finished(self, result: Result) -> None:
+        """Take the bar away and print the lines."""
+        with self._lock:
+            if result.user in self._tasks:
+                self._bars.remove_task(self._tasks.pop(result.user))
+        super().finished(result)
+
+    def __enter__(self) -> Self:
+        self._bars.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._bars.stop()
+
+
+def reporter(stream: TextIO, run: str) -> Lines:
+    """What suits `stream`: bars on a terminal, fields in the journal (where their packages are there), else lines.
+
+    `run` is the run's id.
+    """
+    if stream.isatty() and os.environ.get("TERM", "dumb") != "dumb":
+        with contextlib.suppress(ImportError):
+            return Bars(stream)
+    if journal.is_journal(stream) and (send := journal.sender()):
+        return JournalLines(stream, run, send)
+    return Lines(stream)
+
+
+def say_error(error: Failure | OSError) -> int:
+    """One line on standard error of what ended a command; its exit code."""
+    Lines(sys.stderr).line(ERROR, f"t3-backup-state: {explain(error)}")
+    return error.exit_code if isinstance(error, Failure) else Failure.exit_code
+
+
+def print_document(document: dict[str, Any]) -> None:
+    """One JSON document on standard output. Raises OSError where nobody takes it."""
+    print_text(json.dumps(document, indent=1) + "\n")
+
+
+def print_text(text: str) -> None:
+    """A document on standard output. Raises OSError where nobody takes it."""
+    try:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    except OSError:
+        _give_up(sys.stdout)
+        raise

@@ -1,0 +1,93 @@
+"""The metrics: how the backups are, in the text format of Prometheus, for the textfile collector of its node exporter.
+
+A registry of its own, made anew for each file, which is there whole or not at all. Times are seconds since 1970, sizes bytes.
+The names are an interface (docs/monitoring.md); alerts and dashboard stand on them.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+import t3_backup
+from t3_backup.health_report import Status
+from t3_backup.manifest import VERDICTS
+from t3_backup.replacing import replace_file
+
+NAME = "t3_backup.prom"
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+def render(status: Status) -> bytes:
+    """The content of the file. Raises ImportError without python3-prometheus-client."""
+    from prometheus_client import CollectorRegistry, Gauge, generate_latest
+
+    registry = CollectorRegistry()
+
+    def gauge(name: str, meaning: str, *labels: str) -> Gauge:
+        return Gauge(f"t3_backup_{name}", meaning, labels, registry=registry)
+
+    def by_account(name: str, meaning: str, *labels: str) -> Gauge:
+        return gauge(name, meaning, "account", *labels)
+
+    gauge("build_info", "1; the version that wrote this.", "version").labels(t3_backup.__version__).set(1)
+    gauge("store_free_bytes", "What may still be written to the store's file system.").set(status.overview.free_bytes)
+    in_map = by_account("account_in_map", "1 where the user map names the account, else 0.")
+    success = by_account("last_success_timestamp_seconds", "When the account was last known to have a good snapshot; 0: never.")
+    kept = by_account("snapshots", "Snapshots on the shelf.", "verdict")
+    held = by_account("snapshots_held", "Suspect or damaged snapshots that wait for accept; nothing is pruned.")
+    used = by_account("used_bytes", "What the account's snapshots take on the store's disk.")
+    attempt = by_account("last_attempt_timestamp_seconds", "When the last attempt ended.")
+    well = by_account("last_attempt_ok", "1 where the last attempt failed in nothing, else 0.")
+    duration = by_account("last_attempt_duration_seconds", "How long the last attempt took, copy and proof together.")
+    size = by_account("last_snapshot_bytes", "Size of the newest snapshot.")
+    growth = by_account("last_snapshot_wal_growth_bytes", "By how much the live -wal grew for the newest snapshot.")
+    verdict = by_account("last_snapshot_verdict", "1 for the verdict of the newest snapshot, 0 for the others.", "verdict")
+
+    for health in status.accounts:
+        view = health.view
+        user = view.user
+        if not view.snapshots and health.note:
+            continue  # no database, and nothing to be said of it
+        in_map.labels(user).set(view.in_map)
+        success.labels(user).set(health.last_good.timestamp() if health.last_good else 0)
+        for name in VERDICTS:
+            kept.labels(user, name).set(sum(snapshot.verdict == name for snapshot in view.snapshots))
+        held.labels(user).set(sum(snapshot.holds for snapshot in view.snapshots))
+        used.labels(user).set(view.used_bytes)
+        if view.attempts:
+            last = view.attempts[-1]
+            attempt.labels(user).set(last.when.timestamp())
+            well.labels(user).set(not last.failed and not last.unsaved)
+            duration.labels(user).set(last.seconds)
+        if view.snapshots:
+            newest = view.snapshots[0]
+            size.labels(user).set(newest.bytes)
+            growth.labels(user).set(newest.wal_growth_bytes)
+            for name in VERDICTS:
+                verdict.labels(user, name).set(newest.verdict == name)
+    return bytes(generate_latest(registry))
+
+
+def write(folder: Path, content: bytes) -> None:
+    """Put the file into `folder`, to be read by all. Raises OSError, where it is a symlink as well: nothing is followed."""
+    fd = os.open(folder, _FOLDER)
+    try:
+        replace_file(fd, NAME, content, 0o644)
+    finally:
+        os.close(fd)
+
+
+def why_not_writable(folder: Path) -> str:
+    """Why root without its power over other people's files, as the service runs, can't write there; empty where it can."""
+    try:
+        status = os.stat(folder, follow_symlinks=False)
+    except OSError as error:
+        return str(error.strerror)
+    if not stat.S_ISDIR(status.st_mode):
+        return "it is a symlink or no folder"
+    mine = stat.S_IWUSR if status.st_uid == 0 else stat.S_IWGRP if status.st_gid == 0 else stat.S_IWOTH
+    if not status.st_mode & mine:
+        return f"root may not write there (owner {status.st_uid}, mode {stat.S_IMODE(status.st_mode):04o})"
+    return ""

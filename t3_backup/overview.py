@@ -1,0 +1,76 @@
+"""What there is of every account, gathered for whoever watches over backups: its snapshots, its attempts, the room they take.
+
+Only the store and the map are read; no home is looked into, no lock is taken and nothing is written.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from t3_backup import accounts, attempts
+from t3_backup.attempts import Attempt
+from t3_backup.errors import Failure, StoreError, explain
+from t3_backup.manifest import Manifest
+from t3_backup.protocol import printable
+from t3_backup.room import used_bytes
+from t3_backup.store import Store
+
+
+@dataclass(frozen=True)
+class AccountView:
+    """One account; a shelf that can't be read has a `problem`, and no snapshots."""
+
+    user: str
+    in_map: bool
+    snapshots: tuple[Manifest, ...] = ()  # newest first
+    attempts: tuple[Attempt, ...] = ()  # the oldest first
+    used_bytes: int = 0  # of the store's disk
+    problem: str = ""
+
+
+@dataclass(frozen=True)
+class Overview:
+    """All of them, by name."""
+
+    store: Path
+    free_bytes: int
+    accounts: tuple[AccountView, ...]
+    warnings: tuple[str, ...] = field(default=())  # of the map and the ledger
+
+
+def look(store: Store, known: accounts.UserMap, user: str | None = None) -> Overview:
+    """The accounts of the map `known`, and whoever else has a shelf; or `user` alone. Raises Failure where he is unknown."""
+    warnings = list(known.warnings)
+    noted: Mapping[str, Sequence[Attempt]] = {}
+    try:
+        noted = attempts.read(store.fd)
+    except (ValueError, OSError) as error:
+        warnings.append(f"{store.path / attempts.NAME} can't be read: {printable(explain(error))}; the next run begins a new one")
+    users = sorted({*known.users, *store.users()})
+    if user is not None:
+        if user not in users:
+            raise Failure(f"{user} is not in the map, and has no snapshots in {store.path}")
+        users = [user]
+    views = (_view(store, name, known, noted.get(name, ())) for name in users)
+    return Overview(store.path, store.free_bytes(), tuple(view for view in views if view is not None), tuple(warnings))
+
+
+def _view(store: Store, user: str, known: accounts.UserMap, noted: Sequence[Attempt]) -> AccountView | None:
+    """None for somebody who is not in the map and whose shelf went while we looked."""
+    in_map = user in known.users
+    try:
+        shelf = store.shelf(user)
+        if shelf is None:
+            return AccountView(user, in_map, attempts=tuple(noted)) if in_map else None
+        with shelf:
+            return AccountView(user, in_map, tuple(shelf.snapshots()), tuple(noted), used_bytes(shelf.fd))
+    except (StoreError, OSError) as error:
+        return AccountView(user, in_map, attempts=tuple(noted), problem=explain(error))
+
+
+def users_to_watch(path: Path) -> accounts.UserMap:
+    """Whose backups are watched over: the map's at `path`, or, for who is not root, his own. Raises UsageError and Failure."""
+    return accounts.read_map(path) if os.geteuid() == 0 else accounts.UserMap((accounts.own().user,), ())

@@ -1,0 +1,183 @@
+"""The report as one page of HTML: what is on it, from values alone, and its text by the template.
+
+The page needs nothing but itself: no script, no font, no image of elsewhere, and its policy forbids them. Every text is escaped
+by the template engine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import t3_backup
+from t3_backup import chart
+from t3_backup.chart import Chart
+from t3_backup.errors import Failure
+from t3_backup.manifest import Manifest
+from t3_backup.report import age, size
+
+_TEMPLATES = Path(__file__).parent / "templates"
+_OLD = timedelta(days=2)  # as the doctor has it
+_FEW = 12  # rows of a table that is shown at once
+
+
+@dataclass(frozen=True)
+class Shelved:
+    """What the store has of one account: its snapshots, newest first, and what somebody should know besides."""
+
+    user: str
+    snapshots: Sequence[Manifest]
+    notes: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
+class Row:
+    """A snapshot in the table."""
+
+    when: str
+    age: str
+    size: str
+    verdict: str
+    accepted: str
+    reasons: tuple[str, ...]
+    label: str
+    copy: str
+    proof: str
+    method: str
+    level: str
+    name: str
+
+
+@dataclass(frozen=True)
+class Section:
+    """What is shown of one account."""
+
+    user: str
+    state: str  # good, late (suspect ones wait, or the newest is old) or bad
+    says: str
+    count: int
+    size: str
+    notes: tuple[str, ...]
+    chart: Chart | None  # none where there is no snapshot
+    newest_size: str
+    largest: str
+    longest: str
+    rows: tuple[Row, ...]
+    shown: bool  # the table, without asking for it
+
+
+@dataclass(frozen=True)
+class Page:
+    """What is shown of all."""
+
+    place: str
+    made: str
+    version: str
+    sections: tuple[Section, ...]
+    count: int
+    size: str
+    free: str
+
+    @property
+    def wanting(self) -> tuple[Section, ...]:
+        """The accounts that want a look."""
+        return tuple(section for section in self.sections if section.state != "good")
+
+
+def page(accounts: Sequence[Shelved], place: str, free: int, now: datetime) -> Page:
+    """The page of a store at `place` that has `free` bytes left."""
+    snapshots = [snapshot for account in accounts for snapshot in account.snapshots]
+    return Page(
+        place=place,
+        made=f"{now:%Y-%m-%d %H:%M} UTC",
+        version=t3_backup.__version__,
+        sections=tuple(_section(account, now) for account in accounts),
+        count=len(snapshots),
+        size=size(sum(snapshot.bytes for snapshot in snapshots)),
+        free=size(free),
+    )
+
+
+def judge(account: Shelved, now: datetime) -> tuple[str, str]:
+    """How an account is, and in what words: good, late or bad."""
+    verified = [snapshot for snapshot in account.snapshots if snapshot.verdict == "verified"]
+    waiting = [snapshot for snapshot in account.snapshots if snapshot.holds]
+    if not account.snapshots:
+        return "bad", "no snapshots"
+    if not verified:
+        return "bad", "none is verified"
+    if waiting:
+        worst = "damaged" if any(snapshot.verdict == "damaged" for snapshot in waiting) else "suspect"
+        return "bad" if worst == "damaged" else "late", f"{worst}, waits for accept"
+    newest = max(snapshot.when for snapshot in verified)
+    told = f"verified {age((now - newest).total_seconds())} ago"
+    return ("late", f"last {told}") if now - newest > _OLD else ("good", told)
+
+
+def _section(account: Shelved, now: datetime) -> Section:
+    state, says = judge(account, now)
+    snapshots = account.snapshots
+    waiting = [snapshot for snapshot in snapshots if snapshot.holds]
+    notes = [f"{snapshot.name} is {snapshot.verdict}: {'; '.join(snapshot.reasons)}" for snapshot in waiting]
+    if waiting:
+        notes.append(f"Nothing of {account.user} is pruned until: t3-backup-state accept {account.user}")
+    drawn = chart.draw(snapshots[::-1], now) if snapshots else None
+    return Section(
+        user=account.user,
+        state=state,
+        says=says,
+        count=len(snapshots),
+        size=size(sum(snapshot.bytes for snapshot in snapshots)),
+        notes=(*notes, *account.notes),
+        chart=drawn,
+        newest_size=size(snapshots[0].bytes) if snapshots else "",
+        largest=size(drawn.largest) if drawn else "",
+        longest=seconds(drawn.longest) if drawn else "",
+        rows=tuple(_row(snapshot, now) for snapshot in snapshots),
+        shown=len(snapshots) <= _FEW,
+    )
+
+
+def _row(snapshot: Manifest, now: datetime) -> Row:
+    return Row(
+        when=f"{snapshot.when:%Y-%m-%d %H:%M}",
+        age=age((now - snapshot.when).total_seconds()),
+        size=size(snapshot.bytes),
+        verdict=snapshot.verdict,
+        accepted=snapshot.accepted_at or "",
+        reasons=snapshot.reasons,
+        label=snapshot.label or "",
+        copy=seconds(snapshot.copy_seconds),
+        proof=seconds(snapshot.proof_seconds),
+        method=snapshot.method,
+        level="" if snapshot.t3_level is None else str(snapshot.t3_level),
+        name=snapshot.name,
+    )
+
+
+def seconds(count: float) -> str:
+    """A duration as people read it: 0.8 s, 12 min."""
+    return f"{count:.1f} s" if count < 120 else f"{count / 60:.0f} min"
+
+
+def render(view: Page) -> str:
+    """Its text. Raises Failure where the template engine is not installed."""
+    jinja2 = engine()
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(_TEMPLATES), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True,
+        lstrip_blocks=True, keep_trailing_newline=True,
+    )  # fmt: skip
+    text: str = environment.get_template("report.html").render(page=view)
+    return text
+
+
+def engine() -> Any:
+    """The template engine. Raises Failure where it is not installed."""
+    try:
+        import jinja2
+    except ImportError:
+        raise Failure("the report needs the template engine jinja2: apt install python3-jinja2") from None
+    return jinja2

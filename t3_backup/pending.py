@@ -1,0 +1,64 @@
+"""Restores that have not ended, for commands that take no lock: each runs, or was interrupted, and what is to be done then.
+
+Nothing is ended here; `restore` does that, under the lock.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+from t3_backup import intent, lock
+from t3_backup.errors import StoreError
+from t3_backup.store import Store
+
+
+@dataclass(frozen=True)
+class Pending:
+    """One restore."""
+
+    user: str
+    snapshot: str | None = None  # name of what is put back
+    began: str | None = None  # RFC 3339
+    unit: str | None = None  # of the server that is kept from starting meanwhile
+    problem: str = ""  # why what it was about to do can't be read
+    running: bool = False  # whether it may run: somebody holds the store
+
+    @property
+    def text(self) -> str:
+        """For people: what was found; what to do."""
+        if self.problem:
+            return self.problem
+        what = f"a restore of {self.user} to {self.snapshot}, begun at {self.began},"
+        if self.running:
+            return f"{what} runs or was interrupted; if it was, whoever holds the store now ends it"
+        stopped = f"; {self.unit} stays stopped until then" if self.unit else ""
+        return f"{what} was interrupted; the next run ends it, or: t3-backup-state accept {self.user}{stopped}"
+
+    def as_json(self) -> dict[str, Any]:
+        """The interface."""
+        return {"snapshot": self.snapshot, "began": self.began, "interrupted": not self.running, "text": self.text}
+
+
+def find(store: Store) -> list[Pending]:
+    """All of them, by user.
+
+    Whoever restores holds the lock from before his intent is there until it is gone. So one that was there before and after the
+    lock was seen to be free was interrupted.
+    """
+    before = {(found.user, found.began) for found in _look(store)}
+    held = lock.is_held(store.fd)
+    return [replace(found, running=held or (found.user, found.began) not in before) for found in _look(store)]
+
+
+def _look(store: Store) -> list[Pending]:
+    found = []
+    for user in intent.pending(store):
+        try:
+            plan = intent.load(store, user)
+        except StoreError as error:
+            found.append(Pending(user, problem=str(error)))
+            continue
+        if plan is not None:  # else it has ended meanwhile
+            found.append(Pending(user, plan.snapshot, plan.began, plan.unit))
+    return found

@@ -1,0 +1,236 @@
+"""The place of a live database, for whoever puts another one there: what lies at its name and beside it. Runs as its owner.
+
+No symlink is followed on the way. A descriptor of the database is opened here only while this process has no SQLite connection
+to it: closing one would drop SQLite's locks.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import signal
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from t3_backup import copier
+from t3_backup.accounts import STATE
+from t3_backup.errors import Failure, InUse, SourceAbsent, SourceError, SourceRefused
+from t3_backup.identity import SIDECARS, Identity
+from t3_backup.source import must_be_own
+
+_ACCESS = "system.posix_acl_access"
+_T3_MODE = 0o644  # T3's own, where there is no file to take it from
+
+
+@dataclass(frozen=True)
+class Place:
+    """The folder of a live database, open."""
+
+    folder: int
+    path: Path  # of the database, canonical
+    uid: int
+
+    @staticmethod
+    def open(home: Path, uid: int, *, create: bool = False) -> Place:
+        """The place beneath `home`; its folders are made where asked. Raises SourceRefused for a symlink on the way.
+
+        SourceAbsent where there is none, SourceError where it can't be reached.
+        """
+        try:
+            home_fd = os.open(home, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            raise SourceAbsent(f"no home {home}") from None
+        except OSError as error:
+            raise SourceError(f"{home}: {error.strerror}") from None
+        try:
+            if create:
+                _make_folders(home_fd)
+            folder = copier.open_beneath(home_fd, str(STATE.parent), os.O_RDONLY | os.O_DIRECTORY)
+        except OSError as error:
+            where = home / STATE.parent
+            if error.errno in (errno.ELOOP, errno.ENOTDIR, errno.EXDEV):
+                raise SourceRefused(f"{where}: a symlink on the way (or no folder); nothing there is followed") from None
+            if error.errno == errno.ENOENT:
+                raise SourceAbsent(f"there is no {where}") from None
+            raise SourceError(f"{where}: {error.strerror}") from None
+        finally:
+            os.close(home_fd)
+        return Place(folder, Path(os.readlink(f"/proc/self/fd/{folder}")) / STATE.name, uid)
+
+    @property
+    def name(self) -> str:
+        """The name of the database in its folder."""
+        return self.path.name
+
+    def identity(self, name: str = STATE.name) -> Identity | None:
+        """What has that name; None where nothing has. Raises SourceRefused where it is not the user's own regular file."""
+        try:
+            status = os.stat(name, dir_fd=self.folder, follow_symlinks=False)
+        except FileNotFoundError:
+            return None
+        must_be_own(status, self.path.parent / name, self.uid)
+        return Identity.of(status)
+
+    def sidecars(self, name: str = STATE.name) -> list[str]:
+        """The endings (of SIDECARS) of what lies beside `name`, whatever it is."""
+        return [ending for ending in SIDECARS if self.has(name + ending)]
+
+    def has(self, name: str) -> bool:
+        """Whether there is such a name."""
+        try:
+            os.stat(name, dir_fd=self.folder, follow_symlinks=False)
+        except FileNotFoundError:
+            return False
+        return True
+
+    def is_file(self, name: str) -> bool:
+        """Whether a regular file has that name."""
+        try:
+            return stat.S_ISREG(os.stat(name, dir_fd=self.folder, follow_symlinks=False).st_mode)
+        except FileNotFoundError:
+            return False
+
+    def has_content(self, name: str) -> bool:
+        """Whether something of that name is there that is no empty file."""
+        try:
+            status = os.stat(name, dir_fd=self.folder, follow_symlinks=False)
+        except FileNotFoundError:
+            return False
+        return status.st_size > 0 or not stat.S_ISREG(status.st_mode)
+
+    def is_hot(self, name: str) -> bool:
+        """Whether a journal holds what is to be rolled back: one with a zeroed header (journal_mode=persist) is done with."""
+        if not self.has_content(name):
+            return False
+        try:
+            fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=self.folder)
+        except OSError:
+            return True
+        try:
+            return os.pread(fd, 1, 0) != b"\0"
+        except OSError:  # a folder
+            return True
+        finally:
+            os.close(fd)
+
+    def drop_empty(self) -> None:
+        """Remove what holds nothing: a -wal or -journal that is done with, a -shm without a -wal. Nobody may have it open."""
+        wal, index, journal = (self.name + ending for ending in SIDECARS)
+        if not self.has_content(wal):
+            self.remove(wal)
+        if not self.is_hot(journal):
+            self.remove(journal)
+        if not self.has(wal) and self.is_file(index):
+            self.remove(index)
+
+    def remove(self, name: str) -> None:
+        """Remove a name; none there is as good, on a disk that can't be written to, too. Raises OSError."""
+        if self.has(name):
+            os.unlink(name, dir_fd=self.folder)
+
+    def create(self, name: str, like: Identity | None) -> int:
+        """A new file with its final owner, group, mode and access list, which are those of the live one, `like`.
+
+        Raises SourceError where its group can't be had, OSError.
+        """
+        mode = _T3_MODE if like is None else like.mode & 0o777
+        flags = os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC
+        # Nobody but the owner reads it before it has its group.
+        fd = os.open(name, flags, mode & 0o600, dir_fd=self.folder)
+        try:
+            if like is not None and os.fstat(fd).st_gid != like.gid:
+                os.fchown(fd, -1, like.gid)
+            os.fchmod(fd, mode)
+            if like is not None:
+                self._copy_access(fd, mode)
+        except PermissionError:
+            os.close(fd)
+            self.remove(name)
+            raise SourceError(
+                f"{self.path} has a group ({like and like.gid}) that its user is not in: chgrp it to one of his"
+            ) from None
+        except OSError as error:
+            os.close(fd)
+            self.remove(name)
+            raise OSError(error.errno, error.strerror, str(self.path.parent / name)) from error
+        return fd
+
+    def _copy_access(self, fd: int, mode: int) -> None:
+        """An access list (acl(5)) comes along: without it, the bits of the group, which are its mask, would mean more."""
+        try:
+            live = copier.open_beneath(self.folder, self.name, os.O_RDONLY | os.O_NONBLOCK)
+        except OSError:
+            return
+        try:
+            access = os.getxattr(live, _ACCESS)
+        except OSError:  # none, or the file system has no such thing
+            return
+        finally:
+            os.close(live)
+        try:
+            os.setxattr(fd, _ACCESS, access)
+        except OSError:
+            os.fchmod(fd, mode & ~0o070)
+
+    def sync(self) -> None:
+        """Wait until the names are on the disk. Raises OSError."""
+        copier.sync_directory(self.folder, str(self.path.parent))
+
+    @contextlib.contextmanager
+    def alone(self, name: str = STATE.name) -> Iterator[Lease]:
+        """A write lease on the file of that name (fcntl(2)): nobody has it open, and who opens it from now on waits.
+
+        Raises InUse where somebody has it open, Failure where the file system knows no leases, OSError.
+        """
+        fd = copier.open_beneath(self.folder, name, os.O_RDONLY | os.O_NONBLOCK)
+        try:
+            fcntl.fcntl(fd, fcntl.F_SETSIG, signal.SIGURG)  # SIGIO, the usual one, would end this process
+            try:
+                fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_WRLCK)
+            except OSError as error:
+                if error.errno in (errno.EAGAIN, errno.EACCES):
+                    raise InUse(f"{self.path.parent / name} is open in another process") from None
+                raise Failure(
+                    f"{self.path.parent}: its file system grants no leases ({error.strerror}), so nobody can tell who has it open"
+                ) from None
+            yield Lease(fd, self.path.parent / name)
+        finally:
+            os.close(fd)
+
+
+@dataclass(frozen=True)
+class Lease:
+    """A write lease that is held."""
+
+    fd: int
+    path: Path
+
+    def holds(self) -> bool:
+        """Whether nobody has tried to open the file since: he would wait, and have what is exchanged."""
+        return fcntl.fcntl(self.fd, fcntl.F_GETLEASE) == fcntl.F_WRLCK
+
+    def must_hold(self) -> None:
+        """Raises InUse where somebody has."""
+        if not self.holds():
+            raise InUse(f"{self.path} was opened by another process in between")
+
+    def must_be(self, expected: Identity) -> None:
+        """Raises InUse where anything was done to the file since `expected` was seen."""
+        if Identity.of(os.fstat(self.fd)) != expected:
+            raise InUse(f"{self.path} was changed by another process in between")
+
+
+def _make_folders(home: int) -> None:
+    at = home
+    for name in STATE.parent.parts:
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(name, 0o755, dir_fd=at)
+        below = copier.open_beneath(at, name, os.O_PATH | os.O_DIRECTORY)
+        if at != home:
+            os.close(at)
+        at = below
+    os.close(at)

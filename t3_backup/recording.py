@@ -1,0 +1,85 @@
+"""What is left for those who watch over backups: the ledger of attempts, by a run, and the metrics.
+
+Written while the store's lock is held. Whatever of it can't be written is said, and costs nobody his backup, but the command its
+exit code 0.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+
+from t3_backup import attempts, health, health_report, metrics, overview, report
+from t3_backup.accounts import UserMap
+from t3_backup.attempts import Ledger
+from t3_backup.audience import Audience
+from t3_backup.backup import Result
+from t3_backup.errors import Failure, explain
+from t3_backup.lines import Lines
+from t3_backup.settings import DEFAULT_TEXTFILES, Settings
+from t3_backup.store import Store
+
+
+class Recording:
+    """The ledger while a run adds to it; `broken` where it could not be written."""
+
+    def __init__(self, store: Store, run: str, out: Audience) -> None:
+        self._store = store
+        self._run = run
+        self._out = out
+        self._ledger = Ledger(store.fd)
+        self._lock = threading.Lock()
+        self.broken = False
+
+    def begin(self, failures: Sequence[Result]) -> None:
+        """Say what is wrong with the ledger, and note who could not be backed up before the run began."""
+        if self._ledger.problem:
+            self._out.warn(f"{self._store.path}: {self._ledger.problem}")
+        for result in failures:
+            self._note(result)
+
+    def finished(self, result: Result) -> None:
+        """An account is done: tell the audience, and note it."""
+        self._out.finished(result)
+        self._note(result)
+
+    def _note(self, result: Result) -> None:
+        with self._lock:
+            try:
+                self._ledger.add(result.user, attempts.of_result(result, self._run, report.utc_now()))
+            except OSError as error:
+                first, self.broken = not self.broken, True
+                if first:
+                    self._out.warn(f"{self._store.path / attempts.NAME} can't be written: {error.strerror or explain(error)}")
+
+
+def folder_of(values: Settings, dest: str | None) -> Path | None:
+    """Where the metrics of a command go; None where it writes none. `dest` is its --dest: another store is nobody's to watch.
+
+    The folder of the default alone may be missing without a word.
+    """
+    if os.geteuid() != 0 or dest is not None or (values.textfiles == DEFAULT_TEXTFILES and not os.path.lexists(DEFAULT_TEXTFILES)):
+        return None
+    return values.textfiles
+
+
+def write_metrics(folder: Path | None, store: Store, values: Settings, out: Audience | Lines) -> bool:
+    """Write the metrics of the store, which is locked. False, once it was said, where they can't be written."""
+    if folder is None:
+        return True
+    try:
+        known = overview.users_to_watch(values.map)
+    except Failure:  # a run for named accounts needs no map
+        known = UserMap(tuple(store.users()), ())
+    status = health_report.status_of(overview.look(store, known), report.utc_now(), health.Thresholds())
+    try:
+        metrics.write(folder, metrics.render(status))
+    except ImportError:
+        remedy = "apt install python3-prometheus-client, or set T3_BACKUP_TEXTFILE_DIR=none"
+        out.line(report.INFO, f"no metrics are written to {folder}: {remedy}")
+    except OSError as error:
+        out.warn(f"the metrics can't be written to {folder}: {error.strerror or explain(error)}")
+        return False
+    return True

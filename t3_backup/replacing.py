@@ -1,0 +1,37 @@
+"""A small file that is there whole, as it was or as it is to be, whatever happens while it is written.
+
+Written to a temporary beside it, synced, and renamed into its place. The temporary has a name of its own that the next writer
+takes over, so a crash leaves one at most; two writers at once must be kept apart by a lock of theirs.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+
+from t3_backup import copier
+
+_NEW = ".new"
+
+
+def replace_file(folder: int, name: str, data: bytes, mode: int) -> None:
+    """Have `data` under `name` in the open `folder`, durable when this returns. Raises OSError, and then the old one is there."""
+    partial = name + _NEW
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(partial, dir_fd=folder)
+    fd = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=folder)
+    try:
+        try:
+            left = memoryview(data)
+            while left:
+                left = left[os.write(fd, left) :]
+            os.fchmod(fd, mode)
+            copier.sync_file(fd, name)
+        finally:
+            os.close(fd)
+        os.rename(partial, name, src_dir_fd=folder, dst_dir_fd=folder)
+    except OSError:
+        with contextlib.suppress(OSError):
+            os.unlink(partial, dir_fd=folder)
+        raise
+    copier.sync_directory(folder, name)

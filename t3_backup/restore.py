@@ -1,0 +1,222 @@
+"""Put a snapshot back in the place of a live database, and complete or undo what an interrupted restore left.
+
+The order: prove the snapshot; stage it beside the live database; stop the server; fold the old state into its one file and seal
+that as a snapshot of its own (prerestore); exchange the two in one step. What is about to be done is on the disk before it is
+done (`intent`). All that happens beneath a home is done by workers, as its owner.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+
+from t3_backup import chain, holders, intent, owner, verify
+from t3_backup.accounts import Account
+from t3_backup.beside import ENDING
+from t3_backup.companions import Packing
+from t3_backup.ending import end
+from t3_backup.errors import Cancelled, Failure, InUse, NotTheSame, SourceError, WorkerLost, explain
+from t3_backup.identity import Identity
+from t3_backup.intent import Intent
+from t3_backup.manifest import PRERESTORE, Manifest, format_time
+from t3_backup.protocol import Folded
+from t3_backup.service import Service
+from t3_backup.shelf import Shelf
+from t3_backup.store import Store
+from t3_backup.taking import Order, take
+from t3_backup.watch import Limits
+
+
+@dataclass(frozen=True)
+class Job:
+    """Whose database is to be replaced, with what, and who is to be told."""
+
+    account: Account
+    store: Store
+    shelf: Shelf
+    snapshot: Manifest
+    service: Service | None  # the server's; None: there is none, or it is left alone
+    limits: Limits
+    stopping: threading.Event
+    now: Callable[[], datetime]
+    say: Callable[[str], None]  # a line of what was done
+    database: bool = True  # whether the database is put back
+    files: bool = False  # whether what was beside it is, which the snapshot must have
+    files_limit: int = 0  # bytes of what is beside the live one, to be kept with it; 0: it is not
+
+
+@dataclass
+class Restored:
+    """What a restore did. Durations in seconds, by step."""
+
+    snapshot: Manifest
+    prerestore: Manifest | None = None  # what it took the place of
+    kept: list[str] = field(default_factory=list)  # where what could not be sealed of the old state lies beside the new one
+    server: str = "none"  # as in Ended
+    warnings: list[str] = field(default_factory=list)
+    seconds: dict[str, float] = field(default_factory=dict)
+
+
+def restore(job: Job) -> Restored:
+    """Do it, under the store's lock. Raises Failure and OSError; then the old state is in its place, whole, or it says what is.
+
+    InUse names who has the live database open.
+    """
+    done = Restored(job.snapshot)
+    with contextlib.ExitStack() as held:
+        plain = job.shelf.is_plain(job.snapshot)
+        # Whoever restores needs it now, and has it for a moment only: to the end of the disk.
+        with contextlib.nullcontext() if plain else _timed(done, "data"):
+            data = chain.open_data(job.shelf, job.snapshot, replace(job.limits, reserve=0), job.stopping)
+        held.callback(os.close, data)
+        _restore(job, done, data, held.close)
+    return done
+
+
+def _restore(job: Job, done: Restored, data: int, release: Callable[[], None]) -> None:
+    """The same, of the bytes in the open file `data`, until it is released."""
+    with _timed(done, "proof"):
+        _must_prove(job, data)
+    job.say(f"proven {job.snapshot.name}")
+    began = job.now()
+    aside = f"state.sqlite.replaced-{began:%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"
+    plan = Intent(job.account.user, job.snapshot.name, format_time(began), aside, database=job.database, files=job.files)
+    plan.save(job.store)
+    problem: Exception | None = None
+    try:
+        _prepare_and_exchange(job, plan, done, data, release)
+    except Exception as error:  # noqa: BLE001 - whatever it is: the server is stopped, and something is staged
+        problem = error
+    _end(job, done, problem)
+
+
+def _prepare_and_exchange(job: Job, plan: Intent, done: Restored, data: int, release: Callable[[], None]) -> None:
+    live, staged = _stage(job, plan, done, data)
+    release()
+    if job.service is not None:
+        plan = replace(plan, unit=job.service.unit, ran=job.service.runs(), masked=not job.service.is_masked())
+        plan.save(job.store)
+        with _timed(done, "stop"):
+            job.service.stop(mask=plan.masked)
+        if plan.ran:
+            job.say(f"stopped {plan.unit}")
+    if job.stopping.is_set():
+        raise Cancelled("stopped before anything was replaced")
+    try:
+        with _timed(done, "fold"):
+            folded = owner.fold(job.account, job.limits, job.stopping)
+        live = folded.old or live
+        with _timed(done, "prerestore"):
+            done.prerestore = _keep(job, folded, done)
+        keep = (folded.old is not None and done.prerestore is None) or bool(folded.beside)
+        # What is beside a database is only sealed where the archive of it was made; else it stays, too.
+        keep_files = done.prerestore is None or (done.prerestore.companion is None and bool(job.files_limit))
+        plan = replace(plan, begun=True, old=folded.old, staged=staged, beside=folded.beside, keep=keep, keep_files=keep_files)
+        plan.save(job.store)
+        if job.database and keep:
+            done.kept.append(str(job.account.source.with_name(plan.aside)))
+        if job.database:
+            with _timed(done, "exchange"):
+                owner.exchange(job.account, plan, job.limits)
+    except InUse as error:
+        raise _named(error, live) from None
+
+
+def _stage(job: Job, plan: Intent, done: Restored, data: int) -> tuple[Identity | None, Identity | None]:
+    """Write all that is to be put back beside what is there. The live database, where it is to be replaced, and what was staged."""
+    live = new = None
+    with _timed(done, "copy"):
+        if job.database:
+            staged = owner.stage(job.account, data, plan.aside, job.limits, job.stopping)
+            live, new = staged.live, staged.staged
+            if found := job.snapshot.census.differences(staged.census):
+                raise WorkerLost(f"what was written is not {job.snapshot.name}: {'; '.join(found[:3])}")
+        if job.files:
+            assert job.snapshot.companion is not None
+            fd = job.shelf.open_archive(job.snapshot.companion)
+            try:
+                owner.unpack(job.account, fd, plan.aside, job.snapshot.companion.content_bytes, job.limits, job.stopping)
+            finally:
+                os.close(fd)
+    return live, new
+
+
+def _named(error: InUse, live: Identity | None) -> InUse:
+    """The same, with who it is."""
+    who = holders.describe(live, patient=True) if live else ""
+    return InUse(f"{error}; it is held by {who}; nothing was changed" if who else f"{error}; nothing was changed: try again")
+
+
+def _keep(job: Job, folded: Folded, done: Restored) -> Manifest | None:
+    """Seal the old state as a snapshot; None where there is nothing that can be sealed, and then it is not removed."""
+    if folded.old is None:
+        if folded.reason:
+            done.warnings.append(folded.reason)
+        return None
+    if not folded.folded:
+        done.warnings.append(f"{folded.reason}: the old state can't be sealed, and stays beside the new one")
+        return None
+    order = Order(job.account, job.limits, PRERESTORE, job.now(), job.stopping, lambda _: None)
+    before = job.shelf.snapshots()
+    packing = Packing(order, job.shelf, before, job.files_limit)
+    try:
+        kept = take(order, job.shelf, before, folded=folded, companion=packing.companion).snapshot
+    except (SourceError, NotTheSame) as error:  # what is there is no database that a copy of it could prove
+        done.warnings.append(f"{error}: the old state can't be sealed, and stays beside the new one")
+        return None
+    done.warnings += packing.warnings
+    if packing.unsaved:
+        done.warnings.append(f"what is beside the database could not be sealed: {packing.unsaved}")
+    job.say(f"kept the present state as {kept.name} ({kept.verdict})")
+    return kept
+
+
+def _must_prove(job: Job, data: int) -> None:
+    if job.snapshot.verdict == "damaged" and job.snapshot.label != PRERESTORE:  # to undo is to have what there was
+        why = "; ".join(job.snapshot.reasons)
+        raise Failure(f"{job.snapshot.name} is damaged ({why}) and not put back; --to FILE writes it elsewhere")
+    check = verify.verify_bytes(data, job.snapshot, job.limits, job.stopping)
+    if job.files and job.snapshot.companion is not None:
+        check = check.and_also(verify.verify_archive(job.shelf, job.snapshot.companion, job.limits, job.stopping))
+    if not check.holds:
+        raise Failure(f"{job.snapshot.name} does not verify and is not put back: {'; '.join(check.reasons[:5])}")
+
+
+def _end(job: Job, done: Restored, problem: Exception | None) -> None:
+    """Complete or undo it, and say which. Raises `problem` where the old state is in its place."""
+    plan = intent.load(job.store, job.account.user)
+    assert plan is not None
+    try:
+        ended = end(plan, job.account, job.store, job.limits)
+    except (Failure, OSError) as error:
+        before = f"{explain(problem)}; then " if problem else ""
+        left = f"; {plan.unit} stays stopped" if plan.unit else ""
+        raise Failure(f"{before}{explain(error)}{left}; what is left is tried again by the next command") from error
+    done.server = ended.server
+    done.warnings += ended.warnings
+    if ended.server == "started":
+        job.say(f"started {plan.unit}")
+    if ended.state != "new":
+        for warning in ended.warnings:
+            job.say(f"WARN: {warning}")
+        raise problem or InUse("another process had opened the live database in between; nothing was changed")
+    if ended.files_stay:
+        done.kept.append(str(job.account.source.with_name(plan.aside + ENDING) / "old"))
+    if problem is not None:
+        done.warnings.append(f"it was completed after: {explain(problem)}")
+
+
+@contextlib.contextmanager
+def _timed(done: Restored, step: str) -> Iterator[None]:
+    """Note how long a step took."""
+    began = time.monotonic()
+    try:
+        yield
+    finally:
+        done.seconds[step] = round(time.monotonic() - began, 3)

@@ -1,0 +1,69 @@
+"""What people are told of a restore, before and after it: values in, lines out."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from t3_backup.census import Census
+from t3_backup.manifest import PRERESTORE, Manifest
+from t3_backup.report import INFO, WARNING, Line, age, size
+from t3_backup.restore import Restored
+
+_MOST_TABLES = 8
+
+
+def plan(snapshot: Manifest, live: Census | None, problem: str, now: datetime) -> list[str]:
+    """What is to be put back, and what that gains and loses against the `live` database; `problem` where that can't be read."""
+    old = age((now - snapshot.when).total_seconds())
+    when = snapshot.taken_at.replace("T", " ").removesuffix("Z")
+    label = f", label {snapshot.label}" if snapshot.label else ""
+    verdict = f"{snapshot.verdict} ({'; '.join(snapshot.reasons)})" if snapshot.reasons else snapshot.verdict
+    lines = [
+        f"snapshot of {snapshot.user}: {snapshot.name}",
+        f"  taken {when} UTC ({old} ago){label}; T3 level {_level(snapshot.t3_level)}; {size(snapshot.bytes)}; {verdict}",
+    ]
+    if (files := snapshot.companion) is not None:
+        lines.append(f"  with {files.entries} files and folders beside it ({size(files.content_bytes)})")
+    else:
+        lines.append("  without files beside it: none were there, or they were not saved")
+    if live is None:
+        return [*lines, f"  the live database can't be compared with it: {problem}"]
+    then, now_rows = snapshot.census.total_rows, live.total_rows
+    lines.append(f"  live: T3 level {_level(live.t3_level)}; {now_rows:,} rows, {then:,} in the snapshot")
+    changes = differences(snapshot.census, live)
+    shown = [f"{table} {count:+,}" for table, count in changes[:_MOST_TABLES]]
+    more = [f"and {len(changes) - _MOST_TABLES} more tables"] if len(changes) > _MOST_TABLES else []
+    return [*lines, f"  rows gained and lost by it: {', '.join(shown + more) or 'none'}"]
+
+
+def differences(then: Census, live: Census) -> list[tuple[str, int]]:
+    """By how many rows each table changes where `then` takes the place of `live`; the greatest change first."""
+    before, after = live.rows or {}, then.rows or {}
+    changes = [
+        (table, max(0, after.get(table, 0)) - max(0, before.get(table, 0))) for table in sorted(before.keys() | after.keys())
+    ]
+    return sorted((change for change in changes if change[1]), key=lambda change: -abs(change[1]))
+
+
+def _level(level: int | None) -> str:
+    return "-" if level is None else str(level)
+
+
+def done(restored: Restored, options: str) -> list[Line]:
+    """What was done, and the command that undoes it."""
+    user, seconds = restored.snapshot.user, restored.seconds
+    took = ", ".join(f"{step} {seconds[step]:.2f} s" for step in seconds)
+    lines = [Line(WARNING, f"WARN: {user}: {warning}") for warning in restored.warnings]
+    lines.append(Line(INFO, f"restored {user} from {restored.snapshot.name} ({took})"))
+    if restored.server == "stopped":
+        lines.append(Line(INFO, f"the server of {user} did not run before, and was not started"))
+    lines += [Line(INFO, f"what could not be sealed of the old state lies at {path}") for path in restored.kept]
+    if restored.prerestore:
+        lines.append(Line(INFO, f"to undo it: {undo(restored, options)}"))
+    return lines
+
+
+def undo(restored: Restored, options: str) -> str:
+    """The one command that undoes a restore; `options` are those with which it was done, that the undoing needs, too."""
+    assert restored.prerestore is not None
+    return f"t3-backup-state restore {restored.snapshot.user} --label {PRERESTORE} {options}".rstrip()

@@ -1,0 +1,170 @@
+"""The command `restore`: choose, show, ask, do it; and what every command that takes the lock does with an interrupted one."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shlex
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from t3_backup import accounts, backup, ending, export, lines, owner, recording, report, restore, restore_lines, stopping
+from t3_backup.accounts import Account
+from t3_backup.census import Census
+from t3_backup.choice import choose_good
+from t3_backup.errors import EXIT_OK, Failure, StoreError, UsageError
+from t3_backup.lines import Lines
+from t3_backup.lock import WAIT_S
+from t3_backup.manifest import Manifest
+from t3_backup.restore import Job, Restored
+from t3_backup.service import Service
+from t3_backup.settings import Settings
+from t3_backup.shelf import Shelf
+from t3_backup.stopping import Stopping
+from t3_backup.store import Store
+from t3_backup.watch import Limits
+
+_ENDED = {
+    "new": "was completed now",
+    "old": "was undone now",
+    "other": "has left nothing, and another database is in its place now",
+}
+
+
+def put_back(args: argparse.Namespace, values: Settings) -> int:
+    """`restore`: put a snapshot back in the place of the live database, or write it elsewhere (--to)."""
+    out = Lines(sys.stderr if args.json else sys.stdout)
+    stop = stopping.on_signals()
+    with Store.open(values.dest) as store:
+        shelf = store.shelf(args.user)
+        if shelf is None:
+            raise StoreError(f"no snapshots of {args.user} in {store.path}")
+        with shelf:
+            if os.geteuid() != 0 and args.user != (own := accounts.own().user):
+                raise UsageError(f"{own} is not root and may restore his own account alone, not {args.user}")
+            snapshot = choose_good(shelf.snapshots(), args.at, report.utc_now(), label=args.label, level=args.schema)
+            do = _elsewhere if args.to is not None else _in_place
+            document, failed = do(args, values, store, shelf, snapshot, stop, out)
+            whole = {"user": args.user, "snapshot": backup.document(shelf, snapshot)} | document
+    if args.json:
+        lines.print_document(whole)
+    stop.end()
+    return Failure.exit_code if failed else EXIT_OK
+
+
+def _elsewhere(
+    args: argparse.Namespace, values: Settings, store: Store, shelf: Shelf, snapshot: Manifest, stop: Stopping, out: Lines
+) -> tuple[dict[str, Any], bool]:
+    if not args.dry_run:
+        with store.locked(shared=True, wait=WAIT_S):
+            export.write(shelf, snapshot, Path(args.to), limits(values, store), stop)
+    out.line(report.INFO, f"{'would write' if args.dry_run else 'wrote'} {snapshot.name} of {args.user} to {args.to}")
+    return {"action": "planned" if args.dry_run else "written", "to": args.to}, False
+
+
+def _in_place(
+    args: argparse.Namespace, values: Settings, store: Store, shelf: Shelf, snapshot: Manifest, stop: Stopping, out: Lines
+) -> tuple[dict[str, Any], bool]:
+    files = args.only != "database" and snapshot.companion is not None
+    if args.only == "files" and not files:
+        raise Failure(f"{snapshot.name} has no files beside the database: none were there, or they were not saved")
+    account, bounds = accounts.find(args.user), limits(values, store)
+    live, problem = _live(account, bounds, stop)
+    document: dict[str, Any] = {"live": None if live is None else live.as_json(), "live_problem": problem}
+    for line in restore_lines.plan(snapshot, live, problem, report.utc_now()):
+        out.line(report.INFO, line)
+    if args.dry_run:
+        return document | {"action": "planned"}, False
+    _must_agree(args, account)
+    store.lock(wait=WAIT_S)
+    if broken := [one for one in end_interrupted(store, bounds, out.warn) if one.user == args.user and not one.whole]:
+        raise Failure(broken[0].reason)
+    if not shelf.holds(snapshot):
+        raise Failure(f"{snapshot.name} was pruned in the meantime")
+    job = Job(
+        account=account,
+        store=store,
+        shelf=shelf,
+        snapshot=snapshot,
+        service=None if args.no_service else Service.of(args.user),
+        limits=bounds,
+        stopping=stop,
+        now=report.utc_now,
+        say=partial(out.line, report.INFO),
+        database=args.only != "files",
+        files=files,
+        files_limit=values.files_limit,
+    )
+    done = restore.restore(job)
+    measured = recording.write_metrics(recording.folder_of(values, args.dest), store, values, out)
+    options = shlex.join([*(["--dest", args.dest] if args.dest else []), *(["--no-service"] if args.no_service else [])])
+    for told in restore_lines.done(done, options):
+        out.line(told.priority, told.text)
+    return document | _document(done, options), done.server == "failed" or not measured
+
+
+def _live(account: Account, limits: Limits, stop: Stopping) -> tuple[Census | None, str]:
+    """What is in the live database now, or why that can't be told: nothing hangs on it."""
+    try:
+        return owner.count(account, limits, stop), ""
+    except Failure as failure:
+        return None, str(failure)
+
+
+def _must_agree(args: argparse.Namespace, account: Account) -> None:
+    """Raises UsageError where nobody can be asked, Failure where he says no."""
+    if args.yes:
+        return
+    if not sys.stdin.isatty() or args.json:
+        raise UsageError("a restore replaces the live database: say --yes, or --dry-run to see what it would do")
+    with stopping.at_once():
+        print(f"Replace {account.source} with it? [y/N] ", end="", flush=True)
+        answer = sys.stdin.readline()
+    if answer.strip().lower() not in ("y", "yes"):
+        raise Failure("nothing was changed")
+
+
+def _document(done: Restored, options: str) -> dict[str, Any]:
+    return {
+        "action": "restored",
+        "prerestore": None if done.prerestore is None else done.prerestore.as_json(),
+        "kept": done.kept,
+        "server": done.server,
+        "warnings": done.warnings,
+        "seconds": done.seconds,
+        "undo": None if done.prerestore is None else restore_lines.undo(done, options),
+    }
+
+
+@dataclass(frozen=True)
+class Unended:
+    """An interrupted restore that is not well yet."""
+
+    user: str
+    reason: str
+    whole: bool  # whether a whole state is in place, and the server alone is down
+
+
+def limits(values: Settings, store: Store) -> Limits:
+    """Of each step. No sign of life comes from a worker within one system call, and a large file takes its time."""
+    return replace(backup.limits_of(values, store.free_bytes, store.total_bytes()), stall=values.timeout)
+
+
+def end_interrupted(store: Store, bounds: Limits, warn: Callable[[str], None]) -> list[Unended]:
+    """Complete or undo every restore that was interrupted, and say so; those that are not well since."""
+    unended = []
+    for user, ended in ending.end_interrupted(store, bounds):
+        if isinstance(ended, str):
+            unended.append(Unended(user, f"a restore was interrupted and could not be ended: {ended}", whole=False))
+            warn(f"{user}: {unended[-1].reason}")
+            continue
+        warn(f"{user}: a restore that was interrupted {_ENDED[ended.state]}")
+        for warning in ended.warnings:
+            warn(f"{user}: {warning}")
+        if ended.server == "failed":
+            unended.append(Unended(user, "; ".join(ended.warnings), whole=True))
+    return unended

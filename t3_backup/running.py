@@ -1,0 +1,129 @@
+"""The command `run`: whom to back up, who hears of it, and what follows a run that failed. Returns its exit code."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+from t3_backup import accounts, aftermath, backup, lines, log, notify, recording, report, restoring, stopping, units
+from t3_backup.accounts import Account
+from t3_backup.audience import Audience
+from t3_backup.errors import EXIT_OK, Failure, UsageError, explain
+from t3_backup.lines import Lines, say_error
+from t3_backup.lock import WAIT_S
+from t3_backup.manifest import LABEL
+from t3_backup.settings import Settings
+from t3_backup.store import Store
+
+
+def run(args: argparse.Namespace, values: Settings) -> int:
+    """`run`: back up the accounts; where that failed, the hooks are called, or left to the unit that does."""
+    run, results, problem = log.run_id(), list[backup.Result](), ""
+    try:
+        code = _back_up(args, values, run, results)
+    except (Failure, OSError) as error:
+        code, problem = say_error(error), explain(error)
+    if code != EXIT_OK and not args.dry_run:
+        ending = aftermath.of_run(run, code, problem, results)
+        aftermath.follow(ending, values, Lines(sys.stderr if args.json else sys.stdout))
+    return code
+
+
+def _back_up(args: argparse.Namespace, values: Settings, run: str, results: list[backup.Result]) -> int:
+    """The run of that id; its exit code. What became of each account is added to `results`."""
+    if args.label is not None and not LABEL.fullmatch(args.label):
+        raise UsageError(
+            f"--label {args.label!r} is not one: letters, digits and . _ + - (at most 64, the first a letter or digit)"
+        )
+    if log.is_service():
+        _must_outlive_the_service(values.dest)
+    shown = notify.of_run()
+    stop = stopping.on_signals(shown.stopping)
+    stopping.let_others_go_first()
+    out_lines = lines.reporter(sys.stderr if args.json else sys.stdout, run)
+    with Audience(out_lines, None if args.dry_run else log.of_run(values.log, run), shown) as out:
+        found, failures = _accounts(args.user, values, out)
+        out.expect(len(found) + len(failures))
+        forgotten: list[str] = []
+        recorded = True
+        if args.dry_run:
+            results += failures + backup.plan(values, found, stop, out.finished)
+        else:
+            with Store.open(values.dest, create=True) as store:
+                store.lock(wait=WAIT_S)
+                record = recording.Recording(store, run, out)
+                broken, running = _end_restores(store, values, found, out)
+                failures += broken
+                record.begin(failures)
+                results += failures + backup.run(backup.Job(values, store, args.label, stop, out.listen), found, record.finished)
+                recorded = recording.write_metrics(recording.folder_of(values, args.dest), store, values, out) and not record.broken
+                recorded = recorded and running
+                forgotten = _forgotten(store, results) if args.user is None else []
+        for user in forgotten:
+            out.warn(f"{user} has snapshots in {values.dest}, but is not in {values.map}")
+        if not results:
+            out.line(report.INFO, f"no users in {values.map}; nothing to back up")
+        out.ended(results)
+    if args.json:
+        lines.print_document(report.run_document(results))
+    lost_map = bool(forgotten) and not results
+    failed = lost_map or any(result.alarms for result in results)
+    stop.end()
+    return Failure.exit_code if failed or out.broken or not recorded else EXIT_OK
+
+
+def _end_restores(store: Store, values: Settings, found: list[Account], out: Audience) -> tuple[list[backup.Result], bool]:
+    """End the restores that were interrupted: what became of those that can't be, and whether all is well with the servers.
+
+    The account of one that can't be goes from `found`: what is in its place may be a part of a state.
+    """
+    unended = restoring.end_interrupted(store, restoring.limits(values, store), out.warn)
+    reasons = {one.user: one.reason for one in unended if not one.whole}
+    broken = [backup.Result(account.user, "failed", reasons[account.user]) for account in found if account.user in reasons]
+    found[:] = [account for account in found if account.user not in reasons]
+    for result in broken:
+        out.finished(result)
+    return broken, not any(one.whole for one in unended)
+
+
+def _must_outlive_the_service(dest: Path) -> None:
+    """A service has temporary folders of its own, which go with it, and the snapshots with them. Raises UsageError."""
+    if any(dest.resolve().is_relative_to(place) for place in units.PRIVATE):
+        raise UsageError(
+            f"T3_BACKUP_DEST: {dest} is in a temporary folder, which the service has for itself, and which goes with it"
+        )
+
+
+def _forgotten(store: Store, results: list[backup.Result]) -> list[str]:
+    """Who has a shelf and was no part of the run."""
+    return [user for user in store.users() if user not in {result.user for result in results}]
+
+
+def _accounts(users: list[str] | None, values: Settings, out: Audience) -> tuple[list[Account], list[backup.Result]]:
+    """Whom to back up, and who of those named cannot be. Raises UsageError."""
+    if os.geteuid() != 0:
+        own = accounts.own()
+        others = sorted(set(users or []) - {own.user})
+        if others:
+            raise UsageError(f"{own.user} is not root and may back up his own account alone, not {', '.join(others)}")
+        return [own], []
+    if users:
+        wanted = sorted(set(users))
+        known = None
+    else:
+        known = accounts.read_map(values.map)
+        wanted = list(known.users)
+        for warning in known.warnings:
+            out.warn(warning)
+    found, failures = [], []
+    for user in wanted:
+        try:
+            found.append(accounts.find(user))
+        except Failure as failure:
+            failures.append(backup.Result(user, "failed", str(failure)))
+            out.finished(failures[-1])
+    if known is not None and not found and not failures and not known.is_empty:
+        raise Failure(f"{values.map}: not one line of it names an account")
+    return found, failures

@@ -1,0 +1,82 @@
+"""The T3 server of a user as a unit of systemd: stopped and kept from starting for a while, and started again.
+
+systemctl(1) is called, without a shell. On a machine that systemd has not booted, or without such a unit, there is no service.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+from t3_backup.errors import Failure
+
+_BOOTED = Path("/run/systemd/system")  # sd_booted(3)
+_STOP_SECONDS = 300  # systemd's own limit (TimeoutStopSec) is the shorter one
+_SECONDS = 60
+_STOPPED = "130"  # the exit code of a T3 server that was asked to stop, which systemd takes for a failure
+_RUNNING = ("active", "activating", "reloading")
+
+
+@dataclass(frozen=True)
+class Service:
+    """The unit of one server."""
+
+    unit: str
+
+    @staticmethod
+    def of(user: str) -> Service | None:
+        """The one of `user`; None where there is none."""
+        if not _BOOTED.is_dir():
+            return None
+        service = Service(f"t3-serve@{user}.service")
+        return None if service._show("LoadState") == "not-found" else service
+
+    def runs(self) -> bool:
+        """Whether it runs, is about to, or has crashed: a server that its database brings down is started again with another."""
+        state = self._show("ActiveState")
+        return state in _RUNNING or (state == "failed" and self._show("ExecMainStatus") != _STOPPED)
+
+    def is_masked(self) -> bool:
+        """Whether an admin keeps it from starting."""
+        return self._show("LoadState") == "masked"
+
+    def stop(self, *, mask: bool) -> None:
+        """Stop it, and, where asked, let nobody start it until `release`. Raises Failure where it goes on.
+
+        How it ends is its own matter: T3's server ends with 130, and may take 20 seconds while a browser is connected.
+        """
+        self._call("stop", seconds=_STOP_SECONDS)  # before the mask, which hides how it wants to be stopped
+        if mask:
+            self._call("mask", "--runtime")  # a reboot undoes it
+            self._call("stop", seconds=_STOP_SECONDS)  # it may have been started in between
+        if (state := self._show("ActiveState")) not in ("inactive", "failed"):
+            raise Failure(f"{self.unit} does not stop (it is {state}): systemctl status {self.unit}")
+
+    def release(self, *, unmask: bool, start: bool) -> None:
+        """Undo `stop`, and start it where asked. Raises Failure."""
+        if unmask:
+            self._call("unmask", "--runtime")
+        if start:
+            # It may have died too often lately to be started again otherwise. One that ended well may be forgotten already.
+            with contextlib.suppress(Failure):
+                self._call("reset-failed")
+            self._call("start")
+
+    def _show(self, name: str) -> str:
+        return self._call("show", f"--property={name}", "--value").strip()
+
+    def _call(self, verb: str, *options: str, seconds: int = _SECONDS) -> str:
+        line = ["systemctl", "--no-ask-password", verb, *options, self.unit]
+        try:
+            # In a group of its own: a Ctrl-C is the command's to hear.
+            done = subprocess.run(
+                line, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=seconds, check=False, process_group=0
+            )
+        except (OSError, subprocess.TimeoutExpired) as error:
+            raise Failure(f"{' '.join(line)}: {error}") from None
+        if done.returncode != 0:
+            said = (done.stderr or done.stdout).strip().splitlines()
+            raise Failure(f"{' '.join(line)} failed: {said[0] if said else done.returncode}")
+        return done.stdout

@@ -1,0 +1,70 @@
+"""History in little room where the file system shares extents (xfs, btrfs).
+
+A new snapshot is the one before it, cloned, with the pages written over that differ. Every snapshot stays plain,
+and what is the same in both is on the disk once.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Sequence
+
+from t3_backup import copier, page_hashes
+from t3_backup.blank import Blank, Content, hash_on_disk
+from t3_backup.copier import Method
+from t3_backup.manifest import Manifest
+from t3_backup.page_hashes import PageHashes
+from t3_backup.shelf import Shelf
+
+_WORTH = 0.5  # of the pages: where more of them differ, there is little to share
+_WRITE_PAGES = 256
+_PROBE_BYTES = 4096
+
+
+def is_possible(shelf: Shelf) -> bool:
+    """Whether the shelf's file system shares extents. Raises OSError where that can't be told."""
+    with shelf.begin() as one, shelf.begin() as other:
+        os.write(one.writer, bytes(_PROBE_BYTES))
+        try:
+            copier.copy(one.writer, other.writer, _PROBE_BYTES, Method.REFLINK)
+        except OSError as error:
+            if error.errno in (errno.EIO, errno.ENOSPC, errno.EDQUOT):
+                raise
+            return False
+    return True
+
+
+def share(shelf: Shelf, shared: Blank, blank: Blank, content: Content, page_size: int, before: Manifest) -> bool:
+    """Let the new file `shared` have the `content` of the settled `blank`, and share with `before` what is the same in both.
+
+    It is settled then. False where that is not possible or not worth it, or where what came out, read back from the disk, is not
+    the same. Raises Failure and OSError.
+    """
+    if not page_size or page_size != before.page_size or not shelf.is_plain(before):
+        return False
+    source = shelf.open_data(before)
+    try:
+        pages = _differing(shelf, blank, content, page_size, before, source)
+        if len(pages) * page_size > _WORTH * content.bytes:
+            return False
+        copier.copy(source, shared.writer, before.bytes, Method.REFLINK)
+    finally:
+        os.close(source)
+    for first in range(0, len(pages), _WRITE_PAGES):
+        group = pages[first : first + _WRITE_PAGES]
+        data = copier.read_pages(blank.reader, -1, bytes(len(group)), group, page_size)
+        copier.write_pages(shared.writer, group, page_size, data)
+    os.ftruncate(shared.writer, content.bytes)
+    shared.settle()
+    found = hash_on_disk(shared.reader)
+    return (found.bytes, found.sha256) == (content.bytes, content.sha256)
+
+
+def _differing(shelf: Shelf, blank: Blank, content: Content, page_size: int, before: Manifest, source: int) -> Sequence[int]:
+    """Those within the new image."""
+    count = -(-content.bytes // page_size)
+    hashes = page_hashes.beside(shelf, before)
+    if hashes is not None and content.page_hashes:
+        return [page for page in hashes.differing(PageHashes(content.sha256, page_size, content.page_hashes)) if page < count]
+    return page_hashes.compared(source, blank.reader, count, page_size)

@@ -1,0 +1,91 @@
+"""Where the bytes of a new, proven snapshot go: nowhere, if the newest one has them already; else to the shelf, in little room."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from t3_backup import page_hashes, sharing
+from t3_backup.blank import Blank, Content, hash_on_disk, page_size_of
+from t3_backup.errors import Failure, explain
+from t3_backup.manifest import DATA, Manifest
+from t3_backup.page_hashes import PageHashes
+from t3_backup.shelf import Shelf
+
+
+@dataclass(frozen=True)
+class Stored:
+    """What came of it."""
+
+    snapshot: Manifest  # the new one, or the newest of those before
+    unchanged: bool = False  # it is the newest of those before, which holds the same
+    warnings: tuple[str, ...] = ()
+
+
+def store(
+    shelf: Shelf, blank: Blank, content: Content, snapshot: Manifest, before: Sequence[Manifest], *, share: bool = False
+) -> Stored:
+    """Publish the settled `blank`, whose `content` is `snapshot`'s; `before` are those on the shelf, newest first.
+
+    What the newest of them holds already is not kept twice: where there is nothing new to say of it, it stands for this one, too;
+    else it gets a second name. With `share`, what is new is published as a file that shares its extents. Raises OSError.
+    """
+    page_size = page_size_of(blank.reader)
+    # After a damaged one lies what VACUUM made of it, whose bytes are never a copy's.
+    newest = next((one for one in before if (one.method == "vacuum") == (snapshot.method == "vacuum")), None)
+    if newest is not None and newest.sha256 == content.sha256 and shelf.is_plain(newest):
+        healed = _heal(shelf, blank, content, newest, before)
+        unchanged = _says_the_same(snapshot, newest)
+        kept = newest if unchanged else snapshot
+        if not unchanged:
+            shelf.publish_again(newest, snapshot)
+        _keep_hashes(shelf, kept, content, page_size)
+        return Stored(kept, unchanged, healed)
+    warnings: tuple[str, ...] = ()
+    with contextlib.ExitStack() as held:
+        whole = blank
+        if share and newest is not None:
+            try:
+                shared = held.enter_context(shelf.begin())
+                if sharing.share(shelf, shared, blank, content, page_size, newest):
+                    whole = shared
+            except (Failure, OSError) as error:  # what is there is proven, and only takes more room
+                warnings = (f"{shelf.user}: {snapshot.name} shares nothing with {newest.name}: {explain(error)}",)
+        shelf.publish(whole, snapshot)
+    _keep_hashes(shelf, snapshot, content, page_size)
+    return Stored(snapshot, warnings=warnings)
+
+
+def _keep_hashes(shelf: Shelf, snapshot: Manifest, content: Content, page_size: int) -> None:
+    """A hint: without it, pages are compared."""
+    if page_size and content.page_hashes and page_hashes.beside(shelf, snapshot) is None:
+        with contextlib.suppress(OSError):
+            page_hashes.keep(shelf, snapshot, PageHashes(content.sha256, page_size, content.page_hashes))
+
+
+def _says_the_same(snapshot: Manifest, newest: Manifest) -> bool:
+    """Whether a manifest of the new one would tell nothing that the newest's does not."""
+    return snapshot.label is None is newest.label and (snapshot.verdict, snapshot.companion) == (newest.verdict, newest.companion)
+
+
+def _heal(shelf: Shelf, blank: Blank, content: Content, newest: Manifest, before: Sequence[Manifest]) -> tuple[str, ...]:
+    """See that the disk holds of the newest what was sealed; if not, what is in `blank` takes its place. A warning, if so.
+
+    All other snapshots hang on these bytes, and nothing will read them for days.
+    """
+    fd = shelf.open_data(newest)
+    try:
+        found = hash_on_disk(fd)
+    except OSError:
+        found = Content(0, "")
+    finally:
+        os.close(fd)
+    if (found.bytes, found.sha256) == (content.bytes, content.sha256):
+        return ()
+    shelf.replace_data(newest, blank, DATA)
+    for other in before:  # whose data was the same file
+        if other.sha256 == newest.sha256 and other.name != newest.name and shelf.is_plain(other):
+            shelf.name_again(newest, other)
+    return (f"{shelf.user}: {newest.name} was no longer what had been sealed, and was replaced by the same, new from the database",)

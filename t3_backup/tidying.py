@@ -1,0 +1,93 @@
+"""The commands `prune` and `du`: what goes and why, now; and what all that stays takes. Each returns its exit code."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from typing import Any
+
+from t3_backup import backup, lines, recording, report, restoring, stopping, usage
+from t3_backup.errors import EXIT_OK, Failure
+from t3_backup.lines import Lines
+from t3_backup.lock import WAIT_S
+from t3_backup.retention import Decision
+from t3_backup.settings import Settings
+from t3_backup.shelf import Shelf
+from t3_backup.showing import Shelves
+from t3_backup.store import Store
+from t3_backup.upkeep import Upkeep
+
+
+def prune(args: argparse.Namespace, values: Settings) -> int:
+    """`prune`: let go what retention lets go, and compact the rest; or (--dry-run) say what would go, what stays, and why."""
+    out = Lines(sys.stderr if args.json else sys.stdout)
+    stop = stopping.on_signals()
+    stopping.let_others_go_first()
+    documents: list[dict[str, Any]] = []
+    warned = False
+    with Store.open(values.dest) as store:
+        store.lock(wait=WAIT_S, shared=args.dry_run)
+        limits = backup.limits_of(values, store.free_bytes, store.total_bytes())
+        unended = [] if args.dry_run else restoring.end_interrupted(store, limits, out.warn)
+        shelves = Shelves(store, args.user, out)
+        for shelf in shelves:
+            upkeep = backup.upkeep_of(shelf, values, limits, stop)
+            decisions = upkeep.decisions()
+            if args.dry_run:
+                documents.append(_planned(shelf, decisions, out))
+            else:
+                documents.append(_pruned(shelf, upkeep, decisions, out))
+                warned |= bool(documents[-1]["warnings"])
+        measured = args.dry_run or recording.write_metrics(recording.folder_of(values, args.dest), store, values, out)
+    if args.json:
+        lines.print_document({"accounts": documents})
+    stop.end()
+    return Failure.exit_code if warned or unended or shelves.refused or not measured else EXIT_OK
+
+
+def _planned(shelf: Shelf, decisions: list[Decision], out: Lines) -> dict[str, Any]:
+    for decision in decisions:
+        what = "keep" if decision.keep else "would prune"
+        out.line(report.INFO, f"{what} {shelf.user} {decision.snapshot.name} ({', '.join(decision.reasons)})")
+    return _document(shelf, decisions) | {"pruned": [], "compacted": [], "warnings": []}
+
+
+def _pruned(shelf: Shelf, upkeep: Upkeep, decisions: list[Decision], out: Lines) -> dict[str, Any]:
+    why = {decision.snapshot.name: ", ".join(decision.reasons) for decision in decisions}
+    shelf.clear()
+    done = upkeep.tidy()
+    for name in done.pruned:
+        out.line(report.INFO, f"pruned {shelf.user} {name} ({why[name]})")
+    for name in done.compacted:
+        out.line(report.INFO, f"compacted {shelf.user} {name}")
+    for warning in done.warnings:
+        out.warn(warning)
+    if not done.made_room:
+        out.line(report.INFO, f"nothing of {shelf.user} to prune or to compact")
+    return _document(shelf, decisions) | {"pruned": done.pruned, "compacted": done.compacted, "warnings": done.warnings}
+
+
+def _document(shelf: Shelf, decisions: list[Decision]) -> dict[str, Any]:
+    return {
+        "user": shelf.user,
+        "decisions": [{"name": one.snapshot.name, "keep": one.keep, "reasons": list(one.reasons)} for one in decisions],
+    }
+
+
+def show_usage(args: argparse.Namespace, values: Settings) -> int:
+    """`du`: what each account's history takes, beside what full copies would."""
+    out = Lines(sys.stderr if args.json else sys.stdout)
+    documents: list[dict[str, Any]] = []
+    with Store.open(values.dest) as store:
+        shelves = Shelves(store, args.user, out)
+        for shelf in shelves:
+            found = usage.of_shelf(shelf)
+            documents.append(found.as_json())
+            for line in [] if args.json else usage.table(found):
+                out.line(report.INFO, line)
+        free = store.free_bytes()
+    if args.json:
+        lines.print_document({"accounts": documents, "free_bytes": free})
+    else:
+        out.line(report.INFO, f"{report.size(free)} free in {values.dest}")
+    return Failure.exit_code if shelves.refused else EXIT_OK

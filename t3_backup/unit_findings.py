@@ -1,0 +1,170 @@
+"""What the doctor says of the units: whether the timers start what they should, and the services are ours and may do their work.
+
+Pure: facts in, findings out.
+"""
+
+from __future__ import annotations
+
+import shlex
+import signal
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from t3_backup import units
+from t3_backup.errors import LockHeld
+from t3_backup.facts import Facts
+from t3_backup.finding import Finding
+from t3_backup.settings import Settings
+from t3_backup.units import PACKAGED, PROOF_SERVICE, PROOF_TIMER, SERVICE, TIMER, Systemd
+
+_NEVER = ("", "n/a", "infinity")
+
+
+def examine(facts: Facts, settings: Settings) -> Iterator[Finding]:
+    """What is to be said of them."""
+    systemd = facts.systemd
+    yield from _by_hand(systemd)
+    if not systemd.runs:
+        yield Finding(
+            "note", "systemd", "does not run here: nothing starts a backup by itself; use cron, or run t3-backup-state by hand"
+        )
+        return
+    if systemd.problem:
+        yield Finding("warn", "systemd", f"can't be asked: {systemd.problem}")
+        return
+    yield _timer("timer", TIMER, systemd.timer, systemd.service)
+    yield from _drop_ins(systemd)
+    if "T3_BACKUP_" in systemd.service.get("Environment", ""):
+        yield Finding(
+            "warn",
+            "drop-ins",
+            f"Environment= of {SERVICE} has settings that are not looked at here; put them into /etc/default/t3-backup",
+        )
+    if systemd.service.get("LoadState") == "loaded":
+        yield _last_run("last run", SERVICE, systemd.service)
+        yield _sandbox("sandbox", SERVICE, systemd.service, _written_by_a_run(facts), systemd.homes)
+        yield _time_limit(systemd.service, settings, len(facts.accounts))
+    else:
+        yield Finding("fail", "service", _not_loaded(SERVICE, systemd.service))
+    yield from _proof(facts)
+
+
+def _proof(facts: Facts) -> Iterator[Finding]:
+    """Of the weekly proof. Backups are made without it: so nothing fails here but a proof that has."""
+    systemd = facts.systemd
+    timer, service = systemd.proof_timer, systemd.proof_service
+    yield _leniently(_timer("proof timer", PROOF_TIMER, timer, service))
+    if service.get("LoadState") == "loaded":
+        yield _last_run("last proof", PROOF_SERVICE, service)
+        store = {facts.store.real: "the store"}
+        yield _leniently(_sandbox("proof sandbox", PROOF_SERVICE, service, store, systemd.homes))
+    else:
+        yield Finding("warn", "proof service", _not_loaded(PROOF_SERVICE, service))
+
+
+def _leniently(finding: Finding) -> Finding:
+    return replace(finding, status="warn") if finding.status == "fail" else finding
+
+
+def _by_hand(systemd: Systemd) -> Iterator[Finding]:
+    """What shadows the package: its script goes on giving the shelves away, or its units start it."""
+    fragments = [unit.get("FragmentPath", "") for unit in (systemd.service, systemd.timer) if unit.get("LoadState") != "masked"]
+    files = list(systemd.old)
+    files += [path for path in fragments if path and Path(path).parent not in PACKAGED and path not in files]
+    if not files:
+        yield Finding("ok", "by hand", "nothing of an older installation by hand is there")
+        return
+    commands = [f"rm {shlex.join(files)}"]
+    if systemd.runs:
+        commands.append("systemctl daemon-reload")
+    if systemd.timer.get("LoadState") == "loaded":
+        commands.insert(0, f"systemctl disable --now {TIMER}")
+    if systemd.runs and systemd.packaged:
+        commands.append(f"systemctl enable --now {TIMER}")
+    yield Finding(
+        "fail", "by hand", f"an older installation by hand stands before the package: {', '.join(files)}; {' && '.join(commands)}"
+    )
+
+
+def _not_loaded(unit: str, properties: Mapping[str, str]) -> str:
+    match properties.get("LoadState"):
+        case "not-found":
+            return f"there is no {unit}: install the package t3-backup"
+        case "masked":
+            return f"{unit} is masked; systemctl unmask {unit}"
+        case state:
+            return f"{unit} can't be loaded ({state}); systemctl status {unit}"
+
+
+def _timer(name: str, unit: str, timer: Mapping[str, str], service: Mapping[str, str]) -> Finding:
+    enable = f"systemctl enable --now {unit}"
+    if timer.get("LoadState") != "loaded":
+        return Finding("fail", name, f"{_not_loaded(unit, timer)}; until then it starts nothing")
+    if timer.get("UnitFileState") != "enabled":
+        return Finding("fail", name, f"not enabled ({timer.get('UnitFileState') or 'no state'}): it starts nothing; {enable}")
+    if timer.get("ActiveState") != "active":
+        return Finding("fail", name, f"enabled, but not at work ({timer.get('ActiveState')}); {enable}")
+    if timer.get("NextElapseUSecRealtime", "") not in _NEVER:
+        return Finding("ok", name, f"enabled and at work, next on {timer['NextElapseUSecRealtime']}")
+    if service.get("ActiveState") in ("activating", "active"):
+        return Finding("ok", name, "enabled and at work; what it starts is at work now")
+    return Finding("fail", name, f"never starts anything (no OnCalendar= that is still to come); systemctl cat {unit}")
+
+
+def _drop_ins(systemd: Systemd) -> Iterator[Finding]:
+    known = (systemd.service, systemd.timer, systemd.proof_service, systemd.proof_timer)
+    paths = [path for unit in known for path in units.parse_paths(unit.get("DropInPaths", ""))]
+    if paths:
+        yield Finding("note", "drop-ins", f"{', '.join(map(str, paths))} change the units")
+
+
+def _last_run(name: str, unit: str, service: Mapping[str, str]) -> Finding:
+    result, code = service.get("Result"), service.get("ExecMainStatus")
+    when = service.get("ExecMainExitTimestamp", "")
+    if service.get("SubState") == "auto-restart":
+        return Finding("warn", name, f"ended with exit status {code}, {when}; systemd tries again by itself")
+    if service.get("ActiveState") in ("activating", "active"):
+        return Finding("ok", name, f"one goes on since {service.get('ExecMainStartTimestamp')}")
+    if when in _NEVER:
+        return Finding("note", name, "systemd knows of none since the machine was started")
+    if result == "success" and code == "0":
+        return Finding("ok", name, f"went well, {when}")
+    if result == "success" and code == str(int(signal.SIGTERM)):  # which the unit takes for one
+        return Finding("warn", name, f"was stopped before it was done, {when}; make up for it: systemctl start {unit}")
+    if code == str(LockHeld.exit_code):
+        return Finding("warn", name, f"another run held the store, {when}; make up for it: systemctl start {unit}")
+    return Finding("fail", name, f"failed ({result}, exit status {code}), {when}; see why: journalctl -u {unit}")
+
+
+def _written_by_a_run(facts: Facts) -> dict[Path, str]:
+    """A worker makes the -shm of a database in its home, and root the snapshots in the store."""
+    wanted = {facts.store.real: "the store"} | {
+        account.home: f"the home of {account.user}" for account in facts.accounts if account.home is not None
+    }
+    if facts.log_folder is not None:
+        wanted[facts.log_folder] = "the log's folder"
+    if facts.textfiles is not None and not facts.textfiles.problem:
+        wanted[facts.textfiles.real] = "the folder of the metrics"
+    return wanted
+
+
+def _sandbox(name: str, unit: str, service: Mapping[str, str], wanted: Mapping[Path, str], homes: Path) -> Finding:
+    closed = [path for path in wanted if not units.is_writable(path, service, homes)]
+    if not closed:
+        return Finding("ok", name, f"{unit} may write where it has to")
+    found = ", ".join(f"{wanted[path]} ({path})" for path in closed)
+    if hidden := [path for path in closed if units.is_hidden(path, service)]:
+        places = ", ".join(map(str, hidden))
+        return Finding("fail", name, f"{unit} does not see {found}; {places} must be elsewhere (PrivateTmp=, InaccessiblePaths=)")
+    command = units.drop_in(unit, "paths", *(f"ReadWritePaths={units.in_unit(path)}" for path in closed))
+    return Finding("fail", name, f"{unit} may not write to {found}; {command}")
+
+
+def _time_limit(service: Mapping[str, str], settings: Settings, accounts: int) -> Finding:
+    limit, needed = units.parse_span(service.get("TimeoutStartUSec", "")), settings.run_timeout(accounts)
+    found = f"systemd ends a run after {service.get('TimeoutStartUSec')}; by itself it goes on for up to {needed} s"
+    if limit is not None and limit > needed:
+        return Finding("ok", "time limit", found)
+    command = units.drop_in(SERVICE, "time", f"TimeoutStartSec={2 * needed}")
+    return Finding("warn", "time limit", f"{found} with {accounts} accounts; {command}")

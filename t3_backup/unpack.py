@@ -1,0 +1,160 @@
+"""An archive of what was beside a database, read and brought back, as its owner. Nothing in it is believed.
+
+Regular files and folders beneath the names that are kept, and nothing else: no symlink, no second name, no way out.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import tarfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import zstandard
+
+from t3_backup import copier
+from t3_backup.errors import SourceError
+from t3_backup.pack import KEPT
+from t3_backup.protocol import Inspected
+
+_PIECE_BYTES = 1 << 20
+_LONGEST_PATH = 4096
+_WINDOW_BYTES = 1 << 27  # of memory that a frame of zstd may ask for
+
+
+@dataclass(frozen=True)
+class Member:
+    """A file or folder of an archive, as it may be made again."""
+
+    path: str
+    is_folder: bool
+    bytes: int
+    mode: int
+    mtime_ns: int
+
+
+def inspect(file: int, limit: int, alive: Callable[[int], None]) -> Inspected:
+    """Read all of the archive in `file`. Raises SourceError where it is none of ours, or holds more than `limit` bytes."""
+    entries = total = 0
+    with _archive(file) as tar:
+        for member, info in _members(tar, limit):
+            entries += 1
+            total += member.bytes
+            if not member.is_folder:
+                for _ in _pieces(tar, info):
+                    alive(total)
+    return Inspected(entries, total)
+
+
+def unpack(file: int, folder: int, limit: int, alive: Callable[[int], None]) -> Inspected:
+    """Make all that is in the archive `file` beneath the empty, open `folder`; durable when this returns. Raises as `inspect`."""
+    entries = total = 0
+    folders: list[Member] = []
+    with _archive(file) as tar:
+        for member, info in _members(tar, limit):
+            entries += 1
+            total += member.bytes
+            parent, _, name = member.path.rpartition("/")
+            above = copier.open_beneath(folder, parent or ".", os.O_RDONLY | os.O_DIRECTORY)
+            try:
+                if member.is_folder:
+                    os.mkdir(name, 0o700, dir_fd=above)  # its own mode may keep us out: it comes last
+                    folders.append(member)
+                else:
+                    _make_file(above, name, member, _pieces(tar, info))
+                    alive(total)
+            finally:
+                os.close(above)
+    for member in reversed(folders):
+        fd = copier.open_beneath(folder, member.path, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.utime(fd, ns=(member.mtime_ns, member.mtime_ns))
+            os.fchmod(fd, member.mode)
+            copier.sync_directory(fd, member.path)
+        finally:
+            os.close(fd)
+    copier.sync_directory(folder)
+    return Inspected(entries, total)
+
+
+def _make_file(above: int, name: str, member: Member, pieces: Iterator[bytes]) -> None:
+    fd = os.open(name, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=above)
+    with os.fdopen(fd, "wb") as out:
+        for piece in pieces:
+            out.write(piece)
+        out.flush()
+        os.utime(fd, ns=(member.mtime_ns, member.mtime_ns))
+        os.fchmod(fd, member.mode)
+        copier.sync_file(fd, member.path)
+
+
+@contextmanager
+def _archive(file: int) -> Iterator[tarfile.TarFile]:
+    os.lseek(file, 0, os.SEEK_SET)
+    decompressor = zstandard.ZstdDecompressor(max_window_size=_WINDOW_BYTES)
+    try:
+        with (
+            os.fdopen(file, "rb", closefd=False) as source,
+            decompressor.stream_reader(source, closefd=False) as stream,
+            tarfile.open(fileobj=stream, mode="r|", bufsize=_PIECE_BYTES) as tar,
+        ):
+            yield tar
+            while stream.read(_PIECE_BYTES):  # to the end, where the checksum is
+                pass
+    except (tarfile.TarError, zstandard.ZstdError, EOFError, ValueError) as error:
+        raise SourceError(f"the archive can't be read: {error}") from error
+
+
+def _members(tar: tarfile.TarFile, limit: int) -> Iterator[tuple[Member, tarfile.TarInfo]]:
+    seen: set[str] = set()
+    folders = {""}
+    total = 0
+    for info in tar:
+        member = checked(info)
+        total += member.bytes
+        if member.path.rpartition("/")[0] not in folders:
+            raise SourceError(f"the archive has {member.path} without its folder")
+        if member.path in seen:
+            raise SourceError(f"the archive has {member.path} twice")
+        if total > limit:
+            raise SourceError(f"the archive holds more than {limit} bytes")
+        seen.add(member.path)
+        if member.is_folder:
+            folders.add(member.path)
+        yield member, info
+        tar.members.clear()  # type: ignore[attr-defined]  # it would keep them all
+
+
+def checked(info: tarfile.TarInfo) -> Member:
+    """The member, if it is one that we make. Raises SourceError."""
+    parts = info.name.split("/")
+    if (
+        not (info.isreg() or info.isdir())
+        or info.issparse()
+        or parts[0] not in KEPT
+        or any(part in ("", ".", "..") or "\0" in part for part in parts)
+        or len(os.fsencode(info.name)) >= _LONGEST_PATH
+        or info.size < 0
+        or not -(1 << 40) < info.mtime < 1 << 40
+    ):
+        raise SourceError(f"the archive holds what is none of ours: {info.name!r}")
+    return Member(info.name, info.isdir(), 0 if info.isdir() else info.size, info.mode & 0o777, _mtime_ns(info))
+
+
+def _mtime_ns(info: tarfile.TarInfo) -> int:
+    exact = re.fullmatch(r"(\d{1,12})\.(\d{9})", info.pax_headers.get("mtime", ""))
+    return int(exact[1]) * 10**9 + int(exact[2]) if exact else round(info.mtime * 1e9)
+
+
+def _pieces(tar: tarfile.TarFile, info: tarfile.TarInfo) -> Iterator[bytes]:
+    source = tar.extractfile(info)
+    assert source is not None
+    left = info.size
+    while left:
+        piece = source.read(min(left, _PIECE_BYTES))
+        if not piece:
+            raise SourceError(f"the archive ends within {info.name}")
+        left -= len(piece)
+        yield piece

@@ -1,0 +1,245 @@
+"""Row 27, of a restore: it may die at any moment. What is in the place of the live database is the old state or the new one, whole.
+
+Both the command and each of its workers are killed at the entry of the n-th call of one name. Calls that change nothing are left
+out of the sweep: a kill before one of them leaves the same files as a kill before the next one that does. T3_TEST_EVERY_CALL=1
+makes it each call there is. The next command heals.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import sqlite3
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from conftest import Answer, Land, needs_root
+from faults.disks import KILLED, REAL, needs_strace, proven, seed, traced
+from system.test_restore import change, dump, leave_hot_journal, leave_newer_rows_in_a_wal, leave_unreadable_wal
+
+from demo.users import User
+
+pytestmark = [needs_root, needs_strace]
+
+EVERY = os.environ.get("T3_TEST_EVERY_CALL") == "1"
+CHANGING = {
+    *("openat", "openat2", "write", "pwrite64", "ftruncate", "unlink", "unlinkat", "rename", "renameat", "renameat2", "linkat"),
+    *("fsync", "fdatasync", "fchmod", "fchown", "copy_file_range", "sync_file_range", "mkdirat", "exit_group"),
+}
+MODES = ("stage", "unpack", "fold", "clone", "exchange", "heal", "swap")
+
+
+def leave_clean(user: User) -> None:
+    """Nothing beside it: its server was stopped."""
+
+
+STATES = {
+    "wal": leave_newer_rows_in_a_wal,
+    "journal": leave_hot_journal,
+    "unreadable": leave_unreadable_wal,
+    "clean": leave_clean,
+    "files": leave_clean,  # and with files beside the database, which come back with it
+}
+UNFOLDED = ("journal", "unreadable")
+
+
+def files_beside(user: User) -> dict[str, bytes]:
+    """What is there of the names that come back with the database."""
+    place = user.database.parent
+    paths = [place / "settings.json", *sorted((place / "secrets").rglob("*"))]
+    return {str(path.relative_to(place)): path.read_bytes() for path in paths if path.is_file()}
+
+
+def put_files(user: User, text: bytes) -> None:
+    """A settings file and two secrets."""
+    place = user.database.parent
+    (place / "secrets").mkdir(mode=0o700, exist_ok=True)
+    for name in ("settings.json", "secrets/key.bin", f"secrets/{text.decode()}.bin"):
+        (place / name).write_bytes(text)
+    for path in (place / "secrets", place / "settings.json", *(place / "secrets").iterdir()):
+        user.give(path)
+
+
+def state_files(user: User) -> dict[str, str]:
+    """The database and what is beside it, but for the index, by SHA-256."""
+    found = {path.name: path for path in user.database.parent.glob("state.sqlite*") if not path.name.endswith("-shm")}
+    return {name: hashlib.sha256(path.read_bytes() if path.is_file() else b"").hexdigest() for name, path in found.items()}
+
+
+def content(user: User, work: Path) -> list[str] | str:
+    """All that a server would find in the place of the live database, read from a copy of it; what SQLite says where it can't."""
+    shutil.rmtree(work, ignore_errors=True)
+    work.mkdir()
+    for ending in ("", "-wal", "-journal"):
+        if Path(f"{user.database}{ending}").exists():
+            shutil.copyfile(f"{user.database}{ending}", work / f"state.sqlite{ending}")
+    try:
+        with closing(sqlite3.connect(f"file:{work}/state.sqlite?mode=rw", uri=True)) as connection:
+            return list(connection.iterdump())
+    except sqlite3.Error as error:
+        return str(error)
+
+
+class Kills:
+    """Kill, look, heal, look: as often as wanted, from the same home and store each time."""
+
+    def __init__(self, land: Land, user: User, state: str) -> None:
+        self.land, self.user, self.state = land, user, state
+        self.new = dump(land.snapshots(user)[0])
+        self.new_files = files_beside(user)
+        change(user, "CREATE TABLE later (x)")
+        if state == "files":
+            put_files(user, b"later")
+        self.old_files = files_beside(user)
+        STATES[state](user)
+        self.known = frozenset(snapshot.name for snapshot in proven(land, user))
+        self.template = land.folder / "template"
+        self.template.mkdir()
+        subprocess.run(["cp", "-a", land.store, user.home / ".t3", self.template], check=True)
+        self.files = state_files(user)
+        self.old = content(user, land.folder / "work")
+        assert isinstance(self.old, list)
+        assert self.old != self.new
+        self.points: Counter[str] = Counter()
+        self.states: Counter[str] = Counter()
+
+    def fresh(self) -> None:
+        """As it was before the kill."""
+        for place, name in ((self.land.store, "store"), (self.user.home / ".t3", ".t3")):
+            shutil.rmtree(place)
+            subprocess.run(["cp", "-a", self.template / name, place], check=True)
+
+    def words(self) -> tuple[str, ...]:
+        return ("restore", self.user.name, "--yes")
+
+    def survived(self, point: str) -> None:
+        """What must hold after a kill at `point`, and after the next command."""
+        self.points[point.split(maxsplit=1)[0]] += 1
+        intent = self.land.store / f"{self.user.name}+restore.json"
+        found = content(self.user, self.land.folder / "work")
+        if found not in (self.old, self.new):
+            # What can't be folded moves away in several steps. Until they are done or undone the intent says so.
+            assert self.state in UNFOLDED, f"{point}: neither old nor new: {found if isinstance(found, str) else len(found)}"
+            assert json.loads(intent.read_text())["begun"], f"{point}: in between, and nothing says so"
+            self.states["between"] += 1
+        interrupted = intent.exists()
+        answer = self.land.t3("accept", self.user.name)
+        assert answer.code == 0, f"{point}: {answer}"
+        assert not intent.exists(), f"{point}: {answer}"
+        assert ("interrupted" in answer.out) == interrupted, f"{point}: {answer}"
+        self.settled(point)
+
+    def settled(self, point: str) -> None:
+        """The old state or the new one, whole, and nothing else beside it."""
+        after = content(self.user, self.land.folder / "work")
+        files = state_files(self.user)
+        aside = {name for name in files if ".replaced-" in name}
+        if after == self.new:
+            self.states["new"] += 1
+            expected = self.new_files
+            assert set(files) - aside == {"state.sqlite"}, f"{point}: {files}"
+            kept = {re.sub(r"\.replaced-\w+-\w+", "", name): files[name] for name in aside}
+            assert kept == (self.files if self.state in UNFOLDED else {}), f"{point}: what was kept is not the old state"
+        else:
+            self.states["old"] += 1
+            expected = self.old_files
+            assert after == self.old, f"{point}: neither old nor new"
+            assert not aside, f"{point}: {aside}"
+            if self.state in UNFOLDED:
+                assert files == self.files, f"{point}: the old state was touched"
+        assert files_beside(self.user) == expected, f"{point}: files of another state than the database"
+        assert {path.stat().st_uid for path in self.user.database.parent.iterdir()} == {self.user.uid}
+        assert self.known <= {snapshot.name for snapshot in proven(self.land, self.user, known=self.known)}
+
+    def report(self, what: str) -> None:
+        print(f"{what}, {self.state}: {sum(self.points.values())} kill points {dict(self.points)}; states {dict(self.states)}")
+
+
+@pytest.fixture(params=STATES)
+def kills(request: pytest.FixtureRequest, land: Land, make_user: Callable[..., User]) -> Kills:
+    user = make_user("flt-rex", REAL)
+    land.write_map(user)
+    if request.param == "files":
+        put_files(user, b"sealed")
+    seed(land, user, 1)
+    return Kills(land, user, request.param)
+
+
+def worker_wrapper(land: Land, mode: str, options: str) -> list[str]:
+    """The command line of a restore whose worker of that mode runs under strace with those options."""
+    wrapper, log = land.folder / "python3", land.folder / "strace"
+    log.unlink(missing_ok=True)
+    wrapper.write_text(
+        f'#!/bin/sh\ncase "$*" in *\'"mode": "{mode}"\'*) exec strace -D -qq -o {log} {options} {sys.executable} "$@" ;; esac\n'
+        f'exec {sys.executable} "$@"\n'
+    )
+    wrapper.chmod(0o755)
+    return [str(wrapper), "-m", "t3_backup"]
+
+
+def restore(kills: Kills, mode: str, options: str) -> tuple[Answer, str]:
+    """A restore whose worker of that mode runs under strace; and the trace."""
+    line = [*worker_wrapper(kills.land, mode, options), *kills.words()]
+    done = subprocess.run(
+        line, executable=sys.executable, env=kills.land.env(), cwd="/", capture_output=True, text=True, timeout=120, check=False
+    )
+    log = kills.land.folder / "strace"
+    return Answer(done.returncode, done.stdout, done.stderr), log.read_text() if log.exists() else ""
+
+
+def calls_of(kills: Kills, mode: str) -> Iterator[tuple[str, int]]:
+    """The calls that a worker of that mode makes as the user: by name, the how-many-eth of that name in the process."""
+    kills.fresh()
+    answer, log = restore(kills, mode, "")
+    assert answer.code == 0, answer
+    count: Counter[str] = Counter()
+    acts = False
+    for line in log.splitlines():
+        name = line.split("(", 1)[0]
+        count[name] += 1
+        acts = acts or name == "setresuid"
+        if acts and (EVERY or name in CHANGING or "F_SETLEASE" in line) and name.isidentifier() and name != "setresuid":
+            yield name, count[name]
+
+
+def test_a_worker_may_be_killed_at_every_call(kills: Kills, capsys: pytest.CaptureFixture[str]) -> None:
+    for mode in MODES:
+        if (mode == "clone" and kills.state in UNFOLDED) or (mode in ("unpack", "swap") and kills.state != "files"):
+            continue
+        for name, n in calls_of(kills, mode):
+            kills.fresh()
+            _, log = restore(kills, mode, f"-e trace={name} -e inject={name}:signal=KILL:when={n}")
+            assert "killed by SIGKILL" in log, f"{mode} {name} {n}: not hit"
+            kills.survived(f"{mode} {name} {n}")
+        assert kills.points[mode] >= 4
+    with capsys.disabled():
+        kills.report("workers")
+
+
+PARENT = ("openat", "write", "fsync", "rename", "linkat", "unlinkat", "pidfd_open", "wait4", "exit_group")
+
+
+@pytest.mark.parametrize("kills", ["wal", "unreadable", "files"], indirect=True)
+def test_the_command_may_be_killed_at_every_call_that_changes_something(kills: Kills, capsys: pytest.CaptureFixture[str]) -> None:
+    """The command's own, on the store, and those around its workers. Its workers die with it."""
+    for name in PARENT:
+        # Before the first file in the store is made, nothing is begun: the calls on the store are what counts.
+        place = ["-P", str(kills.land.store), "-P", str(kills.land.shelf(kills.user))] if name == "openat" else []
+        for n in range(1, 100):
+            kills.fresh()
+            inject = ("-e", f"trace={name}", *place, "-e", f"inject={name}:signal=KILL:when={n}")
+            answer = traced(kills.land, *inject, words=kills.words(), parent_only=True)
+            if answer.code != KILLED:
+                assert answer.code == 0, f"{name} {n}: {answer}"
+                break
+            kills.survived(f"{name} {n}")
+    with capsys.disabled():
+        kills.report("command")

@@ -1,0 +1,103 @@
+"""Random shelves for tests of retention, and what stays of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import UTC, date, datetime, timedelta
+
+from hypothesis import strategies as st
+from made import made
+
+from t3_backup.manifest import Manifest, format_time
+from t3_backup.retention import Policy, decide
+
+YEARS = 3650 * 86400  # ten of them, in seconds
+# Runs follow each other after minutes, hours, days or weeks; now and then the clock jumps.
+ORDINARY = st.integers(0, 3600) | st.integers(0, 3 * 86400) | st.integers(0, 60 * 86400)
+JUMPS = st.sampled_from([YEARS, -YEARS, 3 * 86400, -3 * 86400, -3600, -1])
+VERDICTS = st.sampled_from(["verified"] * 6 + ["suspect", "damaged", "accepted suspect", "accepted damaged"])
+GOOD = st.sampled_from(["verified"] * 6 + ["accepted suspect", "accepted damaged"])
+LABELS = st.sampled_from([None] * 5 + ["prebump-0.0.25", "prebump-0.0.26", "prebump", "manual", "manual-2"])
+KEEPS = st.integers(1, 6)
+COUNTS = st.integers(0, 4)
+POLICIES = st.builds(Policy, KEEPS, st.integers(0, 8), COUNTS, COUNTS, COUNTS, COUNTS)
+
+
+def same(keep: int) -> Policy:
+    """As many of everything that is not asked for by a setting of its own."""
+    return Policy(keep, 0, 0, 0, 0, keep)
+
+
+def snapshot(
+    sequence: int,
+    when: datetime,
+    verdict: str = "verified",
+    label: str | None = None,
+    *,
+    legacy: bool = False,
+    pinned: bool = False,
+) -> Manifest:
+    """One as it lies on a shelf: an accepted one keeps its verdict."""
+    accepted = verdict.startswith("accepted ")
+    kind = verdict.removeprefix("accepted ")
+    local = when.strftime("%Y%m%d-%H%M%S")
+    more = {"name": f"state-{label}-{local}" if label else f"state-{local}"} if legacy else {}
+    return made(
+        sequence,
+        when,
+        label,
+        verdict=kind,
+        reasons=() if kind == "verified" else ("for a reason",),
+        accepted_at=format_time(when) if accepted else None,
+        pinned_at=format_time(when) if pinned else None,
+        **more,
+    )
+
+
+@st.composite
+def histories(
+    draw: st.DrawFn, verdicts: st.SearchStrategy[str] = VERDICTS, *, jumps: bool = True, pins: bool = False
+) -> list[Manifest]:
+    """The shelf of one account that nobody has ever pruned, oldest first."""
+    gaps = ORDINARY | JUMPS if jumps else ORDINARY
+    pinned = st.sampled_from([False] * 5 + [True]) if pins else st.just(False)
+    runs = draw(st.lists(st.tuples(gaps, verdicts, LABELS, st.integers(1, 3), st.booleans(), pinned), max_size=40))
+    sequence, when, shelf = 0, datetime(2026, 3, 1, 3, 30, tzinfo=UTC), []
+    for gap, verdict, label, step, legacy, pin in runs:
+        sequence += step
+        when += timedelta(seconds=gap)
+        when = min(max(when, datetime(1980, 1, 1, tzinfo=UTC)), datetime(2090, 1, 1, tzinfo=UTC))
+        shelf.append(snapshot(sequence, when, verdict, label, legacy=legacy, pinned=pin))
+    return shelf
+
+
+def kept(shelf: Iterable[Manifest], policy: Policy | int) -> list[Manifest]:
+    """What stays, newest first."""
+    decisions = decide(shelf, same(policy) if isinstance(policy, int) else policy)
+    return [decision.snapshot for decision in decisions if decision.keep]
+
+
+def numbers(shelf: Iterable[Manifest]) -> set[int]:
+    """Their sequence numbers: manifests have no hash."""
+    return {one.sequence for one in shelf}
+
+
+def stay(shelf: Iterable[Manifest], policy: Policy | int) -> set[int]:
+    """The sequence numbers of what stays."""
+    return numbers(kept(shelf, policy))
+
+
+def newest_first(shelf: Iterable[Manifest]) -> list[Manifest]:
+    return sorted(shelf, key=lambda one: one.sequence, reverse=True)
+
+
+def verified(shelf: Iterable[Manifest]) -> list[Manifest]:
+    return [one for one in newest_first(shelf) if one.verdict == "verified"]
+
+
+def day(one: Manifest) -> date:
+    return one.when.astimezone(UTC).date()
+
+
+def plain(shelf: Iterable[Manifest]) -> list[Manifest]:
+    return [one for one in verified(shelf) if one.label is None]

@@ -1,0 +1,94 @@
+"""Snapshots of made-up images on a real shelf, for tests of how they are kept: no database is looked into there."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from made import made
+
+from t3_backup import chain, storing
+from t3_backup.blank import hash_content
+from t3_backup.manifest import Manifest
+from t3_backup.retention import Policy
+from t3_backup.shelf import Shelf
+from t3_backup.store import Store
+from t3_backup.storing import Stored
+from t3_backup.upkeep import DELTA, Upkeep
+from t3_backup.watch import Limits
+
+PAGE = 4096
+ROOMY = Limits(60, 60, 0, 0, lambda: 1 << 40)
+START = datetime.now(UTC).replace(microsecond=0)  # a manifest without data is a leftover if it is about as old as it says
+ALL = Policy(keep=100_000, daily=0, weekly=0, monthly=0, yearly=0, labelled=100_000)
+HEADER = b"SQLite format 3\0" + PAGE.to_bytes(2, "big")
+
+
+@contextmanager
+def opened(folder: Path) -> Iterator[Shelf]:
+    """A shelf in a new store in `folder`, or in the one that is there."""
+    with Store.open(folder / "store", create=True) as store:
+        shelf = store.shelf("alice", create=True)
+        assert shelf is not None
+        with shelf:
+            yield shelf
+
+
+def page(number: int, seed: int = 0) -> bytes:
+    """One that looks like a database's: something of its own, something that all have, nothing."""
+    own = b"%d-%d-" % (number, seed)
+    return (own * 400)[:900] + bytes(range(256)) * 8 + bytes(PAGE - 900 - 2048)
+
+
+def image(pages: int, seed: int = 0) -> bytes:
+    """So many pages; the first says that it is a database's."""
+    return HEADER + page(0, seed)[len(HEADER) :] + b"".join(page(number, seed) for number in range(1, pages))
+
+
+def changed(data: bytes, pages: Sequence[int], seed: int) -> bytes:
+    """The same with other `pages`."""
+    new = bytearray(data)
+    for number in pages:
+        new[number * PAGE : (number + 1) * PAGE] = page(number, seed)
+    new[: len(HEADER)] = HEADER
+    return bytes(new)
+
+
+def seal(shelf: Shelf, data: bytes, *, share: bool = False, days: int | None = None, **changes: Any) -> Stored:
+    """Seal an image as the next snapshot; one a second, if it isn't said how many days from now it was taken."""
+    before = shelf.snapshots()
+    sequence = shelf.next_sequence(before)
+    when = START + (timedelta(seconds=sequence) if days is None else timedelta(days=days))
+    with shelf.begin() as blank:
+        with open(os.dup(blank.writer), "wb") as file:
+            file.write(data)
+        blank.settle()
+        content = hash_content(blank.reader, PAGE)
+        snapshot = made(sequence, when, changes.pop("label", None), bytes=len(data), sha256=content.sha256)
+        snapshot = replace(snapshot, page_count=len(data) // PAGE, **changes)
+        if snapshot.name in shelf.taken_names():
+            snapshot = replace(snapshot, name=f"{snapshot.name[:22]}.{sequence + 1}{snapshot.name[22:]}")
+        return storing.store(shelf, blank, content, snapshot, before, share=share)
+
+
+def content(shelf: Shelf, snapshot: Manifest) -> bytes:
+    """The image of a snapshot, however it is kept."""
+    fd = chain.open_data(shelf, snapshot, ROOMY, threading.Event())
+    with open(fd, "rb") as file:
+        return file.read()
+
+
+def upkeep(shelf: Shelf, policy: Policy, mode: str = DELTA, limits: Limits = ROOMY) -> Upkeep:
+    """What keeps the shelf in order."""
+    return Upkeep(shelf, policy, mode, limits, threading.Event(), limits.free_bytes())
+
+
+def forms(shelf: Shelf) -> str:
+    """Newest first: `p` for a plain one, `d` for a delta."""
+    return "".join("p" if shelf.is_plain(snapshot) else "d" for snapshot in shelf.snapshots())

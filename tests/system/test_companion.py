@@ -1,0 +1,305 @@
+"""What is precious beside a database comes back with it: secrets, settings, attachments. It costs nothing while nothing changes."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import stat
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import sandbox
+from conftest import Answer, Land, commit_row, give_database, needs_root
+
+from demo.users import User
+
+pytestmark = needs_root
+by_hand = pytest.mark.skipif(sandbox.ACTIVE, reason="by hand")
+
+LONG = "l" * 200
+LAYOUT: dict[str, tuple[int, bytes | None]] = {
+    "secrets": (0o700, None),
+    "secrets/signing-key.bin": (0o600, os.urandom(64)),
+    "secrets/provider environment.bin": (0o600, b"TOKEN=\0\xff"),
+    "settings.json": (0o644, b'{"theme": "dark"}'),
+    "keybindings.json": (0o644, b"[]"),
+    "environment-id": (0o644, b"4f1c"),
+    "attachments": (0o755, None),
+    "attachments/Bildschirmfoto ä €.png": (0o644, os.urandom(300_000)),
+    "attachments/empty": (0o644, b""),
+    "attachments/empty folder": (0o755, None),
+    f"attachments/{LONG}": (0o755, None),
+    f"attachments/{LONG}/{LONG}": (0o640, b"deep"),
+    "attachments/read-only folder": (0o555, None),
+    "attachments/read-only folder/file": (0o444, b"x"),
+}
+LEFT_OUT = ("logs/server.log", "caches/x", "server-runtime.json", "anonymous-id")
+
+
+def lay_out(user: User) -> Path:
+    """The real layout beside the user's database."""
+    place = user.database.parent
+    for name, (_, content) in LAYOUT.items():
+        if content is None:
+            (place / name).mkdir()
+        else:
+            (place / name).write_bytes(content)
+    for name in LEFT_OUT:
+        (place / name).parent.mkdir(exist_ok=True)
+        (place / name).write_text("again and again")
+    for path in place.rglob("*"):
+        user.give(path)
+    for name, (mode, _) in LAYOUT.items():
+        (place / name).chmod(mode)
+    return place
+
+
+def age(place: Path) -> None:
+    """Let it be a while since anything was changed there: what is fresh may change again within the same tick of the clock."""
+    newest = max(max(path.lstat().st_mtime, path.lstat().st_ctime) for path in place.rglob("*"))
+    while time.time() < newest + 2.1:
+        time.sleep(0.05)
+
+
+def found(place: Path) -> dict[str, tuple[str, int, int, int, bytes | None]]:
+    """What is there of the names that are kept: type and mode, owner, time, content."""
+    tops = {name.split("/")[0] for name in LAYOUT}
+    paths = [path for path in place.rglob("*") if path.relative_to(place).parts[0] in tops]
+    return {
+        str(path.relative_to(place)): (
+            stat.filemode(path.lstat().st_mode), path.lstat().st_uid, path.lstat().st_gid,
+            path.lstat().st_mtime_ns, path.read_bytes() if path.is_file() else None,
+        )
+        for path in paths
+    }  # fmt: skip
+
+
+def archives(land: Land, user: User) -> list[Path]:
+    return sorted(land.shelf(user).glob("files-*.tar.zst"))
+
+
+def names_in(archive: Path) -> list[str]:
+    out = subprocess.run(["tar", "--zstd", "-tf", archive], check=True, capture_output=True, text=True).stdout
+    return [name.rstrip("/") for name in out.splitlines()]
+
+
+def companions(land: Land, user: User) -> list[dict[str, object] | None]:
+    """Of each snapshot, the newest first."""
+    return [snapshot["companion"] for snapshot in land.t3("list", user.name, "--json").account(user.name)["snapshots"]]
+
+
+def ok(answer: Answer) -> Answer:
+    assert answer.code == 0, answer.out + answer.err
+    return answer
+
+
+@pytest.fixture
+def laid(alice: User) -> User:
+    lay_out(alice)
+    return alice
+
+
+def test_the_archive_holds_the_five_names_and_nothing_else(land: Land, laid: User) -> None:
+    ok(land.t3("run"))
+    [archive] = archives(land, laid)
+    assert archive.stat().st_mode & 0o7777 == 0o400
+    assert archive.name == f"files-{hashlib.sha256(archive.read_bytes()).hexdigest()}.tar.zst"
+    [companion] = companions(land, laid)
+    assert companion is not None
+    assert companion["entries"] == len(LAYOUT)
+    assert companion["content_bytes"] == sum(len(content or b"") for _, content in LAYOUT.values())
+    out = subprocess.run(["tar", "--zstd", "-tf", archive, "--quoting-style=literal"], check=True, capture_output=True, text=True)
+    assert {name.rstrip("/") for name in out.stdout.splitlines()} == set(LAYOUT)
+
+
+@by_hand
+@pytest.mark.parametrize("only", [None, "files"])
+def test_everything_comes_back_with_owner_mode_and_time(land: Land, laid: User, only: str | None) -> None:
+    place = laid.database.parent
+    before = found(place)
+    ok(land.t3("run"))
+    shutil.rmtree(place / "secrets")
+    (place / "settings.json").write_text("{}")
+    (place / "keybindings.json").unlink()
+    (place / "attachments" / "later.png").write_bytes(b"later")
+    laid.give(place / "attachments" / "later.png")
+    changed = found(place)
+    ok(land.t3("restore", laid.name, "--yes", *(["--only", only] if only else [])))
+    assert found(place) == before
+    assert {path.name for path in place.iterdir() if "replaced" in path.name} == set()
+    assert (place / "logs" / "server.log").exists()
+    ok(land.t3("restore", laid.name, "--label", "prerestore", "--yes"))
+    # What was not there then is left: a restore removes nothing that it has nothing for.
+    now = found(place)
+    assert {name: now[name] for name in changed if name != "settings.json"} == {
+        name: value for name, value in changed.items() if name != "settings.json"
+    }
+    assert now["settings.json"][4] == b"{}"
+
+
+@by_hand
+def test_the_database_alone_is_put_back_where_so_asked(land: Land, laid: User) -> None:
+    ok(land.t3("run"))
+    (laid.database.parent / "settings.json").write_text("{}")
+    ok(land.t3("restore", laid.name, "--yes", "--only", "database"))
+    assert (laid.database.parent / "settings.json").read_text() == "{}"
+
+
+@by_hand
+def test_files_that_were_not_saved_cannot_be_put_back(land: Land, alice: User) -> None:
+    ok(land.t3("run"))
+    answer = land.t3("restore", alice.name, "--yes", "--only", "files")
+    assert (answer.code, "no files beside the database" in answer.err) == (1, True)
+
+
+def test_while_nothing_changes_nothing_is_read_and_nothing_is_stored(land: Land, laid: User) -> None:
+    age(laid.database.parent)
+    ok(land.t3("run"))
+    [archive] = archives(land, laid)
+    secret = laid.database.parent / "secrets" / "signing-key.bin"
+    os.utime(secret, ns=(1_000_000_000, secret.stat().st_mtime_ns))  # whoever reads it moves this time
+    age(laid.database.parent)
+    ok(land.t3("run"))  # its ctime is another, so it is packed, and the archive is the same
+    assert archives(land, laid) == [archive]
+    os.utime(secret, ns=(1_000_000_000, secret.stat().st_mtime_ns))
+    age(laid.database.parent)
+    ok(land.t3("run"))
+    commit_row(laid)  # in the database alone: of what is beside it nothing has changed
+    before = secret.stat().st_atime_ns
+    used = sum(path.stat().st_blocks for path in archives(land, laid))
+    ok(land.t3("run"))
+    assert secret.stat().st_atime_ns == before
+    assert archives(land, laid) == [archive]
+    assert sum(path.stat().st_blocks for path in archives(land, laid)) == used
+    assert len({json.dumps(companion) for companion in companions(land, laid)[:2]}) == 1
+
+
+def test_a_change_makes_a_new_archive_and_the_old_stays_while_a_snapshot_names_it(land: Land, laid: User) -> None:
+    ok(land.t3("run"))
+    [old] = archives(land, laid)
+    secret = laid.database.parent / "secrets" / "signing-key.bin"
+    secret.write_bytes(b"another")
+    ok(land.t3("run"))
+    both = archives(land, laid)
+    assert old in both
+    assert len(both) == 2
+    ok(land.t3("verify", laid.name))
+    ok(land.t3("run", "--keep", "1"))
+    assert archives(land, laid) == [path for path in both if path != old]
+    ok(land.t3("verify", laid.name))
+
+
+def test_an_archive_that_nobody_names_goes_and_a_named_one_never(land: Land, laid: User) -> None:
+    """What a run that was killed between archive and manifest leaves."""
+    ok(land.t3("run"))
+    named = archives(land, laid)
+    orphan = land.shelf(laid) / f"files-{'0' * 64}.tar.zst"
+    orphan.write_bytes(b"orphan")
+    foreign = land.shelf(laid) / "files-mine.tar.zst"
+    foreign.write_bytes(b"somebody's")
+    ok(land.t3("run"))
+    assert not orphan.exists()
+    assert foreign.exists()
+    assert set(named) <= set(archives(land, laid))
+    stray = land.shelf(laid) / "state-20200101T000000Z.sqlite"
+    stray.write_bytes(b"its manifest is lost")
+    orphan.write_bytes(b"perhaps that one's")
+    land.t3("run")
+    assert orphan.exists()
+
+
+@pytest.mark.parametrize("damage", ["flipped", "gone", "cut"])
+def test_verify_finds_a_damaged_archive(land: Land, laid: User, damage: str) -> None:
+    ok(land.t3("run"))
+    [archive] = archives(land, laid)
+    data = bytearray(archive.read_bytes())
+    archive.unlink()
+    if damage != "gone":
+        data[len(data) // 2] ^= 1
+        archive.write_bytes(data if damage == "flipped" else data[:-10])
+    answer = land.t3("verify", laid.name)
+    assert answer.code == 1
+    assert "does NOT verify: the archive of what was beside it" in answer.out
+    if not sandbox.ACTIVE:
+        before = found(laid.database.parent)
+        assert land.t3("restore", laid.name, "--yes").code == 1
+        assert found(laid.database.parent) == before
+        ok(land.t3("restore", laid.name, "--yes", "--only", "database"))
+
+
+@pytest.mark.parametrize("planted", ["secrets", "secrets/link", "attachments/folder", "settings.json"])
+def test_a_symlink_leaks_nothing_into_an_archive(land: Land, laid: User, planted: str) -> None:
+    """Row 18. It is passed over, and named."""
+    marker = b"a secret of root's, not hers"
+    outside = land.folder / "outside"
+    outside.mkdir(mode=0o700)
+    (outside / "file").write_bytes(marker)
+    path = laid.database.parent / planted
+    if path.is_dir():
+        shutil.rmtree(path)
+    path.unlink(missing_ok=True)
+    path.symlink_to(outside / "file" if planted.endswith(("json", "link")) else outside)
+    answer = ok(land.t3("run"))
+    assert f"not packed: {planted}: a symlink" in answer.out
+    [archive] = archives(land, laid)
+    plain = subprocess.run(["zstd", "-dc", archive], check=True, capture_output=True).stdout
+    assert marker not in plain
+    assert not any(name == planted or name.startswith(f"{planted}/") for name in names_in(archive))
+
+
+def test_what_is_neither_file_nor_folder_is_passed_over(land: Land, laid: User) -> None:
+    os.mkfifo(laid.database.parent / "attachments" / "pipe")
+    unreadable = laid.database.parent / "secrets" / "closed.bin"
+    unreadable.write_bytes(b"x")
+    laid.give(unreadable)
+    unreadable.chmod(0)
+    answer = ok(land.t3("run"))
+    assert "not packed: attachments/pipe: no regular file" in answer.out
+    assert "not packed: secrets/closed.bin: Permission denied" in answer.out
+    ok(land.t3("verify", laid.name))
+
+
+def test_above_the_limit_the_database_alone_is_saved_and_it_is_an_alarm(land: Land, laid: User) -> None:
+    answer = land.t3("run", T3_BACKUP_FILES_LIMIT="100K")
+    assert answer.code == 1
+    assert "T3_BACKUP_FILES_LIMIT" in answer.out
+    assert companions(land, laid) == [None]
+    assert archives(land, laid) == []
+    ok(land.t3("verify", laid.name))
+
+
+def test_the_limit_of_nothing_turns_it_off(land: Land, laid: User) -> None:
+    ok(land.t3("run", T3_BACKUP_FILES_LIMIT="0"))
+    assert companions(land, laid) == [None]
+
+
+def test_where_nothing_is_there_there_is_no_archive(land: Land, alice: User) -> None:
+    ok(land.t3("run"))
+    assert companions(land, alice) == [None]
+    assert archives(land, alice) == []
+
+
+def test_a_damaged_archive_is_made_good_by_the_next_of_its_content(land: Land, laid: User) -> None:
+    ok(land.t3("run"))
+    [archive] = archives(land, laid)
+    archive.write_bytes(b"x" * archive.stat().st_size)
+    assert land.t3("verify", laid.name).code == 1
+    (laid.database.parent / "settings.json").chmod(0o644)  # another ctime: it is packed anew, and comes out the same
+    ok(land.t3("run"))
+    assert archives(land, laid) == [archive]
+    ok(land.t3("verify", laid.name))
+
+
+def test_two_users_archives_are_apart(land: Land, make_user: Callable[..., User], small: Path) -> None:
+    users = [make_user(name) for name in ("ann", "bea")]
+    for user in users:
+        give_database(user, small)
+        lay_out(user)
+    land.write_map(*users)
+    ok(land.t3("run"))
+    assert all(len(archives(land, user)) == 1 for user in users)

@@ -1,0 +1,276 @@
+"""`report --html`: a file that is written whole or not at all, and a page that a real browser shows as it should, and fetches nothing for."""
+
+from __future__ import annotations
+
+import http.server
+import os
+import re
+import shutil
+import stat
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import DATA, ROOT, Land, needs_root
+from made import NOON, made
+
+from demo.users import User
+from t3_backup import page
+from t3_backup.page import Shelved
+
+pytest.importorskip("jinja2", reason="needs python3-jinja2")
+
+TINY = DATA / "state-0.0.24.sqlite"
+DAY = timedelta(days=1)
+
+
+@needs_root
+class TestTheCommand:
+    @pytest.fixture
+    def ruth(self, make_user: Callable[..., User], land: Land) -> User:
+        """Who has a labelled snapshot and another one."""
+        user = make_user("html-ruth", TINY)
+        land.write_map(user)
+        assert land.t3("run", "--label", "prebump-0.0.25").code == 0
+        assert land.t3("run").code == 0
+        return user
+
+    def test_a_new_file_is_roots_alone_and_holds_every_snapshot(self, land: Land, ruth: User) -> None:
+        file = land.folder / "report.html"
+        answer = land.t3("report", "--html", str(file))
+        assert (answer.code, answer.out, answer.err) == (0, "", "")
+        assert stat.S_IMODE(file.stat().st_mode) == 0o600
+        text = file.read_text()
+        assert f"{land.store} on {os.uname().nodename}" in text
+        for snapshot in land.snapshots(ruth):
+            assert f'title="{snapshot.stem}"' in text
+        assert ">prebump-0.0.25<" in text
+        assert re.search(r"Free on the disk</dt><dd>[\d.]+ [KMGT]iB</dd>", text)
+        assert [path.name for path in land.folder.glob("*report*")] + [path.name for path in land.folder.glob(".*")] == [
+            "report.html"
+        ]
+
+    def test_an_old_file_is_replaced_and_keeps_its_mode_if_it_is_ones_own(self, land: Land, ruth: User) -> None:
+        file = land.folder / "report.html"
+        file.write_text("old")
+        file.chmod(0o644)
+        with file.open() as reader:
+            assert land.t3("report", "--html", str(file)).code == 0
+            assert reader.read() == "old"
+        assert stat.S_IMODE(file.stat().st_mode) == 0o644
+        ruth.give(file)
+        assert land.t3("report", "--html", str(file)).code == 0
+        assert (file.stat().st_uid, stat.S_IMODE(file.stat().st_mode)) == (0, 0o600)
+
+    def test_standard_output_gets_the_page_and_nothing_else(self, land: Land, ruth: User) -> None:
+        answer = land.t3("report", "--html", "-", ruth.name)
+        assert (answer.code, answer.err) == (0, "")
+        assert answer.out.startswith("<!DOCTYPE html>")
+        assert answer.out.endswith("</html>\n")
+        with open("/dev/full", "w") as full:
+            line = land.command("report", "--html", "-")
+            done = subprocess.run(line, env=land.env(), cwd=ROOT, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+        assert (done.returncode, done.stderr) == (1, "t3-backup-state: No space left on device\n")
+
+    def test_what_is_no_file_is_refused_and_not_replaced(self, land: Land, ruth: User) -> None:
+        secret = land.folder / "secret"
+        secret.write_text("mine")
+        (land.folder / "link").symlink_to(secret)
+        os.mkfifo(land.folder / "pipe")
+        for name, kind in (("store", "a folder"), ("link", "no regular file"), ("pipe", "no regular file")):
+            answer = land.t3("report", "--html", str(land.folder / name))
+            expected = f"t3-backup-state: {land.folder}/{name} is {kind}; name a file, or - for standard output\n"
+            assert (answer.code, answer.out, answer.err) == (2, "", expected)
+        assert (secret.read_text(), (land.folder / "link").is_symlink()) == ("mine", True)
+
+    @pytest.mark.parametrize(
+        ("words", "code", "says"),
+        [
+            (["--html", "{land}/none/report.html"], 1, "{land}/none: No such file or directory"),
+            (["--html", "-", "nobody"], 1, "no snapshots of nobody in {land}/store"),
+            (["--html", "-", "--dest", "{land}/no-store"], 1, "no store at {land}/no-store; the first run makes it"),
+            ([], 2, "the following arguments are required: --html; see "),
+        ],
+    )
+    def test_what_cannot_be_done_is_said_in_a_line(self, land: Land, ruth: User, words: list[str], code: int, says: str) -> None:
+        answer = land.t3("report", *(word.format(land=land.folder) for word in words))
+        assert (answer.code, answer.out, answer.err.count("\n")) == (code, "", 1)
+        assert answer.err.startswith(f"t3-backup-state: {says.format(land=land.folder)}")
+
+    def test_a_disk_that_takes_no_more_leaves_the_old_file_and_nothing_else(self, land: Land, ruth: User) -> None:
+        file = land.folder / "report.html"
+        file.write_text("old")
+        before = sorted(os.listdir(land.folder))
+        # Debian's Python: one that is being measured writes a file more, and is limited in that, too.
+        line = ["prlimit", "--fsize=4096", "/usr/bin/python3", *land.command("report", "--html", str(file))[1:]]
+        done = subprocess.run(line, env=land.env(), cwd=ROOT, capture_output=True, text=True, check=False)
+        assert (done.returncode, done.stderr) == (1, f"t3-backup-state: {file}: File too large\n")
+        assert (file.read_text(), sorted(os.listdir(land.folder))) == ("old", before)
+
+    def test_without_the_template_engine_it_says_what_to_install(self, land: Land, ruth: User) -> None:
+        # What the import system does for a package that isn't there.
+        hide = "import sys; sys.modules['jinja2'] = None; from t3_backup.cli import main; sys.exit(main())"
+        line = [sys.executable, "-c", hide, "report", "--html", "-"]
+        done = subprocess.run(line, env=land.env(), cwd=ROOT, capture_output=True, text=True, check=False)
+        assert (done.returncode, done.stdout) == (1, "")
+        assert done.stderr == "t3-backup-state: the report needs the template engine jinja2: apt install python3-jinja2\n"
+
+    def test_a_shelf_that_is_not_as_it_must_be_hides_no_other(self, land: Land, ruth: User) -> None:
+        (land.store / "open").mkdir(mode=0o755)
+        answer = land.t3("report", "--html", "-")
+        assert answer.code == 1
+        assert "open to others" in answer.err
+        assert ruth.name in answer.out
+
+
+# What the browser is shown: history and hostile names, accounts with one snapshot and with none.
+LIGHT = {
+    "verified": (15, 118, 110),
+    "suspect": (168, 84, 10),
+    "damaged": (179, 38, 30),
+    "copy": (53, 104, 159),
+    "proof": (125, 159, 198),
+}
+DARK = {
+    "verified": (86, 205, 180),
+    "suspect": (240, 177, 85),
+    "damaged": (255, 133, 123),
+    "copy": (134, 181, 234),
+    "proof": (79, 124, 174),
+}
+PHONE = 375
+WIDEST = "w" * 64
+
+
+def example(reason: str = "lost 61 % of its rows") -> str:
+    """A page of 4 accounts: 40 snapshots with all that may be, 40 good ones, one, and none."""
+
+    def night(number: int, user: str, **changes: Any) -> Any:
+        return made(number, NOON - DAY * (40 - number), user=user, bytes=1_000_000 * (40 + number), **changes)
+
+    special = {
+        10: {"label": "prebump-0.0.24"},
+        20: {"verdict": "suspect", "reasons": (reason,), "accepted_at": "2026-11-20T08:00:00Z"},
+        25: {"label": WIDEST},
+        30: {"verdict": "damaged", "reasons": ("x" * 300,), "accepted_at": "2026-11-20T08:00:00Z"},
+    }
+    old = [made(number - 5, NOON - 100 * DAY, "prebump-0.0.1") for number in range(3)]
+    accounts = [
+        Shelved("alice", [night(number, "alice", **special.get(number, {})) for number in range(40, 0, -1)] + old),
+        Shelved("bob", [night(number, "bob") for number in range(40, 0, -1)]),
+        Shelved("carol", [made(1, user="carol")]),
+        Shelved("dave", [], [f"not counted, since it has no sound manifest: state-{WIDEST}.sqlite"]),
+    ]
+    return page.render(page.page(accounts, "/var/backups/t3-state on a-machine", 123 << 30, NOON)).replace(
+        "<details>", "<details open>"
+    )
+
+
+class Served(http.server.SimpleHTTPRequestHandler):
+    """Files of a folder; notes what is asked for."""
+
+    asked: list[str]
+
+    def do_GET(self) -> None:
+        self.asked.append(self.path)
+        super().do_GET()
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Iterator[tuple[str, list[str], Path]]:
+    """A web server: its address, what it was asked for, and its folder."""
+    asked: list[str] = []
+    folder = tmp_path / "site"
+    folder.mkdir()
+    handler = type("Handler", (Served,), {"asked": asked})
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), partial(handler, directory=str(folder))) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}", asked, folder
+        server.shutdown()
+        thread.join()
+
+
+@pytest.fixture
+def browser(tmp_path: Path) -> Callable[..., str]:
+    """Opens an address in chromium, with further options; what it prints."""
+    program = shutil.which("chromium")
+    if program is None:
+        pytest.skip("needs chromium")
+    options = ["--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", f"--user-data-dir={tmp_path / 'profile'}"]
+    environ = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "LANG": "C.UTF-8"}
+
+    def open_page(address: str, *more: str) -> str:
+        line = [program, *options, *more, address]
+        return subprocess.run(line, env=environ, cwd=tmp_path, capture_output=True, text=True, check=True, timeout=120).stdout
+
+    return open_page
+
+
+def shot(browser: Callable[..., str], address: str, file: Path, *more: str, width: int = 1100, height: int = 5000) -> Any:
+    """A picture of it."""
+    image = pytest.importorskip("PIL.Image", reason="needs python3-pil")
+    browser(address, f"--screenshot={file}", f"--window-size={width},{height}", *more)
+    with image.open(file) as picture:
+        return picture.convert("RGB")
+
+
+def colours(picture: Any) -> dict[tuple[int, int, int], int]:
+    return {colour: count for count, colour in picture.getcolors(1 << 24)}
+
+
+def test_in_light_and_dark_every_kind_of_mark_is_seen(browser: Callable[..., str], site: Any, tmp_path: Path) -> None:
+    address, _, folder = site
+    (folder / "report.html").write_text(example())
+    light = shot(browser, f"{address}/report.html", tmp_path / "light.png")
+    dark = shot(browser, f"{address}/report.html", tmp_path / "dark.png", "--blink-settings=preferredColorScheme=0")
+    for picture, palette in ((light, LIGHT), (dark, DARK)):
+        found = colours(picture)
+        assert len(found) > 100
+        for name, colour in palette.items():
+            assert found.get(colour, 0) > 50, name
+    assert sum(light.getpixel((5, 5))) > 700
+    assert sum(dark.getpixel((5, 5))) < 100
+    # 81 snapshots have as many bars, each four wide and at least a few high.
+    assert colours(light)[LIGHT["copy"]] > 81 * 4 * 5
+
+
+def test_on_a_phone_nothing_is_wider_than_the_screen(browser: Callable[..., str], site: Any) -> None:
+    """The page lets no script in; so one beside it, in the document that frames it, measures."""
+    address, _, folder = site
+    (folder / "report.html").write_text(example())
+    wide = example().replace("</main>", '<div style="width:500px">x</div></main>')
+    (folder / "wide.html").write_text(wide)
+    for name, expected in (("report", PHONE), ("wide", 500)):
+        # A name of its own each: the browser asks only whether what it has is from another second.
+        (folder / f"frame-{name}.html").write_text(
+            f'<!DOCTYPE html><body><iframe src="{name}.html" style="width:{PHONE}px;height:800px;border:0"></iframe><script>'
+            "onload = () => { document.title = frames[0].document.documentElement.scrollWidth; }</script>"
+        )
+        [width] = re.findall(
+            r"<title>(\d+)</title>", browser(f"{address}/frame-{name}.html", "--dump-dom", "--window-size=1000,900")
+        )
+        assert (int(width) >= expected) if name == "wide" else (int(width) == expected), name
+
+
+def test_the_page_fetches_nothing_and_its_policy_lets_nothing_be_fetched(browser: Callable[..., str], site: Any) -> None:
+    address, asked, folder = site
+    fetches = f'<img src="{address}/image"><script src="{address}/script"></script><link rel="stylesheet" href="{address}/style">'
+    text = example(reason=fetches)
+    (folder / "report.html").write_text(text)
+    (folder / "unescaped.html").write_text(text.replace("</main>", f"{fetches}</main>"))
+    policy = re.sub(r'<meta http-equiv="Content-Security-Policy"[^>]*>', "", text)
+    (folder / "free.html").write_text(policy.replace("</main>", f"{fetches}</main>"))
+    for name, expected in (("report", set()), ("unescaped", set()), ("free", {"/image", "/script", "/style"})):
+        asked.clear()
+        assert "alice" in browser(f"{address}/{name}.html", "--dump-dom")
+        assert set(asked) - {f"/{name}.html", "/favicon.ico"} == expected, name

@@ -1,0 +1,529 @@
+"""A snapshot back in the place of the live database: whole, alone, its user's. Or nothing was changed, and it is said why."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import sqlite3
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+import pytest
+import sandbox
+from conftest import DATA, Answer, Land, commit_row, give_database, needs_root, until
+
+from demo.users import User
+from demo.writer import Writer
+
+pytestmark = [needs_root, pytest.mark.skipif(sandbox.ACTIVE, reason="by hand")]
+
+VERSIONS = {"0.0.24": 30, "0.0.25": 31}
+IN_USE = 4
+
+
+def dump(path: Path) -> list[str]:
+    """All that is in a database that nobody has open, as SQL."""
+    with closing(sqlite3.connect(f"file:{path}?mode=ro&immutable=1", uri=True)) as connection:
+        return list(connection.iterdump())
+
+
+def beside(user: User) -> dict[str, str]:
+    """The files in the folder of the live database, by their SHA-256."""
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in user.database.parent.iterdir() if path.is_file()}
+
+
+def change(user: User, statement: str = "DELETE FROM checkpoint_diff_blobs") -> None:
+    """Change the live database as its user."""
+    run_as(user, "import sqlite3, sys; c = sqlite3.connect(sys.argv[1]); c.execute(sys.argv[2]); c.commit(); c.close()", statement)
+
+
+def run_as(user: User, script: str, *words: str) -> str:
+    """What a Python script of the user's prints; its first argument is the live database."""
+    line = [sys.executable, "-I", "-c", script, str(user.database), *words]
+    return subprocess.run(
+        line, cwd="/", user=user.uid, group=user.gid, extra_groups=[], check=True, capture_output=True, text=True, timeout=60
+    ).stdout
+
+
+@contextmanager
+def holding(user: User, script: str) -> Iterator[subprocess.Popen[str]]:
+    """A process of the user's that has run `script` on the live database, and stays until the block is left."""
+    whole = f"import os, sqlite3, sys\npath = sys.argv[1]\n{script}\nprint('ready', flush=True)\nsys.stdin.read()\n"
+    with subprocess.Popen(
+        [sys.executable, "-I", "-c", whole, str(user.database)],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd="/", user=user.uid, group=user.gid, extra_groups=[],
+    ) as process:  # fmt: skip
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "ready\n"
+            yield process
+        finally:
+            process.kill()
+
+
+def restored(answer: Answer) -> Answer:
+    """The same, which must have succeeded."""
+    assert answer.code == 0, answer.out + answer.err
+    return answer
+
+
+@pytest.fixture
+def backed(land: Land, alice: User) -> User:
+    """Alice with one snapshot, and changed since."""
+    restored(land.t3("run"))
+    change(alice)
+    return alice
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_a_real_database_comes_back_as_it_was_at_the_snapshot(land: Land, make_user: Callable[..., User], version: str) -> None:
+    user = make_user("rita", DATA / f"state-{version}.sqlite")
+    land.write_map(user)
+    with Writer(user.database, user=user.name):
+        restored(land.t3("run"))
+    taken = dump(land.snapshots(user)[0])
+    change(user)
+    change(user, "CREATE TABLE later (x)")
+    answer = restored(land.t3("restore", user.name, "--yes"))
+    assert dump(user.database) == taken
+    assert set(beside(user)) == {"state.sqlite"}
+    assert f"T3 level {VERSIONS[version]}" in answer.out
+
+
+def test_what_it_took_the_place_of_is_kept_and_one_command_brings_it_back(land: Land, backed: User) -> None:
+    before = dump(backed.database)
+    answer = restored(land.t3("restore", backed.name, "--yes"))
+    assert dump(backed.database) != before
+    [undo] = [
+        line.removeprefix("to undo it: t3-backup-state ") for line in answer.out.splitlines() if line.startswith("to undo it")
+    ]
+    restored(land.t3(*undo.split(), "--yes"))
+    assert dump(backed.database) == before
+    restored(land.t3("verify", backed.name))
+
+
+def test_the_plan_says_what_is_gained_and_lost_and_touches_nothing(land: Land, backed: User) -> None:
+    before = beside(backed)
+    answer = restored(land.t3("restore", backed.name, "--dry-run"))
+    assert "rows gained and lost by it: checkpoint_diff_blobs +48" in answer.out
+    document = restored(land.t3("restore", backed.name, "--dry-run", "--json")).document
+    assert document["action"] == "planned"
+    assert document["live"]["rows"]["checkpoint_diff_blobs"] == 0
+    assert {name: text for name, text in beside(backed).items() if name == "state.sqlite"} == before
+    assert len(land.snapshots(backed)) == 1
+
+
+def test_nobody_to_ask_and_no_yes_is_refused(land: Land, backed: User) -> None:
+    before = backed.database.read_bytes()
+    answer = land.t3("restore", backed.name)
+    assert (answer.code, answer.err.count("\n")) == (2, 1)
+    assert "--yes" in answer.err
+    assert backed.database.read_bytes() == before
+
+
+def test_the_document_says_what_was_done(land: Land, backed: User) -> None:
+    [snapshot] = land.snapshots(backed)
+    document = restored(land.t3("restore", backed.name, "--yes", "--json")).document
+    assert document["action"] == "restored"
+    assert document["snapshot"]["name"] == snapshot.stem
+    assert document["prerestore"]["label"] == "prerestore"
+    assert document["prerestore"]["method"] == "clone"
+    assert document["undo"] == f"t3-backup-state restore {backed.name} --label prerestore"
+    assert set(document["seconds"]) == {"proof", "copy", "fold", "prerestore", "exchange"}
+
+
+def leave_newer_rows_in_a_wal(user: User) -> None:
+    """Newer rows in a -wal that a killed server left."""
+    with Writer(user.database, user=user.name, linger=True) as writer:
+        writer.mark("since")
+        writer.kill()
+
+
+def leave_hot_journal(user: User) -> None:
+    """A journal of a writer that was killed in a transaction, after a part of it was in the main file."""
+    script = """
+import os, sqlite3, sys
+c = sqlite3.connect(sys.argv[1], isolation_level=None)
+c.execute("PRAGMA journal_mode=delete"); c.execute("PRAGMA cache_size=1"); c.execute("PRAGMA cache_spill=1")
+c.execute("BEGIN"); c.execute("UPDATE orchestration_events SET payload_json = payload_json || 'x'")
+# More than its cache holds: to write it, the journal must be on the disk.
+c.execute("CREATE TABLE spilled AS WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT 500) SELECT randomblob(3000) FROM n")
+os.kill(os.getpid(), 9)
+"""
+    with pytest.raises(subprocess.CalledProcessError):
+        run_as(user, script)
+    assert Path(f"{user.database}-journal").read_bytes()[:1] == b"\xd9", "it is not hot yet: its header is not written"
+
+
+def leave_unreadable_wal(user: User) -> None:
+    """A -wal whose header is not sound: SQLite passes over what is in it."""
+    leave_newer_rows_in_a_wal(user)
+    with open(f"{user.database}-wal", "r+b") as file:
+        file.write(b"\0" * 32)
+
+
+def leave_stray_index(user: User) -> None:
+    """A -shm without a -wal."""
+    path = Path(f"{user.database}-shm")
+    path.write_bytes(os.urandom(32768))
+    user.give(path)
+
+
+@pytest.mark.parametrize(
+    ("leave", "folded"),
+    [
+        (leave_newer_rows_in_a_wal, True),
+        (leave_stray_index, True),
+        (leave_hot_journal, False),
+        (leave_unreadable_wal, False),
+    ],
+    ids=lambda value: getattr(value, "__name__", None),
+)
+def test_what_lies_beside_the_live_database_never_joins_the_restored_one(
+    land: Land, backed: User, leave: Callable[[User], None], folded: bool
+) -> None:
+    """Row 8. Newer rows, a hot journal, a stray index: the content is the snapshot's, and the old state is kept whole."""
+    taken = dump(land.snapshots(backed)[0])
+    leave(backed)
+    before = beside(backed)
+    answer = restored(land.t3("restore", backed.name, "--yes"))
+    assert dump(backed.database) == taken
+    run_as(backed, "import sqlite3, sys; sqlite3.connect(sys.argv[1]).execute('PRAGMA journal_mode=wal').fetchall()")
+    assert dump(backed.database) == taken, "what a server opens is another content"
+    kept = sorted(path for path in backed.database.parent.iterdir() if ".replaced-" in path.name)
+    if folded:
+        assert kept == []
+        assert len(land.snapshots(backed)) == 2
+    else:
+        assert "stays beside the new one" in answer.out
+        assert str(kept[0]) in answer.out
+        for path in kept:
+            if not path.name.endswith("-shm"):  # an index, which whoever reads may make anew
+                assert beside(backed)[path.name] == before[path.name.replace(kept[0].name, "state.sqlite")]
+        assert {path.name.removeprefix(kept[0].name) for path in kept} == {name.removeprefix("state.sqlite") for name in before}
+
+
+def test_rows_that_were_only_in_the_wal_are_in_what_is_kept(land: Land, backed: User) -> None:
+    leave_newer_rows_in_a_wal(backed)
+    copy = land.folder / "copy"
+    copy.mkdir()
+    for ending in ("", "-wal"):
+        shutil.copyfile(f"{backed.database}{ending}", copy / f"state.sqlite{ending}")
+    with closing(sqlite3.connect(copy / "state.sqlite")) as connection:
+        newest = list(connection.iterdump())
+    restored(land.t3("restore", backed.name, "--yes"))
+    assert dump(next(path for path in land.snapshots(backed) if "prerestore" in path.name)) == newest
+
+
+@pytest.mark.parametrize(
+    "hold",
+    [
+        "c = sqlite3.connect(path, isolation_level=None); c.execute('BEGIN'); c.execute('SELECT * FROM orchestration_events').fetchone()",
+        "c = sqlite3.connect(path, isolation_level=None); c.execute('BEGIN IMMEDIATE')",
+        "c = sqlite3.connect(path); c.execute('SELECT count(*) FROM orchestration_events').fetchall()",
+        "file = open(path)",
+    ],
+    ids=["reads", "writes", "idle", "only_open"],
+)
+def test_who_has_it_open_is_named_and_nothing_is_changed(land: Land, backed: User, hold: str) -> None:
+    """Row 9. An idle holder has no lock that SQLite would show."""
+    before = beside(backed)["state.sqlite"]
+    with holding(backed, hold) as holder:
+        answer = land.t3("restore", backed.name, "--yes")
+        assert answer.code == IN_USE, answer
+        assert f"pid {holder.pid} (" in answer.err
+        assert "nothing was changed" in answer.err
+        after = beside(backed)
+    assert after["state.sqlite"] == before
+    assert {name for name in after if "replaced" in name} == set()
+    assert {path.name for path in land.store.iterdir()} == {backed.name, "attempts.json"}
+    restored(land.t3("restore", backed.name, "--yes"))
+
+
+def test_who_opens_it_just_before_the_exchange_keeps_what_he_opened(land: Land, backed: User) -> None:
+    """Row 9. He waits in open(2) while the two change places, has the old file, and gets it back under its name."""
+    before = backed.database.stat().st_ino
+    taken = dump(backed.database)
+    wrapper = land.folder / "python3"
+    late = "-qq -o /dev/null -e trace=renameat2 -e inject=renameat2:delay_enter=1000000"
+    wrapper.write_text(
+        f'#!/bin/sh\ncase "$*" in *\'"mode": "exchange"\'*) exec strace -D {late} {sys.executable} "$@" ;; esac\n'
+        f'exec {sys.executable} "$@"\n'
+    )
+    wrapper.chmod(0o755)
+    line = [str(wrapper), "-m", "t3_backup", "restore", backed.name, "--yes"]
+    with subprocess.Popen(
+        line, executable=sys.executable, env=land.env(), cwd="/", stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+
+        def exchanging() -> bool:
+            leases = [text.split() for text in Path("/proc/locks").read_text().splitlines() if "LEASE" in text]
+            workers = [pid for pid in leases_of(leases, before) if '"mode": "exchange"' in command_of(pid)]
+            return bool(workers)
+
+        until(exchanging, "lease of the exchange")
+        with holding(backed, "file = open(path, 'r+b')\nassert os.fstat(file.fileno()).st_ino == os.stat(path).st_ino") as holder:
+            out, err = process.communicate(timeout=60)
+            assert process.returncode == IN_USE, out + err
+            assert f"pid {holder.pid} (" in err
+    assert backed.database.stat().st_ino == before
+    assert dump(backed.database) == taken
+    assert set(beside(backed)) == {"state.sqlite"}
+
+
+def leases_of(locks: list[list[str]], inode: int) -> list[str]:
+    """The pids that hold a lease on the file of that inode (proc(5), /proc/locks)."""
+    return [line[4] for line in locks if line[5].endswith(f":{inode}")]
+
+
+def command_of(pid: str) -> str:
+    """Its command line."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text()
+    except OSError:
+        return ""
+
+
+def test_owner_group_and_mode_are_as_before_and_the_user_writes_at_once(land: Land, backed: User) -> None:
+    """Row 17. In a home of 0700, with a mode of one's own."""
+    backed.database.chmod(0o640)
+    backed.home.chmod(0o700)
+    restored(land.t3("restore", backed.name, "--yes"))
+    status = backed.database.stat()
+    assert (status.st_uid, status.st_gid, status.st_mode & 0o7777) == (backed.uid, backed.gid, 0o640)
+    change(backed)
+    with Writer(backed.database, user=backed.name) as writer:
+        writer.mark("after")
+    assert {path.stat().st_uid for path in backed.database.parent.rglob("*")} == {backed.uid}
+
+
+@pytest.mark.parametrize("planted", [".t3", ".t3/userdata", ".t3/userdata/state.sqlite"])
+def test_a_symlink_on_the_way_is_not_followed(land: Land, backed: User, planted: str) -> None:
+    """Row 18. Not by a restore either: what it leads to is another's."""
+    victim = land.folder / "victim"
+    place = backed.home / planted
+    shutil.move(place, victim)
+    place.symlink_to(victim)
+    before = hashlib.sha256(b"".join(p.read_bytes() for p in sorted([victim, *victim.rglob("*")]) if p.is_file())).hexdigest()
+    answer = land.t3("restore", backed.name, "--yes")
+    assert answer.code == 1, answer
+    assert "symlink" in answer.err
+    after = hashlib.sha256(b"".join(p.read_bytes() for p in sorted([victim, *victim.rglob("*")]) if p.is_file())).hexdigest()
+    assert after == before
+    assert place.is_symlink()
+    assert {path.name for path in land.store.iterdir()} == {backed.name, "attempts.json"}
+
+
+def test_a_second_name_of_the_live_database_is_refused(land: Land, backed: User) -> None:
+    """Row 10. The same file by a hard link."""
+    os.link(backed.database, backed.home / "other")
+    before = backed.database.read_bytes()
+    answer = land.t3("restore", backed.name, "--yes")
+    assert answer.code == 1
+    assert "hard links" in answer.err
+    assert backed.database.read_bytes() == before
+
+
+@pytest.mark.parametrize("how", ["itself", "hard link", "symlink", "snapshot"])
+def test_a_snapshot_is_never_written_over_a_file(land: Land, backed: User, how: str) -> None:
+    """Row 10. Not over the live database, nor another name of it, nor over the snapshot itself."""
+    path = {"itself": backed.database, "snapshot": land.snapshots(backed)[0]}.get(how, land.folder / "other")
+    if how == "hard link":
+        os.link(backed.database, path)
+    elif how == "symlink":
+        path.symlink_to(backed.database)
+    before = path.read_bytes()
+    answer = land.t3("restore", backed.name, "--to", str(path))
+    assert (answer.code, "nothing is overwritten" in answer.err) == (2, True), answer
+    assert path.read_bytes() == before
+
+
+def test_a_snapshot_is_written_elsewhere_as_a_plain_database(land: Land, backed: User) -> None:
+    before = beside(backed)
+    path = land.folder / "out.sqlite"
+    answer = restored(land.t3("restore", backed.name, "--to", str(path)))
+    assert str(path) in answer.out
+    assert path.stat().st_mode & 0o7777 == 0o600
+    assert dump(path) == dump(land.snapshots(backed)[0])
+    assert beside(backed) == before
+    assert len(land.snapshots(backed)) == 1
+
+
+@pytest.mark.parametrize("where", ["nowhere/out.sqlite", "link/out.sqlite"])
+def test_a_place_that_cannot_be_reached_is_one_line(land: Land, backed: User, where: str) -> None:
+    (land.folder / "link").symlink_to(land.folder)
+    answer = land.t3("restore", backed.name, "--to", str(land.folder / where))
+    assert (answer.code, answer.err.count("\n")) == (2, 1), answer
+    assert not (land.folder / "out.sqlite").exists()
+
+
+def test_the_newest_that_an_older_t3_can_open_is_found(land: Land, make_user: Callable[..., User]) -> None:
+    """A shelf of both levels: migrated, gone back, migrated again."""
+    user = make_user("sam", DATA / "state-0.0.24.sqlite")
+    land.write_map(user)
+    for version in ("0.0.24", "0.0.24", "0.0.25", "0.0.24", "0.0.25"):
+        give_database(user, DATA / f"state-{version}.sqlite")
+        commit_row(user)
+        land.t3("run")
+        land.t3("accept", user.name)
+    shelf = land.t3("list", user.name, "--json").account(user.name)["snapshots"]
+    levels = [snapshot["t3_level"] for snapshot in shelf]
+    assert levels == [31, 30, 31, 30, 30]
+    verified = [snapshot["name"] for snapshot in shelf if snapshot["verdict"] == "verified" and snapshot["t3_level"] == 30]
+    answer = restored(land.t3("restore", user.name, "--schema", "30", "--yes", "--json")).document
+    assert answer["snapshot"]["name"] == verified[0]
+    assert answer["snapshot"]["t3_level"] == 30
+
+
+def test_going_back_to_less_is_no_loss_to_be_alarmed_of(land: Land, make_user: Callable[..., User]) -> None:
+    """The snapshot after a restore is measured by what was put back."""
+    user = make_user("gus", DATA / "state-0.0.24.sqlite")
+    land.write_map(user)
+    restored(land.t3("run"))
+    give_database(user, DATA / "state-0.0.25.sqlite")
+    restored(land.t3("run"))
+    restored(land.t3("restore", user.name, "--schema", "30", "--yes"))
+    answer = restored(land.t3("run", "--json")).account(user.name)["snapshots"]
+    assert [(snapshot["verdict"], snapshot["t3_level"]) for snapshot in answer] == [("verified", 30)]
+
+
+def test_one_that_does_not_verify_is_not_put_back(land: Land, backed: User) -> None:
+    snapshot = land.snapshots(backed)[0]
+    before = beside(backed)
+    with snapshot.open("r+b") as file:
+        file.seek(snapshot.stat().st_size // 2)
+        file.write(b"bit rot")
+    answer = land.t3("restore", backed.name, "--yes")
+    assert answer.code == 1
+    assert "does not verify" in answer.err
+    assert {name: text for name, text in beside(backed).items() if name in before} == before
+    assert len(land.snapshots(backed)) == 1
+
+
+def test_what_is_suspect_is_put_back_by_its_name_alone(land: Land, backed: User) -> None:
+    change(backed, "DROP TABLE orchestration_events")
+    change(backed, "DROP TABLE orchestration_command_receipts")
+    assert land.t3("run").code == 1
+    suspect = land.t3("list", backed.name, "--json").account(backed.name)["snapshots"][0]["name"]
+    document = restored(land.t3("restore", backed.name, "--dry-run", "--json")).document
+    assert document["snapshot"]["name"] != suspect
+    answer = restored(land.t3("restore", backed.name, "--at", suspect, "--dry-run"))
+    assert "suspect (" in answer.out
+
+
+def test_a_database_that_is_gone_comes_back(land: Land, backed: User) -> None:
+    taken = dump(land.snapshots(backed)[0])
+    shutil.rmtree(backed.home / ".t3")
+    answer = restored(land.t3("restore", backed.name, "--yes"))
+    assert "no state.sqlite" in answer.out
+    assert dump(backed.database) == taken
+    assert (backed.database.stat().st_uid, backed.database.stat().st_mode & 0o777) == (backed.uid, 0o644)
+    assert backed.database.parent.stat().st_uid == backed.uid
+
+
+def test_a_wal_without_its_database_does_not_join_it(land: Land, backed: User) -> None:
+    """Row 8. Somebody removed the main file alone."""
+    taken = dump(land.snapshots(backed)[0])
+    leave_newer_rows_in_a_wal(backed)
+    backed.database.unlink()
+    restored(land.t3("restore", backed.name, "--yes"))
+    assert dump(backed.database) == taken
+    assert not Path(f"{backed.database}-wal").exists()
+
+
+def test_a_live_file_that_is_no_database_stays_beside_it(land: Land, backed: User) -> None:
+    taken = dump(land.snapshots(backed)[0])
+    junk = os.urandom(50_000)
+    backed.database.write_bytes(junk)
+    answer = restored(land.t3("restore", backed.name, "--yes"))
+    assert dump(backed.database) == taken
+    [kept] = [path for path in backed.database.parent.iterdir() if ".replaced-" in path.name]
+    assert kept.read_bytes() == junk
+    assert str(kept) in answer.out
+
+
+def test_an_empty_database_in_its_place_is_no_reason_to_stop(land: Land, backed: User) -> None:
+    """A server that was started on an empty database is just what people restore after."""
+    taken = dump(land.snapshots(backed)[0])
+    backed.database.write_bytes(b"")
+    restored(land.t3("restore", backed.name, "--yes"))
+    assert dump(backed.database) == taken
+
+
+def test_a_damaged_live_database_is_sealed_as_it_is(land: Land, backed: User) -> None:
+    taken = dump(land.snapshots(backed)[0])
+    with closing(sqlite3.connect(f"file:{backed.database}?mode=ro&immutable=1", uri=True)) as connection:
+        query = (
+            "SELECT rootpage FROM sqlite_schema WHERE type = 'index' AND tbl_name = 'orchestration_events' ORDER BY name LIMIT 1"
+        )
+        [(page,)] = connection.execute(query)
+    with backed.database.open("r+b") as file:
+        file.seek((page - 1) * 4096 + 2000)
+        file.write(b"\x55" * 2000)
+    answer = restored(land.t3("restore", backed.name, "--yes", "--json")).document
+    assert dump(backed.database) == taken
+    assert answer["prerestore"]["verdict"] == "damaged"
+    assert answer["undo"] == f"t3-backup-state restore {backed.name} --label prerestore"
+
+
+def test_a_restore_waits_for_a_run_and_then_says_who_it_is(land: Land, backed: User) -> None:
+    """Row 16. Prune and restore take the same lock."""
+    before = beside(backed)
+    store = os.open(land.store, os.O_RDONLY)
+    try:
+        fcntl.flock(store, fcntl.LOCK_EX)
+        answer = land.t3("restore", backed.name, "--yes")
+        assert answer.code == 75
+        assert f"pid {os.getpid()} (" in answer.err
+        assert beside(backed)["state.sqlite"] == before["state.sqlite"]
+    finally:
+        os.close(store)
+
+
+def test_a_run_waits_for_a_restore(land: Land, backed: User) -> None:
+    """Row 16. Nothing is pruned, nor copied, while a snapshot is put back."""
+    held = land.folder / "held"
+    os.mkfifo(held)
+    wrapper = land.folder / "python3"
+    wrapper.write_text(f'#!/bin/sh\ncase "$*" in *\'"mode": "exchange"\'*) read line <{held} ;; esac\nexec {sys.executable} "$@"\n')
+    wrapper.chmod(0o755)
+    line = [str(wrapper), "-m", "t3_backup", "restore", backed.name, "--yes"]
+    with subprocess.Popen(line, executable=sys.executable, env=land.env(), cwd="/", stdout=subprocess.PIPE, text=True) as process:
+        until(lambda: [path for path in land.store.iterdir() if path.name.endswith("+restore.json")], "restore")
+        answer = land.t3("run", "--keep", "1")
+        assert answer.code == 75, answer
+        assert f"pid {process.pid} (" in answer.err
+        assert len(land.snapshots(backed)) >= 1
+        release = threading.Thread(target=held.write_text, args=("go\n",))
+        release.start()
+        assert process.wait(60) == 0
+        release.join()
+    restored(land.t3("run", "--keep", "1"))
+
+
+def test_an_unknown_user_and_an_empty_shelf_are_one_line(land: Land, backed: User) -> None:
+    for words, code in ((("nobody-at-all",), 1), ((backed.name, "--label", "none-such"), 1), ((backed.name, "--at", "soon"), 2)):
+        answer = land.t3("restore", *words, "--yes")
+        assert (answer.code, answer.err.count("\n")) == (code, 1), answer
+    assert land.t3("restore", backed.name, "--schema", "x").code == 2
+
+
+def test_an_intent_that_cannot_be_read_is_said_and_stops_that_account_alone(
+    land: Land, make_user: Callable[..., User], small: Path
+) -> None:
+    users = [make_user(name, small) for name in ("ann", "bea")]
+    land.write_map(*users)
+    restored(land.t3("run"))
+    (land.store / f"{users[0].name}+restore.json").write_text(json.dumps({"format": 1}))
+    commit_row(*users)
+    answer = land.t3("run", "--json")
+    assert answer.code == 1
+    assert [answer.account(user.name)["outcome"] for user in users] == ["failed", "backed_up"]
+    assert "look at it, then remove it" in answer.account(users[0].name)["reason"]

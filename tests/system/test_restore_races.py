@@ -1,0 +1,414 @@
+"""A restore that others run into, or that is cut short: what is in place is the old state or the new one, whole, and work goes on.
+
+Others are servers that systemd does not know of, and people who look at what they find. A step is held at one of its calls by
+strace, so that what comes in between does so each time. What is found afterwards is read as the user's next server would.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import sandbox
+from conftest import BOUND_S, Land, give_database, needs_root, until
+from faults.disks import needs_strace
+from system.test_restore import (
+    IN_USE,
+    beside,
+    change,
+    command_of,
+    dump,
+    holding,
+    leases_of,
+    leave_hot_journal,
+    leave_newer_rows_in_a_wal,
+    restored,
+    run_as,
+)
+
+from demo.users import User, throwaway_user
+
+pytestmark = [needs_root, needs_strace, pytest.mark.skipif(sandbox.ACTIVE, reason="by hand")]
+
+# A server that systemd does not know of: as soon as another file has the name of its database, it opens and writes it.
+SERVER = """
+import os, sqlite3, sys
+path, old = sys.argv[1], int(sys.argv[2])
+print('ready', flush=True)
+while os.stat(path).st_ino == old: pass
+c = sqlite3.connect(path, timeout=30, isolation_level=None)
+c.execute('PRAGMA journal_mode=wal'); c.execute('CREATE TABLE server_was_here (x)')
+c.execute('INSERT INTO server_was_here VALUES (hex(randomblob(2000)))')
+print('written', flush=True)
+"""
+STAYS = "sys.stdin.read()"
+DIES = "os.kill(os.getpid(), 9)"
+# Hours of work, in a -wal alone.
+WORK = """
+import os, sqlite3, sys
+c = sqlite3.connect(sys.argv[1], isolation_level=None)
+c.execute('PRAGMA journal_mode=wal'); c.execute('PRAGMA wal_autocheckpoint=0'); c.execute('CREATE TABLE work (x)')
+"""
+LOOK = """
+import sqlite3, sys
+c = sqlite3.connect(sys.argv[1])
+print(*(row[0] for row in c.execute('PRAGMA integrity_check')), *(row[0] for row in c.execute("SELECT name FROM sqlite_schema")))
+"""
+
+
+@pytest.fixture
+def racer(land: Land, make_user: Callable[..., User], small: Path) -> User:
+    """A user with one snapshot, and changed since."""
+    user = make_user("race-a", small)
+    land.write_map(user)
+    restored(land.t3("run"))
+    change(user)
+    return user
+
+
+def inode(user: User) -> int:
+    return user.database.stat().st_ino
+
+
+def found(user: User) -> list[str]:
+    """What a server that opens the live database finds: what integrity_check says, then the names of the schema."""
+    return run_as(user, LOOK).split()
+
+
+def intent(land: Land, user: User) -> Path:
+    return land.store / f"{user.name}+restore.json"
+
+
+def aside(user: User) -> Path:
+    """What lies beside the live database under a name of its own."""
+    [path] = [
+        path
+        for path in user.database.parent.glob("state.sqlite.replaced-*")
+        if not path.name.endswith(("-wal", "-shm", "-journal"))
+    ]
+    return path
+
+
+def moved(user: User, ending: str) -> list[Path]:
+    """What has such a name with `ending`, not opened: who has one of them open is in the way of a restore."""
+    return [path for path in user.database.parent.glob(f"state.sqlite.replaced-*{ending}") if not path.name.endswith(".probe")]
+
+
+@contextmanager
+def restoring(land: Land, user: User, mode: str, held: str, *words: str, **how: object) -> Iterator[subprocess.Popen[str]]:
+    """A restore whose worker of `mode` is held as strace's --inject=`held` says; killed, if it is there at the end of the block."""
+    wrapper = land.folder / "python3"
+    strace = f"strace -D -qq -o /dev/null -e trace={held.partition(':')[0]} -e inject={held}"
+    wrapper.write_text(
+        f'#!/bin/sh\ncase "$*" in *\'"mode": "{mode}"\'*) exec {strace} {sys.executable} "$@" ;; esac\nexec {sys.executable} "$@"\n'
+    )
+    wrapper.chmod(0o755)
+    line = [str(wrapper), "-m", "t3_backup", "restore", user.name, "--yes", *words]
+    with subprocess.Popen(
+        line, executable=sys.executable, env=land.env(), cwd="/", stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **how
+    ) as process:  # type: ignore[call-overload]
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+@contextmanager
+def waiting_server(user: User, then: str) -> Iterator[subprocess.Popen[str]]:
+    """SERVER, at its loop; once it has written it does what `then` says."""
+    line = [sys.executable, "-I", "-c", SERVER + then, str(user.database), str(inode(user))]
+    with subprocess.Popen(
+        line, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd="/", user=user.uid, group=user.gid, extra_groups=[]
+    ) as process:
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "ready\n"
+            yield process
+        finally:
+            process.kill()
+
+
+def worker_of(file: int) -> list[str]:
+    """The worker that has a lease on the old file, and so is at the exchange."""
+    locks = [text.split() for text in Path("/proc/locks").read_text().splitlines() if "LEASE" in text]
+    return [pid for pid in leases_of(locks, file) if '"mode": "exchange"' in command_of(pid)]
+
+
+def kill(process: subprocess.Popen[str], file: int) -> None:
+    """SIGKILL for the command and then for its worker, which strace keeps from dying with it at once."""
+    workers = worker_of(file)
+    process.kill()
+    process.communicate(timeout=BOUND_S)
+    for pid in workers:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(int(pid), signal.SIGKILL)
+    until(lambda: not worker_of(file), "end of the worker")
+
+
+def cut_short_before_the_exchange(land: Land, user: User) -> None:
+    """The intent says that it may have begun; the old one is in place."""
+    old = inode(user)
+    with restoring(land, user, "exchange", "renameat2:delay_enter=1000000") as process:
+        until(lambda: worker_of(old), "lease of the exchange")
+        kill(process, old)
+    assert inode(user) == old
+    assert json.loads(intent(land, user).read_text())["begun"] is True
+
+
+def cut_short_after_the_exchange(land: Land, user: User) -> None:
+    """The new one is in place, the old one beside it."""
+    old = inode(user)
+    with restoring(land, user, "exchange", "renameat2:delay_exit=1000000") as process:
+        until(lambda: inode(user) != old, "exchange")
+        kill(process, old)
+    assert aside(user).stat().st_ino == old
+    assert intent(land, user).exists()
+
+
+def must_be_ended(land: Land, user: User) -> None:
+    """No intent is left, and nothing beside the database that the restore put there."""
+    assert not intent(land, user).exists()
+    assert [name for name in beside(user) if "replaced" in name] == []
+
+
+@pytest.mark.parametrize("then", [STAYS, DIES], ids=["stays", "dies"])
+@pytest.mark.parametrize("held", ["renameat2:delay_exit=500000", "fsync:delay_exit=200000"], ids=["at the exchange", "slow disk"])
+def test_a_server_that_starts_right_after_the_exchange_keeps_what_it_writes(land: Land, racer: User, held: str, then: str) -> None:
+    """Row 8. Were the restore taken back then, the old database would have the -wal of the new one beside it."""
+    old = inode(racer)
+    with waiting_server(racer, then) as server, restoring(land, racer, "exchange", held) as process:
+        out, err = process.communicate(timeout=BOUND_S)
+        assert process.returncode == 0, out + err
+        assert server.stdout is not None
+        assert server.stdout.readline() == "written\n"
+        assert inode(racer) != old
+    assert found(racer)[0] == "ok"
+    assert "server_was_here" in found(racer)
+    must_be_ended(land, racer)
+
+
+@pytest.mark.parametrize("end", ["c.close()", DIES], ids=["closed", "killed"])
+def test_work_done_after_an_interrupted_restore_is_not_taken_back(land: Land, racer: User, end: str) -> None:
+    """Row 27. Not even where somebody looks at the old state, which lies beside it, while the next run ends the restore."""
+    cut_short_after_the_exchange(land, racer)
+    with contextlib.suppress(subprocess.CalledProcessError):
+        run_as(racer, WORK + end)
+    new = inode(racer)
+    with holding(racer, f"file = open({str(aside(racer))!r})"):
+        answer = restored(land.t3("run"))
+    assert "is open in another process, and stays beside the new one" in answer.err + answer.out
+    assert inode(racer) == new
+    assert found(racer)[0] == "ok"
+    assert "work" in found(racer)
+    assert not intent(land, racer).exists()
+
+
+def test_who_looks_at_the_old_state_that_is_kept_takes_nothing_back(land: Land, racer: User) -> None:
+    """It is not to be removed, so nobody who has it open is in the way."""
+    leave_hot_journal(racer)
+    taken = dump(land.snapshots(racer)[0])
+    old = inode(racer)
+    with restoring(land, racer, "exchange", "exit_group:delay_enter=1000000") as process:
+        until(lambda: inode(racer) != old and not worker_of(old), "exchange that has ended")
+        with holding(racer, f"file = open({str(aside(racer))!r})"):
+            out, err = process.communicate(timeout=BOUND_S)
+    assert process.returncode == 0, out + err
+    assert "open in another process" not in out
+    assert dump(racer.database) == taken
+    assert aside(racer).stat().st_ino == old
+
+
+def test_what_somebody_wrote_into_the_staged_one_never_joins_the_live_one(land: Land, racer: User) -> None:
+    """Row 8. He opens the odd file beside his database, and dies: its -wal is not the old one's, though the old one had none."""
+    before = dump(racer.database)
+    cut_short_before_the_exchange(land, racer)
+    with pytest.raises(subprocess.CalledProcessError):
+        run_as(racer, WORK.replace("sys.argv[1]", "sys.argv[2]") + DIES, str(aside(racer)))
+    assert Path(f"{aside(racer)}-wal").stat().st_size > 0
+    restored(land.t3("accept", racer.name))
+    assert set(beside(racer)) == {"state.sqlite"}
+    assert dump(racer.database) == before
+    must_be_ended(land, racer)
+
+
+def test_a_server_that_makes_its_own_while_a_stray_wal_is_moved_away_keeps_it(land: Land, racer: User) -> None:
+    """Row 8. The restore gives way, and the stray -wal does not go back beside a database that it is no part of."""
+    leave_newer_rows_in_a_wal(racer)
+    stray = Path(f"{racer.database}-wal").read_bytes()
+    racer.database.unlink()
+    with restoring(land, racer, "exchange", "renameat2:delay_enter=1000000:when=2+") as process:
+        until(lambda: moved(racer, "-wal"), "moved -wal")
+        assert not racer.database.exists()
+        run_as(racer, "import sqlite3, sys; c = sqlite3.connect(sys.argv[1]); c.execute('CREATE TABLE fresh (x)'); c.close()")
+        out, err = process.communicate(timeout=BOUND_S)
+    assert process.returncode == IN_USE, out + err
+    assert found(racer) == ["ok", "fresh"]
+    assert not Path(f"{racer.database}-wal").exists()
+    assert [path.read_bytes() for path in racer.database.parent.glob("*.replaced-*-wal")] == [stray]
+    assert not intent(land, racer).exists()
+
+
+@pytest.mark.parametrize("cut_short", [cut_short_before_the_exchange, cut_short_after_the_exchange])
+def test_a_disk_that_has_another_number_after_a_reboot_is_the_same_disk(
+    land: Land, racer: User, cut_short: Callable[[Land, User], None]
+) -> None:
+    """Row 27. As LVM, btrfs, or disks that are found in another order may give it."""
+    before, new = dump(racer.database), dump(land.snapshots(racer)[0])
+    cut_short(land, racer)
+    value = json.loads(intent(land, racer).read_text())
+    for name in ("old", "staged"):
+        value[name]["device"] += 1
+    intent(land, racer).write_text(json.dumps(value))
+    restored(land.t3("run"))
+    assert dump(racer.database) == (before if cut_short is cut_short_before_the_exchange else new)
+    must_be_ended(land, racer)
+
+
+def test_a_database_of_neither_is_left_to_a_person_and_what_he_removes_is_taken_for_done(land: Land, racer: User) -> None:
+    """The home was brought back from elsewhere in between: its files are others."""
+    cut_short_before_the_exchange(land, racer)
+    copy = racer.home / "copy"
+    shutil.copy2(racer.database, copy)
+    racer.give(copy)
+    copy.rename(racer.database)
+    before = beside(racer)
+    answer = land.t3("run")
+    assert answer.code == 1, answer
+    assert aside(racer).name in answer.out
+    assert "put the right one in place, and remove the rest" in answer.out
+    assert {name: beside(racer)[name] for name in before} == before
+    aside(racer).unlink()
+    answer = restored(land.t3("run"))
+    assert "was completed" not in answer.out + answer.err
+    assert not any(
+        snapshot["restored_since"] for snapshot in land.t3("list", racer.name, "--json").account(racer.name)["snapshots"]
+    )
+    must_be_ended(land, racer)
+
+
+def test_a_user_who_is_gone_is_no_reason_to_try_again_for_ever(land: Land, racer: User, small: Path) -> None:
+    """Nor is a restore of his one of the next user's who has the name."""
+    name, home = "t3t-race-gone", land.folder / "gone"
+    with throwaway_user(name, home) as gone:
+        give_database(gone, small)
+        land.write_map(racer, gone)
+        restored(land.t3("run"))
+        cut_short_before_the_exchange(land, gone)
+    shutil.rmtree(home)
+    land.write_map(racer)
+    answer = land.t3("run")
+    assert f"there is no user {name} any more" in answer.out + answer.err
+    assert not intent(land, gone).exists()
+    answer = restored(land.t3("run"))
+    assert "interrupted" not in answer.out + answer.err
+    with throwaway_user(name, home) as next_one:
+        land.write_map(racer, next_one)
+        restored(land.t3("restore", next_one.name, "--yes"))
+        assert dump(next_one.database) == dump(land.snapshots(next_one)[0])
+
+
+def test_a_server_that_wrote_without_its_journal_is_left_to_a_person_with_both(land: Land, racer: User) -> None:
+    """Row 27. The power fails when the journal has been moved and its database has not; at boot the server is the first."""
+    leave_hot_journal(racer)
+    old = inode(racer)
+    with restoring(land, racer, "exchange", "renameat2:delay_enter=1000000:when=2+") as process:
+        until(lambda: moved(racer, "-journal"), "moved journal")
+        kill(process, old)
+    assert inode(racer) == old
+    # Half of a transaction is in it: page 1 alone can be counted on.
+    run_as(racer, "import sqlite3, sys; c = sqlite3.connect(sys.argv[1]); c.execute('PRAGMA user_version = 77'); c.close()")
+    before = beside(racer)
+    answer = land.t3("run")
+    assert answer.code == 1, answer
+    journal = f"{aside(racer).name}-journal"
+    assert f"could not be ended: {racer.database} was written to without {journal}, a part of it" in answer.out
+    assert {name: text for name, text in beside(racer).items() if name in before} == before
+    assert intent(land, racer).exists()
+
+
+def test_a_ctrl_c_at_the_question_ends_it_at_once(land: Land, racer: User) -> None:
+    """On a terminal, which sends the signal itself."""
+    before = beside(racer)["state.sqlite"]
+    ours, theirs = os.openpty()
+    try:
+        with subprocess.Popen(
+            ["setsid", "--ctty", sys.executable, "-m", "t3_backup", "restore", racer.name],
+            stdin=theirs, stdout=theirs, stderr=theirs, env=land.env(), cwd="/",
+        ) as process:  # fmt: skip
+            said = b""
+            while b"[y/N]" not in said:
+                said += os.read(ours, 4096)
+            try:
+                until(lambda: [os.write(ours, b"\x03"), process.poll() is not None][1], "end")
+                assert process.returncode == -signal.SIGINT
+            finally:
+                process.kill()
+    finally:
+        os.close(ours)
+        os.close(theirs)
+    assert beside(racer)["state.sqlite"] == before
+    must_be_ended(land, racer)
+
+
+def test_a_ctrl_c_held_down_during_the_exchange_lets_it_end(land: Land, racer: User) -> None:
+    """Row 27. A terminal sends it to all of its processes."""
+    taken = dump(land.snapshots(racer)[0])
+    old = inode(racer)
+    with restoring(land, racer, "exchange", "renameat2:delay_exit=300000", start_new_session=True) as process:
+        until(lambda: inode(racer) != old, "exchange")
+        while process.poll() is None:
+            with contextlib.suppress(ProcessLookupError, subprocess.TimeoutExpired):
+                os.killpg(process.pid, signal.SIGINT)
+                process.wait(0.02)
+        out, err = process.communicate()
+    assert process.returncode == -signal.SIGINT, out + err
+    assert "Traceback" not in err
+    assert dump(racer.database) == taken
+    must_be_ended(land, racer)
+
+
+def test_who_ends_it_during_the_exchange_still_has_its_document(land: Land, racer: User) -> None:
+    old = inode(racer)
+    with restoring(land, racer, "exchange", "renameat2:delay_exit=300000", "--json") as process:
+        until(lambda: inode(racer) != old, "exchange")
+        process.terminate()
+        out, err = process.communicate(timeout=BOUND_S)
+    assert process.returncode == -signal.SIGTERM, out + err
+    assert json.loads(out)["action"] == "restored"
+    must_be_ended(land, racer)
+
+
+@pytest.mark.parametrize("mode", ["stage", "fold"])
+def test_a_terminal_that_goes_away_before_the_exchange_undoes_it(land: Land, racer: User, mode: str) -> None:
+    """Row 27. A connection that breaks must not leave it to the next night."""
+    before = dump(racer.database)
+    with restoring(land, racer, mode, "fsync:delay_enter=1000000") as process:
+        until(lambda: moved(racer, ""), "staged database")
+        process.send_signal(signal.SIGHUP)
+        out, err = process.communicate(timeout=BOUND_S)
+    assert (process.returncode, err) == (1, "t3-backup-state: stopped before it was done\n"), out + err
+    assert dump(racer.database) == before
+    assert len(land.snapshots(racer)) == 1
+    must_be_ended(land, racer)
+
+
+def test_of_two_at_once_the_second_waits_and_both_are_whole(land: Land, racer: User) -> None:
+    """Row 16. The second keeps what the first put back."""
+    taken = dump(land.snapshots(racer)[0])
+    with land.start("restore", racer.name, "--yes") as first, land.start("restore", racer.name, "--yes") as second:
+        for process in (first, second):
+            said = process.communicate(timeout=BOUND_S)[0]
+            assert process.returncode == 0, said
+    assert dump(racer.database) == taken
+    assert len(land.snapshots(racer)) == 3
+    restored(land.t3("verify", racer.name))
+    must_be_ended(land, racer)

@@ -1,0 +1,237 @@
+"""`status` on a real store: what it says of real runs, that it touches nothing, and that a check always answers as one."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from conftest import DATA, ROOT, Answer, Land, needs_root
+from made import reseal
+
+from demo.users import User
+
+pytestmark = needs_root
+
+TINY = DATA / "state-0.0.24.sqlite"
+
+
+@pytest.fixture
+def sam(make_user: Callable[..., User], land: Land) -> User:
+    """Who has a database; the map names him."""
+    user = make_user("st-sam", TINY)
+    land.write_map(user)
+    return user
+
+
+@pytest.fixture
+def tea(make_user: Callable[..., User], land: Land, sam: User) -> User:
+    """Who has none; the map names both."""
+    user = make_user("st-tea")
+    land.write_map(sam, user)
+    return user
+
+
+def change(land: Land, user: User, **values: object) -> None:
+    """The manifest of the one snapshot, with other values."""
+    [snapshot] = land.snapshots(user)
+    reseal(snapshot.with_suffix(".json"), **values)
+
+
+def check(land: Land, *words: str, **environ: str) -> Answer:
+    """A check: one line on standard output, whatever happens, and nothing else anywhere."""
+    answer = land.t3("status", *words, **environ)
+    assert answer.err == "", answer
+    assert answer.out.count("\n") == 1, answer
+    assert answer.out.startswith(f"T3-BACKUP {('OK', 'WARNING', 'CRITICAL', 'UNKNOWN')[answer.code]} - "), answer
+    return answer
+
+
+def test_after_a_run_all_is_well_and_an_account_without_a_database_is_too(land: Land, sam: User, tea: User) -> None:
+    assert land.t3().code == 0
+    answer = land.t3("status", "--json")
+    assert (answer.code, answer.document["state"], answer.err) == (0, "ok", "")
+    found = answer.account(sam.name)
+    assert (found["state"], found["good"], found["snapshots"], found["bytes"]) == ("ok", 1, 1, TINY.stat().st_size)
+    assert found["used_bytes"] >= TINY.stat().st_size
+    assert found["last_attempt"]["outcome"] == "backed_up"
+    assert (answer.account(tea.name)["state"], answer.account(tea.name)["note"]) == ("ok", "no database")
+    plain = land.t3("status")
+    assert plain.code == 0
+    assert [line.split()[0] for line in plain.out.splitlines()[:3]] == ["ACCOUNT", sam.name, tea.name]
+    assert "not copied: " in plain.out
+    line = check(land, "--nagios")
+    assert line.code == 0
+    assert f"'{sam.name}_age'=" in line.out
+
+
+def test_before_the_first_run_each_account_of_the_map_is_critical(land: Land, sam: User, tea: User) -> None:
+    land.store.mkdir(mode=0o700)
+    answer = land.t3("status")
+    assert answer.code == 1
+    assert answer.out.count("critical: never backed up") == 2
+    assert check(land, "--nagios").code == 2
+
+
+def test_what_failed_is_told_with_its_reason_until_it_goes_well_again(land: Land, sam: User) -> None:
+    assert land.t3().code == 0
+    sam.database.rename(sam.home / "away")
+    assert land.t3().code == 1
+    answer = land.t3("status")
+    assert answer.code == 0, "a snapshot is fresh"
+    assert f"{sam.name}: last error " in answer.out
+    assert "was it deleted?" in answer.out
+    assert check(land, "--nagios").code == 1
+    (sam.home / "away").rename(sam.database)
+    assert land.t3().code == 0
+    assert "last error" not in land.t3("status").out
+
+
+def test_a_suspect_one_is_critical_until_it_is_accepted(land: Land, sam: User) -> None:
+    assert land.t3().code == 0
+    assert land.t3("run", "--label", "second").code == 0
+    reseal(land.snapshots(sam)[-1].with_suffix(".json"), verdict="suspect", reasons=["half of it is gone"])
+    answer = check(land, "--nagios")
+    assert answer.code == 2
+    assert f"(half of it is gone); nothing is pruned until: t3-backup-state accept {sam.name}" in answer.out
+    assert land.t3("accept", sam.name).code == 0
+    assert check(land, "--nagios").code == 0
+
+
+def test_the_thresholds_decide(land: Land, sam: User) -> None:
+    assert land.t3().code == 0
+    change(land, sam, taken_at="2026-01-02T03:04:05Z")
+    assert check(land, "--nagios").code == 2
+    assert check(land, "--nagios", "--max-age", "5000w").code == 0
+    assert check(land, "--nagios", "--max-age", "5000w", "--min-snapshots", "2").code == 1
+
+
+def test_somebody_who_left_the_map_is_a_warning_and_a_shelf_of_the_user_s_own_is_critical(
+    land: Land, sam: User, make_user: Callable[..., User]
+) -> None:
+    assert land.t3().code == 0
+    sam.give(land.shelf(sam))
+    answer = check(land, "--nagios")
+    assert answer.code == 2
+    assert "takes it over" in answer.out
+    os.chown(land.shelf(sam), 0, 0)
+    land.write_map(make_user("st-new", TINY))
+    assert land.t3().code == 0
+    answer = check(land, "--nagios")
+    assert (answer.code, "not in the map" in answer.out) == (1, True)
+
+
+def picture(folder: Path) -> dict[str, tuple[object, ...]]:
+    """Everything beneath `folder`: what a change of any of it would change, access times aside."""
+    return {
+        str(path): (status.st_mode, status.st_uid, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+        for path in [folder, *folder.rglob("*")]
+        for status in [path.lstat()]
+    }
+
+
+def test_nothing_is_written_and_no_lock_is_taken(land: Land, sam: User, tea: User) -> None:
+    assert land.t3().code == 0
+    (land.store / "attempts.json").write_text("broken")
+    before = picture(land.folder)
+    held = os.open(land.store, os.O_RDONLY)
+    try:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        answer = land.t3("status")
+        assert (answer.code, "attempts.json can't be read" in answer.out) == (1, True), "without it, nobody was skipped"
+        assert check(land, "--nagios", sam.name).code == 1
+    finally:
+        os.close(held)
+    assert picture(land.folder) == before
+
+
+def test_nothing_that_was_noted_of_a_user_s_is_obeyed_by_a_terminal(land: Land, sam: User) -> None:
+    assert land.t3().code == 0
+    ledger = json.loads((land.store / "attempts.json").read_text())
+    [entry] = ledger["accounts"][sam.name]
+    entry |= {"outcome": "failed", "reason": "a\x1b[31mb\r\nc|d\u202e"}
+    (land.store / "attempts.json").write_text(json.dumps(ledger))
+    assert "a?[31mb??c|d?" in land.t3("status").out
+    assert "\x1b" not in land.t3("status").out
+    assert "(a?[31mb??c/d?)" in check(land, "--nagios").out
+
+
+# --- a check that can't be done -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("--nagios", "--max-age", "soon"),
+        ("--nagios", "--max-age", "0h"),
+        ("--nagios", "--max-age"),
+        ("--nagios", "--min-snapshots", "-1"),
+        ("--nagios", "--min-snapshots", "many"),
+        ("--nagios", "--json"),
+        ("--nagios", "--bogus"),
+        ("--nag", "one", "two"),
+        ("--nagios", "--dest", "relative"),
+        ("--nagios", "nobody-of-that-name"),
+        ("--nagios", "../etc"),
+        ("--nagios", "a\nb\x1b[31m"),
+        ("--nagios", "--map", "/nonexistent"),
+        ("--nagios", "--dest", "/nonexistent"),
+        ("--nagios", "--dest", "/etc"),
+        ("--nagios", "--dest", "/etc/passwd"),
+    ],
+)
+def test_wrong_use_and_what_can_t_be_read_are_unknown(words: tuple[str, ...], land: Land, sam: User) -> None:
+    assert land.t3().code == 0
+    assert check(land, *words).code == 3
+
+
+def test_no_accounts_at_all_and_senseless_settings_are_unknown(land: Land, sam: User) -> None:
+    land.store.mkdir(mode=0o700)
+    land.map.write_text("# nobody\n")
+    assert "no accounts" in check(land, "--nagios").out
+    assert check(land, "--nagios", T3_BACKUP_KEEP="many").code == 3
+
+
+def test_a_mistake_of_ours_is_unknown_and_no_traceback(land: Land, sam: User) -> None:
+    program = (
+        "import sys; from t3_backup import health_report; from t3_backup.cli import main\n"
+        "health_report.nagios = lambda _: 1 / 0\n"
+        "sys.exit(main(['status', '--nagios']))"
+    )
+    assert land.t3().code == 0
+    line = [sys.executable, "-c", program]
+    done = subprocess.run(line, env=land.env(), cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stderr, done.stdout.count("\n")) == (3, "", 1)
+    assert done.stdout.startswith("T3-BACKUP UNKNOWN - internal error")
+
+
+def test_for_people_the_same_is_an_error_as_with_every_command(land: Land, sam: User) -> None:
+    assert (land.t3("status").code, land.t3("status", "--max-age", "soon").code) == (1, 2)
+    assert land.t3("status").err.startswith("t3-backup-state: no store at ")
+    assert "is no time span such as 90m" in land.t3("status", "--max-age", "soon").err
+
+
+# --- somebody who is not root ---------------------------------------------------------------------------------------------
+
+
+def test_somebody_else_sees_his_own_account_in_his_own_store(land: Land, sam: User) -> None:
+    def own(*words: str, dest: Path) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            land.command(*words, "--dest", str(dest)), env=land.env(), cwd=ROOT, user=sam.uid, group=sam.gid, extra_groups=[],
+            capture_output=True, text=True, timeout=60, check=False,
+        )  # fmt: skip
+
+    mine = sam.home / "backups"
+    assert own("run", dest=mine).returncode == 0
+    done = own("status", "--json", dest=mine)
+    assert (done.returncode, [account["user"] for account in json.loads(done.stdout)["accounts"]]) == (0, [sam.name])
+    assert own("status", "--nagios", dest=mine).returncode == 0
+    assert land.t3().code == 0
+    done = own("status", "--nagios", dest=land.store)
+    assert (done.returncode, done.stderr) == (3, "")
+    assert "is not yours to open" in done.stdout

@@ -1,0 +1,409 @@
+"""Old snapshots, which a script of earlier days left in folders of their users' own, become ours, and none is lost."""
+
+from __future__ import annotations
+
+import os
+import random
+import re
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from contextlib import closing
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import DATA, Answer, Land, commit_row, needs_root, started, until
+
+from demo.users import User
+
+pytestmark = needs_root
+
+TINY = DATA / "state-0.0.24.sqlite"
+# As the script names them, in local time; from the oldest to the newest.
+PLAIN = ["state-20261101-033000", "state-20261102-033000", "state-20261103-033000"]
+LABELLED = "state-prebump-0.0.25-20261102-101500"
+OLD = [*PLAIN[:2], LABELLED, PLAIN[2]]
+
+
+@pytest.fixture
+def ada(make_user: Callable[..., User], land: Land) -> User:
+    """Who has a database, and a shelf of her own that the script made."""
+    user = make_user("ada", TINY)
+    land.write_map(user)
+    land.store.mkdir(mode=0o700)
+    land.shelf(user).mkdir(mode=0o700)
+    user.give(land.shelf(user))
+    return user
+
+
+def leave(land: Land, user: User, name: str, mark: int) -> Path:
+    """An old snapshot, known by its `mark`, made as the script made them."""
+    path = land.shelf(user) / f"{name}.sqlite"
+    with closing(sqlite3.connect(user.database)) as database:
+        database.execute("CREATE TABLE IF NOT EXISTS mark (number INTEGER PRIMARY KEY)")
+        database.execute("INSERT OR IGNORE INTO mark VALUES (?)", (mark,))
+        database.commit()
+        database.execute("VACUUM INTO ?", (str(path),))
+    for file in user.database.parent.iterdir():
+        user.give(file)
+    path.chmod(0o644)
+    user.give(path)
+    return path
+
+
+def leave_all(land: Land, user: User, names: list[str] = OLD) -> None:
+    for mark, name in enumerate(names, 1):
+        leave(land, user, name, mark)
+
+
+def marks(path: Path) -> int:
+    """How many marks a snapshot holds, and so which one it is."""
+    with closing(sqlite3.connect(f"file:{path}?mode=ro&immutable=1", uri=True)) as database:
+        [(count,)] = database.execute("SELECT count(*) FROM mark").fetchall()
+        return int(count)
+
+
+def listed(land: Land, user: User) -> list[dict[str, Any]]:
+    answer = land.t3("list", user.name, "--json")
+    assert answer.code == 0, answer
+    return answer.account(user.name)["snapshots"]
+
+
+def utc(name: str) -> str:
+    """The time in an old name, as a manifest has it."""
+    local = datetime.strptime(name[-15:], "%Y%m%d-%H%M%S").astimezone()
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(local.timestamp()))
+
+
+def must_have_taken_over(land: Land, user: User, answer: Answer, names: list[str] = OLD) -> None:
+    """All of them are ours, once and in order, below the new one; nothing else is left."""
+    assert answer.code == 0, answer
+    new, *old = listed(land, user)
+    assert new["sequence"] == 1
+    assert [(s["taken_at"], s["verdict"]) for s in old] == [(utc(name), "verified") for name in reversed(names)]
+    assert [marks(Path(s["path"])) for s in [new, *old]] == [len(names), *range(len(names), 0, -1)]
+    assert sorted(os.listdir(land.store)) == sorted([user.name, "attempts.json"])
+    assert len([path for path in land.shelf(user).iterdir() if path.suffix != ".pages"]) == 2 * (1 + len(names))
+    for path in [land.shelf(user), *land.shelf(user).iterdir()]:
+        assert path.stat().st_uid == 0
+        assert path.stat().st_mode & 0o077 == 0
+    assert land.t3("verify").code == 0
+
+
+def test_old_snapshots_become_ours_with_their_times_and_labels(land: Land, ada: User) -> None:
+    leave_all(land, ada)
+    answer = land.t3("run", "--json")
+    must_have_taken_over(land, ada, answer)
+    assert len(answer.account(ada.name)["taken_over"]) == len(OLD)
+    [labelled] = [s for s in listed(land, ada) if s["label"]]
+    assert (labelled["label"], labelled["taken_at"]) == ("prebump-0.0.25", utc(LABELLED))
+    assert labelled["name"].endswith("-prebump-0.0.25")
+    commit_row(ada)
+    again = land.t3("run", "--json")
+    assert again.code == 0
+    assert again.account(ada.name)["taken_over"] == []
+    assert [s["sequence"] for s in listed(land, ada)] == [2, 1, 0, -1, -2, -3]
+
+
+def test_until_then_they_are_told_of_with_the_command_that_takes_them_over(land: Land, ada: User) -> None:
+    leave_all(land, ada)
+    for words in (["list"], ["verify"], ["list", ada.name]):
+        answer = land.t3(*words)
+        assert answer.code == 1
+        assert f"t3-backup-state run --user {ada.name} takes it over" in answer.out + answer.err
+    assert sorted(os.listdir(land.shelf(ada))) == sorted(f"{name}.sqlite" for name in OLD)
+
+
+def test_they_are_pruned_as_any_other_and_the_oldest_goes_first(land: Land, ada: User) -> None:
+    leave_all(land, ada, PLAIN)
+    answer = land.t3("run", "--keep", "2", "--json")
+    assert [name[:14] for name in answer.account(ada.name)["pruned"]] == ["state-20261101", "state-20261102"]
+    assert [marks(Path(s["path"])) for s in listed(land, ada)] == [3, 3]
+
+
+def test_the_first_run_is_measured_by_them(land: Land, ada: User, small: Path) -> None:
+    """Row 34. A server that began anew before we came is seen by what the script had kept."""
+    shutil.copyfile(small, land.shelf(ada) / f"{PLAIN[0]}.sqlite")
+    ada.give(land.shelf(ada) / f"{PLAIN[0]}.sqlite")
+    answer = land.t3("run", "--json")
+    assert answer.code == 1
+    assert answer.account(ada.name)["snapshots"][0]["verdict"] == "suspect"
+
+
+def wreck(path: Path) -> None:
+    """Damage that only a full check finds: an index page that is no longer what it was."""
+    data = bytearray(path.read_bytes())
+    middle = len(data) // 2 // 4096 * 4096
+    data[middle : middle + 4096] = random.Random(1).randbytes(4096)
+    path.write_bytes(bytes(data))
+
+
+def empty(path: Path) -> None:
+    path.write_bytes(b"")
+
+
+def other(path: Path) -> None:
+    path.write_text("no database")
+
+
+def with_wal(path: Path) -> None:
+    Path(f"{path}-wal").write_bytes(b"frames")
+
+
+def symlink(path: Path) -> None:
+    path.unlink()
+    path.symlink_to("/etc/passwd")
+
+
+def fifo(path: Path) -> None:
+    path.unlink()
+    os.mkfifo(path)
+
+
+def somebody_elses(path: Path) -> None:
+    os.chown(path, 12345, 12345)
+
+
+@pytest.mark.parametrize("spoil", [wreck, empty, other, with_wal, symlink, fifo, somebody_elses])
+def test_one_that_does_not_prove_is_left_and_told_of_and_costs_no_other(
+    land: Land, ada: User, spoil: Callable[[Path], None]
+) -> None:
+    leave_all(land, ada)
+    bad = land.shelf(ada) / f"{PLAIN[1]}.sqlite"
+    spoil(bad)
+    if spoil is not somebody_elses:
+        os.lchown(bad, ada.uid, ada.gid)
+    before = os.lstat(bad)
+    answer = land.t3("run", "--json")
+    assert answer.code == 0
+    assert [marks(Path(s["path"])) for s in listed(land, ada)] == [4, 4, 3, 1]
+    left = land.store / f"{ada.name}+leftover" / bad.name
+    assert os.lstat(left).st_ino == before.st_ino
+    assert os.lstat(left).st_size == before.st_size
+    warnings = answer.account(ada.name)["warnings"]
+    assert any(bad.name in warning for warning in warnings), warnings
+    assert any(str(left.parent) in warning for warning in warnings), warnings
+    for path in (land.store, land.shelf(ada)):
+        assert path.stat().st_uid == 0
+    # Told of once, listed for ever, and not tried again.
+    assert land.t3("run", "--json").account(ada.name)["warnings"] == []
+    answer = land.t3("list", ada.name)
+    assert answer.code == 0
+    assert f"{ada.name}+leftover" in answer.out
+    assert land.t3("list", ada.name, "--json").account(ada.name)["leftovers"] == [str(left.parent)]
+
+
+def test_one_that_root_has_put_there_by_hand_is_taken_over_too(land: Land, ada: User) -> None:
+    leave_all(land, ada)
+    os.chown(land.shelf(ada) / f"{LABELLED}.sqlite", 0, 0)
+    must_have_taken_over(land, ada, land.t3("run", "--json"))
+
+
+def test_what_is_no_snapshot_stays_where_it_was(land: Land, ada: User) -> None:
+    leave_all(land, ada, PLAIN)
+    for name in ("notes.txt", "state-evil..label;-20261101-033000.sqlite"):
+        (land.shelf(ada) / name).write_text("mine")
+        ada.give(land.shelf(ada) / name)
+    assert land.t3().code == 0
+    assert len(listed(land, ada)) == 1 + len(PLAIN)
+    assert sorted(os.listdir(land.store / f"{ada.name}+leftover")) == sorted(
+        ("notes.txt", "state-evil..label;-20261101-033000.sqlite")
+    )
+
+
+def test_one_in_wal_mode_is_taken_over_and_is_so_no_more(land: Land, ada: User) -> None:
+    path = leave(land, ada, PLAIN[0], 1)
+    data = bytearray(path.read_bytes())
+    data[18:20] = b"\x02\x02"
+    path.write_bytes(bytes(data))
+    assert land.t3().code == 0
+    old = Path(listed(land, ada)[1]["path"])
+    assert old.read_bytes()[18:20] == b"\x01\x01"
+    assert marks(old) == 1
+
+
+def test_an_empty_old_shelf_is_simply_replaced(land: Land, ada: User) -> None:
+    assert land.t3().code == 0
+    assert sorted(os.listdir(land.store)) == sorted([ada.name, "attempts.json"])
+    assert land.shelf(ada).stat().st_uid == 0
+
+
+def test_one_that_was_sealed_when_the_run_was_killed_is_not_taken_twice(land: Land, ada: User) -> None:
+    """Row 27. Between the name of the new file and the end of the original it is in both places."""
+    leave_all(land, ada)
+    kept = land.store / f"{ada.name}+old"
+    shutil.copytree(land.shelf(ada), kept)
+    must_have_taken_over_beside(land, ada, kept)
+    for path in [kept, *kept.iterdir()]:
+        ada.give(path)
+    commit_row(ada)
+    answer = land.t3("run", "--json")
+    assert answer.account(ada.name)["warnings"] == []
+    assert [s["sequence"] for s in listed(land, ada)] == [2, 1, 0, -1, -2, -3]
+    assert sorted(os.listdir(land.store)) == sorted([ada.name, "attempts.json"])
+
+
+def must_have_taken_over_beside(land: Land, ada: User, kept: Path) -> None:
+    hidden = land.store.parent / "hidden"
+    kept.rename(hidden)
+    must_have_taken_over(land, ada, land.t3())
+    hidden.rename(kept)
+
+
+def test_where_the_old_script_still_runs_and_gives_our_shelf_away_nothing_is_moved(land: Land, ada: User) -> None:
+    """Row 31. It hands the shelf to its user each time; a chown of the one folder mends it."""
+    assert land.t3().code == 0
+    ada.give(land.shelf(ada))
+    leave(land, ada, PLAIN[0], 1)
+    before = sorted(os.listdir(land.shelf(ada)))
+    answer = land.t3()
+    assert answer.code == 1
+    assert f"chown root: {land.shelf(ada)}" in answer.out
+    assert sorted(os.listdir(land.shelf(ada))) == before
+    os.chown(land.shelf(ada), 0, 0)
+    assert land.t3().code == 0
+    entry = land.t3("list", ada.name, "--json").account(ada.name)
+    assert len(entry["snapshots"]) == 2
+    assert entry["strays"] == [f"{PLAIN[0]}.sqlite"]
+
+
+def test_what_is_not_done_in_time_is_the_next_runs(land: Land, ada: User, grown: Callable[[int], Path]) -> None:
+    for name in PLAIN:
+        shutil.copyfile(grown(64), land.shelf(ada) / f"{name}.sqlite")
+        ada.give(land.shelf(ada) / f"{name}.sqlite")
+    first = land.t3("run", "--timeout", "1", "--json")
+    done = len(first.account(ada.name)["taken_over"])
+    second = land.t3("run", "--json")
+    assert done + len(second.account(ada.name)["taken_over"]) == len(PLAIN)
+    old = [s for s in listed(land, ada) if s["sequence"] <= 0]
+    assert [s["taken_at"] for s in old] == [utc(name) for name in reversed(PLAIN)]
+
+
+def test_a_hundred_bad_ones_hide_no_good_one(land: Land, ada: User) -> None:
+    leave(land, ada, PLAIN[0], 1)
+    for minute in range(120):
+        bad = land.shelf(ada) / f"state-20261104-{3 + minute // 60:02}{minute % 60:02}00.sqlite"
+        bad.touch()
+        ada.give(bad)
+    assert len(land.t3("run", "--json").account(ada.name)["taken_over"]) == 1
+    assert [s["taken_at"] for s in listed(land, ada)][1:] == [utc(PLAIN[0])]
+    assert len(os.listdir(land.store / f"{ada.name}+leftover")) == 120
+
+
+@pytest.mark.parametrize(
+    "name", ["state-09990101-033000", "state-19700101-000000", "state-20991231-033000", "state-99991231-235959"]
+)
+def test_a_time_that_no_script_can_have_had_is_not_taken_over(name: str, land: Land, ada: User) -> None:
+    leave_all(land, ada, [*PLAIN, name])
+    assert land.t3().code == 0
+    assert [marks(Path(s["path"])) for s in listed(land, ada)] == [4, 3, 2, 1]
+    assert marks(land.store / f"{ada.name}+leftover" / f"{name}.sqlite") == 4
+
+
+@pytest.mark.skipif(shutil.which("chattr") is None, reason="needs chattr")
+def test_one_that_cannot_be_removed_holds_up_no_other_and_is_taken_once(land: Land, ada: User) -> None:
+    leave_all(land, ada, PLAIN)
+    stuck = land.shelf(ada) / f"{PLAIN[2]}.sqlite"
+    if subprocess.run(["chattr", "+i", stuck], check=False).returncode:
+        pytest.skip("a file system without such files")
+    try:
+        counts = []
+        for _ in range(2):
+            counts.append(len(land.t3("run", "--json").account(ada.name)["taken_over"]))
+            commit_row(ada)
+    finally:
+        subprocess.run(["chattr", "-i", land.store / f"{ada.name}+old" / stuck.name], check=True)
+    assert counts == [3, 0]
+    assert land.t3().code == 0
+    assert [s["sequence"] for s in listed(land, ada)] == [3, 2, 1, 0, -1, -2]
+    assert sorted(os.listdir(land.store)) == sorted([ada.name, "attempts.json"])
+
+
+def test_a_folder_that_its_user_has_closed_costs_no_backup_of_today(land: Land, ada: User) -> None:
+    leave_all(land, ada)
+    land.shelf(ada).chmod(0)
+    answer = land.t3("run", "--json")
+    assert answer.code == 0
+    assert "is left to the next run" in answer.account(ada.name)["warnings"][0]
+    (land.store / f"{ada.name}+old").chmod(0o700)
+    assert len(land.t3("run", "--json").account(ada.name)["taken_over"]) == len(OLD)
+
+
+def test_no_room_leaves_them_where_they_are(land: Land, ada: User) -> None:
+    leave_all(land, ada)
+    answer = land.t3(T3_BACKUP_RESERVE="1000T")
+    assert answer.code == 1
+    assert re.search(r"is left to the next run: state-\S+: (no room|the store's disk)[^\n]*T3_BACKUP_RESERVE", answer.out)
+    assert len(os.listdir(land.store / f"{ada.name}+old")) == len(OLD)
+    must_have_taken_over(land, ada, land.t3())
+
+
+def test_a_process_of_the_users_in_the_old_folder_reaches_nothing_of_ours(land: Land, ada: User) -> None:
+    """It keeps its working folder, and may still make files there; they come below all others, or stay where they are."""
+    leave_all(land, ada, PLAIN)
+    script = """
+import os, sys, time
+os.setgroups([]); os.setgid(int(sys.argv[2])); os.setuid(int(sys.argv[2]))
+print("in", flush=True)
+sys.stdin.readline()
+found = []
+for path in ("..", "../" + sys.argv[1], "../" + sys.argv[1] + "/x"):
+    try: found.append(os.listdir(path))
+    except OSError as error: found.append(error.errno)
+try: os.rename("mine", "../" + sys.argv[1] + "/mine"); found.append("moved")
+except OSError as error: found.append(error.errno)
+print(found)
+"""
+    (land.shelf(ada) / "mine").write_text("x")
+    ada.give(land.shelf(ada) / "mine")
+    with subprocess.Popen(
+        [sys.executable, "-I", "-c", script, ada.name, str(ada.uid)],
+        cwd=land.shelf(ada), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    ) as inside:  # fmt: skip
+        assert inside.stdout is not None
+        assert inside.stdout.readline() == "in\n"
+        assert land.t3().code == 0
+        found, _ = inside.communicate("\n", timeout=20)
+    assert found.strip() == "[13, 13, 13, 13]"
+    assert len(listed(land, ada)) == 1 + len(PLAIN)
+
+
+def test_a_run_killed_at_any_instant_of_it_loses_none_and_doubles_none(land: Land, ada: User) -> None:
+    """Row 27. Each moment that the script had kept is in one of the two places after every kill, and once in the end."""
+    leave_all(land, ada)
+    expected = {1, 2, 3, 4}
+    rng = random.Random(7)
+    kept = land.folder / "kept"
+    began = time.monotonic()
+    shutil.copytree(land.shelf(ada), kept)
+    assert land.t3().code == 0
+    whole = time.monotonic() - began
+    for _ in range(12):
+        shutil.rmtree(land.store)
+        land.store.mkdir(mode=0o700)
+        shutil.copytree(kept, land.shelf(ada))
+        for path in [land.shelf(ada), *land.shelf(ada).iterdir()]:
+            ada.give(path)
+        for _ in range(2):
+            with started(land, "run") as process:
+                time.sleep(rng.uniform(0.1, whole))
+                process.send_signal(signal.SIGKILL)
+                process.wait()
+            found = {marks(path) for path in land.store.glob("*/state-*.sqlite")}
+            assert expected <= found
+        until(lambda: land.t3("list").code != 75, "free store")
+        must_be_whole(land, ada)
+
+
+def must_be_whole(land: Land, ada: User) -> None:
+    assert land.t3("run", "--keep", "100").code == 0
+    old = [s for s in listed(land, ada) if s["sequence"] <= 0]
+    assert [s["taken_at"] for s in old] == [utc(name) for name in reversed(OLD)]
+    assert [marks(Path(s["path"])) for s in old] == [4, 3, 2, 1]
+    assert sorted(os.listdir(land.store)) == sorted([ada.name, "attempts.json"])

@@ -1,0 +1,489 @@
+"""What becomes a delta on what, on a real shelf: nothing goes before what takes its place gives it back."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import pytest
+import shelves
+from made import made
+from shelves import ALL, PAGE, changed, content, forms, image, seal, upkeep
+
+from t3_backup import chain, compaction, copier, delta, page_hashes, retention
+from t3_backup.delta import Header
+from t3_backup.errors import Failure
+from t3_backup.manifest import DATA, Manifest
+from t3_backup.page_hashes import ENDING as PAGES
+from t3_backup.page_hashes import PageHashes
+from t3_backup.retention import Policy
+from t3_backup.shelf import Shelf
+
+
+@pytest.fixture
+def shelf(tmp_path: Path) -> Iterator[Shelf]:
+    with shelves.opened(tmp_path) as shelf:
+        yield shelf
+
+
+def days(shelf: Shelf, count: int, pages: int = 40) -> list[bytes]:
+    """So many images, one a day, each with two pages more and one changed; oldest first."""
+    images = [image(pages)]
+    seal(shelf, images[0])
+    for day in range(1, count):
+        images.append(changed(images[-1], [day % pages], day) + shelves.page(1, day) + shelves.page(2, day))
+        seal(shelf, images[-1])
+    return images
+
+
+def must_hold(shelf: Shelf, images: list[bytes]) -> None:
+    """The shelf's snapshots are those of `images`, oldest first."""
+    assert [content(shelf, snapshot) for snapshot in reversed(shelf.snapshots())] == images
+
+
+def test_what_each_hangs_on_is_the_nearest_newer_verified_one() -> None:
+    verdicts = ["verified", "verified", "suspect", "verified", "damaged", "verified", "suspect"]
+    snapshots = [numbered(sequence, verdict=verdict) for sequence, verdict in enumerate(verdicts, 1)]
+    to = compaction.bases(snapshots)
+    found = {snapshot.sequence: to[snapshot.name].sequence for snapshot in snapshots if snapshot.name in to}
+    assert found == {1: 2, 2: 4, 3: 4, 4: 6, 5: 6}, "6 is the newest verified one, and 7 came after it"
+
+
+def test_where_nothing_is_verified_all_stay_plain() -> None:
+    assert compaction.bases([numbered(1, verdict="damaged"), numbered(2, verdict="suspect")]) == {}
+
+
+def numbered(sequence: int, **more: Any) -> Manifest:
+    """One whose image's SHA-256 is its number, and its name has it, too."""
+    return made(sequence, **({"label": f"s{sequence}", "sha256": str(sequence)} | more))
+
+
+def headers(**on: str) -> dict[str, Header | None]:
+    """By name: `s1="2"` hangs on the second."""
+    return {
+        numbered(int(label[1:])).name: Header(delta.FORMAT, PAGE, 0, "", 0, base) if base != "plain" else None
+        for label, base in on.items()
+    }
+
+
+def test_what_hung_on_one_that_goes_hangs_on_the_next() -> None:
+    s = {n: numbered(n) for n in range(1, 6)}
+    on = headers(s1="2", s2="3", s3="4", s4="5", s5="plain")
+    assert compaction.moves([s[5], s[2], s[1]], [s[4], s[3]], on) == ([(s[2], s[5])], set())
+    assert compaction.moves([s[5], s[4], s[3], s[2]], [s[1]], on) == ([], set())
+
+
+def test_one_that_nothing_can_stand_in_for_stays() -> None:
+    old, base = numbered(1), numbered(2)
+    assert compaction.moves([old], [base], headers(s1="2")) == ([], {base.name})
+
+
+def test_of_a_base_with_two_names_one_may_go() -> None:
+    old, base, same = numbered(1), numbered(2), numbered(3, sha256="2")
+    assert compaction.moves([same, old], [base], headers(s1="2", s3="plain")) == ([], set())
+
+
+def test_all_but_the_newest_become_deltas_and_all_come_back(shelf: Shelf) -> None:
+    images = days(shelf, 8)
+    done = upkeep(shelf, ALL).tidy()
+    assert (len(done.compacted), done.warnings, forms(shelf)) == (7, [], "pddddddd")
+    must_hold(shelf, images)
+    assert upkeep(shelf, ALL).tidy().compacted == []
+
+
+def test_a_new_one_hangs_the_one_before_on_it_by_hashes_alone(shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
+    images = days(shelf, 2)
+    monkeypatch.delattr(copier, "differing_pages")
+    read = copier.read_pages
+    pages = 0
+
+    def counted(one: int, other: int, from_other: bytes, numbers: Sequence[int], page_size: int) -> bytearray:
+        nonlocal pages
+        pages += len(numbers)
+        return read(one, other, from_other, numbers, page_size)
+
+    monkeypatch.setattr(copier, "read_pages", counted)
+    assert upkeep(shelf, ALL).tidy().compacted
+    monkeypatch.undo()
+    assert pages == 4 * 3, "of each image the three that differ, and as much again to prove it; 40 are the same"
+    must_hold(shelf, images)
+
+
+def test_the_hashes_of_the_newest_alone_are_kept(shelf: Shelf) -> None:
+    days(shelf, 3)
+    upkeep(shelf, ALL).tidy()
+    assert [name for name in os.listdir(shelf.fd) if name.endswith(PAGES)] == [shelf.snapshots()[0].name + PAGES]
+
+
+@pytest.mark.parametrize("spoil", ["gone", "cut", "of another", "wrong"])
+def test_without_right_hashes_pages_are_compared(shelf: Shelf, spoil: str) -> None:
+    images = days(shelf, 2)
+    newest, older = shelf.snapshots()
+    path = shelf.path / (older.name + PAGES)
+    found = page_hashes.beside(shelf, older)
+    assert found is not None
+    path.unlink()
+    if spoil == "cut":
+        path.write_bytes(b"{}\n")
+    elif spoil != "gone":
+        other = page_hashes.beside(shelf, newest)
+        assert other is not None
+        hashes = replace(other, sha256=older.sha256 if spoil == "wrong" else "0" * 64)
+        with open(path, "wb") as file:
+            hashes.write(file.fileno())
+    assert upkeep(shelf, ALL).tidy().compacted == [older.name]
+    must_hold(shelf, images)
+
+
+def test_a_base_that_the_disk_no_longer_holds_takes_nothing_with_it(shelf: Shelf) -> None:
+    """Rot in the newest: whatever could hang on it stays plain, and says so."""
+    images = days(shelf, 2)
+    newest, older = shelf.snapshots()
+    path = shelf.data_path(newest)
+    path.chmod(0o600)
+    with path.open("r+b") as file:
+        file.seek(30 * PAGE + 5)
+        file.write(b"\xff")
+    done = upkeep(shelf, ALL).tidy()
+    assert done.compacted == []
+    assert len(done.warnings) == 1
+    assert f"{older.name} stays a plain copy: {newest.name} has" in done.warnings[0]
+    assert (forms(shelf), content(shelf, older)) == ("pp", images[0])
+
+
+def test_what_the_disk_made_of_a_delta_is_looked_at_before_anything_goes(shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a fault in the packing: what it wrote is a sound delta, of something else."""
+    images = days(shelf, 2)
+    write = delta.write
+
+    def wrong(fd: int, header: Header, pages: Any, image: delta.Read, base: delta.Read, check: Callable[[], None]) -> int:
+        return write(fd, header, list(pages)[1:], image, base, check)
+
+    monkeypatch.setattr(delta, "write", wrong)
+    done = upkeep(shelf, ALL).tidy()
+    assert (done.compacted, forms(shelf)) == ([], "pp")
+    assert "when it is put together, another was sealed" in done.warnings[0]
+    must_hold(shelf, images)
+
+
+def test_one_that_is_too_different_is_packed_by_itself_and_others_hang_on_it(shelf: Shelf) -> None:
+    images = [image(40, 1), changed(image(40, 1), [3], 9), image(40, 2)]
+    for data in images:
+        seal(shelf, data)
+    upkeep(shelf, ALL).tidy()
+    assert forms(shelf) == "pdd"
+    _, middle, oldest = shelf.snapshots()
+    on = [chain.header_of(shelf, snapshot) for snapshot in (middle, oldest)]
+    assert [header and header.base_sha256 for header in on] == [None, middle.sha256]
+    must_hold(shelf, images)
+
+
+def test_one_that_takes_no_less_room_packed_stays_plain_and_is_left_alone(shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
+    random = Random(1)
+    images = [shelves.HEADER + random.randbytes(40 * PAGE - len(shelves.HEADER)) for _ in range(2)]
+    for data in images:
+        seal(shelf, data)
+    assert upkeep(shelf, ALL).tidy().compacted == []
+    assert [snapshot.stays_plain for snapshot in shelf.snapshots()] == [False, True]
+    monkeypatch.delattr(compaction.Packing, "pack")
+    assert upkeep(shelf, ALL).tidy().warnings == []
+    must_hold(shelf, images)
+
+
+def test_pages_of_another_size_are_not_compared(shelf: Shelf) -> None:
+    images = [image(40, 1), image(44, 1)]
+    seal(shelf, images[0], page_size=2 * PAGE)
+    seal(shelf, images[1])
+    upkeep(shelf, ALL).tidy()
+    assert forms(shelf) == "pd"
+    must_hold(shelf, images)
+
+
+def test_bad_ones_hang_on_good_ones_and_nothing_on_them(shelf: Shelf) -> None:
+    images = [image(40, 1)]
+    seal(shelf, images[0])
+    for seed, verdict in enumerate(("damaged", "suspect", "verified", "damaged"), 2):
+        images.append(changed(images[-1], [seed], seed))
+        seal(shelf, images[-1], verdict=verdict)
+    upkeep(shelf, ALL).tidy()
+    assert forms(shelf) == "ppddd"
+    good = shelf.snapshots()[1]
+    assert [chain.chain_of(shelf, shelf.snapshots(), snapshot)[1] for snapshot in shelf.snapshots()[2:]] == [good, good, good]
+    must_hold(shelf, images)
+
+
+def sizes_of(shelf: Shelf) -> list[int]:
+    return [snapshot.page_count for snapshot in reversed(shelf.snapshots())]
+
+
+def test_a_merged_delta_gives_back_what_shrank_and_grew(shelf: Shelf) -> None:
+    """Row 37. Where the middle one had ended, the newer one has something else, and the older one nothing or zeros."""
+    first = image(60, 1) + bytes(20 * PAGE) + image(40, 2)
+    images = [first, first[: 50 * PAGE], changed(first[: 50 * PAGE], [7], 3) + image(50, 4)]
+    for data in images:
+        seal(shelf, data)
+    upkeep(shelf, ALL).tidy()
+    assert (forms(shelf), sizes_of(shelf)) == ("pdd", [120, 50, 100])
+    done = upkeep(shelf, WITHOUT_SECOND).tidy()
+    assert (len(done.pruned), done.warnings, forms(shelf)) == (1, [], "pd")
+    must_hold(shelf, [images[0], images[2]])
+
+
+WITHOUT_SECOND = replace(ALL, yearly=7)  # of those here, the second oldest alone goes by it
+
+
+@pytest.fixture(autouse=True)
+def _second(monkeypatch: pytest.MonkeyPatch) -> None:
+    decide = retention.decide
+
+    def chosen(snapshots: Any, policy: Policy) -> Any:
+        decisions = decide(snapshots, policy)
+        if policy is WITHOUT_SECOND:
+            decisions[-2] = replace(decisions[-2], keep=False)
+        return decisions
+
+    monkeypatch.setattr(retention, "decide", chosen)
+
+
+def test_the_middle_of_a_chain_goes_and_all_others_come_back(shelf: Shelf) -> None:
+    images = days(shelf, 9)
+    upkeep(shelf, ALL).tidy()
+    while len(images) > 2:
+        assert upkeep(shelf, WITHOUT_SECOND).tidy().warnings == []
+        del images[1]
+        must_hold(shelf, images)
+
+
+def test_where_the_older_one_cannot_be_hung_elsewhere_nothing_goes(shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
+    images = days(shelf, 4)
+    upkeep(shelf, ALL).tidy()
+
+    def fail(*_: object) -> bool:
+        raise Failure("it can't be")
+
+    monkeypatch.setattr(compaction.Packing, "pack", fail)
+    done = upkeep(shelf, WITHOUT_SECOND).tidy()
+    assert done.pruned == []
+    assert done.warnings == [f"alice: what {shelf.snapshots()[-1].name} hangs on can't be pruned: it can't be"]
+    must_hold(shelf, images)
+
+
+def test_the_reserve_is_not_written_into(shelf: Shelf) -> None:
+    images = days(shelf, 3)
+    free = iter([10 << 20, 9 << 20] + [5 << 20] * 100)
+    done = upkeep(shelf, ALL, limits=replace(shelves.ROOMY, reserve=6 << 20, free_bytes=lambda: next(free))).tidy()
+    assert done.compacted == []
+    assert all("must stay so (T3_BACKUP_RESERVE)" in warning for warning in done.warnings)
+    must_hold(shelf, images)
+
+
+def test_where_others_have_written_into_the_reserve_room_is_made(shelf: Shelf) -> None:
+    images = days(shelf, 3)
+    done = upkeep(shelf, ALL, limits=replace(shelves.ROOMY, reserve=2 << 40)).tidy()
+    assert (len(done.compacted), done.warnings) == (2, [])
+    must_hold(shelf, images)
+
+
+@pytest.mark.parametrize("size", [0, 1, -4096, 1000, 1 << 20])
+def test_a_damaged_one_of_no_page_size_stays_plain(shelf: Shelf, size: int) -> None:
+    """A worker says what it is, and the worker is its user's."""
+    images = [image(9), changed(image(9), [3], 1)]
+    seal(shelf, images[0], page_size=size, verdict="damaged", accepted_at="2026-11-25T12:00:00Z")
+    seal(shelf, images[1])
+    done = upkeep(shelf, ALL).tidy()
+    assert (done.warnings, forms(shelf)) == ([], "pp")
+    must_hold(shelf, images)
+
+
+def test_a_delta_that_cannot_be_read_keeps_what_it_hangs_on_and_stops_nothing_else(shelf: Shelf) -> None:
+    images = days(shelf, 5)
+    upkeep(shelf, ALL).tidy()
+    oldest, second = shelf.snapshots()[-1], shelf.snapshots()[-2]
+    path = shelf.data_path(oldest)
+    whole = path.read_bytes()
+    path.chmod(0o600)
+    path.write_bytes(b"\0" * len(whole))
+    # As one that is held for its pin, so that only those between go.
+    shelf.replace_manifest(replace(oldest, pinned_at="2026-11-25T12:00:00Z"))
+    done = upkeep(shelf, replace(ALL, keep=1)).tidy()
+    assert len(done.warnings) == 1
+    assert f"{oldest.name} can't be read, and keeps what it hangs on" in done.warnings[0]
+    assert len(done.pruned) == 2
+    assert second.name not in done.pruned
+    path.write_bytes(whole)
+    must_hold(shelf, [*images[:2], images[4]])
+
+
+def test_what_hangs_on_one_without_a_manifest_comes_out_all_the_same(shelf: Shelf) -> None:
+    """Of the newest, which is plain, and of one in the middle of the chain."""
+    images = days(shelf, 4)
+    upkeep(shelf, ALL).tidy()
+    for place in (0, 2):
+        snapshots = shelf.snapshots()
+        manifest = shelf.path / f"{snapshots[place].name}.json"
+        manifest.rename(manifest.with_suffix(".away"))
+        assert content(shelf, snapshots[3]) == images[0]
+        manifest.with_suffix(".away").rename(manifest)
+
+
+def test_a_manifest_that_cannot_be_read_for_once_costs_nothing(shelf: Shelf) -> None:
+    """The one that is sealed meanwhile gets a number of its own."""
+    images = days(shelf, 3)
+    newest = shelf.snapshots()[0]
+    manifest = shelf.path / f"{newest.name}.json"
+    text = manifest.read_bytes()
+    manifest.chmod(0o600)
+    manifest.write_bytes(b"{")
+    images.append(changed(images[-1], [7], 7))
+    seal(shelf, images[-1], days=9)
+    upkeep(shelf, ALL).tidy()
+    manifest.write_bytes(text)
+    assert len({snapshot.sequence for snapshot in shelf.snapshots()}) == 4
+    for _ in range(2):
+        upkeep(shelf, ALL).tidy()
+        must_hold(shelf, images)
+
+
+def test_two_with_one_number_lose_nothing(shelf: Shelf) -> None:
+    """As an older store that was copied into a new one has them."""
+    images = days(shelf, 4)
+    for snapshot in shelf.snapshots()[:3]:
+        shelf.replace_manifest(replace(snapshot, sequence=2))
+    for _ in range(2):
+        upkeep(shelf, ALL).tidy()
+        assert sorted(content(shelf, snapshot) for snapshot in shelf.snapshots()) == sorted(images)
+
+
+def test_a_label_may_end_as_a_file_does(shelf: Shelf) -> None:
+    images = [image(9), changed(image(9), [3], 1), changed(image(9), [4], 1)]
+    for data, label in zip(images, ("x", "x.delta", "x.sqlite"), strict=True):
+        seal(shelf, data, label=label, days=1)
+    for _ in range(2):
+        must_hold(shelf, images)
+        upkeep(shelf, ALL).tidy()
+
+
+def test_what_came_back_is_found_by_its_pages_where_both_are_deltas(shelf: Shelf) -> None:
+    """A restore makes A, B, A again: the first hangs on what it is equal to, whatever goes in between."""
+    images = [image(40), changed(image(40), [3], 1), changed(image(40), [4], 1), image(40), changed(image(40), [5], 1)]
+    for data in images:
+        seal(shelf, data)
+    upkeep(shelf, ALL).tidy()
+    assert upkeep(shelf, WITHOUT_SECOND).tidy().warnings == []
+    assert all(shelf.stored(snapshot).st_size < 4 * PAGE for snapshot in shelf.snapshots()[1:])
+    must_hold(shelf, [images[0], *images[2:]])
+
+
+def test_an_older_version_takes_no_manifest_of_a_delta_for_a_leftover(shelf: Shelf) -> None:
+    """It removes what it can read and finds no plain data of: so it must not be able to read it."""
+    days(shelf, 2)
+    older = shelf.snapshots()[1]
+    path = shelf.path / f"{older.name}.json"
+    value = json.loads(path.read_text())
+    del value["checksum"]
+    path.chmod(0o600)
+    path.write_text(json.dumps(value | {"format": 1}))
+    assert upkeep(shelf, ALL).tidy().compacted == [older.name]
+    assert json.loads(path.read_text())["format"] == 2
+
+
+def test_with_compaction_off_all_stay_plain_and_what_is_compacted_is_read(shelf: Shelf) -> None:
+    images = days(shelf, 3)
+    assert upkeep(shelf, ALL, "off").tidy().compacted == []
+    upkeep(shelf, ALL).tidy()
+    images.append(changed(images[-1], [5], 77))
+    seal(shelf, images[-1])
+    upkeep(shelf, WITHOUT_SECOND, "off").tidy()
+    assert forms(shelf) == "ppd"
+    must_hold(shelf, [images[0], *images[2:]])
+
+
+def test_a_delta_beside_its_plain_data_is_cleared(shelf: Shelf) -> None:
+    """As a crash leaves them, between the name of the one and the end of the other: the plain one counts."""
+    images = days(shelf, 2)
+    older = shelf.snapshots()[1]
+    upkeep(shelf, ALL).tidy()
+    (shelf.path / (older.name + DATA)).write_bytes(images[0])
+    must_hold(shelf, images)
+    shelf.clear()
+    assert not (shelf.path / (older.name + delta.ENDING)).exists()
+    must_hold(shelf, images)
+    assert upkeep(shelf, ALL).tidy().compacted == [older.name]
+
+
+def test_a_chain_that_is_broken_says_where(shelf: Shelf) -> None:
+    images = days(shelf, 4)
+    upkeep(shelf, ALL).tidy()
+    newest, third, second, oldest = shelf.snapshots()
+    path = shelf.data_path(second)
+    path.chmod(0o600)
+    path.write_bytes(path.read_bytes()[:-1] + b"\0")
+    for snapshot in (second, oldest):
+        with pytest.raises(Failure, match=f"{second.name}.delta: it is not what was written"):
+            content(shelf, snapshot)
+    assert [content(shelf, newest), content(shelf, third)] == [images[3], images[2]]
+    path.unlink()
+    with pytest.raises(Failure, match=f"{oldest.name} hangs on a newer snapshot of SHA-256 {second.sha256}, which is not there"):
+        content(shelf, oldest)
+
+
+def test_manifests_tell_the_same_before_and_after(shelf: Shelf) -> None:
+    days(shelf, 3)
+    before = shelf.snapshots()
+    upkeep(shelf, ALL).tidy()
+    assert shelf.snapshots() == before
+
+
+def hashes_of(data: bytes) -> PageHashes:
+    return PageHashes("", PAGE, copier.hash_pages(data, PAGE))
+
+
+def test_hashes_tell_the_pages_that_differ_where_sizes_do() -> None:
+    one = image(10) + bytes(2 * PAGE) + image(2, 5)
+    other = changed(image(10), [4], 8)
+    assert hashes_of(one).differing(hashes_of(other)) == hashes_of(other).differing(hashes_of(one)) == [4, 12, 13]
+
+
+def test_a_snapshot_of_before_is_compacted_once_for_each(shelf: Shelf) -> None:
+    """Two names of one image: the older one becomes a delta without pages."""
+    data = image(40)
+    first: Manifest = seal(shelf, data, label="one").snapshot
+    second: Manifest = seal(shelf, data, label="two").snapshot
+    assert shelf.stored(first).st_ino == shelf.stored(second).st_ino
+    assert upkeep(shelf, ALL).tidy().compacted == [first.name]
+    assert shelf.stored(first).st_size < 1000
+    must_hold(shelf, [data, data])
+
+
+def test_what_one_without_a_manifest_hangs_on_stays(shelf: Shelf) -> None:
+    """It counts for nothing, and yet its manifest may come back."""
+    images = days(shelf, 4)
+    upkeep(shelf, ALL).tidy()
+    _, _, second, oldest = shelf.snapshots()
+    manifest = shelf.path / f"{oldest.name}.json"
+    manifest.rename(manifest.with_suffix(".away"))
+    done = upkeep(shelf, replace(ALL, keep=1, daily=1)).tidy()
+    assert second.name not in done.pruned
+    assert len(done.pruned) == 1
+    manifest.with_suffix(".away").rename(manifest)
+    must_hold(shelf, [*images[:2], images[3]])
+
+
+def test_of_two_with_one_number_none_hangs_on_the_other() -> None:
+    """As a manifest that could not be read for a moment leaves them."""
+    one, two, newest, oldest = numbered(2), numbered(2, label="twin"), numbered(3), numbered(1)
+    assert compaction.bases([oldest, one, two, newest]) == {one.name: newest, two.name: newest, oldest.name: two}
+
+
+def test_nothing_hangs_on_what_would_not_be_found_again(shelf: Shelf) -> None:
+    images = days(shelf, 2)
+    newest, older = shelf.snapshots()
+    shelf.replace_manifest(replace(newest, sequence=older.sequence))
+    with pytest.raises(Failure, match="would not be found as the base"):
+        upkeep(shelf, ALL)._packing(shelf.snapshots()).pack(older, newest)
+    assert sorted(content(shelf, snapshot) for snapshot in shelf.snapshots()) == sorted(images)

@@ -1,0 +1,165 @@
+"""A snapshot in a file elsewhere: durable before it has its name, and never in the place of something that is there."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from made import made
+
+from t3_backup import copier, export, verify
+from t3_backup.blank import hash_content
+from t3_backup.errors import Failure, UsageError
+from t3_backup.manifest import Manifest
+from t3_backup.shelf import Shelf
+from t3_backup.store import Store
+from t3_backup.verify import Check
+from t3_backup.watch import Limits
+
+DATA = os.urandom(200_000)
+LIMITS = Limits(60, 60, 0, 0, lambda: 1 << 40)
+
+
+@pytest.fixture
+def shelf(tmp_path: Path) -> Iterator[Shelf]:
+    with Store.open(tmp_path / "store", create=True) as store:
+        opened = store.shelf("alice", create=True)
+        assert opened is not None
+        with opened:
+            yield opened
+
+
+@pytest.fixture
+def snapshot(shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> Manifest:
+    """One that verifies: the proof itself takes an account, and is tested with real ones."""
+    monkeypatch.setattr(verify, "verify_bytes", lambda _, snapshot, *__: Check(snapshot, ()))
+    with shelf.begin() as blank:
+        os.write(blank.writer, DATA)
+        blank.settle()
+        content = hash_content(blank.reader)
+        sealed = replace(made(1), bytes=content.bytes, sha256=content.sha256)
+        shelf.publish(blank, sealed)
+    return sealed
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "out").mkdir()
+    return tmp_path / "out"
+
+
+def write(shelf: Shelf, snapshot: Manifest, path: Path) -> None:
+    export.write(shelf, snapshot, path, LIMITS, threading.Event())
+
+
+def test_it_is_the_snapshot_and_its_owners_alone(shelf: Shelf, snapshot: Manifest, folder: Path) -> None:
+    write(shelf, snapshot, folder / "a.sqlite")
+    assert (folder / "a.sqlite").read_bytes() == DATA
+    assert (folder / "a.sqlite").stat().st_mode & 0o7777 == 0o600
+    assert os.listdir(folder) == ["a.sqlite"]
+
+
+def test_a_place_is_where_one_stands(shelf: Shelf, snapshot: Manifest, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder)
+    for name in ("plain", "./dotted", "../out/back"):
+        write(shelf, snapshot, Path(name))
+    assert set(os.listdir(folder)) == {"plain", "dotted", "back"}
+
+
+def test_it_is_durable_before_it_has_its_name(
+    shelf: Shelf, snapshot: Manifest, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[tuple[str, list[str]]] = []
+    monkeypatch.setattr(copier, "sync_file", lambda *_: calls.append(("file", os.listdir(folder))))
+    monkeypatch.setattr(copier, "sync_directory", lambda *_: calls.append(("folder", os.listdir(folder))))
+    write(shelf, snapshot, folder / "a")
+    assert calls == [("file", []), ("folder", ["a"])]
+
+
+def file(path: Path) -> None:
+    path.write_text("mine")
+
+
+def dangling(path: Path) -> None:
+    path.symlink_to("nowhere")
+
+
+def directory(path: Path) -> None:
+    path.mkdir()
+
+
+@pytest.mark.parametrize("there", [file, dangling, directory, os.mkfifo])
+def test_nothing_that_is_there_is_written_to(
+    shelf: Shelf, snapshot: Manifest, folder: Path, there: Callable[[Path], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Row 10. It is refused before anything is proven, which may take minutes."""
+    monkeypatch.delattr(verify, "verify_bytes")
+    there(folder / "a")
+    before = (folder / "a").lstat()
+    with pytest.raises(UsageError, match="nothing is overwritten"):
+        write(shelf, snapshot, folder / "a")
+    assert (folder / "a").lstat() == before
+    assert os.listdir(folder) == ["a"]
+
+
+def test_what_comes_while_it_is_written_is_not_written_over(
+    shelf: Shelf, snapshot: Manifest, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Row 10. Between the look and the name."""
+    copy = copier.copy
+
+    def copied_and_then(*args: int) -> object:
+        (folder / "a").write_text("mine")
+        return copy(*args)
+
+    monkeypatch.setattr(copier, "copy", copied_and_then)
+    with pytest.raises(UsageError, match="nothing is overwritten"):
+        write(shelf, snapshot, folder / "a")
+    assert (folder / "a").read_text() == "mine"
+    assert os.listdir(folder) == ["a"]
+
+
+@pytest.mark.parametrize(("place", "why"), [("none/a", "No such file"), ("link/a", "symlink"), ("file/a", "Not a directory")])
+def test_a_folder_that_can_t_be_reached_is_wrong_use(shelf: Shelf, snapshot: Manifest, folder: Path, place: str, why: str) -> None:
+    """In a home its owner may put a symlink there meanwhile."""
+    (folder / "real").mkdir()
+    (folder / "link").symlink_to("real")
+    (folder / "file").touch()
+    with pytest.raises(UsageError, match=why) as caught:
+        write(shelf, snapshot, folder / place)
+    assert str(folder / place) in str(caught.value)
+    assert os.listdir(folder / "real") == []
+
+
+@pytest.mark.parametrize("place", ["/", "/.."])
+def test_a_place_without_a_name_is_wrong_use(shelf: Shelf, snapshot: Manifest, place: str) -> None:
+    with pytest.raises(UsageError):
+        write(shelf, snapshot, Path(place))
+
+
+def test_what_does_not_verify_is_not_written(
+    shelf: Shelf, snapshot: Manifest, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(verify, "verify_bytes", lambda *_: Check(snapshot, ("another SHA-256",)))
+    with pytest.raises(Failure, match="does not verify and is not written: another SHA-256"):
+        write(shelf, snapshot, folder / "a")
+    assert os.listdir(folder) == []
+
+
+@pytest.mark.parametrize("step", ["copy", "sync_file"])
+def test_where_it_cannot_be_written_nothing_is_left(
+    shelf: Shelf, snapshot: Manifest, folder: Path, step: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(copier, step, full)
+    opened = len(os.listdir("/proc/self/fd"))
+    with pytest.raises(OSError, match="No space left"):
+        write(shelf, snapshot, folder / "a")
+    assert os.listdir(folder) == []
+    assert len(os.listdir("/proc/self/fd")) == opened

@@ -1,0 +1,44 @@
+"""Somebody without this tool gets his data out: the reader of docs/format.md, as it stands there."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from shelves import ALL, PAGE, changed, forms, image, opened, seal, upkeep
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def reader(tmp_path: Path) -> list[str]:
+    [text] = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "format.md").read_text(), re.DOTALL)
+    assert text.count("\n") <= 45
+    assert "t3_backup" not in text
+    path = tmp_path / "reader.py"
+    path.write_text(text)
+    return [sys.executable, "-I", str(path)]
+
+
+def test_the_reader_of_the_documentation_reads_every_form(reader: list[str], tmp_path: Path) -> None:
+    other = image(1500, 7)
+    newest = changed(other, [3, 4, 5], 8) + image(3, 9)
+    images = [other[: 90 * PAGE], changed(other[: 90 * PAGE], [1], 2) + bytes(9 * PAGE), other[: 50 * PAGE], other, newest, newest]
+    with opened(tmp_path) as shelf:
+        for number, data in enumerate(images):
+            seal(shelf, data, label=f"day-{number}")
+        assert upkeep(shelf, ALL).tidy().warnings == []
+        assert forms(shelf) == "pddddd"
+        for number, snapshot in enumerate(reversed(shelf.snapshots())):
+            target = tmp_path / str(number)
+            subprocess.run([*reader, str(shelf.path), snapshot.name, str(target)], check=True)
+            assert target.read_bytes() == images[number]
+        delta = shelf.data_path(shelf.snapshots()[-2])
+        delta.chmod(0o600)
+        delta.write_bytes(delta.read_bytes()[:-1] + b"\0")
+        line = [*reader, str(shelf.path), shelf.snapshots()[-1].name, str(tmp_path / "x")]
+        again = subprocess.run(line, check=False, capture_output=True, text=True)
+        assert (again.returncode, again.stderr) == (1, f"{delta.name} is damaged\n")

@@ -1,0 +1,200 @@
+"""How backups are judged, and the line that a monitor gets of it: each situation by its state, its words and its exit code."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from made import NOON, made
+
+from t3_backup import health, health_report
+from t3_backup.attempts import Attempt
+from t3_backup.health import Thresholds, judge, span, trend_text
+from t3_backup.manifest import format_time
+from t3_backup.overview import AccountView, Overview
+
+HOUR = timedelta(hours=1)
+DAY = timedelta(days=1)
+MIB = 1 << 20
+LIMITS = Thresholds()
+GOOD = made(1, NOON - 9 * HOUR)
+
+
+def tried(outcome: str = "backed_up", ago: timedelta = 9 * HOUR, reason: str = "", **changes: Any) -> Attempt:
+    verdict = "verified" if outcome == "backed_up" else None
+    return replace(Attempt(format_time(NOON - ago), "run", outcome, verdict, reason, 0.5, 409_600, 0), **changes)
+
+
+def alice(*snapshots: Any, attempts: tuple[Attempt, ...] = (), **changes: Any) -> AccountView:
+    return AccountView("alice", **{"in_map": True, "snapshots": snapshots, "attempts": attempts} | changes)
+
+
+def status(*views: AccountView, limits: Thresholds = LIMITS, warnings: tuple[str, ...] = ()) -> health_report.Status:
+    return health_report.status_of(Overview(Path("/store"), 10 << 30, views, warnings), NOON, limits)
+
+
+SUSPECT = made(2, NOON - HOUR, verdict="suspect", reasons=("lost most of its rows",))
+DAMAGED = made(2, NOON - HOUR, verdict="damaged", reasons=("integrity_check: a|b",))
+ACCEPTED = replace(SUSPECT, accepted_at=format_time(NOON))
+OLD = made(1, NOON - 27 * HOUR)
+FUTURE = made(2, NOON + 3 * DAY)
+
+# What there is, and the thresholds; the state, and what the line has of it.
+SITUATIONS = {
+    "fresh": (alice(GOOD), {}, 0, "1 account, the oldest last good is 9h old"),
+    "one minute within the limit": (alice(made(1, NOON - 26 * HOUR + HOUR / 60)), {}, 0, "26h old"),
+    "old": (alice(OLD), {}, 2, "alice: the last good one is 27h old (at most 26h)"),
+    "old, and failing since": (
+        alice(OLD, attempts=(tried(ago=27 * HOUR), tried("failed", 3 * HOUR, "busy"))),
+        {},
+        2,
+        "27h old (at most 26h); the last attempt failed (busy)",
+    ),
+    "old, but for a longer limit": (alice(OLD), {"max_age": 2 * DAY}, 0, "the oldest last good is 27h old"),
+    "fresh, but for a shorter limit": (alice(GOOD), {"max_age": HOUR}, 2, "the last good one is 9h old (at most 60m)"),
+    "none, and never tried": (alice(), {}, 2, "alice: never backed up |"),
+    "none, since it failed": (alice(attempts=(tried("failed", reason="busy"),)), {}, 2, "alice: never backed up (busy)"),
+    "skipped": (alice(attempts=(tried("skipped", reason="no state.sqlite"),)), {}, 0, "no database yet"),
+    "skipped long ago": (alice(attempts=(tried("skipped", 3 * DAY),)), {}, 2, "not looked at since 2026-11-21T12:00:00Z"),
+    "failing, but fresh": (
+        alice(GOOD, attempts=(tried(), tried("failed", HOUR, "busy"))),
+        {},
+        1,
+        "alice: the last attempt failed (busy)",
+    ),
+    "failed once, and well since": (alice(GOOD, attempts=(tried("failed", 20 * HOUR, "busy"), tried())), {}, 0, "9h old"),
+    "the run that took it died before it was noted": (alice(GOOD, attempts=(tried("failed", 20 * HOUR, "busy"),)), {}, 0, "9h old"),
+    "suspect, which holds": (
+        alice(SUSPECT, GOOD),
+        {},
+        2,
+        f"alice: {SUSPECT.name} is suspect (lost most of its rows); nothing is pruned until: t3-backup-state accept alice",
+    ),
+    "damaged": (alice(DAMAGED, GOOD), {}, 2, "is damaged (integrity_check: a/b)"),
+    "two that hold": (alice(replace(SUSPECT, sequence=3), DAMAGED, GOOD), {}, 2, "and 1 more; nothing is pruned until"),
+    "suspect and accepted, with a good one": (alice(ACCEPTED, GOOD), {}, 0, "9h old"),
+    "accepted alone": (alice(ACCEPTED), {}, 2, "alice: not one good snapshot among 1"),
+    "fresh and accepted, but the good one is old": (alice(ACCEPTED, OLD), {}, 2, "the last good one is 27h old"),
+    "of the future": (alice(FUTURE, GOOD), {}, 1, f"alice: {FUTURE.name} is of the future and does not count"),
+    "of the future alone": (alice(FUTURE), {}, 2, "not one good snapshot among 1; "),
+    "of the future does not hide that the rest is old": (alice(FUTURE, OLD), {}, 2, "27h old (at most 26h); state-2026"),
+    "a clock that was set by seconds": (alice(made(1, NOON + timedelta(seconds=30))), {}, 0, "the oldest last good is 0m old"),
+    "unchanged since": (alice(OLD, attempts=(tried("unchanged", 2 * HOUR),)), {}, 0, "the oldest last good is 2h old"),
+    "unchanged, but in the future": (alice(OLD, attempts=(tried("unchanged", -DAY),)), {}, 2, "27h old"),
+    "unchanged, but what is not known": (alice(attempts=(tried("unchanged", HOUR),)), {}, 2, "never backed up"),
+    "unchanged before there was a good one": (alice(OLD, attempts=(tried("unchanged", 28 * HOUR),)), {}, 2, "27h old"),
+    "a labelled one that is verified": (alice(made(1, NOON - HOUR, "prerestore")), {}, 0, "60m old"),
+    "a labelled one that is not": (alice(replace(ACCEPTED, label="prerestore"), OLD), {}, 2, "27h old"),
+    "fewer than wanted": (alice(GOOD), {"min_snapshots": 2}, 1, "alice: 1 good snapshots, not 2"),
+    "as many as wanted": (alice(made(2, NOON - HOUR), GOOD), {"min_snapshots": 2}, 0, "60m old"),
+    "not in the map": (alice(OLD, in_map=False), {}, 1, "alice: not in the map: no new snapshots are taken"),
+    "a shelf that can't be read": (alice(problem="/store/alice is open to others"), {}, 2, "alice: /store/alice is open to others"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("view", "limits", "code", "words"), SITUATIONS.values(), ids=SITUATIONS)
+def test_the_line_and_the_exit_code_say_how_it_is(view: AccountView, limits: dict[str, Any], code: int, words: str) -> None:
+    line, found = health_report.nagios(status(view, limits=Thresholds(**limits)))
+    assert (found, words in line) == (code, True), line
+    assert line.startswith(f"T3-BACKUP {('OK', 'WARNING', 'CRITICAL')[code]} - ")
+    assert line.count("|") == 1
+    assert "\n" not in line
+
+
+def test_the_worst_account_counts_and_is_named_first() -> None:
+    bob = replace(alice(GOOD, attempts=(tried("failed", HOUR, "busy"),)), user="bob")
+    carol = replace(alice(OLD), user="carol")
+    line, code = health_report.nagios(status(alice(GOOD), bob, carol))
+    assert code == 2
+    assert line.startswith("T3-BACKUP CRITICAL - carol: the last good one is 27h old (at most 26h); bob: the last attempt failed")
+    assert "alice:" not in line
+
+
+def test_perfdata_has_the_age_with_its_limit_the_count_and_the_sizes() -> None:
+    line, _ = health_report.nagios(status(alice(GOOD), replace(alice(), user="b.o@b"), limits=Thresholds(2 * DAY, 3)))
+    assert line.partition(" | ")[2].split() == [
+        "'alice_age'=32400s;;172800;0",
+        "'alice_snapshots'=1;3:;;0",
+        "'alice_size'=409600B;;;0",
+        "'b.o@b_age'=U;;172800;0",
+        "'b.o@b_snapshots'=0;3:;;0",
+        "'store_free'=10737418240B;;;0",
+    ]
+    for part in line.partition(" | ")[2].split():
+        assert re.fullmatch(r"'[^'=]+'=(U|-?\d+)(s|B)?;[^;]*;[^;]*;0", part), part
+
+
+def test_an_account_without_a_database_has_no_perfdata() -> None:
+    line, code = health_report.nagios(status(alice(attempts=(tried("skipped"),))))
+    assert (code, line.partition(" | ")[2]) == (0, "'store_free'=10737418240B;;;0")
+
+
+def test_the_line_stays_short_however_many_and_however_long_the_troubles_are() -> None:
+    views = [replace(alice(attempts=(tried("failed", reason="x" * 500),)), user=f"user{n}") for n in range(50)]
+    text = health_report.nagios(status(*views))[0].partition(" | ")[0]
+    assert len(text) < 1000
+    assert text.endswith("and 47 more")
+
+
+def test_a_line_of_the_map_that_names_nobody_is_a_warning() -> None:
+    """Who was meant is not backed up."""
+    line, code = health_report.nagios(status(alice(GOOD), warnings=("/etc/map:3: not a line",)))
+    assert (code, "/etc/map:3: not a line" in line) == (1, True)
+
+
+def test_the_last_error_is_the_newest_failed_attempt_if_nothing_went_well_since() -> None:
+    old, new = tried("failed", 3 * HOUR, "first"), tried("failed", HOUR, "second")
+    assert judge(alice(GOOD, attempts=(old, new)), NOON, Thresholds()).last_error == new
+    assert judge(alice(GOOD, attempts=(old, new, tried(ago=timedelta()))), NOON, Thresholds()).last_error is None
+    in_the_same_second = tried("failed", 9 * HOUR)
+    assert judge(alice(GOOD, attempts=(in_the_same_second,)), NOON, Thresholds()).last_error == in_the_same_second
+
+
+def test_the_trend_is_the_growth_of_a_day_over_the_good_ones() -> None:
+    grown = [made(10 - n, NOON - n * DAY, bytes=(100 - 2 * n) * MIB) for n in range(10)]
+    broken = made(11, NOON, verdict="damaged", reasons=("bad",), bytes=1, accepted_at=format_time(NOON))
+    assert judge(alice(broken, *grown), NOON, Thresholds()).trend == pytest.approx(2 * MIB)
+    assert trend_text(2 * MIB) == "+2.0 MiB/d"
+    assert trend_text(-1536) == "-1.5 KiB/d"
+    assert trend_text(-0.2) == "+0 B/d"
+
+
+@pytest.mark.parametrize("spread", [timedelta(), timedelta(minutes=2), 23 * HOUR])
+def test_what_was_seen_for_less_than_a_day_tells_no_trend(spread: timedelta) -> None:
+    assert health.trend([made(2, NOON, bytes=9 * MIB), made(1, NOON - spread)]) is None
+    assert health.trend([made(1, NOON)]) is None
+    assert trend_text(None) == "-"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(-3, "0m"), (5400, "90m"), (26 * 3600, "26h"), (26 * 3600 + 900, "26.2h"), (3 * 86_400, "3d"), (3.5 * 86_400, "3.5d")],
+)
+def test_a_span_tells_an_hour_from_a_day_and_a_little_more(seconds: float, text: str) -> None:
+    assert span(seconds) == text
+
+
+def test_the_table_has_a_row_for_each_account_its_last_error_the_room_and_what_is_not_copied() -> None:
+    bob = replace(alice(attempts=(tried("failed", HOUR, "busy"),)), user="bob")
+    lines = health_report.table(status(alice(GOOD, used_bytes=MIB), bob))
+    assert lines == [
+        "ACCOUNT  LAST GOOD (UTC)   AGE       SIZE  GOOD/ALL  ON DISK  TREND  STATE",
+        "alice    2026-11-24 03:00   9h  400.0 KiB       1/1  1.0 MiB      -  ok",
+        "bob      never               -          -       0/0      0 B      -  critical: never backed up (busy)",
+        "bob: last error 2026-11-24 11:00: busy",
+        "/store: 10.0 GiB free",
+        "not copied: worktrees, logs, caches",
+    ]
+
+
+def test_the_document_says_the_same() -> None:
+    found = health_report.document(status(alice(SUSPECT, GOOD, used_bytes=MIB, attempts=(tried(),))))
+    [account] = found["accounts"]
+    assert (found["state"], account["state"], account["last_good"]) == ("critical", "critical", "2026-11-24T03:00:00Z")
+    assert (account["age_seconds"], account["good"], account["snapshots"], account["used_bytes"]) == (9 * 3600, 1, 2, MIB)
+    assert account["last_attempt"]["outcome"] == "backed_up"
+    assert [trouble["state"] for trouble in account["troubles"]] == ["critical"]

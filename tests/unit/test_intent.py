@@ -1,0 +1,182 @@
+"""What a restore is about to do is on the disk before it does it: whole, or the one before; and gone when it has ended."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from t3_backup import copier, intent
+from t3_backup.errors import StoreError
+from t3_backup.identity import Identity
+from t3_backup.intent import Intent
+from t3_backup.store import Store
+
+PLAN = Intent("alice", "state-20261124T033012Z", "2026-11-24T09:00:00Z", "state.sqlite.replaced-x")
+WHOLE = replace(
+    PLAN,
+    unit="t3-serve@alice.service",
+    ran=True,
+    begun=True,
+    old=Identity(1, 2, 3, 4, 5, 6, 7),
+    keep=True,
+    files=True,
+    keep_files=True,
+)
+NAME = "alice+restore.json"
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    with Store.open(tmp_path / "store", create=True) as opened:
+        yield opened
+
+
+@pytest.mark.parametrize("plan", [PLAN, WHOLE], ids=["begun", "exchanging"])
+def test_what_is_saved_is_loaded_as_the_same(store: Store, plan: Intent) -> None:
+    plan.save(store)
+    assert intent.load(store, "alice") == plan
+    assert (store.path / NAME).stat().st_mode & 0o7777 == 0o600
+
+
+def test_saving_again_replaces_it_and_leaves_nothing_else(store: Store) -> None:
+    PLAN.save(store)
+    WHOLE.save(store)
+    assert intent.load(store, "alice") == WHOLE
+    assert os.listdir(store.path) == [NAME]
+
+
+def test_each_user_has_his_own_and_no_other_name_is_one(store: Store) -> None:
+    for user in ("bob", "alice"):
+        replace(PLAN, user=user).save(store)
+    for name in ("+restore.json", "a b+restore.json", "-x+restore.json", "carol+old", "dora+restore.json.new", "attempts.json"):
+        (store.path / name).touch()
+    (store.path / "alice").mkdir(mode=0o700)
+    assert intent.pending(store) == ["alice", "bob"]
+    assert intent.load(store, "carol") is None
+
+
+def test_what_has_ended_is_gone(store: Store) -> None:
+    PLAN.save(store)
+    PLAN.remove(store)
+    assert intent.pending(store) == os.listdir(store.path) == []
+
+
+def test_it_is_durable_before_it_has_its_name(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The content first, then the name, then the folder: else a power cut may leave a name with nothing behind it."""
+    calls: list[str] = []
+
+    def sync_file(fd: int, path: str) -> None:
+        calls.append(f"file of {os.fstat(fd).st_size > 0}, {NAME in os.listdir(store.path)}")
+
+    monkeypatch.setattr(copier, "sync_file", sync_file)
+    monkeypatch.setattr(copier, "sync_directory", lambda *_: calls.append(f"folder, {NAME in os.listdir(store.path)}"))
+    PLAN.save(store)
+    PLAN.remove(store)
+    assert calls == ["file of True, False", "folder, True", "folder, False"]
+
+
+def test_where_it_cannot_be_written_the_one_before_stays_and_nothing_else(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    PLAN.save(store)
+    monkeypatch.setattr(copier, "sync_file", full)
+    with pytest.raises(OSError, match="No space left"):
+        WHOLE.save(store)
+    assert intent.load(store, "alice") == PLAN
+    assert os.listdir(store.path) == [NAME]
+
+
+def test_a_writer_that_is_killed_leaves_the_one_before_and_what_can_be_cleared(store: Store) -> None:
+    PLAN.save(store)
+    script = """
+import os, sys
+from dataclasses import replace
+from pathlib import Path
+from t3_backup import copier, intent
+from t3_backup.store import Store
+copier.sync_file = lambda *_: os.kill(os.getpid(), 9)
+store = Store.open(Path(sys.argv[1]))
+replace(intent.load(store, "alice"), begun=True).save(store)
+"""
+    done = subprocess.run([sys.executable, "-c", script, store.path], env=os.environ | {"PYTHONPATH": os.getcwd()}, check=False)
+    assert done.returncode == -signal.SIGKILL
+    assert len(os.listdir(store.path)) == 2
+    assert intent.load(store, "alice") == PLAN
+    assert intent.pending(store) == ["alice"]
+    intent.clear(store)
+    assert os.listdir(store.path) == [NAME]
+
+
+def test_clearing_takes_only_what_was_being_written(store: Store) -> None:
+    kept = {NAME, "attempts.json", "alice+old", "alice"}
+    PLAN.save(store)
+    (store.path / "attempts.json").touch()
+    for folder in ("alice+old", "alice"):
+        (store.path / folder).mkdir()
+    (store.path / ".partial-1").touch()
+    intent.clear(store)
+    assert set(os.listdir(store.path)) == kept
+
+
+def saved(store: Store) -> dict[str, object]:
+    """The document of WHOLE."""
+    WHOLE.save(store)
+    document: dict[str, object] = json.loads((store.path / NAME).read_text())
+    return document
+
+
+BROKEN: dict[str, bytes | dict[str, object]] = {
+    "empty": b"",
+    "cut off": b'{"format": 1, "user": "alice"',
+    "not text": b"\xff\xfe\x00",
+    "too deep": b"[" * 100_000,
+    "a list": b"[]",
+    "a later format": {"format": 2},
+    "another's": {"user": "bob"},
+    "a strange file": {"old": {"inode": -1}},
+    "no file": {"old": "x"},
+}
+
+
+@pytest.mark.parametrize("how", BROKEN)
+def test_one_that_cannot_be_read_is_one_line_that_says_where_and_what_to_do(store: Store, how: str) -> None:
+    whole, broken = saved(store), BROKEN[how]
+    (store.path / NAME).write_bytes(broken if isinstance(broken, bytes) else json.dumps(whole | broken).encode())
+    with pytest.raises(StoreError) as caught:
+        intent.load(store, "alice")
+    assert str(store.path / NAME) in str(caught.value)
+    assert "look at it, then remove it" in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert intent.pending(store) == ["alice"], "it is not forgotten"
+
+
+@pytest.mark.parametrize("field", ["user", "snapshot", "aside", "begun", "old", "keep"])
+def test_one_without_a_field_is_broken(store: Store, field: str) -> None:
+    whole = saved(store)
+    del whole[field]
+    (store.path / NAME).write_text(json.dumps(whole))
+    with pytest.raises(StoreError):
+        intent.load(store, "alice")
+
+
+def test_a_field_of_a_later_version_is_passed_over(store: Store) -> None:
+    (store.path / NAME).write_text(json.dumps(saved(store) | {"later": 1}))
+    assert intent.load(store, "alice") == WHOLE
+
+
+def test_a_symlink_is_not_followed(store: Store, tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").write_text(json.dumps(saved(store)))
+    (store.path / NAME).unlink()
+    (store.path / NAME).symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(StoreError, match=re.escape(str(store.path / NAME))):
+        intent.load(store, "alice")

@@ -1,0 +1,197 @@
+"""The manual page, the completion and the shipped settings say what the program does: they are made from it, or held against it."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections import defaultdict
+from pathlib import Path
+
+import pytest
+from conftest import ROOT
+
+from t3_backup import journal, settings
+from t3_backup.arguments import parser
+from t3_backup.backup import Result
+from t3_backup.report import Line
+
+MAKER = ROOT / "tools" / "manpage.py"
+DEFAULTS = ROOT / "debian" / "t3-backup.default"
+COMPLETION = ROOT / "debian" / "t3-backup-state.completion"
+LIBRARY = Path("/usr/share/bash-completion/bash_completion")
+
+sys.path.insert(0, str(ROOT / "tools"))
+import manpage  # noqa: E402
+
+COMMANDS = manpage.commands(parser())
+
+
+def made(**environ: str) -> str:
+    base = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), "SOURCE_DATE_EPOCH": "1790034800"}
+    return subprocess.run([sys.executable, MAKER], env=base | environ, capture_output=True, text=True, check=True).stdout
+
+
+RENDERERS = {"mandoc": ["mandoc", "-Tutf8", "-Owidth=1000"], "man": ["man", "--warnings", "-l"]}
+
+
+@pytest.fixture(scope="module", params=RENDERERS)
+def shown(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The page as it is read, with its words one space apart."""
+    if shutil.which(request.param) is None:
+        pytest.skip(f"needs {request.param}")
+    page = tmp_path_factory.mktemp("man") / "t3-backup-state.8"
+    page.write_text(made())
+    environ = {"PATH": os.environ["PATH"], "LC_ALL": "C.UTF-8", "MANWIDTH": "2000", "MANROFFOPT": "-rHY=0", "MANPAGER": "cat"}
+    done = subprocess.run([*RENDERERS[request.param], page], env=environ, capture_output=True, text=True, check=True)
+    assert done.stderr == ""
+    return " ".join(re.sub(".\b", "", done.stdout).split())  # bold is struck twice
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_and_option_is_on_the_page_with_its_help(shown: str, command: str) -> None:
+    about, options = COMMANDS[command]
+    start = shown.index(f"{command} {about[:1].upper()}{about[1:]}.")
+    section = shown[start : shown.index("-h, --help", start)]
+    for option in filter(lambda argument: argument.option_strings, manpage.arguments(options)):
+        words = [", ".join(option.option_strings), option.metavar, option.help]
+        assert " ".join(str(word) for word in words if word) in section
+    called = shown[shown.index("SYNOPSIS") : shown.index("DESCRIPTION")]
+    assert f"t3-backup-state {command} {' '.join(map(manpage.shape, manpage.arguments(options)))} t3-backup-state" in called
+
+
+@pytest.mark.parametrize("name", sorted(settings._NAMES))
+def test_every_setting_is_on_the_page_with_its_default(shown: str, name: str) -> None:
+    default = next(default for known, default, _ in settings._KNOWN.values() if known == name)
+    assert re.search(rf"{name} [^@]+? Default: {re.escape(default)}\.", shown)
+
+
+def test_every_exit_code_is_on_the_page(shown: str) -> None:
+    begin = shown.index("EXIT STATUS")
+    section = shown[begin : shown.index("FILES", begin)]
+    assert re.findall(r" (\d+) [A-Z]", section) == ["0", "1", "2", "4", "75"]
+
+
+def test_every_field_of_the_journal_is_on_the_page(shown: str) -> None:
+    section = shown[shown.index("JOURNAL Events") : shown.index("EXAMPLES")]
+    line = Line(6, "text", defaultdict(lambda: "value"))
+    fields = journal.fields(line, Result("alice", "backed_up", "reason"), "run")
+    assert {name for name in fields if name.startswith("T3_")} == set(re.findall(r"T3_\w+", section))
+
+
+def test_what_is_to_be_typed_is_shown_as_it_is(shown: str) -> None:
+    for command in re.findall(r"^  (t3-backup-state.*?)(?:  |$)", parser().epilog or "", re.MULTILINE):
+        assert command in shown
+    assert "[Service] ReadWritePaths=/srv/backups" in shown
+    assert "'latest'" in shown
+    assert " ~/.t3/userdata/state.sqlite," in shown
+
+
+def test_the_page_is_the_same_bytes_wherever_it_is_made() -> None:
+    assert made() == made(COLUMNS="30", LC_ALL="C", TZ="Asia/Kathmandu", PYTHONHASHSEED="3")
+
+
+def test_nothing_on_the_page_is_left_to_fill_in_or_taken_for_a_request() -> None:
+    assert not re.search(r"@[A-Z]+@", made())
+    assert manpage.escape("-x\n.so /etc\n'y \\z ~") == "\\-x\n\\&.so /etc\n\\(aqy \\ez \\(ti"
+
+
+@pytest.mark.skipif(shutil.which("mandoc") is None, reason="needs mandoc")
+def test_mandoc_has_nothing_to_object(tmp_path: Path) -> None:
+    page = tmp_path / "t3-backup-state.8"
+    page.write_text(made())
+    done = subprocess.run(["mandoc", "-Tlint", "-Wwarning", page], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "")
+
+
+@pytest.mark.parametrize("active", [False, True])
+def test_the_shipped_settings_are_all_there_with_their_true_defaults(active: bool, tmp_path: Path) -> None:
+    text = DEFAULTS.read_text()
+    file = tmp_path / "default"
+    file.write_text(re.sub(r"^#(?=T3_BACKUP_)", "", text, flags=re.MULTILINE) if active else text)
+    assert settings.load({}, {}, file) == settings.load({}, {}, Path("/nonexistent"))
+    assert re.findall(r"^#(T3_BACKUP_\w+)=(.+)$", text, re.MULTILINE) == [known[:2] for known in settings._KNOWN.values()]
+
+
+def completed(*words: str, **environ: str) -> set[str]:
+    """What a real bash offers for the last of `words`."""
+    script = (
+        'source "$1"; source "$2"; COMP_LINE=$3; shift 3; COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); COMP_POINT=${#COMP_LINE}; '
+    )
+    script += '_t3_backup_state; printf "%s\\n" "${COMPREPLY[@]}"'
+    typed = ["t3-backup-state", *words]
+    parts = [part for word in typed for part in (re.split("(=)", word) if word.startswith("--") else [word])]  # as bash does it
+    line = ["bash", "-c", script, "bash", LIBRARY, COMPLETION, " ".join(typed), *parts]
+    done = subprocess.run(line, env={"PATH": os.environ["PATH"]} | environ, capture_output=True, text=True, check=False)
+    assert done.stderr == ""
+    return {word.strip() for word in done.stdout.split("\n")} - {""}
+
+
+@pytest.mark.skipif(not LIBRARY.exists(), reason="needs bash-completion")
+class TestCompletion:
+    def test_each_command_is_offered(self) -> None:
+        assert completed("") == set(COMMANDS)
+
+    @pytest.mark.parametrize("command", COMMANDS)
+    def test_each_option_of_a_command_is_offered_and_no_other(self, command: str) -> None:
+        options = {action.option_strings[-1] for action in manpage.arguments(COMMANDS[command][1]) if action.option_strings}
+        assert completed(command, "--") == options | {"--help"}
+
+    def test_a_place_that_begins_with_a_dash_is_no_option_of_find(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        (tmp_path / "mine").touch()
+        monkeypatch.chdir(tmp_path)
+        assert completed("list", "--dest", "-delete", "") == set(completed("list", "--dest", "/nonexistent", ""))
+        assert (tmp_path / "mine").exists()
+
+    def test_users_are_those_of_the_map_and_of_the_store(self, tmp_path: Path) -> None:
+        (tmp_path / "map").write_text("# a=b\na@x=alice:/srv\nb@x=bob\n")
+        for folder in ("carol", "alice", "bob+old"):
+            (tmp_path / "store" / folder).mkdir(parents=True)
+        given = ("--map", str(tmp_path / "map"), "--dest", str(tmp_path / "store"))
+        assert completed("run", *given, "--user", "") == {"alice", "bob", "carol"}
+        assert completed("run", f"--map={tmp_path}/map", f"--dest={tmp_path}/none", "--user", "b") == {"bob"}
+        assert completed("list", "", T3_BACKUP_DEST=str(tmp_path / "store")) >= {"carol"}
+        assert completed("list", "--dest", str(tmp_path / "store"), "ca") == {"carol"}
+        assert completed("list", "--dest", str(tmp_path / "store"), "carol", "") == set()
+
+    def test_a_moment_is_an_age_or_a_snapshot_of_the_user(self, tmp_path: Path) -> None:
+        shelf = tmp_path / "alice"
+        shelf.mkdir()
+        name = "state-20261120T101500Z-prebump-0.0.25"
+        for file in (f"{name}.sqlite", f"{name}.json"):
+            (shelf / file).touch()
+        assert completed("verify", "--dest", str(tmp_path), "alice", "--at", "") == {"latest", "1d", "7d", name}
+        assert completed("verify", "--dest", str(tmp_path), "--at", "") == {"latest", "1d", "7d"}
+
+    @pytest.mark.parametrize("command", ["pin", "unpin"])
+    def test_each_name_behind_the_user_is_one_of_his_snapshots(self, command: str, tmp_path: Path) -> None:
+        names = [f"state-2026112{day}T101500Z" for day in range(3)]
+        for user, name in (("alice", names[0]), ("alice", names[1]), ("bob", names[2])):
+            (tmp_path / user).mkdir(exist_ok=True)
+            (tmp_path / user / f"{name}.sqlite").touch()
+        store = ("--dest", str(tmp_path))
+        assert completed(command, *store, "a") >= {"alice"}
+        assert completed(command, *store, "alice", "") == {"latest", *names[:2]}
+        assert completed(command, *store, "alice", names[0], "state-") == set(names[:2])
+
+    def test_folders_and_files_are_offered_where_they_are_wanted(self, tmp_path: Path) -> None:
+        (tmp_path / "folder").mkdir()
+        (tmp_path / "file").touch()
+        assert completed("run", "--dest", f"{tmp_path}/f") == {f"{tmp_path}/folder"}
+        assert completed("run", f"--dest={tmp_path}/f") == {f"{tmp_path}/folder"}
+        assert completed("run", "--map", f"{tmp_path}/f") == {f"{tmp_path}/folder", f"{tmp_path}/file"}
+        assert completed("run", "--label", "") == completed("run", "--keep", "") == set()
+
+    def test_nothing_that_a_name_contains_is_run(self, tmp_path: Path) -> None:
+        store, trace = tmp_path / "store", tmp_path / "trace"
+        evil = "$(cd ..; cd ..; echo>trace)"
+        (store / evil).mkdir(parents=True)
+        (store / "alice").mkdir()
+        (store / "alice" / f"state-{evil}.sqlite").touch()
+        (tmp_path / "map").write_text(f"a=$(echo>{trace})\nb=`echo>{trace}`\nc=bob\n")
+        given = ("--map", str(tmp_path / "map"), "--dest", str(store))
+        assert completed("run", *given, "--user", "", PWD=str(store)) == {"alice", "bob"}
+        assert completed("verify", *given[2:], "alice", "--at", "") == {"latest", "1d", "7d"}
+        assert not trace.exists()

@@ -1,0 +1,248 @@
+"""What is beside a database, packed and unpacked: the same again, and nothing that an archive says leads elsewhere."""
+
+from __future__ import annotations
+
+import io
+import os
+import tarfile
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import zstandard
+from made import made
+
+from t3_backup import pack as packing
+from t3_backup.errors import SourceError
+from t3_backup.manifest import Companion, Manifest
+from t3_backup.pack import pack
+from t3_backup.protocol import Inspected, Packed
+from t3_backup.unpack import inspect, unpack
+
+LIMIT = 1 << 20
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    """A userdata with a secret, a setting and an attachment; nothing of it is fresh."""
+    place = tmp_path / "userdata"
+    (place / "secrets").mkdir(parents=True, mode=0o700)
+    (place / "secrets" / "key.bin").write_bytes(b"key")
+    (place / "settings.json").write_text("{}")
+    (place / "attachments").mkdir()
+    (place / "attachments" / "a.png").write_bytes(os.urandom(1000))
+    return place
+
+
+@pytest.fixture
+def opened(place: Path) -> Iterator[int]:
+    fd = os.open(place, os.O_RDONLY | os.O_DIRECTORY)
+    yield fd
+    os.close(fd)
+
+
+def packed(folder: int, path: Path, known: str = "", limit: int = LIMIT, alive: Callable[[int], None] = lambda _: None) -> Packed:
+    fd = os.open(path, os.O_CREAT | os.O_RDWR)
+    try:
+        return pack(folder, os.geteuid(), fd, limit, known, lambda _: None, alive)
+    finally:
+        os.close(fd)
+
+
+def test_the_same_files_make_the_same_bytes(opened: int, tmp_path: Path) -> None:
+    found = [packed(opened, tmp_path / name) for name in ("one", "two")]
+    assert [(one.entries, one.content_bytes) for one in found] == [(5, 1005), (5, 1005)]
+    assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
+
+
+def test_what_is_known_is_not_packed_again(opened: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(packing, "_FRESH_NS", -(1 << 62))
+    first = packed(opened, tmp_path / "one")
+    assert first.fingerprint
+    again = packed(opened, tmp_path / "two", first.fingerprint)
+    assert again.unchanged
+    assert (tmp_path / "two").stat().st_size == 0
+
+
+def test_what_is_fresh_has_no_fingerprint(opened: int, tmp_path: Path) -> None:
+    """It may be changed again within the same tick of the clock, and nobody would see it."""
+    assert packed(opened, tmp_path / "one").fingerprint == ""
+
+
+CHANGES: list[Callable[[Path], object]] = [
+    lambda place: (place / "settings.json").write_text("[]"),
+    lambda place: (place / "settings.json").chmod(0o600),
+    lambda place: os.utime(place / "settings.json"),
+    lambda place: (place / "secrets" / "key.bin").rename(place / "secrets" / "other.bin"),
+    lambda place: (place / "environment-id").touch(),
+    lambda place: (place / "attachments" / "a.png").unlink(),
+]
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_any_change_is_another_fingerprint(
+    place: Path, opened: int, tmp_path: Path, change: Callable[[Path], object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(packing, "_FRESH_NS", -(1 << 62))
+    before = packed(opened, tmp_path / "one").fingerprint
+    assert packed(opened, tmp_path / "one").fingerprint == before != ""
+    change(place)
+    assert packed(opened, tmp_path / "two").fingerprint != before
+
+
+def test_a_file_that_changes_while_it_is_read_is_packed_anew(place: Path, opened: int, tmp_path: Path) -> None:
+    times = 0
+
+    def change(_: int) -> None:
+        nonlocal times
+        times += 1
+        if times == 1:
+            (place / "attachments" / "a.png").write_bytes(b"another")
+
+    found = packed(opened, tmp_path / "one", alive=change)
+    assert found.content_bytes == 5 + len(b"another")
+    assert content(tmp_path / "one", found)["attachments/a.png"] == b"another"
+
+
+@pytest.mark.parametrize("grows", [True, False])
+def test_one_that_changes_all_the_time_costs_only_itself_and_is_named(
+    place: Path, opened: int, tmp_path: Path, grows: bool
+) -> None:
+    size = 3 << 20
+    (place / "attachments" / "a.png").write_bytes(b"x" * size)
+
+    def change(_: int) -> None:
+        nonlocal size
+        size = size + 1 if grows else max(0, size - (1 << 12))
+        os.truncate(place / "attachments" / "a.png", size)
+
+    found = packed(opened, tmp_path / "one", limit=1 << 30, alive=change)
+    assert [told.split(":")[0] for told in found.passed] == ["attachments/a.png"]
+    assert found.fingerprint == ""
+    unpacked = content(tmp_path / "one", found)
+    assert (unpacked["secrets/key.bin"], unpacked["settings.json"]) == (b"key", b"{}")
+
+
+def test_more_than_the_limit_is_not_packed(opened: int, tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match="T3_BACKUP_FILES_LIMIT"):
+        packed(opened, tmp_path / "one", limit=1004)
+    assert packed(opened, tmp_path / "one", limit=1005).content_bytes == 1005
+
+
+def content(archive: Path, found: Packed) -> dict[str, bytes]:
+    """Unpacked beside it, and inspected: what is in it."""
+    target = archive.with_name(archive.name + ".unpacked")
+    target.mkdir()
+    folder = os.open(target, os.O_RDONLY | os.O_DIRECTORY)
+    file = os.open(archive, os.O_RDONLY)
+    try:
+        expected = Inspected(found.entries, found.content_bytes)
+        assert inspect(file, found.content_bytes, lambda _: None) == expected
+        assert unpack(file, folder, found.content_bytes, lambda _: None) == expected
+    finally:
+        os.close(file)
+        os.close(folder)
+    return {str(path.relative_to(target)): path.read_bytes() for path in target.rglob("*") if path.is_file()}
+
+
+# --- archives of somebody who means harm ------------------------------------------------------------------------------
+
+
+def member(name: str, data: bytes = b"", **fields: Any) -> tuple[tarfile.TarInfo, bytes]:
+    info = tarfile.TarInfo(name)
+    info.size = len(data)
+    for key, value in fields.items():
+        setattr(info, key, value)
+    return info, data
+
+
+GOOD = [member("secrets", type=tarfile.DIRTYPE, mode=0o700), member("secrets/key.bin", b"key")]
+HOSTILE: dict[str, list[tuple[tarfile.TarInfo, bytes]]] = {
+    "a way out": [member("secrets", type=tarfile.DIRTYPE), member("secrets/../../out", b"x")],
+    "an absolute name": [member("/etc/out", b"x")],
+    "another name": [member("state.sqlite", b"x")],
+    "a hidden other name": [member("./settings.json", b"x")],
+    "an empty part": [member("secrets", type=tarfile.DIRTYPE), member("secrets//key", b"x")],
+    "without its folder": [member("secrets/key.bin", b"x")],
+    "beneath a file": [member("secrets", b"x"), member("secrets/key.bin", b"x")],
+    "a symlink": [member("secrets", type=tarfile.SYMTYPE, linkname="/etc")],
+    "through a symlink": [member("secrets", type=tarfile.SYMTYPE, linkname="/tmp"), member("secrets/out", b"x")],
+    "a hard link": [member("settings.json", type=tarfile.LNKTYPE, linkname="/etc/passwd")],
+    "a device": [member("settings.json", type=tarfile.CHRTYPE)],
+    "a fifo": [member("settings.json", type=tarfile.FIFOTYPE)],
+    "twice the same": [member("settings.json", b"one"), member("settings.json", b"two")],
+    "more than the limit": [member("settings.json", b"\0" * (LIMIT + 1))],
+    "more than the limit in all": [
+        member("attachments", type=tarfile.DIRTYPE),
+        *(member(f"attachments/{n}", b"\0" * (LIMIT // 4)) for n in range(5)),
+    ],
+}
+
+
+def written(path: Path, members: list[tuple[tarfile.TarInfo, bytes]]) -> int:
+    """An archive of these members; open for reading."""
+    with path.open("wb") as out, zstandard.ZstdCompressor().stream_writer(out) as stream:
+        with tarfile.open(fileobj=stream, mode="w|", format=tarfile.PAX_FORMAT) as tar:
+            for info, data in members:
+                tar.addfile(info, io.BytesIO(data))
+    return os.open(path, os.O_RDONLY)
+
+
+@pytest.mark.parametrize("members", HOSTILE.values(), ids=HOSTILE)
+def test_a_hostile_archive_is_refused_and_touches_nothing_outside(
+    tmp_path: Path, members: list[tuple[tarfile.TarInfo, bytes]]
+) -> None:
+    file = written(tmp_path / "archive", members)
+    inside = tmp_path / "inside" / "folder"
+    inside.mkdir(parents=True)
+    folder = os.open(inside, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        with pytest.raises(SourceError):
+            inspect(file, LIMIT, lambda _: None)
+        with pytest.raises(SourceError):
+            unpack(file, folder, LIMIT, lambda _: None)
+    finally:
+        os.close(file)
+        os.close(folder)
+    assert {path.name for path in tmp_path.iterdir()} == {"archive", "inside"}
+    assert {path.name for path in inside.parent.iterdir()} == {"folder"}
+    assert not any(path.is_symlink() for path in inside.rglob("*"))
+
+
+def test_what_the_hostile_ones_are_made_of_is_a_good_one(tmp_path: Path) -> None:
+    file = written(tmp_path / "archive", GOOD)
+    assert inspect(file, LIMIT, lambda _: None) == Inspected(2, 3)
+    os.close(file)
+
+
+@pytest.mark.parametrize("cut", [1, 20, 60])
+def test_an_archive_that_was_cut_is_none(tmp_path: Path, cut: int) -> None:
+    os.close(written(tmp_path / "archive", GOOD))
+    data = (tmp_path / "archive").read_bytes()
+    (tmp_path / "archive").write_bytes(data[:-cut])
+    file = os.open(tmp_path / "archive", os.O_RDONLY)
+    with pytest.raises(SourceError):
+        inspect(file, LIMIT, lambda _: None)
+    os.close(file)
+
+
+def test_no_mode_of_an_archive_gives_more_than_a_mode(tmp_path: Path) -> None:
+    file = written(tmp_path / "archive", [member("settings.json", b"x", mode=0o7777)])
+    (tmp_path / "folder").mkdir()
+    folder = os.open(tmp_path / "folder", os.O_RDONLY | os.O_DIRECTORY)
+    unpack(file, folder, LIMIT, lambda _: None)
+    assert (tmp_path / "folder" / "settings.json").stat().st_mode & 0o7777 == 0o777
+    with pytest.raises(FileExistsError):  # nothing is unpacked over what is there
+        unpack(file, folder, LIMIT, lambda _: None)
+    os.close(file)
+    os.close(folder)
+
+
+@pytest.mark.parametrize("sha256", ["", "a" * 63, "../" + "a" * 61, "A" * 64, "a" * 64 + "/x"])
+def test_a_manifest_names_an_archive_by_nothing_but_a_hash(sha256: str) -> None:
+    good = made(companion=Companion("a" * 64, 10, 2, 3, ""))
+    assert Manifest.from_text(good.to_text()) == good
+    with pytest.raises(ValueError, match="companion"):
+        Manifest.from_text(replace(good, companion=Companion(sha256, 10, 2, 3, "")).to_text())

@@ -1,0 +1,204 @@
+"""The page of the report: what it says of an account, where things stand in its charts, and that no text in it is obeyed."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import replace
+from datetime import datetime, timedelta
+from html.parser import HTMLParser
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from made import NOON, made
+
+from t3_backup import chart, page
+from t3_backup.page import Shelved
+
+DAY = timedelta(days=1)
+HOSTILE = "\"'><script>alert(1)</script><img src=http://example.com/x onerror=alert(1)>&amp;"
+
+
+def nights(count: int, last: datetime = NOON) -> list:
+    """One snapshot a night, newest first."""
+    return [made(count - number, last - DAY * number) for number in range(count)]
+
+
+@pytest.mark.parametrize(
+    ("snapshots", "state", "says"),
+    [
+        ([], "bad", "no snapshots"),
+        (nights(3), "good", "verified 0s ago"),
+        (nights(3, NOON - 3 * DAY), "late", "last verified 3d ago"),
+        ([made(2, verdict="suspect"), made(1, NOON - DAY)], "late", "suspect, waits for accept"),
+        ([made(2, verdict="damaged"), made(1, NOON - DAY)], "bad", "damaged, waits for accept"),
+        ([made(2, verdict="damaged", accepted_at="2026-11-24T12:00:00Z"), made(1, NOON - DAY)], "good", "verified 1d ago"),
+        ([made(1, verdict="damaged", accepted_at="2026-11-24T12:00:00Z")], "bad", "none is verified"),
+    ],
+)
+def test_an_account_is_good_late_or_bad_and_says_why(snapshots: list, state: str, says: str) -> None:
+    assert page.judge(Shelved("alice", snapshots), NOON) == (state, says)
+
+
+def test_what_waits_for_accept_is_named_with_its_reasons_and_the_remedy() -> None:
+    bad = made(2, verdict="suspect", reasons=("half is gone", "the level fell"))
+    [section] = page.page([Shelved("alice", [bad], ["a stray"])], "/store", 1, NOON).sections
+    assert section.notes == (
+        f"{bad.name} is suspect: half is gone; the level fell",
+        "Nothing of alice is pruned until: t3-backup-state accept alice",
+        "a stray",
+    )
+
+
+def test_the_page_counts_all_and_names_who_wants_a_look() -> None:
+    view = page.page([Shelved("alice", nights(3)), Shelved("bob", []), Shelved("carol", nights(20))], "/store", 1 << 30, NOON)
+    assert (view.count, view.size, view.free) == (23, "9.0 MiB", "1.0 GiB")
+    assert [section.user for section in view.wanting] == ["bob"]
+    assert [section.shown for section in view.sections] == [True, True, False]
+
+
+class TestTheChart:
+    def test_a_night_that_is_missing_leaves_a_gap_and_now_is_at_the_right(self) -> None:
+        taken = nights(11)
+        del taken[4]
+        drawn = chart.draw(taken[::-1], NOON)
+        steps = [round(b.x - a.x, 1) for a, b in itertools.pairwise(drawn.points)]
+        assert steps == [9.6] * 5 + [19.2] + [9.6] * 3
+        assert (drawn.points[0].x, drawn.points[-1].x) == (2, 98)
+
+    def test_labelled_ones_of_long_ago_leave_the_nights_their_room(self) -> None:
+        old = [made(number, NOON - 100 * DAY * (4 - number), f"prebump-{number}") for number in (1, 2, 3)]
+        drawn = chart.draw([*old, *nights(14)[::-1]], NOON)
+        assert [point.x for point in drawn.points[:3]] == [2, 7, 12]
+        assert drawn.begins == 17
+        assert drawn.points[3].x == 17
+        assert drawn.line.startswith("M 17")
+
+    def test_a_snapshot_of_the_future_stands_at_the_right_and_one_alone_somewhere(self) -> None:
+        [point] = chart.draw([made(1, NOON + 9 * DAY)], NOON).points
+        assert point.x == 98
+        [point] = chart.draw([made(1, NOON - timedelta(hours=6))], NOON).points
+        assert 2 < point.x < 98
+
+    def test_heights_are_shares_of_the_greatest(self) -> None:
+        small, large = (
+            made(1, NOON - DAY, bytes=500, copy_seconds=1.0, proof_seconds=1.0),
+            made(2, bytes=1000, copy_seconds=4.0, proof_seconds=0.0),
+        )
+        first, second = chart.draw([small, large], NOON).points
+        assert (first.y, second.y) == (44, 88)
+        assert (first.copy, first.both, second.copy, second.both) == (22, 44, 88, 88)
+
+    def test_a_flag_has_its_label_where_there_is_room(self) -> None:
+        labelled = [made(number, NOON - DAY * days, f"label-{days}") for number, days in enumerate((10, 9, 5, 0))]
+        labelled.append(made(9, NOON - DAY * 10))
+        drawn = chart.draw(labelled, NOON)
+        assert [(point.flag, point.left) for point in drawn.points if point.label] == [
+            ("", False),
+            ("label-9", False),
+            ("label-5", False),
+            ("label-0", True),
+        ]
+        long = made(1, NOON - DAY, "l" * 64)
+        assert chart.draw([long], NOON).points[0].flag == "l" * 21 + "…"
+
+    @pytest.mark.parametrize(
+        ("span", "texts"),
+        [
+            (DAY, ["12:00", "18:00", "24 Nov", "06:00"]),
+            (14 * DAY, ["16 Nov", "23 Nov"]),
+            (30 * DAY, ["26 Oct", "2 Nov", "9 Nov", "16 Nov"]),
+            (400 * DAY, ["Jan 2026", "Apr 2026", "Jul 2026", "Oct 2026"]),
+            (3000 * DAY, ["Jan 2020", "Jan 2022", "Jan 2024", "Jan 2026"]),
+        ],
+    )
+    def test_ticks_are_round_times(self, span: timedelta, texts: list[str]) -> None:
+        assert [tick.text for tick in chart.ticks(NOON - span, NOON, 2.0)] == texts
+
+    @given(
+        st.lists(
+            st.tuples(
+                st.timedeltas(timedelta(days=-20), timedelta(days=5000)), st.sampled_from([None, "prebump-1"]), st.integers(0, 1 << 40),
+                st.floats(0, 1e6),
+            ),
+            min_size=1, max_size=60,
+        )
+    )  # fmt: skip
+    def test_nothing_ever_stands_outside_nor_in_another_order_than_time(self, history: list) -> None:
+        taken = [
+            made(number, NOON - before, label, bytes=count, copy_seconds=took, proof_seconds=took / 2)
+            for number, (before, label, count, took) in enumerate(history)
+        ]
+        drawn = chart.draw(taken, NOON)
+        assert len(drawn.points) == len(taken)
+        places = [point.x for point in drawn.points]
+        assert places == sorted(places)
+        for point in drawn.points:
+            assert 2 <= point.x <= 98
+            assert 0 <= point.y <= 88
+            assert 0 <= point.copy <= point.both <= 88
+        assert len(drawn.ticks) <= 7
+        assert all(2 <= tick.x <= 98 for tick in drawn.ticks)
+
+
+class Parsed(HTMLParser):
+    """Elements and attributes of a page, and its text."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.elements: list[str] = []
+        self.attributes: list[tuple[str, str | None]] = []
+        self.text = ""
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append(tag)
+        self.attributes += attrs
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+def rendered(*accounts: Shelved) -> str:
+    pytest.importorskip("jinja2")
+    return page.render(page.page(accounts, "/store <b>", 1, NOON))
+
+
+def test_no_text_of_others_is_obeyed_by_a_browser() -> None:
+    label = 'x"onload="alert(1)'
+    bad = replace(
+        made(1, verdict="damaged", reasons=(HOSTILE,)), label=label, name=f"state-{HOSTILE}", user=HOSTILE, method=HOSTILE
+    )
+    found = Parsed(rendered(Shelved(HOSTILE, [bad], [HOSTILE])))
+    clean = Parsed(rendered(Shelved("alice", [made(1, verdict="damaged", reasons=("x",), label="y")], ["z"])))
+    assert found.elements == clean.elements
+    assert [name for name, _ in found.attributes] == [name for name, _ in clean.attributes]
+    assert found.text.count(HOSTILE) >= 4
+    assert "/store <b>" in found.text
+
+
+def test_it_names_nothing_outside_of_itself() -> None:
+    text = rendered(Shelved("alice", nights(30)))
+    found = Parsed(text)
+    assert {"script", "img", "link", "iframe", "object", "image"} & set(found.elements) == set()
+    for name, value in found.attributes:
+        assert not name.startswith("on")
+        assert name not in ("src", "srcset", "action", "xlink:href")
+        assert name != "href" or str(value).startswith("#")
+    assert "url(" not in text
+    assert "@import" not in text
+    assert ("content", "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'") in found.attributes
+
+
+def test_each_chart_has_a_text_for_who_cannot_see_it_and_each_table_its_headings() -> None:
+    text = rendered(Shelved("alice", nights(30)), Shelved("bob", nights(1)))
+    ids = {value for name, value in Parsed(text).attributes if name == "id"}
+    labels = [value for name, value in Parsed(text).attributes if name == "aria-labelledby"]
+    assert len(labels) == len(set(labels)) == 2 + 2 * 3
+    assert set(labels) <= ids
+    assert text.count('<th scope="row"') == 31
+    assert text.count("<caption>") == 2
+
+
+def test_without_accounts_it_says_so() -> None:
+    assert "There are no snapshots yet." in rendered()

@@ -1,0 +1,122 @@
+"""What people are told before and after a restore: what it gains and loses, what was done, and the command that undoes it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from made import CENSUS, NOON, made
+
+from t3_backup import restore_lines
+from t3_backup.manifest import Companion
+from t3_backup.report import INFO, WARNING
+from t3_backup.restore import Restored
+
+NAME = "state-20261124T120000Z"
+
+
+def plan(problem: str = "", rows: dict[str, int] | None = None, **changes: Any) -> list[str]:
+    live = None if problem else replace(CENSUS, rows=rows if rows is not None else {"events": 1200})
+    return restore_lines.plan(made(1, **changes), live, problem, NOON + timedelta(days=3))
+
+
+def test_a_plan_says_which_snapshot_it_is_and_what_changes() -> None:
+    assert plan() == [
+        f"snapshot of alice: {NAME}",
+        "  taken 2026-11-24 12:00:00 UTC (3d ago); T3 level 30; 400.0 KiB; verified",
+        "  without files beside it: none were there, or they were not saved",
+        "  live: T3 level 30; 1,200 rows, 1,000 in the snapshot",
+        "  rows gained and lost by it: events -200",
+    ]
+
+
+def test_a_label_a_verdict_and_files_are_named() -> None:
+    files = Companion(sha256="a" * 64, bytes=10, entries=7, content_bytes=3 << 20, fingerprint="")
+    _, taken, beside, *_ = plan(label="prebump-0.0.25", verdict="suspect", reasons=("32 rows", "no level"), companion=files)
+    assert taken.endswith(", label prebump-0.0.25; T3 level 30; 400.0 KiB; suspect (32 rows; no level)")
+    assert beside == "  with 7 files and folders beside it (3.0 MiB)"
+
+
+def test_a_level_that_is_not_known_is_a_dash() -> None:
+    assert "; T3 level -; " in plan(t3_level=None)[1]
+
+
+def test_a_live_database_that_can_t_be_read_is_no_reason_to_say_nothing() -> None:
+    assert plan("no state.sqlite")[-1] == "  the live database can't be compared with it: no state.sqlite"
+
+
+def test_where_nothing_changes_it_says_so() -> None:
+    assert plan(rows={"events": 1000})[-1] == "  rows gained and lost by it: none"
+
+
+def test_of_many_tables_the_greatest_changes_are_shown() -> None:
+    rows = {f"t{number:02}": number for number in range(12)}
+    line = plan(rows=rows)[-1]
+    assert line == (
+        "  rows gained and lost by it: events +1,000, t11 -11, t10 -10, t09 -9, t08 -8, t07 -7, t06 -6, t05 -5, and 4 more tables"
+    )
+
+
+@pytest.mark.parametrize(
+    ("then", "live", "changes"),
+    [
+        ({"a": 3}, {"a": 1}, [("a", 2)]),
+        ({"a": 1}, {"a": 3}, [("a", -2)]),
+        ({"a": 1}, {"a": 1}, []),
+        ({"new": 2}, {"old": 5}, [("old", -5), ("new", 2)]),
+        ({"a": -1}, {"a": 4}, [("a", -4)]),  # damage made it unreadable
+        ({"a": -1}, {"a": -1}, []),
+        ({"b": 1, "a": 1}, {}, [("a", 1), ("b", 1)]),
+        (None, {"a": 1}, [("a", -1)]),
+        ({"a": 1}, None, [("a", 1)]),
+    ],
+)
+def test_what_each_table_gains_or_loses(then: Any, live: Any, changes: list[tuple[str, int]]) -> None:
+    assert restore_lines.differences(replace(CENSUS, rows=then), replace(CENSUS, rows=live)) == changes
+
+
+def restored(**changes: Any) -> Restored:
+    done = Restored(made(1), prerestore=made(2, NOON + timedelta(hours=1), label="prerestore"), seconds={"proof": 0.125, "copy": 2})
+    for name, value in changes.items():
+        setattr(done, name, value)
+    return done
+
+
+def told(**changes: Any) -> list[str]:
+    return [line.text for line in restore_lines.done(restored(**changes), "")]
+
+
+def test_what_was_done_how_long_it_took_and_how_to_undo_it() -> None:
+    assert told() == [
+        f"restored alice from {NAME} (proof 0.12 s, copy 2.00 s)",
+        "to undo it: t3-backup-state restore alice --label prerestore",
+    ]
+
+
+def test_a_server_that_did_not_run_is_said_to_stay_stopped() -> None:
+    assert "the server of alice did not run before, and was not started" in told(server="stopped")
+    assert len(told(server="started")) == 2
+
+
+def test_warnings_come_first_and_are_warnings() -> None:
+    first, second, *rest = restore_lines.done(restored(warnings=["one", "two"]), "")
+    assert [(first.priority, first.text), (second.priority, second.text)] == [
+        (WARNING, "WARN: alice: one"),
+        (WARNING, "WARN: alice: two"),
+    ]
+    assert {line.priority for line in rest} == {INFO}
+
+
+def test_where_nothing_was_kept_there_is_nothing_to_undo_and_where_it_lies_is_said() -> None:
+    lines = told(prerestore=None, kept=["/home/alice/.t3/userdata/state.sqlite.replaced-x"])
+    assert lines[-1] == "what could not be sealed of the old state lies at /home/alice/.t3/userdata/state.sqlite.replaced-x"
+    assert not [line for line in lines if "undo" in line]
+
+
+@pytest.mark.parametrize("verdict", ["verified", "suspect", "damaged"])
+def test_it_is_undone_by_its_label_whatever_it_is_worth_and_with_the_options_it_was_done_with(verdict: str) -> None:
+    kept = made(2, NOON + timedelta(hours=1), label="prerestore", verdict=verdict, reasons=("why",))
+    line = restore_lines.undo(restored(prerestore=kept), "--dest /srv/store --no-service")
+    assert line == "t3-backup-state restore alice --label prerestore --dest /srv/store --no-service"

@@ -1,0 +1,115 @@
+"""Where the bytes of a new snapshot go: what the newest one has already is not kept twice, and is looked after."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import shelves
+from shelves import ALL, PAGE, changed, content, forms, image, seal, upkeep
+
+from t3_backup import copier, page_hashes, sharing
+from t3_backup.shelf import Shelf
+
+
+@pytest.fixture
+def shelf(tmp_path: Path) -> Iterator[Shelf]:
+    with shelves.opened(tmp_path) as shelf:
+        yield shelf
+
+
+def spoil(path: Path) -> None:
+    path.chmod(0o600)
+    with path.open("r+b") as file:
+        file.seek(3 * PAGE)
+        file.write(b"\xff")
+    path.chmod(0o400)
+
+
+def test_the_same_again_is_not_kept_twice(shelf: Shelf) -> None:
+    first = seal(shelf, image(9))
+    before = sorted(os.listdir(shelf.fd))
+    again = seal(shelf, image(9))
+    assert (again.unchanged, again.snapshot, again.warnings) == (True, first.snapshot, ())
+    assert sorted(os.listdir(shelf.fd)) == before
+
+
+@pytest.mark.parametrize("news", [{"label": "prebump-1"}, {"verdict": "suspect"}], ids=["a label", "a verdict"])
+def test_what_is_to_be_said_of_it_gets_a_name_and_no_room(shelf: Shelf, news: dict[str, str]) -> None:
+    first, again = seal(shelf, image(9)), seal(shelf, image(9), **news)
+    assert not again.unchanged
+    assert [snapshot.name for snapshot in shelf.snapshots()] == [again.snapshot.name, first.snapshot.name]
+    assert shelf.stored(first.snapshot).st_ino == shelf.stored(again.snapshot).st_ino
+    shelf.remove(first.snapshot)
+    assert content(shelf, again.snapshot) == image(9), "it goes with its last name"
+
+
+def test_a_labelled_one_does_not_stand_for_one_without(shelf: Shelf) -> None:
+    seal(shelf, image(9), label="prebump-1")
+    assert not seal(shelf, image(9)).unchanged
+
+
+def test_a_damaged_one_is_not_kept_again_for_the_one_that_vacuum_made_of_it(shelf: Shelf) -> None:
+    first = seal(shelf, image(9), verdict="damaged").snapshot
+    seal(shelf, image(9, 5), verdict="suspect", method="vacuum")
+    again = seal(shelf, image(9), verdict="damaged")
+    assert (again.unchanged, again.snapshot) == (True, first)
+    assert len(shelf.snapshots()) == 2
+
+
+def test_the_same_as_an_older_one_is_no_confirmation(shelf: Shelf) -> None:
+    for data in (image(9, 1), image(9, 2)):
+        seal(shelf, data)
+    assert not seal(shelf, image(9, 1)).unchanged
+    assert len(shelf.snapshots()) == 3
+
+
+@pytest.mark.parametrize("label", [None, "prebump-1"])
+def test_what_the_disk_has_lost_comes_back_with_the_same_from_the_database(shelf: Shelf, label: str | None) -> None:
+    """And with it all that hangs on it."""
+    images = [image(9), changed(image(9), [4], 1)]
+    for data in images:
+        seal(shelf, data)
+    upkeep(shelf, ALL).tidy()
+    newest, older = shelf.snapshots()
+    spoil(shelf.data_path(newest))
+    assert content(shelf, older) != images[0]
+    found = seal(shelf, images[1], label=label)
+    assert len(found.warnings) == 1
+    assert f"{newest.name} was no longer what had been sealed" in found.warnings[0]
+    assert [content(shelf, newest), content(shelf, older)] == [images[1], images[0]]
+    assert forms(shelf) == ("pd" if label is None else "ppd")
+    assert seal(shelf, images[1], label=label).warnings == ()
+
+
+def test_every_name_of_what_was_lost_is_mended(shelf: Shelf) -> None:
+    one, two = (seal(shelf, image(9), label=label).snapshot for label in ("one", "two"))
+    spoil(shelf.data_path(two))
+    seal(shelf, image(9), label="three")
+    assert [content(shelf, snapshot) for snapshot in (one, two)] == [image(9), image(9)]
+
+
+def test_where_nothing_can_be_shared_it_takes_room_and_is_there(shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An error of the one before (btrfs has them for a checksum), or no room for the clone: what was proven is kept."""
+    seal(shelf, image(9))
+
+    def fail(*_: object) -> None:
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(sharing, "share", fail)
+    found = seal(shelf, changed(image(9), [3], 1), share=True)
+    assert "shares nothing with" in found.warnings[0]
+    assert content(shelf, found.snapshot) == changed(image(9), [3], 1)
+
+
+def test_its_hashes_are_made_anew_where_they_are_lost(shelf: Shelf) -> None:
+    snapshot = seal(shelf, image(9)).snapshot
+    found = page_hashes.beside(shelf, snapshot)
+    assert found is not None
+    assert found.hashes == copier.hash_pages(image(9), PAGE)
+    (shelf.path / f"{snapshot.name}.pages").write_bytes(b"spoilt")
+    assert "is not what was written" in page_hashes.problem(shelf, snapshot)
+    seal(shelf, image(9))
+    assert (page_hashes.beside(shelf, snapshot), page_hashes.problem(shelf, snapshot)) == (found, "")
