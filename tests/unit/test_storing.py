@@ -109,7 +109,9 @@ def test_its_hashes_are_made_anew_where_they_are_lost(shelf: Shelf) -> None:
     found = page_hashes.beside(shelf, snapshot)
     assert found is not None
     assert found.hashes == copier.hash_pages(image(9), PAGE)
-    (shelf.path / f"{snapshot.name}.pages").write_bytes(b"spoilt")
+    beside = shelf.path / f"{snapshot.name}.pages"
+    beside.chmod(0o600)
+    beside.write_bytes(b"spoilt")
     assert "is not what was written" in page_hashes.problem(shelf, snapshot)
     seal(shelf, image(9))
     assert (page_hashes.beside(shelf, snapshot), page_hashes.problem(shelf, snapshot)) == (found, "")
