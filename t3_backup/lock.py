@@ -17,6 +17,7 @@ from t3_backup.errors import LockHeld, StoreError
 
 WAIT_S = 5.0  # for whoever holds it, before a command says who that is and gives up
 _POLL_S = 0.1
+INHERITED = "T3_BACKUP_LOCK_FD"  # in the environment of a command: a descriptor by which its caller holds the store
 GAP_S = 3 * _POLL_S  # whoever holds it again and again leaves it for so long in between, that others get their turn
 
 
@@ -25,6 +26,8 @@ def acquire(directory: int, path: Path, *, shared: bool = False, wait: float) ->
 
     Raises LockHeld, naming who holds it, and StoreError where `path` is no longer that directory.
     """
+    if _is_inherited(directory):
+        return
     operation = (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB
     until = time.monotonic() + wait
     while True:
@@ -42,6 +45,17 @@ def acquire(directory: int, path: Path, *, shared: bool = False, wait: float) ->
         same = False
     if not same:
         raise StoreError(f"{path} was replaced while it was being locked; try again")
+
+
+def _is_inherited(directory: int) -> bool:
+    """Whether who called this command holds the open `directory` already, and has passed the descriptor by which he does."""
+    text = os.environ.get(INHERITED, "")
+    with contextlib.suppress(OSError, ValueError, OverflowError):
+        held = int(text)
+        if os.path.samestat(os.fstat(held), os.fstat(directory)):
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)  # at once where it is his; else it is nobody's, or another's
+            return True
+    return False
 
 
 def release(directory: int) -> None:

@@ -1,0 +1,61 @@
+"""A caller who holds the store may have commands called that need it: by the descriptor that he holds it by, and by nothing else."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from conftest import ROOT
+
+from t3_backup import lock
+
+SCRIPT = """
+import os, sys
+from pathlib import Path
+from t3_backup import lock
+from t3_backup.errors import LockHeld
+path = Path(sys.argv[1])
+fd = os.open(path, os.O_RDONLY)
+try:
+    lock.acquire(fd, path, wait=0)
+except LockHeld:
+    sys.exit(75)
+"""
+
+
+@pytest.fixture
+def held(tmp_path: Path) -> Iterator[int]:
+    fd = os.open(tmp_path, os.O_RDONLY)
+    fcntl.flock(fd, fcntl.LOCK_EX)
+    yield fd
+    os.close(fd)
+
+
+def acquired(path: Path, said: object, *passed: int) -> bool:
+    line = [sys.executable, "-c", SCRIPT, str(path)]
+    environ = os.environ | {"PYTHONPATH": str(ROOT), lock.INHERITED: str(said)}
+    return subprocess.run(line, env=environ, pass_fds=passed, check=False).returncode == 0
+
+
+def test_who_is_given_the_descriptor_that_holds_it_has_it(tmp_path: Path, held: int) -> None:
+    assert acquired(tmp_path, held, held)
+    assert acquired(tmp_path, held, held), "a command that ends takes it from nobody"
+    assert not acquired(tmp_path, "")
+
+
+def test_no_other_descriptor_and_no_word_opens_it(tmp_path: Path, held: int) -> None:
+    another = os.open(tmp_path, os.O_RDONLY)
+    elsewhere = os.open("/", os.O_RDONLY)
+    try:
+        assert not acquired(tmp_path, another, another), "of the same folder, but it holds nothing"
+        assert not acquired(tmp_path, elsewhere, elsewhere)
+        for said in (held, "-1", "99999999999999999999", "x", "0"):
+            assert not acquired(tmp_path, said), "it was not passed"
+    finally:
+        os.close(another)
+        os.close(elsewhere)
