@@ -31,16 +31,16 @@ class Service:
         if not _BOOTED.is_dir():
             return None
         service = Service(f"t3-serve@{user}.service")
-        return None if service._show("LoadState") == "not-found" else service
+        return None if service.show("LoadState") == "not-found" else service
 
     def runs(self) -> bool:
         """Whether it runs, is about to, or has crashed: a server that its database brings down is started again with another."""
-        state = self._show("ActiveState")
-        return state in _RUNNING or (state == "failed" and self._show("ExecMainStatus") != _STOPPED)
+        state = self.show("ActiveState")
+        return state in _RUNNING or (state == "failed" and self.show("ExecMainStatus") != _STOPPED)
 
     def is_masked(self) -> bool:
         """Whether an admin keeps it from starting."""
-        return self._show("LoadState") == "masked"
+        return self.show("LoadState") == "masked"
 
     def stop(self, *, mask: bool) -> None:
         """Stop it, and, where asked, let nobody start it until `release`. Raises Failure where it goes on.
@@ -51,7 +51,7 @@ class Service:
         if mask:
             self._call("mask", "--runtime")  # a reboot undoes it
             self._call("stop", seconds=_STOP_SECONDS)  # it may have been started in between
-        if (state := self._show("ActiveState")) not in ("inactive", "failed"):
+        if (state := self.show("ActiveState")) not in ("inactive", "failed"):
             raise Failure(f"{self.unit} does not stop (it is {state}): systemctl status {self.unit}")
 
     def release(self, *, unmask: bool, start: bool) -> None:
@@ -64,7 +64,8 @@ class Service:
                 self._call("reset-failed")
             self._call("start")
 
-    def _show(self, name: str) -> str:
+    def show(self, name: str) -> str:
+        """A property of the unit, as `systemctl show` has it. Raises Failure."""
         return self._call("show", f"--property={name}", "--value").strip()
 
     def _call(self, verb: str, *options: str, seconds: int = _SECONDS) -> str:

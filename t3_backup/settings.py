@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import re
 import shlex
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -54,7 +54,8 @@ class Settings:
         return self.timeout * (1 + math.ceil(accounts / self.jobs))
 
 
-def _absolute(text: str) -> Path:
+def absolute(text: str) -> Path:
+    """Raises ValueError where it is no absolute path, saying what is wanted."""
     path = Path(text)
     if not path.is_absolute() or "\0" in text:
         raise ValueError("an absolute path")
@@ -63,12 +64,14 @@ def _absolute(text: str) -> Path:
 
 def _folder_or_none(text: str) -> Path | None:
     try:
-        return None if text == "none" else _absolute(text)
+        return None if text == "none" else absolute(text)
     except ValueError:
         raise ValueError("an absolute path, or none") from None
 
 
-def _whole(least: int, most: int) -> Callable[[str], int]:
+def whole(least: int, most: int) -> Callable[[str], int]:
+    """The conversion of a whole number within limits; it raises ValueError, saying what is wanted."""
+
     def convert(text: str) -> int:
         if not re.fullmatch(r"[0-9]{1,9}", text) or not least <= int(text) <= most:
             raise ValueError(f"a whole number from {least} to {most}")
@@ -102,26 +105,26 @@ def _size_or_auto(text: str) -> int | None:
 
 # field: (name in the file and the environment, default, conversion)
 _KNOWN: dict[str, tuple[str, str, Callable[[str], Any]]] = {
-    "dest": ("T3_BACKUP_DEST", "/var/backups/t3-state", _absolute),
-    "map": ("T3_BACKUP_MAP", "/etc/ttyd-user-map", _absolute),
-    "keep": ("T3_BACKUP_KEEP", "14", _whole(1, 100_000)),
-    "keep_daily": ("T3_BACKUP_KEEP_DAILY", "0", _whole(0, 100_000)),
-    "keep_weekly": ("T3_BACKUP_KEEP_WEEKLY", "0", _whole(0, 100_000)),
-    "keep_monthly": ("T3_BACKUP_KEEP_MONTHLY", "0", _whole(0, 100_000)),
-    "keep_yearly": ("T3_BACKUP_KEEP_YEARLY", "0", _whole(0, 100_000)),
-    "keep_labelled": ("T3_BACKUP_KEEP_LABELLED", "14", _whole(0, 100_000)),
+    "dest": ("T3_BACKUP_DEST", "/var/backups/t3-state", absolute),
+    "map": ("T3_BACKUP_MAP", "/etc/ttyd-user-map", absolute),
+    "keep": ("T3_BACKUP_KEEP", "14", whole(1, 100_000)),
+    "keep_daily": ("T3_BACKUP_KEEP_DAILY", "0", whole(0, 100_000)),
+    "keep_weekly": ("T3_BACKUP_KEEP_WEEKLY", "0", whole(0, 100_000)),
+    "keep_monthly": ("T3_BACKUP_KEEP_MONTHLY", "0", whole(0, 100_000)),
+    "keep_yearly": ("T3_BACKUP_KEEP_YEARLY", "0", whole(0, 100_000)),
+    "keep_labelled": ("T3_BACKUP_KEEP_LABELLED", "14", whole(0, 100_000)),
     "compact": ("T3_BACKUP_COMPACT", "auto", _one_of("auto", "delta", "reflink", "off")),
-    "timeout": ("T3_BACKUP_TIMEOUT", "900", _whole(1, 86_400)),
-    "jobs": ("T3_BACKUP_JOBS", "1", _whole(1, 64)),
-    "stall": ("T3_BACKUP_STALL", "60", _whole(1, 86_400)),
+    "timeout": ("T3_BACKUP_TIMEOUT", "900", whole(1, 86_400)),
+    "jobs": ("T3_BACKUP_JOBS", "1", whole(1, 64)),
+    "stall": ("T3_BACKUP_STALL", "60", whole(1, 86_400)),
     "wal_budget": ("T3_BACKUP_WAL_BUDGET", "1G", _size),
     "reserve": ("T3_BACKUP_RESERVE", "auto", _size_or_auto),
     "max_bytes": ("T3_BACKUP_MAX_BYTES", "0", _size),
-    "log": ("T3_BACKUP_LOG", str(DEFAULT_LOG), _absolute),
+    "log": ("T3_BACKUP_LOG", str(DEFAULT_LOG), absolute),
     "files_limit": ("T3_BACKUP_FILES_LIMIT", "1G", _size),
     "textfiles": ("T3_BACKUP_TEXTFILE_DIR", str(DEFAULT_TEXTFILES), _folder_or_none),
-    "hooks": ("T3_BACKUP_HOOKS", str(DEFAULT_HOOKS), _absolute),
-    "hook_timeout": ("T3_BACKUP_HOOK_TIMEOUT", "30", _whole(1, 86_400)),
+    "hooks": ("T3_BACKUP_HOOKS", str(DEFAULT_HOOKS), absolute),
+    "hook_timeout": ("T3_BACKUP_HOOK_TIMEOUT", "30", whole(1, 86_400)),
 }
 _NAMES = {name for name, _, _ in _KNOWN.values()}
 
@@ -137,7 +140,7 @@ def load(
     given: dict[str, tuple[str, str]] = {}  # field -> (value, origin)
     from_file: dict[str, tuple[str, str]] = {}
     try:
-        from_file.update(_read_defaults(defaults_file))
+        from_file.update(read_defaults(defaults_file, _NAMES, "T3_BACKUP_"))
     except UsageError:
         if not forgiving:
             raise
@@ -163,7 +166,11 @@ def _convert(field: str, value: str, origin: str, *, forgiving: bool) -> Any:
         raise UsageError(f"{name}: {value!r} ({origin}) is not {error}") from None
 
 
-def _read_defaults(path: Path) -> Iterator[tuple[str, tuple[str, str]]]:
+def read_defaults(path: Path, names: Collection[str], prefix: str) -> Iterator[tuple[str, tuple[str, str]]]:
+    """Name, value and origin of each setting in a file of /etc/default; a name with `prefix` that is none of `names` is an error.
+
+    Raises UsageError with the line.
+    """
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
@@ -179,7 +186,7 @@ def _read_defaults(path: Path) -> Iterator[tuple[str, tuple[str, str]]]:
             words = words[1:]
         for word in words:
             name, equals, value = word.partition("=")
-            if not equals or (name.startswith("T3_BACKUP_") and name not in _NAMES):
-                raise UsageError(f"{path}:{number}: {word!r} is not a setting; known: {', '.join(sorted(_NAMES))}")
-            if name in _NAMES and value != "":
+            if not equals or (name.startswith(prefix) and name not in names):
+                raise UsageError(f"{path}:{number}: {word!r} is not a setting; known: {', '.join(sorted(names))}")
+            if name in names and value != "":
                 yield name, (value, f"{path}:{number}")

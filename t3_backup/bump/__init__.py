@@ -1,0 +1,1 @@
+"""A T3 version bump that can be taken back, data included."""

@@ -1,0 +1,80 @@
+"""The command line of `t3-autoupdate`: its commands, flags and help, from which the manual page is made, too."""
+
+from __future__ import annotations
+
+import argparse
+
+import t3_backup
+from t3_backup.errors import UsageError
+
+_EXAMPLES = """\
+examples:
+  t3-autoupdate                        bring every account to T3_PIN, as the timer does
+  t3-autoupdate --to 0.0.25 --dry-run  only try that version, on copies of everybody's data
+  t3-autoupdate --to 0.0.25            back up, switch and check one account after another
+  t3-autoupdate drain                  those who were busy then, if they are not now
+  t3-autoupdate status                 who is on which version, and does his database fit it?
+  t3-autoupdate check                  log in to every server as a browser does
+  t3-autoupdate rollback --user alice  back to the version before, with the data of then
+  t3-autoupdate rollback --undo        and that undone
+  t3-autoupdate freeze "on holiday"    change nothing by itself, until: t3-autoupdate thaw
+
+settings: T3_PIN, T3_NPM_SPEC ({version} stands for the version), T3_BIN, T3_SERVE_DIR, T3_AUTOUPDATE_ROOT, T3_AUTOUPDATE_FREEZE,
+  T3_AUTOUPDATE_WATCH, T3_AUTOUPDATE_PATIENCE and T3_AUTOUPDATE_SETTLE (seconds), in /etc/default/t3-autoupdate or the environment;
+  the user map, the store and the metrics are those of t3-backup (/etc/default/t3-backup).
+
+exit status: 0 all well; 1 a version was turned away, an account had to go back, or something wants a look; 2 wrong use or
+  configuration; 75 another one is at work, try again later. Whatever it is, each account is on a program and data that fit.
+"""
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> None:  # type: ignore[override]
+        raise UsageError(f"{message}; see {self.prog} --help")
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line, from which the help is made."""
+    shared = _Parser(add_help=False)
+    shared.add_argument(
+        "--json",
+        action="store_true",
+        default=argparse.SUPPRESS,
+        help="one JSON document on standard output; lines go to standard error",
+    )
+    busy = _Parser(add_help=False)
+    busy.add_argument(
+        "--include-busy", action="store_true", default=argparse.SUPPRESS, help="do not wait for those whose agents are at work"
+    )
+    top = _Parser(
+        prog="t3-autoupdate",
+        description="A T3 version bump that can be taken back, data included. Without a command: bring every account to T3_PIN.",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        parents=[shared, busy],
+    )
+    top.add_argument("--version", action="version", version=f"t3-autoupdate {t3_backup.__version__}")
+    top.add_argument("--to", metavar="VERSION", help="bring every account to this version (T3_PIN; 0.0.24)")
+    top.add_argument("--dry-run", action="store_true", help="the gate alone: nothing is switched")
+    top.set_defaults(json=False, include_busy=False)
+    commands = top.add_subparsers(dest="command", metavar="COMMAND")
+
+    commands.add_parser("drain", parents=[shared, busy], help="move those who were busy, if they are not now")
+    commands.add_parser("resume", parents=[shared], help="complete or undo what was interrupted")
+
+    back = commands.add_parser("rollback", parents=[shared], help="back to the version before, with the data of then")
+    back.add_argument("--user", metavar="U", help="only this account")
+    which = back.add_mutually_exclusive_group()
+    which.add_argument("--to", metavar="VERSION", help="to this version")
+    which.add_argument("--undo", action="store_true", help="undo the last rollback")
+    back.add_argument("--yes", action="store_true", help="do not ask")
+    back.add_argument("--dry-run", action="store_true", help="show what would be put back and lost")
+
+    check = commands.add_parser("check", parents=[shared], help="log in to every running server as a browser does")
+    check.add_argument("--user", metavar="U", help="only this account's")
+    commands.add_parser("status", parents=[shared], help="show who is on which version, and whether his database fits it")
+    commands.add_parser("adopt", parents=[shared], help="take a plain npm -g installation over; nothing is restarted")
+    freezing = commands.add_parser("freeze", parents=[shared], help="change nothing by itself from now on")
+    freezing.add_argument("reason", nargs="*", metavar="REASON")
+    commands.add_parser("thaw", parents=[shared], help="the opposite")
+    return top

@@ -1,0 +1,209 @@
+"""All accounts to another version: prove it, keep what there is, switch one after another, and stop at the first that fails.
+
+Nothing is changed before the gate has passed and every account has a proven snapshot. Whoever is busy is deferred, and comes later
+(`drain`). What was interrupted is ended by `resume`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+
+from t3_backup.bump import fetch, freeze, gate, journal, move, versions
+from t3_backup.bump.gate import Trial
+from t3_backup.bump.instances import Instance
+from t3_backup.bump.journal import Journal, Move
+from t3_backup.bump.machine import Machine
+from t3_backup.bump.programs import GLOBAL
+from t3_backup.errors import Failure
+from t3_backup.manifest import format_time
+
+_SPARE_BYTES = 1 << 30  # for a version and what comes in the meantime
+
+
+def now() -> str:
+    """RFC 3339, UTC."""
+    return format_time(datetime.now(UTC))
+
+
+def bump(machine: Machine, version: str, *, asked: bool, gate_only: bool = False, include_busy: bool = False) -> list[Trial]:
+    """Bring every account to `version`; what the gate found. `asked`: by hand, and not as the pin has it.
+
+    Raises Failure where an account could not be, and OSError; each account is then on a program and data that fit.
+    """
+    if not gate_only:
+        machine.must_not_be_frozen()
+    resume(machine)
+    if (open_ := machine.journals.load()) is not None:
+        if gate_only or open_.version != version or open_.kind != "bump":
+            raise Failure(
+                f"the {open_.kind} to {open_.version} has not ended ({journal.summary(open_.moves)}): t3-autoupdate status"
+            )
+        drain(machine, include_busy=include_busy)
+        return []
+    if not gate_only:
+        machine.adopt()
+    found = [one for one in machine.instances() if _is_to_move(machine, one.user, version, asked=asked)]
+    if not found and machine.program_of(GLOBAL) == version:
+        machine.say(f"all accounts are on {version}")
+        return []
+    _must_have_room(machine, found)
+    fetch.fetch(machine.programs, version, machine.settings.npm_spec.format(version=version), machine.say)
+    trials = try_out(machine, version, found)
+    if gate_only:
+        return trials
+    prebump = {one.user: machine.backups.take(one.user, f"prebump-{version}").name for one in found if one.look() is not None}
+    moves = [_planned(machine, one, version, include_busy=include_busy) for one in found if one.user in prebump]
+    for one in found:
+        if one.user not in prebump:
+            machine.programs.link(one.user, version)
+            machine.say(f"{one.user}: on {version}; there is no database yet")
+    plan = Journal("bump", version, now(), tuple(sorted(moves, key=lambda one: one.phase != journal.WAITING)), prebump=prebump)
+    machine.journals.save(plan)
+    _carry_on(machine, plan)
+    return trials
+
+
+def _is_to_move(machine: Machine, user: str, version: str, *, asked: bool) -> bool:
+    """Whether an account is on a lower version. Raises Failure where it is asked to go down: its database doesn't."""
+    current = machine.program_of(user)
+    if versions.key(current) <= versions.key(version):
+        return current != version
+    text = f"{user} is on {current}, above {version}, which can't work with its database"
+    if asked:
+        raise Failure(f"{text}; to go back with the data of then: t3-autoupdate rollback --to {version}")
+    machine.say(f"{text}: nothing is done (T3_PIN)")
+    return False
+
+
+def _must_have_room(machine: Machine, found: Sequence[Instance]) -> None:
+    """For the version, a copy in the gate, and what is put back in the worst case. Raises Failure."""
+    newest = [machine.backups.newest_bytes(one.user) for one in found]
+    needed = _SPARE_BYTES + 2 * max(newest, default=0)
+    status = os.statvfs(machine.settings.root)
+    free = status.f_bavail * status.f_frsize
+    if free < needed:
+        raise Failure(f"{machine.settings.root}: {free >> 20} MiB are free there, and a bump may take {needed >> 20}: make room")
+
+
+def try_out(machine: Machine, version: str, found: Sequence[Instance]) -> list[Trial]:
+    """The gate: on an empty state, and on a copy of each account's data. Raises Failure where it turns the version away."""
+    programs = machine.programs
+    users = [one.user for one in found]
+    for one in found:
+        if not machine.backups.has_good(one.user) and one.look() is not None:
+            machine.backups.take(one.user, None)  # else nothing would be known of this one's data
+    trials = gate.examine(
+        programs.prefix(version), users, machine.backups.write, watch_seconds=machine.settings.watch, say=machine.say
+    )
+    for trial in trials:
+        if trial.passed:
+            levels = f"level {trial.level_before} to {trial.level_after}" if trial.level_before else f"level {trial.level_after}"
+            machine.say(f"gate: {version} passed on {_subject(trial)} ({levels}, login by {trial.endpoint})")
+        else:
+            machine.warn(f"gate: {version} failed on {_subject(trial)} at {trial.step}: {trial.reason}")
+            for line in trial.log:
+                machine.warn(f"gate:   {line}")
+    failed = [trial for trial in trials if not trial.passed]
+    if failed:
+        raise Failure(f"{version} was turned away by the gate at {failed[0].step}; nothing was changed")
+    empty = next(trial for trial in trials if trial.subject == gate.EMPTY)
+    programs.note(replace(programs.about(version), level=empty.level_after))
+    return trials
+
+
+def _subject(trial: Trial) -> str:
+    return "an empty state" if trial.subject == gate.EMPTY else f"the data of {trial.subject}"
+
+
+def _planned(machine: Machine, one: Instance, version: str, *, include_busy: bool) -> Move:
+    why = "" if include_busy else one.busy()
+    return Move(
+        user=one.user,
+        before=machine.program_of(one.user),
+        program=version,
+        label=f"prebump-{version}",
+        phase=journal.DEFERRED if why else journal.WAITING,
+        reason=why,
+    )
+
+
+def _carry_on(machine: Machine, plan: Journal) -> None:
+    """Move whoever waits, and end the bump where nobody is left. Raises Failure where one failed: the rest stay as they are."""
+    for user in plan.users(journal.WAITING):
+        if machine.stopping.is_set():
+            raise Failure("stopped; the accounts that are left come with the next: t3-autoupdate drain")
+        [wanted] = [one for one in plan.moves if one.user == user]
+        plan = machine.carry(plan, wanted, move.go)
+        [done] = [one for one in plan.moves if one.user == user]
+        if done.phase != journal.DONE:
+            _fail(machine, plan, done)
+    deferred = [one for one in plan.moves if one.phase == journal.DEFERRED]
+    for one in deferred:
+        machine.say(f"{one.user}: stays on {one.before} for now: {one.reason}; t3-autoupdate drain tries again")
+    if deferred:
+        return
+    machine.programs.link(GLOBAL, plan.version)
+    machine.end(plan, "done", now())
+    machine.say(f"all accounts are on {plan.version}")
+
+
+def _fail(machine: Machine, plan: Journal, done: Move) -> None:
+    """Stop here, and let nothing go on by itself. Raises Failure, always."""
+    why = f"{done.user}: {plan.kind} from {done.before} to {done.program} failed: {done.reason}"
+    freeze.freeze(machine.settings.freeze, f"{now()} {why}")
+    if done.phase not in journal.UNDER_WAY:
+        machine.end(plan, "failed", now())
+    finished = plan.users(journal.DONE)
+    also = f"; {', '.join(finished)} stay on {plan.version}" if finished else ""
+    raise Failure(f"{why}{also}; frozen until: t3-autoupdate thaw")
+
+
+def drain(machine: Machine, *, include_busy: bool = False) -> None:
+    """Move those who were deferred, and are not busy any more. Raises Failure."""
+    plan = machine.journals.load()
+    if plan is None or plan.kind != "bump" or not plan.users(journal.DEFERRED, journal.WAITING):
+        return
+    machine.must_not_be_frozen()
+    for one in plan.moves:
+        if one.phase == journal.DEFERRED:
+            why = "" if include_busy else machine.instance(one.user).busy()
+            phase = journal.DEFERRED if why else journal.WAITING
+            plan = plan.with_move(replace(one, phase=phase, reason=why))
+    machine.journals.save(plan)
+    _carry_on(machine, plan)
+
+
+def resume(machine: Machine) -> None:
+    """Complete or undo what was interrupted. Raises Failure where an account had to go back, or could not."""
+    plan = machine.journals.load()
+    if plan is None:
+        _release_forgotten(machine, ())
+        return
+    failed: Move | None = None
+    for user in plan.users(*journal.UNDER_WAY):
+        [one] = [one for one in plan.moves if one.user == user]
+        machine.say(f"{user}: the {plan.kind} was interrupted while {one.phase}")
+        plan = machine.carry(plan, one, move.go_on)
+        [done] = [one for one in plan.moves if one.user == user]
+        if done.phase == journal.WAITING:
+            plan = plan.with_move(replace(done, phase=journal.DEFERRED, reason="it was interrupted"))
+            machine.journals.save(plan)
+        elif done.phase != journal.DONE:
+            failed = done
+    if failed is not None:
+        _fail(machine, plan, failed)
+    if plan.kind == "bump" and not plan.users(journal.DEFERRED, journal.WAITING):
+        _carry_on(machine, plan)  # all that is left is its end
+    elif plan.kind != "bump":
+        machine.end(plan, "done" if len(plan.users(journal.DONE)) == len(plan.moves) else "stopped", now())
+
+
+def _release_forgotten(machine: Machine, held: Sequence[str]) -> None:
+    """A hold without a move is of a command that died between the two: nothing was changed."""
+    for user in machine.programs.linked():
+        if user not in held and machine.programs.is_held(user):
+            machine.programs.release(user)
+            machine.warn(f"{user}: was held by nobody, and is no longer")

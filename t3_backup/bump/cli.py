@@ -1,0 +1,198 @@
+"""`t3-autoupdate`: arguments to calls, one function a subcommand; the exit code is the verdict.
+
+0 all well; 1 something is not, and each account is on a program and data that fit; 2 wrong use or configuration; 75 another one
+is at work.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+
+from t3_backup import settings as backup_settings
+from t3_backup import stopping
+from t3_backup.bump import bumping, freeze, rollback, settings
+from t3_backup.bump import status as statuses
+from t3_backup.bump.arguments import parser
+from t3_backup.bump.backups import Backups
+from t3_backup.bump.gate import Trial
+from t3_backup.bump.machine import Machine
+from t3_backup.errors import EXIT_OK, Failure, UsageError, explain
+from t3_backup.lines import Lines, print_document
+from t3_backup.report import ERROR, INFO, WARNING
+
+_NAME = "t3-autoupdate"
+_CHECK_S = 60.0
+
+
+def main(
+    argv: Sequence[str] | None = None, environ: Mapping[str, str] = os.environ, defaults: Path = settings.DEFAULTS_FILE
+) -> int:
+    """Run the command and return its exit code; an error is one line on standard error."""
+    try:
+        args = parser().parse_args(sys.argv[1:] if argv is None else list(argv))
+        values = settings.load(environ, defaults)
+        machine = _machine(values, environ, as_json=args.json)
+        commands: dict[str, Callable[[Machine, argparse.Namespace], int]] = {
+            "run": _run,
+            "drain": _drain,
+            "resume": _resume,
+            "rollback": _rollback,
+            "check": _check,
+            "status": _status,
+            "adopt": _adopt,
+            "freeze": _freeze,
+            "thaw": _thaw,
+        }
+        return commands[args.command or "run"](machine, args)
+    except (Failure, OSError) as error:
+        Lines(sys.stderr).line(ERROR, f"{_NAME}: {explain(error)}")
+        return error.exit_code if isinstance(error, Failure) else Failure.exit_code
+
+
+def _machine(values: settings.Settings, environ: Mapping[str, str], *, as_json: bool) -> Machine:
+    theirs = backup_settings.load({}, environ)
+    out = Lines(sys.stderr if as_json else sys.stdout)
+    return Machine(
+        settings=values,
+        user_map=theirs.map,
+        textfiles=theirs.textfiles,
+        backups=Backups(theirs.dest),
+        say=lambda text: out.line(INFO, f"{_NAME}: {text}"),
+        warn=lambda text: out.line(WARNING, f"{_NAME}: WARN: {text}"),
+        stopping=stopping.on_signals(),
+    )
+
+
+def _run(machine: Machine, args: argparse.Namespace) -> int:
+    version = args.to or machine.settings.pin
+    by_timer = args.to is None and not args.dry_run
+    if by_timer and (why := freeze.reason(machine.settings.freeze)) is not None:
+        machine.say(f"frozen, nothing is done: {why}")
+        return EXIT_OK
+    with machine.locked():
+        trials = bumping.bump(machine, version, asked=args.to is not None, gate_only=args.dry_run, include_busy=args.include_busy)
+    if args.json:
+        print_document(_document(machine) | {"version": version, "trials": [_trial(one) for one in trials]})
+    return EXIT_OK
+
+
+def _trial(trial: Trial) -> dict[str, object]:
+    return asdict(trial)
+
+
+def _document(machine: Machine) -> dict[str, object]:
+    """What `status --json` says, after what was done."""
+    return statuses.status(machine).as_json()
+
+
+def _drain(machine: Machine, args: argparse.Namespace) -> int:
+    with machine.locked():
+        bumping.resume(machine)
+        bumping.drain(machine, include_busy=args.include_busy)
+    return _done(machine, args)
+
+
+def _resume(machine: Machine, args: argparse.Namespace) -> int:
+    with machine.locked():
+        bumping.resume(machine)
+    return _done(machine, args)
+
+
+def _done(machine: Machine, args: argparse.Namespace) -> int:
+    if args.json:
+        print_document(_document(machine))
+    return EXIT_OK
+
+
+def _rollback(machine: Machine, args: argparse.Namespace) -> int:
+    with machine.locked():
+        bumping.resume(machine)
+        if args.undo:
+            plans = rollback.plan_undo(machine)
+        else:
+            plans = rollback.plan_back(machine, [args.user] if args.user else machine.users(), args.to)
+        if args.dry_run:
+            for plan in plans:
+                for line in plan.lines:
+                    machine.say(line)
+        else:
+            rollback.carry_out(machine, plans, "undo" if args.undo else "rollback", partial(_must_agree, args))
+    if args.json:
+        print_document(_document(machine) | {"plans": [{"move": asdict(one.move), "lines": one.lines} for one in plans]})
+    return EXIT_OK
+
+
+def _must_agree(args: argparse.Namespace) -> None:
+    """Raises UsageError where nobody can be asked, Failure where he says no."""
+    if args.yes:
+        return
+    if not sys.stdin.isatty() or args.json:
+        raise UsageError("a rollback replaces live databases: say --yes, or --dry-run to see what it would do")
+    with stopping.at_once():
+        print("Do that? [y/N] ", end="", flush=True)
+        answer = sys.stdin.readline()
+    if answer.strip().lower() not in ("y", "yes"):
+        raise Failure("nothing was changed")
+
+
+def _check(machine: Machine, args: argparse.Namespace) -> int:
+    """Log in to every server as a browser does."""
+    found: dict[str, dict[str, object]] = {}
+    for instance in machine.instances():
+        user = instance.user
+        if args.user not in (None, user):
+            continue
+        if instance.port is None or not instance.runs():
+            machine.say(f"{user}: no server runs")
+            continue
+        try:
+            endpoint = instance.pair(machine.program(user), _CHECK_S)
+            machine.say(f"{user}: login by {endpoint}")
+            found[user] = {"paired": True, "endpoint": endpoint}
+        except Failure as failure:
+            machine.warn(str(failure))
+            found[user] = {"paired": False, "reason": str(failure)}
+    if args.user is not None and args.user not in machine.users():
+        raise UsageError(f"{args.user} is not in {machine.user_map}")
+    if args.json:
+        print_document({"accounts": found})
+    return EXIT_OK if all(one["paired"] for one in found.values()) else Failure.exit_code
+
+
+def _status(machine: Machine, args: argparse.Namespace) -> int:
+    found = statuses.status(machine)
+    if args.json:
+        print_document(found.as_json())
+    else:
+        for wants_a_look, line in found.lines():
+            (machine.warn if wants_a_look else machine.say)(line)
+    return EXIT_OK if found.is_well else Failure.exit_code
+
+
+def _adopt(machine: Machine, args: argparse.Namespace) -> int:
+    with machine.locked():
+        version = machine.adopt()
+        machine.say(f"T3 {version} is the program of whoever has none of his own")
+    return _done(machine, args)
+
+
+def _freeze(machine: Machine, args: argparse.Namespace) -> int:
+    why = " ".join(args.reason) or "by hand"
+    freeze.freeze(machine.settings.freeze, f"{bumping.now()} {why}")
+    machine.say(f"frozen: {machine.settings.freeze}")
+    return _done(machine, args)
+
+
+def _thaw(machine: Machine, args: argparse.Namespace) -> int:
+    machine.say("thawed" if freeze.thaw(machine.settings.freeze) else "it was not frozen")
+    return _done(machine, args)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,124 @@
+"""Get a version of T3: npm installs it as nobody in particular, in a unit that has the network and nothing of this machine.
+
+Then root copies what came out, file by file, to a prefix of its own. What npm runs while it installs (scripts of packages) reaches
+no account, no store and no program that is in use.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+from t3_backup.bump import transient
+from t3_backup.bump.programs import About, Programs, copy_package
+from t3_backup.errors import Failure
+
+_NAME = "t3-fetch"
+_STATE = Path("/var/lib/private") / _NAME  # of a DynamicUser= with StateDirectory= (systemd.exec(5))
+_PUBLIC = Path("/var/lib") / _NAME
+_SECONDS = 900
+_VERSION_SECONDS = 60
+_NPM = ("npm", "install", "--global", "--no-audit", "--no-fund", "--no-update-notifier", "--loglevel=error")
+PROPERTIES = (
+    "DynamicUser=yes",
+    f"StateDirectory={_NAME}",
+    f"Environment=HOME=/var/lib/{_NAME} npm_config_cache=/var/lib/{_NAME}/cache npm_config_prefix=/var/lib/{_NAME}/prefix",
+    f"WorkingDirectory=/var/lib/{_NAME}",
+    "ProtectHome=yes",
+    "ProtectSystem=strict",
+    "ProtectProc=invisible",
+    "ProtectKernelTunables=yes",
+    "ProtectControlGroups=yes",
+    "PrivateTmp=yes",
+    "PrivateDevices=yes",
+    "NoNewPrivileges=yes",
+    "CapabilityBoundingSet=",
+    "RestrictSUIDSGID=yes",
+    "UMask=0022",
+    "InaccessiblePaths=-/var/backups -/var/log -/etc/t3-serve -/run/user",
+    "TasksMax=256",
+)
+
+
+def fetch(programs: Programs, version: str, spec: str, say: Callable[[str], None]) -> None:
+    """Have `version` installed in its own prefix; `spec` is npm's name of it, or an archive of it. Raises Failure and OSError.
+
+    Where it is installed already, nothing is done: going forth and back needs no network.
+    """
+    if programs.is_installed(version):
+        return
+    sweep()
+    try:
+        _STATE.mkdir(mode=0o700, parents=True)
+        wanted = _local_copy(spec)
+        line = [*_NPM, wanted]
+        done = transient.run(line, name=_NAME, properties=PROPERTIES, seconds=_SECONDS)
+        if done.code != 0:
+            why = "it took too long" if done.timed_out else _last(done.err or done.out, done.code)
+            raise Failure(f"npm could not install {spec}: {why}")
+        _keep(programs, version, spec)
+    finally:
+        sweep()
+    say(f"T3 {version} was installed in {programs.prefix(version)}")
+
+
+def _keep(programs: Programs, version: str, spec: str) -> None:
+    """Copy what npm has made to a prefix of ours, once it says that it is that version."""
+    made = _STATE / "prefix"
+    folder = programs.begin()
+    try:
+        owner = made.lstat().st_uid
+        for part in ("bin", "lib"):
+            if not (made / part).is_dir() or (made / part).is_symlink():
+                raise Failure(f"{spec} has no program t3 in it")
+        target = folder / "prefix"
+        copy_package(made, target, (owner, 0))
+        for part in ("bin", "lib"):
+            os.rename(target / part, folder / part)
+        shutil.rmtree(target)
+        if not (folder / "bin" / "t3").exists():
+            raise Failure(f"{spec} has no program t3 in it")
+        said = say_version(folder / "bin" / "t3")
+        if said != version:
+            raise Failure(f"{spec} is not T3 {version}: it says {said!r}")
+        programs.settle(folder, About(version, f"npm {spec}", programs.about(version).level))
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+
+
+def say_version(program: Path) -> str:
+    """What `t3 --version` of a program says, run as nobody, without network: '0.0.25' of 't3 v0.0.25'. Raises Failure."""
+    properties = (*PROPERTIES, "PrivateNetwork=yes")
+    done = transient.run([str(program), "--version"], name=f"{_NAME}-version", properties=properties, seconds=_VERSION_SECONDS)
+    if done.code != 0:
+        raise Failure(f"{program} --version failed: {_last(done.err or done.out, done.code)}")
+    return done.out.strip()[:100].removeprefix("t3 v")
+
+
+def sweep() -> None:
+    """Remove what an earlier fetch left. Raises OSError."""
+    if _PUBLIC.is_symlink():
+        _PUBLIC.unlink()
+    if _STATE.exists():
+        shutil.rmtree(_STATE)
+
+
+def _local_copy(spec: str) -> str:
+    """What npm is to install: an archive of this machine is handed to it, since it can't reach that."""
+    path = Path(spec.removeprefix("file:"))
+    if not path.is_absolute():
+        return spec
+    try:
+        copy = _STATE / "t3.tgz"
+        shutil.copyfile(path, copy)
+    except OSError as error:
+        raise Failure(f"T3_NPM_SPEC: {path}: {error.strerror}") from None
+    return f"/var/lib/{_NAME}/{copy.name}"
+
+
+def _last(text: str, code: int) -> str:
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return (lines[-1] if lines else f"exit status {code}")[:500]

@@ -1,0 +1,196 @@
+"""The T3 server of each account: whether it runs, who works with it, and that it is gone; and its owner's processes, as himself."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+import socket
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from t3_backup import accounts
+from t3_backup.accounts import Account
+from t3_backup.bump import transient
+from t3_backup.errors import Failure
+from t3_backup.service import Service
+
+_CGROUPS = Path("/sys/fs/cgroup")
+_PORT = re.compile(r'\s*(?:export\s+)?T3_PORT=["\']?(\d{1,5})["\']?\s*')
+_LOOK_S = 30
+_POLL_S = 0.1
+
+
+@dataclass(frozen=True)
+class Live:
+    """What the live database of an account says."""
+
+    level: int | None
+    turns: int  # that agents are at
+
+
+@dataclass(frozen=True)
+class Instance:
+    """One account and its server."""
+
+    account: Account
+    service: Service | None  # None: systemd has no unit of that name
+    port: int | None  # None: nothing says where it listens
+
+    @property
+    def user(self) -> str:
+        """Whose it is."""
+        return self.account.user
+
+    @property
+    def base_dir(self) -> Path:
+        """Where his T3 has its state."""
+        return self.account.home / ".t3"
+
+    def runs(self) -> bool:
+        """Whether it runs, or is about to."""
+        return self.service is not None and self.service.runs()
+
+    def look(self) -> Live | None:
+        """What his database says, read as him; None where there is none. Raises Failure."""
+        if not self._has_database():
+            return None
+        done = self._as_owner([*_python("look"), str(self.account.source)], _LOOK_S)
+        try:
+            value = json.loads(done)
+            return Live(_integer(value["level"]), _integer(value["turns"]) or 0)
+        except (ValueError, KeyError, TypeError):
+            raise Failure(f"{self.user}: {self.account.source} can't be looked at") from None
+
+    def _has_database(self) -> bool:
+        done = transient.as_owner(self.user, ["/usr/bin/test", "-e", str(self.account.source)], _LOOK_S)
+        return done.code == 0
+
+    def busy(self) -> str:
+        """Who works with it now, for a person; empty where nobody does. Raises Failure."""
+        if not self.runs():
+            return ""
+        agents = self.agents()
+        if agents:
+            return f"{agents[0]} runs beneath {self._unit()}" + (f", and {len(agents) - 1} more" if len(agents) > 1 else "")
+        live = self.look()
+        return f"{live.turns} turns are in flight" if live is not None and live.turns else ""
+
+    def agents(self) -> list[str]:
+        """The processes beneath the unit that are not the server itself: what its agents and terminals run."""
+        assert self.service is not None
+        main = self.service.show("MainPID")
+        return [f"{_name(pid)} (pid {pid})" for pid in self._processes() if pid != main]
+
+    def stop(self) -> None:
+        """Stop it, and prove it gone. Raises Failure where anything of it goes on."""
+        if self.service is None:
+            return
+        group = self.service.show("ControlGroup")
+        self.service.stop(mask=False)
+        left = _members(group)
+        if self.service.show("MainPID") != "0" or left:
+            names = ", ".join(f"{_name(pid)} (pid {pid})" for pid in left)
+            raise Failure(f"{self._unit()} was stopped, and {names or 'its process'} goes on")
+
+    def start(self) -> None:
+        """Start it. Raises Failure."""
+        if self.service is not None:
+            self.service.release(unmask=False, start=True)
+
+    def await_port(self, seconds: float) -> None:
+        """Until it listens. Raises Failure where it ends, or doesn't within so many seconds."""
+        assert self.service is not None
+        until = time.monotonic() + seconds
+        while not self._listens():
+            state = self.service.show("ActiveState")
+            if state not in ("active", "activating", "reloading"):
+                raise Failure(f"{self._unit()} ended right after its start (it is {state}): journalctl -u {self._unit()}")
+            if time.monotonic() >= until:
+                raise Failure(f"{self._unit()} does not listen on port {self.port} after {seconds:g} s")
+            time.sleep(_POLL_S)
+
+    def steadiness(self) -> tuple[str, str, str]:
+        """What changes when it ends or starts again: state, main process, number of restarts."""
+        assert self.service is not None
+        return self.service.show("ActiveState"), self.service.show("MainPID"), self.service.show("NRestarts")
+
+    def pair(self, program: Path, seconds: float) -> str:
+        """Log in to it as a browser does, with a credential that `program` mints as the owner; the endpoint. Raises Failure."""
+        line = [*_python("pairing"), f"--t3={program}", f"--base-dir={self.base_dir}", f"--port={self.port}", "--json"]
+        done = transient.as_owner(self.user, line, seconds)
+        try:
+            said = json.loads(done.out)
+            if done.code == 0 and said["paired"] is True:
+                return str(said["endpoint"])[:200]
+            reason = f"{said['step']}: {said['reason']}"
+        except (ValueError, KeyError, TypeError):
+            reason = "the check took too long" if done.timed_out else f"the check ended with {done.code}: {done.err[-300:].strip()}"
+        raise Failure(f"{self.user}: no login on port {self.port}: {reason[:500]}")
+
+    def _listens(self) -> bool:
+        try:
+            with socket.create_connection(("127.0.0.1", self.port or 0), timeout=1):
+                return True
+        except OSError:
+            return False
+
+    def _processes(self) -> list[str]:
+        assert self.service is not None
+        return _members(self.service.show("ControlGroup"))
+
+    def _as_owner(self, line: Sequence[str], seconds: float) -> str:
+        done = transient.as_owner(self.user, line, seconds)
+        if done.code != 0:
+            why = "it took too long" if done.timed_out else (done.err.strip().splitlines() or [f"exit status {done.code}"])[-1]
+            raise Failure(f"{self.user}: {why[:500]}")
+        return done.out
+
+    def _unit(self) -> str:
+        return self.service.unit if self.service else f"the server of {self.user}"
+
+
+def find(user: str, serve: Path) -> Instance:
+    """The one of `user`; `serve` is the folder with USER.env. Raises Failure."""
+    return Instance(accounts.find(user), Service.of(user), _port(serve / f"{user}.env"))
+
+
+def _port(path: Path) -> int | None:
+    try:
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise Failure(f"{path}: {error.strerror}") from None
+    found = [int(match[1]) for line in lines if (match := _PORT.fullmatch(line))]
+    return found[-1] if found and 0 < found[-1] < 65536 else None
+
+
+def _python(module: str) -> list[str]:
+    return [sys.executable, "-I", "-m", f"t3_backup.bump.{module}"]
+
+
+def _members(group: str) -> list[str]:
+    """The processes of a control group and of those beneath it; none where it has gone."""
+    if not group.startswith("/") or group == "/":
+        return []
+    found: set[str] = set()
+    for path in (_CGROUPS / group.lstrip("/")).rglob("cgroup.procs"):
+        with contextlib.suppress(OSError):  # it has gone in between
+            found |= set(path.read_text(encoding="ascii").split())
+    return sorted(found, key=int)
+
+
+def _name(pid: str) -> str:
+    try:
+        return Path(f"/proc/{pid}/comm").read_text(encoding="utf-8", errors="replace").strip()
+    except OSError:
+        return "a process"
+
+
+def _integer(value: Any) -> int | None:
+    return value if type(value) is int else None

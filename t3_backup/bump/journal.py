@@ -1,0 +1,161 @@
+"""What a bump or a rollback is about to do, on the disk before it does it; and what earlier ones came to.
+
+One file, there whole or not at all, holds all accounts: so that whoever comes after a power cut knows of each of them how far it
+got. When all have ended it moves to the history.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any
+
+from t3_backup import copier
+from t3_backup.errors import Failure
+from t3_backup.replacing import replace_file
+
+NAME = "journal.json"
+HISTORY = "history.json"
+_KEPT = 100  # entries of the history
+_FORMAT = 1
+
+WAITING = "waiting"  # nothing was touched
+DEFERRED = "deferred"  # nothing was touched, since somebody works with it
+STOPPING = "stopping"  # held; the server is being stopped, and what it leaves is kept; program and data are untouched
+SWITCHING = "switching"  # `kept` is sealed; program and data are being changed; nothing has run since
+STARTING = "starting"  # program and data are the new ones; the new program runs, or did
+DONE = "done"  # it was logged in to on the new program
+REVERTING = "reverting"  # program and data are being put back
+REVERTED = "reverted"  # it was logged in to on the old program, with the old data
+PHASES = (WAITING, DEFERRED, STOPPING, SWITCHING, STARTING, DONE, REVERTING, REVERTED)
+UNDER_WAY = (STOPPING, SWITCHING, STARTING, REVERTING)
+
+
+@dataclass(frozen=True)
+class Move:
+    """One account on its way from one program to another."""
+
+    user: str
+    before: str  # the version it is on
+    program: str  # the version it is to be on
+    label: str  # of the snapshot of what it leaves
+    data: str | None = None  # the snapshot that is put back with the program; None: the data stays as it is
+    phase: str = WAITING
+    ran: bool = False  # whether the server ran before
+    kept: str | None = None  # the snapshot of what it left
+    wrote: bool = False  # whether the new program may have written
+    failed: str | None = None  # the snapshot of what the new program wrote before it failed
+    reason: str = ""  # why it is where it is
+    endpoint: str = ""  # which served the login
+
+
+@dataclass(frozen=True)
+class Journal:
+    """One bump or rollback. Times are RFC 3339, UTC."""
+
+    kind: str  # bump or rollback
+    version: str  # of the program that accounts are to be on
+    began: str
+    moves: tuple[Move, ...]
+    ended: str = ""
+    result: str = ""  # done, failed or stopped
+    prebump: dict[str, str] = field(default_factory=dict)  # user to the snapshot that was taken while his server ran
+
+    def with_move(self, move: Move) -> Journal:
+        """The same, with another state of an account's move."""
+        return replace(self, moves=tuple(move if one.user == move.user else one for one in self.moves))
+
+    def users(self, *phases: str) -> list[str]:
+        """Those whose move is in one of these phases."""
+        return [move.user for move in self.moves if move.phase in phases]
+
+    def as_json(self) -> dict[str, Any]:
+        """The interface of `status` and `history`."""
+        return asdict(self) | {"moves": [asdict(move) for move in self.moves]}
+
+
+@dataclass(frozen=True)
+class Journals:
+    """Where they lie: beneath a folder of root's, whose lock the caller holds."""
+
+    root: Path
+
+    def load(self) -> Journal | None:
+        """The one that has not ended; None where there is none. Raises Failure where it can't be read."""
+        value = self._read(NAME)
+        return None if value is None else _from_json(value, self.root / NAME)
+
+    def save(self, journal: Journal) -> None:
+        """Durable when this returns. Raises OSError."""
+        self._write(NAME, {"format": _FORMAT} | journal.as_json())
+
+    def history(self) -> list[Journal]:
+        """Those that have ended, the newest first. Raises Failure where they can't be read."""
+        value = self._read(HISTORY)
+        entries = [] if value is None else value.get("entries", [])
+        if not isinstance(entries, list):
+            raise Failure(f"{self.root / HISTORY} can't be read: it holds no list")
+        return [_from_json(entry, self.root / HISTORY) for entry in entries]
+
+    def end(self, journal: Journal) -> None:
+        """It has ended: to the history with it. After a crash in between it may be there twice: the caller ends it again."""
+        entries = [one for one in self.history() if one.began != journal.began]
+        documents = [{"format": _FORMAT} | one.as_json() for one in [journal, *entries][:_KEPT]]
+        self._write(HISTORY, {"entries": documents})
+        fd = self._open()
+        try:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(NAME, dir_fd=fd)
+            copier.sync_directory(fd, str(self.root))
+        finally:
+            os.close(fd)
+
+    def _read(self, name: str) -> dict[str, Any] | None:
+        path = self.root / name
+        try:
+            value = json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, RecursionError) as error:
+            raise Failure(f"{path} can't be read: {error}") from None
+        if not isinstance(value, dict):
+            raise Failure(f"{path} can't be read: it is not one of ours")
+        return value
+
+    def _write(self, name: str, document: dict[str, Any]) -> None:
+        fd = self._open()
+        try:
+            replace_file(fd, name, (json.dumps(document, indent=1) + "\n").encode(), 0o600)
+        finally:
+            os.close(fd)
+
+    def _open(self) -> int:
+        return os.open(self.root, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+
+
+def _from_json(value: Any, path: Path) -> Journal:
+    try:
+        if not isinstance(value, dict) or value["format"] != _FORMAT:
+            raise ValueError("another format")
+        moves = tuple(_record(Move, one) for one in value["moves"])
+        journal: Journal = _record(Journal, value | {"moves": moves})
+    except (KeyError, TypeError, ValueError) as error:
+        raise Failure(f"{path} can't be read: it is not one of ours ({error})") from None
+    if any(move.phase not in PHASES for move in moves):
+        raise Failure(f"{path} can't be read: it has a phase that is none of ours")
+    return journal
+
+
+def _record(kind: Any, value: dict[str, Any]) -> Any:
+    """One of our records, of the keys that we know."""
+    return kind(**{one.name: value[one.name] for one in fields(kind) if one.name in value})
+
+
+def summary(moves: Sequence[Move]) -> str:
+    """How many are where, for one line."""
+    counts = {phase: sum(move.phase == phase for move in moves) for phase in PHASES}
+    return ", ".join(f"{count} {phase}" for phase, count in counts.items() if count)

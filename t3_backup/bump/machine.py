@@ -1,0 +1,159 @@
+"""What every command stands on: settings, accounts, programs, journal, store; and who hears of what is done."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from t3_backup import accounts, lock
+from t3_backup.bump import adopt, freeze, gate, instances, journal, metrics, move
+from t3_backup.bump.backups import Backups, lost
+from t3_backup.bump.ground import Live
+from t3_backup.bump.instances import Instance
+from t3_backup.bump.journal import Journal, Journals, Move
+from t3_backup.bump.programs import GLOBAL, Programs
+from t3_backup.bump.settings import Settings
+from t3_backup.errors import Failure, StoreError, UsageError
+
+_WAIT_S = 5.0
+_STORE_WAIT_S = 60.0  # for a run of the backup that holds the store while a server is about to be stopped
+
+
+@dataclass(frozen=True)
+class Machine:
+    """One command's."""
+
+    settings: Settings
+    user_map: Path
+    textfiles: Path | None  # where the metrics go
+    backups: Backups
+    say: Callable[[str], None]
+    warn: Callable[[str], None]
+    stopping: threading.Event
+
+    @property
+    def programs(self) -> Programs:
+        """What is installed."""
+        return Programs(self.settings.root)
+
+    @property
+    def journals(self) -> Journals:
+        """What is under way, and what was."""
+        return Journals(self.settings.root)
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """One command at a time; what one that died has left in the gate goes. Raises LockHeld, UsageError and OSError."""
+        if os.geteuid() != 0:
+            raise UsageError("this needs root")
+        self.settings.root.mkdir(mode=0o755, parents=True, exist_ok=True)
+        fd = os.open(self.settings.root, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
+            lock.acquire(fd, self.settings.root, wait=_WAIT_S)
+            gate.sweep()
+            yield
+        finally:
+            os.close(fd)
+            metrics.write(self)
+
+    def users(self) -> list[str]:
+        """Who has, or may have, a T3 server. A line of the map that makes no sense is a warning."""
+        found = accounts.read_map(self.user_map)
+        for warning in found.warnings:
+            self.warn(warning)
+        return list(found.users)
+
+    def instances(self) -> list[Instance]:
+        """The servers of all accounts; a user who doesn't exist is a warning."""
+        found = []
+        for user in self.users():
+            try:
+                found.append(self.instance(user))
+            except Failure as failure:
+                self.warn(str(failure))
+        return found
+
+    def instance(self, user: str) -> Instance:
+        """That of `user`. Raises Failure."""
+        return instances.find(user, self.settings.serve)
+
+    def adopt(self) -> str:
+        """Have all accounts run by our links; the version of whoever has none. Raises Failure and OSError."""
+        users = [one.user for one in self.instances()]
+        return adopt.adopt(self.programs, self.settings.bin, users, self.say)
+
+    def program_of(self, user: str) -> str:
+        """The version that an account is on. Raises Failure."""
+        found = self.programs.program_of(user) or self.programs.program_of(GLOBAL)
+        if found is None:
+            raise Failure("T3 is not taken over yet: t3-autoupdate adopt")
+        return found
+
+    def program(self, user: str) -> Path:
+        """What mints for an account: always its own."""
+        own = self.programs.root / user / "current"
+        return (own if own.is_symlink() else self.programs.root / GLOBAL / "current") / "bin" / "t3"
+
+    def carry(self, plan: Journal, wanted: Move, how: Callable[[Live, Move, move.Save], Move]) -> Journal:
+        """Do one move, or go on with it, with the store held from before the stop to the end; the journal since."""
+        latest = plan
+
+        def save(state: Move) -> None:
+            nonlocal latest
+            latest = latest.with_move(state)
+            self.journals.save(latest)
+
+        ground = Live(self.instance(wanted.user), self.programs, self.backups, self.settings)
+        with self.backups.held(_STORE_WAIT_S):
+            done = how(ground, wanted, save)
+        self.tell(done, ground.away_seconds)
+        return latest
+
+    def tell(self, done: Move, away_seconds: float | None) -> None:
+        """Say what became of a move."""
+        without = "" if away_seconds is None else f", {away_seconds:.1f} s without a server"
+        if done.phase == journal.DONE:
+            how = f"login by {done.endpoint}{without}" if done.endpoint else done.reason
+            self.say(f"{done.user}: on {done.program}, before on {done.before} ({how})")
+        elif done.phase == journal.REVERTED:
+            self.warn(
+                f"{done.user}: {done.program} failed: {done.reason}; back on {done.before} with the data of {done.kept}{without}"
+            )
+            self._tell_of_loss(done)
+        elif done.phase == journal.WAITING:
+            self.warn(f"{done.user}: nothing was changed, still on {done.before}: {done.reason}{without}")
+        else:
+            self.warn(f"{done.user}: IS DOWN, and held: {done.reason}; mend that, then: t3-autoupdate resume")
+
+    def _tell_of_loss(self, done: Move) -> None:
+        if not done.wrote:
+            return
+        kept = self.backups.find(done.user, done.kept or "")
+        failed = self.backups.find(done.user, done.failed) if done.failed else None
+        if kept is None or failed is None:
+            self.warn(f"{done.user}: what was written on {done.program} is in the newest snapshot with the label prerestore")
+            return
+        self.warn(
+            f"{done.user}: written on {done.program} and no longer there: {lost(failed.rows, kept.rows)}; it is in {failed.name}"
+        )
+
+    def must_not_be_frozen(self) -> None:
+        """Raises Failure."""
+        if (why := freeze.reason(self.settings.freeze)) is not None:
+            raise Failure(f"frozen ({self.settings.freeze}): {why}; once that is mended: t3-autoupdate thaw")
+
+    def end(self, plan: Journal, result: str, when: str) -> None:
+        """It has ended, and goes to the history."""
+        self.journals.end(replace(plan, result=result, ended=when))
+
+    def must_have_store(self) -> None:
+        """Raises StoreError where snapshots can't be made."""
+        try:
+            with self.backups.held(_STORE_WAIT_S):
+                pass
+        except OSError as error:
+            raise StoreError(f"the store can't be opened: {error.strerror}") from None

@@ -1,0 +1,66 @@
+"""The metrics of t3-autoupdate, beside those of the backup: text format of Prometheus. The names are an interface."""
+
+from __future__ import annotations
+
+import os
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+from t3_backup.bump import freeze, journal
+from t3_backup.bump.programs import GLOBAL
+from t3_backup.errors import Failure
+from t3_backup.replacing import replace_file
+
+if TYPE_CHECKING:
+    from t3_backup.bump.machine import Machine
+
+NAME = "t3_autoupdate.prom"
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+def render(machine: Machine) -> bytes:
+    """The content of the file. Raises ImportError without python3-prometheus-client, and Failure."""
+    from prometheus_client import CollectorRegistry, Gauge, generate_latest
+
+    registry = CollectorRegistry()
+
+    def gauge(name: str, meaning: str, *labels: str) -> Gauge:
+        return Gauge(f"t3_autoupdate_{name}", meaning, labels, registry=registry)
+
+    plan = machine.journals.load()
+    history = machine.journals.history()
+    gauge("frozen", "1 while nothing is changed by itself.").set(freeze.reason(machine.settings.freeze) is not None)
+    program = gauge("account_version_info", "1; the version of the account's program.", "account", "version")
+    held = gauge("account_held", "1 while the account's server may not start.", "account")
+    for user in machine.programs.linked():
+        if user != GLOBAL:
+            program.labels(user, machine.programs.program_of(user)).set(1)
+            held.labels(user).set(machine.programs.is_held(user))
+    waiting = gauge("deferred", "Accounts that a bump has left for later.")
+    waiting.set(len(plan.users(journal.DEFERRED, journal.WAITING)) if plan else 0)
+    gauge("interrupted", "Accounts of which a move was begun and has not ended.").set(
+        len(plan.users(*journal.UNDER_WAY)) if plan else 0
+    )
+    if history:
+        gauge("last_ended_timestamp_seconds", "When the last bump or rollback ended.").set(
+            datetime.fromisoformat(history[0].ended).timestamp()
+        )
+        gauge("last_ok", "1 where the last bump or rollback was done.").set(history[0].result == "done")
+    return bytes(generate_latest(registry))
+
+
+def write(machine: Machine) -> None:
+    """Put the file into its folder. That it can't be written is a warning: nothing hangs on it."""
+    folder = machine.textfiles
+    if folder is None or not folder.is_dir():
+        return
+    try:
+        fd = os.open(folder, _FOLDER)
+        try:
+            replace_file(fd, NAME, render(machine), 0o644)
+        finally:
+            os.close(fd)
+    except ImportError:
+        return
+    except (Failure, OSError, ValueError) as error:
+        machine.warn(f"{folder / NAME} could not be written: {error}")

@@ -1,0 +1,126 @@
+"""One account from one program to another, and back again where that fails: the order of the steps, and nothing else.
+
+What a step does is `Ground`'s. Each phase is on the disk before its first step (`save`), so that `go_on` can complete or undo what
+was interrupted anywhere: it ends in the old program with the old data or in the new with the new, never in a mix of both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Protocol
+
+from t3_backup.bump import journal
+from t3_backup.bump.journal import Move
+from t3_backup.errors import Failure, explain
+
+FAILED_LABEL = "postbump-failed"  # of what the new program had written before it failed
+
+Save = Callable[[Move], None]
+
+
+class Ground(Protocol):
+    """One account's program, data and server. Every step may be taken again; they raise Failure and OSError."""
+
+    def hold(self) -> None:
+        """Nothing of the account's starts from now on, whatever happens to the machine."""
+
+    def release(self) -> None:
+        """End the hold."""
+
+    def stop(self) -> None:
+        """Stop the server, and prove it gone."""
+
+    def start(self) -> None:
+        """Start the server."""
+
+    def runs(self) -> bool:
+        """Whether the server runs, or is to."""
+
+    def keep(self, label: str, *, proven: bool) -> str:
+        """Seal a snapshot of what is there now; its name. `proven`: one that is not verified is none."""
+
+    def link(self, version: str) -> None:
+        """Let the program be this one."""
+
+    def put_back(self, snapshot: str) -> None:
+        """Let the data be what a snapshot holds."""
+
+    def check(self) -> str:
+        """Log in to the running server as a browser does; the endpoint that served it."""
+
+
+def go(ground: Ground, move: Move, save: Save) -> Move:
+    """Do it; what it came to: `done`, `reverted`, or `waiting` where it was given up before anything was changed.
+
+    In `reverting` it stays where going back failed: then the account is held, and `go_on` tries again.
+    """
+    move = _enter(move, save, phase=journal.STOPPING, ran=ground.runs(), reason="")
+    try:
+        ground.hold()
+        ground.stop()
+        move = _enter(move, save, phase=journal.SWITCHING, kept=ground.keep(move.label, proven=True))
+        ground.link(move.program)
+        if move.data is not None:
+            ground.put_back(move.data)
+        move = _enter(move, save, phase=journal.STARTING)
+        return _start(ground, move, save)
+    except (Failure, OSError) as error:
+        return _back(ground, move, save, explain(error))
+
+
+def go_on(ground: Ground, move: Move, save: Save) -> Move:
+    """Complete or undo a move that was interrupted in any phase."""
+    if move.phase == journal.STARTING:
+        try:
+            return _start(ground, move, save)
+        except (Failure, OSError) as error:
+            return _back(ground, move, save, explain(error))
+    if move.phase in journal.UNDER_WAY:
+        return _back(ground, move, save, move.reason or "it was interrupted")
+    return move
+
+
+def _start(ground: Ground, move: Move, save: Save) -> Move:
+    ground.release()
+    if not move.ran:
+        return _enter(move, save, phase=journal.DONE, reason="its server did not run, and was not tried")
+    ground.start()
+    return _enter(move, save, phase=journal.DONE, endpoint=ground.check(), reason="")
+
+
+def _back(ground: Ground, move: Move, save: Save, reason: str) -> Move:
+    """Undo it. Where nothing was changed yet, the server starts again and that is all."""
+    untouched = move.phase == journal.STOPPING
+    try:
+        if not untouched:
+            move = _enter(move, save, phase=journal.REVERTING, wrote=move.wrote or move.phase == journal.STARTING, reason=reason)
+            ground.hold()
+            ground.stop()
+            if move.wrote and move.failed is None:
+                move = _keep_what_failed(ground, move, save)
+            ground.link(move.before)
+            assert move.kept is not None
+            ground.put_back(move.kept)
+        ground.release()
+        if move.ran:
+            ground.start()
+            endpoint = ground.check()
+            move = replace(move, endpoint=endpoint)
+        return _enter(move, save, phase=journal.WAITING if untouched else journal.REVERTED, reason=reason)
+    except (Failure, OSError) as error:
+        return _enter(move, save, reason=f"{reason}; and going back failed: {explain(error)}")
+
+
+def _keep_what_failed(ground: Ground, move: Move, save: Save) -> Move:
+    """What was written on the new program is kept; what can't be is no reason to stay there (a restore keeps it, too)."""
+    try:
+        return _enter(move, save, failed=ground.keep(FAILED_LABEL, proven=False))
+    except (Failure, OSError):
+        return move
+
+
+def _enter(move: Move, save: Save, **changes: object) -> Move:
+    move = replace(move, **changes)  # type: ignore[arg-type]
+    save(move)
+    return move

@@ -1,0 +1,129 @@
+"""Who is on which version, whether his database fits it, and what to do where it doesn't. Nothing is changed."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from t3_backup.bump import adopt, freeze, journal
+from t3_backup.bump.journal import Journal
+from t3_backup.bump.machine import Machine
+from t3_backup.bump.programs import GLOBAL
+from t3_backup.errors import Failure
+
+NOT_ADOPTED = "not adopted"
+
+
+@dataclass(frozen=True)
+class AccountStatus:
+    """One account's."""
+
+    user: str
+    version: str  # of his program; empty where T3 is not taken over
+    level: int | None  # of his database
+    expected: int | None  # the level that his version makes
+    running: bool
+    phase: str  # of a move that has not ended; or empty
+    held: bool
+    trouble: str  # what is not well, and what to do; empty where all is
+
+
+@dataclass(frozen=True)
+class Status:
+    """Of all accounts."""
+
+    pin: str
+    version: str  # of the program of whoever has none of his own
+    frozen: str | None
+    journal: Journal | None
+    last: Journal | None  # the newest that has ended
+    accounts: tuple[AccountStatus, ...]
+    warnings: tuple[str, ...]
+
+    @property
+    def is_well(self) -> bool:
+        """Whether nothing wants a look."""
+        return self.frozen is None and not self.warnings and not any(one.trouble for one in self.accounts)
+
+    def as_json(self) -> dict[str, Any]:
+        """The interface of `status --json`."""
+        return {
+            "pin": self.pin,
+            "version": self.version,
+            "frozen": self.frozen,
+            "journal": None if self.journal is None else self.journal.as_json(),
+            "last": None if self.last is None else self.last.as_json(),
+            "accounts": [asdict(one) for one in self.accounts],
+            "warnings": list(self.warnings),
+        }
+
+    def lines(self) -> list[tuple[bool, str]]:
+        """For a person; true where it wants a look."""
+        found = [(False, f"T3 {self.version or 'is not taken over yet: t3-autoupdate adopt'} (pin {self.pin})")]
+        if self.frozen is not None:
+            found.append((True, f"frozen: {self.frozen}; t3-autoupdate thaw ends it"))
+        found += [(True, warning) for warning in self.warnings]
+        if self.journal is not None:
+            under_way = f"a {self.journal.kind} to {self.journal.version} since {self.journal.began}"
+            found.append((False, f"{under_way}: {journal.summary(self.journal.moves)}"))
+        for one in self.accounts:
+            levels = "no database" if one.level is None else f"level {one.level}"
+            what = [
+                one.version or NOT_ADOPTED,
+                levels,
+                "running" if one.running else "not running",
+                *([one.phase] if one.phase else []),
+            ]
+            text = f"{one.user}: {', '.join(what)}"
+            found.append((bool(one.trouble), f"{text}: {one.trouble}" if one.trouble else text))
+        return found
+
+
+def status(machine: Machine) -> Status:
+    """What is there now. Raises Failure and OSError."""
+    plan = machine.journals.load()
+    history = machine.journals.history()
+    programs = machine.programs
+    version = programs.program_of(GLOBAL) or ""
+    warnings = []
+    if version and os.path.realpath(machine.settings.bin) != str(programs.launcher):
+        text = f"{machine.settings.bin} is not our launcher any more"
+        warnings.append(f"{text}: a call of it may migrate a database under an older server; t3-autoupdate adopt")
+    if version and not adopt.DROP_IN.exists():
+        warnings.append(f"{adopt.DROP_IN} is missing: servers don't run their account's own program; t3-autoupdate adopt")
+    accounts = tuple(_account(machine, user, plan) for user in machine.users())
+    last = history[0] if history else None
+    return Status(machine.settings.pin, version, freeze.reason(machine.settings.freeze), plan, last, accounts, tuple(warnings))
+
+
+def _account(machine: Machine, user: str, plan: Journal | None) -> AccountStatus:
+    programs = machine.programs
+    phase = next((one.phase for one in plan.moves if one.user == user), "") if plan else ""
+    held = programs.is_held(user)
+    version, level, running, trouble = "", None, False, ""
+    try:
+        version = programs.program_of(user) or programs.program_of(GLOBAL) or ""
+        instance = machine.instance(user)
+        running = instance.runs()
+        live = instance.look()
+        level = None if live is None else live.level
+    except Failure as failure:
+        trouble = str(failure)
+    expected = programs.about(version).level if version else None
+    if phase in journal.UNDER_WAY:
+        trouble = f"held while {phase}: t3-autoupdate resume, where nothing is at work"
+    elif held:
+        trouble = "held, and nothing is under way: t3-autoupdate resume"
+    elif level is not None and expected is not None and level > expected:
+        trouble = _above(user, version, level, expected)
+    return AccountStatus(user, version, level, expected, running, phase, held, trouble)
+
+
+def _above(user: str, version: str, level: int, expected: int) -> str:
+    """A newer T3 was called on his database, which migrates it, whatever runs."""
+    return (
+        f"the database is of level {level}, above {expected} of {version}: a newer t3 was called on it; nobody can log in. "
+        f"Put back the newest that fits: t3-autoupdate rollback --user {user} --to {version}; "
+        f"or go on to the version that it is of: t3-autoupdate --to VERSION"
+    )

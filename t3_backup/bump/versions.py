@@ -1,0 +1,32 @@
+"""Versions of T3, and which level of the database each of them makes.
+
+Pure. A level is the greatest id of a migration that a database has seen; a version opens a database of its own level and of lower
+ones, which it migrates, and only seems to open a higher one.
+"""
+
+from __future__ import annotations
+
+import re
+
+from t3_backup.errors import UsageError
+
+_VERSION = re.compile(r"(\d{1,9})\.(\d{1,9})\.(\d{1,9})(?:-([0-9A-Za-z.-]{1,64}))?")
+# Observed on servers of these versions; of others it is found out by the gate, on an empty state.
+LEVELS = {"0.0.24": 30, "0.0.25": 31, "0.0.26": 32}
+
+Key = tuple[int, int, int, bool, tuple[tuple[bool, int, str], ...]]
+
+
+def key(version: str) -> Key:
+    """Orders versions as semver.org has it: a pre-release comes before its release. Raises UsageError where it is none."""
+    match = _VERSION.fullmatch(version)
+    if match is None:
+        raise UsageError(f"{version!r} is no version of T3, such as 0.0.25")
+    parts = match[4].split(".") if match[4] else []
+    order = tuple((not part.isdigit(), int(part) if part.isdigit() else 0, part) for part in parts)
+    return int(match[1]), int(match[2]), int(match[3]), not parts, order
+
+
+def is_version(text: str) -> bool:
+    """Whether it is one, and so the name of a folder."""
+    return _VERSION.fullmatch(text) is not None

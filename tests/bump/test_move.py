@@ -1,0 +1,203 @@
+"""The order of a move's steps: wherever it is cut off or fails, an account ends on a program and data that fit."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+
+import pytest
+
+from t3_backup.bump import journal, move
+from t3_backup.bump.journal import Move
+from t3_backup.errors import Failure
+
+OLD, NEW = "0.0.24", "0.0.25"
+
+
+class PowerCut(BaseException):
+    """All that was in memory is gone."""
+
+
+@dataclass
+class World:
+    """One account, as far as a move can see it: every step is one that a power cut may come before or after, or that may fail."""
+
+    program: str = OLD
+    level: int = 30
+    rows: int = 10
+    held: bool = False
+    running: bool = True
+    good: bool = True  # whether one can log in to the new program
+    snapshots: dict[str, tuple[int, int]] = field(default_factory=dict)
+    on_disk: Move | None = None
+    steps: int = 0
+    cut_at: int | None = None  # the step that a power cut comes in
+    after: bool = False  # whether its effect has taken place by then
+    fails: frozenset[int] = frozenset()  # steps that fail
+
+    def _step(self, effect: object) -> None:
+        self.steps += 1
+        if self.steps in self.fails:
+            raise Failure(f"step {self.steps}")
+        if self.steps == self.cut_at and not self.after:
+            raise PowerCut
+        effect()  # type: ignore[operator]
+        if self.steps == self.cut_at:
+            raise PowerCut
+
+    def save(self, state: Move) -> None:
+        self._step(lambda: setattr(self, "on_disk", state))
+
+    def hold(self) -> None:
+        self._step(lambda: setattr(self, "held", True))
+
+    def release(self) -> None:
+        self._step(lambda: setattr(self, "held", False))
+
+    def runs(self) -> bool:
+        return self.running
+
+    def stop(self) -> None:
+        self._step(lambda: setattr(self, "running", False))
+
+    def start(self) -> None:
+        self._step(self.boot)
+
+    def boot(self) -> None:
+        """What a boot does, too: whatever is not held starts, migrates, and somebody works with it."""
+        if not self.held:
+            self.running = True
+            self.level = max(self.level, 31 if self.program == NEW else 30)
+            self.rows += 1
+
+    def keep(self, label: str, *, proven: bool) -> str:
+        assert not self.running, "a snapshot of what a server still writes to is not the last word"
+        name = f"{label}-{len(self.snapshots)}"
+        self._step(lambda: self.snapshots.update({name: (self.level, self.rows)}))
+        return name
+
+    def link(self, version: str) -> None:
+        assert not self.running
+        self._step(lambda: setattr(self, "program", version))
+
+    def put_back(self, snapshot: str) -> None:
+        assert not self.running
+        self._step(lambda: setattr(self, "level", self.snapshots[snapshot][0]))
+        self.rows = self.snapshots[snapshot][1]
+
+    def check(self) -> str:
+        self._step(lambda: None)
+        fits = self.running and (self.program == NEW or self.level == 30)
+        if not fits or (self.program == NEW and not self.good):
+            raise Failure("no login")
+        return "/api"
+
+    def crash(self) -> None:
+        self.running = False
+        self.cut_at = None
+        self.boot()  # the unit is enabled
+
+
+def planned(data: str | None = None, before: str = OLD, program: str = NEW) -> Move:
+    return Move("alice", before, program, f"prebump-{program}", data=data)
+
+
+def run(world: World, wanted: Move) -> Move:
+    """Begin, and where the power fails, boot and go on."""
+    with suppress(PowerCut):
+        return move.go(world, wanted, world.save)
+    world.crash()
+    if world.on_disk is None:
+        return wanted
+    return move.go_on(world, world.on_disk, world.save)
+
+
+def assert_fits(world: World, done: Move) -> None:
+    assert (world.program, world.level) in ((OLD, 30), (NEW, 31)), "a mix"
+    assert world.running
+    assert not world.held
+    assert done.phase not in journal.UNDER_WAY
+
+
+def cuts() -> Iterator[tuple[int, bool]]:
+    return itertools.product(range(1, 40), (False, True))
+
+
+def test_a_good_version_is_switched_to_and_a_bad_one_is_taken_back_with_the_data() -> None:
+    good, bad = World(), World(good=False)
+    assert run(good, planned()).phase == journal.DONE
+    assert (good.program, good.level) == (NEW, 31)
+    done = run(bad, planned())
+    assert done.phase == journal.REVERTED
+    assert_fits(bad, done)
+    assert bad.snapshots[done.kept or ""] == (30, 10)
+    assert done.failed is not None
+    assert bad.snapshots[done.failed] == (31, 11), "what was written on the new version is kept"
+
+
+@pytest.mark.parametrize("good", [True, False])
+def test_a_power_cut_before_or_after_any_step_leaves_no_mix(good: bool) -> None:
+    reached = set()
+    for cut_at, after in cuts():
+        world = World(good=good, cut_at=cut_at, after=after)
+        done = run(world, planned())
+        assert_fits(world, done)
+        assert world.rows >= 10, "what was there when it began is there"
+        reached.add(done.phase)
+    assert reached == ({journal.DONE, journal.REVERTED, journal.WAITING} if good else {journal.REVERTED, journal.WAITING})
+
+
+@pytest.mark.parametrize("good", [True, False])
+def test_two_power_cuts_leave_none_either(good: bool) -> None:
+    for first, second in itertools.product(cuts(), range(1, 16)):
+        world = World(good=good, cut_at=first[0], after=first[1])
+        with suppress(PowerCut):
+            move.go(world, planned(), world.save)
+        for _ in range(2):
+            if world.on_disk is None:
+                break
+            world.crash()
+            world.cut_at = world.steps + second
+            with suppress(PowerCut):
+                assert_fits(world, move.go_on(world, world.on_disk, world.save))
+                break
+        else:
+            world.crash()
+            assert world.on_disk is not None
+            assert_fits(world, move.go_on(world, world.on_disk, world.save))
+
+
+def test_a_step_that_fails_leaves_no_mix_or_the_account_held() -> None:
+    for one in range(2, 40):
+        world = World(fails=frozenset({one}))
+        with suppress(Failure):
+            done = move.go(world, planned(), world.save)
+            if done.phase in journal.UNDER_WAY:
+                assert world.held or not world.running, "nothing runs on a mix"
+            else:
+                assert_fits(world, done)
+        world.fails = frozenset()
+        assert world.on_disk is not None
+        assert_fits(world, move.go_on(world, world.on_disk, world.save))
+
+
+@pytest.mark.parametrize("cut", list(cuts()))
+def test_a_rollback_with_its_data_is_cut_off_anywhere(cut: tuple[int, bool]) -> None:
+    world = World(program=NEW, level=31, rows=20, cut_at=cut[0], after=cut[1])
+    world.snapshots["then"] = (30, 10)
+    done = run(world, replace(planned("then", NEW, OLD), label="prerollback-0.0.24"))
+    assert (world.program, world.level) in ((OLD, 30), (NEW, 31))
+    assert world.running
+    assert not world.held
+    if done.phase == journal.DONE:
+        assert (world.program, world.rows >= 10) == (OLD, True)
+    else:
+        assert world.rows >= 20, "the data of the newer version is all there"
+
+
+def test_a_server_that_did_not_run_is_not_started() -> None:
+    world = World(running=False)
+    done = move.go(world, planned(), world.save)
+    assert (done.phase, world.running, world.program) == (journal.DONE, False, NEW)

@@ -1,0 +1,170 @@
+"""T3's versions on the disk: links that change in one step, what is taken for a program, and what of a plain installation."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from t3_backup.bump import adopt, versions
+from t3_backup.bump.programs import GLOBAL, About, Programs, copy_package
+from t3_backup.errors import Failure, UsageError
+
+
+def installed(programs: Programs, *found: str) -> Programs:
+    for version in found:
+        folder = programs.begin()
+        (folder / "bin").mkdir()
+        program = folder / "bin" / "t3"
+        program.write_text(f"#!/bin/sh\necho t3 v{version} $*\n")
+        program.chmod(0o755)
+        programs.settle(folder, About(version, "a test", 30))
+    return programs
+
+
+@pytest.fixture
+def programs(tmp_path: Path) -> Programs:
+    return installed(Programs(tmp_path / "root"), "0.0.24", "0.0.25")
+
+
+def test_versions_are_in_the_order_of_releases() -> None:
+    ordered = ["0.0.9", "0.0.24-nightly.2", "0.0.24-nightly.10", "0.0.24-rc.1", "0.0.24", "0.0.25", "0.1.0", "1.0.0"]
+    assert sorted(set(ordered), key=versions.key) == ordered
+    for text in ("", "0.0", "v0.0.24", "0.0.24/../..", "0.0.24 ", "..", "0.0.24\n", "latest"):
+        assert not versions.is_version(text)
+        with pytest.raises(UsageError, match="is no version of T3"):
+            versions.key(text)
+
+
+def test_a_link_changes_and_says_which_version_it_is(programs: Programs) -> None:
+    assert programs.program_of("alice") is None
+    programs.link("alice", "0.0.24")
+    programs.link("alice", "0.0.25")
+    assert (programs.program_of("alice"), programs.linked()) == ("0.0.25", ["alice"])
+    assert (programs.root / "alice/current/bin/t3").resolve() == programs.prefix("0.0.25") / "bin/t3"
+    with pytest.raises(Failure, match="not installed"):
+        programs.link("alice", "0.0.26")
+    assert programs.program_of("alice") == "0.0.25"
+    assert os.listdir(programs.root / "alice") == ["current"]
+
+
+@pytest.mark.parametrize("target", ["/usr", "../versions/..", "../versions/0.0.24/bin", "elsewhere"])
+def test_a_link_that_leads_elsewhere_is_refused(programs: Programs, target: str) -> None:
+    programs.link("alice", "0.0.24")
+    (programs.root / "alice/current").unlink()
+    (programs.root / "alice/current").symlink_to(target)
+    with pytest.raises(Failure, match="which is no version"):
+        programs.program_of("alice")
+
+
+@pytest.mark.parametrize("name", ["versions", "bin"])
+def test_an_account_with_the_name_of_a_folder_of_ours_is_refused(programs: Programs, name: str) -> None:
+    with pytest.raises(Failure, match="is ours"):
+        programs.link(name, "0.0.24")
+
+
+def test_a_hold_is_there_until_it_is_released(programs: Programs) -> None:
+    programs.link("alice", "0.0.24")
+    programs.hold("alice")
+    programs.hold("alice")
+    assert programs.is_held("alice")
+    programs.release("alice")
+    programs.release("alice")
+    assert not programs.is_held("alice")
+
+
+def test_what_an_installation_that_died_left_goes_with_the_next(programs: Programs) -> None:
+    left = programs.begin()
+    (left / "half").write_text("")
+    folder = programs.begin()
+    assert not left.exists()
+    with pytest.raises(Failure, match="no program t3"):
+        programs.settle(folder, About("0.0.26", "a test"))
+    assert programs.installed() == ["0.0.24", "0.0.25"]
+
+
+def test_the_launcher_runs_the_program_of_its_caller(programs: Programs) -> None:
+    programs.write_launcher()
+    programs.link(GLOBAL, "0.0.24")
+    caller = subprocess.run(["id", "-un"], capture_output=True, text=True, check=True).stdout.strip()
+
+    def call(*words: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run([programs.launcher, *words], capture_output=True, text=True, check=False)
+
+    assert call("a b", "c").stdout == "t3 v0.0.24 a b c\n"
+    programs.link(caller, "0.0.25")
+    assert call().stdout == "t3 v0.0.25\n"
+    programs.hold(caller)
+    held = call()
+    assert (held.returncode, held.stdout) == (75, "")
+    assert "try again in a minute" in held.stderr
+
+
+def test_a_package_with_anything_but_files_of_the_owner_is_refused(tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    source.mkdir()
+    (source / "program").write_text("")
+    (source / "link").symlink_to("program")
+    copy_package(source, tmp_path / "good", (os.getuid(),))
+    assert (tmp_path / "good/link").is_symlink()
+    with pytest.raises(Failure, match="belongs to uid"):
+        copy_package(source, tmp_path / "other", (os.getuid() + 1,))
+    for name, spoil, said in (
+        ("out", lambda path: path.symlink_to("/etc/passwd"), "leads out of"),
+        ("fifo", os.mkfifo, "neither a file nor a folder"),
+        ("setuid", lambda path: (path.write_text(""), path.chmod(0o4755)), "set-id"),
+        ("open", lambda path: (path.write_text(""), path.chmod(0o666)), "can be written to by others"),
+    ):
+        spoil(source / name)
+        with pytest.raises(Failure, match=said):
+            copy_package(source, tmp_path / f"bad-{name}", (os.getuid(),))
+        (source / name).unlink()
+
+
+UNIT = """\
+[Service]
+User=%i
+EnvironmentFile=/etc/t3-serve/%i.env
+ExecStart={line}
+Restart=on-failure
+"""
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("/usr/local/bin/t3 serve --host 127.0.0.1 --port ${T3_PORT}", "/l/t3 serve --host 127.0.0.1 --port ${T3_PORT}"),
+        (
+            "/usr/bin/t3 serve \\\n    --port ${T3_PORT} \\\n    --base-dir %h/.t3",
+            "/l/t3 serve --port ${T3_PORT} --base-dir %h/.t3",
+        ),
+        ("-/usr/bin/t3 serve 'a  b'", "-/l/t3 serve 'a  b'"),
+        ("t3 serve", "/l/t3 serve"),
+        ("/usr/bin/node /usr/bin/t3 serve", "/l/t3 serve"),
+    ],
+)
+def test_the_units_command_line_keeps_all_but_its_program(line: str, expected: str) -> None:
+    assert adopt.command_line(UNIT.format(line=line), Path("/l/t3"), Path("/usr/local/bin/t3")) == expected
+    later = UNIT.format(line="/bin/false") + f"\n[Service]\nExecStart=\nExecStart={line}\n"
+    assert adopt.command_line(later, Path("/l/t3"), Path("/usr/local/bin/t3")) == expected, "a drop-in has the last word"
+
+
+def test_a_unit_that_runs_something_else_is_not_changed() -> None:
+    with pytest.raises(Failure, match="does not run t3 itself; let it run /l/t3 instead"):
+        adopt.command_line(UNIT.format(line="/opt/wrapper --port 1"), Path("/l/t3"), Path("/usr/local/bin/t3"))
+    assert adopt.command_line("[Unit]\n", Path("/l/t3"), Path("/usr/local/bin/t3")) is None
+
+
+def test_the_package_of_a_program_is_found_through_its_links(tmp_path: Path) -> None:
+    package = tmp_path / "lib/node_modules/t3"
+    (package / "dist").mkdir(parents=True)
+    (package / "package.json").write_text(json.dumps({"name": "t3", "version": "0.0.24"}))
+    (package / "dist/bin.mjs").write_text("")
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin/t3").symlink_to("../lib/node_modules/t3/dist/bin.mjs")
+    assert adopt.package_of(tmp_path / "bin/t3") == (package, "0.0.24")
+    with pytest.raises(Failure, match="npm i -g"):
+        adopt.package_of(Path("/bin/true"))

@@ -1,0 +1,55 @@
+"""A stand-in for T3 Code, as far as a backup and a version bump see it: commands, database, migrations, logins, how it stops.
+
+`tarball` makes what `npm install -g` takes. What it does is in `program.py`, which runs by itself; how it differs from version to
+version, and how a bad one is bad, is written into the package (`variant.json`).
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import tarfile
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+DATA = HERE.parent.parent / "demo" / "data"
+VARIANTS = (
+    "good", "exits", "crash-loop", "hung", "pairing-renamed", "unreadable", "slow-migration", "half-migration", "ignores-term",
+    "slow-stop", "mint-broken", "no-cookie", "not-authenticated", "hostile",
+)  # fmt: skip
+
+
+def tarball(folder: Path, version: str, variant: str = "good", live_only: bool = False) -> Path:
+    """Make `t3-VERSION.tgz` in `folder`. `live_only`: it is good, but where /run/t3-fake-live is to be seen."""
+    assert variant in VARIANTS
+    package = {
+        "name": "t3", "version": version, "license": "MIT", "description": "A stand-in for T3 Code", "bin": {"t3": "dist/bin.py"},
+    }  # fmt: skip
+    files = {
+        "package.json": json.dumps(package).encode(),
+        "dist/bin.py": (HERE / "program.py").read_bytes(),
+        "dist/variant.json": json.dumps({"version": version, "variant": variant, "live_only": live_only}).encode(),
+        "dist/hostile.py": (HERE / "hostile.py").read_bytes(),
+        "dist/schema.sql": (HERE / "schema.sql").read_bytes(),
+        "dist/auth-31.sql": (HERE / "auth-31.sql").read_bytes(),
+    }
+    path = folder / f"t3-{version}.tgz"
+    with tarfile.open(path, "w:gz") as archive:
+        for name, data in files.items():
+            info = tarfile.TarInfo(f"package/{name}")
+            info.size, info.mode = len(data), 0o755 if name.endswith("bin.py") else 0o644
+            archive.addfile(info, io.BytesIO(data))
+    return path
+
+
+def unpack(folder: Path, version: str, variant: str = "good", live_only: bool = False) -> Path:
+    """Lay it out as `npm install -g --prefix FOLDER` does; the program."""
+    package = folder / "lib" / "node_modules" / "t3"
+    package.mkdir(parents=True)
+    with tarfile.open(tarball(folder, version, variant, live_only)) as archive:
+        for member in archive:
+            member.name = member.name.removeprefix("package/")
+            archive.extract(member, package)
+    (folder / "bin").mkdir()
+    (folder / "bin" / "t3").symlink_to("../lib/node_modules/t3/dist/bin.py")
+    return folder / "bin" / "t3"
