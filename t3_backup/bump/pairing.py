@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import math
 import os
 import re
 import signal
@@ -18,7 +19,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from http.cookies import CookieError, SimpleCookie
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import aiohttp
 
@@ -59,10 +60,16 @@ def pair(t3: Path, base_dir: Path, port: int, seconds: float = SECONDS) -> Paire
 async def _pair(t3: Path, base_dir: Path, port: int, seconds: float) -> Paired:
     credential = await mint(t3, base_dir, seconds)
     limit = aiohttp.ClientTimeout(total=seconds)
-    # No cookie of an earlier answer, no proxy of the environment, and no connection that an earlier answer has spoilt.
-    connector = aiohttp.TCPConnector(force_close=True)
+    # No cookie of an earlier answer, no proxy of the environment, no connection that an earlier answer has spoilt, and nothing is
+    # unpacked: a small answer stays one.
     async with aiohttp.ClientSession(
-        f"http://{_HOST}:{port}", timeout=limit, cookie_jar=aiohttp.DummyCookieJar(), connector=connector, trust_env=False
+        f"http://{_HOST}:{port}",
+        timeout=limit,
+        cookie_jar=aiohttp.DummyCookieJar(),
+        connector=aiohttp.TCPConnector(force_close=True),
+        trust_env=False,
+        auto_decompress=False,
+        headers={"Accept-Encoding": "identity"},
     ) as client:
         endpoint, cookie = await _exchange(client, credential)
         status, body, _ = await _ask(client, "session", "GET", SESSION, headers={"Cookie": f"{COOKIE}={cookie}"})
@@ -93,6 +100,8 @@ async def mint(t3: Path, base_dir: Path, seconds: float) -> str:
         await _end(process)
     if code != 0:  # T3 says what is wrong on its standard output
         raise PairingFailed("mint", f"t3 auth pairing create ended with {code}: {_line(out)}")
+    if len(out) > _LIMIT_BYTES:
+        raise PairingFailed("mint", f"t3 auth pairing create printed more than {_LIMIT_BYTES} bytes")
     credential = _document("mint", out).get("credential")
     if not isinstance(credential, str) or not _CREDENTIAL.fullmatch(credential):
         raise PairingFailed("mint", "t3 auth pairing create printed no credential")
@@ -132,10 +141,11 @@ async def _ask(client: aiohttp.ClientSession, step: str, method: str, path: str,
 
 
 def _cookies(lines: Sequence[str]) -> dict[str, str]:
+    """By name, each as it came: that is how a browser gives it back."""
     found: dict[str, str] = {}
     for line in lines:
         try:
-            found |= {name: morsel.value for name, morsel in SimpleCookie(line).items()}
+            found |= {name: morsel.coded_value for name, morsel in SimpleCookie(line).items()}
         except CookieError:
             continue
     return found
@@ -152,10 +162,10 @@ def _document(step: str, text: bytes) -> dict[str, Any]:
 
 
 async def _read(stream: asyncio.StreamReader) -> bytes:
-    """All of it, of which the first bytes are kept."""
+    """All of it, of which the first bytes are kept, and one more where there are more."""
     kept = b""
     while data := await stream.read(_LIMIT_BYTES):
-        kept += data[: _LIMIT_BYTES - len(kept)]
+        kept += data[: _LIMIT_BYTES + 1 - len(kept)]
     return kept
 
 
@@ -176,20 +186,35 @@ def _line(text: bytes) -> str:
     return "".join(char if char.isprintable() else "?" for char in lines[0])[:300] if lines else ""
 
 
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        print(f"{self.prog}: {message}; see {self.prog} --help", file=sys.stderr)
+        raise SystemExit(UsageError.exit_code)
+
+
+def _port(text: str) -> int:
+    port = int(text)
+    if not 0 < port < 65536:
+        raise argparse.ArgumentTypeError(f"{text} is no port")
+    return port
+
+
+def _seconds(text: str) -> float:
+    seconds = float(text)
+    if not 0 < seconds < math.inf:  # neither is nan
+        raise argparse.ArgumentTypeError(f"{text} is no time limit")
+    return seconds
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """`t3-pair`: exit status 0 where one can log in, 1 where not, 2 for wrong use."""
-    parser = argparse.ArgumentParser(
-        prog="t3-pair", description="Log in to a T3 server as a browser does, as the owner of its state."
-    )
+    parser = _Parser(prog="t3-pair", description="Log in to a T3 server as a browser does, as the owner of its state.")
     parser.add_argument("--t3", type=Path, required=True, metavar="BIN", help="the program that mints the credential")
     parser.add_argument("--base-dir", type=Path, required=True, metavar="DIR", help="where the server has its state (~/.t3)")
-    parser.add_argument("--port", type=int, required=True, metavar="N", help="where it listens on 127.0.0.1")
-    parser.add_argument("--seconds", type=float, default=SECONDS, metavar="S", help=f"for each step ({SECONDS:g})")
+    parser.add_argument("--port", type=_port, required=True, metavar="N", help="where it listens on 127.0.0.1")
+    parser.add_argument("--seconds", type=_seconds, default=SECONDS, metavar="S", help=f"for each step ({SECONDS:g})")
     parser.add_argument("--json", action="store_true", help="one JSON object instead of a line")
     args = parser.parse_args(argv)
-    if not 0 < args.port < 65536:
-        print(f"t3-pair: --port {args.port} is no port", file=sys.stderr)
-        return UsageError.exit_code
     try:
         endpoint = pair(args.t3, args.base_dir, args.port, args.seconds).endpoint
         document: dict[str, Any] = {"paired": True, "endpoint": endpoint}

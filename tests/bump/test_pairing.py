@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
+import gzip
 import json
+import shutil
 import socket
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-import fake_t3
 import pytest
+from fake_t3.served import Served, credential, free_port, laid_out, running
 
 from t3_backup.bump import pairing
 from t3_backup.bump.pairing import PairingFailed, pair
@@ -22,38 +25,44 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 BOOTSTRAP, BROWSER = "/api/auth/bootstrap", "/api/auth/browser-session"
 
 
-def free_port() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return int(one.getsockname()[1])
-
-
 @contextmanager
-def serving(folder: Path, version: str, variant: str = "good") -> Iterator[tuple[Path, Path, int]]:
-    """Program, base-dir and port of a running stand-in."""
-    folder.mkdir()
-    program, base, port = fake_t3.unpack(folder, version, variant), folder / "base", free_port()
-    line = [program, "serve", "--port", str(port), "--base-dir", base]
-    with subprocess.Popen(line, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        try:
-            assert any("listens on" in said for said in process.stdout)
-            yield program, base, port
-        finally:
-            process.terminate()
-            assert process.wait(10) == 130
+def serving(folder: Path, version: str, variant: str = "good") -> Iterator[Served]:
+    """A running stand-in in a new folder."""
+    with running(laid_out(folder, version, variant), folder / "base") as served:
+        yield served
+
+
+def pair_with(served: Served) -> str:
+    """The endpoint that served it."""
+    return pair(served.program, served.base, served.port).endpoint
 
 
 @pytest.mark.parametrize(("version", "endpoint"), [("0.0.24", BOOTSTRAP), ("0.0.25", BROWSER), ("0.0.26", BROWSER)])
 def test_each_version_is_logged_in_to_by_its_own_endpoint(tmp_path: Path, version: str, endpoint: str) -> None:
-    with serving(tmp_path / "t3", version) as (program, base, port):
-        assert pair(program, base, port).endpoint == endpoint
-        assert pair(program, base, port).endpoint == endpoint, "and again, by a new credential"
+    with serving(tmp_path / "t3", version) as served:
+        assert pair_with(served) == endpoint
+        assert pair_with(served) == endpoint, "and again, by a new credential"
 
 
 def test_servers_of_both_versions_at_once_are_told_apart(tmp_path: Path) -> None:
-    with serving(tmp_path / "old", "0.0.24") as old, serving(tmp_path / "new", "0.0.25") as new:
-        assert [pair(*one).endpoint for one in (old, new, old, new)] == [BOOTSTRAP, BROWSER] * 2
+    """As in the middle of a bump: some accounts are moved, some are not."""
+    with ExitStack() as stack:
+        versions = ("0.0.24", "0.0.25", "0.0.24", "0.0.26")
+        all_of_them = [stack.enter_context(serving(tmp_path / str(n), version)) for n, version in enumerate(versions)]
+        assert [pair_with(served) for served in all_of_them] == [BOOTSTRAP, BROWSER, BOOTSTRAP, BROWSER]
+
+
+def test_an_account_that_is_moved_and_moved_back_is_followed(tmp_path: Path) -> None:
+    old, new = laid_out(tmp_path / "old", "0.0.24"), laid_out(tmp_path / "new", "0.0.25")
+    base, copy = tmp_path / "base", tmp_path / "copy"
+    with running(old, base) as served:
+        assert pair_with(served) == BOOTSTRAP
+    shutil.copyfile(served.database, copy)
+    with running(new, base) as served:
+        assert pair_with(served) == BROWSER
+    shutil.copyfile(copy, served.database)
+    with running(old, base) as served:
+        assert pair_with(served) == BOOTSTRAP
 
 
 @pytest.mark.parametrize(
@@ -66,22 +75,50 @@ def test_servers_of_both_versions_at_once_are_told_apart(tmp_path: Path) -> None
     ],
 )
 def test_a_version_that_nobody_can_log_in_to_is_told_by_its_step(tmp_path: Path, variant: str, step: str, reason: str) -> None:
-    with serving(tmp_path / "t3", "0.0.25", variant) as (program, base, port), pytest.raises(PairingFailed, match=reason) as failed:
-        pair(program, base, port)
+    with serving(tmp_path / "t3", "0.0.27", variant) as served:
+        with pytest.raises(PairingFailed, match=reason) as failed:
+            pair_with(served)
+        assert served.ask("GET", "/").status == 200, "all that a probe of liveness would have seen"
     assert failed.value.step == step
+
+
+def test_asking_an_endpoint_that_is_not_there_does_not_use_the_credential_up(tmp_path: Path) -> None:
+    """The one credential is good for as many names as are tried; one that was taken is good for none."""
+    with serving(tmp_path / "t3", "0.0.24") as served:
+        one = credential(served.program, served.base)
+        assert [served.exchange(path, one).status for path in (BROWSER, BROWSER, BOOTSTRAP, BROWSER, BOOTSTRAP)] == [
+            404,
+            404,
+            200,
+            404,
+            401,
+        ]
 
 
 def test_an_old_server_whose_database_a_newer_command_has_migrated_fails_at_the_mint(tmp_path: Path) -> None:
     """All else goes on answering 200."""
-    with serving(tmp_path / "old", "0.0.24") as (old, base, port):
-        newer = fake_t3.unpack(tmp_path / "new", "0.0.25") if (tmp_path / "new").mkdir() is None else None
-        assert newer is not None
-        subprocess.run([newer, "auth", "pairing", "list", "--base-dir", base], check=True, capture_output=True)
+    with serving(tmp_path / "old", "0.0.24") as served:
+        newer = laid_out(tmp_path / "new", "0.0.25")
+        subprocess.run([newer, "auth", "pairing", "list", "--base-dir", served.base], check=True, capture_output=True)
         with pytest.raises(PairingFailed, match="table auth_pairing_links has no column named role") as failed:
-            pair(old, base, port)
+            pair_with(served)
         assert failed.value.step == "mint"
-        with pytest.raises(PairingFailed, match="POST /api/auth/bootstrap answered 500"):
-            pair(newer, base, port)
+        with pytest.raises(PairingFailed, match="POST /api/auth/bootstrap answered 500") as failed:
+            pair(newer, served.base, served.port)
+        assert failed.value.step == "exchange"
+        assert served.ask("GET", "/").status == 200
+
+
+def request(there: socket.socket) -> list[str]:
+    """Take a request whole (closing with some of it unread would spoil the answer); its lines but the body."""
+    lines, length = [], 0
+    with there.makefile("rb") as file:
+        while line := file.readline().decode().rstrip():
+            lines.append(line)
+            if line.lower().startswith("content-length:"):
+                length = int(line.partition(":")[2])
+        file.read(length)
+    return lines
 
 
 class Script:
@@ -89,6 +126,7 @@ class Script:
 
     def __init__(self, *answers: bytes | Callable[[socket.socket], None]) -> None:
         self.asked: list[str] = []
+        self.headers: list[str] = []
         self._answers = list(answers)
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port = int(self._listener.getsockname()[1])
@@ -98,10 +136,9 @@ class Script:
         for answer in self._answers:
             there, _ = self._listener.accept()
             with there:
-                text = b""
-                while b"\r\n\r\n" not in text:
-                    text += there.recv(65536)
-                self.asked.append(text.decode().split("\r\n")[0])
+                first, *headers = request(there)
+                self.asked.append(first)
+                self.headers += headers
                 if callable(answer):
                     answer(there)
                 else:
@@ -119,7 +156,7 @@ GOOD = http(200, AUTHENTICATED, COOKIE)
 
 
 def hang(there: socket.socket) -> None:
-    there.recv(1)  # until the other side has had enough
+    assert there.recv(1) == b"", "the other side has had enough"
 
 
 def trickle(there: socket.socket) -> None:
@@ -138,6 +175,31 @@ def flood(there: socket.socket) -> None:
         there.sendall(b"HTTP/1.1 200 X\r\nContent-Length: 10000000000\r\n\r\n")
         while True:
             there.sendall(b" " * 65536)
+    except OSError:
+        return
+
+
+def headers_without_end(there: socket.socket) -> None:
+    try:
+        there.sendall(b"HTTP/1.1 200 X\r\n")
+        while True:
+            there.sendall(b"X: " + b"y" * 4000 + b"\r\n")
+    except OSError:
+        return
+
+
+def bomb(there: socket.socket) -> None:
+    """A small body that unpacks to a large one."""
+    body = gzip.compress(AUTHENTICATED.encode() + b" " * (16 << 20))
+    head = f"HTTP/1.1 200 X\r\nContent-Encoding: gzip\r\nContent-Length: {len(body)}\r\n{COOKIE}\r\n\r\n"
+    there.sendall(head.encode() + body)
+
+
+def trickle_of_headers(there: socket.socket) -> None:
+    try:
+        for byte in b"HTTP/1.1 200 X\r\n" + b"X: y\r\n" * 10_000:
+            there.sendall(bytes([byte]))
+            time.sleep(0.05)
     except OSError:
         return
 
@@ -168,6 +230,10 @@ MINTS = """echo 'ExperimentalWarning' >&2; printf '{\\n "id": "1",\\n "credentia
         ([http(302, "", "Location: /elsewhere")], "exchange", "answered 302"),
         ([hang], "exchange", "did not answer in time"),
         ([trickle], "exchange", "did not answer in time"),
+        ([trickle_of_headers], "exchange", "did not answer in time"),
+        ([headers_without_end], "exchange", "POST"),
+        ([bomb], "exchange", "no JSON"),
+        ([lambda there: None], "exchange", "POST"),
         ([flood], "exchange", "more than 65536 bytes"),
         ([http(200, AUTHENTICATED, "X: " + "y" * 100_000, COOKIE)], "exchange", "POST"),
         ([b"nonsense\r\n\r\n"], "exchange", "POST"),
@@ -181,6 +247,11 @@ MINTS = """echo 'ExperimentalWarning' >&2; printf '{\\n "id": "1",\\n "credentia
         ([GOOD, http(200, "{}")], "session", "not authenticated"),
         ([GOOD, http(500)], "session", "answered 500"),
         ([GOOD, hang], "session", "did not answer in time"),
+        ([GOOD, trickle], "session", "did not answer in time"),
+        ([GOOD, flood], "session", "more than 65536 bytes"),
+        ([GOOD, http(302, "", "Location: /login")], "session", "answered 302"),
+        ([GOOD, http(200, "<html>")], "session", "no JSON"),
+        ([GOOD, http(200, '{"authenticated": "yes"}')], "session", "not authenticated"),
     ],
 )
 def test_every_other_answer_is_the_verdict(
@@ -189,10 +260,10 @@ def test_every_other_answer_is_the_verdict(
     script = Script(*answers)
     began = time.monotonic()
     with pytest.raises(PairingFailed, match=reason) as failed:
-        pair(mint(MINTS), tmp_path, script.port, seconds=1)
+        pair(mint(MINTS), tmp_path, script.port, seconds=1 if "in time" in reason else 30)
     assert failed.value.step == step
     assert len(script.asked) == len(answers), "no answer but a 404 has a second one asked"
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < 20
     assert "\n" not in str(failed.value)
 
 
@@ -206,13 +277,51 @@ def test_every_other_answer_is_the_verdict(
         ("""echo '{"credential": "a b"}'""", "no credential"),
         ("echo '{' >&2; sleep 60", "did not end within"),
         ("sleep 60 & exit 0", "did not end within"),
-        ("head -c 10000000 /dev/zero", "no JSON"),
+        ("yes", "did not end within"),
+        ("head -c 10000000 /dev/zero", "more than 65536 bytes"),
+        (f"{MINTS}; head -c 100000 /dev/zero | tr '\\0' ' '", "more than 65536 bytes"),
+        ("head -c 10000000 /dev/zero >&2; exit 3", "ended with 3"),
     ],
 )
 def test_a_mint_that_fails_hangs_or_babbles_is_told(mint: Callable[[str], Path], tmp_path: Path, script: str, reason: str) -> None:
     with pytest.raises(PairingFailed, match=reason) as failed:
-        pair(mint(script), tmp_path, 1, seconds=1)
+        pair(mint(f"echo $$ >{tmp_path}/pid\n{script}"), tmp_path, 1, seconds=1 if "did not end" in reason else 30)
     assert failed.value.step == "mint"
+    group = int((tmp_path / "pid").read_text())
+    until = time.monotonic() + 20
+    while is_alive(group):
+        assert time.monotonic() < until, "something of it has outlived it"
+        time.sleep(0.01)
+
+
+def test_of_a_babble_little_is_kept() -> None:
+    async def read() -> int:
+        stream = asyncio.StreamReader()
+        stream.feed_data(b"x" * 1_000_000)
+        stream.feed_eof()
+        return len(await pairing._read(stream))
+
+    assert asyncio.run(read()) == pairing._LIMIT_BYTES + 1
+
+
+def is_alive(group: int) -> bool:
+    """Whether there is a process of this group that is no zombie (who reaps those is none of ours)."""
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            state, _, of = path.read_text().rpartition(")")[2].split()[:3]
+        except OSError:
+            continue
+        if int(of) == group and state != "Z":
+            return True
+    return False
+
+
+def test_the_cookie_is_given_back_as_it_came(mint: Callable[[str], Path], tmp_path: Path) -> None:
+    value = '"a\\054b=="'
+    exchanged = http(200, AUTHENTICATED, "Set-Cookie: other=1; Path=/", f"Set-Cookie: t3_session={value}; Path=/")
+    script = Script(exchanged, http(200, AUTHENTICATED))
+    assert pair(mint(MINTS), tmp_path, script.port).endpoint == BROWSER
+    assert f"Cookie: t3_session={value}" in script.headers
 
 
 def test_a_server_that_is_not_there_is_told(mint: Callable[[str], Path], tmp_path: Path) -> None:
@@ -234,13 +343,36 @@ def test_the_command_says_it_in_its_exit_status_and_as_json(tmp_path: Path) -> N
         line = [sys.executable, "-m", "t3_backup.bump.pairing", *map(str, words)]
         return subprocess.run(line, cwd=ROOT, capture_output=True, text=True, check=False)
 
-    with serving(tmp_path / "t3", "0.0.24") as (program, base, port):
-        words = ("--t3", program, "--base-dir", base, "--port", port)
+    with serving(tmp_path / "t3", "0.0.24") as served:
+        words = ("--t3", served.program, "--base-dir", served.base, "--port", served.port)
         good = command(*words, "--json")
         assert (good.returncode, json.loads(good.stdout)) == (0, {"paired": True, "endpoint": BOOTSTRAP})
         assert command(*words).stdout == f"paired by {BOOTSTRAP}\n"
     bad = command(*words, "--json")
-    assert bad.returncode == 1
-    assert json.loads(bad.stdout)["step"] == "exchange"
-    assert command("--t3", program).returncode == 2
-    assert command("--t3", program, "--base-dir", base, "--port", 0).returncode == 2
+    assert (bad.returncode, bad.stderr) == (1, "")
+    document = json.loads(bad.stdout)
+    assert (document.keys(), document["paired"], document["step"]) == ({"paired", "step", "reason"}, False, "exchange")
+    plain = command(*words)
+    assert (plain.returncode, plain.stdout) == (1, f"not paired: exchange: {document['reason']}\n")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        (),
+        ("--port", "1"),
+        ("--t3", "t3", "--base-dir", ".", "--port", "0"),
+        ("--t3", "t3", "--base-dir", ".", "--port", "65536"),
+        ("--t3", "t3", "--base-dir", ".", "--port", "x"),
+        ("--t3", "t3", "--base-dir", ".", "--port", "1", "--seconds", "nan"),
+        ("--t3", "t3", "--base-dir", ".", "--port", "1", "--seconds", "-1"),
+        ("--t3", "t3", "--base-dir", ".", "--port", "1", "--fast"),
+    ],
+)
+def test_wrong_use_is_one_line_and_nothing_is_begun(words: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        pairing.main(words)
+    said = capsys.readouterr()
+    assert (ended.value.code, said.out) == (2, "")
+    assert said.err.startswith("t3-pair: ")
+    assert said.err.count("\n") == 1

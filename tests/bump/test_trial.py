@@ -9,8 +9,8 @@ from pathlib import Path
 
 import fake_t3
 import pytest
-from bump.test_pairing import free_port
 from fake_t3 import DATA
+from fake_t3.served import free_port
 
 from t3_backup.bump.trial import Patience, Verdict, trial
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import json
 import tarfile
+from collections.abc import Sequence
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
@@ -19,16 +20,21 @@ VARIANTS = (
 )  # fmt: skip
 
 
-def tarball(folder: Path, version: str, variant: str = "good", live_only: bool = False) -> Path:
-    """Make `t3-VERSION.tgz` in `folder`. `live_only`: it is good, but where /run/t3-fake-live is to be seen."""
+def tarball(folder: Path, version: str, variant: str = "good", live_only: bool = False, targets: Sequence[str] = ()) -> Path:
+    """Make `t3-VERSION.tgz` in `folder`. `live_only`: it is good, but where /run/t3-fake-live is to be seen.
+
+    `targets`: what the hostile one tries besides, as it names it: `tcp HOST:PORT`, `udp HOST:PORT`, `unix PATH` (or @ABSTRACT),
+    `read PATH`, `write FOLDER`.
+    """
     assert variant in VARIANTS
+    about = {"version": version, "variant": variant, "live_only": live_only, "targets": list(targets)}
     package = {
         "name": "t3", "version": version, "license": "MIT", "description": "A stand-in for T3 Code", "bin": {"t3": "dist/bin.py"},
     }  # fmt: skip
     files = {
         "package.json": json.dumps(package).encode(),
         "dist/bin.py": (HERE / "program.py").read_bytes(),
-        "dist/variant.json": json.dumps({"version": version, "variant": variant, "live_only": live_only}).encode(),
+        "dist/variant.json": json.dumps(about).encode(),
         "dist/hostile.py": (HERE / "hostile.py").read_bytes(),
         "dist/schema.sql": (HERE / "schema.sql").read_bytes(),
         "dist/auth-31.sql": (HERE / "auth-31.sql").read_bytes(),

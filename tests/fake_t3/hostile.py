@@ -2,56 +2,73 @@
 
 from __future__ import annotations
 
+import ctypes
 import glob
 import os
 import pwd
 import socket
-from collections.abc import Callable
+from collections.abc import Sequence
 from contextlib import suppress
+from pathlib import Path
 
+HERE = Path(__file__).resolve()
 FILES = (
     "/home/*/.t3/userdata/state.sqlite", "/home/*/.t3/userdata/secrets/*", "/home/*/.t3/worktrees/*", "/home/*/.claude/*",
-    "/home/*/.ssh/*", "/root/*", "/etc/t3-serve/*", "/etc/shadow", "/etc/ttyd-user-map", "/var/backups/t3-state/*",
-    "/var/lib/t3-autoupdate/journal.json", "/var/lib/private/*", "/var/lib/t3-gate-*/*", "/var/log/*/*", "/proc/*/environ",
-    "/run/systemd/private", "/run/dbus/system_bus_socket", "/run/t3-test/*",
+    "/home/*/.codex/*", "/home/*/.ssh/*", "/root/*", "/root/.*", "/etc/t3-serve/*", "/etc/shadow", "/etc/ttyd-user-map",
+    "/var/backups/t3-state/*", "/var/lib/t3-autoupdate/*", "/var/lib/t3-autoupdate/versions/*", "/var/lib/private/*",
+    "/var/lib/t3-gate-*/*", "/var/log/*/*", "/run/systemd/private", "/run/dbus/system_bus_socket", "/run/t3-test/*",
 )  # fmt: skip
-WRITABLE = ("/usr", "/etc", "/var/lib", "/var/tmp", "/tmp/..", "/home", "/dev/shm", "/run", "/srv", "/opt", "/usr/local/bin")
-ADDRESSES = (("127.0.0.1", 4999), ("127.0.0.1", 3773), ("10.0.0.1", 53), ("192.0.2.1", 80))
-SOCKETS = ("\0t3-test-abstract", "/run/t3-test/socket", "/run/systemd/private", "/run/systemd/journal/socket")
+WRITABLE = (
+    "/usr", "/etc", "/var/lib", "/var/tmp", "/tmp/..", "/home", "/dev/shm", "/run", "/srv", "/opt", "/usr/local/bin", str(HERE.parent),
+)  # fmt: skip
+ADDRESSES = ("127.0.0.1:4999", "127.0.0.1:3773", "127.0.0.53:53", "10.0.0.1:53", "169.254.169.254:80", "192.0.2.1:80")
+SOCKETS = ("@t3-test-abstract", "/run/t3-test/socket", "/run/systemd/private", "/run/systemd/journal/socket")
 NAMES = ("ANTHROPIC_API_KEY", "OPENAI_API_KEY", "AWS_SECRET_ACCESS_KEY", "T3_SECRET")
+_PATIENCE_S = 0.5
+_SEIZE = 0x4206  # PTRACE_SEIZE stops nobody, and ends with the one who does it
 
 
-def reached() -> list[str]:
-    """Names of what could be read, written, connected to, or hurt."""
-    found: list[str] = []
-    own = f"/proc/{os.getpid()}/"
-
-    def attempt(name: str, what: Callable[[], object]) -> None:
-        with suppress(OSError):
-            if what() is not False:
-                found.append(name)
-
-    for pattern in FILES:
-        for path in glob.glob(pattern):
-            inside = os.environ.get("STATE_DIRECTORY", "\0")
-            if not path.startswith((own, "/proc/self/", "/proc/thread-self/", inside)) and os.path.realpath(
-                path
-            ) != os.path.realpath(inside):
-                attempt(f"read {path}", lambda path=path: _read(path))
-    for folder in WRITABLE:
-        attempt(f"write {folder}", lambda folder=folder: _write(folder))
-    for host, port in ADDRESSES:
-        attempt(f"tcp {host}:{port}", lambda host=host, port=port: socket.create_connection((host, port), 0.5).close())
-    for path in SOCKETS:
-        attempt(f"unix {path!r}", lambda path=path: _connect(path))
+def reached(targets: Sequence[str] = ()) -> list[str]:
+    """Names of what could be read, written, connected to, or hurt. `targets` are tried besides, by such names."""
+    names = [f"read {path}" for pattern in FILES for path in sorted(glob.glob(pattern)) if not _is_own(path)]
+    names += [f"write {folder}" for folder in WRITABLE]
+    names += [f"{kind} {address}" for address in ADDRESSES for kind in ("tcp", "udp")]
+    names += [f"unix {path}" for path in SOCKETS]
+    names += [f"read {user.pw_dir}" for user in pwd.getpwall() if user.pw_dir.startswith(("/home/", "/root"))]
+    for pid in _others():
+        names += [f"read /proc/{pid}/environ", f"signal {pid}", f"ptrace {pid}"]
+    found = [name for name in dict.fromkeys([*names, *targets]) if _try(name)]
     found += [f"environment {name}" for name in NAMES if name in os.environ]
-    for user in pwd.getpwall():
-        if user.pw_dir.startswith("/home/"):
-            attempt(f"list {user.pw_dir}", lambda user=user: os.listdir(user.pw_dir))
+    if os.getuid() != 0:
+        with suppress(OSError):
+            os.setuid(0)
+            found.append("become root")
+    return found
+
+
+def _try(name: str) -> bool:
+    kind, _, what = name.partition(" ")
+    try:
+        return TRIES[kind](what)
+    except OSError:
+        return False
+
+
+def _is_own(path: str) -> bool:
+    """Whether it is, holds, or lies in, what this program is of, or the folder that it was given."""
+    real = os.path.realpath(path)
+    given = os.environ.get("STATE_DIRECTORY")
+    inside = [str(HERE), *([os.path.realpath(given)] if given else [])]
+    return any(one == real or one.startswith(real + "/") or (given and real.startswith(one + "/")) for one in inside)
+
+
+def _others() -> list[int]:
+    """Processes of other users."""
+    found = []
     for pid in (int(name) for name in os.listdir("/proc") if name.isdigit()):
-        if pid not in (os.getpid(), os.getppid()) and _uid(pid) != os.getuid():
-            attempt(f"signal {pid}", lambda pid=pid: os.kill(pid, 0))
-    attempt("become root", lambda: os.setuid(0) if os.getuid() else False)
+        with suppress(OSError):
+            if os.stat(f"/proc/{pid}").st_uid != os.getuid():
+                found.append(pid)
     return found
 
 
@@ -69,14 +86,43 @@ def _write(folder: str) -> bool:
     return True
 
 
-def _connect(path: str) -> bool:
-    with socket.socket(socket.AF_UNIX) as there:
-        there.connect(path)
+def _tcp(address: str) -> bool:
+    host, _, port = address.rpartition(":")
+    socket.create_connection((host, int(port)), _PATIENCE_S).close()
     return True
 
 
-def _uid(pid: int) -> int:
-    try:
-        return os.stat(f"/proc/{pid}").st_uid
-    except OSError:
-        return os.getuid()
+def _udp(address: str) -> bool:
+    """Whether it could be sent, and nobody refused it."""
+    host, _, port = address.rpartition(":")
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as there:
+        there.settimeout(_PATIENCE_S)
+        there.connect((host, int(port)))
+        there.send(b"t3")
+        with suppress(TimeoutError):
+            there.recv(1)
+    return True
+
+
+def _unix(path: str) -> bool:
+    for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM):
+        with socket.socket(socket.AF_UNIX, kind) as there, suppress(OSError):
+            there.settimeout(_PATIENCE_S)
+            there.connect("\0" + path[1:] if path.startswith("@") else path)
+            return True
+    return False
+
+
+def _signal(pid: str) -> bool:
+    os.kill(int(pid), 0)
+    return True
+
+
+def _ptrace(pid: str) -> bool:
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.ptrace.argtypes = [ctypes.c_long, ctypes.c_long, ctypes.c_void_p, ctypes.c_void_p]
+    libc.ptrace.restype = ctypes.c_long
+    return bool(libc.ptrace(_SEIZE, int(pid), None, None) == 0)
+
+
+TRIES = {"read": _read, "write": _write, "tcp": _tcp, "udp": _udp, "unix": _unix, "signal": _signal, "ptrace": _ptrace}

@@ -17,9 +17,12 @@ import sys
 import threading
 import time
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import TextIO
 
 HERE = Path(__file__).resolve().parent
 ABOUT = json.loads((HERE / "variant.json").read_text())
@@ -73,18 +76,18 @@ def now(later: timedelta = timedelta()) -> str:
 # -- the database
 
 
-def database(base: Path) -> sqlite3.Connection:
-    """One connection, in WAL mode, without a busy timeout; every opening migrates."""
+def database(base: Path, log: TextIO) -> sqlite3.Connection:
+    """One connection, in WAL mode, without a busy timeout; every opening migrates, and says so in `log`."""
     folder = base / "userdata"
     folder.mkdir(parents=True, exist_ok=True)
     connection = sqlite3.connect(folder / "state.sqlite", timeout=0, isolation_level=None, check_same_thread=False)
     connection.execute("PRAGMA journal_mode=WAL")
     connection.execute("PRAGMA foreign_keys=ON")
-    migrate(connection)
+    migrate(connection, log)
     return connection
 
 
-def migrate(connection: sqlite3.Connection) -> None:
+def migrate(connection: sqlite3.Connection, log: TextIO) -> None:
     tables = {row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
     if "effect_sql_migrations" not in tables:
         connection.executescript("BEGIN;" + (HERE / "schema.sql").read_text() + ";COMMIT;")
@@ -92,7 +95,7 @@ def migrate(connection: sqlite3.Connection) -> None:
             connection.execute("INSERT INTO effect_sql_migrations (migration_id, name) VALUES (?, ?)", (number, name))
     level = connection.execute("SELECT max(migration_id) FROM effect_sql_migrations").fetchone()[0]
     for step in range(level + 1, LEVEL + 1):
-        print(f"Running migration {step} {NAMES[step]}", flush=True)
+        print(f"Running migration {step} {NAMES[step]}", file=log, flush=True)
         if VARIANT == "slow-migration":
             time.sleep(600)
         if VARIANT == "half-migration":
@@ -110,6 +113,18 @@ def migrate(connection: sqlite3.Connection) -> None:
             connection.execute("ALTER TABLE auth_pairing_links ADD COLUMN proof_key_thumbprint TEXT")
         connection.execute("INSERT INTO effect_sql_migrations (migration_id, name) VALUES (?, ?)", (step, NAMES[step]))
         connection.execute("COMMIT")
+
+
+@contextmanager
+def transaction(connection: sqlite3.Connection) -> Iterator[None]:
+    """All of the block or nothing of it; it fails at once where somebody else writes."""
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+        connection.execute("COMMIT")
+    except BaseException:
+        connection.execute("ROLLBACK")
+        raise
 
 
 def role() -> tuple[str, str]:
@@ -143,7 +158,11 @@ class Sessions:
         self.key = path.read_bytes()
 
     def begin(self, credential: str) -> tuple[str, str] | None:
-        """Id and time of its end; None where the credential is wrong, used or old."""
+        """Id and time of its end; None where the credential is wrong, used or old. All of it or, by sqlite3.Error, nothing."""
+        with transaction(self.connection):
+            return self._begin(credential)
+
+    def _begin(self, credential: str) -> tuple[str, str] | None:
         column, _ = role()
         found = self.connection.execute(
             f"SELECT id, subject, {column} FROM auth_pairing_links WHERE credential = ? AND consumed_at IS NULL AND expires_at > ?",
@@ -192,16 +211,28 @@ class Handler(BaseHTTPRequestHandler):
         elif self.path == "/.well-known/t3/environment":
             self.say(200, {"environmentId": self.server.environment, "serverVersion": VERSION})
         elif self.path == "/fake/tab":
+            self.close_connection = True
+            self.server.tabs.add(self)  # before it says so
             self.send_response(200)
             self.send_header("Content-Type", "text/event-stream")
             self.end_headers()
             self.wfile.write(b": open\n\n")
             self.wfile.flush()
-            self.server.tabs.add(self)
-            while not self.server.ended.wait(0.1):
+            while not self.server.ended.is_set() and self.is_open():
                 pass
+            self.server.tabs.discard(self)
         else:
             self.say(200, b"<!doctype html><title>T3 Code</title>")
+
+    def is_open(self) -> bool:
+        """Whether the other side is still there, after a moment."""
+        self.connection.settimeout(0.1)
+        try:
+            return bool(self.connection.recv(1))
+        except TimeoutError:
+            return True
+        except OSError:
+            return False
 
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
@@ -210,10 +241,15 @@ class Handler(BaseHTTPRequestHandler):
         if self.path == ENDPOINT:
             self.exchange(body)
         elif self.path.startswith("/fake/") and self.server.is_good(self.headers.get("Cookie", "")):
-            self.server.fake(self.path, json.loads(body or b"{}"))
-            self.say(200, {})
+            try:
+                answer = self.server.fake(self.path, json.loads(body or b"{}"))
+            except sqlite3.Error as error:
+                print(f"error: {error}", flush=True)
+                return self.say(500, {"error": "internal"})
+            self.say(200, answer)
         else:
             self.say(404, b"")
+        return None
 
     def exchange(self, body: bytes) -> None:
         if LEVEL > 30 and "json" not in self.headers.get("Content-Type", ""):
@@ -261,7 +297,7 @@ class Server(ThreadingHTTPServer):
     allow_reuse_address = True
 
     def __init__(self, host: str, port: int, base: Path) -> None:
-        self.connection = database(base)
+        self.connection = database(base, sys.stdout)
         self.sessions = Sessions(base, self.connection)
         self.lock = threading.Lock()
         self.tabs: set[object] = set()
@@ -281,61 +317,88 @@ class Server(ThreadingHTTPServer):
         except sqlite3.Error:
             return False
 
-    def fake(self, path: str, words: dict[str, str]) -> None:
-        """What an agent or a person would do with it."""
+    def fake(self, path: str, words: dict[str, str]) -> dict[str, int]:
+        """What an agent or a person would do with it; of a new agent, its `pid`."""
         with self.lock:
-            name = str(uuid.uuid4())
-            project = self.connection.execute("SELECT project_id FROM projection_projects").fetchone()
-            thread = self.connection.execute("SELECT thread_id FROM projection_threads").fetchone()
-            of = thread[0] if thread else name
-            if path == "/fake/event":
-                self.connection.execute(
-                    "INSERT INTO orchestration_events (event_id, aggregate_kind, stream_id, stream_version, event_type, occurred_at,"
-                    " actor_kind, payload_json, metadata_json) VALUES (?, 'thread', ?, 1, 'thread.message-sent', ?, 'client', '{}', '{}')",
-                    (name, name, now()),
-                )
-                self.connection.execute(
-                    "INSERT INTO projection_thread_messages (message_id, thread_id, role, text, is_streaming, created_at, updated_at)"
-                    " VALUES (?, ?, 'user', ?, 0, ?, ?)",
-                    (name, of, f"said at {now()} in {project}", now(), now()),
-                )
-            elif path == "/fake/turn":
-                active = name if words["state"] == "running" else None
-                self.connection.execute(
-                    "INSERT INTO projection_thread_sessions (thread_id, status, active_turn_id, updated_at) VALUES (?, ?, ?, ?)"
-                    " ON CONFLICT (thread_id) DO UPDATE SET status = excluded.status, active_turn_id = excluded.active_turn_id",
-                    (of, "running" if active else "ready", active, now()),
-                )
-            elif path == "/fake/agent":
-                self.agents.append(subprocess.Popen(["/bin/sleep", words.get("seconds", "3600")]))
-            elif path == "/fake/no-agent":
+            if path == "/fake/agent":
+                agent = subprocess.Popen(["claude", words.get("seconds", "3600")], executable="/bin/sleep")
+                self.agents.append(agent)
+                return {"pid": agent.pid}
+            if path == "/fake/no-agent":
                 for agent in self.agents:
                     agent.kill()
                     agent.wait()
+                return {}
+            found = self.connection.execute("SELECT thread_id FROM projection_threads").fetchone()
+            name, thread = str(uuid.uuid4()), found[0] if found else "fake-thread"
+            with transaction(self.connection):
+                if path == "/fake/event":
+                    self.event(thread, name)
+                elif path == "/fake/turn":
+                    self.turn(thread, name if words["state"] == "running" else None)
+            return {}
+
+    def event(self, thread: str, name: str) -> None:
+        """Somebody says something in a thread."""
+        self.connection.execute(
+            "INSERT INTO orchestration_events (event_id, aggregate_kind, stream_id, stream_version, event_type, occurred_at,"
+            " actor_kind, payload_json, metadata_json) VALUES (?, 'thread', ?, 1, 'thread.message-sent', ?, 'client', '{}', '{}')",
+            (name, name, now()),
+        )
+        self.connection.execute(
+            "INSERT INTO projection_thread_messages (message_id, thread_id, role, text, is_streaming, created_at, updated_at)"
+            " VALUES (?, ?, 'user', ?, 0, ?, ?)",
+            (name, thread, f"said at {now()}", now(), now()),
+        )
+
+    def turn(self, thread: str, begun: str | None) -> None:
+        """A turn of this name begins in a thread, or the one that it is at ends."""
+        if begun is None:
+            self.connection.execute(
+                "UPDATE projection_turns SET state = 'completed', completed_at = ? WHERE thread_id = ? AND state = 'running'",
+                (now(), thread),
+            )
+        else:
+            self.connection.execute(
+                "INSERT INTO projection_turns (thread_id, turn_id, state, requested_at, started_at, checkpoint_files_json)"
+                " VALUES (?, ?, 'running', ?, ?, '[]')",
+                (thread, begun, now(), now()),
+            )
+        self.connection.execute(
+            "INSERT INTO projection_thread_sessions (thread_id, status, active_turn_id, updated_at) VALUES (?, ?, ?, ?)"
+            " ON CONFLICT (thread_id) DO UPDATE SET status = excluded.status, active_turn_id = excluded.active_turn_id,"
+            " updated_at = excluded.updated_at",
+            (thread, "running" if begun else "ready", begun, now()),
+        )
 
 
 def serve(args: argparse.Namespace) -> int:
-    awaited = {signal.SIGTERM, signal.SIGINT}
-    signal.pthread_sigmask(signal.SIG_BLOCK, awaited)
+    # Handled, not blocked, which an agent would inherit; and by a pipe, since a handler that takes a lock may meet its own thread.
+    asked, wakeup = os.pipe()
+    os.set_blocking(wakeup, False)
+    signal.set_wakeup_fd(wakeup, warn_on_full_buffer=False)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: None)
     if VARIANT == "exits":
         print("error: Cannot find module 'node:sqlite'", flush=True)
         return 1
     if VARIANT == "hostile":
         import hostile  # beside it
 
-        print("hostile: " + json.dumps(hostile.reached()), flush=True)
+        print("hostile: " + json.dumps(hostile.reached(ABOUT["targets"])), flush=True)
         return 1
     server = Server(args.host, args.port, args.base_dir)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
     thread.start()
     print(f"T3 Code {VERSION} listens on http://{args.host}:{args.port}", flush=True)
-    signal.sigwait(awaited)
+    os.read(asked, 1)
     while VARIANT == "ignores-term":
         time.sleep(3600)
     server.shutdown()
     server.server_close()  # the listener closes at once
-    if server.tabs:
-        time.sleep(float(os.environ.get("T3_FAKE_LINGER", "20")))
+    until = time.monotonic() + float(os.environ.get("T3_FAKE_LINGER", "20"))
+    while server.tabs and time.monotonic() < until:
+        time.sleep(0.05)
     if VARIANT == "slow-stop":
         time.sleep(45)
     server.ended.set()
@@ -350,7 +413,7 @@ def pairing(args: argparse.Namespace) -> int:
     try:
         if VARIANT == "mint-broken":
             raise sqlite3.OperationalError("no such column: subject")
-        connection = database(args.base_dir)
+        connection = database(args.base_dir, sys.stderr)  # standard output is the answer's alone
         if args.action == "create":
             print(json.dumps(mint(connection, seconds_of(args.ttl)), indent=2))
         else:
