@@ -20,6 +20,9 @@ EMPTY = "empty"  # the subject of a trial without data; no user's name has the f
 _PRIVATE = Path("/var/lib/private")  # where systemd keeps the folders of transient users (systemd.exec(5), DynamicUser=)
 _PUBLIC = Path("/var/lib")
 _PREFIX = "t3-gate-"
+# All of them are empty in there, but for what is shown of /etc, and the program.
+_HIDDEN = ("/home", "/root", "/run", "/var", "/srv", "/opt", "/mnt", "/media", "/boot", "/etc")
+_SHOWN = ("alternatives", "ld.so.cache", "localtime")
 _PORT = 4773  # on a loopback of its own
 _SLACK_S = 240  # for all steps of a trial but its watch: start, login, stop, reading of the data
 _LIMIT_BYTES = 256 << 10
@@ -47,10 +50,11 @@ def properties(name: str, program: Path) -> tuple[str, ...]:
         "DynamicUser=yes",
         f"StateDirectory={name}",
         "StateDirectoryMode=0700",
-        f"WorkingDirectory=/var/lib/{name}",
-        f"Environment=HOME=/var/lib/{name} TMPDIR=/var/lib/{name}",
-        "TemporaryFileSystem=/:ro",
-        f"BindReadOnlyPaths=/usr -/bin -/sbin -/lib -/lib64 -/etc/alternatives -/etc/ld.so.cache -/etc/localtime {program}",
+        f"WorkingDirectory={_PRIVATE / name}",
+        f"Environment=HOME={_PRIVATE / name} TMPDIR={_PRIVATE / name}",
+        "ProtectSystem=strict",
+        f"TemporaryFileSystem={' '.join(f'{folder}:ro' for folder in _HIDDEN)}",
+        f"BindReadOnlyPaths={' '.join(f'-/etc/{name}' for name in _SHOWN)} {program}",
         "PrivateNetwork=yes",
         "PrivateIPC=yes",
         "PrivateDevices=yes",
@@ -118,8 +122,7 @@ def _try(program: Path, subject: str, write_snapshot: Callable[[str, Path], bool
         (folder / "userdata").mkdir(mode=0o700, parents=True)
         if write_snapshot is not None and not write_snapshot(subject, folder / "userdata" / "state.sqlite"):
             return None
-        base = f"/var/lib/{name}"
-        line = [sys.executable, "-I", "-m", "t3_backup.bump.trial", f"--t3={program}/bin/t3", f"--base-dir={base}"]
+        line = [sys.executable, "-I", "-m", "t3_backup.bump.trial", f"--t3={program}/bin/t3", f"--base-dir={folder}"]
         line += [f"--port={_PORT}", f"--watch={watch_seconds}"]
         done = transient.run(
             line, name=name, properties=properties(name, program), seconds=_SLACK_S + watch_seconds, limit_bytes=_LIMIT_BYTES

@@ -25,6 +25,15 @@ def deb(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def autoupdate_deb() -> Path:
+    """The package of t3-autoupdate, which is not among those that a build makes yet: that of T3_TEST_AUTOUPDATE_DEB."""
+    made = package.given("T3_TEST_AUTOUPDATE_DEB")
+    if made is None:
+        pytest.skip("t3-autoupdate is no package yet")
+    return made
+
+
+@pytest.fixture(scope="session")
 def newer(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same with a higher version: that of T3_TEST_NEWER_DEB, or one built now."""
     folder = tmp_path_factory.mktemp("newer") / "t3-backup"

@@ -1,0 +1,231 @@
+"""A machine on which people use T3 (its stand-in): units, ports, browsers that are logged in, and what they wrote."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import fake_t3
+from booted.machine import Machine, Result
+from booted.people import add, database, unit_of
+
+USERS = ("alice", "bob", "carol")
+PORTS = {user: 3773 + number for number, user in enumerate(USERS)}
+ROOT = "/var/lib/t3-autoupdate"
+FREEZE = "/etc/t3-autoupdate.freeze"
+LIVE = "/run/t3-fake-live"  # what is broken on real servers alone is broken while this is there
+PACKAGE = "/usr/local/lib/node_modules/t3"
+_UNIT = """
+[Unit]
+Description=The T3 server of %i
+[Service]
+User=%i
+EnvironmentFile=/etc/t3-serve/%i.env
+ExecStart=/usr/local/bin/t3 serve --host 127.0.0.1 --port ${T3_PORT} --base-dir /home/%i/.t3
+Restart=on-failure
+SuccessExitStatus=130
+TimeoutStopSec=10
+[Install]
+WantedBy=multi-user.target
+"""
+# What a browser does, as one command: print JSON of what was asked.
+_BROWSER = r"""
+import json, subprocess, sys, urllib.error, urllib.request
+user, port, what, *words = sys.argv[1:]
+base = f"http://127.0.0.1:{port}"
+def call(path, body=None, cookie=None, method=None):
+    headers = {"Content-Type": "application/json"} | ({"Cookie": cookie} if cookie else {})
+    data = None if body is None else json.dumps(body).encode()
+    request = urllib.request.Request(base + path, data, headers, method=method)
+    try:
+        with urllib.request.urlopen(request, timeout=20) as answer:
+            return answer.status, answer.read(), answer.headers.get("Set-Cookie", "").split(";")[0]
+    except urllib.error.HTTPError as error:
+        return error.code, b"", ""
+if what == "login":
+    line = ["runuser", "-u", user, "--", "t3", "auth", "pairing", "create", "--base-dir", f"/home/{user}/.t3", "--ttl", "5m", "--json"]
+    credential = json.loads(subprocess.run(line, stdout=subprocess.PIPE, check=True).stdout)["credential"]
+    for path in ("/api/auth/browser-session", "/api/auth/bootstrap"):
+        status, _, cookie = call(path, {"credential": credential})
+        if status == 200:
+            break
+    print(json.dumps(cookie))
+elif what == "session":
+    print(json.dumps(json.loads(call("/api/auth/session", cookie=words[0])[1])["authenticated"]))
+else:
+    print(json.dumps(call(what, json.loads(words[1]), words[0])[0]))
+"""
+# Each server's gaps: the longest time, in seconds, in which nobody answered on its port.
+_WATCHER = r"""
+import json, select, socket, sys, time
+ports = {user: int(port) for user, port in (word.split("=") for word in sys.argv[1:])}
+last, longest = {user: time.monotonic() for user in ports}, dict.fromkeys(ports, 0.0)
+print("began", flush=True)
+while not select.select([sys.stdin], [], [], 0.02)[0]:
+    for user, port in ports.items():
+        try:
+            with socket.create_connection(("127.0.0.1", port), 0.5) as there:
+                there.settimeout(0.5)
+                there.sendall(b"GET /.well-known/t3/environment HTTP/1.0\r\n\r\n")
+                assert there.recv(1)
+        except (OSError, AssertionError):
+            continue
+        now = time.monotonic()
+        longest[user], last[user] = max(longest[user], now - last[user]), now
+for user in ports:
+    longest[user] = max(longest[user], time.monotonic() - last[user])
+print(json.dumps(longest))
+"""
+
+
+# npm is not in the tree: it would be 300 packages. What an installation of an archive comes to is this.
+_NPM = r"""#!/bin/bash
+set -eu
+archive=${@: -1}
+package="$npm_config_prefix/lib/node_modules/t3"
+mkdir -p "$package" "$npm_config_prefix/bin"
+tar -xzf "$archive" -C "$package" --strip-components=1 --no-same-owner || { echo "npm ERR! 404 no $archive" >&2; exit 1; }
+program=$(python3 -c 'import json, sys; print(json.load(open(sys.argv[1] + "/package.json"))["bin"]["t3"])' "$package")
+chmod 755 "$package/$program"
+ln -sfn "../lib/node_modules/t3/$program" "$npm_config_prefix/bin/t3"
+"""
+
+
+def offer(machine: Machine, version: str, variant: str = "good", *, live_only: bool = False) -> None:
+    """Have npm know of a version: it lies where T3_NPM_SPEC looks."""
+    with tempfile.TemporaryDirectory() as folder:
+        machine.copy_in(fake_t3.tarball(Path(folder), version, variant, live_only), f"/srv/t3-{version}.tgz")
+
+
+def npm_install_globally(machine: Machine, version: str) -> None:
+    """As `npm i -g t3@VERSION` leaves it."""
+    offer(machine, version)
+    script = """
+    rm -rf "$2"; mkdir -p "$2"
+    tar -xzf "/srv/t3-$1.tgz" -C "$2" --strip-components=1 --no-same-owner
+    program=$(python3 -c 'import json, sys; print(json.load(open(sys.argv[1] + "/package.json"))["bin"]["t3"])' "$2")
+    chmod 755 "$2/$program"
+    ln -sfn "../lib/node_modules/t3/$program" /usr/local/bin/t3
+    """
+    machine.sh(script, version, PACKAGE)
+
+
+def settle(machine: Machine, source: Path, users: Sequence[str] = USERS) -> None:
+    """Users with real data, whose servers of 0.0.24 run."""
+    npm_install_globally(machine, "0.0.24")
+    machine.run("systemctl", "start", "dbus.socket")  # a machine that is booted with it has it
+    machine.write("/usr/local/bin/npm", _NPM, 0o755)
+    machine.write("/opt/browser.py", _BROWSER)
+    machine.write("/opt/watcher.py", _WATCHER)
+    machine.write("/etc/systemd/system/t3-serve@.service", _UNIT)
+    machine.write("/etc/default/t3-autoupdate", "T3_NPM_SPEC=/srv/t3-{version}.tgz\nT3_AUTOUPDATE_WATCH=3\n")
+    machine.run("systemctl", "daemon-reload")
+    for user in users:
+        add(machine, user, source)
+        machine.write(f"/etc/t3-serve/{user}.env", f"T3_PORT={PORTS[user]}\n")
+        machine.run("systemctl", "enable", "--now", unit_of(user))
+    for user in users:
+        machine.until(lambda user=user: answers(machine, user), f"server of {user}")
+
+
+def answers(machine: Machine, user: str) -> bool:
+    """Whether a server listens."""
+    script = 'exec 3<>"/dev/tcp/127.0.0.1/$1"'
+    return machine.run("bash", "-c", script, "bash", str(PORTS[user]), check=False).code == 0
+
+
+def browser(machine: Machine, user: str, *words: str) -> Any:
+    """What a browser gets: `login` (a cookie), `session COOKIE` (whether it is logged in), or `PATH COOKIE BODY` (a status)."""
+    return machine.run("python3", "/opt/browser.py", user, str(PORTS[user]), *words).document
+
+
+def write_something(machine: Machine, user: str, cookie: str) -> None:
+    """A message of his, by his browser."""
+    assert browser(machine, user, "/fake/event", cookie, "{}") == 200
+
+
+def autoupdate(machine: Machine, *words: str, **how: Any) -> Result:
+    """Run the command; its exit code is for the test to judge."""
+    return machine.run("t3-autoupdate", *words, check=False, timeout=how.pop("timeout", 600), **how)
+
+
+def status(machine: Machine) -> dict[str, Any]:
+    """What `status --json` says."""
+    return autoupdate(machine, "status", "--json").document
+
+
+def versions(machine: Machine) -> dict[str, str]:
+    """Each account's program, as its server says it and as its link does; they must agree where it runs."""
+    found = {}
+    for user in USERS:
+        link = machine.run("readlink", f"{ROOT}/{user}/current", check=False).out.strip()
+        found[user] = link.rpartition("/")[2]
+    return found
+
+
+def running_version(machine: Machine, user: str) -> str:
+    """What the server itself says that it is."""
+    script = 'import json, sys, urllib.request as r; print(json.load(r.urlopen(sys.argv[1], timeout=20))["serverVersion"])'
+    url = f"http://127.0.0.1:{PORTS[user]}/.well-known/t3/environment"
+    return machine.run("python3", "-c", script, url).out.strip()
+
+
+def content(machine: Machine, user: str) -> dict[str, Any]:
+    """What counts in a user's live database: its level, and every row of his history and logins."""
+    script = """
+import hashlib, json, sqlite3, sys
+c = sqlite3.connect(sys.argv[1], timeout=10)
+tables = "projection_projects projection_threads projection_thread_messages orchestration_events auth_sessions".split()
+rows = {t: hashlib.sha256(repr(sorted(c.execute(f"SELECT * FROM {t}").fetchall(), key=repr)).encode()).hexdigest() for t in tables}
+level = c.execute("SELECT max(migration_id) FROM effect_sql_migrations").fetchone()[0]
+columns = [row[1] for row in c.execute("PRAGMA table_info(auth_sessions)")]
+print(json.dumps({"level": level, "scopes": "scopes" in columns, **rows}))
+"""
+    return machine.run("python3", "-c", script, database(user), user=user).document
+
+
+HISTORY = ("projection_projects", "projection_threads", "projection_thread_messages", "orchestration_events")
+
+
+def history(found: dict[str, Any]) -> dict[str, Any]:
+    """Of what `content` gave, what a migration leaves as it is."""
+    return {table: found[table] for table in HISTORY}
+
+
+def assert_not_mixed(machine: Machine, users: Sequence[str] = USERS) -> None:
+    """Each account is on the old program with the old schema or on the new one with the new."""
+    programs = versions(machine)
+    for user in users:
+        found = content(machine, user)
+        assert (programs[user], found["level"], found["scopes"]) in (("0.0.24", 30, False), ("0.0.25", 31, True)), (user, found)
+        assert running_version(machine, user) == programs[user]
+
+
+@contextmanager
+def watched(machine: Machine) -> Iterator[dict[str, float]]:
+    """At the end of the block it holds each user's longest time without an answer, in seconds."""
+    found: dict[str, float] = {}
+    words = [f"{user}={port}" for user, port in PORTS.items()]
+    with machine.start("python3", "/opt/watcher.py", *words) as process:
+        assert process.stdout is not None
+        assert process.stdin is not None
+        assert process.stdout.readline() == "began\n"
+        try:
+            yield found
+        finally:
+            with subprocess_pipe_closed(process):
+                found |= json.loads(process.stdout.read())
+
+
+@contextmanager
+def subprocess_pipe_closed(process: subprocess.Popen[str]) -> Iterator[None]:
+    """Close its input, which ends it."""
+    assert process.stdin is not None
+    process.stdin.close()
+    yield
+    process.wait(30)
