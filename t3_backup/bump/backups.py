@@ -14,7 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from t3_backup import lock
+from t3_backup.bump.move import FAILED_LABEL
 from t3_backup.errors import Failure, LockHeld
+from t3_backup.manifest import PRERESTORE
 from t3_backup.store import Store
 
 COMMAND = (sys.executable, "-I", "-m", "t3_backup.cli")
@@ -36,6 +38,7 @@ class Snapshot:
 
     user: str
     name: str
+    label: str | None
     verdict: str
     taken_at: str
     bytes: int
@@ -48,12 +51,18 @@ class Snapshot:
         return Snapshot(
             value["user"],
             value["name"],
+            value["label"],
             value["verdict"],
             value["taken_at"],
             value["bytes"],
             value["t3_level"],
             value["census"]["rows"],
         )
+
+
+def _is_users_own(snapshot: Snapshot) -> bool:
+    """Whether it is verified, and not what a version that failed has made of a database."""
+    return snapshot.verdict == "verified" and snapshot.label not in (FAILED_LABEL, PRERESTORE)
 
 
 def lost(before: Mapping[str, int], after: Mapping[str, int]) -> str:
@@ -106,16 +115,17 @@ class Backups:
 
     def write(self, user: str, path: Path) -> bool:
         """Write the newest verified one to a new file; False where there is none."""
-        if not self.has_good(user):
+        newest = next(filter(_is_users_own, self.list(user)), None)
+        if newest is None:
             return False
-        code, _, said = self._call("restore", user, "--to", str(path))
+        code, _, said = self._call("restore", user, "--at", newest.name, "--to", str(path))
         if code != 0:
             raise Failure(f"{user}: no copy of the newest snapshot could be made: {said or f'exit status {code}'}")
         return True
 
     def has_good(self, user: str) -> bool:
         """Whether there is a verified one."""
-        return any(one.verdict == "verified" for one in self.list(user))
+        return any(map(_is_users_own, self.list(user)))
 
     def list(self, user: str) -> list[Snapshot]:
         """All of an account, the newest first; none where he has no shelf."""
