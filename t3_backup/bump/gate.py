@@ -1,32 +1,32 @@
 """The gate: a version of T3 is tried where it can do no harm, on an empty state and on a copy of each account's newest snapshot.
 
-Each trial is a transient unit with a user, a network and a file system of its own: no home, no store, no other account's copy, no
-credential, and nothing but its own folder to write to. The folder goes with the unit; what a power cut leaves goes with `sweep`.
+Each trial is in a `cell`: no home, no store, no other account's copy, no credential, no network, and nothing but its own folder to
+write to. The folder goes with the unit; what a power cut leaves goes with `sweep`.
 """
 
 from __future__ import annotations
 
 import json
-import shutil
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from t3_backup.bump import transient
+from t3_backup.bump import cell, transient
+from t3_backup.bump.cell import sweep
+from t3_backup.bump.pairing import ENDPOINTS
+from t3_backup.bump.trial import GATE, STEPS
 
-EMPTY = "empty"  # the subject of a trial without data; no user's name has the form of the unit's that is made of it
-_PRIVATE = Path("/var/lib/private")  # where systemd keeps the folders of transient users (systemd.exec(5), DynamicUser=)
-_PUBLIC = Path("/var/lib")
-_PREFIX = "t3-gate-"
-# All of them are empty in there, but for what is shown of /etc, and the program.
-_HIDDEN = ("/home", "/root", "/run", "/var", "/srv", "/opt", "/mnt", "/media", "/boot", "/etc")
-_SHOWN = ("alternatives", "ld.so.cache", "localtime")
+__all__ = ["EMPTY", "Trial", "attempt", "examine", "read", "sweep"]
+
+EMPTY = "empty"  # the subject of a trial without data
 _PORT = 4773  # on a loopback of its own
-_SLACK_S = 240  # for all steps of a trial but its watch: start, login, stop, reading of the data
+_SLACK_S = 240  # for all steps of a trial but its watch and what grows with the data
+_BYTES_PER_S = 5 << 20  # of data, which is read and checked three times, and migrated: far less than any disk does
 _LIMIT_BYTES = 256 << 10
 _LINES, _CHARS = 40, 500
+_MOST = 1 << 31  # no level and no status is as great
 
 
 @dataclass(frozen=True)
@@ -35,58 +35,13 @@ class Trial:
 
     subject: str  # a user, or EMPTY
     passed: bool
-    step: str = ""  # as in `trial`, or `gate` where there was no verdict at all
+    step: str = ""  # one of trial.STEPS, or GATE where there was no verdict at all
     reason: str = ""
     endpoint: str | None = None
     probe: int | None = None
     level_before: int | None = None
     level_after: int | None = None
     log: tuple[str, ...] = ()
-
-
-def properties(name: str, program: Path) -> tuple[str, ...]:
-    """The sandbox. Its whole file system is empty but for what is named here."""
-    return (
-        "DynamicUser=yes",
-        f"StateDirectory={name}",
-        "StateDirectoryMode=0700",
-        f"WorkingDirectory={_PRIVATE / name}",
-        f"Environment=HOME={_PRIVATE / name} TMPDIR={_PRIVATE / name}",
-        "ProtectSystem=strict",
-        f"TemporaryFileSystem={' '.join(f'{folder}:ro' for folder in _HIDDEN)}",
-        f"BindReadOnlyPaths={' '.join(f'-/etc/{name}' for name in _SHOWN)} {program}",
-        "PrivateNetwork=yes",
-        "PrivateIPC=yes",
-        "PrivateDevices=yes",
-        "PrivateTmp=yes",
-        "ProtectProc=invisible",
-        "ProcSubset=pid",
-        "ProtectHostname=yes",
-        "ProtectClock=yes",
-        "ProtectKernelLogs=yes",
-        "ProtectKernelModules=yes",
-        "ProtectKernelTunables=yes",
-        "ProtectControlGroups=yes",
-        "CapabilityBoundingSet=",
-        "NoNewPrivileges=yes",
-        "RestrictSUIDSGID=yes",
-        "RestrictNamespaces=yes",
-        "RestrictRealtime=yes",
-        "RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6 AF_NETLINK",
-        "LockPersonality=yes",
-        "KeyringMode=private",
-        "SystemCallArchitectures=native",
-        "SystemCallFilter=@system-service",
-        "SystemCallFilter=~@privileged @debug @keyring @mount @raw-io @reboot @swap @module @cpu-emulation @obsolete",
-        "SystemCallErrorNumber=EPERM",
-        "UMask=0077",
-        "MemoryMax=2G",
-        "MemorySwapMax=0",
-        "TasksMax=256",
-        "LimitCORE=0",
-        "Nice=10",
-        f"ExecStopPost=-+/usr/bin/rm -rf -- {_PRIVATE / name} {_PUBLIC / name}",
-    )
 
 
 def examine(
@@ -104,7 +59,7 @@ def examine(
     trials: list[Trial] = []
     for user in (None, *accounts):
         say(f"gate: trying {'an empty state' if user is None else f'a copy of the data of {user}'}")
-        trial = _try(program, user or EMPTY, None if user is None else write_snapshot, watch_seconds)
+        trial = attempt(program, user or EMPTY, None if user is None else write_snapshot, watch_seconds)
         if trial is not None:
             trials.append(trial)
             if not trial.passed:
@@ -112,64 +67,64 @@ def examine(
     return trials
 
 
-def _try(program: Path, subject: str, write_snapshot: Callable[[str, Path], bool] | None, watch_seconds: int) -> Trial | None:
-    """One trial; None where there is no snapshot to try it on."""
-    name = f"{_PREFIX}{subject.encode().hex()}" if write_snapshot else f"{_PREFIX}{EMPTY}"
-    folder = _PRIVATE / name
-    _remove(name)
+def attempt(program: Path, subject: str, write_snapshot: Callable[[str, Path], bool] | None, watch_seconds: int) -> Trial | None:
+    """One trial, on an empty state where there is no `write_snapshot`; None where there is no snapshot to try it on."""
+    name = cell.name_of(subject if write_snapshot else None)
     try:
-        # systemd gives the whole folder to the transient user when the unit starts.
-        (folder / "userdata").mkdir(mode=0o700, parents=True)
-        if write_snapshot is not None and not write_snapshot(subject, folder / "userdata" / "state.sqlite"):
+        state = cell.build(name)
+        if write_snapshot is not None and not write_snapshot(subject, state):
             return None
-        line = [sys.executable, "-I", "-m", "t3_backup.bump.trial", f"--t3={program}/bin/t3", f"--base-dir={folder}"]
-        line += [f"--port={_PORT}", f"--watch={watch_seconds}"]
+        given = state.stat().st_size if write_snapshot else 0
+        # What an admin has put into the environment of all units is not the candidate's to see.
+        home = cell.home_of(name)
+        line = ["/usr/bin/env", "-i", f"HOME={home}", f"TMPDIR={home}", "PATH=/usr/bin:/bin", "LANG=C.UTF-8"]
+        line += [sys.executable, "-I", "-m", "t3_backup.bump.trial", f"--t3={program}/bin/t3", f"--base-dir={home}"]
+        line += [f"--port={_PORT}", f"--watch={watch_seconds}", "--alone"]
         done = transient.run(
-            line, name=name, properties=properties(name, program), seconds=_SLACK_S + watch_seconds, limit_bytes=_LIMIT_BYTES
+            line,
+            name=name,
+            properties=cell.properties(name, program, given),
+            seconds=_SLACK_S + watch_seconds + given / _BYTES_PER_S,
+            limit_bytes=_LIMIT_BYTES,
         )
         return read(subject, done)
     finally:
-        _remove(name)
+        cell.remove(name)
 
 
 def read(subject: str, done: transient.Done) -> Trial:
     """The verdict of a trial, of which not a word is trusted: a type that is wrong is no verdict, and no verdict is a failure."""
     if done.timed_out:
-        return Trial(subject, passed=False, step="gate", reason="the trial took too long")
+        return Trial(subject, passed=False, step=GATE, reason="the trial took too long")
     try:
-        value = json.loads(done.out)
-        passed = value["passed"] is True
-        if passed != (done.code == 0):
-            raise ValueError("the exit status says something else")
-        return Trial(
-            subject,
-            passed,
-            _text(value["step"]) if not passed else "",
-            _text(value["reason"]) if not passed else "",
-            None if value["endpoint"] is None else _text(value["endpoint"]),
-            _number(value["probe"]),
-            _number(value["level_before"]),
-            _number(value["level_after"]),
-            tuple(_text(line) for line in _list(value["log"])[:_LINES]),
-        )
+        return _read(subject, done)
     except (ValueError, KeyError, TypeError, RecursionError):
         said = (done.err.strip().splitlines() or [""])[-1]
-        return Trial(subject, passed=False, step="gate", reason=f"no verdict came out (exit status {done.code}): {_text(said)}")
+        return Trial(subject, passed=False, step=GATE, reason=f"no verdict came out (exit status {done.code}): {_text(said)}")
 
 
-def sweep() -> None:
-    """Remove what trials that were cut off have left. Raises OSError."""
-    for where in (_PRIVATE, _PUBLIC):
-        for path in where.glob(f"{_PREFIX}*"):
-            _remove(path.name)
-
-
-def _remove(name: str) -> None:
-    public = _PUBLIC / name
-    if public.is_symlink():
-        public.unlink()
-    if (_PRIVATE / name).is_dir():
-        shutil.rmtree(_PRIVATE / name)
+def _read(subject: str, done: transient.Done) -> Trial:
+    """Raises ValueError, KeyError, TypeError, RecursionError."""
+    value = json.loads(done.out)
+    passed, step, endpoint = value["passed"], value["step"], value["endpoint"]
+    if type(passed) is not bool or passed != (done.code == 0):
+        raise ValueError("it says one thing, and ended as another")
+    if step not in (("",) if passed else (*STEPS, GATE)) or endpoint not in ((*ENDPOINTS,) if passed else (*ENDPOINTS, None)):
+        raise ValueError("no step, or no endpoint")
+    before, after = _number(value["level_before"]), _number(value["level_after"])
+    if passed and (after is None or after < (before or 0)):
+        raise ValueError("no level, or a lower one")
+    return Trial(
+        subject,
+        passed,
+        step,
+        _text(value["reason"]),
+        endpoint,
+        _number(value["probe"]),
+        before,
+        after,
+        tuple(_text(line) for line in _list(value["log"])[:_LINES]),
+    )
 
 
 def _text(value: Any) -> str:
@@ -179,7 +134,7 @@ def _text(value: Any) -> str:
 
 
 def _number(value: Any) -> int | None:
-    if value is not None and type(value) is not int:
+    if value is not None and (type(value) is not int or not 0 <= value < _MOST):
         raise TypeError("no number")
     return value
 

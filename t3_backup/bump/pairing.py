@@ -32,7 +32,7 @@ SECONDS = 15.0  # for each step
 _LIMIT_BYTES = 64 << 10  # of an answer, and of what the command prints
 _CREDENTIAL = re.compile(r"[\x21-\x7e]{1,512}")
 _END_S = 2.0
-_HOST = "127.0.0.1"
+HOST = "127.0.0.1"
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ async def _pair(t3: Path, base_dir: Path, port: int, seconds: float) -> Paired:
     # No cookie of an earlier answer, no proxy of the environment, no connection that an earlier answer has spoilt, and nothing is
     # unpacked: a small answer stays one.
     async with aiohttp.ClientSession(
-        f"http://{_HOST}:{port}",
+        f"http://{HOST}:{port}",
         timeout=limit,
         cookie_jar=aiohttp.DummyCookieJar(),
         connector=aiohttp.TCPConnector(force_close=True),

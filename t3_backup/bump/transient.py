@@ -1,7 +1,8 @@
 """Run a command as a transient unit of systemd: as another user, in a sandbox of its own, with limits that its end is held to.
 
-systemd starts it, outside of whatever sandbox this process is in, by systemd-run(1) and without a shell. What it prints is taken
-up to a limit, and not trusted.
+systemd starts it, outside of whatever sandbox this process is in, by systemd-run(1), which waits for it over the system bus, and
+without a shell. What it prints is taken up to a limit, and not trusted. Only a caller that is killed leaves its unit behind; `end`
+is for those.
 """
 
 from __future__ import annotations
@@ -12,17 +13,18 @@ import selectors
 import subprocess
 import time
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 
 from t3_backup import accounts
 from t3_backup.errors import Failure
 
 _LIMIT_BYTES = 1 << 20
-_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin"  # where systemd-run looks for a program
 _CHUNK_BYTES = 1 << 16
 _STOP_S = 60
 _GRACE_S = 15.0  # for systemd to end it by its own limit, before it is stopped from here
+_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin"  # where systemd-run looks for a program, too
+_ENVIRONMENT = {"PATH": _PATH, "LANG": "C.UTF-8"}
+_GONE = ("inactive", "failed")
 
 _OF_AN_OWNER = (
     "NoNewPrivileges=yes",
@@ -39,59 +41,78 @@ _OF_AN_OWNER = (
 class Done:
     """How a command ended: its exit code, and what it printed, up to the limit."""
 
-    code: int
+    code: int  # of the command; where systemd could not start it, that of systemd-run(1), which says why in `err`
     out: str
     err: str
     timed_out: bool = False
 
 
-def run(
-    argv: Sequence[str], *, name: str, properties: Sequence[str], seconds: float, limit_bytes: int = _LIMIT_BYTES, stdin: str = ""
-) -> Done:
+def run(argv: Sequence[str], *, name: str, properties: Sequence[str], seconds: float, limit_bytes: int = _LIMIT_BYTES) -> Done:
     """Run `argv` as the unit `name`.service with these properties, for so many seconds at most; afterwards it is gone.
 
-    Raises Failure where systemd can't be asked, or where the unit outlives its end.
+    Its standard input is empty. Raises Failure where there is no systemd-run(1), or where the unit outlives its end.
     """
     unit = f"{name}.service"
     line = ["systemd-run", "--quiet", "--pipe", "--wait", "--collect", "--service-type=exec", f"--unit={unit}"]
     line += [f"--property={one}" for one in (*properties, f"RuntimeMaxSec={seconds:.3f}")]
+    line += ["--", *(word.replace("$", "$$") for word in argv)]  # systemd puts its variables in (systemd.service(5))
+    pipe = subprocess.PIPE
     try:
         # In a group of its own: a Ctrl-C is ours to hear.
-        process = subprocess.Popen(
-            [*line, "--", *argv],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            process_group=0,
-            env={"PATH": _PATH, "LANG": "C.UTF-8"},
-        )
+        process = subprocess.Popen(line, stdin=subprocess.DEVNULL, stdout=pipe, stderr=pipe, process_group=0, env=_ENVIRONMENT)
     except OSError as error:
         raise Failure(f"systemd-run: {error.strerror}") from None
     began = time.monotonic()
+    ended = False
     with process:
-        out, err, ended = _read(process, stdin.encode(), began + seconds + _GRACE_S, limit_bytes)
-        if not ended:
-            _stop(unit)
-            process.kill()
-        code = process.wait()
-    timed_out = not ended or time.monotonic() - began >= seconds
-    return Done(code, out, err, timed_out)
+        try:
+            out, err, ended = _read(process, began + seconds + _GRACE_S, limit_bytes)
+            ended = ended and _has_ended(process)
+        finally:
+            if not ended:
+                process.kill()
+                end(unit)
+    return Done(process.returncode, out, err, timed_out=not ended or time.monotonic() - began >= seconds)
 
 
 def as_owner(user: str, argv: Sequence[str], seconds: float, *, properties: Sequence[str] = ()) -> Done:
-    """Run `argv` as an account's owner, with nothing of this process's environment. Raises Failure."""
+    """Run `argv` as an account's owner, with nothing of this process's environment, nor of systemd's. Raises Failure."""
     account = accounts.find(user)
-    environment = f"Environment=HOME={account.home} USER={account.user} LOGNAME={account.user}"
-    whole = (f"User={account.user}", environment, f"WorkingDirectory=-{account.home}", *_OF_AN_OWNER, *properties)
-    return run(argv, name=f"t3-as-{account.user}-{secrets.token_hex(4)}", properties=whole, seconds=seconds)
+    environment = (f"HOME={account.home}", f"USER={account.user}", f"LOGNAME={account.user}", f"PATH={_PATH}", "LANG=C.UTF-8")
+    line = ["/usr/bin/env", "-i", *environment, *argv]
+    whole = (f"User={account.user}", f"WorkingDirectory=-{account.home}", *_OF_AN_OWNER, *properties)
+    return run(line, name=f"t3-as-{account.user.encode().hex()}-{secrets.token_hex(4)}", properties=whole, seconds=seconds)
 
 
-def _read(process: subprocess.Popen[bytes], given: bytes, until: float, limit: int) -> tuple[str, str, bool]:
-    """What it prints on both streams, each up to the limit, and whether it ended in time."""
-    assert process.stdin is not None
-    with suppress(BrokenPipeError):
-        process.stdin.write(given)
-        process.stdin.close()
+def end(pattern: str) -> None:
+    """Kill the units of this name, or of this pattern of names, and wait until they are gone. Raises Failure where one goes on."""
+    # A unit that is not there has ended: what the first two say is judged by what is left.
+    _systemctl("kill", "--signal=SIGKILL", pattern)
+    _systemctl("stop", pattern)
+    left = _systemctl("list-units", "--all", "--plain", "--no-legend", "--full", pattern)
+    if left.returncode != 0:
+        raise Failure(f"{pattern}: nobody can tell whether it has ended: {left.stderr.strip()}")
+    running = [words[0] for line in left.stdout.splitlines() if len(words := line.split()) > 2 and words[2] not in _GONE]
+    if running:
+        raise Failure(f"{', '.join(running)} does not end: systemctl status {running[0]}")
+
+
+def _systemctl(*words: str) -> subprocess.CompletedProcess[str]:
+    """Raises Failure where it doesn't answer."""
+    line = ["systemctl", "--no-pager", *words]
+    nothing = subprocess.DEVNULL
+    try:
+        return subprocess.run(
+            line, stdin=nothing, capture_output=True, text=True, timeout=_STOP_S, check=False, env=_ENVIRONMENT, process_group=0
+        )
+    except OSError as error:
+        raise Failure(f"systemctl: {error.strerror}") from None
+    except subprocess.TimeoutExpired:
+        raise Failure(f"systemctl {' '.join(words)} does not end within {_STOP_S} s") from None
+
+
+def _read(process: subprocess.Popen[bytes], until: float, limit: int) -> tuple[str, str, bool]:
+    """What it prints on both streams, each up to the limit, and whether both have ended in time."""
     kept = {process.stdout: bytearray(), process.stderr: bytearray()}
     with selectors.DefaultSelector() as selector:
         for stream in kept:
@@ -113,9 +134,10 @@ def _read(process: subprocess.Popen[bytes], given: bytes, until: float, limit: i
     return texts[0], texts[1], ended
 
 
-def _stop(unit: str) -> None:
-    """Raises Failure where it goes on."""
-    for words in (["systemctl", "kill", "--signal=SIGKILL", unit], ["systemctl", "stop", unit]):
-        done = subprocess.run(words, capture_output=True, text=True, timeout=_STOP_S, check=False)
-    if done.returncode != 0 and "not loaded" not in done.stderr:
-        raise Failure(f"{unit} does not end: {done.stderr.strip()}")
+def _has_ended(process: subprocess.Popen[bytes]) -> bool:
+    """With its streams closed it is about to."""
+    try:
+        process.wait(_GRACE_S)
+    except subprocess.TimeoutExpired:
+        return False
+    return True

@@ -1,11 +1,11 @@
-"""Try one version of T3 on one state, from start to stop, and say at which step it failed. It runs inside the gate's sandbox.
+"""Try one version of T3 on one state, from start to stop, and say at which step it failed. It runs inside the gate's cell.
 
-    start      it ended by itself
+    start      it ended before it listened
     serve      it never answered
-    pairing    nobody can log in (step and reason as `pairing` has them)
+    pairing    nobody can log in
     migration  the database went to a lower level, or the server speaks of a migration that failed
     data       rows of the user's history are gone, or can't be read
-    steady     it ended later, after it had answered
+    steady     it ended later, after somebody had logged in
     stop       it did not stop when it was asked to
 
 `python3 -m t3_backup.bump.trial` prints one JSON object. What it says is the candidate's word, too: they are the same user.
@@ -16,32 +16,27 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import re
-import signal
 import socket
-import subprocess
 import sys
-import tempfile
-import time
-import urllib.error
-import urllib.request
 from collections.abc import Sequence
-from contextlib import closing, suppress
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import apsw
 
+from t3_backup import copier
 from t3_backup.bump import pairing
+from t3_backup.bump.candidate import Candidate
 from t3_backup.bump.pairing import PairingFailed
 
+STEPS = ("start", "serve", "pairing", "migration", "data", "steady", "stop")
+GATE = "gate"  # where it is not to be tried at all
 TABLES = ("projection_projects", "projection_threads", "projection_thread_messages", "orchestration_events")
 STATE = Path("userdata/state.sqlite")
+MARK = Path("/etc/t3-gate")  # is there in a root that was made for a trial, and nowhere else
 _STOPPED = (0, 130)  # T3 ends with 130 when it is asked to
-_TAIL_LINES, _LINE_CHARS, _LOG_BYTES = 20, 500, 64 << 10
-_POLL_S = 0.1
-_TROUBLE = re.compile(r"migration.*(fail|error)|SqlError|SQLITE_", re.IGNORECASE)
+_BUSY_MS = 5000
 
 
 @dataclass
@@ -77,151 +72,120 @@ class Patience:
     stop: float
 
 
+@dataclass(frozen=True)
+class History:
+    """What counts in a database: its level, and how many rows each table of TABLES has, of those that are there."""
+
+    level: int | None
+    rows: dict[str, int]
+
+
 def trial(t3: Path, base_dir: Path, port: int, patience: Patience) -> Verdict:
     """Try the program `t3` on the state in `base_dir`, which it changes."""
     found = Verdict()
     try:
-        before = _census(base_dir / STATE)
+        before = _history(base_dir / STATE)
     except apsw.Error as error:
         found.step, found.reason = "data", f"the database can't be read as it is: {error}"
         return found
-    found.level_before = before.get("level")
-    with tempfile.TemporaryFile() as log:
-        # Where this process is killed, the end of its unit is the server's, too.
-        line = [str(t3), "serve", "--host", "127.0.0.1", "--port", str(port), "--base-dir", str(base_dir)]
-        server = subprocess.Popen(line, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, process_group=0)
-        try:
-            _steps(found, server, t3, base_dir, port, patience, before, log.fileno())
-            found.passed = True
-        except TurnedAway as failed:
-            found.step, found.reason = failed.step, str(failed)
-        finally:
-            with suppress(ProcessLookupError):
-                os.killpg(server.pid, signal.SIGKILL)
-            server.wait()
-        found.log = () if found.passed else _tail(log.fileno())
+    found.level_before = before.level
+    try:
+        with Candidate(t3, base_dir, port) as server:
+            try:
+                _steps(found, server, t3, base_dir, port, patience, before)
+                found.passed = True
+            except TurnedAway as failed:
+                found.step, found.reason = failed.step, str(failed)
+    except OSError as error:
+        found.passed, found.step, found.reason = False, "start", f"it can't be started: {error.strerror}"
+        return found
+    if found.step:
+        found.log = server.log
     return found
 
 
 def _steps(
-    found: Verdict,
-    server: subprocess.Popen[bytes],
-    t3: Path,
-    base_dir: Path,
-    port: int,
-    patience: Patience,
-    before: dict[str, Any],
-    log: int,
-) -> None:
-    _await(server, port, patience.serve)
-    found.probe = _status(port, patience.pair)
-    found.server_version = _version(port, patience.pair)
+    found: Verdict, server: Candidate, t3: Path, base_dir: Path, port: int, patience: Patience, before: History
+) -> None:  # fmt: skip
+    if not server.listens(patience.serve):
+        if (code := server.ended) is not None:
+            raise TurnedAway("start", f"it ended with {code} before it listened")
+        raise TurnedAway("serve", f"it does not listen after {patience.serve:g} s")
+    found.probe = server.status(patience.pair)
+    found.server_version = server.version(patience.pair)
     if found.server_version is None:
         raise TurnedAway("serve", f"it listens and does not answer within {patience.pair:g} s")
     try:
         found.endpoint = pairing.pair(t3, base_dir, port, patience.pair).endpoint
     except PairingFailed as failed:
-        raise TurnedAway("pairing", str(failed)) from None
-    _watch(server, patience.watch)
-    try:
-        after = _census(base_dir / STATE)
-    except apsw.Error as error:
-        raise TurnedAway("data", f"its database can't be read: {error}") from None
-    found.level_after = after.get("level")
-    if found.level_after is None or (found.level_before or 0) > found.level_after:
-        raise TurnedAway("migration", f"the database went from level {found.level_before} to {found.level_after}")
-    if trouble := next((line for line in _tail(log, 10_000) if _TROUBLE.search(line)), None):
-        raise TurnedAway("migration", f"it said: {trouble}")
-    for table in TABLES:
-        if after.get(table, 0) < before.get(table, 0):
-            raise TurnedAway("data", f"{table} had {before[table]} rows, and has {after.get(table, 0)}")
-    _stop(server, patience.stop)
-
-
-def _await(server: subprocess.Popen[bytes], port: int, seconds: float) -> None:
-    until = time.monotonic() + seconds
-    while time.monotonic() < until:
-        if (code := server.poll()) is not None:
-            raise TurnedAway("start", f"it ended with {code} before it listened")
-        with suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
-            return
-        time.sleep(_POLL_S)
-    raise TurnedAway("serve", f"it does not listen after {seconds:g} s")
-
-
-def _get(port: int, path: str, seconds: float) -> tuple[int, bytes] | None:
-    """Status and body; None without an answer. No proxy of the environment is asked."""
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    try:
-        with opener.open(f"http://127.0.0.1:{port}{path}", timeout=seconds) as answer:
-            return answer.status, answer.read(_LOG_BYTES)
-    except urllib.error.HTTPError as error:
-        return error.code, b""
-    except (OSError, ValueError):
-        return None
-
-
-def _status(port: int, seconds: float) -> int | None:
-    answer = _get(port, "/", min(seconds, 5.0))
-    return None if answer is None else answer[0]
-
-
-def _version(port: int, seconds: float) -> str | None:
-    """What it says that it is; empty where it answers something else, None where it doesn't answer."""
-    answer = _get(port, "/.well-known/t3/environment", seconds)
-    if answer is None:
-        return None
-    try:
-        return str(json.loads(answer[1])["serverVersion"])[:100]
-    except (ValueError, KeyError, TypeError):
-        return ""
-
-
-def _watch(server: subprocess.Popen[bytes], seconds: float) -> None:
-    try:
-        code = server.wait(seconds)
-    except subprocess.TimeoutExpired:
-        return
-    raise TurnedAway("steady", f"it ended with {code} within {seconds:g} s after a login")
-
-
-def _stop(server: subprocess.Popen[bytes], seconds: float) -> None:
+        also = "" if server.ended is None else f" (the server ended with {server.ended})"
+        raise TurnedAway("pairing", f"{failed}{also}") from None
+    _compare(found, base_dir, before)
+    _must_speak_of_no_trouble(server)
+    if (code := server.wait(patience.watch)) is not None:
+        raise TurnedAway("steady", f"it ended with {code} within {patience.watch:g} s after a login")
+    _must_speak_of_no_trouble(server)
     server.terminate()
-    try:
-        code = server.wait(seconds)
-    except subprocess.TimeoutExpired:
-        raise TurnedAway("stop", f"it still runs {seconds:g} s after SIGTERM") from None
+    code = server.wait(patience.stop)
+    if code is None:
+        raise TurnedAway("stop", f"it still runs {patience.stop:g} s after SIGTERM")
     if code not in _STOPPED:
         raise TurnedAway("stop", f"it ended with {code} on SIGTERM")
+    _must_speak_of_no_trouble(server)
+    _compare(found, base_dir, before)  # as the next start finds it
 
 
-def _census(database: Path) -> dict[str, Any]:
-    """Level and rows of each table, every row of which is read. Raises apsw.Error."""
+def _compare(found: Verdict, base_dir: Path, before: History) -> None:
+    """Whether all that was there still is."""
+    try:
+        after = _history(base_dir / STATE)
+    except apsw.Error as error:
+        raise TurnedAway("data", f"its database can't be read: {error}") from None
+    found.level_after = after.level
+    if after.level is None or (before.level or 0) > after.level:
+        raise TurnedAway("migration", f"the database went from level {before.level} to {after.level}")
+    for table, count in before.rows.items():
+        if after.rows.get(table, 0) < count:
+            raise TurnedAway("data", f"{table} had {count} rows, and has {after.rows.get(table, 0)}")
+
+
+def _must_speak_of_no_trouble(server: Candidate) -> None:
+    if server.trouble is not None:
+        raise TurnedAway("migration", f"it said: {server.trouble}")
+
+
+def _history(database: Path) -> History:
+    """Every row is read, and the whole file is checked. Raises apsw.Error."""
     if not database.exists():
-        return {}
-    found: dict[str, Any] = {}
+        return History(None, {})
     with closing(apsw.Connection(str(database), flags=apsw.SQLITE_OPEN_READONLY)) as connection:
-        connection.setbusytimeout(5000)
+        connection.setbusytimeout(_BUSY_MS)
         cursor = connection.cursor()
-        cursor.execute("PRAGMA query_only=1")
+        for statement in ("PRAGMA trusted_schema=0", "PRAGMA query_only=1"):
+            cursor.execute(statement)
         tables = {row[0] for row in cursor.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")}
-        for table in TABLES:
-            if table in tables:
-                found[table] = sum(1 for _ in cursor.execute(f'SELECT * FROM "{table}"'))  # noqa: S608 - one of TABLES
+        rows = {
+            table: sum(1 for _ in cursor.execute(f'SELECT * FROM "{table}"'))  # noqa: S608 - one of TABLES
+            for table in TABLES
+            if table in tables
+        }
+        level = None
         if "effect_sql_migrations" in tables:
-            ((found["level"],),) = cursor.execute("SELECT max(migration_id) FROM effect_sql_migrations")
-        ((checked,),) = list(cursor.execute("PRAGMA quick_check(1)"))[:1]
+            ((level,),) = cursor.execute("SELECT max(migration_id) FROM effect_sql_migrations")
+        ((checked,),) = cursor.execute("PRAGMA integrity_check(1)").fetchall()
         if checked != "ok":
             raise apsw.CorruptError(checked)
-    return found
+    return History(level if isinstance(level, int) else None, rows)
 
 
-def _tail(log: int, lines: int = _TAIL_LINES) -> tuple[str, ...]:
-    """The last lines of the server, fit to be shown."""
-    size = os.fstat(log).st_size
-    text = os.pread(log, _LOG_BYTES, max(0, size - _LOG_BYTES)).decode(errors="replace")
-    shown = ("".join(char if char.isprintable() else "?" for char in line)[:_LINE_CHARS] for line in text.splitlines())
-    return tuple(line for line in shown if line.strip())[-lines:]
+def _why_not_alone() -> str:
+    """Why this is not the gate's cell; empty where it is. What systemd can't make of a sandbox, it may go without."""
+    if os.getuid() == 0:
+        return "it would run as root"
+    if not MARK.exists():
+        return "the file system is that of the machine"
+    others = [name for _, name in socket.if_nameindex() if name != "lo"]
+    return f"there is a network: {', '.join(others)}" if others else ""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -234,8 +198,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--pair", type=float, default=10.0)
     parser.add_argument("--watch", type=float, default=10.0)
     parser.add_argument("--stop", type=float, default=30.0)
+    parser.add_argument("--alone", action="store_true", help="go on inside of the gate's cell only")
     args = parser.parse_args(argv)
-    found = trial(args.t3, args.base_dir, args.port, Patience(args.serve, args.pair, args.watch, args.stop))
+    # The candidate, who is the same user, must not be able to write the verdict in our place.
+    copier.confine(os.getppid())
+    if args.alone and (why := _why_not_alone()):
+        found = Verdict(step=GATE, reason=f"the sandbox does not hold: {why}")
+    else:
+        found = trial(args.t3, args.base_dir, args.port, Patience(args.serve, args.pair, args.watch, args.stop))
     print(json.dumps(asdict(found)))
     return 0 if found.passed else 1
 

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import shutil
 import sqlite3
+import subprocess
+import sys
+import time
 from contextlib import closing
 from pathlib import Path
 
@@ -74,6 +77,22 @@ def test_an_older_version_on_a_newer_database_fails_where_only_a_login_shows_it(
     assert "no column named role" in found.reason
 
 
+def test_a_server_does_not_outlive_who_tries_it(tmp_path: Path) -> None:
+    (tmp_path / "prefix").mkdir()
+    program, port = fake_t3.unpack(tmp_path / "prefix", "0.0.25", "hung"), free_port()
+    line = [sys.executable, "-m", "t3_backup.bump.trial", "--t3", program, "--base-dir", tmp_path / "base", "--port", str(port)]
+    with subprocess.Popen(list(map(str, line)), cwd=Path(__file__).resolve().parent.parent.parent) as process:
+        pattern = f"bin/t3 serve --host 127.0.0.1 --port {port}"  # not the trial itself, whose line has much of that, too
+        until = time.monotonic() + 20
+        while not subprocess.run(["pgrep", "-f", pattern], capture_output=True, check=False).stdout:
+            assert time.monotonic() < until, "it was never there"
+            time.sleep(0.05)
+        process.kill()
+    while subprocess.run(["pgrep", "-f", pattern], capture_output=True, check=False).stdout:
+        assert time.monotonic() < until
+        time.sleep(0.05)
+
+
 def test_a_damaged_database_is_never_one_that_it_worked_on(tmp_path: Path) -> None:
     (tmp_path / "prefix").mkdir()
     program, base = fake_t3.unpack(tmp_path / "prefix", "0.0.24"), tmp_path / "base"
@@ -87,3 +106,60 @@ def test_a_damaged_database_is_never_one_that_it_worked_on(tmp_path: Path) -> No
         file.write(b"\0" * 4096)
     found = trial(program, base, free_port(), QUICK)
     assert (found.passed, found.step, found.probe) == (False, "data", None), found
+
+
+def wrapped(folder: Path, script: str) -> tuple[Path, Path]:
+    """A program that does something of its own when it is to serve, before it is a good one; and an empty base-dir."""
+    (folder / "prefix").mkdir()
+    real, program = fake_t3.unpack(folder / "prefix", "0.0.25"), folder / "t3"
+    program.write_text(f'#!/bin/sh\nreal={real}\n[ "$1" != serve ] || {{ {script}\n}}\nexec "$real" "$@"\n')
+    program.chmod(0o755)
+    return program, folder / "base"
+
+
+def test_one_that_speaks_of_a_migration_that_failed_has_not_passed_though_all_else_works(tmp_path: Path) -> None:
+    program, base = wrapped(tmp_path, "echo 'Migration 31 failed: no such table'")
+    found = trial(program, base, free_port(), QUICK)
+    assert (found.passed, found.step, found.probe) == (False, "migration", 200)
+    assert found.reason == "it said: Migration 31 failed: no such table"
+
+
+def test_one_that_prints_without_end_fills_nothing(tmp_path: Path) -> None:
+    """With and without an end of its lines: it is a pipe that it prints to, and no file."""
+    program, base = wrapped(
+        tmp_path, f"exec 3>&1; readlink /proc/self/fd/3 >{tmp_path}/stdout; exec 3>&-; (yes; :) & (tr '\\0' x </dev/zero) &"
+    )
+    found = trial(program, base, free_port(), Patience(serve=10, pair=10, watch=2, stop=5))
+    assert found.passed, found
+    assert (tmp_path / "stdout").read_text().startswith("pipe:")
+    (tmp_path / "bad").mkdir()
+    program, base = wrapped(tmp_path / "bad", "(tr '\\0' x </dev/zero) & sleep 1; exit 3")
+    found = trial(program, base, free_port(), Patience(serve=10, pair=10, watch=2, stop=5))
+    assert (found.step, found.reason) == ("start", "it ended with 3 before it listened")
+    assert len(found.log) == 20
+    assert all(len(line) <= 500 for line in found.log)
+
+
+def test_one_that_answers_a_byte_at_a_time_has_not_answered(tmp_path: Path) -> None:
+    script = """
+import socket, sys, time
+with socket.create_server(("127.0.0.1", int(sys.argv[sys.argv.index("--port") + 1]))) as server:
+    while True:
+        there, _ = server.accept()
+        there.sendall(b"HTTP/1.1 200 OK\\r\\nX: ")
+        while True:
+            there.sendall(b"x"); time.sleep(0.2)
+"""
+    program = tmp_path / "t3"
+    program.write_text(f"#!/usr/bin/python3\n{script}")
+    program.chmod(0o755)
+    began = time.monotonic()
+    found = trial(program, tmp_path / "base", free_port(), QUICK)
+    assert (found.step, found.probe) == ("serve", None)
+    assert time.monotonic() - began < 15
+
+
+def test_a_program_that_is_none_is_a_failure_at_its_start(tmp_path: Path) -> None:
+    found = trial(tmp_path / "nothing", tmp_path / "base", free_port(), QUICK)
+    assert (found.passed, found.step) == (False, "start")
+    assert "No such file" in found.log[-1]

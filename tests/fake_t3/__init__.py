@@ -24,7 +24,7 @@ def tarball(folder: Path, version: str, variant: str = "good", live_only: bool =
     """Make `t3-VERSION.tgz` in `folder`. `live_only`: it is good, but where /run/t3-fake-live is to be seen.
 
     `targets`: what the hostile one tries besides, as it names it: `tcp HOST:PORT`, `udp HOST:PORT`, `unix PATH` (or @ABSTRACT),
-    `read PATH`, `write FOLDER`.
+    `read PATH`, `write FOLDER`, `parent FILE` (of /proc/PID, to be written to), `namespace user`.
     """
     assert variant in VARIANTS
     about = {"version": version, "variant": variant, "live_only": live_only, "targets": list(targets)}
@@ -48,11 +48,11 @@ def tarball(folder: Path, version: str, variant: str = "good", live_only: bool =
     return path
 
 
-def unpack(folder: Path, version: str, variant: str = "good", live_only: bool = False) -> Path:
+def unpack(folder: Path, version: str, variant: str = "good", live_only: bool = False, targets: Sequence[str] = ()) -> Path:
     """Lay it out as `npm install -g --prefix FOLDER` does; the program."""
     package = folder / "lib" / "node_modules" / "t3"
     package.mkdir(parents=True)
-    with tarfile.open(tarball(folder, version, variant, live_only)) as archive:
+    with tarfile.open(tarball(folder, version, variant, live_only, targets)) as archive:
         for member in archive:
             member.name = member.name.removeprefix("package/")
             archive.extract(member, package)

@@ -16,16 +16,17 @@ FILES = (
     "/home/*/.t3/userdata/state.sqlite", "/home/*/.t3/userdata/secrets/*", "/home/*/.t3/worktrees/*", "/home/*/.claude/*",
     "/home/*/.codex/*", "/home/*/.ssh/*", "/root/*", "/root/.*", "/etc/t3-serve/*", "/etc/shadow", "/etc/ttyd-user-map",
     "/var/backups/t3-state/*", "/var/lib/t3-autoupdate/*", "/var/lib/t3-autoupdate/versions/*", "/var/lib/private/*",
-    "/var/lib/t3-gate-*/*", "/var/log/*/*", "/run/systemd/private", "/run/dbus/system_bus_socket", "/run/t3-test/*",
+    "/var/lib/t3-gate-*/*", "/var/log/*/*", "/run/systemd/private", "/run/dbus/system_bus_socket", "/run/t3-test/*", "/sys/*",
 )  # fmt: skip
-WRITABLE = (
-    "/usr", "/etc", "/var/lib", "/var/tmp", "/tmp/..", "/home", "/dev/shm", "/run", "/srv", "/opt", "/usr/local/bin", str(HERE.parent),
+WRITABLE = (  # without /tmp and /var/tmp: to write to one's own harms nobody, and whose they are is told by what can be read there
+    "/usr", "/etc", "/var/lib", "/tmp/..", "/home", "/dev/shm", "/run", "/srv", "/opt", "/usr/local/bin", str(HERE.parent),
 )  # fmt: skip
 ADDRESSES = ("127.0.0.1:4999", "127.0.0.1:3773", "127.0.0.53:53", "10.0.0.1:53", "169.254.169.254:80", "192.0.2.1:80")
 SOCKETS = ("@t3-test-abstract", "/run/t3-test/socket", "/run/systemd/private", "/run/systemd/journal/socket")
 NAMES = ("ANTHROPIC_API_KEY", "OPENAI_API_KEY", "AWS_SECRET_ACCESS_KEY", "T3_SECRET")
 _PATIENCE_S = 0.5
 _SEIZE = 0x4206  # PTRACE_SEIZE stops nobody, and ends with the one who does it
+_NEW_USER = 0x10000000  # CLONE_NEWUSER
 
 
 def reached(targets: Sequence[str] = ()) -> list[str]:
@@ -125,4 +126,17 @@ def _ptrace(pid: str) -> bool:
     return bool(libc.ptrace(_SEIZE, int(pid), None, None) == 0)
 
 
-TRIES = {"read": _read, "write": _write, "tcp": _tcp, "udp": _udp, "unix": _unix, "signal": _signal, "ptrace": _ptrace}
+def _parent(what: str) -> bool:
+    """Write in the place of the one who started this, and says what came of it."""
+    os.close(os.open(f"/proc/{os.getppid()}/{what}", os.O_WRONLY))
+    return True
+
+
+def _namespace(_: str) -> bool:
+    return bool(ctypes.CDLL(None).unshare(_NEW_USER) == 0)
+
+
+TRIES = {
+    "read": _read, "write": _write, "tcp": _tcp, "udp": _udp, "unix": _unix, "signal": _signal, "ptrace": _ptrace, "parent": _parent,
+    "namespace": _namespace,
+}  # fmt: skip

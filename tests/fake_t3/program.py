@@ -385,6 +385,7 @@ def serve(args: argparse.Namespace) -> int:
     if VARIANT == "hostile":
         import hostile  # beside it
 
+        os.environ["STATE_DIRECTORY"] = str(args.base_dir)  # what it was given is its own
         print("hostile: " + json.dumps(hostile.reached(ABOUT["targets"])), flush=True)
         return 1
     server = Server(args.host, args.port, args.base_dir)

@@ -1,0 +1,133 @@
+"""The cell that a candidate is tried in: a unit with a user, a network and a root of its own, with what Node and Python need.
+
+The root is made for each trial, since `TemporaryFileSystem=/` does nothing, and says nothing, beside DynamicUser=: that implies
+ProtectSystem=strict, which has the host's own root in that place. `trial` looks for MARK, and does not begin without it.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+from t3_backup.bump import transient
+from t3_backup.bump.trial import MARK, STATE
+
+_PREFIX = "t3-gate-"
+_PRIVATE = Path("/var/lib/private")  # where systemd keeps the folders of transient users (systemd.exec(5), DynamicUser=)
+_PUBLIC = Path("/var/lib")
+_FOLDERS = ("dev", "etc", "proc", "run", "tmp", "usr", "var", "var/lib", "var/tmp")
+_LINKS = ("bin", "sbin", "lib", "lib32", "lib64", "libx32")  # into /usr
+_UIDS = range(61184, 65520)  # of transient users; Node wants a name for whichever it becomes
+_FILE_BYTES = 4 << 30  # how much greater than what it was given a file may become
+
+
+def name_of(user: str | None) -> str:
+    """The name of the unit and the folder for an account's data, whatever signs its own name has; of None for no data."""
+    return f"{_PREFIX}{'empty' if user is None else user.encode().hex()}"
+
+
+def home_of(name: str) -> Path:
+    """Where its folder is as the candidate has it."""
+    return _PUBLIC / name
+
+
+def build(name: str) -> Path:
+    """Make it anew; where the database is to be put that it is given. Raises OSError."""
+    remove(name)
+    _PRIVATE.mkdir(mode=0o700, exist_ok=True)
+    state = _PRIVATE / name / STATE
+    for folder in (_PRIVATE / name, state.parent):
+        folder.mkdir(mode=0o700)  # systemd gives it all to the transient user when the unit starts
+    root = _root(name)
+    root.mkdir()
+    for folder in (root, *(root / part for part in _FOLDERS)):
+        folder.mkdir(exist_ok=True)
+        folder.chmod(0o755)
+    for link in _LINKS:
+        if Path("/", link).is_symlink():
+            (root / link).symlink_to(os.readlink(Path("/", link)))
+    users = "".join(f"t3:x:{uid}:{uid}::{home_of(name)}:/bin/sh\n" for uid in _UIDS)
+    for path, text in (("etc/passwd", users), ("etc/hosts", "127.0.0.1 localhost\n"), (MARK.relative_to("/"), "")):
+        (root / path).write_text(text)
+        (root / path).chmod(0o644)
+    return state
+
+
+def properties(name: str, program: Path, given: int) -> tuple[str, ...]:
+    """Those of the unit, for a program in the prefix `program`, and data of `given` bytes."""
+    return (
+        "DynamicUser=yes",
+        f"StateDirectory={name}",
+        "StateDirectoryMode=0700",
+        f"WorkingDirectory={home_of(name)}",
+        f"RootDirectory={_root(name)}",
+        "RootDirectoryStartOnly=yes",
+        "MountAPIVFS=no",
+        f"BindReadOnlyPaths=/usr -/etc/alternatives -/etc/ld.so.cache {program}",
+        "TemporaryFileSystem=/dev/shm:ro /run:ro",  # the first is the machine's own else
+        "InaccessiblePaths=-+/sys -+/run/systemd/journal",  # where systemd 257 has the sockets of the journal else
+        "PrivateNetwork=yes",
+        "PrivateIPC=yes",
+        "PrivateDevices=yes",
+        "PrivateTmp=yes",
+        "ProtectProc=invisible",
+        "ProcSubset=pid",
+        "ProtectHostname=yes",
+        "ProtectClock=yes",
+        "ProtectKernelLogs=yes",
+        "ProtectKernelModules=yes",
+        "ProtectKernelTunables=yes",
+        "ProtectControlGroups=yes",
+        "CapabilityBoundingSet=",
+        "NoNewPrivileges=yes",
+        "RestrictSUIDSGID=yes",
+        "RestrictNamespaces=yes",
+        "RestrictRealtime=yes",
+        "RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6 AF_NETLINK",
+        "LockPersonality=yes",
+        "KeyringMode=private",
+        "SystemCallArchitectures=native",
+        "SystemCallFilter=@system-service",
+        "SystemCallFilter=~@privileged @debug @keyring @mount @raw-io @reboot @swap @module @cpu-emulation @obsolete",
+        "SystemCallFilter=~process_vm_readv process_vm_writev",
+        "SystemCallFilter=capset",  # setpriv(1) sets what it has anew, which is nothing
+        "SystemCallErrorNumber=EPERM",
+        "UMask=0077",
+        "MemoryMax=2G",
+        "MemorySwapMax=0",
+        "TasksMax=256",
+        "LimitCORE=0",
+        f"LimitFSIZE={_FILE_BYTES + 4 * given}",
+        "KillSignal=SIGKILL",  # whatever it has left running; the server itself was asked to stop by then
+        "Nice=10",
+        # For a caller that was killed. What is mounted in the cell can't be removed from in there.
+        f"ExecStopPost=+/usr/bin/nsenter --mount=/proc/1/ns/mnt -- /usr/bin/rm -rf -- {' '.join(map(str, _paths(name)))}",
+    )
+
+
+def remove(name: str) -> None:
+    """Remove what it left; its unit must be gone. Raises OSError."""
+    for path in _paths(name):
+        if path.is_symlink():
+            path.unlink()
+        elif path.is_dir():
+            shutil.rmtree(path)
+
+
+def sweep() -> None:
+    """End and remove what trials of a command that was killed have left. Raises Failure and OSError."""
+    left = [path for where in (_PRIVATE, _PUBLIC) for path in where.glob(f"{_PREFIX}*")]
+    if left:
+        transient.end(f"{_PREFIX}*.service")
+    for name in {path.stem for path in left}:
+        remove(name)
+
+
+def _root(name: str) -> Path:
+    return _PRIVATE / f"{name}.root"
+
+
+def _paths(name: str) -> tuple[Path, ...]:
+    """All that there is of it; the second is a link of systemd's to the first."""
+    return (_PRIVATE / name, _PUBLIC / name, _root(name))
