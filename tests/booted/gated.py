@@ -1,0 +1,186 @@
+"""A machine on which versions of T3 are tried by the gate, and on which there is something to be got at."""
+
+from __future__ import annotations
+
+import io
+import json
+import tarfile
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import fake_t3
+from booted.conftest import install
+from booted.machine import Machine
+from booted.machine import machine as boot
+from booted.people import STORE, add
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+USERS = ("alice", "bob")
+VERSIONS = "/var/lib/t3-autoupdate/versions"
+SECRET = "that-nobody-else-has"  # in all that is a secret of alice's
+PRIVATE = {"ANTHROPIC_API_KEY": SECRET, "OPENAI_API_KEY": SECRET, "AWS_SECRET_ACCESS_KEY": SECRET}
+# What a hostile version tries besides.
+TARGETS = ("read /tmp/t3-test", "read /var/tmp/t3-test", "write /", "parent fd/1", "parent mem", "namespace user")
+_PACKAGE = "/usr/lib/python3/dist-packages/t3_backup"
+
+# Its pid; then one trial for each line of standard input: PREFIX SUBJECT; for each a line of JSON.
+_ATTEMPTS = f"""
+import dataclasses, json, os, sys
+from pathlib import Path
+from t3_backup.bump import gate
+from t3_backup.bump.backups import Backups
+print(os.getpid(), flush=True)
+for line in sys.stdin:
+    prefix, subject = line.split()
+    write = None if subject == gate.EMPTY else Backups(Path({STORE!r})).write
+    found = gate.attempt(Path(prefix), subject, write, int(sys.argv[1]))
+    print(json.dumps(found and dataclasses.asdict(found)), flush=True)
+"""
+_EXAMINE = f"""
+import dataclasses, json, sys
+from pathlib import Path
+from t3_backup.bump import gate
+from t3_backup.bump.backups import Backups
+found = gate.examine(Path(sys.argv[1]), sys.argv[2:], Backups(Path({STORE!r})).write, watch_seconds=2, say=lambda text: None)
+print(json.dumps([dataclasses.asdict(trial) for trial in found]))
+"""
+# What there is to be reached on the machine: each a way out of a network of one's own, or of a file system.
+_LISTENER = r"""
+import os, selectors, socket, sys
+os.makedirs("/run/t3-test", exist_ok=True)
+with socket.socket() as tcp, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp, socket.socket(socket.AF_UNIX) as path, \
+        socket.socket(socket.AF_UNIX) as abstract, selectors.DefaultSelector() as selector:
+    tcp.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    for server in (tcp, udp):
+        server.bind(("127.0.0.1", 4999))
+    path.bind("/run/t3-test/socket")
+    os.chmod("/run/t3-test/socket", 0o777)
+    abstract.bind("\0t3-test-abstract")
+    for server in (tcp, path, abstract):
+        server.listen(50)
+    for server in (tcp, udp, path, abstract, sys.stdin):
+        selector.register(server, selectors.EVENT_READ)
+    print("listens", flush=True)
+    while True:
+        for key, _ in selector.select():
+            if key.fileobj is sys.stdin:
+                os.unlink("/run/t3-test/socket")
+                sys.exit()
+            elif key.fileobj is udp:
+                udp.sendto(b"!", udp.recvfrom(10)[1])
+            else:
+                key.fileobj.accept()[0].close()
+"""
+
+
+def lay_over(machine: Machine) -> None:
+    """Have the modules of this checkout, whatever the package was built from."""
+    data = io.BytesIO()
+    with tarfile.open(fileobj=data, mode="w") as archive:
+        for path in sorted((ROOT / "t3_backup").rglob("*.py")):
+            archive.add(path, str(path.relative_to(ROOT / "t3_backup")))
+    machine.sh('tar -xf - -C "$1" --no-same-owner', _PACKAGE, stdin=data.getvalue())
+
+
+@contextmanager
+def town(suite: str, deb: Path, source: Path, *options: str) -> Iterator[Machine]:
+    """Two users with real data, of which there are snapshots, and with secrets."""
+    with boot(suite, *options, prepared=True) as machine:
+        install(machine, deb)
+        # systemd-run(1) waits for a unit by the bus alone.
+        machine.run("apt", "install", "--yes", "--no-install-recommends", "dbus")
+        machine.run("systemctl", "start", "dbus.socket")
+        lay_over(machine)
+        for user in USERS:
+            add(machine, user, source)
+            # Open to all, so that it is the sandbox that keeps them closed, and nothing else.
+            for path in (
+                ".t3/userdata/secrets/cookie-signing.bin",
+                ".claude/.credentials.json",
+                ".ssh/id_ed25519",
+                ".t3/worktrees/work/file",
+            ):
+                machine.write(f"/home/{user}/{path}", SECRET)
+            machine.sh('chown -R "$1:" "/home/$1"; chmod -R a+rX "/home/$1"', user)
+            machine.write(f"/etc/t3-serve/{user}.env", f"T3_SECRET={SECRET}\n")
+        for path in ("/var/lib/t3-autoupdate/journal.json", "/tmp/t3-test", "/var/tmp/t3-test"):
+            machine.write(path, SECRET)
+        machine.run("t3-backup-state", "run")
+        yield machine
+
+
+@contextmanager
+def listening(machine: Machine) -> Iterator[None]:
+    """With sockets of every kind that all may connect to."""
+    with machine.start("python3", "-c", _LISTENER) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        assert (said := process.stdout.readline()) == "listens\n", said + process.stdout.read()
+        yield
+        process.stdin.close()
+        assert process.wait(10) == 0
+
+
+def put(machine: Machine, version: str, variant: str = "good") -> str:
+    """Install it as npm does; its prefix."""
+    prefix = f"{VERSIONS}/{version}-{variant}"
+    data = io.BytesIO()
+    with tempfile.TemporaryDirectory() as folder:
+        fake_t3.unpack(Path(folder), version, variant, targets=TARGETS)
+        with tarfile.open(fileobj=data, mode="w") as archive:
+            for part in ("bin", "lib"):
+                archive.add(Path(folder, part), part)
+    machine.sh('mkdir -p "$1"; tar -xf - -C "$1" --no-same-owner; chmod -R a+rX "$1"', prefix, stdin=data.getvalue())
+    return prefix
+
+
+def attempts(machine: Machine, wanted: Sequence[tuple[str, str]], env: dict[str, str] | None = None) -> list[dict[str, Any] | None]:
+    """Try each prefix on its subject, one after another; None where there is no snapshot."""
+    lines = "".join(f"{prefix} {subject}\n" for prefix, subject in wanted)
+    answer = machine.run("python3", "-c", _ATTEMPTS, "2", stdin=lines, env=env, timeout=900)
+    return [json.loads(line) for line in answer.lines[1:]]
+
+
+def examine(machine: Machine, prefix: str, *users: str) -> list[dict[str, Any]]:
+    """The whole gate."""
+    found: list[dict[str, Any]] = json.loads(machine.run("python3", "-c", _EXAMINE, prefix, *users).out)
+    return found
+
+
+@contextmanager
+def under_way(
+    machine: Machine, prefix: str, subject: str, name: str, env: dict[str, str] | None = None
+) -> Iterator[Callable[[], None]]:
+    """While a trial of a server that hangs is under way; call what it gives to kill whoever started it."""
+    with machine.start("python3", "-c", _ATTEMPTS, "2", env=env) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        pid = process.stdout.readline().strip()
+        process.stdin.write(f"{prefix} {subject}\n")
+        process.stdin.flush()
+        machine.until(lambda: machine.run("pgrep", "-f", f"serve .*{name}", check=False).out, "server in the gate")
+
+        def kill() -> None:
+            machine.run("kill", "-9", pid, check=False)
+            process.wait(10)
+
+        try:
+            yield kill
+        finally:
+            kill()
+            sweep(machine)
+
+
+def sweep(machine: Machine) -> None:
+    """As every command does first."""
+    machine.run("python3", "-c", "from t3_backup.bump import gate; gate.sweep()")
+
+
+def left(machine: Machine) -> list[str]:
+    """Units and folders of the gate's that are there."""
+    units = machine.run("systemctl", "list-units", "--all", "--plain", "--no-legend", "--full", "t3-gate-*").lines
+    folders = machine.run("find", "/var/lib", "-maxdepth", "2", "-name", "t3-gate-*").lines
+    return [line.split()[0] for line in units] + folders

@@ -1,0 +1,223 @@
+"""The gate on a machine with real data: what it turns away and where, what a candidate can reach from in there, and what is left.
+
+Each bad version is tried on an empty state and on the data of two users, three trials at a time.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+from booted.gated import PRIVATE, SECRET, USERS, VERSIONS, attempts, examine, left, listening, put, sweep, town, under_way
+from booted.machine import Machine
+
+from t3_backup.bump.cell import name_of
+from t3_backup.bump.gate import EMPTY
+
+STEPS = {
+    "exits": "start",
+    "crash-loop": "steady",
+    "hung": "serve",
+    "pairing-renamed": "pairing",
+    "unreadable": "data",
+    "slow-migration": "serve",
+    "half-migration": "start",
+    "ignores-term": "stop",
+    "slow-stop": "stop",
+    "mint-broken": "pairing",
+    "no-cookie": "pairing",
+    "not-authenticated": "pairing",
+}
+GOOD = ("0.0.24", "0.0.25")
+SUBJECTS = (EMPTY, *USERS)
+_NODE = Path("/usr/bin/node")
+Found = dict[tuple[str, str], dict[str, Any]]
+
+
+@pytest.fixture(scope="module")
+def machine(suite: str, autoupdate_deb: Path, deb: Path, grown: Callable[[int], Path]) -> Iterator[Machine]:
+    options = [f"--bind-ro={_NODE}"] if _NODE.exists() else []
+    with town(suite, deb, grown(8), *options) as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def found(machine: Machine) -> Found:
+    """What came of each version on each subject. Every subject has its own lane."""
+    prefixes = {variant: put(machine, "0.0.25", variant) for variant in STEPS} | {
+        version: put(machine, version) for version in GOOD
+    }
+
+    def lane(subject: str) -> list[dict[str, Any] | None]:
+        return attempts(machine, [(prefix, subject) for prefix in prefixes.values()])
+
+    with ThreadPoolExecutor(len(SUBJECTS)) as lanes:
+        results = dict(zip(SUBJECTS, lanes.map(lane, SUBJECTS), strict=True))
+    return {(name, subject): trial for subject in SUBJECTS for name, trial in zip(prefixes, results[subject], strict=True) if trial}
+
+
+@pytest.mark.parametrize("subject", SUBJECTS)
+@pytest.mark.parametrize("variant", STEPS)
+def test_a_bad_version_is_turned_away_at_its_step(found: Found, variant: str, subject: str) -> None:
+    trial = found[variant, subject]
+    if (variant, subject) == ("unreadable", EMPTY):
+        assert trial["passed"], "there is nothing that it could lose"
+        return
+    assert (trial["passed"], trial["step"]) == (False, STEPS[variant]), trial
+    assert trial["reason"]
+
+
+@pytest.mark.parametrize("subject", SUBJECTS)
+@pytest.mark.parametrize("version", GOOD)
+def test_a_good_version_passes(found: Found, version: str, subject: str) -> None:
+    trial = found[version, subject]
+    endpoint, level = {"0.0.24": ("/api/auth/bootstrap", 30), "0.0.25": ("/api/auth/browser-session", 31)}[version]
+    assert trial["passed"], trial
+    assert (trial["endpoint"], trial["level_before"], trial["level_after"]) == (endpoint, None if subject == EMPTY else 30, level)
+
+
+def test_a_probe_of_liveness_alone_would_have_passed_most_bad_versions(found: Found, capsys: pytest.CaptureFixture[str]) -> None:
+    with capsys.disabled():
+        print(f"\n{'version':20}{'on':8}{'GET /':8}{'the gate':12}reason")
+        for (name, subject), trial in found.items():
+            verdict = "passed" if trial["passed"] else trial["step"]
+            print(f"{name:20}{subject:8}{trial['probe'] or '-':<8}{verdict:12}{trial['reason'][:100]}")
+    fooled = {name for name in STEPS if all(found[name, user]["probe"] == 200 for user in USERS)}
+    none = {"exits", "hung", "slow-migration", "half-migration"}
+    assert fooled == STEPS.keys() - none
+    assert len(fooled) >= 5
+
+
+def test_the_gate_tries_nothing_first_and_stops_at_the_first_that_fails(machine: Machine, found: Found) -> None:
+    good = examine(machine, put(machine, "0.0.25"), *USERS, "nobody-has-a-snapshot-of")
+    assert [(trial["subject"], trial["passed"]) for trial in good] == [(EMPTY, True), ("alice", True), ("bob", True)]
+    bad = examine(machine, put(machine, "0.0.25", "unreadable"), *USERS)
+    assert [(trial["subject"], trial["step"]) for trial in bad] == [(EMPTY, ""), ("alice", "data")]
+    assert left(machine) == []
+
+
+def test_a_hostile_version_reaches_nothing(machine: Machine) -> None:
+    prefix = put(machine, "0.0.25", "hostile")
+    put(machine, "0.0.25", "hung")
+    other = f"/var/lib/private/{name_of('bob')}"
+    machine.run("systemctl", "set-environment", *(f"{name}={value}" for name, value in PRIVATE.items()))
+    with listening(machine), under_way(machine, f"{VERSIONS}/0.0.25-hung", "bob", name_of("bob")):
+        machine.run("chmod", "-R", "a+rwX", other)
+        [trial] = attempts(machine, [(prefix, "alice")], env=PRIVATE)
+        free = machine.run(f"{prefix}/bin/t3", "serve", "--base-dir", "/nonexistent", env=PRIVATE, check=False)
+        outside = set(json.loads(free.out.removeprefix("hostile: ")))
+    machine.run("systemctl", "unset-environment", *PRIVATE)
+    assert trial is not None
+    assert (trial["step"], trial["log"]) == ("start", ["hostile: []"]), trial
+    # Without the sandbox it gets at all of this: none of it is out of reach by itself.
+    reachable = {
+        "tcp 127.0.0.1:4999", "udp 127.0.0.1:4999", "unix @t3-test-abstract", "unix /run/t3-test/socket",
+        "unix /run/systemd/private", "read /home/alice/.t3/userdata/state.sqlite",
+        "read /home/alice/.t3/userdata/secrets/cookie-signing.bin", "read /home/bob/.t3/worktrees/work",
+        "read /home/bob/.ssh/id_ed25519", "read /etc/shadow", "read /etc/t3-serve/alice.env", "read /var/backups/t3-state/alice",
+        "read /var/lib/t3-autoupdate/journal.json", f"read {other}", f"read /var/lib/{name_of('bob')}/userdata",
+        "read /tmp/t3-test", "read /var/tmp/t3-test", "environment ANTHROPIC_API_KEY", "read /home/alice", "write /", "write /home", "write /usr", "write /etc", "write /dev/shm",
+    }  # fmt: skip
+    assert reachable <= outside, reachable - outside
+    for kind in ("read /proc/", "signal ", "ptrace "):
+        assert any(name.startswith(kind) for name in outside), kind
+
+
+def test_nobody_but_the_sandbox_keeps_a_user_without_rights_out(machine: Machine) -> None:
+    """The same program as a plain user, in a unit without a sandbox, with nothing but a uid of its own."""
+    prefix = put(machine, "0.0.25", "hostile")
+    with listening(machine):
+        line = ["systemd-run", "--quiet", "--pipe", "--wait", "--collect", "--property=DynamicUser=yes", "--setenv=HOME=/"]
+        answer = machine.run(*line, f"{prefix}/bin/t3", "serve", "--base-dir", "/nonexistent", check=False)
+    outside = set(json.loads(answer.out.removeprefix("hostile: ")))
+    expected = {
+        "tcp 127.0.0.1:4999", "udp 127.0.0.1:4999", "unix @t3-test-abstract", "unix /run/t3-test/socket",
+        "read /home/alice/.t3/userdata/state.sqlite", "read /home/alice/.t3/userdata/secrets/cookie-signing.bin",
+        "read /home/alice", "write /dev/shm",
+    }  # fmt: skip
+    assert expected <= outside, expected - outside
+
+
+def test_what_is_in_the_gate_is_the_database_alone(machine: Machine) -> None:
+    put(machine, "0.0.25", "hung")
+    folder = f"/var/lib/private/{name_of('alice')}"
+    assert machine.run("grep", "-rl", SECRET, "/home/alice/.t3").lines, "it is there to be found"
+    with under_way(machine, f"{VERSIONS}/0.0.25-hung", "alice", name_of("alice")):
+        files = {path.removeprefix(f"{folder}/") for path in machine.run("find", folder, "-type", "f").lines}
+        assert machine.run("grep", "-rl", SECRET, folder, check=False).out == ""
+        owners = set(machine.run("find", folder, "-printf", "%u\n").lines)
+        assert machine.run("stat", "-c", "%a %U", "/var/lib/private").out == "700 root\n"
+    names = ("state.sqlite", "state.sqlite-shm", "state.sqlite-wal", "secrets/cookie-signing.bin", "environment-id")
+    made = {f"userdata/{name}" for name in names} | {"server-runtime.json"}  # by the server itself
+    assert "userdata/state.sqlite" in files
+    assert files <= made
+    assert not owners & {"root", *USERS}
+
+
+@pytest.mark.parametrize("subject", ["alice", EMPTY])
+def test_a_trial_whose_caller_is_killed_is_swept(machine: Machine, subject: str) -> None:
+    put(machine, "0.0.25", "hung")
+    name = name_of(None if subject == EMPTY else subject)
+    with under_way(machine, f"{VERSIONS}/0.0.25-hung", subject, name) as kill:
+        kill()
+        assert f"{name}.service" in left(machine), "the unit goes on"
+        assert f"/var/lib/private/{name}" in left(machine)
+        sweep(machine)
+        assert left(machine) == []
+        assert machine.run("pgrep", "-f", "t3_backup.bump.trial", check=False).out == ""
+    assert examine(machine, put(machine, "0.0.25"))[0]["passed"], "and the next one goes as any"
+
+
+def test_a_trial_whose_caller_is_killed_ends_by_itself(machine: Machine) -> None:
+    """Its folder goes with it, though nobody waits for it."""
+    put(machine, "0.0.25", "hung")
+    with under_way(machine, f"{VERSIONS}/0.0.25-hung", "alice", name_of("alice")) as kill:
+        kill()
+        machine.until(lambda: left(machine) == [], "end of the trial", 60)
+
+
+def test_what_a_power_cut_left_is_swept(machine: Machine) -> None:
+    """No unit, but a folder that was about to be one's, with the link that systemd makes to it."""
+    name = name_of("alice")
+    machine.write(f"/var/lib/private/{name}/userdata/state.sqlite", "half")
+    machine.run("ln", "-s", f"private/{name}", f"/var/lib/{name}")
+    sweep(machine)
+    assert left(machine) == []
+
+
+def test_without_its_sandbox_a_trial_is_not_begun(machine: Machine) -> None:
+    line = ["python3", "-I", "-m", "t3_backup.bump.trial", f"--t3={put(machine, '0.0.25')}/bin/t3", "--base-dir=/tmp/base"]
+    line += ["--port=4773", "--watch=1", "--alone"]
+    as_root = machine.run(*line, check=False)
+    assert (as_root.code, as_root.document["step"]) == (1, "gate")
+    assert "it would run as root" in as_root.document["reason"]
+    as_user = machine.run(*line, user="alice", check=False)
+    assert (as_user.code, as_user.document["step"]) == (1, "gate")
+    assert "the file system is that of the machine" in as_user.document["reason"]
+    assert machine.run("test", "-e", "/tmp/base", check=False).code == 1
+
+
+@pytest.mark.skipif(not _NODE.exists(), reason="there is no Node here")
+def test_a_real_node_works_in_there(machine: Machine) -> None:
+    """It makes programs in memory and threads, and asks for its user and its network."""
+    script = """
+    const os = require("node:os"), { Worker } = require("node:worker_threads"), { execFileSync } = require("node:child_process");
+    let sum = 0; for (let i = 0; i < 3e7; i++) sum = (sum + i * i) % 1000003;
+    const wasm = new WebAssembly.Module(new Uint8Array([0, 97, 115, 109, 1, 0, 0, 0]));
+    console.error(JSON.stringify({ sum, home: os.homedir(), uid: process.getuid(), net: Object.keys(os.networkInterfaces()),
+        child: execFileSync("/usr/bin/env", ["true"]).length, user: (() => { try { return os.userInfo().username } catch (e) { return String(e) } })() }));
+    new Worker("require('node:worker_threads').parentPort.postMessage(1)", { eval: true }).on("message", () => {
+        console.log("worked"); process.exit(1); });
+    """
+    prefix = f"{VERSIONS}/node"
+    machine.write(f"{prefix}/bin/t3", f"#!/usr/bin/env node\n{script}", 0o755)
+    [trial] = attempts(machine, [(prefix, EMPTY)])
+    assert trial is not None
+    assert trial["log"][-1] == "worked", trial
+    said = json.loads(trial["log"][-2])
+    assert (said["home"], said["net"], said["child"]) == (f"/var/lib/{name_of(None)}", ["lo"], 0), said
+    assert said["user"] == "t3", said
