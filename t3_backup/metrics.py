@@ -13,10 +13,9 @@ from pathlib import Path
 import t3_backup
 from t3_backup.health_report import Status
 from t3_backup.manifest import VERDICTS
-from t3_backup.replacing import replace_file
+from t3_backup.replacing import replace_path
 
 NAME = "t3_backup.prom"
-_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 def render(status: Status) -> bytes:
@@ -72,11 +71,7 @@ def render(status: Status) -> bytes:
 
 def write(folder: Path, content: bytes) -> None:
     """Put the file into `folder`, to be read by all. Raises OSError, where it is a symlink as well: nothing is followed."""
-    fd = os.open(folder, _FOLDER)
-    try:
-        replace_file(fd, NAME, content, 0o644)
-    finally:
-        os.close(fd)
+    replace_path(folder / NAME, content, 0o644)
 
 
 def why_not_writable(folder: Path) -> str:

@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import contextlib
 import os
+from collections.abc import Iterator
+from pathlib import Path
 
 from t3_backup import copier
 
 _NEW = ".new"
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 def replace_file(folder: int, name: str, data: bytes, mode: int) -> None:
@@ -35,3 +38,30 @@ def replace_file(folder: int, name: str, data: bytes, mode: int) -> None:
             os.unlink(partial, dir_fd=folder)
         raise
     copier.sync_directory(folder, name)
+
+
+def replace_path(path: Path, data: bytes, mode: int) -> None:
+    """The same of a file by its path. Raises OSError, where its folder is a symlink as well: nothing is followed."""
+    with opened(path.parent) as folder:
+        replace_file(folder, path.name, data, mode)
+
+
+def remove_path(path: Path) -> bool:
+    """Remove a file, durably; whether it was there. Raises OSError, as `replace_path` does."""
+    with opened(path.parent) as folder:
+        try:
+            os.unlink(path.name, dir_fd=folder)
+        except FileNotFoundError:
+            return False
+        copier.sync_directory(folder, str(path.parent))
+        return True
+
+
+@contextlib.contextmanager
+def opened(folder: Path) -> Iterator[int]:
+    """A descriptor of a folder, for as long as the block. Raises OSError, where it is a symlink as well."""
+    fd = os.open(folder, _FOLDER)
+    try:
+        yield fd
+    finally:
+        os.close(fd)

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from t3_backup.bump.programs import GLOBAL, About, Programs, copy_package, replace_link
 from t3_backup.errors import Failure
-from t3_backup.replacing import replace_file
+from t3_backup.replacing import replace_path
 
 DROP_IN = Path("/etc/systemd/system/t3-serve@.service.d/50-t3-autoupdate.conf")
 _TEMPLATE = "t3-serve@.service"
@@ -97,11 +97,7 @@ def _write_drop_in(programs: Programs, program: Path) -> None:
     if DROP_IN.exists() and DROP_IN.read_text(encoding="utf-8") == text:
         return
     DROP_IN.parent.mkdir(parents=True, exist_ok=True)
-    fd = os.open(DROP_IN.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        replace_file(fd, DROP_IN.name, text.encode(), 0o644)
-    finally:
-        os.close(fd)
+    replace_path(DROP_IN, text.encode(), 0o644)
     _systemctl("daemon-reload")
 
 

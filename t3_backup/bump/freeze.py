@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
-from t3_backup import copier
-from t3_backup.replacing import replace_file
-
-_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+from t3_backup.replacing import remove_path, replace_path
 
 
 def reason(path: Path) -> str | None:
@@ -23,21 +19,9 @@ def reason(path: Path) -> str | None:
 
 def freeze(path: Path, why: str) -> None:
     """Durable when this returns. Raises OSError."""
-    fd = os.open(path.parent, _FOLDER)
-    try:
-        replace_file(fd, path.name, f"{why}\n".encode(), 0o644)
-    finally:
-        os.close(fd)
+    replace_path(path, f"{why}\n".encode(), 0o644)
 
 
 def thaw(path: Path) -> bool:
     """Whether it was frozen. Raises OSError."""
-    fd = os.open(path.parent, _FOLDER)
-    try:
-        os.unlink(path.name, dir_fd=fd)
-        copier.sync_directory(fd, str(path.parent))
-    except FileNotFoundError:
-        return False
-    finally:
-        os.close(fd)
-    return True
+    return remove_path(path)

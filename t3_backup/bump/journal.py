@@ -6,17 +6,14 @@ got. When all have ended it moves to the history.
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-from t3_backup import copier
 from t3_backup.errors import Failure
-from t3_backup.replacing import replace_file
+from t3_backup.replacing import remove_path, replace_path
 
 NAME = "journal.json"
 HISTORY = "history.json"
@@ -106,13 +103,7 @@ class Journals:
         entries = [one for one in self.history() if one.began != journal.began]
         documents = [{"format": _FORMAT} | one.as_json() for one in [journal, *entries][:_KEPT]]
         self._write(HISTORY, {"entries": documents})
-        fd = self._open()
-        try:
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(NAME, dir_fd=fd)
-            copier.sync_directory(fd, str(self.root))
-        finally:
-            os.close(fd)
+        remove_path(self.root / NAME)
 
     def _read(self, name: str) -> dict[str, Any] | None:
         path = self.root / name
@@ -127,14 +118,7 @@ class Journals:
         return value
 
     def _write(self, name: str, document: dict[str, Any]) -> None:
-        fd = self._open()
-        try:
-            replace_file(fd, name, (json.dumps(document, indent=1) + "\n").encode(), 0o600)
-        finally:
-            os.close(fd)
-
-    def _open(self) -> int:
-        return os.open(self.root, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        replace_path(self.root / name, (json.dumps(document, indent=1) + "\n").encode(), 0o600)
 
 
 def _from_json(value: Any, path: Path) -> Journal:

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import os
 from datetime import datetime
 from typing import TYPE_CHECKING
 
 from t3_backup.bump import freeze, journal
 from t3_backup.bump.programs import GLOBAL
 from t3_backup.errors import Failure
-from t3_backup.replacing import replace_file
+from t3_backup.replacing import replace_path
 
 if TYPE_CHECKING:
     from t3_backup.bump.machine import Machine
 
 NAME = "t3_autoupdate.prom"
-_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 def render(machine: Machine) -> bytes:
@@ -55,11 +53,7 @@ def write(machine: Machine) -> None:
     if folder is None or not folder.is_dir():
         return
     try:
-        fd = os.open(folder, _FOLDER)
-        try:
-            replace_file(fd, NAME, render(machine), 0o644)
-        finally:
-            os.close(fd)
+        replace_path(folder / NAME, render(machine), 0o644)
     except ImportError:
         return
     except (Failure, OSError, ValueError) as error:

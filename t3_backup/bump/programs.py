@@ -18,18 +18,17 @@ import os
 import secrets
 import shutil
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from t3_backup import copier
 from t3_backup.bump import versions
 from t3_backup.errors import Failure
-from t3_backup.replacing import replace_file
+from t3_backup.replacing import opened, remove_path, replace_path
 
 GLOBAL = "global"
 _OURS = (GLOBAL, "versions", "bin")
-_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _NEW = ".new-"
 
 _LAUNCHER = """\
@@ -92,8 +91,8 @@ class Programs:
 
     def note(self, about: About) -> None:
         """Keep what is known of it. Raises OSError."""
-        with _opened(self.root / "versions") as folder:
-            replace_file(folder, f"{about.version}.json", (json.dumps(asdict(about), indent=1) + "\n").encode(), 0o644)
+        path = self.root / "versions" / f"{about.version}.json"
+        replace_path(path, (json.dumps(asdict(about), indent=1) + "\n").encode(), 0o644)
 
     def begin(self) -> Path:
         """A new, empty folder beside the versions, which can become one of them; what others have left of theirs goes."""
@@ -141,15 +140,14 @@ class Programs:
 
     def hold(self, user: str) -> None:
         """From now on nothing of an account's starts, after a boot neither; durable when this returns. Raises OSError."""
-        with _opened(self._folder(user)) as folder:
+        with opened(self._folder(user)) as folder:
             os.close(os.open("held", os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644, dir_fd=folder))
             copier.sync_directory(folder, str(self._folder(user)))
 
     def release(self, user: str) -> None:
         """The opposite of `hold`. Raises OSError."""
-        with contextlib.suppress(FileNotFoundError), _opened(self._folder(user)) as folder:
-            os.unlink("held", dir_fd=folder)
-            copier.sync_directory(folder, str(self._folder(user)))
+        with contextlib.suppress(FileNotFoundError):  # who has no folder is not held
+            remove_path(self._folder(user) / "held")
 
     def is_held(self, user: str) -> bool:
         """Whether it is held."""
@@ -158,8 +156,7 @@ class Programs:
     def write_launcher(self) -> None:
         """Have `bin/t3`, as it is to be. Raises OSError."""
         (self.root / "bin").mkdir(parents=True, exist_ok=True)
-        with _opened(self.root / "bin") as folder:
-            replace_file(folder, "t3", _LAUNCHER.format(root=self.root).encode(), 0o755)
+        replace_path(self.launcher, _LAUNCHER.format(root=self.root).encode(), 0o755)
 
     def _folder(self, user: str) -> Path:
         if user != GLOBAL and user in _OURS:
@@ -169,7 +166,7 @@ class Programs:
 
 def replace_link(path: Path, target: str) -> None:
     """Let `path` be a symlink to `target`, in one step, whatever it was before; durable when this returns. Raises OSError."""
-    with _opened(path.parent) as folder:
+    with opened(path.parent) as folder:
         new = f"{_NEW}{path.name}"
         with contextlib.suppress(FileNotFoundError):
             os.unlink(new, dir_fd=folder)
@@ -203,12 +200,3 @@ def _must_be_plain(path: Path, source: Path, allowed: Sequence[int]) -> None:
         raise Failure(f"{path} runs as another user (set-id)")
     elif status.st_mode & 0o022:
         raise Failure(f"{path} can be written to by others than its owner (mode {stat.S_IMODE(status.st_mode):04o})")
-
-
-@contextlib.contextmanager
-def _opened(path: Path) -> Iterator[int]:
-    fd = os.open(path, _FOLDER)
-    try:
-        yield fd
-    finally:
-        os.close(fd)
