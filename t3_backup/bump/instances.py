@@ -57,18 +57,12 @@ class Instance:
 
     def look(self) -> Live | None:
         """What his database says, read as him; None where there is none. Raises Failure."""
-        if not self._has_database():
-            return None
         done = self._as_owner([*_python("look"), str(self.account.source)], _LOOK_S)
         try:
             value = json.loads(done)
-            return Live(_integer(value["level"]), _integer(value["turns"]) or 0)
+            return None if value is None else Live(_integer(value["level"]), _integer(value["turns"]) or 0)
         except (ValueError, KeyError, TypeError):
             raise Failure(f"{self.user}: {self.account.source} can't be looked at") from None
-
-    def _has_database(self) -> bool:
-        done = transient.as_owner(self.user, ["/usr/bin/test", "-e", str(self.account.source)], _LOOK_S)
-        return done.code == 0
 
     def busy(self) -> str:
         """Who works with it now, for a person; empty where nobody does. Raises Failure."""

@@ -1,7 +1,7 @@
 """What a live database says of T3, read as its owner: its migration level, and the turns that agents are at.
 
-`python3 -m t3_backup.bump.look DATABASE` prints it as one JSON object. Nothing is written, and no lock is taken that a commit waits
-for.
+`python3 -m t3_backup.bump.look DATABASE` prints it as one JSON object, or null where there is none: that is said, and never taken
+from a failure. Nothing is written, and no lock is taken that a commit waits for.
 """
 
 from __future__ import annotations
@@ -24,8 +24,12 @@ _IN_FLIGHT = (
 _LEVEL = "SELECT max(migration_id) FROM effect_sql_migrations"
 
 
-def look(database: Path) -> dict[str, Any]:
-    """`level` (null: it is no database of T3's) and `turns`. Raises apsw.Error."""
+def look(database: Path) -> dict[str, Any] | None:
+    """`level` (None: it is no database of T3's) and `turns`; None where there is no file. Raises apsw.Error and OSError."""
+    try:
+        database.lstat()
+    except FileNotFoundError:
+        return None
     uri = f"file:{str(database).replace('%', '%25').replace('?', '%3f').replace('#', '%23')}?mode=ro"
     flags = apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI | NOFOLLOW
     with closing(apsw.Connection(uri, flags=flags)) as connection:
@@ -48,7 +52,7 @@ def main() -> int:
     """The command."""
     try:
         print(json.dumps(look(Path(sys.argv[1]))))
-    except apsw.Error as error:
+    except (apsw.Error, OSError) as error:
         print(f"{sys.argv[1]}: {error}", file=sys.stderr)
         return 1
     return 0

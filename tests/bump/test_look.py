@@ -1,0 +1,74 @@
+"""What a live database says of T3: that there is none is said, and everything else that goes wrong is an error."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sqlite3
+import subprocess
+import sys
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import ROOT
+from fake_t3 import DATA
+
+from t3_backup.accounts import Account
+from t3_backup.bump import transient
+from t3_backup.bump.instances import Instance, Live
+from t3_backup.bump.transient import Done
+from t3_backup.errors import Failure
+
+
+def looked(database: Path) -> Done:
+    line = [sys.executable, "-m", "t3_backup.bump.look", str(database)]
+    done = subprocess.run(line, cwd=ROOT, capture_output=True, text=True, check=False)
+    return Done(done.returncode, done.stdout, done.stderr)
+
+
+def test_level_and_turns_are_those_of_the_database(tmp_path: Path) -> None:
+    database = tmp_path / "state.sqlite"
+    shutil.copyfile(DATA / "state-0.0.24.sqlite", database)
+    assert json.loads(looked(database).out) == {"level": 30, "turns": 0}
+    with closing(sqlite3.connect(database)) as connection:
+        row = "INSERT INTO projection_thread_sessions (thread_id, status, active_turn_id, updated_at) VALUES ('t', 'running', 'u', '')"
+        connection.execute(row)
+        connection.commit()
+    assert json.loads(looked(database).out) == {"level": 30, "turns": 1}
+
+
+def test_no_database_is_null_and_what_is_none_fails(tmp_path: Path) -> None:
+    assert (looked(tmp_path / "none").out, looked(tmp_path / "none").code) == ("null\n", 0)
+    (tmp_path / "text").write_text("nothing of the kind " * 500)
+    assert looked(tmp_path / "text").code == 1
+    (tmp_path / "file").touch()
+    assert looked(tmp_path / "file" / "state.sqlite").code == 1
+    (tmp_path / "link").symlink_to(tmp_path / "none")
+    assert looked(tmp_path / "link").code == 1
+
+
+@pytest.mark.parametrize(
+    ("done", "expected"),
+    [
+        (Done(0, "null\n", ""), None),
+        (Done(0, '{"level": 31, "turns": 2}', ""), Live(31, 2)),
+        (Done(1, "", "Failed to connect to bus: No such file or directory"), "Failed to connect to bus"),
+        (Done(200, "null", ""), "exit status 200"),
+        (Done(0, "", ""), "can't be looked at"),
+        (Done(0, "[]", ""), "can't be looked at"),
+        (Done(1, "null", "", timed_out=True), "too long"),
+    ],
+)
+def test_a_look_that_failed_is_never_taken_for_no_database(
+    done: Done, expected: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Else an account would be switched without a snapshot."""
+    monkeypatch.setattr(transient, "as_owner", lambda *_, **__: done)
+    instance = Instance(Account("alice", 1000, 1000, (1000,), tmp_path), None, None)
+    if isinstance(expected, str):
+        with pytest.raises(Failure, match=expected):
+            instance.look()
+    else:
+        assert instance.look() == expected
