@@ -38,8 +38,11 @@ exit status: 0 all well; 1 an account failed, a new snapshot is suspect or damag
 """
 
 
-class _Parser(argparse.ArgumentParser):
+class Parser(argparse.ArgumentParser):
+    """One whose errors are those of the house."""
+
     def error(self, message: str) -> None:  # type: ignore[override]
+        """Raises UsageError, with the way to the help."""
         raise UsageError(f"{message}; see {self.prog} --help")
 
 
@@ -49,7 +52,7 @@ def _level(text: str) -> int:
     return int(text)
 
 
-def _add_pinning(commands: argparse._SubParsersAction[_Parser], store: _Parser) -> None:
+def _add_pinning(commands: argparse._SubParsersAction[Parser], store: Parser) -> None:
     abouts = {"pin": "keep snapshots, whatever retention says", "unpin": "leave pinned snapshots to retention again"}
     for command, about in abouts.items():
         pinning = commands.add_parser(command, parents=[store], help=about)
@@ -59,7 +62,7 @@ def _add_pinning(commands: argparse._SubParsersAction[_Parser], store: _Parser) 
 
 def parser() -> argparse.ArgumentParser:
     """The command line, from which the help is made."""
-    top = _Parser(
+    top = Parser(
         prog="t3-backup-state",
         description="Proven copies of every T3 Code user's live database. Without a command: run.",
         epilog=_EXAMPLES,
@@ -68,9 +71,9 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument("--version", action="version", version=f"t3-backup {t3_backup.__version__}")
     commands = top.add_subparsers(dest="command", metavar="COMMAND")
 
-    place = _Parser(add_help=False)
+    place = Parser(add_help=False)
     place.add_argument("--dest", metavar="DIR", help="the store (T3_BACKUP_DEST; /var/backups/t3-state)")
-    store = _Parser(add_help=False, parents=[place])
+    store = Parser(add_help=False, parents=[place])
     store.add_argument("--json", action="store_true", help="one JSON document on standard output; lines go to standard error")
 
     run = commands.add_parser("run", parents=[store], help="back up the accounts of the map")
@@ -124,7 +127,7 @@ def parser() -> argparse.ArgumentParser:
     return top
 
 
-def _add_keeping(commands: argparse._SubParsersAction[_Parser], store: _Parser) -> None:
+def _add_keeping(commands: argparse._SubParsersAction[Parser], store: Parser) -> None:
     """The commands by which somebody has a say in what is kept, or sees what it takes."""
     pruning = commands.add_parser("prune", parents=[store], help="let go what is not to be kept, and compact the rest, now")
     pruning.add_argument("user", nargs="?", metavar="USER")
@@ -135,7 +138,7 @@ def _add_keeping(commands: argparse._SubParsersAction[_Parser], store: _Parser) 
     taking.add_argument("user", nargs="?", metavar="USER")
 
 
-def _add_watching(commands: argparse._SubParsersAction[_Parser], store: _Parser) -> None:
+def _add_watching(commands: argparse._SubParsersAction[Parser], store: Parser) -> None:
     """The commands of who watches over backups."""
     status = commands.add_parser("status", parents=[store], help="show how fresh, good and many each account's snapshots are")
     status.add_argument("user", nargs="?", metavar="USER")

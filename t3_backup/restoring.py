@@ -79,7 +79,8 @@ def _in_place(
         out.line(report.INFO, line)
     if args.dry_run:
         return document | {"action": "planned"}, False
-    _must_agree(args, account)
+    question, wrong_use = f"Replace {account.source} with it?", "a restore replaces the live database"
+    stopping.must_agree(question, wrong_use, yes=args.yes, silent=args.json)
     store.lock(wait=WAIT_S)
     if broken := [one for one in end_interrupted(store, bounds, out.warn) if one.user == args.user and not one.whole]:
         raise Failure(broken[0].reason)
@@ -113,19 +114,6 @@ def _live(account: Account, limits: Limits, stop: Stopping) -> tuple[Census | No
         return owner.count(account, limits, stop), ""
     except Failure as failure:
         return None, str(failure)
-
-
-def _must_agree(args: argparse.Namespace, account: Account) -> None:
-    """Raises UsageError where nobody can be asked, Failure where he says no."""
-    if args.yes:
-        return
-    if not sys.stdin.isatty() or args.json:
-        raise UsageError("a restore replaces the live database: say --yes, or --dry-run to see what it would do")
-    with stopping.at_once():
-        print(f"Replace {account.source} with it? [y/N] ", end="", flush=True)
-        answer = sys.stdin.readline()
-    if answer.strip().lower() not in ("y", "yes"):
-        raise Failure("nothing was changed")
 
 
 def _document(done: Restored, options: str) -> dict[str, Any]:

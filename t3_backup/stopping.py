@@ -5,8 +5,11 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator
+
+from t3_backup.errors import Failure, UsageError
 
 _NICE = 10
 
@@ -49,6 +52,22 @@ def on_signals(told: Callable[[], None] = lambda: None) -> Stopping:
         if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:  # as nohup(1) has it
             signal.signal(number, stop)
     return stopping
+
+
+def must_agree(question: str, wrong_use: str, *, yes: bool, silent: bool) -> None:
+    """Ask whoever sits at the terminal, who need not be asked where he said `yes` before.
+
+    Raises UsageError (`wrong_use`) where nobody can be asked, or it is to be `silent`, and Failure where he says no.
+    """
+    if yes:
+        return
+    if not sys.stdin.isatty() or silent:
+        raise UsageError(f"{wrong_use}: say --yes, or --dry-run to see what it would do")
+    with at_once():
+        print(f"{question} [y/N] ", end="", flush=True)
+        answer = sys.stdin.readline()
+    if answer.strip().lower() not in ("y", "yes"):
+        raise Failure("nothing was changed")
 
 
 @contextlib.contextmanager

@@ -48,11 +48,6 @@ def package_of(program: Path) -> tuple[Path, str]:
     )
 
 
-def is_adopted(programs: Programs, program: Path) -> bool:
-    """Whether `program` is our launcher and the units are ours to direct."""
-    return os.path.realpath(program) == str(programs.launcher) and DROP_IN.exists() and programs.program_of(GLOBAL) is not None
-
-
 def adopt(programs: Programs, program: Path, users: Sequence[str], say: Callable[[str], None]) -> str:
     """Do it, of all accounts; the version. Again is harmless. Raises Failure and OSError."""
     if os.path.realpath(program) == str(programs.launcher):

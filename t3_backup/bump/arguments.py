@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 import t3_backup
-from t3_backup.errors import UsageError
+from t3_backup.arguments import Parser
 
 _EXAMPLES = """\
 examples:
@@ -28,25 +28,20 @@ exit status: 0 all well; 1 a version was turned away, an account had to go back,
 """
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> None:  # type: ignore[override]
-        raise UsageError(f"{message}; see {self.prog} --help")
-
-
 def parser() -> argparse.ArgumentParser:
     """The command line, from which the help is made."""
-    shared = _Parser(add_help=False)
+    shared = Parser(add_help=False)
     shared.add_argument(
         "--json",
         action="store_true",
         default=argparse.SUPPRESS,
         help="one JSON document on standard output; lines go to standard error",
     )
-    busy = _Parser(add_help=False)
+    busy = Parser(add_help=False)
     busy.add_argument(
         "--include-busy", action="store_true", default=argparse.SUPPRESS, help="do not wait for those whose agents are at work"
     )
-    top = _Parser(
+    top = Parser(
         prog="t3-autoupdate",
         description="A T3 version bump that can be taken back, data included. Without a command: bring every account to T3_PIN.",
         epilog=_EXAMPLES,

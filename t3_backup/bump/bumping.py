@@ -9,8 +9,8 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import replace
-from datetime import UTC, datetime
 
+from t3_backup import report
 from t3_backup.bump import fetch, freeze, gate, journal, move, versions
 from t3_backup.bump.gate import Trial
 from t3_backup.bump.instances import Instance
@@ -25,7 +25,7 @@ _SPARE_BYTES = 1 << 30  # for a version and what comes in the meantime
 
 def now() -> str:
     """RFC 3339, UTC."""
-    return format_time(datetime.now(UTC))
+    return format_time(report.utc_now())
 
 
 def bump(machine: Machine, version: str, *, asked: bool, gate_only: bool = False, include_busy: bool = False) -> list[Trial]:

@@ -23,6 +23,7 @@ from typing import Self
 import aiohttp
 
 from t3_backup.bump.pairing import HOST
+from t3_backup.protocol import printable
 
 _POLL_S = 0.1
 _ASK_S = 5.0  # for GET /, which is told and decides nothing
@@ -105,7 +106,7 @@ class Candidate:
         if answer is None:
             return None
         try:
-            return _shown(str(json.loads(answer[1])["serverVersion"]))[:100]
+            return printable(str(json.loads(answer[1])["serverVersion"]), 100)
         except (ValueError, KeyError, TypeError, RecursionError):
             return ""
 
@@ -130,15 +131,11 @@ class Candidate:
         self._take(rest)
 
     def _take(self, line: bytes) -> None:
-        text = _shown(line[:_LINE_BYTES].decode(errors="replace"))
+        text = printable(line[:_LINE_BYTES].decode(errors="replace"), _LINE_BYTES)
         if text.strip():
             self._said.append(text[:_CHARS])
             if self._trouble is None and _TROUBLE.search(text):
                 self._trouble = text[:_CHARS]
-
-
-def _shown(text: str) -> str:
-    return "".join(char if char.isprintable() else "?" for char in text)
 
 
 async def _ask(url: str, seconds: float) -> tuple[int, bytes]:

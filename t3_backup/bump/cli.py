@@ -20,7 +20,6 @@ from t3_backup.bump import bumping, freeze, rollback, settings
 from t3_backup.bump import status as statuses
 from t3_backup.bump.arguments import parser
 from t3_backup.bump.backups import Backups
-from t3_backup.bump.gate import Trial
 from t3_backup.bump.machine import Machine
 from t3_backup.errors import EXIT_OK, Failure, UsageError, explain
 from t3_backup.lines import Lines, print_document
@@ -78,12 +77,8 @@ def _run(machine: Machine, args: argparse.Namespace) -> int:
     with machine.locked():
         trials = bumping.bump(machine, version, asked=args.to is not None, gate_only=args.dry_run, include_busy=args.include_busy)
     if args.json:
-        print_document(_document(machine) | {"version": version, "trials": [_trial(one) for one in trials]})
+        print_document(_document(machine) | {"version": version, "trials": [asdict(one) for one in trials]})
     return EXIT_OK
-
-
-def _trial(trial: Trial) -> dict[str, object]:
-    return asdict(trial)
 
 
 def _document(machine: Machine) -> dict[str, object]:
@@ -130,15 +125,7 @@ def _rollback(machine: Machine, args: argparse.Namespace) -> int:
 
 def _must_agree(args: argparse.Namespace) -> None:
     """Raises UsageError where nobody can be asked, Failure where he says no."""
-    if args.yes:
-        return
-    if not sys.stdin.isatty() or args.json:
-        raise UsageError("a rollback replaces live databases: say --yes, or --dry-run to see what it would do")
-    with stopping.at_once():
-        print("Do that? [y/N] ", end="", flush=True)
-        answer = sys.stdin.readline()
-    if answer.strip().lower() not in ("y", "yes"):
-        raise Failure("nothing was changed")
+    stopping.must_agree("Do that?", "a rollback replaces live databases", yes=args.yes, silent=args.json)
 
 
 def _check(machine: Machine, args: argparse.Namespace) -> int:

@@ -10,14 +10,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from t3_backup import accounts, lock
-from t3_backup.bump import adopt, freeze, gate, instances, journal, metrics, move
+from t3_backup.bump import adopt, cell, freeze, instances, journal, metrics, move
 from t3_backup.bump.backups import Backups, lost
 from t3_backup.bump.ground import Live
 from t3_backup.bump.instances import Instance
 from t3_backup.bump.journal import Journal, Journals, Move
 from t3_backup.bump.programs import GLOBAL, Programs
 from t3_backup.bump.settings import Settings
-from t3_backup.errors import Failure, StoreError, UsageError
+from t3_backup.errors import Failure, UsageError
 
 _WAIT_S = 5.0
 _STORE_WAIT_S = 60.0  # for a run of the backup that holds the store while a server is about to be stopped
@@ -54,7 +54,7 @@ class Machine:
         fd = os.open(self.settings.root, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
         try:
             lock.acquire(fd, self.settings.root, wait=_WAIT_S)
-            gate.sweep()
+            cell.sweep()
             yield
         finally:
             os.close(fd)
@@ -149,11 +149,3 @@ class Machine:
     def end(self, plan: Journal, result: str, when: str) -> None:
         """It has ended, and goes to the history."""
         self.journals.end(replace(plan, result=result, ended=when))
-
-    def must_have_store(self) -> None:
-        """Raises StoreError where snapshots can't be made."""
-        try:
-            with self.backups.held(_STORE_WAIT_S):
-                pass
-        except OSError as error:
-            raise StoreError(f"the store can't be opened: {error.strerror}") from None

@@ -24,6 +24,7 @@ from typing import Any, NoReturn
 import aiohttp
 
 from t3_backup.errors import EXIT_OK, Failure, UsageError
+from t3_backup.protocol import printable
 
 ENDPOINTS = ("/api/auth/browser-session", "/api/auth/bootstrap")  # from 0.0.25; until 0.0.24
 SESSION = "/api/auth/session"
@@ -183,7 +184,7 @@ async def _end(process: asyncio.subprocess.Process) -> None:
 def _line(text: bytes) -> str:
     """The first line that says something, fit to be shown."""
     lines = [line.strip() for line in text.decode(errors="replace").splitlines() if line.strip()]
-    return "".join(char if char.isprintable() else "?" for char in lines[0])[:300] if lines else ""
+    return printable(lines[0], 300) if lines else ""
 
 
 class _Parser(argparse.ArgumentParser):

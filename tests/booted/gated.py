@@ -176,7 +176,7 @@ def under_way(
 
 def sweep(machine: Machine) -> None:
     """As every command does first."""
-    machine.run("python3", "-c", "from t3_backup.bump import gate; gate.sweep()")
+    machine.run("python3", "-c", "from t3_backup.bump import cell; cell.sweep()")
 
 
 def left(machine: Machine) -> list[str]:

@@ -14,24 +14,10 @@ from booted.machine import Machine
 from booted.machine import machine as boot
 from booted.people import unit_of
 from booted.t3 import USERS, autoupdate, browser, content, history, status, versions, watched, write_something
+from fake_t3 import STEPS
 
-# Each kind of a bad version, and the step at which the gate turns it away.
-BROKEN = {
-    "exits": "start",
-    "crash-loop": "steady",
-    "hung": "serve",
-    "pairing-renamed": "pairing",
-    "unreadable": "data",
-    "slow-migration": "serve",
-    "half-migration": "start",
-    "ignores-term": "stop",
-    "slow-stop": "stop",
-    "mint-broken": "pairing",
-    "no-cookie": "pairing",
-    "not-authenticated": "pairing",
-}
 # What goes wrong while the server runs; how it stops is seen when it is taken back only.
-BROKEN_LIVE = [name for name in BROKEN if name not in ("ignores-term", "slow-stop", "unreadable")]
+BROKEN_LIVE = [name for name in STEPS if name not in ("ignores-term", "slow-stop", "unreadable")]
 
 
 @dataclass
@@ -79,14 +65,14 @@ def test_a_plain_installation_is_taken_over_and_nothing_is_restarted(town: Town)
     assert autoupdate(town.machine).code == 0, "all are where the pin wants them"
 
 
-@pytest.mark.parametrize("variant", BROKEN)
+@pytest.mark.parametrize("variant", STEPS)
 def test_the_gate_turns_a_bad_version_away_and_nothing_is_touched(town: Town, variant: str) -> None:
     t3.offer(town.machine, "0.0.25", variant)
     town.machine.run("rm", "-rf", f"{t3.ROOT}/versions/0.0.25", f"{t3.ROOT}/versions/0.0.25.json")
     before, pids = town.content(), town.main_pids()
     answer = autoupdate(town.machine, "--to", "0.0.25")
     assert answer.code == 1, answer
-    assert f"turned away by the gate at {BROKEN[variant]}" in answer.err
+    assert f"turned away by the gate at {STEPS[variant]}" in answer.err
     assert (town.content(), town.main_pids()) == (before, pids)
     assert versions(town.machine) == dict.fromkeys(USERS, "0.0.24")
     assert not any("prebump" in snapshot["name"] for snapshot in listed(town.machine, "alice"))

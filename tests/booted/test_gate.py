@@ -14,24 +14,11 @@ from typing import Any
 import pytest
 from booted.gated import PRIVATE, SECRET, USERS, VERSIONS, attempts, examine, left, listening, put, sweep, town, under_way
 from booted.machine import Machine
+from fake_t3 import STEPS
 
 from t3_backup.bump.cell import name_of
 from t3_backup.bump.gate import EMPTY
 
-STEPS = {
-    "exits": "start",
-    "crash-loop": "steady",
-    "hung": "serve",
-    "pairing-renamed": "pairing",
-    "unreadable": "data",
-    "slow-migration": "serve",
-    "half-migration": "start",
-    "ignores-term": "stop",
-    "slow-stop": "stop",
-    "mint-broken": "pairing",
-    "no-cookie": "pairing",
-    "not-authenticated": "pairing",
-}
 GOOD = ("0.0.24", "0.0.25")
 SUBJECTS = (EMPTY, *USERS)
 _NODE = Path("/usr/bin/node")

@@ -12,26 +12,12 @@ from pathlib import Path
 
 import fake_t3
 import pytest
-from fake_t3 import DATA
+from fake_t3 import DATA, STEPS
 from fake_t3.served import free_port
 
 from t3_backup.bump.trial import Patience, Verdict, trial
 
 QUICK = Patience(serve=3, pair=3, watch=2, stop=3)
-STEPS = {
-    "exits": "start",
-    "crash-loop": "steady",
-    "hung": "serve",
-    "pairing-renamed": "pairing",
-    "unreadable": "data",
-    "slow-migration": "serve",
-    "half-migration": "start",
-    "ignores-term": "stop",
-    "slow-stop": "stop",
-    "mint-broken": "pairing",
-    "no-cookie": "pairing",
-    "not-authenticated": "pairing",
-}
 
 
 def tried(folder: Path, version: str, variant: str = "good", data: str | None = None) -> Verdict:

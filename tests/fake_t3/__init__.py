@@ -14,10 +14,22 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 DATA = HERE.parent.parent / "demo" / "data"
-VARIANTS = (
-    "good", "exits", "crash-loop", "hung", "pairing-renamed", "unreadable", "slow-migration", "half-migration", "ignores-term",
-    "slow-stop", "mint-broken", "no-cookie", "not-authenticated", "hostile",
-)  # fmt: skip
+# Each kind of a bad version that a trial can tell, and the step at which it does.
+STEPS = {
+    "exits": "start",
+    "crash-loop": "steady",
+    "hung": "serve",
+    "pairing-renamed": "pairing",
+    "unreadable": "data",
+    "slow-migration": "serve",
+    "half-migration": "start",
+    "ignores-term": "stop",
+    "slow-stop": "stop",
+    "mint-broken": "pairing",
+    "no-cookie": "pairing",
+    "not-authenticated": "pairing",
+}
+VARIANTS = ("good", *STEPS, "hostile")
 
 
 def tarball(folder: Path, version: str, variant: str = "good", live_only: bool = False, targets: Sequence[str] = ()) -> Path:
