@@ -91,7 +91,7 @@ def town(suite: str, deb: Path, source: Path, *options: str) -> Iterator[Machine
     with boot(suite, *options, prepared=True) as machine:
         install(machine, deb)
         # systemd-run(1) waits for a unit by the bus alone.
-        machine.run("apt", "install", "--yes", "--no-install-recommends", "dbus")
+        machine.run("apt", "install", "--yes", "--no-install-recommends", "dbus", "python3-aiohttp")
         machine.run("systemctl", "start", "dbus.socket")
         lay_over(machine)
         for user in USERS:
