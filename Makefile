@@ -37,5 +37,5 @@ install: deb
 	apt-get install -y --reinstall --allow-downgrades ./t3-backup_*.deb
 
 clean:
-	rm -rf build t3-backup_*.deb t3_backup/_copier.abi3.so t3_backup/_copier.c *.egg-info dist
+	rm -rf build t3-backup_*.deb t3-autoupdate_*.deb t3_backup/_copier.abi3.so t3_backup/_copier.c *.egg-info dist
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -61,12 +61,18 @@ setup(
     maintainer="The t3-backup maintainers",
     maintainer_email="t3-backup@packages.debian.org",
     license="MIT",
-    packages=["t3_backup"],
+    packages=["t3_backup", "t3_backup.bump"],
     package_data={"t3_backup": ["templates/*.html"]},
     cffi_modules=["csrc/build.py:ffibuilder"],
     install_requires=["apsw", "cffi>=1.15"],
     python_requires=">=3.11",
-    entry_points={"console_scripts": ["t3-backup-state = t3_backup.cli:main"]},
+    entry_points={
+        "console_scripts": [
+            "t3-backup-state = t3_backup.cli:main",
+            "t3-autoupdate = t3_backup.bump.cli:main",
+            "t3-pair = t3_backup.bump.pairing:main",
+        ]
+    },
     options={"bdist_wheel": {"py_limited_api": "cp311"}},
     cmdclass=commands,
     zip_safe=False,

@@ -1,5 +1,5 @@
 #!/usr/bin/python3
-"""Print the manual page t3-backup-state(8): the prose of docs/t3-backup-state.8.in; commands, options and settings as they are.
+"""Print a manual page, t3-backup-state(8) or t3-autoupdate(8): prose of docs/NAME.8.in; commands, options and settings as they are.
 
 What can drift is taken from the parser and the table of settings. The date is that of SOURCE_DATE_EPOCH, so that a build can be
 repeated byte for byte.
@@ -12,18 +12,32 @@ import os
 import re
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import t3_backup
-from t3_backup import settings
-from t3_backup.arguments import parser
+from t3_backup import arguments as backup
+from t3_backup import settings as backup_settings
+from t3_backup.bump import arguments as bump
+from t3_backup.bump import settings as bump_settings
 
 ROOT = Path(__file__).resolve().parent.parent
-PROSE = ROOT / "docs" / "t3-backup-state.8.in"
-DEFAULTS = ROOT / "debian" / "t3-backup.default"
-NAME = "t3-backup-state"
-_EXACT = {"-": "\\-", "'": "\\(aq", "`": "\\(ga", "^": "\\(ha", "~": "\\(ti"}  # what is typed must be shown as it is
+
+
+class Program(NamedTuple):
+    """What a page is made from."""
+
+    parser: Callable[[], argparse.ArgumentParser]
+    known: dict[str, tuple[str, str, Callable[[str], object]]]  # settings: field to (name, default, how it is read)
+    defaults: Path  # the file that is shipped with them
+
+
+PROGRAMS = {
+    "t3-backup-state": Program(backup.parser, backup_settings._KNOWN, ROOT / "debian" / "t3-backup.default"),
+    "t3-autoupdate": Program(bump.parser, bump_settings._KNOWN, ROOT / "debian" / "t3-autoupdate.default"),
+}
+_EXACT = {"-": "\\-", "'": "\\(aq", "`": "\\(ga", "^": "\\(ha", "~": "\\(ti", '"': "\\(dq"}  # what is typed must be shown as it is
 
 
 def escape(text: str) -> str:
@@ -44,49 +58,66 @@ def commands(top: argparse.ArgumentParser) -> dict[str, tuple[str, argparse.Argu
 def shape(action: argparse.Action) -> str:
     """What is written for an argument: `[--dest DIR]`, `[USER]`, `NAME...`."""
     words = (" ".join([*action.option_strings[-1:], *([str(action.metavar)] if action.metavar else [])])).strip()
-    words += "..." if action.nargs == "+" else ""
-    return words if action.required else f"[{words}]"
+    words += "..." if action.nargs in ("+", "*") else ""
+    return words if action.required and action.nargs != "*" else f"[{words}]"
 
 
 def arguments(command: argparse.ArgumentParser) -> list[argparse.Action]:
-    """Those that tell one command from another: --help is everywhere."""
-    return [action for action in command._actions if not isinstance(action, argparse._HelpAction)]
+    """Those that tell one command from another: --help and --version are everywhere."""
+    general = (argparse._HelpAction, argparse._VersionAction, argparse._SubParsersAction)
+    return [action for action in command._actions if not isinstance(action, general)]
 
 
 def synopsis(top: argparse.ArgumentParser) -> Iterator[str]:
     """How each command is called."""
-    for name, (_, command) in commands(top).items():
-        yield f".B {escape(NAME)} {escape(name)}"
+    for words, command in calls(top):
+        yield f".B {escape(words)}"
         yield escape(" ".join(shape(action) for action in arguments(command)))
         yield ".br"
-    yield f".B {escape(NAME)} \\-\\-version"
+    yield f".B {escape(top.prog)} \\-\\-version"
+
+
+def calls(top: argparse.ArgumentParser) -> Iterator[tuple[str, argparse.ArgumentParser]]:
+    """What is typed before arguments, without a command first where that means something."""
+    if arguments(top):
+        yield top.prog, top
+    for name, (_, command) in commands(top).items():
+        yield f"{top.prog} {name}", command
 
 
 def options(top: argparse.ArgumentParser) -> Iterator[str]:
     """Each command with its options."""
+    if arguments(top):
+        yield ".SS Without a command"
+        yield from described(top)
     for name, (about, command) in commands(top).items():
         yield f".SS {escape(name)}"
         yield escape(about[:1].upper() + about[1:] + ".")
-        for action in arguments(command):
-            if action.option_strings:
-                yield ".TP"
-                metavar = f" \\fI{escape(str(action.metavar))}\\fR" if action.metavar else ""
-                yield f"\\fB{escape(', '.join(action.option_strings))}\\fR{metavar}"
-                yield escape(action.help or "")
+        yield from described(command)
     yield ".SS Everywhere"
     yield ".TP\n\\fB\\-h, \\-\\-help\\fR\nSay how a command is used.\n.TP\n\\fB\\-\\-version\\fR\nSay which version this is."
 
 
-def meanings() -> dict[str, str]:
-    """What the shipped /etc/default/t3-backup says of each setting."""
-    found = re.findall(r"^# (.+)\n#(T3_BACKUP_\w+)=", DEFAULTS.read_text(encoding="utf-8"), re.MULTILINE)
+def described(command: argparse.ArgumentParser) -> Iterator[str]:
+    """The options of one."""
+    for action in arguments(command):
+        if action.option_strings:
+            yield ".TP"
+            metavar = f" \\fI{escape(str(action.metavar))}\\fR" if action.metavar else ""
+            yield f"\\fB{escape(', '.join(action.option_strings))}\\fR{metavar}"
+            yield escape(action.help or "")
+
+
+def meanings(defaults: Path) -> dict[str, str]:
+    """What the shipped file in /etc/default says of each setting."""
+    found = re.findall(r"^# (.+)\n#(T3_\w+)=", defaults.read_text(encoding="utf-8"), re.MULTILINE)
     return {name: meaning for meaning, name in found}
 
 
-def known_settings() -> Iterator[str]:
+def known_settings(program: Program) -> Iterator[str]:
     """Each setting with its default."""
-    said = meanings()
-    for name, default, _ in settings._KNOWN.values():
+    said = meanings(program.defaults)
+    for name, default, _ in program.known.values():
         yield f".TP\n.B {escape(name)}\n{escape(said[name])}\nDefault: {escape(default)}."
 
 
@@ -97,20 +128,22 @@ def examples(top: argparse.ArgumentParser) -> Iterator[str]:
         yield "\n.br\n".join([f".B {escape(command)}", *map(escape, does)]) + "\n.PP"
 
 
-def page() -> str:
+def page(name: str) -> str:
     """The whole of it."""
-    top = parser()
+    program = PROGRAMS[name]
+    top = program.parser()
     date = time.strftime("%Y-%m-%d", time.gmtime(int(os.environ.get("SOURCE_DATE_EPOCH") or time.time())))
     filled = {
         "DATE": date,
         "VERSION": t3_backup.__version__,
         "SYNOPSIS": "\n".join(synopsis(top)),
         "COMMANDS": "\n".join(options(top)),
-        "SETTINGS": "\n".join(known_settings()),
+        "SETTINGS": "\n".join(known_settings(program)),
         "EXAMPLES": "\n".join(examples(top)).removesuffix("\n.PP"),
     }
-    return re.sub(r"@([A-Z]+)@", lambda match: filled[match[1]], PROSE.read_text(encoding="utf-8"))
+    prose = ROOT / "docs" / f"{name}.8.in"
+    return re.sub(r"@([A-Z]+)@", lambda match: filled[match[1]], prose.read_text(encoding="utf-8"))
 
 
 if __name__ == "__main__":
-    sys.stdout.write(page())
+    sys.stdout.write(page(sys.argv[1]))

@@ -20,17 +20,14 @@ def suite(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture(scope="session")
 def deb(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The package: that of T3_TEST_DEB, or one built now."""
+    """The package of the backup: that of T3_TEST_DEB, or one built now."""
     return package.given("T3_TEST_DEB") or package.build(package.checkout(tmp_path_factory.mktemp("deb") / "t3-backup"))
 
 
 @pytest.fixture(scope="session")
-def autoupdate_deb() -> Path:
-    """The package of t3-autoupdate, which is not among those that a build makes yet: that of T3_TEST_AUTOUPDATE_DEB."""
-    made = package.given("T3_TEST_AUTOUPDATE_DEB")
-    if made is None:
-        pytest.skip("t3-autoupdate is no package yet")
-    return made
+def autoupdate_deb(deb: Path) -> Path:
+    """The package of the bump, made in the same build."""
+    return package.beside(deb)
 
 
 @pytest.fixture(scope="session")

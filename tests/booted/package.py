@@ -1,6 +1,6 @@
-"""The package under test, built from this checkout as it stands, and one that is as it but for a higher version.
+"""The packages under test, built from this checkout as it stands, and some that are as they but for a higher version.
 
-`python3 -m booted.package FOLDER` makes both there, `this.deb` and `newer.deb`, for more than one run of the tests.
+`python3 -m booted.package FOLDER` makes both in `this` and `newer` there, for more than one run of the tests.
 """
 
 from __future__ import annotations
@@ -31,11 +31,17 @@ def checkout(folder: Path) -> Path:
 
 
 def build(folder: Path, options: str = "") -> Path:
-    """The package that `make deb` makes there, with DEB_BUILD_OPTIONS."""
+    """The package of the backup that `make deb` makes there, with DEB_BUILD_OPTIONS; that of the bump lies beside it."""
     environ = os.environ | {"DEB_BUILD_OPTIONS": options}
     done = subprocess.run(["make", "deb"], cwd=folder, env=environ, capture_output=True, text=True, check=False)
     assert done.returncode == 0, f"make deb: exit {done.returncode}\n{done.stdout[-2000:]}{done.stderr[-3000:]}"
     [made] = folder.glob("t3-backup_*.deb")
+    return made
+
+
+def beside(deb: Path) -> Path:
+    """The package of the bump, made in one build with that of the backup."""
+    [made] = deb.parent.glob("t3-autoupdate_*.deb")
     return made
 
 
@@ -61,4 +67,8 @@ def given(name: str) -> Path | None:
 if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as scratch:
         for name, make in (("this", build), ("newer", build_newer)):
-            shutil.copyfile(make(checkout(Path(scratch) / name)), Path(sys.argv[1], f"{name}.deb"))
+            made = make(checkout(Path(scratch) / name))
+            target = Path(sys.argv[1], name)
+            target.mkdir()
+            for deb in (made, beside(made)):
+                shutil.copy(deb, target)

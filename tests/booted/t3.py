@@ -118,7 +118,6 @@ def npm_install_globally(machine: Machine, version: str) -> None:
 def settle(machine: Machine, source: Path, users: Sequence[str] = USERS) -> None:
     """Users with real data, whose servers of 0.0.24 run."""
     npm_install_globally(machine, "0.0.24")
-    machine.run("systemctl", "start", "dbus.socket")  # a machine that is booted with it has it
     machine.write("/usr/local/bin/npm", _NPM, 0o755)
     machine.write("/opt/browser.py", _BROWSER)
     machine.write("/opt/watcher.py", _WATCHER)

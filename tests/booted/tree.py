@@ -26,9 +26,10 @@ _OLDEST_S = 7 * 24 * 3600
 # What a small server has. No Python: the package must bring it.
 _INSTALLED = "systemd systemd-sysv passwd tzdata less procps man-db logrotate"
 _NEEDED = "python3 python3-apsw python3-cffi-backend python3-seccomp python3-systemd python3-zstandard python3-rich python3-jinja2 python3-prometheus-client"
+_NEEDED += " python3-aiohttp default-dbus-system-bus"
 # What tests install: with what each recommends, as apt does by itself, and without.
 _WANTED = f"{_NEEDED} sqlite3"
-_WANTED_BARE = "python3-aiohttp python3-pytest python3-hypothesis strace autopkgtest dbus procps zstd"
+_WANTED_BARE = "python3-pytest python3-hypothesis strace autopkgtest dbus procps zstd"
 
 _HOOK = f"""
 set -e

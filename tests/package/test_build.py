@@ -61,7 +61,7 @@ def files(folder: Path) -> set[Path]:
 
 
 def test_every_way_of_building_gives_the_same_bytes(builds: dict[str, Path]) -> None:
-    for kind in ("t3-backup", "t3-backup-dbgsym"):
+    for kind in ("t3-backup", "t3-backup-dbgsym", "t3-autoupdate"):
         sums = {name: hashlib.sha256(package(folder, kind).read_bytes()).hexdigest() for name, folder in builds.items()}
         assert len(set(sums.values())) == 1, sums
 
@@ -72,8 +72,9 @@ def test_make_deb_leaves_the_package_in_the_checkout_and_all_else_in_its_build_f
     out = builds["stdeb"]
     tree = out.parent.parent
     left = {path for path in files(tree) if path.parts[0] != "build"}
-    assert left - files(checkout(tmp_path / "clean")) == {Path(package(out).name)}
-    assert (tree / package(out).name).read_bytes() == package(out).read_bytes()
+    made = [package(out, kind) for kind in ("t3-backup", "t3-autoupdate")]
+    assert left - files(checkout(tmp_path / "clean")) == {Path(one.name) for one in made}
+    assert all((tree / one.name).read_bytes() == one.read_bytes() for one in made)
 
 
 def test_stdeb_makes_a_source_package_with_our_debian_folder(builds: dict[str, Path], tmp_path: Path) -> None:
@@ -106,11 +107,13 @@ def test_lintian_finds_nothing_that_is_not_explained(builds: dict[str, Path]) ->
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
+def contents(deb: Path) -> set[str]:
+    listing = subprocess.run(["dpkg-deb", "--contents", deb], capture_output=True, text=True, check=True).stdout
+    return {line.split()[5].removeprefix(".") for line in listing.splitlines()}
+
+
 def test_the_package_holds_what_it_should_and_nothing_of_the_build(builds: dict[str, Path]) -> None:
-    listing = subprocess.run(
-        ["dpkg-deb", "--contents", package(builds["stdeb"])], capture_output=True, text=True, check=True
-    ).stdout
-    names = {line.split()[5].removeprefix(".") for line in listing.splitlines()}
+    names = contents(package(builds["stdeb"]))
     for name in (
         "/usr/bin/t3-backup-state",
         "/usr/lib/python3/dist-packages/t3_backup/_copier.abi3.so",
@@ -130,6 +133,28 @@ def test_the_package_holds_what_it_should_and_nothing_of_the_build(builds: dict[
     assert units >= {"t3-backup-state.service", "t3-backup-state.timer", "t3-backup-failed@.service", "t3-backup-hooks@.service"}
     assert units >= {"t3-backup-verify.service", "t3-backup-verify.timer"}
     assert not [name for name in names if re.search(r"\.pyc$|/tests/|/demo/|\.c$", name)]
+
+
+def test_the_package_of_the_bump_holds_what_it_should_and_the_two_share_no_file(builds: dict[str, Path]) -> None:
+    names = contents(package(builds["stdeb"], "t3-autoupdate"))
+    for name in (
+        "/usr/bin/t3-autoupdate",
+        "/usr/bin/t3-pair",
+        "/usr/lib/python3/dist-packages/t3_backup/bump/move.py",
+        "/usr/share/man/man8/t3-autoupdate.8.gz",
+        "/usr/share/man/man1/t3-pair.1.gz",
+        "/usr/share/bash-completion/completions/t3-autoupdate",
+        "/etc/default/t3-autoupdate",
+        "/usr/lib/tmpfiles.d/t3-autoupdate.conf",
+    ):
+        assert name in names
+    units = {Path(name).name for name in names if "/systemd/system/" in name} - {"system"}
+    assert units == {"t3-autoupdate-failed@.service"} | {
+        f"t3-autoupdate{name}" for name in (".service", ".timer", "-drain.service", "-drain.timer", "-resume.service")
+    }
+    assert not [name for name in names if re.search(r"\.pyc$|/tests/|/demo/", name)]
+    shared = names & contents(package(builds["stdeb"]))
+    assert all(name.endswith("/") for name in shared), sorted(shared)
 
 
 def test_the_tree_is_not_debianized_over_what_is_kept_by_hand(tmp_path: Path) -> None:

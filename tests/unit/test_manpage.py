@@ -1,7 +1,8 @@
-"""The manual page, the completion and the shipped settings say what the program does: they are made from it, or held against it."""
+"""The manual pages, the completion and the shipped settings say what the program does: they are made from it, or held against it."""
 
 from __future__ import annotations
 
+import argparse
 import os
 import re
 import shutil
@@ -16,114 +17,146 @@ from conftest import ROOT
 from t3_backup import journal, settings
 from t3_backup.arguments import parser
 from t3_backup.backup import Result
+from t3_backup.bump import settings as bump_settings
 from t3_backup.report import Line
 
 MAKER = ROOT / "tools" / "manpage.py"
-DEFAULTS = ROOT / "debian" / "t3-backup.default"
-COMPLETION = ROOT / "debian" / "t3-backup-state.completion"
+DEBIAN = ROOT / "debian"
 LIBRARY = Path("/usr/share/bash-completion/bash_completion")
 
 sys.path.insert(0, str(ROOT / "tools"))
 import manpage  # noqa: E402
 
 COMMANDS = manpage.commands(parser())
+PROGRAMS = manpage.PROGRAMS
+# How each is called, and with what: without a command, too, where that means something.
+CALLS = [
+    (name, words.removeprefix(name).strip(), command)
+    for name, program in PROGRAMS.items()
+    for words, command in manpage.calls(program.parser())
+]
 
 
-def made(**environ: str) -> str:
+def made(name: str, **environ: str) -> str:
     base = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), "SOURCE_DATE_EPOCH": "1790034800"}
-    return subprocess.run([sys.executable, MAKER], env=base | environ, capture_output=True, text=True, check=True).stdout
+    return subprocess.run([sys.executable, MAKER, name], env=base | environ, capture_output=True, text=True, check=True).stdout
 
 
 RENDERERS = {"mandoc": ["mandoc", "-Tutf8", "-Owidth=1000"], "man": ["man", "--warnings", "-l"]}
 
 
 @pytest.fixture(scope="module", params=RENDERERS)
-def shown(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The page as it is read, with its words one space apart."""
+def shown(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """Each page as it is read, with its words one space apart."""
     if shutil.which(request.param) is None:
         pytest.skip(f"needs {request.param}")
-    page = tmp_path_factory.mktemp("man") / "t3-backup-state.8"
-    page.write_text(made())
     environ = {"PATH": os.environ["PATH"], "LC_ALL": "C.UTF-8", "MANWIDTH": "2000", "MANROFFOPT": "-rHY=0", "MANPAGER": "cat"}
-    done = subprocess.run([*RENDERERS[request.param], page], env=environ, capture_output=True, text=True, check=True)
-    assert done.stderr == ""
-    return " ".join(re.sub(".\b", "", done.stdout).split())  # bold is struck twice
+    found = {}
+    for name in PROGRAMS:
+        page = tmp_path_factory.mktemp("man") / f"{name}.8"
+        page.write_text(made(name))
+        done = subprocess.run([*RENDERERS[request.param], page], env=environ, capture_output=True, text=True, check=True)
+        assert done.stderr == ""
+        found[name] = " ".join(re.sub(".\b", "", done.stdout).split())  # bold is struck twice
+    return found
 
 
-@pytest.mark.parametrize("command", COMMANDS)
-def test_every_command_and_option_is_on_the_page_with_its_help(shown: str, command: str) -> None:
-    about, options = COMMANDS[command]
-    start = shown.index(f"{command} {about[:1].upper()}{about[1:]}.")
-    section = shown[start : shown.index("-h, --help", start)]
+@pytest.mark.parametrize(("name", "command", "options"), CALLS)
+def test_every_command_and_option_is_on_the_page_with_its_help(
+    shown: dict[str, str], name: str, command: str, options: argparse.ArgumentParser
+) -> None:
+    page = shown[name]
+    begin = "Without a command "
+    if command:
+        about, _ = manpage.commands(PROGRAMS[name].parser())[command]
+        begin = f"{command} {about[:1].upper()}{about[1:]}."
+    start = page.index(begin, page.index("COMMANDS AND OPTIONS"))
+    section = page[start : page.index("-h, --help", start)]
     for option in filter(lambda argument: argument.option_strings, manpage.arguments(options)):
         words = [", ".join(option.option_strings), option.metavar, option.help]
         assert " ".join(str(word) for word in words if word) in section
-    called = shown[shown.index("SYNOPSIS") : shown.index("DESCRIPTION")]
-    assert f"t3-backup-state {command} {' '.join(map(manpage.shape, manpage.arguments(options)))} t3-backup-state" in called
+    called = page[page.index("SYNOPSIS") : page.index("DESCRIPTION")]
+    assert " ".join([name, *command.split(), *map(manpage.shape, manpage.arguments(options)), name]) in called
 
 
-@pytest.mark.parametrize("name", sorted(settings._NAMES))
-def test_every_setting_is_on_the_page_with_its_default(shown: str, name: str) -> None:
-    default = next(default for known, default, _ in settings._KNOWN.values() if known == name)
-    assert re.search(rf"{name} [^@]+? Default: {re.escape(default)}\.", shown)
+SETTINGS = [(name, setting, default) for name, program in PROGRAMS.items() for setting, default, _ in program.known.values()]
 
 
-def test_every_exit_code_is_on_the_page(shown: str) -> None:
-    begin = shown.index("EXIT STATUS")
-    section = shown[begin : shown.index("FILES", begin)]
-    assert re.findall(r" (\d+) [A-Z]", section) == ["0", "1", "2", "4", "75"]
+@pytest.mark.parametrize(("name", "setting", "default"), SETTINGS)
+def test_every_setting_is_on_the_page_with_its_default(shown: dict[str, str], name: str, setting: str, default: str) -> None:
+    assert re.search(rf"{setting} .+? Default: {re.escape(default)}\.", shown[name])
 
 
-def test_every_field_of_the_journal_is_on_the_page(shown: str) -> None:
-    section = shown[shown.index("JOURNAL Events") : shown.index("EXAMPLES")]
+def test_every_exit_code_is_on_the_page(shown: dict[str, str]) -> None:
+    for name, codes in (("t3-backup-state", ["0", "1", "2", "4", "75"]), ("t3-autoupdate", ["0", "1", "2", "75"])):
+        begin = shown[name].index("EXIT STATUS")
+        section = shown[name][begin : shown[name].index("FILES", begin)]
+        assert re.findall(r" (\d+) [A-Z]", section) == codes
+
+
+def test_every_field_of_the_journal_is_on_the_page(shown: dict[str, str]) -> None:
+    page = shown["t3-backup-state"]
+    section = page[page.index("JOURNAL Events") : page.index("EXAMPLES")]
     line = Line(6, "text", defaultdict(lambda: "value"))
     fields = journal.fields(line, Result("alice", "backed_up", "reason"), "run")
     assert {name for name in fields if name.startswith("T3_")} == set(re.findall(r"T3_\w+", section))
 
 
-def test_what_is_to_be_typed_is_shown_as_it_is(shown: str) -> None:
-    for command in re.findall(r"^  (t3-backup-state.*?)(?:  |$)", parser().epilog or "", re.MULTILINE):
-        assert command in shown
-    assert "[Service] ReadWritePaths=/srv/backups" in shown
-    assert "'latest'" in shown
-    assert " ~/.t3/userdata/state.sqlite," in shown
+def test_what_is_to_be_typed_is_shown_as_it_is(shown: dict[str, str]) -> None:
+    for name, program in PROGRAMS.items():
+        typed = re.findall(rf"^  ({name}.*?)(?:  |$)", program.parser().epilog or "", re.MULTILINE)
+        assert len(typed) > 5
+        for command in typed:
+            assert command in shown[name]
+    page = shown["t3-backup-state"]
+    assert "[Service] ReadWritePaths=/srv/backups" in page
+    assert "'latest'" in page
+    assert " ~/.t3/userdata/state.sqlite," in page
 
 
-def test_the_page_is_the_same_bytes_wherever_it_is_made() -> None:
-    assert made() == made(COLUMNS="30", LC_ALL="C", TZ="Asia/Kathmandu", PYTHONHASHSEED="3")
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_a_page_is_the_same_bytes_wherever_it_is_made(name: str) -> None:
+    assert made(name) == made(name, COLUMNS="30", LC_ALL="C", TZ="Asia/Kathmandu", PYTHONHASHSEED="3")
 
 
-def test_nothing_on_the_page_is_left_to_fill_in_or_taken_for_a_request() -> None:
-    assert not re.search(r"@[A-Z]+@", made())
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_nothing_on_a_page_is_left_to_fill_in_or_taken_for_a_request(name: str) -> None:
+    assert not re.search(r"@[A-Z]+@", made(name))
     assert manpage.escape("-x\n.so /etc\n'y \\z ~") == "\\-x\n\\&.so /etc\n\\(aqy \\ez \\(ti"
 
 
 @pytest.mark.skipif(shutil.which("mandoc") is None, reason="needs mandoc")
 def test_mandoc_has_nothing_to_object(tmp_path: Path) -> None:
-    page = tmp_path / "t3-backup-state.8"
-    page.write_text(made())
-    done = subprocess.run(["mandoc", "-Tlint", "-Wwarning", page], capture_output=True, text=True, check=False)
+    for name in PROGRAMS:
+        (tmp_path / f"{name}.8").write_text(made(name))
+    pages = [*tmp_path.iterdir(), ROOT / "docs" / "t3-pair.1"]
+    done = subprocess.run(["mandoc", "-Tlint", "-Wwarning", *pages], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (0, "")
 
 
 @pytest.mark.parametrize("active", [False, True])
 def test_the_shipped_settings_are_all_there_with_their_true_defaults(active: bool, tmp_path: Path) -> None:
-    text = DEFAULTS.read_text()
-    file = tmp_path / "default"
-    file.write_text(re.sub(r"^#(?=T3_BACKUP_)", "", text, flags=re.MULTILINE) if active else text)
-    assert settings.load({}, {}, file) == settings.load({}, {}, Path("/nonexistent"))
-    assert re.findall(r"^#(T3_BACKUP_\w+)=(.+)$", text, re.MULTILINE) == [known[:2] for known in settings._KNOWN.values()]
+    readers = {
+        "t3-backup-state": lambda file: settings.load({}, {}, file),
+        "t3-autoupdate": lambda file: bump_settings.load({}, file),
+    }
+    for name, load in readers.items():
+        text = PROGRAMS[name].defaults.read_text()
+        file = tmp_path / name
+        file.write_text(re.sub(r"^#(?=T3_)", "", text, flags=re.MULTILINE) if active else text)
+        assert load(file) == load(Path("/nonexistent"))
+        assert re.findall(r"^#(T3_\w+)=(.+)$", text, re.MULTILINE) == [known[:2] for known in PROGRAMS[name].known.values()]
 
 
-def completed(*words: str, **environ: str) -> set[str]:
+def completed(*words: str, name: str = "t3-backup-state", **environ: str) -> set[str]:
     """What a real bash offers for the last of `words`."""
     script = (
         'source "$1"; source "$2"; COMP_LINE=$3; shift 3; COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); COMP_POINT=${#COMP_LINE}; '
     )
-    script += '_t3_backup_state; printf "%s\\n" "${COMPREPLY[@]}"'
-    typed = ["t3-backup-state", *words]
+    script += f'_{name.replace("-", "_")}; printf "%s\\n" "${{COMPREPLY[@]}}"'
+    typed = [name, *words]
     parts = [part for word in typed for part in (re.split("(=)", word) if word.startswith("--") else [word])]  # as bash does it
-    line = ["bash", "-c", script, "bash", LIBRARY, COMPLETION, " ".join(typed), *parts]
+    line = ["bash", "-c", script, "bash", LIBRARY, DEBIAN / f"{name}.completion", " ".join(typed), *parts]
     done = subprocess.run(line, env={"PATH": os.environ["PATH"]} | environ, capture_output=True, text=True, check=False)
     assert done.stderr == ""
     return {word.strip() for word in done.stdout.split("\n")} - {""}
@@ -131,13 +164,17 @@ def completed(*words: str, **environ: str) -> set[str]:
 
 @pytest.mark.skipif(not LIBRARY.exists(), reason="needs bash-completion")
 class TestCompletion:
-    def test_each_command_is_offered(self) -> None:
-        assert completed("") == set(COMMANDS)
+    @pytest.mark.parametrize("name", PROGRAMS)
+    def test_each_command_is_offered(self, name: str) -> None:
+        assert completed("", name=name) == set(manpage.commands(PROGRAMS[name].parser()))
 
-    @pytest.mark.parametrize("command", COMMANDS)
-    def test_each_option_of_a_command_is_offered_and_no_other(self, command: str) -> None:
-        options = {action.option_strings[-1] for action in manpage.arguments(COMMANDS[command][1]) if action.option_strings}
-        assert completed(command, "--") == options | {"--help"}
+    @pytest.mark.parametrize(("name", "command", "parsed"), CALLS)
+    def test_each_option_of_a_command_is_offered_and_no_other(
+        self, name: str, command: str, parsed: argparse.ArgumentParser
+    ) -> None:
+        options = {action.option_strings[-1] for action in manpage.arguments(parsed) if action.option_strings}
+        general = {"--help"} if command else {"--help", "--version"}
+        assert completed(*command.split(), "--", name=name) == options | general
 
     def test_a_place_that_begins_with_a_dash_is_no_option_of_find(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (tmp_path / "mine").touch()
