@@ -43,6 +43,9 @@ def bump(machine: Machine, version: str, *, asked: bool, gate_only: bool = False
             )
         drain(machine, include_busy=include_busy)
         return []
+    if not asked and not machine.users():
+        machine.say(f"{machine.user_map} names nobody: nothing is done")
+        return []
     if not gate_only:
         machine.adopt()
     found = [one for one in machine.instances() if _is_to_move(machine, one.user, version, asked=asked)]

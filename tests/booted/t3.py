@@ -20,19 +20,6 @@ ROOT = "/var/lib/t3-autoupdate"
 FREEZE = "/etc/t3-autoupdate.freeze"
 LIVE = "/run/t3-fake-live"  # what is broken on real servers alone is broken while this is there
 PACKAGE = "/usr/local/lib/node_modules/t3"
-_UNIT = """
-[Unit]
-Description=The T3 server of %i
-[Service]
-User=%i
-EnvironmentFile=/etc/t3-serve/%i.env
-ExecStart=/usr/local/bin/t3 serve --host 127.0.0.1 --port ${T3_PORT} --base-dir /home/%i/.t3
-Restart=on-failure
-SuccessExitStatus=130
-TimeoutStopSec=10
-[Install]
-WantedBy=multi-user.target
-"""
 # What a browser does, as one command: print JSON of what was asked.
 _BROWSER = r"""
 import json, subprocess, sys, urllib.error, urllib.request
@@ -83,19 +70,6 @@ print(json.dumps(longest))
 """
 
 
-# npm is not in the tree: it would be 300 packages. What an installation of an archive comes to is this.
-_NPM = r"""#!/bin/bash
-set -eu
-archive=${@: -1}
-package="$npm_config_prefix/lib/node_modules/t3"
-mkdir -p "$package" "$npm_config_prefix/bin"
-tar -xzf "$archive" -C "$package" --strip-components=1 --no-same-owner || { echo "npm ERR! 404 no $archive" >&2; exit 1; }
-program=$(python3 -c 'import json, sys; print(json.load(open(sys.argv[1] + "/package.json"))["bin"]["t3"])' "$package")
-chmod 755 "$package/$program"
-ln -sfn "../lib/node_modules/t3/$program" "$npm_config_prefix/bin/t3"
-"""
-
-
 def offer(machine: Machine, version: str, variant: str = "good", *, live_only: bool = False) -> None:
     """Have npm know of a version: it lies where T3_NPM_SPEC looks."""
     with tempfile.TemporaryDirectory() as folder:
@@ -118,10 +92,10 @@ def npm_install_globally(machine: Machine, version: str) -> None:
 def settle(machine: Machine, source: Path, users: Sequence[str] = USERS) -> None:
     """Users with real data, whose servers of 0.0.24 run."""
     npm_install_globally(machine, "0.0.24")
-    machine.write("/usr/local/bin/npm", _NPM, 0o755)
+    machine.copy_in(fake_t3.HERE / "npm", "/usr/local/bin/npm", 0o755)  # npm itself would be 300 packages in the tree
     machine.write("/opt/browser.py", _BROWSER)
     machine.write("/opt/watcher.py", _WATCHER)
-    machine.write("/etc/systemd/system/t3-serve@.service", _UNIT)
+    machine.copy_in(fake_t3.HERE / "t3-serve@.service", "/etc/systemd/system/t3-serve@.service", 0o644)
     machine.write("/etc/default/t3-autoupdate", "T3_NPM_SPEC=/srv/t3-{version}.tgz\nT3_AUTOUPDATE_WATCH=3\n")
     machine.run("systemctl", "daemon-reload")
     for user in users:
