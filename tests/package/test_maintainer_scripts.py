@@ -16,10 +16,10 @@ METRICS = "var/lib/prometheus/node-exporter/t3_backup.prom"
 STAMPS = [f"var/lib/systemd/timers/stamp-t3-backup-{name}.timer" for name in ("state", "verify")]
 
 
-def run(script: str, root: Path, *words: str) -> str:
+def run(script: str, root: Path, *words: str, package: str = "t3-backup") -> str:
     """What it said; it never fails."""
     done = subprocess.run(
-        ["sh", DEBIAN / f"t3-backup.{script}", *words],
+        ["sh", DEBIAN / f"{package}.{script}", *words],
         env={"PATH": os.environ["PATH"], "DPKG_ROOT": str(root)}, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert (done.returncode, done.stdout) == (0, "")
@@ -82,3 +82,22 @@ def test_an_upgrade_takes_nothing_and_a_purge_an_empty_store_too(tmp_path: Path)
     assert log.exists()
     assert run("postrm", tmp_path, "purge") == ""
     assert not store.exists()
+
+
+def test_a_purge_of_the_bump_leaves_programs_that_servers_run_from_and_says_so(tmp_path: Path) -> None:
+    metrics = make(tmp_path, "var/lib/prometheus/node-exporter/t3_autoupdate.prom")
+    stamps = [make(tmp_path, f"var/lib/systemd/timers/stamp-t3-autoupdate{name}.timer") for name in ("", "-drain")]
+    program = make(tmp_path, "var/lib/t3-autoupdate/versions/0.0.24/bin/t3")
+    assert run("postrm", tmp_path, "upgrade", "9.0", package="t3-autoupdate") == ""
+    assert all(path.exists() for path in (metrics, *stamps))
+    assert run("postrm", tmp_path, "remove", package="t3-autoupdate") == ""
+    assert not [path for path in (metrics, *stamps) if path.exists()]
+    assert "/var/lib/t3-autoupdate stay" in run("postrm", tmp_path, "purge", package="t3-autoupdate")
+    assert program.exists()
+
+
+def test_a_purge_of_the_bump_takes_an_empty_folder(tmp_path: Path) -> None:
+    folder = tmp_path / "var/lib/t3-autoupdate"
+    folder.mkdir(parents=True)
+    assert run("postrm", tmp_path, "purge", package="t3-autoupdate") == ""
+    assert not folder.exists()

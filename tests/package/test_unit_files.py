@@ -10,6 +10,8 @@ import pytest
 from conftest import ROOT
 
 from t3_backup import settings, units
+from t3_backup.bump import adopt
+from t3_backup.bump import settings as bump_settings
 from t3_backup.errors import UsageError
 
 SERVICE = ROOT / "debian" / "t3-backup.t3-backup-state.service"
@@ -20,6 +22,9 @@ CLOSER = {"ReadWritePaths", "NoExecPaths"}
 OF_A_RUN = {"NotifyAccess", "RuntimeDirectory", "RuntimeDirectoryMode", "RuntimeDirectoryPreserve"}
 TASKS_OF_AN_ACCOUNT = 6  # a thread in backup, three in verify.examine, two workers of owner
 MOST_JOBS = 64
+
+
+BUMP = [ROOT / "debian" / f"t3-autoupdate.t3-autoupdate{name}.service" for name in ("", "-drain", "-resume")]
 
 
 def settings_of(unit: Path) -> dict[str, list[str]]:
@@ -84,6 +89,32 @@ def test_the_weekly_proof_begins_after_the_nightly_run_and_is_over_before_the_ne
     nightly, weekly = (seconds_of_day(begins[unit]) for unit in (night, week))
     assert nightly + span(night, "RandomizedDelaySec") + 3600 <= weekly
     assert weekly + span(week, "RandomizedDelaySec") + span("t3-backup-verify.service", "TimeoutStartSec") <= nightly + 86400
+
+
+def test_whatever_moves_accounts_is_confined_in_one_way() -> None:
+    run, *others = (settings_of(unit) for unit in BUMP)
+    for other in others:
+        assert {name for name in run.keys() | other.keys() if run.get(name) != other.get(name)} <= {
+            "Description", "After", "ExecStart", "ConditionPathExists", "WantedBy",
+        }  # fmt: skip
+
+
+def test_what_a_bump_writes_by_default_may_be_written() -> None:
+    values = bump_settings.load({}, Path("/nonexistent"))
+    written = {path.removeprefix("-") for line in settings_of(BUMP[0])["ReadWritePaths"] for path in line.split()}
+    for path in (values.root, values.freeze.parent, values.bin.parent, adopt.DROP_IN):
+        assert written & {str(one) for one in (path, *path.parents)}
+    backup = settings.load({}, {}, Path("/dev/null"))
+    assert {str(path) for path in (backup.dest, backup.log.parent, backup.textfiles)} <= written
+
+
+@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="needs systemd's own calendar")
+def test_the_nightly_bump_begins_after_the_nightly_run() -> None:
+    night = settings_of(ROOT / "debian" / "t3-backup.t3-backup-state.timer")
+    bump = settings_of(ROOT / "debian" / "t3-autoupdate.t3-autoupdate.timer")
+    delay = units.parse_span(night["RandomizedDelaySec"][0])
+    assert delay is not None
+    assert seconds_of_day(night["OnCalendar"][0]) + delay < seconds_of_day(bump["OnCalendar"][0])
 
 
 def seconds_of_day(calendar: str) -> int:
