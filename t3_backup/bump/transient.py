@@ -14,6 +14,7 @@ import subprocess
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from t3_backup import accounts
 from t3_backup.errors import Failure
@@ -25,6 +26,7 @@ _GRACE_S = 15.0  # for systemd to end it by its own limit, before it is stopped 
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin"  # where systemd-run looks for a program, too
 _ENVIRONMENT = {"PATH": _PATH, "LANG": "C.UTF-8"}
 _GONE = ("inactive", "failed")
+_BUS = Path("/run/dbus/system_bus_socket")
 
 _OF_AN_OWNER = (
     "NoNewPrivileges=yes",
@@ -50,8 +52,10 @@ class Done:
 def run(argv: Sequence[str], *, name: str, properties: Sequence[str], seconds: float, limit_bytes: int = _LIMIT_BYTES) -> Done:
     """Run `argv` as the unit `name`.service with these properties, for so many seconds at most; afterwards it is gone.
 
-    Its standard input is empty. Raises Failure where there is no systemd-run(1), or where the unit outlives its end.
+    Its standard input is empty. Raises Failure where there is no systemd-run(1) or no bus, or where the unit outlives its end.
     """
+    if not _BUS.exists():
+        raise Failure("the system bus, by which units are asked for, does not run: systemctl start dbus.socket")
     unit = f"{name}.service"
     line = ["systemd-run", "--quiet", "--pipe", "--wait", "--collect", "--service-type=exec", f"--unit={unit}"]
     line += [f"--property={one}" for one in (*properties, f"RuntimeMaxSec={seconds:.3f}")]

@@ -24,7 +24,6 @@ SECRET = "that-nobody-else-has"  # in all that is a secret of alice's
 PRIVATE = {"ANTHROPIC_API_KEY": SECRET, "OPENAI_API_KEY": SECRET, "AWS_SECRET_ACCESS_KEY": SECRET}
 # What a hostile version tries besides.
 TARGETS = ("read /tmp/t3-test", "read /var/tmp/t3-test", "write /", "parent fd/1", "parent mem", "namespace user")
-_PACKAGE = "/usr/lib/python3/dist-packages/t3_backup"
 
 # Its pid; then one trial for each line of standard input: PREFIX SUBJECT; for each a line of JSON.
 _ATTEMPTS = f"""
@@ -76,24 +75,12 @@ with socket.socket() as tcp, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as
 """
 
 
-def lay_over(machine: Machine) -> None:
-    """Have the modules of this checkout, whatever the package was built from."""
-    data = io.BytesIO()
-    with tarfile.open(fileobj=data, mode="w") as archive:
-        for path in sorted((ROOT / "t3_backup").rglob("*.py")):
-            archive.add(path, str(path.relative_to(ROOT / "t3_backup")))
-    machine.sh('tar -xf - -C "$1" --no-same-owner', _PACKAGE, stdin=data.getvalue())
-
-
 @contextmanager
-def town(suite: str, deb: Path, source: Path, *options: str) -> Iterator[Machine]:
+def town(suite: str, debs: Sequence[Path], source: Path, *options: str) -> Iterator[Machine]:
     """Two users with real data, of which there are snapshots, and with secrets."""
     with boot(suite, *options, prepared=True) as machine:
-        install(machine, deb)
-        # systemd-run(1) waits for a unit by the bus alone.
-        machine.run("apt", "install", "--yes", "--no-install-recommends", "dbus", "python3-aiohttp")
-        machine.run("systemctl", "start", "dbus.socket")
-        lay_over(machine)
+        for deb in debs:
+            install(machine, deb)
         for user in USERS:
             add(machine, user, source)
             # Open to all, so that it is the sandbox that keeps them closed, and nothing else.

@@ -26,9 +26,9 @@ Found = dict[tuple[str, str], dict[str, Any]]
 
 
 @pytest.fixture(scope="module")
-def machine(suite: str, autoupdate_deb: Path, deb: Path, grown: Callable[[int], Path]) -> Iterator[Machine]:
+def machine(suite: str, deb: Path, autoupdate_deb: Path, grown: Callable[[int], Path]) -> Iterator[Machine]:
     options = [f"--bind-ro={_NODE}"] if _NODE.exists() else []
-    with town(suite, deb, grown(8), *options) as found:
+    with town(suite, [deb, autoupdate_deb], grown(8), *options) as found:
         yield found
 
 

@@ -26,8 +26,8 @@ print(json.dumps(found | {"seconds": time.monotonic() - began}))
 
 
 @pytest.fixture(scope="module")
-def machine(suite: str, autoupdate_deb: Path, deb: Path) -> Iterator[Machine]:
-    with town(suite, deb, ROOT / "demo/data/state-0.0.24.sqlite") as found:
+def machine(suite: str, deb: Path, autoupdate_deb: Path) -> Iterator[Machine]:
+    with town(suite, [deb, autoupdate_deb], ROOT / "demo/data/state-0.0.24.sqlite") as found:
         yield found
 
 
@@ -145,3 +145,13 @@ def test_units_are_ended_by_a_pattern_and_others_stay(machine: Machine) -> None:
     machine.run("python3", "-c", "from t3_backup.bump import transient; transient.end('t3-test-*.service')")  # there is none
     machine.run("systemctl", "kill", "--signal=KILL", "other")
     machine.run("systemctl", "reset-failed")
+
+
+def test_without_a_bus_it_says_what_to_do(machine: Machine) -> None:
+    machine.run("systemctl", "stop", "dbus.socket", "dbus.service")
+    machine.run("rm", "-f", "/run/dbus/system_bus_socket")
+    try:
+        assert "systemctl start dbus.socket" in run(machine, "/bin/true")["failure"]
+    finally:
+        machine.run("systemctl", "start", "dbus.socket")
+    assert run(machine, "/bin/true")["code"] == 0
