@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 
 from t3_backup import delta
 from t3_backup.errors import Failure, UsageError
-from t3_backup.manifest import DATA, PRERESTORE, Manifest
+from t3_backup.manifest import DATA, PRERESTORE, UNWANTED, Manifest
 
 _SPAN = re.compile(r"(\d{1,6})([smhdw])")
 _UNIT = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
@@ -35,8 +35,8 @@ def choose_good(
 ) -> Manifest:
     """The snapshot that a restore puts back: as `choose` has it, among the verified ones; any, where it is named or undoes one.
 
-    `label`: only those of that label; without it, none that a restore made of what it took the place of. `level`: only those that
-    a T3 of this migration level can open. Raises as `choose` does.
+    `label`: only those of that label; without it, none of what a restore took the place of, or a version that failed has made.
+    `level`: only those that a T3 of this migration level can open. Raises as `choose` does.
     """
     if named := next((snapshot for snapshot in snapshots if when in _names(snapshot)), None):
         if label is not None and named.label != label:
@@ -46,7 +46,7 @@ def choose_good(
         return named
     # What the last restore took the place of comes back whatever it is worth, and never another one for it.
     good = [snapshot for snapshot in snapshots if snapshot.verdict == "verified" or label == PRERESTORE]
-    wanted = [snapshot for snapshot in good if (snapshot.label == label if label else snapshot.label != PRERESTORE)]
+    wanted = [snapshot for snapshot in good if (snapshot.label == label if label else snapshot.label not in UNWANTED)]
     if level is not None:
         wanted = [snapshot for snapshot in wanted if snapshot.t3_level is not None and snapshot.t3_level <= level]
     try:

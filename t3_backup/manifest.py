@@ -22,6 +22,8 @@ _CHECKSUM = "checksum"
 VERDICTS = ("verified", "suspect", "damaged")
 METHODS = ("online", "vacuum", "clone")  # clone: the bytes of a database that nobody has open and that has no -wal
 PRERESTORE = "prerestore"  # the label of what a restore took the place of
+POSTBUMP_FAILED = "postbump-failed"  # and of what a version of T3 has made of a database before it failed
+UNWANTED = (PRERESTORE, POSTBUMP_FAILED)  # nobody goes back to those who does not ask for them
 DATA = ".sqlite"
 MANIFEST = ".json"
 

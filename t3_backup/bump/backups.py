@@ -14,9 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from t3_backup import lock
-from t3_backup.bump.move import FAILED_LABEL
 from t3_backup.errors import Failure, LockHeld
-from t3_backup.manifest import PRERESTORE
+from t3_backup.manifest import UNWANTED
 from t3_backup.store import Store
 
 COMMAND = (sys.executable, "-I", "-m", "t3_backup.cli")
@@ -62,7 +61,7 @@ class Snapshot:
 
 def _is_users_own(snapshot: Snapshot) -> bool:
     """Whether it is verified, and not what a version that failed has made of a database."""
-    return snapshot.verdict == "verified" and snapshot.label not in (FAILED_LABEL, PRERESTORE)
+    return snapshot.verdict == "verified" and snapshot.label not in UNWANTED
 
 
 def lost(before: Mapping[str, int], after: Mapping[str, int]) -> str:

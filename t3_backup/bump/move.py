@@ -13,8 +13,7 @@ from typing import Protocol
 from t3_backup.bump import journal
 from t3_backup.bump.journal import Move
 from t3_backup.errors import Failure, explain
-
-FAILED_LABEL = "postbump-failed"  # of what the new program had written before it failed
+from t3_backup.manifest import POSTBUMP_FAILED
 
 Save = Callable[[Move], None]
 
@@ -115,7 +114,7 @@ def _back(ground: Ground, move: Move, save: Save, reason: str) -> Move:
 def _keep_what_failed(ground: Ground, move: Move, save: Save) -> Move:
     """What was written on the new program is kept; what can't be is no reason to stay there (a restore keeps it, too)."""
     try:
-        return _enter(move, save, failed=ground.keep(FAILED_LABEL, proven=False))
+        return _enter(move, save, failed=ground.keep(POSTBUMP_FAILED, proven=False))
     except (Failure, OSError):
         return move
 

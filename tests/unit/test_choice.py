@@ -137,7 +137,8 @@ def test_no_time_of_the_calendar_is_too_far_away(when: datetime) -> None:
 
 # --- what a restore takes --------------------------------------------------------------------------------------------
 
-# Oldest first: of an older T3; before an upgrade; of the newer one; emptied; what a restore took the place of; damaged.
+# Oldest first: of an older T3; before an upgrade; of the newer one; emptied; what a restore took the place of; damaged; what a
+# version that failed has made.
 KINDS = [
     made(1, TIMES[0], t3_level=29),
     made(2, TIMES[1], t3_level=30, label="prebump-0.0.25"),
@@ -146,6 +147,7 @@ KINDS = [
     made(5, TIMES[3] + timedelta(seconds=1), t3_level=31, label="prerestore"),
     made(6, TIMES[4], t3_level=None, verdict="damaged", reasons=("page 3",)),
     made(7, TIMES[4] + timedelta(seconds=1), t3_level=31, label="prerestore", verdict="suspect", reasons=("32 rows",)),
+    made(8, TIMES[4] + timedelta(seconds=2), t3_level=30, label="postbump-failed"),
 ]
 
 
@@ -158,6 +160,7 @@ KINDS = [
         ("2d", {}, 1),
         ("latest", {"label": "prerestore"}, 7),
         ("latest", {"label": "prebump-0.0.25"}, 2),
+        ("latest", {"label": "postbump-failed"}, 8),
         ("latest", {"level": 31}, 3),
         ("latest", {"level": 30}, 2),
         ("latest", {"level": 29}, 1),
@@ -168,6 +171,7 @@ KINDS = [
         ("state-20261123T235959Z", {}, 4),
         ("state-20261124T090000Z.sqlite", {}, 6),
         ("state-20261124T090001Z-prerestore", {}, 7),
+        ("state-20261124T090002Z-postbump-failed", {}, 8),
         ("state-20261124T000000Z-prerestore", {"level": 31, "label": "prerestore"}, 5),
     ],
 )
@@ -181,10 +185,10 @@ def test_a_restore_takes_the_newest_verified_one_that_is_asked_for_or_the_one_th
 @pytest.mark.parametrize(
     ("when", "more", "said"),
     [
-        ("latest", {"level": 28}, "no verified snapshot with T3 level at most 28 among the 7"),
-        ("latest", {"label": "none-such"}, "no verified snapshot with label none-such among the 7"),
+        ("latest", {"level": 28}, "no verified snapshot with T3 level at most 28 among the 8"),
+        ("latest", {"label": "none-such"}, "no verified snapshot with label none-such among the 8"),
         ("latest", {"label": "prerestore", "level": 30}, "with label prerestore and T3 level at most 30 among"),
-        ("1w", {}, "no verified snapshot at or before 1w among the 7"),
+        ("1w", {}, "no verified snapshot at or before 1w among the 8"),
         ("2026-11-22", {"level": 28}, "with T3 level at most 28 at or before 2026-11-22 among"),
     ],
 )
@@ -223,7 +227,7 @@ def test_a_restore_of_nonsense_is_wrong_use_even_where_nothing_is() -> None:
 
 
 verdicts = st.sampled_from(["verified", "suspect", "damaged"])
-labels = st.sampled_from([None, "prerestore", "prebump-1"])
+labels = st.sampled_from([None, "prerestore", "postbump-failed", "prebump-1"])
 
 
 @given(st.lists(st.tuples(verdicts, labels, st.sampled_from([None, 30, 31])), max_size=8), labels, st.none() | st.integers(29, 32))
@@ -238,7 +242,7 @@ def test_what_is_not_named_is_verified_of_that_label_and_no_higher_level(
         snapshot
         for snapshot in shelf
         if (snapshot.verdict == "verified" or label == "prerestore")
-        and (snapshot.label == label if label else snapshot.label != "prerestore")
+        and (snapshot.label == label if label else snapshot.label not in ("prerestore", "postbump-failed"))
         and (level is None or (snapshot.t3_level is not None and snapshot.t3_level <= level))
     ]
     try:
