@@ -21,6 +21,7 @@ from t3_backup.errors import Failure
 from t3_backup.manifest import format_time
 
 _SPARE_BYTES = 1 << 30  # for a version and what comes in the meantime
+_UNTOUCHED = "nothing was changed"
 
 
 def now() -> str:
@@ -31,7 +32,8 @@ def now() -> str:
 def bump(machine: Machine, version: str, *, asked: bool, gate_only: bool = False, include_busy: bool = False) -> list[Trial]:
     """Bring every account to `version`; what the gate found. `asked`: by hand, and not as the pin has it.
 
-    Raises Failure where an account could not be, and OSError; each account is then on a program and data that fit.
+    Raises Failure where an account could not be, Cancelled where it was stopped, and OSError; each account is then on a program and
+    data that fit.
     """
     if not gate_only:
         machine.must_not_be_frozen()
@@ -53,11 +55,16 @@ def bump(machine: Machine, version: str, *, asked: bool, gate_only: bool = False
         machine.say(f"all accounts are on {version}")
         return []
     _must_have_room(machine, found)
+    machine.must_go_on(_UNTOUCHED)
     fetch.fetch(machine.programs, version, machine.settings.npm_spec.format(version=version), machine.say)
     trials = try_out(machine, version, found)
     if gate_only:
         return trials
-    prebump = {one.user: machine.backups.take(one.user, f"prebump-{version}").name for one in found if one.look() is not None}
+    prebump = {}
+    for one in found:
+        machine.must_go_on(_UNTOUCHED)
+        if one.look() is not None:
+            prebump[one.user] = machine.backups.take(one.user, f"prebump-{version}").name
     moves = [_planned(machine, one, version, include_busy=include_busy) for one in found if one.user in prebump]
     for one in found:
         if one.user not in prebump:
@@ -92,16 +99,16 @@ def _must_have_room(machine: Machine, found: Sequence[Instance]) -> None:
 
 
 def try_out(machine: Machine, version: str, found: Sequence[Instance]) -> list[Trial]:
-    """The gate: on an empty state, and on a copy of each account's data. Raises Failure where it turns the version away."""
+    """The gate: on an empty state, and on a copy of each account's data. Raises Failure where it turns it away, and Cancelled."""
     programs = machine.programs
-    users = [one.user for one in found]
     for one in found:
         if not machine.backups.has_good(one.user) and one.look() is not None:
             machine.backups.take(one.user, None)  # else nothing would be known of this one's data
-    trials = gate.examine(
+    users, trials = [one.user for one in found], []
+    for trial in gate.examine(
         programs.prefix(version), users, machine.backups.write, watch_seconds=machine.settings.watch, say=machine.say
-    )
-    for trial in trials:
+    ):
+        trials.append(trial)
         if trial.passed:
             levels = f"level {trial.level_before} to {trial.level_after}" if trial.level_before else f"level {trial.level_after}"
             machine.say(f"gate: {version} passed on {_subject(trial)} ({levels}, login by {trial.endpoint})")
@@ -109,9 +116,8 @@ def try_out(machine: Machine, version: str, found: Sequence[Instance]) -> list[T
             machine.warn(f"gate: {version} failed on {_subject(trial)} at {trial.step}: {trial.reason}")
             for line in trial.log:
                 machine.warn(f"gate:   {line}")
-    failed = [trial for trial in trials if not trial.passed]
-    if failed:
-        raise Failure(f"{version} was turned away by the gate at {failed[0].step}; nothing was changed")
+            raise Failure(f"{version} was turned away by the gate at {trial.step}; {_UNTOUCHED}")
+        machine.must_go_on(_UNTOUCHED)
     empty = next(trial for trial in trials if trial.subject == gate.EMPTY)
     programs.note(replace(programs.about(version), level=empty.level_after))
     return trials
@@ -134,10 +140,12 @@ def _planned(machine: Machine, one: Instance, version: str, *, include_busy: boo
 
 
 def _carry_on(machine: Machine, plan: Journal) -> None:
-    """Move whoever waits, and end the bump where nobody is left. Raises Failure where one failed: the rest stay as they are."""
+    """Move whoever waits, and end the bump where nobody is left.
+
+    Raises Failure where one failed, and Cancelled: the rest stay as they are.
+    """
     for user in plan.users(journal.WAITING):
-        if machine.stopping.is_set():
-            raise Failure("stopped; the accounts that are left come with the next: t3-autoupdate drain")
+        machine.must_go_on("the accounts that are left come with the next: t3-autoupdate drain")
         [wanted] = [one for one in plan.moves if one.user == user]
         plan = machine.carry(plan, wanted, move.go)
         [done] = [one for one in plan.moves if one.user == user]
@@ -165,11 +173,12 @@ def _fail(machine: Machine, plan: Journal, done: Move) -> None:
 
 
 def drain(machine: Machine, *, include_busy: bool = False) -> None:
-    """Move those who were deferred, and are not busy any more. Raises Failure."""
+    """Move those who were deferred, and are not busy any more; nobody while it is frozen. Raises Failure and Cancelled."""
+    if machine.is_frozen():
+        return
     plan = machine.journals.load()
     if plan is None or plan.kind != "bump" or not plan.users(journal.DEFERRED, journal.WAITING):
         return
-    machine.must_not_be_frozen()
     for one in plan.moves:
         if one.phase == journal.DEFERRED:
             why = "" if include_busy else machine.instance(one.user).busy()

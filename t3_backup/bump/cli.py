@@ -1,7 +1,7 @@
 """`t3-autoupdate`: arguments to calls, one function a subcommand; the exit code is the verdict.
 
 0 all well; 1 something is not, and each account is on a program and data that fit; 2 wrong use or configuration; 75 another one
-is at work.
+is at work. A command that was stopped by a signal cleans up, and ends by that signal.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from t3_backup.bump import status as statuses
 from t3_backup.bump.arguments import parser
 from t3_backup.bump.backups import Backups
 from t3_backup.bump.machine import Machine
-from t3_backup.errors import EXIT_OK, Failure, UsageError, explain
+from t3_backup.errors import EXIT_OK, Cancelled, Failure, UsageError, explain
 from t3_backup.lines import Lines, print_document
 from t3_backup.report import ERROR, INFO, WARNING
 
@@ -33,10 +33,12 @@ def main(
     argv: Sequence[str] | None = None, environ: Mapping[str, str] = os.environ, defaults: Path = settings.DEFAULTS_FILE
 ) -> int:
     """Run the command and return its exit code; an error is one line on standard error."""
+    stop = stopping.Stopping()
     try:
         args = parser().parse_args(sys.argv[1:] if argv is None else list(argv))
         values = settings.load(environ, defaults)
-        machine = _machine(values, environ, as_json=args.json)
+        stop = stopping.on_signals()
+        machine = _machine(values, environ, stop, as_json=args.json)
         commands: dict[str, Callable[[Machine, argparse.Namespace], int]] = {
             "run": _run,
             "drain": _drain,
@@ -48,13 +50,17 @@ def main(
             "freeze": _freeze,
             "thaw": _thaw,
         }
-        return commands[args.command or "run"](machine, args)
+        code = commands[args.command or "run"](machine, args)
     except (Failure, OSError) as error:
         Lines(sys.stderr).line(ERROR, f"{_NAME}: {explain(error)}")
-        return error.exit_code if isinstance(error, Failure) else Failure.exit_code
+        code = error.exit_code if isinstance(error, Failure) else Failure.exit_code
+        if not isinstance(error, Cancelled):
+            return code  # what went wrong does so for whoever asked for an end, too
+    stop.end()
+    return code
 
 
-def _machine(values: settings.Settings, environ: Mapping[str, str], *, as_json: bool) -> Machine:
+def _machine(values: settings.Settings, environ: Mapping[str, str], stop: stopping.Stopping, *, as_json: bool) -> Machine:
     theirs = backup_settings.load({}, environ)
     out = Lines(sys.stderr if as_json else sys.stdout)
     return Machine(
@@ -64,15 +70,14 @@ def _machine(values: settings.Settings, environ: Mapping[str, str], *, as_json: 
         backups=Backups(theirs.dest),
         say=lambda text: out.line(INFO, f"{_NAME}: {text}"),
         warn=lambda text: out.line(WARNING, f"{_NAME}: WARN: {text}"),
-        stopping=stopping.on_signals(),
+        stopping=stop,
     )
 
 
 def _run(machine: Machine, args: argparse.Namespace) -> int:
     version = args.to or machine.settings.pin
     by_timer = args.to is None and not args.dry_run
-    if by_timer and (why := freeze.reason(machine.settings.freeze)) is not None:
-        machine.say(f"frozen, nothing is done: {why}")
+    if by_timer and machine.is_frozen():
         return EXIT_OK
     with machine.locked():
         trials = bumping.bump(machine, version, asked=args.to is not None, gate_only=args.dry_run, include_busy=args.include_busy)

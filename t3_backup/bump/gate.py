@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -49,20 +49,18 @@ def examine(
     *,
     watch_seconds: int,
     say: Callable[[str], None],
-) -> list[Trial]:
+) -> Iterator[Trial]:
     """Try the version whose prefix is `program`: on nothing, then on each account's data; the first that fails is the last.
 
     `write_snapshot` writes an account's newest verified snapshot to a new file; False where there is none. Raises Failure, OSError.
     """
-    trials: list[Trial] = []
     for user in (None, *accounts):
         say(f"gate: trying {'an empty state' if user is None else f'a copy of the data of {user}'}")
         trial = attempt(program, user or EMPTY, None if user is None else write_snapshot, watch_seconds)
         if trial is not None:
-            trials.append(trial)
+            yield trial
             if not trial.passed:
-                break
-    return trials
+                return
 
 
 def attempt(program: Path, subject: str, write_snapshot: Callable[[str, Path], bool] | None, watch_seconds: int) -> Trial | None:

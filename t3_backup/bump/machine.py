@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,7 +16,8 @@ from t3_backup.bump.instances import Instance
 from t3_backup.bump.journal import Journal, Journals, Move
 from t3_backup.bump.programs import GLOBAL, Programs
 from t3_backup.bump.settings import Settings
-from t3_backup.errors import Failure, UsageError
+from t3_backup.errors import Cancelled, Failure, UsageError
+from t3_backup.stopping import Stopping
 
 _WAIT_S = 5.0
 _STORE_WAIT_S = 60.0  # for a run of the backup that holds the store while a server is about to be stopped
@@ -33,7 +33,7 @@ class Machine:
     backups: Backups
     say: Callable[[str], None]
     warn: Callable[[str], None]
-    stopping: threading.Event
+    stopping: Stopping
 
     @property
     def programs(self) -> Programs:
@@ -140,6 +140,17 @@ class Machine:
         self.warn(
             f"{done.user}: written on {done.program} and no longer there: {lost(failed.rows, kept.rows)}; it is in {failed.name}"
         )
+
+    def is_frozen(self) -> bool:
+        """Whether nothing is to be done by itself, which is said then."""
+        if (why := freeze.reason(self.settings.freeze)) is not None:
+            self.say(f"frozen, nothing is done: {why}")
+        return why is not None
+
+    def must_go_on(self, left: str) -> None:
+        """Raises Cancelled once somebody wants an end; `left` says what becomes of the rest."""
+        if self.stopping.is_set():
+            raise Cancelled(f"stopped; {left}")
 
     def must_not_be_frozen(self) -> None:
         """Raises Failure."""

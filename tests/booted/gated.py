@@ -43,7 +43,7 @@ import dataclasses, json, sys
 from pathlib import Path
 from t3_backup.bump import gate
 from t3_backup.bump.backups import Backups
-found = gate.examine(Path(sys.argv[1]), sys.argv[2:], Backups(Path({STORE!r})).write, watch_seconds=2, say=lambda text: None)
+found = list(gate.examine(Path(sys.argv[1]), sys.argv[2:], Backups(Path({STORE!r})).write, watch_seconds=2, say=lambda text: None))
 print(json.dumps([dataclasses.asdict(trial) for trial in found]))
 """
 # What there is to be reached on the machine: each a way out of a network of one's own, or of a file system.

@@ -1,0 +1,114 @@
+"""A bump of which some accounts are left: what a signal, and the freeze file, make of the rest. Real users, a real store, no servers."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import fake_t3
+import pytest
+from conftest import ROOT, Answer, Land, needs_root, until
+
+from demo.users import User
+from t3_backup.bump import journal
+from t3_backup.bump.journal import Journal, Journals, Move
+from t3_backup.bump.programs import GLOBAL, Programs
+
+pytestmark = needs_root
+
+OLD, NEW = "0.0.24", "0.0.25"
+# t3-backup-state is not installed: it is that of the checkout.
+_COMMAND = """
+import sys
+from t3_backup.bump import backups, cli
+backups.COMMAND = (sys.executable, "-m", "t3_backup.cli")
+sys.exit(cli.main())
+"""
+
+
+@dataclass
+class Bump:
+    """One that was begun: the programs are there, two accounts wait."""
+
+    land: Land
+    users: tuple[User, User]
+
+    @property
+    def root(self) -> Path:
+        return self.land.folder / "root"
+
+    @property
+    def freeze(self) -> Path:
+        return self.land.folder / "freeze"
+
+    def start(self, *words: str) -> subprocess.Popen[str]:
+        more = {"T3_AUTOUPDATE_ROOT": str(self.root), "T3_AUTOUPDATE_FREEZE": str(self.freeze)}
+        line, pipe = [sys.executable, "-c", _COMMAND, *words], subprocess.PIPE
+        return subprocess.Popen(line, env=self.land.env(**more), cwd=ROOT, stdout=pipe, stderr=pipe, text=True)
+
+    def call(self, *words: str) -> Answer:
+        with self.start(*words) as process:
+            out, err = process.communicate(timeout=120)
+        return Answer(process.returncode, out, err)
+
+    def phases(self, name: str = journal.NAME) -> list[str]:
+        """Of each account; of the last that has ended, by its name."""
+        found: dict[str, Any] = json.loads((self.root / name).read_text())
+        return [move["phase"] for move in (found if name == journal.NAME else found["entries"][0])["moves"]]
+
+    def programs(self) -> list[str | None]:
+        return [Programs(self.root).program_of(name) for name in (*(user.name for user in self.users), GLOBAL)]
+
+
+@pytest.fixture
+def bump(land: Land, make_user: Callable[..., User], small: Path) -> Bump:
+    users = make_user("alice", small), make_user("bob", small)
+    land.write_map(*users)
+    made = Bump(land, users)
+    programs = Programs(made.root)
+    for version in (OLD, NEW):
+        programs.prefix(version).mkdir(parents=True)
+        fake_t3.unpack(programs.prefix(version), version)
+    for name in (*(user.name for user in users), GLOBAL):
+        programs.link(name, OLD)
+    moves = tuple(Move(user.name, OLD, NEW, f"prebump-{NEW}") for user in users)
+    Journals(made.root).save(Journal("bump", NEW, "2026-11-27T05:00:00Z", moves))
+    return made
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_between_two_accounts_ends_it_as_stopped_and_the_next_goes_on(bump: Bump, number: signal.Signals) -> None:
+    with bump.start("drain") as process:
+        until(lambda: bump.phases()[0] in journal.UNDER_WAY, "move that is under way")
+        process.send_signal(number)
+        out, err = process.communicate(timeout=120)
+    assert process.returncode == -number, (out, err)
+    assert "stopped; the accounts that are left come with the next: t3-autoupdate drain" in err
+    assert bump.phases() == [journal.DONE, journal.WAITING]
+    assert bump.programs() == [NEW, OLD, OLD]
+    assert bump.call("drain").code == 0
+    assert bump.phases(journal.HISTORY) == [journal.DONE, journal.DONE]
+    assert bump.programs() == [NEW, NEW, NEW]
+
+
+def test_while_it_is_frozen_a_drain_says_so_and_leaves_all_as_it_is(bump: Bump) -> None:
+    assert bump.call("freeze", "on", "holiday").code == 0
+    before = (bump.root / journal.NAME).read_bytes()
+    answer = bump.call("drain")
+    assert answer.code == 0, answer
+    assert "frozen, nothing is done: " in answer.out
+    assert "on holiday" in answer.out
+    assert (len(answer.out.splitlines()), answer.err) == (1, "")
+    assert (bump.root / journal.NAME).read_bytes() == before
+    assert bump.programs() == [OLD, OLD, OLD]
+    asked = bump.call("--to", NEW)
+    assert (asked.code, "frozen" in asked.err) == (1, True), "who asks by hand is told that he did not get it"
+    assert bump.call("thaw").code == 0
+    assert bump.call("drain").code == 0
+    assert bump.programs() == [NEW, NEW, NEW]
