@@ -11,7 +11,9 @@ import asyncio
 import json
 import math
 import os
+import pwd
 import re
+import shlex
 import signal
 import sys
 from collections.abc import Sequence
@@ -207,6 +209,21 @@ def _seconds(text: str) -> float:
     return seconds
 
 
+def _as_owner(base_dir: Path, words: Sequence[str]) -> str:
+    """How root is to call it instead; empty where it may go on. What root makes beside a database its owner can't open."""
+    try:
+        owner = base_dir.stat().st_uid
+    except OSError:
+        return ""  # the mint tells what is wrong with it
+    if os.geteuid() != 0 or owner == 0:
+        return ""
+    try:
+        name = pwd.getpwuid(owner).pw_name
+    except KeyError:
+        name = str(owner)
+    return f"{base_dir} belongs to {name}, whom what root writes there would lock out: runuser -u {name} -- {shlex.join(words)}"
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """`t3-pair`: exit status 0 where one can log in, 1 where not, 2 for wrong use."""
     parser = _Parser(prog="t3-pair", description="Log in to a T3 server as a browser does, as the owner of its state.")
@@ -215,7 +232,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--port", type=_port, required=True, metavar="N", help="where it listens on 127.0.0.1")
     parser.add_argument("--seconds", type=_seconds, default=SECONDS, metavar="S", help=f"for each step ({SECONDS:g})")
     parser.add_argument("--json", action="store_true", help="one JSON object instead of a line")
-    args = parser.parse_args(argv)
+    words = sys.argv[1:] if argv is None else list(argv)
+    args = parser.parse_args(words)
+    if instead := _as_owner(args.base_dir, [parser.prog, *words]):
+        print(f"{parser.prog}: {instead}", file=sys.stderr)
+        return UsageError.exit_code
     try:
         endpoint = pair(args.t3, args.base_dir, args.port, args.seconds).endpoint
         document: dict[str, Any] = {"paired": True, "endpoint": endpoint}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gzip
 import json
+import os
 import shutil
 import socket
 import subprocess
@@ -16,8 +17,10 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
+from conftest import needs_root
 from fake_t3.served import Served, credential, free_port, laid_out, running
 
+from demo.users import User
 from t3_backup.bump import pairing
 from t3_backup.bump.pairing import PairingFailed, pair
 
@@ -354,6 +357,27 @@ def test_the_command_says_it_in_its_exit_status_and_as_json(tmp_path: Path) -> N
     assert (document.keys(), document["paired"], document["step"]) == ({"paired", "step", "reason"}, False, "exchange")
     plain = command(*words)
     assert (plain.returncode, plain.stdout) == (1, f"not paired: exchange: {document['reason']}\n")
+
+
+@needs_root
+def test_root_is_told_to_call_it_as_the_owner_and_nothing_is_begun(alice: User) -> None:
+    """A -wal of root's beside her database would lock her server out of it."""
+    program = laid_out(alice.home.parent / "t3", "0.0.24")
+    words = ["--t3", str(program), "--base-dir", str(alice.database.parent.parent), "--port", str(free_port())]
+    before = sorted(alice.database.parent.iterdir())
+
+    def command(*prefix: str) -> subprocess.CompletedProcess[str]:
+        line = [*prefix, sys.executable, "-m", "t3_backup.bump.pairing", *words]
+        environ = os.environ | {"PYTHONPATH": str(ROOT), "HOME": str(alice.home)}
+        return subprocess.run(line, cwd=alice.home, env=environ, capture_output=True, text=True, check=False)
+
+    refused = command()
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert refused.stderr.startswith(f"t3-pair: {words[3]} belongs to {alice.name}")
+    assert refused.stderr.endswith(f": runuser -u {alice.name} -- t3-pair {' '.join(words)}\n")
+    assert sorted(alice.database.parent.iterdir()) == before
+    assert command("runuser", "-u", alice.name, "--").returncode == 1, "she may; but no server runs"
+    assert {path.owner() for path in alice.database.parent.iterdir()} == {alice.name}
 
 
 @pytest.mark.parametrize(
