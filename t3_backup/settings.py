@@ -104,7 +104,8 @@ def _size_or_auto(text: str) -> int | None:
 
 
 # field: (name in the file and the environment, default, conversion)
-_KNOWN: dict[str, tuple[str, str, Callable[[str], Any]]] = {
+Known = Mapping[str, tuple[str, str, Callable[[str], Any]]]
+_KNOWN: Known = {
     "dest": ("T3_BACKUP_DEST", "/var/backups/t3-state", absolute),
     "map": ("T3_BACKUP_MAP", "/etc/ttyd-user-map", absolute),
     "keep": ("T3_BACKUP_KEEP", "14", whole(1, 100_000)),
@@ -126,7 +127,6 @@ _KNOWN: dict[str, tuple[str, str, Callable[[str], Any]]] = {
     "hooks": ("T3_BACKUP_HOOKS", str(DEFAULT_HOOKS), absolute),
     "hook_timeout": ("T3_BACKUP_HOOK_TIMEOUT", "30", whole(1, 86_400)),
 }
-_NAMES = {name for name, _, _ in _KNOWN.values()}
 
 
 def load(
@@ -137,36 +137,45 @@ def load(
     Raises UsageError for the first value that makes no sense; a `forgiving` caller, who has to go on with whatever there is, gets
     the default in its place, and of the file what stands before its first bad line.
     """
-    given: dict[str, tuple[str, str]] = {}  # field -> (value, origin)
+    return Settings(**resolve(_KNOWN, "T3_BACKUP_", flags, environ, defaults_file, forgiving=forgiving))
+
+
+def resolve(
+    known: Known,
+    prefix: str,
+    flags: Mapping[str, str | None],
+    environ: Mapping[str, str],
+    defaults_file: Path,
+    *,
+    forgiving: bool = False,
+) -> dict[str, Any]:
+    """The values of a command by field, each converted; in the file a name with `prefix` that is none of them is an error.
+
+    As to `flags`, `forgiving` and what is raised, see `load`.
+    """
     from_file: dict[str, tuple[str, str]] = {}
     try:
-        from_file.update(read_defaults(defaults_file, _NAMES, "T3_BACKUP_"))
+        from_file.update(_read_defaults(defaults_file, {name for name, _, _ in known.values()}, prefix))
     except UsageError:
         if not forgiving:
             raise
-    for field, (name, default, _) in _KNOWN.items():
-        given[field] = (default, "default")
-        if name in from_file:
-            given[field] = from_file[name]
+    values = {}
+    for field, (name, default, convert) in known.items():
+        value, origin = from_file.get(name, (default, "default"))
         if environ.get(name, "") != "":  # empty means unset, as ${NAME:-default} has it
-            given[field] = (environ[name], "environment")
-        flag = flags.get(field)
-        if flag is not None:
-            given[field] = (flag, f"flag --{field}")
-    return Settings(**{field: _convert(field, *value, forgiving=forgiving) for field, value in given.items()})
+            value, origin = environ[name], "environment"
+        if (flag := flags.get(field)) is not None:
+            value, origin = flag, f"flag --{field}"
+        try:
+            values[field] = convert(value)
+        except ValueError as error:
+            if not forgiving:
+                raise UsageError(f"{name}: {value!r} ({origin}) is not {error}") from None
+            values[field] = convert(default)
+    return values
 
 
-def _convert(field: str, value: str, origin: str, *, forgiving: bool) -> Any:
-    name, default, conversion = _KNOWN[field]
-    try:
-        return conversion(value)
-    except ValueError as error:
-        if forgiving:
-            return conversion(default)
-        raise UsageError(f"{name}: {value!r} ({origin}) is not {error}") from None
-
-
-def read_defaults(path: Path, names: Collection[str], prefix: str) -> Iterator[tuple[str, tuple[str, str]]]:
+def _read_defaults(path: Path, names: Collection[str], prefix: str) -> Iterator[tuple[str, tuple[str, str]]]:
     """Name, value and origin of each setting in a file of /etc/default; a name with `prefix` that is none of `names` is an error.
 
     Raises UsageError with the line.

@@ -6,16 +6,14 @@ The user map, the store and the folder of the metrics are those of t3-backup.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from t3_backup.bump import versions
-from t3_backup.errors import UsageError
-from t3_backup.settings import absolute, read_defaults, whole
+from t3_backup.settings import Known, absolute, resolve, whole
 
-_OTHER_BIN = "/usr/bin/t3"  # npm of Debian installs below /usr/local, that of others below /usr
+_BINS = ("/usr/local/bin/t3", "/usr/bin/t3")  # npm of Debian installs below /usr/local, that of others below /usr
 DEFAULTS_FILE = Path("/etc/default/t3-autoupdate")
 
 
@@ -46,10 +44,10 @@ def _spec(text: str) -> str:
     return text
 
 
-_KNOWN: dict[str, tuple[str, str, Callable[[str], Any]]] = {
+_KNOWN: Known = {
     "pin": ("T3_PIN", "0.0.24", _version),
     "npm_spec": ("T3_NPM_SPEC", "t3@{version}", _spec),
-    "bin": ("T3_BIN", "/usr/local/bin/t3", absolute),
+    "bin": ("T3_BIN", _BINS[0], absolute),  # that which is there, of both
     "serve": ("T3_SERVE_DIR", "/etc/t3-serve", absolute),
     "root": ("T3_AUTOUPDATE_ROOT", "/var/lib/t3-autoupdate", absolute),
     "freeze": ("T3_AUTOUPDATE_FREEZE", "/etc/t3-autoupdate.freeze", absolute),
@@ -57,21 +55,9 @@ _KNOWN: dict[str, tuple[str, str, Callable[[str], Any]]] = {
     "patience": ("T3_AUTOUPDATE_PATIENCE", "30", whole(1, 3600)),
     "settle": ("T3_AUTOUPDATE_SETTLE", "3", whole(0, 3600)),
 }
-_NAMES = {name for name, _, _ in _KNOWN.values()}
 
 
 def load(environ: Mapping[str, str], defaults_file: Path = DEFAULTS_FILE) -> Settings:
     """The settings of a command. Raises UsageError for the first value that makes no sense."""
-    from_file = dict(read_defaults(defaults_file, _NAMES, "T3_"))
-    values = {}
-    for field, (name, default, convert) in _KNOWN.items():
-        value, origin = from_file.get(name, (default, "default"))
-        if environ.get(name):
-            value, origin = environ[name], "environment"
-        if field == "bin" and origin == "default" and not os.path.lexists(value) and os.path.lexists(_OTHER_BIN):
-            value = _OTHER_BIN
-        try:
-            values[field] = convert(value)
-        except ValueError as error:
-            raise UsageError(f"{name}: {value!r} ({origin}) is not {error}") from None
-    return Settings(**values)
+    there = next(filter(os.path.lexists, _BINS), _BINS[0])
+    return Settings(**resolve({**_KNOWN, "bin": ("T3_BIN", there, absolute)}, "T3_", {}, environ, defaults_file))
