@@ -59,7 +59,7 @@ class Snapshot:
         )
 
 
-def _is_users_own(snapshot: Snapshot) -> bool:
+def is_good(snapshot: Snapshot) -> bool:
     """Whether it is verified, and not what a version that failed has made of a database."""
     return snapshot.verdict == "verified" and snapshot.label not in UNWANTED
 
@@ -114,17 +114,13 @@ class Backups:
 
     def write(self, user: str, path: Path) -> bool:
         """Write the newest verified one to a new file; False where there is none."""
-        newest = next(filter(_is_users_own, self.list(user)), None)
+        newest = next(filter(is_good, self.list(user)), None)
         if newest is None:
             return False
         code, _, said = self._call("restore", user, "--at", newest.name, "--to", str(path))
         if code != 0:
             raise Failure(f"{user}: no copy of the newest snapshot could be made: {said or f'exit status {code}'}")
         return True
-
-    def has_good(self, user: str) -> bool:
-        """Whether there is a verified one."""
-        return any(map(_is_users_own, self.list(user)))
 
     def list(self, user: str) -> list[Snapshot]:
         """All of an account, the newest first; none where he has no shelf."""
@@ -134,14 +130,6 @@ class Backups:
                 return []
             raise Failure(f"{user}: the snapshots can't be listed: {said or f'exit status {code}'}")
         return [Snapshot.from_json(one) for account in document["accounts"] for one in account["snapshots"]]
-
-    def find(self, user: str, name: str) -> Snapshot | None:
-        """One by its name."""
-        return next((one for one in self.list(user) if one.name == name), None)
-
-    def newest_bytes(self, user: str) -> int:
-        """Size of the newest; 0 where there is none."""
-        return next((one.bytes for one in self.list(user)), 0)
 
     def newest_for(self, user: str, level: int) -> tuple[Snapshot, Mapping[str, int] | None]:
         """The newest good one that a program of this level can open, and the rows of the live database. Raises Failure."""

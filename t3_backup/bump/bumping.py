@@ -7,11 +7,12 @@ Nothing is changed before the gate has passed and every account has a proven sna
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from t3_backup import report
-from t3_backup.bump import fetch, freeze, gate, journal, move, versions
+from t3_backup.bump import backups, fetch, freeze, gate, journal, move, versions
+from t3_backup.bump.backups import Snapshot
 from t3_backup.bump.gate import Trial
 from t3_backup.bump.instances import Instance
 from t3_backup.bump.journal import Journal, Move
@@ -54,10 +55,11 @@ def bump(machine: Machine, version: str, *, asked: bool, gate_only: bool = False
     if not found and machine.program_of(GLOBAL) == version:
         machine.say(f"all accounts are on {version}")
         return []
-    _must_have_room(machine, found)
+    known = {one.user: machine.backups.list(one.user) for one in found}
+    _must_have_room(machine, known)
     machine.must_go_on(_UNTOUCHED)
     fetch.fetch(machine.programs, version, machine.settings.npm_spec.format(version=version), machine.say)
-    trials = try_out(machine, version, found)
+    trials = try_out(machine, version, found, known)
     if gate_only:
         return trials
     prebump = {}
@@ -88,21 +90,20 @@ def _is_to_move(machine: Machine, user: str, version: str, *, asked: bool) -> bo
     return False
 
 
-def _must_have_room(machine: Machine, found: Sequence[Instance]) -> None:
+def _must_have_room(machine: Machine, known: Mapping[str, Sequence[Snapshot]]) -> None:
     """For the version, a copy in the gate, and what is put back in the worst case. Raises Failure."""
-    newest = [machine.backups.newest_bytes(one.user) for one in found]
-    needed = _SPARE_BYTES + 2 * max(newest, default=0)
+    needed = _SPARE_BYTES + 2 * max((snapshots[0].bytes for snapshots in known.values() if snapshots), default=0)
     status = os.statvfs(machine.settings.root)
     free = status.f_bavail * status.f_frsize
     if free < needed:
         raise Failure(f"{machine.settings.root}: {free >> 20} MiB are free there, and a bump may take {needed >> 20}: make room")
 
 
-def try_out(machine: Machine, version: str, found: Sequence[Instance]) -> list[Trial]:
+def try_out(machine: Machine, version: str, found: Sequence[Instance], known: Mapping[str, Sequence[Snapshot]]) -> list[Trial]:
     """The gate: on an empty state, and on a copy of each account's data. Raises Failure where it turns it away, and Cancelled."""
     programs = machine.programs
     for one in found:
-        if not machine.backups.has_good(one.user) and one.look() is not None:
+        if not any(map(backups.is_good, known[one.user])) and one.look() is not None:
             machine.backups.take(one.user, None)  # else nothing would be known of this one's data
     users, trials = [one.user for one in found], []
     for trial in gate.examine(

@@ -132,8 +132,8 @@ class Machine:
     def _tell_of_loss(self, done: Move) -> None:
         if not done.wrote:
             return
-        kept = self.backups.find(done.user, done.kept or "")
-        failed = self.backups.find(done.user, done.failed) if done.failed else None
+        known = {one.name: one for one in self.backups.list(done.user)}
+        kept, failed = known.get(done.kept or ""), known.get(done.failed or "")
         if kept is None or failed is None:
             self.warn(f"{done.user}: what was written on {done.program} is in the newest snapshot with the label prerestore")
             return
