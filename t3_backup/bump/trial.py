@@ -4,7 +4,7 @@
     serve      it never answered
     pairing    nobody can log in
     migration  the database went to a lower level, or the server speaks of a migration that failed
-    data       rows of the user's history are gone, or can't be read
+    data       rows of the user's history are gone or emptied, or can't be read
     steady     it ended later, after somebody had logged in
     stop       it did not stop when it was asked to
 
@@ -33,6 +33,15 @@ from t3_backup.bump.pairing import PairingFailed
 STEPS = ("start", "serve", "pairing", "migration", "data", "steady", "stop")
 GATE = "gate"  # where it is not to be tried at all
 TABLES = ("projection_projects", "projection_threads", "projection_thread_messages", "orchestration_events")
+# What somebody has said, by its column, and how much of that there is: no migration makes it less, in whatever form it brings it.
+# A column that has gone can't be compared; its rows still are.
+_SAID = {
+    ("projection_thread_messages", "text"): (
+        "characters",
+        "sum(length(replace(replace(replace(replace(text, ' ', ''), char(9), ''), char(10), ''), char(13), '')))",
+    ),
+    ("orchestration_events", "payload_json"): ("payloads", "sum(length(payload_json) > length('{}'))"),
+}
 STATE = Path("userdata/state.sqlite")
 MARK = Path("/etc/t3-gate")  # is there in a root that was made for a trial, and nowhere else
 _STOPPED = (0, 130)  # T3 ends with 130 when it is asked to
@@ -74,10 +83,11 @@ class Patience:
 
 @dataclass(frozen=True)
 class History:
-    """What counts in a database: its level, and how many rows each table of TABLES has, of those that are there."""
+    """What counts in a database: its level, how many rows each table of TABLES has, of those that are there, and what they say."""
 
     level: int | None
     rows: dict[str, int]
+    said: dict[str, int]  # by what it is a number of
 
 
 def trial(t3: Path, base_dir: Path, port: int, patience: Patience) -> Verdict:
@@ -147,6 +157,9 @@ def _compare(found: Verdict, base_dir: Path, before: History) -> None:
     for table, count in before.rows.items():
         if after.rows.get(table, 0) < count:
             raise TurnedAway("data", f"{table} had {count} rows, and has {after.rows.get(table, 0)}")
+    for what, count in before.said.items():
+        if after.said.get(what, count) < count:
+            raise TurnedAway("data", f"there were {count} {what}, and there are {after.said[what]}")
 
 
 def _must_speak_of_no_trouble(server: Candidate) -> None:
@@ -157,7 +170,7 @@ def _must_speak_of_no_trouble(server: Candidate) -> None:
 def _history(database: Path) -> History:
     """Every row is read, and the whole file is checked. Raises apsw.Error."""
     if not database.exists():
-        return History(None, {})
+        return History(None, {}, {})
     with closing(apsw.Connection(str(database), flags=apsw.SQLITE_OPEN_READONLY)) as connection:
         connection.setbusytimeout(_BUSY_MS)
         cursor = connection.cursor()
@@ -169,13 +182,23 @@ def _history(database: Path) -> History:
             for table in TABLES
             if table in tables
         }
+        columns = {(table, row[1]) for table in rows for row in cursor.execute(f'PRAGMA table_info("{table}")')}
+        said = {
+            f"{what} in {table}": _integer(cursor.execute(f'SELECT {measure} FROM "{table}"').fetchall()[0][0]) or 0  # noqa: S608
+            for (table, column), (what, measure) in _SAID.items()
+            if (table, column) in columns
+        }
         level = None
         if "effect_sql_migrations" in tables:
             ((level,),) = cursor.execute("SELECT max(migration_id) FROM effect_sql_migrations")
         ((checked,),) = cursor.execute("PRAGMA integrity_check(1)").fetchall()
         if checked != "ok":
             raise apsw.CorruptError(checked)
-    return History(level if isinstance(level, int) else None, rows)
+    return History(_integer(level), rows, said)
+
+
+def _integer(value: object) -> int | None:
+    return value if isinstance(value, int) else None
 
 
 def _why_not_alone() -> str:

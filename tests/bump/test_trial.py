@@ -25,8 +25,17 @@ def tried(folder: Path, version: str, variant: str = "good", data: str | None = 
     program, base = fake_t3.unpack(folder / "prefix", version, variant), folder / "base"
     (base / "userdata").mkdir(parents=True)
     if data is not None:
-        shutil.copyfile(DATA / f"state-{data}.sqlite", base / "userdata/state.sqlite")
+        give(base / "userdata/state.sqlite", data)
     return trial(program, base, free_port(), QUICK)
+
+
+def give(database: Path, data: str) -> None:
+    """What a server of this version has made, and somebody has said something to."""
+    shutil.copyfile(DATA / f"state-{data}.sqlite", database)
+    with closing(sqlite3.connect(database)) as connection:
+        row = "INSERT INTO projection_thread_messages VALUES (?, 't', NULL, 'user', ?, 0, '', '', NULL)"
+        connection.executemany(row, [("1", " Build it, \n please. "), ("2", "And\n\ttest it.")])
+        connection.commit()
 
 
 @pytest.mark.parametrize(
@@ -149,3 +158,41 @@ def test_a_program_that_is_none_is_a_failure_at_its_start(tmp_path: Path) -> Non
     found = trial(tmp_path / "nothing", tmp_path / "base", free_port(), QUICK)
     assert (found.passed, found.step) == (False, "start")
     assert "No such file" in found.log[-1]
+
+
+def migrating(folder: Path, statement: str) -> Verdict:
+    """One that has done this to the database, too, before it serves: rows stay."""
+    script = "/usr/bin/python3 -c 'import sqlite3, sys; c = sqlite3.connect(sys.argv[1]); c.execute(sys.argv[2]); c.commit()'"
+    base = folder / "base"
+    program, _ = wrapped(folder, f'{script} {base}/userdata/state.sqlite "{statement}"')
+    (base / "userdata").mkdir(parents=True)
+    give(base / "userdata/state.sqlite", "0.0.24")
+    return trial(program, base, free_port(), QUICK)
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "UPDATE projection_thread_messages SET text = ''",
+        "UPDATE projection_thread_messages SET text = substr(text, 1, 3)",
+        "UPDATE projection_thread_messages SET text = '   '",
+        "UPDATE orchestration_events SET payload_json = '{}'",
+    ],
+)
+def test_one_that_keeps_the_rows_and_not_what_is_in_them_is_told(tmp_path: Path, statement: str) -> None:
+    found = migrating(tmp_path, statement)
+    assert (found.passed, found.step) == (False, "data"), found
+    assert statement.split()[1] in found.reason
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "UPDATE projection_thread_messages SET text = trim(text)",
+        "UPDATE projection_thread_messages SET text = replace(text, char(10), ' ')",
+        "UPDATE orchestration_events SET payload_json = json_set(json_remove(payload_json, '$.createdAt'), '$.v', 2)",
+        "ALTER TABLE projection_thread_messages RENAME COLUMN text TO content",
+    ],
+)
+def test_one_that_brings_it_into_another_form_is_not(tmp_path: Path, statement: str) -> None:
+    assert migrating(tmp_path, statement).passed

@@ -21,6 +21,7 @@ STEPS = {
     "hung": "serve",
     "pairing-renamed": "pairing",
     "unreadable": "data",
+    "blanked": "data",
     "slow-migration": "serve",
     "half-migration": "start",
     "ignores-term": "stop",

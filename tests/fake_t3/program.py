@@ -109,6 +109,8 @@ def migrate(connection: sqlite3.Connection, log: TextIO) -> None:
             if VARIANT == "unreadable":
                 connection.execute("DELETE FROM projection_thread_messages")
                 connection.execute("DELETE FROM projection_threads")
+            if VARIANT == "blanked":
+                connection.execute("UPDATE projection_thread_messages SET text = ''")
         else:
             connection.execute("ALTER TABLE auth_pairing_links ADD COLUMN proof_key_thumbprint TEXT")
         connection.execute("INSERT INTO effect_sql_migrations (migration_id, name) VALUES (?, ?)", (step, NAMES[step]))
