@@ -3,51 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import pytest
 from booted import t3
-from booted.conftest import install
-from booted.machine import Machine
-from booted.machine import machine as boot
 from booted.people import unit_of
 from booted.t3 import USERS, autoupdate, browser, content, history, status, versions, watched, write_something
+from booted.town import Town, listed
+from booted.town import town as settled
 from fake_t3 import STEPS
 
 # What goes wrong while the server runs; how it stops is seen when it is taken back only, and what it makes of the data in the gate.
 BROKEN_LIVE = [name for name, step in STEPS.items() if step not in ("stop", "data")]
 
 
-@dataclass
-class Town:
-    """A machine with users, their cookies, and what they had."""
-
-    machine: Machine
-    cookies: dict[str, str] = field(default_factory=dict)
-
-    def login(self) -> None:
-        for user in USERS:
-            self.cookies[user] = browser(self.machine, user, "login")
-            assert browser(self.machine, user, "session", self.cookies[user]) is True
-            write_something(self.machine, user, self.cookies[user])
-
-    def content(self) -> dict[str, dict[str, Any]]:
-        return {user: content(self.machine, user) for user in USERS}
-
-    def main_pids(self) -> dict[str, str]:
-        return {user: self.machine.show(unit_of(user), "MainPID")["MainPID"] for user in USERS}
-
-
 @pytest.fixture(scope="module")
 def town(suite: str, deb: Path, autoupdate_deb: Path, grown: Callable[[int], Path]) -> Iterator[Town]:
-    with boot(suite, prepared=True) as machine:
-        install(machine, deb)
-        install(machine, autoupdate_deb)
-        t3.settle(machine, grown(8))
-        found = Town(machine)
-        found.login()
+    with settled(suite, deb, autoupdate_deb, grown(8)) as found:
         yield found
 
 
@@ -68,7 +40,7 @@ def test_a_plain_installation_is_taken_over_and_nothing_is_restarted(town: Town)
 @pytest.mark.parametrize("variant", STEPS)
 def test_the_gate_turns_a_bad_version_away_and_nothing_is_touched(town: Town, variant: str) -> None:
     t3.offer(town.machine, "0.0.25", variant)
-    town.machine.run("rm", "-rf", f"{t3.ROOT}/versions/0.0.25", f"{t3.ROOT}/versions/0.0.25.json")
+    town.forget("0.0.25")
     before, pids = town.content(), town.main_pids()
     answer = autoupdate(town.machine, "--to", "0.0.25")
     assert answer.code == 1, answer
@@ -78,17 +50,13 @@ def test_the_gate_turns_a_bad_version_away_and_nothing_is_touched(town: Town, va
     assert not any("prebump" in snapshot["name"] for snapshot in listed(town.machine, "alice"))
 
 
-def listed(machine: Machine, user: str) -> list[dict[str, Any]]:
-    return machine.run("t3-backup-state", "list", user, "--json").document["accounts"][0]["snapshots"]
-
-
 @pytest.mark.parametrize("variant", BROKEN_LIVE)
 def test_a_version_that_fails_on_a_real_server_is_taken_back_with_the_data(
     town: Town, variant: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The gate can't see it: it is broken on the real servers alone."""
     machine = town.machine
-    machine.run("rm", "-rf", f"{t3.ROOT}/versions/0.0.25", f"{t3.ROOT}/versions/0.0.25.json")
+    town.forget("0.0.25")
     t3.offer(machine, "0.0.25", variant, live_only=True)
     for user in USERS:
         write_something(machine, user, town.cookies[user])
@@ -122,7 +90,7 @@ def test_a_version_that_fails_on_a_real_server_is_taken_back_with_the_data(
 
 def test_a_good_version_is_switched_to_and_everybody_can_log_in(town: Town) -> None:
     machine = town.machine
-    machine.run("rm", "-rf", f"{t3.ROOT}/versions/0.0.25", f"{t3.ROOT}/versions/0.0.25.json")
+    town.forget("0.0.25")
     t3.offer(machine, "0.0.25")
     before = town.content()
     with watched(machine) as gaps:

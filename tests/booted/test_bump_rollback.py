@@ -1,0 +1,118 @@
+"""Back by hand: a week later, out of a compacted history; and where a newer `t3` was called on the database of an older server."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from booted import t3
+from booted.t3 import USERS, autoupdate, browser, content, history, status, versions, write_something
+from booted.town import Town, listed
+from booted.town import town as settled
+
+OLD, NEW = "0.0.24", "0.0.25"
+LATER = "/run/days-later"
+# The clock of t3-backup-state and t3-autoupdate is so many days ahead, and nobody else's: also where Python is isolated (-I).
+_CLOCK = f"""
+import datetime, pathlib
+try:
+    days = int(pathlib.Path("{LATER}").read_text())
+    from t3_backup import report
+except (OSError, ImportError):
+    pass
+else:
+    report.utc_now = lambda true=report.utc_now: true() + datetime.timedelta(days=days)
+"""
+
+
+@pytest.fixture(scope="module")
+def town(suite: str, deb: Path, autoupdate_deb: Path, grown: Callable[[int], Path]) -> Iterator[Town]:
+    with settled(suite, deb, autoupdate_deb, grown(8)) as found:
+        found.machine.write("/usr/lib/python3/dist-packages/days_later.py", _CLOCK)
+        found.machine.write("/usr/lib/python3/dist-packages/days-later.pth", "import days_later\n")
+        t3.offer(found.machine, NEW)
+        yield found
+
+
+def later(town: Town, days: int) -> None:
+    town.machine.write(LATER, str(days))
+
+
+def test_a_newer_t3_that_was_called_on_an_older_database_is_noticed_and_what_is_said_to_do_helps(town: Town) -> None:
+    machine = town.machine
+    assert autoupdate(machine, "adopt").code == 0
+    assert autoupdate(machine, "--to", NEW, "--dry-run").code == 0, "it is on the disk now, and nobody's"
+    machine.run("t3-backup-state", "run")
+    before = content(machine, "bob")
+    assert (autoupdate(machine, "status").code, before["level"]) == (0, 30)
+    newer = machine.run(f"{t3.ROOT}/versions/{NEW}/bin/t3", "auth", "pairing", "list", "--base-dir", "/home/bob/.t3", user="bob")
+    assert "Running migration 31" in newer.err
+    assert t3.running_version(machine, "bob") == OLD, "it runs on, as if nothing were"
+
+    said = autoupdate(machine, "status")
+    assert said.code == 1
+    [line] = [line for line in said.out.splitlines() if "bob: " in line]
+    assert (
+        f"WARN: bob: {OLD}, level 31, running: the database is of level 31, above 30 of {OLD}: a newer t3 was called on it" in line
+    )
+    todo = f"t3-autoupdate rollback --user bob --to {OLD}"
+    assert f"{todo};" in line
+    found = {one["user"]: one for one in status(machine)["accounts"]}
+    assert (found["bob"]["level"], found["bob"]["expected"], todo in found["bob"]["trouble"]) == (31, 30, True)
+    assert [found[user]["trouble"] for user in ("alice", "carol")] == ["", ""]
+    assert autoupdate(machine, "check", "--user", "bob").code == 1, "nobody can log in there"
+
+    assert autoupdate(machine, *todo.split()[1:], "--yes").code == 0
+    after = content(machine, "bob")
+    assert (after["level"], history(after)) == (30, history(before))
+    assert browser(machine, "bob", "session", town.cookies["bob"]) is True, "who was logged in then is again"
+    assert (autoupdate(machine, "status").code, autoupdate(machine, "check").code) == (0, 0)
+    assert versions(machine) == dict.fromkeys(USERS, OLD)
+
+
+def test_a_week_later_it_is_rolled_back_out_of_a_compacted_history_and_that_is_undone(town: Town) -> None:
+    machine, user = town.machine, "alice"
+    assert autoupdate(machine, "--to", NEW).code == 0
+    town.login()
+    for day in range(1, 9):
+        later(town, day)
+        write_something(machine, user, town.cookies[user])
+        machine.run("t3-backup-state", "run")
+    kept = next(one for one in listed(machine, user) if one["label"] == f"prebump-{NEW}")
+    assert (kept["form"], kept["t3_level"]) == ("delta", 30)
+    here = content(machine, user)
+
+    planned = autoupdate(machine, "rollback", "--user", user, "--dry-run")
+    assert planned.code == 0, planned
+    assert f"{user}: from {NEW} back to {OLD}, with the data of {kept['taken_at']} (level 30, {kept['name']})" in planned.out
+    assert f"{user}: will be lost: 9 messages, 9 events" in planned.out
+    refused = autoupdate(machine, "rollback", "--user", user)
+    assert (refused.code, "say --yes, or --dry-run" in refused.err) == (2, True)
+    assert "will be lost: 9 messages, 9 events" in refused.out, "before it asks"
+    assert content(machine, user) == here
+
+    answered = machine.run("script", "-qec", f"t3-autoupdate rollback --user {user}", "/dev/null", stdin="n\n", check=False)
+    assert (answered.code, "Do that? [y/N]" in answered.out, "nothing was changed" in answered.out) == (1, True, True)
+    assert content(machine, user) == here
+    done = machine.run("script", "-qec", f"t3-autoupdate rollback --user {user}", "/dev/null", stdin="y\n", check=False)
+    assert done.code == 0, done
+    assert versions(machine) == {"alice": OLD, "bob": NEW, "carol": NEW}
+    t3.assert_not_mixed(machine)
+    then = content(machine, user)
+    assert (then["level"], t3.running_version(machine, user)) == (30, OLD)
+    assert history(then) != history(here)
+    checked = autoupdate(machine, "check", "--json")
+    assert checked.code == 0, "the old one is logged in to beside the new ones"
+    assert checked.document["accounts"][user]["endpoint"] == "/api/auth/bootstrap"
+    assert checked.document["accounts"]["bob"]["endpoint"] == "/api/auth/browser-session"
+    assert machine.run("t3", "--version", user=user).out == f"t3 v{OLD}\n"
+
+    undone = autoupdate(machine, "rollback", "--undo", "--yes")
+    assert undone.code == 0, undone
+    assert versions(machine) == dict.fromkeys(USERS, NEW)
+    assert history(content(machine, user)) == history(here), "with the data of the whole week"
+    assert browser(machine, user, "session", town.cookies[user]) is True
+    t3.assert_not_mixed(machine)
+    assert autoupdate(machine, "check").code == 0
+    assert autoupdate(machine, "status").code == 0
