@@ -12,7 +12,7 @@ from pathlib import Path
 
 from t3_backup.errors import Failure
 
-_BOOTED = Path("/run/systemd/system")  # sd_booted(3)
+BOOTED = Path("/run/systemd/system")  # by systemd, where it is there (sd_booted(3))
 _STOP_SECONDS = 300  # systemd's own limit (TimeoutStopSec) is the shorter one
 _SECONDS = 60
 _STOPPED = "130"  # the exit code of a T3 server that was asked to stop, which systemd takes for a failure
@@ -28,7 +28,7 @@ class Service:
     @staticmethod
     def of(user: str) -> Service | None:
         """The one of `user`; None where there is none."""
-        if not _BOOTED.is_dir():
+        if not BOOTED.is_dir():
             return None
         service = Service(f"t3-serve@{user}.service")
         return None if service.show("LoadState") == "not-found" else service

@@ -109,8 +109,6 @@ def carry_out(machine: Machine, plans: Sequence[Plan], kind: str, agreed: Callab
     under_way = Journal(kind, moves[0].program, now, moves)
     machine.journals.save(under_way)
     for wanted in moves:
-        if machine.stopping.is_set():
-            machine.end(under_way, "stopped", bumping.now())
         machine.must_go_on("whoever is left stays where he is")
         under_way = machine.carry(under_way, wanted, move.go)
         [done] = [one for one in under_way.moves if one.user == wanted.user]
@@ -118,7 +116,7 @@ def carry_out(machine: Machine, plans: Sequence[Plan], kind: str, agreed: Callab
             if done.phase not in journal.UNDER_WAY:
                 machine.end(under_way, "failed", bumping.now())
             raise Failure(f"{done.user}: {kind} to {done.program} failed: {done.reason}")
-        _move_global(machine)
+    _move_global(machine)
     machine.end(under_way, "done", bumping.now())
 
 

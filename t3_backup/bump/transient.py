@@ -18,6 +18,7 @@ from pathlib import Path
 
 from t3_backup import accounts
 from t3_backup.errors import Failure
+from t3_backup.service import BOOTED
 
 _LIMIT_BYTES = 1 << 20
 _CHUNK_BYTES = 1 << 16
@@ -90,6 +91,8 @@ def as_owner(user: str, argv: Sequence[str], seconds: float, *, properties: Sequ
 
 def end(pattern: str) -> None:
     """Kill the units of this name, or of this pattern of names, and wait until they are gone. Raises Failure where one goes on."""
+    if not BOOTED.is_dir():
+        return  # there are no units
     # A unit that is not there has ended: what the first two say is judged by what is left.
     _systemctl("kill", "--signal=SIGKILL", pattern)
     _systemctl("stop", pattern)
