@@ -81,9 +81,13 @@ def _run(machine: Machine, args: argparse.Namespace) -> int:
         return EXIT_OK
     with machine.locked():
         trials = bumping.bump(machine, version, asked=args.to is not None, gate_only=args.dry_run, include_busy=args.include_busy)
+    found = statuses.status(machine)
+    above = [] if args.dry_run else [one for one in found.accounts if one.is_above]
+    for one in above:
+        machine.warn(f"{one.user}: {one.trouble}")
     if args.json:
-        print_document(_document(machine) | {"version": version, "trials": [asdict(one) for one in trials]})
-    return EXIT_OK
+        print_document(found.as_json() | {"version": version, "trials": [asdict(one) for one in trials]})
+    return Failure.exit_code if above else EXIT_OK
 
 
 def _document(machine: Machine) -> dict[str, object]:

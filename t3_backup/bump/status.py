@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from t3_backup.bump import adopt, freeze, journal
@@ -27,6 +27,11 @@ class AccountStatus:
     phase: str  # of a move that has not ended; or empty
     held: bool
     trouble: str  # what is not well, and what to do; empty where all is
+
+    @property
+    def is_above(self) -> bool:
+        """Whether a newer T3 was called on his database, with which his version can't work any more."""
+        return self.level is not None and self.expected is not None and self.level > self.expected
 
 
 @dataclass(frozen=True)
@@ -111,19 +116,20 @@ def _account(machine: Machine, user: str, plan: Journal | None) -> AccountStatus
     except Failure as failure:
         trouble = str(failure)
     expected = programs.about(version).level if version else None
+    found = AccountStatus(user, version, level, expected, running, phase, held, trouble)
     if phase in journal.UNDER_WAY:
         trouble = f"held while {phase}: t3-autoupdate resume, where nothing is at work"
     elif held:
         trouble = "held, and nothing is under way: t3-autoupdate resume"
-    elif level is not None and expected is not None and level > expected:
-        trouble = _above(user, version, level, expected)
-    return AccountStatus(user, version, level, expected, running, phase, held, trouble)
+    elif found.is_above:
+        trouble = _above(found)
+    return replace(found, trouble=trouble)
 
 
-def _above(user: str, version: str, level: int, expected: int) -> str:
-    """A newer T3 was called on his database, which migrates it, whatever runs."""
+def _above(one: AccountStatus) -> str:
+    """Any call of a newer T3 migrates a database, whatever runs on it."""
     return (
-        f"the database is of level {level}, above {expected} of {version}: a newer t3 was called on it; nobody can log in. "
-        f"Put back the newest that fits: t3-autoupdate rollback --user {user} --to {version}; "
+        f"the database is of level {one.level}, above {one.expected} of {one.version}: a newer t3 was called on it; nobody can "
+        f"log in. Put back the newest that fits: t3-autoupdate rollback --user {one.user} --to {one.version}; "
         f"or go on to the version that it is of: t3-autoupdate --to VERSION"
     )

@@ -62,6 +62,10 @@ def test_a_newer_t3_that_was_called_on_an_older_database_is_noticed_and_what_is_
     assert (found["bob"]["level"], found["bob"]["expected"], todo in found["bob"]["trouble"]) == (31, 30, True)
     assert [found[user]["trouble"] for user in ("alice", "carol")] == ["", ""]
     assert autoupdate(machine, "check", "--user", "bob").code == 1, "nobody can log in there"
+    nightly = autoupdate(machine)
+    assert (nightly.code, f"all accounts are on {OLD}" in nightly.out, todo in nightly.out) == (1, True, True), (
+        "an alarm in the night"
+    )
 
     assert autoupdate(machine, *todo.split()[1:], "--yes").code == 0
     after = content(machine, "bob")
