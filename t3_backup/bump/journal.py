@@ -27,9 +27,10 @@ SWITCHING = "switching"  # `kept` is sealed; program and data are being changed;
 STARTING = "starting"  # program and data are the new ones; the new program runs, or did
 DONE = "done"  # it was logged in to on the new program
 REVERTING = "reverting"  # program and data are being put back
+RETURNING = "returning"  # program and data are the old ones again; the old program runs, or did
 REVERTED = "reverted"  # it was logged in to on the old program, with the old data
-PHASES = (WAITING, DEFERRED, STOPPING, SWITCHING, STARTING, DONE, REVERTING, REVERTED)
-UNDER_WAY = (STOPPING, SWITCHING, STARTING, REVERTING)
+PHASES = (WAITING, DEFERRED, STOPPING, SWITCHING, STARTING, DONE, REVERTING, RETURNING, REVERTED)
+UNDER_WAY = (STOPPING, SWITCHING, STARTING, REVERTING, RETURNING)
 
 
 @dataclass(frozen=True)

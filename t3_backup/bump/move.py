@@ -52,7 +52,7 @@ class Ground(Protocol):
 def go(ground: Ground, move: Move, save: Save) -> Move:
     """Do it; what it came to: `done`, `reverted`, or `waiting` where it was given up before anything was changed.
 
-    In `reverting` it stays where going back failed: then the account is held, and `go_on` tries again.
+    It stays under way where going back failed, and `go_on` tries again: in `reverting` the account is held until then.
     """
     move = _enter(move, save, phase=journal.STOPPING, ran=ground.runs(), reason="")
     try:
@@ -89,10 +89,13 @@ def _start(ground: Ground, move: Move, save: Save) -> Move:
 
 
 def _back(ground: Ground, move: Move, save: Save, reason: str) -> Move:
-    """Undo it. Where nothing was changed yet, the server starts again and that is all."""
+    """Undo it. Where nothing was changed yet, or all is put back already, the server starts again and that is all.
+
+    What is put back is not put back again: somebody may have worked with it since.
+    """
     untouched = move.phase == journal.STOPPING
     try:
-        if not untouched:
+        if move.phase not in (journal.STOPPING, journal.RETURNING):
             move = _enter(move, save, phase=journal.REVERTING, wrote=move.wrote or move.phase == journal.STARTING, reason=reason)
             ground.hold()
             ground.stop()
@@ -101,6 +104,7 @@ def _back(ground: Ground, move: Move, save: Save, reason: str) -> Move:
             ground.link(move.before)
             assert move.kept is not None
             ground.put_back(move.kept)
+            move = _enter(move, save, phase=journal.RETURNING)
         ground.release()
         if move.ran:
             ground.start()
