@@ -195,7 +195,6 @@ def resume(machine: Machine) -> None:
     if plan is None:
         _release_forgotten(machine, ())
         return
-    failed: Move | None = None
     for user in plan.users(*journal.UNDER_WAY):
         [one] = [one for one in plan.moves if one.user == user]
         machine.say(f"{user}: the {plan.kind} was interrupted while {one.phase}")
@@ -204,13 +203,13 @@ def resume(machine: Machine) -> None:
         if done.phase == journal.WAITING:
             plan = plan.with_move(replace(done, phase=journal.DEFERRED, reason="it was interrupted"))
             machine.journals.save(plan)
-        elif done.phase != journal.DONE:
-            failed = done
-    if failed is not None:
-        _fail(machine, plan, failed)
+    # One may have failed before the interruption, too: it is the end of the whole.
+    if failed := plan.users(journal.REVERTED, *journal.UNDER_WAY):
+        _fail(machine, plan, next(one for one in plan.moves if one.user == failed[0]))
     if plan.kind == "bump" and not plan.users(journal.DEFERRED, journal.WAITING):
         _carry_on(machine, plan)  # all that is left is its end
     elif plan.kind != "bump":
+        machine.lower_global()
         machine.end(plan, "done" if len(plan.users(journal.DONE)) == len(plan.moves) else "stopped", now())
 
 

@@ -99,11 +99,12 @@ def say_version(program: Path) -> str:
 
 
 def sweep() -> None:
-    """Remove what an earlier fetch left. Raises OSError."""
+    """End and remove what an earlier fetch left, which may have been killed while its npm ran. Raises Failure and OSError."""
+    if _STATE.exists():
+        transient.end(f"{_NAME}*.service")
+        shutil.rmtree(_STATE)
     if _PUBLIC.is_symlink():
         _PUBLIC.unlink()
-    if _STATE.exists():
-        shutil.rmtree(_STATE)
 
 
 def _local_copy(spec: str) -> str:

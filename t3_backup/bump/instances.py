@@ -81,7 +81,11 @@ class Instance:
         return [f"{_name(pid)} (pid {pid})" for pid in self._processes() if pid != main]
 
     def stop(self) -> None:
-        """Stop it, and prove it gone. Raises Failure where anything of it goes on."""
+        """Stop it, and prove it gone. Raises Failure where anything of it goes on.
+
+        A login that is being tried ends first: what mints for it may be another version than the one that is next.
+        """
+        transient.end_owners(self.user)
         if self.service is None:
             return
         group = self.service.show("ControlGroup")

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from t3_backup import accounts, lock
-from t3_backup.bump import adopt, cell, freeze, instances, journal, metrics, move
+from t3_backup.bump import adopt, cell, freeze, instances, journal, metrics, move, versions
 from t3_backup.bump.backups import Backups, lost
 from t3_backup.bump.ground import Live
 from t3_backup.bump.instances import Instance
@@ -98,6 +98,13 @@ class Machine:
         own = self.programs.root / user / "current"
         return (own if own.is_symlink() else self.programs.root / GLOBAL / "current") / "bin" / "t3"
 
+    def lower_global(self) -> None:
+        """The program of whoever has none of his own is never above that of any account. Raises Failure and OSError."""
+        found = [self.program_of(user) for user in self.programs.linked()]
+        lowest = min(found, key=versions.key, default=None)
+        if lowest is not None and self.programs.program_of(GLOBAL) != lowest:
+            self.programs.link(GLOBAL, lowest)
+
     def carry(self, plan: Journal, wanted: Move, how: Callable[[Live, Move, move.Save], Move]) -> Journal:
         """Do one move, or go on with it, with the store held from before the stop to the end; the journal since."""
         latest = plan
@@ -127,7 +134,8 @@ class Machine:
         elif done.phase == journal.WAITING:
             self.warn(f"{done.user}: nothing was changed, still on {done.before}: {done.reason}{without}")
         else:
-            self.warn(f"{done.user}: IS DOWN, and held: {done.reason}; mend that, then: t3-autoupdate resume")
+            where = "IS DOWN, and held" if self.programs.is_held(done.user) else f"is on {done.before}, and not well"
+            self.warn(f"{done.user}: {where}: {done.reason}; mend that, then: t3-autoupdate resume")
 
     def _tell_of_loss(self, done: Move) -> None:
         if not done.wrote:

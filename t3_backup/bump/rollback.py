@@ -11,7 +11,6 @@ from dataclasses import dataclass, replace
 from t3_backup.bump import backups, bumping, journal, move, versions
 from t3_backup.bump.journal import Journal, Move
 from t3_backup.bump.machine import Machine
-from t3_backup.bump.programs import GLOBAL
 from t3_backup.errors import Failure
 
 
@@ -116,7 +115,7 @@ def carry_out(machine: Machine, plans: Sequence[Plan], kind: str, agreed: Callab
             if done.phase not in journal.UNDER_WAY:
                 machine.end(under_way, "failed", bumping.now())
             raise Failure(f"{done.user}: {kind} to {done.program} failed: {done.reason}")
-    _move_global(machine)
+    machine.lower_global()
     machine.end(under_way, "done", bumping.now())
 
 
@@ -125,11 +124,3 @@ def _close(machine: Machine, left: Journal) -> None:
     if left.users(*journal.UNDER_WAY):
         raise Failure(f"the {left.kind} to {left.version} is under way: t3-autoupdate resume")
     machine.end(left, "stopped", bumping.now())
-
-
-def _move_global(machine: Machine) -> None:
-    """The program of whoever has none of his own is never above that of any account."""
-    found = [machine.program_of(user) for user in machine.programs.linked()]
-    lowest = min(found, key=versions.key, default=None)
-    if lowest is not None and machine.programs.program_of(GLOBAL) != lowest:
-        machine.programs.link(GLOBAL, lowest)

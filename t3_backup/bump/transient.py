@@ -86,7 +86,16 @@ def as_owner(user: str, argv: Sequence[str], seconds: float, *, properties: Sequ
     environment = (f"HOME={account.home}", f"USER={account.user}", f"LOGNAME={account.user}", f"PATH={_PATH}", "LANG=C.UTF-8")
     line = ["/usr/bin/env", "-i", *environment, *argv]
     whole = (f"User={account.user}", f"WorkingDirectory=-{account.home}", *_OF_AN_OWNER, *properties)
-    return run(line, name=f"t3-as-{account.user.encode().hex()}-{secrets.token_hex(4)}", properties=whole, seconds=seconds)
+    return run(line, name=f"{_name_of(user)}-{secrets.token_hex(4)}", properties=whole, seconds=seconds)
+
+
+def end_owners(user: str) -> None:
+    """Kill what `as_owner` runs for an account; what a caller that was killed has left, too. Raises Failure."""
+    end(f"{_name_of(user)}-*.service")
+
+
+def _name_of(user: str) -> str:
+    return f"t3-as-{user.encode().hex()}"
 
 
 def end(pattern: str) -> None:
