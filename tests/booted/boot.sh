@@ -11,14 +11,19 @@ mount -t tmpfs -o mode=755 tmpfs /run
 [ "$(stat -f -c %T /sys/fs/cgroup)" = cgroup2fs ] || mount -t cgroup2 cgroup2 /sys/fs/cgroup
 cgroup=/sys/fs/cgroup/$name
 
-finish() {
-    trap '' EXIT HUP INT TERM
-    set +e
-    exec 2>/dev/null
+# End all that runs in it at once.
+end() {
     echo 1 >"$cgroup/cgroup.kill"
     wait
     for _ in {1..500}; do grep -qx 'populated 0' "$cgroup/cgroup.events" && break || sleep 0.02; done
     find "$cgroup" -depth -type d -exec rmdir {} +
+}
+
+finish() {
+    trap '' EXIT HUP INT TERM
+    set +e
+    exec 2>/dev/null
+    end
     umount "$folder/root"
     rm -rf "$folder"
 }
@@ -31,12 +36,20 @@ mkdir -p "$folder"/{upper,work,root,disk/home,disk/backups,disk/tmp}
 chmod 1777 "$folder/disk/tmp"
 mount -t overlay -o "lowerdir=$tree,upperdir=$folder/upper,workdir=$folder/work,volatile" overlay "$folder/root"
 
-(
-    echo $BASHPID >"$cgroup/cgroup.procs"
-    exec systemd-nspawn --quiet --boot --register=no --keep-unit --private-network --link-journal=no --resolv-conf=off \
-        --timezone=off --console=pipe --machine="$name" --hostname=machine --directory="$folder/root" \
-        --bind="$folder/disk/home:/home" --bind="$folder/disk/backups:/var/backups" --bind="$folder/disk/tmp:/var/tmp" \
-        "$@" </dev/null &>"$folder/console"
-) &
-echo $!
-cat >/dev/null
+boot() {
+    (
+        echo $BASHPID >"$cgroup/cgroup.procs"
+        exec systemd-nspawn --quiet --boot --register=no --keep-unit --private-network --link-journal=no --resolv-conf=off \
+            --timezone=off --console=pipe --machine="$name" --hostname=machine --directory="$folder/root" \
+            --bind="$folder/disk/home:/home" --bind="$folder/disk/backups:/var/backups" --bind="$folder/disk/tmp:/var/tmp" \
+            "$@" </dev/null &>"$folder/console"
+    ) &
+    echo $!
+}
+boot "$@"
+# Each line that comes is a power cut: it is booted again, with what is on its disk.
+while read -r; do
+    end 2>/dev/null
+    mkdir "$cgroup"
+    boot "$@"
+done

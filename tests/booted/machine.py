@@ -12,9 +12,9 @@ import os
 import secrets
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +58,15 @@ class Machine:
 
     suite: str
     pid: int
+    again: Callable[[], Machine] | None = field(default=None, repr=False, compare=False)
+
+    def lose_power(self) -> Machine:
+        """End all that runs in it at once, and boot it again with what is on its disk; this one is no more.
+
+        What the kernel had not written yet is not lost by that.
+        """
+        assert self.again is not None
+        return self.again()
 
     def command(self, *argv: str, user: str | None = None, env: Mapping[str, str] | None = None) -> list[str]:
         """The command line that runs `argv` in the machine, from outside."""
@@ -155,9 +164,17 @@ def machine(suite: str, *options: str, prepared: bool = False) -> Iterator[Machi
         with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, start_new_session=True, pass_fds=[held]) as keeper:
             assert keeper.stdin is not None
             assert keeper.stdout is not None
+            boots = (keeper.stdin, keeper.stdout)
+
+            def again() -> Machine:
+                boots[0].write("again\n")
+                boots[0].flush()
+                found = _booted(suite, int(boots[1].readline() or 0), folder, ("running", "degraded"), 5 * BOUND_S)
+                return replace(found, again=again)
+
             try:
                 container = int(keeper.stdout.readline() or 0)
-                yield _booted(suite, container, folder)
+                yield replace(_booted(suite, container, folder), again=again)
             finally:
                 keeper.stdin.close()
                 keeper.wait(BOUND_S)
@@ -179,15 +196,17 @@ def _folder() -> Iterator[tuple[Path, int]]:
         os.close(held)
 
 
-def _booted(suite: str, container: int, folder: Path) -> Machine:
+def _booted(
+    suite: str, container: int, folder: Path, states: Sequence[str] = ("running",), seconds: float = BOUND_S
+) -> Machine:  # fmt: skip
     """Wait until its first process says that all is up. Raises RuntimeError with what it printed."""
-    end = time.monotonic() + BOUND_S
+    end = time.monotonic() + seconds
     state = "no first process"
     while time.monotonic() < end and Path(f"/proc/{container}").exists():
         for pid in _children(container):
             found = Machine(suite, pid)
             state = found.run("systemctl", "is-system-running", "--wait", check=False).out.strip()
-            if state == "running":
+            if state in states:
                 return found
         time.sleep(0.02)
     console = (folder / "console").read_text(errors="replace") if (folder / "console").exists() else ""

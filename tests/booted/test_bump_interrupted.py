@@ -1,0 +1,111 @@
+"""A bump is killed at every step and at random moments, and the power fails: what ends it leaves no account mixed and loses nothing.
+
+The longer lists of moments are made by T3_TEST_KILLS, a number.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import subprocess
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from booted.machine import Result
+from booted.machine import machine as boot
+from booted.rounds import NEW, OLD, Rounds, under_way
+
+KILLS = int(os.environ.get("T3_TEST_KILLS", "12"))
+DRAIN = ("t3-autoupdate", "drain")
+_RENAMES = "rename,renameat,renameat2"  # of the journal, a link, the freeze file: each is a step's beginning
+_KILLED = (-9, 137)
+_MOST = 60  # renames of a bump of two accounts, by far
+
+
+@pytest.fixture(scope="module", params=["bookworm"])
+def rounds(request: pytest.FixtureRequest, deb: Path, autoupdate_deb: Path, grown: Callable[[int], Path]) -> Iterator[Rounds]:
+    with boot(request.param, prepared=True) as machine:
+        found = Rounds(machine)
+        found.prepare(deb, autoupdate_deb, grown(8))
+        yield found
+
+
+@pytest.mark.parametrize("broken", [False, True])
+def test_a_kill_before_any_rename_leaves_nobody_mixed(rounds: Rounds, broken: bool, capsys: pytest.CaptureFixture[str]) -> None:
+    """With a good version, and with one that nobody is logged in to, which is taken back: that is killed, too."""
+    reached: Counter[str] = Counter()
+    for number in range(1, _MOST):
+        rounds.again(broken=broken)
+        inject = f"inject={_RENAMES}:signal=SIGKILL:when={number}"
+        line = ["strace", "-qq", "-o", "/dev/null", "-e", f"trace={_RENAMES}", "-e", inject, *DRAIN]
+        cut = rounds.machine.run(*line, check=False, timeout=300)
+        work = rounds.work()
+        ended = rounds.end()
+        versions = rounds.assert_whole(work, ended)
+        reached[" ".join(versions.values())] += 1
+        if cut.code not in _KILLED:
+            break
+    with capsys.disabled():
+        print(f"\nbroken: {broken}: {number - 1} kills: {dict(reached)}")
+    assert cut.code == (1 if broken else 0), cut
+    assert number > 8
+    assert set(versions.values()) == ({OLD} if broken else {NEW})
+    assert reached[f"{OLD} {OLD}"] > 0
+
+
+@pytest.mark.parametrize("broken", [False, True])
+def test_a_kill_at_any_moment_leaves_nobody_mixed(rounds: Rounds, broken: bool, capsys: pytest.CaptureFixture[str]) -> None:
+    """The command alone, whose snapshot or restore then goes on without it, or all of its service."""
+    rounds.again(broken=broken)
+    began = time.monotonic()
+    whole = rounds.end(DRAIN)
+    seconds = time.monotonic() - began
+    rounds.assert_whole(rounds.work(), whole)
+    assert whole.code == (1 if broken else 0), whole
+    moments = random.Random(6)
+    reached: Counter[str] = Counter()
+    for number in range(KILLS // 2):
+        rounds.again(broken=broken)
+        after, with_all = moments.uniform(0, seconds), bool(number % 2)
+        with under_way(rounds.machine, *DRAIN) as (process, kill):
+            try:
+                process.wait(after)
+            except subprocess.TimeoutExpired:
+                kill(with_all)
+            work = rounds.work()
+            ended = rounds.end()
+        told = Result(ended.code, ended.out + f"\nafter {after:.2f} s, with_all={with_all}", ended.err)
+        reached[" ".join(rounds.assert_whole(work, told).values())] += 1
+    with capsys.disabled():
+        print(f"\nbroken: {broken}: killed at {KILLS // 2} moments of {seconds:.1f} s: {dict(reached)}")
+
+
+# Until a bump is in a phase, and then at once; a phase that it has gone through by then is no reason to go on waiting.
+_PHASE = """
+import json, sys
+while True:
+    try:
+        moves = json.load(open("/var/lib/t3-autoupdate/journal.json"))["moves"]
+    except FileNotFoundError:
+        sys.exit("it has ended")
+    if any(move["phase"] == sys.argv[1] for move in moves):
+        break
+"""
+
+
+@pytest.mark.parametrize(("phase", "broken"), [("stopping", False), ("starting", False), ("reverting", True), ("returning", True)])
+def test_a_power_cut_is_ended_by_the_next_boot(rounds: Rounds, phase: str, broken: bool) -> None:
+    rounds.again(broken=broken)
+    with under_way(rounds.machine, *DRAIN):
+        rounds.machine.run("python3", "-c", _PHASE, phase)
+        rounds.machine = rounds.machine.lose_power()
+    unit = rounds.machine.show("t3-autoupdate-resume.service", "ConditionResult", "ActiveState", "ExecMainStatus", "Result")
+    assert unit["ConditionResult"] == "yes"
+    assert unit["ActiveState"] in ("inactive", "failed"), unit
+    said = "\n".join(str(entry["MESSAGE"]) for entry in rounds.machine.journal("--boot", unit="t3-autoupdate-resume.service"))
+    ended = Result(int(unit["ExecMainStatus"]), said, "")
+    assert "the bump was interrupted while" in said, ended
+    rounds.assert_whole(rounds.work(), ended)
