@@ -69,10 +69,10 @@ def _keep(programs: Programs, version: str, spec: str) -> None:
     made = _STATE / "prefix"
     folder = programs.begin()
     try:
-        owner = made.lstat().st_uid
-        for part in ("bin", "lib"):
+        for part in ("", "bin", "lib"):
             if not (made / part).is_dir() or (made / part).is_symlink():
                 raise Failure(f"{spec} has no program t3 in it")
+        owner = made.lstat().st_uid
         target = folder / "prefix"
         copy_package(made, target, (owner, 0))
         for part in ("bin", "lib"):

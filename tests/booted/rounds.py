@@ -71,7 +71,8 @@ if found["running"] or not write:
     found["scopes"] = "scopes" in [row[1] for row in c.execute("PRAGMA table_info(auth_sessions)")]
     names = "SELECT event_id FROM orchestration_events", "SELECT message_id FROM projection_thread_messages"
     found["rows"] = [row[0] for name in names for row in c.execute(name)]
-    found["program"] = os.readlink(f"/var/lib/t3-autoupdate/{user}/current").rpartition("/")[2]
+    link = f"/var/lib/t3-autoupdate/{user}/current"
+    found["program"] = os.readlink(link).rpartition("/")[2] if os.path.islink(link) else ""
     found["held"] = os.path.exists(f"/var/lib/t3-autoupdate/{user}/held")
 print(json.dumps(found))
 """
@@ -85,11 +86,8 @@ class Rounds:
     cookies: dict[str, str] = field(default_factory=dict)
     rows: dict[str, set[str]] = field(default_factory=dict)
 
-    def prepare(self, deb: Path, autoupdate_deb: Path, source: Path) -> None:
-        """Install all, and run a bump up to where the accounts would be moved; keep what is there then.
-
-        The version is a good one, but where it is `broken`: then everybody can write, and nobody is logged in.
-        """
+    def install(self, deb: Path, autoupdate_deb: Path, source: Path) -> None:
+        """Install all; two people work with a T3 of 0.0.24 that nobody has taken over yet."""
         machine = self.machine
         install(machine, deb)
         install(machine, autoupdate_deb)
@@ -98,10 +96,17 @@ class Rounds:
         t3.settle(machine, source, USERS)
         machine.write("/etc/default/t3-autoupdate", _SETTINGS)
         machine.write("/opt/look.py", _LOOK)
-        assert autoupdate(machine, "adopt").code == 0
         for user in USERS:
             self.cookies[user] = browser(machine, user, "login")
             t3.write_something(machine, user, self.cookies[user])
+
+    def begin(self) -> None:
+        """Run a bump up to where the accounts would be moved; keep what is there then.
+
+        The version is a good one, but where it is `broken`: then everybody can write, and nobody is logged in.
+        """
+        machine = self.machine
+        for user in USERS:
             assert browser(machine, user, "/fake/agent", self.cookies[user], "{}") == 200
         t3.offer(machine, NEW, "not-authenticated", live_only=True)
         answer = autoupdate(machine, "--to", NEW)

@@ -29,7 +29,8 @@ _MOST = 60  # renames of a bump of two accounts, by far
 def rounds(request: pytest.FixtureRequest, deb: Path, autoupdate_deb: Path, grown: Callable[[int], Path]) -> Iterator[Rounds]:
     with boot(request.param, prepared=True) as machine:
         found = Rounds(machine)
-        found.prepare(deb, autoupdate_deb, grown(8))
+        found.install(deb, autoupdate_deb, grown(8))
+        found.begin()
         yield found
 
 

@@ -1,0 +1,208 @@
+"""What is no version's fault: a full disk, an npm that fails, a snapshot that doesn't prove, a unit that doesn't stop. No bump then.
+
+Everybody goes on working: no server is restarted, no program and no row changes, and the next bump may come.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from booted import t3
+from booted.machine import Machine, Result
+from booted.machine import machine as boot
+from booted.people import STORE, database, unit_of
+from booted.rounds import NEW, OLD, USERS, Rounds, under_way
+from booted.t3 import FREEZE, ROOT, autoupdate
+
+# The command, with another limit for npm.
+_IMPATIENT = "import sys; from t3_backup.bump import cli, fetch; fetch._SECONDS = 3; sys.exit(cli.main(sys.argv[1:]))"
+# Flips the last byte of an index that nothing here reads: its page is whole, and does not say what the table says.
+_DAMAGE = """
+import sqlite3, sys
+path = sys.argv[1]
+c = sqlite3.connect(path)
+c.execute("CREATE TABLE worn (word TEXT)")
+c.execute("CREATE INDEX worn_word ON worn (word)")
+c.execute("INSERT INTO worn VALUES ('some words of a file')")
+c.commit()
+(page,), (size,) = c.execute("SELECT rootpage FROM sqlite_schema WHERE name = 'worn_word'").fetchone(), c.execute("PRAGMA page_size").fetchone()
+c.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+c.close()
+with open(path, "r+b") as file:
+    file.seek((page - 1) * size)
+    data = file.read(size)
+    assert data.count(b"words of") == 1
+    file.seek((page - 1) * size)
+    file.write(data.replace(b"words of", b"wards of"))
+c = sqlite3.connect(path)
+assert c.execute("PRAGMA integrity_check").fetchone()[0] != "ok"
+"""
+
+
+@pytest.fixture(scope="module", params=["bookworm"])
+def rounds(request: pytest.FixtureRequest, deb: Path, autoupdate_deb: Path, grown: Callable[[int], Path]) -> Iterator[Rounds]:
+    with boot(request.param, prepared=True) as machine:
+        found = Rounds(machine)
+        found.install(deb, autoupdate_deb, grown(8))
+        t3.offer(machine, NEW)
+        yield found
+
+
+def state(rounds: Rounds) -> dict[str, Any]:
+    """All that a refused bump must leave as it is."""
+    machine = rounds.machine
+    found: dict[str, Any] = {user: rounds.look(user) for user in USERS}
+    for user in USERS:
+        assert found[user]["session"], user
+        found[f"server of {user}"] = machine.show(unit_of(user), "MainPID", "NRestarts", "ActiveState")
+    found["t3"] = machine.run("readlink", "-f", "/usr/local/bin/t3").out
+    paths = (FREEZE, f"{ROOT}/journal.json", "/etc/systemd/system/t3-serve@.service.d")
+    found["there"] = [path for path in paths if machine.run("test", "-e", path, check=False).code == 0]
+    return found
+
+
+def refused(rounds: Rounds, why: str, run: Callable[[], Result] | None = None) -> Result:
+    """Have a bump refused in one line of error that says why; what it printed."""
+    for user in USERS:
+        t3.write_something(rounds.machine, user, rounds.cookies[user])
+    before = state(rounds)
+    answer = run() if run else autoupdate(rounds.machine, "--to", NEW)
+    assert answer.code == 1, answer
+    assert why in answer.err, answer
+    assert len(answer.err.splitlines()) == 1, answer
+    assert state(rounds) == before, answer
+    assert FREEZE not in before["there"]
+    return answer
+
+
+@contextmanager
+def npm_is(machine: Machine, script: str) -> Iterator[None]:
+    """Another npm, for as long as the block."""
+    good = machine.read("/usr/local/bin/npm")
+    machine.write("/usr/local/bin/npm", f"#!/bin/bash\n{script}\n", 0o755)
+    try:
+        yield
+    finally:
+        machine.write("/usr/local/bin/npm", good, 0o755)
+
+
+@contextmanager
+def small(machine: Machine, path: str, spare: str) -> Iterator[None]:
+    """A folder on a disk of its own, with what it has, and no more room than `spare`."""
+    script = """
+    mkdir -p "$1"
+    cp -a "$1" /var/tmp/aside
+    mount -t tmpfs -o "mode=$(stat -c %a "$1"),size=$(($(du -sk "$1" | cut -f1) * 5 / 4 + 65536))k" tmpfs "$1"
+    cp -a /var/tmp/aside/. "$1"
+    rm -rf /var/tmp/aside
+    avail=$(df --output=avail -B1 "$1" | tail -n 1)
+    head -c $((avail - $(numfmt --from=iec "$2"))) /dev/zero >"$1/.filling"
+    """
+    machine.sh(script, path, spare)
+    try:
+        yield
+    finally:
+        machine.run("umount", "--lazy", path)
+
+
+def test_a_disk_without_room_for_the_programs_leaves_a_plain_installation_as_it_is(rounds: Rounds) -> None:
+    with small(rounds.machine, ROOT, "8K"):
+        refused(rounds, "No space left on device")
+
+
+def test_a_disk_without_room_for_another_version_is_told_before_anything_is_fetched(rounds: Rounds) -> None:
+    assert autoupdate(rounds.machine, "adopt").code == 0
+    with small(rounds.machine, ROOT, "30M"):
+        answer = refused(rounds, "make room")
+    assert "installed" not in answer.text
+
+
+@pytest.mark.parametrize(
+    ("npm", "why"),
+    [
+        ("echo 'npm ERR! network' >&2; exit 1", "npm could not install /srv/t3-0.0.25.tgz: npm ERR! network"),
+        ("echo 'npm ERR! 404 Not Found - GET t3' >&2; exit 1", "404 Not Found"),
+        ("exec sleep 600", "it took too long"),
+        ("exit 0", "has no program t3 in it"),
+        ("head -c 3000000 /dev/zero; exit 1", "npm could not install"),
+    ],
+)
+def test_an_npm_that_fails_changes_nothing(rounds: Rounds, npm: str, why: str) -> None:
+    machine = rounds.machine
+    with npm_is(machine, npm):
+        refused(rounds, why, lambda: machine.run("python3", "-c", _IMPATIENT, "--to", NEW, check=False))
+    assert machine.run("systemctl", "list-units", "--all", "--no-legend", "t3-fetch*").out == ""
+    assert machine.run("ls", f"{ROOT}/versions").lines == [OLD, f"{OLD}.json"]
+
+
+def test_a_store_without_room_is_told_before_anything_is_switched(rounds: Rounds) -> None:
+    machine = rounds.machine
+    machine.run("t3-backup-state", "run")
+    with small(machine, STORE, "100K"):
+        refused(rounds, "no snapshot could be taken")
+
+
+def test_a_database_of_which_no_snapshot_proves_is_told_before_anything_is_switched(rounds: Rounds) -> None:
+    machine = rounds.machine
+    path = database("bob")
+    machine.run("systemctl", "stop", unit_of("bob"))
+    machine.run("cp", "-a", path, "/var/tmp/whole")
+    machine.run("python3", "-c", _DAMAGE, path, user="bob")
+    machine.run("systemctl", "start", unit_of("bob"))
+    machine.until(lambda: t3.answers(machine, "bob"), "server of bob")
+    try:
+        refused(rounds, "bob: the snapshot state-")
+    finally:
+        machine.run("systemctl", "stop", unit_of("bob"))
+        machine.run("cp", "-a", "/var/tmp/whole", path)
+        machine.run("systemctl", "start", unit_of("bob"))
+        machine.until(lambda: t3.answers(machine, "bob"), "server of bob")
+
+
+def test_a_bump_that_is_killed_while_npm_runs_is_in_nobodys_way(rounds: Rounds) -> None:
+    machine = rounds.machine
+    machine.run("rm", "-rf", f"{ROOT}/versions/{NEW}", f"{ROOT}/versions/{NEW}.json")
+    before = state(rounds)
+    with npm_is(machine, "exec sleep 600"), under_way(machine, "t3-autoupdate", "--to", NEW) as (_, kill):
+        machine.until(lambda: machine.run("pgrep", "-x", "sleep", check=False).out, "npm")
+        kill(False)
+    answer = autoupdate(machine, "--to", NEW, "--dry-run")
+    assert answer.code == 0, answer
+    assert machine.run("pgrep", "-x", "sleep", check=False).out == ""
+    assert state(rounds) == before
+
+
+@contextmanager
+def unit_with(machine: Machine, user: str, text: str) -> Iterator[None]:
+    """His unit with something more in it, which holds from its next stop on."""
+    folder = f"/etc/systemd/system/{unit_of(user)}.d"
+    machine.write(f"{folder}/60-test.conf", f"[Service]\n{text}\n")
+    machine.run("systemctl", "daemon-reload")
+    try:
+        yield
+    finally:
+        machine.run("rm", "-r", folder)
+        machine.run("systemctl", "daemon-reload")
+
+
+def test_a_unit_of_which_something_outlives_its_stop_is_told_and_nothing_is_switched(rounds: Rounds) -> None:
+    """Its server is not killed, whatever it does: with it there, nobody knows when the data is at rest."""
+    machine = rounds.machine
+    before = {user: rounds.look(user) for user in USERS}
+    with unit_with(machine, "alice", "KillSignal=SIGCONT\nSendSIGKILL=no\nTimeoutStopSec=2"):
+        answer = autoupdate(machine, "--to", NEW)
+    print(answer)
+    assert answer.code == 1
+    assert "alice" in answer.err
+    assert "goes on" in answer.err
+    status = t3.status(machine)
+    print(status)
+    for user in USERS:
+        found = rounds.look(user)
+        assert (found["program"], found["level"], found["running"]) == (OLD, 30, OLD)
+        assert set(found["rows"]) == set(before[user]["rows"])
+    assert rounds.look("bob") == before["bob"]
