@@ -118,7 +118,7 @@ def _account(machine: Machine, user: str, plan: Journal | None) -> AccountStatus
     expected = programs.about(version).level if version else None
     found = AccountStatus(user, version, level, expected, running, phase, held, trouble)
     if phase in journal.UNDER_WAY:
-        trouble = f"held while {phase}: t3-autoupdate resume, where nothing is at work"
+        trouble = f"{'held, ' if held else ''}its move has not ended: t3-autoupdate resume, where nothing is at work"
     elif held:
         trouble = "held, and nothing is under way: t3-autoupdate resume"
     elif found.is_above:

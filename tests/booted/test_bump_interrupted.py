@@ -1,6 +1,6 @@
 """A bump is killed at every step and at random moments, and the power fails: what ends it leaves no account mixed and loses nothing.
 
-The longer lists of moments are made by T3_TEST_KILLS, a number.
+T3_TEST_KILLS is the number of those moments.
 """
 
 from __future__ import annotations
@@ -17,9 +17,11 @@ import pytest
 from booted.machine import Result
 from booted.machine import machine as boot
 from booted.rounds import NEW, OLD, Rounds, under_way
+from booted.t3 import ROOT
 
 KILLS = int(os.environ.get("T3_TEST_KILLS", "12"))
 DRAIN = ("t3-autoupdate", "drain")
+BUMP = ("t3-autoupdate", "--to", NEW)
 _RENAMES = "rename,renameat,renameat2"  # of the journal, a link, the freeze file: each is a step's beginning
 _KILLED = (-9, 137)
 _MOST = 60  # renames of a bump of two accounts, by far
@@ -82,6 +84,40 @@ def test_a_kill_at_any_moment_leaves_nobody_mixed(rounds: Rounds, broken: bool, 
         reached[" ".join(rounds.assert_whole(work, told).values())] += 1
     with capsys.disabled():
         print(f"\nbroken: {broken}: killed at {KILLS // 2} moments of {seconds:.1f} s: {dict(reached)}")
+
+
+def test_a_kill_of_a_whole_bump_is_in_nobodys_way(rounds: Rounds, capsys: pytest.CaptureFixture[str]) -> None:
+    """From the installation of the version to the end; the next one, which finds what is left of it, goes through."""
+    machine, moments = rounds.machine, random.Random(7)
+    seconds, reached = 25.0, Counter[str]()
+    for number in range(KILLS // 4):
+        rounds.again()
+        machine.run("rm", "-r", f"{ROOT}/journal.json", f"{ROOT}/versions/{NEW}", f"{ROOT}/versions/{NEW}.json")
+        after, with_all = moments.uniform(0, seconds), bool(number % 2)
+        with under_way(machine, *BUMP) as (process, kill):
+            try:
+                process.wait(after)
+            except subprocess.TimeoutExpired:
+                kill(with_all)
+            work = rounds.work()
+            ended = rounds.end()
+        reached[" ".join(rounds.assert_whole(work, ended).values())] += 1
+    with capsys.disabled():
+        print(f"\nkilled at {KILLS // 4} moments of {seconds:.1f} s: {dict(reached)}")
+    answer = rounds.end(BUMP)
+    assert answer.code == 0, answer
+    assert set(rounds.assert_whole(rounds.work(), answer).values()) == {NEW}
+
+
+def test_a_login_that_a_killed_bump_has_left_is_ended_before_anything_is_switched(rounds: Rounds) -> None:
+    """It may mint by a version that is not the account's any more, and migrate what was put back."""
+    rounds.again()
+    name = f"t3-as-{b'alice'.hex()}-left.service"
+    rounds.machine.run("systemd-run", f"--unit={name}", "sleep", "600")
+    ended = rounds.end(DRAIN)
+    assert ended.code == 0, ended
+    assert rounds.machine.show(name, "ActiveState")["ActiveState"] != "active"
+    assert set(rounds.assert_whole(rounds.work(), ended).values()) == {NEW}
 
 
 # Until a bump is in a phase, and then at once; a phase that it has gone through by then is no reason to go on waiting.

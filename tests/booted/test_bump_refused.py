@@ -189,20 +189,60 @@ def unit_with(machine: Machine, user: str, text: str) -> Iterator[None]:
         machine.run("systemctl", "daemon-reload")
 
 
-def test_a_unit_of_which_something_outlives_its_stop_is_told_and_nothing_is_switched(rounds: Rounds) -> None:
-    """Its server is not killed, whatever it does: with it there, nobody knows when the data is at rest."""
+def test_a_final_snapshot_that_can_not_be_made_starts_the_server_again(rounds: Rounds) -> None:
+    """The store is full when alice's server is down already: she goes on where she was, and the bump ends."""
     machine = rounds.machine
+    rounds.begin()
     before = {user: rounds.look(user) for user in USERS}
-    with unit_with(machine, "alice", "KillSignal=SIGCONT\nSendSIGKILL=no\nTimeoutStopSec=2"):
-        answer = autoupdate(machine, "--to", NEW)
-    print(answer)
-    assert answer.code == 1
-    assert "alice" in answer.err
-    assert "goes on" in answer.err
-    status = t3.status(machine)
-    print(status)
-    for user in USERS:
-        found = rounds.look(user)
-        assert (found["program"], found["level"], found["running"]) == (OLD, 30, OLD)
-        assert set(found["rows"]) == set(before[user]["rows"])
-    assert rounds.look("bob") == before["bob"]
+    with small(machine, STORE, "100K"):
+        answer = autoupdate(machine, "drain")
+    assert answer.code == 1, answer
+    assert "alice: nothing was changed, still on 0.0.24: alice: no snapshot could be taken" in answer.out
+    assert {user: rounds.look(user) for user in USERS} == before
+    assert "frozen until: t3-autoupdate thaw" in answer.err, "a server was down for it: not again each night"
+
+
+def test_a_server_that_outlives_the_stop_of_its_unit_is_told_and_nothing_is_switched(rounds: Rounds) -> None:
+    """While it is there, nobody knows that the data is at rest. Once it has gone, all goes on."""
+    machine = rounds.machine
+    rounds.again()
+    before = {user: rounds.look(user) for user in USERS}
+    with unit_with(machine, "alice", "KillSignal=SIGCONT\nSendSIGKILL=no\nTimeoutStopSec=1"):
+        answer = autoupdate(machine, "drain")
+    assert answer.code == 1, answer
+    left = machine.show(unit_of("alice"), "MainPID")["MainPID"]
+    assert left == "0"
+    assert "t3-serve@alice.service was stopped, and t3 (pid " in answer.err
+    assert {user: rounds.look(user) for user in USERS} == before
+    accounts = {one["user"]: one for one in t3.status(machine)["accounts"]}
+    assert accounts["alice"]["trouble"] == "its move has not ended: t3-autoupdate resume, where nothing is at work"
+    assert accounts["bob"]["trouble"] == ""
+    machine.run("pkill", "-KILL", "-u", "alice", "-f", "t3 serve")
+    ended = rounds.end()
+    assert ended.code == 0, ended
+    assert rounds.assert_whole(rounds.work(), ended) == dict.fromkeys(USERS, OLD)
+
+
+def test_a_server_that_must_be_killed_is_at_rest_then_and_is_moved(rounds: Rounds) -> None:
+    """Nothing that it had said is lost with it."""
+    rounds.again()
+    work = rounds.work()
+    with unit_with(rounds.machine, "alice", "KillSignal=SIGCONT\nTimeoutStopSec=1"):
+        answer = autoupdate(rounds.machine, "drain")
+        assert answer.code == 0, answer
+        assert rounds.assert_whole(work, answer) == dict.fromkeys(USERS, NEW)
+
+
+def test_the_service_brings_everybody_to_the_pin_within_its_sandbox(rounds: Rounds) -> None:
+    machine = rounds.machine
+    rounds.again()
+    machine.run("rm", "-r", f"{ROOT}/journal.json", f"{ROOT}/versions/{NEW}", f"{ROOT}/versions/{NEW}.json")
+    machine.sh('echo "T3_PIN=$1" >>/etc/default/t3-autoupdate', NEW)
+    work = rounds.work()
+    machine.start_unit("t3-autoupdate.service")
+    unit = machine.show("t3-autoupdate.service", "Result", "ExecMainStatus")
+    assert unit == {"Result": "success", "ExecMainStatus": "0"}
+    said = "\n".join(str(entry["MESSAGE"]) for entry in machine.journal(unit="t3-autoupdate.service"))
+    assert rounds.assert_whole(work, Result(0, said, "")) == dict.fromkeys(USERS, NEW), said
+    assert f"all accounts are on {NEW}" in said
+    assert "WARN" not in said
