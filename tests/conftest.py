@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 import sandbox
 
@@ -29,6 +30,10 @@ BOUND_S = 20  # how long anything here may take before it counts as hanging
 
 # The tests may themselves be run by nohup(1), and what they start must hear of a terminal that goes away.
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+# How long an example takes is the machine's.
+hypothesis.settings.register_profile("tests", deadline=None)
+hypothesis.settings.load_profile("tests")
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="makes real users, so it needs root")
 

@@ -22,7 +22,7 @@ def test_the_packages_own_tests_pass_where_they_are_installed(suite: str, deb: P
             machine.copy_in(one, f"/root/{one.name}")
         # The machine is thrown away afterwards, whatever they leave.
         line = ["autopkgtest", "--ignore-restrictions=breaks-testbed", *(f"/root/{one.name}" for one in debs), "/mnt/source/"]
-        done = machine.run(*line, "--", "null", check=False, timeout=300)
+        done = machine.run(*line, "--", "null", check=False, timeout=900)
         found = dict(re.findall(rf"^({'|'.join(names)}) +(PASS|FAIL|SKIP)", done.out, re.MULTILINE))
         assert found == dict.fromkeys(names, "PASS"), done.text[-4000:]
         assert done.code == 0

@@ -79,7 +79,7 @@ def test_the_tests_of_values_pass_under_the_sandbox(machine: Machine) -> None:
     ignored = " ".join(f"--ignore=tests/unit/test_{name}.py" for name in NOT_FILES)
     chosen = " and ".join(f"not {name}" for name in NOT_VALUES)
     suite = f'python3 -m pytest -q -p no:cacheprovider --basetemp={STORE}/.pytest {ignored} -k "{chosen}" {VALUES}'
-    done = machine.sh(f"{CONFINED} /bin/sh -c 'cd {PLACE} && exec {suite}'", check=False, timeout=300)
+    done = machine.sh(f"{CONFINED} /bin/sh -c 'cd {PLACE} && exec {suite}'", check=False, timeout=900)
     print(done.out.splitlines()[-1])
     found = counts(done.out)
     assert done.code == 0, done.out[-6000:] + done.err

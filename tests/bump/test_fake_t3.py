@@ -349,7 +349,7 @@ def test_an_agent_outlives_its_server_and_heeds_a_signal(tmp_path: Path) -> None
     with running(laid_out(tmp_path / "t3", "0.0.24"), tmp_path / "base") as served:
         agent = served.ask("POST", "/fake/agent", '{"seconds": "30"}', cookie=served.login(BOOTSTRAP)).document["pid"]
         command = Path(f"/proc/{agent}/cmdline")
-        assert command.read_bytes() == b"claude\x0030\x00"
+        until(lambda: command.read_bytes() == b"claude\x0030\x00")  # for a moment of its exec it has no words
     assert command.read_bytes() == b"claude\x0030\x00"
     os.kill(agent, signal.SIGTERM)
     until(lambda: not command.exists() or command.read_bytes() == b"")

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from t3_backup.bump import cell, gate
@@ -99,7 +99,6 @@ anything = st.recursive(
 )
 
 
-@settings(deadline=None)
 @given(
     st.dictionaries(st.sampled_from(sorted(PASSED)), anything, max_size=4), st.sampled_from([PASSED, FAILED]), st.integers(-15, 255)
 )
@@ -111,7 +110,6 @@ def test_no_document_breaks_it(changed: dict[str, Any], base: dict[str, Any], co
     assert not found.passed or code == 0
 
 
-@settings(deadline=None)
 @given(st.text() | st.binary().map(lambda data: data.decode(errors="replace")), st.integers(-15, 255))
 def test_no_text_breaks_it(text: str, code: int) -> None:
     assert not read(text, code).passed

@@ -184,5 +184,5 @@ class History(RuleBasedStateMachine):
             shutil.rmtree(self.folder)
 
 
-History.TestCase.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+History.TestCase.settings = settings(max_examples=60, stateful_step_count=40)
 TestHistory = History.TestCase

@@ -77,7 +77,7 @@ def mutated(data: bytes, random: Random, most: int) -> bytes:
     return bytes(new)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.randoms(use_true_random=False))
 def test_every_image_comes_back_along_a_chain_in_which_sizes_shrink_and_grow(random: Random) -> None:
     """Row 37."""
