@@ -144,6 +144,7 @@ def _check(machine: Machine, args: argparse.Namespace) -> int:
         user = instance.user
         if args.user not in (None, user):
             continue
+        machine.must_go_on("not every server was looked at")
         if instance.port is None or not instance.runs():
             machine.say(f"{user}: no server runs")
             continue
