@@ -209,7 +209,6 @@ def resume(machine: Machine) -> None:
     if plan.kind == "bump" and not plan.users(journal.DEFERRED, journal.WAITING):
         _carry_on(machine, plan)  # all that is left is its end
     elif plan.kind != "bump":
-        machine.lower_global()
         machine.end(plan, "done" if len(plan.users(journal.DONE)) == len(plan.moves) else "stopped", now())
 
 

@@ -98,13 +98,6 @@ class Machine:
         own = self.programs.root / user / "current"
         return (own if own.is_symlink() else self.programs.root / GLOBAL / "current") / "bin" / "t3"
 
-    def lower_global(self) -> None:
-        """The program of whoever has none of his own is never above that of any account. Raises Failure and OSError."""
-        found = [self.program_of(user) for user in self.programs.linked()]
-        lowest = min(found, key=versions.key, default=None)
-        if lowest is not None and self.programs.program_of(GLOBAL) != lowest:
-            self.programs.link(GLOBAL, lowest)
-
     def carry(self, plan: Journal, wanted: Move, how: Callable[[Live, Move, move.Save], Move]) -> Journal:
         """Do one move, or go on with it, with the store held from before the stop to the end; the journal since."""
         latest = plan
@@ -166,5 +159,14 @@ class Machine:
             raise Failure(f"frozen ({self.settings.freeze}): {why}; once that is mended: t3-autoupdate thaw")
 
     def end(self, plan: Journal, result: str, when: str) -> None:
-        """It has ended, and goes to the history."""
+        """It has ended, whatever it came to, and goes to the history."""
+        if plan.kind != "bump":
+            self._follow()
         self.journals.end(replace(plan, result=result, ended=when))
+
+    def _follow(self) -> None:
+        """The program of whoever has none of his own is never above that of any account."""
+        found = [self.program_of(user) for user in self.programs.linked()]
+        lowest = min(found, key=versions.key, default=None)
+        if lowest is not None and self.programs.program_of(GLOBAL) != lowest:
+            self.programs.link(GLOBAL, lowest)

@@ -115,7 +115,6 @@ def carry_out(machine: Machine, plans: Sequence[Plan], kind: str, agreed: Callab
             if done.phase not in journal.UNDER_WAY:
                 machine.end(under_way, "failed", bumping.now())
             raise Failure(f"{done.user}: {kind} to {done.program} failed: {done.reason}")
-    machine.lower_global()
     machine.end(under_way, "done", bumping.now())
 
 
