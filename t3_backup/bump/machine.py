@@ -21,6 +21,7 @@ from t3_backup.stopping import Stopping
 
 _WAIT_S = 5.0
 _STORE_WAIT_S = 60.0  # for a run of the backup that holds the store while a server is about to be stopped
+_INTERRUPTED_WAIT_S = 900.0  # where one may be down already: for what a bump that was killed has left, which ends by itself
 
 
 @dataclass(frozen=True)
@@ -108,7 +109,7 @@ class Machine:
             self.journals.save(latest)
 
         ground = Live(self.instance(wanted.user), self.programs, self.backups, self.settings)
-        with self.backups.held(_STORE_WAIT_S):
+        with self.backups.held(_INTERRUPTED_WAIT_S if wanted.phase in journal.UNDER_WAY else _STORE_WAIT_S):
             done = how(ground, wanted, save)
         self.tell(done, ground.away_seconds)
         return latest

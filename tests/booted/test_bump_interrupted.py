@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 from booted.machine import Result
 from booted.machine import machine as boot
+from booted.people import STORE
 from booted.rounds import NEW, OLD, Rounds, under_way
 from booted.t3 import ROOT
 
@@ -24,6 +25,8 @@ DRAIN = ("t3-autoupdate", "drain")
 BUMP = ("t3-autoupdate", "--to", NEW)
 _LINKS = "symlink,symlinkat"  # of the accounts, one after another, and of whoever has none of his own
 _RENAMES = "rename,renameat,renameat2"  # of the journal, a link, the freeze file: each is a step's beginning
+# The command, which waits for nobody's backup before it stops a server.
+_HURRIED = "import sys; from t3_backup.bump import cli, machine; machine._STORE_WAIT_S = 0; sys.exit(cli.main(sys.argv[1:]))"
 _KILLED = (-9, 137)
 _MOST = 60  # renames of a bump of two accounts, by far
 
@@ -124,6 +127,25 @@ def test_a_login_that_a_killed_bump_has_left_is_ended_before_anything_is_switche
     assert ended.code == 0, ended
     assert rounds.machine.show(name, "ActiveState")["ActiveState"] != "active"
     assert set(rounds.assert_whole(rounds.work(), ended).values()) == {NEW}
+
+
+def test_who_is_down_is_not_left_so_because_a_backup_runs(rounds: Rounds) -> None:
+    """What would be put off while all is well is waited for: the snapshot that a killed bump had begun may take longer."""
+    rounds.again()
+    assert killed_at(rounds, _LINKS, 1, DRAIN).code in _KILLED
+    assert rounds.look("alice")["held"]
+    work = rounds.work()
+    with rounds.machine.start("flock", STORE, "sh", "-c", "echo held; exec cat") as backup:
+        assert backup.stdout is not None
+        assert backup.stdin is not None
+        assert backup.stdout.readline() == "held\n"
+        with under_way(rounds.machine, "python3", "-c", _HURRIED, "resume") as (process, _):
+            with pytest.raises(subprocess.TimeoutExpired):
+                process.wait(3)
+            backup.stdin.close()
+            said = process.communicate(timeout=60)[0]
+    ended = Result(process.returncode, said, "")
+    assert set(rounds.assert_whole(work, ended).values()) == {OLD}
 
 
 @pytest.mark.parametrize(("link", "left"), [(2, {"alice": OLD, "bob": NEW}), (3, {"alice": OLD, "bob": OLD})])
