@@ -1,0 +1,64 @@
+"""What is left of a bump that was killed between two accounts, or after the last: it ends as it would have, and tells what failed."""
+
+from __future__ import annotations
+
+import os
+import threading
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from t3_backup.bump import bumping, freeze, settings
+from t3_backup.bump.backups import Backups
+from t3_backup.bump.journal import DONE, REVERTED, WAITING, Journal, Move
+from t3_backup.bump.machine import Machine
+from t3_backup.bump.programs import GLOBAL
+from t3_backup.errors import Failure
+
+OLD, NEW = "0.0.24", "0.0.25"
+ALICE, BOB = (Move(user, OLD, NEW, f"prebump-{NEW}") for user in ("alice", "bob"))
+
+
+@pytest.fixture
+def machine(tmp_path: Path) -> Machine:
+    """One with both versions, where everybody is on the old one."""
+    environ = {"T3_AUTOUPDATE_ROOT": str(tmp_path / "root"), "T3_AUTOUPDATE_FREEZE": str(tmp_path / "freeze")}
+    found = Machine(
+        settings=settings.load(environ, tmp_path / "no-defaults"),
+        user_map=tmp_path / "map",
+        textfiles=None,
+        backups=Backups(tmp_path / "store"),
+        say=lambda text: None,
+        warn=lambda text: None,
+        stopping=threading.Event(),
+    )
+    for version in (OLD, NEW):
+        program = found.programs.prefix(version) / "bin" / "t3"
+        program.parent.mkdir(parents=True)
+        program.touch()
+        os.chmod(program, 0o755)
+    for user in (GLOBAL, "alice", "bob"):
+        found.programs.link(user, OLD)
+    return found
+
+
+@pytest.mark.parametrize("first", [WAITING, DONE])
+def test_a_failure_that_was_not_told_yet_is_the_end_of_the_bump(machine: Machine, first: str) -> None:
+    """Nobody else is moved to a version that failed, and it does not become everybody's."""
+    moves = (replace(ALICE, phase=first), replace(BOB, phase=REVERTED, reason="no login"))
+    machine.journals.save(Journal("bump", NEW, bumping.now(), moves))
+    with pytest.raises(Failure, match=r"bob: bump from 0\.0\.24 to 0\.0\.25 failed: no login"):
+        bumping.resume(machine)
+    assert "no login" in (freeze.reason(machine.settings.freeze) or "")
+    assert machine.journals.load() is None
+    assert machine.journals.history()[0].result == "failed"
+    assert machine.programs.program_of(GLOBAL) == OLD
+
+
+def test_a_bump_that_lacks_nothing_but_its_end_is_ended(machine: Machine) -> None:
+    machine.journals.save(Journal("bump", NEW, bumping.now(), (replace(ALICE, phase=DONE), replace(BOB, phase=DONE))))
+    bumping.resume(machine)
+    assert freeze.reason(machine.settings.freeze) is None
+    assert machine.journals.history()[0].result == "done"
+    assert machine.programs.program_of(GLOBAL) == NEW
