@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -13,10 +12,11 @@ from booted.conftest import install
 from booted.machine import Machine
 from booted.machine import machine as boot
 from booted.people import SERVICE, STORE, add, database, events, give_units, held, listed
+from booted.runbook import Page, Reader
 from booted.test_restore import UNIT, state
 from conftest import DATA, ROOT
 
-PAGE = (ROOT / "docs" / "runbooks" / "restore.md").read_text()
+PAGE = Page.read(ROOT / "docs" / "runbooks" / "restore.md")
 USERDATA = str(Path(database("alice")).parent)
 # All but a thread with one event, to which the server goes on writing: it was begun anew on an empty database.
 EMPTY = """
@@ -30,83 +30,6 @@ for (table,) in c.execute("SELECT name FROM sqlite_schema WHERE type = 'table' A
 c.commit()
 """
 DAMAGE = "import os, sys; f = open(sys.argv[1], 'r+b'); f.seek(100_000); f.write(os.urandom(20_000)); f.close()"
-
-
-@dataclass(frozen=True)
-class Step:
-    """A command of the page, and the lines that are shown below it."""
-
-    command: str
-    shown: list[str]
-
-    @property
-    def code(self) -> int:
-        """The exit code that is told of, or 0."""
-        told = re.search(r"# exit code (\d+)$", self.command)
-        return int(told[1]) if told else 0
-
-
-def sections() -> dict[str, list[Step]]:
-    """The steps below each heading of the page."""
-    found: dict[str, list[Step]] = {}
-    for part in re.split(r"^#+ ", PAGE, flags=re.MULTILINE)[1:]:
-        heading, _, text = part.partition("\n")
-        steps: list[Step] = []
-        for indent, block in re.findall(r"\n( {4}| {7})(\$ .+(?:\n\1.+)*)", text):
-            for line in block.split(f"\n{indent}"):
-                if line.startswith("$ "):
-                    steps.append(Step(line[2:], []))
-                else:
-                    steps[-1].shown.append(line)
-        if steps:
-            found[heading] = steps
-    return found
-
-
-SECTIONS = sections()
-
-
-def plain(line: str) -> str:
-    """The line without what is another one each time: names, times, counts, sizes, processes."""
-    line = re.sub(r"state-\d{8}T\d{6}Z", "NAME", line)
-    line = re.sub(r"replaced-\w+-\w+", "ASIDE", line)
-    line = re.sub(r"(\w+ [+-][\d,]+, )*\w+ [+-][\d,]+(, and \d+ more tables)?$", "CHANGES", line)
-    line = re.sub(r"\(python3 -c .*\)", "(PROCESS)", line)
-    line = re.sub(r"\d[\d,.:TZ-]*", "0", line)
-    return re.sub(r"\b0 ?([smhd]|B|KiB|MiB)\b", "0", " ".join(line.split())).replace("0 0 UTC", "0 UTC")
-
-
-def must_show(step: Step, seen: list[str]) -> None:
-    """What was seen must be what is shown; `...` stands for any lines."""
-    if not step.shown:
-        return
-    pattern = "".join("(?:.*\n)*?" if line == "..." else re.escape(plain(line)) + "\n" for line in step.shown)
-    text = "".join(f"{plain(line)}\n" for line in seen)
-    assert re.fullmatch(pattern, text), "\n".join([step.command, "is shown with:", *step.shown, "but was seen with:", *seen])
-
-
-class Reader:
-    """Whoever follows the page, in a machine; remembers what was put for the names and numbers that stand in it."""
-
-    def __init__(self, machine: Machine) -> None:
-        self.machine = machine
-        self.followed: set[str] = set()
-
-    def follow(self, heading: str, put: Mapping[str, str] | None = None, *, shown: bool = True) -> list[str]:
-        """Type each command below a heading; with `shown`, what is seen is compared. All the lines that were seen."""
-        lines: list[str] = []
-        for step in SECTIONS[heading]:
-            command = step.command
-            for old, new in (put or {}).items():
-                command = command.replace(old, new)
-            done = self.machine.run("bash", "-c", command, check=False)
-            seen = done.text.splitlines()
-            assert done.code == step.code, "\n".join([command, f"ended with {done.code}", *seen])
-            if shown:
-                must_show(step, seen)
-            lines += seen
-        self.followed.add(heading)
-        return lines
 
 
 @pytest.fixture(scope="module")
@@ -124,7 +47,7 @@ def reader(suite: str, deb: Path, grown: Callable[[int], Path]) -> Iterator[Read
         give_units(machine)
         machine.run("t3-backup-state", "run")
         machine.sh('mkdir /srv/kept; cp -a "$1" /home/alice /home/bob /srv/kept', STORE)
-        yield Reader(machine)
+        yield Reader(machine, PAGE)
 
 
 @pytest.fixture(autouse=True)
@@ -239,7 +162,7 @@ def test_a_new_machine_gets_all_of_a_copied_store(reader: Reader, deb: Path) -> 
         for path in ("/opt/server.py", "/opt/serve.py", "/run/linger", "/etc/systemd/system/t3-serve@.service"):
             machine.write(path, reader.machine.read(path))
         machine.run("systemctl", "daemon-reload")
-        elsewhere = Reader(machine)
+        elsewhere = Reader(machine, PAGE)
         assert "NOT RESTORED" not in "".join(elsewhere.follow("A new machine"))
         assert events(machine, "alice") >= sealed(machine)
         assert machine.sh(f'stat -c %U:%a "$1" {USERDATA}', f"{STORE}/alice").lines == ["root:700", "alice:700"]
@@ -323,13 +246,9 @@ def test_a_restore_is_undone_and_done_again(reader: Reader) -> None:
 
 def test_every_step_of_the_page_was_followed() -> None:
     """By the tests above: each heading with commands stands in one of them."""
-    text = Path(__file__).read_text()
-    assert {heading for heading in SECTIONS if f'follow("{heading}"' not in text} == set()
-    assert sum(len(steps) for steps in SECTIONS.values()) == len(re.findall(r"^ +\$ ", PAGE, re.MULTILINE))
+    assert PAGE.not_followed(Path(__file__)) == set()
+    assert sum(len(steps) for steps in PAGE.sections.values()) == PAGE.commands
 
 
 def test_each_link_of_the_page_leads_to_a_heading() -> None:
-    headings = {
-        re.sub(r"[^a-z0-9 -]", "", heading.lower()).replace(" ", "-") for heading in re.findall(r"^#+ (.+)$", PAGE, re.MULTILINE)
-    }
-    assert set(re.findall(r"\]\(#([^)]+)\)", PAGE)) <= headings
+    assert PAGE.dead_links == set()
