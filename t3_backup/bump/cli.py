@@ -16,7 +16,7 @@ from pathlib import Path
 
 from t3_backup import settings as backup_settings
 from t3_backup import stopping
-from t3_backup.bump import bumping, freeze, rollback, settings
+from t3_backup.bump import bumping, freeze, metrics, rollback, settings
 from t3_backup.bump import status as statuses
 from t3_backup.bump.arguments import parser
 from t3_backup.bump.backups import Backups
@@ -182,12 +182,15 @@ def _adopt(machine: Machine, args: argparse.Namespace) -> int:
 def _freeze(machine: Machine, args: argparse.Namespace) -> int:
     why = " ".join(args.reason) or "by hand"
     freeze.freeze(machine.settings.freeze, f"{bumping.now()} {why}")
+    metrics.write(machine)
     machine.say(f"frozen: {machine.settings.freeze}")
     return _done(machine, args)
 
 
 def _thaw(machine: Machine, args: argparse.Namespace) -> int:
-    machine.say("thawed" if freeze.thaw(machine.settings.freeze) else "it was not frozen")
+    was_frozen = freeze.thaw(machine.settings.freeze)
+    metrics.write(machine)
+    machine.say("thawed" if was_frozen else "it was not frozen")
     return _done(machine, args)
 
 

@@ -16,6 +16,10 @@ from made import NOON, made
 
 from t3_backup import health_report, metrics
 from t3_backup.attempts import Attempt
+from t3_backup.bump import cli, journal, settings
+from t3_backup.bump import metrics as bump_metrics
+from t3_backup.bump.journal import Journal, Move
+from t3_backup.bump.programs import About
 from t3_backup.health import Thresholds
 from t3_backup.manifest import format_time
 from t3_backup.overview import AccountView, Overview
@@ -35,29 +39,52 @@ EXPRESSIONS = [target["expr"] for panel in BOARD["panels"] for target in panel["
 needs_promtool = pytest.mark.skipif(shutil.which("promtool") is None, reason="needs promtool, of the package prometheus")
 
 
-def written() -> dict[str, str]:
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """The names of all metrics there are, with what is said of each."""
+    families: dict[str, str] = {}
+    for content in (of_the_backup(), of_the_bump(tmp_path_factory.mktemp("root"))):
+        found = parser.text_string_to_metric_families(content.decode())
+        families |= {family.name: family.documentation for family in found if family.samples}
+    return families
+
+
+def of_the_backup() -> bytes:
+    """What it writes of one account."""
     tried = Attempt(format_time(NOON), "run", "backed_up", "verified", "", 1.0, 1, 1)
     overview = Overview(Path("/store"), 1, (AccountView("alice", in_map=True, snapshots=(made(),), attempts=(tried,)),))
-    content = metrics.render(health_report.status_of(overview, NOON, Thresholds()))
-    families = parser.text_string_to_metric_families(content.decode())
-    return {family.name: family.documentation for family in families if family.samples}
+    return metrics.render(health_report.status_of(overview, NOON, Thresholds()))
+
+
+def of_the_bump(root: Path) -> bytes:
+    """What it writes of one account that was moved, and has a bump before it."""
+    values = settings.load({"T3_AUTOUPDATE_ROOT": str(root)}, Path("/nonexistent"))
+    machine = cli._machine(values, {}, as_json=True)
+    folder = machine.programs.begin()
+    (folder / "bin").mkdir()
+    (folder / "bin" / "t3").touch(mode=0o755)
+    machine.programs.settle(folder, About("0.0.25", "here"))
+    machine.programs.link("alice", "0.0.25")
+    done = Move("alice", "0.0.24", "0.0.25", "prebump-0.0.25", phase=journal.DONE)
+    machine.journals.end(Journal("bump", "0.0.25", format_time(NOON), (done,), ended=format_time(NOON), result="done"))
+    return bump_metrics.render(machine)
 
 
 def names(text: str) -> set[str]:
-    return set(re.findall(r"\bt3_backup_\w+", text))
+    return set(re.findall(r"\bt3_(?:backup|autoupdate)_\w+", text))
 
 
-def test_every_metric_of_alerts_and_dashboard_is_written() -> None:
+def test_every_metric_of_alerts_and_dashboard_is_written(written: dict[str, str]) -> None:
     queries = [variable.get("query", "") for variable in BOARD["templating"]["list"]]
     for expression in [rule["expr"] for rule in RULES.values()] + EXPRESSIONS + queries:
-        assert names(expression) <= set(written()), expression
+        assert names(expression) <= set(written), expression
     assert names(" ".join(EXPRESSIONS)) >= {"t3_backup_last_success_timestamp_seconds", "t3_backup_store_free_bytes"}
 
 
-def test_every_metric_that_is_written_is_documented_with_its_meaning() -> None:
+def test_every_metric_that_is_written_is_documented_with_its_meaning(written: dict[str, str]) -> None:
     text = (ROOT / "docs" / "monitoring.md").read_text()
-    for name, meaning in written().items():
+    assert any(name.startswith("t3_autoupdate_") for name in written)
+    for name, meaning in written.items():
         assert re.search(rf"^\| `{name}(\{{[a-z, ]+\}})?` \| {re.escape(meaning.removesuffix('.'))} \|$", text, re.MULTILINE), name
 
 
@@ -66,7 +93,7 @@ def test_every_alert_is_documented_and_says_what_to_do() -> None:
     for name, rule in RULES.items():
         assert f"`{name}`" in text
         assert rule["labels"]["severity"] in ("warning", "critical")
-        assert "t3-backup-state" in rule["annotations"]["description"] or "T3_BACKUP_" in rule["annotations"]["description"]
+        assert re.search(r"t3-backup-state|t3-autoupdate|T3_BACKUP_", rule["annotations"]["description"])
 
 
 def test_every_panel_has_a_title_a_unit_and_a_place_of_its_own() -> None:
@@ -135,26 +162,64 @@ SITUATIONS: dict[str, tuple[Mapping[str, float | None], set[str]]] = {
     ),
     "nothing at all": (dict.fromkeys(HEALTHY, None), {"T3BackupMetricsAbsent"}),
 }
+# Of the bump; the backup is healthy. How long it has been so counts, in hours before now.
+DAY = 24
+BUMP_HEALTHY: dict[str, float] = {"frozen": 0, "account_held{account='alice'}": 0, "deferred": 0, "interrupted": 0, "last_ok": 1}
+BUMP_SITUATIONS: dict[str, tuple[dict[str, float], float, set[str]]] = {
+    "healthy": ({}, 0, set()),
+    "held for a moment": ({"account_held{account='alice'}": 1, "interrupted": 1}, 0.1, set()),
+    "held": ({"account_held{account='alice'}": 1}, 0.3, {"T3AutoupdateHeld"}),
+    "interrupted": ({"interrupted": 1}, 0.6, {"T3AutoupdateInterrupted"}),
+    "taken back": ({"frozen": 1, "last_ok": 0}, 0, {"T3AutoupdateFailed"}),
+    "taken back, and thawed": ({"last_ok": 0}, 0, set()),
+    "frozen by hand": ({"frozen": 1}, 6 * DAY, set()),
+    "frozen by hand and forgotten": ({"frozen": 1}, 8 * DAY, {"T3AutoupdateFrozen"}),
+    "busy": ({"deferred": 2}, 2 * DAY, set()),
+    "busy for days": ({"deferred": 2}, 4 * DAY, {"T3AutoupdateDeferred"}),
+}
+
+
+def one_series(prefix: str, name: str, values: str) -> dict[str, str]:
+    """A series as promtool wants it, of the instance `vm`."""
+    label = "instance='vm'" if name.endswith("}") else "{instance='vm'}"
+    full = f"{prefix}_{name[:-1]},{label}}}" if name.endswith("}") else f"{prefix}_{name}{label}"
+    return {"series": full.replace("'", '"'), "values": values}
 
 
 @needs_promtool
 @pytest.mark.parametrize(("changes", "firing"), SITUATIONS.values(), ids=SITUATIONS)
 def test_the_alerts_of_a_situation_fire_and_no_others(changes: dict[str, float | None], firing: set[str], tmp_path: Path) -> None:
-    series = []
-    for name, value in (HEALTHY | changes).items():
-        label = "instance='vm'" if name.endswith("}") else "{instance='vm'}"
-        full = f"t3_backup_{name[:-1]},{label}}}" if name.endswith("}") else f"t3_backup_{name}{label}"
-        if value is not None:
-            series.append({"series": full.replace("'", '"'), "values": f"{value:.0f}x{NIGHT // 60 + 1}"})
+    held = NIGHT // 60 + 1
+    all_of_it = {name: value for name, value in (HEALTHY | changes).items() if value is not None}
+    must_fire(firing, [one_series("t3_backup", name, f"{value:.0f}x{held}") for name, value in all_of_it.items()], NIGHT, tmp_path)
+
+
+@needs_promtool
+@pytest.mark.parametrize(("changes", "hours", "firing"), BUMP_SITUATIONS.values(), ids=BUMP_SITUATIONS)
+def test_the_alerts_of_a_bump_fire_once_it_lasts_and_no_others(
+    changes: dict[str, float], hours: float, firing: set[str], tmp_path: Path
+) -> None:
+    minutes = 60 if hours >= DAY else 1  # a step: a whole week by the minute would take promtool half a minute
+    steps = round(hours * 60 / minutes)
+    series = [
+        one_series("t3_autoupdate", name, f"{value:.0f}x2 {changes.get(name, value):.0f}x{steps}")
+        for name, value in BUMP_HEALTHY.items()
+    ]
+    series.append(one_series("t3_backup", "build_info{version='1'}", f"1x{steps + 3}"))
+    must_fire(firing, series, (steps + 3) * minutes * 60, tmp_path, minutes)
+
+
+def must_fire(firing: set[str], series: list[dict[str, str]], seconds: int, tmp_path: Path, minutes: int = 1) -> None:
+    """What fires so many seconds after the series begin, which have a value every so many minutes, must be these."""
     # Which alerts fire is what ALERTS itself says: the series that Prometheus makes of each.
     wanted = [{"labels": f"ALERTS{{{labels(name)}}}", "value": 1} for name in sorted(firing)]
     test: dict[str, Any] = {
-        "interval": "1m",
+        "interval": f"{minutes}m",
         "input_series": series,
-        "promql_expr_test": [{"expr": 'ALERTS{alertstate="firing"}', "eval_time": f"{NIGHT}s", "exp_samples": wanted}],
+        "promql_expr_test": [{"expr": 'ALERTS{alertstate="firing"}', "eval_time": f"{seconds}s", "exp_samples": wanted}],
     }
     file = tmp_path / "test.yml"
-    file.write_text(json.dumps({"rule_files": [str(ALERTS)], "evaluation_interval": "1m", "tests": [test]}))
+    file.write_text(json.dumps({"rule_files": [str(ALERTS)], "evaluation_interval": f"{minutes}m", "tests": [test]}))
     promtool("test", "rules", file)
 
 
@@ -163,6 +228,6 @@ def labels(name: str) -> str:
     of_all = {"alertname": name, "alertstate": "firing", "severity": RULES[name]["labels"]["severity"]}
     if name != "T3BackupMetricsAbsent":
         of_all["instance"] = "vm"
-    if name in ("T3BackupTooOld", "T3BackupNeverMade", "T3BackupHeld", "T3BackupFailing"):
+    if name in ("T3BackupTooOld", "T3BackupNeverMade", "T3BackupHeld", "T3BackupFailing", "T3AutoupdateHeld"):
         of_all["account"] = "alice"
     return ",".join(f'{key}="{value}"' for key, value in of_all.items())
