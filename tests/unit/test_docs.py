@@ -8,12 +8,20 @@ import pytest
 from conftest import ROOT
 
 from t3_backup import settings
+from t3_backup.bump import arguments as bump_arguments
+from t3_backup.bump import journal, pairing, trial
+from t3_backup.bump import settings as bump_settings
+from t3_backup.bump.gate import Trial
+from t3_backup.bump.journal import Journal, Move
+from t3_backup.bump.status import AccountStatus
 from t3_backup.cli import parser
 from t3_backup.manifest import Manifest
 
 FAILURES = (ROOT / "docs" / "failures.md").read_text()
 ROWS = re.findall(r"^\| (\d+) \|.*\| ([^|]+) \|$", FAILURES, re.MULTILINE)
 PYTHON = "\n".join(path.read_text() for path in sorted((ROOT / "tests").rglob("test_*.py")))
+LESSONS = re.findall(r"^\| (\d+) \|.*\| ([^|]+) \|$", (ROOT / "docs" / "post-mortem.md").read_text(), re.MULTILINE)
+INTERFACE = (ROOT / "docs" / "interface.md").read_text()
 C = "\n".join(path.read_text() for path in sorted((ROOT / "tests" / "c").glob("test_*.c")))
 
 
@@ -30,14 +38,57 @@ def test_the_rows_are_the_ones_that_are_claimed() -> None:
     assert [int(number) for number, _ in ROWS] == expected
 
 
+@pytest.mark.parametrize(("number", "tests"), LESSONS, ids=[f"lesson {number}" for number, _ in LESSONS])
+def test_every_lesson_has_the_tests_that_are_named_in_their_files(number: str, tests: str) -> None:
+    named = re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", tests)
+    assert len(named) == tests.count("`") / 2 > 0
+    for path, name in named:
+        assert re.search(rf"^def {name}\(", (ROOT / path).read_text(), re.MULTILINE), f"lesson {number}: no {name} in {path}"
+
+
+def test_the_lessons_are_counted() -> None:
+    assert [int(number) for number, _ in LESSONS] == [*range(1, len(LESSONS) + 1)]
+    assert LESSONS
+
+
 def test_every_key_of_a_manifest_is_documented() -> None:
-    text = (ROOT / "docs" / "interface.md").read_text()
     for key in Manifest.__dataclass_fields__:
-        assert f"`{key}`" in text, key
+        assert f"`{key}`" in INTERFACE, key
+
+
+@pytest.mark.parametrize("record", [Journal, Move, AccountStatus, Trial])
+def test_every_key_of_the_bump_is_documented(record: type) -> None:
+    text = INTERFACE[INTERFACE.index("# What programs may rely on of t3-autoupdate") :]
+    for key in record.__dataclass_fields__:  # type: ignore[attr-defined]
+        assert re.search(rf'[`"]{key}[`"]', text), key
+
+
+def test_every_phase_of_a_move_and_step_of_a_trial_is_documented() -> None:
+    runbook = (ROOT / "docs" / "runbooks" / "t3-version-bump.md").read_text()
+    for phase in journal.PHASES:
+        assert f"`{phase}`" in INTERFACE, phase
+    for phase in journal.UNDER_WAY:
+        assert re.search(rf"^ *\| .*`{phase}`.* \|", runbook, re.MULTILINE), phase
+    for step in (*trial.STEPS, trial.GATE):
+        assert f"`{step}`" in INTERFACE
+        assert f"| `{step}` |" in runbook, step
 
 
 def test_every_setting_is_documented_with_its_default() -> None:
-    text = (ROOT / "docs" / "interface.md").read_text()
     for name, default, _ in settings._KNOWN.values():
-        assert re.search(rf"^\| `{name}` \|.*\| `?{re.escape(default)}`? \|", text, re.MULTILINE), name
+        assert re.search(rf"^\| `{name}` \|.*\| `?{re.escape(default)}`? \|", INTERFACE, re.MULTILINE), name
         assert name in parser().format_help()
+    for name, default, _ in bump_settings._KNOWN.values():
+        assert f"\n| `{name}` | `{default}` | " in INTERFACE, name
+        assert name in bump_arguments.parser().format_help()
+
+
+def test_the_page_of_t3_pair_has_its_options_and_endpoints(capsys: pytest.CaptureFixture[str]) -> None:
+    page = (ROOT / "docs" / "t3-pair.1").read_text().replace("\\-", "-")
+    with pytest.raises(SystemExit):
+        pairing.main(["--help"])
+    usage = capsys.readouterr().out.partition("\n\n")[0]
+    for option, value in re.findall(r"(--[\w-]+)(?: ([A-Z]+))?", usage):
+        assert re.search(rf"{option}\b[ \"\]\n.IR]*{value}", page), option
+    for endpoint in pairing.ENDPOINTS:
+        assert endpoint in page
