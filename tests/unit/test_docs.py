@@ -83,6 +83,20 @@ def test_every_setting_is_documented_with_its_default() -> None:
         assert name in bump_arguments.parser().format_help()
 
 
+def test_what_readme_debian_names_is_there() -> None:
+    text = (ROOT / "debian" / "t3-autoupdate.README.Debian").read_text()
+    shipped = {path.name.removeprefix("t3-autoupdate.") for path in (ROOT / "debian").glob("t3-autoupdate.t3-autoupdate*")}
+    named = set(re.findall(r"(?<![@\w-])(t3-autoupdate(?:-[a-z]+)?\.(?:timer|service))\b", text))
+    assert named <= shipped
+    assert {unit for unit in shipped if unit.endswith(".timer")} <= named, "who installs it must know what runs when"
+    for timer in (unit for unit in shipped if unit.endswith(".timer")):
+        [when] = re.findall(r"^OnCalendar=(.+)$", (ROOT / "debian" / f"t3-autoupdate.{timer}").read_text(), re.MULTILINE)
+        assert {"*-*-* 04:30:00": "between 04:30 and", "*:0/15": "every 15 minutes"}[when] in text
+    commands = bump_arguments.parser().format_help()
+    for command in re.findall(r'(?:^    |")t3-autoupdate ([a-z]+)', text, re.MULTILINE):
+        assert f"    {command}  " in commands, command
+
+
 def test_the_page_of_t3_pair_has_its_options_and_endpoints(capsys: pytest.CaptureFixture[str]) -> None:
     page = (ROOT / "docs" / "t3-pair.1").read_text().replace("\\-", "-")
     with pytest.raises(SystemExit):
