@@ -51,9 +51,11 @@ def bump(machine: Machine, version: str, *, asked: bool, gate_only: bool = False
         return []
     if not gate_only:
         machine.adopt()
-    found = [one for one in machine.instances() if _is_to_move(machine, one.user, version, asked=asked)]
-    if not found and machine.program_of(GLOBAL) == version:
-        machine.say(f"all accounts are on {version}")
+    everybody = machine.instances()
+    found = [one for one in everybody if _is_to_move(machine, one.user, version, asked=asked)]
+    if not found and versions.key(machine.program_of(GLOBAL)) >= versions.key(version):
+        there = all(machine.program_of(one.user) == version for one in everybody)
+        machine.say(f"all accounts are on {version}" if there else f"nobody is below {version}")
         return []
     known = {one.user: machine.backups.list(one.user) for one in found}
     _must_have_room(machine, known)

@@ -106,6 +106,9 @@ def test_everybody_comes_to_the_new_version(adopted: Reader) -> None:
     adopted.follow("Before")
     assert are_all_on(adopted.machine, "0.0.24"), "nothing is changed before"
     adopted.follow("The bump")
+    by_night = autoupdate(adopted.machine)
+    assert (by_night.code, by_night.out.splitlines()[-1]) == (0, "t3-autoupdate: nobody is below 0.0.24")
+    assert adopted.machine.run("t3", "--version").out == "t3 v0.0.25\n", "a pin that is still the old one takes nothing down"
     adopted.follow("After")
     assert are_all_on(adopted.machine, "0.0.25")
 
