@@ -21,6 +21,7 @@ from t3_backup.store import Store
 COMMAND = (sys.executable, "-I", "-m", "t3_backup.cli")
 _POLL_S = 1.0
 _LOCK_HELD = LockHeld.exit_code
+LEFT = "prerollback-"  # begins the label of what a rollback has left
 # What a user would call his history.
 CONTENT = {
     "projection_projects": "projects",
@@ -60,8 +61,9 @@ class Snapshot:
 
 
 def is_good(snapshot: Snapshot) -> bool:
-    """Whether it is verified, and not what a version that failed has made of a database."""
-    return snapshot.verdict == "verified" and snapshot.label not in UNWANTED
+    """Whether it is verified, and not what a newer version has made of a database: one that failed, or that was rolled back."""
+    label = snapshot.label or ""
+    return snapshot.verdict == "verified" and label not in UNWANTED and not label.startswith(LEFT)
 
 
 def lost(before: Mapping[str, int], after: Mapping[str, int]) -> str:

@@ -56,7 +56,7 @@ def _plan(machine: Machine, user: str, current: str, target: str) -> Plan:
     if level is None:
         raise Failure(f"{user}: it is not known which database T3 {target} can open; put one back by hand: t3-backup-state restore")
     live = machine.instance(user).look()
-    wanted = Move(user, current, target, f"prerollback-{target}")
+    wanted = Move(user, current, target, f"{backups.LEFT}{target}")
     if live is None or live.level is None or live.level <= level:
         return Plan(wanted, (f"{user}: from {current} back to {target}; the database stays, it is of level {live and live.level}",))
     snapshot, rows = machine.backups.newest_for(user, level)

@@ -179,6 +179,10 @@ def test_the_way_back_by_hand_and_from_there(bumped: Reader) -> None:
     bumped.follow("Back by hand")
     assert versions(machine) == {"alice": "0.0.24", "bob": "0.0.25", "carol": "0.0.25"}
     assert browser(machine, "alice", "session", cookie) is False
+    again = autoupdate(machine, "--to", "0.0.25", "--dry-run", "--json").document["trials"]
+    assert [(trial["subject"], trial["level_before"]) for trial in again] == [("empty", None), ("alice", 30)], (
+        "not on what 0.0.25 made"
+    )
     bumped.follow("Undo a rollback")
     assert are_all_on(machine, "0.0.25")
     assert browser(machine, "alice", "session", cookie) is True
