@@ -54,8 +54,7 @@ def bump(machine: Machine, version: str, *, asked: bool, gate_only: bool = False
     everybody = machine.instances()
     found = [one for one in everybody if _is_to_move(machine, one.user, version, asked=asked)]
     if not found and versions.key(machine.program_of(GLOBAL)) >= versions.key(version):
-        there = all(machine.program_of(one.user) == version for one in everybody)
-        machine.say(f"all accounts are on {version}" if there else f"nobody is below {version}")
+        _tell_that_all_are_there(machine, [one.user for one in everybody], version)
         return []
     known = {one.user: machine.backups.list(one.user) for one in found}
     _must_have_room(machine, known)
@@ -161,7 +160,13 @@ def _carry_on(machine: Machine, plan: Journal) -> None:
         return
     machine.programs.link(GLOBAL, plan.version)
     machine.end(plan, "done", now())
-    machine.say(f"all accounts are on {plan.version}")
+    _tell_that_all_are_there(machine, machine.programs.linked(), plan.version)
+
+
+def _tell_that_all_are_there(machine: Machine, users: Sequence[str], version: str) -> None:
+    """Some may be above it."""
+    there = all(machine.program_of(user) == version for user in users)
+    machine.say(f"all accounts are on {version}" if there else f"nobody is below {version}")
 
 
 def _fail(machine: Machine, plan: Journal, done: Move) -> None:

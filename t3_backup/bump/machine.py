@@ -95,7 +95,8 @@ class Machine:
         return found
 
     def program(self, user: str) -> Path:
-        """What mints for an account: always its own."""
+        """What mints for an account: always its own. Raises Failure."""
+        self.program_of(user)
         own = self.programs.root / user / "current"
         return (own if own.is_symlink() else self.programs.root / GLOBAL / "current") / "bin" / "t3"
 

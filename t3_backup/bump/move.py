@@ -16,6 +16,7 @@ from t3_backup.errors import Failure, explain
 from t3_backup.manifest import POSTBUMP_FAILED
 
 Save = Callable[[Move], None]
+_AND_BACK = "; and going back failed: "
 
 
 class Ground(Protocol):
@@ -112,7 +113,8 @@ def _back(ground: Ground, move: Move, save: Save, reason: str) -> Move:
             move = replace(move, endpoint=endpoint)
         return _enter(move, save, phase=journal.WAITING if untouched else journal.REVERTED, reason=reason)
     except (Failure, OSError) as error:
-        return _enter(move, save, reason=f"{reason}; and going back failed: {explain(error)}")
+        first, _, _ = reason.partition(_AND_BACK)  # it may have been tried before
+        return _enter(move, save, reason=f"{first}{_AND_BACK}{explain(error)}")
 
 
 def _keep_what_failed(ground: Ground, move: Move, save: Save) -> Move:

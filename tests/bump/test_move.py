@@ -204,3 +204,16 @@ def test_a_server_that_did_not_run_is_not_started() -> None:
     world = World(running=False)
     done = move.go(world, planned(), world.save)
     assert (done.phase, world.running, world.program) == (journal.DONE, False, NEW)
+
+
+def test_why_going_back_failed_is_told_once_however_often_it_is_tried() -> None:
+    class Full(World):
+        def put_back(self, snapshot: str) -> None:
+            raise Failure("no room")
+
+    world = Full(good=False)
+    done = move.go(world, planned(), world.save)
+    for _ in range(3):
+        assert done.phase == journal.REVERTING
+        assert done.reason == "no login; and going back failed: no room"
+        done = move.go_on(world, done, world.save)
