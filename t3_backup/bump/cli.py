@@ -7,9 +7,10 @@ is at work. A command that was stopped by a signal cleans up, and ends by that s
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -74,12 +75,22 @@ def _machine(values: settings.Settings, environ: Mapping[str, str], stop: stoppi
     )
 
 
+@contextlib.contextmanager
+def _alone(machine: Machine) -> Iterator[None]:
+    """One command at a time; the metrics tell what became of it."""
+    with machine.locked():
+        try:
+            yield
+        finally:
+            metrics.write(machine)
+
+
 def _run(machine: Machine, args: argparse.Namespace) -> int:
     version = args.to or machine.settings.pin
     by_timer = args.to is None and not args.dry_run
     if by_timer and machine.is_frozen():
         return EXIT_OK
-    with machine.locked():
+    with _alone(machine):
         trials = bumping.bump(machine, version, asked=args.to is not None, gate_only=args.dry_run, include_busy=args.include_busy)
     found = statuses.status(machine)
     above = [] if args.dry_run else [one for one in found.accounts if one.is_above]
@@ -96,14 +107,14 @@ def _document(machine: Machine) -> dict[str, object]:
 
 
 def _drain(machine: Machine, args: argparse.Namespace) -> int:
-    with machine.locked():
+    with _alone(machine):
         bumping.resume(machine)
         bumping.drain(machine, include_busy=args.include_busy)
     return _done(machine, args)
 
 
 def _resume(machine: Machine, args: argparse.Namespace) -> int:
-    with machine.locked():
+    with _alone(machine):
         bumping.resume(machine)
     return _done(machine, args)
 
@@ -115,7 +126,7 @@ def _done(machine: Machine, args: argparse.Namespace) -> int:
 
 
 def _rollback(machine: Machine, args: argparse.Namespace) -> int:
-    with machine.locked():
+    with _alone(machine):
         bumping.resume(machine)
         if args.undo:
             plans = rollback.plan_undo(machine)
@@ -173,7 +184,7 @@ def _status(machine: Machine, args: argparse.Namespace) -> int:
 
 
 def _adopt(machine: Machine, args: argparse.Namespace) -> int:
-    with machine.locked():
+    with _alone(machine):
         version = machine.adopt()
         machine.say(f"T3 {version} is the program of whoever has none of his own")
     return _done(machine, args)

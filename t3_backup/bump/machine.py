@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from t3_backup import accounts, lock
-from t3_backup.bump import adopt, cell, freeze, instances, journal, metrics, move, versions
+from t3_backup.bump import adopt, cell, freeze, instances, journal, move, versions
 from t3_backup.bump.backups import Backups, lost
 from t3_backup.bump.ground import Live
 from t3_backup.bump.instances import Instance
@@ -59,7 +59,6 @@ class Machine:
             yield
         finally:
             os.close(fd)
-            metrics.write(self)
 
     def users(self) -> list[str]:
         """Who has, or may have, a T3 server. A line of the map that makes no sense is a warning."""

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import TYPE_CHECKING
 
 from t3_backup.bump import freeze, journal
+from t3_backup.bump.machine import Machine
 from t3_backup.bump.programs import GLOBAL
 from t3_backup.errors import Failure
 from t3_backup.replacing import replace_path
-
-if TYPE_CHECKING:
-    from t3_backup.bump.machine import Machine
 
 NAME = "t3_autoupdate.prom"
 
