@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from t3_backup import page_hashes
+from t3_backup.manifest import PAGES
 
 _CALL = re.compile(r"(\d+) +(\w+)\(\d+<([^>]*)>")
 _RESUMED = re.compile(r"(\d+) +<\.\.\. \w+ resumed>")
@@ -58,7 +58,7 @@ def count(lines: Iterable[str], folder: str) -> tuple[int, int, int]:
             continue
         if read is None or not (result := _RESULT.search(line.rstrip())):
             continue
-        if read.endswith(page_hashes.ENDING):
+        if read.endswith(PAGES):
             hashes += int(result[1])
         elif advised:
             proof += int(result[1])

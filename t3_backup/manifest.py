@@ -26,6 +26,7 @@ POSTBUMP_FAILED = "postbump-failed"  # and of what a version of T3 has made of a
 UNWANTED = (PRERESTORE, POSTBUMP_FAILED)  # nobody goes back to those who does not ask for them
 DATA = ".sqlite"
 MANIFEST = ".json"
+PAGES = ".pages"  # the hashes of its pages, beside the newest
 
 LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,63}")
 _NAME = re.compile(r"state-(?P<time>\d{8}T\d{6}Z)(?:\.(?P<again>\d+))?(?:-(?P<label>.+))?")

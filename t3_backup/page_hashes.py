@@ -9,16 +9,12 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from t3_backup import copier, sealed
 from t3_backup.copier import HASH_BYTES
-from t3_backup.manifest import Manifest, parse_name
+from t3_backup.manifest import PAGES, Manifest, parse_name
+from t3_backup.shelf import Shelf
 
-if TYPE_CHECKING:
-    from t3_backup.shelf import Shelf
-
-ENDING = ".pages"
 _AT_ONCE = 4096 * HASH_BYTES
 _COMPARED_PAGES = 1 << 16
 
@@ -75,7 +71,7 @@ def compared(one: int, other: int, count: int, page_size: int, check: Callable[[
 def beside(shelf: Shelf, snapshot: Manifest) -> PageHashes | None:
     """Those that are kept beside a snapshot; None where there are none, or they are not its own."""
     try:
-        fd = shelf.open_file(snapshot.name + ENDING)
+        fd = shelf.open_file(snapshot.name + PAGES)
     except OSError:
         return None
     try:
@@ -89,22 +85,22 @@ def beside(shelf: Shelf, snapshot: Manifest) -> PageHashes | None:
 
 def problem(shelf: Shelf, snapshot: Manifest) -> str:
     """What is wrong with those that are kept beside it; empty: nothing, or there are none."""
-    if not shelf.is_there(snapshot.name + ENDING) or beside(shelf, snapshot) is not None:
+    if not shelf.is_there(snapshot.name + PAGES) or beside(shelf, snapshot) is not None:
         return ""
-    return f"{snapshot.name}{ENDING} is not what was written; the next run makes it anew"
+    return f"{snapshot.name}{PAGES} is not what was written; the next run makes it anew"
 
 
 def keep(shelf: Shelf, snapshot: Manifest, hashes: PageHashes) -> None:
     """Keep them beside a snapshot. Raises OSError."""
     with shelf.begin() as file:
         hashes.write(file.writer)
-        copier.sync_file(file.writer, snapshot.name + ENDING)
-        shelf.put(file.name_as, snapshot.name + ENDING)
+        copier.sync_file(file.writer, snapshot.name + PAGES)
+        shelf.put(file.name_as, snapshot.name + PAGES)
 
 
 def drop_others(shelf: Shelf, snapshot: Manifest) -> None:
     """Let go of those of all other snapshots. Raises OSError."""
     for name in shelf.names():
-        stem = name.removesuffix(ENDING)
+        stem = name.removesuffix(PAGES)
         if stem not in (name, snapshot.name) and parse_name(stem) is not None:
             os.unlink(name, dir_fd=shelf.fd)

@@ -21,9 +21,9 @@ from functools import partial
 from pathlib import Path
 from typing import Self
 
-from t3_backup import copier, delta, page_hashes
+from t3_backup import copier, delta
 from t3_backup.blank import Blank, hash_content
-from t3_backup.manifest import DATA, MANIFEST, Companion, Manifest, parse_name
+from t3_backup.manifest import DATA, MANIFEST, PAGES, Companion, Manifest, parse_name
 
 _PARTIAL = ".partial-"
 _ARCHIVE = re.compile(r"files-[0-9a-f]{64}\.tar\.zst")
@@ -176,7 +176,7 @@ class Shelf:
         return (
             (name == stem + MANIFEST and not plain and not packed and self._is_ours(stem))
             or (name == stem + delta.ENDING and plain)
-            or (name == stem + page_hashes.ENDING and not plain)
+            or (name == stem + PAGES and not plain)
         )
 
     def _is_ours(self, stem: str) -> bool:
@@ -252,7 +252,7 @@ class Shelf:
         """
         self.put(blank.name_as, snapshot.name + ending)
         copier.sync_directory(self.fd, str(self.path))
-        for other in (delta.ENDING,) if ending == DATA else (DATA, page_hashes.ENDING):
+        for other in (delta.ENDING,) if ending == DATA else (DATA, PAGES):
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(snapshot.name + other, dir_fd=self.fd)
 
@@ -277,7 +277,7 @@ class Shelf:
     def remove(self, snapshot: Manifest) -> None:
         """Forget a snapshot on which nothing hangs: data, then, durably after it, the manifest. Raises OSError."""
         names = self.names()
-        for ending in (page_hashes.ENDING, delta.ENDING, DATA):  # the plain one last: what is left is the snapshot still
+        for ending in (PAGES, delta.ENDING, DATA):  # the plain one last: what is left is the snapshot still
             if snapshot.name + ending in names:
                 os.unlink(snapshot.name + ending, dir_fd=self.fd)
         with contextlib.suppress(OSError):  # on a failing disk an orphaned manifest is the next run's to clear

@@ -18,8 +18,7 @@ from shelves import ALL, PAGE, changed, content, forms, image, seal, upkeep
 from t3_backup import chain, compaction, copier, delta, page_hashes, retention
 from t3_backup.delta import Header
 from t3_backup.errors import Failure
-from t3_backup.manifest import DATA, Manifest
-from t3_backup.page_hashes import ENDING as PAGES
+from t3_backup.manifest import DATA, PAGES, Manifest
 from t3_backup.page_hashes import PageHashes
 from t3_backup.retention import Policy
 from t3_backup.shelf import Shelf
