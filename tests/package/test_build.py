@@ -146,7 +146,7 @@ def test_the_package_of_the_bump_holds_what_it_should_and_the_two_share_no_file(
         "/usr/share/bash-completion/completions/t3-autoupdate",
         "/usr/share/doc/t3-autoupdate/t3-version-bump.md",
         "/usr/share/doc/t3-autoupdate/post-mortem.md",
-        "/usr/share/doc/t3-autoupdate/README.Debian",
+        "/usr/share/doc/t3-autoupdate/README.Debian.gz",
         "/etc/default/t3-autoupdate",
         "/usr/lib/tmpfiles.d/t3-autoupdate.conf",
     ):
