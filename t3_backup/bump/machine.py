@@ -19,6 +19,7 @@ from t3_backup.bump.settings import Settings
 from t3_backup.errors import Cancelled, Failure, UsageError
 from t3_backup.stopping import Stopping
 
+_LOCK = ".lock"  # no user's name begins so
 _WAIT_S = 5.0
 _STORE_WAIT_S = 60.0  # for a run of the backup that holds the store while a server is about to be stopped
 _INTERRUPTED_WAIT_S = 900.0  # where one may be down already: for what a bump that was killed has left, which ends by itself
@@ -52,9 +53,12 @@ class Machine:
         if os.geteuid() != 0:
             raise UsageError("this needs root")
         self.settings.root.mkdir(mode=0o755, parents=True, exist_ok=True)
-        fd = os.open(self.settings.root, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        # All may open the folder of the programs, and who can open it can hold it: for ever, and with it each account that is down.
+        folder = self.settings.root / _LOCK
+        folder.mkdir(mode=0o700, exist_ok=True)
+        fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
         try:
-            lock.acquire(fd, self.settings.root, wait=_WAIT_S)
+            lock.acquire(fd, folder, wait=_WAIT_S)
             cell.sweep()
             yield
         finally:

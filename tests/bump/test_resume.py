@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import threading
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
-from t3_backup.bump import bumping, freeze, settings
-from t3_backup.bump.backups import Backups
+from t3_backup.bump import bumping, freeze
 from t3_backup.bump.journal import DONE, REVERTED, WAITING, Journal, Move
 from t3_backup.bump.machine import Machine
 from t3_backup.bump.programs import GLOBAL
@@ -18,29 +14,6 @@ from t3_backup.errors import Failure
 
 OLD, NEW = "0.0.24", "0.0.25"
 ALICE, BOB = (Move(user, OLD, NEW, f"prebump-{NEW}") for user in ("alice", "bob"))
-
-
-@pytest.fixture
-def machine(tmp_path: Path) -> Machine:
-    """One with both versions, where everybody is on the old one."""
-    environ = {"T3_AUTOUPDATE_ROOT": str(tmp_path / "root"), "T3_AUTOUPDATE_FREEZE": str(tmp_path / "freeze")}
-    found = Machine(
-        settings=settings.load(environ, tmp_path / "no-defaults"),
-        user_map=tmp_path / "map",
-        textfiles=None,
-        backups=Backups(tmp_path / "store"),
-        say=lambda text: None,
-        warn=lambda text: None,
-        stopping=threading.Event(),
-    )
-    for version in (OLD, NEW):
-        program = found.programs.prefix(version) / "bin" / "t3"
-        program.parent.mkdir(parents=True)
-        program.touch()
-        os.chmod(program, 0o755)
-    for user in (GLOBAL, "alice", "bob"):
-        found.programs.link(user, OLD)
-    return found
 
 
 @pytest.mark.parametrize("first", [WAITING, DONE])

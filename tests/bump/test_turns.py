@@ -1,0 +1,65 @@
+"""Commands take turns: the next one waits for the one that is at work, and for nobody else."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from conftest import needs_root
+
+from t3_backup.bump.machine import Machine
+from t3_backup.errors import LockHeld
+
+pytestmark = needs_root
+
+NOBODY = 65534
+# Whatever of it can be opened is locked.
+HOLD = """
+import fcntl, os, sys
+held = 0
+for folder, folders, files in os.walk(sys.argv[1]):
+    for path in (folder, *(os.path.join(folder, name) for name in (*folders, *files))):
+        try:
+            fcntl.flock(os.open(path, os.O_RDONLY), fcntl.LOCK_EX | fcntl.LOCK_NB)
+            held += 1
+        except OSError:
+            pass
+print(held, flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.fixture
+def tmp_path() -> Iterator[Path]:
+    """One that everybody may enter, as the folder of the programs."""
+    with tempfile.TemporaryDirectory() as folder:
+        os.chmod(folder, 0o755)
+        yield Path(folder)
+
+
+def test_a_user_who_locks_all_that_he_can_open_keeps_no_command_waiting(machine: Machine) -> None:
+    """An account that is down, and whose server only `resume` starts, would stay down for as long as he wants."""
+    with machine.locked():
+        pass  # all is there by now
+    line, pipe = [sys.executable, "-c", HOLD, str(machine.settings.root)], subprocess.PIPE
+    with subprocess.Popen(line, stdin=pipe, stdout=pipe, text=True, user=NOBODY, group=NOBODY, extra_groups=()) as user:
+        assert user.stdout is not None
+        assert int(user.stdout.readline()) > 0, "he can open the programs, as everybody"
+        with machine.locked():
+            pass
+        user.communicate("")
+
+
+def test_a_command_that_is_at_work_has_the_next_one_wait(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("t3_backup.bump.machine._WAIT_S", 0.1)
+    with machine.locked(), pytest.raises(LockHeld, match="in use by"), machine.locked():
+        pass
+    fd = os.open(machine.settings.root, os.O_RDONLY)
+    fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    os.close(fd)
