@@ -25,6 +25,7 @@ from typing import Any, NoReturn
 
 import aiohttp
 
+from t3_backup.bump import listener
 from t3_backup.errors import EXIT_OK, Failure, UsageError
 from t3_backup.protocol import printable
 
@@ -62,6 +63,7 @@ def pair(t3: Path, base_dir: Path, port: int, seconds: float = SECONDS) -> Paire
 
 async def _pair(t3: Path, base_dir: Path, port: int, seconds: float) -> Paired:
     credential = await mint(t3, base_dir, seconds)
+    _must_be_ours(port)
     limit = aiohttp.ClientTimeout(total=seconds)
     # No cookie of an earlier answer, no proxy of the environment, no connection that an earlier answer has spoilt, and nothing is
     # unpacked: a small answer stays one.
@@ -109,6 +111,19 @@ async def mint(t3: Path, base_dir: Path, seconds: float) -> str:
     if not isinstance(credential, str) or not _CREDENTIAL.fullmatch(credential):
         raise PairingFailed("mint", "t3 auth pairing create printed no credential")
     return credential
+
+
+def _must_be_ours(port: int) -> None:
+    """Whoever gets the credential can log in with it: it must be the owner's server that listens. Raises PairingFailed."""
+    try:
+        found = listener.uids(port)
+    except (OSError, ValueError) as error:
+        raise PairingFailed("exchange", f"nobody can tell who listens on port {port}: {error}") from None
+    if not found:
+        raise PairingFailed("exchange", f"POST {ENDPOINTS[0]}: nobody listens on port {port}")
+    others = [uid for uid in found if uid not in (os.geteuid(), 0)]
+    if others:
+        raise PairingFailed("exchange", f"it is uid {others[0]} who listens on port {port}, and is not given the credential")
 
 
 async def _exchange(client: aiohttp.ClientSession, credential: str) -> tuple[str, str]:

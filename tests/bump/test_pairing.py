@@ -21,7 +21,7 @@ from conftest import needs_root
 from fake_t3.served import Served, credential, free_port, laid_out, running
 
 from demo.users import User
-from t3_backup.bump import pairing
+from t3_backup.bump import listener, pairing
 from t3_backup.bump.pairing import PairingFailed, pair
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -331,6 +331,47 @@ def test_a_server_that_is_not_there_is_told(mint: Callable[[str], Path], tmp_pat
     with pytest.raises(PairingFailed, match="POST /api/auth/browser-session: ") as failed:
         pair(mint(MINTS), tmp_path, free_port(), seconds=5)
     assert failed.value.step == "exchange"
+
+
+# Takes the credential of whoever offers it, and says what a T3 would.
+THIEF = """
+import socket, sys
+with socket.create_server(("127.0.0.1", 0)) as port:
+    print(port.getsockname()[1], flush=True)
+    port.settimeout(20)
+    taken, _ = port.accept()
+    print(taken.recv(65536), flush=True)
+"""
+
+
+@needs_root
+def test_who_has_taken_the_port_of_another_gets_no_credential_of_his(mint: Callable[[str], Path], tmp_path: Path) -> None:
+    """Between its stop and its start a server's port is anybody's; with the credential one is in."""
+    line, pipe = [sys.executable, "-c", THIEF], subprocess.PIPE
+    with subprocess.Popen(line, stdout=pipe, text=True, user=65534, group=65534, extra_groups=()) as thief:
+        assert thief.stdout is not None
+        port = int(thief.stdout.readline())
+        with pytest.raises(PairingFailed, match=f"it is uid 65534 who listens on port {port}") as failed:
+            pair(mint(MINTS), tmp_path, port, seconds=5)
+        assert failed.value.step == "exchange"
+        thief.kill()
+        assert thief.stdout.read() == "", "nobody has even called"
+
+
+@pytest.mark.parametrize(
+    ("family", "address"),
+    [(socket.AF_INET, "127.0.0.1"), (socket.AF_INET, "0.0.0.0"), (socket.AF_INET6, "::"), (socket.AF_INET6, "::ffff:127.0.0.1")],
+)
+def test_whose_server_it_is_can_be_told_wherever_it_listens(family: socket.AddressFamily, address: str) -> None:
+    with socket.socket(family) as server:
+        try:
+            server.bind((address, 0))
+        except OSError:
+            pytest.skip("no IPv6 here")
+        port = server.getsockname()[1]
+        assert listener.uids(port) == []
+        server.listen()
+        assert listener.uids(port) == [os.geteuid()]
 
 
 def test_no_proxy_is_asked(mint: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

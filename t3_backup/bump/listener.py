@@ -1,0 +1,39 @@
+"""Whose the process is that answers on a port of this machine: any user may take one that is free, also for a moment only."""
+
+from __future__ import annotations
+
+import socket
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+_TABLES = (Path("/proc/self/net/tcp"), Path("/proc/self/net/tcp6"))  # proc_net_tcp(5)
+_LISTEN = "0A"
+
+
+def _as_told(packed: bytes) -> str:
+    """An address as the kernel has it there: words of the machine's own order."""
+    return "".join(f"{int.from_bytes(packed[at : at + 4], sys.byteorder):08X}" for at in range(0, len(packed), 4))
+
+
+_LOOPBACK = (_as_told(socket.inet_aton("127.0.0.1")), _as_told(socket.inet_pton(socket.AF_INET6, "::ffff:127.0.0.1")))
+_ANY = (_as_told(bytes(4)), _as_told(bytes(16)))
+
+
+def uids(port: int) -> list[int]:
+    """The uid of who listens on this port of 127.0.0.1; none where nobody does. Raises OSError where the kernel does not say."""
+    found = list(_listeners(port))
+    # Who has taken the very address is asked before who has taken all of them.
+    return [uid for address, uid in found if address in _LOOPBACK] or [uid for address, uid in found if address in _ANY]
+
+
+def _listeners(port: int) -> Iterator[tuple[str, int]]:
+    """Address and uid of each."""
+    for table in _TABLES:
+        if table.name == "tcp6" and not table.exists():
+            continue  # a kernel without IPv6
+        for line in table.read_text(encoding="ascii").splitlines()[1:]:
+            words = line.split()  # 0: ADDRESS:PORT ADDRESS:PORT STATE QUEUES TIMER RETRANSMITS UID ...
+            address, _, number = words[1].rpartition(":")
+            if words[3] == _LISTEN and int(number, 16) == port:
+                yield address, int(words[7])
