@@ -22,6 +22,8 @@ from t3_backup.service import Service
 _CGROUPS = Path("/sys/fs/cgroup")
 _PORT = re.compile(r'\s*(?:export\s+)?T3_PORT=["\']?(\d{1,5})["\']?\s*')
 _LOOK_S = 30
+# What comes of a text that an owner may have put in the place of ours: they are the same user.
+_NO_ANSWER = (ValueError, KeyError, TypeError, RecursionError)
 _POLL_S = 0.1
 
 
@@ -61,7 +63,7 @@ class Instance:
         try:
             value = json.loads(done)
             return None if value is None else Live(_integer(value["level"]), _integer(value["turns"]) or 0)
-        except (ValueError, KeyError, TypeError):
+        except _NO_ANSWER:
             raise Failure(f"{self.user}: {self.account.source} can't be looked at") from None
 
     def busy(self) -> str:
@@ -126,7 +128,7 @@ class Instance:
             if done.code == 0 and said["paired"] is True:
                 return str(said["endpoint"])[:200]
             reason = f"{said['step']}: {said['reason']}"
-        except (ValueError, KeyError, TypeError):
+        except _NO_ANSWER:
             reason = "the check took too long" if done.timed_out else f"the check ended with {done.code}: {done.err[-300:].strip()}"
         raise Failure(f"{self.user}: no login on port {self.port}: {reason[:500]}")
 
