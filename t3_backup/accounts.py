@@ -93,6 +93,15 @@ def find(user: str) -> Account:
     return Account(entry.pw_name, entry.pw_uid, entry.pw_gid, groups, Path(entry.pw_dir))
 
 
+def exists(user: str) -> bool:
+    """Whether the system has a user of this name."""
+    try:
+        pwd.getpwnam(user)
+    except KeyError:
+        return False
+    return True
+
+
 def own() -> Account:
     """The account of whoever runs this. Raises Failure for a uid without a name."""
     try:

@@ -10,7 +10,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from t3_backup import report
+from t3_backup import accounts, report
 from t3_backup.bump import backups, fetch, freeze, gate, journal, move, versions
 from t3_backup.bump.backups import Snapshot
 from t3_backup.bump.gate import Trial
@@ -148,6 +148,7 @@ def _carry_on(machine: Machine, plan: Journal) -> None:
     """
     for user in plan.users(journal.WAITING):
         machine.must_go_on("the accounts that are left come with the next: t3-autoupdate drain")
+        machine.must_not_be_frozen()  # somebody may have done that while another was moved
         [wanted] = [one for one in plan.moves if one.user == user]
         plan = machine.carry(plan, wanted, move.go)
         [done] = [one for one in plan.moves if one.user == user]
@@ -158,15 +159,20 @@ def _carry_on(machine: Machine, plan: Journal) -> None:
         machine.say(f"{one.user}: stays on {one.before} for now: {one.reason}; t3-autoupdate drain tries again")
     if deferred:
         return
+    machine.settle_newcomers()
     machine.programs.link(GLOBAL, plan.version)
     machine.end(plan, "done", now())
     _tell_that_all_are_there(machine, machine.programs.linked(), plan.version)
 
 
 def _tell_that_all_are_there(machine: Machine, users: Sequence[str], version: str) -> None:
-    """Some may be above it."""
-    there = all(machine.program_of(user) == version for user in users)
-    machine.say(f"all accounts are on {version}" if there else f"nobody is below {version}")
+    """Some may be above it, and who came in the meantime is below."""
+    programs = {user: machine.program_of(user) for user in users}
+    if below := [user for user, program in programs.items() if versions.key(program) < versions.key(version)]:
+        machine.say(f"{', '.join(below)}: not on {version} yet, which the next bump to it changes: t3-autoupdate --to {version}")
+    else:
+        there = all(program == version for program in programs.values())
+        machine.say(f"all accounts are on {version}" if there else f"nobody is below {version}")
 
 
 def _fail(machine: Machine, plan: Journal, done: Move) -> None:
@@ -187,13 +193,31 @@ def drain(machine: Machine, *, include_busy: bool = False) -> None:
     plan = machine.journals.load()
     if plan is None or plan.kind != "bump" or not plan.users(journal.DEFERRED, journal.WAITING):
         return
+    plan = _without_the_gone(machine, plan)
     for one in plan.moves:
         if one.phase == journal.DEFERRED:
-            why = "" if include_busy else machine.instance(one.user).busy()
+            why = _why_later(machine, one.user, include_busy=include_busy)
             phase = journal.DEFERRED if why else journal.WAITING
             plan = plan.with_move(replace(one, phase=phase, reason=why))
     machine.journals.save(plan)
     _carry_on(machine, plan)
+
+
+def _without_the_gone(machine: Machine, plan: Journal) -> Journal:
+    """Without those who were left for later, and are no users of the system any more: nobody is to wait for them for ever."""
+    gone = [user for user in plan.users(journal.DEFERRED, journal.WAITING) if not accounts.exists(user)]
+    for user in gone:
+        machine.warn(f"{user}: no such user on this system any more, and left out")
+    return replace(plan, moves=tuple(one for one in plan.moves if one.user not in gone))
+
+
+def _why_later(machine: Machine, user: str, *, include_busy: bool) -> str:
+    """Why an account is not moved now; empty where it is. That one's can't be looked at holds up nobody else."""
+    try:
+        instance = machine.instance(user)
+        return "" if include_busy else instance.busy()
+    except Failure as failure:
+        return str(failure)
 
 
 def resume(machine: Machine) -> None:

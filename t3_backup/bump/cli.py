@@ -131,7 +131,8 @@ def _rollback(machine: Machine, args: argparse.Namespace) -> int:
         if args.undo:
             plans = rollback.plan_undo(machine)
         else:
-            plans = rollback.plan_back(machine, [args.user] if args.user else machine.users(), args.to)
+            users = [args.user] if args.user else [one.user for one in machine.instances()]
+            plans = rollback.plan_back(machine, users, args.to)
         if args.dry_run:
             for plan in plans:
                 for line in plan.lines:

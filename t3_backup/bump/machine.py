@@ -90,6 +90,12 @@ class Machine:
         users = [one.user for one in self.instances()]
         return adopt.adopt(self.programs, self.settings.bin, users, self.say)
 
+    def settle_newcomers(self) -> None:
+        """Whoever has no link of his own yet gets one to the version that he is on, and stays there. Raises Failure and OSError."""
+        for one in self.instances():
+            if self.programs.program_of(one.user) is None:
+                self.programs.link(one.user, self.program_of(one.user))
+
     def program_of(self, user: str) -> str:
         """The version that an account is on. Raises Failure."""
         found = self.programs.program_of(user) or self.programs.program_of(GLOBAL)

@@ -140,6 +140,7 @@ class Programs:
 
     def hold(self, user: str) -> None:
         """From now on nothing of an account's starts, after a boot neither; durable when this returns. Raises OSError."""
+        self._folder(user).mkdir(exist_ok=True)  # who has no link yet may be held, too
         with opened(self._folder(user)) as folder:
             os.close(os.open("held", os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644, dir_fd=folder))
             copier.sync_directory(folder, str(self._folder(user)))

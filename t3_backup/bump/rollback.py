@@ -101,6 +101,7 @@ def carry_out(machine: Machine, plans: Sequence[Plan], kind: str, agreed: Callab
         for line in plan.lines:
             machine.say(line)
     agreed()
+    machine.settle_newcomers()
     if (open_ := machine.journals.load()) is not None:
         _close(machine, open_)
     moves = tuple(plan.move for plan in plans)

@@ -29,6 +29,7 @@ def machine(tmp_path: Path) -> Machine:
         warn=lambda text: None,
         stopping=threading.Event(),
     )
+    found.user_map.touch()
     for version in (OLD, NEW):
         program = found.programs.prefix(version) / "bin" / "t3"
         program.parent.mkdir(parents=True)

@@ -1,0 +1,126 @@
+"""Whoever was left for later: the rest are moved whatever is the matter with one, and nobody is moved by the end of a bump alone."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from t3_backup.bump import bumping, freeze, move, rollback
+from t3_backup.bump.instances import Instance
+from t3_backup.bump.journal import DEFERRED, DONE, WAITING, Journal, Move
+from t3_backup.bump.machine import Machine
+from t3_backup.bump.programs import GLOBAL
+from t3_backup.bump.rollback import Plan
+from t3_backup.errors import Failure
+
+OLD, NEW = "0.0.24", "0.0.25"
+# Users that every Debian has: nothing of theirs is touched.
+ONE, OTHER, LATE, GONE = "daemon", "mail", "news", "nobody-of-this-name"
+
+
+def wait(machine: Machine, *users: str, phase: str = DEFERRED) -> None:
+    """Have a bump that has left these for later."""
+    moves = tuple(Move(user, OLD, NEW, f"prebump-{NEW}", phase=phase, reason="busy") for user in users)
+    for user in users:
+        machine.programs.link(user, OLD)
+    machine.journals.save(Journal("bump", NEW, bumping.now(), moves))
+
+
+def carried(machine: Machine, monkeypatch: pytest.MonkeyPatch, *, frozen_after: str = "") -> list[str]:
+    """Who is moved from now on; each move is done at once. `frozen_after`: somebody does that while this one is moved."""
+    users: list[str] = []
+
+    def carry(self: Machine, plan: Journal, wanted: Move, how: object) -> Journal:
+        assert how is move.go
+        users.append(wanted.user)
+        self.programs.link(wanted.user, wanted.program)
+        plan = plan.with_move(replace(wanted, phase=DONE))
+        self.journals.save(plan)
+        if wanted.user == frozen_after:
+            freeze.freeze(self.settings.freeze, "stop that")
+        return plan
+
+    monkeypatch.setattr(Machine, "carry", carry)
+    return users
+
+
+@pytest.fixture(autouse=True)
+def _nobody_is_busy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Instance, "busy", lambda self: "")
+
+
+def test_who_is_no_user_any_more_is_left_out_and_holds_nobody_up(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else no drain would ever get to the others, and the bump would never end."""
+    wait(machine, GONE, ONE)
+    users = carried(machine, monkeypatch)
+    bumping.drain(machine)
+    assert users == [ONE]
+    assert machine.journals.load() is None
+    assert machine.programs.program_of(GLOBAL) == NEW
+    assert [one.user for one in machine.journals.history()[0].moves] == [ONE]
+
+
+def test_one_that_cannot_be_looked_at_stays_for_later_and_the_others_are_moved(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def busy(self: Instance) -> str:
+        if self.user == ONE:
+            raise Failure(f"{self.user}: it took too long")
+        return ""
+
+    monkeypatch.setattr(Instance, "busy", busy)
+    wait(machine, ONE, OTHER)
+    users = carried(machine, monkeypatch)
+    bumping.drain(machine)
+    assert users == [OTHER]
+    plan = machine.journals.load()
+    assert plan is not None
+    assert {one.user: (one.phase, one.reason) for one in plan.moves}[ONE] == (DEFERRED, f"{ONE}: it took too long")
+    assert machine.programs.program_of(GLOBAL) == OLD
+
+
+def test_a_freeze_in_the_middle_is_heeded_before_the_next_account(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    wait(machine, ONE, OTHER)
+    users = carried(machine, monkeypatch, frozen_after=ONE)
+    with pytest.raises(Failure, match="stop that; once that is mended: t3-autoupdate thaw"):
+        bumping.drain(machine)
+    assert users == [ONE]
+    plan = machine.journals.load()
+    assert plan is not None
+    assert (plan.users(DONE), plan.users(WAITING)) == ([ONE], [OTHER])
+    freeze.thaw(machine.settings.freeze)
+    bumping.drain(machine)
+    assert users == [ONE, OTHER]
+
+
+def test_who_came_in_the_meantime_is_not_moved_by_the_end_of_it(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """He runs the program of whoever has none of his own: a call of a newer one migrates what his older server works on."""
+    said: list[str] = []
+    machine = replace(machine, say=said.append)
+    machine.user_map.write_text(f"x={LATE}\n")
+    wait(machine, ONE)
+    carried(machine, monkeypatch)
+    bumping.drain(machine)
+    assert machine.programs.program_of(GLOBAL) == NEW
+    assert machine.programs.program_of(LATE) == OLD
+    assert "not on 0.0.25 yet" in said[-1]
+    assert LATE in said[-1]
+
+
+def test_nor_by_the_way_back_of_another(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    machine.user_map.write_text(f"x={LATE}\n")
+    for user in (GLOBAL, ONE):
+        machine.programs.link(user, NEW)
+    carried(machine, monkeypatch)
+    rollback.carry_out(machine, [Plan(Move(ONE, NEW, OLD, "prerollback-0.0.24"), ())], "rollback", lambda: None)
+    assert (machine.programs.program_of(ONE), machine.programs.program_of(GLOBAL)) == (OLD, OLD)
+    assert machine.programs.program_of(LATE) == NEW
+
+
+def test_a_hold_needs_no_link(machine: Machine) -> None:
+    """As of one who came since: his way back begins with it."""
+    machine.programs.hold(LATE)
+    assert machine.programs.is_held(LATE)
+    machine.programs.release(LATE)
+    assert not machine.programs.is_held(LATE)
