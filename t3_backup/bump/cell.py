@@ -7,10 +7,10 @@ ProtectSystem=strict, which has the host's own root in that place. `trial` looks
 from __future__ import annotations
 
 import os
-import shutil
 from pathlib import Path
 
 from t3_backup.bump import transient
+from t3_backup.bump.programs import remove_tree
 from t3_backup.bump.trial import MARK, STATE
 
 _PREFIX = "t3-gate-"
@@ -33,7 +33,7 @@ def home_of(name: str) -> Path:
 
 
 def build(name: str) -> Path:
-    """Make it anew; where the database is to be put that it is given. Raises OSError."""
+    """Make it anew; where the database is to be put that it is given. Raises Failure and OSError."""
     remove(name)
     _PRIVATE.mkdir(mode=0o700, exist_ok=True)
     state = _PRIVATE / name / STATE
@@ -107,12 +107,12 @@ def properties(name: str, program: Path, given: int) -> tuple[str, ...]:
 
 
 def remove(name: str) -> None:
-    """Remove what it left; its unit must be gone. Raises OSError."""
+    """Remove what it left; its unit must be gone. Raises Failure and OSError."""
     for path in _paths(name):
         if path.is_symlink():
             path.unlink()
         elif path.is_dir():
-            shutil.rmtree(path)
+            remove_tree(path)
 
 
 def sweep() -> None:

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from t3_backup.bump import transient
-from t3_backup.bump.programs import About, Programs, copy_package
+from t3_backup.bump.programs import About, Programs, copy_package, remove_tree
 from t3_backup.errors import Failure
 
 _NAME = "t3-fetch"
@@ -102,7 +102,7 @@ def sweep() -> None:
     """End and remove what an earlier fetch left, which may have been killed while its npm ran. Raises Failure and OSError."""
     if _STATE.exists():
         transient.end(f"{_NAME}*.service")
-        shutil.rmtree(_STATE)
+        remove_tree(_STATE)
     if _PUBLIC.is_symlink():
         _PUBLIC.unlink()
 

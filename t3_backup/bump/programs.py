@@ -18,9 +18,11 @@ import os
 import secrets
 import shutil
 import stat
+import subprocess
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import NoReturn
 
 from t3_backup import copier
 from t3_backup.bump import versions
@@ -30,6 +32,9 @@ from t3_backup.replacing import opened, remove_path, replace_path
 GLOBAL = "global"
 _OURS = (GLOBAL, "versions", "bin")
 _NEW = ".new-"
+_MOST_BYTES = 4 << 30  # of a version; one of T3 has some hundred MiB
+_ENTRY_BYTES = 4096  # that any file or folder takes besides
+_DEEPEST = 100  # folders
 
 _LAUNCHER = """\
 #!/bin/sh
@@ -177,23 +182,44 @@ def replace_link(path: Path, target: str) -> None:
 
 
 def copy_package(source: Path, target: Path, allowed: Sequence[int]) -> None:
-    """Copy the tree of a program to `target`, as root's; what is set-id, special, or leads out of it is refused.
+    """Copy the tree of a program to `target`, as root's; what is set-id, special, too much, or leads out of it is refused.
 
     `allowed` are the uids that may own what is copied. Raises Failure and OSError.
     """
-    for folder, folders, files in os.walk(source):
+    _must_be_plain(source, source, allowed)
+    left = _MOST_BYTES
+    for folder, folders, files in os.walk(source, onerror=_raise):
+        if len(Path(folder).parts) - len(source.parts) > _DEEPEST:
+            raise Failure(f"{source} has folders in folders more than {_DEEPEST} deep")
         for name in (*folders, *files):
-            path = Path(folder, name)
-            _must_be_plain(path, source, allowed)
+            left -= _must_be_plain(Path(folder, name), source, allowed)
+            if left < 0:  # a hole counts: a copy has none
+                raise Failure(f"{source} is greater than {_MOST_BYTES >> 30} GiB")
     shutil.copytree(source, target, symlinks=True)
 
 
-def _must_be_plain(path: Path, source: Path, allowed: Sequence[int]) -> None:
+def _raise(error: OSError) -> NoReturn:
+    raise error
+
+
+def remove_tree(path: Path) -> None:
+    """Remove a folder with all that somebody else has put into it. Raises Failure and OSError."""
+    # shutil.rmtree() ends where folders are deeper in each other than Python calls itself.
+    done = subprocess.run(
+        ["/usr/bin/rm", "-rf", "--", str(path)], stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
+    )
+    if done.returncode != 0:
+        raise Failure(f"{path} can't be removed: {(done.stderr.strip().splitlines() or ['no reason is given'])[0]}")
+
+
+def _must_be_plain(path: Path, source: Path, allowed: Sequence[int]) -> int:
+    """How many bytes it takes, about. Raises Failure."""
     status = path.lstat()
     if status.st_uid not in allowed:
         raise Failure(f"{path} belongs to uid {status.st_uid}: what everybody runs must be root's")
     if stat.S_ISLNK(status.st_mode):
-        if not (path.parent / os.readlink(path)).resolve().is_relative_to(source.resolve()):
+        target = Path(os.readlink(path))
+        if target.is_absolute() or not (path.parent / target).resolve().is_relative_to(source.resolve()):
             raise Failure(f"{path} leads out of {source}")
     elif not (stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode)):
         raise Failure(f"{path} is neither a file nor a folder")
@@ -201,3 +227,4 @@ def _must_be_plain(path: Path, source: Path, allowed: Sequence[int]) -> None:
         raise Failure(f"{path} runs as another user (set-id)")
     elif status.st_mode & 0o022:
         raise Failure(f"{path} can be written to by others than its owner (mode {stat.S_IMODE(status.st_mode):04o})")
+    return status.st_size + _ENTRY_BYTES

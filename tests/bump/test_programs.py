@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from t3_backup.bump import adopt, versions
+from t3_backup.bump import adopt, cell, fetch, transient, versions
 from t3_backup.bump.programs import GLOBAL, About, Programs, copy_package
 from t3_backup.errors import Failure, UsageError
 
@@ -114,6 +114,9 @@ def test_a_package_with_anything_but_files_of_the_owner_is_refused(tmp_path: Pat
         copy_package(source, tmp_path / "other", (os.getuid() + 1,))
     for name, spoil, said in (
         ("out", lambda path: path.symlink_to("/etc/passwd"), "leads out of"),
+        ("up", lambda path: path.symlink_to("../out"), "leads out of"),
+        ("back", lambda path: path.symlink_to(source / "program"), "leads out of"),  # to what goes, and may be another's later
+        ("great", lambda path: (path.touch(), os.truncate(path, 1 << 40)), "greater than 4 GiB"),
         ("fifo", os.mkfifo, "neither a file nor a folder"),
         ("setuid", lambda path: (path.write_text(""), path.chmod(0o4755)), "set-id"),
         ("open", lambda path: (path.write_text(""), path.chmod(0o666)), "can be written to by others"),
@@ -122,6 +125,41 @@ def test_a_package_with_anything_but_files_of_the_owner_is_refused(tmp_path: Pat
         with pytest.raises(Failure, match=said):
             copy_package(source, tmp_path / f"bad-{name}", (os.getuid(),))
         (source / name).unlink()
+    source.chmod(0o777)
+    with pytest.raises(Failure, match="can be written to by others"):
+        copy_package(source, tmp_path / "bad", (os.getuid(),))
+
+
+def deep(folder: Path, levels: int) -> Path:
+    """A folder with so many in each other."""
+    folder.mkdir()
+    fd = os.open(folder, os.O_RDONLY)
+    for _ in range(levels):
+        os.mkdir("d", dir_fd=fd)
+        inner = os.open("d", os.O_RDONLY, dir_fd=fd)
+        os.close(fd)
+        fd = inner
+    os.close(fd)
+    return folder
+
+
+def test_folders_deeper_in_each_other_than_python_goes_are_refused_and_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A package that leaves such would otherwise be the last that was ever fetched or tried."""
+    state = deep(tmp_path / "state", 3000)
+    monkeypatch.setattr(fetch, "_STATE", state)
+    monkeypatch.setattr(fetch, "_PUBLIC", tmp_path / "public")
+    monkeypatch.setattr(cell, "_PRIVATE", tmp_path)
+    monkeypatch.setattr(cell, "_PUBLIC", tmp_path)
+    monkeypatch.setattr(transient, "end", lambda pattern: None)
+    with pytest.raises(Failure, match="more than 100 deep"):
+        copy_package(state, tmp_path / "copy", (os.getuid(),))
+    fetch.sweep()
+    assert not state.exists()
+    left = deep(tmp_path / cell.name_of("alice"), 3000)
+    cell.sweep()
+    assert not left.exists()
 
 
 UNIT = """\
