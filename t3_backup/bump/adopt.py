@@ -18,6 +18,7 @@ from pathlib import Path
 from t3_backup.bump.programs import GLOBAL, About, Programs, copy_package, replace_link
 from t3_backup.errors import Failure
 from t3_backup.replacing import replace_path
+from t3_backup.service import Service
 
 DROP_IN = Path("/etc/systemd/system/t3-serve@.service.d/50-t3-autoupdate.conf")
 _TEMPLATE = "t3-serve@.service"
@@ -49,7 +50,7 @@ def package_of(program: Path) -> tuple[Path, str]:
 
 
 def adopt(programs: Programs, program: Path, users: Sequence[str], say: Callable[[str], None]) -> str:
-    """Do it, of all accounts; the version. Again is harmless. Raises Failure and OSError."""
+    """Do it, of all accounts; the version. Again is harmless. Raises Failure (a server would run another, too) and OSError."""
     if os.path.realpath(program) == str(programs.launcher):
         version = programs.program_of(GLOBAL)
         if version is None:
@@ -63,6 +64,9 @@ def adopt(programs: Programs, program: Path, users: Sequence[str], say: Callable
             programs.link(user, version)
     programs.write_launcher()
     _write_drop_in(programs, program)
+    for service in filter(None, map(Service.of, users)):
+        if why := runs_another(service, programs.launcher, program):
+            raise Failure(why)
     if os.path.realpath(program) != str(programs.launcher):
         replace_link(program, str(programs.launcher))
         say(f"{program} is the launcher now, which runs the T3 of its caller")
@@ -101,6 +105,21 @@ def unit_text() -> str:
     done = _systemctl("cat", _TEMPLATE, check=False)
     parts = re.split(r"(?m)^# (/.*)$", done)[1:]  # path, text, path, text ...
     return "\n".join(text for path, text in zip(parts[::2], parts[1::2], strict=True) if path != str(DROP_IN))
+
+
+def runs_another(service: Service, launcher: Path, program: Path) -> str:
+    """What a unit runs that is not our launcher, nor `program`, which becomes a link to it; empty where it doesn't. Raises Failure.
+
+    A drop-in whose name comes after ours has the last word: `systemctl edit` makes an override.conf.
+    """
+    found = re.findall(r"\{ path=(\S+) ;", service.show("ExecStart"))
+    others = [path for path in found if path not in (str(launcher), str(program))]
+    if not others:
+        return ""
+    return (
+        f"{service.unit} runs {others[0]}, and not the program of its account, by a drop-in that comes after {DROP_IN}: "
+        f"systemctl cat {service.unit} shows it; let it run {launcher} instead"
+    )
 
 
 def command_line(unit: str, launcher: Path, program: Path) -> str | None:

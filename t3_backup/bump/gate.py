@@ -73,7 +73,7 @@ def attempt(program: Path, subject: str, write_snapshot: Callable[[str, Path], b
         given = state.stat().st_size if write_snapshot else 0
         # What an admin has put into the environment of all units is not the candidate's to see.
         home = cell.home_of(name)
-        line = ["/usr/bin/env", "-i", f"HOME={home}", f"TMPDIR={home}", "PATH=/usr/bin:/bin", "LANG=C.UTF-8"]
+        line = ["/usr/bin/env", "-i", f"HOME={home}", f"TMPDIR={home}", f"PATH={transient.PATH}", "LANG=C.UTF-8"]
         line += [sys.executable, "-I", "-m", "t3_backup.bump.trial", f"--t3={program}/bin/t3", f"--base-dir={home}"]
         line += [f"--port={_PORT}", f"--watch={watch_seconds}", "--alone"]
         done = transient.run(

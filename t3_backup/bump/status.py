@@ -106,11 +106,13 @@ def _account(machine: Machine, user: str, plan: Journal | None) -> AccountStatus
     programs = machine.programs
     phase = next((one.phase for one in plan.moves if one.user == user), "") if plan else ""
     held = programs.is_held(user)
-    version, level, running, trouble = "", None, False, ""
+    version, level, running, trouble, another = "", None, False, "", ""
     try:
         version = programs.program_of(user) or programs.program_of(GLOBAL) or ""
         instance = machine.instance(user)
         running = instance.runs()
+        if instance.service is not None:
+            another = adopt.runs_another(instance.service, programs.launcher, machine.settings.bin)
         live = instance.look()
         level = None if live is None else live.level
     except Failure as failure:
@@ -123,6 +125,8 @@ def _account(machine: Machine, user: str, plan: Journal | None) -> AccountStatus
         trouble = "held, and nothing is under way: t3-autoupdate resume"
     elif found.is_above:
         trouble = _above(found)
+    elif version and not trouble:
+        trouble = another
     return replace(found, trouble=trouble)
 
 

@@ -24,8 +24,8 @@ _LIMIT_BYTES = 1 << 20
 _CHUNK_BYTES = 1 << 16
 _STOP_S = 60
 _GRACE_S = 15.0  # for systemd to end it by its own limit, before it is stopped from here
-_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin"  # where systemd-run looks for a program, too
-_ENVIRONMENT = {"PATH": _PATH, "LANG": "C.UTF-8"}
+PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin"  # where systemd-run looks for a program, too
+_ENVIRONMENT = {"PATH": PATH, "LANG": "C.UTF-8"}
 _GONE = ("inactive", "failed")
 _BUS = Path("/run/dbus/system_bus_socket")
 
@@ -83,7 +83,7 @@ def run(argv: Sequence[str], *, name: str, properties: Sequence[str], seconds: f
 def as_owner(user: str, argv: Sequence[str], seconds: float, *, properties: Sequence[str] = ()) -> Done:
     """Run `argv` as an account's owner, with nothing of this process's environment, nor of systemd's. Raises Failure."""
     account = accounts.find(user)
-    environment = (f"HOME={account.home}", f"USER={account.user}", f"LOGNAME={account.user}", f"PATH={_PATH}", "LANG=C.UTF-8")
+    environment = (f"HOME={account.home}", f"USER={account.user}", f"LOGNAME={account.user}", f"PATH={PATH}", "LANG=C.UTF-8")
     line = ["/usr/bin/env", "-i", *environment, *argv]
     whole = (f"User={account.user}", f"WorkingDirectory=-{account.home}", *_OF_AN_OWNER, *properties)
     return run(line, name=f"{_name_of(user)}-{secrets.token_hex(4)}", properties=whole, seconds=seconds)

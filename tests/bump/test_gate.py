@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from t3_backup.bump import cell, gate
+from t3_backup.bump import cell, gate, transient
 from t3_backup.bump.transient import Done
 from t3_backup.bump.trial import STEPS
 
@@ -130,3 +130,20 @@ def test_a_cell_has_nothing_of_the_machine_but_what_is_named() -> None:
     shown = "/usr -/etc/alternatives -/etc/ld.so.cache /var/lib/t3-autoupdate/versions/0.0.25"
     assert bound == f"BindReadOnlyPaths={shown}"
     assert not [one for one in found if one.startswith(("BindPaths", "ReadWritePaths", "TemporaryFileSystem=/:", "LoadCredential"))]
+
+
+def test_node_is_looked_for_where_the_servers_look_for_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else each version would be turned away where node is one of /usr/local."""
+    lines: list[list[str]] = []
+
+    def run(line: list[str], **_: object) -> transient.Done:
+        lines.append(line)
+        return transient.Done(1, "", "")
+
+    monkeypatch.setattr(transient, "run", run)
+    monkeypatch.setattr(cell, "build", lambda name: tmp_path / name)
+    monkeypatch.setattr(cell, "remove", lambda name: None)
+    gate.attempt(tmp_path, gate.EMPTY, None, 1)
+    transient.as_owner("nobody", ["true"], 1)
+    paths = [next(word for word in line if word.startswith("PATH=")) for line in lines]
+    assert paths == ["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin"] * 2

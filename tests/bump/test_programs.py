@@ -12,6 +12,7 @@ import pytest
 from t3_backup.bump import adopt, cell, fetch, transient, versions
 from t3_backup.bump.programs import GLOBAL, About, Programs, copy_package
 from t3_backup.errors import Failure, UsageError
+from t3_backup.service import Service
 
 
 def installed(programs: Programs, *found: str) -> Programs:
@@ -194,6 +195,24 @@ def test_a_unit_that_runs_something_else_is_not_changed() -> None:
     with pytest.raises(Failure, match="does not run t3 itself; let it run /l/t3 instead"):
         adopt.command_line(UNIT.format(line="/opt/wrapper --port 1"), Path("/l/t3"), Path("/usr/local/bin/t3"))
     assert adopt.command_line("[Unit]\n", Path("/l/t3"), Path("/usr/local/bin/t3")) is None
+
+
+@pytest.mark.parametrize(
+    ("said", "other"),
+    [
+        ("{ path=/l/t3 ; argv[]=/l/t3 serve --port 1 ; ignore_errors=no }", ""),
+        ("{ path=/usr/local/bin/t3 ; argv[]=/usr/local/bin/t3 serve ; ignore_errors=no }", ""),
+        ("", ""),
+        ("{ path=/usr/bin/node ; argv[]=/usr/bin/node /usr/lib/node_modules/t3/t3.mjs serve ; ignore_errors=no }", "/usr/bin/node"),
+        ("{ path=/usr/lib/node_modules/t3/t3.mjs ; argv[]=t3 serve ; ignore_errors=no }", "/usr/lib/node_modules/t3/t3.mjs"),
+    ],
+)
+def test_a_unit_that_has_another_program_in_spite_of_ours_is_found(said: str, other: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its account would be told to be on a version that its server never runs, and a check would migrate its database."""
+    monkeypatch.setattr(Service, "show", lambda self, name: said)
+    found = adopt.runs_another(Service("t3-serve@alice.service"), Path("/l/t3"), Path("/usr/local/bin/t3"))
+    assert found.startswith(f"t3-serve@alice.service runs {other}, and not" if other else ""), found
+    assert bool(found) is bool(other)
 
 
 def test_the_package_of_a_program_is_found_through_its_links(tmp_path: Path) -> None:
