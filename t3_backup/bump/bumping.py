@@ -56,7 +56,9 @@ def bump(machine: Machine, version: str, *, asked: bool, gate_only: bool = False
     if not found and versions.key(machine.program_of(GLOBAL)) >= versions.key(version):
         _tell_that_all_are_there(machine, [one.user for one in everybody], version)
         return []
+    _must_be_told_apart(machine, everybody)
     known = {one.user: machine.backups.list(one.user) for one in found}
+    found = [one for one in found if not _has_lost_sight(machine, one, known[one.user])]
     _must_have_room(machine, known)
     machine.must_go_on(_UNTOUCHED)
     fetch.fetch(machine.programs, version, machine.settings.npm_spec.format(version=version), machine.say)
@@ -89,6 +91,28 @@ def _is_to_move(machine: Machine, user: str, version: str, *, asked: bool) -> bo
         raise Failure(f"{text}; to go back with the data of then: t3-autoupdate rollback --to {version}")
     machine.say(f"{text}: nothing is done (T3_PIN)")
     return False
+
+
+def _must_be_told_apart(machine: Machine, everybody: Sequence[Instance]) -> None:
+    """Where a server listens is known before it is stopped, else no login could tell how it went. Raises Failure."""
+    users: dict[int, str] = {}
+    for one in everybody:
+        path = machine.settings.serve / f"{one.user}.env"
+        if one.port is None and one.runs():
+            raise Failure(f"{one.user}: a server runs, and no T3_PORT in {path} says on which port; {_UNTOUCHED}")
+        if one.port is not None and (other := users.setdefault(one.port, one.user)) != one.user:
+            raise Failure(f"{one.user}: T3_PORT in {path} is {one.port}, which is that of {other}; {_UNTOUCHED}")
+
+
+def _has_lost_sight(machine: Machine, one: Instance, known: Sequence[Snapshot]) -> bool:
+    """Whether an account had a database, and has none now: then it stays as it is. Raises Failure."""
+    if not known or one.look() is not None:
+        return False
+    machine.warn(
+        f"{one.user}: {one.account.source} is not there, of which there are {len(known)} snapshots: is its disk mounted? "
+        f"stays on {machine.program_of(one.user)}"
+    )
+    return True
 
 
 def _must_have_room(machine: Machine, known: Mapping[str, Sequence[Snapshot]]) -> None:

@@ -1,0 +1,96 @@
+"""What is looked at before anybody is stopped: where each server listens, whether each database is there, and whether there is room."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from t3_backup.accounts import Account
+from t3_backup.bump import backups, bumping, fetch
+from t3_backup.bump.backups import Snapshot
+from t3_backup.bump.instances import Instance, Live
+from t3_backup.bump.machine import Machine
+from t3_backup.errors import Failure
+
+OLD, NEW = "0.0.24", "0.0.25"
+
+
+class Reached(Exception):
+    """All was well until then."""
+
+
+class Town:
+    """Accounts whose servers run, as far as is said otherwise."""
+
+    def __init__(self, machine: Machine, patch: pytest.MonkeyPatch, folder: Path) -> None:
+        self.warned: list[str] = []
+        self.machine = replace(machine, warn=self.warned.append)
+        self.ports: dict[str, int | None] = {"alice": 3773, "bob": 3774}
+        self.stopped: set[str] = set()
+        self.missing: set[str] = set()
+        self.shelves: dict[str, list[Snapshot]] = {"alice": [], "bob": []}
+        self.folder = folder
+        self.tried: list[str] = []
+        patch.setattr(Machine, "adopt", lambda _: OLD)
+        patch.setattr(Machine, "instances", lambda _: [self.instance(user) for user in self.ports])
+        patch.setattr(Instance, "runs", lambda one: one.user not in self.stopped)
+        patch.setattr(Instance, "look", lambda one: None if one.user in self.missing else Live(30, 0))
+        patch.setattr(backups.Backups, "list", lambda _, user: self.shelves[user])
+        patch.setattr(fetch, "fetch", lambda *_: None)
+
+        def try_out(machine: Machine, version: str, found: list[Instance], known: object) -> None:
+            self.tried = [one.user for one in found]
+            raise Reached
+
+        patch.setattr(bumping, "try_out", try_out)
+
+    def instance(self, user: str) -> Instance:
+        return Instance(Account(user, 1000, 1000, (1000,), self.folder), None, self.ports[user])
+
+    def bump(self) -> list[str]:
+        """Who is tried, once all else was looked at."""
+        with pytest.raises(Reached):
+            bumping.bump(self.machine, NEW, asked=True)
+        return self.tried
+
+
+@pytest.fixture
+def town(machine: Machine, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Town:
+    return Town(machine, monkeypatch, tmp_path)
+
+
+def snapshot(size: int = 1) -> Snapshot:
+    return Snapshot("alice", "state-20261127T000000Z", None, "verified", "2026-11-27T00:00:00Z", size, 30, {})
+
+
+def test_where_all_is_well_everybody_is_tried(town: Town) -> None:
+    assert town.bump() == ["alice", "bob"]
+    assert town.warned == []
+
+
+def test_a_server_that_nothing_says_the_port_of_is_not_stopped(town: Town) -> None:
+    """The login after the switch could not be tried, nor that after the way back: it would have been down in vain."""
+    town.ports["bob"] = None
+    with pytest.raises(Failure, match=r"bob: a server runs, and no T3_PORT in .*/bob\.env"):
+        bumping.bump(town.machine, NEW, asked=True)
+    town.stopped.add("bob")
+    assert town.bump() == ["alice", "bob"]
+
+
+def test_two_accounts_of_one_port_are_told_before_one_is_stopped(town: Town) -> None:
+    town.ports["bob"] = town.ports["alice"]
+    with pytest.raises(Failure, match=r"bob: T3_PORT in .*/bob\.env is 3773, which is that of alice"):
+        bumping.bump(town.machine, NEW, asked=True)
+
+
+def test_who_had_a_database_and_has_none_stays_as_he_is(town: Town) -> None:
+    """His disk may not be mounted: with that, a newer T3 would be at his data without a stop, a trial or a snapshot."""
+    town.shelves["bob"] = [snapshot()]
+    town.missing = {"bob"}
+    assert town.bump() == ["alice"]
+    assert len(town.warned) == 1
+    assert "is its disk mounted? stays on 0.0.24" in town.warned[0]
+    town.shelves["bob"] = []
+    assert town.bump() == ["alice", "bob"], "who never had one is new"
