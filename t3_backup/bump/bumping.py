@@ -6,23 +6,20 @@ Nothing is changed before the gate has passed and every account has a proven sna
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from t3_backup import accounts, report
-from t3_backup.bump import backups, fetch, freeze, gate, journal, move, versions
+from t3_backup.bump import backups, fetch, freeze, gate, journal, move, ready, versions
 from t3_backup.bump.backups import Snapshot
 from t3_backup.bump.gate import Trial
 from t3_backup.bump.instances import Instance
 from t3_backup.bump.journal import Journal, Move
 from t3_backup.bump.machine import Machine
 from t3_backup.bump.programs import GLOBAL
+from t3_backup.bump.ready import UNTOUCHED
 from t3_backup.errors import Failure
 from t3_backup.manifest import format_time
-
-_SPARE_BYTES = 1 << 30  # for a version and what comes in the meantime
-_UNTOUCHED = "nothing was changed"
 
 
 def now() -> str:
@@ -56,18 +53,18 @@ def bump(machine: Machine, version: str, *, asked: bool, gate_only: bool = False
     if not found and versions.key(machine.program_of(GLOBAL)) >= versions.key(version):
         _tell_that_all_are_there(machine, [one.user for one in everybody], version)
         return []
-    _must_be_told_apart(machine, everybody)
+    ready.must_be_told_apart(machine, everybody)
     known = {one.user: machine.backups.list(one.user) for one in found}
-    found = [one for one in found if not _has_lost_sight(machine, one, known[one.user])]
-    _must_have_room(machine, known)
-    machine.must_go_on(_UNTOUCHED)
+    found = [one for one in found if not ready.has_lost_sight(machine, one, known[one.user])]
+    ready.must_have_room(machine, found, known)
+    machine.must_go_on(UNTOUCHED)
     fetch.fetch(machine.programs, version, machine.settings.npm_spec.format(version=version), machine.say)
     trials = try_out(machine, version, found, known)
     if gate_only:
         return trials
     prebump = {}
     for one in found:
-        machine.must_go_on(_UNTOUCHED)
+        machine.must_go_on(UNTOUCHED)
         if one.look() is not None:
             prebump[one.user] = machine.backups.take(one.user, f"prebump-{version}").name
     moves = [_planned(machine, one, version, include_busy=include_busy) for one in found if one.user in prebump]
@@ -93,37 +90,6 @@ def _is_to_move(machine: Machine, user: str, version: str, *, asked: bool) -> bo
     return False
 
 
-def _must_be_told_apart(machine: Machine, everybody: Sequence[Instance]) -> None:
-    """Where a server listens is known before it is stopped, else no login could tell how it went. Raises Failure."""
-    users: dict[int, str] = {}
-    for one in everybody:
-        path = machine.settings.serve / f"{one.user}.env"
-        if one.port is None and one.runs():
-            raise Failure(f"{one.user}: a server runs, and no T3_PORT in {path} says on which port; {_UNTOUCHED}")
-        if one.port is not None and (other := users.setdefault(one.port, one.user)) != one.user:
-            raise Failure(f"{one.user}: T3_PORT in {path} is {one.port}, which is that of {other}; {_UNTOUCHED}")
-
-
-def _has_lost_sight(machine: Machine, one: Instance, known: Sequence[Snapshot]) -> bool:
-    """Whether an account had a database, and has none now: then it stays as it is. Raises Failure."""
-    if not known or one.look() is not None:
-        return False
-    machine.warn(
-        f"{one.user}: {one.account.source} is not there, of which there are {len(known)} snapshots: is its disk mounted? "
-        f"stays on {machine.program_of(one.user)}"
-    )
-    return True
-
-
-def _must_have_room(machine: Machine, known: Mapping[str, Sequence[Snapshot]]) -> None:
-    """For the version, a copy in the gate, and what is put back in the worst case. Raises Failure."""
-    needed = _SPARE_BYTES + 2 * max((snapshots[0].bytes for snapshots in known.values() if snapshots), default=0)
-    status = os.statvfs(machine.settings.root)
-    free = status.f_bavail * status.f_frsize
-    if free < needed:
-        raise Failure(f"{machine.settings.root}: {free >> 20} MiB are free there, and a bump may take {needed >> 20}: make room")
-
-
 def try_out(machine: Machine, version: str, found: Sequence[Instance], known: Mapping[str, Sequence[Snapshot]]) -> list[Trial]:
     """The gate: on an empty state, and on a copy of each account's data. Raises Failure where it turns it away, and Cancelled."""
     programs = machine.programs
@@ -142,8 +108,8 @@ def try_out(machine: Machine, version: str, found: Sequence[Instance], known: Ma
             machine.warn(f"gate: {version} failed on {_subject(trial)} at {trial.step}: {trial.reason}")
             for line in trial.log:
                 machine.warn(f"gate:   {line}")
-            raise Failure(f"{version} was turned away by the gate at {trial.step}; {_UNTOUCHED}")
-        machine.must_go_on(_UNTOUCHED)
+            raise Failure(f"{version} was turned away by the gate at {trial.step}; {UNTOUCHED}")
+        machine.must_go_on(UNTOUCHED)
     empty = next(trial for trial in trials if trial.subject == gate.EMPTY)
     programs.note(replace(programs.about(version), level=empty.level_after))
     return trials

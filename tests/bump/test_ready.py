@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -94,3 +95,20 @@ def test_who_had_a_database_and_has_none_stays_as_he_is(town: Town) -> None:
     assert "is its disk mounted? stays on 0.0.24" in town.warned[0]
     town.shelves["bob"] = []
     assert town.bump() == ["alice", "bob"], "who never had one is new"
+
+
+def test_a_disk_of_a_home_without_room_for_the_way_back_is_told(town: Town, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A newer T3 that fills it would fail, and the data of before could not be put back beside what it has made."""
+    town.shelves["alice"] = [snapshot(100 << 20)]
+    real = os.statvfs
+
+    def statvfs(path: Path) -> os.statvfs_result:
+        found = list(real(path))
+        if path == town.folder:
+            found[1], found[4] = 1 << 20, 150  # blocks of a MiB
+        return os.statvfs_result(found)
+
+    assert town.bump() == ["alice", "bob"]
+    monkeypatch.setattr(os, "statvfs", statvfs)
+    with pytest.raises(Failure, match="150 MiB are free there, and a bump may take 200: make room"):
+        bumping.bump(town.machine, NEW, asked=True)
