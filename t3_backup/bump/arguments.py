@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 
 import t3_backup
 from t3_backup.arguments import Parser
+from t3_backup.bump import versions
+from t3_backup.errors import UsageError
 
 _EXAMPLES = """\
 examples:
@@ -26,6 +29,25 @@ settings: T3_PIN, T3_NPM_SPEC ({version} stands for the version), T3_BIN, T3_SER
 exit status: 0 all well; 1 a version was turned away, an account had to go back, or something wants a look; 2 wrong use or
   configuration; 75 another one is at work, try again later. Whatever it is, each account is on a program and data that fit.
 """
+
+
+def parse(words: Sequence[str]) -> argparse.Namespace:
+    """The words of a command line. Raises UsageError for those that make no sense, or not together."""
+    args = parser().parse_args(words)
+    # What stands before a command is meant for it, too: a --dry-run that it can't follow must not be passed over.
+    if args.command not in (None, "rollback"):
+        for flag, given in (("--to", args.to is not None), ("--dry-run", args.dry_run)):
+            if given:
+                raise UsageError(f"{args.command} has no {flag}; see t3-autoupdate {args.command} --help")
+    if args.command == "rollback" and args.undo and args.to is not None:
+        raise UsageError("rollback has --to or --undo, not both; see t3-autoupdate rollback --help")
+    return args
+
+
+def _version(text: str) -> str:
+    if not versions.is_version(text):
+        raise argparse.ArgumentTypeError(f"{text!r} is no version of T3, such as 0.0.25")
+    return text
 
 
 def parser() -> argparse.ArgumentParser:
@@ -49,7 +71,7 @@ def parser() -> argparse.ArgumentParser:
         parents=[shared, busy],
     )
     top.add_argument("--version", action="version", version=f"t3-autoupdate {t3_backup.__version__}")
-    top.add_argument("--to", metavar="VERSION", help="bring every account to this version (T3_PIN; 0.0.24)")
+    top.add_argument("--to", type=_version, metavar="VERSION", help="bring every account to this version (T3_PIN; 0.0.24)")
     top.add_argument("--dry-run", action="store_true", help="the gate alone: nothing is switched")
     top.set_defaults(json=False, include_busy=False)
     commands = top.add_subparsers(dest="command", metavar="COMMAND")
@@ -60,10 +82,10 @@ def parser() -> argparse.ArgumentParser:
     back = commands.add_parser("rollback", parents=[shared], help="back to the version before, with the data of then")
     back.add_argument("--user", metavar="U", help="only this account")
     which = back.add_mutually_exclusive_group()
-    which.add_argument("--to", metavar="VERSION", help="to this version")
+    which.add_argument("--to", type=_version, default=argparse.SUPPRESS, metavar="VERSION", help="to this version")
     which.add_argument("--undo", action="store_true", help="undo the last rollback")
     back.add_argument("--yes", action="store_true", help="do not ask")
-    back.add_argument("--dry-run", action="store_true", help="show what would be put back and lost")
+    back.add_argument("--dry-run", action="store_true", default=argparse.SUPPRESS, help="show what would be put back and lost")
 
     check = commands.add_parser("check", parents=[shared], help="log in to every running server as a browser does")
     check.add_argument("--user", metavar="U", help="only this account's")

@@ -182,6 +182,7 @@ def drain(machine: Machine, *, include_busy: bool = False) -> None:
         return
     plan = machine.journals.load()
     if plan is None or plan.kind != "bump" or not plan.users(journal.DEFERRED, journal.WAITING):
+        machine.say("nobody was left for later")
         return
     plan = _without_the_gone(machine, plan)
     for one in plan.moves:

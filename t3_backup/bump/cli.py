@@ -17,10 +17,11 @@ from pathlib import Path
 
 from t3_backup import settings as backup_settings
 from t3_backup import stopping
-from t3_backup.bump import bumping, freeze, metrics, rollback, settings
+from t3_backup.bump import bumping, freeze, journal, metrics, rollback, settings
 from t3_backup.bump import status as statuses
-from t3_backup.bump.arguments import parser
+from t3_backup.bump.arguments import parse
 from t3_backup.bump.backups import Backups
+from t3_backup.bump.gate import Trial
 from t3_backup.bump.machine import Machine
 from t3_backup.errors import EXIT_OK, Cancelled, Failure, UsageError, explain
 from t3_backup.lines import Lines, print_document
@@ -36,7 +37,9 @@ def main(
     """Run the command and return its exit code; an error is one line on standard error."""
     stop = stopping.Stopping()
     try:
-        args = parser().parse_args(sys.argv[1:] if argv is None else list(argv))
+        args = parse(sys.argv[1:] if argv is None else list(argv))
+        if os.geteuid() != 0:
+            raise UsageError("this needs root")
         values = settings.load(environ, defaults)
         stop = stopping.on_signals()
         machine = _machine(values, environ, stop, as_json=args.json)
@@ -88,10 +91,12 @@ def _alone(machine: Machine) -> Iterator[None]:
 def _run(machine: Machine, args: argparse.Namespace) -> int:
     version = args.to or machine.settings.pin
     by_timer = args.to is None and not args.dry_run
-    if by_timer and machine.is_frozen():
-        return EXIT_OK
-    with _alone(machine):
-        trials = bumping.bump(machine, version, asked=args.to is not None, gate_only=args.dry_run, include_busy=args.include_busy)
+    trials: list[Trial] = []
+    if not (by_timer and machine.is_frozen()):
+        with _alone(machine):
+            trials = bumping.bump(
+                machine, version, asked=args.to is not None, gate_only=args.dry_run, include_busy=args.include_busy
+            )
     found = statuses.status(machine)
     above = [] if args.dry_run else [one for one in found.accounts if one.is_above]
     for one in above:
@@ -115,7 +120,10 @@ def _drain(machine: Machine, args: argparse.Namespace) -> int:
 
 def _resume(machine: Machine, args: argparse.Namespace) -> int:
     with _alone(machine):
+        plan = machine.journals.load()
         bumping.resume(machine)
+    if plan is None or not plan.users(*journal.UNDER_WAY):
+        machine.say("nothing was interrupted")
     return _done(machine, args)
 
 
@@ -192,10 +200,14 @@ def _adopt(machine: Machine, args: argparse.Namespace) -> int:
 
 
 def _freeze(machine: Machine, args: argparse.Namespace) -> int:
-    why = " ".join(args.reason) or "by hand"
-    freeze.freeze(machine.settings.freeze, f"{bumping.now()} {why}")
+    path, why = machine.settings.freeze, " ".join(args.reason)
+    before = freeze.reason(path)
+    if before is not None and not why:  # why an account went back must not be lost by that
+        machine.say(f"it is frozen already: {before}")
+    else:
+        freeze.freeze(path, f"{bumping.now()} {why or 'by hand'}")
+        machine.say(f"frozen: {path}" if before is None else f"frozen: {path}; until now: {before}")
     metrics.write(machine)
-    machine.say(f"frozen: {machine.settings.freeze}")
     return _done(machine, args)
 
 

@@ -16,7 +16,7 @@ from t3_backup.bump.instances import Instance
 from t3_backup.bump.journal import Journal, Journals, Move
 from t3_backup.bump.programs import GLOBAL, Programs
 from t3_backup.bump.settings import Settings
-from t3_backup.errors import Cancelled, Failure, UsageError
+from t3_backup.errors import Cancelled, Failure
 from t3_backup.stopping import Stopping
 
 _LOCK = ".lock"  # no user's name begins so
@@ -49,9 +49,7 @@ class Machine:
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
-        """One command at a time; what one that died has left in the gate goes. Raises LockHeld, UsageError and OSError."""
-        if os.geteuid() != 0:
-            raise UsageError("this needs root")
+        """One command at a time; what one that died has left in the gate goes. Raises LockHeld and OSError."""
         self.settings.root.mkdir(mode=0o755, parents=True, exist_ok=True)
         # All may open the folder of the programs, and who can open it can hold it: for ever, and with it each account that is down.
         folder = self.settings.root / _LOCK

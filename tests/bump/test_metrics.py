@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from conftest import needs_root
+
 from t3_backup.bump.cli import main
 
 
@@ -13,6 +15,7 @@ def frozen(folder: Path) -> float:
     return float(line.split()[1])
 
 
+@needs_root
 def test_a_freeze_and_a_thaw_by_hand_are_in_the_metrics_at_once(tmp_path: Path) -> None:
     environ = {
         "T3_AUTOUPDATE_ROOT": str(tmp_path / "root"),
