@@ -38,9 +38,11 @@ def bump(machine: Machine, version: str, *, asked: bool, gate_only: bool = False
     resume(machine)
     if (open_ := machine.journals.load()) is not None:
         if gate_only or open_.version != version or open_.kind != "bump":
-            raise Failure(
-                f"the {open_.kind} to {open_.version} has not ended ({journal.summary(open_.moves)}): t3-autoupdate status"
-            )
+            text = f"the {open_.kind} to {open_.version} has not ended ({journal.summary(open_.moves)}): t3-autoupdate drain"
+            if not asked and not gate_only and versions.key(version) <= versions.key(open_.version):
+                machine.say(f"{text} goes on with it")  # by hand, beyond the pin, and somebody is at work: no failure of the night
+                return []
+            raise Failure(f"{text} ends it, and with --include-busy at once")
         drain(machine, include_busy=include_busy)
         return []
     if not asked and not machine.users():
@@ -50,12 +52,15 @@ def bump(machine: Machine, version: str, *, asked: bool, gate_only: bool = False
         machine.adopt()
     everybody = machine.instances()
     found = [one for one in everybody if _is_to_move(machine, one.user, version, asked=asked)]
+    for one in list(found):
+        if why := machine.why_gone(one):
+            machine.warn(f"{one.user}: stays on {machine.program_of(one.user)}: {why}")
+            found.remove(one)
     if not found and versions.key(machine.program_of(GLOBAL)) >= versions.key(version):
         _tell_that_all_are_there(machine, [one.user for one in everybody], version)
         return []
     ready.must_be_told_apart(machine, everybody)
     known = {one.user: machine.backups.list(one.user) for one in found}
-    found = [one for one in found if not ready.has_lost_sight(machine, one, known[one.user])]
     ready.must_have_room(machine, found, known)
     machine.must_go_on(UNTOUCHED)
     fetch.fetch(machine.programs, version, machine.settings.npm_spec.format(version=version), machine.say)
@@ -94,8 +99,9 @@ def try_out(machine: Machine, version: str, found: Sequence[Instance], known: Ma
     """The gate: on an empty state, and on a copy of each account's data. Raises Failure where it turns it away, and Cancelled."""
     programs = machine.programs
     for one in found:
-        if not any(map(backups.is_good, known[one.user])) and one.look() is not None:
-            machine.backups.take(one.user, None)  # else nothing would be known of this one's data
+        newest, live = next(filter(backups.is_good, known[one.user]), None), one.look()
+        if live is not None and (newest is None or newest.t3_level != live.level):
+            machine.backups.take(one.user, None)  # else nothing would be known of this one's data, as it is now
     users, trials = [one.user for one in found], []
     for trial in gate.examine(
         programs.prefix(version), users, machine.backups.write, watch_seconds=machine.settings.watch, say=machine.say
@@ -156,10 +162,10 @@ def _carry_on(machine: Machine, plan: Journal) -> None:
 
 
 def _tell_that_all_are_there(machine: Machine, users: Sequence[str], version: str) -> None:
-    """Some may be above it, and who came in the meantime is below."""
+    """Some may be above it; and below it who could not be moved, or came in the meantime."""
     programs = {user: machine.program_of(user) for user in users}
     if below := [user for user, program in programs.items() if versions.key(program) < versions.key(version)]:
-        machine.say(f"{', '.join(below)}: not on {version} yet, which the next bump to it changes: t3-autoupdate --to {version}")
+        machine.say(f"nobody is below {version}, but {', '.join(below)}")
     else:
         there = all(program == version for program in programs.values())
         machine.say(f"all accounts are on {version}" if there else f"nobody is below {version}")

@@ -23,6 +23,7 @@ from t3_backup.bump.arguments import parse
 from t3_backup.bump.backups import Backups
 from t3_backup.bump.gate import Trial
 from t3_backup.bump.machine import Machine
+from t3_backup.bump.programs import GLOBAL
 from t3_backup.errors import EXIT_OK, Cancelled, Failure, UsageError, explain
 from t3_backup.lines import Lines, print_document
 from t3_backup.report import ERROR, INFO, WARNING
@@ -134,13 +135,16 @@ def _done(machine: Machine, args: argparse.Namespace) -> int:
 
 
 def _rollback(machine: Machine, args: argparse.Namespace) -> int:
+    left: list[str] = []
+    _must_be_known(machine, args.user)
     with _alone(machine):
         bumping.resume(machine)
         if args.undo:
-            plans = rollback.plan_undo(machine)
+            plans = rollback.plan_undo(machine, args.user)
         else:
-            users = [args.user] if args.user else [one.user for one in machine.instances()]
-            plans = rollback.plan_back(machine, users, args.to)
+            plans, left = rollback.plan_back(machine, [args.user] if args.user else machine.users(), args.to)
+        for why in left:
+            machine.warn(f"{why}: nothing is done with this one")
         if args.dry_run:
             for plan in plans:
                 for line in plan.lines:
@@ -149,7 +153,13 @@ def _rollback(machine: Machine, args: argparse.Namespace) -> int:
             rollback.carry_out(machine, plans, "undo" if args.undo else "rollback", partial(_must_agree, args))
     if args.json:
         print_document(_document(machine) | {"plans": [{"move": asdict(one.move), "lines": one.lines} for one in plans]})
-    return EXIT_OK
+    return Failure.exit_code if left else EXIT_OK
+
+
+def _must_be_known(machine: Machine, user: str | None) -> None:
+    """Raises UsageError for one who is neither in the map nor has a program of his own."""
+    if user is not None and user not in (*machine.users(), *machine.programs.linked()):
+        raise UsageError(f"{user} is not in {machine.user_map}")
 
 
 def _must_agree(args: argparse.Namespace) -> None:
@@ -158,25 +168,26 @@ def _must_agree(args: argparse.Namespace) -> None:
 
 
 def _check(machine: Machine, args: argparse.Namespace) -> int:
-    """Log in to every server as a browser does."""
+    """Log in to every server as a browser does; who was asked for by his name must have one."""
+    _must_be_known(machine, args.user)
+    machine.program_of(GLOBAL)
     found: dict[str, dict[str, object]] = {}
-    for instance in machine.instances():
-        user = instance.user
-        if args.user not in (None, user):
-            continue
+    users = [args.user] if args.user else machine.users()
+    if not users:
+        machine.say(f"{machine.user_map} names nobody")
+    for user in users:
         machine.must_go_on("not every server was looked at")
-        if instance.port is None or not instance.runs():
-            machine.say(f"{user}: no server runs")
-            continue
         try:
+            instance = machine.instance(user)
+            if not instance.runs() and args.user is None:
+                machine.say(f"{user}: no server runs")
+                continue
             endpoint = instance.pair(machine.program(user), _CHECK_S)
             machine.say(f"{user}: login by {endpoint}")
             found[user] = {"paired": True, "endpoint": endpoint}
         except Failure as failure:
             machine.warn(str(failure))
             found[user] = {"paired": False, "reason": str(failure)}
-    if args.user is not None and args.user not in machine.users():
-        raise UsageError(f"{args.user} is not in {machine.user_map}")
     if args.json:
         print_document({"accounts": found})
     return EXIT_OK if all(one["paired"] for one in found.values()) else Failure.exit_code

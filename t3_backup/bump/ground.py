@@ -61,8 +61,7 @@ class Live:
 
     def check(self) -> str:
         """Log in to the running server as a browser does, and see that it stays up; the endpoint that served it."""
-        if self.instance.port is None:
-            raise Failure(f"{self.instance.user}: {self.settings.serve / self.instance.user}.env has no T3_PORT to log in at")
+        self.instance.must_have_port()
         self.instance.await_port(self.settings.patience)
         before = self.instance.steadiness()
         endpoint = self.instance.pair(self.programs.root / self.instance.user / "current/bin/t3", _PAIR_S)

@@ -42,6 +42,7 @@ class Instance:
     account: Account
     service: Service | None  # None: systemd has no unit of that name
     port: int | None  # None: nothing says where it listens
+    settings: Path  # which would say it
 
     @property
     def user(self) -> str:
@@ -56,6 +57,15 @@ class Instance:
     def runs(self) -> bool:
         """Whether it runs, or is about to."""
         return self.service is not None and self.service.runs()
+
+    def has_crashed(self) -> bool:
+        """Whether it has ended by itself, and badly."""
+        return self.runs() and self.service is not None and self.service.show("ActiveState") == "failed"
+
+    def must_have_port(self) -> None:
+        """Raises Failure where nothing says where it listens."""
+        if self.port is None:
+            raise Failure(f"{self.user}: {self.settings} has no T3_PORT to log in at")
 
     def look(self) -> Live | None:
         """What his database says, read as him; None where there is none. Raises Failure."""
@@ -121,6 +131,9 @@ class Instance:
 
     def pair(self, program: Path, seconds: float) -> str:
         """Log in to it as a browser does, with a credential that `program` mints as the owner; the endpoint. Raises Failure."""
+        if not self.runs():
+            raise Failure(f"{self.user}: no server runs")
+        self.must_have_port()
         line = [*_python("pairing"), f"--t3={program}", f"--base-dir={self.base_dir}", f"--port={self.port}", "--json"]
         done = transient.as_owner(self.user, line, seconds)
         try:
@@ -156,7 +169,8 @@ class Instance:
 
 def find(user: str, serve: Path) -> Instance:
     """The one of `user`; `serve` is the folder with USER.env. Raises Failure."""
-    return Instance(accounts.find(user), Service.of(user), _port(serve / f"{user}.env"))
+    settings = serve / f"{user}.env"
+    return Instance(accounts.find(user), Service.of(user), _port(settings), settings)
 
 
 def _port(path: Path) -> int | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from t3_backup import accounts, lock
@@ -36,6 +36,7 @@ class Machine:
     say: Callable[[str], None]
     warn: Callable[[str], None]
     stopping: Stopping
+    _told: set[str] = field(default_factory=set, init=False, repr=False, compare=False)
 
     @property
     def programs(self) -> Programs:
@@ -66,8 +67,14 @@ class Machine:
         """Who has, or may have, a T3 server. A line of the map that makes no sense is a warning."""
         found = accounts.read_map(self.user_map)
         for warning in found.warnings:
-            self.warn(warning)
+            self.warn_once(warning)
         return list(found.users)
+
+    def warn_once(self, text: str) -> None:
+        """What is found out again and again in one command."""
+        if text not in self._told:
+            self._told.add(text)
+            self.warn(text)
 
     def instances(self) -> list[Instance]:
         """The servers of all accounts; a user who doesn't exist is a warning."""
@@ -76,12 +83,19 @@ class Machine:
             try:
                 found.append(self.instance(user))
             except Failure as failure:
-                self.warn(str(failure))
+                self.warn_once(str(failure))
         return found
 
     def instance(self, user: str) -> Instance:
         """That of `user`. Raises Failure."""
         return instances.find(user, self.settings.serve)
+
+    def why_gone(self, one: Instance) -> str:
+        """Where an account had a database and has none now, as on a disk that is not mounted: what to do; else empty."""
+        if one.look() is not None or not (known := self.backups.list(one.user)):
+            return ""
+        back = f"bring it back first (t3-backup-state restore {one.user})"
+        return f"{one.account.source} is gone, and there are {len(known)} snapshots of it: {back}"
 
     def adopt(self) -> str:
         """Have all accounts run by our links; the version of whoever has none. Raises Failure and OSError."""
@@ -170,10 +184,10 @@ class Machine:
     def end(self, plan: Journal, result: str, when: str) -> None:
         """It has ended, whatever it came to, and goes to the history."""
         if plan.kind != "bump":
-            self._follow()
+            self.follow()
         self.journals.end(replace(plan, result=result, ended=when))
 
-    def _follow(self) -> None:
+    def follow(self) -> None:
         """The program of whoever has none of his own is never above that of any account."""
         found = [self.program_of(user) for user in self.programs.linked()]
         lowest = min(found, key=versions.key, default=None)

@@ -97,14 +97,16 @@ async def mint(t3: Path, base_dir: Path, seconds: float) -> str:
     assert process.stderr is not None
     try:
         async with asyncio.timeout(seconds):
-            out, _ = await asyncio.gather(_read(process.stdout), _read(process.stderr))
+            out, said = await asyncio.gather(_read(process.stdout), _read(process.stderr))
             code = await process.wait()
     except TimeoutError:
         raise PairingFailed("mint", f"t3 auth pairing create did not end within {seconds:g} s") from None
     finally:
         await _end(process)
     if code != 0:  # T3 says what is wrong on its standard output
-        raise PairingFailed("mint", f"t3 auth pairing create ended with {code}: {_line(out)}")
+        raise PairingFailed(
+            "mint", f"t3 auth pairing create ended with {code}: {_line(out) or _line(said) or 'no reason is given'}"
+        )
     if len(out) > _LIMIT_BYTES:
         raise PairingFailed("mint", f"t3 auth pairing create printed more than {_LIMIT_BYTES} bytes")
     credential = _document("mint", out).get("credential")
@@ -154,6 +156,9 @@ async def _ask(client: aiohttp.ClientSession, step: str, method: str, path: str,
             return answer.status, body, _cookies(answer.headers.getall("Set-Cookie", []))
     except TimeoutError:
         raise PairingFailed(step, f"{method} {path} did not answer in time") from None
+    except aiohttp.ClientConnectorError as error:
+        why = os.strerror(error.os_error.errno or 0)
+        raise PairingFailed(step, f"{method} {path}: no connection to port {error.port}: {why}") from None
     except (aiohttp.ClientError, ValueError, OSError) as error:
         raise PairingFailed(step, f"{method} {path}: {_line(str(error).encode()) or type(error).__name__}") from None
 
@@ -211,25 +216,27 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _port(text: str) -> int:
-    port = int(text)
-    if not 0 < port < 65536:
-        raise argparse.ArgumentTypeError(f"{text} is no port")
-    return port
+    if not re.fullmatch("[0-9]{1,5}", text) or not 0 < int(text) < 65536:
+        raise argparse.ArgumentTypeError(f"{text!r} is no port")
+    return int(text)
 
 
 def _seconds(text: str) -> float:
-    seconds = float(text)
-    if not 0 < seconds < math.inf:  # neither is nan
-        raise argparse.ArgumentTypeError(f"{text} is no time limit")
-    return seconds
+    with suppress(ValueError):
+        if 0 < (seconds := float(text)) < math.inf:  # neither is nan
+            return seconds
+    raise argparse.ArgumentTypeError(f"{text!r} is no time limit in seconds")
 
 
-def _as_owner(base_dir: Path, words: Sequence[str]) -> str:
-    """How root is to call it instead; empty where it may go on. What root makes beside a database its owner can't open."""
+def _objection(base_dir: Path, words: Sequence[str]) -> str:
+    """Why it can't be called so, or how root is to call it instead; empty where it may go on.
+
+    The mint would begin a new state where there is none. What root makes beside a database its owner can't open.
+    """
     try:
-        owner = base_dir.stat().st_uid
-    except OSError:
-        return ""  # the mint tells what is wrong with it
+        owner = (base_dir / ".").stat().st_uid
+    except OSError as error:
+        return f"--base-dir {base_dir}: {error.strerror}"
     if os.geteuid() != 0 or owner == 0:
         return ""
     try:
@@ -249,8 +256,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--json", action="store_true", help="one JSON object instead of a line")
     words = sys.argv[1:] if argv is None else list(argv)
     args = parser.parse_args(words)
-    if instead := _as_owner(args.base_dir, [parser.prog, *words]):
-        print(f"{parser.prog}: {instead}", file=sys.stderr)
+    if why := _objection(args.base_dir, [parser.prog, *words]):
+        print(f"{parser.prog}: {why}", file=sys.stderr)
         return UsageError.exit_code
     try:
         endpoint = pair(args.t3, args.base_dir, args.port, args.seconds).endpoint

@@ -26,17 +26,6 @@ def must_be_told_apart(machine: Machine, everybody: Sequence[Instance]) -> None:
             raise Failure(f"{one.user}: T3_PORT in {path} is {one.port}, which is that of {other}; {UNTOUCHED}")
 
 
-def has_lost_sight(machine: Machine, one: Instance, known: Sequence[Snapshot]) -> bool:
-    """Whether an account had a database, and has none now: then it stays as it is. Raises Failure."""
-    if not known or one.look() is not None:
-        return False
-    machine.warn(
-        f"{one.user}: {one.account.source} is not there, of which there are {len(known)} snapshots: is its disk mounted? "
-        f"stays on {machine.program_of(one.user)}"
-    )
-    return True
-
-
 def must_have_room(machine: Machine, found: Sequence[Instance], known: Mapping[str, Sequence[Snapshot]]) -> None:
     """For the version, a copy in the gate, and what is put back in the worst case, which may be on another disk. Raises Failure."""
     sizes = {one.user: known[one.user][0].bytes if known[one.user] else 0 for one in found}

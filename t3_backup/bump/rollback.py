@@ -20,23 +20,36 @@ class Plan:
 
     move: Move
     lines: tuple[str, ...]
+    has_data: bool = True  # else there is no database yet: nothing to keep, and nothing that could not be opened
 
 
-def plan_back(machine: Machine, users: Sequence[str], version: str | None) -> list[Plan]:
-    """How each of `users` would get to `version`, or to the one that he was on before. Raises Failure."""
-    plans = []
+def plan_back(machine: Machine, users: Sequence[str], version: str | None) -> tuple[list[Plan], list[str]]:
+    """How each of `users` would get to `version`, or to the one that he was on before; and why some can't.
+
+    One who can't keeps nobody else from it. Raises Failure where there is nobody left.
+    """
+    plans, left = [], []
     for user in users:
-        current = machine.program_of(user)
-        target = version or _before(machine, user, current)
-        if versions.key(target) > versions.key(current):
-            raise Failure(f"{user} is on {current}, below {target}: t3-autoupdate --to {target}")
+        try:
+            plan = _plan_one(machine, user, version)
+        except Failure as failure:
+            left.append(str(failure))
+            continue
         # The same version is one to go back to, where a newer t3 was called on its database.
-        plan = _plan(machine, user, current, target)
-        if plan.move.data is not None or target != current:
+        if plan.move.data is not None or plan.move.program != plan.move.before:
             plans.append(plan)
     if not plans:
-        raise Failure("nobody is on a higher version than before, or of a higher level than his version: nothing to go back from")
-    return plans
+        nothing = "nobody is on a higher version than before, or of a higher level than his version: nothing to go back from"
+        raise Failure("; ".join(dict.fromkeys(left)) or nothing)
+    return plans, left
+
+
+def _plan_one(machine: Machine, user: str, version: str | None) -> Plan:
+    current = machine.program_of(user)
+    target = version or _before(machine, user, current)
+    if versions.key(target) > versions.key(current):
+        raise Failure(f"{user} is on {current}, below {target}: t3-autoupdate --to {target}")
+    return _plan(machine, user, current, target)
 
 
 def _before(machine: Machine, user: str, current: str) -> str:
@@ -51,14 +64,20 @@ def _before(machine: Machine, user: str, current: str) -> str:
 
 def _plan(machine: Machine, user: str, current: str, target: str) -> Plan:
     if not machine.programs.is_installed(target):
-        raise Failure(f"{user}: T3 {target} is not on the disk any more: {machine.programs.prefix(target)}")
+        there = ", ".join(machine.programs.installed()) or "none"
+        raise Failure(f"{user}: T3 {target} is not in {machine.programs.prefix(target).parent}; there are: {there}")
     level = machine.programs.about(target).level
     if level is None:
         raise Failure(f"{user}: it is not known which database T3 {target} can open; put one back by hand: t3-backup-state restore")
-    live = machine.instance(user).look()
+    instance = machine.instance(user)
+    if why := machine.why_gone(instance):
+        raise Failure(f"{user}: {why}")
+    live = instance.look()
     wanted = Move(user, current, target, f"{backups.LEFT}{target}")
-    if live is None or live.level is None or live.level <= level:
-        return Plan(wanted, (f"{user}: from {current} back to {target}; the database stays, it is of level {live and live.level}",))
+    if live is None:
+        return Plan(wanted, (f"{user}: from {current} back to {target}; there is no database yet",), has_data=False)
+    if live.level is None or live.level <= level:
+        return Plan(wanted, (f"{user}: from {current} back to {target}; the database stays, it is of level {live.level}",))
     snapshot, rows = machine.backups.newest_for(user, level)
     then = f"the data of {snapshot.taken_at} (level {snapshot.t3_level}, {snapshot.name})"
     undo = f"it is kept as a snapshot {wanted.label}, and t3-autoupdate rollback --undo brings it back"
@@ -73,14 +92,15 @@ def _lost(live: Mapping[str, int] | None, then: Mapping[str, int]) -> str:
     return "what was written since; the live database can't be counted" if live is None else backups.lost(live, then)
 
 
-def plan_undo(machine: Machine) -> list[Plan]:
-    """How the last rollback would be undone: the program and the data of before it. Raises Failure."""
-    last = next((one for one in machine.journals.history() if one.kind == "rollback"), None)
+def plan_undo(machine: Machine, user: str | None = None) -> list[Plan]:
+    """How the last rollback (of `user`) would be undone: the program and the data of before it. Raises Failure."""
+    rollbacks = (one for one in machine.journals.history() if one.kind == "rollback")
+    last = next((one for one in rollbacks if user is None or any(step.user == user for step in one.moves)), None)
     if last is None:
-        raise Failure("there was no rollback that could be undone")
+        raise Failure(f"there was no rollback{f' of {user}' if user else ''} that could be undone")
     plans = []
     for step in last.moves:
-        if step.phase != journal.DONE:
+        if step.phase != journal.DONE or user not in (None, step.user):
             continue
         if machine.program_of(step.user) != step.program or step.kept is None:
             raise Failure(f"{step.user} is not on {step.program} any more: the rollback of {last.began} can't be undone")
@@ -104,9 +124,17 @@ def carry_out(machine: Machine, plans: Sequence[Plan], kind: str, agreed: Callab
     machine.settle_newcomers()
     if (open_ := machine.journals.load()) is not None:
         _close(machine, open_)
-    moves = tuple(plan.move for plan in plans)
-    now = bumping.now()
-    under_way = Journal(kind, moves[0].program, now, moves)
+    for plan in plans:
+        if not plan.has_data:
+            if machine.instance(plan.move.user).look() is not None:
+                raise Failure(f"{plan.move.user} has a database by now: look at it again, by --dry-run")
+            machine.programs.link(plan.move.user, plan.move.program)
+            machine.say(f"{plan.move.user}: on {plan.move.program}; there is no database yet")
+    moves = tuple(plan.move for plan in plans if plan.has_data)
+    if not moves:
+        machine.follow()
+        return
+    under_way = Journal(kind, moves[0].program, bumping.now(), moves)
     machine.journals.save(under_way)
     for wanted in moves:
         machine.must_go_on("whoever is left stays where he is")

@@ -6,6 +6,7 @@ import os
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from t3_backup.accounts import read_map
 from t3_backup.bump import adopt, freeze, journal
 from t3_backup.bump.journal import Journal
 from t3_backup.bump.machine import Machine
@@ -97,7 +98,11 @@ def status(machine: Machine) -> Status:
         warnings.append(f"{text}: a call of it may migrate a database under an older server; t3-autoupdate adopt")
     if version and not adopt.DROP_IN.exists():
         warnings.append(f"{adopt.DROP_IN} is missing: servers don't run their account's own program; t3-autoupdate adopt")
-    accounts = tuple(_account(machine, user, plan) for user in machine.users())
+    known = read_map(machine.user_map)
+    warnings += known.warnings
+    if not known.users:
+        warnings.append(f"{machine.user_map} names nobody")
+    accounts = tuple(_account(machine, user, plan) for user in known.users)
     last = history[0] if history else None
     return Status(machine.settings.pin, version, freeze.reason(machine.settings.freeze), plan, last, accounts, tuple(warnings))
 
@@ -110,7 +115,10 @@ def _account(machine: Machine, user: str, plan: Journal | None) -> AccountStatus
     try:
         version = programs.program_of(user) or programs.program_of(GLOBAL) or ""
         instance = machine.instance(user)
-        running = instance.runs()
+        crashed = instance.has_crashed()
+        running = instance.runs() and not crashed
+        if crashed:
+            trouble = f"its server has failed: journalctl -u t3-serve@{user}"
         if instance.service is not None:
             another = adopt.runs_another(instance.service, programs.launcher, machine.settings.bin)
         live = instance.look()

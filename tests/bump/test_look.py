@@ -68,7 +68,7 @@ def test_a_look_that_failed_is_never_taken_for_no_database(
 ) -> None:
     """Else an account would be switched without a snapshot."""
     monkeypatch.setattr(transient, "as_owner", lambda *_, **__: done)
-    instance = Instance(Account("alice", 1000, 1000, (1000,), tmp_path), None, None)
+    instance = Instance(Account("alice", 1000, 1000, (1000,), tmp_path), None, None, tmp_path / "alice.env")
     if isinstance(expected, str):
         with pytest.raises(Failure, match=expected):
             instance.look()

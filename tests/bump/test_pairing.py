@@ -328,7 +328,9 @@ def test_the_cookie_is_given_back_as_it_came(mint: Callable[[str], Path], tmp_pa
 
 
 def test_a_server_that_is_not_there_is_told(mint: Callable[[str], Path], tmp_path: Path) -> None:
-    with pytest.raises(PairingFailed, match="POST /api/auth/browser-session: ") as failed:
+    with pytest.raises(
+        PairingFailed, match=r"POST /api/auth/browser-session: no connection to port [0-9]+: Connection refused"
+    ) as failed:
         pair(mint(MINTS), tmp_path, free_port(), seconds=5)
     assert failed.value.step == "exchange"
 
@@ -441,3 +443,11 @@ def test_wrong_use_is_one_line_and_nothing_is_begun(words: tuple[str, ...], caps
     assert (ended.value.code, said.out) == (2, "")
     assert said.err.startswith("t3-pair: ")
     assert said.err.count("\n") == 1
+
+
+def test_a_folder_that_is_not_there_is_not_made(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The mint would begin a new state in it, and the server answer that it doesn't know the credential."""
+    wrong = tmp_path / "wrong"
+    assert pairing.main(["--t3", str(laid_out(tmp_path / "t3", "0.0.24")), "--base-dir", str(wrong), "--port", "1"]) == 2
+    assert capsys.readouterr() == ("", f"t3-pair: --base-dir {wrong}: No such file or directory\n")
+    assert not wrong.exists()

@@ -48,7 +48,7 @@ class Town:
         patch.setattr(bumping, "try_out", try_out)
 
     def instance(self, user: str) -> Instance:
-        return Instance(Account(user, 1000, 1000, (1000,), self.folder), None, self.ports[user])
+        return Instance(Account(user, 1000, 1000, (1000,), self.folder), None, self.ports[user], self.folder / f"{user}.env")
 
     def bump(self) -> list[str]:
         """Who is tried, once all else was looked at."""
@@ -92,7 +92,7 @@ def test_who_had_a_database_and_has_none_stays_as_he_is(town: Town) -> None:
     town.missing = {"bob"}
     assert town.bump() == ["alice"]
     assert len(town.warned) == 1
-    assert "is its disk mounted? stays on 0.0.24" in town.warned[0]
+    assert "bob: stays on 0.0.24: " in town.warned[0]
     town.shelves["bob"] = []
     assert town.bump() == ["alice", "bob"], "who never had one is new"
 

@@ -61,7 +61,7 @@ def test_a_flag_that_a_command_does_not_have_is_not_passed_over(command: str, fl
 @pytest.mark.parametrize("command", ["status", "check", "freeze", "thaw", "drain"])
 def test_without_root_each_command_says_so(command: str, make_user: Callable[..., User]) -> None:
     script = "import os, sys; from t3_backup.bump import cli; os.setuid(int(sys.argv[1])); sys.exit(cli.main(sys.argv[2:]))"
-    line = [sys.executable, "-c", script, str(make_user("alice").uid), command]
+    line = [sys.executable, "-c", script, str(make_user("wrd-ann").uid), command]
     done = subprocess.run(line, cwd=ROOT, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (2, "", "t3-autoupdate: this needs root\n")
 

@@ -1,0 +1,172 @@
+"""One account that can't be moved, or isn't there at all, keeps nobody else from it, and is told. Real users, a real store, no servers."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import fake_t3
+import pytest
+from conftest import ROOT, Answer, Land, needs_root
+
+from demo.users import User
+from t3_backup.bump.journal import DONE, Journal, Journals, Move
+from t3_backup.bump.programs import GLOBAL, Programs
+
+pytestmark = needs_root
+
+OLD, NEW = "0.0.24", "0.0.25"
+GHOST = "t3-ghost-of-nobody"
+# t3-backup-state is not installed: it is that of the checkout. Without systemd there are no units to look from as the owner.
+_COMMAND = """
+import sys
+from t3_backup.bump import backups, cli, look
+from t3_backup.bump.instances import Instance, Live
+def as_root(instance):
+    value = look.look(instance.account.source)
+    return None if value is None else Live(**value)
+backups.COMMAND = (sys.executable, "-m", "t3_backup.cli")
+Instance.look = as_root
+sys.exit(cli.main())
+"""
+
+
+@dataclass
+class Place:
+    """Both versions are there."""
+
+    land: Land
+
+    @property
+    def programs(self) -> Programs:
+        return Programs(self.land.folder / "root")
+
+    def call(self, *words: str) -> Answer:
+        root = self.programs.root
+        more = {
+            "T3_AUTOUPDATE_ROOT": str(root),
+            "T3_AUTOUPDATE_FREEZE": str(self.land.folder / "freeze"),
+            "T3_BIN": f"{root}/bin/t3",
+        }
+        line = [sys.executable, "-c", _COMMAND, *words]
+        done = subprocess.run(
+            line,
+            env=self.land.env(**more),
+            cwd=ROOT,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=120,
+        )
+        return Answer(done.returncode, done.stdout, done.stderr)
+
+    def on(self, version: str, *names: str) -> None:
+        for name in names:
+            self.programs.link(name, version)
+
+
+@pytest.fixture
+def ann(make_user: Callable[..., User], land: Land, small: Path) -> User:
+    """One with data, whom the map names alone; of a name of her own: other tests may be run at the same time."""
+    user = make_user("out-ann", small)
+    land.write_map(user)
+    return user
+
+
+@pytest.fixture
+def place(land: Land) -> Place:
+    made = Place(land)
+    for version in (OLD, NEW):
+        made.programs.prefix(version).mkdir(parents=True)
+        fake_t3.unpack(made.programs.prefix(version), version)
+    made.programs.write_launcher()
+    made.on(NEW, GLOBAL)
+    return made
+
+
+def test_a_rollback_of_all_passes_over_who_cannot_go_back(place: Place, ann: User, make_user: Callable[..., User]) -> None:
+    """A user who is in the map alone, and one who has no database yet."""
+    carol = make_user("out-carol")
+    place.land.write_map(GHOST, carol, ann)
+    place.on(NEW, carol.name, ann.name)
+    shown = place.call("rollback", "--dry-run")
+    assert f"WARN: {GHOST}: no such user on this system: nothing is done with this one" in shown.out
+    assert f"{carol.name}: from {NEW} back to {OLD}; there is no database yet" in shown.out
+    assert (shown.code, place.programs.program_of(ann.name)) == (1, NEW)
+    done = place.call("rollback", "--yes")
+    assert (done.code, done.err) == (1, ""), done
+    assert [place.programs.program_of(name) for name in (carol.name, ann.name, GLOBAL)] == [OLD, OLD, OLD]
+
+
+def test_who_is_not_in_the_map_is_refused_by_his_name(place: Place, ann: User, make_user: Callable[..., User]) -> None:
+    other = make_user("out-other")
+    for command in ("rollback", "check"):
+        answer = place.call(command, "--user", other.name)
+        assert (answer.code, answer.out) == (2, "")
+        assert answer.err == f"t3-autoupdate: {other.name} is not in {place.land.map}\n"
+
+
+def test_whose_database_has_gone_stays_as_he_is(place: Place, ann: User) -> None:
+    """Its disk may come back, and with it data that no other program was tried on."""
+    assert place.land.t3("run").code == 0
+    ann.database.parent.rename(ann.home / "elsewhere")
+    place.on(OLD, ann.name)
+    why = f"{ann.name}: stays on {OLD}: {ann.database} is gone, and there are 1 snapshots of it: bring it back first"
+    bumped = place.call("--to", NEW)
+    assert (bumped.code, bumped.err) == (0, "")
+    assert f"WARN: {why}" in bumped.out
+    assert bumped.out.splitlines()[-1] == f"t3-autoupdate: nobody is below {NEW}, but {ann.name}"
+    assert place.programs.program_of(ann.name) == OLD
+    place.on(NEW, ann.name)
+    back = place.call("rollback", "--yes")
+    assert (back.code, "is gone, and there are 1 snapshots of it" in back.err) == (1, True)
+    assert place.programs.program_of(ann.name) == NEW
+
+
+def test_an_undo_is_of_whom_it_names_alone(place: Place, make_user: Callable[..., User]) -> None:
+    users = [make_user(name) for name in ("out-ann", "out-bob")]
+    place.land.write_map(*users)
+    place.on(OLD, *(user.name for user in users))
+    moves = tuple(Move(user.name, NEW, OLD, f"prerollback-{OLD}", phase=DONE, kept="state-x") for user in users)
+    Journals(place.programs.root).end(Journal("rollback", OLD, "2026-11-27T05:00:00Z", moves, "done", "2026-11-27T05:01:00Z"))
+    answer = place.call("rollback", "--undo", "--user", users[1].name, "--dry-run", "--json")
+    assert [plan["move"]["user"] for plan in answer.document["plans"]] == [users[1].name]
+    assert place.call("rollback", "--undo", "--dry-run").out.count("again, with the data of") == 2
+
+
+def test_a_check_fails_where_somebody_of_the_map_is_not_there(place: Place, ann: User) -> None:
+    place.land.write_map(ann, GHOST)
+    answer = place.call("check", "--json")
+    assert (answer.code, answer.document["accounts"]) == (
+        1,
+        {GHOST: {"paired": False, "reason": f"{GHOST}: no such user on this system"}},
+    )
+    assert place.call("check").out.count(GHOST) == 1
+    named = place.call("check", "--user", ann.name)
+    assert (named.code, named.out) == (1, f"t3-autoupdate: WARN: {ann.name}: no server runs\n")
+
+
+def test_a_line_of_the_map_that_makes_no_sense_is_told_once_and_wants_a_look(place: Place, ann: User) -> None:
+    with place.land.map.open("a") as file:
+        file.write("bob:bob\n")
+    for command in (["status"], ["check"], ["--to", NEW]):
+        place.on(NEW, ann.name)
+        answer = place.call(*command)
+        assert answer.out.count("'bob:bob'") == 1, answer
+        assert answer.code == (1 if command == ["status"] else 0)
+    assert "'bob:bob'" in place.call("status", "--json").document["warnings"][-1]
+
+
+def test_an_open_bump_beyond_the_pin_is_no_failure_of_a_night(place: Place, ann: User) -> None:
+    place.on(OLD, ann.name)
+    move = Move(ann.name, OLD, NEW, f"prebump-{NEW}", phase="deferred", reason="an agent runs")
+    Journals(place.programs.root).save(Journal("bump", NEW, "2026-11-27T05:00:00Z", (move,)))
+    night = place.call()
+    assert (night.code, night.err) == (0, "")
+    assert f"the bump to {NEW} has not ended (1 deferred): t3-autoupdate drain goes on with it" in night.out
+    by_hand = place.call("--to", "0.0.26")
+    assert (by_hand.code, "t3-autoupdate drain ends it, and with --include-busy at once" in by_hand.err) == (1, True)
