@@ -35,7 +35,7 @@ def test_the_commands_work_at_once_and_on_a_machine_without_t3_they_find_nothing
     machine.run("t3-autoupdate", "status")
     machine.run("systemctl", "start", "t3-autoupdate.service")
     assert machine.show("t3-autoupdate.service", "Result", "ExecMainStatus") == {"Result": "success", "ExecMainStatus": "0"}
-    assert machine.run("ls", "-A", ROOT).out == "", "nothing was fetched"
+    assert machine.run("ls", ROOT).out == "", "nothing was fetched"
 
 
 @pytest.mark.parametrize("page", ["t3-autoupdate", "t3-pair"])

@@ -77,13 +77,16 @@ def test_a_look_that_failed_is_never_taken_for_no_database(
 
 
 @pytest.mark.parametrize(
-    "said", ["[" * 100_000, '{"paired": ' + "[" * 100_000, "[1]", '{"paired": true}', '{"paired": false}', "1" * 5000]
+    "said",
+    ["[" * 100_000, '{"paired": ' + "[" * 100_000, "[1]", '{"paired": true}', '{"paired": false}', "1" * 5000],
+    ids=lambda value: str(value)[:20],
 )
 def test_what_an_owner_says_in_place_of_a_login_is_no_login_and_ends_nothing_else(
     said: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """Anything but a Failure would end the command where it stands, with the account between two versions."""
     monkeypatch.setattr(transient, "as_owner", lambda *_, **__: Done(0, said, ""))
-    instance = Instance(Account("alice", 1000, 1000, (1000,), tmp_path), None, 3773)
+    monkeypatch.setattr(Instance, "runs", lambda _: True)
+    instance = Instance(Account("alice", 1000, 1000, (1000,), tmp_path), None, 3773, tmp_path / "alice.env")
     with pytest.raises(Failure, match="alice: no login on port 3773"):
         instance.pair(tmp_path / "t3", 1)
