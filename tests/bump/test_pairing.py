@@ -328,7 +328,7 @@ def test_the_cookie_is_given_back_as_it_came(mint: Callable[[str], Path], tmp_pa
 
 
 def test_a_server_that_is_not_there_is_told(mint: Callable[[str], Path], tmp_path: Path) -> None:
-    with pytest.raises(PairingFailed, match="POST /api/auth/browser-session: nobody listens on port [0-9]+") as failed:
+    with pytest.raises(PairingFailed, match=r"POST /api/auth/browser-session: nobody listens on port [0-9]+") as failed:
         pair(mint(MINTS), tmp_path, free_port(), seconds=5)
     assert failed.value.step == "exchange"
 
