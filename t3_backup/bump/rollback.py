@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from t3_backup.bump import backups, bumping, journal, move, versions
+from t3_backup.bump import backups, bumping, journal, move, ready, versions
 from t3_backup.bump.journal import Journal, Move
 from t3_backup.bump.machine import Machine
 from t3_backup.errors import Failure
@@ -120,6 +120,7 @@ def carry_out(machine: Machine, plans: Sequence[Plan], kind: str, agreed: Callab
     for plan in plans:
         for line in plan.lines:
             machine.say(line)
+    ready.must_be_told_apart(machine, [machine.instance(plan.move.user) for plan in plans])
     agreed()
     machine.settle_newcomers()
     if (open_ := machine.journals.load()) is not None:

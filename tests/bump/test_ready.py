@@ -9,10 +9,12 @@ from pathlib import Path
 import pytest
 
 from t3_backup.accounts import Account
-from t3_backup.bump import backups, bumping, fetch
+from t3_backup.bump import backups, bumping, fetch, rollback
 from t3_backup.bump.backups import Snapshot
 from t3_backup.bump.instances import Instance, Live
+from t3_backup.bump.journal import Move
 from t3_backup.bump.machine import Machine
+from t3_backup.bump.rollback import Plan
 from t3_backup.errors import Failure
 
 OLD, NEW = "0.0.24", "0.0.25"
@@ -78,6 +80,17 @@ def test_a_server_that_nothing_says_the_port_of_is_not_stopped(town: Town) -> No
         bumping.bump(town.machine, NEW, asked=True)
     town.stopped.add("bob")
     assert town.bump() == ["alice", "bob"]
+
+
+def test_nor_is_it_by_a_rollback(town: Town, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would be put back, and back again, and end as neither."""
+    monkeypatch.setattr(Machine, "instance", lambda _, user: town.instance(user))
+    monkeypatch.setattr(Machine, "carry", lambda *_: pytest.fail("something was begun"))
+    town.ports["bob"] = None
+    plan = Plan(Move("bob", NEW, OLD, f"prerollback-{OLD}"), ())
+    with pytest.raises(Failure, match=r"bob: a server runs, and no T3_PORT in .*/bob\.env"):
+        rollback.carry_out(town.machine, [plan], "rollback", lambda: pytest.fail("somebody was asked"))
+    assert town.machine.journals.load() is None
 
 
 def test_two_accounts_of_one_port_are_told_before_one_is_stopped(town: Town) -> None:
