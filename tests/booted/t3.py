@@ -145,7 +145,11 @@ def running_version(machine: Machine, user: str) -> str:
     """What the server itself says that it is."""
     script = 'import json, sys, urllib.request as r; print(json.load(r.urlopen(sys.argv[1], timeout=20))["serverVersion"])'
     url = f"http://127.0.0.1:{PORTS[user]}/.well-known/t3/environment"
-    return machine.run("python3", "-c", script, url).out.strip()
+    done = machine.run("python3", "-c", script, url, check=False)
+    if done.code != 0:
+        told = machine.run("journalctl", "--no-pager", "--output=short-precise", "--lines=40", "-u", unit_of(user)).out
+        raise AssertionError(f"the server of {user} does not answer: {done.err[-200:]}\n{told}")
+    return done.out.strip()
 
 
 def content(machine: Machine, user: str) -> dict[str, Any]:

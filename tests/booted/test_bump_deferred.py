@@ -54,6 +54,7 @@ def assert_old(town: Town, users: tuple[str, ...], before: dict[str, dict[str, A
         found = content(town.machine, user)
         assert (found["level"], found["scopes"]) == (30, False)
         assert history(found) == history(before[user])
+        town.machine.until(lambda user=user: t3.answers(town.machine, user), "server")
         assert t3.running_version(town.machine, user) == OLD
         assert browser(town.machine, user, "session", town.cookies[user]) is True
 
