@@ -13,6 +13,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from t3_backup.service import BOOTED
+
 SERVICE = "t3-backup-state.service"
 TIMER = "t3-backup-state.timer"
 PROOF_SERVICE = "t3-backup-verify.service"
@@ -25,7 +27,6 @@ OLD_SCRIPTS = tuple(f"/usr/local/{folder}/t3-backup-state{ending}" for folder in
 # Of these a service with PrivateTmp= has its own, which go with it (systemd.exec(5)).
 PRIVATE = (Path("/tmp"), Path("/var/tmp"))  # noqa: S108 - nothing is made there
 
-_BOOTED = Path("/run/systemd/system")  # sd_booted(3)
 _TIMEOUT_S = 10
 _PATHS = ("ReadWritePaths", "ReadOnlyPaths", "InaccessiblePaths")
 _OF_A_TIMER = ("LoadState", "ActiveState", "UnitFileState", "FragmentPath", "DropInPaths", "NextElapseUSecRealtime")
@@ -67,7 +68,7 @@ def gather() -> Systemd:
     units = (str(OVERRIDES / SERVICE), str(OVERRIDES / TIMER))
     old = tuple(path for path in (*units, *OLD_SCRIPTS) if os.path.lexists(path) and os.path.realpath(path) != os.devnull)
     packaged = any((folder / TIMER).exists() for folder in PACKAGED)
-    if not _BOOTED.is_dir():
+    if not BOOTED.is_dir():
         return Systemd(runs=False, old=old, packaged=packaged)
     try:
         timer, proof_timer = _show_timer(TIMER), _show_timer(PROOF_TIMER)

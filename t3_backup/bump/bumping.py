@@ -53,15 +53,15 @@ def bump(machine: Machine, version: str, *, asked: bool, gate_only: bool = False
     everybody = machine.instances()
     found = [one for one in everybody if _is_to_move(machine, one.user, version, asked=asked)]
     for one in list(found):
-        if why := machine.why_gone(one):
+        if one.look() is None and (why := machine.why_gone(one)):
             machine.warn(f"{one.user}: stays on {machine.program_of(one.user)}: {why}")
             found.remove(one)
     if not found and versions.key(machine.program_of(GLOBAL)) >= versions.key(version):
         _tell_that_all_are_there(machine, [one.user for one in everybody], version)
         return []
-    ready.must_be_told_apart(machine, everybody)
+    ready.must_be_told_apart(everybody)
     known = {one.user: machine.backups.list(one.user) for one in found}
-    ready.must_have_room(machine, found, known)
+    ready.must_have_room(machine.settings.root, found, known)
     machine.must_go_on(UNTOUCHED)
     fetch.fetch(machine.programs, version, machine.settings.npm_spec.format(version=version), machine.say)
     trials = try_out(machine, version, found, known)

@@ -91,8 +91,8 @@ class Machine:
         return instances.find(user, self.settings.serve)
 
     def why_gone(self, one: Instance) -> str:
-        """Where an account had a database and has none now, as on a disk that is not mounted: what to do; else empty."""
-        if one.look() is not None or not (known := self.backups.list(one.user)):
+        """Where an account that has no database had one, as on a disk that is not mounted now: what to do; else empty."""
+        if not (known := self.backups.list(one.user)):
             return ""
         back = f"bring it back first (t3-backup-state restore {one.user})"
         return f"{one.account.source} is gone, and there are {len(known)} snapshots of it: {back}"

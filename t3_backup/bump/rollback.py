@@ -70,9 +70,9 @@ def _plan(machine: Machine, user: str, current: str, target: str) -> Plan:
     if level is None:
         raise Failure(f"{user}: it is not known which database T3 {target} can open; put one back by hand: t3-backup-state restore")
     instance = machine.instance(user)
-    if why := machine.why_gone(instance):
-        raise Failure(f"{user}: {why}")
     live = instance.look()
+    if live is None and (why := machine.why_gone(instance)):
+        raise Failure(f"{user}: {why}")
     wanted = Move(user, current, target, f"{backups.LEFT}{target}")
     if live is None:
         return Plan(wanted, (f"{user}: from {current} back to {target}; there is no database yet",), has_data=False)
@@ -120,7 +120,7 @@ def carry_out(machine: Machine, plans: Sequence[Plan], kind: str, agreed: Callab
     for plan in plans:
         for line in plan.lines:
             machine.say(line)
-    ready.must_be_told_apart(machine, [machine.instance(plan.move.user) for plan in plans])
+    ready.must_be_told_apart([machine.instance(plan.move.user) for plan in plans])
     agreed()
     machine.settle_newcomers()
     if (open_ := machine.journals.load()) is not None:

@@ -12,6 +12,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 from booted.machine import Result
@@ -45,6 +46,18 @@ def killed_at(rounds: Rounds, calls: str, number: int, command: Sequence[str]) -
     inject = f"inject={calls}:signal=SIGKILL:when={number}"
     line = ["strace", "-qq", "-o", "/dev/null", "-e", f"trace={calls}", "-e", inject, *command]
     return rounds.machine.run(*line, check=False, timeout=300)
+
+
+def killed_after(
+    rounds: Rounds, seconds: float, command: Sequence[str], *, with_all: bool
+) -> tuple[dict[str, dict[str, Any]], Result]:
+    """Run a command that is killed after so long, alone or with all that it started; what people did then, and how it was ended."""
+    with under_way(rounds.machine, *command) as (process, kill):
+        try:
+            process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            kill(with_all)
+        return rounds.work(), rounds.end()
 
 
 @pytest.mark.parametrize("broken", [False, True])
@@ -82,13 +95,7 @@ def test_a_kill_at_any_moment_leaves_nobody_mixed(rounds: Rounds, broken: bool, 
     for number in range(KILLS // 2):
         rounds.again(broken=broken)
         after, with_all = moments.uniform(0, seconds), bool(number % 2)
-        with under_way(rounds.machine, *DRAIN) as (process, kill):
-            try:
-                process.wait(after)
-            except subprocess.TimeoutExpired:
-                kill(with_all)
-            work = rounds.work()
-            ended = rounds.end()
+        work, ended = killed_after(rounds, after, DRAIN, with_all=with_all)
         told = Result(ended.code, ended.out + f"\nafter {after:.2f} s, with_all={with_all}", ended.err)
         reached[" ".join(rounds.assert_whole(work, told).values())] += 1
     with capsys.disabled():
@@ -103,13 +110,7 @@ def test_a_kill_before_anybody_is_moved_is_in_nobodys_way(rounds: Rounds, capsys
         rounds.again()
         machine.run("rm", "-r", f"{ROOT}/journal.json", f"{ROOT}/versions/{NEW}", f"{ROOT}/versions/{NEW}.json")
         after, with_all = moments.uniform(0, rounds.seconds), bool(number % 2)
-        with under_way(machine, *BUMP) as (process, kill):
-            try:
-                process.wait(after)
-            except subprocess.TimeoutExpired:
-                kill(with_all)
-            work = rounds.work()
-            ended = rounds.end()
+        work, ended = killed_after(rounds, after, BUMP, with_all=with_all)
         reached[" ".join(rounds.assert_whole(work, ended).values())] += 1
     with capsys.disabled():
         print(f"\nkilled at {KILLS // 4} moments of {rounds.seconds:.1f} s: {dict(reached)}")
