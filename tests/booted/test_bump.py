@@ -37,6 +37,24 @@ def test_a_plain_installation_is_taken_over_and_nothing_is_restarted(town: Town)
     assert autoupdate(town.machine).code == 0, "all are where the pin wants them"
 
 
+def test_a_drop_in_that_has_the_last_word_over_ours_is_told_before_anything_is_changed(town: Town) -> None:
+    """As `systemctl edit` makes one: the server would go on with that program, whatever its account's link says."""
+    machine, before = town.machine, town.main_pids()
+    override = "/etc/systemd/system/t3-serve@.service.d/override.conf"
+    machine.write(override, "[Service]\nExecStart=\nExecStart=/opt/t3 serve\n")
+    machine.run("systemctl", "daemon-reload")
+    try:
+        answer = autoupdate(machine, "--to", "0.0.25")
+        told = {account["user"]: account["trouble"] for account in status(machine)["accounts"]}
+    finally:
+        machine.run("rm", override)
+        machine.run("systemctl", "daemon-reload")
+    assert (answer.code, "runs /opt/t3, and not the program of its account" in answer.err) == (1, True), answer
+    assert all("runs /opt/t3" in told[user] for user in USERS)
+    assert town.main_pids() == before
+    assert versions(machine) == dict.fromkeys(USERS, "0.0.24")
+
+
 @pytest.mark.parametrize("variant", STEPS)
 def test_the_gate_turns_a_bad_version_away_and_nothing_is_touched(town: Town, variant: str) -> None:
     t3.offer(town.machine, "0.0.25", variant)
