@@ -29,7 +29,6 @@ from t3_backup.lines import Lines, print_document
 from t3_backup.report import ERROR, INFO, WARNING
 
 _NAME = "t3-autoupdate"
-_CHECK_S = 60.0
 
 
 def main(
@@ -182,7 +181,7 @@ def _check(machine: Machine, args: argparse.Namespace) -> int:
             if not instance.runs() and args.user is None:
                 machine.say(f"{user}: no server runs")
                 continue
-            endpoint = instance.pair(machine.program(user), _CHECK_S)
+            endpoint = instance.pair(machine.program(user), machine.settings.patience)
             machine.say(f"{user}: login by {endpoint}")
             found[user] = {"paired": True, "endpoint": endpoint}
         except Failure as failure:

@@ -11,7 +11,6 @@ from t3_backup.bump.programs import Programs
 from t3_backup.bump.settings import Settings
 from t3_backup.errors import Failure
 
-_PAIR_S = 60
 _POLL_S = 0.2
 
 
@@ -23,8 +22,9 @@ class Live:
     programs: Programs
     backups: Backups
     settings: Settings
-    away_seconds: float | None = None  # from the stop until it was logged in to again
-    _stopped: float | None = field(default=None, init=False)  # time.monotonic()
+    away: dict[str, float] = field(default_factory=dict, init=False)  # seconds from the stop to the next login, by step
+    _spent: dict[str, float] = field(default_factory=dict, init=False)  # so far
+    _mark: float | None = field(default=None, init=False)  # time.monotonic() of the last that is in it
 
     def hold(self) -> None:
         """Nothing of the account's starts from now on."""
@@ -40,8 +40,9 @@ class Live:
 
     def stop(self) -> None:
         """Stop the server, and prove it gone."""
-        self._stopped = self._stopped or time.monotonic()
+        self._mark = self._mark or time.monotonic()
         self.instance.stop()
+        self._count("stop")
 
     def start(self) -> None:
         """Start the server."""
@@ -49,7 +50,9 @@ class Live:
 
     def keep(self, label: str, *, proven: bool) -> str:
         """Seal a snapshot of what is there now; its name."""
-        return self.backups.take(self.instance.user, label, proven=proven, at_rest=True).name
+        name = self.backups.take(self.instance.user, label, proven=proven, at_rest=True).name
+        self._count("copies")
+        return name
 
     def link(self, version: str) -> None:
         """Let the program be this one."""
@@ -58,14 +61,24 @@ class Live:
     def put_back(self, snapshot: str) -> None:
         """Let the data be what a snapshot holds."""
         self.backups.put_back(self.instance.user, snapshot)
+        self._count("copies")
 
     def check(self) -> str:
         """Log in to the running server as a browser does, and see that it stays up; the endpoint that served it."""
-        self.instance.must_have_port()
-        self.instance.await_port(self.settings.patience)
-        before = self.instance.steadiness()
-        endpoint = self.instance.pair(self.programs.root / self.instance.user / "current/bin/t3", _PAIR_S)
-        self.away_seconds = None if self._stopped is None else time.monotonic() - self._stopped
+        try:
+            self.instance.must_have_port()
+            self.instance.await_port(self.settings.patience)
+            before = self.instance.steadiness()
+            endpoint = self.instance.pair(self.programs.root / self.instance.user / "current/bin/t3", self.settings.patience)
+            self._count("start")
+            self.away = dict(self._spent)
+            self._stay_up(before)
+        except Failure:
+            self._count("trial")
+            raise
+        return endpoint
+
+    def _stay_up(self, before: tuple[str, str, str]) -> None:
         until = time.monotonic() + self.settings.settle
         while time.monotonic() < until:
             time.sleep(_POLL_S)
@@ -73,4 +86,10 @@ class Live:
                 raise Failure(
                     f"{self.instance.user}: the server did not stay up after a login (it is {now[0]}, restarted {now[2]} times)"
                 )
-        return endpoint
+
+    def _count(self, step: str) -> None:
+        """All since the last count was of this step. Nothing is counted where this process has stopped no server."""
+        if self._mark is not None:
+            now = time.monotonic()
+            self._spent[step] = self._spent.get(step, 0) + now - self._mark
+            self._mark = now

@@ -22,6 +22,8 @@ from t3_backup.service import Service
 _CGROUPS = Path("/sys/fs/cgroup")
 _PORT = re.compile(r'\s*(?:export\s+)?T3_PORT=["\']?(\d{1,5})["\']?\s*')
 _LOOK_S = 30
+_PAIR_S = 60
+_ANSWER_S = 15  # of which a login takes up to four
 # What comes of a text that an owner may have put in the place of ours: they are the same user.
 _NO_ANSWER = (ValueError, KeyError, TypeError, RecursionError)
 _POLL_S = 0.1
@@ -129,13 +131,17 @@ class Instance:
         assert self.service is not None
         return self.service.show("ActiveState"), self.service.show("MainPID"), self.service.show("NRestarts")
 
-    def pair(self, program: Path, seconds: float) -> str:
-        """Log in to it as a browser does, with a credential that `program` mints as the owner; the endpoint. Raises Failure."""
+    def pair(self, program: Path, patience: float) -> str:
+        """Log in to it as a browser does, with a credential that `program` mints as the owner; the endpoint. Raises Failure.
+
+        Each step may take `patience` seconds, and no more than a person at a browser would wait.
+        """
         if not self.runs():
             raise Failure(f"{self.user}: no server runs")
         self.must_have_port()
         line = [*_python("pairing"), f"--t3={program}", f"--base-dir={self.base_dir}", f"--port={self.port}", "--json"]
-        done = transient.as_owner(self.user, line, seconds)
+        line.append(f"--seconds={min(patience, _ANSWER_S):g}")
+        done = transient.as_owner(self.user, line, _PAIR_S)
         try:
             said = json.loads(done.out)
             if done.code == 0 and said["paired"] is True:

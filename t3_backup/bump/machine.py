@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -133,16 +133,18 @@ class Machine:
         ground = Live(self.instance(wanted.user), self.programs, self.backups, self.settings)
         with self.backups.held(_INTERRUPTED_WAIT_S if wanted.phase in journal.UNDER_WAY else _STORE_WAIT_S):
             done = how(ground, wanted, save)
-        self.tell(done, ground.away_seconds)
+        self.tell(done, ground.away)
         return latest
 
-    def tell(self, done: Move, away_seconds: float | None) -> None:
-        """Say what became of a move."""
-        without = "" if away_seconds is None else f", {away_seconds:.1f} s without a server"
+    def tell(self, done: Move, away: Mapping[str, float]) -> None:
+        """Say what became of a move; `away`: the seconds without a server, by step."""
+        without = f", {sum(away.values()):.1f} s without a server" if away else ""
         if done.phase == journal.DONE:
             how = f"login by {done.endpoint}{without}" if done.endpoint else done.reason
             self.say(f"{done.user}: on {done.program}, before on {done.before} ({how})")
         elif done.phase == journal.REVERTED:
+            steps = ", ".join(f"{step} {seconds:.1f}" for step, seconds in away.items())
+            without += f" ({steps})" if away else ""
             self.warn(
                 f"{done.user}: {done.program} failed: {done.reason}; back on {done.before} with the data of {done.kept}{without}"
             )

@@ -28,7 +28,7 @@ class Settings:
     serve: Path  # the folder with USER.env, in which is the port of a server
     bin: Path  # what people call as t3
     watch: int  # how long the gate looks at a server that seems well
-    patience: int  # until a server that was started must answer
+    patience: int  # until a server that was started must listen, and answer each step of a login
     settle: int  # how long a server must stay up once it was logged in to
 
 
