@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from booted.conftest import install
 from booted.machine import Result
 from booted.machine import machine as boot
 from booted.people import STORE
@@ -147,6 +148,23 @@ def test_who_is_down_is_not_left_so_because_a_backup_runs(rounds: Rounds) -> Non
             said = process.communicate(timeout=60)[0]
     ended = Result(process.returncode, said, "")
     assert set(rounds.assert_whole(work, ended).values()) == {OLD}
+
+
+def test_a_removal_ends_what_was_interrupted_and_is_refused_where_that_fails(rounds: Rounds, autoupdate_deb: Path) -> None:
+    """Nothing is left on the machine after it that could bring an account's server back."""
+    machine, remove = rounds.machine, ("apt-get", "remove", "--yes", "t3-autoupdate")
+    rounds.again()
+    assert killed_at(rounds, _LINKS, 1, DRAIN).code in _KILLED
+    work = rounds.work()
+    machine.run("mv", f"{STORE}/alice", "/var/tmp/alice")
+    refused = machine.run(*remove, check=False)
+    machine.run("mv", "/var/tmp/alice", f"{STORE}/alice")
+    assert (refused.code, f"not removed: {ROOT}/alice/held" in refused.text) == (100, True), refused
+    assert rounds.look("alice")["held"]
+    removed = machine.run(*remove, check=False)
+    assert removed.code == 0, removed
+    install(machine, autoupdate_deb)
+    assert set(rounds.assert_whole(work, removed).values()) == {OLD}
 
 
 @pytest.mark.parametrize(("link", "left"), [(2, {"alice": OLD, "bob": NEW}), (3, {"alice": OLD, "bob": OLD})])
