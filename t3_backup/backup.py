@@ -6,6 +6,7 @@ This is where errors end and become results. What people see of them is `report`
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import threading
 import time
@@ -32,6 +33,7 @@ from t3_backup.taking import Order, take
 from t3_backup.upkeep import Tidied, Upkeep
 from t3_backup.watch import Limits
 
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 OUTCOMES = ("backed_up", "unchanged", "skipped", "failed", "planned")
 
 
@@ -174,7 +176,9 @@ def _snapshot(job: Job, order: Order, shelf: Shelf) -> Result:
         began = time.monotonic()
         try:
             stored = one(_allowed(order, upkeep, job.settings), shelf, before)
-        except NoRoom:
+        except (NoRoom, OSError) as error:
+            if isinstance(error, OSError) and error.errno not in _FULL:
+                raise
             early = upkeep.tidy()  # what is not to stay anyway makes room
             if not early.made_room:
                 raise

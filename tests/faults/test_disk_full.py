@@ -90,6 +90,28 @@ def test_the_wal_counts_as_part_of_the_copy(full: Land, carol: User) -> None:
     one_line(answer, carol, "no room", f"needs {REAL.stat().st_size + 8 * MIB} bytes")
 
 
+@pytest.mark.parametrize(("kind", "options", "said"), [("ext4", ("-m", "0"), "no room"), ("xfs", (), "No space left on device")])
+def test_a_disk_without_a_free_block_is_given_room_by_what_is_to_go_anyway(
+    land: Land, carol: User, kind: str, options: tuple[str, ...], said: str
+) -> None:
+    """Row 19: on xfs not even a file without a name can be begun; what retention lets go of goes first, then."""
+    with disk(land.folder, kind, 16 * MIB, *options) as where:
+        full = on(where, land)
+        full.environ |= {RESERVE: "0", "T3_BACKUP_COMPACT": "off"}
+        seed(full, carol, 6)
+        kept = [path.name for path in sorted(full.shelf(carol).glob("*.sqlite"))]
+        fill(full.folder)
+        before = files(full, carol)
+        refused = full.t3("run", T3_BACKUP_KEEP="6")
+        assert refused.code == 1, refused
+        one_line(refused, carol, said)
+        assert files(full, carol) == before, "all of them are to stay"
+        answer = full.t3("run", T3_BACKUP_KEEP="2", T3_BACKUP_KEEP_DAILY="1")
+        assert answer.code == 0, answer
+        assert len(proven(full, carol)) == 2
+        assert set(kept[:4]).isdisjoint(path.name for path in full.shelf(carol).iterdir())
+
+
 @needs_strace
 def test_a_disk_that_fills_while_the_copy_is_written_costs_that_copy_alone(full: Land, carol: User) -> None:
     """Row 19: the check passed, then somebody took the room: ENOSPC in the worker's write of the copy."""
