@@ -7,7 +7,7 @@ import os
 import sys
 from pathlib import Path
 
-from t3_backup import accounts, aftermath, backup, lines, log, notify, recording, report, restoring, stopping, units
+from t3_backup import accounts, aftermath, backup, lines, lock, log, notify, recording, report, restoring, stopping, units
 from t3_backup.accounts import Account
 from t3_backup.audience import Audience
 from t3_backup.errors import EXIT_OK, Failure, UsageError, explain
@@ -41,7 +41,8 @@ def _back_up(args: argparse.Namespace, values: Settings, run: str, results: list
         _must_outlive_the_service(values.dest)
     shown = notify.of_run()
     stop = stopping.on_signals(shown.stopping)
-    stopping.let_others_go_first()
+    if lock.INHERITED not in os.environ:  # else a caller holds the store: a server is down, and waits for this
+        stopping.let_others_go_first()
     out_lines = lines.reporter(sys.stderr if args.json else sys.stdout, run)
     with Audience(out_lines, None if args.dry_run else log.of_run(values.log, run), shown) as out:
         found, failures = _accounts(args.user, values, out)

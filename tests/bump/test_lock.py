@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import ROOT
+from conftest import ROOT, Land, needs_root
 
 from t3_backup import lock
 
@@ -59,3 +59,19 @@ def test_no_other_descriptor_and_no_word_opens_it(tmp_path: Path, held: int) -> 
     finally:
         os.close(another)
         os.close(elsewhere)
+
+
+@needs_root
+@pytest.mark.parametrize(("environ", "nice"), [({}, "10"), ({lock.INHERITED: "-1"}, "0")])
+def test_a_run_lets_others_go_first_but_where_a_server_that_is_down_waits_for_it(
+    land: Land, environ: dict[str, str], nice: str
+) -> None:
+    """A hook tells, which is called since nobody is of that name."""
+    hook, found = land.folder / "hooks.d" / "hook", land.folder / "nice"
+    hook.parent.mkdir(mode=0o755)
+    hook.write_text(f"#!/bin/sh\nnice >{found}\n")
+    hook.chmod(0o755)
+    land.write_map("lock-nobody")
+    answer = land.t3("run", **environ)
+    assert answer.code == 1, answer
+    assert found.read_text() == f"{nice}\n"
