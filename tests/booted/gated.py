@@ -16,6 +16,7 @@ from booted.conftest import install
 from booted.machine import Machine
 from booted.machine import machine as boot
 from booted.people import STORE, add
+from booted.t3 import TIMERS
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 USERS = ("alice", "bob")
@@ -81,6 +82,7 @@ def town(suite: str, debs: Sequence[Path], source: Path, *options: str) -> Itera
     with boot(suite, *options, prepared=True) as machine:
         for deb in debs:
             install(machine, deb)
+        machine.run("systemctl", "disable", "--now", *TIMERS)  # a command that begins ends what another has left in the gate
         for user in USERS:
             add(machine, user, source)
             # Open to all, so that it is the sandbox that keeps them closed, and nothing else.

@@ -20,6 +20,7 @@ ROOT = "/var/lib/t3-autoupdate"
 FREEZE = "/etc/t3-autoupdate.freeze"
 LIVE = "/run/t3-fake-live"  # what is broken on real servers alone is broken while this is there
 PACKAGE = "/usr/local/lib/node_modules/t3"
+TIMERS = ("t3-autoupdate.timer", "t3-autoupdate-drain.timer")  # which go by the real clock, into the middle of a test
 # What a browser does, as one command: print JSON of what was asked.
 _BROWSER = r"""
 import json, subprocess, sys, urllib.error, urllib.request
@@ -90,7 +91,8 @@ def npm_install_globally(machine: Machine, version: str) -> None:
 
 
 def settle(machine: Machine, source: Path, users: Sequence[str] = USERS) -> None:
-    """Users with real data, whose servers of 0.0.24 run."""
+    """Users with real data, whose servers of 0.0.24 run; what the timers start, tests start."""
+    machine.run("systemctl", "disable", "--now", *TIMERS)
     npm_install_globally(machine, "0.0.24")
     machine.copy_in(fake_t3.HERE / "npm", "/usr/local/bin/npm", 0o755)  # npm itself would be 300 packages in the tree
     machine.write("/opt/browser.py", _BROWSER)
