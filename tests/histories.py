@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import UTC, date, datetime, timedelta
+from itertools import pairwise
 
+from hypothesis import assume
 from hypothesis import strategies as st
 from made import made
 
@@ -58,7 +60,7 @@ def snapshot(
 def histories(
     draw: st.DrawFn, verdicts: st.SearchStrategy[str] = VERDICTS, *, jumps: bool = True, pins: bool = False
 ) -> list[Manifest]:
-    """The shelf of one account that nobody has ever pruned, oldest first."""
+    """The shelf of one account that nobody has ever pruned, oldest first; without `jumps` nothing looks like one either."""
     gaps = ORDINARY | JUMPS if jumps else ORDINARY
     pinned = st.sampled_from([False] * 5 + [True]) if pins else st.just(False)
     runs = draw(st.lists(st.tuples(gaps, verdicts, LABELS, st.integers(1, 3), st.booleans(), pinned), max_size=40))
@@ -68,6 +70,7 @@ def histories(
         when += timedelta(seconds=gap)
         when = min(max(when, datetime(1980, 1, 1, tzinfo=UTC)), datetime(2090, 1, 1, tzinfo=UTC))
         shelf.append(snapshot(sequence, when, verdict, label, legacy=legacy, pinned=pin))
+    assume(jumps or all(new.when - old.when < timedelta(days=365) for new, old in pairwise(plain(shelf))))
     return shelf
 
 

@@ -20,7 +20,7 @@ from typing import Any
 
 from booted.tree import CACHE, locked, remove_unless_in_use, tree
 
-BOUND_S = 30  # how long anything may take before it counts as hanging
+BOUND_S = 120  # how long anything may take before it counts as hanging
 _BOOT = Path(__file__).parent / "boot.sh"
 _ENVIRONMENT = {
     "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",

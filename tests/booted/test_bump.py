@@ -16,7 +16,7 @@ from fake_t3 import STEPS
 
 # What goes wrong while the server runs; how it stops is seen when it is taken back only, and what it makes of the data in the gate.
 BROKEN_LIVE = [name for name, step in STEPS.items() if step not in ("stop", "data")]
-PATIENCE_S = 4  # with a server
+PATIENCE_S = 5  # with a server
 ALLOWED_S = 5  # without a server, beyond stop, copies and start; it is printed, and not judged on a machine with other work
 
 
@@ -96,7 +96,7 @@ def test_a_version_that_fails_on_a_real_server_is_taken_back_with_the_data(
         print(f"\n{variant}: the longest without a server: " + ", ".join(f"{user} {gap:.1f} s" for user, gap in gaps.items()))
         print(f"  {told[1]}: {told[3]} ({ALLOWED_S} s are allowed for the trial)")
     assert steps.keys() == {"stop", "copies", "trial", "start"}
-    assert steps["trial"] < 3 * PATIENCE_S, "one that hangs is not waited for any longer"
+    assert steps["trial"] < 2 * (PATIENCE_S + steps["start"]), "one that hangs is not waited for any longer"
     assert gaps[told[1]] < float(told[2]) + 1, "what it says is what its user sees"
     assert "frozen until: t3-autoupdate thaw" in answer.err
     assert "back on 0.0.24 with the data of state-" in answer.text
@@ -134,7 +134,9 @@ def test_a_good_version_is_switched_to_and_everybody_can_log_in(town: Town) -> N
         names = [snapshot["name"] for snapshot in listed(machine, user) if snapshot["label"] == "prebump-0.0.25"]
         assert len(names) >= 2, "one before, and one of what the old server left"
     assert status(machine)["last"]["result"] == "done"
-    assert max(gaps.values()) < 30, gaps
+    told = dict(re.findall(r"(\w+): on 0\.0\.25, .*, ([\d.]+) s without a server", answer.err))
+    assert told.keys() == set(USERS), answer
+    assert all(gaps[user] < float(told[user]) + 1 for user in USERS), (gaps, told)
     assert autoupdate(machine, "check").code == 0
     assert autoupdate(machine, "--to", "0.0.25").code == 0, "again is harmless"
     assert autoupdate(machine).code == 0, "the pin is lower: that is no reason to go down"

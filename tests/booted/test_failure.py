@@ -84,7 +84,7 @@ def test_a_run_that_is_stopped_leaves_no_worker_no_file_and_no_alarm(machine: Ma
 
 def test_a_worker_that_hangs_is_ended_by_the_run_and_not_by_systemd(machine: Machine) -> None:
     """Row 22. The limit of the unit is for what nobody foresaw."""
-    machine.write("/etc/default/t3-backup", "T3_BACKUP_TIMEOUT=3\n")
+    machine.write("/etc/default/t3-backup", "T3_BACKUP_TIMEOUT=15\n")
     with held(machine, "alice"):
         machine.until(lambda: idle(machine), "end of the run")
         assert machine.show(SERVICE, "Result", "ExecMainStatus") == {"Result": "exit-code", "ExecMainStatus": "1"}

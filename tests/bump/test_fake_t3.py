@@ -12,7 +12,7 @@ import sqlite3
 import subprocess
 import time
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import closing, suppress
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from pathlib import Path
@@ -61,8 +61,12 @@ def with_data(base: Path, version: str) -> Path:
 
 
 def until(what: Callable[[], object], seconds: float = 20) -> None:
+    """What has gone while it was looked at is looked at again."""
     end = time.monotonic() + seconds
-    while not what():
+    while True:
+        with suppress(FileNotFoundError, ProcessLookupError):
+            if what():
+                return
         assert time.monotonic() < end
         time.sleep(0.01)
 

@@ -263,7 +263,7 @@ def test_every_other_answer_is_the_verdict(
     script = Script(*answers)
     began = time.monotonic()
     with pytest.raises(PairingFailed, match=reason) as failed:
-        pair(mint(MINTS), tmp_path, script.port, seconds=1 if "in time" in reason else 30)
+        pair(mint(MINTS), tmp_path, script.port, seconds=3 if "in time" in reason else 30)
     assert failed.value.step == step
     assert len(script.asked) == len(answers), "no answer but a 404 has a second one asked"
     assert time.monotonic() - began < 20
@@ -288,7 +288,7 @@ def test_every_other_answer_is_the_verdict(
 )
 def test_a_mint_that_fails_hangs_or_babbles_is_told(mint: Callable[[str], Path], tmp_path: Path, script: str, reason: str) -> None:
     with pytest.raises(PairingFailed, match=reason) as failed:
-        pair(mint(f"echo $$ >{tmp_path}/pid\n{script}"), tmp_path, 1, seconds=1 if "did not end" in reason else 30)
+        pair(mint(f"echo $$ >{tmp_path}/pid\n{script}"), tmp_path, 1, seconds=3 if "did not end" in reason else 30)
     assert failed.value.step == "mint"
     group = int((tmp_path / "pid").read_text())
     until = time.monotonic() + 20

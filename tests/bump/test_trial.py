@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import fake_t3
@@ -17,7 +18,13 @@ from fake_t3.served import free_port
 
 from t3_backup.bump.trial import Patience, Verdict, trial
 
-QUICK = Patience(serve=3, pair=3, watch=2, stop=3)
+PATIENT = Patience(serve=20, pair=20, watch=2, stop=20)
+QUICK = {  # for what is to run out
+    "slow-migration": replace(PATIENT, serve=3),
+    "hung": replace(PATIENT, pair=3),
+    "ignores-term": replace(PATIENT, stop=3),
+    "slow-stop": replace(PATIENT, stop=3),
+}
 
 
 def tried(folder: Path, version: str, variant: str = "good", data: str | None = None) -> Verdict:
@@ -26,7 +33,7 @@ def tried(folder: Path, version: str, variant: str = "good", data: str | None = 
     (base / "userdata").mkdir(parents=True)
     if data is not None:
         give(base / "userdata/state.sqlite", data)
-    return trial(program, base, free_port(), QUICK)
+    return trial(program, base, free_port(), QUICK.get(variant, PATIENT))
 
 
 def give(database: Path, data: str) -> None:
@@ -99,7 +106,7 @@ def test_a_damaged_database_is_never_one_that_it_worked_on(tmp_path: Path) -> No
     with database.open("r+b") as file:
         file.seek((root - 1) * 4096)
         file.write(b"\0" * 4096)
-    found = trial(program, base, free_port(), QUICK)
+    found = trial(program, base, free_port(), PATIENT)
     assert (found.passed, found.step, found.probe) == (False, "data", None), found
 
 
@@ -114,7 +121,7 @@ def wrapped(folder: Path, script: str) -> tuple[Path, Path]:
 
 def test_one_that_speaks_of_a_migration_that_failed_has_not_passed_though_all_else_works(tmp_path: Path) -> None:
     program, base = wrapped(tmp_path, "echo 'Migration 31 failed: no such table'")
-    found = trial(program, base, free_port(), QUICK)
+    found = trial(program, base, free_port(), PATIENT)
     assert (found.passed, found.step, found.probe) == (False, "migration", 200)
     assert found.reason == "it said: Migration 31 failed: no such table"
 
@@ -149,13 +156,13 @@ with socket.create_server(("127.0.0.1", int(sys.argv[sys.argv.index("--port") + 
     program.write_text(f"#!/usr/bin/python3\n{script}")
     program.chmod(0o755)
     began = time.monotonic()
-    found = trial(program, tmp_path / "base", free_port(), QUICK)
+    found = trial(program, tmp_path / "base", free_port(), QUICK["hung"])
     assert (found.step, found.probe) == ("serve", None)
     assert time.monotonic() - began < 15
 
 
 def test_a_program_that_is_none_is_a_failure_at_its_start(tmp_path: Path) -> None:
-    found = trial(tmp_path / "nothing", tmp_path / "base", free_port(), QUICK)
+    found = trial(tmp_path / "nothing", tmp_path / "base", free_port(), PATIENT)
     assert (found.passed, found.step) == (False, "start")
     assert "No such file" in found.log[-1]
 
@@ -167,7 +174,7 @@ def migrating(folder: Path, statement: str) -> Verdict:
     program, _ = wrapped(folder, f'{script} {base}/userdata/state.sqlite "{statement}"')
     (base / "userdata").mkdir(parents=True)
     give(base / "userdata/state.sqlite", "0.0.24")
-    return trial(program, base, free_port(), QUICK)
+    return trial(program, base, free_port(), PATIENT)
 
 
 @pytest.mark.parametrize(

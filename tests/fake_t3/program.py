@@ -210,6 +210,8 @@ class Handler(BaseHTTPRequestHandler):
         if self.path == "/api/auth/session":
             good = self.server.is_good(self.headers.get("Cookie", "")) and VARIANT != "not-authenticated"
             self.say(200, {"authenticated": good})
+            if VARIANT == "crash-loop" and good:
+                threading.Timer(1, os._exit, (1,)).start()
         elif self.path == "/.well-known/t3/environment":
             self.say(200, {"environmentId": self.server.environment, "serverVersion": VERSION})
         elif self.path == "/fake/tab":
@@ -277,8 +279,6 @@ class Handler(BaseHTTPRequestHandler):
             "sessionMethod": "browser-session-cookie", "expiresAt": expires,
         }  # fmt: skip
         self.say(200, answer, {} if VARIANT == "no-cookie" else headers)
-        if VARIANT == "crash-loop":
-            threading.Timer(1, os._exit, (1,)).start()
         return None
 
     def say(self, status: int, body: object, headers: dict[str, str] | None = None) -> None:

@@ -216,8 +216,10 @@ def test_a_worker_may_be_killed_at_every_call(kills: Kills, capsys: pytest.Captu
             continue
         for name, n in calls_of(kills, mode):
             kills.fresh()
-            _, log = restore(kills, mode, f"-e trace={name} -e inject={name}:signal=KILL:when={n}")
-            assert "killed by SIGKILL" in log, f"{mode} {name} {n}: not hit"
+            answer, log = restore(kills, mode, f"-e trace={name} -e inject={name}:signal=KILL:when={n}")
+            if "killed by SIGKILL" not in log:  # a line of progress each half second: a slower run has more of them
+                assert (answer.code, name) == (0, "write"), f"{mode} {name} {n}: not hit"
+                continue
             kills.survived(f"{mode} {name} {n}")
         assert kills.points[mode] >= 4
     with capsys.disabled():

@@ -230,13 +230,14 @@ def notified(land: Land, stop: bool = False) -> tuple[int, list[str]]:
         path.chmod(0o777)
         heard: list[str] = []
         with land.start("run", NOTIFY_SOCKET=str(path)) as process:
-            end = time.monotonic() + BOUND_S
+            end, ended = time.monotonic() + BOUND_S, False
             while time.monotonic() < end:
                 try:
                     heard.append(systemd.recv(4096).decode())
                 except TimeoutError:
-                    if process.poll() is not None:
+                    if ended:  # before it was found that nothing is left
                         return process.returncode, heard
+                    ended = process.poll() is not None
                 if stop and any(": start" in one for one in heard):
                     process.terminate()
                     stop = False

@@ -85,7 +85,7 @@ def test_a_database_written_all_the_time_ends_as_a_failure_not_as_a_vacuum(
     dora, bob = make_user("dora", grown(SIZE)), make_user("wbob", grown(4))
     land.write_map(dora, bob)
     with Writer(dora.database, user=dora.name, journal_mode="delete", busy_timeout_ms=1000) as writer:
-        answer = land.t3("run", "--timeout", "4")
+        answer = land.t3("run", "--timeout", "8")
         assert writer.stop().total.errors == 0
     assert answer.code == 1, answer
     assert re.search(rf"FAILED for {dora.name} \(not in WAL mode", answer.out), answer
