@@ -28,8 +28,10 @@ DATA = ROOT / "demo" / "data"
 MIB = 1 << 20
 BOUND_S = 20  # how long anything here may take before it counts as hanging
 
-# The tests may themselves be run by nohup(1), and what they start must hear of a terminal that goes away.
+# The tests may themselves be run by nohup(1) or in the background, and what they start must hear of a terminal that goes away, and
+# of a Ctrl-C.
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # How long an example takes is the machine's.
 hypothesis.settings.register_profile("tests", deadline=None)
