@@ -11,8 +11,7 @@ import socket
 import sqlite3
 import subprocess
 import time
-from collections.abc import Callable
-from contextlib import closing, suppress
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from pathlib import Path
@@ -20,6 +19,7 @@ from typing import Any
 
 import fake_t3
 import pytest
+from conftest import until
 from fake_t3 import DATA, hostile
 from fake_t3.served import Served, call, credential, free_port, laid_out, running
 
@@ -58,17 +58,6 @@ def with_data(base: Path, version: str) -> Path:
     """A base-dir that a real server of this version has left; its database."""
     (base / "userdata").mkdir(parents=True)
     return Path(shutil.copyfile(DATA / f"state-{version}.sqlite", base / "userdata" / "state.sqlite"))
-
-
-def until(what: Callable[[], object], seconds: float = 20) -> None:
-    """What has gone while it was looked at is looked at again."""
-    end = time.monotonic() + seconds
-    while True:
-        with suppress(FileNotFoundError, ProcessLookupError):
-            if what():
-                return
-        assert time.monotonic() < end
-        time.sleep(0.01)
 
 
 # -- HTTP
@@ -280,7 +269,7 @@ def test_with_a_tab_open_the_listener_closes_at_once_and_the_process_stays(tmp_p
     with running(laid_out(tmp_path / "t3", version), tmp_path / "base", T3_FAKE_LINGER="60") as served:
         with open_tab(served.port):
             served.process.terminate()
-            until(lambda: not listens(served.port))
+            until(lambda: not listens(served.port), "closed port")
             assert served.process.poll() is None
             assert Path(f"{served.database}-wal").exists(), "it still has its database open"
         assert served.process.wait(10) == 130, "the tab is closed"
@@ -353,10 +342,10 @@ def test_an_agent_outlives_its_server_and_heeds_a_signal(tmp_path: Path) -> None
     with running(laid_out(tmp_path / "t3", "0.0.24"), tmp_path / "base") as served:
         agent = served.ask("POST", "/fake/agent", '{"seconds": "30"}', cookie=served.login(BOOTSTRAP)).document["pid"]
         command = Path(f"/proc/{agent}/cmdline")
-        until(lambda: command.read_bytes() == b"claude\x0030\x00")  # for a moment of its exec it has no words
+        until(lambda: command.read_bytes() == b"claude\x0030\x00", "agent")  # for a moment of its exec it has no words
     assert command.read_bytes() == b"claude\x0030\x00"
     os.kill(agent, signal.SIGTERM)
-    until(lambda: not command.exists() or command.read_bytes() == b"")
+    until(lambda: not command.exists() or command.read_bytes() == b"", "end of the agent")
 
 
 # -- how it is installed
@@ -431,7 +420,7 @@ def test_these_do_not_stop_when_asked(tmp_path: Path, variant: str) -> None:
     process, port = started(laid_out(tmp_path / "t3", "0.0.25", variant), tmp_path / "base")
     with process:
         try:
-            until(lambda: listens(port))
+            until(lambda: listens(port), "server")
             served = Served(process, tmp_path / "t3/bin/t3", tmp_path / "base", port)
             assert served.is_logged_in(served.login(BROWSER)), "all else is well"
             process.terminate()
