@@ -22,8 +22,7 @@ class Live:
     programs: Programs
     backups: Backups
     settings: Settings
-    away: dict[str, float] = field(default_factory=dict, init=False)  # seconds from the stop to the next login, by step
-    _spent: dict[str, float] = field(default_factory=dict, init=False)  # so far
+    away: dict[str, float] = field(default_factory=dict, init=False)  # seconds since the stop, up to the last login, by step
     _mark: float | None = field(default=None, init=False)  # time.monotonic() of the last that is in it
 
     def hold(self) -> None:
@@ -71,7 +70,6 @@ class Live:
             before = self.instance.steadiness()
             endpoint = self.instance.pair(self.programs.root / self.instance.user / "current/bin/t3", self.settings.patience)
             self._count("start")
-            self.away = dict(self._spent)
             self._stay_up(before)
         except Failure:
             self._count("trial")
@@ -91,5 +89,5 @@ class Live:
         """All since the last count was of this step. Nothing is counted where this process has stopped no server."""
         if self._mark is not None:
             now = time.monotonic()
-            self._spent[step] = self._spent.get(step, 0) + now - self._mark
+            self.away[step] = self.away.get(step, 0) + now - self._mark
             self._mark = now

@@ -15,7 +15,7 @@ from typing import Any
 
 from t3_backup import accounts
 from t3_backup.accounts import Account
-from t3_backup.bump import transient
+from t3_backup.bump import pairing, transient
 from t3_backup.errors import Failure
 from t3_backup.service import Service
 
@@ -23,7 +23,6 @@ _CGROUPS = Path("/sys/fs/cgroup")
 _PORT = re.compile(r'\s*(?:export\s+)?T3_PORT=["\']?(\d{1,5})["\']?\s*')
 _LOOK_S = 30
 _PAIR_S = 60
-_ANSWER_S = 15  # of which a login takes up to four
 # What comes of a text that an owner may have put in the place of ours: they are the same user.
 _NO_ANSWER = (ValueError, KeyError, TypeError, RecursionError)
 _POLL_S = 0.1
@@ -140,7 +139,7 @@ class Instance:
             raise Failure(f"{self.user}: no server runs")
         self.must_have_port()
         line = [*_python("pairing"), f"--t3={program}", f"--base-dir={self.base_dir}", f"--port={self.port}", "--json"]
-        line.append(f"--seconds={min(patience, _ANSWER_S):g}")
+        line.append(f"--seconds={min(patience, pairing.SECONDS):g}")
         done = transient.as_owner(self.user, line, _PAIR_S)
         try:
             said = json.loads(done.out)

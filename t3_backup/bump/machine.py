@@ -138,13 +138,13 @@ class Machine:
 
     def tell(self, done: Move, away: Mapping[str, float]) -> None:
         """Say what became of a move; `away`: the seconds without a server, by step."""
-        without = f", {sum(away.values()):.1f} s without a server" if away else ""
+        without = f", {sum(away.values()):.1f} s without a server" if away and done.ran else ""
         if done.phase == journal.DONE:
             how = f"login by {done.endpoint}{without}" if done.endpoint else done.reason
             self.say(f"{done.user}: on {done.program}, before on {done.before} ({how})")
         elif done.phase == journal.REVERTED:
             steps = ", ".join(f"{step} {seconds:.1f}" for step, seconds in away.items())
-            without += f" ({steps})" if away else ""
+            without += f" ({steps})" if without else ""
             self.warn(
                 f"{done.user}: {done.program} failed: {done.reason}; back on {done.before} with the data of {done.kept}{without}"
             )
