@@ -1,7 +1,8 @@
 """The ledger of attempts: for each account what the last runs came to, in one file of the store's.
 
 Snapshots tell when it went well; the ledger, when it was tried. It is for those who watch over backups and never decides what is
-copied, kept or removed: without it, or with a broken one that was set aside, every backup is made all the same.
+copied: without it, or with a broken one that was set aside, every backup is made all the same. Of what is removed it has one
+word: `prune` lets nothing go of an account whose last look found a database that is not copied.
 """
 
 from __future__ import annotations
@@ -41,6 +42,7 @@ class Attempt:
     bytes: int  # of the newest snapshot that was taken
     wal_growth_bytes: int  # by how much the live -wal grew for it
     unsaved: str = ""  # why what is beside the database was not saved with it
+    uncovered: tuple[str, ...] = ()  # names of databases that are not copied
 
     @property
     def when(self) -> datetime:
@@ -59,6 +61,7 @@ class Attempt:
             raise ValueError("an attempt is not one")  # noqa: TRY004 - of a file's text
         known: dict[str, Any] = {field.name: value.get(field.name) for field in fields(Attempt)}
         known["unsaved"] = value.get("unsaved", "")
+        known["uncovered"] = _names(value.get("uncovered", []))
         for name, kinds in _TYPES.items():
             if type(known[name]) not in kinds:
                 raise ValueError(f"{name} of an attempt is of another type")
@@ -66,6 +69,12 @@ class Attempt:
         if attempt.when.tzinfo is None:
             raise ValueError(f"at {attempt.at!r} has no zone")
         return attempt
+
+
+def _names(value: Any) -> tuple[str, ...]:
+    if not isinstance(value, list) or not all(isinstance(name, str) for name in value):
+        raise ValueError("uncovered of an attempt is of another type")
+    return tuple(value)
 
 
 _TYPES: dict[str, tuple[type, ...]] = dict.fromkeys(("at", "run", "outcome", "reason", "unsaved"), (str,)) | {
@@ -91,7 +100,22 @@ def of_result(result: Result, run: str, now: datetime) -> Attempt:
         bytes=newest["bytes"] if newest else 0,
         wal_growth_bytes=newest["wal_growth_bytes"] if newest else 0,
         unsaved=printable(result.unsaved),
+        uncovered=result.uncovered,
     )
+
+
+def uncovered_since(attempts: Sequence[Attempt]) -> tuple[Attempt, Attempt] | None:
+    """Find the first and the last of the attempts that found a database which is not copied; None once all are covered.
+
+    One that failed without having looked tells nothing.
+    """
+    found: list[Attempt] = []
+    for attempt in reversed(attempts):
+        if attempt.uncovered:
+            found.append(attempt)
+        elif not attempt.failed:
+            break
+    return (found[-1], found[0]) if found else None
 
 
 def read(folder: int) -> dict[str, list[Attempt]]:

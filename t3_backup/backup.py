@@ -17,8 +17,8 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any
 
+from t3_backup import databases, owner, takeover
 from t3_backup import manifest as manifests
-from t3_backup import owner, takeover
 from t3_backup.accounts import Account
 from t3_backup.companions import Packing
 from t3_backup.errors import Failure, NoRoom, SourceAbsent, explain
@@ -31,7 +31,7 @@ from t3_backup.shelf import Shelf
 from t3_backup.store import Store
 from t3_backup.taking import Order, take
 from t3_backup.upkeep import Tidied, Upkeep
-from t3_backup.watch import Limits
+from t3_backup.watch import Limits, Overheard
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 OUTCOMES = ("backed_up", "unchanged", "skipped", "failed", "planned")
@@ -57,6 +57,8 @@ class Result:
     taken_over: tuple[str, ...] = ()  # snapshots of earlier days that are ours now, newest first
     compacted: tuple[str, ...] = ()  # names of snapshots that are deltas from now on
     seconds: float = 0.0  # from the account's turn to its end
+    unchanged: bool = False  # nothing new was kept: the newest of `snapshots` was there before
+    uncovered: tuple[str, ...] = ()  # names of databases that are not copied: then the account has failed
 
     @property
     def alarms(self) -> bool:
@@ -123,16 +125,17 @@ def plan(
     status = os.statvfs(ancestor)
     limits = limits_of(settings, free_bytes, status.f_blocks * status.f_frsize)
 
-    def look(account: Account) -> Result:
+    def look(account: Account, heard: Overheard) -> Result:
         try:
-            source = owner.look(account, limits, stopping)
+            source = owner.look(account, limits, stopping, heard)
         except SourceAbsent as absent:
             return Result(account.user, "skipped", str(absent))
         return Result(account.user, "planned", f"{account.source} ({source.bytes} bytes, -wal {source.wal_bytes})")
 
     results = []
     for account in accounts:
-        results.append(_result(account, partial(look, account)))
+        heard = Overheard()
+        results.append(_covered(_result(account, partial(look, account, heard)), heard))
         finished(results[-1])
     return results
 
@@ -144,6 +147,16 @@ def _result(account: Account, step: Callable[[], Result]) -> Result:
         return Result(account.user, "failed", explain(error))
     except Exception as error:  # noqa: BLE001 - a mistake of ours must not cost the other accounts their backup
         return Result(account.user, "failed", f"internal error, please report it: {error!r}")
+
+
+def _covered(result: Result, heard: Overheard) -> Result:
+    """The result, but failed where a database is not copied, whatever came of the one that is."""
+    if not heard.uncovered:
+        return result
+    reasons = [databases.explain(heard.uncovered)]
+    if result.outcome == "failed":
+        reasons.append(result.reason)
+    return replace(result, outcome="failed", reason="; ".join(reasons), uncovered=heard.uncovered)
 
 
 def _back_up(job: Job, account: Account) -> Result:
@@ -159,11 +172,13 @@ def _back_up(job: Job, account: Account) -> Result:
         began, seconds = time.monotonic(), order.limits.seconds
         old = takeover.take_over(order, job.store, shelf, began + seconds / 2)
         left = replace(order.limits, seconds=seconds - (time.monotonic() - began))
-        result = _result(account, partial(_snapshot, job, replace(order, when=job.now(), limits=left), shelf))
+        heard = Overheard(order.listen)
+        order = replace(order, when=job.now(), limits=left, listen=heard)
+        result = _covered(_result(account, partial(_snapshot, job, order, shelf, heard)), heard)
     return replace(result, taken_over=tuple(old.names), warnings=(*old.warnings, *result.warnings))
 
 
-def _snapshot(job: Job, order: Order, shelf: Shelf) -> Result:
+def _snapshot(job: Job, order: Order, shelf: Shelf, heard: Overheard) -> Result:
     account, before = order.account, shelf.snapshots()
     upkeep = upkeep_of(shelf, job.settings, order.limits, job.stopping)
     packing = Packing(order, shelf, before, job.settings.files_limit)
@@ -179,7 +194,7 @@ def _snapshot(job: Job, order: Order, shelf: Shelf) -> Result:
         except (NoRoom, OSError) as error:
             if isinstance(error, OSError) and error.errno not in _FULL:
                 raise
-            early = upkeep.tidy()  # what is not to stay anyway makes room
+            early = upkeep.tidy(_hold(order, heard))  # what is not to stay anyway makes room
             if not early.made_room:
                 raise
             before = shelf.snapshots()
@@ -192,6 +207,8 @@ def _snapshot(job: Job, order: Order, shelf: Shelf) -> Result:
     except SourceAbsent as absent:
         if before:
             return Result(account.user, "failed", f"{absent}, but there are {len(before)} snapshots of it: was it deleted?")
+        if heard.uncovered:  # the shelf stays, as that of everybody who has data
+            return Result(account.user, "failed", str(absent))
         with contextlib.suppress(OSError):  # not empty: something of somebody else's is there
             os.rmdir(account.user, dir_fd=job.store.fd)
         return Result(account.user, "skipped", str(absent))
@@ -204,7 +221,7 @@ def _snapshot(job: Job, order: Order, shelf: Shelf) -> Result:
             warnings.append(f"{account.user}: VACUUM INTO, tried as a second witness, failed too: {explain(error)}")
     tidied = Tidied()
     if taken[0].verdict == "verified":
-        tidied = upkeep.tidy()
+        tidied = upkeep.tidy(_hold(order, heard))
     return Result(
         account.user,
         "unchanged" if stored.unchanged else "backed_up",
@@ -214,7 +231,19 @@ def _snapshot(job: Job, order: Order, shelf: Shelf) -> Result:
         (*warnings, *tidied.warnings),
         packing.unsaved,
         compacted=(*early.compacted, *tidied.compacted),
+        unchanged=stored.unchanged,
     )
+
+
+def _hold(order: Order, heard: Overheard) -> str:
+    """Why nothing is pruned: where a database is not copied, what there is may be the last of what went into it. Empty: prune.
+
+    A store that was full before anybody was asked has the owner asked now. Raises Failure where that can't be told.
+    """
+    if not heard.looked:
+        with contextlib.suppress(NoRoom):  # it was heard before
+            owner.look(order.account, order.limits, order.stopping, heard)
+    return databases.summary(heard.uncovered) if heard.uncovered else ""
 
 
 def upkeep_of(shelf: Shelf, settings: Settings, limits: Limits, stopping: threading.Event) -> Upkeep:

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator
 from datetime import timedelta
 
-from t3_backup import unit_findings
+from t3_backup import databases, unit_findings
 from t3_backup.facts import AccountFacts, Facts, Libraries, ShelfFacts, StoreFacts
 from t3_backup.finding import Finding
 from t3_backup.manifest import is_legacy
@@ -73,6 +73,8 @@ def _map(facts: Facts) -> Iterator[Finding]:
 def _account(account: AccountFacts, shelf: ShelfFacts | None) -> Iterator[Finding]:
     name = f"account {account.user}"
     taken = len(shelf.snapshots) if shelf else 0
+    if account.uncovered:
+        yield Finding("fail", name, databases.explain(account.uncovered))
     if account.problem:
         yield Finding("fail", name, account.problem)
     elif account.source is not None:
@@ -83,7 +85,7 @@ def _account(account: AccountFacts, shelf: ShelfFacts | None) -> Iterator[Findin
             name,
             f"no database, but {taken} snapshots of it: was it deleted? restore one, or take the account out of the map",
         )
-    else:
+    elif not account.uncovered:
         yield Finding("note", name, "database: none; it is skipped until its T3 server has made one")
 
 

@@ -22,7 +22,7 @@ from t3_backup.pending import Pending
 from t3_backup.protocol import Source
 from t3_backup.settings import Settings
 from t3_backup.store import Store
-from t3_backup.watch import Limits
+from t3_backup.watch import Limits, Overheard
 
 _LOOK_S = 30  # for one worker that finds a file
 
@@ -46,6 +46,7 @@ class AccountFacts:
     home_device: int | None = None
     source: Source | None = None  # the database and its -wal; None where there is none, or a problem
     problem: str = ""  # why it can't be backed up
+    uncovered: tuple[str, ...] = ()  # names of databases that are not copied
 
 
 @dataclass(frozen=True)
@@ -155,17 +156,19 @@ def _limits() -> Limits:
 
 def _account(user: str, stopping: threading.Event) -> AccountFacts:
     home = device = None
+    heard = Overheard()
     try:
         account = accounts.find(user)
         home = _real(account.home)
         device = home.stat().st_dev if os.path.exists(home) else None
-        return AccountFacts(user, home, device, owner.look(account, _limits(), stopping))
+        source = owner.look(account, _limits(), stopping, heard)
+        return AccountFacts(user, home, device, source, uncovered=heard.uncovered)
     except SourceAbsent:
-        return AccountFacts(user, home, device)
+        return AccountFacts(user, home, device, uncovered=heard.uncovered)
     except Cancelled:
         raise
     except (Failure, OSError) as error:
-        return AccountFacts(user, home, device, problem=explain(error))
+        return AccountFacts(user, home, device, problem=explain(error), uncovered=heard.uncovered)
 
 
 def _store(dest: Path, stopping: threading.Event) -> StoreFacts:

@@ -11,7 +11,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from t3_backup.attempts import UNCHANGED, Attempt
+from t3_backup import databases
+from t3_backup.attempts import UNCHANGED, Attempt, uncovered_since
 from t3_backup.manifest import Manifest
 from t3_backup.overview import AccountView
 from t3_backup.report import size
@@ -19,6 +20,7 @@ from t3_backup.report import size
 OK, WARNING, CRITICAL = "ok", "warning", "critical"
 STATES = (OK, WARNING, CRITICAL)  # in order
 _FUTURE = timedelta(minutes=5)  # clocks that are set right now and then differ by less
+_ROUNDING = timedelta(seconds=2)  # times of snapshots and attempts are whole seconds
 _LEAST_SPAN = timedelta(days=1)  # a growth that was seen for less tells nothing of a day
 
 
@@ -49,6 +51,7 @@ class Health:
     last_error: Attempt | None  # the newest failed attempt, if nothing went well since
     note: str  # what there is to be known where all is well
     troubles: tuple[Trouble, ...]
+    uncovered: tuple[str, ...] = ()  # names of databases that are not copied
 
     @property
     def state(self) -> str:
@@ -71,10 +74,17 @@ def judge(view: AccountView, now: datetime, limits: Thresholds) -> Health:
     """How the account is at `now`."""
     verified = sorted((s for s in view.snapshots if s.verdict == "verified"), key=lambda snapshot: snapshot.when, reverse=True)
     good = tuple(snapshot for snapshot in verified if snapshot.when <= now + _FUTURE)
-    last_good = max([snapshot.when for snapshot in good] + _confirmations(view, good, now), default=None)
+    bare = uncovered_since(view.attempts)
+    uncovered = bare[1].uncovered if bare else ()
+    known = [snapshot.when for snapshot in good] + _confirmations(view, good, now)
+    if bare:  # what was taken since does not hold all that there is
+        begun = bare[0].when - timedelta(seconds=bare[0].seconds) - _ROUNDING
+        known = [when for when in known if when < begun]
+    last_good = max(known, default=None)
     no_database = not view.snapshots and bool(view.attempts) and view.attempts[-1].outcome == "skipped"
-    troubles = tuple(_troubles(view, verified, len(good), last_good, now, limits, no_database=no_database))
-    return Health(view, last_good, good, trend(good), _last_error(view, last_good), "no database" if no_database else "", troubles)
+    troubles = tuple(_troubles(view, verified, len(good), last_good, now, limits, uncovered, no_database=no_database))
+    note = "no database" if no_database else ""
+    return Health(view, last_good, good, trend(good), _last_error(view, last_good), note, troubles, uncovered)
 
 
 def _confirmations(view: AccountView, good: Sequence[Manifest], now: datetime) -> list[datetime]:
@@ -101,6 +111,7 @@ def _troubles(
     last_good: datetime | None,
     now: datetime,
     limits: Thresholds,
+    uncovered: tuple[str, ...],
     *,
     no_database: bool,
 ) -> Iterator[Trouble]:
@@ -117,6 +128,8 @@ def _troubles(
         if not -_FUTURE <= passed <= limits.max_age:
             yield Trouble(CRITICAL, f"not looked at since {view.attempts[-1].at}; there was no database")
         return
+    if uncovered:
+        yield Trouble(CRITICAL, databases.explain(uncovered))
     if held := [snapshot for snapshot in view.snapshots if snapshot.holds]:
         more = f" and {len(held) - 1} more" if len(held) > 1 else ""
         why = "; ".join(held[0].reasons)
@@ -124,14 +137,16 @@ def _troubles(
             CRITICAL,
             f"{held[0].name} is {held[0].verdict} ({why}){more}; nothing is pruned until: t3-backup-state accept {view.user}",
         )
-    yield from _age(view, last_good, now, limits)
+    if not uncovered:
+        yield from _age(view, last_good, now, limits)
     if ahead := [snapshot for snapshot in verified if snapshot.when > now + _FUTURE]:
         yield Trouble(WARNING, f"{ahead[0].name} is of the future and does not count; was the clock set back?")
     if last_good is not None and good < limits.min_snapshots:
         yield Trouble(WARNING, f"{good} good snapshots, not {limits.min_snapshots}")
     if view.attempts and (unsaved := view.attempts[-1].unsaved):
         yield Trouble(WARNING, f"what is beside the database is not saved ({unsaved})")
-    if last_good is not None and view.attempts and view.attempts[-1].failed and (error := _last_error(view, last_good)):
+    newest = view.attempts[-1] if view.attempts else None
+    if last_good is not None and newest and newest.failed and not newest.uncovered and (error := _last_error(view, last_good)):
         yield Trouble(WARNING, f"the last attempt failed ({error.reason})")
 
 

@@ -131,6 +131,7 @@ def _account(health: Health, now: datetime) -> dict[str, Any]:
         "snapshots": len(view.snapshots),
         "used_bytes": view.used_bytes,
         "bytes_per_day": round(health.trend) if health.trend is not None else None,
+        "uncovered": list(health.uncovered),
         "last_attempt": asdict(view.attempts[-1]) if view.attempts else None,
         "last_error": asdict(health.last_error) if health.last_error else None,
     }

@@ -49,6 +49,7 @@ def entry(result: Result, run: str, now: datetime) -> dict[str, Any]:
         "reason": result.reason,
         "snapshots": [{key: snapshot[key] for key in _SNAPSHOT} for snapshot in result.snapshots],
         "unsaved": result.unsaved,
+        "uncovered": list(result.uncovered),
         "taken_over": list(result.taken_over),
         "pruned": list(result.pruned),
         "compacted": list(result.compacted),

@@ -36,6 +36,7 @@ def render(status: Status) -> bytes:
     success = by_account("last_success_timestamp_seconds", "When the account was last known to have a good snapshot; 0: never.")
     kept = by_account("snapshots", "Snapshots on the shelf.", "verdict")
     held = by_account("snapshots_held", "Suspect or damaged snapshots that wait for accept; nothing is pruned.")
+    bare = by_account("uncovered_databases", "Databases of the account that are not copied; nothing is pruned.")
     used = by_account("used_bytes", "What the account's snapshots take on the store's disk.")
     attempt = by_account("last_attempt_timestamp_seconds", "When the last attempt ended.")
     well = by_account("last_attempt_ok", "1 where the last attempt failed in nothing, else 0.")
@@ -56,6 +57,7 @@ def render(status: Status) -> bytes:
         held.labels(user).set(sum(snapshot.holds for snapshot in view.snapshots))
         used.labels(user).set(view.used_bytes)
         if view.attempts:
+            bare.labels(user).set(len(health.uncovered))
             last = view.attempts[-1]
             attempt.labels(user).set(last.when.timestamp())
             well.labels(user).set(not last.failed and not last.unsaved)

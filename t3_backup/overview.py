@@ -6,12 +6,12 @@ Only the store and the map are read; no home is looked into, no lock is taken an
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from t3_backup import accounts, attempts
-from t3_backup.attempts import Attempt
+from t3_backup.attempts import Attempt, Attempts
 from t3_backup.errors import Failure, StoreError, explain
 from t3_backup.manifest import Manifest
 from t3_backup.protocol import printable
@@ -44,11 +44,7 @@ class Overview:
 def look(store: Store, known: accounts.UserMap, user: str | None = None) -> Overview:
     """The accounts of the map `known`, and whoever else has a shelf; or `user` alone. Raises Failure where he is unknown."""
     warnings = list(known.warnings)
-    noted: Mapping[str, Sequence[Attempt]] = {}
-    try:
-        noted = attempts.read(store.fd)
-    except (ValueError, OSError) as error:
-        warnings.append(f"{store.path / attempts.NAME} can't be read: {printable(explain(error))}; the next run begins a new one")
+    noted = attempts_of(store, warnings.append)
     users = sorted({*known.users, *store.users()})
     if user is not None:
         if user not in users:
@@ -56,6 +52,15 @@ def look(store: Store, known: accounts.UserMap, user: str | None = None) -> Over
         users = [user]
     views = (_view(store, name, known, noted.get(name, ())) for name in users)
     return Overview(store.path, store.free_bytes(), tuple(view for view in views if view is not None), tuple(warnings))
+
+
+def attempts_of(store: Store, warn: Callable[[str], None]) -> Attempts:
+    """Read the ledger of attempts; of one that can't be read `warn` is told, and it counts as empty."""
+    try:
+        return attempts.read(store.fd)
+    except (ValueError, OSError) as error:
+        warn(f"{store.path / attempts.NAME} can't be read: {printable(explain(error))}; the next run begins a new one")
+        return {}
 
 
 def _view(store: Store, user: str, known: accounts.UserMap, noted: Sequence[Attempt]) -> AccountView | None:

@@ -66,9 +66,9 @@ _ANSWERS: dict[str, type[Event]] = {
 _WRITING = ("copy", "fetch", "clone", "pack")
 
 
-def look(account: Account, limits: Limits, stopping: threading.Event) -> Source:
-    """Find the account's database and its sizes. Raises as `copy` does."""
-    found = _work(account, "look", limits, -1, stopping=stopping)
+def look(account: Account, limits: Limits, stopping: threading.Event, listen: Listener = lambda _: None) -> Source:
+    """Find the account's database and its sizes; `listen` hears of those that are not copied. Raises as `copy` does."""
+    found = _work(account, "look", limits, -1, stopping=stopping, listen=listen)
     assert isinstance(found, Source)
     return found
 

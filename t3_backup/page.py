@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import t3_backup
-from t3_backup import chart
+from t3_backup import chart, databases
 from t3_backup.chart import Chart
 from t3_backup.errors import Failure
 from t3_backup.manifest import Manifest
@@ -31,6 +31,7 @@ class Shelved:
     user: str
     snapshots: Sequence[Manifest]
     notes: Sequence[str] = ()
+    uncovered: Sequence[str] = ()  # names of databases that are not copied
 
 
 @dataclass(frozen=True)
@@ -105,6 +106,8 @@ def judge(account: Shelved, now: datetime) -> tuple[str, str]:
     """How an account is, and in what words: good, late or bad."""
     verified = [snapshot for snapshot in account.snapshots if snapshot.verdict == "verified"]
     waiting = [snapshot for snapshot in account.snapshots if snapshot.holds]
+    if account.uncovered:
+        return "bad", databases.summary(account.uncovered)
     if not account.snapshots:
         return "bad", "no snapshots"
     if not verified:
@@ -124,6 +127,8 @@ def _section(account: Shelved, now: datetime) -> Section:
     notes = [f"{snapshot.name} is {snapshot.verdict}: {'; '.join(snapshot.reasons)}" for snapshot in waiting]
     if waiting:
         notes.append(f"Nothing of {account.user} is pruned until: t3-backup-state accept {account.user}")
+    if account.uncovered:
+        notes.insert(0, databases.explain(account.uncovered))
     drawn = chart.draw(snapshots[::-1], now) if snapshots else None
     return Section(
         user=account.user,

@@ -10,6 +10,7 @@ import json
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
+from t3_backup import databases
 from t3_backup.census import Census
 from t3_backup.errors import WORKER_ERRORS, Failure, WorkerLost
 from t3_backup.identity import SIDECARS, Identity
@@ -106,6 +107,7 @@ class Source:
 
     bytes: int
     wal_bytes: int
+    others: tuple[str, ...] = ()  # names of databases beside it that are not copied, databases.MOST at most
 
 
 @dataclass(frozen=True)
@@ -277,6 +279,8 @@ def _checked(kind: str, name: str, value: Any) -> Any:
     if kind == "tuple[str, ...]":
         if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
             raise ValueError(f"{name} is no list of texts")
+        if name == "others" and not (len(value) <= databases.MOST and all(map(databases.is_uncovered, value))):
+            raise ValueError(f"{name} is {printable(repr(value))}")
         if not set(value) <= set(_CHOICES.get(name, value)):
             raise ValueError(f"{name} is {printable(repr(value))}")
         return tuple(printable(item) for item in value[:100])

@@ -34,7 +34,7 @@ def describe(result: Result) -> list[Line]:
         lines.append(Line(INFO, f"skip {user} ({result.reason})"))
     elif result.outcome == "planned":
         lines.append(Line(INFO, f"would back up {user}: {result.reason}"))
-    say = _unchanged if result.outcome == "unchanged" else _backed_up
+    say = _unchanged if result.unchanged or result.outcome == "unchanged" else _backed_up
     lines += [say(user, snapshot) for snapshot in reversed(result.snapshots)]
     if result.unsaved:
         lines.append(Line(ERROR, f"WARN: {user}: what is beside the database is not saved: {result.unsaved}"))
@@ -70,6 +70,7 @@ def run_document(results: Sequence[Result]) -> dict[str, Any]:
                 "reason": result.reason,
                 "snapshots": list(result.snapshots),
                 "unsaved": result.unsaved,
+                "uncovered": list(result.uncovered),
                 "taken_over": list(result.taken_over),
                 "pruned": list(result.pruned),
                 "compacted": list(result.compacted),

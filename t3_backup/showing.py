@@ -10,7 +10,21 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from t3_backup import backup, choice, health, health_report, lines, outfile, overview, page, pending, report, stopping, verify
+from t3_backup import (
+    attempts,
+    backup,
+    choice,
+    health,
+    health_report,
+    lines,
+    outfile,
+    overview,
+    page,
+    pending,
+    report,
+    stopping,
+    verify,
+)
 from t3_backup.chain import Walk
 from t3_backup.choice import choose
 from t3_backup.errors import EXIT_OK, Cancelled, Failure, StoreError, UsageError
@@ -50,10 +64,13 @@ def show_report(args: argparse.Namespace, values: Settings) -> int:
     out = Lines(sys.stderr)
     accounts: list[Shelved] = []
     with Store.open(values.dest) as store:
+        noted = overview.attempts_of(store, out.warn)
         shelves = Shelves(store, args.user, out)
         for shelf in shelves:
             entry = entry_of(store, shelf, [], {})
-            accounts.append(Shelved(shelf.user, shelf.snapshots(), report.not_counted(entry)))
+            found = attempts.uncovered_since(noted.get(shelf.user, ()))
+            names = found[1].uncovered if found else ()
+            accounts.append(Shelved(shelf.user, shelf.snapshots(), report.not_counted(entry), names))
         free = store.free_bytes()
     place = f"{values.dest} on {os.uname().nodename}"
     text = page.render(page.page(accounts, place, free, report.utc_now()))

@@ -62,6 +62,11 @@ def find(home: Path, uid: int) -> Source:
     Raises SourceAbsent where there is none, SourceRefused where it is a symlink or lies behind one, has a second name, is no
     regular file or belongs to somebody other than `uid`, and SourceError where it is empty.
     """
+    return find_in(find_folder(home), home, uid)
+
+
+def find_folder(home: Path) -> int:
+    """Open the folder beneath `home` that holds the database, as an O_PATH descriptor. Raises as `find` does."""
     try:
         home_fd = os.open(home, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     except FileNotFoundError:
@@ -69,11 +74,15 @@ def find(home: Path, uid: int) -> Source:
     except OSError as error:
         raise SourceError(f"{home}: {error.strerror}") from None
     try:
-        folder = copier.open_beneath(home_fd, str(STATE.parent), os.O_PATH | os.O_DIRECTORY)
+        return copier.open_beneath(home_fd, str(STATE.parent), os.O_PATH | os.O_DIRECTORY)
     except OSError as error:
         raise _unreachable(error, home / STATE.parent) from None
     finally:
         os.close(home_fd)
+
+
+def find_in(folder: int, home: Path, uid: int) -> Source:
+    """Find the database in the open `folder`, which it keeps; `home` is for messages. Raises as `find` does."""
     path = home / STATE
     try:
         file = copier.open_beneath(folder, STATE.name, os.O_PATH | os.O_NOFOLLOW)

@@ -6,7 +6,7 @@ import argparse
 import sys
 from typing import Any
 
-from t3_backup import backup, lines, recording, report, restoring, stopping, usage
+from t3_backup import attempts, backup, databases, lines, overview, recording, report, restoring, stopping, usage
 from t3_backup.errors import EXIT_OK, Failure
 from t3_backup.lines import Lines
 from t3_backup.lock import WAIT_S
@@ -29,14 +29,17 @@ def prune(args: argparse.Namespace, values: Settings) -> int:
         store.lock(wait=WAIT_S, shared=args.dry_run)
         limits = backup.limits_of(values, store.free_bytes, store.total_bytes())
         unended = [] if args.dry_run else restoring.end_interrupted(store, limits, out.warn)
+        noted = overview.attempts_of(store, out.warn)
         shelves = Shelves(store, args.user, out)
         for shelf in shelves:
+            found = attempts.uncovered_since(noted.get(shelf.user, ()))
+            hold = databases.summary(found[1].uncovered) if found else ""
             upkeep = backup.upkeep_of(shelf, values, limits, stop)
             decisions = upkeep.decisions()
             if args.dry_run:
-                documents.append(_planned(shelf, decisions, out))
+                documents.append(_planned(shelf, decisions, hold, out))
             else:
-                documents.append(_pruned(shelf, upkeep, decisions, out))
+                documents.append(_pruned(shelf, upkeep, decisions, hold, out))
                 warned |= bool(documents[-1]["warnings"])
         measured = args.dry_run or recording.write_metrics(recording.folder_of(values, args.dest), store, values, out)
     if args.json:
@@ -45,17 +48,20 @@ def prune(args: argparse.Namespace, values: Settings) -> int:
     return Failure.exit_code if warned or unended or shelves.refused or not measured else EXIT_OK
 
 
-def _planned(shelf: Shelf, decisions: list[Decision], out: Lines) -> dict[str, Any]:
+def _planned(shelf: Shelf, decisions: list[Decision], hold: str, out: Lines) -> dict[str, Any]:
+    warnings = [f"{shelf.user}: nothing is pruned: {hold}"] if hold else []
+    for warning in warnings:
+        out.warn(warning)
     for decision in decisions:
         what = "keep" if decision.keep else "would prune"
         out.line(report.INFO, f"{what} {shelf.user} {decision.snapshot.name} ({', '.join(decision.reasons)})")
-    return _document(shelf, decisions) | {"pruned": [], "compacted": [], "warnings": []}
+    return _document(shelf, decisions) | {"pruned": [], "compacted": [], "warnings": warnings}
 
 
-def _pruned(shelf: Shelf, upkeep: Upkeep, decisions: list[Decision], out: Lines) -> dict[str, Any]:
+def _pruned(shelf: Shelf, upkeep: Upkeep, decisions: list[Decision], hold: str, out: Lines) -> dict[str, Any]:
     why = {decision.snapshot.name: ", ".join(decision.reasons) for decision in decisions}
     shelf.clear()
-    done = upkeep.tidy()
+    done = upkeep.tidy(hold)
     for name in done.pruned:
         out.line(report.INFO, f"pruned {shelf.user} {name} ({why[name]})")
     for name in done.compacted:

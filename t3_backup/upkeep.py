@@ -62,10 +62,15 @@ class Upkeep:
         """What becomes of each snapshot, newest first."""
         return retention.decide(self.shelf.snapshots(), self.policy)
 
-    def tidy(self) -> Tidied:
-        """Prune and compact. Never raises for what can't be done; `stopped` where it was not to go on."""
+    def tidy(self, hold: str = "") -> Tidied:
+        """Prune, unless a `hold` says why not, and compact.
+
+        Never raises for what can't be done; `stopped` where it was not to go on.
+        """
         done = Tidied()
-        for step in (self._prune, self._compact):
+        if hold:
+            done.warnings.append(f"{self.shelf.user}: nothing is pruned: {hold}")
+        for step in (self._compact,) if hold else (self._prune, self._compact):
             try:
                 step(done)
             except Cancelled:

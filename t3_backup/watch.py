@@ -46,6 +46,23 @@ class Limits:
     allowance: int | None = None  # bytes that one more copy may take of what the account is allowed; None: there is no limit to it
 
 
+class Overheard:
+    """A listener that takes in which databases are not copied, and hands all else on."""
+
+    def __init__(self, listen: Listener = lambda _: None) -> None:
+        self._listen = listen
+        self.looked = False  # whether a database was heard of at all
+        self.uncovered: tuple[str, ...] = ()
+
+    def __call__(self, event: Event) -> None:
+        """Hear of `event`."""
+        if isinstance(event, Source):
+            self.looked = True
+            self.uncovered = self.uncovered or event.others  # what packs the files beside it tells of none
+        else:
+            self._listen(event)
+
+
 @dataclass
 class Watch:
     """What the parent knows of a running worker."""
@@ -143,6 +160,7 @@ def _hear(line: bytes, watch: Watch, listen: Listener) -> None:
     if isinstance(event, Source):
         if watch.source is None:
             watch.source = event
+            listen(event)
             _must_fit(event, watch.limits)
     elif isinstance(event, Phase | Progress):
         listen(event)

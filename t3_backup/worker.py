@@ -15,8 +15,9 @@ import sys
 import time
 from pathlib import Path
 
-from t3_backup import beside, confinement, copier, exchange, legacy, protocol, source
-from t3_backup.errors import Cancelled, Failure, explain
+from t3_backup import beside, confinement, copier, databases, exchange, legacy, protocol, source
+from t3_backup.accounts import STATE
+from t3_backup.errors import Cancelled, Failure, SourceError, explain
 from t3_backup.fold import fold
 from t3_backup.pack import pack
 from t3_backup.pin import Budget, count
@@ -61,8 +62,16 @@ def serve(request: Request) -> protocol.Event | None:
 
 
 def _find(request: Request) -> Source:
-    found = source.find(Path(request.home), request.uid)
-    told = protocol.Source(found.size, found.wal_bytes())
+    home = Path(request.home)
+    folder = source.find_folder(home)
+    others = _others(folder, home)
+    try:
+        found = source.find_in(folder, home, request.uid)
+    except SourceError:
+        if others:
+            _tell(request, protocol.Source(0, 0, others))
+        raise
+    told = protocol.Source(found.size, found.wal_bytes(), others)
     # The last thing that ever leaves this process by SCM_RIGHTS: an O_PATH descriptor, good for stat alone.
     with socket.socket(fileno=os.dup(request.channel)) as channel:
         socket.send_fds(channel, [protocol.encode(told)], [found.folder])
@@ -70,6 +79,14 @@ def _find(request: Request) -> Source:
     confinement.lower_limit(resource.RLIMIT_FSIZE, most)
     confinement.lower_limit(resource.RLIMIT_AS, _SELF_BYTES + most)
     return found
+
+
+def _others(folder: int, home: Path) -> tuple[str, ...]:
+    try:
+        return databases.uncovered(folder)
+    except OSError as error:
+        where = home / STATE.parent
+        raise SourceError(f"{where} can't be listed ({error.strerror}): what is not backed up there, can't be told") from None
 
 
 def _copy(request: Request, found: Source, destination: copier.Destination) -> Copied:

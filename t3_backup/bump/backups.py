@@ -93,13 +93,15 @@ class Backups:
                 self._held = None
 
     def take(self, user: str, label: str | None, *, proven: bool = True, at_rest: bool = False) -> Snapshot:
-        """A snapshot of an account's database. `proven`: raises Failure where it is not verified.
+        """A snapshot of an account's database. `proven`: raises Failure where it is not verified, or not all that there is.
 
         `at_rest`: his server is down and waits for this; what can be done later, is.
         """
         environ = {"T3_BACKUP_COMPACT": "off"} if at_rest else {}
         code, document, said = self._call("run", "--user", user, *(["--label", label] if label else []), environ=environ)
         for account in (document or {}).get("accounts", []):
+            if proven and account.get("uncovered"):
+                raise Failure(f"{user}: {account['reason']}")
             if account["user"] == user and account["snapshots"]:
                 made = Snapshot.from_json(account["snapshots"][0])
                 if proven and made.verdict != "verified":
@@ -107,6 +109,11 @@ class Backups:
                 return made
         reasons = [account["reason"] for account in (document or {}).get("accounts", []) if account.get("reason")]
         raise Failure(f"{user}: no snapshot could be taken: {'; '.join(reasons) or said or f'exit status {code}'}")
+
+    def uncovered(self, user: str) -> str:
+        """Why an account has data that no snapshot holds; empty where it has none, or that can't be told. Takes no lock."""
+        _, document, _ = self._call("run", "--user", user, "--dry-run")
+        return next((str(one["reason"]) for one in (document or {}).get("accounts", []) if one.get("uncovered")), "")
 
     def put_back(self, user: str, name: str) -> None:
         """Restore one; the server must not run. Raises Failure."""

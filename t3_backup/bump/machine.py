@@ -91,9 +91,9 @@ class Machine:
         return instances.find(user, self.settings.serve)
 
     def why_gone(self, one: Instance) -> str:
-        """Where an account that has no database had one, as on a disk that is not mounted now: what to do; else empty."""
+        """What to do where an account without a database had one, as on an unmounted disk, or has another; else empty."""
         if not (known := self.backups.list(one.user)):
-            return ""
+            return self.backups.uncovered(one.user)
         back = f"bring it back first (t3-backup-state restore {one.user})"
         return f"{one.account.source} is gone, and there are {len(known)} snapshots of it: {back}"
 

@@ -110,6 +110,14 @@ def test_who_had_a_database_and_has_none_stays_as_he_is(town: Town) -> None:
     assert town.bump() == ["alice", "bob"], "who never had one is new"
 
 
+def test_who_has_a_database_that_is_not_copied_and_no_other_stays_as_he_is(town: Town, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Row 39. He looks like somebody new, who needs no snapshot."""
+    monkeypatch.setattr(backups.Backups, "uncovered", lambda _, user: "statev2.sqlite is not backed up" if user == "bob" else "")
+    town.missing = {"alice", "bob"}
+    assert town.bump() == ["alice"]
+    assert town.warned == ["bob: stays on 0.0.24: statev2.sqlite is not backed up"]
+
+
 def test_a_disk_of_a_home_without_room_for_the_way_back_is_told(town: Town, monkeypatch: pytest.MonkeyPatch) -> None:
     """A newer T3 that fills it would fail, and the data of before could not be put back beside what it has made."""
     town.shelves["alice"] = [snapshot(100 << 20)]

@@ -612,7 +612,7 @@ def stage(land: Land, mallory: User, honest: User, monkeypatch: pytest.MonkeyPat
 
 
 FILL = """
-say(event="source", bytes=4096, wal_bytes=0)
+say(event="source", bytes=4096, wal_bytes=0, others=[])
 while True:
     os.write(file, b"x" * (1 << 20))
 """
@@ -647,8 +647,11 @@ FAKES = {
     "fills the disk": (FILL, "grew past"),
     "fills the disk at the far end": ('os.pwrite(file, b"x", 1 << 40)\ntime.sleep(60)', "grew past"),
     "allocates blocks past the end": (PAST, "grew past"),
-    "claims a source larger than the disk": ('say(event="source", bytes=1 << 61, wal_bytes=0)\ntime.sleep(60)', "no room"),
-    "claims a source that cannot be": ('say(event="source", bytes=1 << 62, wal_bytes=0)\ntime.sleep(60)', "cannot be"),
+    "claims a source larger than the disk": (
+        'say(event="source", bytes=1 << 61, wal_bytes=0, others=[])\ntime.sleep(60)',
+        "no room",
+    ),
+    "claims a source that cannot be": ('say(event="source", bytes=1 << 62, wal_bytes=0, others=[])\ntime.sleep(60)', "cannot be"),
     "floods with noise": ('while True: os.write(channel, b"garbage\\n" * 8000)', "no progress for 1 s"),
     "floods with empty lines": ('while True: os.write(channel, b"\\n" * 60000)', "no progress for 1 s"),
     "floods with progress": (PROGRESS, "timed out after 3 s"),

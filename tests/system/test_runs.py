@@ -609,6 +609,7 @@ def test_with_json_the_document_is_alone_on_standard_output(land: Land, rosa: Us
         "reason",
         "snapshots",
         "unsaved",
+        "uncovered",
         "taken_over",
         "pruned",
         "compacted",

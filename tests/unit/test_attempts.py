@@ -9,6 +9,7 @@ import stat
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -44,6 +45,30 @@ def test_the_newest_of_each_account_stay_and_no_account_takes_another_s_place(fo
     ledger.add("alice", last)
     found = attempts.read(folder)
     assert (len(found["alice"]), found["alice"][-1], found["bob"]) == (MOST, last, [ONE])
+
+
+def test_what_is_not_copied_is_kept_with_the_attempt_and_an_older_ledger_knows_of_none(folder: int) -> None:
+    bare = replace(ONE, uncovered=("statev2.sqlite",))
+    Ledger(folder).add("alice", bare)
+    assert attempts.read(folder) == {"alice": [bare]}
+    keys = {key: value for key, value in vars(bare).items() if key != "uncovered"}
+    assert Attempt.from_json(keys) == ONE
+    for odd in ("statev2.sqlite", [1], None, {}):
+        with pytest.raises(ValueError, match="uncovered"):
+            Attempt.from_json(keys | {"uncovered": odd})
+
+
+def test_a_database_counts_as_not_copied_until_a_run_that_looked_finds_none() -> None:
+    """Row 39."""
+    well, busy = ONE, replace(ONE, outcome="failed")
+    first, last = (replace(busy, run=run, uncovered=("statev2.sqlite",)) for run in ("first", "last"))
+    assert attempts.uncovered_since([]) is None
+    assert attempts.uncovered_since([well, busy]) is None
+    assert attempts.uncovered_since([first]) == (first, first)
+    assert attempts.uncovered_since([first, well, first, busy, last, busy]) == (first, last)
+    assert attempts.uncovered_since([first, last, busy, well]) is None
+    assert attempts.uncovered_since([first, replace(well, outcome="skipped")]) is None
+    assert attempts.uncovered_since([first, replace(well, outcome="unchanged"), busy]) is None
 
 
 def test_an_attempt_tells_of_the_newest_snapshot_and_how_long_it_all_took() -> None:

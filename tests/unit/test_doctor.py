@@ -122,6 +122,15 @@ def test_the_size_of_a_database_is_told_and_none_is_only_noted() -> None:
     assert not [finding for finding in examine(**none) if finding.name == "snapshots alice"]
 
 
+def test_a_database_that_is_not_copied_fails_by_name_beside_one_that_is_and_alone() -> None:
+    """Row 39."""
+    for account in (replace(ALICE, uncovered=("statev2.sqlite",)), replace(ALICE, source=None, uncovered=("statev2.sqlite",))):
+        found = [one for one in examine(accounts=(account,), **with_store(shelves=())) if one.name == "account alice"]
+        assert found[0].status == "fail"
+        assert found[0].text.startswith("statev2.sqlite is not backed up: ")
+        assert [one.status for one in found[1:]] == (["ok"] if account.source else [])
+
+
 def test_a_database_that_is_gone_while_its_snapshots_are_there_fails() -> None:
     found = of("account alice", accounts=(replace(ALICE, source=None),))
     assert found.status == "fail"

@@ -41,6 +41,8 @@ SUSPECT = made(2, NOON - HOUR, verdict="suspect", reasons=("lost most of its row
 DAMAGED = made(2, NOON - HOUR, verdict="damaged", reasons=("integrity_check: a|b",))
 ACCEPTED = replace(SUSPECT, accepted_at=format_time(NOON))
 OLD = made(1, NOON - 27 * HOUR)
+FRESH = made(2, NOON - HOUR)  # of a run that was done a second later
+BARE = tried("failed", HOUR, "statev2.sqlite is ...", uncovered=("statev2.sqlite",))
 FUTURE = made(2, NOON + 3 * DAY)
 
 # What there is, and the thresholds; the state, and what the line has of it.
@@ -87,6 +89,31 @@ SITUATIONS = {
     "unchanged, but in the future": (alice(OLD, attempts=(tried("unchanged", -DAY),)), {}, 2, "27h old"),
     "unchanged, but what is not known": (alice(attempts=(tried("unchanged", HOUR),)), {}, 2, "never backed up"),
     "unchanged before there was a good one": (alice(OLD, attempts=(tried("unchanged", 28 * HOUR),)), {}, 2, "27h old"),
+    "a database that is not copied": (
+        alice(FRESH, GOOD, attempts=(tried(), BARE)),
+        {},
+        2,
+        "alice: statev2.sqlite is not backed up: this version of t3-backup copies state.sqlite alone; next: ",
+    ),
+    "a database that is not copied, and no other": (alice(attempts=(BARE,)), {}, 2, "alice: statev2.sqlite is not backed up"),
+    "a database that is not copied, and then nobody could look": (
+        alice(FRESH, GOOD, attempts=(tried(), BARE, tried("failed", HOUR / 2, "busy"))),
+        {},
+        2,
+        "alice: statev2.sqlite is not backed up",
+    ),
+    "a database that was not copied, and is gone": (
+        alice(FRESH, GOOD, attempts=(BARE, tried("failed", HOUR / 2, "busy"), tried(ago=HOUR / 3))),
+        {},
+        0,
+        "1 account, the oldest last good is 60m old",
+    ),
+    "a database that is not copied, of who is in the map no longer": (
+        alice(FRESH, attempts=(BARE,), in_map=False),
+        {},
+        1,
+        "alice: not in the map: no new snapshots are taken",
+    ),
     "a labelled one that is verified": (alice(made(1, NOON - HOUR, "prerestore")), {}, 0, "60m old"),
     "a labelled one that is not": (alice(replace(ACCEPTED, label="prerestore"), OLD), {}, 2, "27h old"),
     "fewer than wanted": (alice(GOOD), {"min_snapshots": 2}, 1, "alice: 1 good snapshots, not 2"),

@@ -63,6 +63,7 @@ def test_the_parser_of_prometheus_reads_what_is_known_of_an_account() -> None:
         ("t3_backup_snapshots", "damaged"): 0,
         ("t3_backup_snapshots_held",): 1,
         ("t3_backup_used_bytes",): 77,
+        ("t3_backup_uncovered_databases",): 0,
     }
     assert found[("t3_backup_store_free_bytes",)] == 10 << 30
     assert found[("t3_backup_build_info", t3_backup.__version__)] == 1
@@ -80,6 +81,14 @@ def test_what_is_not_known_is_left_out_and_never_is_0() -> None:
 def test_an_accepted_one_is_held_no_longer() -> None:
     accepted = replace(ALICE, snapshots=(replace(SUSPECT, accepted_at=format_time(NOON)), GOOD))
     assert samples(rendered(accepted))[("t3_backup_snapshots_held", "alice")] == 0
+
+
+def test_a_database_that_is_not_copied_is_counted_and_what_was_taken_beside_it_is_no_success() -> None:
+    """Row 39."""
+    bare = replace(FAILED, uncovered=("statev2.sqlite",), at=format_time(GOOD.when))
+    found = samples(rendered(replace(ALICE, attempts=(bare,))))
+    assert found[("t3_backup_uncovered_databases", "alice")] == 1
+    assert found[("t3_backup_last_success_timestamp_seconds", "alice")] == 0
 
 
 def test_two_files_in_one_process_know_nothing_of_each_other() -> None:

@@ -135,6 +135,7 @@ HEALTHY: dict[str, float] = {
     "last_attempt_timestamp_seconds{account='alice'}": NIGHT - 8 * HOUR,
     "last_attempt_ok{account='alice'}": 1,
     "snapshots_held{account='alice'}": 0,
+    "uncovered_databases{account='alice'}": 0,
     "last_snapshot_bytes{account='alice'}": 1000,
     "store_free_bytes": 2000,
 }
@@ -146,6 +147,7 @@ SITUATIONS: dict[str, tuple[Mapping[str, float | None], set[str]]] = {
     "older": ({"last_success_timestamp_seconds{account='alice'}": NIGHT - 26 * HOUR - 60}, {"T3BackupTooOld"}),
     "never": ({"last_success_timestamp_seconds{account='alice'}": 0}, {"T3BackupNeverMade"}),
     "held": ({"snapshots_held{account='alice'}": 1}, {"T3BackupHeld"}),
+    "a database that is not copied": ({"uncovered_databases{account='alice'}": 1}, {"T3BackupUncovered"}),
     "failing": ({"last_attempt_ok{account='alice'}": 0}, {"T3BackupFailing"}),
     "no runs": ({"last_attempt_timestamp_seconds{account='alice'}": NIGHT - 27 * HOUR}, {"T3BackupNoRuns"}),
     "one of two is tried": (
@@ -158,7 +160,12 @@ SITUATIONS: dict[str, tuple[Mapping[str, float | None], set[str]]] = {
     "little space": ({"store_free_bytes": 1999}, {"T3BackupLittleSpace"}),
     "little space for two": ({"last_snapshot_bytes{account='bob'}": 1}, {"T3BackupLittleSpace"}),
     "out of the map": (
-        GONE | {"last_success_timestamp_seconds{account='alice'}": 1, "snapshots_held{account='alice'}": 1},
+        GONE
+        | {
+            "last_success_timestamp_seconds{account='alice'}": 1,
+            "snapshots_held{account='alice'}": 1,
+            "uncovered_databases{account='alice'}": 1,
+        },
         set(),
     ),
     "nothing at all": (dict.fromkeys(HEALTHY, None), {"T3BackupMetricsAbsent"}),
@@ -229,6 +236,6 @@ def labels(name: str) -> str:
     of_all = {"alertname": name, "alertstate": "firing", "severity": RULES[name]["labels"]["severity"]}
     if name != "T3BackupMetricsAbsent":
         of_all["instance"] = "vm"
-    if name in ("T3BackupTooOld", "T3BackupNeverMade", "T3BackupHeld", "T3BackupFailing", "T3AutoupdateHeld"):
+    if name in ("T3BackupTooOld", "T3BackupNeverMade", "T3BackupHeld", "T3BackupUncovered", "T3BackupFailing", "T3AutoupdateHeld"):
         of_all["account"] = "alice"
     return ",".join(f'{key}="{value}"' for key, value in of_all.items())

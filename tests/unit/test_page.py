@@ -40,6 +40,17 @@ def test_an_account_is_good_late_or_bad_and_says_why(snapshots: list, state: str
     assert page.judge(Shelved("alice", snapshots), NOON) == (state, says)
 
 
+def test_a_database_that_is_not_copied_is_bad_whatever_the_snapshots_are() -> None:
+    """Row 39."""
+    for snapshots in (nights(3), []):
+        shelved = Shelved("alice", snapshots, uncovered=("statev2.sqlite",))
+        assert page.judge(shelved, NOON) == ("bad", "statev2.sqlite is not backed up")
+        [section] = page.page([shelved], "/store", 1, NOON).sections
+        assert section.notes[0].startswith(
+            "statev2.sqlite is not backed up: this version of t3-backup copies state.sqlite alone; next: "
+        )
+
+
 def test_what_waits_for_accept_is_named_with_its_reasons_and_the_remedy() -> None:
     bad = made(2, verdict="suspect", reasons=("half is gone", "the level fell"))
     [section] = page.page([Shelved("alice", [bad], ["a stray"])], "/store", 1, NOON).sections

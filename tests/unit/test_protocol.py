@@ -67,11 +67,12 @@ PROOFS = st.builds(
 U64 = st.integers(0, (1 << 64) - 1)
 IDENTITIES = st.builds(Identity, U64, U64, U64, U64, U64, U64, U64)
 NAMES = st.lists(PLAIN, max_size=4).map(tuple)
+OTHERS = st.lists(st.sampled_from(["statev2.sqlite", "statev3.sqlite", "x y.sqlite"]), max_size=16).map(tuple)
 BESIDE = st.lists(st.sampled_from(SIDECARS), max_size=3).map(tuple)
 FOLDED = st.builds(Folded, st.none() | IDENTITIES, st.booleans(), PLAIN, st.none() | CENSUSES, BESIDE)
 STAGED = st.builds(Staged, st.none() | IDENTITIES, st.none() | IDENTITIES, CENSUSES)
 EVENTS = st.one_of(
-    st.builds(Source, COUNTS, COUNTS),
+    st.builds(Source, COUNTS, COUNTS, OTHERS),
     st.builds(Phase, st.sampled_from(protocol.PHASES), COUNTS),
     st.builds(Progress, COUNTS, COUNTS),
     COPIES,
@@ -219,13 +220,13 @@ def test_an_event_without_a_field_is_the_end(without: str) -> None:
         {"event": "nothing"},
         {"event": "failed"},
         {"event": "failed", "reason": 3},
-        {"event": ["source"], "bytes": 1, "wal_bytes": 1},
-        {"event": "source", "bytes": 1, "wal_bytes": 1, "more": 1},
-        {"event": "source", "bytes": True, "wal_bytes": 1},
-        {"event": "source", "bytes": 1.0, "wal_bytes": 1},
-        {"event": "source", "bytes": -1, "wal_bytes": 1},
-        {"event": "source", "bytes": 1 << 62, "wal_bytes": 1},
-        {"event": "source", "bytes": 10**4000, "wal_bytes": 1},
+        {"event": ["source"], "bytes": 1, "wal_bytes": 1, "others": []},
+        {"event": "source", "bytes": 1, "wal_bytes": 1, "others": [], "more": 1},
+        {"event": "source", "bytes": True, "wal_bytes": 1, "others": []},
+        {"event": "source", "bytes": 1.0, "wal_bytes": 1, "others": []},
+        {"event": "source", "bytes": -1, "wal_bytes": 1, "others": []},
+        {"event": "source", "bytes": 1 << 62, "wal_bytes": 1, "others": []},
+        {"event": "source", "bytes": 10**4000, "wal_bytes": 1, "others": []},
         {"event": "phase", "phase": "[/no markup of a terminal's]", "total": 1},
         {"event": "phase", "phase": 1, "total": 1},
         {"event": "healed", "state": "mine", "held": False},
