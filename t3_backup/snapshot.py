@@ -47,7 +47,7 @@ def sqlite_errors(source: Source, destination: Destination) -> Iterator[None]:
     except apsw.Error as error:
         # What the destination met first is the cause; SQLite's code for it is only its echo.
         if destination.counters.error:
-            number = -destination.counters.error
+            number = destination.counters.error
             raise OSError(number, os.strerror(number), "the new snapshot") from error
         raise as_failure(error, source) from error
 

@@ -1,0 +1,34 @@
+"""Copying: a failure of the destination reaches the caller as the system's own error."""
+
+from __future__ import annotations
+
+import errno
+import os
+from contextlib import closing
+from pathlib import Path
+
+import apsw
+import pytest
+
+from t3_backup import copier
+from t3_backup.copier import Destination
+from t3_backup.pin import open_destination
+from t3_backup.snapshot import sqlite_errors
+from t3_backup.source import Source, execute
+
+
+def test_a_cancelled_copy_fails_with_the_number_and_text_of_ecanceled(tmp_path: Path) -> None:
+    copier.load()
+    folder = os.open(tmp_path, os.O_RDONLY | os.O_DIRECTORY)
+    fd = os.open(tmp_path / "copy", os.O_CREAT | os.O_RDWR, 0o600)
+    try:
+        with Destination(fd) as destination, closing(open_destination(destination)) as copy:
+            destination.cancel()
+            with pytest.raises(OSError, match=os.strerror(errno.ECANCELED)) as caught:
+                with sqlite_errors(Source(folder, tmp_path / "source", 0), destination):
+                    execute(copy, "CREATE TABLE a(b)")
+            assert caught.value.errno == errno.ECANCELED
+            assert isinstance(caught.value.__cause__, apsw.IOError)
+    finally:
+        os.close(fd)
+        os.close(folder)
