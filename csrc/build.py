@@ -47,7 +47,7 @@ ffibuilder.cdef("""
 ffibuilder.set_source(
     "t3_backup._copier",
     '#include "copier.h"',
-    sources=["csrc/vfs.c", "csrc/durable.c", "csrc/delta.c", "csrc/confine.c"],
+    sources=["csrc/vfs.c", "csrc/files.c", "csrc/pages.c", "csrc/io.c", "csrc/confine.c"],
     depends=["csrc/copier.h", "csrc/fault.h"],
     include_dirs=["csrc"],
     define_macros=[("_GNU_SOURCE", None)],

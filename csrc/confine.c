@@ -1,6 +1,7 @@
-/* confine.c - what a worker gives up before it reads an account's bytes. It promises that the
- * process gains no privileges, leaves no core, can't be traced by its own user and dies with its
- * parent. It sets no limits and no system call filter; the worker does that itself.
+/* confine.c - what a worker process gives up before it reads a user's data: it gains no privileges,
+ * dumps no core, cannot be traced by its own user and dies with its parent.
+ *
+ * Resource limits and the system call filter are set by the worker's Python code.
  */
 #include "copier.h"
 #include "fault.h"
@@ -18,6 +19,6 @@ int t3_confine(int parent)
         return -errno;
     if (T3_CALL(prctl, PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0) < 0)
         return -errno;
-    /* A parent that died before the signal was asked for sends none. */
+    /* A parent that died before the prctl above sends no signal. */
     return getppid() == parent ? 0 : -ESRCH;
 }

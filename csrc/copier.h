@@ -1,104 +1,115 @@
-/* copier.h - the one header of the extension: what Python, the VFS and the C tests call.
+/* copier.h - declares what the extension offers to Python, to its own files and to the C tests.
  *
- * Sizes and offsets are int64_t bytes. Every function that can fail returns a negative errno;
- * what it returns otherwise is said beside it. Nothing here opens a live database, its -wal or
- * its -shm: closing any descriptor of those would drop the locks that SQLite holds on them for
- * the whole process (POSIX fcntl locks).
+ * Sizes and offsets are int64_t bytes. A function that can fail returns a negative errno then; what
+ * it returns otherwise is said at its declaration. Nothing here opens a live database, its -wal or
+ * its -shm: closing any descriptor of those would drop the locks that SQLite holds on them for the
+ * whole process (POSIX fcntl locks).
  */
 #ifndef T3_COPIER_H
 #define T3_COPIER_H
 
 #include <stdint.h>
 
-/* ---- vfs.c: where a copy is written to -------------------------------------------------- */
+/* ---- vfs.c: the file that a copy is written to ------------------------------------------ */
 
-/* A private file that SQLite writes through the VFS "t3copy", as the database "t3copy-FD". */
+/* A private file, which SQLite opens through the VFS "t3copy" as the database "t3copy-FD". */
 typedef struct t3_destination t3_destination;
 
 typedef struct {
-    int64_t written; /* bytes handed to pwrite since the last reset */
-    int64_t synced;  /* bytes whose write-back has been waited for */
+    int64_t written; /* bytes written since the last reset */
+    int64_t synced;  /* bytes of them whose write-back is complete */
     int64_t read;    /* bytes that SQLite read or mapped back */
-    int error;       /* the first failure, a negative errno; 0 while all is well */
+    int error;       /* the first failure to read, write or sync, a negative errno; 0: none */
 } t3_counters;
 
-/* Take `fd` (open read-write; stays the caller's) as a destination. Progress lines, one JSON
- * object each and at most one every half second, go to `progress_fd` (-1: nowhere).
- * NULL: no memory, or the descriptor is a destination already. */
+/* Make `fd` (open for reading and writing, and still the caller's) a destination. Progress lines,
+ * one JSON object each and at most one every half second, go to `progress_fd` (-1: nowhere).
+ * Returns NULL and sets errno: ENOMEM, or EEXIST if `fd` is a destination already. */
 t3_destination *t3_destination_new(int fd, int progress_fd);
 
-/* Empty the file and forget buffer, counters, error and cancellation: ready for another method. */
+/* Empty the file, and forget buffer, counters, error and cancellation: ready for another copy. */
 int t3_destination_reset(t3_destination *destination);
 
-/* Write what is still gathered and wait for the write-back of every window. Only after a 0 from
- * here may the copy be believed: SQLite ignores what closing a file returns. */
+/* Write the buffer and wait for the write-back of the whole file. The copy is complete only if this
+ * returns 0: SQLite ignores what closing a file returns. */
 int t3_destination_finish(t3_destination *destination);
 
-/* Every later write through this destination fails. Safe in a signal handler. */
+/* Make every later write to this destination fail. Safe in a signal handler. */
 void t3_destination_cancel(t3_destination *destination);
 
 t3_counters t3_destination_counters(const t3_destination *destination);
 
-/* Forget it. No SQLite connection may have it open. */
+/* Release it. No SQLite connection may have it open. */
 void t3_destination_free(t3_destination *destination);
 
 /* Let the signal `signo` cancel every destination of this process. */
 int t3_cancel_on_signal(int signo);
 
-/* ---- durable.c: files that survive ------------------------------------------------------ */
+/* ---- io.c: whole reads and writes ------------------------------------------------------- */
+
+/* Read `bytes` at `offset`. Returns how many: fewer only where the file ends. */
+int64_t t3_read_at(int fd, void *data, int64_t bytes, int64_t offset);
+
+/* Write `bytes` at `offset`. */
+int t3_write_at(int fd, const void *data, int64_t bytes, int64_t offset);
+
+/* ---- files.c: opening, naming, syncing, copying ----------------------------------------- */
 
 enum { T3_COPY_REFLINK = 1, T3_COPY_RANGE = 2, T3_COPY_READ_WRITE = 4, T3_COPY_ANY = 7 };
 
-/* openat2 beneath `dirfd`: no symlink anywhere, no way out, no magic link. Returns a descriptor
- * (O_CLOEXEC). */
+/* Open `path` beneath `dirfd` as openat2 does: no symlink anywhere, no way out, no magic link.
+ * Returns a descriptor (O_CLOEXEC). */
 int t3_open_beneath(int dirfd, const char *path, int flags, int mode);
 
 /* Give an unnamed file a name, never over an existing one (-EEXIST). */
 int t3_link_unnamed(int fd, int dirfd, const char *name);
 
-/* renameat2(RENAME_NOREPLACE) within one directory. */
+/* Rename within one directory, never over an existing name (-EEXIST). */
 int t3_rename_noreplace(int dirfd, const char *from, const char *to);
 
-/* renameat2(RENAME_EXCHANGE) within one directory: both names are there at every instant. */
+/* Let two names of one directory change places: both exist at every instant. */
 int t3_rename_exchange(int dirfd, const char *one, const char *other);
 
-/* fsync of a file. A failure is final: what the kernel could not write is gone from its cache. */
+/* fsync a file. A failure is final: the kernel drops from its cache what it could not write. */
 int t3_sync_file(int fd);
 
-/* fsync of a directory; EINVAL (a file system that has no such thing) is no failure, by name. */
+/* fsync a directory. EINVAL is no failure: the file system can't sync directories. */
 int t3_sync_directory(int fd);
 
-/* Make `dst` (empty) the same bytes as the `bytes` of `src`: FICLONE, else copy_file_range, else
- * read and write, each falling to the next from where it got to; holes stay holes in the last.
- * `methods` says which may be tried. Returns the method that finished, a T3_COPY_ value; -EIO if
- * the source ended early. Does not sync. */
+/* Copy the first `bytes` of `src` to `dst`, which is empty: by FICLONE, else copy_file_range, else
+ * read and write, each going on where the one before stopped; the last keeps holes. `methods` says
+ * which may be tried. Returns the method that finished, a T3_COPY_ value; -EIO if the source ended
+ * early. Does not sync. */
 int t3_copy(int src, int dst, int64_t bytes, int methods);
 
-/* ---- delta.c: pages of images, and in which of them two differ ---------------------------- */
+/* ---- pages.c: pages of database files by number ----------------------------------------- */
 
 enum { T3_HASH_BYTES = 16 };
 
-/* The XXH3-128 of each page of `data`, canonical (big endian), into `hashes`; a last page that is
- * cut short counts as it is. Returns their number. */
+/* Put the XXH3-128 of each page of `data`, canonical (big endian), into `hashes`. The last page may
+ * be shorter and is hashed as it is. Returns how many. */
 int64_t t3_hash_pages(const void *data, int64_t bytes, int page_bytes, void *hashes);
 
-/* The numbers of the pages from `first` on, `count` of them, in which two files differ, into
- * `pages`, which has room for `count`; past its end a file is zeros. Returns how many differ. */
+/* Compare `count` pages of two files from page `first` on (0-based), and put the numbers of those
+ * that differ into `pages`, which has room for `count`. Past its end a file is zeros. Returns how
+ * many differ. */
 int64_t t3_differing_pages(int one, int other, int64_t first, int64_t count, int page_bytes,
                            uint32_t *pages);
 
-/* The `count` pages of those numbers, one after the other, into `data`: each from `other` where
- * `from_other` has a 1 for it, else from `one` (-1: zeros); past its end a file is zeros. */
+/* Read `count` pages, whose numbers are in `pages`, one after the other into `data`: each from
+ * `other` where `from_other` has a 1 for it, else from `one`. Past its end a file is zeros, and so
+ * is all of the descriptor -1. */
 int t3_read_pages(int one, int other, const uint8_t *from_other, const uint32_t *pages,
                   int64_t count, int page_bytes, void *data);
 
-/* Put the pages of `data` into their places. */
+/* Write `count` pages, one after the other in `data`, where their numbers in `pages` put them. */
 int t3_write_pages(int fd, const uint32_t *pages, int64_t count, int page_bytes, const void *data);
 
-/* ---- confine.c: what a worker gives up -------------------------------------------------- */
+/* ---- confine.c: what a worker process gives up ------------------------------------------ */
 
-/* No new privileges, no core, not traceable, dead with its parent. -ESRCH: `parent` (a pid) is gone
- * already. Call after the last change of user: that change clears the parent-death signal. */
+/* Gain no privileges, dump no core, be untraceable, and die with the parent. -ESRCH: `parent` (a
+ * pid) is gone already. Call it after the last change of user, which clears the parent-death
+ * signal. */
 int t3_confine(int parent);
 
 #endif

@@ -1,22 +1,22 @@
-/* fault.c - the fault table of the test build: which call is to fail, and how. Each entry fires
- * once. It is not thread safe, and no part of a normal build.
+/* fault.c - the table of faults that a test has chosen (fault.h). Each fault happens once. The
+ * table is not thread safe, and a normal build does not contain it.
  */
 #include "fault.h"
 
 #include <errno.h>
 #include <string.h>
 
-enum { ENTRIES = 16 };
+enum { MAX_FAULTS = 16 };
 
 static struct {
-    const char *call; /* NULL: free */
-    int remaining;    /* calls until it fires; 0: fires now; negative: fired */
+    const char *call; /* NULL: a free entry */
+    int remaining;    /* calls until it happens; 0: it happens now; negative: it has happened */
     int result;
-} table[ENTRIES];
+} table[MAX_FAULTS];
 
 void t3_fault_set(const char *call, int nth, int result)
 {
-    for (int i = 0; i < ENTRIES; i++) {
+    for (int i = 0; i < MAX_FAULTS; i++) {
         if (!table[i].call) {
             table[i].call = call;
             table[i].remaining = nth;
@@ -30,32 +30,32 @@ int t3_fault_clear(void)
 {
     int unused = 0;
 
-    for (int i = 0; i < ENTRIES; i++)
+    for (int i = 0; i < MAX_FAULTS; i++)
         unused += table[i].call && table[i].remaining >= 0;
     memset(table, 0, sizeof table);
     return unused;
 }
 
-int t3_fault_skips(const char *call)
+int t3_fault_replaces(const char *call)
 {
-    int skipped = 0;
+    int replaced = 0;
 
-    for (int i = 0; i < ENTRIES; i++) {
+    for (int i = 0; i < MAX_FAULTS; i++) {
         if (!table[i].call || table[i].remaining < 0 || strcmp(table[i].call, call) != 0)
             continue;
         table[i].remaining--;
         if (table[i].remaining == 0 && table[i].result < 0) {
             table[i].remaining = -1;
             errno = table[i].result == T3_FAULT_SUCCESS ? 0 : -table[i].result;
-            skipped = 1;
+            replaced = 1;
         }
     }
-    return skipped;
+    return replaced;
 }
 
-size_t t3_fault_cut(const char *call, size_t bytes)
+size_t t3_fault_limit(const char *call, size_t bytes)
 {
-    for (int i = 0; i < ENTRIES; i++) {
+    for (int i = 0; i < MAX_FAULTS; i++) {
         if (!table[i].call || table[i].remaining != 0 || strcmp(table[i].call, call) != 0)
             continue;
         table[i].remaining = -1;

@@ -1,8 +1,10 @@
-/* vfs.c - the SQLite VFS "t3copy": a private file, known by its descriptor, that a copy is written
- * to and proven from. It gathers SQLite's pages into large writes, starts write-back behind itself
- * so that little is dirty at the end, and keeps the first failure for good. It takes no locks and
- * keeps no journal: the file has one writer, and a copy that failed is thrown away. It opens
- * nothing; temporary files are left to the default VFS.
+/* vfs.c - the SQLite VFS "t3copy", through which SQLite writes a copy into a private file, and
+ * reads it back to check it. The file is known by its descriptor, not by a path.
+ *
+ * SQLite's pages are buffered into large writes; write-back starts early, so that little is dirty
+ * at the end. The first failure is kept, and everything after it fails. There are no locks and no
+ * journal: the file has one writer, and a copy that failed is thrown away. Temporary files and
+ * extensions are left to the default VFS.
  */
 #include "copier.h"
 #include "fault.h"
@@ -21,23 +23,27 @@
 #include <time.h>
 #include <unistd.h>
 
+#define EXPORT __attribute__((visibility("default")))
+
 SQLITE_EXTENSION_INIT1
 
 enum {
-    /* A write of 2 MiB and more makes the kernel look for huge folios in its page cache, which cost it several times as
-     * much: 1.2 GB in 4 MiB writes 3.0 s, in 256 KiB or 1 MiB ones 0.55 s, in 16 KiB ones 0.8 s (ext4, Linux 6.18). */
+    /* A write of 2 MiB or more makes the kernel look for huge folios in its page cache, which takes
+     * several times as long: 1.2 GB took 3.0 s in writes of 4 MiB, 0.55 s in writes of 256 KiB or
+     * 1 MiB, 0.8 s in writes of 16 KiB (ext4, Linux 6.18). */
     BUFFER_BYTES = 512 << 10,
-    WINDOW_BYTES = 4 << 20, /* of write-back */
     BUFFER_ALIGNMENT = 4096,
-    WINDOWS = 2,            /* write-back under way at a time; see write_behind */
+    WINDOW_BYTES = 4 << 20, /* of the file, whose write-back is started at once */
+    WINDOWS_IN_FLIGHT = 2,  /* see write_behind */
     SECTOR_BYTES = 4096,
-    OVERREAD_BYTES = 256,   /* what SQLite may read past a malformed page; as its unix VFS has it */
-    CALLS_PER_CLOCK = 64,   /* reads and writes between two looks at the clock */
+    OVERREAD_BYTES = 256,       /* SQLite may read so far past a malformed page (its unix VFS) */
+    CALLS_PER_CLOCK_CHECK = 64, /* reads and writes */
     PROGRESS_MS = 500,
+    SYNC_AND_WAIT = SYNC_FILE_RANGE_WAIT_BEFORE | SYNC_FILE_RANGE_WRITE |
+                    SYNC_FILE_RANGE_WAIT_AFTER,
 };
 
-/* A stretch of the file that holds `bytes` of fresh data (fewer than its length where SQLite wrote
- * here and there). */
+/* A range of the file in which `bytes` were written: fewer than its length if SQLite left gaps. */
 typedef struct {
     int64_t from, to, bytes;
 } window;
@@ -48,24 +54,24 @@ struct t3_destination {
     int fd;
     int progress_fd;
 
-    unsigned char *buffer; /* not yet written: `gathered` bytes of the file from `start` on */
-    int64_t start;
-    int64_t gathered;
+    unsigned char *buffer; /* not yet written: `buffered` bytes, which belong at `buffer_start` */
+    int64_t buffer_start;
+    int64_t buffered;
 
-    window fresh;                /* written, write-back not asked for */
-    window behind[WINDOWS + 1];  /* write-back asked for, not waited for; oldest first */
-    int n_behind;
-    bool no_ranges;              /* the file system has no sync_file_range: fdatasync at the end */
+    window dirty;                            /* written, write-back not started */
+    window in_flight[WINDOWS_IN_FLIGHT + 1]; /* write-back started, not awaited; oldest first */
+    int n_in_flight;
+    bool no_sync_file_range; /* the file system lacks it: fdatasync at the end */
 
     t3_counters counters;
     volatile sig_atomic_t cancelled;
-    sig_atomic_t signals; /* how many of registration.signals have been forgotten */
+    sig_atomic_t signals_seen; /* at the last reset: only later ones cancel */
 
     unsigned char *map; /* the file, read-only; NULL: not mapped */
-    int64_t map_bytes;  /* its length */
-    int64_t mapped;     /* how much of it the file still has */
-    int fetched;        /* pages of it that SQLite holds */
-    int opened;
+    int64_t map_bytes;  /* length of the mapping */
+    int64_t map_valid;  /* how much of it the file still backs */
+    int pages_fetched;  /* by SQLite, and not given back */
+    int open_count;
 
     unsigned calls;
     int64_t reported_ms;
@@ -79,28 +85,31 @@ typedef struct {
 
 static struct {
     sqlite3_vfs vfs;
-    sqlite3_vfs *standard; /* the default VFS of the same SQLite */
+    sqlite3_vfs *default_vfs; /* of the same SQLite */
     const sqlite3_api_routines *api;
-    pthread_mutex_t lock; /* of the list */
+    pthread_mutex_t lock; /* guards the list of destinations */
     t3_destination *first;
-    volatile sig_atomic_t signals;
+    volatile sig_atomic_t signals; /* how many came that cancel every destination */
 } registration = {.lock = PTHREAD_MUTEX_INITIALIZER};
 
 /* ---- failure and progress --------------------------------------------------------------- */
 
+/* Keep the first failure, and return it. errno then says the same, which is where SQLite looks for
+ * its cause (xGetLastError). */
 static int fail(t3_destination *d, int error)
 {
     if (d->counters.error == 0)
         d->counters.error = -error;
+    errno = -d->counters.error;
     return d->counters.error;
 }
 
-/* 0 while writing may go on. */
-static int standing(t3_destination *d)
+/* Return the failure or cancellation after which nothing may be written; 0: there is none. */
+static int pending_error(t3_destination *d)
 {
-    if (d->counters.error == 0 && (d->cancelled || d->signals != registration.signals))
-        return fail(d, ECANCELED);
-    return d->counters.error;
+    bool cancelled = d->cancelled || d->signals_seen != registration.signals;
+
+    return d->counters.error != 0 || cancelled ? fail(d, ECANCELED) : 0;
 }
 
 static int sqlite_code(int error, int otherwise)
@@ -110,111 +119,110 @@ static int sqlite_code(int error, int otherwise)
     return error == -ENOSPC || error == -EDQUOT ? SQLITE_FULL : otherwise;
 }
 
+/* A clock that can't be read says 0: then no progress is reported. */
 static int64_t now_ms(void)
 {
     struct timespec now;
 
-    clock_gettime(CLOCK_MONOTONIC_COARSE, &now);
+    if (T3_CALL(clock_gettime, CLOCK_MONOTONIC_COARSE, &now) < 0)
+        return 0;
     return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
 }
 
-static void progress(t3_destination *d)
+static const char PROGRESS_LINE[] = "{\"event\":\"progress\",\"written\":%lld,\"read\":%lld}\n";
+
+static void report_progress(t3_destination *d)
 {
     char line[96];
-    int64_t now;
+    int64_t now, written;
     int length;
 
-    if (d->progress_fd < 0 || ++d->calls % CALLS_PER_CLOCK != 0)
+    if (d->progress_fd < 0 || ++d->calls % CALLS_PER_CLOCK_CHECK != 0)
         return;
     now = now_ms();
     if (now - d->reported_ms < PROGRESS_MS)
         return;
     d->reported_ms = now;
-    length = snprintf(line, sizeof line, "{\"event\":\"progress\",\"written\":%lld,\"read\":%lld}\n",
-                      (long long)(d->counters.written + d->gathered), (long long)d->counters.read);
+    written = d->counters.written + d->buffered;
+    length = snprintf(line, sizeof line, PROGRESS_LINE, (long long)written,
+                      (long long)d->counters.read);
     if (T3_CALL(write, d->progress_fd, line, (size_t)length) < 0)
-        return; /* Nobody listens now; the copy matters more. */
+        return; /* The reader is gone: the copy goes on. */
 }
 
 /* ---- writing ---------------------------------------------------------------------------- */
 
 static int sync_range(t3_destination *d, int64_t from, int64_t bytes, unsigned flags)
 {
-    if (d->no_ranges || T3_CALL(sync_file_range, d->fd, from, bytes, flags) == 0)
+    if (d->no_sync_file_range || T3_CALL(sync_file_range, d->fd, from, bytes, flags) == 0)
         return 0;
-    /* These three say something about the call, not about the data. */
+    /* These three are about the call, not about the data. */
     if (errno == ENOSYS || errno == EINVAL || errno == ESPIPE) {
-        d->no_ranges = true;
+        d->no_sync_file_range = true;
         return 0;
     }
     return fail(d, errno);
 }
 
-/* Ask for write-back of what is fresh, then wait for the window WINDOWS before it: the disk is kept
- * busy, and no more than that many windows are ever dirty. */
+/* Start the write-back of the dirty window; then, where more than WINDOWS_IN_FLIGHT are under way,
+ * wait for the oldest. So the disk is kept busy and little is dirty at any time. */
 static int write_behind(t3_destination *d)
 {
-    int rc = sync_range(d, d->fresh.from, d->fresh.to - d->fresh.from, SYNC_FILE_RANGE_WRITE);
+    int rc = sync_range(d, d->dirty.from, d->dirty.to - d->dirty.from, SYNC_FILE_RANGE_WRITE);
 
     if (rc < 0)
         return rc;
-    d->behind[d->n_behind++] = d->fresh;
-    d->fresh = (window){0};
-    if (d->n_behind <= WINDOWS)
+    d->in_flight[d->n_in_flight++] = d->dirty;
+    d->dirty = (window){0};
+    if (d->n_in_flight <= WINDOWS_IN_FLIGHT)
         return 0;
-    rc = sync_range(d, d->behind[0].from, d->behind[0].to - d->behind[0].from,
-                    SYNC_FILE_RANGE_WAIT_BEFORE | SYNC_FILE_RANGE_WRITE | SYNC_FILE_RANGE_WAIT_AFTER);
+    rc = sync_range(d, d->in_flight[0].from, d->in_flight[0].to - d->in_flight[0].from,
+                    SYNC_AND_WAIT);
     if (rc < 0)
         return rc;
-    if (!d->no_ranges)
-        d->counters.synced += d->behind[0].bytes;
-    d->n_behind--;
-    memmove(d->behind, d->behind + 1, (size_t)d->n_behind * sizeof *d->behind);
+    if (!d->no_sync_file_range)
+        d->counters.synced += d->in_flight[0].bytes;
+    d->n_in_flight--;
+    memmove(d->in_flight, d->in_flight + 1, (size_t)d->n_in_flight * sizeof *d->in_flight);
     return 0;
 }
 
-/* Write what is gathered. It stays gathered where that fails. */
-static int flush(t3_destination *d)
+/* Write the buffer. If that fails it stays as it is. */
+static int flush_buffer(t3_destination *d)
 {
-    int64_t done = 0;
-    int rc = standing(d);
+    int rc = pending_error(d);
 
-    if (rc < 0 || d->gathered == 0)
+    if (rc < 0 || d->buffered == 0)
         return rc;
-    while (done < d->gathered) {
-        /* SQLite's own unix VFS would write no more than 128 KiB a call. */
-        ssize_t n = T3_CALL(pwrite, d->fd, d->buffer + done,
-                            T3_CUT(pwrite, (size_t)(d->gathered - done)), d->start + done);
-        if (n < 0 && errno == EINTR)
-            continue;
-        if (n < 0)
-            return fail(d, errno);
-        done += n;
-        d->counters.written += n;
-    }
-    if (d->fresh.bytes == 0 || d->start < d->fresh.from)
-        d->fresh.from = d->start;
-    if (d->start + d->gathered > d->fresh.to)
-        d->fresh.to = d->start + d->gathered;
-    d->fresh.bytes += d->gathered;
-    d->gathered = 0;
-    return d->fresh.bytes >= WINDOW_BYTES ? write_behind(d) : 0;
+    /* In larger writes than SQLite's own unix VFS makes (at most 128 KiB). */
+    rc = t3_write_at(d->fd, d->buffer, d->buffered, d->buffer_start);
+    if (rc < 0)
+        return fail(d, -rc);
+    d->counters.written += d->buffered;
+    if (d->dirty.bytes == 0 || d->buffer_start < d->dirty.from)
+        d->dirty.from = d->buffer_start;
+    if (d->buffer_start + d->buffered > d->dirty.to)
+        d->dirty.to = d->buffer_start + d->buffered;
+    d->dirty.bytes += d->buffered;
+    d->buffered = 0;
+    return d->dirty.bytes >= WINDOW_BYTES ? write_behind(d) : 0;
 }
 
 static void unmap(t3_destination *d)
 {
-    if (d->map && d->fetched == 0) {
-        munmap(d->map, (size_t)d->map_bytes);
+    if (d->map && d->pages_fetched == 0) {
+        /* A failure costs address space and nothing else: the mapping is not used again. */
+        T3_CALL(munmap, d->map, (size_t)d->map_bytes);
         d->map = NULL;
-        d->mapped = 0;
+        d->map_valid = 0;
     }
 }
 
 static int truncate_to(t3_destination *d, int64_t bytes)
 {
     unmap(d);
-    if (d->mapped > bytes)
-        d->mapped = bytes;
+    if (d->map_valid > bytes)
+        d->map_valid = bytes;
     while (T3_CALL(ftruncate, d->fd, bytes) < 0) {
         if (errno != EINTR)
             return fail(d, errno);
@@ -260,30 +268,29 @@ t3_destination *t3_destination_new(int fd, int progress_fd)
 
 int t3_destination_reset(t3_destination *d)
 {
-    d->start = 0;
-    d->gathered = 0;
-    d->fresh = (window){0};
-    d->n_behind = 0;
+    d->buffer_start = 0;
+    d->buffered = 0;
+    d->dirty = (window){0};
+    d->n_in_flight = 0;
     d->counters = (t3_counters){0};
     d->cancelled = 0;
-    d->signals = registration.signals;
+    d->signals_seen = registration.signals;
     return truncate_to(d, 0);
 }
 
 int t3_destination_finish(t3_destination *d)
 {
-    int rc = flush(d);
+    int rc = flush_buffer(d);
 
     if (rc < 0)
         return rc;
-    rc = sync_range(d, 0, 0, SYNC_FILE_RANGE_WAIT_BEFORE | SYNC_FILE_RANGE_WRITE |
-                                 SYNC_FILE_RANGE_WAIT_AFTER);
+    rc = sync_range(d, 0, 0, SYNC_AND_WAIT);
     if (rc < 0)
         return rc;
-    if (d->no_ranges && T3_CALL(fdatasync, d->fd) < 0)
+    if (d->no_sync_file_range && T3_CALL(fdatasync, d->fd) < 0)
         return fail(d, errno);
-    d->fresh = (window){0};
-    d->n_behind = 0;
+    d->dirty = (window){0};
+    d->n_in_flight = 0;
     d->counters.synced = d->counters.written;
     return 0;
 }
@@ -332,8 +339,8 @@ static int file_close(sqlite3_file *file)
 {
     t3_destination *d = ((t3_file *)file)->destination;
 
-    d->opened--;
-    if (d->opened == 0)
+    d->open_count--;
+    if (d->open_count == 0)
         unmap(d);
     return SQLITE_OK;
 }
@@ -341,31 +348,24 @@ static int file_close(sqlite3_file *file)
 static int file_read(sqlite3_file *file, void *data, int bytes, sqlite3_int64 offset)
 {
     t3_destination *d = ((t3_file *)file)->destination;
-    int64_t end = d->start + d->gathered;
-    int done = 0;
+    int64_t end = d->buffer_start + d->buffered, n;
 
-    progress(d);
+    report_progress(d);
     d->counters.read += bytes;
-    if (offset >= d->start && offset + bytes <= end) {
-        memcpy(data, d->buffer + (offset - d->start), (size_t)bytes);
+    if (offset >= d->buffer_start && offset + bytes <= end) {
+        memcpy(data, d->buffer + (offset - d->buffer_start), (size_t)bytes);
         return SQLITE_OK;
     }
-    if (d->gathered > 0 && offset < end && offset + bytes > d->start && flush(d) < 0)
+    if (d->buffered > 0 && offset < end && offset + bytes > d->buffer_start && flush_buffer(d) < 0)
         return SQLITE_IOERR_READ;
-    while (done < bytes) {
-        ssize_t n = T3_CALL(pread, d->fd, (char *)data + done,
-                            T3_CUT(pread, (size_t)(bytes - done)), offset + done);
-        if (n < 0 && errno == EINTR)
-            continue;
-        if (n < 0)
-            return SQLITE_IOERR_READ;
-        if (n == 0)
-            break;
-        done += (int)n;
+    n = t3_read_at(d->fd, data, bytes, offset);
+    if (n < 0) {
+        fail(d, (int)-n);
+        return SQLITE_IOERR_READ;
     }
-    if (done == bytes)
+    if (n == bytes)
         return SQLITE_OK;
-    memset((char *)data + done, 0, (size_t)(bytes - done));
+    memset((char *)data + n, 0, (size_t)(bytes - n));
     return SQLITE_IOERR_SHORT_READ;
 }
 
@@ -374,26 +374,27 @@ static int file_write(sqlite3_file *file, const void *data, int bytes, sqlite3_i
     t3_destination *d = ((t3_file *)file)->destination;
     const char *from = data;
 
-    progress(d);
-    if (standing(d) < 0)
+    report_progress(d);
+    if (pending_error(d) < 0)
         return sqlite_code(d->counters.error, SQLITE_IOERR_WRITE);
     while (bytes > 0) {
-        /* The buffer ends where the file's next multiple of its size begins: aligned writes. */
-        int64_t room = BUFFER_BYTES - d->start % BUFFER_BYTES;
-        int64_t at = offset - d->start;
-        if (d->gathered > 0 && (at < 0 || at > d->gathered || at == room)) {
-            if (flush(d) < 0)
+        /* The buffer ends at a multiple of its size in the file, so that writes are aligned. */
+        int64_t capacity = BUFFER_BYTES - d->buffer_start % BUFFER_BYTES;
+        int64_t at = offset - d->buffer_start;
+        int n;
+        if (d->buffered > 0 && (at < 0 || at > d->buffered || at == capacity)) {
+            if (flush_buffer(d) < 0)
                 return sqlite_code(d->counters.error, SQLITE_IOERR_WRITE);
         }
-        if (d->gathered == 0) {
-            d->start = offset;
-            room = BUFFER_BYTES - offset % BUFFER_BYTES;
+        if (d->buffered == 0) {
+            d->buffer_start = offset;
+            capacity = BUFFER_BYTES - offset % BUFFER_BYTES;
             at = 0;
         }
-        int n = bytes < room - at ? bytes : (int)(room - at);
+        n = bytes < capacity - at ? bytes : (int)(capacity - at);
         memcpy(d->buffer + at, from, (size_t)n);
-        if (at + n > d->gathered)
-            d->gathered = at + n;
+        if (at + n > d->buffered)
+            d->buffered = at + n;
         from += n;
         offset += n;
         bytes -= n;
@@ -405,16 +406,16 @@ static int file_truncate(sqlite3_file *file, sqlite3_int64 bytes)
 {
     t3_destination *d = ((t3_file *)file)->destination;
 
-    if (flush(d) < 0 || truncate_to(d, bytes) < 0)
+    if (flush_buffer(d) < 0 || truncate_to(d, bytes) < 0)
         return sqlite_code(d->counters.error, SQLITE_IOERR_TRUNCATE);
     return SQLITE_OK;
 }
 
-/* The write-back itself is waited for by t3_destination_finish, the fsync is the parent's. */
+/* t3_destination_finish waits for the write-back; the parent process calls fsync. */
 static int file_sync(sqlite3_file *file, int flags)
 {
     (void)flags;
-    return sqlite_code(flush(((t3_file *)file)->destination), SQLITE_IOERR_FSYNC);
+    return sqlite_code(flush_buffer(((t3_file *)file)->destination), SQLITE_IOERR_FSYNC);
 }
 
 static int file_size(sqlite3_file *file, sqlite3_int64 *bytes)
@@ -422,18 +423,21 @@ static int file_size(sqlite3_file *file, sqlite3_int64 *bytes)
     t3_destination *d = ((t3_file *)file)->destination;
     struct stat status;
 
-    if (T3_CALL(fstat, d->fd, &status) < 0)
+    if (T3_CALL(fstat, d->fd, &status) < 0) {
+        fail(d, errno);
         return SQLITE_IOERR_FSTAT;
+    }
     *bytes = status.st_size;
-    if (d->gathered > 0 && d->start + d->gathered > *bytes)
-        *bytes = d->start + d->gathered;
+    if (d->buffered > 0 && d->buffer_start + d->buffered > *bytes)
+        *bytes = d->buffer_start + d->buffered;
     return SQLITE_OK;
 }
 
-static int file_lock(sqlite3_file *file, int level)
+/* Locking a private file, or syncing one that holds nothing. */
+static int no_op(sqlite3_file *file, int argument)
 {
     (void)file;
-    (void)level;
+    (void)argument;
     return SQLITE_OK;
 }
 
@@ -452,7 +456,7 @@ static int file_control(sqlite3_file *file, int op, void *argument)
 
     if (op != SQLITE_FCNTL_MMAP_SIZE)
         return SQLITE_NOTFOUND;
-    if (*limit >= 0) /* Negative: only asked for. */
+    if (*limit >= 0) /* Negative: a query. */
         f->map_limit = *limit;
     *limit = before;
     return SQLITE_OK;
@@ -471,24 +475,24 @@ static int file_device_characteristics(sqlite3_file *file)
            SQLITE_IOCAP_UNDELETABLE_WHEN_OPEN;
 }
 
-/* Map the whole file as it is now, if it isn't. Where that can't be done SQLite reads instead. */
+/* Map the file at its present length, unless it is. Where that fails SQLite reads instead. */
 static void map_file(t3_destination *d)
 {
     struct stat status;
     void *map;
 
-    if (T3_CALL(fstat, d->fd, &status) < 0 || status.st_size == d->mapped)
+    if (T3_CALL(fstat, d->fd, &status) < 0 || status.st_size == d->map_valid)
         return;
     unmap(d);
     map = T3_CALL(mmap, NULL, (size_t)status.st_size, PROT_READ, MAP_SHARED, d->fd, 0);
     if (map == MAP_FAILED)
         return;
-    /* The checks go through it in no order. Where it doesn't fit into memory, reading around each page would read all of it
-     * hundreds of times. */
+    /* integrity_check reads pages in no order. Without this, a file that does not fit into memory
+     * would be read hundreds of times: the kernel reads ahead around each page. */
     T3_CALL(madvise, map, (size_t)status.st_size, MADV_RANDOM);
     d->map = map;
     d->map_bytes = status.st_size;
-    d->mapped = status.st_size;
+    d->map_valid = status.st_size;
 }
 
 static int file_fetch(sqlite3_file *file, sqlite3_int64 offset, int bytes, void **page)
@@ -498,17 +502,17 @@ static int file_fetch(sqlite3_file *file, sqlite3_int64 offset, int bytes, void 
     int64_t end = offset + bytes + OVERREAD_BYTES;
 
     *page = NULL;
-    if (end > f->map_limit || d->gathered > 0)
+    if (end > f->map_limit || d->buffered > 0)
         return SQLITE_OK;
-    if (end > d->mapped && d->fetched == 0)
+    if (end > d->map_valid && d->pages_fetched == 0)
         map_file(d);
     if (!d->map)
-        f->map_limit = 0; /* Don't try again for every page. */
-    if (end > d->mapped)
+        f->map_limit = 0; /* Do not try again for every page. */
+    if (end > d->map_valid)
         return SQLITE_OK;
-    progress(d);
+    report_progress(d);
     d->counters.read += bytes;
-    d->fetched++;
+    d->pages_fetched++;
     *page = d->map + offset;
     return SQLITE_OK;
 }
@@ -519,9 +523,9 @@ static int file_unfetch(sqlite3_file *file, sqlite3_int64 offset, void *page)
 
     (void)offset;
     if (page)
-        d->fetched--;
+        d->pages_fetched--;
     else
-        unmap(d); /* SQLite saw that the file had changed. */
+        unmap(d); /* SQLite asks for it because the file changed. */
     return SQLITE_OK;
 }
 
@@ -533,8 +537,8 @@ static const sqlite3_io_methods file_methods = {
     .xTruncate = file_truncate,
     .xSync = file_sync,
     .xFileSize = file_size,
-    .xLock = file_lock,
-    .xUnlock = file_lock,
+    .xLock = no_op,
+    .xUnlock = no_op,
     .xCheckReservedLock = file_check_reserved_lock,
     .xFileControl = file_control,
     .xSectorSize = file_sector_size,
@@ -543,15 +547,15 @@ static const sqlite3_io_methods file_methods = {
     .xUnfetch = file_unfetch,
 };
 
-/* ---- sqlite3_io_methods of a journal, which is nothing ---------------------------------- */
+/* ---- sqlite3_io_methods of a journal or WAL: always empty ------------------------------- */
 
-static int null_close(sqlite3_file *file)
+static int empty_close(sqlite3_file *file)
 {
     (void)file;
     return SQLITE_OK;
 }
 
-static int null_read(sqlite3_file *file, void *data, int bytes, sqlite3_int64 offset)
+static int empty_read(sqlite3_file *file, void *data, int bytes, sqlite3_int64 offset)
 {
     (void)file;
     (void)offset;
@@ -559,7 +563,7 @@ static int null_read(sqlite3_file *file, void *data, int bytes, sqlite3_int64 of
     return SQLITE_IOERR_SHORT_READ;
 }
 
-static int null_write(sqlite3_file *file, const void *data, int bytes, sqlite3_int64 offset)
+static int empty_write(sqlite3_file *file, const void *data, int bytes, sqlite3_int64 offset)
 {
     (void)file;
     (void)data;
@@ -568,8 +572,8 @@ static int null_write(sqlite3_file *file, const void *data, int bytes, sqlite3_i
     return SQLITE_OK;
 }
 
-/* A WAL is where a commit lives: to swallow that would be to lose it. An empty one is all that
- * opening a copy with the WAL flag needs. */
+/* A commit lives in the WAL, so dropping a write would lose it. To open a copy whose header says
+ * WAL an empty one is enough. */
 static int wal_write(sqlite3_file *file, const void *data, int bytes, sqlite3_int64 offset)
 {
     (void)file;
@@ -579,21 +583,21 @@ static int wal_write(sqlite3_file *file, const void *data, int bytes, sqlite3_in
     return SQLITE_IOERR_WRITE;
 }
 
-static int null_truncate(sqlite3_file *file, sqlite3_int64 bytes)
+static int empty_truncate(sqlite3_file *file, sqlite3_int64 bytes)
 {
     (void)file;
     (void)bytes;
     return SQLITE_OK;
 }
 
-static int null_size(sqlite3_file *file, sqlite3_int64 *bytes)
+static int empty_file_size(sqlite3_file *file, sqlite3_int64 *bytes)
 {
     (void)file;
     *bytes = 0;
     return SQLITE_OK;
 }
 
-static int null_control(sqlite3_file *file, int op, void *argument)
+static int empty_file_control(sqlite3_file *file, int op, void *argument)
 {
     (void)file;
     (void)op;
@@ -601,25 +605,37 @@ static int null_control(sqlite3_file *file, int op, void *argument)
     return SQLITE_NOTFOUND;
 }
 
-#define NULL_METHODS(write)                             \
-    {                                                   \
-        .iVersion = 1,                                  \
-        .xClose = null_close,                           \
-        .xRead = null_read,                             \
-        .xWrite = write,                                \
-        .xTruncate = null_truncate,                     \
-        .xSync = file_lock,                             \
-        .xFileSize = null_size,                         \
-        .xLock = file_lock,                             \
-        .xUnlock = file_lock,                           \
-        .xCheckReservedLock = file_check_reserved_lock, \
-        .xFileControl = null_control,                   \
-        .xSectorSize = file_sector_size,                \
-        .xDeviceCharacteristics = file_device_characteristics, \
-    }
+static const sqlite3_io_methods journal_methods = {
+    .iVersion = 1,
+    .xClose = empty_close,
+    .xRead = empty_read,
+    .xWrite = empty_write,
+    .xTruncate = empty_truncate,
+    .xSync = no_op,
+    .xFileSize = empty_file_size,
+    .xLock = no_op,
+    .xUnlock = no_op,
+    .xCheckReservedLock = file_check_reserved_lock,
+    .xFileControl = empty_file_control,
+    .xSectorSize = file_sector_size,
+    .xDeviceCharacteristics = file_device_characteristics,
+};
 
-static const sqlite3_io_methods journal_methods = NULL_METHODS(null_write);
-static const sqlite3_io_methods wal_methods = NULL_METHODS(wal_write);
+static const sqlite3_io_methods wal_methods = {
+    .iVersion = 1,
+    .xClose = empty_close,
+    .xRead = empty_read,
+    .xWrite = wal_write,
+    .xTruncate = empty_truncate,
+    .xSync = no_op,
+    .xFileSize = empty_file_size,
+    .xLock = no_op,
+    .xUnlock = no_op,
+    .xCheckReservedLock = file_check_reserved_lock,
+    .xFileControl = empty_file_control,
+    .xSectorSize = file_sector_size,
+    .xDeviceCharacteristics = file_device_characteristics,
+};
 
 /* ---- sqlite3_vfs ------------------------------------------------------------------------ */
 
@@ -633,7 +649,7 @@ static int open_destination(const char *name, t3_file *f)
     pthread_mutex_unlock(&registration.lock);
     if (!d)
         return SQLITE_CANTOPEN;
-    d->opened++;
+    d->open_count++;
     *f = (t3_file){.base.pMethods = &file_methods, .destination = d};
     return SQLITE_OK;
 }
@@ -641,9 +657,9 @@ static int open_destination(const char *name, t3_file *f)
 static int vfs_open(sqlite3_vfs *vfs, const char *name, sqlite3_file *file, int flags, int *out)
 {
     (void)vfs;
-    /* Sorters and temporary tables are read back, and have no name. */
+    /* Temporary files (sorters, temporary tables) have no name, and must keep what is written. */
     if (!name)
-        return registration.standard->xOpen(registration.standard, name, file, flags, out);
+        return registration.default_vfs->xOpen(registration.default_vfs, name, file, flags, out);
     file->pMethods = NULL;
     if (out)
         *out = flags;
@@ -676,50 +692,78 @@ static int vfs_full_pathname(sqlite3_vfs *vfs, const char *name, int bytes, char
     return snprintf(path, (size_t)bytes, "%s", name) < bytes ? SQLITE_OK : SQLITE_CANTOPEN;
 }
 
+/* SQLite does not check these four for NULL. The default VFS loads extensions. */
+static void *vfs_dl_open(sqlite3_vfs *vfs, const char *path)
+{
+    (void)vfs;
+    return registration.default_vfs->xDlOpen(registration.default_vfs, path);
+}
+
+static void vfs_dl_error(sqlite3_vfs *vfs, int bytes, char *text)
+{
+    (void)vfs;
+    registration.default_vfs->xDlError(registration.default_vfs, bytes, text);
+}
+
+typedef void (*symbol)(void);
+
+static symbol vfs_dl_sym(sqlite3_vfs *vfs, void *library, const char *name)
+{
+    (void)vfs;
+    return registration.default_vfs->xDlSym(registration.default_vfs, library, name);
+}
+
+static void vfs_dl_close(sqlite3_vfs *vfs, void *library)
+{
+    (void)vfs;
+    registration.default_vfs->xDlClose(registration.default_vfs, library);
+}
+
 static int vfs_randomness(sqlite3_vfs *vfs, int bytes, char *data)
 {
     (void)vfs;
-    return registration.standard->xRandomness(registration.standard, bytes, data);
+    return registration.default_vfs->xRandomness(registration.default_vfs, bytes, data);
 }
 
 static int vfs_sleep(sqlite3_vfs *vfs, int microseconds)
 {
     (void)vfs;
-    return registration.standard->xSleep(registration.standard, microseconds);
+    return registration.default_vfs->xSleep(registration.default_vfs, microseconds);
 }
 
 static int vfs_current_time(sqlite3_vfs *vfs, double *days)
 {
     (void)vfs;
-    return registration.standard->xCurrentTime(registration.standard, days);
+    return registration.default_vfs->xCurrentTime(registration.default_vfs, days);
 }
 
+/* The errno of the failure that SQLite was just told of, for sqlite3_system_errno: see `fail`. */
 static int vfs_last_error(sqlite3_vfs *vfs, int bytes, char *text)
 {
     (void)vfs;
     (void)bytes;
     (void)text;
-    return 0;
+    return errno;
 }
 
-/* Two SQLites in one process can't share one registration: the second is refused. */
-__attribute__((visibility("default"))) int
-sqlite3_t3copy_init(sqlite3 *connection, char **message, const sqlite3_api_routines *api)
+/* The entry point of the loadable extension. A second SQLite of the same process is refused: the
+ * registration belongs to one. */
+EXPORT int sqlite3_t3copy_init(sqlite3 *connection, char **message, const sqlite3_api_routines *api)
 {
     sqlite3_vfs *vfs = &registration.vfs;
     int rc;
 
     (void)connection;
-    if (registration.standard && registration.api != api) {
-        *message = api->mprintf("t3copy serves another SQLite of this process");
+    if (registration.default_vfs && registration.api != api) {
+        *message = api->mprintf("t3copy is registered with another SQLite of this process");
         return SQLITE_ERROR;
     }
     SQLITE_EXTENSION_INIT2(api);
     if (sqlite3_vfs_find("t3copy"))
         return SQLITE_OK_LOAD_PERMANENTLY;
     registration.api = api;
-    registration.standard = sqlite3_vfs_find(NULL);
-    if (!registration.standard) {
+    registration.default_vfs = sqlite3_vfs_find(NULL);
+    if (!registration.default_vfs) {
         *message = sqlite3_mprintf("this SQLite has no default VFS");
         return SQLITE_ERROR;
     }
@@ -732,13 +776,17 @@ sqlite3_t3copy_init(sqlite3 *connection, char **message, const sqlite3_api_routi
         .xDelete = vfs_delete,
         .xAccess = vfs_access,
         .xFullPathname = vfs_full_pathname,
+        .xDlOpen = vfs_dl_open,
+        .xDlError = vfs_dl_error,
+        .xDlSym = vfs_dl_sym,
+        .xDlClose = vfs_dl_close,
         .xRandomness = vfs_randomness,
         .xSleep = vfs_sleep,
         .xCurrentTime = vfs_current_time,
         .xGetLastError = vfs_last_error,
     };
-    if (registration.standard->szOsFile > vfs->szOsFile)
-        vfs->szOsFile = registration.standard->szOsFile;
+    if (registration.default_vfs->szOsFile > vfs->szOsFile)
+        vfs->szOsFile = registration.default_vfs->szOsFile;
     rc = sqlite3_vfs_register(vfs, 0);
     return rc == SQLITE_OK ? SQLITE_OK_LOAD_PERMANENTLY : rc;
 }

@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 PLACE = "/usr/lib/t3-backup-tests"  # the service may execute nothing in the places that it may write
 CONFINED = f"cd {PLACE} && exec /usr/bin/python3 tests/sandbox.py"
 KINDS = ("normal", "faults")
-PROGRAMS = ("durable", "vfs")
+PROGRAMS = ("files", "vfs")
 VALUES = "tests/property tests/unit"
 # What its own trouble needs is taken from the service: rights over files, other users, strace, a terminal, a looser umask.
 NOT_VALUES = [

@@ -1,8 +1,10 @@
-/* harness.h - what a C test needs: a check that counts and goes on, a test that is named after its
- * claim, a scratch directory and a summary. One program includes it once.
+/* harness.h - a small test framework: checks that count and go on, tests that are named after what
+ * they claim, a scratch directory and a summary. Each test program includes it once.
  */
 #ifndef T3_HARNESS_H
 #define T3_HARNESS_H
+
+#include "fault.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -23,7 +25,8 @@ static inline void check_equal(long long actual, long long expected, const char 
     printf("  line %d: %s is %lld, not %lld\n", line, text, actual, expected);
 }
 
-#define EQUAL(actual, expected) check_equal((long long)(actual), (long long)(expected), #actual, __LINE__)
+#define EQUAL(actual, expected) \
+    check_equal((long long)(actual), (long long)(expected), #actual, __LINE__)
 #define TRUE(condition) check_equal(!!(condition), 1, #condition, __LINE__)
 
 #define RUN(test) run(test, #test)
@@ -40,7 +43,7 @@ static inline void run(void (*test)(void), const char *claim)
         printf("FAILED %s\n", claim);
 }
 
-/* What the rest of a test stands on: no test goes on without it. */
+/* End the program where the preparation of a test fails. */
 static inline int must(int result, const char *what)
 {
     if (result < 0) {
@@ -63,15 +66,32 @@ static inline void begin(void)
 
 static inline int summary(const char *name)
 {
-    must(rmdir(scratch), "rmdir of the scratch directory: a test left something behind");
+    must(rmdir(scratch), "rmdir: a test left something in the scratch directory");
     printf("%s: %d passed, %d failed\n", name, passed, failed);
     return failed != 0;
 }
 
-static inline int unnamed(void)
+static inline int unnamed_file(void)
 {
     return must(open(scratch, O_TMPFILE | O_RDWR | O_CLOEXEC, 0600), "O_TMPFILE");
 }
+
+/* The next descriptor to be given out: it is higher where one was left open. */
+static inline int free_descriptor(void)
+{
+    int fd = must(dup(0), "dup");
+    close(fd);
+    return fd;
+}
+
+#ifdef T3_FAULTS
+
+static inline void expect_faults_happened(void)
+{
+    EQUAL(t3_fault_clear(), 0);
+}
+
+#endif
 
 static inline long long size_of(int fd)
 {
@@ -81,7 +101,7 @@ static inline long long size_of(int fd)
     return status.st_size;
 }
 
-/* Are the bytes of both files from `from` on the same? */
+/* Are both files the same from the offset `from` on? */
 static inline int same_from(int a, int b, long long from)
 {
     enum { CHUNK = 1 << 20 };

@@ -1,7 +1,7 @@
-/* durable.c - files that survive: opening beneath a directory, naming, syncing, copying. It
- * promises that no call follows a symlink or loses an existing name, and that every failure is
- * returned. It never syncs unasked and reads with pread, never by mmap: a file that shrinks under
- * a mapping would kill the process.
+/* files.c - opens, names, syncs and copies files, following no symlink and replacing no name.
+ *
+ * Every failure is returned. Nothing is synced unless the caller asks. Files are read with pread,
+ * never through mmap: a file that shrinks under a mapping would kill the process.
  */
 #include "copier.h"
 #include "fault.h"
@@ -23,39 +23,50 @@
 enum {
     RANGE_BYTES = 64 << 20, /* one copy_file_range: short enough for a signal to be noticed */
     READ_BYTES = 1 << 20,
-    OPEN_ATTEMPTS = 16,
+    OPEN_RETRIES = 16,
 };
 
-/* The same a name at a time, for where a filter of system calls hides openat2, since it can't look
- * into its arguments (systemd's RestrictSUIDSGID= does). Any ".." is a way out. */
-static int open_by_names(int dirfd, const char *path, int flags, int mode)
+/* Open one component of a path. */
+static int open_component(int dirfd, const char *name, int flags, int mode)
 {
-    char names[PATH_MAX], *rest = NULL;
-    int at = dirfd;
+    char target;
+    int fd, error;
+
+    if (strcmp(name, "..") == 0)
+        return -EXDEV;
+    fd = T3_CALL(openat, dirfd, name, flags | O_NOFOLLOW | O_CLOEXEC, mode);
+    if (fd >= 0)
+        return fd;
+    error = errno;
+    /* For a symlink on the way openat says ENOTDIR, openat2 ELOOP. */
+    if (error == ENOTDIR && T3_CALL(readlinkat, dirfd, name, &target, sizeof target) >= 0)
+        error = ELOOP;
+    return -error;
+}
+
+/* Do the same as openat2 one component at a time, for where a system call filter hides openat2
+ * because it can't inspect its arguments (systemd's RestrictSUIDSGID= does). Any ".." is refused as
+ * a way out. */
+static int open_by_components(int dirfd, const char *path, int flags, int mode)
+{
+    char components[PATH_MAX], *rest = NULL;
+    int fd = dirfd;
 
     if (path[0] == '/')
         return -EXDEV;
-    if (strlen(path) >= sizeof names)
+    if (strlen(path) >= sizeof components)
         return -ENAMETOOLONG;
-    strcpy(names, path);
-    for (char *name = strtok_r(names, "/", &rest), *next; name; name = next) {
+    strcpy(components, path);
+    for (char *name = strtok_r(components, "/", &rest), *next; name; name = next) {
+        int parent = fd;
         next = strtok_r(NULL, "/", &rest);
-        int how = next ? O_PATH | O_DIRECTORY : flags;
-        int fd = -1;
-        errno = EXDEV;
-        if (strcmp(name, "..") != 0)
-            fd = T3_CALL(openat, at, name, how | O_NOFOLLOW | O_CLOEXEC, mode);
-        int rc = fd < 0 ? -errno : fd;
-        char first;
-        if (rc == -ENOTDIR && readlinkat(at, name, &first, sizeof first) >= 0)
-            rc = -ELOOP; /* as openat2 has it: a link on the way */
-        if (at != dirfd)
-            close(at);
-        if (rc < 0)
-            return rc;
-        at = rc;
+        fd = open_component(parent, name, next ? O_PATH | O_DIRECTORY : flags, mode);
+        if (parent != dirfd)
+            T3_CLOSE(parent); /* Nothing was written through it, so a failure means nothing. */
+        if (fd < 0)
+            return fd;
     }
-    return at == dirfd ? -ENOENT : at;
+    return fd == dirfd ? -ENOENT : fd;
 }
 
 int t3_open_beneath(int dirfd, const char *path, int flags, int mode)
@@ -67,14 +78,15 @@ int t3_open_beneath(int dirfd, const char *path, int flags, int mode)
         .resolve = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS,
     };
 
-    /* EAGAIN: a rename somewhere on the system kept the kernel from proving "beneath". */
+    /* EAGAIN: because of a rename somewhere on the system the kernel could not tell whether the
+     * path stays beneath. */
     for (int attempt = 0;; attempt++) {
         long fd = T3_CALL(syscall, SYS_openat2, dirfd, path, &how, sizeof how);
         if (fd >= 0)
             return (int)fd;
         if (errno == ENOSYS)
-            return open_by_names(dirfd, path, flags, mode);
-        if ((errno != EAGAIN && errno != EINTR) || attempt == OPEN_ATTEMPTS)
+            return open_by_components(dirfd, path, flags, mode);
+        if ((errno != EAGAIN && errno != EINTR) || attempt == OPEN_RETRIES)
             return -errno;
     }
 }
@@ -83,7 +95,7 @@ int t3_link_unnamed(int fd, int dirfd, const char *name)
 {
     char path[32];
 
-    /* AT_EMPTY_PATH would want a capability on older kernels. */
+    /* AT_EMPTY_PATH needs a capability on older kernels. */
     snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
     return T3_CALL(linkat, AT_FDCWD, path, dirfd, name, AT_SYMLINK_FOLLOW) < 0 ? -errno : 0;
 }
@@ -110,7 +122,7 @@ int t3_sync_directory(int fd)
     return -errno;
 }
 
-/* Does `error` say that the method can't be had here, and nothing about the data? */
+/* Is `error` about the method, which this file system or kernel lacks, and not about the data? */
 static bool is_unsupported(int error)
 {
     switch (-error) {
@@ -131,18 +143,19 @@ static int copy_reflink(int src, int dst, int64_t bytes)
 {
     if (T3_CALL(ioctl, dst, FICLONE, src) < 0)
         return -errno;
-    /* The clone is of the whole source, which may have grown past what was asked for. */
+    /* The clone is of the whole source, which may have grown past `bytes`. */
     return T3_CALL(ftruncate, dst, bytes) < 0 ? -errno : 0;
 }
 
-/* Copy from `*done` on and move it along. 0 also where the kernel says that there is no more: the
- * caller compares `*done`. */
+/* Copy from `*done` on, and advance it. Returns 0 also where the kernel reports the end of the
+ * source early: the caller compares `*done` with `bytes`. */
 static int copy_range(int src, int dst, int64_t bytes, int64_t *done)
 {
     while (*done < bytes) {
         loff_t in = *done, out = *done;
         size_t wanted = (size_t)(bytes - *done < RANGE_BYTES ? bytes - *done : RANGE_BYTES);
-        ssize_t n = T3_CALL(copy_file_range, src, &in, dst, &out, T3_CUT(copy_file_range, wanted), 0);
+        ssize_t n = T3_CALL(copy_file_range, src, &in, dst, &out, T3_LIMIT(copy_file_range, wanted),
+                            0);
         if (n < 0 && errno == EINTR)
             continue;
         if (n < 0)
@@ -154,33 +167,17 @@ static int copy_range(int src, int dst, int64_t bytes, int64_t *done)
     return 0;
 }
 
-/* Write the whole of `buffer` at `offset`. */
-static int write_at(int fd, const char *buffer, int64_t bytes, int64_t offset)
-{
-    while (bytes > 0) {
-        ssize_t n = T3_CALL(pwrite, fd, buffer, T3_CUT(pwrite, (size_t)bytes), offset);
-        if (n < 0 && errno == EINTR)
-            continue;
-        if (n < 0)
-            return -errno;
-        buffer += n;
-        offset += n;
-        bytes -= n;
-    }
-    return 0;
-}
-
-/* The stretch of data at or after `from`: moves `*from` past a hole, returns its end. */
+/* Find the next extent of data from `*from` on. Advance `*from` to its start, return its end. */
 static int64_t next_data(int src, int64_t *from, int64_t bytes)
 {
-    int64_t data = T3_CALL(lseek, src, *from, SEEK_DATA);
-    int64_t hole;
+    int64_t data, hole;
 
+    data = T3_CALL(lseek, src, *from, SEEK_DATA);
     if (data < 0 && errno == ENXIO) {
         *from = bytes;
         return bytes;
     }
-    if (data < 0) /* The file system knows no holes. */
+    if (data < 0) /* The file system does not report holes. */
         return bytes;
     *from = data < bytes ? data : bytes;
     hole = T3_CALL(lseek, src, *from, SEEK_HOLE);
@@ -196,24 +193,19 @@ static int copy_read_write(int src, int dst, int64_t bytes, int64_t *done)
     if (!buffer)
         return -ENOMEM;
     while (*done < bytes) {
+        int64_t wanted, n;
         if (*done == end) {
             end = next_data(src, done, bytes);
             continue;
         }
-        size_t wanted = (size_t)(end - *done < READ_BYTES ? end - *done : READ_BYTES);
-        ssize_t n = T3_CALL(pread, src, buffer, T3_CUT(pread, wanted), *done);
-        if (n < 0 && errno == EINTR)
-            continue;
-        if (n <= 0) {
-            rc = n < 0 ? -errno : -EIO;
-            goto out;
-        }
-        rc = write_at(dst, buffer, n, *done);
+        wanted = end - *done < READ_BYTES ? end - *done : READ_BYTES;
+        n = t3_read_at(src, buffer, wanted, *done);
+        rc = n < 0 ? (int)n : n < wanted ? -EIO : t3_write_at(dst, buffer, n, *done);
         if (rc < 0)
             goto out;
         *done += n;
     }
-    /* A hole at the end has been skipped, not written. */
+    /* A hole at the end was skipped, not written. */
     if (T3_CALL(ftruncate, dst, bytes) < 0)
         rc = -errno;
 out:

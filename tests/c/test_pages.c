@@ -1,5 +1,5 @@
-/* test_delta.c - the claims of delta.c, on real files and, in the fault build, with reads that fail,
- * end early or are interrupted.
+/* test_pages.c - tests pages.c on real files and, in the fault build, with reads and writes that
+ * fail, are short or are interrupted.
  */
 #include "copier.h"
 #include "fault.h"
@@ -7,10 +7,10 @@
 
 enum { PAGE = 4096, PAGES = 600 }; /* more than are compared at once */
 
-/* So many pages, each filled with its number. */
-static int image(int pages)
+/* A file of so many pages, each filled with its number. */
+static int make_image(int pages)
 {
-    int fd = unnamed();
+    int fd = unnamed_file();
     char page[PAGE];
 
     for (int i = 0; i < pages; i++) {
@@ -20,14 +20,14 @@ static int image(int pages)
     return fd;
 }
 
-static void change(int fd, int page, int at)
+static void change_byte(int fd, int page, int at)
 {
     must((int)pwrite(fd, "\0", 1, (off_t)page * PAGE + at), "pwrite");
 }
 
-static void equal_images_differ_nowhere(void)
+static void equal_files_differ_nowhere(void)
 {
-    int one = image(PAGES), other = image(PAGES);
+    int one = make_image(PAGES), other = make_image(PAGES);
     uint32_t pages[PAGES];
 
     EQUAL(t3_differing_pages(one, other, 0, PAGES, PAGE, pages), 0);
@@ -39,11 +39,11 @@ static void each_page_with_a_changed_byte_is_named_in_order(void)
 {
     static const int changed[] = {0, 1, 255, 256, 257, 511, 599};
     enum { CHANGED = sizeof changed / sizeof *changed };
-    int one = image(PAGES), other = image(PAGES);
+    int one = make_image(PAGES), other = make_image(PAGES);
     uint32_t pages[PAGES];
 
     for (int i = 0; i < CHANGED; i++)
-        change(other, changed[i], i % 2 ? PAGE - 1 : 0);
+        change_byte(other, changed[i], i % 2 ? PAGE - 1 : 0);
     EQUAL(t3_differing_pages(one, other, 0, PAGES, PAGE, pages), CHANGED);
     for (int i = 0; i < CHANGED; i++)
         EQUAL(pages[i], changed[i]);
@@ -54,9 +54,9 @@ static void each_page_with_a_changed_byte_is_named_in_order(void)
     close(other);
 }
 
-static void past_its_end_an_image_is_zeros(void)
+static void past_its_end_a_file_is_zeros(void)
 {
-    int small = image(3), large = image(6);
+    int small = make_image(3), large = make_image(6);
     uint32_t pages[8];
 
     must(ftruncate(large, 8 * PAGE), "ftruncate"); /* two more, of zeros */
@@ -71,7 +71,7 @@ static void past_its_end_an_image_is_zeros(void)
     close(large);
 }
 
-static void pages_that_cannot_be_are_refused(void)
+static void impossible_page_numbers_and_sizes_are_refused(void)
 {
     uint32_t page;
 
@@ -86,8 +86,9 @@ static void each_page_has_a_hash_of_its_own(void)
 {
     static unsigned char data[3 * PAGE], hashes[3][T3_HASH_BYTES];
     /* xxhsum -H2 of 4096 zeros */
-    static const unsigned char zeros[T3_HASH_BYTES] = {0x3e, 0xe8, 0xdc, 0x4f, 0x9e, 0x7e, 0xe4, 0x95,
-                                                       0x93, 0xd7, 0x6f, 0xe1, 0x48, 0xc6, 0x89, 0xba};
+    static const unsigned char zeros[T3_HASH_BYTES] = {0x3e, 0xe8, 0xdc, 0x4f, 0x9e, 0x7e,
+                                                       0xe4, 0x95, 0x93, 0xd7, 0x6f, 0xe1,
+                                                       0x48, 0xc6, 0x89, 0xba};
 
     data[PAGE + 17] = 1;
     EQUAL(t3_hash_pages(data, sizeof data, PAGE, hashes), 3);
@@ -103,10 +104,11 @@ static void pages_come_from_their_file_and_go_to_their_places(void)
 {
     static const uint32_t numbers[] = {5, 2, 9};
     static const uint8_t from_other[] = {0, 1, 0};
-    int one = image(6), other = image(4), target = image(7);
+    int one = make_image(6), other = make_image(4), target = make_image(7);
     char data[3 * PAGE];
+    uint32_t pages[10];
 
-    change(other, 2, 0);
+    change_byte(other, 2, 0);
     EQUAL(t3_read_pages(one, other, from_other, numbers, 3, PAGE, data), 0);
     EQUAL(data[0], 6);
     EQUAL(data[PAGE], 0);
@@ -115,7 +117,6 @@ static void pages_come_from_their_file_and_go_to_their_places(void)
     EQUAL(data[3 * PAGE - 1], 0);
     EQUAL(t3_write_pages(target, numbers, 3, PAGE, data), 0);
     EQUAL(size_of(target), 10 * PAGE);
-    uint32_t pages[10];
     EQUAL(t3_differing_pages(target, one, 0, 7, PAGE, pages), 2);
     EQUAL(pages[0], 2);
     EQUAL(pages[1], 6);
@@ -134,33 +135,33 @@ static void pages_come_from_their_file_and_go_to_their_places(void)
 
 static void a_read_that_fails_is_returned(void)
 {
-    int one = image(2), other = image(2);
+    int one = make_image(2), other = make_image(2);
     uint32_t pages[2];
 
     for (int nth = 1; nth <= 2; nth++) {
         t3_fault_set("pread", nth, -EIO);
         EQUAL(t3_differing_pages(one, other, 0, 2, PAGE, pages), -EIO);
-        EQUAL(t3_fault_clear(), 0);
+        expect_faults_happened();
     }
     t3_fault_set("malloc", 1, -ENOMEM);
     EQUAL(t3_differing_pages(one, other, 0, 2, PAGE, pages), -ENOMEM);
-    EQUAL(t3_fault_clear(), 0);
+    expect_faults_happened();
     close(one);
     close(other);
 }
 
 static void short_and_interrupted_reads_are_carried_on(void)
 {
-    int one = image(2), other = image(2);
+    int one = make_image(2), other = make_image(2);
     uint32_t pages[2];
 
-    change(other, 1, 9);
+    change_byte(other, 1, 9);
     t3_fault_set("pread", 1, 100);
     t3_fault_set("pread", 2, -EINTR);
     t3_fault_set("pread", 3, PAGE);
     EQUAL(t3_differing_pages(one, other, 0, 2, PAGE, pages), 1);
     EQUAL(pages[0], 1);
-    EQUAL(t3_fault_clear(), 0);
+    expect_faults_happened();
     close(one);
     close(other);
 }
@@ -168,7 +169,7 @@ static void short_and_interrupted_reads_are_carried_on(void)
 static void short_and_interrupted_writes_are_carried_on(void)
 {
     static const uint32_t numbers[] = {1, 0};
-    int fd = unnamed(), whole = image(2);
+    int fd = unnamed_file(), whole = make_image(2);
     char data[2 * PAGE];
 
     memset(data, 2, PAGE);
@@ -176,11 +177,11 @@ static void short_and_interrupted_writes_are_carried_on(void)
     t3_fault_set("pwrite", 1, 100);
     t3_fault_set("pwrite", 2, -EINTR);
     EQUAL(t3_write_pages(fd, numbers, 2, PAGE, data), 0);
-    EQUAL(t3_fault_clear(), 0);
+    expect_faults_happened();
     TRUE(same_from(fd, whole, 0));
     t3_fault_set("pwrite", 2, -ENOSPC);
     EQUAL(t3_write_pages(fd, numbers, 2, PAGE, data), -ENOSPC);
-    EQUAL(t3_fault_clear(), 0);
+    expect_faults_happened();
     close(fd);
     close(whole);
 }
@@ -190,10 +191,10 @@ static void short_and_interrupted_writes_are_carried_on(void)
 int main(void)
 {
     begin();
-    RUN(equal_images_differ_nowhere);
+    RUN(equal_files_differ_nowhere);
     RUN(each_page_with_a_changed_byte_is_named_in_order);
-    RUN(past_its_end_an_image_is_zeros);
-    RUN(pages_that_cannot_be_are_refused);
+    RUN(past_its_end_a_file_is_zeros);
+    RUN(impossible_page_numbers_and_sizes_are_refused);
     RUN(each_page_has_a_hash_of_its_own);
     RUN(pages_come_from_their_file_and_go_to_their_places);
 #ifdef T3_FAULTS
@@ -201,5 +202,5 @@ int main(void)
     RUN(short_and_interrupted_reads_are_carried_on);
     RUN(short_and_interrupted_writes_are_carried_on);
 #endif
-    return summary("delta");
+    return summary("pages");
 }

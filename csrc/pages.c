@@ -1,6 +1,7 @@
-/* delta.c - pages of images. It hashes those that are in memory, compares two files page by page, and
- * gathers and scatters pages by their numbers. It reads with pread, and takes an image to be followed
- * by zeros without end, so that sizes may differ.
+/* pages.c - hashes, compares, reads and writes the pages of database files by their numbers.
+ *
+ * A file is read with pread, as if zeros followed its end: two files of different sizes can be
+ * compared.
  */
 #include "copier.h"
 #include "fault.h"
@@ -8,12 +9,11 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #define XXH_INLINE_ALL
 #include <xxhash.h>
 
-enum { COMPARE_BYTES = 1 << 20 };
+enum { COMPARE_BYTES = 1 << 20 }; /* of each file, at a time */
 
 int64_t t3_hash_pages(const void *data, int64_t bytes, int page_bytes, void *hashes)
 {
@@ -28,23 +28,14 @@ int64_t t3_hash_pages(const void *data, int64_t bytes, int page_bytes, void *has
     return count;
 }
 
-/* Fill `buffer` from `offset` on, with zeros past the end of the file. */
-static int read_extended(int fd, char *buffer, int64_t bytes, int64_t offset)
+/* Read `bytes` from `offset` on, with zeros past the end of the file. */
+static int read_padded(int fd, char *buffer, int64_t bytes, int64_t offset)
 {
-    int64_t done = 0;
+    int64_t n = t3_read_at(fd, buffer, bytes, offset);
 
-    while (done < bytes) {
-        size_t wanted = (size_t)(bytes - done);
-        ssize_t n = T3_CALL(pread, fd, buffer + done, T3_CUT(pread, wanted), offset + done);
-        if (n < 0 && errno == EINTR)
-            continue;
-        if (n < 0)
-            return -errno;
-        if (n == 0)
-            break;
-        done += n;
-    }
-    memset(buffer + done, 0, (size_t)(bytes - done));
+    if (n < 0)
+        return (int)n;
+    memset(buffer + n, 0, (size_t)(bytes - n));
     return 0;
 }
 
@@ -63,9 +54,9 @@ int64_t t3_differing_pages(int one, int other, int64_t first, int64_t count, int
         return -ENOMEM;
     for (int64_t page = first, end = first + count; page < end && rc == 0; page += at_once) {
         int64_t n = end - page < at_once ? end - page : at_once;
-        rc = read_extended(one, buffer, n * page_bytes, page * page_bytes);
+        rc = read_padded(one, buffer, n * page_bytes, page * page_bytes);
         if (rc == 0)
-            rc = read_extended(other, buffer + COMPARE_BYTES, n * page_bytes, page * page_bytes);
+            rc = read_padded(other, buffer + COMPARE_BYTES, n * page_bytes, page * page_bytes);
         for (int64_t i = 0; i < n && rc == 0; i++) {
             const char *left = buffer + i * page_bytes;
             if (memcmp(left, left + COMPARE_BYTES, (size_t)page_bytes) != 0)
@@ -87,7 +78,7 @@ int t3_read_pages(int one, int other, const uint8_t *from_other, const uint32_t 
         if (fd < 0)
             memset(page, 0, (size_t)page_bytes);
         else
-            rc = read_extended(fd, page, page_bytes, (int64_t)pages[i] * page_bytes);
+            rc = read_padded(fd, page, page_bytes, (int64_t)pages[i] * page_bytes);
         if (rc < 0)
             return rc;
     }
@@ -96,20 +87,12 @@ int t3_read_pages(int one, int other, const uint8_t *from_other, const uint32_t 
 
 int t3_write_pages(int fd, const uint32_t *pages, int64_t count, int page_bytes, const void *data)
 {
-    const char *next = data;
+    const char *page = data;
 
-    for (int64_t i = 0; i < count; i++) {
-        int64_t offset = (int64_t)pages[i] * page_bytes, end = offset + page_bytes;
-        while (offset < end) {
-            size_t wanted = (size_t)(end - offset);
-            ssize_t n = T3_CALL(pwrite, fd, next, T3_CUT(pwrite, wanted), offset);
-            if (n < 0 && errno == EINTR)
-                continue;
-            if (n < 0)
-                return -errno;
-            next += n;
-            offset += n;
-        }
+    for (int64_t i = 0; i < count; i++, page += page_bytes) {
+        int rc = t3_write_at(fd, page, page_bytes, (int64_t)pages[i] * page_bytes);
+        if (rc < 0)
+            return rc;
     }
     return 0;
 }
