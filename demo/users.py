@@ -6,6 +6,7 @@ the next one of the same name.
 
 from __future__ import annotations
 
+import fcntl
 import os
 import pwd
 import shutil
@@ -19,6 +20,9 @@ from types import FrameType
 
 _COMMENT = "t3-backup throw-away"
 """The GECOS field by which a user is known as ours; no other is ever removed."""
+
+# useradd and userdel give up, or wait for seconds, where another of them is at work.
+_LOCK = Path("/run/lock/t3-backup-throw-away.lock")
 
 
 @dataclass(frozen=True)
@@ -56,8 +60,8 @@ def throwaway_user(name: str, home: Path) -> Iterator[User]:
     The user is removed on leaving; the home is the caller's to remove. End the user's processes before. Raises
     FileExistsError if there is such a user who is not one of ours or is in use, and CalledProcessError.
     """
-    _remove_leftover(name)
-    _run("useradd", "--system", "--user-group", "--no-create-home", "--no-log-init", "--home-dir", str(home),
+    remove_leftover(name)
+    run_alone("useradd", "--system", "--user-group", "--no-create-home", "--no-log-init", "--home-dir", str(home),
          "--shell", "/usr/sbin/nologin", "--comment", _COMMENT, name)  # fmt: skip
     try:
         entry = pwd.getpwnam(name)
@@ -68,7 +72,7 @@ def throwaway_user(name: str, home: Path) -> Iterator[User]:
             user.give(folder)
         yield user
     finally:
-        _run("userdel", name)
+        run_alone("userdel", name)
 
 
 @contextmanager
@@ -92,14 +96,15 @@ def signals_as_exit() -> Iterator[None]:
             signal.signal(one, handler)
 
 
-def _remove_leftover(name: str) -> None:
+def remove_leftover(name: str) -> None:
+    """Remove a user whom a killed run left behind. Raises as `throwaway_user` does."""
     try:
         entry = pwd.getpwnam(name)
     except KeyError:
         return
     if entry.pw_gecos != _COMMENT or _is_at_work(entry.pw_uid):
         raise FileExistsError(f"there is a user {name} already (home {entry.pw_dir})")
-    _run("userdel", name)
+    run_alone("userdel", name)
 
 
 def _is_at_work(uid: int) -> bool:
@@ -111,5 +116,9 @@ def _is_at_work(uid: int) -> bool:
     return False
 
 
-def _run(*command: str) -> None:
-    subprocess.run(command, check=True, stdin=subprocess.DEVNULL)
+def run_alone(*command: str) -> None:
+    """Run a command that changes users, while no other process does so. Raises CalledProcessError."""
+    _LOCK.parent.mkdir(parents=True, exist_ok=True)
+    with _LOCK.open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        subprocess.run(command, check=True, stdin=subprocess.DEVNULL)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import pwd
+import re
 import shutil
 import signal
 import subprocess
@@ -21,7 +23,7 @@ import pytest
 import sandbox
 
 from demo.grow import grow
-from demo.users import User, throwaway_user
+from demo.users import User, remove_leftover, throwaway_user
 
 ROOT = Path(__file__).resolve().parent.parent
 DATA = ROOT / "demo" / "data"
@@ -36,6 +38,30 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 # How long an example takes is the machine's.
 hypothesis.settings.register_profile("tests", deadline=None)
 hypothesis.settings.load_profile("tests")
+
+
+def _letters(number: int) -> str:
+    """A number in base 36: a user's name has 32 characters at most."""
+    digits = "0123456789abcdefghijklmnopqrstuvwxyz"
+    return (_letters(number // 36) if number >= 36 else "") + digits[number % 36]
+
+
+_US = _letters(os.getpid())  # not that of a child which a test forks
+
+
+def user_name(name: str) -> str:
+    """The name of a system user that no other process which runs tests has: two workers, or two checkouts, never share one."""
+    return f"t3t-{_US}-{name}"
+
+
+def pytest_sessionstart() -> None:
+    """Remove the users of test processes that were killed."""
+    for entry in pwd.getpwall() if os.geteuid() == 0 else []:
+        owner = re.match(r"t3t-([0-9a-z]+)-", entry.pw_name)
+        if owner and not Path("/proc", str(int(owner[1], 36))).exists():
+            with contextlib.suppress(FileExistsError, subprocess.CalledProcessError):  # another process was first
+                remove_leftover(entry.pw_name)
+
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="makes real users, so it needs root")
 
@@ -187,13 +213,13 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
 
 @pytest.fixture
 def make_user(land: Land) -> Iterator[Callable[..., User]]:
-    """Makes users t3t-NAME with a home in the land; with `database` (a Path) they get a copy of it as their own."""
+    """Makes users called `user_name(NAME)` with a home in the land; with `database` (a Path) they get a copy of it as their own."""
     from contextlib import ExitStack
 
     with ExitStack() as stack:
 
         def make(name: str, database: Path | None = None) -> User:
-            user = stack.enter_context(throwaway_user(f"t3t-{name}", land.folder / name))
+            user = stack.enter_context(throwaway_user(user_name(name), land.folder / name))
             if database is not None:
                 give_database(user, database)
             return user

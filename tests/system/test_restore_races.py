@@ -19,7 +19,7 @@ from pathlib import Path
 
 import pytest
 import sandbox
-from conftest import BOUND_S, ROOT, Land, give_database, needs_root, until
+from conftest import BOUND_S, ROOT, Land, give_database, needs_root, until, user_name
 from faults.disks import needs_strace
 from system.test_restore import (
     IN_USE,
@@ -297,7 +297,7 @@ def test_a_database_of_neither_is_left_to_a_person_and_what_he_removes_is_taken_
 
 def test_a_user_who_is_gone_is_no_reason_to_try_again_for_ever(land: Land, racer: User, small: Path) -> None:
     """Nor is a restore of his one of the next user's who has the name."""
-    name, home = "t3t-race-gone", land.folder / "gone"
+    name, home = user_name("race-gone"), land.folder / "gone"
     with throwaway_user(name, home) as gone:
         give_database(gone, small)
         land.write_map(racer, gone)

@@ -17,9 +17,9 @@ from pathlib import Path
 
 import pytest
 import sandbox
-from conftest import BOUND_S, DATA, ROOT, Answer, Land, commit_row, give_database, needs_root, started, status_of
+from conftest import BOUND_S, DATA, ROOT, Answer, Land, commit_row, give_database, needs_root, started, status_of, user_name
 
-from demo.users import User
+from demo.users import User, run_alone
 
 pytestmark = needs_root
 
@@ -141,7 +141,7 @@ def filters(status: dict[str, str]) -> int:
 
 def test_each_worker_is_its_owner_and_holds_one_descriptor_of_the_store(land: Land, ada: User, ben: User) -> None:
     """Row 6, row 36. Both are looked at while they wait for the lock of a server; then both are done."""
-    subprocess.run(["usermod", "--append", "--groups", "games", ada.name], check=True)
+    run_alone("usermod", "--append", "--groups", "games", ada.name)
     games = str(Path("/etc/group").read_text().split("\ngames:x:")[1].split(":")[0])
     land.write_map(ada, ben)
     with locked(ada) as one, locked(ben) as two, started(land, "run", T3_BACKUP_JOBS="2") as run:
@@ -396,14 +396,14 @@ def test_root_in_the_map_is_refused_alone(land: Land, ada: User) -> None:
 
 def test_a_user_of_uid_0_under_another_name_is_refused(land: Land, ada: User) -> None:
     """Row 18."""
-    name = "t3t-toor"
-    subprocess.run(["useradd", "--no-create-home", "--non-unique", "--uid", "0", "--gid", "0", name], check=True)
+    name = user_name("toor")
+    run_alone("useradd", "--no-create-home", "--non-unique", "--uid", "0", "--gid", "0", name)
     try:
         land.write_map(name, ada)
         answer = land.t3()
     finally:
         # userdel would take root's processes for this user's.
-        subprocess.run(["userdel", "--force", name], check=True, stderr=subprocess.DEVNULL)
+        run_alone("userdel", "--force", name)
     assert answer.code == 1
     assert f"WARN: backup FAILED for {name} ({name}: uid 0 is refused" in answer.out
     assert len(land.snapshots(ada)) == 1
