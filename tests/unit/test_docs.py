@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import re
+from pathlib import Path
 
 import pytest
 from conftest import ROOT
@@ -22,6 +24,8 @@ ROWS = re.findall(r"^\| (\d+) \|.*\| ([^|]+) \|$", FAILURES, re.MULTILINE)
 PYTHON = "\n".join(path.read_text() for path in sorted((ROOT / "tests").rglob("test_*.py")))
 LESSONS = re.findall(r"^\| (\d+) \|.*\| ([^|]+) \|$", (ROOT / "docs" / "post-mortem.md").read_text(), re.MULTILINE)
 INTERFACE = (ROOT / "docs" / "interface.md").read_text()
+FIRST_SCREEN = 40  # lines
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 C = "\n".join(path.read_text() for path in sorted((ROOT / "tests" / "c").glob("test_*.c")))
 
 
@@ -106,3 +110,45 @@ def test_the_page_of_t3_pair_has_its_options_and_endpoints(capsys: pytest.Captur
         assert re.search(rf"{option}\b[ \"\]\n.IR]*{value}", page), option
     for endpoint in pairing.ENDPOINTS:
         assert endpoint in page
+
+
+def anchors(page: str) -> set[str]:
+    """What may stand behind # in a link to a page, as GitHub makes it of each heading."""
+    text = re.sub(r"^( *)```.*?^\1```$", "", page, flags=re.MULTILINE | re.DOTALL)
+    found: set[str] = set()
+    for heading in re.findall(r"^#+ (.+)$", text, re.MULTILINE):
+        plain = re.sub(r"\[([^]]*)\]\([^)]*\)", r"\1", heading).lower()
+        anchor = re.sub(r"[^\w -]", "", plain).replace(" ", "-")
+        found.add(next(name for n in itertools.count() if (name := f"{anchor}-{n}" if n else anchor) not in found))
+    return found
+
+
+@pytest.mark.parametrize("page", PAGES, ids=[str(page.relative_to(ROOT)) for page in PAGES])
+def test_every_link_leads_to_a_file_and_a_heading(page: Path) -> None:
+    text = page.read_text()
+    for target in re.findall(r"\]\(([^)\s]+)\)", text):
+        if re.match(r"[a-z]+:", target):
+            continue
+        path, _, anchor = target.partition("#")
+        file = (page.parent / path).resolve() if path else page
+        assert file.is_relative_to(ROOT), target
+        assert file.is_file(), target
+        if anchor:
+            assert anchor in anchors(file.read_text()), target
+
+
+def test_the_readme_is_short_and_its_first_screen_leads_to_a_backup_and_a_restore() -> None:
+    text = (ROOT / "README.md").read_text()
+    assert len(text.splitlines()) <= 120
+    assert len(text.split()) <= 900
+    screen = text.splitlines()[:FIRST_SCREEN]
+    places = [next(n for n, line in enumerate(screen) if word in line) for word in (
+        "git clone", "make install", "t3-backup-state run", "online, verified)", "t3-backup-state restore alice --dry-run", "t3-backup-state restore alice   ",
+    )]  # fmt: skip
+    assert places == sorted(places)
+
+
+def test_every_guide_is_reached_from_the_readme() -> None:
+    readme = (ROOT / "README.md").read_text()
+    for guide in (ROOT / "docs" / "guide").glob("*.md"):
+        assert f"docs/guide/{guide.name}" in readme, guide.name
