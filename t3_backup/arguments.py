@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import textwrap
 
 import t3_backup
+from t3_backup import settings
 from t3_backup.errors import UsageError
 
 _EXAMPLES = """\
@@ -24,13 +26,8 @@ examples:
   t3-backup-state status                           how old, how good and how many is what there is of each account?
   t3-backup-state doctor                           is everything here as backups need it?
   t3-backup-state hooks                            try what is called when a run has failed
-
-settings: T3_BACKUP_DEST, T3_BACKUP_MAP, T3_BACKUP_KEEP, T3_BACKUP_KEEP_DAILY, T3_BACKUP_KEEP_WEEKLY, T3_BACKUP_KEEP_MONTHLY,
-  T3_BACKUP_KEEP_YEARLY, T3_BACKUP_KEEP_LABELLED, T3_BACKUP_COMPACT (auto, delta, reflink, off), T3_BACKUP_TIMEOUT (seconds),
-  T3_BACKUP_JOBS, T3_BACKUP_STALL (seconds), T3_BACKUP_WAL_BUDGET, T3_BACKUP_RESERVE, T3_BACKUP_MAX_BYTES and T3_BACKUP_FILES_LIMIT
-  (bytes; K, M, G), T3_BACKUP_LOG, T3_BACKUP_TEXTFILE_DIR, T3_BACKUP_HOOKS and T3_BACKUP_HOOK_TIMEOUT
-  (seconds), in /etc/default/t3-backup or the environment; a flag beats both.
-
+"""
+_EXIT_STATUS = """\
 exit status: 0 all well; 1 an account failed, a new snapshot is suspect or damaged, one does not verify, a check of the doctor,
   or a hook, failed, or the status of an account is critical; 2 wrong use or configuration; 4 the live database is open in another
   process, and nothing was restored; 75 another run holds the store, try again later. status --nagios has those of a check: 0 ok,
@@ -44,6 +41,13 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> None:  # type: ignore[override]
         """Raises UsageError, with the way to the help."""
         raise UsageError(f"{message}; see {self.prog} --help")
+
+
+def epilog(examples: str, known: settings.Known, where: str, exit_status: str) -> str:
+    """Write what stands below a command's options: examples, the names of the settings, the exit status."""
+    names = ", ".join(one.name + (f" ({one.unit.partition(';')[0]})" if one.unit else "") for one in known.values())
+    paragraph = textwrap.fill(f"settings: {names}, in {where}", 130, subsequent_indent="  ", break_on_hyphens=False)
+    return f"{examples}\n{paragraph}\n\n{exit_status}"
 
 
 def _level(text: str) -> int:
@@ -65,7 +69,7 @@ def parser() -> argparse.ArgumentParser:
     top = Parser(
         prog="t3-backup-state",
         description="Proven copies of every T3 Code user's live database. Without a command: run.",
-        epilog=_EXAMPLES,
+        epilog=epilog(_EXAMPLES, settings.KNOWN, f"{settings.DEFAULTS_FILE} or the environment; a flag beats both.", _EXIT_STATUS),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     top.add_argument("--version", action="version", version=f"t3-backup {t3_backup.__version__}")

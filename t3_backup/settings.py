@@ -10,9 +10,9 @@ import math
 import re
 import shlex
 from collections.abc import Callable, Collection, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from t3_backup.errors import UsageError
 
@@ -22,36 +22,34 @@ DEFAULT_LOG = Path("/var/log/t3-backup/t3-backup-state.log")
 DEFAULT_HOOKS = Path("/etc/t3-backup/hooks.d")
 
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
-class Settings:
-    """The values of one run."""
+class Setting:
+    """Everything that is known of one setting.
 
-    dest: Path  # the store, a directory
-    map: Path  # the user map
-    keep: int  # snapshots, and days, that retention keeps
-    keep_daily: int  # days, where they are more than `keep`
-    keep_weekly: int  # ISO weeks
-    keep_monthly: int
-    keep_yearly: int
-    keep_labelled: int  # snapshots of each kind of label
-    compact: str  # how history is kept in little room: one of upkeep.MODES
-    timeout: int  # seconds for one account, from the start of its copy to the end of its proof
-    jobs: int  # accounts worked on at once
-    stall: int  # seconds without a sign of life after which a worker is ended
-    wal_budget: int  # bytes that a server's -wal may grow by while a copy holds it
-    reserve: int | None  # bytes of a file system that stay free; None: 5 % of it, but 2 GiB at most
-    max_bytes: int  # that one account's history may take; 0: as much as there is
-    log: Path  # the log, a file
-    files_limit: int  # bytes of content of what is saved beside a database; 0: none of it
-    textfiles: Path | None  # where the metrics go, a folder; None: nowhere
-    hooks: Path  # a folder with what is called when a run has failed
-    hook_timeout: int  # seconds for each of them
+    The shipped file of /etc/default, the manual page, the help and docs/interface/settings.md are made from it.
+    """
 
-    def run_timeout(self, accounts: int) -> int:
-        """Seconds after which a run over so many accounts begins no further one: slow ones alone can't starve the rest."""
-        return self.timeout * (1 + math.ceil(accounts / self.jobs))
+    name: str  # in the file and the environment
+    default: str  # as it would be written there
+    parse: Callable[[str], Any]  # raises ValueError, saying what is wanted
+    meaning: str  # whole sentences; what is typed as it is stands in backticks
+    unit: str = ""  # of a number
+
+
+Known = Mapping[str, Setting]  # by the name of the field that has the value
+
+
+def setting(name: str, default: str, parse: Callable[[str], _T], meaning: str, unit: str = "") -> _T:
+    """Declare a field of a dataclass of settings."""
+    return field(default=parse(default), metadata={"setting": Setting(name, default, parse, meaning, unit)})
+
+
+def table(settings: type) -> Known:
+    """List the settings that a dataclass declares, by field."""
+    return {one.name: one.metadata["setting"] for one in fields(settings)}
 
 
 def absolute(text: str) -> Path:
@@ -103,30 +101,124 @@ def _size_or_auto(text: str) -> int | None:
         raise ValueError(f"auto, or {error}") from None
 
 
-# field: (name in the file and the environment, default, conversion)
-Known = Mapping[str, tuple[str, str, Callable[[str], Any]]]
-_KNOWN: Known = {
-    "dest": ("T3_BACKUP_DEST", "/var/backups/t3-state", absolute),
-    "map": ("T3_BACKUP_MAP", "/etc/ttyd-user-map", absolute),
-    "keep": ("T3_BACKUP_KEEP", "14", whole(1, 100_000)),
-    "keep_daily": ("T3_BACKUP_KEEP_DAILY", "0", whole(0, 100_000)),
-    "keep_weekly": ("T3_BACKUP_KEEP_WEEKLY", "0", whole(0, 100_000)),
-    "keep_monthly": ("T3_BACKUP_KEEP_MONTHLY", "0", whole(0, 100_000)),
-    "keep_yearly": ("T3_BACKUP_KEEP_YEARLY", "0", whole(0, 100_000)),
-    "keep_labelled": ("T3_BACKUP_KEEP_LABELLED", "14", whole(0, 100_000)),
-    "compact": ("T3_BACKUP_COMPACT", "auto", _one_of("auto", "delta", "reflink", "off")),
-    "timeout": ("T3_BACKUP_TIMEOUT", "900", whole(1, 86_400)),
-    "jobs": ("T3_BACKUP_JOBS", "1", whole(1, 64)),
-    "stall": ("T3_BACKUP_STALL", "60", whole(1, 86_400)),
-    "wal_budget": ("T3_BACKUP_WAL_BUDGET", "1G", _size),
-    "reserve": ("T3_BACKUP_RESERVE", "auto", _size_or_auto),
-    "max_bytes": ("T3_BACKUP_MAX_BYTES", "0", _size),
-    "log": ("T3_BACKUP_LOG", str(DEFAULT_LOG), absolute),
-    "files_limit": ("T3_BACKUP_FILES_LIMIT", "1G", _size),
-    "textfiles": ("T3_BACKUP_TEXTFILE_DIR", str(DEFAULT_TEXTFILES), _folder_or_none),
-    "hooks": ("T3_BACKUP_HOOKS", str(DEFAULT_HOOKS), absolute),
-    "hook_timeout": ("T3_BACKUP_HOOK_TIMEOUT", "30", whole(1, 86_400)),
-}
+_COUNT = whole(0, 100_000)
+SECONDS = "seconds"
+BYTES = "bytes; K, M, G or T"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The values of one run, and the table of all settings: to add one, add a field here and run tools/settings_files.py."""
+
+    dest: Path = setting(
+        "T3_BACKUP_DEST",
+        "/var/backups/t3-state",
+        absolute,
+        "The store of the snapshots. The service may write to another one only if a drop-in says so.",
+    )
+    map: Path = setting(
+        "T3_BACKUP_MAP",
+        "/etc/ttyd-user-map",
+        absolute,
+        "The user map, which says whose databases there are: lines `authentik=os_user[:cwd]`.",
+    )
+    keep: int = setting(
+        "T3_BACKUP_KEEP",
+        "14",
+        whole(1, 100_000),
+        "Keep the newest N verified snapshots, and the newest verified one of each of the last N days with one.",
+    )
+    keep_daily: int = setting(
+        "T3_BACKUP_KEEP_DAILY",
+        "0",
+        _COUNT,
+        "Keep the newest verified snapshot of each of the last N days (UTC) with one, where N is more than `T3_BACKUP_KEEP`.",
+    )
+    keep_weekly: int = setting(
+        "T3_BACKUP_KEEP_WEEKLY", "0", _COUNT, "Keep the newest verified snapshot of each of the last N ISO weeks with one."
+    )
+    keep_monthly: int = setting(
+        "T3_BACKUP_KEEP_MONTHLY", "0", _COUNT, "Keep the newest verified snapshot of each of the last N months with one."
+    )
+    keep_yearly: int = setting(
+        "T3_BACKUP_KEEP_YEARLY", "0", _COUNT, "Keep the newest verified snapshot of each of the last N years with one."
+    )
+    keep_labelled: int = setting(
+        "T3_BACKUP_KEEP_LABELLED",
+        "14",
+        _COUNT,
+        "Keep the newest N verified snapshots of each kind of label (`prebump` of `prebump-0.0.25`). "
+        "0: no snapshot is kept for its label.",
+    )
+    compact: str = setting(
+        "T3_BACKUP_COMPACT",
+        "auto",
+        _one_of("auto", "delta", "reflink", "off"),
+        "How older snapshots are stored. `delta`: as what differs from the next newer one. `reflink`: new snapshots share on the "
+        "disk what they have in common (xfs, btrfs). `auto`: `reflink` where the file system can, else `delta`. "
+        "`off`: as full copies.",
+    )
+    timeout: int = setting(
+        "T3_BACKUP_TIMEOUT",
+        "900",
+        whole(1, 86_400),
+        "Time limit for one account, copy and proof together. A run ends by itself after (accounts/jobs+1) times as long.",
+        SECONDS,
+    )
+    jobs: int = setting("T3_BACKUP_JOBS", "1", whole(1, 64), "How many accounts are worked on at once.")
+    stall: int = setting(
+        "T3_BACKUP_STALL", "60", whole(1, 86_400), "A worker that gives no sign of life for this long is ended.", SECONDS
+    )
+    wal_budget: int = setting(
+        "T3_BACKUP_WAL_BUDGET", "1G", _size, "By how much a server's -wal may grow while a copy holds it.", BYTES
+    )
+    reserve: int | None = setting(
+        "T3_BACKUP_RESERVE",
+        "auto",
+        _size_or_auto,
+        "What stays free on the store's disk, and on the disk of a home while a copy lets its -wal grow. `auto`: 5 % of the disk, "
+        "but 2 GiB at most. Where there is no room for a copy, snapshots that are not to stay are removed first.",
+        BYTES,
+    )
+    max_bytes: int = setting(
+        "T3_BACKUP_MAX_BYTES",
+        "0",
+        _size,
+        "What the history of one account may take of the disk. Where one more copy would exceed it, and pruning does not help, the "
+        "account fails. 0: no limit.",
+        BYTES,
+    )
+    log: Path = setting(
+        "T3_BACKUP_LOG",
+        str(DEFAULT_LOG),
+        absolute,
+        "The log of root's runs, one JSON object in one line for each account. `/dev/null`: no log.",
+    )
+    files_limit: int = setting(
+        "T3_BACKUP_FILES_LIMIT",
+        "1G",
+        _size,
+        "Limit for the files that are saved with a database (secrets, settings, attachments). Above it they are not saved, and the "
+        "account counts as not well. 0: they are never saved.",
+        BYTES,
+    )
+    textfiles: Path | None = setting(
+        "T3_BACKUP_TEXTFILE_DIR",
+        str(DEFAULT_TEXTFILES),
+        _folder_or_none,
+        "The folder of the metrics, for the textfile collector of prometheus-node-exporter. `none`: no metrics.",
+    )
+    hooks: Path = setting(
+        "T3_BACKUP_HOOKS", str(DEFAULT_HOOKS), absolute, "A folder of programs that are called when a run has failed."
+    )
+    hook_timeout: int = setting("T3_BACKUP_HOOK_TIMEOUT", "30", whole(1, 86_400), "Time limit for each hook.", SECONDS)
+
+    def run_timeout(self, accounts: int) -> int:
+        """Seconds after which a run over so many accounts begins no further one: slow ones alone can't starve the rest."""
+        return self.timeout * (1 + math.ceil(accounts / self.jobs))
+
+
+KNOWN: Known = table(Settings)
 
 
 def load(
@@ -137,7 +229,7 @@ def load(
     Raises UsageError for the first value that makes no sense; a `forgiving` caller, who has to go on with whatever there is, gets
     the default in its place, and of the file what stands before its first bad line.
     """
-    return Settings(**resolve(_KNOWN, "T3_BACKUP_", flags, environ, defaults_file, forgiving=forgiving))
+    return Settings(**resolve(KNOWN, "T3_BACKUP_", flags, environ, defaults_file, forgiving=forgiving))
 
 
 def resolve(
@@ -155,23 +247,24 @@ def resolve(
     """
     from_file: dict[str, tuple[str, str]] = {}
     try:
-        from_file.update(_read_defaults(defaults_file, {name for name, _, _ in known.values()}, prefix))
+        from_file.update(_read_defaults(defaults_file, {one.name for one in known.values()}, prefix))
     except UsageError:
         if not forgiving:
             raise
     values = {}
-    for field, (name, default, convert) in known.items():
-        value, origin = from_file.get(name, (default, "default"))
+    for attribute, one in known.items():
+        name = one.name
+        value, origin = from_file.get(name, (one.default, "default"))
         if environ.get(name, "") != "":  # empty means unset, as ${NAME:-default} has it
             value, origin = environ[name], "environment"
-        if (flag := flags.get(field)) is not None:
-            value, origin = flag, f"flag --{field}"
+        if (flag := flags.get(attribute)) is not None:
+            value, origin = flag, f"flag --{attribute}"
         try:
-            values[field] = convert(value)
+            values[attribute] = one.parse(value)
         except ValueError as error:
             if not forgiving:
                 raise UsageError(f"{name}: {value!r} ({origin}) is not {error}") from None
-            values[field] = convert(default)
+            values[attribute] = one.parse(one.default)
     return values
 
 

@@ -1,8 +1,8 @@
 #!/usr/bin/python3
 """Print a manual page, t3-backup-state(8) or t3-autoupdate(8): prose of docs/NAME.8.in; commands, options and settings as they are.
 
-What can drift is taken from the parser and the table of settings. The date is that of SOURCE_DATE_EPOCH, so that a build can be
-repeated byte for byte.
+What can drift is taken from the parser and from the table of settings, as tools/settings_files.py does. The date is that of
+SOURCE_DATE_EPOCH, so that a build can be repeated byte for byte.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from t3_backup import arguments as backup
 from t3_backup import settings as backup_settings
 from t3_backup.bump import arguments as bump
 from t3_backup.bump import settings as bump_settings
+from t3_backup.settings import Known
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -29,13 +30,13 @@ class Program(NamedTuple):
     """What a page is made from."""
 
     parser: Callable[[], argparse.ArgumentParser]
-    known: dict[str, tuple[str, str, Callable[[str], object]]]  # settings: field to (name, default, how it is read)
+    known: Known  # its settings
     defaults: Path  # the file that is shipped with them
 
 
 PROGRAMS = {
-    "t3-backup-state": Program(backup.parser, backup_settings._KNOWN, ROOT / "debian" / "t3-backup.default"),
-    "t3-autoupdate": Program(bump.parser, bump_settings._KNOWN, ROOT / "debian" / "t3-autoupdate.default"),
+    "t3-backup-state": Program(backup.parser, backup_settings.KNOWN, ROOT / "debian" / "t3-backup.default"),
+    "t3-autoupdate": Program(bump.parser, bump_settings.KNOWN, ROOT / "debian" / "t3-autoupdate.default"),
 }
 _EXACT = {"-": "\\-", "'": "\\(aq", "`": "\\(ga", "^": "\\(ha", "~": "\\(ti", '"': "\\(dq"}  # what is typed must be shown as it is
 
@@ -108,17 +109,12 @@ def described(command: argparse.ArgumentParser) -> Iterator[str]:
             yield escape(action.help or "")
 
 
-def meanings(defaults: Path) -> dict[str, str]:
-    """What the shipped file in /etc/default says of each setting."""
-    found = re.findall(r"^# (.+)\n#(T3_\w+)=", defaults.read_text(encoding="utf-8"), re.MULTILINE)
-    return {name: meaning for meaning, name in found}
-
-
-def known_settings(program: Program) -> Iterator[str]:
-    """Each setting with its default."""
-    said = meanings(program.defaults)
-    for name, default, _ in program.known.values():
-        yield f".TP\n.B {escape(name)}\n{escape(said[name])}\nDefault: {escape(default)}."
+def known_settings(known: Known) -> Iterator[str]:
+    """Each setting with its meaning, unit and default."""
+    for one in known.values():
+        meaning = re.sub(r"\\\(ga(.+?)\\\(ga", r"\\fB\1\\fR", escape(one.meaning))
+        unit = f"\nUnit: {escape(one.unit)}." if one.unit else ""
+        yield f".TP\n.B {escape(one.name)}\n{meaning}{unit}\nDefault: {escape(one.default)}."
 
 
 def examples(top: argparse.ArgumentParser) -> Iterator[str]:
@@ -138,7 +134,7 @@ def page(name: str) -> str:
         "VERSION": t3_backup.__version__,
         "SYNOPSIS": "\n".join(synopsis(top)),
         "COMMANDS": "\n".join(options(top)),
-        "SETTINGS": "\n".join(known_settings(program)),
+        "SETTINGS": "\n".join(known_settings(program.known)),
         "EXAMPLES": "\n".join(examples(top)).removesuffix("\n.PP"),
     }
     prose = ROOT / "docs" / f"{name}.8.in"

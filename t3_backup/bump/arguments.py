@@ -6,8 +6,8 @@ import argparse
 from collections.abc import Sequence
 
 import t3_backup
-from t3_backup.arguments import Parser
-from t3_backup.bump import versions
+from t3_backup.arguments import Parser, epilog
+from t3_backup.bump import settings, versions
 from t3_backup.errors import UsageError
 
 _EXAMPLES = """\
@@ -16,16 +16,17 @@ examples:
   t3-autoupdate --to 0.0.25 --dry-run  only try that version, on copies of everybody's data
   t3-autoupdate --to 0.0.25            back up, switch and check one account after another
   t3-autoupdate drain                  those who were busy then, if they are not now
-  t3-autoupdate status                 who is on which version, and does his database fit it?
+  t3-autoupdate status                 who is on which version, and does the database fit it?
   t3-autoupdate check                  log in to every server as a browser does
   t3-autoupdate rollback --user alice  back to the version before, with the data of then
   t3-autoupdate rollback --undo        and that undone
   t3-autoupdate freeze "on holiday"    change nothing by itself, until: t3-autoupdate thaw
-
-settings: T3_PIN, T3_NPM_SPEC ({version} stands for the version), T3_BIN, T3_SERVE_DIR, T3_AUTOUPDATE_ROOT, T3_AUTOUPDATE_FREEZE,
-  T3_AUTOUPDATE_WATCH, T3_AUTOUPDATE_PATIENCE and T3_AUTOUPDATE_SETTLE (seconds), in /etc/default/t3-autoupdate or the environment;
-  the user map, the store and the metrics are those of t3-backup (/etc/default/t3-backup).
-
+"""
+_WHERE = (
+    "/etc/default/t3-autoupdate or the environment; the user map, the store and the metrics are those of t3-backup "
+    "(/etc/default/t3-backup)."
+)
+_EXIT_STATUS = """\
 exit status: 0 all well; 1 a version was turned away, an account had to go back, or something wants a look; 2 wrong use or
   configuration; 75 another one is at work, try again later. Whatever it is, each account is on a program and data that fit.
 """
@@ -66,7 +67,7 @@ def parser() -> argparse.ArgumentParser:
     top = Parser(
         prog="t3-autoupdate",
         description="A T3 version bump that can be taken back, data included. Without a command: bring every account to T3_PIN.",
-        epilog=_EXAMPLES,
+        epilog=epilog(_EXAMPLES, settings.KNOWN, _WHERE, _EXIT_STATUS),
         formatter_class=argparse.RawDescriptionHelpFormatter,
         parents=[shared, busy],
     )
@@ -89,7 +90,7 @@ def parser() -> argparse.ArgumentParser:
 
     check = commands.add_parser("check", parents=[shared], help="log in to every running server as a browser does")
     check.add_argument("--user", metavar="U", help="only this account's")
-    commands.add_parser("status", parents=[shared], help="show who is on which version, and whether his database fits it")
+    commands.add_parser("status", parents=[shared], help="show who is on which version, and whether the database fits it")
     commands.add_parser("adopt", parents=[shared], help="take a plain npm -g installation over; nothing is restarted")
     freezing = commands.add_parser("freeze", parents=[shared], help="change nothing by itself from now on")
     freezing.add_argument("reason", nargs="*", metavar="REASON")

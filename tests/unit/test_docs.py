@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import itertools
+import os
 import re
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -24,6 +28,8 @@ ROWS = re.findall(r"^\| (\d+) \|.*\| ([^|]+) \|$", FAILURES, re.MULTILINE)
 PYTHON = "\n".join(path.read_text() for path in sorted((ROOT / "tests").rglob("test_*.py")))
 LESSONS = re.findall(r"^\| (\d+) \|.*\| ([^|]+) \|$", (ROOT / "docs" / "post-mortem.md").read_text(), re.MULTILINE)
 INTERFACE = (ROOT / "docs" / "interface.md").read_text()
+SETTINGS = (ROOT / "docs" / "interface" / "settings.md").read_text()
+MADE_OF_THE_SETTINGS = ["debian/t3-backup.default", "docs/interface/settings.md"]
 FIRST_SCREEN = 40  # lines
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 C = "\n".join(path.read_text() for path in sorted((ROOT / "tests" / "c").glob("test_*.c")))
@@ -79,12 +85,54 @@ def test_every_phase_of_a_move_and_step_of_a_trial_is_documented() -> None:
 
 
 def test_every_setting_is_documented_with_its_default() -> None:
-    for name, default, _ in settings._KNOWN.values():
-        assert re.search(rf"^\| `{name}` \|.*\| `?{re.escape(default)}`? \|", INTERFACE, re.MULTILINE), name
-        assert name in parser().format_help()
-    for name, default, _ in bump_settings._KNOWN.values():
-        assert f"\n| `{name}` | `{default}` | " in INTERFACE, name
-        assert name in bump_arguments.parser().format_help()
+    for setting in settings.KNOWN.values():
+        row = rf"^\| `{setting.name}` \|.*\| `?{re.escape(setting.default)}`? \|"
+        assert re.search(row, SETTINGS, re.MULTILINE), setting.name
+        assert setting.name in parser().format_help()
+    for setting in bump_settings.KNOWN.values():
+        assert f"\n| `{setting.name}` | `{setting.default}` | " in SETTINGS, setting.name
+        assert setting.name in bump_arguments.parser().format_help()
+
+
+def tool(checkout: Path, name: str, *words: str) -> subprocess.CompletedProcess[str]:
+    line = [sys.executable, checkout / "tools" / name, *words]
+    environ = {"PATH": os.environ["PATH"], "PYTHONPATH": str(checkout), "PYTHONDONTWRITEBYTECODE": "1"}
+    return subprocess.run(line, env=environ, capture_output=True, text=True, check=False)
+
+
+def test_what_is_made_from_the_settings_is_up_to_date() -> None:
+    done = tool(ROOT, "settings_files.py", "--check")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def contents(checkout: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(checkout)): path.read_bytes() for path in checkout.rglob("*") if path.is_file()}
+
+
+def test_a_new_setting_touches_three_files(tmp_path: Path) -> None:
+    for folder in ("t3_backup", "tools", "docs", "debian"):
+        shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__", ".debhelper"))
+    before = contents(tmp_path)
+    table = tmp_path / "t3_backup" / "settings.py"
+    new = '    barn: str = setting("T3_BACKUP_BARN", "red", _one_of("red", "blue"), "The colour of the barn.")\n\n'
+    table.write_text(table.read_text().replace("    def run_timeout(", f"{new}    def run_timeout("))
+    stale = tool(tmp_path, "settings_files.py", "--check")
+    assert stale.returncode == 1
+    assert re.findall(r"^(\S+) is not up to date", stale.stderr, re.MULTILINE) == MADE_OF_THE_SETTINGS
+    assert tool(tmp_path, "settings_files.py").returncode == 0
+    assert tool(tmp_path, "settings_files.py", "--check").returncode == 0
+    after = contents(tmp_path)
+    touched = {path for path in before.keys() | after.keys() if before.get(path) != after.get(path)}
+    assert touched == {"t3_backup/settings.py", *MADE_OF_THE_SETTINGS}
+    # And it is there: for the program, with its value; in the help; on the manual page; and in what was made.
+    read = "import sys; from t3_backup.settings import load; print(load({}, {'T3_BACKUP_BARN': 'blue'}).barn)"
+    environ = {"PATH": os.environ["PATH"], "PYTHONDONTWRITEBYTECODE": "1"}
+    for words, said in ((["-c", read], "blue"), (["-m", "t3_backup", "--help"], "T3_BACKUP_BARN")):
+        done = subprocess.run([sys.executable, *words], cwd=tmp_path, env=environ, capture_output=True, text=True, check=True)
+        assert said in done.stdout
+    assert "T3_BACKUP_BARN\nThe colour of the barn.\nDefault: red." in tool(tmp_path, "manpage.py", "t3-backup-state").stdout
+    assert b"# The colour of the barn.\n#T3_BACKUP_BARN=red\n" in after["debian/t3-backup.default"]
+    assert b"| `T3_BACKUP_BARN` | | `red` | | The colour of the barn. |" in after["docs/interface/settings.md"]
 
 
 def test_what_readme_debian_names_is_there() -> None:

@@ -79,7 +79,7 @@ def test_every_command_and_option_is_on_the_page_with_its_help(
     assert " ".join([name, *command.split(), *map(manpage.shape, manpage.arguments(options)), name]) in called
 
 
-SETTINGS = [(name, setting, default) for name, program in PROGRAMS.items() for setting, default, _ in program.known.values()]
+SETTINGS = [(name, setting.name, setting.default) for name, program in PROGRAMS.items() for setting in program.known.values()]
 
 
 @pytest.mark.parametrize(("name", "setting", "default"), SETTINGS)
@@ -145,7 +145,9 @@ def test_the_shipped_settings_are_all_there_with_their_true_defaults(active: boo
         file = tmp_path / name
         file.write_text(re.sub(r"^#(?=T3_)", "", text, flags=re.MULTILINE) if active else text)
         assert load(file) == load(Path("/nonexistent"))
-        assert re.findall(r"^#(T3_\w+)=(.+)$", text, re.MULTILINE) == [known[:2] for known in PROGRAMS[name].known.values()]
+        assert re.findall(r"^#(T3_\w+)=(.+)$", text, re.MULTILINE) == [
+            (known.name, known.default) for known in PROGRAMS[name].known.values()
+        ]
 
 
 def completed(*words: str, name: str = "t3-backup-state", **environ: str) -> set[str]:
