@@ -1,4 +1,4 @@
-"""The journal: whether a stream goes there, and the fields that an account's event has in it (docs/interface.md)."""
+"""The journal: whether a stream goes there, and the fields that an account's event has in it (docs/interface/log.md)."""
 
 from __future__ import annotations
 

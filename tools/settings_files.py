@@ -11,7 +11,7 @@ import argparse
 import re
 import sys
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -59,10 +59,10 @@ def _comment(text: str) -> str:
 def document() -> str:
     """Write docs/interface/settings.md."""
     flags = _flags(arguments.parser())
-    rows = [("name", "flag", "default", "unit", "meaning"), ("---",) * 5]
+    rows: list[tuple[str, ...]] = [("name", "flag", "default", "unit", "meaning"), ("---",) * 5]
     for field, one in backup_settings.KNOWN.items():
         rows.append((f"`{one.name}`", f"`--{field}`" if field in flags else "", f"`{one.default}`", one.unit, _meaning(one)))
-    bump_rows = [("name", "default", "unit", "meaning"), ("---",) * 4]
+    bump_rows: list[tuple[str, ...]] = [("name", "default", "unit", "meaning"), ("---",) * 4]
     bump_rows += [(f"`{one.name}`", f"`{one.default}`", one.unit, _meaning(one)) for one in bump_settings.KNOWN.values()]
     return "\n".join([_INTRO, *_table(rows), _BUMP, *_table(bump_rows), ""])
 
@@ -71,7 +71,7 @@ def _meaning(one: Setting) -> str:
     return re.sub(r"(?<!`)\bT3_[A-Z_]+\b(?!`)", r"`\g<0>`", one.meaning).replace("|", "\\|")
 
 
-def _table(rows: list[tuple[str, ...]]) -> Iterator[str]:
+def _table(rows: Sequence[tuple[str, ...]]) -> Iterator[str]:
     for row in rows:
         yield re.sub(r"  +", " ", f"| {' | '.join(row)} |") if row[0] != "---" else f"|{'|'.join(row)}|"
 

@@ -1,4 +1,4 @@
-"""Snapshots, by the command that makes them and puts them back: `t3-backup-state`, called with --json (docs/interface.md)."""
+"""Snapshots, by the command that makes them and puts them back: `t3-backup-state`, called with --json (docs/interface/json.md)."""
 
 from __future__ import annotations
 

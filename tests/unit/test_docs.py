@@ -27,7 +27,7 @@ FAILURES = (ROOT / "docs" / "failures.md").read_text()
 ROWS = re.findall(r"^\| (\d+) \|.*\| ([^|]+) \|$", FAILURES, re.MULTILINE)
 PYTHON = "\n".join(path.read_text() for path in sorted((ROOT / "tests").rglob("test_*.py")))
 LESSONS = re.findall(r"^\| (\d+) \|.*\| ([^|]+) \|$", (ROOT / "docs" / "post-mortem.md").read_text(), re.MULTILINE)
-INTERFACE = (ROOT / "docs" / "interface.md").read_text()
+JSON = (ROOT / "docs" / "interface" / "json.md").read_text()
 SETTINGS = (ROOT / "docs" / "interface" / "settings.md").read_text()
 MADE_OF_THE_SETTINGS = ["debian/t3-backup.default", "docs/interface/settings.md"]
 FIRST_SCREEN = 40  # lines
@@ -63,12 +63,12 @@ def test_the_lessons_are_counted() -> None:
 
 def test_every_key_of_a_manifest_is_documented() -> None:
     for key in Manifest.__dataclass_fields__:
-        assert f"`{key}`" in INTERFACE, key
+        assert f"`{key}`" in JSON, key
 
 
 @pytest.mark.parametrize("record", [Journal, Move, AccountStatus, Trial])
 def test_every_key_of_the_bump_is_documented(record: type) -> None:
-    text = INTERFACE[INTERFACE.index("# What programs may rely on of t3-autoupdate") :]
+    text = JSON[JSON.index("## `t3-autoupdate ... --json`") :]
     for key in record.__dataclass_fields__:  # type: ignore[attr-defined]
         assert re.search(rf'[`"]{key}[`"]', text), key
 
@@ -76,11 +76,11 @@ def test_every_key_of_the_bump_is_documented(record: type) -> None:
 def test_every_phase_of_a_move_and_step_of_a_trial_is_documented() -> None:
     runbook = (ROOT / "docs" / "runbooks" / "t3-version-bump.md").read_text()
     for phase in journal.PHASES:
-        assert f"`{phase}`" in INTERFACE, phase
+        assert f"`{phase}`" in JSON, phase
     for phase in journal.UNDER_WAY:
         assert re.search(rf"^ *\| .*`{phase}`.* \|", runbook, re.MULTILINE), phase
     for step in (*trial.STEPS, trial.GATE):
-        assert f"`{step}`" in INTERFACE
+        assert f"`{step}`" in JSON
         assert f"| `{step}` |" in runbook, step
 
 
