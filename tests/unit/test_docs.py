@@ -200,3 +200,24 @@ def test_every_guide_is_reached_from_the_readme() -> None:
     readme = (ROOT / "README.md").read_text()
     for guide in (ROOT / "docs" / "guide").glob("*.md"):
         assert f"docs/guide/{guide.name}" in readme, guide.name
+
+
+def named_modules(text: str) -> set[str]:
+    """The files and folders of the package that a page names: `worker/child/` and `t3/pairing.py`, but not `tools/...`."""
+    found = set(re.findall(r"`([a-z0-9_/]+(?:\.py|/))`", text))
+    return {name for name in found if not name.startswith(("tools/", "csrc/", "docs/", "tests/", "t3_backup/"))}
+
+
+@pytest.mark.skipif(not (ROOT / "t3_backup" / "worker" / "child").is_dir(), reason="the packages are still one flat folder")
+def test_every_module_that_the_architecture_names_is_there() -> None:
+    named = named_modules((ROOT / "docs" / "architecture.md").read_text())
+    assert len(named) > 40
+    assert {name for name in named if not (ROOT / "t3_backup" / name).exists()} == set()
+
+
+def test_the_glossary_is_in_order_and_has_each_word_once() -> None:
+    text = (ROOT / "docs" / "architecture.md").read_text()
+    words = re.findall(r"^\| ([^|]+) \|", text[text.index("## Glossary") :], re.MULTILINE)[1:]
+    assert words == sorted(set(words))
+    for word in ("snapshot", "manifest", "store", "account folder", "worker", "census", "checkpoint", "swap", "label", "accept"):
+        assert word in words
