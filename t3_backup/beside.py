@@ -1,23 +1,30 @@
 """Bring back what was beside a database: unpacked next to the live one, then put in its place name by name, as its owner.
 
-Both the new and the old lie in one folder meanwhile: `new/NAME` until it is in place, `old/NAME` from then on. Each step is a
-rename, and says by itself how far it is: whatever was interrupted is gone on with.
+Both the new and the old lie in one folder meanwhile: `new/NAME` until it is in place, `old/NAME` from then on, and `gone/NAME` once
+it is known that an archive gives it back. Each step is a rename, and says by itself how far it is: whatever was interrupted is gone
+on with.
 """
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import itertools
 import os
 import shutil
 import stat
 from collections.abc import Callable
 
 from t3_backup import copier
-from t3_backup.pack import KEPT
+from t3_backup.errors import explain
+from t3_backup.pack import KEPT, marks, top, unfit, walk
 from t3_backup.place import Place
-from t3_backup.protocol import Inspected
+from t3_backup.protocol import Inspected, Swapped, shortened
 from t3_backup.unpack import unpack
 
 ENDING = ".files"
+# What says that a name can't be moved by its user: the folder is another's, or immutable, or something is mounted there.
+_FIXED = (errno.EACCES, errno.EPERM, errno.EBUSY, errno.EXDEV)
 
 
 def unpack_beside(place: Place, file: int, aside: str, limit: int, alive: Callable[[int], None]) -> Inspected:
@@ -36,44 +43,108 @@ def unpack_beside(place: Place, file: int, aside: str, limit: int, alive: Callab
     return found
 
 
-def swap(place: Place, aside: str, *, install: bool, keep: bool) -> int:
-    """Put what was unpacked in place and take away what it took the place of, or else take it away itself; again is harmless.
+def swap(place: Place, aside: str, *, install: bool, sealed: dict[str, str]) -> Swapped:
+    """Put what was unpacked in place (`install`), or else take it away; again is harmless.
 
-    `keep`: what it took the place of stays, in the folder `aside`.files/old. How many names stay there.
+    What it takes the place of goes where it is, to the last entry, what `sealed` says is in an archive: its marks (`pack.marks`) by
+    name. All else stays out of place, since nothing could give it back. What can't be moved stays where it is.
     """
     name = aside + ENDING
-    if not place.has(name):
-        return 0
-    if install:
-        for kept in KEPT:
-            _install(place, name, kept)
+    reasons, missing = list[str](), list[str]()
+    if place.has(name):
+        for part in ("new", "old", "gone"):
+            with contextlib.suppress(FileExistsError):
+                os.mkdir(f"{name}/{part}", 0o700, dir_fd=place.folder)
+        for kept in KEPT if install else ():
+            if (why := _install(place, aside, kept)) is not None:
+                missing.append(f"{kept} could not be put back, since what is there can't be moved: {why}")
         _sync(place, name)
         place.sync()
-    stay = [kept for kept in KEPT if place.has(f"{name}/old/{kept}")] if install and keep else []
-    _remove(place, f"{name}/new" if stay else name)
-    place.sync()
-    return len(stay)
+        _part(place, name, sealed, reasons)
+        if not missing:
+            _remove(place, f"{name}/new", reasons)
+        _remove(place, f"{name}/gone", reasons)
+        for empty in (f"{name}/old", name):  # which one that is not empty stays
+            with contextlib.suppress(OSError):
+                os.rmdir(empty, dir_fd=place.folder)
+        place.sync()
+    left = [f"{name}/{part}" for part in ("old", "new", "gone") if place.has(f"{name}/{part}")]
+    for other in sorted(other for other in os.listdir(place.folder) if other.startswith(f"{aside}.") and other != name):
+        why = unfit(os.stat(other, dir_fd=place.folder, follow_symlinks=False), place.uid)
+        reasons.append(f"{other.removeprefix(f'{aside}.')} stays beside the new one: {why or 'it can only get another name'}")
+        left.append(other)
+    return Swapped(tuple(left), tuple(reasons), tuple(missing))
 
 
-def _install(place: Place, name: str, kept: str) -> None:
-    new, old = f"{name}/new/{kept}", f"{name}/old/{kept}"
-    if not place.has(new):
-        return  # it is in place, or there was none
-    if place.has(kept) and not place.has(old):
-        _rename(place, kept, old)
-    _rename(place, new, kept)
+def _install(place: Place, aside: str, kept: str) -> str | None:
+    """Why what was unpacked is not in place; None: it is, or there was none. Raises OSError."""
+    new = f"{aside}{ENDING}/new/{kept}"
+    while place.has(new):
+        if place.has(kept):
+            try:
+                _set_aside(place, aside, kept)
+            except OSError as error:
+                if error.errno in _FIXED:
+                    return explain(error)
+                raise
+        with contextlib.suppress(FileExistsError):  # somebody has made one in between
+            _rename(place, new, kept)
+    return None
+
+
+def _set_aside(place: Place, aside: str, kept: str) -> None:
+    """Into the folder of the old ones. A folder that its user may not write to can only get another name where it is."""
+    try:
+        _rename(place, kept, _free(place, f"{aside}{ENDING}/old/{kept}"))
+    except OSError as error:
+        if error.errno not in _FIXED:
+            raise
+        _rename(place, kept, _free(place, f"{aside}.{kept}"))
+
+
+def _free(place: Place, name: str) -> str:
+    """`name`, or one like it that nothing has."""
+    names = (f"{name}.{number}" if number else name for number in itertools.count())
+    return next(one for one in names if not place.has(one))
 
 
 def _rename(place: Place, source: str, target: str) -> None:
-    """A folder that its owner may not write to can't be moved: it would have to say where it lies."""
+    """A folder that its owner may not write to can't be moved: it would have to say where it lies. Raises OSError."""
     status = os.stat(source, dir_fd=place.folder, follow_symlinks=False)
     mode = stat.S_IMODE(status.st_mode)
-    closed = stat.S_ISDIR(status.st_mode) and not mode & stat.S_IWUSR
+    closed = stat.S_ISDIR(status.st_mode) and not mode & stat.S_IWUSR and status.st_uid == place.uid
     if closed:
         os.chmod(source, mode | stat.S_IWUSR, dir_fd=place.folder)
-    os.rename(source, target, src_dir_fd=place.folder, dst_dir_fd=place.folder)
-    if closed:
-        os.chmod(target, mode, dir_fd=place.folder)
+    at = source
+    try:
+        try:
+            copier.rename_noreplace(place.folder, source, target)
+        except OSError as error:
+            if error.errno != errno.EINVAL:  # not every file system knows it
+                raise
+            os.rename(source, target, src_dir_fd=place.folder, dst_dir_fd=place.folder)
+        at = target
+    finally:
+        if closed:
+            os.chmod(at, mode, dir_fd=place.folder)
+
+
+def _part(place: Place, name: str, sealed: dict[str, str], reasons: list[str]) -> None:
+    """Move what is as it was sealed from `old` to `gone`, of which nothing needs to stay; `reasons` hears why the rest stays."""
+    old = _open(place, f"{name}/old")
+    try:
+        passed: list[str] = []
+        entries = sorted(walk(old, place.uid, passed), key=lambda entry: entry.path)
+        found = marks(entries, passed)
+        for kept in sorted(os.listdir(old)):
+            if kept in found and found[kept] == sealed.get(kept):
+                _rename(place, f"{name}/old/{kept}", _free(place, f"{name}/gone/{kept}"))
+            else:
+                why = [told for told in passed if top(told) == kept]
+                changed = "it is not what was sealed" if kept in sealed else "it was not sealed"
+                reasons.append(f"{kept} stays beside the new one: {shortened(why) or changed}")
+    finally:
+        os.close(old)
 
 
 def _open(place: Place, path: str) -> int:
@@ -90,16 +161,14 @@ def _sync(place: Place, name: str) -> None:
                 os.close(fd)
 
 
-def _remove(place: Place, name: str) -> None:
-    """A tree, whose folders may be closed to their owner; nothing outside is reached through it."""
-    if not place.has(name):
-        return
-
-    def again(_: object, path: str, __: object) -> None:
-        raise OSError(f"{place.path.parent / path} can't be removed")
-
-    _open_up(place, name)
-    shutil.rmtree(name, dir_fd=place.folder, onerror=again)
+def _remove(place: Place, name: str, reasons: list[str]) -> None:
+    """A tree, whose folders may be closed to their owner; nothing outside is reached through it. What can't be removed stays."""
+    try:
+        _open_up(place, name)
+        shutil.rmtree(name, dir_fd=place.folder)
+    except (OSError, RecursionError) as error:
+        why = explain(error) if isinstance(error, OSError) else "its folders are too deep"
+        reasons.append(f"{name} could not be removed: {why}")
 
 
 def _open_up(place: Place, name: str) -> None:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from t3_backup import owner
 from t3_backup.blank import Blank, hash_content
 from t3_backup.errors import Cancelled, Failure, WorkerLost, explain
-from t3_backup.manifest import Companion, Manifest
+from t3_backup.manifest import PRERESTORE, Companion, Manifest
 from t3_backup.protocol import Packed
 from t3_backup.shelf import Shelf
 from t3_backup.taking import Order
@@ -29,6 +29,8 @@ class Packing:
     before: Sequence[Manifest]  # those on the shelf, newest first
     limit: int  # bytes of content; 0: none is made
     unsaved: str = ""  # why there is none
+    passed: tuple[str, ...] = ()  # what was not packed, and why; the first of it
+    sealed: dict[str, str] = field(default_factory=dict)  # marks of what is in it, as of `pack.marks`
     warnings: list[str] = field(default_factory=list)
     _made: Companion | None = None
     _asked: bool = False
@@ -51,19 +53,27 @@ class Packing:
     def _make(self, seconds: float) -> Companion | None:
         order, until = self.order, time.monotonic() + seconds
         last = next((snapshot.companion for snapshot in self.before if snapshot.companion is not None), None)
-        known = last.fingerprint if last is not None and self.shelf.has_archive(last) else ""
+        known = last.fingerprint if last is not None and self._is_there(last) else ""
         with self.shelf.begin() as blank:
             limits = replace(order.limits, seconds=max(1.0, seconds))
             packed = owner.pack(order.account, blank.writer, self.limit, known, limits, order.stopping, order.listen)
             user = order.account.user
+            self.passed = packed.passed
             self.warnings += [f"{user}: not packed: {passed}" for passed in packed.passed]
+            sealed = dict(mark.rsplit("=", 1) for mark in packed.sealed if "=" in mark)
             if packed.unchanged:
+                self.sealed = sealed
                 return last
             if packed.entries == 0:
                 return None
             made = self._seal(blank, packed, until)
             self.shelf.keep_archive(blank, made)
+            self.sealed = sealed
             return made
+
+    def _is_there(self, companion: Companion) -> bool:
+        """Whether the archive need not be made again. What a restore is about to remove must come out of it: then it is read."""
+        return self.shelf.has_archive(companion) and (self.order.label != PRERESTORE or self.shelf.is_whole(companion))
 
     def _seal(self, blank: Blank, packed: Packed, until: float) -> Companion:
         order = self.order

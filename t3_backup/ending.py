@@ -14,9 +14,12 @@ from t3_backup import accounts, intent, owner
 from t3_backup.accounts import Account
 from t3_backup.errors import Failure, SourceAbsent, explain
 from t3_backup.intent import Intent
+from t3_backup.protocol import Swapped
 from t3_backup.service import Service
 from t3_backup.store import Store
 from t3_backup.watch import Limits
+
+_NOTHING = Swapped((), (), ())
 
 
 @dataclass(frozen=True)
@@ -26,7 +29,8 @@ class Ended:
     state: str  # what is in place: one of STATES
     server: str  # none: it was left alone; stopped: and left so, as it was; started; failed
     warnings: tuple[str, ...] = ()
-    files_stay: bool = False  # whether what was beside the old state is still there, out of place
+    kept: tuple[str, ...] = ()  # where what can't be given back of the old state lies, out of place
+    missing: tuple[str, ...] = ()  # which files could not be put back, and why
 
 
 def end(plan: Intent, account: Account | None, store: Store, limits: Limits) -> Ended:
@@ -36,12 +40,12 @@ def end(plan: Intent, account: Account | None, store: Store, limits: Limits) -> 
     where the server can't be started: the next command tries it again.
     """
     try:
-        state, warnings, files_stay = _end_files(plan, account, limits)
+        state, warnings, files = _end_files(plan, account, limits)
     except (Failure, OSError) as error:
         if plan.begun:
             raise
         # Nothing was in place of anything: that must not keep the server from running.
-        files_stay = False
+        files = _NOTHING
         state, warnings = "old", [f"what was staged may still lie beside the database as {plan.aside}: {explain(error)}"]
     server, trouble = _let_run(plan)
     warnings += trouble
@@ -55,14 +59,16 @@ def end(plan: Intent, account: Account | None, store: Store, limits: Limits) -> 
         plan.save(store)
     else:
         plan.remove(store)
-    return Ended(state, server, tuple(warnings), files_stay)
+    kept = [plan.aside] if plan.database and plan.keep and state == "new" else []
+    where = () if account is None else tuple(str(account.source.parent / name) for name in (*kept, *files.left))
+    return Ended(state, server, tuple(warnings), where, files.missing)
 
 
-def _end_files(plan: Intent, account: Account | None, limits: Limits) -> tuple[str, list[str], bool]:
-    """The part of `end` beneath the home: what is in place (one of STATES), what somebody should know, and whether files stay."""
-    state, warnings, stay = ("new" if plan.begun else "old"), list[str](), 0
+def _end_files(plan: Intent, account: Account | None, limits: Limits) -> tuple[str, list[str], Swapped]:
+    """The part of `end` beneath the home: what is in place (one of STATES), what somebody should know, and which files stay."""
+    state, warnings, files = ("new" if plan.begun else "old"), list[str](), _NOTHING
     if account is None:
-        return "other", [f"there is no user {plan.user} any more"], False
+        return "other", [f"there is no user {plan.user} any more"], files
     try:
         if plan.database:
             healed = owner.heal(account, plan, limits)
@@ -70,10 +76,11 @@ def _end_files(plan: Intent, account: Account | None, limits: Limits) -> tuple[s
             if healed.held:
                 warnings.append(f"the old state is open in another process, and stays beside the new one as {plan.aside}")
         if plan.files:
-            stay = owner.swap(account, plan.aside, limits, install=state == "new", keep=plan.keep_files)
+            files = owner.swap(account, plan, limits, install=state == "new")
+            warnings += [*files.missing, *files.reasons]
     except SourceAbsent:
         state = "other"  # the folder itself is gone, and all that was in it
-    return state, warnings, stay > 0
+    return state, warnings, files
 
 
 def _let_run(plan: Intent) -> tuple[str, list[str]]:

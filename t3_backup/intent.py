@@ -10,7 +10,7 @@ import contextlib
 import json
 import os
 import secrets
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from t3_backup import copier
@@ -43,7 +43,7 @@ class Intent:
     keep: bool = False  # whether the old state stays beside the new one
     database: bool = True  # whether the database is put back
     files: bool = False  # whether what is beside it is
-    keep_files: bool = False  # whether what that takes the place of stays
+    sealed: dict[str, str] = field(default_factory=dict)  # marks (`pack.marks`) of what that takes the place of; all else stays
 
     def save(self, store: Store) -> None:
         """Write it; durable when this returns. Raises OSError."""
@@ -102,7 +102,7 @@ def clear(store: Store) -> None:
 
 
 def _from_json(value: Any, user: str) -> Intent:
-    names = {field.name for field in fields(Intent)}
+    names = {one.name for one in fields(Intent)}
     if not isinstance(value, dict) or value.get("format") != _FORMAT or not names <= value.keys() or value["user"] != user:
         raise ValueError("not one of ours")
     for name in ("old", "staged"):
@@ -111,4 +111,6 @@ def _from_json(value: Any, user: str) -> Intent:
     if not isinstance(value["beside"], list) or not set(value["beside"]) <= set(SIDECARS):
         raise ValueError("beside is not one of ours")
     value["beside"] = tuple(value["beside"])
+    if not isinstance(value["sealed"], dict) or not all(isinstance(mark, str) for mark in value["sealed"].values()):
+        raise ValueError("sealed is not one of ours")
     return Intent(**{name: value[name] for name in names})

@@ -34,6 +34,7 @@ from t3_backup.protocol import (
     Request,
     Source,
     Staged,
+    Swapped,
 )
 from t3_backup.watch import Limits, Listener, Watch, supervise
 
@@ -61,7 +62,7 @@ _ANSWERS: dict[str, type[Event]] = {
     "pack": Packed,
     "inspect": Inspected,
     "unpack": Inspected,
-    "swap": Inspected,
+    "swap": Swapped,
 }
 _WRITING = ("copy", "fetch", "clone", "pack")
 
@@ -210,11 +211,12 @@ def unpack(account: Account, file: int, aside: str, limit: int, limits: Limits, 
     return found
 
 
-def swap(account: Account, aside: str, limits: Limits, *, install: bool, keep: bool) -> int:
-    """Put what was unpacked as `aside` in place, or remove it; see `beside.swap`. How many names stay. Raises as `copy` does."""
-    done = _work(account, "swap", limits, -1, stopping=threading.Event(), aside=aside, install=install, keep=keep)
-    assert isinstance(done, Inspected)
-    return done.entries
+def swap(account: Account, plan: Intent, limits: Limits, *, install: bool) -> Swapped:
+    """Put what was unpacked for `plan` in place, or remove it; see `beside.swap`. Raises as `copy` does."""
+    asked: dict[str, Any] = {"aside": plan.aside, "install": install, "sealed": plan.sealed}
+    done = _work(account, "swap", limits, -1, stopping=threading.Event(), **asked)
+    assert isinstance(done, Swapped)
+    return done
 
 
 class _BusError(WorkerLost):

@@ -6,6 +6,7 @@ zstd. The same content gives the same bytes, so that it needs to be stored once.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
 import os
@@ -27,6 +28,7 @@ KEPT = ("attachments", "environment-id", "keybindings.json", "secrets", "setting
 LEVEL = 3  # of zstd
 _MOST_ENTRIES = 200_000
 _PIECE_BYTES = 1 << 20
+_MOST_PASSED = 100  # that are told of
 _TRIES = 3
 # What was changed so lately may be changed again with the same times: a file system's clock ticks every few milliseconds.
 _FRESH_NS = 2_000_000_000
@@ -69,13 +71,41 @@ def pack(
             )
         mark = fingerprint(entries, time.time_ns())
         if mark and mark == known:
-            return Packed(len(entries), total, mark, True, tuple(passed[:100]))
+            return _packed(len(entries), total, mark, True, entries, passed)
         told(total)
         os.ftruncate(file, 0)
         os.lseek(file, 0, os.SEEK_SET)
+        before = len(passed)
         if (written := _write(folder, entries, file, passed, alive, anyhow=last)) is not None:
-            return Packed(*written, "" if last else mark, False, tuple(passed[:100]))
+            # Whoever takes this archive for the next one, too, must hear of what could not be read.
+            again = "" if last or len(passed) > before else mark
+            return _packed(*written, again, False, entries, passed)
     raise AssertionError("the last try takes what there is")
+
+
+def _packed(count: int, total: int, mark: str, unchanged: bool, entries: list[Entry], passed: list[str]) -> Packed:
+    sealed = tuple(f"{name}={digest}" for name, digest in marks(entries, passed).items())
+    return Packed(count, total, mark, unchanged, tuple(passed[:_MOST_PASSED]), sealed)
+
+
+def marks(entries: list[Entry], passed: list[str]) -> dict[str, str]:
+    """What each name in KEPT held, where nothing beneath it was `passed` over: the same after a move, until somebody changes it.
+
+    `entries` are in order. A folder is its names, a file also what changes with its content; a move changes no more than the ctime
+    of what is moved itself.
+    """
+    digests = {name: hashlib.sha256() for name in KEPT}
+    for entry in entries:
+        s = entry.status
+        known = (entry.path, s.st_mode) if entry.is_folder else (entry.path, s.st_mode, s.st_size, s.st_mtime_ns, s.st_ino)
+        digests[top(entry.path)].update(repr(known).encode("utf-8", "surrogateescape") + b"\n")
+    there = {top(entry.path) for entry in entries} - {top(told) for told in passed}
+    return {name: digests[name].hexdigest() for name in sorted(there)}
+
+
+def top(path: str) -> str:
+    """The name in KEPT of a path, or of a text that begins with one and a colon."""
+    return path.partition("/")[0].partition(":")[0]
 
 
 def walk(folder: int, uid: int, passed: list[str]) -> Iterator[Entry]:
@@ -84,8 +114,10 @@ def walk(folder: int, uid: int, passed: list[str]) -> Iterator[Entry]:
     while waiting:
         path = waiting.pop()
         try:
-            status = _look(folder, path)
-            if (reason := _unfit(status, uid)) is None:
+            status, readable = _look(folder, path)
+            if (reason := unfit(status, uid)) is None and not readable:
+                reason = os.strerror(errno.EACCES)
+            if reason is None:
                 yield Entry(path, status)
                 if stat.S_ISDIR(status.st_mode):
                     waiting += [f"{path}/{name}" for name in _names(folder, path)]
@@ -97,7 +129,8 @@ def walk(folder: int, uid: int, passed: list[str]) -> Iterator[Entry]:
             passed.append(f"{path}: {error.strerror}")
 
 
-def _unfit(status: os.stat_result, uid: int) -> str | None:
+def unfit(status: os.stat_result, uid: int) -> str | None:
+    """Why what has this status is not packed; None: it is."""
     if stat.S_ISLNK(status.st_mode):
         return "a symlink, which is not followed"
     if not stat.S_ISREG(status.st_mode) and not stat.S_ISDIR(status.st_mode):
@@ -105,13 +138,13 @@ def _unfit(status: os.stat_result, uid: int) -> str | None:
     return f"it belongs to uid {status.st_uid}" if status.st_uid != uid else None
 
 
-def _look(folder: int, path: str) -> os.stat_result:
+def _look(folder: int, path: str) -> tuple[os.stat_result, bool]:
+    """What is there, and whether a file that it is can be read."""
     parent, _, name = path.rpartition("/")
-    if not parent:
-        return os.stat(name, dir_fd=folder, follow_symlinks=False)
-    above = copier.open_beneath(folder, parent, os.O_PATH | os.O_DIRECTORY)
+    above = copier.open_beneath(folder, parent or ".", os.O_PATH | os.O_DIRECTORY)
     try:
-        return os.stat(name, dir_fd=above, follow_symlinks=False)
+        status = os.stat(name, dir_fd=above, follow_symlinks=False)
+        return status, not stat.S_ISREG(status.st_mode) or os.access(name, os.R_OK, dir_fd=above, follow_symlinks=False)
     finally:
         os.close(above)
 

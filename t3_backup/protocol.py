@@ -7,7 +7,8 @@ decoded here, strictly.
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from t3_backup import databases
@@ -78,6 +79,7 @@ class Request:
     limit: int = 0  # bytes of content (pack, inspect, unpack)
     known: str = ""  # a fingerprint that need not be packed again (pack)
     install: bool = False  # whether what was unpacked is to be in place (swap)
+    sealed: dict[str, str] = field(default_factory=dict)  # as in Intent (swap)
     since: float = 0.0  # when its fetch began, a time of time.time(): what was changed later is not discarded
 
     def to_text(self) -> str:
@@ -201,6 +203,7 @@ class Packed:
     fingerprint: str  # empty: it can't be told whether it is the same next time
     unchanged: bool  # nothing was written
     passed: tuple[str, ...]  # what was not packed, and why
+    sealed: tuple[str, ...]  # NAME=MARK of each name beneath which all was packed
 
 
 @dataclass(frozen=True)
@@ -211,11 +214,20 @@ class Inspected:
     content_bytes: int
 
 
+@dataclass(frozen=True)
+class Swapped:
+    """What is left of an exchange of what is beside a database; names of files are beneath its folder."""
+
+    left: tuple[str, ...]  # what lies there out of place
+    reasons: tuple[str, ...]  # why
+    missing: tuple[str, ...]  # what could not be put in place, and why
+
+
 STATES = ("old", "new", "other")  # other: neither, and nothing is left of the exchange
 # The texts that a terminal gets to see as they are.
 _CHOICES = {"method": METHODS, "phase": PHASES, "state": STATES, "beside": SIDECARS}
 
-Event = Source | Phase | Progress | Copied | Proven | Named | Counted | Staged | Folded | Healed | Packed | Inspected
+Event = Source | Phase | Progress | Copied | Proven | Named | Counted | Staged | Folded | Healed | Packed | Inspected | Swapped
 _EVENTS: dict[str, type[Event]] = {
     "source": Source,
     "phase": Phase,
@@ -229,6 +241,7 @@ _EVENTS: dict[str, type[Event]] = {
     "healed": Healed,
     "packed": Packed,
     "inspected": Inspected,
+    "swapped": Swapped,
 }
 
 
@@ -257,10 +270,10 @@ def decode(line: bytes) -> Event | Failure | None:
         error = WORKER_ERRORS.get(str(value.get("error")), Failure)
         return error(printable(value["reason"]))
     kind = _EVENTS.get(name) if isinstance(name, str) else None
-    if kind is None or set(value) != {field.name for field in fields(kind)}:
+    if kind is None or set(value) != {one.name for one in fields(kind)}:
         raise WorkerLost(f"the worker sent what is no event: {printable(repr(line[:200]))}")
     try:
-        return kind(**{field.name: _checked(str(field.type), field.name, value[field.name]) for field in fields(kind)})
+        return kind(**{one.name: _checked(str(one.type), one.name, value[one.name]) for one in fields(kind)})
     except ValueError as error:
         raise WorkerLost(f"the worker sent an event that cannot be: {error}") from None
 
@@ -293,6 +306,12 @@ def _checked(kind: str, name: str, value: Any) -> Any:
     if not 0 <= value < 1 << 62:
         raise ValueError(f"{name} is {printable(str(value))}")
     return value
+
+
+def shortened(texts: Sequence[str], most: int = 5) -> str:
+    """The first of `texts`, as one, and how many more there are."""
+    more = [f"and {len(texts) - most} more"] if len(texts) > most else []
+    return "; ".join([*texts[:most], *more])
 
 
 def printable(text: str, most: int = 500) -> str:

@@ -18,14 +18,13 @@ from datetime import datetime
 
 from t3_backup import chain, holders, intent, owner, verify
 from t3_backup.accounts import Account
-from t3_backup.beside import ENDING
 from t3_backup.companions import Packing
 from t3_backup.ending import end
 from t3_backup.errors import Cancelled, Failure, InUse, NotTheSame, SourceError, WorkerLost, explain
 from t3_backup.identity import Identity
 from t3_backup.intent import Intent
 from t3_backup.manifest import PRERESTORE, Manifest, format_time
-from t3_backup.protocol import Folded
+from t3_backup.protocol import Folded, shortened
 from t3_backup.service import Service
 from t3_backup.shelf import Shelf
 from t3_backup.store import Store
@@ -58,7 +57,8 @@ class Restored:
     snapshot: Manifest
     prerestore: Manifest | None = None  # what it took the place of
     kept: list[str] = field(default_factory=list)  # where what could not be sealed of the old state lies beside the new one
-    server: str = "none"  # as in Ended
+    missing: tuple[str, ...] = ()  # as in Ended
+    server: str = "none"  # the same
     warnings: list[str] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
 
@@ -113,14 +113,11 @@ def _prepare_and_exchange(job: Job, plan: Intent, done: Restored, data: int, rel
             folded = owner.fold(job.account, job.limits, job.stopping)
         live = folded.old or live
         with _timed(done, "prerestore"):
-            done.prerestore = _keep(job, folded, done)
+            done.prerestore, sealed = _keep(job, folded, done)
         keep = (folded.old is not None and done.prerestore is None) or bool(folded.beside)
-        # What is beside a database is only sealed where the archive of it was made; else it stays, too.
-        keep_files = done.prerestore is None or (done.prerestore.companion is None and bool(job.files_limit))
-        plan = replace(plan, begun=True, old=folded.old, staged=staged, beside=folded.beside, keep=keep, keep_files=keep_files)
+        # Of what is beside a database nothing goes but what is known to be in the archive: so it is, whoever ends this.
+        plan = replace(plan, begun=True, old=folded.old, staged=staged, beside=folded.beside, keep=keep, sealed=sealed)
         plan.save(job.store)
-        if job.database and keep:
-            done.kept.append(str(job.account.source.with_name(plan.aside)))
         if job.database:
             with _timed(done, "exchange"):
                 owner.exchange(job.account, plan, job.limits)
@@ -153,15 +150,18 @@ def _named(error: InUse, live: Identity | None) -> InUse:
     return InUse(f"{error}; it is held by {who}; nothing was changed" if who else f"{error}; nothing was changed: try again")
 
 
-def _keep(job: Job, folded: Folded, done: Restored) -> Manifest | None:
-    """Seal the old state as a snapshot; None where there is nothing that can be sealed, and then it is not removed."""
+def _keep(job: Job, folded: Folded, done: Restored) -> tuple[Manifest | None, dict[str, str]]:
+    """Seal the old state as a snapshot, and tell by their marks (`pack.marks`) which files beside it are in it.
+
+    None where there is nothing that can be sealed, and then it is not removed.
+    """
     if folded.old is None:
         if folded.reason:
             done.warnings.append(folded.reason)
-        return None
+        return None, {}
     if not folded.folded:
         done.warnings.append(f"{folded.reason}: the old state can't be sealed, and stays beside the new one")
-        return None
+        return None, {}
     order = Order(job.account, job.limits, PRERESTORE, job.now(), job.stopping, lambda _: None)
     before = job.shelf.snapshots()
     packing = Packing(order, job.shelf, before, job.files_limit)
@@ -169,12 +169,13 @@ def _keep(job: Job, folded: Folded, done: Restored) -> Manifest | None:
         kept = take(order, job.shelf, before, folded=folded, companion=packing.companion).snapshot
     except (SourceError, NotTheSame) as error:  # what is there is no database that a copy of it could prove
         done.warnings.append(f"{error}: the old state can't be sealed, and stays beside the new one")
-        return None
-    done.warnings += packing.warnings
+        return None, {}
+    if packing.passed:
+        done.warnings.append(f"not packed: {shortened(packing.passed)}")
     if packing.unsaved:
         done.warnings.append(f"what is beside the database could not be sealed: {packing.unsaved}")
     job.say(f"kept the present state as {kept.name} ({kept.verdict})")
-    return kept
+    return kept, {} if kept.companion is None else packing.sealed
 
 
 def _must_prove(job: Job, data: int) -> None:
@@ -206,8 +207,8 @@ def _end(job: Job, done: Restored, problem: Exception | None) -> None:
         for warning in ended.warnings:
             job.say(f"WARN: {warning}")
         raise problem or InUse("another process had opened the live database in between; nothing was changed")
-    if ended.files_stay:
-        done.kept.append(str(job.account.source.with_name(plan.aside + ENDING) / "old"))
+    done.kept += ended.kept
+    done.missing = ended.missing
     if problem is not None:
         done.warnings.append(f"it was completed after: {explain(problem)}")
 

@@ -57,10 +57,15 @@ def done(restored: Restored, options: str) -> list[Line]:
     lines.append(Line(INFO, f"restored {user} from {restored.snapshot.name} ({took})"))
     if restored.server == "stopped":
         lines.append(Line(INFO, f"the server of {user} did not run before, and was not started"))
-    lines += [Line(INFO, f"what could not be sealed of the old state lies at {path}") for path in restored.kept]
+    lines += [Line(INFO, lies_at(path)) for path in restored.kept]
     if restored.prerestore:
         lines.append(Line(INFO, f"to undo it: {undo(restored, options)}"))
     return lines
+
+
+def lies_at(path: str) -> str:
+    """Where there is what no snapshot gives back."""
+    return f"what could not be sealed of the old state lies at {path}"
 
 
 def undo(restored: Restored, options: str) -> str:

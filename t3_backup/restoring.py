@@ -105,7 +105,7 @@ def _in_place(
     options = shlex.join([*(["--dest", args.dest] if args.dest else []), *(["--no-service"] if args.no_service else [])])
     for told in restore_lines.done(done, options):
         out.line(told.priority, told.text)
-    return document | _document(done, options), done.server == "failed" or not measured
+    return document | _document(done, options), done.server == "failed" or bool(done.missing) or not measured
 
 
 def _live(account: Account, limits: Limits, stop: Stopping) -> tuple[Census | None, str]:
@@ -151,7 +151,7 @@ def end_interrupted(store: Store, bounds: Limits, warn: Callable[[str], None]) -
             warn(f"{user}: {unended[-1].reason}")
             continue
         warn(f"{user}: a restore that was interrupted {_ENDED[ended.state]}")
-        for warning in ended.warnings:
+        for warning in (*ended.warnings, *map(restore_lines.lies_at, ended.kept)):
             warn(f"{user}: {warning}")
         if ended.server == "failed":
             unended.append(Unended(user, "; ".join(ended.warnings), whole=True))

@@ -123,12 +123,13 @@ class Shelf:
         try:
             blank.name_as(name)
         except FileExistsError:
-            if self._is_whole(companion):
+            if self.is_whole(companion):
                 return
             self.put(blank.name_as, name)
         copier.sync_directory(self.fd, str(self.path))
 
-    def _is_whole(self, companion: Companion) -> bool:
+    def is_whole(self, companion: Companion) -> bool:
+        """Whether it is what was sealed, byte for byte. Raises OSError."""
         fd = self.open_archive(companion)
         try:
             content = hash_content(fd)

@@ -23,7 +23,7 @@ from t3_backup.pack import pack
 from t3_backup.pin import Budget, count
 from t3_backup.place import Place
 from t3_backup.proof import prove
-from t3_backup.protocol import Copied, Counted, Folded, Healed, Inspected, Named, Packed, Phase, Proven, Request, Staged
+from t3_backup.protocol import Copied, Counted, Folded, Healed, Inspected, Named, Packed, Phase, Proven, Request, Staged, Swapped
 from t3_backup.snapshot import take
 from t3_backup.source import Source
 from t3_backup.unpack import inspect
@@ -131,7 +131,7 @@ def _restore(request: Request) -> Counted | Staged | Folded | Copied | Healed:
     return exchange.heal(place, request.aside, *seen, begun=request.begun, keep=request.keep)
 
 
-def _files(request: Request) -> Packed | Inspected:
+def _files(request: Request) -> Packed | Inspected | Swapped:
     """What is beside the database."""
     alive = _Alive(request)
     if request.mode == "inspect":
@@ -140,7 +140,7 @@ def _files(request: Request) -> Packed | Inspected:
     if request.mode == "unpack":
         return beside.unpack_beside(place, request.file, request.aside, request.limit, alive)
     if request.mode == "swap":
-        return Inspected(beside.swap(place, request.aside, install=request.install, keep=request.keep), 0)
+        return beside.swap(place, request.aside, install=request.install, sealed=request.sealed)
 
     def told(total: int) -> None:
         _tell(request, protocol.Source(total, 0))

@@ -16,6 +16,7 @@ from typing import Any
 from t3_backup import lock
 from t3_backup.errors import Failure, LockHeld
 from t3_backup.manifest import UNWANTED
+from t3_backup.restore_lines import lies_at
 from t3_backup.store import Store
 
 COMMAND = (sys.executable, "-I", "-m", "t3_backup.cli")
@@ -115,11 +116,12 @@ class Backups:
         _, document, _ = self._call("run", "--user", user, "--dry-run")
         return next((str(one["reason"]) for one in (document or {}).get("accounts", []) if one.get("uncovered")), "")
 
-    def put_back(self, user: str, name: str) -> None:
-        """Restore one; the server must not run. Raises Failure."""
+    def put_back(self, user: str, name: str) -> list[str]:
+        """Restore one; the server must not run. What somebody should know of it, and what lies aside since. Raises Failure."""
         code, document, said = self._call("restore", user, "--at", name, "--yes", "--no-service")
-        if document is None or code != 0:
+        if document is None or document["action"] != "restored":
             raise Failure(f"{user}: {name} could not be put back: {said or f'exit status {code}'}")
+        return [*document["warnings"], *map(lies_at, document["kept"])]
 
     def write(self, user: str, path: Path) -> bool:
         """Write the newest verified one to a new file; False where there is none."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from t3_backup.bump.backups import Backups
@@ -22,6 +23,7 @@ class Live:
     programs: Programs
     backups: Backups
     settings: Settings
+    warn: Callable[[str], None]  # of what somebody should know
     away: dict[str, float] = field(default_factory=dict, init=False)  # seconds since the stop, up to the last login, by step
     _mark: float | None = field(default=None, init=False)  # time.monotonic() of the last that is in it
 
@@ -59,7 +61,8 @@ class Live:
 
     def put_back(self, snapshot: str) -> None:
         """Let the data be what a snapshot holds."""
-        self.backups.put_back(self.instance.user, snapshot)
+        for told in self.backups.put_back(self.instance.user, snapshot):
+            self.warn(f"{self.instance.user}: {told}")
         self._count("copies")
 
     def check(self) -> str:

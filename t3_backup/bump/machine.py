@@ -130,7 +130,7 @@ class Machine:
             latest = latest.with_move(state)
             self.journals.save(latest)
 
-        ground = Live(self.instance(wanted.user), self.programs, self.backups, self.settings)
+        ground = Live(self.instance(wanted.user), self.programs, self.backups, self.settings, self.warn)
         with self.backups.held(_INTERRUPTED_WAIT_S if wanted.phase in journal.UNDER_WAY else _STORE_WAIT_S):
             done = how(ground, wanted, save)
         self.tell(done, ground.away)

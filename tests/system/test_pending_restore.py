@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -18,20 +20,27 @@ pytestmark = [needs_root, pytest.mark.skipif(sandbox.ACTIVE, reason="by hand")]
 
 
 @contextmanager
-def held_restore(land: Land, user: User) -> Iterator[subprocess.Popen[str]]:
-    """A restore whose worker never comes to its exchange; it is killed at the end, if it still runs."""
-    held = land.folder / "held"
+def held_restore(land: Land, user: User, *words: str, mode: str = "exchange") -> Iterator[subprocess.Popen[str]]:
+    """A restore whose worker of that mode never begins, until somebody writes to `held`; it is killed at the end, if it still runs."""
+    held, at = land.folder / "held", land.folder / "at"
+    at.unlink(missing_ok=True)
+    held.unlink(missing_ok=True)
     os.mkfifo(held)
     wrapper = land.folder / "python3"
-    wrapper.write_text(f'#!/bin/sh\ncase "$*" in *\'"mode": "exchange"\'*) read line <{held} ;; esac\nexec {sys.executable} "$@"\n')
+    hold = f"echo $$ >{at}; read line <{held}"
+    wrapper.write_text(f'#!/bin/sh\ncase "$*" in *\'"mode": "{mode}"\'*) {hold} ;; esac\nexec {sys.executable} "$@"\n')
     wrapper.chmod(0o755)
-    line = [str(wrapper), "-m", "t3_backup", "restore", user.name, "--yes"]
+    line = [str(wrapper), "-m", "t3_backup", "restore", user.name, "--yes", *words]
     with subprocess.Popen(line, executable=sys.executable, env=land.env(), cwd="/", stdout=subprocess.PIPE, text=True) as process:
         try:
-            until(lambda: '"begun": true' in (land.store / f"{user.name}+restore.json").read_text(), "exchange")
+            worker = int(until(at.read_text, "worker"))
+            assert '"begun": true' in (land.store / f"{user.name}+restore.json").read_text()
             yield process
         finally:
             process.kill()
+            if process.wait() != 0:  # else its worker has ended, too
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(worker, signal.SIGKILL)
 
 
 def said(land: Land, user: User) -> dict[str, tuple[int, str, bool | None]]:

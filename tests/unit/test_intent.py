@@ -29,7 +29,7 @@ WHOLE = replace(
     old=Identity(1, 2, 3, 4, 5, 6, 7),
     keep=True,
     files=True,
-    keep_files=True,
+    sealed={"secrets": "5f0c", "settings.json": "e1"},
 )
 NAME = "alice+restore.json"
 
@@ -145,6 +145,8 @@ BROKEN: dict[str, bytes | dict[str, object]] = {
     "another's": {"user": "bob"},
     "a strange file": {"old": {"inode": -1}},
     "no file": {"old": "x"},
+    "no marks": {"sealed": ["secrets"]},
+    "no texts as marks": {"sealed": {"secrets": 1}},
 }
 
 
@@ -160,7 +162,7 @@ def test_one_that_cannot_be_read_is_one_line_that_says_where_and_what_to_do(stor
     assert intent.pending(store) == ["alice"], "it is not forgotten"
 
 
-@pytest.mark.parametrize("field", ["user", "snapshot", "aside", "begun", "old", "keep"])
+@pytest.mark.parametrize("field", ["user", "snapshot", "aside", "begun", "old", "keep", "sealed"])
 def test_one_without_a_field_is_broken(store: Store, field: str) -> None:
     whole = saved(store)
     del whole[field]

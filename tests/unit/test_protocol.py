@@ -27,6 +27,7 @@ from t3_backup.protocol import (
     Request,
     Source,
     Staged,
+    Swapped,
 )
 
 COUNTS = st.integers(0, (1 << 62) - 1)
@@ -82,8 +83,9 @@ EVENTS = st.one_of(
     STAGED,
     FOLDED,
     st.builds(Healed, st.sampled_from(["old", "new", "other"]), st.booleans()),
-    st.builds(Packed, COUNTS, COUNTS, PLAIN, st.booleans(), NAMES),
+    st.builds(Packed, COUNTS, COUNTS, PLAIN, st.booleans(), NAMES, NAMES),
     st.builds(Inspected, COUNTS, COUNTS),
+    st.builds(Swapped, NAMES, NAMES, NAMES),
 )
 
 JSON = st.recursive(
@@ -246,8 +248,11 @@ def test_an_event_without_a_field_is_the_end(without: str) -> None:
         {"event": "folded", "old": None, "folded": True, "reason": None, "census": None, "beside": []},
         {"event": "folded", "old": asdict(FILE), "folded": True, "reason": "", "census": {"rows": 1}, "beside": []},
         {"event": "counted", "census": {}},
-        {"event": "packed", "entries": 1, "content_bytes": 1, "fingerprint": "", "unchanged": 0, "passed": []},
-        {"event": "packed", "entries": 1, "content_bytes": -1, "fingerprint": "", "unchanged": False, "passed": []},
+        {"event": "packed", "entries": 1, "content_bytes": 1, "fingerprint": "", "unchanged": 0, "passed": [], "sealed": []},
+        {"event": "packed", "entries": 1, "content_bytes": -1, "fingerprint": "", "unchanged": False, "passed": [], "sealed": []},
+        {"event": "packed", "entries": 1, "content_bytes": 1, "fingerprint": "", "unchanged": False, "passed": [], "sealed": {}},
+        {"event": "swapped", "left": "all", "reasons": [], "missing": []},
+        {"event": "swapped", "left": [1], "reasons": [], "missing": []},
         json.loads(protocol.encode(GOOD)) | {"method": "sharded"},
         json.loads(protocol.encode(GOOD)) | {"copy_seconds": float("nan")},
         json.loads(protocol.encode(GOOD)) | {"copy_seconds": float("inf")},

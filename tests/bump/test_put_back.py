@@ -1,0 +1,46 @@
+"""The data of before a bump, put back by the command: what that keeps aside is told, and no reason to leave a server down."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from conftest import Land, needs_root
+
+from demo.users import User
+from t3_backup.bump import backups, instances, settings
+from t3_backup.bump.backups import Backups
+from t3_backup.bump.ground import Live
+from t3_backup.bump.programs import Programs
+
+pytestmark = needs_root
+
+
+def test_what_no_snapshot_gives_back_lies_aside_and_is_told(
+    land: Land, make_user: Callable[..., User], small: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Row 38, of a rollback, and of the way back from a version that failed."""
+    user = make_user("back-ann", small)
+    land.write_map(user)
+    attachments = user.database.parent / "attachments"
+    attachments.mkdir()
+    (attachments / "a.png").write_text("a picture")
+    for path in (attachments, attachments / "a.png"):
+        user.give(path)
+    monkeypatch.setattr(backups, "COMMAND", (sys.executable, "-m", "t3_backup.cli"))
+    for name, value in land.env().items():
+        monkeypatch.setenv(name, value)
+    told: list[str] = []
+    knobs = settings.load({}, land.folder / "no-defaults")
+    instance = instances.find(user.name, knobs.serve)
+    ground = Live(instance, Programs(land.folder / "root"), Backups(land.store), knobs, told.append)
+    name = ground.keep("prebump-0.0.25", proven=True)
+    (attachments / "link.png").symlink_to("a.png")
+    ground.put_back(name)
+    [aside] = user.database.parent.glob("*.replaced-*")
+    assert (aside / "old/attachments/link.png").is_symlink()
+    assert told[-1] == f"{user.name}: what could not be sealed of the old state lies at {aside}/old"
+    assert f"{user.name}: not packed: attachments/link.png: a symlink, which is not followed" in told
+    assert not (attachments / "link.png").is_symlink()

@@ -1,0 +1,327 @@
+"""Row 38: nothing that a restore can't give back is removed by one. It stays beside the new state, whole, and is named.
+
+What is not in the archive of the present state (a link, another's file, one that can't be read, one that came later) is in no
+snapshot: the only one there is lies in the home.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sandbox
+from conftest import Answer, Land, needs_root
+from system.test_companion import age
+from system.test_pending_restore import held_restore
+
+from demo.users import User
+
+pytestmark = [needs_root, pytest.mark.skipif(sandbox.ACTIVE, reason="by hand")]
+
+ANOTHER = 60000  # a uid that nobody has
+FILES = ("settings.json", "secrets/key.bin", "attachments/a.png")
+
+
+def symlink(user: User, place: Path) -> str:
+    target = user.home / "picture.png"
+    target.write_text("a picture")
+    (place / "attachments/link.png").symlink_to(target)
+    return "attachments/link.png"
+
+
+def roots_file(user: User, place: Path) -> str:
+    (place / "secrets/by-root.bin").write_text("root's")
+    return "secrets/by-root.bin"
+
+
+def anothers_setting(user: User, place: Path) -> str:
+    (place / "settings.json").write_text("another's")
+    os.chown(place / "settings.json", ANOTHER, ANOTHER)
+    return "settings.json"
+
+
+def unreadable_file(user: User, place: Path) -> str:
+    path = place / "secrets/closed.bin"
+    path.write_text("closed")
+    user.give(path)
+    path.chmod(0)
+    return "secrets/closed.bin"
+
+
+def unreadable_folder(user: User, place: Path) -> str:
+    path = place / "attachments/closed"
+    path.mkdir()
+    (path / "in it").write_text("closed")
+    user.give(path / "in it")
+    user.give(path)
+    path.chmod(0)
+    return "attachments/closed/in it"
+
+
+def roots_folder(user: User, place: Path) -> str:
+    (place / "attachments/by-root").mkdir()
+    (place / "attachments/by-root/file").write_text("root's")
+    return "attachments/by-root/file"
+
+
+def own_file_in_roots_folder(user: User, place: Path) -> str:
+    (place / "attachments/shared").mkdir()
+    (place / "attachments/shared/own").write_text("own")
+    user.give(place / "attachments/shared/own")
+    return "attachments/shared/own"
+
+
+def secrets_a_symlink(user: User, place: Path) -> str:
+    (place / "secrets").rename(user.home / "vault")
+    (place / "secrets").symlink_to(user.home / "vault")
+    return "secrets"
+
+
+def secrets_of_root(user: User, place: Path) -> str:
+    """Its user can give it another name, and can't move it to another folder."""
+    os.chown(place / "secrets", 0, 0)
+    (place / "secrets").chmod(0o755)
+    (place / "secrets/mine.bin").write_text("a secret")
+    user.give(place / "secrets/mine.bin")
+    return "secrets/mine.bin"
+
+
+KINDS: dict[str, Callable[[User, Path], str]] = {
+    "a symlink": symlink,
+    "root's file": roots_file,
+    "another's setting": anothers_setting,
+    "an unreadable file": unreadable_file,
+    "an unreadable folder": unreadable_folder,
+    "root's folder": roots_folder,
+    "a file in root's folder": own_file_in_roots_folder,
+    "secrets is a symlink": secrets_a_symlink,
+    "secrets is root's": secrets_of_root,
+}
+TOGETHER = ("a symlink", "an unreadable file", "root's folder", "secrets is root's", "another's setting")
+
+
+@pytest.fixture
+def kept(land: Land, make_user: Callable[..., User], small: Path) -> User:
+    """Somebody with a file of each kind, and a snapshot of all."""
+    user = make_user("passed", small)
+    land.write_map(user)
+    for name in FILES:
+        path = user.database.parent / name
+        path.parent.mkdir(mode=0o700, exist_ok=True)
+        path.write_text("first")
+        user.give(path)
+        user.give(path.parent)
+    ok(land.t3("run"))
+    return user
+
+
+def ok(answer: Answer) -> Answer:
+    assert answer.code == 0, answer.out + answer.err
+    return answer
+
+
+def planted(user: User, *kinds: str) -> dict[str, int]:
+    """What must stay, with its inode: it is the thing itself that stays."""
+    place = user.database.parent
+    return {(name := KINDS[kind](user, place)): (place / name).lstat().st_ino for kind in kinds}
+
+
+def must_lie_aside(kept: list[str], there: dict[str, int]) -> None:
+    """Each of them, beneath what was named."""
+    for name, inode in there.items():
+        top, _, rest = name.partition("/")
+        places = [Path(path, name) for path in kept] + [Path(path, rest) for path in kept if path.endswith(f".{top}")]
+        assert inode in [path.lstat().st_ino for path in places if os.path.lexists(path)], (name, kept)
+
+
+def must_be_there(user: User, kept: list[str], there: dict[str, int]) -> None:
+    """Each of them, in place or aside: an undo moves nothing but what it has something for."""
+    place = user.database.parent
+    in_place = [name for name, inode in there.items() if os.path.lexists(place / name) and (place / name).lstat().st_ino == inode]
+    must_lie_aside(kept, {name: inode for name, inode in there.items() if name not in in_place})
+
+
+def must_be_put_back(user: User, text: str = "first") -> None:
+    for name in FILES:
+        path = user.database.parent / name
+        assert (path.read_text(), path.stat().st_uid) == (text, user.uid)
+    assert (user.database.parent / "secrets").stat().st_uid == user.uid
+
+
+def left(user: User) -> set[str]:
+    return {str(path) for path in user.database.parent.glob("*.replaced-*")}
+
+
+def reasons(warnings: list[str]) -> list[str]:
+    return [warning for warning in warnings if "stays beside the new one: " in warning]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_cannot_be_packed_stays_aside_and_is_named(land: Land, kept: User, kind: str) -> None:
+    there = planted(kept, kind)
+    document = ok(land.t3("restore", kept.name, "--yes", "--json")).document
+    must_be_put_back(kept)
+    must_lie_aside(document["kept"], there)
+    assert document["prerestore"] is not None
+    [reason] = reasons(document["warnings"])
+    assert reason.startswith(next(iter(there)).partition("/")[0])
+    assert "it was not sealed" not in reason, "it says what it is"
+    # Of all else nothing is left: it is in the snapshot.
+    [folder] = document["kept"]
+    if folder.endswith("/old"):
+        assert os.listdir(folder) == [next(iter(there)).partition("/")[0]]
+
+
+def test_a_person_is_told_where_it_lies(land: Land, kept: User) -> None:
+    planted(kept, "a symlink")
+    answer = ok(land.t3("restore", kept.name, "--yes"))
+    [aside] = left(kept)
+    assert f"what could not be sealed of the old state lies at {aside}/old" in answer.out.splitlines()
+    assert f"WARN: {kept.name}: not packed: attachments/link.png: a symlink, which is not followed" in answer.out.splitlines()
+
+
+def test_of_many_the_first_are_named_and_the_rest_counted(land: Land, kept: User) -> None:
+    for number in range(20):
+        (kept.database.parent / f"attachments/{number:02}").symlink_to("nowhere")
+    document = ok(land.t3("restore", kept.name, "--yes", "--json")).document
+    packed, aside = document["warnings"]
+    for warning in (packed, aside):
+        assert warning.count("a symlink") == 5
+        assert warning.endswith("; and 15 more")
+
+
+@pytest.mark.parametrize("only", [(), ("--only", "files")], ids=["all", "files"])
+def test_so_it_is_for_all_at_once_and_for_the_undo(land: Land, kept: User, only: tuple[str, ...]) -> None:
+    there = planted(kept, *TOGETHER)
+    document = ok(land.t3("restore", kept.name, "--yes", "--json", *only)).document
+    must_be_put_back(kept)
+    must_lie_aside(document["kept"], there)
+    more = planted(kept, *TOGETHER[:4])
+    undone = ok(land.t3("restore", kept.name, "--label", "prerestore", "--yes", "--json", *only)).document
+    must_be_there(kept, undone["kept"], more)
+    must_lie_aside(undone["kept"], {name: inode for name, inode in more.items() if name.startswith("attachments")})
+    must_lie_aside(document["kept"], there)
+
+
+def test_the_database_alone_moves_nothing_of_it(land: Land, kept: User) -> None:
+    there = planted(kept, *TOGETHER)
+    document = ok(land.t3("restore", kept.name, "--yes", "--json", "--only", "database")).document
+    assert (document["kept"], left(kept)) == ([], set())
+    assert {name: (kept.database.parent / name).lstat().st_ino for name in there} == there
+
+
+@pytest.mark.parametrize("only", [(), ("--only", "files")], ids=["all", "files"])
+def test_one_that_was_interrupted_and_is_completed_keeps_it_too(land: Land, kept: User, only: tuple[str, ...]) -> None:
+    there = planted(kept, *TOGETHER)
+    with held_restore(land, kept, *only, mode="swap") as process:
+        process.kill()
+    answer = ok(land.t3("accept", kept.name))
+    must_be_put_back(kept)
+    said = "what could not be sealed of the old state lies at "
+    must_lie_aside([line.partition(said)[2] for line in answer.out.splitlines() if said in line], there)
+    assert len(reasons(answer.out.splitlines())) == 3
+    before = left(kept)
+    ok(land.t3("accept", kept.name))
+    assert left(kept) == before
+
+
+@pytest.mark.parametrize("name", ["attachments/late.png", "environment-id", "secrets/key.bin"])
+def test_what_came_or_changed_after_it_was_sealed_stays_aside(land: Land, kept: User, name: str) -> None:
+    ok(land.t3("run"))  # with all that there is, to be put back
+    shutil.rmtree(kept.database.parent / "attachments")
+    with held_restore(land, kept, "--json", mode="swap") as process:
+        late = kept.database.parent / name
+        late.parent.mkdir(exist_ok=True)
+        late.write_text("late")
+        kept.give(late.parent)
+        kept.give(late)
+        inode = late.stat().st_ino
+        (land.folder / "held").write_text("\n")
+        assert process.stdout is not None
+        answer = Answer(0, process.stdout.read(), "")
+        assert process.wait() == 0
+    if name == "environment-id":  # the snapshot has none, so nothing takes its place
+        assert late.read_text() == "late"
+    else:
+        must_lie_aside(answer.document["kept"], {name: inode})
+        assert (kept.database.parent / "secrets/key.bin").read_text() == "first"
+
+
+def test_where_files_are_not_saved_the_present_ones_stay_aside(land: Land, kept: User) -> None:
+    there = {name: (kept.database.parent / name).stat().st_ino for name in FILES}
+    document = ok(land.t3("restore", kept.name, "--yes", "--json", T3_BACKUP_FILES_LIMIT="0")).document
+    assert document["prerestore"]["companion"] is None
+    must_lie_aside(document["kept"], there)
+    must_be_put_back(kept)
+
+
+def test_one_that_was_unreadable_already_when_it_was_last_sealed_stays(land: Land, kept: User) -> None:
+    """Nothing has changed since, so nothing is packed anew."""
+    there = planted(kept, "an unreadable file")
+    age(kept.database.parent)
+    ok(land.t3("run"))
+    before = len(list(land.shelf(kept).glob("files-*")))
+    document = ok(land.t3("restore", kept.name, "--yes", "--json")).document
+    must_lie_aside(document["kept"], there)
+    assert len(list(land.shelf(kept).glob("files-*"))) == before
+
+
+def test_an_archive_that_is_not_what_was_sealed_gives_nothing_back_and_is_made_again(land: Land, kept: User) -> None:
+    first = land.snapshots(kept)[0].stem
+    (kept.database.parent / "secrets/key.bin").write_text("second")
+    age(kept.database.parent)
+    [old] = land.shelf(kept).glob("files-*")
+    ok(land.t3("run"))
+    [new] = set(land.shelf(kept).glob("files-*")) - {old}
+    new.write_bytes(bytes(new.stat().st_size))
+    document = ok(land.t3("restore", kept.name, "--at", first, "--yes", "--json")).document
+    assert document["kept"] == []
+    ok(land.t3("restore", kept.name, "--label", "prerestore", "--yes"))
+    assert (kept.database.parent / "secrets/key.bin").read_text() == "second"
+
+
+def test_what_was_sealed_and_cannot_be_removed_ends_no_restore(land: Land, kept: User) -> None:
+    secret = kept.database.parent / "secrets/key.bin"
+    if subprocess.run(["chattr", "+i", secret], capture_output=True, check=False).returncode != 0:
+        pytest.skip("no file can be made immutable here")
+    try:
+        document = ok(land.t3("restore", kept.name, "--yes", "--json")).document
+    finally:
+        for path in (secret, *kept.database.parent.glob("*.replaced-*/gone/secrets/key.bin")):
+            subprocess.run(["chattr", "-i", path], check=True)
+    [gone] = document["kept"]
+    assert Path(gone, "secrets/key.bin").exists()
+    assert [text for text in document["warnings"] if "could not be removed: " in text]
+    must_be_put_back(kept)
+    assert not (land.store / f"{kept.name}+restore.json").exists()
+
+
+@contextlib.contextmanager
+def mounted(folder: Path) -> Iterator[None]:
+    """Another file system in the place of a folder."""
+    subprocess.run(["mount", "--bind", folder, folder], check=True)
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", folder], check=True)
+
+
+def test_what_cannot_be_moved_stays_in_place_and_what_was_to_come_lies_beside_it(land: Land, kept: User) -> None:
+    place = kept.database.parent
+    (place / "settings.json").write_text("later")
+    (place / "attachments/a.png").write_text("later")
+    with mounted(place / "attachments"):
+        answer = land.t3("restore", kept.name, "--yes", "--json")
+    document: dict[str, Any] = answer.document
+    assert (answer.code, document["action"]) == (1, "restored"), "it is not all of it"
+    assert [text for text in document["warnings"] if text.startswith("attachments could not be put back")]
+    assert ((place / "settings.json").read_text(), (place / "attachments/a.png").read_text()) == ("first", "later")
+    [new] = document["kept"]
+    assert Path(new, "attachments/a.png").read_text() == "first"
+    assert not (land.store / f"{kept.name}+restore.json").exists()
