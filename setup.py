@@ -7,7 +7,7 @@ import re
 import shutil
 from pathlib import Path
 
-from setuptools import setup
+from setuptools import find_packages, setup
 
 HERE = Path(__file__).resolve().parent
 VERSION = re.search(r'^__version__ = "(.+)"$', (HERE / "t3_backup" / "__init__.py").read_text(), re.MULTILINE)
@@ -61,7 +61,7 @@ setup(
     maintainer="The t3-backup maintainers",
     maintainer_email="t3-backup@packages.debian.org",
     license="MIT",
-    packages=["t3_backup", "t3_backup.bump"],
+    packages=find_packages(include=["t3_backup", "t3_backup.*"]),
     package_data={"t3_backup": ["templates/*.html"]},
     cffi_modules=["csrc/build.py:ffibuilder"],
     install_requires=["apsw", "cffi>=1.15"],

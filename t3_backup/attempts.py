@@ -17,9 +17,8 @@ from typing import Any
 
 from t3_backup.backup import Result
 from t3_backup.errors import explain
-from t3_backup.manifest import format_time
-from t3_backup.protocol import printable
 from t3_backup.replacing import replace_file
+from t3_backup.text import format_time, printable
 
 NAME = "attempts.json"
 BROKEN = NAME + ".broken"

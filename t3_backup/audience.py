@@ -9,12 +9,13 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import Self
 
-from t3_backup import notify, report
+from t3_backup import notify
 from t3_backup.backup import Result
 from t3_backup.lines import Lines
 from t3_backup.log import Log
 from t3_backup.notify import Notifier
 from t3_backup.protocol import Event
+from t3_backup.text import INFO, utc_now
 
 
 class Audience:
@@ -56,8 +57,8 @@ class Audience:
 
     def ended(self, results: Sequence[Result]) -> None:
         """What the run came to."""
-        self.line(report.INFO, f"done ({len(results)} accounts, {sum(result.alarms for result in results)} not well)")
-        self._notifier.say(notify.describe_end(results, report.utc_now()))
+        self.line(INFO, f"done ({len(results)} accounts, {sum(result.alarms for result in results)} not well)")
+        self._notifier.say(notify.describe_end(results, utc_now()))
 
     def __enter__(self) -> Self:
         self._lines.__enter__()

@@ -18,7 +18,6 @@ from functools import partial
 from typing import Any
 
 from t3_backup import databases, owner, takeover
-from t3_backup import manifest as manifests
 from t3_backup.accounts import Account
 from t3_backup.companions import Packing
 from t3_backup.errors import Failure, NoRoom, SourceAbsent, explain
@@ -30,6 +29,7 @@ from t3_backup.settings import Settings
 from t3_backup.shelf import Shelf
 from t3_backup.store import Store
 from t3_backup.taking import Order, take
+from t3_backup.text import format_time
 from t3_backup.upkeep import Tidied, Upkeep
 from t3_backup.watch import Limits, Overheard
 
@@ -281,7 +281,7 @@ def accept(store: Store, user: str, now: datetime) -> list[Manifest]:
     with shelf:
         for snapshot in shelf.snapshots():
             if snapshot.holds:
-                accepted.append(replace(snapshot, accepted_at=manifests.format_time(now)))
+                accepted.append(replace(snapshot, accepted_at=format_time(now)))
                 shelf.replace_manifest(accepted[-1])
     return accepted
 

@@ -15,9 +15,9 @@ from t3_backup.facts import AccountFacts, Facts, Libraries, ShelfFacts, StoreFac
 from t3_backup.finding import Finding
 from t3_backup.manifest import is_legacy
 from t3_backup.pending import Pending
-from t3_backup.report import age, size
 from t3_backup.room import reserve_of
 from t3_backup.settings import DEFAULT_LOG, Settings
+from t3_backup.text import format_age, format_size
 
 TESTED = ("ext4", "xfs", "btrfs")
 _IN_MEMORY = ("tmpfs", "ramfs")
@@ -78,7 +78,7 @@ def _account(account: AccountFacts, shelf: ShelfFacts | None) -> Iterator[Findin
     if account.problem:
         yield Finding("fail", name, account.problem)
     elif account.source is not None:
-        yield Finding("ok", name, f"database of {size(account.source.bytes)}, -wal {size(account.source.wal_bytes)}")
+        yield Finding("ok", name, f"database of {format_size(account.source.bytes)}, -wal {format_size(account.source.wal_bytes)}")
     elif taken:
         yield Finding(
             "fail",
@@ -130,7 +130,8 @@ def _space(facts: Facts, settings: Settings) -> Finding:
     sources = [account.source.bytes + account.source.wal_bytes for account in facts.accounts if account.source is not None]
     reserve = reserve_of(settings.reserve, facts.store.total_bytes)
     free = facts.store.free_bytes - reserve
-    found = f"{size(facts.store.free_bytes)} free; the next run needs {size(sum(sources))}, and {size(reserve)} stay free"
+    free_text, needed_text = format_size(facts.store.free_bytes), format_size(sum(sources))
+    found = f"{free_text} free; the next run needs {needed_text}, and {format_size(reserve)} stay free"
     mend = "free some space, or lower T3_BACKUP_KEEP"
     if free < max(sources, default=0):
         return Finding("fail", "space", f"{found}: too little for the largest database; {mend}")
@@ -212,7 +213,7 @@ def _age(user: str, shelf: ShelfFacts | None, facts: Facts) -> Finding:
         return Finding("warn", name, f"not one that is verified; take one {now}")
     newest = max(good, key=lambda snapshot: snapshot.when)
     passed = facts.now - newest.when
-    found = f"the newest verified one is {age(passed.total_seconds())} old ({newest.name})"
+    found = f"the newest verified one is {format_age(passed.total_seconds())} old ({newest.name})"
     if passed > _OLD:
         return Finding("fail", name, f"{found}; see why no newer one came, and take one {now}")
     if passed < -_FUTURE:

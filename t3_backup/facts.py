@@ -14,7 +14,7 @@ from pathlib import Path
 
 import apsw
 
-from t3_backup import accounts, copier, hooks, metrics, owner, pending, recording, report, units
+from t3_backup import accounts, copier, hooks, metrics, owner, pending, recording, units
 from t3_backup.accounts import Account
 from t3_backup.errors import Cancelled, Failure, SourceAbsent, SourceRefused, StoreError, UsageError, explain
 from t3_backup.manifest import Manifest
@@ -22,6 +22,7 @@ from t3_backup.pending import Pending
 from t3_backup.protocol import Source
 from t3_backup.settings import Settings
 from t3_backup.store import Store
+from t3_backup.text import utc_now
 from t3_backup.watch import Limits, Overheard
 
 _LOOK_S = 30  # for one worker that finds a file
@@ -123,7 +124,7 @@ def gather(settings: Settings, stopping: threading.Event) -> Facts:
     known = _map(settings.map) if is_root else None
     found = [_account(user, stopping) for user in (known.users if known else (accounts.own().user,))]
     return Facts(
-        now=report.utc_now(),
+        now=utc_now(),
         is_root=is_root,
         map=known,
         accounts=tuple(found),

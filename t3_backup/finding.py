@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from t3_backup.report import ERROR, INFO, WARNING
+from t3_backup.text import ERROR, INFO, WARNING
 
 _PRIORITIES = {"ok": INFO, "note": INFO, "warn": WARNING, "fail": ERROR}
 

@@ -15,7 +15,7 @@ from t3_backup import databases
 from t3_backup.attempts import UNCHANGED, Attempt, uncovered_since
 from t3_backup.manifest import Manifest
 from t3_backup.overview import AccountView
-from t3_backup.report import size
+from t3_backup.text import format_size
 
 OK, WARNING, CRITICAL = "ok", "warning", "critical"
 STATES = (OK, WARNING, CRITICAL)  # in order
@@ -175,7 +175,7 @@ def trend_text(trend: float | None) -> str:
     """For people: `+1.2 MiB/d`."""
     if trend is None:
         return "-"
-    return f"{'-' if trend <= -0.5 else '+'}{size(abs(trend))}/d"
+    return f"{'-' if trend <= -0.5 else '+'}{format_size(abs(trend))}/d"
 
 
 def span(seconds: float) -> str:

@@ -8,9 +8,8 @@ from datetime import datetime
 from typing import Any
 
 from t3_backup.health import CRITICAL, OK, WARNING, Health, Thresholds, judge, span, trend_text, worst
-from t3_backup.manifest import format_time
 from t3_backup.overview import Overview
-from t3_backup.report import columns, size
+from t3_backup.text import format_columns, format_size, format_time
 
 NOT_COPIED = ("worktrees", "logs", "caches")
 EXIT_CODES = {OK: 0, WARNING: 1, CRITICAL: 2}  # of a check of Nagios'
@@ -44,11 +43,11 @@ def status_of(overview: Overview, now: datetime, limits: Thresholds) -> Status:
 def table(status: Status) -> list[str]:
     """For people. It may hold what a user chose."""
     rows = [_HEADS, *(_row(health, status.now) for health in status.accounts)]
-    lines = columns(rows, right={2, 3, 4, 5, 6}) if status.accounts else []
+    lines = format_columns(rows, right={2, 3, 4, 5, 6}) if status.accounts else []
     for health in status.accounts:
         if error := health.last_error:
             lines.append(f"{health.view.user}: last error {_when(error.when)}: {error.reason}")
-    lines.append(f"{status.overview.store}: {size(status.overview.free_bytes)} free")
+    lines.append(f"{status.overview.store}: {format_size(status.overview.free_bytes)} free")
     lines.append(f"not copied: {', '.join(NOT_COPIED)}")
     return lines
 
@@ -59,9 +58,9 @@ def _row(health: Health, now: datetime) -> tuple[str, ...]:
         view.user,
         _when(health.last_good) if health.last_good else "never",
         span((now - health.last_good).total_seconds()) if health.last_good else "-",
-        size(good[0].bytes) if good else "-",
+        format_size(good[0].bytes) if good else "-",
         f"{len(good)}/{len(view.snapshots)}",
-        size(view.used_bytes),
+        format_size(view.used_bytes),
         trend_text(health.trend),
         f"{health.state}: {health.text}" if health.text else health.state,
     )

@@ -8,8 +8,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from t3_backup import protocol
 from t3_backup.identity import Identity
+from t3_backup.text import printable
 
 _PATIENCE_S = 2.0
 _POLL_S = 0.05
@@ -50,4 +50,4 @@ def _command(process: int) -> str:
         line = Path(f"/proc/{process}/cmdline").read_bytes()
     except OSError:
         return "it has ended"
-    return protocol.printable(line.replace(b"\0", b" ").decode(errors="replace").strip(), 120)
+    return printable(line.replace(b"\0", b" ").decode(errors="replace").strip(), 120)

@@ -19,8 +19,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from t3_backup import report
 from t3_backup.lines import Lines
+from t3_backup.text import INFO
 
 _NAME = re.compile(r"[A-Za-z0-9_-]+")  # run-parts(8)
 # What an editor or a package leaves beside a hook; nobody means it to be called.
@@ -91,7 +91,7 @@ def call_all(
             out.warn(f"hook {name} {problem}")
             well = False
         else:
-            out.line(report.INFO, f"called hook {name}")
+            out.line(INFO, f"called hook {name}")
     return well
 
 

@@ -9,7 +9,7 @@ from dataclasses import replace
 from datetime import datetime
 from typing import NamedTuple
 
-from t3_backup import backup, lines, manifest, recording, report, restoring
+from t3_backup import backup, lines, recording, restoring
 from t3_backup.choice import choose
 from t3_backup.errors import EXIT_OK, Failure, UsageError
 from t3_backup.lines import Lines
@@ -17,6 +17,7 @@ from t3_backup.lock import WAIT_S
 from t3_backup.manifest import Manifest
 from t3_backup.settings import Settings
 from t3_backup.store import Store
+from t3_backup.text import INFO, format_time, utc_now
 
 
 class Change(NamedTuple):
@@ -30,7 +31,7 @@ def accept(args: argparse.Namespace, values: Settings) -> int:
     """`accept`: end the hold of what is suspect or damaged."""
 
     def change(store: Store) -> Change:
-        accepted = backup.accept(store, args.user, report.utc_now())
+        accepted = backup.accept(store, args.user, utc_now())
         said = [f"accepted {snapshot.user} {snapshot.name} ({'; '.join(snapshot.reasons)})" for snapshot in accepted]
         return Change(accepted, said or [f"nothing of {args.user} waits to be accepted"])
 
@@ -39,12 +40,12 @@ def accept(args: argparse.Namespace, values: Settings) -> int:
 
 def pin(args: argparse.Namespace, values: Settings) -> int:
     """`pin`: what is named is not pruned, whatever the settings say."""
-    return _command(args, values, lambda store: set_pins(store, args.user, args.names, report.utc_now(), pinned=True))
+    return _command(args, values, lambda store: set_pins(store, args.user, args.names, utc_now(), pinned=True))
 
 
 def unpin(args: argparse.Namespace, values: Settings) -> int:
     """`unpin`: what is named is retention's again."""
-    return _command(args, values, lambda store: set_pins(store, args.user, args.names, report.utc_now(), pinned=False))
+    return _command(args, values, lambda store: set_pins(store, args.user, args.names, utc_now(), pinned=False))
 
 
 def set_pins(store: Store, user: str, names: Iterable[str], now: datetime, *, pinned: bool) -> Change:
@@ -63,7 +64,7 @@ def set_pins(store: Store, user: str, names: Iterable[str], now: datetime, *, pi
             if (snapshot.pinned_at is not None) == pinned:
                 result.lines.append(f"{user} {name} is {'pinned already' if pinned else 'not pinned'}")
                 continue
-            changed = replace(snapshot, pinned_at=manifest.format_time(now) if pinned else None)
+            changed = replace(snapshot, pinned_at=format_time(now) if pinned else None)
             shelf.replace_manifest(changed)
             result.changed.append(changed)
             result.lines.append(f"{'pinned' if pinned else 'unpinned'} {user} {name}")
@@ -85,7 +86,7 @@ def _command(args: argparse.Namespace, values: Settings, change: Callable[[Store
         changed, said = change(store)
         measured = recording.write_metrics(recording.folder_of(values, args.dest), store, values, out)
     for line in said:
-        out.line(report.INFO, line)
+        out.line(INFO, line)
     if args.json:
         lines.print_document({"accounts": [{"user": args.user, "snapshots": [s.as_json() for s in changed]}]})
     ended = all(result.user != args.user for result in broken)

@@ -15,11 +15,12 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Self, TextIO
 
-from t3_backup import journal, protocol
+from t3_backup import journal
 from t3_backup.backup import Result
 from t3_backup.errors import Failure, explain
 from t3_backup.protocol import Event, Phase, Progress
-from t3_backup.report import ERROR, WARNING, describe
+from t3_backup.report import describe
+from t3_backup.text import ERROR, WARNING, printable
 
 _LONGEST_LINE = 20_000  # characters
 
@@ -50,7 +51,7 @@ class Lines:
         """
         with self._lock:
             try:
-                self._write(priority, protocol.printable(text, _LONGEST_LINE))
+                self._write(priority, printable(text, _LONGEST_LINE))
             except OSError:
                 self.broken = True
                 _give_up(self._stream)
@@ -90,7 +91,7 @@ class JournalLines(Lines):
         for line in describe(result):
             fields = journal.fields(line, result, self._run)
             try:
-                self._send(**{name: protocol.printable(value, _LONGEST_LINE) for name, value in fields.items()})
+                self._send(**{name: printable(value, _LONGEST_LINE) for name, value in fields.items()})
             except OSError:
                 self.line(line.priority, line.text)
 

@@ -17,9 +17,8 @@ from typing import Any
 
 import t3_backup
 from t3_backup.backup import Result
-from t3_backup.manifest import format_time
-from t3_backup.report import utc_now
 from t3_backup.settings import DEFAULT_LOG
+from t3_backup.text import format_time, utc_now
 
 # O_NONBLOCK: a pipe that nobody reads must not hold the run.
 _APPEND = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK

@@ -165,11 +165,6 @@ def _checked(kind: str, name: str, value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
 
 
-def format_time(when: datetime) -> str:
-    """RFC 3339 in UTC, whole seconds: 2026-11-24T03:30:12Z."""
-    return when.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
 def snapshot_name(when: datetime, label: str | None, taken: set[str]) -> str:
     """A name that is not in `taken`: a second one in the same second gets `.2`, and so on."""
     stamp = when.astimezone(UTC).strftime(_STAMP)

@@ -13,9 +13,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from t3_backup import protocol, report
 from t3_backup.backup import Result
 from t3_backup.protocol import Event, Phase, Progress
+from t3_backup.text import format_size, printable
 
 _PAUSE_S = 0.5  # between two of them
 _MOST_NAMES = 4
@@ -44,7 +44,7 @@ def _share(work: Work) -> str:
     if work.phase != "copy" or not work.total:
         return work.phase
     done = min(work.done, work.total)  # a database grows while it is copied
-    return f"{work.phase} {done * 100 // work.total} % ({report.size(done)} of {report.size(work.total)})"
+    return f"{work.phase} {done * 100 // work.total} % ({format_size(done)} of {format_size(work.total)})"
 
 
 def describe_end(results: Sequence[Result], now: datetime) -> str:
@@ -89,7 +89,7 @@ class Notifier:
 
     def say(self, text: str) -> None:
         """At once; one line, whatever is in it."""
-        self._send(f"STATUS={protocol.printable(text, _LONGEST)}")
+        self._send(f"STATUS={printable(text, _LONGEST)}")
 
     def stopping(self) -> None:
         """Somebody has asked the run to stop. A signal may call it at any moment: it waits for no lock."""

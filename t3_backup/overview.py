@@ -14,9 +14,9 @@ from t3_backup import accounts, attempts
 from t3_backup.attempts import Attempt, Attempts
 from t3_backup.errors import Failure, StoreError, explain
 from t3_backup.manifest import Manifest
-from t3_backup.protocol import printable
 from t3_backup.room import used_bytes
 from t3_backup.store import Store
+from t3_backup.text import printable
 
 
 @dataclass(frozen=True)

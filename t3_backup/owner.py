@@ -15,7 +15,6 @@ import threading
 from pathlib import Path
 from typing import Any
 
-from t3_backup import protocol
 from t3_backup.accounts import Account
 from t3_backup.census import Census
 from t3_backup.errors import Failure, WorkerLost
@@ -36,6 +35,7 @@ from t3_backup.protocol import (
     Staged,
     Swapped,
 )
+from t3_backup.text import printable
 from t3_backup.watch import Limits, Listener, Watch, supervise
 
 _PACKAGE = Path(__file__).resolve().parent.parent
@@ -282,7 +282,7 @@ def _judge(process: subprocess.Popen[bytes], watch: Watch, mode: str) -> Event:
     if code == -signal.SIGBUS:
         raise _BusError("the worker died by SIGBUS: the database was cut short under it")
     said = watch.noise.strip().splitlines()
-    last = f": {protocol.printable(said[-1])}" if said else ""
+    last = f": {printable(said[-1])}" if said else ""
     if code < 0:
         raise WorkerLost(f"the worker was killed by {_signal_name(-code)}{last}")
     raise WorkerLost(f"the worker ended with {code} and no result{last}")

@@ -17,7 +17,7 @@ from t3_backup import chart, databases
 from t3_backup.chart import Chart
 from t3_backup.errors import Failure
 from t3_backup.manifest import Manifest
-from t3_backup.report import age, size
+from t3_backup.text import format_age, format_size
 
 _TEMPLATES = Path(__file__).parent / "templates"
 _OLD = timedelta(days=2)  # as the doctor has it
@@ -97,8 +97,8 @@ def page(accounts: Sequence[Shelved], place: str, free: int, now: datetime) -> P
         version=t3_backup.__version__,
         sections=tuple(_section(account, now) for account in accounts),
         count=len(snapshots),
-        size=size(sum(snapshot.bytes for snapshot in snapshots)),
-        free=size(free),
+        size=format_size(sum(snapshot.bytes for snapshot in snapshots)),
+        free=format_size(free),
     )
 
 
@@ -116,7 +116,7 @@ def judge(account: Shelved, now: datetime) -> tuple[str, str]:
         worst = "damaged" if any(snapshot.verdict == "damaged" for snapshot in waiting) else "suspect"
         return "bad" if worst == "damaged" else "late", f"{worst}, waits for accept"
     newest = max(snapshot.when for snapshot in verified)
-    told = f"verified {age((now - newest).total_seconds())} ago"
+    told = f"verified {format_age((now - newest).total_seconds())} ago"
     return ("late", f"last {told}") if now - newest > _OLD else ("good", told)
 
 
@@ -135,11 +135,11 @@ def _section(account: Shelved, now: datetime) -> Section:
         state=state,
         says=says,
         count=len(snapshots),
-        size=size(sum(snapshot.bytes for snapshot in snapshots)),
+        size=format_size(sum(snapshot.bytes for snapshot in snapshots)),
         notes=(*notes, *account.notes),
         chart=drawn,
-        newest_size=size(snapshots[0].bytes) if snapshots else "",
-        largest=size(drawn.largest) if drawn else "",
+        newest_size=format_size(snapshots[0].bytes) if snapshots else "",
+        largest=format_size(drawn.largest) if drawn else "",
         longest=seconds(drawn.longest) if drawn else "",
         rows=tuple(_row(snapshot, now) for snapshot in snapshots),
         shown=len(snapshots) <= _FEW,
@@ -149,8 +149,8 @@ def _section(account: Shelved, now: datetime) -> Section:
 def _row(snapshot: Manifest, now: datetime) -> Row:
     return Row(
         when=f"{snapshot.when:%Y-%m-%d %H:%M}",
-        age=age((now - snapshot.when).total_seconds()),
-        size=size(snapshot.bytes),
+        age=format_age((now - snapshot.when).total_seconds()),
+        size=format_size(snapshot.bytes),
         verdict=snapshot.verdict,
         accepted=snapshot.accepted_at or "",
         reasons=snapshot.reasons,

@@ -16,6 +16,7 @@ from t3_backup.census import Census
 from t3_backup.errors import WORKER_ERRORS, Failure, WorkerLost
 from t3_backup.identity import SIDECARS, Identity
 from t3_backup.manifest import METHODS
+from t3_backup.text import printable
 
 MODES = (
     "look",  # find the source and its size
@@ -312,8 +313,3 @@ def shortened(texts: Sequence[str], most: int = 5) -> str:
     """The first of `texts`, as one, and how many more there are."""
     more = [f"and {len(texts) - most} more"] if len(texts) > most else []
     return "; ".join([*texts[:most], *more])
-
-
-def printable(text: str, most: int = 500) -> str:
-    """At most `most` characters of `text`, with nothing in it that a terminal or the journal would obey."""
-    return "".join(c if c.isprintable() else "?" for c in text[:most])

@@ -11,7 +11,7 @@ import threading
 from collections.abc import Sequence
 from pathlib import Path
 
-from t3_backup import attempts, health, health_report, metrics, overview, report
+from t3_backup import attempts, health, health_report, metrics, overview
 from t3_backup.accounts import UserMap
 from t3_backup.attempts import Ledger
 from t3_backup.audience import Audience
@@ -20,6 +20,7 @@ from t3_backup.errors import Failure, explain
 from t3_backup.lines import Lines
 from t3_backup.settings import DEFAULT_TEXTFILES, Settings
 from t3_backup.store import Store
+from t3_backup.text import INFO, utc_now
 
 
 class Recording:
@@ -48,7 +49,7 @@ class Recording:
     def _note(self, result: Result) -> None:
         with self._lock:
             try:
-                self._ledger.add(result.user, attempts.of_result(result, self._run, report.utc_now()))
+                self._ledger.add(result.user, attempts.of_result(result, self._run, utc_now()))
             except OSError as error:
                 first, self.broken = not self.broken, True
                 if first:
@@ -73,12 +74,12 @@ def write_metrics(folder: Path | None, store: Store, values: Settings, out: Audi
         known = overview.users_to_watch(values.map)
     except Failure:  # a run for named accounts needs no map
         known = UserMap(tuple(store.users()), ())
-    status = health_report.status_of(overview.look(store, known), report.utc_now(), health.Thresholds())
+    status = health_report.status_of(overview.look(store, known), utc_now(), health.Thresholds())
     try:
         metrics.write(folder, metrics.render(status))
     except ImportError:
         remedy = "apt install python3-prometheus-client, or set T3_BACKUP_TEXTFILE_DIR=none"
-        out.line(report.INFO, f"no metrics are written to {folder}: {remedy}")
+        out.line(INFO, f"no metrics are written to {folder}: {remedy}")
     except OSError as error:
         out.warn(f"the metrics can't be written to {folder}: {error.strerror or explain(error)}")
         return False

@@ -5,15 +5,13 @@ A line begins with what happened, names the account, and has a priority. `lines`
 
 from __future__ import annotations
 
-from collections.abc import Container, Mapping, Sequence
-from datetime import UTC, datetime
+from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import Any, NamedTuple
 
 from t3_backup.backup import Result
+from t3_backup.text import ERROR, INFO, WARNING, format_age, format_columns, format_size
 from t3_backup.verify import Check
-
-# syslog(3); sd-daemon(3) has the prefixes.
-ERROR, WARNING, INFO = 3, 4, 6
 
 
 class Line(NamedTuple):
@@ -86,18 +84,18 @@ def list_lines(entry: dict[str, Any], now: datetime) -> list[str]:
     user, snapshots = entry["user"], entry["snapshots"]
     rows = [("WHEN (UTC)", "AGE", "SIZE", "PAGES", "METHOD", "LEVEL", "FILES", "LABEL", "VERDICT", "NAME")]
     for s in snapshots:
-        old = age((now - datetime.fromisoformat(s["taken_at"])).total_seconds())
+        old = format_age((now - datetime.fromisoformat(s["taken_at"])).total_seconds())
         verdict = s["verdict"] + (" (accepted)" if s["accepted_at"] else "") + (" (pinned)" if s["pinned_at"] else "")
         level = "-" if s["t3_level"] is None else str(s["t3_level"])
         when = s["taken_at"].replace("T", " ").removesuffix("Z")
-        files = size(s["companion"]["bytes"]) if s["companion"] else "-"
-        sizes = size(s["bytes"]), str(s["page_count"]), s["method"], level, files
+        files = format_size(s["companion"]["bytes"]) if s["companion"] else "-"
+        sizes = format_size(s["bytes"]), str(s["page_count"]), s["method"], level, files
         rows.append((when, old, *sizes, s["label"] or "-", verdict, s["name"]))
     archives = {s["companion"]["sha256"]: s["companion"]["bytes"] for s in snapshots if s["companion"]}
     total = sum(s["bytes"] for s in snapshots) + sum(archives.values())
-    lines = [f"{user}: {len(snapshots)} snapshots, {size(total)}"]
+    lines = [f"{user}: {len(snapshots)} snapshots, {format_size(total)}"]
     if snapshots:
-        lines += [f"  {line}" for line in columns(rows, right={1, 2, 3, 5, 6})]
+        lines += [f"  {line}" for line in format_columns(rows, right={1, 2, 3, 5, 6})]
     return lines + [f"  {text}" for text in not_counted(entry)]
 
 
@@ -107,13 +105,6 @@ def not_counted(entry: Mapping[str, Any]) -> list[str]:
         *(f"not counted, since it has no sound manifest: {name}" for name in entry["strays"]),
         *(f"not counted, since it could not be taken over: what is in {path}" for path in entry["leftovers"]),
     ]
-
-
-def columns(rows: Sequence[Sequence[str]], right: Container[int]) -> list[str]:
-    """A line for each row, as wide as it must be; columns that are `right` end below each other."""
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    aligned = [[c.rjust(w) if i in right else c.ljust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True))] for row in rows]
-    return ["  ".join(cells).rstrip() for cells in aligned]
 
 
 def check_line(check: Check) -> tuple[int, str]:
@@ -127,25 +118,3 @@ def check_line(check: Check) -> tuple[int, str]:
             f"unchanged {snapshot.user} {snapshot.name} ({snapshot.verdict} when it was taken: {'; '.join(snapshot.reasons)})",
         )
     return INFO, f"verified {snapshot.user} {snapshot.name} ({snapshot.bytes} bytes)"
-
-
-def size(count: float) -> str:
-    """Bytes as people read them: 61.5 MiB."""
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if count < 1024:
-            return f"{count:.0f} B" if unit == "B" else f"{count:.1f} {unit}"
-        count /= 1024
-    return f"{count:.1f} TiB"
-
-
-def utc_now() -> datetime:
-    """Now, in UTC."""
-    return datetime.now(UTC)
-
-
-def age(seconds: float) -> str:
-    """A time span as people say it: 3d."""
-    for unit, length in (("d", 86400), ("h", 3600), ("m", 60)):
-        if seconds >= length:
-            return f"{seconds / length:.0f}{unit}"
-    return f"{max(0, seconds):.0f}s"

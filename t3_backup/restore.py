@@ -23,12 +23,13 @@ from t3_backup.ending import end
 from t3_backup.errors import Cancelled, Failure, InUse, NotTheSame, SourceError, WorkerLost, explain
 from t3_backup.identity import Identity
 from t3_backup.intent import Intent
-from t3_backup.manifest import PRERESTORE, Manifest, format_time
+from t3_backup.manifest import PRERESTORE, Manifest
 from t3_backup.protocol import Folded, shortened
 from t3_backup.service import Service
 from t3_backup.shelf import Shelf
 from t3_backup.store import Store
 from t3_backup.taking import Order, take
+from t3_backup.text import format_time
 from t3_backup.watch import Limits
 
 

@@ -6,24 +6,25 @@ from datetime import datetime
 
 from t3_backup.census import Census
 from t3_backup.manifest import PRERESTORE, Manifest
-from t3_backup.report import INFO, WARNING, Line, age, size
+from t3_backup.report import Line
 from t3_backup.restore import Restored
+from t3_backup.text import INFO, WARNING, format_age, format_size
 
 _MOST_TABLES = 8
 
 
 def plan(snapshot: Manifest, live: Census | None, problem: str, now: datetime) -> list[str]:
     """What is to be put back, and what that gains and loses against the `live` database; `problem` where that can't be read."""
-    old = age((now - snapshot.when).total_seconds())
+    old = format_age((now - snapshot.when).total_seconds())
     when = snapshot.taken_at.replace("T", " ").removesuffix("Z")
     label = f", label {snapshot.label}" if snapshot.label else ""
     verdict = f"{snapshot.verdict} ({'; '.join(snapshot.reasons)})" if snapshot.reasons else snapshot.verdict
     lines = [
         f"snapshot of {snapshot.user}: {snapshot.name}",
-        f"  taken {when} UTC ({old} ago){label}; T3 level {_level(snapshot.t3_level)}; {size(snapshot.bytes)}; {verdict}",
+        f"  taken {when} UTC ({old} ago){label}; T3 level {_level(snapshot.t3_level)}; {format_size(snapshot.bytes)}; {verdict}",
     ]
     if (files := snapshot.companion) is not None:
-        lines.append(f"  with {files.entries} files and folders beside it ({size(files.content_bytes)})")
+        lines.append(f"  with {files.entries} files and folders beside it ({format_size(files.content_bytes)})")
     else:
         lines.append("  without files beside it: none were there, or they were not saved")
     if live is None:

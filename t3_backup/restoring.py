@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from t3_backup import accounts, backup, ending, export, lines, owner, recording, report, restore, restore_lines, stopping
+from t3_backup import accounts, backup, ending, export, lines, owner, recording, restore, restore_lines, stopping
 from t3_backup.accounts import Account
 from t3_backup.census import Census
 from t3_backup.choice import choose_good
@@ -26,6 +26,7 @@ from t3_backup.settings import Settings
 from t3_backup.shelf import Shelf
 from t3_backup.stopping import Stopping
 from t3_backup.store import Store
+from t3_backup.text import INFO, utc_now
 from t3_backup.watch import Limits
 
 _ENDED = {
@@ -46,7 +47,7 @@ def put_back(args: argparse.Namespace, values: Settings) -> int:
         with shelf:
             if os.geteuid() != 0 and args.user != (own := accounts.own().user):
                 raise UsageError(f"{own} is not root and may restore his own account alone, not {args.user}")
-            snapshot = choose_good(shelf.snapshots(), args.at, report.utc_now(), label=args.label, level=args.schema)
+            snapshot = choose_good(shelf.snapshots(), args.at, utc_now(), label=args.label, level=args.schema)
             do = _elsewhere if args.to is not None else _in_place
             document, failed = do(args, values, store, shelf, snapshot, stop, out)
             whole = {"user": args.user, "snapshot": backup.document(shelf, snapshot)} | document
@@ -62,7 +63,7 @@ def _elsewhere(
     if not args.dry_run:
         with store.locked(shared=True, wait=WAIT_S):
             export.write(shelf, snapshot, Path(args.to), limits(values, store), stop)
-    out.line(report.INFO, f"{'would write' if args.dry_run else 'wrote'} {snapshot.name} of {args.user} to {args.to}")
+    out.line(INFO, f"{'would write' if args.dry_run else 'wrote'} {snapshot.name} of {args.user} to {args.to}")
     return {"action": "planned" if args.dry_run else "written", "to": args.to}, False
 
 
@@ -75,8 +76,8 @@ def _in_place(
     account, bounds = accounts.find(args.user), limits(values, store)
     live, problem = _live(account, bounds, stop)
     document: dict[str, Any] = {"live": None if live is None else live.as_json(), "live_problem": problem}
-    for line in restore_lines.plan(snapshot, live, problem, report.utc_now()):
-        out.line(report.INFO, line)
+    for line in restore_lines.plan(snapshot, live, problem, utc_now()):
+        out.line(INFO, line)
     if args.dry_run:
         return document | {"action": "planned"}, False
     question, wrong_use = f"Replace {account.source} with it?", "a restore replaces the live database"
@@ -94,8 +95,8 @@ def _in_place(
         service=None if args.no_service else Service.of(args.user),
         limits=bounds,
         stopping=stop,
-        now=report.utc_now,
-        say=partial(out.line, report.INFO),
+        now=utc_now,
+        say=partial(out.line, INFO),
         database=args.only != "files",
         files=files,
         files_limit=values.files_limit,

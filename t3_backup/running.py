@@ -16,6 +16,7 @@ from t3_backup.lock import WAIT_S
 from t3_backup.manifest import LABEL
 from t3_backup.settings import Settings
 from t3_backup.store import Store
+from t3_backup.text import INFO
 
 
 def run(args: argparse.Namespace, values: Settings) -> int:
@@ -65,7 +66,7 @@ def _back_up(args: argparse.Namespace, values: Settings, run: str, results: list
         for user in forgotten:
             out.warn(f"{user} has snapshots in {values.dest}, but is not in {values.map}")
         if not results:
-            out.line(report.INFO, f"no users in {values.map}; nothing to back up")
+            out.line(INFO, f"no users in {values.map}; nothing to back up")
         out.ended(results)
     if args.json:
         lines.print_document(report.run_document(results))

@@ -36,6 +36,7 @@ from t3_backup.pending import Pending
 from t3_backup.settings import Settings
 from t3_backup.shelf import Shelf
 from t3_backup.store import Store
+from t3_backup.text import INFO, utc_now
 
 
 def show_list(args: argparse.Namespace, values: Settings) -> int:
@@ -49,12 +50,12 @@ def show_list(args: argparse.Namespace, values: Settings) -> int:
             entry = entry_of(store, shelf, [backup.document(shelf, snapshot) for snapshot in shelf.snapshots()], restores)
             documents.append(entry)
             if not args.json:
-                for line in report.list_lines(entry, report.utc_now()):
-                    out.line(report.INFO, line)
+                for line in report.list_lines(entry, utc_now()):
+                    out.line(INFO, line)
     if args.json:
         lines.print_document({"accounts": documents})
     elif not documents:
-        out.line(report.INFO, f"no snapshots in {values.dest}")
+        out.line(INFO, f"no snapshots in {values.dest}")
     return Failure.exit_code if shelves.refused else EXIT_OK
 
 
@@ -73,7 +74,7 @@ def show_report(args: argparse.Namespace, values: Settings) -> int:
             accounts.append(Shelved(shelf.user, shelf.snapshots(), report.not_counted(entry), names))
         free = store.free_bytes()
     place = f"{values.dest} on {os.uname().nodename}"
-    text = page.render(page.page(accounts, place, free, report.utc_now()))
+    text = page.render(page.page(accounts, place, free, utc_now()))
     if args.html == "-":
         lines.print_text(text)
     else:
@@ -94,7 +95,7 @@ def show_verify(args: argparse.Namespace, values: Settings) -> int:
         for shelf in shelves:
             snapshots = shelf.snapshots()
             if args.at is not None:
-                snapshots = [choose(snapshots, args.at, report.utc_now())]
+                snapshots = [choose(snapshots, args.at, utc_now())]
             entries: list[dict[str, Any]] = []
             archives: dict[str, str] = {}
             with Walk(shelf, limits, stop) as walk:
@@ -134,12 +135,12 @@ def show_status(args: argparse.Namespace, values: Settings) -> int:
     out = Lines(sys.stderr if args.json else sys.stdout)
     known = overview.users_to_watch(values.map)
     with Store.open(values.dest) as store:
-        status = health_report.status_of(overview.look(store, known, args.user), report.utc_now(), limits)
+        status = health_report.status_of(overview.look(store, known, args.user), utc_now(), limits)
     if args.nagios:
         if not status.accounts:
             raise Failure(f"no accounts: nobody in {values.map}, and no snapshots in {values.dest}")
         line, code = health_report.nagios(status)
-        out.line(report.INFO, line)
+        out.line(INFO, line)
         return code
     for warning in status.overview.warnings:
         out.warn(warning)
@@ -147,7 +148,7 @@ def show_status(args: argparse.Namespace, values: Settings) -> int:
         lines.print_document(health_report.document(status))
     else:
         for line in health_report.table(status):
-            out.line(report.INFO, line)
+            out.line(INFO, line)
     return Failure.exit_code if status.state == health.CRITICAL or out.broken else EXIT_OK
 
 

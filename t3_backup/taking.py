@@ -23,6 +23,7 @@ from t3_backup.manifest import Companion, Manifest
 from t3_backup.protocol import Copied, Folded, Proven
 from t3_backup.shelf import Shelf
 from t3_backup.storing import Stored
+from t3_backup.text import format_time
 from t3_backup.verdict import Verdict
 from t3_backup.verify import examine
 from t3_backup.watch import Limits, Listener
@@ -118,7 +119,7 @@ def describe(
         sequence=sequence,
         user=order.account.user,
         name=manifests.snapshot_name(order.when, order.label, shelf.taken_names()),
-        taken_at=manifests.format_time(order.when),
+        taken_at=format_time(order.when),
         label=order.label,
         bytes=content.bytes,
         sha256=content.sha256,

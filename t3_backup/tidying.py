@@ -6,7 +6,7 @@ import argparse
 import sys
 from typing import Any
 
-from t3_backup import attempts, backup, databases, lines, overview, recording, report, restoring, stopping, usage
+from t3_backup import attempts, backup, databases, lines, overview, recording, restoring, stopping, usage
 from t3_backup.errors import EXIT_OK, Failure
 from t3_backup.lines import Lines
 from t3_backup.lock import WAIT_S
@@ -15,6 +15,7 @@ from t3_backup.settings import Settings
 from t3_backup.shelf import Shelf
 from t3_backup.showing import Shelves
 from t3_backup.store import Store
+from t3_backup.text import INFO, format_size
 from t3_backup.upkeep import Upkeep
 
 
@@ -54,7 +55,7 @@ def _planned(shelf: Shelf, decisions: list[Decision], hold: str, out: Lines) -> 
         out.warn(warning)
     for decision in decisions:
         what = "keep" if decision.keep else "would prune"
-        out.line(report.INFO, f"{what} {shelf.user} {decision.snapshot.name} ({', '.join(decision.reasons)})")
+        out.line(INFO, f"{what} {shelf.user} {decision.snapshot.name} ({', '.join(decision.reasons)})")
     return _document(shelf, decisions) | {"pruned": [], "compacted": [], "warnings": warnings}
 
 
@@ -63,13 +64,13 @@ def _pruned(shelf: Shelf, upkeep: Upkeep, decisions: list[Decision], hold: str, 
     shelf.clear()
     done = upkeep.tidy(hold)
     for name in done.pruned:
-        out.line(report.INFO, f"pruned {shelf.user} {name} ({why[name]})")
+        out.line(INFO, f"pruned {shelf.user} {name} ({why[name]})")
     for name in done.compacted:
-        out.line(report.INFO, f"compacted {shelf.user} {name}")
+        out.line(INFO, f"compacted {shelf.user} {name}")
     for warning in done.warnings:
         out.warn(warning)
     if not done.made_room:
-        out.line(report.INFO, f"nothing of {shelf.user} to prune or to compact")
+        out.line(INFO, f"nothing of {shelf.user} to prune or to compact")
     return _document(shelf, decisions) | {"pruned": done.pruned, "compacted": done.compacted, "warnings": done.warnings}
 
 
@@ -90,10 +91,10 @@ def show_usage(args: argparse.Namespace, values: Settings) -> int:
             found = usage.of_shelf(shelf)
             documents.append(found.as_json())
             for line in [] if args.json else usage.table(found):
-                out.line(report.INFO, line)
+                out.line(INFO, line)
         free = store.free_bytes()
     if args.json:
         lines.print_document({"accounts": documents, "free_bytes": free})
     else:
-        out.line(report.INFO, f"{report.size(free)} free in {values.dest}")
+        out.line(INFO, f"{format_size(free)} free in {values.dest}")
     return Failure.exit_code if shelves.refused else EXIT_OK

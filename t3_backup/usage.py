@@ -10,9 +10,9 @@ from typing import Any
 from t3_backup import chain
 from t3_backup.errors import Failure
 from t3_backup.manifest import Manifest
-from t3_backup.report import columns, size
 from t3_backup.room import BLOCK_BYTES, used_bytes
 from t3_backup.shelf import Shelf
+from t3_backup.text import format_columns, format_size
 
 
 @dataclass(frozen=True)
@@ -87,10 +87,11 @@ def _base(shelf: Shelf, snapshots: Sequence[Manifest], snapshot: Manifest) -> tu
 def table(usage: Usage) -> list[str]:
     """For people."""
     times = f", {usage.full / usage.bytes:.1f} times as much" if usage.bytes else ""
-    first = f"{usage.user}: {len(usage.stored)} snapshots in {size(usage.bytes)}; as full copies {size(usage.full)}{times}"
+    stored, full = format_size(usage.bytes), format_size(usage.full)
+    first = f"{usage.user}: {len(usage.stored)} snapshots in {stored}; as full copies {full}{times}"
     rows = [("STORED", "SIZE", "FORM", "HANGING", "NAME", "ON")]
     rows += [
-        (size(one.bytes), size(one.snapshot.bytes), one.form, str(one.hanging), one.snapshot.name, one.base or "-")
+        (format_size(one.bytes), format_size(one.snapshot.bytes), one.form, str(one.hanging), one.snapshot.name, one.base or "-")
         for one in usage.stored
     ]
-    return [first, *(f"  {line}" for line in columns(rows, right={0, 1, 3}))] if usage.stored else [first]
+    return [first, *(f"  {line}" for line in format_columns(rows, right={0, 1, 3}))] if usage.stored else [first]

@@ -10,8 +10,9 @@ from hypothesis import assume
 from hypothesis import strategies as st
 from made import made
 
-from t3_backup.manifest import Manifest, format_time
+from t3_backup.manifest import Manifest
 from t3_backup.retention import Policy, decide
+from t3_backup.text import format_time
 
 YEARS = 3650 * 86400  # ten of them, in seconds
 # Runs follow each other after minutes, hours, days or weeks; now and then the clock jumps.

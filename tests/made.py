@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from t3_backup.census import Census
-from t3_backup.manifest import FORMAT, Manifest, _checksum, format_time, snapshot_name
+from t3_backup.manifest import FORMAT, Manifest, _checksum, snapshot_name
+from t3_backup.text import format_time
 
 NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
 

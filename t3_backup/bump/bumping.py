@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from t3_backup import accounts, report
+from t3_backup import accounts
 from t3_backup.bump import backups, fetch, freeze, gate, journal, move, ready, versions
 from t3_backup.bump.backups import Snapshot
 from t3_backup.bump.gate import Trial
@@ -19,12 +19,12 @@ from t3_backup.bump.machine import Machine
 from t3_backup.bump.programs import GLOBAL
 from t3_backup.bump.ready import UNTOUCHED
 from t3_backup.errors import Failure
-from t3_backup.manifest import format_time
+from t3_backup.text import format_time, utc_now
 
 
 def now() -> str:
     """RFC 3339, UTC."""
-    return format_time(report.utc_now())
+    return format_time(utc_now())
 
 
 def bump(machine: Machine, version: str, *, asked: bool, gate_only: bool = False, include_busy: bool = False) -> list[Trial]:

@@ -23,7 +23,7 @@ from typing import Self
 import aiohttp
 
 from t3_backup.bump.pairing import HOST
-from t3_backup.protocol import printable
+from t3_backup.text import printable
 
 _POLL_S = 0.1
 _ASK_S = 5.0  # for GET /, which is told and decides nothing

@@ -26,7 +26,7 @@ from t3_backup.bump.machine import Machine
 from t3_backup.bump.programs import GLOBAL
 from t3_backup.errors import EXIT_OK, Cancelled, Failure, UsageError, explain
 from t3_backup.lines import Lines, print_document
-from t3_backup.report import ERROR, INFO, WARNING
+from t3_backup.text import ERROR, INFO, WARNING
 
 _NAME = "t3-autoupdate"
 

@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from t3_backup import protocol
 from t3_backup.bump import cell, transient
 from t3_backup.bump.pairing import ENDPOINTS
 from t3_backup.bump.trial import GATE, STEPS
+from t3_backup.text import printable
 
 EMPTY = "empty"  # the subject of a trial without data
 _PORT = 4773  # on a loopback of its own
@@ -126,7 +126,7 @@ def _read(subject: str, done: transient.Done) -> Trial:
 def _text(value: Any) -> str:
     if not isinstance(value, str):
         raise TypeError("no text")
-    return protocol.printable(value, _CHARS)
+    return printable(value, _CHARS)
 
 
 def _number(value: Any) -> int | None:

@@ -27,7 +27,7 @@ import aiohttp
 
 from t3_backup.bump import listener
 from t3_backup.errors import EXIT_OK, Failure, UsageError
-from t3_backup.protocol import printable
+from t3_backup.text import printable
 
 ENDPOINTS = ("/api/auth/browser-session", "/api/auth/bootstrap")  # from 0.0.25; until 0.0.24
 SESSION = "/api/auth/session"

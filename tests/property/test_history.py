@@ -24,10 +24,10 @@ from shelves import ROOMY, START, changed, content, image, seal, upkeep
 
 from t3_backup import copier, retention
 from t3_backup.errors import Cancelled, Failure
-from t3_backup.manifest import format_time
 from t3_backup.retention import Policy
 from t3_backup.shelf import Shelf
 from t3_backup.store import Store
+from t3_backup.text import format_time
 from t3_backup.upkeep import DELTA, OFF
 
 POLICIES = st.builds(

@@ -11,8 +11,9 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from made import NOON
 
-from t3_backup.manifest import Manifest, format_time
+from t3_backup.manifest import Manifest
 from t3_backup.retention import decide, label_kind
+from t3_backup.text import format_time
 
 
 @given(histories(), KEEPS)

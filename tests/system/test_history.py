@@ -22,8 +22,7 @@ from system.test_restore import dump
 
 from demo.grow import add_day, grow
 from demo.users import User
-from t3_backup.manifest import format_time
-from t3_backup.report import utc_now
+from t3_backup.text import format_time, utc_now
 
 pytestmark = [needs_root, pytest.mark.skipif(sandbox.ACTIVE, reason="looks into the store")]
 

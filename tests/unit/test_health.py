@@ -14,8 +14,8 @@ from made import NOON, made
 from t3_backup import health, health_report
 from t3_backup.attempts import Attempt
 from t3_backup.health import Thresholds, judge, span, trend_text
-from t3_backup.manifest import format_time
 from t3_backup.overview import AccountView, Overview
+from t3_backup.text import format_time
 
 HOUR = timedelta(hours=1)
 DAY = timedelta(days=1)

@@ -17,9 +17,9 @@ import pytest
 from conftest import ROOT, Answer
 from made import made
 
-from t3_backup import report
 from t3_backup.manifest import Manifest
 from t3_backup.store import Store
+from t3_backup.text import utc_now
 
 Call = Callable[..., Answer]
 
@@ -27,7 +27,7 @@ Call = Callable[..., Answer]
 @pytest.fixture
 def shelf(tmp_path: Path) -> list[Manifest]:
     """Those of the last four days of alice, newest first, in a store of one's own."""
-    now = report.utc_now().replace(microsecond=0)
+    now = utc_now().replace(microsecond=0)
     snapshots = [made(4 - days, now - timedelta(days=days, hours=1)) for days in range(4)]
     snapshots[2] = replace(snapshots[2], verdict="damaged", reasons=("broken",), accepted_at=snapshots[1].taken_at)
     with Store.open(tmp_path / "store", create=True) as store:

@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 from made import CENSUS, NOON, made, sealed
 
 from t3_backup.census import Census
-from t3_backup.manifest import FORMAT, LABEL, METHODS, VERDICTS, Manifest, format_time, parse_name, snapshot_name
+from t3_backup.manifest import FORMAT, LABEL, METHODS, VERDICTS, Manifest, parse_name, snapshot_name
+from t3_backup.text import format_time
 
 TIMES = st.integers(0, 1 << 32).map(lambda seconds: datetime.fromtimestamp(seconds, UTC))
 LABELS = st.one_of(st.none(), st.from_regex(LABEL, fullmatch=True))

@@ -16,8 +16,8 @@ import t3_backup
 from t3_backup import health_report, metrics
 from t3_backup.attempts import Attempt
 from t3_backup.health import Thresholds
-from t3_backup.manifest import format_time
 from t3_backup.overview import AccountView, Overview
+from t3_backup.text import format_time
 
 parser = pytest.importorskip("prometheus_client.parser")
 

@@ -21,9 +21,9 @@ from t3_backup.bump import metrics as bump_metrics
 from t3_backup.bump.journal import Journal, Move
 from t3_backup.bump.programs import About
 from t3_backup.health import Thresholds
-from t3_backup.manifest import format_time
 from t3_backup.overview import AccountView, Overview
 from t3_backup.stopping import Stopping
+from t3_backup.text import format_time
 
 yaml = pytest.importorskip("yaml")
 parser = pytest.importorskip("prometheus_client.parser")

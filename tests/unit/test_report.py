@@ -18,6 +18,7 @@ from made import NOON, made
 from demo.users import User
 from t3_backup import report
 from t3_backup.backup import Result
+from t3_backup.text import ERROR, INFO, WARNING
 from t3_backup.verify import Check
 
 HOSTILE = "a\x1b[31mb\x1b]0;title\x07c\rd\ne\x9bf\u202eg\ud800h"
@@ -120,24 +121,24 @@ def told(one: Result) -> list[tuple[int, str]]:
 
 def test_a_good_account_is_told_in_one_line_and_its_warnings_after() -> None:
     assert told(result()) == [
-        (report.INFO, "backed up alice -> /store/alice/x.sqlite (409600 bytes, 0.8 s, online, verified)"),
-        (report.INFO, "pruned alice: state-old"),
-        (report.WARNING, "WARN: the clock"),
+        (INFO, "backed up alice -> /store/alice/x.sqlite (409600 bytes, 0.8 s, online, verified)"),
+        (INFO, "pruned alice: state-old"),
+        (WARNING, "WARN: the clock"),
     ]
 
 
 @pytest.mark.parametrize("verdict", ["suspect", "damaged"])
 def test_a_bad_one_is_an_alarm_that_says_why_and_what_to_do(verdict: str) -> None:
     [(priority, line), *_] = told(result(verdict=verdict, reasons=("one", "two")))
-    assert priority == report.ERROR
+    assert priority == ERROR
     assert line.startswith("WARN: backed up alice -> ")
     assert f"{verdict}): one; two; nothing is pruned until: t3-backup-state accept alice" in line
 
 
 def test_what_was_not_backed_up_is_told_with_its_reason() -> None:
-    assert told(Result("bob", "failed", "no room")) == [(report.ERROR, "WARN: backup FAILED for bob (no room)")]
-    assert told(Result("bob", "skipped", "no state.sqlite")) == [(report.INFO, "skip bob (no state.sqlite)")]
-    assert told(Result("bob", "planned", "x")) == [(report.INFO, "would back up bob: x")]
+    assert told(Result("bob", "failed", "no room")) == [(ERROR, "WARN: backup FAILED for bob (no room)")]
+    assert told(Result("bob", "skipped", "no state.sqlite")) == [(INFO, "skip bob (no state.sqlite)")]
+    assert told(Result("bob", "planned", "x")) == [(INFO, "would back up bob: x")]
 
 
 def test_only_a_failed_or_a_bad_one_alarms() -> None:
@@ -152,7 +153,7 @@ def test_a_check_says_whether_it_proved_and_evidence_is_no_failure() -> None:
     assert report.check_line(Check(made(), ()))[1].startswith("verified alice state-20261124T120000Z (")
     assert report.check_line(Check(made(verdict="damaged"), ()))[1].startswith("unchanged alice ")
     priority, line = report.check_line(Check(made(), ("SHA-256 x, y was sealed",)))
-    assert priority == report.ERROR
+    assert priority == ERROR
     assert "does NOT verify: SHA-256 x, y was sealed" in line
 
 
