@@ -116,11 +116,11 @@ def _nothing(_: Place) -> str | None:
 
 def _named(place: Place) -> str | None:
     # SQLite opens by name only. Imported here: the other ways can be measured without the extension.
-    from t3_backup import copier  # noqa: PLC0415
+    from t3_backup.system import native  # noqa: PLC0415
 
     folder = os.open(place.folder, os.O_PATH | os.O_DIRECTORY)
     try:
-        copier.link_unnamed(place.unnamed, folder, place.target.name)
+        native.link_unnamed(place.unnamed, folder, place.target.name)
     finally:
         os.close(folder)
     return str(place.target)

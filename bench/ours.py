@@ -9,9 +9,10 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from t3_backup import copier, snapshot, source
+from t3_backup import snapshot, source
 from t3_backup.accounts import STATE
 from t3_backup.pin import Budget
+from t3_backup.system import native
 
 _SECONDS = 300.0
 _WAL_BYTES = 1 << 30
@@ -20,13 +21,13 @@ _WAL_BYTES = 1 << 30
 def main() -> int:
     """Copy and sync."""
     path, fd = Path(sys.argv[1]), int(sys.argv[2])
-    copier.load()
+    native.load()
     home = path.parents[len(STATE.parts) - 1]
     found = source.find(home, path.stat().st_uid)
     budget = Budget(found, _SECONDS, _WAL_BYTES)
-    with copier.Destination(fd) as destination:
+    with native.Destination(fd) as destination:
         copy = snapshot.take(found, destination, budget)
-    copier.sync_file(fd)
+    native.sync_file(fd)
     if copy.method != "online":
         raise RuntimeError(f"the copy fell back to {copy.method}")
     return 0

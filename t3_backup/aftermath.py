@@ -17,11 +17,12 @@ from pathlib import Path
 from typing import Any
 
 import t3_backup
-from t3_backup import hooks, log, report, stopping
+from t3_backup import hooks, log, report
 from t3_backup.backup import Result, is_alarm
 from t3_backup.errors import EXIT_OK, Failure, explain
 from t3_backup.lines import Lines
 from t3_backup.settings import DEFAULT_HOOKS, Settings
+from t3_backup.system import signals
 
 _LEFT = "failed-run.json"  # in the service's runtime folder
 _MOST_BYTES = 64 << 20  # of what a run has left
@@ -110,7 +111,7 @@ def _call(ending: Ending, values: Settings, out: Lines) -> bool:
     if values.hooks == DEFAULT_HOOKS and os.geteuid() != 0:
         return True
     found = hooks.find(values.hooks)
-    stop = stopping.on_signals()
+    stop = signals.stop_on_signals()
     well = hooks.call_all(found, ending.document(), ending.variables(), values.hook_timeout, stop, out)
     stop.end()
     return well and not found.passed_over

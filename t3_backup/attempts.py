@@ -17,7 +17,7 @@ from typing import Any
 
 from t3_backup.backup import Result
 from t3_backup.errors import explain
-from t3_backup.replacing import replace_file
+from t3_backup.system.atomic_file import replace_file
 from t3_backup.text import format_time, printable
 
 NAME = "attempts.json"

@@ -24,10 +24,10 @@ from t3_backup.errors import Failure, NoRoom, SourceAbsent, explain
 from t3_backup.manifest import Manifest
 from t3_backup.protocol import Event, Phase
 from t3_backup.retention import Policy
-from t3_backup.room import reserve_of
 from t3_backup.settings import Settings
 from t3_backup.shelf import Shelf
 from t3_backup.store import Store
+from t3_backup.system.disk import reserve_of
 from t3_backup.taking import Order, take
 from t3_backup.text import format_time
 from t3_backup.upkeep import Tidied, Upkeep

@@ -15,11 +15,11 @@ import shutil
 import stat
 from collections.abc import Callable
 
-from t3_backup import copier
 from t3_backup.errors import explain
 from t3_backup.pack import KEPT, marks, top, unfit, walk
 from t3_backup.place import Place
 from t3_backup.protocol import Inspected, Swapped, shortened
+from t3_backup.system import native
 from t3_backup.unpack import unpack
 
 ENDING = ".files"
@@ -118,7 +118,7 @@ def _rename(place: Place, source: str, target: str) -> None:
     at = source
     try:
         try:
-            copier.rename_noreplace(place.folder, source, target)
+            native.rename_noreplace(place.folder, source, target)
         except OSError as error:
             if error.errno != errno.EINVAL:  # not every file system knows it
                 raise
@@ -148,7 +148,7 @@ def _part(place: Place, name: str, sealed: dict[str, str], reasons: list[str]) -
 
 
 def _open(place: Place, path: str) -> int:
-    return copier.open_beneath(place.folder, path, os.O_RDONLY | os.O_DIRECTORY)
+    return native.open_beneath(place.folder, path, os.O_RDONLY | os.O_DIRECTORY)
 
 
 def _sync(place: Place, name: str) -> None:
@@ -156,7 +156,7 @@ def _sync(place: Place, name: str) -> None:
         if place.has(path):
             fd = _open(place, path)
             try:
-                copier.sync_directory(fd, path)
+                native.sync_directory(fd, path)
             finally:
                 os.close(fd)
 

@@ -18,9 +18,9 @@ import time
 from dataclasses import dataclass, field
 from typing import Self
 
-from t3_backup import copier
-from t3_backup.copier import Hashes
 from t3_backup.errors import StoreError, WorkerLost
+from t3_backup.system import native
+from t3_backup.system.native import Hashes
 
 _LEASE_SECONDS = 10  # another account's child may hold a copy of the descriptor between fork and exec
 _LEASE_POLL_S = 0.05
@@ -84,7 +84,7 @@ class Blank:
             or status.st_nlink != (0 if self.partial is None else 1)
         ):
             raise WorkerLost("the new snapshot has another owner, mode or name than it was given; it is thrown away")
-        copier.sync_file(self.reader, "the new snapshot")
+        native.sync_file(self.reader, "the new snapshot")
 
     def open(self) -> int:
         """A further read-only descriptor, to be given away: nothing done with it reaches the lease. Raises OSError."""
@@ -110,9 +110,9 @@ class Blank:
     def name_as(self, name: str) -> None:
         """Give it its name, never over another. Raises OSError."""
         if self.partial is None:
-            copier.link_unnamed(self.reader, self.folder, name)
+            native.link_unnamed(self.reader, self.folder, name)
         else:
-            copier.rename_noreplace(self.folder, self.partial, name)
+            native.rename_noreplace(self.folder, self.partial, name)
         self._named = True
 
     def __enter__(self) -> Self:
@@ -142,7 +142,7 @@ def hash_content(fd: int, page_size: int = 0) -> Content:
     while count := os.preadv(fd, [buffer], offset):
         digest.update(buffer[:count])
         if page_size:
-            pages += copier.hash_pages(buffer[:count], page_size)
+            pages += native.hash_pages(buffer[:count], page_size)
         offset += count
     return Content(offset, digest.hexdigest(), bytes(pages))
 

@@ -11,24 +11,12 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from t3_backup import (
-    aftermath,
-    doctor,
-    facts,
-    keeping,
-    lines,
-    nagios,
-    restoring,
-    running,
-    settings,
-    showing,
-    stopping,
-    tidying,
-)
+from t3_backup import aftermath, doctor, facts, keeping, lines, nagios, restoring, running, settings, showing, tidying
 from t3_backup.arguments import parser
 from t3_backup.errors import EXIT_OK, Failure
 from t3_backup.lines import Lines, say_error
 from t3_backup.settings import Settings
+from t3_backup.system import signals
 
 
 def main(
@@ -71,7 +59,7 @@ def _command(words: Sequence[str], environ: Mapping[str, str], defaults: Path) -
 
 def _doctor(args: argparse.Namespace, values: Settings) -> int:
     out = Lines(sys.stderr if args.json else sys.stdout)
-    findings = doctor.examine(facts.gather(values, stopping.on_signals()), values)
+    findings = doctor.examine(facts.gather(values, signals.stop_on_signals()), values)
     for finding in findings:
         out.line(finding.priority, finding.line())
     if args.json:

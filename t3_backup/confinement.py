@@ -15,7 +15,7 @@ import resource
 
 import seccomp
 
-from t3_backup import copier
+from t3_backup.system import native
 
 # Refused with EPERM. Each is a way to hand the descriptor to another process, to allocate blocks that RLIMIT_FSIZE doesn't see
 # (fallocate, and the ioctls that do the same), to get round this filter (io_uring), or to become traceable again (prctl).
@@ -47,7 +47,7 @@ def become(uid: int, gid: int, groups: tuple[int, ...]) -> None:
 
 def confine(parent: int) -> None:
     """No new privileges, not traceable, dead with its parent; small limits. Raises OSError."""
-    copier.confine(parent)
+    native.confine(parent)
     os.umask(0o077)
     for what, limit in (
         (resource.RLIMIT_CORE, 0),

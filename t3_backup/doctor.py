@@ -15,8 +15,8 @@ from t3_backup.facts import AccountFacts, Facts, Libraries, ShelfFacts, StoreFac
 from t3_backup.finding import Finding
 from t3_backup.manifest import is_legacy
 from t3_backup.pending import Pending
-from t3_backup.room import reserve_of
 from t3_backup.settings import DEFAULT_LOG, Settings
+from t3_backup.system.disk import reserve_of
 from t3_backup.text import format_age, format_size
 
 TESTED = ("ext4", "xfs", "btrfs")

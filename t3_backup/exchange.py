@@ -16,14 +16,15 @@ from contextlib import closing
 
 import apsw
 
-from t3_backup import census, copier
+from t3_backup import census
 from t3_backup.census import Census
 from t3_backup.errors import Failure, InUse, SourceError
-from t3_backup.identity import SIDECARS, Identity
 from t3_backup.place import Place
 from t3_backup.protocol import Copied, Healed, Staged
 from t3_backup.snapshot import clear_header
 from t3_backup.source import NOFOLLOW, execute
+from t3_backup.system import native
+from t3_backup.system.file_identity import SIDECARS, FileIdentity
 
 _PROBE = ".probe"
 
@@ -36,11 +37,11 @@ def stage(place: Place, snapshot: int, aside: str) -> Staged:
     live = place.identity()
     fd = place.create(aside, live)
     try:
-        copier.copy(snapshot, fd, os.fstat(snapshot).st_size)
-        copier.sync_file(fd, str(place.path.parent / aside))
+        native.copy(snapshot, fd, os.fstat(snapshot).st_size)
+        native.sync_file(fd, str(place.path.parent / aside))
         place.sync()
         _must_exchange(place, aside, live)
-        staged = Identity.of(os.fstat(fd))
+        staged = FileIdentity.of(os.fstat(fd))
         return Staged(live, staged, look(place, aside))
     except BaseException:
         place.remove(aside)
@@ -49,13 +50,13 @@ def stage(place: Place, snapshot: int, aside: str) -> Staged:
         os.close(fd)
 
 
-def _must_exchange(place: Place, aside: str, live: Identity | None) -> None:
+def _must_exchange(place: Place, aside: str, live: FileIdentity | None) -> None:
     """What keeps two names from changing places is found now, while the server runs. Raises SourceError."""
     probe = aside + _PROBE
     os.close(place.create(probe, None))
     try:
-        copier.rename_exchange(place.folder, aside, probe)
-        copier.rename_exchange(place.folder, aside, probe)
+        native.rename_exchange(place.folder, aside, probe)
+        native.rename_exchange(place.folder, aside, probe)
     except OSError as error:
         raise SourceError(f"{place.path.parent}: two files can't change places in one step here: {error.strerror}") from None
     finally:
@@ -63,24 +64,24 @@ def _must_exchange(place: Place, aside: str, live: Identity | None) -> None:
     if live is None:
         return
     try:
-        os.close(copier.open_beneath(place.folder, place.name, os.O_RDWR | os.O_NONBLOCK))
+        os.close(native.open_beneath(place.folder, place.name, os.O_RDWR | os.O_NONBLOCK))
     except PermissionError as error:
         if error.errno == errno.EPERM:
             raise SourceError(f"{place.path} can't be changed: it is immutable (lsattr(1)): chattr -i") from None
 
 
-def clone(place: Place, old: Identity, file: int, taken: Census) -> Copied:
+def clone(place: Place, old: FileIdentity, file: int, taken: Census) -> Copied:
     """Copy the folded state `old` into the empty `file`, sharing its extents where the file system can. Raises InUse, OSError."""
     began = time.monotonic()
     with place.alone() as lease:
         lease.must_be(old)
-        copier.copy(lease.fd, file, old.bytes)
+        native.copy(lease.fd, file, old.bytes)
         lease.must_hold()
     clear_header(file)
     return Copied("clone", old.bytes, 0, 0, time.monotonic() - began, taken, None, None)
 
 
-def exchange(place: Place, aside: str, old: Identity | None, beside: Sequence[str]) -> Healed:
+def exchange(place: Place, aside: str, old: FileIdentity | None, beside: Sequence[str]) -> Healed:
     """Let the database that is staged as `aside` and the live one, seen as `old`, change places; durable when this returns.
 
     What is `beside` the old one (endings), since it could not be folded, goes along, ahead of it. Raises InUse where somebody has
@@ -98,7 +99,7 @@ def exchange(place: Place, aside: str, old: Identity | None, beside: Sequence[st
             _move_sidecars(place, place.name, aside, beside)
             place.sync()
             lease.must_hold()
-            copier.rename_exchange(place.folder, aside, place.name)
+            native.rename_exchange(place.folder, aside, place.name)
             place.sync()
             lease.must_hold()
         except BaseException:
@@ -126,7 +127,7 @@ def _install(place: Place, aside: str, beside: Sequence[str]) -> None:
     _move_sidecars(place, place.name, aside, beside)
     place.sync()
     try:
-        copier.rename_noreplace(place.folder, aside, place.name)
+        native.rename_noreplace(place.folder, aside, place.name)
     except FileExistsError:
         raise InUse(f"{place.path} was made by another process in between") from None
     place.sync()
@@ -135,14 +136,14 @@ def _install(place: Place, aside: str, beside: Sequence[str]) -> None:
 def _move_sidecars(place: Place, old: str, new: str, endings: Sequence[str]) -> None:
     for ending in endings:
         if place.has(old + ending):
-            copier.rename_noreplace(place.folder, old + ending, new + ending)
+            native.rename_noreplace(place.folder, old + ending, new + ending)
 
 
-def _put_back(place: Place, aside: str, old: Identity, beside: Sequence[str]) -> None:
+def _put_back(place: Place, aside: str, old: FileIdentity, beside: Sequence[str]) -> None:
     """As it was before the exchange, from wherever it got to."""
     now = place.identity()
     if now is None or now.inode != old.inode:
-        copier.rename_exchange(place.folder, aside, place.name)
+        native.rename_exchange(place.folder, aside, place.name)
     _move_sidecars(place, aside, place.name, beside)
     place.sync()
 
@@ -150,8 +151,8 @@ def _put_back(place: Place, aside: str, old: Identity, beside: Sequence[str]) ->
 def heal(
     place: Place,
     aside: str,
-    old: Identity | None,
-    staged: Identity | None,
+    old: FileIdentity | None,
+    staged: FileIdentity | None,
     beside: Sequence[str],
     *,
     begun: bool,
@@ -190,7 +191,7 @@ def heal(
     return Healed("new", False)
 
 
-def _undo(place: Place, aside: str, old: Identity | None, now: Identity | None, beside: Sequence[str]) -> None:
+def _undo(place: Place, aside: str, old: FileIdentity | None, now: FileIdentity | None, beside: Sequence[str]) -> None:
     """The old one is in place: give it back what was beside it, and remove what was staged."""
     moved = [ending for ending in beside if place.has(aside + ending)]
     if moved and old is not None and now is not None:

@@ -9,11 +9,12 @@ import threading
 from dataclasses import replace
 from pathlib import Path
 
-from t3_backup import chain, copier, verify
+from t3_backup import chain, verify
 from t3_backup.blank import Blank
 from t3_backup.errors import Failure, UsageError
 from t3_backup.manifest import Manifest
 from t3_backup.shelf import Shelf
+from t3_backup.system import native
 from t3_backup.watch import Limits
 
 _MODE = 0o600
@@ -32,11 +33,11 @@ def write(shelf: Shelf, snapshot: Manifest, path: Path, limits: Limits, stopping
             if not check.holds:
                 raise Failure(f"{snapshot.name} does not verify and is not written: {'; '.join(check.reasons[:5])}")
             with Blank.create(folder, f".partial-{secrets.token_hex(8)}") as blank:
-                copier.copy(source, blank.writer, snapshot.bytes)
+                native.copy(source, blank.writer, snapshot.bytes)
                 os.fchmod(blank.writer, _MODE)
-                copier.sync_file(blank.writer, str(path))
+                native.sync_file(blank.writer, str(path))
                 blank.name_as(path.name)
-            copier.sync_directory(folder, str(path.parent))
+            native.sync_directory(folder, str(path.parent))
         finally:
             os.close(source)
     except FileExistsError:
@@ -52,7 +53,7 @@ def _folder(path: Path) -> int:
         raise UsageError(f"--to {path}: there is such a file already; nothing is overwritten")
     root = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        return copier.open_beneath(root, str(whole.parent.relative_to("/")) or ".", os.O_RDONLY | os.O_DIRECTORY)
+        return native.open_beneath(root, str(whole.parent.relative_to("/")) or ".", os.O_RDONLY | os.O_DIRECTORY)
     except OSError as error:
         what = "a symlink on the way, which is not followed" if error.errno == errno.ELOOP else error.strerror
         raise UsageError(f"--to {path}: {whole.parent}: {what}") from None

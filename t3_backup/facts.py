@@ -14,7 +14,7 @@ from pathlib import Path
 
 import apsw
 
-from t3_backup import accounts, copier, hooks, metrics, owner, pending, recording, units
+from t3_backup import accounts, hooks, metrics, owner, pending, recording, units
 from t3_backup.accounts import Account
 from t3_backup.errors import Cancelled, Failure, SourceAbsent, SourceRefused, StoreError, UsageError, explain
 from t3_backup.manifest import Manifest
@@ -22,6 +22,7 @@ from t3_backup.pending import Pending
 from t3_backup.protocol import Source
 from t3_backup.settings import Settings
 from t3_backup.store import Store
+from t3_backup.system import native
 from t3_backup.text import utc_now
 from t3_backup.watch import Limits, Overheard
 
@@ -260,7 +261,7 @@ def _given_away(store: Store, account: Account, found: ShelfFacts, stopping: thr
 def _libraries() -> Libraries:
     extension = ""
     try:
-        copier.load()
+        native.load()
     except (apsw.Error, OSError) as error:
         extension = str(error)
     return Libraries(

@@ -11,9 +11,9 @@ import os
 from collections.abc import Callable, Sequence
 from typing import Self
 
-from t3_backup import copier
 from t3_backup.blank import Content
 from t3_backup.delta import Delta
+from t3_backup.system import native
 
 _READ_BYTES = 4 << 20
 
@@ -35,13 +35,13 @@ class Image:
         """Make the file a copy of the plain one; only at first. Raises OSError."""
         self._copied = True
         if self._plain is not None:
-            copier.copy(self._plain, self._file, self.bytes)
+            native.copy(self._plain, self._file, self.bytes)
 
     def read(self, numbers: Sequence[int]) -> bytes:
         """The pages of these numbers, one after the other; zeros past its end. Raises OSError."""
         replaced = b"\1" * len(numbers) if self._copied else bytes(number in self._replaced for number in numbers)
         plain = -1 if self._plain is None else self._plain
-        return bytes(copier.read_pages(plain, self._file, replaced, numbers, self._page_size))
+        return bytes(native.read_pages(plain, self._file, replaced, numbers, self._page_size))
 
     def apply(self, delta: Delta) -> None:
         """Become the image that `delta` is of, whose base this one is. Raises ValueError and OSError."""
@@ -50,7 +50,7 @@ class Image:
             raise ValueError("it is of another base")
         for numbers, frame in delta.groups():
             self._check()
-            copier.write_pages(self._file, numbers, self._page_size, delta.unpack(numbers, frame, self.read))
+            native.write_pages(self._file, numbers, self._page_size, delta.unpack(numbers, frame, self.read))
             self._replaced.update(() if self._copied else numbers)
         self.bytes = header.bytes
         if self._copied:

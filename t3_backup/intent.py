@@ -13,11 +13,11 @@ import secrets
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
-from t3_backup import copier
 from t3_backup.accounts import is_user_name
 from t3_backup.errors import StoreError
-from t3_backup.identity import SIDECARS, Identity
 from t3_backup.store import Store
+from t3_backup.system import native
+from t3_backup.system.file_identity import SIDECARS, FileIdentity
 
 _ENDING = "+restore.json"
 _PARTIAL = ".partial-"
@@ -37,8 +37,8 @@ class Intent:
     masked: bool = False  # whether it was masked for this
     marked: bool = False  # whether the snapshot's manifest says that it was put back
     begun: bool = False  # whether the exchange may have begun
-    old: Identity | None = None  # the live database before it; None: there was none
-    staged: Identity | None = None  # what was staged to take its place
+    old: FileIdentity | None = None  # the live database before it; None: there was none
+    staged: FileIdentity | None = None  # what was staged to take its place
     beside: tuple[str, ...] = ()  # endings of what was beside it and could not be folded
     keep: bool = False  # whether the old state stays beside the new one
     database: bool = True  # whether the database is put back
@@ -54,18 +54,18 @@ class Intent:
             with open(fd, "w", encoding="utf-8") as file:
                 file.write(text)
                 file.flush()
-                copier.sync_file(fd, self.user + _ENDING)
+                native.sync_file(fd, self.user + _ENDING)
             os.rename(partial, self.user + _ENDING, src_dir_fd=store.fd, dst_dir_fd=store.fd)
         except BaseException:
             with contextlib.suppress(OSError):
                 os.unlink(partial, dir_fd=store.fd)
             raise
-        copier.sync_directory(store.fd, str(store.path))
+        native.sync_directory(store.fd, str(store.path))
 
     def remove(self, store: Store) -> None:
         """It has ended. Raises OSError."""
         os.unlink(self.user + _ENDING, dir_fd=store.fd)
-        copier.sync_directory(store.fd, str(store.path))
+        native.sync_directory(store.fd, str(store.path))
 
 
 def pending(store: Store) -> list[str]:
@@ -107,7 +107,7 @@ def _from_json(value: Any, user: str) -> Intent:
         raise ValueError("not one of ours")
     for name in ("old", "staged"):
         if value[name] is not None:
-            value[name] = Identity.from_json(value[name])
+            value[name] = FileIdentity.from_json(value[name])
     if not isinstance(value["beside"], list) or not set(value["beside"]) <= set(SIDECARS):
         raise ValueError("beside is not one of ours")
     value["beside"] = tuple(value["beside"])

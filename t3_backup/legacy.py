@@ -17,14 +17,14 @@ from pathlib import Path
 
 import apsw
 
-from t3_backup import copier
-from t3_backup.copier import Destination
 from t3_backup.errors import SourceError, SourceRefused
 from t3_backup.manifest import is_sealed_name, legacy_name
 from t3_backup.pin import Budget, copy_pinned, open_destination
 from t3_backup.protocol import Copied
 from t3_backup.snapshot import clear_wal_flag, sqlite_errors
 from t3_backup.source import Source, execute
+from t3_backup.system import native
+from t3_backup.system.native import Destination
 
 _MOST_NAMES = 100  # as many as an answer carries
 _SIDECARS = ("-wal", "-journal")
@@ -72,7 +72,7 @@ def find(folder: int, name: str, uid: int) -> Found:
     -wal or -journal holds what is not in it.
     """
     try:
-        file = copier.open_beneath(folder, name, os.O_RDONLY | os.O_NONBLOCK)
+        file = native.open_beneath(folder, name, os.O_RDONLY | os.O_NONBLOCK)
     except OSError as error:
         raise SourceError(f"{name}: {error.strerror}") from None
     try:

@@ -18,7 +18,6 @@ from typing import Any
 from t3_backup.accounts import Account
 from t3_backup.census import Census
 from t3_backup.errors import Failure, WorkerLost
-from t3_backup.identity import Identity
 from t3_backup.intent import Intent
 from t3_backup.protocol import (
     Copied,
@@ -35,6 +34,7 @@ from t3_backup.protocol import (
     Staged,
     Swapped,
 )
+from t3_backup.system.file_identity import FileIdentity
 from t3_backup.text import printable
 from t3_backup.watch import Limits, Listener, Watch, supervise
 
@@ -160,7 +160,7 @@ def fold(account: Account, limits: Limits, stopping: threading.Event) -> Folded:
 
 
 def clone(
-    account: Account, file: int, old: Identity, taken: Census, limits: Limits, stopping: threading.Event, listen: Listener
+    account: Account, file: int, old: FileIdentity, taken: Census, limits: Limits, stopping: threading.Event, listen: Listener
 ) -> Copied:
     """Copy the live database, folded and unchanged since it was `old`, into the empty `file`. Raises InUse, and as `copy` does."""
     copied = _work(account, "clone", limits, file, stopping=stopping, listen=listen, old=old, taken=taken)

@@ -18,9 +18,9 @@ from dataclasses import dataclass
 
 import zstandard
 
-from t3_backup import copier
 from t3_backup.errors import SourceError
 from t3_backup.protocol import Packed
+from t3_backup.system import native
 
 # Beneath userdata. Logs, caches and server-runtime.json come again by themselves; worktrees are git's.
 KEPT = ("attachments", "environment-id", "keybindings.json", "secrets", "settings.json")
@@ -141,7 +141,7 @@ def unfit(status: os.stat_result, uid: int) -> str | None:
 def _look(folder: int, path: str) -> tuple[os.stat_result, bool]:
     """What is there, and whether a file that it is can be read."""
     parent, _, name = path.rpartition("/")
-    above = copier.open_beneath(folder, parent or ".", os.O_PATH | os.O_DIRECTORY)
+    above = native.open_beneath(folder, parent or ".", os.O_PATH | os.O_DIRECTORY)
     try:
         status = os.stat(name, dir_fd=above, follow_symlinks=False)
         return status, not stat.S_ISREG(status.st_mode) or os.access(name, os.R_OK, dir_fd=above, follow_symlinks=False)
@@ -150,7 +150,7 @@ def _look(folder: int, path: str) -> tuple[os.stat_result, bool]:
 
 
 def _names(folder: int, path: str) -> list[str]:
-    fd = copier.open_beneath(folder, path, os.O_RDONLY | os.O_DIRECTORY)
+    fd = native.open_beneath(folder, path, os.O_RDONLY | os.O_DIRECTORY)
     try:
         return os.listdir(fd)
     finally:
@@ -189,7 +189,7 @@ def _write(
                 written += 1
                 continue
             try:
-                fd = copier.open_beneath(folder, entry.path, os.O_RDONLY | os.O_NONBLOCK)
+                fd = native.open_beneath(folder, entry.path, os.O_RDONLY | os.O_NONBLOCK)
             except OSError as error:
                 if isinstance(error, FileNotFoundError) and not anyhow:
                     return None

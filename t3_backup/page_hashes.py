@@ -10,10 +10,11 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from t3_backup import copier, sealed
-from t3_backup.copier import HASH_BYTES
+from t3_backup import sealed
 from t3_backup.manifest import PAGES, Manifest, parse_name
 from t3_backup.shelf import Shelf
+from t3_backup.system import native
+from t3_backup.system.native import HASH_BYTES
 
 _AT_ONCE = 4096 * HASH_BYTES
 _COMPARED_PAGES = 1 << 16
@@ -45,7 +46,7 @@ class PageHashes:
     def differing(self, other: PageHashes) -> list[int]:
         """Numbers, ascending, of the pages that are not the same in both; past its end an image is zeros."""
         size = max(len(self.hashes), len(other.hashes))
-        zero = copier.hash_pages(bytes(self.page_size), self.page_size)
+        zero = native.hash_pages(bytes(self.page_size), self.page_size)
         one, two = (hashes + zero * ((size - len(hashes)) // HASH_BYTES) for hashes in (self.hashes, other.hashes))
         found = []
         for start in range(0, size, _AT_ONCE):
@@ -64,7 +65,7 @@ def compared(one: int, other: int, count: int, page_size: int, check: Callable[[
     found: list[int] = []
     for first in range(0, count, _COMPARED_PAGES):
         check()
-        found += copier.differing_pages(one, other, first, min(_COMPARED_PAGES, count - first), page_size)
+        found += native.differing_pages(one, other, first, min(_COMPARED_PAGES, count - first), page_size)
     return found
 
 
@@ -94,7 +95,7 @@ def keep(shelf: Shelf, snapshot: Manifest, hashes: PageHashes) -> None:
     """Keep them beside a snapshot. Raises OSError."""
     with shelf.begin() as file:
         hashes.write(file.writer)
-        copier.sync_file(file.writer, snapshot.name + PAGES)
+        native.sync_file(file.writer, snapshot.name + PAGES)
         shelf.put(file.name_as, snapshot.name + PAGES)
 
 

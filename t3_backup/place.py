@@ -16,11 +16,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from t3_backup import copier
 from t3_backup.accounts import STATE
 from t3_backup.errors import Failure, InUse, SourceAbsent, SourceError, SourceRefused
-from t3_backup.identity import SIDECARS, Identity
 from t3_backup.source import must_be_own
+from t3_backup.system import native
+from t3_backup.system.file_identity import SIDECARS, FileIdentity
 
 _ACCESS = "system.posix_acl_access"
 _T3_MODE = 0o644  # T3's own, where there is no file to take it from
@@ -49,7 +49,7 @@ class Place:
         try:
             if create:
                 _make_folders(home_fd)
-            folder = copier.open_beneath(home_fd, str(STATE.parent), os.O_RDONLY | os.O_DIRECTORY)
+            folder = native.open_beneath(home_fd, str(STATE.parent), os.O_RDONLY | os.O_DIRECTORY)
         except OSError as error:
             where = home / STATE.parent
             if error.errno in (errno.ELOOP, errno.ENOTDIR, errno.EXDEV):
@@ -66,14 +66,14 @@ class Place:
         """The name of the database in its folder."""
         return self.path.name
 
-    def identity(self, name: str = STATE.name) -> Identity | None:
+    def identity(self, name: str = STATE.name) -> FileIdentity | None:
         """What has that name; None where nothing has. Raises SourceRefused where it is not the user's own regular file."""
         try:
             status = os.stat(name, dir_fd=self.folder, follow_symlinks=False)
         except FileNotFoundError:
             return None
         must_be_own(status, self.path.parent / name, self.uid)
-        return Identity.of(status)
+        return FileIdentity.of(status)
 
     def sidecars(self, name: str = STATE.name) -> list[str]:
         """The endings (of SIDECARS) of what lies beside `name`, whatever it is."""
@@ -132,7 +132,7 @@ class Place:
         if self.has(name):
             os.unlink(name, dir_fd=self.folder)
 
-    def create(self, name: str, like: Identity | None) -> int:
+    def create(self, name: str, like: FileIdentity | None) -> int:
         """A new file with its final owner, group, mode and access list, which are those of the live one, `like`.
 
         Raises SourceError where its group can't be had, OSError.
@@ -162,7 +162,7 @@ class Place:
     def _copy_access(self, fd: int, mode: int) -> None:
         """An access list (acl(5)) comes along: without it, the bits of the group, which are its mask, would mean more."""
         try:
-            live = copier.open_beneath(self.folder, self.name, os.O_RDONLY | os.O_NONBLOCK)
+            live = native.open_beneath(self.folder, self.name, os.O_RDONLY | os.O_NONBLOCK)
         except OSError:
             return
         try:
@@ -178,7 +178,7 @@ class Place:
 
     def sync(self) -> None:
         """Wait until the names are on the disk. Raises OSError."""
-        copier.sync_directory(self.folder, str(self.path.parent))
+        native.sync_directory(self.folder, str(self.path.parent))
 
     @contextlib.contextmanager
     def alone(self, name: str = STATE.name) -> Iterator[Lease]:
@@ -186,7 +186,7 @@ class Place:
 
         Raises InUse where somebody has it open, Failure where the file system knows no leases, OSError.
         """
-        fd = copier.open_beneath(self.folder, name, os.O_RDONLY | os.O_NONBLOCK)
+        fd = native.open_beneath(self.folder, name, os.O_RDONLY | os.O_NONBLOCK)
         try:
             fcntl.fcntl(fd, fcntl.F_SETSIG, signal.SIGURG)  # SIGIO, the usual one, would end this process
             try:
@@ -218,9 +218,9 @@ class Lease:
         if not self.holds():
             raise InUse(f"{self.path} was opened by another process in between")
 
-    def must_be(self, expected: Identity) -> None:
+    def must_be(self, expected: FileIdentity) -> None:
         """Raises InUse where anything was done to the file since `expected` was seen."""
-        if Identity.of(os.fstat(self.fd)) != expected:
+        if FileIdentity.of(os.fstat(self.fd)) != expected:
             raise InUse(f"{self.path} was changed by another process in between")
 
 
@@ -229,7 +229,7 @@ def _make_folders(home: int) -> None:
     for name in STATE.parent.parts:
         with contextlib.suppress(FileExistsError):
             os.mkdir(name, 0o755, dir_fd=at)
-        below = copier.open_beneath(at, name, os.O_PATH | os.O_DIRECTORY)
+        below = native.open_beneath(at, name, os.O_PATH | os.O_DIRECTORY)
         if at != home:
             os.close(at)
         at = below

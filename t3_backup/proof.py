@@ -15,11 +15,11 @@ import apsw
 
 from t3_backup import census
 from t3_backup.census import Census, quoted
-from t3_backup.copier import Destination
 from t3_backup.errors import SourceError
 from t3_backup.pin import must_hold_something
 from t3_backup.protocol import Proven
 from t3_backup.source import execute
+from t3_backup.system.native import Destination
 
 _MOST_PROBLEMS = 20
 _WHOLE = f"PRAGMA integrity_check({_MOST_PROBLEMS})"

@@ -14,8 +14,8 @@ from typing import Any
 from t3_backup import databases
 from t3_backup.census import Census
 from t3_backup.errors import WORKER_ERRORS, Failure, WorkerLost
-from t3_backup.identity import SIDECARS, Identity
 from t3_backup.manifest import METHODS
+from t3_backup.system.file_identity import SIDECARS, FileIdentity
 from t3_backup.text import printable
 
 MODES = (
@@ -71,8 +71,8 @@ class Request:
     folder: int = -1  # O_PATH descriptor of a folder with snapshots of earlier days (survey, fetch, discard)
     name: str = ""  # of one in it (fetch, discard), or of the one after which to begin (survey)
     aside: str = ""  # name of what is staged beside the live database (stage, exchange, heal)
-    old: Identity | None = None  # the live database as it was seen (clone, exchange, heal)
-    staged: Identity | None = None  # what was staged (heal)
+    old: FileIdentity | None = None  # the live database as it was seen (clone, exchange, heal)
+    staged: FileIdentity | None = None  # what was staged (heal)
     beside: tuple[str, ...] = ()  # endings of what is beside it and goes with it (exchange, heal)
     begun: bool = False  # whether its exchange may have been (heal)
     keep: bool = False  # whether what comes out of it stays (heal)
@@ -97,8 +97,8 @@ class Request:
             | {
                 "groups": tuple(value["groups"]),
                 "beside": tuple(value["beside"]),
-                "old": None if old is None else Identity.from_json(old),
-                "staged": None if staged is None else Identity.from_json(staged),
+                "old": None if old is None else FileIdentity.from_json(old),
+                "staged": None if staged is None else FileIdentity.from_json(staged),
                 "taken": None if taken is None else Census.from_json(taken),
             }
         )
@@ -171,8 +171,8 @@ class Counted:
 class Staged:
     """A snapshot was written beside the live database, durably."""
 
-    live: Identity | None  # the live database, as it was then; None: there is none
-    staged: Identity | None  # what was written
+    live: FileIdentity | None  # the live database, as it was then; None: there is none
+    staged: FileIdentity | None  # what was written
     census: Census  # of what was written, rows not counted
 
 
@@ -180,7 +180,7 @@ class Staged:
 class Folded:
     """The old state, and whether all of it is in its one file."""
 
-    old: Identity | None  # None: there is no live database
+    old: FileIdentity | None  # None: there is no live database
     folded: bool
     reason: str  # why not
     census: Census | None  # of what was folded
@@ -284,8 +284,8 @@ def _checked(kind: str, name: str, value: Any) -> Any:
         return None
     if kind.startswith("Census"):
         return Census.from_json(value)
-    if kind == "Identity | None":
-        return None if value is None else Identity.from_json(value)
+    if kind == "FileIdentity | None":
+        return None if value is None else FileIdentity.from_json(value)
     if kind == "bool":
         if type(value) is not bool:
             raise ValueError(f"{name} is no truth value")

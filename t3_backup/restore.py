@@ -16,18 +16,19 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
-from t3_backup import chain, holders, intent, owner, verify
+from t3_backup import chain, intent, owner, verify
 from t3_backup.accounts import Account
 from t3_backup.companions import Packing
 from t3_backup.ending import end
 from t3_backup.errors import Cancelled, Failure, InUse, NotTheSame, SourceError, WorkerLost, explain
-from t3_backup.identity import Identity
 from t3_backup.intent import Intent
 from t3_backup.manifest import PRERESTORE, Manifest
 from t3_backup.protocol import Folded, shortened
-from t3_backup.service import Service
 from t3_backup.shelf import Shelf
 from t3_backup.store import Store
+from t3_backup.system import open_files
+from t3_backup.system.file_identity import FileIdentity
+from t3_backup.system.systemd import Service
 from t3_backup.taking import Order, take
 from t3_backup.text import format_time
 from t3_backup.watch import Limits
@@ -126,7 +127,7 @@ def _prepare_and_exchange(job: Job, plan: Intent, done: Restored, data: int, rel
         raise _named(error, live) from None
 
 
-def _stage(job: Job, plan: Intent, done: Restored, data: int) -> tuple[Identity | None, Identity | None]:
+def _stage(job: Job, plan: Intent, done: Restored, data: int) -> tuple[FileIdentity | None, FileIdentity | None]:
     """Write all that is to be put back beside what is there. The live database, where it is to be replaced, and what was staged."""
     live = new = None
     with _timed(done, "copy"):
@@ -145,9 +146,9 @@ def _stage(job: Job, plan: Intent, done: Restored, data: int) -> tuple[Identity 
     return live, new
 
 
-def _named(error: InUse, live: Identity | None) -> InUse:
+def _named(error: InUse, live: FileIdentity | None) -> InUse:
     """The same, with who it is."""
-    who = holders.describe(live, patient=True) if live else ""
+    who = open_files.describe_holders(live, patient=True) if live else ""
     return InUse(f"{error}; it is held by {who}; nothing was changed" if who else f"{error}; nothing was changed: try again")
 
 

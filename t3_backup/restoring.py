@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from t3_backup import accounts, backup, ending, export, lines, owner, recording, restore, restore_lines, stopping
+from t3_backup import accounts, backup, ending, export, lines, owner, recording, restore, restore_lines
 from t3_backup.accounts import Account
 from t3_backup.census import Census
 from t3_backup.choice import choose_good
@@ -20,12 +20,14 @@ from t3_backup.errors import EXIT_OK, Failure, StoreError, UsageError
 from t3_backup.lines import Lines
 from t3_backup.lock import WAIT_S
 from t3_backup.manifest import Manifest
+from t3_backup.prompt import confirm
 from t3_backup.restore import Job, Restored
-from t3_backup.service import Service
 from t3_backup.settings import Settings
 from t3_backup.shelf import Shelf
-from t3_backup.stopping import Stopping
 from t3_backup.store import Store
+from t3_backup.system import signals
+from t3_backup.system.signals import StopRequest
+from t3_backup.system.systemd import Service
 from t3_backup.text import INFO, utc_now
 from t3_backup.watch import Limits
 
@@ -39,7 +41,7 @@ _ENDED = {
 def put_back(args: argparse.Namespace, values: Settings) -> int:
     """`restore`: put a snapshot back in the place of the live database, or write it elsewhere (--to)."""
     out = Lines(sys.stderr if args.json else sys.stdout)
-    stop = stopping.on_signals()
+    stop = signals.stop_on_signals()
     with Store.open(values.dest) as store:
         shelf = store.shelf(args.user)
         if shelf is None:
@@ -58,7 +60,7 @@ def put_back(args: argparse.Namespace, values: Settings) -> int:
 
 
 def _elsewhere(
-    args: argparse.Namespace, values: Settings, store: Store, shelf: Shelf, snapshot: Manifest, stop: Stopping, out: Lines
+    args: argparse.Namespace, values: Settings, store: Store, shelf: Shelf, snapshot: Manifest, stop: StopRequest, out: Lines
 ) -> tuple[dict[str, Any], bool]:
     if not args.dry_run:
         with store.locked(shared=True, wait=WAIT_S):
@@ -68,7 +70,7 @@ def _elsewhere(
 
 
 def _in_place(
-    args: argparse.Namespace, values: Settings, store: Store, shelf: Shelf, snapshot: Manifest, stop: Stopping, out: Lines
+    args: argparse.Namespace, values: Settings, store: Store, shelf: Shelf, snapshot: Manifest, stop: StopRequest, out: Lines
 ) -> tuple[dict[str, Any], bool]:
     files = args.only != "database" and snapshot.companion is not None
     if args.only == "files" and not files:
@@ -81,7 +83,7 @@ def _in_place(
     if args.dry_run:
         return document | {"action": "planned"}, False
     question, wrong_use = f"Replace {account.source} with it?", "a restore replaces the live database"
-    stopping.must_agree(question, wrong_use, yes=args.yes, silent=args.json)
+    confirm(question, wrong_use, yes=args.yes, silent=args.json)
     store.lock(wait=WAIT_S)
     if broken := [one for one in end_interrupted(store, bounds, out.warn) if one.user == args.user and not one.whole]:
         raise Failure(broken[0].reason)
@@ -109,7 +111,7 @@ def _in_place(
     return document | _document(done, options), done.server == "failed" or bool(done.missing) or not measured
 
 
-def _live(account: Account, limits: Limits, stop: Stopping) -> tuple[Census | None, str]:
+def _live(account: Account, limits: Limits, stop: StopRequest) -> tuple[Census | None, str]:
     """What is in the live database now, or why that can't be told: nothing hangs on it."""
     try:
         return owner.count(account, limits, stop), ""

@@ -7,7 +7,7 @@ import os
 import sys
 from pathlib import Path
 
-from t3_backup import accounts, aftermath, backup, lines, lock, log, notify, recording, report, restoring, stopping, units
+from t3_backup import accounts, aftermath, backup, lines, lock, log, notify, recording, report, restoring, units
 from t3_backup.accounts import Account
 from t3_backup.audience import Audience
 from t3_backup.errors import EXIT_OK, Failure, UsageError, explain
@@ -16,6 +16,7 @@ from t3_backup.lock import WAIT_S
 from t3_backup.manifest import LABEL
 from t3_backup.settings import Settings
 from t3_backup.store import Store
+from t3_backup.system import signals
 from t3_backup.text import INFO
 
 
@@ -41,9 +42,9 @@ def _back_up(args: argparse.Namespace, values: Settings, run: str, results: list
     if log.is_service():
         _must_outlive_the_service(values.dest)
     shown = notify.of_run()
-    stop = stopping.on_signals(shown.stopping)
+    stop = signals.stop_on_signals(shown.stopping)
     if lock.INHERITED not in os.environ:  # else a caller holds the store: a server is down, and waits for this
-        stopping.let_others_go_first()
+        signals.lower_priority()
     out_lines = lines.reporter(sys.stderr if args.json else sys.stdout, run)
     with Audience(out_lines, None if args.dry_run else log.of_run(values.log, run), shown) as out:
         found, failures = _accounts(args.user, values, out)

@@ -10,12 +10,13 @@ import errno
 import os
 from collections.abc import Sequence
 
-from t3_backup import copier, page_hashes
+from t3_backup import page_hashes
 from t3_backup.blank import Blank, Content, hash_on_disk
-from t3_backup.copier import Method
 from t3_backup.manifest import Manifest
 from t3_backup.page_hashes import PageHashes
 from t3_backup.shelf import Shelf
+from t3_backup.system import native
+from t3_backup.system.native import Method
 
 _WORTH = 0.5  # of the pages: where more of them differ, there is little to share
 _WRITE_PAGES = 256
@@ -27,7 +28,7 @@ def is_possible(shelf: Shelf) -> bool:
     with shelf.begin() as one, shelf.begin() as other:
         os.write(one.writer, bytes(_PROBE_BYTES))
         try:
-            copier.copy(one.writer, other.writer, _PROBE_BYTES, Method.REFLINK)
+            native.copy(one.writer, other.writer, _PROBE_BYTES, Method.REFLINK)
         except OSError as error:
             if error.errno in (errno.EIO, errno.ENOSPC, errno.EDQUOT):
                 raise
@@ -48,13 +49,13 @@ def share(shelf: Shelf, shared: Blank, blank: Blank, content: Content, page_size
         pages = _differing(shelf, blank, content, page_size, before, source)
         if len(pages) * page_size > _WORTH * content.bytes:
             return False
-        copier.copy(source, shared.writer, before.bytes, Method.REFLINK)
+        native.copy(source, shared.writer, before.bytes, Method.REFLINK)
     finally:
         os.close(source)
     for first in range(0, len(pages), _WRITE_PAGES):
         group = pages[first : first + _WRITE_PAGES]
-        data = copier.read_pages(blank.reader, -1, bytes(len(group)), group, page_size)
-        copier.write_pages(shared.writer, group, page_size, data)
+        data = native.read_pages(blank.reader, -1, bytes(len(group)), group, page_size)
+        native.write_pages(shared.writer, group, page_size, data)
     os.ftruncate(shared.writer, content.bytes)
     shared.settle()
     found = hash_on_disk(shared.reader)

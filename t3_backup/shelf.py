@@ -21,9 +21,10 @@ from functools import partial
 from pathlib import Path
 from typing import Self
 
-from t3_backup import copier, delta
+from t3_backup import delta
 from t3_backup.blank import Blank, hash_content
 from t3_backup.manifest import DATA, MANIFEST, PAGES, Companion, Manifest, parse_name
+from t3_backup.system import native
 
 _PARTIAL = ".partial-"
 _ARCHIVE = re.compile(r"files-[0-9a-f]{64}\.tar\.zst")
@@ -126,7 +127,7 @@ class Shelf:
             if self.is_whole(companion):
                 return
             self.put(blank.name_as, name)
-        copier.sync_directory(self.fd, str(self.path))
+        native.sync_directory(self.fd, str(self.path))
 
     def is_whole(self, companion: Companion) -> bool:
         """Whether it is what was sealed, byte for byte. Raises OSError."""
@@ -218,7 +219,7 @@ class Shelf:
     def name_again(self, image: Manifest, snapshot: Manifest) -> None:
         """Let the plain data of `image` be that of `snapshot`, too, in the place of what it has. Raises OSError."""
         self.put(partial(self._link, image), snapshot.name + DATA)
-        copier.sync_directory(self.fd, str(self.path))
+        native.sync_directory(self.fd, str(self.path))
 
     def _link(self, image: Manifest, name: str) -> None:
         os.link(image.name + DATA, name, src_dir_fd=self.fd, dst_dir_fd=self.fd, follow_symlinks=False)
@@ -235,13 +236,13 @@ class Shelf:
         with self._written(manifest) as file:
             file.name_as(manifest.name + MANIFEST)
         try:
-            copier.sync_directory(self.fd, str(self.path))
+            native.sync_directory(self.fd, str(self.path))
             name_as(manifest.name + DATA)
         except BaseException:
             os.unlink(manifest.name + MANIFEST, dir_fd=self.fd)
             raise
         try:
-            copier.sync_directory(self.fd, str(self.path))
+            native.sync_directory(self.fd, str(self.path))
         except OSError:
             self.remove(manifest)
             raise
@@ -252,7 +253,7 @@ class Shelf:
         Durably there before anything goes. Until then, and where both are there, the plain one is what counts.
         """
         self.put(blank.name_as, snapshot.name + ending)
-        copier.sync_directory(self.fd, str(self.path))
+        native.sync_directory(self.fd, str(self.path))
         for other in (delta.ENDING,) if ending == DATA else (DATA, PAGES):
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(snapshot.name + other, dir_fd=self.fd)
@@ -261,7 +262,7 @@ class Shelf:
         """Put a new manifest in the place of the one of the same name, in one step. Raises OSError."""
         with self._written(manifest) as file:
             self.put(file.name_as, manifest.name + MANIFEST)
-        copier.sync_directory(self.fd, str(self.path))
+        native.sync_directory(self.fd, str(self.path))
 
     @contextlib.contextmanager
     def _written(self, manifest: Manifest) -> Iterator[Blank]:
@@ -272,7 +273,7 @@ class Shelf:
                     data = data[os.write(file.writer, data) :]
             except OSError as error:
                 raise OSError(error.errno, error.strerror, str(self.path / (manifest.name + MANIFEST))) from error
-            copier.sync_file(file.writer, manifest.name + MANIFEST)
+            native.sync_file(file.writer, manifest.name + MANIFEST)
             yield file
 
     def remove(self, snapshot: Manifest) -> None:
@@ -282,7 +283,7 @@ class Shelf:
             if snapshot.name + ending in names:
                 os.unlink(snapshot.name + ending, dir_fd=self.fd)
         with contextlib.suppress(OSError):  # on a failing disk an orphaned manifest is the next run's to clear
-            copier.sync_directory(self.fd, str(self.path))
+            native.sync_directory(self.fd, str(self.path))
             os.unlink(snapshot.name + MANIFEST, dir_fd=self.fd)
 
     def __enter__(self) -> Self:

@@ -10,21 +10,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from t3_backup import (
-    attempts,
-    backup,
-    choice,
-    health,
-    health_report,
-    lines,
-    outfile,
-    overview,
-    page,
-    pending,
-    report,
-    stopping,
-    verify,
-)
+from t3_backup import attempts, backup, choice, health, health_report, lines, overview, page, pending, report, verify
 from t3_backup.chain import Walk
 from t3_backup.choice import choose
 from t3_backup.errors import EXIT_OK, Cancelled, Failure, StoreError, UsageError
@@ -36,6 +22,7 @@ from t3_backup.pending import Pending
 from t3_backup.settings import Settings
 from t3_backup.shelf import Shelf
 from t3_backup.store import Store
+from t3_backup.system import output_file, signals
 from t3_backup.text import INFO, utc_now
 
 
@@ -78,14 +65,14 @@ def show_report(args: argparse.Namespace, values: Settings) -> int:
     if args.html == "-":
         lines.print_text(text)
     else:
-        outfile.replace(Path(args.html), text)
+        output_file.write_output(Path(args.html), text)
     return Failure.exit_code if shelves.refused else EXIT_OK
 
 
 def show_verify(args: argparse.Namespace, values: Settings) -> int:
     """`verify`: prove sealed snapshots again."""
-    stop = stopping.on_signals()
-    stopping.let_others_go_first()
+    stop = signals.stop_on_signals()
+    signals.lower_priority()
     out = Lines(sys.stderr if args.json else sys.stdout)
     documents, failed, done = [], 0, 0
     with Store.open(values.dest) as store:

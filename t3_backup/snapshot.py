@@ -14,11 +14,11 @@ from contextlib import closing, contextmanager
 import apsw
 
 from t3_backup import census
-from t3_backup.copier import Destination
 from t3_backup.errors import TryLater
 from t3_backup.pin import Budget, Unfinished, copy_pinned, must_hold_something, open_destination, pin
 from t3_backup.protocol import Copied
 from t3_backup.source import Source, as_failure, connect, execute, is_wal
+from t3_backup.system.native import Destination
 from t3_backup.unpinned import NOT_WAL, copy_unpinned
 
 _HOT_TRIES = 6

@@ -17,9 +17,9 @@ from pathlib import Path
 
 import apsw
 
-from t3_backup import copier
 from t3_backup.accounts import STATE
 from t3_backup.errors import SourceAbsent, SourceError, SourceRefused, TryLater
+from t3_backup.system import native
 
 _MMAP_BYTES = 1 << 40  # SQLite takes as much of it as it was built for
 _CACHE_KIB = 2048
@@ -74,7 +74,7 @@ def find_folder(home: Path) -> int:
     except OSError as error:
         raise SourceError(f"{home}: {error.strerror}") from None
     try:
-        return copier.open_beneath(home_fd, str(STATE.parent), os.O_PATH | os.O_DIRECTORY)
+        return native.open_beneath(home_fd, str(STATE.parent), os.O_PATH | os.O_DIRECTORY)
     except OSError as error:
         raise _unreachable(error, home / STATE.parent) from None
     finally:
@@ -85,7 +85,7 @@ def find_in(folder: int, home: Path, uid: int) -> Source:
     """Find the database in the open `folder`, which it keeps; `home` is for messages. Raises as `find` does."""
     path = home / STATE
     try:
-        file = copier.open_beneath(folder, STATE.name, os.O_PATH | os.O_NOFOLLOW)
+        file = native.open_beneath(folder, STATE.name, os.O_PATH | os.O_NOFOLLOW)
     except OSError as error:
         os.close(folder)
         raise _unreachable(error, path) from None

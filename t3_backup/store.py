@@ -16,10 +16,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-from t3_backup import copier, lock
+from t3_backup import lock
 from t3_backup.accounts import is_user_name
 from t3_backup.errors import StoreError
 from t3_backup.shelf import Shelf
+from t3_backup.system import native
 
 # A user's name has no plus: no account can have a shelf of such a name.
 _ASIDE = "+old"
@@ -85,7 +86,7 @@ class Store:
         if create:
             with contextlib.suppress(FileExistsError):
                 os.mkdir(user, 0o700, dir_fd=self.fd)
-            copier.sync_directory(self.fd, str(self.path))  # always: whoever made it may have died before this
+            native.sync_directory(self.fd, str(self.path))  # always: whoever made it may have died before this
         if self.is_given_away(user, _uid(user)):  # looked at first: opening it may take a right that we don't have
             raise StoreError(
                 f"{path} is {user}'s own, as an earlier script left it: t3-backup-state run --user {user} takes it over"
@@ -148,12 +149,12 @@ class Store:
         name, again = new, 1
         while True:
             try:
-                copier.rename_noreplace(self.fd, old, name)
+                native.rename_noreplace(self.fd, old, name)
             except FileExistsError:
                 again += 1
                 name = f"{new}.{again}"
             else:
-                copier.sync_directory(self.fd, str(self.path))
+                native.sync_directory(self.fd, str(self.path))
                 return name
 
     def free_bytes(self) -> int:
@@ -183,7 +184,7 @@ def _uid(user: str) -> int:
 def _sync_folder(path: Path) -> None:
     fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        copier.sync_directory(fd, str(path))
+        native.sync_directory(fd, str(path))
     finally:
         os.close(fd)
 

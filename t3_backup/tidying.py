@@ -6,7 +6,7 @@ import argparse
 import sys
 from typing import Any
 
-from t3_backup import attempts, backup, databases, lines, overview, recording, restoring, stopping, usage
+from t3_backup import attempts, backup, databases, lines, overview, recording, restoring, usage
 from t3_backup.errors import EXIT_OK, Failure
 from t3_backup.lines import Lines
 from t3_backup.lock import WAIT_S
@@ -15,6 +15,7 @@ from t3_backup.settings import Settings
 from t3_backup.shelf import Shelf
 from t3_backup.showing import Shelves
 from t3_backup.store import Store
+from t3_backup.system import signals
 from t3_backup.text import INFO, format_size
 from t3_backup.upkeep import Upkeep
 
@@ -22,8 +23,8 @@ from t3_backup.upkeep import Upkeep
 def prune(args: argparse.Namespace, values: Settings) -> int:
     """`prune`: let go what retention lets go, and compact the rest; or (--dry-run) say what would go, what stays, and why."""
     out = Lines(sys.stderr if args.json else sys.stdout)
-    stop = stopping.on_signals()
-    stopping.let_others_go_first()
+    stop = signals.stop_on_signals()
+    signals.lower_priority()
     documents: list[dict[str, Any]] = []
     warned = False
     with Store.open(values.dest) as store:

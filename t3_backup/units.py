@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from t3_backup.service import BOOTED
+from t3_backup.system.systemd import BOOTED
 
 SERVICE = "t3-backup-state.service"
 TIMER = "t3-backup-state.timer"

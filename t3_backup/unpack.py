@@ -14,10 +14,10 @@ from dataclasses import dataclass
 
 import zstandard
 
-from t3_backup import copier
 from t3_backup.errors import SourceError
 from t3_backup.pack import KEPT
 from t3_backup.protocol import Inspected
+from t3_backup.system import native
 
 _PIECE_BYTES = 1 << 20
 _LONGEST_PATH = 4096
@@ -57,7 +57,7 @@ def unpack(file: int, folder: int, limit: int, alive: Callable[[int], None]) -> 
             entries += 1
             total += member.bytes
             parent, _, name = member.path.rpartition("/")
-            above = copier.open_beneath(folder, parent or ".", os.O_RDONLY | os.O_DIRECTORY)
+            above = native.open_beneath(folder, parent or ".", os.O_RDONLY | os.O_DIRECTORY)
             try:
                 if member.is_folder:
                     os.mkdir(name, 0o700, dir_fd=above)  # its own mode may keep us out: it comes last
@@ -68,14 +68,14 @@ def unpack(file: int, folder: int, limit: int, alive: Callable[[int], None]) -> 
             finally:
                 os.close(above)
     for member in reversed(folders):
-        fd = copier.open_beneath(folder, member.path, os.O_RDONLY | os.O_DIRECTORY)
+        fd = native.open_beneath(folder, member.path, os.O_RDONLY | os.O_DIRECTORY)
         try:
             os.utime(fd, ns=(member.mtime_ns, member.mtime_ns))
             os.fchmod(fd, member.mode)
-            copier.sync_directory(fd, member.path)
+            native.sync_directory(fd, member.path)
         finally:
             os.close(fd)
-    copier.sync_directory(folder)
+    native.sync_directory(folder)
     return Inspected(entries, total)
 
 
@@ -87,7 +87,7 @@ def _make_file(above: int, name: str, member: Member, pieces: Iterator[bytes]) -
         out.flush()
         os.utime(fd, ns=(member.mtime_ns, member.mtime_ns))
         os.fchmod(fd, member.mode)
-        copier.sync_file(fd, member.path)
+        native.sync_file(fd, member.path)
 
 
 @contextmanager

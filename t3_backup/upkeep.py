@@ -15,8 +15,8 @@ from t3_backup.delta import Header
 from t3_backup.errors import Cancelled, Failure, NoRoom, explain
 from t3_backup.manifest import Manifest
 from t3_backup.retention import Decision, Policy
-from t3_backup.room import BLOCK_BYTES, used_bytes
 from t3_backup.shelf import Shelf
+from t3_backup.system.disk import BLOCK_BYTES, used_bytes
 from t3_backup.watch import Limits
 
 AUTO, DELTA, REFLINK, OFF = MODES = ("auto", "delta", "reflink", "off")

@@ -10,8 +10,8 @@ from typing import Any
 from t3_backup import chain
 from t3_backup.errors import Failure
 from t3_backup.manifest import Manifest
-from t3_backup.room import BLOCK_BYTES, used_bytes
 from t3_backup.shelf import Shelf
+from t3_backup.system.disk import BLOCK_BYTES, used_bytes
 from t3_backup.text import format_columns, format_size
 
 

@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from t3_backup import protocol
 from t3_backup.errors import Cancelled, Failure, NoRoom, TryLater, WorkerLost
 from t3_backup.protocol import MAX_LINE, Event, Phase, Progress, Source
-from t3_backup.room import reserve_of
+from t3_backup.system.disk import reserve_of
 
 _TICK_MS = 200
 _REAP_SECONDS = 10

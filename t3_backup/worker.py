@@ -15,7 +15,7 @@ import sys
 import time
 from pathlib import Path
 
-from t3_backup import beside, confinement, copier, databases, exchange, legacy, protocol, source
+from t3_backup import beside, confinement, databases, exchange, legacy, protocol, source
 from t3_backup.accounts import STATE
 from t3_backup.errors import Cancelled, Failure, SourceError, explain
 from t3_backup.fold import fold
@@ -26,6 +26,7 @@ from t3_backup.proof import prove
 from t3_backup.protocol import Copied, Counted, Folded, Healed, Inspected, Named, Packed, Phase, Proven, Request, Staged, Swapped
 from t3_backup.snapshot import take
 from t3_backup.source import Source
+from t3_backup.system import native
 from t3_backup.unpack import inspect
 
 # Address space beside the map of a database: Python, its libraries, and what RLIMIT_DATA allows.
@@ -35,11 +36,11 @@ _PAUSE_S = 0.5  # between two signs of life
 
 def serve(request: Request) -> protocol.Event | None:
     """Do what is asked, from within the process that is to be confined. None for a look. Raises Failure and OSError."""
-    copier.load()
+    native.load()
     if request.become:
         confinement.become(request.uid, request.gid, request.groups)
     confinement.confine(request.parent)
-    copier.cancel_on_signal(signal.SIGTERM)
+    native.cancel_on_signal(signal.SIGTERM)
     found = _find(request) if request.mode in ("look", "copy") else None
     confinement.filter_calls(clones=request.mode in ("stage", "clone"))
     if request.mode == "look":
@@ -53,7 +54,7 @@ def serve(request: Request) -> protocol.Event | None:
     if request.mode == "discard":
         legacy.discard(request.folder, request.name, request.uid, request.since)
         return Named((request.name,))
-    with copier.Destination(request.file, request.channel) as destination:
+    with native.Destination(request.file, request.channel) as destination:
         if found is not None:
             return _copy(request, found, destination)
         if request.mode == "fetch":
@@ -89,14 +90,14 @@ def _others(folder: int, home: Path) -> tuple[str, ...]:
         raise SourceError(f"{where} can't be listed ({error.strerror}): what is not backed up there, can't be told") from None
 
 
-def _copy(request: Request, found: Source, destination: copier.Destination) -> Copied:
+def _copy(request: Request, found: Source, destination: native.Destination) -> Copied:
     alive = protocol.Progress(0, 0)
     budget = Budget(found, request.seconds, request.wal_budget, waiting=lambda: _tell(request, alive))
     _tell(request, Phase("copy", found.size))
     return take(found, destination, budget, method=request.method, mmap=request.mmap)
 
 
-def _fetch(request: Request, destination: copier.Destination) -> Copied:
+def _fetch(request: Request, destination: native.Destination) -> Copied:
     found = legacy.find(request.folder, request.name, request.uid)
     try:
         told = protocol.Source(found.size, 0)
@@ -163,7 +164,7 @@ class _Alive:
             _tell(self._request, protocol.Progress(done, done))
 
 
-def _prove(request: Request, destination: copier.Destination) -> Proven:
+def _prove(request: Request, destination: native.Destination) -> Proven:
     size = os.fstat(request.file).st_size
     confinement.lower_limit(resource.RLIMIT_AS, _SELF_BYTES + size)
     _tell(request, Phase("prove", size))

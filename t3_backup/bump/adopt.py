@@ -17,8 +17,8 @@ from pathlib import Path
 
 from t3_backup.bump.programs import GLOBAL, About, Programs, copy_package, replace_link
 from t3_backup.errors import Failure
-from t3_backup.replacing import replace_path
-from t3_backup.service import Service
+from t3_backup.system.atomic_file import replace_path
+from t3_backup.system.systemd import Service
 
 DROP_IN = Path("/etc/systemd/system/t3-serve@.service.d/50-t3-autoupdate.conf")
 _TEMPLATE = "t3-serve@.service"

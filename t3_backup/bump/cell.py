@@ -9,9 +9,9 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from t3_backup.bump import transient
 from t3_backup.bump.programs import remove_tree
 from t3_backup.bump.trial import MARK, STATE
+from t3_backup.system import transient_unit
 
 _PREFIX = "t3-gate-"
 _PRIVATE = Path("/var/lib/private")  # where systemd keeps the folders of transient users (systemd.exec(5), DynamicUser=)
@@ -119,7 +119,7 @@ def sweep() -> None:
     """End and remove what trials of a command that was killed have left. Raises Failure and OSError."""
     left = [path for where in (_PRIVATE, _PUBLIC) for path in where.glob(f"{_PREFIX}*")]
     if left:
-        transient.end(f"{_PREFIX}*.service")
+        transient_unit.end(f"{_PREFIX}*.service")
     for name in {path.stem for path in left}:
         remove(name)
 

@@ -16,7 +16,6 @@ from functools import partial
 from pathlib import Path
 
 from t3_backup import settings as backup_settings
-from t3_backup import stopping
 from t3_backup.bump import bumping, freeze, journal, metrics, rollback, settings
 from t3_backup.bump import status as statuses
 from t3_backup.bump.arguments import parse
@@ -26,6 +25,8 @@ from t3_backup.bump.machine import Machine
 from t3_backup.bump.programs import GLOBAL
 from t3_backup.errors import EXIT_OK, Cancelled, Failure, UsageError, explain
 from t3_backup.lines import Lines, print_document
+from t3_backup.prompt import confirm
+from t3_backup.system import signals
 from t3_backup.text import ERROR, INFO, WARNING
 
 _NAME = "t3-autoupdate"
@@ -35,13 +36,13 @@ def main(
     argv: Sequence[str] | None = None, environ: Mapping[str, str] = os.environ, defaults: Path = settings.DEFAULTS_FILE
 ) -> int:
     """Run the command and return its exit code; an error is one line on standard error."""
-    stop = stopping.Stopping()
+    stop = signals.StopRequest()
     try:
         args = parse(sys.argv[1:] if argv is None else list(argv))
         if os.geteuid() != 0:
             raise UsageError("this needs root")
         values = settings.load(environ, defaults)
-        stop = stopping.on_signals()
+        stop = signals.stop_on_signals()
         machine = _machine(values, environ, stop, as_json=args.json)
         commands: dict[str, Callable[[Machine, argparse.Namespace], int]] = {
             "run": _run,
@@ -64,7 +65,7 @@ def main(
     return code
 
 
-def _machine(values: settings.Settings, environ: Mapping[str, str], stop: stopping.Stopping, *, as_json: bool) -> Machine:
+def _machine(values: settings.Settings, environ: Mapping[str, str], stop: signals.StopRequest, *, as_json: bool) -> Machine:
     theirs = backup_settings.load({}, environ)
     out = Lines(sys.stderr if as_json else sys.stdout)
     return Machine(
@@ -163,7 +164,7 @@ def _must_be_known(machine: Machine, user: str | None) -> None:
 
 def _must_agree(args: argparse.Namespace) -> None:
     """Raises UsageError where nobody can be asked, Failure where he says no."""
-    stopping.must_agree("Do that?", "a rollback replaces live databases", yes=args.yes, silent=args.json)
+    confirm("Do that?", "a rollback replaces live databases", yes=args.yes, silent=args.json)
 
 
 def _check(machine: Machine, args: argparse.Namespace) -> int:

@@ -11,9 +11,9 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-from t3_backup.bump import transient
 from t3_backup.bump.programs import About, Programs, copy_package, remove_tree
 from t3_backup.errors import Failure
+from t3_backup.system import transient_unit
 
 _NAME = "t3-fetch"
 _STATE = Path("/var/lib/private") / _NAME  # of a DynamicUser= with StateDirectory= (systemd.exec(5))
@@ -54,7 +54,7 @@ def fetch(programs: Programs, version: str, spec: str, say: Callable[[str], None
         _STATE.mkdir(mode=0o700, parents=True)
         wanted = _local_copy(spec)
         line = [*_NPM, wanted]
-        done = transient.run(line, name=_NAME, properties=PROPERTIES, seconds=_SECONDS)
+        done = transient_unit.run(line, name=_NAME, properties=PROPERTIES, seconds=_SECONDS)
         if done.code != 0:
             why = "it took too long" if done.timed_out else _last(done.err or done.out, done.code)
             raise Failure(f"npm could not install {spec}: {why}")
@@ -92,7 +92,7 @@ def _keep(programs: Programs, version: str, spec: str) -> None:
 def say_version(program: Path) -> str:
     """What `t3 --version` of a program says, run as nobody, without network: '0.0.25' of 't3 v0.0.25'. Raises Failure."""
     properties = (*PROPERTIES, "PrivateNetwork=yes")
-    done = transient.run([str(program), "--version"], name=f"{_NAME}-version", properties=properties, seconds=_VERSION_SECONDS)
+    done = transient_unit.run([str(program), "--version"], name=f"{_NAME}-version", properties=properties, seconds=_VERSION_SECONDS)
     if done.code != 0:
         raise Failure(f"{program} --version failed: {_last(done.err or done.out, done.code)}")
     return done.out.strip()[:100].removeprefix("t3 v")
@@ -101,7 +101,7 @@ def say_version(program: Path) -> str:
 def sweep() -> None:
     """End and remove what an earlier fetch left, which may have been killed while its npm ran. Raises Failure and OSError."""
     if _STATE.exists():
-        transient.end(f"{_NAME}*.service")
+        transient_unit.end(f"{_NAME}*.service")
         remove_tree(_STATE)
     if _PUBLIC.is_symlink():
         _PUBLIC.unlink()

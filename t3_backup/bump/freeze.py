@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from t3_backup.replacing import remove_path, replace_path
+from t3_backup.system.atomic_file import remove_path, replace_path
 
 
 def reason(path: Path) -> str | None:

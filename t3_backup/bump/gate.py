@@ -13,9 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from t3_backup.bump import cell, transient
+from t3_backup.bump import cell
 from t3_backup.bump.pairing import ENDPOINTS
 from t3_backup.bump.trial import GATE, STEPS
+from t3_backup.system import transient_unit
 from t3_backup.text import printable
 
 EMPTY = "empty"  # the subject of a trial without data
@@ -73,10 +74,10 @@ def attempt(program: Path, subject: str, write_snapshot: Callable[[str, Path], b
         given = state.stat().st_size if write_snapshot else 0
         # What an admin has put into the environment of all units is not the candidate's to see.
         home = cell.home_of(name)
-        line = ["/usr/bin/env", "-i", f"HOME={home}", f"TMPDIR={home}", f"PATH={transient.PATH}", "LANG=C.UTF-8"]
+        line = ["/usr/bin/env", "-i", f"HOME={home}", f"TMPDIR={home}", f"PATH={transient_unit.PATH}", "LANG=C.UTF-8"]
         line += [sys.executable, "-I", "-m", "t3_backup.bump.trial", f"--t3={program}/bin/t3", f"--base-dir={home}"]
         line += [f"--port={_PORT}", f"--watch={watch_seconds}", "--alone"]
-        done = transient.run(
+        done = transient_unit.run(
             line,
             name=name,
             properties=cell.properties(name, program, given),
@@ -88,7 +89,7 @@ def attempt(program: Path, subject: str, write_snapshot: Callable[[str, Path], b
         cell.remove(name)
 
 
-def read(subject: str, done: transient.Done) -> Trial:
+def read(subject: str, done: transient_unit.Done) -> Trial:
     """The verdict of a trial, of which not a word is trusted: a type that is wrong is no verdict, and no verdict is a failure."""
     if done.timed_out:
         return Trial(subject, passed=False, step=GATE, reason="the trial took too long")
@@ -99,7 +100,7 @@ def read(subject: str, done: transient.Done) -> Trial:
         return Trial(subject, passed=False, step=GATE, reason=f"no verdict came out (exit status {done.code}): {_text(said)}")
 
 
-def _read(subject: str, done: transient.Done) -> Trial:
+def _read(subject: str, done: transient_unit.Done) -> Trial:
     """Raises ValueError, KeyError, TypeError, RecursionError."""
     value = json.loads(done.out)
     passed, step, endpoint = value["passed"], value["step"], value["endpoint"]

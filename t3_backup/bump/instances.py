@@ -15,9 +15,10 @@ from typing import Any
 
 from t3_backup import accounts
 from t3_backup.accounts import Account
-from t3_backup.bump import pairing, transient
+from t3_backup.bump import pairing
 from t3_backup.errors import Failure
-from t3_backup.service import Service
+from t3_backup.system import transient_unit
+from t3_backup.system.systemd import Service
 
 _CGROUPS = Path("/sys/fs/cgroup")
 _PORT = re.compile(r'\s*(?:export\s+)?T3_PORT=["\']?(\d{1,5})["\']?\s*')
@@ -98,7 +99,7 @@ class Instance:
 
         A login that is being tried ends first: what mints for it may be another version than the one that is next.
         """
-        transient.end_owners(self.user)
+        transient_unit.end_owners(self.user)
         if self.service is None:
             return
         group = self.service.show("ControlGroup")
@@ -140,7 +141,7 @@ class Instance:
         self.must_have_port()
         line = [*_python("pairing"), f"--t3={program}", f"--base-dir={self.base_dir}", f"--port={self.port}", "--json"]
         line.append(f"--seconds={min(patience, pairing.SECONDS):g}")
-        done = transient.as_owner(self.user, line, _PAIR_S)
+        done = transient_unit.as_owner(self.user, line, _PAIR_S)
         try:
             said = json.loads(done.out)
             if done.code == 0 and said["paired"] is True:
@@ -162,7 +163,7 @@ class Instance:
         return _members(self.service.show("ControlGroup"))
 
     def _as_owner(self, line: Sequence[str], seconds: float) -> str:
-        done = transient.as_owner(self.user, line, seconds)
+        done = transient_unit.as_owner(self.user, line, seconds)
         if done.code != 0:
             why = "it took too long" if done.timed_out else (done.err.strip().splitlines() or [f"exit status {done.code}"])[-1]
             raise Failure(f"{self.user}: {why[:500]}")

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from t3_backup.errors import Failure
-from t3_backup.replacing import remove_path, replace_path
+from t3_backup.system.atomic_file import remove_path, replace_path
 
 NAME = "journal.json"
 HISTORY = "history.json"

@@ -17,7 +17,7 @@ from t3_backup.bump.journal import Journal, Journals, Move
 from t3_backup.bump.programs import GLOBAL, Programs
 from t3_backup.bump.settings import Settings
 from t3_backup.errors import Cancelled, Failure
-from t3_backup.stopping import Stopping
+from t3_backup.system.signals import StopRequest
 
 _LOCK = ".lock"  # no user's name begins so
 _WAIT_S = 5.0
@@ -35,7 +35,7 @@ class Machine:
     backups: Backups
     say: Callable[[str], None]
     warn: Callable[[str], None]
-    stopping: Stopping
+    stopping: StopRequest
     _told: set[str] = field(default_factory=set, init=False, repr=False, compare=False)
 
     @property

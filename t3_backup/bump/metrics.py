@@ -8,7 +8,7 @@ from t3_backup.bump import freeze, journal
 from t3_backup.bump.machine import Machine
 from t3_backup.bump.programs import GLOBAL
 from t3_backup.errors import Failure
-from t3_backup.replacing import replace_path
+from t3_backup.system.atomic_file import replace_path
 
 NAME = "t3_autoupdate.prom"
 

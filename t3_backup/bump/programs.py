@@ -24,10 +24,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import NoReturn
 
-from t3_backup import copier
 from t3_backup.bump import versions
 from t3_backup.errors import Failure
-from t3_backup.replacing import opened, remove_path, replace_path
+from t3_backup.system import native
+from t3_backup.system.atomic_file import opened, remove_path, replace_path
 
 GLOBAL = "global"
 _OURS = (GLOBAL, "versions", "bin")
@@ -148,7 +148,7 @@ class Programs:
         self._folder(user).mkdir(exist_ok=True)  # who has no link yet may be held, too
         with opened(self._folder(user)) as folder:
             os.close(os.open("held", os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644, dir_fd=folder))
-            copier.sync_directory(folder, str(self._folder(user)))
+            native.sync_directory(folder, str(self._folder(user)))
 
     def release(self, user: str) -> None:
         """The opposite of `hold`. Raises OSError."""
@@ -178,7 +178,7 @@ def replace_link(path: Path, target: str) -> None:
             os.unlink(new, dir_fd=folder)
         os.symlink(target, new, dir_fd=folder)
         os.rename(new, path.name, src_dir_fd=folder, dst_dir_fd=folder)
-        copier.sync_directory(folder, str(path.parent))
+        native.sync_directory(folder, str(path.parent))
 
 
 def copy_package(source: Path, target: Path, allowed: Sequence[int]) -> None:

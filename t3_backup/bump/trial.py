@@ -25,10 +25,10 @@ from pathlib import Path
 
 import apsw
 
-from t3_backup import copier
 from t3_backup.bump import pairing
 from t3_backup.bump.candidate import Candidate
 from t3_backup.bump.pairing import PairingFailed
+from t3_backup.system import native
 
 STEPS = ("start", "serve", "pairing", "migration", "data", "steady", "stop")
 GATE = "gate"  # where it is not to be tried at all
@@ -224,7 +224,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--alone", action="store_true", help="go on inside of the gate's cell only")
     args = parser.parse_args(argv)
     # The candidate, who is the same user, must not be able to write the verdict in our place.
-    copier.confine(os.getppid())
+    native.confine(os.getppid())
     if args.alone and (why := _why_not_alone()):
         found = Verdict(step=GATE, reason=f"the sandbox does not hold: {why}")
     else:

@@ -13,7 +13,7 @@ from booted.machine import Machine
 
 _CALL = """
 import dataclasses, json, sys, time
-from t3_backup.bump import transient
+from t3_backup.system import transient_unit as transient
 from t3_backup.errors import Failure
 function, words, how = json.load(sys.stdin)
 began = time.monotonic()
@@ -97,9 +97,7 @@ def test_what_can_not_be_started_says_why(machine: Machine) -> None:
 
 
 def test_a_caller_who_is_interrupted_leaves_no_unit(machine: Machine) -> None:
-    script = (
-        "from t3_backup.bump import transient; transient.run(['/bin/sleep', '1000'], name='t3-test', properties=[], seconds=60)"
-    )
+    script = "from t3_backup.system import transient_unit as transient; transient.run(['/bin/sleep', '1000'], name='t3-test', properties=[], seconds=60)"
     with machine.start("python3", "-c", "import os; print(os.getpid(), flush=True)\n" + script) as process:
         assert process.stdout is not None
         pid = process.stdout.readline().strip()
@@ -139,10 +137,12 @@ def test_there_is_no_owner_who_is_root_or_nobody_at_all(machine: Machine) -> Non
 def test_units_are_ended_by_a_pattern_and_others_stay(machine: Machine) -> None:
     for name in ("t3-test-a", "t3-test-b", "other"):
         machine.run("systemd-run", "--quiet", f"--unit={name}", "/bin/sh", "-c", "trap '' TERM; while :; do sleep 1; done")
-    machine.run("python3", "-c", "from t3_backup.bump import transient; transient.end('t3-test-*.service')")
+    machine.run("python3", "-c", "from t3_backup.system import transient_unit as transient; transient.end('t3-test-*.service')")
     assert machine.run("systemctl", "is-active", "t3-test-a", "t3-test-b", "other", check=False).lines[2] == "active"
     assert machine.run("systemctl", "is-active", "t3-test-a", "t3-test-b", check=False).lines in (["failed"] * 2, ["inactive"] * 2)
-    machine.run("python3", "-c", "from t3_backup.bump import transient; transient.end('t3-test-*.service')")  # there is none
+    machine.run(
+        "python3", "-c", "from t3_backup.system import transient_unit as transient; transient.end('t3-test-*.service')"
+    )  # there is none
     machine.run("systemctl", "kill", "--signal=KILL", "other")
     machine.run("systemctl", "reset-failed")
 

@@ -10,9 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from t3_backup.bump import cell, gate, transient
-from t3_backup.bump.transient import Done
+from t3_backup.bump import cell, gate
 from t3_backup.bump.trial import STEPS
+from t3_backup.system import transient_unit
+from t3_backup.system.transient_unit import Done
 
 PASSED: dict[str, Any] = {
     "passed": True, "step": "", "reason": "", "endpoint": "/api/auth/bootstrap", "probe": 200, "server_version": "0.0.24",
@@ -136,14 +137,14 @@ def test_node_is_looked_for_where_the_servers_look_for_it(tmp_path: Path, monkey
     """Else each version would be turned away where node is one of /usr/local."""
     lines: list[list[str]] = []
 
-    def run(line: list[str], **_: object) -> transient.Done:
+    def run(line: list[str], **_: object) -> transient_unit.Done:
         lines.append(line)
-        return transient.Done(1, "", "")
+        return transient_unit.Done(1, "", "")
 
-    monkeypatch.setattr(transient, "run", run)
+    monkeypatch.setattr(transient_unit, "run", run)
     monkeypatch.setattr(cell, "build", lambda name: tmp_path / name)
     monkeypatch.setattr(cell, "remove", lambda name: None)
     gate.attempt(tmp_path, gate.EMPTY, None, 1)
-    transient.as_owner("nobody", ["true"], 1)
+    transient_unit.as_owner("nobody", ["true"], 1)
     paths = [next(word for word in line if word.startswith("PATH=")) for line in lines]
     assert paths == ["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin"] * 2

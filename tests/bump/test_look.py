@@ -16,10 +16,10 @@ from conftest import ROOT
 from fake_t3 import DATA
 
 from t3_backup.accounts import Account
-from t3_backup.bump import transient
 from t3_backup.bump.instances import Instance, Live
-from t3_backup.bump.transient import Done
 from t3_backup.errors import Failure
+from t3_backup.system import transient_unit
+from t3_backup.system.transient_unit import Done
 
 
 def looked(database: Path) -> Done:
@@ -67,7 +67,7 @@ def test_a_look_that_failed_is_never_taken_for_no_database(
     done: Done, expected: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """Else an account would be switched without a snapshot."""
-    monkeypatch.setattr(transient, "as_owner", lambda *_, **__: done)
+    monkeypatch.setattr(transient_unit, "as_owner", lambda *_, **__: done)
     instance = Instance(Account("alice", 1000, 1000, (1000,), tmp_path), None, None, tmp_path / "alice.env")
     if isinstance(expected, str):
         with pytest.raises(Failure, match=expected):
@@ -85,7 +85,7 @@ def test_what_an_owner_says_in_place_of_a_login_is_no_login_and_ends_nothing_els
     said: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """Anything but a Failure would end the command where it stands, with the account between two versions."""
-    monkeypatch.setattr(transient, "as_owner", lambda *_, **__: Done(0, said, ""))
+    monkeypatch.setattr(transient_unit, "as_owner", lambda *_, **__: Done(0, said, ""))
     monkeypatch.setattr(Instance, "runs", lambda _: True)
     instance = Instance(Account("alice", 1000, 1000, (1000,), tmp_path), None, 3773, tmp_path / "alice.env")
     with pytest.raises(Failure, match="alice: no login on port 3773"):

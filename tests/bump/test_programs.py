@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from t3_backup.bump import adopt, cell, fetch, transient, versions
+from t3_backup.bump import adopt, cell, fetch, versions
 from t3_backup.bump.programs import GLOBAL, About, Programs, copy_package
 from t3_backup.errors import Failure, UsageError
-from t3_backup.service import Service
+from t3_backup.system import transient_unit
+from t3_backup.system.systemd import Service
 
 
 def installed(programs: Programs, *found: str) -> Programs:
@@ -153,7 +154,7 @@ def test_folders_deeper_in_each_other_than_python_goes_are_refused_and_removed(
     monkeypatch.setattr(fetch, "_PUBLIC", tmp_path / "public")
     monkeypatch.setattr(cell, "_PRIVATE", tmp_path)
     monkeypatch.setattr(cell, "_PUBLIC", tmp_path)
-    monkeypatch.setattr(transient, "end", lambda pattern: None)
+    monkeypatch.setattr(transient_unit, "end", lambda pattern: None)
     with pytest.raises(Failure, match="more than 100 deep"):
         copy_package(state, tmp_path / "copy", (os.getuid(),))
     fetch.sweep()

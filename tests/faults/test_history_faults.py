@@ -24,9 +24,9 @@ from shelves import ALL, changed, content, forms, image, opened, page, seal, upk
 
 from t3_backup.errors import Failure
 from t3_backup.retention import Policy
-from t3_backup.room import used_bytes
 from t3_backup.shelf import Shelf
 from t3_backup.store import Store
+from t3_backup.system.disk import used_bytes
 from t3_backup.upkeep import DELTA, REFLINK
 
 pytestmark = [needs_root, needs_strace]

@@ -22,11 +22,12 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 from shelves import ROOMY, START, changed, content, image, seal, upkeep
 
-from t3_backup import copier, retention
+from t3_backup import retention
 from t3_backup.errors import Cancelled, Failure
 from t3_backup.retention import Policy
 from t3_backup.shelf import Shelf
 from t3_backup.store import Store
+from t3_backup.system import native
 from t3_backup.text import format_time
 from t3_backup.upkeep import DELTA, OFF
 
@@ -64,7 +65,7 @@ def failing(number: int) -> Iterator[Callable[[], None]]:
     with ExitStack() as stack:
         for module, name in [
             *((os, name) for name in ("unlink", "rename", "link", "write", "pwrite")),
-            *((copier, name) for name in ("sync_file", "sync_directory", "link_unnamed", "copy")),
+            *((native, name) for name in ("sync_file", "sync_directory", "link_unnamed", "copy")),
         ]:
             function = getattr(module, name)
             setattr(module, name, counted(function))

@@ -26,13 +26,14 @@ from conftest import BOUND_S, DATA, ROOT, Land, children, give_database, needs_r
 
 from demo.users import User
 from demo.writer import Writer
-from t3_backup import accounts, backup, blank, copier, owner, taking, watch
+from t3_backup import accounts, backup, blank, owner, taking, watch
 from t3_backup.accounts import Account
 from t3_backup.backup import Result
 from t3_backup.blank import Blank, hash_content, header_bytes
 from t3_backup.errors import Failure, WorkerLost
 from t3_backup.settings import Settings
 from t3_backup.store import Store
+from t3_backup.system import native
 from t3_backup.verify import examine
 from t3_backup.watch import Limits
 
@@ -324,7 +325,7 @@ WITHIN = """
 
     package, uid, gid, folder, home, gives_up = sys.argv[1:]
     sys.path.insert(0, package)
-    from t3_backup import confinement, copier
+    from t3_backup import confinement; from t3_backup.system import native as copier
 
     libc = ctypes.CDLL(None, use_errno=True)
     PR_SET_DUMPABLE, KEEP_SIZE, IO_URING_SETUP, CLONE3, FICLONE, EXECVEAT = 4, 1, 425, 435, 0x40049409, 322
@@ -468,7 +469,7 @@ def test_nothing_is_sealed_while_it_is_mapped_for_writing(folder: int, monkeypat
 def test_nothing_is_sealed_that_has_been_given_a_name(folder: int) -> None:
     """Row 36."""
     with Blank.create(folder, "partial") as new:
-        copier.link_unnamed(new.writer, folder, "elsewhere")
+        native.link_unnamed(new.writer, folder, "elsewhere")
         with pytest.raises(WorkerLost, match="another owner, mode or name"):
             new.settle()
 

@@ -24,11 +24,12 @@ from conftest import DATA, MIB, Answer, Land, give_database, needs_root, started
 
 from demo.users import User
 from demo.writer import Writer, moment
-from t3_backup import copier, pin, snapshot, source
-from t3_backup.copier import Destination
+from t3_backup import pin, snapshot, source
 from t3_backup.errors import TryLater
 from t3_backup.pin import STEP_PAGES, Budget, Unfinished
 from t3_backup.source import Source
+from t3_backup.system import native
+from t3_backup.system.native import Destination
 
 pytestmark = needs_root
 
@@ -67,7 +68,7 @@ def heavy_writer(user: User) -> Iterator[None]:
 @contextmanager
 def in_process(user: User, land: Land) -> Iterator[tuple[Source, Destination]]:
     """What a worker works with, in this process: a source, and a destination without a name."""
-    copier.load()
+    native.load()
     found = source.find(user.home, user.uid)
     fd = os.open(land.folder, os.O_TMPFILE | os.O_RDWR, 0o600)
     try:

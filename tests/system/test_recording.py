@@ -18,7 +18,7 @@ from conftest import DATA, ROOT, Answer, Land, commit_row, needs_root
 from made import reseal
 
 from demo.users import User
-from t3_backup.replacing import replace_file
+from t3_backup.system.atomic_file import replace_file
 
 pytestmark = [needs_root, pytest.mark.skipif(sandbox.ACTIVE, reason="the unit may not write where these look")]
 

@@ -18,7 +18,7 @@ from made import NOON, made
 from t3_backup import attempts
 from t3_backup.attempts import BROKEN, MOST, NAME, Attempt, Ledger
 from t3_backup.backup import Result
-from t3_backup.replacing import replace_file
+from t3_backup.system.atomic_file import replace_file
 
 ONE = Attempt("2026-11-24T03:30:12Z", "run", "backed_up", "verified", "", 0.5, 409_600, 4096)
 
@@ -143,7 +143,7 @@ def test_a_writer_that_is_killed_leaves_the_old_file_whole_and_the_next_one_succ
 ) -> None:
     replace_file(folder, "file", b"old", 0o644)
     code = (
-        "import os, signal, sys; from t3_backup import copier, replacing\n"
+        "import os, signal, sys; from t3_backup.system import native as copier, atomic_file as replacing\n"
         f"{call} = lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL)\n"
         "replacing.replace_file(os.open(sys.argv[1], os.O_RDONLY), 'file', b'new', 0o644)"
     )

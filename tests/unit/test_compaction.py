@@ -15,13 +15,14 @@ import shelves
 from made import made
 from shelves import ALL, PAGE, changed, content, forms, image, seal, upkeep
 
-from t3_backup import chain, compaction, copier, delta, page_hashes, retention
+from t3_backup import chain, compaction, delta, page_hashes, retention
 from t3_backup.delta import Header
 from t3_backup.errors import Failure
 from t3_backup.manifest import DATA, PAGES, Manifest
 from t3_backup.page_hashes import PageHashes
 from t3_backup.retention import Policy
 from t3_backup.shelf import Shelf
+from t3_backup.system import native
 
 
 @pytest.fixture
@@ -97,8 +98,8 @@ def test_all_but_the_newest_become_deltas_and_all_come_back(shelf: Shelf) -> Non
 
 def test_a_new_one_hangs_the_one_before_on_it_by_hashes_alone(shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
     images = days(shelf, 2)
-    monkeypatch.delattr(copier, "differing_pages")
-    read = copier.read_pages
+    monkeypatch.delattr(native, "differing_pages")
+    read = native.read_pages
     pages = 0
 
     def counted(one: int, other: int, from_other: bytes, numbers: Sequence[int], page_size: int) -> bytearray:
@@ -106,7 +107,7 @@ def test_a_new_one_hangs_the_one_before_on_it_by_hashes_alone(shelf: Shelf, monk
         pages += len(numbers)
         return read(one, other, from_other, numbers, page_size)
 
-    monkeypatch.setattr(copier, "read_pages", counted)
+    monkeypatch.setattr(native, "read_pages", counted)
     assert upkeep(shelf, ALL).tidy().compacted
     monkeypatch.undo()
     assert pages == 4 * 3, "of each image the three that differ, and as much again to prove it; 40 are the same"
@@ -439,7 +440,7 @@ def test_manifests_tell_the_same_before_and_after(shelf: Shelf) -> None:
 
 
 def hashes_of(data: bytes) -> PageHashes:
-    return PageHashes("", PAGE, copier.hash_pages(data, PAGE))
+    return PageHashes("", PAGE, native.hash_pages(data, PAGE))
 
 
 def test_hashes_tell_the_pages_that_differ_where_sizes_do() -> None:

@@ -11,12 +11,13 @@ from pathlib import Path
 import pytest
 from made import made
 
-from t3_backup import copier, export, verify
+from t3_backup import export, verify
 from t3_backup.blank import hash_content
 from t3_backup.errors import Failure, UsageError
 from t3_backup.manifest import Manifest
 from t3_backup.shelf import Shelf
 from t3_backup.store import Store
+from t3_backup.system import native
 from t3_backup.verify import Check
 from t3_backup.watch import Limits
 
@@ -74,8 +75,8 @@ def test_it_is_durable_before_it_has_its_name(
     shelf: Shelf, snapshot: Manifest, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls: list[tuple[str, list[str]]] = []
-    monkeypatch.setattr(copier, "sync_file", lambda *_: calls.append(("file", os.listdir(folder))))
-    monkeypatch.setattr(copier, "sync_directory", lambda *_: calls.append(("folder", os.listdir(folder))))
+    monkeypatch.setattr(native, "sync_file", lambda *_: calls.append(("file", os.listdir(folder))))
+    monkeypatch.setattr(native, "sync_directory", lambda *_: calls.append(("folder", os.listdir(folder))))
     write(shelf, snapshot, folder / "a")
     assert calls == [("file", []), ("folder", ["a"])]
 
@@ -110,13 +111,13 @@ def test_what_comes_while_it_is_written_is_not_written_over(
     shelf: Shelf, snapshot: Manifest, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Row 10. Between the look and the name."""
-    copy = copier.copy
+    copy = native.copy
 
     def copied_and_then(*args: int) -> object:
         (folder / "a").write_text("mine")
         return copy(*args)
 
-    monkeypatch.setattr(copier, "copy", copied_and_then)
+    monkeypatch.setattr(native, "copy", copied_and_then)
     with pytest.raises(UsageError, match="nothing is overwritten"):
         write(shelf, snapshot, folder / "a")
     assert (folder / "a").read_text() == "mine"
@@ -157,7 +158,7 @@ def test_where_it_cannot_be_written_nothing_is_left(
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(copier, step, full)
+    monkeypatch.setattr(native, step, full)
     opened = len(os.listdir("/proc/self/fd"))
     with pytest.raises(OSError, match="No space left"):
         write(shelf, snapshot, folder / "a")

@@ -12,12 +12,13 @@ from pathlib import Path
 
 import pytest
 
-from t3_backup import copier, exchange
+from t3_backup import exchange
 from t3_backup.accounts import STATE
 from t3_backup.errors import Failure
-from t3_backup.identity import SIDECARS, Identity
 from t3_backup.place import Place
 from t3_backup.protocol import Healed
+from t3_backup.system import native
+from t3_backup.system.file_identity import SIDECARS, FileIdentity
 
 ASIDE = "state.sqlite.replaced-x"
 LIVE = STATE.name
@@ -34,7 +35,7 @@ def place(tmp_path: Path) -> Iterator[Place]:
     os.close(opened.folder)
 
 
-def lay(place: Place, files: dict[str, str]) -> Identity | None:
+def lay(place: Place, files: dict[str, str]) -> FileIdentity | None:
     """Make these files; the identity of the live one."""
     for name, text in files.items():
         (place.path.parent / name).write_text(text)
@@ -46,11 +47,11 @@ def lies(place: Place) -> dict[str, str]:
 
 
 def exchanged(place: Place) -> None:
-    copier.rename_exchange(place.folder, ASIDE, LIVE)
+    native.rename_exchange(place.folder, ASIDE, LIVE)
 
 
 def installed(place: Place) -> None:
-    copier.rename_noreplace(place.folder, ASIDE, LIVE)
+    native.rename_noreplace(place.folder, ASIDE, LIVE)
 
 
 def sidecars_moved(place: Place) -> None:
@@ -58,7 +59,7 @@ def sidecars_moved(place: Place) -> None:
 
 
 def one_sidecar_moved(place: Place) -> None:
-    copier.rename_noreplace(place.folder, WAL, f"{ASIDE}-wal")
+    native.rename_noreplace(place.folder, WAL, f"{ASIDE}-wal")
 
 
 def nothing(_: Place) -> None:
@@ -106,8 +107,8 @@ CASES = {
 class Seen:
     """What the intent says: the live database before, what was staged, and what was beside."""
 
-    old: Identity | None
-    staged: Identity | None
+    old: FileIdentity | None
+    staged: FileIdentity | None
     beside: tuple[str, ...]
 
 

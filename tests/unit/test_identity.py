@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from t3_backup.identity import Identity
+from t3_backup.system.file_identity import FileIdentity
 
 
 @pytest.fixture
@@ -47,27 +47,27 @@ CHANGES: list[Callable[[Path], object]] = [
 
 @pytest.mark.parametrize("change", CHANGES)
 def test_whatever_is_done_to_a_file_makes_it_another_one(file: Path, change: Callable[[Path], object]) -> None:
-    before = Identity.of(file.stat())
-    assert Identity.of(file.stat()) == before
+    before = FileIdentity.of(file.stat())
+    assert FileIdentity.of(file.stat()) == before
     change(file)
-    assert Identity.of(file.stat()) != before
+    assert FileIdentity.of(file.stat()) != before
 
 
 def test_a_file_holds_the_same_whatever_its_name_and_mode_and_another_does_not(file: Path) -> None:
-    before = Identity.of(file.stat())
+    before = FileIdentity.of(file.stat())
     file.chmod(0o600)
     moved = file.rename(file.with_name("moved"))
-    assert Identity.of(moved.stat()).holds_the_same(before)
+    assert FileIdentity.of(moved.stat()).holds_the_same(before)
     moved.write_bytes(b"CONTENT")
-    assert not Identity.of(moved.stat()).holds_the_same(before)
+    assert not FileIdentity.of(moved.stat()).holds_the_same(before)
 
 
 def test_what_is_written_down_is_read_back_as_the_same(file: Path) -> None:
-    seen = Identity.of(file.stat())
-    assert Identity.from_json(asdict(seen)) == seen
+    seen = FileIdentity.of(file.stat())
+    assert FileIdentity.from_json(asdict(seen)) == seen
 
 
-GOOD = asdict(Identity(1, 2, 3, 4, 5, 6, 7))
+GOOD = asdict(FileIdentity(1, 2, 3, 4, 5, 6, 7))
 
 
 @pytest.mark.parametrize(
@@ -78,4 +78,4 @@ GOOD = asdict(Identity(1, 2, 3, 4, 5, 6, 7))
 )
 def test_what_is_no_identity_is_refused(value: Any) -> None:
     with pytest.raises(ValueError, match="an identity has"):
-        Identity.from_json(value)
+        FileIdentity.from_json(value)

@@ -14,11 +14,12 @@ from pathlib import Path
 
 import pytest
 
-from t3_backup import copier, intent
+from t3_backup import intent
 from t3_backup.errors import StoreError
-from t3_backup.identity import Identity
 from t3_backup.intent import Intent
 from t3_backup.store import Store
+from t3_backup.system import native
+from t3_backup.system.file_identity import FileIdentity
 
 PLAN = Intent("alice", "state-20261124T033012Z", "2026-11-24T09:00:00Z", "state.sqlite.replaced-x")
 WHOLE = replace(
@@ -26,7 +27,7 @@ WHOLE = replace(
     unit="t3-serve@alice.service",
     ran=True,
     begun=True,
-    old=Identity(1, 2, 3, 4, 5, 6, 7),
+    old=FileIdentity(1, 2, 3, 4, 5, 6, 7),
     keep=True,
     files=True,
     sealed={"secrets": "5f0c", "settings.json": "e1"},
@@ -77,8 +78,8 @@ def test_it_is_durable_before_it_has_its_name(store: Store, monkeypatch: pytest.
     def sync_file(fd: int, path: str) -> None:
         calls.append(f"file of {os.fstat(fd).st_size > 0}, {NAME in os.listdir(store.path)}")
 
-    monkeypatch.setattr(copier, "sync_file", sync_file)
-    monkeypatch.setattr(copier, "sync_directory", lambda *_: calls.append(f"folder, {NAME in os.listdir(store.path)}"))
+    monkeypatch.setattr(native, "sync_file", sync_file)
+    monkeypatch.setattr(native, "sync_directory", lambda *_: calls.append(f"folder, {NAME in os.listdir(store.path)}"))
     PLAN.save(store)
     PLAN.remove(store)
     assert calls == ["file of True, False", "folder, True", "folder, False"]
@@ -89,7 +90,7 @@ def test_where_it_cannot_be_written_the_one_before_stays_and_nothing_else(store:
         raise OSError(28, "No space left on device")
 
     PLAN.save(store)
-    monkeypatch.setattr(copier, "sync_file", full)
+    monkeypatch.setattr(native, "sync_file", full)
     with pytest.raises(OSError, match="No space left"):
         WHOLE.save(store)
     assert intent.load(store, "alice") == PLAN
@@ -102,7 +103,7 @@ def test_a_writer_that_is_killed_leaves_the_one_before_and_what_can_be_cleared(s
 import os, sys
 from dataclasses import replace
 from pathlib import Path
-from t3_backup import copier, intent
+from t3_backup.system import native as copier; from t3_backup import intent
 from t3_backup.store import Store
 copier.sync_file = lambda *_: os.kill(os.getpid(), 9)
 store = Store.open(Path(sys.argv[1]))

@@ -111,7 +111,7 @@ def test_it_is_for_all_to_read_whatever_the_umask_and_alone_in_its_folder(tmp_pa
 
 def test_the_collector_reads_no_half_of_it() -> None:
     """It takes every file that ends in .prom (node exporter's textfile.go)."""
-    source = Path(sys.modules["t3_backup.replacing"].__file__ or "").read_text()
+    source = Path(sys.modules["t3_backup.system.atomic_file"].__file__ or "").read_text()
     assert '_NEW = ".new"' in source
     assert metrics.NAME.endswith(".prom")
 

@@ -22,7 +22,7 @@ from t3_backup.bump.journal import Journal, Move
 from t3_backup.bump.programs import About
 from t3_backup.health import Thresholds
 from t3_backup.overview import AccountView, Overview
-from t3_backup.stopping import Stopping
+from t3_backup.system.signals import StopRequest
 from t3_backup.text import format_time
 
 yaml = pytest.importorskip("yaml")
@@ -60,7 +60,7 @@ def of_the_backup() -> bytes:
 def of_the_bump(root: Path) -> bytes:
     """What it writes of one account that was moved, and has a bump before it."""
     values = settings.load({"T3_AUTOUPDATE_ROOT": str(root)}, Path("/nonexistent"))
-    machine = cli._machine(values, {}, Stopping(), as_json=True)
+    machine = cli._machine(values, {}, StopRequest(), as_json=True)
     folder = machine.programs.begin()
     (folder / "bin").mkdir()
     (folder / "bin" / "t3").touch(mode=0o755)

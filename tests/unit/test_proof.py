@@ -11,17 +11,17 @@ from pathlib import Path
 
 import pytest
 
-from t3_backup import copier
-from t3_backup.copier import Destination
 from t3_backup.errors import SourceError
 from t3_backup.proof import prove
+from t3_backup.system import native
+from t3_backup.system.native import Destination
 
 PAGE = 4096
 
 
 def problems(path: Path, shares: int) -> list[tuple[str, ...]]:
     """What each share finds; one share is the whole integrity_check."""
-    copier.load()
+    native.load()
     fd = os.open(path, os.O_RDONLY)
     try:
         with Destination(fd) as destination:

@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 from t3_backup import protocol
 from t3_backup.census import Census
 from t3_backup.errors import WORKER_ERRORS, Failure, InUse, SourceRefused, TryLater, WorkerLost
-from t3_backup.identity import SIDECARS, Identity
 from t3_backup.protocol import (
     Copied,
     Counted,
@@ -29,6 +28,7 @@ from t3_backup.protocol import (
     Staged,
     Swapped,
 )
+from t3_backup.system.file_identity import SIDECARS, FileIdentity
 
 COUNTS = st.integers(0, (1 << 62) - 1)
 SECONDS = st.floats(0, 1e9)
@@ -66,7 +66,7 @@ PROOFS = st.builds(
     sqlite_version=PLAIN,
 )
 U64 = st.integers(0, (1 << 64) - 1)
-IDENTITIES = st.builds(Identity, U64, U64, U64, U64, U64, U64, U64)
+IDENTITIES = st.builds(FileIdentity, U64, U64, U64, U64, U64, U64, U64)
 NAMES = st.lists(PLAIN, max_size=4).map(tuple)
 OTHERS = st.lists(st.sampled_from(["statev2.sqlite", "statev3.sqlite", "x y.sqlite"]), max_size=16).map(tuple)
 BESIDE = st.lists(st.sampled_from(SIDECARS), max_size=3).map(tuple)
@@ -95,7 +95,7 @@ JSON = st.recursive(
 )
 ODD = JSON | st.sampled_from([10**4000, -(10**4000), 1 << 62, -1, 1e400, "\x1b]0;owned\x07", "[/red]", "\ud800", True])
 
-FILE = Identity(1, 2, 3, 4, 5, 0o644, 6)
+FILE = FileIdentity(1, 2, 3, 4, 5, 0o644, 6)
 GOOD = Proven(("a",), Census(4096, 1, 0, 0, "0", 30, {"t": 1}, {"t": 1}), 0.25, "3.40.1")
 WRITTEN = json.loads(protocol.encode(Staged(None, FILE, GOOD.census)))
 
@@ -158,7 +158,7 @@ def test_an_odd_census_is_an_event_or_the_end(proof: Proven, data: st.DataObject
 
 
 @given(st.one_of(FOLDED, STAGED), IDENTITIES, st.data())
-def test_an_odd_identity_is_an_event_or_the_end(event: Folded | Staged, file: Identity, data: st.DataObject) -> None:
+def test_an_odd_identity_is_an_event_or_the_end(event: Folded | Staged, file: FileIdentity, data: st.DataObject) -> None:
     """Row 36. What is let in names a file: whole numbers that stat(2) could say, and no other field."""
     where = "old" if isinstance(event, Folded) else "live"
     value = json.loads(protocol.encode(event)) | {where: asdict(file)}
@@ -283,7 +283,7 @@ def test_a_request_arrives_as_it_was_made(home: str, uid: int, groups: list[int]
 
 
 @given(st.none() | IDENTITIES, st.none() | CENSUSES)
-def test_a_request_of_a_restore_arrives_with_the_file_and_the_census_it_is_about(file: Identity | None, taken: Any) -> None:
+def test_a_request_of_a_restore_arrives_with_the_file_and_the_census_it_is_about(file: FileIdentity | None, taken: Any) -> None:
     request = Request(
         "exchange", "/h", 1, 1, (), True, 3, 4, 5, 900.0, 1 << 30, old=file, taken=taken, aside="state.sqlite.replaced-x"
     )

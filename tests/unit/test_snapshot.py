@@ -10,15 +10,15 @@ from pathlib import Path
 import apsw
 import pytest
 
-from t3_backup import copier
-from t3_backup.copier import Destination
 from t3_backup.pin import open_destination
 from t3_backup.snapshot import sqlite_errors
 from t3_backup.source import Source, execute
+from t3_backup.system import native
+from t3_backup.system.native import Destination
 
 
 def test_a_cancelled_copy_fails_with_the_number_and_text_of_ecanceled(tmp_path: Path) -> None:
-    copier.load()
+    native.load()
     folder = os.open(tmp_path, os.O_RDONLY | os.O_DIRECTORY)
     fd = os.open(tmp_path / "copy", os.O_CREAT | os.O_RDWR, 0o600)
     try:

@@ -16,12 +16,12 @@ from pathlib import Path
 import pytest
 from made import NOON, made
 
-from t3_backup import copier
 from t3_backup.blank import hash_content
 from t3_backup.errors import StoreError
 from t3_backup.manifest import Manifest
 from t3_backup.shelf import Shelf
 from t3_backup.store import Store
+from t3_backup.system import native
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -197,7 +197,7 @@ def test_a_replacement_that_fails_leaves_the_old_manifest(shelf: Shelf, monkeypa
     def fail(*_: object) -> None:
         raise OSError(5, "Input/output error")
 
-    monkeypatch.setattr(copier, "sync_file", fail)
+    monkeypatch.setattr(native, "sync_file", fail)
     with pytest.raises(OSError, match="Input/output"):
         shelf.replace_manifest(replace(old, verdict="suspect"))
     assert shelf.snapshots() == [old]

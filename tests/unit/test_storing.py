@@ -10,8 +10,9 @@ import pytest
 import shelves
 from shelves import ALL, PAGE, changed, content, forms, image, seal, upkeep
 
-from t3_backup import copier, page_hashes, sharing
+from t3_backup import page_hashes, sharing
 from t3_backup.shelf import Shelf
+from t3_backup.system import native
 
 
 @pytest.fixture
@@ -108,7 +109,7 @@ def test_its_hashes_are_made_anew_where_they_are_lost(shelf: Shelf) -> None:
     snapshot = seal(shelf, image(9)).snapshot
     found = page_hashes.beside(shelf, snapshot)
     assert found is not None
-    assert found.hashes == copier.hash_pages(image(9), PAGE)
+    assert found.hashes == native.hash_pages(image(9), PAGE)
     beside = shelf.path / f"{snapshot.name}.pages"
     beside.chmod(0o600)
     beside.write_bytes(b"spoilt")

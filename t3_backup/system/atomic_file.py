@@ -11,7 +11,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from t3_backup import copier
+from t3_backup.system import native
 
 _NEW = ".new"
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -29,7 +29,7 @@ def replace_file(folder: int, name: str, data: bytes, mode: int) -> None:
             while left:
                 left = left[os.write(fd, left) :]
             os.fchmod(fd, mode)
-            copier.sync_file(fd, name)
+            native.sync_file(fd, name)
         finally:
             os.close(fd)
         os.rename(partial, name, src_dir_fd=folder, dst_dir_fd=folder)
@@ -37,7 +37,7 @@ def replace_file(folder: int, name: str, data: bytes, mode: int) -> None:
         with contextlib.suppress(OSError):
             os.unlink(partial, dir_fd=folder)
         raise
-    copier.sync_directory(folder, name)
+    native.sync_directory(folder, name)
 
 
 def replace_path(path: Path, data: bytes, mode: int) -> None:
@@ -53,7 +53,7 @@ def remove_path(path: Path) -> bool:
             os.unlink(path.name, dir_fd=folder)
         except FileNotFoundError:
             return False
-        copier.sync_directory(folder, str(path.parent))
+        native.sync_directory(folder, str(path.parent))
         return True
 
 

@@ -17,7 +17,7 @@ _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _PRIVATE = 0o600
 
 
-def replace(path: Path, text: str) -> None:
+def write_output(path: Path, text: str) -> None:
     """Make `path` hold `text`. A new file is one's own alone; one's own keeps the mode that it had.
 
     Raises UsageError where something else than a file is there, and OSError.

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from t3_backup import accounts
 from t3_backup.errors import Failure
-from t3_backup.service import BOOTED
+from t3_backup.system.systemd import BOOTED
 
 _LIMIT_BYTES = 1 << 20
 _CHUNK_BYTES = 1 << 16

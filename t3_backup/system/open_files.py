@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from t3_backup.identity import Identity
+from t3_backup.system.file_identity import FileIdentity
 from t3_backup.text import printable
 
 _PATIENCE_S = 2.0
@@ -16,7 +16,7 @@ _POLL_S = 0.05
 _MOST = 5
 
 
-def describe(file: Identity, *, patient: bool) -> str:
+def describe_holders(file: FileIdentity, *, patient: bool) -> str:
     """The processes that have `file` open, for people: `pid 4711 (sqlite3 state.sqlite)`; empty where none is to be seen.
 
     Where `patient`, one that is just about to have it open is waited for. Without root's rights one sees one's own alone.
@@ -28,13 +28,13 @@ def describe(file: Identity, *, patient: bool) -> str:
     return ", ".join(found[:_MOST] + more)
 
 
-def _holders(file: Identity) -> Iterator[str]:
+def _holders(file: FileIdentity) -> Iterator[str]:
     for process in sorted(int(name) for name in os.listdir("/proc") if name.isdigit()):
         if process != os.getpid() and _has_open(process, file):
             yield f"pid {process} ({_command(process)})"
 
 
-def _has_open(process: int, file: Identity) -> bool:
+def _has_open(process: int, file: FileIdentity) -> bool:
     folder = f"/proc/{process}/fd"
     with contextlib.suppress(OSError):
         for name in os.listdir(folder):

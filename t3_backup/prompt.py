@@ -1,0 +1,38 @@
+"""Ask the person at the terminal before something is replaced or removed."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import sys
+from collections.abc import Iterator
+
+from t3_backup.errors import Failure, UsageError
+
+
+def confirm(question: str, wrong_use: str, *, yes: bool, silent: bool) -> None:
+    """Ask whoever sits at the terminal, who need not be asked where he said `yes` before.
+
+    Raises UsageError (`wrong_use`) where nobody can be asked, or it is to be `silent`, and Failure where he says no.
+    """
+    if yes:
+        return
+    if not sys.stdin.isatty() or silent:
+        raise UsageError(f"{wrong_use}: say --yes, or --dry-run to see what it would do")
+    with default_signals():
+        print(f"{question} [y/N] ", end="", flush=True)
+        answer = sys.stdin.readline()
+    if answer.strip().lower() not in ("y", "yes"):
+        raise Failure("nothing was changed")
+
+
+@contextlib.contextmanager
+def default_signals() -> Iterator[None]:
+    """While somebody is asked, and nothing is begun, a signal ends the command as it ends any other."""
+    numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGTSTP)
+    before = [signal.signal(number, signal.SIG_DFL) for number in numbers]
+    try:
+        yield
+    finally:
+        for number, handler in zip(numbers, before, strict=True):
+            signal.signal(number, handler)

@@ -1,0 +1,1 @@
+"""The kernel and systemd, typed; no policy."""

@@ -1,0 +1,98 @@
+"""Room on a disk: how much of it stays free for whoever else writes to it, and how much is taken."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import stat
+import struct
+from collections.abc import Iterable
+
+BLOCK_BYTES = 512  # of st_blocks (stat(2))
+_SHARE = 0.05
+_MOST_BYTES = 2 << 30
+_LARGE_BYTES = 1 << 20  # smaller files are not worth asking about
+
+
+def reserve_of(wanted: int | None, total: int) -> int:
+    """Bytes that stay free of a file system of `total` bytes: as many as `wanted`, or 5 % of it, but 2 GiB at most."""
+    return min(int(total * _SHARE), _MOST_BYTES) if wanted is None else wanted
+
+
+def used_bytes(folder: int) -> int:
+    """What all files in the open `folder` take on the disk; one with two names counts once, and so does what two files share."""
+    os.lseek(folder, 0, os.SEEK_SET)  # btrfs lists what was there when it was last rewound
+    blocks: dict[int, int] = {}
+    stretches: list[Stretch] = []
+    for name in os.listdir(folder):
+        try:
+            status = os.stat(name, dir_fd=folder, follow_symlinks=False)
+        except FileNotFoundError:  # pruned in the meantime
+            continue
+        if status.st_ino not in blocks and status.st_size >= _LARGE_BYTES and stat.S_ISREG(status.st_mode):
+            stretches += _shared(folder, name)
+        blocks[status.st_ino] = status.st_blocks
+    return sum(blocks.values()) * BLOCK_BYTES - counted_twice(stretches)
+
+
+def _shared(folder: int, name: str) -> list[Stretch]:
+    try:
+        fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
+    except OSError:
+        return []
+    try:
+        return shared_stretches(fd)
+    except OSError:  # it can't be told here
+        return []
+    finally:
+        os.close(fd)
+
+
+_FIEMAP = 0xC020660B
+
+
+_HEADER = struct.Struct("=QQIIII")  # start, length, flags, mapped, count, reserved
+
+
+_EXTENT = struct.Struct("=QQQ16xI12x")  # logical, physical, length, flags
+
+
+_AT_ONCE = 1000
+
+
+_SYNC = 1
+
+
+_LAST, _SHARED = 0x1, 0x2000
+
+
+Stretch = tuple[int, int]  # bytes of the disk, from and to
+
+
+def shared_stretches(fd: int) -> list[Stretch]:
+    """The stretches of an open file that other files have, too; none where the file system can't tell. Raises OSError."""
+    found: list[Stretch] = []
+    start = 0
+    while True:
+        buffer = bytearray(_HEADER.size + _AT_ONCE * _EXTENT.size)
+        _HEADER.pack_into(buffer, 0, start, (1 << 64) - 1 - start, _SYNC, 0, _AT_ONCE, 0)
+        fcntl.ioctl(fd, _FIEMAP, buffer)
+        count = _HEADER.unpack_from(buffer)[3]
+        if not count:
+            return found
+        for number in range(count):
+            logical, physical, length, flags = _EXTENT.unpack_from(buffer, _HEADER.size + number * _EXTENT.size)
+            if flags & _SHARED:
+                found.append((physical, physical + length))
+        if flags & _LAST:
+            return found
+        start = logical + length
+
+
+def counted_twice(stretches: Iterable[Stretch]) -> int:
+    """By how many bytes the sum of the stretches is more than what they take. Pure."""
+    total, end = 0, 0
+    for first, last in sorted(stretches):
+        total += max(0, min(end, last) - first)
+        end = max(end, last)
+    return total
