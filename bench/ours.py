@@ -10,9 +10,9 @@ import sys
 from pathlib import Path
 
 from t3_backup import snapshot, source
-from t3_backup.accounts import STATE
 from t3_backup.pin import Budget
 from t3_backup.system import native
+from t3_backup.t3.files import STATE_DATABASE
 
 _SECONDS = 300.0
 _WAL_BYTES = 1 << 30
@@ -22,7 +22,7 @@ def main() -> int:
     """Copy and sync."""
     path, fd = Path(sys.argv[1]), int(sys.argv[2])
     native.load()
-    home = path.parents[len(STATE.parts) - 1]
+    home = path.parents[len(STATE_DATABASE.parts) - 1]
     found = source.find(home, path.stat().st_uid)
     budget = Budget(found, _SECONDS, _WAL_BYTES)
     with native.Destination(fd) as destination:

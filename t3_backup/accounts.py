@@ -13,8 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from t3_backup.errors import Failure, UsageError
-
-STATE = Path(".t3/userdata/state.sqlite")  # beneath the home
+from t3_backup.t3.files import STATE_DATABASE
 
 # A user's name becomes the name of a folder: no slash, no leading dot or dash.
 _USER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.@-]{0,63}")
@@ -33,7 +32,7 @@ class Account:
     @property
     def source(self) -> Path:
         """The live database, for people to read. Nobody but its owner opens it."""
-        return self.home / STATE
+        return self.home / STATE_DATABASE
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any
 
-from t3_backup import databases, owner, takeover
+from t3_backup import owner, takeover
 from t3_backup.accounts import Account
 from t3_backup.companions import Packing
 from t3_backup.errors import Failure, NoRoom, SourceAbsent, explain
@@ -28,6 +28,7 @@ from t3_backup.settings import Settings
 from t3_backup.shelf import Shelf
 from t3_backup.store import Store
 from t3_backup.system.disk import reserve_of
+from t3_backup.t3 import databases
 from t3_backup.taking import Order, take
 from t3_backup.text import format_time
 from t3_backup.upkeep import Tidied, Upkeep

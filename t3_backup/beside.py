@@ -16,10 +16,11 @@ import stat
 from collections.abc import Callable
 
 from t3_backup.errors import explain
-from t3_backup.pack import KEPT, marks, top, unfit, walk
+from t3_backup.pack import marks, top, unfit, walk
 from t3_backup.place import Place
 from t3_backup.protocol import Inspected, Swapped, shortened
 from t3_backup.system import native
+from t3_backup.t3.files import KEPT_FILES
 from t3_backup.unpack import unpack
 
 ENDING = ".files"
@@ -55,7 +56,7 @@ def swap(place: Place, aside: str, *, install: bool, sealed: dict[str, str]) -> 
         for part in ("new", "old", "gone"):
             with contextlib.suppress(FileExistsError):
                 os.mkdir(f"{name}/{part}", 0o700, dir_fd=place.folder)
-        for kept in KEPT if install else ():
+        for kept in KEPT_FILES if install else ():
             if (why := _install(place, aside, kept)) is not None:
                 missing.append(f"{kept} could not be put back, since what is there can't be moved: {why}")
         _sync(place, name)

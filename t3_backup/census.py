@@ -14,7 +14,7 @@ from typing import Any
 
 import apsw
 
-MIGRATIONS = "effect_sql_migrations"
+from t3_backup.t3.ledger import LEDGER_TABLE
 
 # Where SQLite cannot read what is asked for: the database is damaged, and the checks will say where.
 _UNREADABLE = -1
@@ -134,13 +134,13 @@ def _or_unreadable(connection: apsw.Connection, query: str) -> int:
 
 
 def _level(connection: apsw.Connection, tables: list[str]) -> int | None:
-    if MIGRATIONS not in tables:
+    if LEDGER_TABLE not in tables:
         return None
-    columns = {row[1] for row in connection.cursor().execute(f"PRAGMA main.table_info({MIGRATIONS})")}
+    columns = {row[1] for row in connection.cursor().execute(f"PRAGMA main.table_info({LEDGER_TABLE})")}
     if "migration_id" not in columns:
         return None
     with contextlib.suppress(apsw.CorruptError):
-        [(level,)] = connection.cursor().execute(f"SELECT max(migration_id) FROM main.{MIGRATIONS}").fetchall()
+        [(level,)] = connection.cursor().execute(f"SELECT max(migration_id) FROM main.{LEDGER_TABLE}").fetchall()
         return level if isinstance(level, int) else None
     return None
 

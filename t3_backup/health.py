@@ -11,10 +11,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from t3_backup import databases
 from t3_backup.attempts import UNCHANGED, Attempt, uncovered_since
 from t3_backup.manifest import Manifest
 from t3_backup.overview import AccountView
+from t3_backup.t3 import databases
 from t3_backup.text import format_size
 
 OK, WARNING, CRITICAL = "ok", "warning", "critical"

@@ -21,9 +21,7 @@ import zstandard
 from t3_backup.errors import SourceError
 from t3_backup.protocol import Packed
 from t3_backup.system import native
-
-# Beneath userdata. Logs, caches and server-runtime.json come again by themselves; worktrees are git's.
-KEPT = ("attachments", "environment-id", "keybindings.json", "secrets", "settings.json")
+from t3_backup.t3.files import KEPT_FILES
 
 LEVEL = 3  # of zstd
 _MOST_ENTRIES = 200_000
@@ -94,7 +92,7 @@ def marks(entries: list[Entry], passed: list[str]) -> dict[str, str]:
     `entries` are in order. A folder is its names, a file also what changes with its content; a move changes no more than the ctime
     of what is moved itself.
     """
-    digests = {name: hashlib.sha256() for name in KEPT}
+    digests = {name: hashlib.sha256() for name in KEPT_FILES}
     for entry in entries:
         s = entry.status
         known = (entry.path, s.st_mode) if entry.is_folder else (entry.path, s.st_mode, s.st_size, s.st_mtime_ns, s.st_ino)
@@ -110,7 +108,7 @@ def top(path: str) -> str:
 
 def walk(folder: int, uid: int, passed: list[str]) -> Iterator[Entry]:
     """All that is to be packed; what is passed over is added to `passed`, with the reason."""
-    waiting = list(KEPT)
+    waiting = list(KEPT_FILES)
     while waiting:
         path = waiting.pop()
         try:

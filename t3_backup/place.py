@@ -16,11 +16,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from t3_backup.accounts import STATE
 from t3_backup.errors import Failure, InUse, SourceAbsent, SourceError, SourceRefused
 from t3_backup.source import must_be_own
 from t3_backup.system import native
 from t3_backup.system.file_identity import SIDECARS, FileIdentity
+from t3_backup.t3.files import STATE_DATABASE
 
 _ACCESS = "system.posix_acl_access"
 _T3_MODE = 0o644  # T3's own, where there is no file to take it from
@@ -49,9 +49,9 @@ class Place:
         try:
             if create:
                 _make_folders(home_fd)
-            folder = native.open_beneath(home_fd, str(STATE.parent), os.O_RDONLY | os.O_DIRECTORY)
+            folder = native.open_beneath(home_fd, str(STATE_DATABASE.parent), os.O_RDONLY | os.O_DIRECTORY)
         except OSError as error:
-            where = home / STATE.parent
+            where = home / STATE_DATABASE.parent
             if error.errno in (errno.ELOOP, errno.ENOTDIR, errno.EXDEV):
                 raise SourceRefused(f"{where}: a symlink on the way (or no folder); nothing there is followed") from None
             if error.errno == errno.ENOENT:
@@ -59,14 +59,14 @@ class Place:
             raise SourceError(f"{where}: {error.strerror}") from None
         finally:
             os.close(home_fd)
-        return Place(folder, Path(os.readlink(f"/proc/self/fd/{folder}")) / STATE.name, uid)
+        return Place(folder, Path(os.readlink(f"/proc/self/fd/{folder}")) / STATE_DATABASE.name, uid)
 
     @property
     def name(self) -> str:
         """The name of the database in its folder."""
         return self.path.name
 
-    def identity(self, name: str = STATE.name) -> FileIdentity | None:
+    def identity(self, name: str = STATE_DATABASE.name) -> FileIdentity | None:
         """What has that name; None where nothing has. Raises SourceRefused where it is not the user's own regular file."""
         try:
             status = os.stat(name, dir_fd=self.folder, follow_symlinks=False)
@@ -75,7 +75,7 @@ class Place:
         must_be_own(status, self.path.parent / name, self.uid)
         return FileIdentity.of(status)
 
-    def sidecars(self, name: str = STATE.name) -> list[str]:
+    def sidecars(self, name: str = STATE_DATABASE.name) -> list[str]:
         """The endings (of SIDECARS) of what lies beside `name`, whatever it is."""
         return [ending for ending in SIDECARS if self.has(name + ending)]
 
@@ -181,7 +181,7 @@ class Place:
         native.sync_directory(self.folder, str(self.path.parent))
 
     @contextlib.contextmanager
-    def alone(self, name: str = STATE.name) -> Iterator[Lease]:
+    def alone(self, name: str = STATE_DATABASE.name) -> Iterator[Lease]:
         """A write lease on the file of that name (fcntl(2)): nobody has it open, and who opens it from now on waits.
 
         Raises InUse where somebody has it open, Failure where the file system knows no leases, OSError.
@@ -226,7 +226,7 @@ class Lease:
 
 def _make_folders(home: int) -> None:
     at = home
-    for name in STATE.parent.parts:
+    for name in STATE_DATABASE.parent.parts:
         with contextlib.suppress(FileExistsError):
             os.mkdir(name, 0o755, dir_fd=at)
         below = native.open_beneath(at, name, os.O_PATH | os.O_DIRECTORY)

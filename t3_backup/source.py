@@ -17,9 +17,9 @@ from pathlib import Path
 
 import apsw
 
-from t3_backup.accounts import STATE
 from t3_backup.errors import SourceAbsent, SourceError, SourceRefused, TryLater
 from t3_backup.system import native
+from t3_backup.t3.files import STATE_DATABASE
 
 _MMAP_BYTES = 1 << 40  # SQLite takes as much of it as it was built for
 _CACHE_KIB = 2048
@@ -74,18 +74,18 @@ def find_folder(home: Path) -> int:
     except OSError as error:
         raise SourceError(f"{home}: {error.strerror}") from None
     try:
-        return native.open_beneath(home_fd, str(STATE.parent), os.O_PATH | os.O_DIRECTORY)
+        return native.open_beneath(home_fd, str(STATE_DATABASE.parent), os.O_PATH | os.O_DIRECTORY)
     except OSError as error:
-        raise _unreachable(error, home / STATE.parent) from None
+        raise _unreachable(error, home / STATE_DATABASE.parent) from None
     finally:
         os.close(home_fd)
 
 
 def find_in(folder: int, home: Path, uid: int) -> Source:
     """Find the database in the open `folder`, which it keeps; `home` is for messages. Raises as `find` does."""
-    path = home / STATE
+    path = home / STATE_DATABASE
     try:
-        file = native.open_beneath(folder, STATE.name, os.O_PATH | os.O_NOFOLLOW)
+        file = native.open_beneath(folder, STATE_DATABASE.name, os.O_PATH | os.O_NOFOLLOW)
     except OSError as error:
         os.close(folder)
         raise _unreachable(error, path) from None
@@ -93,7 +93,7 @@ def find_in(folder: int, home: Path, uid: int) -> Source:
     os.close(file)  # O_PATH: closing it drops no lock
     must_be_own(status, path, uid)
     # The name that the kernel gives has no symlink left in it, so SQLite may be told to follow none.
-    return Source(folder, Path(os.readlink(f"/proc/self/fd/{folder}")) / STATE.name, status.st_size)
+    return Source(folder, Path(os.readlink(f"/proc/self/fd/{folder}")) / STATE_DATABASE.name, status.st_size)
 
 
 def must_be_own(status: os.stat_result, path: Path, uid: int) -> None:

@@ -6,7 +6,7 @@ import argparse
 import sys
 from typing import Any
 
-from t3_backup import attempts, backup, databases, lines, overview, recording, restoring, usage
+from t3_backup import attempts, backup, lines, overview, recording, restoring, usage
 from t3_backup.errors import EXIT_OK, Failure
 from t3_backup.lines import Lines
 from t3_backup.lock import WAIT_S
@@ -16,6 +16,7 @@ from t3_backup.shelf import Shelf
 from t3_backup.showing import Shelves
 from t3_backup.store import Store
 from t3_backup.system import signals
+from t3_backup.t3 import databases
 from t3_backup.text import INFO, format_size
 from t3_backup.upkeep import Upkeep
 

@@ -15,9 +15,9 @@ from dataclasses import dataclass
 import zstandard
 
 from t3_backup.errors import SourceError
-from t3_backup.pack import KEPT
 from t3_backup.protocol import Inspected
 from t3_backup.system import native
+from t3_backup.t3.files import KEPT_FILES
 
 _PIECE_BYTES = 1 << 20
 _LONGEST_PATH = 4096
@@ -133,7 +133,7 @@ def checked(info: tarfile.TarInfo) -> Member:
     if (
         not (info.isreg() or info.isdir())
         or info.issparse()
-        or parts[0] not in KEPT
+        or parts[0] not in KEPT_FILES
         or any(part in ("", ".", "..") or "\0" in part for part in parts)
         or len(os.fsencode(info.name)) >= _LONGEST_PATH
         or info.size < 0

@@ -10,14 +10,15 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from t3_backup.census import MIGRATIONS, Census
+from t3_backup.census import Census
 from t3_backup.manifest import Manifest
 from t3_backup.protocol import Copied
+from t3_backup.t3.ledger import LEDGER_TABLE
 
 # A copy that lost more than this part of its rows or pages is suspect.
 _LOST = 0.5
 # T3 only ever adds to these, whatever else happens (their keys are AUTOINCREMENT, or the migrations' numbers).
-_APPEND_ONLY = ("orchestration_events", MIGRATIONS)
+_APPEND_ONLY = ("orchestration_events", LEDGER_TABLE)
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,7 @@ import sys
 import time
 from pathlib import Path
 
-from t3_backup import beside, confinement, databases, exchange, legacy, protocol, source
-from t3_backup.accounts import STATE
+from t3_backup import beside, confinement, exchange, legacy, protocol, source
 from t3_backup.errors import Cancelled, Failure, SourceError, explain
 from t3_backup.fold import fold
 from t3_backup.pack import pack
@@ -27,6 +26,8 @@ from t3_backup.protocol import Copied, Counted, Folded, Healed, Inspected, Named
 from t3_backup.snapshot import take
 from t3_backup.source import Source
 from t3_backup.system import native
+from t3_backup.t3 import databases
+from t3_backup.t3.files import STATE_DATABASE
 from t3_backup.unpack import inspect
 
 # Address space beside the map of a database: Python, its libraries, and what RLIMIT_DATA allows.
@@ -86,7 +87,7 @@ def _others(folder: int, home: Path) -> tuple[str, ...]:
     try:
         return databases.uncovered(folder)
     except OSError as error:
-        where = home / STATE.parent
+        where = home / STATE_DATABASE.parent
         raise SourceError(f"{where} can't be listed ({error.strerror}): what is not backed up there, can't be told") from None
 
 

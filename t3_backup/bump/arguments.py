@@ -7,8 +7,9 @@ from collections.abc import Sequence
 
 import t3_backup
 from t3_backup.arguments import Parser, epilog
-from t3_backup.bump import settings, versions
+from t3_backup.bump import settings
 from t3_backup.errors import UsageError
+from t3_backup.t3 import versions
 
 _EXAMPLES = """\
 examples:

@@ -10,15 +10,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from t3_backup import accounts
-from t3_backup.bump import backups, fetch, freeze, gate, journal, move, ready, versions
+from t3_backup.bump import backups, fetch, freeze, gate, journal, move, ready
 from t3_backup.bump.backups import Snapshot
 from t3_backup.bump.gate import Trial
-from t3_backup.bump.instances import Instance
 from t3_backup.bump.journal import Journal, Move
 from t3_backup.bump.machine import Machine
 from t3_backup.bump.programs import GLOBAL
 from t3_backup.bump.ready import UNTOUCHED
 from t3_backup.errors import Failure
+from t3_backup.t3 import versions
+from t3_backup.t3.servers import Server
 from t3_backup.text import format_time, utc_now
 
 
@@ -39,7 +40,7 @@ def bump(machine: Machine, version: str, *, asked: bool, gate_only: bool = False
     if (open_ := machine.journals.load()) is not None:
         if gate_only or open_.version != version or open_.kind != "bump":
             text = f"the {open_.kind} to {open_.version} has not ended ({journal.summary(open_.moves)}): t3-autoupdate drain"
-            if not asked and not gate_only and versions.key(version) <= versions.key(open_.version):
+            if not asked and not gate_only and versions.version_key(version) <= versions.version_key(open_.version):
                 machine.say(f"{text} goes on with it")  # by hand, beyond the pin, and somebody is at work: no failure of the night
                 return []
             raise Failure(f"{text} ends it, and with --include-busy at once")
@@ -56,7 +57,7 @@ def bump(machine: Machine, version: str, *, asked: bool, gate_only: bool = False
         if one.look() is None and (why := machine.why_gone(one)):
             machine.warn(f"{one.user}: stays on {machine.program_of(one.user)}: {why}")
             found.remove(one)
-    if not found and versions.key(machine.program_of(GLOBAL)) >= versions.key(version):
+    if not found and versions.version_key(machine.program_of(GLOBAL)) >= versions.version_key(version):
         _tell_that_all_are_there(machine, [one.user for one in everybody], version)
         return []
     ready.must_be_told_apart(everybody)
@@ -86,7 +87,7 @@ def bump(machine: Machine, version: str, *, asked: bool, gate_only: bool = False
 def _is_to_move(machine: Machine, user: str, version: str, *, asked: bool) -> bool:
     """Whether an account is on a lower version. Raises Failure where it is asked to go down: its database doesn't."""
     current = machine.program_of(user)
-    if versions.key(current) <= versions.key(version):
+    if versions.version_key(current) <= versions.version_key(version):
         return current != version
     text = f"{user} is on {current}, above {version}, which can't work with its database"
     if asked:
@@ -95,7 +96,7 @@ def _is_to_move(machine: Machine, user: str, version: str, *, asked: bool) -> bo
     return False
 
 
-def try_out(machine: Machine, version: str, found: Sequence[Instance], known: Mapping[str, Sequence[Snapshot]]) -> list[Trial]:
+def try_out(machine: Machine, version: str, found: Sequence[Server], known: Mapping[str, Sequence[Snapshot]]) -> list[Trial]:
     """The gate: on an empty state, and on a copy of each account's data. Raises Failure where it turns it away, and Cancelled."""
     programs = machine.programs
     for one in found:
@@ -125,7 +126,7 @@ def _subject(trial: Trial) -> str:
     return "an empty state" if trial.subject == gate.EMPTY else f"the data of {trial.subject}"
 
 
-def _planned(machine: Machine, one: Instance, version: str, *, include_busy: bool) -> Move:
+def _planned(machine: Machine, one: Server, version: str, *, include_busy: bool) -> Move:
     why = "" if include_busy else one.busy()
     return Move(
         user=one.user,
@@ -164,7 +165,7 @@ def _carry_on(machine: Machine, plan: Journal) -> None:
 def _tell_that_all_are_there(machine: Machine, users: Sequence[str], version: str) -> None:
     """Some may be above it; and below it who could not be moved, or came in the meantime."""
     programs = {user: machine.program_of(user) for user in users}
-    if below := [user for user, program in programs.items() if versions.key(program) < versions.key(version)]:
+    if below := [user for user, program in programs.items() if versions.version_key(program) < versions.version_key(version)]:
         machine.say(f"nobody is below {version}, but {', '.join(below)}")
     else:
         there = all(program == version for program in programs.values())

@@ -22,7 +22,7 @@ from typing import Self
 
 import aiohttp
 
-from t3_backup.bump.pairing import HOST
+from t3_backup.t3.pairing import HOST
 from t3_backup.text import printable
 
 _POLL_S = 0.1

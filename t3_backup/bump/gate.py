@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from t3_backup.bump import cell
-from t3_backup.bump.pairing import ENDPOINTS
 from t3_backup.bump.trial import GATE, STEPS
 from t3_backup.system import transient_unit
+from t3_backup.t3.pairing import ENDPOINTS
 from t3_backup.text import printable
 
 EMPTY = "empty"  # the subject of a trial without data

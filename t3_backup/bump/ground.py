@@ -7,10 +7,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from t3_backup.bump.backups import Backups
-from t3_backup.bump.instances import Instance
 from t3_backup.bump.programs import Programs
 from t3_backup.bump.settings import Settings
 from t3_backup.errors import Failure
+from t3_backup.t3.servers import Server
 
 _POLL_S = 0.2
 
@@ -19,7 +19,7 @@ _POLL_S = 0.2
 class Live:
     """One account's; the caller holds the store, so that no other run comes between stop and start."""
 
-    instance: Instance
+    instance: Server
     programs: Programs
     backups: Backups
     settings: Settings

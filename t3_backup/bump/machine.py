@@ -9,15 +9,16 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from t3_backup import accounts, lock
-from t3_backup.bump import adopt, cell, freeze, instances, journal, move, versions
+from t3_backup.bump import adopt, cell, freeze, journal, move
 from t3_backup.bump.backups import Backups, lost
 from t3_backup.bump.ground import Live
-from t3_backup.bump.instances import Instance
 from t3_backup.bump.journal import Journal, Journals, Move
 from t3_backup.bump.programs import GLOBAL, Programs
 from t3_backup.bump.settings import Settings
 from t3_backup.errors import Cancelled, Failure
 from t3_backup.system.signals import StopRequest
+from t3_backup.t3 import servers, versions
+from t3_backup.t3.servers import Server
 
 _LOCK = ".lock"  # no user's name begins so
 _WAIT_S = 5.0
@@ -76,7 +77,7 @@ class Machine:
             self._told.add(text)
             self.warn(text)
 
-    def instances(self) -> list[Instance]:
+    def instances(self) -> list[Server]:
         """The servers of all accounts; a user who doesn't exist is a warning."""
         found = []
         for user in self.users():
@@ -86,11 +87,11 @@ class Machine:
                 self.warn_once(str(failure))
         return found
 
-    def instance(self, user: str) -> Instance:
+    def instance(self, user: str) -> Server:
         """That of `user`. Raises Failure."""
-        return instances.find(user, self.settings.serve)
+        return servers.find_server(user, self.settings.serve)
 
-    def why_gone(self, one: Instance) -> str:
+    def why_gone(self, one: Server) -> str:
         """What to do where an account without a database had one, as on an unmounted disk, or has another; else empty."""
         if not (known := self.backups.list(one.user)):
             return self.backups.uncovered(one.user)
@@ -192,6 +193,6 @@ class Machine:
     def follow(self) -> None:
         """The program of whoever has none of his own is never above that of any account."""
         found = [self.program_of(user) for user in self.programs.linked()]
-        lowest = min(found, key=versions.key, default=None)
+        lowest = min(found, key=versions.version_key, default=None)
         if lowest is not None and self.programs.program_of(GLOBAL) != lowest:
             self.programs.link(GLOBAL, lowest)

@@ -24,10 +24,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import NoReturn
 
-from t3_backup.bump import versions
 from t3_backup.errors import Failure
 from t3_backup.system import native
 from t3_backup.system.atomic_file import opened, remove_path, replace_path
+from t3_backup.t3 import versions
 
 GLOBAL = "global"
 _OURS = (GLOBAL, "versions", "bin")
@@ -72,7 +72,7 @@ class Programs:
 
     def prefix(self, version: str) -> Path:
         """Where a version is, or would be. Raises UsageError where it is none."""
-        versions.key(version)
+        versions.version_key(version)
         return self.root / "versions" / version
 
     def is_installed(self, version: str) -> bool:
@@ -83,7 +83,7 @@ class Programs:
         """All that are, the oldest first."""
         with contextlib.suppress(FileNotFoundError):
             names = [name for name in os.listdir(self.root / "versions") if versions.is_version(name)]
-            return sorted(filter(self.is_installed, names), key=versions.key)
+            return sorted(filter(self.is_installed, names), key=versions.version_key)
         return []
 
     def about(self, version: str) -> About:
@@ -92,7 +92,7 @@ class Programs:
             value = json.loads((self.root / "versions" / f"{version}.json").read_text(encoding="utf-8"))
             level = value["level"]
             return About(version, str(value["origin"]), level if level is None else int(level))
-        return About(version, "unknown", versions.LEVELS.get(version))
+        return About(version, "unknown", versions.KNOWN_LEVELS.get(version))
 
     def note(self, about: About) -> None:
         """Keep what is known of it. Raises OSError."""

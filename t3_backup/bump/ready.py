@@ -7,14 +7,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from t3_backup.bump.backups import Snapshot
-from t3_backup.bump.instances import Instance
 from t3_backup.errors import Failure
+from t3_backup.t3.servers import Server
 
 UNTOUCHED = "nothing was changed"
 _SPARE_BYTES = 1 << 30  # for a version and what comes in the meantime
 
 
-def must_be_told_apart(everybody: Sequence[Instance]) -> None:
+def must_be_told_apart(everybody: Sequence[Server]) -> None:
     """Where a server listens is known before it is stopped, else no login could tell how it went. Raises Failure."""
     users: dict[int, str] = {}
     for one in everybody:
@@ -24,7 +24,7 @@ def must_be_told_apart(everybody: Sequence[Instance]) -> None:
             raise Failure(f"{one.user}: T3_PORT in {one.settings} is {one.port}, which is that of {other}; {UNTOUCHED}")
 
 
-def must_have_room(root: Path, found: Sequence[Instance], known: Mapping[str, Sequence[Snapshot]]) -> None:
+def must_have_room(root: Path, found: Sequence[Server], known: Mapping[str, Sequence[Snapshot]]) -> None:
     """For the version, a copy in the gate, and what is put back in the worst case, which may be on another disk. Raises Failure."""
     sizes = {one.user: known[one.user][0].bytes if known[one.user] else 0 for one in found}
     _must_have(root, _SPARE_BYTES + 2 * max(sizes.values(), default=0))

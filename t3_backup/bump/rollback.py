@@ -8,10 +8,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from t3_backup.bump import backups, bumping, journal, move, ready, versions
+from t3_backup.bump import backups, bumping, journal, move, ready
 from t3_backup.bump.journal import Journal, Move
 from t3_backup.bump.machine import Machine
 from t3_backup.errors import Failure
+from t3_backup.t3 import versions
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ def plan_back(machine: Machine, users: Sequence[str], version: str | None) -> tu
 def _plan_one(machine: Machine, user: str, version: str | None) -> Plan:
     current = machine.program_of(user)
     target = version or _before(machine, user, current)
-    if versions.key(target) > versions.key(current):
+    if versions.version_key(target) > versions.version_key(current):
         raise Failure(f"{user} is on {current}, below {target}: t3-autoupdate --to {target}")
     return _plan(machine, user, current, target)
 
@@ -58,7 +59,7 @@ def _before(machine: Machine, user: str, current: str) -> str:
         for step in one.moves:
             if step.user == user and step.phase == journal.DONE and step.program == current:
                 return step.before
-    lower = [one for one in machine.programs.installed() if versions.key(one) < versions.key(current)]
+    lower = [one for one in machine.programs.installed() if versions.version_key(one) < versions.version_key(current)]
     return lower[-1] if lower else current
 
 

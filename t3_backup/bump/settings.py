@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from t3_backup.bump import versions
 from t3_backup.settings import SECONDS, Known, absolute, resolve, setting, table, whole
+from t3_backup.t3 import versions
 
 _BINS = ("/usr/local/bin/t3", "/usr/bin/t3")  # npm of Debian installs below /usr/local, that of others below /usr
 DEFAULTS_FILE = Path("/etc/default/t3-autoupdate")

@@ -25,10 +25,10 @@ from pathlib import Path
 
 import apsw
 
-from t3_backup.bump import pairing
 from t3_backup.bump.candidate import Candidate
-from t3_backup.bump.pairing import PairingFailed
 from t3_backup.system import native
+from t3_backup.t3 import pairing
+from t3_backup.t3.pairing import PairingFailed
 
 STEPS = ("start", "serve", "pairing", "migration", "data", "steady", "stop")
 GATE = "gate"  # where it is not to be tried at all

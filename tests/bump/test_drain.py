@@ -7,12 +7,12 @@ from dataclasses import replace
 import pytest
 
 from t3_backup.bump import bumping, freeze, move, rollback
-from t3_backup.bump.instances import Instance
 from t3_backup.bump.journal import DEFERRED, DONE, WAITING, Journal, Move
 from t3_backup.bump.machine import Machine
 from t3_backup.bump.programs import GLOBAL
 from t3_backup.bump.rollback import Plan
 from t3_backup.errors import Failure
+from t3_backup.t3.servers import Server
 
 OLD, NEW = "0.0.24", "0.0.25"
 # Users that every Debian has: nothing of theirs is touched.
@@ -47,7 +47,7 @@ def carried(machine: Machine, monkeypatch: pytest.MonkeyPatch, *, frozen_after: 
 
 @pytest.fixture(autouse=True)
 def _nobody_is_busy(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Instance, "busy", lambda self: "")
+    monkeypatch.setattr(Server, "busy", lambda self: "")
 
 
 def test_who_is_no_user_any_more_is_left_out_and_holds_nobody_up(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -64,12 +64,12 @@ def test_who_is_no_user_any_more_is_left_out_and_holds_nobody_up(machine: Machin
 def test_one_that_cannot_be_looked_at_stays_for_later_and_the_others_are_moved(
     machine: Machine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def busy(self: Instance) -> str:
+    def busy(self: Server) -> str:
         if self.user == ONE:
             raise Failure(f"{self.user}: it took too long")
         return ""
 
-    monkeypatch.setattr(Instance, "busy", busy)
+    monkeypatch.setattr(Server, "busy", busy)
     wait(machine, ONE, OTHER)
     users = carried(machine, monkeypatch)
     bumping.drain(machine)

@@ -23,7 +23,7 @@ from conftest import until
 from fake_t3 import DATA, hostile
 from fake_t3.served import Served, call, credential, free_port, laid_out, running
 
-from t3_backup.bump.look import look
+from t3_backup.t3.activity import read_activity
 
 BOOTSTRAP, BROWSER = "/api/auth/bootstrap", "/api/auth/browser-session"
 HISTORY = ("projection_projects", "projection_threads", "projection_thread_messages", "orchestration_events")
@@ -334,7 +334,7 @@ def test_a_turn_is_seen_while_it_is_in_flight(tmp_path: Path, data: str | None) 
         for state in ("running", "completed", "running", "completed"):
             assert served.ask("POST", "/fake/turn", json.dumps({"state": state}), cookie=cookie).status == 200
             turns = rows(served.database, "SELECT state, completed_at IS NOT NULL FROM projection_turns ORDER BY row_id")
-            seen.append((look(served.database)["turns"], turns[-1]))
+            seen.append((read_activity(served.database)["turns"], turns[-1]))
         assert seen == [(1, ("running", 0)), (0, ("completed", 1))] * 2
 
 

@@ -23,10 +23,10 @@ GHOST = "t3-ghost-of-nobody"
 # t3-backup-state is not installed: it is that of the checkout. Without systemd there are no units to look from as the owner.
 _COMMAND = """
 import sys
-from t3_backup.bump import backups, cli, look
-from t3_backup.bump.instances import Instance, Live
+from t3_backup.bump import backups, cli; from t3_backup.t3 import activity as look
+from t3_backup.t3.servers import Server as Instance, Activity as Live
 def as_root(instance):
-    value = look.look(instance.account.source)
+    value = look.read_activity(instance.account.source)
     return None if value is None else Live(**value)
 backups.COMMAND = (sys.executable, "-m", "t3_backup.cli")
 Instance.look = as_root

@@ -16,14 +16,14 @@ from conftest import ROOT
 from fake_t3 import DATA
 
 from t3_backup.accounts import Account
-from t3_backup.bump.instances import Instance, Live
 from t3_backup.errors import Failure
 from t3_backup.system import transient_unit
 from t3_backup.system.transient_unit import Done
+from t3_backup.t3.servers import Activity, Server
 
 
 def looked(database: Path) -> Done:
-    line = [sys.executable, "-m", "t3_backup.bump.look", str(database)]
+    line = [sys.executable, "-m", "t3_backup.t3.activity", str(database)]
     done = subprocess.run(line, cwd=ROOT, capture_output=True, text=True, check=False)
     return Done(done.returncode, done.stdout, done.stderr)
 
@@ -53,7 +53,7 @@ def test_no_database_is_null_and_what_is_none_fails(tmp_path: Path) -> None:
     ("done", "expected"),
     [
         (Done(0, "null\n", ""), None),
-        (Done(0, '{"level": 31, "turns": 2}', ""), Live(31, 2)),
+        (Done(0, '{"level": 31, "turns": 2}', ""), Activity(31, 2)),
         (Done(1, "", "Failed to connect to bus: No such file or directory"), "Failed to connect to bus"),
         (Done(200, "null", ""), "exit status 200"),
         (Done(0, "", ""), "can't be looked at"),
@@ -68,7 +68,7 @@ def test_a_look_that_failed_is_never_taken_for_no_database(
 ) -> None:
     """Else an account would be switched without a snapshot."""
     monkeypatch.setattr(transient_unit, "as_owner", lambda *_, **__: done)
-    instance = Instance(Account("alice", 1000, 1000, (1000,), tmp_path), None, None, tmp_path / "alice.env")
+    instance = Server(Account("alice", 1000, 1000, (1000,), tmp_path), None, None, tmp_path / "alice.env")
     if isinstance(expected, str):
         with pytest.raises(Failure, match=expected):
             instance.look()
@@ -86,7 +86,7 @@ def test_what_an_owner_says_in_place_of_a_login_is_no_login_and_ends_nothing_els
 ) -> None:
     """Anything but a Failure would end the command where it stands, with the account between two versions."""
     monkeypatch.setattr(transient_unit, "as_owner", lambda *_, **__: Done(0, said, ""))
-    monkeypatch.setattr(Instance, "runs", lambda _: True)
-    instance = Instance(Account("alice", 1000, 1000, (1000,), tmp_path), None, 3773, tmp_path / "alice.env")
+    monkeypatch.setattr(Server, "runs", lambda _: True)
+    instance = Server(Account("alice", 1000, 1000, (1000,), tmp_path), None, 3773, tmp_path / "alice.env")
     with pytest.raises(Failure, match="alice: no login on port 3773"):
         instance.pair(tmp_path / "t3", 1)

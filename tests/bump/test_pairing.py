@@ -21,8 +21,8 @@ from conftest import needs_root
 from fake_t3.served import Served, credential, free_port, laid_out, running
 
 from demo.users import User
-from t3_backup.bump import listener, pairing
-from t3_backup.bump.pairing import PairingFailed, pair
+from t3_backup.t3 import pairing, port_owner
+from t3_backup.t3.pairing import PairingFailed, pair
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 BOOTSTRAP, BROWSER = "/api/auth/bootstrap", "/api/auth/browser-session"
@@ -369,9 +369,9 @@ def test_whose_server_it_is_can_be_told_wherever_it_listens(family: socket.Addre
         except OSError:
             pytest.skip("no IPv6 here")
         port = server.getsockname()[1]
-        assert listener.uids(port) == []
+        assert port_owner.listener_uids(port) == []
         server.listen()
-        assert listener.uids(port) == [os.geteuid()]
+        assert port_owner.listener_uids(port) == [os.geteuid()]
 
 
 def test_no_proxy_is_asked(mint: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -384,7 +384,7 @@ def test_no_proxy_is_asked(mint: Callable[[str], Path], tmp_path: Path, monkeypa
 
 def test_the_command_says_it_in_its_exit_status_and_as_json(tmp_path: Path) -> None:
     def command(*words: object) -> subprocess.CompletedProcess[str]:
-        line = [sys.executable, "-m", "t3_backup.bump.pairing", *map(str, words)]
+        line = [sys.executable, "-m", "t3_backup.t3.pairing", *map(str, words)]
         return subprocess.run(line, cwd=ROOT, capture_output=True, text=True, check=False)
 
     with serving(tmp_path / "t3", "0.0.24") as served:
@@ -408,7 +408,7 @@ def test_root_is_told_to_call_it_as_the_owner_and_nothing_is_begun(alice: User) 
     before = sorted(alice.database.parent.iterdir())
 
     def command(*prefix: str) -> subprocess.CompletedProcess[str]:
-        line = [*prefix, sys.executable, "-m", "t3_backup.bump.pairing", *words]
+        line = [*prefix, sys.executable, "-m", "t3_backup.t3.pairing", *words]
         environ = os.environ | {"PYTHONPATH": str(ROOT), "HOME": str(alice.home)}
         return subprocess.run(line, cwd=alice.home, env=environ, capture_output=True, text=True, check=False)
 

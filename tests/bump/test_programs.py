@@ -9,11 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from t3_backup.bump import adopt, cell, fetch, versions
+from t3_backup.bump import adopt, cell, fetch
 from t3_backup.bump.programs import GLOBAL, About, Programs, copy_package
 from t3_backup.errors import Failure, UsageError
 from t3_backup.system import transient_unit
 from t3_backup.system.systemd import Service
+from t3_backup.t3 import versions
 
 
 def installed(programs: Programs, *found: str) -> Programs:
@@ -34,11 +35,11 @@ def programs(tmp_path: Path) -> Programs:
 
 def test_versions_are_in_the_order_of_releases() -> None:
     ordered = ["0.0.9", "0.0.24-nightly.2", "0.0.24-nightly.10", "0.0.24-rc.1", "0.0.24", "0.0.25", "0.1.0", "1.0.0"]
-    assert sorted(set(ordered), key=versions.key) == ordered
+    assert sorted(set(ordered), key=versions.version_key) == ordered
     for text in ("", "0.0", "v0.0.24", "0.0.24/../..", "0.0.24 ", "..", "0.0.24\n", "latest"):
         assert not versions.is_version(text)
         with pytest.raises(UsageError, match="is no version of T3"):
-            versions.key(text)
+            versions.version_key(text)
 
 
 def test_a_link_changes_and_says_which_version_it_is(programs: Programs) -> None:

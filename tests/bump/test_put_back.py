@@ -10,10 +10,11 @@ import pytest
 from conftest import Land, needs_root
 
 from demo.users import User
-from t3_backup.bump import backups, instances, settings
+from t3_backup.bump import backups, settings
 from t3_backup.bump.backups import Backups
 from t3_backup.bump.ground import Live
 from t3_backup.bump.programs import Programs
+from t3_backup.t3 import servers
 
 pytestmark = needs_root
 
@@ -34,7 +35,7 @@ def test_what_no_snapshot_gives_back_lies_aside_and_is_told(
         monkeypatch.setenv(name, value)
     told: list[str] = []
     knobs = settings.load({}, land.folder / "no-defaults")
-    instance = instances.find(user.name, knobs.serve)
+    instance = servers.find_server(user.name, knobs.serve)
     ground = Live(instance, Programs(land.folder / "root"), Backups(land.store), knobs, told.append)
     name = ground.keep("prebump-0.0.25", proven=True)
     (attachments / "link.png").symlink_to("a.png")

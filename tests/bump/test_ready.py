@@ -11,11 +11,11 @@ import pytest
 from t3_backup.accounts import Account
 from t3_backup.bump import backups, bumping, fetch, rollback
 from t3_backup.bump.backups import Snapshot
-from t3_backup.bump.instances import Instance, Live
 from t3_backup.bump.journal import Move
 from t3_backup.bump.machine import Machine
 from t3_backup.bump.rollback import Plan
 from t3_backup.errors import Failure
+from t3_backup.t3.servers import Activity, Server
 
 OLD, NEW = "0.0.24", "0.0.25"
 
@@ -38,19 +38,19 @@ class Town:
         self.tried: list[str] = []
         patch.setattr(Machine, "adopt", lambda _: OLD)
         patch.setattr(Machine, "instances", lambda _: [self.instance(user) for user in self.ports])
-        patch.setattr(Instance, "runs", lambda one: one.user not in self.stopped)
-        patch.setattr(Instance, "look", lambda one: None if one.user in self.missing else Live(30, 0))
+        patch.setattr(Server, "runs", lambda one: one.user not in self.stopped)
+        patch.setattr(Server, "look", lambda one: None if one.user in self.missing else Activity(30, 0))
         patch.setattr(backups.Backups, "list", lambda _, user: self.shelves[user])
         patch.setattr(fetch, "fetch", lambda *_: None)
 
-        def try_out(machine: Machine, version: str, found: list[Instance], known: object) -> None:
+        def try_out(machine: Machine, version: str, found: list[Server], known: object) -> None:
             self.tried = [one.user for one in found]
             raise Reached
 
         patch.setattr(bumping, "try_out", try_out)
 
-    def instance(self, user: str) -> Instance:
-        return Instance(Account(user, 1000, 1000, (1000,), self.folder), None, self.ports[user], self.folder / f"{user}.env")
+    def instance(self, user: str) -> Server:
+        return Server(Account(user, 1000, 1000, (1000,), self.folder), None, self.ports[user], self.folder / f"{user}.env")
 
     def bump(self) -> list[str]:
         """Who is tried, once all else was looked at."""

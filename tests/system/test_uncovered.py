@@ -15,8 +15,8 @@ from conftest import DATA, Land, commit_row, needs_root
 
 from demo.users import User
 from t3_backup.bump.backups import Backups
-from t3_backup.databases import LOCKS
 from t3_backup.errors import Failure
+from t3_backup.t3.databases import LOCKS
 
 pytestmark = needs_root
 

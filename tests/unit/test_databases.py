@@ -10,10 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from t3_backup import databases, protocol
-from t3_backup.accounts import STATE
+from t3_backup import protocol
 from t3_backup.errors import WorkerLost
 from t3_backup.protocol import Source
+from t3_backup.t3 import databases
+from t3_backup.t3.files import STATE_DATABASE
 
 
 @pytest.fixture
@@ -30,7 +31,7 @@ def fill(place: Path, *names: str) -> None:
 
 
 def test_what_is_copied_is_what_the_accounts_say() -> None:
-    assert STATE.name == databases.COPIED
+    assert STATE_DATABASE.name == databases.COPIED
 
 
 def test_what_is_known_to_be_no_data_is_not_told_of(folder: int, tmp_path: Path) -> None:

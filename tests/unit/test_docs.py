@@ -15,13 +15,14 @@ from conftest import ROOT
 
 from t3_backup import settings
 from t3_backup.bump import arguments as bump_arguments
-from t3_backup.bump import journal, pairing, trial
+from t3_backup.bump import journal, trial
 from t3_backup.bump import settings as bump_settings
 from t3_backup.bump.gate import Trial
 from t3_backup.bump.journal import Journal, Move
 from t3_backup.bump.status import AccountStatus
 from t3_backup.cli import parser
 from t3_backup.manifest import Manifest
+from t3_backup.t3 import pairing
 
 FAILURES = (ROOT / "docs" / "failures.md").read_text()
 ROWS = re.findall(r"^\| (\d+) \|.*\| ([^|]+) \|$", FAILURES, re.MULTILINE)

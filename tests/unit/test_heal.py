@@ -13,15 +13,15 @@ from pathlib import Path
 import pytest
 
 from t3_backup import exchange
-from t3_backup.accounts import STATE
 from t3_backup.errors import Failure
 from t3_backup.place import Place
 from t3_backup.protocol import Healed
 from t3_backup.system import native
 from t3_backup.system.file_identity import SIDECARS, FileIdentity
+from t3_backup.t3.files import STATE_DATABASE
 
 ASIDE = "state.sqlite.replaced-x"
-LIVE = STATE.name
+LIVE = STATE_DATABASE.name
 OLD = {LIVE: "old"}
 WAL, JOURNAL = f"{LIVE}-wal", f"{LIVE}-journal"
 BROKEN = OLD | {WAL: "old wal", JOURNAL: "old journal"}  # what could not be folded

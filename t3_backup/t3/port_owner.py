@@ -20,7 +20,7 @@ _LOOPBACK = (_as_told(socket.inet_aton("127.0.0.1")), _as_told(socket.inet_pton(
 _ANY = (_as_told(bytes(4)), _as_told(bytes(16)))
 
 
-def uids(port: int) -> list[int]:
+def listener_uids(port: int) -> list[int]:
     """The uid of who listens on this port of 127.0.0.1; none where nobody does. Raises OSError where the kernel does not say."""
     found = list(_listeners(port))
     # Who has taken the very address is asked before who has taken all of them.

@@ -12,12 +12,12 @@ from t3_backup.errors import UsageError
 
 _VERSION = re.compile(r"(\d{1,9})\.(\d{1,9})\.(\d{1,9})(?:-([0-9A-Za-z.-]{1,64}))?")
 # Observed on servers of these versions; of others it is found out by the gate, on an empty state.
-LEVELS = {"0.0.24": 30, "0.0.25": 31, "0.0.26": 32}
+KNOWN_LEVELS = {"0.0.24": 30, "0.0.25": 31, "0.0.26": 32}
 
-Key = tuple[int, int, int, bool, tuple[tuple[bool, int, str], ...]]
+VersionKey = tuple[int, int, int, bool, tuple[tuple[bool, int, str], ...]]
 
 
-def key(version: str) -> Key:
+def version_key(version: str) -> VersionKey:
     """Orders versions as semver.org has it: a pre-release comes before its release. Raises UsageError where it is none."""
     match = _VERSION.fullmatch(version)
     if match is None:

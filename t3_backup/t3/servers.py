@@ -15,10 +15,10 @@ from typing import Any
 
 from t3_backup import accounts
 from t3_backup.accounts import Account
-from t3_backup.bump import pairing
 from t3_backup.errors import Failure
 from t3_backup.system import transient_unit
 from t3_backup.system.systemd import Service
+from t3_backup.t3 import pairing
 
 _CGROUPS = Path("/sys/fs/cgroup")
 _PORT = re.compile(r'\s*(?:export\s+)?T3_PORT=["\']?(\d{1,5})["\']?\s*')
@@ -30,7 +30,7 @@ _POLL_S = 0.1
 
 
 @dataclass(frozen=True)
-class Live:
+class Activity:
     """What the live database of an account says."""
 
     level: int | None
@@ -38,7 +38,7 @@ class Live:
 
 
 @dataclass(frozen=True)
-class Instance:
+class Server:
     """One account and its server."""
 
     account: Account
@@ -69,12 +69,12 @@ class Instance:
         if self.port is None:
             raise Failure(f"{self.user}: {self.settings} has no T3_PORT to log in at")
 
-    def look(self) -> Live | None:
+    def look(self) -> Activity | None:
         """What his database says, read as him; None where there is none. Raises Failure."""
         done = self._as_owner([*_python("look"), str(self.account.source)], _LOOK_S)
         try:
             value = json.loads(done)
-            return None if value is None else Live(_integer(value["level"]), _integer(value["turns"]) or 0)
+            return None if value is None else Activity(_integer(value["level"]), _integer(value["turns"]) or 0)
         except _NO_ANSWER:
             raise Failure(f"{self.user}: {self.account.source} can't be looked at") from None
 
@@ -173,10 +173,10 @@ class Instance:
         return self.service.unit if self.service else f"the server of {self.user}"
 
 
-def find(user: str, serve: Path) -> Instance:
+def find_server(user: str, serve: Path) -> Server:
     """The one of `user`; `serve` is the folder with USER.env. Raises Failure."""
     settings = serve / f"{user}.env"
-    return Instance(accounts.find(user), Service.of(user), _port(settings), settings)
+    return Server(accounts.find(user), Service.of(user), _port(settings), settings)
 
 
 def _port(path: Path) -> int | None:

@@ -25,8 +25,8 @@ from typing import Any, NoReturn
 
 import aiohttp
 
-from t3_backup.bump import listener
 from t3_backup.errors import EXIT_OK, Failure, UsageError
+from t3_backup.t3 import port_owner
 from t3_backup.text import printable
 
 ENDPOINTS = ("/api/auth/browser-session", "/api/auth/bootstrap")  # from 0.0.25; until 0.0.24
@@ -118,7 +118,7 @@ async def mint(t3: Path, base_dir: Path, seconds: float) -> str:
 def _must_be_ours(port: int) -> None:
     """Whoever gets the credential can log in with it: it must be the owner's server that listens. Raises PairingFailed."""
     try:
-        found = listener.uids(port)
+        found = port_owner.listener_uids(port)
     except (OSError, ValueError) as error:
         raise PairingFailed("exchange", f"nobody can tell who listens on port {port}: {error}") from None
     if not found:

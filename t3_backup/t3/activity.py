@@ -1,6 +1,6 @@
 """What a live database says of T3, read as its owner: its migration level, and the turns that agents are at.
 
-`python3 -m t3_backup.bump.look DATABASE` prints it as one JSON object, or null where there is none: that is said, and never taken
+`python3 -m t3_backup.t3.activity DATABASE` prints it as one JSON object, or null where there is none: that is said, and never taken
 from a failure. Nothing is written, and no lock is taken that a commit waits for.
 """
 
@@ -24,7 +24,7 @@ _IN_FLIGHT = (
 _LEVEL = "SELECT max(migration_id) FROM effect_sql_migrations"
 
 
-def look(database: Path) -> dict[str, Any] | None:
+def read_activity(database: Path) -> dict[str, Any] | None:
     """`level` (None: it is no database of T3's) and `turns`; None where there is no file. Raises apsw.Error and OSError."""
     try:
         database.lstat()
@@ -51,7 +51,7 @@ def _number(connection: apsw.Connection, query: str) -> int | None:
 def main() -> int:
     """The command."""
     try:
-        print(json.dumps(look(Path(sys.argv[1]))))
+        print(json.dumps(read_activity(Path(sys.argv[1]))))
     except (apsw.Error, OSError) as error:
         print(f"{sys.argv[1]}: {error}", file=sys.stderr)
         return 1
