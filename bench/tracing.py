@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from t3_backup.manifest import PAGES
+from t3_backup.store.names import PAGES
 
 _CALL = re.compile(r"(\d+) +(\w+)\(\d+<([^>]*)>")
 _RESUMED = re.compile(r"(\d+) +<\.\.\. \w+ resumed>")

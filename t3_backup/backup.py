@@ -21,16 +21,16 @@ from t3_backup import owner, takeover
 from t3_backup.accounts import Account
 from t3_backup.companions import Packing
 from t3_backup.errors import Failure, NoRoom, SourceAbsent, explain
-from t3_backup.manifest import Manifest
 from t3_backup.protocol import Event, Phase
 from t3_backup.retention import Policy
 from t3_backup.settings import Settings
-from t3_backup.shelf import Shelf
-from t3_backup.store import Store
+from t3_backup.store.account_dir import AccountDir
+from t3_backup.store.documents import snapshot_document
+from t3_backup.store.manifest import Manifest
+from t3_backup.store.store import Store
 from t3_backup.system.disk import reserve_of
 from t3_backup.t3 import databases
 from t3_backup.taking import Order, take
-from t3_backup.text import format_time
 from t3_backup.upkeep import Tidied, Upkeep
 from t3_backup.watch import Limits, Overheard
 
@@ -179,7 +179,7 @@ def _back_up(job: Job, account: Account) -> Result:
     return replace(result, taken_over=tuple(old.names), warnings=(*old.warnings, *result.warnings))
 
 
-def _snapshot(job: Job, order: Order, shelf: Shelf, heard: Overheard) -> Result:
+def _snapshot(job: Job, order: Order, shelf: AccountDir, heard: Overheard) -> Result:
     account, before = order.account, shelf.snapshots()
     upkeep = upkeep_of(shelf, job.settings, order.limits, job.stopping)
     packing = Packing(order, shelf, before, job.settings.files_limit)
@@ -227,7 +227,7 @@ def _snapshot(job: Job, order: Order, shelf: Shelf, heard: Overheard) -> Result:
         account.user,
         "unchanged" if stored.unchanged else "backed_up",
         "; ".join(taken[-1].reasons),
-        tuple(document(shelf, snapshot) for snapshot in taken),
+        tuple(snapshot_document(shelf, snapshot) for snapshot in taken),
         (*early.pruned, *tidied.pruned),
         (*warnings, *tidied.warnings),
         packing.unsaved,
@@ -247,7 +247,7 @@ def _hold(order: Order, heard: Overheard) -> str:
     return databases.summary(heard.uncovered) if heard.uncovered else ""
 
 
-def upkeep_of(shelf: Shelf, settings: Settings, limits: Limits, stopping: threading.Event) -> Upkeep:
+def upkeep_of(shelf: AccountDir, settings: Settings, limits: Limits, stopping: threading.Event) -> Upkeep:
     """What keeps a shelf in order."""
     return Upkeep(shelf, Policy.of(settings), settings.compact, limits, stopping, limits.free_bytes())
 
@@ -267,29 +267,3 @@ def _shortened(order: Order, began: float) -> Order:
 def _clock_warnings(before: Sequence[Manifest], taken: Manifest) -> list[str]:
     ahead = [snapshot.name for snapshot in before if snapshot.when > taken.when + timedelta(days=1)]
     return [f"{taken.user}: the clock has gone back: {ahead[0]} is newer than now; nothing is pruned by it"] if ahead else []
-
-
-def accept(store: Store, user: str, now: datetime) -> list[Manifest]:
-    """End the hold of an account: somebody has looked at what is suspect or damaged, and it stops pruning no longer.
-
-    Each keeps its verdict, and so never counts among the good ones that retention keeps. The accepted ones as they are from
-    now on. Raises Failure where the account has no shelf.
-    """
-    shelf = store.shelf(user)
-    if shelf is None:
-        raise Failure(f"no snapshots of {user} in {store.path}")
-    accepted = []
-    with shelf:
-        for snapshot in shelf.snapshots():
-            if snapshot.holds:
-                accepted.append(replace(snapshot, accepted_at=format_time(now)))
-                shelf.replace_manifest(accepted[-1])
-    return accepted
-
-
-def document(shelf: Shelf, snapshot: Manifest) -> dict[str, Any]:
-    """A snapshot as the interface has it: its manifest, and where and in which form its data is."""
-    return snapshot.as_json() | {
-        "path": str(shelf.data_path(snapshot)),
-        "form": "plain" if shelf.is_plain(snapshot) else "delta",
-    }

@@ -9,79 +9,16 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import apsw
 
+from t3_backup.store.census import UNREADABLE, Census
 from t3_backup.t3.ledger import LEDGER_TABLE
-
-# Where SQLite cannot read what is asked for: the database is damaged, and the checks will say where.
-_UNREADABLE = -1
 
 # Every name by which SQLite gives a table's rowid, as long as no column has taken it (sqlite.org/rowidtable.html).
 _ROWID_NAMES = ("rowid", "_rowid_", "oid")
-
-
-@dataclass(frozen=True)
-class Census:
-    """What is in a database at one moment."""
-
-    page_size: int  # bytes
-    page_count: int
-    user_version: int
-    application_id: int
-    schema_sha256: str  # over the SQL of every object, in the order of their names
-    t3_level: int | None  # the newest migration; None: not a T3 database
-    ends: dict[str, int]  # table -> greatest rowid, or the count of rows where there is none; -1: unreadable
-    rows: dict[str, int] | None = None  # table -> count of rows; -1: unreadable; None: not counted
-
-    @property
-    def total_rows(self) -> int:
-        """Rows of all tables; 0 where they were not counted."""
-        return sum(count for count in (self.rows or {}).values() if count != _UNREADABLE)
-
-    def as_json(self) -> dict[str, Any]:
-        """For the manifest and for the pipe."""
-        return asdict(self)
-
-    @staticmethod
-    def from_json(value: Any) -> Census:
-        """The inverse of `as_json`, from an untrusted value. Raises ValueError."""
-        if not isinstance(value, dict) or set(value) != set(Census.__dataclass_fields__):
-            raise ValueError("a census has other fields")
-        whole = ("page_size", "page_count", "user_version", "application_id")
-        level = value["t3_level"]
-        tables = [value["ends"]] + ([value["rows"]] if value["rows"] is not None else [])
-        if (
-            any(not _is_whole(value[name]) for name in whole)
-            or type(value["schema_sha256"]) is not str
-            or not (level is None or _is_whole(level))
-            or any(type(t) is not dict or not all(_is_whole(n) for n in t.values()) for t in tables)
-        ):
-            raise ValueError("a census has fields of another type")
-        return Census(**value)
-
-    def differences(self, other: Census) -> list[str]:
-        """What is not the same in `other`, in words; row counts only where both have them."""
-        mine, theirs = asdict(self), asdict(other)
-        ignored = {"ends", "rows"}
-        found = [f"{k} {mine[k]} against {theirs[k]}" for k in mine if k not in ignored and mine[k] != theirs[k]]
-        pairs = [("end of", self.ends, other.ends)]
-        if self.rows is not None and other.rows is not None:
-            pairs.append(("rows of", self.rows, other.rows))
-        for what, left, right in pairs:
-            found += [
-                f"{what} {table} {left.get(table)} against {right.get(table)}"
-                for table in sorted(left.keys() | right.keys())
-                if left.get(table) != right.get(table)
-            ]
-        return found
-
-
-def _is_whole(value: Any) -> bool:
-    """Whether it is a number that SQLite could have given; a longer one can be neither printed nor compared with a float."""
-    return type(value) is int and -(1 << 63) <= value < 1 << 63
 
 
 def take(connection: apsw.Connection, *, count_rows: bool) -> Census:
@@ -130,7 +67,7 @@ def _or_unreadable(connection: apsw.Connection, query: str) -> int:
     try:
         return _one(connection, query)
     except apsw.CorruptError:
-        return _UNREADABLE
+        return UNREADABLE
 
 
 def _level(connection: apsw.Connection, tables: list[str]) -> int | None:

@@ -15,29 +15,30 @@ from functools import partial
 from typing import Self
 
 from t3_backup import delta
-from t3_backup.blank import hash_content
 from t3_backup.delta import Delta, Header
 from t3_backup.errors import Cancelled, Failure, NoRoom
 from t3_backup.image import Image
-from t3_backup.manifest import DATA, Manifest, is_sealed_name
-from t3_backup.shelf import Shelf
+from t3_backup.store.account_dir import AccountDir
+from t3_backup.store.content import hash_content
+from t3_backup.store.manifest import Manifest
+from t3_backup.store.names import DATA, DELTA, is_sealed_name
 from t3_backup.watch import Limits
 
 _SPARE_FOLDER = "/var/tmp"  # noqa: S108 - for an unnamed file, where the store can't be written to
 
 
-def header_of(shelf: Shelf, snapshot: Manifest) -> Header | None:
+def header_of(shelf: AccountDir, snapshot: Manifest) -> Header | None:
     """What the delta of a snapshot says of itself; None where it is plain. Raises Failure and OSError."""
-    return None if shelf.is_plain(snapshot) else _read_header(shelf, snapshot.name + delta.ENDING)
+    return None if shelf.is_plain(snapshot) else _read_header(shelf, snapshot.name + DELTA)
 
 
-def _read_header(shelf: Shelf, name: str) -> Header:
+def _read_header(shelf: AccountDir, name: str) -> Header:
     with opened(shelf, name) as fd:
         return delta.peek(fd)
 
 
 @contextlib.contextmanager
-def opened(shelf: Shelf, name: str) -> Iterator[int]:
+def opened(shelf: AccountDir, name: str) -> Iterator[int]:
     """A read-only descriptor of a delta's file. What is found wrong with it (ValueError) becomes a Failure that names it."""
     fd = shelf.open_file(name)
     try:
@@ -48,11 +49,11 @@ def opened(shelf: Shelf, name: str) -> Iterator[int]:
         os.close(fd)
 
 
-def needed_by(shelf: Shelf, strays: Iterable[str]) -> set[str]:
+def needed_by(shelf: AccountDir, strays: Iterable[str]) -> set[str]:
     """The SHA-256s of the images that those files hang on, if they are deltas. Raises OSError where that can't be told for now."""
     needed = set()
     for name in strays:
-        if name.endswith(delta.ENDING):
+        if name.endswith(DELTA):
             with contextlib.suppress(Failure):  # no delta any more
                 needed.add(_read_header(shelf, name).base_sha256 or "")
     return needed
@@ -64,7 +65,7 @@ def base_among(snapshots: Iterable[Manifest], snapshot: Manifest, sha256: str) -
     return min(newer, key=lambda other: other.sequence, default=None)
 
 
-def chain_of(shelf: Shelf, snapshots: Sequence[Manifest], snapshot: Manifest) -> list[Manifest]:
+def chain_of(shelf: AccountDir, snapshots: Sequence[Manifest], snapshot: Manifest) -> list[Manifest]:
     """The snapshot, its base, the base of that, and so on to one that hangs on nothing. Raises Failure and OSError."""
     chain = [snapshot]
     while (header := header_of(shelf, chain[-1])) is not None and header.base_sha256 is not None:
@@ -75,7 +76,7 @@ def chain_of(shelf: Shelf, snapshots: Sequence[Manifest], snapshot: Manifest) ->
     return chain
 
 
-def _stray(shelf: Shelf, chain: Sequence[Manifest], header: Header) -> Manifest | None:
+def _stray(shelf: AccountDir, chain: Sequence[Manifest], header: Header) -> Manifest | None:
     """The base that `header` names, where it is there and its manifest is not: its image is what it was all the same."""
     assert header.base_sha256 is not None
     known = {one.name for one in chain}
@@ -86,7 +87,7 @@ def _stray(shelf: Shelf, chain: Sequence[Manifest], header: Header) -> Manifest 
     return None
 
 
-def _is_image(shelf: Shelf, stray: Manifest) -> bool:
+def _is_image(shelf: AccountDir, stray: Manifest) -> bool:
     if (header := header_of(shelf, stray)) is not None:
         return header.sha256 == stray.sha256
     fd = shelf.open_data(stray)
@@ -97,7 +98,7 @@ def _is_image(shelf: Shelf, stray: Manifest) -> bool:
 
 
 def image_of(
-    shelf: Shelf, snapshots: Sequence[Manifest], snapshot: Manifest, check: Callable[[], None], *, copied: bool = False
+    shelf: AccountDir, snapshots: Sequence[Manifest], snapshot: Manifest, check: Callable[[], None], *, copied: bool = False
 ) -> Image:
     """The image of a snapshot, beside what is stored or (`copied`) in a file of its own. Raises Failure and OSError."""
     chain = chain_of(shelf, snapshots, snapshot)
@@ -119,18 +120,18 @@ def image_of(
     return image
 
 
-def empty_image(shelf: Shelf, page_size: int, check: Callable[[], None]) -> Image:
+def empty_image(shelf: AccountDir, page_size: int, check: Callable[[], None]) -> Image:
     """An image of nothing. Raises OSError."""
     return Image(None, _unnamed(shelf), page_size, check)
 
 
-def become(image: Image, shelf: Shelf, snapshot: Manifest) -> None:
+def become(image: Image, shelf: AccountDir, snapshot: Manifest) -> None:
     """Let the image of its base become that of a snapshot which is no plain one. Raises Failure and OSError."""
-    with opened(shelf, snapshot.name + delta.ENDING) as fd:
+    with opened(shelf, snapshot.name + DELTA) as fd:
         image.apply(Delta(fd))
 
 
-def open_data(shelf: Shelf, snapshot: Manifest, limits: Limits, stopping: threading.Event) -> int:
+def open_data(shelf: AccountDir, snapshot: Manifest, limits: Limits, stopping: threading.Event) -> int:
     """A read-only descriptor of a snapshot's bytes, plain or put together; they are not proven by it.
 
     Raises Failure and OSError; Cancelled once `stopping` is set.
@@ -145,7 +146,7 @@ def open_data(shelf: Shelf, snapshot: Manifest, limits: Limits, stopping: thread
 class Walk:
     """The snapshots of a shelf one after the other, newest first: of a chain, each is made out of the one before it."""
 
-    def __init__(self, shelf: Shelf, limits: Limits, stopping: threading.Event) -> None:
+    def __init__(self, shelf: AccountDir, limits: Limits, stopping: threading.Event) -> None:
         self._shelf, self._limits, self._stopping = shelf, limits, stopping
         self._image: Image | None = None
         self._holds = ""  # the SHA-256 of what the image is to be
@@ -188,7 +189,7 @@ def must_go_on(stopping: threading.Event) -> None:
         raise Cancelled("stopped before it was done")
 
 
-def _must_have_room(shelf: Shelf, snapshot: Manifest, limits: Limits) -> None:
+def _must_have_room(shelf: AccountDir, snapshot: Manifest, limits: Limits) -> None:
     """Raises NoRoom where a copy of a snapshot would use up what must stay free, there where it will be written."""
     fd = _unnamed(shelf)
     try:
@@ -203,7 +204,7 @@ def _must_have_room(shelf: Shelf, snapshot: Manifest, limits: Limits) -> None:
         )
 
 
-def _unnamed(shelf: Shelf) -> int:
+def _unnamed(shelf: AccountDir) -> int:
     """An empty file without a name, to write to: in the store, or elsewhere where the store can't be written to."""
     try:
         with shelf.begin() as blank:

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from t3_backup.manifest import Manifest
+from t3_backup.store.manifest import Manifest
 
 _LEFT, _RIGHT = 2.0, 98.0
 _EARLIER_EACH, _EARLIER_MOST = 5.0, 30.0

@@ -12,12 +12,14 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from t3_backup import chain, delta, page_hashes
-from t3_backup.blank import Blank, Content, hash_content
 from t3_backup.delta import Delta, Header
 from t3_backup.errors import NotTheSame
 from t3_backup.image import Image
-from t3_backup.manifest import FORMAT, Manifest
-from t3_backup.shelf import Shelf
+from t3_backup.store.account_dir import AccountDir
+from t3_backup.store.content import Content, hash_content
+from t3_backup.store.manifest import FORMAT, Manifest
+from t3_backup.store.names import DELTA
+from t3_backup.store.staged_file import StagedFile
 
 _WORTH = 0.9  # what is not smaller by this than the plain file is not worth hanging on another
 _TOO_DIFFERENT = 0.5  # of its pages: a delta is then no smaller than the image packed by itself
@@ -62,7 +64,7 @@ def moves(
 class Packing:
     """On which shelf, and what is asked between small steps: whether there is room, and time, to go on."""
 
-    shelf: Shelf
+    shelf: AccountDir
     snapshots: Sequence[Manifest]  # all that are there
     check: Callable[[], None]  # raises what ends it
 
@@ -97,7 +99,7 @@ class Packing:
         return sorted({page for one in between[: between.index(base)] for page in self._pages(one)})
 
     def _pages(self, snapshot: Manifest) -> list[int]:
-        with chain.opened(self.shelf, snapshot.name + delta.ENDING) as fd:
+        with chain.opened(self.shelf, snapshot.name + DELTA) as fd:
             return list(Delta(fd).pages())
 
     def _found(self, snapshot: Manifest, base: Manifest) -> list[int]:
@@ -129,10 +131,10 @@ class Packing:
             self._must_give_back(blank, snapshot, None if alone else base)
             if snapshot.format < FORMAT:  # an older version of this tool would take a manifest without plain data for a leftover
                 self.shelf.replace_manifest(snapshot)
-            self.shelf.replace_data(snapshot, blank, delta.ENDING)
+            self.shelf.replace_data(snapshot, blank, DELTA)
         return True
 
-    def _write(self, blank: Blank, header: Header, snapshot: Manifest, base: Manifest, pages: Iterable[int]) -> int:
+    def _write(self, blank: StagedFile, header: Header, snapshot: Manifest, base: Manifest, pages: Iterable[int]) -> int:
         with self._image(snapshot) as old:
             if header.base_sha256 is None:
                 nothing = bytes(delta.GROUP_BYTES)
@@ -145,7 +147,7 @@ class Packing:
     def _image(self, snapshot: Manifest) -> Image:
         return chain.image_of(self.shelf, self.snapshots, snapshot, self.check)
 
-    def _must_give_back(self, blank: Blank, snapshot: Manifest, base: Manifest | None) -> None:
+    def _must_give_back(self, blank: StagedFile, snapshot: Manifest, base: Manifest | None) -> None:
         """Put the snapshot together as it will have to be. Raises NotTheSame where it or its base is not what was sealed."""
         if base is not None and chain.base_among(self.snapshots, snapshot, base.sha256) is None:
             raise NotTheSame(f"{base.name} would not be found as the base of {snapshot.name}")

@@ -11,11 +11,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from t3_backup import owner
-from t3_backup.blank import Blank, hash_content
 from t3_backup.errors import Cancelled, Failure, WorkerLost, explain
-from t3_backup.manifest import PRERESTORE, Companion, Manifest
 from t3_backup.protocol import Packed
-from t3_backup.shelf import Shelf
+from t3_backup.store.account_dir import AccountDir
+from t3_backup.store.content import hash_content
+from t3_backup.store.manifest import Companion, Manifest
+from t3_backup.store.names import PRERESTORE
+from t3_backup.store.staged_file import StagedFile
 from t3_backup.taking import Order
 from t3_backup.verify import archive_problem
 
@@ -25,7 +27,7 @@ class Packing:
     """The companion of one run's snapshots of an account: made when the first of them asks for it."""
 
     order: Order
-    shelf: Shelf
+    shelf: AccountDir
     before: Sequence[Manifest]  # those on the shelf, newest first
     limit: int  # bytes of content; 0: none is made
     unsaved: str = ""  # why there is none
@@ -75,7 +77,7 @@ class Packing:
         """Whether the archive need not be made again. What a restore is about to remove must come out of it: then it is read."""
         return self.shelf.has_archive(companion) and (self.order.label != PRERESTORE or self.shelf.is_whole(companion))
 
-    def _seal(self, blank: Blank, packed: Packed, until: float) -> Companion:
+    def _seal(self, blank: StagedFile, packed: Packed, until: float) -> Companion:
         order = self.order
         blank.settle()
         fd = blank.open()

@@ -18,7 +18,6 @@ import zstandard
 
 from t3_backup import sealed
 
-ENDING = ".delta"
 FORMAT = 1
 GROUP_BYTES = 4 << 20  # of pages that are packed at once: what twice this and zstd's tables take is all the memory there is to it
 _GROUP = struct.Struct("<III")  # pages, bytes of their packed numbers, bytes of the frame

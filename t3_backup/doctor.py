@@ -13,9 +13,9 @@ from datetime import timedelta
 from t3_backup import unit_findings
 from t3_backup.facts import AccountFacts, Facts, Libraries, ShelfFacts, StoreFacts
 from t3_backup.finding import Finding
-from t3_backup.manifest import is_legacy
 from t3_backup.pending import Pending
 from t3_backup.settings import DEFAULT_LOG, Settings
+from t3_backup.store.names import is_legacy
 from t3_backup.system.disk import reserve_of
 from t3_backup.t3 import databases
 from t3_backup.text import format_age, format_size

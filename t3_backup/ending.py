@@ -15,7 +15,7 @@ from t3_backup.accounts import Account
 from t3_backup.errors import Failure, SourceAbsent, explain
 from t3_backup.intent import Intent
 from t3_backup.protocol import Swapped
-from t3_backup.store import Store
+from t3_backup.store.store import Store
 from t3_backup.system.systemd import Service
 from t3_backup.watch import Limits
 

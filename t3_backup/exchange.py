@@ -17,12 +17,12 @@ from contextlib import closing
 import apsw
 
 from t3_backup import census
-from t3_backup.census import Census
 from t3_backup.errors import Failure, InUse, SourceError
 from t3_backup.place import Place
 from t3_backup.protocol import Copied, Healed, Staged
 from t3_backup.snapshot import clear_header
 from t3_backup.source import NOFOLLOW, execute
+from t3_backup.store.census import Census
 from t3_backup.system import native
 from t3_backup.system.file_identity import SIDECARS, FileIdentity
 

@@ -10,17 +10,17 @@ from dataclasses import replace
 from pathlib import Path
 
 from t3_backup import chain, verify
-from t3_backup.blank import Blank
 from t3_backup.errors import Failure, UsageError
-from t3_backup.manifest import Manifest
-from t3_backup.shelf import Shelf
+from t3_backup.store.account_dir import AccountDir
+from t3_backup.store.manifest import Manifest
+from t3_backup.store.staged_file import StagedFile
 from t3_backup.system import native
 from t3_backup.watch import Limits
 
 _MODE = 0o600
 
 
-def write(shelf: Shelf, snapshot: Manifest, path: Path, limits: Limits, stopping: threading.Event) -> None:
+def write(shelf: AccountDir, snapshot: Manifest, path: Path, limits: Limits, stopping: threading.Event) -> None:
     """Prove `snapshot` and write it to `path`, which must not be there; one's own, mode 0600; durable when this returns.
 
     A damaged one is written, too: as evidence. Raises UsageError for a place that can't be, Failure and OSError.
@@ -32,7 +32,7 @@ def write(shelf: Shelf, snapshot: Manifest, path: Path, limits: Limits, stopping
             check = verify.verify_bytes(source, snapshot, limits, stopping)
             if not check.holds:
                 raise Failure(f"{snapshot.name} does not verify and is not written: {'; '.join(check.reasons[:5])}")
-            with Blank.create(folder, f".partial-{secrets.token_hex(8)}") as blank:
+            with StagedFile.create(folder, f".partial-{secrets.token_hex(8)}") as blank:
                 native.copy(source, blank.writer, snapshot.bytes)
                 os.fchmod(blank.writer, _MODE)
                 native.sync_file(blank.writer, str(path))

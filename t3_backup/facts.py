@@ -17,11 +17,11 @@ import apsw
 from t3_backup import accounts, hooks, metrics, owner, pending, recording, units
 from t3_backup.accounts import Account
 from t3_backup.errors import Cancelled, Failure, SourceAbsent, SourceRefused, StoreError, UsageError, explain
-from t3_backup.manifest import Manifest
 from t3_backup.pending import Pending
 from t3_backup.protocol import Source
 from t3_backup.settings import Settings
-from t3_backup.store import Store
+from t3_backup.store.manifest import Manifest
+from t3_backup.store.store import Store
 from t3_backup.system import native
 from t3_backup.text import utc_now
 from t3_backup.watch import Limits, Overheard

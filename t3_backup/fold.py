@@ -14,11 +14,11 @@ from contextlib import closing
 import apsw
 
 from t3_backup import census
-from t3_backup.census import Census
 from t3_backup.errors import InUse
 from t3_backup.place import Place
 from t3_backup.protocol import Folded
 from t3_backup.source import NOFOLLOW, execute
+from t3_backup.store.census import Census
 
 _FRAME_HEADER = 24  # bytes
 _WAL_HEADER = 32  # bytes (sqlite.org/fileformat.html#walformat)

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from t3_backup.attempts import UNCHANGED, Attempt, uncovered_since
-from t3_backup.manifest import Manifest
 from t3_backup.overview import AccountView
+from t3_backup.store.manifest import Manifest
 from t3_backup.t3 import databases
 from t3_backup.text import format_size
 

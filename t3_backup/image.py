@@ -11,8 +11,8 @@ import os
 from collections.abc import Callable, Sequence
 from typing import Self
 
-from t3_backup.blank import Content
 from t3_backup.delta import Delta
+from t3_backup.store.content import Content
 from t3_backup.system import native
 
 _READ_BYTES = 4 << 20

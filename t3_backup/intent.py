@@ -15,7 +15,7 @@ from typing import Any
 
 from t3_backup.accounts import is_user_name
 from t3_backup.errors import StoreError
-from t3_backup.store import Store
+from t3_backup.store.store import Store
 from t3_backup.system import native
 from t3_backup.system.file_identity import SIDECARS, FileIdentity
 

@@ -4,34 +4,23 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Iterable
-from dataclasses import replace
-from datetime import datetime
-from typing import NamedTuple
+from collections.abc import Callable
 
-from t3_backup import backup, lines, recording, restoring
-from t3_backup.choice import choose
-from t3_backup.errors import EXIT_OK, Failure, UsageError
+from t3_backup import lines, recording, restoring
+from t3_backup.errors import EXIT_OK, Failure
 from t3_backup.lines import Lines
-from t3_backup.lock import WAIT_S
-from t3_backup.manifest import Manifest
 from t3_backup.settings import Settings
-from t3_backup.store import Store
-from t3_backup.text import INFO, format_time, utc_now
-
-
-class Change(NamedTuple):
-    """What came of such a command."""
-
-    changed: list[Manifest]  # as they are from now on
-    lines: list[str]
+from t3_backup.store.lock import WAIT_S
+from t3_backup.store.marks import Change, accept_snapshots, set_pins
+from t3_backup.store.store import Store
+from t3_backup.text import INFO, utc_now
 
 
 def accept(args: argparse.Namespace, values: Settings) -> int:
     """`accept`: end the hold of what is suspect or damaged."""
 
     def change(store: Store) -> Change:
-        accepted = backup.accept(store, args.user, utc_now())
+        accepted = accept_snapshots(store, args.user, utc_now())
         said = [f"accepted {snapshot.user} {snapshot.name} ({'; '.join(snapshot.reasons)})" for snapshot in accepted]
         return Change(accepted, said or [f"nothing of {args.user} waits to be accepted"])
 
@@ -46,36 +35,6 @@ def pin(args: argparse.Namespace, values: Settings) -> int:
 def unpin(args: argparse.Namespace, values: Settings) -> int:
     """`unpin`: what is named is retention's again."""
     return _command(args, values, lambda store: set_pins(store, args.user, args.names, utc_now(), pinned=False))
-
-
-def set_pins(store: Store, user: str, names: Iterable[str], now: datetime, *, pinned: bool) -> Change:
-    """Pin, or unpin, the snapshots of `user` that `names` mean; all of them, or none where one means nothing.
-
-    The store is locked. Raises UsageError and Failure as `choose` does, and Failure where the account has no shelf.
-    """
-    shelf = store.shelf(user)
-    if shelf is None:
-        raise Failure(f"no snapshots of {user} in {store.path}")
-    result = Change([], [])
-    with shelf:
-        snapshots = shelf.snapshots()
-        chosen = {snapshot.name: snapshot for snapshot in [_chosen(snapshots, name, now) for name in names]}
-        for name, snapshot in chosen.items():
-            if (snapshot.pinned_at is not None) == pinned:
-                result.lines.append(f"{user} {name} is {'pinned already' if pinned else 'not pinned'}")
-                continue
-            changed = replace(snapshot, pinned_at=format_time(now) if pinned else None)
-            shelf.replace_manifest(changed)
-            result.changed.append(changed)
-            result.lines.append(f"{'pinned' if pinned else 'unpinned'} {user} {name}")
-    return result
-
-
-def _chosen(snapshots: list[Manifest], name: str, now: datetime) -> Manifest:
-    try:
-        return choose(snapshots, name, now)
-    except UsageError as error:
-        raise UsageError(str(error).removeprefix("--at ")) from None  # there is no such flag here
 
 
 def _command(args: argparse.Namespace, values: Settings, change: Callable[[Store], Change]) -> int:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import t3_backup
 from t3_backup.health_report import Status
-from t3_backup.manifest import VERDICTS
+from t3_backup.store.manifest import VERDICTS
 from t3_backup.system.atomic_file import replace_path
 
 NAME = "t3_backup.prom"

@@ -13,8 +13,8 @@ from pathlib import Path
 from t3_backup import accounts, attempts
 from t3_backup.attempts import Attempt, Attempts
 from t3_backup.errors import Failure, StoreError, explain
-from t3_backup.manifest import Manifest
-from t3_backup.store import Store
+from t3_backup.store.manifest import Manifest
+from t3_backup.store.store import Store
 from t3_backup.system.disk import used_bytes
 from t3_backup.text import printable
 

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 from t3_backup.accounts import Account
-from t3_backup.census import Census
 from t3_backup.errors import Failure, WorkerLost
 from t3_backup.intent import Intent
 from t3_backup.protocol import (
@@ -34,6 +33,7 @@ from t3_backup.protocol import (
     Staged,
     Swapped,
 )
+from t3_backup.store.census import Census
 from t3_backup.system.file_identity import FileIdentity
 from t3_backup.text import printable
 from t3_backup.watch import Limits, Listener, Watch, supervise

@@ -16,7 +16,7 @@ import t3_backup
 from t3_backup import chart
 from t3_backup.chart import Chart
 from t3_backup.errors import Failure
-from t3_backup.manifest import Manifest
+from t3_backup.store.manifest import Manifest
 from t3_backup.t3 import databases
 from t3_backup.text import format_age, format_size
 

@@ -11,8 +11,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from t3_backup import sealed
-from t3_backup.manifest import PAGES, Manifest, parse_name
-from t3_backup.shelf import Shelf
+from t3_backup.store.account_dir import AccountDir
+from t3_backup.store.manifest import Manifest
+from t3_backup.store.names import PAGES, parse_name
 from t3_backup.system import native
 from t3_backup.system.native import HASH_BYTES
 
@@ -69,7 +70,7 @@ def compared(one: int, other: int, count: int, page_size: int, check: Callable[[
     return found
 
 
-def beside(shelf: Shelf, snapshot: Manifest) -> PageHashes | None:
+def beside(shelf: AccountDir, snapshot: Manifest) -> PageHashes | None:
     """Those that are kept beside a snapshot; None where there are none, or they are not its own."""
     try:
         fd = shelf.open_file(snapshot.name + PAGES)
@@ -84,14 +85,14 @@ def beside(shelf: Shelf, snapshot: Manifest) -> PageHashes | None:
     return found if (found.sha256, found.page_size) == (snapshot.sha256, snapshot.page_size) else None
 
 
-def problem(shelf: Shelf, snapshot: Manifest) -> str:
+def problem(shelf: AccountDir, snapshot: Manifest) -> str:
     """What is wrong with those that are kept beside it; empty: nothing, or there are none."""
     if not shelf.is_there(snapshot.name + PAGES) or beside(shelf, snapshot) is not None:
         return ""
     return f"{snapshot.name}{PAGES} is not what was written; the next run makes it anew"
 
 
-def keep(shelf: Shelf, snapshot: Manifest, hashes: PageHashes) -> None:
+def keep(shelf: AccountDir, snapshot: Manifest, hashes: PageHashes) -> None:
     """Keep them beside a snapshot. Raises OSError."""
     with shelf.begin() as file:
         hashes.write(file.writer)
@@ -99,7 +100,7 @@ def keep(shelf: Shelf, snapshot: Manifest, hashes: PageHashes) -> None:
         shelf.put(file.name_as, snapshot.name + PAGES)
 
 
-def drop_others(shelf: Shelf, snapshot: Manifest) -> None:
+def drop_others(shelf: AccountDir, snapshot: Manifest) -> None:
     """Let go of those of all other snapshots. Raises OSError."""
     for name in shelf.names():
         stem = name.removesuffix(PAGES)

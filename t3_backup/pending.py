@@ -8,9 +8,10 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
-from t3_backup import intent, lock
+from t3_backup import intent
 from t3_backup.errors import StoreError
-from t3_backup.store import Store
+from t3_backup.store import lock
+from t3_backup.store.store import Store
 
 
 @dataclass(frozen=True)

@@ -14,9 +14,9 @@ from dataclasses import dataclass, field
 import apsw
 
 from t3_backup import census
-from t3_backup.census import Census
 from t3_backup.errors import Failure, SourceError, TryLater
 from t3_backup.source import Source, as_failure, connect, execute
+from t3_backup.store.census import Census
 from t3_backup.system.native import Destination
 
 STEP_PAGES = 4096  # 16 MiB a step: as fast as one step for all, and the budgets are looked at in between

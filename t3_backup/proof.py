@@ -14,11 +14,12 @@ from contextlib import closing
 import apsw
 
 from t3_backup import census
-from t3_backup.census import Census, quoted
+from t3_backup.census import quoted
 from t3_backup.errors import SourceError
 from t3_backup.pin import must_hold_something
 from t3_backup.protocol import Proven
 from t3_backup.source import execute
+from t3_backup.store.census import Census
 from t3_backup.system.native import Destination
 
 _MOST_PROBLEMS = 20

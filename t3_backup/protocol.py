@@ -11,9 +11,9 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
-from t3_backup.census import Census
 from t3_backup.errors import WORKER_ERRORS, Failure, WorkerLost
-from t3_backup.manifest import METHODS
+from t3_backup.store.census import Census
+from t3_backup.store.manifest import METHODS
 from t3_backup.system.file_identity import SIDECARS, FileIdentity
 from t3_backup.t3 import databases
 from t3_backup.text import printable

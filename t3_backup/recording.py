@@ -19,7 +19,7 @@ from t3_backup.backup import Result
 from t3_backup.errors import Failure, explain
 from t3_backup.lines import Lines
 from t3_backup.settings import DEFAULT_TEXTFILES, Settings
-from t3_backup.store import Store
+from t3_backup.store.store import Store
 from t3_backup.text import INFO, utc_now
 
 

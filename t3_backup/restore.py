@@ -22,10 +22,11 @@ from t3_backup.companions import Packing
 from t3_backup.ending import end
 from t3_backup.errors import Cancelled, Failure, InUse, NotTheSame, SourceError, WorkerLost, explain
 from t3_backup.intent import Intent
-from t3_backup.manifest import PRERESTORE, Manifest
 from t3_backup.protocol import Folded, shortened
-from t3_backup.shelf import Shelf
-from t3_backup.store import Store
+from t3_backup.store.account_dir import AccountDir
+from t3_backup.store.manifest import Manifest
+from t3_backup.store.names import PRERESTORE
+from t3_backup.store.store import Store
 from t3_backup.system import open_files
 from t3_backup.system.file_identity import FileIdentity
 from t3_backup.system.systemd import Service
@@ -40,7 +41,7 @@ class Job:
 
     account: Account
     store: Store
-    shelf: Shelf
+    shelf: AccountDir
     snapshot: Manifest
     service: Service | None  # the server's; None: there is none, or it is left alone
     limits: Limits

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from t3_backup.census import Census
-from t3_backup.manifest import PRERESTORE, Manifest
 from t3_backup.report import Line
 from t3_backup.restore import Restored
+from t3_backup.store.census import Census
+from t3_backup.store.manifest import Manifest
+from t3_backup.store.names import PRERESTORE
 from t3_backup.text import INFO, WARNING, format_age, format_size
 
 _MOST_TABLES = 8

@@ -14,17 +14,18 @@ from typing import Any
 
 from t3_backup import accounts, backup, ending, export, lines, owner, recording, restore, restore_lines
 from t3_backup.accounts import Account
-from t3_backup.census import Census
-from t3_backup.choice import choose_good
 from t3_backup.errors import EXIT_OK, Failure, StoreError, UsageError
 from t3_backup.lines import Lines
-from t3_backup.lock import WAIT_S
-from t3_backup.manifest import Manifest
 from t3_backup.prompt import confirm
 from t3_backup.restore import Job, Restored
 from t3_backup.settings import Settings
-from t3_backup.shelf import Shelf
-from t3_backup.store import Store
+from t3_backup.store.account_dir import AccountDir
+from t3_backup.store.census import Census
+from t3_backup.store.documents import snapshot_document
+from t3_backup.store.lock import WAIT_S
+from t3_backup.store.manifest import Manifest
+from t3_backup.store.selection import select_restorable
+from t3_backup.store.store import Store
 from t3_backup.system import signals
 from t3_backup.system.signals import StopRequest
 from t3_backup.system.systemd import Service
@@ -49,10 +50,10 @@ def put_back(args: argparse.Namespace, values: Settings) -> int:
         with shelf:
             if os.geteuid() != 0 and args.user != (own := accounts.own().user):
                 raise UsageError(f"{own} is not root and may restore his own account alone, not {args.user}")
-            snapshot = choose_good(shelf.snapshots(), args.at, utc_now(), label=args.label, level=args.schema)
+            snapshot = select_restorable(shelf.snapshots(), args.at, utc_now(), label=args.label, level=args.schema)
             do = _elsewhere if args.to is not None else _in_place
             document, failed = do(args, values, store, shelf, snapshot, stop, out)
-            whole = {"user": args.user, "snapshot": backup.document(shelf, snapshot)} | document
+            whole = {"user": args.user, "snapshot": snapshot_document(shelf, snapshot)} | document
     if args.json:
         lines.print_document(whole)
     stop.end()
@@ -60,7 +61,7 @@ def put_back(args: argparse.Namespace, values: Settings) -> int:
 
 
 def _elsewhere(
-    args: argparse.Namespace, values: Settings, store: Store, shelf: Shelf, snapshot: Manifest, stop: StopRequest, out: Lines
+    args: argparse.Namespace, values: Settings, store: Store, shelf: AccountDir, snapshot: Manifest, stop: StopRequest, out: Lines
 ) -> tuple[dict[str, Any], bool]:
     if not args.dry_run:
         with store.locked(shared=True, wait=WAIT_S):
@@ -70,7 +71,7 @@ def _elsewhere(
 
 
 def _in_place(
-    args: argparse.Namespace, values: Settings, store: Store, shelf: Shelf, snapshot: Manifest, stop: StopRequest, out: Lines
+    args: argparse.Namespace, values: Settings, store: Store, shelf: AccountDir, snapshot: Manifest, stop: StopRequest, out: Lines
 ) -> tuple[dict[str, Any], bool]:
     files = args.only != "database" and snapshot.companion is not None
     if args.only == "files" and not files:

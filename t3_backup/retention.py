@@ -14,8 +14,8 @@ from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from typing import Self
 
-from t3_backup.manifest import Manifest
 from t3_backup.settings import Settings
+from t3_backup.store.manifest import Manifest
 
 _PAST_DOUBT = timedelta(days=1)  # by how much a time may be past a later one's before the clock is to blame
 _LEAP = timedelta(days=366)  # between one run and the next, the clock may have leapt

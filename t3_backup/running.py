@@ -7,15 +7,16 @@ import os
 import sys
 from pathlib import Path
 
-from t3_backup import accounts, aftermath, backup, lines, lock, log, notify, recording, report, restoring, units
+from t3_backup import accounts, aftermath, backup, lines, log, notify, recording, report, restoring, units
 from t3_backup.accounts import Account
 from t3_backup.audience import Audience
 from t3_backup.errors import EXIT_OK, Failure, UsageError, explain
 from t3_backup.lines import Lines, say_error
-from t3_backup.lock import WAIT_S
-from t3_backup.manifest import LABEL
 from t3_backup.settings import Settings
-from t3_backup.store import Store
+from t3_backup.store import lock
+from t3_backup.store.lock import WAIT_S
+from t3_backup.store.names import LABEL
+from t3_backup.store.store import Store
 from t3_backup.system import signals
 from t3_backup.text import INFO
 

@@ -11,10 +11,11 @@ import os
 from collections.abc import Sequence
 
 from t3_backup import page_hashes
-from t3_backup.blank import Blank, Content, hash_on_disk
-from t3_backup.manifest import Manifest
 from t3_backup.page_hashes import PageHashes
-from t3_backup.shelf import Shelf
+from t3_backup.store.account_dir import AccountDir
+from t3_backup.store.content import Content, hash_on_disk
+from t3_backup.store.manifest import Manifest
+from t3_backup.store.staged_file import StagedFile
 from t3_backup.system import native
 from t3_backup.system.native import Method
 
@@ -23,7 +24,7 @@ _WRITE_PAGES = 256
 _PROBE_BYTES = 4096
 
 
-def is_possible(shelf: Shelf) -> bool:
+def is_possible(shelf: AccountDir) -> bool:
     """Whether the shelf's file system shares extents. Raises OSError where that can't be told."""
     with shelf.begin() as one, shelf.begin() as other:
         os.write(one.writer, bytes(_PROBE_BYTES))
@@ -36,7 +37,7 @@ def is_possible(shelf: Shelf) -> bool:
     return True
 
 
-def share(shelf: Shelf, shared: Blank, blank: Blank, content: Content, page_size: int, before: Manifest) -> bool:
+def share(shelf: AccountDir, shared: StagedFile, blank: StagedFile, content: Content, page_size: int, before: Manifest) -> bool:
     """Let the new file `shared` have the `content` of the settled `blank`, and share with `before` what is the same in both.
 
     It is settled then. False where that is not possible or not worth it, or where what came out, read back from the disk, is not
@@ -62,7 +63,9 @@ def share(shelf: Shelf, shared: Blank, blank: Blank, content: Content, page_size
     return (found.bytes, found.sha256) == (content.bytes, content.sha256)
 
 
-def _differing(shelf: Shelf, blank: Blank, content: Content, page_size: int, before: Manifest, source: int) -> Sequence[int]:
+def _differing(
+    shelf: AccountDir, blank: StagedFile, content: Content, page_size: int, before: Manifest, source: int
+) -> Sequence[int]:
     """Those within the new image."""
     count = -(-content.bytes // page_size)
     hashes = page_hashes.beside(shelf, before)

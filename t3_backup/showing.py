@@ -10,18 +10,20 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from t3_backup import attempts, backup, choice, health, health_report, lines, overview, page, pending, report, verify
+from t3_backup import attempts, backup, health, health_report, lines, overview, page, pending, report, verify
 from t3_backup.chain import Walk
-from t3_backup.choice import choose
 from t3_backup.errors import EXIT_OK, Cancelled, Failure, StoreError, UsageError
 from t3_backup.lines import Lines
-from t3_backup.lock import GAP_S, WAIT_S
-from t3_backup.manifest import is_legacy
 from t3_backup.page import Shelved
 from t3_backup.pending import Pending
 from t3_backup.settings import Settings
-from t3_backup.shelf import Shelf
-from t3_backup.store import Store
+from t3_backup.store import selection
+from t3_backup.store.account_dir import AccountDir
+from t3_backup.store.documents import snapshot_document
+from t3_backup.store.lock import GAP_S, WAIT_S
+from t3_backup.store.names import is_legacy
+from t3_backup.store.selection import select_snapshot
+from t3_backup.store.store import Store
 from t3_backup.system import output_file, signals
 from t3_backup.text import INFO, utc_now
 
@@ -34,7 +36,7 @@ def show_list(args: argparse.Namespace, values: Settings) -> int:
         restores = _restores(store, args.user, out)
         shelves = Shelves(store, args.user, out)
         for shelf in shelves:
-            entry = entry_of(store, shelf, [backup.document(shelf, snapshot) for snapshot in shelf.snapshots()], restores)
+            entry = entry_of(store, shelf, [snapshot_document(shelf, snapshot) for snapshot in shelf.snapshots()], restores)
             documents.append(entry)
             if not args.json:
                 for line in report.list_lines(entry, utc_now()):
@@ -82,7 +84,7 @@ def show_verify(args: argparse.Namespace, values: Settings) -> int:
         for shelf in shelves:
             snapshots = shelf.snapshots()
             if args.at is not None:
-                snapshots = [choose(snapshots, args.at, utc_now())]
+                snapshots = [select_snapshot(snapshots, args.at, utc_now())]
             entries: list[dict[str, Any]] = []
             archives: dict[str, str] = {}
             with Walk(shelf, limits, stop) as walk:
@@ -105,7 +107,7 @@ def show_verify(args: argparse.Namespace, values: Settings) -> int:
                     done += 1
                     failed += not check.holds
                     out.line(*report.check_line(check))
-                    entries.append(backup.document(shelf, snapshot) | {"verifies": check.holds, "problems": list(check.reasons)})
+                    entries.append(snapshot_document(shelf, snapshot) | {"verifies": check.holds, "problems": list(check.reasons)})
             documents.append(entry_of(store, shelf, entries, restores))
             for name in documents[-1]["strays"] if args.at is None else []:
                 out.warn(f"{shelf.user} {name} is not counted: it has no sound manifest")
@@ -141,7 +143,7 @@ def show_status(args: argparse.Namespace, values: Settings) -> int:
 
 def _thresholds(args: argparse.Namespace) -> health.Thresholds:
     """What --max-age and --min-snapshots say. Raises UsageError."""
-    most = choice.span(args.max_age)
+    most = selection.parse_span(args.max_age)
     if not most:
         raise UsageError(f"--max-age {args.max_age!r} is no time span such as 90m, 26h or 2d")
     if not re.fullmatch(r"[0-9]{1,6}", args.min_snapshots):
@@ -159,7 +161,7 @@ def _restores(store: Store, user: str | None, out: Lines) -> dict[str, Pending]:
     return found
 
 
-def entry_of(store: Store, shelf: Shelf, snapshots: list[dict[str, Any]], restores: Mapping[str, Pending]) -> dict[str, Any]:
+def entry_of(store: Store, shelf: AccountDir, snapshots: list[dict[str, Any]], restores: Mapping[str, Pending]) -> dict[str, Any]:
     """An account as the interface has it."""
     leftovers = [str(store.path / name) for name in store.aside(shelf.user) + store.leftovers(shelf.user)]
     restore = restores[shelf.user].as_json() if shelf.user in restores else None
@@ -175,7 +177,7 @@ class Shelves:
         self._out = out
         self.refused = 0
 
-    def __iter__(self) -> Iterator[Shelf]:
+    def __iter__(self) -> Iterator[AccountDir]:
         for user in [self._user] if self._user is not None else self._store.users():
             try:
                 shelf = self._store.shelf(user)

@@ -8,11 +8,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from t3_backup import page_hashes, sharing
-from t3_backup.blank import Blank, Content, hash_on_disk, page_size_of
 from t3_backup.errors import Failure, explain
-from t3_backup.manifest import DATA, Manifest
 from t3_backup.page_hashes import PageHashes
-from t3_backup.shelf import Shelf
+from t3_backup.store.account_dir import AccountDir
+from t3_backup.store.content import Content, hash_on_disk, page_size_of
+from t3_backup.store.manifest import Manifest
+from t3_backup.store.names import DATA
+from t3_backup.store.staged_file import StagedFile
 
 
 @dataclass(frozen=True)
@@ -25,7 +27,7 @@ class Stored:
 
 
 def store(
-    shelf: Shelf, blank: Blank, content: Content, snapshot: Manifest, before: Sequence[Manifest], *, share: bool = False
+    shelf: AccountDir, blank: StagedFile, content: Content, snapshot: Manifest, before: Sequence[Manifest], *, share: bool = False
 ) -> Stored:
     """Publish the settled `blank`, whose `content` is `snapshot`'s; `before` are those on the shelf, newest first.
 
@@ -58,7 +60,7 @@ def store(
     return Stored(snapshot, warnings=warnings)
 
 
-def _keep_hashes(shelf: Shelf, snapshot: Manifest, content: Content, page_size: int) -> None:
+def _keep_hashes(shelf: AccountDir, snapshot: Manifest, content: Content, page_size: int) -> None:
     """A hint: without it, pages are compared."""
     if page_size and content.page_hashes and page_hashes.beside(shelf, snapshot) is None:
         with contextlib.suppress(OSError):
@@ -70,7 +72,7 @@ def _says_the_same(snapshot: Manifest, newest: Manifest) -> bool:
     return snapshot.label is None is newest.label and (snapshot.verdict, snapshot.companion) == (newest.verdict, newest.companion)
 
 
-def _heal(shelf: Shelf, blank: Blank, content: Content, newest: Manifest, before: Sequence[Manifest]) -> tuple[str, ...]:
+def _heal(shelf: AccountDir, blank: StagedFile, content: Content, newest: Manifest, before: Sequence[Manifest]) -> tuple[str, ...]:
     """See that the disk holds of the newest what was sealed; if not, what is in `blank` takes its place. A warning, if so.
 
     All other snapshots hang on these bytes, and nothing will read them for days.

@@ -14,9 +14,9 @@ from datetime import UTC, datetime
 
 from t3_backup import owner, verdict
 from t3_backup.errors import Cancelled, Failure, SourceError, SourceRefused, StoreError, TryLater, WorkerLost, explain
-from t3_backup.manifest import ParsedName, legacy_name
-from t3_backup.shelf import Shelf
-from t3_backup.store import Store
+from t3_backup.store.account_dir import AccountDir
+from t3_backup.store.names import ParsedName, legacy_name
+from t3_backup.store.store import Store
 from t3_backup.taking import Order, describe, settle
 
 
@@ -54,7 +54,7 @@ def set_aside(order: Order, store: Store) -> None:
     store.set_aside(user)
 
 
-def take_over(order: Order, store: Store, shelf: Shelf, until: float) -> TakenOver:
+def take_over(order: Order, store: Store, shelf: AccountDir, until: float) -> TakenOver:
     """Take over all that was set aside of the account, the newest first, `until` then (a time of time.monotonic()).
 
     What is not done (out of time, no room, a stop) is the next run's. Never raises for what is wrong with an old one.
@@ -76,7 +76,7 @@ def take_over(order: Order, store: Store, shelf: Shelf, until: float) -> TakenOv
     return done
 
 
-def _empty(order: Order, store: Store, shelf: Shelf, aside: str, until: float, done: TakenOver, later: list[str]) -> None:
+def _empty(order: Order, store: Store, shelf: AccountDir, aside: str, until: float, done: TakenOver, later: list[str]) -> None:
     """Take over what is in one folder, each name once; `later` tells what is worth a further try. Raises what ends it all."""
     folder = store.open_aside(aside, order.account.uid)
     after = ""
@@ -109,7 +109,7 @@ def _left(order: Order, until: float) -> Order:
     return replace(order, limits=replace(order.limits, seconds=seconds))
 
 
-def _take_over(order: Order, shelf: Shelf, folder: int, name: str, parsed: ParsedName) -> str | None:
+def _take_over(order: Order, shelf: AccountDir, folder: int, name: str, parsed: ParsedName) -> str | None:
     """Take over one: its new name; None where it is ours already. Raises SourceError where it is no good, Failure and OSError."""
     order = replace(order, when=parsed.when, label=parsed.label)
     until = time.monotonic() + order.limits.seconds

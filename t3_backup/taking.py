@@ -14,14 +14,16 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 import t3_backup
-from t3_backup import manifest as manifests
 from t3_backup import owner, storing, verdict
 from t3_backup.accounts import Account
-from t3_backup.blank import Blank, Content, header_bytes
 from t3_backup.errors import NotTheSame
-from t3_backup.manifest import Companion, Manifest
 from t3_backup.protocol import Copied, Folded, Proven
-from t3_backup.shelf import Shelf
+from t3_backup.store import manifest as manifests
+from t3_backup.store.account_dir import AccountDir
+from t3_backup.store.content import Content, header_bytes
+from t3_backup.store.manifest import Companion, Manifest
+from t3_backup.store.names import snapshot_name
+from t3_backup.store.staged_file import StagedFile
 from t3_backup.storing import Stored
 from t3_backup.text import format_time
 from t3_backup.verdict import Verdict
@@ -43,7 +45,7 @@ class Order:
 
 def take(
     order: Order,
-    shelf: Shelf,
+    shelf: AccountDir,
     before: Sequence[Manifest],
     *,
     witness: Manifest | None = None,
@@ -77,7 +79,7 @@ def _copy(order: Order, file: int, method: str, folded: Folded | None) -> Copied
     return owner.clone(account, file, folded.old, folded.census, limits, stopping, listen)
 
 
-def settle(order: Order, blank: Blank, copied: Copied, until: float) -> tuple[Content, Proven]:
+def settle(order: Order, blank: StagedFile, copied: Copied, until: float) -> tuple[Content, Proven]:
     """End all writing to what was copied into `blank`, hash it and have it proven; `until` is a time of time.monotonic().
 
     Raises Failure and OSError; NotTheSame where it isn't what was copied.
@@ -111,14 +113,14 @@ def _judge(copied: Copied, proven: Proven, before: Sequence[Manifest], witness: 
 
 
 def describe(
-    order: Order, shelf: Shelf, sequence: int, copied: Copied, proven: Proven, content: Content, judged: Verdict
+    order: Order, shelf: AccountDir, sequence: int, copied: Copied, proven: Proven, content: Content, judged: Verdict
 ) -> Manifest:
     """The manifest of what was taken, with a name that is free."""
     return Manifest(
         format=manifests.FORMAT,
         sequence=sequence,
         user=order.account.user,
-        name=manifests.snapshot_name(order.when, order.label, shelf.taken_names()),
+        name=snapshot_name(order.when, order.label, shelf.taken_names()),
         taken_at=format_time(order.when),
         label=order.label,
         bytes=content.bytes,

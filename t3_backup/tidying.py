@@ -9,12 +9,12 @@ from typing import Any
 from t3_backup import attempts, backup, lines, overview, recording, restoring, usage
 from t3_backup.errors import EXIT_OK, Failure
 from t3_backup.lines import Lines
-from t3_backup.lock import WAIT_S
 from t3_backup.retention import Decision
 from t3_backup.settings import Settings
-from t3_backup.shelf import Shelf
 from t3_backup.showing import Shelves
-from t3_backup.store import Store
+from t3_backup.store.account_dir import AccountDir
+from t3_backup.store.lock import WAIT_S
+from t3_backup.store.store import Store
 from t3_backup.system import signals
 from t3_backup.t3 import databases
 from t3_backup.text import INFO, format_size
@@ -51,7 +51,7 @@ def prune(args: argparse.Namespace, values: Settings) -> int:
     return Failure.exit_code if warned or unended or shelves.refused or not measured else EXIT_OK
 
 
-def _planned(shelf: Shelf, decisions: list[Decision], hold: str, out: Lines) -> dict[str, Any]:
+def _planned(shelf: AccountDir, decisions: list[Decision], hold: str, out: Lines) -> dict[str, Any]:
     warnings = [f"{shelf.user}: nothing is pruned: {hold}"] if hold else []
     for warning in warnings:
         out.warn(warning)
@@ -61,7 +61,7 @@ def _planned(shelf: Shelf, decisions: list[Decision], hold: str, out: Lines) -> 
     return _document(shelf, decisions) | {"pruned": [], "compacted": [], "warnings": warnings}
 
 
-def _pruned(shelf: Shelf, upkeep: Upkeep, decisions: list[Decision], hold: str, out: Lines) -> dict[str, Any]:
+def _pruned(shelf: AccountDir, upkeep: Upkeep, decisions: list[Decision], hold: str, out: Lines) -> dict[str, Any]:
     why = {decision.snapshot.name: ", ".join(decision.reasons) for decision in decisions}
     shelf.clear()
     done = upkeep.tidy(hold)
@@ -76,7 +76,7 @@ def _pruned(shelf: Shelf, upkeep: Upkeep, decisions: list[Decision], hold: str, 
     return _document(shelf, decisions) | {"pruned": done.pruned, "compacted": done.compacted, "warnings": done.warnings}
 
 
-def _document(shelf: Shelf, decisions: list[Decision]) -> dict[str, Any]:
+def _document(shelf: AccountDir, decisions: list[Decision]) -> dict[str, Any]:
     return {
         "user": shelf.user,
         "decisions": [{"name": one.snapshot.name, "keep": one.keep, "reasons": list(one.reasons)} for one in decisions],

@@ -12,10 +12,10 @@ from contextlib import closing
 
 import apsw
 
-from t3_backup.census import Census
 from t3_backup.errors import TryLater
 from t3_backup.pin import Budget, Unfinished, copy_pinned, open_destination, pin
 from t3_backup.source import Source
+from t3_backup.store.census import Census
 from t3_backup.system.native import Destination
 
 # A step holds a lock that makes a writer fail: five pages hold it for some 50 microseconds.

@@ -13,9 +13,9 @@ from t3_backup import chain, compaction, page_hashes, retention, sharing
 from t3_backup.compaction import Packing
 from t3_backup.delta import Header
 from t3_backup.errors import Cancelled, Failure, NoRoom, explain
-from t3_backup.manifest import Manifest
 from t3_backup.retention import Decision, Policy
-from t3_backup.shelf import Shelf
+from t3_backup.store.account_dir import AccountDir
+from t3_backup.store.manifest import Manifest
 from t3_backup.system.disk import BLOCK_BYTES, used_bytes
 from t3_backup.watch import Limits
 
@@ -41,7 +41,7 @@ class Tidied:
 class Upkeep:
     """Of one shelf, by whoever holds the store's lock."""
 
-    shelf: Shelf
+    shelf: AccountDir
     policy: Policy
     mode: str  # of MODES
     limits: Limits

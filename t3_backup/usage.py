@@ -9,8 +9,8 @@ from typing import Any
 
 from t3_backup import chain
 from t3_backup.errors import Failure
-from t3_backup.manifest import Manifest
-from t3_backup.shelf import Shelf
+from t3_backup.store.account_dir import AccountDir
+from t3_backup.store.manifest import Manifest
 from t3_backup.system.disk import BLOCK_BYTES, used_bytes
 from t3_backup.text import format_columns, format_size
 
@@ -51,7 +51,7 @@ class Usage:
         return {"user": self.user, "stored_bytes": self.bytes, "full_bytes": self.full, "snapshots": snapshots}
 
 
-def of_shelf(shelf: Shelf) -> Usage:
+def of_shelf(shelf: AccountDir) -> Usage:
     """What is on a shelf. Raises OSError."""
     snapshots = shelf.snapshots()
     bases = {snapshot.name: _base(shelf, snapshots, snapshot) for snapshot in snapshots}
@@ -72,7 +72,7 @@ def of_shelf(shelf: Shelf) -> Usage:
     return Usage(shelf.user, tuple(stored), used_bytes(shelf.fd), sum(snapshot.bytes for snapshot in snapshots))
 
 
-def _base(shelf: Shelf, snapshots: Sequence[Manifest], snapshot: Manifest) -> tuple[str, Manifest | None]:
+def _base(shelf: AccountDir, snapshots: Sequence[Manifest], snapshot: Manifest) -> tuple[str, Manifest | None]:
     try:
         header = chain.header_of(shelf, snapshot)
     except (Failure, OSError):

@@ -16,12 +16,12 @@ from pathlib import Path
 
 from t3_backup import accounts, chain, owner, page_hashes
 from t3_backup.accounts import Account
-from t3_backup.blank import Content, hash_content, page_size_of
 from t3_backup.chain import Walk
 from t3_backup.errors import Cancelled, Failure, WorkerLost, explain
-from t3_backup.manifest import Companion, Manifest
 from t3_backup.protocol import Proven
-from t3_backup.shelf import Shelf
+from t3_backup.store.account_dir import AccountDir
+from t3_backup.store.content import Content, hash_content, page_size_of
+from t3_backup.store.manifest import Companion, Manifest
 from t3_backup.watch import Limits, Listener
 
 _SHARED_BYTES = 64 << 20  # a smaller file is proven before a second worker would have started
@@ -44,7 +44,7 @@ class Check:
         return replace(self, reasons=(*self.reasons, problem)) if problem else self
 
 
-def verify(shelf: Shelf, snapshot: Manifest, limits: Limits, stopping: threading.Event, walk: Walk | None = None) -> Check:
+def verify(shelf: AccountDir, snapshot: Manifest, limits: Limits, stopping: threading.Event, walk: Walk | None = None) -> Check:
     """Prove `snapshot` again. A damaged one is evidence: it proves when its bytes are the ones that were sealed.
 
     Who proves one after the other has a `walk` on the shelf. Raises Cancelled once `stopping` is set.
@@ -73,7 +73,7 @@ def verify_bytes(fd: int, snapshot: Manifest, limits: Limits, stopping: threadin
         return Check(snapshot, (explain(error),))
 
 
-def verify_archive(shelf: Shelf, companion: Companion, limits: Limits, stopping: threading.Event) -> str:
+def verify_archive(shelf: AccountDir, companion: Companion, limits: Limits, stopping: threading.Event) -> str:
     """How the archive that snapshots of `shelf` name is not what was sealed; empty: it is. Raises Cancelled."""
     what = "the archive of what was beside it"
     try:

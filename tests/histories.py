@@ -10,8 +10,8 @@ from hypothesis import assume
 from hypothesis import strategies as st
 from made import made
 
-from t3_backup.manifest import Manifest
 from t3_backup.retention import Policy, decide
+from t3_backup.store.manifest import Manifest
 from t3_backup.text import format_time
 
 YEARS = 3650 * 86400  # ten of them, in seconds

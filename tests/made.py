@@ -7,8 +7,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from t3_backup.census import Census
-from t3_backup.manifest import FORMAT, Manifest, _checksum, snapshot_name
+from t3_backup.store.census import Census
+from t3_backup.store.manifest import FORMAT, Manifest, _checksum
+from t3_backup.store.names import snapshot_name
 from t3_backup.text import format_time
 
 NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)

@@ -14,11 +14,11 @@ from typing import Any
 from made import made
 
 from t3_backup import chain, storing
-from t3_backup.blank import hash_content
-from t3_backup.manifest import Manifest
 from t3_backup.retention import Policy
-from t3_backup.shelf import Shelf
-from t3_backup.store import Store
+from t3_backup.store.account_dir import AccountDir
+from t3_backup.store.content import hash_content
+from t3_backup.store.manifest import Manifest
+from t3_backup.store.store import Store
 from t3_backup.storing import Stored
 from t3_backup.upkeep import DELTA, Upkeep
 from t3_backup.watch import Limits
@@ -31,7 +31,7 @@ HEADER = b"SQLite format 3\0" + PAGE.to_bytes(2, "big")
 
 
 @contextmanager
-def opened(folder: Path) -> Iterator[Shelf]:
+def opened(folder: Path) -> Iterator[AccountDir]:
     """A shelf in a new store in `folder`, or in the one that is there."""
     with Store.open(folder / "store", create=True) as store:
         shelf = store.shelf("alice", create=True)
@@ -60,7 +60,7 @@ def changed(data: bytes, pages: Sequence[int], seed: int) -> bytes:
     return bytes(new)
 
 
-def seal(shelf: Shelf, data: bytes, *, share: bool = False, days: int | None = None, **changes: Any) -> Stored:
+def seal(shelf: AccountDir, data: bytes, *, share: bool = False, days: int | None = None, **changes: Any) -> Stored:
     """Seal an image as the next snapshot; one a second, if it isn't said how many days from now it was taken."""
     before = shelf.snapshots()
     sequence = shelf.next_sequence(before)
@@ -77,18 +77,18 @@ def seal(shelf: Shelf, data: bytes, *, share: bool = False, days: int | None = N
         return storing.store(shelf, blank, content, snapshot, before, share=share)
 
 
-def content(shelf: Shelf, snapshot: Manifest) -> bytes:
+def content(shelf: AccountDir, snapshot: Manifest) -> bytes:
     """The image of a snapshot, however it is kept."""
     fd = chain.open_data(shelf, snapshot, ROOMY, threading.Event())
     with open(fd, "rb") as file:
         return file.read()
 
 
-def upkeep(shelf: Shelf, policy: Policy, mode: str = DELTA, limits: Limits = ROOMY) -> Upkeep:
+def upkeep(shelf: AccountDir, policy: Policy, mode: str = DELTA, limits: Limits = ROOMY) -> Upkeep:
     """What keeps the shelf in order."""
     return Upkeep(shelf, policy, mode, limits, threading.Event(), limits.free_bytes())
 
 
-def forms(shelf: Shelf) -> str:
+def forms(shelf: AccountDir) -> str:
     """Newest first: `p` for a plain one, `d` for a delta."""
     return "".join("p" if shelf.is_plain(snapshot) else "d" for snapshot in shelf.snapshots())

@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from t3_backup import lock
 from t3_backup.errors import Failure, LockHeld
-from t3_backup.manifest import UNWANTED
 from t3_backup.restore_lines import lies_at
-from t3_backup.store import Store
+from t3_backup.store import lock
+from t3_backup.store.names import UNWANTED
+from t3_backup.store.store import Store
 
 COMMAND = (sys.executable, "-I", "-m", "t3_backup.cli")
 _POLL_S = 1.0

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from t3_backup import accounts, lock
+from t3_backup import accounts
 from t3_backup.bump import adopt, cell, freeze, journal, move
 from t3_backup.bump.backups import Backups, lost
 from t3_backup.bump.ground import Live
@@ -16,6 +16,7 @@ from t3_backup.bump.journal import Journal, Journals, Move
 from t3_backup.bump.programs import GLOBAL, Programs
 from t3_backup.bump.settings import Settings
 from t3_backup.errors import Cancelled, Failure
+from t3_backup.store import lock
 from t3_backup.system.signals import StopRequest
 from t3_backup.t3 import servers, versions
 from t3_backup.t3.servers import Server

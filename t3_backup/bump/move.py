@@ -13,7 +13,7 @@ from typing import Protocol
 from t3_backup.bump import journal
 from t3_backup.bump.journal import Move
 from t3_backup.errors import Failure, explain
-from t3_backup.manifest import POSTBUMP_FAILED
+from t3_backup.store.names import POSTBUMP_FAILED
 
 Save = Callable[[Move], None]
 _AND_BACK = "; and going back failed: "

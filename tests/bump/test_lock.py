@@ -12,12 +12,12 @@ from pathlib import Path
 import pytest
 from conftest import ROOT, Land, needs_root
 
-from t3_backup import lock
+from t3_backup.store import lock
 
 SCRIPT = """
 import os, sys
 from pathlib import Path
-from t3_backup import lock
+from t3_backup.store.store import lock
 from t3_backup.errors import LockHeld
 path = Path(sys.argv[1])
 fd = os.open(path, os.O_RDONLY)

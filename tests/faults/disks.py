@@ -18,8 +18,8 @@ import pytest
 from conftest import DATA, MIB, Answer, Land, commit_row
 
 from demo.users import User
-from t3_backup.manifest import Manifest
-from t3_backup.store import Store
+from t3_backup.store.manifest import Manifest
+from t3_backup.store.store import Store
 from t3_backup.verify import verify
 from t3_backup.watch import Limits
 

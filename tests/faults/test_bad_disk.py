@@ -37,8 +37,8 @@ from faults.disks import (
 
 from demo.users import User
 from t3_backup.errors import WorkerLost
-from t3_backup.manifest import Manifest
-from t3_backup.store import Store
+from t3_backup.store.manifest import Manifest
+from t3_backup.store.store import Store
 
 pytestmark = [needs_root, needs_strace]
 

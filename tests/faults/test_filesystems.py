@@ -17,7 +17,7 @@ from faults.disks import REAL, disk, files, leftovers, mounted, on, one_line, pr
 
 from demo.users import User
 from t3_backup import accounts, backup, settings
-from t3_backup.store import Store
+from t3_backup.store.store import Store
 
 pytestmark = needs_root
 

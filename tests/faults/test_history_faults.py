@@ -24,8 +24,8 @@ from shelves import ALL, changed, content, forms, image, opened, page, seal, upk
 
 from t3_backup.errors import Failure
 from t3_backup.retention import Policy
-from t3_backup.shelf import Shelf
-from t3_backup.store import Store
+from t3_backup.store.account_dir import AccountDir
+from t3_backup.store.store import Store
 from t3_backup.system.disk import used_bytes
 from t3_backup.upkeep import DELTA, REFLINK
 
@@ -60,13 +60,13 @@ class Scene:
     """A shelf as it is before a step, and the step."""
 
     name: str
-    prepare: Callable[[Shelf], list[bytes]]  # the images on it afterwards, oldest first
-    step: Callable[[Shelf], object]
+    prepare: Callable[[AccountDir], list[bytes]]  # the images on it afterwards, oldest first
+    step: Callable[[AccountDir], object]
     left: Callable[[list[bytes]], list[bytes]]  # the images that are there after the step
     after: str  # the forms after it, newest first
 
 
-def _days(shelf: Shelf, count: int) -> list[bytes]:
+def _days(shelf: AccountDir, count: int) -> list[bytes]:
     images = [image(12)]
     seal(shelf, images[0])
     for day in range(1, count):
@@ -75,13 +75,13 @@ def _days(shelf: Shelf, count: int) -> list[bytes]:
     return images
 
 
-def _compacted(shelf: Shelf, count: int) -> list[bytes]:
+def _compacted(shelf: AccountDir, count: int) -> list[bytes]:
     images = _days(shelf, count)
     upkeep(shelf, ALL).tidy()
     return images
 
 
-def _with_an_end(shelf: Shelf) -> list[bytes]:
+def _with_an_end(shelf: AccountDir) -> list[bytes]:
     """Sizes shrink and grow along it; the second and the third oldest are to go."""
     first = image(20, 1) + bytes(5 * 4096) + image(9, 2)
     images = [first, first[: 15 * 4096], first[: 12 * 4096] + image(4, 3), first[: 14 * 4096] + image(14, 4)]
@@ -95,17 +95,17 @@ def _with_an_end(shelf: Shelf) -> list[bytes]:
 NEWEST_AND_LABELLED = replace(ALL, keep=1)
 
 
-def _policy(policy: Policy, mode: str = DELTA) -> Callable[[Shelf], object]:
+def _policy(policy: Policy, mode: str = DELTA) -> Callable[[AccountDir], object]:
     return lambda shelf: upkeep(shelf, policy, mode).tidy()
 
 
-def _again(shelf: Shelf) -> None:
+def _again(shelf: AccountDir) -> None:
     """The second day's image, under a label, if it isn't there."""
     if not any(snapshot.label == "again" for snapshot in shelf.snapshots()):
         seal(shelf, changed(image(12), [1], 1) + page(1, 1), label="again")
 
 
-def _named_twice(shelf: Shelf) -> list[bytes]:
+def _named_twice(shelf: AccountDir) -> list[bytes]:
     data = image(12)
     for label in ("one", "two"):
         seal(shelf, data, label=label)
@@ -142,7 +142,7 @@ class Stage:
         shutil.rmtree(self.store, ignore_errors=True)
         subprocess.run(["cp", "-a", self.template / "store", self.store], check=True)
 
-    def shelf(self) -> Shelf:
+    def shelf(self) -> AccountDir:
         with Store.open(self.store) as store:
             shelf = store.shelf("alice")
             assert shelf is not None

@@ -25,8 +25,8 @@ from shelves import ROOMY, START, changed, content, image, seal, upkeep
 from t3_backup import retention
 from t3_backup.errors import Cancelled, Failure
 from t3_backup.retention import Policy
-from t3_backup.shelf import Shelf
-from t3_backup.store import Store
+from t3_backup.store.account_dir import AccountDir
+from t3_backup.store.store import Store
 from t3_backup.system import native
 from t3_backup.text import format_time
 from t3_backup.upkeep import DELTA, OFF
@@ -83,7 +83,7 @@ class History(RuleBasedStateMachine):
         self.store = Store.open(self.folder / "store", create=True)
         shelf = self.store.shelf("alice", create=True)
         assert shelf is not None
-        self.shelf: Shelf = shelf
+        self.shelf: AccountDir = shelf
         self.day = 0
         self.newest = image(self.random.randrange(2, 12))
         self.images: dict[str, bytes] = {}

@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from made import NOON
 
-from t3_backup.manifest import Manifest
 from t3_backup.retention import Policy, decide, label_kind
+from t3_backup.store.manifest import Manifest
 from t3_backup.text import format_time
 
 PERIODS = {

@@ -11,8 +11,8 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from made import NOON
 
-from t3_backup.manifest import Manifest
 from t3_backup.retention import decide, label_kind
+from t3_backup.store.manifest import Manifest
 from t3_backup.text import format_time
 
 

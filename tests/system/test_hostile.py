@@ -26,13 +26,15 @@ from conftest import BOUND_S, DATA, ROOT, Land, children, give_database, needs_r
 
 from demo.users import User
 from demo.writer import Writer
-from t3_backup import accounts, backup, blank, owner, taking, watch
+from t3_backup import accounts, backup, owner, taking, watch
 from t3_backup.accounts import Account
 from t3_backup.backup import Result
-from t3_backup.blank import Blank, hash_content, header_bytes
 from t3_backup.errors import Failure, WorkerLost
 from t3_backup.settings import Settings
-from t3_backup.store import Store
+from t3_backup.store import staged_file
+from t3_backup.store.content import hash_content, header_bytes
+from t3_backup.store.staged_file import StagedFile
+from t3_backup.store.store import Store
 from t3_backup.system import native
 from t3_backup.verify import examine
 from t3_backup.watch import Limits
@@ -440,8 +442,8 @@ def folder(land: Land) -> Iterator[int]:
 
 def test_nothing_is_sealed_while_anybody_can_write_to_it(folder: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Row 36. The same file settles once its last writer is gone."""
-    monkeypatch.setattr(blank, "_LEASE_SECONDS", 0.2)
-    with Blank.create(folder, "partial") as new:
+    monkeypatch.setattr(staged_file, "_LEASE_SECONDS", 0.2)
+    with StagedFile.create(folder, "partial") as new:
         os.write(new.writer, b"proven")
         with subprocess.Popen(["cat"], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, pass_fds=[new.writer]) as holder:
             with pytest.raises(WorkerLost, match="can still write to the new snapshot"):
@@ -456,8 +458,8 @@ def test_nothing_is_sealed_while_it_is_mapped_for_writing(folder: int, monkeypat
     """Row 36. A map outlives its descriptor."""
     import mmap
 
-    monkeypatch.setattr(blank, "_LEASE_SECONDS", 0.2)
-    with Blank.create(folder, "partial") as new:
+    monkeypatch.setattr(staged_file, "_LEASE_SECONDS", 0.2)
+    with StagedFile.create(folder, "partial") as new:
         os.ftruncate(new.writer, 4096)
         with mmap.mmap(new.writer, 4096):
             with pytest.raises(WorkerLost, match="can still write to the new snapshot"):
@@ -468,7 +470,7 @@ def test_nothing_is_sealed_while_it_is_mapped_for_writing(folder: int, monkeypat
 
 def test_nothing_is_sealed_that_has_been_given_a_name(folder: int) -> None:
     """Row 36."""
-    with Blank.create(folder, "partial") as new:
+    with StagedFile.create(folder, "partial") as new:
         native.link_unnamed(new.writer, folder, "elsewhere")
         with pytest.raises(WorkerLost, match="another owner, mode or name"):
             new.settle()
@@ -721,7 +723,7 @@ def test_the_blocks_of_a_worker_past_its_limit_are_given_back_at_once(stage: Sta
 
 def test_a_perfect_copy_that_somebody_can_still_write_to_gets_no_name(stage: Stage) -> None:
     """Row 36, row 22. The holder has the worker's socket too, and the parent doesn't wait for its end."""
-    stage.monkeypatch.setattr(blank, "_LEASE_SECONDS", 0.3)
+    stage.monkeypatch.setattr(staged_file, "_LEASE_SECONDS", 0.3)
     hostile, seconds = stage.run("leave_behind()\nhonest()")
     assert hostile.outcome == "failed"
     assert "can still write to the new snapshot" in hostile.reason
@@ -852,7 +854,7 @@ def test_no_mutated_database_gets_out_of_its_limits(land: Land, mallory: User, h
             user.database.write_bytes(mutated(whole, chance))
         began = time.monotonic()
         try:
-            with Blank.create(folder, "partial") as new:
+            with StagedFile.create(folder, "partial") as new:
                 copied = owner.copy(account(user), new.writer, limits, threading.Event(), lambda _: None)
                 new.settle()
                 content, proven = examine(account(user), new.reader, limits, threading.Event())

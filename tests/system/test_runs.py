@@ -27,7 +27,7 @@ from made import reseal, sealed
 from demo.users import User
 from t3_backup import accounts, backup, settings
 from t3_backup.backup import Result
-from t3_backup.store import Store
+from t3_backup.store.store import Store
 
 pytestmark = needs_root
 

@@ -17,7 +17,7 @@ from conftest import DATA, Answer, Land, commit_row, give_database, needs_root
 
 from demo.users import User
 from t3_backup import accounts, backup, settings
-from t3_backup.store import Store
+from t3_backup.store.store import Store
 
 pytestmark = needs_root
 

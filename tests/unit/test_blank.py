@@ -12,9 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from t3_backup import blank as blanks
-from t3_backup.blank import Blank, Content, hash_content, header_bytes
 from t3_backup.errors import WorkerLost
+from t3_backup.store import staged_file as blanks
+from t3_backup.store.content import Content, hash_content, header_bytes
+from t3_backup.store.staged_file import StagedFile
 
 TEXT = b"SQLite format 3\0" + bytes(5000)
 
@@ -32,12 +33,12 @@ def without_unnamed_files(patch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(params=["unnamed", "partial"])
-def blank(request: pytest.FixtureRequest, folder: int) -> Iterator[Blank]:
+def blank(request: pytest.FixtureRequest, folder: int) -> Iterator[StagedFile]:
     """One of either way; the second is what a file system without O_TMPFILE gets."""
     with pytest.MonkeyPatch.context() as patch:
         if request.param == "partial":
             without_unnamed_files(patch)
-        made = Blank.create(folder, ".partial-1")
+        made = StagedFile.create(folder, ".partial-1")
     with made:
         assert (made.partial is None) == (request.param == "unnamed")
         yield made
@@ -49,24 +50,24 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(blanks, "_LEASE_SECONDS", 0)
 
 
-def test_it_is_roots_to_read_and_nobodys_to_write(blank: Blank) -> None:
+def test_it_is_roots_to_read_and_nobodys_to_write(blank: StagedFile) -> None:
     status = os.fstat(blank.writer)
     assert (status.st_uid, stat.S_IMODE(status.st_mode)) == (os.geteuid(), 0o400)
 
 
-def test_the_reader_cannot_write(blank: Blank) -> None:
+def test_the_reader_cannot_write(blank: StagedFile) -> None:
     with pytest.raises(OSError, match="Bad file descriptor"):
         os.write(blank.reader, b"x")
 
 
-def test_settling_says_what_is_in_it(blank: Blank) -> None:
+def test_settling_says_what_is_in_it(blank: StagedFile) -> None:
     os.write(blank.writer, TEXT)
     blank.settle()
     assert hash_content(blank.reader) == Content(len(TEXT), hashlib.sha256(TEXT).hexdigest())
     assert blank.writer == -1
 
 
-def test_settling_twice_is_harmless(blank: Blank) -> None:
+def test_settling_twice_is_harmless(blank: StagedFile) -> None:
     os.write(blank.writer, TEXT)
     blank.settle()
     blank.settle()
@@ -74,7 +75,7 @@ def test_settling_twice_is_harmless(blank: Blank) -> None:
 
 
 @pytest.mark.usefixtures("impatient")
-def test_a_second_writer_is_found_by_the_lease(blank: Blank) -> None:
+def test_a_second_writer_is_found_by_the_lease(blank: StagedFile) -> None:
     """Row 36: a descriptor that was passed on."""
     other = os.dup(blank.writer)
     with pytest.raises(WorkerLost, match="can still write"):
@@ -84,7 +85,7 @@ def test_a_second_writer_is_found_by_the_lease(blank: Blank) -> None:
 
 
 @pytest.mark.usefixtures("impatient")
-def test_a_writable_descriptor_opened_by_its_own_path_is_found_too(blank: Blank) -> None:
+def test_a_writable_descriptor_opened_by_its_own_path_is_found_too(blank: StagedFile) -> None:
     """Row 36: /proc/PID/fd."""
     if os.geteuid() != 0:
         os.fchmod(blank.writer, 0o600)
@@ -94,7 +95,7 @@ def test_a_writable_descriptor_opened_by_its_own_path_is_found_too(blank: Blank)
     os.close(other)
 
 
-def test_once_it_is_settled_nobody_can_open_it_for_writing(blank: Blank) -> None:
+def test_once_it_is_settled_nobody_can_open_it_for_writing(blank: StagedFile) -> None:
     """Row 36: the lease is held through naming; and the attempt doesn't end the run, as the kernel's SIGIO would."""
     blank.settle()
     assert fcntl.fcntl(blank.reader, fcntl.F_GETSIG) == signal.SIGURG
@@ -104,7 +105,7 @@ def test_once_it_is_settled_nobody_can_open_it_for_writing(blank: Blank) -> None
 
 
 @pytest.mark.parametrize("mode", [0o600, 0o440, 0o4400])
-def test_another_mode_is_refused(blank: Blank, mode: int) -> None:
+def test_another_mode_is_refused(blank: StagedFile, mode: int) -> None:
     """Row 36: fchmod through the worker's descriptor."""
     os.fchmod(blank.writer, mode)
     with pytest.raises(WorkerLost, match="another owner, mode or name"):
@@ -112,21 +113,21 @@ def test_another_mode_is_refused(blank: Blank, mode: int) -> None:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="gives a file away")
-def test_another_owner_is_refused(blank: Blank) -> None:
+def test_another_owner_is_refused(blank: StagedFile) -> None:
     """Row 36."""
     os.fchown(blank.writer, 65534, -1)
     with pytest.raises(WorkerLost, match="another owner, mode or name"):
         blank.settle()
 
 
-def test_a_name_that_somebody_gave_it_is_refused(blank: Blank, folder: int) -> None:
+def test_a_name_that_somebody_gave_it_is_refused(blank: StagedFile, folder: int) -> None:
     """Row 36: linkat through the worker's descriptor."""
     os.link(f"/proc/self/fd/{blank.writer}", "mine", dst_dir_fd=folder, follow_symlinks=True)
     with pytest.raises(WorkerLost, match="another owner, mode or name"):
         blank.settle()
 
 
-def test_naming_gives_the_name_and_takes_the_partial_one_away(blank: Blank, tmp_path: Path) -> None:
+def test_naming_gives_the_name_and_takes_the_partial_one_away(blank: StagedFile, tmp_path: Path) -> None:
     os.write(blank.writer, TEXT)
     blank.settle()
     blank.name_as("whole")
@@ -134,7 +135,7 @@ def test_naming_gives_the_name_and_takes_the_partial_one_away(blank: Blank, tmp_
     assert (tmp_path / "whole").read_bytes() == TEXT
 
 
-def test_an_existing_name_is_never_taken(blank: Blank, tmp_path: Path) -> None:
+def test_an_existing_name_is_never_taken(blank: StagedFile, tmp_path: Path) -> None:
     """Row 27."""
     (tmp_path / "whole").write_bytes(b"older")
     blank.settle()
@@ -143,7 +144,7 @@ def test_an_existing_name_is_never_taken(blank: Blank, tmp_path: Path) -> None:
     assert (tmp_path / "whole").read_bytes() == b"older"
 
 
-def test_a_symlink_of_that_name_is_an_existing_name(blank: Blank, tmp_path: Path) -> None:
+def test_a_symlink_of_that_name_is_an_existing_name(blank: StagedFile, tmp_path: Path) -> None:
     """Row 18."""
     (tmp_path / "whole").symlink_to(tmp_path / "elsewhere")
     blank.settle()
@@ -159,7 +160,7 @@ def test_left_without_a_name_nothing_stays(folder: int, tmp_path: Path, monkeypa
     before = len(os.listdir("/proc/self/fd"))
     if way == "partial":
         without_unnamed_files(monkeypatch)
-    with Blank.create(folder, ".partial-1") as made:
+    with StagedFile.create(folder, ".partial-1") as made:
         os.write(made.writer, TEXT)
         assert sorted(os.listdir(tmp_path)) == (["other"] if way == "unnamed" else [".partial-1", "other"])
     assert os.listdir(tmp_path) == ["other"]

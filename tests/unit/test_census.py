@@ -11,7 +11,8 @@ import apsw
 import pytest
 from conftest import DATA
 
-from t3_backup.census import Census, take
+from t3_backup.census import take
+from t3_backup.store.census import Census
 
 UNREADABLE = -1
 

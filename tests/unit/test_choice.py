@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from made import made
 
-from t3_backup.choice import choose, choose_good, moment
 from t3_backup.errors import Failure, UsageError
-from t3_backup.manifest import Manifest
+from t3_backup.store.manifest import Manifest
+from t3_backup.store.selection import parse_moment, select_restorable, select_snapshot
 
 NOW = datetime(2026, 11, 24, 12, tzinfo=UTC)
 # The first and the last second of two days (UTC), and one in the morning of now.
@@ -27,7 +27,7 @@ SHELF = [made(number, when) for number, when in enumerate(TIMES, 1)]
 
 
 def chosen(when: str, shelf: list[Manifest] = SHELF) -> int:
-    return choose(shelf, when, NOW).sequence
+    return select_snapshot(shelf, when, NOW).sequence
 
 
 def test_latest_is_the_one_that_was_taken_last_whatever_the_clock_said() -> None:
@@ -120,7 +120,7 @@ def test_nonsense_is_wrong_use(when: str) -> None:
 @given(st.text() | st.from_regex(r"[0-9]{1,6}[smhdw]", fullmatch=True) | st.datetimes().map(datetime.isoformat))
 def test_any_text_is_an_instant_or_wrong_use(when: str) -> None:
     try:
-        instant = moment(when, NOW)
+        instant = parse_moment(when, NOW)
     except UsageError:
         return
     assert instant is None or instant.tzinfo is not None
@@ -129,7 +129,7 @@ def test_any_text_is_an_instant_or_wrong_use(when: str) -> None:
 @given(st.datetimes(timezones=st.timezones()))
 def test_no_time_of_the_calendar_is_too_far_away(when: datetime) -> None:
     try:
-        found = choose(SHELF, when.isoformat(), NOW)
+        found = select_snapshot(SHELF, when.isoformat(), NOW)
     except (UsageError, Failure):
         return
     assert found in SHELF
@@ -178,8 +178,8 @@ KINDS = [
 def test_a_restore_takes_the_newest_verified_one_that_is_asked_for_or_the_one_that_is_named(
     when: str, more: dict[str, Any], sequence: int
 ) -> None:
-    assert choose_good(KINDS, when, NOW, **more).sequence == sequence
-    assert choose_good(list(reversed(KINDS)), when, NOW, **more).sequence == sequence
+    assert select_restorable(KINDS, when, NOW, **more).sequence == sequence
+    assert select_restorable(list(reversed(KINDS)), when, NOW, **more).sequence == sequence
 
 
 @pytest.mark.parametrize(
@@ -196,7 +196,7 @@ def test_where_there_is_none_it_says_what_was_asked_for_and_that_any_can_be_name
     when: str, more: dict[str, Any], said: str
 ) -> None:
     with pytest.raises(Failure) as caught:
-        choose_good(KINDS, when, NOW, **more)
+        select_restorable(KINDS, when, NOW, **more)
     assert said in str(caught.value)
     assert str(caught.value).endswith("any can be named by --at")
     assert caught.value.exit_code == 1
@@ -212,18 +212,18 @@ def test_where_there_is_none_it_says_what_was_asked_for_and_that_any_can_be_name
 )
 def test_one_that_is_named_must_be_what_else_is_asked_for(when: str, more: dict[str, Any], said: str) -> None:
     with pytest.raises(UsageError, match=said):
-        choose_good(KINDS, when, NOW, **more)
+        select_restorable(KINDS, when, NOW, **more)
 
 
 def test_a_snapshot_of_no_known_level_is_for_no_older_t3() -> None:
     with pytest.raises(Failure):
-        choose_good([made(1, t3_level=None)], "latest", NOW, level=30)
-    assert choose_good([made(1, t3_level=None)], "latest", NOW).sequence == 1
+        select_restorable([made(1, t3_level=None)], "latest", NOW, level=30)
+    assert select_restorable([made(1, t3_level=None)], "latest", NOW).sequence == 1
 
 
 def test_a_restore_of_nonsense_is_wrong_use_even_where_nothing_is() -> None:
     with pytest.raises(UsageError):
-        choose_good([], "soon", NOW)
+        select_restorable([], "soon", NOW)
 
 
 verdicts = st.sampled_from(["verified", "suspect", "damaged"])
@@ -246,6 +246,6 @@ def test_what_is_not_named_is_verified_of_that_label_and_no_higher_level(
         and (level is None or (snapshot.t3_level is not None and snapshot.t3_level <= level))
     ]
     try:
-        assert choose_good(shelf, "latest", NOW, label=label, level=level) == fit[-1]
+        assert select_restorable(shelf, "latest", NOW, label=label, level=level) == fit[-1]
     except Failure:
         assert not fit

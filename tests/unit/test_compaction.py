@@ -18,20 +18,21 @@ from shelves import ALL, PAGE, changed, content, forms, image, seal, upkeep
 from t3_backup import chain, compaction, delta, page_hashes, retention
 from t3_backup.delta import Header
 from t3_backup.errors import Failure
-from t3_backup.manifest import DATA, PAGES, Manifest
 from t3_backup.page_hashes import PageHashes
 from t3_backup.retention import Policy
-from t3_backup.shelf import Shelf
+from t3_backup.store.account_dir import AccountDir
+from t3_backup.store.manifest import Manifest
+from t3_backup.store.names import DATA, DELTA, PAGES
 from t3_backup.system import native
 
 
 @pytest.fixture
-def shelf(tmp_path: Path) -> Iterator[Shelf]:
+def shelf(tmp_path: Path) -> Iterator[AccountDir]:
     with shelves.opened(tmp_path) as shelf:
         yield shelf
 
 
-def days(shelf: Shelf, count: int, pages: int = 40) -> list[bytes]:
+def days(shelf: AccountDir, count: int, pages: int = 40) -> list[bytes]:
     """So many images, one a day, each with two pages more and one changed; oldest first."""
     images = [image(pages)]
     seal(shelf, images[0])
@@ -41,7 +42,7 @@ def days(shelf: Shelf, count: int, pages: int = 40) -> list[bytes]:
     return images
 
 
-def must_hold(shelf: Shelf, images: list[bytes]) -> None:
+def must_hold(shelf: AccountDir, images: list[bytes]) -> None:
     """The shelf's snapshots are those of `images`, oldest first."""
     assert [content(shelf, snapshot) for snapshot in reversed(shelf.snapshots())] == images
 
@@ -88,7 +89,7 @@ def test_of_a_base_with_two_names_one_may_go() -> None:
     assert compaction.moves([same, old], [base], headers(s1="2", s3="plain")) == ([], set())
 
 
-def test_all_but_the_newest_become_deltas_and_all_come_back(shelf: Shelf) -> None:
+def test_all_but_the_newest_become_deltas_and_all_come_back(shelf: AccountDir) -> None:
     images = days(shelf, 8)
     done = upkeep(shelf, ALL).tidy()
     assert (len(done.compacted), done.warnings, forms(shelf)) == (7, [], "pddddddd")
@@ -96,7 +97,7 @@ def test_all_but_the_newest_become_deltas_and_all_come_back(shelf: Shelf) -> Non
     assert upkeep(shelf, ALL).tidy().compacted == []
 
 
-def test_a_new_one_hangs_the_one_before_on_it_by_hashes_alone(shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_new_one_hangs_the_one_before_on_it_by_hashes_alone(shelf: AccountDir, monkeypatch: pytest.MonkeyPatch) -> None:
     images = days(shelf, 2)
     monkeypatch.delattr(native, "differing_pages")
     read = native.read_pages
@@ -114,14 +115,14 @@ def test_a_new_one_hangs_the_one_before_on_it_by_hashes_alone(shelf: Shelf, monk
     must_hold(shelf, images)
 
 
-def test_the_hashes_of_the_newest_alone_are_kept(shelf: Shelf) -> None:
+def test_the_hashes_of_the_newest_alone_are_kept(shelf: AccountDir) -> None:
     days(shelf, 3)
     upkeep(shelf, ALL).tidy()
     assert [name for name in os.listdir(shelf.fd) if name.endswith(PAGES)] == [shelf.snapshots()[0].name + PAGES]
 
 
 @pytest.mark.parametrize("spoil", ["gone", "cut", "of another", "wrong"])
-def test_without_right_hashes_pages_are_compared(shelf: Shelf, spoil: str) -> None:
+def test_without_right_hashes_pages_are_compared(shelf: AccountDir, spoil: str) -> None:
     images = days(shelf, 2)
     newest, older = shelf.snapshots()
     path = shelf.path / (older.name + PAGES)
@@ -140,7 +141,7 @@ def test_without_right_hashes_pages_are_compared(shelf: Shelf, spoil: str) -> No
     must_hold(shelf, images)
 
 
-def test_a_base_that_the_disk_no_longer_holds_takes_nothing_with_it(shelf: Shelf) -> None:
+def test_a_base_that_the_disk_no_longer_holds_takes_nothing_with_it(shelf: AccountDir) -> None:
     """Rot in the newest: whatever could hang on it stays plain, and says so."""
     images = days(shelf, 2)
     newest, older = shelf.snapshots()
@@ -156,7 +157,9 @@ def test_a_base_that_the_disk_no_longer_holds_takes_nothing_with_it(shelf: Shelf
     assert (forms(shelf), content(shelf, older)) == ("pp", images[0])
 
 
-def test_what_the_disk_made_of_a_delta_is_looked_at_before_anything_goes(shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_the_disk_made_of_a_delta_is_looked_at_before_anything_goes(
+    shelf: AccountDir, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """As a fault in the packing: what it wrote is a sound delta, of something else."""
     images = days(shelf, 2)
     write = delta.write
@@ -171,7 +174,7 @@ def test_what_the_disk_made_of_a_delta_is_looked_at_before_anything_goes(shelf: 
     must_hold(shelf, images)
 
 
-def test_one_that_is_too_different_is_packed_by_itself_and_others_hang_on_it(shelf: Shelf) -> None:
+def test_one_that_is_too_different_is_packed_by_itself_and_others_hang_on_it(shelf: AccountDir) -> None:
     images = [image(40, 1), changed(image(40, 1), [3], 9), image(40, 2)]
     for data in images:
         seal(shelf, data)
@@ -183,7 +186,9 @@ def test_one_that_is_too_different_is_packed_by_itself_and_others_hang_on_it(she
     must_hold(shelf, images)
 
 
-def test_one_that_takes_no_less_room_packed_stays_plain_and_is_left_alone(shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_that_takes_no_less_room_packed_stays_plain_and_is_left_alone(
+    shelf: AccountDir, monkeypatch: pytest.MonkeyPatch
+) -> None:
     random = Random(1)
     images = [shelves.HEADER + random.randbytes(40 * PAGE - len(shelves.HEADER)) for _ in range(2)]
     for data in images:
@@ -195,7 +200,7 @@ def test_one_that_takes_no_less_room_packed_stays_plain_and_is_left_alone(shelf:
     must_hold(shelf, images)
 
 
-def test_pages_of_another_size_are_not_compared(shelf: Shelf) -> None:
+def test_pages_of_another_size_are_not_compared(shelf: AccountDir) -> None:
     images = [image(40, 1), image(44, 1)]
     seal(shelf, images[0], page_size=2 * PAGE)
     seal(shelf, images[1])
@@ -204,7 +209,7 @@ def test_pages_of_another_size_are_not_compared(shelf: Shelf) -> None:
     must_hold(shelf, images)
 
 
-def test_bad_ones_hang_on_good_ones_and_nothing_on_them(shelf: Shelf) -> None:
+def test_bad_ones_hang_on_good_ones_and_nothing_on_them(shelf: AccountDir) -> None:
     images = [image(40, 1)]
     seal(shelf, images[0])
     for seed, verdict in enumerate(("damaged", "suspect", "verified", "damaged"), 2):
@@ -217,11 +222,11 @@ def test_bad_ones_hang_on_good_ones_and_nothing_on_them(shelf: Shelf) -> None:
     must_hold(shelf, images)
 
 
-def sizes_of(shelf: Shelf) -> list[int]:
+def sizes_of(shelf: AccountDir) -> list[int]:
     return [snapshot.page_count for snapshot in reversed(shelf.snapshots())]
 
 
-def test_a_merged_delta_gives_back_what_shrank_and_grew(shelf: Shelf) -> None:
+def test_a_merged_delta_gives_back_what_shrank_and_grew(shelf: AccountDir) -> None:
     """Row 37. Where the middle one had ended, the newer one has something else, and the older one nothing or zeros."""
     first = image(60, 1) + bytes(20 * PAGE) + image(40, 2)
     images = [first, first[: 50 * PAGE], changed(first[: 50 * PAGE], [7], 3) + image(50, 4)]
@@ -250,7 +255,7 @@ def _second(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(retention, "decide", chosen)
 
 
-def test_the_middle_of_a_chain_goes_and_all_others_come_back(shelf: Shelf) -> None:
+def test_the_middle_of_a_chain_goes_and_all_others_come_back(shelf: AccountDir) -> None:
     images = days(shelf, 9)
     upkeep(shelf, ALL).tidy()
     while len(images) > 2:
@@ -259,7 +264,7 @@ def test_the_middle_of_a_chain_goes_and_all_others_come_back(shelf: Shelf) -> No
         must_hold(shelf, images)
 
 
-def test_where_the_older_one_cannot_be_hung_elsewhere_nothing_goes(shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_where_the_older_one_cannot_be_hung_elsewhere_nothing_goes(shelf: AccountDir, monkeypatch: pytest.MonkeyPatch) -> None:
     images = days(shelf, 4)
     upkeep(shelf, ALL).tidy()
 
@@ -273,7 +278,7 @@ def test_where_the_older_one_cannot_be_hung_elsewhere_nothing_goes(shelf: Shelf,
     must_hold(shelf, images)
 
 
-def test_the_reserve_is_not_written_into(shelf: Shelf) -> None:
+def test_the_reserve_is_not_written_into(shelf: AccountDir) -> None:
     images = days(shelf, 3)
     free = iter([10 << 20, 9 << 20] + [5 << 20] * 100)
     done = upkeep(shelf, ALL, limits=replace(shelves.ROOMY, reserve=6 << 20, free_bytes=lambda: next(free))).tidy()
@@ -282,7 +287,7 @@ def test_the_reserve_is_not_written_into(shelf: Shelf) -> None:
     must_hold(shelf, images)
 
 
-def test_where_others_have_written_into_the_reserve_room_is_made(shelf: Shelf) -> None:
+def test_where_others_have_written_into_the_reserve_room_is_made(shelf: AccountDir) -> None:
     images = days(shelf, 3)
     done = upkeep(shelf, ALL, limits=replace(shelves.ROOMY, reserve=2 << 40)).tidy()
     assert (len(done.compacted), done.warnings) == (2, [])
@@ -290,7 +295,7 @@ def test_where_others_have_written_into_the_reserve_room_is_made(shelf: Shelf) -
 
 
 @pytest.mark.parametrize("size", [0, 1, -4096, 1000, 1 << 20])
-def test_a_damaged_one_of_no_page_size_stays_plain(shelf: Shelf, size: int) -> None:
+def test_a_damaged_one_of_no_page_size_stays_plain(shelf: AccountDir, size: int) -> None:
     """A worker says what it is, and the worker is its user's."""
     images = [image(9), changed(image(9), [3], 1)]
     seal(shelf, images[0], page_size=size, verdict="damaged", accepted_at="2026-11-25T12:00:00Z")
@@ -300,7 +305,7 @@ def test_a_damaged_one_of_no_page_size_stays_plain(shelf: Shelf, size: int) -> N
     must_hold(shelf, images)
 
 
-def test_a_delta_that_cannot_be_read_keeps_what_it_hangs_on_and_stops_nothing_else(shelf: Shelf) -> None:
+def test_a_delta_that_cannot_be_read_keeps_what_it_hangs_on_and_stops_nothing_else(shelf: AccountDir) -> None:
     images = days(shelf, 5)
     upkeep(shelf, ALL).tidy()
     oldest, second = shelf.snapshots()[-1], shelf.snapshots()[-2]
@@ -319,7 +324,7 @@ def test_a_delta_that_cannot_be_read_keeps_what_it_hangs_on_and_stops_nothing_el
     must_hold(shelf, [*images[:2], images[4]])
 
 
-def test_what_hangs_on_one_without_a_manifest_comes_out_all_the_same(shelf: Shelf) -> None:
+def test_what_hangs_on_one_without_a_manifest_comes_out_all_the_same(shelf: AccountDir) -> None:
     """Of the newest, which is plain, and of one in the middle of the chain."""
     images = days(shelf, 4)
     upkeep(shelf, ALL).tidy()
@@ -331,7 +336,7 @@ def test_what_hangs_on_one_without_a_manifest_comes_out_all_the_same(shelf: Shel
         manifest.with_suffix(".away").rename(manifest)
 
 
-def test_a_manifest_that_cannot_be_read_for_once_costs_nothing(shelf: Shelf) -> None:
+def test_a_manifest_that_cannot_be_read_for_once_costs_nothing(shelf: AccountDir) -> None:
     """The one that is sealed meanwhile gets a number of its own."""
     images = days(shelf, 3)
     newest = shelf.snapshots()[0]
@@ -349,7 +354,7 @@ def test_a_manifest_that_cannot_be_read_for_once_costs_nothing(shelf: Shelf) -> 
         must_hold(shelf, images)
 
 
-def test_two_with_one_number_lose_nothing(shelf: Shelf) -> None:
+def test_two_with_one_number_lose_nothing(shelf: AccountDir) -> None:
     """As an older store that was copied into a new one has them."""
     images = days(shelf, 4)
     for snapshot in shelf.snapshots()[:3]:
@@ -359,7 +364,7 @@ def test_two_with_one_number_lose_nothing(shelf: Shelf) -> None:
         assert sorted(content(shelf, snapshot) for snapshot in shelf.snapshots()) == sorted(images)
 
 
-def test_a_label_may_end_as_a_file_does(shelf: Shelf) -> None:
+def test_a_label_may_end_as_a_file_does(shelf: AccountDir) -> None:
     images = [image(9), changed(image(9), [3], 1), changed(image(9), [4], 1)]
     for data, label in zip(images, ("x", "x.delta", "x.sqlite"), strict=True):
         seal(shelf, data, label=label, days=1)
@@ -368,7 +373,7 @@ def test_a_label_may_end_as_a_file_does(shelf: Shelf) -> None:
         upkeep(shelf, ALL).tidy()
 
 
-def test_what_came_back_is_found_by_its_pages_where_both_are_deltas(shelf: Shelf) -> None:
+def test_what_came_back_is_found_by_its_pages_where_both_are_deltas(shelf: AccountDir) -> None:
     """A restore makes A, B, A again: the first hangs on what it is equal to, whatever goes in between."""
     images = [image(40), changed(image(40), [3], 1), changed(image(40), [4], 1), image(40), changed(image(40), [5], 1)]
     for data in images:
@@ -379,7 +384,7 @@ def test_what_came_back_is_found_by_its_pages_where_both_are_deltas(shelf: Shelf
     must_hold(shelf, [images[0], *images[2:]])
 
 
-def test_an_older_version_takes_no_manifest_of_a_delta_for_a_leftover(shelf: Shelf) -> None:
+def test_an_older_version_takes_no_manifest_of_a_delta_for_a_leftover(shelf: AccountDir) -> None:
     """It removes what it can read and finds no plain data of: so it must not be able to read it."""
     days(shelf, 2)
     older = shelf.snapshots()[1]
@@ -392,7 +397,7 @@ def test_an_older_version_takes_no_manifest_of_a_delta_for_a_leftover(shelf: She
     assert json.loads(path.read_text())["format"] == 2
 
 
-def test_with_compaction_off_all_stay_plain_and_what_is_compacted_is_read(shelf: Shelf) -> None:
+def test_with_compaction_off_all_stay_plain_and_what_is_compacted_is_read(shelf: AccountDir) -> None:
     images = days(shelf, 3)
     assert upkeep(shelf, ALL, "off").tidy().compacted == []
     upkeep(shelf, ALL).tidy()
@@ -403,7 +408,7 @@ def test_with_compaction_off_all_stay_plain_and_what_is_compacted_is_read(shelf:
     must_hold(shelf, [images[0], *images[2:]])
 
 
-def test_a_delta_beside_its_plain_data_is_cleared(shelf: Shelf) -> None:
+def test_a_delta_beside_its_plain_data_is_cleared(shelf: AccountDir) -> None:
     """As a crash leaves them, between the name of the one and the end of the other: the plain one counts."""
     images = days(shelf, 2)
     older = shelf.snapshots()[1]
@@ -411,12 +416,12 @@ def test_a_delta_beside_its_plain_data_is_cleared(shelf: Shelf) -> None:
     (shelf.path / (older.name + DATA)).write_bytes(images[0])
     must_hold(shelf, images)
     shelf.clear()
-    assert not (shelf.path / (older.name + delta.ENDING)).exists()
+    assert not (shelf.path / (older.name + DELTA)).exists()
     must_hold(shelf, images)
     assert upkeep(shelf, ALL).tidy().compacted == [older.name]
 
 
-def test_a_chain_that_is_broken_says_where(shelf: Shelf) -> None:
+def test_a_chain_that_is_broken_says_where(shelf: AccountDir) -> None:
     images = days(shelf, 4)
     upkeep(shelf, ALL).tidy()
     newest, third, second, oldest = shelf.snapshots()
@@ -432,7 +437,7 @@ def test_a_chain_that_is_broken_says_where(shelf: Shelf) -> None:
         content(shelf, oldest)
 
 
-def test_manifests_tell_the_same_before_and_after(shelf: Shelf) -> None:
+def test_manifests_tell_the_same_before_and_after(shelf: AccountDir) -> None:
     days(shelf, 3)
     before = shelf.snapshots()
     upkeep(shelf, ALL).tidy()
@@ -449,7 +454,7 @@ def test_hashes_tell_the_pages_that_differ_where_sizes_do() -> None:
     assert hashes_of(one).differing(hashes_of(other)) == hashes_of(other).differing(hashes_of(one)) == [4, 12, 13]
 
 
-def test_a_snapshot_of_before_is_compacted_once_for_each(shelf: Shelf) -> None:
+def test_a_snapshot_of_before_is_compacted_once_for_each(shelf: AccountDir) -> None:
     """Two names of one image: the older one becomes a delta without pages."""
     data = image(40)
     first: Manifest = seal(shelf, data, label="one").snapshot
@@ -460,7 +465,7 @@ def test_a_snapshot_of_before_is_compacted_once_for_each(shelf: Shelf) -> None:
     must_hold(shelf, [data, data])
 
 
-def test_what_one_without_a_manifest_hangs_on_stays(shelf: Shelf) -> None:
+def test_what_one_without_a_manifest_hangs_on_stays(shelf: AccountDir) -> None:
     """It counts for nothing, and yet its manifest may come back."""
     images = days(shelf, 4)
     upkeep(shelf, ALL).tidy()
@@ -480,7 +485,7 @@ def test_of_two_with_one_number_none_hangs_on_the_other() -> None:
     assert compaction.bases([oldest, one, two, newest]) == {one.name: newest, two.name: newest, oldest.name: two}
 
 
-def test_nothing_hangs_on_what_would_not_be_found_again(shelf: Shelf) -> None:
+def test_nothing_hangs_on_what_would_not_be_found_again(shelf: AccountDir) -> None:
     images = days(shelf, 2)
     newest, older = shelf.snapshots()
     shelf.replace_manifest(replace(newest, sequence=older.sequence))

@@ -21,7 +21,7 @@ from t3_backup.bump.gate import Trial
 from t3_backup.bump.journal import Journal, Move
 from t3_backup.bump.status import AccountStatus
 from t3_backup.cli import parser
-from t3_backup.manifest import Manifest
+from t3_backup.store.manifest import Manifest
 from t3_backup.t3 import pairing
 
 FAILURES = (ROOT / "docs" / "failures.md").read_text()

@@ -12,11 +12,11 @@ import pytest
 from made import made
 
 from t3_backup import export, verify
-from t3_backup.blank import hash_content
 from t3_backup.errors import Failure, UsageError
-from t3_backup.manifest import Manifest
-from t3_backup.shelf import Shelf
-from t3_backup.store import Store
+from t3_backup.store.account_dir import AccountDir
+from t3_backup.store.content import hash_content
+from t3_backup.store.manifest import Manifest
+from t3_backup.store.store import Store
 from t3_backup.system import native
 from t3_backup.verify import Check
 from t3_backup.watch import Limits
@@ -26,7 +26,7 @@ LIMITS = Limits(60, 60, 0, 0, lambda: 1 << 40)
 
 
 @pytest.fixture
-def shelf(tmp_path: Path) -> Iterator[Shelf]:
+def shelf(tmp_path: Path) -> Iterator[AccountDir]:
     with Store.open(tmp_path / "store", create=True) as store:
         opened = store.shelf("alice", create=True)
         assert opened is not None
@@ -35,7 +35,7 @@ def shelf(tmp_path: Path) -> Iterator[Shelf]:
 
 
 @pytest.fixture
-def snapshot(shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> Manifest:
+def snapshot(shelf: AccountDir, monkeypatch: pytest.MonkeyPatch) -> Manifest:
     """One that verifies: the proof itself takes an account, and is tested with real ones."""
     monkeypatch.setattr(verify, "verify_bytes", lambda _, snapshot, *__: Check(snapshot, ()))
     with shelf.begin() as blank:
@@ -53,18 +53,18 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "out"
 
 
-def write(shelf: Shelf, snapshot: Manifest, path: Path) -> None:
+def write(shelf: AccountDir, snapshot: Manifest, path: Path) -> None:
     export.write(shelf, snapshot, path, LIMITS, threading.Event())
 
 
-def test_it_is_the_snapshot_and_its_owners_alone(shelf: Shelf, snapshot: Manifest, folder: Path) -> None:
+def test_it_is_the_snapshot_and_its_owners_alone(shelf: AccountDir, snapshot: Manifest, folder: Path) -> None:
     write(shelf, snapshot, folder / "a.sqlite")
     assert (folder / "a.sqlite").read_bytes() == DATA
     assert (folder / "a.sqlite").stat().st_mode & 0o7777 == 0o600
     assert os.listdir(folder) == ["a.sqlite"]
 
 
-def test_a_place_is_where_one_stands(shelf: Shelf, snapshot: Manifest, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_place_is_where_one_stands(shelf: AccountDir, snapshot: Manifest, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(folder)
     for name in ("plain", "./dotted", "../out/back"):
         write(shelf, snapshot, Path(name))
@@ -72,7 +72,7 @@ def test_a_place_is_where_one_stands(shelf: Shelf, snapshot: Manifest, folder: P
 
 
 def test_it_is_durable_before_it_has_its_name(
-    shelf: Shelf, snapshot: Manifest, folder: Path, monkeypatch: pytest.MonkeyPatch
+    shelf: AccountDir, snapshot: Manifest, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls: list[tuple[str, list[str]]] = []
     monkeypatch.setattr(native, "sync_file", lambda *_: calls.append(("file", os.listdir(folder))))
@@ -95,7 +95,7 @@ def directory(path: Path) -> None:
 
 @pytest.mark.parametrize("there", [file, dangling, directory, os.mkfifo])
 def test_nothing_that_is_there_is_written_to(
-    shelf: Shelf, snapshot: Manifest, folder: Path, there: Callable[[Path], None], monkeypatch: pytest.MonkeyPatch
+    shelf: AccountDir, snapshot: Manifest, folder: Path, there: Callable[[Path], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Row 10. It is refused before anything is proven, which may take minutes."""
     monkeypatch.delattr(verify, "verify_bytes")
@@ -108,7 +108,7 @@ def test_nothing_that_is_there_is_written_to(
 
 
 def test_what_comes_while_it_is_written_is_not_written_over(
-    shelf: Shelf, snapshot: Manifest, folder: Path, monkeypatch: pytest.MonkeyPatch
+    shelf: AccountDir, snapshot: Manifest, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Row 10. Between the look and the name."""
     copy = native.copy
@@ -125,7 +125,9 @@ def test_what_comes_while_it_is_written_is_not_written_over(
 
 
 @pytest.mark.parametrize(("place", "why"), [("none/a", "No such file"), ("link/a", "symlink"), ("file/a", "Not a directory")])
-def test_a_folder_that_can_t_be_reached_is_wrong_use(shelf: Shelf, snapshot: Manifest, folder: Path, place: str, why: str) -> None:
+def test_a_folder_that_can_t_be_reached_is_wrong_use(
+    shelf: AccountDir, snapshot: Manifest, folder: Path, place: str, why: str
+) -> None:
     """In a home its owner may put a symlink there meanwhile."""
     (folder / "real").mkdir()
     (folder / "link").symlink_to("real")
@@ -137,13 +139,13 @@ def test_a_folder_that_can_t_be_reached_is_wrong_use(shelf: Shelf, snapshot: Man
 
 
 @pytest.mark.parametrize("place", ["/", "/.."])
-def test_a_place_without_a_name_is_wrong_use(shelf: Shelf, snapshot: Manifest, place: str) -> None:
+def test_a_place_without_a_name_is_wrong_use(shelf: AccountDir, snapshot: Manifest, place: str) -> None:
     with pytest.raises(UsageError):
         write(shelf, snapshot, Path(place))
 
 
 def test_what_does_not_verify_is_not_written(
-    shelf: Shelf, snapshot: Manifest, folder: Path, monkeypatch: pytest.MonkeyPatch
+    shelf: AccountDir, snapshot: Manifest, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(verify, "verify_bytes", lambda *_: Check(snapshot, ("another SHA-256",)))
     with pytest.raises(Failure, match="does not verify and is not written: another SHA-256"):
@@ -153,7 +155,7 @@ def test_what_does_not_verify_is_not_written(
 
 @pytest.mark.parametrize("step", ["copy", "sync_file"])
 def test_where_it_cannot_be_written_nothing_is_left(
-    shelf: Shelf, snapshot: Manifest, folder: Path, step: str, monkeypatch: pytest.MonkeyPatch
+    shelf: AccountDir, snapshot: Manifest, folder: Path, step: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")

@@ -17,7 +17,7 @@ import pytest
 from t3_backup import intent
 from t3_backup.errors import StoreError
 from t3_backup.intent import Intent
-from t3_backup.store import Store
+from t3_backup.store.store import Store
 from t3_backup.system import native
 from t3_backup.system.file_identity import FileIdentity
 
@@ -104,7 +104,7 @@ import os, sys
 from dataclasses import replace
 from pathlib import Path
 from t3_backup.system import native as copier; from t3_backup import intent
-from t3_backup.store import Store
+from t3_backup.store.store import Store
 copier.sync_file = lambda *_: os.kill(os.getpid(), 9)
 store = Store.open(Path(sys.argv[1]))
 replace(intent.load(store, "alice"), begun=True).save(store)

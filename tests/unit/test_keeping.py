@@ -17,8 +17,8 @@ import pytest
 from conftest import ROOT, Answer
 from made import made
 
-from t3_backup.manifest import Manifest
-from t3_backup.store import Store
+from t3_backup.store.manifest import Manifest
+from t3_backup.store.store import Store
 from t3_backup.text import utc_now
 
 Call = Callable[..., Answer]

@@ -16,8 +16,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from made import CENSUS, NOON, made, sealed
 
-from t3_backup.census import Census
-from t3_backup.manifest import FORMAT, LABEL, METHODS, VERDICTS, Manifest, parse_name, snapshot_name
+from t3_backup.store.census import Census
+from t3_backup.store.manifest import FORMAT, METHODS, VERDICTS, Manifest
+from t3_backup.store.names import LABEL, parse_name, snapshot_name
 from t3_backup.text import format_time
 
 TIMES = st.integers(0, 1 << 32).map(lambda seconds: datetime.fromtimestamp(seconds, UTC))

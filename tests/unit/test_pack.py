@@ -16,9 +16,9 @@ from made import made
 
 from t3_backup import pack as packing
 from t3_backup.errors import SourceError
-from t3_backup.manifest import Companion, Manifest
 from t3_backup.pack import pack
 from t3_backup.protocol import Inspected, Packed
+from t3_backup.store.manifest import Companion, Manifest
 from t3_backup.unpack import inspect, unpack
 
 LIMIT = 1 << 20

@@ -10,10 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from t3_backup import intent, lock, pending
+from t3_backup import intent, pending
 from t3_backup.intent import Intent
 from t3_backup.pending import Pending
-from t3_backup.store import Store
+from t3_backup.store import lock
+from t3_backup.store.store import Store
 
 ALICE = Intent("alice", "state-20261124T033012Z", "2026-11-24T09:00:00Z", "state.sqlite.replaced-x", unit="t3-serve@alice.service")
 

@@ -9,7 +9,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from t3_backup import protocol
-from t3_backup.census import Census
 from t3_backup.errors import WORKER_ERRORS, Failure, InUse, SourceRefused, TryLater, WorkerLost
 from t3_backup.protocol import (
     Copied,
@@ -28,6 +27,7 @@ from t3_backup.protocol import (
     Staged,
     Swapped,
 )
+from t3_backup.store.census import Census
 from t3_backup.system.file_identity import SIDECARS, FileIdentity
 
 COUNTS = st.integers(0, (1 << 62) - 1)

@@ -16,11 +16,11 @@ from pathlib import Path
 import pytest
 from made import NOON, made
 
-from t3_backup.blank import hash_content
 from t3_backup.errors import StoreError
-from t3_backup.manifest import Manifest
-from t3_backup.shelf import Shelf
-from t3_backup.store import Store
+from t3_backup.store.account_dir import AccountDir
+from t3_backup.store.content import hash_content
+from t3_backup.store.manifest import Manifest
+from t3_backup.store.store import Store
 from t3_backup.system import native
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -33,14 +33,14 @@ def store(tmp_path: Path) -> Iterator[Store]:
 
 
 @pytest.fixture
-def shelf(store: Store) -> Iterator[Shelf]:
+def shelf(store: Store) -> Iterator[AccountDir]:
     opened = store.shelf("alice", create=True)
     assert opened is not None
     with opened:
         yield opened
 
 
-def publish(shelf: Shelf, sequence: int = 1, data: bytes = b"data", **changes: object) -> Manifest:
+def publish(shelf: AccountDir, sequence: int = 1, data: bytes = b"data", **changes: object) -> Manifest:
     """A snapshot of a few bytes; the `sequence`th hour of the day."""
     snapshot = made(sequence, NOON + timedelta(hours=sequence), **changes)
     with shelf.begin() as blank:
@@ -52,7 +52,7 @@ def publish(shelf: Shelf, sequence: int = 1, data: bytes = b"data", **changes: o
     return snapshot
 
 
-def names(shelf: Shelf) -> set[str]:
+def names(shelf: AccountDir) -> set[str]:
     return set(os.listdir(shelf.fd))
 
 
@@ -72,7 +72,7 @@ from dataclasses import replace
 from pathlib import Path
 from datetime import timedelta
 from made import NOON, made
-from t3_backup.store import Store
+from t3_backup.store.store import Store
 with Store.open(Path({str(tmp_path / "store")!r})) as store, store.shelf("alice") as shelf:
     [old] = shelf.snapshots()
     new = made(2, NOON + timedelta(hours=2))
@@ -102,7 +102,7 @@ with Store.open(Path({str(tmp_path / "store")!r})) as store, store.shelf("alice"
     return found
 
 
-def test_a_snapshot_is_sealed_then_its_manifest_is_named_and_its_data_last(shelf: Shelf, tmp_path: Path) -> None:
+def test_a_snapshot_is_sealed_then_its_manifest_is_named_and_its_data_last(shelf: AccountDir, tmp_path: Path) -> None:
     """Rows 27 and 28: every name is on the disk before the next one that relies on it is given."""
     publish(shelf)
     steps = trace(
@@ -121,13 +121,13 @@ with shelf.begin() as blank:
     ]
 
 
-def test_removal_takes_the_data_first_and_the_manifest_once_that_is_on_the_disk(shelf: Shelf, tmp_path: Path) -> None:
+def test_removal_takes_the_data_first_and_the_manifest_once_that_is_on_the_disk(shelf: AccountDir, tmp_path: Path) -> None:
     """Rows 27 and 28: data without a manifest would stay for ever."""
     publish(shelf)
     assert trace(tmp_path, "shelf.remove(old)") == ["unlink data", "sync folder", "unlink manifest"]
 
 
-def test_a_manifest_is_replaced_by_one_rename_of_a_synced_file(shelf: Shelf, tmp_path: Path) -> None:
+def test_a_manifest_is_replaced_by_one_rename_of_a_synced_file(shelf: AccountDir, tmp_path: Path) -> None:
     """Row 27: there is no moment without a whole manifest."""
     publish(shelf)
     steps = trace(tmp_path, "shelf.replace_manifest(replace(old, verdict='suspect'))")
@@ -137,7 +137,7 @@ def test_a_manifest_is_replaced_by_one_rename_of_a_synced_file(shelf: Shelf, tmp
 # ---- publishing -------------------------------------------------------------------------------------------------------
 
 
-def test_what_is_published_is_read_back_newest_first(shelf: Shelf) -> None:
+def test_what_is_published_is_read_back_newest_first(shelf: AccountDir) -> None:
     first, second = publish(shelf, 1, b"one"), publish(shelf, 2, b"two")
     assert shelf.snapshots() == [second, first]
     assert shelf.data_path(first).read_bytes() == b"one"
@@ -146,12 +146,12 @@ def test_what_is_published_is_read_back_newest_first(shelf: Shelf) -> None:
     assert shelf.taken_names() == {first.name, second.name}
 
 
-def test_what_is_published_is_for_its_owners_eyes_alone(shelf: Shelf) -> None:
+def test_what_is_published_is_for_its_owners_eyes_alone(shelf: AccountDir) -> None:
     publish(shelf)
     assert {stat.S_IMODE((shelf.path / name).stat().st_mode) for name in names(shelf)} == {0o400}
 
 
-def test_order_is_by_sequence_whatever_the_clock_said(shelf: Shelf) -> None:
+def test_order_is_by_sequence_whatever_the_clock_said(shelf: AccountDir) -> None:
     """Row 15."""
     late = publish(shelf, 1)
     early = made(2, NOON - timedelta(days=3000))
@@ -161,7 +161,7 @@ def test_order_is_by_sequence_whatever_the_clock_said(shelf: Shelf) -> None:
     assert [snapshot.name for snapshot in shelf.snapshots()] == [early.name, late.name]
 
 
-def test_a_whole_snapshot_of_that_name_is_not_written_over(shelf: Shelf) -> None:
+def test_a_whole_snapshot_of_that_name_is_not_written_over(shelf: AccountDir) -> None:
     """Row 27: its manifest is what is met first."""
     older = publish(shelf, 1, b"older")
     with pytest.raises(FileExistsError):
@@ -171,7 +171,7 @@ def test_a_whole_snapshot_of_that_name_is_not_written_over(shelf: Shelf) -> None
     assert len(names(shelf)) == 2
 
 
-def test_data_of_that_name_is_not_written_over_and_gets_no_manifest(shelf: Shelf) -> None:
+def test_data_of_that_name_is_not_written_over_and_gets_no_manifest(shelf: AccountDir) -> None:
     """Row 27: the manifest that was named for nothing goes again."""
     path = shelf.data_path(made(1, NOON + timedelta(hours=1)))
     path.write_bytes(b"older")
@@ -181,7 +181,7 @@ def test_data_of_that_name_is_not_written_over_and_gets_no_manifest(shelf: Shelf
     assert path.read_bytes() == b"older"
 
 
-def test_a_replaced_manifest_is_the_new_one_and_the_data_stays(shelf: Shelf) -> None:
+def test_a_replaced_manifest_is_the_new_one_and_the_data_stays(shelf: AccountDir) -> None:
     old = publish(shelf, 1, b"one", verdict="suspect", reasons=("few rows",))
     new = replace(old, accepted_at="2026-11-24T12:00:00Z", verdict="verified")
     shelf.replace_manifest(new)
@@ -190,7 +190,7 @@ def test_a_replaced_manifest_is_the_new_one_and_the_data_stays(shelf: Shelf) -> 
     assert len(names(shelf)) == 2
 
 
-def test_a_replacement_that_fails_leaves_the_old_manifest(shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_replacement_that_fails_leaves_the_old_manifest(shelf: AccountDir, monkeypatch: pytest.MonkeyPatch) -> None:
     """Row 29: its bytes can't be synced."""
     old = publish(shelf)
 
@@ -204,7 +204,7 @@ def test_a_replacement_that_fails_leaves_the_old_manifest(shelf: Shelf, monkeypa
     assert len(names(shelf)) == 2
 
 
-def test_removing_one_leaves_the_others(shelf: Shelf) -> None:
+def test_removing_one_leaves_the_others(shelf: AccountDir) -> None:
     first, second = publish(shelf, 1), publish(shelf, 2)
     shelf.remove(first)
     assert shelf.snapshots() == [second]
@@ -221,7 +221,7 @@ STRAYS = {
 
 
 @pytest.mark.parametrize("broken", [b"", b"{", b"[]", b'{"format": 3}', b"\xff\xfe", None])
-def test_strays_are_listed_and_never_removed(shelf: Shelf, broken: bytes | None) -> None:
+def test_strays_are_listed_and_never_removed(shelf: AccountDir, broken: bytes | None) -> None:
     """Row 24: data without a manifest, of earlier days, or with a manifest that says nothing or something else."""
     good = publish(shelf)
     files = dict(STRAYS)
@@ -236,7 +236,7 @@ def test_strays_are_listed_and_never_removed(shelf: Shelf, broken: bytes | None)
     assert shelf.snapshots() == [good]
 
 
-def test_a_manifest_that_is_a_symlink_is_not_followed(shelf: Shelf, tmp_path: Path) -> None:
+def test_a_manifest_that_is_a_symlink_is_not_followed(shelf: AccountDir, tmp_path: Path) -> None:
     """Row 18."""
     snapshot = publish(shelf)
     manifest = shelf.path / f"{snapshot.name}.json"
@@ -246,7 +246,7 @@ def test_a_manifest_that_is_a_symlink_is_not_followed(shelf: Shelf, tmp_path: Pa
     assert shelf.strays() == [f"{snapshot.name}.sqlite"]
 
 
-def test_clearing_takes_partial_files_and_manifests_without_data_and_nothing_else(shelf: Shelf) -> None:
+def test_clearing_takes_partial_files_and_manifests_without_data_and_nothing_else(shelf: AccountDir) -> None:
     """Row 27: what an interrupted run can leave, and what it can't."""
     good = publish(shelf)
     kept = {"notes.json", "state-nonsense.json", "readme", ".hidden", "state-20261101T000000Z.sqlite", "partial-1"}
@@ -268,7 +268,7 @@ def test_clearing_takes_partial_files_and_manifests_without_data_and_nothing_els
 # ---- whose it is ------------------------------------------------------------------------------------------------------
 
 
-def test_a_new_store_and_a_new_shelf_are_private(store: Store, shelf: Shelf) -> None:
+def test_a_new_store_and_a_new_shelf_are_private(store: Store, shelf: AccountDir) -> None:
     assert [stat.S_IMODE(path.stat().st_mode) for path in (store.path, shelf.path)] == [0o700, 0o700]
     assert store.users() == ["alice"]
 

@@ -11,12 +11,12 @@ import shelves
 from shelves import ALL, PAGE, changed, content, forms, image, seal, upkeep
 
 from t3_backup import page_hashes, sharing
-from t3_backup.shelf import Shelf
+from t3_backup.store.account_dir import AccountDir
 from t3_backup.system import native
 
 
 @pytest.fixture
-def shelf(tmp_path: Path) -> Iterator[Shelf]:
+def shelf(tmp_path: Path) -> Iterator[AccountDir]:
     with shelves.opened(tmp_path) as shelf:
         yield shelf
 
@@ -29,7 +29,7 @@ def spoil(path: Path) -> None:
     path.chmod(0o400)
 
 
-def test_the_same_again_is_not_kept_twice(shelf: Shelf) -> None:
+def test_the_same_again_is_not_kept_twice(shelf: AccountDir) -> None:
     first = seal(shelf, image(9))
     before = sorted(os.listdir(shelf.fd))
     again = seal(shelf, image(9))
@@ -38,7 +38,7 @@ def test_the_same_again_is_not_kept_twice(shelf: Shelf) -> None:
 
 
 @pytest.mark.parametrize("news", [{"label": "prebump-1"}, {"verdict": "suspect"}], ids=["a label", "a verdict"])
-def test_what_is_to_be_said_of_it_gets_a_name_and_no_room(shelf: Shelf, news: dict[str, str]) -> None:
+def test_what_is_to_be_said_of_it_gets_a_name_and_no_room(shelf: AccountDir, news: dict[str, str]) -> None:
     first, again = seal(shelf, image(9)), seal(shelf, image(9), **news)
     assert not again.unchanged
     assert [snapshot.name for snapshot in shelf.snapshots()] == [again.snapshot.name, first.snapshot.name]
@@ -47,12 +47,12 @@ def test_what_is_to_be_said_of_it_gets_a_name_and_no_room(shelf: Shelf, news: di
     assert content(shelf, again.snapshot) == image(9), "it goes with its last name"
 
 
-def test_a_labelled_one_does_not_stand_for_one_without(shelf: Shelf) -> None:
+def test_a_labelled_one_does_not_stand_for_one_without(shelf: AccountDir) -> None:
     seal(shelf, image(9), label="prebump-1")
     assert not seal(shelf, image(9)).unchanged
 
 
-def test_a_damaged_one_is_not_kept_again_for_the_one_that_vacuum_made_of_it(shelf: Shelf) -> None:
+def test_a_damaged_one_is_not_kept_again_for_the_one_that_vacuum_made_of_it(shelf: AccountDir) -> None:
     first = seal(shelf, image(9), verdict="damaged").snapshot
     seal(shelf, image(9, 5), verdict="suspect", method="vacuum")
     again = seal(shelf, image(9), verdict="damaged")
@@ -60,7 +60,7 @@ def test_a_damaged_one_is_not_kept_again_for_the_one_that_vacuum_made_of_it(shel
     assert len(shelf.snapshots()) == 2
 
 
-def test_the_same_as_an_older_one_is_no_confirmation(shelf: Shelf) -> None:
+def test_the_same_as_an_older_one_is_no_confirmation(shelf: AccountDir) -> None:
     for data in (image(9, 1), image(9, 2)):
         seal(shelf, data)
     assert not seal(shelf, image(9, 1)).unchanged
@@ -68,7 +68,7 @@ def test_the_same_as_an_older_one_is_no_confirmation(shelf: Shelf) -> None:
 
 
 @pytest.mark.parametrize("label", [None, "prebump-1"])
-def test_what_the_disk_has_lost_comes_back_with_the_same_from_the_database(shelf: Shelf, label: str | None) -> None:
+def test_what_the_disk_has_lost_comes_back_with_the_same_from_the_database(shelf: AccountDir, label: str | None) -> None:
     """And with it all that hangs on it."""
     images = [image(9), changed(image(9), [4], 1)]
     for data in images:
@@ -85,14 +85,14 @@ def test_what_the_disk_has_lost_comes_back_with_the_same_from_the_database(shelf
     assert seal(shelf, images[1], label=label).warnings == ()
 
 
-def test_every_name_of_what_was_lost_is_mended(shelf: Shelf) -> None:
+def test_every_name_of_what_was_lost_is_mended(shelf: AccountDir) -> None:
     one, two = (seal(shelf, image(9), label=label).snapshot for label in ("one", "two"))
     spoil(shelf.data_path(two))
     seal(shelf, image(9), label="three")
     assert [content(shelf, snapshot) for snapshot in (one, two)] == [image(9), image(9)]
 
 
-def test_where_nothing_can_be_shared_it_takes_room_and_is_there(shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_where_nothing_can_be_shared_it_takes_room_and_is_there(shelf: AccountDir, monkeypatch: pytest.MonkeyPatch) -> None:
     """An error of the one before (btrfs has them for a checksum), or no room for the clone: what was proven is kept."""
     seal(shelf, image(9))
 
@@ -105,7 +105,7 @@ def test_where_nothing_can_be_shared_it_takes_room_and_is_there(shelf: Shelf, mo
     assert content(shelf, found.snapshot) == changed(image(9), [3], 1)
 
 
-def test_its_hashes_are_made_anew_where_they_are_lost(shelf: Shelf) -> None:
+def test_its_hashes_are_made_anew_where_they_are_lost(shelf: AccountDir) -> None:
     snapshot = seal(shelf, image(9)).snapshot
     found = page_hashes.beside(shelf, snapshot)
     assert found is not None

@@ -7,9 +7,9 @@ from dataclasses import replace
 import pytest
 from made import CENSUS, made
 
-from t3_backup.census import Census
-from t3_backup.manifest import Manifest
 from t3_backup.protocol import Copied
+from t3_backup.store.census import Census
+from t3_backup.store.manifest import Manifest
 from t3_backup.verdict import Verdict, disagreements, judge, yardstick
 
 GOOD = Verdict("verified")

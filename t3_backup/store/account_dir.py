@@ -21,9 +21,10 @@ from functools import partial
 from pathlib import Path
 from typing import Self
 
-from t3_backup import delta
-from t3_backup.blank import Blank, hash_content
-from t3_backup.manifest import DATA, MANIFEST, PAGES, Companion, Manifest, parse_name
+from t3_backup.store.content import hash_content
+from t3_backup.store.manifest import Companion, Manifest
+from t3_backup.store.names import DATA, DELTA, MANIFEST, PAGES, parse_name
+from t3_backup.store.staged_file import StagedFile
 from t3_backup.system import native
 
 _PARTIAL = ".partial-"
@@ -37,7 +38,7 @@ def archive_name(companion: Companion) -> str:
 
 
 @dataclass(frozen=True)
-class Shelf:
+class AccountDir:
     """One account's folder in the store, open."""
 
     user: str
@@ -58,9 +59,9 @@ class Shelf:
         names = self.names()
         for name in sorted(names):
             stem = _stem(name)
-            if name not in (stem + DATA, stem + delta.ENDING) or parse_name(stem) is None:
+            if name not in (stem + DATA, stem + DELTA) or parse_name(stem) is None:
                 continue
-            if name == stem + delta.ENDING and stem + DATA in names:
+            if name == stem + DELTA and stem + DATA in names:
                 continue
             try:
                 found.append(self._manifest(stem))
@@ -77,11 +78,11 @@ class Shelf:
 
     def data_path(self, snapshot: Manifest) -> Path:
         """Where its data lies."""
-        return self.path / (snapshot.name + (DATA if self.is_plain(snapshot) else delta.ENDING))
+        return self.path / (snapshot.name + (DATA if self.is_plain(snapshot) else DELTA))
 
     def is_plain(self, snapshot: Manifest) -> bool:
         """Whether its data is a database as it was: always so, where it is no delta."""
-        return not self.is_there(snapshot.name + delta.ENDING) or self.is_there(snapshot.name + DATA)
+        return not self.is_there(snapshot.name + DELTA) or self.is_there(snapshot.name + DATA)
 
     def is_there(self, name: str) -> bool:
         """Whether a file of that name is."""
@@ -118,7 +119,7 @@ class Shelf:
         """A read-only descriptor of it. Raises OSError."""
         return self.open_file(archive_name(companion))
 
-    def keep_archive(self, blank: Blank, companion: Companion) -> None:
+    def keep_archive(self, blank: StagedFile, companion: Companion) -> None:
         """Name the settled `blank` by its content, durably. One that has the name already stays, if it has the content, too."""
         name = archive_name(companion)
         try:
@@ -174,10 +175,10 @@ class Shelf:
         self.drop_archives()
 
     def _is_left(self, name: str, stem: str, names: Container[str]) -> bool:
-        plain, packed = stem + DATA in names, stem + delta.ENDING in names
+        plain, packed = stem + DATA in names, stem + DELTA in names
         return (
             (name == stem + MANIFEST and not plain and not packed and self._is_ours(stem))
-            or (name == stem + delta.ENDING and plain)
+            or (name == stem + DELTA and plain)
             or (name == stem + PAGES and not plain)
         )
 
@@ -198,14 +199,14 @@ class Shelf:
         os.lseek(self.fd, 0, os.SEEK_SET)
         return set(os.listdir(self.fd))
 
-    def begin(self) -> Blank:
+    def begin(self) -> StagedFile:
         """A new, empty, unnamed file for a snapshot. Raises OSError."""
         try:
-            return Blank.create(self.fd, f"{_PARTIAL}{secrets.token_hex(8)}")
+            return StagedFile.create(self.fd, f"{_PARTIAL}{secrets.token_hex(8)}")
         except OSError as error:
             raise OSError(error.errno, error.strerror, str(self.path)) from error
 
-    def publish(self, blank: Blank, manifest: Manifest) -> None:
+    def publish(self, blank: StagedFile, manifest: Manifest) -> None:
         """Name the settled `blank` by its `manifest`; durable when this returns. Raises OSError, and then nothing is named.
 
         ValueError for a manifest that could not be read again: its snapshot would never be seen.
@@ -247,14 +248,14 @@ class Shelf:
             self.remove(manifest)
             raise
 
-    def replace_data(self, snapshot: Manifest, blank: Blank, ending: str) -> None:
+    def replace_data(self, snapshot: Manifest, blank: StagedFile, ending: str) -> None:
         """Let the settled `blank` be the data of a snapshot, as a delta or (`DATA`) plain, and the former one go. Raises OSError.
 
         Durably there before anything goes. Until then, and where both are there, the plain one is what counts.
         """
         self.put(blank.name_as, snapshot.name + ending)
         native.sync_directory(self.fd, str(self.path))
-        for other in (delta.ENDING,) if ending == DATA else (DATA, PAGES):
+        for other in (DELTA,) if ending == DATA else (DATA, PAGES):
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(snapshot.name + other, dir_fd=self.fd)
 
@@ -265,7 +266,7 @@ class Shelf:
         native.sync_directory(self.fd, str(self.path))
 
     @contextlib.contextmanager
-    def _written(self, manifest: Manifest) -> Iterator[Blank]:
+    def _written(self, manifest: Manifest) -> Iterator[StagedFile]:
         with self.begin() as file:
             data = manifest.to_text().encode()
             try:
@@ -279,7 +280,7 @@ class Shelf:
     def remove(self, snapshot: Manifest) -> None:
         """Forget a snapshot on which nothing hangs: data, then, durably after it, the manifest. Raises OSError."""
         names = self.names()
-        for ending in (PAGES, delta.ENDING, DATA):  # the plain one last: what is left is the snapshot still
+        for ending in (PAGES, DELTA, DATA):  # the plain one last: what is left is the snapshot still
             if snapshot.name + ending in names:
                 os.unlink(snapshot.name + ending, dir_fd=self.fd)
         with contextlib.suppress(OSError):  # on a failing disk an orphaned manifest is the next run's to clear
@@ -296,4 +297,4 @@ class Shelf:
 def _stem(name: str) -> str:
     """The name of the snapshot that a file is of; or what there is instead of one."""
     stem, dot, ending = name.rpartition(".")
-    return stem if dot + ending in (DATA, delta.ENDING, MANIFEST) else name
+    return stem if dot + ending in (DATA, DELTA, MANIFEST) else name

@@ -6,15 +6,15 @@ import re
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
-from t3_backup import delta
 from t3_backup.errors import Failure, UsageError
-from t3_backup.manifest import DATA, PRERESTORE, UNWANTED, Manifest
+from t3_backup.store.manifest import Manifest
+from t3_backup.store.names import DATA, DELTA, PRERESTORE, UNWANTED
 
 _SPAN = re.compile(r"(\d{1,6})([smhdw])")
 _UNIT = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 
 
-def choose(snapshots: Sequence[Manifest], when: str, now: datetime) -> Manifest:
+def select_snapshot(snapshots: Sequence[Manifest], when: str, now: datetime) -> Manifest:
     """The snapshot that `when` means among those of one account: by name, or the newest one taken at that time or before.
 
     A date means its end. Raises UsageError for a text that is none of these, Failure where no snapshot is that old.
@@ -23,14 +23,14 @@ def choose(snapshots: Sequence[Manifest], when: str, now: datetime) -> Manifest:
     for snapshot in newest_first:
         if when in _names(snapshot):
             return snapshot
-    limit = moment(when, now)
+    limit = parse_moment(when, now)
     for snapshot in newest_first:
         if limit is None or snapshot.when <= limit:
             return snapshot
     raise Failure(f"no snapshot at or before {when}")
 
 
-def choose_good(
+def select_restorable(
     snapshots: Sequence[Manifest], when: str, now: datetime, *, label: str | None = None, level: int | None = None
 ) -> Manifest:
     """The snapshot that a restore puts back: as `choose` has it, among the verified ones; any, where it is named or undoes one.
@@ -50,7 +50,7 @@ def choose_good(
     if level is not None:
         wanted = [snapshot for snapshot in wanted if snapshot.t3_level is not None and snapshot.t3_level <= level]
     try:
-        return choose(wanted, when, now)
+        return select_snapshot(wanted, when, now)
     except Failure as failure:
         if isinstance(failure, UsageError):
             raise
@@ -63,20 +63,20 @@ def choose_good(
 
 def _names(snapshot: Manifest) -> tuple[str, ...]:
     """What a person may call it: by its name, or by that of its file."""
-    return snapshot.name, snapshot.name + DATA, snapshot.name + delta.ENDING
+    return snapshot.name, snapshot.name + DATA, snapshot.name + DELTA
 
 
-def span(text: str) -> timedelta | None:
+def parse_span(text: str) -> timedelta | None:
     """The time span that a text such as `26h` means; None where it is none."""
     match = _SPAN.fullmatch(text)
     return timedelta(**{_UNIT[match[2]]: int(match[1])}) if match else None
 
 
-def moment(when: str, now: datetime) -> datetime | None:
+def parse_moment(when: str, now: datetime) -> datetime | None:
     """The instant that `when` means; None for `latest`. Raises UsageError."""
     if when == "latest":
         return None
-    if (ago := span(when)) is not None:
+    if (ago := parse_span(when)) is not None:
         try:
             return now - ago
         except OverflowError:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
-import hashlib
 import os
 import signal
 import stat
@@ -20,26 +19,13 @@ from typing import Self
 
 from t3_backup.errors import StoreError, WorkerLost
 from t3_backup.system import native
-from t3_backup.system.native import Hashes
 
 _LEASE_SECONDS = 10  # another account's child may hold a copy of the descriptor between fork and exec
 _LEASE_POLL_S = 0.05
-_HASH_BYTES = 4 << 20
-_HEADER_BYTES = 100
-_MAGIC = b"SQLite format 3\0"
-
-
-@dataclass(frozen=True)
-class Content:
-    """What is in a settled file."""
-
-    bytes: int
-    sha256: str
-    page_hashes: Hashes = b""  # where they were asked for
 
 
 @dataclass
-class Blank:
+class StagedFile:
     """An unnamed file (or, where the file system has no such thing, one with a partial name)."""
 
     folder: int  # descriptor of the folder it is in
@@ -49,7 +35,7 @@ class Blank:
     _named: bool = field(default=False)
 
     @staticmethod
-    def create(folder: int, partial: str) -> Blank:
+    def create(folder: int, partial: str) -> StagedFile:
         """A new one in `folder`, mode 0400; `partial` is its name where it must have one. Raises OSError."""
         named: str | None = None
         try:
@@ -64,7 +50,7 @@ class Blank:
         except BaseException:
             os.close(writer)
             raise
-        return Blank(folder, writer, reader, named)
+        return StagedFile(folder, writer, reader, named)
 
     def settle(self) -> None:
         """End all writing, for everybody and until it is closed, and bring the bytes to the disk.
@@ -129,47 +115,3 @@ class Blank:
         if self.writer >= 0:
             os.close(self.writer)
         os.close(self.reader)
-
-
-def hash_content(fd: int, page_size: int = 0) -> Content:
-    """Size in bytes and SHA-256 of an open file, from its beginning, read by pread alone; with `page_size`, of its pages, too.
-
-    Raises OSError.
-    """
-    digest, pages = hashlib.sha256(), bytearray()
-    buffer = memoryview(bytearray(_HASH_BYTES))
-    offset = 0
-    while count := os.preadv(fd, [buffer], offset):
-        digest.update(buffer[:count])
-        if page_size:
-            pages += native.hash_pages(buffer[:count], page_size)
-        offset += count
-    return Content(offset, digest.hexdigest(), bytes(pages))
-
-
-def hash_on_disk(fd: int) -> Content:
-    """The same of what the disk holds of it, and not the page cache; it is not left there, either. Raises OSError."""
-    os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
-    try:
-        return hash_content(fd)
-    finally:
-        os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
-
-
-def page_size_of(fd: int) -> int:
-    """The page size in bytes that a database's header names; 0 where it is no such header."""
-    header = os.pread(fd, _HEADER_BYTES, 0)
-    if len(header) < _HEADER_BYTES or not header.startswith(_MAGIC):
-        return 0
-    size = int.from_bytes(header[16:18], "big")
-    size = 65536 if size == 1 else size
-    return size if size >= 512 and size & (size - 1) == 0 else 0
-
-
-def header_bytes(fd: int) -> int | None:
-    """The size in bytes that a database's header claims (sqlite.org/fileformat.html); None where it is no such header."""
-    header = os.pread(fd, _HEADER_BYTES, 0)
-    if len(header) < _HEADER_BYTES or not header.startswith(_MAGIC):
-        return None
-    page_size = int.from_bytes(header[16:18], "big")
-    return int.from_bytes(header[28:32], "big") * (65536 if page_size == 1 else page_size)

@@ -16,10 +16,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-from t3_backup import lock
 from t3_backup.accounts import is_user_name
 from t3_backup.errors import StoreError
-from t3_backup.shelf import Shelf
+from t3_backup.store import lock
+from t3_backup.store.account_dir import AccountDir
 from t3_backup.system import native
 
 # A user's name has no plus: no account can have a shelf of such a name.
@@ -78,7 +78,7 @@ class Store:
         with os.scandir(self.fd) as entries:
             return sorted(entry.name for entry in entries if entry.is_dir(follow_symlinks=False) and is_user_name(entry.name))
 
-    def shelf(self, user: str, *, create: bool = False) -> Shelf | None:
+    def shelf(self, user: str, *, create: bool = False) -> AccountDir | None:
         """The shelf of `user`; None where there is none. Raises StoreError where it is not one's own and private."""
         if not is_user_name(user):
             return None
@@ -100,7 +100,7 @@ class Store:
         except BaseException:
             os.close(fd)
             raise
-        return Shelf(user, path, fd)
+        return AccountDir(user, path, fd)
 
     def is_given_away(self, user: str, uid: int) -> bool:
         """Whether the shelf is a folder of the user's own, as an earlier script made them."""

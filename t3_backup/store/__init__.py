@@ -1,0 +1,1 @@
+"""The repository on the disk: folders, names, manifests, locks, staged files."""

@@ -1,0 +1,103 @@
+"""Build and parse the names of snapshots and of the files beside them. Pure."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+PRERESTORE = "prerestore"  # the label of what a restore took the place of
+
+
+POSTBUMP_FAILED = "postbump-failed"  # and of what a version of T3 has made of a database before it failed
+
+
+UNWANTED = (PRERESTORE, POSTBUMP_FAILED)  # nobody goes back to those who does not ask for them
+
+
+DATA = ".sqlite"
+
+
+MANIFEST = ".json"
+
+
+PAGES = ".pages"  # the hashes of its pages, beside the newest
+
+
+LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,63}")
+
+
+_NAME = re.compile(r"state-(?P<time>\d{8}T\d{6}Z)(?:\.(?P<again>\d+))?(?:-(?P<label>.+))?")
+
+
+# What the shell script of earlier days wrote, in local time.
+_LEGACY = re.compile(r"state-(?:(?P<label>.+)-)?(?P<time>\d{8}-\d{6})")
+
+
+_SCRIPT_BEGAN = datetime(2020, 1, 1, tzinfo=UTC)
+
+
+_STAMP = "%Y%m%dT%H%M%SZ"
+
+
+def snapshot_name(when: datetime, label: str | None, taken: set[str]) -> str:
+    """A name that is not in `taken`: a second one in the same second gets `.2`, and so on."""
+    stamp = when.astimezone(UTC).strftime(_STAMP)
+    suffix = f"-{label}" if label else ""
+    name, again = f"state-{stamp}{suffix}", 1
+    while name in taken:
+        again += 1
+        name = f"state-{stamp}.{again}{suffix}"
+    return name
+
+
+@dataclass(frozen=True)
+class ParsedName:
+    """What a name says by itself."""
+
+    when: datetime
+    label: str | None
+    legacy: bool
+
+
+def parse_name(name: str) -> ParsedName | None:
+    """What the name of a snapshot (without its ending) says; None where it is not one, of today or of earlier days."""
+    if match := _NAME.fullmatch(name):
+        text, form, legacy = match["time"], _STAMP, False
+    elif match := _LEGACY.fullmatch(name):
+        text, form, legacy = match["time"], "%Y%m%d-%H%M%S", True
+    else:
+        return None
+    try:
+        when = datetime.strptime(text, form)
+        when = when.astimezone(UTC) if legacy else when.replace(tzinfo=UTC)
+    except (ValueError, OverflowError):
+        return None
+    return ParsedName(when, match["label"], legacy)
+
+
+def is_legacy(file_name: str) -> bool:
+    """Whether a file of that name was made by the script of earlier days."""
+    parsed = parse_name(file_name.removesuffix(DATA))
+    return parsed is not None and parsed.legacy
+
+
+def is_sealed_name(file_name: str) -> bool:
+    """Whether a file of that name was made by us."""
+    parsed = parse_name(file_name.removesuffix(DATA)) if file_name.endswith(DATA) else None
+    return parsed is not None and not parsed.legacy
+
+
+def legacy_name(file_name: str, now: datetime) -> ParsedName | None:
+    """What the name of a file made by the script of earlier days says.
+
+    None where it is no such name, its label none of ours, or its time none that the script can have had.
+    """
+    parsed = parse_name(file_name.removesuffix(DATA)) if file_name.endswith(DATA) else None
+    if parsed is None or not parsed.legacy or (parsed.label is not None and not LABEL.fullmatch(parsed.label)):
+        return None
+    # No other time can be the script's, and what a user has made up must not stand for the newest.
+    return parsed if _SCRIPT_BEGAN <= parsed.when <= now + timedelta(hours=1) else None
+
+
+DELTA = ".delta"
