@@ -1,4 +1,4 @@
-"""The online copy alone, as `t3_backup.worker` makes it: from a live database into an unnamed file, finished and synced.
+"""The online copy alone, as `t3_backup.worker.child.main` makes it: from a live database into an unnamed file, finished and synced.
 
 `python3 -m bench.ours SOURCE FD`: FD is an inherited descriptor of an empty file, open for reading and writing. Runs as
 whoever may read SOURCE; proves and seals nothing.
@@ -9,10 +9,12 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from t3_backup import snapshot, source
-from t3_backup.pin import Budget
 from t3_backup.system import native
 from t3_backup.t3.files import STATE_DATABASE
+from t3_backup.worker.child import copy as child_copy
+from t3_backup.worker.child import source
+from t3_backup.worker.child.pinned_read import Budget
+from t3_backup.worker.child.vfs import Destination, register_vfs
 
 _SECONDS = 300.0
 _WAL_BYTES = 1 << 30
@@ -21,12 +23,12 @@ _WAL_BYTES = 1 << 30
 def main() -> int:
     """Copy and sync."""
     path, fd = Path(sys.argv[1]), int(sys.argv[2])
-    native.load()
+    register_vfs()
     home = path.parents[len(STATE_DATABASE.parts) - 1]
     found = source.find(home, path.stat().st_uid)
     budget = Budget(found, _SECONDS, _WAL_BYTES)
-    with native.Destination(fd) as destination:
-        copy = snapshot.take(found, destination, budget)
+    with Destination(fd) as destination:
+        copy = child_copy.copy_database(found, destination, budget)
     native.sync_file(fd)
     if copy.method != "online":
         raise RuntimeError(f"the copy fell back to {copy.method}")

@@ -14,8 +14,8 @@ from t3_backup.backup import Result
 from t3_backup.lines import Lines
 from t3_backup.log import Log
 from t3_backup.notify import Notifier
-from t3_backup.protocol import Event
 from t3_backup.text import INFO, utc_now
+from t3_backup.worker.protocol import Event
 
 
 class Audience:

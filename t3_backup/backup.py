@@ -17,11 +17,10 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any
 
-from t3_backup import owner, takeover
+from t3_backup import takeover
 from t3_backup.accounts import Account
 from t3_backup.companions import Packing
 from t3_backup.errors import Failure, NoRoom, SourceAbsent, explain
-from t3_backup.protocol import Event, Phase
 from t3_backup.retention import Policy
 from t3_backup.settings import Settings
 from t3_backup.store.account_dir import AccountDir
@@ -32,7 +31,10 @@ from t3_backup.system.disk import reserve_of
 from t3_backup.t3 import databases
 from t3_backup.taking import Order, take
 from t3_backup.upkeep import Tidied, Upkeep
-from t3_backup.watch import Limits, Overheard
+from t3_backup.worker import client
+from t3_backup.worker.limits import Limits
+from t3_backup.worker.protocol import Event, Phase
+from t3_backup.worker.supervisor import Overheard
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 OUTCOMES = ("backed_up", "unchanged", "skipped", "failed", "planned")
@@ -128,7 +130,7 @@ def plan(
 
     def look(account: Account, heard: Overheard) -> Result:
         try:
-            source = owner.look(account, limits, stopping, heard)
+            source = client.look(account, limits, stopping, heard)
         except SourceAbsent as absent:
             return Result(account.user, "skipped", str(absent))
         return Result(account.user, "planned", f"{account.source} ({source.bytes} bytes, -wal {source.wal_bytes})")
@@ -243,7 +245,7 @@ def _hold(order: Order, heard: Overheard) -> str:
     """
     if not heard.looked:
         with contextlib.suppress(NoRoom):  # it was heard before
-            owner.look(order.account, order.limits, order.stopping, heard)
+            client.look(order.account, order.limits, order.stopping, heard)
     return databases.summary(heard.uncovered) if heard.uncovered else ""
 
 

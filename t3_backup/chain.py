@@ -22,7 +22,7 @@ from t3_backup.store.account_dir import AccountDir
 from t3_backup.store.content import hash_content
 from t3_backup.store.manifest import Manifest
 from t3_backup.store.names import DATA, DELTA, is_sealed_name
-from t3_backup.watch import Limits
+from t3_backup.worker.limits import Limits
 
 _SPARE_FOLDER = "/var/tmp"  # noqa: S108 - for an unnamed file, where the store can't be written to
 

@@ -10,9 +10,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
-from t3_backup import owner
 from t3_backup.errors import Cancelled, Failure, WorkerLost, explain
-from t3_backup.protocol import Packed
 from t3_backup.store.account_dir import AccountDir
 from t3_backup.store.content import hash_content
 from t3_backup.store.manifest import Companion, Manifest
@@ -20,6 +18,8 @@ from t3_backup.store.names import PRERESTORE
 from t3_backup.store.staged_file import StagedFile
 from t3_backup.taking import Order
 from t3_backup.verify import archive_problem
+from t3_backup.worker import client
+from t3_backup.worker.protocol import Packed
 
 
 @dataclass
@@ -58,7 +58,7 @@ class Packing:
         known = last.fingerprint if last is not None and self._is_there(last) else ""
         with self.shelf.begin() as blank:
             limits = replace(order.limits, seconds=max(1.0, seconds))
-            packed = owner.pack(order.account, blank.writer, self.limit, known, limits, order.stopping, order.listen)
+            packed = client.pack(order.account, blank.writer, self.limit, known, limits, order.stopping, order.listen)
             user = order.account.user
             self.passed = packed.passed
             self.warnings += [f"{user}: not packed: {passed}" for passed in packed.passed]

@@ -10,14 +10,15 @@ import pwd
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from t3_backup import accounts, intent, owner
+from t3_backup import accounts, intent
 from t3_backup.accounts import Account
 from t3_backup.errors import Failure, SourceAbsent, explain
 from t3_backup.intent import Intent
-from t3_backup.protocol import Swapped
 from t3_backup.store.store import Store
 from t3_backup.system.systemd import Service
-from t3_backup.watch import Limits
+from t3_backup.worker import client
+from t3_backup.worker.limits import Limits
+from t3_backup.worker.protocol import Swapped
 
 _NOTHING = Swapped((), (), ())
 
@@ -71,12 +72,12 @@ def _end_files(plan: Intent, account: Account | None, limits: Limits) -> tuple[s
         return "other", [f"there is no user {plan.user} any more"], files
     try:
         if plan.database:
-            healed = owner.heal(account, plan, limits)
+            healed = client.heal(account, plan, limits)
             state = healed.state
             if healed.held:
                 warnings.append(f"the old state is open in another process, and stays beside the new one as {plan.aside}")
         if plan.files:
-            files = owner.swap(account, plan, limits, install=state == "new")
+            files = client.swap(account, plan, limits, install=state == "new")
             warnings += [*files.missing, *files.reasons]
     except SourceAbsent:
         state = "other"  # the folder itself is gone, and all that was in it

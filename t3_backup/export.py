@@ -15,7 +15,7 @@ from t3_backup.store.account_dir import AccountDir
 from t3_backup.store.manifest import Manifest
 from t3_backup.store.staged_file import StagedFile
 from t3_backup.system import native
-from t3_backup.watch import Limits
+from t3_backup.worker.limits import Limits
 
 _MODE = 0o600
 

@@ -14,17 +14,19 @@ from pathlib import Path
 
 import apsw
 
-from t3_backup import accounts, hooks, metrics, owner, pending, recording, units
+from t3_backup import accounts, hooks, metrics, pending, recording, units
 from t3_backup.accounts import Account
 from t3_backup.errors import Cancelled, Failure, SourceAbsent, SourceRefused, StoreError, UsageError, explain
 from t3_backup.pending import Pending
-from t3_backup.protocol import Source
 from t3_backup.settings import Settings
 from t3_backup.store.manifest import Manifest
 from t3_backup.store.store import Store
-from t3_backup.system import native
 from t3_backup.text import utc_now
-from t3_backup.watch import Limits, Overheard
+from t3_backup.worker import client
+from t3_backup.worker.child.vfs import register_vfs
+from t3_backup.worker.limits import Limits
+from t3_backup.worker.protocol import Source
+from t3_backup.worker.supervisor import Overheard
 
 _LOOK_S = 30  # for one worker that finds a file
 
@@ -163,7 +165,7 @@ def _account(user: str, stopping: threading.Event) -> AccountFacts:
         account = accounts.find(user)
         home = _real(account.home)
         device = home.stat().st_dev if os.path.exists(home) else None
-        source = owner.look(account, _limits(), stopping, heard)
+        source = client.look(account, _limits(), stopping, heard)
         return AccountFacts(user, home, device, source, uncovered=heard.uncovered)
     except SourceAbsent:
         return AccountFacts(user, home, device, uncovered=heard.uncovered)
@@ -248,7 +250,7 @@ def _given_away(store: Store, account: Account, found: ShelfFacts, stopping: thr
         return found
     folder = store.open_aside(account.user, account.uid)
     try:
-        names = owner.survey(account, folder, _limits(), stopping)
+        names = client.survey(account, folder, _limits(), stopping)
     except SourceRefused:
         return replace(
             found, problem=f"{found.path} is ours, but was given to its user; if no old script does it: chown root: {found.path}"
@@ -261,7 +263,7 @@ def _given_away(store: Store, account: Account, found: ShelfFacts, stopping: thr
 def _libraries() -> Libraries:
     extension = ""
     try:
-        native.load()
+        register_vfs()
     except (apsw.Error, OSError) as error:
         extension = str(error)
     return Libraries(

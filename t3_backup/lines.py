@@ -18,9 +18,9 @@ from typing import Any, Self, TextIO
 from t3_backup import journal
 from t3_backup.backup import Result
 from t3_backup.errors import Failure, explain
-from t3_backup.protocol import Event, Phase, Progress
 from t3_backup.report import describe
 from t3_backup.text import ERROR, WARNING, printable
+from t3_backup.worker.protocol import Event, Phase, Progress
 
 _LONGEST_LINE = 20_000  # characters
 

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from t3_backup.backup import Result
-from t3_backup.protocol import Event, Phase, Progress
 from t3_backup.text import format_size, printable
+from t3_backup.worker.protocol import Event, Phase, Progress
 
 _PAUSE_S = 0.5  # between two of them
 _MOST_NAMES = 4

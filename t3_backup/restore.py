@@ -16,13 +16,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
-from t3_backup import chain, intent, owner, verify
+from t3_backup import chain, intent, verify
 from t3_backup.accounts import Account
 from t3_backup.companions import Packing
 from t3_backup.ending import end
 from t3_backup.errors import Cancelled, Failure, InUse, NotTheSame, SourceError, WorkerLost, explain
 from t3_backup.intent import Intent
-from t3_backup.protocol import Folded, shortened
 from t3_backup.store.account_dir import AccountDir
 from t3_backup.store.manifest import Manifest
 from t3_backup.store.names import PRERESTORE
@@ -32,7 +31,9 @@ from t3_backup.system.file_identity import FileIdentity
 from t3_backup.system.systemd import Service
 from t3_backup.taking import Order, take
 from t3_backup.text import format_time
-from t3_backup.watch import Limits
+from t3_backup.worker import client
+from t3_backup.worker.limits import Limits
+from t3_backup.worker.protocol import Folded, shortened
 
 
 @dataclass(frozen=True)
@@ -113,7 +114,7 @@ def _prepare_and_exchange(job: Job, plan: Intent, done: Restored, data: int, rel
         raise Cancelled("stopped before anything was replaced")
     try:
         with _timed(done, "fold"):
-            folded = owner.fold(job.account, job.limits, job.stopping)
+            folded = client.fold(job.account, job.limits, job.stopping)
         live = folded.old or live
         with _timed(done, "prerestore"):
             done.prerestore, sealed = _keep(job, folded, done)
@@ -123,7 +124,7 @@ def _prepare_and_exchange(job: Job, plan: Intent, done: Restored, data: int, rel
         plan.save(job.store)
         if job.database:
             with _timed(done, "exchange"):
-                owner.exchange(job.account, plan, job.limits)
+                client.exchange(job.account, plan, job.limits)
     except InUse as error:
         raise _named(error, live) from None
 
@@ -133,7 +134,7 @@ def _stage(job: Job, plan: Intent, done: Restored, data: int) -> tuple[FileIdent
     live = new = None
     with _timed(done, "copy"):
         if job.database:
-            staged = owner.stage(job.account, data, plan.aside, job.limits, job.stopping)
+            staged = client.stage(job.account, data, plan.aside, job.limits, job.stopping)
             live, new = staged.live, staged.staged
             if found := job.snapshot.census.differences(staged.census):
                 raise WorkerLost(f"what was written is not {job.snapshot.name}: {'; '.join(found[:3])}")
@@ -141,7 +142,7 @@ def _stage(job: Job, plan: Intent, done: Restored, data: int) -> tuple[FileIdent
             assert job.snapshot.companion is not None
             fd = job.shelf.open_archive(job.snapshot.companion)
             try:
-                owner.unpack(job.account, fd, plan.aside, job.snapshot.companion.content_bytes, job.limits, job.stopping)
+                client.unpack(job.account, fd, plan.aside, job.snapshot.companion.content_bytes, job.limits, job.stopping)
             finally:
                 os.close(fd)
     return live, new

@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from t3_backup import accounts, backup, ending, export, lines, owner, recording, restore, restore_lines
+from t3_backup import accounts, backup, ending, export, lines, recording, restore, restore_lines
 from t3_backup.accounts import Account
 from t3_backup.errors import EXIT_OK, Failure, StoreError, UsageError
 from t3_backup.lines import Lines
@@ -30,7 +30,8 @@ from t3_backup.system import signals
 from t3_backup.system.signals import StopRequest
 from t3_backup.system.systemd import Service
 from t3_backup.text import INFO, utc_now
-from t3_backup.watch import Limits
+from t3_backup.worker import client
+from t3_backup.worker.limits import Limits
 
 _ENDED = {
     "new": "was completed now",
@@ -115,7 +116,7 @@ def _in_place(
 def _live(account: Account, limits: Limits, stop: StopRequest) -> tuple[Census | None, str]:
     """What is in the live database now, or why that can't be told: nothing hangs on it."""
     try:
-        return owner.count(account, limits, stop), ""
+        return client.count(account, limits, stop), ""
     except Failure as failure:
         return None, str(failure)
 

@@ -12,12 +12,13 @@ import time
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
-from t3_backup import owner, verdict
+from t3_backup import verdict
 from t3_backup.errors import Cancelled, Failure, SourceError, SourceRefused, StoreError, TryLater, WorkerLost, explain
 from t3_backup.store.account_dir import AccountDir
 from t3_backup.store.names import ParsedName, legacy_name
 from t3_backup.store.store import Store
 from t3_backup.taking import Order, describe, settle
+from t3_backup.worker import client
 
 
 @dataclass
@@ -38,7 +39,7 @@ def set_aside(order: Order, store: Store) -> None:
         return
     folder = store.open_aside(user, uid)
     try:
-        owner.survey(order.account, folder, order.limits, order.stopping)
+        client.survey(order.account, folder, order.limits, order.stopping)
     except (TryLater, Cancelled):
         raise
     except SourceRefused:
@@ -81,7 +82,7 @@ def _empty(order: Order, store: Store, shelf: AccountDir, aside: str, until: flo
     folder = store.open_aside(aside, order.account.uid)
     after = ""
     try:
-        while names := owner.survey(order.account, folder, _left(order, until).limits, order.stopping, after):
+        while names := client.survey(order.account, folder, _left(order, until).limits, order.stopping, after):
             for after in names:
                 one, since = _left(order, until), time.time()
                 parsed = legacy_name(after, datetime.now(UTC))
@@ -90,7 +91,7 @@ def _empty(order: Order, store: Store, shelf: AccountDir, aside: str, until: flo
                 try:
                     if new := _take_over(one, shelf, folder, after, parsed):
                         done.names.append(new)
-                    owner.discard(order.account, folder, after, since, one.limits, order.stopping)
+                    client.discard(order.account, folder, after, since, one.limits, order.stopping)
                 except Cancelled:
                     raise
                 except SourceError as error:
@@ -114,7 +115,7 @@ def _take_over(order: Order, shelf: AccountDir, folder: int, name: str, parsed: 
     order = replace(order, when=parsed.when, label=parsed.label)
     until = time.monotonic() + order.limits.seconds
     with shelf.begin() as blank:
-        copied = owner.fetch(order.account, folder, name, blank.writer, order.limits, order.stopping, order.listen)
+        copied = client.fetch(order.account, folder, name, blank.writer, order.limits, order.stopping, order.listen)
         content, proven = settle(order, blank, copied, until)
         judged = verdict.judge(proven.problems, proven.census, copied.method, None)
         if judged.verdict != "verified":

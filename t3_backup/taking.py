@@ -14,10 +14,9 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 import t3_backup
-from t3_backup import owner, storing, verdict
+from t3_backup import storing, verdict
 from t3_backup.accounts import Account
 from t3_backup.errors import NotTheSame
-from t3_backup.protocol import Copied, Folded, Proven
 from t3_backup.store import manifest as manifests
 from t3_backup.store.account_dir import AccountDir
 from t3_backup.store.content import Content, header_bytes
@@ -27,8 +26,11 @@ from t3_backup.store.staged_file import StagedFile
 from t3_backup.storing import Stored
 from t3_backup.text import format_time
 from t3_backup.verdict import Verdict
-from t3_backup.verify import examine
-from t3_backup.watch import Limits, Listener
+from t3_backup.worker import client
+from t3_backup.worker.examine import examine_file
+from t3_backup.worker.limits import Limits
+from t3_backup.worker.protocol import Copied, Folded, Proven
+from t3_backup.worker.supervisor import Listener
 
 
 @dataclass(frozen=True)
@@ -73,10 +75,10 @@ def take(
 def _copy(order: Order, file: int, method: str, folded: Folded | None) -> Copied:
     account, limits, stopping, listen = order.account, order.limits, order.stopping, order.listen
     if folded is None:
-        return owner.copy(account, file, limits, stopping, listen, method=method)
+        return client.copy(account, file, limits, stopping, listen, method=method)
     assert folded.old is not None
     assert folded.census is not None
-    return owner.clone(account, file, folded.old, folded.census, limits, stopping, listen)
+    return client.clone(account, file, folded.old, folded.census, limits, stopping, listen)
 
 
 def settle(order: Order, blank: StagedFile, copied: Copied, until: float) -> tuple[Content, Proven]:
@@ -88,7 +90,7 @@ def settle(order: Order, blank: StagedFile, copied: Copied, until: float) -> tup
     left = replace(order.limits, seconds=max(0.0, until - time.monotonic()))
     fd = blank.open()
     try:
-        content, proven = examine(order.account, fd, left, order.stopping, order.listen, pages=True)
+        content, proven = examine_file(order.account, fd, left, order.stopping, order.listen, pages=True)
         if not proven.problems:
             _must_agree(content, header_bytes(fd), copied, proven)
         return content, proven

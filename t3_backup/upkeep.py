@@ -17,7 +17,7 @@ from t3_backup.retention import Decision, Policy
 from t3_backup.store.account_dir import AccountDir
 from t3_backup.store.manifest import Manifest
 from t3_backup.system.disk import BLOCK_BYTES, used_bytes
-from t3_backup.watch import Limits
+from t3_backup.worker.limits import Limits
 
 AUTO, DELTA, REFLINK, OFF = MODES = ("auto", "delta", "reflink", "off")
 

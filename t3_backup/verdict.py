@@ -10,10 +10,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from t3_backup.protocol import Copied
 from t3_backup.store.census import Census
 from t3_backup.store.manifest import Manifest
 from t3_backup.t3.ledger import LEDGER_TABLE
+from t3_backup.worker.protocol import Copied
 
 # A copy that lost more than this part of its rows or pages is suspect.
 _LOST = 0.5

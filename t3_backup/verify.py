@@ -7,24 +7,19 @@ proven too.
 from __future__ import annotations
 
 import os
-import pwd
 import threading
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from pathlib import Path
 
-from t3_backup import accounts, chain, owner, page_hashes
+from t3_backup import chain, page_hashes
 from t3_backup.accounts import Account
 from t3_backup.chain import Walk
-from t3_backup.errors import Cancelled, Failure, WorkerLost, explain
-from t3_backup.protocol import Proven
+from t3_backup.errors import Cancelled, Failure, explain
 from t3_backup.store.account_dir import AccountDir
-from t3_backup.store.content import Content, hash_content, page_size_of
+from t3_backup.store.content import hash_content
 from t3_backup.store.manifest import Companion, Manifest
-from t3_backup.watch import Limits, Listener
-
-_SHARED_BYTES = 64 << 20  # a smaller file is proven before a second worker would have started
+from t3_backup.worker import client
+from t3_backup.worker.examine import _reader, examine_file
+from t3_backup.worker.limits import Limits
 
 
 @dataclass(frozen=True)
@@ -95,7 +90,7 @@ def verify_archive(shelf: AccountDir, companion: Companion, limits: Limits, stop
 
 def archive_problem(account: Account, fd: int, companion: Companion, limits: Limits, stopping: threading.Event) -> str:
     """How what a worker finds in the archive `fd` is not what `companion` says; empty: it is. Raises as `owner.prove` does."""
-    found = owner.inspect(account, fd, companion.content_bytes, limits, stopping)
+    found = client.inspect(account, fd, companion.content_bytes, limits, stopping)
     if (found.entries, found.content_bytes) == (companion.entries, companion.content_bytes):
         return ""
     return (
@@ -104,45 +99,12 @@ def archive_problem(account: Account, fd: int, companion: Companion, limits: Lim
     )
 
 
-def examine(
-    account: Account,
-    fd: int,
-    limits: Limits,
-    stopping: threading.Event,
-    listen: Listener = lambda _: None,
-    *,
-    pages: bool = False,
-) -> tuple[Content, Proven]:
-    """What is in the file `fd`, which nobody writes any more: root hashes it (and its `pages`) beside the workers that prove it.
-
-    A large file is proven by two workers, each a share, where there is a second processor. Raises as `owner.prove` does.
-    """
-    shares = 2 if os.fstat(fd).st_size >= _SHARED_BYTES and len(os.sched_getaffinity(0)) > 1 else 1
-
-    def prove(share: int) -> Proven:
-        return owner.prove(account, fd, limits, stopping, listen, share=share, shares=shares)
-
-    with ThreadPoolExecutor(1 + shares, thread_name_prefix="examine") as pool:
-        hashing = pool.submit(hash_content, fd, page_size_of(fd) if pages else 0)
-        proofs = list(pool.map(prove, range(shares)))
-        return hashing.result(), _together(proofs)
-
-
-def _together(proofs: Sequence[Proven]) -> Proven:
-    """One proof out of its shares. Raises WorkerLost where they don't speak of the same database."""
-    first = proofs[0]
-    if any(proof.census != first.census for proof in proofs):
-        raise WorkerLost("the workers that proved the copy have seen different databases")
-    problems = dict.fromkeys(problem for proof in proofs for problem in proof.problems)
-    return replace(first, problems=tuple(problems), seconds=max(proof.seconds for proof in proofs))
-
-
 def _reasons(fd: int, snapshot: Manifest, limits: Limits, stopping: threading.Event) -> list[str]:
     if snapshot.verdict == "damaged":
         content, found = hash_content(fd), []
     else:
         try:
-            content, proven = examine(_reader(snapshot.user), fd, limits, stopping)
+            content, proven = examine_file(_reader(snapshot.user), fd, limits, stopping)
             found = [*proven.problems, *snapshot.census.differences(proven.census)]
         except Cancelled:
             raise
@@ -154,14 +116,3 @@ def _reasons(fd: int, snapshot: Manifest, limits: Limits, stopping: threading.Ev
     if content.sha256 != snapshot.sha256:
         return [f"SHA-256 {content.sha256}, {snapshot.sha256} was sealed"]
     return found
-
-
-def _reader(user: str) -> Account:
-    """Who reads a snapshot: its owner, or nobody where the owner has left the system. Root never parses one."""
-    if os.geteuid() != 0:
-        return accounts.own()
-    try:
-        return accounts.find(user)
-    except Failure:
-        nobody = pwd.getpwnam("nobody")
-        return Account(nobody.pw_name, nobody.pw_uid, nobody.pw_gid, (nobody.pw_gid,), Path("/"))

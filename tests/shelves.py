@@ -21,7 +21,7 @@ from t3_backup.store.manifest import Manifest
 from t3_backup.store.store import Store
 from t3_backup.storing import Stored
 from t3_backup.upkeep import DELTA, Upkeep
-from t3_backup.watch import Limits
+from t3_backup.worker.limits import Limits
 
 PAGE = 4096
 ROOMY = Limits(60, 60, 0, 0, lambda: 1 << 40)

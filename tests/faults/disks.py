@@ -21,7 +21,7 @@ from demo.users import User
 from t3_backup.store.manifest import Manifest
 from t3_backup.store.store import Store
 from t3_backup.verify import verify
-from t3_backup.watch import Limits
+from t3_backup.worker.limits import Limits
 
 REAL = DATA / "state-0.0.24.sqlite"
 KILLED = -9

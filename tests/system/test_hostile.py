@@ -26,7 +26,7 @@ from conftest import BOUND_S, DATA, ROOT, Land, children, give_database, needs_r
 
 from demo.users import User
 from demo.writer import Writer
-from t3_backup import accounts, backup, owner, taking, watch
+from t3_backup import accounts, backup, taking
 from t3_backup.accounts import Account
 from t3_backup.backup import Result
 from t3_backup.errors import Failure, WorkerLost
@@ -36,8 +36,9 @@ from t3_backup.store.content import hash_content, header_bytes
 from t3_backup.store.staged_file import StagedFile
 from t3_backup.store.store import Store
 from t3_backup.system import native
-from t3_backup.verify import examine
-from t3_backup.watch import Limits
+from t3_backup.worker import client, supervisor
+from t3_backup.worker.examine import examine_file
+from t3_backup.worker.limits import Limits
 
 pytestmark = needs_root
 
@@ -327,7 +328,7 @@ WITHIN = """
 
     package, uid, gid, folder, home, gives_up = sys.argv[1:]
     sys.path.insert(0, package)
-    from t3_backup import confinement; from t3_backup.system import native as copier
+    from t3_backup.worker.child.main.child import sandbox as confinement; from t3_backup.system import native as copier
 
     libc = ctypes.CDLL(None, use_errno=True)
     PR_SET_DUMPABLE, KEEP_SIZE, IO_URING_SETUP, CLONE3, FICLONE, EXECVEAT = 4, 1, 425, 435, 0x40049409, 322
@@ -488,15 +489,15 @@ def say(**event):
 
 def honest():
     sys.path.insert(0, sys.argv.pop(1))
-    from t3_backup.worker import main
+    from t3_backup.worker.child.main import main
     sys.exit(main())
 
 def lie(**changes):
     # The real worker, which makes the real copy, but for what it says of it.
     import dataclasses
     sys.path.insert(0, sys.argv.pop(1))
-    from t3_backup import worker
-    from t3_backup.protocol import Proven
+    from t3_backup.worker.child.main.child import main as worker
+    from t3_backup.worker.protocol import Proven
     tell = worker._tell
     def told(request, event):
         if isinstance(event, Proven):
@@ -547,10 +548,10 @@ class Stage:
 
         The limits are the hostile one's: the other's interpreter may be slow to start.
         """
-        for step in (owner.copy, owner.prove):
-            self.monkeypatch.setattr(owner, step.__name__, self.patient(step))
+        for step in (client.copy, client.prove):
+            self.monkeypatch.setattr(client, step.__name__, self.patient(step))
         boot = PRELUDE.replace("HOSTILE", str(self.mallory.uid)).replace("HOLDER", repr(str(self.holder_note)))
-        self.monkeypatch.setattr(owner, "_BOOT", boot + textwrap.dedent(script))
+        self.monkeypatch.setattr(client, "_BOOT", boot + textwrap.dedent(script))
         values = Settings(
             dest=self.land.store,
             map=self.land.map,
@@ -697,15 +698,15 @@ def test_the_run_goes_on_beside_a_worker_that(stage: Stage, what: str) -> None:
 
 def test_a_worker_that_will_not_stop_is_killed(stage: Stage) -> None:
     """Row 22. Whoever stops the run waits for a moment, not for the worker."""
-    stage.monkeypatch.setattr(watch, "_POLITE_SECONDS", 0.2)
+    stage.monkeypatch.setattr(supervisor, "_POLITE_SECONDS", 0.2)
     note = stage.land.folder / "deaf"
     boot = PRELUDE.replace("HOSTILE", str(stage.mallory.uid)).replace("HOLDER", "''")
     boot += f"signal.signal(signal.SIGTERM, signal.SIG_IGN)\nopen({str(note)!r}, 'w').close()\ntime.sleep(60)"
-    stage.monkeypatch.setattr(owner, "_BOOT", boot)
+    stage.monkeypatch.setattr(client, "_BOOT", boot)
     stopping = threading.Event()
     limits = Limits(BOUND_S, BOUND_S, MIB, 0, lambda: 1 << 40)
     with ThreadPoolExecutor(1) as pool:
-        work = pool.submit(owner.look, account(stage.mallory), limits, stopping)
+        work = pool.submit(client.look, account(stage.mallory), limits, stopping)
         until(note.exists, "deaf worker")
         stopping.set()
         with pytest.raises(Failure, match="stopped before it was done"):
@@ -757,10 +758,10 @@ def test_a_socket_that_is_written_to_after_the_workers_end_keeps_nobody_waiting(
 
 def test_a_look_that_found_nothing_fails_its_account_alone(stage: Stage) -> None:
     """Row 36. A dry run believes a worker no more than a run does."""
-    stage.monkeypatch.setattr(owner, "_BOOT", "pass")
+    stage.monkeypatch.setattr(client, "_BOOT", "pass")
     limits = Limits(BOUND_S, BOUND_S, MIB, 0, lambda: 1 << 40)
     with pytest.raises(WorkerLost, match="no result"):
-        owner.look(account(stage.mallory), limits, threading.Event())
+        client.look(account(stage.mallory), limits, threading.Event())
 
 
 # ---- a hostile database -----------------------------------------------------------------------------------------
@@ -855,9 +856,9 @@ def test_no_mutated_database_gets_out_of_its_limits(land: Land, mallory: User, h
         began = time.monotonic()
         try:
             with StagedFile.create(folder, "partial") as new:
-                copied = owner.copy(account(user), new.writer, limits, threading.Event(), lambda _: None)
+                copied = client.copy(account(user), new.writer, limits, threading.Event(), lambda _: None)
                 new.settle()
-                content, proven = examine(account(user), new.reader, limits, threading.Event())
+                content, proven = examine_file(account(user), new.reader, limits, threading.Event())
                 if not proven.problems:
                     taking._must_agree(content, header_bytes(new.reader), copied, proven)
                 ending = "damaged" if proven.problems else "proven"

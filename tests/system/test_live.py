@@ -24,12 +24,12 @@ from conftest import DATA, MIB, Answer, Land, give_database, needs_root, started
 
 from demo.users import User
 from demo.writer import Writer, moment
-from t3_backup import pin, snapshot, source
 from t3_backup.errors import TryLater
-from t3_backup.pin import STEP_PAGES, Budget, Unfinished
-from t3_backup.source import Source
-from t3_backup.system import native
-from t3_backup.system.native import Destination
+from t3_backup.worker.child import copy as child_copy
+from t3_backup.worker.child import pinned_read, source
+from t3_backup.worker.child.pinned_read import STEP_PAGES, Budget, Unfinished
+from t3_backup.worker.child.source import Source
+from t3_backup.worker.child.vfs import Destination, register_vfs
 
 pytestmark = needs_root
 
@@ -68,7 +68,7 @@ def heavy_writer(user: User) -> Iterator[None]:
 @contextmanager
 def in_process(user: User, land: Land) -> Iterator[tuple[Source, Destination]]:
     """What a worker works with, in this process: a source, and a destination without a name."""
-    native.load()
+    register_vfs()
     found = source.find(user.home, user.uid)
     fd = os.open(land.folder, os.O_TMPFILE | os.O_RDWR, 0o600)
     try:
@@ -96,7 +96,7 @@ def worker_of(run: subprocess.Popen[str], user: User) -> int | None:
                 command = Path(f"/proc/{pid}/cmdline").read_text()
             except (FileNotFoundError, ProcessLookupError):
                 continue
-            if str(user.home) in command and "t3_backup.worker" in command:
+            if str(user.home) in command and "t3_backup.worker.child.main" in command:
                 return int(pid)
     return None
 
@@ -195,17 +195,17 @@ def test_the_copy_ends_because_of_the_pin(land: Land, carol: User, monkeypatch: 
         def without_transaction(connection: apsw.Connection, *statements: str) -> None:
             source.execute(connection, *(one for one in statements if one not in ("BEGIN", "COMMIT", "ROLLBACK")))
 
-        monkeypatch.setattr(pin, "execute", without_transaction)
+        monkeypatch.setattr(pinned_read, "execute", without_transaction)
     steps_needed = carol.database.stat().st_size // (STEP_PAGES * 4096) + 1
     with in_process(carol, land) as (found, destination), Writer(carol.database, user=carol.name) as writer:
         # The clock of this budget counts how often it is asked: once a step.
         budget = Budget(found, 5 * steps_needed, 1 << 40, clock=itertools.count().__next__)
         if pinned:
-            assert snapshot._online(found, destination, budget, mmap=True).method == "online"
+            assert child_copy._online(found, destination, budget, mmap=True).method == "online"
             assert budget.clock() <= 2 * steps_needed
         else:
             with pytest.raises(Unfinished):
-                snapshot._online(found, destination, budget, mmap=True)
+                child_copy._online(found, destination, budget, mmap=True)
         assert writer.stop().total.errors == 0
 
 
@@ -229,7 +229,7 @@ def test_the_worker_itself_gives_up_over_the_wal_budget(land: Land, carol: User)
     """Row 2: it need not be killed for it."""
     with in_process(carol, land) as (found, destination), heavy_writer(carol):
         with pytest.raises(TryLater, match="the -wal grew"):
-            snapshot.take(found, destination, Budget(found, 3600, MIB))
+            child_copy.copy_database(found, destination, Budget(found, 3600, MIB))
 
 
 def test_a_worker_that_stops_with_the_pin_in_its_hand_is_ended(land: Land, carol: User, bob: User) -> None:
@@ -293,11 +293,11 @@ def test_no_statement_on_the_source_writes_checkpoints_or_changes_its_mode(
         connection.setexectrace(heard)
         return connection
 
-    monkeypatch.setattr(snapshot, "connect", traced)
+    monkeypatch.setattr(child_copy, "connect", traced)
     monkeypatch.setattr(source, "execute", lambda *given: _noted(statements, *given))
     with Writer(alice.database, user=alice.name, journal_mode=journal_mode, busy_timeout_ms=1000) as writer:
         with in_process(alice, land) as (found, destination):
-            copy = snapshot.take(found, destination, Budget(found, 3600, 1 << 40), method=method)
+            copy = child_copy.copy_database(found, destination, Budget(found, 3600, 1 << 40), method=method)
         assert writer.stop().total.errors == 0
     assert copy.method == took
     assert "PRAGMA mmap_size=1099511627776" in statements, "what connect itself says is not traced"
@@ -318,7 +318,9 @@ def test_no_commit_of_a_server_that_never_waits_fails(land: Land, alice: User) -
             assert land.t3().code == 0
         for _ in range(10):
             with in_process(alice, land) as (found, destination):
-                assert snapshot.take(found, destination, Budget(found, 3600, 1 << 40), method="vacuum").method == "vacuum"
+                assert (
+                    child_copy.copy_database(found, destination, Budget(found, 3600, 1 << 40), method="vacuum").method == "vacuum"
+                )
         stats = writer.stop()
     assert stats.total.errors == 0
     assert stats.total.commits > 0

@@ -11,8 +11,8 @@ import apsw
 import pytest
 from conftest import DATA
 
-from t3_backup.census import take
 from t3_backup.store.census import Census
+from t3_backup.worker.child.census import take_census
 
 UNREADABLE = -1
 
@@ -25,7 +25,7 @@ def database(*statements: str, path: str = ":memory:") -> apsw.Connection:
 
 
 def census(*statements: str) -> Census:
-    return take(database(*statements), count_rows=True)
+    return take_census(database(*statements), count_rows=True)
 
 
 def immutable(path: Path) -> apsw.Connection:
@@ -118,7 +118,7 @@ def test_the_numbers_in_the_header_are_told() -> None:
 
 
 def test_a_t3_database_has_the_level_of_its_newest_migration() -> None:
-    found = take(immutable(DATA / "state-0.0.24.sqlite"), count_rows=True)
+    found = take_census(immutable(DATA / "state-0.0.24.sqlite"), count_rows=True)
     assert found.t3_level == 30
     assert found.rows is not None
     assert found.rows["effect_sql_migrations"] == 30
@@ -142,16 +142,16 @@ def test_what_only_looks_like_a_t3_database_has_no_level(statements: tuple[str, 
 def test_an_empty_database_has_nothing() -> None:
     """Row 24: to `integrity_check` it is ok."""
     empty = database()
-    found = take(empty, count_rows=True)
+    found = take_census(empty, count_rows=True)
     assert (found.ends, found.rows, found.total_rows, found.t3_level) == ({}, {}, 0, None)
     assert list(empty.cursor().execute("PRAGMA integrity_check")) == [("ok",)]
 
 
 def test_rows_are_counted_only_where_asked() -> None:
     connection = database("CREATE TABLE t (x)", ones("t", 3))
-    bare = take(connection, count_rows=False)
+    bare = take_census(connection, count_rows=False)
     assert (bare.rows, bare.total_rows) == (None, 0)
-    assert replace(take(connection, count_rows=True), rows=None) == bare
+    assert replace(take_census(connection, count_rows=True), rows=None) == bare
 
 
 def test_a_census_survives_json() -> None:
@@ -196,11 +196,11 @@ def rootpage(connection: apsw.Connection, name: str) -> int:
 def test_a_damaged_table_is_said_to_be_unreadable_and_the_others_count(small: Path, tmp_path: Path) -> None:
     """Row 12."""
     sound = immutable(small)
-    before = take(sound, count_rows=True)
-    found = take(overwritten(small, rootpage(sound, "orchestration_events"), tmp_path), count_rows=True)
+    before = take_census(sound, count_rows=True)
+    found = take_census(overwritten(small, rootpage(sound, "orchestration_events"), tmp_path), count_rows=True)
     assert found.ends == before.ends | {"orchestration_events": UNREADABLE}
     assert found.t3_level == 30
-    migrations = take(overwritten(small, rootpage(sound, "effect_sql_migrations"), tmp_path), count_rows=True)
+    migrations = take_census(overwritten(small, rootpage(sound, "effect_sql_migrations"), tmp_path), count_rows=True)
     assert (migrations.t3_level, migrations.ends["effect_sql_migrations"]) == (None, UNREADABLE)
 
 
@@ -213,4 +213,4 @@ def test_a_damaged_schema_is_an_error_and_never_an_empty_database(small: Path, t
         file.write(random.Random(1).randbytes(3996))
     connection = immutable(copy)
     with pytest.raises(apsw.CorruptError):
-        take(connection, count_rows=True)
+        take_census(connection, count_rows=True)

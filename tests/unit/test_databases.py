@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from t3_backup import protocol
 from t3_backup.errors import WorkerLost
-from t3_backup.protocol import Source
 from t3_backup.t3 import databases
 from t3_backup.t3.files import STATE_DATABASE
+from t3_backup.worker import protocol
+from t3_backup.worker.protocol import Source
 
 
 @pytest.fixture

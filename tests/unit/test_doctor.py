@@ -15,8 +15,8 @@ from t3_backup.facts import AccountFacts, Facts, Libraries, MapFacts, ShelfFacts
 from t3_backup.finding import Finding
 from t3_backup.hooks import Found
 from t3_backup.pending import Pending
-from t3_backup.protocol import Source
 from t3_backup.units import Systemd
+from t3_backup.worker.protocol import Source
 
 GIB = 1 << 30
 VALUES = settings.load({}, {}, Path("/dev/null"))

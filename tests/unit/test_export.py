@@ -19,7 +19,7 @@ from t3_backup.store.manifest import Manifest
 from t3_backup.store.store import Store
 from t3_backup.system import native
 from t3_backup.verify import Check
-from t3_backup.watch import Limits
+from t3_backup.worker.limits import Limits
 
 DATA = os.urandom(200_000)
 LIMITS = Limits(60, 60, 0, 0, lambda: 1 << 40)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from t3_backup.fold import is_wal_header
+from t3_backup.worker.child.checkpoint import is_wal_header
 
 HEADER, FRAME_HEADER = 32, 24  # bytes
 

@@ -12,13 +12,13 @@ from pathlib import Path
 
 import pytest
 
-from t3_backup import exchange
 from t3_backup.errors import Failure
-from t3_backup.place import Place
-from t3_backup.protocol import Healed
 from t3_backup.system import native
 from t3_backup.system.file_identity import SIDECARS, FileIdentity
 from t3_backup.t3.files import STATE_DATABASE
+from t3_backup.worker.child import swap
+from t3_backup.worker.child.live_files import LiveFiles
+from t3_backup.worker.protocol import Healed
 
 ASIDE = "state.sqlite.replaced-x"
 LIVE = STATE_DATABASE.name
@@ -29,40 +29,40 @@ MOVED = {f"{ASIDE}-wal": "old wal", f"{ASIDE}-journal": "old journal"}
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Iterator[Place]:
-    opened = Place.open(tmp_path, os.geteuid(), create=True)
+def place(tmp_path: Path) -> Iterator[LiveFiles]:
+    opened = LiveFiles.open(tmp_path, os.geteuid(), create=True)
     yield opened
     os.close(opened.folder)
 
 
-def lay(place: Place, files: dict[str, str]) -> FileIdentity | None:
+def lay(place: LiveFiles, files: dict[str, str]) -> FileIdentity | None:
     """Make these files; the identity of the live one."""
     for name, text in files.items():
         (place.path.parent / name).write_text(text)
     return place.identity()
 
 
-def lies(place: Place) -> dict[str, str]:
+def lies(place: LiveFiles) -> dict[str, str]:
     return {path.name: path.read_text() for path in place.path.parent.iterdir()}
 
 
-def exchanged(place: Place) -> None:
+def exchanged(place: LiveFiles) -> None:
     native.rename_exchange(place.folder, ASIDE, LIVE)
 
 
-def installed(place: Place) -> None:
+def installed(place: LiveFiles) -> None:
     native.rename_noreplace(place.folder, ASIDE, LIVE)
 
 
-def sidecars_moved(place: Place) -> None:
-    exchange._move_sidecars(place, LIVE, ASIDE, SIDECARS)
+def sidecars_moved(place: LiveFiles) -> None:
+    swap._move_sidecars(place, LIVE, ASIDE, SIDECARS)
 
 
-def one_sidecar_moved(place: Place) -> None:
+def one_sidecar_moved(place: LiveFiles) -> None:
     native.rename_noreplace(place.folder, WAL, f"{ASIDE}-wal")
 
 
-def nothing(_: Place) -> None:
+def nothing(_: LiveFiles) -> None:
     """It got no further."""
 
 
@@ -71,7 +71,7 @@ class Case:
     """What lay there, how far it got, and what must lie there once it is healed."""
 
     before: dict[str, str]
-    got: tuple[Callable[[Place], None], ...]
+    got: tuple[Callable[[LiveFiles], None], ...]
     state: str
     after: dict[str, str]
     staged: bool = True
@@ -112,7 +112,7 @@ class Seen:
     beside: tuple[str, ...]
 
 
-def arrange(place: Place, case: Case) -> Seen:
+def arrange(place: LiveFiles, case: Case) -> Seen:
     """As it was interrupted; what the intent says of it."""
     old = lay(place, case.before)
     if case.staged:
@@ -123,12 +123,12 @@ def arrange(place: Place, case: Case) -> Seen:
     return seen
 
 
-def heal(place: Place, seen: Seen, *, begun: bool = True, keep: bool = False) -> Healed:
-    return exchange.heal(place, ASIDE, seen.old, seen.staged, seen.beside, begun=begun, keep=keep)
+def heal(place: LiveFiles, seen: Seen, *, begun: bool = True, keep: bool = False) -> Healed:
+    return swap.heal_swap(place, ASIDE, seen.old, seen.staged, seen.beside, begun=begun, keep=keep)
 
 
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
-def test_it_is_the_old_state_or_the_new_one_and_again_is_harmless(place: Place, case: Case) -> None:
+def test_it_is_the_old_state_or_the_new_one_and_again_is_harmless(place: LiveFiles, case: Case) -> None:
     seen = arrange(place, case)
     for _ in range(2):
         assert heal(place, seen, begun=case.begun, keep=case.keep) == Healed(case.state, False)
@@ -138,7 +138,7 @@ def test_it_is_the_old_state_or_the_new_one_and_again_is_harmless(place: Place, 
 # --- somebody else was there meanwhile -------------------------------------------------------------------------------
 
 
-def test_what_came_out_stays_while_somebody_has_it_open_and_the_new_one_stays_in_place(place: Place) -> None:
+def test_what_came_out_stays_while_somebody_has_it_open_and_the_new_one_stays_in_place(place: LiveFiles) -> None:
     """Row 9. He would write to a file that is gone; and the new one may have been worked with since."""
     seen = arrange(place, CASES["they were exchanged"])
     with (place.path.parent / ASIDE).open():
@@ -148,7 +148,7 @@ def test_what_came_out_stays_while_somebody_has_it_open_and_the_new_one_stays_in
     assert lies(place) == {LIVE: "new"}
 
 
-def test_what_is_to_be_kept_may_be_read_by_anybody(place: Place) -> None:
+def test_what_is_to_be_kept_may_be_read_by_anybody(place: LiveFiles) -> None:
     case = CASES["they were exchanged, and the old one is kept"]
     seen = arrange(place, case)
     with (place.path.parent / ASIDE).open():
@@ -156,7 +156,7 @@ def test_what_is_to_be_kept_may_be_read_by_anybody(place: Place) -> None:
     assert lies(place) == case.after
 
 
-def test_what_somebody_left_beside_the_staged_one_goes_with_it(place: Place) -> None:
+def test_what_somebody_left_beside_the_staged_one_goes_with_it(place: LiveFiles) -> None:
     """Row 8. It never joins the live one."""
     seen = arrange(place, CASES["it was about to begin"])
     lay(place, {f"{ASIDE}-wal": "a -wal of the staged one"})
@@ -164,7 +164,7 @@ def test_what_somebody_left_beside_the_staged_one_goes_with_it(place: Place) -> 
     assert lies(place) == OLD
 
 
-def test_what_was_beside_it_is_not_moved_back_to_what_was_written_to_without_it(place: Place) -> None:
+def test_what_was_beside_it_is_not_moved_back_to_what_was_written_to_without_it(place: LiveFiles) -> None:
     """Row 8. A server that was started in between has gone on from the main file alone."""
     seen = arrange(place, CASES["all sidecars were moved"])
     lay(place, {LIVE: "old, and written to"})
@@ -174,7 +174,7 @@ def test_what_was_beside_it_is_not_moved_back_to_what_was_written_to_without_it(
     assert lies(place) == before
 
 
-def test_where_the_live_one_is_gone_nothing_else_goes(place: Place) -> None:
+def test_where_the_live_one_is_gone_nothing_else_goes(place: LiveFiles) -> None:
     seen = arrange(place, CASES["it was about to begin"])
     place.remove(LIVE)
     with pytest.raises(Failure, match=rf"neither what it was .* lies {ASIDE}:"):
@@ -182,12 +182,12 @@ def test_where_the_live_one_is_gone_nothing_else_goes(place: Place) -> None:
     assert lies(place) == {ASIDE: "new"}
 
 
-def third(place: Place) -> None:
+def third(place: LiveFiles) -> None:
     (place.path.parent / "third").write_text("third")
     (place.path.parent / "third").rename(place.path)
 
 
-def test_where_somebody_put_a_third_one_there_nothing_is_removed(place: Place) -> None:
+def test_where_somebody_put_a_third_one_there_nothing_is_removed(place: LiveFiles) -> None:
     seen = arrange(place, Case(OLD, (), "", {}))
     third(place)
     with pytest.raises(Failure, match=rf"neither what it was .* lies {ASIDE}:"):
@@ -198,7 +198,7 @@ def test_where_somebody_put_a_third_one_there_nothing_is_removed(place: Place) -
     assert lies(place) == {LIVE: "third"}
 
 
-def test_where_a_server_made_one_of_its_own_it_stays_and_what_was_staged_goes(place: Place) -> None:
+def test_where_a_server_made_one_of_its_own_it_stays_and_what_was_staged_goes(place: LiveFiles) -> None:
     seen = arrange(place, Case({}, (), "", {}))
     third(place)
     assert heal(place, seen) == Healed("other", False)

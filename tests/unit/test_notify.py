@@ -14,7 +14,7 @@ import pytest
 from t3_backup import notify
 from t3_backup.backup import Result
 from t3_backup.notify import Notifier, Work, describe
-from t3_backup.protocol import Phase, Progress
+from t3_backup.worker.protocol import Phase, Progress
 
 MIB = 1 << 20
 

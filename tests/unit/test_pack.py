@@ -14,12 +14,12 @@ import pytest
 import zstandard
 from made import made
 
-from t3_backup import pack as packing
 from t3_backup.errors import SourceError
-from t3_backup.pack import pack
-from t3_backup.protocol import Inspected, Packed
 from t3_backup.store.manifest import Companion, Manifest
-from t3_backup.unpack import inspect, unpack
+from t3_backup.worker.child import archive_write as packing
+from t3_backup.worker.child.archive_read import extract_archive, inspect_archive
+from t3_backup.worker.child.archive_write import write_archive
+from t3_backup.worker.protocol import Inspected, Packed
 
 LIMIT = 1 << 20
 
@@ -46,7 +46,7 @@ def opened(place: Path) -> Iterator[int]:
 def packed(folder: int, path: Path, known: str = "", limit: int = LIMIT, alive: Callable[[int], None] = lambda _: None) -> Packed:
     fd = os.open(path, os.O_CREAT | os.O_RDWR)
     try:
-        return pack(folder, os.geteuid(), fd, limit, known, lambda _: None, alive)
+        return write_archive(folder, os.geteuid(), fd, limit, known, lambda _: None, alive)
     finally:
         os.close(fd)
 
@@ -139,8 +139,8 @@ def content(archive: Path, found: Packed) -> dict[str, bytes]:
     file = os.open(archive, os.O_RDONLY)
     try:
         expected = Inspected(found.entries, found.content_bytes)
-        assert inspect(file, found.content_bytes, lambda _: None) == expected
-        assert unpack(file, folder, found.content_bytes, lambda _: None) == expected
+        assert inspect_archive(file, found.content_bytes, lambda _: None) == expected
+        assert extract_archive(file, folder, found.content_bytes, lambda _: None) == expected
     finally:
         os.close(file)
         os.close(folder)
@@ -200,9 +200,9 @@ def test_a_hostile_archive_is_refused_and_touches_nothing_outside(
     folder = os.open(inside, os.O_RDONLY | os.O_DIRECTORY)
     try:
         with pytest.raises(SourceError):
-            inspect(file, LIMIT, lambda _: None)
+            inspect_archive(file, LIMIT, lambda _: None)
         with pytest.raises(SourceError):
-            unpack(file, folder, LIMIT, lambda _: None)
+            extract_archive(file, folder, LIMIT, lambda _: None)
     finally:
         os.close(file)
         os.close(folder)
@@ -213,7 +213,7 @@ def test_a_hostile_archive_is_refused_and_touches_nothing_outside(
 
 def test_what_the_hostile_ones_are_made_of_is_a_good_one(tmp_path: Path) -> None:
     file = written(tmp_path / "archive", GOOD)
-    assert inspect(file, LIMIT, lambda _: None) == Inspected(2, 3)
+    assert inspect_archive(file, LIMIT, lambda _: None) == Inspected(2, 3)
     os.close(file)
 
 
@@ -224,7 +224,7 @@ def test_an_archive_that_was_cut_is_none(tmp_path: Path, cut: int) -> None:
     (tmp_path / "archive").write_bytes(data[:-cut])
     file = os.open(tmp_path / "archive", os.O_RDONLY)
     with pytest.raises(SourceError):
-        inspect(file, LIMIT, lambda _: None)
+        inspect_archive(file, LIMIT, lambda _: None)
     os.close(file)
 
 
@@ -232,10 +232,10 @@ def test_no_mode_of_an_archive_gives_more_than_a_mode(tmp_path: Path) -> None:
     file = written(tmp_path / "archive", [member("settings.json", b"x", mode=0o7777)])
     (tmp_path / "folder").mkdir()
     folder = os.open(tmp_path / "folder", os.O_RDONLY | os.O_DIRECTORY)
-    unpack(file, folder, LIMIT, lambda _: None)
+    extract_archive(file, folder, LIMIT, lambda _: None)
     assert (tmp_path / "folder" / "settings.json").stat().st_mode & 0o7777 == 0o777
     with pytest.raises(FileExistsError):  # nothing is unpacked over what is there
-        unpack(file, folder, LIMIT, lambda _: None)
+        extract_archive(file, folder, LIMIT, lambda _: None)
     os.close(file)
     os.close(folder)
 

@@ -12,20 +12,19 @@ from pathlib import Path
 import pytest
 
 from t3_backup.errors import SourceError
-from t3_backup.proof import prove
-from t3_backup.system import native
-from t3_backup.system.native import Destination
+from t3_backup.worker.child.integrity import check_integrity
+from t3_backup.worker.child.vfs import Destination, register_vfs
 
 PAGE = 4096
 
 
 def problems(path: Path, shares: int) -> list[tuple[str, ...]]:
     """What each share finds; one share is the whole integrity_check."""
-    native.load()
+    register_vfs()
     fd = os.open(path, os.O_RDONLY)
     try:
         with Destination(fd) as destination:
-            return [prove(destination, share=share, shares=shares).problems for share in range(shares)]
+            return [check_integrity(destination, share=share, shares=shares).problems for share in range(shares)]
     finally:
         os.close(fd)
 

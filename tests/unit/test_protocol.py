@@ -8,9 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from t3_backup import protocol
 from t3_backup.errors import WORKER_ERRORS, Failure, InUse, SourceRefused, TryLater, WorkerLost
-from t3_backup.protocol import (
+from t3_backup.store.census import Census
+from t3_backup.system.file_identity import SIDECARS, FileIdentity
+from t3_backup.worker import protocol
+from t3_backup.worker.protocol import (
     Copied,
     Counted,
     Event,
@@ -27,8 +29,6 @@ from t3_backup.protocol import (
     Staged,
     Swapped,
 )
-from t3_backup.store.census import Census
-from t3_backup.system.file_identity import SIDECARS, FileIdentity
 
 COUNTS = st.integers(0, (1 << 62) - 1)
 SECONDS = st.floats(0, 1e9)

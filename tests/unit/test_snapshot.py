@@ -10,15 +10,14 @@ from pathlib import Path
 import apsw
 import pytest
 
-from t3_backup.pin import open_destination
-from t3_backup.snapshot import sqlite_errors
-from t3_backup.source import Source, execute
-from t3_backup.system import native
-from t3_backup.system.native import Destination
+from t3_backup.worker.child.copy import sqlite_errors
+from t3_backup.worker.child.pinned_read import open_destination
+from t3_backup.worker.child.source import Source, execute
+from t3_backup.worker.child.vfs import Destination, register_vfs
 
 
 def test_a_cancelled_copy_fails_with_the_number_and_text_of_ecanceled(tmp_path: Path) -> None:
-    native.load()
+    register_vfs()
     folder = os.open(tmp_path, os.O_RDONLY | os.O_DIRECTORY)
     fd = os.open(tmp_path / "copy", os.O_CREAT | os.O_RDWR, 0o600)
     try:

@@ -7,10 +7,10 @@ from dataclasses import replace
 import pytest
 from made import CENSUS, made
 
-from t3_backup.protocol import Copied
 from t3_backup.store.census import Census
 from t3_backup.store.manifest import Manifest
 from t3_backup.verdict import Verdict, disagreements, judge, yardstick
+from t3_backup.worker.protocol import Copied
 
 GOOD = Verdict("verified")
 BEFORE = made()  # 1000 rows, 100 pages, level 30

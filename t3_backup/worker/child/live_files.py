@@ -17,17 +17,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from t3_backup.errors import Failure, InUse, SourceAbsent, SourceError, SourceRefused
-from t3_backup.source import must_be_own
 from t3_backup.system import native
 from t3_backup.system.file_identity import SIDECARS, FileIdentity
 from t3_backup.t3.files import STATE_DATABASE
+from t3_backup.worker.child.source import must_be_own
 
 _ACCESS = "system.posix_acl_access"
 _T3_MODE = 0o644  # T3's own, where there is no file to take it from
 
 
 @dataclass(frozen=True)
-class Place:
+class LiveFiles:
     """The folder of a live database, open."""
 
     folder: int
@@ -35,7 +35,7 @@ class Place:
     uid: int
 
     @staticmethod
-    def open(home: Path, uid: int, *, create: bool = False) -> Place:
+    def open(home: Path, uid: int, *, create: bool = False) -> LiveFiles:
         """The place beneath `home`; its folders are made where asked. Raises SourceRefused for a symlink on the way.
 
         SourceAbsent where there is none, SourceError where it can't be reached.
@@ -59,7 +59,7 @@ class Place:
             raise SourceError(f"{where}: {error.strerror}") from None
         finally:
             os.close(home_fd)
-        return Place(folder, Path(os.readlink(f"/proc/self/fd/{folder}")) / STATE_DATABASE.name, uid)
+        return LiveFiles(folder, Path(os.readlink(f"/proc/self/fd/{folder}")) / STATE_DATABASE.name, uid)
 
     @property
     def name(self) -> str:

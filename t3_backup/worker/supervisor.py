@@ -18,10 +18,11 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from t3_backup import protocol
 from t3_backup.errors import Cancelled, Failure, NoRoom, TryLater, WorkerLost
-from t3_backup.protocol import MAX_LINE, Event, Phase, Progress, Source
 from t3_backup.system.disk import reserve_of
+from t3_backup.worker import protocol
+from t3_backup.worker.limits import Limits
+from t3_backup.worker.protocol import MAX_LINE, Event, Phase, Progress, Source
 
 _TICK_MS = 200
 _REAP_SECONDS = 10
@@ -31,19 +32,6 @@ _PIECE_BYTES = 1 << 16
 _LAST_PIECES = 64  # more than a socket holds when its worker dies; what others go on writing into it is of no interest
 
 Listener = Callable[[Event], None]
-
-
-@dataclass(frozen=True)
-class Limits:
-    """What one worker may take. Seconds and bytes."""
-
-    seconds: float
-    stall: float
-    wal_budget: int
-    reserve: int  # bytes of the store's file system that stay free
-    free_bytes: Callable[[], int]  # on the store's file system
-    home_reserve: int | None = 0  # the same of the source's, while its -wal grows; None: by its size
-    allowance: int | None = None  # bytes that one more copy may take of what the account is allowed; None: there is no limit to it
 
 
 class Overheard:
@@ -64,7 +52,7 @@ class Overheard:
 
 
 @dataclass
-class Watch:
+class WorkerState:
     """What the parent knows of a running worker."""
 
     limits: Limits
@@ -96,7 +84,7 @@ def supervise(
     process: subprocess.Popen[bytes],
     pidfd: int,
     channel: socket.socket,
-    watch: Watch,
+    watch: WorkerState,
     file: int,
     stopping: threading.Event,
     listen: Listener,
@@ -128,7 +116,7 @@ def supervise(
         raise
 
 
-def _receive(channel: socket.socket, pending: bytearray, watch: Watch, listen: Listener) -> bool:
+def _receive(channel: socket.socket, pending: bytearray, watch: WorkerState, listen: Listener) -> bool:
     """Take in a piece of what has come; False where nothing has, or ever will again."""
     try:
         data, descriptors, _, _ = socket.recv_fds(channel, _PIECE_BYTES, 1)
@@ -151,7 +139,7 @@ def _receive(channel: socket.socket, pending: bytearray, watch: Watch, listen: L
     return True
 
 
-def _hear(line: bytes, watch: Watch, listen: Listener) -> None:
+def _hear(line: bytes, watch: WorkerState, listen: Listener) -> None:
     event = protocol.decode(line)
     if event is None:
         watch.noise = (watch.noise + line.decode(errors="replace") + "\n")[-_NOISE:]
@@ -182,7 +170,7 @@ def _must_fit(source: Source, limits: Limits) -> None:
         )
 
 
-def _check(watch: Watch, file: int) -> None:
+def _check(watch: WorkerState, file: int) -> None:
     limits, now = watch.limits, time.monotonic()
     if now - watch.began > limits.seconds:
         raise TryLater(f"timed out after {limits.seconds:.0f} s (T3_BACKUP_TIMEOUT)")

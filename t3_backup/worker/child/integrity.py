@@ -13,14 +13,14 @@ from contextlib import closing
 
 import apsw
 
-from t3_backup import census
-from t3_backup.census import quoted
 from t3_backup.errors import SourceError
-from t3_backup.pin import must_hold_something
-from t3_backup.protocol import Proven
-from t3_backup.source import execute
 from t3_backup.store.census import Census
-from t3_backup.system.native import Destination
+from t3_backup.worker.child import census
+from t3_backup.worker.child.census import quoted
+from t3_backup.worker.child.pinned_read import must_hold_something
+from t3_backup.worker.child.source import execute
+from t3_backup.worker.child.vfs import Destination
+from t3_backup.worker.protocol import Proven
 
 _MOST_PROBLEMS = 20
 _WHOLE = f"PRAGMA integrity_check({_MOST_PROBLEMS})"
@@ -29,7 +29,7 @@ _MMAP_BYTES = 1 << 40
 _CACHE_KIB = 2048
 
 
-def prove(destination: Destination, *, share: int = 0, shares: int = 1, mmap: bool = True) -> Proven:
+def check_integrity(destination: Destination, *, share: int = 0, shares: int = 1, mmap: bool = True) -> Proven:
     """Check the database in `destination`: the whole of it, or one share, which with the others is the whole.
 
     Raises SourceError where it is no database at all.
@@ -40,7 +40,7 @@ def prove(destination: Destination, *, share: int = 0, shares: int = 1, mmap: bo
         with closing(apsw.Connection(destination.sealed_uri, flags=flags)) as connection:
             execute(connection, "PRAGMA trusted_schema=0", "PRAGMA temp_store=memory", f"PRAGMA cache_size=-{_CACHE_KIB}")
             execute(connection, f"PRAGMA mmap_size={_MMAP_BYTES if mmap else 0}", "PRAGMA query_only=1")
-            taken = census.take(connection, count_rows=True)
+            taken = census.take_census(connection, count_rows=True)
             checks = _share(connection, taken, share, shares) if shares > 1 else (_WHOLE, _PARENTS)
             problems = _problems(connection, checks)
     except apsw.Error as error:

@@ -18,7 +18,11 @@ from typing import Any
 from t3_backup.accounts import Account
 from t3_backup.errors import Failure, WorkerLost
 from t3_backup.intent import Intent
-from t3_backup.protocol import (
+from t3_backup.store.census import Census
+from t3_backup.system.file_identity import FileIdentity
+from t3_backup.text import printable
+from t3_backup.worker.limits import Limits
+from t3_backup.worker.protocol import (
     Copied,
     Counted,
     Event,
@@ -33,17 +37,15 @@ from t3_backup.protocol import (
     Staged,
     Swapped,
 )
-from t3_backup.store.census import Census
-from t3_backup.system.file_identity import FileIdentity
-from t3_backup.text import printable
-from t3_backup.watch import Limits, Listener, Watch, supervise
+from t3_backup.worker.supervisor import Listener, WorkerState, supervise
 
-_PACKAGE = Path(__file__).resolve().parent.parent
+_PACKAGE = Path(__file__).resolve().parent.parent.parent
 
 # The worker finds this very package, wherever it is, before it gives up the right to read it. -I keeps the environment, the working
 # folder and the user's site-packages out.
 _BOOT = (
-    "import sys; p = sys.argv.pop(1); p in sys.path or sys.path.insert(0, p); from t3_backup.worker import main; sys.exit(main())"
+    "import sys; p = sys.argv.pop(1); p in sys.path or sys.path.insert(0, p); "
+    "from t3_backup.worker.child.main import main; sys.exit(main())"
 )
 
 _ANSWERS: dict[str, type[Event]] = {
@@ -261,7 +263,7 @@ def _work(
                 process_group=0,  # a Ctrl-C is the command's to hear: it ends them, or lets them finish
                 env={"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8"},
             )
-        watch = Watch(limits)
+        watch = WorkerState(limits)
         pidfd = os.pidfd_open(process.pid)
         try:
             supervise(process, pidfd, ours, watch, file if mode in _WRITING else -1, stopping, listen)
@@ -272,7 +274,7 @@ def _work(
     return _judge(process, watch, mode)
 
 
-def _judge(process: subprocess.Popen[bytes], watch: Watch, mode: str) -> Event:
+def _judge(process: subprocess.Popen[bytes], watch: WorkerState, mode: str) -> Event:
     if isinstance(watch.result, Failure):
         raise watch.result
     code = process.returncode

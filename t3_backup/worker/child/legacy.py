@@ -18,13 +18,13 @@ from pathlib import Path
 import apsw
 
 from t3_backup.errors import SourceError, SourceRefused
-from t3_backup.pin import Budget, copy_pinned, open_destination
-from t3_backup.protocol import Copied
-from t3_backup.snapshot import clear_wal_flag, sqlite_errors
-from t3_backup.source import Source, execute
 from t3_backup.store.names import is_sealed_name, legacy_name
 from t3_backup.system import native
-from t3_backup.system.native import Destination
+from t3_backup.worker.child.copy import clear_wal_flag, sqlite_errors
+from t3_backup.worker.child.pinned_read import Budget, copy_pinned, open_destination
+from t3_backup.worker.child.source import Source, execute
+from t3_backup.worker.child.vfs import Destination
+from t3_backup.worker.protocol import Copied
 
 _MOST_NAMES = 100  # as many as an answer carries
 _SIDECARS = ("-wal", "-journal")

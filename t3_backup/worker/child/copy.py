@@ -13,18 +13,18 @@ from contextlib import closing, contextmanager
 
 import apsw
 
-from t3_backup import census
 from t3_backup.errors import TryLater
-from t3_backup.pin import Budget, Unfinished, copy_pinned, must_hold_something, open_destination, pin
-from t3_backup.protocol import Copied
-from t3_backup.source import Source, as_failure, connect, execute, is_wal
-from t3_backup.system.native import Destination
-from t3_backup.unpinned import NOT_WAL, copy_unpinned
+from t3_backup.worker.child import census
+from t3_backup.worker.child.pinned_read import Budget, Unfinished, copy_pinned, must_hold_something, open_destination, pin_read
+from t3_backup.worker.child.rollback_journal import NOT_WAL, copy_unpinned
+from t3_backup.worker.child.source import Source, as_failure, connect, execute, is_wal
+from t3_backup.worker.child.vfs import Destination
+from t3_backup.worker.protocol import Copied
 
 _HOT_TRIES = 6
 
 
-def take(source: Source, destination: Destination, budget: Budget, *, method: str = "online", mmap: bool = True) -> Copied:
+def copy_database(source: Source, destination: Destination, budget: Budget, *, method: str = "online", mmap: bool = True) -> Copied:
     """Copy `source` into `destination`, which is finished (written, its write-back waited for) when this returns.
 
     The online copy may wait for others in half of the budget's time; then VACUUM INTO has the rest. Raises TryLater (locked,
@@ -73,7 +73,7 @@ def _online_once(source: Source, destination: Destination, budget: Budget, *, mm
     began = time.monotonic()
     with closing(connect(source, mmap=mmap)) as live:
         if is_wal(live):
-            with closing(open_destination(destination)) as copy, pin(live):
+            with closing(open_destination(destination)) as copy, pin_read(live):
                 taken, restarts = copy_pinned(live, copy, budget), 0
         else:
             taken, restarts = copy_unpinned(live, destination, budget)
@@ -111,10 +111,10 @@ def _vacuum_once(source: Source, destination: Destination, budget: Budget, *, mm
     with closing(connect(source, mmap=mmap, query_only=False)) as live:
         if not is_wal(live):
             raise TryLater(NOT_WAL)
-        before = census.take(live, count_rows=False)
+        before = census.take_census(live, count_rows=False)
         must_hold_something(before)
         execute(live, "PRAGMA synchronous=off", f"VACUUM INTO '{destination.uri()}'")
-        after = census.take(live, count_rows=False)
+        after = census.take_census(live, count_rows=False)
     destination.finish()
     return Copied(
         method="vacuum",

@@ -15,20 +15,34 @@ import sys
 import time
 from pathlib import Path
 
-from t3_backup import beside, confinement, exchange, legacy, protocol, source
 from t3_backup.errors import Cancelled, Failure, SourceError, explain
-from t3_backup.fold import fold
-from t3_backup.pack import pack
-from t3_backup.pin import Budget, count
-from t3_backup.place import Place
-from t3_backup.proof import prove
-from t3_backup.protocol import Copied, Counted, Folded, Healed, Inspected, Named, Packed, Phase, Proven, Request, Staged, Swapped
-from t3_backup.snapshot import take
-from t3_backup.source import Source
-from t3_backup.system import native
 from t3_backup.t3 import databases
 from t3_backup.t3.files import STATE_DATABASE
-from t3_backup.unpack import inspect
+from t3_backup.worker import protocol
+from t3_backup.worker.child import archive_install, legacy, sandbox, source, swap
+from t3_backup.worker.child.archive_read import inspect_archive
+from t3_backup.worker.child.archive_write import write_archive
+from t3_backup.worker.child.checkpoint import checkpoint
+from t3_backup.worker.child.copy import copy_database
+from t3_backup.worker.child.integrity import check_integrity
+from t3_backup.worker.child.live_files import LiveFiles
+from t3_backup.worker.child.pinned_read import Budget, count_live
+from t3_backup.worker.child.source import Source
+from t3_backup.worker.child.vfs import Destination, cancel_on_signal, register_vfs
+from t3_backup.worker.protocol import (
+    Copied,
+    Counted,
+    Folded,
+    Healed,
+    Inspected,
+    Named,
+    Packed,
+    Phase,
+    Proven,
+    Request,
+    Staged,
+    Swapped,
+)
 
 # Address space beside the map of a database: Python, its libraries, and what RLIMIT_DATA allows.
 _SELF_BYTES = 1 << 30
@@ -37,13 +51,13 @@ _PAUSE_S = 0.5  # between two signs of life
 
 def serve(request: Request) -> protocol.Event | None:
     """Do what is asked, from within the process that is to be confined. None for a look. Raises Failure and OSError."""
-    native.load()
+    register_vfs()
     if request.become:
-        confinement.become(request.uid, request.gid, request.groups)
-    confinement.confine(request.parent)
-    native.cancel_on_signal(signal.SIGTERM)
+        sandbox.become(request.uid, request.gid, request.groups)
+    sandbox.confine(request.parent)
+    cancel_on_signal(signal.SIGTERM)
     found = _find(request) if request.mode in ("look", "copy") else None
-    confinement.filter_calls(clones=request.mode in ("stage", "clone"))
+    sandbox.filter_calls(clones=request.mode in ("stage", "clone"))
     if request.mode == "look":
         return None
     if request.mode in ("count", "stage", "fold", "clone", "exchange", "heal"):
@@ -55,7 +69,7 @@ def serve(request: Request) -> protocol.Event | None:
     if request.mode == "discard":
         legacy.discard(request.folder, request.name, request.uid, request.since)
         return Named((request.name,))
-    with native.Destination(request.file, request.channel) as destination:
+    with Destination(request.file, request.channel) as destination:
         if found is not None:
             return _copy(request, found, destination)
         if request.mode == "fetch":
@@ -78,8 +92,8 @@ def _find(request: Request) -> Source:
     with socket.socket(fileno=os.dup(request.channel)) as channel:
         socket.send_fds(channel, [protocol.encode(told)], [found.folder])
     most = protocol.copy_limit(told.bytes + told.wal_bytes)
-    confinement.lower_limit(resource.RLIMIT_FSIZE, most)
-    confinement.lower_limit(resource.RLIMIT_AS, _SELF_BYTES + most)
+    sandbox.lower_limit(resource.RLIMIT_FSIZE, most)
+    sandbox.lower_limit(resource.RLIMIT_AS, _SELF_BYTES + most)
     return found
 
 
@@ -91,21 +105,21 @@ def _others(folder: int, home: Path) -> tuple[str, ...]:
         raise SourceError(f"{where} can't be listed ({error.strerror}): what is not backed up there, can't be told") from None
 
 
-def _copy(request: Request, found: Source, destination: native.Destination) -> Copied:
+def _copy(request: Request, found: Source, destination: Destination) -> Copied:
     alive = protocol.Progress(0, 0)
     budget = Budget(found, request.seconds, request.wal_budget, waiting=lambda: _tell(request, alive))
     _tell(request, Phase("copy", found.size))
-    return take(found, destination, budget, method=request.method, mmap=request.mmap)
+    return copy_database(found, destination, budget, method=request.method, mmap=request.mmap)
 
 
-def _fetch(request: Request, destination: native.Destination) -> Copied:
+def _fetch(request: Request, destination: Destination) -> Copied:
     found = legacy.find(request.folder, request.name, request.uid)
     try:
         told = protocol.Source(found.size, 0)
         _tell(request, told)
         most = protocol.copy_limit(told.bytes)
-        confinement.lower_limit(resource.RLIMIT_FSIZE, most)
-        confinement.lower_limit(resource.RLIMIT_AS, _SELF_BYTES + most)
+        sandbox.lower_limit(resource.RLIMIT_FSIZE, most)
+        sandbox.lower_limit(resource.RLIMIT_AS, _SELF_BYTES + most)
         _tell(request, Phase("copy", found.size))
         return legacy.fetch(found, destination, Budget(found.source, request.seconds, request.wal_budget))
     finally:
@@ -115,41 +129,41 @@ def _fetch(request: Request, destination: native.Destination) -> Copied:
 def _restore(request: Request) -> Counted | Staged | Folded | Copied | Healed:
     """The steps of a restore, in the place of the live database."""
     if request.mode == "count":
-        return Counted(count(source.find(Path(request.home), request.uid)))
-    place = Place.open(Path(request.home), request.uid, create=request.mode == "stage")
+        return Counted(count_live(source.find(Path(request.home), request.uid)))
+    place = LiveFiles.open(Path(request.home), request.uid, create=request.mode == "stage")
     if request.mode == "stage":
-        return exchange.stage(place, request.file, request.aside)
+        return swap.stage_database(place, request.file, request.aside)
     if request.mode == "fold":
-        return fold(place)
+        return checkpoint(place)
     if request.mode == "clone":
         assert request.old is not None
         assert request.taken is not None
         _tell(request, protocol.Source(request.old.bytes, 0))
-        confinement.lower_limit(resource.RLIMIT_FSIZE, protocol.copy_limit(request.old.bytes))
-        return exchange.clone(place, request.old, request.file, request.taken)
+        sandbox.lower_limit(resource.RLIMIT_FSIZE, protocol.copy_limit(request.old.bytes))
+        return swap.clone_database(place, request.old, request.file, request.taken)
     if request.mode == "exchange":
-        return exchange.exchange(place, request.aside, request.old, request.beside)
+        return swap.swap_databases(place, request.aside, request.old, request.beside)
     seen = request.old, request.staged, request.beside
-    return exchange.heal(place, request.aside, *seen, begun=request.begun, keep=request.keep)
+    return swap.heal_swap(place, request.aside, *seen, begun=request.begun, keep=request.keep)
 
 
 def _files(request: Request) -> Packed | Inspected | Swapped:
     """What is beside the database."""
     alive = _Alive(request)
     if request.mode == "inspect":
-        return inspect(request.file, request.limit, alive)
-    place = Place.open(Path(request.home), request.uid)
+        return inspect_archive(request.file, request.limit, alive)
+    place = LiveFiles.open(Path(request.home), request.uid)
     if request.mode == "unpack":
-        return beside.unpack_beside(place, request.file, request.aside, request.limit, alive)
+        return archive_install.stage_archive(place, request.file, request.aside, request.limit, alive)
     if request.mode == "swap":
-        return beside.swap(place, request.aside, install=request.install, sealed=request.sealed)
+        return archive_install.install_archive(place, request.aside, install=request.install, sealed=request.sealed)
 
     def told(total: int) -> None:
         _tell(request, protocol.Source(total, 0))
-        confinement.lower_limit(resource.RLIMIT_FSIZE, protocol.copy_limit(total))
+        sandbox.lower_limit(resource.RLIMIT_FSIZE, protocol.copy_limit(total))
         _tell(request, Phase("pack", total))
 
-    return pack(place.folder, request.uid, request.file, request.limit, request.known, told, alive)
+    return write_archive(place.folder, request.uid, request.file, request.limit, request.known, told, alive)
 
 
 class _Alive:
@@ -165,11 +179,11 @@ class _Alive:
             _tell(self._request, protocol.Progress(done, done))
 
 
-def _prove(request: Request, destination: native.Destination) -> Proven:
+def _prove(request: Request, destination: Destination) -> Proven:
     size = os.fstat(request.file).st_size
-    confinement.lower_limit(resource.RLIMIT_AS, _SELF_BYTES + size)
+    sandbox.lower_limit(resource.RLIMIT_AS, _SELF_BYTES + size)
     _tell(request, Phase("prove", size))
-    return prove(destination, share=request.share, shares=request.shares, mmap=request.mmap)
+    return check_integrity(destination, share=request.share, shares=request.shares, mmap=request.mmap)
 
 
 def _tell(request: Request, event: protocol.Event | Failure) -> None:

@@ -13,12 +13,12 @@ from contextlib import closing
 
 import apsw
 
-from t3_backup import census
 from t3_backup.errors import InUse
-from t3_backup.place import Place
-from t3_backup.protocol import Folded
-from t3_backup.source import NOFOLLOW, execute
 from t3_backup.store.census import Census
+from t3_backup.worker.child import census
+from t3_backup.worker.child.live_files import LiveFiles
+from t3_backup.worker.child.source import NOFOLLOW, execute
+from t3_backup.worker.protocol import Folded
 
 _FRAME_HEADER = 24  # bytes
 _WAL_HEADER = 32  # bytes (sqlite.org/fileformat.html#walformat)
@@ -26,7 +26,7 @@ _WAL_MAGIC = (0x377F0682, 0x377F0683)  # checksums little-endian, big-endian
 _WAL_VERSION = 3007000
 
 
-def fold(place: Place) -> Folded:
+def checkpoint(place: LiveFiles) -> Folded:
     """Fold what is in `place`, or say why that can't be. Raises InUse where somebody has it open, SourceRefused, OSError."""
     if place.identity() is None:
         left = place.sidecars()
@@ -38,7 +38,7 @@ def fold(place: Place) -> Folded:
     taken: Census | None = None
     if not reason:
         try:
-            taken, reason = _fold(place, committed)
+            taken, reason = _checkpoint(place, committed)
         except (apsw.BusyError, apsw.LockedError):
             raise InUse(f"{place.path} is locked by another process") from None
         except apsw.Error as error:
@@ -52,14 +52,14 @@ def fold(place: Place) -> Folded:
     return Folded(place.identity(), not reason, reason, taken if not reason else None, tuple(left))
 
 
-def _fold(place: Place, committed: int) -> tuple[Census | None, str]:
+def _checkpoint(place: LiveFiles, committed: int) -> tuple[Census | None, str]:
     """Fold it: the census of what is in it then; or why it was left as it is."""
     with closing(apsw.Connection(str(place.path), flags=apsw.SQLITE_OPEN_READWRITE | NOFOLLOW)) as connection:
         connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)  # which would remove the -wal
         execute(connection, "PRAGMA trusted_schema=0", "PRAGMA temp_store=memory", "PRAGMA mmap_size=0")
         # Reading it first makes SQLite use a -wal that is there, whatever the header of the main file says.
         execute(connection, "BEGIN")
-        taken = census.take(connection, count_rows=False)
+        taken = census.take_census(connection, count_rows=False)
         execute(connection, "COMMIT")
         [(_, frames, _)] = connection.cursor().execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
         seen = max(0, int(str(frames)))  # -1: it is not in WAL mode
@@ -72,7 +72,7 @@ def _fold(place: Place, committed: int) -> tuple[Census | None, str]:
         return taken, ""
 
 
-def _committed_frames(place: Place) -> int:
+def _committed_frames(place: LiveFiles) -> int:
     """How many frames of the -wal belong to its header, up to the last that ends a transaction; their pages are not looked at."""
     try:
         fd = os.open(f"{place.name}-wal", os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=place.folder)
@@ -94,7 +94,7 @@ def _committed_frames(place: Place) -> int:
         os.close(fd)
 
 
-def _unreadable(place: Place) -> str:
+def _unreadable(place: LiveFiles) -> str:
     """Why SQLite would not see, or could not use, all that is beside the main file; empty where nothing is in the way."""
     journal, wal = f"{place.name}-journal", f"{place.name}-wal"
     if place.is_hot(journal):

@@ -15,9 +15,9 @@ from dataclasses import dataclass
 import zstandard
 
 from t3_backup.errors import SourceError
-from t3_backup.protocol import Inspected
 from t3_backup.system import native
 from t3_backup.t3.files import KEPT_FILES
+from t3_backup.worker.protocol import Inspected
 
 _PIECE_BYTES = 1 << 20
 _LONGEST_PATH = 4096
@@ -35,7 +35,7 @@ class Member:
     mtime_ns: int
 
 
-def inspect(file: int, limit: int, alive: Callable[[int], None]) -> Inspected:
+def inspect_archive(file: int, limit: int, alive: Callable[[int], None]) -> Inspected:
     """Read all of the archive in `file`. Raises SourceError where it is none of ours, or holds more than `limit` bytes."""
     entries = total = 0
     with _archive(file) as tar:
@@ -48,7 +48,7 @@ def inspect(file: int, limit: int, alive: Callable[[int], None]) -> Inspected:
     return Inspected(entries, total)
 
 
-def unpack(file: int, folder: int, limit: int, alive: Callable[[int], None]) -> Inspected:
+def extract_archive(file: int, folder: int, limit: int, alive: Callable[[int], None]) -> Inspected:
     """Make all that is in the archive `file` beneath the empty, open `folder`; durable when this returns. Raises as `inspect`."""
     entries = total = 0
     folders: list[Member] = []

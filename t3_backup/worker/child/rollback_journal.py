@@ -13,10 +13,10 @@ from contextlib import closing
 import apsw
 
 from t3_backup.errors import TryLater
-from t3_backup.pin import Budget, Unfinished, copy_pinned, open_destination, pin
-from t3_backup.source import Source
 from t3_backup.store.census import Census
-from t3_backup.system.native import Destination
+from t3_backup.worker.child.pinned_read import Budget, Unfinished, copy_pinned, open_destination, pin_read
+from t3_backup.worker.child.source import Source
+from t3_backup.worker.child.vfs import Destination
 
 # A step holds a lock that makes a writer fail: five pages hold it for some 50 microseconds.
 _STEP_PAGES = 5
@@ -49,7 +49,7 @@ def copy_unpinned(live: apsw.Connection, destination: Destination, budget: Budge
                     if _in_short_steps(live, copy, source):
                         return None, restarts
                 else:
-                    with pin(live):
+                    with pin_read(live):
                         began = time.monotonic()
                         taken = copy_pinned(live, copy, budget, until=began + allowed)
                         held += time.monotonic() - began

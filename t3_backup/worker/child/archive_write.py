@@ -19,9 +19,9 @@ from dataclasses import dataclass
 import zstandard
 
 from t3_backup.errors import SourceError
-from t3_backup.protocol import Packed
 from t3_backup.system import native
 from t3_backup.t3.files import KEPT_FILES
+from t3_backup.worker.protocol import Packed
 
 LEVEL = 3  # of zstd
 _MOST_ENTRIES = 200_000
@@ -50,7 +50,7 @@ class Entry:
         return 0 if self.is_folder else self.status.st_size
 
 
-def pack(
+def write_archive(
     folder: int, uid: int, file: int, limit: int, known: str, told: Callable[[int], None], alive: Callable[[int], None]
 ) -> Packed:
     """Pack what is in the open `folder` (userdata) into the empty `file`, unless its fingerprint is the one that is `known`.

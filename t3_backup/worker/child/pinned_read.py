@@ -13,11 +13,11 @@ from dataclasses import dataclass, field
 
 import apsw
 
-from t3_backup import census
 from t3_backup.errors import Failure, SourceError, TryLater
-from t3_backup.source import Source, as_failure, connect, execute
 from t3_backup.store.census import Census
-from t3_backup.system.native import Destination
+from t3_backup.worker.child import census
+from t3_backup.worker.child.source import Source, as_failure, connect, execute
+from t3_backup.worker.child.vfs import Destination
 
 STEP_PAGES = 4096  # 16 MiB a step: as fast as one step for all, and the budgets are looked at in between
 _BOUNDED_STEP_PAGES = 256  # where the time is counted in tenths of a second
@@ -76,7 +76,7 @@ def open_destination(destination: Destination) -> apsw.Connection:
 
 
 @contextmanager
-def pin(live: apsw.Connection) -> Iterator[None]:
+def pin_read(live: apsw.Connection) -> Iterator[None]:
     """Hold one moment of the source. BEGIN alone pins nothing: the first read does, once it has waited for the writer."""
     execute(live, "BEGIN")
     try:
@@ -90,7 +90,7 @@ def pin(live: apsw.Connection) -> Iterator[None]:
 
 def copy_pinned(live: apsw.Connection, copy: apsw.Connection, budget: Budget, *, until: float | None = None) -> Census | None:
     """Copy the moment that is pinned; None if it was not done by `until`."""
-    taken = census.take(live, count_rows=False)
+    taken = census.take_census(live, count_rows=False)
     must_hold_something(taken)
     with copy.backup("main", live, "main") as backup:
         while not backup.done:
@@ -107,10 +107,10 @@ def must_hold_something(taken: Census) -> None:
         raise SourceError("the database is empty: it has no table at all; an earlier snapshot can be put in its place")
 
 
-def count(source: Source) -> Census:
+def count_live(source: Source) -> Census:
     """The census of a live database, rows counted. Raises SourceError, TryLater."""
     try:
-        with closing(connect(source, mmap=True)) as live, pin(live):
-            return census.take(live, count_rows=True)
+        with closing(connect(source, mmap=True)) as live, pin_read(live):
+            return census.take_census(live, count_rows=True)
     except apsw.Error as error:
         raise as_failure(error, source) from error

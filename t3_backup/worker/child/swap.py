@@ -16,20 +16,20 @@ from contextlib import closing
 
 import apsw
 
-from t3_backup import census
 from t3_backup.errors import Failure, InUse, SourceError
-from t3_backup.place import Place
-from t3_backup.protocol import Copied, Healed, Staged
-from t3_backup.snapshot import clear_header
-from t3_backup.source import NOFOLLOW, execute
 from t3_backup.store.census import Census
 from t3_backup.system import native
 from t3_backup.system.file_identity import SIDECARS, FileIdentity
+from t3_backup.worker.child import census
+from t3_backup.worker.child.copy import clear_header
+from t3_backup.worker.child.live_files import LiveFiles
+from t3_backup.worker.child.source import NOFOLLOW, execute
+from t3_backup.worker.protocol import Copied, Healed, Staged
 
 _PROBE = ".probe"
 
 
-def stage(place: Place, snapshot: int, aside: str) -> Staged:
+def stage_database(place: LiveFiles, snapshot: int, aside: str) -> Staged:
     """Write what is in the descriptor `snapshot` beside the live database, under the name `aside`, durably.
 
     Raises SourceError and OSError, and then nothing is left of it.
@@ -42,7 +42,7 @@ def stage(place: Place, snapshot: int, aside: str) -> Staged:
         place.sync()
         _must_exchange(place, aside, live)
         staged = FileIdentity.of(os.fstat(fd))
-        return Staged(live, staged, look(place, aside))
+        return Staged(live, staged, read_census(place, aside))
     except BaseException:
         place.remove(aside)
         raise
@@ -50,7 +50,7 @@ def stage(place: Place, snapshot: int, aside: str) -> Staged:
         os.close(fd)
 
 
-def _must_exchange(place: Place, aside: str, live: FileIdentity | None) -> None:
+def _must_exchange(place: LiveFiles, aside: str, live: FileIdentity | None) -> None:
     """What keeps two names from changing places is found now, while the server runs. Raises SourceError."""
     probe = aside + _PROBE
     os.close(place.create(probe, None))
@@ -70,7 +70,7 @@ def _must_exchange(place: Place, aside: str, live: FileIdentity | None) -> None:
             raise SourceError(f"{place.path} can't be changed: it is immutable (lsattr(1)): chattr -i") from None
 
 
-def clone(place: Place, old: FileIdentity, file: int, taken: Census) -> Copied:
+def clone_database(place: LiveFiles, old: FileIdentity, file: int, taken: Census) -> Copied:
     """Copy the folded state `old` into the empty `file`, sharing its extents where the file system can. Raises InUse, OSError."""
     began = time.monotonic()
     with place.alone() as lease:
@@ -81,13 +81,13 @@ def clone(place: Place, old: FileIdentity, file: int, taken: Census) -> Copied:
     return Copied("clone", old.bytes, 0, 0, time.monotonic() - began, taken, None, None)
 
 
-def exchange(place: Place, aside: str, old: FileIdentity | None, beside: Sequence[str]) -> Healed:
+def swap_databases(place: LiveFiles, aside: str, old: FileIdentity | None, beside: Sequence[str]) -> Healed:
     """Let the database that is staged as `aside` and the live one, seen as `old`, change places; durable when this returns.
 
     What is `beside` the old one (endings), since it could not be folded, goes along, ahead of it. Raises InUse where somebody has
     one of them open, or has changed the old one; then all is as before. SourceError where what was staged can't be read.
     """
-    look(place, aside)
+    read_census(place, aside)
     if old is None:
         _install(place, aside, beside)
         return Healed("new", False)
@@ -110,19 +110,19 @@ def exchange(place: Place, aside: str, old: FileIdentity | None, beside: Sequenc
     return Healed("new", False)
 
 
-def look(place: Place, name: str) -> Census:
+def read_census(place: LiveFiles, name: str) -> Census:
     """The census, without counts, of a database that is not in WAL mode and has nothing beside it. Raises SourceError."""
     path = str(place.path.parent / name)
     try:
         with closing(apsw.Connection(path, flags=apsw.SQLITE_OPEN_READONLY | NOFOLLOW)) as connection:
             execute(connection, "PRAGMA trusted_schema=0", "PRAGMA temp_store=memory", "PRAGMA mmap_size=0")
             execute(connection, "PRAGMA query_only=1", "BEGIN")
-            return census.take(connection, count_rows=False)
+            return census.take_census(connection, count_rows=False)
     except apsw.Error as error:
         raise SourceError(f"{path} can't be read as a database: {error}") from error
 
 
-def _install(place: Place, aside: str, beside: Sequence[str]) -> None:
+def _install(place: LiveFiles, aside: str, beside: Sequence[str]) -> None:
     """The same where there is no live one; what is beside its name moves out of the way first, and stays there."""
     _move_sidecars(place, place.name, aside, beside)
     place.sync()
@@ -133,13 +133,13 @@ def _install(place: Place, aside: str, beside: Sequence[str]) -> None:
     place.sync()
 
 
-def _move_sidecars(place: Place, old: str, new: str, endings: Sequence[str]) -> None:
+def _move_sidecars(place: LiveFiles, old: str, new: str, endings: Sequence[str]) -> None:
     for ending in endings:
         if place.has(old + ending):
             native.rename_noreplace(place.folder, old + ending, new + ending)
 
 
-def _put_back(place: Place, aside: str, old: FileIdentity, beside: Sequence[str]) -> None:
+def _put_back(place: LiveFiles, aside: str, old: FileIdentity, beside: Sequence[str]) -> None:
     """As it was before the exchange, from wherever it got to."""
     now = place.identity()
     if now is None or now.inode != old.inode:
@@ -148,8 +148,8 @@ def _put_back(place: Place, aside: str, old: FileIdentity, beside: Sequence[str]
     place.sync()
 
 
-def heal(
-    place: Place,
+def heal_swap(
+    place: LiveFiles,
     aside: str,
     old: FileIdentity | None,
     staged: FileIdentity | None,
@@ -191,7 +191,7 @@ def heal(
     return Healed("new", False)
 
 
-def _undo(place: Place, aside: str, old: FileIdentity | None, now: FileIdentity | None, beside: Sequence[str]) -> None:
+def _undo(place: LiveFiles, aside: str, old: FileIdentity | None, now: FileIdentity | None, beside: Sequence[str]) -> None:
     """The old one is in place: give it back what was beside it, and remove what was staged."""
     moved = [ending for ending in beside if place.has(aside + ending)]
     if moved and old is not None and now is not None:

@@ -16,19 +16,19 @@ import stat
 from collections.abc import Callable
 
 from t3_backup.errors import explain
-from t3_backup.pack import marks, top, unfit, walk
-from t3_backup.place import Place
-from t3_backup.protocol import Inspected, Swapped, shortened
 from t3_backup.system import native
 from t3_backup.t3.files import KEPT_FILES
-from t3_backup.unpack import unpack
+from t3_backup.worker.child.archive_read import extract_archive
+from t3_backup.worker.child.archive_write import marks, top, unfit, walk
+from t3_backup.worker.child.live_files import LiveFiles
+from t3_backup.worker.protocol import Inspected, Swapped, shortened
 
 ENDING = ".files"
 # What says that a name can't be moved by its user: the folder is another's, or immutable, or something is mounted there.
 _FIXED = (errno.EACCES, errno.EPERM, errno.EBUSY, errno.EXDEV)
 
 
-def unpack_beside(place: Place, file: int, aside: str, limit: int, alive: Callable[[int], None]) -> Inspected:
+def stage_archive(place: LiveFiles, file: int, aside: str, limit: int, alive: Callable[[int], None]) -> Inspected:
     """Unpack the archive `file` beside the live database; nothing is in place yet. Durable. Raises SourceError, OSError."""
     name = aside + ENDING
     os.mkdir(name, 0o700, dir_fd=place.folder)
@@ -36,7 +36,7 @@ def unpack_beside(place: Place, file: int, aside: str, limit: int, alive: Callab
         os.mkdir(f"{name}/{part}", 0o700, dir_fd=place.folder)
     new = _open(place, f"{name}/new")
     try:
-        found = unpack(file, new, limit, alive)
+        found = extract_archive(file, new, limit, alive)
     finally:
         os.close(new)
     _sync(place, name)
@@ -44,7 +44,7 @@ def unpack_beside(place: Place, file: int, aside: str, limit: int, alive: Callab
     return found
 
 
-def swap(place: Place, aside: str, *, install: bool, sealed: dict[str, str]) -> Swapped:
+def install_archive(place: LiveFiles, aside: str, *, install: bool, sealed: dict[str, str]) -> Swapped:
     """Put what was unpacked in place (`install`), or else take it away; again is harmless.
 
     What it takes the place of goes where it is, to the last entry, what `sealed` says is in an archive: its marks (`pack.marks`) by
@@ -77,7 +77,7 @@ def swap(place: Place, aside: str, *, install: bool, sealed: dict[str, str]) -> 
     return Swapped(tuple(left), tuple(reasons), tuple(missing))
 
 
-def _install(place: Place, aside: str, kept: str) -> str | None:
+def _install(place: LiveFiles, aside: str, kept: str) -> str | None:
     """Why what was unpacked is not in place; None: it is, or there was none. Raises OSError."""
     new = f"{aside}{ENDING}/new/{kept}"
     while place.has(new):
@@ -93,7 +93,7 @@ def _install(place: Place, aside: str, kept: str) -> str | None:
     return None
 
 
-def _set_aside(place: Place, aside: str, kept: str) -> None:
+def _set_aside(place: LiveFiles, aside: str, kept: str) -> None:
     """Into the folder of the old ones. A folder that its user may not write to can only get another name where it is."""
     try:
         _rename(place, kept, _free(place, f"{aside}{ENDING}/old/{kept}"))
@@ -103,13 +103,13 @@ def _set_aside(place: Place, aside: str, kept: str) -> None:
         _rename(place, kept, _free(place, f"{aside}.{kept}"))
 
 
-def _free(place: Place, name: str) -> str:
+def _free(place: LiveFiles, name: str) -> str:
     """`name`, or one like it that nothing has."""
     names = (f"{name}.{number}" if number else name for number in itertools.count())
     return next(one for one in names if not place.has(one))
 
 
-def _rename(place: Place, source: str, target: str) -> None:
+def _rename(place: LiveFiles, source: str, target: str) -> None:
     """A folder that its owner may not write to can't be moved: it would have to say where it lies. Raises OSError."""
     status = os.stat(source, dir_fd=place.folder, follow_symlinks=False)
     mode = stat.S_IMODE(status.st_mode)
@@ -130,7 +130,7 @@ def _rename(place: Place, source: str, target: str) -> None:
             os.chmod(at, mode, dir_fd=place.folder)
 
 
-def _part(place: Place, name: str, sealed: dict[str, str], reasons: list[str]) -> None:
+def _part(place: LiveFiles, name: str, sealed: dict[str, str], reasons: list[str]) -> None:
     """Move what is as it was sealed from `old` to `gone`, of which nothing needs to stay; `reasons` hears why the rest stays."""
     old = _open(place, f"{name}/old")
     try:
@@ -148,11 +148,11 @@ def _part(place: Place, name: str, sealed: dict[str, str], reasons: list[str]) -
         os.close(old)
 
 
-def _open(place: Place, path: str) -> int:
+def _open(place: LiveFiles, path: str) -> int:
     return native.open_beneath(place.folder, path, os.O_RDONLY | os.O_DIRECTORY)
 
 
-def _sync(place: Place, name: str) -> None:
+def _sync(place: LiveFiles, name: str) -> None:
     for path in (f"{name}/new", f"{name}/old", name):
         if place.has(path):
             fd = _open(place, path)
@@ -162,7 +162,7 @@ def _sync(place: Place, name: str) -> None:
                 os.close(fd)
 
 
-def _remove(place: Place, name: str, reasons: list[str]) -> None:
+def _remove(place: LiveFiles, name: str, reasons: list[str]) -> None:
     """A tree, whose folders may be closed to their owner; nothing outside is reached through it. What can't be removed stays."""
     try:
         _open_up(place, name)
@@ -172,7 +172,7 @@ def _remove(place: Place, name: str, reasons: list[str]) -> None:
         reasons.append(f"{name} could not be removed: {why}")
 
 
-def _open_up(place: Place, name: str) -> None:
+def _open_up(place: LiveFiles, name: str) -> None:
     os.chmod(name, 0o700, dir_fd=place.folder)
     fd = _open(place, name)
     try:

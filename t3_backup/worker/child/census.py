@@ -21,7 +21,7 @@ from t3_backup.t3.ledger import LEDGER_TABLE
 _ROWID_NAMES = ("rowid", "_rowid_", "oid")
 
 
-def take(connection: apsw.Connection, *, count_rows: bool) -> Census:
+def take_census(connection: apsw.Connection, *, count_rows: bool) -> Census:
     """The census of `connection`'s main database, in whatever transaction is open.
 
     Without `count_rows` it costs a few pages a table. What damage makes unreadable is said to be so; any other trouble

@@ -1,0 +1,1 @@
+"""Root's side: ask an unprivileged process, supervise it, believe nothing."""

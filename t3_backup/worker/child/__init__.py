@@ -1,0 +1,1 @@
+"""The only code that runs as the user, and the only code that parses a user's bytes."""

@@ -1,0 +1,66 @@
+"""Hash a file as root while workers prove it as its owner."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import threading
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+
+from t3_backup import accounts
+from t3_backup.accounts import Account
+from t3_backup.errors import Failure, WorkerLost
+from t3_backup.store.content import Content, hash_content, page_size_of
+from t3_backup.worker import client
+from t3_backup.worker.limits import Limits
+from t3_backup.worker.protocol import Proven
+from t3_backup.worker.supervisor import Listener
+
+_SHARED_BYTES = 64 << 20  # a smaller file is proven before a second worker would have started
+
+
+def examine_file(
+    account: Account,
+    fd: int,
+    limits: Limits,
+    stopping: threading.Event,
+    listen: Listener = lambda _: None,
+    *,
+    pages: bool = False,
+) -> tuple[Content, Proven]:
+    """What is in the file `fd`, which nobody writes any more: root hashes it (and its `pages`) beside the workers that prove it.
+
+    A large file is proven by two workers, each a share, where there is a second processor. Raises as `owner.prove` does.
+    """
+    shares = 2 if os.fstat(fd).st_size >= _SHARED_BYTES and len(os.sched_getaffinity(0)) > 1 else 1
+
+    def prove(share: int) -> Proven:
+        return client.prove(account, fd, limits, stopping, listen, share=share, shares=shares)
+
+    with ThreadPoolExecutor(1 + shares, thread_name_prefix="examine") as pool:
+        hashing = pool.submit(hash_content, fd, page_size_of(fd) if pages else 0)
+        proofs = list(pool.map(prove, range(shares)))
+        return hashing.result(), _together(proofs)
+
+
+def _together(proofs: Sequence[Proven]) -> Proven:
+    """One proof out of its shares. Raises WorkerLost where they don't speak of the same database."""
+    first = proofs[0]
+    if any(proof.census != first.census for proof in proofs):
+        raise WorkerLost("the workers that proved the copy have seen different databases")
+    problems = dict.fromkeys(problem for proof in proofs for problem in proof.problems)
+    return replace(first, problems=tuple(problems), seconds=max(proof.seconds for proof in proofs))
+
+
+def _reader(user: str) -> Account:
+    """Who reads a snapshot: its owner, or nobody where the owner has left the system. Root never parses one."""
+    if os.geteuid() != 0:
+        return accounts.own()
+    try:
+        return accounts.find(user)
+    except Failure:
+        nobody = pwd.getpwnam("nobody")
+        return Account(nobody.pw_name, nobody.pw_uid, nobody.pw_gid, (nobody.pw_gid,), Path("/"))

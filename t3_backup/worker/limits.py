@@ -1,0 +1,19 @@
+"""Say what one worker may take: seconds, bytes of the disk, bytes of the -wal."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one worker may take. Seconds and bytes."""
+
+    seconds: float
+    stall: float
+    wal_budget: int
+    reserve: int  # bytes of the store's file system that stay free
+    free_bytes: Callable[[], int]  # on the store's file system
+    home_reserve: int | None = 0  # the same of the source's, while its -wal grows; None: by its size
+    allowance: int | None = None  # bytes that one more copy may take of what the account is allowed; None: there is no limit to it
