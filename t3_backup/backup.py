@@ -21,7 +21,8 @@ from t3_backup import takeover
 from t3_backup.accounts import Account
 from t3_backup.companions import Packing
 from t3_backup.errors import Failure, NoRoom, SourceAbsent, explain
-from t3_backup.retention import Policy
+from t3_backup.history.maintenance import Maintenance, MaintenanceResult
+from t3_backup.history.retention import Policy
 from t3_backup.settings import Settings
 from t3_backup.store.account_dir import AccountDir
 from t3_backup.store.documents import snapshot_document
@@ -30,7 +31,6 @@ from t3_backup.store.store import Store
 from t3_backup.system.disk import reserve_of
 from t3_backup.t3 import databases
 from t3_backup.taking import Order, take
-from t3_backup.upkeep import Tidied, Upkeep
 from t3_backup.worker import client
 from t3_backup.worker.limits import Limits
 from t3_backup.worker.protocol import Event, Phase
@@ -189,7 +189,7 @@ def _snapshot(job: Job, order: Order, shelf: AccountDir, heard: Overheard) -> Re
     with contextlib.suppress(OSError):  # of a full disk: what is taken takes more room then, or is refused
         share = upkeep.shares()
     one = partial(take, companion=packing.companion, share=share)
-    early = Tidied()
+    early = MaintenanceResult()
     try:
         began = time.monotonic()
         try:
@@ -222,7 +222,7 @@ def _snapshot(job: Job, order: Order, shelf: AccountDir, heard: Overheard) -> Re
             taken.insert(0, one(_shortened(order, began), shelf, [*taken, *before], witness=taken[0]).snapshot)
         except (Failure, OSError) as error:
             warnings.append(f"{account.user}: VACUUM INTO, tried as a second witness, failed too: {explain(error)}")
-    tidied = Tidied()
+    tidied = MaintenanceResult()
     if taken[0].verdict == "verified":
         tidied = upkeep.tidy(_hold(order, heard))
     return Result(
@@ -249,12 +249,12 @@ def _hold(order: Order, heard: Overheard) -> str:
     return databases.summary(heard.uncovered) if heard.uncovered else ""
 
 
-def upkeep_of(shelf: AccountDir, settings: Settings, limits: Limits, stopping: threading.Event) -> Upkeep:
+def upkeep_of(shelf: AccountDir, settings: Settings, limits: Limits, stopping: threading.Event) -> Maintenance:
     """What keeps a shelf in order."""
-    return Upkeep(shelf, Policy.of(settings), settings.compact, limits, stopping, limits.free_bytes())
+    return Maintenance(shelf, Policy.of(settings), settings.compact, limits, stopping, limits.free_bytes())
 
 
-def _allowed(order: Order, upkeep: Upkeep, settings: Settings) -> Order:
+def _allowed(order: Order, upkeep: Maintenance, settings: Settings) -> Order:
     """The order, with what the account may take."""
     if not settings.max_bytes:
         return order

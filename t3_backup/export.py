@@ -9,8 +9,8 @@ import threading
 from dataclasses import replace
 from pathlib import Path
 
-from t3_backup import chain, verify
 from t3_backup.errors import Failure, UsageError
+from t3_backup.history import chain, verify
 from t3_backup.store.account_dir import AccountDir
 from t3_backup.store.manifest import Manifest
 from t3_backup.store.staged_file import StagedFile

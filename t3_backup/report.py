@@ -10,8 +10,8 @@ from datetime import datetime
 from typing import Any, NamedTuple
 
 from t3_backup.backup import Result
+from t3_backup.history.verify import Check
 from t3_backup.text import ERROR, INFO, WARNING, format_age, format_columns, format_size
-from t3_backup.verify import Check
 
 
 class Line(NamedTuple):

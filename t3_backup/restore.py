@@ -16,11 +16,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
-from t3_backup import chain, intent, verify
+from t3_backup import intent
 from t3_backup.accounts import Account
 from t3_backup.companions import Packing
 from t3_backup.ending import end
 from t3_backup.errors import Cancelled, Failure, InUse, NotTheSame, SourceError, WorkerLost, explain
+from t3_backup.history import chain, verify
 from t3_backup.intent import Intent
 from t3_backup.store.account_dir import AccountDir
 from t3_backup.store.manifest import Manifest

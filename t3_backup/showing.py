@@ -10,9 +10,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from t3_backup import attempts, backup, health, health_report, lines, overview, page, pending, report, verify
-from t3_backup.chain import Walk
+from t3_backup import attempts, backup, health, health_report, lines, overview, page, pending, report
 from t3_backup.errors import EXIT_OK, Cancelled, Failure, StoreError, UsageError
+from t3_backup.history import verify
+from t3_backup.history.chain import Walk
 from t3_backup.lines import Lines
 from t3_backup.page import Shelved
 from t3_backup.pending import Pending
@@ -96,7 +97,7 @@ def show_verify(args: argparse.Namespace, values: Settings) -> int:
                         if not shelf.holds(snapshot):
                             continue  # pruned in the meantime
                         try:
-                            check = verify.verify(shelf, snapshot, limits, stop, walk)
+                            check = verify.verify_snapshot(shelf, snapshot, limits, stop, walk)
                             if snapshot.companion is not None:
                                 sha256 = snapshot.companion.sha256
                                 if sha256 not in archives:  # the same one belongs to many

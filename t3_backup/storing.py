@@ -7,9 +7,9 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from t3_backup import page_hashes, sharing
 from t3_backup.errors import Failure, explain
-from t3_backup.page_hashes import PageHashes
+from t3_backup.history import page_hashes, reflink
+from t3_backup.history.page_hashes import PageHashes
 from t3_backup.store.account_dir import AccountDir
 from t3_backup.store.content import Content, hash_on_disk, page_size_of
 from t3_backup.store.manifest import Manifest
@@ -51,7 +51,7 @@ def store(
         if share and newest is not None:
             try:
                 shared = held.enter_context(shelf.begin())
-                if sharing.share(shelf, shared, blank, content, page_size, newest):
+                if reflink.share(shelf, shared, blank, content, page_size, newest):
                     whole = shared
             except (Failure, OSError) as error:  # what is there is proven, and only takes more room
                 warnings = (f"{shelf.user}: {snapshot.name} shares nothing with {newest.name}: {explain(error)}",)

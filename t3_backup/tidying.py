@@ -6,10 +6,12 @@ import argparse
 import sys
 from typing import Any
 
-from t3_backup import attempts, backup, lines, overview, recording, restoring, usage
+from t3_backup import attempts, backup, lines, overview, recording, restoring
 from t3_backup.errors import EXIT_OK, Failure
+from t3_backup.history import usage
+from t3_backup.history.maintenance import Maintenance
+from t3_backup.history.retention import Decision
 from t3_backup.lines import Lines
-from t3_backup.retention import Decision
 from t3_backup.settings import Settings
 from t3_backup.showing import Shelves
 from t3_backup.store.account_dir import AccountDir
@@ -18,7 +20,6 @@ from t3_backup.store.store import Store
 from t3_backup.system import signals
 from t3_backup.t3 import databases
 from t3_backup.text import INFO, format_size
-from t3_backup.upkeep import Upkeep
 
 
 def prune(args: argparse.Namespace, values: Settings) -> int:
@@ -61,7 +62,7 @@ def _planned(shelf: AccountDir, decisions: list[Decision], hold: str, out: Lines
     return _document(shelf, decisions) | {"pruned": [], "compacted": [], "warnings": warnings}
 
 
-def _pruned(shelf: AccountDir, upkeep: Upkeep, decisions: list[Decision], hold: str, out: Lines) -> dict[str, Any]:
+def _pruned(shelf: AccountDir, upkeep: Maintenance, decisions: list[Decision], hold: str, out: Lines) -> dict[str, Any]:
     why = {decision.snapshot.name: ", ".join(decision.reasons) for decision in decisions}
     shelf.clear()
     done = upkeep.tidy(hold)
@@ -90,9 +91,9 @@ def show_usage(args: argparse.Namespace, values: Settings) -> int:
     with Store.open(values.dest) as store:
         shelves = Shelves(store, args.user, out)
         for shelf in shelves:
-            found = usage.of_shelf(shelf)
+            found = usage.account_usage(shelf)
             documents.append(found.as_json())
-            for line in [] if args.json else usage.table(found):
+            for line in [] if args.json else usage.usage_table(found):
                 out.line(INFO, line)
         free = store.free_bytes()
     if args.json:

@@ -10,7 +10,7 @@ from hypothesis import assume
 from hypothesis import strategies as st
 from made import made
 
-from t3_backup.retention import Policy, decide
+from t3_backup.history.retention import Policy, decide_retention
 from t3_backup.store.manifest import Manifest
 from t3_backup.text import format_time
 
@@ -77,7 +77,7 @@ def histories(
 
 def kept(shelf: Iterable[Manifest], policy: Policy | int) -> list[Manifest]:
     """What stays, newest first."""
-    decisions = decide(shelf, same(policy) if isinstance(policy, int) else policy)
+    decisions = decide_retention(shelf, same(policy) if isinstance(policy, int) else policy)
     return [decision.snapshot for decision in decisions if decision.keep]
 
 

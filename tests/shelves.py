@@ -13,14 +13,15 @@ from typing import Any
 
 from made import made
 
-from t3_backup import chain, storing
-from t3_backup.retention import Policy
+from t3_backup import storing
+from t3_backup.history import chain
+from t3_backup.history.maintenance import DELTA, Maintenance
+from t3_backup.history.retention import Policy
 from t3_backup.store.account_dir import AccountDir
 from t3_backup.store.content import hash_content
 from t3_backup.store.manifest import Manifest
 from t3_backup.store.store import Store
 from t3_backup.storing import Stored
-from t3_backup.upkeep import DELTA, Upkeep
 from t3_backup.worker.limits import Limits
 
 PAGE = 4096
@@ -84,9 +85,9 @@ def content(shelf: AccountDir, snapshot: Manifest) -> bytes:
         return file.read()
 
 
-def upkeep(shelf: AccountDir, policy: Policy, mode: str = DELTA, limits: Limits = ROOMY) -> Upkeep:
+def upkeep(shelf: AccountDir, policy: Policy, mode: str = DELTA, limits: Limits = ROOMY) -> Maintenance:
     """What keeps the shelf in order."""
-    return Upkeep(shelf, policy, mode, limits, threading.Event(), limits.free_bytes())
+    return Maintenance(shelf, policy, mode, limits, threading.Event(), limits.free_bytes())
 
 
 def forms(shelf: AccountDir) -> str:

@@ -18,9 +18,9 @@ import pytest
 from conftest import DATA, MIB, Answer, Land, commit_row
 
 from demo.users import User
+from t3_backup.history.verify import verify_snapshot
 from t3_backup.store.manifest import Manifest
 from t3_backup.store.store import Store
-from t3_backup.verify import verify
 from t3_backup.worker.limits import Limits
 
 REAL = DATA / "state-0.0.24.sqlite"
@@ -222,7 +222,7 @@ def proven(land: Land, user: User, *, known: frozenset[str] = frozenset()) -> li
                 assert path.stat().st_size == snapshot.bytes
                 assert hashlib.sha256(path.read_bytes()).hexdigest() == snapshot.sha256
                 if snapshot.name not in known:
-                    check = verify(shelf, snapshot, limits, threading.Event())
+                    check = verify_snapshot(shelf, snapshot, limits, threading.Event())
                     assert check.holds, check
             return found
 

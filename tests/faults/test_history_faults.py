@@ -23,11 +23,11 @@ from faults.disks import disk, make_image, mounted, needs_mkfs, needs_strace
 from shelves import ALL, changed, content, forms, image, opened, page, seal, upkeep
 
 from t3_backup.errors import Failure
-from t3_backup.retention import Policy
+from t3_backup.history.maintenance import DELTA, REFLINK
+from t3_backup.history.retention import Policy
 from t3_backup.store.account_dir import AccountDir
 from t3_backup.store.store import Store
 from t3_backup.system.disk import used_bytes
-from t3_backup.upkeep import DELTA, REFLINK
 
 pytestmark = [needs_root, needs_strace]
 

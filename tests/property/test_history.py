@@ -22,14 +22,14 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 from shelves import ROOMY, START, changed, content, image, seal, upkeep
 
-from t3_backup import retention
 from t3_backup.errors import Cancelled, Failure
-from t3_backup.retention import Policy
+from t3_backup.history import retention
+from t3_backup.history.maintenance import DELTA, OFF
+from t3_backup.history.retention import Policy
 from t3_backup.store.account_dir import AccountDir
 from t3_backup.store.store import Store
 from t3_backup.system import native
 from t3_backup.text import format_time
-from t3_backup.upkeep import DELTA, OFF
 
 POLICIES = st.builds(
     Policy,
@@ -125,7 +125,7 @@ class History(RuleBasedStateMachine):
         """Only what retention lets go goes, and all of it, unless something ends it early."""
         self.shelf.clear()
         before = self.shelf.snapshots()
-        going = {decision.snapshot.name for decision in retention.decide(before, policy) if not decision.keep}
+        going = {decision.snapshot.name for decision in retention.decide_retention(before, policy) if not decision.keep}
         STEPS["count"] += 1
         keeper = upkeep(self.shelf, policy, mode)
         with failing(fail or -1) as count:

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from made import NOON
 
-from t3_backup.retention import Policy, decide, label_kind
+from t3_backup.history.retention import Policy, decide_retention, label_kind
 from t3_backup.store.manifest import Manifest
 from t3_backup.text import format_time
 
@@ -112,7 +112,7 @@ def test_a_policy_that_asks_for_more_keeps_no_less(shelf: list[Manifest], policy
 @given(histories(pins=True), POLICIES)
 def test_every_decision_says_why(shelf: list[Manifest], policy: Policy) -> None:
     """Row 13: by which rules it stays, or outside of which it is."""
-    for decision in decide(shelf, policy):
+    for decision in decide_retention(shelf, policy):
         assert decision.reasons
         assert decision.keep != any(reason.startswith("outside: ") for reason in decision.reasons)
         assert decision.keep or len(decision.reasons) == 1

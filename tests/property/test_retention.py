@@ -11,7 +11,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from made import NOON
 
-from t3_backup.retention import decide, label_kind
+from t3_backup.history.retention import decide_retention, label_kind
 from t3_backup.store.manifest import Manifest
 from t3_backup.text import format_time
 
@@ -139,8 +139,8 @@ def test_the_order_of_reading_a_shelf_changes_nothing(shelf: list[Manifest], kee
     """Row 13: and what decides once decides so again."""
     shuffled = shelf.copy()
     random.shuffle(shuffled)
-    first = decide(shelf, same(keep))
-    assert first == decide(shelf, same(keep)) == decide(shuffled, same(keep))
+    first = decide_retention(shelf, same(keep))
+    assert first == decide_retention(shelf, same(keep)) == decide_retention(shuffled, same(keep))
     assert [decision.snapshot for decision in first] == newest_first(shelf)
 
 
@@ -185,7 +185,7 @@ def snapshot_with_old_name(one: Manifest) -> Manifest:
 
 def test_an_empty_shelf_and_one_of_bad_ones_alone_are_left_as_they_are() -> None:
     """Row 13."""
-    assert decide([], same(1)) == []
+    assert decide_retention([], same(1)) == []
     bad = [snapshot(number, NOON, "damaged") for number in (1, 2, 3)]
     assert kept(bad, 1) == newest_first(bad)
 

@@ -15,11 +15,11 @@ import shelves
 from made import made
 from shelves import ALL, PAGE, changed, content, forms, image, seal, upkeep
 
-from t3_backup import chain, compaction, delta, page_hashes, retention
-from t3_backup.delta import Header
 from t3_backup.errors import Failure
-from t3_backup.page_hashes import PageHashes
-from t3_backup.retention import Policy
+from t3_backup.history import chain, compaction, delta, page_hashes, retention
+from t3_backup.history.delta import Header
+from t3_backup.history.page_hashes import PageHashes
+from t3_backup.history.retention import Policy
 from t3_backup.store.account_dir import AccountDir
 from t3_backup.store.manifest import Manifest
 from t3_backup.store.names import DATA, DELTA, PAGES
@@ -195,7 +195,7 @@ def test_one_that_takes_no_less_room_packed_stays_plain_and_is_left_alone(
         seal(shelf, data)
     assert upkeep(shelf, ALL).tidy().compacted == []
     assert [snapshot.stays_plain for snapshot in shelf.snapshots()] == [False, True]
-    monkeypatch.delattr(compaction.Packing, "pack")
+    monkeypatch.delattr(compaction.Compaction, "pack")
     assert upkeep(shelf, ALL).tidy().warnings == []
     must_hold(shelf, images)
 
@@ -244,7 +244,7 @@ WITHOUT_SECOND = replace(ALL, yearly=7)  # of those here, the second oldest alon
 
 @pytest.fixture(autouse=True)
 def _second(monkeypatch: pytest.MonkeyPatch) -> None:
-    decide = retention.decide
+    decide = retention.decide_retention
 
     def chosen(snapshots: Any, policy: Policy) -> Any:
         decisions = decide(snapshots, policy)
@@ -252,7 +252,7 @@ def _second(monkeypatch: pytest.MonkeyPatch) -> None:
             decisions[-2] = replace(decisions[-2], keep=False)
         return decisions
 
-    monkeypatch.setattr(retention, "decide", chosen)
+    monkeypatch.setattr(retention, "decide_retention", chosen)
 
 
 def test_the_middle_of_a_chain_goes_and_all_others_come_back(shelf: AccountDir) -> None:
@@ -271,7 +271,7 @@ def test_where_the_older_one_cannot_be_hung_elsewhere_nothing_goes(shelf: Accoun
     def fail(*_: object) -> bool:
         raise Failure("it can't be")
 
-    monkeypatch.setattr(compaction.Packing, "pack", fail)
+    monkeypatch.setattr(compaction.Compaction, "pack", fail)
     done = upkeep(shelf, WITHOUT_SECOND).tidy()
     assert done.pruned == []
     assert done.warnings == [f"alice: what {shelf.snapshots()[-1].name} hangs on can't be pruned: it can't be"]

@@ -14,9 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from shelves import PAGE, image
 
-from t3_backup import delta
-from t3_backup.delta import Delta, Header
-from t3_backup.image import Image
+from t3_backup.history import delta
+from t3_backup.history.delta import Delta, Header
+from t3_backup.history.image import Image
 
 
 @contextmanager

@@ -11,14 +11,15 @@ from pathlib import Path
 import pytest
 from made import made
 
-from t3_backup import export, verify
+from t3_backup import export
 from t3_backup.errors import Failure, UsageError
+from t3_backup.history import verify
+from t3_backup.history.verify import Check
 from t3_backup.store.account_dir import AccountDir
 from t3_backup.store.content import hash_content
 from t3_backup.store.manifest import Manifest
 from t3_backup.store.store import Store
 from t3_backup.system import native
-from t3_backup.verify import Check
 from t3_backup.worker.limits import Limits
 
 DATA = os.urandom(200_000)

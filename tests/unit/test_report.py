@@ -18,8 +18,8 @@ from made import NOON, made
 from demo.users import User
 from t3_backup import report
 from t3_backup.backup import Result
+from t3_backup.history.verify import Check
 from t3_backup.text import ERROR, INFO, WARNING
-from t3_backup.verify import Check
 
 HOSTILE = "a\x1b[31mb\x1b]0;title\x07c\rd\ne\x9bf\u202eg\ud800h"
 SHOWN = "a?[31mb?]0;title?c?d?e?f?g?h"

@@ -10,7 +10,7 @@ import pytest
 from histories import kept, numbers, snapshot
 from made import NOON
 
-from t3_backup.retention import Policy, decide
+from t3_backup.history.retention import Policy, decide_retention
 from t3_backup.settings import load
 
 JUST_ONE = Policy(1, 0, 0, 0, 0, 0)
@@ -109,7 +109,7 @@ def test_labelled_ones_are_counted_by_their_kind_and_apart_from_keep() -> None:
 
 
 def reasons(shelf: list, policy: Policy) -> dict[int, tuple[str, ...]]:
-    return {decision.snapshot.sequence: decision.reasons for decision in decide(shelf, policy)}
+    return {decision.snapshot.sequence: decision.reasons for decision in decide_retention(shelf, policy)}
 
 
 def test_each_decision_names_its_rules() -> None:

@@ -10,7 +10,7 @@ import pytest
 import shelves
 from shelves import ALL, PAGE, changed, content, forms, image, seal, upkeep
 
-from t3_backup import page_hashes, sharing
+from t3_backup.history import page_hashes, reflink
 from t3_backup.store.account_dir import AccountDir
 from t3_backup.system import native
 
@@ -99,7 +99,7 @@ def test_where_nothing_can_be_shared_it_takes_room_and_is_there(shelf: AccountDi
     def fail(*_: object) -> None:
         raise OSError(5, "Input/output error")
 
-    monkeypatch.setattr(sharing, "share", fail)
+    monkeypatch.setattr(reflink, "share", fail)
     found = seal(shelf, changed(image(9), [3], 1), share=True)
     assert "shares nothing with" in found.warnings[0]
     assert content(shelf, found.snapshot) == changed(image(9), [3], 1)

@@ -14,10 +14,10 @@ from dataclasses import replace
 from functools import partial
 from typing import Self
 
-from t3_backup import delta
-from t3_backup.delta import Delta, Header
 from t3_backup.errors import Cancelled, Failure, NoRoom
-from t3_backup.image import Image
+from t3_backup.history import delta
+from t3_backup.history.delta import Delta, Header
+from t3_backup.history.image import Image
 from t3_backup.store.account_dir import AccountDir
 from t3_backup.store.content import hash_content
 from t3_backup.store.manifest import Manifest

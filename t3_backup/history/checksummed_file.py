@@ -44,7 +44,7 @@ class Writer:
 
 
 @dataclass(frozen=True)
-class Sealed:
+class Reader:
     """What is in one that is whole: its header, and from where to where the body lies in the file."""
 
     header: dict[str, Any]
@@ -52,7 +52,7 @@ class Sealed:
     end: int
 
 
-def check(fd: int) -> Sealed:
+def check(fd: int) -> Reader:
     """Read the open file `fd` to its end. Raises ValueError where it is not what was written, and OSError."""
     end = os.fstat(fd).st_size - _DIGEST_BYTES
     digest, offset = hashlib.sha256(), 0
@@ -65,7 +65,7 @@ def check(fd: int) -> Sealed:
     if end < 0 or digest.digest() != os.pread(fd, _DIGEST_BYTES, end):
         raise ValueError("it is not what was written: its SHA-256 is another")
     header, start = peek(fd)
-    return Sealed(header, start, end)
+    return Reader(header, start, end)
 
 
 def peek(fd: int) -> tuple[dict[str, Any], int]:

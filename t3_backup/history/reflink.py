@@ -10,8 +10,8 @@ import errno
 import os
 from collections.abc import Sequence
 
-from t3_backup import page_hashes
-from t3_backup.page_hashes import PageHashes
+from t3_backup.history import page_hashes
+from t3_backup.history.page_hashes import PageHashes
 from t3_backup.store.account_dir import AccountDir
 from t3_backup.store.content import Content, hash_on_disk
 from t3_backup.store.manifest import Manifest

@@ -9,11 +9,11 @@ import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
-from t3_backup import chain, compaction, page_hashes, retention, sharing
-from t3_backup.compaction import Packing
-from t3_backup.delta import Header
 from t3_backup.errors import Cancelled, Failure, NoRoom, explain
-from t3_backup.retention import Decision, Policy
+from t3_backup.history import chain, compaction, page_hashes, reflink, retention
+from t3_backup.history.compaction import Compaction
+from t3_backup.history.delta import Header
+from t3_backup.history.retention import Decision, Policy
 from t3_backup.store.account_dir import AccountDir
 from t3_backup.store.manifest import Manifest
 from t3_backup.system.disk import BLOCK_BYTES, used_bytes
@@ -23,7 +23,7 @@ AUTO, DELTA, REFLINK, OFF = MODES = ("auto", "delta", "reflink", "off")
 
 
 @dataclass
-class Tidied:
+class MaintenanceResult:
     """What came of it: names, and what somebody should know."""
 
     pruned: list[str] = field(default_factory=list)
@@ -38,7 +38,7 @@ class Tidied:
 
 
 @dataclass(frozen=True)
-class Upkeep:
+class Maintenance:
     """Of one shelf, by whoever holds the store's lock."""
 
     shelf: AccountDir
@@ -50,7 +50,7 @@ class Upkeep:
 
     def shares(self) -> bool:
         """Whether snapshots are to share extents with those before them. Raises OSError where that can't be told."""
-        return self.mode in (AUTO, REFLINK) and sharing.is_possible(self.shelf)
+        return self.mode in (AUTO, REFLINK) and reflink.is_possible(self.shelf)
 
     def lasting_bytes(self) -> int:
         """What the history will take beside one more plain copy: the newest of now is compacted then. Raises OSError."""
@@ -60,14 +60,14 @@ class Upkeep:
 
     def decisions(self) -> list[Decision]:
         """What becomes of each snapshot, newest first."""
-        return retention.decide(self.shelf.snapshots(), self.policy)
+        return retention.decide_retention(self.shelf.snapshots(), self.policy)
 
-    def tidy(self, hold: str = "") -> Tidied:
+    def tidy(self, hold: str = "") -> MaintenanceResult:
         """Prune, unless a `hold` says why not, and compact.
 
         Never raises for what can't be done; `stopped` where it was not to go on.
         """
-        done = Tidied()
+        done = MaintenanceResult()
         if hold:
             done.warnings.append(f"{self.shelf.user}: nothing is pruned: {hold}")
         for step in (self._compact,) if hold else (self._prune, self._compact):
@@ -80,13 +80,13 @@ class Upkeep:
                 done.warnings.append(f"{self.shelf.user}: the shelf is not in order yet: {explain(error)}")
         return done
 
-    def _prune(self, done: Tidied) -> None:
+    def _prune(self, done: MaintenanceResult) -> None:
         user, (snapshots, strays) = self.shelf.user, self.shelf.read()
         if held := next((snapshot for snapshot in snapshots if snapshot.holds), None):
             why = f"{held.name} is {held.verdict} ({'; '.join(held.reasons)})"
             done.warnings.append(f"{user}: nothing is pruned: {why}; t3-backup-state accept {user}")
             return
-        gone = [decision.snapshot for decision in retention.decide(snapshots, self.policy) if not decision.keep]
+        gone = [decision.snapshot for decision in retention.decide_retention(snapshots, self.policy) if not decision.keep]
         if gone:
             # What has no sound manifest counts for nothing, but what it hangs on stays: the manifest may come back.
             needed = chain.needed_by(self.shelf, strays)
@@ -106,7 +106,7 @@ class Upkeep:
         except OSError as error:
             done.warnings.append(f"{user}: an archive can't be pruned: {error.strerror}")
 
-    def _hang_elsewhere(self, snapshots: Sequence[Manifest], going: set[str], done: Tidied) -> set[str]:
+    def _hang_elsewhere(self, snapshots: Sequence[Manifest], going: set[str], done: MaintenanceResult) -> set[str]:
         """Make what hangs on those that go hang on others; the names of those that can go then."""
         headers = self._headers(snapshots, going, done)
         kept = [snapshot for snapshot in snapshots if snapshot.name not in going]
@@ -126,7 +126,7 @@ class Upkeep:
                 staying |= self._chain(snapshots, snapshot) or going
         return going - staying
 
-    def _headers(self, snapshots: Sequence[Manifest], going: set[str], done: Tidied) -> dict[str, Header | None]:
+    def _headers(self, snapshots: Sequence[Manifest], going: set[str], done: MaintenanceResult) -> dict[str, Header | None]:
         """Those of the ones that stay, by name. What one that can't be read hangs on is taken from `going`."""
         headers: dict[str, Header | None] = {}
         for snapshot in reversed(snapshots):  # the oldest first: what is taken from it is newer, and is looked at, too
@@ -150,7 +150,7 @@ class Upkeep:
         except (Failure, OSError):
             return set()
 
-    def _compact(self, done: Tidied) -> None:
+    def _compact(self, done: MaintenanceResult) -> None:
         """The oldest first: while what it is to hang on is plain, there is little to put together."""
         user, snapshots = self.shelf.user, self.shelf.snapshots()
         if self.mode != OFF and not self.shares():
@@ -161,7 +161,7 @@ class Upkeep:
         if snapshots:
             page_hashes.drop_others(self.shelf, snapshots[0])
 
-    def _hang_all(self, snapshots: Sequence[Manifest], done: Tidied) -> None:
+    def _hang_all(self, snapshots: Sequence[Manifest], done: MaintenanceResult) -> None:
         to = compaction.bases(snapshots)
         for snapshot in reversed(snapshots):
             if snapshot.name not in to or snapshot.stays_plain or not self.shelf.is_plain(snapshot):
@@ -177,8 +177,8 @@ class Upkeep:
             except (Failure, OSError) as error:
                 done.warnings.append(f"{self.shelf.user}: {snapshot.name} stays a plain copy: {explain(error)}")
 
-    def _packing(self, snapshots: Sequence[Manifest]) -> Packing:
-        return Packing(self.shelf, snapshots, self._check)
+    def _packing(self, snapshots: Sequence[Manifest]) -> Compaction:
+        return Compaction(self.shelf, snapshots, self._check)
 
     def _check(self) -> None:
         """Raises Cancelled, and NoRoom where the disk is near its end.

@@ -16,7 +16,7 @@ from typing import Any
 
 import zstandard
 
-from t3_backup import sealed
+from t3_backup.history import checksummed_file
 
 FORMAT = 1
 GROUP_BYTES = 4 << 20  # of pages that are packed at once: what twice this and zstd's tables take is all the memory there is to it
@@ -45,7 +45,7 @@ def write(fd: int, header: Header, pages: Iterable[int], image: Read, base: Read
 
     Raises OSError, and what `check` raises.
     """
-    file = sealed.Writer(fd, asdict(header))
+    file = checksummed_file.Writer(fd, asdict(header))
     for group in _groups(pages, GROUP_BYTES // header.page_size):
         check()
         old, new = image(group), base(group)
@@ -117,7 +117,7 @@ def _pack_numbers(numbers: Sequence[int]) -> bytes:
 
 def peek(fd: int) -> Header:
     """What the delta in an open file says of itself; the rest of it is not looked at. Raises ValueError and OSError."""
-    return _header(sealed.peek(fd)[0])
+    return _header(checksummed_file.peek(fd)[0])
 
 
 def _header(value: dict[str, Any]) -> Header:
@@ -140,7 +140,7 @@ class Delta:
     def __init__(self, fd: int) -> None:
         """Look at all of it. Raises ValueError where it is not what was written, and OSError."""
         self._fd = fd
-        self._sealed = sealed.check(fd)
+        self._sealed = checksummed_file.check(fd)
         self.header = _header(self._sealed.header)
 
     def groups(self) -> Iterator[tuple[list[int], bytes]]:

@@ -93,7 +93,7 @@ def label_kind(label: str) -> str:
     return label.partition("-")[0]
 
 
-def decide(snapshots: Iterable[Manifest], policy: Policy) -> list[Decision]:
+def decide_retention(snapshots: Iterable[Manifest], policy: Policy) -> list[Decision]:
     """One decision a snapshot of one account, newest first.
 
     Stays: the newest verified ones; the newest verified one of each of the last days, weeks, months and years that have one; the

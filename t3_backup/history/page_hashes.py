@@ -10,7 +10,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from t3_backup import sealed
+from t3_backup.history import checksummed_file
 from t3_backup.store.account_dir import AccountDir
 from t3_backup.store.manifest import Manifest
 from t3_backup.store.names import PAGES, parse_name
@@ -31,14 +31,14 @@ class PageHashes:
 
     def write(self, fd: int) -> None:
         """Write them to an empty file. Raises OSError."""
-        file = sealed.Writer(fd, {"sha256": self.sha256, "page_size": self.page_size})
+        file = checksummed_file.Writer(fd, {"sha256": self.sha256, "page_size": self.page_size})
         file.write(self.hashes)
         file.finish()
 
     @staticmethod
     def read(fd: int) -> PageHashes:
         """The inverse of `write`. Raises ValueError and OSError."""
-        found = sealed.check(fd)
+        found = checksummed_file.check(fd)
         sha256, page_size = found.header.get("sha256"), found.header.get("page_size")
         if type(sha256) is not str or type(page_size) is not int or page_size < 1:
             raise ValueError("they are of no image")

@@ -11,7 +11,7 @@ import os
 from collections.abc import Callable, Sequence
 from typing import Self
 
-from t3_backup.delta import Delta
+from t3_backup.history.delta import Delta
 from t3_backup.store.content import Content
 from t3_backup.system import native
 

@@ -10,10 +10,10 @@ import os
 import threading
 from dataclasses import dataclass, replace
 
-from t3_backup import chain, page_hashes
 from t3_backup.accounts import Account
-from t3_backup.chain import Walk
 from t3_backup.errors import Cancelled, Failure, explain
+from t3_backup.history import chain, page_hashes
+from t3_backup.history.chain import Walk
 from t3_backup.store.account_dir import AccountDir
 from t3_backup.store.content import hash_content
 from t3_backup.store.manifest import Companion, Manifest
@@ -39,7 +39,9 @@ class Check:
         return replace(self, reasons=(*self.reasons, problem)) if problem else self
 
 
-def verify(shelf: AccountDir, snapshot: Manifest, limits: Limits, stopping: threading.Event, walk: Walk | None = None) -> Check:
+def verify_snapshot(
+    shelf: AccountDir, snapshot: Manifest, limits: Limits, stopping: threading.Event, walk: Walk | None = None
+) -> Check:
     """Prove `snapshot` again. A damaged one is evidence: it proves when its bytes are the ones that were sealed.
 
     Who proves one after the other has a `walk` on the shelf. Raises Cancelled once `stopping` is set.

@@ -11,10 +11,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-from t3_backup import chain, delta, page_hashes
-from t3_backup.delta import Delta, Header
 from t3_backup.errors import NotTheSame
-from t3_backup.image import Image
+from t3_backup.history import chain, delta, page_hashes
+from t3_backup.history.delta import Delta, Header
+from t3_backup.history.image import Image
 from t3_backup.store.account_dir import AccountDir
 from t3_backup.store.content import Content, hash_content
 from t3_backup.store.manifest import FORMAT, Manifest
@@ -61,7 +61,7 @@ def moves(
 
 
 @dataclass(frozen=True)
-class Packing:
+class Compaction:
     """On which shelf, and what is asked between small steps: whether there is room, and time, to go on."""
 
     shelf: AccountDir

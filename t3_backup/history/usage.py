@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from t3_backup import chain
 from t3_backup.errors import Failure
+from t3_backup.history import chain
 from t3_backup.store.account_dir import AccountDir
 from t3_backup.store.manifest import Manifest
 from t3_backup.system.disk import BLOCK_BYTES, used_bytes
@@ -16,7 +16,7 @@ from t3_backup.text import format_columns, format_size
 
 
 @dataclass(frozen=True)
-class Stored:
+class SnapshotUsage:
     """How one snapshot is kept."""
 
     snapshot: Manifest
@@ -31,7 +31,7 @@ class Usage:
     """Of one account. Bytes of the disk, but for `full`."""
 
     user: str
-    stored: tuple[Stored, ...]  # newest first
+    stored: tuple[SnapshotUsage, ...]  # newest first
     bytes: int  # of all there is: manifests, archives and strays, too
     full: int  # bytes that as many plain copies would have
 
@@ -51,7 +51,7 @@ class Usage:
         return {"user": self.user, "stored_bytes": self.bytes, "full_bytes": self.full, "snapshots": snapshots}
 
 
-def of_shelf(shelf: AccountDir) -> Usage:
+def account_usage(shelf: AccountDir) -> Usage:
     """What is on a shelf. Raises OSError."""
     snapshots = shelf.snapshots()
     bases = {snapshot.name: _base(shelf, snapshots, snapshot) for snapshot in snapshots}
@@ -68,7 +68,7 @@ def of_shelf(shelf: AccountDir) -> Usage:
             if (status := shelf.stored(snapshot)).st_ino not in seen:
                 seen.add(status.st_ino)
                 taken = status.st_blocks * BLOCK_BYTES
-        stored.append(Stored(snapshot, form, taken, base.name if base else None, hanging[snapshot.name]))
+        stored.append(SnapshotUsage(snapshot, form, taken, base.name if base else None, hanging[snapshot.name]))
     return Usage(shelf.user, tuple(stored), used_bytes(shelf.fd), sum(snapshot.bytes for snapshot in snapshots))
 
 
@@ -84,7 +84,7 @@ def _base(shelf: AccountDir, snapshots: Sequence[Manifest], snapshot: Manifest) 
     return "delta", chain.base_among(snapshots, snapshot, header.base_sha256)
 
 
-def table(usage: Usage) -> list[str]:
+def usage_table(usage: Usage) -> list[str]:
     """For people."""
     times = f", {usage.full / usage.bytes:.1f} times as much" if usage.bytes else ""
     stored, full = format_size(usage.bytes), format_size(usage.full)

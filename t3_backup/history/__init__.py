@@ -1,0 +1,1 @@
+"""What stays, and how it is kept: retention, deltas, reflinks, verification."""
