@@ -18,7 +18,7 @@ from typing import Any
 
 import t3_backup
 from t3_backup import hooks, log, report
-from t3_backup.backup import Result, is_alarm
+from t3_backup.backup.result import AccountResult, is_alarm
 from t3_backup.errors import EXIT_OK, Failure, explain
 from t3_backup.lines import Lines
 from t3_backup.settings import DEFAULT_HOOKS, Settings
@@ -60,7 +60,7 @@ def _is_alarm(account: Mapping[str, Any]) -> bool:
     return is_alarm(account["outcome"], account["snapshots"], account.get("unsaved", ""))
 
 
-def of_run(run: str, code: int, error: str, results: Sequence[Result]) -> Ending:
+def of_run(run: str, code: int, error: str, results: Sequence[AccountResult]) -> Ending:
     """That of a run which knows itself what it came to."""
     accounts = report.run_document(results)["accounts"]
     return Ending(run, "exit-code", code, None, error or None, t3_backup.__version__, accounts)

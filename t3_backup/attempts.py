@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass, fields
 from datetime import datetime
 from typing import Any
 
-from t3_backup.backup import Result
+from t3_backup.backup.result import AccountResult
 from t3_backup.errors import explain
 from t3_backup.system.atomic_file import replace_file
 from t3_backup.text import format_time, printable
@@ -86,7 +86,7 @@ _TYPES: dict[str, tuple[type, ...]] = dict.fromkeys(("at", "run", "outcome", "re
 Attempts = Mapping[str, Sequence[Attempt]]  # by account, the oldest first
 
 
-def of_result(result: Result, run: str, now: datetime) -> Attempt:
+def of_result(result: AccountResult, run: str, now: datetime) -> Attempt:
     """What the ledger says of a result."""
     newest = result.snapshots[0] if result.snapshots else None
     return Attempt(

@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import Self
 
 from t3_backup import notify
-from t3_backup.backup import Result
+from t3_backup.backup.result import AccountResult
 from t3_backup.lines import Lines
 from t3_backup.log import Log
 from t3_backup.notify import Notifier
@@ -48,14 +48,14 @@ class Audience:
         self._lines.listen(user, event)
         self._notifier.listen(user, event)
 
-    def finished(self, result: Result) -> None:
+    def finished(self, result: AccountResult) -> None:
         """What became of an account."""
         self._lines.finished(result)
         self._notifier.finished(result)
         if self._log is not None and (problem := self._log.finished(result)):
             self._lines.warn(problem)
 
-    def ended(self, results: Sequence[Result]) -> None:
+    def ended(self, results: Sequence[AccountResult]) -> None:
         """What the run came to."""
         self.line(INFO, f"done ({len(results)} accounts, {sum(result.alarms for result in results)} not well)")
         self._notifier.say(notify.describe_end(results, utc_now()))

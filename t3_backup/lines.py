@@ -16,7 +16,7 @@ from types import TracebackType
 from typing import Any, Self, TextIO
 
 from t3_backup import journal
-from t3_backup.backup import Result
+from t3_backup.backup.result import AccountResult
 from t3_backup.errors import Failure, explain
 from t3_backup.report import describe
 from t3_backup.text import ERROR, WARNING, printable
@@ -66,7 +66,7 @@ class Lines:
     def listen(self, user: str, event: Event) -> None:
         """Progress of an account; plain lines have none."""
 
-    def finished(self, result: Result) -> None:
+    def finished(self, result: AccountResult) -> None:
         """What became of an account."""
         for line in describe(result):
             self.line(line.priority, line.text)
@@ -86,7 +86,7 @@ class JournalLines(Lines):
         self._run = run
         self._send = send
 
-    def finished(self, result: Result) -> None:
+    def finished(self, result: AccountResult) -> None:
         """Each event with its fields; as a line where it can't be sent."""
         for line in describe(result):
             fields = journal.fields(line, result, self._run)
@@ -137,7 +137,7 @@ class Bars(Lines):
             done = event.written if self._phases[user] == "copy" else event.read
             self._bars.update(self._tasks[user], completed=done)
 
-    def finished(self, result: Result) -> None:
+    def finished(self, result: AccountResult) -> None:
         """Take the bar away and print the lines."""
         with self._lock:
             if result.user in self._tasks:

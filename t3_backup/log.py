@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import t3_backup
-from t3_backup.backup import Result
+from t3_backup.backup.result import AccountResult
 from t3_backup.settings import DEFAULT_LOG
 from t3_backup.text import format_time, utc_now
 
@@ -37,7 +37,7 @@ def run_id(environ: Mapping[str, str] = os.environ) -> str:
     return secrets.token_hex(16)
 
 
-def entry(result: Result, run: str, now: datetime) -> dict[str, Any]:
+def entry(result: AccountResult, run: str, now: datetime) -> dict[str, Any]:
     """What the log says of one account."""
     return {
         "time": format_time(now),
@@ -78,7 +78,7 @@ class Log:
         self._run = run
         self.broken = False
 
-    def finished(self, result: Result) -> str | None:
+    def finished(self, result: AccountResult) -> str | None:
         """Note what became of an account. What somebody should know, the first time that it can't be done."""
         try:
             append(self._path, entry(result, self._run, utc_now()))

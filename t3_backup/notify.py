@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from t3_backup.backup import Result
+from t3_backup.backup.result import AccountResult
 from t3_backup.text import format_size, printable
 from t3_backup.worker.protocol import Event, Phase, Progress
 
@@ -47,7 +47,7 @@ def _share(work: Work) -> str:
     return f"{work.phase} {done * 100 // work.total} % ({format_size(done)} of {format_size(work.total)})"
 
 
-def describe_end(results: Sequence[Result], now: datetime) -> str:
+def describe_end(results: Sequence[AccountResult], now: datetime) -> str:
     """What a run came to: `done: 5 accounts, 0 not well (2026-11-26 03:41 UTC)`."""
     return f"done: {len(results)} accounts, {sum(result.alarms for result in results)} not well ({now:%Y-%m-%d %H:%M} UTC)"
 
@@ -74,7 +74,7 @@ class Notifier:
                 self._working[user] = Work(work.phase, work.total, event.written)
             self._say_now_and_then()
 
-    def finished(self, result: Result) -> None:
+    def finished(self, result: AccountResult) -> None:
         """An account is done."""
         with self._lock:
             self._working.pop(result.user, None)

@@ -15,7 +15,7 @@ from t3_backup import attempts, health, health_report, metrics, overview
 from t3_backup.accounts import UserMap
 from t3_backup.attempts import Ledger
 from t3_backup.audience import Audience
-from t3_backup.backup import Result
+from t3_backup.backup.result import AccountResult
 from t3_backup.errors import Failure, explain
 from t3_backup.lines import Lines
 from t3_backup.settings import DEFAULT_TEXTFILES, Settings
@@ -34,19 +34,19 @@ class Recording:
         self._lock = threading.Lock()
         self.broken = False
 
-    def begin(self, failures: Sequence[Result]) -> None:
+    def begin(self, failures: Sequence[AccountResult]) -> None:
         """Say what is wrong with the ledger, and note who could not be backed up before the run began."""
         if self._ledger.problem:
             self._out.warn(f"{self._store.path}: {self._ledger.problem}")
         for result in failures:
             self._note(result)
 
-    def finished(self, result: Result) -> None:
+    def finished(self, result: AccountResult) -> None:
         """An account is done: tell the audience, and note it."""
         self._out.finished(result)
         self._note(result)
 
-    def _note(self, result: Result) -> None:
+    def _note(self, result: AccountResult) -> None:
         with self._lock:
             try:
                 self._ledger.add(result.user, attempts.of_result(result, self._run, utc_now()))

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from t3_backup.backup import Result
+from t3_backup.backup.result import AccountResult
 from t3_backup.history.verify import Check
 from t3_backup.text import ERROR, INFO, WARNING, format_age, format_columns, format_size
 
@@ -22,7 +22,7 @@ class Line(NamedTuple):
     snapshot: Mapping[str, Any] | None = None
 
 
-def describe(result: Result) -> list[Line]:
+def describe(result: AccountResult) -> list[Line]:
     """The lines of one account."""
     user = result.user
     lines = [Line(INFO, f"took over {user}: {name}, of an earlier script") for name in result.taken_over]
@@ -58,7 +58,7 @@ def _unchanged(user: str, snapshot: Mapping[str, Any]) -> Line:
     return Line(ERROR, f"WARN: {text}: {why}; nothing is pruned until: t3-backup-state accept {user}", snapshot)
 
 
-def run_document(results: Sequence[Result]) -> dict[str, Any]:
+def run_document(results: Sequence[AccountResult]) -> dict[str, Any]:
     """The JSON document of `run`."""
     return {
         "accounts": [

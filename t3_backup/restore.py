@@ -18,7 +18,8 @@ from datetime import datetime
 
 from t3_backup import intent
 from t3_backup.accounts import Account
-from t3_backup.companions import Packing
+from t3_backup.backup.archive import ArchiveOnce
+from t3_backup.backup.snapshot import Order, take_snapshot
 from t3_backup.ending import end
 from t3_backup.errors import Cancelled, Failure, InUse, NotTheSame, SourceError, WorkerLost, explain
 from t3_backup.history import chain, verify
@@ -30,7 +31,6 @@ from t3_backup.store.store import Store
 from t3_backup.system import open_files
 from t3_backup.system.file_identity import FileIdentity
 from t3_backup.system.systemd import Service
-from t3_backup.taking import Order, take
 from t3_backup.text import format_time
 from t3_backup.worker import client
 from t3_backup.worker.limits import Limits
@@ -169,9 +169,9 @@ def _keep(job: Job, folded: Folded, done: Restored) -> tuple[Manifest | None, di
         return None, {}
     order = Order(job.account, job.limits, PRERESTORE, job.now(), job.stopping, lambda _: None)
     before = job.shelf.snapshots()
-    packing = Packing(order, job.shelf, before, job.files_limit)
+    packing = ArchiveOnce(order, job.shelf, before, job.files_limit)
     try:
-        kept = take(order, job.shelf, before, folded=folded, companion=packing.companion).snapshot
+        kept = take_snapshot(order, job.shelf, before, folded=folded, companion=packing.companion).snapshot
     except (SourceError, NotTheSame) as error:  # what is there is no database that a copy of it could prove
         done.warnings.append(f"{error}: the old state can't be sealed, and stays beside the new one")
         return None, {}

@@ -12,8 +12,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from t3_backup import accounts, backup, ending, export, lines, recording, restore, restore_lines
+from t3_backup import accounts, ending, export, lines, recording, restore, restore_lines
 from t3_backup.accounts import Account
+from t3_backup.backup.limits import limits_of
 from t3_backup.errors import EXIT_OK, Failure, StoreError, UsageError
 from t3_backup.lines import Lines
 from t3_backup.prompt import confirm
@@ -144,7 +145,7 @@ class Unended:
 
 def limits(values: Settings, store: Store) -> Limits:
     """Of each step. No sign of life comes from a worker within one system call, and a large file takes its time."""
-    return replace(backup.limits_of(values, store.free_bytes, store.total_bytes()), stall=values.timeout)
+    return replace(limits_of(values, store.free_bytes, store.total_bytes()), stall=values.timeout)
 
 
 def end_interrupted(store: Store, bounds: Limits, warn: Callable[[str], None]) -> list[Unended]:

@@ -7,9 +7,11 @@ import os
 import sys
 from pathlib import Path
 
-from t3_backup import accounts, aftermath, backup, lines, log, notify, recording, report, restoring, units
+from t3_backup import accounts, aftermath, lines, log, notify, recording, report, restoring, units
 from t3_backup.accounts import Account
 from t3_backup.audience import Audience
+from t3_backup.backup import run as backup_run
+from t3_backup.backup.result import AccountResult
 from t3_backup.errors import EXIT_OK, Failure, UsageError, explain
 from t3_backup.lines import Lines, say_error
 from t3_backup.settings import Settings
@@ -23,7 +25,7 @@ from t3_backup.text import INFO
 
 def run(args: argparse.Namespace, values: Settings) -> int:
     """`run`: back up the accounts; where that failed, the hooks are called, or left to the unit that does."""
-    run, results, problem = log.run_id(), list[backup.Result](), ""
+    run, results, problem = log.run_id(), list[AccountResult](), ""
     try:
         code = _back_up(args, values, run, results)
     except (Failure, OSError) as error:
@@ -34,7 +36,7 @@ def run(args: argparse.Namespace, values: Settings) -> int:
     return code
 
 
-def _back_up(args: argparse.Namespace, values: Settings, run: str, results: list[backup.Result]) -> int:
+def _back_up(args: argparse.Namespace, values: Settings, run: str, results: list[AccountResult]) -> int:
     """The run of that id; its exit code. What became of each account is added to `results`."""
     if args.label is not None and not LABEL.fullmatch(args.label):
         raise UsageError(
@@ -53,7 +55,7 @@ def _back_up(args: argparse.Namespace, values: Settings, run: str, results: list
         forgotten: list[str] = []
         recorded = True
         if args.dry_run:
-            results += failures + backup.plan(values, found, stop, out.finished)
+            results += failures + backup_run.plan_backups(values, found, stop, out.finished)
         else:
             with Store.open(values.dest, create=True) as store:
                 store.lock(wait=WAIT_S)
@@ -61,7 +63,9 @@ def _back_up(args: argparse.Namespace, values: Settings, run: str, results: list
                 broken, running = _end_restores(store, values, found, out)
                 failures += broken
                 record.begin(failures)
-                results += failures + backup.run(backup.Job(values, store, args.label, stop, out.listen), found, record.finished)
+                results += failures + backup_run.run_backups(
+                    backup_run.Run(values, store, args.label, stop, out.listen), found, record.finished
+                )
                 recorded = recording.write_metrics(recording.folder_of(values, args.dest), store, values, out) and not record.broken
                 recorded = recorded and running
                 forgotten = _forgotten(store, results) if args.user is None else []
@@ -78,14 +82,14 @@ def _back_up(args: argparse.Namespace, values: Settings, run: str, results: list
     return Failure.exit_code if failed or out.broken or not recorded else EXIT_OK
 
 
-def _end_restores(store: Store, values: Settings, found: list[Account], out: Audience) -> tuple[list[backup.Result], bool]:
+def _end_restores(store: Store, values: Settings, found: list[Account], out: Audience) -> tuple[list[AccountResult], bool]:
     """End the restores that were interrupted: what became of those that can't be, and whether all is well with the servers.
 
     The account of one that can't be goes from `found`: what is in its place may be a part of a state.
     """
     unended = restoring.end_interrupted(store, restoring.limits(values, store), out.warn)
     reasons = {one.user: one.reason for one in unended if not one.whole}
-    broken = [backup.Result(account.user, "failed", reasons[account.user]) for account in found if account.user in reasons]
+    broken = [AccountResult(account.user, "failed", reasons[account.user]) for account in found if account.user in reasons]
     found[:] = [account for account in found if account.user not in reasons]
     for result in broken:
         out.finished(result)
@@ -100,12 +104,12 @@ def _must_outlive_the_service(dest: Path) -> None:
         )
 
 
-def _forgotten(store: Store, results: list[backup.Result]) -> list[str]:
+def _forgotten(store: Store, results: list[AccountResult]) -> list[str]:
     """Who has a shelf and was no part of the run."""
     return [user for user in store.users() if user not in {result.user for result in results}]
 
 
-def _accounts(users: list[str] | None, values: Settings, out: Audience) -> tuple[list[Account], list[backup.Result]]:
+def _accounts(users: list[str] | None, values: Settings, out: Audience) -> tuple[list[Account], list[AccountResult]]:
     """Whom to back up, and who of those named cannot be. Raises UsageError."""
     if os.geteuid() != 0:
         own = accounts.own()
@@ -126,7 +130,7 @@ def _accounts(users: list[str] | None, values: Settings, out: Audience) -> tuple
         try:
             found.append(accounts.find(user))
         except Failure as failure:
-            failures.append(backup.Result(user, "failed", str(failure)))
+            failures.append(AccountResult(user, "failed", str(failure)))
             out.finished(failures[-1])
     if known is not None and not found and not failures and not known.is_empty:
         raise Failure(f"{values.map}: not one line of it names an account")

@@ -10,7 +10,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from t3_backup import attempts, backup, health, health_report, lines, overview, page, pending, report
+from t3_backup import attempts, health, health_report, lines, overview, page, pending, report
+from t3_backup.backup.limits import limits_of
 from t3_backup.errors import EXIT_OK, Cancelled, Failure, StoreError, UsageError
 from t3_backup.history import verify
 from t3_backup.history.chain import Walk
@@ -79,7 +80,7 @@ def show_verify(args: argparse.Namespace, values: Settings) -> int:
     out = Lines(sys.stderr if args.json else sys.stdout)
     documents, failed, done = [], 0, 0
     with Store.open(values.dest) as store:
-        limits = backup.limits_of(values, store.free_bytes, store.total_bytes())
+        limits = limits_of(values, store.free_bytes, store.total_bytes())
         restores = _restores(store, args.user, out)
         shelves = Shelves(store, args.user, out)
         for shelf in shelves:

@@ -6,7 +6,9 @@ import argparse
 import sys
 from typing import Any
 
-from t3_backup import attempts, backup, lines, overview, recording, restoring
+from t3_backup import attempts, lines, overview, recording, restoring
+from t3_backup.backup import run
+from t3_backup.backup.limits import limits_of
 from t3_backup.errors import EXIT_OK, Failure
 from t3_backup.history import usage
 from t3_backup.history.maintenance import Maintenance
@@ -31,14 +33,14 @@ def prune(args: argparse.Namespace, values: Settings) -> int:
     warned = False
     with Store.open(values.dest) as store:
         store.lock(wait=WAIT_S, shared=args.dry_run)
-        limits = backup.limits_of(values, store.free_bytes, store.total_bytes())
+        limits = limits_of(values, store.free_bytes, store.total_bytes())
         unended = [] if args.dry_run else restoring.end_interrupted(store, limits, out.warn)
         noted = overview.attempts_of(store, out.warn)
         shelves = Shelves(store, args.user, out)
         for shelf in shelves:
             found = attempts.uncovered_since(noted.get(shelf.user, ()))
             hold = databases.summary(found[1].uncovered) if found else ""
-            upkeep = backup.upkeep_of(shelf, values, limits, stop)
+            upkeep = run.maintenance_of(shelf, values, limits, stop)
             decisions = upkeep.decisions()
             if args.dry_run:
                 documents.append(_planned(shelf, decisions, hold, out))

@@ -13,7 +13,8 @@ from typing import Any
 
 from made import made
 
-from t3_backup import storing
+from t3_backup.backup import publish
+from t3_backup.backup.publish import Published
 from t3_backup.history import chain
 from t3_backup.history.maintenance import DELTA, Maintenance
 from t3_backup.history.retention import Policy
@@ -21,7 +22,6 @@ from t3_backup.store.account_dir import AccountDir
 from t3_backup.store.content import hash_content
 from t3_backup.store.manifest import Manifest
 from t3_backup.store.store import Store
-from t3_backup.storing import Stored
 from t3_backup.worker.limits import Limits
 
 PAGE = 4096
@@ -61,7 +61,7 @@ def changed(data: bytes, pages: Sequence[int], seed: int) -> bytes:
     return bytes(new)
 
 
-def seal(shelf: AccountDir, data: bytes, *, share: bool = False, days: int | None = None, **changes: Any) -> Stored:
+def seal(shelf: AccountDir, data: bytes, *, share: bool = False, days: int | None = None, **changes: Any) -> Published:
     """Seal an image as the next snapshot; one a second, if it isn't said how many days from now it was taken."""
     before = shelf.snapshots()
     sequence = shelf.next_sequence(before)
@@ -75,7 +75,7 @@ def seal(shelf: AccountDir, data: bytes, *, share: bool = False, days: int | Non
         snapshot = replace(snapshot, page_count=len(data) // PAGE, **changes)
         if snapshot.name in shelf.taken_names():
             snapshot = replace(snapshot, name=f"{snapshot.name[:22]}.{sequence + 1}{snapshot.name[22:]}")
-        return storing.store(shelf, blank, content, snapshot, before, share=share)
+        return publish.publish_snapshot(shelf, blank, content, snapshot, before, share=share)
 
 
 def content(shelf: AccountDir, snapshot: Manifest) -> bytes:

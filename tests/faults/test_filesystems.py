@@ -16,7 +16,8 @@ from conftest import MIB, Land, commit_row, needs_root
 from faults.disks import REAL, disk, files, leftovers, mounted, on, one_line, proven, refused, seed
 
 from demo.users import User
-from t3_backup import accounts, backup, settings
+from t3_backup import accounts, settings
+from t3_backup.backup import run
 from t3_backup.store.store import Store
 
 pytestmark = needs_root
@@ -115,13 +116,13 @@ def test_a_second_snapshot_in_the_same_second_gets_a_number(land: Land, ivan: Us
     """Row 33: three in one second, by the same clock: none takes the name of another, and their order is kept."""
     values = replace(settings.load({}, land.env()), keep=14)
     with Store.open(values.dest, create=True) as store:
-        job = backup.Job(
+        job = run.Run(
             values, store, None, threading.Event(), lambda *_: None, lambda: datetime(2026, 11, 24, 3, 30, 12, tzinfo=UTC)
         )
         results = []
         for _ in range(3):
             commit_row(ivan)
-            results += backup.run(job, [accounts.find(ivan.name)], lambda _: None)
+            results += run.run_backups(job, [accounts.find(ivan.name)], lambda _: None)
     assert [result.outcome for result in results] == ["backed_up"] * 3
     stem = "state-20261124T033012Z"
     assert [snapshot.name for snapshot in proven(land, ivan)] == [f"{stem}.3", f"{stem}.2", stem]
@@ -136,9 +137,9 @@ def test_a_name_that_somebody_left_is_never_written_over(land: Land, ivan: User)
         with shelf:
             stray = shelf.path / "state-20261124T033012Z.sqlite"
             stray.write_bytes(b"somebody's")
-        job = backup.Job(
+        job = run.Run(
             values, store, None, threading.Event(), lambda *_: None, lambda: datetime(2026, 11, 24, 3, 30, 12, tzinfo=UTC)
         )
-        [result] = backup.run(job, [accounts.find(ivan.name)], lambda _: None)
+        [result] = run.run_backups(job, [accounts.find(ivan.name)], lambda _: None)
     assert result.snapshots[0]["name"] == "state-20261124T033012Z.2"
     assert stray.read_bytes() == b"somebody's"

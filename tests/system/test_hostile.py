@@ -26,9 +26,11 @@ from conftest import BOUND_S, DATA, ROOT, Land, children, give_database, needs_r
 
 from demo.users import User
 from demo.writer import Writer
-from t3_backup import accounts, backup, taking
+from t3_backup import accounts
 from t3_backup.accounts import Account
-from t3_backup.backup import Result
+from t3_backup.backup import run as backup_run
+from t3_backup.backup import snapshot
+from t3_backup.backup.result import AccountResult
 from t3_backup.errors import Failure, WorkerLost
 from t3_backup.settings import Settings
 from t3_backup.store import staged_file
@@ -543,7 +545,7 @@ class Stage:
     def holder(self) -> int:
         return int(self.holder_note.read_text())
 
-    def run(self, script: str, *, timeout: int = 15, stall: int = 10) -> tuple[Result, float]:
+    def run(self, script: str, *, timeout: int = 15, stall: int = 10) -> tuple[AccountResult, float]:
         """What became of the hostile account, and how many seconds the run took. The other account is backed up, always.
 
         The limits are the hostile one's: the other's interpreter may be slow to start.
@@ -574,13 +576,13 @@ class Stage:
             hooks=Path("/nonexistent"),
             hook_timeout=30,
         )
-        results: list[Result] = []
+        results: list[AccountResult] = []
         stopping = threading.Event()
 
         def whole_run() -> None:
             with Store.open(values.dest, create=True) as store:
-                job = backup.Job(values, store, None, stopping, lambda *_: None)
-                results.extend(backup.run(job, [account(self.mallory), account(self.honest)], lambda _: None))
+                job = backup_run.Run(values, store, None, stopping, lambda *_: None)
+                results.extend(backup_run.run_backups(job, [account(self.mallory), account(self.honest)], lambda _: None))
 
         began = time.monotonic()
         thread = threading.Thread(target=whole_run, daemon=True)
@@ -860,7 +862,7 @@ def test_no_mutated_database_gets_out_of_its_limits(land: Land, mallory: User, h
                 new.settle()
                 content, proven = examine_file(account(user), new.reader, limits, threading.Event())
                 if not proven.problems:
-                    taking._must_agree(content, header_bytes(new.reader), copied, proven)
+                    snapshot._must_agree(content, header_bytes(new.reader), copied, proven)
                 ending = "damaged" if proven.problems else "proven"
         except WorkerLost as lost:
             ending = "killed" if "killed" in str(lost) else "lost"

@@ -21,7 +21,7 @@ from conftest import BOUND_S, DATA, ROOT, Answer, Land, commit_row, give_databas
 import t3_backup
 from demo.users import User
 from t3_backup import log
-from t3_backup.backup import Result
+from t3_backup.backup.result import AccountResult
 
 pytestmark = needs_root
 
@@ -168,7 +168,7 @@ def test_a_full_disk_leaves_no_half_of_a_line(land: Land) -> None:
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "none", str(where)], check=True)
     try:
         one = log.Log(where / "log", "run")
-        result = Result("lars", "failed", "x" * 3000)
+        result = AccountResult("lars", "failed", "x" * 3000)
         said = [one.finished(result) for _ in range(30)]
         assert said.count(None) < 30
         assert [text for text in said if text] == [f"the log {where / 'log'} can't be written: No space left on device"]
@@ -200,7 +200,7 @@ def test_a_dry_run_and_somebody_who_is_not_root_write_none(land: Land, lars: Use
 
 def test_what_a_user_chose_stays_within_its_line(tmp_path: Path) -> None:
     reason = "a\n{}\u2028b\x1b[31m\ud800"
-    assert log.Log(tmp_path / "log", "run").finished(Result("eve", "failed", reason)) is None
+    assert log.Log(tmp_path / "log", "run").finished(AccountResult("eve", "failed", reason)) is None
     raw = (tmp_path / "log").read_bytes()
     assert raw.count(b"\n") == 1
     assert raw.isascii()

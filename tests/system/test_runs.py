@@ -25,8 +25,9 @@ from conftest import DATA, Answer, Land, commit_row, needs_root
 from made import reseal, sealed
 
 from demo.users import User
-from t3_backup import accounts, backup, settings
-from t3_backup.backup import Result
+from t3_backup import accounts, settings
+from t3_backup.backup import run as backup_run
+from t3_backup.backup.result import AccountResult
 from t3_backup.store.store import Store
 
 pytestmark = needs_root
@@ -40,13 +41,13 @@ def rosa(make_user, land: Land) -> User:
     return user
 
 
-def run_at(land: Land, user: User, when: datetime, label: str | None = None, keep: str = "100", **more: str) -> Result:
+def run_at(land: Land, user: User, when: datetime, label: str | None = None, keep: str = "100", **more: str) -> AccountResult:
     """A real run at another time: the clock alone is ours."""
     values = settings.load({"keep": keep}, land.env(**more), Path("/dev/null"))
     with Store.open(land.store, create=True) as store:
         commit_row(user)
-        job = backup.Job(values, store, label, threading.Event(), lambda *_: None, now=lambda: when)
-        [result] = backup.run(job, [accounts.find(user.name)], lambda _: None)
+        job = backup_run.Run(values, store, label, threading.Event(), lambda *_: None, now=lambda: when)
+        [result] = backup_run.run_backups(job, [accounts.find(user.name)], lambda _: None)
     assert not result.alarms, result
     return result
 

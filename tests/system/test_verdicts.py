@@ -16,7 +16,8 @@ import pytest
 from conftest import DATA, Answer, Land, commit_row, give_database, needs_root
 
 from demo.users import User
-from t3_backup import accounts, backup, settings
+from t3_backup import accounts, settings
+from t3_backup.backup import run
 from t3_backup.store.store import Store
 
 pytestmark = needs_root
@@ -39,8 +40,8 @@ def take_days(land: Land, user: User, days: int) -> None:
         for number in range(days):
             commit_row(user)
             when = first + timedelta(days=number)
-            job = backup.Job(values, store, None, threading.Event(), lambda *_: None, now=lambda when=when: when)
-            [result] = backup.run(job, [accounts.find(user.name)], lambda _: None)
+            job = run.Run(values, store, None, threading.Event(), lambda *_: None, now=lambda when=when: when)
+            [result] = run.run_backups(job, [accounts.find(user.name)], lambda _: None)
             assert not result.alarms, result
 
 

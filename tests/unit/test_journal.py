@@ -12,7 +12,7 @@ import pytest
 from made import made
 
 from t3_backup import journal, lines
-from t3_backup.backup import Result
+from t3_backup.backup.result import AccountResult
 from t3_backup.lines import JournalLines
 from t3_backup.report import describe
 
@@ -23,12 +23,12 @@ def snapshot(**changes: Any) -> dict[str, Any]:
     return made(**changes).as_json() | {"path": "/store/alice/x.sqlite"}
 
 
-def entries(result: Result) -> list[dict[str, str]]:
+def entries(result: AccountResult) -> list[dict[str, str]]:
     return [journal.fields(line, result, RUN) for line in describe(result)]
 
 
 def test_a_snapshot_has_its_name_verdict_and_size_beside_the_line_that_people_read() -> None:
-    result = Result("alice", "backed_up", snapshots=(snapshot(),), pruned=("state-old",))
+    result = AccountResult("alice", "backed_up", snapshots=(snapshot(),), pruned=("state-old",))
     first, second = entries(result)
     common = {
         "SYSLOG_IDENTIFIER": "t3-backup-state",
@@ -50,14 +50,14 @@ def test_a_snapshot_has_its_name_verdict_and_size_beside_the_line_that_people_re
 
 def test_a_label_is_a_field_and_a_bad_one_an_error() -> None:
     [entry] = entries(
-        Result("alice", "backed_up", "half is gone", (snapshot(label="prebump-1", verdict="suspect", reasons=("x",)),))
+        AccountResult("alice", "backed_up", "half is gone", (snapshot(label="prebump-1", verdict="suspect", reasons=("x",)),))
     )
     assert entry["T3_BACKUP_LABEL"] == "prebump-1"
     assert (entry["PRIORITY"], entry["T3_BACKUP_VERDICT"], entry["T3_BACKUP_REASON"]) == ("3", "suspect", "half is gone")
 
 
 def test_a_failure_has_its_reason_and_no_snapshot() -> None:
-    [entry] = entries(Result("bob", "failed", "no room"))
+    [entry] = entries(AccountResult("bob", "failed", "no room"))
     assert entry["T3_BACKUP_REASON"] == "no room"
     assert entry["PRIORITY"] == "3"
     assert "T3_BACKUP_SNAPSHOT" not in entry
@@ -67,7 +67,7 @@ def test_what_is_sent_is_not_printed_too_and_what_is_no_event_is_a_line() -> Non
     sent: list[dict[str, str]] = []
     stream = io.StringIO()
     out = JournalLines(stream, RUN, lambda **fields: sent.append(fields))
-    out.finished(Result("bob", "failed", "no\nroom\x1b[31m"))
+    out.finished(AccountResult("bob", "failed", "no\nroom\x1b[31m"))
     out.warn("look")
     assert [fields["MESSAGE"] for fields in sent] == ["WARN: backup FAILED for bob (no?room?[31m)"]
     assert sent[0]["T3_BACKUP_REASON"] == "no?room?[31m"
@@ -79,7 +79,7 @@ def test_what_can_t_be_sent_is_printed() -> None:
         raise OSError
 
     stream = io.StringIO()
-    JournalLines(stream, RUN, send).finished(Result("bob", "skipped", "no state.sqlite"))
+    JournalLines(stream, RUN, send).finished(AccountResult("bob", "skipped", "no state.sqlite"))
     assert stream.getvalue() == "skip bob (no state.sqlite)\n"
 
 

@@ -16,7 +16,7 @@ from conftest import ROOT
 
 from t3_backup import journal, settings
 from t3_backup.arguments import parser
-from t3_backup.backup import Result
+from t3_backup.backup.result import AccountResult
 from t3_backup.bump import settings as bump_settings
 from t3_backup.report import Line
 
@@ -98,7 +98,7 @@ def test_every_field_of_the_journal_is_on_the_page(shown: dict[str, str]) -> Non
     page = shown["t3-backup-state"]
     section = page[page.index("JOURNAL Events") : page.index("EXAMPLES")]
     line = Line(6, "text", defaultdict(lambda: "value"))
-    fields = journal.fields(line, Result("alice", "backed_up", "reason"), "run")
+    fields = journal.fields(line, AccountResult("alice", "backed_up", "reason"), "run")
     assert {name for name in fields if name.startswith("T3_")} == set(re.findall(r"T3_\w+", section))
 
 

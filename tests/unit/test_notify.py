@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from t3_backup import notify
-from t3_backup.backup import Result
+from t3_backup.backup.result import AccountResult
 from t3_backup.notify import Notifier, Work, describe
 from t3_backup.worker.protocol import Phase, Progress
 
@@ -40,7 +40,7 @@ def test_many_at_once_are_told_in_order_and_only_some_by_name() -> None:
 
 
 def test_the_end_says_how_many_and_how_many_not_well_and_when() -> None:
-    results = [Result("a", "backed_up"), Result("b", "failed"), Result("c", "skipped")]
+    results = [AccountResult("a", "backed_up"), AccountResult("b", "failed"), AccountResult("c", "skipped")]
     when = datetime(2026, 11, 26, 3, 41, 59, tzinfo=UTC)
     assert notify.describe_end(results, when) == "done: 3 accounts, 1 not well (2026-11-26 03:41 UTC)"
 
@@ -68,7 +68,7 @@ def test_it_is_said_at_most_twice_a_second() -> None:
         "STATUS=alice: copy 50 % (2.0 MiB of 4.0 MiB); 0 of 2 accounts done",
     ]
     clock.now += 0.5
-    shown.finished(Result("alice", "backed_up"))
+    shown.finished(AccountResult("alice", "backed_up"))
     assert said[2:] == ["STATUS=1 of 2 accounts done"]
 
 

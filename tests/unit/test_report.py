@@ -17,7 +17,7 @@ from made import NOON, made
 
 from demo.users import User
 from t3_backup import report
-from t3_backup.backup import Result
+from t3_backup.backup.result import AccountResult
 from t3_backup.history.verify import Check
 from t3_backup.text import ERROR, INFO, WARNING
 
@@ -110,12 +110,12 @@ def test_markup_in_a_line_is_shown_as_it_is() -> None:
     assert text in shown
 
 
-def result(**snapshot: object) -> Result:
+def result(**snapshot: object) -> AccountResult:
     entry = made(**snapshot).as_json() | {"path": "/store/alice/x.sqlite"}
-    return Result("alice", "backed_up", snapshots=(entry,), pruned=("state-old",), warnings=("the clock",))
+    return AccountResult("alice", "backed_up", snapshots=(entry,), pruned=("state-old",), warnings=("the clock",))
 
 
-def told(one: Result) -> list[tuple[int, str]]:
+def told(one: AccountResult) -> list[tuple[int, str]]:
     return [(line.priority, line.text) for line in report.describe(one)]
 
 
@@ -136,17 +136,17 @@ def test_a_bad_one_is_an_alarm_that_says_why_and_what_to_do(verdict: str) -> Non
 
 
 def test_what_was_not_backed_up_is_told_with_its_reason() -> None:
-    assert told(Result("bob", "failed", "no room")) == [(ERROR, "WARN: backup FAILED for bob (no room)")]
-    assert told(Result("bob", "skipped", "no state.sqlite")) == [(INFO, "skip bob (no state.sqlite)")]
-    assert told(Result("bob", "planned", "x")) == [(INFO, "would back up bob: x")]
+    assert told(AccountResult("bob", "failed", "no room")) == [(ERROR, "WARN: backup FAILED for bob (no room)")]
+    assert told(AccountResult("bob", "skipped", "no state.sqlite")) == [(INFO, "skip bob (no state.sqlite)")]
+    assert told(AccountResult("bob", "planned", "x")) == [(INFO, "would back up bob: x")]
 
 
 def test_only_a_failed_or_a_bad_one_alarms() -> None:
     assert not result().alarms
     assert result(verdict="suspect").alarms
     assert result(verdict="damaged").alarms
-    assert Result("bob", "failed").alarms
-    assert not Result("bob", "skipped").alarms
+    assert AccountResult("bob", "failed").alarms
+    assert not AccountResult("bob", "skipped").alarms
 
 
 def test_a_check_says_whether_it_proved_and_evidence_is_no_failure() -> None:

@@ -7,9 +7,9 @@ from dataclasses import replace
 import pytest
 from made import CENSUS, made
 
+from t3_backup.backup.verdict import Verdict, disagreements, judge_copy, yardstick
 from t3_backup.store.census import Census
 from t3_backup.store.manifest import Manifest
-from t3_backup.verdict import Verdict, disagreements, judge, yardstick
 from t3_backup.worker.protocol import Copied
 
 GOOD = Verdict("verified")
@@ -20,7 +20,7 @@ def verdict(
     previous: Manifest | None = BEFORE, method: str = "online", rows: int = 1000, pages: int = 100, level: int | None = 30
 ) -> Verdict:
     census = replace(CENSUS, rows={"events": rows}, page_count=pages, t3_level=level)
-    return judge((), census, method, previous)
+    return judge_copy((), census, method, previous)
 
 
 def test_the_first_sound_copy_is_verified() -> None:
@@ -36,12 +36,12 @@ def test_whatever_a_check_finds_makes_it_damaged_and_is_the_reason() -> None:
     """Row 12."""
     found = ("row 3 missing from index x", "foreign_key_check: rows without a parent in y")
     for previous in (None, BEFORE):
-        assert judge(found, CENSUS, "online", previous) == Verdict("damaged", found)
+        assert judge_copy(found, CENSUS, "online", previous) == Verdict("damaged", found)
 
 
 def test_damage_outweighs_loss() -> None:
     """Row 12."""
-    assert judge(("broken",), replace(CENSUS, rows={}), "online", BEFORE).verdict == "damaged"
+    assert judge_copy(("broken",), replace(CENSUS, rows={}), "online", BEFORE).verdict == "damaged"
 
 
 @pytest.mark.parametrize(
@@ -64,7 +64,7 @@ def test_more_than_half_of_the_pages_gone_is_suspect(pages: int, expected: str) 
 
 def test_pages_of_another_size_are_compared_by_their_bytes() -> None:
     census = replace(CENSUS, page_size=65536, page_count=7)
-    assert judge((), census, "online", BEFORE) == GOOD
+    assert judge_copy((), census, "online", BEFORE) == GOOD
 
 
 def test_a_vacuum_may_have_fewer_pages_than_an_online_copy_but_not_fewer_rows() -> None:
@@ -95,8 +95,8 @@ def test_every_reason_is_told() -> None:
 def test_tables_that_could_not_be_counted_count_nothing() -> None:
     census = replace(CENSUS, rows={"events": -1, "others": 600})
     assert census.total_rows == 600
-    assert judge((), census, "online", BEFORE) == GOOD
-    assert judge((), replace(CENSUS, rows={"events": -1}), "online", BEFORE).verdict == "suspect"
+    assert judge_copy((), census, "online", BEFORE) == GOOD
+    assert judge_copy((), replace(CENSUS, rows={"events": -1}), "online", BEFORE).verdict == "suspect"
 
 
 HELD = Census(4096, 10, 0, 0, "a", 30, {"orchestration_events": 5, "effect_sql_migrations": 30, "t": 3})

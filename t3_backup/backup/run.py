@@ -10,16 +10,18 @@ import errno
 import os
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from typing import Any
 
-from t3_backup import takeover
 from t3_backup.accounts import Account
-from t3_backup.companions import Packing
+from t3_backup.backup import legacy_import
+from t3_backup.backup.archive import ArchiveOnce
+from t3_backup.backup.limits import limits_of
+from t3_backup.backup.result import AccountResult
+from t3_backup.backup.snapshot import Order, take_snapshot
 from t3_backup.errors import Failure, NoRoom, SourceAbsent, explain
 from t3_backup.history.maintenance import Maintenance, MaintenanceResult
 from t3_backup.history.retention import Policy
@@ -28,52 +30,20 @@ from t3_backup.store.account_dir import AccountDir
 from t3_backup.store.documents import snapshot_document
 from t3_backup.store.manifest import Manifest
 from t3_backup.store.store import Store
-from t3_backup.system.disk import reserve_of
 from t3_backup.t3 import databases
-from t3_backup.taking import Order, take
 from t3_backup.worker import client
 from t3_backup.worker.limits import Limits
 from t3_backup.worker.protocol import Event, Phase
 from t3_backup.worker.supervisor import Overheard
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
-OUTCOMES = ("backed_up", "unchanged", "skipped", "failed", "planned")
-
-
-def is_alarm(outcome: str, snapshots: Iterable[Mapping[str, Any]], unsaved: str) -> bool:
-    """Whether somebody must look at what became of an account: failed, or kept but not good, or not all of it kept."""
-    bad = any(snapshot["verdict"] != "verified" and snapshot.get("accepted_at") is None for snapshot in snapshots)
-    return outcome == "failed" or bool(unsaved) or bad
-
-
-@dataclass(frozen=True)
-class Result:
-    """What became of one account."""
-
-    user: str
-    outcome: str  # one of OUTCOMES
-    reason: str = ""
-    snapshots: tuple[dict[str, Any], ...] = ()  # as the interface has them, newest first
-    pruned: tuple[str, ...] = ()  # names of snapshots that are gone
-    warnings: tuple[str, ...] = ()
-    unsaved: str = ""  # why what is beside the database could not be saved with it
-    taken_over: tuple[str, ...] = ()  # snapshots of earlier days that are ours now, newest first
-    compacted: tuple[str, ...] = ()  # names of snapshots that are deltas from now on
-    seconds: float = 0.0  # from the account's turn to its end
-    unchanged: bool = False  # nothing new was kept: the newest of `snapshots` was there before
-    uncovered: tuple[str, ...] = ()  # names of databases that are not copied: then the account has failed
-
-    @property
-    def alarms(self) -> bool:
-        """True where somebody must look: failed, or kept but not good."""
-        return is_alarm(self.outcome, self.snapshots, self.unsaved)
 
 
 Listener = Callable[[str, Event], None]
 
 
 @dataclass(frozen=True)
-class Job:
+class Run:
     """What a run needs of everywhere, but for the account."""
 
     settings: Settings
@@ -88,23 +58,17 @@ class Job:
         return limits_of(self.settings, self.store.free_bytes, self.store.total_bytes())
 
 
-def limits_of(settings: Settings, free_bytes: Callable[[], int], total: int) -> Limits:
-    """The limits of a worker; `total` bytes are on the store's file system."""
-    reserve = reserve_of(settings.reserve, total)
-    return Limits(settings.timeout, settings.stall, settings.wal_budget, reserve, free_bytes, settings.reserve)
-
-
-def run(job: Job, accounts: Sequence[Account], finished: Callable[[Result], None]) -> list[Result]:
+def run_backups(job: Run, accounts: Sequence[Account], finished: Callable[[AccountResult], None]) -> list[AccountResult]:
     """Back up every account, `jobs` at a time; `finished` hears of each as it is done. The results in the order of `accounts`."""
     seconds = job.settings.run_timeout(len(accounts))
     until = time.monotonic() + seconds
 
-    def one(account: Account) -> Result:
+    def one(account: Account) -> AccountResult:
         began = time.monotonic()
         if time.monotonic() > until:
-            result = Result(account.user, "failed", f"not begun: the run is over its {seconds} s")
+            result = AccountResult(account.user, "failed", f"not begun: the run is over its {seconds} s")
         elif job.stopping.is_set():
-            result = Result(account.user, "failed", "not begun: the run was stopped")
+            result = AccountResult(account.user, "failed", "not begun: the run was stopped")
         else:
             result = _result(account, partial(_back_up, job, account))
         result = replace(result, seconds=time.monotonic() - began)
@@ -115,9 +79,9 @@ def run(job: Job, accounts: Sequence[Account], finished: Callable[[Result], None
         return list(pool.map(one, accounts))
 
 
-def plan(
-    settings: Settings, accounts: Sequence[Account], stopping: threading.Event, finished: Callable[[Result], None]
-) -> list[Result]:
+def plan_backups(
+    settings: Settings, accounts: Sequence[Account], stopping: threading.Event, finished: Callable[[AccountResult], None]
+) -> list[AccountResult]:
     """What a run would do: each source is looked for as its owner, and nothing is written; there may be no store yet."""
     ancestor = next(path for path in (settings.dest, *settings.dest.parents) if path.exists())
 
@@ -128,12 +92,12 @@ def plan(
     status = os.statvfs(ancestor)
     limits = limits_of(settings, free_bytes, status.f_blocks * status.f_frsize)
 
-    def look(account: Account, heard: Overheard) -> Result:
+    def look(account: Account, heard: Overheard) -> AccountResult:
         try:
             source = client.look(account, limits, stopping, heard)
         except SourceAbsent as absent:
-            return Result(account.user, "skipped", str(absent))
-        return Result(account.user, "planned", f"{account.source} ({source.bytes} bytes, -wal {source.wal_bytes})")
+            return AccountResult(account.user, "skipped", str(absent))
+        return AccountResult(account.user, "planned", f"{account.source} ({source.bytes} bytes, -wal {source.wal_bytes})")
 
     results = []
     for account in accounts:
@@ -143,16 +107,16 @@ def plan(
     return results
 
 
-def _result(account: Account, step: Callable[[], Result]) -> Result:
+def _result(account: Account, step: Callable[[], AccountResult]) -> AccountResult:
     try:
         return step()
     except (Failure, OSError) as error:
-        return Result(account.user, "failed", explain(error))
+        return AccountResult(account.user, "failed", explain(error))
     except Exception as error:  # noqa: BLE001 - a mistake of ours must not cost the other accounts their backup
-        return Result(account.user, "failed", f"internal error, please report it: {error!r}")
+        return AccountResult(account.user, "failed", f"internal error, please report it: {error!r}")
 
 
-def _covered(result: Result, heard: Overheard) -> Result:
+def _covered(result: AccountResult, heard: Overheard) -> AccountResult:
     """The result, but failed where a database is not copied, whatever came of the one that is."""
     if not heard.uncovered:
         return result
@@ -162,18 +126,18 @@ def _covered(result: Result, heard: Overheard) -> Result:
     return replace(result, outcome="failed", reason="; ".join(reasons), uncovered=heard.uncovered)
 
 
-def _back_up(job: Job, account: Account) -> Result:
+def _back_up(job: Run, account: Account) -> AccountResult:
     """What is left of earlier days becomes ours, and then the snapshot of today is taken: it is measured by them."""
     job.listen(account.user, Phase("start", 0))  # whoever is not heard of again, it is known who it was
     order = Order(account, job.limits(), job.label, job.now(), job.stopping, partial(job.listen, account.user))
-    takeover.set_aside(order, job.store)
+    legacy_import.set_aside(order, job.store)
     shelf = job.store.shelf(account.user, create=True)
     assert shelf is not None
     with shelf:
         shelf.clear()
         # Half of the account's time at most, and the backup of today has the rest: the run's own limit counts one for each account.
         began, seconds = time.monotonic(), order.limits.seconds
-        old = takeover.take_over(order, job.store, shelf, began + seconds / 2)
+        old = legacy_import.import_legacy(order, job.store, shelf, began + seconds / 2)
         left = replace(order.limits, seconds=seconds - (time.monotonic() - began))
         heard = Overheard(order.listen)
         order = replace(order, when=job.now(), limits=left, listen=heard)
@@ -181,14 +145,14 @@ def _back_up(job: Job, account: Account) -> Result:
     return replace(result, taken_over=tuple(old.names), warnings=(*old.warnings, *result.warnings))
 
 
-def _snapshot(job: Job, order: Order, shelf: AccountDir, heard: Overheard) -> Result:
+def _snapshot(job: Run, order: Order, shelf: AccountDir, heard: Overheard) -> AccountResult:
     account, before = order.account, shelf.snapshots()
-    upkeep = upkeep_of(shelf, job.settings, order.limits, job.stopping)
-    packing = Packing(order, shelf, before, job.settings.files_limit)
+    upkeep = maintenance_of(shelf, job.settings, order.limits, job.stopping)
+    packing = ArchiveOnce(order, shelf, before, job.settings.files_limit)
     share = False
     with contextlib.suppress(OSError):  # of a full disk: what is taken takes more room then, or is refused
         share = upkeep.shares()
-    one = partial(take, companion=packing.companion, share=share)
+    one = partial(take_snapshot, companion=packing.companion, share=share)
     early = MaintenanceResult()
     try:
         began = time.monotonic()
@@ -206,15 +170,15 @@ def _snapshot(job: Job, order: Order, shelf: AccountDir, heard: Overheard) -> Re
             except (Failure, OSError) as error:  # what has gone is told of all the same
                 told = (*early.warnings, *packing.warnings)
                 gone, compacted = tuple(early.pruned), tuple(early.compacted)
-                return Result(account.user, "failed", explain(error), pruned=gone, warnings=told, compacted=compacted)
+                return AccountResult(account.user, "failed", explain(error), pruned=gone, warnings=told, compacted=compacted)
     except SourceAbsent as absent:
         if before:
-            return Result(account.user, "failed", f"{absent}, but there are {len(before)} snapshots of it: was it deleted?")
+            return AccountResult(account.user, "failed", f"{absent}, but there are {len(before)} snapshots of it: was it deleted?")
         if heard.uncovered:  # the shelf stays, as that of everybody who has data
-            return Result(account.user, "failed", str(absent))
+            return AccountResult(account.user, "failed", str(absent))
         with contextlib.suppress(OSError):  # not empty: something of somebody else's is there
             os.rmdir(account.user, dir_fd=job.store.fd)
-        return Result(account.user, "skipped", str(absent))
+        return AccountResult(account.user, "skipped", str(absent))
     taken = [stored.snapshot]
     warnings = [*_clock_warnings(before, taken[0]), *packing.warnings, *stored.warnings]
     if taken[0].verdict == "damaged" and not stored.unchanged:
@@ -225,7 +189,7 @@ def _snapshot(job: Job, order: Order, shelf: AccountDir, heard: Overheard) -> Re
     tidied = MaintenanceResult()
     if taken[0].verdict == "verified":
         tidied = upkeep.tidy(_hold(order, heard))
-    return Result(
+    return AccountResult(
         account.user,
         "unchanged" if stored.unchanged else "backed_up",
         "; ".join(taken[-1].reasons),
@@ -249,7 +213,7 @@ def _hold(order: Order, heard: Overheard) -> str:
     return databases.summary(heard.uncovered) if heard.uncovered else ""
 
 
-def upkeep_of(shelf: AccountDir, settings: Settings, limits: Limits, stopping: threading.Event) -> Maintenance:
+def maintenance_of(shelf: AccountDir, settings: Settings, limits: Limits, stopping: threading.Event) -> Maintenance:
     """What keeps a shelf in order."""
     return Maintenance(shelf, Policy.of(settings), settings.compact, limits, stopping, limits.free_bytes())
 

@@ -12,12 +12,12 @@ import time
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
-from t3_backup import verdict
+from t3_backup.backup import verdict
+from t3_backup.backup.snapshot import Order, describe, settle
 from t3_backup.errors import Cancelled, Failure, SourceError, SourceRefused, StoreError, TryLater, WorkerLost, explain
 from t3_backup.store.account_dir import AccountDir
 from t3_backup.store.names import ParsedName, legacy_name
 from t3_backup.store.store import Store
-from t3_backup.taking import Order, describe, settle
 from t3_backup.worker import client
 
 
@@ -55,7 +55,7 @@ def set_aside(order: Order, store: Store) -> None:
     store.set_aside(user)
 
 
-def take_over(order: Order, store: Store, shelf: AccountDir, until: float) -> TakenOver:
+def import_legacy(order: Order, store: Store, shelf: AccountDir, until: float) -> TakenOver:
     """Take over all that was set aside of the account, the newest first, `until` then (a time of time.monotonic()).
 
     What is not done (out of time, no room, a stop) is the next run's. Never raises for what is wrong with an old one.
@@ -117,7 +117,7 @@ def _take_over(order: Order, shelf: AccountDir, folder: int, name: str, parsed: 
     with shelf.begin() as blank:
         copied = client.fetch(order.account, folder, name, blank.writer, order.limits, order.stopping, order.listen)
         content, proven = settle(order, blank, copied, until)
-        judged = verdict.judge(proven.problems, proven.census, copied.method, None)
+        judged = verdict.judge_copy(proven.problems, proven.census, copied.method, None)
         if judged.verdict != "verified":
             raise SourceError(f"{judged.verdict}: {'; '.join(judged.reasons[:3])}")
         snapshots = shelf.snapshots()

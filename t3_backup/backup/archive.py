@@ -10,6 +10,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
+from t3_backup.backup.snapshot import Order
 from t3_backup.errors import Cancelled, Failure, WorkerLost, explain
 from t3_backup.history.verify import archive_problem
 from t3_backup.store.account_dir import AccountDir
@@ -17,13 +18,12 @@ from t3_backup.store.content import hash_content
 from t3_backup.store.manifest import Companion, Manifest
 from t3_backup.store.names import PRERESTORE
 from t3_backup.store.staged_file import StagedFile
-from t3_backup.taking import Order
 from t3_backup.worker import client
 from t3_backup.worker.protocol import Packed
 
 
 @dataclass
-class Packing:
+class ArchiveOnce:
     """The companion of one run's snapshots of an account: made when the first of them asks for it."""
 
     order: Order

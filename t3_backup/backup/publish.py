@@ -18,7 +18,7 @@ from t3_backup.store.staged_file import StagedFile
 
 
 @dataclass(frozen=True)
-class Stored:
+class Published:
     """What came of it."""
 
     snapshot: Manifest  # the new one, or the newest of those before
@@ -26,9 +26,9 @@ class Stored:
     warnings: tuple[str, ...] = ()
 
 
-def store(
+def publish_snapshot(
     shelf: AccountDir, blank: StagedFile, content: Content, snapshot: Manifest, before: Sequence[Manifest], *, share: bool = False
-) -> Stored:
+) -> Published:
     """Publish the settled `blank`, whose `content` is `snapshot`'s; `before` are those on the shelf, newest first.
 
     What the newest of them holds already is not kept twice: where there is nothing new to say of it, it stands for this one, too;
@@ -44,7 +44,7 @@ def store(
         if not unchanged:
             shelf.publish_again(newest, snapshot)
         _keep_hashes(shelf, kept, content, page_size)
-        return Stored(kept, unchanged, healed)
+        return Published(kept, unchanged, healed)
     warnings: tuple[str, ...] = ()
     with contextlib.ExitStack() as held:
         whole = blank
@@ -57,7 +57,7 @@ def store(
                 warnings = (f"{shelf.user}: {snapshot.name} shares nothing with {newest.name}: {explain(error)}",)
         shelf.publish(whole, snapshot)
     _keep_hashes(shelf, snapshot, content, page_size)
-    return Stored(snapshot, warnings=warnings)
+    return Published(snapshot, warnings=warnings)
 
 
 def _keep_hashes(shelf: AccountDir, snapshot: Manifest, content: Content, page_size: int) -> None:

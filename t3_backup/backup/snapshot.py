@@ -14,8 +14,10 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 import t3_backup
-from t3_backup import storing, verdict
 from t3_backup.accounts import Account
+from t3_backup.backup import publish, verdict
+from t3_backup.backup.publish import Published
+from t3_backup.backup.verdict import Verdict
 from t3_backup.errors import NotTheSame
 from t3_backup.store import manifest as manifests
 from t3_backup.store.account_dir import AccountDir
@@ -23,9 +25,7 @@ from t3_backup.store.content import Content, header_bytes
 from t3_backup.store.manifest import Companion, Manifest
 from t3_backup.store.names import snapshot_name
 from t3_backup.store.staged_file import StagedFile
-from t3_backup.storing import Stored
 from t3_backup.text import format_time
-from t3_backup.verdict import Verdict
 from t3_backup.worker import client
 from t3_backup.worker.examine import examine_file
 from t3_backup.worker.limits import Limits
@@ -45,7 +45,7 @@ class Order:
     listen: Listener
 
 
-def take(
+def take_snapshot(
     order: Order,
     shelf: AccountDir,
     before: Sequence[Manifest],
@@ -54,7 +54,7 @@ def take(
     folded: Folded | None = None,
     companion: Callable[[float], Companion | None] = lambda _: None,
     share: bool = False,
-) -> Stored:
+) -> Published:
     """Take, seal and publish one; `before` are those on the shelf, newest first.
 
     As a `witness` of a damaged snapshot it is a VACUUM of the same source: worth having, never taken for good. Where the source
@@ -69,7 +69,7 @@ def take(
         judged = _judge(copied, proven, before, witness)
         sequence = shelf.next_sequence(before)
         snapshot = replace(describe(order, shelf, sequence, copied, proven, content, judged), companion=beside)
-        return storing.store(shelf, blank, content, snapshot, before, share=share)
+        return publish.publish_snapshot(shelf, blank, content, snapshot, before, share=share)
 
 
 def _copy(order: Order, file: int, method: str, folded: Folded | None) -> Copied:
@@ -108,7 +108,7 @@ def _must_agree(content: Content, header: int | None, copied: Copied, proven: Pr
 
 
 def _judge(copied: Copied, proven: Proven, before: Sequence[Manifest], witness: Manifest | None) -> Verdict:
-    judged = verdict.judge(proven.problems, proven.census, copied.method, verdict.yardstick(before))
+    judged = verdict.judge_copy(proven.problems, proven.census, copied.method, verdict.yardstick(before))
     if witness and judged.verdict != "damaged":
         return Verdict("suspect", (f"rebuilt by VACUUM INTO from the damaged source of {witness.name}",))
     return judged

@@ -29,7 +29,7 @@ class Verdict:
     reasons: tuple[str, ...] = ()
 
 
-def judge(problems: tuple[str, ...], census: Census, method: str, previous: Manifest | None) -> Verdict:
+def judge_copy(problems: tuple[str, ...], census: Census, method: str, previous: Manifest | None) -> Verdict:
     """The verdict on a copy by `method` with this `census`, in which the checks found `problems`.
 
     `previous` is the newest verified snapshot of the account; None: there is none.

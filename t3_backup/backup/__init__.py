@@ -1,0 +1,1 @@
+"""One run: copy, prove, judge, publish."""
