@@ -13,7 +13,7 @@ from datetime import timedelta
 from t3_backup import unit_findings
 from t3_backup.facts import AccountFacts, Facts, Libraries, ShelfFacts, StoreFacts
 from t3_backup.finding import Finding
-from t3_backup.pending import Pending
+from t3_backup.restore.pending import PendingRestore
 from t3_backup.settings import DEFAULT_LOG, Settings
 from t3_backup.store.names import is_legacy
 from t3_backup.system.disk import reserve_of
@@ -181,7 +181,7 @@ def _shelf(shelf: ShelfFacts) -> Iterator[Finding]:
         yield Finding("warn", name, f"nothing is pruned: {what}; look at it, then: t3-backup-state accept {shelf.user}")
 
 
-def _restore(restore: Pending) -> Finding:
+def _restore(restore: PendingRestore) -> Finding:
     """A server may be kept from starting by it, until somebody ends it; while one runs, all is well."""
     return Finding("warn" if restore.running else "fail", f"restore {restore.user}", restore.text)
 

@@ -14,10 +14,11 @@ from pathlib import Path
 
 import apsw
 
-from t3_backup import accounts, hooks, metrics, pending, recording, units
+from t3_backup import accounts, hooks, metrics, recording, units
 from t3_backup.accounts import Account
 from t3_backup.errors import Cancelled, Failure, SourceAbsent, SourceRefused, StoreError, UsageError, explain
-from t3_backup.pending import Pending
+from t3_backup.restore import pending
+from t3_backup.restore.pending import PendingRestore
 from t3_backup.settings import Settings
 from t3_backup.store.manifest import Manifest
 from t3_backup.store.store import Store
@@ -82,7 +83,7 @@ class StoreFacts:
     problem: str = ""  # why it can't be used
     foreign: bool = False  # it is another's, and we are not root
     shelves: tuple[ShelfFacts, ...] = ()
-    restores: tuple[Pending, ...] = ()  # that have not ended
+    restores: tuple[PendingRestore, ...] = ()  # that have not ended
 
 
 @dataclass(frozen=True)
@@ -194,7 +195,7 @@ def _store(dest: Path, stopping: threading.Event) -> StoreFacts:
             beside = {name.partition("+")[0] for name in os.listdir(store.fd) if "+" in name}
             users = sorted({*store.users(), *filter(accounts.is_user_name, beside)})
             shelves = tuple(_shelf(store, user, stopping) for user in users)
-            return replace(found, shelves=shelves, restores=tuple(pending.find(store)))
+            return replace(found, shelves=shelves, restores=tuple(pending.find_pending(store)))
     except (StoreError, OSError) as error:
         return replace(found, problem=explain(error))
 

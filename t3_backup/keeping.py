@@ -6,9 +6,10 @@ import argparse
 import sys
 from collections.abc import Callable
 
-from t3_backup import lines, recording, restoring
+from t3_backup import lines, recording
 from t3_backup.errors import EXIT_OK, Failure
 from t3_backup.lines import Lines
+from t3_backup.restore.recovery import recover_interrupted, restore_limits
 from t3_backup.settings import Settings
 from t3_backup.store.lock import WAIT_S
 from t3_backup.store.marks import Change, accept_snapshots, set_pins
@@ -41,7 +42,7 @@ def _command(args: argparse.Namespace, values: Settings, change: Callable[[Store
     out = Lines(sys.stderr if args.json else sys.stdout)
     with Store.open(values.dest) as store:
         store.lock(wait=WAIT_S)
-        broken = restoring.end_interrupted(store, restoring.limits(values, store), out.warn)
+        broken = recover_interrupted(store, restore_limits(values, store), out.warn)
         changed, said = change(store)
         measured = recording.write_metrics(recording.folder_of(values, args.dest), store, values, out)
     for line in said:

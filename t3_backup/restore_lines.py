@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 
 from t3_backup.report import Line
-from t3_backup.restore import Restored
+from t3_backup.restore.in_place import Restored
 from t3_backup.store.census import Census
 from t3_backup.store.manifest import Manifest
 from t3_backup.store.names import PRERESTORE

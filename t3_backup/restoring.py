@@ -6,19 +6,18 @@ import argparse
 import os
 import shlex
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from t3_backup import accounts, ending, export, lines, recording, restore, restore_lines
+from t3_backup import accounts, lines, recording, restore_lines
 from t3_backup.accounts import Account
-from t3_backup.backup.limits import limits_of
 from t3_backup.errors import EXIT_OK, Failure, StoreError, UsageError
 from t3_backup.lines import Lines
 from t3_backup.prompt import confirm
-from t3_backup.restore import Job, Restored
+from t3_backup.restore import export, in_place
+from t3_backup.restore.in_place import Restored, RestoreJob
+from t3_backup.restore.recovery import recover_interrupted, restore_limits
 from t3_backup.settings import Settings
 from t3_backup.store.account_dir import AccountDir
 from t3_backup.store.census import Census
@@ -33,12 +32,6 @@ from t3_backup.system.systemd import Service
 from t3_backup.text import INFO, utc_now
 from t3_backup.worker import client
 from t3_backup.worker.limits import Limits
-
-_ENDED = {
-    "new": "was completed now",
-    "old": "was undone now",
-    "other": "has left nothing, and another database is in its place now",
-}
 
 
 def put_back(args: argparse.Namespace, values: Settings) -> int:
@@ -67,7 +60,7 @@ def _elsewhere(
 ) -> tuple[dict[str, Any], bool]:
     if not args.dry_run:
         with store.locked(shared=True, wait=WAIT_S):
-            export.write(shelf, snapshot, Path(args.to), limits(values, store), stop)
+            export.export_snapshot(shelf, snapshot, Path(args.to), restore_limits(values, store), stop)
     out.line(INFO, f"{'would write' if args.dry_run else 'wrote'} {snapshot.name} of {args.user} to {args.to}")
     return {"action": "planned" if args.dry_run else "written", "to": args.to}, False
 
@@ -78,7 +71,7 @@ def _in_place(
     files = args.only != "database" and snapshot.companion is not None
     if args.only == "files" and not files:
         raise Failure(f"{snapshot.name} has no files beside the database: none were there, or they were not saved")
-    account, bounds = accounts.find(args.user), limits(values, store)
+    account, bounds = accounts.find(args.user), restore_limits(values, store)
     live, problem = _live(account, bounds, stop)
     document: dict[str, Any] = {"live": None if live is None else live.as_json(), "live_problem": problem}
     for line in restore_lines.plan(snapshot, live, problem, utc_now()):
@@ -88,11 +81,11 @@ def _in_place(
     question, wrong_use = f"Replace {account.source} with it?", "a restore replaces the live database"
     confirm(question, wrong_use, yes=args.yes, silent=args.json)
     store.lock(wait=WAIT_S)
-    if broken := [one for one in end_interrupted(store, bounds, out.warn) if one.user == args.user and not one.whole]:
+    if broken := [one for one in recover_interrupted(store, bounds, out.warn) if one.user == args.user and not one.whole]:
         raise Failure(broken[0].reason)
     if not shelf.holds(snapshot):
         raise Failure(f"{snapshot.name} was pruned in the meantime")
-    job = Job(
+    job = RestoreJob(
         account=account,
         store=store,
         shelf=shelf,
@@ -106,7 +99,7 @@ def _in_place(
         files=files,
         files_limit=values.files_limit,
     )
-    done = restore.restore(job)
+    done = in_place.restore_in_place(job)
     measured = recording.write_metrics(recording.folder_of(values, args.dest), store, values, out)
     options = shlex.join([*(["--dest", args.dest] if args.dest else []), *(["--no-service"] if args.no_service else [])])
     for told in restore_lines.done(done, options):
@@ -132,33 +125,3 @@ def _document(done: Restored, options: str) -> dict[str, Any]:
         "seconds": done.seconds,
         "undo": None if done.prerestore is None else restore_lines.undo(done, options),
     }
-
-
-@dataclass(frozen=True)
-class Unended:
-    """An interrupted restore that is not well yet."""
-
-    user: str
-    reason: str
-    whole: bool  # whether a whole state is in place, and the server alone is down
-
-
-def limits(values: Settings, store: Store) -> Limits:
-    """Of each step. No sign of life comes from a worker within one system call, and a large file takes its time."""
-    return replace(limits_of(values, store.free_bytes, store.total_bytes()), stall=values.timeout)
-
-
-def end_interrupted(store: Store, bounds: Limits, warn: Callable[[str], None]) -> list[Unended]:
-    """Complete or undo every restore that was interrupted, and say so; those that are not well since."""
-    unended = []
-    for user, ended in ending.end_interrupted(store, bounds):
-        if isinstance(ended, str):
-            unended.append(Unended(user, f"a restore was interrupted and could not be ended: {ended}", whole=False))
-            warn(f"{user}: {unended[-1].reason}")
-            continue
-        warn(f"{user}: a restore that was interrupted {_ENDED[ended.state]}")
-        for warning in (*ended.warnings, *map(restore_lines.lies_at, ended.kept)):
-            warn(f"{user}: {warning}")
-        if ended.server == "failed":
-            unended.append(Unended(user, "; ".join(ended.warnings), whole=True))
-    return unended

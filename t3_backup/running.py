@@ -7,13 +7,14 @@ import os
 import sys
 from pathlib import Path
 
-from t3_backup import accounts, aftermath, lines, log, notify, recording, report, restoring, units
+from t3_backup import accounts, aftermath, lines, log, notify, recording, report, units
 from t3_backup.accounts import Account
 from t3_backup.audience import Audience
 from t3_backup.backup import run as backup_run
 from t3_backup.backup.result import AccountResult
 from t3_backup.errors import EXIT_OK, Failure, UsageError, explain
 from t3_backup.lines import Lines, say_error
+from t3_backup.restore.recovery import recover_interrupted, restore_limits
 from t3_backup.settings import Settings
 from t3_backup.store import lock
 from t3_backup.store.lock import WAIT_S
@@ -87,7 +88,7 @@ def _end_restores(store: Store, values: Settings, found: list[Account], out: Aud
 
     The account of one that can't be goes from `found`: what is in its place may be a part of a state.
     """
-    unended = restoring.end_interrupted(store, restoring.limits(values, store), out.warn)
+    unended = recover_interrupted(store, restore_limits(values, store), out.warn)
     reasons = {one.user: one.reason for one in unended if not one.whole}
     broken = [AccountResult(account.user, "failed", reasons[account.user]) for account in found if account.user in reasons]
     found[:] = [account for account in found if account.user not in reasons]

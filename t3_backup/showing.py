@@ -10,14 +10,15 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from t3_backup import attempts, health, health_report, lines, overview, page, pending, report
+from t3_backup import attempts, health, health_report, lines, overview, page, report
 from t3_backup.backup.limits import limits_of
 from t3_backup.errors import EXIT_OK, Cancelled, Failure, StoreError, UsageError
 from t3_backup.history import verify
 from t3_backup.history.chain import Walk
 from t3_backup.lines import Lines
 from t3_backup.page import Shelved
-from t3_backup.pending import Pending
+from t3_backup.restore import pending
+from t3_backup.restore.pending import PendingRestore
 from t3_backup.settings import Settings
 from t3_backup.store import selection
 from t3_backup.store.account_dir import AccountDir
@@ -155,15 +156,17 @@ def _thresholds(args: argparse.Namespace) -> health.Thresholds:
     return health.Thresholds(most, int(args.min_snapshots))
 
 
-def _restores(store: Store, user: str | None, out: Lines) -> dict[str, Pending]:
+def _restores(store: Store, user: str | None, out: Lines) -> dict[str, PendingRestore]:
     """Those that have not ended, by user; of `user` alone, where one is named. Each is said."""
-    found = {restore.user: restore for restore in pending.find(store) if user in (None, restore.user)}
+    found = {restore.user: restore for restore in pending.find_pending(store) if user in (None, restore.user)}
     for restore in found.values():
         out.warn(restore.text)
     return found
 
 
-def entry_of(store: Store, shelf: AccountDir, snapshots: list[dict[str, Any]], restores: Mapping[str, Pending]) -> dict[str, Any]:
+def entry_of(
+    store: Store, shelf: AccountDir, snapshots: list[dict[str, Any]], restores: Mapping[str, PendingRestore]
+) -> dict[str, Any]:
     """An account as the interface has it."""
     leftovers = [str(store.path / name) for name in store.aside(shelf.user) + store.leftovers(shelf.user)]
     restore = restores[shelf.user].as_json() if shelf.user in restores else None

@@ -6,7 +6,7 @@ import argparse
 import sys
 from typing import Any
 
-from t3_backup import attempts, lines, overview, recording, restoring
+from t3_backup import attempts, lines, overview, recording
 from t3_backup.backup import run
 from t3_backup.backup.limits import limits_of
 from t3_backup.errors import EXIT_OK, Failure
@@ -14,6 +14,7 @@ from t3_backup.history import usage
 from t3_backup.history.maintenance import Maintenance
 from t3_backup.history.retention import Decision
 from t3_backup.lines import Lines
+from t3_backup.restore.recovery import recover_interrupted
 from t3_backup.settings import Settings
 from t3_backup.showing import Shelves
 from t3_backup.store.account_dir import AccountDir
@@ -34,7 +35,7 @@ def prune(args: argparse.Namespace, values: Settings) -> int:
     with Store.open(values.dest) as store:
         store.lock(wait=WAIT_S, shared=args.dry_run)
         limits = limits_of(values, store.free_bytes, store.total_bytes())
-        unended = [] if args.dry_run else restoring.end_interrupted(store, limits, out.warn)
+        unended = [] if args.dry_run else recover_interrupted(store, limits, out.warn)
         noted = overview.attempts_of(store, out.warn)
         shelves = Shelves(store, args.user, out)
         for shelf in shelves:

@@ -17,7 +17,7 @@ from typing import Any
 
 from t3_backup.accounts import Account
 from t3_backup.errors import Failure, WorkerLost
-from t3_backup.intent import Intent
+from t3_backup.restore.intent_log import Intent
 from t3_backup.store.census import Census
 from t3_backup.system.file_identity import FileIdentity
 from t3_backup.text import printable

@@ -14,7 +14,7 @@ from t3_backup import doctor, settings
 from t3_backup.facts import AccountFacts, Facts, Libraries, MapFacts, ShelfFacts, StoreFacts, TextfileFacts, kind_of
 from t3_backup.finding import Finding
 from t3_backup.hooks import Found
-from t3_backup.pending import Pending
+from t3_backup.restore.pending import PendingRestore
 from t3_backup.units import Systemd
 from t3_backup.worker.protocol import Source
 
@@ -305,7 +305,7 @@ def test_metrics_that_can_t_be_written_fail_and_a_missing_library_is_a_note() ->
 
 @pytest.mark.parametrize(("running", "status"), [(False, "fail"), (True, "warn")])
 def test_a_restore_that_was_interrupted_fails_and_one_that_may_run_does_not(running: bool, status: str) -> None:
-    restore = Pending("alice", "state-20261124T033012Z", "2026-11-24T09:00:00Z", running=running)
+    restore = PendingRestore("alice", "state-20261124T033012Z", "2026-11-24T09:00:00Z", running=running)
     found = of("restore alice", **with_store(restores=(restore,)))
     assert (found.status, found.text) == (status, restore.text)
 

@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 from made import made
 
-from t3_backup import export
 from t3_backup.errors import Failure, UsageError
 from t3_backup.history import verify
 from t3_backup.history.verify import Check
+from t3_backup.restore import export
 from t3_backup.store.account_dir import AccountDir
 from t3_backup.store.content import hash_content
 from t3_backup.store.manifest import Manifest
@@ -55,7 +55,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def write(shelf: AccountDir, snapshot: Manifest, path: Path) -> None:
-    export.write(shelf, snapshot, path, LIMITS, threading.Event())
+    export.export_snapshot(shelf, snapshot, path, LIMITS, threading.Event())
 
 
 def test_it_is_the_snapshot_and_its_owners_alone(shelf: AccountDir, snapshot: Manifest, folder: Path) -> None:

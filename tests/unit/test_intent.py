@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from t3_backup import intent
 from t3_backup.errors import StoreError
-from t3_backup.intent import Intent
+from t3_backup.restore import intent_log
+from t3_backup.restore.intent_log import Intent
 from t3_backup.store.store import Store
 from t3_backup.system import native
 from t3_backup.system.file_identity import FileIdentity
@@ -44,14 +44,14 @@ def store(tmp_path: Path) -> Iterator[Store]:
 @pytest.mark.parametrize("plan", [PLAN, WHOLE], ids=["begun", "exchanging"])
 def test_what_is_saved_is_loaded_as_the_same(store: Store, plan: Intent) -> None:
     plan.save(store)
-    assert intent.load(store, "alice") == plan
+    assert intent_log.load_intent(store, "alice") == plan
     assert (store.path / NAME).stat().st_mode & 0o7777 == 0o600
 
 
 def test_saving_again_replaces_it_and_leaves_nothing_else(store: Store) -> None:
     PLAN.save(store)
     WHOLE.save(store)
-    assert intent.load(store, "alice") == WHOLE
+    assert intent_log.load_intent(store, "alice") == WHOLE
     assert os.listdir(store.path) == [NAME]
 
 
@@ -61,14 +61,14 @@ def test_each_user_has_his_own_and_no_other_name_is_one(store: Store) -> None:
     for name in ("+restore.json", "a b+restore.json", "-x+restore.json", "carol+old", "dora+restore.json.new", "attempts.json"):
         (store.path / name).touch()
     (store.path / "alice").mkdir(mode=0o700)
-    assert intent.pending(store) == ["alice", "bob"]
-    assert intent.load(store, "carol") is None
+    assert intent_log.users_with_intent(store) == ["alice", "bob"]
+    assert intent_log.load_intent(store, "carol") is None
 
 
 def test_what_has_ended_is_gone(store: Store) -> None:
     PLAN.save(store)
     PLAN.remove(store)
-    assert intent.pending(store) == os.listdir(store.path) == []
+    assert intent_log.users_with_intent(store) == os.listdir(store.path) == []
 
 
 def test_it_is_durable_before_it_has_its_name(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -93,7 +93,7 @@ def test_where_it_cannot_be_written_the_one_before_stays_and_nothing_else(store:
     monkeypatch.setattr(native, "sync_file", full)
     with pytest.raises(OSError, match="No space left"):
         WHOLE.save(store)
-    assert intent.load(store, "alice") == PLAN
+    assert intent_log.load_intent(store, "alice") == PLAN
     assert os.listdir(store.path) == [NAME]
 
 
@@ -103,18 +103,18 @@ def test_a_writer_that_is_killed_leaves_the_one_before_and_what_can_be_cleared(s
 import os, sys
 from dataclasses import replace
 from pathlib import Path
-from t3_backup.system import native as copier; from t3_backup import intent
+from t3_backup.system import native as copier; from t3_backup.restore.in_place import intent_log as intent
 from t3_backup.store.store import Store
 copier.sync_file = lambda *_: os.kill(os.getpid(), 9)
 store = Store.open(Path(sys.argv[1]))
-replace(intent.load(store, "alice"), begun=True).save(store)
+replace(intent.load_intent(store, "alice"), begun=True).save(store)
 """
     done = subprocess.run([sys.executable, "-c", script, store.path], env=os.environ | {"PYTHONPATH": os.getcwd()}, check=False)
     assert done.returncode == -signal.SIGKILL
     assert len(os.listdir(store.path)) == 2
-    assert intent.load(store, "alice") == PLAN
-    assert intent.pending(store) == ["alice"]
-    intent.clear(store)
+    assert intent_log.load_intent(store, "alice") == PLAN
+    assert intent_log.users_with_intent(store) == ["alice"]
+    intent_log.clear_intent(store)
     assert os.listdir(store.path) == [NAME]
 
 
@@ -125,7 +125,7 @@ def test_clearing_takes_only_what_was_being_written(store: Store) -> None:
     for folder in ("alice+old", "alice"):
         (store.path / folder).mkdir()
     (store.path / ".partial-1").touch()
-    intent.clear(store)
+    intent_log.clear_intent(store)
     assert set(os.listdir(store.path)) == kept
 
 
@@ -156,11 +156,11 @@ def test_one_that_cannot_be_read_is_one_line_that_says_where_and_what_to_do(stor
     whole, broken = saved(store), BROKEN[how]
     (store.path / NAME).write_bytes(broken if isinstance(broken, bytes) else json.dumps(whole | broken).encode())
     with pytest.raises(StoreError) as caught:
-        intent.load(store, "alice")
+        intent_log.load_intent(store, "alice")
     assert str(store.path / NAME) in str(caught.value)
     assert "look at it, then remove it" in str(caught.value)
     assert "\n" not in str(caught.value)
-    assert intent.pending(store) == ["alice"], "it is not forgotten"
+    assert intent_log.users_with_intent(store) == ["alice"], "it is not forgotten"
 
 
 @pytest.mark.parametrize("field", ["user", "snapshot", "aside", "begun", "old", "keep", "sealed"])
@@ -169,12 +169,12 @@ def test_one_without_a_field_is_broken(store: Store, field: str) -> None:
     del whole[field]
     (store.path / NAME).write_text(json.dumps(whole))
     with pytest.raises(StoreError):
-        intent.load(store, "alice")
+        intent_log.load_intent(store, "alice")
 
 
 def test_a_field_of_a_later_version_is_passed_over(store: Store) -> None:
     (store.path / NAME).write_text(json.dumps(saved(store) | {"later": 1}))
-    assert intent.load(store, "alice") == WHOLE
+    assert intent_log.load_intent(store, "alice") == WHOLE
 
 
 def test_a_symlink_is_not_followed(store: Store, tmp_path: Path) -> None:
@@ -182,4 +182,4 @@ def test_a_symlink_is_not_followed(store: Store, tmp_path: Path) -> None:
     (store.path / NAME).unlink()
     (store.path / NAME).symlink_to(tmp_path / "elsewhere")
     with pytest.raises(StoreError, match=re.escape(str(store.path / NAME))):
-        intent.load(store, "alice")
+        intent_log.load_intent(store, "alice")

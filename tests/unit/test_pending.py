@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from t3_backup import intent, pending
-from t3_backup.intent import Intent
-from t3_backup.pending import Pending
+from t3_backup.restore import intent_log, pending
+from t3_backup.restore.intent_log import Intent
+from t3_backup.restore.pending import PendingRestore
 from t3_backup.store import lock
 from t3_backup.store.store import Store
 
@@ -37,13 +37,13 @@ def holding(store: Store, operation: int) -> Iterator[None]:
 
 
 def test_where_there_is_none_there_is_nothing_to_say(store: Store) -> None:
-    assert pending.find(store) == []
+    assert pending.find_pending(store) == []
 
 
 def test_where_nobody_holds_the_store_it_was_interrupted_and_the_text_says_what_to_do(store: Store) -> None:
     ALICE.save(store)
-    [found] = pending.find(store)
-    assert found == Pending("alice", ALICE.snapshot, ALICE.began, ALICE.unit)
+    [found] = pending.find_pending(store)
+    assert found == PendingRestore("alice", ALICE.snapshot, ALICE.began, ALICE.unit)
     assert found.text == (
         "a restore of alice to state-20261124T033012Z, begun at 2026-11-24T09:00:00Z, was interrupted; "
         "the next run ends it, or: t3-backup-state accept alice; t3-serve@alice.service stays stopped until then"
@@ -53,29 +53,29 @@ def test_where_nobody_holds_the_store_it_was_interrupted_and_the_text_says_what_
 
 def test_a_restore_that_touches_no_server_names_none(store: Store) -> None:
     Intent("alice", ALICE.snapshot, ALICE.began, ALICE.aside).save(store)
-    assert pending.find(store)[0].text.endswith("t3-backup-state accept alice")
+    assert pending.find_pending(store)[0].text.endswith("t3-backup-state accept alice")
 
 
 @pytest.mark.skipif(not Path("/proc/locks").exists(), reason="the service can't see who holds a lock (ProcSubset=pid)")
 def test_where_somebody_holds_the_store_it_may_run(store: Store) -> None:
     ALICE.save(store)
     with holding(store, fcntl.LOCK_EX):
-        [found] = pending.find(store)
+        [found] = pending.find_pending(store)
         assert found.running
         assert "runs or was interrupted" in found.text
         assert found.as_json()["interrupted"] is False
-    assert not pending.find(store)[0].running
+    assert not pending.find_pending(store)[0].running
 
 
 def test_who_only_reads_the_store_is_no_restore(store: Store) -> None:
     ALICE.save(store)
     with holding(store, fcntl.LOCK_SH):
-        assert not pending.find(store)[0].running
+        assert not pending.find_pending(store)[0].running
 
 
 def test_looking_takes_no_lock(store: Store) -> None:
     ALICE.save(store)
-    pending.find(store)
+    pending.find_pending(store)
     with holding(store, fcntl.LOCK_EX | fcntl.LOCK_NB):
         pass
 
@@ -89,7 +89,7 @@ def test_one_that_began_just_after_the_lock_was_looked_at_was_not_interrupted(
 
     Intent("bob", ALICE.snapshot, ALICE.began, ALICE.aside).save(store)
     monkeypatch.setattr(lock, "is_held", free_and_then_begun)
-    assert [(found.user, found.running) for found in pending.find(store)] == [("alice", True), ("bob", False)]
+    assert [(found.user, found.running) for found in pending.find_pending(store)] == [("alice", True), ("bob", False)]
 
 
 def test_one_that_ended_while_we_looked_is_none(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -99,21 +99,21 @@ def test_one_that_ended_while_we_looked_is_none(store: Store, monkeypatch: pytes
 
     ALICE.save(store)
     monkeypatch.setattr(lock, "is_held", free_since_it_ended)
-    assert pending.find(store) == []
+    assert pending.find_pending(store) == []
 
 
 def test_one_that_ended_just_before_it_was_read_is_none(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     ALICE.save(store)
-    monkeypatch.setattr(intent, "load", lambda *_: None)
-    assert pending.find(store) == []
+    monkeypatch.setattr(intent_log, "load_intent", lambda *_: None)
+    assert pending.find_pending(store) == []
 
 
 def test_one_that_cannot_be_read_hides_no_other(store: Store) -> None:
     ALICE.save(store)
     (store.path / "bob+restore.json").write_text("{")
-    alice, bob = pending.find(store)
+    alice, bob = pending.find_pending(store)
     assert alice.user == "alice"
     assert (bob.user, bob.snapshot) == ("bob", None)
     assert str(store.path / "bob+restore.json") in bob.text
     assert "look at it, then remove it" in bob.text
-    assert intent.pending(store) == ["alice", "bob"], "nothing was removed"
+    assert intent_log.users_with_intent(store) == ["alice", "bob"], "nothing was removed"

@@ -10,7 +10,7 @@ import pytest
 from made import CENSUS, NOON, made
 
 from t3_backup import restore_lines
-from t3_backup.restore import Restored
+from t3_backup.restore.in_place import Restored
 from t3_backup.store.manifest import Companion
 from t3_backup.text import INFO, WARNING
 

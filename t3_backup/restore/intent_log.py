@@ -68,14 +68,14 @@ class Intent:
         native.sync_directory(store.fd, str(store.path))
 
 
-def pending(store: Store) -> list[str]:
+def users_with_intent(store: Store) -> list[str]:
     """The users of whom a restore has not ended: it runs, or was interrupted."""
     os.lseek(store.fd, 0, os.SEEK_SET)
     names = (name.removesuffix(_ENDING) for name in os.listdir(store.fd) if name.endswith(_ENDING))
     return sorted(name for name in names if is_user_name(name))
 
 
-def load(store: Store, user: str) -> Intent | None:
+def load_intent(store: Store, user: str) -> Intent | None:
     """That of `user`; None where there is none. Raises StoreError where it can't be read."""
     path = store.path / (user + _ENDING)
     try:
@@ -93,7 +93,7 @@ def load(store: Store, user: str) -> Intent | None:
         ) from None
 
 
-def clear(store: Store) -> None:
+def clear_intent(store: Store) -> None:
     """Remove what was being written when somebody died. Only under the store's lock. Raises OSError."""
     os.lseek(store.fd, 0, os.SEEK_SET)
     for name in os.listdir(store.fd):

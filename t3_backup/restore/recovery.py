@@ -7,13 +7,16 @@ from __future__ import annotations
 
 import os
 import pwd
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
-from t3_backup import accounts, intent
+from t3_backup import accounts, restore_lines
 from t3_backup.accounts import Account
+from t3_backup.backup.limits import limits_of
 from t3_backup.errors import Failure, SourceAbsent, explain
-from t3_backup.intent import Intent
+from t3_backup.restore import intent_log
+from t3_backup.restore.intent_log import Intent
+from t3_backup.settings import Settings
 from t3_backup.store.store import Store
 from t3_backup.system.systemd import Service
 from t3_backup.worker import client
@@ -24,7 +27,7 @@ _NOTHING = Swapped((), (), ())
 
 
 @dataclass(frozen=True)
-class Ended:
+class Recovered:
     """How a restore ended."""
 
     state: str  # what is in place: one of STATES
@@ -34,7 +37,7 @@ class Ended:
     missing: tuple[str, ...] = ()  # which files could not be put back, and why
 
 
-def end(plan: Intent, account: Account | None, store: Store, limits: Limits) -> Ended:
+def finish_restore(plan: Intent, account: Account | None, store: Store, limits: Limits) -> Recovered:
     """Complete or undo the restore of `plan`, under the store's lock. No `account`: its user is gone, and so is the database.
 
     Raises Failure and OSError where that needs a person: then the server stays stopped, and the intent stays, too. It also stays
@@ -62,7 +65,7 @@ def end(plan: Intent, account: Account | None, store: Store, limits: Limits) -> 
         plan.remove(store)
     kept = [plan.aside] if plan.database and plan.keep and state == "new" else []
     where = () if account is None else tuple(str(account.source.parent / name) for name in (*kept, *files.left))
-    return Ended(state, server, tuple(warnings), where, files.missing)
+    return Recovered(state, server, tuple(warnings), where, files.missing)
 
 
 def _end_files(plan: Intent, account: Account | None, limits: Limits) -> tuple[str, list[str], Swapped]:
@@ -109,14 +112,14 @@ def _mark(store: Store, plan: Intent) -> None:
                 shelf.replace_manifest(replace(snapshot, restored_since=following))
 
 
-def end_interrupted(store: Store, limits: Limits) -> Iterator[tuple[str, Ended | str]]:
+def finish_all(store: Store, limits: Limits) -> Iterator[tuple[str, Recovered | str]]:
     """End every restore that was interrupted, under the store's lock: by user, how it ended, or why it could not be."""
-    intent.clear(store)
-    for user in intent.pending(store):
+    intent_log.clear_intent(store)
+    for user in intent_log.users_with_intent(store):
         try:
-            plan = intent.load(store, user)
+            plan = intent_log.load_intent(store, user)
             if plan is not None:
-                yield user, end(plan, _account(user), store, limits)
+                yield user, finish_restore(plan, _account(user), store, limits)
         except (Failure, OSError) as error:
             yield user, explain(error)
 
@@ -129,3 +132,40 @@ def _account(user: str) -> Account | None:
     except KeyError:
         return None
     return accounts.find(user)
+
+
+_RECOVERED = {
+    "new": "was completed now",
+    "old": "was undone now",
+    "other": "has left nothing, and another database is in its place now",
+}
+
+
+@dataclass(frozen=True)
+class Unrecovered:
+    """An interrupted restore that is not well yet."""
+
+    user: str
+    reason: str
+    whole: bool  # whether a whole state is in place, and the server alone is down
+
+
+def restore_limits(values: Settings, store: Store) -> Limits:
+    """Of each step. No sign of life comes from a worker within one system call, and a large file takes its time."""
+    return replace(limits_of(values, store.free_bytes, store.total_bytes()), stall=values.timeout)
+
+
+def recover_interrupted(store: Store, bounds: Limits, warn: Callable[[str], None]) -> list[Unrecovered]:
+    """Complete or undo every restore that was interrupted, and say so; those that are not well since."""
+    unended = []
+    for user, ended in finish_all(store, bounds):
+        if isinstance(ended, str):
+            unended.append(Unrecovered(user, f"a restore was interrupted and could not be ended: {ended}", whole=False))
+            warn(f"{user}: {unended[-1].reason}")
+            continue
+        warn(f"{user}: a restore that was interrupted {_RECOVERED[ended.state]}")
+        for warning in (*ended.warnings, *map(restore_lines.lies_at, ended.kept)):
+            warn(f"{user}: {warning}")
+        if ended.server == "failed":
+            unended.append(Unrecovered(user, "; ".join(ended.warnings), whole=True))
+    return unended

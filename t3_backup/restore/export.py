@@ -20,7 +20,7 @@ from t3_backup.worker.limits import Limits
 _MODE = 0o600
 
 
-def write(shelf: AccountDir, snapshot: Manifest, path: Path, limits: Limits, stopping: threading.Event) -> None:
+def export_snapshot(shelf: AccountDir, snapshot: Manifest, path: Path, limits: Limits, stopping: threading.Event) -> None:
     """Prove `snapshot` and write it to `path`, which must not be there; one's own, mode 0600; durable when this returns.
 
     A damaged one is written, too: as evidence. Raises UsageError for a place that can't be, Failure and OSError.

@@ -8,14 +8,14 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
-from t3_backup import intent
 from t3_backup.errors import StoreError
+from t3_backup.restore import intent_log
 from t3_backup.store import lock
 from t3_backup.store.store import Store
 
 
 @dataclass(frozen=True)
-class Pending:
+class PendingRestore:
     """One restore."""
 
     user: str
@@ -41,25 +41,25 @@ class Pending:
         return {"snapshot": self.snapshot, "began": self.began, "interrupted": not self.running, "text": self.text}
 
 
-def find(store: Store) -> list[Pending]:
+def find_pending(store: Store) -> list[PendingRestore]:
     """All of them, by user.
 
     Whoever restores holds the lock from before his intent is there until it is gone. So one that was there before and after the
     lock was seen to be free was interrupted.
     """
-    before = {(found.user, found.began) for found in _look(store)}
+    before = {(found.user, found.began) for found in _pending_of(store)}
     held = lock.is_held(store.fd)
-    return [replace(found, running=held or (found.user, found.began) not in before) for found in _look(store)]
+    return [replace(found, running=held or (found.user, found.began) not in before) for found in _pending_of(store)]
 
 
-def _look(store: Store) -> list[Pending]:
+def _pending_of(store: Store) -> list[PendingRestore]:
     found = []
-    for user in intent.pending(store):
+    for user in intent_log.users_with_intent(store):
         try:
-            plan = intent.load(store, user)
+            plan = intent_log.load_intent(store, user)
         except StoreError as error:
-            found.append(Pending(user, problem=str(error)))
+            found.append(PendingRestore(user, problem=str(error)))
             continue
         if plan is not None:  # else it has ended meanwhile
-            found.append(Pending(user, plan.snapshot, plan.began, plan.unit))
+            found.append(PendingRestore(user, plan.snapshot, plan.began, plan.unit))
     return found

@@ -16,14 +16,14 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
-from t3_backup import intent
 from t3_backup.accounts import Account
 from t3_backup.backup.archive import ArchiveOnce
 from t3_backup.backup.snapshot import Order, take_snapshot
-from t3_backup.ending import end
 from t3_backup.errors import Cancelled, Failure, InUse, NotTheSame, SourceError, WorkerLost, explain
 from t3_backup.history import chain, verify
-from t3_backup.intent import Intent
+from t3_backup.restore import intent_log
+from t3_backup.restore.intent_log import Intent
+from t3_backup.restore.recovery import finish_restore
 from t3_backup.store.account_dir import AccountDir
 from t3_backup.store.manifest import Manifest
 from t3_backup.store.names import PRERESTORE
@@ -38,7 +38,7 @@ from t3_backup.worker.protocol import Folded, shortened
 
 
 @dataclass(frozen=True)
-class Job:
+class RestoreJob:
     """Whose database is to be replaced, with what, and who is to be told."""
 
     account: Account
@@ -68,7 +68,7 @@ class Restored:
     seconds: dict[str, float] = field(default_factory=dict)
 
 
-def restore(job: Job) -> Restored:
+def restore_in_place(job: RestoreJob) -> Restored:
     """Do it, under the store's lock. Raises Failure and OSError; then the old state is in its place, whole, or it says what is.
 
     InUse names who has the live database open.
@@ -80,11 +80,11 @@ def restore(job: Job) -> Restored:
         with contextlib.nullcontext() if plain else _timed(done, "data"):
             data = chain.open_data(job.shelf, job.snapshot, replace(job.limits, reserve=0), job.stopping)
         held.callback(os.close, data)
-        _restore(job, done, data, held.close)
+        _restore_data(job, done, data, held.close)
     return done
 
 
-def _restore(job: Job, done: Restored, data: int, release: Callable[[], None]) -> None:
+def _restore_data(job: RestoreJob, done: Restored, data: int, release: Callable[[], None]) -> None:
     """The same, of the bytes in the open file `data`, until it is released."""
     with _timed(done, "proof"):
         _must_prove(job, data)
@@ -101,7 +101,7 @@ def _restore(job: Job, done: Restored, data: int, release: Callable[[], None]) -
     _end(job, done, problem)
 
 
-def _prepare_and_exchange(job: Job, plan: Intent, done: Restored, data: int, release: Callable[[], None]) -> None:
+def _prepare_and_exchange(job: RestoreJob, plan: Intent, done: Restored, data: int, release: Callable[[], None]) -> None:
     live, staged = _stage(job, plan, done, data)
     release()
     if job.service is not None:
@@ -130,7 +130,7 @@ def _prepare_and_exchange(job: Job, plan: Intent, done: Restored, data: int, rel
         raise _named(error, live) from None
 
 
-def _stage(job: Job, plan: Intent, done: Restored, data: int) -> tuple[FileIdentity | None, FileIdentity | None]:
+def _stage(job: RestoreJob, plan: Intent, done: Restored, data: int) -> tuple[FileIdentity | None, FileIdentity | None]:
     """Write all that is to be put back beside what is there. The live database, where it is to be replaced, and what was staged."""
     live = new = None
     with _timed(done, "copy"):
@@ -155,7 +155,7 @@ def _named(error: InUse, live: FileIdentity | None) -> InUse:
     return InUse(f"{error}; it is held by {who}; nothing was changed" if who else f"{error}; nothing was changed: try again")
 
 
-def _keep(job: Job, folded: Folded, done: Restored) -> tuple[Manifest | None, dict[str, str]]:
+def _keep(job: RestoreJob, folded: Folded, done: Restored) -> tuple[Manifest | None, dict[str, str]]:
     """Seal the old state as a snapshot, and tell by their marks (`pack.marks`) which files beside it are in it.
 
     None where there is nothing that can be sealed, and then it is not removed.
@@ -183,7 +183,7 @@ def _keep(job: Job, folded: Folded, done: Restored) -> tuple[Manifest | None, di
     return kept, {} if kept.companion is None else packing.sealed
 
 
-def _must_prove(job: Job, data: int) -> None:
+def _must_prove(job: RestoreJob, data: int) -> None:
     if job.snapshot.verdict == "damaged" and job.snapshot.label != PRERESTORE:  # to undo is to have what there was
         why = "; ".join(job.snapshot.reasons)
         raise Failure(f"{job.snapshot.name} is damaged ({why}) and not put back; --to FILE writes it elsewhere")
@@ -194,12 +194,12 @@ def _must_prove(job: Job, data: int) -> None:
         raise Failure(f"{job.snapshot.name} does not verify and is not put back: {'; '.join(check.reasons[:5])}")
 
 
-def _end(job: Job, done: Restored, problem: Exception | None) -> None:
+def _end(job: RestoreJob, done: Restored, problem: Exception | None) -> None:
     """Complete or undo it, and say which. Raises `problem` where the old state is in its place."""
-    plan = intent.load(job.store, job.account.user)
+    plan = intent_log.load_intent(job.store, job.account.user)
     assert plan is not None
     try:
-        ended = end(plan, job.account, job.store, job.limits)
+        ended = finish_restore(plan, job.account, job.store, job.limits)
     except (Failure, OSError) as error:
         before = f"{explain(problem)}; then " if problem else ""
         left = f"; {plan.unit} stays stopped" if plan.unit else ""

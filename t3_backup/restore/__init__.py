@@ -1,0 +1,1 @@
+"""Put a snapshot back, recover from an interruption, export."""
