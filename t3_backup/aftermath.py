@@ -17,10 +17,11 @@ from pathlib import Path
 from typing import Any
 
 import t3_backup
-from t3_backup import hooks, log, report
+from t3_backup import hooks
 from t3_backup.backup.result import AccountResult, is_alarm
 from t3_backup.errors import EXIT_OK, Failure, explain
-from t3_backup.lines import Lines
+from t3_backup.output import logfile, messages
+from t3_backup.output.console import Console
 from t3_backup.settings import DEFAULT_HOOKS, Settings
 from t3_backup.system import signals
 
@@ -62,14 +63,14 @@ def _is_alarm(account: Mapping[str, Any]) -> bool:
 
 def of_run(run: str, code: int, error: str, results: Sequence[AccountResult]) -> Ending:
     """That of a run which knows itself what it came to."""
-    accounts = report.run_document(results)["accounts"]
+    accounts = messages.run_document(results)["accounts"]
     return Ending(run, "exit-code", code, None, error or None, t3_backup.__version__, accounts)
 
 
-def follow(ending: Ending, values: Settings, out: Lines) -> None:
+def follow(ending: Ending, values: Settings, out: Console) -> None:
     """Do what follows a failed run; nothing that goes wrong here changes what the run came to."""
     folder = os.environ.get("RUNTIME_DIRECTORY", "").partition(":")[0]
-    if log.is_service() and folder:
+    if logfile.is_service() and folder:
         try:
             _leave(Path(folder), ending)
         except OSError as error:
@@ -81,7 +82,7 @@ def follow(ending: Ending, values: Settings, out: Lines) -> None:
 def call_hooks(args: argparse.Namespace, values: Settings) -> int:
     """`hooks`: call them, for the run that systemd speaks of, or to try them. Exit code 1 where one fails."""
     left = _read(args.document) if args.document is not None else None
-    return EXIT_OK if _call(told_by_systemd(os.environ, left), values, Lines(sys.stdout)) else Failure.exit_code
+    return EXIT_OK if _call(told_by_systemd(os.environ, left), values, Console(sys.stdout)) else Failure.exit_code
 
 
 def told_by_systemd(environ: Mapping[str, str], left: Mapping[str, Any] | None) -> Ending:
@@ -106,7 +107,7 @@ def told_by_systemd(environ: Mapping[str, str], left: Mapping[str, Any] | None) 
     )
 
 
-def _call(ending: Ending, values: Settings, out: Lines) -> bool:
+def _call(ending: Ending, values: Settings, out: Console) -> bool:
     """Call the hooks; those of the default folder are for root's runs. Whether all ended well."""
     if values.hooks == DEFAULT_HOOKS and os.geteuid() != 0:
         return True

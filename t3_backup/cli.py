@@ -11,10 +11,11 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from t3_backup import aftermath, doctor, facts, keeping, lines, nagios, restoring, running, settings, showing, tidying
+from t3_backup import aftermath, doctor, facts, keeping, nagios, restoring, running, settings, showing, tidying
 from t3_backup.arguments import parser
 from t3_backup.errors import EXIT_OK, Failure
-from t3_backup.lines import Lines, say_error
+from t3_backup.output import console
+from t3_backup.output.console import Console, say_error
 from t3_backup.settings import Settings
 from t3_backup.system import signals
 
@@ -58,12 +59,12 @@ def _command(words: Sequence[str], environ: Mapping[str, str], defaults: Path) -
 
 
 def _doctor(args: argparse.Namespace, values: Settings) -> int:
-    out = Lines(sys.stderr if args.json else sys.stdout)
+    out = Console(sys.stderr if args.json else sys.stdout)
     findings = doctor.examine(facts.gather(values, signals.stop_on_signals()), values)
     for finding in findings:
         out.line(finding.priority, finding.line())
     if args.json:
-        lines.print_document({"checks": [finding.as_json() for finding in findings]})
+        console.print_document({"checks": [finding.as_json() for finding in findings]})
     failed = any(finding.status == "fail" for finding in findings)
     return Failure.exit_code if failed or out.broken else EXIT_OK
 

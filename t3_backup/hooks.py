@@ -19,7 +19,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from t3_backup.lines import Lines
+from t3_backup.output.console import Console
 from t3_backup.text import INFO
 
 _NAME = re.compile(r"[A-Za-z0-9_-]+")  # run-parts(8)
@@ -77,7 +77,7 @@ def objection_to_owner(status: os.stat_result, me: int) -> str:
 
 
 def call_all(
-    found: Found, document: bytes, environ: Mapping[str, str], seconds: float, stopping: threading.Event, out: Lines
+    found: Found, document: bytes, environ: Mapping[str, str], seconds: float, stopping: threading.Event, out: Console
 ) -> bool:
     """Call every hook, for `seconds` at most each, unless `stopping`, and tell `out` of it. Whether all ended well."""
     if found.passed_over:

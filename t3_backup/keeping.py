@@ -6,9 +6,10 @@ import argparse
 import sys
 from collections.abc import Callable
 
-from t3_backup import lines, recording
+from t3_backup import recording
 from t3_backup.errors import EXIT_OK, Failure
-from t3_backup.lines import Lines
+from t3_backup.output import console
+from t3_backup.output.console import Console
 from t3_backup.restore.recovery import recover_interrupted, restore_limits
 from t3_backup.settings import Settings
 from t3_backup.store.lock import WAIT_S
@@ -39,7 +40,7 @@ def unpin(args: argparse.Namespace, values: Settings) -> int:
 
 
 def _command(args: argparse.Namespace, values: Settings, change: Callable[[Store], Change]) -> int:
-    out = Lines(sys.stderr if args.json else sys.stdout)
+    out = Console(sys.stderr if args.json else sys.stdout)
     with Store.open(values.dest) as store:
         store.lock(wait=WAIT_S)
         broken = recover_interrupted(store, restore_limits(values, store), out.warn)
@@ -48,6 +49,6 @@ def _command(args: argparse.Namespace, values: Settings, change: Callable[[Store
     for line in said:
         out.line(INFO, line)
     if args.json:
-        lines.print_document({"accounts": [{"user": args.user, "snapshots": [s.as_json() for s in changed]}]})
+        console.print_document({"accounts": [{"user": args.user, "snapshots": [s.as_json() for s in changed]}]})
     ended = all(result.user != args.user for result in broken)
     return EXIT_OK if measured and ended else Failure.exit_code

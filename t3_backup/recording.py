@@ -14,10 +14,10 @@ from pathlib import Path
 from t3_backup import attempts, health, health_report, metrics, overview
 from t3_backup.accounts import UserMap
 from t3_backup.attempts import Ledger
-from t3_backup.audience import Audience
 from t3_backup.backup.result import AccountResult
 from t3_backup.errors import Failure, explain
-from t3_backup.lines import Lines
+from t3_backup.output.console import Console
+from t3_backup.output.reporter import Reporter
 from t3_backup.settings import DEFAULT_TEXTFILES, Settings
 from t3_backup.store.store import Store
 from t3_backup.text import INFO, utc_now
@@ -26,7 +26,7 @@ from t3_backup.text import INFO, utc_now
 class Recording:
     """The ledger while a run adds to it; `broken` where it could not be written."""
 
-    def __init__(self, store: Store, run: str, out: Audience) -> None:
+    def __init__(self, store: Store, run: str, out: Reporter) -> None:
         self._store = store
         self._run = run
         self._out = out
@@ -66,7 +66,7 @@ def folder_of(values: Settings, dest: str | None) -> Path | None:
     return values.textfiles
 
 
-def write_metrics(folder: Path | None, store: Store, values: Settings, out: Audience | Lines) -> bool:
+def write_metrics(folder: Path | None, store: Store, values: Settings, out: Reporter | Console) -> bool:
     """Write the metrics of the store, which is locked. False, once it was said, where they can't be written."""
     if folder is None:
         return True

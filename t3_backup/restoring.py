@@ -10,10 +10,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from t3_backup import accounts, lines, recording, restore_lines
+from t3_backup import accounts, recording
 from t3_backup.accounts import Account
 from t3_backup.errors import EXIT_OK, Failure, StoreError, UsageError
-from t3_backup.lines import Lines
+from t3_backup.output import console, restore_messages
+from t3_backup.output.console import Console
 from t3_backup.prompt import confirm
 from t3_backup.restore import export, in_place
 from t3_backup.restore.in_place import Restored, RestoreJob
@@ -36,7 +37,7 @@ from t3_backup.worker.limits import Limits
 
 def put_back(args: argparse.Namespace, values: Settings) -> int:
     """`restore`: put a snapshot back in the place of the live database, or write it elsewhere (--to)."""
-    out = Lines(sys.stderr if args.json else sys.stdout)
+    out = Console(sys.stderr if args.json else sys.stdout)
     stop = signals.stop_on_signals()
     with Store.open(values.dest) as store:
         shelf = store.shelf(args.user)
@@ -50,13 +51,13 @@ def put_back(args: argparse.Namespace, values: Settings) -> int:
             document, failed = do(args, values, store, shelf, snapshot, stop, out)
             whole = {"user": args.user, "snapshot": snapshot_document(shelf, snapshot)} | document
     if args.json:
-        lines.print_document(whole)
+        console.print_document(whole)
     stop.end()
     return Failure.exit_code if failed else EXIT_OK
 
 
 def _elsewhere(
-    args: argparse.Namespace, values: Settings, store: Store, shelf: AccountDir, snapshot: Manifest, stop: StopRequest, out: Lines
+    args: argparse.Namespace, values: Settings, store: Store, shelf: AccountDir, snapshot: Manifest, stop: StopRequest, out: Console
 ) -> tuple[dict[str, Any], bool]:
     if not args.dry_run:
         with store.locked(shared=True, wait=WAIT_S):
@@ -66,7 +67,7 @@ def _elsewhere(
 
 
 def _in_place(
-    args: argparse.Namespace, values: Settings, store: Store, shelf: AccountDir, snapshot: Manifest, stop: StopRequest, out: Lines
+    args: argparse.Namespace, values: Settings, store: Store, shelf: AccountDir, snapshot: Manifest, stop: StopRequest, out: Console
 ) -> tuple[dict[str, Any], bool]:
     files = args.only != "database" and snapshot.companion is not None
     if args.only == "files" and not files:
@@ -74,7 +75,7 @@ def _in_place(
     account, bounds = accounts.find(args.user), restore_limits(values, store)
     live, problem = _live(account, bounds, stop)
     document: dict[str, Any] = {"live": None if live is None else live.as_json(), "live_problem": problem}
-    for line in restore_lines.plan(snapshot, live, problem, utc_now()):
+    for line in restore_messages.plan(snapshot, live, problem, utc_now()):
         out.line(INFO, line)
     if args.dry_run:
         return document | {"action": "planned"}, False
@@ -102,7 +103,7 @@ def _in_place(
     done = in_place.restore_in_place(job)
     measured = recording.write_metrics(recording.folder_of(values, args.dest), store, values, out)
     options = shlex.join([*(["--dest", args.dest] if args.dest else []), *(["--no-service"] if args.no_service else [])])
-    for told in restore_lines.done(done, options):
+    for told in restore_messages.done(done, options):
         out.line(told.priority, told.text)
     return document | _document(done, options), done.server == "failed" or bool(done.missing) or not measured
 
@@ -123,5 +124,5 @@ def _document(done: Restored, options: str) -> dict[str, Any]:
         "server": done.server,
         "warnings": done.warnings,
         "seconds": done.seconds,
-        "undo": None if done.prerestore is None else restore_lines.undo(done, options),
+        "undo": None if done.prerestore is None else restore_messages.undo(done, options),
     }

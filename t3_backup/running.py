@@ -7,13 +7,14 @@ import os
 import sys
 from pathlib import Path
 
-from t3_backup import accounts, aftermath, lines, log, notify, recording, report, units
+from t3_backup import accounts, aftermath, recording, units
 from t3_backup.accounts import Account
-from t3_backup.audience import Audience
 from t3_backup.backup import run as backup_run
 from t3_backup.backup.result import AccountResult
 from t3_backup.errors import EXIT_OK, Failure, UsageError, explain
-from t3_backup.lines import Lines, say_error
+from t3_backup.output import console, logfile, messages, sd_notify
+from t3_backup.output.console import Console, say_error
+from t3_backup.output.reporter import Reporter
 from t3_backup.restore.recovery import recover_interrupted, restore_limits
 from t3_backup.settings import Settings
 from t3_backup.store import lock
@@ -26,14 +27,14 @@ from t3_backup.text import INFO
 
 def run(args: argparse.Namespace, values: Settings) -> int:
     """`run`: back up the accounts; where that failed, the hooks are called, or left to the unit that does."""
-    run, results, problem = log.run_id(), list[AccountResult](), ""
+    run, results, problem = logfile.run_id(), list[AccountResult](), ""
     try:
         code = _back_up(args, values, run, results)
     except (Failure, OSError) as error:
         code, problem = say_error(error), explain(error)
     if code != EXIT_OK and not args.dry_run:
         ending = aftermath.of_run(run, code, problem, results)
-        aftermath.follow(ending, values, Lines(sys.stderr if args.json else sys.stdout))
+        aftermath.follow(ending, values, Console(sys.stderr if args.json else sys.stdout))
     return code
 
 
@@ -43,14 +44,14 @@ def _back_up(args: argparse.Namespace, values: Settings, run: str, results: list
         raise UsageError(
             f"--label {args.label!r} is not one: letters, digits and . _ + - (at most 64, the first a letter or digit)"
         )
-    if log.is_service():
+    if logfile.is_service():
         _must_outlive_the_service(values.dest)
-    shown = notify.of_run()
+    shown = sd_notify.of_run()
     stop = signals.stop_on_signals(shown.stopping)
     if lock.INHERITED not in os.environ:  # else a caller holds the store: a server is down, and waits for this
         signals.lower_priority()
-    out_lines = lines.reporter(sys.stderr if args.json else sys.stdout, run)
-    with Audience(out_lines, None if args.dry_run else log.of_run(values.log, run), shown) as out:
+    out_lines = console.reporter(sys.stderr if args.json else sys.stdout, run)
+    with Reporter(out_lines, None if args.dry_run else logfile.of_run(values.log, run), shown) as out:
         found, failures = _accounts(args.user, values, out)
         out.expect(len(found) + len(failures))
         forgotten: list[str] = []
@@ -76,14 +77,14 @@ def _back_up(args: argparse.Namespace, values: Settings, run: str, results: list
             out.line(INFO, f"no users in {values.map}; nothing to back up")
         out.ended(results)
     if args.json:
-        lines.print_document(report.run_document(results))
+        console.print_document(messages.run_document(results))
     lost_map = bool(forgotten) and not results
     failed = lost_map or any(result.alarms for result in results)
     stop.end()
     return Failure.exit_code if failed or out.broken or not recorded else EXIT_OK
 
 
-def _end_restores(store: Store, values: Settings, found: list[Account], out: Audience) -> tuple[list[AccountResult], bool]:
+def _end_restores(store: Store, values: Settings, found: list[Account], out: Reporter) -> tuple[list[AccountResult], bool]:
     """End the restores that were interrupted: what became of those that can't be, and whether all is well with the servers.
 
     The account of one that can't be goes from `found`: what is in its place may be a part of a state.
@@ -110,7 +111,7 @@ def _forgotten(store: Store, results: list[AccountResult]) -> list[str]:
     return [user for user in store.users() if user not in {result.user for result in results}]
 
 
-def _accounts(users: list[str] | None, values: Settings, out: Audience) -> tuple[list[Account], list[AccountResult]]:
+def _accounts(users: list[str] | None, values: Settings, out: Reporter) -> tuple[list[Account], list[AccountResult]]:
     """Whom to back up, and who of those named cannot be. Raises UsageError."""
     if os.geteuid() != 0:
         own = accounts.own()

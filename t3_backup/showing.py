@@ -10,12 +10,13 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from t3_backup import attempts, health, health_report, lines, overview, page, report
+from t3_backup import attempts, health, health_report, overview, page
 from t3_backup.backup.limits import limits_of
 from t3_backup.errors import EXIT_OK, Cancelled, Failure, StoreError, UsageError
 from t3_backup.history import verify
 from t3_backup.history.chain import Walk
-from t3_backup.lines import Lines
+from t3_backup.output import console, messages
+from t3_backup.output.console import Console
 from t3_backup.page import Shelved
 from t3_backup.restore import pending
 from t3_backup.restore.pending import PendingRestore
@@ -33,7 +34,7 @@ from t3_backup.text import INFO, utc_now
 
 def show_list(args: argparse.Namespace, values: Settings) -> int:
     """`list`: what there is, newest first."""
-    out = Lines(sys.stderr if args.json else sys.stdout)
+    out = Console(sys.stderr if args.json else sys.stdout)
     documents: list[dict[str, Any]] = []
     with Store.open(values.dest) as store:
         restores = _restores(store, args.user, out)
@@ -42,10 +43,10 @@ def show_list(args: argparse.Namespace, values: Settings) -> int:
             entry = entry_of(store, shelf, [snapshot_document(shelf, snapshot) for snapshot in shelf.snapshots()], restores)
             documents.append(entry)
             if not args.json:
-                for line in report.list_lines(entry, utc_now()):
+                for line in messages.list_lines(entry, utc_now()):
                     out.line(INFO, line)
     if args.json:
-        lines.print_document({"accounts": documents})
+        console.print_document({"accounts": documents})
     elif not documents:
         out.line(INFO, f"no snapshots in {values.dest}")
     return Failure.exit_code if shelves.refused else EXIT_OK
@@ -54,7 +55,7 @@ def show_list(args: argparse.Namespace, values: Settings) -> int:
 def show_report(args: argparse.Namespace, values: Settings) -> int:
     """`report`: the same as a page of HTML."""
     page.engine()  # whoever lacks it hears so before anything else
-    out = Lines(sys.stderr)
+    out = Console(sys.stderr)
     accounts: list[Shelved] = []
     with Store.open(values.dest) as store:
         noted = overview.attempts_of(store, out.warn)
@@ -63,12 +64,12 @@ def show_report(args: argparse.Namespace, values: Settings) -> int:
             entry = entry_of(store, shelf, [], {})
             found = attempts.uncovered_since(noted.get(shelf.user, ()))
             names = found[1].uncovered if found else ()
-            accounts.append(Shelved(shelf.user, shelf.snapshots(), report.not_counted(entry), names))
+            accounts.append(Shelved(shelf.user, shelf.snapshots(), messages.not_counted(entry), names))
         free = store.free_bytes()
     place = f"{values.dest} on {os.uname().nodename}"
     text = page.render(page.page(accounts, place, free, utc_now()))
     if args.html == "-":
-        lines.print_text(text)
+        console.print_text(text)
     else:
         output_file.write_output(Path(args.html), text)
     return Failure.exit_code if shelves.refused else EXIT_OK
@@ -78,7 +79,7 @@ def show_verify(args: argparse.Namespace, values: Settings) -> int:
     """`verify`: prove sealed snapshots again."""
     stop = signals.stop_on_signals()
     signals.lower_priority()
-    out = Lines(sys.stderr if args.json else sys.stdout)
+    out = Console(sys.stderr if args.json else sys.stdout)
     documents, failed, done = [], 0, 0
     with Store.open(values.dest) as store:
         limits = limits_of(values, store.free_bytes, store.total_bytes())
@@ -109,14 +110,14 @@ def show_verify(args: argparse.Namespace, values: Settings) -> int:
                             break
                     done += 1
                     failed += not check.holds
-                    out.line(*report.check_line(check))
+                    out.line(*messages.check_line(check))
                     entries.append(snapshot_document(shelf, snapshot) | {"verifies": check.holds, "problems": list(check.reasons)})
             documents.append(entry_of(store, shelf, entries, restores))
             for name in documents[-1]["strays"] if args.at is None else []:
                 out.warn(f"{shelf.user} {name} is not counted: it has no sound manifest")
                 failed += not is_legacy(name)  # one of ours had a manifest once
     if args.json:
-        lines.print_document({"accounts": documents})
+        console.print_document({"accounts": documents})
     stop.end()
     return Failure.exit_code if failed or shelves.refused else EXIT_OK
 
@@ -124,7 +125,7 @@ def show_verify(args: argparse.Namespace, values: Settings) -> int:
 def show_status(args: argparse.Namespace, values: Settings) -> int:
     """`status`: how each account's backups are. Nothing is locked or written."""
     limits = _thresholds(args)
-    out = Lines(sys.stderr if args.json else sys.stdout)
+    out = Console(sys.stderr if args.json else sys.stdout)
     known = overview.users_to_watch(values.map)
     with Store.open(values.dest) as store:
         status = health_report.status_of(overview.look(store, known, args.user), utc_now(), limits)
@@ -137,7 +138,7 @@ def show_status(args: argparse.Namespace, values: Settings) -> int:
     for warning in status.overview.warnings:
         out.warn(warning)
     if args.json:
-        lines.print_document(health_report.document(status))
+        console.print_document(health_report.document(status))
     else:
         for line in health_report.table(status):
             out.line(INFO, line)
@@ -156,7 +157,7 @@ def _thresholds(args: argparse.Namespace) -> health.Thresholds:
     return health.Thresholds(most, int(args.min_snapshots))
 
 
-def _restores(store: Store, user: str | None, out: Lines) -> dict[str, PendingRestore]:
+def _restores(store: Store, user: str | None, out: Console) -> dict[str, PendingRestore]:
     """Those that have not ended, by user; of `user` alone, where one is named. Each is said."""
     found = {restore.user: restore for restore in pending.find_pending(store) if user in (None, restore.user)}
     for restore in found.values():
@@ -176,7 +177,7 @@ def entry_of(
 class Shelves:
     """The shelf of `user`, or all of them, each open while it is looked at. One of many that can't be is said, and counted."""
 
-    def __init__(self, store: Store, user: str | None, out: Lines) -> None:
+    def __init__(self, store: Store, user: str | None, out: Console) -> None:
         self._store = store
         self._user = user
         self._out = out

@@ -6,14 +6,15 @@ import argparse
 import sys
 from typing import Any
 
-from t3_backup import attempts, lines, overview, recording
+from t3_backup import attempts, overview, recording
 from t3_backup.backup import run
 from t3_backup.backup.limits import limits_of
 from t3_backup.errors import EXIT_OK, Failure
 from t3_backup.history import usage
 from t3_backup.history.maintenance import Maintenance
 from t3_backup.history.retention import Decision
-from t3_backup.lines import Lines
+from t3_backup.output import console
+from t3_backup.output.console import Console
 from t3_backup.restore.recovery import recover_interrupted
 from t3_backup.settings import Settings
 from t3_backup.showing import Shelves
@@ -27,7 +28,7 @@ from t3_backup.text import INFO, format_size
 
 def prune(args: argparse.Namespace, values: Settings) -> int:
     """`prune`: let go what retention lets go, and compact the rest; or (--dry-run) say what would go, what stays, and why."""
-    out = Lines(sys.stderr if args.json else sys.stdout)
+    out = Console(sys.stderr if args.json else sys.stdout)
     stop = signals.stop_on_signals()
     signals.lower_priority()
     documents: list[dict[str, Any]] = []
@@ -50,12 +51,12 @@ def prune(args: argparse.Namespace, values: Settings) -> int:
                 warned |= bool(documents[-1]["warnings"])
         measured = args.dry_run or recording.write_metrics(recording.folder_of(values, args.dest), store, values, out)
     if args.json:
-        lines.print_document({"accounts": documents})
+        console.print_document({"accounts": documents})
     stop.end()
     return Failure.exit_code if warned or unended or shelves.refused or not measured else EXIT_OK
 
 
-def _planned(shelf: AccountDir, decisions: list[Decision], hold: str, out: Lines) -> dict[str, Any]:
+def _planned(shelf: AccountDir, decisions: list[Decision], hold: str, out: Console) -> dict[str, Any]:
     warnings = [f"{shelf.user}: nothing is pruned: {hold}"] if hold else []
     for warning in warnings:
         out.warn(warning)
@@ -65,7 +66,7 @@ def _planned(shelf: AccountDir, decisions: list[Decision], hold: str, out: Lines
     return _document(shelf, decisions) | {"pruned": [], "compacted": [], "warnings": warnings}
 
 
-def _pruned(shelf: AccountDir, upkeep: Maintenance, decisions: list[Decision], hold: str, out: Lines) -> dict[str, Any]:
+def _pruned(shelf: AccountDir, upkeep: Maintenance, decisions: list[Decision], hold: str, out: Console) -> dict[str, Any]:
     why = {decision.snapshot.name: ", ".join(decision.reasons) for decision in decisions}
     shelf.clear()
     done = upkeep.tidy(hold)
@@ -89,7 +90,7 @@ def _document(shelf: AccountDir, decisions: list[Decision]) -> dict[str, Any]:
 
 def show_usage(args: argparse.Namespace, values: Settings) -> int:
     """`du`: what each account's history takes, beside what full copies would."""
-    out = Lines(sys.stderr if args.json else sys.stdout)
+    out = Console(sys.stderr if args.json else sys.stdout)
     documents: list[dict[str, Any]] = []
     with Store.open(values.dest) as store:
         shelves = Shelves(store, args.user, out)
@@ -100,7 +101,7 @@ def show_usage(args: argparse.Namespace, values: Settings) -> int:
                 out.line(INFO, line)
         free = store.free_bytes()
     if args.json:
-        lines.print_document({"accounts": documents, "free_bytes": free})
+        console.print_document({"accounts": documents, "free_bytes": free})
     else:
         out.line(INFO, f"{format_size(free)} free in {values.dest}")
     return Failure.exit_code if shelves.refused else EXIT_OK

@@ -24,7 +24,7 @@ from t3_backup.bump.gate import Trial
 from t3_backup.bump.machine import Machine
 from t3_backup.bump.programs import GLOBAL
 from t3_backup.errors import EXIT_OK, Cancelled, Failure, UsageError, explain
-from t3_backup.lines import Lines, print_document
+from t3_backup.output.console import Console, print_document
 from t3_backup.prompt import confirm
 from t3_backup.system import signals
 from t3_backup.text import ERROR, INFO, WARNING
@@ -57,7 +57,7 @@ def main(
         }
         code = commands[args.command or "run"](machine, args)
     except (Failure, OSError) as error:
-        Lines(sys.stderr).line(ERROR, f"{_NAME}: {explain(error)}")
+        Console(sys.stderr).line(ERROR, f"{_NAME}: {explain(error)}")
         code = error.exit_code if isinstance(error, Failure) else Failure.exit_code
         if not isinstance(error, Cancelled):
             return code  # what went wrong does so for whoever asked for an end, too
@@ -67,7 +67,7 @@ def main(
 
 def _machine(values: settings.Settings, environ: Mapping[str, str], stop: signals.StopRequest, *, as_json: bool) -> Machine:
     theirs = backup_settings.load({}, environ)
-    out = Lines(sys.stderr if as_json else sys.stdout)
+    out = Console(sys.stderr if as_json else sys.stdout)
     return Machine(
         settings=values,
         user_map=theirs.map,

@@ -10,10 +10,11 @@ import pwd
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
-from t3_backup import accounts, restore_lines
+from t3_backup import accounts
 from t3_backup.accounts import Account
 from t3_backup.backup.limits import limits_of
 from t3_backup.errors import Failure, SourceAbsent, explain
+from t3_backup.output import restore_messages
 from t3_backup.restore import intent_log
 from t3_backup.restore.intent_log import Intent
 from t3_backup.settings import Settings
@@ -164,7 +165,7 @@ def recover_interrupted(store: Store, bounds: Limits, warn: Callable[[str], None
             warn(f"{user}: {unended[-1].reason}")
             continue
         warn(f"{user}: a restore that was interrupted {_RECOVERED[ended.state]}")
-        for warning in (*ended.warnings, *map(restore_lines.lies_at, ended.kept)):
+        for warning in (*ended.warnings, *map(restore_messages.lies_at, ended.kept)):
             warn(f"{user}: {warning}")
         if ended.server == "failed":
             unended.append(Unrecovered(user, "; ".join(ended.warnings), whole=True))

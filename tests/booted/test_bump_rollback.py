@@ -18,7 +18,7 @@ _CLOCK = f"""
 import datetime, pathlib
 try:
     days = int(pathlib.Path("{LATER}").read_text())
-    from t3_backup import report
+    from t3_backup.output import messages as report
 except (OSError, ImportError):
     pass
 else:

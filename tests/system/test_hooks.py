@@ -21,7 +21,7 @@ from conftest import DATA, ROOT, Answer, Land, needs_root, started, status_of, u
 
 from demo.users import User
 from t3_backup import aftermath, hooks, settings
-from t3_backup.lines import Lines
+from t3_backup.output.console import Console
 
 pytestmark = needs_root
 
@@ -280,7 +280,7 @@ class TestWhatIsAHook:
         monkeypatch.setattr(aftermath, "DEFAULT_HOOKS", folder)
         monkeypatch.setattr(os, "geteuid", lambda: uid)
         values = settings.load({}, land.env(), Path("/dev/null"))
-        aftermath.follow(aftermath.of_run("run", 1, "", []), values, Lines(io.StringIO()))
+        aftermath.follow(aftermath.of_run("run", 1, "", []), values, Console(io.StringIO()))
         assert order(folder) == (["hook"] if uid == 0 else [])
 
 

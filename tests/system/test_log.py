@@ -20,8 +20,8 @@ from conftest import BOUND_S, DATA, ROOT, Answer, Land, commit_row, give_databas
 
 import t3_backup
 from demo.users import User
-from t3_backup import log
 from t3_backup.backup.result import AccountResult
+from t3_backup.output import logfile
 
 pytestmark = needs_root
 
@@ -167,7 +167,7 @@ def test_a_full_disk_leaves_no_half_of_a_line(land: Land) -> None:
     where.mkdir()
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "none", str(where)], check=True)
     try:
-        one = log.Log(where / "log", "run")
+        one = logfile.Log(where / "log", "run")
         result = AccountResult("lars", "failed", "x" * 3000)
         said = [one.finished(result) for _ in range(30)]
         assert said.count(None) < 30
@@ -200,7 +200,7 @@ def test_a_dry_run_and_somebody_who_is_not_root_write_none(land: Land, lars: Use
 
 def test_what_a_user_chose_stays_within_its_line(tmp_path: Path) -> None:
     reason = "a\n{}\u2028b\x1b[31m\ud800"
-    assert log.Log(tmp_path / "log", "run").finished(AccountResult("eve", "failed", reason)) is None
+    assert logfile.Log(tmp_path / "log", "run").finished(AccountResult("eve", "failed", reason)) is None
     raw = (tmp_path / "log").read_bytes()
     assert raw.count(b"\n") == 1
     assert raw.isascii()
@@ -211,10 +211,10 @@ def test_what_a_user_chose_stays_within_its_line(tmp_path: Path) -> None:
 def test_the_run_that_systemd_started_has_its_invocation_s_id() -> None:
     """And no other has: the id is inherited by all that a service starts."""
     mine = {"INVOCATION_ID": "f" * 32, "SYSTEMD_EXEC_PID": str(os.getpid())}
-    assert log.run_id(mine) == "f" * 32
-    assert log.run_id(mine | {"SYSTEMD_EXEC_PID": "1"}) != "f" * 32
-    assert log.run_id({"INVOCATION_ID": "f" * 32}) != "f" * 32
-    assert len({log.run_id({}) for _ in range(100)}) == 100
+    assert logfile.run_id(mine) == "f" * 32
+    assert logfile.run_id(mine | {"SYSTEMD_EXEC_PID": "1"}) != "f" * 32
+    assert logfile.run_id({"INVOCATION_ID": "f" * 32}) != "f" * 32
+    assert len({logfile.run_id({}) for _ in range(100)}) == 100
 
 
 # --- the status that systemd shows -----------------------------------------------------------------------------------

@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 from made import made
 
-from t3_backup import journal, lines
 from t3_backup.backup.result import AccountResult
-from t3_backup.lines import JournalLines
-from t3_backup.report import describe
+from t3_backup.output import console, journald
+from t3_backup.output.console import JournalConsole
+from t3_backup.output.messages import result_messages
 
 RUN = "0123456789abcdef0123456789abcdef"
 
@@ -24,7 +24,7 @@ def snapshot(**changes: Any) -> dict[str, Any]:
 
 
 def entries(result: AccountResult) -> list[dict[str, str]]:
-    return [journal.fields(line, result, RUN) for line in describe(result)]
+    return [journald.fields(line, result, RUN) for line in result_messages(result)]
 
 
 def test_a_snapshot_has_its_name_verdict_and_size_beside_the_line_that_people_read() -> None:
@@ -66,7 +66,7 @@ def test_a_failure_has_its_reason_and_no_snapshot() -> None:
 def test_what_is_sent_is_not_printed_too_and_what_is_no_event_is_a_line() -> None:
     sent: list[dict[str, str]] = []
     stream = io.StringIO()
-    out = JournalLines(stream, RUN, lambda **fields: sent.append(fields))
+    out = JournalConsole(stream, RUN, lambda **fields: sent.append(fields))
     out.finished(AccountResult("bob", "failed", "no\nroom\x1b[31m"))
     out.warn("look")
     assert [fields["MESSAGE"] for fields in sent] == ["WARN: backup FAILED for bob (no?room?[31m)"]
@@ -79,7 +79,7 @@ def test_what_can_t_be_sent_is_printed() -> None:
         raise OSError
 
     stream = io.StringIO()
-    JournalLines(stream, RUN, send).finished(AccountResult("bob", "skipped", "no state.sqlite"))
+    JournalConsole(stream, RUN, send).finished(AccountResult("bob", "skipped", "no state.sqlite"))
     assert stream.getvalue() == "skip bob (no state.sqlite)\n"
 
 
@@ -96,9 +96,9 @@ def test_fields_are_sent_where_the_stream_is_the_journal_and_its_package_is_ther
     stream: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("systemd.journal")
-    assert type(lines.reporter(stream, RUN)) is JournalLines
+    assert type(console.reporter(stream, RUN)) is JournalConsole
     monkeypatch.setitem(sys.modules, "systemd", None)
-    assert type(lines.reporter(stream, RUN)) is lines.Lines
+    assert type(console.reporter(stream, RUN)) is console.Console
     monkeypatch.delitem(sys.modules, "systemd")
     monkeypatch.delenv("JOURNAL_STREAM")
-    assert type(lines.reporter(stream, RUN)) is lines.Lines
+    assert type(console.reporter(stream, RUN)) is console.Console

@@ -14,11 +14,12 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 
-from t3_backup import journal, settings
+from t3_backup import settings
 from t3_backup.arguments import parser
 from t3_backup.backup.result import AccountResult
 from t3_backup.bump import settings as bump_settings
-from t3_backup.report import Line
+from t3_backup.output import journald
+from t3_backup.output.messages import Message
 
 MAKER = ROOT / "tools" / "manpage.py"
 DEBIAN = ROOT / "debian"
@@ -97,8 +98,8 @@ def test_every_exit_code_is_on_the_page(shown: dict[str, str]) -> None:
 def test_every_field_of_the_journal_is_on_the_page(shown: dict[str, str]) -> None:
     page = shown["t3-backup-state"]
     section = page[page.index("JOURNAL Events") : page.index("EXAMPLES")]
-    line = Line(6, "text", defaultdict(lambda: "value"))
-    fields = journal.fields(line, AccountResult("alice", "backed_up", "reason"), "run")
+    line = Message(6, "text", defaultdict(lambda: "value"))
+    fields = journald.fields(line, AccountResult("alice", "backed_up", "reason"), "run")
     assert {name for name in fields if name.startswith("T3_")} == set(re.findall(r"T3_\w+", section))
 
 

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from t3_backup import notify
 from t3_backup.backup.result import AccountResult
-from t3_backup.notify import Notifier, Work, describe
+from t3_backup.output import sd_notify
+from t3_backup.output.sd_notify import Notifier, Work, describe
 from t3_backup.worker.protocol import Phase, Progress
 
 MIB = 1 << 20
@@ -42,7 +42,7 @@ def test_many_at_once_are_told_in_order_and_only_some_by_name() -> None:
 def test_the_end_says_how_many_and_how_many_not_well_and_when() -> None:
     results = [AccountResult("a", "backed_up"), AccountResult("b", "failed"), AccountResult("c", "skipped")]
     when = datetime(2026, 11, 26, 3, 41, 59, tzinfo=UTC)
-    assert notify.describe_end(results, when) == "done: 3 accounts, 1 not well (2026-11-26 03:41 UTC)"
+    assert sd_notify.describe_end(results, when) == "done: 3 accounts, 1 not well (2026-11-26 03:41 UTC)"
 
 
 class Clock:
@@ -99,7 +99,7 @@ def systemd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[socket.
 
 
 def test_it_arrives_where_systemd_listens(systemd: socket.socket) -> None:
-    shown = notify.of_run()
+    shown = sd_notify.of_run()
     shown.accounts = 1
     shown.listen("alice", Phase("prove", MIB))
     assert systemd.recv(4096) == b"STATUS=alice: prove; 0 of 1 accounts done"
@@ -108,17 +108,17 @@ def test_it_arrives_where_systemd_listens(systemd: socket.socket) -> None:
 
 
 def test_where_nobody_listens_any_more_it_is_not_said_and_harms_nobody(systemd: socket.socket) -> None:
-    shown = notify.of_run()
+    shown = sd_notify.of_run()
     systemd.close()
     shown.say("done")
 
 
 def test_without_systemd_or_its_python_package_nobody_is_told(systemd: socket.socket, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "systemd", None)  # what the import system does for a package that isn't there
-    notify.of_run().say("done")
+    sd_notify.of_run().say("done")
     monkeypatch.delitem(sys.modules, "systemd")
     monkeypatch.delenv("NOTIFY_SOCKET")
-    notify.of_run().say("done")
+    sd_notify.of_run().say("done")
     systemd.setblocking(False)
     with pytest.raises(BlockingIOError):
         systemd.recv(1)

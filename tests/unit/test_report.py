@@ -16,9 +16,9 @@ from conftest import ROOT, Land, needs_root
 from made import NOON, made
 
 from demo.users import User
-from t3_backup import report
 from t3_backup.backup.result import AccountResult
 from t3_backup.history.verify import Check
+from t3_backup.output import messages
 from t3_backup.text import ERROR, INFO, WARNING
 
 HOSTILE = "a\x1b[31mb\x1b]0;title\x07c\rd\ne\x9bf\u202eg\ud800h"
@@ -29,7 +29,7 @@ def says(code: str, stdout: Path, environ: dict[str, str]) -> str:
     """What a process whose standard output is that file writes there."""
     with stdout.open("w") as file:
         base = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), "LANG": "C.UTF-8"}
-        program = "import sys; from t3_backup import lines; out = lines.reporter(sys.stdout, 'run'); "
+        program = "import sys; from t3_backup.output import console as lines; out = lines.reporter(sys.stdout, 'run'); "
         subprocess.run([sys.executable, "-c", program + code], stdout=file, env=base | environ, check=True, timeout=30)
     return stdout.read_text(encoding="utf-8")
 
@@ -86,7 +86,7 @@ def test_a_line_stays_one_line_and_a_terminal_obeys_nothing_in_it(tmp_path: Path
         [
             sys.executable,
             "-c",
-            f"import sys; from t3_backup import lines\nwith lines.reporter(sys.stdout, 'run') as out: out.line(6, {HOSTILE!r})",
+            f"import sys; from t3_backup.output import console as lines\nwith lines.reporter(sys.stdout, 'run') as out: out.line(6, {HOSTILE!r})",
         ],
         {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), "LANG": "C.UTF-8", "TERM": "xterm"},
     )
@@ -102,7 +102,7 @@ def test_markup_in_a_line_is_shown_as_it_is() -> None:
         [
             sys.executable,
             "-c",
-            f"import sys; from t3_backup import lines\nwith lines.reporter(sys.stdout, 'run') as out: out.line(6, {text!r})",
+            f"import sys; from t3_backup.output import console as lines\nwith lines.reporter(sys.stdout, 'run') as out: out.line(6, {text!r})",
         ],
         {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), "LANG": "C.UTF-8", "TERM": "xterm"},
     )
@@ -116,7 +116,7 @@ def result(**snapshot: object) -> AccountResult:
 
 
 def told(one: AccountResult) -> list[tuple[int, str]]:
-    return [(line.priority, line.text) for line in report.describe(one)]
+    return [(line.priority, line.text) for line in messages.result_messages(one)]
 
 
 def test_a_good_account_is_told_in_one_line_and_its_warnings_after() -> None:
@@ -150,9 +150,9 @@ def test_only_a_failed_or_a_bad_one_alarms() -> None:
 
 
 def test_a_check_says_whether_it_proved_and_evidence_is_no_failure() -> None:
-    assert report.check_line(Check(made(), ()))[1].startswith("verified alice state-20261124T120000Z (")
-    assert report.check_line(Check(made(verdict="damaged"), ()))[1].startswith("unchanged alice ")
-    priority, line = report.check_line(Check(made(), ("SHA-256 x, y was sealed",)))
+    assert messages.check_line(Check(made(), ()))[1].startswith("verified alice state-20261124T120000Z (")
+    assert messages.check_line(Check(made(verdict="damaged"), ()))[1].startswith("unchanged alice ")
+    priority, line = messages.check_line(Check(made(), ("SHA-256 x, y was sealed",)))
     assert priority == ERROR
     assert "does NOT verify: SHA-256 x, y was sealed" in line
 
@@ -167,7 +167,7 @@ def test_the_table_has_a_row_a_snapshot_and_columns_in_line() -> None:
         made(2, NOON - timedelta(hours=5), verdict="suspect"),
         made(1, NOON - timedelta(days=40), verdict="damaged", accepted_at="2026-11-01T00:00:00Z", t3_level=None, method="vacuum"),
     ]
-    head, titles, *rows = report.list_lines(entry([one.as_json() for one in shelf], ["state-x.sqlite"], ["/b/alice+old"]), NOON)
+    head, titles, *rows = messages.list_lines(entry([one.as_json() for one in shelf], ["state-x.sqlite"], ["/b/alice+old"]), NOON)
     assert head.startswith("alice: 3 snapshots, ")
     assert [row.split()[-1] for row in rows[:3]] == [one.name for one in shelf]
     column = titles.index("NAME")
@@ -188,8 +188,8 @@ def test_the_table_has_a_row_a_snapshot_and_columns_in_line() -> None:
 
 
 def test_an_empty_shelf_has_a_heading_alone_and_a_future_snapshot_no_negative_age() -> None:
-    assert report.list_lines(entry([]), NOON) == [report.list_lines(entry([]), NOON)[0]]
-    [*_, row] = report.list_lines(entry([made(1, NOON + timedelta(days=9)).as_json()]), NOON)
+    assert messages.list_lines(entry([]), NOON) == [messages.list_lines(entry([]), NOON)[0]]
+    [*_, row] = messages.list_lines(entry([made(1, NOON + timedelta(days=9)).as_json()]), NOON)
     assert " 0s " in row
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import TextIO
 
 from t3_backup.backup.result import AccountResult
-from t3_backup.report import Line
+from t3_backup.output.messages import Message
 
 IDENTIFIER = "t3-backup-state"
 
@@ -42,7 +42,7 @@ def sender() -> Callable[..., object] | None:
     return send
 
 
-def fields(line: Line, result: AccountResult, run: str) -> dict[str, str]:
+def fields(line: Message, result: AccountResult, run: str) -> dict[str, str]:
     """The entry of one event (systemd.journal-fields(7) has the first three); `run` is the run's id."""
     found = {
         "MESSAGE": line.text,

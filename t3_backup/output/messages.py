@@ -14,7 +14,7 @@ from t3_backup.history.verify import Check
 from t3_backup.text import ERROR, INFO, WARNING, format_age, format_columns, format_size
 
 
-class Line(NamedTuple):
+class Message(NamedTuple):
     """What is said of an account in one line, and the snapshot (as the interface has it) that it is about."""
 
     priority: int
@@ -22,40 +22,40 @@ class Line(NamedTuple):
     snapshot: Mapping[str, Any] | None = None
 
 
-def describe(result: AccountResult) -> list[Line]:
+def result_messages(result: AccountResult) -> list[Message]:
     """The lines of one account."""
     user = result.user
-    lines = [Line(INFO, f"took over {user}: {name}, of an earlier script") for name in result.taken_over]
+    lines = [Message(INFO, f"took over {user}: {name}, of an earlier script") for name in result.taken_over]
     if result.outcome == "failed":
-        lines.append(Line(ERROR, f"WARN: backup FAILED for {user} ({result.reason})"))
+        lines.append(Message(ERROR, f"WARN: backup FAILED for {user} ({result.reason})"))
     elif result.outcome == "skipped":
-        lines.append(Line(INFO, f"skip {user} ({result.reason})"))
+        lines.append(Message(INFO, f"skip {user} ({result.reason})"))
     elif result.outcome == "planned":
-        lines.append(Line(INFO, f"would back up {user}: {result.reason}"))
+        lines.append(Message(INFO, f"would back up {user}: {result.reason}"))
     say = _unchanged if result.unchanged or result.outcome == "unchanged" else _backed_up
     lines += [say(user, snapshot) for snapshot in reversed(result.snapshots)]
     if result.unsaved:
-        lines.append(Line(ERROR, f"WARN: {user}: what is beside the database is not saved: {result.unsaved}"))
-    lines += [Line(INFO, f"pruned {user}: {name}") for name in result.pruned]
-    return lines + [Line(WARNING, f"WARN: {warning}") for warning in result.warnings]
+        lines.append(Message(ERROR, f"WARN: {user}: what is beside the database is not saved: {result.unsaved}"))
+    lines += [Message(INFO, f"pruned {user}: {name}") for name in result.pruned]
+    return lines + [Message(WARNING, f"WARN: {warning}") for warning in result.warnings]
 
 
-def _backed_up(user: str, snapshot: Mapping[str, Any]) -> Line:
+def _backed_up(user: str, snapshot: Mapping[str, Any]) -> Message:
     seconds = snapshot["copy_seconds"] + snapshot["proof_seconds"]
     detail = f"{snapshot['bytes']} bytes, {seconds:.1f} s, {snapshot['method']}, {snapshot['verdict']}"
     text = f"backed up {user} -> {snapshot['path']} ({detail})"
     if snapshot["verdict"] == "verified":
-        return Line(INFO, text, snapshot)
+        return Message(INFO, text, snapshot)
     why = "; ".join(snapshot["reasons"])
-    return Line(ERROR, f"WARN: {text}: {why}; nothing is pruned until: t3-backup-state accept {user}", snapshot)
+    return Message(ERROR, f"WARN: {text}: {why}; nothing is pruned until: t3-backup-state accept {user}", snapshot)
 
 
-def _unchanged(user: str, snapshot: Mapping[str, Any]) -> Line:
+def _unchanged(user: str, snapshot: Mapping[str, Any]) -> Message:
     text = f"unchanged {user}: still what {snapshot['name']} holds ({snapshot['bytes']} bytes, {snapshot['verdict']})"
     if snapshot["verdict"] == "verified" or snapshot["accepted_at"]:
-        return Line(INFO, text, snapshot)
+        return Message(INFO, text, snapshot)
     why = "; ".join(snapshot["reasons"])
-    return Line(ERROR, f"WARN: {text}: {why}; nothing is pruned until: t3-backup-state accept {user}", snapshot)
+    return Message(ERROR, f"WARN: {text}: {why}; nothing is pruned until: t3-backup-state accept {user}", snapshot)
 
 
 def run_document(results: Sequence[AccountResult]) -> dict[str, Any]:

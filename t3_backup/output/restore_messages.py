@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from t3_backup.report import Line
+from t3_backup.output.messages import Message
 from t3_backup.restore.in_place import Restored
 from t3_backup.store.census import Census
 from t3_backup.store.manifest import Manifest
@@ -51,17 +51,17 @@ def _level(level: int | None) -> str:
     return "-" if level is None else str(level)
 
 
-def done(restored: Restored, options: str) -> list[Line]:
+def done(restored: Restored, options: str) -> list[Message]:
     """What was done, and the command that undoes it."""
     user, seconds = restored.snapshot.user, restored.seconds
     took = ", ".join(f"{step} {seconds[step]:.2f} s" for step in seconds)
-    lines = [Line(WARNING, f"WARN: {user}: {warning}") for warning in restored.warnings]
-    lines.append(Line(INFO, f"restored {user} from {restored.snapshot.name} ({took})"))
+    lines = [Message(WARNING, f"WARN: {user}: {warning}") for warning in restored.warnings]
+    lines.append(Message(INFO, f"restored {user} from {restored.snapshot.name} ({took})"))
     if restored.server == "stopped":
-        lines.append(Line(INFO, f"the server of {user} did not run before, and was not started"))
-    lines += [Line(INFO, lies_at(path)) for path in restored.kept]
+        lines.append(Message(INFO, f"the server of {user} did not run before, and was not started"))
+    lines += [Message(INFO, lies_at(path)) for path in restored.kept]
     if restored.prerestore:
-        lines.append(Line(INFO, f"to undo it: {undo(restored, options)}"))
+        lines.append(Message(INFO, f"to undo it: {undo(restored, options)}"))
     return lines
 
 

@@ -15,10 +15,10 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Self, TextIO
 
-from t3_backup import journal
 from t3_backup.backup.result import AccountResult
 from t3_backup.errors import Failure, explain
-from t3_backup.report import describe
+from t3_backup.output import journald
+from t3_backup.output.messages import result_messages
 from t3_backup.text import ERROR, WARNING, printable
 from t3_backup.worker.protocol import Event, Phase, Progress
 
@@ -33,12 +33,12 @@ def _give_up(stream: TextIO) -> None:
         os.close(nowhere)
 
 
-class Lines:
+class Console:
     """Plain lines, for a pipe, a file or the journal."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
-        self._journal = journal.is_journal(stream)
+        self._journal = journald.is_journal(stream)
         self._lock = threading.Lock()
         self.broken = False
         if isinstance(stream, io.TextIOWrapper):
@@ -68,7 +68,7 @@ class Lines:
 
     def finished(self, result: AccountResult) -> None:
         """What became of an account."""
-        for line in describe(result):
+        for line in result_messages(result):
             self.line(line.priority, line.text)
 
     def __enter__(self) -> Self:
@@ -78,7 +78,7 @@ class Lines:
         return None
 
 
-class JournalLines(Lines):
+class JournalConsole(Console):
     """For the journal, with fields: an account's events are sent to it, all else is a line on its stream."""
 
     def __init__(self, stream: TextIO, run: str, send: Callable[..., object]) -> None:
@@ -88,20 +88,20 @@ class JournalLines(Lines):
 
     def finished(self, result: AccountResult) -> None:
         """Each event with its fields; as a line where it can't be sent."""
-        for line in describe(result):
-            fields = journal.fields(line, result, self._run)
+        for line in result_messages(result):
+            fields = journald.fields(line, result, self._run)
             try:
                 self._send(**{name: printable(value, _LONGEST_LINE) for name, value in fields.items()})
             except OSError:
                 self.line(line.priority, line.text)
 
 
-class Bars(Lines):
+class ProgressBars(Console):
     """On a terminal: a bar for each account at work (bytes done of all, speed, phase), and the lines above the bars."""
 
     def __init__(self, stream: TextIO) -> None:
         super().__init__(stream)
-        from rich.console import Console
+        from rich.console import Console as RichConsole
         from rich.progress import BarColumn, DownloadColumn, TextColumn, TransferSpeedColumn
         from rich.progress import Progress as RichProgress
 
@@ -111,7 +111,7 @@ class Bars(Lines):
             BarColumn(),
             DownloadColumn(binary_units=True),
             TransferSpeedColumn(),
-            console=Console(file=stream),
+            console=RichConsole(file=stream),
             transient=True,
         )
         self._tasks: dict[str, Any] = {}
@@ -152,22 +152,22 @@ class Bars(Lines):
         self._bars.stop()
 
 
-def reporter(stream: TextIO, run: str) -> Lines:
+def reporter(stream: TextIO, run: str) -> Console:
     """What suits `stream`: bars on a terminal, fields in the journal (where their packages are there), else lines.
 
     `run` is the run's id.
     """
     if stream.isatty() and os.environ.get("TERM", "dumb") != "dumb":
         with contextlib.suppress(ImportError):
-            return Bars(stream)
-    if journal.is_journal(stream) and (send := journal.sender()):
-        return JournalLines(stream, run, send)
-    return Lines(stream)
+            return ProgressBars(stream)
+    if journald.is_journal(stream) and (send := journald.sender()):
+        return JournalConsole(stream, run, send)
+    return Console(stream)
 
 
 def say_error(error: Failure | OSError) -> int:
     """One line on standard error of what ended a command; its exit code."""
-    Lines(sys.stderr).line(ERROR, f"t3-backup-state: {explain(error)}")
+    Console(sys.stderr).line(ERROR, f"t3-backup-state: {explain(error)}")
     return error.exit_code if isinstance(error, Failure) else Failure.exit_code
 
 

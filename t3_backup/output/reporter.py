@@ -9,19 +9,19 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import Self
 
-from t3_backup import notify
 from t3_backup.backup.result import AccountResult
-from t3_backup.lines import Lines
-from t3_backup.log import Log
-from t3_backup.notify import Notifier
+from t3_backup.output import sd_notify
+from t3_backup.output.console import Console
+from t3_backup.output.logfile import Log
+from t3_backup.output.sd_notify import Notifier
 from t3_backup.text import INFO, utc_now
 from t3_backup.worker.protocol import Event
 
 
-class Audience:
+class Reporter:
     """Those of one run; without a log where it has none."""
 
-    def __init__(self, lines: Lines, log: Log | None, shown: Notifier) -> None:
+    def __init__(self, lines: Console, log: Log | None, shown: Notifier) -> None:
         self._lines = lines
         self._log = log
         self._notifier = shown
@@ -58,7 +58,7 @@ class Audience:
     def ended(self, results: Sequence[AccountResult]) -> None:
         """What the run came to."""
         self.line(INFO, f"done ({len(results)} accounts, {sum(result.alarms for result in results)} not well)")
-        self._notifier.say(notify.describe_end(results, utc_now()))
+        self._notifier.say(sd_notify.describe_end(results, utc_now()))
 
     def __enter__(self) -> Self:
         self._lines.__enter__()
