@@ -62,7 +62,7 @@ setup(
     maintainer_email="t3-backup@packages.debian.org",
     license="MIT",
     packages=find_packages(include=["t3_backup", "t3_backup.*"]),
-    package_data={"t3_backup": ["templates/*.html"]},
+    package_data={"t3_backup.monitor": ["templates/*.html"]},
     cffi_modules=["csrc/build.py:ffibuilder"],
     install_requires=["apsw", "cffi>=1.15"],
     python_requires=">=3.11",

@@ -11,9 +11,10 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from t3_backup import aftermath, doctor, facts, keeping, nagios, restoring, running, settings, showing, tidying
+from t3_backup import doctor, facts, keeping, nagios, restoring, running, settings, showing, tidying
 from t3_backup.arguments import parser
 from t3_backup.errors import EXIT_OK, Failure
+from t3_backup.hooks_command import hooks_command
 from t3_backup.output import console
 from t3_backup.output.console import Console, say_error
 from t3_backup.settings import Settings
@@ -53,7 +54,7 @@ def _command(words: Sequence[str], environ: Mapping[str, str], defaults: Path) -
         "du": tidying.show_usage,
         "status": showing.show_status,
         "doctor": _doctor,
-        "hooks": aftermath.call_hooks,
+        "hooks": hooks_command,
     }
     return commands[args.command](args, values)
 

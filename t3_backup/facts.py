@@ -14,9 +14,10 @@ from pathlib import Path
 
 import apsw
 
-from t3_backup import accounts, hooks, metrics, recording, units
+from t3_backup import accounts, units
 from t3_backup.accounts import Account
 from t3_backup.errors import Cancelled, Failure, SourceAbsent, SourceRefused, StoreError, UsageError, explain
+from t3_backup.monitor import hooks, metrics, recorder
 from t3_backup.restore import pending
 from t3_backup.restore.pending import PendingRestore
 from t3_backup.settings import Settings
@@ -137,12 +138,12 @@ def gather(settings: Settings, stopping: threading.Event) -> Facts:
         libraries=_libraries(),
         systemd=units.gather(),
         textfiles=_textfiles(settings),
-        hooks=hooks.find(settings.hooks) if is_root else None,
+        hooks=hooks.find_hooks(settings.hooks) if is_root else None,
     )
 
 
 def _textfiles(settings: Settings) -> TextfileFacts | None:
-    folder = recording.folder_of(settings, None)
+    folder = recorder.metrics_folder(settings, None)
     return TextfileFacts(_real(folder), metrics.why_not_writable(folder)) if folder is not None else None
 
 

@@ -6,8 +6,8 @@ import argparse
 import sys
 from collections.abc import Callable
 
-from t3_backup import recording
 from t3_backup.errors import EXIT_OK, Failure
+from t3_backup.monitor import recorder
 from t3_backup.output import console
 from t3_backup.output.console import Console
 from t3_backup.restore.recovery import recover_interrupted, restore_limits
@@ -45,7 +45,7 @@ def _command(args: argparse.Namespace, values: Settings, change: Callable[[Store
         store.lock(wait=WAIT_S)
         broken = recover_interrupted(store, restore_limits(values, store), out.warn)
         changed, said = change(store)
-        measured = recording.write_metrics(recording.folder_of(values, args.dest), store, values, out)
+        measured = recorder.write_metrics(recorder.metrics_folder(values, args.dest), store, values, out)
     for line in said:
         out.line(INFO, line)
     if args.json:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Sequence
 
-from t3_backup import health_report
 from t3_backup.errors import Failure, explain
+from t3_backup.monitor import status
 from t3_backup.output.console import Console
 from t3_backup.text import INFO
 
@@ -26,5 +26,5 @@ def guard(check: Callable[[], int]) -> int:
         why = explain(error)
     except Exception as error:  # noqa: BLE001 - a mistake of ours is unknown, too, and a traceback nothing that a monitor reads
         why = f"internal error, please report it: {error!r}"
-    Console(sys.stdout).line(INFO, health_report.plugin_line("UNKNOWN", why))
-    return health_report.UNKNOWN
+    Console(sys.stdout).line(INFO, status.plugin_line("UNKNOWN", why))
+    return status.UNKNOWN

@@ -10,9 +10,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from t3_backup import accounts, recording
+from t3_backup import accounts
 from t3_backup.accounts import Account
 from t3_backup.errors import EXIT_OK, Failure, StoreError, UsageError
+from t3_backup.monitor import recorder
 from t3_backup.output import console, restore_messages
 from t3_backup.output.console import Console
 from t3_backup.prompt import confirm
@@ -101,7 +102,7 @@ def _in_place(
         files_limit=values.files_limit,
     )
     done = in_place.restore_in_place(job)
-    measured = recording.write_metrics(recording.folder_of(values, args.dest), store, values, out)
+    measured = recorder.write_metrics(recorder.metrics_folder(values, args.dest), store, values, out)
     options = shlex.join([*(["--dest", args.dest] if args.dest else []), *(["--no-service"] if args.no_service else [])])
     for told in restore_messages.done(done, options):
         out.line(told.priority, told.text)

@@ -7,11 +7,13 @@ import os
 import sys
 from pathlib import Path
 
-from t3_backup import accounts, aftermath, recording, units
+from t3_backup import accounts, units
 from t3_backup.accounts import Account
 from t3_backup.backup import run as backup_run
 from t3_backup.backup.result import AccountResult
 from t3_backup.errors import EXIT_OK, Failure, UsageError, explain
+from t3_backup.monitor import failure as run_failure
+from t3_backup.monitor import recorder
 from t3_backup.output import console, logfile, messages, sd_notify
 from t3_backup.output.console import Console, say_error
 from t3_backup.output.reporter import Reporter
@@ -33,8 +35,8 @@ def run(args: argparse.Namespace, values: Settings) -> int:
     except (Failure, OSError) as error:
         code, problem = say_error(error), explain(error)
     if code != EXIT_OK and not args.dry_run:
-        ending = aftermath.of_run(run, code, problem, results)
-        aftermath.follow(ending, values, Console(sys.stderr if args.json else sys.stdout))
+        ending = run_failure.run_end(run, code, problem, results)
+        run_failure.follow_failure(ending, values, Console(sys.stderr if args.json else sys.stdout))
     return code
 
 
@@ -61,14 +63,16 @@ def _back_up(args: argparse.Namespace, values: Settings, run: str, results: list
         else:
             with Store.open(values.dest, create=True) as store:
                 store.lock(wait=WAIT_S)
-                record = recording.Recording(store, run, out)
+                record = recorder.Recorder(store, run, out)
                 broken, running = _end_restores(store, values, found, out)
                 failures += broken
                 record.begin(failures)
                 results += failures + backup_run.run_backups(
                     backup_run.Run(values, store, args.label, stop, out.listen), found, record.finished
                 )
-                recorded = recording.write_metrics(recording.folder_of(values, args.dest), store, values, out) and not record.broken
+                recorded = (
+                    recorder.write_metrics(recorder.metrics_folder(values, args.dest), store, values, out) and not record.broken
+                )
                 recorded = recorded and running
                 forgotten = _forgotten(store, results) if args.user is None else []
         for user in forgotten:

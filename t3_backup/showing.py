@@ -10,14 +10,15 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from t3_backup import attempts, health, health_report, overview, page
 from t3_backup.backup.limits import limits_of
 from t3_backup.errors import EXIT_OK, Cancelled, Failure, StoreError, UsageError
 from t3_backup.history import verify
 from t3_backup.history.chain import Walk
+from t3_backup.monitor import attempts, collect, health, html
+from t3_backup.monitor import status as monitor_status
+from t3_backup.monitor.html import Shelved
 from t3_backup.output import console, messages
 from t3_backup.output.console import Console
-from t3_backup.page import Shelved
 from t3_backup.restore import pending
 from t3_backup.restore.pending import PendingRestore
 from t3_backup.settings import Settings
@@ -54,11 +55,11 @@ def show_list(args: argparse.Namespace, values: Settings) -> int:
 
 def show_report(args: argparse.Namespace, values: Settings) -> int:
     """`report`: the same as a page of HTML."""
-    page.engine()  # whoever lacks it hears so before anything else
+    html.template_engine()  # whoever lacks it hears so before anything else
     out = Console(sys.stderr)
     accounts: list[Shelved] = []
     with Store.open(values.dest) as store:
-        noted = overview.attempts_of(store, out.warn)
+        noted = collect.attempts_of(store, out.warn)
         shelves = Shelves(store, args.user, out)
         for shelf in shelves:
             entry = entry_of(store, shelf, [], {})
@@ -67,7 +68,7 @@ def show_report(args: argparse.Namespace, values: Settings) -> int:
             accounts.append(Shelved(shelf.user, shelf.snapshots(), messages.not_counted(entry), names))
         free = store.free_bytes()
     place = f"{values.dest} on {os.uname().nodename}"
-    text = page.render(page.page(accounts, place, free, utc_now()))
+    text = html.render_page(html.build_page(accounts, place, free, utc_now()))
     if args.html == "-":
         console.print_text(text)
     else:
@@ -126,21 +127,21 @@ def show_status(args: argparse.Namespace, values: Settings) -> int:
     """`status`: how each account's backups are. Nothing is locked or written."""
     limits = _thresholds(args)
     out = Console(sys.stderr if args.json else sys.stdout)
-    known = overview.users_to_watch(values.map)
+    known = collect.users_to_watch(values.map)
     with Store.open(values.dest) as store:
-        status = health_report.status_of(overview.look(store, known, args.user), utc_now(), limits)
+        status = monitor_status.status_of(collect.collect_overview(store, known, args.user), utc_now(), limits)
     if args.nagios:
         if not status.accounts:
             raise Failure(f"no accounts: nobody in {values.map}, and no snapshots in {values.dest}")
-        line, code = health_report.nagios(status)
+        line, code = monitor_status.nagios(status)
         out.line(INFO, line)
         return code
     for warning in status.overview.warnings:
         out.warn(warning)
     if args.json:
-        console.print_document(health_report.document(status))
+        console.print_document(monitor_status.document(status))
     else:
-        for line in health_report.table(status):
+        for line in monitor_status.table(status):
             out.line(INFO, line)
     return Failure.exit_code if status.state == health.CRITICAL or out.broken else EXIT_OK
 

@@ -6,13 +6,13 @@ import argparse
 import sys
 from typing import Any
 
-from t3_backup import attempts, overview, recording
 from t3_backup.backup import run
 from t3_backup.backup.limits import limits_of
 from t3_backup.errors import EXIT_OK, Failure
 from t3_backup.history import usage
 from t3_backup.history.maintenance import Maintenance
 from t3_backup.history.retention import Decision
+from t3_backup.monitor import attempts, collect, recorder
 from t3_backup.output import console
 from t3_backup.output.console import Console
 from t3_backup.restore.recovery import recover_interrupted
@@ -37,7 +37,7 @@ def prune(args: argparse.Namespace, values: Settings) -> int:
         store.lock(wait=WAIT_S, shared=args.dry_run)
         limits = limits_of(values, store.free_bytes, store.total_bytes())
         unended = [] if args.dry_run else recover_interrupted(store, limits, out.warn)
-        noted = overview.attempts_of(store, out.warn)
+        noted = collect.attempts_of(store, out.warn)
         shelves = Shelves(store, args.user, out)
         for shelf in shelves:
             found = attempts.uncovered_since(noted.get(shelf.user, ()))
@@ -49,7 +49,7 @@ def prune(args: argparse.Namespace, values: Settings) -> int:
             else:
                 documents.append(_pruned(shelf, upkeep, decisions, hold, out))
                 warned |= bool(documents[-1]["warnings"])
-        measured = args.dry_run or recording.write_metrics(recording.folder_of(values, args.dest), store, values, out)
+        measured = args.dry_run or recorder.write_metrics(recorder.metrics_folder(values, args.dest), store, values, out)
     if args.json:
         console.print_document({"accounts": documents})
     stop.end()

@@ -117,7 +117,7 @@ def test_the_package_holds_what_it_should_and_nothing_of_the_build(builds: dict[
     for name in (
         "/usr/bin/t3-backup-state",
         "/usr/lib/python3/dist-packages/t3_backup/_copier.abi3.so",
-        "/usr/lib/python3/dist-packages/t3_backup/templates/report.html",
+        "/usr/lib/python3/dist-packages/t3_backup/monitor/templates/report.html",
         "/usr/share/man/man8/t3-backup-state.8.gz",
         "/usr/share/bash-completion/completions/t3-backup-state",
         "/etc/default/t3-backup",

@@ -20,7 +20,8 @@ import pytest
 from conftest import DATA, ROOT, Answer, Land, needs_root, started, status_of, until
 
 from demo.users import User
-from t3_backup import aftermath, hooks, settings
+from t3_backup import settings
+from t3_backup.monitor import failure, hooks
 from t3_backup.output.console import Console
 
 pytestmark = needs_root
@@ -240,7 +241,7 @@ class TestWhatIsAHook:
             write(folder / name, "#!/bin/sh\n")
         answer = land.t3("run")
         assert answer.out.splitlines()[-1] == "done (1 accounts, 1 not well)"
-        assert hooks.find(folder) == hooks.Found(folder)
+        assert hooks.find_hooks(folder) == hooks.Found(folder)
 
     @pytest.mark.parametrize("how", ["writable", "his", "a file", "missing"])
     def test_a_folder_that_is_not_roots_alone_holds_none(self, land: Land, folder: Path, hugo: User, how: str) -> None:
@@ -277,10 +278,10 @@ class TestWhatIsAHook:
         self, land: Land, folder: Path, monkeypatch: pytest.MonkeyPatch, uid: int
     ) -> None:
         telling(folder, "hook")
-        monkeypatch.setattr(aftermath, "DEFAULT_HOOKS", folder)
+        monkeypatch.setattr(failure, "DEFAULT_HOOKS", folder)
         monkeypatch.setattr(os, "geteuid", lambda: uid)
         values = settings.load({}, land.env(), Path("/dev/null"))
-        aftermath.follow(aftermath.of_run("run", 1, "", []), values, Console(io.StringIO()))
+        failure.follow_failure(failure.run_end("run", 1, "", []), values, Console(io.StringIO()))
         assert order(folder) == (["hook"] if uid == 0 else [])
 
 
@@ -345,7 +346,7 @@ class TestTheCommand:
         assert json.loads(out.read_text())["exit"] == 2
 
     def test_a_run_that_could_not_even_be_started_is_no_success_to_anybody(self) -> None:
-        ending = aftermath.told_by_systemd({"MONITOR_SERVICE_RESULT": "resources"}, None)
+        ending = failure.told_by_systemd({"MONITOR_SERVICE_RESULT": "resources"}, None)
         assert (ending.exit, ending.signal, ending.variables()["T3_BACKUP_EXIT"]) == (None, None, "unknown")
 
 

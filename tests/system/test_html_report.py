@@ -21,8 +21,8 @@ from conftest import DATA, ROOT, Land, needs_root
 from made import NOON, made
 
 from demo.users import User
-from t3_backup import page
-from t3_backup.page import Shelved
+from t3_backup.monitor import html
+from t3_backup.monitor.html import Shelved
 
 pytest.importorskip("jinja2", reason="needs python3-jinja2")
 
@@ -167,7 +167,7 @@ def example(reason: str = "lost 61 % of its rows") -> str:
         Shelved("carol", [made(1, user="carol")]),
         Shelved("dave", [], [f"not counted, since it has no sound manifest: state-{WIDEST}.sqlite"]),
     ]
-    return page.render(page.page(accounts, "/var/backups/t3-state on a-machine", 123 << 30, NOON)).replace(
+    return html.render_page(html.build_page(accounts, "/var/backups/t3-state on a-machine", 123 << 30, NOON)).replace(
         "<details>", "<details open>"
     )
 

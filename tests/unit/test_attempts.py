@@ -15,9 +15,9 @@ from pathlib import Path
 import pytest
 from made import NOON, made
 
-from t3_backup import attempts
-from t3_backup.attempts import BROKEN, MOST, NAME, Attempt, Ledger
 from t3_backup.backup.result import AccountResult
+from t3_backup.monitor import attempts
+from t3_backup.monitor.attempts import BROKEN, MOST, NAME, Attempt, Ledger
 from t3_backup.system.atomic_file import replace_file
 
 ONE = Attempt("2026-11-24T03:30:12Z", "run", "backed_up", "verified", "", 0.5, 409_600, 4096)

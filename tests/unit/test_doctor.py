@@ -13,7 +13,7 @@ from made import NOON, made
 from t3_backup import doctor, settings
 from t3_backup.facts import AccountFacts, Facts, Libraries, MapFacts, ShelfFacts, StoreFacts, TextfileFacts, kind_of
 from t3_backup.finding import Finding
-from t3_backup.hooks import Found
+from t3_backup.monitor.hooks import Found
 from t3_backup.restore.pending import PendingRestore
 from t3_backup.units import Systemd
 from t3_backup.worker.protocol import Source

@@ -11,10 +11,11 @@ from typing import Any
 import pytest
 from made import NOON, made
 
-from t3_backup import health, health_report
-from t3_backup.attempts import Attempt
-from t3_backup.health import Thresholds, judge, span, trend_text
-from t3_backup.overview import AccountView, Overview
+from t3_backup.monitor import health
+from t3_backup.monitor import status as monitor_status
+from t3_backup.monitor.attempts import Attempt
+from t3_backup.monitor.collect import AccountView, Overview
+from t3_backup.monitor.health import Thresholds, format_span, judge_health, trend_text
 from t3_backup.text import format_time
 
 HOUR = timedelta(hours=1)
@@ -33,8 +34,8 @@ def alice(*snapshots: Any, attempts: tuple[Attempt, ...] = (), **changes: Any) -
     return AccountView("alice", **{"in_map": True, "snapshots": snapshots, "attempts": attempts} | changes)
 
 
-def status(*views: AccountView, limits: Thresholds = LIMITS, warnings: tuple[str, ...] = ()) -> health_report.Status:
-    return health_report.status_of(Overview(Path("/store"), 10 << 30, views, warnings), NOON, limits)
+def status(*views: AccountView, limits: Thresholds = LIMITS, warnings: tuple[str, ...] = ()) -> monitor_status.Status:
+    return monitor_status.status_of(Overview(Path("/store"), 10 << 30, views, warnings), NOON, limits)
 
 
 SUSPECT = made(2, NOON - HOUR, verdict="suspect", reasons=("lost most of its rows",))
@@ -125,7 +126,7 @@ SITUATIONS = {
 
 @pytest.mark.parametrize(("view", "limits", "code", "words"), SITUATIONS.values(), ids=SITUATIONS)
 def test_the_line_and_the_exit_code_say_how_it_is(view: AccountView, limits: dict[str, Any], code: int, words: str) -> None:
-    line, found = health_report.nagios(status(view, limits=Thresholds(**limits)))
+    line, found = monitor_status.nagios(status(view, limits=Thresholds(**limits)))
     assert (found, words in line) == (code, True), line
     assert line.startswith(f"T3-BACKUP {('OK', 'WARNING', 'CRITICAL')[code]} - ")
     assert line.count("|") == 1
@@ -135,14 +136,14 @@ def test_the_line_and_the_exit_code_say_how_it_is(view: AccountView, limits: dic
 def test_the_worst_account_counts_and_is_named_first() -> None:
     bob = replace(alice(GOOD, attempts=(tried("failed", HOUR, "busy"),)), user="bob")
     carol = replace(alice(OLD), user="carol")
-    line, code = health_report.nagios(status(alice(GOOD), bob, carol))
+    line, code = monitor_status.nagios(status(alice(GOOD), bob, carol))
     assert code == 2
     assert line.startswith("T3-BACKUP CRITICAL - carol: the last good one is 27h old (at most 26h); bob: the last attempt failed")
     assert "alice:" not in line
 
 
 def test_perfdata_has_the_age_with_its_limit_the_count_and_the_sizes() -> None:
-    line, _ = health_report.nagios(status(alice(GOOD), replace(alice(), user="b.o@b"), limits=Thresholds(2 * DAY, 3)))
+    line, _ = monitor_status.nagios(status(alice(GOOD), replace(alice(), user="b.o@b"), limits=Thresholds(2 * DAY, 3)))
     assert line.partition(" | ")[2].split() == [
         "'alice_age'=32400s;;172800;0",
         "'alice_snapshots'=1;3:;;0",
@@ -156,35 +157,35 @@ def test_perfdata_has_the_age_with_its_limit_the_count_and_the_sizes() -> None:
 
 
 def test_an_account_without_a_database_has_no_perfdata() -> None:
-    line, code = health_report.nagios(status(alice(attempts=(tried("skipped"),))))
+    line, code = monitor_status.nagios(status(alice(attempts=(tried("skipped"),))))
     assert (code, line.partition(" | ")[2]) == (0, "'store_free'=10737418240B;;;0")
 
 
 def test_the_line_stays_short_however_many_and_however_long_the_troubles_are() -> None:
     views = [replace(alice(attempts=(tried("failed", reason="x" * 500),)), user=f"user{n}") for n in range(50)]
-    text = health_report.nagios(status(*views))[0].partition(" | ")[0]
+    text = monitor_status.nagios(status(*views))[0].partition(" | ")[0]
     assert len(text) < 1000
     assert text.endswith("and 47 more")
 
 
 def test_a_line_of_the_map_that_names_nobody_is_a_warning() -> None:
     """Who was meant is not backed up."""
-    line, code = health_report.nagios(status(alice(GOOD), warnings=("/etc/map:3: not a line",)))
+    line, code = monitor_status.nagios(status(alice(GOOD), warnings=("/etc/map:3: not a line",)))
     assert (code, "/etc/map:3: not a line" in line) == (1, True)
 
 
 def test_the_last_error_is_the_newest_failed_attempt_if_nothing_went_well_since() -> None:
     old, new = tried("failed", 3 * HOUR, "first"), tried("failed", HOUR, "second")
-    assert judge(alice(GOOD, attempts=(old, new)), NOON, Thresholds()).last_error == new
-    assert judge(alice(GOOD, attempts=(old, new, tried(ago=timedelta()))), NOON, Thresholds()).last_error is None
+    assert judge_health(alice(GOOD, attempts=(old, new)), NOON, Thresholds()).last_error == new
+    assert judge_health(alice(GOOD, attempts=(old, new, tried(ago=timedelta()))), NOON, Thresholds()).last_error is None
     in_the_same_second = tried("failed", 9 * HOUR)
-    assert judge(alice(GOOD, attempts=(in_the_same_second,)), NOON, Thresholds()).last_error == in_the_same_second
+    assert judge_health(alice(GOOD, attempts=(in_the_same_second,)), NOON, Thresholds()).last_error == in_the_same_second
 
 
 def test_the_trend_is_the_growth_of_a_day_over_the_good_ones() -> None:
     grown = [made(10 - n, NOON - n * DAY, bytes=(100 - 2 * n) * MIB) for n in range(10)]
     broken = made(11, NOON, verdict="damaged", reasons=("bad",), bytes=1, accepted_at=format_time(NOON))
-    assert judge(alice(broken, *grown), NOON, Thresholds()).trend == pytest.approx(2 * MIB)
+    assert judge_health(alice(broken, *grown), NOON, Thresholds()).trend == pytest.approx(2 * MIB)
     assert trend_text(2 * MIB) == "+2.0 MiB/d"
     assert trend_text(-1536) == "-1.5 KiB/d"
     assert trend_text(-0.2) == "+0 B/d"
@@ -192,8 +193,8 @@ def test_the_trend_is_the_growth_of_a_day_over_the_good_ones() -> None:
 
 @pytest.mark.parametrize("spread", [timedelta(), timedelta(minutes=2), 23 * HOUR])
 def test_what_was_seen_for_less_than_a_day_tells_no_trend(spread: timedelta) -> None:
-    assert health.trend([made(2, NOON, bytes=9 * MIB), made(1, NOON - spread)]) is None
-    assert health.trend([made(1, NOON)]) is None
+    assert health.size_trend([made(2, NOON, bytes=9 * MIB), made(1, NOON - spread)]) is None
+    assert health.size_trend([made(1, NOON)]) is None
     assert trend_text(None) == "-"
 
 
@@ -202,12 +203,12 @@ def test_what_was_seen_for_less_than_a_day_tells_no_trend(spread: timedelta) -> 
     [(-3, "0m"), (5400, "90m"), (26 * 3600, "26h"), (26 * 3600 + 900, "26.2h"), (3 * 86_400, "3d"), (3.5 * 86_400, "3.5d")],
 )
 def test_a_span_tells_an_hour_from_a_day_and_a_little_more(seconds: float, text: str) -> None:
-    assert span(seconds) == text
+    assert format_span(seconds) == text
 
 
 def test_the_table_has_a_row_for_each_account_its_last_error_the_room_and_what_is_not_copied() -> None:
     bob = replace(alice(attempts=(tried("failed", HOUR, "busy"),)), user="bob")
-    lines = health_report.table(status(alice(GOOD, used_bytes=MIB), bob))
+    lines = monitor_status.table(status(alice(GOOD, used_bytes=MIB), bob))
     assert lines == [
         "ACCOUNT  LAST GOOD (UTC)   AGE       SIZE  GOOD/ALL  ON DISK  TREND  STATE",
         "alice    2026-11-24 03:00   9h  400.0 KiB       1/1  1.0 MiB      -  ok",
@@ -219,7 +220,7 @@ def test_the_table_has_a_row_for_each_account_its_last_error_the_room_and_what_i
 
 
 def test_the_document_says_the_same() -> None:
-    found = health_report.document(status(alice(SUSPECT, GOOD, used_bytes=MIB, attempts=(tried(),))))
+    found = monitor_status.document(status(alice(SUSPECT, GOOD, used_bytes=MIB, attempts=(tried(),))))
     [account] = found["accounts"]
     assert (found["state"], account["state"], account["last_good"]) == ("critical", "critical", "2026-11-24T03:00:00Z")
     assert (account["age_seconds"], account["good"], account["snapshots"], account["used_bytes"]) == (9 * 3600, 1, 2, MIB)

@@ -13,10 +13,10 @@ import pytest
 from made import NOON, made
 
 import t3_backup
-from t3_backup import health_report, metrics
-from t3_backup.attempts import Attempt
-from t3_backup.health import Thresholds
-from t3_backup.overview import AccountView, Overview
+from t3_backup.monitor import metrics, status
+from t3_backup.monitor.attempts import Attempt
+from t3_backup.monitor.collect import AccountView, Overview
+from t3_backup.monitor.health import Thresholds
 from t3_backup.text import format_time
 
 parser = pytest.importorskip("prometheus_client.parser")
@@ -35,7 +35,7 @@ DAVE = AccountView("dave", in_map=True, attempts=(SKIPPED,))
 
 def rendered(*views: AccountView) -> bytes:
     overview = Overview(Path("/store"), 10 << 30, views)
-    return metrics.render(health_report.status_of(overview, NOON, Thresholds()))
+    return metrics.render(status.status_of(overview, NOON, Thresholds()))
 
 
 def samples(content: bytes) -> dict[tuple[str, ...], float]:

@@ -14,14 +14,14 @@ import pytest
 from conftest import ROOT
 from made import NOON, made
 
-from t3_backup import health_report, metrics
-from t3_backup.attempts import Attempt
 from t3_backup.bump import cli, journal, settings
 from t3_backup.bump import metrics as bump_metrics
 from t3_backup.bump.journal import Journal, Move
 from t3_backup.bump.programs import About
-from t3_backup.health import Thresholds
-from t3_backup.overview import AccountView, Overview
+from t3_backup.monitor import metrics, status
+from t3_backup.monitor.attempts import Attempt
+from t3_backup.monitor.collect import AccountView, Overview
+from t3_backup.monitor.health import Thresholds
 from t3_backup.system.signals import StopRequest
 from t3_backup.text import format_time
 
@@ -54,7 +54,7 @@ def of_the_backup() -> bytes:
     """What it writes of one account."""
     tried = Attempt(format_time(NOON), "run", "backed_up", "verified", "", 1.0, 1, 1)
     overview = Overview(Path("/store"), 1, (AccountView("alice", in_map=True, snapshots=(made(),), attempts=(tried,)),))
-    return metrics.render(health_report.status_of(overview, NOON, Thresholds()))
+    return metrics.render(status.status_of(overview, NOON, Thresholds()))
 
 
 def of_the_bump(root: Path) -> bytes:

@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from made import NOON, made
 
-from t3_backup import chart, page
-from t3_backup.page import Shelved
+from t3_backup.monitor import chart, html
+from t3_backup.monitor.html import Shelved
 
 DAY = timedelta(days=1)
 HOSTILE = "\"'><script>alert(1)</script><img src=http://example.com/x onerror=alert(1)>&amp;"
@@ -37,15 +37,15 @@ def nights(count: int, last: datetime = NOON) -> list:
     ],
 )
 def test_an_account_is_good_late_or_bad_and_says_why(snapshots: list, state: str, says: str) -> None:
-    assert page.judge(Shelved("alice", snapshots), NOON) == (state, says)
+    assert html.judge_section(Shelved("alice", snapshots), NOON) == (state, says)
 
 
 def test_a_database_that_is_not_copied_is_bad_whatever_the_snapshots_are() -> None:
     """Row 39."""
     for snapshots in (nights(3), []):
         shelved = Shelved("alice", snapshots, uncovered=("statev2.sqlite",))
-        assert page.judge(shelved, NOON) == ("bad", "statev2.sqlite is not backed up")
-        [section] = page.page([shelved], "/store", 1, NOON).sections
+        assert html.judge_section(shelved, NOON) == ("bad", "statev2.sqlite is not backed up")
+        [section] = html.build_page([shelved], "/store", 1, NOON).sections
         assert section.notes[0].startswith(
             "statev2.sqlite is not backed up: this version of t3-backup copies state.sqlite alone; next: "
         )
@@ -53,7 +53,7 @@ def test_a_database_that_is_not_copied_is_bad_whatever_the_snapshots_are() -> No
 
 def test_what_waits_for_accept_is_named_with_its_reasons_and_the_remedy() -> None:
     bad = made(2, verdict="suspect", reasons=("half is gone", "the level fell"))
-    [section] = page.page([Shelved("alice", [bad], ["a stray"])], "/store", 1, NOON).sections
+    [section] = html.build_page([Shelved("alice", [bad], ["a stray"])], "/store", 1, NOON).sections
     assert section.notes == (
         f"{bad.name} is suspect: half is gone; the level fell",
         "Nothing of alice is pruned until: t3-backup-state accept alice",
@@ -62,7 +62,7 @@ def test_what_waits_for_accept_is_named_with_its_reasons_and_the_remedy() -> Non
 
 
 def test_the_page_counts_all_and_names_who_wants_a_look() -> None:
-    view = page.page([Shelved("alice", nights(3)), Shelved("bob", []), Shelved("carol", nights(20))], "/store", 1 << 30, NOON)
+    view = html.build_page([Shelved("alice", nights(3)), Shelved("bob", []), Shelved("carol", nights(20))], "/store", 1 << 30, NOON)
     assert (view.count, view.size, view.free) == (23, "9.0 MiB", "1.0 GiB")
     assert [section.user for section in view.wanting] == ["bob"]
     assert [section.shown for section in view.sections] == [True, True, False]
@@ -172,7 +172,7 @@ class Parsed(HTMLParser):
 
 def rendered(*accounts: Shelved) -> str:
     pytest.importorskip("jinja2")
-    return page.render(page.page(accounts, "/store <b>", 1, NOON))
+    return html.render_page(html.build_page(accounts, "/store <b>", 1, NOON))
 
 
 def test_no_text_of_others_is_obeyed_by_a_browser() -> None:

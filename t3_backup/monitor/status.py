@@ -7,8 +7,8 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
 
-from t3_backup.health import CRITICAL, OK, WARNING, Health, Thresholds, judge, span, trend_text, worst
-from t3_backup.overview import Overview
+from t3_backup.monitor.collect import Overview
+from t3_backup.monitor.health import CRITICAL, OK, WARNING, Health, Thresholds, format_span, judge_health, trend_text, worst
 from t3_backup.text import format_columns, format_size, format_time
 
 NOT_COPIED = ("worktrees", "logs", "caches")
@@ -37,7 +37,7 @@ class Status:
 
 def status_of(overview: Overview, now: datetime, limits: Thresholds) -> Status:
     """How all of `overview` is at `now`."""
-    return Status(overview, tuple(judge(view, now, limits) for view in overview.accounts), now, limits)
+    return Status(overview, tuple(judge_health(view, now, limits) for view in overview.accounts), now, limits)
 
 
 def table(status: Status) -> list[str]:
@@ -57,7 +57,7 @@ def _row(health: Health, now: datetime) -> tuple[str, ...]:
     return (
         view.user,
         _when(health.last_good) if health.last_good else "never",
-        span((now - health.last_good).total_seconds()) if health.last_good else "-",
+        format_span((now - health.last_good).total_seconds()) if health.last_good else "-",
         format_size(good[0].bytes) if good else "-",
         f"{len(good)}/{len(view.snapshots)}",
         format_size(view.used_bytes),
@@ -91,7 +91,7 @@ def plugin_line(word: str, text: str, perfdata: Sequence[str] = ()) -> str:
 
 def _oldest(accounts: Sequence[Health], now: datetime) -> str:
     goods = [health.last_good for health in accounts if health.last_good]
-    return f"the oldest last good is {span((now - min(goods)).total_seconds())} old" if goods else "no database yet"
+    return f"the oldest last good is {format_span((now - min(goods)).total_seconds())} old" if goods else "no database yet"
 
 
 def _perfdata(health: Health, status: Status) -> list[str]:

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import t3_backup
-from t3_backup import chart
-from t3_backup.chart import Chart
 from t3_backup.errors import Failure
+from t3_backup.monitor import chart
+from t3_backup.monitor.chart import Chart
 from t3_backup.store.manifest import Manifest
 from t3_backup.t3 import databases
 from t3_backup.text import format_age, format_size
@@ -89,7 +89,7 @@ class Page:
         return tuple(section for section in self.sections if section.state != "good")
 
 
-def page(accounts: Sequence[Shelved], place: str, free: int, now: datetime) -> Page:
+def build_page(accounts: Sequence[Shelved], place: str, free: int, now: datetime) -> Page:
     """The page of a store at `place` that has `free` bytes left."""
     snapshots = [snapshot for account in accounts for snapshot in account.snapshots]
     return Page(
@@ -103,7 +103,7 @@ def page(accounts: Sequence[Shelved], place: str, free: int, now: datetime) -> P
     )
 
 
-def judge(account: Shelved, now: datetime) -> tuple[str, str]:
+def judge_section(account: Shelved, now: datetime) -> tuple[str, str]:
     """How an account is, and in what words: good, late or bad."""
     verified = [snapshot for snapshot in account.snapshots if snapshot.verdict == "verified"]
     waiting = [snapshot for snapshot in account.snapshots if snapshot.holds]
@@ -122,7 +122,7 @@ def judge(account: Shelved, now: datetime) -> tuple[str, str]:
 
 
 def _section(account: Shelved, now: datetime) -> Section:
-    state, says = judge(account, now)
+    state, says = judge_section(account, now)
     snapshots = account.snapshots
     waiting = [snapshot for snapshot in snapshots if snapshot.holds]
     notes = [f"{snapshot.name} is {snapshot.verdict}: {'; '.join(snapshot.reasons)}" for snapshot in waiting]
@@ -169,9 +169,9 @@ def seconds(count: float) -> str:
     return f"{count:.1f} s" if count < 120 else f"{count / 60:.0f} min"
 
 
-def render(view: Page) -> str:
+def render_page(view: Page) -> str:
     """Its text. Raises Failure where the template engine is not installed."""
-    jinja2 = engine()
+    jinja2 = template_engine()
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(_TEMPLATES), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True,
         lstrip_blocks=True, keep_trailing_newline=True,
@@ -180,7 +180,7 @@ def render(view: Page) -> str:
     return text
 
 
-def engine() -> Any:
+def template_engine() -> Any:
     """The template engine. Raises Failure where it is not installed."""
     try:
         import jinja2

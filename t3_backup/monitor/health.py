@@ -11,8 +11,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from t3_backup.attempts import UNCHANGED, Attempt, uncovered_since
-from t3_backup.overview import AccountView
+from t3_backup.monitor.attempts import UNCHANGED, Attempt, uncovered_since
+from t3_backup.monitor.collect import AccountView
 from t3_backup.store.manifest import Manifest
 from t3_backup.t3 import databases
 from t3_backup.text import format_size
@@ -70,7 +70,7 @@ def worst(states: Iterable[str]) -> str:
     return max(states, key=STATES.index, default=OK)
 
 
-def judge(view: AccountView, now: datetime, limits: Thresholds) -> Health:
+def judge_health(view: AccountView, now: datetime, limits: Thresholds) -> Health:
     """How the account is at `now`."""
     verified = sorted((s for s in view.snapshots if s.verdict == "verified"), key=lambda snapshot: snapshot.when, reverse=True)
     good = tuple(snapshot for snapshot in verified if snapshot.when <= now + _FUTURE)
@@ -84,7 +84,7 @@ def judge(view: AccountView, now: datetime, limits: Thresholds) -> Health:
     no_database = not view.snapshots and bool(view.attempts) and view.attempts[-1].outcome == "skipped"
     troubles = tuple(_troubles(view, verified, len(good), last_good, now, limits, uncovered, no_database=no_database))
     note = "no database" if no_database else ""
-    return Health(view, last_good, good, trend(good), _last_error(view, last_good), note, troubles, uncovered)
+    return Health(view, last_good, good, size_trend(good), _last_error(view, last_good), note, troubles, uncovered)
 
 
 def _confirmations(view: AccountView, good: Sequence[Manifest], now: datetime) -> list[datetime]:
@@ -154,7 +154,9 @@ def _age(view: AccountView, last_good: datetime | None, now: datetime, limits: T
     if last_good is not None:
         passed = (now - last_good).total_seconds()
         if passed > limits.max_age.total_seconds():
-            yield Trouble(CRITICAL, f"the last good one is {span(passed)} old (at most {span(limits.max_age.total_seconds())})")
+            yield Trouble(
+                CRITICAL, f"the last good one is {format_span(passed)} old (at most {format_span(limits.max_age.total_seconds())})"
+            )
         return
     why = f" ({view.attempts[-1].reason})" if view.attempts and view.attempts[-1].failed else ""
     if view.snapshots:
@@ -163,7 +165,7 @@ def _age(view: AccountView, last_good: datetime | None, now: datetime, limits: T
         yield Trouble(CRITICAL, f"never backed up{why}")
 
 
-def trend(good: Sequence[Manifest]) -> float | None:
+def size_trend(good: Sequence[Manifest]) -> float | None:
     """Bytes a day by which the database grew: the line of least squares through the sizes. None where they span less than a day."""
     if len(good) < 2 or good[0].when - good[-1].when < _LEAST_SPAN:
         return None
@@ -178,7 +180,7 @@ def trend_text(trend: float | None) -> str:
     return f"{'-' if trend <= -0.5 else '+'}{format_size(abs(trend))}/d"
 
 
-def span(seconds: float) -> str:
+def format_span(seconds: float) -> str:
     """A time span that can be told from another that is a little longer: `45m`, `26.2h`, `3.5d`."""
     if seconds < 7200:
         return f"{max(0, seconds) / 60:.0f}m"

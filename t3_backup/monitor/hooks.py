@@ -42,7 +42,7 @@ class Found:
     passed_over: tuple[str, ...] = ()  # each with why
 
 
-def find(folder: Path) -> Found:
+def find_hooks(folder: Path) -> Found:
     """The hooks in `folder`. One that is missing holds none; one that others may write to holds none that could be trusted."""
     me = os.geteuid()
     try:
@@ -86,7 +86,7 @@ def call_all(
     for name in found.hooks:
         if stopping.is_set():
             return False
-        problem = call(found.folder / name, document, environ, seconds, stopping)
+        problem = call_hook(found.folder / name, document, environ, seconds, stopping)
         if problem:
             out.warn(f"hook {name} {problem}")
             well = False
@@ -95,7 +95,7 @@ def call_all(
     return well
 
 
-def call(hook: Path, document: bytes, environ: Mapping[str, str], seconds: float, stopping: threading.Event) -> str:
+def call_hook(hook: Path, document: bytes, environ: Mapping[str, str], seconds: float, stopping: threading.Event) -> str:
     """Call one, for `seconds` at most. What went wrong and the last line that it said; empty where nothing did."""
     given = os.memfd_create("run")  # a file: who doesn't read it holds nobody up
     try:

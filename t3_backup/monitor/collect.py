@@ -10,9 +10,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from t3_backup import accounts, attempts
-from t3_backup.attempts import Attempt, Attempts
+from t3_backup import accounts
 from t3_backup.errors import Failure, StoreError, explain
+from t3_backup.monitor import attempts
+from t3_backup.monitor.attempts import Attempt, Attempts
 from t3_backup.store.manifest import Manifest
 from t3_backup.store.store import Store
 from t3_backup.system.disk import used_bytes
@@ -41,7 +42,7 @@ class Overview:
     warnings: tuple[str, ...] = field(default=())  # of the map and the ledger
 
 
-def look(store: Store, known: accounts.UserMap, user: str | None = None) -> Overview:
+def collect_overview(store: Store, known: accounts.UserMap, user: str | None = None) -> Overview:
     """The accounts of the map `known`, and whoever else has a shelf; or `user` alone. Raises Failure where he is unknown."""
     warnings = list(known.warnings)
     noted = attempts_of(store, warnings.append)

@@ -6,31 +6,27 @@ unit that systemd starts then. That unit also speaks for a run that could say no
 
 from __future__ import annotations
 
-import argparse
-import contextlib
 import json
 import os
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import t3_backup
-from t3_backup import hooks
 from t3_backup.backup.result import AccountResult, is_alarm
-from t3_backup.errors import EXIT_OK, Failure, explain
+from t3_backup.errors import Failure, explain
+from t3_backup.monitor import hooks
 from t3_backup.output import logfile, messages
 from t3_backup.output.console import Console
 from t3_backup.settings import DEFAULT_HOOKS, Settings
 from t3_backup.system import signals
 
 _LEFT = "failed-run.json"  # in the service's runtime folder
-_MOST_BYTES = 64 << 20  # of what a run has left
 
 
 @dataclass(frozen=True)
-class Ending:
+class RunEnd:
     """How a run ended, and what it had done; the keys of the document."""
 
     run: str  # its id, as in the log
@@ -61,13 +57,13 @@ def _is_alarm(account: Mapping[str, Any]) -> bool:
     return is_alarm(account["outcome"], account["snapshots"], account.get("unsaved", ""))
 
 
-def of_run(run: str, code: int, error: str, results: Sequence[AccountResult]) -> Ending:
+def run_end(run: str, code: int, error: str, results: Sequence[AccountResult]) -> RunEnd:
     """That of a run which knows itself what it came to."""
     accounts = messages.run_document(results)["accounts"]
-    return Ending(run, "exit-code", code, None, error or None, t3_backup.__version__, accounts)
+    return RunEnd(run, "exit-code", code, None, error or None, t3_backup.__version__, accounts)
 
 
-def follow(ending: Ending, values: Settings, out: Console) -> None:
+def follow_failure(ending: RunEnd, values: Settings, out: Console) -> None:
     """Do what follows a failed run; nothing that goes wrong here changes what the run came to."""
     folder = os.environ.get("RUNTIME_DIRECTORY", "").partition(":")[0]
     if logfile.is_service() and folder:
@@ -76,26 +72,20 @@ def follow(ending: Ending, values: Settings, out: Console) -> None:
         except OSError as error:
             out.warn(f"what the run came to can't be left for the hooks: {explain(error)}")
     elif ending.exit == Failure.exit_code:  # with 2 and 75 nothing was begun, and whoever typed it sees it
-        _call(ending, values, out)
+        call_hooks_for(ending, values, out)
 
 
-def call_hooks(args: argparse.Namespace, values: Settings) -> int:
-    """`hooks`: call them, for the run that systemd speaks of, or to try them. Exit code 1 where one fails."""
-    left = _read(args.document) if args.document is not None else None
-    return EXIT_OK if _call(told_by_systemd(os.environ, left), values, Console(sys.stdout)) else Failure.exit_code
-
-
-def told_by_systemd(environ: Mapping[str, str], left: Mapping[str, Any] | None) -> Ending:
+def told_by_systemd(environ: Mapping[str, str], left: Mapping[str, Any] | None) -> RunEnd:
     """The run of which systemd speaks (MONITOR_..., systemd.exec(5)); `left` counts where it is of that run.
 
     Where systemd speaks of none, somebody tries his hooks: then they are called as for any failure.
     """
     if "MONITOR_SERVICE_RESULT" not in environ:
-        return Ending("", "test", Failure.exit_code, None, None, t3_backup.__version__, [])
+        return RunEnd("", "test", Failure.exit_code, None, None, t3_backup.__version__, [])
     run, status = environ.get("MONITOR_INVOCATION_ID", ""), environ.get("MONITOR_EXIT_STATUS", "")
     same = left if left is not None and left["run"] == run else {}
     exited = status.isdecimal()
-    return Ending(
+    return RunEnd(
         run=run,
         result=environ["MONITOR_SERVICE_RESULT"],
         exit=int(status) if exited else None,
@@ -107,29 +97,19 @@ def told_by_systemd(environ: Mapping[str, str], left: Mapping[str, Any] | None) 
     )
 
 
-def _call(ending: Ending, values: Settings, out: Console) -> bool:
+def call_hooks_for(ending: RunEnd, values: Settings, out: Console) -> bool:
     """Call the hooks; those of the default folder are for root's runs. Whether all ended well."""
     if values.hooks == DEFAULT_HOOKS and os.geteuid() != 0:
         return True
-    found = hooks.find(values.hooks)
+    found = hooks.find_hooks(values.hooks)
     stop = signals.stop_on_signals()
     well = hooks.call_all(found, ending.document(), ending.variables(), values.hook_timeout, stop, out)
     stop.end()
     return well and not found.passed_over
 
 
-def _leave(folder: Path, ending: Ending) -> None:
+def _leave(folder: Path, ending: RunEnd) -> None:
     """Put the document there, whole or not at all. Raises OSError."""
     unfinished = folder / f".{_LEFT}"
     unfinished.write_bytes(ending.document())
     unfinished.replace(folder / _LEFT)
-
-
-def _read(path: str) -> dict[str, Any] | None:
-    """What a run has left; None where that is not there, or nothing that one of ours leaves."""
-    with contextlib.suppress(OSError, ValueError, RecursionError):
-        with open(path, "rb") as file:
-            value = json.loads(file.read(_MOST_BYTES))
-        if isinstance(value, dict) and isinstance(value.get("run"), str) and isinstance(value.get("accounts"), list):
-            return value
-    return None

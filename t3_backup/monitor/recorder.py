@@ -11,11 +11,12 @@ import threading
 from collections.abc import Sequence
 from pathlib import Path
 
-from t3_backup import attempts, health, health_report, metrics, overview
 from t3_backup.accounts import UserMap
-from t3_backup.attempts import Ledger
 from t3_backup.backup.result import AccountResult
 from t3_backup.errors import Failure, explain
+from t3_backup.monitor import attempts, collect, health, metrics
+from t3_backup.monitor import status as monitor_status
+from t3_backup.monitor.attempts import Ledger
 from t3_backup.output.console import Console
 from t3_backup.output.reporter import Reporter
 from t3_backup.settings import DEFAULT_TEXTFILES, Settings
@@ -23,7 +24,7 @@ from t3_backup.store.store import Store
 from t3_backup.text import INFO, utc_now
 
 
-class Recording:
+class Recorder:
     """The ledger while a run adds to it; `broken` where it could not be written."""
 
     def __init__(self, store: Store, run: str, out: Reporter) -> None:
@@ -56,7 +57,7 @@ class Recording:
                     self._out.warn(f"{self._store.path / attempts.NAME} can't be written: {error.strerror or explain(error)}")
 
 
-def folder_of(values: Settings, dest: str | None) -> Path | None:
+def metrics_folder(values: Settings, dest: str | None) -> Path | None:
     """Where the metrics of a command go; None where it writes none. `dest` is its --dest: another store is nobody's to watch.
 
     The folder of the default alone may be missing without a word.
@@ -71,10 +72,10 @@ def write_metrics(folder: Path | None, store: Store, values: Settings, out: Repo
     if folder is None:
         return True
     try:
-        known = overview.users_to_watch(values.map)
+        known = collect.users_to_watch(values.map)
     except Failure:  # a run for named accounts needs no map
         known = UserMap(tuple(store.users()), ())
-    status = health_report.status_of(overview.look(store, known), utc_now(), health.Thresholds())
+    status = monitor_status.status_of(collect.collect_overview(store, known), utc_now(), health.Thresholds())
     try:
         metrics.write(folder, metrics.render(status))
     except ImportError:

@@ -11,7 +11,7 @@ import stat
 from pathlib import Path
 
 import t3_backup
-from t3_backup.health_report import Status
+from t3_backup.monitor.status import Status
 from t3_backup.store.manifest import VERDICTS
 from t3_backup.system.atomic_file import replace_path
 
