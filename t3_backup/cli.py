@@ -11,8 +11,9 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from t3_backup import doctor, facts, keeping, nagios, restoring, running, settings, showing, tidying
+from t3_backup import keeping, nagios, restoring, running, settings, showing, tidying
 from t3_backup.arguments import parser
+from t3_backup.doctor import checks, facts
 from t3_backup.errors import EXIT_OK, Failure
 from t3_backup.hooks_command import hooks_command
 from t3_backup.output import console
@@ -61,7 +62,7 @@ def _command(words: Sequence[str], environ: Mapping[str, str], defaults: Path) -
 
 def _doctor(args: argparse.Namespace, values: Settings) -> int:
     out = Console(sys.stderr if args.json else sys.stdout)
-    findings = doctor.examine(facts.gather(values, signals.stop_on_signals()), values)
+    findings = checks.check_machine(facts.gather_facts(values, signals.stop_on_signals()), values)
     for finding in findings:
         out.line(finding.priority, finding.line())
     if args.json:

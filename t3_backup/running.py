@@ -7,10 +7,11 @@ import os
 import sys
 from pathlib import Path
 
-from t3_backup import accounts, units
+from t3_backup import accounts
 from t3_backup.accounts import Account
 from t3_backup.backup import run as backup_run
 from t3_backup.backup.result import AccountResult
+from t3_backup.doctor import units
 from t3_backup.errors import EXIT_OK, Failure, UsageError, explain
 from t3_backup.monitor import failure as run_failure
 from t3_backup.monitor import recorder

@@ -11,7 +11,8 @@ from booted.machine import Machine
 from booted.machine import machine as boot
 from booted.people import SERVICE, STORE, add, database, held, idle, listed
 
-from t3_backup import settings, units
+from t3_backup import settings
+from t3_backup.doctor import units
 
 ALARM = "t3-backup-failed@t3-backup-state.service.service"
 ALERT = "1"  # syslog(3)

@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 
-from t3_backup import settings, units
+from t3_backup import settings
 from t3_backup.bump import adopt
 from t3_backup.bump import settings as bump_settings
+from t3_backup.doctor import units
 from t3_backup.errors import UsageError
 
 SERVICE = ROOT / "debian" / "t3-backup.t3-backup-state.service"

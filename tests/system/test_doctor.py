@@ -16,7 +16,7 @@ from conftest import DATA, ROOT, Answer, Land, needs_root
 from made import reseal
 
 from demo.users import User
-from t3_backup.finding import Finding
+from t3_backup.doctor.finding import Finding
 
 pytestmark = needs_root
 

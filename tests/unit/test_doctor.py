@@ -10,12 +10,13 @@ from typing import Any
 import pytest
 from made import NOON, made
 
-from t3_backup import doctor, settings
-from t3_backup.facts import AccountFacts, Facts, Libraries, MapFacts, ShelfFacts, StoreFacts, TextfileFacts, kind_of
-from t3_backup.finding import Finding
+from t3_backup import settings
+from t3_backup.doctor import checks
+from t3_backup.doctor.facts import AccountFacts, Facts, Libraries, MapFacts, ShelfFacts, StoreFacts, TextfileFacts, kind_of
+from t3_backup.doctor.finding import Finding
+from t3_backup.doctor.units import Systemd
 from t3_backup.monitor.hooks import Found
 from t3_backup.restore.pending import PendingRestore
-from t3_backup.units import Systemd
 from t3_backup.worker.protocol import Source
 
 GIB = 1 << 30
@@ -39,7 +40,7 @@ HEALTHY = Facts(
 
 
 def examine(**changes: Any) -> list[Finding]:
-    return doctor.examine(replace(HEALTHY, **changes), VALUES)
+    return checks.check_machine(replace(HEALTHY, **changes), VALUES)
 
 
 def of(name: str, **changes: Any) -> Finding:
@@ -148,7 +149,7 @@ def test_a_store_that_can_t_be_used_fails_and_one_that_is_not_there_yet_warns() 
 @pytest.mark.parametrize(
     ("kind", "status"),
     [
-        *((kind, "ok") for kind in doctor.TESTED),
+        *((kind, "ok") for kind in checks.TESTED),
         *((kind, "fail") for kind in ("tmpfs", "ramfs", "nfs", "nfs4", "cifs", "9p", "fuse.sshfs")),
         *((kind, "warn") for kind in ("overlay", "zfs", "f2fs", "fuse.mergerfs", "vfat", "unknown")),
     ],
@@ -179,7 +180,7 @@ def test_what_stays_free_is_a_share_of_a_small_disk_or_what_the_settings_say(res
     needed = GIB + (1 << 20)  # ALICE's database and its -wal
     for free, status in ((needed + kept, "ok"), (needed + kept - 1, "fail")):
         facts = replace(HEALTHY, **with_store(free_bytes=free, total_bytes=total))
-        assert [one.status for one in doctor.examine(facts, values) if one.name == "space"] == [status]
+        assert [one.status for one in checks.check_machine(facts, values) if one.name == "space"] == [status]
 
 
 def test_a_disk_that_holds_store_and_homes_is_noted() -> None:
@@ -286,10 +287,10 @@ def test_somebody_else_is_told_what_needs_root_and_nothing_fails_for_it() -> Non
 def test_the_folder_of_the_default_log_alone_may_be_missing() -> None:
     assert not [f for f in examine(log_folder=None) if f.name == "log"]
     elsewhere = settings.load({}, {"T3_BACKUP_LOG": "/srv/log/t3"}, Path("/dev/null"))
-    [found] = [f for f in doctor.examine(replace(HEALTHY, log_folder=None), elsewhere) if f.name == "log"]
+    [found] = [f for f in checks.check_machine(replace(HEALTHY, log_folder=None), elsewhere) if f.name == "log"]
     assert found.status == "fail"
     assert "mkdir /srv/log" in found.text
-    assert not [f for f in doctor.examine(HEALTHY, elsewhere) if f.name == "log"]
+    assert not [f for f in checks.check_machine(HEALTHY, elsewhere) if f.name == "log"]
 
 
 def test_metrics_that_can_t_be_written_fail_and_a_missing_library_is_a_note() -> None:
@@ -333,7 +334,7 @@ def test_a_restore_that_was_interrupted_fails_and_one_that_may_run_does_not(runn
     ],
 )
 def test_the_wal_reset_bug_is_in_the_versions_that_sqlite_org_names(version: str, has: bool) -> None:
-    assert doctor.has_wal_reset_bug(version) == has
+    assert checks.has_wal_reset_bug(version) == has
     found = of("sqlite", libraries=replace(HEALTHY.libraries, sqlite=version))
     assert found.status == ("warn" if has else "ok")
     assert version in found.text

@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 from unit.test_doctor import ALICE, HEALTHY, VALUES
 
-from t3_backup import unit_findings, units
-from t3_backup.facts import TextfileFacts
-from t3_backup.finding import Finding
-from t3_backup.units import Systemd, is_writable, parse_paths, parse_show, parse_span
+from t3_backup.doctor import unit_checks, units
+from t3_backup.doctor.facts import TextfileFacts
+from t3_backup.doctor.finding import Finding
+from t3_backup.doctor.units import Systemd, is_writable, parse_paths, parse_show, parse_span
 
 # As systemd 252 says it of the installed package.
 TIMER = parse_show("""\
@@ -52,7 +52,7 @@ NEVER_RUN = {"ExecMainStartTimestamp": "", "ExecMainExitTimestamp": ""}
 
 
 def examine(systemd: Systemd, **changes: Any) -> dict[str, Finding]:
-    found = list(unit_findings.examine(replace(HEALTHY, systemd=systemd, **changes), VALUES))
+    found = list(unit_checks.check_units(replace(HEALTHY, systemd=systemd, **changes), VALUES))
     assert len({finding.name for finding in found}) == len(found)
     return {finding.name: finding for finding in found}
 

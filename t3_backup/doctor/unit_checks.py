@@ -11,17 +11,17 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from t3_backup import units
+from t3_backup.doctor import units
+from t3_backup.doctor.facts import Facts
+from t3_backup.doctor.finding import Finding
+from t3_backup.doctor.units import PACKAGED, PROOF_SERVICE, PROOF_TIMER, SERVICE, TIMER, Systemd
 from t3_backup.errors import LockHeld
-from t3_backup.facts import Facts
-from t3_backup.finding import Finding
 from t3_backup.settings import Settings
-from t3_backup.units import PACKAGED, PROOF_SERVICE, PROOF_TIMER, SERVICE, TIMER, Systemd
 
 _NEVER = ("", "n/a", "infinity")
 
 
-def examine(facts: Facts, settings: Settings) -> Iterator[Finding]:
+def check_units(facts: Facts, settings: Settings) -> Iterator[Finding]:
     """What is to be said of them."""
     systemd = facts.systemd
     yield from _by_hand(systemd)

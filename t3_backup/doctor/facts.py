@@ -14,8 +14,9 @@ from pathlib import Path
 
 import apsw
 
-from t3_backup import accounts, units
+from t3_backup import accounts
 from t3_backup.accounts import Account
+from t3_backup.doctor import units
 from t3_backup.errors import Cancelled, Failure, SourceAbsent, SourceRefused, StoreError, UsageError, explain
 from t3_backup.monitor import hooks, metrics, recorder
 from t3_backup.restore import pending
@@ -123,7 +124,7 @@ class Facts:
     hooks: hooks.Found | None = None  # None for somebody who is not root
 
 
-def gather(settings: Settings, stopping: threading.Event) -> Facts:
+def gather_facts(settings: Settings, stopping: threading.Event) -> Facts:
     """How it is now. Raises Cancelled once `stopping` is set."""
     is_root = os.geteuid() == 0
     known = _map(settings.map) if is_root else None
@@ -136,7 +137,7 @@ def gather(settings: Settings, stopping: threading.Event) -> Facts:
         store=_store(settings.dest, stopping),
         log_folder=_real(settings.log.parent) if os.path.isdir(settings.log.parent) else None,
         libraries=_libraries(),
-        systemd=units.gather(),
+        systemd=units.read_units(),
         textfiles=_textfiles(settings),
         hooks=hooks.find_hooks(settings.hooks) if is_root else None,
     )

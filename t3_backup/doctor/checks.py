@@ -10,9 +10,9 @@ import re
 from collections.abc import Iterator
 from datetime import timedelta
 
-from t3_backup import unit_findings
-from t3_backup.facts import AccountFacts, Facts, Libraries, ShelfFacts, StoreFacts
-from t3_backup.finding import Finding
+from t3_backup.doctor import unit_checks
+from t3_backup.doctor.facts import AccountFacts, Facts, Libraries, ShelfFacts, StoreFacts
+from t3_backup.doctor.finding import Finding
 from t3_backup.restore.pending import PendingRestore
 from t3_backup.settings import DEFAULT_LOG, Settings
 from t3_backup.store.names import is_legacy
@@ -27,7 +27,7 @@ _OLD = timedelta(days=2)
 _FUTURE = timedelta(days=1)
 
 
-def examine(facts: Facts, settings: Settings) -> list[Finding]:
+def check_machine(facts: Facts, settings: Settings) -> list[Finding]:
     """What is to be said, in the order in which things depend on each other."""
     snapshots = {shelf.user: shelf for shelf in facts.store.shelves}
     return [
@@ -42,7 +42,7 @@ def examine(facts: Facts, settings: Settings) -> list[Finding]:
         *_metrics(facts, settings),
         *_hooks(facts),
         *_libraries(facts.libraries),
-        *unit_findings.examine(facts, settings),
+        *unit_checks.check_units(facts, settings),
     ]
 
 

@@ -63,7 +63,7 @@ class Systemd:
     homes: Path = Path("/home")  # canonical
 
 
-def gather() -> Systemd:
+def read_units() -> Systemd:
     """How it is now."""
     units = (str(OVERRIDES / SERVICE), str(OVERRIDES / TIMER))
     old = tuple(path for path in (*units, *OLD_SCRIPTS) if os.path.lexists(path) and os.path.realpath(path) != os.devnull)
