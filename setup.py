@@ -68,7 +68,7 @@ setup(
     python_requires=">=3.11",
     entry_points={
         "console_scripts": [
-            "t3-backup-state = t3_backup.cli:main",
+            "t3-backup-state = t3_backup.cli.main:main",
             "t3-autoupdate = t3_backup.bump.cli:main",
             "t3-pair = t3_backup.t3.pairing:main",
         ]

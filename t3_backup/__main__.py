@@ -2,6 +2,6 @@
 
 import sys
 
-from t3_backup.cli import main
+from t3_backup.cli.main import main
 
 sys.exit(main())

@@ -17,9 +17,9 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from t3_backup import arguments  # noqa: E402
 from t3_backup import settings as backup_settings  # noqa: E402
 from t3_backup.bump import settings as bump_settings  # noqa: E402
+from t3_backup.cli import parser as parser_module  # noqa: E402
 from t3_backup.settings import Known, Setting  # noqa: E402
 
 _WIDTH = 100
@@ -58,7 +58,7 @@ def _comment(text: str) -> str:
 
 def document() -> str:
     """Write docs/interface/settings.md."""
-    flags = _flags(arguments.parser())
+    flags = _flags(parser_module.build_parser())
     rows: list[tuple[str, ...]] = [("name", "flag", "default", "unit", "meaning"), ("---",) * 5]
     for field, one in backup_settings.KNOWN.items():
         rows.append((f"`{one.name}`", f"`--{field}`" if field in flags else "", f"`{one.default}`", one.unit, _meaning(one)))

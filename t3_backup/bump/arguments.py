@@ -6,8 +6,8 @@ import argparse
 from collections.abc import Sequence
 
 import t3_backup
-from t3_backup.arguments import Parser, epilog
 from t3_backup.bump import settings
+from t3_backup.cli.parser import Parser, epilog
 from t3_backup.errors import UsageError
 from t3_backup.t3 import versions
 

@@ -19,7 +19,7 @@ from t3_backup.store import lock
 from t3_backup.store.names import UNWANTED
 from t3_backup.store.store import Store
 
-COMMAND = (sys.executable, "-I", "-m", "t3_backup.cli")
+COMMAND = (sys.executable, "-I", "-m", "t3_backup.cli.main")
 _POLL_S = 1.0
 _LOCK_HELD = LockHeld.exit_code
 LEFT = "prerollback-"  # begins the label of what a rollback has left

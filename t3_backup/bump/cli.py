@@ -23,9 +23,9 @@ from t3_backup.bump.backups import Backups
 from t3_backup.bump.gate import Trial
 from t3_backup.bump.machine import Machine
 from t3_backup.bump.programs import GLOBAL
+from t3_backup.cli.prompt import confirm
 from t3_backup.errors import EXIT_OK, Cancelled, Failure, UsageError, explain
 from t3_backup.output.console import Console, print_document
-from t3_backup.prompt import confirm
 from t3_backup.system import signals
 from t3_backup.text import ERROR, INFO, WARNING
 

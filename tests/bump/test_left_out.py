@@ -28,7 +28,7 @@ from t3_backup.t3.servers import Server as Instance, Activity as Live
 def as_root(instance):
     value = look.read_activity(instance.account.source)
     return None if value is None else Live(**value)
-backups.COMMAND = (sys.executable, "-m", "t3_backup.cli")
+backups.COMMAND = (sys.executable, "-m", "t3_backup.cli.main")
 Instance.look = as_root
 sys.exit(cli.main())
 """

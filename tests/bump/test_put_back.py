@@ -30,7 +30,7 @@ def test_what_no_snapshot_gives_back_lies_aside_and_is_told(
     (attachments / "a.png").write_text("a picture")
     for path in (attachments, attachments / "a.png"):
         user.give(path)
-    monkeypatch.setattr(backups, "COMMAND", (sys.executable, "-m", "t3_backup.cli"))
+    monkeypatch.setattr(backups, "COMMAND", (sys.executable, "-m", "t3_backup.cli.main"))
     for name, value in land.env().items():
         monkeypatch.setenv(name, value)
     told: list[str] = []

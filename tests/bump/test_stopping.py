@@ -27,7 +27,7 @@ OLD, NEW = "0.0.24", "0.0.25"
 _COMMAND = """
 import sys
 from t3_backup.bump import backups, cli
-backups.COMMAND = (sys.executable, "-m", "t3_backup.cli")
+backups.COMMAND = (sys.executable, "-m", "t3_backup.cli.main")
 sys.exit(cli.main())
 """
 

@@ -264,7 +264,7 @@ def test_snapshots_of_somebody_who_left_the_map_are_told(land: Land, dora: User,
 
 @pytest.mark.parametrize(("module", "name", "status"), [("seccomp", "seccomp", "fail"), ("systemd", "python3-systemd", "note")])
 def test_a_missing_package_is_told_by_what_it_costs(module: str, name: str, status: str, land: Land, dora: User) -> None:
-    hide = f"import sys; sys.modules['{module}'] = None; from t3_backup.cli import main; sys.exit(main(['doctor', '--json']))"
+    hide = f"import sys; sys.modules['{module}'] = None; from t3_backup.cli.main import main; sys.exit(main(['doctor', '--json']))"
     line = [sys.executable, "-c", hide]
     done = subprocess.run(line, env=land.env(), cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
     found = of(name, Answer(done.returncode, done.stdout, done.stderr))

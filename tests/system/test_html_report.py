@@ -115,7 +115,7 @@ class TestTheCommand:
 
     def test_without_the_template_engine_it_says_what_to_install(self, land: Land, ruth: User) -> None:
         # What the import system does for a package that isn't there.
-        hide = "import sys; sys.modules['jinja2'] = None; from t3_backup.cli import main; sys.exit(main())"
+        hide = "import sys; sys.modules['jinja2'] = None; from t3_backup.cli.main import main; sys.exit(main())"
         line = [sys.executable, "-c", hide, "report", "--html", "-"]
         done = subprocess.run(line, env=land.env(), cwd=ROOT, capture_output=True, text=True, check=False)
         assert (done.returncode, done.stdout) == (1, "")

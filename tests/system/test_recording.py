@@ -182,7 +182,7 @@ def test_metrics_that_can_t_be_written_are_a_warning_and_exit_code_1_and_cost_no
 
 def test_without_the_library_a_run_says_so_and_goes_well(land: Land, rae: User, folder: Path) -> None:
     for command, words in (("run", "no metrics are written to"), ("doctor", "apt install python3-prometheus-client")):
-        hide = f"import sys; sys.modules['prometheus_client'] = None; from t3_backup.cli import main; sys.exit(main(['{command}']))"
+        hide = f"import sys; sys.modules['prometheus_client'] = None; from t3_backup.cli.main import main; sys.exit(main(['{command}']))"
         done = subprocess.run(
             [sys.executable, "-c", hide], env=land.env(), cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
         )

@@ -226,7 +226,7 @@ def test_a_version_is_not_changed_where_its_data_would_not_be_kept(
     """Row 39. What is taken of a version that failed is kept as far as it goes: it must not keep anybody on that version."""
     from t3_backup.bump import backups as module
 
-    monkeypatch.setattr(module, "COMMAND", (sys.executable, "-m", "t3_backup.cli"))
+    monkeypatch.setattr(module, "COMMAND", (sys.executable, "-m", "t3_backup.cli.main"))
     for name, value in land.env().items():
         monkeypatch.setenv(name, value)
     backups = Backups(land.store)

@@ -20,7 +20,7 @@ from t3_backup.bump import settings as bump_settings
 from t3_backup.bump.gate import Trial
 from t3_backup.bump.journal import Journal, Move
 from t3_backup.bump.status import AccountStatus
-from t3_backup.cli import parser
+from t3_backup.cli.parser import build_parser
 from t3_backup.store.manifest import Manifest
 from t3_backup.t3 import pairing
 
@@ -89,7 +89,7 @@ def test_every_setting_is_documented_with_its_default() -> None:
     for setting in settings.KNOWN.values():
         row = rf"^\| `{setting.name}` \|.*\| `?{re.escape(setting.default)}`? \|"
         assert re.search(row, SETTINGS, re.MULTILINE), setting.name
-        assert setting.name in parser().format_help()
+        assert setting.name in build_parser().format_help()
     for setting in bump_settings.KNOWN.values():
         assert f"\n| `{setting.name}` | `{setting.default}` | " in SETTINGS, setting.name
         assert setting.name in bump_arguments.parser().format_help()

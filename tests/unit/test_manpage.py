@@ -15,9 +15,9 @@ import pytest
 from conftest import ROOT
 
 from t3_backup import settings
-from t3_backup.arguments import parser
 from t3_backup.backup.result import AccountResult
 from t3_backup.bump import settings as bump_settings
+from t3_backup.cli.parser import build_parser
 from t3_backup.output import journald
 from t3_backup.output.messages import Message
 
@@ -28,7 +28,7 @@ LIBRARY = Path("/usr/share/bash-completion/bash_completion")
 sys.path.insert(0, str(ROOT / "tools"))
 import manpage  # noqa: E402
 
-COMMANDS = manpage.commands(parser())
+COMMANDS = manpage.commands(build_parser())
 PROGRAMS = manpage.PROGRAMS
 # How each is called, and with what: without a command, too, where that means something.
 CALLS = [

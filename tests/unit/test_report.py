@@ -222,7 +222,7 @@ def test_without_rich_or_on_a_dumb_terminal_there_are_plain_lines(how: str, land
     command, terminal = land.command("run"), "dumb"
     if how == "no rich":
         # What the import system does for a package that isn't there.
-        hide = "import sys; sys.modules['rich'] = None; from t3_backup.cli import main; sys.exit(main(['run']))"
+        hide = "import sys; sys.modules['rich'] = None; from t3_backup.cli.main import main; sys.exit(main(['run']))"
         command, terminal = [sys.executable, "-c", hide], "xterm-256color"
     code, shown = on_terminal(command, land.env(TERM=terminal))
     assert code == 0, shown

@@ -224,7 +224,7 @@ def test_a_file_that_may_not_be_read_is_refused_and_not_taken_for_absent(land) -
     file.write_text("T3_BACKUP_DEST=/elsewhere\n")
     file.chmod(0o600)
     code = (
-        "import os, pwd, sys; from pathlib import Path; from t3_backup.cli import main; "
+        "import os, pwd, sys; from pathlib import Path; from t3_backup.cli.main import main; "
         "os.setgroups([]); os.setuid(pwd.getpwnam('nobody').pw_uid); sys.exit(main(['list'], {}, Path(sys.argv[1])))"
     )
     done = subprocess.run(

@@ -12,11 +12,11 @@ from typing import Any
 
 from t3_backup import accounts
 from t3_backup.accounts import Account
+from t3_backup.cli.prompt import confirm
 from t3_backup.errors import EXIT_OK, Failure, StoreError, UsageError
 from t3_backup.monitor import recorder
 from t3_backup.output import console, restore_messages
 from t3_backup.output.console import Console
-from t3_backup.prompt import confirm
 from t3_backup.restore import export, in_place
 from t3_backup.restore.in_place import Restored, RestoreJob
 from t3_backup.restore.recovery import recover_interrupted, restore_limits
@@ -36,7 +36,7 @@ from t3_backup.worker import client
 from t3_backup.worker.limits import Limits
 
 
-def put_back(args: argparse.Namespace, values: Settings) -> int:
+def restore_command(args: argparse.Namespace, values: Settings) -> int:
     """`restore`: put a snapshot back in the place of the live database, or write it elsewhere (--to)."""
     out = Console(sys.stderr if args.json else sys.stdout)
     stop = signals.stop_on_signals()

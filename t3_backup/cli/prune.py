@@ -8,8 +8,8 @@ from typing import Any
 
 from t3_backup.backup import run
 from t3_backup.backup.limits import limits_of
+from t3_backup.cli.accounts import AccountDirs
 from t3_backup.errors import EXIT_OK, Failure
-from t3_backup.history import usage
 from t3_backup.history.maintenance import Maintenance
 from t3_backup.history.retention import Decision
 from t3_backup.monitor import attempts, collect, recorder
@@ -17,16 +17,15 @@ from t3_backup.output import console
 from t3_backup.output.console import Console
 from t3_backup.restore.recovery import recover_interrupted
 from t3_backup.settings import Settings
-from t3_backup.showing import Shelves
 from t3_backup.store.account_dir import AccountDir
 from t3_backup.store.lock import WAIT_S
 from t3_backup.store.store import Store
 from t3_backup.system import signals
 from t3_backup.t3 import databases
-from t3_backup.text import INFO, format_size
+from t3_backup.text import INFO
 
 
-def prune(args: argparse.Namespace, values: Settings) -> int:
+def prune_command(args: argparse.Namespace, values: Settings) -> int:
     """`prune`: let go what retention lets go, and compact the rest; or (--dry-run) say what would go, what stays, and why."""
     out = Console(sys.stderr if args.json else sys.stdout)
     stop = signals.stop_on_signals()
@@ -38,7 +37,7 @@ def prune(args: argparse.Namespace, values: Settings) -> int:
         limits = limits_of(values, store.free_bytes, store.total_bytes())
         unended = [] if args.dry_run else recover_interrupted(store, limits, out.warn)
         noted = collect.attempts_of(store, out.warn)
-        shelves = Shelves(store, args.user, out)
+        shelves = AccountDirs(store, args.user, out)
         for shelf in shelves:
             found = attempts.uncovered_since(noted.get(shelf.user, ()))
             hold = databases.summary(found[1].uncovered) if found else ""
@@ -86,22 +85,3 @@ def _document(shelf: AccountDir, decisions: list[Decision]) -> dict[str, Any]:
         "user": shelf.user,
         "decisions": [{"name": one.snapshot.name, "keep": one.keep, "reasons": list(one.reasons)} for one in decisions],
     }
-
-
-def show_usage(args: argparse.Namespace, values: Settings) -> int:
-    """`du`: what each account's history takes, beside what full copies would."""
-    out = Console(sys.stderr if args.json else sys.stdout)
-    documents: list[dict[str, Any]] = []
-    with Store.open(values.dest) as store:
-        shelves = Shelves(store, args.user, out)
-        for shelf in shelves:
-            found = usage.account_usage(shelf)
-            documents.append(found.as_json())
-            for line in [] if args.json else usage.usage_table(found):
-                out.line(INFO, line)
-        free = store.free_bytes()
-    if args.json:
-        console.print_document({"accounts": documents, "free_bytes": free})
-    else:
-        out.line(INFO, f"{format_size(free)} free in {values.dest}")
-    return Failure.exit_code if shelves.refused else EXIT_OK

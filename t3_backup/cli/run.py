@@ -28,7 +28,7 @@ from t3_backup.system import signals
 from t3_backup.text import INFO
 
 
-def run(args: argparse.Namespace, values: Settings) -> int:
+def run_command(args: argparse.Namespace, values: Settings) -> int:
     """`run`: back up the accounts; where that failed, the hooks are called, or left to the unit that does."""
     run, results, problem = logfile.run_id(), list[AccountResult](), ""
     try:

@@ -11,15 +11,20 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from t3_backup import keeping, nagios, restoring, running, settings, showing, tidying
-from t3_backup.arguments import parser
-from t3_backup.doctor import checks, facts
-from t3_backup.errors import EXIT_OK, Failure
-from t3_backup.hooks_command import hooks_command
-from t3_backup.output import console
-from t3_backup.output.console import Console, say_error
+from t3_backup import settings
+from t3_backup.cli import list as list_snapshots
+from t3_backup.cli import nagios, pin, prune, restore, run
+from t3_backup.cli.accept import accept_command
+from t3_backup.cli.doctor import doctor_command
+from t3_backup.cli.hooks import hooks_command
+from t3_backup.cli.parser import build_parser
+from t3_backup.cli.report import report_command
+from t3_backup.cli.status import status_command
+from t3_backup.cli.usage import usage_command
+from t3_backup.cli.verify import verify_command
+from t3_backup.errors import Failure
+from t3_backup.output.console import say_error
 from t3_backup.settings import Settings
-from t3_backup.system import signals
 
 
 def main(
@@ -36,39 +41,28 @@ def main(
 
 
 def _command(words: Sequence[str], environ: Mapping[str, str], defaults: Path) -> int:
-    args = parser().parse_args(words)
+    args = build_parser().parse_args(words)
     if args.command is None:
-        args = parser().parse_args(["run"])
+        args = build_parser().parse_args(["run"])
     flags = {name: getattr(args, name, None) for name in ("dest", "map", "keep", "timeout", "jobs")}
     # A run that failed for its settings is told of, too.
     values = settings.load(flags, environ, defaults, forgiving=args.command == "hooks")
     commands: dict[str, Callable[[argparse.Namespace, Settings], int]] = {
-        "run": running.run,
-        "list": showing.show_list,
-        "report": showing.show_report,
-        "verify": showing.show_verify,
-        "restore": restoring.put_back,
-        "accept": keeping.accept,
-        "pin": keeping.pin,
-        "unpin": keeping.unpin,
-        "prune": tidying.prune,
-        "du": tidying.show_usage,
-        "status": showing.show_status,
-        "doctor": _doctor,
+        "run": run.run_command,
+        "list": list_snapshots.list_command,
+        "report": report_command,
+        "verify": verify_command,
+        "restore": restore.restore_command,
+        "accept": accept_command,
+        "pin": pin.pin_command,
+        "unpin": pin.unpin_command,
+        "prune": prune.prune_command,
+        "du": usage_command,
+        "status": status_command,
+        "doctor": doctor_command,
         "hooks": hooks_command,
     }
     return commands[args.command](args, values)
-
-
-def _doctor(args: argparse.Namespace, values: Settings) -> int:
-    out = Console(sys.stderr if args.json else sys.stdout)
-    findings = checks.check_machine(facts.gather_facts(values, signals.stop_on_signals()), values)
-    for finding in findings:
-        out.line(finding.priority, finding.line())
-    if args.json:
-        console.print_document({"checks": [finding.as_json() for finding in findings]})
-    failed = any(finding.status == "fail" for finding in findings)
-    return Failure.exit_code if failed or out.broken else EXIT_OK
 
 
 if __name__ == "__main__":

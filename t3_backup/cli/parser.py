@@ -64,7 +64,7 @@ def _add_pinning(commands: argparse._SubParsersAction[Parser], store: Parser) ->
         pinning.add_argument("names", nargs="+", metavar="NAME", help="a name, 'latest', a time, a date, or an age such as 3d")
 
 
-def parser() -> argparse.ArgumentParser:
+def build_parser() -> argparse.ArgumentParser:
     """The command line, from which the help is made."""
     top = Parser(
         prog="t3-backup-state",

@@ -1,0 +1,1 @@
+"""The command `t3-backup-state`, one module a subcommand."""

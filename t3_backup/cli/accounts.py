@@ -1,0 +1,57 @@
+"""Go through the accounts of a store, as the reading commands do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from t3_backup.errors import StoreError
+from t3_backup.output.console import Console
+from t3_backup.restore import pending
+from t3_backup.restore.pending import PendingRestore
+from t3_backup.store.account_dir import AccountDir
+from t3_backup.store.store import Store
+
+
+def pending_restores(store: Store, user: str | None, out: Console) -> dict[str, PendingRestore]:
+    """Those that have not ended, by user; of `user` alone, where one is named. Each is said."""
+    found = {restore.user: restore for restore in pending.find_pending(store) if user in (None, restore.user)}
+    for restore in found.values():
+        out.warn(restore.text)
+    return found
+
+
+def account_entry(
+    store: Store, shelf: AccountDir, snapshots: list[dict[str, Any]], restores: Mapping[str, PendingRestore]
+) -> dict[str, Any]:
+    """An account as the interface has it."""
+    leftovers = [str(store.path / name) for name in store.aside(shelf.user) + store.leftovers(shelf.user)]
+    restore = restores[shelf.user].as_json() if shelf.user in restores else None
+    return {"user": shelf.user, "snapshots": snapshots, "strays": shelf.strays(), "leftovers": leftovers, "restore": restore}
+
+
+class AccountDirs:
+    """The shelf of `user`, or all of them, each open while it is looked at. One of many that can't be is said, and counted."""
+
+    def __init__(self, store: Store, user: str | None, out: Console) -> None:
+        self._store = store
+        self._user = user
+        self._out = out
+        self.refused = 0
+
+    def __iter__(self) -> Iterator[AccountDir]:
+        for user in [self._user] if self._user is not None else self._store.users():
+            try:
+                shelf = self._store.shelf(user)
+                if shelf is None and self._user is None:
+                    continue  # that of a user without a database, which a run makes and removes again
+                if shelf is None:
+                    raise StoreError(f"no snapshots of {user} in {self._store.path}")
+            except StoreError as error:
+                if self._user is not None:
+                    raise
+                self._out.warn(str(error))
+                self.refused += 1
+                continue
+            with shelf:
+                yield shelf

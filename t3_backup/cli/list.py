@@ -1,0 +1,36 @@
+"""Commands that only read the store: `list`, `report`, `verify` and `status`. Each returns its exit code."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from typing import Any
+
+from t3_backup.cli.accounts import AccountDirs, account_entry, pending_restores
+from t3_backup.errors import EXIT_OK, Failure
+from t3_backup.output import console, messages
+from t3_backup.output.console import Console
+from t3_backup.settings import Settings
+from t3_backup.store.documents import snapshot_document
+from t3_backup.store.store import Store
+from t3_backup.text import INFO, utc_now
+
+
+def list_command(args: argparse.Namespace, values: Settings) -> int:
+    """`list`: what there is, newest first."""
+    out = Console(sys.stderr if args.json else sys.stdout)
+    documents: list[dict[str, Any]] = []
+    with Store.open(values.dest) as store:
+        restores = pending_restores(store, args.user, out)
+        shelves = AccountDirs(store, args.user, out)
+        for shelf in shelves:
+            entry = account_entry(store, shelf, [snapshot_document(shelf, snapshot) for snapshot in shelf.snapshots()], restores)
+            documents.append(entry)
+            if not args.json:
+                for line in messages.list_lines(entry, utc_now()):
+                    out.line(INFO, line)
+    if args.json:
+        console.print_document({"accounts": documents})
+    elif not documents:
+        out.line(INFO, f"no snapshots in {values.dest}")
+    return Failure.exit_code if shelves.refused else EXIT_OK

@@ -1,0 +1,42 @@
+"""The command `report`: write all accounts as one page of HTML."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+from t3_backup.cli.accounts import AccountDirs, account_entry
+from t3_backup.errors import EXIT_OK, Failure
+from t3_backup.monitor import attempts, collect, html
+from t3_backup.monitor.html import Shelved
+from t3_backup.output import console, messages
+from t3_backup.output.console import Console
+from t3_backup.settings import Settings
+from t3_backup.store.store import Store
+from t3_backup.system import output_file
+from t3_backup.text import utc_now
+
+
+def report_command(args: argparse.Namespace, values: Settings) -> int:
+    """`report`: the same as a page of HTML."""
+    html.template_engine()  # whoever lacks it hears so before anything else
+    out = Console(sys.stderr)
+    accounts: list[Shelved] = []
+    with Store.open(values.dest) as store:
+        noted = collect.attempts_of(store, out.warn)
+        shelves = AccountDirs(store, args.user, out)
+        for shelf in shelves:
+            entry = account_entry(store, shelf, [], {})
+            found = attempts.uncovered_since(noted.get(shelf.user, ()))
+            names = found[1].uncovered if found else ()
+            accounts.append(Shelved(shelf.user, shelf.snapshots(), messages.not_counted(entry), names))
+        free = store.free_bytes()
+    place = f"{values.dest} on {os.uname().nodename}"
+    text = html.render_page(html.build_page(accounts, place, free, utc_now()))
+    if args.html == "-":
+        console.print_text(text)
+    else:
+        output_file.write_output(Path(args.html), text)
+    return Failure.exit_code if shelves.refused else EXIT_OK

@@ -1,0 +1,52 @@
+"""The command `status`: say how each account's backups are."""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+
+from t3_backup.errors import EXIT_OK, Failure, UsageError
+from t3_backup.monitor import collect, health
+from t3_backup.monitor import status as monitor_status
+from t3_backup.output import console
+from t3_backup.output.console import Console
+from t3_backup.settings import Settings
+from t3_backup.store import selection
+from t3_backup.store.store import Store
+from t3_backup.text import INFO, utc_now
+
+
+def status_command(args: argparse.Namespace, values: Settings) -> int:
+    """`status`: how each account's backups are. Nothing is locked or written."""
+    limits = _thresholds(args)
+    out = Console(sys.stderr if args.json else sys.stdout)
+    known = collect.users_to_watch(values.map)
+    with Store.open(values.dest) as store:
+        status = monitor_status.status_of(collect.collect_overview(store, known, args.user), utc_now(), limits)
+    if args.nagios:
+        if not status.accounts:
+            raise Failure(f"no accounts: nobody in {values.map}, and no snapshots in {values.dest}")
+        line, code = monitor_status.nagios(status)
+        out.line(INFO, line)
+        return code
+    for warning in status.overview.warnings:
+        out.warn(warning)
+    if args.json:
+        console.print_document(monitor_status.document(status))
+    else:
+        for line in monitor_status.table(status):
+            out.line(INFO, line)
+    return Failure.exit_code if status.state == health.CRITICAL or out.broken else EXIT_OK
+
+
+def _thresholds(args: argparse.Namespace) -> health.Thresholds:
+    """What --max-age and --min-snapshots say. Raises UsageError."""
+    most = selection.parse_span(args.max_age)
+    if not most:
+        raise UsageError(f"--max-age {args.max_age!r} is no time span such as 90m, 26h or 2d")
+    if not re.fullmatch(r"[0-9]{1,6}", args.min_snapshots):
+        raise UsageError(f"--min-snapshots {args.min_snapshots!r} is no whole number from 0 to 999999")
+    if args.json and args.nagios:
+        raise UsageError("--json and --nagios are two outputs; choose one")
+    return health.Thresholds(most, int(args.min_snapshots))

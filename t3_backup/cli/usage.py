@@ -1,0 +1,35 @@
+"""The command `du`: say what each account's history takes of the disk."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from typing import Any
+
+from t3_backup.cli.accounts import AccountDirs
+from t3_backup.errors import EXIT_OK, Failure
+from t3_backup.history import usage
+from t3_backup.output import console
+from t3_backup.output.console import Console
+from t3_backup.settings import Settings
+from t3_backup.store.store import Store
+from t3_backup.text import INFO, format_size
+
+
+def usage_command(args: argparse.Namespace, values: Settings) -> int:
+    """`du`: what each account's history takes, beside what full copies would."""
+    out = Console(sys.stderr if args.json else sys.stdout)
+    documents: list[dict[str, Any]] = []
+    with Store.open(values.dest) as store:
+        shelves = AccountDirs(store, args.user, out)
+        for shelf in shelves:
+            found = usage.account_usage(shelf)
+            documents.append(found.as_json())
+            for line in [] if args.json else usage.usage_table(found):
+                out.line(INFO, line)
+        free = store.free_bytes()
+    if args.json:
+        console.print_document({"accounts": documents, "free_bytes": free})
+    else:
+        out.line(INFO, f"{format_size(free)} free in {values.dest}")
+    return Failure.exit_code if shelves.refused else EXIT_OK

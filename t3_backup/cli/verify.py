@@ -1,0 +1,70 @@
+"""The command `verify`: prove sealed snapshots again."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from typing import Any
+
+from t3_backup.backup.limits import limits_of
+from t3_backup.cli.accounts import AccountDirs, account_entry, pending_restores
+from t3_backup.errors import EXIT_OK, Cancelled, Failure
+from t3_backup.history import verify
+from t3_backup.history.chain import Walk
+from t3_backup.output import console, messages
+from t3_backup.output.console import Console
+from t3_backup.settings import Settings
+from t3_backup.store.documents import snapshot_document
+from t3_backup.store.lock import GAP_S, WAIT_S
+from t3_backup.store.names import is_legacy
+from t3_backup.store.selection import select_snapshot
+from t3_backup.store.store import Store
+from t3_backup.system import signals
+from t3_backup.text import utc_now
+
+
+def verify_command(args: argparse.Namespace, values: Settings) -> int:
+    """`verify`: prove sealed snapshots again."""
+    stop = signals.stop_on_signals()
+    signals.lower_priority()
+    out = Console(sys.stderr if args.json else sys.stdout)
+    documents, failed, done = [], 0, 0
+    with Store.open(values.dest) as store:
+        limits = limits_of(values, store.free_bytes, store.total_bytes())
+        restores = pending_restores(store, args.user, out)
+        shelves = AccountDirs(store, args.user, out)
+        for shelf in shelves:
+            snapshots = shelf.snapshots()
+            if args.at is not None:
+                snapshots = [select_snapshot(snapshots, args.at, utc_now())]
+            entries: list[dict[str, Any]] = []
+            archives: dict[str, str] = {}
+            with Walk(shelf, limits, stop) as walk:
+                for snapshot in snapshots:
+                    # Locked for one at a time, with a gap: a proof of everything must not cost the timer its run.
+                    if stop.is_set() or (done and stop.wait(GAP_S)):
+                        break
+                    with store.locked(shared=True, wait=WAIT_S if not done else values.timeout):
+                        if not shelf.holds(snapshot):
+                            continue  # pruned in the meantime
+                        try:
+                            check = verify.verify_snapshot(shelf, snapshot, limits, stop, walk)
+                            if snapshot.companion is not None:
+                                sha256 = snapshot.companion.sha256
+                                if sha256 not in archives:  # the same one belongs to many
+                                    archives[sha256] = verify.verify_archive(shelf, snapshot.companion, limits, stop)
+                                check = check.and_also(archives[sha256])
+                        except Cancelled:
+                            break
+                    done += 1
+                    failed += not check.holds
+                    out.line(*messages.check_line(check))
+                    entries.append(snapshot_document(shelf, snapshot) | {"verifies": check.holds, "problems": list(check.reasons)})
+            documents.append(account_entry(store, shelf, entries, restores))
+            for name in documents[-1]["strays"] if args.at is None else []:
+                out.warn(f"{shelf.user} {name} is not counted: it has no sound manifest")
+                failed += not is_legacy(name)  # one of ours had a manifest once
+    if args.json:
+        console.print_document({"accounts": documents})
+    stop.end()
+    return Failure.exit_code if failed or shelves.refused else EXIT_OK
