@@ -69,7 +69,7 @@ setup(
     entry_points={
         "console_scripts": [
             "t3-backup-state = t3_backup.cli.main:main",
-            "t3-autoupdate = t3_backup.bump.cli:main",
+            "t3-autoupdate = t3_backup.autoupdate.main:main",
             "t3-pair = t3_backup.t3.pairing:main",
         ]
     },

@@ -18,8 +18,8 @@ from typing import NamedTuple
 
 import t3_backup
 from t3_backup import settings as backup_settings
-from t3_backup.bump import arguments as bump
-from t3_backup.bump import settings as bump_settings
+from t3_backup.autoupdate import parser as bump
+from t3_backup.autoupdate import settings as bump_settings
 from t3_backup.cli import parser as backup
 from t3_backup.settings import Known
 
@@ -36,7 +36,7 @@ class Program(NamedTuple):
 
 PROGRAMS = {
     "t3-backup-state": Program(backup.build_parser, backup_settings.KNOWN, ROOT / "debian" / "t3-backup.default"),
-    "t3-autoupdate": Program(bump.parser, bump_settings.KNOWN, ROOT / "debian" / "t3-autoupdate.default"),
+    "t3-autoupdate": Program(bump.build_parser, bump_settings.KNOWN, ROOT / "debian" / "t3-autoupdate.default"),
 }
 _EXACT = {"-": "\\-", "'": "\\(aq", "`": "\\(ga", "^": "\\(ha", "~": "\\(ti", '"': "\\(dq"}  # what is typed must be shown as it is
 

@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from t3_backup import settings as backup_settings  # noqa: E402
-from t3_backup.bump import settings as bump_settings  # noqa: E402
+from t3_backup.autoupdate import settings as bump_settings  # noqa: E402
 from t3_backup.cli import parser as parser_module  # noqa: E402
 from t3_backup.settings import Known, Setting  # noqa: E402
 

@@ -30,8 +30,8 @@ TARGETS = ("read /tmp/t3-test", "read /var/tmp/t3-test", "write /", "parent fd/1
 _ATTEMPTS = f"""
 import dataclasses, json, os, sys
 from pathlib import Path
-from t3_backup.bump import gate
-from t3_backup.bump.backups import Backups
+from t3_backup.autoupdate.gate import gate
+from t3_backup.autoupdate.snapshots import Backups
 print(os.getpid(), flush=True)
 for line in sys.stdin:
     prefix, subject = line.split()
@@ -42,8 +42,8 @@ for line in sys.stdin:
 _EXAMINE = f"""
 import dataclasses, json, sys
 from pathlib import Path
-from t3_backup.bump import gate
-from t3_backup.bump.backups import Backups
+from t3_backup.autoupdate.gate import gate
+from t3_backup.autoupdate.snapshots import Backups
 found = list(gate.examine(Path(sys.argv[1]), sys.argv[2:], Backups(Path({STORE!r})).write, watch_seconds=2, say=lambda text: None))
 print(json.dumps([dataclasses.asdict(trial) for trial in found]))
 """
@@ -165,7 +165,7 @@ def under_way(
 
 def sweep(machine: Machine) -> None:
     """As every command does first."""
-    machine.run("python3", "-c", "from t3_backup.bump import cell; cell.sweep()")
+    machine.run("python3", "-c", "from t3_backup.autoupdate.gate import sandbox as cell; cell.sweep()")
 
 
 def left(machine: Machine) -> list[str]:

@@ -16,8 +16,8 @@ from booted.gated import PRIVATE, SECRET, USERS, VERSIONS, attempts, examine, le
 from booted.machine import Machine
 from fake_t3 import STEPS
 
-from t3_backup.bump.cell import name_of
-from t3_backup.bump.gate import EMPTY
+from t3_backup.autoupdate.gate.gate import EMPTY
+from t3_backup.autoupdate.gate.sandbox import name_of
 
 GOOD = ("0.0.24", "0.0.25")
 SUBJECTS = (EMPTY, *USERS)
@@ -155,7 +155,7 @@ def test_a_trial_whose_caller_is_killed_is_swept(machine: Machine, subject: str)
         assert f"/var/lib/private/{name}" in left(machine)
         sweep(machine)
         assert left(machine) == []
-        assert machine.run("pgrep", "-f", "t3_backup.bump.trial", check=False).out == ""
+        assert machine.run("pgrep", "-f", "t3_backup.autoupdate.gate.trial", check=False).out == ""
     assert examine(machine, put(machine, "0.0.25"))[0]["passed"], "and the next one goes as any"
 
 
@@ -177,7 +177,14 @@ def test_what_a_power_cut_left_is_swept(machine: Machine) -> None:
 
 
 def test_without_its_sandbox_a_trial_is_not_begun(machine: Machine) -> None:
-    line = ["python3", "-I", "-m", "t3_backup.bump.trial", f"--t3={put(machine, '0.0.25')}/bin/t3", "--base-dir=/tmp/base"]
+    line = [
+        "python3",
+        "-I",
+        "-m",
+        "t3_backup.autoupdate.gate.trial",
+        f"--t3={put(machine, '0.0.25')}/bin/t3",
+        "--base-dir=/tmp/base",
+    ]
     line += ["--port=4773", "--watch=1", "--alone"]
     as_root = machine.run(*line, check=False)
     assert (as_root.code, as_root.document["step"]) == (1, "gate")

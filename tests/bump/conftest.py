@@ -8,19 +8,19 @@ from pathlib import Path
 
 import pytest
 
-from t3_backup.bump import settings
-from t3_backup.bump.backups import Backups
-from t3_backup.bump.machine import Machine
-from t3_backup.bump.programs import GLOBAL
+from t3_backup.autoupdate import settings
+from t3_backup.autoupdate.context import Context
+from t3_backup.autoupdate.installations import GLOBAL
+from t3_backup.autoupdate.snapshots import Backups
 
 OLD, NEW = "0.0.24", "0.0.25"
 
 
 @pytest.fixture
-def machine(tmp_path: Path) -> Machine:
+def machine(tmp_path: Path) -> Context:
     """One with both versions, where everybody is on the old one."""
     environ = {"T3_AUTOUPDATE_ROOT": str(tmp_path / "root"), "T3_AUTOUPDATE_FREEZE": str(tmp_path / "freeze")}
-    found = Machine(
+    found = Context(
         settings=settings.load(environ, tmp_path / "no-defaults"),
         user_map=tmp_path / "map",
         textfiles=None,

@@ -6,11 +6,11 @@ from dataclasses import replace
 
 import pytest
 
-from t3_backup.bump import bumping, freeze, move, rollback
-from t3_backup.bump.journal import DEFERRED, DONE, WAITING, Journal, Move
-from t3_backup.bump.machine import Machine
-from t3_backup.bump.programs import GLOBAL
-from t3_backup.bump.rollback import Plan
+from t3_backup.autoupdate import freeze, rollback, transition, upgrade
+from t3_backup.autoupdate.context import Context
+from t3_backup.autoupdate.installations import GLOBAL
+from t3_backup.autoupdate.journal import DEFERRED, DONE, WAITING, Journal, Move
+from t3_backup.autoupdate.rollback import Plan
 from t3_backup.errors import Failure
 from t3_backup.t3.servers import Server
 
@@ -19,20 +19,20 @@ OLD, NEW = "0.0.24", "0.0.25"
 ONE, OTHER, LATE, GONE = "daemon", "mail", "news", "nobody-of-this-name"
 
 
-def wait(machine: Machine, *users: str, phase: str = DEFERRED) -> None:
+def wait(machine: Context, *users: str, phase: str = DEFERRED) -> None:
     """Have a bump that has left these for later."""
     moves = tuple(Move(user, OLD, NEW, f"prebump-{NEW}", phase=phase, reason="busy") for user in users)
     for user in users:
         machine.programs.link(user, OLD)
-    machine.journals.save(Journal("bump", NEW, bumping.now(), moves))
+    machine.journals.save(Journal("bump", NEW, upgrade.now(), moves))
 
 
-def carried(machine: Machine, monkeypatch: pytest.MonkeyPatch, *, frozen_after: str = "") -> list[str]:
+def carried(machine: Context, monkeypatch: pytest.MonkeyPatch, *, frozen_after: str = "") -> list[str]:
     """Who is moved from now on; each move is done at once. `frozen_after`: somebody does that while this one is moved."""
     users: list[str] = []
 
-    def carry(self: Machine, plan: Journal, wanted: Move, how: object) -> Journal:
-        assert how is move.go
+    def carry(self: Context, plan: Journal, wanted: Move, how: object) -> Journal:
+        assert how is transition.begin_transition
         users.append(wanted.user)
         self.programs.link(wanted.user, wanted.program)
         plan = plan.with_move(replace(wanted, phase=DONE))
@@ -41,7 +41,7 @@ def carried(machine: Machine, monkeypatch: pytest.MonkeyPatch, *, frozen_after: 
             freeze.freeze(self.settings.freeze, "stop that")
         return plan
 
-    monkeypatch.setattr(Machine, "carry", carry)
+    monkeypatch.setattr(Context, "carry", carry)
     return users
 
 
@@ -50,11 +50,11 @@ def _nobody_is_busy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Server, "busy", lambda self: "")
 
 
-def test_who_is_no_user_any_more_is_left_out_and_holds_nobody_up(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_who_is_no_user_any_more_is_left_out_and_holds_nobody_up(machine: Context, monkeypatch: pytest.MonkeyPatch) -> None:
     """Else no drain would ever get to the others, and the bump would never end."""
     wait(machine, GONE, ONE)
     users = carried(machine, monkeypatch)
-    bumping.drain(machine)
+    upgrade.drain(machine)
     assert users == [ONE]
     assert machine.journals.load() is None
     assert machine.programs.program_of(GLOBAL) == NEW
@@ -62,7 +62,7 @@ def test_who_is_no_user_any_more_is_left_out_and_holds_nobody_up(machine: Machin
 
 
 def test_one_that_cannot_be_looked_at_stays_for_later_and_the_others_are_moved(
-    machine: Machine, monkeypatch: pytest.MonkeyPatch
+    machine: Context, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def busy(self: Server) -> str:
         if self.user == ONE:
@@ -72,7 +72,7 @@ def test_one_that_cannot_be_looked_at_stays_for_later_and_the_others_are_moved(
     monkeypatch.setattr(Server, "busy", busy)
     wait(machine, ONE, OTHER)
     users = carried(machine, monkeypatch)
-    bumping.drain(machine)
+    upgrade.drain(machine)
     assert users == [OTHER]
     plan = machine.journals.load()
     assert plan is not None
@@ -80,35 +80,35 @@ def test_one_that_cannot_be_looked_at_stays_for_later_and_the_others_are_moved(
     assert machine.programs.program_of(GLOBAL) == OLD
 
 
-def test_a_freeze_in_the_middle_is_heeded_before_the_next_account(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_freeze_in_the_middle_is_heeded_before_the_next_account(machine: Context, monkeypatch: pytest.MonkeyPatch) -> None:
     wait(machine, ONE, OTHER)
     users = carried(machine, monkeypatch, frozen_after=ONE)
     with pytest.raises(Failure, match="stop that; once that is mended: t3-autoupdate thaw"):
-        bumping.drain(machine)
+        upgrade.drain(machine)
     assert users == [ONE]
     plan = machine.journals.load()
     assert plan is not None
     assert (plan.users(DONE), plan.users(WAITING)) == ([ONE], [OTHER])
     freeze.thaw(machine.settings.freeze)
-    bumping.drain(machine)
+    upgrade.drain(machine)
     assert users == [ONE, OTHER]
 
 
-def test_who_came_in_the_meantime_is_not_moved_by_the_end_of_it(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_who_came_in_the_meantime_is_not_moved_by_the_end_of_it(machine: Context, monkeypatch: pytest.MonkeyPatch) -> None:
     """He runs the program of whoever has none of his own: a call of a newer one migrates what his older server works on."""
     said: list[str] = []
     machine = replace(machine, say=said.append)
     machine.user_map.write_text(f"x={LATE}\n")
     wait(machine, ONE)
     carried(machine, monkeypatch)
-    bumping.drain(machine)
+    upgrade.drain(machine)
     assert machine.programs.program_of(GLOBAL) == NEW
     assert machine.programs.program_of(LATE) == OLD
     assert said[-1].startswith("nobody is below 0.0.25, but ")
     assert LATE in said[-1]
 
 
-def test_nor_by_the_way_back_of_another(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nor_by_the_way_back_of_another(machine: Context, monkeypatch: pytest.MonkeyPatch) -> None:
     machine.user_map.write_text(f"x={LATE}\n")
     for user in (GLOBAL, ONE):
         machine.programs.link(user, NEW)
@@ -118,7 +118,7 @@ def test_nor_by_the_way_back_of_another(machine: Machine, monkeypatch: pytest.Mo
     assert machine.programs.program_of(LATE) == NEW
 
 
-def test_a_hold_needs_no_link(machine: Machine) -> None:
+def test_a_hold_needs_no_link(machine: Context) -> None:
     """As of one who came since: his way back begins with it."""
     machine.programs.hold(LATE)
     assert machine.programs.is_held(LATE)

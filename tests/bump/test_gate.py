@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from t3_backup.bump import cell, gate
-from t3_backup.bump.trial import STEPS
+from t3_backup.autoupdate.gate import gate, sandbox
+from t3_backup.autoupdate.gate.trial import STEPS
 from t3_backup.system import transient_unit
 from t3_backup.system.transient_unit import Done
 
@@ -31,7 +31,7 @@ ABSENT = object()
 
 
 def read(document: Any, code: int = 0) -> gate.Trial:
-    return gate.read("alice", Done(code, document if isinstance(document, str) else json.dumps(document), ""))
+    return gate.read_trial("alice", Done(code, document if isinstance(document, str) else json.dumps(document), ""))
 
 
 def test_a_verdict_is_read_as_it_is() -> None:
@@ -78,7 +78,7 @@ def test_the_exit_status_must_say_the_same() -> None:
 
 
 def test_one_that_took_too_long_has_not_passed_whatever_it_said() -> None:
-    found = gate.read("alice", Done(0, json.dumps(PASSED), "", timed_out=True))
+    found = gate.read_trial("alice", Done(0, json.dumps(PASSED), "", timed_out=True))
     assert (found.passed, found.step, found.reason) == (False, "gate", "the trial took too long")
 
 
@@ -88,7 +88,7 @@ def test_what_is_shown_is_short_and_can_do_nothing_to_a_terminal() -> None:
     assert len(found.reason) == 500
     assert found.log == ("?" * 500,) * 40
     assert read("", 3).reason == "no verdict came out (exit status 3): "
-    said = gate.read("alice", Done(1, "", "one\n\x1b]0;title\x07" + "y" * 9000)).reason
+    said = gate.read_trial("alice", Done(1, "", "one\n\x1b]0;title\x07" + "y" * 9000)).reason
     assert "\x1b" not in said
     assert len(said) < 600
 
@@ -117,7 +117,7 @@ def test_no_text_breaks_it(text: str, code: int) -> None:
 
 
 def test_no_two_accounts_share_a_cell_and_no_name_leaves_its_place() -> None:
-    names = {cell.name_of(user) for user in (None, "empty", "alice", "alice.x", "Alice", "a-b", "a_b", "../x", "ü$")}
+    names = {sandbox.name_of(user) for user in (None, "empty", "alice", "alice.x", "Alice", "a-b", "a_b", "../x", "ü$")}
     assert len(names) == 9
     for name in names:
         assert name.startswith("t3-gate-")
@@ -126,7 +126,7 @@ def test_no_two_accounts_share_a_cell_and_no_name_leaves_its_place() -> None:
 
 
 def test_a_cell_has_nothing_of_the_machine_but_what_is_named() -> None:
-    found = cell.properties(cell.name_of("alice"), Path("/var/lib/t3-autoupdate/versions/0.0.25"), 0)
+    found = sandbox.properties(sandbox.name_of("alice"), Path("/var/lib/t3-autoupdate/versions/0.0.25"), 0)
     [bound] = [one for one in found if one.startswith("Bind")]
     shown = "/usr -/etc/alternatives -/etc/ld.so.cache /var/lib/t3-autoupdate/versions/0.0.25"
     assert bound == f"BindReadOnlyPaths={shown}"
@@ -142,8 +142,8 @@ def test_node_is_looked_for_where_the_servers_look_for_it(tmp_path: Path, monkey
         return transient_unit.Done(1, "", "")
 
     monkeypatch.setattr(transient_unit, "run", run)
-    monkeypatch.setattr(cell, "build", lambda name: tmp_path / name)
-    monkeypatch.setattr(cell, "remove", lambda name: None)
+    monkeypatch.setattr(sandbox, "build", lambda name: tmp_path / name)
+    monkeypatch.setattr(sandbox, "remove", lambda name: None)
     gate.attempt(tmp_path, gate.EMPTY, None, 1)
     transient_unit.as_owner("nobody", ["true"], 1)
     paths = [next(word for word in line if word.startswith("PATH=")) for line in lines]

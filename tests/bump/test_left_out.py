@@ -13,8 +13,8 @@ import pytest
 from conftest import ROOT, Answer, Land, needs_root
 
 from demo.users import User
-from t3_backup.bump.journal import DONE, Journal, Journals, Move
-from t3_backup.bump.programs import GLOBAL, Programs
+from t3_backup.autoupdate.installations import GLOBAL, Programs
+from t3_backup.autoupdate.journal import DONE, Journal, Journals, Move
 
 pytestmark = needs_root
 
@@ -23,7 +23,7 @@ GHOST = "t3-ghost-of-nobody"
 # t3-backup-state is not installed: it is that of the checkout. Without systemd there are no units to look from as the owner.
 _COMMAND = """
 import sys
-from t3_backup.bump import backups, cli; from t3_backup.t3 import activity as look
+from t3_backup.autoupdate import snapshots as backups, main as cli; from t3_backup.t3 import activity as look
 from t3_backup.t3.servers import Server as Instance, Activity as Live
 def as_root(instance):
     value = look.read_activity(instance.account.source)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from conftest import needs_root
 
-from t3_backup.bump.cli import main
+from t3_backup.autoupdate.main import main
 
 
 def frozen(folder: Path) -> float:

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field, replace
 
 import pytest
 
-from t3_backup.bump import journal, move
-from t3_backup.bump.journal import Move
+from t3_backup.autoupdate import journal, transition
+from t3_backup.autoupdate.journal import Move
 from t3_backup.errors import Failure
 
 OLD, NEW = "0.0.24", "0.0.25"
@@ -110,11 +110,11 @@ def planned(data: str | None = None, before: str = OLD, program: str = NEW) -> M
 def run(world: World, wanted: Move) -> Move:
     """Begin, and where the power fails, boot and go on."""
     with suppress(PowerCut):
-        return move.go(world, wanted, world.save)
+        return transition.begin_transition(world, wanted, world.save)
     world.crash()
     if world.on_disk is None:
         return wanted
-    return move.go_on(world, world.on_disk, world.save)
+    return transition.continue_transition(world, world.on_disk, world.save)
 
 
 def assert_fits(world: World, done: Move) -> None:
@@ -157,33 +157,33 @@ def test_two_power_cuts_leave_none_either(good: bool) -> None:
     for first, second in itertools.product(cuts(), range(1, 16)):
         world = World(good=good, cut_at=first[0], after=first[1])
         with suppress(PowerCut):
-            move.go(world, planned(), world.save)
+            transition.begin_transition(world, planned(), world.save)
         for _ in range(2):
             if world.on_disk is None:
                 break
             world.crash()
             world.cut_at = world.steps + second
             with suppress(PowerCut):
-                assert_fits(world, move.go_on(world, world.on_disk, world.save))
+                assert_fits(world, transition.continue_transition(world, world.on_disk, world.save))
                 break
         else:
             world.crash()
             assert world.on_disk is not None
-            assert_fits(world, move.go_on(world, world.on_disk, world.save))
+            assert_fits(world, transition.continue_transition(world, world.on_disk, world.save))
 
 
 def test_a_step_that_fails_leaves_no_mix_or_the_account_held() -> None:
     for one in range(2, 40):
         world = World(fails=frozenset({one}))
         with suppress(Failure):
-            done = move.go(world, planned(), world.save)
+            done = transition.begin_transition(world, planned(), world.save)
             if done.phase in journal.UNDER_WAY:
                 assert world.held or not world.running, "nothing runs on a mix"
             else:
                 assert_fits(world, done)
         world.fails = frozenset()
         assert world.on_disk is not None
-        assert_fits(world, move.go_on(world, world.on_disk, world.save))
+        assert_fits(world, transition.continue_transition(world, world.on_disk, world.save))
 
 
 @pytest.mark.parametrize("cut", list(cuts()))
@@ -202,7 +202,7 @@ def test_a_rollback_with_its_data_is_cut_off_anywhere(cut: tuple[int, bool]) -> 
 
 def test_a_server_that_did_not_run_is_not_started() -> None:
     world = World(running=False)
-    done = move.go(world, planned(), world.save)
+    done = transition.begin_transition(world, planned(), world.save)
     assert (done.phase, world.running, world.program) == (journal.DONE, False, NEW)
 
 
@@ -212,8 +212,8 @@ def test_why_going_back_failed_is_told_once_however_often_it_is_tried() -> None:
             raise Failure("no room")
 
     world = Full(good=False)
-    done = move.go(world, planned(), world.save)
+    done = transition.begin_transition(world, planned(), world.save)
     for _ in range(3):
         assert done.phase == journal.REVERTING
         assert done.reason == "no login; and going back failed: no room"
-        done = move.go_on(world, done, world.save)
+        done = transition.continue_transition(world, done, world.save)

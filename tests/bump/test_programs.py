@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from t3_backup.bump import adopt, cell, fetch
-from t3_backup.bump.programs import GLOBAL, About, Programs, copy_package
+from t3_backup.autoupdate import adopt, npm
+from t3_backup.autoupdate.gate import sandbox
+from t3_backup.autoupdate.installations import GLOBAL, About, Programs, copy_package
 from t3_backup.errors import Failure, UsageError
 from t3_backup.system import transient_unit
 from t3_backup.system.systemd import Service
@@ -151,17 +152,17 @@ def test_folders_deeper_in_each_other_than_python_goes_are_refused_and_removed(
 ) -> None:
     """A package that leaves such would otherwise be the last that was ever fetched or tried."""
     state = deep(tmp_path / "state", 3000)
-    monkeypatch.setattr(fetch, "_STATE", state)
-    monkeypatch.setattr(fetch, "_PUBLIC", tmp_path / "public")
-    monkeypatch.setattr(cell, "_PRIVATE", tmp_path)
-    monkeypatch.setattr(cell, "_PUBLIC", tmp_path)
+    monkeypatch.setattr(npm, "_STATE", state)
+    monkeypatch.setattr(npm, "_PUBLIC", tmp_path / "public")
+    monkeypatch.setattr(sandbox, "_PRIVATE", tmp_path)
+    monkeypatch.setattr(sandbox, "_PUBLIC", tmp_path)
     monkeypatch.setattr(transient_unit, "end", lambda pattern: None)
     with pytest.raises(Failure, match="more than 100 deep"):
         copy_package(state, tmp_path / "copy", (os.getuid(),))
-    fetch.sweep()
+    npm.sweep()
     assert not state.exists()
-    left = deep(tmp_path / cell.name_of("alice"), 3000)
-    cell.sweep()
+    left = deep(tmp_path / sandbox.name_of("alice"), 3000)
+    sandbox.sweep()
     assert not left.exists()
 
 

@@ -10,10 +10,10 @@ import pytest
 from conftest import Land, needs_root
 
 from demo.users import User
-from t3_backup.bump import backups, settings
-from t3_backup.bump.backups import Backups
-from t3_backup.bump.ground import Live
-from t3_backup.bump.programs import Programs
+from t3_backup.autoupdate import settings, snapshots
+from t3_backup.autoupdate.account_steps import LiveSteps
+from t3_backup.autoupdate.installations import Programs
+from t3_backup.autoupdate.snapshots import Backups
 from t3_backup.t3 import servers
 
 pytestmark = needs_root
@@ -30,13 +30,13 @@ def test_what_no_snapshot_gives_back_lies_aside_and_is_told(
     (attachments / "a.png").write_text("a picture")
     for path in (attachments, attachments / "a.png"):
         user.give(path)
-    monkeypatch.setattr(backups, "COMMAND", (sys.executable, "-m", "t3_backup.cli.main"))
+    monkeypatch.setattr(snapshots, "COMMAND", (sys.executable, "-m", "t3_backup.cli.main"))
     for name, value in land.env().items():
         monkeypatch.setenv(name, value)
     told: list[str] = []
     knobs = settings.load({}, land.folder / "no-defaults")
     instance = servers.find_server(user.name, knobs.serve)
-    ground = Live(instance, Programs(land.folder / "root"), Backups(land.store), knobs, told.append)
+    ground = LiveSteps(instance, Programs(land.folder / "root"), Backups(land.store), knobs, told.append)
     name = ground.keep("prebump-0.0.25", proven=True)
     (attachments / "link.png").symlink_to("a.png")
     ground.put_back(name)

@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 
 from t3_backup.accounts import Account
-from t3_backup.bump import backups, bumping, fetch, rollback
-from t3_backup.bump.backups import Snapshot
-from t3_backup.bump.journal import Move
-from t3_backup.bump.machine import Machine
-from t3_backup.bump.rollback import Plan
+from t3_backup.autoupdate import npm, rollback, snapshots, upgrade
+from t3_backup.autoupdate.context import Context
+from t3_backup.autoupdate.journal import Move
+from t3_backup.autoupdate.rollback import Plan
+from t3_backup.autoupdate.snapshots import Snapshot
 from t3_backup.errors import Failure
 from t3_backup.t3.servers import Activity, Server
 
@@ -27,7 +27,7 @@ class Reached(Exception):
 class Town:
     """Accounts whose servers run, as far as is said otherwise."""
 
-    def __init__(self, machine: Machine, patch: pytest.MonkeyPatch, folder: Path) -> None:
+    def __init__(self, machine: Context, patch: pytest.MonkeyPatch, folder: Path) -> None:
         self.warned: list[str] = []
         self.machine = replace(machine, warn=self.warned.append)
         self.ports: dict[str, int | None] = {"alice": 3773, "bob": 3774}
@@ -36,18 +36,18 @@ class Town:
         self.shelves: dict[str, list[Snapshot]] = {"alice": [], "bob": []}
         self.folder = folder
         self.tried: list[str] = []
-        patch.setattr(Machine, "adopt", lambda _: OLD)
-        patch.setattr(Machine, "instances", lambda _: [self.instance(user) for user in self.ports])
+        patch.setattr(Context, "adopt", lambda _: OLD)
+        patch.setattr(Context, "instances", lambda _: [self.instance(user) for user in self.ports])
         patch.setattr(Server, "runs", lambda one: one.user not in self.stopped)
         patch.setattr(Server, "look", lambda one: None if one.user in self.missing else Activity(30, 0))
-        patch.setattr(backups.Backups, "list", lambda _, user: self.shelves[user])
-        patch.setattr(fetch, "fetch", lambda *_: None)
+        patch.setattr(snapshots.Backups, "list", lambda _, user: self.shelves[user])
+        patch.setattr(npm, "fetch", lambda *_: None)
 
-        def try_out(machine: Machine, version: str, found: list[Server], known: object) -> None:
+        def try_out(machine: Context, version: str, found: list[Server], known: object) -> None:
             self.tried = [one.user for one in found]
             raise Reached
 
-        patch.setattr(bumping, "try_out", try_out)
+        patch.setattr(upgrade, "try_out", try_out)
 
     def instance(self, user: str) -> Server:
         return Server(Account(user, 1000, 1000, (1000,), self.folder), None, self.ports[user], self.folder / f"{user}.env")
@@ -55,12 +55,12 @@ class Town:
     def bump(self) -> list[str]:
         """Who is tried, once all else was looked at."""
         with pytest.raises(Reached):
-            bumping.bump(self.machine, NEW, asked=True)
+            upgrade.bump(self.machine, NEW, asked=True)
         return self.tried
 
 
 @pytest.fixture
-def town(machine: Machine, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Town:
+def town(machine: Context, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Town:
     return Town(machine, monkeypatch, tmp_path)
 
 
@@ -77,15 +77,15 @@ def test_a_server_that_nothing_says_the_port_of_is_not_stopped(town: Town) -> No
     """The login after the switch could not be tried, nor that after the way back: it would have been down in vain."""
     town.ports["bob"] = None
     with pytest.raises(Failure, match=r"bob: a server runs, and no T3_PORT in .*/bob\.env"):
-        bumping.bump(town.machine, NEW, asked=True)
+        upgrade.bump(town.machine, NEW, asked=True)
     town.stopped.add("bob")
     assert town.bump() == ["alice", "bob"]
 
 
 def test_nor_is_it_by_a_rollback(town: Town, monkeypatch: pytest.MonkeyPatch) -> None:
     """It would be put back, and back again, and end as neither."""
-    monkeypatch.setattr(Machine, "instance", lambda _, user: town.instance(user))
-    monkeypatch.setattr(Machine, "carry", lambda *_: pytest.fail("something was begun"))
+    monkeypatch.setattr(Context, "instance", lambda _, user: town.instance(user))
+    monkeypatch.setattr(Context, "carry", lambda *_: pytest.fail("something was begun"))
     town.ports["bob"] = None
     plan = Plan(Move("bob", NEW, OLD, f"prerollback-{OLD}"), ())
     with pytest.raises(Failure, match=r"bob: a server runs, and no T3_PORT in .*/bob\.env"):
@@ -96,7 +96,7 @@ def test_nor_is_it_by_a_rollback(town: Town, monkeypatch: pytest.MonkeyPatch) ->
 def test_two_accounts_of_one_port_are_told_before_one_is_stopped(town: Town) -> None:
     town.ports["bob"] = town.ports["alice"]
     with pytest.raises(Failure, match=r"bob: T3_PORT in .*/bob\.env is 3773, which is that of alice"):
-        bumping.bump(town.machine, NEW, asked=True)
+        upgrade.bump(town.machine, NEW, asked=True)
 
 
 def test_who_had_a_database_and_has_none_stays_as_he_is(town: Town) -> None:
@@ -112,7 +112,7 @@ def test_who_had_a_database_and_has_none_stays_as_he_is(town: Town) -> None:
 
 def test_who_has_a_database_that_is_not_copied_and_no_other_stays_as_he_is(town: Town, monkeypatch: pytest.MonkeyPatch) -> None:
     """Row 39. He looks like somebody new, who needs no snapshot."""
-    monkeypatch.setattr(backups.Backups, "uncovered", lambda _, user: "statev2.sqlite is not backed up" if user == "bob" else "")
+    monkeypatch.setattr(snapshots.Backups, "uncovered", lambda _, user: "statev2.sqlite is not backed up" if user == "bob" else "")
     town.missing = {"alice", "bob"}
     assert town.bump() == ["alice"]
     assert town.warned == ["bob: stays on 0.0.24: statev2.sqlite is not backed up"]
@@ -132,4 +132,4 @@ def test_a_disk_of_a_home_without_room_for_the_way_back_is_told(town: Town, monk
     assert town.bump() == ["alice", "bob"]
     monkeypatch.setattr(os, "statvfs", statvfs)
     with pytest.raises(Failure, match="150 MiB are free there, and a bump may take 200: make room"):
-        bumping.bump(town.machine, NEW, asked=True)
+        upgrade.bump(town.machine, NEW, asked=True)

@@ -6,10 +6,10 @@ from dataclasses import replace
 
 import pytest
 
-from t3_backup.bump import bumping, freeze
-from t3_backup.bump.journal import DONE, REVERTED, WAITING, Journal, Move
-from t3_backup.bump.machine import Machine
-from t3_backup.bump.programs import GLOBAL
+from t3_backup.autoupdate import freeze, upgrade
+from t3_backup.autoupdate.context import Context
+from t3_backup.autoupdate.installations import GLOBAL
+from t3_backup.autoupdate.journal import DONE, REVERTED, WAITING, Journal, Move
 from t3_backup.errors import Failure
 
 OLD, NEW = "0.0.24", "0.0.25"
@@ -17,21 +17,21 @@ ALICE, BOB = (Move(user, OLD, NEW, f"prebump-{NEW}") for user in ("alice", "bob"
 
 
 @pytest.mark.parametrize("first", [WAITING, DONE])
-def test_a_failure_that_was_not_told_yet_is_the_end_of_the_bump(machine: Machine, first: str) -> None:
+def test_a_failure_that_was_not_told_yet_is_the_end_of_the_bump(machine: Context, first: str) -> None:
     """Nobody else is moved to a version that failed, and it does not become everybody's."""
     moves = (replace(ALICE, phase=first), replace(BOB, phase=REVERTED, reason="no login"))
-    machine.journals.save(Journal("bump", NEW, bumping.now(), moves))
+    machine.journals.save(Journal("bump", NEW, upgrade.now(), moves))
     with pytest.raises(Failure, match=r"bob: bump from 0\.0\.24 to 0\.0\.25 failed: no login"):
-        bumping.resume(machine)
+        upgrade.resume(machine)
     assert "no login" in (freeze.reason(machine.settings.freeze) or "")
     assert machine.journals.load() is None
     assert machine.journals.history()[0].result == "failed"
     assert machine.programs.program_of(GLOBAL) == OLD
 
 
-def test_a_bump_that_lacks_nothing_but_its_end_is_ended(machine: Machine) -> None:
-    machine.journals.save(Journal("bump", NEW, bumping.now(), (replace(ALICE, phase=DONE), replace(BOB, phase=DONE))))
-    bumping.resume(machine)
+def test_a_bump_that_lacks_nothing_but_its_end_is_ended(machine: Context) -> None:
+    machine.journals.save(Journal("bump", NEW, upgrade.now(), (replace(ALICE, phase=DONE), replace(BOB, phase=DONE))))
+    upgrade.resume(machine)
     assert freeze.reason(machine.settings.freeze) is None
     assert machine.journals.history()[0].result == "done"
     assert machine.programs.program_of(GLOBAL) == NEW

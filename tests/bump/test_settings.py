@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from t3_backup.bump import settings
+from t3_backup.autoupdate import settings
 from t3_backup.errors import UsageError
 
 

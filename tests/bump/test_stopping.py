@@ -16,9 +16,9 @@ import pytest
 from conftest import ROOT, Answer, Land, needs_root, until
 
 from demo.users import User
-from t3_backup.bump import journal
-from t3_backup.bump.journal import Journal, Journals, Move
-from t3_backup.bump.programs import GLOBAL, Programs
+from t3_backup.autoupdate import journal
+from t3_backup.autoupdate.installations import GLOBAL, Programs
+from t3_backup.autoupdate.journal import Journal, Journals, Move
 
 pytestmark = needs_root
 
@@ -26,7 +26,7 @@ OLD, NEW = "0.0.24", "0.0.25"
 # t3-backup-state is not installed: it is that of the checkout.
 _COMMAND = """
 import sys
-from t3_backup.bump import backups, cli
+from t3_backup.autoupdate import snapshots as backups, main as cli
 backups.COMMAND = (sys.executable, "-m", "t3_backup.cli.main")
 sys.exit(cli.main())
 """

@@ -16,7 +16,7 @@ import pytest
 from fake_t3 import DATA, STEPS
 from fake_t3.served import free_port
 
-from t3_backup.bump.trial import Patience, Verdict, trial
+from t3_backup.autoupdate.gate.trial import Patience, Verdict, trial
 
 PATIENT = Patience(serve=20, pair=20, watch=2, stop=20)
 QUICK = {  # for what is to run out
@@ -82,7 +82,17 @@ def test_an_older_version_on_a_newer_database_fails_where_only_a_login_shows_it(
 def test_a_server_does_not_outlive_who_tries_it(tmp_path: Path) -> None:
     (tmp_path / "prefix").mkdir()
     program, port = fake_t3.unpack(tmp_path / "prefix", "0.0.25", "hung"), free_port()
-    line = [sys.executable, "-m", "t3_backup.bump.trial", "--t3", program, "--base-dir", tmp_path / "base", "--port", str(port)]
+    line = [
+        sys.executable,
+        "-m",
+        "t3_backup.autoupdate.gate.trial",
+        "--t3",
+        program,
+        "--base-dir",
+        tmp_path / "base",
+        "--port",
+        str(port),
+    ]
     with subprocess.Popen(list(map(str, line)), cwd=Path(__file__).resolve().parent.parent.parent) as process:
         pattern = f"bin/t3 serve --host 127.0.0.1 --port {port}"  # not the trial itself, whose line has much of that, too
         until = time.monotonic() + 20

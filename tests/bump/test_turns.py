@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from conftest import needs_root
 
-from t3_backup.bump.machine import Machine
+from t3_backup.autoupdate.context import Context
 from t3_backup.errors import LockHeld
 
 pytestmark = needs_root
@@ -43,7 +43,7 @@ def tmp_path() -> Iterator[Path]:
         yield Path(folder)
 
 
-def test_a_user_who_locks_all_that_he_can_open_keeps_no_command_waiting(machine: Machine) -> None:
+def test_a_user_who_locks_all_that_he_can_open_keeps_no_command_waiting(machine: Context) -> None:
     """An account that is down, and whose server only `resume` starts, would stay down for as long as he wants."""
     with machine.locked():
         pass  # all is there by now
@@ -56,8 +56,8 @@ def test_a_user_who_locks_all_that_he_can_open_keeps_no_command_waiting(machine:
         user.communicate("")
 
 
-def test_a_command_that_is_at_work_has_the_next_one_wait(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("t3_backup.bump.machine._WAIT_S", 0.1)
+def test_a_command_that_is_at_work_has_the_next_one_wait(machine: Context, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("t3_backup.autoupdate.context._WAIT_S", 0.1)
     with machine.locked(), pytest.raises(LockHeld, match="in use by"), machine.locked():
         pass
     fd = os.open(machine.settings.root, os.O_RDONLY)

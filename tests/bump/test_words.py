@@ -11,8 +11,8 @@ import pytest
 from conftest import ROOT, needs_root
 
 from demo.users import User
-from t3_backup.bump.arguments import parse
-from t3_backup.bump.cli import main
+from t3_backup.autoupdate.main import main
+from t3_backup.autoupdate.parser import parse_arguments
 from t3_backup.errors import UsageError
 
 pytestmark = needs_root
@@ -44,23 +44,23 @@ def test_a_version_that_is_none_is_refused_before_anything_is_begun(
 
 
 def test_what_stands_before_a_command_is_meant_for_it() -> None:
-    assert parse(["--dry-run", "rollback", "--yes"]).dry_run, "else it would be done"
-    assert parse(["--to", "0.0.24", "rollback"]).to == "0.0.24"
-    assert not parse(["rollback"]).dry_run
+    assert parse_arguments(["--dry-run", "rollback", "--yes"]).dry_run, "else it would be done"
+    assert parse_arguments(["--to", "0.0.24", "rollback"]).to == "0.0.24"
+    assert not parse_arguments(["rollback"]).dry_run
     with pytest.raises(UsageError, match="not both"):
-        parse(["--to", "0.0.24", "rollback", "--undo"])
+        parse_arguments(["--to", "0.0.24", "rollback", "--undo"])
 
 
 @pytest.mark.parametrize("command", ["drain", "resume", "check", "status", "adopt", "freeze", "thaw"])
 @pytest.mark.parametrize("flag", ["--dry-run", "--to=0.0.25"])
 def test_a_flag_that_a_command_does_not_have_is_not_passed_over(command: str, flag: str) -> None:
     with pytest.raises(UsageError, match=f"{command} has no {flag.partition('=')[0]}"):
-        parse([flag, command])
+        parse_arguments([flag, command])
 
 
 @pytest.mark.parametrize("command", ["status", "check", "freeze", "thaw", "drain"])
 def test_without_root_each_command_says_so(command: str, make_user: Callable[..., User]) -> None:
-    script = "import os, sys; from t3_backup.bump import cli; os.setuid(int(sys.argv[1])); sys.exit(cli.main(sys.argv[2:]))"
+    script = "import os, sys; from t3_backup.autoupdate import main as cli; os.setuid(int(sys.argv[1])); sys.exit(cli.main(sys.argv[2:]))"
     line = [sys.executable, "-c", script, str(make_user("wrd-ann").uid), command]
     done = subprocess.run(line, cwd=ROOT, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (2, "", "t3-autoupdate: this needs root\n")

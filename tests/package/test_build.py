@@ -140,7 +140,7 @@ def test_the_package_of_the_bump_holds_what_it_should_and_the_two_share_no_file(
     for name in (
         "/usr/bin/t3-autoupdate",
         "/usr/bin/t3-pair",
-        "/usr/lib/python3/dist-packages/t3_backup/bump/move.py",
+        "/usr/lib/python3/dist-packages/t3_backup/autoupdate/transition.py",
         "/usr/share/man/man8/t3-autoupdate.8.gz",
         "/usr/share/man/man1/t3-pair.1.gz",
         "/usr/share/bash-completion/completions/t3-autoupdate",

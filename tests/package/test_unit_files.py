@@ -10,8 +10,8 @@ import pytest
 from conftest import ROOT
 
 from t3_backup import settings
-from t3_backup.bump import adopt
-from t3_backup.bump import settings as bump_settings
+from t3_backup.autoupdate import adopt
+from t3_backup.autoupdate import settings as bump_settings
 from t3_backup.doctor import units
 from t3_backup.errors import UsageError
 

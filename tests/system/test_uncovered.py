@@ -14,7 +14,7 @@ import pytest
 from conftest import DATA, Land, commit_row, needs_root
 
 from demo.users import User
-from t3_backup.bump.backups import Backups
+from t3_backup.autoupdate.snapshots import Backups
 from t3_backup.errors import Failure
 from t3_backup.t3.databases import LOCKS
 
@@ -224,7 +224,7 @@ def test_a_version_is_not_changed_where_its_data_would_not_be_kept(
     land: Land, una: User, make_user: Callable[..., User], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Row 39. What is taken of a version that failed is kept as far as it goes: it must not keep anybody on that version."""
-    from t3_backup.bump import backups as module
+    from t3_backup.autoupdate import snapshots as module
 
     monkeypatch.setattr(module, "COMMAND", (sys.executable, "-m", "t3_backup.cli.main"))
     for name, value in land.env().items():

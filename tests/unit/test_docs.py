@@ -14,12 +14,13 @@ import pytest
 from conftest import ROOT
 
 from t3_backup import settings
-from t3_backup.bump import arguments as bump_arguments
-from t3_backup.bump import journal, trial
-from t3_backup.bump import settings as bump_settings
-from t3_backup.bump.gate import Trial
-from t3_backup.bump.journal import Journal, Move
-from t3_backup.bump.status import AccountStatus
+from t3_backup.autoupdate import journal
+from t3_backup.autoupdate import parser as bump_arguments
+from t3_backup.autoupdate import settings as bump_settings
+from t3_backup.autoupdate.gate import trial
+from t3_backup.autoupdate.gate.gate import Trial
+from t3_backup.autoupdate.journal import Journal, Move
+from t3_backup.autoupdate.status import AccountStatus
 from t3_backup.cli.parser import build_parser
 from t3_backup.store.manifest import Manifest
 from t3_backup.t3 import pairing
@@ -92,7 +93,7 @@ def test_every_setting_is_documented_with_its_default() -> None:
         assert setting.name in build_parser().format_help()
     for setting in bump_settings.KNOWN.values():
         assert f"\n| `{setting.name}` | `{setting.default}` | " in SETTINGS, setting.name
-        assert setting.name in bump_arguments.parser().format_help()
+        assert setting.name in bump_arguments.build_parser().format_help()
 
 
 def tool(checkout: Path, name: str, *words: str) -> subprocess.CompletedProcess[str]:
@@ -145,7 +146,7 @@ def test_what_readme_debian_names_is_there() -> None:
     for timer in (unit for unit in shipped if unit.endswith(".timer")):
         [when] = re.findall(r"^OnCalendar=(.+)$", (ROOT / "debian" / f"t3-autoupdate.{timer}").read_text(), re.MULTILINE)
         assert {"*-*-* 04:30:00": "between 04:30 and", "*:0/15": "every 15 minutes"}[when] in text
-    commands = bump_arguments.parser().format_help()
+    commands = bump_arguments.build_parser().format_help()
     for command in re.findall(r'(?:^    |")t3-autoupdate ([a-z]+)', text, re.MULTILINE):
         assert f"    {command}  " in commands, command
 

@@ -15,8 +15,8 @@ import pytest
 from conftest import ROOT
 
 from t3_backup import settings
+from t3_backup.autoupdate import settings as bump_settings
 from t3_backup.backup.result import AccountResult
-from t3_backup.bump import settings as bump_settings
 from t3_backup.cli.parser import build_parser
 from t3_backup.output import journald
 from t3_backup.output.messages import Message

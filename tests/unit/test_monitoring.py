@@ -14,10 +14,10 @@ import pytest
 from conftest import ROOT
 from made import NOON, made
 
-from t3_backup.bump import cli, journal, settings
-from t3_backup.bump import metrics as bump_metrics
-from t3_backup.bump.journal import Journal, Move
-from t3_backup.bump.programs import About
+from t3_backup.autoupdate import journal, main, settings
+from t3_backup.autoupdate import metrics as bump_metrics
+from t3_backup.autoupdate.installations import About
+from t3_backup.autoupdate.journal import Journal, Move
 from t3_backup.monitor import metrics, status
 from t3_backup.monitor.attempts import Attempt
 from t3_backup.monitor.collect import AccountView, Overview
@@ -60,7 +60,7 @@ def of_the_backup() -> bytes:
 def of_the_bump(root: Path) -> bytes:
     """What it writes of one account that was moved, and has a bump before it."""
     values = settings.load({"T3_AUTOUPDATE_ROOT": str(root)}, Path("/nonexistent"))
-    machine = cli._machine(values, {}, StopRequest(), as_json=True)
+    machine = main._machine(values, {}, StopRequest(), as_json=True)
     folder = machine.programs.begin()
     (folder / "bin").mkdir()
     (folder / "bin" / "t3").touch(mode=0o755)

@@ -10,8 +10,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Protocol
 
-from t3_backup.bump import journal
-from t3_backup.bump.journal import Move
+from t3_backup.autoupdate import journal
+from t3_backup.autoupdate.journal import Move
 from t3_backup.errors import Failure, explain
 from t3_backup.store.names import POSTBUMP_FAILED
 
@@ -19,7 +19,7 @@ Save = Callable[[Move], None]
 _AND_BACK = "; and going back failed: "
 
 
-class Ground(Protocol):
+class AccountSteps(Protocol):
     """One account's program, data and server. Every step may be taken again; they raise Failure and OSError."""
 
     def hold(self) -> None:
@@ -50,7 +50,7 @@ class Ground(Protocol):
         """Log in to the running server as a browser does; the endpoint that served it."""
 
 
-def go(ground: Ground, move: Move, save: Save) -> Move:
+def begin_transition(ground: AccountSteps, move: Move, save: Save) -> Move:
     """Do it; what it came to: `done`, `reverted`, or `waiting` where it was given up before anything was changed.
 
     It stays under way where going back failed, and `go_on` tries again: in `reverting` the account is held until then.
@@ -69,7 +69,7 @@ def go(ground: Ground, move: Move, save: Save) -> Move:
         return _back(ground, move, save, explain(error))
 
 
-def go_on(ground: Ground, move: Move, save: Save) -> Move:
+def continue_transition(ground: AccountSteps, move: Move, save: Save) -> Move:
     """Complete or undo a move that was interrupted in any phase."""
     if move.phase == journal.STARTING:
         try:
@@ -81,7 +81,7 @@ def go_on(ground: Ground, move: Move, save: Save) -> Move:
     return move
 
 
-def _start(ground: Ground, move: Move, save: Save) -> Move:
+def _start(ground: AccountSteps, move: Move, save: Save) -> Move:
     ground.release()
     if not move.ran:
         return _enter(move, save, phase=journal.DONE, reason="its server did not run, and was not tried")
@@ -89,7 +89,7 @@ def _start(ground: Ground, move: Move, save: Save) -> Move:
     return _enter(move, save, phase=journal.DONE, endpoint=ground.check(), reason="")
 
 
-def _back(ground: Ground, move: Move, save: Save, reason: str) -> Move:
+def _back(ground: AccountSteps, move: Move, save: Save, reason: str) -> Move:
     """Undo it. Where nothing was changed yet, or all is put back already, the server starts again and that is all.
 
     What is put back is not put back again: somebody may have worked with it since.
@@ -117,7 +117,7 @@ def _back(ground: Ground, move: Move, save: Save, reason: str) -> Move:
         return _enter(move, save, reason=f"{first}{_AND_BACK}{explain(error)}")
 
 
-def _keep_what_failed(ground: Ground, move: Move, save: Save) -> Move:
+def _keep_what_failed(ground: AccountSteps, move: Move, save: Save) -> Move:
     """What was written on the new program is kept; what can't be is no reason to stay there (a restore keeps it, too)."""
     try:
         return _enter(move, save, failed=ground.keep(POSTBUMP_FAILED, proven=False))

@@ -6,9 +6,9 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from t3_backup.bump.backups import Backups
-from t3_backup.bump.programs import Programs
-from t3_backup.bump.settings import Settings
+from t3_backup.autoupdate.installations import Programs
+from t3_backup.autoupdate.settings import Settings
+from t3_backup.autoupdate.snapshots import Backups
 from t3_backup.errors import Failure
 from t3_backup.t3.servers import Server
 
@@ -16,7 +16,7 @@ _POLL_S = 0.2
 
 
 @dataclass
-class Live:
+class LiveSteps:
     """One account's; the caller holds the store, so that no other run comes between stop and start."""
 
     instance: Server

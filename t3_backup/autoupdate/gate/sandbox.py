@@ -9,8 +9,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from t3_backup.bump.programs import remove_tree
-from t3_backup.bump.trial import MARK, STATE
+from t3_backup.autoupdate.gate.trial import MARK, STATE
+from t3_backup.autoupdate.installations import remove_tree
 from t3_backup.system import transient_unit
 
 _PREFIX = "t3-gate-"

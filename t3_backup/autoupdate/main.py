@@ -16,13 +16,13 @@ from functools import partial
 from pathlib import Path
 
 from t3_backup import settings as backup_settings
-from t3_backup.bump import bumping, freeze, journal, metrics, rollback, settings
-from t3_backup.bump import status as statuses
-from t3_backup.bump.arguments import parse
-from t3_backup.bump.backups import Backups
-from t3_backup.bump.gate import Trial
-from t3_backup.bump.machine import Machine
-from t3_backup.bump.programs import GLOBAL
+from t3_backup.autoupdate import freeze, journal, metrics, rollback, settings, upgrade
+from t3_backup.autoupdate import status as statuses
+from t3_backup.autoupdate.context import Context
+from t3_backup.autoupdate.gate.gate import Trial
+from t3_backup.autoupdate.installations import GLOBAL
+from t3_backup.autoupdate.parser import parse_arguments
+from t3_backup.autoupdate.snapshots import Backups
 from t3_backup.cli.prompt import confirm
 from t3_backup.errors import EXIT_OK, Cancelled, Failure, UsageError, explain
 from t3_backup.output.console import Console, print_document
@@ -38,13 +38,13 @@ def main(
     """Run the command and return its exit code; an error is one line on standard error."""
     stop = signals.StopRequest()
     try:
-        args = parse(sys.argv[1:] if argv is None else list(argv))
+        args = parse_arguments(sys.argv[1:] if argv is None else list(argv))
         if os.geteuid() != 0:
             raise UsageError("this needs root")
         values = settings.load(environ, defaults)
         stop = signals.stop_on_signals()
         machine = _machine(values, environ, stop, as_json=args.json)
-        commands: dict[str, Callable[[Machine, argparse.Namespace], int]] = {
+        commands: dict[str, Callable[[Context, argparse.Namespace], int]] = {
             "run": _run,
             "drain": _drain,
             "resume": _resume,
@@ -65,10 +65,10 @@ def main(
     return code
 
 
-def _machine(values: settings.Settings, environ: Mapping[str, str], stop: signals.StopRequest, *, as_json: bool) -> Machine:
+def _machine(values: settings.Settings, environ: Mapping[str, str], stop: signals.StopRequest, *, as_json: bool) -> Context:
     theirs = backup_settings.load({}, environ)
     out = Console(sys.stderr if as_json else sys.stdout)
-    return Machine(
+    return Context(
         settings=values,
         user_map=theirs.map,
         textfiles=theirs.textfiles,
@@ -80,7 +80,7 @@ def _machine(values: settings.Settings, environ: Mapping[str, str], stop: signal
 
 
 @contextlib.contextmanager
-def _alone(machine: Machine) -> Iterator[None]:
+def _alone(machine: Context) -> Iterator[None]:
     """One command at a time; the metrics tell what became of it."""
     with machine.locked():
         try:
@@ -89,13 +89,13 @@ def _alone(machine: Machine) -> Iterator[None]:
             metrics.write(machine)
 
 
-def _run(machine: Machine, args: argparse.Namespace) -> int:
+def _run(machine: Context, args: argparse.Namespace) -> int:
     version = args.to or machine.settings.pin
     by_timer = args.to is None and not args.dry_run
     trials: list[Trial] = []
     if not (by_timer and machine.is_frozen()):
         with _alone(machine):
-            trials = bumping.bump(
+            trials = upgrade.bump(
                 machine, version, asked=args.to is not None, gate_only=args.dry_run, include_busy=args.include_busy
             )
     found = statuses.status(machine)
@@ -107,38 +107,38 @@ def _run(machine: Machine, args: argparse.Namespace) -> int:
     return Failure.exit_code if above else EXIT_OK
 
 
-def _document(machine: Machine) -> dict[str, object]:
+def _document(machine: Context) -> dict[str, object]:
     """What `status --json` says, after what was done."""
     return statuses.status(machine).as_json()
 
 
-def _drain(machine: Machine, args: argparse.Namespace) -> int:
+def _drain(machine: Context, args: argparse.Namespace) -> int:
     with _alone(machine):
-        bumping.resume(machine)
-        bumping.drain(machine, include_busy=args.include_busy)
+        upgrade.resume(machine)
+        upgrade.drain(machine, include_busy=args.include_busy)
     return _done(machine, args)
 
 
-def _resume(machine: Machine, args: argparse.Namespace) -> int:
+def _resume(machine: Context, args: argparse.Namespace) -> int:
     with _alone(machine):
         plan = machine.journals.load()
-        bumping.resume(machine)
+        upgrade.resume(machine)
     if plan is None or not plan.users(*journal.UNDER_WAY):
         machine.say("nothing was interrupted")
     return _done(machine, args)
 
 
-def _done(machine: Machine, args: argparse.Namespace) -> int:
+def _done(machine: Context, args: argparse.Namespace) -> int:
     if args.json:
         print_document(_document(machine))
     return EXIT_OK
 
 
-def _rollback(machine: Machine, args: argparse.Namespace) -> int:
+def _rollback(machine: Context, args: argparse.Namespace) -> int:
     left: list[str] = []
     _must_be_known(machine, args.user)
     with _alone(machine):
-        bumping.resume(machine)
+        upgrade.resume(machine)
         if args.undo:
             plans = rollback.plan_undo(machine, args.user)
         else:
@@ -156,7 +156,7 @@ def _rollback(machine: Machine, args: argparse.Namespace) -> int:
     return Failure.exit_code if left else EXIT_OK
 
 
-def _must_be_known(machine: Machine, user: str | None) -> None:
+def _must_be_known(machine: Context, user: str | None) -> None:
     """Raises UsageError for one who is neither in the map nor has a program of his own."""
     if user is not None and user not in (*machine.users(), *machine.programs.linked()):
         raise UsageError(f"{user} is not in {machine.user_map}")
@@ -167,7 +167,7 @@ def _must_agree(args: argparse.Namespace) -> None:
     confirm("Do that?", "a rollback replaces live databases", yes=args.yes, silent=args.json)
 
 
-def _check(machine: Machine, args: argparse.Namespace) -> int:
+def _check(machine: Context, args: argparse.Namespace) -> int:
     """Log in to every server as a browser does; who was asked for by his name must have one."""
     _must_be_known(machine, args.user)
     machine.program_of(GLOBAL)
@@ -193,7 +193,7 @@ def _check(machine: Machine, args: argparse.Namespace) -> int:
     return EXIT_OK if all(one["paired"] for one in found.values()) else Failure.exit_code
 
 
-def _status(machine: Machine, args: argparse.Namespace) -> int:
+def _status(machine: Context, args: argparse.Namespace) -> int:
     found = statuses.status(machine)
     if args.json:
         print_document(found.as_json())
@@ -203,26 +203,26 @@ def _status(machine: Machine, args: argparse.Namespace) -> int:
     return EXIT_OK if found.is_well else Failure.exit_code
 
 
-def _adopt(machine: Machine, args: argparse.Namespace) -> int:
+def _adopt(machine: Context, args: argparse.Namespace) -> int:
     with _alone(machine):
         version = machine.adopt()
         machine.say(f"T3 {version} is the program of whoever has none of his own")
     return _done(machine, args)
 
 
-def _freeze(machine: Machine, args: argparse.Namespace) -> int:
+def _freeze(machine: Context, args: argparse.Namespace) -> int:
     path, why = machine.settings.freeze, " ".join(args.reason)
     before = freeze.reason(path)
     if before is not None and not why:  # why an account went back must not be lost by that
         machine.say(f"it is frozen already: {before}")
     else:
-        freeze.freeze(path, f"{bumping.now()} {why or 'by hand'}")
+        freeze.freeze(path, f"{upgrade.now()} {why or 'by hand'}")
         machine.say(f"frozen: {path}" if before is None else f"frozen: {path}; until now: {before}")
     metrics.write(machine)
     return _done(machine, args)
 
 
-def _thaw(machine: Machine, args: argparse.Namespace) -> int:
+def _thaw(machine: Context, args: argparse.Namespace) -> int:
     was_frozen = freeze.thaw(machine.settings.freeze)
     metrics.write(machine)
     machine.say("thawed" if was_frozen else "it was not frozen")

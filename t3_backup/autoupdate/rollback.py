@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from t3_backup.bump import backups, bumping, journal, move, ready
-from t3_backup.bump.journal import Journal, Move
-from t3_backup.bump.machine import Machine
+from t3_backup.autoupdate import journal, preflight, snapshots, transition, upgrade
+from t3_backup.autoupdate.context import Context
+from t3_backup.autoupdate.journal import Journal, Move
 from t3_backup.errors import Failure
 from t3_backup.t3 import versions
 
@@ -24,7 +24,7 @@ class Plan:
     has_data: bool = True  # else there is no database yet: nothing to keep, and nothing that could not be opened
 
 
-def plan_back(machine: Machine, users: Sequence[str], version: str | None) -> tuple[list[Plan], list[str]]:
+def plan_back(machine: Context, users: Sequence[str], version: str | None) -> tuple[list[Plan], list[str]]:
     """How each of `users` would get to `version`, or to the one that he was on before; and why some can't.
 
     One who can't keeps nobody else from it. Raises Failure where there is nobody left.
@@ -45,7 +45,7 @@ def plan_back(machine: Machine, users: Sequence[str], version: str | None) -> tu
     return plans, left
 
 
-def _plan_one(machine: Machine, user: str, version: str | None) -> Plan:
+def _plan_one(machine: Context, user: str, version: str | None) -> Plan:
     current = machine.program_of(user)
     target = version or _before(machine, user, current)
     if versions.version_key(target) > versions.version_key(current):
@@ -53,7 +53,7 @@ def _plan_one(machine: Machine, user: str, version: str | None) -> Plan:
     return _plan(machine, user, current, target)
 
 
-def _before(machine: Machine, user: str, current: str) -> str:
+def _before(machine: Context, user: str, current: str) -> str:
     """The version that a user came from, by the history; else the newest one on the disk that is lower."""
     for one in machine.journals.history():
         for step in one.moves:
@@ -63,7 +63,7 @@ def _before(machine: Machine, user: str, current: str) -> str:
     return lower[-1] if lower else current
 
 
-def _plan(machine: Machine, user: str, current: str, target: str) -> Plan:
+def _plan(machine: Context, user: str, current: str, target: str) -> Plan:
     if not machine.programs.is_installed(target):
         there = ", ".join(machine.programs.installed()) or "none"
         raise Failure(f"{user}: T3 {target} is not in {machine.programs.prefix(target).parent}; there are: {there}")
@@ -74,7 +74,7 @@ def _plan(machine: Machine, user: str, current: str, target: str) -> Plan:
     live = instance.look()
     if live is None and (why := machine.why_gone(instance)):
         raise Failure(f"{user}: {why}")
-    wanted = Move(user, current, target, f"{backups.LEFT}{target}")
+    wanted = Move(user, current, target, f"{snapshots.LEFT}{target}")
     if live is None:
         return Plan(wanted, (f"{user}: from {current} back to {target}; there is no database yet",), has_data=False)
     if live.level is None or live.level <= level:
@@ -90,10 +90,10 @@ def _plan(machine: Machine, user: str, current: str, target: str) -> Plan:
 
 
 def _lost(live: Mapping[str, int] | None, then: Mapping[str, int]) -> str:
-    return "what was written since; the live database can't be counted" if live is None else backups.lost(live, then)
+    return "what was written since; the live database can't be counted" if live is None else snapshots.lost(live, then)
 
 
-def plan_undo(machine: Machine, user: str | None = None) -> list[Plan]:
+def plan_undo(machine: Context, user: str | None = None) -> list[Plan]:
     """How the last rollback (of `user`) would be undone: the program and the data of before it. Raises Failure."""
     rollbacks = (one for one in machine.journals.history() if one.kind == "rollback")
     last = next((one for one in rollbacks if user is None or any(step.user == user for step in one.moves)), None)
@@ -113,7 +113,7 @@ def plan_undo(machine: Machine, user: str | None = None) -> list[Plan]:
     return plans
 
 
-def carry_out(machine: Machine, plans: Sequence[Plan], kind: str, agreed: Callable[[], None]) -> None:
+def carry_out(machine: Context, plans: Sequence[Plan], kind: str, agreed: Callable[[], None]) -> None:
     """Say what would be done, have it agreed to, do it.
 
     Raises Failure where an account could not be, and Cancelled where it was stopped; the rest stay as they are.
@@ -121,7 +121,7 @@ def carry_out(machine: Machine, plans: Sequence[Plan], kind: str, agreed: Callab
     for plan in plans:
         for line in plan.lines:
             machine.say(line)
-    ready.must_be_told_apart([machine.instance(plan.move.user) for plan in plans])
+    preflight.must_be_told_apart([machine.instance(plan.move.user) for plan in plans])
     agreed()
     machine.settle_newcomers()
     if (open_ := machine.journals.load()) is not None:
@@ -136,21 +136,21 @@ def carry_out(machine: Machine, plans: Sequence[Plan], kind: str, agreed: Callab
     if not moves:
         machine.follow()
         return
-    under_way = Journal(kind, moves[0].program, bumping.now(), moves)
+    under_way = Journal(kind, moves[0].program, upgrade.now(), moves)
     machine.journals.save(under_way)
     for wanted in moves:
         machine.must_go_on("whoever is left stays where he is")
-        under_way = machine.carry(under_way, wanted, move.go)
+        under_way = machine.carry(under_way, wanted, transition.begin_transition)
         [done] = [one for one in under_way.moves if one.user == wanted.user]
         if done.phase != journal.DONE:
             if done.phase not in journal.UNDER_WAY:
-                machine.end(under_way, "failed", bumping.now())
+                machine.end(under_way, "failed", upgrade.now())
             raise Failure(f"{done.user}: {kind} to {done.program} failed: {done.reason}")
-    machine.end(under_way, "done", bumping.now())
+    machine.end(under_way, "done", upgrade.now())
 
 
-def _close(machine: Machine, left: Journal) -> None:
+def _close(machine: Context, left: Journal) -> None:
     """A bump with deferred accounts ends here: they stay where they are. Raises Failure where one is under way."""
     if left.users(*journal.UNDER_WAY):
         raise Failure(f"the {left.kind} to {left.version} is under way: t3-autoupdate resume")
-    machine.end(left, "stopped", bumping.now())
+    machine.end(left, "stopped", upgrade.now())

@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from t3_backup.bump.backups import Snapshot
+from t3_backup.autoupdate.snapshots import Snapshot
 from t3_backup.errors import Failure
 from t3_backup.t3.servers import Server
 

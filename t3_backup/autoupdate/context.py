@@ -9,12 +9,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from t3_backup import accounts
-from t3_backup.bump import adopt, cell, freeze, journal, move
-from t3_backup.bump.backups import Backups, lost
-from t3_backup.bump.ground import Live
-from t3_backup.bump.journal import Journal, Journals, Move
-from t3_backup.bump.programs import GLOBAL, Programs
-from t3_backup.bump.settings import Settings
+from t3_backup.autoupdate import adopt, freeze, journal, transition
+from t3_backup.autoupdate.account_steps import LiveSteps
+from t3_backup.autoupdate.gate import sandbox
+from t3_backup.autoupdate.installations import GLOBAL, Programs
+from t3_backup.autoupdate.journal import Journal, Journals, Move
+from t3_backup.autoupdate.settings import Settings
+from t3_backup.autoupdate.snapshots import Backups, lost
 from t3_backup.errors import Cancelled, Failure
 from t3_backup.store import lock
 from t3_backup.system.signals import StopRequest
@@ -28,7 +29,7 @@ _INTERRUPTED_WAIT_S = 900.0  # where one may be down already: for what a bump th
 
 
 @dataclass(frozen=True)
-class Machine:
+class Context:
     """One command's."""
 
     settings: Settings
@@ -60,7 +61,7 @@ class Machine:
         fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
         try:
             lock.acquire(fd, folder, wait=_WAIT_S)
-            cell.sweep()
+            sandbox.sweep()
             yield
         finally:
             os.close(fd)
@@ -123,7 +124,7 @@ class Machine:
         own = self.programs.root / user / "current"
         return (own if own.is_symlink() else self.programs.root / GLOBAL / "current") / "bin" / "t3"
 
-    def carry(self, plan: Journal, wanted: Move, how: Callable[[Live, Move, move.Save], Move]) -> Journal:
+    def carry(self, plan: Journal, wanted: Move, how: Callable[[LiveSteps, Move, transition.Save], Move]) -> Journal:
         """Do one move, or go on with it, with the store held from before the stop to the end; the journal since."""
         latest = plan
 
@@ -132,7 +133,7 @@ class Machine:
             latest = latest.with_move(state)
             self.journals.save(latest)
 
-        ground = Live(self.instance(wanted.user), self.programs, self.backups, self.settings, self.warn)
+        ground = LiveSteps(self.instance(wanted.user), self.programs, self.backups, self.settings, self.warn)
         with self.backups.held(_INTERRUPTED_WAIT_S if wanted.phase in journal.UNDER_WAY else _STORE_WAIT_S):
             done = how(ground, wanted, save)
         self.tell(done, ground.away)

@@ -15,7 +15,7 @@ import subprocess
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from t3_backup.bump.programs import GLOBAL, About, Programs, copy_package, replace_link
+from t3_backup.autoupdate.installations import GLOBAL, About, Programs, copy_package, replace_link
 from t3_backup.errors import Failure
 from t3_backup.system.atomic_file import replace_path
 from t3_backup.system.systemd import Service

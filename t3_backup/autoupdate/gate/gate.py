@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from t3_backup.bump import cell
-from t3_backup.bump.trial import GATE, STEPS
+from t3_backup.autoupdate.gate import sandbox
+from t3_backup.autoupdate.gate.trial import GATE, STEPS
 from t3_backup.system import transient_unit
 from t3_backup.t3.pairing import ENDPOINTS
 from t3_backup.text import printable
@@ -43,7 +43,7 @@ class Trial:
     log: tuple[str, ...] = ()
 
 
-def examine(
+def try_version(
     program: Path,
     accounts: Sequence[str],
     write_snapshot: Callable[[str, Path], bool],
@@ -66,30 +66,30 @@ def examine(
 
 def attempt(program: Path, subject: str, write_snapshot: Callable[[str, Path], bool] | None, watch_seconds: int) -> Trial | None:
     """One trial, on an empty state where there is no `write_snapshot`; None where there is no snapshot to try it on."""
-    name = cell.name_of(subject if write_snapshot else None)
+    name = sandbox.name_of(subject if write_snapshot else None)
     try:
-        state = cell.build(name)
+        state = sandbox.build(name)
         if write_snapshot is not None and not write_snapshot(subject, state):
             return None
         given = state.stat().st_size if write_snapshot else 0
         # What an admin has put into the environment of all units is not the candidate's to see.
-        home = cell.home_of(name)
+        home = sandbox.home_of(name)
         line = ["/usr/bin/env", "-i", f"HOME={home}", f"TMPDIR={home}", f"PATH={transient_unit.PATH}", "LANG=C.UTF-8"]
-        line += [sys.executable, "-I", "-m", "t3_backup.bump.trial", f"--t3={program}/bin/t3", f"--base-dir={home}"]
+        line += [sys.executable, "-I", "-m", "t3_backup.autoupdate.gate.trial", f"--t3={program}/bin/t3", f"--base-dir={home}"]
         line += [f"--port={_PORT}", f"--watch={watch_seconds}", "--alone"]
         done = transient_unit.run(
             line,
             name=name,
-            properties=cell.properties(name, program, given),
+            properties=sandbox.properties(name, program, given),
             seconds=_SLACK_S + watch_seconds + given / _BYTES_PER_S,
             limit_bytes=_LIMIT_BYTES,
         )
-        return read(subject, done)
+        return read_trial(subject, done)
     finally:
-        cell.remove(name)
+        sandbox.remove(name)
 
 
-def read(subject: str, done: transient_unit.Done) -> Trial:
+def read_trial(subject: str, done: transient_unit.Done) -> Trial:
     """The verdict of a trial, of which not a word is trusted: a type that is wrong is no verdict, and no verdict is a failure."""
     if done.timed_out:
         return Trial(subject, passed=False, step=GATE, reason="the trial took too long")

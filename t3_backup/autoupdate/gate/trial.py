@@ -8,7 +8,8 @@
     steady     it ended later, after somebody had logged in
     stop       it did not stop when it was asked to
 
-`python3 -m t3_backup.bump.trial` prints one JSON object. What it says is the candidate's word, too: they are the same user.
+`python3 -m t3_backup.autoupdate.gate.trial` prints one JSON object. What it says is the candidate's word, too: they are the
+same user.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from pathlib import Path
 
 import apsw
 
-from t3_backup.bump.candidate import Candidate
+from t3_backup.autoupdate.gate.candidate import Candidate
 from t3_backup.system import native
 from t3_backup.t3 import pairing
 from t3_backup.t3.pairing import PairingFailed
@@ -213,7 +214,7 @@ def _why_not_alone() -> str:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command: exit status 0 where it passed, 1 where not."""
-    parser = argparse.ArgumentParser(prog="t3_backup.bump.trial")
+    parser = argparse.ArgumentParser(prog="t3_backup.autoupdate.gate.trial")
     parser.add_argument("--t3", type=Path, required=True)
     parser.add_argument("--base-dir", type=Path, required=True)
     parser.add_argument("--port", type=int, required=True)

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from t3_backup.bump import freeze, journal
-from t3_backup.bump.machine import Machine
-from t3_backup.bump.programs import GLOBAL
+from t3_backup.autoupdate import freeze, journal
+from t3_backup.autoupdate.context import Context
+from t3_backup.autoupdate.installations import GLOBAL
 from t3_backup.errors import Failure
 from t3_backup.system.atomic_file import replace_path
 
 NAME = "t3_autoupdate.prom"
 
 
-def render(machine: Machine) -> bytes:
+def render(machine: Context) -> bytes:
     """The content of the file. Raises ImportError without python3-prometheus-client, and Failure."""
     from prometheus_client import CollectorRegistry, Gauge, generate_latest
 
@@ -44,7 +44,7 @@ def render(machine: Machine) -> bytes:
     return bytes(generate_latest(registry))
 
 
-def write(machine: Machine) -> None:
+def write(machine: Context) -> None:
     """Put the file into its folder. That it can't be written is a warning: nothing hangs on it."""
     folder = machine.textfiles
     if folder is None or not folder.is_dir():

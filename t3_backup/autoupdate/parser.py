@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Sequence
 
 import t3_backup
-from t3_backup.bump import settings
+from t3_backup.autoupdate import settings
 from t3_backup.cli.parser import Parser, epilog
 from t3_backup.errors import UsageError
 from t3_backup.t3 import versions
@@ -33,9 +33,9 @@ exit status: 0 all well; 1 a version was turned away, an account had to go back,
 """
 
 
-def parse(words: Sequence[str]) -> argparse.Namespace:
+def parse_arguments(words: Sequence[str]) -> argparse.Namespace:
     """The words of a command line. Raises UsageError for those that make no sense, or not together."""
-    args = parser().parse_args(words)
+    args = build_parser().parse_args(words)
     # What stands before a command is meant for it, too: a --dry-run that it can't follow must not be passed over.
     if args.command not in (None, "rollback"):
         for flag, given in (("--to", args.to is not None), ("--dry-run", args.dry_run)):
@@ -52,7 +52,7 @@ def _version(text: str) -> str:
     return text
 
 
-def parser() -> argparse.ArgumentParser:
+def build_parser() -> argparse.ArgumentParser:
     """The command line, from which the help is made."""
     shared = Parser(add_help=False)
     shared.add_argument(

@@ -10,13 +10,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from t3_backup import accounts
-from t3_backup.bump import backups, fetch, freeze, gate, journal, move, ready
-from t3_backup.bump.backups import Snapshot
-from t3_backup.bump.gate import Trial
-from t3_backup.bump.journal import Journal, Move
-from t3_backup.bump.machine import Machine
-from t3_backup.bump.programs import GLOBAL
-from t3_backup.bump.ready import UNTOUCHED
+from t3_backup.autoupdate import freeze, journal, npm, preflight, snapshots, transition
+from t3_backup.autoupdate.context import Context
+from t3_backup.autoupdate.gate import gate
+from t3_backup.autoupdate.gate.gate import Trial
+from t3_backup.autoupdate.installations import GLOBAL
+from t3_backup.autoupdate.journal import Journal, Move
+from t3_backup.autoupdate.preflight import UNTOUCHED
+from t3_backup.autoupdate.snapshots import Snapshot
 from t3_backup.errors import Failure
 from t3_backup.t3 import versions
 from t3_backup.t3.servers import Server
@@ -28,7 +29,7 @@ def now() -> str:
     return format_time(utc_now())
 
 
-def bump(machine: Machine, version: str, *, asked: bool, gate_only: bool = False, include_busy: bool = False) -> list[Trial]:
+def bump(machine: Context, version: str, *, asked: bool, gate_only: bool = False, include_busy: bool = False) -> list[Trial]:
     """Bring every account to `version`; what the gate found. `asked`: by hand, and not as the pin has it.
 
     Raises Failure where an account could not be, Cancelled where it was stopped, and OSError; each account is then on a program and
@@ -60,11 +61,11 @@ def bump(machine: Machine, version: str, *, asked: bool, gate_only: bool = False
     if not found and versions.version_key(machine.program_of(GLOBAL)) >= versions.version_key(version):
         _tell_that_all_are_there(machine, [one.user for one in everybody], version)
         return []
-    ready.must_be_told_apart(everybody)
+    preflight.must_be_told_apart(everybody)
     known = {one.user: machine.backups.list(one.user) for one in found}
-    ready.must_have_room(machine.settings.root, found, known)
+    preflight.must_have_room(machine.settings.root, found, known)
     machine.must_go_on(UNTOUCHED)
-    fetch.fetch(machine.programs, version, machine.settings.npm_spec.format(version=version), machine.say)
+    npm.fetch(machine.programs, version, machine.settings.npm_spec.format(version=version), machine.say)
     trials = try_out(machine, version, found, known)
     if gate_only:
         return trials
@@ -84,7 +85,7 @@ def bump(machine: Machine, version: str, *, asked: bool, gate_only: bool = False
     return trials
 
 
-def _is_to_move(machine: Machine, user: str, version: str, *, asked: bool) -> bool:
+def _is_to_move(machine: Context, user: str, version: str, *, asked: bool) -> bool:
     """Whether an account is on a lower version. Raises Failure where it is asked to go down: its database doesn't."""
     current = machine.program_of(user)
     if versions.version_key(current) <= versions.version_key(version):
@@ -96,15 +97,15 @@ def _is_to_move(machine: Machine, user: str, version: str, *, asked: bool) -> bo
     return False
 
 
-def try_out(machine: Machine, version: str, found: Sequence[Server], known: Mapping[str, Sequence[Snapshot]]) -> list[Trial]:
+def try_out(machine: Context, version: str, found: Sequence[Server], known: Mapping[str, Sequence[Snapshot]]) -> list[Trial]:
     """The gate: on an empty state, and on a copy of each account's data. Raises Failure where it turns it away, and Cancelled."""
     programs = machine.programs
     for one in found:
-        newest, live = next(filter(backups.is_good, known[one.user]), None), one.look()
+        newest, live = next(filter(snapshots.is_good, known[one.user]), None), one.look()
         if live is not None and (newest is None or newest.t3_level != live.level):
             machine.backups.take(one.user, None)  # else nothing would be known of this one's data, as it is now
     users, trials = [one.user for one in found], []
-    for trial in gate.examine(
+    for trial in gate.try_version(
         programs.prefix(version), users, machine.backups.write, watch_seconds=machine.settings.watch, say=machine.say
     ):
         trials.append(trial)
@@ -126,7 +127,7 @@ def _subject(trial: Trial) -> str:
     return "an empty state" if trial.subject == gate.EMPTY else f"the data of {trial.subject}"
 
 
-def _planned(machine: Machine, one: Server, version: str, *, include_busy: bool) -> Move:
+def _planned(machine: Context, one: Server, version: str, *, include_busy: bool) -> Move:
     why = "" if include_busy else one.busy()
     return Move(
         user=one.user,
@@ -138,7 +139,7 @@ def _planned(machine: Machine, one: Server, version: str, *, include_busy: bool)
     )
 
 
-def _carry_on(machine: Machine, plan: Journal) -> None:
+def _carry_on(machine: Context, plan: Journal) -> None:
     """Move whoever waits, and end the bump where nobody is left.
 
     Raises Failure where one failed, and Cancelled: the rest stay as they are.
@@ -147,7 +148,7 @@ def _carry_on(machine: Machine, plan: Journal) -> None:
         machine.must_go_on("the accounts that are left come with the next: t3-autoupdate drain")
         machine.must_not_be_frozen()  # somebody may have done that while another was moved
         [wanted] = [one for one in plan.moves if one.user == user]
-        plan = machine.carry(plan, wanted, move.go)
+        plan = machine.carry(plan, wanted, transition.begin_transition)
         [done] = [one for one in plan.moves if one.user == user]
         if done.phase != journal.DONE:
             _fail(machine, plan, done)
@@ -162,7 +163,7 @@ def _carry_on(machine: Machine, plan: Journal) -> None:
     _tell_that_all_are_there(machine, machine.programs.linked(), plan.version)
 
 
-def _tell_that_all_are_there(machine: Machine, users: Sequence[str], version: str) -> None:
+def _tell_that_all_are_there(machine: Context, users: Sequence[str], version: str) -> None:
     """Some may be above it; and below it who could not be moved, or came in the meantime."""
     programs = {user: machine.program_of(user) for user in users}
     if below := [user for user, program in programs.items() if versions.version_key(program) < versions.version_key(version)]:
@@ -172,7 +173,7 @@ def _tell_that_all_are_there(machine: Machine, users: Sequence[str], version: st
         machine.say(f"all accounts are on {version}" if there else f"nobody is below {version}")
 
 
-def _fail(machine: Machine, plan: Journal, done: Move) -> None:
+def _fail(machine: Context, plan: Journal, done: Move) -> None:
     """Stop here, and let nothing go on by itself. Raises Failure, always."""
     why = f"{done.user}: {plan.kind} from {done.before} to {done.program} failed: {done.reason}"
     freeze.freeze(machine.settings.freeze, f"{now()} {why}")
@@ -183,7 +184,7 @@ def _fail(machine: Machine, plan: Journal, done: Move) -> None:
     raise Failure(f"{why}{also}; frozen until: t3-autoupdate thaw")
 
 
-def drain(machine: Machine, *, include_busy: bool = False) -> None:
+def drain(machine: Context, *, include_busy: bool = False) -> None:
     """Move those who were deferred, and are not busy any more; nobody while it is frozen. Raises Failure and Cancelled."""
     if machine.is_frozen():
         return
@@ -201,7 +202,7 @@ def drain(machine: Machine, *, include_busy: bool = False) -> None:
     _carry_on(machine, plan)
 
 
-def _without_the_gone(machine: Machine, plan: Journal) -> Journal:
+def _without_the_gone(machine: Context, plan: Journal) -> Journal:
     """Without those who were left for later, and are no users of the system any more: nobody is to wait for them for ever."""
     gone = [user for user in plan.users(journal.DEFERRED, journal.WAITING) if not accounts.exists(user)]
     for user in gone:
@@ -209,7 +210,7 @@ def _without_the_gone(machine: Machine, plan: Journal) -> Journal:
     return replace(plan, moves=tuple(one for one in plan.moves if one.user not in gone))
 
 
-def _why_later(machine: Machine, user: str, *, include_busy: bool) -> str:
+def _why_later(machine: Context, user: str, *, include_busy: bool) -> str:
     """Why an account is not moved now; empty where it is. That one's can't be looked at holds up nobody else."""
     try:
         instance = machine.instance(user)
@@ -218,7 +219,7 @@ def _why_later(machine: Machine, user: str, *, include_busy: bool) -> str:
         return str(failure)
 
 
-def resume(machine: Machine) -> None:
+def resume(machine: Context) -> None:
     """Complete or undo what was interrupted. Raises Failure where an account had to go back, or could not."""
     plan = machine.journals.load()
     if plan is None:
@@ -227,7 +228,7 @@ def resume(machine: Machine) -> None:
     for user in plan.users(*journal.UNDER_WAY):
         [one] = [one for one in plan.moves if one.user == user]
         machine.say(f"{user}: the {plan.kind} was interrupted while {one.phase}")
-        plan = machine.carry(plan, one, move.go_on)
+        plan = machine.carry(plan, one, transition.continue_transition)
         [done] = [one for one in plan.moves if one.user == user]
         if done.phase == journal.WAITING:
             plan = plan.with_move(replace(done, phase=journal.DEFERRED, reason="it was interrupted"))
@@ -241,7 +242,7 @@ def resume(machine: Machine) -> None:
         machine.end(plan, "done" if len(plan.users(journal.DONE)) == len(plan.moves) else "stopped", now())
 
 
-def _release_forgotten(machine: Machine, held: Sequence[str]) -> None:
+def _release_forgotten(machine: Context, held: Sequence[str]) -> None:
     """A hold without a move is of a command that died between the two: nothing was changed."""
     for user in machine.programs.linked():
         if user not in held and machine.programs.is_held(user):

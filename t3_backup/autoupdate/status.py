@@ -7,10 +7,10 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from t3_backup.accounts import read_map
-from t3_backup.bump import adopt, freeze, journal
-from t3_backup.bump.journal import Journal
-from t3_backup.bump.machine import Machine
-from t3_backup.bump.programs import GLOBAL
+from t3_backup.autoupdate import adopt, freeze, journal
+from t3_backup.autoupdate.context import Context
+from t3_backup.autoupdate.installations import GLOBAL
+from t3_backup.autoupdate.journal import Journal
 from t3_backup.errors import Failure
 
 NOT_ADOPTED = "not adopted"
@@ -86,7 +86,7 @@ class Status:
         return found
 
 
-def status(machine: Machine) -> Status:
+def status(machine: Context) -> Status:
     """What is there now. Raises Failure and OSError."""
     plan = machine.journals.load()
     history = machine.journals.history()
@@ -107,7 +107,7 @@ def status(machine: Machine) -> Status:
     return Status(machine.settings.pin, version, freeze.reason(machine.settings.freeze), plan, last, accounts, tuple(warnings))
 
 
-def _account(machine: Machine, user: str, plan: Journal | None) -> AccountStatus:
+def _account(machine: Context, user: str, plan: Journal | None) -> AccountStatus:
     programs = machine.programs
     phase = next((one.phase for one in plan.moves if one.user == user), "") if plan else ""
     held = programs.is_held(user)

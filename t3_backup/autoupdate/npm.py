@@ -11,7 +11,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-from t3_backup.bump.programs import About, Programs, copy_package, remove_tree
+from t3_backup.autoupdate.installations import About, Programs, copy_package, remove_tree
 from t3_backup.errors import Failure
 from t3_backup.system import transient_unit
 
