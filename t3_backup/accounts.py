@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from t3_backup.errors import Failure, UsageError
-from t3_backup.t3.files import STATE_DATABASE
 
 # A user's name becomes the name of a folder: no slash, no leading dot or dash.
 _USER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.@-]{0,63}")
@@ -28,11 +27,6 @@ class Account:
     gid: int
     groups: tuple[int, ...]  # supplementary, the primary one among them
     home: Path
-
-    @property
-    def source(self) -> Path:
-        """The live database, for people to read. Nobody but its owner opens it."""
-        return self.home / STATE_DATABASE
 
 
 @dataclass(frozen=True)

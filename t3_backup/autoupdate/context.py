@@ -20,6 +20,7 @@ from t3_backup.errors import Cancelled, Failure
 from t3_backup.store import lock
 from t3_backup.system.signals import StopRequest
 from t3_backup.t3 import servers, versions
+from t3_backup.t3.files import state_database
 from t3_backup.t3.servers import Server
 
 _LOCK = ".lock"  # no user's name begins so
@@ -98,7 +99,7 @@ class Context:
         if not (known := self.backups.list(one.user)):
             return self.backups.uncovered(one.user)
         back = f"bring it back first (t3-backup-state restore {one.user})"
-        return f"{one.account.source} is gone, and there are {len(known)} snapshots of it: {back}"
+        return f"{state_database(one.account.home)} is gone, and there are {len(known)} snapshots of it: {back}"
 
     def adopt(self) -> str:
         """Have all accounts run by our links; the version of whoever has none. Raises Failure and OSError."""

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from t3_backup.errors import Failure, LockHeld
-from t3_backup.output.restore_messages import lies_at
+from t3_backup.restore.recovery import lies_at
 from t3_backup.store import lock
 from t3_backup.store.names import UNWANTED
 from t3_backup.store.store import Store

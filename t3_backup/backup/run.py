@@ -31,6 +31,7 @@ from t3_backup.store.documents import snapshot_document
 from t3_backup.store.manifest import Manifest
 from t3_backup.store.store import Store
 from t3_backup.t3 import databases
+from t3_backup.t3.files import state_database
 from t3_backup.worker import client
 from t3_backup.worker.limits import Limits
 from t3_backup.worker.protocol import Event, Phase
@@ -97,7 +98,9 @@ def plan_backups(
             source = client.look(account, limits, stopping, heard)
         except SourceAbsent as absent:
             return AccountResult(account.user, "skipped", str(absent))
-        return AccountResult(account.user, "planned", f"{account.source} ({source.bytes} bytes, -wal {source.wal_bytes})")
+        return AccountResult(
+            account.user, "planned", f"{state_database(account.home)} ({source.bytes} bytes, -wal {source.wal_bytes})"
+        )
 
     results = []
     for account in accounts:

@@ -31,6 +31,7 @@ from t3_backup.store.store import Store
 from t3_backup.system import signals
 from t3_backup.system.signals import StopRequest
 from t3_backup.system.systemd import Service
+from t3_backup.t3.files import state_database
 from t3_backup.text import INFO, utc_now
 from t3_backup.worker import client
 from t3_backup.worker.limits import Limits
@@ -80,7 +81,7 @@ def _in_place(
         out.line(INFO, line)
     if args.dry_run:
         return document | {"action": "planned"}, False
-    question, wrong_use = f"Replace {account.source} with it?", "a restore replaces the live database"
+    question, wrong_use = f"Replace {state_database(account.home)} with it?", "a restore replaces the live database"
     confirm(question, wrong_use, yes=args.yes, silent=args.json)
     store.lock(wait=WAIT_S)
     if broken := [one for one in recover_interrupted(store, bounds, out.warn) if one.user == args.user and not one.whole]:

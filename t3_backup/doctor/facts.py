@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib
 import os
 import threading
+from contextlib import closing
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -24,9 +25,9 @@ from t3_backup.restore.pending import PendingRestore
 from t3_backup.settings import Settings
 from t3_backup.store.manifest import Manifest
 from t3_backup.store.store import Store
+from t3_backup.system import native
 from t3_backup.text import utc_now
 from t3_backup.worker import client
-from t3_backup.worker.child.vfs import register_vfs
 from t3_backup.worker.limits import Limits
 from t3_backup.worker.protocol import Source
 from t3_backup.worker.supervisor import Overheard
@@ -266,7 +267,8 @@ def _given_away(store: Store, account: Account, found: ShelfFacts, stopping: thr
 def _libraries() -> Libraries:
     extension = ""
     try:
-        register_vfs()
+        with closing(apsw.Connection(":memory:")) as connection:
+            native.register_vfs(connection)
     except (apsw.Error, OSError) as error:
         extension = str(error)
     return Libraries(

@@ -6,6 +6,7 @@ from datetime import datetime
 
 from t3_backup.output.messages import Message
 from t3_backup.restore.in_place import Restored
+from t3_backup.restore.recovery import lies_at
 from t3_backup.store.census import Census
 from t3_backup.store.manifest import Manifest
 from t3_backup.store.names import PRERESTORE
@@ -63,11 +64,6 @@ def done(restored: Restored, options: str) -> list[Message]:
     if restored.prerestore:
         lines.append(Message(INFO, f"to undo it: {undo(restored, options)}"))
     return lines
-
-
-def lies_at(path: str) -> str:
-    """Where there is what no snapshot gives back."""
-    return f"what could not be sealed of the old state lies at {path}"
 
 
 def undo(restored: Restored, options: str) -> str:

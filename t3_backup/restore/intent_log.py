@@ -17,7 +17,8 @@ from t3_backup.accounts import is_user_name
 from t3_backup.errors import StoreError
 from t3_backup.store.store import Store
 from t3_backup.system import native
-from t3_backup.system.file_identity import SIDECARS, FileIdentity
+from t3_backup.system.file_identity import FileIdentity
+from t3_backup.system.sqlite import SIDECARS
 
 _ENDING = "+restore.json"
 _PARTIAL = ".partial-"

@@ -14,12 +14,12 @@ from t3_backup import accounts
 from t3_backup.accounts import Account
 from t3_backup.backup.limits import limits_of
 from t3_backup.errors import Failure, SourceAbsent, explain
-from t3_backup.output import restore_messages
 from t3_backup.restore import intent_log
 from t3_backup.restore.intent_log import Intent
 from t3_backup.settings import Settings
 from t3_backup.store.store import Store
 from t3_backup.system.systemd import Service
+from t3_backup.t3.files import state_database
 from t3_backup.worker import client
 from t3_backup.worker.limits import Limits
 from t3_backup.worker.protocol import Swapped
@@ -65,7 +65,7 @@ def finish_restore(plan: Intent, account: Account | None, store: Store, limits: 
     else:
         plan.remove(store)
     kept = [plan.aside] if plan.database and plan.keep and state == "new" else []
-    where = () if account is None else tuple(str(account.source.parent / name) for name in (*kept, *files.left))
+    where = () if account is None else tuple(str(state_database(account.home).parent / name) for name in (*kept, *files.left))
     return Recovered(state, server, tuple(warnings), where, files.missing)
 
 
@@ -165,8 +165,13 @@ def recover_interrupted(store: Store, bounds: Limits, warn: Callable[[str], None
             warn(f"{user}: {unended[-1].reason}")
             continue
         warn(f"{user}: a restore that was interrupted {_RECOVERED[ended.state]}")
-        for warning in (*ended.warnings, *map(restore_messages.lies_at, ended.kept)):
+        for warning in (*ended.warnings, *map(lies_at, ended.kept)):
             warn(f"{user}: {warning}")
         if ended.server == "failed":
             unended.append(Unrecovered(user, "; ".join(ended.warnings), whole=True))
     return unended
+
+
+def lies_at(path: str) -> str:
+    """Where there is what no snapshot gives back."""
+    return f"what could not be sealed of the old state lies at {path}"

@@ -7,9 +7,6 @@ import stat
 from dataclasses import dataclass, fields
 from typing import Any
 
-# All that SQLite may have beside a database; the -wal and the -journal hold a part of its content.
-SIDECARS = ("-wal", "-shm", "-journal")
-
 
 @dataclass(frozen=True)
 class FileIdentity:

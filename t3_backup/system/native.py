@@ -134,3 +134,14 @@ def confine(parent_pid: int) -> None:
     Call it after the last change of user, which would undo it. Raises `OSError`: ESRCH if the parent is gone already.
     """
     check_result(lib.t3_confine(parent_pid))
+
+
+def register_vfs(connection: Any) -> None:
+    """Register the VFS `t3copy` in the SQLite of an apsw connection, for the life of the process. Again is harmless.
+
+    Raises `apsw.Error` where that SQLite refuses extensions, or where another SQLite of this process has the VFS.
+    """
+    # The names of apsw 3.40, which newer ones keep.
+    connection.enableloadextension(True)
+    connection.loadextension(_copier.__file__, "sqlite3_t3copy_init")
+    connection.enableloadextension(False)

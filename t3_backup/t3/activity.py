@@ -14,7 +14,7 @@ from typing import Any
 
 import apsw
 
-from t3_backup.worker.child.source import NOFOLLOW
+from t3_backup.system.sqlite import NOFOLLOW
 
 _BUSY_MS = 2000
 # A turn that an agent is at, as T3 projects it; a session that ended badly leaves its turn behind, but not its status.

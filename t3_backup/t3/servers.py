@@ -19,6 +19,7 @@ from t3_backup.errors import Failure
 from t3_backup.system import transient_unit
 from t3_backup.system.systemd import Service
 from t3_backup.t3 import pairing
+from t3_backup.t3.files import state_database
 
 _CGROUPS = Path("/sys/fs/cgroup")
 _PORT = re.compile(r'\s*(?:export\s+)?T3_PORT=["\']?(\d{1,5})["\']?\s*')
@@ -71,12 +72,12 @@ class Server:
 
     def look(self) -> Activity | None:
         """What his database says, read as him; None where there is none. Raises Failure."""
-        done = self._as_owner([*_python("look"), str(self.account.source)], _LOOK_S)
+        done = self._as_owner([*_python("activity"), str(state_database(self.account.home))], _LOOK_S)
         try:
             value = json.loads(done)
             return None if value is None else Activity(_integer(value["level"]), _integer(value["turns"]) or 0)
         except _NO_ANSWER:
-            raise Failure(f"{self.user}: {self.account.source} can't be looked at") from None
+            raise Failure(f"{self.user}: {state_database(self.account.home)} can't be looked at") from None
 
     def busy(self) -> str:
         """Who works with it now, for a person; empty where nobody does. Raises Failure."""
@@ -191,7 +192,7 @@ def _port(path: Path) -> int | None:
 
 
 def _python(module: str) -> list[str]:
-    return [sys.executable, "-I", "-m", f"t3_backup.bump.{module}"]
+    return [sys.executable, "-I", "-m", f"t3_backup.t3.{module}"]
 
 
 def _members(group: str) -> list[str]:

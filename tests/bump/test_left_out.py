@@ -26,7 +26,7 @@ import sys
 from t3_backup.autoupdate import snapshots as backups, main as cli; from t3_backup.t3 import activity as look
 from t3_backup.t3.servers import Server as Instance, Activity as Live
 def as_root(instance):
-    value = look.read_activity(instance.account.source)
+    value = look.read_activity(instance.account.home / '.t3/userdata/state.sqlite')
     return None if value is None else Live(**value)
 backups.COMMAND = (sys.executable, "-m", "t3_backup.cli.main")
 Instance.look = as_root

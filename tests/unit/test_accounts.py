@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from t3_backup.accounts import find, is_user_name, parse_map, read_map
 from t3_backup.errors import Failure, UsageError
-from t3_backup.t3.files import STATE_DATABASE
+from t3_backup.t3.files import STATE_DATABASE, state_database
 
 
 def users(text: str) -> tuple[str, ...]:
@@ -125,6 +125,6 @@ def test_an_account_is_what_the_system_says(make_user) -> None:
     user = make_user("u-accounts")
     found = find(user.name)
     assert (found.user, found.uid, found.gid, found.home) == (user.name, user.uid, user.gid, user.home)
-    assert found.source == user.home / STATE_DATABASE == user.database
+    assert state_database(found.home) == user.home / STATE_DATABASE == user.database
     assert found.groups == tuple(sorted(set(os.getgrouplist(user.name, user.gid))))
     assert pwd.getpwnam(user.name).pw_uid == found.uid

@@ -14,7 +14,8 @@ import pytest
 
 from t3_backup.errors import Failure
 from t3_backup.system import native
-from t3_backup.system.file_identity import SIDECARS, FileIdentity
+from t3_backup.system.file_identity import FileIdentity
+from t3_backup.system.sqlite import SIDECARS
 from t3_backup.t3.files import STATE_DATABASE
 from t3_backup.worker.child import swap
 from t3_backup.worker.child.live_files import LiveFiles

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from t3_backup.errors import WORKER_ERRORS, Failure, InUse, SourceRefused, TryLater, WorkerLost
 from t3_backup.store.census import Census
-from t3_backup.system.file_identity import SIDECARS, FileIdentity
+from t3_backup.system.file_identity import FileIdentity
+from t3_backup.system.sqlite import SIDECARS
 from t3_backup.worker import protocol
 from t3_backup.worker.protocol import (
     Copied,

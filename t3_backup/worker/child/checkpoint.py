@@ -15,9 +15,10 @@ import apsw
 
 from t3_backup.errors import InUse
 from t3_backup.store.census import Census
+from t3_backup.system.sqlite import NOFOLLOW
 from t3_backup.worker.child import census
 from t3_backup.worker.child.live_files import LiveFiles
-from t3_backup.worker.child.source import NOFOLLOW, execute
+from t3_backup.worker.child.source import execute
 from t3_backup.worker.protocol import Folded
 
 _FRAME_HEADER = 24  # bytes

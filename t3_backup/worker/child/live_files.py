@@ -18,7 +18,8 @@ from pathlib import Path
 
 from t3_backup.errors import Failure, InUse, SourceAbsent, SourceError, SourceRefused
 from t3_backup.system import native
-from t3_backup.system.file_identity import SIDECARS, FileIdentity
+from t3_backup.system.file_identity import FileIdentity
+from t3_backup.system.sqlite import SIDECARS
 from t3_backup.t3.files import STATE_DATABASE
 from t3_backup.worker.child.source import must_be_own
 

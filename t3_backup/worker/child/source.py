@@ -19,13 +19,12 @@ import apsw
 
 from t3_backup.errors import SourceAbsent, SourceError, SourceRefused, TryLater
 from t3_backup.system import native
+from t3_backup.system.sqlite import NOFOLLOW
 from t3_backup.t3.files import STATE_DATABASE
 
 _MMAP_BYTES = 1 << 40  # SQLite takes as much of it as it was built for
 _CACHE_KIB = 2048
 _BUSY_MS = 250
-# SQLITE_OPENNOFOLLOW (sqlite.org/c3ref/c_open_autoproxy.html); apsw names it since 3.40.
-NOFOLLOW = 0x01000000
 
 
 @dataclass(frozen=True)

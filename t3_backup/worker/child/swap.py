@@ -19,11 +19,12 @@ import apsw
 from t3_backup.errors import Failure, InUse, SourceError
 from t3_backup.store.census import Census
 from t3_backup.system import native
-from t3_backup.system.file_identity import SIDECARS, FileIdentity
+from t3_backup.system.file_identity import FileIdentity
+from t3_backup.system.sqlite import NOFOLLOW, SIDECARS
 from t3_backup.worker.child import census
 from t3_backup.worker.child.copy import clear_header
 from t3_backup.worker.child.live_files import LiveFiles
-from t3_backup.worker.child.source import NOFOLLOW, execute
+from t3_backup.worker.child.source import execute
 from t3_backup.worker.protocol import Copied, Healed, Staged
 
 _PROBE = ".probe"

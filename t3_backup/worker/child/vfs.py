@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import closing
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
@@ -10,7 +11,7 @@ from urllib.parse import urlencode
 
 import apsw
 
-from t3_backup import _copier  # type: ignore[attr-defined]
+from t3_backup.system import native
 from t3_backup.system.native import check_result, ffi, lib
 
 _WHAT = "the new snapshot"  # what a destination's failures are about, for people
@@ -31,16 +32,11 @@ def register_vfs(connection: apsw.Connection | None = None) -> None:
 
     Raises `apsw.Error` where that SQLite refuses extensions, or where another SQLite of this process has the VFS.
     """
-    private = connection is None
-    carrier = apsw.Connection(":memory:") if connection is None else connection
-    try:
-        # The names of apsw 3.40, which newer ones keep.
-        carrier.enableloadextension(True)
-        carrier.loadextension(_copier.__file__, "sqlite3_t3copy_init")
-        carrier.enableloadextension(False)
-    finally:
-        if private:
-            carrier.close()
+    if connection is not None:
+        native.register_vfs(connection)
+        return
+    with closing(apsw.Connection(":memory:")) as carrier:
+        native.register_vfs(carrier)
 
 
 class Destination:

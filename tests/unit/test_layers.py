@@ -1,0 +1,116 @@
+"""Who may import whom: the rule of the house, over the syntax tree; and what is known of T3 Code stands in one room."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from conftest import ROOT
+
+PACKAGE = ROOT / "t3_backup"
+MODULES = {".".join(path.relative_to(PACKAGE).with_suffix("").parts): path for path in sorted(PACKAGE.rglob("*.py"))}
+FLOORS = (  # a room imports the rooms before it, and itself
+    "system", "t3", "store", "worker", "history", "backup", "restore", "output", "monitor", "doctor", "cli", "autoupdate",
+)  # fmt: skip
+TOP = ("errors", "settings", "accounts", "text", "records", "__init__", "_copier")  # what everybody may import
+ENTRY = "__main__"  # python3 -m t3_backup: it starts the command, and nothing imports it
+CHILD = "worker.child"
+CHILD_MAY = (
+    "worker.protocol",
+    "store.names",
+    "store.census",
+    "t3.files",
+    "t3.databases",
+    "t3.ledger",
+)  # beside system and errors, text, records
+CHILD_TOP = ("errors", "text", "records", "__init__", "_copier")
+APSW = (CHILD, "doctor", "t3.activity", "autoupdate.gate.trial")  # where SQLite may be called
+
+
+def imports(path: Path) -> Iterator[str]:
+    """The modules of this package, and those of others, that a file imports, wherever it does so."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: a relative import"
+            for name in node.names:
+                whole = f"{node.module}.{name.name}"
+                yield whole if whole.removeprefix("t3_backup.") in MODULES else str(node.module)
+        elif isinstance(node, ast.Import):
+            yield from (name.name for name in node.names)
+
+
+def own_imports(path: Path) -> list[str]:
+    found = [name for name in imports(path) if name.partition(".")[0] == "t3_backup"]
+    return ["__init__" if name == "t3_backup" else name.removeprefix("t3_backup.") for name in found]
+
+
+def room(module: str) -> str:
+    if module.startswith(f"{CHILD}.") or module == CHILD:
+        return CHILD
+    return module.partition(".")[0]
+
+
+def breaks_the_rule(module: str, other: str) -> bool:
+    mine, theirs = room(module), room(other)
+    if module == ENTRY:
+        return theirs != "cli"
+    if module in TOP:
+        return other not in TOP
+    if mine == CHILD:
+        return not (theirs in (CHILD, "system") or other in CHILD_MAY or other in CHILD_TOP)
+    if other in TOP or mine == theirs:
+        return False
+    return theirs == CHILD or theirs not in FLOORS or FLOORS.index(theirs) > FLOORS.index(mine)
+
+
+# What breaks it today: the list may only get shorter.
+BREAKS: set[str] = {"worker.client imports restore.intent_log"}
+
+
+def test_a_room_imports_only_the_rooms_below_it() -> None:
+    broken = [
+        f"{name} imports {other}" for name, path in MODULES.items() for other in own_imports(path) if breaks_the_rule(name, other)
+    ]
+    assert set(broken) == BREAKS
+
+
+@pytest.mark.parametrize(
+    ("module", "other"),
+    [
+        ("store.store", "history.delta"),
+        ("backup.run", "output.console"),
+        ("backup.run", "worker.child.copy"),
+        ("worker.child.copy", "settings"),
+        ("worker.child.copy", "store.store"),
+        ("text", "system.disk"),
+        ("cli.run", "autoupdate.main"),
+        ("store.store", "invented.room"),
+    ],
+)
+def test_the_rule_can_be_broken(module: str, other: str) -> None:
+    assert breaks_the_rule(module, other)
+
+
+def test_every_module_has_a_room() -> None:
+    assert {room(name) for name in MODULES if name not in TOP and name != ENTRY} == {*FLOORS, CHILD}
+
+
+def test_sqlite_is_called_where_a_users_bytes_may_be_parsed_and_nowhere_else() -> None:
+    allowed = [name for name in MODULES if name in APSW or room(name) in APSW]
+    assert [name for name, path in MODULES.items() if "apsw" in imports(path) and name not in allowed] == []
+
+
+def test_nothing_below_the_output_prints() -> None:
+    below = [name for name in MODULES if room(name) in FLOORS[: FLOORS.index("output")]]
+    commands = ("t3.pairing", "t3.activity")  # what they say is their answer
+    calls = [
+        (name, node.func)
+        for name in below
+        if name not in commands
+        for node in ast.walk(ast.parse(MODULES[name].read_text()))
+        if isinstance(node, ast.Call)
+    ]
+    found = [f"{name}:{called.lineno}" for name, called in calls if isinstance(called, ast.Name) and called.id == "print"]
+    assert found == []
