@@ -100,7 +100,7 @@ class Ours:
         return self.folder / "store"
 
     @property
-    def shelf(self) -> Path:
+    def account_dir(self) -> Path:
         """Where the snapshots of the user are."""
         return self.store / self.user
 

@@ -116,9 +116,9 @@ def year(scene: Scene, days: int, say: Say) -> Year:
         spent.append(_run(scene, ours.run("delta")).wall_s)
         [new] = _snapshots(ours) - before
         if day in (1, days):
-            hashes.append(_sha256(ours.shelf / f"{new}.sqlite"))
+            hashes.append(_sha256(ours.account_dir / f"{new}.sqlite"))
             names.append(new)
-            size = (ours.shelf / f"{new}.sqlite").stat().st_size
+            size = (ours.account_dir / f"{new}.sqlite").stat().st_size
             found.first_bytes = found.first_bytes or size
             found.newest_bytes = size
         if day % 30 == 0 or day == days:
@@ -135,7 +135,7 @@ def _our_day(scene: Scene, ours: Ours, day: int, found: Found, *, last: bool) ->
     scene.prepare(scene.folder, scene.live.stat().st_size)
     run = _run(scene, ours.run("off"))
     [name] = _snapshots(ours) - before
-    plain = ours.shelf / f"{name}.sqlite"
+    plain = ours.account_dir / f"{name}.sqlite"
     shutil.copyfile(plain, scene.folder / NAME)
     found.runs.append(run)
     if day == 1:
@@ -143,8 +143,8 @@ def _our_day(scene: Scene, ours: Ours, day: int, found: Found, *, last: bool) ->
         return name
     scene.prepare(scene.folder, 0)
     if last:
-        images = plain.stat().st_size + max(path.stat().st_size for path in ours.shelf.glob("*.sqlite") if path != plain)
-        found.reads = tracing.trace(ours.compact(), scene.root, scene.folder / "trace", ours.shelf, images)
+        images = plain.stat().st_size + max(path.stat().st_size for path in ours.account_dir.glob("*.sqlite") if path != plain)
+        found.reads = tracing.trace(ours.compact(), scene.root, scene.folder / "trace", ours.account_dir, images)
         return name
     state = COLD if day % _COLD_EVERY == 0 else WARM
     _cache(ours.store, state)
@@ -192,7 +192,7 @@ def _folder(scene: Scene, way: Way) -> Path:
 
 
 def _snapshots(ours: Ours) -> set[str]:
-    return {path.stem for path in ours.shelf.glob("state-*.json")}
+    return {path.stem for path in ours.account_dir.glob("state-*.json")}
 
 
 def _turns(database: Path) -> int:

@@ -26,7 +26,7 @@ class Reads:
     proof: int
 
 
-def trace(command: Sequence[str], cwd: Path, log: Path, shelf: Path, images: int) -> Reads:
+def trace(command: Sequence[str], cwd: Path, log: Path, account_dir: Path, images: int) -> Reads:
     """Run a compaction of the snapshots in `shelf`, two of which are plain and have `images` bytes.
 
     Raises CalledProcessError.
@@ -35,7 +35,7 @@ def trace(command: Sequence[str], cwd: Path, log: Path, shelf: Path, images: int
     line = ["strace", "-f", "-qq", "-y", "-e", f"trace={calls}", "-e", "signal=none", "-o", str(log), *command]
     subprocess.run(line, cwd=cwd, check=True, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     with log.open(encoding="utf-8", errors="replace") as lines:
-        return Reads(images, *count(lines, str(shelf)))
+        return Reads(images, *count(lines, str(account_dir)))
 
 
 def count(lines: Iterable[str], folder: str) -> tuple[int, int, int]:

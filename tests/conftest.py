@@ -99,12 +99,12 @@ class Land:
     def map(self) -> Path:
         return self.folder / "map"
 
-    def shelf(self, user: User) -> Path:
+    def account_dir(self, user: User) -> Path:
         return self.store / user.name
 
     def snapshots(self, user: User) -> list[Path]:
         """The sealed data files of a user, oldest first by name."""
-        return sorted(self.shelf(user).glob("state-*.sqlite")) if self.shelf(user).exists() else []
+        return sorted(self.account_dir(user).glob("state-*.sqlite")) if self.account_dir(user).exists() else []
 
     def write_map(self, *users: User | str) -> None:
         names = [user if isinstance(user, str) else user.name for user in users]

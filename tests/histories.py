@@ -65,43 +65,43 @@ def histories(
     gaps = ORDINARY | JUMPS if jumps else ORDINARY
     pinned = st.sampled_from([False] * 5 + [True]) if pins else st.just(False)
     runs = draw(st.lists(st.tuples(gaps, verdicts, LABELS, st.integers(1, 3), st.booleans(), pinned), max_size=40))
-    sequence, when, shelf = 0, datetime(2026, 3, 1, 3, 30, tzinfo=UTC), []
+    sequence, when, account_dir = 0, datetime(2026, 3, 1, 3, 30, tzinfo=UTC), []
     for gap, verdict, label, step, legacy, pin in runs:
         sequence += step
         when += timedelta(seconds=gap)
         when = min(max(when, datetime(1980, 1, 1, tzinfo=UTC)), datetime(2090, 1, 1, tzinfo=UTC))
-        shelf.append(snapshot(sequence, when, verdict, label, legacy=legacy, pinned=pin))
-    assume(jumps or all(new.when - old.when < timedelta(days=365) for new, old in pairwise(plain(shelf))))
-    return shelf
+        account_dir.append(snapshot(sequence, when, verdict, label, legacy=legacy, pinned=pin))
+    assume(jumps or all(new.when - old.when < timedelta(days=365) for new, old in pairwise(plain(account_dir))))
+    return account_dir
 
 
-def kept(shelf: Iterable[Manifest], policy: Policy | int) -> list[Manifest]:
+def kept(account_dir: Iterable[Manifest], policy: Policy | int) -> list[Manifest]:
     """What stays, newest first."""
-    decisions = decide_retention(shelf, same(policy) if isinstance(policy, int) else policy)
+    decisions = decide_retention(account_dir, same(policy) if isinstance(policy, int) else policy)
     return [decision.snapshot for decision in decisions if decision.keep]
 
 
-def numbers(shelf: Iterable[Manifest]) -> set[int]:
+def numbers(account_dir: Iterable[Manifest]) -> set[int]:
     """Their sequence numbers: manifests have no hash."""
-    return {one.sequence for one in shelf}
+    return {one.sequence for one in account_dir}
 
 
-def stay(shelf: Iterable[Manifest], policy: Policy | int) -> set[int]:
+def stay(account_dir: Iterable[Manifest], policy: Policy | int) -> set[int]:
     """The sequence numbers of what stays."""
-    return numbers(kept(shelf, policy))
+    return numbers(kept(account_dir, policy))
 
 
-def newest_first(shelf: Iterable[Manifest]) -> list[Manifest]:
-    return sorted(shelf, key=lambda one: one.sequence, reverse=True)
+def newest_first(account_dir: Iterable[Manifest]) -> list[Manifest]:
+    return sorted(account_dir, key=lambda one: one.sequence, reverse=True)
 
 
-def verified(shelf: Iterable[Manifest]) -> list[Manifest]:
-    return [one for one in newest_first(shelf) if one.verdict == "verified"]
+def verified(account_dir: Iterable[Manifest]) -> list[Manifest]:
+    return [one for one in newest_first(account_dir) if one.verdict == "verified"]
 
 
 def day(one: Manifest) -> date:
     return one.when.astimezone(UTC).date()
 
 
-def plain(shelf: Iterable[Manifest]) -> list[Manifest]:
-    return [one for one in verified(shelf) if one.label is None]
+def plain(account_dir: Iterable[Manifest]) -> list[Manifest]:
+    return [one for one in verified(account_dir) if one.label is None]

@@ -27,7 +27,7 @@ class ArchiveOnce:
     """The companion of one run's snapshots of an account: made when the first of them asks for it."""
 
     order: Order
-    shelf: AccountDir
+    account_dir: AccountDir
     before: Sequence[Manifest]  # those on the shelf, newest first
     limit: int  # bytes of content; 0: none is made
     unsaved: str = ""  # why there is none
@@ -56,9 +56,9 @@ class ArchiveOnce:
         order, until = self.order, time.monotonic() + seconds
         last = next((snapshot.companion for snapshot in self.before if snapshot.companion is not None), None)
         known = last.fingerprint if last is not None and self._is_there(last) else ""
-        with self.shelf.begin() as blank:
+        with self.account_dir.begin() as staged_file:
             limits = replace(order.limits, seconds=max(1.0, seconds))
-            packed = client.pack(order.account, blank.writer, self.limit, known, limits, order.stopping, order.listen)
+            packed = client.pack(order.account, staged_file.writer, self.limit, known, limits, order.stopping, order.listen)
             user = order.account.user
             self.passed = packed.passed
             self.warnings += [f"{user}: not packed: {passed}" for passed in packed.passed]
@@ -68,19 +68,19 @@ class ArchiveOnce:
                 return last
             if packed.entries == 0:
                 return None
-            made = self._seal(blank, packed, until)
-            self.shelf.keep_archive(blank, made)
+            made = self._seal(staged_file, packed, until)
+            self.account_dir.keep_archive(staged_file, made)
             self.sealed = sealed
             return made
 
     def _is_there(self, companion: Companion) -> bool:
         """Whether the archive need not be made again. What a restore is about to remove must come out of it: then it is read."""
-        return self.shelf.has_archive(companion) and (self.order.label != PRERESTORE or self.shelf.is_whole(companion))
+        return self.account_dir.has_archive(companion) and (self.order.label != PRERESTORE or self.account_dir.is_whole(companion))
 
-    def _seal(self, blank: StagedFile, packed: Packed, until: float) -> Companion:
+    def _seal(self, staged_file: StagedFile, packed: Packed, until: float) -> Companion:
         order = self.order
-        blank.settle()
-        fd = blank.open()
+        staged_file.settle()
+        fd = staged_file.open()
         try:
             content = hash_content(fd)
             made = Companion(content.sha256, content.bytes, packed.entries, packed.content_bytes, packed.fingerprint)

@@ -55,29 +55,31 @@ def set_aside(order: Order, store: Store) -> None:
     store.set_aside(user)
 
 
-def import_legacy(order: Order, store: Store, shelf: AccountDir, until: float) -> TakenOver:
+def import_legacy(order: Order, store: Store, account_dir: AccountDir, until: float) -> TakenOver:
     """Take over all that was set aside of the account, the newest first, `until` then (a time of time.monotonic()).
 
     What is not done (out of time, no room, a stop) is the next run's. Never raises for what is wrong with an old one.
     """
     done = TakenOver()
-    for aside in store.aside(shelf.user):
+    for aside in store.aside(account_dir.user):
         path = store.path / aside
         later: list[str] = []
         try:
-            _empty(order, store, shelf, aside, until, done, later)
-            if not later and (left := store.end_aside(shelf.user, aside)):
-                done.warnings.append(f"{shelf.user}: not all old snapshots could be taken over: the rest is in {left}")
+            _empty(order, store, account_dir, aside, until, done, later)
+            if not later and (left := store.end_aside(account_dir.user, aside)):
+                done.warnings.append(f"{account_dir.user}: not all old snapshots could be taken over: the rest is in {left}")
         except Cancelled:
             break
         except (Failure, OSError) as error:
             later.append(explain(error))
         if later:
-            done.warnings.append(f"{shelf.user}: the rest of {path} is left to the next run: {later[0]}")
+            done.warnings.append(f"{account_dir.user}: the rest of {path} is left to the next run: {later[0]}")
     return done
 
 
-def _empty(order: Order, store: Store, shelf: AccountDir, aside: str, until: float, done: TakenOver, later: list[str]) -> None:
+def _empty(
+    order: Order, store: Store, account_dir: AccountDir, aside: str, until: float, done: TakenOver, later: list[str]
+) -> None:
     """Take over what is in one folder, each name once; `later` tells what is worth a further try. Raises what ends it all."""
     folder = store.open_aside(aside, order.account.uid)
     after = ""
@@ -89,13 +91,13 @@ def _empty(order: Order, store: Store, shelf: AccountDir, aside: str, until: flo
                 if parsed is None:
                     raise WorkerLost("the worker named what is no old snapshot")
                 try:
-                    if new := _take_over(one, shelf, folder, after, parsed):
+                    if new := _take_over(one, account_dir, folder, after, parsed):
                         done.names.append(new)
                     client.discard(order.account, folder, after, since, one.limits, order.stopping)
                 except Cancelled:
                     raise
                 except SourceError as error:
-                    done.warnings.append(f"{shelf.user}: {store.path / aside / after} stays: {error}")
+                    done.warnings.append(f"{account_dir.user}: {store.path / aside / after} stays: {error}")
                 except (Failure, OSError) as error:
                     later.append(f"{after}: {explain(error)}")
     finally:
@@ -110,22 +112,22 @@ def _left(order: Order, until: float) -> Order:
     return replace(order, limits=replace(order.limits, seconds=seconds))
 
 
-def _take_over(order: Order, shelf: AccountDir, folder: int, name: str, parsed: ParsedName) -> str | None:
+def _take_over(order: Order, account_dir: AccountDir, folder: int, name: str, parsed: ParsedName) -> str | None:
     """Take over one: its new name; None where it is ours already. Raises SourceError where it is no good, Failure and OSError."""
     order = replace(order, when=parsed.when, label=parsed.label)
     until = time.monotonic() + order.limits.seconds
-    with shelf.begin() as blank:
-        copied = client.fetch(order.account, folder, name, blank.writer, order.limits, order.stopping, order.listen)
-        content, proven = settle(order, blank, copied, until)
+    with account_dir.begin() as staged_file:
+        copied = client.fetch(order.account, folder, name, staged_file.writer, order.limits, order.stopping, order.listen)
+        content, proven = settle(order, staged_file, copied, until)
         judged = verdict.judge_copy(proven.problems, proven.census, copied.method, None)
         if judged.verdict != "verified":
             raise SourceError(f"{judged.verdict}: {'; '.join(judged.reasons[:3])}")
-        snapshots = shelf.snapshots()
+        snapshots = account_dir.snapshots()
         # A run that died between the sealing and the removal has left it in both places.
         for twin in snapshots:
             if (twin.when, twin.label, twin.sha256) == (parsed.when, parsed.label, content.sha256):
                 return None
         sequence = min([1, *(snapshot.sequence for snapshot in snapshots)]) - 1
-        snapshot = describe(order, shelf, sequence, copied, proven, content, judged)
-        shelf.publish(blank, snapshot)
+        snapshot = describe(order, account_dir, sequence, copied, proven, content, judged)
+        account_dir.publish(staged_file, snapshot)
     return snapshot.name

@@ -27,44 +27,50 @@ class Published:
 
 
 def publish_snapshot(
-    shelf: AccountDir, blank: StagedFile, content: Content, snapshot: Manifest, before: Sequence[Manifest], *, share: bool = False
+    account_dir: AccountDir,
+    staged_file: StagedFile,
+    content: Content,
+    snapshot: Manifest,
+    before: Sequence[Manifest],
+    *,
+    share: bool = False,
 ) -> Published:
     """Publish the settled `blank`, whose `content` is `snapshot`'s; `before` are those on the shelf, newest first.
 
     What the newest of them holds already is not kept twice: where there is nothing new to say of it, it stands for this one, too;
     else it gets a second name. With `share`, what is new is published as a file that shares its extents. Raises OSError.
     """
-    page_size = page_size_of(blank.reader)
+    page_size = page_size_of(staged_file.reader)
     # After a damaged one lies what VACUUM made of it, whose bytes are never a copy's.
     newest = next((one for one in before if (one.method == "vacuum") == (snapshot.method == "vacuum")), None)
-    if newest is not None and newest.sha256 == content.sha256 and shelf.is_plain(newest):
-        healed = _heal(shelf, blank, content, newest, before)
+    if newest is not None and newest.sha256 == content.sha256 and account_dir.is_plain(newest):
+        healed = _heal(account_dir, staged_file, content, newest, before)
         unchanged = _says_the_same(snapshot, newest)
         kept = newest if unchanged else snapshot
         if not unchanged:
-            shelf.publish_again(newest, snapshot)
-        _keep_hashes(shelf, kept, content, page_size)
+            account_dir.publish_again(newest, snapshot)
+        _keep_hashes(account_dir, kept, content, page_size)
         return Published(kept, unchanged, healed)
     warnings: tuple[str, ...] = ()
     with contextlib.ExitStack() as held:
-        whole = blank
+        whole = staged_file
         if share and newest is not None:
             try:
-                shared = held.enter_context(shelf.begin())
-                if reflink.share(shelf, shared, blank, content, page_size, newest):
+                shared = held.enter_context(account_dir.begin())
+                if reflink.share(account_dir, shared, staged_file, content, page_size, newest):
                     whole = shared
             except (Failure, OSError) as error:  # what is there is proven, and only takes more room
-                warnings = (f"{shelf.user}: {snapshot.name} shares nothing with {newest.name}: {explain(error)}",)
-        shelf.publish(whole, snapshot)
-    _keep_hashes(shelf, snapshot, content, page_size)
+                warnings = (f"{account_dir.user}: {snapshot.name} shares nothing with {newest.name}: {explain(error)}",)
+        account_dir.publish(whole, snapshot)
+    _keep_hashes(account_dir, snapshot, content, page_size)
     return Published(snapshot, warnings=warnings)
 
 
-def _keep_hashes(shelf: AccountDir, snapshot: Manifest, content: Content, page_size: int) -> None:
+def _keep_hashes(account_dir: AccountDir, snapshot: Manifest, content: Content, page_size: int) -> None:
     """A hint: without it, pages are compared."""
-    if page_size and content.page_hashes and page_hashes.beside(shelf, snapshot) is None:
+    if page_size and content.page_hashes and page_hashes.beside(account_dir, snapshot) is None:
         with contextlib.suppress(OSError):
-            page_hashes.keep(shelf, snapshot, PageHashes(content.sha256, page_size, content.page_hashes))
+            page_hashes.keep(account_dir, snapshot, PageHashes(content.sha256, page_size, content.page_hashes))
 
 
 def _says_the_same(snapshot: Manifest, newest: Manifest) -> bool:
@@ -72,12 +78,14 @@ def _says_the_same(snapshot: Manifest, newest: Manifest) -> bool:
     return snapshot.label is None is newest.label and (snapshot.verdict, snapshot.companion) == (newest.verdict, newest.companion)
 
 
-def _heal(shelf: AccountDir, blank: StagedFile, content: Content, newest: Manifest, before: Sequence[Manifest]) -> tuple[str, ...]:
+def _heal(
+    account_dir: AccountDir, staged_file: StagedFile, content: Content, newest: Manifest, before: Sequence[Manifest]
+) -> tuple[str, ...]:
     """See that the disk holds of the newest what was sealed; if not, what is in `blank` takes its place. A warning, if so.
 
     All other snapshots hang on these bytes, and nothing will read them for days.
     """
-    fd = shelf.open_data(newest)
+    fd = account_dir.open_data(newest)
     try:
         found = hash_on_disk(fd)
     except OSError:
@@ -86,8 +94,9 @@ def _heal(shelf: AccountDir, blank: StagedFile, content: Content, newest: Manife
         os.close(fd)
     if (found.bytes, found.sha256) == (content.bytes, content.sha256):
         return ()
-    shelf.replace_data(newest, blank, DATA)
+    account_dir.replace_data(newest, staged_file, DATA)
     for other in before:  # whose data was the same file
-        if other.sha256 == newest.sha256 and other.name != newest.name and shelf.is_plain(other):
-            shelf.name_again(newest, other)
-    return (f"{shelf.user}: {newest.name} was no longer what had been sealed, and was replaced by the same, new from the database",)
+        if other.sha256 == newest.sha256 and other.name != newest.name and account_dir.is_plain(other):
+            account_dir.name_again(newest, other)
+    was = f"{account_dir.user}: {newest.name} was no longer what had been sealed"
+    return (f"{was}, and was replaced by the same, new from the database",)

@@ -134,42 +134,42 @@ def _back_up(job: Run, account: Account) -> AccountResult:
     job.listen(account.user, Phase("start", 0))  # whoever is not heard of again, it is known who it was
     order = Order(account, job.limits(), job.label, job.now(), job.stopping, partial(job.listen, account.user))
     legacy_import.set_aside(order, job.store)
-    shelf = job.store.shelf(account.user, create=True)
-    assert shelf is not None
-    with shelf:
-        shelf.clear()
+    account_dir = job.store.account_dir(account.user, create=True)
+    assert account_dir is not None
+    with account_dir:
+        account_dir.clear()
         # Half of the account's time at most, and the backup of today has the rest: the run's own limit counts one for each account.
         began, seconds = time.monotonic(), order.limits.seconds
-        old = legacy_import.import_legacy(order, job.store, shelf, began + seconds / 2)
+        old = legacy_import.import_legacy(order, job.store, account_dir, began + seconds / 2)
         left = replace(order.limits, seconds=seconds - (time.monotonic() - began))
         heard = Overheard(order.listen)
         order = replace(order, when=job.now(), limits=left, listen=heard)
-        result = _covered(_result(account, partial(_snapshot, job, order, shelf, heard)), heard)
+        result = _covered(_result(account, partial(_snapshot, job, order, account_dir, heard)), heard)
     return replace(result, taken_over=tuple(old.names), warnings=(*old.warnings, *result.warnings))
 
 
-def _snapshot(job: Run, order: Order, shelf: AccountDir, heard: Overheard) -> AccountResult:
-    account, before = order.account, shelf.snapshots()
-    upkeep = maintenance_of(shelf, job.settings, order.limits, job.stopping)
-    packing = ArchiveOnce(order, shelf, before, job.settings.files_limit)
+def _snapshot(job: Run, order: Order, account_dir: AccountDir, heard: Overheard) -> AccountResult:
+    account, before = order.account, account_dir.snapshots()
+    maintenance = maintenance_of(account_dir, job.settings, order.limits, job.stopping)
+    packing = ArchiveOnce(order, account_dir, before, job.settings.files_limit)
     share = False
     with contextlib.suppress(OSError):  # of a full disk: what is taken takes more room then, or is refused
-        share = upkeep.shares()
+        share = maintenance.shares()
     one = partial(take_snapshot, companion=packing.companion, share=share)
     early = MaintenanceResult()
     try:
         began = time.monotonic()
         try:
-            stored = one(_allowed(order, upkeep, job.settings), shelf, before)
+            stored = one(_allowed(order, maintenance, job.settings), account_dir, before)
         except (NoRoom, OSError) as error:
             if isinstance(error, OSError) and error.errno not in _FULL:
                 raise
-            early = upkeep.tidy(_hold(order, heard))  # what is not to stay anyway makes room
+            early = maintenance.tidy(_hold(order, heard))  # what is not to stay anyway makes room
             if not early.made_room:
                 raise
-            before = shelf.snapshots()
+            before = account_dir.snapshots()
             try:
-                stored = one(_shortened(_allowed(order, upkeep, job.settings), began), shelf, before)
+                stored = one(_shortened(_allowed(order, maintenance, job.settings), began), account_dir, before)
             except (Failure, OSError) as error:  # what has gone is told of all the same
                 told = (*early.warnings, *packing.warnings)
                 gone, compacted = tuple(early.pruned), tuple(early.compacted)
@@ -186,17 +186,17 @@ def _snapshot(job: Run, order: Order, shelf: AccountDir, heard: Overheard) -> Ac
     warnings = [*_clock_warnings(before, taken[0]), *packing.warnings, *stored.warnings]
     if taken[0].verdict == "damaged" and not stored.unchanged:
         try:
-            taken.insert(0, one(_shortened(order, began), shelf, [*taken, *before], witness=taken[0]).snapshot)
+            taken.insert(0, one(_shortened(order, began), account_dir, [*taken, *before], witness=taken[0]).snapshot)
         except (Failure, OSError) as error:
             warnings.append(f"{account.user}: VACUUM INTO, tried as a second witness, failed too: {explain(error)}")
     tidied = MaintenanceResult()
     if taken[0].verdict == "verified":
-        tidied = upkeep.tidy(_hold(order, heard))
+        tidied = maintenance.tidy(_hold(order, heard))
     return AccountResult(
         account.user,
         "unchanged" if stored.unchanged else "backed_up",
         "; ".join(taken[-1].reasons),
-        tuple(snapshot_document(shelf, snapshot) for snapshot in taken),
+        tuple(snapshot_document(account_dir, snapshot) for snapshot in taken),
         (*early.pruned, *tidied.pruned),
         (*warnings, *tidied.warnings),
         packing.unsaved,
@@ -216,16 +216,16 @@ def _hold(order: Order, heard: Overheard) -> str:
     return databases.summary(heard.uncovered) if heard.uncovered else ""
 
 
-def maintenance_of(shelf: AccountDir, settings: Settings, limits: Limits, stopping: threading.Event) -> Maintenance:
+def maintenance_of(account_dir: AccountDir, settings: Settings, limits: Limits, stopping: threading.Event) -> Maintenance:
     """What keeps a shelf in order."""
-    return Maintenance(shelf, Policy.of(settings), settings.compact, limits, stopping, limits.free_bytes())
+    return Maintenance(account_dir, Policy.of(settings), settings.compact, limits, stopping, limits.free_bytes())
 
 
-def _allowed(order: Order, upkeep: Maintenance, settings: Settings) -> Order:
+def _allowed(order: Order, maintenance: Maintenance, settings: Settings) -> Order:
     """The order, with what the account may take."""
     if not settings.max_bytes:
         return order
-    return replace(order, limits=replace(order.limits, allowance=settings.max_bytes - upkeep.lasting_bytes()))
+    return replace(order, limits=replace(order.limits, allowance=settings.max_bytes - maintenance.lasting_bytes()))
 
 
 def _shortened(order: Order, began: float) -> Order:

@@ -47,7 +47,7 @@ class Order:
 
 def take_snapshot(
     order: Order,
-    shelf: AccountDir,
+    account_dir: AccountDir,
     before: Sequence[Manifest],
     *,
     witness: Manifest | None = None,
@@ -62,14 +62,14 @@ def take_snapshot(
     of is there by then. With `share` it shares extents with the one before. Raises Failure and OSError, and then nothing is named.
     """
     until = time.monotonic() + order.limits.seconds
-    with shelf.begin() as blank:
-        copied = _copy(order, blank.writer, "vacuum" if witness else "online", folded)
+    with account_dir.begin() as staged_file:
+        copied = _copy(order, staged_file.writer, "vacuum" if witness else "online", folded)
         beside = companion(until)
-        content, proven = settle(order, blank, copied, until)
+        content, proven = settle(order, staged_file, copied, until)
         judged = _judge(copied, proven, before, witness)
-        sequence = shelf.next_sequence(before)
-        snapshot = replace(describe(order, shelf, sequence, copied, proven, content, judged), companion=beside)
-        return publish.publish_snapshot(shelf, blank, content, snapshot, before, share=share)
+        sequence = account_dir.next_sequence(before)
+        snapshot = replace(describe(order, account_dir, sequence, copied, proven, content, judged), companion=beside)
+        return publish.publish_snapshot(account_dir, staged_file, content, snapshot, before, share=share)
 
 
 def _copy(order: Order, file: int, method: str, folded: Folded | None) -> Copied:
@@ -81,14 +81,14 @@ def _copy(order: Order, file: int, method: str, folded: Folded | None) -> Copied
     return client.clone(account, file, folded.old, folded.census, limits, stopping, listen)
 
 
-def settle(order: Order, blank: StagedFile, copied: Copied, until: float) -> tuple[Content, Proven]:
+def settle(order: Order, staged_file: StagedFile, copied: Copied, until: float) -> tuple[Content, Proven]:
     """End all writing to what was copied into `blank`, hash it and have it proven; `until` is a time of time.monotonic().
 
     Raises Failure and OSError; NotTheSame where it isn't what was copied.
     """
-    blank.settle()
+    staged_file.settle()
     left = replace(order.limits, seconds=max(0.0, until - time.monotonic()))
-    fd = blank.open()
+    fd = staged_file.open()
     try:
         content, proven = examine_file(order.account, fd, left, order.stopping, order.listen, pages=True)
         if not proven.problems:
@@ -115,14 +115,14 @@ def _judge(copied: Copied, proven: Proven, before: Sequence[Manifest], witness: 
 
 
 def describe(
-    order: Order, shelf: AccountDir, sequence: int, copied: Copied, proven: Proven, content: Content, judged: Verdict
+    order: Order, account_dir: AccountDir, sequence: int, copied: Copied, proven: Proven, content: Content, judged: Verdict
 ) -> Manifest:
     """The manifest of what was taken, with a name that is free."""
     return Manifest(
         format=manifests.FORMAT,
         sequence=sequence,
         user=order.account.user,
-        name=snapshot_name(order.when, order.label, shelf.taken_names()),
+        name=snapshot_name(order.when, order.label, account_dir.taken_names()),
         taken_at=format_time(order.when),
         label=order.label,
         bytes=content.bytes,

@@ -22,12 +22,18 @@ def pending_restores(store: Store, user: str | None, out: Console) -> dict[str, 
 
 
 def account_entry(
-    store: Store, shelf: AccountDir, snapshots: list[dict[str, Any]], restores: Mapping[str, PendingRestore]
+    store: Store, account_dir: AccountDir, snapshots: list[dict[str, Any]], restores: Mapping[str, PendingRestore]
 ) -> dict[str, Any]:
     """An account as the interface has it."""
-    leftovers = [str(store.path / name) for name in store.aside(shelf.user) + store.leftovers(shelf.user)]
-    restore = restores[shelf.user].as_json() if shelf.user in restores else None
-    return {"user": shelf.user, "snapshots": snapshots, "strays": shelf.strays(), "leftovers": leftovers, "restore": restore}
+    leftovers = [str(store.path / name) for name in store.aside(account_dir.user) + store.leftovers(account_dir.user)]
+    restore = restores[account_dir.user].as_json() if account_dir.user in restores else None
+    return {
+        "user": account_dir.user,
+        "snapshots": snapshots,
+        "strays": account_dir.strays(),
+        "leftovers": leftovers,
+        "restore": restore,
+    }
 
 
 class AccountDirs:
@@ -42,10 +48,10 @@ class AccountDirs:
     def __iter__(self) -> Iterator[AccountDir]:
         for user in [self._user] if self._user is not None else self._store.users():
             try:
-                shelf = self._store.shelf(user)
-                if shelf is None and self._user is None:
+                account_dir = self._store.account_dir(user)
+                if account_dir is None and self._user is None:
                     continue  # that of a user without a database, which a run makes and removes again
-                if shelf is None:
+                if account_dir is None:
                     raise StoreError(f"no snapshots of {user} in {self._store.path}")
             except StoreError as error:
                 if self._user is not None:
@@ -53,5 +59,5 @@ class AccountDirs:
                 self._out.warn(str(error))
                 self.refused += 1
                 continue
-            with shelf:
-                yield shelf
+            with account_dir:
+                yield account_dir

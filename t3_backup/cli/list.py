@@ -22,9 +22,11 @@ def list_command(args: argparse.Namespace, values: Settings) -> int:
     documents: list[dict[str, Any]] = []
     with Store.open(values.dest) as store:
         restores = pending_restores(store, args.user, out)
-        shelves = AccountDirs(store, args.user, out)
-        for shelf in shelves:
-            entry = account_entry(store, shelf, [snapshot_document(shelf, snapshot) for snapshot in shelf.snapshots()], restores)
+        account_dirs = AccountDirs(store, args.user, out)
+        for account_dir in account_dirs:
+            entry = account_entry(
+                store, account_dir, [snapshot_document(account_dir, snapshot) for snapshot in account_dir.snapshots()], restores
+            )
             documents.append(entry)
             if not args.json:
                 for line in messages.list_lines(entry, utc_now()):
@@ -33,4 +35,4 @@ def list_command(args: argparse.Namespace, values: Settings) -> int:
         console.print_document({"accounts": documents})
     elif not documents:
         out.line(INFO, f"no snapshots in {values.dest}")
-    return Failure.exit_code if shelves.refused else EXIT_OK
+    return Failure.exit_code if account_dirs.refused else EXIT_OK

@@ -37,51 +37,53 @@ def prune_command(args: argparse.Namespace, values: Settings) -> int:
         limits = limits_of(values, store.free_bytes, store.total_bytes())
         unended = [] if args.dry_run else recover_interrupted(store, limits, out.warn)
         noted = collect.attempts_of(store, out.warn)
-        shelves = AccountDirs(store, args.user, out)
-        for shelf in shelves:
-            found = attempts.uncovered_since(noted.get(shelf.user, ()))
+        account_dirs = AccountDirs(store, args.user, out)
+        for account_dir in account_dirs:
+            found = attempts.uncovered_since(noted.get(account_dir.user, ()))
             hold = databases.summary(found[1].uncovered) if found else ""
-            upkeep = run.maintenance_of(shelf, values, limits, stop)
-            decisions = upkeep.decisions()
+            maintenance = run.maintenance_of(account_dir, values, limits, stop)
+            decisions = maintenance.decisions()
             if args.dry_run:
-                documents.append(_planned(shelf, decisions, hold, out))
+                documents.append(_planned(account_dir, decisions, hold, out))
             else:
-                documents.append(_pruned(shelf, upkeep, decisions, hold, out))
+                documents.append(_pruned(account_dir, maintenance, decisions, hold, out))
                 warned |= bool(documents[-1]["warnings"])
         measured = args.dry_run or recorder.write_metrics(recorder.metrics_folder(values, args.dest), store, values, out)
     if args.json:
         console.print_document({"accounts": documents})
     stop.end()
-    return Failure.exit_code if warned or unended or shelves.refused or not measured else EXIT_OK
+    return Failure.exit_code if warned or unended or account_dirs.refused or not measured else EXIT_OK
 
 
-def _planned(shelf: AccountDir, decisions: list[Decision], hold: str, out: Console) -> dict[str, Any]:
-    warnings = [f"{shelf.user}: nothing is pruned: {hold}"] if hold else []
+def _planned(account_dir: AccountDir, decisions: list[Decision], hold: str, out: Console) -> dict[str, Any]:
+    warnings = [f"{account_dir.user}: nothing is pruned: {hold}"] if hold else []
     for warning in warnings:
         out.warn(warning)
     for decision in decisions:
         what = "keep" if decision.keep else "would prune"
-        out.line(INFO, f"{what} {shelf.user} {decision.snapshot.name} ({', '.join(decision.reasons)})")
-    return _document(shelf, decisions) | {"pruned": [], "compacted": [], "warnings": warnings}
+        out.line(INFO, f"{what} {account_dir.user} {decision.snapshot.name} ({', '.join(decision.reasons)})")
+    return _document(account_dir, decisions) | {"pruned": [], "compacted": [], "warnings": warnings}
 
 
-def _pruned(shelf: AccountDir, upkeep: Maintenance, decisions: list[Decision], hold: str, out: Console) -> dict[str, Any]:
+def _pruned(
+    account_dir: AccountDir, maintenance: Maintenance, decisions: list[Decision], hold: str, out: Console
+) -> dict[str, Any]:
     why = {decision.snapshot.name: ", ".join(decision.reasons) for decision in decisions}
-    shelf.clear()
-    done = upkeep.tidy(hold)
+    account_dir.clear()
+    done = maintenance.tidy(hold)
     for name in done.pruned:
-        out.line(INFO, f"pruned {shelf.user} {name} ({why[name]})")
+        out.line(INFO, f"pruned {account_dir.user} {name} ({why[name]})")
     for name in done.compacted:
-        out.line(INFO, f"compacted {shelf.user} {name}")
+        out.line(INFO, f"compacted {account_dir.user} {name}")
     for warning in done.warnings:
         out.warn(warning)
     if not done.made_room:
-        out.line(INFO, f"nothing of {shelf.user} to prune or to compact")
-    return _document(shelf, decisions) | {"pruned": done.pruned, "compacted": done.compacted, "warnings": done.warnings}
+        out.line(INFO, f"nothing of {account_dir.user} to prune or to compact")
+    return _document(account_dir, decisions) | {"pruned": done.pruned, "compacted": done.compacted, "warnings": done.warnings}
 
 
-def _document(shelf: AccountDir, decisions: list[Decision]) -> dict[str, Any]:
+def _document(account_dir: AccountDir, decisions: list[Decision]) -> dict[str, Any]:
     return {
-        "user": shelf.user,
+        "user": account_dir.user,
         "decisions": [{"name": one.snapshot.name, "keep": one.keep, "reasons": list(one.reasons)} for one in decisions],
     }

@@ -10,7 +10,7 @@ from pathlib import Path
 from t3_backup.cli.accounts import AccountDirs, account_entry
 from t3_backup.errors import EXIT_OK, Failure
 from t3_backup.monitor import attempts, collect, html
-from t3_backup.monitor.html import Shelved
+from t3_backup.monitor.html import AccountHistory
 from t3_backup.output import console, messages
 from t3_backup.output.console import Console
 from t3_backup.settings import Settings
@@ -23,15 +23,15 @@ def report_command(args: argparse.Namespace, values: Settings) -> int:
     """`report`: the same as a page of HTML."""
     html.template_engine()  # whoever lacks it hears so before anything else
     out = Console(sys.stderr)
-    accounts: list[Shelved] = []
+    accounts: list[AccountHistory] = []
     with Store.open(values.dest) as store:
         noted = collect.attempts_of(store, out.warn)
-        shelves = AccountDirs(store, args.user, out)
-        for shelf in shelves:
-            entry = account_entry(store, shelf, [], {})
-            found = attempts.uncovered_since(noted.get(shelf.user, ()))
+        account_dirs = AccountDirs(store, args.user, out)
+        for account_dir in account_dirs:
+            entry = account_entry(store, account_dir, [], {})
+            found = attempts.uncovered_since(noted.get(account_dir.user, ()))
             names = found[1].uncovered if found else ()
-            accounts.append(Shelved(shelf.user, shelf.snapshots(), messages.not_counted(entry), names))
+            accounts.append(AccountHistory(account_dir.user, account_dir.snapshots(), messages.not_counted(entry), names))
         free = store.free_bytes()
     place = f"{values.dest} on {os.uname().nodename}"
     text = html.render_page(html.build_page(accounts, place, free, utc_now()))
@@ -39,4 +39,4 @@ def report_command(args: argparse.Namespace, values: Settings) -> int:
         console.print_text(text)
     else:
         output_file.write_output(Path(args.html), text)
-    return Failure.exit_code if shelves.refused else EXIT_OK
+    return Failure.exit_code if account_dirs.refused else EXIT_OK

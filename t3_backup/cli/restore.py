@@ -42,16 +42,16 @@ def restore_command(args: argparse.Namespace, values: Settings) -> int:
     out = Console(sys.stderr if args.json else sys.stdout)
     stop = signals.stop_on_signals()
     with Store.open(values.dest) as store:
-        shelf = store.shelf(args.user)
-        if shelf is None:
+        account_dir = store.account_dir(args.user)
+        if account_dir is None:
             raise StoreError(f"no snapshots of {args.user} in {store.path}")
-        with shelf:
+        with account_dir:
             if os.geteuid() != 0 and args.user != (own := accounts.own().user):
                 raise UsageError(f"{own} is not root and may restore his own account alone, not {args.user}")
-            snapshot = select_restorable(shelf.snapshots(), args.at, utc_now(), label=args.label, level=args.schema)
+            snapshot = select_restorable(account_dir.snapshots(), args.at, utc_now(), label=args.label, level=args.schema)
             do = _elsewhere if args.to is not None else _in_place
-            document, failed = do(args, values, store, shelf, snapshot, stop, out)
-            whole = {"user": args.user, "snapshot": snapshot_document(shelf, snapshot)} | document
+            document, failed = do(args, values, store, account_dir, snapshot, stop, out)
+            whole = {"user": args.user, "snapshot": snapshot_document(account_dir, snapshot)} | document
     if args.json:
         console.print_document(whole)
     stop.end()
@@ -59,17 +59,29 @@ def restore_command(args: argparse.Namespace, values: Settings) -> int:
 
 
 def _elsewhere(
-    args: argparse.Namespace, values: Settings, store: Store, shelf: AccountDir, snapshot: Manifest, stop: StopRequest, out: Console
+    args: argparse.Namespace,
+    values: Settings,
+    store: Store,
+    account_dir: AccountDir,
+    snapshot: Manifest,
+    stop: StopRequest,
+    out: Console,
 ) -> tuple[dict[str, Any], bool]:
     if not args.dry_run:
         with store.locked(shared=True, wait=WAIT_S):
-            export.export_snapshot(shelf, snapshot, Path(args.to), restore_limits(values, store), stop)
+            export.export_snapshot(account_dir, snapshot, Path(args.to), restore_limits(values, store), stop)
     out.line(INFO, f"{'would write' if args.dry_run else 'wrote'} {snapshot.name} of {args.user} to {args.to}")
     return {"action": "planned" if args.dry_run else "written", "to": args.to}, False
 
 
 def _in_place(
-    args: argparse.Namespace, values: Settings, store: Store, shelf: AccountDir, snapshot: Manifest, stop: StopRequest, out: Console
+    args: argparse.Namespace,
+    values: Settings,
+    store: Store,
+    account_dir: AccountDir,
+    snapshot: Manifest,
+    stop: StopRequest,
+    out: Console,
 ) -> tuple[dict[str, Any], bool]:
     files = args.only != "database" and snapshot.companion is not None
     if args.only == "files" and not files:
@@ -86,12 +98,12 @@ def _in_place(
     store.lock(wait=WAIT_S)
     if broken := [one for one in recover_interrupted(store, bounds, out.warn) if one.user == args.user and not one.whole]:
         raise Failure(broken[0].reason)
-    if not shelf.holds(snapshot):
+    if not account_dir.holds(snapshot):
         raise Failure(f"{snapshot.name} was pruned in the meantime")
     job = RestoreJob(
         account=account,
         store=store,
-        shelf=shelf,
+        account_dir=account_dir,
         snapshot=snapshot,
         service=None if args.no_service else Service.of(args.user),
         limits=bounds,

@@ -21,9 +21,9 @@ def usage_command(args: argparse.Namespace, values: Settings) -> int:
     out = Console(sys.stderr if args.json else sys.stdout)
     documents: list[dict[str, Any]] = []
     with Store.open(values.dest) as store:
-        shelves = AccountDirs(store, args.user, out)
-        for shelf in shelves:
-            found = usage.account_usage(shelf)
+        account_dirs = AccountDirs(store, args.user, out)
+        for account_dir in account_dirs:
+            found = usage.account_usage(account_dir)
             documents.append(found.as_json())
             for line in [] if args.json else usage.usage_table(found):
                 out.line(INFO, line)
@@ -32,4 +32,4 @@ def usage_command(args: argparse.Namespace, values: Settings) -> int:
         console.print_document({"accounts": documents, "free_bytes": free})
     else:
         out.line(INFO, f"{format_size(free)} free in {values.dest}")
-    return Failure.exit_code if shelves.refused else EXIT_OK
+    return Failure.exit_code if account_dirs.refused else EXIT_OK

@@ -32,39 +32,41 @@ def verify_command(args: argparse.Namespace, values: Settings) -> int:
     with Store.open(values.dest) as store:
         limits = limits_of(values, store.free_bytes, store.total_bytes())
         restores = pending_restores(store, args.user, out)
-        shelves = AccountDirs(store, args.user, out)
-        for shelf in shelves:
-            snapshots = shelf.snapshots()
+        account_dirs = AccountDirs(store, args.user, out)
+        for account_dir in account_dirs:
+            snapshots = account_dir.snapshots()
             if args.at is not None:
                 snapshots = [select_snapshot(snapshots, args.at, utc_now())]
             entries: list[dict[str, Any]] = []
             archives: dict[str, str] = {}
-            with Walk(shelf, limits, stop) as walk:
+            with Walk(account_dir, limits, stop) as walk:
                 for snapshot in snapshots:
                     # Locked for one at a time, with a gap: a proof of everything must not cost the timer its run.
                     if stop.is_set() or (done and stop.wait(GAP_S)):
                         break
                     with store.locked(shared=True, wait=WAIT_S if not done else values.timeout):
-                        if not shelf.holds(snapshot):
+                        if not account_dir.holds(snapshot):
                             continue  # pruned in the meantime
                         try:
-                            check = verify.verify_snapshot(shelf, snapshot, limits, stop, walk)
+                            check = verify.verify_snapshot(account_dir, snapshot, limits, stop, walk)
                             if snapshot.companion is not None:
                                 sha256 = snapshot.companion.sha256
                                 if sha256 not in archives:  # the same one belongs to many
-                                    archives[sha256] = verify.verify_archive(shelf, snapshot.companion, limits, stop)
+                                    archives[sha256] = verify.verify_archive(account_dir, snapshot.companion, limits, stop)
                                 check = check.and_also(archives[sha256])
                         except Cancelled:
                             break
                     done += 1
                     failed += not check.holds
                     out.line(*messages.check_line(check))
-                    entries.append(snapshot_document(shelf, snapshot) | {"verifies": check.holds, "problems": list(check.reasons)})
-            documents.append(account_entry(store, shelf, entries, restores))
+                    entries.append(
+                        snapshot_document(account_dir, snapshot) | {"verifies": check.holds, "problems": list(check.reasons)}
+                    )
+            documents.append(account_entry(store, account_dir, entries, restores))
             for name in documents[-1]["strays"] if args.at is None else []:
-                out.warn(f"{shelf.user} {name} is not counted: it has no sound manifest")
+                out.warn(f"{account_dir.user} {name} is not counted: it has no sound manifest")
                 failed += not is_legacy(name)  # one of ours had a manifest once
     if args.json:
         console.print_document({"accounts": documents})
     stop.end()
-    return Failure.exit_code if failed or shelves.refused else EXIT_OK
+    return Failure.exit_code if failed or account_dirs.refused else EXIT_OK

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from datetime import timedelta
 
 from t3_backup.doctor import unit_checks
-from t3_backup.doctor.facts import AccountFacts, Facts, Libraries, ShelfFacts, StoreFacts
+from t3_backup.doctor.facts import AccountDirFacts, AccountFacts, Facts, Libraries, StoreFacts
 from t3_backup.doctor.finding import Finding
 from t3_backup.restore.pending import PendingRestore
 from t3_backup.settings import DEFAULT_LOG, Settings
@@ -29,13 +29,13 @@ _FUTURE = timedelta(days=1)
 
 def check_machine(facts: Facts, settings: Settings) -> list[Finding]:
     """What is to be said, in the order in which things depend on each other."""
-    snapshots = {shelf.user: shelf for shelf in facts.store.shelves}
+    snapshots = {account_dir.user: account_dir for account_dir in facts.store.account_dirs}
     return [
         *_rights(facts, settings),
         *_map(facts),
         *(finding for account in facts.accounts for finding in _account(account, snapshots.get(account.user))),
         *_store(facts, settings),
-        *(finding for shelf in facts.store.shelves for finding in _shelf(shelf)),
+        *(finding for account_dir in facts.store.account_dirs for finding in _shelf(account_dir)),
         *(_restore(restore) for restore in facts.store.restores),
         *_newest(facts),
         *_log(facts, settings),
@@ -71,9 +71,9 @@ def _map(facts: Facts) -> Iterator[Finding]:
         yield Finding("ok", "map", f"{known.path} names {len(known.users)} accounts")
 
 
-def _account(account: AccountFacts, shelf: ShelfFacts | None) -> Iterator[Finding]:
+def _account(account: AccountFacts, account_dir: AccountDirFacts | None) -> Iterator[Finding]:
     name = f"account {account.user}"
-    taken = len(shelf.snapshots) if shelf else 0
+    taken = len(account_dir.snapshots) if account_dir else 0
     if account.uncovered:
         yield Finding("fail", name, databases.explain(account.uncovered))
     if account.problem:
@@ -100,7 +100,7 @@ def _store(facts: Facts, settings: Settings) -> Iterator[Finding]:
         yield Finding("fail", "store", store.problem)
     else:
         owner = "root" if facts.is_root else "you"
-        yield Finding("ok", "store", f"{store.path} belongs to {owner} alone; {len(store.shelves)} accounts have snapshots")
+        yield Finding("ok", "store", f"{store.path} belongs to {owner} alone; {len(store.account_dirs)} accounts have snapshots")
     yield _file_system(store)
     yield _space(facts, settings)
     yield from _disk(facts)
@@ -152,33 +152,33 @@ def _disk(facts: Facts) -> Iterator[Finding]:
         yield Finding("ok", "disk", f"store and homes are on different file systems; if these are on one disk: {advice}")
 
 
-def _shelf(shelf: ShelfFacts) -> Iterator[Finding]:
-    name = f"shelf {shelf.user}"
-    if shelf.problem:
-        yield Finding("fail", name, shelf.problem)
-    if shelf.old is not None:
+def _shelf(account_dir: AccountDirFacts) -> Iterator[Finding]:
+    name = f"shelf {account_dir.user}"
+    if account_dir.problem:
+        yield Finding("fail", name, account_dir.problem)
+    if account_dir.old is not None:
         yield Finding(
             "warn",
             name,
-            f"{shelf.path} is the user's own, with {shelf.old} snapshots that he can change; the next run takes them over: "
-            f"t3-backup-state run --user {shelf.user}",
+            f"{account_dir.path} is the user's own, with {account_dir.old} snapshots that they can change; "
+            f"the next run takes them over: t3-backup-state run --user {account_dir.user}",
         )
-    for path in shelf.aside:
+    for path in account_dir.aside:
         yield Finding("note", name, f"{path} holds old snapshots that are not taken over yet; the next run goes on with them")
-    for path in shelf.leftovers:
+    for path in account_dir.leftovers:
         yield Finding("warn", name, f"{path} holds what could not be taken over; look at it, and remove the folder")
-    old = [stray for stray in shelf.strays if is_legacy(stray)]
-    lost = [stray for stray in shelf.strays if not is_legacy(stray)]
+    old = [stray for stray in account_dir.strays if is_legacy(stray)]
+    lost = [stray for stray in account_dir.strays if not is_legacy(stray)]
     if old:
         yield Finding("note", name, f"not counted, an earlier script's in a shelf of ours: {_names(old)}; move them away")
     if lost:
         yield Finding(
             "warn", name, f"not counted, without a sound manifest: {_names(lost)}; bring their .json back, or move them away"
         )
-    waiting = [snapshot for snapshot in shelf.snapshots if snapshot.holds]
+    waiting = [snapshot for snapshot in account_dir.snapshots if snapshot.holds]
     if waiting:
         what = _names([f"{snapshot.name} ({snapshot.verdict}: {'; '.join(snapshot.reasons)})" for snapshot in waiting])
-        yield Finding("warn", name, f"nothing is pruned: {what}; look at it, then: t3-backup-state accept {shelf.user}")
+        yield Finding("warn", name, f"nothing is pruned: {what}; look at it, then: t3-backup-state accept {account_dir.user}")
 
 
 def _restore(restore: PendingRestore) -> Finding:
@@ -190,26 +190,26 @@ def _newest(facts: Facts) -> Iterator[Finding]:
     """How old the newest good snapshot of each account is: the one thing that counts on the day it is wanted."""
     if facts.store.foreign:
         return
-    shelves = {shelf.user: shelf for shelf in facts.store.shelves}
+    account_dirs = {account_dir.user: account_dir for account_dir in facts.store.account_dirs}
     for account in facts.accounts:
-        shelf = shelves.get(account.user)
-        if account.source is not None or (shelf and shelf.snapshots):
-            yield _age(account.user, shelf, facts)
+        account_dir = account_dirs.get(account.user)
+        if account.source is not None or (account_dir and account_dir.snapshots):
+            yield _age(account.user, account_dir, facts)
     if facts.map is None or facts.map.problem:
         return
-    for user, shelf in shelves.items():
-        if user not in facts.map.users and shelf.snapshots:
+    for user, account_dir in account_dirs.items():
+        if user not in facts.map.users and account_dir.snapshots:
             yield Finding(
                 "warn",
                 f"snapshots {user}",
-                f"{len(shelf.snapshots)} of somebody who is not in {facts.map.path}: no new ones are taken, none is pruned",
+                f"{len(account_dir.snapshots)} of somebody who is not in {facts.map.path}: no new ones are taken, none is pruned",
             )
 
 
-def _age(user: str, shelf: ShelfFacts | None, facts: Facts) -> Finding:
+def _age(user: str, account_dir: AccountDirFacts | None, facts: Facts) -> Finding:
     name = f"snapshots {user}"
     now = f"now: t3-backup-state run --user {user}" if facts.is_root else "now: t3-backup-state run"
-    good = [snapshot for snapshot in (shelf.snapshots if shelf else ()) if snapshot.verdict == "verified"]
+    good = [snapshot for snapshot in (account_dir.snapshots if account_dir else ()) if snapshot.verdict == "verified"]
     if not good:
         return Finding("warn", name, f"not one that is verified; take one {now}")
     newest = max(good, key=lambda snapshot: snapshot.when)

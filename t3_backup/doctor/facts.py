@@ -58,7 +58,7 @@ class AccountFacts:
 
 
 @dataclass(frozen=True)
-class ShelfFacts:
+class AccountDirFacts:
     """A shelf, and what lies beside it."""
 
     user: str
@@ -85,7 +85,7 @@ class StoreFacts:
     device: int
     problem: str = ""  # why it can't be used
     foreign: bool = False  # it is another's, and we are not root
-    shelves: tuple[ShelfFacts, ...] = ()
+    account_dirs: tuple[AccountDirFacts, ...] = ()
     restores: tuple[PendingRestore, ...] = ()  # that have not ended
 
 
@@ -197,8 +197,8 @@ def _store(dest: Path, stopping: threading.Event) -> StoreFacts:
         with Store.open(dest) as store:
             beside = {name.partition("+")[0] for name in os.listdir(store.fd) if "+" in name}
             users = sorted({*store.users(), *filter(accounts.is_user_name, beside)})
-            shelves = tuple(_shelf(store, user, stopping) for user in users)
-            return replace(found, shelves=shelves, restores=tuple(pending.find_pending(store)))
+            account_dirs = tuple(_shelf(store, user, stopping) for user in users)
+            return replace(found, account_dirs=account_dirs, restores=tuple(pending.find_pending(store)))
     except (StoreError, OSError) as error:
         return replace(found, problem=explain(error))
 
@@ -226,18 +226,18 @@ def kind_of(mounts: str, mount: str) -> str:
     return "unknown"
 
 
-def _shelf(store: Store, user: str, stopping: threading.Event) -> ShelfFacts:
-    found = ShelfFacts(
+def _shelf(store: Store, user: str, stopping: threading.Event) -> AccountDirFacts:
+    found = AccountDirFacts(
         user,
         store.path / user,
         aside=tuple(store.path / name for name in store.aside(user)),
         leftovers=tuple(store.path / name for name in store.leftovers(user)),
     )
     try:
-        if (shelf := store.shelf(user)) is None:
+        if (account_dir := store.account_dir(user)) is None:
             return found
-        with shelf:
-            return replace(found, snapshots=tuple(shelf.snapshots()), strays=tuple(shelf.strays()))
+        with account_dir:
+            return replace(found, snapshots=tuple(account_dir.snapshots()), strays=tuple(account_dir.strays()))
     except (StoreError, OSError) as error:
         found = replace(found, problem=explain(error))
     try:
@@ -248,7 +248,7 @@ def _shelf(store: Store, user: str, stopping: threading.Event) -> ShelfFacts:
         return found
 
 
-def _given_away(store: Store, account: Account, found: ShelfFacts, stopping: threading.Event) -> ShelfFacts:
+def _given_away(store: Store, account: Account, found: AccountDirFacts, stopping: threading.Event) -> AccountDirFacts:
     """The same of a shelf that may be the user's own: how many old snapshots he has in it."""
     if not store.is_given_away(account.user, account.uid):
         return found

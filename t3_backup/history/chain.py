@@ -27,20 +27,20 @@ from t3_backup.worker.limits import Limits
 _SPARE_FOLDER = "/var/tmp"  # noqa: S108 - for an unnamed file, where the store can't be written to
 
 
-def header_of(shelf: AccountDir, snapshot: Manifest) -> Header | None:
+def header_of(account_dir: AccountDir, snapshot: Manifest) -> Header | None:
     """What the delta of a snapshot says of itself; None where it is plain. Raises Failure and OSError."""
-    return None if shelf.is_plain(snapshot) else _read_header(shelf, snapshot.name + DELTA)
+    return None if account_dir.is_plain(snapshot) else _read_header(account_dir, snapshot.name + DELTA)
 
 
-def _read_header(shelf: AccountDir, name: str) -> Header:
-    with opened(shelf, name) as fd:
+def _read_header(account_dir: AccountDir, name: str) -> Header:
+    with opened(account_dir, name) as fd:
         return delta.peek(fd)
 
 
 @contextlib.contextmanager
-def opened(shelf: AccountDir, name: str) -> Iterator[int]:
+def opened(account_dir: AccountDir, name: str) -> Iterator[int]:
     """A read-only descriptor of a delta's file. What is found wrong with it (ValueError) becomes a Failure that names it."""
-    fd = shelf.open_file(name)
+    fd = account_dir.open_file(name)
     try:
         yield fd
     except ValueError as error:
@@ -49,13 +49,13 @@ def opened(shelf: AccountDir, name: str) -> Iterator[int]:
         os.close(fd)
 
 
-def needed_by(shelf: AccountDir, strays: Iterable[str]) -> set[str]:
+def needed_by(account_dir: AccountDir, strays: Iterable[str]) -> set[str]:
     """The SHA-256s of the images that those files hang on, if they are deltas. Raises OSError where that can't be told for now."""
     needed = set()
     for name in strays:
         if name.endswith(DELTA):
             with contextlib.suppress(Failure):  # no delta any more
-                needed.add(_read_header(shelf, name).base_sha256 or "")
+                needed.add(_read_header(account_dir, name).base_sha256 or "")
     return needed
 
 
@@ -65,32 +65,32 @@ def base_among(snapshots: Iterable[Manifest], snapshot: Manifest, sha256: str) -
     return min(newer, key=lambda other: other.sequence, default=None)
 
 
-def chain_of(shelf: AccountDir, snapshots: Sequence[Manifest], snapshot: Manifest) -> list[Manifest]:
+def chain_of(account_dir: AccountDir, snapshots: Sequence[Manifest], snapshot: Manifest) -> list[Manifest]:
     """The snapshot, its base, the base of that, and so on to one that hangs on nothing. Raises Failure and OSError."""
     chain = [snapshot]
-    while (header := header_of(shelf, chain[-1])) is not None and header.base_sha256 is not None:
-        base = base_among(snapshots, chain[-1], header.base_sha256) or _stray(shelf, chain, header)
+    while (header := header_of(account_dir, chain[-1])) is not None and header.base_sha256 is not None:
+        base = base_among(snapshots, chain[-1], header.base_sha256) or _stray(account_dir, chain, header)
         if base is None:
             raise Failure(f"{chain[-1].name} hangs on a newer snapshot of SHA-256 {header.base_sha256}, which is not there")
         chain.append(base)
     return chain
 
 
-def _stray(shelf: AccountDir, chain: Sequence[Manifest], header: Header) -> Manifest | None:
+def _stray(account_dir: AccountDir, chain: Sequence[Manifest], header: Header) -> Manifest | None:
     """The base that `header` names, where it is there and its manifest is not: its image is what it was all the same."""
     assert header.base_sha256 is not None
     known = {one.name for one in chain}
-    for name in shelf.strays():
+    for name in account_dir.strays():
         found = replace(chain[-1], name=name.rpartition(".")[0], sha256=header.base_sha256, bytes=header.base_bytes)
-        if is_sealed_name(found.name + DATA) and found.name not in known and _is_image(shelf, found):
+        if is_sealed_name(found.name + DATA) and found.name not in known and _is_image(account_dir, found):
             return found
     return None
 
 
-def _is_image(shelf: AccountDir, stray: Manifest) -> bool:
-    if (header := header_of(shelf, stray)) is not None:
+def _is_image(account_dir: AccountDir, stray: Manifest) -> bool:
+    if (header := header_of(account_dir, stray)) is not None:
         return header.sha256 == stray.sha256
-    fd = shelf.open_data(stray)
+    fd = account_dir.open_data(stray)
     try:
         return os.fstat(fd).st_size == stray.bytes and hash_content(fd).sha256 == stray.sha256
     finally:
@@ -98,13 +98,13 @@ def _is_image(shelf: AccountDir, stray: Manifest) -> bool:
 
 
 def image_of(
-    shelf: AccountDir, snapshots: Sequence[Manifest], snapshot: Manifest, check: Callable[[], None], *, copied: bool = False
+    account_dir: AccountDir, snapshots: Sequence[Manifest], snapshot: Manifest, check: Callable[[], None], *, copied: bool = False
 ) -> Image:
     """The image of a snapshot, beside what is stored or (`copied`) in a file of its own. Raises Failure and OSError."""
-    chain = chain_of(shelf, snapshots, snapshot)
-    plain = shelf.open_data(chain[-1]) if shelf.is_plain(chain[-1]) else None
+    chain = chain_of(account_dir, snapshots, snapshot)
+    plain = account_dir.open_data(chain[-1]) if account_dir.is_plain(chain[-1]) else None
     try:
-        image = Image(plain, _unnamed(shelf), snapshot.page_size, check)
+        image = Image(plain, _unnamed(account_dir), snapshot.page_size, check)
     except BaseException:
         if plain is not None:
             os.close(plain)
@@ -113,41 +113,41 @@ def image_of(
         if copied:
             image.copy()
         for older in reversed(chain if plain is None else chain[:-1]):
-            become(image, shelf, older)
+            become(image, account_dir, older)
     except BaseException:
         image.close()
         raise
     return image
 
 
-def empty_image(shelf: AccountDir, page_size: int, check: Callable[[], None]) -> Image:
+def empty_image(account_dir: AccountDir, page_size: int, check: Callable[[], None]) -> Image:
     """An image of nothing. Raises OSError."""
-    return Image(None, _unnamed(shelf), page_size, check)
+    return Image(None, _unnamed(account_dir), page_size, check)
 
 
-def become(image: Image, shelf: AccountDir, snapshot: Manifest) -> None:
+def become(image: Image, account_dir: AccountDir, snapshot: Manifest) -> None:
     """Let the image of its base become that of a snapshot which is no plain one. Raises Failure and OSError."""
-    with opened(shelf, snapshot.name + DELTA) as fd:
+    with opened(account_dir, snapshot.name + DELTA) as fd:
         image.apply(Delta(fd))
 
 
-def open_data(shelf: AccountDir, snapshot: Manifest, limits: Limits, stopping: threading.Event) -> int:
+def open_data(account_dir: AccountDir, snapshot: Manifest, limits: Limits, stopping: threading.Event) -> int:
     """A read-only descriptor of a snapshot's bytes, plain or put together; they are not proven by it.
 
     Raises Failure and OSError; Cancelled once `stopping` is set.
     """
-    if shelf.is_plain(snapshot):
-        return shelf.open_data(snapshot)
-    _must_have_room(shelf, snapshot, limits)
-    with image_of(shelf, shelf.snapshots(), snapshot, partial(must_go_on, stopping), copied=True) as image:
+    if account_dir.is_plain(snapshot):
+        return account_dir.open_data(snapshot)
+    _must_have_room(account_dir, snapshot, limits)
+    with image_of(account_dir, account_dir.snapshots(), snapshot, partial(must_go_on, stopping), copied=True) as image:
         return image.open()
 
 
 class Walk:
     """The snapshots of a shelf one after the other, newest first: of a chain, each is made out of the one before it."""
 
-    def __init__(self, shelf: AccountDir, limits: Limits, stopping: threading.Event) -> None:
-        self._shelf, self._limits, self._stopping = shelf, limits, stopping
+    def __init__(self, account_dir: AccountDir, limits: Limits, stopping: threading.Event) -> None:
+        self._shelf, self._limits, self._stopping = account_dir, limits, stopping
         self._image: Image | None = None
         self._holds = ""  # the SHA-256 of what the image is to be
 
@@ -189,9 +189,9 @@ def must_go_on(stopping: threading.Event) -> None:
         raise Cancelled("stopped before it was done")
 
 
-def _must_have_room(shelf: AccountDir, snapshot: Manifest, limits: Limits) -> None:
+def _must_have_room(account_dir: AccountDir, snapshot: Manifest, limits: Limits) -> None:
     """Raises NoRoom where a copy of a snapshot would use up what must stay free, there where it will be written."""
-    fd = _unnamed(shelf)
+    fd = _unnamed(account_dir)
     try:
         status = os.fstatvfs(fd)
     finally:
@@ -204,11 +204,11 @@ def _must_have_room(shelf: AccountDir, snapshot: Manifest, limits: Limits) -> No
         )
 
 
-def _unnamed(shelf: AccountDir) -> int:
+def _unnamed(account_dir: AccountDir) -> int:
     """An empty file without a name, to write to: in the store, or elsewhere where the store can't be written to."""
     try:
-        with shelf.begin() as blank:
-            return os.dup(blank.writer)
+        with account_dir.begin() as staged_file:
+            return os.dup(staged_file.writer)
     except OSError as error:
         if error.errno not in (errno.EROFS, errno.EACCES):
             raise

@@ -64,7 +64,7 @@ def moves(
 class Compaction:
     """On which shelf, and what is asked between small steps: whether there is room, and time, to go on."""
 
-    shelf: AccountDir
+    account_dir: AccountDir
     snapshots: Sequence[Manifest]  # all that are there
     check: Callable[[], None]  # raises what ends it
 
@@ -89,27 +89,27 @@ class Compaction:
             return []
         if snapshot.page_size != base.page_size:
             return list(range(snapshot.page_count))
-        if self.shelf.is_plain(snapshot):
-            one, two = page_hashes.beside(self.shelf, snapshot), page_hashes.beside(self.shelf, base)
+        if self.account_dir.is_plain(snapshot):
+            one, two = page_hashes.beside(self.account_dir, snapshot), page_hashes.beside(self.account_dir, base)
             return None if one is None or two is None else one.differing(two)
-        between = chain.chain_of(self.shelf, self.snapshots, snapshot)
+        between = chain.chain_of(self.account_dir, self.snapshots, snapshot)
         if base not in between:
             return None
         # Two images can only differ in pages that some delta on the way from one to the other holds.
         return sorted({page for one in between[: between.index(base)] for page in self._pages(one)})
 
     def _pages(self, snapshot: Manifest) -> list[int]:
-        with chain.opened(self.shelf, snapshot.name + DELTA) as fd:
+        with chain.opened(self.account_dir, snapshot.name + DELTA) as fd:
             return list(Delta(fd).pages())
 
     def _found(self, snapshot: Manifest, base: Manifest) -> list[int]:
         """The pages in which they differ, all compared. Raises Failure and OSError."""
         size = snapshot.page_size
         count = -(-max(snapshot.bytes, base.bytes) // size)
-        if not (self.shelf.is_plain(snapshot) and self.shelf.is_plain(base)):
+        if not (self.account_dir.is_plain(snapshot) and self.account_dir.is_plain(base)):
             with self._image(snapshot) as old, self._image(base) as new:
                 return [page for page in range(count) if old.read([page]) != new.read([page])]
-        one, two = self.shelf.open_data(snapshot), self.shelf.open_data(base)
+        one, two = self.account_dir.open_data(snapshot), self.account_dir.open_data(base)
         try:
             return page_hashes.compared(one, two, count, size, self.check)
         finally:
@@ -122,38 +122,38 @@ class Compaction:
         if alone:
             header = Header(delta.FORMAT, snapshot.page_size, snapshot.bytes, snapshot.sha256, 0, None)
             pages = range(-(-snapshot.bytes // snapshot.page_size))
-        with self.shelf.begin() as blank:
-            size = self._write(blank, header, snapshot, base, pages)
-            if self.shelf.is_plain(snapshot) and size > _WORTH * snapshot.bytes:
+        with self.account_dir.begin() as staged_file:
+            size = self._write(staged_file, header, snapshot, base, pages)
+            if self.account_dir.is_plain(snapshot) and size > _WORTH * snapshot.bytes:
                 return False
-            blank.settle()
-            os.posix_fadvise(blank.reader, 0, 0, os.POSIX_FADV_DONTNEED)
-            self._must_give_back(blank, snapshot, None if alone else base)
+            staged_file.settle()
+            os.posix_fadvise(staged_file.reader, 0, 0, os.POSIX_FADV_DONTNEED)
+            self._must_give_back(staged_file, snapshot, None if alone else base)
             if snapshot.format < FORMAT:  # an older version of this tool would take a manifest without plain data for a leftover
-                self.shelf.replace_manifest(snapshot)
-            self.shelf.replace_data(snapshot, blank, DELTA)
+                self.account_dir.replace_manifest(snapshot)
+            self.account_dir.replace_data(snapshot, staged_file, DELTA)
         return True
 
-    def _write(self, blank: StagedFile, header: Header, snapshot: Manifest, base: Manifest, pages: Iterable[int]) -> int:
+    def _write(self, staged_file: StagedFile, header: Header, snapshot: Manifest, base: Manifest, pages: Iterable[int]) -> int:
         with self._image(snapshot) as old:
             if header.base_sha256 is None:
                 nothing = bytes(delta.GROUP_BYTES)
                 return delta.write(
-                    blank.writer, header, pages, old.read, lambda n: nothing[: len(n) * header.page_size], self.check
+                    staged_file.writer, header, pages, old.read, lambda n: nothing[: len(n) * header.page_size], self.check
                 )
             with self._image(base) as new:
-                return delta.write(blank.writer, header, pages, old.read, new.read, self.check)
+                return delta.write(staged_file.writer, header, pages, old.read, new.read, self.check)
 
     def _image(self, snapshot: Manifest) -> Image:
-        return chain.image_of(self.shelf, self.snapshots, snapshot, self.check)
+        return chain.image_of(self.account_dir, self.snapshots, snapshot, self.check)
 
-    def _must_give_back(self, blank: StagedFile, snapshot: Manifest, base: Manifest | None) -> None:
+    def _must_give_back(self, staged_file: StagedFile, snapshot: Manifest, base: Manifest | None) -> None:
         """Put the snapshot together as it will have to be. Raises NotTheSame where it or its base is not what was sealed."""
         if base is not None and chain.base_among(self.snapshots, snapshot, base.sha256) is None:
             raise NotTheSame(f"{base.name} would not be found as the base of {snapshot.name}")
-        fd = blank.open()
+        fd = staged_file.open()
         try:
-            if base is not None and self.shelf.is_plain(base):
+            if base is not None and self.account_dir.is_plain(base):
                 content = self._over_plain(Delta(fd), snapshot, base)
             else:
                 content = self._together(Delta(fd), snapshot, base)
@@ -164,13 +164,13 @@ class Compaction:
         _must_be(content, snapshot)
 
     def _together(self, written: Delta, snapshot: Manifest, base: Manifest | None) -> Content:
-        with self._image(base) if base else chain.empty_image(self.shelf, snapshot.page_size, self.check) as image:
+        with self._image(base) if base else chain.empty_image(self.account_dir, snapshot.page_size, self.check) as image:
             image.apply(written)
             return image.hash()
 
     def _over_plain(self, written: Delta, snapshot: Manifest, base: Manifest) -> Content:
         """The image, out of what the disk holds of its base, and not the page cache. The base itself is hashed beside it."""
-        reader = self.shelf.open_data(base)
+        reader = self.account_dir.open_data(base)
         try:
             os.posix_fadvise(reader, 0, 0, os.POSIX_FADV_DONTNEED)
             with ThreadPoolExecutor(1, thread_name_prefix="base") as pool:

@@ -41,7 +41,7 @@ class MaintenanceResult:
 class Maintenance:
     """Of one shelf, by whoever holds the store's lock."""
 
-    shelf: AccountDir
+    account_dir: AccountDir
     policy: Policy
     mode: str  # of MODES
     limits: Limits
@@ -50,17 +50,17 @@ class Maintenance:
 
     def shares(self) -> bool:
         """Whether snapshots are to share extents with those before them. Raises OSError where that can't be told."""
-        return self.mode in (AUTO, REFLINK) and reflink.is_possible(self.shelf)
+        return self.mode in (AUTO, REFLINK) and reflink.is_possible(self.account_dir)
 
     def lasting_bytes(self) -> int:
         """What the history will take beside one more plain copy: the newest of now is compacted then. Raises OSError."""
-        plain = next((snapshot for snapshot in self.shelf.snapshots() if self.shelf.is_plain(snapshot)), None)
-        going = 0 if plain is None or self.mode == OFF or self.shares() else self.shelf.stored(plain).st_blocks * BLOCK_BYTES
-        return used_bytes(self.shelf.fd) - going
+        plain = next((snapshot for snapshot in self.account_dir.snapshots() if self.account_dir.is_plain(snapshot)), None)
+        going = 0 if plain is None or self.mode == OFF or self.shares() else self.account_dir.stored(plain).st_blocks * BLOCK_BYTES
+        return used_bytes(self.account_dir.fd) - going
 
     def decisions(self) -> list[Decision]:
         """What becomes of each snapshot, newest first."""
-        return retention.decide_retention(self.shelf.snapshots(), self.policy)
+        return retention.decide_retention(self.account_dir.snapshots(), self.policy)
 
     def tidy(self, hold: str = "") -> MaintenanceResult:
         """Prune, unless a `hold` says why not, and compact.
@@ -69,7 +69,7 @@ class Maintenance:
         """
         done = MaintenanceResult()
         if hold:
-            done.warnings.append(f"{self.shelf.user}: nothing is pruned: {hold}")
+            done.warnings.append(f"{self.account_dir.user}: nothing is pruned: {hold}")
         for step in (self._compact,) if hold else (self._prune, self._compact):
             try:
                 step(done)
@@ -77,11 +77,11 @@ class Maintenance:
                 done.stopped = True
                 break
             except (Failure, OSError) as error:
-                done.warnings.append(f"{self.shelf.user}: the shelf is not in order yet: {explain(error)}")
+                done.warnings.append(f"{self.account_dir.user}: the shelf is not in order yet: {explain(error)}")
         return done
 
     def _prune(self, done: MaintenanceResult) -> None:
-        user, (snapshots, strays) = self.shelf.user, self.shelf.read()
+        user, (snapshots, strays) = self.account_dir.user, self.account_dir.read()
         if held := next((snapshot for snapshot in snapshots if snapshot.holds), None):
             why = f"{held.name} is {held.verdict} ({'; '.join(held.reasons)})"
             done.warnings.append(f"{user}: nothing is pruned: {why}; t3-backup-state accept {user}")
@@ -89,20 +89,20 @@ class Maintenance:
         gone = [decision.snapshot for decision in retention.decide_retention(snapshots, self.policy) if not decision.keep]
         if gone:
             # What has no sound manifest counts for nothing, but what it hangs on stays: the manifest may come back.
-            needed = chain.needed_by(self.shelf, strays)
+            needed = chain.needed_by(self.account_dir, strays)
             gone = [snapshot for snapshot in gone if snapshot.sha256 not in needed]
             going = self._hang_elsewhere(snapshots, {snapshot.name for snapshot in gone}, done)
             gone = [snapshot for snapshot in gone if snapshot.name in going]
         for snapshot in reversed(gone):  # the oldest first: a stop in between leaves what is newer
             chain.must_go_on(self.stopping)
             try:
-                self.shelf.remove(snapshot)
+                self.account_dir.remove(snapshot)
             except OSError as error:
                 done.warnings.append(f"{user}: {snapshot.name} can't be pruned: {error.strerror}")
                 return
             done.pruned.append(snapshot.name)
         try:
-            self.shelf.drop_archives()
+            self.account_dir.drop_archives()
         except OSError as error:
             done.warnings.append(f"{user}: an archive can't be pruned: {error.strerror}")
 
@@ -119,7 +119,7 @@ class Maintenance:
             except Cancelled:
                 raise
             except (Failure, OSError) as error:
-                done.warnings.append(f"{self.shelf.user}: what {snapshot.name} hangs on can't be pruned: {explain(error)}")
+                done.warnings.append(f"{self.account_dir.user}: what {snapshot.name} hangs on can't be pruned: {explain(error)}")
                 staying |= self._chain(snapshots, snapshot) or going
         for snapshot in gone:
             if snapshot.name in stuck:
@@ -133,11 +133,11 @@ class Maintenance:
             if snapshot.name in going:
                 continue
             try:
-                headers[snapshot.name] = chain.header_of(self.shelf, snapshot)
+                headers[snapshot.name] = chain.header_of(self.account_dir, snapshot)
             except (Failure, OSError) as error:
                 # That is the nearest that there is: what was between the two went when it had been made to hang on the next.
                 done.warnings.append(
-                    f"{self.shelf.user}: {snapshot.name} can't be read, and keeps what it hangs on: {explain(error)}"
+                    f"{self.account_dir.user}: {snapshot.name} can't be read, and keeps what it hangs on: {explain(error)}"
                 )
                 if base := compaction.bases(snapshots).get(snapshot.name):
                     going.discard(base.name)
@@ -146,39 +146,39 @@ class Maintenance:
     def _chain(self, snapshots: Sequence[Manifest], snapshot: Manifest) -> set[str]:
         """Names of those that it hangs on; none where that can't be told."""
         try:
-            return {one.name for one in chain.chain_of(self.shelf, snapshots, snapshot)}
+            return {one.name for one in chain.chain_of(self.account_dir, snapshots, snapshot)}
         except (Failure, OSError):
             return set()
 
     def _compact(self, done: MaintenanceResult) -> None:
         """The oldest first: while what it is to hang on is plain, there is little to put together."""
-        user, snapshots = self.shelf.user, self.shelf.snapshots()
+        user, snapshots = self.account_dir.user, self.account_dir.snapshots()
         if self.mode != OFF and not self.shares():
             if self.mode == REFLINK:
                 done.warnings.append(f"{user}: the store's file system shares no extents: T3_BACKUP_COMPACT=reflink does nothing")
             else:
                 self._hang_all(snapshots, done)
         if snapshots:
-            page_hashes.drop_others(self.shelf, snapshots[0])
+            page_hashes.drop_others(self.account_dir, snapshots[0])
 
     def _hang_all(self, snapshots: Sequence[Manifest], done: MaintenanceResult) -> None:
         to = compaction.bases(snapshots)
         for snapshot in reversed(snapshots):
-            if snapshot.name not in to or snapshot.stays_plain or not self.shelf.is_plain(snapshot):
+            if snapshot.name not in to or snapshot.stays_plain or not self.account_dir.is_plain(snapshot):
                 continue
             try:
                 self._check()
                 if self._packing(snapshots).pack(snapshot, to[snapshot.name]):
                     done.compacted.append(snapshot.name)
                 else:
-                    self.shelf.replace_manifest(replace(snapshot, stays_plain=True))
+                    self.account_dir.replace_manifest(replace(snapshot, stays_plain=True))
             except Cancelled:
                 raise
             except (Failure, OSError) as error:
-                done.warnings.append(f"{self.shelf.user}: {snapshot.name} stays a plain copy: {explain(error)}")
+                done.warnings.append(f"{self.account_dir.user}: {snapshot.name} stays a plain copy: {explain(error)}")
 
     def _packing(self, snapshots: Sequence[Manifest]) -> Compaction:
-        return Compaction(self.shelf, snapshots, self._check)
+        return Compaction(self.account_dir, snapshots, self._check)
 
     def _check(self) -> None:
         """Raises Cancelled, and NoRoom where the disk is near its end.

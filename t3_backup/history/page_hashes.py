@@ -70,10 +70,10 @@ def compared(one: int, other: int, count: int, page_size: int, check: Callable[[
     return found
 
 
-def beside(shelf: AccountDir, snapshot: Manifest) -> PageHashes | None:
+def beside(account_dir: AccountDir, snapshot: Manifest) -> PageHashes | None:
     """Those that are kept beside a snapshot; None where there are none, or they are not its own."""
     try:
-        fd = shelf.open_file(snapshot.name + PAGES)
+        fd = account_dir.open_file(snapshot.name + PAGES)
     except OSError:
         return None
     try:
@@ -85,24 +85,24 @@ def beside(shelf: AccountDir, snapshot: Manifest) -> PageHashes | None:
     return found if (found.sha256, found.page_size) == (snapshot.sha256, snapshot.page_size) else None
 
 
-def problem(shelf: AccountDir, snapshot: Manifest) -> str:
+def problem(account_dir: AccountDir, snapshot: Manifest) -> str:
     """What is wrong with those that are kept beside it; empty: nothing, or there are none."""
-    if not shelf.is_there(snapshot.name + PAGES) or beside(shelf, snapshot) is not None:
+    if not account_dir.is_there(snapshot.name + PAGES) or beside(account_dir, snapshot) is not None:
         return ""
     return f"{snapshot.name}{PAGES} is not what was written; the next run makes it anew"
 
 
-def keep(shelf: AccountDir, snapshot: Manifest, hashes: PageHashes) -> None:
+def keep(account_dir: AccountDir, snapshot: Manifest, hashes: PageHashes) -> None:
     """Keep them beside a snapshot. Raises OSError."""
-    with shelf.begin() as file:
+    with account_dir.begin() as file:
         hashes.write(file.writer)
         native.sync_file(file.writer, snapshot.name + PAGES)
-        shelf.put(file.name_as, snapshot.name + PAGES)
+        account_dir.put(file.name_as, snapshot.name + PAGES)
 
 
-def drop_others(shelf: AccountDir, snapshot: Manifest) -> None:
+def drop_others(account_dir: AccountDir, snapshot: Manifest) -> None:
     """Let go of those of all other snapshots. Raises OSError."""
-    for name in shelf.names():
+    for name in account_dir.names():
         stem = name.removesuffix(PAGES)
         if stem not in (name, snapshot.name) and parse_name(stem) is not None:
-            os.unlink(name, dir_fd=shelf.fd)
+            os.unlink(name, dir_fd=account_dir.fd)

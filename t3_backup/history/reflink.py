@@ -24,9 +24,9 @@ _WRITE_PAGES = 256
 _PROBE_BYTES = 4096
 
 
-def is_possible(shelf: AccountDir) -> bool:
+def is_possible(account_dir: AccountDir) -> bool:
     """Whether the shelf's file system shares extents. Raises OSError where that can't be told."""
-    with shelf.begin() as one, shelf.begin() as other:
+    with account_dir.begin() as one, account_dir.begin() as other:
         os.write(one.writer, bytes(_PROBE_BYTES))
         try:
             native.copy(one.writer, other.writer, _PROBE_BYTES, Method.REFLINK)
@@ -37,17 +37,19 @@ def is_possible(shelf: AccountDir) -> bool:
     return True
 
 
-def share(shelf: AccountDir, shared: StagedFile, blank: StagedFile, content: Content, page_size: int, before: Manifest) -> bool:
+def share(
+    account_dir: AccountDir, shared: StagedFile, staged_file: StagedFile, content: Content, page_size: int, before: Manifest
+) -> bool:
     """Let the new file `shared` have the `content` of the settled `blank`, and share with `before` what is the same in both.
 
     It is settled then. False where that is not possible or not worth it, or where what came out, read back from the disk, is not
     the same. Raises Failure and OSError.
     """
-    if not page_size or page_size != before.page_size or not shelf.is_plain(before):
+    if not page_size or page_size != before.page_size or not account_dir.is_plain(before):
         return False
-    source = shelf.open_data(before)
+    source = account_dir.open_data(before)
     try:
-        pages = _differing(shelf, blank, content, page_size, before, source)
+        pages = _differing(account_dir, staged_file, content, page_size, before, source)
         if len(pages) * page_size > _WORTH * content.bytes:
             return False
         native.copy(source, shared.writer, before.bytes, Method.REFLINK)
@@ -55,7 +57,7 @@ def share(shelf: AccountDir, shared: StagedFile, blank: StagedFile, content: Con
         os.close(source)
     for first in range(0, len(pages), _WRITE_PAGES):
         group = pages[first : first + _WRITE_PAGES]
-        data = native.read_pages(blank.reader, -1, bytes(len(group)), group, page_size)
+        data = native.read_pages(staged_file.reader, -1, bytes(len(group)), group, page_size)
         native.write_pages(shared.writer, group, page_size, data)
     os.ftruncate(shared.writer, content.bytes)
     shared.settle()
@@ -64,11 +66,11 @@ def share(shelf: AccountDir, shared: StagedFile, blank: StagedFile, content: Con
 
 
 def _differing(
-    shelf: AccountDir, blank: StagedFile, content: Content, page_size: int, before: Manifest, source: int
+    account_dir: AccountDir, staged_file: StagedFile, content: Content, page_size: int, before: Manifest, source: int
 ) -> Sequence[int]:
     """Those within the new image."""
     count = -(-content.bytes // page_size)
-    hashes = page_hashes.beside(shelf, before)
+    hashes = page_hashes.beside(account_dir, before)
     if hashes is not None and content.page_hashes:
         return [page for page in hashes.differing(PageHashes(content.sha256, page_size, content.page_hashes)) if page < count]
-    return page_hashes.compared(source, blank.reader, count, page_size)
+    return page_hashes.compared(source, staged_file.reader, count, page_size)

@@ -51,10 +51,10 @@ class Usage:
         return {"user": self.user, "stored_bytes": self.bytes, "full_bytes": self.full, "snapshots": snapshots}
 
 
-def account_usage(shelf: AccountDir) -> Usage:
+def account_usage(account_dir: AccountDir) -> Usage:
     """What is on a shelf. Raises OSError."""
-    snapshots = shelf.snapshots()
-    bases = {snapshot.name: _base(shelf, snapshots, snapshot) for snapshot in snapshots}
+    snapshots = account_dir.snapshots()
+    bases = {snapshot.name: _base(account_dir, snapshots, snapshot) for snapshot in snapshots}
     hanging = dict.fromkeys(bases, 0)
     for snapshot in reversed(snapshots):  # the oldest first: what hangs on one is known before it hangs on another
         if (base := bases[snapshot.name][1]) is not None:
@@ -65,16 +65,16 @@ def account_usage(shelf: AccountDir) -> Usage:
         form, base = bases[snapshot.name]
         taken = 0
         with contextlib.suppress(FileNotFoundError):  # missing, or pruned in the meantime
-            if (status := shelf.stored(snapshot)).st_ino not in seen:
+            if (status := account_dir.stored(snapshot)).st_ino not in seen:
                 seen.add(status.st_ino)
                 taken = status.st_blocks * BLOCK_BYTES
         stored.append(SnapshotUsage(snapshot, form, taken, base.name if base else None, hanging[snapshot.name]))
-    return Usage(shelf.user, tuple(stored), used_bytes(shelf.fd), sum(snapshot.bytes for snapshot in snapshots))
+    return Usage(account_dir.user, tuple(stored), used_bytes(account_dir.fd), sum(snapshot.bytes for snapshot in snapshots))
 
 
-def _base(shelf: AccountDir, snapshots: Sequence[Manifest], snapshot: Manifest) -> tuple[str, Manifest | None]:
+def _base(account_dir: AccountDir, snapshots: Sequence[Manifest], snapshot: Manifest) -> tuple[str, Manifest | None]:
     try:
-        header = chain.header_of(shelf, snapshot)
+        header = chain.header_of(account_dir, snapshot)
     except (Failure, OSError):
         return "missing", None
     if header is None:

@@ -40,14 +40,14 @@ class Check:
 
 
 def verify_snapshot(
-    shelf: AccountDir, snapshot: Manifest, limits: Limits, stopping: threading.Event, walk: Walk | None = None
+    account_dir: AccountDir, snapshot: Manifest, limits: Limits, stopping: threading.Event, walk: Walk | None = None
 ) -> Check:
     """Prove `snapshot` again. A damaged one is evidence: it proves when its bytes are the ones that were sealed.
 
     Who proves one after the other has a `walk` on the shelf. Raises Cancelled once `stopping` is set.
     """
     try:
-        fd = walk.open(snapshot) if walk else chain.open_data(shelf, snapshot, limits, stopping)
+        fd = walk.open(snapshot) if walk else chain.open_data(account_dir, snapshot, limits, stopping)
     except Cancelled:
         raise
     except OSError as error:
@@ -55,7 +55,7 @@ def verify_snapshot(
     except Failure as failure:
         return Check(snapshot, (str(failure),))
     try:
-        return verify_bytes(fd, snapshot, limits, stopping).and_also(page_hashes.problem(shelf, snapshot))
+        return verify_bytes(fd, snapshot, limits, stopping).and_also(page_hashes.problem(account_dir, snapshot))
     finally:
         os.close(fd)
 
@@ -70,18 +70,18 @@ def verify_bytes(fd: int, snapshot: Manifest, limits: Limits, stopping: threadin
         return Check(snapshot, (explain(error),))
 
 
-def verify_archive(shelf: AccountDir, companion: Companion, limits: Limits, stopping: threading.Event) -> str:
+def verify_archive(account_dir: AccountDir, companion: Companion, limits: Limits, stopping: threading.Event) -> str:
     """How the archive that snapshots of `shelf` name is not what was sealed; empty: it is. Raises Cancelled."""
     what = "the archive of what was beside it"
     try:
-        fd = shelf.open_archive(companion)
+        fd = account_dir.open_archive(companion)
     except OSError as error:
         return f"{what} cannot be opened: {error.strerror}"
     try:
         content = hash_content(fd)
         if (content.bytes, content.sha256) != (companion.bytes, companion.sha256):
             return f"{what} has {content.bytes} bytes and SHA-256 {content.sha256}, another was sealed"
-        return archive_problem(_reader(shelf.user), fd, companion, limits, stopping)
+        return archive_problem(_reader(account_dir.user), fd, companion, limits, stopping)
     except Cancelled:
         raise
     except (Failure, OSError) as error:

@@ -68,11 +68,11 @@ def _view(store: Store, user: str, known: accounts.UserMap, noted: Sequence[Atte
     """None for somebody who is not in the map and whose shelf went while we looked."""
     in_map = user in known.users
     try:
-        shelf = store.shelf(user)
-        if shelf is None:
+        account_dir = store.account_dir(user)
+        if account_dir is None:
             return AccountView(user, in_map, attempts=tuple(noted)) if in_map else None
-        with shelf:
-            return AccountView(user, in_map, tuple(shelf.snapshots()), tuple(noted), used_bytes(shelf.fd))
+        with account_dir:
+            return AccountView(user, in_map, tuple(account_dir.snapshots()), tuple(noted), used_bytes(account_dir.fd))
     except (StoreError, OSError) as error:
         return AccountView(user, in_map, attempts=tuple(noted), problem=explain(error))
 

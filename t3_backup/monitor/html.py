@@ -26,7 +26,7 @@ _FEW = 12  # rows of a table that is shown at once
 
 
 @dataclass(frozen=True)
-class Shelved:
+class AccountHistory:
     """What the store has of one account: its snapshots, newest first, and what somebody should know besides."""
 
     user: str
@@ -89,7 +89,7 @@ class Page:
         return tuple(section for section in self.sections if section.state != "good")
 
 
-def build_page(accounts: Sequence[Shelved], place: str, free: int, now: datetime) -> Page:
+def build_page(accounts: Sequence[AccountHistory], place: str, free: int, now: datetime) -> Page:
     """The page of a store at `place` that has `free` bytes left."""
     snapshots = [snapshot for account in accounts for snapshot in account.snapshots]
     return Page(
@@ -103,7 +103,7 @@ def build_page(accounts: Sequence[Shelved], place: str, free: int, now: datetime
     )
 
 
-def judge_section(account: Shelved, now: datetime) -> tuple[str, str]:
+def judge_section(account: AccountHistory, now: datetime) -> tuple[str, str]:
     """How an account is, and in what words: good, late or bad."""
     verified = [snapshot for snapshot in account.snapshots if snapshot.verdict == "verified"]
     waiting = [snapshot for snapshot in account.snapshots if snapshot.holds]
@@ -121,7 +121,7 @@ def judge_section(account: Shelved, now: datetime) -> tuple[str, str]:
     return ("late", f"last {told}") if now - newest > _OLD else ("good", told)
 
 
-def _section(account: Shelved, now: datetime) -> Section:
+def _section(account: AccountHistory, now: datetime) -> Section:
     state, says = judge_section(account, now)
     snapshots = account.snapshots
     waiting = [snapshot for snapshot in snapshots if snapshot.holds]

@@ -20,23 +20,23 @@ from t3_backup.worker.limits import Limits
 _MODE = 0o600
 
 
-def export_snapshot(shelf: AccountDir, snapshot: Manifest, path: Path, limits: Limits, stopping: threading.Event) -> None:
+def export_snapshot(account_dir: AccountDir, snapshot: Manifest, path: Path, limits: Limits, stopping: threading.Event) -> None:
     """Prove `snapshot` and write it to `path`, which must not be there; one's own, mode 0600; durable when this returns.
 
     A damaged one is written, too: as evidence. Raises UsageError for a place that can't be, Failure and OSError.
     """
     folder = _folder(path)
     try:
-        source = chain.open_data(shelf, snapshot, replace(limits, reserve=0), stopping)
+        source = chain.open_data(account_dir, snapshot, replace(limits, reserve=0), stopping)
         try:
             check = verify.verify_bytes(source, snapshot, limits, stopping)
             if not check.holds:
                 raise Failure(f"{snapshot.name} does not verify and is not written: {'; '.join(check.reasons[:5])}")
-            with StagedFile.create(folder, f".partial-{secrets.token_hex(8)}") as blank:
-                native.copy(source, blank.writer, snapshot.bytes)
-                os.fchmod(blank.writer, _MODE)
-                native.sync_file(blank.writer, str(path))
-                blank.name_as(path.name)
+            with StagedFile.create(folder, f".partial-{secrets.token_hex(8)}") as staged_file:
+                native.copy(source, staged_file.writer, snapshot.bytes)
+                os.fchmod(staged_file.writer, _MODE)
+                native.sync_file(staged_file.writer, str(path))
+                staged_file.name_as(path.name)
             native.sync_directory(folder, str(path.parent))
         finally:
             os.close(source)

@@ -43,7 +43,7 @@ class RestoreJob:
 
     account: Account
     store: Store
-    shelf: AccountDir
+    account_dir: AccountDir
     snapshot: Manifest
     service: Service | None  # the server's; None: there is none, or it is left alone
     limits: Limits
@@ -75,10 +75,10 @@ def restore_in_place(job: RestoreJob) -> Restored:
     """
     done = Restored(job.snapshot)
     with contextlib.ExitStack() as held:
-        plain = job.shelf.is_plain(job.snapshot)
+        plain = job.account_dir.is_plain(job.snapshot)
         # Whoever restores needs it now, and has it for a moment only: to the end of the disk.
         with contextlib.nullcontext() if plain else _timed(done, "data"):
-            data = chain.open_data(job.shelf, job.snapshot, replace(job.limits, reserve=0), job.stopping)
+            data = chain.open_data(job.account_dir, job.snapshot, replace(job.limits, reserve=0), job.stopping)
         held.callback(os.close, data)
         _restore_data(job, done, data, held.close)
     return done
@@ -141,7 +141,7 @@ def _stage(job: RestoreJob, plan: Intent, done: Restored, data: int) -> tuple[Fi
                 raise WorkerLost(f"what was written is not {job.snapshot.name}: {'; '.join(found[:3])}")
         if job.files:
             assert job.snapshot.companion is not None
-            fd = job.shelf.open_archive(job.snapshot.companion)
+            fd = job.account_dir.open_archive(job.snapshot.companion)
             try:
                 client.unpack(job.account, fd, plan.aside, job.snapshot.companion.content_bytes, job.limits, job.stopping)
             finally:
@@ -168,10 +168,10 @@ def _keep(job: RestoreJob, folded: Folded, done: Restored) -> tuple[Manifest | N
         done.warnings.append(f"{folded.reason}: the old state can't be sealed, and stays beside the new one")
         return None, {}
     order = Order(job.account, job.limits, PRERESTORE, job.now(), job.stopping, lambda _: None)
-    before = job.shelf.snapshots()
-    packing = ArchiveOnce(order, job.shelf, before, job.files_limit)
+    before = job.account_dir.snapshots()
+    packing = ArchiveOnce(order, job.account_dir, before, job.files_limit)
     try:
-        kept = take_snapshot(order, job.shelf, before, folded=folded, companion=packing.companion).snapshot
+        kept = take_snapshot(order, job.account_dir, before, folded=folded, companion=packing.companion).snapshot
     except (SourceError, NotTheSame) as error:  # what is there is no database that a copy of it could prove
         done.warnings.append(f"{error}: the old state can't be sealed, and stays beside the new one")
         return None, {}
@@ -189,7 +189,7 @@ def _must_prove(job: RestoreJob, data: int) -> None:
         raise Failure(f"{job.snapshot.name} is damaged ({why}) and not put back; --to FILE writes it elsewhere")
     check = verify.verify_bytes(data, job.snapshot, job.limits, job.stopping)
     if job.files and job.snapshot.companion is not None:
-        check = check.and_also(verify.verify_archive(job.shelf, job.snapshot.companion, job.limits, job.stopping))
+        check = check.and_also(verify.verify_archive(job.account_dir, job.snapshot.companion, job.limits, job.stopping))
     if not check.holds:
         raise Failure(f"{job.snapshot.name} does not verify and is not put back: {'; '.join(check.reasons[:5])}")
 

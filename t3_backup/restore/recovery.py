@@ -102,15 +102,15 @@ def _let_run(plan: Intent) -> tuple[str, list[str]]:
 
 def _mark(store: Store, plan: Intent) -> None:
     """What comes after is measured by what was put back. A snapshot that is gone meanwhile measures nothing."""
-    shelf = store.shelf(plan.user)
-    if shelf is None:
+    account_dir = store.account_dir(plan.user)
+    if account_dir is None:
         return
-    with shelf:
-        snapshots = shelf.snapshots()
+    with account_dir:
+        snapshots = account_dir.snapshots()
         following = max([0, *(snapshot.sequence for snapshot in snapshots)]) + 1
         for snapshot in snapshots:
             if snapshot.name == plan.snapshot:
-                shelf.replace_manifest(replace(snapshot, restored_since=following))
+                account_dir.replace_manifest(replace(snapshot, restored_since=following))
 
 
 def finish_all(store: Store, limits: Limits) -> Iterator[tuple[str, Recovered | str]]:

@@ -119,15 +119,15 @@ class AccountDir:
         """A read-only descriptor of it. Raises OSError."""
         return self.open_file(archive_name(companion))
 
-    def keep_archive(self, blank: StagedFile, companion: Companion) -> None:
+    def keep_archive(self, staged_file: StagedFile, companion: Companion) -> None:
         """Name the settled `blank` by its content, durably. One that has the name already stays, if it has the content, too."""
         name = archive_name(companion)
         try:
-            blank.name_as(name)
+            staged_file.name_as(name)
         except FileExistsError:
             if self.is_whole(companion):
                 return
-            self.put(blank.name_as, name)
+            self.put(staged_file.name_as, name)
         native.sync_directory(self.fd, str(self.path))
 
     def is_whole(self, companion: Companion) -> bool:
@@ -206,12 +206,12 @@ class AccountDir:
         except OSError as error:
             raise OSError(error.errno, error.strerror, str(self.path)) from error
 
-    def publish(self, blank: StagedFile, manifest: Manifest) -> None:
+    def publish(self, staged_file: StagedFile, manifest: Manifest) -> None:
         """Name the settled `blank` by its `manifest`; durable when this returns. Raises OSError, and then nothing is named.
 
         ValueError for a manifest that could not be read again: its snapshot would never be seen.
         """
-        self._publish(manifest, blank.name_as)
+        self._publish(manifest, staged_file.name_as)
 
     def publish_again(self, image: Manifest, manifest: Manifest) -> None:
         """Name the plain data of `image` once more, by a further `manifest`. It takes no room, and goes with its last name."""
@@ -248,12 +248,12 @@ class AccountDir:
             self.remove(manifest)
             raise
 
-    def replace_data(self, snapshot: Manifest, blank: StagedFile, ending: str) -> None:
+    def replace_data(self, snapshot: Manifest, staged_file: StagedFile, ending: str) -> None:
         """Let the settled `blank` be the data of a snapshot, as a delta or (`DATA`) plain, and the former one go. Raises OSError.
 
         Durably there before anything goes. Until then, and where both are there, the plain one is what counts.
         """
-        self.put(blank.name_as, snapshot.name + ending)
+        self.put(staged_file.name_as, snapshot.name + ending)
         native.sync_directory(self.fd, str(self.path))
         for other in (DELTA,) if ending == DATA else (DATA, PAGES):
             with contextlib.suppress(FileNotFoundError):

@@ -26,19 +26,19 @@ def set_pins(store: Store, user: str, names: Iterable[str], now: datetime, *, pi
 
     The store is locked. Raises UsageError and Failure as `choose` does, and Failure where the account has no shelf.
     """
-    shelf = store.shelf(user)
-    if shelf is None:
+    account_dir = store.account_dir(user)
+    if account_dir is None:
         raise Failure(f"no snapshots of {user} in {store.path}")
     result = Change([], [])
-    with shelf:
-        snapshots = shelf.snapshots()
+    with account_dir:
+        snapshots = account_dir.snapshots()
         chosen = {snapshot.name: snapshot for snapshot in [_chosen(snapshots, name, now) for name in names]}
         for name, snapshot in chosen.items():
             if (snapshot.pinned_at is not None) == pinned:
                 result.lines.append(f"{user} {name} is {'pinned already' if pinned else 'not pinned'}")
                 continue
             changed = replace(snapshot, pinned_at=format_time(now) if pinned else None)
-            shelf.replace_manifest(changed)
+            account_dir.replace_manifest(changed)
             result.changed.append(changed)
             result.lines.append(f"{'pinned' if pinned else 'unpinned'} {user} {name}")
     return result
@@ -57,13 +57,13 @@ def accept_snapshots(store: Store, user: str, now: datetime) -> list[Manifest]:
     Each keeps its verdict, and so never counts among the good ones that retention keeps. The accepted ones as they are from
     now on. Raises Failure where the account has no shelf.
     """
-    shelf = store.shelf(user)
-    if shelf is None:
+    account_dir = store.account_dir(user)
+    if account_dir is None:
         raise Failure(f"no snapshots of {user} in {store.path}")
     accepted = []
-    with shelf:
-        for snapshot in shelf.snapshots():
+    with account_dir:
+        for snapshot in account_dir.snapshots():
             if snapshot.holds:
                 accepted.append(replace(snapshot, accepted_at=format_time(now)))
-                shelf.replace_manifest(accepted[-1])
+                account_dir.replace_manifest(accepted[-1])
     return accepted

@@ -78,7 +78,7 @@ class Store:
         with os.scandir(self.fd) as entries:
             return sorted(entry.name for entry in entries if entry.is_dir(follow_symlinks=False) and is_user_name(entry.name))
 
-    def shelf(self, user: str, *, create: bool = False) -> AccountDir | None:
+    def account_dir(self, user: str, *, create: bool = False) -> AccountDir | None:
         """The shelf of `user`; None where there is none. Raises StoreError where it is not one's own and private."""
         if not is_user_name(user):
             return None

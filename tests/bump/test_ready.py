@@ -33,14 +33,14 @@ class Town:
         self.ports: dict[str, int | None] = {"alice": 3773, "bob": 3774}
         self.stopped: set[str] = set()
         self.missing: set[str] = set()
-        self.shelves: dict[str, list[Snapshot]] = {"alice": [], "bob": []}
+        self.account_dirs: dict[str, list[Snapshot]] = {"alice": [], "bob": []}
         self.folder = folder
         self.tried: list[str] = []
         patch.setattr(Context, "adopt", lambda _: OLD)
         patch.setattr(Context, "instances", lambda _: [self.instance(user) for user in self.ports])
         patch.setattr(Server, "runs", lambda one: one.user not in self.stopped)
         patch.setattr(Server, "look", lambda one: None if one.user in self.missing else Activity(30, 0))
-        patch.setattr(snapshots.Backups, "list", lambda _, user: self.shelves[user])
+        patch.setattr(snapshots.Backups, "list", lambda _, user: self.account_dirs[user])
         patch.setattr(npm, "fetch", lambda *_: None)
 
         def try_out(machine: Context, version: str, found: list[Server], known: object) -> None:
@@ -101,12 +101,12 @@ def test_two_accounts_of_one_port_are_told_before_one_is_stopped(town: Town) -> 
 
 def test_who_had_a_database_and_has_none_stays_as_he_is(town: Town) -> None:
     """His disk may not be mounted: with that, a newer T3 would be at his data without a stop, a trial or a snapshot."""
-    town.shelves["bob"] = [snapshot()]
+    town.account_dirs["bob"] = [snapshot()]
     town.missing = {"bob"}
     assert town.bump() == ["alice"]
     assert len(town.warned) == 1
     assert "bob: stays on 0.0.24: " in town.warned[0]
-    town.shelves["bob"] = []
+    town.account_dirs["bob"] = []
     assert town.bump() == ["alice", "bob"], "who never had one is new"
 
 
@@ -120,7 +120,7 @@ def test_who_has_a_database_that_is_not_copied_and_no_other_stays_as_he_is(town:
 
 def test_a_disk_of_a_home_without_room_for_the_way_back_is_told(town: Town, monkeypatch: pytest.MonkeyPatch) -> None:
     """A newer T3 that fills it would fail, and the data of before could not be put back beside what it has made."""
-    town.shelves["alice"] = [snapshot(100 << 20)]
+    town.account_dirs["alice"] = [snapshot(100 << 20)]
     real = os.statvfs
 
     def statvfs(path: Path) -> os.statvfs_result:

@@ -197,7 +197,7 @@ def files(land: Land, user: User) -> dict[str, str]:
 
 def names(land: Land, user: User) -> list[Path]:
     """All that lies on a shelf."""
-    return sorted(land.shelf(user).iterdir()) if land.shelf(user).exists() else []
+    return sorted(land.account_dir(user).iterdir()) if land.account_dir(user).exists() else []
 
 
 def leftovers(land: Land, user: User) -> set[str]:
@@ -211,18 +211,18 @@ def proven(land: Land, user: User, *, known: frozenset[str] = frozenset()) -> li
     """The snapshots of a user; each is proven by its hash and, unless its name is `known`, by SQLite too."""
     limits = Limits(60, 60, 1 << 30, 0, lambda: 1 << 40)
     with Store.open(land.store) as store:
-        shelf = store.shelf(user.name)
-        if shelf is None:
+        account_dir = store.account_dir(user.name)
+        if account_dir is None:
             return []
-        with shelf:
-            found = shelf.snapshots()
-            assert shelf.strays() == []
+        with account_dir:
+            found = account_dir.snapshots()
+            assert account_dir.strays() == []
             for snapshot in found:
-                path = shelf.data_path(snapshot)
+                path = account_dir.data_path(snapshot)
                 assert path.stat().st_size == snapshot.bytes
                 assert hashlib.sha256(path.read_bytes()).hexdigest() == snapshot.sha256
                 if snapshot.name not in known:
-                    check = verify_snapshot(shelf, snapshot, limits, threading.Event())
+                    check = verify_snapshot(account_dir, snapshot, limits, threading.Event())
                     assert check.holds, check
             return found
 

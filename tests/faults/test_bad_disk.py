@@ -215,19 +215,19 @@ def test_only_a_descriptor_from_before_the_first_write_hears_of_a_lost_write_bac
     """Row 29: the worker's sync fails and the worker says nothing. One who opens now syncs "successfully"; settle() doesn't."""
     there, user, fail, _ = hollow
     with Store.open(there.store) as store:
-        shelf = store.shelf(user.name)
-        assert shelf is not None
-        with shelf, shelf.begin() as blank:
+        account_dir = store.account_dir(user.name)
+        assert account_dir is not None
+        with account_dir, account_dir.begin() as staged_file:
             fail()
-            assert os.write(blank.writer, REAL.read_bytes()) == REAL.stat().st_size  # the page cache takes it all
+            assert os.write(staged_file.writer, REAL.read_bytes()) == REAL.stat().st_size  # the page cache takes it all
             with pytest.raises(OSError, match=r"error|space"):
-                os.fdatasync(blank.writer)  # what the worker heard, and swallows
-            late = os.open(f"/proc/self/fd/{blank.reader}", os.O_RDONLY)
+                os.fdatasync(staged_file.writer)  # what the worker heard, and swallows
+            late = os.open(f"/proc/self/fd/{staged_file.reader}", os.O_RDONLY)
             os.fsync(late)  # no error: this is the trap
             assert os.pread(late, 16, 0) == b"SQLite format 3\0"  # and the cache still shows what the disk has not
             os.close(late)
             with pytest.raises(OSError) as refusal:
-                blank.settle()
+                staged_file.settle()
             assert not isinstance(refusal.value, WorkerLost)
             assert refusal.value.errno in (errno.EIO, errno.ENOSPC)
 
@@ -320,5 +320,5 @@ def test_every_named_snapshot_is_whole_after_a_power_cut(
 
 def _must_be_as_sealed(land: Land, user: User, found: list[Manifest]) -> None:
     for snapshot in found:
-        data = (land.shelf(user) / f"{snapshot.name}.sqlite").read_bytes()
+        data = (land.account_dir(user) / f"{snapshot.name}.sqlite").read_bytes()
         assert hashlib.sha256(data).hexdigest() == snapshot.sha256

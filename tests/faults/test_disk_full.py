@@ -99,7 +99,7 @@ def test_a_disk_without_a_free_block_is_given_room_by_what_is_to_go_anyway(
         full = on(where, land)
         full.environ |= {RESERVE: "0", "T3_BACKUP_COMPACT": "off"}
         seed(full, carol, 6)
-        kept = [path.name for path in sorted(full.shelf(carol).glob("*.sqlite"))]
+        kept = [path.name for path in sorted(full.account_dir(carol).glob("*.sqlite"))]
         fill(full.folder)
         before = files(full, carol)
         refused = full.t3("run", T3_BACKUP_KEEP="6")
@@ -109,7 +109,7 @@ def test_a_disk_without_a_free_block_is_given_room_by_what_is_to_go_anyway(
         answer = full.t3("run", T3_BACKUP_KEEP="2", T3_BACKUP_KEEP_DAILY="1")
         assert answer.code == 0, answer
         assert len(proven(full, carol)) == 2
-        assert set(kept[:4]).isdisjoint(path.name for path in full.shelf(carol).iterdir())
+        assert set(kept[:4]).isdisjoint(path.name for path in full.account_dir(carol).iterdir())
 
 
 @needs_strace

@@ -80,7 +80,7 @@ def test_without_unnamed_files_a_snapshot_is_sealed_just_the_same(land: Land, iv
     [snapshot] = proven(land, ivan)
     assert leftovers(land, ivan) == set()
     for ending in ("sqlite", "json"):
-        status = (land.shelf(ivan) / f"{snapshot.name}.{ending}").stat()
+        status = (land.account_dir(ivan) / f"{snapshot.name}.{ending}").stat()
         assert (status.st_uid, stat.S_IMODE(status.st_mode), status.st_nlink) == (0, 0o400, 1)
 
 
@@ -97,7 +97,7 @@ def test_any_other_refusal_of_an_unnamed_file_is_a_failure_and_no_reason_for_a_n
     """Row 29: EIO says something about the disk, not about what it can do."""
     answer = refused(land, "openat", 2, TMPFILE, TMPFILE, errno.EIO)
     assert answer.code == 1, answer
-    one_line(answer, ivan, str(land.shelf(ivan)), os.strerror(errno.EIO))
+    one_line(answer, ivan, str(land.account_dir(ivan)), os.strerror(errno.EIO))
     assert files(land, ivan) == {}
 
 
@@ -132,10 +132,10 @@ def test_a_name_that_somebody_left_is_never_written_over(land: Land, ivan: User)
     """Row 27: data without a manifest, in the very second: it stays as it is, and the snapshot gets another name."""
     values = settings.load({}, land.env())
     with Store.open(values.dest, create=True) as store:
-        shelf = store.shelf(ivan.name, create=True)
-        assert shelf is not None
-        with shelf:
-            stray = shelf.path / "state-20261124T033012Z.sqlite"
+        account_dir = store.account_dir(ivan.name, create=True)
+        assert account_dir is not None
+        with account_dir:
+            stray = account_dir.path / "state-20261124T033012Z.sqlite"
             stray.write_bytes(b"somebody's")
         job = run.Run(
             values, store, None, threading.Event(), lambda *_: None, lambda: datetime(2026, 11, 24, 3, 30, 12, tzinfo=UTC)

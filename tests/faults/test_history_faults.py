@@ -18,9 +18,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
+from account_dirs import ALL, changed, content, forms, image, maintenance, opened, page, seal
 from conftest import BOUND_S, MIB, needs_root, until
 from faults.disks import disk, make_image, mounted, needs_mkfs, needs_strace
-from shelves import ALL, changed, content, forms, image, opened, page, seal, upkeep
 
 from t3_backup.errors import Failure
 from t3_backup.history.maintenance import DELTA, REFLINK
@@ -66,29 +66,29 @@ class Scene:
     after: str  # the forms after it, newest first
 
 
-def _days(shelf: AccountDir, count: int) -> list[bytes]:
+def _days(account_dir: AccountDir, count: int) -> list[bytes]:
     images = [image(12)]
-    seal(shelf, images[0])
+    seal(account_dir, images[0])
     for day in range(1, count):
         images.append(changed(images[-1], [day % 12], day) + page(1, day))
-        seal(shelf, images[-1])
+        seal(account_dir, images[-1])
     return images
 
 
-def _compacted(shelf: AccountDir, count: int) -> list[bytes]:
-    images = _days(shelf, count)
-    upkeep(shelf, ALL).tidy()
+def _compacted(account_dir: AccountDir, count: int) -> list[bytes]:
+    images = _days(account_dir, count)
+    maintenance(account_dir, ALL).tidy()
     return images
 
 
-def _with_an_end(shelf: AccountDir) -> list[bytes]:
+def _with_an_end(account_dir: AccountDir) -> list[bytes]:
     """Sizes shrink and grow along it; the second and the third oldest are to go."""
     first = image(20, 1) + bytes(5 * 4096) + image(9, 2)
     images = [first, first[: 15 * 4096], first[: 12 * 4096] + image(4, 3), first[: 14 * 4096] + image(14, 4)]
-    seal(shelf, images[0], label="old")
+    seal(account_dir, images[0], label="old")
     for data in images[1:]:
-        seal(shelf, data)
-    upkeep(shelf, ALL).tidy()
+        seal(account_dir, data)
+    maintenance(account_dir, ALL).tidy()
     return images
 
 
@@ -96,28 +96,28 @@ NEWEST_AND_LABELLED = replace(ALL, keep=1)
 
 
 def _policy(policy: Policy, mode: str = DELTA) -> Callable[[AccountDir], object]:
-    return lambda shelf: upkeep(shelf, policy, mode).tidy()
+    return lambda account_dir: maintenance(account_dir, policy, mode).tidy()
 
 
-def _again(shelf: AccountDir) -> None:
+def _again(account_dir: AccountDir) -> None:
     """The second day's image, under a label, if it isn't there."""
-    if not any(snapshot.label == "again" for snapshot in shelf.snapshots()):
-        seal(shelf, changed(image(12), [1], 1) + page(1, 1), label="again")
+    if not any(snapshot.label == "again" for snapshot in account_dir.snapshots()):
+        seal(account_dir, changed(image(12), [1], 1) + page(1, 1), label="again")
 
 
-def _named_twice(shelf: AccountDir) -> list[bytes]:
+def _named_twice(account_dir: AccountDir) -> list[bytes]:
     data = image(12)
     for label in ("one", "two"):
-        seal(shelf, data, label=label)
+        seal(account_dir, data, label=label)
     return [data, data]
 
 
 SCENES = [
-    Scene("compaction", lambda shelf: _days(shelf, 3), _policy(ALL), lambda images: images, "pdd"),
+    Scene("compaction", lambda account_dir: _days(account_dir, 3), _policy(ALL), lambda images: images, "pdd"),
     Scene("a merge and a pruning", _with_an_end, _policy(NEWEST_AND_LABELLED), lambda images: [images[0], images[3]], "pd"),
     Scene(
         "a second name",
-        lambda shelf: _compacted(shelf, 2),
+        lambda account_dir: _compacted(account_dir, 2),
         _again,
         lambda images: [*images, images[-1]],
         "ppd",
@@ -132,9 +132,9 @@ class Stage:
     def __init__(self, folder: Path, scene: Scene) -> None:
         self.folder, self.scene = folder, scene
         self.template = folder / "template"
-        with opened(self.template) as shelf:
-            self.images = scene.prepare(shelf)
-            self.sealed = {s.name: data for s, data in zip(reversed(shelf.snapshots()), self.images, strict=True)}
+        with opened(self.template) as account_dir:
+            self.images = scene.prepare(account_dir)
+            self.sealed = {s.name: data for s, data in zip(reversed(account_dir.snapshots()), self.images, strict=True)}
         self.store = folder / "store"
 
     def fresh(self) -> None:
@@ -142,11 +142,11 @@ class Stage:
         shutil.rmtree(self.store, ignore_errors=True)
         subprocess.run(["cp", "-a", self.template / "store", self.store], check=True)
 
-    def shelf(self) -> AccountDir:
+    def account_dir(self) -> AccountDir:
         with Store.open(self.store) as store:
-            shelf = store.shelf("alice")
-            assert shelf is not None
-            return shelf
+            account_dir = store.account_dir("alice")
+            assert account_dir is not None
+            return account_dir
 
     def run(self, *strace: str) -> tuple[int, str]:
         """The step, in a process that strace has hold of; how it ended (as waitpid says), and strace's words."""
@@ -157,8 +157,8 @@ class Stage:
             code = 70
             try:
                 os.kill(os.getpid(), signal.SIGSTOP)
-                with self.shelf() as shelf:
-                    self.scene.step(shelf)
+                with self.account_dir() as account_dir:
+                    self.scene.step(account_dir)
                 code = 0
             except (OSError, Failure):
                 code = 1
@@ -188,8 +188,8 @@ class Stage:
 
     def must_be_whole(self, what: str) -> None:
         """All that was sealed and is there is what it was, and nothing that is to stay is missing."""
-        with self.shelf() as shelf:
-            found = {snapshot.name: content(shelf, snapshot) for snapshot in shelf.snapshots()}
+        with self.account_dir() as account_dir:
+            found = {snapshot.name: content(account_dir, snapshot) for snapshot in account_dir.snapshots()}
             kept = self.scene.left(self.images)
             for name, data in self.sealed.items():
                 assert found.get(name, data) == data, f"{what}: {name}"
@@ -197,14 +197,16 @@ class Stage:
 
     def must_heal(self, what: str) -> None:
         """The next run comes to the end that it would have come to."""
-        with self.shelf() as shelf:
-            shelf.clear()
-            self.scene.step(shelf)
+        with self.account_dir() as account_dir:
+            account_dir.clear()
+            self.scene.step(account_dir)
             # A manifest that could not be read for once leaves two snapshots with one number: their order is not known then.
-            assert sorted(content(shelf, snapshot) for snapshot in shelf.snapshots()) == sorted(self.scene.left(self.images)), what
-            assert forms(shelf) == self.scene.after, what
-            names = {name for name in os.listdir(shelf.fd) if not name.endswith(".pages")}
-            assert len(names) == 2 * len(shelf.snapshots()), f"{what}: {sorted(names)}"
+            assert sorted(content(account_dir, snapshot) for snapshot in account_dir.snapshots()) == sorted(
+                self.scene.left(self.images)
+            ), what
+            assert forms(account_dir) == self.scene.after, what
+            names = {name for name in os.listdir(account_dir.fd) if not name.endswith(".pages")}
+            assert len(names) == 2 * len(account_dir.snapshots()), f"{what}: {sorted(names)}"
 
 
 @pytest.fixture(params=SCENES, ids=[scene.name for scene in SCENES])
@@ -217,8 +219,8 @@ def test_undisturbed_it_comes_to_its_end(stage: Stage) -> None:
     status, _ = stage.run("-e", "trace=none")
     assert status == 0
     stage.must_be_whole("undisturbed")
-    with stage.shelf() as shelf:
-        assert forms(shelf) == stage.scene.after
+    with stage.account_dir() as account_dir:
+        assert forms(account_dir) == stage.scene.after
 
 
 def test_killed_at_any_call_nothing_is_lost_and_the_next_run_ends_it(stage: Stage, capsys: pytest.CaptureFixture[str]) -> None:
@@ -281,8 +283,8 @@ def test_after_a_power_cut_every_sealed_snapshot_comes_out(tmp_path: Path, kind:
                     _cut(stage, below / "image", frozen, chance)
                     with mounted(frozen, tmp_path / "after", "-o", "loop,nouuid" if kind == "xfs" else "loop") as after:
                         stage.store = after / "store"
-                        with stage.shelf() as shelf:
-                            found[forms(shelf)] += 1
+                        with stage.account_dir() as account_dir:
+                            found[forms(account_dir)] += 1
                         stage.must_be_whole(f"{kind}, cut {turn}")
                         stage.must_heal(f"{kind}, cut {turn}")
                     frozen.unlink()
@@ -300,8 +302,8 @@ def _cut(stage: Stage, image: Path, frozen: Path, chance: random.Random) -> None
     if child == 0:
         try:
             os.kill(os.getpid(), signal.SIGSTOP)
-            with stage.shelf() as shelf:
-                stage.scene.step(shelf)
+            with stage.account_dir() as account_dir:
+                stage.scene.step(account_dir)
         finally:
             os._exit(0)
     os.waitpid(child, os.WUNTRACED)
@@ -331,32 +333,32 @@ def test_where_extents_can_be_shared_all_stay_plain_and_share_them(
     images = [image(1) + chance.randbytes(pages * 4096)]
     disk_image, where = tmp_path / "image", tmp_path / "disk"
     make_image(disk_image, kind, 400 * MIB)
-    with mounted(disk_image, where, "-o", "loop"), opened(where) as shelf:
-        assert upkeep(shelf, ALL, REFLINK).shares()
-        seal(shelf, images[0], share=True)
-    with mounted(disk_image, where, "-o", "loop"), opened(where) as shelf:
-        first, first_used = _free(where), used_bytes(shelf.fd)
+    with mounted(disk_image, where, "-o", "loop"), opened(where) as account_dir:
+        assert maintenance(account_dir, ALL, REFLINK).shares()
+        seal(account_dir, images[0], share=True)
+    with mounted(disk_image, where, "-o", "loop"), opened(where) as account_dir:
+        first, first_used = _free(where), used_bytes(account_dir.fd)
         for day in range(1, 8):
             spots = sorted(chance.sample(range(1, pages), pages // 100))
             images.append(changed(images[-1], spots, day) + chance.randbytes(20 * 4096))
-            seal(shelf, images[-1], share=True)
-            assert upkeep(shelf, ALL, REFLINK).tidy().warnings == []
-    with mounted(disk_image, where, "-o", "loop"), opened(where) as shelf:
+            seal(account_dir, images[-1], share=True)
+            assert maintenance(account_dir, ALL, REFLINK).tidy().warnings == []
+    with mounted(disk_image, where, "-o", "loop"), opened(where) as account_dir:
         taken = first - _free(where)
         # What is counted of it by this tool: as the disk has it, but for its own bookkeeping.
-        assert abs(used_bytes(shelf.fd) - first_used - taken) < 2 * MIB
-        assert forms(shelf) == "p" * 8
-        assert [content(shelf, snapshot) for snapshot in reversed(shelf.snapshots())] == images
+        assert abs(used_bytes(account_dir.fd) - first_used - taken) < 2 * MIB
+        assert forms(account_dir) == "p" * 8
+        assert [content(account_dir, snapshot) for snapshot in reversed(account_dir.snapshots())] == images
         tool = (
-            ["btrfs", "filesystem", "du", "-s", "--raw", shelf.path]
+            ["btrfs", "filesystem", "du", "-s", "--raw", account_dir.path]
             if kind == "btrfs"
-            else ["filefrag", shelf.data_path(shelf.snapshots()[0])]
+            else ["filefrag", account_dir.data_path(account_dir.snapshots()[0])]
         )
         said = subprocess.run(tool, check=True, capture_output=True, text=True).stdout
-        for snapshot in shelf.snapshots()[1:-1]:
-            shelf.remove(snapshot)
-        newest, oldest = shelf.snapshots()
-        assert (content(shelf, newest), content(shelf, oldest)) == (images[-1], images[0])
+        for snapshot in account_dir.snapshots()[1:-1]:
+            account_dir.remove(snapshot)
+        newest, oldest = account_dir.snapshots()
+        assert (content(account_dir, newest), content(account_dir, oldest)) == (images[-1], images[0])
     share = taken / sum(len(data) for data in images[1:])
     with capsys.disabled():
         print(f"{kind}: 7 more days took {taken} bytes of the disk, {share:.3f} of full copies\n{said}", end="")
@@ -370,9 +372,9 @@ def _free(where: Path) -> int:
 
 
 def test_on_a_file_system_that_shares_none_reflink_says_so(tmp_path: Path) -> None:
-    with disk(tmp_path, "ext4", 16 * MIB) as where, opened(where) as shelf:
-        _days(shelf, 2)
-        keeper = upkeep(shelf, ALL, REFLINK)
+    with disk(tmp_path, "ext4", 16 * MIB) as where, opened(where) as account_dir:
+        _days(account_dir, 2)
+        keeper = maintenance(account_dir, ALL, REFLINK)
         assert not keeper.shares()
         assert "shares no extents" in keeper.tidy().warnings[0]
-        assert forms(shelf) == "pp"
+        assert forms(account_dir) == "pp"

@@ -160,13 +160,13 @@ def test_the_parent_may_be_killed_at_every_call_that_changes_the_store(
         assert answer.code in (0, KILLED), answer
         return answer.code == KILLED
 
-    shelf = ("-P", str(kills.land.shelf(kills.user)))
+    account_dir = ("-P", str(kills.land.account_dir(kills.user)))
     for name in PARENT:
         least = {"linkat": 2, "fsync": 5, "unlinkat": 4, "write": 4}.get(name, 0)
         assert sweep(kills, name, lambda n, name=name: killed(name, n)) >= least
     for name in PARENT_ON_THE_SHELF:
         if name not in PARENT:
-            assert sweep(kills, f"{name}@shelf", lambda n, name=name: killed(name, n, *shelf)) > 0
+            assert sweep(kills, f"{name}@shelf", lambda n, name=name: killed(name, n, *account_dir)) > 0
     with capsys.disabled():
         kills.report(record_property, "parent")
 
@@ -180,7 +180,7 @@ def test_the_partial_way_may_be_killed_too(
     left = 0
     for n in range(1, 20):
         kills.fresh()
-        options = ("-e", "trace=openat,renameat2", "-P", str(land.shelf(bob)))
+        options = ("-e", "trace=openat,renameat2", "-P", str(land.account_dir(bob)))
         # The first openat on the shelf opens it, the second and the fifth read a manifest; 3 and 6 ask for an unnamed file.
         refuse = ("-e", "inject=openat:error=EOPNOTSUPP:when=3..6+3", "-e", f"inject=renameat2:signal=KILL:when={n}")
         answer = traced(land, *options, *refuse, words=("run",), parent_only=True)

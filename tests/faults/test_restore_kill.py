@@ -234,7 +234,7 @@ def test_the_command_may_be_killed_at_every_call_that_changes_something(kills: K
     """The command's own, on the store, and those around its workers. Its workers die with it."""
     for name in PARENT:
         # Before the first file in the store is made, nothing is begun: the calls on the store are what counts.
-        place = ["-P", str(kills.land.store), "-P", str(kills.land.shelf(kills.user))] if name == "openat" else []
+        place = ["-P", str(kills.land.store), "-P", str(kills.land.account_dir(kills.user))] if name == "openat" else []
         for n in range(1, 100):
             kills.fresh()
             inject = ("-e", f"trace={name}", *place, "-e", f"inject={name}:signal=KILL:when={n}")

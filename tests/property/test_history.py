@@ -17,10 +17,10 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+from account_dirs import ROOMY, START, changed, content, image, maintenance, seal
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
-from shelves import ROOMY, START, changed, content, image, seal, upkeep
 
 from t3_backup.errors import Cancelled, Failure
 from t3_backup.history import retention
@@ -81,9 +81,9 @@ class History(RuleBasedStateMachine):
         self.random = Random(seed)
         self.folder = Path(tempfile.mkdtemp())
         self.store = Store.open(self.folder / "store", create=True)
-        shelf = self.store.shelf("alice", create=True)
-        assert shelf is not None
-        self.shelf: AccountDir = shelf
+        account_dir = self.store.account_dir("alice", create=True)
+        assert account_dir is not None
+        self.account_dir: AccountDir = account_dir
         self.day = 0
         self.newest = image(self.random.randrange(2, 12))
         self.images: dict[str, bytes] = {}
@@ -111,11 +111,11 @@ class History(RuleBasedStateMachine):
         if work:
             self.mutate()
         self.day = max(-5 * YEARS, min(5 * YEARS, self.day + jump))
-        self.shelf.clear()
+        self.account_dir.clear()
         STEPS["count"] += 1
         try:
             with failing(fail or -1):
-                stored = seal(self.shelf, self.newest, label=label, verdict=verdict, days=self.day)
+                stored = seal(self.account_dir, self.newest, label=label, verdict=verdict, days=self.day)
         except OSError:
             return
         self.images[stored.snapshot.name] = self.newest
@@ -123,18 +123,18 @@ class History(RuleBasedStateMachine):
     @rule(policy=POLICIES, mode=st.sampled_from([DELTA, DELTA, DELTA, OFF]), fail=st.none() | st.integers(1, 60))
     def tidy(self, policy: Policy, mode: str, fail: int | None) -> None:
         """Only what retention lets go goes, and all of it, unless something ends it early."""
-        self.shelf.clear()
-        before = self.shelf.snapshots()
+        self.account_dir.clear()
+        before = self.account_dir.snapshots()
         going = {decision.snapshot.name for decision in retention.decide_retention(before, policy) if not decision.keep}
         STEPS["count"] += 1
-        keeper = upkeep(self.shelf, policy, mode)
+        keeper = maintenance(self.account_dir, policy, mode)
         with failing(fail or -1) as count:
             try:
                 done = replace(keeper, limits=replace(ROOMY, free_bytes=lambda: [1 << 40, count()][0])).tidy()
             except (OSError, Failure, Cancelled):
                 done = None
-        self.shelf.clear()
-        left = {snapshot.name for snapshot in self.shelf.snapshots()}
+        self.account_dir.clear()
+        left = {snapshot.name for snapshot in self.account_dir.snapshots()}
         gone = {snapshot.name for snapshot in before} - left
         assert gone <= going, "nothing goes that is to stay"
         assert not gone & self.pinned
@@ -153,34 +153,34 @@ class History(RuleBasedStateMachine):
     @rule()
     def accept(self) -> None:
         """Somebody has looked at them."""
-        for snapshot in self.shelf.snapshots():
+        for snapshot in self.account_dir.snapshots():
             if snapshot.holds:
-                self.shelf.replace_manifest(replace(snapshot, accepted_at=format_time(START + timedelta(days=self.day))))
+                self.account_dir.replace_manifest(replace(snapshot, accepted_at=format_time(START + timedelta(days=self.day))))
 
     @rule(which=st.integers(0, 50), pinned=st.booleans())
     def pin(self, which: int, pinned: bool) -> None:
         """Somebody wants it to stay."""
-        snapshots = self.shelf.snapshots()
+        snapshots = self.account_dir.snapshots()
         if not snapshots:
             return
         chosen = snapshots[which % len(snapshots)]
-        self.shelf.replace_manifest(replace(chosen, pinned_at=format_time(START) if pinned else None))
+        self.account_dir.replace_manifest(replace(chosen, pinned_at=format_time(START) if pinned else None))
         (self.pinned.add if pinned else self.pinned.discard)(chosen.name)
 
     @invariant()
     def what_is_there_is_whole(self) -> None:
         """Every snapshot that was sealed and not let go comes back, byte for byte; nothing else is there."""
-        snapshots = self.shelf.snapshots()
+        snapshots = self.account_dir.snapshots()
         assert {snapshot.name for snapshot in snapshots} == set(self.images)
-        assert self.shelf.strays() == []
+        assert self.account_dir.strays() == []
         for snapshot in snapshots:
-            assert content(self.shelf, snapshot) == self.images[snapshot.name], snapshot.name
+            assert content(self.account_dir, snapshot) == self.images[snapshot.name], snapshot.name
         verified = [snapshot for snapshot in snapshots if snapshot.verdict == "verified"]
-        assert not verified or self.shelf.is_plain(verified[0])
+        assert not verified or self.account_dir.is_plain(verified[0])
 
     def teardown(self) -> None:
         if hasattr(self, "folder"):
-            self.shelf.__exit__()
+            self.account_dir.__exit__()
             self.store.__exit__()
             shutil.rmtree(self.folder)
 

@@ -26,102 +26,104 @@ NOTHING = Policy(0, 0, 0, 0, 0, 0)
 
 
 @given(histories(pins=True), POLICIES)
-def test_the_newest_verified_one_stays_whatever_the_policy(shelf: list[Manifest], policy: Policy) -> None:
+def test_the_newest_verified_one_stays_whatever_the_policy(account_dir: list[Manifest], policy: Policy) -> None:
     """Row 13: by a rule of its own, so never is there less than one of an account that had one."""
-    for newest in verified(shelf)[:1]:
-        assert newest in kept(shelf, policy)
-        assert newest in kept(shelf, NOTHING)
+    for newest in verified(account_dir)[:1]:
+        assert newest in kept(account_dir, policy)
+        assert newest in kept(account_dir, NOTHING)
 
 
 @given(histories(pins=True), POLICIES)
-def test_a_pinned_one_stays_whatever_the_policy(shelf: list[Manifest], policy: Policy) -> None:
+def test_a_pinned_one_stays_whatever_the_policy(account_dir: list[Manifest], policy: Policy) -> None:
     """Row 13: verified or not, labelled or not."""
-    pinned = numbers(one for one in shelf if one.pinned_at is not None)
-    assert pinned <= stay(shelf, policy)
-    assert pinned <= stay(shelf, NOTHING)
+    pinned = numbers(one for one in account_dir if one.pinned_at is not None)
+    assert pinned <= stay(account_dir, policy)
+    assert pinned <= stay(account_dir, NOTHING)
 
 
 @given(histories(GOOD, pins=True), POLICIES)
-def test_a_pin_keeps_that_one_and_changes_nothing_else(shelf: list[Manifest], policy: Policy) -> None:
+def test_a_pin_keeps_that_one_and_changes_nothing_else(account_dir: list[Manifest], policy: Policy) -> None:
     """Row 13: it pushes none out, and keeps no other, whatever the clock did."""
-    loose = [replace(one, pinned_at=None) for one in shelf]
-    pinned = numbers(one for one in shelf if one.pinned_at is not None)
-    assert stay(shelf, policy) == stay(loose, policy) | pinned
+    loose = [replace(one, pinned_at=None) for one in account_dir]
+    pinned = numbers(one for one in account_dir if one.pinned_at is not None)
+    assert stay(account_dir, policy) == stay(loose, policy) | pinned
 
 
 @given(histories(pins=True), POLICIES)
-def test_a_labelled_one_stays_until_as_many_newer_of_its_kind_are_there(shelf: list[Manifest], policy: Policy) -> None:
+def test_a_labelled_one_stays_until_as_many_newer_of_its_kind_are_there(account_dir: list[Manifest], policy: Policy) -> None:
     """Row 13."""
-    labelled = [one for one in verified(shelf) if one.label is not None]
+    labelled = [one for one in verified(account_dir) if one.label is not None]
     for kind in {label_kind(str(one.label)) for one in labelled}:
         of_kind = [one for one in labelled if label_kind(str(one.label)) == kind]
-        assert numbers(of_kind[: policy.labelled]) <= stay(shelf, policy)
+        assert numbers(of_kind[: policy.labelled]) <= stay(account_dir, policy)
 
 
 @given(histories(GOOD, jumps=False), POLICIES)
-def test_of_labelled_ones_no_more_stay_than_the_policy_says(shelf: list[Manifest], policy: Policy) -> None:
-    labelled = [one for one in verified(shelf) if one.label is not None]
+def test_of_labelled_ones_no_more_stay_than_the_policy_says(account_dir: list[Manifest], policy: Policy) -> None:
+    labelled = [one for one in verified(account_dir) if one.label is not None]
     for kind in {label_kind(str(one.label)) for one in labelled}:
         beyond = [one for one in labelled if label_kind(str(one.label)) == kind][policy.labelled :]
-        assert not numbers(beyond) - numbers(verified(shelf)[:1]) & stay(shelf, policy)
+        assert not numbers(beyond) - numbers(verified(account_dir)[:1]) & stay(account_dir, policy)
 
 
 @given(histories(pins=True), POLICIES)
-def test_while_one_is_held_all_stay(shelf: list[Manifest], policy: Policy) -> None:
+def test_while_one_is_held_all_stay(account_dir: list[Manifest], policy: Policy) -> None:
     """Row 12 and Row 34."""
-    if any(one.verdict != "verified" and one.accepted_at is None for one in shelf):
-        assert kept(shelf, policy) == newest_first(shelf)
+    if any(one.verdict != "verified" and one.accepted_at is None for one in account_dir):
+        assert kept(account_dir, policy) == newest_first(account_dir)
 
 
 @pytest.mark.parametrize("rule", PERIODS)
-@given(shelf=histories(), keep=KEEPS, count=COUNTS)
-def test_the_newest_verified_one_of_each_of_the_last_periods_stays(rule: str, shelf: list[Manifest], keep: int, count: int) -> None:
+@given(account_dir=histories(), keep=KEEPS, count=COUNTS)
+def test_the_newest_verified_one_of_each_of_the_last_periods_stays(
+    rule: str, account_dir: list[Manifest], keep: int, count: int
+) -> None:
     """Row 13: whatever the clock did in between."""
-    staying = kept(shelf, replace(Policy(keep, 0, 0, 0, 0, 0), **{rule: count}))
+    staying = kept(account_dir, replace(Policy(keep, 0, 0, 0, 0, 0), **{rule: count}))
     period = PERIODS[rule]
-    for last in list(dict.fromkeys(period(one.when) for one in plain(shelf)))[:count]:
-        assert next(one for one in plain(shelf) if period(one.when) == last) in staying
+    for last in list(dict.fromkeys(period(one.when) for one in plain(account_dir)))[:count]:
+        assert next(one for one in plain(account_dir) if period(one.when) == last) in staying
 
 
 @given(histories(GOOD, jumps=False), POLICIES)
-def test_with_a_clock_that_is_right_nothing_else_stays(shelf: list[Manifest], policy: Policy) -> None:
+def test_with_a_clock_that_is_right_nothing_else_stays(account_dir: list[Manifest], policy: Policy) -> None:
     """What a policy asks for is all that it costs: rules of its own are met by this reckoning from the calendar."""
-    shelf = [one for one in shelf if one.verdict == "verified" and one.label is None]
-    expected = numbers(newest_first(shelf)[: policy.keep])
+    account_dir = [one for one in account_dir if one.verdict == "verified" and one.label is None]
+    expected = numbers(newest_first(account_dir)[: policy.keep])
     for rule, period in PERIODS.items():
         count = max(policy.keep, policy.daily) if rule == "daily" else getattr(policy, rule)
-        for last in sorted({period(one.when) for one in shelf}, reverse=True)[:count]:
-            expected.add(max(one.sequence for one in shelf if period(one.when) == last))
-    assert stay(shelf, policy) == expected
+        for last in sorted({period(one.when) for one in account_dir}, reverse=True)[:count]:
+            expected.add(max(one.sequence for one in account_dir if period(one.when) == last))
+    assert stay(account_dir, policy) == expected
 
 
 @settings(max_examples=300)
 @given(histories(pins=True), POLICIES)
-def test_deciding_again_after_what_goes_is_gone_deletes_nothing_more(shelf: list[Manifest], policy: Policy) -> None:
+def test_deciding_again_after_what_goes_is_gone_deletes_nothing_more(account_dir: list[Manifest], policy: Policy) -> None:
     """Row 13."""
-    once = kept(shelf, policy)
+    once = kept(account_dir, policy)
     assert kept(once, policy) == once
 
 
 @given(histories(pins=True), POLICIES, st.sampled_from([*PERIODS, "keep", "labelled"]))
-def test_a_policy_that_asks_for_more_keeps_no_less(shelf: list[Manifest], policy: Policy, rule: str) -> None:
+def test_a_policy_that_asks_for_more_keeps_no_less(account_dir: list[Manifest], policy: Policy, rule: str) -> None:
     """Row 13."""
-    assert stay(shelf, policy) <= stay(shelf, replace(policy, **{rule: getattr(policy, rule) + 1}))
+    assert stay(account_dir, policy) <= stay(account_dir, replace(policy, **{rule: getattr(policy, rule) + 1}))
 
 
 @given(histories(pins=True), POLICIES)
-def test_every_decision_says_why(shelf: list[Manifest], policy: Policy) -> None:
+def test_every_decision_says_why(account_dir: list[Manifest], policy: Policy) -> None:
     """Row 13: by which rules it stays, or outside of which it is."""
-    for decision in decide_retention(shelf, policy):
+    for decision in decide_retention(account_dir, policy):
         assert decision.reasons
         assert decision.keep != any(reason.startswith("outside: ") for reason in decision.reasons)
         assert decision.keep or len(decision.reasons) == 1
 
 
-def pruned_after_each(shelf: list[Manifest], policy: Policy) -> set[int]:
+def pruned_after_each(account_dir: list[Manifest], policy: Policy) -> set[int]:
     """What stays where each run prunes, as it really happens."""
     staying: list[Manifest] = []
-    for one in shelf:
+    for one in account_dir:
         staying = kept([*staying, one], policy)
     return numbers(staying)
 
@@ -151,6 +153,6 @@ def test_a_clock_that_is_ten_years_off_for_a_while_prunes_nothing(data: st.DataO
 @given(st.lists(st.integers(0, 60 * 86400), max_size=40), POLICIES, st.sampled_from([YEARS, -YEARS]))
 def test_a_jump_alone_deletes_nothing_at_all(gaps: list[int], policy: Policy, jump: int) -> None:
     """Row 15: whatever had stayed until then, stays."""
-    shelf = kept([snapshot(number, when) for number, when in enumerate(nights(gaps), 1)], policy)
-    jumped = snapshot(len(gaps) + 2, shelf[0].when + timedelta(seconds=jump))
-    assert kept([*shelf, jumped], policy) == newest_first([*shelf, jumped])
+    account_dir = kept([snapshot(number, when) for number, when in enumerate(nights(gaps), 1)], policy)
+    jumped = snapshot(len(gaps) + 2, account_dir[0].when + timedelta(seconds=jump))
+    assert kept([*account_dir, jumped], policy) == newest_first([*account_dir, jumped])

@@ -17,76 +17,76 @@ from t3_backup.text import format_time
 
 
 @given(histories(), KEEPS)
-def test_the_newest_verified_one_always_stays(shelf: list[Manifest], keep: int) -> None:
+def test_the_newest_verified_one_always_stays(account_dir: list[Manifest], keep: int) -> None:
     """Row 13: labelled or not, whatever else there is; by a rule of its own, that even a KEEP of nothing would not end."""
-    for newest in verified(shelf)[:1]:
-        assert newest in kept(shelf, keep)
-        assert newest in kept(shelf, 0)
+    for newest in verified(account_dir)[:1]:
+        assert newest in kept(account_dir, keep)
+        assert newest in kept(account_dir, 0)
 
 
 @given(histories(), KEEPS)
-def test_the_newest_keep_verified_ones_stay(shelf: list[Manifest], keep: int) -> None:
+def test_the_newest_keep_verified_ones_stay(account_dir: list[Manifest], keep: int) -> None:
     """Row 13."""
-    assert numbers(plain(shelf)[:keep]) <= stay(shelf, keep)
+    assert numbers(plain(account_dir)[:keep]) <= stay(account_dir, keep)
 
 
 @given(histories(), KEEPS)
-def test_a_labelled_one_stays_until_its_own_kind_has_pushed_it_out(shelf: list[Manifest], keep: int) -> None:
+def test_a_labelled_one_stays_until_its_own_kind_has_pushed_it_out(account_dir: list[Manifest], keep: int) -> None:
     """Row 13."""
-    staying = stay(shelf, keep)
-    labelled = [one for one in verified(shelf) if one.label is not None]
+    staying = stay(account_dir, keep)
+    labelled = [one for one in verified(account_dir) if one.label is not None]
     for kind in {label_kind(str(one.label)) for one in labelled}:
         of_kind = [one for one in labelled if label_kind(str(one.label)) == kind]
         assert numbers(of_kind[:keep]) <= staying
 
 
 @given(histories(GOOD, jumps=False), KEEPS)
-def test_labelled_ones_push_no_plain_one_out_and_plain_ones_no_labelled(shelf: list[Manifest], keep: int) -> None:
+def test_labelled_ones_push_no_plain_one_out_and_plain_ones_no_labelled(account_dir: list[Manifest], keep: int) -> None:
     """Row 13."""
-    good = verified(shelf)
+    good = verified(account_dir)
     labelled = [one for one in good if one.label is not None]
     assert stay(good, keep) == stay(plain(good), keep) | stay(labelled, keep)
 
 
 @given(histories(), KEEPS)
-def test_while_a_bad_one_is_unaccepted_nothing_goes(shelf: list[Manifest], keep: int) -> None:
+def test_while_a_bad_one_is_unaccepted_nothing_goes(account_dir: list[Manifest], keep: int) -> None:
     """Row 12 and Row 34: wherever in the history it is."""
-    if any(one.verdict != "verified" and one.accepted_at is None for one in shelf):
-        assert kept(shelf, keep) == newest_first(shelf)
+    if any(one.verdict != "verified" and one.accepted_at is None for one in account_dir):
+        assert kept(account_dir, keep) == newest_first(account_dir)
 
 
 @given(histories(GOOD, jumps=False), KEEPS)
-def test_a_bad_one_that_is_accepted_holds_nothing_and_counts_for_nothing(shelf: list[Manifest], keep: int) -> None:
+def test_a_bad_one_that_is_accepted_holds_nothing_and_counts_for_nothing(account_dir: list[Manifest], keep: int) -> None:
     """Row 12: evidence takes no place of a good one's; the newest few of it stay."""
-    evidence = [one for one in newest_first(shelf) if one.verdict != "verified"]
-    good = [one for one in shelf if one.verdict == "verified"]
-    assert stay(shelf, keep) == stay(good, keep) | numbers(evidence[:keep])
+    evidence = [one for one in newest_first(account_dir) if one.verdict != "verified"]
+    good = [one for one in account_dir if one.verdict == "verified"]
+    assert stay(account_dir, keep) == stay(good, keep) | numbers(evidence[:keep])
 
 
 @given(histories(), KEEPS)
-def test_the_newest_verified_one_of_each_of_the_last_days_stays(shelf: list[Manifest], keep: int) -> None:
+def test_the_newest_verified_one_of_each_of_the_last_days_stays(account_dir: list[Manifest], keep: int) -> None:
     """Row 35: by the order in which they were taken, so that a clock that was wrong can't count days twice."""
-    staying = kept(shelf, keep)
-    days = list(dict.fromkeys(day(one) for one in plain(shelf)))
+    staying = kept(account_dir, keep)
+    days = list(dict.fromkeys(day(one) for one in plain(account_dir)))
     for last in days[:keep]:
-        assert next(one for one in plain(shelf) if day(one) == last) in staying
+        assert next(one for one in plain(account_dir) if day(one) == last) in staying
 
 
 @given(histories(jumps=False), KEEPS)
-def test_with_a_clock_that_is_right_the_last_days_are_those_of_the_calendar(shelf: list[Manifest], keep: int) -> None:
+def test_with_a_clock_that_is_right_the_last_days_are_those_of_the_calendar(account_dir: list[Manifest], keep: int) -> None:
     """Row 35."""
-    staying = kept(shelf, keep)
-    for last in sorted({day(one) for one in plain(shelf)}, reverse=True)[:keep]:
-        assert next(one for one in plain(shelf) if day(one) == last) in staying
+    staying = kept(account_dir, keep)
+    for last in sorted({day(one) for one in plain(account_dir)}, reverse=True)[:keep]:
+        assert next(one for one in plain(account_dir) if day(one) == last) in staying
 
 
 @given(histories(GOOD), KEEPS, st.integers(1, 60))
-def test_many_runs_on_one_day_push_no_earlier_day_out(shelf: list[Manifest], keep: int, runs: int) -> None:
+def test_many_runs_on_one_day_push_no_earlier_day_out(account_dir: list[Manifest], keep: int, runs: int) -> None:
     """Row 35: they cost what one run on that day would have, whatever the clock did before."""
-    sequence = max((one.sequence for one in shelf), default=0)
-    noon = max((one.when for one in shelf), default=NOON).replace(hour=0, minute=0, second=0) + timedelta(days=1, hours=12)
+    sequence = max((one.sequence for one in account_dir), default=0)
+    noon = max((one.when for one in account_dir), default=NOON).replace(hour=0, minute=0, second=0) + timedelta(days=1, hours=12)
     burst = [snapshot(sequence + number, noon + timedelta(minutes=number)) for number in range(1, runs + 1)]
-    once, often = [*shelf, burst[-1]], [*shelf, *burst]
+    once, often = [*account_dir, burst[-1]], [*account_dir, *burst]
     for last in list(dict.fromkeys(day(one) for one in plain(once)))[:keep]:
         newest_of_day = next(one for one in plain(once) if day(one) == last)
         assert newest_of_day in kept(once, keep)
@@ -95,15 +95,15 @@ def test_many_runs_on_one_day_push_no_earlier_day_out(shelf: list[Manifest], kee
 
 @given(histories(GOOD, jumps=False), KEEPS, st.sampled_from([YEARS, -YEARS, 86400 * 40, -86400 * 40]), st.data())
 def test_a_clock_that_jumps_prunes_nothing_that_would_stay_otherwise(
-    shelf: list[Manifest], keep: int, jump: int, data: st.DataObject
+    account_dir: list[Manifest], keep: int, jump: int, data: st.DataObject
 ) -> None:
     """Row 15: a run under a wrong clock, and all runs after it, prune at most what it would have under a right one.
 
     It is on a day of its own, as most are, by either clock: a wrong one may make one day of it more, never more.
     """
-    shelf = [one for one in shelf if one.label is None]
-    last = max((one.when for one in shelf), default=NOON)
-    sequence = max((one.sequence for one in shelf), default=0) + 1
+    account_dir = [one for one in account_dir if one.label is None]
+    last = max((one.when for one in account_dir), default=NOON)
+    sequence = max((one.sequence for one in account_dir), default=0) + 1
     day_of_its_own = last + timedelta(days=1)
     later = data.draw(st.lists(st.integers(0, 4 * 86400), max_size=12))
     after, when = [], day_of_its_own + timedelta(days=1)
@@ -111,71 +111,71 @@ def test_a_clock_that_jumps_prunes_nothing_that_would_stay_otherwise(
         when += timedelta(seconds=gap)
         after.append(snapshot(sequence + number, when))
     wrongly = snapshot(sequence, day_of_its_own + timedelta(seconds=jump))
-    assume(day(wrongly) not in {day(one) for one in (*shelf, *after)})
-    right = [*shelf, snapshot(sequence, day_of_its_own), *after]
-    wrong = [*shelf, wrongly, *after]
+    assume(day(wrongly) not in {day(one) for one in (*account_dir, *after)})
+    right = [*account_dir, snapshot(sequence, day_of_its_own), *after]
+    wrong = [*account_dir, wrongly, *after]
     assert numbers(wrong) - stay(wrong, keep) <= numbers(right) - stay(right, keep)
 
 
 @given(histories(), KEEPS)
-def test_one_from_the_future_stays(shelf: list[Manifest], keep: int) -> None:
+def test_one_from_the_future_stays(account_dir: list[Manifest], keep: int) -> None:
     """Row 15: as long as something that stays was taken after it, at an earlier time by more than a day."""
-    staying = kept(shelf, keep)
-    for one in shelf:
+    staying = kept(account_dir, keep)
+    for one in account_dir:
         if any(other.sequence > one.sequence and one.when - other.when > timedelta(days=1) for other in staying):
             assert one in staying
 
 
 @given(histories(GOOD), KEEPS)
-def test_age_alone_prunes_nothing(shelf: list[Manifest], keep: int) -> None:
+def test_age_alone_prunes_nothing(account_dir: list[Manifest], keep: int) -> None:
     """Row 15: the same history ten years earlier or later has the same fate."""
     for jump in (YEARS // 86400 * 86400, -(YEARS // 86400) * 86400):
-        moved = [replace(one, taken_at=format_time(one.when + timedelta(seconds=jump))) for one in shelf]
-        assert [one.sequence for one in kept(moved, keep)] == [one.sequence for one in kept(shelf, keep)]
+        moved = [replace(one, taken_at=format_time(one.when + timedelta(seconds=jump))) for one in account_dir]
+        assert [one.sequence for one in kept(moved, keep)] == [one.sequence for one in kept(account_dir, keep)]
 
 
 @given(histories(), KEEPS, st.randoms(use_true_random=False))
-def test_the_order_of_reading_a_shelf_changes_nothing(shelf: list[Manifest], keep: int, random) -> None:
+def test_the_order_of_reading_a_shelf_changes_nothing(account_dir: list[Manifest], keep: int, random) -> None:
     """Row 13: and what decides once decides so again."""
-    shuffled = shelf.copy()
+    shuffled = account_dir.copy()
     random.shuffle(shuffled)
-    first = decide_retention(shelf, same(keep))
-    assert first == decide_retention(shelf, same(keep)) == decide_retention(shuffled, same(keep))
-    assert [decision.snapshot for decision in first] == newest_first(shelf)
+    first = decide_retention(account_dir, same(keep))
+    assert first == decide_retention(account_dir, same(keep)) == decide_retention(shuffled, same(keep))
+    assert [decision.snapshot for decision in first] == newest_first(account_dir)
 
 
 @settings(max_examples=300)
 @given(histories(GOOD), KEEPS)
-def test_deciding_again_after_pruning_deletes_nothing_more(shelf: list[Manifest], keep: int) -> None:
+def test_deciding_again_after_pruning_deletes_nothing_more(account_dir: list[Manifest], keep: int) -> None:
     """Row 13."""
-    once = kept(shelf, keep)
+    once = kept(account_dir, keep)
     assert kept(once, keep) == once
 
 
 @settings(max_examples=300)
 @given(histories(GOOD), KEEPS)
-def test_pruning_after_every_run_comes_to_the_same_days(shelf: list[Manifest], keep: int) -> None:
+def test_pruning_after_every_run_comes_to_the_same_days(account_dir: list[Manifest], keep: int) -> None:
     """Row 35: pruning day by day, as it really happens, keeps what the two rules promise of the whole history."""
-    shelf = [one for one in shelf if one.verdict == "verified"]
+    account_dir = [one for one in account_dir if one.verdict == "verified"]
     staying: list[Manifest] = []
-    for one in shelf:
+    for one in account_dir:
         staying = kept([*staying, one], keep)
-    assert numbers(plain(shelf)[:keep]) <= numbers(staying)
-    for last in list(dict.fromkeys(day(one) for one in plain(shelf)))[:keep]:
-        assert next(one for one in plain(shelf) if day(one) == last) in staying
+    assert numbers(plain(account_dir)[:keep]) <= numbers(staying)
+    for last in list(dict.fromkeys(day(one) for one in plain(account_dir)))[:keep]:
+        assert next(one for one in plain(account_dir) if day(one) == last) in staying
 
 
 @given(histories(), KEEPS)
-def test_a_larger_keep_never_keeps_less(shelf: list[Manifest], keep: int) -> None:
+def test_a_larger_keep_never_keeps_less(account_dir: list[Manifest], keep: int) -> None:
     """Row 13."""
-    assert stay(shelf, keep) <= stay(shelf, keep + 1)
+    assert stay(account_dir, keep) <= stay(account_dir, keep + 1)
 
 
 @given(histories(), KEEPS)
-def test_the_names_of_the_old_script_are_treated_the_same(shelf: list[Manifest], keep: int) -> None:
+def test_the_names_of_the_old_script_are_treated_the_same(account_dir: list[Manifest], keep: int) -> None:
     """Row 13: with a manifest, they are snapshots like any other."""
-    renamed = [snapshot_with_old_name(one) for one in shelf]
-    assert [one.sequence for one in kept(renamed, keep)] == [one.sequence for one in kept(shelf, keep)]
+    renamed = [snapshot_with_old_name(one) for one in account_dir]
+    assert [one.sequence for one in kept(renamed, keep)] == [one.sequence for one in kept(account_dir, keep)]
 
 
 def snapshot_with_old_name(one: Manifest) -> Manifest:
@@ -232,8 +232,8 @@ DAYS = [
 @pytest.mark.parametrize(("times", "staying"), DAYS)
 def test_days_are_those_of_utc(times: list[str], staying: set[int]) -> None:
     """Row 14."""
-    shelf = [snapshot(number, datetime.fromisoformat(time).replace(tzinfo=UTC)) for number, time in enumerate(times)]
-    assert {one.sequence for one in kept(shelf, 2)} == staying
+    account_dir = [snapshot(number, datetime.fromisoformat(time).replace(tzinfo=UTC)) for number, time in enumerate(times)]
+    assert {one.sequence for one in kept(account_dir, 2)} == staying
 
 
 def test_fourteen_days_and_a_day_of_fifty_runs_are_all_there() -> None:

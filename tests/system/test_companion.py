@@ -80,7 +80,7 @@ def found(place: Path) -> dict[str, tuple[str, int, int, int, bytes | None]]:
 
 
 def archives(land: Land, user: User) -> list[Path]:
-    return sorted(land.shelf(user).glob("files-*.tar.zst"))
+    return sorted(land.account_dir(user).glob("files-*.tar.zst"))
 
 
 def names_in(archive: Path) -> list[str]:
@@ -198,15 +198,15 @@ def test_an_archive_that_nobody_names_goes_and_a_named_one_never(land: Land, lai
     """What a run that was killed between archive and manifest leaves."""
     ok(land.t3("run"))
     named = archives(land, laid)
-    orphan = land.shelf(laid) / f"files-{'0' * 64}.tar.zst"
+    orphan = land.account_dir(laid) / f"files-{'0' * 64}.tar.zst"
     orphan.write_bytes(b"orphan")
-    foreign = land.shelf(laid) / "files-mine.tar.zst"
+    foreign = land.account_dir(laid) / "files-mine.tar.zst"
     foreign.write_bytes(b"somebody's")
     ok(land.t3("run"))
     assert not orphan.exists()
     assert foreign.exists()
     assert set(named) <= set(archives(land, laid))
-    stray = land.shelf(laid) / "state-20200101T000000Z.sqlite"
+    stray = land.account_dir(laid) / "state-20200101T000000Z.sqlite"
     stray.write_bytes(b"its manifest is lost")
     orphan.write_bytes(b"perhaps that one's")
     land.t3("run")

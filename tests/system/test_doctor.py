@@ -200,35 +200,35 @@ def test_too_little_room_for_the_next_run_fails(land: Land, dora: User) -> None:
 
 def test_a_shelf_of_the_user_s_own_is_counted_as_the_user_and_waits_for_the_next_run(land: Land, dora: User) -> None:
     land.store.mkdir(mode=0o700)
-    land.shelf(dora).mkdir(mode=0o700)
+    land.account_dir(dora).mkdir(mode=0o700)
     for name in ("state-20261101-033000.sqlite", "state-prebump-1-20261102-033000.sqlite", "notes"):
-        shutil.copyfile(TINY, land.shelf(dora) / name)
-        dora.give(land.shelf(dora) / name)
-    dora.give(land.shelf(dora))
+        shutil.copyfile(TINY, land.account_dir(dora) / name)
+        dora.give(land.account_dir(dora) / name)
+    dora.give(land.account_dir(dora))
     found = of(f"shelf {dora.name}", land.t3("doctor", "--json"))
     assert found.status == "warn"
-    assert "with 2 snapshots that he can change" in found.text
+    assert "with 2 snapshots that they can change" in found.text
 
 
 def test_a_shelf_of_ours_that_was_given_away_fails(land: Land, dora: User) -> None:
     assert land.t3().code == 0
-    dora.give(land.shelf(dora))
+    dora.give(land.account_dir(dora))
     found = of(f"shelf {dora.name}", land.t3("doctor", "--json"))
     assert found.status == "fail"
-    assert f"chown root: {land.shelf(dora)}" in found.text
+    assert f"chown root: {land.account_dir(dora)}" in found.text
 
 
 def test_what_was_set_aside_and_what_was_left_over_is_named(land: Land, dora: User) -> None:
     assert land.t3().code == 0
     for ending in ("+old", "+leftover", "+leftover.2"):
         (land.store / f"{dora.name}{ending}").mkdir()
-    shelf = [f for f in findings(land.t3("doctor", "--json")) if f.name == f"shelf {dora.name}"]
-    assert [(f.status, f.text.split()[0]) for f in shelf] == [
+    account_dir = [f for f in findings(land.t3("doctor", "--json")) if f.name == f"shelf {dora.name}"]
+    assert [(f.status, f.text.split()[0]) for f in account_dir] == [
         ("note", f"{land.store}/{dora.name}+old"),
         ("warn", f"{land.store}/{dora.name}+leftover"),
         ("warn", f"{land.store}/{dora.name}+leftover.2"),
     ]
-    shutil.rmtree(land.shelf(dora))
+    shutil.rmtree(land.account_dir(dora))
     assert len([f for f in findings(land.t3("doctor", "--json")) if f.name == f"shelf {dora.name}"]) == 3
 
 

@@ -99,14 +99,14 @@ def test_five_days_take_hardly_more_than_one_and_all_come_back(land: Land, hana:
 
 def test_what_is_unchanged_is_not_kept_twice_and_counts_as_fresh(land: Land, hana: User) -> None:
     history(land, hana, 2)
-    before = {path.name: path.stat().st_mtime_ns for path in land.shelf(hana).iterdir()}
+    before = {path.name: path.stat().st_mtime_ns for path in land.account_dir(hana).iterdir()}
     taken_at = str(listed(land, hana)[0]["taken_at"])
     until(lambda: format_time(utc_now()) > taken_at, "later second, by which the run is told from the snapshot")
     answer = land.t3("run", "--json")
     entry = answer.account(hana.name)
     assert (answer.code, entry["outcome"], entry["snapshots"][0]["name"]) == (0, "unchanged", listed(land, hana)[0]["name"])
     assert f"unchanged {hana.name}: still what {entry['snapshots'][0]['name']} holds" in answer.err
-    assert {path.name: path.stat().st_mtime_ns for path in land.shelf(hana).iterdir()} == before
+    assert {path.name: path.stat().st_mtime_ns for path in land.account_dir(hana).iterdir()} == before
     status = land.t3("status", "--json").account(hana.name)
     assert status["last_attempt"]["outcome"] == "unchanged"
     assert status["last_good"] == status["last_attempt"]["at"] > entry["snapshots"][0]["taken_at"] == taken_at
@@ -143,14 +143,14 @@ def test_a_bit_that_flips_in_any_file_is_found_and_costs_only_what_hangs_on_it(l
     """Of every file of the shelf, one after the other."""
     days = history(land, hana, 4)
     names = [name for name, _ in days]  # oldest first: each hangs on all that come after it
-    shelf = land.shelf(hana)
+    account_dir = land.account_dir(hana)
     kept = tmp_path / "kept"
-    shutil.copytree(shelf, kept, copy_function=shutil.copy2)
+    shutil.copytree(account_dir, kept, copy_function=shutil.copy2)
     checked = 0
     for path in sorted(kept.iterdir()):
         size = path.stat().st_size
         for at in {10, size // 2, size - 3}:
-            flip(shelf / path.name, at)
+            flip(account_dir / path.name, at)
             answer = land.t3("verify", hana.name)
             about = f"{path.name}, byte {at}"
             stem = path.name.rpartition(".")[0]
@@ -165,7 +165,7 @@ def test_a_bit_that_flips_in_any_file_is_found_and_costs_only_what_hangs_on_it(l
                     assert land.t3("restore", hana.name, "--at", name, "--to", str(target)).code == 0, f"{about}: {name}"
                     assert dump(target) == there
                     target.unlink()
-            shutil.copy2(path, shelf / path.name) if not (shelf / path.name).unlink() else None
+            shutil.copy2(path, account_dir / path.name) if not (account_dir / path.name).unlink() else None
             checked += 1
     assert checked >= 3 * (2 * len(days) + 1)
     assert land.t3("verify", hana.name).code == 0

@@ -233,7 +233,7 @@ def test_a_worker_dies_with_its_run(land: Land, mallory: User) -> None:
         finally:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(worker, signal.SIGKILL)
-    assert os.listdir(land.shelf(mallory)) == []
+    assert os.listdir(land.account_dir(mallory)) == []
     assert land.t3().code == 0
 
 
@@ -290,7 +290,7 @@ def test_a_worker_stopped_by_its_user_fails_its_account_alone(land: Land, mallor
     assert f"backup FAILED for {mallory.name} (no progress for 5 s; its worker was ended)" in out
     assert f"backed up {honest.name} -> " in out
     assert status_of(worker) == {}
-    assert os.listdir(land.shelf(mallory)) == []
+    assert os.listdir(land.account_dir(mallory)) == []
     assert land.t3("run").code == 0
 
 
@@ -309,7 +309,7 @@ def test_a_worker_killed_by_its_user_fails_its_account_alone(land: Land, mallory
     assert f"backup FAILED for {mallory.name} (" in out
     assert f"backed up {honest.name} -> " in out
     assert "Traceback" not in out
-    assert os.listdir(land.shelf(mallory)) == []
+    assert os.listdir(land.account_dir(mallory)) == []
 
 
 def test_an_exclusive_lock_on_the_source_times_out_its_account_alone(land: Land, mallory: User, honest: User) -> None:
@@ -320,7 +320,7 @@ def test_an_exclusive_lock_on_the_source_times_out_its_account_alone(land: Land,
     assert answer.code == 1
     assert f"backup FAILED for {mallory.name} (" in answer.out
     assert f"backed up {honest.name} -> " in answer.out
-    assert os.listdir(land.shelf(mallory)) == []
+    assert os.listdir(land.account_dir(mallory)) == []
 
 
 # ---- what a worker that turns hostile can do --------------------------------------------------------------------
@@ -693,7 +693,7 @@ def test_the_run_goes_on_beside_a_worker_that(stage: Stage, what: str) -> None:
     assert hostile.outcome == "failed"
     assert reason in hostile.reason
     assert hostile.reason.isprintable()
-    assert os.listdir(stage.land.shelf(stage.mallory)) == []
+    assert os.listdir(stage.land.account_dir(stage.mallory)) == []
     assert seconds < BOUND_S / 2
     assert len(os.listdir("/proc/self/fd")) == before
 
@@ -730,7 +730,7 @@ def test_a_perfect_copy_that_somebody_can_still_write_to_gets_no_name(stage: Sta
     hostile, seconds = stage.run("leave_behind()\nhonest()")
     assert hostile.outcome == "failed"
     assert "can still write to the new snapshot" in hostile.reason
-    assert os.listdir(stage.land.shelf(stage.mallory)) == []
+    assert os.listdir(stage.land.account_dir(stage.mallory)) == []
     assert seconds < BOUND_S / 2
 
 

@@ -22,7 +22,7 @@ from made import NOON, made
 
 from demo.users import User
 from t3_backup.monitor import html
-from t3_backup.monitor.html import Shelved
+from t3_backup.monitor.html import AccountHistory
 
 pytest.importorskip("jinja2", reason="needs python3-jinja2")
 
@@ -162,10 +162,10 @@ def example(reason: str = "lost 61 % of its rows") -> str:
     }
     old = [made(number - 5, NOON - 100 * DAY, "prebump-0.0.1") for number in range(3)]
     accounts = [
-        Shelved("alice", [night(number, "alice", **special.get(number, {})) for number in range(40, 0, -1)] + old),
-        Shelved("bob", [night(number, "bob") for number in range(40, 0, -1)]),
-        Shelved("carol", [made(1, user="carol")]),
-        Shelved("dave", [], [f"not counted, since it has no sound manifest: state-{WIDEST}.sqlite"]),
+        AccountHistory("alice", [night(number, "alice", **special.get(number, {})) for number in range(40, 0, -1)] + old),
+        AccountHistory("bob", [night(number, "bob") for number in range(40, 0, -1)]),
+        AccountHistory("carol", [made(1, user="carol")]),
+        AccountHistory("dave", [], [f"not counted, since it has no sound manifest: state-{WIDEST}.sqlite"]),
     ]
     return html.render_page(html.build_page(accounts, "/var/backups/t3-state on a-machine", 123 << 30, NOON)).replace(
         "<details>", "<details open>"

@@ -222,7 +222,7 @@ def test_a_copy_that_makes_the_wal_outgrow_its_budget_gives_up(land: Land, carol
     assert answer.code == 1, answer
     assert f"backup FAILED for {carol.name} (the -wal grew by " in answer.out
     assert "try again later" in answer.out
-    assert list(land.shelf(carol).iterdir()) == []
+    assert list(land.account_dir(carol).iterdir()) == []
 
 
 def test_the_worker_itself_gives_up_over_the_wal_budget(land: Land, carol: User) -> None:
@@ -244,7 +244,7 @@ def test_a_worker_that_stops_with_the_pin_in_its_hand_is_ended(land: Land, carol
         assert wal_can_be_reset(carol)
     assert answer.code == 1, answer
     assert f"backup FAILED for {carol.name} (no progress for 2 s" in answer.out
-    assert list(land.shelf(carol).iterdir()) == []
+    assert list(land.account_dir(carol).iterdir()) == []
     assert len(land.snapshots(bob)) == 1
 
 
@@ -260,7 +260,7 @@ def test_a_stopped_worker_is_ended_for_the_wal_it_holds_before_it_counts_as_stal
         assert wal_can_be_reset(carol)
     assert answer.code == 1, answer
     assert f"backup FAILED for {carol.name} (the -wal grew by " in answer.out
-    assert list(land.shelf(carol).iterdir()) == []
+    assert list(land.account_dir(carol).iterdir()) == []
 
 
 # Nothing is done to the server.

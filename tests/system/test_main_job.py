@@ -34,9 +34,9 @@ def test_a_snapshot_of_a_busy_server_is_one_moment(land: Land, alice: User) -> N
 
 def test_the_store_is_roots_alone(land: Land, alice: User) -> None:
     assert land.t3().code == 0
-    for path in (land.store, land.shelf(alice)):
+    for path in (land.store, land.account_dir(alice)):
         assert (path.stat().st_uid, stat.S_IMODE(path.stat().st_mode)) == (0, 0o700)
-    for path in land.shelf(alice).iterdir():
+    for path in land.account_dir(alice).iterdir():
         assert (path.stat().st_uid, stat.S_IMODE(path.stat().st_mode)) == (0, 0o400)
 
 
@@ -53,4 +53,4 @@ def test_list_and_verify_speak_the_documented_interface(land: Land, alice: User)
     proven = land.t3("verify", alice.name, "--json")
     assert proven.code == 0, proven
     assert [entry["verifies"] for entry in proven.account(alice.name)["snapshots"]] == [True, True]
-    assert json.loads((land.shelf(alice) / f"{newer['name']}.json").read_text())["sha256"] == newer["sha256"]
+    assert json.loads((land.account_dir(alice) / f"{newer['name']}.json").read_text())["sha256"] == newer["sha256"]

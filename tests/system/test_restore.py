@@ -373,10 +373,10 @@ def test_the_newest_that_an_older_t3_can_open_is_found(land: Land, make_user: Ca
         commit_row(user)
         land.t3("run")
         land.t3("accept", user.name)
-    shelf = land.t3("list", user.name, "--json").account(user.name)["snapshots"]
-    levels = [snapshot["t3_level"] for snapshot in shelf]
+    account_dir = land.t3("list", user.name, "--json").account(user.name)["snapshots"]
+    levels = [snapshot["t3_level"] for snapshot in account_dir]
     assert levels == [31, 30, 31, 30, 30]
-    verified = [snapshot["name"] for snapshot in shelf if snapshot["verdict"] == "verified" and snapshot["t3_level"] == 30]
+    verified = [snapshot["name"] for snapshot in account_dir if snapshot["verdict"] == "verified" and snapshot["t3_level"] == 30]
     answer = restored(land.t3("restore", user.name, "--schema", "30", "--yes", "--json")).document
     assert answer["snapshot"]["name"] == verified[0]
     assert answer["snapshot"]["t3_level"] == 30

@@ -266,19 +266,19 @@ def test_one_that_was_unreadable_already_when_it_was_last_sealed_stays(land: Lan
     there = planted(kept, "an unreadable file")
     age(kept.database.parent)
     ok(land.t3("run"))
-    before = len(list(land.shelf(kept).glob("files-*")))
+    before = len(list(land.account_dir(kept).glob("files-*")))
     document = ok(land.t3("restore", kept.name, "--yes", "--json")).document
     must_lie_aside(document["kept"], there)
-    assert len(list(land.shelf(kept).glob("files-*"))) == before
+    assert len(list(land.account_dir(kept).glob("files-*"))) == before
 
 
 def test_an_archive_that_is_not_what_was_sealed_gives_nothing_back_and_is_made_again(land: Land, kept: User) -> None:
     first = land.snapshots(kept)[0].stem
     (kept.database.parent / "secrets/key.bin").write_text("second")
     age(kept.database.parent)
-    [old] = land.shelf(kept).glob("files-*")
+    [old] = land.account_dir(kept).glob("files-*")
     ok(land.t3("run"))
-    [new] = set(land.shelf(kept).glob("files-*")) - {old}
+    [new] = set(land.account_dir(kept).glob("files-*")) - {old}
     new.write_bytes(bytes(new.stat().st_size))
     document = ok(land.t3("restore", kept.name, "--at", first, "--yes", "--json")).document
     assert document["kept"] == []

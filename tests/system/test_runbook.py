@@ -20,10 +20,10 @@ def commands(land: Land, user: User, snapshot: str) -> list[str]:
     lines = [line.replace("systemctl start t3-serve@alice", "") for line in lines]
     replaced = {
         "/home/alice": str(user.home),
-        "/var/backups/t3-state/alice": str(land.shelf(user)),
+        "/var/backups/t3-state/alice": str(land.account_dir(user)),
         "-u alice": f"-u {user.name}",
         "state-20261124T033012Z": snapshot,
-        "files-5f0c6e1a.tar.zst": next(path.name for path in land.shelf(user).glob("files-*")),
+        "files-5f0c6e1a.tar.zst": next(path.name for path in land.account_dir(user).glob("files-*")),
     }
     for old, new in replaced.items():
         lines = [line.replace(old, new) for line in lines]

@@ -255,8 +255,8 @@ def store_under_a_file(land: Land, user: User) -> Answer:
 
 def shelf_of_another(land: Land, user: User) -> Answer:
     land.store.mkdir(mode=0o700)
-    land.shelf(user).mkdir(mode=0o700)
-    os.chown(land.shelf(user), 12345, 12345)
+    land.account_dir(user).mkdir(mode=0o700)
+    os.chown(land.account_dir(user), 12345, 12345)
     return land.t3()
 
 
@@ -363,19 +363,19 @@ def test_of_two_short_runs_both_are_done(land: Land, rosa: User) -> None:
     entries = listed(land, rosa)
     assert [entry["sequence"] for entry in entries] == [2, 1]
     assert land.t3("verify").code == 0
-    assert {path.suffix for path in land.shelf(rosa).iterdir()} == {".sqlite", ".json", ".pages"}
+    assert {path.suffix for path in land.account_dir(rosa).iterdir()} == {".sqlite", ".json", ".pages"}
 
 
 def test_a_killed_run_leaves_no_lock_no_file_and_no_worker(land: Land, rosa: User) -> None:
     """Row 21: the kernel frees what it held, and the next run goes on."""
     assert land.t3().code == 0
-    before = files(land.shelf(rosa))
+    before = files(land.account_dir(rosa))
     with locked_source(rosa), running(land) as run:
         worker = worker_of(run, rosa)
         os.kill(run.pid, signal.SIGKILL)
         assert run.wait(10) == (255 if sandbox.ACTIVE else -signal.SIGKILL)
         assert_gone(worker)
-        assert files(land.shelf(rosa)) == before
+        assert files(land.account_dir(rosa)) == before
     commit_row(rosa)
     answer = land.t3()
     assert answer.code == 0, answer
@@ -409,7 +409,7 @@ def test_what_a_user_tries_on_the_store_changes_nothing(land: Land, rosa: User) 
     assert land.t3().code == 0
     before = files(land.store)
     tried = subprocess.run(
-        [sys.executable, "-I", "-c", ATTEMPTS, str(land.store), str(land.shelf(rosa))],
+        [sys.executable, "-I", "-c", ATTEMPTS, str(land.store), str(land.account_dir(rosa))],
         user=rosa.uid, group=rosa.gid, extra_groups=[], cwd="/", capture_output=True, text=True, check=True, timeout=30,
     )  # fmt: skip
     assert len(tried.stdout.splitlines()) == 9
@@ -631,7 +631,7 @@ def test_a_run_that_is_stopped_ends_cleanly(number: signal.Signals, land: Land, 
     other = make_user("s-zz-last", DATA / "state-0.0.24.sqlite")
     land.write_map(rosa, other)
     assert land.t3().code == 0
-    before = {user.name: files(land.shelf(user)) for user in (rosa, other)}
+    before = {user.name: files(land.account_dir(user)) for user in (rosa, other)}
     with locked_source(rosa), running(land) as run:
         worker = worker_of(run, rosa)
         run.send_signal(number)
@@ -641,5 +641,5 @@ def test_a_run_that_is_stopped_ends_cleanly(number: signal.Signals, land: Land, 
     assert f"WARN: backup FAILED for {rosa.name} (stopped" in output
     assert f"WARN: backup FAILED for {other.name} (not begun: the run was stopped)" in output
     assert "Traceback" not in output
-    assert {user.name: files(land.shelf(user)) for user in (rosa, other)} == before
+    assert {user.name: files(land.account_dir(user)) for user in (rosa, other)} == before
     assert land.t3().code == 0

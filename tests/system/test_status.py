@@ -115,11 +115,11 @@ def test_somebody_who_left_the_map_is_a_warning_and_a_shelf_of_the_user_s_own_is
     land: Land, sam: User, make_user: Callable[..., User]
 ) -> None:
     assert land.t3().code == 0
-    sam.give(land.shelf(sam))
+    sam.give(land.account_dir(sam))
     answer = check(land, "--nagios")
     assert answer.code == 2
     assert "takes it over" in answer.out
-    os.chown(land.shelf(sam), 0, 0)
+    os.chown(land.account_dir(sam), 0, 0)
     land.write_map(make_user("st-new", TINY))
     assert land.t3().code == 0
     answer = check(land, "--nagios")

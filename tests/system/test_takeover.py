@@ -37,14 +37,14 @@ def ada(make_user: Callable[..., User], land: Land) -> User:
     user = make_user("ada", TINY)
     land.write_map(user)
     land.store.mkdir(mode=0o700)
-    land.shelf(user).mkdir(mode=0o700)
-    user.give(land.shelf(user))
+    land.account_dir(user).mkdir(mode=0o700)
+    user.give(land.account_dir(user))
     return user
 
 
 def leave(land: Land, user: User, name: str, mark: int) -> Path:
     """An old snapshot, known by its `mark`, made as the script made them."""
-    path = land.shelf(user) / f"{name}.sqlite"
+    path = land.account_dir(user) / f"{name}.sqlite"
     with closing(sqlite3.connect(user.database)) as database:
         database.execute("CREATE TABLE IF NOT EXISTS mark (number INTEGER PRIMARY KEY)")
         database.execute("INSERT OR IGNORE INTO mark VALUES (?)", (mark,))
@@ -89,8 +89,8 @@ def must_have_taken_over(land: Land, user: User, answer: Answer, names: list[str
     assert [(s["taken_at"], s["verdict"]) for s in old] == [(utc(name), "verified") for name in reversed(names)]
     assert [marks(Path(s["path"])) for s in [new, *old]] == [len(names), *range(len(names), 0, -1)]
     assert sorted(os.listdir(land.store)) == sorted([user.name, "attempts.json"])
-    assert len([path for path in land.shelf(user).iterdir() if path.suffix != ".pages"]) == 2 * (1 + len(names))
-    for path in [land.shelf(user), *land.shelf(user).iterdir()]:
+    assert len([path for path in land.account_dir(user).iterdir() if path.suffix != ".pages"]) == 2 * (1 + len(names))
+    for path in [land.account_dir(user), *land.account_dir(user).iterdir()]:
         assert path.stat().st_uid == 0
         assert path.stat().st_mode & 0o077 == 0
     assert land.t3("verify").code == 0
@@ -117,7 +117,7 @@ def test_until_then_they_are_told_of_with_the_command_that_takes_them_over(land:
         answer = land.t3(*words)
         assert answer.code == 1
         assert f"t3-backup-state run --user {ada.name} takes it over" in answer.out + answer.err
-    assert sorted(os.listdir(land.shelf(ada))) == sorted(f"{name}.sqlite" for name in OLD)
+    assert sorted(os.listdir(land.account_dir(ada))) == sorted(f"{name}.sqlite" for name in OLD)
 
 
 def test_they_are_pruned_as_any_other_and_the_oldest_goes_first(land: Land, ada: User) -> None:
@@ -129,8 +129,8 @@ def test_they_are_pruned_as_any_other_and_the_oldest_goes_first(land: Land, ada:
 
 def test_the_first_run_is_measured_by_them(land: Land, ada: User, small: Path) -> None:
     """Row 34. A server that began anew before we came is seen by what the script had kept."""
-    shutil.copyfile(small, land.shelf(ada) / f"{PLAIN[0]}.sqlite")
-    ada.give(land.shelf(ada) / f"{PLAIN[0]}.sqlite")
+    shutil.copyfile(small, land.account_dir(ada) / f"{PLAIN[0]}.sqlite")
+    ada.give(land.account_dir(ada) / f"{PLAIN[0]}.sqlite")
     answer = land.t3("run", "--json")
     assert answer.code == 1
     assert answer.account(ada.name)["snapshots"][0]["verdict"] == "suspect"
@@ -175,7 +175,7 @@ def test_one_that_does_not_prove_is_left_and_told_of_and_costs_no_other(
     land: Land, ada: User, spoil: Callable[[Path], None]
 ) -> None:
     leave_all(land, ada)
-    bad = land.shelf(ada) / f"{PLAIN[1]}.sqlite"
+    bad = land.account_dir(ada) / f"{PLAIN[1]}.sqlite"
     spoil(bad)
     if spoil is not somebody_elses:
         os.lchown(bad, ada.uid, ada.gid)
@@ -189,7 +189,7 @@ def test_one_that_does_not_prove_is_left_and_told_of_and_costs_no_other(
     warnings = answer.account(ada.name)["warnings"]
     assert any(bad.name in warning for warning in warnings), warnings
     assert any(str(left.parent) in warning for warning in warnings), warnings
-    for path in (land.store, land.shelf(ada)):
+    for path in (land.store, land.account_dir(ada)):
         assert path.stat().st_uid == 0
     # Told of once, listed for ever, and not tried again.
     assert land.t3("run", "--json").account(ada.name)["warnings"] == []
@@ -201,15 +201,15 @@ def test_one_that_does_not_prove_is_left_and_told_of_and_costs_no_other(
 
 def test_one_that_root_has_put_there_by_hand_is_taken_over_too(land: Land, ada: User) -> None:
     leave_all(land, ada)
-    os.chown(land.shelf(ada) / f"{LABELLED}.sqlite", 0, 0)
+    os.chown(land.account_dir(ada) / f"{LABELLED}.sqlite", 0, 0)
     must_have_taken_over(land, ada, land.t3("run", "--json"))
 
 
 def test_what_is_no_snapshot_stays_where_it_was(land: Land, ada: User) -> None:
     leave_all(land, ada, PLAIN)
     for name in ("notes.txt", "state-evil..label;-20261101-033000.sqlite"):
-        (land.shelf(ada) / name).write_text("mine")
-        ada.give(land.shelf(ada) / name)
+        (land.account_dir(ada) / name).write_text("mine")
+        ada.give(land.account_dir(ada) / name)
     assert land.t3().code == 0
     assert len(listed(land, ada)) == 1 + len(PLAIN)
     assert sorted(os.listdir(land.store / f"{ada.name}+leftover")) == sorted(
@@ -231,14 +231,14 @@ def test_one_in_wal_mode_is_taken_over_and_is_so_no_more(land: Land, ada: User) 
 def test_an_empty_old_shelf_is_simply_replaced(land: Land, ada: User) -> None:
     assert land.t3().code == 0
     assert sorted(os.listdir(land.store)) == sorted([ada.name, "attempts.json"])
-    assert land.shelf(ada).stat().st_uid == 0
+    assert land.account_dir(ada).stat().st_uid == 0
 
 
 def test_one_that_was_sealed_when_the_run_was_killed_is_not_taken_twice(land: Land, ada: User) -> None:
     """Row 27. Between the name of the new file and the end of the original it is in both places."""
     leave_all(land, ada)
     kept = land.store / f"{ada.name}+old"
-    shutil.copytree(land.shelf(ada), kept)
+    shutil.copytree(land.account_dir(ada), kept)
     must_have_taken_over_beside(land, ada, kept)
     for path in [kept, *kept.iterdir()]:
         ada.give(path)
@@ -259,14 +259,14 @@ def must_have_taken_over_beside(land: Land, ada: User, kept: Path) -> None:
 def test_where_the_old_script_still_runs_and_gives_our_shelf_away_nothing_is_moved(land: Land, ada: User) -> None:
     """Row 31. It hands the shelf to its user each time; a chown of the one folder mends it."""
     assert land.t3().code == 0
-    ada.give(land.shelf(ada))
+    ada.give(land.account_dir(ada))
     leave(land, ada, PLAIN[0], 1)
-    before = sorted(os.listdir(land.shelf(ada)))
+    before = sorted(os.listdir(land.account_dir(ada)))
     answer = land.t3()
     assert answer.code == 1
-    assert f"chown root: {land.shelf(ada)}" in answer.out
-    assert sorted(os.listdir(land.shelf(ada))) == before
-    os.chown(land.shelf(ada), 0, 0)
+    assert f"chown root: {land.account_dir(ada)}" in answer.out
+    assert sorted(os.listdir(land.account_dir(ada))) == before
+    os.chown(land.account_dir(ada), 0, 0)
     assert land.t3().code == 0
     entry = land.t3("list", ada.name, "--json").account(ada.name)
     assert len(entry["snapshots"]) == 2
@@ -275,8 +275,8 @@ def test_where_the_old_script_still_runs_and_gives_our_shelf_away_nothing_is_mov
 
 def test_what_is_not_done_in_time_is_the_next_runs(land: Land, ada: User, grown: Callable[[int], Path]) -> None:
     for name in PLAIN:
-        shutil.copyfile(grown(64), land.shelf(ada) / f"{name}.sqlite")
-        ada.give(land.shelf(ada) / f"{name}.sqlite")
+        shutil.copyfile(grown(64), land.account_dir(ada) / f"{name}.sqlite")
+        ada.give(land.account_dir(ada) / f"{name}.sqlite")
     first = land.t3("run", "--timeout", "1", "--json")
     done = len(first.account(ada.name)["taken_over"])
     second = land.t3("run", "--json")
@@ -288,7 +288,7 @@ def test_what_is_not_done_in_time_is_the_next_runs(land: Land, ada: User, grown:
 def test_a_hundred_bad_ones_hide_no_good_one(land: Land, ada: User) -> None:
     leave(land, ada, PLAIN[0], 1)
     for minute in range(120):
-        bad = land.shelf(ada) / f"state-20261104-{3 + minute // 60:02}{minute % 60:02}00.sqlite"
+        bad = land.account_dir(ada) / f"state-20261104-{3 + minute // 60:02}{minute % 60:02}00.sqlite"
         bad.touch()
         ada.give(bad)
     assert len(land.t3("run", "--json").account(ada.name)["taken_over"]) == 1
@@ -309,7 +309,7 @@ def test_a_time_that_no_script_can_have_had_is_not_taken_over(name: str, land: L
 @pytest.mark.skipif(shutil.which("chattr") is None, reason="needs chattr")
 def test_one_that_cannot_be_removed_holds_up_no_other_and_is_taken_once(land: Land, ada: User) -> None:
     leave_all(land, ada, PLAIN)
-    stuck = land.shelf(ada) / f"{PLAIN[2]}.sqlite"
+    stuck = land.account_dir(ada) / f"{PLAIN[2]}.sqlite"
     if subprocess.run(["chattr", "+i", stuck], check=False).returncode:
         pytest.skip("a file system without such files")
     try:
@@ -327,7 +327,7 @@ def test_one_that_cannot_be_removed_holds_up_no_other_and_is_taken_once(land: La
 
 def test_a_folder_that_its_user_has_closed_costs_no_backup_of_today(land: Land, ada: User) -> None:
     leave_all(land, ada)
-    land.shelf(ada).chmod(0)
+    land.account_dir(ada).chmod(0)
     answer = land.t3("run", "--json")
     assert answer.code == 0
     assert "is left to the next run" in answer.account(ada.name)["warnings"][0]
@@ -360,11 +360,11 @@ try: os.rename("mine", "../" + sys.argv[1] + "/mine"); found.append("moved")
 except OSError as error: found.append(error.errno)
 print(found)
 """
-    (land.shelf(ada) / "mine").write_text("x")
-    ada.give(land.shelf(ada) / "mine")
+    (land.account_dir(ada) / "mine").write_text("x")
+    ada.give(land.account_dir(ada) / "mine")
     with subprocess.Popen(
         [sys.executable, "-I", "-c", script, ada.name, str(ada.uid)],
-        cwd=land.shelf(ada), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        cwd=land.account_dir(ada), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
     ) as inside:  # fmt: skip
         assert inside.stdout is not None
         assert inside.stdout.readline() == "in\n"
@@ -381,14 +381,14 @@ def test_a_run_killed_at_any_instant_of_it_loses_none_and_doubles_none(land: Lan
     rng = random.Random(7)
     kept = land.folder / "kept"
     began = time.monotonic()
-    shutil.copytree(land.shelf(ada), kept)
+    shutil.copytree(land.account_dir(ada), kept)
     assert land.t3().code == 0
     whole = time.monotonic() - began
     for _ in range(12):
         shutil.rmtree(land.store)
         land.store.mkdir(mode=0o700)
-        shutil.copytree(kept, land.shelf(ada))
-        for path in [land.shelf(ada), *land.shelf(ada).iterdir()]:
+        shutil.copytree(kept, land.account_dir(ada))
+        for path in [land.account_dir(ada), *land.account_dir(ada).iterdir()]:
             ada.give(path)
         for _ in range(2):
             with started(land, "run") as process:

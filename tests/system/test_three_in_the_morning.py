@@ -42,7 +42,7 @@ def test_ctrl_z_puts_no_run_to_sleep(land: Land, make_user: Callable[..., User],
         # From the first moment at which there is something of it to put to sleep, and again and again.
         try:
             while run.poll() is None:
-                if land.shelf(user).exists():
+                if land.account_dir(user).exists():
                     os.killpg(run.pid, signal.SIGTSTP)
                 assert status_of(run.pid)["State"][0] != "T"
         finally:

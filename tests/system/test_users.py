@@ -174,7 +174,7 @@ def check_descriptors(pid: int, user: User, land: Land) -> None:
     opened = {fd.name: os.readlink(fd) for fd in Path(f"/proc/{pid}/fd").iterdir()}
     of_store = [target for target in opened.values() if target.startswith(str(land.store))]
     assert len(of_store) == 1, opened
-    assert of_store[0].startswith(f"{land.shelf(user)}/#"), opened
+    assert of_store[0].startswith(f"{land.account_dir(user)}/#"), opened
     others = {target for target in opened.values() if target not in of_store}
     own = {target for target in others if target.startswith(f"{user.database.parent}")}
     sockets = {target for target in others if target.startswith("socket:")}
@@ -189,9 +189,9 @@ def test_no_user_can_list_read_change_or_delete_a_snapshot(land: Land, ada: User
     """Row 18. Not even their own."""
     land.write_map(ada, ben)
     assert land.t3().code == 0
-    for folder in (land.store, land.shelf(ada), land.shelf(ben)):
+    for folder in (land.store, land.account_dir(ada), land.account_dir(ben)):
         assert (folder.stat().st_uid, stat.S_IMODE(folder.stat().st_mode)) == (0, 0o700)
-    for file in [*land.shelf(ada).iterdir(), *land.shelf(ben).iterdir()]:
+    for file in [*land.account_dir(ada).iterdir(), *land.account_dir(ben).iterdir()]:
         assert (file.stat().st_uid, stat.S_IMODE(file.stat().st_mode), file.stat().st_nlink) == (0, 0o400, 1)
     before = picture(land.store)
     script = """
@@ -221,9 +221,9 @@ def test_no_user_can_list_read_change_or_delete_a_snapshot(land: Land, ada: User
                 pass
     """
     for user in (ada, ben):
-        for shelf in (land.shelf(ada), land.shelf(ben)):
-            [data] = shelf.glob("*.sqlite")
-            assert script_as(user, script, str(land.store), str(shelf), str(data), str(user.home / "away")) == ""
+        for account_dir in (land.account_dir(ada), land.account_dir(ben)):
+            [data] = account_dir.glob("*.sqlite")
+            assert script_as(user, script, str(land.store), str(account_dir), str(data), str(user.home / "away")) == ""
     assert picture(land.store) == before
 
 
@@ -247,11 +247,11 @@ def test_a_shelf_that_another_user_owns_is_refused_alone(land: Land, ada: User, 
     """Row 18."""
     land.write_map(ada, ben)
     land.store.mkdir(mode=0o700)
-    land.shelf(ada).mkdir(mode=0o700)
-    ben.give(land.shelf(ada))
-    must_go_on_without(land.t3(), ada, ben, f"{land.shelf(ada)} belongs to uid {ben.uid}, not to uid 0", "mv ")
-    assert os.listdir(land.shelf(ada)) == []
-    assert land.shelf(ada).stat().st_uid == ben.uid
+    land.account_dir(ada).mkdir(mode=0o700)
+    ben.give(land.account_dir(ada))
+    must_go_on_without(land.t3(), ada, ben, f"{land.account_dir(ada)} belongs to uid {ben.uid}, not to uid 0", "mv ")
+    assert os.listdir(land.account_dir(ada)) == []
+    assert land.account_dir(ada).stat().st_uid == ben.uid
 
 
 def test_a_shelf_that_is_a_symlink_is_refused_alone(land: Land, ada: User, ben: User) -> None:
@@ -261,9 +261,9 @@ def test_a_shelf_that_is_a_symlink_is_refused_alone(land: Land, ada: User, ben: 
     secret.mkdir(mode=0o700)
     (secret / "state-20200101T000000Z.json").write_bytes(MARK)
     land.store.mkdir(mode=0o700)
-    land.shelf(ada).symlink_to(secret)
+    land.account_dir(ada).symlink_to(secret)
     before = picture(secret)
-    must_go_on_without(land.t3(), ada, ben, f"{land.shelf(ada)} is a symlink or no folder")
+    must_go_on_without(land.t3(), ada, ben, f"{land.account_dir(ada)} is a symlink or no folder")
     assert picture(secret) == before
 
 
@@ -424,7 +424,7 @@ def test_a_user_without_a_database_is_skipped(land: Land, ada: User, ben: User) 
     answer = land.t3()
     assert answer.code == 0
     assert line_of(answer, ada) == f"skip {ada.name} (no state.sqlite)"
-    assert not land.shelf(ada).exists()
+    assert not land.account_dir(ada).exists()
     assert len(land.snapshots(ben)) == 1
 
 
@@ -441,14 +441,14 @@ def test_a_database_that_has_vanished_is_an_alarm(land: Land, ada: User, ben: Us
     """Row 20. The snapshots of it stay."""
     land.write_map(ada, ben)
     assert land.t3().code == 0
-    before = picture(land.shelf(ada))
+    before = picture(land.account_dir(ada))
     ada.database.unlink()
     commit_row(ben)
     must_go_on_without(land.t3(), ada, ben, "no state.sqlite, but there are 1 snapshots of it: was it deleted?")
     shutil.rmtree(ada.home)
     commit_row(ben)
     must_go_on_without(land.t3(), ada, ben, "but there are 1 snapshots of it")
-    assert {path: kept[3:5] + kept[7:] for path, kept in picture(land.shelf(ada)).items()} == {
+    assert {path: kept[3:5] + kept[7:] for path, kept in picture(land.account_dir(ada)).items()} == {
         path: kept[3:5] + kept[7:] for path, kept in before.items()
     }
 

@@ -48,7 +48,9 @@ def take_days(land: Land, user: User, days: int) -> None:
 def content(land: Land, user: User) -> dict[str, str]:
     """Every file of a snapshot, by its hash: all on the shelf but for the hashes of pages, which are a hint for the next run."""
     return {
-        path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in land.shelf(user).iterdir() if path.suffix != ".pages"
+        path.name: hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in land.account_dir(user).iterdir()
+        if path.suffix != ".pages"
     }
 
 
@@ -247,10 +249,10 @@ def test_what_is_no_sound_t3_database_never_counts_and_costs_nothing(kind: str, 
     *later, second, first = verdicts(land, vera)
     assert (second, first) == ("verified", "verified")
     assert "verified" not in later
-    shutil.rmtree(land.shelf(vera))
+    shutil.rmtree(land.account_dir(vera))
     answer = land.t3("run", "--keep", "1")
     assert answer.code == 1, answer
-    assert not land.shelf(vera).exists() or "verified" not in verdicts(land, vera)
+    assert not land.account_dir(vera).exists() or "verified" not in verdicts(land, vera)
     assert vera.database.read_bytes() == source
     assert land.t3("verify").code == 0
 

@@ -33,7 +33,7 @@ def without_unnamed_files(patch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(params=["unnamed", "partial"])
-def blank(request: pytest.FixtureRequest, folder: int) -> Iterator[StagedFile]:
+def staged_file(request: pytest.FixtureRequest, folder: int) -> Iterator[StagedFile]:
     """One of either way; the second is what a file system without O_TMPFILE gets."""
     with pytest.MonkeyPatch.context() as patch:
         if request.param == "partial":
@@ -50,106 +50,106 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(blanks, "_LEASE_SECONDS", 0)
 
 
-def test_it_is_roots_to_read_and_nobodys_to_write(blank: StagedFile) -> None:
-    status = os.fstat(blank.writer)
+def test_it_is_roots_to_read_and_nobodys_to_write(staged_file: StagedFile) -> None:
+    status = os.fstat(staged_file.writer)
     assert (status.st_uid, stat.S_IMODE(status.st_mode)) == (os.geteuid(), 0o400)
 
 
-def test_the_reader_cannot_write(blank: StagedFile) -> None:
+def test_the_reader_cannot_write(staged_file: StagedFile) -> None:
     with pytest.raises(OSError, match="Bad file descriptor"):
-        os.write(blank.reader, b"x")
+        os.write(staged_file.reader, b"x")
 
 
-def test_settling_says_what_is_in_it(blank: StagedFile) -> None:
-    os.write(blank.writer, TEXT)
-    blank.settle()
-    assert hash_content(blank.reader) == Content(len(TEXT), hashlib.sha256(TEXT).hexdigest())
-    assert blank.writer == -1
+def test_settling_says_what_is_in_it(staged_file: StagedFile) -> None:
+    os.write(staged_file.writer, TEXT)
+    staged_file.settle()
+    assert hash_content(staged_file.reader) == Content(len(TEXT), hashlib.sha256(TEXT).hexdigest())
+    assert staged_file.writer == -1
 
 
-def test_settling_twice_is_harmless(blank: StagedFile) -> None:
-    os.write(blank.writer, TEXT)
-    blank.settle()
-    blank.settle()
-    assert hash_content(blank.reader).bytes == len(TEXT)
+def test_settling_twice_is_harmless(staged_file: StagedFile) -> None:
+    os.write(staged_file.writer, TEXT)
+    staged_file.settle()
+    staged_file.settle()
+    assert hash_content(staged_file.reader).bytes == len(TEXT)
 
 
 @pytest.mark.usefixtures("impatient")
-def test_a_second_writer_is_found_by_the_lease(blank: StagedFile) -> None:
+def test_a_second_writer_is_found_by_the_lease(staged_file: StagedFile) -> None:
     """Row 36: a descriptor that was passed on."""
-    other = os.dup(blank.writer)
+    other = os.dup(staged_file.writer)
     with pytest.raises(WorkerLost, match="can still write"):
-        blank.settle()
+        staged_file.settle()
     os.close(other)
-    blank.settle()
+    staged_file.settle()
 
 
 @pytest.mark.usefixtures("impatient")
-def test_a_writable_descriptor_opened_by_its_own_path_is_found_too(blank: StagedFile) -> None:
+def test_a_writable_descriptor_opened_by_its_own_path_is_found_too(staged_file: StagedFile) -> None:
     """Row 36: /proc/PID/fd."""
     if os.geteuid() != 0:
-        os.fchmod(blank.writer, 0o600)
-    other = os.open(f"/proc/self/fd/{blank.writer}", os.O_RDWR)
+        os.fchmod(staged_file.writer, 0o600)
+    other = os.open(f"/proc/self/fd/{staged_file.writer}", os.O_RDWR)
     with pytest.raises(WorkerLost, match="can still write"):
-        blank.settle()
+        staged_file.settle()
     os.close(other)
 
 
-def test_once_it_is_settled_nobody_can_open_it_for_writing(blank: StagedFile) -> None:
+def test_once_it_is_settled_nobody_can_open_it_for_writing(staged_file: StagedFile) -> None:
     """Row 36: the lease is held through naming; and the attempt doesn't end the run, as the kernel's SIGIO would."""
-    blank.settle()
-    assert fcntl.fcntl(blank.reader, fcntl.F_GETSIG) == signal.SIGURG
+    staged_file.settle()
+    assert fcntl.fcntl(staged_file.reader, fcntl.F_GETSIG) == signal.SIGURG
     assert signal.getsignal(signal.SIGURG) == signal.SIG_DFL
     with pytest.raises(BlockingIOError):
-        os.open(f"/proc/self/fd/{blank.reader}", os.O_RDWR | os.O_NONBLOCK)
+        os.open(f"/proc/self/fd/{staged_file.reader}", os.O_RDWR | os.O_NONBLOCK)
 
 
 @pytest.mark.parametrize("mode", [0o600, 0o440, 0o4400])
-def test_another_mode_is_refused(blank: StagedFile, mode: int) -> None:
+def test_another_mode_is_refused(staged_file: StagedFile, mode: int) -> None:
     """Row 36: fchmod through the worker's descriptor."""
-    os.fchmod(blank.writer, mode)
+    os.fchmod(staged_file.writer, mode)
     with pytest.raises(WorkerLost, match="another owner, mode or name"):
-        blank.settle()
+        staged_file.settle()
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="gives a file away")
-def test_another_owner_is_refused(blank: StagedFile) -> None:
+def test_another_owner_is_refused(staged_file: StagedFile) -> None:
     """Row 36."""
-    os.fchown(blank.writer, 65534, -1)
+    os.fchown(staged_file.writer, 65534, -1)
     with pytest.raises(WorkerLost, match="another owner, mode or name"):
-        blank.settle()
+        staged_file.settle()
 
 
-def test_a_name_that_somebody_gave_it_is_refused(blank: StagedFile, folder: int) -> None:
+def test_a_name_that_somebody_gave_it_is_refused(staged_file: StagedFile, folder: int) -> None:
     """Row 36: linkat through the worker's descriptor."""
-    os.link(f"/proc/self/fd/{blank.writer}", "mine", dst_dir_fd=folder, follow_symlinks=True)
+    os.link(f"/proc/self/fd/{staged_file.writer}", "mine", dst_dir_fd=folder, follow_symlinks=True)
     with pytest.raises(WorkerLost, match="another owner, mode or name"):
-        blank.settle()
+        staged_file.settle()
 
 
-def test_naming_gives_the_name_and_takes_the_partial_one_away(blank: StagedFile, tmp_path: Path) -> None:
-    os.write(blank.writer, TEXT)
-    blank.settle()
-    blank.name_as("whole")
+def test_naming_gives_the_name_and_takes_the_partial_one_away(staged_file: StagedFile, tmp_path: Path) -> None:
+    os.write(staged_file.writer, TEXT)
+    staged_file.settle()
+    staged_file.name_as("whole")
     assert os.listdir(tmp_path) == ["whole"]
     assert (tmp_path / "whole").read_bytes() == TEXT
 
 
-def test_an_existing_name_is_never_taken(blank: StagedFile, tmp_path: Path) -> None:
+def test_an_existing_name_is_never_taken(staged_file: StagedFile, tmp_path: Path) -> None:
     """Row 27."""
     (tmp_path / "whole").write_bytes(b"older")
-    blank.settle()
+    staged_file.settle()
     with pytest.raises(FileExistsError):
-        blank.name_as("whole")
+        staged_file.name_as("whole")
     assert (tmp_path / "whole").read_bytes() == b"older"
 
 
-def test_a_symlink_of_that_name_is_an_existing_name(blank: StagedFile, tmp_path: Path) -> None:
+def test_a_symlink_of_that_name_is_an_existing_name(staged_file: StagedFile, tmp_path: Path) -> None:
     """Row 18."""
     (tmp_path / "whole").symlink_to(tmp_path / "elsewhere")
-    blank.settle()
+    staged_file.settle()
     with pytest.raises(FileExistsError):
-        blank.name_as("whole")
+        staged_file.name_as("whole")
     assert not (tmp_path / "elsewhere").exists()
 
 

@@ -26,8 +26,8 @@ TIMES = [
 SHELF = [made(number, when) for number, when in enumerate(TIMES, 1)]
 
 
-def chosen(when: str, shelf: list[Manifest] = SHELF) -> int:
-    return select_snapshot(shelf, when, NOW).sequence
+def chosen(when: str, account_dir: list[Manifest] = SHELF) -> int:
+    return select_snapshot(account_dir, when, NOW).sequence
 
 
 def test_latest_is_the_one_that_was_taken_last_whatever_the_clock_said() -> None:
@@ -234,18 +234,18 @@ labels = st.sampled_from([None, "prerestore", "postbump-failed", "prebump-1"])
 def test_what_is_not_named_is_verified_of_that_label_and_no_higher_level(
     kinds: list[tuple[str, str | None, int | None]], label: str | None, level: int | None
 ) -> None:
-    shelf = [
+    account_dir = [
         made(number, NOW + timedelta(hours=number), label=kind[1], verdict=kind[0], t3_level=kind[2])
         for number, kind in enumerate(kinds)
     ]
     fit = [
         snapshot
-        for snapshot in shelf
+        for snapshot in account_dir
         if (snapshot.verdict == "verified" or label == "prerestore")
         and (snapshot.label == label if label else snapshot.label not in ("prerestore", "postbump-failed"))
         and (level is None or (snapshot.t3_level is not None and snapshot.t3_level <= level))
     ]
     try:
-        assert select_restorable(shelf, "latest", NOW, label=label, level=level) == fit[-1]
+        assert select_restorable(account_dir, "latest", NOW, label=label, level=level) == fit[-1]
     except Failure:
         assert not fit

@@ -10,10 +10,10 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+import account_dirs
 import pytest
-import shelves
+from account_dirs import ALL, PAGE, changed, content, forms, image, maintenance, seal
 from made import made
-from shelves import ALL, PAGE, changed, content, forms, image, seal, upkeep
 
 from t3_backup.errors import Failure
 from t3_backup.history import chain, compaction, delta, page_hashes, retention
@@ -27,24 +27,24 @@ from t3_backup.system import native
 
 
 @pytest.fixture
-def shelf(tmp_path: Path) -> Iterator[AccountDir]:
-    with shelves.opened(tmp_path) as shelf:
-        yield shelf
+def account_dir(tmp_path: Path) -> Iterator[AccountDir]:
+    with account_dirs.opened(tmp_path) as account_dir:
+        yield account_dir
 
 
-def days(shelf: AccountDir, count: int, pages: int = 40) -> list[bytes]:
+def days(account_dir: AccountDir, count: int, pages: int = 40) -> list[bytes]:
     """So many images, one a day, each with two pages more and one changed; oldest first."""
     images = [image(pages)]
-    seal(shelf, images[0])
+    seal(account_dir, images[0])
     for day in range(1, count):
-        images.append(changed(images[-1], [day % pages], day) + shelves.page(1, day) + shelves.page(2, day))
-        seal(shelf, images[-1])
+        images.append(changed(images[-1], [day % pages], day) + account_dirs.page(1, day) + account_dirs.page(2, day))
+        seal(account_dir, images[-1])
     return images
 
 
-def must_hold(shelf: AccountDir, images: list[bytes]) -> None:
+def must_hold(account_dir: AccountDir, images: list[bytes]) -> None:
     """The shelf's snapshots are those of `images`, oldest first."""
-    assert [content(shelf, snapshot) for snapshot in reversed(shelf.snapshots())] == images
+    assert [content(account_dir, snapshot) for snapshot in reversed(account_dir.snapshots())] == images
 
 
 def test_what_each_hangs_on_is_the_nearest_newer_verified_one() -> None:
@@ -89,16 +89,16 @@ def test_of_a_base_with_two_names_one_may_go() -> None:
     assert compaction.moves([same, old], [base], headers(s1="2", s3="plain")) == ([], set())
 
 
-def test_all_but_the_newest_become_deltas_and_all_come_back(shelf: AccountDir) -> None:
-    images = days(shelf, 8)
-    done = upkeep(shelf, ALL).tidy()
-    assert (len(done.compacted), done.warnings, forms(shelf)) == (7, [], "pddddddd")
-    must_hold(shelf, images)
-    assert upkeep(shelf, ALL).tidy().compacted == []
+def test_all_but_the_newest_become_deltas_and_all_come_back(account_dir: AccountDir) -> None:
+    images = days(account_dir, 8)
+    done = maintenance(account_dir, ALL).tidy()
+    assert (len(done.compacted), done.warnings, forms(account_dir)) == (7, [], "pddddddd")
+    must_hold(account_dir, images)
+    assert maintenance(account_dir, ALL).tidy().compacted == []
 
 
-def test_a_new_one_hangs_the_one_before_on_it_by_hashes_alone(shelf: AccountDir, monkeypatch: pytest.MonkeyPatch) -> None:
-    images = days(shelf, 2)
+def test_a_new_one_hangs_the_one_before_on_it_by_hashes_alone(account_dir: AccountDir, monkeypatch: pytest.MonkeyPatch) -> None:
+    images = days(account_dir, 2)
     monkeypatch.delattr(native, "differing_pages")
     read = native.read_pages
     pages = 0
@@ -109,134 +109,138 @@ def test_a_new_one_hangs_the_one_before_on_it_by_hashes_alone(shelf: AccountDir,
         return read(one, other, from_other, numbers, page_size)
 
     monkeypatch.setattr(native, "read_pages", counted)
-    assert upkeep(shelf, ALL).tidy().compacted
+    assert maintenance(account_dir, ALL).tidy().compacted
     monkeypatch.undo()
     assert pages == 4 * 3, "of each image the three that differ, and as much again to prove it; 40 are the same"
-    must_hold(shelf, images)
+    must_hold(account_dir, images)
 
 
-def test_the_hashes_of_the_newest_alone_are_kept(shelf: AccountDir) -> None:
-    days(shelf, 3)
-    upkeep(shelf, ALL).tidy()
-    assert [name for name in os.listdir(shelf.fd) if name.endswith(PAGES)] == [shelf.snapshots()[0].name + PAGES]
+def test_the_hashes_of_the_newest_alone_are_kept(account_dir: AccountDir) -> None:
+    days(account_dir, 3)
+    maintenance(account_dir, ALL).tidy()
+    assert [name for name in os.listdir(account_dir.fd) if name.endswith(PAGES)] == [account_dir.snapshots()[0].name + PAGES]
 
 
 @pytest.mark.parametrize("spoil", ["gone", "cut", "of another", "wrong"])
-def test_without_right_hashes_pages_are_compared(shelf: AccountDir, spoil: str) -> None:
-    images = days(shelf, 2)
-    newest, older = shelf.snapshots()
-    path = shelf.path / (older.name + PAGES)
-    found = page_hashes.beside(shelf, older)
+def test_without_right_hashes_pages_are_compared(account_dir: AccountDir, spoil: str) -> None:
+    images = days(account_dir, 2)
+    newest, older = account_dir.snapshots()
+    path = account_dir.path / (older.name + PAGES)
+    found = page_hashes.beside(account_dir, older)
     assert found is not None
     path.unlink()
     if spoil == "cut":
         path.write_bytes(b"{}\n")
     elif spoil != "gone":
-        other = page_hashes.beside(shelf, newest)
+        other = page_hashes.beside(account_dir, newest)
         assert other is not None
         hashes = replace(other, sha256=older.sha256 if spoil == "wrong" else "0" * 64)
         with open(path, "wb") as file:
             hashes.write(file.fileno())
-    assert upkeep(shelf, ALL).tidy().compacted == [older.name]
-    must_hold(shelf, images)
+    assert maintenance(account_dir, ALL).tidy().compacted == [older.name]
+    must_hold(account_dir, images)
 
 
-def test_a_base_that_the_disk_no_longer_holds_takes_nothing_with_it(shelf: AccountDir) -> None:
+def test_a_base_that_the_disk_no_longer_holds_takes_nothing_with_it(account_dir: AccountDir) -> None:
     """Rot in the newest: whatever could hang on it stays plain, and says so."""
-    images = days(shelf, 2)
-    newest, older = shelf.snapshots()
-    path = shelf.data_path(newest)
+    images = days(account_dir, 2)
+    newest, older = account_dir.snapshots()
+    path = account_dir.data_path(newest)
     path.chmod(0o600)
     with path.open("r+b") as file:
         file.seek(30 * PAGE + 5)
         file.write(b"\xff")
-    done = upkeep(shelf, ALL).tidy()
+    done = maintenance(account_dir, ALL).tidy()
     assert done.compacted == []
     assert len(done.warnings) == 1
     assert f"{older.name} stays a plain copy: {newest.name} has" in done.warnings[0]
-    assert (forms(shelf), content(shelf, older)) == ("pp", images[0])
+    assert (forms(account_dir), content(account_dir, older)) == ("pp", images[0])
 
 
 def test_what_the_disk_made_of_a_delta_is_looked_at_before_anything_goes(
-    shelf: AccountDir, monkeypatch: pytest.MonkeyPatch
+    account_dir: AccountDir, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As a fault in the packing: what it wrote is a sound delta, of something else."""
-    images = days(shelf, 2)
+    images = days(account_dir, 2)
     write = delta.write
 
     def wrong(fd: int, header: Header, pages: Any, image: delta.Read, base: delta.Read, check: Callable[[], None]) -> int:
         return write(fd, header, list(pages)[1:], image, base, check)
 
     monkeypatch.setattr(delta, "write", wrong)
-    done = upkeep(shelf, ALL).tidy()
-    assert (done.compacted, forms(shelf)) == ([], "pp")
+    done = maintenance(account_dir, ALL).tidy()
+    assert (done.compacted, forms(account_dir)) == ([], "pp")
     assert "when it is put together, another was sealed" in done.warnings[0]
-    must_hold(shelf, images)
+    must_hold(account_dir, images)
 
 
-def test_one_that_is_too_different_is_packed_by_itself_and_others_hang_on_it(shelf: AccountDir) -> None:
+def test_one_that_is_too_different_is_packed_by_itself_and_others_hang_on_it(account_dir: AccountDir) -> None:
     images = [image(40, 1), changed(image(40, 1), [3], 9), image(40, 2)]
     for data in images:
-        seal(shelf, data)
-    upkeep(shelf, ALL).tidy()
-    assert forms(shelf) == "pdd"
-    _, middle, oldest = shelf.snapshots()
-    on = [chain.header_of(shelf, snapshot) for snapshot in (middle, oldest)]
+        seal(account_dir, data)
+    maintenance(account_dir, ALL).tidy()
+    assert forms(account_dir) == "pdd"
+    _, middle, oldest = account_dir.snapshots()
+    on = [chain.header_of(account_dir, snapshot) for snapshot in (middle, oldest)]
     assert [header and header.base_sha256 for header in on] == [None, middle.sha256]
-    must_hold(shelf, images)
+    must_hold(account_dir, images)
 
 
 def test_one_that_takes_no_less_room_packed_stays_plain_and_is_left_alone(
-    shelf: AccountDir, monkeypatch: pytest.MonkeyPatch
+    account_dir: AccountDir, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     random = Random(1)
-    images = [shelves.HEADER + random.randbytes(40 * PAGE - len(shelves.HEADER)) for _ in range(2)]
+    images = [account_dirs.HEADER + random.randbytes(40 * PAGE - len(account_dirs.HEADER)) for _ in range(2)]
     for data in images:
-        seal(shelf, data)
-    assert upkeep(shelf, ALL).tidy().compacted == []
-    assert [snapshot.stays_plain for snapshot in shelf.snapshots()] == [False, True]
+        seal(account_dir, data)
+    assert maintenance(account_dir, ALL).tidy().compacted == []
+    assert [snapshot.stays_plain for snapshot in account_dir.snapshots()] == [False, True]
     monkeypatch.delattr(compaction.Compaction, "pack")
-    assert upkeep(shelf, ALL).tidy().warnings == []
-    must_hold(shelf, images)
+    assert maintenance(account_dir, ALL).tidy().warnings == []
+    must_hold(account_dir, images)
 
 
-def test_pages_of_another_size_are_not_compared(shelf: AccountDir) -> None:
+def test_pages_of_another_size_are_not_compared(account_dir: AccountDir) -> None:
     images = [image(40, 1), image(44, 1)]
-    seal(shelf, images[0], page_size=2 * PAGE)
-    seal(shelf, images[1])
-    upkeep(shelf, ALL).tidy()
-    assert forms(shelf) == "pd"
-    must_hold(shelf, images)
+    seal(account_dir, images[0], page_size=2 * PAGE)
+    seal(account_dir, images[1])
+    maintenance(account_dir, ALL).tidy()
+    assert forms(account_dir) == "pd"
+    must_hold(account_dir, images)
 
 
-def test_bad_ones_hang_on_good_ones_and_nothing_on_them(shelf: AccountDir) -> None:
+def test_bad_ones_hang_on_good_ones_and_nothing_on_them(account_dir: AccountDir) -> None:
     images = [image(40, 1)]
-    seal(shelf, images[0])
+    seal(account_dir, images[0])
     for seed, verdict in enumerate(("damaged", "suspect", "verified", "damaged"), 2):
         images.append(changed(images[-1], [seed], seed))
-        seal(shelf, images[-1], verdict=verdict)
-    upkeep(shelf, ALL).tidy()
-    assert forms(shelf) == "ppddd"
-    good = shelf.snapshots()[1]
-    assert [chain.chain_of(shelf, shelf.snapshots(), snapshot)[1] for snapshot in shelf.snapshots()[2:]] == [good, good, good]
-    must_hold(shelf, images)
+        seal(account_dir, images[-1], verdict=verdict)
+    maintenance(account_dir, ALL).tidy()
+    assert forms(account_dir) == "ppddd"
+    good = account_dir.snapshots()[1]
+    assert [chain.chain_of(account_dir, account_dir.snapshots(), snapshot)[1] for snapshot in account_dir.snapshots()[2:]] == [
+        good,
+        good,
+        good,
+    ]
+    must_hold(account_dir, images)
 
 
-def sizes_of(shelf: AccountDir) -> list[int]:
-    return [snapshot.page_count for snapshot in reversed(shelf.snapshots())]
+def sizes_of(account_dir: AccountDir) -> list[int]:
+    return [snapshot.page_count for snapshot in reversed(account_dir.snapshots())]
 
 
-def test_a_merged_delta_gives_back_what_shrank_and_grew(shelf: AccountDir) -> None:
+def test_a_merged_delta_gives_back_what_shrank_and_grew(account_dir: AccountDir) -> None:
     """Row 37. Where the middle one had ended, the newer one has something else, and the older one nothing or zeros."""
     first = image(60, 1) + bytes(20 * PAGE) + image(40, 2)
     images = [first, first[: 50 * PAGE], changed(first[: 50 * PAGE], [7], 3) + image(50, 4)]
     for data in images:
-        seal(shelf, data)
-    upkeep(shelf, ALL).tidy()
-    assert (forms(shelf), sizes_of(shelf)) == ("pdd", [120, 50, 100])
-    done = upkeep(shelf, WITHOUT_SECOND).tidy()
-    assert (len(done.pruned), done.warnings, forms(shelf)) == (1, [], "pd")
-    must_hold(shelf, [images[0], images[2]])
+        seal(account_dir, data)
+    maintenance(account_dir, ALL).tidy()
+    assert (forms(account_dir), sizes_of(account_dir)) == ("pdd", [120, 50, 100])
+    done = maintenance(account_dir, WITHOUT_SECOND).tidy()
+    assert (len(done.pruned), done.warnings, forms(account_dir)) == (1, [], "pd")
+    must_hold(account_dir, [images[0], images[2]])
 
 
 WITHOUT_SECOND = replace(ALL, yearly=7)  # of those here, the second oldest alone goes by it
@@ -255,193 +259,195 @@ def _second(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(retention, "decide_retention", chosen)
 
 
-def test_the_middle_of_a_chain_goes_and_all_others_come_back(shelf: AccountDir) -> None:
-    images = days(shelf, 9)
-    upkeep(shelf, ALL).tidy()
+def test_the_middle_of_a_chain_goes_and_all_others_come_back(account_dir: AccountDir) -> None:
+    images = days(account_dir, 9)
+    maintenance(account_dir, ALL).tidy()
     while len(images) > 2:
-        assert upkeep(shelf, WITHOUT_SECOND).tidy().warnings == []
+        assert maintenance(account_dir, WITHOUT_SECOND).tidy().warnings == []
         del images[1]
-        must_hold(shelf, images)
+        must_hold(account_dir, images)
 
 
-def test_where_the_older_one_cannot_be_hung_elsewhere_nothing_goes(shelf: AccountDir, monkeypatch: pytest.MonkeyPatch) -> None:
-    images = days(shelf, 4)
-    upkeep(shelf, ALL).tidy()
+def test_where_the_older_one_cannot_be_hung_elsewhere_nothing_goes(
+    account_dir: AccountDir, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images = days(account_dir, 4)
+    maintenance(account_dir, ALL).tidy()
 
     def fail(*_: object) -> bool:
         raise Failure("it can't be")
 
     monkeypatch.setattr(compaction.Compaction, "pack", fail)
-    done = upkeep(shelf, WITHOUT_SECOND).tidy()
+    done = maintenance(account_dir, WITHOUT_SECOND).tidy()
     assert done.pruned == []
-    assert done.warnings == [f"alice: what {shelf.snapshots()[-1].name} hangs on can't be pruned: it can't be"]
-    must_hold(shelf, images)
+    assert done.warnings == [f"alice: what {account_dir.snapshots()[-1].name} hangs on can't be pruned: it can't be"]
+    must_hold(account_dir, images)
 
 
-def test_the_reserve_is_not_written_into(shelf: AccountDir) -> None:
-    images = days(shelf, 3)
+def test_the_reserve_is_not_written_into(account_dir: AccountDir) -> None:
+    images = days(account_dir, 3)
     free = iter([10 << 20, 9 << 20] + [5 << 20] * 100)
-    done = upkeep(shelf, ALL, limits=replace(shelves.ROOMY, reserve=6 << 20, free_bytes=lambda: next(free))).tidy()
+    done = maintenance(account_dir, ALL, limits=replace(account_dirs.ROOMY, reserve=6 << 20, free_bytes=lambda: next(free))).tidy()
     assert done.compacted == []
     assert all("must stay so (T3_BACKUP_RESERVE)" in warning for warning in done.warnings)
-    must_hold(shelf, images)
+    must_hold(account_dir, images)
 
 
-def test_where_others_have_written_into_the_reserve_room_is_made(shelf: AccountDir) -> None:
-    images = days(shelf, 3)
-    done = upkeep(shelf, ALL, limits=replace(shelves.ROOMY, reserve=2 << 40)).tidy()
+def test_where_others_have_written_into_the_reserve_room_is_made(account_dir: AccountDir) -> None:
+    images = days(account_dir, 3)
+    done = maintenance(account_dir, ALL, limits=replace(account_dirs.ROOMY, reserve=2 << 40)).tidy()
     assert (len(done.compacted), done.warnings) == (2, [])
-    must_hold(shelf, images)
+    must_hold(account_dir, images)
 
 
 @pytest.mark.parametrize("size", [0, 1, -4096, 1000, 1 << 20])
-def test_a_damaged_one_of_no_page_size_stays_plain(shelf: AccountDir, size: int) -> None:
+def test_a_damaged_one_of_no_page_size_stays_plain(account_dir: AccountDir, size: int) -> None:
     """A worker says what it is, and the worker is its user's."""
     images = [image(9), changed(image(9), [3], 1)]
-    seal(shelf, images[0], page_size=size, verdict="damaged", accepted_at="2026-11-25T12:00:00Z")
-    seal(shelf, images[1])
-    done = upkeep(shelf, ALL).tidy()
-    assert (done.warnings, forms(shelf)) == ([], "pp")
-    must_hold(shelf, images)
+    seal(account_dir, images[0], page_size=size, verdict="damaged", accepted_at="2026-11-25T12:00:00Z")
+    seal(account_dir, images[1])
+    done = maintenance(account_dir, ALL).tidy()
+    assert (done.warnings, forms(account_dir)) == ([], "pp")
+    must_hold(account_dir, images)
 
 
-def test_a_delta_that_cannot_be_read_keeps_what_it_hangs_on_and_stops_nothing_else(shelf: AccountDir) -> None:
-    images = days(shelf, 5)
-    upkeep(shelf, ALL).tidy()
-    oldest, second = shelf.snapshots()[-1], shelf.snapshots()[-2]
-    path = shelf.data_path(oldest)
+def test_a_delta_that_cannot_be_read_keeps_what_it_hangs_on_and_stops_nothing_else(account_dir: AccountDir) -> None:
+    images = days(account_dir, 5)
+    maintenance(account_dir, ALL).tidy()
+    oldest, second = account_dir.snapshots()[-1], account_dir.snapshots()[-2]
+    path = account_dir.data_path(oldest)
     whole = path.read_bytes()
     path.chmod(0o600)
     path.write_bytes(b"\0" * len(whole))
     # As one that is held for its pin, so that only those between go.
-    shelf.replace_manifest(replace(oldest, pinned_at="2026-11-25T12:00:00Z"))
-    done = upkeep(shelf, replace(ALL, keep=1)).tidy()
+    account_dir.replace_manifest(replace(oldest, pinned_at="2026-11-25T12:00:00Z"))
+    done = maintenance(account_dir, replace(ALL, keep=1)).tidy()
     assert len(done.warnings) == 1
     assert f"{oldest.name} can't be read, and keeps what it hangs on" in done.warnings[0]
     assert len(done.pruned) == 2
     assert second.name not in done.pruned
     path.write_bytes(whole)
-    must_hold(shelf, [*images[:2], images[4]])
+    must_hold(account_dir, [*images[:2], images[4]])
 
 
-def test_what_hangs_on_one_without_a_manifest_comes_out_all_the_same(shelf: AccountDir) -> None:
+def test_what_hangs_on_one_without_a_manifest_comes_out_all_the_same(account_dir: AccountDir) -> None:
     """Of the newest, which is plain, and of one in the middle of the chain."""
-    images = days(shelf, 4)
-    upkeep(shelf, ALL).tidy()
+    images = days(account_dir, 4)
+    maintenance(account_dir, ALL).tidy()
     for place in (0, 2):
-        snapshots = shelf.snapshots()
-        manifest = shelf.path / f"{snapshots[place].name}.json"
+        snapshots = account_dir.snapshots()
+        manifest = account_dir.path / f"{snapshots[place].name}.json"
         manifest.rename(manifest.with_suffix(".away"))
-        assert content(shelf, snapshots[3]) == images[0]
+        assert content(account_dir, snapshots[3]) == images[0]
         manifest.with_suffix(".away").rename(manifest)
 
 
-def test_a_manifest_that_cannot_be_read_for_once_costs_nothing(shelf: AccountDir) -> None:
+def test_a_manifest_that_cannot_be_read_for_once_costs_nothing(account_dir: AccountDir) -> None:
     """The one that is sealed meanwhile gets a number of its own."""
-    images = days(shelf, 3)
-    newest = shelf.snapshots()[0]
-    manifest = shelf.path / f"{newest.name}.json"
+    images = days(account_dir, 3)
+    newest = account_dir.snapshots()[0]
+    manifest = account_dir.path / f"{newest.name}.json"
     text = manifest.read_bytes()
     manifest.chmod(0o600)
     manifest.write_bytes(b"{")
     images.append(changed(images[-1], [7], 7))
-    seal(shelf, images[-1], days=9)
-    upkeep(shelf, ALL).tidy()
+    seal(account_dir, images[-1], days=9)
+    maintenance(account_dir, ALL).tidy()
     manifest.write_bytes(text)
-    assert len({snapshot.sequence for snapshot in shelf.snapshots()}) == 4
+    assert len({snapshot.sequence for snapshot in account_dir.snapshots()}) == 4
     for _ in range(2):
-        upkeep(shelf, ALL).tidy()
-        must_hold(shelf, images)
+        maintenance(account_dir, ALL).tidy()
+        must_hold(account_dir, images)
 
 
-def test_two_with_one_number_lose_nothing(shelf: AccountDir) -> None:
+def test_two_with_one_number_lose_nothing(account_dir: AccountDir) -> None:
     """As an older store that was copied into a new one has them."""
-    images = days(shelf, 4)
-    for snapshot in shelf.snapshots()[:3]:
-        shelf.replace_manifest(replace(snapshot, sequence=2))
+    images = days(account_dir, 4)
+    for snapshot in account_dir.snapshots()[:3]:
+        account_dir.replace_manifest(replace(snapshot, sequence=2))
     for _ in range(2):
-        upkeep(shelf, ALL).tidy()
-        assert sorted(content(shelf, snapshot) for snapshot in shelf.snapshots()) == sorted(images)
+        maintenance(account_dir, ALL).tidy()
+        assert sorted(content(account_dir, snapshot) for snapshot in account_dir.snapshots()) == sorted(images)
 
 
-def test_a_label_may_end_as_a_file_does(shelf: AccountDir) -> None:
+def test_a_label_may_end_as_a_file_does(account_dir: AccountDir) -> None:
     images = [image(9), changed(image(9), [3], 1), changed(image(9), [4], 1)]
     for data, label in zip(images, ("x", "x.delta", "x.sqlite"), strict=True):
-        seal(shelf, data, label=label, days=1)
+        seal(account_dir, data, label=label, days=1)
     for _ in range(2):
-        must_hold(shelf, images)
-        upkeep(shelf, ALL).tidy()
+        must_hold(account_dir, images)
+        maintenance(account_dir, ALL).tidy()
 
 
-def test_what_came_back_is_found_by_its_pages_where_both_are_deltas(shelf: AccountDir) -> None:
+def test_what_came_back_is_found_by_its_pages_where_both_are_deltas(account_dir: AccountDir) -> None:
     """A restore makes A, B, A again: the first hangs on what it is equal to, whatever goes in between."""
     images = [image(40), changed(image(40), [3], 1), changed(image(40), [4], 1), image(40), changed(image(40), [5], 1)]
     for data in images:
-        seal(shelf, data)
-    upkeep(shelf, ALL).tidy()
-    assert upkeep(shelf, WITHOUT_SECOND).tidy().warnings == []
-    assert all(shelf.stored(snapshot).st_size < 4 * PAGE for snapshot in shelf.snapshots()[1:])
-    must_hold(shelf, [images[0], *images[2:]])
+        seal(account_dir, data)
+    maintenance(account_dir, ALL).tidy()
+    assert maintenance(account_dir, WITHOUT_SECOND).tidy().warnings == []
+    assert all(account_dir.stored(snapshot).st_size < 4 * PAGE for snapshot in account_dir.snapshots()[1:])
+    must_hold(account_dir, [images[0], *images[2:]])
 
 
-def test_an_older_version_takes_no_manifest_of_a_delta_for_a_leftover(shelf: AccountDir) -> None:
+def test_an_older_version_takes_no_manifest_of_a_delta_for_a_leftover(account_dir: AccountDir) -> None:
     """It removes what it can read and finds no plain data of: so it must not be able to read it."""
-    days(shelf, 2)
-    older = shelf.snapshots()[1]
-    path = shelf.path / f"{older.name}.json"
+    days(account_dir, 2)
+    older = account_dir.snapshots()[1]
+    path = account_dir.path / f"{older.name}.json"
     value = json.loads(path.read_text())
     del value["checksum"]
     path.chmod(0o600)
     path.write_text(json.dumps(value | {"format": 1}))
-    assert upkeep(shelf, ALL).tidy().compacted == [older.name]
+    assert maintenance(account_dir, ALL).tidy().compacted == [older.name]
     assert json.loads(path.read_text())["format"] == 2
 
 
-def test_with_compaction_off_all_stay_plain_and_what_is_compacted_is_read(shelf: AccountDir) -> None:
-    images = days(shelf, 3)
-    assert upkeep(shelf, ALL, "off").tidy().compacted == []
-    upkeep(shelf, ALL).tidy()
+def test_with_compaction_off_all_stay_plain_and_what_is_compacted_is_read(account_dir: AccountDir) -> None:
+    images = days(account_dir, 3)
+    assert maintenance(account_dir, ALL, "off").tidy().compacted == []
+    maintenance(account_dir, ALL).tidy()
     images.append(changed(images[-1], [5], 77))
-    seal(shelf, images[-1])
-    upkeep(shelf, WITHOUT_SECOND, "off").tidy()
-    assert forms(shelf) == "ppd"
-    must_hold(shelf, [images[0], *images[2:]])
+    seal(account_dir, images[-1])
+    maintenance(account_dir, WITHOUT_SECOND, "off").tidy()
+    assert forms(account_dir) == "ppd"
+    must_hold(account_dir, [images[0], *images[2:]])
 
 
-def test_a_delta_beside_its_plain_data_is_cleared(shelf: AccountDir) -> None:
+def test_a_delta_beside_its_plain_data_is_cleared(account_dir: AccountDir) -> None:
     """As a crash leaves them, between the name of the one and the end of the other: the plain one counts."""
-    images = days(shelf, 2)
-    older = shelf.snapshots()[1]
-    upkeep(shelf, ALL).tidy()
-    (shelf.path / (older.name + DATA)).write_bytes(images[0])
-    must_hold(shelf, images)
-    shelf.clear()
-    assert not (shelf.path / (older.name + DELTA)).exists()
-    must_hold(shelf, images)
-    assert upkeep(shelf, ALL).tidy().compacted == [older.name]
+    images = days(account_dir, 2)
+    older = account_dir.snapshots()[1]
+    maintenance(account_dir, ALL).tidy()
+    (account_dir.path / (older.name + DATA)).write_bytes(images[0])
+    must_hold(account_dir, images)
+    account_dir.clear()
+    assert not (account_dir.path / (older.name + DELTA)).exists()
+    must_hold(account_dir, images)
+    assert maintenance(account_dir, ALL).tidy().compacted == [older.name]
 
 
-def test_a_chain_that_is_broken_says_where(shelf: AccountDir) -> None:
-    images = days(shelf, 4)
-    upkeep(shelf, ALL).tidy()
-    newest, third, second, oldest = shelf.snapshots()
-    path = shelf.data_path(second)
+def test_a_chain_that_is_broken_says_where(account_dir: AccountDir) -> None:
+    images = days(account_dir, 4)
+    maintenance(account_dir, ALL).tidy()
+    newest, third, second, oldest = account_dir.snapshots()
+    path = account_dir.data_path(second)
     path.chmod(0o600)
     path.write_bytes(path.read_bytes()[:-1] + b"\0")
     for snapshot in (second, oldest):
         with pytest.raises(Failure, match=f"{second.name}.delta: it is not what was written"):
-            content(shelf, snapshot)
-    assert [content(shelf, newest), content(shelf, third)] == [images[3], images[2]]
+            content(account_dir, snapshot)
+    assert [content(account_dir, newest), content(account_dir, third)] == [images[3], images[2]]
     path.unlink()
     with pytest.raises(Failure, match=f"{oldest.name} hangs on a newer snapshot of SHA-256 {second.sha256}, which is not there"):
-        content(shelf, oldest)
+        content(account_dir, oldest)
 
 
-def test_manifests_tell_the_same_before_and_after(shelf: AccountDir) -> None:
-    days(shelf, 3)
-    before = shelf.snapshots()
-    upkeep(shelf, ALL).tidy()
-    assert shelf.snapshots() == before
+def test_manifests_tell_the_same_before_and_after(account_dir: AccountDir) -> None:
+    days(account_dir, 3)
+    before = account_dir.snapshots()
+    maintenance(account_dir, ALL).tidy()
+    assert account_dir.snapshots() == before
 
 
 def hashes_of(data: bytes) -> PageHashes:
@@ -454,29 +460,29 @@ def test_hashes_tell_the_pages_that_differ_where_sizes_do() -> None:
     assert hashes_of(one).differing(hashes_of(other)) == hashes_of(other).differing(hashes_of(one)) == [4, 12, 13]
 
 
-def test_a_snapshot_of_before_is_compacted_once_for_each(shelf: AccountDir) -> None:
+def test_a_snapshot_of_before_is_compacted_once_for_each(account_dir: AccountDir) -> None:
     """Two names of one image: the older one becomes a delta without pages."""
     data = image(40)
-    first: Manifest = seal(shelf, data, label="one").snapshot
-    second: Manifest = seal(shelf, data, label="two").snapshot
-    assert shelf.stored(first).st_ino == shelf.stored(second).st_ino
-    assert upkeep(shelf, ALL).tidy().compacted == [first.name]
-    assert shelf.stored(first).st_size < 1000
-    must_hold(shelf, [data, data])
+    first: Manifest = seal(account_dir, data, label="one").snapshot
+    second: Manifest = seal(account_dir, data, label="two").snapshot
+    assert account_dir.stored(first).st_ino == account_dir.stored(second).st_ino
+    assert maintenance(account_dir, ALL).tidy().compacted == [first.name]
+    assert account_dir.stored(first).st_size < 1000
+    must_hold(account_dir, [data, data])
 
 
-def test_what_one_without_a_manifest_hangs_on_stays(shelf: AccountDir) -> None:
+def test_what_one_without_a_manifest_hangs_on_stays(account_dir: AccountDir) -> None:
     """It counts for nothing, and yet its manifest may come back."""
-    images = days(shelf, 4)
-    upkeep(shelf, ALL).tidy()
-    _, _, second, oldest = shelf.snapshots()
-    manifest = shelf.path / f"{oldest.name}.json"
+    images = days(account_dir, 4)
+    maintenance(account_dir, ALL).tidy()
+    _, _, second, oldest = account_dir.snapshots()
+    manifest = account_dir.path / f"{oldest.name}.json"
     manifest.rename(manifest.with_suffix(".away"))
-    done = upkeep(shelf, replace(ALL, keep=1, daily=1)).tidy()
+    done = maintenance(account_dir, replace(ALL, keep=1, daily=1)).tidy()
     assert second.name not in done.pruned
     assert len(done.pruned) == 1
     manifest.with_suffix(".away").rename(manifest)
-    must_hold(shelf, [*images[:2], images[3]])
+    must_hold(account_dir, [*images[:2], images[3]])
 
 
 def test_of_two_with_one_number_none_hangs_on_the_other() -> None:
@@ -485,10 +491,10 @@ def test_of_two_with_one_number_none_hangs_on_the_other() -> None:
     assert compaction.bases([oldest, one, two, newest]) == {one.name: newest, two.name: newest, oldest.name: two}
 
 
-def test_nothing_hangs_on_what_would_not_be_found_again(shelf: AccountDir) -> None:
-    images = days(shelf, 2)
-    newest, older = shelf.snapshots()
-    shelf.replace_manifest(replace(newest, sequence=older.sequence))
+def test_nothing_hangs_on_what_would_not_be_found_again(account_dir: AccountDir) -> None:
+    images = days(account_dir, 2)
+    newest, older = account_dir.snapshots()
+    account_dir.replace_manifest(replace(newest, sequence=older.sequence))
     with pytest.raises(Failure, match="would not be found as the base"):
-        upkeep(shelf, ALL)._packing(shelf.snapshots()).pack(older, newest)
-    assert sorted(content(shelf, snapshot) for snapshot in shelf.snapshots()) == sorted(images)
+        maintenance(account_dir, ALL)._packing(account_dir.snapshots()).pack(older, newest)
+    assert sorted(content(account_dir, snapshot) for snapshot in account_dir.snapshots()) == sorted(images)

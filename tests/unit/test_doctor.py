@@ -12,7 +12,7 @@ from made import NOON, made
 
 from t3_backup import settings
 from t3_backup.doctor import checks
-from t3_backup.doctor.facts import AccountFacts, Facts, Libraries, MapFacts, ShelfFacts, StoreFacts, TextfileFacts, kind_of
+from t3_backup.doctor.facts import AccountDirFacts, AccountFacts, Facts, Libraries, MapFacts, StoreFacts, TextfileFacts, kind_of
 from t3_backup.doctor.finding import Finding
 from t3_backup.doctor.units import Systemd
 from t3_backup.monitor.hooks import Found
@@ -23,9 +23,17 @@ GIB = 1 << 30
 VALUES = settings.load({}, {}, Path("/dev/null"))
 
 ALICE = AccountFacts("alice", Path("/home/alice"), 2, Source(GIB, 1 << 20))
-SHELF = ShelfFacts("alice", Path("/var/backups/t3-state/alice"), (made(1, NOON - timedelta(hours=8)),))
+SHELF = AccountDirFacts("alice", Path("/var/backups/t3-state/alice"), (made(1, NOON - timedelta(hours=8)),))
 STORE = StoreFacts(
-    Path("/var/backups/t3-state"), Path("/var/backups/t3-state"), True, "ext4", False, 100 * GIB, 1000 * GIB, 1, shelves=(SHELF,)
+    Path("/var/backups/t3-state"),
+    Path("/var/backups/t3-state"),
+    True,
+    "ext4",
+    False,
+    100 * GIB,
+    1000 * GIB,
+    1,
+    account_dirs=(SHELF,),
 )
 HEALTHY = Facts(
     now=NOON,
@@ -50,7 +58,7 @@ def of(name: str, **changes: Any) -> Finding:
 
 
 def with_shelf(**changes: Any) -> dict[str, Any]:
-    return {"store": replace(STORE, shelves=(replace(SHELF, **changes),))}
+    return {"store": replace(STORE, account_dirs=(replace(SHELF, **changes),))}
 
 
 def with_store(**changes: Any) -> dict[str, Any]:
@@ -118,7 +126,7 @@ def test_an_account_with_a_problem_fails_with_it() -> None:
 
 def test_the_size_of_a_database_is_told_and_none_is_only_noted() -> None:
     assert of("account alice").text == "database of 1.0 GiB, -wal 1.0 MiB"
-    none = {"accounts": (replace(ALICE, source=None),)} | with_store(shelves=())
+    none = {"accounts": (replace(ALICE, source=None),)} | with_store(account_dirs=())
     assert of("account alice", **none).status == "note"
     assert not [finding for finding in examine(**none) if finding.name == "snapshots alice"]
 
@@ -126,7 +134,7 @@ def test_the_size_of_a_database_is_told_and_none_is_only_noted() -> None:
 def test_a_database_that_is_not_copied_fails_by_name_beside_one_that_is_and_alone() -> None:
     """Row 39."""
     for account in (replace(ALICE, uncovered=("statev2.sqlite",)), replace(ALICE, source=None, uncovered=("statev2.sqlite",))):
-        found = [one for one in examine(accounts=(account,), **with_store(shelves=())) if one.name == "account alice"]
+        found = [one for one in examine(accounts=(account,), **with_store(account_dirs=())) if one.name == "account alice"]
         assert found[0].status == "fail"
         assert found[0].text.startswith("statev2.sqlite is not backed up: ")
         assert [one.status for one in found[1:]] == (["ok"] if account.source else [])
@@ -142,8 +150,10 @@ def test_a_database_that_is_gone_while_its_snapshots_are_there_fails() -> None:
 
 
 def test_a_store_that_can_t_be_used_fails_and_one_that_is_not_there_yet_warns() -> None:
-    assert of("store", **with_store(problem="/s belongs to uid 7", shelves=())) == Finding("fail", "store", "/s belongs to uid 7")
-    assert of("store", **with_store(problem="no store at /s", exists=False, shelves=())).status == "warn"
+    assert of("store", **with_store(problem="/s belongs to uid 7", account_dirs=())) == Finding(
+        "fail", "store", "/s belongs to uid 7"
+    )
+    assert of("store", **with_store(problem="no store at /s", exists=False, account_dirs=())).status == "warn"
 
 
 @pytest.mark.parametrize(
@@ -201,7 +211,7 @@ def test_a_shelf_that_can_t_be_used_fails_and_one_of_the_user_s_own_waits_for_th
     )
     own = of("shelf alice", **with_shelf(old=12, snapshots=()))
     assert own.status == "warn"
-    assert "with 12 snapshots that he can change; the next run takes them over: t3-backup-state run --user alice" in own.text
+    assert "with 12 snapshots that they can change; the next run takes them over: t3-backup-state run --user alice" in own.text
 
 
 def test_what_waits_to_be_taken_over_is_noted_and_what_can_t_be_is_a_warning() -> None:
@@ -257,22 +267,24 @@ def test_one_that_was_taken_over_counts_by_its_time_whatever_its_number() -> Non
     assert of("snapshots alice", **with_shelf(snapshots=snapshots)).status == "ok"
 
 
-@pytest.mark.parametrize("shelves", [(), (replace(SHELF, snapshots=()),), (replace(SHELF, snapshots=(made(verdict="suspect"),)),)])
-def test_a_database_without_a_verified_snapshot_is_a_warning(shelves: tuple[ShelfFacts, ...]) -> None:
-    assert of("snapshots alice", **with_store(shelves=shelves)).status == "warn"
+@pytest.mark.parametrize(
+    "account_dirs", [(), (replace(SHELF, snapshots=()),), (replace(SHELF, snapshots=(made(verdict="suspect"),)),)]
+)
+def test_a_database_without_a_verified_snapshot_is_a_warning(account_dirs: tuple[AccountDirFacts, ...]) -> None:
+    assert of("snapshots alice", **with_store(account_dirs=account_dirs)).status == "warn"
 
 
 def test_snapshots_of_somebody_who_left_the_map_are_a_warning() -> None:
-    zoe = ShelfFacts("zoe", Path("/s/zoe"), (made(),))
-    assert of("snapshots zoe", **with_store(shelves=(SHELF, zoe))).status == "warn"
-    assert not [f for f in examine(**with_store(shelves=(SHELF, replace(zoe, snapshots=())))) if f.name == "snapshots zoe"]
+    zoe = AccountDirFacts("zoe", Path("/s/zoe"), (made(),))
+    assert of("snapshots zoe", **with_store(account_dirs=(SHELF, zoe))).status == "warn"
+    assert not [f for f in examine(**with_store(account_dirs=(SHELF, replace(zoe, snapshots=())))) if f.name == "snapshots zoe"]
 
 
 # --- somebody who is not root ----------------------------------------------------------------------------------------
 
 
 def test_somebody_else_is_told_what_needs_root_and_nothing_fails_for_it() -> None:
-    mine = {"is_root": False, "map": None} | with_store(foreign=True, problem="not yours to open", shelves=())
+    mine = {"is_root": False, "map": None} | with_store(foreign=True, problem="not yours to open", account_dirs=())
     found = examine(**mine)
     assert {f.name: f.status for f in found}["rights"] == "note"
     assert of("store", **mine).status == "note"

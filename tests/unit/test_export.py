@@ -27,24 +27,24 @@ LIMITS = Limits(60, 60, 0, 0, lambda: 1 << 40)
 
 
 @pytest.fixture
-def shelf(tmp_path: Path) -> Iterator[AccountDir]:
+def account_dir(tmp_path: Path) -> Iterator[AccountDir]:
     with Store.open(tmp_path / "store", create=True) as store:
-        opened = store.shelf("alice", create=True)
+        opened = store.account_dir("alice", create=True)
         assert opened is not None
         with opened:
             yield opened
 
 
 @pytest.fixture
-def snapshot(shelf: AccountDir, monkeypatch: pytest.MonkeyPatch) -> Manifest:
+def snapshot(account_dir: AccountDir, monkeypatch: pytest.MonkeyPatch) -> Manifest:
     """One that verifies: the proof itself takes an account, and is tested with real ones."""
     monkeypatch.setattr(verify, "verify_bytes", lambda _, snapshot, *__: Check(snapshot, ()))
-    with shelf.begin() as blank:
-        os.write(blank.writer, DATA)
-        blank.settle()
-        content = hash_content(blank.reader)
+    with account_dir.begin() as staged_file:
+        os.write(staged_file.writer, DATA)
+        staged_file.settle()
+        content = hash_content(staged_file.reader)
         sealed = replace(made(1), bytes=content.bytes, sha256=content.sha256)
-        shelf.publish(blank, sealed)
+        account_dir.publish(staged_file, sealed)
     return sealed
 
 
@@ -54,31 +54,33 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "out"
 
 
-def write(shelf: AccountDir, snapshot: Manifest, path: Path) -> None:
-    export.export_snapshot(shelf, snapshot, path, LIMITS, threading.Event())
+def write(account_dir: AccountDir, snapshot: Manifest, path: Path) -> None:
+    export.export_snapshot(account_dir, snapshot, path, LIMITS, threading.Event())
 
 
-def test_it_is_the_snapshot_and_its_owners_alone(shelf: AccountDir, snapshot: Manifest, folder: Path) -> None:
-    write(shelf, snapshot, folder / "a.sqlite")
+def test_it_is_the_snapshot_and_its_owners_alone(account_dir: AccountDir, snapshot: Manifest, folder: Path) -> None:
+    write(account_dir, snapshot, folder / "a.sqlite")
     assert (folder / "a.sqlite").read_bytes() == DATA
     assert (folder / "a.sqlite").stat().st_mode & 0o7777 == 0o600
     assert os.listdir(folder) == ["a.sqlite"]
 
 
-def test_a_place_is_where_one_stands(shelf: AccountDir, snapshot: Manifest, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_place_is_where_one_stands(
+    account_dir: AccountDir, snapshot: Manifest, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(folder)
     for name in ("plain", "./dotted", "../out/back"):
-        write(shelf, snapshot, Path(name))
+        write(account_dir, snapshot, Path(name))
     assert set(os.listdir(folder)) == {"plain", "dotted", "back"}
 
 
 def test_it_is_durable_before_it_has_its_name(
-    shelf: AccountDir, snapshot: Manifest, folder: Path, monkeypatch: pytest.MonkeyPatch
+    account_dir: AccountDir, snapshot: Manifest, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls: list[tuple[str, list[str]]] = []
     monkeypatch.setattr(native, "sync_file", lambda *_: calls.append(("file", os.listdir(folder))))
     monkeypatch.setattr(native, "sync_directory", lambda *_: calls.append(("folder", os.listdir(folder))))
-    write(shelf, snapshot, folder / "a")
+    write(account_dir, snapshot, folder / "a")
     assert calls == [("file", []), ("folder", ["a"])]
 
 
@@ -96,20 +98,20 @@ def directory(path: Path) -> None:
 
 @pytest.mark.parametrize("there", [file, dangling, directory, os.mkfifo])
 def test_nothing_that_is_there_is_written_to(
-    shelf: AccountDir, snapshot: Manifest, folder: Path, there: Callable[[Path], None], monkeypatch: pytest.MonkeyPatch
+    account_dir: AccountDir, snapshot: Manifest, folder: Path, there: Callable[[Path], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Row 10. It is refused before anything is proven, which may take minutes."""
     monkeypatch.delattr(verify, "verify_bytes")
     there(folder / "a")
     before = (folder / "a").lstat()
     with pytest.raises(UsageError, match="nothing is overwritten"):
-        write(shelf, snapshot, folder / "a")
+        write(account_dir, snapshot, folder / "a")
     assert (folder / "a").lstat() == before
     assert os.listdir(folder) == ["a"]
 
 
 def test_what_comes_while_it_is_written_is_not_written_over(
-    shelf: AccountDir, snapshot: Manifest, folder: Path, monkeypatch: pytest.MonkeyPatch
+    account_dir: AccountDir, snapshot: Manifest, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Row 10. Between the look and the name."""
     copy = native.copy
@@ -120,43 +122,43 @@ def test_what_comes_while_it_is_written_is_not_written_over(
 
     monkeypatch.setattr(native, "copy", copied_and_then)
     with pytest.raises(UsageError, match="nothing is overwritten"):
-        write(shelf, snapshot, folder / "a")
+        write(account_dir, snapshot, folder / "a")
     assert (folder / "a").read_text() == "mine"
     assert os.listdir(folder) == ["a"]
 
 
 @pytest.mark.parametrize(("place", "why"), [("none/a", "No such file"), ("link/a", "symlink"), ("file/a", "Not a directory")])
 def test_a_folder_that_can_t_be_reached_is_wrong_use(
-    shelf: AccountDir, snapshot: Manifest, folder: Path, place: str, why: str
+    account_dir: AccountDir, snapshot: Manifest, folder: Path, place: str, why: str
 ) -> None:
     """In a home its owner may put a symlink there meanwhile."""
     (folder / "real").mkdir()
     (folder / "link").symlink_to("real")
     (folder / "file").touch()
     with pytest.raises(UsageError, match=why) as caught:
-        write(shelf, snapshot, folder / place)
+        write(account_dir, snapshot, folder / place)
     assert str(folder / place) in str(caught.value)
     assert os.listdir(folder / "real") == []
 
 
 @pytest.mark.parametrize("place", ["/", "/.."])
-def test_a_place_without_a_name_is_wrong_use(shelf: AccountDir, snapshot: Manifest, place: str) -> None:
+def test_a_place_without_a_name_is_wrong_use(account_dir: AccountDir, snapshot: Manifest, place: str) -> None:
     with pytest.raises(UsageError):
-        write(shelf, snapshot, Path(place))
+        write(account_dir, snapshot, Path(place))
 
 
 def test_what_does_not_verify_is_not_written(
-    shelf: AccountDir, snapshot: Manifest, folder: Path, monkeypatch: pytest.MonkeyPatch
+    account_dir: AccountDir, snapshot: Manifest, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(verify, "verify_bytes", lambda *_: Check(snapshot, ("another SHA-256",)))
     with pytest.raises(Failure, match="does not verify and is not written: another SHA-256"):
-        write(shelf, snapshot, folder / "a")
+        write(account_dir, snapshot, folder / "a")
     assert os.listdir(folder) == []
 
 
 @pytest.mark.parametrize("step", ["copy", "sync_file"])
 def test_where_it_cannot_be_written_nothing_is_left(
-    shelf: AccountDir, snapshot: Manifest, folder: Path, step: str, monkeypatch: pytest.MonkeyPatch
+    account_dir: AccountDir, snapshot: Manifest, folder: Path, step: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
@@ -164,6 +166,6 @@ def test_where_it_cannot_be_written_nothing_is_left(
     monkeypatch.setattr(native, step, full)
     opened = len(os.listdir("/proc/self/fd"))
     with pytest.raises(OSError, match="No space left"):
-        write(shelf, snapshot, folder / "a")
+        write(account_dir, snapshot, folder / "a")
     assert os.listdir(folder) == []
     assert len(os.listdir("/proc/self/fd")) == opened

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from shelves import ALL, PAGE, changed, forms, image, opened, seal, upkeep
+from account_dirs import ALL, PAGE, changed, forms, image, maintenance, opened, seal
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -27,18 +27,18 @@ def test_the_reader_of_the_documentation_reads_every_form(reader: list[str], tmp
     other = image(1500, 7)
     newest = changed(other, [3, 4, 5], 8) + image(3, 9)
     images = [other[: 90 * PAGE], changed(other[: 90 * PAGE], [1], 2) + bytes(9 * PAGE), other[: 50 * PAGE], other, newest, newest]
-    with opened(tmp_path) as shelf:
+    with opened(tmp_path) as account_dir:
         for number, data in enumerate(images):
-            seal(shelf, data, label=f"day-{number}")
-        assert upkeep(shelf, ALL).tidy().warnings == []
-        assert forms(shelf) == "pddddd"
-        for number, snapshot in enumerate(reversed(shelf.snapshots())):
+            seal(account_dir, data, label=f"day-{number}")
+        assert maintenance(account_dir, ALL).tidy().warnings == []
+        assert forms(account_dir) == "pddddd"
+        for number, snapshot in enumerate(reversed(account_dir.snapshots())):
             target = tmp_path / str(number)
-            subprocess.run([*reader, str(shelf.path), snapshot.name, str(target)], check=True)
+            subprocess.run([*reader, str(account_dir.path), snapshot.name, str(target)], check=True)
             assert target.read_bytes() == images[number]
-        delta = shelf.data_path(shelf.snapshots()[-2])
+        delta = account_dir.data_path(account_dir.snapshots()[-2])
         delta.chmod(0o600)
         delta.write_bytes(delta.read_bytes()[:-1] + b"\0")
-        line = [*reader, str(shelf.path), shelf.snapshots()[-1].name, str(tmp_path / "x")]
+        line = [*reader, str(account_dir.path), account_dir.snapshots()[-1].name, str(tmp_path / "x")]
         again = subprocess.run(line, check=False, capture_output=True, text=True)
         assert (again.returncode, again.stderr) == (1, f"{delta.name} is damaged\n")

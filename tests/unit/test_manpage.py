@@ -197,11 +197,11 @@ class TestCompletion:
         assert completed("list", "--dest", str(tmp_path / "store"), "carol", "") == set()
 
     def test_a_moment_is_an_age_or_a_snapshot_of_the_user(self, tmp_path: Path) -> None:
-        shelf = tmp_path / "alice"
-        shelf.mkdir()
+        account_dir = tmp_path / "alice"
+        account_dir.mkdir()
         name = "state-20261120T101500Z-prebump-0.0.25"
         for file in (f"{name}.sqlite", f"{name}.json"):
-            (shelf / file).touch()
+            (account_dir / file).touch()
         assert completed("verify", "--dest", str(tmp_path), "alice", "--at", "") == {"latest", "1d", "7d", name}
         assert completed("verify", "--dest", str(tmp_path), "--at", "") == {"latest", "1d", "7d"}
 

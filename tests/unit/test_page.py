@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from made import NOON, made
 
 from t3_backup.monitor import chart, html
-from t3_backup.monitor.html import Shelved
+from t3_backup.monitor.html import AccountHistory
 
 DAY = timedelta(days=1)
 HOSTILE = "\"'><script>alert(1)</script><img src=http://example.com/x onerror=alert(1)>&amp;"
@@ -37,13 +37,13 @@ def nights(count: int, last: datetime = NOON) -> list:
     ],
 )
 def test_an_account_is_good_late_or_bad_and_says_why(snapshots: list, state: str, says: str) -> None:
-    assert html.judge_section(Shelved("alice", snapshots), NOON) == (state, says)
+    assert html.judge_section(AccountHistory("alice", snapshots), NOON) == (state, says)
 
 
 def test_a_database_that_is_not_copied_is_bad_whatever_the_snapshots_are() -> None:
     """Row 39."""
     for snapshots in (nights(3), []):
-        shelved = Shelved("alice", snapshots, uncovered=("statev2.sqlite",))
+        shelved = AccountHistory("alice", snapshots, uncovered=("statev2.sqlite",))
         assert html.judge_section(shelved, NOON) == ("bad", "statev2.sqlite is not backed up")
         [section] = html.build_page([shelved], "/store", 1, NOON).sections
         assert section.notes[0].startswith(
@@ -53,7 +53,7 @@ def test_a_database_that_is_not_copied_is_bad_whatever_the_snapshots_are() -> No
 
 def test_what_waits_for_accept_is_named_with_its_reasons_and_the_remedy() -> None:
     bad = made(2, verdict="suspect", reasons=("half is gone", "the level fell"))
-    [section] = html.build_page([Shelved("alice", [bad], ["a stray"])], "/store", 1, NOON).sections
+    [section] = html.build_page([AccountHistory("alice", [bad], ["a stray"])], "/store", 1, NOON).sections
     assert section.notes == (
         f"{bad.name} is suspect: half is gone; the level fell",
         "Nothing of alice is pruned until: t3-backup-state accept alice",
@@ -62,7 +62,12 @@ def test_what_waits_for_accept_is_named_with_its_reasons_and_the_remedy() -> Non
 
 
 def test_the_page_counts_all_and_names_who_wants_a_look() -> None:
-    view = html.build_page([Shelved("alice", nights(3)), Shelved("bob", []), Shelved("carol", nights(20))], "/store", 1 << 30, NOON)
+    view = html.build_page(
+        [AccountHistory("alice", nights(3)), AccountHistory("bob", []), AccountHistory("carol", nights(20))],
+        "/store",
+        1 << 30,
+        NOON,
+    )
     assert (view.count, view.size, view.free) == (23, "9.0 MiB", "1.0 GiB")
     assert [section.user for section in view.wanting] == ["bob"]
     assert [section.shown for section in view.sections] == [True, True, False]
@@ -170,7 +175,7 @@ class Parsed(HTMLParser):
         self.text += data
 
 
-def rendered(*accounts: Shelved) -> str:
+def rendered(*accounts: AccountHistory) -> str:
     pytest.importorskip("jinja2")
     return html.render_page(html.build_page(accounts, "/store <b>", 1, NOON))
 
@@ -180,8 +185,8 @@ def test_no_text_of_others_is_obeyed_by_a_browser() -> None:
     bad = replace(
         made(1, verdict="damaged", reasons=(HOSTILE,)), label=label, name=f"state-{HOSTILE}", user=HOSTILE, method=HOSTILE
     )
-    found = Parsed(rendered(Shelved(HOSTILE, [bad], [HOSTILE])))
-    clean = Parsed(rendered(Shelved("alice", [made(1, verdict="damaged", reasons=("x",), label="y")], ["z"])))
+    found = Parsed(rendered(AccountHistory(HOSTILE, [bad], [HOSTILE])))
+    clean = Parsed(rendered(AccountHistory("alice", [made(1, verdict="damaged", reasons=("x",), label="y")], ["z"])))
     assert found.elements == clean.elements
     assert [name for name, _ in found.attributes] == [name for name, _ in clean.attributes]
     assert found.text.count(HOSTILE) >= 4
@@ -189,7 +194,7 @@ def test_no_text_of_others_is_obeyed_by_a_browser() -> None:
 
 
 def test_it_names_nothing_outside_of_itself() -> None:
-    text = rendered(Shelved("alice", nights(30)))
+    text = rendered(AccountHistory("alice", nights(30)))
     found = Parsed(text)
     assert {"script", "img", "link", "iframe", "object", "image"} & set(found.elements) == set()
     for name, value in found.attributes:
@@ -202,7 +207,7 @@ def test_it_names_nothing_outside_of_itself() -> None:
 
 
 def test_each_chart_has_a_text_for_who_cannot_see_it_and_each_table_its_headings() -> None:
-    text = rendered(Shelved("alice", nights(30)), Shelved("bob", nights(1)))
+    text = rendered(AccountHistory("alice", nights(30)), AccountHistory("bob", nights(1)))
     ids = {value for name, value in Parsed(text).attributes if name == "id"}
     labels = [value for name, value in Parsed(text).attributes if name == "aria-labelledby"]
     assert len(labels) == len(set(labels)) == 2 + 2 * 3

@@ -162,16 +162,18 @@ def entry(snapshots: list[dict], strays: list[str] | None = None, leftovers: lis
 
 
 def test_the_table_has_a_row_a_snapshot_and_columns_in_line() -> None:
-    shelf = [
+    account_dir = [
         made(3, NOON, "prebump-0.0.25", bytes=1 << 40, page_count=1 << 28),
         made(2, NOON - timedelta(hours=5), verdict="suspect"),
         made(1, NOON - timedelta(days=40), verdict="damaged", accepted_at="2026-11-01T00:00:00Z", t3_level=None, method="vacuum"),
     ]
-    head, titles, *rows = messages.list_lines(entry([one.as_json() for one in shelf], ["state-x.sqlite"], ["/b/alice+old"]), NOON)
+    head, titles, *rows = messages.list_lines(
+        entry([one.as_json() for one in account_dir], ["state-x.sqlite"], ["/b/alice+old"]), NOON
+    )
     assert head.startswith("alice: 3 snapshots, ")
-    assert [row.split()[-1] for row in rows[:3]] == [one.name for one in shelf]
+    assert [row.split()[-1] for row in rows[:3]] == [one.name for one in account_dir]
     column = titles.index("NAME")
-    assert all(row[column:] == one.name for row, one in zip(rows, shelf, strict=False))
+    assert all(row[column:] == one.name for row, one in zip(rows, account_dir, strict=False))
     assert [row[: len("  2026-11-24 12:00:00")] for row in rows[:3]] == [
         "  2026-11-24 12:00:00",
         "  2026-11-24 07:00:00",

@@ -65,15 +65,15 @@ PERIODS = [
 @pytest.mark.parametrize(("asked", "times", "staying"), PERIODS)
 def test_days_weeks_months_and_years_are_those_of_utc(asked: dict[str, int], times: list[str], staying: set[int]) -> None:
     """Row 14."""
-    shelf = [snapshot(number, datetime.fromisoformat(time).replace(tzinfo=UTC)) for number, time in enumerate(times)]
-    assert numbers(kept(shelf, replace(JUST_ONE, **asked))) == staying
+    account_dir = [snapshot(number, datetime.fromisoformat(time).replace(tzinfo=UTC)) for number, time in enumerate(times)]
+    assert numbers(kept(account_dir, replace(JUST_ONE, **asked))) == staying
 
 
 def test_a_time_in_another_zone_is_in_its_period_of_utc() -> None:
     """Row 14."""
     times = ["2026-12-31T23:30:00Z", "2027-01-01T00:30:00+01:00", "2027-01-01T00:30:00Z"]
-    shelf = [replace(snapshot(number, NOON), taken_at=time) for number, time in enumerate(times)]
-    assert numbers(kept(shelf, replace(JUST_ONE, yearly=2))) == {1, 2}
+    account_dir = [replace(snapshot(number, NOON), taken_at=time) for number, time in enumerate(times)]
+    assert numbers(kept(account_dir, replace(JUST_ONE, yearly=2))) == {1, 2}
 
 
 DAILY_FOR_YEARS = [snapshot(number, datetime(2024, 1, 1, 3, 30, tzinfo=UTC) + timedelta(days=number)) for number in range(1059)]
@@ -102,18 +102,18 @@ def test_fifty_runs_in_an_hour_push_no_day_week_month_or_year_out() -> None:
 def test_labelled_ones_are_counted_by_their_kind_and_apart_from_keep() -> None:
     """Row 13."""
     labels = ["prebump-0.0.1", "manual", "prebump-0.0.2", "prebump", "manual-2", "prebump-0.0.3", None, None]
-    shelf = [snapshot(number, NOON + timedelta(days=number), label=label) for number, label in enumerate(labels)]
-    assert numbers(kept(shelf, replace(JUST_ONE, labelled=2))) == {1, 3, 4, 5, 7}
-    assert numbers(kept(shelf, JUST_ONE)) == {7}
-    assert numbers(kept(shelf[:6], JUST_ONE)) == {5}, "labelled or not, the newest verified one stays"
+    account_dir = [snapshot(number, NOON + timedelta(days=number), label=label) for number, label in enumerate(labels)]
+    assert numbers(kept(account_dir, replace(JUST_ONE, labelled=2))) == {1, 3, 4, 5, 7}
+    assert numbers(kept(account_dir, JUST_ONE)) == {7}
+    assert numbers(kept(account_dir[:6], JUST_ONE)) == {5}, "labelled or not, the newest verified one stays"
 
 
-def reasons(shelf: list, policy: Policy) -> dict[int, tuple[str, ...]]:
-    return {decision.snapshot.sequence: decision.reasons for decision in decide_retention(shelf, policy)}
+def reasons(account_dir: list, policy: Policy) -> dict[int, tuple[str, ...]]:
+    return {decision.snapshot.sequence: decision.reasons for decision in decide_retention(account_dir, policy)}
 
 
 def test_each_decision_names_its_rules() -> None:
-    shelf = [
+    account_dir = [
         snapshot(1, NOON - timedelta(days=40)),
         snapshot(2, NOON - timedelta(days=39), "accepted damaged"),
         snapshot(3, NOON - timedelta(days=38), "accepted suspect"),
@@ -123,7 +123,7 @@ def test_each_decision_names_its_rules() -> None:
         snapshot(7, NOON - timedelta(hours=1)),
         snapshot(8, NOON),
     ]
-    assert reasons(shelf, Policy(1, 2, 1, 0, 1, 1)) == {
+    assert reasons(account_dir, Policy(1, 2, 1, 0, 1, 1)) == {
         8: ("the newest verified one", "recent 1 of 1", "day 2026-11-24, 1 of 2", "week 2026-W48, 1 of 1", "year 2026, 1 of 1"),
         7: ("outside: recent 1, days 2, weeks 1, years 1",),
         6: ("pinned at 2026-11-24T10:00:00Z",),
@@ -137,9 +137,9 @@ def test_each_decision_names_its_rules() -> None:
 
 def test_what_holds_is_named_and_so_is_a_clock_that_leapt() -> None:
     """Row 15 and Row 34."""
-    shelf = [snapshot(1, NOON), snapshot(2, NOON + timedelta(minutes=1)), snapshot(3, NOON, "suspect")]
-    assert reasons(shelf, JUST_ONE)[1] == ("held by state-20261124T120000Z, which is suspect",)
-    ahead = [*shelf[:2], snapshot(3, NOON + timedelta(days=3650))]
+    account_dir = [snapshot(1, NOON), snapshot(2, NOON + timedelta(minutes=1)), snapshot(3, NOON, "suspect")]
+    assert reasons(account_dir, JUST_ONE)[1] == ("held by state-20261124T120000Z, which is suspect",)
+    ahead = [*account_dir[:2], snapshot(3, NOON + timedelta(days=3650))]
     assert reasons(ahead, JUST_ONE)[1] == (
         "the clock may have leapt: state-20361121T120000Z is more than a year after the one before it",
     )
@@ -147,21 +147,21 @@ def test_what_holds_is_named_and_so_is_a_clock_that_leapt() -> None:
 
 def test_a_pause_of_a_year_holds_pruning_for_as_many_runs_as_are_kept_and_no_longer() -> None:
     """Row 15: it can't be told from a clock that leapt."""
-    shelf = [snapshot(number, NOON + timedelta(days=number)) for number in range(10)]
+    account_dir = [snapshot(number, NOON + timedelta(days=number)) for number in range(10)]
     back = NOON + timedelta(days=400)
     for number in range(3):
-        shelf.append(snapshot(10 + number, back + timedelta(days=number)))
-        assert len(kept(shelf, Policy(3, 0, 0, 0, 0, 0))) == len(shelf)
-    shelf.append(snapshot(13, back + timedelta(days=3)))
-    assert numbers(kept(shelf, Policy(3, 0, 0, 0, 0, 0))) == {11, 12, 13}
+        account_dir.append(snapshot(10 + number, back + timedelta(days=number)))
+        assert len(kept(account_dir, Policy(3, 0, 0, 0, 0, 0))) == len(account_dir)
+    account_dir.append(snapshot(13, back + timedelta(days=3)))
+    assert numbers(kept(account_dir, Policy(3, 0, 0, 0, 0, 0))) == {11, 12, 13}
 
 
 def test_a_pin_under_a_clock_that_was_behind_keeps_nothing_else() -> None:
     """Row 15: nothing before it would ever go."""
-    shelf = [snapshot(number, NOON + timedelta(days=number)) for number in range(5)]
-    shelf.append(snapshot(5, NOON - timedelta(days=200), pinned=True))
-    shelf += [snapshot(6 + number, NOON + timedelta(days=6 + number)) for number in range(3)]
-    assert numbers(kept(shelf, Policy(2, 0, 0, 0, 0, 0))) == {5, 7, 8}
+    account_dir = [snapshot(number, NOON + timedelta(days=number)) for number in range(5)]
+    account_dir.append(snapshot(5, NOON - timedelta(days=200), pinned=True))
+    account_dir += [snapshot(6 + number, NOON + timedelta(days=6 + number)) for number in range(3)]
+    assert numbers(kept(account_dir, Policy(2, 0, 0, 0, 0, 0))) == {5, 7, 8}
 
 
 def test_the_policy_is_what_the_settings_say() -> None:

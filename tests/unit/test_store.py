@@ -33,27 +33,27 @@ def store(tmp_path: Path) -> Iterator[Store]:
 
 
 @pytest.fixture
-def shelf(store: Store) -> Iterator[AccountDir]:
-    opened = store.shelf("alice", create=True)
+def account_dir(store: Store) -> Iterator[AccountDir]:
+    opened = store.account_dir("alice", create=True)
     assert opened is not None
     with opened:
         yield opened
 
 
-def publish(shelf: AccountDir, sequence: int = 1, data: bytes = b"data", **changes: object) -> Manifest:
+def publish(account_dir: AccountDir, sequence: int = 1, data: bytes = b"data", **changes: object) -> Manifest:
     """A snapshot of a few bytes; the `sequence`th hour of the day."""
     snapshot = made(sequence, NOON + timedelta(hours=sequence), **changes)
-    with shelf.begin() as blank:
-        os.write(blank.writer, data)
-        blank.settle()
-        content = hash_content(blank.reader)
+    with account_dir.begin() as staged_file:
+        os.write(staged_file.writer, data)
+        staged_file.settle()
+        content = hash_content(staged_file.reader)
         snapshot = replace(snapshot, bytes=content.bytes, sha256=content.sha256)
-        shelf.publish(blank, snapshot)
+        account_dir.publish(staged_file, snapshot)
     return snapshot
 
 
-def names(shelf: AccountDir) -> set[str]:
-    return set(os.listdir(shelf.fd))
+def names(account_dir: AccountDir) -> set[str]:
+    return set(os.listdir(account_dir.fd))
 
 
 # ---- the order of steps -----------------------------------------------------------------------------------------------
@@ -73,8 +73,8 @@ from pathlib import Path
 from datetime import timedelta
 from made import NOON, made
 from t3_backup.store.store import Store
-with Store.open(Path({str(tmp_path / "store")!r})) as store, store.shelf("alice") as shelf:
-    [old] = shelf.snapshots()
+with Store.open(Path({str(tmp_path / "store")!r})) as store, store.account_dir("alice") as account_dir:
+    [old] = account_dir.snapshots()
     new = made(2, NOON + timedelta(hours=2))
     os.write(1, b"begin")
 {"".join(f"    {line}{os.linesep}" for line in body.strip().splitlines())}
@@ -102,16 +102,16 @@ with Store.open(Path({str(tmp_path / "store")!r})) as store, store.shelf("alice"
     return found
 
 
-def test_a_snapshot_is_sealed_then_its_manifest_is_named_and_its_data_last(shelf: AccountDir, tmp_path: Path) -> None:
+def test_a_snapshot_is_sealed_then_its_manifest_is_named_and_its_data_last(account_dir: AccountDir, tmp_path: Path) -> None:
     """Rows 27 and 28: every name is on the disk before the next one that relies on it is given."""
-    publish(shelf)
+    publish(account_dir)
     steps = trace(
         tmp_path,
         """
-with shelf.begin() as blank:
-    os.write(blank.writer, b"data")
-    blank.settle()
-    shelf.publish(blank, new)
+with account_dir.begin() as staged_file:
+    os.write(staged_file.writer, b"data")
+    staged_file.settle()
+    account_dir.publish(staged_file, new)
 """,
     )
     assert steps == [
@@ -121,94 +121,94 @@ with shelf.begin() as blank:
     ]
 
 
-def test_removal_takes_the_data_first_and_the_manifest_once_that_is_on_the_disk(shelf: AccountDir, tmp_path: Path) -> None:
+def test_removal_takes_the_data_first_and_the_manifest_once_that_is_on_the_disk(account_dir: AccountDir, tmp_path: Path) -> None:
     """Rows 27 and 28: data without a manifest would stay for ever."""
-    publish(shelf)
-    assert trace(tmp_path, "shelf.remove(old)") == ["unlink data", "sync folder", "unlink manifest"]
+    publish(account_dir)
+    assert trace(tmp_path, "account_dir.remove(old)") == ["unlink data", "sync folder", "unlink manifest"]
 
 
-def test_a_manifest_is_replaced_by_one_rename_of_a_synced_file(shelf: AccountDir, tmp_path: Path) -> None:
+def test_a_manifest_is_replaced_by_one_rename_of_a_synced_file(account_dir: AccountDir, tmp_path: Path) -> None:
     """Row 27: there is no moment without a whole manifest."""
-    publish(shelf)
-    steps = trace(tmp_path, "shelf.replace_manifest(replace(old, verdict='suspect'))")
+    publish(account_dir)
+    steps = trace(tmp_path, "account_dir.replace_manifest(replace(old, verdict='suspect'))")
     assert steps == ["write", "sync file", "name partial", "rename to manifest", "sync folder"]
 
 
 # ---- publishing -------------------------------------------------------------------------------------------------------
 
 
-def test_what_is_published_is_read_back_newest_first(shelf: AccountDir) -> None:
-    first, second = publish(shelf, 1, b"one"), publish(shelf, 2, b"two")
-    assert shelf.snapshots() == [second, first]
-    assert shelf.data_path(first).read_bytes() == b"one"
-    assert shelf.strays() == []
-    assert names(shelf) == {f"{s.name}{ending}" for s in (first, second) for ending in (".json", ".sqlite")}
-    assert shelf.taken_names() == {first.name, second.name}
+def test_what_is_published_is_read_back_newest_first(account_dir: AccountDir) -> None:
+    first, second = publish(account_dir, 1, b"one"), publish(account_dir, 2, b"two")
+    assert account_dir.snapshots() == [second, first]
+    assert account_dir.data_path(first).read_bytes() == b"one"
+    assert account_dir.strays() == []
+    assert names(account_dir) == {f"{s.name}{ending}" for s in (first, second) for ending in (".json", ".sqlite")}
+    assert account_dir.taken_names() == {first.name, second.name}
 
 
-def test_what_is_published_is_for_its_owners_eyes_alone(shelf: AccountDir) -> None:
-    publish(shelf)
-    assert {stat.S_IMODE((shelf.path / name).stat().st_mode) for name in names(shelf)} == {0o400}
+def test_what_is_published_is_for_its_owners_eyes_alone(account_dir: AccountDir) -> None:
+    publish(account_dir)
+    assert {stat.S_IMODE((account_dir.path / name).stat().st_mode) for name in names(account_dir)} == {0o400}
 
 
-def test_order_is_by_sequence_whatever_the_clock_said(shelf: AccountDir) -> None:
+def test_order_is_by_sequence_whatever_the_clock_said(account_dir: AccountDir) -> None:
     """Row 15."""
-    late = publish(shelf, 1)
+    late = publish(account_dir, 1)
     early = made(2, NOON - timedelta(days=3000))
-    with shelf.begin() as blank:
-        blank.settle()
-        shelf.publish(blank, early)
-    assert [snapshot.name for snapshot in shelf.snapshots()] == [early.name, late.name]
+    with account_dir.begin() as staged_file:
+        staged_file.settle()
+        account_dir.publish(staged_file, early)
+    assert [snapshot.name for snapshot in account_dir.snapshots()] == [early.name, late.name]
 
 
-def test_a_whole_snapshot_of_that_name_is_not_written_over(shelf: AccountDir) -> None:
+def test_a_whole_snapshot_of_that_name_is_not_written_over(account_dir: AccountDir) -> None:
     """Row 27: its manifest is what is met first."""
-    older = publish(shelf, 1, b"older")
+    older = publish(account_dir, 1, b"older")
     with pytest.raises(FileExistsError):
-        publish(shelf, 1, b"newer")
-    assert shelf.snapshots() == [older]
-    assert shelf.data_path(older).read_bytes() == b"older"
-    assert len(names(shelf)) == 2
+        publish(account_dir, 1, b"newer")
+    assert account_dir.snapshots() == [older]
+    assert account_dir.data_path(older).read_bytes() == b"older"
+    assert len(names(account_dir)) == 2
 
 
-def test_data_of_that_name_is_not_written_over_and_gets_no_manifest(shelf: AccountDir) -> None:
+def test_data_of_that_name_is_not_written_over_and_gets_no_manifest(account_dir: AccountDir) -> None:
     """Row 27: the manifest that was named for nothing goes again."""
-    path = shelf.data_path(made(1, NOON + timedelta(hours=1)))
+    path = account_dir.data_path(made(1, NOON + timedelta(hours=1)))
     path.write_bytes(b"older")
     with pytest.raises(FileExistsError):
-        publish(shelf, 1, b"newer")
-    assert names(shelf) == {path.name}
+        publish(account_dir, 1, b"newer")
+    assert names(account_dir) == {path.name}
     assert path.read_bytes() == b"older"
 
 
-def test_a_replaced_manifest_is_the_new_one_and_the_data_stays(shelf: AccountDir) -> None:
-    old = publish(shelf, 1, b"one", verdict="suspect", reasons=("few rows",))
+def test_a_replaced_manifest_is_the_new_one_and_the_data_stays(account_dir: AccountDir) -> None:
+    old = publish(account_dir, 1, b"one", verdict="suspect", reasons=("few rows",))
     new = replace(old, accepted_at="2026-11-24T12:00:00Z", verdict="verified")
-    shelf.replace_manifest(new)
-    assert shelf.snapshots() == [new]
-    assert shelf.data_path(new).read_bytes() == b"one"
-    assert len(names(shelf)) == 2
+    account_dir.replace_manifest(new)
+    assert account_dir.snapshots() == [new]
+    assert account_dir.data_path(new).read_bytes() == b"one"
+    assert len(names(account_dir)) == 2
 
 
-def test_a_replacement_that_fails_leaves_the_old_manifest(shelf: AccountDir, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_replacement_that_fails_leaves_the_old_manifest(account_dir: AccountDir, monkeypatch: pytest.MonkeyPatch) -> None:
     """Row 29: its bytes can't be synced."""
-    old = publish(shelf)
+    old = publish(account_dir)
 
     def fail(*_: object) -> None:
         raise OSError(5, "Input/output error")
 
     monkeypatch.setattr(native, "sync_file", fail)
     with pytest.raises(OSError, match="Input/output"):
-        shelf.replace_manifest(replace(old, verdict="suspect"))
-    assert shelf.snapshots() == [old]
-    assert len(names(shelf)) == 2
+        account_dir.replace_manifest(replace(old, verdict="suspect"))
+    assert account_dir.snapshots() == [old]
+    assert len(names(account_dir)) == 2
 
 
-def test_removing_one_leaves_the_others(shelf: AccountDir) -> None:
-    first, second = publish(shelf, 1), publish(shelf, 2)
-    shelf.remove(first)
-    assert shelf.snapshots() == [second]
-    assert len(names(shelf)) == 2
+def test_removing_one_leaves_the_others(account_dir: AccountDir) -> None:
+    first, second = publish(account_dir, 1), publish(account_dir, 2)
+    account_dir.remove(first)
+    assert account_dir.snapshots() == [second]
+    assert len(names(account_dir)) == 2
 
 
 # ---- what doesn't count -----------------------------------------------------------------------------------------------
@@ -221,55 +221,55 @@ STRAYS = {
 
 
 @pytest.mark.parametrize("broken", [b"", b"{", b"[]", b'{"format": 3}', b"\xff\xfe", None])
-def test_strays_are_listed_and_never_removed(shelf: AccountDir, broken: bytes | None) -> None:
+def test_strays_are_listed_and_never_removed(account_dir: AccountDir, broken: bytes | None) -> None:
     """Row 24: data without a manifest, of earlier days, or with a manifest that says nothing or something else."""
-    good = publish(shelf)
+    good = publish(account_dir)
     files = dict(STRAYS)
     files["state-20261103T000000Z.sqlite"] = b"with a broken manifest"
     files["state-20261103T000000Z.json"] = made(1, NOON).to_text().encode() if broken is None else broken
     for name, data in files.items():
-        (shelf.path / name).write_bytes(data)
-    assert shelf.snapshots() == [good]
-    assert shelf.strays() == sorted(name for name in files if name.endswith(".sqlite"))
-    shelf.clear()
-    assert {name: (shelf.path / name).read_bytes() for name in files} == files
-    assert shelf.snapshots() == [good]
+        (account_dir.path / name).write_bytes(data)
+    assert account_dir.snapshots() == [good]
+    assert account_dir.strays() == sorted(name for name in files if name.endswith(".sqlite"))
+    account_dir.clear()
+    assert {name: (account_dir.path / name).read_bytes() for name in files} == files
+    assert account_dir.snapshots() == [good]
 
 
-def test_a_manifest_that_is_a_symlink_is_not_followed(shelf: AccountDir, tmp_path: Path) -> None:
+def test_a_manifest_that_is_a_symlink_is_not_followed(account_dir: AccountDir, tmp_path: Path) -> None:
     """Row 18."""
-    snapshot = publish(shelf)
-    manifest = shelf.path / f"{snapshot.name}.json"
+    snapshot = publish(account_dir)
+    manifest = account_dir.path / f"{snapshot.name}.json"
     manifest.rename(tmp_path / "elsewhere")
     manifest.symlink_to(tmp_path / "elsewhere")
-    assert shelf.snapshots() == []
-    assert shelf.strays() == [f"{snapshot.name}.sqlite"]
+    assert account_dir.snapshots() == []
+    assert account_dir.strays() == [f"{snapshot.name}.sqlite"]
 
 
-def test_clearing_takes_partial_files_and_manifests_without_data_and_nothing_else(shelf: AccountDir) -> None:
+def test_clearing_takes_partial_files_and_manifests_without_data_and_nothing_else(account_dir: AccountDir) -> None:
     """Row 27: what an interrupted run can leave, and what it can't."""
-    good = publish(shelf)
+    good = publish(account_dir)
     kept = {"notes.json", "state-nonsense.json", "readme", ".hidden", "state-20261101T000000Z.sqlite", "partial-1"}
     left = {".partial-0123456789abcdef"}
     for name in kept | left:
-        (shelf.path / name).touch()
+        (account_dir.path / name).touch()
     now = datetime.now(UTC)
     for sequence, label in ((7, None), (8, "label")):
         lonely = made(sequence, now, label)
-        (shelf.path / f"{lonely.name}.json").write_text(lonely.to_text())
+        (account_dir.path / f"{lonely.name}.json").write_text(lonely.to_text())
     # Not ours to remove: one that cannot be read, and one that was brought back to the store ahead of its data.
     kept |= {"state-20261104T000000Z.json", f"{made(9, now - timedelta(days=30)).name}.json"}
-    (shelf.path / "state-20261104T000000Z.json").touch()
-    (shelf.path / f"{made(9, now - timedelta(days=30)).name}.json").write_text(made(9, now - timedelta(days=30)).to_text())
-    shelf.clear()
-    assert names(shelf) == kept | {f"{good.name}.json", f"{good.name}.sqlite"}
+    (account_dir.path / "state-20261104T000000Z.json").touch()
+    (account_dir.path / f"{made(9, now - timedelta(days=30)).name}.json").write_text(made(9, now - timedelta(days=30)).to_text())
+    account_dir.clear()
+    assert names(account_dir) == kept | {f"{good.name}.json", f"{good.name}.sqlite"}
 
 
 # ---- whose it is ------------------------------------------------------------------------------------------------------
 
 
-def test_a_new_store_and_a_new_shelf_are_private(store: Store, shelf: AccountDir) -> None:
-    assert [stat.S_IMODE(path.stat().st_mode) for path in (store.path, shelf.path)] == [0o700, 0o700]
+def test_a_new_store_and_a_new_shelf_are_private(store: Store, account_dir: AccountDir) -> None:
+    assert [stat.S_IMODE(path.stat().st_mode) for path in (store.path, account_dir.path)] == [0o700, 0o700]
     assert store.users() == ["alice"]
 
 
@@ -292,7 +292,7 @@ def test_a_folder_with_something_in_it_is_refused_and_left_as_it_is(tmp_path: Pa
 def test_an_open_shelf_is_refused(store: Store) -> None:
     (store.path / "alice").mkdir(mode=0o755)
     with pytest.raises(StoreError, match="open to others"):
-        store.shelf("alice", create=True)
+        store.account_dir("alice", create=True)
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="gives folders away")
@@ -300,7 +300,7 @@ def test_somebody_elses_store_or_shelf_is_refused(store: Store) -> None:
     (store.path / "alice").mkdir(mode=0o700)
     os.chown(store.path / "alice", 65534, 65534)
     with pytest.raises(StoreError, match="belongs to uid 65534"):
-        store.shelf("alice")
+        store.account_dir("alice")
     os.chown(store.path, 65534, 65534)
     with pytest.raises(StoreError, match="belongs to uid 65534"):
         Store.open(store.path, create=True)
@@ -314,7 +314,7 @@ def test_a_symlink_is_no_store_and_no_shelf(store: Store, tmp_path: Path) -> Non
     (tmp_path / "elsewhere").mkdir(mode=0o700)
     (store.path / "alice").symlink_to(tmp_path / "elsewhere")
     with pytest.raises(StoreError, match="symlink"):
-        store.shelf("alice", create=True)
+        store.account_dir("alice", create=True)
     assert store.users() == []
 
 
@@ -327,23 +327,23 @@ def test_a_missing_store_is_not_made_unasked(tmp_path: Path) -> None:
 @pytest.mark.parametrize("user", ["..", ".", "", "a/b", "../alice", ".hidden"])
 def test_a_name_that_is_no_user_has_no_shelf(store: Store, user: str) -> None:
     """Row 18."""
-    assert store.shelf(user, create=True) is None
+    assert store.account_dir(user, create=True) is None
     assert os.listdir(store.fd) == []
 
 
 def test_nobody_has_a_shelf_unasked(store: Store) -> None:
-    assert store.shelf("alice") is None
+    assert store.account_dir("alice") is None
     assert store.users() == []
 
 
 def test_no_descriptor_is_left_open(tmp_path: Path) -> None:
     before = len(os.listdir("/proc/self/fd"))
     with Store.open(tmp_path / "store", create=True) as store:
-        shelf = store.shelf("alice", create=True)
-        assert shelf is not None
-        with shelf:
-            shelf.remove(publish(shelf))
+        account_dir = store.account_dir("alice", create=True)
+        assert account_dir is not None
+        with account_dir:
+            account_dir.remove(publish(account_dir))
     (tmp_path / "store" / "bob").mkdir(mode=0o755)
     with Store.open(tmp_path / "store") as store, pytest.raises(StoreError):
-        store.shelf("bob")
+        store.account_dir("bob")
     assert len(os.listdir("/proc/self/fd")) == before

@@ -6,9 +6,9 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+import account_dirs
 import pytest
-import shelves
-from shelves import ALL, PAGE, changed, content, forms, image, seal, upkeep
+from account_dirs import ALL, PAGE, changed, content, forms, image, maintenance, seal
 
 from t3_backup.history import page_hashes, reflink
 from t3_backup.store.account_dir import AccountDir
@@ -16,9 +16,9 @@ from t3_backup.system import native
 
 
 @pytest.fixture
-def shelf(tmp_path: Path) -> Iterator[AccountDir]:
-    with shelves.opened(tmp_path) as shelf:
-        yield shelf
+def account_dir(tmp_path: Path) -> Iterator[AccountDir]:
+    with account_dirs.opened(tmp_path) as account_dir:
+        yield account_dir
 
 
 def spoil(path: Path) -> None:
@@ -29,90 +29,90 @@ def spoil(path: Path) -> None:
     path.chmod(0o400)
 
 
-def test_the_same_again_is_not_kept_twice(shelf: AccountDir) -> None:
-    first = seal(shelf, image(9))
-    before = sorted(os.listdir(shelf.fd))
-    again = seal(shelf, image(9))
+def test_the_same_again_is_not_kept_twice(account_dir: AccountDir) -> None:
+    first = seal(account_dir, image(9))
+    before = sorted(os.listdir(account_dir.fd))
+    again = seal(account_dir, image(9))
     assert (again.unchanged, again.snapshot, again.warnings) == (True, first.snapshot, ())
-    assert sorted(os.listdir(shelf.fd)) == before
+    assert sorted(os.listdir(account_dir.fd)) == before
 
 
 @pytest.mark.parametrize("news", [{"label": "prebump-1"}, {"verdict": "suspect"}], ids=["a label", "a verdict"])
-def test_what_is_to_be_said_of_it_gets_a_name_and_no_room(shelf: AccountDir, news: dict[str, str]) -> None:
-    first, again = seal(shelf, image(9)), seal(shelf, image(9), **news)
+def test_what_is_to_be_said_of_it_gets_a_name_and_no_room(account_dir: AccountDir, news: dict[str, str]) -> None:
+    first, again = seal(account_dir, image(9)), seal(account_dir, image(9), **news)
     assert not again.unchanged
-    assert [snapshot.name for snapshot in shelf.snapshots()] == [again.snapshot.name, first.snapshot.name]
-    assert shelf.stored(first.snapshot).st_ino == shelf.stored(again.snapshot).st_ino
-    shelf.remove(first.snapshot)
-    assert content(shelf, again.snapshot) == image(9), "it goes with its last name"
+    assert [snapshot.name for snapshot in account_dir.snapshots()] == [again.snapshot.name, first.snapshot.name]
+    assert account_dir.stored(first.snapshot).st_ino == account_dir.stored(again.snapshot).st_ino
+    account_dir.remove(first.snapshot)
+    assert content(account_dir, again.snapshot) == image(9), "it goes with its last name"
 
 
-def test_a_labelled_one_does_not_stand_for_one_without(shelf: AccountDir) -> None:
-    seal(shelf, image(9), label="prebump-1")
-    assert not seal(shelf, image(9)).unchanged
+def test_a_labelled_one_does_not_stand_for_one_without(account_dir: AccountDir) -> None:
+    seal(account_dir, image(9), label="prebump-1")
+    assert not seal(account_dir, image(9)).unchanged
 
 
-def test_a_damaged_one_is_not_kept_again_for_the_one_that_vacuum_made_of_it(shelf: AccountDir) -> None:
-    first = seal(shelf, image(9), verdict="damaged").snapshot
-    seal(shelf, image(9, 5), verdict="suspect", method="vacuum")
-    again = seal(shelf, image(9), verdict="damaged")
+def test_a_damaged_one_is_not_kept_again_for_the_one_that_vacuum_made_of_it(account_dir: AccountDir) -> None:
+    first = seal(account_dir, image(9), verdict="damaged").snapshot
+    seal(account_dir, image(9, 5), verdict="suspect", method="vacuum")
+    again = seal(account_dir, image(9), verdict="damaged")
     assert (again.unchanged, again.snapshot) == (True, first)
-    assert len(shelf.snapshots()) == 2
+    assert len(account_dir.snapshots()) == 2
 
 
-def test_the_same_as_an_older_one_is_no_confirmation(shelf: AccountDir) -> None:
+def test_the_same_as_an_older_one_is_no_confirmation(account_dir: AccountDir) -> None:
     for data in (image(9, 1), image(9, 2)):
-        seal(shelf, data)
-    assert not seal(shelf, image(9, 1)).unchanged
-    assert len(shelf.snapshots()) == 3
+        seal(account_dir, data)
+    assert not seal(account_dir, image(9, 1)).unchanged
+    assert len(account_dir.snapshots()) == 3
 
 
 @pytest.mark.parametrize("label", [None, "prebump-1"])
-def test_what_the_disk_has_lost_comes_back_with_the_same_from_the_database(shelf: AccountDir, label: str | None) -> None:
+def test_what_the_disk_has_lost_comes_back_with_the_same_from_the_database(account_dir: AccountDir, label: str | None) -> None:
     """And with it all that hangs on it."""
     images = [image(9), changed(image(9), [4], 1)]
     for data in images:
-        seal(shelf, data)
-    upkeep(shelf, ALL).tidy()
-    newest, older = shelf.snapshots()
-    spoil(shelf.data_path(newest))
-    assert content(shelf, older) != images[0]
-    found = seal(shelf, images[1], label=label)
+        seal(account_dir, data)
+    maintenance(account_dir, ALL).tidy()
+    newest, older = account_dir.snapshots()
+    spoil(account_dir.data_path(newest))
+    assert content(account_dir, older) != images[0]
+    found = seal(account_dir, images[1], label=label)
     assert len(found.warnings) == 1
     assert f"{newest.name} was no longer what had been sealed" in found.warnings[0]
-    assert [content(shelf, newest), content(shelf, older)] == [images[1], images[0]]
-    assert forms(shelf) == ("pd" if label is None else "ppd")
-    assert seal(shelf, images[1], label=label).warnings == ()
+    assert [content(account_dir, newest), content(account_dir, older)] == [images[1], images[0]]
+    assert forms(account_dir) == ("pd" if label is None else "ppd")
+    assert seal(account_dir, images[1], label=label).warnings == ()
 
 
-def test_every_name_of_what_was_lost_is_mended(shelf: AccountDir) -> None:
-    one, two = (seal(shelf, image(9), label=label).snapshot for label in ("one", "two"))
-    spoil(shelf.data_path(two))
-    seal(shelf, image(9), label="three")
-    assert [content(shelf, snapshot) for snapshot in (one, two)] == [image(9), image(9)]
+def test_every_name_of_what_was_lost_is_mended(account_dir: AccountDir) -> None:
+    one, two = (seal(account_dir, image(9), label=label).snapshot for label in ("one", "two"))
+    spoil(account_dir.data_path(two))
+    seal(account_dir, image(9), label="three")
+    assert [content(account_dir, snapshot) for snapshot in (one, two)] == [image(9), image(9)]
 
 
-def test_where_nothing_can_be_shared_it_takes_room_and_is_there(shelf: AccountDir, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_where_nothing_can_be_shared_it_takes_room_and_is_there(account_dir: AccountDir, monkeypatch: pytest.MonkeyPatch) -> None:
     """An error of the one before (btrfs has them for a checksum), or no room for the clone: what was proven is kept."""
-    seal(shelf, image(9))
+    seal(account_dir, image(9))
 
     def fail(*_: object) -> None:
         raise OSError(5, "Input/output error")
 
     monkeypatch.setattr(reflink, "share", fail)
-    found = seal(shelf, changed(image(9), [3], 1), share=True)
+    found = seal(account_dir, changed(image(9), [3], 1), share=True)
     assert "shares nothing with" in found.warnings[0]
-    assert content(shelf, found.snapshot) == changed(image(9), [3], 1)
+    assert content(account_dir, found.snapshot) == changed(image(9), [3], 1)
 
 
-def test_its_hashes_are_made_anew_where_they_are_lost(shelf: AccountDir) -> None:
-    snapshot = seal(shelf, image(9)).snapshot
-    found = page_hashes.beside(shelf, snapshot)
+def test_its_hashes_are_made_anew_where_they_are_lost(account_dir: AccountDir) -> None:
+    snapshot = seal(account_dir, image(9)).snapshot
+    found = page_hashes.beside(account_dir, snapshot)
     assert found is not None
     assert found.hashes == native.hash_pages(image(9), PAGE)
-    beside = shelf.path / f"{snapshot.name}.pages"
+    beside = account_dir.path / f"{snapshot.name}.pages"
     beside.chmod(0o600)
     beside.write_bytes(b"spoilt")
-    assert "is not what was written" in page_hashes.problem(shelf, snapshot)
-    seal(shelf, image(9))
-    assert (page_hashes.beside(shelf, snapshot), page_hashes.problem(shelf, snapshot)) == (found, "")
+    assert "is not what was written" in page_hashes.problem(account_dir, snapshot)
+    seal(account_dir, image(9))
+    assert (page_hashes.beside(account_dir, snapshot), page_hashes.problem(account_dir, snapshot)) == (found, "")

@@ -35,10 +35,10 @@ HEADER = b"SQLite format 3\0" + PAGE.to_bytes(2, "big")
 def opened(folder: Path) -> Iterator[AccountDir]:
     """A shelf in a new store in `folder`, or in the one that is there."""
     with Store.open(folder / "store", create=True) as store:
-        shelf = store.shelf("alice", create=True)
-        assert shelf is not None
-        with shelf:
-            yield shelf
+        account_dir = store.account_dir("alice", create=True)
+        assert account_dir is not None
+        with account_dir:
+            yield account_dir
 
 
 def page(number: int, seed: int = 0) -> bytes:
@@ -61,35 +61,35 @@ def changed(data: bytes, pages: Sequence[int], seed: int) -> bytes:
     return bytes(new)
 
 
-def seal(shelf: AccountDir, data: bytes, *, share: bool = False, days: int | None = None, **changes: Any) -> Published:
+def seal(account_dir: AccountDir, data: bytes, *, share: bool = False, days: int | None = None, **changes: Any) -> Published:
     """Seal an image as the next snapshot; one a second, if it isn't said how many days from now it was taken."""
-    before = shelf.snapshots()
-    sequence = shelf.next_sequence(before)
+    before = account_dir.snapshots()
+    sequence = account_dir.next_sequence(before)
     when = START + (timedelta(seconds=sequence) if days is None else timedelta(days=days))
-    with shelf.begin() as blank:
-        with open(os.dup(blank.writer), "wb") as file:
+    with account_dir.begin() as staged_file:
+        with open(os.dup(staged_file.writer), "wb") as file:
             file.write(data)
-        blank.settle()
-        content = hash_content(blank.reader, PAGE)
+        staged_file.settle()
+        content = hash_content(staged_file.reader, PAGE)
         snapshot = made(sequence, when, changes.pop("label", None), bytes=len(data), sha256=content.sha256)
         snapshot = replace(snapshot, page_count=len(data) // PAGE, **changes)
-        if snapshot.name in shelf.taken_names():
+        if snapshot.name in account_dir.taken_names():
             snapshot = replace(snapshot, name=f"{snapshot.name[:22]}.{sequence + 1}{snapshot.name[22:]}")
-        return publish.publish_snapshot(shelf, blank, content, snapshot, before, share=share)
+        return publish.publish_snapshot(account_dir, staged_file, content, snapshot, before, share=share)
 
 
-def content(shelf: AccountDir, snapshot: Manifest) -> bytes:
+def content(account_dir: AccountDir, snapshot: Manifest) -> bytes:
     """The image of a snapshot, however it is kept."""
-    fd = chain.open_data(shelf, snapshot, ROOMY, threading.Event())
+    fd = chain.open_data(account_dir, snapshot, ROOMY, threading.Event())
     with open(fd, "rb") as file:
         return file.read()
 
 
-def upkeep(shelf: AccountDir, policy: Policy, mode: str = DELTA, limits: Limits = ROOMY) -> Maintenance:
+def maintenance(account_dir: AccountDir, policy: Policy, mode: str = DELTA, limits: Limits = ROOMY) -> Maintenance:
     """What keeps the shelf in order."""
-    return Maintenance(shelf, policy, mode, limits, threading.Event(), limits.free_bytes())
+    return Maintenance(account_dir, policy, mode, limits, threading.Event(), limits.free_bytes())
 
 
-def forms(shelf: AccountDir) -> str:
+def forms(account_dir: AccountDir) -> str:
     """Newest first: `p` for a plain one, `d` for a delta."""
-    return "".join("p" if shelf.is_plain(snapshot) else "d" for snapshot in shelf.snapshots())
+    return "".join("p" if account_dir.is_plain(snapshot) else "d" for snapshot in account_dir.snapshots())
