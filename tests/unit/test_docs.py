@@ -223,3 +223,25 @@ def test_the_glossary_is_in_order_and_has_each_word_once() -> None:
     assert words == sorted(set(words))
     for word in ("snapshot", "manifest", "store", "account folder", "worker", "census", "checkpoint", "swap", "label", "accept"):
         assert word in words
+
+
+# The program's own outputs and names are as they are: they stand in blocks of code, in backticks, or are the help of a metric.
+_OF_THE_PROGRAM = re.compile(r"^( *)```.*?^\1```$|^ {4,}\S[^\n]*$|`[^`]*`|<!--.*?-->|\]\([^)]*\)", re.MULTILINE | re.DOTALL)
+_METRIC = re.compile(r"^\| `t3_.*$", re.MULTILINE)
+_PRONOUNS = re.compile(r"\b(he|him|his|himself|she|her|hers|herself)\b", re.IGNORECASE)
+_PRIVATE = re.compile(r"\b(shelf|shelves|folds?|folded|folding|(hang|hangs|hanging|hung) on|in what room)\b", re.IGNORECASE)
+_DEBIAN = [
+    ROOT / "debian" / name for name in ("t3-backup.README.Debian", "t3-autoupdate.README.Debian", "control", "hooks.d/README")
+]
+_MANUALS = [*sorted((ROOT / "docs").glob("*.8.in")), ROOT / "docs" / "t3-pair.1", *sorted((ROOT / "debian").glob("*.default"))]
+
+
+def prose(text: str) -> str:
+    return _OF_THE_PROGRAM.sub("CODE", _METRIC.sub("", text))
+
+
+@pytest.mark.parametrize("page", [*PAGES, *_DEBIAN, *_MANUALS], ids=lambda page: str(page.relative_to(ROOT)))
+def test_users_are_they_and_words_are_those_of_the_glossary(page: Path) -> None:
+    text = prose(page.read_text())
+    assert _PRONOUNS.findall(text) == []
+    assert _PRIVATE.findall(text) == []
