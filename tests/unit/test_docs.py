@@ -210,7 +210,6 @@ def named_modules(text: str) -> set[str]:
     return {name for name in found if not name.startswith(("tools/", "csrc/", "docs/", "tests/", "t3_backup/"))}
 
 
-@pytest.mark.skipif(not (ROOT / "t3_backup" / "worker" / "child").is_dir(), reason="the packages are still one flat folder")
 def test_every_module_that_the_architecture_names_is_there() -> None:
     named = named_modules((ROOT / "docs" / "architecture.md").read_text())
     assert len(named) > 40
