@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 import sandbox
 from conftest import Answer, Land, needs_root
-from system.test_companion import age
+from system.test_companion import age, companions
 from system.test_pending_restore import held_restore
 
 from demo.users import User
@@ -103,7 +103,8 @@ KINDS: dict[str, Callable[[User, Path], str]] = {
     "secrets is a symlink": secrets_a_symlink,
     "secrets is root's": secrets_of_root,
 }
-TOGETHER = ("a symlink", "an unreadable file", "root's folder", "secrets is root's", "another's setting")
+# Without a folder of root's, which would be in the way of whoever removes the rest.
+TOGETHER = ("a symlink", "an unreadable file", "secrets is root's", "another's setting")
 
 
 @pytest.fixture
@@ -202,7 +203,7 @@ def test_so_it_is_for_all_at_once_and_for_the_undo(land: Land, kept: User, only:
     document = ok(land.t3("restore", kept.name, "--yes", "--json", *only)).document
     must_be_put_back(kept)
     must_lie_aside(document["kept"], there)
-    more = planted(kept, *TOGETHER[:4])
+    more = planted(kept, *TOGETHER[:3])
     undone = ok(land.t3("restore", kept.name, "--label", "prerestore", "--yes", "--json", *only)).document
     must_be_there(kept, undone["kept"], more)
     must_lie_aside(undone["kept"], {name: inode for name, inode in more.items() if name.startswith("attachments")})
@@ -266,6 +267,7 @@ def test_one_that_was_unreadable_already_when_it_was_last_sealed_stays(land: Lan
     there = planted(kept, "an unreadable file")
     age(kept.database.parent)
     ok(land.t3("run"))
+    assert companions(land, kept)[0]["fingerprint"], "else all of it is packed again each night"  # type: ignore[index]
     before = len(list(land.account_dir(kept).glob("files-*")))
     document = ok(land.t3("restore", kept.name, "--yes", "--json")).document
     must_lie_aside(document["kept"], there)
