@@ -1,10 +1,10 @@
-# t3-backup. `make demo` shows the main job, `make check` runs all tests, `make install` installs the Debian package; each
-# installs what it needs (as root).
+# t3-backup. `make demo` shows the main job, `make test` is for every change, `make check` is the gate, `make soak` is all there is,
+# `make install` installs the Debian package; each installs what it needs (as root).
 
 PYTHON = /usr/bin/python3
 EXTENSION = t3_backup/_copier.abi3.so
 
-.PHONY: build demo check bench deb install clean
+.PHONY: build demo test check soak bench deb install clean
 
 build: $(EXTENSION)
 
@@ -18,10 +18,21 @@ demo:
 	@$(MAKE) --no-print-directory build
 	@$(PYTHON) -m demo.run
 
+test:
+	@tools/need test
+	@$(MAKE) --no-print-directory build
+	@tools/lint
+	@$(PYTHON) -m pytest -q -n auto tests/unit tests/property
+
 check:
 	@tools/need check
 	@$(MAKE) --no-print-directory build
 	@tools/check
+
+soak:
+	@tools/need check
+	@$(MAKE) --no-print-directory build
+	@tools/soak
 
 bench:
 	@tools/need bench

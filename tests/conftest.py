@@ -21,6 +21,7 @@ from typing import Any
 import hypothesis
 import pytest
 import sandbox
+from support.sampling import is_soak, seed
 
 from demo.grow import grow
 from demo.users import User, remove_leftover, throwaway_user
@@ -52,6 +53,37 @@ _US = _letters(os.getpid())  # not that of a child which a test forks
 def user_name(name: str) -> str:
     """The name of a system user that no other process which runs tests has: two workers, or two checkouts, never share one."""
     return f"t3t-{_US}-{name}"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """`--soak`: all there is."""
+    parser.addoption("--soak", action="store_true", help="run every test, and every step of each sweep")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Choose what sweeps try before any of them is read; workers of this run inherit it."""
+    if config.getoption("--soak"):
+        os.environ["T3_TEST_SOAK"] = "1"
+    seed()
+
+
+def pytest_report_header() -> str:
+    """Say how to have the same run again."""
+    return "everything is run (--soak)" if is_soak() else f"sweeps are sampled: T3_TEST_SEED={seed()}; whole with --soak"
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what is for a soak."""
+    if not is_soak():
+        left_out = [item for item in items if item.get_closest_marker("soak")]
+        items[:] = [item for item in items if not item.get_closest_marker("soak")]
+        config.hook.pytest_deselected(items=left_out)
+
+
+@pytest.fixture
+def tell(record_property: Callable[[str, object], None]) -> Callable[[str], None]:
+    """What a test has measured or counted, for the end of the run."""
+    return lambda text: record_property("told", text)
 
 
 def pytest_sessionstart() -> None:
@@ -206,7 +238,11 @@ def land() -> Iterator[Land]:
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
-    """Say how often the command ran under the sandbox: a suite that never did proves nothing of it."""
+    """Say what tests told, the seed, and how often the command ran under the sandbox: a suite that never did proves nothing of it."""
+    reports = [report for outcome in ("passed", "failed") for report in terminalreporter.stats.get(outcome, [])]
+    for text in [value for report in reports for name, value in report.user_properties if name == "told"]:
+        terminalreporter.write_line(text)
+    terminalreporter.write_line(pytest_report_header())
     if sandbox.ACTIVE:
         terminalreporter.write_line(f"{sandbox.count()} commands were run under the sandbox of {sandbox.UNIT}")
 

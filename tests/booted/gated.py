@@ -12,11 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import fake_t3
-from booted.conftest import install
 from booted.machine import Machine
 from booted.machine import machine as boot
 from booted.people import STORE, add
-from booted.t3 import TIMERS
+from booted.t3 import LIMITS, TIMERS
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 USERS = ("alice", "bob")
@@ -32,6 +31,7 @@ import dataclasses, json, os, sys
 from pathlib import Path
 from t3_backup.autoupdate.gate import gate
 from t3_backup.autoupdate.snapshots import Backups
+gate.LIMITS = {LIMITS!r}
 print(os.getpid(), flush=True)
 for line in sys.stdin:
     prefix, subject = line.split()
@@ -79,9 +79,7 @@ with socket.socket() as tcp, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as
 @contextmanager
 def town(suite: str, debs: Sequence[Path], source: Path, *options: str) -> Iterator[Machine]:
     """Two users with real data, of which there are snapshots, and with secrets."""
-    with boot(suite, *options, prepared=True) as machine:
-        for deb in debs:
-            install(machine, deb)
+    with boot(suite, *options, packages=debs) as machine:
         machine.run("systemctl", "disable", "--now", *TIMERS)  # a command that begins ends what another has left in the gate
         for user in USERS:
             add(machine, user, source)

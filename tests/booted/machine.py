@@ -18,7 +18,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from booted.tree import CACHE, locked, remove_unless_in_use, tree
+from booted.tree import CACHE, installed_tree, locked, remove_unless_in_use, tree
 
 BOUND_S = 120  # how long anything may take before it counts as hanging
 _BOOT = Path(__file__).parent / "boot.sh"
@@ -151,12 +151,13 @@ class Machine:
 
 
 @contextmanager
-def machine(suite: str, *options: str, prepared: bool = False) -> Iterator[Machine]:
-    """Boot a fresh machine of `suite`; `prepared` has all that the package needs, so that it alone is left to install.
+def machine(suite: str, *options: str, prepared: bool = False, packages: Sequence[Path] = ()) -> Iterator[Machine]:
+    """Boot a fresh machine of `suite`; `prepared` has all that the package needs, so that it alone is left to install;
+    with `packages` they are installed, and this is the first boot after it.
 
     Further options are systemd-nspawn's, such as `--bind-ro=/some/folder:/mnt`.
     """
-    with tree(suite, prepared=prepared) as below, _folder() as (folder, held):
+    with installed_tree(suite, packages) if packages else tree(suite, prepared=prepared) as below, _folder() as (folder, held):
         alone = ["unshare", "--mount", "--propagation=private"]
         command = [*alone, "bash", str(_BOOT), str(below), str(folder), f"t3-{folder.name}", *options]
         pipe = subprocess.PIPE

@@ -1,6 +1,7 @@
 """The packages under test, built from this checkout as it stands, and some that are as they but for a higher version.
 
-`python3 -m booted.package FOLDER` makes both in `this` and `newer` there, for more than one run of the tests.
+`python3 -m booted.package FOLDER` makes both in `this` and `newer` there, for more than one run of the tests: T3_TEST_DEB and
+T3_TEST_NEWER_DEB name those folders.
 """
 
 from __future__ import annotations
@@ -45,12 +46,17 @@ def beside(deb: Path) -> Path:
     return made
 
 
+def build_unchecked(folder: Path) -> Path:
+    """The same without the tests that a build runs: they are run by themselves."""
+    return build(folder, "nocheck")
+
+
 def build_newer(folder: Path) -> Path:
-    """That of a checkout which is given the version NEWER and another configuration of logrotate; its tests are not run again."""
+    """That of a checkout which is given the version NEWER and another configuration of logrotate."""
     edit(folder / "t3_backup/__init__.py", r'__version__ = ".*"', f'__version__ = "{NEWER}"')
     edit(folder / "debian/changelog", r"^t3-backup \(.*?\)", f"t3-backup ({NEWER})")
     edit(folder / "debian/t3-backup.logrotate", r"rotate \d+", "rotate 99")
-    return build(folder, "nocheck")
+    return build_unchecked(folder)
 
 
 def edit(path: Path, pattern: str, replacement: str) -> None:
@@ -60,15 +66,19 @@ def edit(path: Path, pattern: str, replacement: str) -> None:
 
 
 def given(name: str) -> Path | None:
-    """The package that a variable of the environment names."""
-    return Path(os.environ[name]).absolute() if os.environ.get(name) else None
+    """The package of the backup, in the folder that a variable of the environment names."""
+    if not os.environ.get(name):
+        return None
+    [found] = Path(os.environ[name]).absolute().glob("t3-backup_*.deb")
+    return found
 
 
 if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as scratch:
-        for name, make in (("this", build), ("newer", build_newer)):
+        for name, make in (("this", build_unchecked), ("newer", build_newer)):
             made = make(checkout(Path(scratch) / name))
             target = Path(sys.argv[1], name)
-            target.mkdir()
-            for deb in (made, beside(made)):
+            target.mkdir(parents=True)
+            for deb in (made.parent / "build" / "deb").glob("*.deb"):
                 shutil.copy(deb, target)
+            print(f"built: {made.name}, {beside(made).name}")

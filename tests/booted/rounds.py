@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 from booted import t3
-from booted.conftest import install
 from booted.machine import Machine, Result
 from booted.people import STORE, unit_of
 from booted.t3 import FREEZE, LIVE, PORTS, ROOT, autoupdate, browser
@@ -88,11 +87,9 @@ class Rounds:
     rows: dict[str, set[str]] = field(default_factory=dict)
     seconds: float = 0  # that a bump took up to where the accounts would be moved
 
-    def install(self, deb: Path, autoupdate_deb: Path, source: Path) -> None:
-        """Install all; two people work with a T3 of 0.0.24 that nobody has taken over yet."""
+    def settle(self, source: Path) -> None:
+        """Two people work with a T3 of 0.0.24 that nobody has taken over yet."""
         machine = self.machine
-        install(machine, deb)
-        install(machine, autoupdate_deb)
         machine.run("apt", "install", "--yes", "--no-install-recommends", "strace")
         machine.run("systemctl", "disable", "--now", *_TIMERS)
         t3.settle(machine, source, USERS)

@@ -13,6 +13,7 @@ from typing import Any
 import fake_t3
 from booted.machine import Machine, Result
 from booted.people import add, database, unit_of
+from support.sampling import is_soak
 
 USERS = ("alice", "bob", "carol")
 PORTS = {user: 3773 + number for number, user in enumerate(USERS)}
@@ -20,6 +21,9 @@ ROOT = "/var/lib/t3-autoupdate"
 FREEZE = "/etc/t3-autoupdate.freeze"
 LIVE = "/run/t3-fake-live"  # what is broken on real servers alone is broken while this is there
 PACKAGE = "/usr/local/lib/node_modules/t3"
+# How long the steps of a trial in the gate may take: the real ones in a soak; else so little that nothing is waited for in vain.
+LIMITS: tuple[str, ...] = () if is_soak() else ("--serve=15", "--pair=6", "--stop=8")
+_IMPATIENT = f"import sys; from t3_backup.autoupdate import main as cli; from t3_backup.autoupdate.gate import gate; gate.LIMITS = {LIMITS!r}; sys.exit(cli.main(sys.argv[1:]))"
 TIMERS = ("t3-autoupdate.timer", "t3-autoupdate-drain.timer")  # which go by the real clock, into the middle of a test
 # What a browser does, as one command: print JSON of what was asked.
 _BROWSER = r"""
@@ -127,6 +131,11 @@ def write_something(machine: Machine, user: str, cookie: str) -> None:
 def autoupdate(machine: Machine, *words: str, **how: Any) -> Result:
     """Run the command; its exit code is for the test to judge."""
     return machine.run("t3-autoupdate", *words, check=False, timeout=how.pop("timeout", 600), **how)
+
+
+def autoupdate_in_a_hurry(machine: Machine, *words: str) -> Result:
+    """The same, with a gate that gives up on a version by LIMITS."""
+    return machine.run("python3", "-c", _IMPATIENT, *words, check=False, timeout=600)
 
 
 def status(machine: Machine) -> dict[str, Any]:

@@ -1,12 +1,11 @@
-"""A bump is killed at every step and at random moments, and the power fails: what ends it leaves no account mixed and loses nothing.
+"""A bump is killed at its steps and at random moments, and the power fails: what ends it leaves no account mixed and loses nothing.
 
-T3_TEST_KILLS is the number of those moments.
+T3_TEST_KILLS is the number of those moments. In a soak it is killed at every step.
 """
 
 from __future__ import annotations
 
 import os
-import random
 import subprocess
 import time
 from collections import Counter
@@ -21,8 +20,9 @@ from booted.machine import machine as boot
 from booted.people import STORE
 from booted.rounds import NEW, OLD, Rounds, under_way
 from booted.t3 import ROOT
+from support.sampling import amount, chance, counts
 
-KILLS = int(os.environ.get("T3_TEST_KILLS", "8"))
+KILLS = int(os.environ.get("T3_TEST_KILLS") or amount(8, 4))
 DRAIN = ("t3-autoupdate", "drain")
 BUMP = ("t3-autoupdate", "--to", NEW)
 _LINKS = "symlink,symlinkat"  # of the accounts, one after another, and of whoever has none of his own
@@ -35,9 +35,9 @@ _MOST = 60  # renames of a bump of two accounts, by far
 
 @pytest.fixture(scope="module", params=["bookworm"])
 def rounds(request: pytest.FixtureRequest, deb: Path, autoupdate_deb: Path, grown: Callable[[int], Path]) -> Iterator[Rounds]:
-    with boot(request.param, prepared=True) as machine:
+    with boot(request.param, packages=[deb, autoupdate_deb]) as machine:
         found = Rounds(machine)
-        found.install(deb, autoupdate_deb, grown(8))
+        found.settle(grown(8))
         found.begin()
         yield found
 
@@ -62,10 +62,11 @@ def killed_after(
 
 
 @pytest.mark.parametrize("broken", [False, True])
-def test_a_kill_before_any_rename_leaves_nobody_mixed(rounds: Rounds, broken: bool, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_kill_before_any_rename_leaves_nobody_mixed(rounds: Rounds, broken: bool, tell: Callable[[str], None]) -> None:
     """With a good version, and with one that nobody is logged in to, which is taken back: that is killed, too."""
     reached: Counter[str] = Counter()
-    for number in range(1, _MOST):
+    kills = 0
+    for number in counts(_MOST, 5, f"renames of a bump, broken: {broken}"):
         rounds.again(broken=broken)
         cut = killed_at(rounds, _RENAMES, number, DRAIN)
         work = rounds.work()
@@ -74,8 +75,8 @@ def test_a_kill_before_any_rename_leaves_nobody_mixed(rounds: Rounds, broken: bo
         reached[" ".join(versions.values())] += 1
         if cut.code not in _KILLED:
             break
-    with capsys.disabled():
-        print(f"\nbroken: {broken}: {number - 1} kills: {dict(reached)}")
+        kills += 1
+    tell(f"broken: {broken}: {kills} kills: {dict(reached)}")
     assert cut.code == (1 if broken else 0), cut
     assert number > 8
     assert set(versions.values()) == ({OLD} if broken else {NEW})
@@ -83,7 +84,7 @@ def test_a_kill_before_any_rename_leaves_nobody_mixed(rounds: Rounds, broken: bo
 
 
 @pytest.mark.parametrize("broken", [False, True])
-def test_a_kill_at_any_moment_leaves_nobody_mixed(rounds: Rounds, broken: bool, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_kill_at_any_moment_leaves_nobody_mixed(rounds: Rounds, broken: bool, tell: Callable[[str], None]) -> None:
     """The command alone, whose snapshot or restore then goes on without it, or all of its service."""
     rounds.again(broken=broken)
     began = time.monotonic()
@@ -91,7 +92,7 @@ def test_a_kill_at_any_moment_leaves_nobody_mixed(rounds: Rounds, broken: bool, 
     seconds = time.monotonic() - began
     rounds.assert_whole(rounds.work(), whole)
     assert whole.code == (1 if broken else 0), whole
-    moments = random.Random(6)
+    moments = chance(f"a bump killed, broken: {broken}")
     reached: Counter[str] = Counter()
     for number in range(KILLS // 2):
         rounds.again(broken=broken)
@@ -99,13 +100,12 @@ def test_a_kill_at_any_moment_leaves_nobody_mixed(rounds: Rounds, broken: bool, 
         work, ended = killed_after(rounds, after, DRAIN, with_all=with_all)
         told = Result(ended.code, ended.out + f"\nafter {after:.2f} s, with_all={with_all}", ended.err)
         reached[" ".join(rounds.assert_whole(work, told).values())] += 1
-    with capsys.disabled():
-        print(f"\nbroken: {broken}: killed at {KILLS // 2} moments of {seconds:.1f} s: {dict(reached)}")
+    tell(f"broken: {broken}: killed at {KILLS // 2} moments of {seconds:.1f} s: {dict(reached)}")
 
 
-def test_a_kill_before_anybody_is_moved_is_in_nobodys_way(rounds: Rounds, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_kill_before_anybody_is_moved_is_in_nobodys_way(rounds: Rounds, tell: Callable[[str], None]) -> None:
     """From the installation of the version on; the next one, which finds what is left of it, goes through."""
-    machine, moments = rounds.machine, random.Random(7)
+    machine, moments = rounds.machine, chance("a bump killed before the moves")
     reached: Counter[str] = Counter()
     for number in range(KILLS // 4):
         rounds.again()
@@ -113,8 +113,7 @@ def test_a_kill_before_anybody_is_moved_is_in_nobodys_way(rounds: Rounds, capsys
         after, with_all = moments.uniform(0, rounds.seconds), bool(number % 2)
         work, ended = killed_after(rounds, after, BUMP, with_all=with_all)
         reached[" ".join(rounds.assert_whole(work, ended).values())] += 1
-    with capsys.disabled():
-        print(f"\nkilled at {KILLS // 4} moments of {rounds.seconds:.1f} s: {dict(reached)}")
+    tell(f"killed at {KILLS // 4} moments of {rounds.seconds:.1f} s: {dict(reached)}")
     answer = rounds.end(BUMP)
     assert answer.code == 0, answer
     assert set(rounds.assert_whole(rounds.work(), answer).values()) == {NEW}

@@ -45,9 +45,9 @@ assert c.execute("PRAGMA integrity_check").fetchone()[0] != "ok"
 
 @pytest.fixture(scope="module", params=["bookworm"])
 def rounds(request: pytest.FixtureRequest, deb: Path, autoupdate_deb: Path, grown: Callable[[int], Path]) -> Iterator[Rounds]:
-    with boot(request.param, prepared=True) as machine:
+    with boot(request.param, packages=[deb, autoupdate_deb]) as machine:
         found = Rounds(machine)
-        found.install(deb, autoupdate_deb, grown(8))
+        found.settle(grown(8))
         t3.offer(machine, NEW)
         yield found
 

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 from booted import t3
-from booted.conftest import install
 from booted.machine import Machine
 from booted.machine import machine as boot
 from booted.people import STORE, unit_of
@@ -25,9 +24,7 @@ _UNTIL = """until grep -q '"phase": "'"$1"'"' "$2" 2>/dev/null; do kill -0 $bump
 @pytest.fixture(scope="module")
 def reader(suite: str, deb: Path, autoupdate_deb: Path, grown: Callable[[int], Path]) -> Iterator[Reader]:
     """In a machine with three servers of 0.0.24 as npm has installed it; all of it kept as it was, for each test to begin with."""
-    with boot(suite, prepared=True) as machine:
-        install(machine, deb)
-        install(machine, autoupdate_deb)
+    with boot(suite, packages=[deb, autoupdate_deb]) as machine:
         t3.settle(machine, grown(8))
         machine.sh("systemctl stop 't3-serve@*'; mkdir -p /srv/kept; cp -a /home /etc/default/t3-autoupdate /srv/kept")
         yield Reader(machine, PAGE)

@@ -6,9 +6,12 @@ import re
 import subprocess
 from pathlib import Path
 
+import pytest
 from booted import package
 from booted.machine import machine as boot
 from booted.tree import tree
+
+pytestmark = pytest.mark.soak  # minutes of installing and removing
 
 
 def test_the_packages_own_tests_pass_where_they_are_installed(suite: str, deb: Path, autoupdate_deb: Path, tmp_path: Path) -> None:

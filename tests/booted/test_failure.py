@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from booted.conftest import install
 from booted.machine import Machine
 from booted.machine import machine as boot
 from booted.people import SERVICE, STORE, add, database, held, idle, listed
@@ -20,8 +19,7 @@ ALERT = "1"  # syslog(3)
 
 @pytest.fixture
 def machine(suite: str, deb: Path, grown: Callable[[int], Path]) -> Iterator[Machine]:
-    with boot(suite, prepared=True) as booted:
-        install(booted, deb)
+    with boot(suite, packages=[deb]) as booted:
         for user in ("alice", "bob"):
             add(booted, user, grown(24))
         yield booted

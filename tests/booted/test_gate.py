@@ -1,6 +1,7 @@
 """The gate on a machine with real data: what it turns away and where, what a candidate can reach from in there, and what is left.
 
-Each bad version is tried on an empty state and on the data of two users, three trials at a time.
+Each bad version is tried on an empty state and on the data of two users, three trials at a time; where it is no soak, one version
+for each step at which one can fail, on one user's.
 """
 
 from __future__ import annotations
@@ -15,12 +16,14 @@ import pytest
 from booted.gated import PRIVATE, SECRET, USERS, VERSIONS, attempts, examine, left, listening, put, sweep, town, under_way
 from booted.machine import Machine
 from fake_t3 import STEPS
+from support.sampling import amount, is_soak, sample
 
 from t3_backup.autoupdate.gate.gate import EMPTY
 from t3_backup.autoupdate.gate.sandbox import name_of
 
 GOOD = ("0.0.24", "0.0.25")
-SUBJECTS = (EMPTY, *USERS)
+SUBJECTS = (EMPTY, *USERS) if is_soak() else tuple(sample(USERS, 2, "subjects of the gate"))
+BAD = [name for step in sorted(set(STEPS.values())) for name in sample([name for name in STEPS if STEPS[name] == step], 9, step)]
 _NODE = Path("/usr/bin/node")
 Found = dict[tuple[str, str], dict[str, Any]]
 
@@ -35,9 +38,7 @@ def machine(suite: str, deb: Path, autoupdate_deb: Path, grown: Callable[[int], 
 @pytest.fixture(scope="module")
 def found(machine: Machine) -> Found:
     """What came of each version on each subject. Every subject has its own lane."""
-    prefixes = {variant: put(machine, "0.0.25", variant) for variant in STEPS} | {
-        version: put(machine, version) for version in GOOD
-    }
+    prefixes = {variant: put(machine, "0.0.25", variant) for variant in BAD} | {version: put(machine, version) for version in GOOD}
 
     def lane(subject: str) -> list[dict[str, Any] | None]:
         return attempts(machine, [(prefix, subject) for prefix in prefixes.values()])
@@ -48,7 +49,7 @@ def found(machine: Machine) -> Found:
 
 
 @pytest.mark.parametrize("subject", SUBJECTS)
-@pytest.mark.parametrize("variant", STEPS)
+@pytest.mark.parametrize("variant", BAD)
 def test_a_bad_version_is_turned_away_at_its_step(found: Found, variant: str, subject: str) -> None:
     trial = found[variant, subject]
     if (STEPS[variant], subject) == ("data", EMPTY):
@@ -67,16 +68,16 @@ def test_a_good_version_passes(found: Found, version: str, subject: str) -> None
     assert (trial["endpoint"], trial["level_before"], trial["level_after"]) == (endpoint, None if subject == EMPTY else 30, level)
 
 
-def test_a_probe_of_liveness_alone_would_have_passed_most_bad_versions(found: Found, capsys: pytest.CaptureFixture[str]) -> None:
-    with capsys.disabled():
-        print(f"\n{'version':20}{'on':8}{'GET /':8}{'the gate':12}reason")
-        for (name, subject), trial in found.items():
-            verdict = "passed" if trial["passed"] else trial["step"]
-            print(f"{name:20}{subject:8}{trial['probe'] or '-':<8}{verdict:12}{trial['reason'][:100]}")
-    fooled = {name for name in STEPS if all(found[name, user]["probe"] == 200 for user in USERS)}
+def test_a_probe_of_liveness_alone_would_have_passed_most_bad_versions(found: Found, tell: Callable[[str], None]) -> None:
+    tell(f"{'version':20}{'on':8}{'GET /':8}{'the gate':12}reason")
+    for (name, subject), trial in found.items():
+        verdict = "passed" if trial["passed"] else trial["step"]
+        tell(f"{name:20}{subject:8}{trial['probe'] or '-':<8}{verdict:12}{trial['reason'][:100]}")
+    users = [user for user in USERS if user in SUBJECTS]
+    fooled = {name for name in BAD if all(found[name, user]["probe"] == 200 for user in users)}
     none = {"exits", "hung", "slow-migration", "half-migration"}
-    assert fooled == STEPS.keys() - none
-    assert len(fooled) >= 5
+    assert fooled == set(BAD) - none
+    assert len(fooled) >= amount(5, 4)
 
 
 def test_the_gate_tries_nothing_first_and_stops_at_the_first_that_fails(machine: Machine, found: Found) -> None:

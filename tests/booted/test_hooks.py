@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from booted.conftest import install
 from booted.machine import Machine
 from booted.machine import machine as boot
 from booted.people import SERVICE, STORE, add, database, held, idle, listed
@@ -37,8 +36,7 @@ server.serve_forever()
 @pytest.fixture
 def machine(suite: str, deb: Path, grown: Callable[[int], Path]) -> Iterator[Machine]:
     """Of two accounts alice's will fail; a hook keeps what it is told."""
-    with boot(suite, prepared=True) as booted:
-        install(booted, deb)
+    with boot(suite, packages=[deb]) as booted:
         for user in ("alice", "bob"):
             add(booted, user, grown(4))
         booted.run("mv", database("alice"), "/home/alice/elsewhere")

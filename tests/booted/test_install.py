@@ -16,6 +16,8 @@ SERVICES = (SERVICE, PROOF_SERVICE)
 FOLLOWING = [f"t3-backup-{what}@{unit}.service" for what in ("failed", "hooks") for unit in SERVICES]
 UNITS = (*SERVICES, TIMER, PROOF_TIMER, *FOLLOWING)
 
+pytestmark = pytest.mark.releases
+
 
 @pytest.fixture(scope="module")
 def machine(suite: str, deb: Path) -> Iterator[Machine]:

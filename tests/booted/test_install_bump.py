@@ -18,6 +18,8 @@ UNITS = (*SERVICES, *TIMERS, "t3-autoupdate-failed@t3-autoupdate.service.service
 STATES = dict.fromkeys(SERVICES, "static") | {"t3-autoupdate-resume.service": "enabled"}  # the last one is for the boot
 ROOT = "/var/lib/t3-autoupdate"
 
+pytestmark = pytest.mark.releases
+
 
 @pytest.fixture(scope="module")
 def machine(suite: str, deb: Path, autoupdate_deb: Path) -> Iterator[Machine]:

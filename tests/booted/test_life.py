@@ -23,8 +23,7 @@ DROP_INS = {
 @pytest.fixture
 def machine(suite: str, deb: Path, grown: Callable[[int], Path]) -> Iterator[Machine]:
     """Alice has been backed up once by the service."""
-    with boot(suite, prepared=True) as booted:
-        install(booted, deb)
+    with boot(suite, packages=[deb]) as booted:
         add(booted, "alice", grown(24))
         booted.start_unit(SERVICE)
         yield booted

@@ -24,8 +24,7 @@ PRIVATE = {"/tmp", "/var/tmp"}  # others than the machine's, and gone with the s
 @pytest.fixture
 def machine(suite: str, deb: Path, grown: Callable[[int], Path]) -> Iterator[Machine]:
     """Alice and bob have two snapshots each; a hook keeps what it is told."""
-    with boot(suite, prepared=True) as booted:
-        install(booted, deb)
+    with boot(suite, packages=[deb]) as booted:
         for user in ("alice", "bob"):
             add(booted, user, grown(4))
         booted.start_unit(SERVICE)

@@ -7,18 +7,18 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from booted.conftest import install
 from booted.machine import Machine
 from booted.machine import machine as boot
 from booted.people import SERVICE, STORE, add, database, events, give_units, listed, unit_of
 
 UNIT = unit_of("alice")
 
+pytestmark = pytest.mark.releases
+
 
 @pytest.fixture(scope="module")
 def there(suite: str, deb: Path, grown: Callable[[int], Path]) -> Iterator[Machine]:
-    with boot(suite, prepared=True) as machine:
-        install(machine, deb)
+    with boot(suite, packages=[deb]) as machine:
         add(machine, "alice", grown(24))
         give_units(machine)
         machine.run("systemctl", "start", UNIT)

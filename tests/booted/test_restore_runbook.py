@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from booted.conftest import install
 from booted.machine import Machine
 from booted.machine import machine as boot
 from booted.people import SERVICE, STORE, add, database, events, give_units, held, listed
@@ -35,8 +34,7 @@ DAMAGE = "import os, sys; f = open(sys.argv[1], 'r+b'); f.seek(100_000); f.write
 @pytest.fixture(scope="module")
 def reader(suite: str, deb: Path, grown: Callable[[int], Path]) -> Iterator[Reader]:
     """In a machine with two servers at work, and a snapshot of each user; all of it kept as it was, for each test to begin with."""
-    with boot(suite, prepared=True) as machine:
-        install(machine, deb)
+    with boot(suite, packages=[deb]) as machine:
         for user in ("alice", "bob"):
             add(machine, user, grown(24))
         machine.sh(
@@ -151,8 +149,7 @@ def test_several_users_come_back(reader: Reader) -> None:
 
 def test_a_new_machine_gets_all_of_a_copied_store(reader: Reader, deb: Path) -> None:
     """A second machine, with other numbers for its users, and a copy of the store that somebody else's account has made."""
-    with boot(reader.machine.suite, prepared=True) as machine:
-        install(machine, deb)
+    with boot(reader.machine.suite, packages=[deb]) as machine:
         machine.run("useradd", "--uid=4000", "somebody")
         add(machine, "bob")
         add(machine, "alice")

@@ -10,7 +10,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from booted.conftest import install
 from booted.machine import Machine, Result
 from booted.machine import machine as boot
 from booted.people import SERVICE, STORE, add, database, give_units, unit_of
@@ -25,8 +24,7 @@ DROP_IN = f"/run/systemd/system/{UNIT}.d/test.conf"
 
 @pytest.fixture(scope="module")
 def there(suite: str, deb: Path, small: Path) -> Iterator[Machine]:
-    with boot(suite, prepared=True) as machine:
-        install(machine, deb)
+    with boot(suite, packages=[deb]) as machine:
         add(machine, USER, small)
         give_units(machine)
         machine.run("systemctl", "start", UNIT)

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from booted.conftest import install
 from booted.machine import Machine
 from booted.machine import machine as boot
 from booted.people import SERVICE, STORE, add, database
@@ -20,11 +19,12 @@ PLACES = ("/home", "/home/alice", "/tmp", "/var/tmp", "/dev/shm", STORE, LOG, RU
 PRIVATE = {"/tmp", "/var/tmp"}  # others than the machine's, and gone with the service
 CAP_KILL, CAP_SETGID, CAP_SETUID = (1 << number for number in (5, 6, 7))
 
+pytestmark = pytest.mark.releases
+
 
 @pytest.fixture(scope="module")
 def machine(suite: str, deb: Path) -> Iterator[Machine]:
-    with boot(suite, prepared=True) as booted:
-        install(booted, deb)
+    with boot(suite, packages=[deb]) as booted:
         add(booted, "alice", mode=0o700)
         add(booted, "bob", mode=0o755)
         yield booted

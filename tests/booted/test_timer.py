@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from booted.conftest import install
 from booted.machine import Machine
 from booted.machine import machine as boot
 from booted.people import SERVICE, TIMER, Server, add, database, held, idle, listed, server
@@ -53,10 +52,12 @@ def override(machine: Machine, timer: str) -> None:
     machine.sh(f"systemctl daemon-reload; systemctl restart {TIMER}")
 
 
+pytestmark = pytest.mark.releases
+
+
 @pytest.fixture(scope="module")
 def night(suite: str, deb: Path, grown: Callable[[int], Path]) -> Iterator[Night]:
-    with boot(suite, prepared=True) as machine, ExitStack() as stack:
-        install(machine, deb)
+    with boot(suite, packages=[deb]) as machine, ExitStack() as stack:
         for user, mode in (("alice", 0o700), ("bob", 0o755), ("carol", 0o700), ("dave", 0o700)):
             add(machine, user, grown(24), mode)
         add(machine, "erin")

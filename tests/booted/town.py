@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from booted import t3
-from booted.conftest import install
 from booted.machine import Machine
 from booted.machine import machine as boot
 from booted.people import unit_of
@@ -46,9 +45,7 @@ class Town:
 @contextmanager
 def town(suite: str, deb: Path, autoupdate_deb: Path, database: Path) -> Iterator[Town]:
     """One whose users are logged in to servers of 0.0.24."""
-    with boot(suite, prepared=True) as machine:
-        install(machine, deb)
-        install(machine, autoupdate_deb)
+    with boot(suite, packages=[deb, autoupdate_deb]) as machine:
         t3.settle(machine, database)
         found = Town(machine)
         found.login()

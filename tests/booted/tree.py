@@ -1,6 +1,6 @@
 """Trees to boot: a small Debian with systemd and, in a repository of its own, every package that tests may install there.
 
-A tree is made once and kept in a cache. The mirror, and what apt has to know to reach it, are the host's own. Nothing ever
+A tree is made once and kept in a cache: `fresh` as Debian leaves it, `prepared` with what our packages need, `installed` with them. The mirror, and what apt has to know to reach it, are the host's own. Nothing ever
 writes to a tree that is finished: machines lay an overlay over it.
 """
 
@@ -15,7 +15,7 @@ import shutil
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -30,6 +30,15 @@ _NEEDED += " python3-aiohttp default-dbus-system-bus"
 # What tests install: with what each recommends, as apt does by itself, and without.
 _WANTED = f"{_NEEDED} sqlite3"
 _WANTED_BARE = "python3-pytest python3-hypothesis strace autopkgtest dbus procps zstd"
+
+_CHECKOUTS = 4  # installed trees that stay: of one checkout there are two a release
+
+# In namespaces of its own: TREE, and the packages as they are called in there.
+_INSTALL = """
+mount -t proc proc "$1/proc"
+export DEBIAN_FRONTEND=noninteractive PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin LANG=C.UTF-8
+chroot "$1" apt-get -qq --yes -o Dpkg::Options::=--force-unsafe-io install "${@:2}"
+"""
 
 _HOOK = f"""
 set -e
@@ -57,18 +66,56 @@ def tree(suite: str, *, prepared: bool = False) -> Iterator[Path]:
 
     A `prepared` one has all that the package needs installed already.
     """
-    CACHE.mkdir(parents=True, exist_ok=True)
-    kind = f"{suite}-prepared" if prepared else f"{suite}-fresh"
     include = f"{_INSTALLED} {_NEEDED}" if prepared else _INSTALLED
-    recipe = hashlib.sha256(repr(_command(suite, include, Path("TREE"), Path("CONF"))).encode()).hexdigest()[:12]
+    recipe = _short_hash(repr(_command(suite, include, Path("TREE"), Path("CONF"))).encode())
+
+    def make(unfinished: Path) -> None:
+        conf = unfinished / "apt.conf"
+        conf.write_text(_output("apt-config", "dump", "Acquire", "--no-empty"))
+        _run(_command(suite, include, unfinished / "tree", conf), f"mmdebstrap of {suite}", {"TMPDIR": str(unfinished)})
+
+    with _cached(f"{suite}-prepared" if prepared else f"{suite}-fresh", recipe, make) as folder:
+        yield folder
+
+
+@contextmanager
+def installed_tree(suite: str, debs: Sequence[Path]) -> Iterator[Path]:
+    """A finished tree of `suite` in which packages of ours are installed as apt does it, and nothing has run yet."""
+    with tree(suite, prepared=True) as below:
+
+        def make(unfinished: Path) -> None:
+            target = unfinished / "tree"
+            subprocess.run(["cp", "-a", below, target], check=True)
+            for deb in debs:
+                shutil.copy(deb, target / "root")
+            names = [f"/root/{deb.name}" for deb in debs]
+            _run(
+                ["unshare", "--mount", "--pid", "--fork", "--kill-child", "bash", "-euc", _INSTALL, "bash", str(target), *names],
+                "apt",
+            )
+            for name in names:
+                (target / name.removeprefix("/")).unlink()
+
+        recipe = _short_hash(b"".join([below.name.encode(), _INSTALL.encode(), *(deb.read_bytes() for deb in debs)]))
+        with _cached(f"{suite}-installed", recipe, make, keep=_CHECKOUTS) as folder:
+            yield folder
+
+
+@contextmanager
+def _cached(kind: str, recipe: str, make: Callable[[Path], None], keep: int = 1) -> Iterator[Path]:
+    """The tree of that recipe, held for as long as the block; `make` makes `tree` in a folder where there is none, or an old one.
+
+    Of the kind as many stay as are to be kept, and those that somebody holds.
+    """
+    CACHE.mkdir(parents=True, exist_ok=True)
     with contextlib.ExitStack() as stack:
         with locked(CACHE / f"{kind}.lock"):
             found = [path for path in CACHE.glob(f"{kind}-{recipe}-*") if time.time() - _made(path) < _OLDEST_S]
-            folder = max(found, key=_made, default=None) or _make(suite, kind, recipe, include)
+            folder = max(found, key=_made, default=None) or _make(kind, recipe, make)
             stack.enter_context(locked(folder, shared=True))
-            for other in CACHE.glob(f"{kind}-*"):
-                if other != folder:
-                    remove_unless_in_use(other)
+            others = [path for path in CACHE.glob(f"{kind}-*-*") if path != folder]
+            for other in sorted(others, key=_made, reverse=True)[keep - 1 :]:
+                remove_unless_in_use(other)
         yield folder
 
 
@@ -76,23 +123,28 @@ def _made(folder: Path) -> int:
     return int(folder.name.rsplit("-", 1)[1])
 
 
-def _make(suite: str, kind: str, recipe: str, include: str) -> Path:
+def _make(kind: str, recipe: str, make: Callable[[Path], None]) -> Path:
     """Make a tree, alone; under its name once it is whole."""
     for killed in CACHE.glob(f"new-{kind}-*"):
         shutil.rmtree(killed)
     unfinished = Path(tempfile.mkdtemp(prefix=f"new-{kind}-", dir=CACHE))
     try:
-        conf = unfinished / "apt.conf"
-        conf.write_text(_output("apt-config", "dump", "Acquire", "--no-empty"))
-        command = _command(suite, include, unfinished / "tree", conf)
-        done = subprocess.run(command, capture_output=True, text=True, check=False, env=os.environ | {"TMPDIR": str(unfinished)})
-        if done.returncode != 0:
-            raise RuntimeError(f"mmdebstrap failed for {suite}:\n{done.stdout[-1000:]}{done.stderr[-3000:]}")
+        make(unfinished)
         folder = CACHE / f"{kind}-{recipe}-{int(time.time())}"
         (unfinished / "tree").rename(folder)
         return folder
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def _run(command: list[str], what: str, environ: Mapping[str, str] | None = None) -> None:
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=os.environ | dict(environ or {}))
+    if done.returncode != 0:
+        raise RuntimeError(f"{what} failed:\n{done.stdout[-1000:]}{done.stderr[-3000:]}")
+
+
+def _short_hash(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()[:12]
 
 
 def _command(suite: str, include: str, target: Path, conf: Path) -> list[str]:
@@ -143,6 +195,6 @@ def remove_unless_in_use(folder: Path) -> None:
 
 if __name__ == "__main__":
     for name in SUITES:
-        for kind in (False, True):
+        for kind in (True, False):
             with tree(name, prepared=kind) as made:
                 print(made)

@@ -34,6 +34,7 @@ from faults.disks import (
     trace_worker,
     traced,
 )
+from support.sampling import amount
 
 from demo.users import User
 from t3_backup.errors import WorkerLost
@@ -276,14 +277,15 @@ def test_every_named_snapshot_is_whole_after_a_power_cut(
     make_user: Callable[..., User],
     kind: str,
     record_property: Callable[[str, object], None],
-    capsys: pytest.CaptureFixture[str],
+    tell: Callable[[str], None],
 ) -> None:
     """Row 28: the image as it is at a random moment of a run, mounted again: what the page cache held is not in it."""
     needs_mkfs(kind)
     user = make_user("flt-hugo", REAL)
     land.write_map(user)
     chance = random.Random(28)
-    named = []
+    named: list[int] = []
+    cuts = amount(8, 3)
     with disk(land.folder, "xfs", 1024 * MIB) as below:
         image = below / "image"
         make_image(image, kind, 24 * MIB)
@@ -291,7 +293,7 @@ def test_every_named_snapshot_is_whole_after_a_power_cut(
             there = on(live, land)
             there.environ["T3_BACKUP_KEEP"] = "2"
             seed(there, user, 1)
-            for n in range(8):
+            for n in range(cuts):
                 process = there.start("run")
                 pidfd = os.pidfd_open(process.pid)
                 select.select([pidfd], [], [], chance.uniform(0.1, 0.4))
@@ -301,7 +303,7 @@ def test_every_named_snapshot_is_whole_after_a_power_cut(
                 process.communicate()
                 assert process.returncode == 0
                 commit_row(user)
-        for n in range(8):
+        for n in range(cuts):
             frozen = below / f"frozen-{n}"
             options = "loop,nouuid" if kind == "xfs" else "loop"
             with mounted(frozen, land.folder / "disk-after", "-o", options) as after:
@@ -314,8 +316,7 @@ def test_every_named_snapshot_is_whole_after_a_power_cut(
                 assert leftovers(again, user) == set()
             frozen.unlink()
     record_property("power_cuts", len(named))
-    with capsys.disabled():
-        print(f"{kind}: {len(named)} power cuts, snapshots found: {named}")
+    tell(f"{kind}: {len(named)} power cuts, snapshots found: {named}")
 
 
 def _must_be_as_sealed(land: Land, user: User, found: list[Manifest]) -> None:

@@ -14,7 +14,7 @@ import pytest
 from conftest import MIB, Answer, Land, give_database, needs_root
 from faults.disks import REAL, disk, files, fill, leftovers, needs_strace, on, one_line, proven, seed, start_traced, trace_of
 
-from demo.users import User
+from demo.users import User, run_alone
 
 pytestmark = needs_root
 
@@ -211,7 +211,7 @@ def test_a_full_home_is_one_clear_line_and_other_accounts_go_on(make_user: Calla
         dave = make_user("flt-dave")
         home = where / "dave"
         subprocess.run(["mv", dave.home, home], check=True)
-        subprocess.run(["usermod", "--home", home, dave.name], check=True)
+        run_alone("usermod", "--home", str(home), dave.name)
         dave = User(dave.name, dave.uid, dave.gid, home)
         give_database(dave, REAL)
         land.write_map(dave, carol)

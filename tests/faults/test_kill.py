@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import fcntl
 import os
-import random
 import select
 import shutil
 import signal
@@ -36,6 +35,7 @@ from faults.disks import (
     trace_worker,
     traced,
 )
+from support.sampling import amount, chance, counts
 
 from demo.users import User
 
@@ -126,10 +126,9 @@ class Kills:
         fcntl.flock(store, fcntl.LOCK_EX | fcntl.LOCK_NB)
         os.close(store)
 
-    def report(self, record_property: Callable[[str, object], None], what: str) -> None:
-        """Say how many there were."""
-        record_property("kill_points", sum(self.points.values()))
-        print(f"{what}: {sum(self.points.values())} kill points: {dict(self.points)}")
+    def report(self, what: str) -> str:
+        """How many there were."""
+        return f"{what}: {sum(self.points.values())} kill points: {dict(self.points)}"
 
 
 @pytest.fixture
@@ -140,8 +139,8 @@ def kills(land: Land, bob: User) -> Kills:
 
 
 def sweep(kills: Kills, name: str, run: Callable[[int], bool], step: int = 1) -> int:
-    """Kill at call 1, 1+step... until a run isn't hit, which then must have succeeded. The number of hits."""
-    for n in range(1, MOST, step):
+    """Kill at call 1, 1+step... until a run isn't hit, which then must have succeeded. How many such calls there are, at most."""
+    for n in counts(MOST, 5, f"kills at {name}", step):
         kills.fresh()
         if not run(n):
             return n // step
@@ -149,9 +148,7 @@ def sweep(kills: Kills, name: str, run: Callable[[int], bool], step: int = 1) ->
     pytest.fail(f"{name} has no end")
 
 
-def test_the_parent_may_be_killed_at_every_call_that_changes_the_store(
-    kills: Kills, record_property: Callable[[str, object], None], capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_parent_may_be_killed_at_every_call_that_changes_the_store(kills: Kills, tell: Callable[[str], None]) -> None:
     """Row 27: seal, name, prune, and everything between."""
 
     def killed(name: str, n: int, *options: str) -> bool:
@@ -167,13 +164,10 @@ def test_the_parent_may_be_killed_at_every_call_that_changes_the_store(
     for name in PARENT_ON_THE_SHELF:
         if name not in PARENT:
             assert sweep(kills, f"{name}@shelf", lambda n, name=name: killed(name, n, *account_dir)) > 0
-    with capsys.disabled():
-        kills.report(record_property, "parent")
+    tell(kills.report("parent"))
 
 
-def test_the_partial_way_may_be_killed_too(
-    land: Land, bob: User, record_property: Callable[[str, object], None], capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_partial_way_may_be_killed_too(land: Land, bob: User, tell: Callable[[str], None]) -> None:
     """Row 27: where a file has a name from the beginning, what a kill leaves of it is cleared by the next run."""
     seed(land, bob, 1)
     kills = Kills(land, bob)
@@ -195,13 +189,10 @@ def test_the_partial_way_may_be_killed_too(
         assert leftovers(land, bob) == set()
     assert left > 0, "no kill left a partial file behind, so nothing was shown"
     assert kills.points["renameat2"] == 2
-    with capsys.disabled():
-        kills.report(record_property, "partial names")
+    tell(kills.report("partial names"))
 
 
-def test_the_worker_may_be_killed_at_any_call(
-    kills: Kills, record_property: Callable[[str, object], None], capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_worker_may_be_killed_at_any_call(kills: Kills, tell: Callable[[str], None]) -> None:
     """Row 27: a dead worker is one line and exit 1; nothing is named, nothing is pruned, the source is whole."""
     old = files(kills.land, kills.user)
 
@@ -217,8 +208,7 @@ def test_the_worker_may_be_killed_at_any_call(
     for name, step in WORKER.items():
         hits = sweep(kills, name, lambda n, name=name: killed(name, n), step)
         assert hits > 0, f"the worker makes no {name}"
-    with capsys.disabled():
-        kills.report(record_property, "worker")
+    tell(kills.report("worker"))
 
 
 def _must_tell(answer: Answer, user: User) -> None:
@@ -226,22 +216,22 @@ def _must_tell(answer: Answer, user: User) -> None:
     assert f"backup FAILED for {user.name} (the worker was killed by SIGKILL" in answer.out, answer
 
 
-def test_a_run_killed_at_any_instant_loses_nothing(kills: Kills, record_property: Callable[[str, object], None]) -> None:
+def test_a_run_killed_at_any_instant_loses_nothing(kills: Kills, tell: Callable[[str], None]) -> None:
     """Row 27: not between calls but at instants that nobody chose, some within SQLite and the kernel."""
-    chance = random.Random(27)
+    moments = chance("a run killed at any instant")
     hit = 0
-    for n in range(12):
+    for n in range(amount(12, 4)):
         kills.fresh()
         process = kills.land.start(*RUN)
         pidfd = os.pidfd_open(process.pid)
-        ended, _, _ = select.select([pidfd], [], [], chance.uniform(0.02, 0.35))
+        ended, _, _ = select.select([pidfd], [], [], moments.uniform(0.02, 0.35))
         os.close(pidfd)
         hit += not ended
         process.kill()
         process.communicate()
         kills.survived(f"instant {n}")
     assert hit > 0
-    record_property("kill_points", hit)
+    tell(f"a run killed at {hit} instants that nobody chose")
 
 
 def test_a_stopped_worker_dies_with_its_parent(land: Land, bob: User) -> None:
@@ -278,12 +268,12 @@ def _wait_for_workers(user: User) -> list[int]:
     pytest.fail("no worker came")
 
 
-def test_a_kill_in_the_very_first_run_leaves_a_store_that_works(land: Land, bob: User, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_kill_in_the_very_first_run_leaves_a_store_that_works(land: Land, bob: User, tell: Callable[[str], None]) -> None:
     """Row 27: before the store, before the shelf, and before the first snapshot has its name."""
     shutil.copyfile(REAL, bob.database)
     points = 0
     for name in ("mkdir", "mkdirat", "fsync", "linkat"):
-        for n in range(1, 20):
+        for n in counts(20, 3, f"kills of the first run at {name}"):
             shutil.rmtree(land.store, ignore_errors=True)
             answer = traced(land, "-e", f"trace={name}", "-e", f"inject={name}:signal=KILL:when={n}", parent_only=True)
             if answer.code != KILLED:
@@ -294,6 +284,5 @@ def test_a_kill_in_the_very_first_run_leaves_a_store_that_works(land: Land, bob:
             assert land.t3("run").code == 0
             assert 1 <= len(proven(land, bob)) <= 2
             assert leftovers(land, bob) == set()
-    assert points >= 8
-    with capsys.disabled():
-        print(f"first run: {points} kill points")
+    assert points >= amount(8, 4)
+    tell(f"first run: {points} kill points")

@@ -16,6 +16,7 @@ import pytest
 from conftest import MIB, Land, needs_root
 from faults.disks import REAL, disk, fill, make_image, mounted, needs_mkfs, seed
 from faults.test_restore_kill import content, state_files
+from support.sampling import amount
 from system.test_restore import change, dump, leave_newer_rows_in_a_wal, leave_unreadable_wal
 
 from demo.users import User
@@ -46,7 +47,7 @@ def rex(land: Land, make_user: Callable[..., User]) -> User:
 
 
 def test_where_the_file_system_can_share_extents_nothing_is_copied(
-    land: Land, make_user: Callable[..., User], small: Path, capsys: pytest.CaptureFixture[str]
+    land: Land, make_user: Callable[..., User], small: Path, tell: Callable[[str], None]
 ) -> None:
     """Home and store on one xfs: the restored file is a clone of the snapshot, and the safety snapshot one of the old state."""
     with disk(land.folder, "xfs", 400 * MIB) as where:
@@ -65,8 +66,7 @@ def test_where_the_file_system_can_share_extents_nothing_is_copied(
             assert len(blocks(kept) & old) >= len(old) - 1
             change(user, "CREATE TABLE later (x)")  # what one writes the other does not see
             assert there.t3("verify").code == 0
-    with capsys.disabled():
-        print(f"xfs: {len(old)} blocks of the old state and all of the snapshot are shared, not copied")
+    tell(f"xfs: {len(old)} blocks of the old state and all of the snapshot are shared, not copied")
 
 
 def assert_as_before(user: User, before: dict[str, str]) -> None:
@@ -121,7 +121,7 @@ def test_without_room_nothing_is_changed(land: Land, rex: User, full: str) -> No
 @pytest.mark.parametrize("leave", [leave_newer_rows_in_a_wal, leave_unreadable_wal], ids=["wal", "unreadable"])
 @pytest.mark.parametrize("kind", ["ext4", "xfs"])
 def test_after_a_power_cut_it_is_the_old_state_or_the_new_one(
-    land: Land, rex: User, kind: str, leave: Callable[[User], None], capsys: pytest.CaptureFixture[str]
+    land: Land, rex: User, kind: str, leave: Callable[[User], None], tell: Callable[[str], None]
 ) -> None:
     """Row 28: home and store on one disk, frozen at a random moment of a restore, mounted again; then the next command heals."""
     needs_mkfs(kind)
@@ -133,6 +133,7 @@ def test_after_a_power_cut_it_is_the_old_state_or_the_new_one(
     old = content(rex, land.folder / "work")
     files = state_files(rex)
     found = {"old": 0, "new": 0}
+    cuts = amount(8, 3)
     with disk(land.folder, "xfs", 1024 * MIB) as below:
         image = below / "image"
         make_image(image, kind, 24 * MIB)
@@ -145,7 +146,7 @@ def test_after_a_power_cut_it_is_the_old_state_or_the_new_one(
             subprocess.run(["cp", "-a", rex.home / ".t3", live / "fresh"], check=True)
             subprocess.run(["cp", "-a", live / "store", live / "fresh-store"], check=True)
             (live / "t3").mkdir()
-            for n in range(8):
+            for n in range(cuts):
                 with bound(live / "t3", rex):
                     for name, place in (("fresh", live / "t3"), ("fresh-store", live / "store")):
                         refill(live / name, place)
@@ -156,7 +157,7 @@ def test_after_a_power_cut_it_is_the_old_state_or_the_new_one(
                     os.close(pidfd)
                     subprocess.run(["cp", "--reflink=always", image, below / f"frozen-{n}"], check=True)
                     process.communicate()
-        for n in range(8):
+        for n in range(cuts):
             options = "loop,nouuid" if kind == "xfs" else "loop"
             with mounted(below / f"frozen-{n}", land.folder / "disk-after", "-o", options) as after, bound(after / "t3", rex):
                 again = Land(after, there.environ)
@@ -169,8 +170,7 @@ def test_after_a_power_cut_it_is_the_old_state_or_the_new_one(
                     assert state_files(rex) == files, f"cut {n}"
                 assert again.t3("verify", rex.name).code == 0
             (below / f"frozen-{n}").unlink()
-    with capsys.disabled():
-        print(f"{kind}, {leave.__name__}: {sum(found.values())} power cuts of a restore: {found}")
+    tell(f"{kind}, {leave.__name__}: {sum(found.values())} power cuts of a restore: {found}")
 
 
 @contextmanager

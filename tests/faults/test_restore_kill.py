@@ -2,7 +2,7 @@
 
 Both the command and each of its workers are killed at the entry of the n-th call of one name. Calls that change nothing are left
 out of the sweep: a kill before one of them leaves the same files as a kill before the next one that does. T3_TEST_EVERY_CALL=1
-makes it each call there is. The next command heals.
+makes it each call there is in a soak. The next command heals.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from pathlib import Path
 import pytest
 from conftest import Answer, Land, needs_root
 from faults.disks import KILLED, REAL, needs_strace, proven, seed, traced
+from support.sampling import amount, counts, sample
 from system.test_restore import change, dump, leave_hot_journal, leave_newer_rows_in_a_wal, leave_unreadable_wal
 
 from demo.users import User
@@ -159,8 +160,8 @@ class Kills:
         assert {path.stat().st_uid for path in self.user.database.parent.iterdir()} == {self.user.uid}
         assert self.known <= {snapshot.name for snapshot in proven(self.land, self.user, known=self.known)}
 
-    def report(self, what: str) -> None:
-        print(f"{what}, {self.state}: {sum(self.points.values())} kill points {dict(self.points)}; states {dict(self.states)}")
+    def report(self, what: str) -> str:
+        return f"{what}, {self.state}: {sum(self.points.values())} kill points {dict(self.points)}; states {dict(self.states)}"
 
 
 @pytest.fixture(params=STATES)
@@ -210,32 +211,31 @@ def calls_of(kills: Kills, mode: str) -> Iterator[tuple[str, int]]:
             yield name, count[name]
 
 
-def test_a_worker_may_be_killed_at_every_call(kills: Kills, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_worker_may_be_killed_at_every_call(kills: Kills, tell: Callable[[str], None]) -> None:
     for mode in MODES:
         if (mode == "clone" and kills.state in UNFOLDED) or (mode in ("unpack", "swap") and kills.state != "files"):
             continue
-        for name, n in calls_of(kills, mode):
+        for name, n in sample(list(calls_of(kills, mode)), 8, f"a {mode} killed, {kills.state}"):
             kills.fresh()
             answer, log = restore(kills, mode, f"-e trace={name} -e inject={name}:signal=KILL:when={n}")
             if "killed by SIGKILL" not in log:  # a line of progress each half second: a slower run has more of them
                 assert (answer.code, name) == (0, "write"), f"{mode} {name} {n}: not hit"
                 continue
             kills.survived(f"{mode} {name} {n}")
-        assert kills.points[mode] >= 4
-    with capsys.disabled():
-        kills.report("workers")
+        assert kills.points[mode] >= amount(4, 1)
+    tell(kills.report("workers"))
 
 
 PARENT = ("openat", "write", "fsync", "rename", "linkat", "unlinkat", "pidfd_open", "wait4", "exit_group")
 
 
 @pytest.mark.parametrize("kills", ["wal", "unreadable", "files"], indirect=True)
-def test_the_command_may_be_killed_at_every_call_that_changes_something(kills: Kills, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_may_be_killed_at_every_call_that_changes_something(kills: Kills, tell: Callable[[str], None]) -> None:
     """The command's own, on the store, and those around its workers. Its workers die with it."""
     for name in PARENT:
         # Before the first file in the store is made, nothing is begun: the calls on the store are what counts.
         place = ["-P", str(kills.land.store), "-P", str(kills.land.account_dir(kills.user))] if name == "openat" else []
-        for n in range(1, 100):
+        for n in counts(100, 6, f"a restore killed at {name}, {kills.state}"):
             kills.fresh()
             inject = ("-e", f"trace={name}", *place, "-e", f"inject={name}:signal=KILL:when={n}")
             answer = traced(kills.land, *inject, words=kills.words(), parent_only=True)
@@ -243,5 +243,4 @@ def test_the_command_may_be_killed_at_every_call_that_changes_something(kills: K
                 assert answer.code == 0, f"{name} {n}: {answer}"
                 break
             kills.survived(f"{name} {n}")
-    with capsys.disabled():
-        kills.report("command")
+    tell(kills.report("command"))

@@ -31,7 +31,7 @@ from t3_backup.worker.child.pinned_read import STEP_PAGES, Budget, Unfinished
 from t3_backup.worker.child.source import Source
 from t3_backup.worker.child.vfs import Destination, register_vfs
 
-pytestmark = needs_root
+pytestmark = [needs_root, pytest.mark.alone]
 
 PATIENCE_S = 60  # a bound on waiting for what must come; nothing is measured by it
 BIG = 500  # MiB: the copy takes long enough to be met in the middle

@@ -19,6 +19,7 @@ from typing import Any
 
 import pytest
 from conftest import DATA, Answer, Land, commit_row, needs_root, started, until
+from support.sampling import amount, chance
 
 from demo.users import User
 
@@ -287,13 +288,14 @@ def test_what_is_not_done_in_time_is_the_next_runs(land: Land, ada: User, grown:
 
 def test_a_hundred_bad_ones_hide_no_good_one(land: Land, ada: User) -> None:
     leave(land, ada, PLAIN[0], 1)
-    for minute in range(120):
+    count = amount(120, 15)
+    for minute in range(count):
         bad = land.account_dir(ada) / f"state-20261104-{3 + minute // 60:02}{minute % 60:02}00.sqlite"
         bad.touch()
         ada.give(bad)
     assert len(land.t3("run", "--json").account(ada.name)["taken_over"]) == 1
     assert [s["taken_at"] for s in listed(land, ada)][1:] == [utc(PLAIN[0])]
-    assert len(os.listdir(land.store / f"{ada.name}+leftover")) == 120
+    assert len(os.listdir(land.store / f"{ada.name}+leftover")) == count
 
 
 @pytest.mark.parametrize(
@@ -378,13 +380,13 @@ def test_a_run_killed_at_any_instant_of_it_loses_none_and_doubles_none(land: Lan
     """Row 27. Each moment that the script had kept is in one of the two places after every kill, and once in the end."""
     leave_all(land, ada)
     expected = {1, 2, 3, 4}
-    rng = random.Random(7)
+    rng = chance("a run killed while it takes over")
     kept = land.folder / "kept"
     began = time.monotonic()
     shutil.copytree(land.account_dir(ada), kept)
     assert land.t3().code == 0
     whole = time.monotonic() - began
-    for _ in range(12):
+    for _ in range(amount(12, 2)):
         shutil.rmtree(land.store)
         land.store.mkdir(mode=0o700)
         shutil.copytree(kept, land.account_dir(ada))

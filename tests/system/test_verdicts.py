@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 from conftest import DATA, Answer, Land, commit_row, give_database, needs_root
+from support.sampling import sample
 
 from demo.users import User
 from t3_backup import accounts, settings
@@ -115,7 +116,7 @@ def forget_free_pages(user: User) -> None:
         file.write((7).to_bytes(4, "big"))
 
 
-@pytest.mark.parametrize("index", ["idx_orch_events_command_id", "sqlite_autoindex_auth_sessions_1"])
+@pytest.mark.parametrize("index", sample(["idx_orch_events_command_id", "sqlite_autoindex_auth_sessions_1"], 2, "damaged indices"))
 def test_a_damaged_index_alarms_run_after_run_and_costs_no_good_one(index: str, land: Land, vera: User) -> None:
     """Row 12: the source has been damaged for months, and KEEP is as small as can be."""
     take_days(land, vera, 4)
@@ -141,7 +142,9 @@ def test_a_damaged_index_alarms_run_after_run_and_costs_no_good_one(index: str, 
     assert all(entry["verifies"] for entry in proven.account(vera.name)["snapshots"])
 
 
-@pytest.mark.parametrize("table", ["projection_turns", "orchestration_events", "effect_sql_migrations"])
+@pytest.mark.parametrize(
+    "table", sample(["projection_turns", "orchestration_events", "effect_sql_migrations"], 3, "damaged tables")
+)
 def test_a_damaged_table_is_kept_as_evidence_and_costs_no_good_one(table: str, land: Land, vera: User) -> None:
     """Row 12."""
     take_days(land, vera, 2)

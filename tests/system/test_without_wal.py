@@ -19,7 +19,7 @@ from conftest import Land, needs_root
 from demo.users import User
 from demo.writer import Writer, moment
 
-pytestmark = needs_root
+pytestmark = [needs_root, pytest.mark.alone]
 
 SIZE = 4  # MiB
 

@@ -22,6 +22,7 @@ from t3_backup.text import printable
 EMPTY = "empty"  # the subject of a trial without data
 _PORT = 4773  # on a loopback of its own
 _SLACK_S = 240  # for all steps of a trial but its watch and what grows with the data
+LIMITS: tuple[str, ...] = ()  # of the steps of a trial, where they are others than its own
 _BYTES_PER_S = 5 << 20  # of data, which is read and checked three times, and migrated: far less than any disk does
 _LIMIT_BYTES = 256 << 10
 _LINES, _CHARS = 40, 500
@@ -76,7 +77,7 @@ def attempt(program: Path, subject: str, write_snapshot: Callable[[str, Path], b
         home = sandbox.home_of(name)
         line = ["/usr/bin/env", "-i", f"HOME={home}", f"TMPDIR={home}", f"PATH={transient_unit.PATH}", "LANG=C.UTF-8"]
         line += [sys.executable, "-I", "-m", "t3_backup.autoupdate.gate.trial", f"--t3={program}/bin/t3", f"--base-dir={home}"]
-        line += [f"--port={_PORT}", f"--watch={watch_seconds}", "--alone"]
+        line += [f"--port={_PORT}", f"--watch={watch_seconds}", *LIMITS, "--alone"]
         done = transient_unit.run(
             line,
             name=name,
