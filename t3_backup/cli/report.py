@@ -9,7 +9,7 @@ from pathlib import Path
 
 from t3_backup.cli.accounts import AccountDirs, account_entry
 from t3_backup.errors import EXIT_OK, Failure
-from t3_backup.monitor import attempts, collect, html
+from t3_backup.monitor import collect, html
 from t3_backup.monitor.html import AccountHistory
 from t3_backup.output import console, messages
 from t3_backup.output.console import Console
@@ -29,9 +29,8 @@ def report_command(args: argparse.Namespace, values: Settings) -> int:
         account_dirs = AccountDirs(store, args.user, out)
         for account_dir in account_dirs:
             entry = account_entry(store, account_dir, [], {})
-            found = attempts.uncovered_since(noted.get(account_dir.user, ()))
-            names = found[1].uncovered if found else ()
-            accounts.append(AccountHistory(account_dir.user, account_dir.snapshots(), messages.not_counted(entry), names))
+            tried = noted.get(account_dir.user, ())
+            accounts.append(AccountHistory(account_dir.user, account_dir.snapshots(), messages.not_counted(entry), tried))
         free = store.free_bytes()
     place = f"{values.dest} on {os.uname().nodename}"
     text = html.render_page(html.build_page(accounts, place, free, utc_now()))

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from datetime import timedelta
 
 from t3_backup.doctor import unit_checks
 from t3_backup.doctor.facts import AccountDirFacts, AccountFacts, Facts, Libraries, StoreFacts
 from t3_backup.doctor.finding import Finding
+from t3_backup.monitor import health
 from t3_backup.restore.pending import PendingRestore
 from t3_backup.settings import DEFAULT_LOG, Settings
 from t3_backup.store.names import is_legacy
@@ -23,8 +23,6 @@ from t3_backup.text import format_age, format_size
 TESTED = ("ext4", "xfs", "btrfs")
 _IN_MEMORY = ("tmpfs", "ramfs")
 _REMOTE = re.compile(r"nfs\d?|cifs|smb3|smbfs|9p|ceph|afs|glusterfs|fuse\.(sshfs|glusterfs|ceph.*|rclone|s3fs)")
-_OLD = timedelta(days=2)
-_FUTURE = timedelta(days=1)
 
 
 def check_machine(facts: Facts, settings: Settings) -> list[Finding]:
@@ -101,6 +99,8 @@ def _store(facts: Facts, settings: Settings) -> Iterator[Finding]:
     else:
         owner = "root" if facts.is_root else "you"
         yield Finding("ok", "store", f"{store.path} belongs to {owner} alone; {len(store.account_dirs)} accounts have snapshots")
+    if store.ledger_problem:
+        yield Finding("warn", "ledger", store.ledger_problem)
     yield _file_system(store)
     yield _space(facts, settings)
     yield from _disk(facts)
@@ -187,14 +187,14 @@ def _restore(restore: PendingRestore) -> Finding:
 
 
 def _newest(facts: Facts) -> Iterator[Finding]:
-    """How old the newest good snapshot of each account is: the one thing that counts on the day it is wanted."""
+    """Judge when each account's database was last known to be safe: the one thing that counts on the day it is wanted."""
     if facts.store.foreign:
         return
     account_dirs = {account_dir.user: account_dir for account_dir in facts.store.account_dirs}
     for account in facts.accounts:
         account_dir = account_dirs.get(account.user)
         if account.source is not None or (account_dir and account_dir.snapshots):
-            yield _age(account.user, account_dir, facts)
+            yield _freshness(account, account_dir, facts)
     if facts.map is None or facts.map.problem:
         return
     for user, account_dir in account_dirs.items():
@@ -206,20 +206,27 @@ def _newest(facts: Facts) -> Iterator[Finding]:
             )
 
 
-def _age(user: str, account_dir: AccountDirFacts | None, facts: Facts) -> Finding:
+def _freshness(account: AccountFacts, account_dir: AccountDirFacts | None, facts: Facts) -> Finding:
+    user = account.user
     name = f"snapshots {user}"
     now = f"now: t3-backup-state run --user {user}" if facts.is_root else "now: t3-backup-state run"
-    good = [snapshot for snapshot in (account_dir.snapshots if account_dir else ()) if snapshot.verdict == "verified"]
-    if not good:
-        return Finding("warn", name, f"not one that is verified; take one {now}")
-    newest = max(good, key=lambda snapshot: snapshot.when)
-    passed = facts.now - newest.when
-    found = f"the newest verified one is {format_age(passed.total_seconds())} old ({newest.name})"
-    if passed > _OLD:
+    tried = facts.store.attempts.get(user, ())
+    fresh = health.judge_freshness(account_dir.snapshots if account_dir else (), tried, facts.now)
+    if fresh.uncovered:
+        if account.uncovered:
+            return Finding("fail", name, databases.explain(fresh.uncovered))
+        told = f"the last run that looked found that {databases.summary(fresh.uncovered)}"
+        return Finding("fail", name, f"{told}; it is there no longer: take one {now}")
+    ahead = f"the newest verified one is of the future ({fresh.ahead[0].name}); was the clock set back?" if fresh.ahead else ""
+    if not fresh.good:
+        return Finding("warn", name, ahead or f"not one that is verified; take one {now}")
+    newest = fresh.good[0]
+    found = f"the newest verified one is {format_age((facts.now - newest.when).total_seconds())} old ({newest.name})"
+    if fresh.confirmed:
+        found += f", and the database was unchanged {format_age((facts.now - fresh.confirmed).total_seconds())} ago"
+    if fresh.is_old(facts.now):
         return Finding("fail", name, f"{found}; see why no newer one came, and take one {now}")
-    if passed < -_FUTURE:
-        return Finding("warn", name, f"the newest verified one is of the future ({newest.name}); was the clock set back?")
-    return Finding("ok", name, found)
+    return Finding("warn", name, ahead) if ahead else Finding("ok", name, found)
 
 
 def _log(facts: Facts, settings: Settings) -> Iterator[Finding]:

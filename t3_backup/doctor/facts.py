@@ -9,7 +9,7 @@ import importlib
 import os
 import threading
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 
@@ -19,7 +19,8 @@ from t3_backup import accounts
 from t3_backup.accounts import Account
 from t3_backup.doctor import units
 from t3_backup.errors import Cancelled, Failure, SourceAbsent, SourceRefused, StoreError, UsageError, explain
-from t3_backup.monitor import hooks, metrics, recorder
+from t3_backup.monitor import collect, hooks, metrics, recorder
+from t3_backup.monitor.attempts import Attempts
 from t3_backup.restore import pending
 from t3_backup.restore.pending import PendingRestore
 from t3_backup.settings import Settings
@@ -87,6 +88,8 @@ class StoreFacts:
     foreign: bool = False  # it is another's, and we are not root
     account_dirs: tuple[AccountDirFacts, ...] = ()
     restores: tuple[PendingRestore, ...] = ()  # that have not ended
+    attempts: Attempts = field(default_factory=dict)  # what the last runs came to
+    ledger_problem: str = ""  # why these can't be read
 
 
 @dataclass(frozen=True)
@@ -198,7 +201,12 @@ def _store(dest: Path, stopping: threading.Event) -> StoreFacts:
             beside = {name.partition("+")[0] for name in os.listdir(store.fd) if "+" in name}
             users = sorted({*store.users(), *filter(accounts.is_user_name, beside)})
             account_dirs = tuple(_shelf(store, user, stopping) for user in users)
-            return replace(found, account_dirs=account_dirs, restores=tuple(pending.find_pending(store)))
+            problems: list[str] = []
+            attempts = collect.attempts_of(store, problems.append)
+            restores = tuple(pending.find_pending(store))
+            return replace(
+                found, account_dirs=account_dirs, restores=restores, attempts=attempts, ledger_problem="; ".join(problems)
+            )
     except (StoreError, OSError) as error:
         return replace(found, problem=explain(error))
 

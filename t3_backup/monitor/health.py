@@ -1,7 +1,8 @@
-"""How each account's backups are: fresh, good and enough of them, or what is wrong. Pure: an overview and a clock in, values out.
+"""Judge how each account's backups are: fresh, good and enough of them, or what is wrong. Pure: values and a clock in, values out.
 
 What counts is when the database was last known to be safe: the time of a verified snapshot, or of a run that found it unchanged.
-That a run ended well says nothing here. What lies in the future was written by a wrong clock, and makes nothing fresh.
+`judge_freshness` alone decides that, for the status, the doctor and the report. That a run ended well says nothing here. What lies
+in the future was written by a wrong clock, and makes nothing fresh.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from t3_backup.text import format_size
 
 OK, WARNING, CRITICAL = "ok", "warning", "critical"
 STATES = (OK, WARNING, CRITICAL)  # in order
+OLD = timedelta(days=2)  # a last good that is older fails the doctor, and is late in the report
 _FUTURE = timedelta(minutes=5)  # clocks that are set right now and then differ by less
 _ROUNDING = timedelta(seconds=2)  # times of snapshots and attempts are whole seconds
 _LEAST_SPAN = timedelta(days=1)  # a growth that was seen for less tells nothing of a day
@@ -30,6 +32,25 @@ class Thresholds:
 
     max_age: timedelta = timedelta(hours=26)  # of the last good: older is critical
     min_snapshots: int = 1  # verified ones: fewer is a warning
+
+
+@dataclass(frozen=True)
+class Freshness:
+    """When one account's database was last known to be safe."""
+
+    last_good: datetime | None  # UTC; None: never
+    good: tuple[Manifest, ...]  # the verified ones that are not of the future, newest first
+    ahead: tuple[Manifest, ...]  # the verified ones that are, newest first
+    uncovered: tuple[str, ...]  # names of databases that are not copied: what was taken since the first of them does not count
+
+    @property
+    def confirmed(self) -> datetime | None:
+        """When a run last found the database unchanged, where that is what makes it fresh."""
+        return None if self.last_good is None or self.last_good <= self.good[0].when else self.last_good
+
+    def is_old(self, now: datetime) -> bool:
+        """Tell whether the last good is older than OLD."""
+        return self.last_good is not None and now - self.last_good > OLD
 
 
 @dataclass(frozen=True)
@@ -70,29 +91,35 @@ def worst(states: Iterable[str]) -> str:
     return max(states, key=STATES.index, default=OK)
 
 
-def judge_health(view: AccountView, now: datetime, limits: Thresholds) -> Health:
-    """How the account is at `now`."""
-    verified = sorted((s for s in view.snapshots if s.verdict == "verified"), key=lambda snapshot: snapshot.when, reverse=True)
+def judge_freshness(snapshots: Iterable[Manifest], attempts: Sequence[Attempt], now: datetime) -> Freshness:
+    """Judge when the database of an account with these snapshots and attempts (the oldest first) was last known to be safe."""
+    verified = sorted((one for one in snapshots if one.verdict == "verified"), key=lambda snapshot: snapshot.when, reverse=True)
     good = tuple(snapshot for snapshot in verified if snapshot.when <= now + _FUTURE)
-    bare = uncovered_since(view.attempts)
-    uncovered = bare[1].uncovered if bare else ()
-    known = [snapshot.when for snapshot in good] + _confirmations(view, good, now)
+    ahead = tuple(snapshot for snapshot in verified if snapshot.when > now + _FUTURE)
+    bare = uncovered_since(attempts)
+    known = [snapshot.when for snapshot in good] + _confirmations(attempts, good, now)
     if bare:  # what was taken since does not hold all that there is
         begun = bare[0].when - timedelta(seconds=bare[0].seconds) - _ROUNDING
         known = [when for when in known if when < begun]
-    last_good = max(known, default=None)
+    return Freshness(max(known, default=None), good, ahead, bare[1].uncovered if bare else ())
+
+
+def judge_health(view: AccountView, now: datetime, limits: Thresholds) -> Health:
+    """Judge how the account is at `now`."""
+    fresh = judge_freshness(view.snapshots, view.attempts, now)
     no_database = not view.snapshots and bool(view.attempts) and view.attempts[-1].outcome == "skipped"
-    troubles = tuple(_troubles(view, verified, len(good), last_good, now, limits, uncovered, no_database=no_database))
+    troubles = tuple(_troubles(view, fresh, now, limits, no_database=no_database))
     note = "no database" if no_database else ""
-    return Health(view, last_good, good, size_trend(good), _last_error(view, last_good), note, troubles, uncovered)
+    error = _last_error(view, fresh.last_good)
+    return Health(view, fresh.last_good, fresh.good, size_trend(fresh.good), error, note, troubles, fresh.uncovered)
 
 
-def _confirmations(view: AccountView, good: Sequence[Manifest], now: datetime) -> list[datetime]:
+def _confirmations(attempts: Sequence[Attempt], good: Sequence[Manifest], now: datetime) -> list[datetime]:
     """When runs found that the database is still what a good snapshot holds."""
     if not good:
         return []
     first = good[-1].when
-    return [tried.when for tried in view.attempts if tried.outcome == UNCHANGED and first <= tried.when <= now + _FUTURE]
+    return [tried.when for tried in attempts if tried.outcome == UNCHANGED and first <= tried.when <= now + _FUTURE]
 
 
 def _last_error(view: AccountView, last_good: datetime | None) -> Attempt | None:
@@ -104,17 +131,8 @@ def _last_error(view: AccountView, last_good: datetime | None) -> Attempt | None
     return None
 
 
-def _troubles(
-    view: AccountView,
-    verified: Sequence[Manifest],
-    good: int,
-    last_good: datetime | None,
-    now: datetime,
-    limits: Thresholds,
-    uncovered: tuple[str, ...],
-    *,
-    no_database: bool,
-) -> Iterator[Trouble]:
+def _troubles(view: AccountView, fresh: Freshness, now: datetime, limits: Thresholds, *, no_database: bool) -> Iterator[Trouble]:
+    last_good = fresh.last_good
     if not view.in_map:
         yield Trouble(WARNING, "not in the map: no new snapshots are taken")
         if view.problem:
@@ -128,8 +146,8 @@ def _troubles(
         if not -_FUTURE <= passed <= limits.max_age:
             yield Trouble(CRITICAL, f"not looked at since {view.attempts[-1].at}; there was no database")
         return
-    if uncovered:
-        yield Trouble(CRITICAL, databases.explain(uncovered))
+    if fresh.uncovered:
+        yield Trouble(CRITICAL, databases.explain(fresh.uncovered))
     if held := [snapshot for snapshot in view.snapshots if snapshot.holds]:
         more = f" and {len(held) - 1} more" if len(held) > 1 else ""
         why = "; ".join(held[0].reasons)
@@ -137,12 +155,12 @@ def _troubles(
             CRITICAL,
             f"{held[0].name} is {held[0].verdict} ({why}){more}; nothing is pruned until: t3-backup-state accept {view.user}",
         )
-    if not uncovered:
+    if not fresh.uncovered:
         yield from _age(view, last_good, now, limits)
-    if ahead := [snapshot for snapshot in verified if snapshot.when > now + _FUTURE]:
-        yield Trouble(WARNING, f"{ahead[0].name} is of the future and does not count; was the clock set back?")
-    if last_good is not None and good < limits.min_snapshots:
-        yield Trouble(WARNING, f"{good} good snapshots, not {limits.min_snapshots}")
+    if fresh.ahead:
+        yield Trouble(WARNING, f"{fresh.ahead[0].name} is of the future and does not count; was the clock set back?")
+    if last_good is not None and len(fresh.good) < limits.min_snapshots:
+        yield Trouble(WARNING, f"{len(fresh.good)} good snapshots, not {limits.min_snapshots}")
     if view.attempts and (unsaved := view.attempts[-1].unsaved):
         yield Trouble(WARNING, f"what is beside the database is not saved ({unsaved})")
     newest = view.attempts[-1] if view.attempts else None

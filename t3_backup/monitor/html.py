@@ -8,20 +8,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import t3_backup
 from t3_backup.errors import Failure
-from t3_backup.monitor import chart
+from t3_backup.monitor import chart, health
+from t3_backup.monitor.attempts import Attempt
 from t3_backup.monitor.chart import Chart
+from t3_backup.monitor.health import Freshness
 from t3_backup.store.manifest import Manifest
 from t3_backup.t3 import databases
 from t3_backup.text import format_age, format_size
 
 _TEMPLATES = Path(__file__).parent / "templates"
-_OLD = timedelta(days=2)  # as the doctor has it
 _FEW = 12  # rows of a table that is shown at once
 
 
@@ -32,7 +33,7 @@ class AccountHistory:
     user: str
     snapshots: Sequence[Manifest]
     notes: Sequence[str] = ()
-    uncovered: Sequence[str] = ()  # names of databases that are not copied
+    attempts: Sequence[Attempt] = ()  # the oldest first
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ class Section:
     """What is shown of one account."""
 
     user: str
-    state: str  # good, late (suspect ones wait, or the newest is old) or bad
+    state: str  # good, late (suspect ones wait, the last good is old, or one is of the future) or bad
     says: str
     count: int
     size: str
@@ -104,32 +105,43 @@ def build_page(accounts: Sequence[AccountHistory], place: str, free: int, now: d
 
 
 def judge_section(account: AccountHistory, now: datetime) -> tuple[str, str]:
-    """How an account is, and in what words: good, late or bad."""
-    verified = [snapshot for snapshot in account.snapshots if snapshot.verdict == "verified"]
+    """Judge how an account is, and in what words: good, late or bad."""
+    return _judge(account, health.judge_freshness(account.snapshots, account.attempts, now), now)
+
+
+def _judge(account: AccountHistory, fresh: Freshness, now: datetime) -> tuple[str, str]:
     waiting = [snapshot for snapshot in account.snapshots if snapshot.holds]
-    if account.uncovered:
-        return "bad", databases.summary(account.uncovered)
+    if fresh.uncovered:
+        return "bad", databases.summary(fresh.uncovered)
     if not account.snapshots:
         return "bad", "no snapshots"
-    if not verified:
-        return "bad", "none is verified"
+    if not fresh.good:
+        return "bad", "the verified ones are of the future" if fresh.ahead else "none is verified"
     if waiting:
         worst = "damaged" if any(snapshot.verdict == "damaged" for snapshot in waiting) else "suspect"
         return "bad" if worst == "damaged" else "late", f"{worst}, waits for accept"
-    newest = max(snapshot.when for snapshot in verified)
-    told = f"verified {format_age((now - newest).total_seconds())} ago"
-    return ("late", f"last {told}") if now - newest > _OLD else ("good", told)
+    told = f"verified {_ago(fresh.good[0].when, now)}"
+    if fresh.confirmed:
+        told += f", unchanged {_ago(fresh.confirmed, now)}"
+    if fresh.is_old(now):
+        return "late", f"last {told}"
+    return ("late", f"{told}; one is of the future") if fresh.ahead else ("good", told)
+
+
+def _ago(when: datetime, now: datetime) -> str:
+    return f"{format_age((now - when).total_seconds())} ago"
 
 
 def _section(account: AccountHistory, now: datetime) -> Section:
-    state, says = judge_section(account, now)
+    fresh = health.judge_freshness(account.snapshots, account.attempts, now)
+    state, says = _judge(account, fresh, now)
     snapshots = account.snapshots
     waiting = [snapshot for snapshot in snapshots if snapshot.holds]
     notes = [f"{snapshot.name} is {snapshot.verdict}: {'; '.join(snapshot.reasons)}" for snapshot in waiting]
     if waiting:
         notes.append(f"Nothing of {account.user} is pruned until: t3-backup-state accept {account.user}")
-    if account.uncovered:
-        notes.insert(0, databases.explain(account.uncovered))
+    if fresh.uncovered:
+        notes.insert(0, databases.explain(fresh.uncovered))
     drawn = chart.draw(snapshots[::-1], now) if snapshots else None
     return Section(
         user=account.user,

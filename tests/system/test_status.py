@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from conftest import DATA, ROOT, Answer, Land, needs_root
 from made import reseal
 
 from demo.users import User
+from t3_backup.text import format_time, utc_now
 
 pytestmark = needs_root
 
@@ -109,6 +111,32 @@ def test_the_thresholds_decide(land: Land, sam: User) -> None:
     assert check(land, "--nagios").code == 2
     assert check(land, "--nagios", "--max-age", "5000w").code == 0
     assert check(land, "--nagios", "--max-age", "5000w", "--min-snapshots", "2").code == 1
+
+
+def test_a_database_that_has_not_changed_for_days_is_well_in_status_doctor_and_report_alike(land: Land, sam: User) -> None:
+    """As long as runs find it unchanged; once none has for as long, all three say that it is old."""
+    pytest.importorskip("jinja2")
+
+    def judged() -> tuple[str, str, bool]:
+        """How the status, the doctor, and the report (well or not) have it."""
+        checks = land.t3("doctor", "--json").document["checks"]
+        [found] = [one["status"] for one in checks if one["name"] == f"snapshots {sam.name}"]
+        page = land.t3("report", "--html", "-").out
+        assert ("All is well" in page) is not ("a look:" in page)
+        return land.t3("status", "--json").account(sam.name)["state"], found, "All is well" in page
+
+    long_ago = format_time(utc_now() - timedelta(days=5))
+    assert land.t3().code == 0
+    change(land, sam, taken_at=long_ago)
+    assert judged() == ("critical", "fail", False)
+    assert land.t3().code == 0
+    assert land.t3("status", "--json").account(sam.name)["last_attempt"]["outcome"] == "unchanged"
+    assert judged() == ("ok", "ok", True)
+    ledger = json.loads((land.store / "attempts.json").read_text())
+    for attempt in ledger["accounts"][sam.name]:
+        attempt["at"] = long_ago
+    (land.store / "attempts.json").write_text(json.dumps(ledger))
+    assert judged() == ("critical", "fail", False)
 
 
 def test_somebody_who_left_the_map_is_a_warning_and_a_shelf_of_the_user_s_own_is_critical(

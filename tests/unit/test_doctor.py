@@ -15,8 +15,10 @@ from t3_backup.doctor import checks
 from t3_backup.doctor.facts import AccountDirFacts, AccountFacts, Facts, Libraries, MapFacts, StoreFacts, TextfileFacts, kind_of
 from t3_backup.doctor.finding import Finding
 from t3_backup.doctor.units import Systemd
+from t3_backup.monitor.attempts import Attempt
 from t3_backup.monitor.hooks import Found
 from t3_backup.restore.pending import PendingRestore
+from t3_backup.text import format_time
 from t3_backup.worker.protocol import Source
 
 GIB = 1 << 30
@@ -246,7 +248,8 @@ def test_what_waits_for_accept_is_named_with_its_reasons_and_what_was_accepted_i
         (timedelta(0), "ok"),
         (timedelta(days=2), "ok"),
         (timedelta(days=2, seconds=1), "fail"),
-        (timedelta(days=-1), "ok"),
+        (timedelta(minutes=-5), "ok"),
+        (timedelta(minutes=-5, seconds=-1), "warn"),
         (timedelta(days=-1, seconds=-1), "warn"),
     ],
 )
@@ -265,6 +268,35 @@ def test_a_newer_one_that_is_not_verified_does_not_make_it_younger() -> None:
 def test_one_that_was_taken_over_counts_by_its_time_whatever_its_number() -> None:
     snapshots = (made(1, NOON - timedelta(days=9)), made(0, NOON - timedelta(days=1)))
     assert of("snapshots alice", **with_shelf(snapshots=snapshots)).status == "ok"
+
+
+def tried(ago: timedelta, outcome: str = "unchanged", **changes: Any) -> Attempt:
+    return replace(Attempt(format_time(NOON - ago), "run", outcome, None, "", 0.5, 0, 0), **changes)
+
+
+def test_a_run_that_found_the_database_unchanged_counts_as_long_as_it_is_fresh() -> None:
+    old = replace(SHELF, snapshots=(made(1, NOON - timedelta(days=5)),))
+    for ago, status in ((timedelta(hours=9), "ok"), (timedelta(days=3), "fail"), (timedelta(days=-1), "fail")):
+        found = of("snapshots alice", **with_store(account_dirs=(old,), attempts={"alice": [tried(ago)]}))
+        assert found.status == status
+    found = of("snapshots alice", **with_store(account_dirs=(old,), attempts={"alice": [tried(timedelta(hours=9))]}))
+    assert found.text.endswith(" is 5d old (state-20261119T120000Z), and the database was unchanged 9h ago")
+    failed = {"alice": [tried(timedelta(hours=9), "failed")], "bob": [tried(timedelta(hours=9))]}
+    assert of("snapshots alice", **with_store(account_dirs=(old,), attempts=failed)).status == "fail"
+
+
+def test_what_was_taken_beside_a_database_that_is_not_copied_counts_for_nothing() -> None:
+    """Row 39."""
+    attempts = {"alice": [tried(timedelta(days=1), "failed", uncovered=("statev2.sqlite",)), tried(timedelta(hours=1), "failed")]}
+    gone = of("snapshots alice", **with_store(attempts=attempts))
+    assert (gone.status, "statev2.sqlite is not backed up; it is there no longer: take one now" in gone.text) == ("fail", True)
+    bare = (replace(ALICE, uncovered=("statev2.sqlite",)),)
+    there = of("snapshots alice", **with_store(attempts=attempts), accounts=bare)
+    assert (there.status, there.text.startswith("statev2.sqlite is not backed up: this version")) == ("fail", True)
+
+
+def test_a_ledger_that_can_t_be_read_is_a_warning() -> None:
+    assert of("ledger", **with_store(ledger_problem="/s/attempts.json can't be read")).status == "warn"
 
 
 @pytest.mark.parametrize(

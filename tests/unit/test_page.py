@@ -6,6 +6,7 @@ import itertools
 from dataclasses import replace
 from datetime import datetime, timedelta
 from html.parser import HTMLParser
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -13,7 +14,9 @@ from hypothesis import strategies as st
 from made import NOON, made
 
 from t3_backup.monitor import chart, html
+from t3_backup.monitor.attempts import Attempt
 from t3_backup.monitor.html import AccountHistory
+from t3_backup.text import format_time
 
 DAY = timedelta(days=1)
 HOSTILE = "\"'><script>alert(1)</script><img src=http://example.com/x onerror=alert(1)>&amp;"
@@ -40,10 +43,35 @@ def test_an_account_is_good_late_or_bad_and_says_why(snapshots: list, state: str
     assert html.judge_section(AccountHistory("alice", snapshots), NOON) == (state, says)
 
 
+def tried(ago: timedelta, outcome: str = "unchanged", **changes: Any) -> Attempt:
+    return replace(Attempt(format_time(NOON - ago), "run", outcome, None, "", 0.5, 0, 0), **changes)
+
+
+def test_an_old_one_that_a_run_found_to_be_still_the_same_is_good_and_says_so() -> None:
+    old = nights(3, NOON - 5 * DAY)
+    for ago, state, says in (
+        (timedelta(hours=9), "good", "verified 5d ago, unchanged 9h ago"),
+        (3 * DAY, "late", "last verified 5d ago, unchanged 3d ago"),
+        (6 * DAY, "late", "last verified 5d ago"),
+    ):
+        assert html.judge_section(AccountHistory("alice", old, attempts=[tried(ago)]), NOON) == (state, says)
+    assert html.judge_section(AccountHistory("alice", old, attempts=[tried(DAY, "failed")]), NOON)[0] == "late"
+
+
+def test_one_of_the_future_does_not_count_and_wants_a_look() -> None:
+    ahead = made(9, NOON + DAY)
+    for rest, found in (
+        ([], ("bad", "the verified ones are of the future")),
+        (nights(3), ("late", "verified 0s ago; one is of the future")),
+        (nights(3, NOON - 3 * DAY), ("late", "last verified 3d ago")),
+    ):
+        assert html.judge_section(AccountHistory("alice", [ahead, *rest]), NOON) == found
+
+
 def test_a_database_that_is_not_copied_is_bad_whatever_the_snapshots_are() -> None:
     """Row 39."""
     for snapshots in (nights(3), []):
-        shelved = AccountHistory("alice", snapshots, uncovered=("statev2.sqlite",))
+        shelved = AccountHistory("alice", snapshots, attempts=[tried(DAY, "failed", uncovered=("statev2.sqlite",))])
         assert html.judge_section(shelved, NOON) == ("bad", "statev2.sqlite is not backed up")
         [section] = html.build_page([shelved], "/store", 1, NOON).sections
         assert section.notes[0].startswith(
