@@ -1,68 +1,62 @@
-"""`t3-backup-state`: arguments to calls, one function a subcommand; the exit code is the verdict.
+"""`t3-backup-state`: read the command line, call the one command's module; the exit code is the verdict.
 
 0 all well; 1 at least one account or snapshot is not; 2 wrong use or configuration; 75 another run holds the store.
+
+A command's module is imported when it is called for: starting Python is most of what a small command costs.
 """
 
 from __future__ import annotations
 
-import argparse
+import importlib
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+from typing import TYPE_CHECKING
 
-from t3_backup import settings
-from t3_backup.cli import list as list_snapshots
-from t3_backup.cli import nagios, pin, prune, restore, run
-from t3_backup.cli.accept import accept_command
-from t3_backup.cli.doctor import doctor_command
-from t3_backup.cli.hooks import hooks_command
-from t3_backup.cli.parser import build_parser
-from t3_backup.cli.report import report_command
-from t3_backup.cli.status import status_command
-from t3_backup.cli.usage import usage_command
-from t3_backup.cli.verify import verify_command
+from t3_backup.cli.parser import asks_for_check, parse_arguments
 from t3_backup.errors import Failure
-from t3_backup.output.console import say_error
-from t3_backup.settings import Settings
+
+if TYPE_CHECKING:
+    import argparse
+    from pathlib import Path
+
+    from t3_backup.settings import Settings
+
+_MODULES = {"unpin": "pin"}  # of a command that shares its module with another
+_FLAGS = ("dest", "map", "keep", "timeout", "jobs")  # which set a setting
 
 
-def main(
-    argv: Sequence[str] | None = None, environ: Mapping[str, str] = os.environ, defaults: Path = settings.DEFAULTS_FILE
-) -> int:
+def main(argv: Sequence[str] | None = None, environ: Mapping[str, str] = os.environ, defaults: Path | None = None) -> int:
     """Run the command and return its exit code; an error is one line on standard error."""
     words = sys.argv[1:] if argv is None else list(argv)
-    if nagios.is_check(words):
-        return nagios.guard(lambda: _command(words, environ, defaults))
+    if asks_for_check(words):
+        from t3_backup.cli.status import answer_check
+
+        return answer_check(lambda: _run_command(words, environ, defaults))
     try:
-        return _command(words, environ, defaults)
+        return _run_command(words, environ, defaults)
     except (Failure, OSError) as error:
+        from t3_backup.output.console import say_error
+
         return say_error(error)
 
 
-def _command(words: Sequence[str], environ: Mapping[str, str], defaults: Path) -> int:
-    args = build_parser().parse_args(words)
-    if args.command is None:
-        args = build_parser().parse_args(["run"])
-    flags = {name: getattr(args, name, None) for name in ("dest", "map", "keep", "timeout", "jobs")}
+def find_command(name: str) -> Callable[[argparse.Namespace, Settings], int]:
+    """Import the module of a command and return its function."""
+    word = name.replace("-", "_")
+    command: Callable[[argparse.Namespace, Settings], int]
+    command = getattr(importlib.import_module(f"t3_backup.cli.{_MODULES.get(word, word)}"), f"{word}_command")
+    return command
+
+
+def _run_command(words: Sequence[str], environ: Mapping[str, str], defaults: Path | None) -> int:
+    args = parse_arguments(words)
+    from t3_backup import settings
+
+    flags = {name: getattr(args, name, None) for name in _FLAGS}
     # A run that failed for its settings is told of, too.
-    values = settings.load(flags, environ, defaults, forgiving=args.command == "hooks")
-    commands: dict[str, Callable[[argparse.Namespace, Settings], int]] = {
-        "run": run.run_command,
-        "list": list_snapshots.list_command,
-        "report": report_command,
-        "verify": verify_command,
-        "restore": restore.restore_command,
-        "accept": accept_command,
-        "pin": pin.pin_command,
-        "unpin": pin.unpin_command,
-        "prune": prune.prune_command,
-        "du": usage_command,
-        "status": status_command,
-        "doctor": doctor_command,
-        "hooks": hooks_command,
-    }
-    return commands[args.command](args, values)
+    values = settings.load(flags, environ, defaults or settings.DEFAULTS_FILE, forgiving=args.command == "hooks")
+    return find_command(args.command)(args, values)
 
 
 if __name__ == "__main__":

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import argparse
-import textwrap
+import contextlib
+import os
+import sys
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
 
 import t3_backup
-from t3_backup import settings
 from t3_backup.errors import UsageError
+
+if TYPE_CHECKING:
+    from t3_backup.settings import Known
 
 _EXAMPLES = """\
 examples:
@@ -35,16 +41,62 @@ exit status: 0 all well; 1 an account failed, a new snapshot is suspect or damag
 """
 
 
+class _HelpFormatter(argparse.HelpFormatter):
+    """As wide as the terminal: argparse makes one for each option, and asks by a module that brings every kind of compression."""
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, width=_columns() - 2)
+
+
+class _TopFormatter(_HelpFormatter, argparse.RawDescriptionHelpFormatter):
+    """The same, with the description and the epilog as they are."""
+
+
+def _columns() -> int:
+    """The terminal's width, as shutil.get_terminal_size has it."""
+    with contextlib.suppress(ValueError):
+        if (columns := int(os.environ.get("COLUMNS", "0"))) > 0:
+            return columns
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        return os.get_terminal_size(sys.__stdout__.fileno()).columns or 80  # type: ignore[union-attr]
+    return 80
+
+
 class Parser(argparse.ArgumentParser):
-    """One whose errors are those of the house."""
+    """Parse a command line: errors are UsageError, options have no abbreviations, and the epilog may be made when it is wanted."""
+
+    def __init__(self, *args: Any, epilog: str | Callable[[], str] | None = None, **kwargs: Any) -> None:
+        kwargs.setdefault("formatter_class", _HelpFormatter)
+        kwargs.setdefault("allow_abbrev", False)
+        super().__init__(*args, **kwargs)
+        self.epilog = epilog
+
+    @property
+    def epilog(self) -> str | None:
+        """What stands below the options."""
+        return self._epilog() if callable(self._epilog) else self._epilog
+
+    @epilog.setter
+    def epilog(self, value: str | Callable[[], str] | None) -> None:
+        self._epilog = value
 
     def error(self, message: str) -> None:  # type: ignore[override]
-        """Raises UsageError, with the way to the help."""
+        """Raise UsageError, with the way to the help."""
         raise UsageError(f"{message}; see {self.prog} --help")
 
 
-def epilog(examples: str, known: settings.Known, where: str, exit_status: str) -> str:
+def asks_for_check(words: Sequence[str]) -> bool:
+    """Tell whether a command line asks for a check of Nagios', even where it can't be parsed.
+
+    That is certain: the command comes first, and no option has an abbreviation.
+    """
+    return words[:1] == ["status"] and "--nagios" in words
+
+
+def epilog(examples: str, known: Known, where: str, exit_status: str) -> str:
     """Write what stands below a command's options: examples, the names of the settings, the exit status."""
+    import textwrap
+
     names = ", ".join(one.name + (f" ({one.unit.partition(';')[0]})" if one.unit else "") for one in known.values())
     paragraph = textwrap.fill(f"settings: {names}, in {where}", 130, subsequent_indent="  ", break_on_hyphens=False)
     return f"{examples}\n{paragraph}\n\n{exit_status}"
@@ -56,105 +108,173 @@ def _level(text: str) -> int:
     return int(text)
 
 
-def _add_pinning(commands: argparse._SubParsersAction[Parser], store: Parser) -> None:
-    abouts = {"pin": "keep snapshots, whatever retention says", "unpin": "leave pinned snapshots to retention again"}
-    for command, about in abouts.items():
-        pinning = commands.add_parser(command, parents=[store], help=about)
-        pinning.add_argument("user", metavar="USER")
-        pinning.add_argument("names", nargs="+", metavar="NAME", help="a name, 'latest', a time, a date, or an age such as 3d")
+def _epilog() -> str:
+    from t3_backup import settings
+
+    return epilog(_EXAMPLES, settings.KNOWN, f"{settings.DEFAULTS_FILE} or the environment; a flag beats both.", _EXIT_STATUS)
 
 
-def build_parser() -> argparse.ArgumentParser:
-    """The command line, from which the help is made."""
-    top = Parser(
-        prog="t3-backup-state",
-        description="Proven copies of every T3 Code user's live database. Without a command: run.",
-        epilog=epilog(_EXAMPLES, settings.KNOWN, f"{settings.DEFAULTS_FILE} or the environment; a flag beats both.", _EXIT_STATUS),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    top.add_argument("--version", action="version", version=f"t3-backup {t3_backup.__version__}")
-    commands = top.add_subparsers(dest="command", metavar="COMMAND")
+_Commands = argparse._SubParsersAction  # of a Parser
 
-    place = Parser(add_help=False)
-    place.add_argument("--dest", metavar="DIR", help="the store (T3_BACKUP_DEST; /var/backups/t3-state)")
-    store = Parser(add_help=False, parents=[place])
-    store.add_argument("--json", action="store_true", help="one JSON document on standard output; lines go to standard error")
 
-    run = commands.add_parser("run", parents=[store], help="back up the accounts of the map")
-    run.add_argument("--user", action="append", metavar="U", help="only this account (may be repeated)")
-    run.add_argument("--label", metavar="L", help="name the snapshots, and count them apart in retention")
-    run.add_argument("--map", metavar="FILE", help="the user map (T3_BACKUP_MAP; /etc/ttyd-user-map)")
-    run.add_argument("--keep", metavar="N", help="keep the newest N, and the newest of each of N days (T3_BACKUP_KEEP; 14)")
-    run.add_argument("--timeout", metavar="S", help="seconds for one account (T3_BACKUP_TIMEOUT; 900)")
-    run.add_argument("--jobs", metavar="N", help="accounts at once (T3_BACKUP_JOBS; 1)")
-    run.add_argument("--dry-run", action="store_true", help="say what would be backed up, and write nothing")
+class _Shared:
+    """The options that several commands have, and what a command is added to."""
 
-    listing = commands.add_parser("list", parents=[store], help="show the snapshots, newest first")
-    listing.add_argument("user", nargs="?", metavar="USER")
+    def __init__(self, commands: _Commands[Parser]) -> None:
+        self._commands = commands
+        self.place = Parser(add_help=False)
+        self.place.add_argument("--dest", metavar="DIR", help="the store (T3_BACKUP_DEST; /var/backups/t3-state)")
+        self.store = Parser(add_help=False, parents=[self.place])
+        self.store.add_argument(
+            "--json", action="store_true", help="one JSON document on standard output; lines go to standard error"
+        )
 
-    reporting = commands.add_parser("report", parents=[place], help="show them as a page of HTML that needs nothing else")
-    reporting.add_argument("--html", metavar="FILE", required=True, help="where to write it; - is standard output")
-    reporting.add_argument("user", nargs="?", metavar="USER")
+    def add(self, name: str, about: str, *, store: bool = True) -> Parser:
+        """Add a command."""
+        return self._commands.add_parser(name, parents=[self.store if store else self.place], help=about)
 
-    proving = commands.add_parser("verify", parents=[store], help="prove sealed snapshots again")
-    proving.add_argument("user", nargs="?", metavar="USER")
-    which = proving.add_mutually_exclusive_group()
+    def add_apart(self, name: str, about: str) -> Parser:
+        """Add a command that has none of these options."""
+        return self._commands.add_parser(name, help=about)
+
+
+def _add_map(command: Parser) -> None:
+    command.add_argument("--map", metavar="FILE", help="the user map (T3_BACKUP_MAP; /etc/ttyd-user-map)")
+
+
+def _add_run(shared: _Shared) -> None:
+    command = shared.add("run", "back up the accounts of the map")
+    command.add_argument("--user", action="append", metavar="U", help="only this account (may be repeated)")
+    command.add_argument("--label", metavar="L", help="name the snapshots, and count them apart in retention")
+    _add_map(command)
+    command.add_argument("--keep", metavar="N", help="keep the newest N, and the newest of each of N days (T3_BACKUP_KEEP; 14)")
+    command.add_argument("--timeout", metavar="S", help="seconds for one account (T3_BACKUP_TIMEOUT; 900)")
+    command.add_argument("--jobs", metavar="N", help="accounts at once (T3_BACKUP_JOBS; 1)")
+    command.add_argument("--dry-run", action="store_true", help="say what would be backed up, and write nothing")
+
+
+def _add_list(shared: _Shared) -> None:
+    shared.add("list", "show the snapshots, newest first").add_argument("user", nargs="?", metavar="USER")
+
+
+def _add_report(shared: _Shared) -> None:
+    command = shared.add("report", "show them as a page of HTML that needs nothing else", store=False)
+    command.add_argument("--html", metavar="FILE", required=True, help="where to write it; - is standard output")
+    command.add_argument("user", nargs="?", metavar="USER")
+
+
+def _add_verify(shared: _Shared) -> None:
+    command = shared.add("verify", "prove sealed snapshots again")
+    command.add_argument("user", nargs="?", metavar="USER")
+    which = command.add_mutually_exclusive_group()
     which.add_argument("--all", action="store_true", help="every snapshot of USER, or of every account (the default)")
     which.add_argument("--at", metavar="WHEN", help="one snapshot: its name, 'latest', a time, a date, or an age such as 3d")
-    proving.add_argument("--timeout", metavar="S", help="seconds for one snapshot (T3_BACKUP_TIMEOUT; 900)")
+    command.add_argument("--timeout", metavar="S", help="seconds for one snapshot (T3_BACKUP_TIMEOUT; 900)")
 
-    restoring = commands.add_parser("restore", parents=[store], help="put a snapshot back in the place of a live database")
-    restoring.add_argument("user", metavar="USER")
-    restoring.add_argument(
+
+def _add_restore(shared: _Shared) -> None:
+    command = shared.add("restore", "put a snapshot back in the place of a live database")
+    command.add_argument("user", metavar="USER")
+    command.add_argument(
         "--at", metavar="WHEN", default="latest", help="'latest' (verified), a time, a date, an age, or a snapshot's name"
     )
-    restoring.add_argument("--label", metavar="L", help="one of this label; 'prerestore' undoes the last restore")
-    restoring.add_argument("--schema", metavar="N", type=_level, help="one whose T3 migration level is at most N")
-    restoring.add_argument(
+    command.add_argument("--label", metavar="L", help="one of this label; 'prerestore' undoes the last restore")
+    command.add_argument("--schema", metavar="N", type=_level, help="one whose T3 migration level is at most N")
+    command.add_argument(
         "--only",
         choices=("database", "files"),
         help="the database alone, or its secrets, settings and attachments alone",
     )
-    restoring.add_argument("--to", metavar="FILE", help="write it to a new file, and touch nothing else")
-    restoring.add_argument("--dry-run", action="store_true", help="show what would be put back, gained and lost")
-    restoring.add_argument("--yes", action="store_true", help="do not ask")
-    restoring.add_argument("--no-service", action="store_true", help="leave t3-serve@USER alone; it must not run")
-    restoring.add_argument("--timeout", metavar="S", help="seconds for each step (T3_BACKUP_TIMEOUT; 900)")
+    command.add_argument("--to", metavar="FILE", help="write it to a new file, and touch nothing else")
+    command.add_argument("--dry-run", action="store_true", help="show what would be put back, gained and lost")
+    command.add_argument("--yes", action="store_true", help="do not ask")
+    command.add_argument("--no-service", action="store_true", help="leave t3-serve@USER alone; it must not run")
+    command.add_argument("--timeout", metavar="S", help="seconds for each step (T3_BACKUP_TIMEOUT; 900)")
 
-    accepting = commands.add_parser("accept", parents=[store], help="end the hold of suspect and damaged snapshots")
-    accepting.add_argument("user", metavar="USER")
 
-    _add_keeping(commands, store)
-    _add_pinning(commands, store)
+def _add_accept(shared: _Shared) -> None:
+    shared.add("accept", "end the hold of suspect and damaged snapshots").add_argument("user", metavar="USER")
 
-    _add_watching(commands, store)
+
+def _add_prune(shared: _Shared) -> None:
+    command = shared.add("prune", "let go what is not to be kept, and compact the rest, now")
+    command.add_argument("user", nargs="?", metavar="USER")
+    command.add_argument("--keep", metavar="N", help="newest N, and newest of each of N days (T3_BACKUP_KEEP; 14)")
+    command.add_argument("--dry-run", action="store_true", help="say what would go, what stays, and why; change nothing")
+
+
+def _add_du(shared: _Shared) -> None:
+    shared.add("du", "show what each account's history takes of the disk").add_argument("user", nargs="?", metavar="USER")
+
+
+def _add_pin(shared: _Shared) -> None:
+    _add_names(shared.add("pin", "keep snapshots, whatever retention says"))
+
+
+def _add_unpin(shared: _Shared) -> None:
+    _add_names(shared.add("unpin", "leave pinned snapshots to retention again"))
+
+
+def _add_names(command: Parser) -> None:
+    command.add_argument("user", metavar="USER")
+    command.add_argument("names", nargs="+", metavar="NAME", help="a name, 'latest', a time, a date, or an age such as 3d")
+
+
+def _add_status(shared: _Shared) -> None:
+    command = shared.add("status", "show how fresh, good and many each account's snapshots are")
+    command.add_argument("user", nargs="?", metavar="USER")
+    _add_map(command)
+    command.add_argument(
+        "--nagios", action="store_true", help="one line with perfdata; exit status 0 ok, 1 warning, 2 critical, 3 unknown"
+    )
+    command.add_argument("--max-age", metavar="AGE", default="26h", help="critical where the last good is older (90m, 2d; 26h)")
+    command.add_argument("--min-snapshots", metavar="N", default="1", help="warn where fewer are good (1)")
+
+
+def _add_doctor(shared: _Shared) -> None:
+    _add_map(shared.add("doctor", "check accounts, store and units, and say what to do"))
+
+
+def _add_hooks(shared: _Shared) -> None:
+    command = shared.add_apart("hooks", "call what is called when a run has failed, to try it")
+    command.add_argument("--document", metavar="FILE", help="what a run of the service has left, for the unit that calls this")
+
+
+COMMANDS: dict[str, Callable[[_Shared], None]] = {
+    "run": _add_run,
+    "list": _add_list,
+    "report": _add_report,
+    "verify": _add_verify,
+    "restore": _add_restore,
+    "accept": _add_accept,
+    "prune": _add_prune,
+    "du": _add_du,
+    "pin": _add_pin,
+    "unpin": _add_unpin,
+    "status": _add_status,
+    "doctor": _add_doctor,
+    "hooks": _add_hooks,
+}
+
+
+def build_parser(only: str | None = None) -> argparse.ArgumentParser:
+    """Build the parser, from which the help is made, too; with one command alone where it is known which it will be."""
+    top = Parser(
+        prog="t3-backup-state",
+        description="Proven copies of every T3 Code user's live database. Without a command: run.",
+        epilog=_epilog,
+        formatter_class=_TopFormatter,
+    )
+    top.add_argument("--version", action="version", version=f"t3-backup {t3_backup.__version__}")
+    shared = _Shared(top.add_subparsers(dest="command", metavar="COMMAND", prog=top.prog))
+    for name, add in COMMANDS.items():
+        if only in (None, name):
+            add(shared)
     return top
 
 
-def _add_keeping(commands: argparse._SubParsersAction[Parser], store: Parser) -> None:
-    """The commands by which somebody has a say in what is kept, or sees what it takes."""
-    pruning = commands.add_parser("prune", parents=[store], help="let go what is not to be kept, and compact the rest, now")
-    pruning.add_argument("user", nargs="?", metavar="USER")
-    pruning.add_argument("--keep", metavar="N", help="newest N, and newest of each of N days (T3_BACKUP_KEEP; 14)")
-    pruning.add_argument("--dry-run", action="store_true", help="say what would go, what stays, and why; change nothing")
-
-    taking = commands.add_parser("du", parents=[store], help="show what each account's history takes of the disk")
-    taking.add_argument("user", nargs="?", metavar="USER")
-
-
-def _add_watching(commands: argparse._SubParsersAction[Parser], store: Parser) -> None:
-    """The commands of who watches over backups."""
-    status = commands.add_parser("status", parents=[store], help="show how fresh, good and many each account's snapshots are")
-    status.add_argument("user", nargs="?", metavar="USER")
-    status.add_argument("--map", metavar="FILE", help="the user map (T3_BACKUP_MAP; /etc/ttyd-user-map)")
-    status.add_argument(
-        "--nagios", action="store_true", help="one line with perfdata; exit status 0 ok, 1 warning, 2 critical, 3 unknown"
-    )
-    status.add_argument("--max-age", metavar="AGE", default="26h", help="critical where the last good is older (90m, 2d; 26h)")
-    status.add_argument("--min-snapshots", metavar="N", default="1", help="warn where fewer are good (1)")
-
-    doctor = commands.add_parser("doctor", parents=[store], help="check accounts, store and units, and say what to do")
-    doctor.add_argument("--map", metavar="FILE", help="the user map (T3_BACKUP_MAP; /etc/ttyd-user-map)")
-
-    calling = commands.add_parser("hooks", help="call what is called when a run has failed, to try it")
-    calling.add_argument("--document", metavar="FILE", help="what a run of the service has left, for the unit that calls this")
+def parse_arguments(words: Sequence[str]) -> argparse.Namespace:
+    """Parse a command line; without a command it is `run`. Raises UsageError."""
+    words = words or ["run"]
+    known = words[0] in COMMANDS or words[0] == "--version"
+    return build_parser(words[0] if known else None).parse_args(words)

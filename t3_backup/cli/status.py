@@ -1,12 +1,16 @@
-"""The command `status`: say how each account's backups are."""
+"""The command `status`: say how each account's backups are; with --nagios, as a check of Nagios' (or Icinga's).
+
+A check answers in its own way whatever happens: one line on standard output, and exit code 3 for unknown.
+"""
 
 from __future__ import annotations
 
 import argparse
 import re
 import sys
+from collections.abc import Callable
 
-from t3_backup.errors import EXIT_OK, Failure, UsageError
+from t3_backup.errors import EXIT_OK, Failure, UsageError, explain
 from t3_backup.monitor import collect, health
 from t3_backup.monitor import status as monitor_status
 from t3_backup.output import console
@@ -18,7 +22,7 @@ from t3_backup.text import INFO, utc_now
 
 
 def status_command(args: argparse.Namespace, values: Settings) -> int:
-    """`status`: how each account's backups are. Nothing is locked or written."""
+    """Run `status`: say how each account's backups are. Nothing is locked or written."""
     limits = _thresholds(args)
     out = Console(sys.stderr if args.json else sys.stdout)
     known = collect.users_to_watch(values.map)
@@ -40,8 +44,20 @@ def status_command(args: argparse.Namespace, values: Settings) -> int:
     return Failure.exit_code if status.state == health.CRITICAL or out.broken else EXIT_OK
 
 
+def answer_check(check: Callable[[], int]) -> int:
+    """Return the exit code of `check`; whatever ends it otherwise becomes a line that says UNKNOWN."""
+    try:
+        return check()
+    except (Failure, OSError) as error:
+        why = explain(error)
+    except Exception as error:  # noqa: BLE001 - a mistake of ours is unknown, too, and a traceback nothing that a monitor reads
+        why = f"internal error, please report it: {error!r}"
+    Console(sys.stdout).line(INFO, monitor_status.plugin_line("UNKNOWN", why))
+    return monitor_status.UNKNOWN
+
+
 def _thresholds(args: argparse.Namespace) -> health.Thresholds:
-    """What --max-age and --min-snapshots say. Raises UsageError."""
+    """Read --max-age and --min-snapshots. Raises UsageError."""
     most = selection.parse_span(args.max_age)
     if not most:
         raise UsageError(f"--max-age {args.max_age!r} is no time span such as 90m, 26h or 2d")

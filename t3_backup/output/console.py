@@ -13,14 +13,16 @@ import sys
 import threading
 from collections.abc import Callable
 from types import TracebackType
-from typing import Any, Self, TextIO
+from typing import TYPE_CHECKING, Any, Self, TextIO
 
 from t3_backup.backup.result import AccountResult
 from t3_backup.errors import Failure, explain
 from t3_backup.output import journald
 from t3_backup.output.messages import result_messages
 from t3_backup.text import ERROR, WARNING, printable
-from t3_backup.worker.protocol import Event, Phase, Progress
+
+if TYPE_CHECKING:
+    from t3_backup.worker.protocol import Event
 
 _LONGEST_LINE = 20_000  # characters
 
@@ -127,6 +129,8 @@ class ProgressBars(Console):
             self._move(user, event)
 
     def _move(self, user: str, event: Event) -> None:
+        from t3_backup.worker.protocol import Phase, Progress
+
         if isinstance(event, Phase):
             self._phases[user] = event.phase
             if user in self._tasks:

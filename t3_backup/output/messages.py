@@ -7,11 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from t3_backup.backup.result import AccountResult
-from t3_backup.history.verify import Check
 from t3_backup.text import ERROR, INFO, WARNING, format_age, format_columns, format_size
+
+if TYPE_CHECKING:  # it brings the worker's client, which only those need who verify
+    from t3_backup.history.verify import Check
 
 
 class Message(NamedTuple):

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import secrets
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
@@ -49,7 +48,7 @@ class Intent:
     def save(self, store: Store) -> None:
         """Write it; durable when this returns. Raises OSError."""
         text = json.dumps({"format": _FORMAT} | asdict(self), indent=1) + "\n"
-        partial = f"{_PARTIAL}{secrets.token_hex(8)}"
+        partial = f"{_PARTIAL}{os.urandom(8).hex()}"
         fd = os.open(partial, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600, dir_fd=store.fd)
         try:
             with open(fd, "w", encoding="utf-8") as file:

@@ -13,7 +13,6 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import secrets
 import time
 from collections.abc import Callable, Container, Iterator, Sequence
 from dataclasses import dataclass
@@ -202,7 +201,7 @@ class AccountDir:
     def begin(self) -> StagedFile:
         """A new, empty, unnamed file for a snapshot. Raises OSError."""
         try:
-            return StagedFile.create(self.fd, f"{_PARTIAL}{secrets.token_hex(8)}")
+            return StagedFile.create(self.fd, f"{_PARTIAL}{os.urandom(8).hex()}")
         except OSError as error:
             raise OSError(error.errno, error.strerror, str(self.path)) from error
 
@@ -227,7 +226,7 @@ class AccountDir:
 
     def put(self, name_as: Callable[[str], None], name: str) -> None:
         """Let `name_as` give a file a name, and that be `name`, in the place of what has it. Raises OSError."""
-        first = f"{_PARTIAL}{secrets.token_hex(8)}"
+        first = f"{_PARTIAL}{os.urandom(8).hex()}"
         name_as(first)
         os.rename(first, name, src_dir_fd=self.fd, dst_dir_fd=self.fd)
 

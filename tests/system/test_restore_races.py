@@ -402,7 +402,7 @@ def test_a_terminal_that_goes_away_before_the_exchange_undoes_it(land: Land, rac
 
 
 # The command, which waits for longer than any restore takes.
-PATIENT = "import sys; from t3_backup.cli.main import main as cli, restore as restoring; restoring.WAIT_S = 60; sys.exit(cli.main(sys.argv[1:]))"
+PATIENT = "import sys; from t3_backup.cli import main as cli, restore as restoring; restoring.WAIT_S = 60; sys.exit(cli.main(sys.argv[1:]))"
 
 
 def test_of_two_at_once_the_second_waits_and_both_are_whole(land: Land, racer: User) -> None:

@@ -202,7 +202,8 @@ def test_nothing_that_was_noted_of_a_user_s_is_obeyed_by_a_terminal(land: Land, 
         ("--nagios", "--min-snapshots", "many"),
         ("--nagios", "--json"),
         ("--nagios", "--bogus"),
-        ("--nag", "one", "two"),
+        ("--nagios", "one", "two"),
+        ("--max-age", "--nagios"),
         ("--nagios", "--dest", "relative"),
         ("--nagios", "nobody-of-that-name"),
         ("--nagios", "../etc"),
@@ -216,6 +217,13 @@ def test_nothing_that_was_noted_of_a_user_s_is_obeyed_by_a_terminal(land: Land, 
 def test_wrong_use_and_what_can_t_be_read_are_unknown(words: tuple[str, ...], land: Land, sam: User) -> None:
     assert land.t3().code == 0
     assert check(land, *words).code == 3
+
+
+def test_a_check_is_asked_for_by_the_whole_option_and_an_abbreviation_is_wrong_use(land: Land, sam: User) -> None:
+    assert land.t3().code == 0
+    for words in (("status", "--nag"), ("list", "--nagios"), ("status", "--max", "2d")):
+        answer = land.t3(*words)
+        assert (answer.code, answer.out, "unrecognized arguments" in answer.err) == (2, "", True), answer
 
 
 def test_no_accounts_at_all_and_senseless_settings_are_unknown(land: Land, sam: User) -> None:

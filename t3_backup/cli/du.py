@@ -16,7 +16,7 @@ from t3_backup.store.store import Store
 from t3_backup.text import INFO, format_size
 
 
-def usage_command(args: argparse.Namespace, values: Settings) -> int:
+def du_command(args: argparse.Namespace, values: Settings) -> int:
     """`du`: what each account's history takes, beside what full copies would."""
     out = Console(sys.stderr if args.json else sys.stdout)
     documents: list[dict[str, Any]] = []
