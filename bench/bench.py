@@ -20,9 +20,10 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
-from bench import keeping, measure, methods, report, restores, storage, storage_report
+from bench import keeping, measure, methods, report, restores, start, storage, storage_report
 from bench.methods import Method, Place
 from bench.report import Sample
 from demo.grow import grow, parse_size
@@ -202,6 +203,19 @@ def on_scene(bench: Bench, about: dict[str, str], given: argparse.Namespace) -> 
     return 0
 
 
+def starting(bench: Bench, about: dict[str, str], given: argparse.Namespace) -> int:
+    """Measure small commands and runs beside those of an earlier revision, and report."""
+    codes = (start.earlier_code(ROOT, bench.work, given.against), ROOT)
+    with bench.log.open("ab") as output:
+        found = start.compare(codes, bench.work, partial(grown, bench.work), given.rounds, output, _say)
+    about |= {"before": given.against, "rounds": str(given.rounds), "jobs": "1"}
+    about["load"] += f", {os.getloadavg()[0]:.1f} over the last one"
+    if given.markdown is not None:
+        given.markdown.write_text(start.markdown(about, found), encoding="utf-8")
+    print(json.dumps({"machine": about, "found": asdict(found)}, indent=1) if given.json else start.plain(found))
+    return 0
+
+
 def _touch_page_cache(folder: Path, size: int) -> None:
     """Fill as much page cache as a copy will take, and give it back unwritten.
 
@@ -245,6 +259,8 @@ def _arguments() -> tuple[argparse.ArgumentParser, argparse.Namespace]:
     parser.add_argument("--storage", action="store_true", help="a history of days, beside other ways to keep it")
     parser.add_argument("--year", action="store_true", help="a history of a year, of ours alone")
     parser.add_argument("--alone", action="store_true", help="of a history: ours alone")
+    parser.add_argument("--start", action="store_true", help="what starting costs, beside an earlier revision")
+    parser.add_argument("--against", metavar="REV", default=start.BEFORE, help=f"the earlier revision ({start.BEFORE})")
     parser.add_argument("--days", type=int, help="14; 365 of a year")
     parser.add_argument("--no-touch", action="store_true", help="leave free memory as it is before each turn")
     given = parser.parse_args()
@@ -272,6 +288,10 @@ def main() -> int:
             stack.callback(shutil.rmtree, home, ignore_errors=True)
             user = stack.enter_context(throwaway_user(f"t3x-bench-{os.getpid()}", home))
         bench = Bench(work, user, work / "output.log", touch=not given.no_touch)
+        if given.start:
+            if user is None:
+                parser.error(str(missing()))
+            return starting(bench, machine(work), given)
         if given.memory_sweep:
             if methods.RUN in skipped:
                 parser.error(skipped[methods.RUN])
