@@ -1,3 +1,3 @@
 """Verified backups of every T3 Code user's state.sqlite."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
