@@ -331,7 +331,7 @@ WITHIN = """
 
     package, uid, gid, folder, home, gives_up = sys.argv[1:]
     sys.path.insert(0, package)
-    from t3_backup.worker.child.main.child import sandbox as confinement; from t3_backup.system import native as copier
+    from t3_backup.worker.child import sandbox as confinement; from t3_backup.system import native as copier
 
     libc = ctypes.CDLL(None, use_errno=True)
     PR_SET_DUMPABLE, KEEP_SIZE, IO_URING_SETUP, CLONE3, FICLONE, EXECVEAT = 4, 1, 425, 435, 0x40049409, 322
@@ -499,7 +499,7 @@ def lie(**changes):
     # The real worker, which makes the real copy, but for what it says of it.
     import dataclasses
     sys.path.insert(0, sys.argv.pop(1))
-    from t3_backup.worker.child.main.child import main as worker
+    from t3_backup.worker.child import main as worker
     from t3_backup.worker.protocol import Proven
     tell = worker._tell
     def told(request, event):
