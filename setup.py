@@ -70,7 +70,7 @@ setup(
         "console_scripts": [
             "t3-backup-state = t3_backup.cli.main:main",
             "t3-autoupdate = t3_backup.autoupdate.main:main",
-            "t3-pair = t3_backup.t3.pairing:main",
+            "t3-pair = t3_backup.t3.pair_command:main",
         ]
     },
     options={"bdist_wheel": {"py_limited_api": "cp311"}},

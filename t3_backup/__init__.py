@@ -1,3 +1,3 @@
-"""Verified backups of every T3 Code user's state.sqlite."""
+"""Verified backups of every T3 Code user's database."""
 
 __version__ = "0.2.0"

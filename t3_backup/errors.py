@@ -33,7 +33,7 @@ class SourceError(Failure):
 
 
 class SourceAbsent(SourceError):
-    """The account has no state.sqlite."""
+    """The account has no database of T3's."""
 
 
 class SourceRefused(SourceError):

@@ -1,1 +1,1 @@
-"""The command `t3-autoupdate`: change T3's version, and take it back with the data."""
+"""Change T3's version, and take it back with the data: the command `t3-autoupdate`."""

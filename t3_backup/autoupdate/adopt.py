@@ -1,13 +1,11 @@
-"""Take a plain `npm i -g` installation over: a copy of it becomes the program of every account, through links that are ours.
+"""Take a plain `npm i -g` installation over: a copy of it becomes the program of every account, by links of ours.
 
-What it was stays where it is. `t3` becomes the launcher, which runs the program of its caller; the units of the servers run that,
-too, by a drop-in that replaces the program in their own command line and nothing else.
+The installation stays where it is. `t3` becomes the launcher, which runs the program of its caller. So do the units of the servers,
+by a drop-in that replaces the program in their own command line and nothing else.
 """
 
 from __future__ import annotations
 
-import contextlib
-import json
 import os
 import re
 import shlex
@@ -15,13 +13,17 @@ import subprocess
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from t3_backup.autoupdate.installations import GLOBAL, About, Programs, copy_package, replace_link
+from t3_backup.autoupdate.context import Context
+from t3_backup.autoupdate.installations import GLOBAL, PROGRAM, About, Installations, replace_link
+from t3_backup.autoupdate.package_tree import copy_package
 from t3_backup.errors import Failure
 from t3_backup.system.atomic_file import replace_path
 from t3_backup.system.systemd import Service
+from t3_backup.t3.program import MODULES_DIR, NAME, find_package
+from t3_backup.t3.servers import find_service
+from t3_backup.t3.unit import DROP_INS, TEMPLATE
 
-DROP_IN = Path("/etc/systemd/system/t3-serve@.service.d/50-t3-autoupdate.conf")
-_TEMPLATE = "t3-serve@.service"
+DROP_IN = DROP_INS / "50-t3-autoupdate.conf"
 _ROOT_ONLY = (0,)
 _PREFIXES = "@-:+!|"  # of a command line in a unit (systemd.service(5))
 _SECONDS = 60
@@ -36,63 +38,61 @@ ExecStart={line}
 """
 
 
-def package_of(program: Path) -> tuple[Path, str]:
-    """The npm package that a program such as /usr/local/bin/t3 is of, and its version. Raises Failure."""
-    real = Path(os.path.realpath(program))
-    for folder in real.parents:
-        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-            about = json.loads((folder / "package.json").read_text(encoding="utf-8"))
-            if folder.parent.name == "node_modules":
-                return folder, str(about["version"])
-    raise Failure(
-        f"{program} is no program of an npm package, so that T3's version can't be told: npm i -g t3@VERSION, or set T3_BIN"
-    )
+def adopt_accounts(context: Context) -> str:
+    """Have all accounts run by our links; return the version of the default. Raises as `adopt_program` does."""
+    users = [one.user for one in context.servers()]
+    return adopt_program(context.installations, context.settings.bin, users, context.say)
 
 
-def adopt(programs: Programs, program: Path, users: Sequence[str], say: Callable[[str], None]) -> str:
-    """Do it, of all accounts; the version. Again is harmless. Raises Failure (a server would run another, too) and OSError."""
-    if os.path.realpath(program) == str(programs.launcher):
-        version = programs.program_of(GLOBAL)
+def adopt_program(installations: Installations, program: Path, users: Sequence[str], say: Callable[[str], None]) -> str:
+    """Take `program` over for these users, once more without harm; return the version of the default.
+
+    Raises Failure, also where a server would go on to run another program, and OSError.
+    """
+    if os.path.realpath(program) == str(installations.launcher):
+        version = installations.linked_version(GLOBAL)
         if version is None:
-            raise Failure(f"{program} is our launcher, but {programs.root} has no program: npm i -g t3@VERSION, then adopt again")
+            raise Failure(
+                f"{program} is our launcher, but {installations.root} has no program: npm i -g t3@VERSION, then adopt again"
+            )
     else:
-        version = _install(programs, program, say)
-        if programs.program_of(GLOBAL) is None:
-            programs.link(GLOBAL, version)
+        version = _copy_version(installations, program, say)
+        if installations.linked_version(GLOBAL) is None:
+            installations.link_version(GLOBAL, version)
     for user in users:
-        if programs.program_of(user) is None:
-            programs.link(user, version)
-    programs.write_launcher()
-    _write_drop_in(programs, program)
-    for service in filter(None, map(Service.of, users)):
-        if why := runs_another(service, programs.launcher, program):
+        if installations.linked_version(user) is None:
+            installations.link_version(user, version)
+    installations.write_launcher()
+    _write_drop_in(installations, program)
+    for service in filter(None, map(find_service, users)):
+        if why := why_another_runs(service, installations.launcher, program):
             raise Failure(why)
-    if os.path.realpath(program) != str(programs.launcher):
-        replace_link(program, str(programs.launcher))
+    if os.path.realpath(program) != str(installations.launcher):
+        replace_link(program, str(installations.launcher))
         say(f"{program} is the launcher now, which runs the T3 of its caller")
-    return programs.program_of(GLOBAL) or version
+    return installations.linked_version(GLOBAL) or version
 
 
-def _install(programs: Programs, program: Path, say: Callable[[str], None]) -> str:
-    """Copy what `program` is to a prefix of ours; its version."""
-    package, version = package_of(program)
-    if not programs.is_installed(version):
-        folder = programs.begin()
-        copy_package(package, folder / "lib" / "node_modules" / package.name, _ROOT_ONLY)
-        (folder / "bin").mkdir()
+def _copy_version(installations: Installations, program: Path, say: Callable[[str], None]) -> str:
+    """Copy the package of `program` to a prefix of ours; return its version."""
+    package, version = find_package(program)
+    if not installations.is_installed(version):
+        folder = installations.begin_version()
+        copy_package(package, folder / MODULES_DIR / package.name, _ROOT_ONLY)
+        (folder / PROGRAM).parent.mkdir()
         inner = Path(os.path.realpath(program)).relative_to(package)
-        os.symlink(Path("..", "lib", "node_modules", package.name, inner), folder / "bin" / "t3")
-        programs.settle(folder, About(version, f"copied from {package}", programs.about(version).level))
-        say(f"T3 {version} was copied from {package} to {programs.prefix(version)}")
+        os.symlink(Path("..", MODULES_DIR, package.name, inner), folder / PROGRAM)
+        installations.finish_version(folder, About(version, f"copied from {package}", installations.about(version).level))
+        say(f"T3 {version} was copied from {package} to {installations.prefix(version)}")
     return version
 
 
-def _write_drop_in(programs: Programs, program: Path) -> None:
-    """Have the drop-in of all servers, and have systemd know of it. Nothing is started or stopped. Raises Failure and OSError."""
-    line = command_line(unit_text(), programs.launcher, program)
+def _write_drop_in(installations: Installations, program: Path) -> None:
+    """Write the drop-in of all servers, and have systemd read it; start and stop nothing. Raises Failure and OSError."""
+    line = rewrite_command(read_unit(), installations.launcher, program)
     if line is None:
         return  # there are no servers yet
-    text = _DROP_IN.format(root=programs.root, line=line)
+    text = _DROP_IN.format(root=installations.root, line=line)
     if DROP_IN.exists() and DROP_IN.read_text(encoding="utf-8") == text:
         return
     DROP_IN.parent.mkdir(parents=True, exist_ok=True)
@@ -100,15 +100,15 @@ def _write_drop_in(programs: Programs, program: Path) -> None:
     _systemctl("daemon-reload")
 
 
-def unit_text() -> str:
-    """The unit of the servers with its drop-ins, but ours; empty where there is none."""
-    done = _systemctl("cat", _TEMPLATE, check=False)
+def read_unit() -> str:
+    """Read the unit of the servers with its drop-ins, but ours; empty where there is none."""
+    done = _systemctl("cat", TEMPLATE, check=False)
     parts = re.split(r"(?m)^# (/.*)$", done)[1:]  # path, text, path, text ...
     return "\n".join(text for path, text in zip(parts[::2], parts[1::2], strict=True) if path != str(DROP_IN))
 
 
-def runs_another(service: Service, launcher: Path, program: Path) -> str:
-    """What a unit runs that is not our launcher, nor `program`, which becomes a link to it; empty where it doesn't. Raises Failure.
+def why_another_runs(service: Service, launcher: Path, program: Path) -> str:
+    """Say what a unit runs that is neither our launcher nor `program`, a link to it; empty where it doesn't. Raises Failure.
 
     A drop-in whose name comes after ours has the last word: `systemctl edit` makes an override.conf.
     """
@@ -122,8 +122,8 @@ def runs_another(service: Service, launcher: Path, program: Path) -> str:
     )
 
 
-def command_line(unit: str, launcher: Path, program: Path) -> str | None:
-    """The ExecStart= of a unit with `launcher` for its T3, all else as it stands; None where it has none. Raises Failure."""
+def rewrite_command(unit: str, launcher: Path, program: Path) -> str | None:
+    """Put `launcher` into the ExecStart= of a unit, all else as it stands; None where it has none. Raises Failure."""
     line = ""
     for raw in re.sub(r"[ \t]*\\\n\s*", " ", unit).splitlines():
         name, equals, value = raw.partition("=")
@@ -135,9 +135,9 @@ def command_line(unit: str, launcher: Path, program: Path) -> str | None:
     words = line.removeprefix(prefix).split()
     if Path(words[0]).name == "node" and len(words) > 1 and not words[1].startswith("-"):
         words = words[1:]  # the program is what node is told to run
-    if Path(words[0]).name != "t3" and os.path.realpath(words[0]) not in (os.path.realpath(program), str(launcher)):
+    if Path(words[0]).name != NAME and os.path.realpath(words[0]) not in (os.path.realpath(program), str(launcher)):
         raise Failure(
-            f"{_TEMPLATE}: ExecStart={line} does not run t3 itself; let it run {launcher} instead, which runs the T3 of its user"
+            f"{TEMPLATE}: ExecStart={line} does not run t3 itself; let it run {launcher} instead, which runs the T3 of its user"
         )
     rest = line[line.index(words[0], len(prefix)) + len(words[0]) :]
     return f"{prefix}{shlex.quote(str(launcher))}{rest}"

@@ -1,14 +1,16 @@
-"""While this file is there, nothing is changed by itself: the reason is in it, for whoever comes to look."""
+"""Keep T3's versions as they are while a file is there; the reason is in it, for whoever comes to look."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
+from t3_backup.errors import Failure
 from t3_backup.system.atomic_file import remove_path, replace_path
 
 
-def reason(path: Path) -> str | None:
-    """Why it is frozen; None where it isn't."""
+def read_reason(path: Path) -> str | None:
+    """Read why it is frozen; None where it isn't."""
     try:
         return path.read_text(encoding="utf-8", errors="replace").strip() or "no reason is given"
     except FileNotFoundError:
@@ -17,11 +19,24 @@ def reason(path: Path) -> str | None:
         return f"{path} can't be read: {error.strerror}"
 
 
+def report_frozen(path: Path, say: Callable[[str], None]) -> bool:
+    """Tell whether nothing is to be done by itself, and say so where that is."""
+    if (why := read_reason(path)) is not None:
+        say(f"frozen, nothing is done: {why}")
+    return why is not None
+
+
+def raise_if_frozen(path: Path) -> None:
+    """Raise Failure where it is frozen."""
+    if (why := read_reason(path)) is not None:
+        raise Failure(f"frozen ({path}): {why}; once that is mended: t3-autoupdate thaw")
+
+
 def freeze(path: Path, why: str) -> None:
-    """Durable when this returns. Raises OSError."""
+    """Freeze it; durable when this returns. Raises OSError."""
     replace_path(path, f"{why}\n".encode(), 0o644)
 
 
 def thaw(path: Path) -> bool:
-    """Whether it was frozen. Raises OSError."""
+    """End the freeze, and tell whether there was one. Raises OSError."""
     return remove_path(path)

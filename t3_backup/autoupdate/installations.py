@@ -1,10 +1,10 @@
-"""T3 on the disk: each version in a prefix of its own, and a link for each account to the one that is its program.
+"""Hold T3's versions on the disk, and the link of each account to the one that is its program.
 
     versions/0.0.24/bin/t3   and all that belongs to it, as npm lays it out
     versions/0.0.24.json     what is known of it
     alice/current            -> ../versions/0.0.24
     alice/held               while it is there, nothing of hers starts
-    global/current           the program of whoever has no link of his own
+    global/current           the default: the program of every account that has no link of its own
     bin/t3                   what is called as `t3`: it runs the program of its caller
 
 All of it is root's, and may be read by all. A link changes in one step.
@@ -17,28 +17,24 @@ import json
 import os
 import secrets
 import shutil
-import stat
-import subprocess
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import NoReturn
 
 from t3_backup.errors import Failure
 from t3_backup.system import native
 from t3_backup.system.atomic_file import opened, remove_path, replace_path
 from t3_backup.t3 import versions
+from t3_backup.t3.program import NAME
 
 GLOBAL = "global"
+PROGRAM = Path("bin") / NAME  # beneath the prefix of a version
 _OURS = (GLOBAL, "versions", "bin")
 _NEW = ".new-"
-_MOST_BYTES = 4 << 30  # of a version; one of T3 has some hundred MiB
-_ENTRY_BYTES = 4096  # that any file or folder takes besides
-_DEEPEST = 100  # folders
 
 _LAUNCHER = """\
 #!/bin/sh
-# Runs the T3 of whoever calls it: any call of a newer one migrates his database, which an older server can't work with.
+# Runs the T3 of whoever calls it: a call of a newer one migrates the database, and an older server can't work with that.
 root={root}
 own="$root/$(id -un)"
 if [ -e "$own/held" ]; then
@@ -52,7 +48,7 @@ exec "$own/current/bin/t3" "$@"
 
 @dataclass(frozen=True)
 class About:
-    """What is known of an installed version."""
+    """Tell what is known of an installed version."""
 
     version: str
     origin: str  # where it came from
@@ -60,47 +56,47 @@ class About:
 
 
 @dataclass(frozen=True)
-class Programs:
-    """All that is installed beneath `root`."""
+class Installations:
+    """Hold all that is installed beneath `root`."""
 
     root: Path
 
     @property
     def launcher(self) -> Path:
-        """What is called as `t3`."""
-        return self.root / "bin" / "t3"
+        """Name the file that is called as `t3`."""
+        return self.root / PROGRAM
 
     def prefix(self, version: str) -> Path:
-        """Where a version is, or would be. Raises UsageError where it is none."""
+        """Say where a version is, or would be. Raises UsageError for what is no version."""
         versions.version_key(version)
         return self.root / "versions" / version
 
     def is_installed(self, version: str) -> bool:
-        """Whether it is there, whole."""
-        return os.access(self.prefix(version) / "bin" / "t3", os.X_OK)
+        """Tell whether a version is there, whole."""
+        return os.access(self.prefix(version) / PROGRAM, os.X_OK)
 
-    def installed(self) -> list[str]:
-        """All that are, the oldest first."""
+    def installed_versions(self) -> list[str]:
+        """List the versions that are there, the oldest first."""
         with contextlib.suppress(FileNotFoundError):
             names = [name for name in os.listdir(self.root / "versions") if versions.is_version(name)]
             return sorted(filter(self.is_installed, names), key=versions.version_key)
         return []
 
     def about(self, version: str) -> About:
-        """What is known of it."""
+        """Read what is known of a version."""
         with contextlib.suppress(OSError, ValueError, TypeError):
             value = json.loads((self.root / "versions" / f"{version}.json").read_text(encoding="utf-8"))
             level = value["level"]
             return About(version, str(value["origin"]), level if level is None else int(level))
         return About(version, "unknown", versions.KNOWN_LEVELS.get(version))
 
-    def note(self, about: About) -> None:
-        """Keep what is known of it. Raises OSError."""
+    def save_about(self, about: About) -> None:
+        """Keep what is known of a version. Raises OSError."""
         path = self.root / "versions" / f"{about.version}.json"
         replace_path(path, (json.dumps(asdict(about), indent=1) + "\n").encode(), 0o644)
 
-    def begin(self) -> Path:
-        """A new, empty folder beside the versions, which can become one of them; what others have left of theirs goes."""
+    def begin_version(self) -> Path:
+        """Make an empty folder that can become a version, and remove what others have left of theirs."""
         (self.root / "versions").mkdir(parents=True, exist_ok=True)
         for left in (self.root / "versions").glob(f"{_NEW}*"):
             shutil.rmtree(left)
@@ -108,16 +104,19 @@ class Programs:
         folder.mkdir(mode=0o755)
         return folder
 
-    def settle(self, folder: Path, about: About) -> None:
-        """Give a folder of `begin`, with a whole version in it, the name of that. Raises Failure and OSError."""
-        if not os.access(folder / "bin" / "t3", os.X_OK):
+    def finish_version(self, folder: Path, about: About) -> None:
+        """Give a folder of `begin_version` the name of the whole version in it. Raises Failure and OSError."""
+        if not os.access(folder / PROGRAM, os.X_OK):
             raise Failure(f"{about.origin}: there is no program t3 in it")
         os.sync()  # a program that a power cut has emptied in part would look whole
         os.rename(folder, self.prefix(about.version))
-        self.note(about)
+        self.save_about(about)
 
-    def program_of(self, user: str) -> str | None:
-        """The version that an account's link names; None where it has none. Raises Failure where the link names no version."""
+    def linked_version(self, user: str) -> str | None:
+        """Read the version that an account's own link names; None where it has none.
+
+        Raises Failure where the link names no version.
+        """
         path = self._folder(user) / "current"
         try:
             target = os.readlink(path)
@@ -130,38 +129,64 @@ class Programs:
             raise Failure(f"{path} leads to {target}, which is no version")
         return name
 
-    def link(self, user: str, version: str) -> None:
-        """Let an account's program be `version`, in one step; durable when this returns. Raises Failure and OSError."""
+    def version_of(self, user: str) -> str:
+        """Read the version that an account is on: that of its own link, or the default. Raises Failure."""
+        found = self.linked_version(user) or self.linked_version(GLOBAL)
+        if found is None:
+            raise Failure("T3 is not taken over yet: t3-autoupdate adopt")
+        return found
+
+    def program_of(self, user: str) -> Path:
+        """Name the program that an account runs. Raises Failure."""
+        self.version_of(user)
+        own = self.root / user / "current"
+        return (own if own.is_symlink() else self.root / GLOBAL / "current") / PROGRAM
+
+    def link_version(self, user: str, version: str) -> None:
+        """Make `version` the program of an account, in one step; durable when this returns. Raises Failure and OSError."""
         if not self.is_installed(version):
             raise Failure(f"T3 {version} is not installed in {self.root}")
         folder = self._folder(user)
         folder.mkdir(parents=True, exist_ok=True)
         replace_link(folder / "current", f"../versions/{version}")
 
-    def linked(self) -> list[str]:
-        """The accounts that have a link of their own."""
+    def linked_users(self) -> list[str]:
+        """List the accounts that have a link of their own."""
         names = os.listdir(self.root) if self.root.is_dir() else []
         return sorted(name for name in names if name not in _OURS and (self.root / name / "current").is_symlink())
 
+    def link_newcomers(self, users: Iterable[str]) -> None:
+        """Link each account without a link to the version that it is on, so that it stays there. Raises Failure and OSError."""
+        for user in users:
+            if self.linked_version(user) is None:
+                self.link_version(user, self.version_of(user))
+
+    def lower_default(self) -> None:
+        """Keep the default from being above the version of any account. Raises Failure and OSError."""
+        found = [self.version_of(user) for user in self.linked_users()]
+        lowest = min(found, key=versions.version_key, default=None)
+        if lowest is not None and self.linked_version(GLOBAL) != lowest:
+            self.link_version(GLOBAL, lowest)
+
     def hold(self, user: str) -> None:
-        """From now on nothing of an account's starts, after a boot neither; durable when this returns. Raises OSError."""
-        self._folder(user).mkdir(exist_ok=True)  # who has no link yet may be held, too
+        """Let nothing of an account's start, after a boot neither; durable when this returns. Raises OSError."""
+        self._folder(user).mkdir(exist_ok=True)  # an account without a link may be held, too
         with opened(self._folder(user)) as folder:
             os.close(os.open("held", os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644, dir_fd=folder))
             native.sync_directory(folder, str(self._folder(user)))
 
     def release(self, user: str) -> None:
-        """The opposite of `hold`. Raises OSError."""
-        with contextlib.suppress(FileNotFoundError):  # who has no folder is not held
+        """End the hold of an account. Raises OSError."""
+        with contextlib.suppress(FileNotFoundError):  # an account without a folder is not held
             remove_path(self._folder(user) / "held")
 
     def is_held(self, user: str) -> bool:
-        """Whether it is held."""
+        """Tell whether an account is held."""
         return (self._folder(user) / "held").exists()
 
     def write_launcher(self) -> None:
-        """Have `bin/t3`, as it is to be. Raises OSError."""
-        (self.root / "bin").mkdir(parents=True, exist_ok=True)
+        """Write the launcher. Raises OSError."""
+        self.launcher.parent.mkdir(parents=True, exist_ok=True)
         replace_path(self.launcher, _LAUNCHER.format(root=self.root).encode(), 0o755)
 
     def _folder(self, user: str) -> Path:
@@ -171,7 +196,7 @@ class Programs:
 
 
 def replace_link(path: Path, target: str) -> None:
-    """Let `path` be a symlink to `target`, in one step, whatever it was before; durable when this returns. Raises OSError."""
+    """Make `path` a symlink to `target`, in one step, whatever it was; durable when this returns. Raises OSError."""
     with opened(path.parent) as folder:
         new = f"{_NEW}{path.name}"
         with contextlib.suppress(FileNotFoundError):
@@ -179,52 +204,3 @@ def replace_link(path: Path, target: str) -> None:
         os.symlink(target, new, dir_fd=folder)
         os.rename(new, path.name, src_dir_fd=folder, dst_dir_fd=folder)
         native.sync_directory(folder, str(path.parent))
-
-
-def copy_package(source: Path, target: Path, allowed: Sequence[int]) -> None:
-    """Copy the tree of a program to `target`, as root's; what is set-id, special, too much, or leads out of it is refused.
-
-    `allowed` are the uids that may own what is copied. Raises Failure and OSError.
-    """
-    _must_be_plain(source, source, allowed)
-    left = _MOST_BYTES
-    for folder, folders, files in os.walk(source, onerror=_raise):
-        if len(Path(folder).parts) - len(source.parts) > _DEEPEST:
-            raise Failure(f"{source} has folders in folders more than {_DEEPEST} deep")
-        for name in (*folders, *files):
-            left -= _must_be_plain(Path(folder, name), source, allowed)
-            if left < 0:  # a hole counts: a copy has none
-                raise Failure(f"{source} is greater than {_MOST_BYTES >> 30} GiB")
-    shutil.copytree(source, target, symlinks=True)
-
-
-def _raise(error: OSError) -> NoReturn:
-    raise error
-
-
-def remove_tree(path: Path) -> None:
-    """Remove a folder with all that somebody else has put into it. Raises Failure and OSError."""
-    # shutil.rmtree() ends where folders are deeper in each other than Python calls itself.
-    done = subprocess.run(
-        ["/usr/bin/rm", "-rf", "--", str(path)], stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
-    )
-    if done.returncode != 0:
-        raise Failure(f"{path} can't be removed: {(done.stderr.strip().splitlines() or ['no reason is given'])[0]}")
-
-
-def _must_be_plain(path: Path, source: Path, allowed: Sequence[int]) -> int:
-    """How many bytes it takes, about. Raises Failure."""
-    status = path.lstat()
-    if status.st_uid not in allowed:
-        raise Failure(f"{path} belongs to uid {status.st_uid}: what everybody runs must be root's")
-    if stat.S_ISLNK(status.st_mode):
-        target = Path(os.readlink(path))
-        if target.is_absolute() or not (path.parent / target).resolve().is_relative_to(source.resolve()):
-            raise Failure(f"{path} leads out of {source}")
-    elif not (stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode)):
-        raise Failure(f"{path} is neither a file nor a folder")
-    elif status.st_mode & (stat.S_ISUID | stat.S_ISGID) and stat.S_ISREG(status.st_mode):
-        raise Failure(f"{path} runs as another user (set-id)")
-    elif status.st_mode & 0o022:
-        raise Failure(f"{path} can be written to by others than its owner (mode {stat.S_IMODE(status.st_mode):04o})")
-    return status.st_size + _ENTRY_BYTES

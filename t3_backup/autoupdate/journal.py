@@ -1,7 +1,7 @@
-"""What a bump or a rollback is about to do, on the disk before it does it; and what earlier ones came to.
+"""Keep on the disk what a bump or a rollback is about to do, before it does it, and what earlier ones came to.
 
-One file, there whole or not at all, holds all accounts: so that whoever comes after a power cut knows of each of them how far it
-got. When all have ended it moves to the history.
+One file, there whole or not at all, holds all accounts, so that after a power cut the next command knows how far each of them got.
+When all have ended it moves to the history.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ UNDER_WAY = (STOPPING, SWITCHING, STARTING, REVERTING, RETURNING)
 
 @dataclass(frozen=True)
 class Move:
-    """One account on its way from one program to another."""
+    """Tell where one account is on its way from one program to another."""
 
     user: str
     before: str  # the version it is on
@@ -53,7 +53,7 @@ class Move:
 
 @dataclass(frozen=True)
 class Journal:
-    """One bump or rollback. Times are RFC 3339, UTC."""
+    """Hold one bump or rollback. Times are RFC 3339, UTC."""
 
     kind: str  # bump or rollback
     version: str  # of the program that accounts are to be on
@@ -61,38 +61,43 @@ class Journal:
     moves: tuple[Move, ...]
     ended: str = ""
     result: str = ""  # done, failed or stopped
-    prebump: dict[str, str] = field(default_factory=dict)  # user to the snapshot that was taken while his server ran
+    prebump: dict[str, str] = field(default_factory=dict)  # user to the snapshot that was taken while the server ran
 
     def with_move(self, move: Move) -> Journal:
-        """The same, with another state of an account's move."""
+        """Return the same, with another state of an account's move."""
         return replace(self, moves=tuple(move if one.user == move.user else one for one in self.moves))
 
     def users(self, *phases: str) -> list[str]:
-        """Those whose move is in one of these phases."""
+        """List those whose move is in one of these phases."""
         return [move.user for move in self.moves if move.phase in phases]
 
+    def move_of(self, user: str) -> Move:
+        """Find the move of an account, which must have one."""
+        [found] = [move for move in self.moves if move.user == user]
+        return found
+
     def as_json(self) -> dict[str, Any]:
-        """The interface of `status` and `history`."""
+        """Give the interface of `status` and `history`."""
         return asdict(self) | {"moves": [asdict(move) for move in self.moves]}
 
 
 @dataclass(frozen=True)
 class Journals:
-    """Where they lie: beneath a folder of root's, whose lock the caller holds."""
+    """Keep journals beneath a folder of root's, whose lock the caller holds."""
 
     root: Path
 
     def load(self) -> Journal | None:
-        """The one that has not ended; None where there is none. Raises Failure where it can't be read."""
+        """Read the one that has not ended; None where there is none. Raises Failure where it can't be read."""
         value = self._read(NAME)
         return None if value is None else _from_json(value, self.root / NAME)
 
     def save(self, journal: Journal) -> None:
-        """Durable when this returns. Raises OSError."""
+        """Write the one that has not ended; durable when this returns. Raises OSError."""
         self._write(NAME, {"format": _FORMAT} | journal.as_json())
 
     def history(self) -> list[Journal]:
-        """Those that have ended, the newest first. Raises Failure where they can't be read."""
+        """Read those that have ended, the newest first. Raises Failure where they can't be read."""
         value = self._read(HISTORY)
         entries = [] if value is None else value.get("entries", [])
         if not isinstance(entries, list):
@@ -100,7 +105,7 @@ class Journals:
         return [_from_json(entry, self.root / HISTORY) for entry in entries]
 
     def end(self, journal: Journal) -> None:
-        """It has ended: to the history with it. After a crash in between it may be there twice: the caller ends it again."""
+        """Move one that has ended to the history. After a crash in between it is in both: the caller ends it again."""
         entries = [one for one in self.history() if one.began != journal.began]
         documents = [{"format": _FORMAT} | one.as_json() for one in [journal, *entries][:_KEPT]]
         self._write(HISTORY, {"entries": documents})
@@ -140,7 +145,7 @@ def _record(kind: Any, value: dict[str, Any]) -> Any:
     return kind(**{one.name: value[one.name] for one in fields(kind) if one.name in value})
 
 
-def summary(moves: Sequence[Move]) -> str:
-    """How many are where, for one line."""
+def summarize_moves(moves: Sequence[Move]) -> str:
+    """Say in one line how many moves are in which phase."""
     counts = {phase: sum(move.phase == phase for move in moves) for phase in PHASES}
     return ", ".join(f"{count} {phase}" for phase, count in counts.items() if count)

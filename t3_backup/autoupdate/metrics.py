@@ -1,4 +1,4 @@
-"""The metrics of t3-autoupdate, beside those of the backup: text format of Prometheus. The names are an interface."""
+"""Write the metrics of t3-autoupdate, beside those of the backup. The names are an interface."""
 
 from __future__ import annotations
 
@@ -13,8 +13,11 @@ from t3_backup.system.atomic_file import replace_path
 NAME = "t3_autoupdate.prom"
 
 
-def render(machine: Context) -> bytes:
-    """The content of the file. Raises ImportError without python3-prometheus-client, and Failure."""
+def render_metrics(context: Context) -> bytes:
+    """Make the file's content, in Prometheus's text format.
+
+    Raises ImportError without python3-prometheus-client, and Failure.
+    """
     from prometheus_client import CollectorRegistry, Gauge, generate_latest
 
     registry = CollectorRegistry()
@@ -22,15 +25,15 @@ def render(machine: Context) -> bytes:
     def gauge(name: str, meaning: str, *labels: str) -> Gauge:
         return Gauge(f"t3_autoupdate_{name}", meaning, labels, registry=registry)
 
-    plan = machine.journals.load()
-    history = machine.journals.history()
-    gauge("frozen", "1 while nothing is changed by itself.").set(freeze.reason(machine.settings.freeze) is not None)
+    plan = context.journals.load()
+    history = context.journals.history()
+    gauge("frozen", "1 while nothing is changed by itself.").set(freeze.read_reason(context.settings.freeze) is not None)
     program = gauge("account_version_info", "1; the version of the account's program.", "account", "version")
     held = gauge("account_held", "1 while the account's server may not start.", "account")
-    for user in machine.programs.linked():
+    for user in context.installations.linked_users():
         if user != GLOBAL:
-            program.labels(user, machine.programs.program_of(user)).set(1)
-            held.labels(user).set(machine.programs.is_held(user))
+            program.labels(user, context.installations.linked_version(user)).set(1)
+            held.labels(user).set(context.installations.is_held(user))
     waiting = gauge("deferred", "Accounts that a bump has left for later.")
     waiting.set(len(plan.users(journal.DEFERRED, journal.WAITING)) if plan else 0)
     gauge("interrupted", "Accounts of which a move was begun and has not ended.").set(
@@ -44,14 +47,14 @@ def render(machine: Context) -> bytes:
     return bytes(generate_latest(registry))
 
 
-def write(machine: Context) -> None:
-    """Put the file into its folder. That it can't be written is a warning: nothing hangs on it."""
-    folder = machine.textfiles
+def write_metrics(context: Context) -> None:
+    """Put the file into its folder; warn where it can't be written, since nothing depends on it."""
+    folder = context.textfiles
     if folder is None or not folder.is_dir():
         return
     try:
-        replace_path(folder / NAME, render(machine), 0o644)
+        replace_path(folder / NAME, render_metrics(context), 0o644)
     except ImportError:
         return
     except (Failure, OSError, ValueError) as error:
-        machine.warn(f"{folder / NAME} could not be written: {error}")
+        context.warn(f"{folder / NAME} could not be written: {error}")

@@ -1,7 +1,7 @@
-"""Get a version of T3: npm installs it as nobody in particular, in a unit that has the network and nothing of this machine.
+"""Get a version of T3 by npm, in a unit that has the network and nothing of this machine.
 
-Then root copies what came out, file by file, to a prefix of its own. What npm runs while it installs (scripts of packages) reaches
-no account, no store and no program that is in use.
+npm runs as a user that owns nothing. Then root copies what came out, file by file, to a prefix of its own. What npm runs while it
+installs (scripts of packages) reaches no account, no store and no program that is in use.
 """
 
 from __future__ import annotations
@@ -11,9 +11,12 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-from t3_backup.autoupdate.installations import About, Programs, copy_package, remove_tree
+from t3_backup.autoupdate.installations import PROGRAM, About, Installations
+from t3_backup.autoupdate.package_tree import copy_package, remove_tree
 from t3_backup.errors import Failure
 from t3_backup.system import transient_unit
+from t3_backup.t3.program import parse_version_output
+from t3_backup.t3.unit import SETTINGS_DIR
 
 _NAME = "t3-fetch"
 _STATE = Path("/var/lib/private") / _NAME  # of a DynamicUser= with StateDirectory= (systemd.exec(5))
@@ -37,37 +40,37 @@ PROPERTIES = (
     "CapabilityBoundingSet=",
     "RestrictSUIDSGID=yes",
     "UMask=0022",
-    "InaccessiblePaths=-/var/backups -/var/log -/etc/t3-serve -/run/user",
+    f"InaccessiblePaths=-/var/backups -/var/log -{SETTINGS_DIR} -/run/user",
     "TasksMax=256",
 )
 
 
-def fetch(programs: Programs, version: str, spec: str, say: Callable[[str], None]) -> None:
+def fetch_version(installations: Installations, version: str, spec: str, say: Callable[[str], None]) -> None:
     """Have `version` installed in its own prefix; `spec` is npm's name of it, or an archive of it. Raises Failure and OSError.
 
     Where it is installed already, nothing is done: going forth and back needs no network.
     """
-    if programs.is_installed(version):
+    if installations.is_installed(version):
         return
-    sweep()
+    remove_leftovers()
     try:
         _STATE.mkdir(mode=0o700, parents=True)
         wanted = _local_copy(spec)
         line = [*_NPM, wanted]
         done = transient_unit.run(line, name=_NAME, properties=PROPERTIES, seconds=_SECONDS)
         if done.code != 0:
-            why = "it took too long" if done.timed_out else _last(done.err or done.out, done.code)
+            why = "it took too long" if done.timed_out else _last_line(done.err or done.out, done.code)
             raise Failure(f"npm could not install {spec}: {why}")
-        _keep(programs, version, spec)
+        _keep_version(installations, version, spec)
     finally:
-        sweep()
-    say(f"T3 {version} was installed in {programs.prefix(version)}")
+        remove_leftovers()
+    say(f"T3 {version} was installed in {installations.prefix(version)}")
 
 
-def _keep(programs: Programs, version: str, spec: str) -> None:
+def _keep_version(installations: Installations, version: str, spec: str) -> None:
     """Copy what npm has made to a prefix of ours, once it says that it is that version."""
     made = _STATE / "prefix"
-    folder = programs.begin()
+    folder = installations.begin_version()
     try:
         for part in ("", "bin", "lib"):
             if not (made / part).is_dir() or (made / part).is_symlink():
@@ -78,28 +81,28 @@ def _keep(programs: Programs, version: str, spec: str) -> None:
         for part in ("bin", "lib"):
             os.rename(target / part, folder / part)
         shutil.rmtree(target)
-        if not (folder / "bin" / "t3").exists():
+        if not (folder / PROGRAM).exists():
             raise Failure(f"{spec} has no program t3 in it")
-        said = say_version(folder / "bin" / "t3")
+        said = ask_version(folder / PROGRAM)
         if said != version:
             raise Failure(f"{spec} is not T3 {version}: it says {said!r}")
-        programs.settle(folder, About(version, f"npm {spec}", programs.about(version).level))
+        installations.finish_version(folder, About(version, f"npm {spec}", installations.about(version).level))
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
         raise
 
 
-def say_version(program: Path) -> str:
-    """What `t3 --version` of a program says, run as nobody, without network: '0.0.25' of 't3 v0.0.25'. Raises Failure."""
+def ask_version(program: Path) -> str:
+    """Ask a program for its version, as a user that owns nothing, without network. Raises Failure."""
     properties = (*PROPERTIES, "PrivateNetwork=yes")
     done = transient_unit.run([str(program), "--version"], name=f"{_NAME}-version", properties=properties, seconds=_VERSION_SECONDS)
     if done.code != 0:
-        raise Failure(f"{program} --version failed: {_last(done.err or done.out, done.code)}")
-    return done.out.strip()[:100].removeprefix("t3 v")
+        raise Failure(f"{program} --version failed: {_last_line(done.err or done.out, done.code)}")
+    return parse_version_output(done.out)
 
 
-def sweep() -> None:
-    """End and remove what an earlier fetch left, which may have been killed while its npm ran. Raises Failure and OSError."""
+def remove_leftovers() -> None:
+    """End and remove what an earlier fetch left, which may have been killed while npm ran. Raises Failure and OSError."""
     if _STATE.exists():
         transient_unit.end(f"{_NAME}*.service")
         remove_tree(_STATE)
@@ -108,7 +111,7 @@ def sweep() -> None:
 
 
 def _local_copy(spec: str) -> str:
-    """What npm is to install: an archive of this machine is handed to it, since it can't reach that."""
+    """Say what npm is to install; an archive of this machine is copied to where npm can reach it."""
     path = Path(spec.removeprefix("file:"))
     if not path.is_absolute():
         return spec
@@ -120,6 +123,6 @@ def _local_copy(spec: str) -> str:
     return f"/var/lib/{_NAME}/{copy.name}"
 
 
-def _last(text: str, code: int) -> str:
+def _last_line(text: str, code: int) -> str:
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     return (lines[-1] if lines else f"exit status {code}")[:500]

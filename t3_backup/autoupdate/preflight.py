@@ -1,4 +1,4 @@
-"""What is looked at before a bump begins, since it would come out only once somebody's server is down: ports, disks, room."""
+"""Check before a bump what would otherwise come out only once a server is down: ports, databases, disks."""
 
 from __future__ import annotations
 
@@ -6,34 +6,51 @@ import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from t3_backup.autoupdate.snapshots import Snapshot
+from t3_backup.autoupdate.snapshots import Snapshots
 from t3_backup.errors import Failure
+from t3_backup.store.manifest import Manifest
+from t3_backup.t3.files import state_database
 from t3_backup.t3.servers import Server
+from t3_backup.t3.unit import PORT_VARIABLE
 
 UNTOUCHED = "nothing was changed"
 _SPARE_BYTES = 1 << 30  # for a version and what comes in the meantime
 
 
-def must_be_told_apart(everybody: Sequence[Server]) -> None:
-    """Where a server listens is known before it is stopped, else no login could tell how it went. Raises Failure."""
+def check_ports(everybody: Sequence[Server]) -> None:
+    """Raise Failure unless each running server has a port that is known, and of no other account.
+
+    Without it no login could tell how a move went.
+    """
     users: dict[int, str] = {}
     for one in everybody:
         if one.port is None and one.runs():
-            raise Failure(f"{one.user}: a server runs, and no T3_PORT in {one.settings} says on which port; {UNTOUCHED}")
+            raise Failure(f"{one.user}: a server runs, and no {PORT_VARIABLE} in {one.settings} says on which port; {UNTOUCHED}")
         if one.port is not None and (other := users.setdefault(one.port, one.user)) != one.user:
-            raise Failure(f"{one.user}: T3_PORT in {one.settings} is {one.port}, which is that of {other}; {UNTOUCHED}")
+            raise Failure(f"{one.user}: {PORT_VARIABLE} in {one.settings} is {one.port}, which is that of {other}; {UNTOUCHED}")
 
 
-def must_have_room(root: Path, found: Sequence[Server], known: Mapping[str, Sequence[Snapshot]]) -> None:
-    """For the version, a copy in the gate, and what is put back in the worst case, which may be on another disk. Raises Failure."""
+def why_no_database(one: Server, snapshots: Snapshots) -> str:
+    """Say what to do where an account without a database had one, as on an unmounted disk, or has another; else empty."""
+    if not (known := snapshots.list_snapshots(one.user)):
+        return snapshots.why_uncovered(one.user)
+    back = f"bring it back first (t3-backup-state restore {one.user})"
+    return f"{state_database(one.account.home)} is gone, and there are {len(known)} snapshots of it: {back}"
+
+
+def check_disk_space(root: Path, found: Sequence[Server], known: Mapping[str, Sequence[Manifest]]) -> None:
+    """Raise Failure unless there is room for the version, a copy in the gate, and the way back.
+
+    What is put back in the worst case may be on another disk.
+    """
     sizes = {one.user: known[one.user][0].bytes if known[one.user] else 0 for one in found}
-    _must_have(root, _SPARE_BYTES + 2 * max(sizes.values(), default=0))
+    _check_free(root, _SPARE_BYTES + 2 * max(sizes.values(), default=0))
     for one in found:
         if sizes[one.user]:
-            _must_have(one.account.home, 2 * sizes[one.user])  # what the newer one makes of it, and the old one beside that
+            _check_free(one.account.home, 2 * sizes[one.user])  # what the newer one makes of it, and the old one beside that
 
 
-def _must_have(path: Path, needed: int) -> None:
+def _check_free(path: Path, needed: int) -> None:
     status = os.statvfs(path)
     free = status.f_bavail * status.f_frsize
     if free < needed:

@@ -1,4 +1,4 @@
-"""The values of t3-autoupdate: defaults, then /etc/default/t3-autoupdate, then the environment, then flags.
+"""Read the settings of t3-autoupdate: defaults, then /etc/default/t3-autoupdate, then the environment, then flags.
 
 The user map, the store and the folder of the metrics are those of t3-backup.
 """
@@ -74,6 +74,6 @@ KNOWN: Known = table(Settings)
 
 
 def load(environ: Mapping[str, str], defaults_file: Path = DEFAULTS_FILE) -> Settings:
-    """The settings of a command. Raises UsageError for the first value that makes no sense."""
+    """Read the settings of a command. Raises UsageError for the first value that makes no sense."""
     there = next(filter(os.path.lexists, _BINS), _BINS[0])
     return Settings(**resolve({**KNOWN, "bin": replace(KNOWN["bin"], default=there)}, "T3_", {}, environ, defaults_file))

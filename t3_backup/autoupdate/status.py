@@ -1,4 +1,4 @@
-"""Who is on which version, whether his database fits it, and what to do where it doesn't. Nothing is changed."""
+"""Find out who is on which version, and what to do where a database does not fit it. Nothing is changed."""
 
 from __future__ import annotations
 
@@ -12,18 +12,19 @@ from t3_backup.autoupdate.context import Context
 from t3_backup.autoupdate.installations import GLOBAL
 from t3_backup.autoupdate.journal import Journal
 from t3_backup.errors import Failure
+from t3_backup.t3.unit import unit_name
 
 NOT_ADOPTED = "not adopted"
 
 
 @dataclass(frozen=True)
 class AccountStatus:
-    """One account's."""
+    """Tell how one account is."""
 
     user: str
-    version: str  # of his program; empty where T3 is not taken over
-    level: int | None  # of his database
-    expected: int | None  # the level that his version makes
+    version: str  # of its program; empty where T3 is not taken over
+    level: int | None  # of its database
+    expected: int | None  # the level that its version makes
     running: bool
     phase: str  # of a move that has not ended; or empty
     held: bool
@@ -31,16 +32,16 @@ class AccountStatus:
 
     @property
     def is_above(self) -> bool:
-        """Whether a newer T3 was called on his database, with which his version can't work any more."""
+        """Tell whether a newer T3 was called on the database, so that the account's version can't work with it."""
         return self.level is not None and self.expected is not None and self.level > self.expected
 
 
 @dataclass(frozen=True)
-class Status:
-    """Of all accounts."""
+class BumpStatus:
+    """Tell how all accounts are, and what is under way."""
 
     pin: str
-    version: str  # of the program of whoever has none of his own
+    version: str  # of the default
     frozen: str | None
     journal: Journal | None
     last: Journal | None  # the newest that has ended
@@ -49,11 +50,11 @@ class Status:
 
     @property
     def is_well(self) -> bool:
-        """Whether nothing wants a look."""
+        """Tell whether nothing wants a look."""
         return self.frozen is None and not self.warnings and not any(one.trouble for one in self.accounts)
 
     def as_json(self) -> dict[str, Any]:
-        """The interface of `status --json`."""
+        """Give the interface of `status --json`."""
         return {
             "pin": self.pin,
             "version": self.version,
@@ -65,14 +66,14 @@ class Status:
         }
 
     def lines(self) -> list[tuple[bool, str]]:
-        """For a person; true where it wants a look."""
+        """Say it to a person, line by line; true where it wants a look."""
         found = [(False, f"T3 {self.version or 'is not taken over yet: t3-autoupdate adopt'} (pin {self.pin})")]
         if self.frozen is not None:
             found.append((True, f"frozen: {self.frozen}; t3-autoupdate thaw ends it"))
         found += [(True, warning) for warning in self.warnings]
         if self.journal is not None:
             under_way = f"a {self.journal.kind} to {self.journal.version} since {self.journal.began}"
-            found.append((False, f"{under_way}: {journal.summary(self.journal.moves)}"))
+            found.append((False, f"{under_way}: {journal.summarize_moves(self.journal.moves)}"))
         for one in self.accounts:
             levels = "no database" if one.level is None else f"level {one.level}"
             what = [
@@ -86,60 +87,60 @@ class Status:
         return found
 
 
-def status(machine: Context) -> Status:
-    """What is there now. Raises Failure and OSError."""
-    plan = machine.journals.load()
-    history = machine.journals.history()
-    programs = machine.programs
-    version = programs.program_of(GLOBAL) or ""
+def read_status(context: Context) -> BumpStatus:
+    """Find out what is there now. Raises Failure and OSError."""
+    plan = context.journals.load()
+    history = context.journals.history()
+    installations = context.installations
+    version = installations.linked_version(GLOBAL) or ""
     warnings = []
-    if version and os.path.realpath(machine.settings.bin) != str(programs.launcher):
-        text = f"{machine.settings.bin} is not our launcher any more"
+    if version and os.path.realpath(context.settings.bin) != str(installations.launcher):
+        text = f"{context.settings.bin} is not our launcher any more"
         warnings.append(f"{text}: a call of it may migrate a database under an older server; t3-autoupdate adopt")
     if version and not adopt.DROP_IN.exists():
         warnings.append(f"{adopt.DROP_IN} is missing: servers don't run their account's own program; t3-autoupdate adopt")
-    known = read_map(machine.user_map)
+    known = read_map(context.user_map)
     warnings += known.warnings
     if not known.users:
-        warnings.append(f"{machine.user_map} names nobody")
-    accounts = tuple(_account(machine, user, plan) for user in known.users)
-    last = history[0] if history else None
-    return Status(machine.settings.pin, version, freeze.reason(machine.settings.freeze), plan, last, accounts, tuple(warnings))
+        warnings.append(f"{context.user_map} names nobody")
+    accounts = tuple(_read_account(context, user, plan) for user in known.users)
+    last, frozen = history[0] if history else None, freeze.read_reason(context.settings.freeze)
+    return BumpStatus(context.settings.pin, version, frozen, plan, last, accounts, tuple(warnings))
 
 
-def _account(machine: Context, user: str, plan: Journal | None) -> AccountStatus:
-    programs = machine.programs
+def _read_account(context: Context, user: str, plan: Journal | None) -> AccountStatus:
+    installations = context.installations
     phase = next((one.phase for one in plan.moves if one.user == user), "") if plan else ""
-    held = programs.is_held(user)
+    held = installations.is_held(user)
     version, level, running, trouble, another = "", None, False, "", ""
     try:
-        version = programs.program_of(user) or programs.program_of(GLOBAL) or ""
-        instance = machine.instance(user)
-        crashed = instance.has_crashed()
-        running = instance.runs() and not crashed
+        version = installations.linked_version(user) or installations.linked_version(GLOBAL) or ""
+        server = context.server(user)
+        crashed = server.has_crashed()
+        running = server.runs() and not crashed
         if crashed:
-            trouble = f"its server has failed: journalctl -u t3-serve@{user}"
-        if instance.service is not None:
-            another = adopt.runs_another(instance.service, programs.launcher, machine.settings.bin)
-        live = instance.look()
+            trouble = f"its server has failed: journalctl -u {unit_name(user)}"
+        if server.service is not None:
+            another = adopt.why_another_runs(server.service, installations.launcher, context.settings.bin)
+        live = server.read_activity()
         level = None if live is None else live.level
     except Failure as failure:
         trouble = str(failure)
-    expected = programs.about(version).level if version else None
+    expected = installations.about(version).level if version else None
     found = AccountStatus(user, version, level, expected, running, phase, held, trouble)
     if phase in journal.UNDER_WAY:
         trouble = f"{'held, ' if held else ''}its move has not ended: t3-autoupdate resume, where nothing is at work"
     elif held:
         trouble = "held, and nothing is under way: t3-autoupdate resume"
     elif found.is_above:
-        trouble = _above(found)
+        trouble = _explain_above(found)
     elif version and not trouble:
         trouble = another
     return replace(found, trouble=trouble)
 
 
-def _above(one: AccountStatus) -> str:
-    """Any call of a newer T3 migrates a database, whatever runs on it."""
+def _explain_above(one: AccountStatus) -> str:
+    """Say what to do: any call of a newer T3 migrates a database, whatever server runs on it."""
     return (
         f"the database is of level {one.level}, above {one.expected} of {one.version}: a newer t3 was called on it; nobody can "
         f"log in. Put back the newest that fits: t3-autoupdate rollback --user {one.user} --to {one.version}; "

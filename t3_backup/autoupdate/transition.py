@@ -1,7 +1,8 @@
-"""One account from one program to another, and back again where that fails: the order of the steps, and nothing else.
+"""Order the steps by which one account gets from one program to another, and back again where that fails.
 
-What a step does is `Ground`'s. Each phase is on the disk before its first step (`save`), so that `go_on` can complete or undo what
-was interrupted anywhere: it ends in the old program with the old data or in the new with the new, never in a mix of both.
+What a step does is up to `AccountSteps`. Each phase is on the disk before its first step (`save`), so that
+`continue_transition` can complete or undo what was interrupted anywhere: the account ends on the old program with the old data or
+on the new with the new, never on a mix of both.
 """
 
 from __future__ import annotations
@@ -20,96 +21,97 @@ _AND_BACK = "; and going back failed: "
 
 
 class AccountSteps(Protocol):
-    """One account's program, data and server. Every step may be taken again; they raise Failure and OSError."""
+    """Change one account's program, data and server. Every step may be taken again; all raise Failure and OSError."""
 
     def hold(self) -> None:
-        """Nothing of the account's starts from now on, whatever happens to the machine."""
+        """Let nothing of the account's start from now on, whatever happens to the machine."""
 
     def release(self) -> None:
         """End the hold."""
 
-    def stop(self) -> None:
+    def stop_server(self) -> None:
         """Stop the server, and prove it gone."""
 
-    def start(self) -> None:
+    def start_server(self) -> None:
         """Start the server."""
 
-    def runs(self) -> bool:
-        """Whether the server runs, or is to."""
+    def server_runs(self) -> bool:
+        """Tell whether the server runs, or is about to."""
 
-    def keep(self, label: str, *, proven: bool) -> str:
-        """Seal a snapshot of what is there now; its name. `proven`: one that is not verified is none."""
+    def keep_snapshot(self, label: str, *, proven: bool) -> str:
+        """Seal a snapshot of what is there now, and return its name. `proven`: raises Failure unless it is verified."""
 
-    def link(self, version: str) -> None:
-        """Let the program be this one."""
+    def link_version(self, version: str) -> None:
+        """Make `version` the account's program."""
 
-    def put_back(self, snapshot: str) -> None:
-        """Let the data be what a snapshot holds."""
+    def restore_snapshot(self, snapshot: str) -> None:
+        """Put the data of a snapshot back."""
 
-    def check(self) -> str:
-        """Log in to the running server as a browser does; the endpoint that served it."""
+    def check_login(self) -> str:
+        """Log in to the running server as a browser does, and return the endpoint that served it."""
 
 
-def begin_transition(ground: AccountSteps, move: Move, save: Save) -> Move:
-    """Do it; what it came to: `done`, `reverted`, or `waiting` where it was given up before anything was changed.
+def begin_transition(steps: AccountSteps, move: Move, save: Save) -> Move:
+    """Take all steps of a move; it ends `done`, `reverted`, or `waiting` where nothing was changed.
 
-    It stays under way where going back failed, and `go_on` tries again: in `reverting` the account is held until then.
+    It stays under way where going back failed, and `continue_transition` tries again: until then the account is held in
+    `reverting`.
     """
-    move = _enter(move, save, phase=journal.STOPPING, ran=ground.runs(), reason="")
+    move = _enter(move, save, phase=journal.STOPPING, ran=steps.server_runs(), reason="")
     try:
-        ground.hold()
-        ground.stop()
-        move = _enter(move, save, phase=journal.SWITCHING, kept=ground.keep(move.label, proven=True))
-        ground.link(move.program)
+        steps.hold()
+        steps.stop_server()
+        move = _enter(move, save, phase=journal.SWITCHING, kept=steps.keep_snapshot(move.label, proven=True))
+        steps.link_version(move.program)
         if move.data is not None:
-            ground.put_back(move.data)
+            steps.restore_snapshot(move.data)
         move = _enter(move, save, phase=journal.STARTING)
-        return _start(ground, move, save)
+        return _start_server(steps, move, save)
     except (Failure, OSError) as error:
-        return _back(ground, move, save, explain(error))
+        return _take_back(steps, move, save, explain(error))
 
 
-def continue_transition(ground: AccountSteps, move: Move, save: Save) -> Move:
+def continue_transition(steps: AccountSteps, move: Move, save: Save) -> Move:
     """Complete or undo a move that was interrupted in any phase."""
     if move.phase == journal.STARTING:
         try:
-            return _start(ground, move, save)
+            return _start_server(steps, move, save)
         except (Failure, OSError) as error:
-            return _back(ground, move, save, explain(error))
+            return _take_back(steps, move, save, explain(error))
     if move.phase in journal.UNDER_WAY:
-        return _back(ground, move, save, move.reason or "it was interrupted")
+        return _take_back(steps, move, save, move.reason or "it was interrupted")
     return move
 
 
-def _start(ground: AccountSteps, move: Move, save: Save) -> Move:
-    ground.release()
+def _start_server(steps: AccountSteps, move: Move, save: Save) -> Move:
+    steps.release()
     if not move.ran:
         return _enter(move, save, phase=journal.DONE, reason="its server did not run, and was not tried")
-    ground.start()
-    return _enter(move, save, phase=journal.DONE, endpoint=ground.check(), reason="")
+    steps.start_server()
+    return _enter(move, save, phase=journal.DONE, endpoint=steps.check_login(), reason="")
 
 
-def _back(ground: AccountSteps, move: Move, save: Save, reason: str) -> Move:
-    """Undo it. Where nothing was changed yet, or all is put back already, the server starts again and that is all.
+def _take_back(steps: AccountSteps, move: Move, save: Save, reason: str) -> Move:
+    """Undo a move. Where nothing was changed yet, or all is put back already, only the server is started again.
 
-    What is put back is not put back again: somebody may have worked with it since.
+    Data that was put back is not put back again: somebody may have worked with it since.
     """
     untouched = move.phase == journal.STOPPING
     try:
         if move.phase not in (journal.STOPPING, journal.RETURNING):
             move = _enter(move, save, phase=journal.REVERTING, wrote=move.wrote or move.phase == journal.STARTING, reason=reason)
-            ground.hold()
-            ground.stop()
+            steps.hold()
+            steps.stop_server()
             if move.wrote and move.failed is None:
-                move = _keep_what_failed(ground, move, save)
-            ground.link(move.before)
+                move = _keep_what_failed(steps, move, save)
+            steps.link_version(move.before)
             assert move.kept is not None
-            ground.put_back(move.kept)
+            steps.restore_snapshot(move.kept)
             move = _enter(move, save, phase=journal.RETURNING)
-        ground.release()
+        steps.release()
         if move.ran:
-            ground.start()
-            endpoint = ground.check()
+            steps.start_server()
+            endpoint = steps.check_login()
             move = replace(move, endpoint=endpoint)
         return _enter(move, save, phase=journal.WAITING if untouched else journal.REVERTED, reason=reason)
     except (Failure, OSError) as error:
@@ -117,10 +119,10 @@ def _back(ground: AccountSteps, move: Move, save: Save, reason: str) -> Move:
         return _enter(move, save, reason=f"{first}{_AND_BACK}{explain(error)}")
 
 
-def _keep_what_failed(ground: AccountSteps, move: Move, save: Save) -> Move:
-    """What was written on the new program is kept; what can't be is no reason to stay there (a restore keeps it, too)."""
+def _keep_what_failed(steps: AccountSteps, move: Move, save: Save) -> Move:
+    """Keep what was written on the new program; where that fails, go back nevertheless (a restore keeps it, too)."""
     try:
-        return _enter(move, save, failed=ground.keep(POSTBUMP_FAILED, proven=False))
+        return _enter(move, save, failed=steps.keep_snapshot(POSTBUMP_FAILED, proven=False))
     except (Failure, OSError):
         return move
 

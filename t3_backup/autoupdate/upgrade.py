@@ -1,7 +1,7 @@
-"""All accounts to another version: prove it, keep what there is, switch one after another, and stop at the first that fails.
+"""Bring all accounts to another version: try it, seal snapshots, switch one after another, stop at the first failure.
 
-Nothing is changed before the gate has passed and every account has a proven snapshot. Whoever is busy is deferred, and comes later
-(`drain`). What was interrupted is ended by `resume`.
+Nothing is changed before the gate has passed and every account has a proven snapshot. Accounts with an agent at work are deferred,
+and moved later (`drain_deferred`). What was interrupted is ended by `resume_interrupted`.
 """
 
 from __future__ import annotations
@@ -10,116 +10,115 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from t3_backup import accounts
-from t3_backup.autoupdate import freeze, journal, npm, preflight, snapshots, transition
+from t3_backup.autoupdate import adopt, freeze, journal, journal_runner, npm, preflight, snapshots, transition
 from t3_backup.autoupdate.context import Context
 from t3_backup.autoupdate.gate import gate
 from t3_backup.autoupdate.gate.gate import Trial
 from t3_backup.autoupdate.installations import GLOBAL
 from t3_backup.autoupdate.journal import Journal, Move
+from t3_backup.autoupdate.journal_runner import finish_journal, now
 from t3_backup.autoupdate.preflight import UNTOUCHED
-from t3_backup.autoupdate.snapshots import Snapshot
 from t3_backup.errors import Failure
+from t3_backup.store.manifest import Manifest
 from t3_backup.t3 import versions
 from t3_backup.t3.servers import Server
-from t3_backup.text import format_time, utc_now
 
 
-def now() -> str:
-    """RFC 3339, UTC."""
-    return format_time(utc_now())
+def bump_accounts(
+    context: Context, version: str, *, asked: bool, gate_only: bool = False, include_busy: bool = False
+) -> list[Trial]:
+    """Bring every account to `version`, and return what the gate found. `asked`: by hand, and not as the pin has it.
 
-
-def bump(machine: Context, version: str, *, asked: bool, gate_only: bool = False, include_busy: bool = False) -> list[Trial]:
-    """Bring every account to `version`; what the gate found. `asked`: by hand, and not as the pin has it.
-
-    Raises Failure where an account could not be, Cancelled where it was stopped, and OSError; each account is then on a program and
-    data that fit.
+    Raises Failure where an account failed, Cancelled where somebody wanted an end, and OSError; each account is then on a
+    program and data that fit.
     """
     if not gate_only:
-        machine.must_not_be_frozen()
-    resume(machine)
-    if (open_ := machine.journals.load()) is not None:
+        freeze.raise_if_frozen(context.settings.freeze)
+    resume_interrupted(context)
+    if (open_ := context.journals.load()) is not None:
         if gate_only or open_.version != version or open_.kind != "bump":
-            text = f"the {open_.kind} to {open_.version} has not ended ({journal.summary(open_.moves)}): t3-autoupdate drain"
+            text = (
+                f"the {open_.kind} to {open_.version} has not ended ({journal.summarize_moves(open_.moves)}): t3-autoupdate drain"
+            )
             if not asked and not gate_only and versions.version_key(version) <= versions.version_key(open_.version):
-                machine.say(f"{text} goes on with it")  # by hand, beyond the pin, and somebody is at work: no failure of the night
+                context.say(f"{text} goes on with it")  # by hand, beyond the pin, and somebody is at work: no failure of the night
                 return []
             raise Failure(f"{text} ends it, and with --include-busy at once")
-        drain(machine, include_busy=include_busy)
+        drain_deferred(context, include_busy=include_busy)
         return []
-    if not asked and not machine.users():
-        machine.say(f"{machine.user_map} names nobody: nothing is done")
+    if not asked and not context.users():
+        context.say(f"{context.user_map} names nobody: nothing is done")
         return []
     if not gate_only:
-        machine.adopt()
-    everybody = machine.instances()
-    found = [one for one in everybody if _is_to_move(machine, one.user, version, asked=asked)]
+        adopt.adopt_accounts(context)
+    everybody = context.servers()
+    found = [one for one in everybody if _is_to_move(context, one.user, version, asked=asked)]
     for one in list(found):
-        if one.look() is None and (why := machine.why_gone(one)):
-            machine.warn(f"{one.user}: stays on {machine.program_of(one.user)}: {why}")
+        if one.read_activity() is None and (why := preflight.why_no_database(one, context.snapshots)):
+            context.warn(f"{one.user}: stays on {context.installations.version_of(one.user)}: {why}")
             found.remove(one)
-    if not found and versions.version_key(machine.program_of(GLOBAL)) >= versions.version_key(version):
-        _tell_that_all_are_there(machine, [one.user for one in everybody], version)
+    if not found and versions.version_key(context.installations.version_of(GLOBAL)) >= versions.version_key(version):
+        _report_versions(context, [one.user for one in everybody], version)
         return []
-    preflight.must_be_told_apart(everybody)
-    known = {one.user: machine.backups.list(one.user) for one in found}
-    preflight.must_have_room(machine.settings.root, found, known)
-    machine.must_go_on(UNTOUCHED)
-    npm.fetch(machine.programs, version, machine.settings.npm_spec.format(version=version), machine.say)
-    trials = try_out(machine, version, found, known)
+    preflight.check_ports(everybody)
+    known = {one.user: context.snapshots.list_snapshots(one.user) for one in found}
+    preflight.check_disk_space(context.settings.root, found, known)
+    context.raise_if_stopped(UNTOUCHED)
+    npm.fetch_version(context.installations, version, context.settings.npm_spec.format(version=version), context.say)
+    trials = run_gate(context, version, found, known)
     if gate_only:
         return trials
     prebump = {}
     for one in found:
-        machine.must_go_on(UNTOUCHED)
-        if one.look() is not None:
-            prebump[one.user] = machine.backups.take(one.user, f"prebump-{version}").name
-    moves = [_planned(machine, one, version, include_busy=include_busy) for one in found if one.user in prebump]
+        context.raise_if_stopped(UNTOUCHED)
+        if one.read_activity() is not None:
+            prebump[one.user] = context.snapshots.take_snapshot(one.user, f"prebump-{version}").name
+    moves = [_plan_move(context, one, version, include_busy=include_busy) for one in found if one.user in prebump]
     for one in found:
         if one.user not in prebump:
-            machine.programs.link(one.user, version)
-            machine.say(f"{one.user}: on {version}; there is no database yet")
+            context.installations.link_version(one.user, version)
+            context.say(f"{one.user}: on {version}; there is no database yet")
     plan = Journal("bump", version, now(), tuple(sorted(moves, key=lambda one: one.phase != journal.WAITING)), prebump=prebump)
-    machine.journals.save(plan)
-    _carry_on(machine, plan)
+    context.journals.save(plan)
+    _move_waiting(context, plan)
     return trials
 
 
-def _is_to_move(machine: Context, user: str, version: str, *, asked: bool) -> bool:
-    """Whether an account is on a lower version. Raises Failure where it is asked to go down: its database doesn't."""
-    current = machine.program_of(user)
+def _is_to_move(context: Context, user: str, version: str, *, asked: bool) -> bool:
+    """Tell whether an account is on a lower version. Raises Failure where it is asked to go down: its database can't."""
+    current = context.installations.version_of(user)
     if versions.version_key(current) <= versions.version_key(version):
         return current != version
     text = f"{user} is on {current}, above {version}, which can't work with its database"
     if asked:
         raise Failure(f"{text}; to go back with the data of then: t3-autoupdate rollback --to {version}")
-    machine.say(f"{text}: nothing is done (T3_PIN)")
+    context.say(f"{text}: nothing is done (T3_PIN)")
     return False
 
 
-def try_out(machine: Context, version: str, found: Sequence[Server], known: Mapping[str, Sequence[Snapshot]]) -> list[Trial]:
-    """The gate: on an empty state, and on a copy of each account's data. Raises Failure where it turns it away, and Cancelled."""
-    programs = machine.programs
+def run_gate(context: Context, version: str, found: Sequence[Server], known: Mapping[str, Sequence[Manifest]]) -> list[Trial]:
+    """Try a version on an empty state and on copies of all data. Raises Failure where it is turned away, and Cancelled."""
+    installations = context.installations
     for one in found:
-        newest, live = next(filter(snapshots.is_good, known[one.user]), None), one.look()
+        newest, live = next(filter(snapshots.is_good, known[one.user]), None), one.read_activity()
         if live is not None and (newest is None or newest.t3_level != live.level):
-            machine.backups.take(one.user, None)  # else nothing would be known of this one's data, as it is now
+            context.snapshots.take_snapshot(one.user, None)  # else nothing would be known of this one's data, as it is now
     users, trials = [one.user for one in found], []
     for trial in gate.try_version(
-        programs.prefix(version), users, machine.backups.write, watch_seconds=machine.settings.watch, say=machine.say
+        installations.prefix(version), users, context.snapshots.write_newest, watch_seconds=context.settings.watch, say=context.say
     ):
         trials.append(trial)
         if trial.passed:
             levels = f"level {trial.level_before} to {trial.level_after}" if trial.level_before else f"level {trial.level_after}"
-            machine.say(f"gate: {version} passed on {_subject(trial)} ({levels}, login by {trial.endpoint})")
+            context.say(f"gate: {version} passed on {_subject(trial)} ({levels}, login by {trial.endpoint})")
         else:
-            machine.warn(f"gate: {version} failed on {_subject(trial)} at {trial.step}: {trial.reason}")
+            context.warn(f"gate: {version} failed on {_subject(trial)} at {trial.step}: {trial.reason}")
             for line in trial.log:
-                machine.warn(f"gate:   {line}")
+                context.warn(f"gate:   {line}")
             raise Failure(f"{version} was turned away by the gate at {trial.step}; {UNTOUCHED}")
-        machine.must_go_on(UNTOUCHED)
+        context.raise_if_stopped(UNTOUCHED)
     empty = next(trial for trial in trials if trial.subject == gate.EMPTY)
-    programs.note(replace(programs.about(version), level=empty.level_after))
+    installations.save_about(replace(installations.about(version), level=empty.level_after))
     return trials
 
 
@@ -127,11 +126,11 @@ def _subject(trial: Trial) -> str:
     return "an empty state" if trial.subject == gate.EMPTY else f"the data of {trial.subject}"
 
 
-def _planned(machine: Context, one: Server, version: str, *, include_busy: bool) -> Move:
-    why = "" if include_busy else one.busy()
+def _plan_move(context: Context, one: Server, version: str, *, include_busy: bool) -> Move:
+    why = "" if include_busy else one.why_busy()
     return Move(
         user=one.user,
-        before=machine.program_of(one.user),
+        before=context.installations.version_of(one.user),
         program=version,
         label=f"prebump-{version}",
         phase=journal.DEFERRED if why else journal.WAITING,
@@ -139,112 +138,111 @@ def _planned(machine: Context, one: Server, version: str, *, include_busy: bool)
     )
 
 
-def _carry_on(machine: Context, plan: Journal) -> None:
-    """Move whoever waits, and end the bump where nobody is left.
+def _move_waiting(context: Context, plan: Journal) -> None:
+    """Move the accounts that wait, and end the bump where none is left.
 
-    Raises Failure where one failed, and Cancelled: the rest stay as they are.
+    Raises Failure where one failed, and Cancelled: the others stay as they are.
     """
     for user in plan.users(journal.WAITING):
-        machine.must_go_on("the accounts that are left come with the next: t3-autoupdate drain")
-        machine.must_not_be_frozen()  # somebody may have done that while another was moved
-        [wanted] = [one for one in plan.moves if one.user == user]
-        plan = machine.carry(plan, wanted, transition.begin_transition)
-        [done] = [one for one in plan.moves if one.user == user]
+        context.raise_if_stopped("the accounts that are left come with the next: t3-autoupdate drain")
+        freeze.raise_if_frozen(context.settings.freeze)  # somebody may have done that while another was moved
+        plan = journal_runner.run_move(context, plan, plan.move_of(user), transition.begin_transition)
+        done = plan.move_of(user)
         if done.phase != journal.DONE:
-            _fail(machine, plan, done)
+            _fail_bump(context, plan, done)
     deferred = [one for one in plan.moves if one.phase == journal.DEFERRED]
     for one in deferred:
-        machine.say(f"{one.user}: stays on {one.before} for now: {one.reason}; t3-autoupdate drain tries again")
+        context.say(f"{one.user}: stays on {one.before} for now: {one.reason}; t3-autoupdate drain tries again")
     if deferred:
         return
-    machine.settle_newcomers()
-    machine.programs.link(GLOBAL, plan.version)
-    machine.end(plan, "done", now())
-    _tell_that_all_are_there(machine, machine.programs.linked(), plan.version)
+    context.installations.link_newcomers(one.user for one in context.servers())
+    context.installations.link_version(GLOBAL, plan.version)
+    finish_journal(context, plan, "done")
+    _report_versions(context, context.installations.linked_users(), plan.version)
 
 
-def _tell_that_all_are_there(machine: Context, users: Sequence[str], version: str) -> None:
-    """Some may be above it; and below it who could not be moved, or came in the meantime."""
-    programs = {user: machine.program_of(user) for user in users}
+def _report_versions(context: Context, users: Sequence[str], version: str) -> None:
+    """Say who is where: some accounts may be above it, and below it those that could not be moved, or came since."""
+    programs = {user: context.installations.version_of(user) for user in users}
     if below := [user for user, program in programs.items() if versions.version_key(program) < versions.version_key(version)]:
-        machine.say(f"nobody is below {version}, but {', '.join(below)}")
+        context.say(f"nobody is below {version}, but {', '.join(below)}")
     else:
         there = all(program == version for program in programs.values())
-        machine.say(f"all accounts are on {version}" if there else f"nobody is below {version}")
+        context.say(f"all accounts are on {version}" if there else f"nobody is below {version}")
 
 
-def _fail(machine: Context, plan: Journal, done: Move) -> None:
-    """Stop here, and let nothing go on by itself. Raises Failure, always."""
+def _fail_bump(context: Context, plan: Journal, done: Move) -> None:
+    """End the bump, and freeze it, so that nothing goes on by itself. Always raises Failure."""
     why = f"{done.user}: {plan.kind} from {done.before} to {done.program} failed: {done.reason}"
-    freeze.freeze(machine.settings.freeze, f"{now()} {why}")
+    freeze.freeze(context.settings.freeze, f"{now()} {why}")
     if done.phase not in journal.UNDER_WAY:
-        machine.end(plan, "failed", now())
+        finish_journal(context, plan, "failed")
     finished = plan.users(journal.DONE)
     also = f"; {', '.join(finished)} stay on {plan.version}" if finished else ""
     raise Failure(f"{why}{also}; frozen until: t3-autoupdate thaw")
 
 
-def drain(machine: Context, *, include_busy: bool = False) -> None:
-    """Move those who were deferred, and are not busy any more; nobody while it is frozen. Raises Failure and Cancelled."""
-    if machine.is_frozen():
+def drain_deferred(context: Context, *, include_busy: bool = False) -> None:
+    """Move deferred accounts that are not busy any more; none while it is frozen. Raises Failure and Cancelled."""
+    if freeze.report_frozen(context.settings.freeze, context.say):
         return
-    plan = machine.journals.load()
+    plan = context.journals.load()
     if plan is None or plan.kind != "bump" or not plan.users(journal.DEFERRED, journal.WAITING):
-        machine.say("nobody was left for later")
+        context.say("nobody was left for later")
         return
-    plan = _without_the_gone(machine, plan)
+    plan = _drop_removed_users(context, plan)
     for one in plan.moves:
         if one.phase == journal.DEFERRED:
-            why = _why_later(machine, one.user, include_busy=include_busy)
+            why = _why_later(context, one.user, include_busy=include_busy)
             phase = journal.DEFERRED if why else journal.WAITING
             plan = plan.with_move(replace(one, phase=phase, reason=why))
-    machine.journals.save(plan)
-    _carry_on(machine, plan)
+    context.journals.save(plan)
+    _move_waiting(context, plan)
 
 
-def _without_the_gone(machine: Context, plan: Journal) -> Journal:
-    """Without those who were left for later, and are no users of the system any more: nobody is to wait for them for ever."""
+def _drop_removed_users(context: Context, plan: Journal) -> Journal:
+    """Leave out deferred accounts that are no users of the system any more: else the bump would wait for them for ever."""
     gone = [user for user in plan.users(journal.DEFERRED, journal.WAITING) if not accounts.exists(user)]
     for user in gone:
-        machine.warn(f"{user}: no such user on this system any more, and left out")
+        context.warn(f"{user}: no such user on this system any more, and left out")
     return replace(plan, moves=tuple(one for one in plan.moves if one.user not in gone))
 
 
-def _why_later(machine: Context, user: str, *, include_busy: bool) -> str:
-    """Why an account is not moved now; empty where it is. That one's can't be looked at holds up nobody else."""
+def _why_later(context: Context, user: str, *, include_busy: bool) -> str:
+    """Say why an account is not moved now; empty where it is. One that can't be looked at holds up no other."""
     try:
-        instance = machine.instance(user)
-        return "" if include_busy else instance.busy()
+        server = context.server(user)
+        return "" if include_busy else server.why_busy()
     except Failure as failure:
         return str(failure)
 
 
-def resume(machine: Context) -> None:
+def resume_interrupted(context: Context) -> None:
     """Complete or undo what was interrupted. Raises Failure where an account had to go back, or could not."""
-    plan = machine.journals.load()
+    plan = context.journals.load()
     if plan is None:
-        _release_forgotten(machine, ())
+        _release_forgotten(context)
         return
     for user in plan.users(*journal.UNDER_WAY):
-        [one] = [one for one in plan.moves if one.user == user]
-        machine.say(f"{user}: the {plan.kind} was interrupted while {one.phase}")
-        plan = machine.carry(plan, one, transition.continue_transition)
-        [done] = [one for one in plan.moves if one.user == user]
+        one = plan.move_of(user)
+        context.say(f"{user}: the {plan.kind} was interrupted while {one.phase}")
+        plan = journal_runner.run_move(context, plan, one, transition.continue_transition)
+        done = plan.move_of(user)
         if done.phase == journal.WAITING:
             plan = plan.with_move(replace(done, phase=journal.DEFERRED, reason="it was interrupted"))
-            machine.journals.save(plan)
+            context.journals.save(plan)
     # One may have failed before the interruption, too: it is the end of the whole.
     if failed := plan.users(journal.REVERTED, *journal.UNDER_WAY):
-        _fail(machine, plan, next(one for one in plan.moves if one.user == failed[0]))
+        _fail_bump(context, plan, next(one for one in plan.moves if one.user == failed[0]))
     if plan.kind == "bump" and not plan.users(journal.DEFERRED, journal.WAITING):
-        _carry_on(machine, plan)  # all that is left is its end
+        _move_waiting(context, plan)  # all that is left is its end
     elif plan.kind != "bump":
-        machine.end(plan, "done" if len(plan.users(journal.DONE)) == len(plan.moves) else "stopped", now())
+        finish_journal(context, plan, "done" if len(plan.users(journal.DONE)) == len(plan.moves) else "stopped")
 
 
-def _release_forgotten(machine: Context, held: Sequence[str]) -> None:
-    """A hold without a move is of a command that died between the two: nothing was changed."""
-    for user in machine.programs.linked():
-        if user not in held and machine.programs.is_held(user):
-            machine.programs.release(user)
-            machine.warn(f"{user}: was held by nobody, and is no longer")
+def _release_forgotten(context: Context) -> None:
+    """End each hold without a move: a command died between the two, and nothing was changed."""
+    for user in context.installations.linked_users():
+        if context.installations.is_held(user):
+            context.installations.release(user)
+            context.warn(f"{user}: was held by nobody, and is no longer")

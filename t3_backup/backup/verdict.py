@@ -12,13 +12,11 @@ from dataclasses import dataclass
 
 from t3_backup.store.census import Census
 from t3_backup.store.manifest import Manifest
-from t3_backup.t3.ledger import LEDGER_TABLE
+from t3_backup.t3.tables import APPEND_ONLY
 from t3_backup.worker.protocol import Copied
 
 # A copy that lost more than this part of its rows or pages is suspect.
 _LOST = 0.5
-# T3 only ever adds to these, whatever else happens (their keys are AUTOINCREMENT, or the migrations' numbers).
-_APPEND_ONLY = ("orchestration_events", LEDGER_TABLE)
 
 
 @dataclass(frozen=True)
@@ -89,7 +87,7 @@ def _outside(before: Census, after: Census, taken: Census) -> list[str]:
         for name in ("schema_sha256", "t3_level", "user_version", "application_id")
         if not getattr(before, name) == getattr(taken, name) == getattr(after, name)
     ]
-    for table in _APPEND_ONLY:
+    for table in APPEND_ONLY:
         low, middle, high = (c.ends.get(table, 0) for c in (before, taken, after))
         if not low <= middle <= high:
             found.append(f"end of {table} {middle}, not from {low} to {high}")

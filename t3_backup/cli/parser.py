@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import t3_backup
 from t3_backup.errors import UsageError
+from t3_backup.t3.unit import unit_name
 
 if TYPE_CHECKING:
     from t3_backup.settings import Known
@@ -188,7 +189,7 @@ def _add_restore(shared: _Shared) -> None:
     command.add_argument("--to", metavar="FILE", help="write it to a new file, and touch nothing else")
     command.add_argument("--dry-run", action="store_true", help="show what would be put back, gained and lost")
     command.add_argument("--yes", action="store_true", help="do not ask")
-    command.add_argument("--no-service", action="store_true", help="leave t3-serve@USER alone; it must not run")
+    command.add_argument("--no-service", action="store_true", help=f"leave {unit_name('USER')} alone; it must not run")
     command.add_argument("--timeout", metavar="S", help="seconds for each step (T3_BACKUP_TIMEOUT; 900)")
 
 

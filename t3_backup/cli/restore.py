@@ -30,8 +30,8 @@ from t3_backup.store.selection import select_restorable
 from t3_backup.store.store import Store
 from t3_backup.system import signals
 from t3_backup.system.signals import StopRequest
-from t3_backup.system.systemd import Service
 from t3_backup.t3.files import state_database
+from t3_backup.t3.servers import find_service
 from t3_backup.text import INFO, utc_now
 from t3_backup.worker import client
 from t3_backup.worker.limits import Limits
@@ -105,7 +105,7 @@ def _in_place(
         store=store,
         account_dir=account_dir,
         snapshot=snapshot,
-        service=None if args.no_service else Service.of(args.user),
+        service=None if args.no_service else find_service(args.user),
         limits=bounds,
         stopping=stop,
         now=utc_now,

@@ -31,6 +31,7 @@ from t3_backup.store.store import Store
 from t3_backup.system import open_files
 from t3_backup.system.file_identity import FileIdentity
 from t3_backup.system.systemd import Service
+from t3_backup.t3.files import DATABASE_NAME
 from t3_backup.text import format_time
 from t3_backup.worker import client
 from t3_backup.worker.limits import Limits
@@ -90,7 +91,7 @@ def _restore_data(job: RestoreJob, done: Restored, data: int, release: Callable[
         _must_prove(job, data)
     job.say(f"proven {job.snapshot.name}")
     began = job.now()
-    aside = f"state.sqlite.replaced-{began:%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"
+    aside = f"{DATABASE_NAME}.replaced-{began:%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"
     plan = Intent(job.account.user, job.snapshot.name, format_time(began), aside, database=job.database, files=job.files)
     plan.save(job.store)
     problem: Exception | None = None

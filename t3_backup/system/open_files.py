@@ -17,7 +17,7 @@ _MOST = 5
 
 
 def describe_holders(file: FileIdentity, *, patient: bool) -> str:
-    """The processes that have `file` open, for people: `pid 4711 (sqlite3 state.sqlite)`; empty where none is to be seen.
+    """The processes that have `file` open, for people: `pid 4711 (sqlite3 FILE)`; empty where none is to be seen.
 
     Where `patient`, one that is just about to have it open is waited for. Without root's rights one sees one's own alone.
     """

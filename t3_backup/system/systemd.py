@@ -1,4 +1,4 @@
-"""The T3 server of a user as a unit of systemd: stopped and kept from starting for a while, and started again.
+"""Stop a service of systemd's, keep it from starting for a while, and start it again.
 
 systemctl(1) is called, without a shell. On a machine that systemd has not booted, or without such a unit, there is no service.
 """
@@ -9,34 +9,31 @@ import contextlib
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 from t3_backup.errors import Failure
 
 BOOTED = Path("/run/systemd/system")  # by systemd, where it is there (sd_booted(3))
 _STOP_SECONDS = 300  # systemd's own limit (TimeoutStopSec) is the shorter one
 _SECONDS = 60
-_STOPPED = "130"  # the exit code of a T3 server that was asked to stop, which systemd takes for a failure
 _RUNNING = ("active", "activating", "reloading")
 
 
 @dataclass(frozen=True)
 class Service:
-    """The unit of one server."""
+    """The unit of one service."""
 
     unit: str
+    stopped_status: int | None = None  # the exit status of one that was asked to stop, where systemd takes it for a failure
 
-    @staticmethod
-    def of(user: str) -> Service | None:
-        """The one of `user`; None where there is none."""
-        if not BOOTED.is_dir():
-            return None
-        service = Service(f"t3-serve@{user}.service")
-        return None if service.show("LoadState") == "not-found" else service
+    def find(self) -> Self | None:
+        """Return this service; None where there is no such unit."""
+        return None if not BOOTED.is_dir() or self.show("LoadState") == "not-found" else self
 
     def runs(self) -> bool:
         """Whether it runs, is about to, or has crashed: a server that its database brings down is started again with another."""
         state = self.show("ActiveState")
-        return state in _RUNNING or (state == "failed" and self.show("ExecMainStatus") != _STOPPED)
+        return state in _RUNNING or (state == "failed" and self.show("ExecMainStatus") != str(self.stopped_status))
 
     def is_masked(self) -> bool:
         """Whether an admin keeps it from starting."""
@@ -45,7 +42,7 @@ class Service:
     def stop(self, *, mask: bool) -> None:
         """Stop it, and, where asked, let nobody start it until `release`. Raises Failure where it goes on.
 
-        How it ends is its own matter: T3's server ends with 130, and may take 20 seconds while a browser is connected.
+        How it ends is its own matter, and it may take its time.
         """
         self._call("stop", seconds=_STOP_SECONDS)  # before the mask, which hides how it wants to be stopped
         if mask:

@@ -1,7 +1,7 @@
-"""What a live database says of T3, read as its owner: its migration level, and the turns that agents are at.
+"""Read from a live database, as its owner, its migration level and the turns that agents are at.
 
-`python3 -m t3_backup.t3.activity DATABASE` prints it as one JSON object, or null where there is none: that is said, and never taken
-from a failure. Nothing is written, and no lock is taken that a commit waits for.
+`python3 -m t3_backup.t3.activity DATABASE` prints them as one JSON object, or null where there is no database: that is said, and
+never taken from a failure. Nothing is written, and no lock is taken that a commit waits for.
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ from typing import Any
 import apsw
 
 from t3_backup.system.sqlite import NOFOLLOW
+from t3_backup.t3.ledger import LEVEL_QUERY
+from t3_backup.t3.tables import TURNS_IN_FLIGHT_QUERY
 
 _BUSY_MS = 2000
-# A turn that an agent is at, as T3 projects it; a session that ended badly leaves its turn behind, but not its status.
-_IN_FLIGHT = (
-    "SELECT count(*) FROM projection_thread_sessions WHERE active_turn_id IS NOT NULL AND status IN ('starting', 'running')"
-)
-_LEVEL = "SELECT max(migration_id) FROM effect_sql_migrations"
 
 
 def read_activity(database: Path) -> dict[str, Any] | None:
-    """`level` (None: it is no database of T3's) and `turns`; None where there is no file. Raises apsw.Error and OSError."""
+    """Read `level` and `turns` of a database; None where there is no file.
+
+    `level` is None where it is no database of T3's. Raises apsw.Error and OSError.
+    """
     try:
         database.lstat()
     except FileNotFoundError:
@@ -36,11 +36,11 @@ def read_activity(database: Path) -> dict[str, Any] | None:
         connection.setbusytimeout(_BUSY_MS)
         for statement in ("PRAGMA trusted_schema=0", "PRAGMA query_only=1"):
             connection.cursor().execute(statement)
-        return {"level": _number(connection, _LEVEL), "turns": _number(connection, _IN_FLIGHT) or 0}
+        return {"level": _query_number(connection, LEVEL_QUERY), "turns": _query_number(connection, TURNS_IN_FLIGHT_QUERY) or 0}
 
 
-def _number(connection: apsw.Connection, query: str) -> int | None:
-    """Of a table that may not be there, or be another's."""
+def _query_number(connection: apsw.Connection, query: str) -> int | None:
+    """Ask for one number of a table that may not be there, or be another's."""
     try:
         ((value,),) = connection.cursor().execute(query)
     except apsw.SQLError:
@@ -49,7 +49,7 @@ def _number(connection: apsw.Connection, query: str) -> int | None:
 
 
 def main() -> int:
-    """The command."""
+    """Run the command, and return its exit status."""
     try:
         print(json.dumps(read_activity(Path(sys.argv[1]))))
     except (apsw.Error, OSError) as error:

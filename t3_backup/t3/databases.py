@@ -1,4 +1,4 @@
-"""What is known of the names of T3's databases, and which of them a backup does not cover.
+"""Know the names of T3's databases, and find those that a backup does not cover.
 
 T3 Code has moved its data to another file before (`statev2.sqlite`), and a backup that knows the
 old file alone goes on "succeeding" with what never changes again. So the rule is the other way
@@ -12,7 +12,9 @@ import os
 import re
 from collections.abc import Iterator, Sequence
 
-COPIED = "state.sqlite"
+from t3_backup.t3.files import DATABASE_NAME
+
+COPIED = DATABASE_NAME
 ENDING = ".sqlite"
 SUCCESSOR = "statev2.sqlite"
 # Held in a transaction for as long as a server lives, and empty: never copied, restored or removed.

@@ -4,10 +4,20 @@ from __future__ import annotations
 
 from pathlib import Path
 
-STATE_DATABASE = Path(".t3/userdata/state.sqlite")  # beneath the home
+BASE_DIR = Path(".t3")  # beneath the home
+STATE_IN_BASE = Path("userdata/state.sqlite")  # beneath the base directory
+STATE_DATABASE = BASE_DIR / STATE_IN_BASE
+DATABASE_NAME = STATE_DATABASE.name
+WAL_NAME = f"{DATABASE_NAME}-wal"
+NO_DATABASE = f"no {DATABASE_NAME}"  # what is said of an account without one
 
-# Beneath userdata. Logs, caches and server-runtime.json come again by themselves; worktrees are git's.
+# Beside the database. Logs, caches and server-runtime.json come again by themselves; worktrees are git's.
 KEPT_FILES = ("attachments", "environment-id", "keybindings.json", "secrets", "settings.json")
+
+
+def base_dir(home: Path) -> Path:
+    """Say where the T3 of whoever has this home keeps its state."""
+    return home / BASE_DIR
 
 
 def state_database(home: Path) -> Path:

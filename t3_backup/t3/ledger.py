@@ -1,5 +1,6 @@
-"""Name the table in which T3 Code notes its migrations."""
+"""Name the table in which T3 Code notes its migrations, and how the level is read from it."""
 
 from __future__ import annotations
 
 LEDGER_TABLE = "effect_sql_migrations"
+LEVEL_QUERY = f"SELECT max(migration_id) FROM {LEDGER_TABLE}"  # noqa: S608 - of constants alone

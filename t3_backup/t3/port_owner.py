@@ -1,4 +1,4 @@
-"""Whose the process is that answers on a port of this machine: any user may take one that is free, also for a moment only."""
+"""Find out who listens on a port of this machine: any user may take one that is free, if only for a moment."""
 
 from __future__ import annotations
 
@@ -11,24 +11,27 @@ _TABLES = (Path("/proc/self/net/tcp"), Path("/proc/self/net/tcp6"))  # proc_net_
 _LISTEN = "0A"
 
 
-def _as_told(packed: bytes) -> str:
-    """An address as the kernel has it there: words of the machine's own order."""
+def _as_kernel_writes(packed: bytes) -> str:
+    """Write an address as the kernel does there: in words of the machine's own byte order."""
     return "".join(f"{int.from_bytes(packed[at : at + 4], sys.byteorder):08X}" for at in range(0, len(packed), 4))
 
 
-_LOOPBACK = (_as_told(socket.inet_aton("127.0.0.1")), _as_told(socket.inet_pton(socket.AF_INET6, "::ffff:127.0.0.1")))
-_ANY = (_as_told(bytes(4)), _as_told(bytes(16)))
+_LOOPBACK = (
+    _as_kernel_writes(socket.inet_aton("127.0.0.1")),
+    _as_kernel_writes(socket.inet_pton(socket.AF_INET6, "::ffff:127.0.0.1")),
+)
+_ANY = (_as_kernel_writes(bytes(4)), _as_kernel_writes(bytes(16)))
 
 
 def listener_uids(port: int) -> list[int]:
-    """The uid of who listens on this port of 127.0.0.1; none where nobody does. Raises OSError where the kernel does not say."""
+    """List the uids that listen on this port of 127.0.0.1. Raises OSError where the kernel does not say."""
     found = list(_listeners(port))
     # Who has taken the very address is asked before who has taken all of them.
     return [uid for address, uid in found if address in _LOOPBACK] or [uid for address, uid in found if address in _ANY]
 
 
 def _listeners(port: int) -> Iterator[tuple[str, int]]:
-    """Address and uid of each."""
+    """Give address and uid of each listener on this port."""
     for table in _TABLES:
         if table.name == "tcp6" and not table.exists():
             continue  # a kernel without IPv6

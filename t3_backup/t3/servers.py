@@ -1,4 +1,4 @@
-"""The T3 server of each account: whether it runs, who works with it, and that it is gone; and its owner's processes, as himself."""
+"""Start, stop and watch the T3 server of an account, and ask it and its database as its owner."""
 
 from __future__ import annotations
 
@@ -18,21 +18,22 @@ from t3_backup.accounts import Account
 from t3_backup.errors import Failure
 from t3_backup.system import transient_unit
 from t3_backup.system.systemd import Service
-from t3_backup.t3 import pairing
-from t3_backup.t3.files import state_database
+from t3_backup.t3.endpoints import HOST, STEP_SECONDS
+from t3_backup.t3.files import base_dir, state_database
+from t3_backup.t3.unit import PORT_VARIABLE, STOPPED_STATUS, unit_name
 
 _CGROUPS = Path("/sys/fs/cgroup")
-_PORT = re.compile(r'\s*(?:export\s+)?T3_PORT=["\']?(\d{1,5})["\']?\s*')
-_LOOK_S = 30
+_PORT = re.compile(rf'\s*(?:export\s+)?{PORT_VARIABLE}=["\']?(\d{{1,5}})["\']?\s*')
+_READ_S = 30
 _PAIR_S = 60
-# What comes of a text that an owner may have put in the place of ours: they are the same user.
+# What reading an answer may raise: it is the owner's word, who may have put any text in the place of ours.
 _NO_ANSWER = (ValueError, KeyError, TypeError, RecursionError)
 _POLL_S = 0.1
 
 
 @dataclass(frozen=True)
 class Activity:
-    """What the live database of an account says."""
+    """Tell what the live database of an account says."""
 
     level: int | None
     turns: int  # that agents are at
@@ -40,7 +41,7 @@ class Activity:
 
 @dataclass(frozen=True)
 class Server:
-    """One account and its server."""
+    """Hold one account and its server."""
 
     account: Account
     service: Service | None  # None: systemd has no unit of that name
@@ -49,65 +50,66 @@ class Server:
 
     @property
     def user(self) -> str:
-        """Whose it is."""
+        """Name its owner."""
         return self.account.user
 
     @property
     def base_dir(self) -> Path:
-        """Where his T3 has its state."""
-        return self.account.home / ".t3"
+        """Say where its T3 keeps the state."""
+        return base_dir(self.account.home)
 
     def runs(self) -> bool:
-        """Whether it runs, or is about to."""
+        """Tell whether it runs, or is about to."""
         return self.service is not None and self.service.runs()
 
     def has_crashed(self) -> bool:
-        """Whether it has ended by itself, and badly."""
+        """Tell whether it has ended by itself, and badly."""
         return self.runs() and self.service is not None and self.service.show("ActiveState") == "failed"
 
-    def must_have_port(self) -> None:
-        """Raises Failure where nothing says where it listens."""
+    def require_port(self) -> None:
+        """Raise Failure where nothing says where it listens."""
         if self.port is None:
-            raise Failure(f"{self.user}: {self.settings} has no T3_PORT to log in at")
+            raise Failure(f"{self.user}: {self.settings} has no {PORT_VARIABLE} to log in at")
 
-    def look(self) -> Activity | None:
-        """What his database says, read as him; None where there is none. Raises Failure."""
-        done = self._as_owner([*_python("activity"), str(state_database(self.account.home))], _LOOK_S)
+    def read_activity(self) -> Activity | None:
+        """Read from its database, as its owner; None where there is none. Raises Failure."""
+        done = self._run_as_owner([*_python("activity"), str(state_database(self.account.home))], _READ_S)
         try:
             value = json.loads(done)
             return None if value is None else Activity(_integer(value["level"]), _integer(value["turns"]) or 0)
         except _NO_ANSWER:
             raise Failure(f"{self.user}: {state_database(self.account.home)} can't be looked at") from None
 
-    def busy(self) -> str:
-        """Who works with it now, for a person; empty where nobody does. Raises Failure."""
+    def why_busy(self) -> str:
+        """Say who works with it now; empty where nobody does. Raises Failure."""
         if not self.runs():
             return ""
-        agents = self.agents()
+        agents = self.agent_processes()
         if agents:
             return f"{agents[0]} runs beneath {self._unit()}" + (f", and {len(agents) - 1} more" if len(agents) > 1 else "")
-        live = self.look()
+        live = self.read_activity()
         return f"{live.turns} turns are in flight" if live is not None and live.turns else ""
 
-    def agents(self) -> list[str]:
-        """The processes beneath the unit that are not the server itself: what its agents and terminals run."""
+    def agent_processes(self) -> list[str]:
+        """Describe the processes beneath the unit but the server itself: what its agents and terminals run."""
         assert self.service is not None
         main = self.service.show("MainPID")
-        return [f"{_name(pid)} (pid {pid})" for pid in self._processes() if pid != main]
+        return [f"{_process_name(pid)} (pid {pid})" for pid in self._processes() if pid != main]
 
     def stop(self) -> None:
-        """Stop it, and prove it gone. Raises Failure where anything of it goes on.
+        """Stop it, and prove it gone. Raises Failure where any of its processes goes on.
 
-        A login that is being tried ends first: what mints for it may be another version than the one that is next.
+        A login that is being tried is ended first: the program that mints for it may be of another version than the next one.
+        With a browser connected a server takes some 20 seconds to end.
         """
         transient_unit.end_owners(self.user)
         if self.service is None:
             return
         group = self.service.show("ControlGroup")
         self.service.stop(mask=False)
-        left = _members(group)
+        left = _list_members(group)
         if self.service.show("MainPID") != "0" or left:
-            names = ", ".join(f"{_name(pid)} (pid {pid})" for pid in left)
+            names = ", ".join(f"{_process_name(pid)} (pid {pid})" for pid in left)
             raise Failure(f"{self._unit()} was stopped, and {names or 'its process'} goes on")
 
     def start(self) -> None:
@@ -116,7 +118,7 @@ class Server:
             self.service.release(unmask=False, start=True)
 
     def await_port(self, seconds: float) -> None:
-        """Until it listens. Raises Failure where it ends, or doesn't within so many seconds."""
+        """Wait until it listens. Raises Failure where it ends, or does not listen within so many seconds."""
         assert self.service is not None
         until = time.monotonic() + seconds
         while not self._listens():
@@ -127,21 +129,21 @@ class Server:
                 raise Failure(f"{self._unit()} does not listen on port {self.port} after {seconds:g} s")
             time.sleep(_POLL_S)
 
-    def steadiness(self) -> tuple[str, str, str]:
-        """What changes when it ends or starts again: state, main process, number of restarts."""
+    def run_state(self) -> tuple[str, str, str]:
+        """Read what changes when it ends or starts again: state, main process, number of restarts."""
         assert self.service is not None
         return self.service.show("ActiveState"), self.service.show("MainPID"), self.service.show("NRestarts")
 
-    def pair(self, program: Path, patience: float) -> str:
-        """Log in to it as a browser does, with a credential that `program` mints as the owner; the endpoint. Raises Failure.
+    def log_in(self, program: Path, patience: float) -> str:
+        """Log in as a browser does, with a credential that `program` mints as the owner; return the endpoint.
 
-        Each step may take `patience` seconds, and no more than a person at a browser would wait.
+        Each step may take `patience` seconds, and no more than a person at a browser would wait. Raises Failure.
         """
         if not self.runs():
             raise Failure(f"{self.user}: no server runs")
-        self.must_have_port()
-        line = [*_python("pairing"), f"--t3={program}", f"--base-dir={self.base_dir}", f"--port={self.port}", "--json"]
-        line.append(f"--seconds={min(patience, pairing.SECONDS):g}")
+        self.require_port()
+        line = [*_python("pair_command"), f"--t3={program}", f"--base-dir={self.base_dir}", f"--port={self.port}", "--json"]
+        line.append(f"--seconds={min(patience, STEP_SECONDS):g}")
         done = transient_unit.as_owner(self.user, line, _PAIR_S)
         try:
             said = json.loads(done.out)
@@ -154,16 +156,16 @@ class Server:
 
     def _listens(self) -> bool:
         try:
-            with socket.create_connection(("127.0.0.1", self.port or 0), timeout=1):
+            with socket.create_connection((HOST, self.port or 0), timeout=1):
                 return True
         except OSError:
             return False
 
     def _processes(self) -> list[str]:
         assert self.service is not None
-        return _members(self.service.show("ControlGroup"))
+        return _list_members(self.service.show("ControlGroup"))
 
-    def _as_owner(self, line: Sequence[str], seconds: float) -> str:
+    def _run_as_owner(self, line: Sequence[str], seconds: float) -> str:
         done = transient_unit.as_owner(self.user, line, seconds)
         if done.code != 0:
             why = "it took too long" if done.timed_out else (done.err.strip().splitlines() or [f"exit status {done.code}"])[-1]
@@ -174,13 +176,18 @@ class Server:
         return self.service.unit if self.service else f"the server of {self.user}"
 
 
-def find_server(user: str, serve: Path) -> Server:
-    """The one of `user`; `serve` is the folder with USER.env. Raises Failure."""
-    settings = serve / f"{user}.env"
-    return Server(accounts.find(user), Service.of(user), _port(settings), settings)
+def find_service(user: str) -> Service | None:
+    """Find the unit of a user's server; None where there is none."""
+    return Service(f"{unit_name(user)}.service", STOPPED_STATUS).find()
 
 
-def _port(path: Path) -> int | None:
+def find_server(user: str, settings_dir: Path) -> Server:
+    """Find the server of `user`; `settings_dir` is the folder with USER.env. Raises Failure."""
+    settings = settings_dir / f"{user}.env"
+    return Server(accounts.find(user), find_service(user), _read_port(settings), settings)
+
+
+def _read_port(path: Path) -> int | None:
     try:
         lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
     except FileNotFoundError:
@@ -195,8 +202,8 @@ def _python(module: str) -> list[str]:
     return [sys.executable, "-I", "-m", f"t3_backup.t3.{module}"]
 
 
-def _members(group: str) -> list[str]:
-    """The processes of a control group and of those beneath it; none where it has gone."""
+def _list_members(group: str) -> list[str]:
+    """List the processes of a control group and of those beneath it; none where it has gone."""
     if not group.startswith("/") or group == "/":
         return []
     found: set[str] = set()
@@ -206,7 +213,7 @@ def _members(group: str) -> list[str]:
     return sorted(found, key=int)
 
 
-def _name(pid: str) -> str:
+def _process_name(pid: str) -> str:
     try:
         return Path(f"/proc/{pid}/comm").read_text(encoding="utf-8", errors="replace").strip()
     except OSError:

@@ -1,4 +1,4 @@
-"""Versions of T3, and which level of the database each of them makes.
+"""Order the versions of T3, and know which level of the database each of them makes.
 
 Pure. A level is the greatest id of a migration that a database has seen; a version opens a database of its own level and of lower
 ones, which it migrates, and only seems to open a higher one.
@@ -18,7 +18,7 @@ VersionKey = tuple[int, int, int, bool, tuple[tuple[bool, int, str], ...]]
 
 
 def version_key(version: str) -> VersionKey:
-    """Orders versions as semver.org has it: a pre-release comes before its release. Raises UsageError where it is none."""
+    """Give a key that orders versions as semver.org has it: a pre-release before its release. Raises UsageError."""
     match = _VERSION.fullmatch(version)
     if match is None:
         raise UsageError(f"{version!r} is no version of T3, such as 0.0.25")
@@ -28,5 +28,5 @@ def version_key(version: str) -> VersionKey:
 
 
 def is_version(text: str) -> bool:
-    """Whether it is one, and so the name of a folder."""
+    """Tell whether `text` is a version, and so the name of a folder."""
     return _VERSION.fullmatch(text) is not None

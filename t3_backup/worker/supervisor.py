@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 
 from t3_backup.errors import Cancelled, Failure, NoRoom, TryLater, WorkerLost
 from t3_backup.system.disk import reserve_of
+from t3_backup.t3.files import WAL_NAME
 from t3_backup.worker import protocol
 from t3_backup.worker.limits import Limits
 from t3_backup.worker.protocol import MAX_LINE, Event, Phase, Progress, Source
@@ -68,7 +69,7 @@ class WorkerState:
         if self.source is None or self.folder < 0:
             return 0
         try:
-            now = os.stat("state.sqlite-wal", dir_fd=self.folder, follow_symlinks=False).st_size
+            now = os.stat(WAL_NAME, dir_fd=self.folder, follow_symlinks=False).st_size
         except OSError:  # not there, or the folder may not be searched without the right to: then the worker's own look counts
             return 0
         return now - self.source.wal_bytes

@@ -30,21 +30,21 @@ _ATTEMPTS = f"""
 import dataclasses, json, os, sys
 from pathlib import Path
 from t3_backup.autoupdate.gate import gate
-from t3_backup.autoupdate.snapshots import Backups
+from t3_backup.autoupdate.snapshots import Snapshots
 gate.LIMITS = {LIMITS!r}
 print(os.getpid(), flush=True)
 for line in sys.stdin:
     prefix, subject = line.split()
-    write = None if subject == gate.EMPTY else Backups(Path({STORE!r})).write
-    found = gate.attempt(Path(prefix), subject, write, int(sys.argv[1]))
+    write = None if subject == gate.EMPTY else Snapshots(Path({STORE!r})).write_newest
+    found = gate.run_trial(Path(prefix), subject, write, int(sys.argv[1]))
     print(json.dumps(found and dataclasses.asdict(found)), flush=True)
 """
 _EXAMINE = f"""
 import dataclasses, json, sys
 from pathlib import Path
 from t3_backup.autoupdate.gate import gate
-from t3_backup.autoupdate.snapshots import Backups
-found = list(gate.examine(Path(sys.argv[1]), sys.argv[2:], Backups(Path({STORE!r})).write, watch_seconds=2, say=lambda text: None))
+from t3_backup.autoupdate.snapshots import Snapshots
+found = list(gate.try_version(Path(sys.argv[1]), sys.argv[2:], Snapshots(Path({STORE!r})).write_newest, watch_seconds=2, say=lambda text: None))
 print(json.dumps([dataclasses.asdict(trial) for trial in found]))
 """
 # What there is to be reached on the machine: each a way out of a network of one's own, or of a file system.
@@ -163,7 +163,7 @@ def under_way(
 
 def sweep(machine: Machine) -> None:
     """As every command does first."""
-    machine.run("python3", "-c", "from t3_backup.autoupdate.gate import sandbox as cell; cell.sweep()")
+    machine.run("python3", "-c", "from t3_backup.autoupdate.gate import sandbox; sandbox.remove_leftovers()")
 
 
 def left(machine: Machine) -> list[str]:

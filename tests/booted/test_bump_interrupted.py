@@ -28,7 +28,7 @@ BUMP = ("t3-autoupdate", "--to", NEW)
 _LINKS = "symlink,symlinkat"  # of the accounts, one after another, and of whoever has none of his own
 _RENAMES = "rename,renameat,renameat2"  # of the journal, a link, the freeze file: each is a step's beginning
 # The command, which waits for nobody's backup before it stops a server.
-_HURRIED = "import sys; from t3_backup.autoupdate import main as cli, context as machine; machine._STORE_WAIT_S = 0; sys.exit(cli.main(sys.argv[1:]))"
+_HURRIED = "import sys; from t3_backup.autoupdate import main, journal_runner; journal_runner._STORE_WAIT_S = 0; sys.exit(main.main(sys.argv[1:]))"
 _KILLED = (-9, 137)
 _MOST = 60  # renames of a bump of two accounts, by far
 

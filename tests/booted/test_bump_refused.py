@@ -19,7 +19,7 @@ from booted.rounds import NEW, OLD, USERS, Rounds, under_way
 from booted.t3 import FREEZE, ROOT, autoupdate
 
 # The command, with another limit for npm.
-_IMPATIENT = "import sys; from t3_backup.autoupdate import main as cli, npm as fetch; fetch._SECONDS = {seconds}; sys.exit(cli.main(sys.argv[1:]))"
+_IMPATIENT = "import sys; from t3_backup.autoupdate import main, npm; npm._SECONDS = {seconds}; sys.exit(main.main(sys.argv[1:]))"
 # Flips the last byte of an index that nothing here reads: its page is whole, and does not say what the table says.
 _DAMAGE = """
 import sqlite3, sys

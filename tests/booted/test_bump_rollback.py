@@ -18,11 +18,11 @@ _CLOCK = f"""
 import datetime, pathlib
 try:
     days = int(pathlib.Path("{LATER}").read_text())
-    from t3_backup.output import messages as report
+    from t3_backup import text
 except (OSError, ImportError):
     pass
 else:
-    report.utc_now = lambda true=report.utc_now: true() + datetime.timedelta(days=days)
+    text.utc_now = lambda true=text.utc_now: true() + datetime.timedelta(days=days)
 """
 
 

@@ -19,7 +19,7 @@ from fake_t3 import STEPS
 from support.sampling import amount, is_soak, sample
 
 from t3_backup.autoupdate.gate.gate import EMPTY
-from t3_backup.autoupdate.gate.sandbox import name_of
+from t3_backup.autoupdate.gate.sandbox import unit_name
 
 GOOD = ("0.0.24", "0.0.25")
 SUBJECTS = (EMPTY, *USERS) if is_soak() else tuple(sample(USERS, 2, "subjects of the gate"))
@@ -91,9 +91,9 @@ def test_the_gate_tries_nothing_first_and_stops_at_the_first_that_fails(machine:
 def test_a_hostile_version_reaches_nothing(machine: Machine) -> None:
     prefix = put(machine, "0.0.25", "hostile")
     put(machine, "0.0.25", "hung")
-    other = f"/var/lib/private/{name_of('bob')}"
+    other = f"/var/lib/private/{unit_name('bob')}"
     machine.run("systemctl", "set-environment", *(f"{name}={value}" for name, value in PRIVATE.items()))
-    with listening(machine), under_way(machine, f"{VERSIONS}/0.0.25-hung", "bob", name_of("bob")):
+    with listening(machine), under_way(machine, f"{VERSIONS}/0.0.25-hung", "bob", unit_name("bob")):
         machine.run("chmod", "-R", "a+rwX", other)
         [trial] = attempts(machine, [(prefix, "alice")], env=PRIVATE)
         free = machine.run(f"{prefix}/bin/t3", "serve", "--base-dir", "/nonexistent", env=PRIVATE, check=False)
@@ -107,7 +107,7 @@ def test_a_hostile_version_reaches_nothing(machine: Machine) -> None:
         "unix /run/systemd/private", "read /home/alice/.t3/userdata/state.sqlite",
         "read /home/alice/.t3/userdata/secrets/cookie-signing.bin", "read /home/bob/.t3/worktrees/work",
         "read /home/bob/.ssh/id_ed25519", "read /etc/shadow", "read /etc/t3-serve/alice.env", "read /var/backups/t3-state/alice",
-        "read /var/lib/t3-autoupdate/journal.json", f"read {other}", f"read /var/lib/{name_of('bob')}/userdata",
+        "read /var/lib/t3-autoupdate/journal.json", f"read {other}", f"read /var/lib/{unit_name('bob')}/userdata",
         "read /tmp/t3-test", "read /var/tmp/t3-test", "environment ANTHROPIC_API_KEY", "read /home/alice", "write /", "write /home", "write /usr", "write /etc", "write /dev/shm",
     }  # fmt: skip
     assert reachable <= outside, reachable - outside
@@ -132,9 +132,9 @@ def test_nobody_but_the_sandbox_keeps_a_user_without_rights_out(machine: Machine
 
 def test_what_is_in_the_gate_is_the_database_alone(machine: Machine) -> None:
     put(machine, "0.0.25", "hung")
-    folder = f"/var/lib/private/{name_of('alice')}"
+    folder = f"/var/lib/private/{unit_name('alice')}"
     assert machine.run("grep", "-rl", SECRET, "/home/alice/.t3").lines, "it is there to be found"
-    with under_way(machine, f"{VERSIONS}/0.0.25-hung", "alice", name_of("alice")):
+    with under_way(machine, f"{VERSIONS}/0.0.25-hung", "alice", unit_name("alice")):
         files = {path.removeprefix(f"{folder}/") for path in machine.run("find", folder, "-type", "f").lines}
         assert machine.run("grep", "-rl", SECRET, folder, check=False).out == ""
         owners = set(machine.run("find", folder, "-printf", "%u\n").lines)
@@ -149,7 +149,7 @@ def test_what_is_in_the_gate_is_the_database_alone(machine: Machine) -> None:
 @pytest.mark.parametrize("subject", ["alice", EMPTY])
 def test_a_trial_whose_caller_is_killed_is_swept(machine: Machine, subject: str) -> None:
     put(machine, "0.0.25", "hung")
-    name = name_of(None if subject == EMPTY else subject)
+    name = unit_name(None if subject == EMPTY else subject)
     with under_way(machine, f"{VERSIONS}/0.0.25-hung", subject, name) as kill:
         kill()
         assert f"{name}.service" in left(machine), "the unit goes on"
@@ -163,14 +163,14 @@ def test_a_trial_whose_caller_is_killed_is_swept(machine: Machine, subject: str)
 def test_a_trial_whose_caller_is_killed_ends_by_itself(machine: Machine) -> None:
     """Its folder goes with it, though nobody waits for it."""
     put(machine, "0.0.25", "hung")
-    with under_way(machine, f"{VERSIONS}/0.0.25-hung", "alice", name_of("alice")) as kill:
+    with under_way(machine, f"{VERSIONS}/0.0.25-hung", "alice", unit_name("alice")) as kill:
         kill()
         machine.until(lambda: left(machine) == [], "end of the trial", 60)
 
 
 def test_what_a_power_cut_left_is_swept(machine: Machine) -> None:
     """No unit, but a folder that was about to be one's, with the link that systemd makes to it."""
-    name = name_of("alice")
+    name = unit_name("alice")
     machine.write(f"/var/lib/private/{name}/userdata/state.sqlite", "half")
     machine.run("ln", "-s", f"private/{name}", f"/var/lib/{name}")
     sweep(machine)
@@ -214,5 +214,5 @@ def test_a_real_node_works_in_there(machine: Machine) -> None:
     assert trial is not None
     assert trial["log"][-1] == "worked", trial
     said = json.loads(trial["log"][-2])
-    assert (said["home"], said["net"], said["child"]) == (f"/var/lib/{name_of(None)}", ["lo"], 0), said
+    assert (said["home"], said["net"], said["child"]) == (f"/var/lib/{unit_name(None)}", ["lo"], 0), said
     assert said["user"] == "t3", said

@@ -11,7 +11,7 @@ import pytest
 from t3_backup.autoupdate import settings
 from t3_backup.autoupdate.context import Context
 from t3_backup.autoupdate.installations import GLOBAL
-from t3_backup.autoupdate.snapshots import Backups
+from t3_backup.autoupdate.snapshots import Snapshots
 
 OLD, NEW = "0.0.24", "0.0.25"
 
@@ -24,17 +24,17 @@ def machine(tmp_path: Path) -> Context:
         settings=settings.load(environ, tmp_path / "no-defaults"),
         user_map=tmp_path / "map",
         textfiles=None,
-        backups=Backups(tmp_path / "store"),
+        snapshots=Snapshots(tmp_path / "store"),
         say=lambda text: None,
         warn=lambda text: None,
         stopping=threading.Event(),
     )
     found.user_map.touch()
     for version in (OLD, NEW):
-        program = found.programs.prefix(version) / "bin" / "t3"
+        program = found.installations.prefix(version) / "bin" / "t3"
         program.parent.mkdir(parents=True)
         program.touch()
         os.chmod(program, 0o755)
     for user in (GLOBAL, "alice", "bob"):
-        found.programs.link(user, OLD)
+        found.installations.link_version(user, OLD)
     return found

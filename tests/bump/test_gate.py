@@ -1,4 +1,4 @@
-"""What comes out of the gate's cell is the candidate's word: whatever is not exactly a verdict is a failure, and never a crash."""
+"""What comes out of the gate's sandbox is the candidate's word: whatever is not exactly a verdict is a failure, and never a crash."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from t3_backup.autoupdate.gate import gate, sandbox
-from t3_backup.autoupdate.gate.trial import STEPS
+from t3_backup.autoupdate.gate.steps import STEPS
 from t3_backup.system import transient_unit
 from t3_backup.system.transient_unit import Done
 
@@ -116,8 +116,8 @@ def test_no_text_breaks_it(text: str, code: int) -> None:
     assert not read(text, code).passed
 
 
-def test_no_two_accounts_share_a_cell_and_no_name_leaves_its_place() -> None:
-    names = {sandbox.name_of(user) for user in (None, "empty", "alice", "alice.x", "Alice", "a-b", "a_b", "../x", "ü$")}
+def test_no_two_accounts_share_a_sandbox_and_no_name_leaves_its_place() -> None:
+    names = {sandbox.unit_name(user) for user in (None, "empty", "alice", "alice.x", "Alice", "a-b", "a_b", "../x", "ü$")}
     assert len(names) == 9
     for name in names:
         assert name.startswith("t3-gate-")
@@ -125,8 +125,8 @@ def test_no_two_accounts_share_a_cell_and_no_name_leaves_its_place() -> None:
         assert name.isascii()
 
 
-def test_a_cell_has_nothing_of_the_machine_but_what_is_named() -> None:
-    found = sandbox.properties(sandbox.name_of("alice"), Path("/var/lib/t3-autoupdate/versions/0.0.25"), 0)
+def test_a_sandbox_has_nothing_of_the_machine_but_what_is_named() -> None:
+    found = sandbox.unit_properties(sandbox.unit_name("alice"), Path("/var/lib/t3-autoupdate/versions/0.0.25"), 0)
     [bound] = [one for one in found if one.startswith("Bind")]
     shown = "/usr -/etc/alternatives -/etc/ld.so.cache /var/lib/t3-autoupdate/versions/0.0.25"
     assert bound == f"BindReadOnlyPaths={shown}"
@@ -142,9 +142,9 @@ def test_node_is_looked_for_where_the_servers_look_for_it(tmp_path: Path, monkey
         return transient_unit.Done(1, "", "")
 
     monkeypatch.setattr(transient_unit, "run", run)
-    monkeypatch.setattr(sandbox, "build", lambda name: tmp_path / name)
-    monkeypatch.setattr(sandbox, "remove", lambda name: None)
-    gate.attempt(tmp_path, gate.EMPTY, None, 1)
+    monkeypatch.setattr(sandbox, "build_root", lambda name: tmp_path / name)
+    monkeypatch.setattr(sandbox, "remove_root", lambda name: None)
+    gate.run_trial(tmp_path, gate.EMPTY, None, 1)
     transient_unit.as_owner("nobody", ["true"], 1)
     paths = [next(word for word in line if word.startswith("PATH=")) for line in lines]
     assert paths == ["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin"] * 2

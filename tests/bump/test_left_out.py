@@ -13,7 +13,7 @@ import pytest
 from conftest import ROOT, Answer, Land, needs_root
 
 from demo.users import User
-from t3_backup.autoupdate.installations import GLOBAL, Programs
+from t3_backup.autoupdate.installations import GLOBAL, Installations
 from t3_backup.autoupdate.journal import DONE, Journal, Journals, Move
 
 pytestmark = needs_root
@@ -23,14 +23,15 @@ GHOST = "t3-ghost-of-nobody"
 # t3-backup-state is not installed: it is that of the checkout. Without systemd there are no units to look from as the owner.
 _COMMAND = """
 import sys
-from t3_backup.autoupdate import snapshots as backups, main as cli; from t3_backup.t3 import activity as look
-from t3_backup.t3.servers import Server as Instance, Activity as Live
-def as_root(instance):
-    value = look.read_activity(instance.account.home / '.t3/userdata/state.sqlite')
-    return None if value is None else Live(**value)
-backups.COMMAND = (sys.executable, "-m", "t3_backup.cli.main")
-Instance.look = as_root
-sys.exit(cli.main())
+from t3_backup.autoupdate import main, snapshots
+from t3_backup.t3 import activity
+from t3_backup.t3.servers import Activity, Server
+def as_root(server):
+    value = activity.read_activity(server.account.home / '.t3/userdata/state.sqlite')
+    return None if value is None else Activity(**value)
+snapshots.COMMAND = (sys.executable, "-m", "t3_backup.cli.main")
+Server.read_activity = as_root
+sys.exit(main.main())
 """
 
 
@@ -41,8 +42,8 @@ class Place:
     land: Land
 
     @property
-    def programs(self) -> Programs:
-        return Programs(self.land.folder / "root")
+    def programs(self) -> Installations:
+        return Installations(self.land.folder / "root")
 
     def call(self, *words: str) -> Answer:
         root = self.programs.root
@@ -66,7 +67,7 @@ class Place:
 
     def on(self, version: str, *names: str) -> None:
         for name in names:
-            self.programs.link(name, version)
+            self.programs.link_version(name, version)
 
 
 @pytest.fixture
@@ -96,10 +97,10 @@ def test_a_rollback_of_all_passes_over_who_cannot_go_back(place: Place, ann: Use
     shown = place.call("rollback", "--dry-run")
     assert f"WARN: {GHOST}: no such user on this system: nothing is done with this one" in shown.out
     assert f"{carol.name}: from {NEW} back to {OLD}; there is no database yet" in shown.out
-    assert (shown.code, place.programs.program_of(ann.name)) == (1, NEW)
+    assert (shown.code, place.programs.linked_version(ann.name)) == (1, NEW)
     done = place.call("rollback", "--yes")
     assert (done.code, done.err) == (1, ""), done
-    assert [place.programs.program_of(name) for name in (carol.name, ann.name, GLOBAL)] == [OLD, OLD, OLD]
+    assert [place.programs.linked_version(name) for name in (carol.name, ann.name, GLOBAL)] == [OLD, OLD, OLD]
 
 
 def test_who_is_not_in_the_map_is_refused_by_his_name(place: Place, ann: User, make_user: Callable[..., User]) -> None:
@@ -120,11 +121,11 @@ def test_whose_database_has_gone_stays_as_he_is(place: Place, ann: User) -> None
     assert (bumped.code, bumped.err) == (0, "")
     assert f"WARN: {why}" in bumped.out
     assert bumped.out.splitlines()[-1] == f"t3-autoupdate: nobody is below {NEW}, but {ann.name}"
-    assert place.programs.program_of(ann.name) == OLD
+    assert place.programs.linked_version(ann.name) == OLD
     place.on(NEW, ann.name)
     back = place.call("rollback", "--yes")
     assert (back.code, "is gone, and there are 1 snapshots of it" in back.err) == (1, True)
-    assert place.programs.program_of(ann.name) == NEW
+    assert place.programs.linked_version(ann.name) == NEW
 
 
 def test_an_undo_is_of_whom_it_names_alone(place: Place, make_user: Callable[..., User]) -> None:

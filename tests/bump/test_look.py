@@ -68,12 +68,12 @@ def test_a_look_that_failed_is_never_taken_for_no_database(
 ) -> None:
     """Else an account would be switched without a snapshot."""
     monkeypatch.setattr(transient_unit, "as_owner", lambda *_, **__: done)
-    instance = Server(Account("alice", 1000, 1000, (1000,), tmp_path), None, None, tmp_path / "alice.env")
+    server = Server(Account("alice", 1000, 1000, (1000,), tmp_path), None, None, tmp_path / "alice.env")
     if isinstance(expected, str):
         with pytest.raises(Failure, match=expected):
-            instance.look()
+            server.read_activity()
     else:
-        assert instance.look() == expected
+        assert server.read_activity() == expected
 
 
 @pytest.mark.parametrize(
@@ -87,6 +87,6 @@ def test_what_an_owner_says_in_place_of_a_login_is_no_login_and_ends_nothing_els
     """Anything but a Failure would end the command where it stands, with the account between two versions."""
     monkeypatch.setattr(transient_unit, "as_owner", lambda *_, **__: Done(0, said, ""))
     monkeypatch.setattr(Server, "runs", lambda _: True)
-    instance = Server(Account("alice", 1000, 1000, (1000,), tmp_path), None, 3773, tmp_path / "alice.env")
+    server = Server(Account("alice", 1000, 1000, (1000,), tmp_path), None, 3773, tmp_path / "alice.env")
     with pytest.raises(Failure, match="alice: no login on port 3773"):
-        instance.pair(tmp_path / "t3", 1)
+        server.log_in(tmp_path / "t3", 1)

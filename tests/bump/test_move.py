@@ -57,13 +57,13 @@ class World:
     def release(self) -> None:
         self._step(lambda: setattr(self, "held", False))
 
-    def runs(self) -> bool:
+    def server_runs(self) -> bool:
         return self.running
 
-    def stop(self) -> None:
+    def stop_server(self) -> None:
         self._step(lambda: setattr(self, "running", False))
 
-    def start(self) -> None:
+    def start_server(self) -> None:
         self._step(self.boot)
 
     def boot(self) -> None:
@@ -75,22 +75,22 @@ class World:
             reverted = self.on_disk is not None and self.on_disk.phase in (journal.REVERTING, journal.RETURNING)
             self.back += reverted and self.program == OLD
 
-    def keep(self, label: str, *, proven: bool) -> str:
+    def keep_snapshot(self, label: str, *, proven: bool) -> str:
         assert not self.running, "a snapshot of what a server still writes to is not the last word"
         name = f"{label}-{len(self.snapshots)}"
         self._step(lambda: self.snapshots.update({name: (self.level, self.rows)}))
         return name
 
-    def link(self, version: str) -> None:
+    def link_version(self, version: str) -> None:
         assert not self.running
         self._step(lambda: setattr(self, "program", version))
 
-    def put_back(self, snapshot: str) -> None:
+    def restore_snapshot(self, snapshot: str) -> None:
         assert not self.running
         self._step(lambda: setattr(self, "level", self.snapshots[snapshot][0]))
         self.rows = self.snapshots[snapshot][1]
 
-    def check(self) -> str:
+    def check_login(self) -> str:
         self._step(lambda: None)
         fits = self.running and (self.program == NEW or self.level == 30)
         if not fits or (self.program == NEW and not self.good):
@@ -208,7 +208,7 @@ def test_a_server_that_did_not_run_is_not_started() -> None:
 
 def test_why_going_back_failed_is_told_once_however_often_it_is_tried() -> None:
     class Full(World):
-        def put_back(self, snapshot: str) -> None:
+        def restore_snapshot(self, snapshot: str) -> None:
             raise Failure("no room")
 
     world = Full(good=False)

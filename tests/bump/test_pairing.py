@@ -21,7 +21,8 @@ from conftest import needs_root
 from fake_t3.served import Served, credential, free_port, laid_out, running
 
 from demo.users import User
-from t3_backup.t3 import pairing, port_owner
+from t3_backup.t3 import pair_command, pairing, port_owner
+from t3_backup.t3.endpoints import PAIRING_PATHS
 from t3_backup.t3.pairing import PairingFailed, pair
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -378,13 +379,13 @@ def test_no_proxy_is_asked(mint: Callable[[str], Path], tmp_path: Path, monkeypa
     script = Script(GOOD, http(200, AUTHENTICATED))
     for name in ("http_proxy", "HTTP_PROXY", "all_proxy"):
         monkeypatch.setenv(name, f"http://127.0.0.1:{free_port()}")
-    assert pair(mint(MINTS), tmp_path, script.port, seconds=5).endpoint == pairing.ENDPOINTS[0]
+    assert pair(mint(MINTS), tmp_path, script.port, seconds=5).endpoint == PAIRING_PATHS[0]
     assert script.asked == [f"POST {BROWSER} HTTP/1.1", "GET /api/auth/session HTTP/1.1"]
 
 
 def test_the_command_says_it_in_its_exit_status_and_as_json(tmp_path: Path) -> None:
     def command(*words: object) -> subprocess.CompletedProcess[str]:
-        line = [sys.executable, "-m", "t3_backup.t3.pairing", *map(str, words)]
+        line = [sys.executable, "-m", "t3_backup.t3.pair_command", *map(str, words)]
         return subprocess.run(line, cwd=ROOT, capture_output=True, text=True, check=False)
 
     with serving(tmp_path / "t3", "0.0.24") as served:
@@ -408,7 +409,7 @@ def test_root_is_told_to_call_it_as_the_owner_and_nothing_is_begun(alice: User) 
     before = sorted(alice.database.parent.iterdir())
 
     def command(*prefix: str) -> subprocess.CompletedProcess[str]:
-        line = [*prefix, sys.executable, "-m", "t3_backup.t3.pairing", *words]
+        line = [*prefix, sys.executable, "-m", "t3_backup.t3.pair_command", *words]
         environ = os.environ | {"PYTHONPATH": str(ROOT), "HOME": str(alice.home)}
         return subprocess.run(line, cwd=alice.home, env=environ, capture_output=True, text=True, check=False)
 
@@ -436,7 +437,7 @@ def test_root_is_told_to_call_it_as_the_owner_and_nothing_is_begun(alice: User) 
 )
 def test_wrong_use_is_one_line_and_nothing_is_begun(words: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
-        pairing.main(words)
+        pair_command.main(words)
     said = capsys.readouterr()
     assert (ended.value.code, said.out) == (2, "")
     assert said.err.startswith("t3-pair: ")
@@ -446,6 +447,6 @@ def test_wrong_use_is_one_line_and_nothing_is_begun(words: tuple[str, ...], caps
 def test_a_folder_that_is_not_there_is_not_made(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The mint would begin a new state in it, and the server answer that it doesn't know the credential."""
     wrong = tmp_path / "wrong"
-    assert pairing.main(["--t3", str(laid_out(tmp_path / "t3", "0.0.24")), "--base-dir", str(wrong), "--port", "1"]) == 2
+    assert pair_command.main(["--t3", str(laid_out(tmp_path / "t3", "0.0.24")), "--base-dir", str(wrong), "--port", "1"]) == 2
     assert capsys.readouterr() == ("", f"t3-pair: --base-dir {wrong}: No such file or directory\n")
     assert not wrong.exists()

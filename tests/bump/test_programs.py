@@ -11,27 +11,28 @@ import pytest
 
 from t3_backup.autoupdate import adopt, npm
 from t3_backup.autoupdate.gate import sandbox
-from t3_backup.autoupdate.installations import GLOBAL, About, Programs, copy_package
+from t3_backup.autoupdate.installations import GLOBAL, About, Installations
+from t3_backup.autoupdate.package_tree import copy_package
 from t3_backup.errors import Failure, UsageError
 from t3_backup.system import transient_unit
 from t3_backup.system.systemd import Service
-from t3_backup.t3 import versions
+from t3_backup.t3 import program, versions
 
 
-def installed(programs: Programs, *found: str) -> Programs:
+def installed(programs: Installations, *found: str) -> Installations:
     for version in found:
-        folder = programs.begin()
+        folder = programs.begin_version()
         (folder / "bin").mkdir()
         program = folder / "bin" / "t3"
         program.write_text(f"#!/bin/sh\necho t3 v{version} $*\n")
         program.chmod(0o755)
-        programs.settle(folder, About(version, "a test", 30))
+        programs.finish_version(folder, About(version, "a test", 30))
     return programs
 
 
 @pytest.fixture
-def programs(tmp_path: Path) -> Programs:
-    return installed(Programs(tmp_path / "root"), "0.0.24", "0.0.25")
+def programs(tmp_path: Path) -> Installations:
+    return installed(Installations(tmp_path / "root"), "0.0.24", "0.0.25")
 
 
 def test_versions_are_in_the_order_of_releases() -> None:
@@ -43,35 +44,35 @@ def test_versions_are_in_the_order_of_releases() -> None:
             versions.version_key(text)
 
 
-def test_a_link_changes_and_says_which_version_it_is(programs: Programs) -> None:
-    assert programs.program_of("alice") is None
-    programs.link("alice", "0.0.24")
-    programs.link("alice", "0.0.25")
-    assert (programs.program_of("alice"), programs.linked()) == ("0.0.25", ["alice"])
+def test_a_link_changes_and_says_which_version_it_is(programs: Installations) -> None:
+    assert programs.linked_version("alice") is None
+    programs.link_version("alice", "0.0.24")
+    programs.link_version("alice", "0.0.25")
+    assert (programs.linked_version("alice"), programs.linked_users()) == ("0.0.25", ["alice"])
     assert (programs.root / "alice/current/bin/t3").resolve() == programs.prefix("0.0.25") / "bin/t3"
     with pytest.raises(Failure, match="not installed"):
-        programs.link("alice", "0.0.26")
-    assert programs.program_of("alice") == "0.0.25"
+        programs.link_version("alice", "0.0.26")
+    assert programs.linked_version("alice") == "0.0.25"
     assert os.listdir(programs.root / "alice") == ["current"]
 
 
 @pytest.mark.parametrize("target", ["/usr", "../versions/..", "../versions/0.0.24/bin", "elsewhere"])
-def test_a_link_that_leads_elsewhere_is_refused(programs: Programs, target: str) -> None:
-    programs.link("alice", "0.0.24")
+def test_a_link_that_leads_elsewhere_is_refused(programs: Installations, target: str) -> None:
+    programs.link_version("alice", "0.0.24")
     (programs.root / "alice/current").unlink()
     (programs.root / "alice/current").symlink_to(target)
     with pytest.raises(Failure, match="which is no version"):
-        programs.program_of("alice")
+        programs.linked_version("alice")
 
 
 @pytest.mark.parametrize("name", ["versions", "bin"])
-def test_an_account_with_the_name_of_a_folder_of_ours_is_refused(programs: Programs, name: str) -> None:
+def test_an_account_with_the_name_of_a_folder_of_ours_is_refused(programs: Installations, name: str) -> None:
     with pytest.raises(Failure, match="is ours"):
-        programs.link(name, "0.0.24")
+        programs.link_version(name, "0.0.24")
 
 
-def test_a_hold_is_there_until_it_is_released(programs: Programs) -> None:
-    programs.link("alice", "0.0.24")
+def test_a_hold_is_there_until_it_is_released(programs: Installations) -> None:
+    programs.link_version("alice", "0.0.24")
     programs.hold("alice")
     programs.hold("alice")
     assert programs.is_held("alice")
@@ -80,26 +81,26 @@ def test_a_hold_is_there_until_it_is_released(programs: Programs) -> None:
     assert not programs.is_held("alice")
 
 
-def test_what_an_installation_that_died_left_goes_with_the_next(programs: Programs) -> None:
-    left = programs.begin()
+def test_what_an_installation_that_died_left_goes_with_the_next(programs: Installations) -> None:
+    left = programs.begin_version()
     (left / "half").write_text("")
-    folder = programs.begin()
+    folder = programs.begin_version()
     assert not left.exists()
     with pytest.raises(Failure, match="no program t3"):
-        programs.settle(folder, About("0.0.26", "a test"))
-    assert programs.installed() == ["0.0.24", "0.0.25"]
+        programs.finish_version(folder, About("0.0.26", "a test"))
+    assert programs.installed_versions() == ["0.0.24", "0.0.25"]
 
 
-def test_the_launcher_runs_the_program_of_its_caller(programs: Programs) -> None:
+def test_the_launcher_runs_the_program_of_its_caller(programs: Installations) -> None:
     programs.write_launcher()
-    programs.link(GLOBAL, "0.0.24")
+    programs.link_version(GLOBAL, "0.0.24")
     caller = subprocess.run(["id", "-un"], capture_output=True, text=True, check=True).stdout.strip()
 
     def call(*words: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run([programs.launcher, *words], capture_output=True, text=True, check=False)
 
     assert call("a b", "c").stdout == "t3 v0.0.24 a b c\n"
-    programs.link(caller, "0.0.25")
+    programs.link_version(caller, "0.0.25")
     assert call().stdout == "t3 v0.0.25\n"
     programs.hold(caller)
     held = call()
@@ -159,10 +160,10 @@ def test_folders_deeper_in_each_other_than_python_goes_are_refused_and_removed(
     monkeypatch.setattr(transient_unit, "end", lambda pattern: None)
     with pytest.raises(Failure, match="more than 100 deep"):
         copy_package(state, tmp_path / "copy", (os.getuid(),))
-    npm.sweep()
+    npm.remove_leftovers()
     assert not state.exists()
-    left = deep(tmp_path / sandbox.name_of("alice"), 3000)
-    sandbox.sweep()
+    left = deep(tmp_path / sandbox.unit_name("alice"), 3000)
+    sandbox.remove_leftovers()
     assert not left.exists()
 
 
@@ -189,15 +190,15 @@ Restart=on-failure
     ],
 )
 def test_the_units_command_line_keeps_all_but_its_program(line: str, expected: str) -> None:
-    assert adopt.command_line(UNIT.format(line=line), Path("/l/t3"), Path("/usr/local/bin/t3")) == expected
+    assert adopt.rewrite_command(UNIT.format(line=line), Path("/l/t3"), Path("/usr/local/bin/t3")) == expected
     later = UNIT.format(line="/bin/false") + f"\n[Service]\nExecStart=\nExecStart={line}\n"
-    assert adopt.command_line(later, Path("/l/t3"), Path("/usr/local/bin/t3")) == expected, "a drop-in has the last word"
+    assert adopt.rewrite_command(later, Path("/l/t3"), Path("/usr/local/bin/t3")) == expected, "a drop-in has the last word"
 
 
 def test_a_unit_that_runs_something_else_is_not_changed() -> None:
     with pytest.raises(Failure, match="does not run t3 itself; let it run /l/t3 instead"):
-        adopt.command_line(UNIT.format(line="/opt/wrapper --port 1"), Path("/l/t3"), Path("/usr/local/bin/t3"))
-    assert adopt.command_line("[Unit]\n", Path("/l/t3"), Path("/usr/local/bin/t3")) is None
+        adopt.rewrite_command(UNIT.format(line="/opt/wrapper --port 1"), Path("/l/t3"), Path("/usr/local/bin/t3"))
+    assert adopt.rewrite_command("[Unit]\n", Path("/l/t3"), Path("/usr/local/bin/t3")) is None
 
 
 @pytest.mark.parametrize(
@@ -213,7 +214,7 @@ def test_a_unit_that_runs_something_else_is_not_changed() -> None:
 def test_a_unit_that_has_another_program_in_spite_of_ours_is_found(said: str, other: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its account would be told to be on a version that its server never runs, and a check would migrate its database."""
     monkeypatch.setattr(Service, "show", lambda self, name: said)
-    found = adopt.runs_another(Service("t3-serve@alice.service"), Path("/l/t3"), Path("/usr/local/bin/t3"))
+    found = adopt.why_another_runs(Service("t3-serve@alice.service"), Path("/l/t3"), Path("/usr/local/bin/t3"))
     assert found.startswith(f"t3-serve@alice.service runs {other}, and not" if other else ""), found
     assert bool(found) is bool(other)
 
@@ -225,6 +226,6 @@ def test_the_package_of_a_program_is_found_through_its_links(tmp_path: Path) -> 
     (package / "dist/bin.mjs").write_text("")
     (tmp_path / "bin").mkdir()
     (tmp_path / "bin/t3").symlink_to("../lib/node_modules/t3/dist/bin.mjs")
-    assert adopt.package_of(tmp_path / "bin/t3") == (package, "0.0.24")
+    assert program.find_package(tmp_path / "bin/t3") == (package, "0.0.24")
     with pytest.raises(Failure, match="npm i -g"):
-        adopt.package_of(Path("/bin/true"))
+        program.find_package(Path("/bin/true"))

@@ -12,8 +12,8 @@ from conftest import Land, needs_root
 from demo.users import User
 from t3_backup.autoupdate import settings, snapshots
 from t3_backup.autoupdate.account_steps import LiveSteps
-from t3_backup.autoupdate.installations import Programs
-from t3_backup.autoupdate.snapshots import Backups
+from t3_backup.autoupdate.installations import Installations
+from t3_backup.autoupdate.snapshots import Snapshots
 from t3_backup.t3 import servers
 
 pytestmark = needs_root
@@ -35,11 +35,11 @@ def test_what_no_snapshot_gives_back_lies_aside_and_is_told(
         monkeypatch.setenv(name, value)
     told: list[str] = []
     knobs = settings.load({}, land.folder / "no-defaults")
-    instance = servers.find_server(user.name, knobs.serve)
-    ground = LiveSteps(instance, Programs(land.folder / "root"), Backups(land.store), knobs, told.append)
-    name = ground.keep("prebump-0.0.25", proven=True)
+    server = servers.find_server(user.name, knobs.serve)
+    steps = LiveSteps(server, Installations(land.folder / "root"), Snapshots(land.store), knobs, told.append)
+    name = steps.keep_snapshot("prebump-0.0.25", proven=True)
     (attachments / "link.png").symlink_to("a.png")
-    ground.put_back(name)
+    steps.restore_snapshot(name)
     [aside] = user.database.parent.glob("*.replaced-*")
     assert (aside / "old/attachments/link.png").is_symlink()
     assert told[-1] == f"{user.name}: what could not be sealed of the old state lies at {aside}/old"

@@ -7,14 +7,15 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from made import made
 
 from t3_backup.accounts import Account
-from t3_backup.autoupdate import npm, rollback, snapshots, upgrade
+from t3_backup.autoupdate import adopt, journal_runner, npm, rollback, snapshots, upgrade
 from t3_backup.autoupdate.context import Context
 from t3_backup.autoupdate.journal import Move
 from t3_backup.autoupdate.rollback import Plan
-from t3_backup.autoupdate.snapshots import Snapshot
 from t3_backup.errors import Failure
+from t3_backup.store.manifest import Manifest
 from t3_backup.t3.servers import Activity, Server
 
 OLD, NEW = "0.0.24", "0.0.25"
@@ -33,29 +34,29 @@ class Town:
         self.ports: dict[str, int | None] = {"alice": 3773, "bob": 3774}
         self.stopped: set[str] = set()
         self.missing: set[str] = set()
-        self.account_dirs: dict[str, list[Snapshot]] = {"alice": [], "bob": []}
+        self.account_dirs: dict[str, list[Manifest]] = {"alice": [], "bob": []}
         self.folder = folder
         self.tried: list[str] = []
-        patch.setattr(Context, "adopt", lambda _: OLD)
-        patch.setattr(Context, "instances", lambda _: [self.instance(user) for user in self.ports])
+        patch.setattr(adopt, "adopt_accounts", lambda _: OLD)
+        patch.setattr(Context, "servers", lambda _: [self.server(user) for user in self.ports])
         patch.setattr(Server, "runs", lambda one: one.user not in self.stopped)
-        patch.setattr(Server, "look", lambda one: None if one.user in self.missing else Activity(30, 0))
-        patch.setattr(snapshots.Backups, "list", lambda _, user: self.account_dirs[user])
-        patch.setattr(npm, "fetch", lambda *_: None)
+        patch.setattr(Server, "read_activity", lambda one: None if one.user in self.missing else Activity(30, 0))
+        patch.setattr(snapshots.Snapshots, "list_snapshots", lambda _, user: self.account_dirs[user])
+        patch.setattr(npm, "fetch_version", lambda *_: None)
 
-        def try_out(machine: Context, version: str, found: list[Server], known: object) -> None:
+        def run_gate(machine: Context, version: str, found: list[Server], known: object) -> None:
             self.tried = [one.user for one in found]
             raise Reached
 
-        patch.setattr(upgrade, "try_out", try_out)
+        patch.setattr(upgrade, "run_gate", run_gate)
 
-    def instance(self, user: str) -> Server:
+    def server(self, user: str) -> Server:
         return Server(Account(user, 1000, 1000, (1000,), self.folder), None, self.ports[user], self.folder / f"{user}.env")
 
     def bump(self) -> list[str]:
         """Who is tried, once all else was looked at."""
         with pytest.raises(Reached):
-            upgrade.bump(self.machine, NEW, asked=True)
+            upgrade.bump_accounts(self.machine, NEW, asked=True)
         return self.tried
 
 
@@ -64,8 +65,8 @@ def town(machine: Context, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> T
     return Town(machine, monkeypatch, tmp_path)
 
 
-def snapshot(size: int = 1) -> Snapshot:
-    return Snapshot("alice", "state-20261127T000000Z", None, "verified", "2026-11-27T00:00:00Z", size, 30, {})
+def snapshot(size: int = 1) -> Manifest:
+    return made(bytes=size)
 
 
 def test_where_all_is_well_everybody_is_tried(town: Town) -> None:
@@ -77,26 +78,26 @@ def test_a_server_that_nothing_says_the_port_of_is_not_stopped(town: Town) -> No
     """The login after the switch could not be tried, nor that after the way back: it would have been down in vain."""
     town.ports["bob"] = None
     with pytest.raises(Failure, match=r"bob: a server runs, and no T3_PORT in .*/bob\.env"):
-        upgrade.bump(town.machine, NEW, asked=True)
+        upgrade.bump_accounts(town.machine, NEW, asked=True)
     town.stopped.add("bob")
     assert town.bump() == ["alice", "bob"]
 
 
 def test_nor_is_it_by_a_rollback(town: Town, monkeypatch: pytest.MonkeyPatch) -> None:
     """It would be put back, and back again, and end as neither."""
-    monkeypatch.setattr(Context, "instance", lambda _, user: town.instance(user))
-    monkeypatch.setattr(Context, "carry", lambda *_: pytest.fail("something was begun"))
+    monkeypatch.setattr(Context, "server", lambda _, user: town.server(user))
+    monkeypatch.setattr(journal_runner, "run_move", lambda *_: pytest.fail("something was begun"))
     town.ports["bob"] = None
     plan = Plan(Move("bob", NEW, OLD, f"prerollback-{OLD}"), ())
     with pytest.raises(Failure, match=r"bob: a server runs, and no T3_PORT in .*/bob\.env"):
-        rollback.carry_out(town.machine, [plan], "rollback", lambda: pytest.fail("somebody was asked"))
+        rollback.execute_plans(town.machine, [plan], "rollback", lambda: pytest.fail("somebody was asked"))
     assert town.machine.journals.load() is None
 
 
 def test_two_accounts_of_one_port_are_told_before_one_is_stopped(town: Town) -> None:
     town.ports["bob"] = town.ports["alice"]
     with pytest.raises(Failure, match=r"bob: T3_PORT in .*/bob\.env is 3773, which is that of alice"):
-        upgrade.bump(town.machine, NEW, asked=True)
+        upgrade.bump_accounts(town.machine, NEW, asked=True)
 
 
 def test_who_had_a_database_and_has_none_stays_as_he_is(town: Town) -> None:
@@ -112,7 +113,9 @@ def test_who_had_a_database_and_has_none_stays_as_he_is(town: Town) -> None:
 
 def test_who_has_a_database_that_is_not_copied_and_no_other_stays_as_he_is(town: Town, monkeypatch: pytest.MonkeyPatch) -> None:
     """Row 39. He looks like somebody new, who needs no snapshot."""
-    monkeypatch.setattr(snapshots.Backups, "uncovered", lambda _, user: "statev2.sqlite is not backed up" if user == "bob" else "")
+    monkeypatch.setattr(
+        snapshots.Snapshots, "why_uncovered", lambda _, user: "statev2.sqlite is not backed up" if user == "bob" else ""
+    )
     town.missing = {"alice", "bob"}
     assert town.bump() == ["alice"]
     assert town.warned == ["bob: stays on 0.0.24: statev2.sqlite is not backed up"]
@@ -132,4 +135,4 @@ def test_a_disk_of_a_home_without_room_for_the_way_back_is_told(town: Town, monk
     assert town.bump() == ["alice", "bob"]
     monkeypatch.setattr(os, "statvfs", statvfs)
     with pytest.raises(Failure, match="150 MiB are free there, and a bump may take 200: make room"):
-        upgrade.bump(town.machine, NEW, asked=True)
+        upgrade.bump_accounts(town.machine, NEW, asked=True)

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from t3_backup.autoupdate import freeze, upgrade
+from t3_backup.autoupdate import freeze, journal_runner, upgrade
 from t3_backup.autoupdate.context import Context
 from t3_backup.autoupdate.installations import GLOBAL
 from t3_backup.autoupdate.journal import DONE, REVERTED, WAITING, Journal, Move
@@ -20,18 +20,18 @@ ALICE, BOB = (Move(user, OLD, NEW, f"prebump-{NEW}") for user in ("alice", "bob"
 def test_a_failure_that_was_not_told_yet_is_the_end_of_the_bump(machine: Context, first: str) -> None:
     """Nobody else is moved to a version that failed, and it does not become everybody's."""
     moves = (replace(ALICE, phase=first), replace(BOB, phase=REVERTED, reason="no login"))
-    machine.journals.save(Journal("bump", NEW, upgrade.now(), moves))
+    machine.journals.save(Journal("bump", NEW, journal_runner.now(), moves))
     with pytest.raises(Failure, match=r"bob: bump from 0\.0\.24 to 0\.0\.25 failed: no login"):
-        upgrade.resume(machine)
-    assert "no login" in (freeze.reason(machine.settings.freeze) or "")
+        upgrade.resume_interrupted(machine)
+    assert "no login" in (freeze.read_reason(machine.settings.freeze) or "")
     assert machine.journals.load() is None
     assert machine.journals.history()[0].result == "failed"
-    assert machine.programs.program_of(GLOBAL) == OLD
+    assert machine.installations.linked_version(GLOBAL) == OLD
 
 
 def test_a_bump_that_lacks_nothing_but_its_end_is_ended(machine: Context) -> None:
-    machine.journals.save(Journal("bump", NEW, upgrade.now(), (replace(ALICE, phase=DONE), replace(BOB, phase=DONE))))
-    upgrade.resume(machine)
-    assert freeze.reason(machine.settings.freeze) is None
+    machine.journals.save(Journal("bump", NEW, journal_runner.now(), (replace(ALICE, phase=DONE), replace(BOB, phase=DONE))))
+    upgrade.resume_interrupted(machine)
+    assert freeze.read_reason(machine.settings.freeze) is None
     assert machine.journals.history()[0].result == "done"
-    assert machine.programs.program_of(GLOBAL) == NEW
+    assert machine.installations.linked_version(GLOBAL) == NEW

@@ -17,7 +17,7 @@ from conftest import ROOT, Answer, Land, needs_root, until
 
 from demo.users import User
 from t3_backup.autoupdate import journal
-from t3_backup.autoupdate.installations import GLOBAL, Programs
+from t3_backup.autoupdate.installations import GLOBAL, Installations
 from t3_backup.autoupdate.journal import Journal, Journals, Move
 
 pytestmark = needs_root
@@ -26,9 +26,9 @@ OLD, NEW = "0.0.24", "0.0.25"
 # t3-backup-state is not installed: it is that of the checkout.
 _COMMAND = """
 import sys
-from t3_backup.autoupdate import snapshots as backups, main as cli
-backups.COMMAND = (sys.executable, "-m", "t3_backup.cli.main")
-sys.exit(cli.main())
+from t3_backup.autoupdate import main, snapshots
+snapshots.COMMAND = (sys.executable, "-m", "t3_backup.cli.main")
+sys.exit(main.main())
 """
 
 
@@ -63,7 +63,7 @@ class Bump:
         return [move["phase"] for move in (found if name == journal.NAME else found["entries"][0])["moves"]]
 
     def programs(self) -> list[str | None]:
-        return [Programs(self.root).program_of(name) for name in (*(user.name for user in self.users), GLOBAL)]
+        return [Installations(self.root).linked_version(name) for name in (*(user.name for user in self.users), GLOBAL)]
 
 
 @pytest.fixture
@@ -71,12 +71,12 @@ def bump(land: Land, make_user: Callable[..., User], small: Path) -> Bump:
     users = make_user("alice", small), make_user("bob", small)
     land.write_map(*users)
     made = Bump(land, users)
-    programs = Programs(made.root)
+    programs = Installations(made.root)
     for version in (OLD, NEW):
         programs.prefix(version).mkdir(parents=True)
         fake_t3.unpack(programs.prefix(version), version)
     for name in (*(user.name for user in users), GLOBAL):
-        programs.link(name, OLD)
+        programs.link_version(name, OLD)
     moves = tuple(Move(user.name, OLD, NEW, f"prebump-{NEW}") for user in users)
     Journals(made.root).save(Journal("bump", NEW, "2026-11-27T05:00:00Z", moves))
     return made

@@ -16,7 +16,7 @@ import pytest
 from fake_t3 import DATA, STEPS
 from fake_t3.served import free_port
 
-from t3_backup.autoupdate.gate.trial import Patience, Verdict, trial
+from t3_backup.autoupdate.gate.trial import Outcome, Patience, try_state
 
 PATIENT = Patience(serve=20, pair=20, watch=2, stop=20)
 QUICK = {  # for what is to run out
@@ -27,13 +27,13 @@ QUICK = {  # for what is to run out
 }
 
 
-def tried(folder: Path, version: str, variant: str = "good", data: str | None = None) -> Verdict:
+def tried(folder: Path, version: str, variant: str = "good", data: str | None = None) -> Outcome:
     (folder / "prefix").mkdir()
     program, base = fake_t3.unpack(folder / "prefix", version, variant), folder / "base"
     (base / "userdata").mkdir(parents=True)
     if data is not None:
         give(base / "userdata/state.sqlite", data)
-    return trial(program, base, free_port(), QUICK.get(variant, PATIENT))
+    return try_state(program, base, free_port(), QUICK.get(variant, PATIENT))
 
 
 def give(database: Path, data: str) -> None:
@@ -116,7 +116,7 @@ def test_a_damaged_database_is_never_one_that_it_worked_on(tmp_path: Path) -> No
     with database.open("r+b") as file:
         file.seek((root - 1) * 4096)
         file.write(b"\0" * 4096)
-    found = trial(program, base, free_port(), PATIENT)
+    found = try_state(program, base, free_port(), PATIENT)
     assert (found.passed, found.step, found.probe) == (False, "data", None), found
 
 
@@ -131,7 +131,7 @@ def wrapped(folder: Path, script: str) -> tuple[Path, Path]:
 
 def test_one_that_speaks_of_a_migration_that_failed_has_not_passed_though_all_else_works(tmp_path: Path) -> None:
     program, base = wrapped(tmp_path, "echo 'Migration 31 failed: no such table'")
-    found = trial(program, base, free_port(), PATIENT)
+    found = try_state(program, base, free_port(), PATIENT)
     assert (found.passed, found.step, found.probe) == (False, "migration", 200)
     assert found.reason == "it said: Migration 31 failed: no such table"
 
@@ -141,12 +141,12 @@ def test_one_that_prints_without_end_fills_nothing(tmp_path: Path) -> None:
     program, base = wrapped(
         tmp_path, f"exec 3>&1; readlink /proc/self/fd/3 >{tmp_path}/stdout; exec 3>&-; (yes; :) & (tr '\\0' x </dev/zero) &"
     )
-    found = trial(program, base, free_port(), Patience(serve=10, pair=10, watch=2, stop=5))
+    found = try_state(program, base, free_port(), Patience(serve=10, pair=10, watch=2, stop=5))
     assert found.passed, found
     assert (tmp_path / "stdout").read_text().startswith("pipe:")
     (tmp_path / "bad").mkdir()
     program, base = wrapped(tmp_path / "bad", "(tr '\\0' x </dev/zero) & sleep 1; exit 3")
-    found = trial(program, base, free_port(), Patience(serve=10, pair=10, watch=2, stop=5))
+    found = try_state(program, base, free_port(), Patience(serve=10, pair=10, watch=2, stop=5))
     assert (found.step, found.reason) == ("start", "it ended with 3 before it listened")
     assert len(found.log) == 20
     assert all(len(line) <= 500 for line in found.log)
@@ -166,25 +166,25 @@ with socket.create_server(("127.0.0.1", int(sys.argv[sys.argv.index("--port") + 
     program.write_text(f"#!/usr/bin/python3\n{script}")
     program.chmod(0o755)
     began = time.monotonic()
-    found = trial(program, tmp_path / "base", free_port(), QUICK["hung"])
+    found = try_state(program, tmp_path / "base", free_port(), QUICK["hung"])
     assert (found.step, found.probe) == ("serve", None)
     assert time.monotonic() - began < 15
 
 
 def test_a_program_that_is_none_is_a_failure_at_its_start(tmp_path: Path) -> None:
-    found = trial(tmp_path / "nothing", tmp_path / "base", free_port(), PATIENT)
+    found = try_state(tmp_path / "nothing", tmp_path / "base", free_port(), PATIENT)
     assert (found.passed, found.step) == (False, "start")
     assert "No such file" in found.log[-1]
 
 
-def migrating(folder: Path, statement: str) -> Verdict:
+def migrating(folder: Path, statement: str) -> Outcome:
     """One that has done this to the database, too, before it serves: rows stay."""
     script = "/usr/bin/python3 -c 'import sqlite3, sys; c = sqlite3.connect(sys.argv[1]); c.execute(sys.argv[2]); c.commit()'"
     base = folder / "base"
     program, _ = wrapped(folder, f'{script} {base}/userdata/state.sqlite "{statement}"')
     (base / "userdata").mkdir(parents=True)
     give(base / "userdata/state.sqlite", "0.0.24")
-    return trial(program, base, free_port(), PATIENT)
+    return try_state(program, base, free_port(), PATIENT)
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from conftest import needs_root
 
+from t3_backup.autoupdate.command_lock import hold_lock
 from t3_backup.autoupdate.context import Context
 from t3_backup.errors import LockHeld
 
@@ -45,20 +46,20 @@ def tmp_path() -> Iterator[Path]:
 
 def test_a_user_who_locks_all_that_he_can_open_keeps_no_command_waiting(machine: Context) -> None:
     """An account that is down, and whose server only `resume` starts, would stay down for as long as he wants."""
-    with machine.locked():
+    with hold_lock(machine.settings.root):
         pass  # all is there by now
     line, pipe = [sys.executable, "-c", HOLD, str(machine.settings.root)], subprocess.PIPE
     with subprocess.Popen(line, stdin=pipe, stdout=pipe, text=True, user=NOBODY, group=NOBODY, extra_groups=()) as user:
         assert user.stdout is not None
         assert int(user.stdout.readline()) > 0, "he can open the programs, as everybody"
-        with machine.locked():
+        with hold_lock(machine.settings.root):
             pass
         user.communicate("")
 
 
 def test_a_command_that_is_at_work_has_the_next_one_wait(machine: Context, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("t3_backup.autoupdate.context._WAIT_S", 0.1)
-    with machine.locked(), pytest.raises(LockHeld, match="in use by"), machine.locked():
+    monkeypatch.setattr("t3_backup.autoupdate.command_lock._WAIT_S", 0.1)
+    with hold_lock(machine.settings.root), pytest.raises(LockHeld, match="in use by"), hold_lock(machine.settings.root):
         pass
     fd = os.open(machine.settings.root, os.O_RDONLY)
     fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)

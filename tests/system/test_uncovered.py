@@ -14,7 +14,7 @@ import pytest
 from conftest import DATA, Land, commit_row, needs_root
 
 from demo.users import User
-from t3_backup.autoupdate.snapshots import Backups
+from t3_backup.autoupdate.snapshots import Snapshots
 from t3_backup.errors import Failure
 from t3_backup.t3.databases import LOCKS
 
@@ -229,17 +229,17 @@ def test_a_version_is_not_changed_where_its_data_would_not_be_kept(
     monkeypatch.setattr(module, "COMMAND", (sys.executable, "-m", "t3_backup.cli.main"))
     for name, value in land.env().items():
         monkeypatch.setenv(name, value)
-    backups = Backups(land.store)
-    assert backups.take(una.name, "prebump-0.0.25").verdict == "verified"
-    assert backups.uncovered(una.name) == ""
+    snapshots = Snapshots(land.store)
+    assert snapshots.take_snapshot(una.name, "prebump-0.0.25").verdict == "verified"
+    assert snapshots.why_uncovered(una.name) == ""
     put(una)
     with pytest.raises(Failure, match=f"^{una.name}: {NAMED}"):
-        backups.take(una.name, "prebump-0.0.26")
-    assert backups.take(una.name, "postbump-failed", proven=False).label == "postbump-failed"
+        snapshots.take_snapshot(una.name, "prebump-0.0.26")
+    assert snapshots.take_snapshot(una.name, "postbump-failed", proven=False).label == "postbump-failed"
     other = make_user("un-wim")
-    assert backups.uncovered(other.name) == ""
+    assert snapshots.why_uncovered(other.name) == ""
     put(other)
-    assert backups.uncovered(other.name).startswith(NAMED)
+    assert snapshots.why_uncovered(other.name).startswith(NAMED)
 
 
 def test_the_log_and_the_ledger_name_it(land: Land, una: User) -> None:

@@ -17,13 +17,14 @@ from t3_backup import settings
 from t3_backup.autoupdate import journal
 from t3_backup.autoupdate import parser as bump_arguments
 from t3_backup.autoupdate import settings as bump_settings
-from t3_backup.autoupdate.gate import trial
+from t3_backup.autoupdate.gate import steps
 from t3_backup.autoupdate.gate.gate import Trial
 from t3_backup.autoupdate.journal import Journal, Move
 from t3_backup.autoupdate.status import AccountStatus
 from t3_backup.cli.parser import build_parser
 from t3_backup.store.manifest import Manifest
-from t3_backup.t3 import pairing
+from t3_backup.t3 import pair_command
+from t3_backup.t3.endpoints import PAIRING_PATHS
 
 FAILURES = (ROOT / "docs" / "failures.md").read_text()
 ROWS = re.findall(r"^\| (\d+) \|.*\| ([^|]+) \|$", FAILURES, re.MULTILINE)
@@ -81,7 +82,7 @@ def test_every_phase_of_a_move_and_step_of_a_trial_is_documented() -> None:
         assert f"`{phase}`" in JSON, phase
     for phase in journal.UNDER_WAY:
         assert re.search(rf"^ *\| .*`{phase}`.* \|", runbook, re.MULTILINE), phase
-    for step in (*trial.STEPS, trial.GATE):
+    for step in (*steps.STEPS, steps.GATE):
         assert f"`{step}`" in JSON
         assert f"| `{step}` |" in runbook, step
 
@@ -154,11 +155,11 @@ def test_what_readme_debian_names_is_there() -> None:
 def test_the_page_of_t3_pair_has_its_options_and_endpoints(capsys: pytest.CaptureFixture[str]) -> None:
     page = (ROOT / "docs" / "t3-pair.1").read_text().replace("\\-", "-")
     with pytest.raises(SystemExit):
-        pairing.main(["--help"])
+        pair_command.main(["--help"])
     usage = capsys.readouterr().out.partition("\n\n")[0]
     for option, value in re.findall(r"(--[\w-]+)(?: ([A-Z]+))?", usage):
         assert re.search(rf"{option}\b[ \"\]\n.IR]*{value}", page), option
-    for endpoint in pairing.ENDPOINTS:
+    for endpoint in PAIRING_PATHS:
         assert endpoint in page
 
 

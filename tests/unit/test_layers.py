@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import re
+import tokenize
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -104,7 +106,7 @@ def test_sqlite_is_called_where_a_users_bytes_may_be_parsed_and_nowhere_else() -
 
 def test_nothing_below_the_output_prints() -> None:
     below = [name for name in MODULES if room(name) in FLOORS[: FLOORS.index("output")]]
-    commands = ("t3.pairing", "t3.activity")  # what they say is their answer
+    commands = ("t3.pair_command", "t3.activity")  # what they say is their answer
     calls = [
         (name, node.func)
         for name in below
@@ -114,3 +116,61 @@ def test_nothing_below_the_output_prints() -> None:
     ]
     found = [f"{name}:{called.lineno}" for name, called in calls if isinstance(called, ast.Name) and called.id == "print"]
     assert found == []
+
+
+# What only one who knows T3 Code can spell: files, tables, paths over HTTP, the cookie, units, settings, exit status.
+KNOWN_OF_T3 = (
+    r"state\.sqlite",
+    r"statev2",
+    r"(?<![\w}\])])\.t3\b",
+    r"userdata",
+    r"environment-id",
+    r"keybindings",
+    r"server-runtime",
+    r"t3_session",
+    r"effect_sql_migrations",
+    r"\bprojection_\w",
+    r"\borchestration_\w",
+    r"\bauth_\w",
+    r"/api/auth",
+    r"\.well-known",
+    r"serverVersion",
+    r"t3-serve",
+    r"T3_PORT",
+    r"node_modules",
+    r"auth pairing",
+    r"\b130\b",
+)
+DEFAULTS = ("settings", "autoupdate.settings")  # the values of an admin's settings, and what these are for
+
+
+def said(path: Path) -> Iterator[tuple[int, str]]:
+    """The strings and comments of a file, docstrings too, each with its line."""
+    with tokenize.open(path) as file:
+        for token in tokenize.generate_tokens(file.readline):
+            if token.type in (tokenize.STRING, tokenize.COMMENT):
+                yield token.start[0], token.string
+
+
+def test_what_is_known_of_t3_code_is_spelled_in_one_room() -> None:
+    known = re.compile("|".join(KNOWN_OF_T3))
+    found = [
+        f"{name}:{line}: {match[0]}"
+        for name, path in MODULES.items()
+        if room(name) != "t3" and name not in DEFAULTS
+        for line, text in said(path)
+        for match in known.finditer(text)
+    ]
+    found += [
+        f"{path.name}: {match[0]}"
+        for path in (*(ROOT / "csrc").glob("*.[ch]"), *PACKAGE.rglob("*.html"))
+        for match in known.finditer(path.read_text())
+    ]
+    assert found == []
+
+
+@pytest.mark.parametrize("pattern", [pattern for pattern in KNOWN_OF_T3 if pattern not in (r"\b130\b", r"auth pairing")])
+def test_each_of_these_is_spelled_in_that_room(pattern: str) -> None:
+    """Else the test above would look for what nobody writes any more."""
+    texts = [text for name, path in MODULES.items() if room(name) == "t3" for _, text in said(path)]
+    assert any(re.search(pattern, text) for text in texts)

@@ -60,15 +60,15 @@ def of_the_backup() -> bytes:
 def of_the_bump(root: Path) -> bytes:
     """What it writes of one account that was moved, and has a bump before it."""
     values = settings.load({"T3_AUTOUPDATE_ROOT": str(root)}, Path("/nonexistent"))
-    machine = main._machine(values, {}, StopRequest(), as_json=True)
-    folder = machine.programs.begin()
+    context = main._make_context(values, {}, StopRequest(), as_json=True)
+    folder = context.installations.begin_version()
     (folder / "bin").mkdir()
     (folder / "bin" / "t3").touch(mode=0o755)
-    machine.programs.settle(folder, About("0.0.25", "here"))
-    machine.programs.link("alice", "0.0.25")
+    context.installations.finish_version(folder, About("0.0.25", "here"))
+    context.installations.link_version("alice", "0.0.25")
     done = Move("alice", "0.0.24", "0.0.25", "prebump-0.0.25", phase=journal.DONE)
-    machine.journals.end(Journal("bump", "0.0.25", format_time(NOON), (done,), ended=format_time(NOON), result="done"))
-    return bump_metrics.render(machine)
+    context.journals.end(Journal("bump", "0.0.25", format_time(NOON), (done,), ended=format_time(NOON), result="done"))
+    return bump_metrics.render_metrics(context)
 
 
 def names(text: str) -> set[str]:

@@ -1,6 +1,7 @@
-"""A server of a version that is tried: started so that it can't outlive who tries it, watched, and asked as a browser would.
+"""Start a server of the version that is tried, watch it, and ask it as a browser would.
 
-What it prints goes through a pipe, of which the last lines are kept: one that prints without end fills no disk.
+It can't outlive whoever tries it. What it prints goes through a pipe, of which the last lines are kept: one that prints without
+end fills no disk.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ from typing import Self
 
 import aiohttp
 
-from t3_backup.t3.pairing import HOST
+from t3_backup.t3.endpoints import ENVIRONMENT_PATH, HOST, VERSION_KEY
+from t3_backup.t3.program import serve_command
 from t3_backup.text import printable
 
 _POLL_S = 0.1
@@ -35,19 +37,18 @@ _TROUBLE = re.compile(r"migration.*(fail|error)|SqlError|SQLITE_", re.IGNORECASE
 
 
 class Candidate:
-    """A running server; at the end of the block it and its group are gone, however far it came."""
+    """Run a server; at the end of the block it and its group are gone, however far it came."""
 
     def __init__(self, t3: Path, base_dir: Path, port: int) -> None:
         """Start it. Raises OSError."""
         # Whoever kills this process ends the server, too.
-        line = ["/usr/bin/setpriv", "--pdeathsig", "KILL", "--", str(t3), "serve", "--host", HOST]
-        line += ["--port", str(port), "--base-dir", str(base_dir)]
+        line = ["/usr/bin/setpriv", "--pdeathsig", "KILL", "--", *serve_command(t3, HOST, port, base_dir)]
         nothing, pipe = subprocess.DEVNULL, subprocess.PIPE
         self._process = subprocess.Popen(line, stdin=nothing, stdout=pipe, stderr=subprocess.STDOUT, process_group=0)
         self._port = port
         self._said: deque[str] = deque(maxlen=_LINES)
         self._trouble: str | None = None
-        self._reader = threading.Thread(target=self._listen, daemon=True)
+        self._reader = threading.Thread(target=self._read_log, daemon=True)
         self._reader.start()
 
     def __enter__(self) -> Self:
@@ -61,21 +62,21 @@ class Candidate:
 
     @property
     def ended(self) -> int | None:
-        """Its exit code, negative for a signal; None while it runs."""
+        """Give its exit code, negative for a signal; None while it runs."""
         return self._process.poll()
 
     @property
     def trouble(self) -> str | None:
-        """The first line that speaks of a database that it could not bring to its level."""
+        """Give the first line that speaks of a database that it could not bring to its level."""
         return self._trouble
 
     @property
     def log(self) -> tuple[str, ...]:
-        """The last lines that it printed, fit to be shown."""
+        """Give the last lines that it printed, fit to be shown."""
         return tuple(self._said)
 
-    def listens(self, seconds: float) -> bool:
-        """Whether it does, within so many seconds, or ends before."""
+    def await_port(self, seconds: float) -> bool:
+        """Tell whether it listens within so many seconds; false where it ends before."""
         until = time.monotonic() + seconds
         while self.ended is None and time.monotonic() < until:
             with suppress(OSError), socket.create_connection((HOST, self._port), 1):
@@ -83,8 +84,8 @@ class Candidate:
             time.sleep(_POLL_S)
         return False
 
-    def wait(self, seconds: float) -> int | None:
-        """Its exit code; None where it runs for longer."""
+    def await_end(self, seconds: float) -> int | None:
+        """Wait for its exit code; None where it runs for longer."""
         with suppress(subprocess.TimeoutExpired):
             code = self._process.wait(seconds)
             self._reader.join(_END_S)
@@ -95,42 +96,42 @@ class Candidate:
         """Ask it to stop."""
         self._process.terminate()
 
-    def status(self, seconds: float) -> int | None:
-        """The status of GET /: all that a probe of liveness sees. None without an answer."""
+    def probe_status(self, seconds: float) -> int | None:
+        """Ask for the status of GET /, which is all that a probe of liveness sees; None without an answer."""
         answer = self._get("/", min(seconds, _ASK_S))
         return None if answer is None else answer[0]
 
-    def version(self, seconds: float) -> str | None:
-        """What it says that it is; empty where it answers something else, None where it doesn't answer."""
-        answer = self._get("/.well-known/t3/environment", seconds)
+    def ask_version(self, seconds: float) -> str | None:
+        """Ask which version it is; empty where it answers something else, None where it doesn't answer."""
+        answer = self._get(ENVIRONMENT_PATH, seconds)
         if answer is None:
             return None
         try:
-            return printable(str(json.loads(answer[1])["serverVersion"]), 100)
+            return printable(str(json.loads(answer[1])[VERSION_KEY]), 100)
         except (ValueError, KeyError, TypeError, RecursionError):
             return ""
 
     def _get(self, path: str, seconds: float) -> tuple[int, bytes] | None:
-        """Status and first bytes; None without an answer in all this time."""
+        """Get status and first bytes of a path; None without an answer in all this time."""
         try:
-            return asyncio.run(_ask(f"http://{HOST}:{self._port}{path}", seconds))
+            return asyncio.run(_fetch(f"http://{HOST}:{self._port}{path}", seconds))
         except (TimeoutError, aiohttp.ClientError, ValueError, OSError):
             return None
 
-    def _listen(self) -> None:
-        """Keep the end of what it prints, up to the end of the pipe."""
+    def _read_log(self) -> None:
+        """Read what it prints, up to the end of the pipe, and keep the last lines."""
         assert self._process.stdout is not None
         rest = b""
         while data := os.read(self._process.stdout.fileno(), _CHUNK_BYTES):
             *lines, rest = (rest + data).split(b"\n")
             for line in lines:
-                self._take(line)
+                self._keep_line(line)
             if len(rest) > _LINE_BYTES:
-                self._take(rest)
+                self._keep_line(rest)
                 rest = b""
-        self._take(rest)
+        self._keep_line(rest)
 
-    def _take(self, line: bytes) -> None:
+    def _keep_line(self, line: bytes) -> None:
         text = printable(line[:_LINE_BYTES].decode(errors="replace"), _LINE_BYTES)
         if text.strip():
             self._said.append(text[:_CHARS])
@@ -138,8 +139,8 @@ class Candidate:
                 self._trouble = text[:_CHARS]
 
 
-async def _ask(url: str, seconds: float) -> tuple[int, bytes]:
-    """No redirect is followed, no proxy of the environment asked, nothing unpacked, and no more than some bytes are read."""
+async def _fetch(url: str, seconds: float) -> tuple[int, bytes]:
+    """Get a URL: follow no redirect, ask no proxy, unpack nothing, and read no more than some bytes."""
     limit, jar, headers = aiohttp.ClientTimeout(total=seconds), aiohttp.DummyCookieJar(), {"Accept-Encoding": "identity"}
     async with (
         aiohttp.ClientSession(timeout=limit, cookie_jar=jar, trust_env=False, auto_decompress=False, headers=headers) as client,

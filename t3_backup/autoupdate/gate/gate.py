@@ -1,7 +1,7 @@
-"""The gate: a version of T3 is tried where it can do no harm, on an empty state and on a copy of each account's newest snapshot.
+"""Try a version of T3 where it can do no harm: on an empty state, and on a copy of each account's newest snapshot.
 
-Each trial is in a `cell`: no home, no store, no other account's copy, no credential, no network, and nothing but its own folder to
-write to. The folder goes with the unit; what a power cut leaves goes with `sweep`.
+Each trial is in a sandbox: no home, no store, no other account's copy, no credential, no network, and nothing but its own folder to
+write to. The folder goes with the unit; what a power cut leaves is removed by `sandbox.remove_leftovers`.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from t3_backup.autoupdate.gate import sandbox
-from t3_backup.autoupdate.gate.trial import GATE, STEPS
+from t3_backup.autoupdate.gate.steps import GATE, STEPS
 from t3_backup.system import transient_unit
-from t3_backup.t3.pairing import ENDPOINTS
+from t3_backup.t3.endpoints import PAIRING_PATHS
 from t3_backup.text import printable
 
 EMPTY = "empty"  # the subject of a trial without data
@@ -31,11 +31,11 @@ _MOST = 1 << 31  # no level and no status is as great
 
 @dataclass(frozen=True)
 class Trial:
-    """What a candidate did with one state."""
+    """Tell what a candidate did with one state."""
 
     subject: str  # a user, or EMPTY
     passed: bool
-    step: str = ""  # one of trial.STEPS, or GATE where there was no verdict at all
+    step: str = ""  # one of STEPS, or GATE where there was no verdict at all
     reason: str = ""
     endpoint: str | None = None
     probe: int | None = None
@@ -52,42 +52,42 @@ def try_version(
     watch_seconds: int,
     say: Callable[[str], None],
 ) -> Iterator[Trial]:
-    """Try the version whose prefix is `program`: on nothing, then on each account's data; the first that fails is the last.
+    """Try the version whose prefix is `program`: on an empty state, then on each account's data; the first that fails is the last.
 
     `write_snapshot` writes an account's newest verified snapshot to a new file; False where there is none. Raises Failure, OSError.
     """
     for user in (None, *accounts):
         say(f"gate: trying {'an empty state' if user is None else f'a copy of the data of {user}'}")
-        trial = attempt(program, user or EMPTY, None if user is None else write_snapshot, watch_seconds)
+        trial = run_trial(program, user or EMPTY, None if user is None else write_snapshot, watch_seconds)
         if trial is not None:
             yield trial
             if not trial.passed:
                 return
 
 
-def attempt(program: Path, subject: str, write_snapshot: Callable[[str, Path], bool] | None, watch_seconds: int) -> Trial | None:
-    """One trial, on an empty state where there is no `write_snapshot`; None where there is no snapshot to try it on."""
-    name = sandbox.name_of(subject if write_snapshot else None)
+def run_trial(program: Path, subject: str, write_snapshot: Callable[[str, Path], bool] | None, watch_seconds: int) -> Trial | None:
+    """Run one trial, on an empty state without `write_snapshot`; None where there is no snapshot to try it on."""
+    name = sandbox.unit_name(subject if write_snapshot else None)
     try:
-        state = sandbox.build(name)
+        state = sandbox.build_root(name)
         if write_snapshot is not None and not write_snapshot(subject, state):
             return None
         given = state.stat().st_size if write_snapshot else 0
-        # What an admin has put into the environment of all units is not the candidate's to see.
-        home = sandbox.home_of(name)
+        # The candidate must not see what an administrator has put into the environment of all units.
+        home = sandbox.home_dir(name)
         line = ["/usr/bin/env", "-i", f"HOME={home}", f"TMPDIR={home}", f"PATH={transient_unit.PATH}", "LANG=C.UTF-8"]
         line += [sys.executable, "-I", "-m", "t3_backup.autoupdate.gate.trial", f"--t3={program}/bin/t3", f"--base-dir={home}"]
         line += [f"--port={_PORT}", f"--watch={watch_seconds}", *LIMITS, "--alone"]
         done = transient_unit.run(
             line,
             name=name,
-            properties=sandbox.properties(name, program, given),
+            properties=sandbox.unit_properties(name, program, given),
             seconds=_SLACK_S + watch_seconds + given / _BYTES_PER_S,
             limit_bytes=_LIMIT_BYTES,
         )
         return read_trial(subject, done)
     finally:
-        sandbox.remove(name)
+        sandbox.remove_root(name)
 
 
 def read_trial(subject: str, done: transient_unit.Done) -> Trial:
@@ -107,7 +107,9 @@ def _read(subject: str, done: transient_unit.Done) -> Trial:
     passed, step, endpoint = value["passed"], value["step"], value["endpoint"]
     if type(passed) is not bool or passed != (done.code == 0):
         raise ValueError("it says one thing, and ended as another")
-    if step not in (("",) if passed else (*STEPS, GATE)) or endpoint not in ((*ENDPOINTS,) if passed else (*ENDPOINTS, None)):
+    if step not in (("",) if passed else (*STEPS, GATE)) or endpoint not in (
+        (*PAIRING_PATHS,) if passed else (*PAIRING_PATHS, None)
+    ):
         raise ValueError("no step, or no endpoint")
     before, after = _number(value["level_before"]), _number(value["level_after"])
     if passed and (after is None or after < (before or 0)):

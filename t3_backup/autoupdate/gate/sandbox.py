@@ -1,4 +1,4 @@
-"""The cell that a candidate is tried in: a unit with a user, a network and a root of its own, with what Node and Python need.
+"""Build the sandbox of a trial: a unit with a user, a network and a root of its own, with what Node and Python need.
 
 The root is made for each trial, since `TemporaryFileSystem=/` does nothing, and says nothing, beside DynamicUser=: that implies
 ProtectSystem=strict, which has the host's own root in that place. `trial` looks for MARK, and does not begin without it.
@@ -9,9 +9,10 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from t3_backup.autoupdate.gate.trial import MARK, STATE
-from t3_backup.autoupdate.installations import remove_tree
+from t3_backup.autoupdate.gate.steps import MARK
+from t3_backup.autoupdate.package_tree import remove_tree
 from t3_backup.system import transient_unit
+from t3_backup.t3.files import STATE_IN_BASE
 
 _PREFIX = "t3-gate-"
 _PRIVATE = Path("/var/lib/private")  # where systemd keeps the folders of transient users (systemd.exec(5), DynamicUser=)
@@ -22,21 +23,21 @@ _UIDS = range(61184, 65520)  # of transient users; Node wants a name for whichev
 _FILE_BYTES = 4 << 30  # how much greater than what it was given a file may become
 
 
-def name_of(user: str | None) -> str:
-    """The name of the unit and the folder for an account's data, whatever signs its own name has; of None for no data."""
+def unit_name(user: str | None) -> str:
+    """Name the unit and the folder of an account's trial, whatever signs its own name has; of None for an empty state."""
     return f"{_PREFIX}{'empty' if user is None else user.encode().hex()}"
 
 
-def home_of(name: str) -> Path:
-    """Where its folder is as the candidate has it."""
+def home_dir(name: str) -> Path:
+    """Say where its folder is, as the candidate sees it."""
     return _PUBLIC / name
 
 
-def build(name: str) -> Path:
-    """Make it anew; where the database is to be put that it is given. Raises Failure and OSError."""
-    remove(name)
+def build_root(name: str) -> Path:
+    """Make the sandbox anew, and say where to put its database. Raises Failure and OSError."""
+    remove_root(name)
     _PRIVATE.mkdir(mode=0o700, exist_ok=True)
-    state = _PRIVATE / name / STATE
+    state = _PRIVATE / name / STATE_IN_BASE
     for folder in (_PRIVATE / name, state.parent):
         folder.mkdir(mode=0o700)  # systemd gives it all to the transient user when the unit starts
     root = _root(name)
@@ -47,20 +48,20 @@ def build(name: str) -> Path:
     for link in _LINKS:
         if Path("/", link).is_symlink():
             (root / link).symlink_to(os.readlink(Path("/", link)))
-    users = "".join(f"t3:x:{uid}:{uid}::{home_of(name)}:/bin/sh\n" for uid in _UIDS)
+    users = "".join(f"t3:x:{uid}:{uid}::{home_dir(name)}:/bin/sh\n" for uid in _UIDS)
     for path, text in (("etc/passwd", users), ("etc/hosts", "127.0.0.1 localhost\n"), (MARK.relative_to("/"), "")):
         (root / path).write_text(text)
         (root / path).chmod(0o644)
     return state
 
 
-def properties(name: str, program: Path, given: int) -> tuple[str, ...]:
-    """Those of the unit, for a program in the prefix `program`, and data of `given` bytes."""
+def unit_properties(name: str, program: Path, given: int) -> tuple[str, ...]:
+    """List the properties of the unit, for a program in the prefix `program`, and data of `given` bytes."""
     return (
         "DynamicUser=yes",
         f"StateDirectory={name}",
         "StateDirectoryMode=0700",
-        f"WorkingDirectory={home_of(name)}",
+        f"WorkingDirectory={home_dir(name)}",
         f"RootDirectory={_root(name)}",
         "RootDirectoryStartOnly=yes",
         "MountAPIVFS=no",
@@ -101,13 +102,13 @@ def properties(name: str, program: Path, given: int) -> tuple[str, ...]:
         f"LimitFSIZE={_FILE_BYTES + 4 * given}",
         "KillSignal=SIGKILL",  # whatever it has left running; the server itself was asked to stop by then
         "Nice=10",
-        # For a caller that was killed. What is mounted in the cell can't be removed from in there.
+        # For a caller that was killed. What is mounted in the sandbox can't be removed from in there.
         f"ExecStopPost=+/usr/bin/nsenter --mount=/proc/1/ns/mnt -- /usr/bin/rm -rf -- {' '.join(map(str, _paths(name)))}",
     )
 
 
-def remove(name: str) -> None:
-    """Remove what it left; its unit must be gone. Raises Failure and OSError."""
+def remove_root(name: str) -> None:
+    """Remove what a trial left; its unit must be gone. Raises Failure and OSError."""
     for path in _paths(name):
         if path.is_symlink():
             path.unlink()
@@ -115,13 +116,13 @@ def remove(name: str) -> None:
             remove_tree(path)
 
 
-def sweep() -> None:
+def remove_leftovers() -> None:
     """End and remove what trials of a command that was killed have left. Raises Failure and OSError."""
     left = [path for where in (_PRIVATE, _PUBLIC) for path in where.glob(f"{_PREFIX}*")]
     if left:
         transient_unit.end(f"{_PREFIX}*.service")
     for name in {path.stem for path in left}:
-        remove(name)
+        remove_root(name)
 
 
 def _root(name: str) -> Path:
@@ -129,5 +130,5 @@ def _root(name: str) -> Path:
 
 
 def _paths(name: str) -> tuple[Path, ...]:
-    """All that there is of it; the second is a link of systemd's to the first."""
+    """List all paths of a sandbox; the second is a link of systemd's to the first."""
     return (_PRIVATE / name, _PUBLIC / name, _root(name))

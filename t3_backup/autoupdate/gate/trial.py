@@ -1,15 +1,7 @@
-"""Try one version of T3 on one state, from start to stop, and say at which step it failed. It runs inside the gate's cell.
+"""Try one version of T3 on one state, from start to stop, and say at which step it failed.
 
-    start      it ended before it listened
-    serve      it never answered
-    pairing    nobody can log in
-    migration  the database went to a lower level, or the server speaks of a migration that failed
-    data       rows of the user's history are gone or emptied, or can't be read
-    steady     it ended later, after somebody had logged in
-    stop       it did not stop when it was asked to
-
-`python3 -m t3_backup.autoupdate.gate.trial` prints one JSON object. What it says is the candidate's word, too: they are the
-same user.
+It runs inside the gate's sandbox: `python3 -m t3_backup.autoupdate.gate.trial` prints one JSON object. Candidate and trial are
+the same user, so what it prints may be the candidate's word.
 """
 
 from __future__ import annotations
@@ -27,31 +19,22 @@ from pathlib import Path
 import apsw
 
 from t3_backup.autoupdate.gate.candidate import Candidate
+from t3_backup.autoupdate.gate.steps import GATE, MARK
 from t3_backup.system import native
 from t3_backup.t3 import pairing
+from t3_backup.t3.files import STATE_IN_BASE
+from t3_backup.t3.ledger import LEDGER_TABLE, LEVEL_QUERY
 from t3_backup.t3.pairing import PairingFailed
+from t3_backup.t3.tables import HISTORY, SAID
+from t3_backup.t3.unit import STOPPED_STATUS
 
-STEPS = ("start", "serve", "pairing", "migration", "data", "steady", "stop")
-GATE = "gate"  # where it is not to be tried at all
-TABLES = ("projection_projects", "projection_threads", "projection_thread_messages", "orchestration_events")
-# What somebody has said, by its column, and how much of that there is: no migration makes it less, in whatever form it brings it.
-# A column that has gone can't be compared; its rows still are.
-_SAID = {
-    ("projection_thread_messages", "text"): (
-        "characters",
-        "sum(length(replace(replace(replace(replace(text, ' ', ''), char(9), ''), char(10), ''), char(13), '')))",
-    ),
-    ("orchestration_events", "payload_json"): ("payloads", "sum(length(payload_json) > length('{}'))"),
-}
-STATE = Path("userdata/state.sqlite")
-MARK = Path("/etc/t3-gate")  # is there in a root that was made for a trial, and nowhere else
-_STOPPED = (0, 130)  # T3 ends with 130 when it is asked to
+_STOPPED = (0, STOPPED_STATUS)
 _BUSY_MS = 5000
 
 
 @dataclass
-class Verdict:
-    """What it came to; as JSON it is what the gate reads."""
+class Outcome:
+    """Tell what a trial came to; as JSON it is what the gate reads."""
 
     passed: bool = False
     step: str = ""
@@ -65,7 +48,7 @@ class Verdict:
 
 
 class TurnedAway(Exception):
-    """It failed at a step."""
+    """The candidate failed at a step."""
 
     def __init__(self, step: str, reason: str) -> None:
         super().__init__(reason)
@@ -74,7 +57,7 @@ class TurnedAway(Exception):
 
 @dataclass(frozen=True)
 class Patience:
-    """How long each step may take, in seconds."""
+    """Limit each step, in seconds."""
 
     serve: float
     pair: float
@@ -84,18 +67,18 @@ class Patience:
 
 @dataclass(frozen=True)
 class History:
-    """What counts in a database: its level, how many rows each table of TABLES has, of those that are there, and what they say."""
+    """Hold what counts in a database: its level, the rows of each table of people's history, and what those say."""
 
     level: int | None
     rows: dict[str, int]
     said: dict[str, int]  # by what it is a number of
 
 
-def trial(t3: Path, base_dir: Path, port: int, patience: Patience) -> Verdict:
-    """Try the program `t3` on the state in `base_dir`, which it changes."""
-    found = Verdict()
+def try_state(t3: Path, base_dir: Path, port: int, patience: Patience) -> Outcome:
+    """Try the program `t3` on the state in `base_dir`, which this changes."""
+    found = Outcome()
     try:
-        before = _history(base_dir / STATE)
+        before = _read_history(base_dir / STATE_IN_BASE)
     except apsw.Error as error:
         found.step, found.reason = "data", f"the database can't be read as it is: {error}"
         return found
@@ -103,7 +86,7 @@ def trial(t3: Path, base_dir: Path, port: int, patience: Patience) -> Verdict:
     try:
         with Candidate(t3, base_dir, port) as server:
             try:
-                _steps(found, server, t3, base_dir, port, patience, before)
+                _take_steps(found, server, t3, base_dir, port, patience, before)
                 found.passed = True
             except TurnedAway as failed:
                 found.step, found.reason = failed.step, str(failed)
@@ -115,15 +98,15 @@ def trial(t3: Path, base_dir: Path, port: int, patience: Patience) -> Verdict:
     return found
 
 
-def _steps(
-    found: Verdict, server: Candidate, t3: Path, base_dir: Path, port: int, patience: Patience, before: History
+def _take_steps(
+    found: Outcome, server: Candidate, t3: Path, base_dir: Path, port: int, patience: Patience, before: History
 ) -> None:  # fmt: skip
-    if not server.listens(patience.serve):
+    if not server.await_port(patience.serve):
         if (code := server.ended) is not None:
             raise TurnedAway("start", f"it ended with {code} before it listened")
         raise TurnedAway("serve", f"it does not listen after {patience.serve:g} s")
-    found.probe = server.status(patience.pair)
-    found.server_version = server.version(patience.pair)
+    found.probe = server.probe_status(patience.pair)
+    found.server_version = server.ask_version(patience.pair)
     if found.server_version is None:
         raise TurnedAway("serve", f"it listens and does not answer within {patience.pair:g} s")
     try:
@@ -131,25 +114,25 @@ def _steps(
     except PairingFailed as failed:
         also = "" if server.ended is None else f" (the server ended with {server.ended})"
         raise TurnedAway("pairing", f"{failed}{also}") from None
-    _compare(found, base_dir, before)
-    _must_speak_of_no_trouble(server)
-    if (code := server.wait(patience.watch)) is not None:
+    _compare_history(found, base_dir, before)
+    _check_for_trouble(server)
+    if (code := server.await_end(patience.watch)) is not None:
         raise TurnedAway("steady", f"it ended with {code} within {patience.watch:g} s after a login")
-    _must_speak_of_no_trouble(server)
+    _check_for_trouble(server)
     server.terminate()
-    code = server.wait(patience.stop)
+    code = server.await_end(patience.stop)
     if code is None:
         raise TurnedAway("stop", f"it still runs {patience.stop:g} s after SIGTERM")
     if code not in _STOPPED:
         raise TurnedAway("stop", f"it ended with {code} on SIGTERM")
-    _must_speak_of_no_trouble(server)
-    _compare(found, base_dir, before)  # as the next start finds it
+    _check_for_trouble(server)
+    _compare_history(found, base_dir, before)  # as the next start finds it
 
 
-def _compare(found: Verdict, base_dir: Path, before: History) -> None:
-    """Whether all that was there still is."""
+def _compare_history(found: Outcome, base_dir: Path, before: History) -> None:
+    """Raise TurnedAway unless all that was there still is."""
     try:
-        after = _history(base_dir / STATE)
+        after = _read_history(base_dir / STATE_IN_BASE)
     except apsw.Error as error:
         raise TurnedAway("data", f"its database can't be read: {error}") from None
     found.level_after = after.level
@@ -163,13 +146,13 @@ def _compare(found: Verdict, base_dir: Path, before: History) -> None:
             raise TurnedAway("data", f"there were {count} {what}, and there are {after.said[what]}")
 
 
-def _must_speak_of_no_trouble(server: Candidate) -> None:
+def _check_for_trouble(server: Candidate) -> None:
     if server.trouble is not None:
         raise TurnedAway("migration", f"it said: {server.trouble}")
 
 
-def _history(database: Path) -> History:
-    """Every row is read, and the whole file is checked. Raises apsw.Error."""
+def _read_history(database: Path) -> History:
+    """Read every row, and check the whole file. Raises apsw.Error."""
     if not database.exists():
         return History(None, {}, {})
     with closing(apsw.Connection(str(database), flags=apsw.SQLITE_OPEN_READONLY)) as connection:
@@ -179,19 +162,19 @@ def _history(database: Path) -> History:
             cursor.execute(statement)
         tables = {row[0] for row in cursor.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")}
         rows = {
-            table: sum(1 for _ in cursor.execute(f'SELECT * FROM "{table}"'))  # noqa: S608 - one of TABLES
-            for table in TABLES
+            table: sum(1 for _ in cursor.execute(f'SELECT * FROM "{table}"'))  # noqa: S608 - one of HISTORY
+            for table in HISTORY
             if table in tables
         }
         columns = {(table, row[1]) for table in rows for row in cursor.execute(f'PRAGMA table_info("{table}")')}
         said = {
             f"{what} in {table}": _integer(cursor.execute(f'SELECT {measure} FROM "{table}"').fetchall()[0][0]) or 0  # noqa: S608
-            for (table, column), (what, measure) in _SAID.items()
+            for (table, column), (what, measure) in SAID.items()  # a column that has gone can't be compared; its rows still are
             if (table, column) in columns
         }
         level = None
-        if "effect_sql_migrations" in tables:
-            ((level,),) = cursor.execute("SELECT max(migration_id) FROM effect_sql_migrations")
+        if LEDGER_TABLE in tables:
+            ((level,),) = cursor.execute(LEVEL_QUERY)
         ((checked,),) = cursor.execute("PRAGMA integrity_check(1)").fetchall()
         if checked != "ok":
             raise apsw.CorruptError(checked)
@@ -203,7 +186,7 @@ def _integer(value: object) -> int | None:
 
 
 def _why_not_alone() -> str:
-    """Why this is not the gate's cell; empty where it is. What systemd can't make of a sandbox, it may go without."""
+    """Say why this is not the gate's sandbox; empty where it is. systemd may leave out what it can't confine."""
     if os.getuid() == 0:
         return "it would run as root"
     if not MARK.exists():
@@ -213,7 +196,7 @@ def _why_not_alone() -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The command: exit status 0 where it passed, 1 where not."""
+    """Run the command: exit status 0 where the version passed, 1 where not."""
     parser = argparse.ArgumentParser(prog="t3_backup.autoupdate.gate.trial")
     parser.add_argument("--t3", type=Path, required=True)
     parser.add_argument("--base-dir", type=Path, required=True)
@@ -222,14 +205,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--pair", type=float, default=10.0)
     parser.add_argument("--watch", type=float, default=10.0)
     parser.add_argument("--stop", type=float, default=30.0)
-    parser.add_argument("--alone", action="store_true", help="go on inside of the gate's cell only")
+    parser.add_argument("--alone", action="store_true", help="go on inside of the gate's sandbox only")
     args = parser.parse_args(argv)
-    # The candidate, who is the same user, must not be able to write the verdict in our place.
+    # The candidate, which runs as the same user, must not be able to write the outcome in our place.
     native.confine(os.getppid())
     if args.alone and (why := _why_not_alone()):
-        found = Verdict(step=GATE, reason=f"the sandbox does not hold: {why}")
+        found = Outcome(step=GATE, reason=f"the sandbox does not hold: {why}")
     else:
-        found = trial(args.t3, args.base_dir, args.port, Patience(args.serve, args.pair, args.watch, args.stop))
+        found = try_state(args.t3, args.base_dir, args.port, Patience(args.serve, args.pair, args.watch, args.stop))
     print(json.dumps(asdict(found)))
     return 0 if found.passed else 1
 

@@ -34,7 +34,7 @@ _FRESH_NS = 2_000_000_000
 
 @dataclass(frozen=True)
 class Entry:
-    """A file or folder, by its path beneath userdata."""
+    """A file or folder, by its path beneath the packed folder."""
 
     path: str
     status: os.stat_result
@@ -53,7 +53,7 @@ class Entry:
 def write_archive(
     folder: int, uid: int, file: int, limit: int, known: str, told: Callable[[int], None], alive: Callable[[int], None]
 ) -> Packed:
-    """Pack what is in the open `folder` (userdata) into the empty `file`, unless its fingerprint is the one that is `known`.
+    """Pack what is in the open `folder` into the empty `file`, unless its fingerprint is the one that is `known`.
 
     `told` hears how many bytes there are, `alive` how many are done. Raises SourceError above `limit` bytes of content, OSError.
     """

@@ -20,7 +20,7 @@ import apsw
 from t3_backup.errors import SourceAbsent, SourceError, SourceRefused, TryLater
 from t3_backup.system import native
 from t3_backup.system.sqlite import NOFOLLOW
-from t3_backup.t3.files import STATE_DATABASE
+from t3_backup.t3.files import NO_DATABASE, STATE_DATABASE
 
 _MMAP_BYTES = 1 << 40  # SQLite takes as much of it as it was built for
 _CACHE_KIB = 2048
@@ -109,7 +109,7 @@ def must_be_own(status: os.stat_result, path: Path, uid: int) -> None:
 
 def _unreachable(error: OSError, path: Path) -> SourceError:
     if error.errno == errno.ENOENT:
-        return SourceAbsent("no state.sqlite")
+        return SourceAbsent(NO_DATABASE)
     if error.errno in (errno.ELOOP, errno.ENOTDIR, errno.EXDEV):
         return SourceRefused(f"{path}: a symlink on the way (or no folder); nothing there is followed")
     return SourceError(f"{path}: {error.strerror}")

@@ -1,0 +1,80 @@
+"""Run the moves of a journal: hold the store, take the steps, save each phase, and report what became of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+
+from t3_backup.autoupdate import journal
+from t3_backup.autoupdate.account_steps import LiveSteps
+from t3_backup.autoupdate.context import Context
+from t3_backup.autoupdate.journal import Journal, Move
+from t3_backup.autoupdate.snapshots import describe_loss
+from t3_backup.autoupdate.transition import Save
+from t3_backup.text import format_time, utc_now
+
+Transition = Callable[[LiveSteps, Move, Save], Move]
+_STORE_WAIT_S = 60.0  # for a run of the backup that holds the store while a server is about to be stopped
+_INTERRUPTED_WAIT_S = 900.0  # where one may be down already: for what a bump that was killed has left, which ends by itself
+
+
+def now() -> str:
+    """Give the time as a journal has it: RFC 3339, UTC."""
+    return format_time(utc_now())
+
+
+def run_move(context: Context, plan: Journal, wanted: Move, transition: Transition) -> Journal:
+    """Begin or continue one move, with the store held from before the stop to the end; the journal since."""
+    latest = plan
+
+    def save(state: Move) -> None:
+        nonlocal latest
+        latest = latest.with_move(state)
+        context.journals.save(latest)
+
+    server = context.server(wanted.user)
+    steps = LiveSteps(server, context.installations, context.snapshots, context.settings, context.warn)
+    with context.snapshots.hold_store(_INTERRUPTED_WAIT_S if wanted.phase in journal.UNDER_WAY else _STORE_WAIT_S):
+        done = transition(steps, wanted, save)
+    _report_move(context, done, steps.downtime)
+    return latest
+
+
+def finish_journal(context: Context, plan: Journal, result: str) -> None:
+    """Move a bump or rollback that has ended, whatever it came to, to the history."""
+    if plan.kind != "bump":
+        context.installations.lower_default()
+    context.journals.end(replace(plan, result=result, ended=now()))
+
+
+def _report_move(context: Context, done: Move, downtime: Mapping[str, float]) -> None:
+    """Say what became of a move; `downtime`: the seconds without a server, by step."""
+    without = f", {sum(downtime.values()):.1f} s without a server" if downtime and done.ran else ""
+    if done.phase == journal.DONE:
+        how = f"login by {done.endpoint}{without}" if done.endpoint else done.reason
+        context.say(f"{done.user}: on {done.program}, before on {done.before} ({how})")
+    elif done.phase == journal.REVERTED:
+        steps = ", ".join(f"{step} {seconds:.1f}" for step, seconds in downtime.items())
+        without += f" ({steps})" if without else ""
+        context.warn(
+            f"{done.user}: {done.program} failed: {done.reason}; back on {done.before} with the data of {done.kept}{without}"
+        )
+        _report_loss(context, done)
+    elif done.phase == journal.WAITING:
+        context.warn(f"{done.user}: nothing was changed, still on {done.before}: {done.reason}{without}")
+    else:
+        held = context.installations.is_held(done.user)
+        where = "IS DOWN, and held" if held else f"is on {done.before}, and not well"
+        context.warn(f"{done.user}: {where}: {done.reason}; mend that, then: t3-autoupdate resume")
+
+
+def _report_loss(context: Context, done: Move) -> None:
+    if not done.wrote:
+        return
+    known = {one.name: one for one in context.snapshots.list_snapshots(done.user)}
+    kept, failed = known.get(done.kept or ""), known.get(done.failed or "")
+    if kept is None or failed is None:
+        context.warn(f"{done.user}: what was written on {done.program} is in the newest snapshot with the label prerestore")
+        return
+    lost = describe_loss(failed.census.rows or {}, kept.census.rows or {})
+    context.warn(f"{done.user}: written on {done.program} and no longer there: {lost}; it is in {failed.name}")

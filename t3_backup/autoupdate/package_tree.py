@@ -1,0 +1,67 @@
+"""Copy the tree of a program that somebody else has made, and remove such a tree, without trusting what is in it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import stat
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from t3_backup.errors import Failure
+
+_MOST_BYTES = 4 << 30  # of a version; one of T3 has some hundred MiB
+_ENTRY_BYTES = 4096  # that any file or folder takes besides
+_DEEPEST = 100  # folders
+
+
+def copy_package(source: Path, target: Path, allowed: Sequence[int]) -> None:
+    """Copy the tree of a program to `target`, owned by root.
+
+    What is set-id, special, too much, or leads out of the tree is refused. `allowed` are the uids that may own what is copied.
+    Raises Failure and OSError.
+    """
+    _check_entry(source, source, allowed)
+    left = _MOST_BYTES
+    for folder, folders, files in os.walk(source, onerror=_raise):
+        if len(Path(folder).parts) - len(source.parts) > _DEEPEST:
+            raise Failure(f"{source} has folders in folders more than {_DEEPEST} deep")
+        for name in (*folders, *files):
+            left -= _check_entry(Path(folder, name), source, allowed)
+            if left < 0:  # a hole counts: a copy has none
+                raise Failure(f"{source} is greater than {_MOST_BYTES >> 30} GiB")
+    shutil.copytree(source, target, symlinks=True)
+
+
+def remove_tree(path: Path) -> None:
+    """Remove a folder with all that somebody else has put into it. Raises Failure and OSError."""
+    # shutil.rmtree() ends where folders are deeper in each other than Python calls itself.
+    done = subprocess.run(
+        ["/usr/bin/rm", "-rf", "--", str(path)], stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
+    )
+    if done.returncode != 0:
+        raise Failure(f"{path} can't be removed: {(done.stderr.strip().splitlines() or ['no reason is given'])[0]}")
+
+
+def _raise(error: OSError) -> NoReturn:
+    raise error
+
+
+def _check_entry(path: Path, source: Path, allowed: Sequence[int]) -> int:
+    """Refuse what must not be copied; return how many bytes it takes, about. Raises Failure."""
+    status = path.lstat()
+    if status.st_uid not in allowed:
+        raise Failure(f"{path} belongs to uid {status.st_uid}: what everybody runs must be root's")
+    if stat.S_ISLNK(status.st_mode):
+        target = Path(os.readlink(path))
+        if target.is_absolute() or not (path.parent / target).resolve().is_relative_to(source.resolve()):
+            raise Failure(f"{path} leads out of {source}")
+    elif not (stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode)):
+        raise Failure(f"{path} is neither a file nor a folder")
+    elif status.st_mode & (stat.S_ISUID | stat.S_ISGID) and stat.S_ISREG(status.st_mode):
+        raise Failure(f"{path} runs as another user (set-id)")
+    elif status.st_mode & 0o022:
+        raise Failure(f"{path} can be written to by others than its owner (mode {stat.S_IMODE(status.st_mode):04o})")
+    return status.st_size + _ENTRY_BYTES

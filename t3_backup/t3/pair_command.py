@@ -1,0 +1,89 @@
+"""The command `t3-pair`: log in to one T3 server, for people and scripts that ask whether anybody can."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import pwd
+import re
+import shlex
+import sys
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, NoReturn
+
+import t3_backup
+from t3_backup.errors import EXIT_OK, UsageError
+from t3_backup.t3.endpoints import HOST, STEP_SECONDS
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        print(f"{self.prog}: {message}; see {self.prog} --help", file=sys.stderr)
+        raise SystemExit(UsageError.exit_code)
+
+
+def _port(text: str) -> int:
+    if not re.fullmatch("[0-9]{1,5}", text) or not 0 < int(text) < 65536:
+        raise argparse.ArgumentTypeError(f"{text!r} is no port")
+    return int(text)
+
+
+def _seconds(text: str) -> float:
+    with suppress(ValueError):
+        if 0 < (seconds := float(text)) < math.inf:  # neither is nan
+            return seconds
+    raise argparse.ArgumentTypeError(f"{text!r} is no time limit in seconds")
+
+
+def _refusal(base_dir: Path, words: Sequence[str]) -> str:
+    """Say why it can't be called so, or how root is to call it instead; empty where it may go on.
+
+    The mint would begin a new state where there is none. Files that root makes beside a database are closed to its owner.
+    """
+    try:
+        owner = (base_dir / ".").stat().st_uid
+    except OSError as error:
+        return f"--base-dir {base_dir}: {error.strerror}"
+    if os.geteuid() != 0 or owner == 0:
+        return ""
+    try:
+        name = pwd.getpwuid(owner).pw_name
+    except KeyError:
+        name = str(owner)
+    return f"{base_dir} belongs to {name}, whom what root writes there would lock out: runuser -u {name} -- {shlex.join(words)}"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run `t3-pair`: exit status 0 where people can log in, 1 where not, 2 for wrong use."""
+    parser = _Parser(prog="t3-pair", description="Log in to a T3 server as a browser does, as the owner of its state.")
+    parser.add_argument("--t3", type=Path, required=True, metavar="BIN", help="the program that mints the credential")
+    parser.add_argument("--base-dir", type=Path, required=True, metavar="DIR", help="where the server has its state (~/.t3)")
+    parser.add_argument("--port", type=_port, required=True, metavar="N", help=f"where it listens on {HOST}")
+    parser.add_argument("--seconds", type=_seconds, default=STEP_SECONDS, metavar="S", help=f"for each step ({STEP_SECONDS:g})")
+    parser.add_argument("--json", action="store_true", help="one JSON object instead of a line")
+    parser.add_argument("--version", action="version", version=f"{parser.prog} {t3_backup.__version__}")
+    words = sys.argv[1:] if argv is None else list(argv)
+    args = parser.parse_args(words)
+    if why := _refusal(args.base_dir, [parser.prog, *words]):
+        print(f"{parser.prog}: {why}", file=sys.stderr)
+        return UsageError.exit_code
+    # It brings aiohttp, which takes longer to start than all the rest.
+    from t3_backup.t3.pairing import PairingFailed, pair  # noqa: PLC0415
+
+    try:
+        endpoint = pair(args.t3, args.base_dir, args.port, args.seconds).endpoint
+        document: dict[str, Any] = {"paired": True, "endpoint": endpoint}
+        text, code = f"paired by {endpoint}", EXIT_OK
+    except PairingFailed as failed:
+        document = {"paired": False, "step": failed.step, "reason": failed.reason}
+        text, code = f"not paired: {failed}", PairingFailed.exit_code
+    print(json.dumps(document) if args.json else text)
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())
