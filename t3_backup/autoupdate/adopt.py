@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import re
 import shlex
-import subprocess
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -18,7 +17,7 @@ from t3_backup.autoupdate.installations import GLOBAL, PROGRAM, About, Installat
 from t3_backup.autoupdate.package_tree import copy_package
 from t3_backup.errors import Failure
 from t3_backup.system.atomic_file import replace_path
-from t3_backup.system.systemd import Service
+from t3_backup.system.systemd import Service, call_systemctl
 from t3_backup.t3.program import MODULES_DIR, NAME, find_package
 from t3_backup.t3.servers import find_service
 from t3_backup.t3.unit import DROP_INS, TEMPLATE
@@ -26,7 +25,6 @@ from t3_backup.t3.unit import DROP_INS, TEMPLATE
 DROP_IN = DROP_INS / "50-t3-autoupdate.conf"
 _ROOT_ONLY = (0,)
 _PREFIXES = "@-:+!|"  # of a command line in a unit (systemd.service(5))
-_SECONDS = 60
 
 _DROP_IN = """\
 # Of t3-autoupdate: a server runs its account's own program, and nothing while that is being changed.
@@ -97,12 +95,12 @@ def _write_drop_in(installations: Installations, program: Path) -> None:
         return
     DROP_IN.parent.mkdir(parents=True, exist_ok=True)
     replace_path(DROP_IN, text.encode(), 0o644)
-    _systemctl("daemon-reload")
+    call_systemctl("daemon-reload")
 
 
 def read_unit() -> str:
     """Read the unit of the servers with its drop-ins, but ours; empty where there is none."""
-    done = _systemctl("cat", TEMPLATE, check=False)
+    done = call_systemctl("cat", TEMPLATE, check=False)
     parts = re.split(r"(?m)^# (/.*)$", done)[1:]  # path, text, path, text ...
     return "\n".join(text for path, text in zip(parts[::2], parts[1::2], strict=True) if path != str(DROP_IN))
 
@@ -141,14 +139,3 @@ def rewrite_command(unit: str, launcher: Path, program: Path) -> str | None:
         )
     rest = line[line.index(words[0], len(prefix)) + len(words[0]) :]
     return f"{prefix}{shlex.quote(str(launcher))}{rest}"
-
-
-def _systemctl(*words: str, check: bool = True) -> str:
-    line = ["systemctl", "--no-pager", *words]
-    try:
-        done = subprocess.run(line, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=_SECONDS, check=False)
-    except (OSError, subprocess.TimeoutExpired) as error:
-        raise Failure(f"{' '.join(line)}: {error}") from None
-    if check and done.returncode != 0:
-        raise Failure(f"{' '.join(line)} failed: {(done.stderr.strip().splitlines() or ['no reason is given'])[0]}")
-    return done.stdout

@@ -1,19 +1,16 @@
-"""What systemd knows of our units, and what an installation by hand left: asked and parsed here, judged by `unit_findings`.
-
-Changes nothing. systemd is asked by `systemctl show`, without a shell and for a few seconds at most.
-"""
+"""Read what systemd knows of our units, and what an installation by hand left; `unit_checks` judges it. Changes nothing."""
 
 from __future__ import annotations
 
 import os
 import re
 import shlex
-import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from t3_backup.system.systemd import BOOTED
+from t3_backup.errors import Failure
+from t3_backup.system.systemd import BOOTED, call_systemctl
 
 SERVICE = "t3-backup-state.service"
 TIMER = "t3-backup-state.timer"
@@ -73,9 +70,8 @@ def read_units() -> Systemd:
     try:
         timer, proof_timer = _show_timer(TIMER), _show_timer(PROOF_TIMER)
         service, proof_service = _show_service(SERVICE), _show_service(PROOF_SERVICE)
-    except (OSError, subprocess.SubprocessError) as error:
-        said = error.stderr.strip() if isinstance(error, subprocess.CalledProcessError) else ""
-        return Systemd(runs=True, problem=said or str(error), old=old, packaged=packaged)
+    except Failure as failure:
+        return Systemd(runs=True, problem=str(failure), old=old, packaged=packaged)
     homes = Path(os.path.realpath("/home"))
     return Systemd(
         runs=True,
@@ -99,17 +95,7 @@ def _show_service(unit: str) -> dict[str, str]:
 
 
 def _show(unit: str, properties: Sequence[str]) -> dict[str, str]:
-    done = subprocess.run(
-        ["/usr/bin/systemctl", "show", "--no-pager", f"--property={','.join(properties)}", "--", unit],
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        encoding="utf-8",
-        errors="replace",
-        env={"PATH": "/usr/bin:/bin", "LC_ALL": "C", "TZ": "UTC", "SYSTEMD_COLORS": "0"},
-        timeout=_TIMEOUT_S,
-        check=True,
-    )
-    return parse_show(done.stdout)
+    return parse_show(call_systemctl("show", f"--property={','.join(properties)}", "--", unit, seconds=_TIMEOUT_S))
 
 
 def parse_show(text: str) -> dict[str, str]:

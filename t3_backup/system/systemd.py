@@ -1,12 +1,13 @@
-"""Stop a service of systemd's, keep it from starting for a while, and start it again.
+"""Call systemctl(1) by one set of rules; stop a service, keep it from starting for a while, start it again.
 
-systemctl(1) is called, without a shell. On a machine that systemd has not booted, or without such a unit, there is no service.
+On a machine that systemd has not booted, or without such a unit, there is no service.
 """
 
 from __future__ import annotations
 
 import contextlib
 import subprocess
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -14,9 +15,41 @@ from typing import Self
 from t3_backup.errors import Failure
 
 BOOTED = Path("/run/systemd/system")  # by systemd, where it is there (sd_booted(3))
+PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin"  # where systemd looks for a program, too
+ENVIRONMENT: Mapping[str, str] = {"PATH": PATH, "LC_ALL": "C.UTF-8", "TZ": "UTC", "SYSTEMD_COLORS": "0"}
+_SYSTEMCTL = "/usr/bin/systemctl"
 _STOP_SECONDS = 300  # systemd's own limit (TimeoutStopSec) is the shorter one
 _SECONDS = 60
 _RUNNING = ("active", "activating", "reloading")
+
+
+def call_systemctl(*words: str, seconds: float = _SECONDS, check: bool = True) -> str:
+    """Call systemctl with these words; what it prints. Raises Failure where it does not end in time or, with `check`, well.
+
+    It asks nobody for a password, and has no pager, no colours, no language but C and no time zone but UTC. It runs in a process
+    group of its own: a Ctrl-C is the command's to hear.
+    """
+    said = " ".join(["systemctl", *(word for word in words if not word.startswith("-"))])
+    try:
+        done = subprocess.run(
+            [_SYSTEMCTL, "--no-ask-password", "--no-pager", *words],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",
+            env=ENVIRONMENT,
+            timeout=seconds,
+            check=False,
+            process_group=0,
+        )
+    except OSError as error:
+        raise Failure(f"{said}: {error.strerror}") from None
+    except subprocess.TimeoutExpired:
+        raise Failure(f"{said} does not end within {seconds:.0f} s") from None
+    if check and done.returncode != 0:
+        reason = (done.stderr or done.stdout).strip().splitlines()
+        raise Failure(f"{said} failed: {reason[0] if reason else f'exit status {done.returncode}'}")
+    return done.stdout
 
 
 @dataclass(frozen=True)
@@ -65,16 +98,5 @@ class Service:
         """A property of the unit, as `systemctl show` has it. Raises Failure."""
         return self._call("show", f"--property={name}", "--value").strip()
 
-    def _call(self, verb: str, *options: str, seconds: int = _SECONDS) -> str:
-        line = ["systemctl", "--no-ask-password", verb, *options, self.unit]
-        try:
-            # In a group of its own: a Ctrl-C is the command's to hear.
-            done = subprocess.run(
-                line, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=seconds, check=False, process_group=0
-            )
-        except (OSError, subprocess.TimeoutExpired) as error:
-            raise Failure(f"{' '.join(line)}: {error}") from None
-        if done.returncode != 0:
-            said = (done.stderr or done.stdout).strip().splitlines()
-            raise Failure(f"{' '.join(line)} failed: {said[0] if said else done.returncode}")
-        return done.stdout
+    def _call(self, verb: str, *options: str, seconds: float = _SECONDS) -> str:
+        return call_systemctl(verb, *options, self.unit, seconds=seconds)

@@ -18,13 +18,11 @@ from pathlib import Path
 
 from t3_backup import accounts
 from t3_backup.errors import Failure
-from t3_backup.system.systemd import BOOTED
+from t3_backup.system.systemd import BOOTED, PATH, call_systemctl
 
 _LIMIT_BYTES = 1 << 20
 _CHUNK_BYTES = 1 << 16
-_STOP_S = 60
 _GRACE_S = 15.0  # for systemd to end it by its own limit, before it is stopped from here
-PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin"  # where systemd-run looks for a program, too
 _ENVIRONMENT = {"PATH": PATH, "LANG": "C.UTF-8"}
 _GONE = ("inactive", "failed")
 _BUS = Path("/run/dbus/system_bus_socket")
@@ -103,28 +101,15 @@ def end(pattern: str) -> None:
     if not BOOTED.is_dir():
         return  # there are no units
     # A unit that is not there has ended: what the first two say is judged by what is left.
-    _systemctl("kill", "--signal=SIGKILL", pattern)
-    _systemctl("stop", pattern)
-    left = _systemctl("list-units", "--all", "--plain", "--no-legend", "--full", pattern)
-    if left.returncode != 0:
-        raise Failure(f"{pattern}: nobody can tell whether it has ended: {left.stderr.strip()}")
-    running = [words[0] for line in left.stdout.splitlines() if len(words := line.split()) > 2 and words[2] not in _GONE]
+    call_systemctl("kill", "--signal=SIGKILL", pattern, check=False)
+    call_systemctl("stop", pattern, check=False)
+    try:
+        left = call_systemctl("list-units", "--all", "--plain", "--no-legend", "--full", pattern)
+    except Failure as failure:
+        raise Failure(f"{pattern}: nobody can tell whether it has ended: {failure}") from None
+    running = [words[0] for line in left.splitlines() if len(words := line.split()) > 2 and words[2] not in _GONE]
     if running:
         raise Failure(f"{', '.join(running)} does not end: systemctl status {running[0]}")
-
-
-def _systemctl(*words: str) -> subprocess.CompletedProcess[str]:
-    """Raises Failure where it doesn't answer."""
-    line = ["systemctl", "--no-pager", *words]
-    nothing = subprocess.DEVNULL
-    try:
-        return subprocess.run(
-            line, stdin=nothing, capture_output=True, text=True, timeout=_STOP_S, check=False, env=_ENVIRONMENT, process_group=0
-        )
-    except OSError as error:
-        raise Failure(f"systemctl: {error.strerror}") from None
-    except subprocess.TimeoutExpired:
-        raise Failure(f"systemctl {' '.join(words)} does not end within {_STOP_S} s") from None
 
 
 def _read(process: subprocess.Popen[bytes], until: float, limit: int) -> tuple[str, str, bool]:

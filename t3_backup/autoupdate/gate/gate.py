@@ -16,6 +16,7 @@ from typing import Any
 from t3_backup.autoupdate.gate import sandbox
 from t3_backup.autoupdate.gate.steps import GATE, STEPS
 from t3_backup.system import transient_unit
+from t3_backup.system.systemd import PATH
 from t3_backup.t3.endpoints import PAIRING_PATHS
 from t3_backup.text import printable
 
@@ -75,7 +76,7 @@ def run_trial(program: Path, subject: str, write_snapshot: Callable[[str, Path],
         given = state.stat().st_size if write_snapshot else 0
         # The candidate must not see what an administrator has put into the environment of all units.
         home = sandbox.home_dir(name)
-        line = ["/usr/bin/env", "-i", f"HOME={home}", f"TMPDIR={home}", f"PATH={transient_unit.PATH}", "LANG=C.UTF-8"]
+        line = ["/usr/bin/env", "-i", f"HOME={home}", f"TMPDIR={home}", f"PATH={PATH}", "LANG=C.UTF-8"]
         line += [sys.executable, "-I", "-m", "t3_backup.autoupdate.gate.trial", f"--t3={program}/bin/t3", f"--base-dir={home}"]
         line += [f"--port={_PORT}", f"--watch={watch_seconds}", *LIMITS, "--alone"]
         done = transient_unit.run(
