@@ -15,7 +15,7 @@ from t3_backup.output import console, messages
 from t3_backup.output.console import Console
 from t3_backup.settings import Settings
 from t3_backup.store.store import Store
-from t3_backup.system import output_file
+from t3_backup.system import atomic_file
 from t3_backup.text import utc_now
 
 
@@ -37,5 +37,5 @@ def report_command(args: argparse.Namespace, values: Settings) -> int:
     if args.html == "-":
         console.print_text(text)
     else:
-        output_file.write_output(Path(args.html), text)
+        atomic_file.write_output(Path(args.html), text)
     return Failure.exit_code if account_dirs.refused else EXIT_OK

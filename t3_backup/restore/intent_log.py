@@ -6,7 +6,6 @@ restore has ended, whichever way.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 from dataclasses import asdict, dataclass, field, fields
@@ -16,6 +15,7 @@ from t3_backup.accounts import is_user_name
 from t3_backup.errors import StoreError
 from t3_backup.store.store import Store
 from t3_backup.system import native
+from t3_backup.system.atomic_file import replace_file
 from t3_backup.system.file_identity import FileIdentity
 from t3_backup.system.sqlite import SIDECARS
 
@@ -48,19 +48,8 @@ class Intent:
     def save(self, store: Store) -> None:
         """Write it; durable when this returns. Raises OSError."""
         text = json.dumps({"format": _FORMAT} | asdict(self), indent=1) + "\n"
-        partial = f"{_PARTIAL}{os.urandom(8).hex()}"
-        fd = os.open(partial, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600, dir_fd=store.fd)
-        try:
-            with open(fd, "w", encoding="utf-8") as file:
-                file.write(text)
-                file.flush()
-                native.sync_file(fd, self.user + _ENDING)
-            os.rename(partial, self.user + _ENDING, src_dir_fd=store.fd, dst_dir_fd=store.fd)
-        except BaseException:
-            with contextlib.suppress(OSError):
-                os.unlink(partial, dir_fd=store.fd)
-            raise
-        native.sync_directory(store.fd, str(store.path))
+        temporary = f"{_PARTIAL}{os.urandom(8).hex()}"
+        replace_file(store.fd, self.user + _ENDING, text.encode(), 0o600, temporary=temporary)
 
     def remove(self, store: Store) -> None:
         """It has ended. Raises OSError."""
