@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from t3_backup.errors import Failure
+from t3_backup.records import GROWING, decode_record, one_of, parse_object
 from t3_backup.system.atomic_file import remove_path, replace_path
 
 NAME = "journal.json"
@@ -37,12 +38,14 @@ UNDER_WAY = (STOPPING, SWITCHING, STARTING, REVERTING, RETURNING)
 class Move:
     """Tell where one account is on its way from one program to another."""
 
+    JSON_KEYS = GROWING
+
     user: str
     before: str  # the version it is on
     program: str  # the version it is to be on
     label: str  # of the snapshot of what it leaves
     data: str | None = None  # the snapshot that is put back with the program; None: the data stays as it is
-    phase: str = WAITING
+    phase: Annotated[str, one_of(PHASES)] = WAITING
     ran: bool = False  # whether the server ran before
     kept: str | None = None  # the snapshot of what it left
     wrote: bool = False  # whether the new program may have written
@@ -54,6 +57,8 @@ class Move:
 @dataclass(frozen=True)
 class Journal:
     """Hold one bump or rollback. Times are RFC 3339, UTC."""
+
+    JSON_KEYS = GROWING
 
     kind: str  # bump or rollback
     version: str  # of the program that accounts are to be on
@@ -90,7 +95,7 @@ class Journals:
     def load(self) -> Journal | None:
         """Read the one that has not ended; None where there is none. Raises Failure where it can't be read."""
         value = self._read(NAME)
-        return None if value is None else _from_json(value, self.root / NAME)
+        return None if value is None else _decode_journal(value, self.root / NAME)
 
     def save(self, journal: Journal) -> None:
         """Write the one that has not ended; durable when this returns. Raises OSError."""
@@ -102,7 +107,7 @@ class Journals:
         entries = [] if value is None else value.get("entries", [])
         if not isinstance(entries, list):
             raise Failure(f"{self.root / HISTORY} can't be read: it holds no list")
-        return [_from_json(entry, self.root / HISTORY) for entry in entries]
+        return [_decode_journal(entry, self.root / HISTORY) for entry in entries]
 
     def end(self, journal: Journal) -> None:
         """Move one that has ended to the history. After a crash in between it is in both: the caller ends it again."""
@@ -114,35 +119,23 @@ class Journals:
     def _read(self, name: str) -> dict[str, Any] | None:
         path = self.root / name
         try:
-            value = json.loads(path.read_text(encoding="utf-8"))
+            return parse_object(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
             return None
-        except (OSError, ValueError, RecursionError) as error:
+        except (OSError, ValueError) as error:
             raise Failure(f"{path} can't be read: {error}") from None
-        if not isinstance(value, dict):
-            raise Failure(f"{path} can't be read: it is not one of ours")
-        return value
 
     def _write(self, name: str, document: dict[str, Any]) -> None:
         replace_path(self.root / name, (json.dumps(document, indent=1) + "\n").encode(), 0o600)
 
 
-def _from_json(value: Any, path: Path) -> Journal:
+def _decode_journal(value: Any, path: Path) -> Journal:
     try:
-        if not isinstance(value, dict) or value["format"] != _FORMAT:
+        if not isinstance(value, dict) or value.get("format") != _FORMAT:
             raise ValueError("another format")
-        moves = tuple(_record(Move, one) for one in value["moves"])
-        journal: Journal = _record(Journal, value | {"moves": moves})
-    except (KeyError, TypeError, ValueError) as error:
+        return decode_record(Journal, value)
+    except ValueError as error:
         raise Failure(f"{path} can't be read: it is not one of ours ({error})") from None
-    if any(move.phase not in PHASES for move in moves):
-        raise Failure(f"{path} can't be read: it has a phase that is none of ours")
-    return journal
-
-
-def _record(kind: Any, value: dict[str, Any]) -> Any:
-    """One of our records, of the keys that we know."""
-    return kind(**{one.name: value[one.name] for one in fields(kind) if one.name in value})
 
 
 def summarize_moves(moves: Sequence[Move]) -> str:

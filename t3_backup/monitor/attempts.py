@@ -11,12 +11,13 @@ import json
 import os
 import stat
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
 
 from t3_backup.backup.result import AccountResult
 from t3_backup.errors import explain
+from t3_backup.records import GROWING, decode_record, parse_object
 from t3_backup.system.atomic_file import replace_file
 from t3_backup.text import format_time, printable
 
@@ -31,6 +32,8 @@ _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 @dataclass(frozen=True)
 class Attempt:
     """What a run came to for one account."""
+
+    JSON_KEYS = GROWING
 
     at: str  # RFC 3339, UTC: when the account was done
     run: str  # the run's id
@@ -55,33 +58,12 @@ class Attempt:
 
     @staticmethod
     def from_json(value: Any) -> Attempt:
-        """The inverse of `asdict`; keys of a later version are passed over. Raises ValueError."""
-        if not isinstance(value, dict):
-            raise ValueError("an attempt is not one")  # noqa: TRY004 - of a file's text
-        known: dict[str, Any] = {field.name: value.get(field.name) for field in fields(Attempt)}
-        known["unsaved"] = value.get("unsaved", "")
-        known["uncovered"] = _names(value.get("uncovered", []))
-        for name, kinds in _TYPES.items():
-            if type(known[name]) not in kinds:
-                raise ValueError(f"{name} of an attempt is of another type")
-        attempt = Attempt(**known)
+        """Decode what `asdict` gave; keys of a later version are passed over. Raises ValueError."""
+        attempt = decode_record(Attempt, value)
         if attempt.when.tzinfo is None:
             raise ValueError(f"at {attempt.at!r} has no zone")
         return attempt
 
-
-def _names(value: Any) -> tuple[str, ...]:
-    if not isinstance(value, list) or not all(isinstance(name, str) for name in value):
-        raise ValueError("uncovered of an attempt is of another type")
-    return tuple(value)
-
-
-_TYPES: dict[str, tuple[type, ...]] = dict.fromkeys(("at", "run", "outcome", "reason", "unsaved"), (str,)) | {
-    "verdict": (str, type(None)),
-    "seconds": (float, int),
-    "bytes": (int,),
-    "wal_growth_bytes": (int,),
-}
 
 Attempts = Mapping[str, Sequence[Attempt]]  # by account, the oldest first
 
@@ -131,11 +113,8 @@ def read(folder: int) -> dict[str, list[Attempt]]:
 
 def from_text(text: str) -> dict[str, list[Attempt]]:
     """The ledger of a file's text. Raises ValueError."""
-    try:
-        value = json.loads(text)
-    except RecursionError:
-        raise ValueError("nested too deeply") from None
-    if not isinstance(value, dict) or value.get("format") != _FORMAT or not isinstance(value.get("accounts"), dict):
+    value = parse_object(text)
+    if value.get("format") != _FORMAT or not isinstance(value.get("accounts"), dict):
         raise ValueError(f"not a ledger of format {_FORMAT}")
     if not all(isinstance(listed, list) for listed in value["accounts"].values()):
         raise ValueError("an account of it has no list")

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import asdict, dataclass, field, fields
-from typing import Any
+from dataclasses import asdict, dataclass, field
+from typing import Annotated
 
 from t3_backup.accounts import is_user_name
 from t3_backup.errors import StoreError
+from t3_backup.records import MORE, decode_record, one_of, parse_object
 from t3_backup.store.store import Store
 from t3_backup.system import native
 from t3_backup.system.atomic_file import replace_file
@@ -28,6 +29,8 @@ _FORMAT = 1
 class Intent:
     """One restore."""
 
+    JSON_KEYS = MORE
+
     user: str
     snapshot: str  # name of what is put back
     began: str  # RFC 3339
@@ -39,11 +42,11 @@ class Intent:
     begun: bool = False  # whether the exchange may have begun
     old: FileIdentity | None = None  # the live database before it; None: there was none
     staged: FileIdentity | None = None  # what was staged to take its place
-    beside: tuple[str, ...] = ()  # endings of what was beside it and could not be folded
+    beside: tuple[Annotated[str, one_of(SIDECARS)], ...] = ()  # endings of what was beside it and could not be folded
     keep: bool = False  # whether the old state stays beside the new one
     database: bool = True  # whether the database is put back
     files: bool = False  # whether what is beside it is
-    sealed: dict[str, str] = field(default_factory=dict)  # marks (`pack.marks`) of what that takes the place of; all else stays
+    sealed: dict[str, str] = field(default_factory=dict)  # marks (of the worker's) of what that takes the place of; all else stays
 
     def save(self, store: Store) -> None:
         """Write it; durable when this returns. Raises OSError."""
@@ -75,8 +78,11 @@ def load_intent(store: Store, user: str) -> Intent | None:
         raise StoreError(f"{path}: {error.strerror}") from None
     try:
         with open(fd, encoding="utf-8") as file:
-            return _from_json(json.load(file), user)
-    except (OSError, ValueError, RecursionError) as error:
+            value = parse_object(file.read())
+        if value.get("format") != _FORMAT or value.get("user") != user:
+            raise ValueError("not one of ours")
+        return decode_record(Intent, value)
+    except (OSError, ValueError) as error:
         raise StoreError(
             f"{path}, of a restore that was interrupted, can't be read ({error}); look at it, then remove it"
         ) from None
@@ -88,18 +94,3 @@ def clear_intent(store: Store) -> None:
     for name in os.listdir(store.fd):
         if name.startswith(_PARTIAL):
             os.unlink(name, dir_fd=store.fd)
-
-
-def _from_json(value: Any, user: str) -> Intent:
-    names = {one.name for one in fields(Intent)}
-    if not isinstance(value, dict) or value.get("format") != _FORMAT or not names <= value.keys() or value["user"] != user:
-        raise ValueError("not one of ours")
-    for name in ("old", "staged"):
-        if value[name] is not None:
-            value[name] = FileIdentity.from_json(value[name])
-    if not isinstance(value["beside"], list) or not set(value["beside"]) <= set(SIDECARS):
-        raise ValueError("beside is not one of ours")
-    value["beside"] = tuple(value["beside"])
-    if not isinstance(value["sealed"], dict) or not all(isinstance(mark, str) for mark in value["sealed"].values()):
-        raise ValueError("sealed is not one of ours")
-    return Intent(**{name: value[name] for name in names})

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from t3_backup.records import decode_record
+
 # Where SQLite cannot read what is asked for: the database is damaged, and the checks will say where.
 UNREADABLE = -1
 
@@ -33,20 +35,8 @@ class Census:
 
     @staticmethod
     def from_json(value: Any) -> Census:
-        """The inverse of `as_json`, from an untrusted value. Raises ValueError."""
-        if not isinstance(value, dict) or set(value) != set(Census.__dataclass_fields__):
-            raise ValueError("a census has other fields")
-        whole = ("page_size", "page_count", "user_version", "application_id")
-        level = value["t3_level"]
-        tables = [value["ends"]] + ([value["rows"]] if value["rows"] is not None else [])
-        if (
-            any(not _is_whole(value[name]) for name in whole)
-            or type(value["schema_sha256"]) is not str
-            or not (level is None or _is_whole(level))
-            or any(type(t) is not dict or not all(_is_whole(n) for n in t.values()) for t in tables)
-        ):
-            raise ValueError("a census has fields of another type")
-        return Census(**value)
+        """Decode what `as_json` gave, from an untrusted value. Raises ValueError."""
+        return decode_record(Census, value)
 
     def differences(self, other: Census) -> list[str]:
         """What is not the same in `other`, in words; row counts only where both have them."""
@@ -63,8 +53,3 @@ class Census:
                 if left.get(table) != right.get(table)
             ]
         return found
-
-
-def _is_whole(value: Any) -> bool:
-    """Whether it is a number that SQLite could have given; a longer one can be neither printed nor compared with a float."""
-    return type(value) is int and -(1 << 63) <= value < 1 << 63

@@ -10,45 +10,46 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from dataclasses import MISSING, asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from datetime import datetime
-from typing import Any
+from typing import Annotated, Any
 
+from t3_backup.records import GROWING, decode_record, one_of, parse_object
 from t3_backup.store.census import Census
+from t3_backup.store.methods import METHODS
 
 FORMAT = 2
 _READABLE = (1, FORMAT)  # without and with a checksum
 _CHECKSUM = "checksum"
 VERDICTS = ("verified", "suspect", "damaged")
-METHODS = ("online", "vacuum", "clone")  # clone: the bytes of a database that nobody has open and that has no -wal
-
 _SHA256 = re.compile(r"[0-9a-f]{64}")
+
+
+def _check_sha256(value: str) -> str:
+    """Let nothing else become the name of a file."""
+    if not _SHA256.fullmatch(value):
+        raise ValueError("it is no SHA-256")
+    return value
 
 
 @dataclass(frozen=True)
 class Companion:
     """What was beside the database: an archive on the same shelf, named by its content and shared by all whose content it is."""
 
-    sha256: str  # of the archive
+    JSON_KEYS = GROWING
+
+    sha256: Annotated[str, _check_sha256]  # of the archive
     bytes: int  # of the archive
     entries: int  # files and folders in it
     content_bytes: int  # of the files in it
     fingerprint: str  # of names, sizes, times and inodes of what was packed: the same one, and it need not be read again
 
-    @staticmethod
-    def from_json(value: Any) -> Companion:
-        """The inverse of `asdict`. Raises ValueError."""
-        if not isinstance(value, dict) or not {field.name for field in fields(Companion)} <= value.keys():
-            raise ValueError("companion is not one")
-        found = {field.name: _checked(str(field.type), field.name, value[field.name]) for field in fields(Companion)}
-        if not _SHA256.fullmatch(found["sha256"]):  # it becomes a file's name
-            raise ValueError("companion has no SHA-256")
-        return Companion(**found)
-
 
 @dataclass(frozen=True)
 class Manifest:
     """The manifest of one snapshot. Times are UTC, sizes bytes, durations seconds."""
+
+    JSON_KEYS = GROWING
 
     format: int
     sequence: int  # orders the snapshots of an account, whatever the clock did: from 1 up; those taken over, from 0 down
@@ -58,8 +59,8 @@ class Manifest:
     label: str | None
     bytes: int
     sha256: str
-    method: str
-    verdict: str
+    method: Annotated[str, one_of(METHODS)]
+    verdict: Annotated[str, one_of(VERDICTS)]
     reasons: tuple[str, ...]  # why it is not verified
     accepted_at: str | None  # when somebody accepted a suspect or damaged one
     t3_level: int | None
@@ -100,26 +101,12 @@ class Manifest:
     @staticmethod
     def from_text(text: str) -> Manifest:
         """The inverse of `to_text`. Raises ValueError. Keys of a later version are passed over."""
-        try:
-            value = json.loads(text)
-        except RecursionError:
-            raise ValueError("nested too deeply") from None
-        if not isinstance(value, dict) or value.get("format") not in _READABLE:
+        value = parse_object(text)
+        if value.get("format") not in _READABLE:
             raise ValueError(f"not a manifest of format {FORMAT}")
         if value["format"] == FORMAT and value.pop(_CHECKSUM, None) != _checksum(value):
             raise ValueError("it is not what was written: its checksum is another")
-        try:
-            # A key that has a default came later than the format: older manifests don't have it.
-            known = {
-                field.name: _checked(str(field.type), field.name, value[field.name])
-                for field in fields(Manifest)
-                if field.default is MISSING or field.name in value
-            }
-        except KeyError as missing:
-            raise ValueError(f"no {missing}") from None
-        manifest = Manifest(**known)
-        if manifest.verdict not in VERDICTS or manifest.method not in METHODS:
-            raise ValueError("verdict or method is not one of ours")
+        manifest = decode_record(Manifest, value)
         if manifest.when.tzinfo is None:
             raise ValueError(f"taken_at {manifest.taken_at!r} has no zone")
         return manifest
@@ -128,26 +115,3 @@ class Manifest:
 def _checksum(value: dict[str, Any]) -> str:
     """SHA-256 of all the rest, as canonical JSON."""
     return hashlib.sha256(json.dumps(value, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
-
-
-# The type that a field is declared with, and the types that JSON may have for it.
-_JSON_TYPES: dict[str, tuple[type, ...]] = {
-    "int": (int,),
-    "bool": (bool,),
-    "float": (float, int),
-    "str": (str,),
-    "int | None": (int, type(None)),
-    "str | None": (str, type(None)),
-    "tuple[str, ...]": (list,),
-}
-
-
-def _checked(kind: str, name: str, value: Any) -> Any:
-    if kind == "Census":
-        return Census.from_json(value)
-    if kind == "Companion | None":
-        return None if value is None else Companion.from_json(value)
-    texts = not isinstance(value, list) or all(type(item) is str for item in value)
-    if type(value) not in _JSON_TYPES[kind] or not texts:
-        raise ValueError(f"{name} is of another type")
-    return tuple(value) if isinstance(value, list) else value

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import os
 import stat
-from dataclasses import dataclass, fields
-from typing import Any
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from t3_backup.records import decode_record
+
+Unsigned = Annotated[int, range(1 << 64)]  # as stat(2) has its numbers
 
 
 @dataclass(frozen=True)
@@ -15,13 +19,13 @@ class FileIdentity:
     Within one folder, and after a reboot, the inode alone says which it is: a device may have another number then.
     """
 
-    device: int
-    inode: int
-    bytes: int
-    modified_ns: int
-    changed_ns: int
-    mode: int
-    gid: int
+    device: Unsigned
+    inode: Unsigned
+    bytes: Unsigned
+    modified_ns: Unsigned
+    changed_ns: Unsigned
+    mode: Unsigned
+    gid: Unsigned
 
     @staticmethod
     def of(status: os.stat_result) -> FileIdentity:
@@ -32,12 +36,11 @@ class FileIdentity:
 
     @staticmethod
     def from_json(value: Any) -> FileIdentity:
-        """The inverse of `asdict`, from an untrusted value. Raises ValueError."""
-        if not isinstance(value, dict) or set(value) != {field.name for field in fields(FileIdentity)}:
-            raise ValueError("an identity has other fields")
-        if any(type(number) is not int or not 0 <= number < 1 << 64 for number in value.values()):
-            raise ValueError("an identity has fields of another type")
-        return FileIdentity(**value)
+        """Decode what `asdict` gave, from an untrusted value. Raises ValueError."""
+        try:
+            return decode_record(FileIdentity, value)
+        except ValueError as error:
+            raise ValueError(f"an identity has other fields: {error}") from None
 
     def holds_the_same(self, other: FileIdentity) -> bool:
         """Whether nothing was written to it since it was `other`; its names may have changed."""

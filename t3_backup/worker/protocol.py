@@ -13,7 +13,7 @@ from typing import Any
 
 from t3_backup.errors import WORKER_ERRORS, Failure, WorkerLost
 from t3_backup.store.census import Census
-from t3_backup.store.manifest import METHODS
+from t3_backup.store.methods import METHODS
 from t3_backup.system.file_identity import FileIdentity
 from t3_backup.system.sqlite import SIDECARS
 from t3_backup.t3 import databases

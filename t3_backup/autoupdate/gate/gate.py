@@ -6,15 +6,15 @@ write to. The folder goes with the unit; what a power cut leaves is removed by `
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated
 
 from t3_backup.autoupdate.gate import sandbox
 from t3_backup.autoupdate.gate.steps import GATE, STEPS
+from t3_backup.records import MORE, decode_record, one_of, parse_object
 from t3_backup.system import transient_unit
 from t3_backup.system.systemd import PATH
 from t3_backup.t3.endpoints import PAIRING_PATHS
@@ -27,7 +27,6 @@ LIMITS: tuple[str, ...] = ()  # of the steps of a trial, where they are others t
 _BYTES_PER_S = 5 << 20  # of data, which is read and checked three times, and migrated: far less than any disk does
 _LIMIT_BYTES = 256 << 10
 _LINES, _CHARS = 40, 500
-_MOST = 1 << 31  # no level and no status is as great
 
 
 @dataclass(frozen=True)
@@ -96,51 +95,40 @@ def read_trial(subject: str, done: transient_unit.Done) -> Trial:
     if done.timed_out:
         return Trial(subject, passed=False, step=GATE, reason="the trial took too long")
     try:
-        return _read(subject, done)
-    except (ValueError, KeyError, TypeError, RecursionError):
+        return _judge_verdict(subject, decode_record(_Verdict, parse_object(done.out)), done.code)
+    except ValueError:
         said = (done.err.strip().splitlines() or [""])[-1]
-        return Trial(subject, passed=False, step=GATE, reason=f"no verdict came out (exit status {done.code}): {_text(said)}")
+        reason = f"no verdict came out (exit status {done.code}): {printable(said, _CHARS)}"
+        return Trial(subject, passed=False, step=GATE, reason=reason)
 
 
-def _read(subject: str, done: transient_unit.Done) -> Trial:
-    """Raises ValueError, KeyError, TypeError, RecursionError."""
-    value = json.loads(done.out)
-    passed, step, endpoint = value["passed"], value["step"], value["endpoint"]
-    if type(passed) is not bool or passed != (done.code == 0):
+_Text = Annotated[str, lambda text: printable(text, _CHARS)]
+_Number = Annotated[int, range(1 << 31)]  # no level and no status is as great
+
+
+@dataclass(frozen=True)
+class _Verdict:
+    """What a trial prints."""
+
+    JSON_KEYS = MORE
+
+    passed: bool
+    step: Annotated[str, one_of(("", *STEPS, GATE))]
+    reason: _Text
+    endpoint: Annotated[str, one_of(PAIRING_PATHS)] | None
+    probe: _Number | None
+    level_before: _Number | None
+    level_after: _Number | None
+    log: tuple[_Text, ...]
+
+
+def _judge_verdict(subject: str, said: _Verdict, code: int) -> Trial:
+    """Raise ValueError where the parts of a verdict do not agree."""
+    if said.passed != (code == 0):
         raise ValueError("it says one thing, and ended as another")
-    if step not in (("",) if passed else (*STEPS, GATE)) or endpoint not in (
-        (*PAIRING_PATHS,) if passed else (*PAIRING_PATHS, None)
-    ):
+    if said.passed != (said.step == "") or (said.passed and said.endpoint is None):
         raise ValueError("no step, or no endpoint")
-    before, after = _number(value["level_before"]), _number(value["level_after"])
-    if passed and (after is None or after < (before or 0)):
+    before, after = said.level_before, said.level_after
+    if said.passed and (after is None or after < (before or 0)):
         raise ValueError("no level, or a lower one")
-    return Trial(
-        subject,
-        passed,
-        step,
-        _text(value["reason"]),
-        endpoint,
-        _number(value["probe"]),
-        before,
-        after,
-        tuple(_text(line) for line in _list(value["log"])[:_LINES]),
-    )
-
-
-def _text(value: Any) -> str:
-    if not isinstance(value, str):
-        raise TypeError("no text")
-    return printable(value, _CHARS)
-
-
-def _number(value: Any) -> int | None:
-    if value is not None and (type(value) is not int or not 0 <= value < _MOST):
-        raise TypeError("no number")
-    return value
-
-
-def _list(value: Any) -> list[Any]:
-    if not isinstance(value, list):
-        raise TypeError("no list")
-    return value
+    return Trial(subject, said.passed, said.step, said.reason, said.endpoint, said.probe, before, after, said.log[:_LINES])

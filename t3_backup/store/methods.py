@@ -1,0 +1,5 @@
+"""Name the ways in which a snapshot's copy is made."""
+
+from __future__ import annotations
+
+METHODS = ("online", "vacuum", "clone")  # clone: the bytes of a database that nobody has open and that has no -wal
