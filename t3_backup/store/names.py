@@ -63,14 +63,16 @@ class ParsedName:
 def parse_name(name: str) -> ParsedName | None:
     """What the name of a snapshot (without its ending) says; None where it is not one, of today or of earlier days."""
     if match := _NAME.fullmatch(name):
-        text, form, legacy = match["time"], _STAMP, False
+        text, legacy = match["time"], False
     elif match := _LEGACY.fullmatch(name):
-        text, form, legacy = match["time"], "%Y%m%d-%H%M%S", True
+        text, legacy = match["time"], True
     else:
         return None
     try:
-        when = datetime.strptime(text, form)
-        when = when.astimezone(UTC) if legacy else when.replace(tzinfo=UTC)
+        # By hand: strptime would import a calendar and a locale, in a worker who is the user by then.
+        month, day, hour, minute, second = (int(text[at : at + 2]) for at in (4, 6, 9, 11, 13))
+        when = datetime(int(text[:4]), month, day, hour, minute, second, tzinfo=None if legacy else UTC)
+        when = when.astimezone(UTC)  # without a zone it is local time
     except (ValueError, OverflowError):
         return None
     return ParsedName(when, match["label"], legacy)
