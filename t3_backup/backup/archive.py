@@ -19,7 +19,7 @@ from t3_backup.store.manifest import Companion, Manifest
 from t3_backup.store.names import PRERESTORE
 from t3_backup.store.staged_file import StagedFile
 from t3_backup.worker import client
-from t3_backup.worker.protocol import Packed
+from t3_backup.worker.operations.archive import Packed, WriteArchive
 
 
 @dataclass
@@ -58,7 +58,8 @@ class ArchiveOnce:
         known = last.fingerprint if last is not None and self._is_there(last) else ""
         with self.account_dir.begin() as staged_file:
             limits = replace(order.limits, seconds=max(1.0, seconds))
-            packed = client.pack(order.account, staged_file.writer, self.limit, known, limits, order.stopping, order.listen)
+            operation = WriteArchive(self.limit, known)
+            packed = client.ask(order.account, operation, limits, order.stopping, order.listen, file=staged_file.writer)
             user = order.account.user
             self.passed = packed.passed
             self.warnings += [f"{user}: not packed: {passed}" for passed in packed.passed]

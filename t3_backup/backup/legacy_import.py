@@ -19,6 +19,7 @@ from t3_backup.store.account_dir import AccountDir
 from t3_backup.store.names import ParsedName, legacy_name
 from t3_backup.store.store import Store
 from t3_backup.worker import client
+from t3_backup.worker.operations.legacy import CopyLegacy, ListLegacy, RemoveLegacy
 
 
 @dataclass
@@ -39,7 +40,7 @@ def set_aside(order: Order, store: Store) -> None:
         return
     folder = store.open_aside(user, uid)
     try:
-        client.survey(order.account, folder, order.limits, order.stopping)
+        client.ask(order.account, ListLegacy(), order.limits, order.stopping, folder=folder)
     except (TryLater, Cancelled):
         raise
     except SourceRefused:
@@ -84,7 +85,7 @@ def _empty(
     folder = store.open_aside(aside, order.account.uid)
     after = ""
     try:
-        while names := client.survey(order.account, folder, _left(order, until).limits, order.stopping, after):
+        while names := _names_after(_left(order, until), folder, after):
             for after in names:
                 one, since = _left(order, until), time.time()
                 parsed = legacy_name(after, datetime.now(UTC))
@@ -93,7 +94,7 @@ def _empty(
                 try:
                     if new := _take_over(one, account_dir, folder, after, parsed):
                         done.names.append(new)
-                    client.discard(order.account, folder, after, since, one.limits, order.stopping)
+                    client.ask(order.account, RemoveLegacy(after, since), one.limits, order.stopping, folder=folder)
                 except Cancelled:
                     raise
                 except SourceError as error:
@@ -102,6 +103,10 @@ def _empty(
                     later.append(f"{after}: {explain(error)}")
     finally:
         os.close(folder)
+
+
+def _names_after(order: Order, folder: int, after: str) -> tuple[str, ...]:
+    return client.ask(order.account, ListLegacy(after), order.limits, order.stopping, folder=folder).names
 
 
 def _left(order: Order, until: float) -> Order:
@@ -117,7 +122,9 @@ def _take_over(order: Order, account_dir: AccountDir, folder: int, name: str, pa
     order = replace(order, when=parsed.when, label=parsed.label)
     until = time.monotonic() + order.limits.seconds
     with account_dir.begin() as staged_file:
-        copied = client.fetch(order.account, folder, name, staged_file.writer, order.limits, order.stopping, order.listen)
+        copied = client.ask(
+            order.account, CopyLegacy(name), order.limits, order.stopping, order.listen, file=staged_file.writer, folder=folder
+        )
         content, proven = settle(order, staged_file, copied, until)
         judged = verdict.judge_copy(proven.problems, proven.census, copied.method, None)
         if judged.verdict != "verified":

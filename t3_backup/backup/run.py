@@ -34,6 +34,7 @@ from t3_backup.t3 import databases
 from t3_backup.t3.files import state_database
 from t3_backup.worker import client
 from t3_backup.worker.limits import Limits
+from t3_backup.worker.operations.backup import FindDatabase
 from t3_backup.worker.protocol import Event, Phase
 from t3_backup.worker.supervisor import Overheard
 
@@ -95,7 +96,7 @@ def plan_backups(
 
     def look(account: Account, heard: Overheard) -> AccountResult:
         try:
-            source = client.look(account, limits, stopping, heard)
+            source = client.ask(account, FindDatabase(), limits, stopping, heard)
         except SourceAbsent as absent:
             return AccountResult(account.user, "skipped", str(absent))
         return AccountResult(
@@ -212,7 +213,7 @@ def _hold(order: Order, heard: Overheard) -> str:
     """
     if not heard.looked:
         with contextlib.suppress(NoRoom):  # it was heard before
-            client.look(order.account, order.limits, order.stopping, heard)
+            client.ask(order.account, FindDatabase(), order.limits, order.stopping, heard)
     return databases.summary(heard.uncovered) if heard.uncovered else ""
 
 

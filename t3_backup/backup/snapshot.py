@@ -27,9 +27,10 @@ from t3_backup.store.names import snapshot_name
 from t3_backup.store.staged_file import StagedFile
 from t3_backup.text import format_time
 from t3_backup.worker import client
-from t3_backup.worker.examine import examine_file
 from t3_backup.worker.limits import Limits
-from t3_backup.worker.protocol import Copied, Folded, Proven
+from t3_backup.worker.operations.backup import Copied, Proven
+from t3_backup.worker.operations.restore import Checkpointed, CloneDatabase
+from t3_backup.worker.proof import prove_file
 from t3_backup.worker.supervisor import Listener
 
 
@@ -51,7 +52,7 @@ def take_snapshot(
     before: Sequence[Manifest],
     *,
     witness: Manifest | None = None,
-    folded: Folded | None = None,
+    folded: Checkpointed | None = None,
     companion: Callable[[float], Companion | None] = lambda _: None,
     share: bool = False,
 ) -> Published:
@@ -72,13 +73,13 @@ def take_snapshot(
         return publish.publish_snapshot(account_dir, staged_file, content, snapshot, before, share=share)
 
 
-def _copy(order: Order, file: int, method: str, folded: Folded | None) -> Copied:
+def _copy(order: Order, file: int, method: str, folded: Checkpointed | None) -> Copied:
     account, limits, stopping, listen = order.account, order.limits, order.stopping, order.listen
     if folded is None:
-        return client.copy(account, file, limits, stopping, listen, method=method)
+        return client.copy_database(account, file, limits, stopping, listen, method=method)
     assert folded.old is not None
     assert folded.census is not None
-    return client.clone(account, file, folded.old, folded.census, limits, stopping, listen)
+    return client.ask(account, CloneDatabase(folded.old, folded.census), limits, stopping, listen, file=file)
 
 
 def settle(order: Order, staged_file: StagedFile, copied: Copied, until: float) -> tuple[Content, Proven]:
@@ -90,7 +91,7 @@ def settle(order: Order, staged_file: StagedFile, copied: Copied, until: float) 
     left = replace(order.limits, seconds=max(0.0, until - time.monotonic()))
     fd = staged_file.open()
     try:
-        content, proven = examine_file(order.account, fd, left, order.stopping, order.listen, pages=True)
+        content, proven = prove_file(order.account, fd, left, order.stopping, order.listen, pages=True)
         if not proven.problems:
             _must_agree(content, header_bytes(fd), copied, proven)
         return content, proven

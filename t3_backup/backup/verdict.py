@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from t3_backup.store.census import Census
 from t3_backup.store.manifest import Manifest
 from t3_backup.t3.tables import APPEND_ONLY
-from t3_backup.worker.protocol import Copied
+from t3_backup.worker.operations.backup import Copied
 
 # A copy that lost more than this part of its rows or pages is suspect.
 _LOST = 0.5

@@ -35,6 +35,7 @@ from t3_backup.t3.servers import find_service
 from t3_backup.text import INFO, utc_now
 from t3_backup.worker import client
 from t3_backup.worker.limits import Limits
+from t3_backup.worker.operations.restore import CountRows
 
 
 def restore_command(args: argparse.Namespace, values: Settings) -> int:
@@ -125,7 +126,7 @@ def _in_place(
 def _live(account: Account, limits: Limits, stop: StopRequest) -> tuple[Census | None, str]:
     """What is in the live database now, or why that can't be told: nothing hangs on it."""
     try:
-        return client.count(account, limits, stop), ""
+        return client.ask(account, CountRows(), limits, stop).census, ""
     except Failure as failure:
         return None, str(failure)
 

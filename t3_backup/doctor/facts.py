@@ -30,6 +30,8 @@ from t3_backup.system import native
 from t3_backup.text import utc_now
 from t3_backup.worker import client
 from t3_backup.worker.limits import Limits
+from t3_backup.worker.operations.backup import FindDatabase
+from t3_backup.worker.operations.legacy import ListLegacy
 from t3_backup.worker.protocol import Source
 from t3_backup.worker.supervisor import Overheard
 
@@ -172,7 +174,7 @@ def _account(user: str, stopping: threading.Event) -> AccountFacts:
         account = accounts.find(user)
         home = _real(account.home)
         device = home.stat().st_dev if os.path.exists(home) else None
-        source = client.look(account, _limits(), stopping, heard)
+        source = client.ask(account, FindDatabase(), _limits(), stopping, heard)
         return AccountFacts(user, home, device, source, uncovered=heard.uncovered)
     except SourceAbsent:
         return AccountFacts(user, home, device, uncovered=heard.uncovered)
@@ -262,7 +264,7 @@ def _given_away(store: Store, account: Account, found: AccountDirFacts, stopping
         return found
     folder = store.open_aside(account.user, account.uid)
     try:
-        names = client.survey(account, folder, _limits(), stopping)
+        names = client.ask(account, ListLegacy(), _limits(), stopping, folder=folder).names
     except SourceRefused:
         return replace(
             found, problem=f"{found.path} is ours, but was given to its user; if no old script does it: chown root: {found.path}"

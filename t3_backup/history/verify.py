@@ -18,8 +18,9 @@ from t3_backup.store.account_dir import AccountDir
 from t3_backup.store.content import hash_content
 from t3_backup.store.manifest import Companion, Manifest
 from t3_backup.worker import client
-from t3_backup.worker.examine import _reader, examine_file
 from t3_backup.worker.limits import Limits
+from t3_backup.worker.operations.archive import InspectArchive
+from t3_backup.worker.proof import find_reader, prove_file
 
 
 @dataclass(frozen=True)
@@ -81,7 +82,7 @@ def verify_archive(account_dir: AccountDir, companion: Companion, limits: Limits
         content = hash_content(fd)
         if (content.bytes, content.sha256) != (companion.bytes, companion.sha256):
             return f"{what} has {content.bytes} bytes and SHA-256 {content.sha256}, another was sealed"
-        return archive_problem(_reader(account_dir.user), fd, companion, limits, stopping)
+        return archive_problem(find_reader(account_dir.user), fd, companion, limits, stopping)
     except Cancelled:
         raise
     except (Failure, OSError) as error:
@@ -91,8 +92,8 @@ def verify_archive(account_dir: AccountDir, companion: Companion, limits: Limits
 
 
 def archive_problem(account: Account, fd: int, companion: Companion, limits: Limits, stopping: threading.Event) -> str:
-    """How what a worker finds in the archive `fd` is not what `companion` says; empty: it is. Raises as `owner.prove` does."""
-    found = client.inspect(account, fd, companion.content_bytes, limits, stopping)
+    """How what a worker finds in the archive `fd` is not what `companion` says; empty: it is. Raises as `client.ask` does."""
+    found = client.ask(account, InspectArchive(companion.content_bytes), limits, stopping, file=fd)
     if (found.entries, found.content_bytes) == (companion.entries, companion.content_bytes):
         return ""
     return (
@@ -106,7 +107,7 @@ def _reasons(fd: int, snapshot: Manifest, limits: Limits, stopping: threading.Ev
         content, found = hash_content(fd), []
     else:
         try:
-            content, proven = examine_file(_reader(snapshot.user), fd, limits, stopping)
+            content, proven = prove_file(find_reader(snapshot.user), fd, limits, stopping)
             found = [*proven.problems, *snapshot.census.differences(proven.census)]
         except Cancelled:
             raise

@@ -35,7 +35,9 @@ from t3_backup.t3.files import DATABASE_NAME
 from t3_backup.text import format_time
 from t3_backup.worker import client
 from t3_backup.worker.limits import Limits
-from t3_backup.worker.protocol import Folded, shortened
+from t3_backup.worker.operations.archive import StageArchive
+from t3_backup.worker.operations.restore import CheckpointDatabase, Checkpointed, StageDatabase, SwapDatabases
+from t3_backup.worker.protocol import shorten_list
 
 
 @dataclass(frozen=True)
@@ -116,7 +118,7 @@ def _prepare_and_exchange(job: RestoreJob, plan: Intent, done: Restored, data: i
         raise Cancelled("stopped before anything was replaced")
     try:
         with _timed(done, "fold"):
-            folded = client.fold(job.account, job.limits, job.stopping)
+            folded = client.ask(job.account, CheckpointDatabase(), job.limits, job.stopping)
         live = folded.old or live
         with _timed(done, "prerestore"):
             done.prerestore, sealed = _keep(job, folded, done)
@@ -126,7 +128,9 @@ def _prepare_and_exchange(job: RestoreJob, plan: Intent, done: Restored, data: i
         plan.save(job.store)
         if job.database:
             with _timed(done, "exchange"):
-                client.exchange(job.account, plan, job.limits)
+                # Nothing but a limit stops it.
+                swap = SwapDatabases(plan.aside, plan.old, plan.beside)
+                client.ask(job.account, swap, job.limits, threading.Event())
     except InUse as error:
         raise _named(error, live) from None
 
@@ -136,7 +140,7 @@ def _stage(job: RestoreJob, plan: Intent, done: Restored, data: int) -> tuple[Fi
     live = new = None
     with _timed(done, "copy"):
         if job.database:
-            staged = client.stage(job.account, data, plan.aside, job.limits, job.stopping)
+            staged = client.ask(job.account, StageDatabase(plan.aside), job.limits, job.stopping, file=data)
             live, new = staged.live, staged.staged
             if found := job.snapshot.census.differences(staged.census):
                 raise WorkerLost(f"what was written is not {job.snapshot.name}: {'; '.join(found[:3])}")
@@ -144,7 +148,8 @@ def _stage(job: RestoreJob, plan: Intent, done: Restored, data: int) -> tuple[Fi
             assert job.snapshot.companion is not None
             fd = job.account_dir.open_archive(job.snapshot.companion)
             try:
-                client.unpack(job.account, fd, plan.aside, job.snapshot.companion.content_bytes, job.limits, job.stopping)
+                operation = StageArchive(plan.aside, job.snapshot.companion.content_bytes)
+                client.ask(job.account, operation, job.limits, job.stopping, file=fd)
             finally:
                 os.close(fd)
     return live, new
@@ -156,7 +161,7 @@ def _named(error: InUse, live: FileIdentity | None) -> InUse:
     return InUse(f"{error}; it is held by {who}; nothing was changed" if who else f"{error}; nothing was changed: try again")
 
 
-def _keep(job: RestoreJob, folded: Folded, done: Restored) -> tuple[Manifest | None, dict[str, str]]:
+def _keep(job: RestoreJob, folded: Checkpointed, done: Restored) -> tuple[Manifest | None, dict[str, str]]:
     """Seal the old state as a snapshot, and tell by their marks (`pack.marks`) which files beside it are in it.
 
     None where there is nothing that can be sealed, and then it is not removed.
@@ -165,7 +170,7 @@ def _keep(job: RestoreJob, folded: Folded, done: Restored) -> tuple[Manifest | N
         if folded.reason:
             done.warnings.append(folded.reason)
         return None, {}
-    if not folded.folded:
+    if not folded.whole:
         done.warnings.append(f"{folded.reason}: the old state can't be sealed, and stays beside the new one")
         return None, {}
     order = Order(job.account, job.limits, PRERESTORE, job.now(), job.stopping, lambda _: None)
@@ -177,7 +182,7 @@ def _keep(job: RestoreJob, folded: Folded, done: Restored) -> tuple[Manifest | N
         done.warnings.append(f"{error}: the old state can't be sealed, and stays beside the new one")
         return None, {}
     if packing.passed:
-        done.warnings.append(f"not packed: {shortened(packing.passed)}")
+        done.warnings.append(f"not packed: {shorten_list(packing.passed)}")
     if packing.unsaved:
         done.warnings.append(f"what is beside the database could not be sealed: {packing.unsaved}")
     job.say(f"kept the present state as {kept.name} ({kept.verdict})")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import pwd
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
@@ -22,9 +23,10 @@ from t3_backup.system.systemd import Service
 from t3_backup.t3.files import state_database
 from t3_backup.worker import client
 from t3_backup.worker.limits import Limits
-from t3_backup.worker.protocol import Swapped
+from t3_backup.worker.operations.archive import InstallArchive, Installed
+from t3_backup.worker.operations.restore import RecoverSwap
 
-_NOTHING = Swapped((), (), ())
+_NOTHING = Installed((), (), ())
 
 
 @dataclass(frozen=True)
@@ -69,19 +71,21 @@ def finish_restore(plan: Intent, account: Account | None, store: Store, limits: 
     return Recovered(state, server, tuple(warnings), where, files.missing)
 
 
-def _end_files(plan: Intent, account: Account | None, limits: Limits) -> tuple[str, list[str], Swapped]:
+def _end_files(plan: Intent, account: Account | None, limits: Limits) -> tuple[str, list[str], Installed]:
     """The part of `end` beneath the home: what is in place (one of STATES), what somebody should know, and which files stay."""
     state, warnings, files = ("new" if plan.begun else "old"), list[str](), _NOTHING
     if account is None:
         return "other", [f"there is no user {plan.user} any more"], files
     try:
         if plan.database:
-            healed = client.heal(account, plan, limits)
-            state = healed.state
-            if healed.held:
+            operation = RecoverSwap(plan.aside, plan.old, plan.staged, plan.beside, plan.begun, plan.keep)
+            swapped = client.ask(account, operation, limits, threading.Event())
+            state = swapped.state
+            if swapped.held:
                 warnings.append(f"the old state is open in another process, and stays beside the new one as {plan.aside}")
         if plan.files:
-            files = client.swap(account, plan, limits, install=state == "new")
+            install = InstallArchive(plan.aside, state == "new", plan.sealed)
+            files = client.ask(account, install, limits, threading.Event())
             warnings += [*files.missing, *files.reasons]
     except SourceAbsent:
         state = "other"  # the folder itself is gone, and all that was in it

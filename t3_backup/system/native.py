@@ -136,6 +136,14 @@ def confine(parent_pid: int) -> None:
     check_result(lib.t3_confine(parent_pid))
 
 
+def cancel_on_signal(signo: int) -> None:
+    """Let the signal cancel every VFS destination of this process, those still to come included, until they are reset.
+
+    It replaces a handler of Python's. Raises `OSError`: EINVAL for a signal that can't be caught.
+    """
+    check_result(lib.t3_cancel_on_signal(signo))
+
+
 def register_vfs(connection: Any) -> None:
     """Register the VFS `t3copy` in the SQLite of an apsw connection, for the life of the process. Again is harmless.
 

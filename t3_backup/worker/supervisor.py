@@ -85,7 +85,7 @@ def supervise(
     process: subprocess.Popen[bytes],
     pidfd: int,
     channel: socket.socket,
-    watch: WorkerState,
+    state: WorkerState,
     file: int,
     stopping: threading.Event,
     listen: Listener,
@@ -100,32 +100,32 @@ def supervise(
         while True:
             ready = {fd for fd, _ in poll.poll(_TICK_MS)}
             # One piece at a time: a worker that writes without end must not keep the limits from being looked at.
-            if channel.fileno() in ready and not _receive(channel, pending, watch, listen):
+            if channel.fileno() in ready and not _receive(channel, pending, state, listen):
                 poll.unregister(channel)  # it closed the socket; its death is what ends the watch
             if pidfd in ready:
                 for _ in range(_LAST_PIECES):
-                    if not _receive(channel, pending, watch, listen):
+                    if not _receive(channel, pending, state, listen):
                         break
                 process.wait()
                 return
             if stopping.is_set():
                 _stop(pidfd)
                 raise Cancelled("stopped before it was done")
-            _check(watch, file)
+            _check_limits(state, file)
     except BaseException:
         _kill(process, pidfd, file)
         raise
 
 
-def _receive(channel: socket.socket, pending: bytearray, watch: WorkerState, listen: Listener) -> bool:
+def _receive(channel: socket.socket, pending: bytearray, state: WorkerState, listen: Listener) -> bool:
     """Take in a piece of what has come; False where nothing has, or ever will again."""
     try:
         data, descriptors, _, _ = socket.recv_fds(channel, _PIECE_BYTES, 1)
     except (BlockingIOError, ConnectionResetError):
         return False
     for fd in descriptors:
-        if watch.folder < 0:
-            watch.folder = fd
+        if state.folder < 0:
+            state.folder = fd
         else:
             os.close(fd)
     if not data:
@@ -136,25 +136,25 @@ def _receive(channel: socket.socket, pending: bytearray, watch: WorkerState, lis
     if len(pending) > MAX_LINE:
         raise WorkerLost("the worker sent a line without an end")
     for line in lines:
-        _hear(bytes(line), watch, listen)
+        _hear(bytes(line), state, listen)
     return True
 
 
-def _hear(line: bytes, watch: WorkerState, listen: Listener) -> None:
-    event = protocol.decode(line)
+def _hear(line: bytes, state: WorkerState, listen: Listener) -> None:
+    event = protocol.decode_event(line)
     if event is None:
-        watch.noise = (watch.noise + line.decode(errors="replace") + "\n")[-_NOISE:]
+        state.noise = (state.noise + line.decode(errors="replace") + "\n")[-_NOISE:]
         return
-    watch.heard = time.monotonic()
+    state.heard = time.monotonic()
     if isinstance(event, Source):
-        if watch.source is None:
-            watch.source = event
+        if state.source is None:
+            state.source = event
             listen(event)
-            _must_fit(event, watch.limits)
+            _must_fit(event, state.limits)
     elif isinstance(event, Phase | Progress):
         listen(event)
     else:
-        watch.result = event
+        state.result = event
 
 
 def _must_fit(source: Source, limits: Limits) -> None:
@@ -171,21 +171,21 @@ def _must_fit(source: Source, limits: Limits) -> None:
         )
 
 
-def _check(watch: WorkerState, file: int) -> None:
-    limits, now = watch.limits, time.monotonic()
-    if now - watch.began > limits.seconds:
+def _check_limits(state: WorkerState, file: int) -> None:
+    limits, now = state.limits, time.monotonic()
+    if now - state.began > limits.seconds:
         raise TryLater(f"timed out after {limits.seconds:.0f} s (T3_BACKUP_TIMEOUT)")
-    if now - watch.heard > limits.stall:
+    if now - state.heard > limits.stall:
         raise TryLater(f"no progress for {limits.stall:.0f} s; its worker was ended")
-    if (growth := watch.wal_growth()) > limits.wal_budget:
+    if (growth := state.wal_growth()) > limits.wal_budget:
         raise TryLater(
             f"the -wal grew by {growth} bytes during the copy, more than the budget of {limits.wal_budget}; try again later"
         )
-    if growth > 0 and watch.home_is_near_its_end():
+    if growth > 0 and state.home_is_near_its_end():
         raise TryLater("the -wal that the copy holds has nearly filled the disk of the home; free some space")
     if file >= 0:
         status = os.fstat(file)
-        most = protocol.copy_limit(watch.source.bytes + watch.source.wal_bytes if watch.source else 0)
+        most = protocol.copy_limit(state.source.bytes + state.source.wal_bytes if state.source else 0)
         if max(status.st_size, status.st_blocks * 512) > most:
             raise WorkerLost(f"the new snapshot grew past {most} bytes, more than its source can need")
         if limits.free_bytes() < limits.reserve:

@@ -114,8 +114,8 @@ def held(machine: Machine, user: str, unit: str = SERVICE) -> Iterator[int]:
 
     At the end it goes on.
     """
-    mode = "copy" if unit == SERVICE else "prove"
-    with machine.start("python3", "-c", _STOP_WORKER, user, mode) as watching:
+    operation = "copy_database" if unit == SERVICE else "check_integrity"
+    with machine.start("python3", "-c", _STOP_WORKER, user, operation) as watching:
         try:
             assert watching.stdout is not None
             assert watching.stdout.readline() == "watching\n"

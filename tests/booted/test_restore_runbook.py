@@ -78,10 +78,10 @@ def sealed(machine: Machine) -> int:
     return int(listed(machine)["alice"][-1]["census"]["rows"]["orchestration_events"])
 
 
-def interrupted(machine: Machine, mode: str) -> None:
-    """A restore that is killed when its worker is about to do what `mode` says."""
+def interrupted(machine: Machine, operation: str) -> None:
+    """A restore that is killed when its worker is about to do what `operation` says."""
     machine.write("/opt/python3", f"""#!/bin/sh
-case "$*" in *'"mode": "{mode}"'*) echo $$ >/run/held; exec sleep 999 ;; esac
+case "$*" in *'"operation": "{operation}"'*) echo $$ >/run/held; exec sleep 999 ;; esac
 exec /usr/bin/python3 "$@"
 """, 0o755)  # fmt: skip
     machine.sh("""
@@ -176,7 +176,7 @@ def copy_tree(source: Machine, folder: str, target: Machine, place: str) -> None
 
 def test_an_interrupted_restore_is_ended(reader: Reader) -> None:
     machine = reader.machine
-    interrupted(machine, "fold")
+    interrupted(machine, "checkpoint_database")
     assert state(machine)["LoadState"] == "masked"
     reader.follow("A restore was interrupted")
     assert state(machine)["LoadState"] == "loaded"
@@ -185,7 +185,7 @@ def test_an_interrupted_restore_is_ended(reader: Reader) -> None:
 
 def test_an_interrupted_restore_whose_file_is_gone_is_ended(reader: Reader) -> None:
     machine = reader.machine
-    interrupted(machine, "exchange")
+    interrupted(machine, "swap_databases")
     machine.sh('rm -f "$1"', database("alice"))
     [aside] = re.findall(r"state\.sqlite\.(replaced-\w+-\w+)$", machine.sh(f"ls {USERDATA}").out, re.MULTILINE)
     reader.follow("It says that a file is gone", {"replaced-20261126T054858Z-790bbc": aside})

@@ -35,7 +35,15 @@ CHANGING = {
     *("openat", "openat2", "write", "pwrite64", "ftruncate", "unlink", "unlinkat", "rename", "renameat", "renameat2", "linkat"),
     *("fsync", "fdatasync", "fchmod", "fchown", "copy_file_range", "sync_file_range", "mkdirat", "exit_group"),
 }
-MODES = ("stage", "unpack", "fold", "clone", "exchange", "heal", "swap")
+OPERATIONS = (
+    "stage_database",
+    "stage_archive",
+    "checkpoint_database",
+    "clone_database",
+    "swap_databases",
+    "recover_swap",
+    "install_archive",
+)
 
 
 def leave_clean(user: User) -> None:
@@ -174,21 +182,21 @@ def kills(request: pytest.FixtureRequest, land: Land, make_user: Callable[..., U
     return Kills(land, user, request.param)
 
 
-def worker_wrapper(land: Land, mode: str, options: str) -> list[str]:
-    """The command line of a restore whose worker of that mode runs under strace with those options."""
+def worker_wrapper(land: Land, operation: str, options: str) -> list[str]:
+    """The command line of a restore whose worker of that operation runs under strace with those options."""
     wrapper, log = land.folder / "python3", land.folder / "strace"
     log.unlink(missing_ok=True)
     wrapper.write_text(
-        f'#!/bin/sh\ncase "$*" in *\'"mode": "{mode}"\'*) exec strace -D -qq -o {log} {options} {sys.executable} "$@" ;; esac\n'
+        f'#!/bin/sh\ncase "$*" in *\'"operation": "{operation}"\'*) exec strace -D -qq -o {log} {options} {sys.executable} "$@" ;; esac\n'
         f'exec {sys.executable} "$@"\n'
     )
     wrapper.chmod(0o755)
     return [str(wrapper), "-m", "t3_backup"]
 
 
-def restore(kills: Kills, mode: str, options: str) -> tuple[Answer, str]:
-    """A restore whose worker of that mode runs under strace; and the trace."""
-    line = [*worker_wrapper(kills.land, mode, options), *kills.words()]
+def restore(kills: Kills, operation: str, options: str) -> tuple[Answer, str]:
+    """A restore whose worker of that operation runs under strace; and the trace."""
+    line = [*worker_wrapper(kills.land, operation, options), *kills.words()]
     done = subprocess.run(
         line, executable=sys.executable, env=kills.land.env(), cwd="/", capture_output=True, text=True, timeout=120, check=False
     )
@@ -196,10 +204,10 @@ def restore(kills: Kills, mode: str, options: str) -> tuple[Answer, str]:
     return Answer(done.returncode, done.stdout, done.stderr), log.read_text() if log.exists() else ""
 
 
-def calls_of(kills: Kills, mode: str) -> Iterator[tuple[str, int]]:
-    """The calls that a worker of that mode makes as the user: by name, the how-many-eth of that name in the process."""
+def calls_of(kills: Kills, operation: str) -> Iterator[tuple[str, int]]:
+    """The calls that a worker of that operation makes as the user: by name, the how-many-eth of that name in the process."""
     kills.fresh()
-    answer, log = restore(kills, mode, "")
+    answer, log = restore(kills, operation, "")
     assert answer.code == 0, answer
     count: Counter[str] = Counter()
     acts = False
@@ -212,17 +220,19 @@ def calls_of(kills: Kills, mode: str) -> Iterator[tuple[str, int]]:
 
 
 def test_a_worker_may_be_killed_at_every_call(kills: Kills, tell: Callable[[str], None]) -> None:
-    for mode in MODES:
-        if (mode == "clone" and kills.state in UNFOLDED) or (mode in ("unpack", "swap") and kills.state != "files"):
+    for operation in OPERATIONS:
+        if (operation == "clone_database" and kills.state in UNFOLDED) or (
+            operation in ("stage_archive", "install_archive") and kills.state != "files"
+        ):
             continue
-        for name, n in sample(list(calls_of(kills, mode)), 8, f"a {mode} killed, {kills.state}"):
+        for name, n in sample(list(calls_of(kills, operation)), 8, f"a {operation} killed, {kills.state}"):
             kills.fresh()
-            answer, log = restore(kills, mode, f"-e trace={name} -e inject={name}:signal=KILL:when={n}")
+            answer, log = restore(kills, operation, f"-e trace={name} -e inject={name}:signal=KILL:when={n}")
             if "killed by SIGKILL" not in log:  # a line of progress each half second: a slower run has more of them
-                assert (answer.code, name) == (0, "write"), f"{mode} {name} {n}: not hit"
+                assert (answer.code, name) == (0, "write"), f"{operation} {name} {n}: not hit"
                 continue
-            kills.survived(f"{mode} {name} {n}")
-        assert kills.points[mode] >= amount(4, 1)
+            kills.survived(f"{operation} {name} {n}")
+        assert kills.points[operation] >= amount(4, 1)
     tell(kills.report("workers"))
 
 

@@ -40,8 +40,10 @@ from t3_backup.store.staged_file import StagedFile
 from t3_backup.store.store import Store
 from t3_backup.system import native
 from t3_backup.worker import client, supervisor
-from t3_backup.worker.examine import examine_file
 from t3_backup.worker.limits import Limits
+from t3_backup.worker.operations import Operation
+from t3_backup.worker.operations.backup import FindDatabase
+from t3_backup.worker.proof import prove_file
 
 pytestmark = needs_root
 
@@ -331,18 +333,18 @@ WITHIN = """
 
     package, uid, gid, folder, home, gives_up = sys.argv[1:]
     sys.path.insert(0, package)
-    from t3_backup.worker.child import sandbox as confinement; from t3_backup.system import native as copier
+    from t3_backup.worker.child import sandbox, vfs
 
     libc = ctypes.CDLL(None, use_errno=True)
     PR_SET_DUMPABLE, KEEP_SIZE, IO_URING_SETUP, CLONE3, FICLONE, EXECVEAT = 4, 1, 425, 435, 0x40049409, 322
     AT_FDCWD, AT_EMPTY_PATH, AT_SYMLINK_FOLLOW = -100, 0x1000, 0x400
     fd = os.open(folder, os.O_TMPFILE | os.O_RDWR, 0o400)
     ours, theirs = socket.socketpair()
-    confinement.become(int(uid), int(gid), ())
+    sandbox.become_user(int(uid), int(gid), ())
     if gives_up == "all":
-        copier.load()
-        confinement.confine(os.getppid())
-        confinement.filter_calls()
+        vfs.register_vfs()
+        sandbox.confine_process(os.getppid())
+        sandbox.filter_calls()
 
     got = {}
 
@@ -485,7 +487,8 @@ def test_nothing_is_sealed_that_has_been_given_a_name(folder: int) -> None:
 PRELUDE = """\
 import json, os, signal, sys, time
 request = json.loads(sys.argv[2])
-channel, file = request["channel"], request["file"]
+operation, job = request["operation"], request["job"]
+channel, file = job["channel"], job["file"]
 
 def say(**event):
     os.write(channel, json.dumps(event).encode() + b"\\n")
@@ -499,16 +502,17 @@ def lie(**changes):
     # The real worker, which makes the real copy, but for what it says of it.
     import dataclasses
     sys.path.insert(0, sys.argv.pop(1))
-    from t3_backup.worker.child import main as worker
-    from t3_backup.worker.protocol import Proven
-    tell = worker._tell
-    def told(request, event):
+    from t3_backup.worker.child.main import main
+    from t3_backup.worker.child.task import Task
+    from t3_backup.worker.operations.backup import Proven
+    report = Task.report
+    def reported(task, event):
         if isinstance(event, Proven):
             census = dataclasses.replace(event.census, **{k: v(event.census) for k, v in changes.items()})
             event = dataclasses.replace(event, census=census)
-        tell(request, event)
-    worker._tell = told
-    sys.exit(worker.main())
+        report(task, event)
+    Task.report = reported
+    sys.exit(main())
 
 def leave_behind(*closed):
     # A child that holds what the worker holds, but for `closed`, until the test lets it go.
@@ -524,7 +528,7 @@ def leave_behind(*closed):
     while not os.path.exists(HOLDER):
         time.sleep(0.01)
 
-if request["uid"] != HOSTILE:
+if job["uid"] != HOSTILE:
     honest()
 """
 
@@ -551,8 +555,7 @@ class Stage:
 
         The limits are the hostile one's: the other's interpreter may be slow to start.
         """
-        for step in (client.copy, client.prove):
-            self.monkeypatch.setattr(client, step.__name__, self.patient(step))
+        self.monkeypatch.setattr(client, "ask", self.patient(client.ask))
         boot = PRELUDE.replace("HOSTILE", str(self.mallory.uid)).replace("HOLDER", repr(str(self.holder_note)))
         self.monkeypatch.setattr(client, "_BOOT", boot + textwrap.dedent(script))
         values = Settings(
@@ -602,10 +605,10 @@ class Stage:
     def patient(self, step: Callable[..., Any]) -> Callable[..., Any]:
         """The step, with the honest account under no limit that counts here."""
 
-        def limited(who: Account, file: int, limits: Limits, *words: Any, **more: Any) -> Any:
+        def limited(who: Account, operation: Operation[Any], limits: Limits, *words: Any, **more: Any) -> Any:
             if who.user == self.honest.name:
                 limits = replace(limits, seconds=BOUND_S, stall=BOUND_S)
-            return step(who, file, limits, *words, **more)
+            return step(who, operation, limits, *words, **more)
 
         return limited
 
@@ -641,7 +644,7 @@ PROVEN = """
 census = dict(page_size=4096, page_count=1, user_version=0, application_id=0, schema_sha256="", t3_level=30, ends={"t": 1}, rows={})
 say(event="proven", problems=[], census=census, seconds=0.0, sqlite_version="3")
 """
-CLAIM = "if request['mode'] == 'prove':" + PROVEN.replace("\n", "\n    ") + "\nelse:" + COPIED.replace("\n", "\n    ")
+CLAIM = "if operation == 'check_integrity':" + PROVEN.replace("\n", "\n    ") + "\nelse:" + COPIED.replace("\n", "\n    ")
 DESCRIPTORS = """
 import socket
 with socket.socket(fileno=os.dup(channel)) as s:
@@ -673,7 +676,7 @@ FAKES = {
     "dies talking to the terminal": ('sys.exit("\\x1b]0;owned\\x07")', "ended with 1 and no result: ?]0;owned?"),
     "dies by a signal without a name": ("os.kill(os.getpid(), 40)", "killed by signal 40"),
     "claims an error of the command's own": ('say(event="failed", error="LockHeld", reason="no")\nsys.exit(1)', "no"),
-    "claims a copy that it never made": ("honest() if request['mode'] == 'prove' else None\n" + COPIED, "no table at all"),
+    "claims a copy that it never made": ("honest() if operation == 'check_integrity' else None\n" + COPIED, "no table at all"),
     "claims a copy and a proof of it": (CLAIM, "the copy has 0 bytes"),
     "gives another answer than it was asked for": (PROVEN, "no result"),
     "counts other rows than were there": ("lie(ends=lambda c: c.ends | {'orchestration_events': 9})", "not what the source was"),
@@ -709,7 +712,7 @@ def test_a_worker_that_will_not_stop_is_killed(stage: Stage) -> None:
     stopping = threading.Event()
     limits = Limits(BOUND_S, BOUND_S, MIB, 0, lambda: 1 << 40)
     with ThreadPoolExecutor(1) as pool:
-        work = pool.submit(client.look, account(stage.mallory), limits, stopping)
+        work = pool.submit(client.ask, account(stage.mallory), FindDatabase(), limits, stopping)
         until(note.exists, "deaf worker")
         stopping.set()
         with pytest.raises(Failure, match="stopped before it was done"):
@@ -764,7 +767,7 @@ def test_a_look_that_found_nothing_fails_its_account_alone(stage: Stage) -> None
     stage.monkeypatch.setattr(client, "_BOOT", "pass")
     limits = Limits(BOUND_S, BOUND_S, MIB, 0, lambda: 1 << 40)
     with pytest.raises(WorkerLost, match="no result"):
-        client.look(account(stage.mallory), limits, threading.Event())
+        client.ask(account(stage.mallory), FindDatabase(), limits, threading.Event())
 
 
 # ---- a hostile database -----------------------------------------------------------------------------------------
@@ -859,9 +862,9 @@ def test_no_mutated_database_gets_out_of_its_limits(land: Land, mallory: User, h
         began = time.monotonic()
         try:
             with StagedFile.create(folder, "partial") as new:
-                copied = client.copy(account(user), new.writer, limits, threading.Event(), lambda _: None)
+                copied = client.copy_database(account(user), new.writer, limits, threading.Event(), lambda _: None)
                 new.settle()
-                content, proven = examine_file(account(user), new.reader, limits, threading.Event())
+                content, proven = prove_file(account(user), new.reader, limits, threading.Event())
                 if not proven.problems:
                     snapshot._must_agree(content, header_bytes(new.reader), copied, proven)
                 ending = "damaged" if proven.problems else "proven"

@@ -25,10 +25,11 @@ from conftest import DATA, MIB, Answer, Land, give_database, needs_root, started
 from demo.users import User
 from demo.writer import Writer, moment
 from t3_backup.errors import TryLater
+from t3_backup.worker.child import connection as child_connection
 from t3_backup.worker.child import copy as child_copy
 from t3_backup.worker.child import pinned_read, source
 from t3_backup.worker.child.pinned_read import STEP_PAGES, Budget, Unfinished
-from t3_backup.worker.child.source import Source
+from t3_backup.worker.child.source import LiveDatabase
 from t3_backup.worker.child.vfs import Destination, register_vfs
 
 pytestmark = [needs_root, pytest.mark.alone]
@@ -66,10 +67,10 @@ def heavy_writer(user: User) -> Iterator[None]:
 
 
 @contextmanager
-def in_process(user: User, land: Land) -> Iterator[tuple[Source, Destination]]:
+def in_process(user: User, land: Land) -> Iterator[tuple[LiveDatabase, Destination]]:
     """What a worker works with, in this process: a source, and a destination without a name."""
     register_vfs()
-    found = source.find(user.home, user.uid)
+    found = source.find_database(user.home, user.uid)
     fd = os.open(land.folder, os.O_TMPFILE | os.O_RDWR, 0o600)
     try:
         with Destination(fd) as destination:
@@ -193,7 +194,7 @@ def test_the_copy_ends_because_of_the_pin(land: Land, carol: User, monkeypatch: 
     if not pinned:
 
         def without_transaction(connection: apsw.Connection, *statements: str) -> None:
-            source.execute(connection, *(one for one in statements if one not in ("BEGIN", "COMMIT", "ROLLBACK")))
+            child_connection.execute(connection, *(one for one in statements if one not in ("BEGIN", "COMMIT", "ROLLBACK")))
 
         monkeypatch.setattr(pinned_read, "execute", without_transaction)
     steps_needed = carol.database.stat().st_size // (STEP_PAGES * 4096) + 1
@@ -284,7 +285,7 @@ def test_no_statement_on_the_source_writes_checkpoints_or_changes_its_mode(
     statements: list[str] = []
 
     def traced(*arguments: Any, **options: Any) -> apsw.Connection:
-        connection = source.connect(*arguments, **options)
+        connection = child_connection.connect(*arguments, **options)
 
         def heard(_: apsw.Cursor, statement: str, __: object) -> bool:
             statements.append(statement)
@@ -294,7 +295,7 @@ def test_no_statement_on_the_source_writes_checkpoints_or_changes_its_mode(
         return connection
 
     monkeypatch.setattr(child_copy, "connect", traced)
-    monkeypatch.setattr(source, "execute", lambda *given: _noted(statements, *given))
+    monkeypatch.setattr(child_connection, "execute", lambda *given: _noted(statements, *given))
     with Writer(alice.database, user=alice.name, journal_mode=journal_mode, busy_timeout_ms=1000) as writer:
         with in_process(alice, land) as (found, destination):
             copy = child_copy.copy_database(found, destination, Budget(found, 3600, 1 << 40), method=method)

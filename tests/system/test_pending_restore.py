@@ -20,15 +20,15 @@ pytestmark = [needs_root, pytest.mark.skipif(sandbox.ACTIVE, reason="by hand")]
 
 
 @contextmanager
-def held_restore(land: Land, user: User, *words: str, mode: str = "exchange") -> Iterator[subprocess.Popen[str]]:
-    """A restore whose worker of that mode never begins, until somebody writes to `held`; it is killed at the end, if it still runs."""
+def held_restore(land: Land, user: User, *words: str, operation: str = "swap_databases") -> Iterator[subprocess.Popen[str]]:
+    """A restore whose worker of that operation never begins, until somebody writes to `held`; it is killed at the end, if it still runs."""
     held, at = land.folder / "held", land.folder / "at"
     at.unlink(missing_ok=True)
     held.unlink(missing_ok=True)
     os.mkfifo(held)
     wrapper = land.folder / "python3"
     hold = f"echo $$ >{at}; read line <{held}"
-    wrapper.write_text(f'#!/bin/sh\ncase "$*" in *\'"mode": "{mode}"\'*) {hold} ;; esac\nexec {sys.executable} "$@"\n')
+    wrapper.write_text(f'#!/bin/sh\ncase "$*" in *\'"operation": "{operation}"\'*) {hold} ;; esac\nexec {sys.executable} "$@"\n')
     wrapper.chmod(0o755)
     line = [str(wrapper), "-m", "t3_backup", "restore", user.name, "--yes", *words]
     with subprocess.Popen(line, executable=sys.executable, env=land.env(), cwd="/", stdout=subprocess.PIPE, text=True) as process:

@@ -254,7 +254,7 @@ def test_who_opens_it_just_before_the_exchange_keeps_what_he_opened(land: Land, 
     wrapper = land.folder / "python3"
     late = "-qq -o /dev/null -e trace=renameat2 -e inject=renameat2:delay_enter=1000000"
     wrapper.write_text(
-        f'#!/bin/sh\ncase "$*" in *\'"mode": "exchange"\'*) exec strace -D {late} {sys.executable} "$@" ;; esac\n'
+        f'#!/bin/sh\ncase "$*" in *\'"operation": "swap_databases"\'*) exec strace -D {late} {sys.executable} "$@" ;; esac\n'
         f'exec {sys.executable} "$@"\n'
     )
     wrapper.chmod(0o755)
@@ -265,7 +265,7 @@ def test_who_opens_it_just_before_the_exchange_keeps_what_he_opened(land: Land, 
 
         def exchanging() -> bool:
             leases = [text.split() for text in Path("/proc/locks").read_text().splitlines() if "LEASE" in text]
-            workers = [pid for pid in leases_of(leases, before) if '"mode": "exchange"' in command_of(pid)]
+            workers = [pid for pid in leases_of(leases, before) if '"operation": "swap_databases"' in command_of(pid)]
             return bool(workers)
 
         until(exchanging, "lease of the exchange")
@@ -492,7 +492,9 @@ def test_a_run_waits_for_a_restore(land: Land, backed: User) -> None:
     held = land.folder / "held"
     os.mkfifo(held)
     wrapper = land.folder / "python3"
-    wrapper.write_text(f'#!/bin/sh\ncase "$*" in *\'"mode": "exchange"\'*) read line <{held} ;; esac\nexec {sys.executable} "$@"\n')
+    wrapper.write_text(
+        f'#!/bin/sh\ncase "$*" in *\'"operation": "swap_databases"\'*) read line <{held} ;; esac\nexec {sys.executable} "$@"\n'
+    )
     wrapper.chmod(0o755)
     line = [str(wrapper), "-m", "t3_backup", "restore", backed.name, "--yes"]
     with subprocess.Popen(line, executable=sys.executable, env=land.env(), cwd="/", stdout=subprocess.PIPE, text=True) as process:

@@ -220,7 +220,7 @@ def test_the_database_alone_moves_nothing_of_it(land: Land, kept: User) -> None:
 @pytest.mark.parametrize("only", [(), ("--only", "files")], ids=["all", "files"])
 def test_one_that_was_interrupted_and_is_completed_keeps_it_too(land: Land, kept: User, only: tuple[str, ...]) -> None:
     there = planted(kept, *TOGETHER)
-    with held_restore(land, kept, *only, mode="swap") as process:
+    with held_restore(land, kept, *only, operation="install_archive") as process:
         process.kill()
     answer = ok(land.t3("accept", kept.name))
     must_be_put_back(kept)
@@ -236,7 +236,7 @@ def test_one_that_was_interrupted_and_is_completed_keeps_it_too(land: Land, kept
 def test_what_came_or_changed_after_it_was_sealed_stays_aside(land: Land, kept: User, name: str) -> None:
     ok(land.t3("run"))  # with all that there is, to be put back
     shutil.rmtree(kept.database.parent / "attachments")
-    with held_restore(land, kept, "--json", mode="swap") as process:
+    with held_restore(land, kept, "--json", operation="install_archive") as process:
         late = kept.database.parent / name
         late.parent.mkdir(exist_ok=True)
         late.write_text("late")

@@ -104,12 +104,12 @@ def moved(user: User, ending: str) -> list[Path]:
 
 
 @contextmanager
-def restoring(land: Land, user: User, mode: str, held: str, *words: str, **how: object) -> Iterator[subprocess.Popen[str]]:
-    """A restore whose worker of `mode` is held as strace's --inject=`held` says; killed, if it is there at the end of the block."""
+def restoring(land: Land, user: User, operation: str, held: str, *words: str, **how: object) -> Iterator[subprocess.Popen[str]]:
+    """A restore whose worker of `operation` is held as strace's --inject=`held` says; killed, if it is there at the end of the block."""
     wrapper = land.folder / "python3"
     strace = f"strace -D -qq -o /dev/null -e trace={held.partition(':')[0]} -e inject={held}"
     wrapper.write_text(
-        f'#!/bin/sh\ncase "$*" in *\'"mode": "{mode}"\'*) exec {strace} {sys.executable} "$@" ;; esac\nexec {sys.executable} "$@"\n'
+        f'#!/bin/sh\ncase "$*" in *\'"operation": "{operation}"\'*) exec {strace} {sys.executable} "$@" ;; esac\nexec {sys.executable} "$@"\n'
     )
     wrapper.chmod(0o755)
     line = [str(wrapper), "-m", "t3_backup", "restore", user.name, "--yes", *words]
@@ -140,7 +140,7 @@ def waiting_server(user: User, then: str) -> Iterator[subprocess.Popen[str]]:
 def worker_of(file: int) -> list[str]:
     """The worker that has a lease on the old file, and so is at the exchange."""
     locks = [text.split() for text in Path("/proc/locks").read_text().splitlines() if "LEASE" in text]
-    return [pid for pid in leases_of(locks, file) if '"mode": "exchange"' in command_of(pid)]
+    return [pid for pid in leases_of(locks, file) if '"operation": "swap_databases"' in command_of(pid)]
 
 
 def kill(process: subprocess.Popen[str], file: int) -> None:
@@ -157,7 +157,7 @@ def kill(process: subprocess.Popen[str], file: int) -> None:
 def cut_short_before_the_exchange(land: Land, user: User) -> None:
     """The intent says that it may have begun; the old one is in place."""
     old = inode(user)
-    with restoring(land, user, "exchange", "renameat2:delay_enter=1000000") as process:
+    with restoring(land, user, "swap_databases", "renameat2:delay_enter=1000000") as process:
         until(lambda: worker_of(old), "lease of the exchange")
         kill(process, old)
     assert inode(user) == old
@@ -167,7 +167,7 @@ def cut_short_before_the_exchange(land: Land, user: User) -> None:
 def cut_short_after_the_exchange(land: Land, user: User) -> None:
     """The new one is in place, the old one beside it."""
     old = inode(user)
-    with restoring(land, user, "exchange", "renameat2:delay_exit=1000000") as process:
+    with restoring(land, user, "swap_databases", "renameat2:delay_exit=1000000") as process:
         until(lambda: inode(user) != old, "exchange")
         kill(process, old)
     assert aside(user).stat().st_ino == old
@@ -185,7 +185,7 @@ def must_be_ended(land: Land, user: User) -> None:
 def test_a_server_that_starts_right_after_the_exchange_keeps_what_it_writes(land: Land, racer: User, held: str, then: str) -> None:
     """Row 8. Were the restore taken back then, the old database would have the -wal of the new one beside it."""
     old = inode(racer)
-    with waiting_server(racer, then) as server, restoring(land, racer, "exchange", held) as process:
+    with waiting_server(racer, then) as server, restoring(land, racer, "swap_databases", held) as process:
         out, err = process.communicate(timeout=BOUND_S)
         assert process.returncode == 0, out + err
         assert server.stdout is not None
@@ -217,7 +217,7 @@ def test_who_looks_at_the_old_state_that_is_kept_takes_nothing_back(land: Land, 
     leave_hot_journal(racer)
     taken = dump(land.snapshots(racer)[0])
     old = inode(racer)
-    with restoring(land, racer, "exchange", "exit_group:delay_enter=1000000") as process:
+    with restoring(land, racer, "swap_databases", "exit_group:delay_enter=1000000") as process:
         until(lambda: inode(racer) != old and not worker_of(old), "exchange that has ended")
         with holding(racer, f"file = open({str(aside(racer))!r})"):
             out, err = process.communicate(timeout=BOUND_S)
@@ -245,7 +245,7 @@ def test_a_server_that_makes_its_own_while_a_stray_wal_is_moved_away_keeps_it(la
     leave_newer_rows_in_a_wal(racer)
     stray = Path(f"{racer.database}-wal").read_bytes()
     racer.database.unlink()
-    with restoring(land, racer, "exchange", "renameat2:delay_enter=1000000:when=2+") as process:
+    with restoring(land, racer, "swap_databases", "renameat2:delay_enter=1000000:when=2+") as process:
         until(lambda: moved(racer, "-wal"), "moved -wal")
         assert not racer.database.exists()
         run_as(racer, "import sqlite3, sys; c = sqlite3.connect(sys.argv[1]); c.execute('CREATE TABLE fresh (x)'); c.close()")
@@ -320,7 +320,7 @@ def test_a_server_that_wrote_without_its_journal_is_left_to_a_person_with_both(l
     """Row 27. The power fails when the journal has been moved and its database has not; at boot the server is the first."""
     leave_hot_journal(racer)
     old = inode(racer)
-    with restoring(land, racer, "exchange", "renameat2:delay_enter=1000000:when=2+") as process:
+    with restoring(land, racer, "swap_databases", "renameat2:delay_enter=1000000:when=2+") as process:
         until(lambda: moved(racer, "-journal"), "moved journal")
         kill(process, old)
     assert inode(racer) == old
@@ -363,7 +363,7 @@ def test_a_ctrl_c_held_down_during_the_exchange_lets_it_end(land: Land, racer: U
     """Row 27. A terminal sends it to all of its processes."""
     taken = dump(land.snapshots(racer)[0])
     old = inode(racer)
-    with restoring(land, racer, "exchange", "renameat2:delay_exit=300000", start_new_session=True) as process:
+    with restoring(land, racer, "swap_databases", "renameat2:delay_exit=300000", start_new_session=True) as process:
         until(lambda: inode(racer) != old, "exchange")
         while process.poll() is None:
             with contextlib.suppress(ProcessLookupError, subprocess.TimeoutExpired):
@@ -378,7 +378,7 @@ def test_a_ctrl_c_held_down_during_the_exchange_lets_it_end(land: Land, racer: U
 
 def test_who_ends_it_during_the_exchange_still_has_its_document(land: Land, racer: User) -> None:
     old = inode(racer)
-    with restoring(land, racer, "exchange", "renameat2:delay_exit=300000", "--json") as process:
+    with restoring(land, racer, "swap_databases", "renameat2:delay_exit=300000", "--json") as process:
         until(lambda: inode(racer) != old, "exchange")
         process.terminate()
         out, err = process.communicate(timeout=BOUND_S)
@@ -387,11 +387,11 @@ def test_who_ends_it_during_the_exchange_still_has_its_document(land: Land, race
     must_be_ended(land, racer)
 
 
-@pytest.mark.parametrize("mode", ["stage", "fold"])
-def test_a_terminal_that_goes_away_before_the_exchange_undoes_it(land: Land, racer: User, mode: str) -> None:
+@pytest.mark.parametrize("operation", ["stage_database", "checkpoint_database"])
+def test_a_terminal_that_goes_away_before_the_exchange_undoes_it(land: Land, racer: User, operation: str) -> None:
     """Row 27. A connection that breaks must not leave it to the next night."""
     before = dump(racer.database)
-    with restoring(land, racer, mode, "fsync:delay_enter=1000000") as process:
+    with restoring(land, racer, operation, "fsync:delay_enter=1000000") as process:
         until(lambda: moved(racer, ""), "staged database")
         process.send_signal(signal.SIGHUP)
         out, err = process.communicate(timeout=BOUND_S)

@@ -104,14 +104,14 @@ def test_what_is_said_names_the_file_and_the_next_step() -> None:
 )
 def test_a_worker_that_names_what_cannot_be_is_not_believed(names: object) -> None:
     """Row 36."""
-    line = protocol.encode(Source(1, 2)).replace(b'"others": []', b'"others": ' + json.dumps(names).encode())
+    line = protocol.encode_event(Source(1, 2)).replace(b'"others": []', b'"others": ' + json.dumps(names).encode())
     with pytest.raises(WorkerLost):
-        protocol.decode(line)
+        protocol.decode_event(line)
 
 
 def test_names_of_any_bytes_arrive_and_nothing_in_them_is_obeyed() -> None:
     """Row 36."""
     odd = os.fsdecode(b"\xff\x1b[2J\n.sqlite")
-    assert protocol.decode(protocol.encode(Source(1, 2, ("statev2.sqlite", odd)))) == Source(
+    assert protocol.decode_event(protocol.encode_event(Source(1, 2, ("statev2.sqlite", odd)))) == Source(
         1, 2, ("statev2.sqlite", "??[2J?.sqlite")
     )

@@ -19,7 +19,7 @@ from t3_backup.system.sqlite import SIDECARS
 from t3_backup.t3.files import STATE_DATABASE
 from t3_backup.worker.child import swap
 from t3_backup.worker.child.live_files import LiveFiles
-from t3_backup.worker.protocol import Healed
+from t3_backup.worker.operations.restore import Swapped
 
 ASIDE = "state.sqlite.replaced-x"
 LIVE = STATE_DATABASE.name
@@ -124,15 +124,15 @@ def arrange(place: LiveFiles, case: Case) -> Seen:
     return seen
 
 
-def heal(place: LiveFiles, seen: Seen, *, begun: bool = True, keep: bool = False) -> Healed:
-    return swap.heal_swap(place, ASIDE, seen.old, seen.staged, seen.beside, begun=begun, keep=keep)
+def heal(place: LiveFiles, seen: Seen, *, begun: bool = True, keep: bool = False) -> Swapped:
+    return swap.recover_swap(place, ASIDE, seen.old, seen.staged, seen.beside, begun=begun, keep=keep)
 
 
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 def test_it_is_the_old_state_or_the_new_one_and_again_is_harmless(place: LiveFiles, case: Case) -> None:
     seen = arrange(place, case)
     for _ in range(2):
-        assert heal(place, seen, begun=case.begun, keep=case.keep) == Healed(case.state, False)
+        assert heal(place, seen, begun=case.begun, keep=case.keep) == Swapped(case.state, False)
         assert lies(place) == case.after
 
 
@@ -143,9 +143,9 @@ def test_what_came_out_stays_while_somebody_has_it_open_and_the_new_one_stays_in
     """Row 9. He would write to a file that is gone; and the new one may have been worked with since."""
     seen = arrange(place, CASES["they were exchanged"])
     with (place.path.parent / ASIDE).open():
-        assert heal(place, seen) == Healed("new", True)
+        assert heal(place, seen) == Swapped("new", True)
         assert lies(place) == {LIVE: "new", ASIDE: "old"}
-    assert heal(place, seen) == Healed("new", False)
+    assert heal(place, seen) == Swapped("new", False)
     assert lies(place) == {LIVE: "new"}
 
 
@@ -153,7 +153,7 @@ def test_what_is_to_be_kept_may_be_read_by_anybody(place: LiveFiles) -> None:
     case = CASES["they were exchanged, and the old one is kept"]
     seen = arrange(place, case)
     with (place.path.parent / ASIDE).open():
-        assert heal(place, seen, keep=True) == Healed("new", False)
+        assert heal(place, seen, keep=True) == Swapped("new", False)
     assert lies(place) == case.after
 
 
@@ -161,7 +161,7 @@ def test_what_somebody_left_beside_the_staged_one_goes_with_it(place: LiveFiles)
     """Row 8. It never joins the live one."""
     seen = arrange(place, CASES["it was about to begin"])
     lay(place, {f"{ASIDE}-wal": "a -wal of the staged one"})
-    assert heal(place, seen) == Healed("old", False)
+    assert heal(place, seen) == Swapped("old", False)
     assert lies(place) == OLD
 
 
@@ -195,12 +195,12 @@ def test_where_somebody_put_a_third_one_there_nothing_is_removed(place: LiveFile
         heal(place, seen)
     assert lies(place) == {LIVE: "third", ASIDE: "new"}
     place.remove(ASIDE)  # somebody has decided
-    assert heal(place, seen) == Healed("other", False)
+    assert heal(place, seen) == Swapped("other", False)
     assert lies(place) == {LIVE: "third"}
 
 
 def test_where_a_server_made_one_of_its_own_it_stays_and_what_was_staged_goes(place: LiveFiles) -> None:
     seen = arrange(place, Case({}, (), "", {}))
     third(place)
-    assert heal(place, seen) == Healed("other", False)
+    assert heal(place, seen) == Swapped("other", False)
     assert lies(place) == {LIVE: "third"}

@@ -16,10 +16,10 @@ from made import made
 
 from t3_backup.errors import SourceError
 from t3_backup.store.manifest import Companion, Manifest
-from t3_backup.worker.child import archive_write as packing
+from t3_backup.worker.child import archive_walk
 from t3_backup.worker.child.archive_read import extract_archive, inspect_archive
 from t3_backup.worker.child.archive_write import write_archive
-from t3_backup.worker.protocol import Inspected, Packed
+from t3_backup.worker.operations.archive import Inspected, Packed
 
 LIMIT = 1 << 20
 
@@ -58,7 +58,7 @@ def test_the_same_files_make_the_same_bytes(opened: int, tmp_path: Path) -> None
 
 
 def test_what_is_known_is_not_packed_again(opened: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(packing, "_FRESH_NS", -(1 << 62))
+    monkeypatch.setattr(archive_walk, "_FRESH_NS", -(1 << 62))
     first = packed(opened, tmp_path / "one")
     assert first.fingerprint
     again = packed(opened, tmp_path / "two", first.fingerprint)
@@ -85,7 +85,7 @@ CHANGES: list[Callable[[Path], object]] = [
 def test_any_change_is_another_fingerprint(
     place: Path, opened: int, tmp_path: Path, change: Callable[[Path], object], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(packing, "_FRESH_NS", -(1 << 62))
+    monkeypatch.setattr(archive_walk, "_FRESH_NS", -(1 << 62))
     before = packed(opened, tmp_path / "one").fingerprint
     assert packed(opened, tmp_path / "one").fingerprint == before != ""
     change(place)

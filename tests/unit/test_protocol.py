@@ -1,6 +1,10 @@
 """What the parent believes of a worker's lines: the worker may be hostile, so a line is one of ours, or noise, or the end."""
 
+import dataclasses
+import importlib
 import json
+import types
+import typing
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -12,24 +16,13 @@ from t3_backup.errors import WORKER_ERRORS, Failure, InUse, SourceRefused, TryLa
 from t3_backup.store.census import Census
 from t3_backup.system.file_identity import FileIdentity
 from t3_backup.system.sqlite import SIDECARS
-from t3_backup.worker import protocol
-from t3_backup.worker.protocol import (
-    Copied,
-    Counted,
-    Event,
-    Folded,
-    Healed,
-    Inspected,
-    Named,
-    Packed,
-    Phase,
-    Progress,
-    Proven,
-    Request,
-    Source,
-    Staged,
-    Swapped,
-)
+from t3_backup.worker import operations, protocol
+from t3_backup.worker.operations import Job, Operation
+from t3_backup.worker.operations.archive import Inspected, InstallArchive, Installed, Packed
+from t3_backup.worker.operations.backup import Copied, CopyDatabase, Proven
+from t3_backup.worker.operations.legacy import Listed, RemoveLegacy
+from t3_backup.worker.operations.restore import Checkpointed, CloneDatabase, Counted, RecoverSwap, Staged, Swapped
+from t3_backup.worker.protocol import Event, Phase, Progress, Source
 
 COUNTS = st.integers(0, (1 << 62) - 1)
 SECONDS = st.floats(0, 1e9)
@@ -71,7 +64,7 @@ IDENTITIES = st.builds(FileIdentity, U64, U64, U64, U64, U64, U64, U64)
 NAMES = st.lists(PLAIN, max_size=4).map(tuple)
 OTHERS = st.lists(st.sampled_from(["statev2.sqlite", "statev3.sqlite", "x y.sqlite"]), max_size=16).map(tuple)
 BESIDE = st.lists(st.sampled_from(SIDECARS), max_size=3).map(tuple)
-FOLDED = st.builds(Folded, st.none() | IDENTITIES, st.booleans(), PLAIN, st.none() | CENSUSES, BESIDE)
+CHECKPOINTED = st.builds(Checkpointed, st.none() | IDENTITIES, st.booleans(), PLAIN, st.none() | CENSUSES, BESIDE)
 STAGED = st.builds(Staged, st.none() | IDENTITIES, st.none() | IDENTITIES, CENSUSES)
 EVENTS = st.one_of(
     st.builds(Source, COUNTS, COUNTS, OTHERS),
@@ -79,14 +72,14 @@ EVENTS = st.one_of(
     st.builds(Progress, COUNTS, COUNTS),
     COPIES,
     PROOFS,
-    st.builds(Named, NAMES),
+    st.builds(Listed, NAMES),
     st.builds(Counted, CENSUSES),
     STAGED,
-    FOLDED,
-    st.builds(Healed, st.sampled_from(["old", "new", "other"]), st.booleans()),
+    CHECKPOINTED,
+    st.builds(Swapped, st.sampled_from(["old", "new", "other"]), st.booleans()),
     st.builds(Packed, COUNTS, COUNTS, PLAIN, st.booleans(), NAMES, NAMES),
     st.builds(Inspected, COUNTS, COUNTS),
-    st.builds(Swapped, NAMES, NAMES, NAMES),
+    st.builds(Installed, NAMES, NAMES, NAMES),
 )
 
 JSON = st.recursive(
@@ -98,7 +91,7 @@ ODD = JSON | st.sampled_from([10**4000, -(10**4000), 1 << 62, -1, 1e400, "\x1b]0
 
 FILE = FileIdentity(1, 2, 3, 4, 5, 0o644, 6)
 GOOD = Proven(("a",), Census(4096, 1, 0, 0, "0", 30, {"t": 1}, {"t": 1}), 0.25, "3.40.1")
-WRITTEN = json.loads(protocol.encode(Staged(None, FILE, GOOD.census)))
+WRITTEN = json.loads(protocol.encode_event(Staged(None, FILE, GOOD.census)))
 
 
 def texts(value: Any) -> list[str]:
@@ -112,7 +105,7 @@ def texts(value: Any) -> list[str]:
 def believe(line: bytes) -> Event | Failure | None:
     """What decode makes of a line: one of the four answers that it may give, and nothing else."""
     try:
-        answer = protocol.decode(line)
+        answer = protocol.decode_event(line)
     except WorkerLost as lost:
         answer = lost
     assert answer is None or isinstance(answer, Event | Failure)
@@ -140,7 +133,7 @@ def test_any_json_is_noise_or_an_event_or_the_end(value: Any) -> None:
 @given(EVENTS, st.data())
 def test_an_event_with_an_odd_field_is_an_event_or_the_end(event: Event, data: st.DataObject) -> None:
     """Row 36."""
-    value = json.loads(protocol.encode(event))
+    value = json.loads(protocol.encode_event(event))
     name = data.draw(st.sampled_from(sorted(value)))
     value[name] = data.draw(ODD)
     believe(lines_of(value))
@@ -149,7 +142,7 @@ def test_an_event_with_an_odd_field_is_an_event_or_the_end(event: Event, data: s
 @given(PROOFS, st.data())
 def test_an_odd_census_is_an_event_or_the_end(proof: Proven, data: st.DataObject) -> None:
     """Row 36. What is let in can be multiplied and printed, as the parent does."""
-    value = json.loads(protocol.encode(proof))
+    value = json.loads(protocol.encode_event(proof))
     name = data.draw(st.sampled_from(sorted(value["census"])))
     value["census"][name] = data.draw(ODD | st.dictionaries(st.text(), ODD, max_size=2))
     answer = believe(lines_of(value))
@@ -158,15 +151,15 @@ def test_an_odd_census_is_an_event_or_the_end(proof: Proven, data: st.DataObject
         float(answer.census.total_rows)
 
 
-@given(st.one_of(FOLDED, STAGED), IDENTITIES, st.data())
-def test_an_odd_identity_is_an_event_or_the_end(event: Folded | Staged, file: FileIdentity, data: st.DataObject) -> None:
+@given(st.one_of(CHECKPOINTED, STAGED), IDENTITIES, st.data())
+def test_an_odd_identity_is_an_event_or_the_end(event: Checkpointed | Staged, file: FileIdentity, data: st.DataObject) -> None:
     """Row 36. What is let in names a file: whole numbers that stat(2) could say, and no other field."""
-    where = "old" if isinstance(event, Folded) else "live"
-    value = json.loads(protocol.encode(event)) | {where: asdict(file)}
+    where = "old" if isinstance(event, Checkpointed) else "live"
+    value = json.loads(protocol.encode_event(event)) | {where: asdict(file)}
     name = data.draw(st.sampled_from([*sorted(value[where]), "more"]))
     value[where][name] = data.draw(ODD)
     answer = believe(lines_of(value))
-    if isinstance(answer, Folded | Staged):
+    if isinstance(answer, Checkpointed | Staged):
         found = getattr(answer, where)
         assert all(type(number) is int and 0 <= number < 1 << 64 for number in asdict(found).values())
         assert name != "more"
@@ -174,15 +167,15 @@ def test_an_odd_identity_is_an_event_or_the_end(event: Folded | Staged, file: Fi
 
 @given(EVENTS)
 def test_what_is_encoded_is_decoded_as_the_same(event: Event) -> None:
-    line = protocol.encode(event)
+    line = protocol.encode_event(event)
     assert line.endswith(b"\n")
     assert line.count(b"\n") == 1
-    assert protocol.decode(line) == event
+    assert protocol.decode_event(line) == event
 
 
 @given(st.sampled_from(sorted(WORKER_ERRORS)), PLAIN)
 def test_a_failure_arrives_as_the_same_error(name: str, reason: str) -> None:
-    arrived = protocol.decode(protocol.encode(WORKER_ERRORS[name](reason)))
+    arrived = protocol.decode_event(protocol.encode_event(WORKER_ERRORS[name](reason)))
     assert type(arrived) is WORKER_ERRORS[name]
     assert str(arrived) == reason
 
@@ -196,7 +189,7 @@ def test_no_control_character_survives_in_a_reason(reason: str) -> None:
 
 @given(st.lists(st.text(max_size=600), max_size=150), st.text(max_size=600))
 def test_no_control_character_survives_in_a_proof(problems: list[str], version: str) -> None:
-    value = json.loads(protocol.encode(GOOD)) | {"problems": problems, "sqlite_version": version}
+    value = json.loads(protocol.encode_event(GOOD)) | {"problems": problems, "sqlite_version": version}
     arrived = believe(lines_of(value))
     assert isinstance(arrived, Proven)
     assert len(arrived.problems) <= 100
@@ -205,15 +198,15 @@ def test_no_control_character_survives_in_a_proof(problems: list[str], version: 
 @pytest.mark.parametrize("name", ["WorkerLost", "UsageError", "LockHeld", "SystemExit", "", None, 3, ["TryLater"]])
 def test_a_worker_chooses_no_error_but_its_own(name: Any) -> None:
     """Row 36. Exit codes 2 and 75 are not a worker's to give."""
-    assert type(protocol.decode(lines_of({"event": "failed", "error": name, "reason": "so"}))) is Failure
+    assert type(protocol.decode_event(lines_of({"event": "failed", "error": name, "reason": "so"}))) is Failure
 
 
 @pytest.mark.parametrize("without", sorted(asdict(GOOD)))
 def test_an_event_without_a_field_is_the_end(without: str) -> None:
-    value = json.loads(protocol.encode(GOOD))
+    value = json.loads(protocol.encode_event(GOOD))
     del value[without]
     with pytest.raises(WorkerLost):
-        protocol.decode(lines_of(value))
+        protocol.decode_event(lines_of(value))
 
 
 @pytest.mark.parametrize(
@@ -232,9 +225,9 @@ def test_an_event_without_a_field_is_the_end(without: str) -> None:
         {"event": "source", "bytes": 10**4000, "wal_bytes": 1, "others": []},
         {"event": "phase", "phase": "[/no markup of a terminal's]", "total": 1},
         {"event": "phase", "phase": 1, "total": 1},
-        {"event": "healed", "state": "mine", "held": False},
-        {"event": "healed", "state": None, "held": False},
-        {"event": "healed", "state": "new", "held": 0},
+        {"event": "swapped", "state": "mine", "held": False},
+        {"event": "swapped", "state": None, "held": False},
+        {"event": "swapped", "state": "new", "held": 0},
         WRITTEN | {"live": []},
         WRITTEN | {"census": None},
         WRITTEN | {"staged": asdict(FILE) | {"inode": -1}},
@@ -244,72 +237,117 @@ def test_an_event_without_a_field_is_the_end(without: str) -> None:
         WRITTEN | {"live": asdict(FILE) | {"inode": True}},
         WRITTEN | {"live": asdict(FILE) | {"path": "/etc/shadow"}},
         WRITTEN | {"live": {"inode": 1}},
-        {"event": "folded", "old": None, "folded": 1, "reason": "", "census": None, "beside": []},
-        {"event": "folded", "old": None, "folded": "true", "reason": "", "census": None, "beside": []},
-        {"event": "folded", "old": None, "folded": True, "reason": None, "census": None, "beside": []},
-        {"event": "folded", "old": asdict(FILE), "folded": True, "reason": "", "census": {"rows": 1}, "beside": []},
+        {"event": "checkpointed", "old": None, "whole": 1, "reason": "", "census": None, "beside": []},
+        {"event": "checkpointed", "old": None, "whole": "true", "reason": "", "census": None, "beside": []},
+        {"event": "checkpointed", "old": None, "whole": True, "reason": None, "census": None, "beside": []},
+        {"event": "checkpointed", "old": asdict(FILE), "whole": True, "reason": "", "census": {"rows": 1}, "beside": []},
         {"event": "counted", "census": {}},
         {"event": "packed", "entries": 1, "content_bytes": 1, "fingerprint": "", "unchanged": 0, "passed": [], "sealed": []},
         {"event": "packed", "entries": 1, "content_bytes": -1, "fingerprint": "", "unchanged": False, "passed": [], "sealed": []},
         {"event": "packed", "entries": 1, "content_bytes": 1, "fingerprint": "", "unchanged": False, "passed": [], "sealed": {}},
-        {"event": "swapped", "left": "all", "reasons": [], "missing": []},
-        {"event": "swapped", "left": [1], "reasons": [], "missing": []},
-        json.loads(protocol.encode(GOOD)) | {"method": "sharded"},
-        json.loads(protocol.encode(GOOD)) | {"copy_seconds": float("nan")},
-        json.loads(protocol.encode(GOOD)) | {"copy_seconds": float("inf")},
-        json.loads(protocol.encode(GOOD)) | {"problems": "one"},
-        json.loads(protocol.encode(GOOD)) | {"problems": [1]},
-        json.loads(protocol.encode(replace(GOOD, census=replace(GOOD.census, page_count=10**4000)))),
-        json.loads(protocol.encode(replace(GOOD, census=replace(GOOD.census, ends={"t": 10**4000})))),
+        {"event": "installed", "left": "all", "reasons": [], "missing": []},
+        {"event": "installed", "left": [1], "reasons": [], "missing": []},
+        json.loads(protocol.encode_event(GOOD)) | {"method": "sharded"},
+        json.loads(protocol.encode_event(GOOD)) | {"copy_seconds": float("nan")},
+        json.loads(protocol.encode_event(GOOD)) | {"copy_seconds": float("inf")},
+        json.loads(protocol.encode_event(GOOD)) | {"problems": "one"},
+        json.loads(protocol.encode_event(GOOD)) | {"problems": [1]},
+        json.loads(protocol.encode_event(replace(GOOD, census=replace(GOOD.census, page_count=10**4000)))),
+        json.loads(protocol.encode_event(replace(GOOD, census=replace(GOOD.census, ends={"t": 10**4000})))),
     ],
     ids=lambda value: str(value)[:60],
 )
 def test_an_object_that_is_no_event_is_the_end(value: dict[str, Any]) -> None:
     """Row 36."""
     with pytest.raises(WorkerLost):
-        protocol.decode(lines_of(value))
+        protocol.decode_event(lines_of(value))
 
 
 @pytest.mark.parametrize(
     "line", [b"", b"Traceback (most recent call last):", b"[" * 100_000, b"9" * 100_000, b"3", b"null", b"\xff\xfe{"]
 )
 def test_what_a_dying_python_prints_is_noise(line: bytes) -> None:
-    assert protocol.decode(line) is None
+    assert protocol.decode_event(line) is None
 
 
-@given(st.text(max_size=40), st.integers(0, 1 << 31), st.lists(st.integers(0, 1 << 31)))
-def test_a_request_arrives_as_it_was_made(home: str, uid: int, groups: list[int]) -> None:
-    request = Request("copy", home, uid, uid, tuple(groups), True, 3, 4, 5, "online", 900.0, 1 << 30, True)
-    assert Request.from_text(request.to_text()) == request
+UIDS = st.integers(0, 1 << 31)
+JOBS = st.builds(
+    Job,
+    home=st.text(max_size=40),
+    uid=UIDS,
+    gid=UIDS,
+    groups=st.lists(UIDS).map(tuple),
+    become=st.booleans(),
+    parent=UIDS,
+    channel=UIDS,
+    seconds=SECONDS,
+    wal_budget=COUNTS,
+    file=st.integers(-1, 1 << 31),
+    folder=st.integers(-1, 1 << 31),
+)
+REQUESTS: st.SearchStrategy[Operation[Any]] = st.one_of(
+    st.builds(CopyDatabase, st.sampled_from(["online", "vacuum"]), st.booleans()),
+    st.builds(RemoveLegacy, st.text(max_size=80), SECONDS),
+    st.builds(InstallArchive, st.text(), st.booleans(), st.dictionaries(st.text(), st.text(), max_size=3)),
+    st.builds(RecoverSwap, st.text(), st.none() | IDENTITIES, st.none() | IDENTITIES, BESIDE, st.booleans(), st.booleans()),
+    st.builds(CloneDatabase, IDENTITIES, CENSUSES),
+)
 
 
-@given(st.none() | IDENTITIES, st.none() | CENSUSES)
-def test_a_request_of_a_restore_arrives_with_the_file_and_the_census_it_is_about(file: FileIdentity | None, taken: Any) -> None:
-    request = Request(
-        "exchange", "/h", 1, 1, (), True, 3, 4, 5, 900.0, 1 << 30, old=file, taken=taken, aside="state.sqlite.replaced-x"
-    )
-    assert Request.from_text(request.to_text()) == request
+@given(JOBS, REQUESTS)
+def test_a_request_arrives_as_it_was_made(job: Job, request: Operation[Any]) -> None:
+    text = operations.encode_request(job, request)
+    assert operations.decode_request(text) == (operations.name_of(request), job, request)
+
+
+@pytest.mark.parametrize("name", ["", "copy", "prove", "CopyDatabase", "copy_database ", "os.system", None, 3, ["copy_database"]])
+def test_an_operation_that_is_not_in_the_table_is_refused(name: Any) -> None:
+    job = Job("/home/alice", 1, 1, (), True, 2, 3, 1.0, 0)
+    value = json.loads(operations.encode_request(job, CopyDatabase()))
+    with pytest.raises(ValueError):
+        operations.decode_request(json.dumps(value | {"operation": name}))
+
+
+@pytest.mark.parametrize("part", ["operation", "job", "request"])
+def test_a_request_that_lacks_a_part_is_none(part: str) -> None:
+    value = json.loads(operations.encode_request(Job("/home/alice", 1, 1, (), True, 2, 3, 1.0, 0), CopyDatabase()))
+    for broken in (value[part], {key: one for key, one in value.items() if key != part}, value | {"more": 1}):
+        with pytest.raises(ValueError):
+            operations.decode_request(json.dumps(broken))
+
+
+@pytest.mark.parametrize("name", operations.OPERATIONS)
+def test_each_operation_has_a_request_an_answer_that_travels_and_a_child_that_serves_it(name: str) -> None:
+    kind, entry = operations.request_type(name), operations.OPERATIONS[name]
+    answer = kind.answer_type()
+    assert dataclasses.is_dataclass(kind)
+    assert kind.__dataclass_params__.frozen  # type: ignore[attr-defined]
+    assert protocol.EVENTS[answer.__name__] == answer.__module__
+    serve = getattr(importlib.import_module(f"t3_backup.worker.child.{entry.child}"), f"serve_{name}")
+    told = typing.get_type_hints(serve)
+    assert told["return"] is (types.NoneType if answer is Source else answer)
+    assert told.get("operation", told.get("_operation")) in (kind, object)
 
 
 def test_who_has_the_database_open_is_the_one_error_with_an_exit_code_of_its_own() -> None:
-    arrived = protocol.decode(protocol.encode(InUse("open in another process")))
+    arrived = protocol.decode_event(protocol.encode_event(InUse("open in another process")))
     assert type(arrived) is InUse
     assert arrived.exit_code == 4
 
 
 @given(st.text(max_size=600))
-def test_no_control_character_survives_in_why_it_could_not_be_folded(reason: str) -> None:
-    value = {"event": "folded", "old": asdict(FILE), "folded": False, "reason": reason, "census": None, "beside": ["-wal"]}
+def test_no_control_character_survives_in_why_it_could_not_be_checkpointed(reason: str) -> None:
+    value = {"event": "checkpointed", "old": asdict(FILE), "whole": False, "reason": reason, "census": None, "beside": ["-wal"]}
     arrived = believe(lines_of(value))
-    assert isinstance(arrived, Folded)
+    assert isinstance(arrived, Checkpointed)
     assert len(arrived.reason) <= 500
 
 
 @pytest.mark.parametrize("ending", ["", "-wal2", "/../../other/state.sqlite", ".sqlite"])
 def test_what_is_beside_a_database_can_be_nothing_else(ending: str) -> None:
-    value = {"event": "folded", "old": None, "folded": False, "reason": "", "census": None, "beside": [ending]}
+    value = {"event": "checkpointed", "old": None, "whole": False, "reason": "", "census": None, "beside": [ending]}
     assert isinstance(believe(lines_of(value)), WorkerLost)
 
 
 def test_a_refusal_is_told_apart_from_a_failure() -> None:
-    assert type(protocol.decode(protocol.encode(SourceRefused("a symlink")))) is SourceRefused
+    assert type(protocol.decode_event(protocol.encode_event(SourceRefused("a symlink")))) is SourceRefused

@@ -10,9 +10,10 @@ from pathlib import Path
 import apsw
 import pytest
 
+from t3_backup.worker.child.connection import execute
 from t3_backup.worker.child.copy import sqlite_errors
 from t3_backup.worker.child.pinned_read import open_destination
-from t3_backup.worker.child.source import Source, execute
+from t3_backup.worker.child.source import LiveDatabase
 from t3_backup.worker.child.vfs import Destination, register_vfs
 
 
@@ -24,7 +25,7 @@ def test_a_cancelled_copy_fails_with_the_number_and_text_of_ecanceled(tmp_path: 
         with Destination(fd) as destination, closing(open_destination(destination)) as copy:
             destination.cancel()
             with pytest.raises(OSError, match=os.strerror(errno.ECANCELED)) as caught:
-                with sqlite_errors(Source(folder, tmp_path / "source", 0), destination):
+                with sqlite_errors(LiveDatabase(folder, tmp_path / "source", 0), destination):
                     execute(copy, "CREATE TABLE a(b)")
             assert caught.value.errno == errno.ECANCELED
             assert isinstance(caught.value.__cause__, apsw.IOError)

@@ -10,7 +10,7 @@ from made import CENSUS, made
 from t3_backup.backup.verdict import Verdict, disagreements, judge_copy, yardstick
 from t3_backup.store.census import Census
 from t3_backup.store.manifest import Manifest
-from t3_backup.worker.protocol import Copied
+from t3_backup.worker.operations.backup import Copied
 
 GOOD = Verdict("verified")
 BEFORE = made()  # 1000 rows, 100 pages, level 30

@@ -1,4 +1,4 @@
-"""Bring back what was beside a database: unpacked next to the live one, then put in its place name by name, as its owner.
+"""Put what was unpacked beside a database in its place, name by name, as its owner.
 
 Both the new and the old lie in one folder meanwhile: `new/NAME` until it is in place, `old/NAME` from then on, and `gone/NAME` once
 it is known that an archive gives it back. Each step is a rename, and says by itself how far it is: whatever was interrupted is gone
@@ -13,44 +13,34 @@ import itertools
 import os
 import shutil
 import stat
-from collections.abc import Callable
+from pathlib import Path
 
 from t3_backup.errors import explain
 from t3_backup.system import native
 from t3_backup.t3.files import KEPT_FILES
-from t3_backup.worker.child.archive_read import extract_archive
-from t3_backup.worker.child.archive_write import marks, top, unfit, walk
-from t3_backup.worker.child.live_files import LiveFiles
-from t3_backup.worker.protocol import Inspected, Swapped, shortened
+from t3_backup.worker.child.archive_walk import marks, top, unfit, walk
+from t3_backup.worker.child.live_files import STAGED_FILES, LiveFiles
+from t3_backup.worker.child.task import Task
+from t3_backup.worker.operations.archive import InstallArchive, Installed
+from t3_backup.worker.protocol import shorten_list
 
-ENDING = ".files"
 # What says that a name can't be moved by its user: the folder is another's, or immutable, or something is mounted there.
 _FIXED = (errno.EACCES, errno.EPERM, errno.EBUSY, errno.EXDEV)
 
 
-def stage_archive(place: LiveFiles, file: int, aside: str, limit: int, alive: Callable[[int], None]) -> Inspected:
-    """Unpack the archive `file` beside the live database; nothing is in place yet. Durable. Raises SourceError, OSError."""
-    name = aside + ENDING
-    os.mkdir(name, 0o700, dir_fd=place.folder)
-    for part in ("new", "old"):
-        os.mkdir(f"{name}/{part}", 0o700, dir_fd=place.folder)
-    new = _open(place, f"{name}/new")
-    try:
-        found = extract_archive(file, new, limit, alive)
-    finally:
-        os.close(new)
-    _sync(place, name)
-    place.sync()
-    return found
+def serve_install_archive(task: Task, operation: InstallArchive) -> Installed:
+    """Put it in place, or remove it."""
+    place = LiveFiles.open(Path(task.job.home), task.job.uid)
+    return install_archive(place, operation.aside, install=operation.install, sealed=operation.sealed)
 
 
-def install_archive(place: LiveFiles, aside: str, *, install: bool, sealed: dict[str, str]) -> Swapped:
+def install_archive(place: LiveFiles, aside: str, *, install: bool, sealed: dict[str, str]) -> Installed:
     """Put what was unpacked in place (`install`), or else take it away; again is harmless.
 
-    What it takes the place of goes where it is, to the last entry, what `sealed` says is in an archive: its marks (`pack.marks`) by
+    What it takes the place of goes where it is, to the last entry, what `sealed` says is in an archive: its marks (`marks`) by
     name. All else stays out of place, since nothing could give it back. What can't be moved stays where it is.
     """
-    name = aside + ENDING
+    name = aside + STAGED_FILES
     reasons, missing = list[str](), list[str]()
     if place.has(name):
         for part in ("new", "old", "gone"):
@@ -59,9 +49,9 @@ def install_archive(place: LiveFiles, aside: str, *, install: bool, sealed: dict
         for kept in KEPT_FILES if install else ():
             if (why := _install(place, aside, kept)) is not None:
                 missing.append(f"{kept} could not be put back, since what is there can't be moved: {why}")
-        _sync(place, name)
+        place.sync_staged_files(name)
         place.sync()
-        _part(place, name, sealed, reasons)
+        _part_old(place, name, sealed, reasons)
         if not missing:
             _remove(place, f"{name}/new", reasons)
         _remove(place, f"{name}/gone", reasons)
@@ -74,12 +64,12 @@ def install_archive(place: LiveFiles, aside: str, *, install: bool, sealed: dict
         why = unfit(os.stat(other, dir_fd=place.folder, follow_symlinks=False), place.uid)
         reasons.append(f"{other.removeprefix(f'{aside}.')} stays beside the new one: {why or 'it can only get another name'}")
         left.append(other)
-    return Swapped(tuple(left), tuple(reasons), tuple(missing))
+    return Installed(tuple(left), tuple(reasons), tuple(missing))
 
 
 def _install(place: LiveFiles, aside: str, kept: str) -> str | None:
     """Why what was unpacked is not in place; None: it is, or there was none. Raises OSError."""
-    new = f"{aside}{ENDING}/new/{kept}"
+    new = f"{aside}{STAGED_FILES}/new/{kept}"
     while place.has(new):
         if place.has(kept):
             try:
@@ -96,7 +86,7 @@ def _install(place: LiveFiles, aside: str, kept: str) -> str | None:
 def _set_aside(place: LiveFiles, aside: str, kept: str) -> None:
     """Into the folder of the old ones. A folder that its user may not write to can only get another name where it is."""
     try:
-        _rename(place, kept, _free(place, f"{aside}{ENDING}/old/{kept}"))
+        _rename(place, kept, _free(place, f"{aside}{STAGED_FILES}/old/{kept}"))
     except OSError as error:
         if error.errno not in _FIXED:
             raise
@@ -130,7 +120,7 @@ def _rename(place: LiveFiles, source: str, target: str) -> None:
             os.chmod(at, mode, dir_fd=place.folder)
 
 
-def _part(place: LiveFiles, name: str, sealed: dict[str, str], reasons: list[str]) -> None:
+def _part_old(place: LiveFiles, name: str, sealed: dict[str, str], reasons: list[str]) -> None:
     """Move what is as it was sealed from `old` to `gone`, of which nothing needs to stay; `reasons` hears why the rest stays."""
     old = _open(place, f"{name}/old")
     try:
@@ -143,23 +133,13 @@ def _part(place: LiveFiles, name: str, sealed: dict[str, str], reasons: list[str
             else:
                 why = [told for told in passed if top(told) == kept]
                 changed = "it is not what was sealed" if kept in sealed else "it was not sealed"
-                reasons.append(f"{kept} stays beside the new one: {shortened(why) or changed}")
+                reasons.append(f"{kept} stays beside the new one: {shorten_list(why) or changed}")
     finally:
         os.close(old)
 
 
 def _open(place: LiveFiles, path: str) -> int:
     return native.open_beneath(place.folder, path, os.O_RDONLY | os.O_DIRECTORY)
-
-
-def _sync(place: LiveFiles, name: str) -> None:
-    for path in (f"{name}/new", f"{name}/old", name):
-        if place.has(path):
-            fd = _open(place, path)
-            try:
-                native.sync_directory(fd, path)
-            finally:
-                os.close(fd)
 
 
 def _remove(place: LiveFiles, name: str, reasons: list[str]) -> None:

@@ -11,13 +11,16 @@ import tarfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 import zstandard
 
 from t3_backup.errors import SourceError
 from t3_backup.system import native
 from t3_backup.t3.files import KEPT_FILES
-from t3_backup.worker.protocol import Inspected
+from t3_backup.worker.child.live_files import STAGED_FILES, LiveFiles
+from t3_backup.worker.child.task import Task
+from t3_backup.worker.operations.archive import InspectArchive, Inspected, StageArchive
 
 _PIECE_BYTES = 1 << 20
 _LONGEST_PATH = 4096
@@ -33,6 +36,33 @@ class Member:
     bytes: int
     mode: int
     mtime_ns: int
+
+
+def serve_inspect_archive(task: Task, operation: InspectArchive) -> Inspected:
+    """Read the archive in the job's file."""
+    return inspect_archive(task.job.file, operation.limit, task.report_alive)
+
+
+def serve_stage_archive(task: Task, operation: StageArchive) -> Inspected:
+    """Unpack it beside the live database."""
+    place = LiveFiles.open(Path(task.job.home), task.job.uid)
+    return stage_archive(place, task.job.file, operation.aside, operation.limit, task.report_alive)
+
+
+def stage_archive(place: LiveFiles, file: int, aside: str, limit: int, alive: Callable[[int], None]) -> Inspected:
+    """Unpack the archive `file` beside the live database; nothing is in place yet. Durable. Raises SourceError, OSError."""
+    name = aside + STAGED_FILES
+    os.mkdir(name, 0o700, dir_fd=place.folder)
+    for part in ("new", "old"):
+        os.mkdir(f"{name}/{part}", 0o700, dir_fd=place.folder)
+    new = native.open_beneath(place.folder, f"{name}/new", os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        found = extract_archive(file, new, limit, alive)
+    finally:
+        os.close(new)
+    place.sync_staged_files(name)
+    place.sync()
+    return found
 
 
 def inspect_archive(file: int, limit: int, alive: Callable[[int], None]) -> Inspected:

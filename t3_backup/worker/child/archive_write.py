@@ -1,53 +1,46 @@
-"""What is precious beside a database, as one archive: walked and packed as its owner, who alone ever parses it.
+"""Write what is precious beside a database into one archive, as its owner, who alone ever parses it.
 
-Regular files and folders of the names in KEPT, no symlink followed; all else is passed over, and named. The archive is a tar in
-zstd. The same content gives the same bytes, so that it needs to be stored once.
+The archive is a tar in zstd. The same content gives the same bytes, so that it needs to be stored once.
 """
 
 from __future__ import annotations
 
-import errno
-import hashlib
 import io
 import os
 import stat
 import tarfile
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
+from pathlib import Path
 
 import zstandard
 
 from t3_backup.errors import SourceError
 from t3_backup.system import native
-from t3_backup.t3.files import KEPT_FILES
-from t3_backup.worker.protocol import Packed
+from t3_backup.worker.child import sandbox
+from t3_backup.worker.child.archive_walk import Entry, fingerprint, marks, walk
+from t3_backup.worker.child.live_files import LiveFiles
+from t3_backup.worker.child.task import Task
+from t3_backup.worker.operations.archive import Packed, WriteArchive
+from t3_backup.worker.protocol import Phase, Source
 
 LEVEL = 3  # of zstd
 _MOST_ENTRIES = 200_000
 _PIECE_BYTES = 1 << 20
 _MOST_PASSED = 100  # that are told of
 _TRIES = 3
-# What was changed so lately may be changed again with the same times: a file system's clock ticks every few milliseconds.
-_FRESH_NS = 2_000_000_000
 
 
-@dataclass(frozen=True)
-class Entry:
-    """A file or folder, by its path beneath the packed folder."""
+def serve_write_archive(task: Task, operation: WriteArchive) -> Packed:
+    """Write it into the job's file."""
 
-    path: str
-    status: os.stat_result
+    def report_total(total: int) -> None:
+        task.report(Source(total, 0))
+        sandbox.limit_file_size(total)
+        task.report(Phase("pack", total))
 
-    @property
-    def is_folder(self) -> bool:
-        """Or else a file."""
-        return stat.S_ISDIR(self.status.st_mode)
-
-    @property
-    def bytes(self) -> int:
-        """Of content."""
-        return 0 if self.is_folder else self.status.st_size
+    job, place = task.job, LiveFiles.open(Path(task.job.home), task.job.uid)
+    return write_archive(place.folder, job.uid, job.file, operation.limit, operation.known, report_total, task.report_alive)
 
 
 def write_archive(
@@ -84,87 +77,6 @@ def write_archive(
 def _packed(count: int, total: int, mark: str, unchanged: bool, entries: list[Entry], passed: list[str]) -> Packed:
     sealed = tuple(f"{name}={digest}" for name, digest in marks(entries, passed).items())
     return Packed(count, total, mark, unchanged, tuple(passed[:_MOST_PASSED]), sealed)
-
-
-def marks(entries: list[Entry], passed: list[str]) -> dict[str, str]:
-    """What each name in KEPT held, where nothing beneath it was `passed` over: the same after a move, until somebody changes it.
-
-    `entries` are in order. A folder is its names, a file also what changes with its content; a move changes no more than the ctime
-    of what is moved itself.
-    """
-    digests = {name: hashlib.sha256() for name in KEPT_FILES}
-    for entry in entries:
-        s = entry.status
-        known = (entry.path, s.st_mode) if entry.is_folder else (entry.path, s.st_mode, s.st_size, s.st_mtime_ns, s.st_ino)
-        digests[top(entry.path)].update(repr(known).encode("utf-8", "surrogateescape") + b"\n")
-    there = {top(entry.path) for entry in entries} - {top(told) for told in passed}
-    return {name: digests[name].hexdigest() for name in sorted(there)}
-
-
-def top(path: str) -> str:
-    """The name in KEPT of a path, or of a text that begins with one and a colon."""
-    return path.partition("/")[0].partition(":")[0]
-
-
-def walk(folder: int, uid: int, passed: list[str]) -> Iterator[Entry]:
-    """All that is to be packed; what is passed over is added to `passed`, with the reason."""
-    waiting = list(KEPT_FILES)
-    while waiting:
-        path = waiting.pop()
-        try:
-            status, readable = _look(folder, path)
-            if (reason := unfit(status, uid)) is None and not readable:
-                reason = os.strerror(errno.EACCES)
-            if reason is None:
-                yield Entry(path, status)
-                if stat.S_ISDIR(status.st_mode):
-                    waiting += [f"{path}/{name}" for name in _names(folder, path)]
-            else:
-                passed.append(f"{path}: {reason}")
-        except FileNotFoundError:
-            continue  # it was never there, or has gone in the meantime
-        except OSError as error:
-            passed.append(f"{path}: {error.strerror}")
-
-
-def unfit(status: os.stat_result, uid: int) -> str | None:
-    """Why what has this status is not packed; None: it is."""
-    if stat.S_ISLNK(status.st_mode):
-        return "a symlink, which is not followed"
-    if not stat.S_ISREG(status.st_mode) and not stat.S_ISDIR(status.st_mode):
-        return "no regular file"
-    return f"it belongs to uid {status.st_uid}" if status.st_uid != uid else None
-
-
-def _look(folder: int, path: str) -> tuple[os.stat_result, bool]:
-    """What is there, and whether a file that it is can be read."""
-    parent, _, name = path.rpartition("/")
-    above = native.open_beneath(folder, parent or ".", os.O_PATH | os.O_DIRECTORY)
-    try:
-        status = os.stat(name, dir_fd=above, follow_symlinks=False)
-        return status, not stat.S_ISREG(status.st_mode) or os.access(name, os.R_OK, dir_fd=above, follow_symlinks=False)
-    finally:
-        os.close(above)
-
-
-def _names(folder: int, path: str) -> list[str]:
-    fd = native.open_beneath(folder, path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        return os.listdir(fd)
-    finally:
-        os.close(fd)
-
-
-def fingerprint(entries: list[Entry], now_ns: int) -> str:
-    """The same one: nothing was done to any of `entries`. Empty where that could not be told, since something is too fresh."""
-    digest = hashlib.sha256()
-    for entry in entries:
-        s = entry.status
-        if max(s.st_mtime_ns, s.st_ctime_ns) > now_ns - _FRESH_NS:
-            return ""
-        known = (entry.path, s.st_mode, s.st_size, s.st_mtime_ns, s.st_ctime_ns, s.st_ino)
-        digest.update(repr(known).encode("utf-8", "surrogateescape") + b"\n")
-    return digest.hexdigest()
 
 
 def _write(

@@ -14,6 +14,7 @@ from typing import Any
 
 import apsw
 
+from t3_backup.errors import SourceError
 from t3_backup.store.census import UNREADABLE, Census
 from t3_backup.t3.ledger import LEDGER_TABLE
 
@@ -42,6 +43,12 @@ def take_census(connection: apsw.Connection, *, count_rows: bool) -> Census:
     if not count_rows:
         return census
     return replace(census, rows={table: _count(connection, table) for table in tables})
+
+
+def must_hold_something(taken: Census) -> None:
+    """Raise SourceError for a database without any table."""
+    if not taken.ends:
+        raise SourceError("the database is empty: it has no table at all; an earlier snapshot can be put in its place")
 
 
 def _tables(connection: apsw.Connection) -> dict[str, bool]:

@@ -1,7 +1,7 @@
-"""Fold the old state of a database into its one file, so that nothing of it lies elsewhere when it is exchanged.
+"""Checkpoint a database into its one file, so that nothing of it lies elsewhere when it is swapped.
 
 Opened read-write as its owner, once nobody else has it open; the -wal goes back into the main file and is gone. What can't be
-read to the end is not folded and not touched: a -wal without a sound header, a hot journal, a file that is no database.
+read to the end is left as it is: a -wal without a sound header, a hot journal, a file that is no database.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import os
 import stat
 import struct
 from contextlib import closing
+from pathlib import Path
 
 import apsw
 
@@ -17,9 +18,10 @@ from t3_backup.errors import InUse
 from t3_backup.store.census import Census
 from t3_backup.system.sqlite import NOFOLLOW
 from t3_backup.worker.child import census
+from t3_backup.worker.child.connection import execute
 from t3_backup.worker.child.live_files import LiveFiles
-from t3_backup.worker.child.source import execute
-from t3_backup.worker.protocol import Folded
+from t3_backup.worker.child.task import Task
+from t3_backup.worker.operations.restore import CheckpointDatabase, Checkpointed
 
 _FRAME_HEADER = 24  # bytes
 _WAL_HEADER = 32  # bytes (sqlite.org/fileformat.html#walformat)
@@ -27,11 +29,18 @@ _WAL_MAGIC = (0x377F0682, 0x377F0683)  # checksums little-endian, big-endian
 _WAL_VERSION = 3007000
 
 
-def checkpoint(place: LiveFiles) -> Folded:
-    """Fold what is in `place`, or say why that can't be. Raises InUse where somebody has it open, SourceRefused, OSError."""
+def serve_checkpoint_database(task: Task, _operation: CheckpointDatabase) -> Checkpointed:
+    """Bring all of the live database into its one file."""
+    return checkpoint(LiveFiles.open(Path(task.job.home), task.job.uid))
+
+
+def checkpoint(place: LiveFiles) -> Checkpointed:
+    """Checkpoint what is in `place`, or say why that can't be. Raises InUse where somebody has it open, SourceRefused, OSError."""
     if place.identity() is None:
         left = place.sidecars()
-        return Folded(None, not left, f"there is no {place.name}, but {', '.join(left)} of one" if left else "", None, tuple(left))
+        return Checkpointed(
+            None, not left, f"there is no {place.name}, but {', '.join(left)} of one" if left else "", None, tuple(left)
+        )
     with place.alone() as lease:
         reason = _unreadable(place)
         committed = 0 if reason else _committed_frames(place)
@@ -50,11 +59,11 @@ def checkpoint(place: LiveFiles) -> Folded:
             reason = f"{', '.join(left)} stayed beside {place.path}"
         place.sync()
         left = place.sidecars()
-    return Folded(place.identity(), not reason, reason, taken if not reason else None, tuple(left))
+    return Checkpointed(place.identity(), not reason, reason, taken if not reason else None, tuple(left))
 
 
 def _checkpoint(place: LiveFiles, committed: int) -> tuple[Census | None, str]:
-    """Fold it: the census of what is in it then; or why it was left as it is."""
+    """Checkpoint it: the census of what is in it then; or why it was left as it is."""
     with closing(apsw.Connection(str(place.path), flags=apsw.SQLITE_OPEN_READWRITE | NOFOLLOW)) as connection:
         connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)  # which would remove the -wal
         execute(connection, "PRAGMA trusted_schema=0", "PRAGMA temp_store=memory", "PRAGMA mmap_size=0")
@@ -117,7 +126,7 @@ def _unreadable(place: LiveFiles) -> str:
 
 
 def is_wal_header(header: bytes) -> bool:
-    """Whether the first bytes of a -wal are those that SQLite would go on from."""
+    """Tell whether the first bytes of a -wal are those that SQLite would go on from."""
     if len(header) < _WAL_HEADER:
         return False
     magic, version = struct.unpack(">II", header[:8])

@@ -1,7 +1,7 @@
 """A consistent copy of a live database into a private descriptor: pinned online backup, or else VACUUM INTO.
 
 What is copied is read by SQLite alone and written by the VFS `t3copy`. Runs as the owner; never checkpoints, never writes
-to the source, and keeps no writer waiting (see `pin`; and `unpinned` for a database that is not in WAL mode).
+to the source, and keeps no writer waiting (see `pinned_read`; and `rollback_journal` for a database that is not in WAL mode).
 """
 
 from __future__ import annotations
@@ -15,16 +15,31 @@ import apsw
 
 from t3_backup.errors import TryLater
 from t3_backup.worker.child import census
-from t3_backup.worker.child.pinned_read import Budget, Unfinished, copy_pinned, must_hold_something, open_destination, pin_read
+from t3_backup.worker.child.connection import as_failure, connect, execute, is_wal
+from t3_backup.worker.child.header import clear_wal_flag
+from t3_backup.worker.child.pinned_read import Budget, Unfinished, copy_pinned, open_destination, pin_read
 from t3_backup.worker.child.rollback_journal import NOT_WAL, copy_unpinned
-from t3_backup.worker.child.source import Source, as_failure, connect, execute, is_wal
+from t3_backup.worker.child.source import LiveDatabase
+from t3_backup.worker.child.task import Task
 from t3_backup.worker.child.vfs import Destination
-from t3_backup.worker.protocol import Copied
+from t3_backup.worker.operations.backup import Copied, CopyDatabase
+from t3_backup.worker.protocol import Phase, Progress
 
 _HOT_TRIES = 6
 
 
-def copy_database(source: Source, destination: Destination, budget: Budget, *, method: str = "online", mmap: bool = True) -> Copied:
+def serve_copy_database(task: Task, operation: CopyDatabase) -> Copied:
+    """Copy the database that was found into the job's file."""
+    with Destination(task.job.file, task.job.channel) as destination:
+        alive = Progress(0, 0)
+        budget = Budget(task.database, task.job.seconds, task.job.wal_budget, waiting=lambda: task.report(alive))
+        task.report(Phase("copy", task.database.size))
+        return copy_database(task.database, destination, budget, method=operation.method, mmap=operation.mmap)
+
+
+def copy_database(
+    source: LiveDatabase, destination: Destination, budget: Budget, *, method: str = "online", mmap: bool = True
+) -> Copied:
     """Copy `source` into `destination`, which is finished (written, its write-back waited for) when this returns.
 
     The online copy may wait for others in half of the budget's time; then VACUUM INTO has the rest. Raises TryLater (locked,
@@ -40,7 +55,7 @@ def copy_database(source: Source, destination: Destination, budget: Budget, *, m
 
 
 @contextmanager
-def sqlite_errors(source: Source, destination: Destination) -> Iterator[None]:
+def sqlite_errors(source: LiveDatabase, destination: Destination) -> Iterator[None]:
     """Turn SQLite's errors in reading `source` and writing `destination` into ours. Raises SourceError, TryLater, OSError."""
     try:
         yield
@@ -52,7 +67,7 @@ def sqlite_errors(source: Source, destination: Destination) -> Iterator[None]:
         raise as_failure(error, source) from error
 
 
-def _online(source: Source, destination: Destination, budget: Budget, *, mmap: bool) -> Copied:
+def _online(source: LiveDatabase, destination: Destination, budget: Budget, *, mmap: bool) -> Copied:
     hot = 0
     with sqlite_errors(source, destination):
         while True:
@@ -69,7 +84,7 @@ def _online(source: Source, destination: Destination, budget: Budget, *, mmap: b
             budget.wait()
 
 
-def _online_once(source: Source, destination: Destination, budget: Budget, *, mmap: bool) -> Copied:
+def _online_once(source: LiveDatabase, destination: Destination, budget: Budget, *, mmap: bool) -> Copied:
     began = time.monotonic()
     with closing(connect(source, mmap=mmap)) as live:
         if is_wal(live):
@@ -77,7 +92,8 @@ def _online_once(source: Source, destination: Destination, budget: Budget, *, mm
                 taken, restarts = copy_pinned(live, copy, budget), 0
         else:
             taken, restarts = copy_unpinned(live, destination, budget)
-    clear_wal_flag(destination)
+    destination.finish()
+    clear_wal_flag(destination.fd)
     destination.finish()
     seconds = time.monotonic() - began
     return Copied(
@@ -92,7 +108,7 @@ def _online_once(source: Source, destination: Destination, budget: Budget, *, mm
     )
 
 
-def _vacuum(source: Source, destination: Destination, budget: Budget, *, mmap: bool) -> Copied:
+def _vacuum(source: LiveDatabase, destination: Destination, budget: Budget, *, mmap: bool) -> Copied:
     """VACUUM INTO, tried until the time is over."""
     with sqlite_errors(source, destination):
         while True:
@@ -105,14 +121,14 @@ def _vacuum(source: Source, destination: Destination, budget: Budget, *, mmap: b
             budget.wait()
 
 
-def _vacuum_once(source: Source, destination: Destination, budget: Budget, *, mmap: bool) -> Copied:
+def _vacuum_once(source: LiveDatabase, destination: Destination, budget: Budget, *, mmap: bool) -> Copied:
     """VACUUM INTO reads one moment of its own; a census before and one after bound it."""
     began = time.monotonic()
     with closing(connect(source, mmap=mmap, query_only=False)) as live:
         if not is_wal(live):
             raise TryLater(NOT_WAL)
         before = census.take_census(live, count_rows=False)
-        must_hold_something(before)
+        census.must_hold_something(before)
         execute(live, "PRAGMA synchronous=off", f"VACUUM INTO '{destination.uri()}'")
         after = census.take_census(live, count_rows=False)
     destination.finish()
@@ -126,22 +142,3 @@ def _vacuum_once(source: Source, destination: Destination, budget: Budget, *, mm
         before=before,
         after=after,
     )
-
-
-def clear_wal_flag(destination: Destination) -> None:
-    """Say in the header (bytes 18 and 19, sqlite.org/fileformat.html) that the copy is not in WAL mode.
-
-    It has no -wal and never gets one: opened plainly, it must not make sidecars. Nothing else in it changes.
-    """
-    destination.finish()
-    clear_header(destination.fd)
-
-
-def clear_header(fd: int) -> None:
-    """The same for the copy in an open file. Raises OSError."""
-    if os.pread(fd, 2, 18) != b"\x02\x02":
-        return
-    try:
-        os.pwrite(fd, b"\x01\x01", 18)  # two bytes of a page that is there: never a short write
-    except OSError as error:
-        raise OSError(error.errno, error.strerror, "the new snapshot") from error

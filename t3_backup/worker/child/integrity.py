@@ -1,4 +1,4 @@
-"""Does a copy hold what it should? SQLite's checks and the census, on a private descriptor that nothing else writes.
+"""SQLite's checks and the census of a copy, on a private descriptor that nothing else writes.
 
 The file is opened immutable through the VFS `t3copy`: no lock, no journal, no sidecar, and not by its path. What is
 proven is named in `Proven`; the bytes themselves (size, SHA-256) are root's part and are not looked at here. Runs as
@@ -7,6 +7,7 @@ the owner, since SQLite parses the user's bytes.
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Sequence
 from contextlib import closing
@@ -15,18 +16,28 @@ import apsw
 
 from t3_backup.errors import SourceError
 from t3_backup.store.census import Census
-from t3_backup.worker.child import census
-from t3_backup.worker.child.census import quoted
-from t3_backup.worker.child.pinned_read import must_hold_something
-from t3_backup.worker.child.source import execute
+from t3_backup.worker.child import census, sandbox
+from t3_backup.worker.child.census import must_hold_something, quoted
+from t3_backup.worker.child.connection import execute
+from t3_backup.worker.child.task import Task
 from t3_backup.worker.child.vfs import Destination
-from t3_backup.worker.protocol import Proven
+from t3_backup.worker.operations.backup import CheckIntegrity, Proven
+from t3_backup.worker.protocol import Phase
 
 _MOST_PROBLEMS = 20
 _WHOLE = f"PRAGMA integrity_check({_MOST_PROBLEMS})"
 _PARENTS = "PRAGMA foreign_key_check"
 _MMAP_BYTES = 1 << 40
 _CACHE_KIB = 2048
+
+
+def serve_check_integrity(task: Task, operation: CheckIntegrity) -> Proven:
+    """Check the job's file."""
+    with Destination(task.job.file, task.job.channel) as destination:
+        size = os.fstat(task.job.file).st_size
+        sandbox.limit_memory(size)
+        task.report(Phase("prove", size))
+        return check_integrity(destination, share=operation.share, shares=operation.shares)
 
 
 def check_integrity(destination: Destination, *, share: int = 0, shares: int = 1, mmap: bool = True) -> Proven:

@@ -20,21 +20,26 @@ import apsw
 from t3_backup.errors import SourceError, SourceRefused
 from t3_backup.store.names import is_sealed_name, legacy_name
 from t3_backup.system import native
-from t3_backup.worker.child.copy import clear_wal_flag, sqlite_errors
+from t3_backup.worker.child import sandbox
+from t3_backup.worker.child.connection import execute
+from t3_backup.worker.child.copy import sqlite_errors
+from t3_backup.worker.child.header import clear_wal_flag
 from t3_backup.worker.child.pinned_read import Budget, copy_pinned, open_destination
-from t3_backup.worker.child.source import Source, execute
+from t3_backup.worker.child.source import LiveDatabase
+from t3_backup.worker.child.task import Task
 from t3_backup.worker.child.vfs import Destination
-from t3_backup.worker.protocol import Copied
+from t3_backup.worker.operations.backup import Copied
+from t3_backup.worker.operations.legacy import CopyLegacy, Listed, ListLegacy, RemoveLegacy
+from t3_backup.worker.protocol import MOST_NAMES, Phase, Source, copy_limit
 
-_MOST_NAMES = 100  # as many as an answer carries
 _SIDECARS = ("-wal", "-journal")
 
 
 @dataclass(frozen=True)
-class Found:
+class LegacySnapshot:
     """One of them, open for reading."""
 
-    source: Source
+    source: LiveDatabase
     file: int
 
     @property
@@ -43,8 +48,34 @@ class Found:
         return self.source.size
 
 
-def survey(folder: int, uid: int, after: str) -> tuple[str, ...]:
-    """Names of the snapshots in `folder` (an O_PATH descriptor), the newest first, `_MOST_NAMES` at most.
+def serve_list_legacy(task: Task, operation: ListLegacy) -> Listed:
+    """List the snapshots in the job's folder."""
+    return Listed(list_snapshots(task.job.folder, task.job.uid, operation.after))
+
+
+def serve_copy_legacy(task: Task, operation: CopyLegacy) -> Copied:
+    """Copy one of them into the job's file."""
+    job = task.job
+    with Destination(job.file, job.channel) as destination:
+        found = open_snapshot(job.folder, operation.name, job.uid)
+        try:
+            task.report(Source(found.size, 0))
+            sandbox.limit_file_size(found.size)
+            sandbox.limit_memory(copy_limit(found.size))
+            task.report(Phase("copy", found.size))
+            return copy_snapshot(found, destination, Budget(found.source, job.seconds, job.wal_budget))
+        finally:
+            os.close(found.file)
+
+
+def serve_remove_legacy(task: Task, operation: RemoveLegacy) -> Listed:
+    """Remove one of them."""
+    remove_snapshot(task.job.folder, operation.name, task.job.uid, operation.since)
+    return Listed((operation.name,))
+
+
+def list_snapshots(folder: int, uid: int, after: str) -> tuple[str, ...]:
+    """List the snapshots in `folder` (an O_PATH descriptor), the newest first, `MOST_NAMES` at most.
 
     Those alone that come after the one called `after`; an empty text begins with the newest.
 
@@ -62,10 +93,10 @@ def survey(folder: int, uid: int, after: str) -> tuple[str, ...]:
     found = [(parsed.when, name) for name in names if (parsed := legacy_name(name, now))]
     if cursor := legacy_name(after, now):
         found = [one for one in found if one < (cursor.when, after)]
-    return tuple(name for _, name in sorted(found, reverse=True)[:_MOST_NAMES])
+    return tuple(name for _, name in sorted(found, reverse=True)[:MOST_NAMES])
 
 
-def find(folder: int, name: str, uid: int) -> Found:
+def open_snapshot(folder: int, name: str, uid: int) -> LegacySnapshot:
     """Open the snapshot `name` in `folder`.
 
     Raises SourceError where it isn't a regular file of `uid`, or of root's (made there by hand), that may be read, or where its
@@ -85,10 +116,10 @@ def find(folder: int, name: str, uid: int) -> Found:
     except BaseException:
         os.close(file)
         raise
-    return Found(Source(folder, Path(name), status.st_size), file)
+    return LegacySnapshot(LiveDatabase(folder, Path(name), status.st_size), file)
 
 
-def fetch(found: Found, destination: Destination, budget: Budget) -> Copied:
+def copy_snapshot(found: LegacySnapshot, destination: Destination, budget: Budget) -> Copied:
     """Copy it into `destination`, which is finished when this returns. Raises SourceError, and OSError of the destination."""
     began = time.monotonic()
     flags = apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI
@@ -101,15 +132,16 @@ def fetch(found: Found, destination: Destination, budget: Budget) -> Copied:
         # No map of it: the user may cut it short at any time.
         execute(old, "PRAGMA trusted_schema=0", "PRAGMA temp_store=memory", "PRAGMA mmap_size=0", "PRAGMA query_only=1", "BEGIN")
         taken = copy_pinned(old, copy, budget)
-    clear_wal_flag(destination)
+    destination.finish()
+    clear_wal_flag(destination.fd)
     destination.finish()
     # The script made them by VACUUM INTO, and what a method leaves out is left out of them.
     return Copied("vacuum", found.size, 0, 0, time.monotonic() - began, taken, None, None)
 
 
-def discard(folder: int, name: str, uid: int, since: float) -> None:
+def remove_snapshot(folder: int, name: str, uid: int, since: float) -> None:
     """Remove the snapshot and what lies beside it. Raises SourceError where it was changed at `since` or later, and OSError."""
-    found = find(folder, name, uid)
+    found = open_snapshot(folder, name, uid)
     try:
         status = os.fstat(found.file)
     finally:
@@ -117,7 +149,7 @@ def discard(folder: int, name: str, uid: int, since: float) -> None:
     if max(status.st_mtime, status.st_ctime) >= since:
         raise SourceError(f"{name} was changed while it was taken over")
     os.unlink(name, dir_fd=folder)
-    for sidecar in (*_SIDECARS, "-shm"):  # empty ones, or `find` would have refused
+    for sidecar in (*_SIDECARS, "-shm"):  # empty ones, or `open_snapshot` would have refused
         with contextlib.suppress(FileNotFoundError):
             os.unlink(name + sidecar, dir_fd=folder)
 

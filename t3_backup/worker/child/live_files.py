@@ -24,6 +24,8 @@ from t3_backup.t3.files import STATE_DATABASE
 from t3_backup.worker.child.source import must_be_own
 
 _ACCESS = "system.posix_acl_access"
+PROBE = ".probe"  # ending of what is made beside what is staged, to see what can be done there
+STAGED_FILES = ".files"  # ending of the folder of staged files
 _T3_MODE = 0o644  # T3's own, where there is no file to take it from
 
 
@@ -180,6 +182,16 @@ class LiveFiles:
     def sync(self) -> None:
         """Wait until the names are on the disk. Raises OSError."""
         native.sync_directory(self.folder, str(self.path.parent))
+
+    def sync_staged_files(self, name: str) -> None:
+        """Wait until the folder `name` of staged files, and those in it, are on the disk. Raises OSError."""
+        for path in (f"{name}/new", f"{name}/old", name):
+            if self.has(path):
+                fd = native.open_beneath(self.folder, path, os.O_RDONLY | os.O_DIRECTORY)
+                try:
+                    native.sync_directory(fd, path)
+                finally:
+                    os.close(fd)
 
     @contextlib.contextmanager
     def alone(self, name: str = STATE_DATABASE.name) -> Iterator[Lease]:

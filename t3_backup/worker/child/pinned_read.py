@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import apsw
 
-from t3_backup.errors import Failure, SourceError, TryLater
+from t3_backup.errors import Failure, TryLater
 from t3_backup.store.census import Census
 from t3_backup.worker.child import census
-from t3_backup.worker.child.source import Source, as_failure, connect, execute
+from t3_backup.worker.child.census import must_hold_something
+from t3_backup.worker.child.connection import execute
+from t3_backup.worker.child.source import LiveDatabase
 from t3_backup.worker.child.vfs import Destination
 
 STEP_PAGES = 4096  # 16 MiB a step: as fast as one step for all, and the budgets are looked at in between
@@ -32,7 +34,7 @@ class Unfinished(Failure):
 class Budget:
     """What a copy may cost. Instants are those of time.monotonic, in seconds."""
 
-    source: Source
+    source: LiveDatabase
     seconds: float
     wal_bytes: int
     clock: Callable[[], float] = time.monotonic
@@ -99,18 +101,3 @@ def copy_pinned(live: apsw.Connection, copy: apsw.Connection, budget: Budget, *,
             if until is not None and time.monotonic() > until and not backup.done:
                 return None
     return taken
-
-
-def must_hold_something(taken: Census) -> None:
-    """Raises SourceError for a database without any table."""
-    if not taken.ends:
-        raise SourceError("the database is empty: it has no table at all; an earlier snapshot can be put in its place")
-
-
-def count_live(source: Source) -> Census:
-    """The census of a live database, rows counted. Raises SourceError, TryLater."""
-    try:
-        with closing(connect(source, mmap=True)) as live, pin_read(live):
-            return census.take_census(live, count_rows=True)
-    except apsw.Error as error:
-        raise as_failure(error, source) from error

@@ -15,7 +15,7 @@ import apsw
 from t3_backup.errors import TryLater
 from t3_backup.store.census import Census
 from t3_backup.worker.child.pinned_read import Budget, Unfinished, copy_pinned, open_destination, pin_read
-from t3_backup.worker.child.source import Source
+from t3_backup.worker.child.source import LiveDatabase
 from t3_backup.worker.child.vfs import Destination
 
 # A step holds a lock that makes a writer fail: five pages hold it for some 50 microseconds.
@@ -63,7 +63,7 @@ def copy_unpinned(live: apsw.Connection, destination: Destination, budget: Budge
         budget.wait()
 
 
-def _in_short_steps(live: apsw.Connection, copy: apsw.Connection, source: Source) -> bool:
+def _in_short_steps(live: apsw.Connection, copy: apsw.Connection, source: LiveDatabase) -> bool:
     """Copy without a pin; False as soon as somebody is about to write, or has written."""
     backup = copy.backup("main", live, "main")
     try:

@@ -16,6 +16,7 @@ import resource
 import seccomp
 
 from t3_backup.system import native
+from t3_backup.worker.protocol import copy_limit
 
 # Refused with EPERM. Each is a way to hand the descriptor to another process, to allocate blocks that RLIMIT_FSIZE doesn't see
 # (fallocate, and the ioctls that do the same), to get round this filter (io_uring), or to become traceable again (prctl).
@@ -32,9 +33,11 @@ _REFUSED = (
 _FICLONE = 0x40049409  # ioctl_ficlonerange(2), as linux/fs.h has it
 _DATA_LIMIT = 512 << 20  # bytes of heap and private memory
 _OPEN_FILES = 64
+# Address space beside the map of a database: Python, its libraries, and what RLIMIT_DATA allows.
+_SELF_BYTES = 1 << 30
 
 
-def become(uid: int, gid: int, groups: tuple[int, ...]) -> None:
+def become_user(uid: int, gid: int, groups: tuple[int, ...]) -> None:
     """Change to the user, with no way back. Raises OSError, and RuntimeError if a way back is left."""
     os.setgroups(groups)
     os.setresgid(gid, gid, gid)
@@ -45,8 +48,8 @@ def become(uid: int, gid: int, groups: tuple[int, ...]) -> None:
             raise RuntimeError("root could be had back after it was given up")
 
 
-def confine(parent: int) -> None:
-    """No new privileges, not traceable, dead with its parent; small limits. Raises OSError."""
+def confine_process(parent: int) -> None:
+    """Take new privileges and tracing away, die with the parent, and set small limits. Raises OSError."""
     native.confine(parent)
     os.umask(0o077)
     for what, limit in (
@@ -66,8 +69,18 @@ def lower_limit(what: int, limit: int) -> None:
     resource.setrlimit(what, (limit, limit))
 
 
+def limit_file_size(source_bytes: int) -> None:
+    """Let no file grow past what the copy of a source of that size can need."""
+    lower_limit(resource.RLIMIT_FSIZE, copy_limit(source_bytes))
+
+
+def limit_memory(mapped_bytes: int) -> None:
+    """Let the process have that much address space beside its own."""
+    lower_limit(resource.RLIMIT_AS, _SELF_BYTES + mapped_bytes)
+
+
 def filter_calls(*, clones: bool = False) -> None:
-    """The last step: the system calls of `_REFUSED` answer EPERM from now on. Raises OSError.
+    """Let the system calls of `_REFUSED` answer EPERM from now on: the last step. Raises OSError.
 
     `clones`: one file may be made to share the extents of another (FICLONE), which allocates nothing.
     """

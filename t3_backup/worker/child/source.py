@@ -1,4 +1,4 @@
-"""The live database, reached as its owner and opened so that not one byte of it changes.
+"""The live database, found as its owner: where it lies, and that it is what it claims to be.
 
 Descriptors of the database, its -wal or its -shm are opened by SQLite alone: closing any other one in this process
 would drop the locks that SQLite holds (POSIX locks belong to the process, not to the descriptor). Only O_PATH and
@@ -7,7 +7,6 @@ stat are used beside it.
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
 import stat
@@ -15,20 +14,13 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-import apsw
-
-from t3_backup.errors import SourceAbsent, SourceError, SourceRefused, TryLater
+from t3_backup.errors import SourceAbsent, SourceError, SourceRefused
 from t3_backup.system import native
-from t3_backup.system.sqlite import NOFOLLOW
 from t3_backup.t3.files import NO_DATABASE, STATE_DATABASE
-
-_MMAP_BYTES = 1 << 40  # SQLite takes as much of it as it was built for
-_CACHE_KIB = 2048
-_BUSY_MS = 250
 
 
 @dataclass(frozen=True)
-class Source:
+class LiveDatabase:
     """A database found beneath a home: regular, owned by the user, with one name."""
 
     folder: int  # O_PATH descriptor of the folder that holds it
@@ -36,36 +28,36 @@ class Source:
     size: int  # bytes of the main file when it was found
 
     def wal_bytes(self) -> int:
-        """Size of the -wal now; 0 where there is none."""
+        """Return the size of the -wal now; 0 where there is none."""
         try:
             return os.stat(self.path.name + "-wal", dir_fd=self.folder, follow_symlinks=False).st_size
         except FileNotFoundError:
             return 0
 
     def has_journal(self) -> bool:
-        """Whether a rollback journal is there: a writer has changed something, and not yet committed it."""
+        """Tell whether a rollback journal is there: a writer has changed something, and not yet committed it."""
         try:
             return os.stat(self.path.name + "-journal", dir_fd=self.folder, follow_symlinks=False).st_size > 0
         except FileNotFoundError:
             return False
 
     def is_quiet(self, seconds: float) -> bool:
-        """Whether nobody has committed to the main file for so long, nor is about to."""
+        """Tell whether nobody has committed to the main file for so long, nor is about to."""
         changed = os.stat(self.path.name, dir_fd=self.folder, follow_symlinks=False).st_mtime
         return time.time() - changed >= seconds and not self.has_journal()
 
 
-def find(home: Path, uid: int) -> Source:
-    """The database beneath `home`, following no symlink on the way from there.
+def find_database(home: Path, uid: int) -> LiveDatabase:
+    """Find the database beneath `home`, following no symlink on the way from there.
 
     Raises SourceAbsent where there is none, SourceRefused where it is a symlink or lies behind one, has a second name, is no
     regular file or belongs to somebody other than `uid`, and SourceError where it is empty.
     """
-    return find_in(find_folder(home), home, uid)
+    return find_in_folder(find_folder(home), home, uid)
 
 
 def find_folder(home: Path) -> int:
-    """Open the folder beneath `home` that holds the database, as an O_PATH descriptor. Raises as `find` does."""
+    """Open the folder beneath `home` that holds the database, as an O_PATH descriptor. Raises as `find_database` does."""
     try:
         home_fd = os.open(home, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     except FileNotFoundError:
@@ -80,8 +72,8 @@ def find_folder(home: Path) -> int:
         os.close(home_fd)
 
 
-def find_in(folder: int, home: Path, uid: int) -> Source:
-    """Find the database in the open `folder`, which it keeps; `home` is for messages. Raises as `find` does."""
+def find_in_folder(folder: int, home: Path, uid: int) -> LiveDatabase:
+    """Find the database in the open `folder`, which it keeps; `home` is for messages. Raises as `find_database` does."""
     path = home / STATE_DATABASE
     try:
         file = native.open_beneath(folder, STATE_DATABASE.name, os.O_PATH | os.O_NOFOLLOW)
@@ -92,11 +84,11 @@ def find_in(folder: int, home: Path, uid: int) -> Source:
     os.close(file)  # O_PATH: closing it drops no lock
     must_be_own(status, path, uid)
     # The name that the kernel gives has no symlink left in it, so SQLite may be told to follow none.
-    return Source(folder, Path(os.readlink(f"/proc/self/fd/{folder}")) / STATE_DATABASE.name, status.st_size)
+    return LiveDatabase(folder, Path(os.readlink(f"/proc/self/fd/{folder}")) / STATE_DATABASE.name, status.st_size)
 
 
 def must_be_own(status: os.stat_result, path: Path, uid: int) -> None:
-    """Raises SourceRefused where `path` is a symlink, no regular file, somebody else's, or has a second name."""
+    """Raise SourceRefused where `path` is a symlink, no regular file, somebody else's, or has a second name."""
     if stat.S_ISLNK(status.st_mode):
         raise SourceRefused(f"{path} is a symlink; put the database itself there")
     if not stat.S_ISREG(status.st_mode):
@@ -113,48 +105,3 @@ def _unreachable(error: OSError, path: Path) -> SourceError:
     if error.errno in (errno.ELOOP, errno.ENOTDIR, errno.EXDEV):
         return SourceRefused(f"{path}: a symlink on the way (or no folder); nothing there is followed")
     return SourceError(f"{path}: {error.strerror}")
-
-
-def connect(source: Source, *, mmap: bool, query_only: bool = True) -> apsw.Connection:
-    """A read-only connection that never checkpoints, neither while it is open nor as the last one to close.
-
-    `query_only=False` is for VACUUM INTO, which SQLite takes for a write. Raises apsw.Error.
-    """
-    connection = apsw.Connection(str(source.path), flags=apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI | NOFOLLOW)
-    connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
-    connection.setbusytimeout(_BUSY_MS)
-    execute(connection, "PRAGMA trusted_schema=0", "PRAGMA temp_store=memory", f"PRAGMA cache_size=-{_CACHE_KIB}")
-    execute(connection, f"PRAGMA mmap_size={_MMAP_BYTES if mmap else 0}")
-    if query_only:
-        execute(connection, "PRAGMA query_only=1")
-    return connection
-
-
-def execute(connection: apsw.Connection, *statements: str) -> None:
-    """Run statements whose rows are of no interest, leaving no cursor open."""
-    for statement in statements:
-        connection.cursor().execute(statement).fetchall()
-
-
-def is_wal(connection: apsw.Connection) -> bool:
-    """Whether the database is in WAL mode. Raises apsw.Error."""
-    [(mode,)] = connection.cursor().execute("PRAGMA journal_mode").fetchall()
-    return bool(mode == "wal")
-
-
-def as_failure(error: apsw.Error, source: Source) -> SourceError | TryLater:
-    """What an error of SQLite means for the account, in one line that says what to do."""
-    path = source.path
-    extended = getattr(error, "extendedresult", 0)
-    if isinstance(error, apsw.BusyError | apsw.LockedError):
-        return TryLater(f"{path} is locked by another process")
-    if extended == apsw.SQLITE_READONLY_ROLLBACK:
-        return SourceError(f"{path} has a hot journal: its last writer died in a transaction; start its T3 server once to heal it")
-    if isinstance(error, apsw.NotADBError):
-        return SourceError(f"{path} is not a SQLite database")
-    if isinstance(error, apsw.CorruptError):
-        return SourceError(f"{path} is damaged: {error}")
-    with contextlib.suppress(OSError):
-        if source.has_journal():
-            return SourceError(f"{path} has a journal and can't be opened ({error}); start its T3 server once to heal it")
-    return SourceError(f"{path}: {error}")

@@ -1,4 +1,4 @@
-"""Put another database in the place of a live one, in one step, as its owner; and put right what an interrupted exchange left.
+"""Put another database in the place of a live one, in one step, as its owner; and recover a swap that was interrupted.
 
 The new one is written under a name of its own, beside the live one, and gets its final owner and mode there. Then the two
 names change places (renameat2 RENAME_EXCHANGE) under a write lease on the old file: nobody has it open, and who opens it in
@@ -8,81 +8,33 @@ the exchange: it can never be taken for a part of the new one.
 
 from __future__ import annotations
 
-import errno
-import os
-import time
 from collections.abc import Sequence
-from contextlib import closing
+from pathlib import Path
 
-import apsw
-
-from t3_backup.errors import Failure, InUse, SourceError
-from t3_backup.store.census import Census
+from t3_backup.errors import Failure, InUse
 from t3_backup.system import native
 from t3_backup.system.file_identity import FileIdentity
-from t3_backup.system.sqlite import NOFOLLOW, SIDECARS
-from t3_backup.worker.child import census
-from t3_backup.worker.child.copy import clear_header
-from t3_backup.worker.child.live_files import LiveFiles
-from t3_backup.worker.child.source import execute
-from t3_backup.worker.protocol import Copied, Healed, Staged
-
-_PROBE = ".probe"
+from t3_backup.system.sqlite import SIDECARS
+from t3_backup.worker.child.live_files import PROBE, LiveFiles
+from t3_backup.worker.child.stage import read_census
+from t3_backup.worker.child.task import Task
+from t3_backup.worker.operations.restore import RecoverSwap, SwapDatabases, Swapped
 
 
-def stage_database(place: LiveFiles, snapshot: int, aside: str) -> Staged:
-    """Write what is in the descriptor `snapshot` beside the live database, under the name `aside`, durably.
-
-    Raises SourceError and OSError, and then nothing is left of it.
-    """
-    live = place.identity()
-    fd = place.create(aside, live)
-    try:
-        native.copy(snapshot, fd, os.fstat(snapshot).st_size)
-        native.sync_file(fd, str(place.path.parent / aside))
-        place.sync()
-        _must_exchange(place, aside, live)
-        staged = FileIdentity.of(os.fstat(fd))
-        return Staged(live, staged, read_census(place, aside))
-    except BaseException:
-        place.remove(aside)
-        raise
-    finally:
-        os.close(fd)
+def serve_swap_databases(task: Task, operation: SwapDatabases) -> Swapped:
+    """Let what was staged and the live database change places."""
+    place = LiveFiles.open(Path(task.job.home), task.job.uid)
+    return swap_databases(place, operation.aside, operation.old, operation.beside)
 
 
-def _must_exchange(place: LiveFiles, aside: str, live: FileIdentity | None) -> None:
-    """What keeps two names from changing places is found now, while the server runs. Raises SourceError."""
-    probe = aside + _PROBE
-    os.close(place.create(probe, None))
-    try:
-        native.rename_exchange(place.folder, aside, probe)
-        native.rename_exchange(place.folder, aside, probe)
-    except OSError as error:
-        raise SourceError(f"{place.path.parent}: two files can't change places in one step here: {error.strerror}") from None
-    finally:
-        place.remove(probe)
-    if live is None:
-        return
-    try:
-        os.close(native.open_beneath(place.folder, place.name, os.O_RDWR | os.O_NONBLOCK))
-    except PermissionError as error:
-        if error.errno == errno.EPERM:
-            raise SourceError(f"{place.path} can't be changed: it is immutable (lsattr(1)): chattr -i") from None
+def serve_recover_swap(task: Task, operation: RecoverSwap) -> Swapped:
+    """Complete or undo a swap that was interrupted."""
+    place = LiveFiles.open(Path(task.job.home), task.job.uid)
+    seen = operation.old, operation.staged, operation.beside
+    return recover_swap(place, operation.aside, *seen, begun=operation.begun, keep=operation.keep)
 
 
-def clone_database(place: LiveFiles, old: FileIdentity, file: int, taken: Census) -> Copied:
-    """Copy the folded state `old` into the empty `file`, sharing its extents where the file system can. Raises InUse, OSError."""
-    began = time.monotonic()
-    with place.alone() as lease:
-        lease.must_be(old)
-        native.copy(lease.fd, file, old.bytes)
-        lease.must_hold()
-    clear_header(file)
-    return Copied("clone", old.bytes, 0, 0, time.monotonic() - began, taken, None, None)
-
-
-def swap_databases(place: LiveFiles, aside: str, old: FileIdentity | None, beside: Sequence[str]) -> Healed:
+def swap_databases(place: LiveFiles, aside: str, old: FileIdentity | None, beside: Sequence[str]) -> Swapped:
     """Let the database that is staged as `aside` and the live one, seen as `old`, change places; durable when this returns.
 
     What is `beside` the old one (endings), since it could not be folded, goes along, ahead of it. Raises InUse where somebody has
@@ -90,8 +42,8 @@ def swap_databases(place: LiveFiles, aside: str, old: FileIdentity | None, besid
     """
     read_census(place, aside)
     if old is None:
-        _install(place, aside, beside)
-        return Healed("new", False)
+        _install_new(place, aside, beside)
+        return Swapped("new", False)
     with place.alone(aside) as new, place.alone() as lease:
         lease.must_be(old)
         if set(place.sidecars()) != set(beside):
@@ -105,25 +57,13 @@ def swap_databases(place: LiveFiles, aside: str, old: FileIdentity | None, besid
             lease.must_hold()
         except BaseException:
             if new.holds():  # else somebody has opened the new one, and may have something of it beside it: it stays
-                _put_back(place, aside, old, beside)
+                _undo_swap(place, aside, old, beside)
             raise
         # Nobody has the old one. Whoever opens the new one now waits until this process lets go of it, and has it for good.
-    return Healed("new", False)
+    return Swapped("new", False)
 
 
-def read_census(place: LiveFiles, name: str) -> Census:
-    """The census, without counts, of a database that is not in WAL mode and has nothing beside it. Raises SourceError."""
-    path = str(place.path.parent / name)
-    try:
-        with closing(apsw.Connection(path, flags=apsw.SQLITE_OPEN_READONLY | NOFOLLOW)) as connection:
-            execute(connection, "PRAGMA trusted_schema=0", "PRAGMA temp_store=memory", "PRAGMA mmap_size=0")
-            execute(connection, "PRAGMA query_only=1", "BEGIN")
-            return census.take_census(connection, count_rows=False)
-    except apsw.Error as error:
-        raise SourceError(f"{path} can't be read as a database: {error}") from error
-
-
-def _install(place: LiveFiles, aside: str, beside: Sequence[str]) -> None:
+def _install_new(place: LiveFiles, aside: str, beside: Sequence[str]) -> None:
     """The same where there is no live one; what is beside its name moves out of the way first, and stays there."""
     _move_sidecars(place, place.name, aside, beside)
     place.sync()
@@ -140,7 +80,7 @@ def _move_sidecars(place: LiveFiles, old: str, new: str, endings: Sequence[str])
             native.rename_noreplace(place.folder, old + ending, new + ending)
 
 
-def _put_back(place: LiveFiles, aside: str, old: FileIdentity, beside: Sequence[str]) -> None:
+def _undo_swap(place: LiveFiles, aside: str, old: FileIdentity, beside: Sequence[str]) -> None:
     """As it was before the exchange, from wherever it got to."""
     now = place.identity()
     if now is None or now.inode != old.inode:
@@ -149,7 +89,7 @@ def _put_back(place: LiveFiles, aside: str, old: FileIdentity, beside: Sequence[
     place.sync()
 
 
-def heal_swap(
+def recover_swap(
     place: LiveFiles,
     aside: str,
     old: FileIdentity | None,
@@ -158,7 +98,7 @@ def heal_swap(
     *,
     begun: bool,
     keep: bool,
-) -> Healed:
+) -> Swapped:
     """Complete or undo what was interrupted: see what is in place, `old` or what was `staged`. Again is harmless.
 
     `begun`: the exchange may have been begun, and what was `beside` the old one moved. `keep`: what came out of it stays under the
@@ -167,32 +107,32 @@ def heal_swap(
     """
     now = place.identity()
     if not begun or (old is not None and now is not None and now.inode == old.inode) or (old is None and now is None):
-        _undo(place, aside, old, now, beside)
-        return Healed("old", False)
+        _remove_staged(place, aside, old, now, beside)
+        return Swapped("old", False)
     if old is None and now is not None and (staged is None or now.inode != staged.inode):
         place.remove(aside)  # a server has made one of its own; a -wal without a database stays where it was put
         place.sync()
-        return Healed("other", False)
+        return Swapped("other", False)
     if now is None or staged is None or now.inode != staged.inode:
         left = [aside + ending for ending in ("", *SIDECARS) if place.has(aside + ending)]
         if not left:
-            return Healed("other", False)
+            return Swapped("other", False)
         raise Failure(
             f"{place.path} is neither what it was nor what was put back; beside it lies {', '.join(left)}: "
             "put the right one in place, and remove the rest"
         )
     if keep or not place.has(aside):
-        return Healed("new", False)
+        return Swapped("new", False)
     try:
         with place.alone(aside):
             place.remove(aside)
     except InUse:
-        return Healed("new", True)
+        return Swapped("new", True)
     place.sync()
-    return Healed("new", False)
+    return Swapped("new", False)
 
 
-def _undo(place: LiveFiles, aside: str, old: FileIdentity | None, now: FileIdentity | None, beside: Sequence[str]) -> None:
+def _remove_staged(place: LiveFiles, aside: str, old: FileIdentity | None, now: FileIdentity | None, beside: Sequence[str]) -> None:
     """The old one is in place: give it back what was beside it, and remove what was staged."""
     moved = [ending for ending in beside if place.has(aside + ending)]
     if moved and old is not None and now is not None:
@@ -204,7 +144,7 @@ def _undo(place: LiveFiles, aside: str, old: FileIdentity | None, now: FileIdent
             raise Failure(f"{place.path} was written to without {theirs}, a part of it: decide which is right, then remove these")
     _move_sidecars(place, aside, place.name, moved)
     # What was staged; the snapshot that it is of lies in the store. Whoever opened it may have left something beside it.
-    for ending in ("", *SIDECARS, _PROBE):
+    for ending in ("", *SIDECARS, PROBE):
         if place.is_file(aside + ending):
             place.remove(aside + ending)
     place.sync()

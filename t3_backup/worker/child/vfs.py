@@ -7,7 +7,6 @@ from contextlib import closing
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
-from urllib.parse import urlencode
 
 import apsw
 
@@ -40,7 +39,7 @@ def register_vfs(connection: apsw.Connection | None = None) -> None:
 
 
 class Destination:
-    """A private file that SQLite writes and proves a copy in, through the VFS `t3copy` (see `load`).
+    """A private file that SQLite writes and proves a copy in, through the VFS `t3copy` (see `register_vfs`).
 
     One thread at a time may use it; `cancel` alone may come from any. The copy may be believed only after `finish`
     returned: SQLite ignores what closing a file says. Connections to it need `temp_store=MEMORY` if nothing may be
@@ -76,8 +75,9 @@ class Destination:
         return self._pointer
 
     def uri(self, **parameters: str | int) -> str:
-        """What to open, or to VACUUM INTO. `parameters` are SQLite's own, as `mode="ro"`."""
-        return f"file:t3copy-{self._fd}?{urlencode({'vfs': 't3copy', **parameters})}"
+        """Return what to open, or to VACUUM INTO. `parameters` are SQLite's own, as `mode="ro"`: nothing in them is escaped."""
+        words = [f"{name}={value}" for name, value in parameters.items()]
+        return f"file:t3copy-{self._fd}?{'&'.join(['vfs=t3copy', *words])}"
 
     @property
     def sealed_uri(self) -> str:
@@ -113,11 +113,3 @@ class Destination:
         if self._pointer is not None:
             lib.t3_destination_free(self._pointer)
             self._pointer = None
-
-
-def cancel_on_signal(signo: int) -> None:
-    """Let the signal cancel every destination of this process, those still to come included, until they are reset.
-
-    It replaces a handler of Python's. Raises `OSError`: EINVAL for a signal that can't be caught.
-    """
-    check_result(lib.t3_cancel_on_signal(signo))

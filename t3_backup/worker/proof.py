@@ -1,4 +1,4 @@
-"""Hash a file as root while workers prove it as its owner."""
+"""Prove a file: root hashes it while workers check it as its owner."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from t3_backup.errors import Failure, WorkerLost
 from t3_backup.store.content import Content, hash_content, page_size_of
 from t3_backup.worker import client
 from t3_backup.worker.limits import Limits
-from t3_backup.worker.protocol import Proven
+from t3_backup.worker.operations.backup import CheckIntegrity, Proven
 from t3_backup.worker.supervisor import Listener
 
 _SHARED_BYTES = 64 << 20  # a smaller file is proven before a second worker would have started
 
 
-def examine_file(
+def prove_file(
     account: Account,
     fd: int,
     limits: Limits,
@@ -31,23 +31,23 @@ def examine_file(
     *,
     pages: bool = False,
 ) -> tuple[Content, Proven]:
-    """What is in the file `fd`, which nobody writes any more: root hashes it (and its `pages`) beside the workers that prove it.
+    """Hash the file `fd`, which nobody writes any more (and its `pages`), beside the workers that check it.
 
-    A large file is proven by two workers, each a share, where there is a second processor. Raises as `owner.prove` does.
+    A large file is proven by two workers, each a share, where there is a second processor. Raises as `client.ask` does.
     """
     shares = 2 if os.fstat(fd).st_size >= _SHARED_BYTES and len(os.sched_getaffinity(0)) > 1 else 1
 
-    def prove(share: int) -> Proven:
-        return client.prove(account, fd, limits, stopping, listen, share=share, shares=shares)
+    def check(share: int) -> Proven:
+        return client.ask(account, CheckIntegrity(share, shares), limits, stopping, listen, file=fd)
 
-    with ThreadPoolExecutor(1 + shares, thread_name_prefix="examine") as pool:
+    with ThreadPoolExecutor(1 + shares, thread_name_prefix="prove") as pool:
         hashing = pool.submit(hash_content, fd, page_size_of(fd) if pages else 0)
-        proofs = list(pool.map(prove, range(shares)))
-        return hashing.result(), _together(proofs)
+        proofs = list(pool.map(check, range(shares)))
+        return hashing.result(), _merge_proofs(proofs)
 
 
-def _together(proofs: Sequence[Proven]) -> Proven:
-    """One proof out of its shares. Raises WorkerLost where they don't speak of the same database."""
+def _merge_proofs(proofs: Sequence[Proven]) -> Proven:
+    """Make one proof of its shares. Raises WorkerLost where they don't speak of the same database."""
     first = proofs[0]
     if any(proof.census != first.census for proof in proofs):
         raise WorkerLost("the workers that proved the copy have seen different databases")
@@ -55,8 +55,8 @@ def _together(proofs: Sequence[Proven]) -> Proven:
     return replace(first, problems=tuple(problems), seconds=max(proof.seconds for proof in proofs))
 
 
-def _reader(user: str) -> Account:
-    """Who reads a snapshot: its owner, or nobody where the owner has left the system. Root never parses one."""
+def find_reader(user: str) -> Account:
+    """Find who reads a snapshot: its owner, or nobody where the owner has left the system. Root never parses one."""
     if os.geteuid() != 0:
         return accounts.own()
     try:

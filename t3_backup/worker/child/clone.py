@@ -1,0 +1,36 @@
+"""Copy a live database that is whole in its one file, sharing its extents where the file system can."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+from t3_backup.store.census import Census
+from t3_backup.system import native
+from t3_backup.system.file_identity import FileIdentity
+from t3_backup.worker.child import sandbox
+from t3_backup.worker.child.header import clear_wal_flag
+from t3_backup.worker.child.live_files import LiveFiles
+from t3_backup.worker.child.task import Task
+from t3_backup.worker.operations.backup import Copied
+from t3_backup.worker.operations.restore import CloneDatabase
+from t3_backup.worker.protocol import Source
+
+
+def serve_clone_database(task: Task, operation: CloneDatabase) -> Copied:
+    """Copy it into the job's file."""
+    place = LiveFiles.open(Path(task.job.home), task.job.uid)
+    task.report(Source(operation.old.bytes, 0))
+    sandbox.limit_file_size(operation.old.bytes)
+    return clone_database(place, operation.old, task.job.file, operation.census)
+
+
+def clone_database(place: LiveFiles, old: FileIdentity, file: int, taken: Census) -> Copied:
+    """Copy the state `old` into the empty `file`, sharing its extents where the file system can. Raises InUse, OSError."""
+    began = time.monotonic()
+    with place.alone() as lease:
+        lease.must_be(old)
+        native.copy(lease.fd, file, old.bytes)
+        lease.must_hold()
+    clear_wal_flag(file)
+    return Copied("clone", old.bytes, 0, 0, time.monotonic() - began, taken, None, None)

@@ -1,0 +1,30 @@
+"""Count what is in a live database now."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from pathlib import Path
+
+import apsw
+
+from t3_backup.store.census import Census
+from t3_backup.worker.child import census
+from t3_backup.worker.child.connection import as_failure, connect
+from t3_backup.worker.child.pinned_read import pin_read
+from t3_backup.worker.child.source import LiveDatabase, find_database
+from t3_backup.worker.child.task import Task
+from t3_backup.worker.operations.restore import Counted, CountRows
+
+
+def serve_count_rows(task: Task, _operation: CountRows) -> Counted:
+    """Count the rows of the live database."""
+    return Counted(count_rows(find_database(Path(task.job.home), task.job.uid)))
+
+
+def count_rows(source: LiveDatabase) -> Census:
+    """Take the census of a live database, rows counted. Raises SourceError, TryLater."""
+    try:
+        with closing(connect(source, mmap=True)) as live, pin_read(live):
+            return census.take_census(live, count_rows=True)
+    except apsw.Error as error:
+        raise as_failure(error, source) from error

@@ -1,0 +1,80 @@
+"""Write a snapshot beside a live database, as its owner, so that the two can change places in one step."""
+
+from __future__ import annotations
+
+import errno
+import os
+from contextlib import closing
+from pathlib import Path
+
+import apsw
+
+from t3_backup.errors import SourceError
+from t3_backup.store.census import Census
+from t3_backup.system import native
+from t3_backup.system.file_identity import FileIdentity
+from t3_backup.system.sqlite import NOFOLLOW
+from t3_backup.worker.child import census
+from t3_backup.worker.child.connection import execute
+from t3_backup.worker.child.live_files import PROBE, LiveFiles
+from t3_backup.worker.child.task import Task
+from t3_backup.worker.operations.restore import Staged, StageDatabase
+
+
+def serve_stage_database(task: Task, operation: StageDatabase) -> Staged:
+    """Write the snapshot in the job's file; the folders on the way are made where there are none."""
+    place = LiveFiles.open(Path(task.job.home), task.job.uid, create=True)
+    return stage_database(place, task.job.file, operation.aside)
+
+
+def stage_database(place: LiveFiles, snapshot: int, aside: str) -> Staged:
+    """Write what is in the descriptor `snapshot` beside the live database, under the name `aside`, durably.
+
+    Raises SourceError and OSError, and then nothing is left of it.
+    """
+    live = place.identity()
+    fd = place.create(aside, live)
+    try:
+        native.copy(snapshot, fd, os.fstat(snapshot).st_size)
+        native.sync_file(fd, str(place.path.parent / aside))
+        place.sync()
+        _must_exchange(place, aside, live)
+        staged = FileIdentity.of(os.fstat(fd))
+        return Staged(live, staged, read_census(place, aside))
+    except BaseException:
+        place.remove(aside)
+        raise
+    finally:
+        os.close(fd)
+
+
+def _must_exchange(place: LiveFiles, aside: str, live: FileIdentity | None) -> None:
+    """What keeps two names from changing places is found now, while the server runs. Raises SourceError."""
+    probe = aside + PROBE
+    os.close(place.create(probe, None))
+    try:
+        native.rename_exchange(place.folder, aside, probe)
+        native.rename_exchange(place.folder, aside, probe)
+    except OSError as error:
+        raise SourceError(f"{place.path.parent}: two files can't change places in one step here: {error.strerror}") from None
+    finally:
+        place.remove(probe)
+    if live is None:
+        return
+    try:
+        os.close(native.open_beneath(place.folder, place.name, os.O_RDWR | os.O_NONBLOCK))
+    except PermissionError as error:
+        if error.errno == errno.EPERM:
+            raise SourceError(f"{place.path} can't be changed: it is immutable (lsattr(1)): chattr -i") from None
+
+
+def read_census(place: LiveFiles, name: str) -> Census:
+    """The census, without counts, of a database that is not in WAL mode and has nothing beside it. Raises SourceError."""
+    path = str(place.path.parent / name)
+    try:
+        with closing(apsw.Connection(path, flags=apsw.SQLITE_OPEN_READONLY | NOFOLLOW)) as connection:
+            execute(connection, "PRAGMA trusted_schema=0", "PRAGMA temp_store=memory", "PRAGMA mmap_size=0")
+            execute(connection, "PRAGMA query_only=1", "BEGIN")
+            return census.take_census(connection, count_rows=False)
+    except apsw.Error as error:
+        raise SourceError(f"{path} can't be read as a database: {error}") from error

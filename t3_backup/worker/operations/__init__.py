@@ -1,0 +1,106 @@
+"""What a worker can be asked for: one table of the operations, and the request on its command line.
+
+A new operation is an entry of OPERATIONS with its dataclass, a function of a module in `worker.child`, and its caller.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from importlib import import_module
+from typing import Any, Generic, NamedTuple, TypeVar, get_args
+
+from t3_backup.records import decode_record, parse_object
+from t3_backup.worker.protocol import Event
+
+A = TypeVar("A", bound=Event)
+
+
+class Operation(Generic[A]):
+    """A request, as a frozen dataclass of exactly what it needs; `A` is the event that answers it."""
+
+    @classmethod
+    def answer_type(cls) -> type[A]:
+        """Return the event that answers it."""
+        [answer] = get_args(cls.__orig_bases__[0])  # type: ignore[attr-defined]
+        found: type[A] = answer
+        return found
+
+
+class Entry(NamedTuple):
+    """What is known of an operation without importing it."""
+
+    request: str  # its dataclass
+    group: str  # the module of this package that has the dataclass and the answer
+    child: str  # the module of `worker.child` that serves it, by a function `serve_NAME`
+    writes: bool = False  # whether it fills the file that the parent gives it, whose growth is limited
+    locates: bool = False  # whether it is about the live database as a backup finds it, and tells of that first
+    vfs: bool = False  # whether SQLite reads or writes the parent's file, through the VFS t3copy
+    clones: bool = False  # whether it may share the extents of a file
+
+
+OPERATIONS = {
+    "find_database": Entry("FindDatabase", "backup", "locate", locates=True),
+    "copy_database": Entry("CopyDatabase", "backup", "copy", writes=True, locates=True, vfs=True),
+    "check_integrity": Entry("CheckIntegrity", "backup", "integrity", vfs=True),
+    "write_archive": Entry("WriteArchive", "archive", "archive_write", writes=True),
+    "inspect_archive": Entry("InspectArchive", "archive", "archive_read"),
+    "stage_archive": Entry("StageArchive", "archive", "archive_read"),
+    "install_archive": Entry("InstallArchive", "archive", "archive_install"),
+    "count_rows": Entry("CountRows", "restore", "count"),
+    "stage_database": Entry("StageDatabase", "restore", "stage", clones=True),
+    "checkpoint_database": Entry("CheckpointDatabase", "restore", "checkpoint"),
+    "clone_database": Entry("CloneDatabase", "restore", "clone", writes=True, clones=True),
+    "swap_databases": Entry("SwapDatabases", "restore", "swap"),
+    "recover_swap": Entry("RecoverSwap", "restore", "swap"),
+    "list_legacy": Entry("ListLegacy", "legacy", "legacy"),
+    "copy_legacy": Entry("CopyLegacy", "legacy", "legacy", writes=True, vfs=True),
+    "remove_legacy": Entry("RemoveLegacy", "legacy", "legacy"),
+}
+_NAMES = {entry.request: name for name, entry in OPERATIONS.items()}
+
+
+@dataclass(frozen=True)
+class Job:
+    """What every worker needs to know: who it becomes, which descriptors it has, and how much it may take."""
+
+    home: str
+    uid: int
+    gid: int
+    groups: tuple[int, ...]
+    become: bool  # change to the user; False where the parent is that user already
+    parent: int  # pid
+    channel: int  # the socket to the parent
+    seconds: float  # for the whole of it
+    wal_budget: int  # bytes
+    file: int = -1  # the new snapshot, open for writing, or what is to be read; -1: there is none
+    folder: int = -1  # O_PATH descriptor of a folder with snapshots of earlier days; -1: there is none
+
+
+def name_of(operation: Operation[Any]) -> str:
+    """Return the name that the operation has in the table."""
+    return _NAMES[type(operation).__name__]
+
+
+def request_type(name: str) -> type[Operation[Any]]:
+    """Return the dataclass of an operation. Raises ValueError where there is none of that name."""
+    entry = OPERATIONS.get(name)
+    if entry is None:
+        raise ValueError(f"there is no operation {name!r}")
+    found: type[Operation[Any]] = getattr(import_module(f"{__name__}.{entry.group}"), entry.request)
+    return found
+
+
+def encode_request(job: Job, operation: Operation[Any]) -> str:
+    """Make the text that is a worker's command line."""
+    request = asdict(operation)  # type: ignore[call-overload]  # each operation is a dataclass
+    return json.dumps({"operation": name_of(operation), "job": asdict(job), "request": request})
+
+
+def decode_request(text: str) -> tuple[str, Job, Operation[Any]]:
+    """Return the operation's name, the job and the operation of a command line. Raises ValueError."""
+    value = parse_object(text)
+    if value.keys() != {"operation", "job", "request"} or not isinstance(value["operation"], str):
+        raise ValueError("not a request")
+    kind = request_type(value["operation"])
+    return value["operation"], decode_record(Job, value["job"]), decode_record(kind, value["request"])

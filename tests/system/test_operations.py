@@ -1,0 +1,256 @@
+"""Each operation that a worker can be asked for, served by a real child: what it answers, and what it imports for it."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeVar
+
+import pytest
+from conftest import BOUND_S, DATA, ROOT, Land, needs_root
+
+from demo.users import User
+from t3_backup import accounts
+from t3_backup.errors import WorkerLost
+from t3_backup.system.file_identity import FileIdentity
+from t3_backup.worker import client
+from t3_backup.worker.limits import Limits
+from t3_backup.worker.operations import OPERATIONS, Job, Operation, encode_request, name_of
+from t3_backup.worker.operations.archive import InspectArchive, InstallArchive, StageArchive, WriteArchive
+from t3_backup.worker.operations.backup import CheckIntegrity, CopyDatabase, FindDatabase
+from t3_backup.worker.operations.legacy import CopyLegacy, ListLegacy, RemoveLegacy
+from t3_backup.worker.operations.restore import (
+    CheckpointDatabase,
+    CloneDatabase,
+    CountRows,
+    RecoverSwap,
+    StageDatabase,
+    SwapDatabases,
+)
+from t3_backup.worker.protocol import Event
+
+pytestmark = needs_root
+
+TINY = DATA / "state-0.0.24.sqlite"
+ASIDE = "state.sqlite.replaced-x"
+OLD = "state-20261101-033000.sqlite"
+A = TypeVar("A", bound=Event)
+
+# The worker's own beginning, which also notes what is imported: when it becomes the user, and at its end.
+BOOT = """
+import json, os, sys
+note = os.open(NOTE, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+p = sys.argv.pop(1); p in sys.path or sys.path.insert(0, p)
+from t3_backup.worker.child import sandbox
+from t3_backup.worker.child.main import main
+become, seen = sandbox.become_user, []
+def noted(*who):
+    seen.append(sorted(sys.modules))
+    become(*who)
+sandbox.become_user = noted
+code = main()
+os.write(note, json.dumps([*seen, sorted(sys.modules)]).encode())
+sys.exit(code)
+"""
+
+# What takes long to import, and who has a use for it.
+CENSUS = {"apsw", "hashlib"}
+ARCHIVES = {"zstandard", "tarfile"}
+COSTLY = {
+    *CENSUS,
+    *ARCHIVES,
+    *("argparse", "logging", "subprocess", "threading", "asyncio", "concurrent.futures", "multiprocessing"),
+    *("tempfile", "email", "http", "sqlite3", "ssl", "t3_backup.settings", "t3_backup.store.manifest"),
+}
+USES = {
+    "find_database": set[str](),
+    "copy_database": CENSUS,
+    "check_integrity": CENSUS,
+    "write_archive": {*ARCHIVES, "hashlib"},
+    "inspect_archive": ARCHIVES,
+    "stage_archive": ARCHIVES,
+    "install_archive": {"hashlib"},
+    "count_rows": CENSUS,
+    "stage_database": CENSUS,
+    "checkpoint_database": CENSUS,
+    "clone_database": set[str](),
+    "swap_databases": CENSUS,
+    "recover_swap": CENSUS,
+    "list_legacy": CENSUS,
+    "copy_legacy": CENSUS,
+    "remove_legacy": CENSUS,
+}
+
+
+@dataclass
+class Scene:
+    """A user with a database, and workers that note what they import."""
+
+    land: Land
+    user: User
+    modules: dict[str, tuple[set[str], set[str]]] = field(default_factory=dict)  # at the change of user, and at the end
+
+    def ask(self, operation: Operation[A], *, file: int = -1, folder: int = -1) -> A:
+        """Have a worker serve it."""
+        limits = Limits(BOUND_S, BOUND_S, 1 << 30, 0, lambda: 1 << 40)
+        who = accounts.find(self.user.name)
+        answer = client.ask(who, operation, limits, threading.Event(), file=file, folder=folder)
+        before, after = json.loads(self.note.read_text())
+        self.modules[name_of(operation)] = set(before), set(after)
+        return answer
+
+    @property
+    def note(self) -> Path:
+        return self.land.folder / "imported"
+
+    def file(self, name: str) -> int:
+        """A new file of root's."""
+        return os.open(self.land.folder / name, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o600)
+
+
+@pytest.fixture
+def scene(land: Land, make_user: Callable[..., User], monkeypatch: pytest.MonkeyPatch) -> Scene:
+    made = Scene(land, make_user("opal", TINY))
+    monkeypatch.setattr(client, "_BOOT", BOOT.replace("NOTE", repr(str(made.note))))
+    return made
+
+
+@pytest.fixture
+def copied(scene: Scene) -> Iterator[int]:
+    """A copy of the database in a file of root's."""
+    fd = scene.file("copy")
+    scene.ask(CopyDatabase(), file=fd)
+    yield fd
+    os.close(fd)
+
+
+def rows(path: Path) -> int:
+    with closing(sqlite3.connect(f"file:{path}?mode=ro&immutable=1", uri=True)) as database:
+        return int(database.execute("SELECT count(*) FROM orchestration_events").fetchone()[0])
+
+
+def backup_operations(scene: Scene) -> None:
+    assert scene.ask(FindDatabase()).bytes == TINY.stat().st_size
+    file = scene.file("copy")
+    found = scene.ask(CopyDatabase(), file=file)
+    proof = scene.ask(CheckIntegrity(), file=file)
+    os.close(file)
+    assert (found.method, proof.problems) == ("online", ())
+    assert found.pinned is not None
+    assert found.pinned.differences(proof.census) == []
+    assert (proof.census.rows or {})["orchestration_events"] == rows(TINY)
+
+
+def archive_operations(scene: Scene) -> None:
+    place = scene.user.database.parent
+    (place / "secrets").mkdir(mode=0o700)
+    (place / "secrets" / "key").write_text("of before")
+    for path in (place / "secrets", place / "secrets" / "key"):
+        scene.user.give(path)
+    file = scene.file("archive")
+    packed = scene.ask(WriteArchive(1 << 20, ""), file=file)
+    assert (packed.entries, packed.content_bytes) == (2, 9)
+    assert scene.ask(InspectArchive(1 << 20), file=file) == scene.ask(StageArchive(ASIDE, 1 << 20), file=file)
+    os.close(file)
+    (place / "secrets" / "key").write_text("of today")
+    done = scene.ask(InstallArchive(ASIDE, True, dict(mark.rsplit("=", 1) for mark in packed.sealed)))
+    assert (place / "secrets" / "key").read_text() == "of before"
+    assert done.left == (f"{ASIDE}.files/old",), "what nobody has sealed stays"
+    assert (place / done.left[0] / "secrets" / "key").read_text() == "of today"
+
+
+def restore_operations(scene: Scene) -> None:
+    assert (scene.ask(CountRows()).census.rows or {})["orchestration_events"] == rows(TINY)
+    file, live = scene.file("copy"), scene.user.database
+    scene.ask(CopyDatabase(), file=file)
+    staged = scene.ask(StageDatabase(ASIDE), file=file)
+    os.close(file)
+    whole = scene.ask(CheckpointDatabase())
+    assert (whole.whole, whole.beside, whole.reason) == (True, (), "")
+    assert whole.old is not None
+    assert whole.census is not None
+    clone = scene.file("clone")
+    assert scene.ask(CloneDatabase(whole.old, whole.census), file=clone).method == "clone"
+    assert os.fstat(clone).st_size == live.stat().st_size
+    os.close(clone)
+    assert scene.ask(SwapDatabases(ASIDE, whole.old, ())).state == "new"
+    assert staged.staged is not None
+    assert FileIdentity.of(live.stat()).inode == staged.staged.inode
+    assert live.with_name(ASIDE).stat().st_ino == whole.old.inode
+    assert scene.ask(RecoverSwap(ASIDE, whole.old, staged.staged, (), True, False)).state == "new"
+    assert not live.with_name(ASIDE).exists()
+
+
+def legacy_operations(scene: Scene) -> None:
+    folder = scene.land.folder / "old"
+    folder.mkdir(mode=0o700)
+    shutil.copy(TINY, folder / OLD)
+    for path in (folder, folder / OLD):
+        scene.user.give(path)
+    place, file = os.open(folder, os.O_PATH | os.O_DIRECTORY), scene.file("copy")
+    assert scene.ask(ListLegacy(), folder=place).names == (OLD,)
+    assert scene.ask(ListLegacy(OLD), folder=place).names == ()
+    assert scene.ask(CopyLegacy(OLD), file=file, folder=place).method == "vacuum"
+    assert rows(scene.land.folder / "copy") == rows(TINY)
+    assert scene.ask(RemoveLegacy(OLD, time.time() + 1), folder=place).names == (OLD,)
+    assert os.listdir(folder) == []
+    for fd in (place, file):
+        os.close(fd)
+
+
+GROUPS = {
+    "backup": backup_operations,
+    "archive": archive_operations,
+    "restore": restore_operations,
+    "legacy": legacy_operations,
+}
+
+
+@pytest.mark.parametrize("group", GROUPS)
+def test_each_operation_of_a_group_is_served_by_a_child_that_imports_what_it_needs(scene: Scene, group: str) -> None:
+    GROUPS[group](scene)
+    served = {name: known for name, known in scene.modules.items() if OPERATIONS[name].group == group}
+    assert set(served) == {name for name, entry in OPERATIONS.items() if entry.group == group}
+    for name, (before, after) in served.items():
+        assert after & COSTLY == USES[name], name
+        assert after - before == set(), f"{name}: nothing is imported by whoever is the user already"
+        children = {entry.child for entry in OPERATIONS.values() if entry.group != group}
+        children -= {"copy"} if name.endswith("_legacy") else set()  # whose errors of SQLite's are the same
+        ours = {module.removeprefix("t3_backup.worker.child.") for module in after if module.startswith("t3_backup.worker.child.")}
+        assert ours & children == set(), f"{name}: another group's work"
+
+
+def test_the_table_says_of_each_operation_what_it_uses() -> None:
+    assert set(USES) == set(OPERATIONS)
+
+
+@pytest.mark.parametrize("name", ["sudo", "serve_operation", "../copy", "os.system"])
+def test_a_child_refuses_what_is_not_in_the_table_while_it_is_root_still(
+    land: Land, make_user: Callable[..., User], name: str
+) -> None:
+    user = make_user("opal", TINY)
+    job = Job(str(user.home), user.uid, user.gid, (), True, os.getpid(), 1, BOUND_S, 0)
+    text = json.dumps(json.loads(encode_request(job, FindDatabase())) | {"operation": name})
+    line = [sys.executable, "-I", "-c", client._BOOT, str(ROOT), text]
+    done = subprocess.run(line, capture_output=True, text=True, check=False, timeout=BOUND_S, cwd="/")
+    assert done.returncode == 1
+    assert f"there is no operation {name!r}" in done.stderr
+    assert done.stdout == ""
+
+
+def test_an_operation_that_its_child_does_not_know_is_a_lost_worker(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A parent of another version than the files on the disk, as while a package is being upgraded."""
+    monkeypatch.setitem(OPERATIONS, "find_state", OPERATIONS["find_database"])
+    monkeypatch.setattr("t3_backup.worker.operations._NAMES", {"FindDatabase": "find_state"})
+    with pytest.raises(WorkerLost, match="there is no operation 'find_state'"):
+        scene.ask(FindDatabase())
