@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Container, Sequence
-from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:  # a worker that says no time has no use for it
+    from datetime import datetime
 
 # syslog(3); sd-daemon(3) has the prefixes.
 ERROR, WARNING, INFO = 3, 4, 6
@@ -27,6 +30,8 @@ def format_size(count: float) -> str:
 
 def utc_now() -> datetime:
     """Now, in UTC."""
+    from datetime import UTC, datetime
+
     return datetime.now(UTC)
 
 
@@ -45,4 +50,6 @@ def printable(text: str, most: int = 500) -> str:
 
 def format_time(when: datetime) -> str:
     """RFC 3339 in UTC, whole seconds: 2026-11-24T03:30:12Z."""
+    from datetime import UTC
+
     return when.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

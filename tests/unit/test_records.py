@@ -96,7 +96,7 @@ def fits(hint: str, value: Any) -> bool:
         case "large":
             return kind is int and value >= 0 and value.bit_length() <= 64
         case "real":
-            return kind in (int, float) and math.isfinite(value) and -(2.0**63) <= value < 2.0**63
+            return kind in (int, float) and (kind is int or math.isfinite(value)) and -(2.0**63) <= value < 2.0**63
         case "flag":
             return value is True or value is False
         case "text" | "short":

@@ -7,6 +7,7 @@ of system calls comes before SQLite reads the first byte.
 from __future__ import annotations
 
 import errno
+import gc
 import signal
 import sys
 from importlib import import_module
@@ -32,6 +33,7 @@ def serve_operation(name: str, task: Task, operation: Operation[Any]) -> Event |
     locate = import_module(f"{_PACKAGE}.locate") if entry.locates else None
     if entry.vfs:
         import_module(f"{_PACKAGE}.vfs").register_vfs()
+    gc.enable()
     if task.job.become:
         sandbox.become_user(task.job.uid, task.job.gid, task.job.groups)
     sandbox.confine_process(task.job.parent)
