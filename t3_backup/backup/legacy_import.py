@@ -1,17 +1,20 @@
-"""Old snapshots, which an earlier script left in folders of their users' own, become snapshots of ours.
+"""Make snapshots of ours of the old ones that an earlier script left in folders of the users' own.
 
-Never in place: who owns a folder can change what is in it, and may hold it open. The folder is set aside; each snapshot in
-it is copied by its owner's worker into a new file of root's, proven, sealed and named by its old time; only then does the
-original go. What can't be taken over stays where it is, in a folder that says so.
+A run only sets such a folder aside; `import-legacy` takes over what is in it. Never in place: who owns a folder can change what is
+in it, and may hold it open. Each snapshot is copied by its owner's worker into a new file of root's, proven, sealed and named by
+its old time; only then does the original go. What can't be taken over stays where it is, in a folder that says so.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
+import pwd
 import time
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
+from t3_backup.accounts import is_user_name
 from t3_backup.backup import verdict
 from t3_backup.backup.snapshot import Order, describe, settle
 from t3_backup.errors import Cancelled, Failure, SourceError, SourceRefused, StoreError, TryLater, WorkerLost, explain
@@ -30,13 +33,39 @@ class TakenOver:
     warnings: list[str] = field(default_factory=list)
 
 
+def users_with_legacy(store: Store) -> list[str]:
+    """List who has a folder of an earlier script in the store, set aside or not."""
+    os.lseek(store.fd, 0, os.SEEK_SET)
+    beside = {name.partition("+")[0] for name in os.listdir(store.fd) if "+" in name}
+    users = sorted({*store.users(), *filter(is_user_name, beside)})
+    return [user for user in users if store.aside(user) or _is_given_away(store, user)]
+
+
+def _is_given_away(store: Store, user: str) -> bool:
+    try:
+        return store.is_given_away(user, pwd.getpwnam(user).pw_uid)
+    except KeyError:  # whoever it was is gone
+        return False
+
+
+def tell_waiting(user: str, store: Store) -> tuple[str, ...]:
+    """Say which folders of an earlier script's wait to be taken over, and what to type."""
+    return tuple(
+        f"{user}: old snapshots wait in {store.path / name}; take them over: t3-backup-state import-legacy {user}"
+        for name in store.aside(user)
+    )
+
+
 def set_aside(order: Order, store: Store) -> None:
-    """Move the account's shelf out of the way, where it is its user's own: an earlier script made it so.
+    """Move the account's folder out of the way, where it is its user's own: an earlier script made it so. An empty one goes.
 
     Raises StoreError where snapshots of ours are in it: then that script still runs, and has given our shelf away.
     """
     user, uid = order.account.user, order.account.uid
     if not store.is_given_away(user, uid):
+        return
+    with contextlib.suppress(OSError):  # it is not empty
+        os.rmdir(user, dir_fd=store.fd)
         return
     folder = store.open_aside(user, uid)
     try:
@@ -50,7 +79,7 @@ def set_aside(order: Order, store: Store) -> None:
             f"Remove it; then: chown root: {path}"
         ) from None
     except (Failure, OSError):
-        pass  # he has closed it even to himself: that must not cost him the backup of today
+        pass  # they have closed it even to themselves: that must not cost them the backup of today
     finally:
         os.close(folder)
     store.set_aside(user)
@@ -59,7 +88,7 @@ def set_aside(order: Order, store: Store) -> None:
 def import_legacy(order: Order, store: Store, account_dir: AccountDir, until: float) -> TakenOver:
     """Take over all that was set aside of the account, the newest first, `until` then (a time of time.monotonic()).
 
-    What is not done (out of time, no room, a stop) is the next run's. Never raises for what is wrong with an old one.
+    What is not done (out of time, no room, a stop) waits for the next call. Never raises for what is wrong with an old one.
     """
     done = TakenOver()
     for aside in store.aside(account_dir.user):
@@ -74,7 +103,9 @@ def import_legacy(order: Order, store: Store, account_dir: AccountDir, until: fl
         except (Failure, OSError) as error:
             later.append(explain(error))
         if later:
-            done.warnings.append(f"{account_dir.user}: the rest of {path} is left to the next run: {later[0]}")
+            done.warnings.append(
+                f"{account_dir.user}: the rest of {path} waits: {later[0]}; go on: t3-backup-state import-legacy {account_dir.user}"
+            )
     return done
 
 
@@ -113,7 +144,7 @@ def _left(order: Order, until: float) -> Order:
     """The order, with the time that is left. Raises TryLater where there is none."""
     seconds = until - time.monotonic()
     if seconds <= 0:
-        raise TryLater("out of time: half of T3_BACKUP_TIMEOUT is for old snapshots")
+        raise TryLater("out of time: T3_BACKUP_TIMEOUT is for all of an account")
     return replace(order, limits=replace(order.limits, seconds=seconds))
 
 

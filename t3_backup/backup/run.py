@@ -131,7 +131,7 @@ def _covered(result: AccountResult, heard: Overheard) -> AccountResult:
 
 
 def _back_up(job: Run, account: Account) -> AccountResult:
-    """What is left of earlier days becomes ours, and then the snapshot of today is taken: it is measured by them."""
+    """Take the snapshot of today. What an earlier script left in a folder of the user's own is set aside, and told of."""
     job.listen(account.user, Phase("start", 0))  # whoever is not heard of again, it is known who it was
     order = Order(account, job.limits(), job.label, job.now(), job.stopping, partial(job.listen, account.user))
     legacy_import.set_aside(order, job.store)
@@ -139,14 +139,10 @@ def _back_up(job: Run, account: Account) -> AccountResult:
     assert account_dir is not None
     with account_dir:
         account_dir.clear()
-        # Half of the account's time at most, and the backup of today has the rest: the run's own limit counts one for each account.
-        began, seconds = time.monotonic(), order.limits.seconds
-        old = legacy_import.import_legacy(order, job.store, account_dir, began + seconds / 2)
-        left = replace(order.limits, seconds=seconds - (time.monotonic() - began))
         heard = Overheard(order.listen)
-        order = replace(order, when=job.now(), limits=left, listen=heard)
+        order = replace(order, listen=heard)
         result = _covered(_result(account, partial(_snapshot, job, order, account_dir, heard)), heard)
-    return replace(result, taken_over=tuple(old.names), warnings=(*old.warnings, *result.warnings))
+    return replace(result, warnings=(*legacy_import.tell_waiting(account.user, job.store), *result.warnings))
 
 
 def _snapshot(job: Run, order: Order, account_dir: AccountDir, heard: Overheard) -> AccountResult:

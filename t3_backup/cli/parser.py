@@ -33,6 +33,7 @@ examples:
   t3-backup-state status                           how old, how good and how many is what there is of each account?
   t3-backup-state doctor                           is everything here as backups need it?
   t3-backup-state hooks                            try what is called when a run has failed
+  t3-backup-state import-legacy                    take over what an earlier script left in folders of the users' own
 """
 _EXIT_STATUS = """\
 exit status: 0 all well; 1 an account failed, a new snapshot is suspect or damaged, one does not verify, a check of the doctor,
@@ -241,6 +242,12 @@ def _add_hooks(shared: _Shared) -> None:
     command.add_argument("--document", metavar="FILE", help="what a run of the service has left, for the unit that calls this")
 
 
+def _add_import_legacy(shared: _Shared) -> None:
+    command = shared.add("import-legacy", "take over the snapshots that an earlier script left to the users")
+    command.add_argument("users", nargs="*", metavar="USER")
+    command.add_argument("--timeout", metavar="S", help="seconds for one account (T3_BACKUP_TIMEOUT; 900)")
+
+
 COMMANDS: dict[str, Callable[[_Shared], None]] = {
     "run": _add_run,
     "list": _add_list,
@@ -255,6 +262,7 @@ COMMANDS: dict[str, Callable[[_Shared], None]] = {
     "status": _add_status,
     "doctor": _add_doctor,
     "hooks": _add_hooks,
+    "import-legacy": _add_import_legacy,
 }
 
 

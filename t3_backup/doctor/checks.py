@@ -161,10 +161,11 @@ def _shelf(account_dir: AccountDirFacts) -> Iterator[Finding]:
             "warn",
             name,
             f"{account_dir.path} is the user's own, with {account_dir.old} snapshots that they can change; "
-            f"the next run takes them over: t3-backup-state run --user {account_dir.user}",
+            f"take them over: t3-backup-state import-legacy {account_dir.user}",
         )
     for path in account_dir.aside:
-        yield Finding("note", name, f"{path} holds old snapshots that are not taken over yet; the next run goes on with them")
+        found = f"{path} holds old snapshots that are not taken over yet"
+        yield Finding("warn", name, f"{found}; take them over: t3-backup-state import-legacy {account_dir.user}")
     for path in account_dir.leftovers:
         yield Finding("warn", name, f"{path} holds what could not be taken over; look at it, and remove the folder")
     old = [stray for stray in account_dir.strays if is_legacy(stray)]

@@ -27,7 +27,7 @@ class Message(NamedTuple):
 def result_messages(result: AccountResult) -> list[Message]:
     """The lines of one account."""
     user = result.user
-    lines = [Message(INFO, f"took over {user}: {name}, of an earlier script") for name in result.taken_over]
+    lines: list[Message] = []
     if result.outcome == "failed":
         lines.append(Message(ERROR, f"WARN: backup FAILED for {user} ({result.reason})"))
     elif result.outcome == "skipped":

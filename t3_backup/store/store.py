@@ -89,7 +89,7 @@ class Store:
             native.sync_directory(self.fd, str(self.path))  # always: whoever made it may have died before this
         if self.is_given_away(user, _uid(user)):  # looked at first: opening it may take a right that we don't have
             raise StoreError(
-                f"{path} is {user}'s own, as an earlier script left it: t3-backup-state run --user {user} takes it over"
+                f"{path} is {user}'s own, as an earlier script left it: t3-backup-state import-legacy {user} takes it over"
             )
         try:
             fd = _open_own(user, path, self.fd)

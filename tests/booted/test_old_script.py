@@ -50,7 +50,7 @@ def commands(said: str) -> list[str]:
 
 
 def test_the_package_takes_over_from_a_script_that_was_put_there_by_hand(suite: str, deb: Path, small: Path) -> None:
-    """Row 31. It is told once how to remove what hides the package; after that one run makes all old snapshots root's."""
+    """Row 31. It is told once how to remove what hides the package, and the command that makes all old snapshots root's."""
     with boot(suite, prepared=True) as machine:
         by_hand(machine)
         for user in ("alice", "bob"):
@@ -72,6 +72,7 @@ def test_the_package_takes_over_from_a_script_that_was_put_there_by_hand(suite: 
             assert path in sick.text
         assert machine.run("find", STORE, "-name", "state-*", "-user", "root").out == ""
 
+        assert "/usr/bin/t3-backup-state import-legacy" in todo
         for line in todo:
             machine.sh(line)
         assert machine.run("sh", "-c", "command -v t3-backup-state").out == "/usr/bin/t3-backup-state\n"

@@ -1,4 +1,7 @@
-"""Old snapshots, which a script of earlier days left in folders of their users' own, become ours, and none is lost."""
+"""Old snapshots, which a script of earlier days left in folders of their users' own, become ours by `import-legacy`; none is lost.
+
+A run makes its own backup all the same, touches none of them, and says what to type.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import DATA, Answer, Land, commit_row, needs_root, started, until
+from conftest import DATA, ROOT, Answer, Land, commit_row, needs_root, started, until
 from support.sampling import amount, chance
 
 from demo.users import User
@@ -76,6 +79,10 @@ def listed(land: Land, user: User) -> list[dict[str, Any]]:
     return answer.account(user.name)["snapshots"]
 
 
+def take_over(land: Land, *words: str, **environ: str) -> Answer:
+    return land.t3("import-legacy", *words, "--json", **environ)
+
+
 def utc(name: str) -> str:
     """The time in an old name, as a manifest has it."""
     local = datetime.strptime(name[-15:], "%Y%m%d-%H%M%S").astimezone()
@@ -83,8 +90,10 @@ def utc(name: str) -> str:
 
 
 def must_have_taken_over(land: Land, user: User, answer: Answer, names: list[str] = OLD) -> None:
-    """All of them are ours, once and in order, below the new one; nothing else is left."""
+    """All of them are ours, once and in order, below the new one of a run; nothing else is left."""
     assert answer.code == 0, answer
+    ran = land.t3("run", "--json")
+    assert (ran.code, ran.account(user.name)["taken_over"], ran.account(user.name)["warnings"]) == (0, [], [])
     new, *old = listed(land, user)
     assert new["sequence"] == 1
     assert [(s["taken_at"], s["verdict"]) for s in old] == [(utc(name), "verified") for name in reversed(names)]
@@ -99,16 +108,17 @@ def must_have_taken_over(land: Land, user: User, answer: Answer, names: list[str
 
 def test_old_snapshots_become_ours_with_their_times_and_labels(land: Land, ada: User) -> None:
     leave_all(land, ada)
-    answer = land.t3("run", "--json")
+    answer = take_over(land)
     must_have_taken_over(land, ada, answer)
     assert len(answer.account(ada.name)["taken_over"]) == len(OLD)
     [labelled] = [s for s in listed(land, ada) if s["label"]]
     assert (labelled["label"], labelled["taken_at"]) == ("prebump-0.0.25", utc(LABELLED))
     assert labelled["name"].endswith("-prebump-0.0.25")
     commit_row(ada)
-    again = land.t3("run", "--json")
-    assert again.code == 0
-    assert again.account(ada.name)["taken_over"] == []
+    assert land.t3().code == 0
+    again = land.t3("import-legacy", ada.name)
+    assert (again.code, again.out) == (0, f"nothing of an earlier script waits for {ada.name}\n")
+    assert take_over(land).document == {"accounts": []}
     assert [s["sequence"] for s in listed(land, ada)] == [2, 1, 0, -1, -2, -3]
 
 
@@ -117,12 +127,13 @@ def test_until_then_they_are_told_of_with_the_command_that_takes_them_over(land:
     for words in (["list"], ["verify"], ["list", ada.name]):
         answer = land.t3(*words)
         assert answer.code == 1
-        assert f"t3-backup-state run --user {ada.name} takes it over" in answer.out + answer.err
+        assert f"t3-backup-state import-legacy {ada.name} takes it over" in answer.out + answer.err
     assert sorted(os.listdir(land.account_dir(ada))) == sorted(f"{name}.sqlite" for name in OLD)
 
 
 def test_they_are_pruned_as_any_other_and_the_oldest_goes_first(land: Land, ada: User) -> None:
     leave_all(land, ada, PLAIN)
+    assert take_over(land).code == 0
     answer = land.t3("run", "--keep", "2", "--json")
     assert [name[:14] for name in answer.account(ada.name)["pruned"]] == ["state-20261101", "state-20261102"]
     assert [marks(Path(s["path"])) for s in listed(land, ada)] == [3, 3]
@@ -132,6 +143,7 @@ def test_the_first_run_is_measured_by_them(land: Land, ada: User, small: Path) -
     """Row 34. A server that began anew before we came is seen by what the script had kept."""
     shutil.copyfile(small, land.account_dir(ada) / f"{PLAIN[0]}.sqlite")
     ada.give(land.account_dir(ada) / f"{PLAIN[0]}.sqlite")
+    assert take_over(land).code == 0
     answer = land.t3("run", "--json")
     assert answer.code == 1
     assert answer.account(ada.name)["snapshots"][0]["verdict"] == "suspect"
@@ -181,8 +193,9 @@ def test_one_that_does_not_prove_is_left_and_told_of_and_costs_no_other(
     if spoil is not somebody_elses:
         os.lchown(bad, ada.uid, ada.gid)
     before = os.lstat(bad)
-    answer = land.t3("run", "--json")
+    answer = take_over(land)
     assert answer.code == 0
+    assert land.t3().code == 0
     assert [marks(Path(s["path"])) for s in listed(land, ada)] == [4, 4, 3, 1]
     left = land.store / f"{ada.name}+leftover" / bad.name
     assert os.lstat(left).st_ino == before.st_ino
@@ -194,6 +207,7 @@ def test_one_that_does_not_prove_is_left_and_told_of_and_costs_no_other(
         assert path.stat().st_uid == 0
     # Told of once, listed for ever, and not tried again.
     assert land.t3("run", "--json").account(ada.name)["warnings"] == []
+    assert take_over(land, ada.name).account(ada.name)["warnings"] == []
     answer = land.t3("list", ada.name)
     assert answer.code == 0
     assert f"{ada.name}+leftover" in answer.out
@@ -203,7 +217,7 @@ def test_one_that_does_not_prove_is_left_and_told_of_and_costs_no_other(
 def test_one_that_root_has_put_there_by_hand_is_taken_over_too(land: Land, ada: User) -> None:
     leave_all(land, ada)
     os.chown(land.account_dir(ada) / f"{LABELLED}.sqlite", 0, 0)
-    must_have_taken_over(land, ada, land.t3("run", "--json"))
+    must_have_taken_over(land, ada, take_over(land))
 
 
 def test_what_is_no_snapshot_stays_where_it_was(land: Land, ada: User) -> None:
@@ -211,6 +225,7 @@ def test_what_is_no_snapshot_stays_where_it_was(land: Land, ada: User) -> None:
     for name in ("notes.txt", "state-evil..label;-20261101-033000.sqlite"):
         (land.account_dir(ada) / name).write_text("mine")
         ada.give(land.account_dir(ada) / name)
+    assert take_over(land).code == 0
     assert land.t3().code == 0
     assert len(listed(land, ada)) == 1 + len(PLAIN)
     assert sorted(os.listdir(land.store / f"{ada.name}+leftover")) == sorted(
@@ -223,13 +238,15 @@ def test_one_in_wal_mode_is_taken_over_and_is_so_no_more(land: Land, ada: User) 
     data = bytearray(path.read_bytes())
     data[18:20] = b"\x02\x02"
     path.write_bytes(bytes(data))
-    assert land.t3().code == 0
-    old = Path(listed(land, ada)[1]["path"])
+    assert take_over(land).code == 0
+    old = Path(listed(land, ada)[0]["path"])
     assert old.read_bytes()[18:20] == b"\x01\x01"
     assert marks(old) == 1
 
 
-def test_an_empty_old_shelf_is_simply_replaced(land: Land, ada: User) -> None:
+@pytest.mark.parametrize("first", ["run", "import-legacy"])
+def test_an_empty_old_shelf_is_simply_replaced(first: str, land: Land, ada: User) -> None:
+    assert land.t3(first).code == 0
     assert land.t3().code == 0
     assert sorted(os.listdir(land.store)) == sorted([ada.name, "attempts.json"])
     assert land.account_dir(ada).stat().st_uid == 0
@@ -244,8 +261,9 @@ def test_one_that_was_sealed_when_the_run_was_killed_is_not_taken_twice(land: La
     for path in [kept, *kept.iterdir()]:
         ada.give(path)
     commit_row(ada)
-    answer = land.t3("run", "--json")
-    assert answer.account(ada.name)["warnings"] == []
+    answer = take_over(land)
+    assert (answer.code, answer.account(ada.name)["taken_over"], answer.account(ada.name)["warnings"]) == (0, [], [])
+    assert land.t3().code == 0
     assert [s["sequence"] for s in listed(land, ada)] == [2, 1, 0, -1, -2, -3]
     assert sorted(os.listdir(land.store)) == sorted([ada.name, "attempts.json"])
 
@@ -253,7 +271,7 @@ def test_one_that_was_sealed_when_the_run_was_killed_is_not_taken_twice(land: La
 def must_have_taken_over_beside(land: Land, ada: User, kept: Path) -> None:
     hidden = land.store.parent / "hidden"
     kept.rename(hidden)
-    must_have_taken_over(land, ada, land.t3())
+    must_have_taken_over(land, ada, take_over(land))
     hidden.rename(kept)
 
 
@@ -263,9 +281,10 @@ def test_where_the_old_script_still_runs_and_gives_our_shelf_away_nothing_is_mov
     ada.give(land.account_dir(ada))
     leave(land, ada, PLAIN[0], 1)
     before = sorted(os.listdir(land.account_dir(ada)))
-    answer = land.t3()
-    assert answer.code == 1
-    assert f"chown root: {land.account_dir(ada)}" in answer.out
+    for words in (("run",), ("import-legacy",), ("import-legacy", ada.name)):
+        answer = land.t3(*words)
+        assert answer.code == 1
+        assert f"chown root: {land.account_dir(ada)}" in answer.out
     assert sorted(os.listdir(land.account_dir(ada))) == before
     os.chown(land.account_dir(ada), 0, 0)
     assert land.t3().code == 0
@@ -274,14 +293,16 @@ def test_where_the_old_script_still_runs_and_gives_our_shelf_away_nothing_is_mov
     assert entry["strays"] == [f"{PLAIN[0]}.sqlite"]
 
 
-def test_what_is_not_done_in_time_is_the_next_runs(land: Land, ada: User, grown: Callable[[int], Path]) -> None:
+def test_what_is_not_done_in_time_waits_for_the_next_call(land: Land, ada: User, grown: Callable[[int], Path]) -> None:
     for name in PLAIN:
         shutil.copyfile(grown(64), land.account_dir(ada) / f"{name}.sqlite")
         ada.give(land.account_dir(ada) / f"{name}.sqlite")
-    first = land.t3("run", "--timeout", "1", "--json")
+    first = take_over(land, "--timeout", "1")
     done = len(first.account(ada.name)["taken_over"])
-    second = land.t3("run", "--json")
-    assert done + len(second.account(ada.name)["taken_over"]) == len(PLAIN)
+    assert (first.code == 0) is (done == len(PLAIN)) is (first.account(ada.name)["waiting"] == [])
+    second = take_over(land)
+    assert (second.code, second.account(ada.name)["waiting"] if second.document["accounts"] else []) == (0, [])
+    assert done + sum(len(one["taken_over"]) for one in second.document["accounts"]) == len(PLAIN)
     old = [s for s in listed(land, ada) if s["sequence"] <= 0]
     assert [s["taken_at"] for s in old] == [utc(name) for name in reversed(PLAIN)]
 
@@ -293,8 +314,8 @@ def test_a_hundred_bad_ones_hide_no_good_one(land: Land, ada: User) -> None:
         bad = land.account_dir(ada) / f"state-20261104-{3 + minute // 60:02}{minute % 60:02}00.sqlite"
         bad.touch()
         ada.give(bad)
-    assert len(land.t3("run", "--json").account(ada.name)["taken_over"]) == 1
-    assert [s["taken_at"] for s in listed(land, ada)][1:] == [utc(PLAIN[0])]
+    assert len(take_over(land).account(ada.name)["taken_over"]) == 1
+    assert [s["taken_at"] for s in listed(land, ada)] == [utc(PLAIN[0])]
     assert len(os.listdir(land.store / f"{ada.name}+leftover")) == count
 
 
@@ -303,6 +324,7 @@ def test_a_hundred_bad_ones_hide_no_good_one(land: Land, ada: User) -> None:
 )
 def test_a_time_that_no_script_can_have_had_is_not_taken_over(name: str, land: Land, ada: User) -> None:
     leave_all(land, ada, [*PLAIN, name])
+    assert take_over(land).code == 0
     assert land.t3().code == 0
     assert [marks(Path(s["path"])) for s in listed(land, ada)] == [4, 3, 2, 1]
     assert marks(land.store / f"{ada.name}+leftover" / f"{name}.sqlite") == 4
@@ -317,14 +339,51 @@ def test_one_that_cannot_be_removed_holds_up_no_other_and_is_taken_once(land: La
     try:
         counts = []
         for _ in range(2):
-            counts.append(len(land.t3("run", "--json").account(ada.name)["taken_over"]))
+            answer = take_over(land)
+            counts.append(len(answer.account(ada.name)["taken_over"]))
+            assert (answer.code, answer.account(ada.name)["waiting"]) == (1, [f"{land.store}/{ada.name}+old"])
+            assert land.t3().code == 0
             commit_row(ada)
     finally:
         subprocess.run(["chattr", "-i", land.store / f"{ada.name}+old" / stuck.name], check=True)
     assert counts == [3, 0]
+    assert take_over(land).code == 0
     assert land.t3().code == 0
     assert [s["sequence"] for s in listed(land, ada)] == [3, 2, 1, 0, -1, -2]
     assert sorted(os.listdir(land.store)) == sorted([ada.name, "attempts.json"])
+
+
+def test_a_run_sets_them_aside_backs_up_and_says_what_to_type(land: Land, ada: User) -> None:
+    leave_all(land, ada)
+    kept = {path.name: path.lstat() for path in land.account_dir(ada).iterdir()}
+    for number in (1, 2):  # each run says so again
+        answer = land.t3("run", "--json")
+        assert (answer.code, answer.account(ada.name)["taken_over"]) == (0, [])
+        waits = f"{ada.name}: old snapshots wait in {land.store}/{ada.name}+old; take them over: t3-backup-state import-legacy {ada.name}"
+        assert answer.account(ada.name)["warnings"] == [waits]
+        assert f"WARN: {waits}" in answer.err
+        assert [s["sequence"] for s in listed(land, ada)] == list(range(number, 0, -1))
+        commit_row(ada)
+    aside = land.store / f"{ada.name}+old"
+    now = {path.name: path.lstat() for path in aside.iterdir()}
+    assert {name: (one.st_ino, one.st_mtime_ns, one.st_size) for name, one in now.items()} == {
+        name: (one.st_ino, one.st_mtime_ns, one.st_size) for name, one in kept.items()
+    }
+    assert len(take_over(land).account(ada.name)["taken_over"]) == len(OLD)
+    assert [s["sequence"] for s in listed(land, ada)] == [2, 1, 0, -1, -2, -3]
+
+
+def test_it_needs_root_and_waits_for_the_lock_and_a_user_of_no_such_name_fails(land: Land, ada: User) -> None:
+    leave_all(land, ada, PLAIN)
+    line = land.command("import-legacy", "--dest", str(land.store))
+    done = subprocess.run(
+        line, env=land.env(), cwd=ROOT, user=ada.uid, group=ada.gid, extra_groups=[], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout, "needs root" in done.stderr) == (2, "", True)
+    answer = take_over(land, "nobody-of-that-name", ada.name)
+    assert answer.code == 1
+    assert "no such user" in answer.account("nobody-of-that-name")["problem"]
+    assert len(answer.account(ada.name)["taken_over"]) == len(PLAIN)
 
 
 def test_a_folder_that_its_user_has_closed_costs_no_backup_of_today(land: Land, ada: User) -> None:
@@ -332,18 +391,21 @@ def test_a_folder_that_its_user_has_closed_costs_no_backup_of_today(land: Land, 
     land.account_dir(ada).chmod(0)
     answer = land.t3("run", "--json")
     assert answer.code == 0
-    assert "is left to the next run" in answer.account(ada.name)["warnings"][0]
+    assert f"old snapshots wait in {land.store}/{ada.name}+old" in answer.account(ada.name)["warnings"][0]
+    answer = take_over(land)
+    assert answer.code == 1
+    assert f"the rest of {land.store}/{ada.name}+old waits: " in answer.account(ada.name)["warnings"][0]
     (land.store / f"{ada.name}+old").chmod(0o700)
-    assert len(land.t3("run", "--json").account(ada.name)["taken_over"]) == len(OLD)
+    assert len(take_over(land).account(ada.name)["taken_over"]) == len(OLD)
 
 
 def test_no_room_leaves_them_where_they_are(land: Land, ada: User) -> None:
     leave_all(land, ada)
-    answer = land.t3(T3_BACKUP_RESERVE="1000T")
+    answer = land.t3("import-legacy", T3_BACKUP_RESERVE="1000T")
     assert answer.code == 1
-    assert re.search(r"is left to the next run: state-\S+: (no room|the store's disk)[^\n]*T3_BACKUP_RESERVE", answer.out)
+    assert re.search(r" waits: state-\S+: (no room|the store's disk)[^\n]*T3_BACKUP_RESERVE", answer.out)
     assert len(os.listdir(land.store / f"{ada.name}+old")) == len(OLD)
-    must_have_taken_over(land, ada, land.t3())
+    must_have_taken_over(land, ada, take_over(land))
 
 
 def test_a_process_of_the_users_in_the_old_folder_reaches_nothing_of_ours(land: Land, ada: User) -> None:
@@ -370,13 +432,14 @@ print(found)
     ) as inside:  # fmt: skip
         assert inside.stdout is not None
         assert inside.stdout.readline() == "in\n"
+        assert take_over(land).code == 0
         assert land.t3().code == 0
         found, _ = inside.communicate("\n", timeout=20)
     assert found.strip() == "[13, 13, 13, 13]"
     assert len(listed(land, ada)) == 1 + len(PLAIN)
 
 
-def test_a_run_killed_at_any_instant_of_it_loses_none_and_doubles_none(land: Land, ada: User) -> None:
+def test_one_killed_at_any_instant_of_it_loses_none_and_doubles_none(land: Land, ada: User) -> None:
     """Row 27. Each moment that the script had kept is in one of the two places after every kill, and once in the end."""
     leave_all(land, ada)
     expected = {1, 2, 3, 4}
@@ -384,7 +447,7 @@ def test_a_run_killed_at_any_instant_of_it_loses_none_and_doubles_none(land: Lan
     kept = land.folder / "kept"
     began = time.monotonic()
     shutil.copytree(land.account_dir(ada), kept)
-    assert land.t3().code == 0
+    assert take_over(land).code == 0
     whole = time.monotonic() - began
     for _ in range(amount(12, 2)):
         shutil.rmtree(land.store)
@@ -393,7 +456,7 @@ def test_a_run_killed_at_any_instant_of_it_loses_none_and_doubles_none(land: Lan
         for path in [land.account_dir(ada), *land.account_dir(ada).iterdir()]:
             ada.give(path)
         for _ in range(2):
-            with started(land, "run") as process:
+            with started(land, "import-legacy") as process:
                 time.sleep(rng.uniform(0.1, whole))
                 process.send_signal(signal.SIGKILL)
                 process.wait()
@@ -404,6 +467,7 @@ def test_a_run_killed_at_any_instant_of_it_loses_none_and_doubles_none(land: Lan
 
 
 def must_be_whole(land: Land, ada: User) -> None:
+    assert take_over(land).code == 0
     assert land.t3("run", "--keep", "100").code == 0
     old = [s for s in listed(land, ada) if s["sequence"] <= 0]
     assert [s["taken_at"] for s in old] == [utc(name) for name in reversed(OLD)]

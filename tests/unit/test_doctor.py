@@ -207,20 +207,21 @@ def test_a_disk_that_holds_store_and_homes_is_noted() -> None:
 # --- shelves and snapshots -------------------------------------------------------------------------------------------
 
 
-def test_a_shelf_that_can_t_be_used_fails_and_one_of_the_user_s_own_waits_for_the_next_run() -> None:
+def test_a_shelf_that_can_t_be_used_fails_and_one_of_the_user_s_own_waits_to_be_taken_over() -> None:
     assert of("shelf alice", **with_shelf(problem="open to others", snapshots=())) == Finding(
         "fail", "shelf alice", "open to others"
     )
     own = of("shelf alice", **with_shelf(old=12, snapshots=()))
     assert own.status == "warn"
-    assert "with 12 snapshots that they can change; the next run takes them over: t3-backup-state run --user alice" in own.text
+    assert "with 12 snapshots that they can change; take them over: t3-backup-state import-legacy alice" in own.text
 
 
-def test_what_waits_to_be_taken_over_is_noted_and_what_can_t_be_is_a_warning() -> None:
+def test_what_waits_to_be_taken_over_and_what_can_t_be_are_warnings() -> None:
     aside = of("shelf alice", **with_shelf(aside=(Path("/s/alice+old"),)))
     left = of("shelf alice", **with_shelf(leftovers=(Path("/s/alice+leftover"),)))
-    assert (aside.status, left.status) == ("note", "warn")
+    assert (aside.status, left.status) == ("warn", "warn")
     assert "/s/alice+old" in aside.text
+    assert "t3-backup-state import-legacy alice" in aside.text
     assert "/s/alice+leftover" in left.text
 
 

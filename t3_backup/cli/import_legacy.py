@@ -1,0 +1,79 @@
+"""The command `import-legacy`: take over the snapshots that an earlier script left in folders of the users' own."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import time
+from typing import Any
+
+from t3_backup import accounts
+from t3_backup.backup import legacy_import
+from t3_backup.backup.legacy_import import TakenOver
+from t3_backup.backup.limits import limits_of
+from t3_backup.backup.snapshot import Order
+from t3_backup.errors import EXIT_OK, Cancelled, Failure, UsageError, explain
+from t3_backup.monitor import recorder
+from t3_backup.output import console
+from t3_backup.output.console import Console
+from t3_backup.restore.recovery import recover_interrupted, restore_limits
+from t3_backup.settings import Settings
+from t3_backup.store.lock import WAIT_S
+from t3_backup.store.store import Store
+from t3_backup.system import signals
+from t3_backup.system.signals import StopRequest
+from t3_backup.text import INFO, utc_now
+
+
+def import_legacy_command(args: argparse.Namespace, values: Settings) -> int:
+    """Run `import-legacy`: make old snapshots ours, of the users that are named or of all who have some."""
+    if os.geteuid() != 0:
+        raise UsageError("import-legacy needs root: the folders of an earlier script are the users' own")
+    out = Console(sys.stderr if args.json else sys.stdout)
+    stop = signals.stop_on_signals()
+    signals.lower_priority()
+    documents: list[dict[str, Any]] = []
+    with Store.open(values.dest) as store:
+        store.lock(wait=WAIT_S)
+        broken = recover_interrupted(store, restore_limits(values, store), out.warn)
+        for user in sorted(set(args.users)) or legacy_import.users_with_legacy(store):
+            if stop.is_set():
+                break
+            documents.append(_import_of(user, values, store, stop, out))
+        measured = recorder.write_metrics(recorder.metrics_folder(values, args.dest), store, values, out)
+    if args.json:
+        console.print_document({"accounts": documents})
+    elif not documents and not stop.is_set():
+        out.line(INFO, f"no snapshots of an earlier script in {values.dest}")
+    stop.end()
+    failed = any(one["problem"] or one["waiting"] for one in documents)
+    return Failure.exit_code if failed or broken or out.broken or not measured else EXIT_OK
+
+
+def _import_of(user: str, values: Settings, store: Store, stop: StopRequest, out: Console) -> dict[str, Any]:
+    """Import those of one user; what is said of it is said. What is wrong with one user costs no other."""
+    done, problem = TakenOver(), ""
+    try:
+        limits = limits_of(values, store.free_bytes, store.total_bytes())
+        order = Order(accounts.find(user), limits, None, utc_now(), stop, listen=lambda _: None)
+        legacy_import.set_aside(order, store)
+        if store.aside(user):
+            account_dir = store.account_dir(user, create=True)
+            assert account_dir is not None
+            with account_dir:
+                account_dir.clear()
+                done = legacy_import.import_legacy(order, store, account_dir, time.monotonic() + order.limits.seconds)
+    except Cancelled:
+        pass  # what waits is told below
+    except (Failure, OSError) as error:
+        problem = explain(error)
+        out.warn(f"{user}: {problem}")
+    for name in done.names:
+        out.line(INFO, f"took over {user}: {name}, of an earlier script")
+    for warning in done.warnings:
+        out.warn(warning)
+    waiting = [str(store.path / name) for name in store.aside(user)]
+    if not done.names and not done.warnings and not problem and not waiting:
+        out.line(INFO, f"nothing of an earlier script waits for {user}")
+    return {"user": user, "taken_over": done.names, "waiting": waiting, "warnings": done.warnings, "problem": problem}
