@@ -7,7 +7,6 @@ in the future was written by a wrong clock, and makes nothing fresh.
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -188,7 +187,9 @@ def size_trend(good: Sequence[Manifest]) -> float | None:
     if len(good) < 2 or good[0].when - good[-1].when < _LEAST_SPAN:
         return None
     days = [(snapshot.when - good[-1].when) / timedelta(days=1) for snapshot in good]
-    return statistics.linear_regression(days, [snapshot.bytes for snapshot in good]).slope
+    mean_day, mean_bytes = sum(days) / len(good), sum(snapshot.bytes for snapshot in good) / len(good)
+    along = sum((day - mean_day) * (snapshot.bytes - mean_bytes) for day, snapshot in zip(days, good, strict=True))
+    return along / sum((day - mean_day) ** 2 for day in days)
 
 
 def trend_text(trend: float | None) -> str:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import errno
 import json
 import os
-import secrets
 from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
@@ -34,7 +33,7 @@ def run_id(environ: Mapping[str, str] = os.environ) -> str:
     """What all events of this run have in common: systemd's INVOCATION_ID, where systemd has started this very process."""
     if is_service(environ) and (invocation := environ.get("INVOCATION_ID")):
         return invocation
-    return secrets.token_hex(16)
+    return os.urandom(16).hex()
 
 
 def entry(result: AccountResult, run: str, now: datetime) -> dict[str, Any]:

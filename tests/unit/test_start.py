@@ -42,6 +42,23 @@ def test_a_small_command_brings_nothing_that_only_others_need(words: tuple[str, 
     assert [name for name in OF_OTHERS if name in found] == []
 
 
+def test_a_run_brings_nothing_that_a_plain_one_has_no_use_for(tmp_path: Path) -> None:
+    found = imported_by("run", "--dest", str(tmp_path / "store"), "--map", "/nonexistent")
+    others = (
+        "apsw",
+        "rich",
+        "jinja2",
+        "tempfile",
+        "secrets",
+        "random",
+        "statistics",
+        "prometheus_client",
+        "t3_backup.doctor.facts",
+    )
+    assert "t3_backup.backup.run" in found
+    assert [name for name in others if name in found] == []
+
+
 def test_the_version_is_told_without_the_settings() -> None:
     assert not {"dataclasses", "t3_backup.settings", "t3_backup._copier"} & imported_by("--version")
 
