@@ -1,1 +1,4 @@
-"""Change T3's version, and take it back with the data: the command `t3-autoupdate`."""
+"""Change T3's version, and take it back with the data.
+
+It is the command `t3-autoupdate`.
+"""

@@ -1,4 +1,7 @@
-"""Take the steps of a move on a real machine: on an account's link, its snapshots and its unit."""
+"""Take the steps of a move on a real machine.
+
+They change an account's link, its snapshots and its unit.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,10 @@ _POLL_S = 0.2
 
 @dataclass
 class LiveSteps:
-    """Take one account's steps; the caller holds the store, so that no other run comes between stop and start."""
+    """Take one account's steps.
+
+    The caller holds the store, so that no other run comes between stop and start.
+    """
 
     server: Server
     installations: Installations
@@ -66,7 +72,10 @@ class LiveSteps:
         self._count_downtime("copies")
 
     def check_login(self) -> str:
-        """Log in to the running server, see that it stays up, and return the endpoint that served the login."""
+        """Log in to the running server, and see that it stays up.
+
+        Return the endpoint that served the login.
+        """
         try:
             self.server.require_port()
             self.server.await_port(self.settings.patience)
@@ -89,7 +98,10 @@ class LiveSteps:
                 )
 
     def _count_downtime(self, step: str) -> None:
-        """Count all time since the last count for this step; nothing where this process has stopped no server."""
+        """Count all time since the last count for this step.
+
+        Count nothing where this process has stopped no server.
+        """
         if self._mark is not None:
             now = time.monotonic()
             self.downtime[step] = self.downtime.get(step, 0) + now - self._mark

@@ -1,7 +1,8 @@
-"""Take a plain `npm i -g` installation over: a copy of it becomes the program of every account, by links of ours.
+"""Take a plain `npm i -g` installation over.
 
-The installation stays where it is. `t3` becomes the launcher, which runs the program of its caller. So do the units of the servers,
-by a drop-in that replaces the program in their own command line and nothing else.
+A copy of it becomes the program of every account, by links of ours. The installation stays where it is. `t3` becomes the launcher,
+which runs the program of its caller. So do the units of the servers, by a drop-in that replaces the program in their own command
+line and nothing else.
 """
 
 from __future__ import annotations
@@ -37,15 +38,18 @@ ExecStart={line}
 
 
 def adopt_accounts(context: Context) -> str:
-    """Have all accounts run by our links; return the version of the default. Raises as `adopt_program` does."""
+    """Have all accounts run by our links; return the version of the default.
+
+    Raises as `adopt_program` does.
+    """
     users = [one.user for one in context.servers()]
     return adopt_program(context.installations, context.settings.bin, users, context.say)
 
 
 def adopt_program(installations: Installations, program: Path, users: Sequence[str], say: Callable[[str], None]) -> str:
-    """Take `program` over for these users, once more without harm; return the version of the default.
+    """Take `program` over for these users, once more without harm.
 
-    Raises Failure, also where a server would go on to run another program, and OSError.
+    Return the version of the default. Raises Failure, also where a server would go on to run another program, and OSError.
     """
     if os.path.realpath(program) == str(installations.launcher):
         version = installations.linked_version(GLOBAL)
@@ -86,7 +90,10 @@ def _copy_version(installations: Installations, program: Path, say: Callable[[st
 
 
 def _write_drop_in(installations: Installations, program: Path) -> None:
-    """Write the drop-in of all servers, and have systemd read it; start and stop nothing. Raises Failure and OSError."""
+    """Write the drop-in of all servers, and have systemd read it.
+
+    Start and stop nothing. Raises Failure and OSError.
+    """
     line = rewrite_command(read_unit(), installations.launcher, program)
     if line is None:
         return  # there are no servers yet
@@ -99,16 +106,20 @@ def _write_drop_in(installations: Installations, program: Path) -> None:
 
 
 def read_unit() -> str:
-    """Read the unit of the servers with its drop-ins, but ours; empty where there is none."""
+    """Read the unit of the servers with its drop-ins, but ours.
+
+    Empty where there is none.
+    """
     done = call_systemctl("cat", TEMPLATE, check=False)
     parts = re.split(r"(?m)^# (/.*)$", done)[1:]  # path, text, path, text ...
     return "\n".join(text for path, text in zip(parts[::2], parts[1::2], strict=True) if path != str(DROP_IN))
 
 
 def why_another_runs(service: Service, launcher: Path, program: Path) -> str:
-    """Say what a unit runs that is neither our launcher nor `program`, a link to it; empty where it doesn't. Raises Failure.
+    """Say what a unit runs that is neither our launcher nor `program`, a link to it.
 
-    A drop-in whose name comes after ours has the last word: `systemctl edit` makes an override.conf.
+    Empty where it doesn't. Raises Failure. A drop-in whose name comes after ours has the last word: `systemctl edit` makes an
+    override.conf.
     """
     found = re.findall(r"\{ path=(\S+) ;", service.show("ExecStart"))
     others = [path for path in found if path not in (str(launcher), str(program))]
@@ -121,7 +132,10 @@ def why_another_runs(service: Service, launcher: Path, program: Path) -> str:
 
 
 def rewrite_command(unit: str, launcher: Path, program: Path) -> str | None:
-    """Put `launcher` into the ExecStart= of a unit, all else as it stands; None where it has none. Raises Failure."""
+    """Put `launcher` into the ExecStart= of a unit, all else as it stands.
+
+    None where it has none. Raises Failure.
+    """
     line = ""
     for raw in re.sub(r"[ \t]*\\\n\s*", " ", unit).splitlines():
         name, equals, value = raw.partition("=")

@@ -16,7 +16,10 @@ _WAIT_S = 5.0
 
 @contextlib.contextmanager
 def hold_lock(root: Path) -> Iterator[None]:
-    """Keep other commands waiting, and remove what one that died has left in the gate. Raises LockHeld and OSError."""
+    """Keep other commands waiting, and remove what one that died has left in the gate.
+
+    Raises LockHeld and OSError.
+    """
     root.mkdir(mode=0o755, parents=True, exist_ok=True)
     # Everybody may open the folder of the programs, and who can open a folder can lock it for ever: with it, each account that is
     # down would stay so. So the lock has a folder of its own.

@@ -1,4 +1,7 @@
-"""Hold what every command of t3-autoupdate needs: settings, accounts, snapshots, and who hears of what is done."""
+"""Hold what every command of t3-autoupdate needs.
+
+These are settings, accounts, snapshots, and who hears of what is done.
+"""
 
 from __future__ import annotations
 
@@ -41,7 +44,10 @@ class Context:
         return Journals(self.settings.root)
 
     def users(self) -> list[str]:
-        """List who has, or may have, a T3 server; warn of each line of the map that makes no sense."""
+        """List who has, or may have, a T3 server.
+
+        Warn of each line of the map that makes no sense.
+        """
         found = accounts.read_map(self.user_map)
         for warning in found.warnings:
             self.warn_once(warning)
@@ -68,6 +74,9 @@ class Context:
         return servers.find_server(user, self.settings.serve)
 
     def raise_if_stopped(self, left: str) -> None:
-        """Raise Cancelled once somebody wants an end; `left` says what becomes of the rest."""
+        """Raise Cancelled once somebody wants an end.
+
+        `left` says what becomes of the rest.
+        """
         if self.stopping.is_set():
             raise Cancelled(f"stopped; {left}")

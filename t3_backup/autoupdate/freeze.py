@@ -1,4 +1,7 @@
-"""Keep T3's versions as they are while a file is there; the reason is in it, for whoever comes to look."""
+"""Keep T3's versions as they are while a file is there.
+
+The reason is in it, for whoever comes to look.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Hold T3's versions on the disk, and the link of each account to the one that is its program.
+"""Hold T3's versions on the disk, and each account's link to one of them.
 
     versions/0.0.24/bin/t3   and all that belongs to it, as npm lays it out
     versions/0.0.24.json     what is known of it
@@ -96,7 +96,7 @@ class Installations:
         replace_path(path, (json.dumps(asdict(about), indent=1) + "\n").encode(), 0o644)
 
     def begin_version(self) -> Path:
-        """Make an empty folder that can become a version, and remove what others have left of theirs."""
+        """Make an empty folder that can become a version, and remove older ones."""
         (self.root / "versions").mkdir(parents=True, exist_ok=True)
         for left in (self.root / "versions").glob(f"{_NEW}*"):
             shutil.rmtree(left)
@@ -105,7 +105,10 @@ class Installations:
         return folder
 
     def finish_version(self, folder: Path, about: About) -> None:
-        """Give a folder of `begin_version` the name of the whole version in it. Raises Failure and OSError."""
+        """Give a folder of `begin_version` the name of the whole version in it.
+
+        Raises Failure and OSError.
+        """
         if not os.access(folder / PROGRAM, os.X_OK):
             raise Failure(f"{about.origin}: there is no program t3 in it")
         os.sync()  # a program that a power cut has emptied in part would look whole
@@ -130,7 +133,10 @@ class Installations:
         return name
 
     def version_of(self, user: str) -> str:
-        """Read the version that an account is on: that of its own link, or the default. Raises Failure."""
+        """Read the version that an account is on: that of its own link, or the default.
+
+        Raises Failure.
+        """
         found = self.linked_version(user) or self.linked_version(GLOBAL)
         if found is None:
             raise Failure("T3 is not taken over yet: t3-autoupdate adopt")
@@ -143,7 +149,10 @@ class Installations:
         return (own if own.is_symlink() else self.root / GLOBAL / "current") / PROGRAM
 
     def link_version(self, user: str, version: str) -> None:
-        """Make `version` the program of an account, in one step; durable when this returns. Raises Failure and OSError."""
+        """Make `version` the program of an account, in one step.
+
+        Durable when this returns. Raises Failure and OSError.
+        """
         if not self.is_installed(version):
             raise Failure(f"T3 {version} is not installed in {self.root}")
         folder = self._folder(user)
@@ -156,20 +165,29 @@ class Installations:
         return sorted(name for name in names if name not in _OURS and (self.root / name / "current").is_symlink())
 
     def link_newcomers(self, users: Iterable[str]) -> None:
-        """Link each account without a link to the version that it is on, so that it stays there. Raises Failure and OSError."""
+        """Link each account that has no link to the version that it is on.
+
+        So it stays there. Raises Failure and OSError.
+        """
         for user in users:
             if self.linked_version(user) is None:
                 self.link_version(user, self.version_of(user))
 
     def lower_default(self) -> None:
-        """Keep the default from being above the version of any account. Raises Failure and OSError."""
+        """Keep the default from being above the version of any account.
+
+        Raises Failure and OSError.
+        """
         found = [self.version_of(user) for user in self.linked_users()]
         lowest = min(found, key=versions.version_key, default=None)
         if lowest is not None and self.linked_version(GLOBAL) != lowest:
             self.link_version(GLOBAL, lowest)
 
     def hold(self, user: str) -> None:
-        """Let nothing of an account's start, after a boot neither; durable when this returns. Raises OSError."""
+        """Let nothing of an account's start, after a boot neither.
+
+        Durable when this returns. Raises OSError.
+        """
         self._folder(user).mkdir(exist_ok=True)  # an account without a link may be held, too
         with opened(self._folder(user)) as folder:
             os.close(os.open("held", os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644, dir_fd=folder))
@@ -196,7 +214,10 @@ class Installations:
 
 
 def replace_link(path: Path, target: str) -> None:
-    """Make `path` a symlink to `target`, in one step, whatever it was; durable when this returns. Raises OSError."""
+    """Make `path` a symlink to `target`, in one step, whatever it was.
+
+    Durable when this returns. Raises OSError.
+    """
     with opened(path.parent) as folder:
         new = f"{_NEW}{path.name}"
         with contextlib.suppress(FileNotFoundError):

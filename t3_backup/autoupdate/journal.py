@@ -1,7 +1,7 @@
-"""Keep on the disk what a bump or a rollback is about to do, before it does it, and what earlier ones came to.
+"""Keep on the disk what a bump or a rollback is about to do, before it does it.
 
-One file, there whole or not at all, holds all accounts, so that after a power cut the next command knows how far each of them got.
-When all have ended it moves to the history.
+What earlier ones came to is kept, too. One file, there whole or not at all, holds all accounts, so that after a power cut the next
+command knows how far each of them got. When all have ended it moves to the history.
 """
 
 from __future__ import annotations
@@ -93,7 +93,10 @@ class Journals:
     root: Path
 
     def load(self) -> Journal | None:
-        """Read the one that has not ended; None where there is none. Raises Failure where it can't be read."""
+        """Read the one that has not ended; None where there is none.
+
+        Raises Failure where it can't be read.
+        """
         value = self._read(NAME)
         return None if value is None else _decode_journal(value, self.root / NAME)
 
@@ -102,7 +105,10 @@ class Journals:
         self._write(NAME, {"format": _FORMAT} | journal.as_json())
 
     def history(self) -> list[Journal]:
-        """Read those that have ended, the newest first. Raises Failure where they can't be read."""
+        """Read those that have ended, the newest first.
+
+        Raises Failure where they can't be read.
+        """
         value = self._read(HISTORY)
         entries = [] if value is None else value.get("entries", [])
         if not isinstance(entries, list):
@@ -110,7 +116,10 @@ class Journals:
         return [_decode_journal(entry, self.root / HISTORY) for entry in entries]
 
     def end(self, journal: Journal) -> None:
-        """Move one that has ended to the history. After a crash in between it is in both: the caller ends it again."""
+        """Move one that has ended to the history.
+
+        After a crash in between it is in both: the caller ends it again.
+        """
         entries = [one for one in self.history() if one.began != journal.began]
         documents = [{"format": _FORMAT} | one.as_json() for one in [journal, *entries][:_KEPT]]
         self._write(HISTORY, {"entries": documents})

@@ -1,4 +1,7 @@
-"""Run the moves of a journal: hold the store, take the steps, save each phase, and report what became of it."""
+"""Run the moves of a journal.
+
+Hold the store, take the steps, save each phase, and report what became of it.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +27,10 @@ def now() -> str:
 
 
 def run_move(context: Context, plan: Journal, wanted: Move, transition: Transition) -> Journal:
-    """Begin or continue one move, with the store held from before the stop to the end; the journal since."""
+    """Begin or continue one move, with the store held from before the stop to the end.
+
+    Return the journal as it is since.
+    """
     latest = plan
 
     def save(state: Move) -> None:

@@ -1,7 +1,8 @@
-"""Run `t3-autoupdate`: turn arguments into calls, one function a subcommand; the exit code is the verdict.
+"""Run `t3-autoupdate`.
 
-0 all well; 1 something is not, and each account is on a program and data that fit; 2 wrong use or configuration; 75 another one
-is at work. A command that was stopped by a signal cleans up, and ends by that signal.
+It turns arguments into calls, one function a subcommand. Exit codes: 0 all well; 1 something is not, and each account
+is on a program and data that fit; 2 wrong use or configuration; 75 another one is at work. A command that was stopped by a signal
+cleans up, and ends by that signal.
 """
 
 from __future__ import annotations
@@ -37,7 +38,10 @@ _NAME = "t3-autoupdate"
 def main(
     argv: Sequence[str] | None = None, environ: Mapping[str, str] = os.environ, defaults: Path = settings.DEFAULTS_FILE
 ) -> int:
-    """Run the command and return its exit code; an error is one line on standard error."""
+    """Run the command and return its exit code.
+
+    An error is one line on standard error.
+    """
     stop = signals.StopRequest()
     try:
         args = parse_arguments(sys.argv[1:] if argv is None else list(argv))
@@ -159,13 +163,16 @@ def _rollback(context: Context, args: argparse.Namespace) -> int:
 
 
 def _check_user(context: Context, user: str | None) -> None:
-    """Raise UsageError for a user who is not in the map, and has no program of their own."""
+    """Raise UsageError for a user without a line in the map and a program."""
     if user is not None and user not in (*context.users(), *context.installations.linked_users()):
         raise UsageError(f"{user} is not in {context.user_map}")
 
 
 def _ask_consent(args: argparse.Namespace) -> None:
-    """Ask whether to do it. Raises UsageError where nobody can be asked, Failure where the answer is no."""
+    """Ask whether to do it.
+
+    Raises UsageError where nobody can be asked, Failure where the answer is no.
+    """
     confirm("Do that?", "a rollback replaces live databases", yes=args.yes, silent=args.json)
 
 

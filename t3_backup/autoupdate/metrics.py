@@ -1,4 +1,7 @@
-"""Write the metrics of t3-autoupdate, beside those of the backup. The names are an interface."""
+"""Write the metrics of t3-autoupdate, beside those of the backup.
+
+The names are an interface.
+"""
 
 from __future__ import annotations
 
@@ -48,7 +51,10 @@ def render_metrics(context: Context) -> bytes:
 
 
 def write_metrics(context: Context) -> None:
-    """Put the file into its folder; warn where it can't be written, since nothing depends on it."""
+    """Put the file into its folder.
+
+    Warn where it can't be written, since nothing depends on it.
+    """
     folder = context.textfiles
     if folder is None or not folder.is_dir():
         return

@@ -1,7 +1,8 @@
-"""Get a version of T3 by npm, in a unit that has the network and nothing of this machine.
+"""Get a version of T3 by npm, in a unit of its own.
 
-npm runs as a user that owns nothing. Then root copies what came out, file by file, to a prefix of its own. What npm runs while it
-installs (scripts of packages) reaches no account, no store and no program that is in use.
+The unit has the network and nothing of this machine. npm runs as a user that owns nothing. Then root copies what came out, file by
+file, to a prefix of its own. What npm runs while it installs (scripts of packages) reaches no account, no store and no program that
+is in use.
 """
 
 from __future__ import annotations
@@ -46,9 +47,10 @@ PROPERTIES = (
 
 
 def fetch_version(installations: Installations, version: str, spec: str, say: Callable[[str], None]) -> None:
-    """Have `version` installed in its own prefix; `spec` is npm's name of it, or an archive of it. Raises Failure and OSError.
+    """Have `version` installed in its own prefix.
 
-    Where it is installed already, nothing is done: going forth and back needs no network.
+    `spec` is npm's name of it, or an archive of it. Raises Failure and OSError. Where it is installed already, nothing is done:
+    going forth and back needs no network.
     """
     if installations.is_installed(version):
         return
@@ -68,7 +70,7 @@ def fetch_version(installations: Installations, version: str, spec: str, say: Ca
 
 
 def _keep_version(installations: Installations, version: str, spec: str) -> None:
-    """Copy what npm has made to a prefix of ours, once it says that it is that version."""
+    """Copy what npm has made to a prefix of ours, if it is that version."""
     made = _STATE / "prefix"
     folder = installations.begin_version()
     try:
@@ -93,7 +95,10 @@ def _keep_version(installations: Installations, version: str, spec: str) -> None
 
 
 def ask_version(program: Path) -> str:
-    """Ask a program for its version, as a user that owns nothing, without network. Raises Failure."""
+    """Ask a program for its version, as a user that owns nothing, without network.
+
+    Raises Failure.
+    """
     properties = (*PROPERTIES, "PrivateNetwork=yes")
     done = transient_unit.run([str(program), "--version"], name=f"{_NAME}-version", properties=properties, seconds=_VERSION_SECONDS)
     if done.code != 0:
@@ -102,7 +107,10 @@ def ask_version(program: Path) -> str:
 
 
 def remove_leftovers() -> None:
-    """End and remove what an earlier fetch left, which may have been killed while npm ran. Raises Failure and OSError."""
+    """End and remove what an earlier fetch left.
+
+    It may have been killed while npm ran. Raises Failure and OSError.
+    """
     if _STATE.exists():
         transient_unit.end(f"{_NAME}*.service")
         remove_tree(_STATE)
@@ -111,7 +119,10 @@ def remove_leftovers() -> None:
 
 
 def _local_copy(spec: str) -> str:
-    """Say what npm is to install; an archive of this machine is copied to where npm can reach it."""
+    """Say what npm is to install.
+
+    An archive of this machine is copied to where npm can reach it.
+    """
     path = Path(spec.removeprefix("file:"))
     if not path.is_absolute():
         return spec

@@ -1,4 +1,4 @@
-"""Copy the tree of a program that somebody else has made, and remove such a tree, without trusting what is in it."""
+"""Copy and remove trees of programs, without trusting what is in them."""
 
 from __future__ import annotations
 
@@ -36,7 +36,10 @@ def copy_package(source: Path, target: Path, allowed: Sequence[int]) -> None:
 
 
 def remove_tree(path: Path) -> None:
-    """Remove a folder with all that somebody else has put into it. Raises Failure and OSError."""
+    """Remove a folder with all that somebody else has put into it.
+
+    Raises Failure and OSError.
+    """
     # shutil.rmtree() ends where folders are deeper in each other than Python calls itself.
     done = subprocess.run(
         ["/usr/bin/rm", "-rf", "--", str(path)], stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
@@ -50,7 +53,10 @@ def _raise(error: OSError) -> NoReturn:
 
 
 def _check_entry(path: Path, source: Path, allowed: Sequence[int]) -> int:
-    """Refuse what must not be copied; return how many bytes it takes, about. Raises Failure."""
+    """Refuse what must not be copied; return how many bytes it takes, about.
+
+    Raises Failure.
+    """
     status = path.lstat()
     if status.st_uid not in allowed:
         raise Failure(f"{path} belongs to uid {status.st_uid}: what everybody runs must be root's")

@@ -1,4 +1,7 @@
-"""Build the command line of `t3-autoupdate`: commands, flags and help, from which the manual page is made, too."""
+"""Build the command line of `t3-autoupdate`.
+
+It has commands, flags and help, from which the manual page is made, too.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +37,10 @@ exit status: 0 all well; 1 a version was turned away, an account had to go back,
 
 
 def parse_arguments(words: Sequence[str]) -> argparse.Namespace:
-    """Parse the words of a command line. Raises UsageError for those that make no sense, or not together."""
+    """Parse the words of a command line.
+
+    Raises UsageError for those that make no sense, or not together.
+    """
     args = build_parser().parse_args(words)
     # What stands before a command is meant for it, too: a --dry-run that it can't follow must not be passed over.
     if args.command not in (None, "rollback"):

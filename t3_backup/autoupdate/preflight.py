@@ -1,4 +1,7 @@
-"""Check before a bump what would otherwise come out only once a server is down: ports, databases, disks."""
+"""Check before a bump what would otherwise come out only once a server is down.
+
+These are ports, databases and disks.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,7 @@ _SPARE_BYTES = 1 << 30  # for a version and what comes in the meantime
 
 
 def check_ports(everybody: Sequence[Server]) -> None:
-    """Raise Failure unless each running server has a port that is known, and of no other account.
+    """Check that each running server has a known port of its own. Raises Failure.
 
     Without it no login could tell how a move went.
     """
@@ -31,7 +34,10 @@ def check_ports(everybody: Sequence[Server]) -> None:
 
 
 def why_no_database(one: Server, snapshots: Snapshots) -> str:
-    """Say what to do where an account without a database had one, as on an unmounted disk, or has another; else empty."""
+    """Say what to do where an account without a database had one, or has another.
+
+    Its disk may not be mounted. Empty where it never had one.
+    """
     if not (known := snapshots.list_snapshots(one.user)):
         return snapshots.why_uncovered(one.user)
     back = f"bring it back first (t3-backup-state restore {one.user})"
@@ -39,9 +45,9 @@ def why_no_database(one: Server, snapshots: Snapshots) -> str:
 
 
 def check_disk_space(root: Path, found: Sequence[Server], known: Mapping[str, Sequence[Manifest]]) -> None:
-    """Raise Failure unless there is room for the version, a copy in the gate, and the way back.
+    """Check that there is room for the version, the gate and the way back.
 
-    What is put back in the worst case may be on another disk.
+    What is put back in the worst case may be on another disk. Raises Failure.
     """
     sizes = {one.user: known[one.user][0].bytes if known[one.user] else 0 for one in found}
     _check_free(root, _SPARE_BYTES + 2 * max(sizes.values(), default=0))

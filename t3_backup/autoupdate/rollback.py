@@ -1,4 +1,4 @@
-"""Plan and do a rollback to an earlier version, days later, with the data of then; and undo one.
+"""Plan, do and undo a rollback to an earlier version, with the data of then.
 
 What will be lost is said first. What there was is kept as a snapshot, with which an undo puts both back.
 """
@@ -26,9 +26,9 @@ class Plan:
 
 
 def plan_rollback(context: Context, users: Sequence[str], version: str | None) -> tuple[list[Plan], list[str]]:
-    """Plan how each of `users` gets to `version`, or to the one before, and say why some can't.
+    """Plan how each of `users` gets to `version`, or to the one before.
 
-    An account that can't keeps no other from it. Raises Failure where none is left.
+    Say why some can't. An account that can't keeps no other from it. Raises Failure where none is left.
     """
     plans, left = [], []
     for user in users:
@@ -55,7 +55,10 @@ def _plan_account(context: Context, user: str, version: str | None) -> Plan:
 
 
 def _find_version_before(context: Context, user: str, current: str) -> str:
-    """Find the version that a user came from in the history; else the newest one on the disk that is lower."""
+    """Find the version that a user came from in the history.
+
+    Without one, take the newest one on the disk that is lower.
+    """
     for one in context.journals.history():
         for step in one.moves:
             if step.user == user and step.phase == journal.DONE and step.program == current:
@@ -95,7 +98,10 @@ def _describe_loss(live: Mapping[str, int] | None, then: Mapping[str, int]) -> s
 
 
 def plan_undo(context: Context, user: str | None = None) -> list[Plan]:
-    """Plan how the last rollback (of `user`) is undone, program and data. Raises Failure."""
+    """Plan how the last rollback (of `user`) is undone, program and data.
+
+    Raises Failure.
+    """
     rollbacks = (one for one in context.journals.history() if one.kind == "rollback")
     last = next((one for one in rollbacks if user is None or any(step.user == user for step in one.moves)), None)
     if last is None:
@@ -151,7 +157,10 @@ def execute_plans(context: Context, plans: Sequence[Plan], kind: str, agreed: Ca
 
 
 def _close_bump(context: Context, left: Journal) -> None:
-    """End a bump with deferred accounts, which stay where they are. Raises Failure where a move is under way."""
+    """End a bump with deferred accounts, which stay where they are.
+
+    Raises Failure where a move is under way.
+    """
     if left.users(*journal.UNDER_WAY):
         raise Failure(f"the {left.kind} to {left.version} is under way: t3-autoupdate resume")
     finish_journal(context, left, "stopped")

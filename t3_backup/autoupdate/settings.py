@@ -1,6 +1,7 @@
-"""Read the settings of t3-autoupdate: defaults, then /etc/default/t3-autoupdate, then the environment, then flags.
+"""Read the settings of t3-autoupdate.
 
-The user map, the store and the folder of the metrics are those of t3-backup.
+The order is: defaults, then /etc/default/t3-autoupdate, then the environment, then flags. The user map, the store and the folder of
+the metrics are those of t3-backup.
 """
 
 from __future__ import annotations
@@ -31,7 +32,10 @@ def _spec(text: str) -> str:
 
 @dataclass(frozen=True)
 class Settings:
-    """The values of one command, and the table of all settings: to add one, add a field here and run tools/settings_files.py."""
+    """The values of one command, and the table of all settings.
+
+    To add one, add a field here and run tools/settings_files.py.
+    """
 
     pin: str = setting("T3_PIN", "0.0.24", _version, "The version that all accounts are to be on. No account is taken down to it.")
     npm_spec: str = setting(
@@ -74,6 +78,9 @@ KNOWN: Known = table(Settings)
 
 
 def load(environ: Mapping[str, str], defaults_file: Path = DEFAULTS_FILE) -> Settings:
-    """Read the settings of a command. Raises UsageError for the first value that makes no sense."""
+    """Read the settings of a command.
+
+    Raises UsageError for the first value that makes no sense.
+    """
     there = next(filter(os.path.lexists, _BINS), _BINS[0])
     return Settings(**resolve({**KNOWN, "bin": replace(KNOWN["bin"], default=there)}, "T3_", {}, environ, defaults_file))

@@ -1,6 +1,7 @@
-"""Take snapshots and put them back by the command `t3-backup-state`, and list them from the store itself.
+"""Take, list and restore snapshots.
 
-What changes something is a process, called with --json (docs/interface/json.md): it ends by itself, whatever becomes of this one.
+They are listed from the store itself. What changes something is a process of `t3-backup-state`, called with --json
+(docs/interface/json.md): it ends by itself, whatever becomes of this one.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ LEFT = "prerollback-"  # begins the label of what a rollback has left
 
 
 def is_good(snapshot: Manifest) -> bool:
-    """Tell whether a snapshot is verified, and not what a newer version made of a database.
+    """Tell whether a snapshot is verified, and not the work of a version that is gone.
 
     Such are those of a version that failed, and of one that was rolled back.
     """
@@ -39,7 +40,10 @@ def is_good(snapshot: Manifest) -> bool:
 
 
 def describe_loss(before: Mapping[str, int], after: Mapping[str, int]) -> str:
-    """Say what the tables of `before` have and those of `after` have not, in rows: '3 events, 1 messages'."""
+    """Say what the tables of `before` have and those of `after` have not, in rows.
+
+    It reads like '3 events, 1 messages'.
+    """
     fewer = {word: before.get(table, 0) - after.get(table, 0) for table, word in CONTENT.items()}
     return ", ".join(f"{count} {word}" for word, count in fewer.items() if count > 0) or "nothing"
 
@@ -55,7 +59,10 @@ class Snapshots:
 
     @contextmanager
     def hold_store(self, patience: float) -> Iterator[None]:
-        """Hold the store, so that no other run comes in between. Raises LockHeld after so many seconds, and StoreError."""
+        """Hold the store, so that no other run comes in between.
+
+        Raises LockHeld after so many seconds, and StoreError.
+        """
         with Store.open(self._store, create=True) as store:
             store.lock(wait=patience)
             self._held = store.fd
@@ -65,7 +72,10 @@ class Snapshots:
                 self._held = None
 
     def list_snapshots(self, user: str) -> list[Manifest]:
-        """List an account's snapshots, the newest first; none where the store has no folder of it. Takes no lock."""
+        """List an account's snapshots, the newest first.
+
+        The list is empty where the store has no folder of the account. Takes no lock.
+        """
         if not (self._store / user).is_dir():
             return []
         try:
@@ -98,19 +108,28 @@ class Snapshots:
         raise Failure(f"{user}: no snapshot could be taken: {'; '.join(reasons) or said or f'exit status {code}'}")
 
     def why_uncovered(self, user: str) -> str:
-        """Say why an account has data that no snapshot holds; empty where it has none, or that can't be told. Takes no lock."""
+        """Say why an account has data that no snapshot holds.
+
+        Empty where it has none, or that can't be told. Takes no lock.
+        """
         _, document, _ = self._call("run", "--user", user, "--dry-run")
         return next((str(one["reason"]) for one in (document or {}).get("accounts", []) if one.get("uncovered")), "")
 
     def restore_snapshot(self, user: str, name: str) -> list[str]:
-        """Put a snapshot back, and list what somebody should know of it. The server must not run. Raises Failure."""
+        """Put a snapshot back, and list what somebody should know of it.
+
+        The server must not run. Raises Failure.
+        """
         code, document, said = self._call("restore", user, "--at", name, "--yes", "--no-service")
         if document is None or document["action"] != "restored":
             raise Failure(f"{user}: {name} could not be put back: {said or f'exit status {code}'}")
         return [*document["warnings"], *map(lies_at, document["kept"])]
 
     def write_newest(self, user: str, path: Path) -> bool:
-        """Write the newest good snapshot to a new file; False where there is none. Raises Failure."""
+        """Write the newest good snapshot to a new file; False where there is none.
+
+        Raises Failure.
+        """
         newest = next(filter(is_good, self.list_snapshots(user)), None)
         if newest is None:
             return False
@@ -120,9 +139,10 @@ class Snapshots:
         return True
 
     def plan_restore(self, user: str, level: int) -> tuple[Manifest, Mapping[str, int] | None]:
-        """Find the newest good snapshot that a program of this level can open, and count the live database's rows.
+        """Find the newest good snapshot that a program of this level can open.
 
-        It is the command that is asked: only a worker of its may count them, as the owner. Raises Failure.
+        Count the live database's rows, too. It is the command that is asked: only a worker of its may count them, as the owner.
+        Raises Failure.
         """
         code, document, said = self._call("restore", user, "--schema", str(level), "--dry-run")
         if document is None or code != 0:
@@ -138,7 +158,10 @@ class Snapshots:
         return found
 
     def _call(self, *words: str, environ: Mapping[str, str] | None = None) -> tuple[int, dict[str, Any] | None, str]:
-        """Call the command: exit code, document, and last line of what it said. Waits while another run holds the store."""
+        """Call the command: exit code, document, and last line of what it said.
+
+        Waits while another run holds the store.
+        """
         until = time.monotonic() + self._patience
         while True:
             code, out, said = self._run_process([*COMMAND, *words, "--json"], environ or {})

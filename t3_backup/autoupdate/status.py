@@ -1,4 +1,7 @@
-"""Find out who is on which version, and what to do where a database does not fit it. Nothing is changed."""
+"""Find out who is on which version, and whether the databases fit.
+
+It says what to do where one doesn't. Nothing is changed.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +35,10 @@ class AccountStatus:
 
     @property
     def is_above(self) -> bool:
-        """Tell whether a newer T3 was called on the database, so that the account's version can't work with it."""
+        """Tell whether a newer T3 has migrated the database.
+
+        The account's version can't work with that.
+        """
         return self.level is not None and self.expected is not None and self.level > self.expected
 
 
@@ -140,7 +146,10 @@ def _read_account(context: Context, user: str, plan: Journal | None) -> AccountS
 
 
 def _explain_above(one: AccountStatus) -> str:
-    """Say what to do: any call of a newer T3 migrates a database, whatever server runs on it."""
+    """Say what to do.
+
+    Any call of a newer T3 migrates a database, whatever server runs on it.
+    """
     return (
         f"the database is of level {one.level}, above {one.expected} of {one.version}: a newer t3 was called on it; nobody can "
         f"log in. Put back the newest that fits: t3-autoupdate rollback --user {one.user} --to {one.version}; "

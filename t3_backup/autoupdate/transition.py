@@ -1,8 +1,8 @@
-"""Order the steps by which one account gets from one program to another, and back again where that fails.
+"""Order the steps by which one account gets from one program to another.
 
-What a step does is up to `AccountSteps`. Each phase is on the disk before its first step (`save`), so that
-`continue_transition` can complete or undo what was interrupted anywhere: the account ends on the old program with the old data or
-on the new with the new, never on a mix of both.
+Where a step fails, the account goes back. What a step does is up to `AccountSteps`. Each phase is on the disk before its first step
+(`save`), so that `continue_transition` can complete or undo what was interrupted anywhere: the account ends on the old program with
+the old data or on the new with the new, never on a mix of both.
 """
 
 from __future__ import annotations
@@ -21,7 +21,10 @@ _AND_BACK = "; and going back failed: "
 
 
 class AccountSteps(Protocol):
-    """Change one account's program, data and server. Every step may be taken again; all raise Failure and OSError."""
+    """Change one account's program, data and server.
+
+    Every step may be taken again; all raise Failure and OSError.
+    """
 
     def hold(self) -> None:
         """Let nothing of the account's start from now on, whatever happens to the machine."""
@@ -39,7 +42,10 @@ class AccountSteps(Protocol):
         """Tell whether the server runs, or is about to."""
 
     def keep_snapshot(self, label: str, *, proven: bool) -> str:
-        """Seal a snapshot of what is there now, and return its name. `proven`: raises Failure unless it is verified."""
+        """Seal a snapshot of what is there now, and return its name.
+
+        `proven`: raises Failure unless it is verified.
+        """
 
     def link_version(self, version: str) -> None:
         """Make `version` the account's program."""
@@ -48,14 +54,14 @@ class AccountSteps(Protocol):
         """Put the data of a snapshot back."""
 
     def check_login(self) -> str:
-        """Log in to the running server as a browser does, and return the endpoint that served it."""
+        """Log in to the running server, and return the endpoint that served it."""
 
 
 def begin_transition(steps: AccountSteps, move: Move, save: Save) -> Move:
-    """Take all steps of a move; it ends `done`, `reverted`, or `waiting` where nothing was changed.
+    """Take all steps of a move.
 
-    It stays under way where going back failed, and `continue_transition` tries again: until then the account is held in
-    `reverting`.
+    It ends `done`, `reverted`, or `waiting` where nothing was changed. It stays under way where going back failed, and
+    `continue_transition` tries again: until then the account is held in `reverting`.
     """
     move = _enter(move, save, phase=journal.STOPPING, ran=steps.server_runs(), reason="")
     try:
@@ -92,9 +98,10 @@ def _start_server(steps: AccountSteps, move: Move, save: Save) -> Move:
 
 
 def _take_back(steps: AccountSteps, move: Move, save: Save, reason: str) -> Move:
-    """Undo a move. Where nothing was changed yet, or all is put back already, only the server is started again.
+    """Undo a move.
 
-    Data that was put back is not put back again: somebody may have worked with it since.
+    Where nothing was changed yet, or all is put back already, only the server is started again. Data that was put back is not put
+    back again: somebody may have worked with it since.
     """
     untouched = move.phase == journal.STOPPING
     try:
@@ -120,7 +127,10 @@ def _take_back(steps: AccountSteps, move: Move, save: Save, reason: str) -> Move
 
 
 def _keep_what_failed(steps: AccountSteps, move: Move, save: Save) -> Move:
-    """Keep what was written on the new program; where that fails, go back nevertheless (a restore keeps it, too)."""
+    """Keep what was written on the new program.
+
+    Where that fails, go back nevertheless (a restore keeps it, too).
+    """
     try:
         return _enter(move, save, failed=steps.keep_snapshot(POSTBUMP_FAILED, proven=False))
     except (Failure, OSError):

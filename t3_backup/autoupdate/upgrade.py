@@ -1,7 +1,8 @@
-"""Bring all accounts to another version: try it, seal snapshots, switch one after another, stop at the first failure.
+"""Bring all accounts to another version.
 
-Nothing is changed before the gate has passed and every account has a proven snapshot. Accounts with an agent at work are deferred,
-and moved later (`drain_deferred`). What was interrupted is ended by `resume_interrupted`.
+Try it, seal snapshots, switch one after another, stop at the first failure. Nothing is changed before the gate has passed and every
+account has a proven snapshot. Accounts with an agent at work are deferred, and moved later (`drain_deferred`). What was interrupted
+is ended by `resume_interrupted`.
 """
 
 from __future__ import annotations
@@ -27,10 +28,10 @@ from t3_backup.t3.servers import Server
 def bump_accounts(
     context: Context, version: str, *, asked: bool, gate_only: bool = False, include_busy: bool = False
 ) -> list[Trial]:
-    """Bring every account to `version`, and return what the gate found. `asked`: by hand, and not as the pin has it.
+    """Bring every account to `version`, and return what the gate found.
 
-    Raises Failure where an account failed, Cancelled where somebody wanted an end, and OSError; each account is then on a
-    program and data that fit.
+    `asked`: by hand, and not as the pin has it. Raises Failure where an account failed, Cancelled where somebody wanted an end, and
+    OSError; each account is then on a program and data that fit.
     """
     if not gate_only:
         freeze.raise_if_frozen(context.settings.freeze)
@@ -85,7 +86,10 @@ def bump_accounts(
 
 
 def _is_to_move(context: Context, user: str, version: str, *, asked: bool) -> bool:
-    """Tell whether an account is on a lower version. Raises Failure where it is asked to go down: its database can't."""
+    """Tell whether an account is on a lower version.
+
+    Raises Failure where it is asked to go down: its database can't.
+    """
     current = context.installations.version_of(user)
     if versions.version_key(current) <= versions.version_key(version):
         return current != version
@@ -97,7 +101,10 @@ def _is_to_move(context: Context, user: str, version: str, *, asked: bool) -> bo
 
 
 def run_gate(context: Context, version: str, found: Sequence[Server], known: Mapping[str, Sequence[Manifest]]) -> list[Trial]:
-    """Try a version on an empty state and on copies of all data. Raises Failure where it is turned away, and Cancelled."""
+    """Try a version on an empty state and on copies of all data.
+
+    Raises Failure where it is turned away, and Cancelled.
+    """
     installations = context.installations
     for one in found:
         newest, live = next(filter(snapshots.is_good, known[one.user]), None), one.read_activity()
@@ -162,7 +169,10 @@ def _move_waiting(context: Context, plan: Journal) -> None:
 
 
 def _report_versions(context: Context, users: Sequence[str], version: str) -> None:
-    """Say who is where: some accounts may be above it, and below it those that could not be moved, or came since."""
+    """Say who is where.
+
+    Some accounts may be above it, and below it those that could not be moved, or came since.
+    """
     programs = {user: context.installations.version_of(user) for user in users}
     if below := [user for user, program in programs.items() if versions.version_key(program) < versions.version_key(version)]:
         context.say(f"nobody is below {version}, but {', '.join(below)}")
@@ -172,7 +182,10 @@ def _report_versions(context: Context, users: Sequence[str], version: str) -> No
 
 
 def _fail_bump(context: Context, plan: Journal, done: Move) -> None:
-    """End the bump, and freeze it, so that nothing goes on by itself. Always raises Failure."""
+    """End the bump, and freeze it, so that nothing goes on by itself.
+
+    Always raises Failure.
+    """
     why = f"{done.user}: {plan.kind} from {done.before} to {done.program} failed: {done.reason}"
     freeze.freeze(context.settings.freeze, f"{now()} {why}")
     if done.phase not in journal.UNDER_WAY:
@@ -183,7 +196,10 @@ def _fail_bump(context: Context, plan: Journal, done: Move) -> None:
 
 
 def drain_deferred(context: Context, *, include_busy: bool = False) -> None:
-    """Move deferred accounts that are not busy any more; none while it is frozen. Raises Failure and Cancelled."""
+    """Move deferred accounts that are not busy any more; none while it is frozen.
+
+    Raises Failure and Cancelled.
+    """
     if freeze.report_frozen(context.settings.freeze, context.say):
         return
     plan = context.journals.load()
@@ -201,7 +217,10 @@ def drain_deferred(context: Context, *, include_busy: bool = False) -> None:
 
 
 def _drop_removed_users(context: Context, plan: Journal) -> Journal:
-    """Leave out deferred accounts that are no users of the system any more: else the bump would wait for them for ever."""
+    """Leave out deferred accounts that are no users of the system any more.
+
+    Else the bump would wait for them for ever.
+    """
     gone = [user for user in plan.users(journal.DEFERRED, journal.WAITING) if not accounts.exists(user)]
     for user in gone:
         context.warn(f"{user}: no such user on this system any more, and left out")
@@ -209,7 +228,10 @@ def _drop_removed_users(context: Context, plan: Journal) -> Journal:
 
 
 def _why_later(context: Context, user: str, *, include_busy: bool) -> str:
-    """Say why an account is not moved now; empty where it is. One that can't be looked at holds up no other."""
+    """Say why an account is not moved now; empty where it is.
+
+    One that can't be looked at holds up no other.
+    """
     try:
         server = context.server(user)
         return "" if include_busy else server.why_busy()
@@ -218,7 +240,10 @@ def _why_later(context: Context, user: str, *, include_busy: bool) -> str:
 
 
 def resume_interrupted(context: Context) -> None:
-    """Complete or undo what was interrupted. Raises Failure where an account had to go back, or could not."""
+    """Complete or undo what was interrupted.
+
+    Raises Failure where an account had to go back, or could not.
+    """
     plan = context.journals.load()
     if plan is None:
         _release_forgotten(context)
@@ -241,7 +266,10 @@ def resume_interrupted(context: Context) -> None:
 
 
 def _release_forgotten(context: Context) -> None:
-    """End each hold without a move: a command died between the two, and nothing was changed."""
+    """End each hold without a move.
+
+    A command died between the two, and nothing was changed.
+    """
     for user in context.installations.linked_users():
         if context.installations.is_held(user):
             context.installations.release(user)

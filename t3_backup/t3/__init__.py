@@ -1,1 +1,4 @@
-"""All that is known of T3 Code: files, ledger, versions, pairing, servers, who is at work."""
+"""All that is known of T3 Code.
+
+Files, ledger, versions, pairing, servers, who is at work.
+"""

@@ -1,4 +1,4 @@
-"""Read from a live database, as its owner, its migration level and the turns that agents are at.
+"""Read from a live database, as its owner, its level and the turns of agents.
 
 `python3 -m t3_backup.t3.activity DATABASE` prints them as one JSON object, or null where there is no database: that is said, and
 never taken from a failure. Nothing is written, and no lock is taken that a commit waits for.

@@ -31,10 +31,10 @@ def is_uncovered(name: str) -> bool:
 
 
 def uncovered(folder: int) -> tuple[str, ...]:
-    """List the databases in the open `folder` that are not copied: MOST names, T3's own first. Raises OSError.
+    """List the databases in the open `folder` that are not copied.
 
-    Only names are read, and nothing is opened: a symlink, and a file that can't be read, may be data. A folder is none.
-    It takes time, but no memory, whatever the folder holds.
+    MOST names, T3's own first. Raises OSError. Only names are read, and nothing is opened: a symlink, and a file that can't be
+    read, may be data. A folder is none. It takes time, but no memory, whatever the folder holds.
     """
     fd = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=folder)
     try:
@@ -58,7 +58,10 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
 
 
 def summary(names: Sequence[str]) -> str:
-    """Say in a few words which databases are not backed up. The names are printable ones."""
+    """Say in a few words which databases are not backed up.
+
+    The names are printable ones.
+    """
     shown = ", ".join(name if _PLAIN.fullmatch(name) else f'"{name}"' for name in names[:_SHOWN])
     more = f" and {'at least ' if len(names) == MOST else ''}{len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
     return f"{shown}{more} {'is' if len(names) == 1 else 'are'} not backed up"

@@ -21,5 +21,8 @@ def base_dir(home: Path) -> Path:
 
 
 def state_database(home: Path) -> Path:
-    """Say where the live database of whoever has this home is, for people to read. Only its owner opens it."""
+    """Say where the live database of whoever has this home is, for people to read.
+
+    Only its owner opens it.
+    """
     return home / STATE_DATABASE

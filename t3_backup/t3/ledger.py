@@ -1,4 +1,4 @@
-"""Name the table in which T3 Code notes its migrations, and how the level is read from it."""
+"""Name the table in which T3 Code notes its migrations, and read the level."""
 
 from __future__ import annotations
 

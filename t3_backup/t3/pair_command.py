@@ -1,4 +1,7 @@
-"""The command `t3-pair`: log in to one T3 server, for people and scripts that ask whether anybody can."""
+"""The command `t3-pair`.
+
+Log in to one T3 server, for people and scripts that ask whether anybody can.
+"""
 
 from __future__ import annotations
 
@@ -40,9 +43,10 @@ def _seconds(text: str) -> float:
 
 
 def _refusal(base_dir: Path, words: Sequence[str]) -> str:
-    """Say why it can't be called so, or how root is to call it instead; empty where it may go on.
+    """Say why it can't be called so, or how root is to call it instead.
 
-    The mint would begin a new state where there is none. Files that root makes beside a database are closed to its owner.
+    Empty where it may go on. The mint would begin a new state where there is none. Files that root makes beside a database are
+    closed to its owner.
     """
     try:
         owner = (base_dir / ".").stat().st_uid
@@ -58,7 +62,10 @@ def _refusal(base_dir: Path, words: Sequence[str]) -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run `t3-pair`: exit status 0 where people can log in, 1 where not, 2 for wrong use."""
+    """Run `t3-pair`.
+
+    Exit status 0 where people can log in, 1 where not, 2 for wrong use.
+    """
     parser = _Parser(prog="t3-pair", description="Log in to a T3 server as a browser does, as the owner of its state.")
     parser.add_argument("--t3", type=Path, required=True, metavar="BIN", help="the program that mints the credential")
     parser.add_argument("--base-dir", type=Path, required=True, metavar="DIR", help="where the server has its state (~/.t3)")

@@ -1,7 +1,8 @@
-"""Log in to a T3 server as a browser does: mint a credential, exchange it for a cookie, check the cookie.
+"""Log in to a T3 server as a browser does.
 
-Nothing less shows that people can log in: a server whose pairing is broken goes on answering 200 to everything else. Which endpoint
-takes the credential differs from version to version; the 404 of one that is not there does not use the credential up.
+Mint a credential, exchange it for a cookie, check the cookie. Nothing less shows that people can log in: a server whose pairing is
+broken goes on answering 200 to everything else. Which endpoint takes the credential differs from version to version; the 404 of one
+that is not there does not use the credential up.
 """
 
 from __future__ import annotations
@@ -48,7 +49,10 @@ class PairingFailed(Failure):
 
 
 def pair(t3: Path, base_dir: Path, port: int, seconds: float = STEP_SECONDS) -> Paired:
-    """Log in, as the owner of `base_dir`; each step may take so many seconds. Raises PairingFailed."""
+    """Log in, as the owner of `base_dir`; each step may take so many seconds.
+
+    Raises PairingFailed.
+    """
     return asyncio.run(_pair(t3, base_dir, port, seconds))
 
 
@@ -77,7 +81,10 @@ async def _pair(t3: Path, base_dir: Path, port: int, seconds: float) -> Paired:
 
 
 async def mint_credential(t3: Path, base_dir: Path, seconds: float) -> str:
-    """Have T3 write a credential that logs one browser in, server or not, and return it. Raises PairingFailed."""
+    """Have T3 make a credential that logs one browser in.
+
+    It needs no server. Raises PairingFailed.
+    """
     line = program.mint_command(t3, base_dir)
     nothing, pipe = asyncio.subprocess.DEVNULL, asyncio.subprocess.PIPE
     try:
@@ -107,7 +114,10 @@ async def mint_credential(t3: Path, base_dir: Path, seconds: float) -> str:
 
 
 def _check_listener(port: int) -> None:
-    """Raise PairingFailed unless the owner's server listens: whoever gets the credential can log in with it."""
+    """Raise PairingFailed unless the owner's server listens.
+
+    Whoever gets the credential can log in with it.
+    """
     try:
         found = port_owner.listener_uids(port)
     except (OSError, ValueError) as error:
@@ -120,7 +130,10 @@ def _check_listener(port: int) -> None:
 
 
 async def _exchange_credential(client: aiohttp.ClientSession, credential: str) -> tuple[str, str]:
-    """Find the endpoint that takes the credential, and the cookie it sets. The first answer that is no 404 decides."""
+    """Find the endpoint that takes the credential, and the cookie it sets.
+
+    The first answer that is no 404 decides.
+    """
     for endpoint in PAIRING_PATHS:
         status, body, cookies = await _request(client, "exchange", "POST", endpoint, json={"credential": credential})
         if status == 404:
@@ -138,7 +151,10 @@ async def _exchange_credential(client: aiohttp.ClientSession, credential: str) -
 async def _request(
     client: aiohttp.ClientSession, step: str, method: str, path: str, **how: Any
 ) -> tuple[int, bytes, dict[str, str]]:
-    """Send one request; status, body and cookies of its answer, within limits of time and size. Raises PairingFailed."""
+    """Send one request.
+
+    Status, body and cookies of its answer, within limits of time and size. Raises PairingFailed.
+    """
     try:
         async with client.request(method, path, allow_redirects=False, **how) as answer:
             body = await answer.content.read(_LIMIT_BYTES + 1)

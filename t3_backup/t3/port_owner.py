@@ -1,4 +1,7 @@
-"""Find out who listens on a port of this machine: any user may take one that is free, if only for a moment."""
+"""Find out who listens on a port of this machine.
+
+Any user may take one that is free, if only for a moment.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,10 @@ _LISTEN = "0A"
 
 
 def _as_kernel_writes(packed: bytes) -> str:
-    """Write an address as the kernel does there: in words of the machine's own byte order."""
+    """Write an address as the kernel does there.
+
+    In words of the machine's own byte order.
+    """
     return "".join(f"{int.from_bytes(packed[at : at + 4], sys.byteorder):08X}" for at in range(0, len(packed), 4))
 
 
@@ -24,7 +30,10 @@ _ANY = (_as_kernel_writes(bytes(4)), _as_kernel_writes(bytes(16)))
 
 
 def listener_uids(port: int) -> list[int]:
-    """List the uids that listen on this port of 127.0.0.1. Raises OSError where the kernel does not say."""
+    """List the uids that listen on this port of 127.0.0.1.
+
+    Raises OSError where the kernel does not say.
+    """
     found = list(_listeners(port))
     # Who has taken the very address is asked before who has taken all of them.
     return [uid for address, uid in found if address in _LOOPBACK] or [uid for address, uid in found if address in _ANY]

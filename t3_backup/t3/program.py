@@ -1,4 +1,7 @@
-"""Know T3's program: its npm package, its command lines, and how it says its version."""
+"""Know T3's program.
+
+Its npm package, its command lines, and how it says its version.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,7 @@ def serve_command(program: Path, host: str, port: int, base_dir: Path) -> list[s
 
 
 def mint_command(program: Path, base_dir: Path) -> list[str]:
-    """Give the command line that writes a credential to the database and prints it, server or not."""
+    """Give the command line that makes and prints a credential."""
     return [str(program), "auth", "pairing", "create", "--base-dir", str(base_dir), "--ttl", "5m", "--json"]
 
 
@@ -29,7 +32,10 @@ def parse_version_output(text: str) -> str:
 
 
 def find_package(program: Path) -> tuple[Path, str]:
-    """Find the npm package of a program such as /usr/local/bin/t3, and its version. Raises Failure."""
+    """Find the npm package of a program such as /usr/local/bin/t3, and its version.
+
+    Raises Failure.
+    """
     real = Path(os.path.realpath(program))
     for folder in real.parents:
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError):

@@ -1,4 +1,4 @@
-"""Start, stop and watch the T3 server of an account, and ask it and its database as its owner."""
+"""Start, stop and watch the T3 server of an account, and ask it as its owner."""
 
 from __future__ import annotations
 
@@ -91,7 +91,10 @@ class Server:
         return f"{live.turns} turns are in flight" if live is not None and live.turns else ""
 
     def agent_processes(self) -> list[str]:
-        """Describe the processes beneath the unit but the server itself: what its agents and terminals run."""
+        """Describe the processes beneath the unit but the server itself.
+
+        What its agents and terminals run.
+        """
         assert self.service is not None
         main = self.service.show("MainPID")
         return [f"{_process_name(pid)} (pid {pid})" for pid in self._processes() if pid != main]
@@ -118,7 +121,10 @@ class Server:
             self.service.release(unmask=False, start=True)
 
     def await_port(self, seconds: float) -> None:
-        """Wait until it listens. Raises Failure where it ends, or does not listen within so many seconds."""
+        """Wait until it listens.
+
+        Raises Failure where it ends, or does not listen within so many seconds.
+        """
         assert self.service is not None
         until = time.monotonic() + seconds
         while not self._listens():
@@ -130,14 +136,18 @@ class Server:
             time.sleep(_POLL_S)
 
     def run_state(self) -> tuple[str, str, str]:
-        """Read what changes when it ends or starts again: state, main process, number of restarts."""
+        """Read what changes when it ends or starts again.
+
+        State, main process, number of restarts.
+        """
         assert self.service is not None
         return self.service.show("ActiveState"), self.service.show("MainPID"), self.service.show("NRestarts")
 
     def log_in(self, program: Path, patience: float) -> str:
-        """Log in as a browser does, with a credential that `program` mints as the owner; return the endpoint.
+        """Log in as a browser does, with a credential that `program` mints as the owner.
 
-        Each step may take `patience` seconds, and no more than a person at a browser would wait. Raises Failure.
+        Return the endpoint. Each step may take `patience` seconds, and no more than a person at a browser would wait. Raises
+        Failure.
         """
         if not self.runs():
             raise Failure(f"{self.user}: no server runs")
@@ -182,7 +192,10 @@ def find_service(user: str) -> Service | None:
 
 
 def find_server(user: str, settings_dir: Path) -> Server:
-    """Find the server of `user`; `settings_dir` is the folder with USER.env. Raises Failure."""
+    """Find the server of `user`; `settings_dir` is the folder with USER.env.
+
+    Raises Failure.
+    """
     settings = settings_dir / f"{user}.env"
     return Server(accounts.find(user), find_service(user), _read_port(settings), settings)
 
@@ -203,7 +216,10 @@ def _python(module: str) -> list[str]:
 
 
 def _list_members(group: str) -> list[str]:
-    """List the processes of a control group and of those beneath it; none where it has gone."""
+    """List the processes of a control group and of those beneath it.
+
+    None where it has gone.
+    """
     if not group.startswith("/") or group == "/":
         return []
     found: set[str] = set()

@@ -1,4 +1,7 @@
-"""Name T3 Code's tables: what a person would miss, what only grows, and who is at work."""
+"""Name T3 Code's tables.
+
+What a person would miss, what only grows, and who is at work.
+"""
 
 from __future__ import annotations
 

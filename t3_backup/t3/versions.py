@@ -1,4 +1,4 @@
-"""Order the versions of T3, and know which level of the database each of them makes.
+"""Order the versions of T3, and know the database level of each.
 
 Pure. A level is the greatest id of a migration that a database has seen; a version opens a database of its own level and of lower
 ones, which it migrates, and only seems to open a higher one.
@@ -18,7 +18,10 @@ VersionKey = tuple[int, int, int, bool, tuple[tuple[bool, int, str], ...]]
 
 
 def version_key(version: str) -> VersionKey:
-    """Give a key that orders versions as semver.org has it: a pre-release before its release. Raises UsageError."""
+    """Give a key that orders versions as semver.org has it.
+
+    A pre-release before its release. Raises UsageError.
+    """
     match = _VERSION.fullmatch(version)
     if match is None:
         raise UsageError(f"{version!r} is no version of T3, such as 0.0.25")

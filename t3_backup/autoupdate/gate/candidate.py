@@ -1,4 +1,4 @@
-"""Start a server of the version that is tried, watch it, and ask it as a browser would.
+"""Start, watch and ask a server of the version that is tried.
 
 It can't outlive whoever tries it. What it prints goes through a pipe, of which the last lines are kept: one that prints without
 end fills no disk.
@@ -37,7 +37,10 @@ _TROUBLE = re.compile(r"migration.*(fail|error)|SqlError|SQLITE_", re.IGNORECASE
 
 
 class Candidate:
-    """Run a server; at the end of the block it and its group are gone, however far it came."""
+    """Run a server.
+
+    At the end of the block it and its group are gone, however far it came.
+    """
 
     def __init__(self, t3: Path, base_dir: Path, port: int) -> None:
         """Start it. Raises OSError."""
@@ -67,7 +70,7 @@ class Candidate:
 
     @property
     def trouble(self) -> str | None:
-        """Give the first line that speaks of a database that it could not bring to its level."""
+        """Give the first line that speaks of a database it could not migrate."""
         return self._trouble
 
     @property
@@ -97,12 +100,18 @@ class Candidate:
         self._process.terminate()
 
     def probe_status(self, seconds: float) -> int | None:
-        """Ask for the status of GET /, which is all that a probe of liveness sees; None without an answer."""
+        """Ask for the status of GET /, which is all that a probe of liveness sees.
+
+        None without an answer.
+        """
         answer = self._get("/", min(seconds, _ASK_S))
         return None if answer is None else answer[0]
 
     def ask_version(self, seconds: float) -> str | None:
-        """Ask which version it is; empty where it answers something else, None where it doesn't answer."""
+        """Ask which version it is.
+
+        Empty where it answers something else, None where it doesn't answer.
+        """
         answer = self._get(ENVIRONMENT_PATH, seconds)
         if answer is None:
             return None
@@ -140,7 +149,7 @@ class Candidate:
 
 
 async def _fetch(url: str, seconds: float) -> tuple[int, bytes]:
-    """Get a URL: follow no redirect, ask no proxy, unpack nothing, and read no more than some bytes."""
+    """Get the first bytes of a URL: no redirect, no proxy, and nothing unpacked."""
     limit, jar, headers = aiohttp.ClientTimeout(total=seconds), aiohttp.DummyCookieJar(), {"Accept-Encoding": "identity"}
     async with (
         aiohttp.ClientSession(timeout=limit, cookie_jar=jar, trust_env=False, auto_decompress=False, headers=headers) as client,

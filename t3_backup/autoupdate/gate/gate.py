@@ -1,7 +1,8 @@
-"""Try a version of T3 where it can do no harm: on an empty state, and on a copy of each account's newest snapshot.
+"""Try a version of T3 where it can do no harm.
 
-Each trial is in a sandbox: no home, no store, no other account's copy, no credential, no network, and nothing but its own folder to
-write to. The folder goes with the unit; what a power cut leaves is removed by `sandbox.remove_leftovers`.
+It is tried on an empty state, and on a copy of each account's newest snapshot. Each trial is in a sandbox: no home, no store, no
+other account's copy, no credential, no network, and nothing but its own folder to write to. The folder goes with the unit; what a
+power cut leaves is removed by `sandbox.remove_leftovers`.
 """
 
 from __future__ import annotations
@@ -52,9 +53,10 @@ def try_version(
     watch_seconds: int,
     say: Callable[[str], None],
 ) -> Iterator[Trial]:
-    """Try the version whose prefix is `program`: on an empty state, then on each account's data; the first that fails is the last.
+    """Try the version whose prefix is `program`.
 
-    `write_snapshot` writes an account's newest verified snapshot to a new file; False where there is none. Raises Failure, OSError.
+    It is tried on an empty state, then on each account's data; the first that fails is the last. `write_snapshot` writes an
+    account's newest verified snapshot to a new file; False where there is none. Raises Failure, OSError.
     """
     for user in (None, *accounts):
         say(f"gate: trying {'an empty state' if user is None else f'a copy of the data of {user}'}")
@@ -66,7 +68,10 @@ def try_version(
 
 
 def run_trial(program: Path, subject: str, write_snapshot: Callable[[str, Path], bool] | None, watch_seconds: int) -> Trial | None:
-    """Run one trial, on an empty state without `write_snapshot`; None where there is no snapshot to try it on."""
+    """Run one trial, on an empty state without `write_snapshot`.
+
+    None where there is no snapshot to try it on.
+    """
     name = sandbox.unit_name(subject if write_snapshot else None)
     try:
         state = sandbox.build_root(name)
@@ -91,7 +96,10 @@ def run_trial(program: Path, subject: str, write_snapshot: Callable[[str, Path],
 
 
 def read_trial(subject: str, done: transient_unit.Done) -> Trial:
-    """The verdict of a trial, of which not a word is trusted: a type that is wrong is no verdict, and no verdict is a failure."""
+    """The verdict of a trial, of which not a word is trusted.
+
+    A type that is wrong is no verdict, and no verdict is a failure.
+    """
     if done.timed_out:
         return Trial(subject, passed=False, step=GATE, reason="the trial took too long")
     try:

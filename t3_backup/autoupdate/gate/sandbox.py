@@ -1,7 +1,8 @@
-"""Build the sandbox of a trial: a unit with a user, a network and a root of its own, with what Node and Python need.
+"""Build the sandbox of a trial.
 
-The root is made for each trial, since `TemporaryFileSystem=/` does nothing, and says nothing, beside DynamicUser=: that implies
-ProtectSystem=strict, which has the host's own root in that place. `trial` looks for MARK, and does not begin without it.
+It is a unit with a user, a network and a root of its own, with what Node and Python need. The root is made for each trial, since
+`TemporaryFileSystem=/` does nothing, and says nothing, beside DynamicUser=: that implies ProtectSystem=strict, which has the host's
+own root in that place. `trial` looks for MARK, and does not begin without it.
 """
 
 from __future__ import annotations
@@ -24,7 +25,10 @@ _FILE_BYTES = 4 << 30  # how much greater than what it was given a file may beco
 
 
 def unit_name(user: str | None) -> str:
-    """Name the unit and the folder of an account's trial, whatever signs its own name has; of None for an empty state."""
+    """Name the unit and the folder of an account's trial, or of an empty state's.
+
+    It is such a name whatever signs the account's own name has.
+    """
     return f"{_PREFIX}{'empty' if user is None else user.encode().hex()}"
 
 
@@ -34,7 +38,10 @@ def home_dir(name: str) -> Path:
 
 
 def build_root(name: str) -> Path:
-    """Make the sandbox anew, and say where to put its database. Raises Failure and OSError."""
+    """Make the sandbox anew, and say where to put its database.
+
+    Raises Failure and OSError.
+    """
     remove_root(name)
     _PRIVATE.mkdir(mode=0o700, exist_ok=True)
     state = _PRIVATE / name / STATE_IN_BASE
@@ -56,7 +63,10 @@ def build_root(name: str) -> Path:
 
 
 def unit_properties(name: str, program: Path, given: int) -> tuple[str, ...]:
-    """List the properties of the unit, for a program in the prefix `program`, and data of `given` bytes."""
+    """List the properties of the unit.
+
+    The program is in the prefix `program`, and its data has `given` bytes.
+    """
     return (
         "DynamicUser=yes",
         f"StateDirectory={name}",
@@ -117,7 +127,10 @@ def remove_root(name: str) -> None:
 
 
 def remove_leftovers() -> None:
-    """End and remove what trials of a command that was killed have left. Raises Failure and OSError."""
+    """End and remove what trials of a command that was killed have left.
+
+    Raises Failure and OSError.
+    """
     left = [path for where in (_PRIVATE, _PUBLIC) for path in where.glob(f"{_PREFIX}*")]
     if left:
         transient_unit.end(f"{_PREFIX}*.service")

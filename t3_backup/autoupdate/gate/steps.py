@@ -1,4 +1,4 @@
-"""Name the steps at which a version can fail its trial, and the mark of the sandbox it is tried in.
+"""Name the steps at which a version can fail its trial, and the sandbox's mark.
 
 start      it ended before it listened
 serve      it never answered

@@ -1,7 +1,7 @@
-"""Try one version of T3 on one state, from start to stop, and say at which step it failed.
+"""Try one version of T3 on one state, from start to stop.
 
-It runs inside the gate's sandbox: `python3 -m t3_backup.autoupdate.gate.trial` prints one JSON object. Candidate and trial are
-the same user, so what it prints may be the candidate's word.
+It says at which step the version failed. It runs inside the gate's sandbox: `python3 -m t3_backup.autoupdate.gate.trial` prints one
+JSON object. Candidate and trial are the same user, so what it prints may be the candidate's word.
 """
 
 from __future__ import annotations
@@ -67,7 +67,10 @@ class Patience:
 
 @dataclass(frozen=True)
 class History:
-    """Hold what counts in a database: its level, the rows of each table of people's history, and what those say."""
+    """Hold what counts in a database.
+
+    These are its level, the rows of each table of people's history, and what those say.
+    """
 
     level: int | None
     rows: dict[str, int]
@@ -186,7 +189,10 @@ def _integer(value: object) -> int | None:
 
 
 def _why_not_alone() -> str:
-    """Say why this is not the gate's sandbox; empty where it is. systemd may leave out what it can't confine."""
+    """Say why this is not the gate's sandbox; empty where it is.
+
+    systemd may leave out what it can't confine.
+    """
     if os.getuid() == 0:
         return "it would run as root"
     if not MARK.exists():
