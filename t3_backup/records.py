@@ -37,7 +37,10 @@ def parse_object(text: str | bytes) -> dict[str, Any]:
 
 
 def decode_record(kind: type[T], value: Any) -> T:
-    """Make a `kind` of what JSON holds, and raise a ValueError that names the key where that can't be."""
+    """Make a `kind` of what JSON holds.
+
+    Raises ValueError, which names the key, where that can't be.
+    """
     if type(value) is not dict:
         raise ValueError("not a JSON object")
     keys = getattr(kind, "JSON_KEYS", EXACT)

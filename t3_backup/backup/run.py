@@ -36,7 +36,7 @@ from t3_backup.worker import client
 from t3_backup.worker.limits import Limits
 from t3_backup.worker.operations.backup import FindDatabase
 from t3_backup.worker.protocol import Event, Phase
-from t3_backup.worker.supervisor import Overheard
+from t3_backup.worker.supervisor import SourceListener
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
@@ -94,7 +94,7 @@ def plan_backups(
     status = os.statvfs(ancestor)
     limits = limits_of(settings, free_bytes, status.f_blocks * status.f_frsize)
 
-    def look(account: Account, heard: Overheard) -> AccountResult:
+    def look(account: Account, heard: SourceListener) -> AccountResult:
         try:
             source = client.ask(account, FindDatabase(), limits, stopping, heard)
         except SourceAbsent as absent:
@@ -105,7 +105,7 @@ def plan_backups(
 
     results = []
     for account in accounts:
-        heard = Overheard()
+        heard = SourceListener()
         results.append(_covered(_result(account, partial(look, account, heard)), heard))
         finished(results[-1])
     return results
@@ -120,7 +120,7 @@ def _result(account: Account, step: Callable[[], AccountResult]) -> AccountResul
         return AccountResult(account.user, "failed", f"internal error, please report it: {error!r}")
 
 
-def _covered(result: AccountResult, heard: Overheard) -> AccountResult:
+def _covered(result: AccountResult, heard: SourceListener) -> AccountResult:
     """The result, but failed where a database is not copied, whatever came of the one that is."""
     if not heard.uncovered:
         return result
@@ -139,13 +139,13 @@ def _back_up(job: Run, account: Account) -> AccountResult:
     assert account_dir is not None
     with account_dir:
         account_dir.clear()
-        heard = Overheard(order.listen)
+        heard = SourceListener(order.listen)
         order = replace(order, listen=heard)
         result = _covered(_result(account, partial(_snapshot, job, order, account_dir, heard)), heard)
     return replace(result, warnings=(*legacy_import.tell_waiting(account.user, job.store), *result.warnings))
 
 
-def _snapshot(job: Run, order: Order, account_dir: AccountDir, heard: Overheard) -> AccountResult:
+def _snapshot(job: Run, order: Order, account_dir: AccountDir, heard: SourceListener) -> AccountResult:
     account, before = order.account, account_dir.snapshots()
     maintenance = maintenance_of(account_dir, job.settings, order.limits, job.stopping)
     packing = ArchiveOnce(order, account_dir, before, job.settings.files_limit)
@@ -202,7 +202,7 @@ def _snapshot(job: Run, order: Order, account_dir: AccountDir, heard: Overheard)
     )
 
 
-def _hold(order: Order, heard: Overheard) -> str:
+def _hold(order: Order, heard: SourceListener) -> str:
     """Why nothing is pruned: where a database is not copied, what there is may be the last of what went into it. Empty: prune.
 
     A store that was full before anybody was asked has the owner asked now. Raises Failure where that can't be told.

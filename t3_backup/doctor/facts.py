@@ -33,7 +33,7 @@ from t3_backup.worker.limits import Limits
 from t3_backup.worker.operations.backup import FindDatabase
 from t3_backup.worker.operations.legacy import ListLegacy
 from t3_backup.worker.protocol import Source
-from t3_backup.worker.supervisor import Overheard
+from t3_backup.worker.supervisor import SourceListener
 
 _LOOK_S = 30  # for one worker that finds a file
 
@@ -169,7 +169,7 @@ def _limits() -> Limits:
 
 def _account(user: str, stopping: threading.Event) -> AccountFacts:
     home = device = None
-    heard = Overheard()
+    heard = SourceListener()
     try:
         account = accounts.find(user)
         home = _real(account.home)

@@ -100,7 +100,10 @@ class Manifest:
 
     @staticmethod
     def from_text(text: str) -> Manifest:
-        """The inverse of `to_text`. Raises ValueError. Keys of a later version are passed over."""
+        """Decode what `to_text` gave; keys of a later version are passed over.
+
+        Raises ValueError.
+        """
         value = parse_object(text)
         if value.get("format") not in _READABLE:
             raise ValueError(f"not a manifest of format {FORMAT}")

@@ -36,7 +36,7 @@ _BOOT = (
 )
 
 
-def ignore(_: Event) -> None:
+def ignore_event(_: Event) -> None:
     """Listen to nothing."""
 
 
@@ -45,15 +45,16 @@ def ask(
     operation: Operation[A],
     limits: Limits,
     stopping: threading.Event,
-    listen: Listener = ignore,
+    listen: Listener = ignore_event,
     *,
     file: int = -1,
     folder: int = -1,
 ) -> A:
-    """Let a worker serve one operation as the account's owner, watch over it until it is dead, and return its answer.
+    """Let a worker serve one operation as the account's owner, and return its answer.
 
-    It gets the descriptors `file` and `folder`, where there are such. Raises what the worker reported, TryLater past a limit,
-    WorkerLost where it died, Cancelled once `stopping` is set; then a file that it was to write is empty again.
+    It is watched until it is dead. It gets the descriptors `file` and `folder`, where there are such. Raises what the worker
+    reported, TryLater past a limit, WorkerLost where it died, Cancelled once `stopping` is set; then a file that it was to
+    write is empty again.
     """
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
     with ours:
@@ -96,7 +97,7 @@ def ask(
 def copy_database(
     account: Account, file: int, limits: Limits, stopping: threading.Event, listen: Listener, *, method: str = "online"
 ) -> Copied:
-    """Copy the account's database into the empty `file`, open for writing. Raises as `ask` does.
+    """Copy the account's database into the empty `file`. Raises as `ask` does.
 
     A worker killed by SIGBUS (somebody cut the source short under its map) is tried once more without a map.
     """

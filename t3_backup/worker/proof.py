@@ -31,9 +31,10 @@ def prove_file(
     *,
     pages: bool = False,
 ) -> tuple[Content, Proven]:
-    """Hash the file `fd`, which nobody writes any more (and its `pages`), beside the workers that check it.
+    """Hash `fd` (and its `pages`) beside the workers that check it.
 
-    A large file is proven by two workers, each a share, where there is a second processor. Raises as `client.ask` does.
+    Nobody writes it any more. A large file is proven by two workers, each a share, where there is a second processor. Raises as
+    `client.ask` does.
     """
     shares = 2 if os.fstat(fd).st_size >= _SHARED_BYTES and len(os.sched_getaffinity(0)) > 1 else 1
 
@@ -56,7 +57,10 @@ def _merge_proofs(proofs: Sequence[Proven]) -> Proven:
 
 
 def find_reader(user: str) -> Account:
-    """Find who reads a snapshot: its owner, or nobody where the owner has left the system. Root never parses one."""
+    """Find who reads a snapshot: its owner, or nobody where that user is gone.
+
+    Root never parses one.
+    """
     if os.geteuid() != 0:
         return accounts.own()
     try:

@@ -27,7 +27,10 @@ _GROWTH_BYTES = 64 << 20
 
 
 def copy_limit(source_bytes: int) -> int:
-    """Say below which size in bytes the copy of a source of `source_bytes` (main file and -wal) stays."""
+    """Say below which size in bytes the copy of a source of that size stays.
+
+    The source is the main file and the -wal.
+    """
     return int(source_bytes * _GROWTH) + _GROWTH_BYTES
 
 
@@ -109,9 +112,10 @@ def encode_event(event: Event | Failure) -> bytes:
 
 
 def decode_event(line: bytes) -> Event | Failure | None:
-    """Return the event of one line, or None where the line is no JSON object (what Python itself prints when it dies).
+    """Return the event of one line, or None where the line is no JSON object.
 
-    Raises WorkerLost for an object that is not one of ours: the worker is not what it was.
+    That is what Python itself prints when it dies. Raises WorkerLost for an object that is not one of ours: the worker is not
+    what it was.
     """
     try:
         value = parse_object(line)

@@ -35,7 +35,7 @@ _LAST_PIECES = 64  # more than a socket holds when its worker dies; what others 
 Listener = Callable[[Event], None]
 
 
-class Overheard:
+class SourceListener:
     """A listener that takes in which databases are not copied, and hands all else on."""
 
     def __init__(self, listen: Listener = lambda _: None) -> None:
@@ -65,7 +65,7 @@ class WorkerState:
     noise: str = ""
 
     def wal_growth(self) -> int:
-        """Bytes by which the source's -wal has grown since the worker found it."""
+        """Return the bytes by which the -wal has grown since the worker found it."""
         if self.source is None or self.folder < 0:
             return 0
         try:
@@ -75,7 +75,7 @@ class WorkerState:
         return now - self.source.wal_bytes
 
     def home_is_near_its_end(self) -> bool:
-        """Whether the source's file system has less free than must stay so."""
+        """Tell whether the home's file system has less free than must stay so."""
         status = os.fstatvfs(self.folder)
         reserve = reserve_of(self.limits.home_reserve, status.f_blocks * status.f_frsize)
         return status.f_bavail * status.f_frsize < reserve
@@ -90,7 +90,10 @@ def supervise(
     stopping: threading.Event,
     listen: Listener,
 ) -> None:
-    """Until the worker is dead and reaped. Raises TryLater, Cancelled and WorkerLost once it is killed."""
+    """Watch over the worker until it is dead and reaped.
+
+    Raises TryLater, Cancelled and WorkerLost once it is killed.
+    """
     channel.setblocking(False)
     poll = select.poll()
     poll.register(pidfd, select.POLLIN)

@@ -18,7 +18,7 @@ from pathlib import Path
 from t3_backup.errors import explain
 from t3_backup.system import native
 from t3_backup.t3.files import KEPT_FILES
-from t3_backup.worker.child.archive_walk import marks, top, unfit, walk
+from t3_backup.worker.child.archive_walk import explain_unfit, mark_entries, top_name, walk_entries
 from t3_backup.worker.child.live_files import STAGED_FILES, LiveFiles
 from t3_backup.worker.child.task import Task
 from t3_backup.worker.operations.archive import InstallArchive, Installed
@@ -35,7 +35,7 @@ def serve_install_archive(task: Task, operation: InstallArchive) -> Installed:
 
 
 def install_archive(place: LiveFiles, aside: str, *, install: bool, sealed: dict[str, str]) -> Installed:
-    """Put what was unpacked in place (`install`), or else take it away; again is harmless.
+    """Put what was unpacked in its place, or else take it away; again is harmless.
 
     What it takes the place of goes where it is, to the last entry, what `sealed` says is in an archive: its marks (`marks`) by
     name. All else stays out of place, since nothing could give it back. What can't be moved stays where it is.
@@ -61,7 +61,7 @@ def install_archive(place: LiveFiles, aside: str, *, install: bool, sealed: dict
         place.sync()
     left = [f"{name}/{part}" for part in ("old", "new", "gone") if place.has(f"{name}/{part}")]
     for other in sorted(other for other in os.listdir(place.folder) if other.startswith(f"{aside}.") and other != name):
-        why = unfit(os.stat(other, dir_fd=place.folder, follow_symlinks=False), place.uid)
+        why = explain_unfit(os.stat(other, dir_fd=place.folder, follow_symlinks=False), place.uid)
         reasons.append(f"{other.removeprefix(f'{aside}.')} stays beside the new one: {why or 'it can only get another name'}")
         left.append(other)
     return Installed(tuple(left), tuple(reasons), tuple(missing))
@@ -125,13 +125,13 @@ def _part_old(place: LiveFiles, name: str, sealed: dict[str, str], reasons: list
     old = _open(place, f"{name}/old")
     try:
         passed: list[str] = []
-        entries = sorted(walk(old, place.uid, passed), key=lambda entry: entry.path)
-        found = marks(entries, passed)
+        entries = sorted(walk_entries(old, place.uid, passed), key=lambda entry: entry.path)
+        found = mark_entries(entries, passed)
         for kept in sorted(os.listdir(old)):
             if kept in found and found[kept] == sealed.get(kept):
                 _rename(place, f"{name}/old/{kept}", _free(place, f"{name}/gone/{kept}"))
             else:
-                why = [told for told in passed if top(told) == kept]
+                why = [told for told in passed if top_name(told) == kept]
                 changed = "it is not what was sealed" if kept in sealed else "it was not sealed"
                 reasons.append(f"{kept} stays beside the new one: {shorten_list(why) or changed}")
     finally:

@@ -44,13 +44,16 @@ def serve_inspect_archive(task: Task, operation: InspectArchive) -> Inspected:
 
 
 def serve_stage_archive(task: Task, operation: StageArchive) -> Inspected:
-    """Unpack it beside the live database."""
+    """Unpack the archive in the job's file beside the live database."""
     place = LiveFiles.open(Path(task.job.home), task.job.uid)
     return stage_archive(place, task.job.file, operation.aside, operation.limit, task.report_alive)
 
 
 def stage_archive(place: LiveFiles, file: int, aside: str, limit: int, alive: Callable[[int], None]) -> Inspected:
-    """Unpack the archive `file` beside the live database; nothing is in place yet. Durable. Raises SourceError, OSError."""
+    """Unpack the archive `file` beside the live database, durably.
+
+    Nothing is in place yet. Raises SourceError, OSError.
+    """
     name = aside + STAGED_FILES
     os.mkdir(name, 0o700, dir_fd=place.folder)
     for part in ("new", "old"):
@@ -66,7 +69,10 @@ def stage_archive(place: LiveFiles, file: int, aside: str, limit: int, alive: Ca
 
 
 def inspect_archive(file: int, limit: int, alive: Callable[[int], None]) -> Inspected:
-    """Read all of the archive in `file`. Raises SourceError where it is none of ours, or holds more than `limit` bytes."""
+    """Read all of the archive in `file`.
+
+    Raises SourceError where it is none of ours, or holds more than `limit` bytes.
+    """
     entries = total = 0
     with _archive(file) as tar:
         for member, info in _members(tar, limit):
@@ -79,7 +85,10 @@ def inspect_archive(file: int, limit: int, alive: Callable[[int], None]) -> Insp
 
 
 def extract_archive(file: int, folder: int, limit: int, alive: Callable[[int], None]) -> Inspected:
-    """Make all that is in the archive `file` beneath the empty, open `folder`; durable when this returns. Raises as `inspect`."""
+    """Make all that is in the archive `file` beneath the empty, open `folder`.
+
+    It is durable when this returns. Raises as `inspect_archive` does.
+    """
     entries = total = 0
     folders: list[Member] = []
     with _archive(file) as tar:
@@ -142,7 +151,7 @@ def _members(tar: tarfile.TarFile, limit: int) -> Iterator[tuple[Member, tarfile
     folders = {""}
     total = 0
     for info in tar:
-        member = checked(info)
+        member = check_member(info)
         total += member.bytes
         if member.path.rpartition("/")[0] not in folders:
             raise SourceError(f"the archive has {member.path} without its folder")
@@ -157,8 +166,8 @@ def _members(tar: tarfile.TarFile, limit: int) -> Iterator[tuple[Member, tarfile
         tar.members.clear()  # type: ignore[attr-defined]  # it would keep them all
 
 
-def checked(info: tarfile.TarInfo) -> Member:
-    """The member, if it is one that we make. Raises SourceError."""
+def check_member(info: tarfile.TarInfo) -> Member:
+    """Return the member, if it is one that we make. Raises SourceError."""
     parts = info.name.split("/")
     if (
         not (info.isreg() or info.isdir())

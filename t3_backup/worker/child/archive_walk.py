@@ -28,43 +28,43 @@ class Entry:
 
     @property
     def is_folder(self) -> bool:
-        """Or else a file."""
+        """Tell a folder from a file."""
         return stat.S_ISDIR(self.status.st_mode)
 
     @property
     def bytes(self) -> int:
-        """Of content."""
+        """Return the bytes of content."""
         return 0 if self.is_folder else self.status.st_size
 
 
-def marks(entries: list[Entry], passed: list[str]) -> dict[str, str]:
-    """What each name in KEPT held, where nothing beneath it was `passed` over: the same after a move, until somebody changes it.
+def mark_entries(entries: list[Entry], passed: list[str]) -> dict[str, str]:
+    """Mark what each name in KEPT_FILES holds, where nothing beneath it was `passed` over.
 
-    `entries` are in order. A folder is its names, a file also what changes with its content; a move changes no more than the ctime
-    of what is moved itself.
+    A mark is the same after a move, until somebody changes what it is of. `entries` are in order. A folder is its names, a file
+    also what changes with its content; a move changes no more than the ctime of what is moved itself.
     """
     digests = {name: hashlib.sha256() for name in KEPT_FILES}
     for entry in entries:
         s = entry.status
         known = (entry.path, s.st_mode) if entry.is_folder else (entry.path, s.st_mode, s.st_size, s.st_mtime_ns, s.st_ino)
-        digests[top(entry.path)].update(repr(known).encode("utf-8", "surrogateescape") + b"\n")
-    there = {top(entry.path) for entry in entries} - {top(told) for told in passed}
+        digests[top_name(entry.path)].update(repr(known).encode("utf-8", "surrogateescape") + b"\n")
+    there = {top_name(entry.path) for entry in entries} - {top_name(told) for told in passed}
     return {name: digests[name].hexdigest() for name in sorted(there)}
 
 
-def top(path: str) -> str:
-    """The name in KEPT of a path, or of a text that begins with one and a colon."""
+def top_name(path: str) -> str:
+    """Return the name in KEPT_FILES of a path, or of a text that begins with one and a colon."""
     return path.partition("/")[0].partition(":")[0]
 
 
-def walk(folder: int, uid: int, passed: list[str]) -> Iterator[Entry]:
-    """All that is to be packed; what is passed over is added to `passed`, with the reason."""
+def walk_entries(folder: int, uid: int, passed: list[str]) -> Iterator[Entry]:
+    """Walk all that is to be packed; `passed` gets what is not, with the reason."""
     waiting = list(KEPT_FILES)
     while waiting:
         path = waiting.pop()
         try:
             status, readable = _look(folder, path)
-            if (reason := unfit(status, uid)) is None and not readable:
+            if (reason := explain_unfit(status, uid)) is None and not readable:
                 reason = os.strerror(errno.EACCES)
             if reason is None:
                 yield Entry(path, status)
@@ -78,8 +78,8 @@ def walk(folder: int, uid: int, passed: list[str]) -> Iterator[Entry]:
             passed.append(f"{path}: {error.strerror}")
 
 
-def unfit(status: os.stat_result, uid: int) -> str | None:
-    """Why what has this status is not packed; None: it is."""
+def explain_unfit(status: os.stat_result, uid: int) -> str | None:
+    """Say why what has this status is not packed; None: it is."""
     if stat.S_ISLNK(status.st_mode):
         return "a symlink, which is not followed"
     if not stat.S_ISREG(status.st_mode) and not stat.S_ISDIR(status.st_mode):
@@ -107,7 +107,10 @@ def _names(folder: int, path: str) -> list[str]:
 
 
 def fingerprint(entries: list[Entry], now_ns: int) -> str:
-    """The same one: nothing was done to any of `entries`. Empty where that could not be told, since something is too fresh."""
+    """Fingerprint `entries`: the same one, and nothing was done to any of them.
+
+    Empty where that could not be told, since something is too fresh.
+    """
     digest = hashlib.sha256()
     for entry in entries:
         s = entry.status

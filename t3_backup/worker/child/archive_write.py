@@ -18,7 +18,7 @@ import zstandard
 from t3_backup.errors import SourceError
 from t3_backup.system import native
 from t3_backup.worker.child import sandbox
-from t3_backup.worker.child.archive_walk import Entry, fingerprint, marks, walk
+from t3_backup.worker.child.archive_walk import Entry, fingerprint, mark_entries, walk_entries
 from t3_backup.worker.child.live_files import LiveFiles
 from t3_backup.worker.child.task import Task
 from t3_backup.worker.operations.archive import Packed, WriteArchive
@@ -32,7 +32,7 @@ _TRIES = 3
 
 
 def serve_write_archive(task: Task, operation: WriteArchive) -> Packed:
-    """Write it into the job's file."""
+    """Write the archive into the job's file."""
 
     def report_total(total: int) -> None:
         task.report(Source(total, 0))
@@ -46,14 +46,15 @@ def serve_write_archive(task: Task, operation: WriteArchive) -> Packed:
 def write_archive(
     folder: int, uid: int, file: int, limit: int, known: str, told: Callable[[int], None], alive: Callable[[int], None]
 ) -> Packed:
-    """Pack what is in the open `folder` into the empty `file`, unless its fingerprint is the one that is `known`.
+    """Pack what is in the open `folder` into the empty `file`.
 
-    `told` hears how many bytes there are, `alive` how many are done. Raises SourceError above `limit` bytes of content, OSError.
+    Nothing is written where its fingerprint is the one that is `known`. `told` hears how many bytes there are, `alive` how many
+    are done. Raises SourceError above `limit` bytes of content, OSError.
     """
     for number in range(_TRIES):
         last = number == _TRIES - 1  # then one that changes all the time costs only itself
         passed: list[str] = []
-        entries = sorted(walk(folder, uid, passed), key=lambda entry: entry.path)
+        entries = sorted(walk_entries(folder, uid, passed), key=lambda entry: entry.path)
         total = sum(entry.bytes for entry in entries)
         if total > limit or len(entries) > _MOST_ENTRIES:
             raise SourceError(
@@ -75,7 +76,7 @@ def write_archive(
 
 
 def _packed(count: int, total: int, mark: str, unchanged: bool, entries: list[Entry], passed: list[str]) -> Packed:
-    sealed = tuple(f"{name}={digest}" for name, digest in marks(entries, passed).items())
+    sealed = tuple(f"{name}={digest}" for name, digest in mark_entries(entries, passed).items())
     return Packed(count, total, mark, unchanged, tuple(passed[:_MOST_PASSED]), sealed)
 
 
@@ -150,11 +151,11 @@ class _Counted(io.RawIOBase):
         self._left = size
 
     def status(self) -> os.stat_result:
-        """What stat(2) says of it now."""
+        """Return what stat(2) says of it now."""
         return os.fstat(self._source.fileno())
 
     def read(self, size: int = -1) -> bytes:
-        """The next piece."""
+        """Read the next piece."""
         wanted = self._left if size < 0 else min(size, self._left)
         piece = (self._source.read(wanted) or b"").ljust(wanted, b"\0")
         self._left -= len(piece)

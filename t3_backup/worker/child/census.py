@@ -23,7 +23,7 @@ _ROWID_NAMES = ("rowid", "_rowid_", "oid")
 
 
 def take_census(connection: apsw.Connection, *, count_rows: bool) -> Census:
-    """The census of `connection`'s main database, in whatever transaction is open.
+    """Take the census of the main database, in whatever transaction is open.
 
     Without `count_rows` it costs a few pages a table. What damage makes unreadable is said to be so; any other trouble
     raises apsw.Error.
@@ -45,7 +45,7 @@ def take_census(connection: apsw.Connection, *, count_rows: bool) -> Census:
     return replace(census, rows={table: _count(connection, table) for table in tables})
 
 
-def must_hold_something(taken: Census) -> None:
+def require_tables(taken: Census) -> None:
     """Raise SourceError for a database without any table."""
     if not taken.ends:
         raise SourceError("the database is empty: it has no table at all; an earlier snapshot can be put in its place")
@@ -59,15 +59,15 @@ def _tables(connection: apsw.Connection) -> dict[str, bool]:
 
 
 def _end(connection: apsw.Connection, table: str, *, without_rowid: bool) -> int:
-    columns = {str(row[1]).lower() for row in connection.cursor().execute(f"PRAGMA main.table_xinfo({quoted(table)})")}
+    columns = {str(row[1]).lower() for row in connection.cursor().execute(f"PRAGMA main.table_xinfo({quote_name(table)})")}
     rowid = next((name for name in _ROWID_NAMES if name not in columns), None)
     if without_rowid or rowid is None:
         return _count(connection, table)
-    return _or_unreadable(connection, f"SELECT ifnull(max({rowid}), 0) FROM main.{quoted(table)}")
+    return _or_unreadable(connection, f"SELECT ifnull(max({rowid}), 0) FROM main.{quote_name(table)}")
 
 
 def _count(connection: apsw.Connection, table: str) -> int:
-    return _or_unreadable(connection, f"SELECT count(*) FROM main.{quoted(table)}")
+    return _or_unreadable(connection, f"SELECT count(*) FROM main.{quote_name(table)}")
 
 
 def _or_unreadable(connection: apsw.Connection, query: str) -> int:
@@ -107,6 +107,6 @@ def _one(connection: apsw.Connection, query: str) -> int:
     return int(value)
 
 
-def quoted(name: str) -> str:
-    """`name` as SQL has it."""
+def quote_name(name: str) -> str:
+    """Quote `name` as SQL has it."""
     return '"' + name.replace('"', '""') + '"'

@@ -35,16 +35,19 @@ def serve_checkpoint_database(task: Task, _operation: CheckpointDatabase) -> Che
 
 
 def checkpoint(place: LiveFiles) -> Checkpointed:
-    """Checkpoint what is in `place`, or say why that can't be. Raises InUse where somebody has it open, SourceRefused, OSError."""
+    """Checkpoint what is in `place`, or say why that can't be.
+
+    Raises InUse where somebody has it open, SourceRefused, OSError.
+    """
     if place.identity() is None:
         left = place.sidecars()
         return Checkpointed(
             None, not left, f"there is no {place.name}, but {', '.join(left)} of one" if left else "", None, tuple(left)
         )
-    with place.alone() as lease:
+    with place.hold_lease() as lease:
         reason = _unreadable(place)
         committed = 0 if reason else _committed_frames(place)
-        lease.must_hold()
+        lease.require_held()
     taken: Census | None = None
     if not reason:
         try:
@@ -53,7 +56,7 @@ def checkpoint(place: LiveFiles) -> Checkpointed:
             raise InUse(f"{place.path} is locked by another process") from None
         except apsw.Error as error:
             reason = f"{place.path} can't be opened: {error}"
-    with place.alone():
+    with place.hold_lease():
         place.drop_empty()
         if not reason and (left := place.sidecars()):
             reason = f"{', '.join(left)} stayed beside {place.path}"

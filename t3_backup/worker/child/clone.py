@@ -18,7 +18,7 @@ from t3_backup.worker.protocol import Source
 
 
 def serve_clone_database(task: Task, operation: CloneDatabase) -> Copied:
-    """Copy it into the job's file."""
+    """Copy the live database into the job's file."""
     place = LiveFiles.open(Path(task.job.home), task.job.uid)
     task.report(Source(operation.old.bytes, 0))
     sandbox.limit_file_size(operation.old.bytes)
@@ -26,11 +26,14 @@ def serve_clone_database(task: Task, operation: CloneDatabase) -> Copied:
 
 
 def clone_database(place: LiveFiles, old: FileIdentity, file: int, taken: Census) -> Copied:
-    """Copy the state `old` into the empty `file`, sharing its extents where the file system can. Raises InUse, OSError."""
+    """Copy the state `old` into the empty `file`.
+
+    It shares its extents where the file system can. Raises InUse, OSError.
+    """
     began = time.monotonic()
-    with place.alone() as lease:
-        lease.must_be(old)
+    with place.hold_lease() as lease:
+        lease.require_same(old)
         native.copy(lease.fd, file, old.bytes)
-        lease.must_hold()
+        lease.require_held()
     clear_wal_flag(file)
     return Copied("clone", old.bytes, 0, 0, time.monotonic() - began, taken, None, None)

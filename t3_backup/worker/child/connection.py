@@ -19,9 +19,10 @@ _BUSY_MS = 250
 
 
 def connect(source: LiveDatabase, *, mmap: bool, query_only: bool = True) -> apsw.Connection:
-    """Open the database read-only: it never checkpoints, neither while it is open nor as the last one to close.
+    """Open the database read-only, so that no use of it checkpoints.
 
-    `query_only=False` is for VACUUM INTO, which SQLite takes for a write. Raises apsw.Error.
+    It does not while it is open, nor as the last one to close. `query_only=False` is for VACUUM INTO, which SQLite takes for a
+    write. Raises apsw.Error.
     """
     connection = apsw.Connection(str(source.path), flags=apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI | NOFOLLOW)
     connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
@@ -46,7 +47,10 @@ def is_wal(connection: apsw.Connection) -> bool:
 
 
 def as_failure(error: apsw.Error, source: LiveDatabase) -> SourceError | TryLater:
-    """Say what an error of SQLite means for the account, in one line that says what to do."""
+    """Say what an error of SQLite means for the account.
+
+    It is one line, with what to do.
+    """
     path = source.path
     extended = getattr(error, "extendedresult", 0)
     if isinstance(error, apsw.BusyError | apsw.LockedError):

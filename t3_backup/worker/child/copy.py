@@ -40,11 +40,11 @@ def serve_copy_database(task: Task, operation: CopyDatabase) -> Copied:
 def copy_database(
     source: LiveDatabase, destination: Destination, budget: Budget, *, method: str = "online", mmap: bool = True
 ) -> Copied:
-    """Copy `source` into `destination`, which is finished (written, its write-back waited for) when this returns.
+    """Copy `source` into `destination`, which is finished when this returns.
 
-    The online copy may wait for others in half of the budget's time; then VACUUM INTO has the rest. Raises TryLater (locked,
-    over a budget, being written all the time without WAL) and SourceError (hot journal, not a database, damaged beyond a
-    copy).
+    That is: written, and its write-back waited for. The online copy may wait for others in half of the budget's time; then
+    VACUUM INTO has the rest. Raises TryLater (locked, over a budget, being written all the time without WAL) and SourceError
+    (hot journal, not a database, damaged beyond a copy).
     """
     if method == "online":
         try:
@@ -56,7 +56,10 @@ def copy_database(
 
 @contextmanager
 def sqlite_errors(source: LiveDatabase, destination: Destination) -> Iterator[None]:
-    """Turn SQLite's errors in reading `source` and writing `destination` into ours. Raises SourceError, TryLater, OSError."""
+    """Turn SQLite's errors in reading `source` and writing `destination` into ours.
+
+    Raises SourceError, TryLater, OSError.
+    """
     try:
         yield
     except apsw.Error as error:
@@ -128,7 +131,7 @@ def _vacuum_once(source: LiveDatabase, destination: Destination, budget: Budget,
         if not is_wal(live):
             raise TryLater(NOT_WAL)
         before = census.take_census(live, count_rows=False)
-        census.must_hold_something(before)
+        census.require_tables(before)
         execute(live, "PRAGMA synchronous=off", f"VACUUM INTO '{destination.uri()}'")
         after = census.take_census(live, count_rows=False)
     destination.finish()

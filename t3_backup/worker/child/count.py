@@ -22,7 +22,10 @@ def serve_count_rows(task: Task, _operation: CountRows) -> Counted:
 
 
 def count_rows(source: LiveDatabase) -> Census:
-    """Take the census of a live database, rows counted. Raises SourceError, TryLater."""
+    """Take the census of a live database, rows counted.
+
+    Raises SourceError, TryLater.
+    """
     try:
         with closing(connect(source, mmap=True)) as live, pin_read(live):
             return census.take_census(live, count_rows=True)

@@ -17,7 +17,7 @@ import apsw
 from t3_backup.errors import SourceError
 from t3_backup.store.census import Census
 from t3_backup.worker.child import census, sandbox
-from t3_backup.worker.child.census import must_hold_something, quoted
+from t3_backup.worker.child.census import quote_name, require_tables
 from t3_backup.worker.child.connection import execute
 from t3_backup.worker.child.task import Task
 from t3_backup.worker.child.vfs import Destination
@@ -41,9 +41,9 @@ def serve_check_integrity(task: Task, operation: CheckIntegrity) -> Proven:
 
 
 def check_integrity(destination: Destination, *, share: int = 0, shares: int = 1, mmap: bool = True) -> Proven:
-    """Check the database in `destination`: the whole of it, or one share, which with the others is the whole.
+    """Check the database in `destination`: the whole of it, or one share.
 
-    Raises SourceError where it is no database at all.
+    All shares together are the whole. Raises SourceError where it is no database at all.
     """
     began = time.monotonic()
     flags = apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI
@@ -56,7 +56,7 @@ def check_integrity(destination: Destination, *, share: int = 0, shares: int = 1
             problems = _problems(connection, checks)
     except apsw.Error as error:
         raise SourceError(f"the copy can't be read as a database: {error}") from error
-    must_hold_something(taken)
+    require_tables(taken)
     return Proven(problems, taken, time.monotonic() - began, apsw.sqlitelibversion())
 
 
@@ -75,7 +75,7 @@ def _share(connection: apsw.Connection, taken: Census, share: int, shares: int) 
     for table in sorted(entries, key=lambda table: (-entries[table], table)):
         least = load.index(min(load))
         load[least] += entries[table]
-        checks[least].append(f"PRAGMA integrity_check({quoted(table)})")
+        checks[least].append(f"PRAGMA integrity_check({quote_name(table)})")
     return checks[share]
 
 

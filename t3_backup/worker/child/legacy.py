@@ -44,7 +44,7 @@ class LegacySnapshot:
 
     @property
     def size(self) -> int:
-        """Bytes."""
+        """Return its bytes."""
         return self.source.size
 
 
@@ -54,7 +54,7 @@ def serve_list_legacy(task: Task, operation: ListLegacy) -> Listed:
 
 
 def serve_copy_legacy(task: Task, operation: CopyLegacy) -> Copied:
-    """Copy one of them into the job's file."""
+    """Copy one snapshot into the job's file."""
     job = task.job
     with Destination(job.file, job.channel) as destination:
         found = open_snapshot(job.folder, operation.name, job.uid)
@@ -69,15 +69,15 @@ def serve_copy_legacy(task: Task, operation: CopyLegacy) -> Copied:
 
 
 def serve_remove_legacy(task: Task, operation: RemoveLegacy) -> Listed:
-    """Remove one of them."""
+    """Remove one snapshot."""
     remove_snapshot(task.job.folder, operation.name, task.job.uid, operation.since)
     return Listed((operation.name,))
 
 
 def list_snapshots(folder: int, uid: int, after: str) -> tuple[str, ...]:
-    """List the snapshots in `folder` (an O_PATH descriptor), the newest first, `MOST_NAMES` at most.
+    """List the snapshots in `folder` (an O_PATH descriptor), the newest first.
 
-    Those alone that come after the one called `after`; an empty text begins with the newest.
+    They are `MOST_NAMES` at most. Those alone that come after the one called `after`; an empty text begins with the newest.
 
     Raises SourceRefused where others are there that don't belong to `uid`: those are root's, sealed. Raises OSError.
     """
@@ -120,7 +120,10 @@ def open_snapshot(folder: int, name: str, uid: int) -> LegacySnapshot:
 
 
 def copy_snapshot(found: LegacySnapshot, destination: Destination, budget: Budget) -> Copied:
-    """Copy it into `destination`, which is finished when this returns. Raises SourceError, and OSError of the destination."""
+    """Copy it into `destination`, which is finished when this returns.
+
+    Raises SourceError, and OSError of the destination.
+    """
     began = time.monotonic()
     flags = apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI
     with (
@@ -140,7 +143,10 @@ def copy_snapshot(found: LegacySnapshot, destination: Destination, budget: Budge
 
 
 def remove_snapshot(folder: int, name: str, uid: int, since: float) -> None:
-    """Remove the snapshot and what lies beside it. Raises SourceError where it was changed at `since` or later, and OSError."""
+    """Remove the snapshot and what lies beside it.
+
+    Raises SourceError where it was changed at `since` or later, and OSError.
+    """
     found = open_snapshot(folder, name, uid)
     try:
         status = os.fstat(found.file)

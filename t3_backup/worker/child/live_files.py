@@ -21,7 +21,7 @@ from t3_backup.system import native
 from t3_backup.system.file_identity import FileIdentity
 from t3_backup.system.sqlite import SIDECARS
 from t3_backup.t3.files import STATE_DATABASE
-from t3_backup.worker.child.source import must_be_own
+from t3_backup.worker.child.source import require_own_file
 
 _ACCESS = "system.posix_acl_access"
 PROBE = ".probe"  # ending of what is made beside what is staged, to see what can be done there
@@ -39,9 +39,9 @@ class LiveFiles:
 
     @staticmethod
     def open(home: Path, uid: int, *, create: bool = False) -> LiveFiles:
-        """The place beneath `home`; its folders are made where asked. Raises SourceRefused for a symlink on the way.
+        """Open the folder beneath `home`; folders on the way are made where asked.
 
-        SourceAbsent where there is none, SourceError where it can't be reached.
+        Raises SourceRefused for a symlink on the way. SourceAbsent where there is none, SourceError where it can't be reached.
         """
         try:
             home_fd = os.open(home, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -66,24 +66,27 @@ class LiveFiles:
 
     @property
     def name(self) -> str:
-        """The name of the database in its folder."""
+        """Return the name of the database in its folder."""
         return self.path.name
 
     def identity(self, name: str = STATE_DATABASE.name) -> FileIdentity | None:
-        """What has that name; None where nothing has. Raises SourceRefused where it is not the user's own regular file."""
+        """Return what has that name; None where nothing has.
+
+        Raises SourceRefused where it is not the user's own regular file.
+        """
         try:
             status = os.stat(name, dir_fd=self.folder, follow_symlinks=False)
         except FileNotFoundError:
             return None
-        must_be_own(status, self.path.parent / name, self.uid)
+        require_own_file(status, self.path.parent / name, self.uid)
         return FileIdentity.of(status)
 
     def sidecars(self, name: str = STATE_DATABASE.name) -> list[str]:
-        """The endings (of SIDECARS) of what lies beside `name`, whatever it is."""
+        """List the endings (of SIDECARS) of what lies beside `name`, whatever it is."""
         return [ending for ending in SIDECARS if self.has(name + ending)]
 
     def has(self, name: str) -> bool:
-        """Whether there is such a name."""
+        """Tell whether there is such a name."""
         try:
             os.stat(name, dir_fd=self.folder, follow_symlinks=False)
         except FileNotFoundError:
@@ -91,14 +94,14 @@ class LiveFiles:
         return True
 
     def is_file(self, name: str) -> bool:
-        """Whether a regular file has that name."""
+        """Tell whether a regular file has that name."""
         try:
             return stat.S_ISREG(os.stat(name, dir_fd=self.folder, follow_symlinks=False).st_mode)
         except FileNotFoundError:
             return False
 
     def has_content(self, name: str) -> bool:
-        """Whether something of that name is there that is no empty file."""
+        """Tell whether something of that name is there that is no empty file."""
         try:
             status = os.stat(name, dir_fd=self.folder, follow_symlinks=False)
         except FileNotFoundError:
@@ -106,7 +109,10 @@ class LiveFiles:
         return status.st_size > 0 or not stat.S_ISREG(status.st_mode)
 
     def is_hot(self, name: str) -> bool:
-        """Whether a journal holds what is to be rolled back: one with a zeroed header (journal_mode=persist) is done with."""
+        """Tell whether a journal holds what is to be rolled back.
+
+        One with a zeroed header (journal_mode=persist) is done with.
+        """
         if not self.has_content(name):
             return False
         try:
@@ -121,7 +127,10 @@ class LiveFiles:
             os.close(fd)
 
     def drop_empty(self) -> None:
-        """Remove what holds nothing: a -wal or -journal that is done with, a -shm without a -wal. Nobody may have it open."""
+        """Remove what holds nothing; nobody may have it open.
+
+        That is a -wal or -journal that is done with, a -shm without a -wal.
+        """
         wal, index, journal = (self.name + ending for ending in SIDECARS)
         if not self.has_content(wal):
             self.remove(wal)
@@ -131,14 +140,14 @@ class LiveFiles:
             self.remove(index)
 
     def remove(self, name: str) -> None:
-        """Remove a name; none there is as good, on a disk that can't be written to, too. Raises OSError."""
+        """Remove a name; where there is none, the disk is not written to. Raises OSError."""
         if self.has(name):
             os.unlink(name, dir_fd=self.folder)
 
     def create(self, name: str, like: FileIdentity | None) -> int:
-        """A new file with its final owner, group, mode and access list, which are those of the live one, `like`.
+        """Make a new file with the owner, group, mode and access list of the live one.
 
-        Raises SourceError where its group can't be had, OSError.
+        The live one is `like`. Raises SourceError where its group can't be had, OSError.
         """
         mode = _T3_MODE if like is None else like.mode & 0o777
         flags = os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -184,7 +193,10 @@ class LiveFiles:
         native.sync_directory(self.folder, str(self.path.parent))
 
     def sync_staged_files(self, name: str) -> None:
-        """Wait until the folder `name` of staged files, and those in it, are on the disk. Raises OSError."""
+        """Wait until the folder `name` of staged files is on the disk, and those in it.
+
+        Raises OSError.
+        """
         for path in (f"{name}/new", f"{name}/old", name):
             if self.has(path):
                 fd = native.open_beneath(self.folder, path, os.O_RDONLY | os.O_DIRECTORY)
@@ -194,10 +206,11 @@ class LiveFiles:
                     os.close(fd)
 
     @contextlib.contextmanager
-    def alone(self, name: str = STATE_DATABASE.name) -> Iterator[Lease]:
-        """A write lease on the file of that name (fcntl(2)): nobody has it open, and who opens it from now on waits.
+    def hold_lease(self, name: str = STATE_DATABASE.name) -> Iterator[Lease]:
+        """Hold a write lease on the file of that name (fcntl(2)).
 
-        Raises InUse where somebody has it open, Failure where the file system knows no leases, OSError.
+        Nobody has it open, and who opens it from now on waits. Raises InUse where somebody has it open, Failure where the file
+        system knows no leases, OSError.
         """
         fd = native.open_beneath(self.folder, name, os.O_RDONLY | os.O_NONBLOCK)
         try:
@@ -223,16 +236,19 @@ class Lease:
     path: Path
 
     def holds(self) -> bool:
-        """Whether nobody has tried to open the file since: he would wait, and have what is exchanged."""
+        """Tell whether nobody has tried to open the file since.
+
+        Whoever does waits, and has what is swapped.
+        """
         return fcntl.fcntl(self.fd, fcntl.F_GETLEASE) == fcntl.F_WRLCK
 
-    def must_hold(self) -> None:
-        """Raises InUse where somebody has."""
+    def require_held(self) -> None:
+        """Raise InUse where somebody has tried to open it."""
         if not self.holds():
             raise InUse(f"{self.path} was opened by another process in between")
 
-    def must_be(self, expected: FileIdentity) -> None:
-        """Raises InUse where anything was done to the file since `expected` was seen."""
+    def require_same(self, expected: FileIdentity) -> None:
+        """Raise InUse where anything was done to the file since `expected` was seen."""
         if FileIdentity.of(os.fstat(self.fd)) != expected:
             raise InUse(f"{self.path} was changed by another process in between")
 

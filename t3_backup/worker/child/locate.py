@@ -16,9 +16,9 @@ from t3_backup.worker.protocol import Source, copy_limit, encode_event
 
 
 def find_and_report(task: Task) -> LiveDatabase:
-    """Find the database of the task's user, and report it. Raises as `find_database` does, and OSError.
+    """Find the database of the task's user, and report it.
 
-    It comes before the filter of system calls, which would let no descriptor pass.
+    Raises as `find_database` does, and OSError. It comes before the filter of system calls, which would let no descriptor pass.
     """
     home = Path(task.job.home)
     folder = find_folder(home)

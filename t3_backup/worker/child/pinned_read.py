@@ -16,7 +16,7 @@ import apsw
 from t3_backup.errors import Failure, TryLater
 from t3_backup.store.census import Census
 from t3_backup.worker.child import census
-from t3_backup.worker.child.census import must_hold_something
+from t3_backup.worker.child.census import require_tables
 from t3_backup.worker.child.connection import execute
 from t3_backup.worker.child.source import LiveDatabase
 from t3_backup.worker.child.vfs import Destination
@@ -47,11 +47,11 @@ class Budget:
         self.wal_at_start = self.source.wal_bytes()
 
     def elapsed(self) -> float:
-        """Seconds so far."""
+        """Return the seconds so far."""
         return self.clock() - self.began
 
     def wal_growth(self) -> int:
-        """Bytes by which the -wal has grown; 0 if it shrank."""
+        """Return the bytes by which the -wal has grown; 0 if it shrank."""
         return max(0, self.source.wal_bytes() - self.wal_at_start)
 
     def wait(self) -> None:
@@ -60,7 +60,7 @@ class Budget:
         time.sleep(_WAIT_SECONDS)
 
     def check(self, share: float = 1.0) -> None:
-        """Raises TryLater past the WAL budget, Unfinished past `share` of the time."""
+        """Raise TryLater past the WAL budget, Unfinished past `share` of the time."""
         if self.wal_growth() > self.wal_bytes:
             raise TryLater(f"the -wal grew by more than {self.wal_bytes} bytes while the copy held it; try again later")
         if self.elapsed() > self.seconds * share:
@@ -68,7 +68,7 @@ class Budget:
 
 
 def open_destination(destination: Destination) -> apsw.Connection:
-    """A connection that writes to `destination`. Raises apsw.Error."""
+    """Open a connection that writes to `destination`. Raises apsw.Error."""
     flags = apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_CREATE | apsw.SQLITE_OPEN_URI
     connection = apsw.Connection(destination.uri(), flags=flags)
     # The file has no name and is thrown away on any failure: it needs neither a journal, nor a lock, nor SQLite's syncs.
@@ -79,7 +79,10 @@ def open_destination(destination: Destination) -> apsw.Connection:
 
 @contextmanager
 def pin_read(live: apsw.Connection) -> Iterator[None]:
-    """Hold one moment of the source. BEGIN alone pins nothing: the first read does, once it has waited for the writer."""
+    """Hold one moment of the source.
+
+    BEGIN alone pins nothing: the first read does, once it has waited for the writer.
+    """
     execute(live, "BEGIN")
     try:
         execute(live, "PRAGMA main.user_version")
@@ -93,7 +96,7 @@ def pin_read(live: apsw.Connection) -> Iterator[None]:
 def copy_pinned(live: apsw.Connection, copy: apsw.Connection, budget: Budget, *, until: float | None = None) -> Census | None:
     """Copy the moment that is pinned; None if it was not done by `until`."""
     taken = census.take_census(live, count_rows=False)
-    must_hold_something(taken)
+    require_tables(taken)
     with copy.backup("main", live, "main") as backup:
         while not backup.done:
             backup.step(STEP_PAGES if until is None else _BOUNDED_STEP_PAGES)

@@ -29,12 +29,12 @@ NOT_WAL = "not in WAL mode, and locked or written all the time: no copy without 
 
 
 def copy_unpinned(live: apsw.Connection, destination: Destination, budget: Budget) -> tuple[Census | None, int]:
-    """Copy it without costing its writers anything worth speaking of. Raises TryLater where that can't be done.
+    """Copy it without costing its writers anything worth speaking of.
 
-    Where nobody writes, short steps copy it, which end as soon as a writer's journal shows up. Else, when enough time has
-    passed for it to be at most `_PINNED_SHARE` of the whole, one pinned attempt is made, for at most `_PINNED_SECONDS`:
-    a writer that waits a second loses nothing, and one that never waits at most that share of its commits. Returns the
-    census (None: take it from the copy) and the number of attempts that were given up.
+    Raises TryLater where that can't be done. Where nobody writes, short steps copy it, which end as soon as a writer's journal
+    shows up. Else, when enough time has passed for it to be at most `_PINNED_SHARE` of the whole, one pinned attempt is made,
+    for at most `_PINNED_SECONDS`: a writer that waits a second loses nothing, and one that never waits at most that share of
+    its commits. Returns the census (None: take it from the copy) and the number of attempts that were given up.
     """
     source, restarts, held = budget.source, 0, 0.0
     needed = _PINNED_OVERHEAD_SECONDS + source.size / _PINNED_BYTES_PER_SECOND

@@ -38,7 +38,10 @@ _SELF_BYTES = 1 << 30
 
 
 def become_user(uid: int, gid: int, groups: tuple[int, ...]) -> None:
-    """Change to the user, with no way back. Raises OSError, and RuntimeError if a way back is left."""
+    """Change to the user, with no way back.
+
+    Raises OSError, and RuntimeError if a way back is left.
+    """
     os.setgroups(groups)
     os.setresgid(gid, gid, gid)
     os.setresuid(uid, uid, uid)
@@ -49,7 +52,10 @@ def become_user(uid: int, gid: int, groups: tuple[int, ...]) -> None:
 
 
 def confine_process(parent: int) -> None:
-    """Take new privileges and tracing away, die with the parent, and set small limits. Raises OSError."""
+    """Take new privileges and tracing away, die with the parent, set small limits.
+
+    Raises OSError.
+    """
     native.confine(parent)
     os.umask(0o077)
     for what, limit in (
@@ -80,9 +86,10 @@ def limit_memory(mapped_bytes: int) -> None:
 
 
 def filter_calls(*, clones: bool = False) -> None:
-    """Let the system calls of `_REFUSED` answer EPERM from now on: the last step. Raises OSError.
+    """Let the system calls of `_REFUSED` answer EPERM from now on.
 
-    `clones`: one file may be made to share the extents of another (FICLONE), which allocates nothing.
+    It is the last step. Raises OSError. `clones`: one file may be made to share the extents of another (FICLONE), which
+    allocates nothing.
     """
     calls = seccomp.SyscallFilter(seccomp.ALLOW)
     for name in _REFUSED:

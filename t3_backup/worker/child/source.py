@@ -35,14 +35,17 @@ class LiveDatabase:
             return 0
 
     def has_journal(self) -> bool:
-        """Tell whether a rollback journal is there: a writer has changed something, and not yet committed it."""
+        """Tell whether a rollback journal is there.
+
+        Then a writer has changed something, and not yet committed it.
+        """
         try:
             return os.stat(self.path.name + "-journal", dir_fd=self.folder, follow_symlinks=False).st_size > 0
         except FileNotFoundError:
             return False
 
     def is_quiet(self, seconds: float) -> bool:
-        """Tell whether nobody has committed to the main file for so long, nor is about to."""
+        """Tell whether nobody has committed, or is about to, for so many seconds."""
         changed = os.stat(self.path.name, dir_fd=self.folder, follow_symlinks=False).st_mtime
         return time.time() - changed >= seconds and not self.has_journal()
 
@@ -57,7 +60,10 @@ def find_database(home: Path, uid: int) -> LiveDatabase:
 
 
 def find_folder(home: Path) -> int:
-    """Open the folder beneath `home` that holds the database, as an O_PATH descriptor. Raises as `find_database` does."""
+    """Open the folder beneath `home` that holds the database, as O_PATH.
+
+    Raises as `find_database` does.
+    """
     try:
         home_fd = os.open(home, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     except FileNotFoundError:
@@ -73,7 +79,10 @@ def find_folder(home: Path) -> int:
 
 
 def find_in_folder(folder: int, home: Path, uid: int) -> LiveDatabase:
-    """Find the database in the open `folder`, which it keeps; `home` is for messages. Raises as `find_database` does."""
+    """Find the database in the open `folder`, which it keeps.
+
+    `home` is for messages. Raises as `find_database` does.
+    """
     path = home / STATE_DATABASE
     try:
         file = native.open_beneath(folder, STATE_DATABASE.name, os.O_PATH | os.O_NOFOLLOW)
@@ -82,13 +91,16 @@ def find_in_folder(folder: int, home: Path, uid: int) -> LiveDatabase:
         raise _unreachable(error, path) from None
     status = os.fstat(file)
     os.close(file)  # O_PATH: closing it drops no lock
-    must_be_own(status, path, uid)
+    require_own_file(status, path, uid)
     # The name that the kernel gives has no symlink left in it, so SQLite may be told to follow none.
     return LiveDatabase(folder, Path(os.readlink(f"/proc/self/fd/{folder}")) / STATE_DATABASE.name, status.st_size)
 
 
-def must_be_own(status: os.stat_result, path: Path, uid: int) -> None:
-    """Raise SourceRefused where `path` is a symlink, no regular file, somebody else's, or has a second name."""
+def require_own_file(status: os.stat_result, path: Path, uid: int) -> None:
+    """Raise SourceRefused where `path` is not one regular file of the user's own.
+
+    That is: a symlink, no regular file, somebody else's, or one with a second name.
+    """
     if stat.S_ISLNK(status.st_mode):
         raise SourceRefused(f"{path} is a symlink; put the database itself there")
     if not stat.S_ISREG(status.st_mode):

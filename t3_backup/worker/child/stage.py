@@ -22,15 +22,18 @@ from t3_backup.worker.operations.restore import Staged, StageDatabase
 
 
 def serve_stage_database(task: Task, operation: StageDatabase) -> Staged:
-    """Write the snapshot in the job's file; the folders on the way are made where there are none."""
+    """Write the snapshot in the job's file beside the live database.
+
+    The folders on the way are made where there are none.
+    """
     place = LiveFiles.open(Path(task.job.home), task.job.uid, create=True)
     return stage_database(place, task.job.file, operation.aside)
 
 
 def stage_database(place: LiveFiles, snapshot: int, aside: str) -> Staged:
-    """Write what is in the descriptor `snapshot` beside the live database, under the name `aside`, durably.
+    """Write what is in the descriptor `snapshot` beside the live database, durably.
 
-    Raises SourceError and OSError, and then nothing is left of it.
+    It has the name `aside`. Raises SourceError and OSError, and then nothing is left of it.
     """
     live = place.identity()
     fd = place.create(aside, live)
@@ -38,7 +41,7 @@ def stage_database(place: LiveFiles, snapshot: int, aside: str) -> Staged:
         native.copy(snapshot, fd, os.fstat(snapshot).st_size)
         native.sync_file(fd, str(place.path.parent / aside))
         place.sync()
-        _must_exchange(place, aside, live)
+        _require_exchange(place, aside, live)
         staged = FileIdentity.of(os.fstat(fd))
         return Staged(live, staged, read_census(place, aside))
     except BaseException:
@@ -48,7 +51,7 @@ def stage_database(place: LiveFiles, snapshot: int, aside: str) -> Staged:
         os.close(fd)
 
 
-def _must_exchange(place: LiveFiles, aside: str, live: FileIdentity | None) -> None:
+def _require_exchange(place: LiveFiles, aside: str, live: FileIdentity | None) -> None:
     """What keeps two names from changing places is found now, while the server runs. Raises SourceError."""
     probe = aside + PROBE
     os.close(place.create(probe, None))
@@ -69,7 +72,10 @@ def _must_exchange(place: LiveFiles, aside: str, live: FileIdentity | None) -> N
 
 
 def read_census(place: LiveFiles, name: str) -> Census:
-    """The census, without counts, of a database that is not in WAL mode and has nothing beside it. Raises SourceError."""
+    """Take the census, without counts, of a database with nothing beside it.
+
+    It is not in WAL mode. Raises SourceError.
+    """
     path = str(place.path.parent / name)
     try:
         with closing(apsw.Connection(path, flags=apsw.SQLITE_OPEN_READONLY | NOFOLLOW)) as connection:

@@ -35,26 +35,27 @@ def serve_recover_swap(task: Task, operation: RecoverSwap) -> Swapped:
 
 
 def swap_databases(place: LiveFiles, aside: str, old: FileIdentity | None, beside: Sequence[str]) -> Swapped:
-    """Let the database that is staged as `aside` and the live one, seen as `old`, change places; durable when this returns.
+    """Let the database that is staged as `aside` and the live one change places.
 
-    What is `beside` the old one (endings), since it could not be folded, goes along, ahead of it. Raises InUse where somebody has
-    one of them open, or has changed the old one; then all is as before. SourceError where what was staged can't be read.
+    The live one was seen as `old`. It is durable when this returns. What is `beside` the old one (endings), since it could not
+    be folded, goes along, ahead of it. Raises InUse where somebody has one of them open, or has changed the old one; then all
+    is as before. SourceError where what was staged can't be read.
     """
     read_census(place, aside)
     if old is None:
         _install_new(place, aside, beside)
         return Swapped("new", False)
-    with place.alone(aside) as new, place.alone() as lease:
-        lease.must_be(old)
+    with place.hold_lease(aside) as new, place.hold_lease() as lease:
+        lease.require_same(old)
         if set(place.sidecars()) != set(beside):
             raise InUse(f"{place.path} was opened by another process in between")
         try:
             _move_sidecars(place, place.name, aside, beside)
             place.sync()
-            lease.must_hold()
+            lease.require_held()
             native.rename_exchange(place.folder, aside, place.name)
             place.sync()
-            lease.must_hold()
+            lease.require_held()
         except BaseException:
             if new.holds():  # else somebody has opened the new one, and may have something of it beside it: it stays
                 _undo_swap(place, aside, old, beside)
@@ -99,11 +100,11 @@ def recover_swap(
     begun: bool,
     keep: bool,
 ) -> Swapped:
-    """Complete or undo what was interrupted: see what is in place, `old` or what was `staged`. Again is harmless.
+    """Complete or undo a swap that was interrupted; again is harmless.
 
-    `begun`: the exchange may have been begun, and what was `beside` the old one moved. `keep`: what came out of it stays under the
-    name `aside`. Nothing is ever taken out of its place again: it may have been worked with since. Raises Failure where a person
-    must look, and then nothing is removed.
+    What is in place says which: `old`, or what was `staged`. `begun`: the exchange may have been begun, and what was `beside`
+    the old one moved. `keep`: what came out of it stays under the name `aside`. Nothing is ever taken out of its place again:
+    it may have been worked with since. Raises Failure where a person must look, and then nothing is removed.
     """
     now = place.identity()
     if not begun or (old is not None and now is not None and now.inode == old.inode) or (old is None and now is None):
@@ -124,7 +125,7 @@ def recover_swap(
     if keep or not place.has(aside):
         return Swapped("new", False)
     try:
-        with place.alone(aside):
+        with place.hold_lease(aside):
             place.remove(aside)
     except InUse:
         return Swapped("new", True)
@@ -136,7 +137,7 @@ def _remove_staged(place: LiveFiles, aside: str, old: FileIdentity | None, now: 
     """The old one is in place: give it back what was beside it, and remove what was staged."""
     moved = [ending for ending in beside if place.has(aside + ending)]
     if moved and old is not None and now is not None:
-        with place.alone():
+        with place.hold_lease():
             place.drop_empty()
         others = set(place.sidecars()) - set(beside) | set(place.sidecars()) & set(moved)
         if not now.holds_the_same(old) or others:

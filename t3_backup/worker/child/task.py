@@ -27,7 +27,7 @@ class Task:
 
     @property
     def database(self) -> LiveDatabase:
-        """The live database, which was found before."""
+        """Return the live database, which was found before."""
         assert self.found is not None
         return self.found
 
@@ -38,7 +38,10 @@ class Task:
             data = data[os.write(self.job.channel, data) :]
 
     def report_alive(self, done: int) -> None:
-        """Report that so many bytes are done, unless that was a moment ago: the parent ends a child that shows no sign of life."""
+        """Report that so many bytes are done, unless that was a moment ago.
+
+        The parent ends a child that shows no sign of life.
+        """
         if time.monotonic() - self._reported > _PAUSE_S:
             self._reported = time.monotonic()
             self.report(Progress(done, done))

@@ -27,9 +27,10 @@ class Counters:
 
 
 def register_vfs(connection: apsw.Connection | None = None) -> None:
-    """Register the VFS `t3copy` in the SQLite that apsw carries, for the life of the process. Again is harmless.
+    """Register the VFS `t3copy` in the SQLite that apsw carries; again is harmless.
 
-    Raises `apsw.Error` where that SQLite refuses extensions, or where another SQLite of this process has the VFS.
+    It stays for the life of the process. Raises `apsw.Error` where that SQLite refuses extensions, or where another SQLite of
+    this process has the VFS.
     """
     if connection is not None:
         native.register_vfs(connection)
@@ -65,7 +66,7 @@ class Destination:
 
     @property
     def fd(self) -> int:
-        """The descriptor that it was made of."""
+        """Return the descriptor that it was made of."""
         return self._fd
 
     @property
@@ -75,32 +76,38 @@ class Destination:
         return self._pointer
 
     def uri(self, **parameters: str | int) -> str:
-        """Return what to open, or to VACUUM INTO. `parameters` are SQLite's own, as `mode="ro"`: nothing in them is escaped."""
+        """Return what to open, or to VACUUM INTO.
+
+        `parameters` are SQLite's own, as `mode="ro"`; nothing in them is escaped.
+        """
         words = [f"{name}={value}" for name, value in parameters.items()]
         return f"file:t3copy-{self._fd}?{'&'.join(['vfs=t3copy', *words])}"
 
     @property
     def sealed_uri(self) -> str:
-        """What to open to prove the copy: read-only and immutable, so without sidecars whatever its header says."""
+        """Return what to open to prove the copy.
+
+        Read-only and immutable, so without sidecars whatever its header says.
+        """
         return self.uri(mode="ro", immutable=1)
 
     @property
     def counters(self) -> Counters:
-        """What happened up to now. `error` is the first failure and stays."""
+        """Return what happened up to now. `error` is the first failure and stays."""
         now = lib.t3_destination_counters(self._open)
         return Counters(written=now.written, synced=now.synced, read=now.read, error=-now.error)
 
     def reset(self) -> None:
-        """Empty the file; forget counters, error and cancellation. No connection may have it open.
+        """Empty the file; forget counters, error and cancellation.
 
-        Raises `OSError` if the file can't be truncated.
+        No connection may have it open. Raises `OSError` if the file can't be truncated.
         """
         check_result(lib.t3_destination_reset(self._open), _WHAT)
 
     def finish(self) -> None:
-        """Write what is still gathered, and wait until the disk has it all. It is no fsync.
+        """Write what is still gathered, and wait until the disk has it all.
 
-        Raises `OSError`: the first failure of any write since the last reset; ECANCELED.
+        It is no fsync. Raises `OSError`: the first failure of any write since the last reset; ECANCELED.
         """
         check_result(lib.t3_destination_finish(self._open), _WHAT)
 
@@ -109,7 +116,10 @@ class Destination:
         lib.t3_destination_cancel(self._open)
 
     def close(self) -> None:
-        """Forget the destination; the descriptor stays open. No connection may have it open. Again is harmless."""
+        """Forget the destination; the descriptor stays open. Again is harmless.
+
+        No connection may have it open.
+        """
         if self._pointer is not None:
             lib.t3_destination_free(self._pointer)
             self._pointer = None

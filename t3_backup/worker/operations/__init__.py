@@ -83,7 +83,7 @@ def name_of(operation: Operation[Any]) -> str:
 
 
 def request_type(name: str) -> type[Operation[Any]]:
-    """Return the dataclass of an operation. Raises ValueError where there is none of that name."""
+    """Return the dataclass of an operation. Raises ValueError for another name."""
     entry = OPERATIONS.get(name)
     if entry is None:
         raise ValueError(f"there is no operation {name!r}")
@@ -98,7 +98,10 @@ def encode_request(job: Job, operation: Operation[Any]) -> str:
 
 
 def decode_request(text: str) -> tuple[str, Job, Operation[Any]]:
-    """Return the operation's name, the job and the operation of a command line. Raises ValueError."""
+    """Return an operation's name, the job and the operation of a command line.
+
+    Raises ValueError.
+    """
     value = parse_object(text)
     if value.keys() != {"operation", "job", "request"} or not isinstance(value["operation"], str):
         raise ValueError("not a request")
