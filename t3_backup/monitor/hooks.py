@@ -14,12 +14,12 @@ import signal
 import stat
 import subprocess
 import threading
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from t3_backup.output.console import Console
+from t3_backup.system.deadline import Deadline
 from t3_backup.text import INFO
 
 _NAME = re.compile(r"[A-Za-z0-9_-]+")  # run-parts(8)
@@ -111,7 +111,7 @@ def call_hook(hook: Path, document: bytes, environ: Mapping[str, str], seconds: 
         return f"can't be executed: {error.strerror} (is the program of its first line there?)"
     finally:
         os.close(given)
-    ended, said = _watch(process, time.monotonic() + seconds, stopping)
+    ended, said = _watch(process, Deadline.after(seconds), stopping)
     code = process.poll()
     last = said.decode(errors="replace").strip().rpartition("\n")[2]
     saying = f": {last}" if last else ""
@@ -122,7 +122,7 @@ def call_hook(hook: Path, document: bytes, environ: Mapping[str, str], seconds: 
     return f"failed (exit {code}){saying}" if code else ""
 
 
-def _watch(process: subprocess.Popen[bytes], until: float, stopping: threading.Event) -> tuple[bool, bytes]:
+def _watch(process: subprocess.Popen[bytes], deadline: Deadline, stopping: threading.Event) -> tuple[bool, bytes]:
     """Wait for its end, or end it with all of its process group. Whether it ended by itself, and the last that it said.
 
     The end of its output is not waited for: what it left in the background may hold that open.
@@ -136,8 +136,8 @@ def _watch(process: subprocess.Popen[bytes], until: float, stopping: threading.E
     poll.register(out, select.POLLIN)
     ended = False
     try:
-        while not ended and not stopping.is_set() and (left := until - time.monotonic()) > 0:
-            events = {fd for fd, _ in poll.poll(min(left, _TICK_S) * 1000)}
+        while not ended and not stopping.is_set() and not deadline.passed():
+            events = {fd for fd, _ in poll.poll(min(deadline.left(), _TICK_S) * 1000)}
             ended = pidfd in events
             if out in events:
                 piece = _read(out)

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from t3_backup.errors import LockHeld, StoreError
+from t3_backup.system.deadline import Deadline
 
 WAIT_S = 5.0  # for whoever holds it, before a command says who that is and gives up
 _POLL_S = 0.1
@@ -29,13 +30,13 @@ def acquire(directory: int, path: Path, *, shared: bool = False, wait: float) ->
     if _is_inherited(directory):
         return
     operation = (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB
-    until = time.monotonic() + wait
+    deadline = Deadline.after(wait)
     while True:
         try:
             fcntl.flock(directory, operation)
             break
         except BlockingIOError:
-            if time.monotonic() >= until:
+            if deadline.passed():
                 raise LockHeld(f"{path} is in use by {_holder(directory)}; try again later") from None
             time.sleep(_POLL_S)
     # Between open and flock somebody may have renamed the store away: a lock on what is no longer there protects nothing.
