@@ -20,6 +20,7 @@ from t3_backup.history.maintenance import DELTA, Maintenance
 from t3_backup.history.retention import Policy
 from t3_backup.store.account_dir import AccountDir
 from t3_backup.store.content import hash_content
+from t3_backup.store.leftovers import remove_leftovers
 from t3_backup.store.manifest import Manifest
 from t3_backup.store.store import Store
 from t3_backup.worker.limits import Limits
@@ -63,33 +64,58 @@ def changed(data: bytes, pages: Sequence[int], seed: int) -> bytes:
 
 def seal(account_dir: AccountDir, data: bytes, *, share: bool = False, days: int | None = None, **changes: Any) -> Published:
     """Seal an image as the next snapshot; one a second, if it isn't said how many days from now it was taken."""
-    before = account_dir.snapshots()
-    sequence = account_dir.next_sequence(before)
+    listing = account_dir.read_listing()
+    sequence = listing.next_sequence()
     when = START + (timedelta(seconds=sequence) if days is None else timedelta(days=days))
-    with account_dir.begin() as staged_file:
+    with account_dir.stage_file() as staged_file:
         with open(os.dup(staged_file.writer), "wb") as file:
             file.write(data)
         staged_file.settle()
         content = hash_content(staged_file.reader, PAGE)
         snapshot = made(sequence, when, changes.pop("label", None), bytes=len(data), sha256=content.sha256)
         snapshot = replace(snapshot, page_count=len(data) // PAGE, **changes)
-        if snapshot.name in account_dir.taken_names():
+        if snapshot.name in listing.used_stems():
             snapshot = replace(snapshot, name=f"{snapshot.name[:22]}.{sequence + 1}{snapshot.name[22:]}")
-        return publish.publish_snapshot(account_dir, staged_file, content, snapshot, before, share=share)
+        return publish.publish_snapshot(account_dir, staged_file, content, snapshot, listing, share=share)
 
 
 def content(account_dir: AccountDir, snapshot: Manifest) -> bytes:
     """The image of a snapshot, however it is kept."""
-    fd = chain.open_data(account_dir, snapshot, ROOMY, threading.Event())
+    fd = chain.open_data(account_dir, account_dir.read_listing(), snapshot, ROOMY, threading.Event())
     with open(fd, "rb") as file:
         return file.read()
 
 
 def maintenance(account_dir: AccountDir, policy: Policy, mode: str = DELTA, limits: Limits = ROOMY) -> Maintenance:
     """What keeps the shelf in order."""
-    return Maintenance(account_dir, policy, mode, limits, threading.Event(), limits.free_bytes())
+    return Maintenance(account_dir, account_dir.read_listing(), policy, mode, limits, threading.Event(), limits.free_bytes())
+
+
+def listed(account_dir: AccountDir) -> list[Manifest]:
+    """The snapshots that are there now, newest first."""
+    return list(account_dir.read_listing().snapshots)
+
+
+def strays_of(account_dir: AccountDir) -> list[str]:
+    """The data files that are there now and don't count."""
+    return list(account_dir.read_listing().strays)
+
+
+def data_path(account_dir: AccountDir, snapshot: Manifest) -> Path:
+    """Where the data of a snapshot is now."""
+    return account_dir.path / account_dir.read_listing().data_name(snapshot)
+
+
+def stat_data(account_dir: AccountDir, snapshot: Manifest) -> os.stat_result:
+    """The status of the file that the data of a snapshot is in now."""
+    return account_dir.stat_file(account_dir.read_listing().data_name(snapshot))
+
+
+def clear(account_dir: AccountDir) -> None:
+    """Remove what an interrupted run left."""
+    remove_leftovers(account_dir, account_dir.read_listing())
 
 
 def forms(account_dir: AccountDir) -> str:
     """Newest first: `p` for a plain one, `d` for a delta."""
-    return "".join("p" if account_dir.is_plain(snapshot) else "d" for snapshot in account_dir.snapshots())
+    return "".join("p" if account_dir.read_listing().is_plain(snapshot) else "d" for snapshot in listed(account_dir))

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from t3_backup.errors import Failure, LockHeld, StoreError, explain
-from t3_backup.restore.recovery import lies_at
+from t3_backup.restore.recovery import describe_remains
 from t3_backup.store import lock
 from t3_backup.store.manifest import Manifest
 from t3_backup.store.names import UNWANTED
@@ -84,7 +84,7 @@ class Snapshots:
                 if account_dir is None:
                     return []
                 with account_dir:
-                    return account_dir.snapshots()
+                    return list(account_dir.read_listing().snapshots)
         except (StoreError, OSError) as error:
             raise Failure(f"{user}: the snapshots can't be listed: {explain(error)}") from None
 
@@ -123,7 +123,7 @@ class Snapshots:
         code, document, said = self._call("restore", user, "--at", name, "--yes", "--no-service")
         if document is None or document["action"] != "restored":
             raise Failure(f"{user}: {name} could not be put back: {said or f'exit status {code}'}")
-        return [*document["warnings"], *map(lies_at, document["kept"])]
+        return [*document["warnings"], *map(describe_remains, document["kept"])]
 
     def write_newest(self, user: str, path: Path) -> bool:
         """Write the newest good snapshot to a new file; False where there is none.

@@ -1,92 +1,108 @@
-"""The archive of what is beside a database: made by a worker, sealed, hashed and inspected, and stored once for each content.
+"""Make the archive of the files beside a database: a worker makes it, and it is sealed, hashed, inspected and stored once.
 
 An account's database is backed up whatever becomes of it. Where it could not be made, `unsaved` says why.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
-import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
-from t3_backup.backup.snapshot import Order
+from t3_backup.backup.limits import limits_until
+from t3_backup.backup.snapshot import SnapshotOrder
 from t3_backup.errors import Cancelled, Failure, WorkerLost, explain
-from t3_backup.history.verify import archive_problem
+from t3_backup.history.verify import find_archive_problem
+from t3_backup.store import archives
 from t3_backup.store.account_dir import AccountDir
 from t3_backup.store.content import hash_content
 from t3_backup.store.manifest import Companion, Manifest
 from t3_backup.store.names import PRERESTORE
 from t3_backup.store.staged_file import StagedFile
+from t3_backup.system.deadline import Deadline
 from t3_backup.worker import client
 from t3_backup.worker.operations.archive import Packed, WriteArchive
 
+_LEAST_S = 1.0  # that a worker has, however late it is
+
 
 @dataclass
-class ArchiveOnce:
-    """The companion of one run's snapshots of an account: made when the first of them asks for it."""
+class ArchiveMaker:
+    """Make the companion of one run's snapshots of an account.
 
-    order: Order
+    It is made once, when the first of them asks for it.
+    """
+
+    order: SnapshotOrder
     account_dir: AccountDir
-    before: Sequence[Manifest]  # those on the shelf, newest first
+    before: Sequence[Manifest]  # those in the account's folder, newest first
     limit: int  # bytes of content; 0: none is made
     unsaved: str = ""  # why there is none
-    passed: tuple[str, ...] = ()  # what was not packed, and why; the first of it
-    sealed: dict[str, str] = field(default_factory=dict)  # marks of what is in it, as of `pack.marks`
+    not_packed: tuple[str, ...] = ()  # what was not packed, and why; the first of it
+    packed_marks: dict[str, str] = field(default_factory=dict)  # by file that is in it: its mark, as of the packer
     warnings: list[str] = field(default_factory=list)
     _made: Companion | None = None
     _asked: bool = False
 
-    def companion(self, until: float) -> Companion | None:
-        """What the archive is, made until half of the time up to `until` (of time.monotonic()) is over; None: there is none.
+    def get_companion(self, deadline: Deadline) -> Companion | None:
+        """Return what the archive is; None: there is none.
 
-        Raises Cancelled alone.
+        It is made in half of the time that is left. Raises Cancelled alone.
         """
-        if not self._asked and self.limit:
+        lost = self._made is not None and not self._is_there(self._made)  # removed, to free space for a second try
+        if self.limit and (lost or not self._asked):
             self._asked = True
             try:
-                self._made = self._make((until - time.monotonic()) / 2)
+                self._made = self._make_archive(deadline.share(0.5))
             except Cancelled:
                 raise
             except (Failure, OSError) as error:
                 self.unsaved = explain(error)
         return self._made
 
-    def _make(self, seconds: float) -> Companion | None:
-        order, until = self.order, time.monotonic() + seconds
+    def _make_archive(self, deadline: Deadline) -> Companion | None:
+        order = self.order
         last = next((snapshot.companion for snapshot in self.before if snapshot.companion is not None), None)
-        known = last.fingerprint if last is not None and self._is_there(last) else ""
-        with self.account_dir.begin() as staged_file:
-            limits = replace(order.limits, seconds=max(1.0, seconds))
+        known = last.fingerprint if last is not None and self._can_stay(last) else ""
+        with self.account_dir.stage_file() as staged_file:
+            limits = limits_until(order.limits, deadline, least=_LEAST_S)
             operation = WriteArchive(self.limit, known)
             packed = client.ask(order.account, operation, limits, order.stopping, order.listen, file=staged_file.writer)
             user = order.account.user
-            self.passed = packed.passed
+            self.not_packed = packed.passed
             self.warnings += [f"{user}: not packed: {passed}" for passed in packed.passed]
-            sealed = dict(mark.rsplit("=", 1) for mark in packed.sealed if "=" in mark)
+            marks = dict(mark.rsplit("=", 1) for mark in packed.sealed if "=" in mark)
             if packed.unchanged:
-                self.sealed = sealed
+                self.packed_marks = marks
                 return last
             if packed.entries == 0:
                 return None
-            made = self._seal(staged_file, packed, until)
-            self.account_dir.keep_archive(staged_file, made)
-            self.sealed = sealed
+            made = self._seal_archive(staged_file, packed, deadline)
+            archives.keep_archive(self.account_dir, staged_file, made)
+            self.packed_marks = marks
             return made
 
     def _is_there(self, companion: Companion) -> bool:
-        """Whether the archive need not be made again. What a restore is about to remove must come out of it: then it is read."""
-        return self.account_dir.has_archive(companion) and (self.order.label != PRERESTORE or self.account_dir.is_whole(companion))
+        with contextlib.suppress(OSError):
+            return archives.has_archive(self.account_dir, companion)
+        return False
 
-    def _seal(self, staged_file: StagedFile, packed: Packed, until: float) -> Companion:
+    def _can_stay(self, companion: Companion) -> bool:
+        """Tell whether an archive need not be made again. A restore is about to remove what is in it: then it is read."""
+        if not archives.has_archive(self.account_dir, companion):
+            return False
+        return self.order.label != PRERESTORE or archives.is_whole_archive(self.account_dir, companion)
+
+    def _seal_archive(self, staged_file: StagedFile, packed: Packed, deadline: Deadline) -> Companion:
         order = self.order
         staged_file.settle()
         fd = staged_file.open()
         try:
             content = hash_content(fd)
             made = Companion(content.sha256, content.bytes, packed.entries, packed.content_bytes, packed.fingerprint)
-            limits = replace(order.limits, seconds=max(1.0, until - time.monotonic()))
-            if problem := archive_problem(order.account, fd, made, limits, order.stopping):
+            limits = limits_until(order.limits, deadline, least=_LEAST_S)
+            if problem := find_archive_problem(order.account, fd, made, limits, order.stopping):
                 raise WorkerLost(problem)
         finally:
             os.close(fd)

@@ -16,19 +16,23 @@ from datetime import UTC, datetime
 
 from t3_backup.accounts import is_user_name
 from t3_backup.backup import verdict
-from t3_backup.backup.snapshot import Order, describe, settle
+from t3_backup.backup.limits import limits_until
+from t3_backup.backup.snapshot import SnapshotOrder, make_manifest, settle_and_prove
 from t3_backup.errors import Cancelled, Failure, SourceError, SourceRefused, StoreError, TryLater, WorkerLost, explain
 from t3_backup.store.account_dir import AccountDir
+from t3_backup.store.listing import Listing
 from t3_backup.store.names import ParsedName, legacy_name
 from t3_backup.store.store import Store
+from t3_backup.system.deadline import Deadline
 from t3_backup.worker import client
 from t3_backup.worker.operations.legacy import CopyLegacy, ListLegacy, RemoveLegacy
 
 
 @dataclass
-class TakenOver:
-    """What came of it: names of the new snapshots, newest first, and what somebody should know."""
+class ImportResult:
+    """The names of the new snapshots, newest first, and what somebody should know."""
 
+    listing: Listing  # of the account's folder since then
     names: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
 
@@ -38,7 +42,7 @@ def users_with_legacy(store: Store) -> list[str]:
     os.lseek(store.fd, 0, os.SEEK_SET)
     beside = {name.partition("+")[0] for name in os.listdir(store.fd) if "+" in name}
     users = sorted({*store.users(), *filter(is_user_name, beside)})
-    return [user for user in users if store.aside(user) or _is_given_away(store, user)]
+    return [user for user in users if store.list_set_aside(user) or _is_given_away(store, user)]
 
 
 def _is_given_away(store: Store, user: str) -> bool:
@@ -49,17 +53,18 @@ def _is_given_away(store: Store, user: str) -> bool:
 
 
 def tell_waiting(user: str, store: Store) -> tuple[str, ...]:
-    """Say which folders of an earlier script's wait to be taken over, and what to type."""
+    """Say which folders of an earlier script wait to be taken over, and what to type."""
     return tuple(
         f"{user}: old snapshots wait in {store.path / name}; take them over: t3-backup-state import-legacy {user}"
-        for name in store.aside(user)
+        for name in store.list_set_aside(user)
     )
 
 
-def set_aside(order: Order, store: Store) -> None:
-    """Move the account's folder out of the way, where it is its user's own: an earlier script made it so. An empty one goes.
+def set_aside(order: SnapshotOrder, store: Store) -> None:
+    """Move an account's folder out of the way, where it is its user's own.
 
-    Raises StoreError where snapshots of ours are in it: then that script still runs, and has given our shelf away.
+    An earlier script made it so. An empty one goes. Raises StoreError where snapshots of ours are in it: then that script still
+    runs, and has given our folder away.
     """
     user, uid = order.account.user, order.account.uid
     if not store.is_given_away(user, uid):
@@ -67,7 +72,7 @@ def set_aside(order: Order, store: Store) -> None:
     with contextlib.suppress(OSError):  # it is not empty
         os.rmdir(user, dir_fd=store.fd)
         return
-    folder = store.open_aside(user, uid)
+    folder = store.open_set_aside(user, uid)
     try:
         client.ask(order.account, ListLegacy(), order.limits, order.stopping, folder=folder)
     except (TryLater, Cancelled):
@@ -85,18 +90,20 @@ def set_aside(order: Order, store: Store) -> None:
     store.set_aside(user)
 
 
-def import_legacy(order: Order, store: Store, account_dir: AccountDir, until: float) -> TakenOver:
-    """Take over all that was set aside of the account, the newest first, `until` then (a time of time.monotonic()).
+def import_legacy(
+    order: SnapshotOrder, store: Store, account_dir: AccountDir, listing: Listing, deadline: Deadline
+) -> ImportResult:
+    """Import all that was set aside of an account until the deadline, newest first.
 
     What is not done (out of time, no room, a stop) waits for the next call. Never raises for what is wrong with an old one.
     """
-    done = TakenOver()
-    for aside in store.aside(account_dir.user):
+    done = ImportResult(listing)
+    for aside in store.list_set_aside(account_dir.user):
         path = store.path / aside
         later: list[str] = []
         try:
-            _empty(order, store, account_dir, aside, until, done, later)
-            if not later and (left := store.end_aside(account_dir.user, aside)):
+            _import_folder(order, store, account_dir, aside, deadline, done, later)
+            if not later and (left := store.remove_set_aside(account_dir.user, aside)):
                 done.warnings.append(f"{account_dir.user}: not all old snapshots could be taken over: the rest is in {left}")
         except Cancelled:
             break
@@ -109,21 +116,27 @@ def import_legacy(order: Order, store: Store, account_dir: AccountDir, until: fl
     return done
 
 
-def _empty(
-    order: Order, store: Store, account_dir: AccountDir, aside: str, until: float, done: TakenOver, later: list[str]
+def _import_folder(
+    order: SnapshotOrder,
+    store: Store,
+    account_dir: AccountDir,
+    aside: str,
+    deadline: Deadline,
+    done: ImportResult,
+    later: list[str],
 ) -> None:
-    """Take over what is in one folder, each name once; `later` tells what is worth a further try. Raises what ends it all."""
-    folder = store.open_aside(aside, order.account.uid)
+    """Import what is in one folder, each name once; `later` tells what is worth a further try. Raises what ends it all."""
+    folder = store.open_set_aside(aside, order.account.uid)
     after = ""
     try:
-        while names := _names_after(_left(order, until), folder, after):
+        while names := _names_after(_order_until(order, deadline), folder, after):
             for after in names:
-                one, since = _left(order, until), time.time()
+                one, since = _order_until(order, deadline), time.time()
                 parsed = legacy_name(after, datetime.now(UTC))
                 if parsed is None:
                     raise WorkerLost("the worker named what is no old snapshot")
                 try:
-                    if new := _take_over(one, account_dir, folder, after, parsed):
+                    if new := _import_one(one, account_dir, done, folder, after, parsed):
                         done.names.append(new)
                     client.ask(order.account, RemoveLegacy(after, since), one.limits, order.stopping, folder=folder)
                 except Cancelled:
@@ -136,36 +149,41 @@ def _empty(
         os.close(folder)
 
 
-def _names_after(order: Order, folder: int, after: str) -> tuple[str, ...]:
+def _names_after(order: SnapshotOrder, folder: int, after: str) -> tuple[str, ...]:
     return client.ask(order.account, ListLegacy(after), order.limits, order.stopping, folder=folder).names
 
 
-def _left(order: Order, until: float) -> Order:
-    """The order, with the time that is left. Raises TryLater where there is none."""
-    seconds = until - time.monotonic()
-    if seconds <= 0:
+def _order_until(order: SnapshotOrder, deadline: Deadline) -> SnapshotOrder:
+    """Return the order with the time that is left. Raises TryLater where there is none."""
+    if deadline.passed():
         raise TryLater("out of time: T3_BACKUP_TIMEOUT is for all of an account")
-    return replace(order, limits=replace(order.limits, seconds=seconds))
+    return replace(order, limits=limits_until(order.limits, deadline))
 
 
-def _take_over(order: Order, account_dir: AccountDir, folder: int, name: str, parsed: ParsedName) -> str | None:
-    """Take over one: its new name; None where it is ours already. Raises SourceError where it is no good, Failure and OSError."""
+def _import_one(
+    order: SnapshotOrder, account_dir: AccountDir, done: ImportResult, folder: int, name: str, parsed: ParsedName
+) -> str | None:
+    """Import one and return its new name; None where it is ours already.
+
+    Raises SourceError where it is no good, Failure and OSError.
+    """
     order = replace(order, when=parsed.when, label=parsed.label)
-    until = time.monotonic() + order.limits.seconds
-    with account_dir.begin() as staged_file:
+    deadline = Deadline.after(order.limits.seconds)
+    with account_dir.stage_file() as staged_file:
         copied = client.ask(
             order.account, CopyLegacy(name), order.limits, order.stopping, order.listen, file=staged_file.writer, folder=folder
         )
-        content, proven = settle(order, staged_file, copied, until)
+        content, proven = settle_and_prove(order, staged_file, copied, deadline)
         judged = verdict.judge_copy(proven.problems, proven.census, copied.method, None)
         if judged.verdict != "verified":
             raise SourceError(f"{judged.verdict}: {'; '.join(judged.reasons[:3])}")
-        snapshots = account_dir.snapshots()
+        snapshots = done.listing.snapshots
         # A run that died between the sealing and the removal has left it in both places.
         for twin in snapshots:
             if (twin.when, twin.label, twin.sha256) == (parsed.when, parsed.label, content.sha256):
                 return None
         sequence = min([1, *(snapshot.sequence for snapshot in snapshots)]) - 1
-        snapshot = describe(order, account_dir, sequence, copied, proven, content, judged)
-        account_dir.publish(staged_file, snapshot)
+        snapshot = make_manifest(order, done.listing, sequence, copied, proven, content, judged)
+        account_dir.publish_file(staged_file, snapshot)
+        done.listing = done.listing.with_snapshot(snapshot)
     return snapshot.name

@@ -1,18 +1,12 @@
-"""Say what became of one account in a run."""
+"""The result of a run: what became of each account."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+
+from t3_backup.store.listing import Listing, StoredSnapshot
 
 OUTCOMES = ("backed_up", "unchanged", "skipped", "failed", "planned")
-
-
-def is_alarm(outcome: str, snapshots: Iterable[Mapping[str, Any]], unsaved: str) -> bool:
-    """Whether somebody must look at what became of an account: failed, or kept but not good, or not all of it kept."""
-    bad = any(snapshot["verdict"] != "verified" and snapshot.get("accepted_at") is None for snapshot in snapshots)
-    return outcome == "failed" or bool(unsaved) or bad
 
 
 @dataclass(frozen=True)
@@ -22,7 +16,7 @@ class AccountResult:
     user: str
     outcome: str  # one of OUTCOMES
     reason: str = ""
-    snapshots: tuple[dict[str, Any], ...] = ()  # as the interface has them, newest first
+    snapshots: tuple[StoredSnapshot, ...] = ()  # newest first
     pruned: tuple[str, ...] = ()  # names of snapshots that are gone
     warnings: tuple[str, ...] = ()
     unsaved: str = ""  # why what is beside the database could not be saved with it
@@ -31,8 +25,13 @@ class AccountResult:
     seconds: float = 0.0  # from the account's turn to its end
     unchanged: bool = False  # nothing new was kept: the newest of `snapshots` was there before
     uncovered: tuple[str, ...] = ()  # names of databases that are not copied: then the account has failed
+    listing: Listing | None = None  # of the account's folder in the end; None: it is not known
 
     @property
     def alarms(self) -> bool:
-        """True where somebody must look: failed, or kept but not good."""
-        return is_alarm(self.outcome, self.snapshots, self.unsaved)
+        """Tell whether somebody must look at it.
+
+        That is: it failed, or was kept but is not good, or not all of it was kept.
+        """
+        bad = any(snapshot.manifest.holds for snapshot in self.snapshots)
+        return self.outcome == "failed" or bool(self.unsaved) or bad

@@ -1,4 +1,4 @@
-"""What a proven copy is worth: the source at one moment, or nothing; and then verified, suspect or damaged. Pure.
+"""Judge a proven copy: whether it is the source at one moment, and then verified, suspect or damaged. Pure.
 
 `damaged`: SQLite's own checks object; the source is damaged, since the copy equals it. `suspect`: the copy is sound,
 but so much is gone against the last good one that a person must look: a server started on an empty database makes
@@ -20,20 +20,20 @@ _LOST = 0.5
 
 
 @dataclass(frozen=True)
-class Verdict:
+class Judgement:
     """One of manifest.VERDICTS, and the reasons where it is not `verified`."""
 
     verdict: str
     reasons: tuple[str, ...] = ()
 
 
-def judge_copy(problems: tuple[str, ...], census: Census, method: str, previous: Manifest | None) -> Verdict:
-    """The verdict on a copy by `method` with this `census`, in which the checks found `problems`.
+def judge_copy(problems: tuple[str, ...], census: Census, method: str, previous: Manifest | None) -> Judgement:
+    """Judge a copy by `method` with this `census` and what the checks found.
 
     `previous` is the newest verified snapshot of the account; None: there is none.
     """
     if problems:
-        return Verdict("damaged", problems)
+        return Judgement("damaged", problems)
     reasons = []
     if census.t3_level is None:
         reasons.append("no T3 migration level in it")
@@ -47,41 +47,44 @@ def judge_copy(problems: tuple[str, ...], census: Census, method: str, previous:
             reasons.append(f"{census.page_count} pages, {before.page_count} in {previous.name}")
         if census.t3_level is not None and before.t3_level is not None and census.t3_level < before.t3_level:
             reasons.append(f"T3 level {census.t3_level}, {before.t3_level} in {previous.name}")
-    return Verdict("suspect" if reasons else "verified", tuple(reasons))
+    return Judgement("suspect" if reasons else "verified", tuple(reasons))
 
 
-def yardstick(snapshots: Iterable[Manifest]) -> Manifest | None:
-    """The one of an account's snapshots by which the next is measured; None: there is none.
+def choose_yardstick(snapshots: Iterable[Manifest]) -> Manifest | None:
+    """Choose the snapshot of an account by which the next is measured.
 
-    The newest that is good, or a loss that somebody has accepted; or the one that was put back, and of which nothing was taken
-    since: what is lost against those before it was given up on purpose.
+    None: there is none. The newest that is good, or a loss that somebody has accepted; or the one that was put back, and of which
+    nothing was taken since: what is lost against those before it was given up on purpose.
     """
-    return max(filter(_may_measure, snapshots), key=_standing, default=None)
+    return max(filter(_may_measure, snapshots), key=_rank, default=None)
 
 
 def _may_measure(snapshot: Manifest) -> bool:
-    """A VACUUM's is no loss that can be accepted: its pages are its own."""
+    """Tell whether a snapshot may measure others. A VACUUM's is no loss that can be accepted: its pages are its own."""
     accepted = snapshot.verdict == "suspect" and snapshot.accepted_at is not None and snapshot.method != "vacuum"
     return snapshot.verdict == "verified" or accepted or snapshot.restored_since is not None
 
 
-def _standing(snapshot: Manifest) -> tuple[int, bool]:
+def _rank(snapshot: Manifest) -> tuple[int, bool]:
     if snapshot.restored_since is None or snapshot.restored_since <= snapshot.sequence:
         return snapshot.sequence, True
     return snapshot.restored_since, False  # one of that number was taken of it, and counts more
 
 
-def disagreements(copied: Copied, census: Census) -> list[str]:
-    """How a copy with this `census` is not its source at one moment; nothing: it is."""
+def find_disagreements(copied: Copied, census: Census) -> list[str]:
+    """Tell how a copy with this `census` is not its source at one moment.
+
+    Empty: it is.
+    """
     if copied.pinned is not None:
         return copied.pinned.differences(census)
     if copied.before is not None and copied.after is not None:
-        return _outside(copied.before, copied.after, census)
+        return _leaves_bounds(copied.before, copied.after, census)
     return []
 
 
-def _outside(before: Census, after: Census, taken: Census) -> list[str]:
-    """How a VACUUMed copy fails to lie between two moments of its source. Its pages and rowids are its own."""
+def _leaves_bounds(before: Census, after: Census, taken: Census) -> list[str]:
+    """Tell how a VACUUMed copy fails to lie between two moments of its source. Its pages and rowids are its own."""
     found = [
         f"{name} {getattr(before, name)}, {getattr(taken, name)}, {getattr(after, name)}"
         for name in ("schema_sha256", "t3_level", "user_version", "application_id")

@@ -6,7 +6,7 @@ import argparse
 
 from t3_backup.cli.marks import change_marks
 from t3_backup.settings import Settings
-from t3_backup.store.marks import Change, accept_snapshots
+from t3_backup.store.marks import MarkChange, accept_snapshots
 from t3_backup.store.store import Store
 from t3_backup.text import utc_now
 
@@ -14,9 +14,9 @@ from t3_backup.text import utc_now
 def accept_command(args: argparse.Namespace, values: Settings) -> int:
     """`accept`: end the hold of what is suspect or damaged."""
 
-    def change(store: Store) -> Change:
+    def change(store: Store) -> MarkChange:
         accepted = accept_snapshots(store, args.user, utc_now())
         said = [f"accepted {snapshot.user} {snapshot.name} ({'; '.join(snapshot.reasons)})" for snapshot in accepted]
-        return Change(accepted, said or [f"nothing of {args.user} waits to be accepted"])
+        return MarkChange(accepted, said or [f"nothing of {args.user} waits to be accepted"])
 
     return change_marks(args, values, change)

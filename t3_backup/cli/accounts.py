@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any
 
 from t3_backup.errors import StoreError
 from t3_backup.output.console import Console
+from t3_backup.output.documents import AccountContents
 from t3_backup.restore import pending
 from t3_backup.restore.pending import PendingRestore
 from t3_backup.store.account_dir import AccountDir
+from t3_backup.store.listing import Listing
 from t3_backup.store.store import Store
 
 
@@ -21,23 +22,14 @@ def pending_restores(store: Store, user: str | None, out: Console) -> dict[str, 
     return found
 
 
-def account_entry(
-    store: Store, account_dir: AccountDir, snapshots: list[dict[str, Any]], restores: Mapping[str, PendingRestore]
-) -> dict[str, Any]:
-    """An account as the interface has it."""
-    leftovers = [str(store.path / name) for name in store.aside(account_dir.user) + store.leftovers(account_dir.user)]
-    restore = restores[account_dir.user].as_json() if account_dir.user in restores else None
-    return {
-        "user": account_dir.user,
-        "snapshots": snapshots,
-        "strays": account_dir.strays(),
-        "leftovers": leftovers,
-        "restore": restore,
-    }
+def account_contents(store: Store, user: str, listing: Listing, restores: Mapping[str, PendingRestore]) -> AccountContents:
+    """Return what the store has of one account."""
+    leftovers = [str(store.path / name) for name in store.list_set_aside(user) + store.list_leftovers(user)]
+    return AccountContents(user, listing.stored_snapshots(), listing.strays, leftovers, restores.get(user))
 
 
 class AccountDirs:
-    """The shelf of `user`, or all of them, each open while it is looked at. One of many that can't be is said, and counted."""
+    """Open the folder of `user`, or of all accounts, one after the other. One of many that can't be is said, and counted."""
 
     def __init__(self, store: Store, user: str | None, out: Console) -> None:
         self._store = store

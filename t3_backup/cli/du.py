@@ -9,7 +9,7 @@ from typing import Any
 from t3_backup.cli.accounts import AccountDirs
 from t3_backup.errors import EXIT_OK, Failure
 from t3_backup.history import usage
-from t3_backup.output import console
+from t3_backup.output import console, documents, messages
 from t3_backup.output.console import Console
 from t3_backup.settings import Settings
 from t3_backup.store.store import Store
@@ -19,17 +19,17 @@ from t3_backup.text import INFO, format_size
 def du_command(args: argparse.Namespace, values: Settings) -> int:
     """`du`: what each account's history takes, beside what full copies would."""
     out = Console(sys.stderr if args.json else sys.stdout)
-    documents: list[dict[str, Any]] = []
+    accounts: list[dict[str, Any]] = []
     with Store.open(values.dest) as store:
         account_dirs = AccountDirs(store, args.user, out)
         for account_dir in account_dirs:
-            found = usage.account_usage(account_dir)
-            documents.append(found.as_json())
-            for line in [] if args.json else usage.usage_table(found):
+            found = usage.measure_usage(account_dir)
+            accounts.append(documents.usage_document(found))
+            for line in [] if args.json else messages.usage_lines(found):
                 out.line(INFO, line)
         free = store.free_bytes()
     if args.json:
-        console.print_document({"accounts": documents, "free_bytes": free})
+        console.print_document({"accounts": accounts, "free_bytes": free})
     else:
         out.line(INFO, f"{format_size(free)} free in {values.dest}")
     return Failure.exit_code if account_dirs.refused else EXIT_OK

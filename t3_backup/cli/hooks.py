@@ -10,7 +10,7 @@ import sys
 from typing import Any
 
 from t3_backup.errors import EXIT_OK, Failure
-from t3_backup.monitor.failure import call_hooks_for, told_by_systemd
+from t3_backup.monitor.failure import call_hooks_for, describe_end_by_systemd
 from t3_backup.output.console import Console
 from t3_backup.settings import Settings
 
@@ -20,7 +20,7 @@ _MOST_BYTES = 64 << 20  # of what a run has left
 def hooks_command(args: argparse.Namespace, values: Settings) -> int:
     """`hooks`: call them, for the run that systemd speaks of, or to try them. Exit code 1 where one fails."""
     left = _read(args.document) if args.document is not None else None
-    return EXIT_OK if call_hooks_for(told_by_systemd(os.environ, left), values, Console(sys.stdout)) else Failure.exit_code
+    return EXIT_OK if call_hooks_for(describe_end_by_systemd(os.environ, left), values, Console(sys.stdout)) else Failure.exit_code
 
 
 def _read(path: str) -> dict[str, Any] | None:

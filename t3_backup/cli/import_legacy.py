@@ -5,23 +5,23 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-import time
 from typing import Any
 
 from t3_backup import accounts
 from t3_backup.backup import legacy_import
-from t3_backup.backup.legacy_import import TakenOver
 from t3_backup.backup.limits import limits_of
-from t3_backup.backup.snapshot import Order
+from t3_backup.backup.snapshot import SnapshotOrder
 from t3_backup.errors import EXIT_OK, Cancelled, Failure, UsageError, explain
 from t3_backup.monitor import recorder
 from t3_backup.output import console
 from t3_backup.output.console import Console
 from t3_backup.restore.recovery import recover_interrupted, restore_limits
 from t3_backup.settings import Settings
+from t3_backup.store.leftovers import remove_leftovers
 from t3_backup.store.lock import WAIT_S
 from t3_backup.store.store import Store
 from t3_backup.system import signals
+from t3_backup.system.deadline import Deadline
 from t3_backup.system.signals import StopRequest
 from t3_backup.text import INFO, utc_now
 
@@ -53,27 +53,29 @@ def import_legacy_command(args: argparse.Namespace, values: Settings) -> int:
 
 def _import_of(user: str, values: Settings, store: Store, stop: StopRequest, out: Console) -> dict[str, Any]:
     """Import those of one user; what is said of it is said. What is wrong with one user costs no other."""
-    done, problem = TakenOver(), ""
+    names, warnings, problem = list[str](), list[str](), ""
     try:
         limits = limits_of(values, store.free_bytes, store.total_bytes())
-        order = Order(accounts.find(user), limits, None, utc_now(), stop, listen=lambda _: None)
+        order = SnapshotOrder(accounts.find(user), limits, None, utc_now(), stop, listen=lambda _: None)
         legacy_import.set_aside(order, store)
-        if store.aside(user):
+        if store.list_set_aside(user):
             account_dir = store.account_dir(user, create=True)
             assert account_dir is not None
             with account_dir:
-                account_dir.clear()
-                done = legacy_import.import_legacy(order, store, account_dir, time.monotonic() + order.limits.seconds)
+                listing = remove_leftovers(account_dir, account_dir.read_listing())
+                deadline = Deadline.after(order.limits.seconds)
+                done = legacy_import.import_legacy(order, store, account_dir, listing, deadline)
+                names, warnings = done.names, done.warnings
     except Cancelled:
         pass  # what waits is told below
     except (Failure, OSError) as error:
         problem = explain(error)
         out.warn(f"{user}: {problem}")
-    for name in done.names:
+    for name in names:
         out.line(INFO, f"took over {user}: {name}, of an earlier script")
-    for warning in done.warnings:
+    for warning in warnings:
         out.warn(warning)
-    waiting = [str(store.path / name) for name in store.aside(user)]
-    if not done.names and not done.warnings and not problem and not waiting:
+    waiting = [str(store.path / name) for name in store.list_set_aside(user)]
+    if not names and not warnings and not problem and not waiting:
         out.line(INFO, f"nothing of an earlier script waits for {user}")
-    return {"user": user, "taken_over": done.names, "waiting": waiting, "warnings": done.warnings, "problem": problem}
+    return {"user": user, "taken_over": names, "waiting": waiting, "warnings": warnings, "problem": problem}

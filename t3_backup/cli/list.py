@@ -6,12 +6,11 @@ import argparse
 import sys
 from typing import Any
 
-from t3_backup.cli.accounts import AccountDirs, account_entry, pending_restores
+from t3_backup.cli.accounts import AccountDirs, account_contents, pending_restores
 from t3_backup.errors import EXIT_OK, Failure
-from t3_backup.output import console, messages
+from t3_backup.output import console, documents, messages
 from t3_backup.output.console import Console
 from t3_backup.settings import Settings
-from t3_backup.store.documents import snapshot_document
 from t3_backup.store.store import Store
 from t3_backup.text import INFO, utc_now
 
@@ -19,20 +18,18 @@ from t3_backup.text import INFO, utc_now
 def list_command(args: argparse.Namespace, values: Settings) -> int:
     """`list`: what there is, newest first."""
     out = Console(sys.stderr if args.json else sys.stdout)
-    documents: list[dict[str, Any]] = []
+    accounts: list[dict[str, Any]] = []
     with Store.open(values.dest) as store:
         restores = pending_restores(store, args.user, out)
         account_dirs = AccountDirs(store, args.user, out)
         for account_dir in account_dirs:
-            entry = account_entry(
-                store, account_dir, [snapshot_document(account_dir, snapshot) for snapshot in account_dir.snapshots()], restores
-            )
-            documents.append(entry)
+            contents = account_contents(store, account_dir.user, account_dir.read_listing(), restores)
+            accounts.append(documents.contents_document(contents))
             if not args.json:
-                for line in messages.list_lines(entry, utc_now()):
+                for line in messages.list_lines(contents, utc_now()):
                     out.line(INFO, line)
     if args.json:
-        console.print_document({"accounts": documents})
-    elif not documents:
+        console.print_document({"accounts": accounts})
+    elif not accounts:
         out.line(INFO, f"no snapshots in {values.dest}")
     return Failure.exit_code if account_dirs.refused else EXIT_OK

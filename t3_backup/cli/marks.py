@@ -8,17 +8,17 @@ from collections.abc import Callable
 
 from t3_backup.errors import EXIT_OK, Failure
 from t3_backup.monitor import recorder
-from t3_backup.output import console
+from t3_backup.output import console, documents
 from t3_backup.output.console import Console
 from t3_backup.restore.recovery import recover_interrupted, restore_limits
 from t3_backup.settings import Settings
 from t3_backup.store.lock import WAIT_S
-from t3_backup.store.marks import Change
+from t3_backup.store.marks import MarkChange
 from t3_backup.store.store import Store
 from t3_backup.text import INFO
 
 
-def change_marks(args: argparse.Namespace, values: Settings, change: Callable[[Store], Change]) -> int:
+def change_marks(args: argparse.Namespace, values: Settings, change: Callable[[Store], MarkChange]) -> int:
     """Let `change` do its work under the store's lock, and say what came of it; the exit code."""
     out = Console(sys.stderr if args.json else sys.stdout)
     with Store.open(values.dest) as store:
@@ -29,6 +29,6 @@ def change_marks(args: argparse.Namespace, values: Settings, change: Callable[[S
     for line in said:
         out.line(INFO, line)
     if args.json:
-        console.print_document({"accounts": [{"user": args.user, "snapshots": [s.as_json() for s in changed]}]})
+        console.print_document({"accounts": [documents.marks_document(args.user, changed)]})
     ended = all(result.user != args.user for result in broken)
     return EXIT_OK if measured and ended else Failure.exit_code

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import argparse
 import sys
+from dataclasses import replace
 from typing import Any
 
-from t3_backup.backup import run
 from t3_backup.backup.limits import limits_of
 from t3_backup.cli.accounts import AccountDirs
 from t3_backup.errors import EXIT_OK, Failure
 from t3_backup.history.maintenance import Maintenance
 from t3_backup.history.retention import Decision
 from t3_backup.monitor import attempts, collect, recorder
-from t3_backup.output import console
+from t3_backup.output import console, documents
 from t3_backup.output.console import Console
 from t3_backup.restore.recovery import recover_interrupted
 from t3_backup.settings import Settings
-from t3_backup.store.account_dir import AccountDir
+from t3_backup.store.leftovers import remove_leftovers
 from t3_backup.store.lock import WAIT_S
 from t3_backup.store.store import Store
 from t3_backup.system import signals
@@ -30,7 +30,7 @@ def prune_command(args: argparse.Namespace, values: Settings) -> int:
     out = Console(sys.stderr if args.json else sys.stdout)
     stop = signals.stop_on_signals()
     signals.lower_priority()
-    documents: list[dict[str, Any]] = []
+    accounts: list[dict[str, Any]] = []
     warned = False
     with Store.open(values.dest) as store:
         store.lock(wait=WAIT_S, shared=args.dry_run)
@@ -41,49 +41,41 @@ def prune_command(args: argparse.Namespace, values: Settings) -> int:
         for account_dir in account_dirs:
             found = attempts.uncovered_since(noted.get(account_dir.user, ()))
             hold = databases.summary(found[1].uncovered) if found else ""
-            maintenance = run.maintenance_of(account_dir, values, limits, stop)
-            decisions = maintenance.decisions()
+            maintenance = Maintenance.of(account_dir, account_dir.read_listing(), values, limits, stop)
+            decisions = maintenance.decide_retention()
             if args.dry_run:
-                documents.append(_planned(account_dir, decisions, hold, out))
+                accounts.append(_plan(account_dir.user, decisions, hold, out))
             else:
-                documents.append(_pruned(account_dir, maintenance, decisions, hold, out))
-                warned |= bool(documents[-1]["warnings"])
+                accounts.append(_prune(maintenance, decisions, hold, out))
+                warned |= bool(accounts[-1]["warnings"])
         measured = args.dry_run or recorder.write_metrics(recorder.metrics_folder(values, args.dest), store, values, out)
     if args.json:
-        console.print_document({"accounts": documents})
+        console.print_document({"accounts": accounts})
     stop.end()
     return Failure.exit_code if warned or unended or account_dirs.refused or not measured else EXIT_OK
 
 
-def _planned(account_dir: AccountDir, decisions: list[Decision], hold: str, out: Console) -> dict[str, Any]:
-    warnings = [f"{account_dir.user}: nothing is pruned: {hold}"] if hold else []
+def _plan(user: str, decisions: list[Decision], hold: str, out: Console) -> dict[str, Any]:
+    warnings = [f"{user}: nothing is pruned: {hold}"] if hold else []
     for warning in warnings:
         out.warn(warning)
     for decision in decisions:
         what = "keep" if decision.keep else "would prune"
-        out.line(INFO, f"{what} {account_dir.user} {decision.snapshot.name} ({', '.join(decision.reasons)})")
-    return _document(account_dir, decisions) | {"pruned": [], "compacted": [], "warnings": warnings}
+        out.line(INFO, f"{what} {user} {decision.snapshot.name} ({', '.join(decision.reasons)})")
+    return documents.prune_document(user, decisions, [], [], warnings)
 
 
-def _pruned(
-    account_dir: AccountDir, maintenance: Maintenance, decisions: list[Decision], hold: str, out: Console
-) -> dict[str, Any]:
+def _prune(maintenance: Maintenance, decisions: list[Decision], hold: str, out: Console) -> dict[str, Any]:
+    user = maintenance.account_dir.user
     why = {decision.snapshot.name: ", ".join(decision.reasons) for decision in decisions}
-    account_dir.clear()
-    done = maintenance.tidy(hold)
+    listing = remove_leftovers(maintenance.account_dir, maintenance.listing)
+    done = replace(maintenance, listing=listing).tidy(hold)
     for name in done.pruned:
-        out.line(INFO, f"pruned {account_dir.user} {name} ({why[name]})")
+        out.line(INFO, f"pruned {user} {name} ({why[name]})")
     for name in done.compacted:
-        out.line(INFO, f"compacted {account_dir.user} {name}")
+        out.line(INFO, f"compacted {user} {name}")
     for warning in done.warnings:
         out.warn(warning)
-    if not done.made_room:
-        out.line(INFO, f"nothing of {account_dir.user} to prune or to compact")
-    return _document(account_dir, decisions) | {"pruned": done.pruned, "compacted": done.compacted, "warnings": done.warnings}
-
-
-def _document(account_dir: AccountDir, decisions: list[Decision]) -> dict[str, Any]:
-    return {
-        "user": account_dir.user,
-        "decisions": [{"name": one.snapshot.name, "keep": one.keep, "reasons": list(one.reasons)} for one in decisions],
-    }
+    if not done.freed_space:
+        out.line(INFO, f"nothing of {user} to prune or to compact")
+    return documents.prune_document(user, decisions, done.pruned, done.compacted, done.warnings)

@@ -7,7 +7,7 @@ import os
 import sys
 from pathlib import Path
 
-from t3_backup.cli.accounts import AccountDirs, account_entry
+from t3_backup.cli.accounts import AccountDirs, account_contents
 from t3_backup.errors import EXIT_OK, Failure
 from t3_backup.monitor import collect, html
 from t3_backup.monitor.html import AccountHistory
@@ -28,9 +28,10 @@ def report_command(args: argparse.Namespace, values: Settings) -> int:
         noted = collect.attempts_of(store, out.warn)
         account_dirs = AccountDirs(store, args.user, out)
         for account_dir in account_dirs:
-            entry = account_entry(store, account_dir, [], {})
+            listing = account_dir.read_listing()
+            contents = account_contents(store, account_dir.user, listing, {})
             tried = noted.get(account_dir.user, ())
-            accounts.append(AccountHistory(account_dir.user, account_dir.snapshots(), messages.not_counted(entry), tried))
+            accounts.append(AccountHistory(account_dir.user, listing.snapshots, messages.uncounted_lines(contents), tried))
         free = store.free_bytes()
     place = f"{values.dest} on {os.uname().nodename}"
     text = html.render_page(html.build_page(accounts, place, free, utc_now()))

@@ -15,15 +15,14 @@ from t3_backup.accounts import Account
 from t3_backup.cli.prompt import confirm
 from t3_backup.errors import EXIT_OK, Failure, StoreError, UsageError
 from t3_backup.monitor import recorder
-from t3_backup.output import console, restore_messages
+from t3_backup.output import console, documents, restore_messages
 from t3_backup.output.console import Console
 from t3_backup.restore import export, in_place
-from t3_backup.restore.in_place import Restored, RestoreJob
+from t3_backup.restore.in_place import RestoreJob
 from t3_backup.restore.recovery import recover_interrupted, restore_limits
 from t3_backup.settings import Settings
 from t3_backup.store.account_dir import AccountDir
 from t3_backup.store.census import Census
-from t3_backup.store.documents import snapshot_document
 from t3_backup.store.lock import WAIT_S
 from t3_backup.store.manifest import Manifest
 from t3_backup.store.selection import select_restorable
@@ -49,10 +48,15 @@ def restore_command(args: argparse.Namespace, values: Settings) -> int:
         with account_dir:
             if os.geteuid() != 0 and args.user != (own := accounts.own().user):
                 raise UsageError(f"{own} is not root and may restore his own account alone, not {args.user}")
-            snapshot = select_restorable(account_dir.snapshots(), args.at, utc_now(), label=args.label, level=args.schema)
+            snapshot = select_restorable(
+                account_dir.read_listing().snapshots, args.at, utc_now(), label=args.label, level=args.schema
+            )
             do = _elsewhere if args.to is not None else _in_place
             document, failed = do(args, values, store, account_dir, snapshot, stop, out)
-            whole = {"user": args.user, "snapshot": snapshot_document(account_dir, snapshot)} | document
+            whole = {
+                "user": args.user,
+                "snapshot": documents.snapshot_document(account_dir.read_listing().stored_snapshot(snapshot)),
+            } | document
     if args.json:
         console.print_document(whole)
     stop.end()
@@ -90,7 +94,7 @@ def _in_place(
     account, bounds = accounts.find(args.user), restore_limits(values, store)
     live, problem = _live(account, bounds, stop)
     document: dict[str, Any] = {"live": None if live is None else live.as_json(), "live_problem": problem}
-    for line in restore_messages.plan(snapshot, live, problem, utc_now()):
+    for line in restore_messages.plan_lines(snapshot, live, problem, utc_now()):
         out.line(INFO, line)
     if args.dry_run:
         return document | {"action": "planned"}, False
@@ -99,7 +103,7 @@ def _in_place(
     store.lock(wait=WAIT_S)
     if broken := [one for one in recover_interrupted(store, bounds, out.warn) if one.user == args.user and not one.whole]:
         raise Failure(broken[0].reason)
-    if not account_dir.holds(snapshot):
+    if not account_dir.has_manifest(snapshot):
         raise Failure(f"{snapshot.name} was pruned in the meantime")
     job = RestoreJob(
         account=account,
@@ -118,9 +122,10 @@ def _in_place(
     done = in_place.restore_in_place(job)
     measured = recorder.write_metrics(recorder.metrics_folder(values, args.dest), store, values, out)
     options = shlex.join([*(["--dest", args.dest] if args.dest else []), *(["--no-service"] if args.no_service else [])])
-    for told in restore_messages.done(done, options):
+    for told in restore_messages.done_lines(done, options):
         out.line(told.priority, told.text)
-    return document | _document(done, options), done.server == "failed" or bool(done.missing) or not measured
+    undo = None if done.prerestore is None else restore_messages.undo_command(done, options)
+    return document | documents.restored_document(done, undo), done.server == "failed" or bool(done.missing) or not measured
 
 
 def _live(account: Account, limits: Limits, stop: StopRequest) -> tuple[Census | None, str]:
@@ -129,15 +134,3 @@ def _live(account: Account, limits: Limits, stop: StopRequest) -> tuple[Census |
         return client.ask(account, CountRows(), limits, stop).census, ""
     except Failure as failure:
         return None, str(failure)
-
-
-def _document(done: Restored, options: str) -> dict[str, Any]:
-    return {
-        "action": "restored",
-        "prerestore": None if done.prerestore is None else done.prerestore.as_json(),
-        "kept": done.kept,
-        "server": done.server,
-        "warnings": done.warnings,
-        "seconds": done.seconds,
-        "undo": None if done.prerestore is None else restore_messages.undo(done, options),
-    }

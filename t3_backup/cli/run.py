@@ -10,12 +10,13 @@ from pathlib import Path
 from t3_backup import accounts
 from t3_backup.accounts import Account
 from t3_backup.backup import run as backup_run
+from t3_backup.backup.account import BackupRun
 from t3_backup.backup.result import AccountResult
 from t3_backup.doctor import units
 from t3_backup.errors import EXIT_OK, Failure, UsageError, explain
 from t3_backup.monitor import failure as run_failure
 from t3_backup.monitor import recorder
-from t3_backup.output import console, logfile, messages, sd_notify
+from t3_backup.output import console, documents, logfile, sd_notify
 from t3_backup.output.console import Console, say_error
 from t3_backup.output.reporter import Reporter
 from t3_backup.restore.recovery import recover_interrupted, restore_limits
@@ -36,7 +37,7 @@ def run_command(args: argparse.Namespace, values: Settings) -> int:
     except (Failure, OSError) as error:
         code, problem = say_error(error), explain(error)
     if code != EXIT_OK and not args.dry_run:
-        ending = run_failure.run_end(run, code, problem, results)
+        ending = run_failure.describe_own_end(run, code, problem, results)
         run_failure.follow_failure(ending, values, Console(sys.stderr if args.json else sys.stdout))
     return code
 
@@ -49,12 +50,12 @@ def _back_up(args: argparse.Namespace, values: Settings, run: str, results: list
         )
     if logfile.is_service():
         _must_outlive_the_service(values.dest)
-    shown = sd_notify.of_run()
+    shown = sd_notify.make_notifier()
     stop = signals.stop_on_signals(shown.stopping)
     if lock.INHERITED not in os.environ:  # else a caller holds the store: a server is down, and waits for this
         signals.lower_priority()
-    out_lines = console.reporter(sys.stderr if args.json else sys.stdout, run)
-    with Reporter(out_lines, None if args.dry_run else logfile.of_run(values.log, run), shown) as out:
+    out_lines = console.make_console(sys.stderr if args.json else sys.stdout, run)
+    with Reporter(out_lines, None if args.dry_run else logfile.open_log(values.log, run), shown) as out:
         found, failures = _accounts(args.user, values, out)
         out.expect(len(found) + len(failures))
         forgotten: list[str] = []
@@ -69,12 +70,10 @@ def _back_up(args: argparse.Namespace, values: Settings, run: str, results: list
                 failures += broken
                 record.begin(failures)
                 results += failures + backup_run.run_backups(
-                    backup_run.Run(values, store, args.label, stop, out.listen), found, record.finished
+                    BackupRun(values, store, args.label, stop, out.listen), found, record.finished
                 )
-                recorded = (
-                    recorder.write_metrics(recorder.metrics_folder(values, args.dest), store, values, out) and not record.broken
-                )
-                recorded = recorded and running
+                folder = recorder.metrics_folder(values, args.dest)
+                recorded = recorder.write_metrics(folder, store, values, out, results) and not record.broken and running
                 forgotten = _forgotten(store, results) if args.user is None else []
         for user in forgotten:
             out.warn(f"{user} has snapshots in {values.dest}, but is not in {values.map}")
@@ -82,7 +81,7 @@ def _back_up(args: argparse.Namespace, values: Settings, run: str, results: list
             out.line(INFO, f"no users in {values.map}; nothing to back up")
         out.ended(results)
     if args.json:
-        console.print_document(messages.run_document(results))
+        console.print_document(documents.run_document(results))
     lost_map = bool(forgotten) and not results
     failed = lost_map or any(result.alarms for result in results)
     stop.end()

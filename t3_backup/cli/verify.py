@@ -7,14 +7,15 @@ import sys
 from typing import Any
 
 from t3_backup.backup.limits import limits_of
-from t3_backup.cli.accounts import AccountDirs, account_entry, pending_restores
+from t3_backup.cli.accounts import AccountDirs, account_contents, pending_restores
 from t3_backup.errors import EXIT_OK, Cancelled, Failure
 from t3_backup.history import verify
-from t3_backup.history.chain import Walk
-from t3_backup.output import console, messages
+from t3_backup.history.chain import ChainReader
+from t3_backup.history.verify import VerifyResult
+from t3_backup.output import console, documents, messages
 from t3_backup.output.console import Console
 from t3_backup.settings import Settings
-from t3_backup.store.documents import snapshot_document
+from t3_backup.store.listing import StoredSnapshot
 from t3_backup.store.lock import GAP_S, WAIT_S
 from t3_backup.store.names import is_legacy
 from t3_backup.store.selection import select_snapshot
@@ -28,45 +29,47 @@ def verify_command(args: argparse.Namespace, values: Settings) -> int:
     stop = signals.stop_on_signals()
     signals.lower_priority()
     out = Console(sys.stderr if args.json else sys.stdout)
-    documents, failed, done = [], 0, 0
+    accounts, failed, done = list[dict[str, Any]](), 0, 0
     with Store.open(values.dest) as store:
         limits = limits_of(values, store.free_bytes, store.total_bytes())
         restores = pending_restores(store, args.user, out)
         account_dirs = AccountDirs(store, args.user, out)
         for account_dir in account_dirs:
-            snapshots = account_dir.snapshots()
+            listing = account_dir.read_listing()
+            snapshots = list(listing.snapshots)
             if args.at is not None:
                 snapshots = [select_snapshot(snapshots, args.at, utc_now())]
-            entries: list[dict[str, Any]] = []
+            checked: list[tuple[StoredSnapshot, VerifyResult]] = []
             archives: dict[str, str] = {}
-            with Walk(account_dir, limits, stop) as walk:
+            with ChainReader(account_dir, limits, stop) as reader:
                 for snapshot in snapshots:
                     # Locked for one at a time, with a gap: a proof of everything must not cost the timer its run.
                     if stop.is_set() or (done and stop.wait(GAP_S)):
                         break
                     with store.locked(shared=True, wait=WAIT_S if not done else values.timeout):
-                        if not account_dir.holds(snapshot):
+                        if not account_dir.has_manifest(snapshot):
                             continue  # pruned in the meantime
+                        listing = account_dir.update_listing(listing)  # and others may have become deltas
                         try:
-                            check = verify.verify_snapshot(account_dir, snapshot, limits, stop, walk)
+                            check = verify.verify_snapshot(account_dir, listing, snapshot, limits, stop, reader)
                             if snapshot.companion is not None:
                                 sha256 = snapshot.companion.sha256
                                 if sha256 not in archives:  # the same one belongs to many
                                     archives[sha256] = verify.verify_archive(account_dir, snapshot.companion, limits, stop)
-                                check = check.and_also(archives[sha256])
+                                check = check.with_problem(archives[sha256])
                         except Cancelled:
                             break
                     done += 1
-                    failed += not check.holds
-                    out.line(*messages.check_line(check))
-                    entries.append(
-                        snapshot_document(account_dir, snapshot) | {"verifies": check.holds, "problems": list(check.reasons)}
-                    )
-            documents.append(account_entry(store, account_dir, entries, restores))
-            for name in documents[-1]["strays"] if args.at is None else []:
+                    failed += not check.verifies
+                    message = messages.verify_message(check)
+                    out.line(message.priority, message.text)
+                    checked.append((listing.stored_snapshot(snapshot), check))
+            contents = account_contents(store, account_dir.user, account_dir.update_listing(listing), restores)
+            accounts.append(documents.verify_document(contents, checked))
+            for name in contents.strays if args.at is None else []:
                 out.warn(f"{account_dir.user} {name} is not counted: it has no sound manifest")
                 failed += not is_legacy(name)  # one of ours had a manifest once
     if args.json:
-        console.print_document({"accounts": documents})
+        console.print_document({"accounts": accounts})
     stop.end()
     return Failure.exit_code if failed or account_dirs.refused else EXIT_OK

@@ -240,14 +240,15 @@ def _shelf(store: Store, user: str, stopping: threading.Event) -> AccountDirFact
     found = AccountDirFacts(
         user,
         store.path / user,
-        aside=tuple(store.path / name for name in store.aside(user)),
-        leftovers=tuple(store.path / name for name in store.leftovers(user)),
+        aside=tuple(store.path / name for name in store.list_set_aside(user)),
+        leftovers=tuple(store.path / name for name in store.list_leftovers(user)),
     )
     try:
         if (account_dir := store.account_dir(user)) is None:
             return found
         with account_dir:
-            return replace(found, snapshots=tuple(account_dir.snapshots()), strays=tuple(account_dir.strays()))
+            listing = account_dir.read_listing()
+            return replace(found, snapshots=listing.snapshots, strays=listing.strays)
     except (StoreError, OSError) as error:
         found = replace(found, problem=explain(error))
     try:
@@ -262,7 +263,7 @@ def _given_away(store: Store, account: Account, found: AccountDirFacts, stopping
     """The same of a shelf that may be the user's own: how many old snapshots he has in it."""
     if not store.is_given_away(account.user, account.uid):
         return found
-    folder = store.open_aside(account.user, account.uid)
+    folder = store.open_set_aside(account.user, account.uid)
     try:
         names = client.ask(account, ListLegacy(), _limits(), stopping, folder=folder).names
     except SourceRefused:

@@ -1,6 +1,6 @@
-"""What each snapshot of a shelf hangs on, and its image out of that: plain ones, and chains of deltas down from them.
+"""Which snapshot each delta needs, and the image of a snapshot, put together along the chain of deltas.
 
-A delta names its base by SHA-256: that of a newer snapshot of the same shelf.
+A delta names its base by SHA-256: that of a newer snapshot in the same account folder.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from t3_backup.history.delta import Delta, Header
 from t3_backup.history.image import Image
 from t3_backup.store.account_dir import AccountDir
 from t3_backup.store.content import hash_content
+from t3_backup.store.listing import Listing
 from t3_backup.store.manifest import Manifest
 from t3_backup.store.names import DATA, DELTA, is_sealed_name
 from t3_backup.worker.limits import Limits
@@ -27,19 +28,25 @@ from t3_backup.worker.limits import Limits
 _SPARE_FOLDER = "/var/tmp"  # noqa: S108 - for an unnamed file, where the store can't be written to
 
 
-def header_of(account_dir: AccountDir, snapshot: Manifest) -> Header | None:
-    """What the delta of a snapshot says of itself; None where it is plain. Raises Failure and OSError."""
-    return None if account_dir.is_plain(snapshot) else _read_header(account_dir, snapshot.name + DELTA)
+def read_header(account_dir: AccountDir, listing: Listing, snapshot: Manifest) -> Header | None:
+    """Read the header of a snapshot's delta; None where the snapshot is plain.
+
+    Raises Failure and OSError.
+    """
+    return None if listing.is_plain(snapshot) else _read_delta_header(account_dir, snapshot.name + DELTA)
 
 
-def _read_header(account_dir: AccountDir, name: str) -> Header:
-    with opened(account_dir, name) as fd:
-        return delta.peek(fd)
+def _read_delta_header(account_dir: AccountDir, name: str) -> Header:
+    with opened_delta(account_dir, name) as fd:
+        return delta.read_header(fd)
 
 
 @contextlib.contextmanager
-def opened(account_dir: AccountDir, name: str) -> Iterator[int]:
-    """A read-only descriptor of a delta's file. What is found wrong with it (ValueError) becomes a Failure that names it."""
+def opened_delta(account_dir: AccountDir, name: str) -> Iterator[int]:
+    """Open a delta's file, read-only.
+
+    What is found wrong with it (ValueError) becomes a Failure that names it.
+    """
     fd = account_dir.open_file(name)
     try:
         yield fd
@@ -49,71 +56,80 @@ def opened(account_dir: AccountDir, name: str) -> Iterator[int]:
         os.close(fd)
 
 
-def needed_by(account_dir: AccountDir, strays: Iterable[str]) -> set[str]:
-    """The SHA-256s of the images that those files hang on, if they are deltas. Raises OSError where that can't be told for now."""
+def bases_of_strays(account_dir: AccountDir, strays: Iterable[str]) -> set[str]:
+    """Return the SHA-256s of the images that those files need, if they are deltas.
+
+    Raises OSError where that can't be told for now.
+    """
     needed = set()
     for name in strays:
         if name.endswith(DELTA):
             with contextlib.suppress(Failure):  # no delta any more
-                needed.add(_read_header(account_dir, name).base_sha256 or "")
+                needed.add(_read_delta_header(account_dir, name).base_sha256 or "")
     return needed
 
 
-def base_among(snapshots: Iterable[Manifest], snapshot: Manifest, sha256: str) -> Manifest | None:
-    """The nearest newer one of that SHA-256."""
+def find_base(snapshots: Iterable[Manifest], snapshot: Manifest, sha256: str) -> Manifest | None:
+    """Return the nearest newer snapshot of that SHA-256; None where there is none."""
     newer = (other for other in snapshots if other.sha256 == sha256 and other.sequence > snapshot.sequence)
     return min(newer, key=lambda other: other.sequence, default=None)
 
 
-def chain_of(account_dir: AccountDir, snapshots: Sequence[Manifest], snapshot: Manifest) -> list[Manifest]:
-    """The snapshot, its base, the base of that, and so on to one that hangs on nothing. Raises Failure and OSError."""
+def read_chain(account_dir: AccountDir, listing: Listing, snapshot: Manifest) -> list[Manifest]:
+    """Return the snapshot, its base, the base of that, down to one that needs none.
+
+    Raises Failure and OSError.
+    """
     chain = [snapshot]
-    while (header := header_of(account_dir, chain[-1])) is not None and header.base_sha256 is not None:
-        base = base_among(snapshots, chain[-1], header.base_sha256) or _stray(account_dir, chain, header)
+    while (header := read_header(account_dir, listing, chain[-1])) is not None and header.base_sha256 is not None:
+        base = find_base(listing.snapshots, chain[-1], header.base_sha256) or _find_stray_base(account_dir, listing, chain, header)
         if base is None:
             raise Failure(f"{chain[-1].name} hangs on a newer snapshot of SHA-256 {header.base_sha256}, which is not there")
         chain.append(base)
     return chain
 
 
-def _stray(account_dir: AccountDir, chain: Sequence[Manifest], header: Header) -> Manifest | None:
-    """The base that `header` names, where it is there and its manifest is not: its image is what it was all the same."""
+def _find_stray_base(account_dir: AccountDir, listing: Listing, chain: Sequence[Manifest], header: Header) -> Manifest | None:
+    """Find the base that `header` names where its manifest is not there: its image is what it was all the same."""
     assert header.base_sha256 is not None
     known = {one.name for one in chain}
-    for name in account_dir.strays():
+    for name in listing.strays:
         found = replace(chain[-1], name=name.rpartition(".")[0], sha256=header.base_sha256, bytes=header.base_bytes)
-        if is_sealed_name(found.name + DATA) and found.name not in known and _is_image(account_dir, found):
+        if is_sealed_name(found.name + DATA) and found.name not in known and _has_image(account_dir, listing, found):
             return found
     return None
 
 
-def _is_image(account_dir: AccountDir, stray: Manifest) -> bool:
-    if (header := header_of(account_dir, stray)) is not None:
+def _has_image(account_dir: AccountDir, listing: Listing, stray: Manifest) -> bool:
+    if (header := read_header(account_dir, listing, stray)) is not None:
         return header.sha256 == stray.sha256
-    fd = account_dir.open_data(stray)
+    fd = account_dir.open_plain_data(stray)
     try:
         return os.fstat(fd).st_size == stray.bytes and hash_content(fd).sha256 == stray.sha256
     finally:
         os.close(fd)
 
 
-def image_of(
-    account_dir: AccountDir, snapshots: Sequence[Manifest], snapshot: Manifest, check: Callable[[], None], *, copied: bool = False
+def build_image(
+    account_dir: AccountDir, listing: Listing, snapshot: Manifest, check: Callable[[], None], *, copied: bool = False
 ) -> Image:
-    """The image of a snapshot, beside what is stored or (`copied`) in a file of its own. Raises Failure and OSError."""
-    chain = chain_of(account_dir, snapshots, snapshot)
-    plain = account_dir.open_data(chain[-1]) if account_dir.is_plain(chain[-1]) else None
+    """Build the image of a snapshot.
+
+    Over what is stored, or (`copied`) in a file of its own. Raises Failure and OSError.
+    """
+    chain = read_chain(account_dir, listing, snapshot)
+    plain = account_dir.open_plain_data(chain[-1]) if listing.is_plain(chain[-1]) else None
     try:
-        image = Image(plain, _unnamed(account_dir), snapshot.page_size, check)
+        image = Image(plain, _open_unnamed(account_dir), snapshot.page_size, check)
     except BaseException:
         if plain is not None:
             os.close(plain)
         raise
     try:
         if copied:
-            image.copy()
+            image.copy_plain()
         for older in reversed(chain if plain is None else chain[:-1]):
-            become(image, account_dir, older)
+            apply_delta(image, account_dir, older)
     except BaseException:
         image.close()
         raise
@@ -121,60 +137,69 @@ def image_of(
 
 
 def empty_image(account_dir: AccountDir, page_size: int, check: Callable[[], None]) -> Image:
-    """An image of nothing. Raises OSError."""
-    return Image(None, _unnamed(account_dir), page_size, check)
+    """Make an image of nothing. Raises OSError."""
+    return Image(None, _open_unnamed(account_dir), page_size, check)
 
 
-def become(image: Image, account_dir: AccountDir, snapshot: Manifest) -> None:
-    """Let the image of its base become that of a snapshot which is no plain one. Raises Failure and OSError."""
-    with opened(account_dir, snapshot.name + DELTA) as fd:
-        image.apply(Delta(fd))
+def apply_delta(image: Image, account_dir: AccountDir, snapshot: Manifest) -> None:
+    """Turn the image of its base into that of a snapshot which is a delta.
 
-
-def open_data(account_dir: AccountDir, snapshot: Manifest, limits: Limits, stopping: threading.Event) -> int:
-    """A read-only descriptor of a snapshot's bytes, plain or put together; they are not proven by it.
-
-    Raises Failure and OSError; Cancelled once `stopping` is set.
+    Raises Failure and OSError.
     """
-    if account_dir.is_plain(snapshot):
-        return account_dir.open_data(snapshot)
-    _must_have_room(account_dir, snapshot, limits)
-    with image_of(account_dir, account_dir.snapshots(), snapshot, partial(must_go_on, stopping), copied=True) as image:
-        return image.open()
+    with opened_delta(account_dir, snapshot.name + DELTA) as fd:
+        image.apply_delta(Delta(fd))
 
 
-class Walk:
-    """The snapshots of a shelf one after the other, newest first: of a chain, each is made out of the one before it."""
+def open_data(account_dir: AccountDir, listing: Listing, snapshot: Manifest, limits: Limits, stopping: threading.Event) -> int:
+    """Open a snapshot's bytes read-only, plain or put together.
+
+    They are not proven by it. Raises Failure and OSError; Cancelled once `stopping` is set.
+    """
+    if listing.is_plain(snapshot):
+        return account_dir.open_plain_data(snapshot)
+    _check_free_space(account_dir, snapshot, limits)
+    with build_image(account_dir, listing, snapshot, partial(check_stop, stopping), copied=True) as image:
+        return image.open_copy()
+
+
+class ChainReader:
+    """Open the snapshots of an account one after the other, newest first.
+
+    Of a chain, each is made out of the one before it.
+    """
 
     def __init__(self, account_dir: AccountDir, limits: Limits, stopping: threading.Event) -> None:
-        self._shelf, self._limits, self._stopping = account_dir, limits, stopping
+        self._account_dir, self._limits, self._stopping = account_dir, limits, stopping
         self._image: Image | None = None
-        self._holds = ""  # the SHA-256 of what the image is to be
+        self._sha256 = ""  # the SHA-256 of what the image is to be
 
-    def open(self, snapshot: Manifest) -> int:
-        """As `open_data`; nobody may use what it gave before. Raises as that does."""
-        header = header_of(self._shelf, snapshot)
+    def open_data(self, listing: Listing, snapshot: Manifest) -> int:
+        """Open a snapshot as the function `open_data` does.
+
+        Nobody may use what was opened before.
+        """
+        header = read_header(self._account_dir, listing, snapshot)
         if header is None:
-            return self._shelf.open_data(snapshot)
+            return self._account_dir.open_plain_data(snapshot)
         try:
-            if self._image is not None and header.base_sha256 == self._holds:
-                become(self._image, self._shelf, snapshot)
+            if self._image is not None and header.base_sha256 == self._sha256:
+                apply_delta(self._image, self._account_dir, snapshot)
             else:
                 self.close()
-                _must_have_room(self._shelf, snapshot, self._limits)
-                check = partial(must_go_on, self._stopping)
-                self._image = image_of(self._shelf, self._shelf.snapshots(), snapshot, check, copied=True)
+                _check_free_space(self._account_dir, snapshot, self._limits)
+                check = partial(check_stop, self._stopping)
+                self._image = build_image(self._account_dir, listing, snapshot, check, copied=True)
         except BaseException:
             self.close()
             raise
-        self._holds = snapshot.sha256
-        return self._image.open()
+        self._sha256 = snapshot.sha256
+        return self._image.open_copy()
 
     def close(self) -> None:
-        """Give its room back. Again is harmless."""
+        """Give its disk space back. Again is harmless."""
         if self._image is not None:
             self._image.close()
-        self._image, self._holds = None, ""
+        self._image, self._sha256 = None, ""
 
     def __enter__(self) -> Self:
         return self
@@ -183,15 +208,15 @@ class Walk:
         self.close()
 
 
-def must_go_on(stopping: threading.Event) -> None:
-    """Raises Cancelled once `stopping` is set."""
+def check_stop(stopping: threading.Event) -> None:
+    """Raise Cancelled once `stopping` is set."""
     if stopping.is_set():
         raise Cancelled("stopped before it was done")
 
 
-def _must_have_room(account_dir: AccountDir, snapshot: Manifest, limits: Limits) -> None:
-    """Raises NoRoom where a copy of a snapshot would use up what must stay free, there where it will be written."""
-    fd = _unnamed(account_dir)
+def _check_free_space(account_dir: AccountDir, snapshot: Manifest, limits: Limits) -> None:
+    """Raise NoRoom where a copy of a snapshot would use up what must stay free, there where it will be written."""
+    fd = _open_unnamed(account_dir)
     try:
         status = os.fstatvfs(fd)
     finally:
@@ -204,10 +229,10 @@ def _must_have_room(account_dir: AccountDir, snapshot: Manifest, limits: Limits)
         )
 
 
-def _unnamed(account_dir: AccountDir) -> int:
-    """An empty file without a name, to write to: in the store, or elsewhere where the store can't be written to."""
+def _open_unnamed(account_dir: AccountDir) -> int:
+    """Open an empty file without a name, to write to: in the store, or elsewhere where the store can't be written to."""
     try:
-        with account_dir.begin() as staged_file:
+        with account_dir.stage_file() as staged_file:
             return os.dup(staged_file.writer)
     except OSError as error:
         if error.errno not in (errno.EROFS, errno.EACCES):

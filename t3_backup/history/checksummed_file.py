@@ -1,6 +1,6 @@
-"""A file that tells by itself whether it is whole: a line of JSON, a body, and the SHA-256 of all that is before it.
+"""The format of a file with a checksum: a line of JSON, a body, and the SHA-256 of all that is before it.
 
-So are deltas and page hashes kept (docs/format.md).
+Deltas and page hashes are kept so (docs/format.md).
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ _READ_BYTES = 1 << 20
 _MOST_HEADER = 4096
 
 
-class Writer:
-    """Writes one at the end of the open file `fd`."""
+class ChecksummedWriter:
+    """Write such a file, at the end of an open one."""
 
     def __init__(self, fd: int, header: Mapping[str, Any]) -> None:
         self._fd = fd
@@ -27,15 +27,15 @@ class Writer:
         self.write(json.dumps(header, sort_keys=True).encode() + b"\n")
 
     def write(self, data: bytes) -> None:
-        """Add to it. Raises OSError."""
+        """Add `data` to the body. Raises OSError."""
         self._digest.update(data)
-        self._put(data)
+        self._write_raw(data)
 
     def finish(self) -> None:
-        """Write what seals it. Raises OSError."""
-        self._put(self._digest.digest())
+        """Write the checksum. Raises OSError."""
+        self._write_raw(self._digest.digest())
 
-    def _put(self, data: bytes) -> None:
+    def _write_raw(self, data: bytes) -> None:
         view = memoryview(data)
         while view:
             written = os.write(self._fd, view)
@@ -44,16 +44,19 @@ class Writer:
 
 
 @dataclass(frozen=True)
-class Reader:
-    """What is in one that is whole: its header, and from where to where the body lies in the file."""
+class CheckedBody:
+    """The header of a file that is whole, and from where to where its body is."""
 
     header: dict[str, Any]
     start: int
     end: int
 
 
-def check(fd: int) -> Reader:
-    """Read the open file `fd` to its end. Raises ValueError where it is not what was written, and OSError."""
+def read_whole(fd: int) -> CheckedBody:
+    """Read the open file `fd` to its end.
+
+    Raises ValueError where it is not what was written, and OSError.
+    """
     end = os.fstat(fd).st_size - _DIGEST_BYTES
     digest, offset = hashlib.sha256(), 0
     while offset < end:
@@ -64,12 +67,15 @@ def check(fd: int) -> Reader:
         offset += len(data)
     if end < 0 or digest.digest() != os.pread(fd, _DIGEST_BYTES, end):
         raise ValueError("it is not what was written: its SHA-256 is another")
-    header, start = peek(fd)
-    return Reader(header, start, end)
+    header, start = read_header(fd)
+    return CheckedBody(header, start, end)
 
 
-def peek(fd: int) -> tuple[dict[str, Any], int]:
-    """Its header, and where its body begins; whether it is whole is not looked at. Raises ValueError and OSError."""
+def read_header(fd: int) -> tuple[dict[str, Any], int]:
+    """Read the header, and tell where the body begins; the checksum is not checked.
+
+    Raises ValueError and OSError.
+    """
     line, newline, _ = os.pread(fd, _MOST_HEADER, 0).partition(b"\n")
     header = json.loads(line) if newline else None
     if not isinstance(header, dict):

@@ -1,6 +1,6 @@
-"""History in little room: an older snapshot becomes a delta on its newer neighbour, once that is proven to give it back.
+"""Turn an older snapshot into a delta on its newer neighbour, once the delta is proven to give it back.
 
-The newest verified snapshot, on which all others hang in the end, stays plain, and so does what came after it. Nothing goes
+The newest verified snapshot, which all others need in the end, stays plain, and so does what came after it. Nothing goes
 before what takes its place is on the disk, has been put together out of what the disk holds, and has the same SHA-256.
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from t3_backup.errors import NotTheSame
 from t3_backup.history import chain, delta, page_hashes
@@ -17,17 +17,21 @@ from t3_backup.history.delta import Delta, Header
 from t3_backup.history.image import Image
 from t3_backup.store.account_dir import AccountDir
 from t3_backup.store.content import Content, hash_content
+from t3_backup.store.listing import Listing
 from t3_backup.store.manifest import FORMAT, Manifest
 from t3_backup.store.names import DELTA
 from t3_backup.store.staged_file import StagedFile
 
-_WORTH = 0.9  # what is not smaller by this than the plain file is not worth hanging on another
+_WORTH = 0.9  # what is not smaller by this than the plain file is not worth a base
 _TOO_DIFFERENT = 0.5  # of its pages: a delta is then no smaller than the image packed by itself
 _PAGE_SIZES = frozenset(1 << power for power in range(9, 17))  # sqlite.org/fileformat.html
 
 
-def bases(snapshots: Iterable[Manifest]) -> dict[str, Manifest]:
-    """By name, what each snapshot is to hang on: the nearest newer verified one. Who isn't there stays plain. Pure."""
+def choose_bases(snapshots: Iterable[Manifest]) -> dict[str, Manifest]:
+    """Choose the base of each snapshot, by name: the nearest newer verified one.
+
+    Who isn't there stays plain. Pure.
+    """
     found: dict[str, Manifest] = {}
     newer: list[Manifest] = []  # verified ones, the nearest last
     for snapshot in sorted(snapshots, key=lambda one: one.sequence, reverse=True):
@@ -38,152 +42,163 @@ def bases(snapshots: Iterable[Manifest]) -> dict[str, Manifest]:
     return found
 
 
-def moves(
+def plan_rebases(
     kept: Sequence[Manifest], gone: Sequence[Manifest], headers: Mapping[str, Header | None]
 ) -> tuple[list[tuple[Manifest, Manifest]], set[str]]:
-    """Before `gone` goes: which of `kept` must hang on another base, and on which; and names of those that can't go for it.
+    """Plan, before `gone` goes, which of `kept` get which other base.
 
-    `headers`, by name, are of those that are deltas. Pure.
+    And name those that can't go for lack of one. `headers`, by name, are of those that are deltas. Pure.
     """
-    everyone, to = [*kept, *gone], bases(kept)
+    everyone, to = [*kept, *gone], choose_bases(kept)
     found, stuck = [], set()
     for snapshot in kept:
         header = headers.get(snapshot.name)
         if header is None or header.base_sha256 is None:
             continue
-        if chain.base_among(kept, snapshot, header.base_sha256) is not None:
+        if chain.find_base(kept, snapshot, header.base_sha256) is not None:
             continue
         if snapshot.name in to:
             found.append((snapshot, to[snapshot.name]))
-        elif (base := chain.base_among(everyone, snapshot, header.base_sha256)) is not None:
+        elif (base := chain.find_base(everyone, snapshot, header.base_sha256)) is not None:
             stuck.add(base.name)
     return found, stuck
 
 
 @dataclass(frozen=True)
 class Compaction:
-    """On which shelf, and what is asked between small steps: whether there is room, and time, to go on."""
+    """Compact the snapshots of one account.
+
+    Between small steps `check` says whether there is space, and time, to go on.
+    """
 
     account_dir: AccountDir
-    snapshots: Sequence[Manifest]  # all that are there
+    listing: Listing
     check: Callable[[], None]  # raises what ends it
 
-    def pack(self, snapshot: Manifest, base: Manifest) -> bool:
-        """Let `snapshot` be a delta on `base`, or, where they are too different, packed by itself; False where that is not smaller.
+    def pack_snapshot(self, snapshot: Manifest, base: Manifest) -> Listing | None:
+        """Turn `snapshot` into a delta on `base`.
 
+        Where they are too different, it becomes one without a base. Returns the new listing; None where a delta is not smaller.
         Raises Failure, OSError, and what `check` raises; then it is as it was.
         """
         if snapshot.page_size not in _PAGE_SIZES:  # no database has such pages: it is damaged
-            return False
-        pages = self._hinted(snapshot, base)
+            return None
+        pages = self._known_changes(snapshot, base)
         try:
-            return self._pack(snapshot, base, self._found(snapshot, base) if pages is None else pages)
+            return self._pack(snapshot, base, self._compare(snapshot, base) if pages is None else pages)
         except NotTheSame:
             if pages is None:
                 raise
-            return self._pack(snapshot, base, self._found(snapshot, base))
+            return self._pack(snapshot, base, self._compare(snapshot, base))
 
-    def _hinted(self, snapshot: Manifest, base: Manifest) -> list[int] | None:
-        """The pages in which they differ, by what is known without reading them; None: it is not known."""
+    def _known_changes(self, snapshot: Manifest, base: Manifest) -> list[int] | None:
+        """Return the pages in which they differ, by what is known without reading them; None: it is not known."""
         if snapshot.sha256 == base.sha256:
             return []
         if snapshot.page_size != base.page_size:
             return list(range(snapshot.page_count))
-        if self.account_dir.is_plain(snapshot):
-            one, two = page_hashes.beside(self.account_dir, snapshot), page_hashes.beside(self.account_dir, base)
-            return None if one is None or two is None else one.differing(two)
-        between = chain.chain_of(self.account_dir, self.snapshots, snapshot)
+        if self.listing.is_plain(snapshot):
+            one, two = (
+                page_hashes.read_page_hashes(self.account_dir, snapshot),
+                page_hashes.read_page_hashes(self.account_dir, base),
+            )
+            return None if one is None or two is None else one.find_changes(two)
+        between = chain.read_chain(self.account_dir, self.listing, snapshot)
         if base not in between:
             return None
         # Two images can only differ in pages that some delta on the way from one to the other holds.
-        return sorted({page for one in between[: between.index(base)] for page in self._pages(one)})
+        return sorted({page for one in between[: between.index(base)] for page in self._read_page_numbers(one)})
 
-    def _pages(self, snapshot: Manifest) -> list[int]:
-        with chain.opened(self.account_dir, snapshot.name + DELTA) as fd:
+    def _read_page_numbers(self, snapshot: Manifest) -> list[int]:
+        with chain.opened_delta(self.account_dir, snapshot.name + DELTA) as fd:
             return list(Delta(fd).pages())
 
-    def _found(self, snapshot: Manifest, base: Manifest) -> list[int]:
-        """The pages in which they differ, all compared. Raises Failure and OSError."""
+    def _compare(self, snapshot: Manifest, base: Manifest) -> list[int]:
+        """Return the pages in which they differ, all compared. Raises Failure and OSError."""
         size = snapshot.page_size
         count = -(-max(snapshot.bytes, base.bytes) // size)
-        if not (self.account_dir.is_plain(snapshot) and self.account_dir.is_plain(base)):
-            with self._image(snapshot) as old, self._image(base) as new:
-                return [page for page in range(count) if old.read([page]) != new.read([page])]
-        one, two = self.account_dir.open_data(snapshot), self.account_dir.open_data(base)
+        if not (self.listing.is_plain(snapshot) and self.listing.is_plain(base)):
+            with self._build_image(snapshot) as old, self._build_image(base) as new:
+                return [page for page in range(count) if old.read_pages([page]) != new.read_pages([page])]
+        one, two = self.account_dir.open_plain_data(snapshot), self.account_dir.open_plain_data(base)
         try:
-            return page_hashes.compared(one, two, count, size, self.check)
+            return page_hashes.compare_pages(one, two, count, size, self.check)
         finally:
             os.close(one)
             os.close(two)
 
-    def _pack(self, snapshot: Manifest, base: Manifest, pages: Sequence[int]) -> bool:
+    def _pack(self, snapshot: Manifest, base: Manifest, pages: Sequence[int]) -> Listing | None:
+        listing = self.listing
         alone = snapshot.page_size != base.page_size or len(pages) > _TOO_DIFFERENT * max(snapshot.page_count, 1)
         header = Header(delta.FORMAT, snapshot.page_size, snapshot.bytes, snapshot.sha256, base.bytes, base.sha256)
         if alone:
             header = Header(delta.FORMAT, snapshot.page_size, snapshot.bytes, snapshot.sha256, 0, None)
             pages = range(-(-snapshot.bytes // snapshot.page_size))
-        with self.account_dir.begin() as staged_file:
-            size = self._write(staged_file, header, snapshot, base, pages)
-            if self.account_dir.is_plain(snapshot) and size > _WORTH * snapshot.bytes:
-                return False
+        with self.account_dir.stage_file() as staged_file:
+            size = self._write_delta(staged_file, header, snapshot, base, pages)
+            if self.listing.is_plain(snapshot) and size > _WORTH * snapshot.bytes:
+                return None
             staged_file.settle()
             os.posix_fadvise(staged_file.reader, 0, 0, os.POSIX_FADV_DONTNEED)
-            self._must_give_back(staged_file, snapshot, None if alone else base)
+            self._prove_delta(staged_file, snapshot, None if alone else base)
             if snapshot.format < FORMAT:  # an older version of this tool would take a manifest without plain data for a leftover
                 self.account_dir.replace_manifest(snapshot)
+                listing = listing.with_manifest(replace(snapshot, format=FORMAT))
             self.account_dir.replace_data(snapshot, staged_file, DELTA)
-        return True
+        return listing.with_form(snapshot, "delta")
 
-    def _write(self, staged_file: StagedFile, header: Header, snapshot: Manifest, base: Manifest, pages: Iterable[int]) -> int:
-        with self._image(snapshot) as old:
+    def _write_delta(
+        self, staged_file: StagedFile, header: Header, snapshot: Manifest, base: Manifest, pages: Iterable[int]
+    ) -> int:
+        with self._build_image(snapshot) as old:
             if header.base_sha256 is None:
                 nothing = bytes(delta.GROUP_BYTES)
-                return delta.write(
-                    staged_file.writer, header, pages, old.read, lambda n: nothing[: len(n) * header.page_size], self.check
+                return delta.write_delta(
+                    staged_file.writer, header, pages, old.read_pages, lambda n: nothing[: len(n) * header.page_size], self.check
                 )
-            with self._image(base) as new:
-                return delta.write(staged_file.writer, header, pages, old.read, new.read, self.check)
+            with self._build_image(base) as new:
+                return delta.write_delta(staged_file.writer, header, pages, old.read_pages, new.read_pages, self.check)
 
-    def _image(self, snapshot: Manifest) -> Image:
-        return chain.image_of(self.account_dir, self.snapshots, snapshot, self.check)
+    def _build_image(self, snapshot: Manifest) -> Image:
+        return chain.build_image(self.account_dir, self.listing, snapshot, self.check)
 
-    def _must_give_back(self, staged_file: StagedFile, snapshot: Manifest, base: Manifest | None) -> None:
-        """Put the snapshot together as it will have to be. Raises NotTheSame where it or its base is not what was sealed."""
-        if base is not None and chain.base_among(self.snapshots, snapshot, base.sha256) is None:
+    def _prove_delta(self, staged_file: StagedFile, snapshot: Manifest, base: Manifest | None) -> None:
+        """Put the snapshot together as it will have to be. Raise NotTheSame where it or its base is not what was sealed."""
+        if base is not None and chain.find_base(self.listing.snapshots, snapshot, base.sha256) is None:
             raise NotTheSame(f"{base.name} would not be found as the base of {snapshot.name}")
         fd = staged_file.open()
         try:
-            if base is not None and self.account_dir.is_plain(base):
-                content = self._over_plain(Delta(fd), snapshot, base)
+            if base is not None and self.listing.is_plain(base):
+                content = self._rebuild_over_plain(Delta(fd), snapshot, base)
             else:
-                content = self._together(Delta(fd), snapshot, base)
+                content = self._rebuild(Delta(fd), snapshot, base)
         except ValueError as error:
             raise NotTheSame(f"what was written for {snapshot.name} can't be read: {error}") from None
         finally:
             os.close(fd)
-        _must_be(content, snapshot)
+        _check_content(content, snapshot)
 
-    def _together(self, written: Delta, snapshot: Manifest, base: Manifest | None) -> Content:
-        with self._image(base) if base else chain.empty_image(self.account_dir, snapshot.page_size, self.check) as image:
-            image.apply(written)
-            return image.hash()
+    def _rebuild(self, written: Delta, snapshot: Manifest, base: Manifest | None) -> Content:
+        with self._build_image(base) if base else chain.empty_image(self.account_dir, snapshot.page_size, self.check) as image:
+            image.apply_delta(written)
+            return image.hash_content()
 
-    def _over_plain(self, written: Delta, snapshot: Manifest, base: Manifest) -> Content:
-        """The image, out of what the disk holds of its base, and not the page cache. The base itself is hashed beside it."""
-        reader = self.account_dir.open_data(base)
+    def _rebuild_over_plain(self, written: Delta, snapshot: Manifest, base: Manifest) -> Content:
+        """Rebuild the image out of what the disk holds of its base, and not the page cache; hash the base at the same time."""
+        reader = self.account_dir.open_plain_data(base)
         try:
             os.posix_fadvise(reader, 0, 0, os.POSIX_FADV_DONTNEED)
             with ThreadPoolExecutor(1, thread_name_prefix="base") as pool:
                 hashing = pool.submit(hash_content, reader)
-                content = self._together(written, snapshot, base)
-                _must_be(hashing.result(), base)
+                content = self._rebuild(written, snapshot, base)
+                _check_content(hashing.result(), base)
             os.posix_fadvise(reader, 0, 0, os.POSIX_FADV_DONTNEED)
         finally:
             os.close(reader)
         return content
 
 
-def _must_be(content: Content, snapshot: Manifest) -> None:
+def _check_content(content: Content, snapshot: Manifest) -> None:
     if (content.bytes, content.sha256) != (snapshot.bytes, snapshot.sha256):
         raise NotTheSame(
             f"{snapshot.name} has {content.bytes} bytes and SHA-256 {content.sha256} when it is put together, another was sealed"

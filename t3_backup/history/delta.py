@@ -1,4 +1,6 @@
-"""A delta: the pages of one image that differ from another's, its base, packed with the base's same pages as the dictionary.
+"""The format of a delta: the pages of one image that differ from those of another, its base.
+
+The pages are packed with the base's same pages as the dictionary.
 
 Old pages are nearly all found again in the newer ones, whether in place or, after a page was split, in a neighbour: so many
 pages at once share one dictionary. Without a base it is the whole image, packed. Both images count as followed by zeros
@@ -27,7 +29,7 @@ _MOST_PAGE = 65536
 
 @dataclass(frozen=True)
 class Header:
-    """What a delta says of itself. Sizes in bytes."""
+    """The header of a delta. Sizes in bytes."""
 
     format: int
     page_size: int
@@ -37,15 +39,15 @@ class Header:
     base_sha256: str | None
 
 
-Read = Callable[[Sequence[int]], bytes]  # the pages of these numbers, one after the other, zeros past an image's end
+ReadPages = Callable[[Sequence[int]], bytes]  # the pages of these numbers, one after the other, zeros past an image's end
 
 
-def write(fd: int, header: Header, pages: Iterable[int], image: Read, base: Read, check: Callable[[], None]) -> int:
-    """Write a delta with those of `pages`, ascending, that differ. `check` is called before each group; its size in bytes.
+def write_delta(fd: int, header: Header, pages: Iterable[int], image: ReadPages, base: ReadPages, check: Callable[[], None]) -> int:
+    """Write a delta with those of `pages`, ascending, that differ.
 
-    Raises OSError, and what `check` raises.
+    Returns its size in bytes. `check` is called before each group. Raises OSError, and what `check` raises.
     """
-    file = checksummed_file.Writer(fd, asdict(header))
+    file = checksummed_file.ChecksummedWriter(fd, asdict(header))
     for group in _groups(pages, GROUP_BYTES // header.page_size):
         check()
         old, new = image(group), base(group)
@@ -115,12 +117,15 @@ def _pack_numbers(numbers: Sequence[int]) -> bytes:
     return zstandard.ZstdCompressor().compress(b"".join(map(_NUMBER.pack, steps)))
 
 
-def peek(fd: int) -> Header:
-    """What the delta in an open file says of itself; the rest of it is not looked at. Raises ValueError and OSError."""
-    return _header(checksummed_file.peek(fd)[0])
+def read_header(fd: int) -> Header:
+    """Read the header of the delta in an open file; the rest is not read.
+
+    Raises ValueError and OSError.
+    """
+    return _parse_header(checksummed_file.read_header(fd)[0])
 
 
-def _header(value: dict[str, Any]) -> Header:
+def _parse_header(value: dict[str, Any]) -> Header:
     try:
         header = Header(**value)
     except TypeError:
@@ -135,30 +140,36 @@ def _header(value: dict[str, Any]) -> Header:
 
 
 class Delta:
-    """A delta in an open file, whole."""
+    """Read a delta in an open file, which must be whole."""
 
     def __init__(self, fd: int) -> None:
-        """Look at all of it. Raises ValueError where it is not what was written, and OSError."""
+        """Read all of it. Raises ValueError where it is not what was written, and OSError."""
         self._fd = fd
-        self._sealed = checksummed_file.check(fd)
-        self.header = _header(self._sealed.header)
+        self._body = checksummed_file.read_whole(fd)
+        self.header = _parse_header(self._body.header)
 
     def groups(self) -> Iterator[tuple[list[int], bytes]]:
-        """Of each group the numbers of its pages and its frame. Raises ValueError and OSError."""
-        offset = self._sealed.start
-        while offset < self._sealed.end:
+        """Iterate over the groups: the numbers of the pages of each, and its frame.
+
+        Raises ValueError and OSError.
+        """
+        offset = self._body.start
+        while offset < self._body.end:
             count, number_bytes, frame_bytes = _GROUP.unpack(os.pread(self._fd, _GROUP.size, offset))
             offset += _GROUP.size
             yield self._numbers(count, offset, number_bytes), os.pread(self._fd, frame_bytes, offset + number_bytes)
             offset += number_bytes + frame_bytes
 
     def pages(self) -> Iterator[int]:
-        """The numbers of all pages in it, ascending. Raises ValueError and OSError."""
+        """Iterate over the numbers of all pages in it, ascending.
+
+        Raises ValueError and OSError.
+        """
         for numbers, _ in self.groups():
             yield from numbers
 
-    def unpack(self, numbers: Sequence[int], frame: bytes, base: Read) -> bytes:
-        """The pages of a group. Raises ValueError."""
+    def unpack_group(self, numbers: Sequence[int], frame: bytes, base: ReadPages) -> bytes:
+        """Unpack the pages of a group. Raises ValueError."""
         dictionary = base(numbers) if self.header.base_sha256 else b""
         return _unpack(frame, dictionary, len(numbers) * self.header.page_size)
 

@@ -1,20 +1,25 @@
-"""What keeps a shelf small and in order: retention lets snapshots go, and compaction lets the rest take little room.
+"""Keep an account's folder small and in order: retention removes snapshots, and compaction turns the rest into deltas.
 
 Each step leaves every snapshot that stays whole, whatever ends it. What can't be done now is said, and done by the next run.
 """
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from typing import Self
 
 from t3_backup.errors import Cancelled, Failure, NoRoom, explain
 from t3_backup.history import chain, compaction, page_hashes, reflink, retention
 from t3_backup.history.compaction import Compaction
 from t3_backup.history.delta import Header
 from t3_backup.history.retention import Decision, Policy
+from t3_backup.settings import Settings
 from t3_backup.store.account_dir import AccountDir
+from t3_backup.store.archives import remove_unused_archives
+from t3_backup.store.listing import Listing
 from t3_backup.store.manifest import Manifest
 from t3_backup.system.disk import BLOCK_BYTES, used_bytes
 from t3_backup.worker.limits import Limits
@@ -24,168 +29,220 @@ AUTO, DELTA, REFLINK, OFF = MODES = ("auto", "delta", "reflink", "off")
 
 @dataclass
 class MaintenanceResult:
-    """What came of it: names, and what somebody should know."""
+    """What pruning and compaction did, and the folder since then."""
 
+    listing: Listing
     pruned: list[str] = field(default_factory=list)
     compacted: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     stopped: bool = False  # it did not come to its end
+    stale: bool = False  # a change failed half way: what `listing` says may not be so any more
 
     @property
-    def made_room(self) -> bool:
-        """Whether something went."""
+    def freed_space(self) -> bool:
+        """Tell whether something was removed or became smaller."""
         return bool(self.pruned or self.compacted)
 
 
 @dataclass(frozen=True)
 class Maintenance:
-    """Of one shelf, by whoever holds the store's lock."""
+    """Prune and compact one account's folder, under the store's lock."""
 
     account_dir: AccountDir
+    listing: Listing
     policy: Policy
     mode: str  # of MODES
     limits: Limits
     stopping: threading.Event
     free_before: int  # bytes, when it began
+    known_to_share: bool | None = None  # whether the file system shares extents; None: it is not known yet
 
-    def shares(self) -> bool:
-        """Whether snapshots are to share extents with those before them. Raises OSError where that can't be told."""
-        return self.mode in (AUTO, REFLINK) and reflink.is_possible(self.account_dir)
+    @classmethod
+    def of(cls, account_dir: AccountDir, listing: Listing, settings: Settings, limits: Limits, stopping: threading.Event) -> Self:
+        """Return the maintenance of an account's folder, as the settings have it."""
+        return cls(account_dir, listing, Policy.of(settings), settings.compact, limits, stopping, limits.free_bytes())
+
+    def shares_extents(self) -> bool:
+        """Tell whether snapshots are to share extents with those before them.
+
+        Raises OSError where that can't be told.
+        """
+        if self.mode not in (AUTO, REFLINK):
+            return False
+        return reflink.can_share(self.account_dir) if self.known_to_share is None else self.known_to_share
 
     def lasting_bytes(self) -> int:
-        """What the history will take beside one more plain copy: the newest of now is compacted then. Raises OSError."""
-        plain = next((snapshot for snapshot in self.account_dir.snapshots() if self.account_dir.is_plain(snapshot)), None)
-        going = 0 if plain is None or self.mode == OFF or self.shares() else self.account_dir.stored(plain).st_blocks * BLOCK_BYTES
+        """Return what the history takes beside one more plain copy.
+
+        The newest of now is compacted then. Raises OSError.
+        """
+        plain = next((snapshot for snapshot in self.listing.snapshots if self.listing.is_plain(snapshot)), None)
+        going = 0
+        if plain is not None and self.mode != OFF and not self.shares_extents():
+            going = self.account_dir.stat_file(self.listing.data_name(plain)).st_blocks * BLOCK_BYTES
         return used_bytes(self.account_dir.fd) - going
 
-    def decisions(self) -> list[Decision]:
-        """What becomes of each snapshot, newest first."""
-        return retention.decide_retention(self.account_dir.snapshots(), self.policy)
+    def decide_retention(self) -> list[Decision]:
+        """Decide what becomes of each snapshot, newest first."""
+        return retention.decide_retention(self.listing.snapshots, self.policy)
 
     def tidy(self, hold: str = "") -> MaintenanceResult:
         """Prune, unless a `hold` says why not, and compact.
 
         Never raises for what can't be done; `stopped` where it was not to go on.
         """
-        done = MaintenanceResult()
+        done = MaintenanceResult(self.listing)
         if hold:
             done.warnings.append(f"{self.account_dir.user}: nothing is pruned: {hold}")
         for step in (self._compact,) if hold else (self._prune, self._compact):
             try:
+                self._refresh(done)
                 step(done)
             except Cancelled:
                 done.stopped = True
                 break
             except (Failure, OSError) as error:
+                done.stale = True
                 done.warnings.append(f"{self.account_dir.user}: the shelf is not in order yet: {explain(error)}")
+        with contextlib.suppress(OSError):
+            self._refresh(done)
         return done
 
+    def _refresh(self, done: MaintenanceResult) -> None:
+        """Read the folder again where a change failed half way. Raises OSError."""
+        if done.stale:
+            done.listing, done.stale = self.account_dir.read_listing(), False
+
     def _prune(self, done: MaintenanceResult) -> None:
-        user, (snapshots, strays) = self.account_dir.user, self.account_dir.read()
-        if held := next((snapshot for snapshot in snapshots if snapshot.holds), None):
+        user = self.account_dir.user
+        if self._find_outdated(done.listing):
+            done.listing = self.account_dir.read_listing()  # what is about to be removed is looked at once more
+        if held := next((snapshot for snapshot in done.listing.snapshots if snapshot.holds), None):
             why = f"{held.name} is {held.verdict} ({'; '.join(held.reasons)})"
             done.warnings.append(f"{user}: nothing is pruned: {why}; t3-backup-state accept {user}")
             return
-        gone = [decision.snapshot for decision in retention.decide_retention(snapshots, self.policy) if not decision.keep]
-        if gone:
-            # What has no sound manifest counts for nothing, but what it hangs on stays: the manifest may come back.
-            needed = chain.needed_by(self.account_dir, strays)
-            gone = [snapshot for snapshot in gone if snapshot.sha256 not in needed]
-            going = self._hang_elsewhere(snapshots, {snapshot.name for snapshot in gone}, done)
-            gone = [snapshot for snapshot in gone if snapshot.name in going]
-        for snapshot in reversed(gone):  # the oldest first: a stop in between leaves what is newer
-            chain.must_go_on(self.stopping)
+        outdated = self._find_outdated(done.listing)
+        if outdated:
+            # What has no sound manifest counts for nothing, but what it needs stays: the manifest may come back.
+            needed = chain.bases_of_strays(self.account_dir, done.listing.strays)
+            outdated = [snapshot for snapshot in outdated if snapshot.sha256 not in needed]
+            going = self._rebase({snapshot.name for snapshot in outdated}, done)
+            outdated = [snapshot for snapshot in outdated if snapshot.name in going]
+        for snapshot in reversed(outdated):  # the oldest first: a stop in between leaves what is newer
+            chain.check_stop(self.stopping)
             try:
-                self.account_dir.remove(snapshot)
+                self.account_dir.remove_snapshot(snapshot)
             except OSError as error:
+                done.stale = True
                 done.warnings.append(f"{user}: {snapshot.name} can't be pruned: {error.strerror}")
                 return
+            done.listing = done.listing.without_snapshot(snapshot)
             done.pruned.append(snapshot.name)
         try:
-            self.account_dir.drop_archives()
+            self._refresh(done)
+            done.listing = remove_unused_archives(self.account_dir, done.listing)
         except OSError as error:
+            done.stale = True
             done.warnings.append(f"{user}: an archive can't be pruned: {error.strerror}")
 
-    def _hang_elsewhere(self, snapshots: Sequence[Manifest], going: set[str], done: MaintenanceResult) -> set[str]:
-        """Make what hangs on those that go hang on others; the names of those that can go then."""
-        headers = self._headers(snapshots, going, done)
+    def _find_outdated(self, listing: Listing) -> list[Manifest]:
+        """Return the snapshots that the policy lets go, newest first; none while one is held."""
+        if any(snapshot.holds for snapshot in listing.snapshots):
+            return []
+        decisions = retention.decide_retention(listing.snapshots, self.policy)
+        return [decision.snapshot for decision in decisions if not decision.keep]
+
+    def _rebase(self, going: set[str], done: MaintenanceResult) -> set[str]:
+        """Give the deltas on those that go another base; return the names of those that can go then."""
+        snapshots = done.listing.snapshots
+        headers = self._read_headers(going, done)
         kept = [snapshot for snapshot in snapshots if snapshot.name not in going]
         gone = [snapshot for snapshot in snapshots if snapshot.name in going]
-        found, stuck = compaction.moves(kept, gone, headers)
+        rebases, stuck = compaction.plan_rebases(kept, gone, headers)
         staying: set[str] = set()
-        for snapshot, base in reversed(found):
+        for snapshot, base in reversed(rebases):
             try:
-                self._packing(snapshots).pack(snapshot, base)
+                self._refresh(done)
+                step = Compaction(self.account_dir, done.listing, self._check_free_space)
+                done.listing = step.pack_snapshot(snapshot, base) or done.listing
             except Cancelled:
                 raise
             except (Failure, OSError) as error:
+                done.stale = True
                 done.warnings.append(f"{self.account_dir.user}: what {snapshot.name} hangs on can't be pruned: {explain(error)}")
-                staying |= self._chain(snapshots, snapshot) or going
+                staying |= self._chain_names(snapshot, done) or going
         for snapshot in gone:
             if snapshot.name in stuck:
-                staying |= self._chain(snapshots, snapshot) or going
+                staying |= self._chain_names(snapshot, done) or going
         return going - staying
 
-    def _headers(self, snapshots: Sequence[Manifest], going: set[str], done: MaintenanceResult) -> dict[str, Header | None]:
-        """Those of the ones that stay, by name. What one that can't be read hangs on is taken from `going`."""
+    def _read_headers(self, going: set[str], done: MaintenanceResult) -> dict[str, Header | None]:
+        """Read the headers of those that stay, by name. What one that can't be read needs is taken from `going`."""
         headers: dict[str, Header | None] = {}
+        snapshots = done.listing.snapshots
         for snapshot in reversed(snapshots):  # the oldest first: what is taken from it is newer, and is looked at, too
             if snapshot.name in going:
                 continue
             try:
-                headers[snapshot.name] = chain.header_of(self.account_dir, snapshot)
+                headers[snapshot.name] = chain.read_header(self.account_dir, done.listing, snapshot)
             except (Failure, OSError) as error:
-                # That is the nearest that there is: what was between the two went when it had been made to hang on the next.
+                # That is the nearest that there is: what was between the two went when it had got the next as its base.
                 done.warnings.append(
                     f"{self.account_dir.user}: {snapshot.name} can't be read, and keeps what it hangs on: {explain(error)}"
                 )
-                if base := compaction.bases(snapshots).get(snapshot.name):
+                if base := compaction.choose_bases(snapshots).get(snapshot.name):
                     going.discard(base.name)
         return headers
 
-    def _chain(self, snapshots: Sequence[Manifest], snapshot: Manifest) -> set[str]:
-        """Names of those that it hangs on; none where that can't be told."""
+    def _chain_names(self, snapshot: Manifest, done: MaintenanceResult) -> set[str]:
+        """Return the names of those that a snapshot needs; none where that can't be told."""
         try:
-            return {one.name for one in chain.chain_of(self.account_dir, snapshots, snapshot)}
+            self._refresh(done)
+            return {one.name for one in chain.read_chain(self.account_dir, done.listing, snapshot)}
         except (Failure, OSError):
             return set()
 
     def _compact(self, done: MaintenanceResult) -> None:
-        """The oldest first: while what it is to hang on is plain, there is little to put together."""
-        user, snapshots = self.account_dir.user, self.account_dir.snapshots()
-        if self.mode != OFF and not self.shares():
+        """Compact the oldest first: while its base is plain, there is little to put together."""
+        user = self.account_dir.user
+        if self.mode != OFF and not self.shares_extents():
             if self.mode == REFLINK:
                 done.warnings.append(f"{user}: the store's file system shares no extents: T3_BACKUP_COMPACT=reflink does nothing")
             else:
-                self._hang_all(snapshots, done)
-        if snapshots:
-            page_hashes.drop_others(self.account_dir, snapshots[0])
+                self._compact_all(done.listing.snapshots, done)
+        self._refresh(done)
+        if done.listing.snapshots:
+            newest = done.listing.snapshots[0]
+            done.listing = page_hashes.remove_other_page_hashes(self.account_dir, done.listing, newest)
 
-    def _hang_all(self, snapshots: Sequence[Manifest], done: MaintenanceResult) -> None:
-        to = compaction.bases(snapshots)
+    def _compact_all(self, snapshots: Sequence[Manifest], done: MaintenanceResult) -> None:
+        bases = compaction.choose_bases(snapshots)
         for snapshot in reversed(snapshots):
-            if snapshot.name not in to or snapshot.stays_plain or not self.account_dir.is_plain(snapshot):
+            if snapshot.name not in bases or snapshot.stays_plain or not done.listing.is_plain(snapshot):
                 continue
             try:
-                self._check()
-                if self._packing(snapshots).pack(snapshot, to[snapshot.name]):
+                self._refresh(done)
+                self._check_free_space()
+                step = Compaction(self.account_dir, done.listing, self._check_free_space)
+                if compacted := step.pack_snapshot(snapshot, bases[snapshot.name]):
+                    done.listing = compacted
                     done.compacted.append(snapshot.name)
                 else:
-                    self.account_dir.replace_manifest(replace(snapshot, stays_plain=True))
+                    plain = replace(snapshot, stays_plain=True)
+                    self.account_dir.replace_manifest(plain)
+                    done.listing = done.listing.with_manifest(plain)
             except Cancelled:
                 raise
             except (Failure, OSError) as error:
+                done.stale = True
                 done.warnings.append(f"{self.account_dir.user}: {snapshot.name} stays a plain copy: {explain(error)}")
 
-    def _packing(self, snapshots: Sequence[Manifest]) -> Compaction:
-        return Compaction(self.account_dir, snapshots, self._check)
+    def _check_free_space(self) -> None:
+        """Raise Cancelled, and NoRoom where the disk is near its end.
 
-    def _check(self) -> None:
-        """Raises Cancelled, and NoRoom where the disk is near its end.
-
-        What is written makes more room than it takes: where others have taken of the reserve already, half of what is left will do.
+        What is written frees more than it takes: where others have taken of the reserve already, half of what is left will do.
         """
-        chain.must_go_on(self.stopping)
+        chain.check_stop(self.stopping)
         free, least = self.limits.free_bytes(), self.limits.reserve
         if self.free_before < least:
             least = self.free_before // 2

@@ -1,6 +1,6 @@
-"""The hashes of a snapshot's pages: by them the pages in which its neighbour differs are found without reading two images.
+"""The hashes of a snapshot's pages, by which the pages that changed are found without reading two images.
 
-They are kept beside the newest snapshot alone, and are a hint: what was made by them is proven by SHA-256, and where they
+They are kept for the newest snapshot alone, and are a hint: what was made by them is proven by SHA-256, and where they
 are missing or wrong the images themselves are compared.
 """
 
@@ -12,8 +12,9 @@ from dataclasses import dataclass
 
 from t3_backup.history import checksummed_file
 from t3_backup.store.account_dir import AccountDir
+from t3_backup.store.listing import Listing
 from t3_backup.store.manifest import Manifest
-from t3_backup.store.names import PAGES, parse_name
+from t3_backup.store.names import PAGES
 from t3_backup.system import native
 from t3_backup.system.native import HASH_BYTES
 
@@ -23,7 +24,7 @@ _COMPARED_PAGES = 1 << 16
 
 @dataclass(frozen=True)
 class PageHashes:
-    """Of one image."""
+    """The hashes of one image's pages."""
 
     sha256: str  # of the image
     page_size: int  # bytes
@@ -31,21 +32,24 @@ class PageHashes:
 
     def write(self, fd: int) -> None:
         """Write them to an empty file. Raises OSError."""
-        file = checksummed_file.Writer(fd, {"sha256": self.sha256, "page_size": self.page_size})
+        file = checksummed_file.ChecksummedWriter(fd, {"sha256": self.sha256, "page_size": self.page_size})
         file.write(self.hashes)
         file.finish()
 
     @staticmethod
     def read(fd: int) -> PageHashes:
-        """The inverse of `write`. Raises ValueError and OSError."""
-        found = checksummed_file.check(fd)
+        """Read what `write` wrote. Raises ValueError and OSError."""
+        found = checksummed_file.read_whole(fd)
         sha256, page_size = found.header.get("sha256"), found.header.get("page_size")
         if type(sha256) is not str or type(page_size) is not int or page_size < 1:
             raise ValueError("they are of no image")
         return PageHashes(sha256, page_size, os.pread(fd, found.end - found.start, found.start))
 
-    def differing(self, other: PageHashes) -> list[int]:
-        """Numbers, ascending, of the pages that are not the same in both; past its end an image is zeros."""
+    def find_changes(self, other: PageHashes) -> list[int]:
+        """Return the numbers, ascending, of the pages that are not the same in both.
+
+        Past its end an image is zeros.
+        """
         size = max(len(self.hashes), len(other.hashes))
         zero = native.hash_pages(bytes(self.page_size), self.page_size)
         one, two = (hashes + zero * ((size - len(hashes)) // HASH_BYTES) for hashes in (self.hashes, other.hashes))
@@ -61,8 +65,11 @@ class PageHashes:
         return found
 
 
-def compared(one: int, other: int, count: int, page_size: int, check: Callable[[], None] = lambda: None) -> list[int]:
-    """The same of two open files, whose first `count` pages are all read; `check` is called now and then. Raises OSError."""
+def compare_pages(one: int, other: int, count: int, page_size: int, check: Callable[[], None] = lambda: None) -> list[int]:
+    """Return the same of two open files, whose first `count` pages are all read.
+
+    Raises OSError. `check` is called now and then.
+    """
     found: list[int] = []
     for first in range(0, count, _COMPARED_PAGES):
         check()
@@ -70,8 +77,11 @@ def compared(one: int, other: int, count: int, page_size: int, check: Callable[[
     return found
 
 
-def beside(account_dir: AccountDir, snapshot: Manifest) -> PageHashes | None:
-    """Those that are kept beside a snapshot; None where there are none, or they are not its own."""
+def read_page_hashes(account_dir: AccountDir, snapshot: Manifest) -> PageHashes | None:
+    """Read the page hashes that are kept for a snapshot.
+
+    None where there are none, or they are not its own.
+    """
     try:
         fd = account_dir.open_file(snapshot.name + PAGES)
     except OSError:
@@ -85,24 +95,30 @@ def beside(account_dir: AccountDir, snapshot: Manifest) -> PageHashes | None:
     return found if (found.sha256, found.page_size) == (snapshot.sha256, snapshot.page_size) else None
 
 
-def problem(account_dir: AccountDir, snapshot: Manifest) -> str:
-    """What is wrong with those that are kept beside it; empty: nothing, or there are none."""
-    if not account_dir.is_there(snapshot.name + PAGES) or beside(account_dir, snapshot) is not None:
+def find_problem(account_dir: AccountDir, listing: Listing, snapshot: Manifest) -> str:
+    """Tell what is wrong with the page hashes of a snapshot.
+
+    Empty: nothing, or there are none.
+    """
+    if snapshot.name + PAGES not in listing.names or read_page_hashes(account_dir, snapshot) is not None:
         return ""
     return f"{snapshot.name}{PAGES} is not what was written; the next run makes it anew"
 
 
-def keep(account_dir: AccountDir, snapshot: Manifest, hashes: PageHashes) -> None:
-    """Keep them beside a snapshot. Raises OSError."""
-    with account_dir.begin() as file:
+def write_page_hashes(account_dir: AccountDir, snapshot: Manifest, hashes: PageHashes) -> None:
+    """Write the page hashes of a snapshot. Raises OSError."""
+    with account_dir.stage_file() as file:
         hashes.write(file.writer)
         native.sync_file(file.writer, snapshot.name + PAGES)
-        account_dir.put(file.name_as, snapshot.name + PAGES)
+        account_dir.replace_file(file.name_as, snapshot.name + PAGES)
 
 
-def drop_others(account_dir: AccountDir, snapshot: Manifest) -> None:
-    """Let go of those of all other snapshots. Raises OSError."""
-    for name in account_dir.names():
-        stem = name.removesuffix(PAGES)
-        if stem not in (name, snapshot.name) and parse_name(stem) is not None:
-            os.unlink(name, dir_fd=account_dir.fd)
+def remove_other_page_hashes(account_dir: AccountDir, listing: Listing, snapshot: Manifest) -> Listing:
+    """Remove the page hashes of all other snapshots, and return the new listing.
+
+    Raises OSError.
+    """
+    others = [name for name in listing.page_hash_names() if name != snapshot.name + PAGES]
+    for name in others:
+        account_dir.remove_file(name)
+    return listing.without_files(others)

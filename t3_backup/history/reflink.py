@@ -1,4 +1,4 @@
-"""History in little room where the file system shares extents (xfs, btrfs).
+"""Snapshots that share extents with the one before them, where the file system can do so (xfs, btrfs).
 
 A new snapshot is the one before it, cloned, with the pages written over that differ. Every snapshot stays plain,
 and what is the same in both is on the disk once.
@@ -14,6 +14,7 @@ from t3_backup.history import page_hashes
 from t3_backup.history.page_hashes import PageHashes
 from t3_backup.store.account_dir import AccountDir
 from t3_backup.store.content import Content, hash_on_disk
+from t3_backup.store.listing import Listing
 from t3_backup.store.manifest import Manifest
 from t3_backup.store.staged_file import StagedFile
 from t3_backup.system import native
@@ -24,9 +25,12 @@ _WRITE_PAGES = 256
 _PROBE_BYTES = 4096
 
 
-def is_possible(account_dir: AccountDir) -> bool:
-    """Whether the shelf's file system shares extents. Raises OSError where that can't be told."""
-    with account_dir.begin() as one, account_dir.begin() as other:
+def can_share(account_dir: AccountDir) -> bool:
+    """Tell whether the file system of an account folder shares extents.
+
+    Raises OSError where that can't be told.
+    """
+    with account_dir.stage_file() as one, account_dir.stage_file() as other:
         os.write(one.writer, bytes(_PROBE_BYTES))
         try:
             native.copy(one.writer, other.writer, _PROBE_BYTES, Method.REFLINK)
@@ -37,19 +41,25 @@ def is_possible(account_dir: AccountDir) -> bool:
     return True
 
 
-def share(
-    account_dir: AccountDir, shared: StagedFile, staged_file: StagedFile, content: Content, page_size: int, before: Manifest
+def write_shared(
+    account_dir: AccountDir,
+    shared: StagedFile,
+    staged_file: StagedFile,
+    content: Content,
+    page_size: int,
+    listing: Listing,
+    before: Manifest,
 ) -> bool:
-    """Let the new file `shared` have the `content` of the settled `blank`, and share with `before` what is the same in both.
+    """Write the `content` of a settled file into the new file `shared`.
 
-    It is settled then. False where that is not possible or not worth it, or where what came out, read back from the disk, is not
-    the same. Raises Failure and OSError.
+    It shares with `before` what is the same in both. It is settled then. False where that is not possible or not worth it, or
+    where what came out, read back from the disk, is not the same. Raises Failure and OSError.
     """
-    if not page_size or page_size != before.page_size or not account_dir.is_plain(before):
+    if not page_size or page_size != before.page_size or not listing.is_plain(before):
         return False
-    source = account_dir.open_data(before)
+    source = account_dir.open_plain_data(before)
     try:
-        pages = _differing(account_dir, staged_file, content, page_size, before, source)
+        pages = _find_changes(account_dir, staged_file, content, page_size, before, source)
         if len(pages) * page_size > _WORTH * content.bytes:
             return False
         native.copy(source, shared.writer, before.bytes, Method.REFLINK)
@@ -65,12 +75,12 @@ def share(
     return (found.bytes, found.sha256) == (content.bytes, content.sha256)
 
 
-def _differing(
+def _find_changes(
     account_dir: AccountDir, staged_file: StagedFile, content: Content, page_size: int, before: Manifest, source: int
 ) -> Sequence[int]:
-    """Those within the new image."""
+    """Return the pages within the new image that differ."""
     count = -(-content.bytes // page_size)
-    hashes = page_hashes.beside(account_dir, before)
+    hashes = page_hashes.read_page_hashes(account_dir, before)
     if hashes is not None and content.page_hashes:
-        return [page for page in hashes.differing(PageHashes(content.sha256, page_size, content.page_hashes)) if page < count]
-    return page_hashes.compared(source, staged_file.reader, count, page_size)
+        return [page for page in hashes.find_changes(PageHashes(content.sha256, page_size, content.page_hashes)) if page < count]
+    return page_hashes.compare_pages(source, staged_file.reader, count, page_size)

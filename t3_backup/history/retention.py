@@ -39,7 +39,10 @@ def _year(when: datetime) -> str:
 
 @dataclass(frozen=True)
 class Policy:
-    """How many snapshots stay by each rule; of periods, those that have a verified one count."""
+    """How many snapshots stay by each rule.
+
+    Of periods, those that have a verified one count.
+    """
 
     keep: int  # verified ones without a label, days, and ones that are not verified; at least 1
     daily: int  # days, where they are more than `keep`
@@ -50,7 +53,7 @@ class Policy:
 
     @classmethod
     def of(cls, settings: Settings) -> Self:
-        """What the settings of a run say."""
+        """Return what the settings of a run say."""
         return cls(
             settings.keep,
             settings.keep_daily,
@@ -61,7 +64,10 @@ class Policy:
         )
 
     def periods(self) -> list[tuple[str, int, Callable[[datetime], str]]]:
-        """Each rule that goes by periods: the name of one, how many of them, and which of them a time in UTC is in."""
+        """Return the rules that go by periods.
+
+        Of each: the name of one, how many of them, and which of them a time in UTC is in.
+        """
         rules = [
             ("day", max(self.keep, self.daily), _day),
             ("week", self.weekly, _week),
@@ -71,7 +77,7 @@ class Policy:
         return [rule for rule in rules if rule[1]]
 
     def outside(self, snapshot: Manifest) -> str:
-        """Why a snapshot goes: the rules that might have kept it."""
+        """Tell why a snapshot goes: the rules that might have kept it."""
         if snapshot.verdict != "verified":
             return f"outside: evidence {self.keep}"
         if snapshot.label is not None:
@@ -81,7 +87,10 @@ class Policy:
 
 @dataclass(frozen=True)
 class Decision:
-    """What becomes of one snapshot, and why: each rule by which it stays, or the one text that says which it is outside of."""
+    """What becomes of one snapshot, and why.
+
+    The reasons are each rule by which it stays, or the one text that says which rules it is outside of.
+    """
 
     snapshot: Manifest
     keep: bool
@@ -89,12 +98,15 @@ class Decision:
 
 
 def label_kind(label: str) -> str:
-    """The kind of a label, by which labelled ones are counted: `prebump` of `prebump-0.0.25`."""
+    """Return the kind of a label, by which labels are counted.
+
+    `prebump` is that of `prebump-0.0.25`.
+    """
     return label.partition("-")[0]
 
 
 def decide_retention(snapshots: Iterable[Manifest], policy: Policy) -> list[Decision]:
-    """One decision a snapshot of one account, newest first.
+    """Decide what becomes of each snapshot of one account, newest first.
 
     Stays: the newest verified ones; the newest verified one of each of the last days, weeks, months and years that have one; the
     newest verified ones of each kind of label; the newest accepted ones that are not verified (they are evidence): as many of
@@ -123,10 +135,10 @@ def decide_retention(snapshots: Iterable[Manifest], policy: Policy) -> list[Deci
     for kind, group in kinds.items():
         _keep_first(why, group, policy.labelled, f"label {kind}")
     _keep_first(why, [s for s in newest_first if s.verdict != "verified"], policy.keep, "evidence")
-    if leapt := _leapt(plain, policy.keep):
-        _keep_all(why, newest_first, f"the clock may have leapt: {leapt.name} is more than a year after the one before it")
+    if leap := _find_leap(plain, policy.keep):
+        _keep_all(why, newest_first, f"the clock may have leapt: {leap.name} is more than a year after the one before it")
     # One from the future (the clock was wrong then, or is now) says nothing about ages: it stays.
-    for snapshot in _future(newest_first, witnesses=why.keys()):
+    for snapshot in _find_future_ones(newest_first, witnesses=why.keys()):
         why[snapshot.sequence].append("taken at a time after its successor's")
     # Last, and so no witness: a pin under a wrong clock would keep all that came before it for good.
     for snapshot in newest_first:
@@ -138,8 +150,8 @@ def decide_retention(snapshots: Iterable[Manifest], policy: Policy) -> list[Deci
     ]
 
 
-def _leapt(plain: Sequence[Manifest], keep: int) -> Manifest | None:
-    """One of the newest `keep` that was taken more than a year after the one before it.
+def _find_leap(plain: Sequence[Manifest], keep: int) -> Manifest | None:
+    """Find one of the newest `keep` that was taken more than a year after the one before it.
 
     A clock that is years ahead opens a period of each kind, and closes the oldest that count. So many runs are the time
     there is to notice it; once the clock is right again, what was taken under it takes no place any more.
@@ -149,8 +161,8 @@ def _leapt(plain: Sequence[Manifest], keep: int) -> Manifest | None:
     return next((new for new, old in pairwise(ours[: keep + 1]) if new.when > old.when + _LEAP), None)
 
 
-def _future(newest_first: Sequence[Manifest], witnesses: Container[int]) -> list[Manifest]:
-    """Those with a time more than a day past that of a later one: the clock has jumped.
+def _find_future_ones(newest_first: Sequence[Manifest], witnesses: Container[int]) -> list[Manifest]:
+    """Find those with a time more than a day past that of a later one: the clock has jumped.
 
     Only what stays anyway (its sequence is in `witnesses`) says so: one that goes now would say nothing the next time.
     """
@@ -170,8 +182,8 @@ def _keep_all(why: dict[int, list[str]], snapshots: Iterable[Manifest], reason: 
 
 
 def _keep_first(why: dict[int, list[str]], snapshots: Sequence[Manifest], count: int, rule: str) -> None:
-    for place, snapshot in enumerate(snapshots[:count], 1):
-        why[snapshot.sequence].append(f"{rule} {place} of {count}")
+    for rank, snapshot in enumerate(snapshots[:count], 1):
+        why[snapshot.sequence].append(f"{rule} {rank} of {count}")
 
 
 def _keep_periods(
@@ -180,5 +192,5 @@ def _keep_periods(
     newest: dict[str, Manifest] = {}  # in the order of the sequence: a day in a far future must not take a place for good
     for snapshot in snapshots:
         newest.setdefault(period(snapshot.when.astimezone(UTC)), snapshot)
-    for place, (name, snapshot) in enumerate(list(newest.items())[:count], 1):
-        why[snapshot.sequence].append(f"{rule} {name}, {place} of {count}")
+    for rank, (name, snapshot) in enumerate(list(newest.items())[:count], 1):
+        why[snapshot.sequence].append(f"{rule} {name}, {rank} of {count}")

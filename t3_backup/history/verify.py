@@ -13,9 +13,11 @@ from dataclasses import dataclass, replace
 from t3_backup.accounts import Account
 from t3_backup.errors import Cancelled, Failure, explain
 from t3_backup.history import chain, page_hashes
-from t3_backup.history.chain import Walk
+from t3_backup.history.chain import ChainReader
+from t3_backup.store import archives
 from t3_backup.store.account_dir import AccountDir
 from t3_backup.store.content import hash_content
+from t3_backup.store.listing import Listing
 from t3_backup.store.manifest import Companion, Manifest
 from t3_backup.worker import client
 from t3_backup.worker.limits import Limits
@@ -24,65 +26,77 @@ from t3_backup.worker.proof import find_reader, prove_file
 
 
 @dataclass(frozen=True)
-class Check:
+class VerifyResult:
     """What proving one snapshot again found; no reasons: it is what its manifest says."""
 
     snapshot: Manifest
     reasons: tuple[str, ...]
 
     @property
-    def holds(self) -> bool:
-        """True where it proved."""
+    def verifies(self) -> bool:
+        """Tell whether it proved."""
         return not self.reasons
 
-    def and_also(self, problem: str) -> Check:
-        """The same, with one more reason where there is one."""
+    def with_problem(self, problem: str) -> VerifyResult:
+        """Return the same, with one more reason where there is one."""
         return replace(self, reasons=(*self.reasons, problem)) if problem else self
 
 
 def verify_snapshot(
-    account_dir: AccountDir, snapshot: Manifest, limits: Limits, stopping: threading.Event, walk: Walk | None = None
-) -> Check:
-    """Prove `snapshot` again. A damaged one is evidence: it proves when its bytes are the ones that were sealed.
+    account_dir: AccountDir,
+    listing: Listing,
+    snapshot: Manifest,
+    limits: Limits,
+    stopping: threading.Event,
+    reader: ChainReader | None = None,
+) -> VerifyResult:
+    """Prove `snapshot` again.
 
-    Who proves one after the other has a `walk` on the shelf. Raises Cancelled once `stopping` is set.
+    A damaged one is evidence: it proves when its bytes are the ones that were sealed. Who proves one after the other has a `reader`
+    of the account's chain. Raises Cancelled once `stopping` is set.
     """
     try:
-        fd = walk.open(snapshot) if walk else chain.open_data(account_dir, snapshot, limits, stopping)
+        if reader is not None:
+            fd = reader.open_data(listing, snapshot)
+        else:
+            fd = chain.open_data(account_dir, listing, snapshot, limits, stopping)
     except Cancelled:
         raise
     except OSError as error:
-        return Check(snapshot, (f"cannot be opened: {error.strerror}",))
+        return VerifyResult(snapshot, (f"cannot be opened: {error.strerror}",))
     except Failure as failure:
-        return Check(snapshot, (str(failure),))
+        return VerifyResult(snapshot, (str(failure),))
     try:
-        return verify_bytes(fd, snapshot, limits, stopping).and_also(page_hashes.problem(account_dir, snapshot))
+        return verify_bytes(fd, snapshot, limits, stopping).with_problem(page_hashes.find_problem(account_dir, listing, snapshot))
     finally:
         os.close(fd)
 
 
-def verify_bytes(fd: int, snapshot: Manifest, limits: Limits, stopping: threading.Event) -> Check:
-    """The same of bytes that are in the open file `fd` already."""
+def verify_bytes(fd: int, snapshot: Manifest, limits: Limits, stopping: threading.Event) -> VerifyResult:
+    """Prove the same of bytes that are in the open file `fd` already."""
     try:
-        return Check(snapshot, tuple(_reasons(fd, snapshot, limits, stopping)))
+        return VerifyResult(snapshot, tuple(_find_reasons(fd, snapshot, limits, stopping)))
     except Cancelled:
         raise
     except (Failure, OSError) as error:
-        return Check(snapshot, (explain(error),))
+        return VerifyResult(snapshot, (explain(error),))
 
 
 def verify_archive(account_dir: AccountDir, companion: Companion, limits: Limits, stopping: threading.Event) -> str:
-    """How the archive that snapshots of `shelf` name is not what was sealed; empty: it is. Raises Cancelled."""
+    """Tell how an archive that snapshots name is not what was sealed; empty: it is.
+
+    Raises Cancelled.
+    """
     what = "the archive of what was beside it"
     try:
-        fd = account_dir.open_archive(companion)
+        fd = archives.open_archive(account_dir, companion)
     except OSError as error:
         return f"{what} cannot be opened: {error.strerror}"
     try:
         content = hash_content(fd)
         if (content.bytes, content.sha256) != (companion.bytes, companion.sha256):
             return f"{what} has {content.bytes} bytes and SHA-256 {content.sha256}, another was sealed"
-        return archive_problem(find_reader(account_dir.user), fd, companion, limits, stopping)
+        return find_archive_problem(find_reader(account_dir.user), fd, companion, limits, stopping)
     except Cancelled:
         raise
     except (Failure, OSError) as error:
@@ -91,8 +105,11 @@ def verify_archive(account_dir: AccountDir, companion: Companion, limits: Limits
         os.close(fd)
 
 
-def archive_problem(account: Account, fd: int, companion: Companion, limits: Limits, stopping: threading.Event) -> str:
-    """How what a worker finds in the archive `fd` is not what `companion` says; empty: it is. Raises as `client.ask` does."""
+def find_archive_problem(account: Account, fd: int, companion: Companion, limits: Limits, stopping: threading.Event) -> str:
+    """Tell how what a worker finds in the archive `fd` is not what `companion` says.
+
+    Empty: it is. Raises as `client.ask` does.
+    """
     found = client.ask(account, InspectArchive(companion.content_bytes), limits, stopping, file=fd)
     if (found.entries, found.content_bytes) == (companion.entries, companion.content_bytes):
         return ""
@@ -102,7 +119,7 @@ def archive_problem(account: Account, fd: int, companion: Companion, limits: Lim
     )
 
 
-def _reasons(fd: int, snapshot: Manifest, limits: Limits, stopping: threading.Event) -> list[str]:
+def _find_reasons(fd: int, snapshot: Manifest, limits: Limits, stopping: threading.Event) -> list[str]:
     if snapshot.verdict == "damaged":
         content, found = hash_content(fd), []
     else:

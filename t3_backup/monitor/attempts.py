@@ -68,18 +68,18 @@ class Attempt:
 Attempts = Mapping[str, Sequence[Attempt]]  # by account, the oldest first
 
 
-def of_result(result: AccountResult, run: str, now: datetime) -> Attempt:
-    """What the ledger says of a result."""
-    newest = result.snapshots[0] if result.snapshots else None
+def make_attempt(result: AccountResult, run: str, now: datetime) -> Attempt:
+    """Make the ledger's entry of a result."""
+    newest = result.snapshots[0].manifest if result.snapshots else None
     return Attempt(
         at=format_time(now),
         run=run,
         outcome=result.outcome,
-        verdict=newest["verdict"] if newest else None,
+        verdict=newest.verdict if newest else None,
         reason=printable(result.reason),
         seconds=round(result.seconds, 3),
-        bytes=newest["bytes"] if newest else 0,
-        wal_growth_bytes=newest["wal_growth_bytes"] if newest else 0,
+        bytes=newest.bytes if newest else 0,
+        wal_growth_bytes=newest.wal_growth_bytes if newest else 0,
         unsaved=printable(result.unsaved),
         uncovered=result.uncovered,
     )

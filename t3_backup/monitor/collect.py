@@ -6,7 +6,7 @@ Only the store and the map are read; no home is looked into, no lock is taken an
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from t3_backup import accounts
 from t3_backup.errors import Failure, StoreError, explain
 from t3_backup.monitor import attempts
 from t3_backup.monitor.attempts import Attempt, Attempts
+from t3_backup.store.listing import Listing
 from t3_backup.store.manifest import Manifest
 from t3_backup.store.store import Store
 from t3_backup.system.disk import used_bytes
@@ -42,8 +43,13 @@ class Overview:
     warnings: tuple[str, ...] = field(default=())  # of the map and the ledger
 
 
-def collect_overview(store: Store, known: accounts.UserMap, user: str | None = None) -> Overview:
-    """The accounts of the map `known`, and whoever else has a shelf; or `user` alone. Raises Failure where he is unknown."""
+def collect_overview(
+    store: Store, known: accounts.UserMap, user: str | None = None, listings: Mapping[str, Listing] | None = None
+) -> Overview:
+    """Gather the accounts of the map `known`, and whoever else has a folder; or `user` alone.
+
+    The folder of whom `listings` has is not read again. Raises Failure where `user` is unknown.
+    """
     warnings = list(known.warnings)
     noted = attempts_of(store, warnings.append)
     users = sorted({*known.users, *store.users()})
@@ -51,7 +57,7 @@ def collect_overview(store: Store, known: accounts.UserMap, user: str | None = N
         if user not in users:
             raise Failure(f"{user} is not in the map, and has no snapshots in {store.path}")
         users = [user]
-    views = (_view(store, name, known, noted.get(name, ())) for name in users)
+    views = (_view(store, name, known, noted.get(name, ()), (listings or {}).get(name)) for name in users)
     return Overview(store.path, store.free_bytes(), tuple(view for view in views if view is not None), tuple(warnings))
 
 
@@ -64,15 +70,18 @@ def attempts_of(store: Store, warn: Callable[[str], None]) -> Attempts:
         return {}
 
 
-def _view(store: Store, user: str, known: accounts.UserMap, noted: Sequence[Attempt]) -> AccountView | None:
-    """None for somebody who is not in the map and whose shelf went while we looked."""
+def _view(
+    store: Store, user: str, known: accounts.UserMap, noted: Sequence[Attempt], listing: Listing | None
+) -> AccountView | None:
+    """Gather one account; None for somebody who is not in the map and whose folder went while we looked."""
     in_map = user in known.users
     try:
         account_dir = store.account_dir(user)
         if account_dir is None:
             return AccountView(user, in_map, attempts=tuple(noted)) if in_map else None
         with account_dir:
-            return AccountView(user, in_map, tuple(account_dir.snapshots()), tuple(noted), used_bytes(account_dir.fd))
+            snapshots = (listing or account_dir.read_listing()).snapshots
+            return AccountView(user, in_map, snapshots, tuple(noted), used_bytes(account_dir.fd))
     except (StoreError, OSError) as error:
         return AccountView(user, in_map, attempts=tuple(noted), problem=explain(error))
 

@@ -1,4 +1,4 @@
-"""What follows a run, or the weekly proof, that has failed: its document, and the hooks that are called with it.
+"""Follow up a run, or the weekly proof, that has failed: make its document, and call the hooks with it.
 
 By hand the command calls them itself. A service can't (it has no network): it leaves the document in its runtime folder, for the
 unit that systemd starts then. That unit also speaks for a run that could say nothing any more: systemd tells how it ended.
@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import t3_backup
-from t3_backup.backup.result import AccountResult, is_alarm
+from t3_backup.backup.result import AccountResult
 from t3_backup.errors import Failure, explain
 from t3_backup.monitor import hooks
-from t3_backup.output import logfile, messages
+from t3_backup.output import documents, logfile
 from t3_backup.output.console import Console
 from t3_backup.settings import DEFAULT_HOOKS, Settings
 from t3_backup.system import signals
@@ -39,46 +39,46 @@ class RunEnd:
     unit: str | None = None  # of systemd; None where it was run by hand
 
     def document(self) -> bytes:
-        """For the standard input of a hook."""
+        """Return what a hook has on its standard input."""
         return json.dumps(asdict(self), indent=1).encode() + b"\n"
 
     def variables(self) -> dict[str, str]:
-        """For the environment of a hook."""
+        """Return what a hook has in its environment."""
         return {
             "T3_BACKUP_RUN": self.run,
             "T3_BACKUP_RESULT": self.result,
             "T3_BACKUP_EXIT": str(self.exit) if self.exit is not None else self.signal or "unknown",
-            "T3_BACKUP_NOT_WELL": " ".join(str(account["user"]) for account in self.accounts if _is_alarm(account)),
+            "T3_BACKUP_NOT_WELL": " ".join(str(account["user"]) for account in self.accounts if documents.needs_attention(account)),
             "T3_BACKUP_UNIT": self.unit or "",
         }
 
 
-def _is_alarm(account: Mapping[str, Any]) -> bool:
-    return is_alarm(account["outcome"], account["snapshots"], account.get("unsaved", ""))
-
-
-def run_end(run: str, code: int, error: str, results: Sequence[AccountResult]) -> RunEnd:
-    """That of a run which knows itself what it came to."""
-    accounts = messages.run_document(results)["accounts"]
+def describe_own_end(run: str, code: int, error: str, results: Sequence[AccountResult]) -> RunEnd:
+    """Describe the end of a run which knows itself what it came to."""
+    accounts = documents.run_document(results)["accounts"]
     return RunEnd(run, "exit-code", code, None, error or None, t3_backup.__version__, accounts)
 
 
 def follow_failure(ending: RunEnd, values: Settings, out: Console) -> None:
-    """Do what follows a failed run; nothing that goes wrong here changes what the run came to."""
+    """Do what follows a failed run.
+
+    Nothing that goes wrong here changes what the run came to.
+    """
     folder = os.environ.get("RUNTIME_DIRECTORY", "").partition(":")[0]
     if logfile.is_service() and folder:
         try:
-            _leave(Path(folder), ending)
+            _leave_document(Path(folder), ending)
         except OSError as error:
             out.warn(f"what the run came to can't be left for the hooks: {explain(error)}")
     elif ending.exit == Failure.exit_code:  # with 2 and 75 nothing was begun, and whoever typed it sees it
         call_hooks_for(ending, values, out)
 
 
-def told_by_systemd(environ: Mapping[str, str], left: Mapping[str, Any] | None) -> RunEnd:
-    """The run of which systemd speaks (MONITOR_..., systemd.exec(5)); `left` counts where it is of that run.
+def describe_end_by_systemd(environ: Mapping[str, str], left: Mapping[str, Any] | None) -> RunEnd:
+    """Describe the end of the run of which systemd speaks.
 
-    Where systemd speaks of none, somebody tries his hooks: then they are called as for any failure.
+    It does so by MONITOR_... (systemd.exec(5)); `left` counts where it is of that run. Where systemd speaks of none, somebody
+    tries their hooks: then they are called as for any failure.
     """
     if "MONITOR_SERVICE_RESULT" not in environ:
         return RunEnd("", "test", Failure.exit_code, None, None, t3_backup.__version__, [])
@@ -98,7 +98,10 @@ def told_by_systemd(environ: Mapping[str, str], left: Mapping[str, Any] | None) 
 
 
 def call_hooks_for(ending: RunEnd, values: Settings, out: Console) -> bool:
-    """Call the hooks; those of the default folder are for root's runs. Whether all ended well."""
+    """Call the hooks, those of the default folder for root's runs alone.
+
+    Tell whether all ended well.
+    """
     if values.hooks == DEFAULT_HOOKS and os.geteuid() != 0:
         return True
     found = hooks.find_hooks(values.hooks)
@@ -108,8 +111,8 @@ def call_hooks_for(ending: RunEnd, values: Settings, out: Console) -> bool:
     return well and not found.passed_over
 
 
-def _leave(folder: Path, ending: RunEnd) -> None:
-    """Put the document there, whole or not at all. Raises OSError."""
+def _leave_document(folder: Path, ending: RunEnd) -> None:
+    """Put the document into a folder, whole or not at all. Raises OSError."""
     unfinished = folder / f".{_LEFT}"
     unfinished.write_bytes(ending.document())
     unfinished.replace(folder / _LEFT)

@@ -1,6 +1,6 @@
-"""What is left for those who watch over backups: the ledger of attempts, by a run, and the metrics.
+"""Record what a run came to, for those who watch over backups: in the ledger of attempts, and as metrics.
 
-Written while the store's lock is held. Whatever of it can't be written is said, and costs nobody his backup, but the command its
+Written while the store's lock is held. Whatever of it can't be written is said, and costs nobody their backup, but the command its
 exit code 0.
 """
 
@@ -25,7 +25,7 @@ from t3_backup.text import INFO, utc_now
 
 
 class Recorder:
-    """The ledger while a run adds to it; `broken` where it could not be written."""
+    """Add to the ledger during a run; `broken` where it could not be written."""
 
     def __init__(self, store: Store, run: str, out: Reporter) -> None:
         self._store = store
@@ -36,21 +36,21 @@ class Recorder:
         self.broken = False
 
     def begin(self, failures: Sequence[AccountResult]) -> None:
-        """Say what is wrong with the ledger, and note who could not be backed up before the run began."""
+        """Say what is wrong with the ledger, and note who could not be backed up."""
         if self._ledger.problem:
             self._out.warn(f"{self._store.path}: {self._ledger.problem}")
         for result in failures:
-            self._note(result)
+            self._note_result(result)
 
     def finished(self, result: AccountResult) -> None:
-        """An account is done: tell the audience, and note it."""
+        """Tell the audience what became of an account, and note it."""
         self._out.finished(result)
-        self._note(result)
+        self._note_result(result)
 
-    def _note(self, result: AccountResult) -> None:
+    def _note_result(self, result: AccountResult) -> None:
         with self._lock:
             try:
-                self._ledger.add(result.user, attempts.of_result(result, self._run, utc_now()))
+                self._ledger.add(result.user, attempts.make_attempt(result, self._run, utc_now()))
             except OSError as error:
                 first, self.broken = not self.broken, True
                 if first:
@@ -58,24 +58,32 @@ class Recorder:
 
 
 def metrics_folder(values: Settings, dest: str | None) -> Path | None:
-    """Where the metrics of a command go; None where it writes none. `dest` is its --dest: another store is nobody's to watch.
+    """Return where the metrics of a command go; None where it writes none.
 
-    The folder of the default alone may be missing without a word.
+    `dest` is its --dest: another store is nobody's to watch. The folder of the default alone may be missing without a word.
     """
     if os.geteuid() != 0 or dest is not None or (values.textfiles == DEFAULT_TEXTFILES and not os.path.lexists(DEFAULT_TEXTFILES)):
         return None
     return values.textfiles
 
 
-def write_metrics(folder: Path | None, store: Store, values: Settings, out: Reporter | Console) -> bool:
-    """Write the metrics of the store, which is locked. False, once it was said, where they can't be written."""
+def write_metrics(
+    folder: Path | None, store: Store, values: Settings, out: Reporter | Console, results: Sequence[AccountResult] = ()
+) -> bool:
+    """Write the metrics of the store, which is locked.
+
+    `results` are those of the run that has it: what it knows of a folder is not read again. False, once it was said, where they
+    can't be written.
+    """
     if folder is None:
         return True
     try:
         known = collect.users_to_watch(values.map)
     except Failure:  # a run for named accounts needs no map
         known = UserMap(tuple(store.users()), ())
-    status = monitor_status.status_of(collect.collect_overview(store, known), utc_now(), health.Thresholds())
+    listings = {result.user: result.listing for result in results if result.listing is not None}
+    overview = collect.collect_overview(store, known, listings=listings)
+    status = monitor_status.status_of(overview, utc_now(), health.Thresholds())
     try:
         metrics.write(folder, metrics.render(status))
     except ImportError:

@@ -1,6 +1,6 @@
-"""Where what is told goes: plain lines, the journal with its fields, progress bars on a terminal, one JSON document.
+"""Bring lines to whoever reads: plain, to the journal with its fields, as progress bars on a terminal, or one JSON document.
 
-Nothing is decided here, and nothing in a line is obeyed by a terminal. A reader who has gone costs nobody his backup.
+Nothing is decided here, and nothing in a line is obeyed by a terminal. A reader who has gone costs nobody their backup.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 _LONGEST_LINE = 20_000  # characters
 
 
-def _give_up(stream: TextIO) -> None:
-    """Nobody reads it any more, and what is still buffered must not fail the exit, too."""
+def _discard_stream(stream: TextIO) -> None:
+    """Send a stream that nobody reads any more to nowhere: what is still buffered must not fail the exit, too."""
     with contextlib.suppress(OSError, ValueError):
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, stream.fileno())
@@ -47,29 +47,30 @@ class Console:
             stream.reconfigure(errors="backslashreplace")  # a name that the locale can't say is no reason to stop
 
     def line(self, priority: int, text: str) -> None:
-        """One line. Its text may hold what a user chose: nothing in it is obeyed by a terminal.
+        """Write one line.
 
-        A stream that can't be written to any more costs nobody his backup: it is remembered in `broken`.
+        Its text may hold what a user chose: nothing in it is obeyed by a terminal. A stream that can't be written to any more costs
+        nobody their backup: it is remembered in `broken`.
         """
         with self._lock:
             try:
                 self._write(priority, printable(text, _LONGEST_LINE))
             except OSError:
                 self.broken = True
-                _give_up(self._stream)
+                _discard_stream(self._stream)
 
     def _write(self, priority: int, text: str) -> None:
         print(f"<{priority}>{text}" if self._journal else text, file=self._stream, flush=True)
 
     def warn(self, text: str) -> None:
-        """A line that begins with WARN."""
+        """Write a line that begins with WARN."""
         self.line(WARNING, f"WARN: {text}")
 
     def listen(self, user: str, event: Event) -> None:
-        """Progress of an account; plain lines have none."""
+        """Hear of the progress of an account; plain lines show none."""
 
     def finished(self, result: AccountResult) -> None:
-        """What became of an account."""
+        """Write what became of an account."""
         for line in result_messages(result):
             self.line(line.priority, line.text)
 
@@ -81,7 +82,10 @@ class Console:
 
 
 class JournalConsole(Console):
-    """For the journal, with fields: an account's events are sent to it, all else is a line on its stream."""
+    """Entries with fields in the journal for an account's events.
+
+    All else is a line on its stream.
+    """
 
     def __init__(self, stream: TextIO, run: str, send: Callable[..., object]) -> None:
         super().__init__(stream)
@@ -89,9 +93,9 @@ class JournalConsole(Console):
         self._send = send
 
     def finished(self, result: AccountResult) -> None:
-        """Each event with its fields; as a line where it can't be sent."""
+        """Send each event with its fields; write it as a line where it can't be sent."""
         for line in result_messages(result):
-            fields = journald.fields(line, result, self._run)
+            fields = journald.entry_fields(line, result, self._run)
             try:
                 self._send(**{name: printable(value, _LONGEST_LINE) for name, value in fields.items()})
             except OSError:
@@ -99,7 +103,10 @@ class JournalConsole(Console):
 
 
 class ProgressBars(Console):
-    """On a terminal: a bar for each account at work (bytes done of all, speed, phase), and the lines above the bars."""
+    """Bars on a terminal, one for each account at work, and the lines above them.
+
+    A bar has the bytes done of all, the speed and the phase.
+    """
 
     def __init__(self, stream: TextIO) -> None:
         super().__init__(stream)
@@ -124,11 +131,14 @@ class ProgressBars(Console):
         self._bars.console.print(text, markup=False, highlight=False, emoji=False, soft_wrap=True, style=style)
 
     def listen(self, user: str, event: Event) -> None:
-        """Move the account's bar. Two workers may prove one account: one at a time is heard."""
-        with self._lock:
-            self._move(user, event)
+        """Move the account's bar.
 
-    def _move(self, user: str, event: Event) -> None:
+        Two workers may prove one account: one at a time is heard.
+        """
+        with self._lock:
+            self._move_bar(user, event)
+
+    def _move_bar(self, user: str, event: Event) -> None:
         from t3_backup.worker.protocol import Phase, Progress
 
         if isinstance(event, Phase):
@@ -156,35 +166,38 @@ class ProgressBars(Console):
         self._bars.stop()
 
 
-def reporter(stream: TextIO, run: str) -> Console:
-    """What suits `stream`: bars on a terminal, fields in the journal (where their packages are there), else lines.
+def make_console(stream: TextIO, run: str) -> Console:
+    """Return the console that suits `stream`.
 
-    `run` is the run's id.
+    Bars on a terminal, fields in the journal (where their packages are there), else lines. `run` is the run's id.
     """
     if stream.isatty() and os.environ.get("TERM", "dumb") != "dumb":
         with contextlib.suppress(ImportError):
             return ProgressBars(stream)
-    if journald.is_journal(stream) and (send := journald.sender()):
+    if journald.is_journal(stream) and (send := journald.find_sender()):
         return JournalConsole(stream, run, send)
     return Console(stream)
 
 
 def say_error(error: Failure | OSError) -> int:
-    """One line on standard error of what ended a command; its exit code."""
+    """Write on standard error what ended a command, and return its exit code."""
     Console(sys.stderr).line(ERROR, f"t3-backup-state: {explain(error)}")
     return error.exit_code if isinstance(error, Failure) else Failure.exit_code
 
 
 def print_document(document: dict[str, Any]) -> None:
-    """One JSON document on standard output. Raises OSError where nobody takes it."""
+    """Print one JSON document on standard output.
+
+    Raises OSError where nobody takes it.
+    """
     print_text(json.dumps(document, indent=1) + "\n")
 
 
 def print_text(text: str) -> None:
-    """A document on standard output. Raises OSError where nobody takes it."""
+    """Print a document on standard output. Raises OSError where nobody takes it."""
     try:
         sys.stdout.write(text)
         sys.stdout.flush()
     except OSError:
-        _give_up(sys.stdout)
+        _discard_stream(sys.stdout)
         raise

@@ -1,4 +1,4 @@
-"""The journal: whether a stream goes there, and the fields that an account's event has in it (docs/interface/log.md)."""
+"""Write to the journal: tell whether a stream goes there, and give an account's event its fields (docs/interface/log.md)."""
 
 from __future__ import annotations
 
@@ -8,22 +8,13 @@ from typing import TextIO
 
 from t3_backup.backup.result import AccountResult
 from t3_backup.output.messages import Message
+from t3_backup.store.listing import StoredSnapshot
 
 IDENTIFIER = "t3-backup-state"
 
-# A snapshot's fields, and its keys in the interface.
-_SNAPSHOT = {
-    "T3_BACKUP_SNAPSHOT": "name",
-    "T3_BACKUP_PATH": "path",
-    "T3_BACKUP_VERDICT": "verdict",
-    "T3_BACKUP_BYTES": "bytes",
-    "T3_BACKUP_METHOD": "method",
-    "T3_BACKUP_LABEL": "label",
-}
-
 
 def is_journal(stream: TextIO) -> bool:
-    """Whether `stream` goes to the journal (systemd.exec(5), JOURNAL_STREAM)."""
+    """Tell whether `stream` goes to the journal (systemd.exec(5), JOURNAL_STREAM)."""
     device, _, inode = os.environ.get("JOURNAL_STREAM", "").partition(":")
     try:
         status = os.fstat(stream.fileno())
@@ -32,8 +23,8 @@ def is_journal(stream: TextIO) -> bool:
     return (device, inode) == (str(status.st_dev), str(status.st_ino))
 
 
-def sender() -> Callable[..., object] | None:
-    """What sends an entry: a keyword a field. None without python3-systemd."""
+def find_sender() -> Callable[..., object] | None:
+    """Return what sends an entry: a keyword a field. None without python3-systemd."""
     try:
         from systemd import journal
     except ImportError:
@@ -42,8 +33,11 @@ def sender() -> Callable[..., object] | None:
     return send
 
 
-def fields(line: Message, result: AccountResult, run: str) -> dict[str, str]:
-    """The entry of one event (systemd.journal-fields(7) has the first three); `run` is the run's id."""
+def entry_fields(line: Message, result: AccountResult, run: str) -> dict[str, str]:
+    """Return the entry of one event (systemd.journal-fields(7) has the first three).
+
+    `run` is the run's id.
+    """
     found = {
         "MESSAGE": line.text,
         "PRIORITY": str(line.priority),
@@ -55,6 +49,17 @@ def fields(line: Message, result: AccountResult, run: str) -> dict[str, str]:
     if result.reason:
         found["T3_BACKUP_REASON"] = result.reason
     if line.snapshot is not None:
-        snapshot = line.snapshot
-        found |= {name: str(snapshot[key]) for name, key in _SNAPSHOT.items() if snapshot[key] is not None}
+        found |= _snapshot_fields(line.snapshot)
     return found
+
+
+def _snapshot_fields(snapshot: StoredSnapshot) -> dict[str, str]:
+    manifest = snapshot.manifest
+    found = {
+        "T3_BACKUP_SNAPSHOT": manifest.name,
+        "T3_BACKUP_PATH": str(snapshot.path),
+        "T3_BACKUP_VERDICT": manifest.verdict,
+        "T3_BACKUP_BYTES": str(manifest.bytes),
+        "T3_BACKUP_METHOD": manifest.method,
+    }
+    return found if manifest.label is None else found | {"T3_BACKUP_LABEL": manifest.label}

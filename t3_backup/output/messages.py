@@ -1,31 +1,34 @@
-"""What people and programs are told of accounts and snapshots, as texts and documents: values in, values out.
+"""The texts that people read of accounts and snapshots: values in, values out.
 
-A line begins with what happened, names the account, and has a priority. `lines` brings it to whoever reads.
+A line begins with what happened, names the account, and has a priority. `console` brings it to whoever reads.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from t3_backup.backup.result import AccountResult
+from t3_backup.output.documents import AccountContents
+from t3_backup.store.listing import StoredSnapshot
+from t3_backup.store.manifest import Manifest
 from t3_backup.text import ERROR, INFO, WARNING, format_age, format_columns, format_size
 
-if TYPE_CHECKING:  # it brings the worker's client, which only those need who verify
-    from t3_backup.history.verify import Check
+if TYPE_CHECKING:  # they bring the worker's client, which only those need who verify
+    from t3_backup.history.usage import Usage
+    from t3_backup.history.verify import VerifyResult
 
 
 class Message(NamedTuple):
-    """What is said of an account in one line, and the snapshot (as the interface has it) that it is about."""
+    """What is said of an account in one line, and the snapshot that it is about."""
 
     priority: int
     text: str
-    snapshot: Mapping[str, Any] | None = None
+    snapshot: StoredSnapshot | None = None
 
 
 def result_messages(result: AccountResult) -> list[Message]:
-    """The lines of one account."""
+    """Return the lines of one account."""
     user = result.user
     lines: list[Message] = []
     if result.outcome == "failed":
@@ -34,89 +37,91 @@ def result_messages(result: AccountResult) -> list[Message]:
         lines.append(Message(INFO, f"skip {user} ({result.reason})"))
     elif result.outcome == "planned":
         lines.append(Message(INFO, f"would back up {user}: {result.reason}"))
-    say = _unchanged if result.unchanged or result.outcome == "unchanged" else _backed_up
-    lines += [say(user, snapshot) for snapshot in reversed(result.snapshots)]
+    describe = _describe_unchanged if result.unchanged or result.outcome == "unchanged" else _describe_new
+    lines += [describe(user, snapshot) for snapshot in reversed(result.snapshots)]
     if result.unsaved:
         lines.append(Message(ERROR, f"WARN: {user}: what is beside the database is not saved: {result.unsaved}"))
     lines += [Message(INFO, f"pruned {user}: {name}") for name in result.pruned]
     return lines + [Message(WARNING, f"WARN: {warning}") for warning in result.warnings]
 
 
-def _backed_up(user: str, snapshot: Mapping[str, Any]) -> Message:
-    seconds = snapshot["copy_seconds"] + snapshot["proof_seconds"]
-    detail = f"{snapshot['bytes']} bytes, {seconds:.1f} s, {snapshot['method']}, {snapshot['verdict']}"
-    text = f"backed up {user} -> {snapshot['path']} ({detail})"
-    if snapshot["verdict"] == "verified":
+def _describe_new(user: str, snapshot: StoredSnapshot) -> Message:
+    manifest = snapshot.manifest
+    seconds = manifest.copy_seconds + manifest.proof_seconds
+    detail = f"{manifest.bytes} bytes, {seconds:.1f} s, {manifest.method}, {manifest.verdict}"
+    text = f"backed up {user} -> {snapshot.path} ({detail})"
+    if manifest.verdict == "verified":
         return Message(INFO, text, snapshot)
-    why = "; ".join(snapshot["reasons"])
+    why = "; ".join(manifest.reasons)
     return Message(ERROR, f"WARN: {text}: {why}; nothing is pruned until: t3-backup-state accept {user}", snapshot)
 
 
-def _unchanged(user: str, snapshot: Mapping[str, Any]) -> Message:
-    text = f"unchanged {user}: still what {snapshot['name']} holds ({snapshot['bytes']} bytes, {snapshot['verdict']})"
-    if snapshot["verdict"] == "verified" or snapshot["accepted_at"]:
+def _describe_unchanged(user: str, snapshot: StoredSnapshot) -> Message:
+    manifest = snapshot.manifest
+    text = f"unchanged {user}: still what {manifest.name} holds ({manifest.bytes} bytes, {manifest.verdict})"
+    if not manifest.holds:
         return Message(INFO, text, snapshot)
-    why = "; ".join(snapshot["reasons"])
+    why = "; ".join(manifest.reasons)
     return Message(ERROR, f"WARN: {text}: {why}; nothing is pruned until: t3-backup-state accept {user}", snapshot)
 
 
-def run_document(results: Sequence[AccountResult]) -> dict[str, Any]:
-    """The JSON document of `run`."""
-    return {
-        "accounts": [
-            {
-                "user": result.user,
-                "outcome": result.outcome,
-                "reason": result.reason,
-                "snapshots": list(result.snapshots),
-                "unsaved": result.unsaved,
-                "uncovered": list(result.uncovered),
-                "taken_over": list(result.taken_over),
-                "pruned": list(result.pruned),
-                "compacted": list(result.compacted),
-                "warnings": list(result.warnings),
-            }
-            for result in results
-        ]
-    }
-
-
-def list_lines(entry: dict[str, Any], now: datetime) -> list[str]:
-    """The table of one account's snapshots, newest first, and what is there besides."""
-    user, snapshots = entry["user"], entry["snapshots"]
-    rows = [("WHEN (UTC)", "AGE", "SIZE", "PAGES", "METHOD", "LEVEL", "FILES", "LABEL", "VERDICT", "NAME")]
-    for s in snapshots:
-        old = format_age((now - datetime.fromisoformat(s["taken_at"])).total_seconds())
-        verdict = s["verdict"] + (" (accepted)" if s["accepted_at"] else "") + (" (pinned)" if s["pinned_at"] else "")
-        level = "-" if s["t3_level"] is None else str(s["t3_level"])
-        when = s["taken_at"].replace("T", " ").removesuffix("Z")
-        files = format_size(s["companion"]["bytes"]) if s["companion"] else "-"
-        sizes = format_size(s["bytes"]), str(s["page_count"]), s["method"], level, files
-        rows.append((when, old, *sizes, s["label"] or "-", verdict, s["name"]))
-    archives = {s["companion"]["sha256"]: s["companion"]["bytes"] for s in snapshots if s["companion"]}
-    total = sum(s["bytes"] for s in snapshots) + sum(archives.values())
-    lines = [f"{user}: {len(snapshots)} snapshots, {format_size(total)}"]
-    if snapshots:
+def list_lines(contents: AccountContents, now: datetime) -> list[str]:
+    """Return the table of one account's snapshots, and what is there besides."""
+    manifests = [snapshot.manifest for snapshot in contents.snapshots]
+    rows: list[tuple[str, ...]] = [("WHEN (UTC)", "AGE", "SIZE", "PAGES", "METHOD", "LEVEL", "FILES", "LABEL", "VERDICT", "NAME")]
+    rows += [_list_row(manifest, now) for manifest in manifests]
+    archives = {one.companion.sha256: one.companion.bytes for one in manifests if one.companion is not None}
+    total = sum(manifest.bytes for manifest in manifests) + sum(archives.values())
+    lines = [f"{contents.user}: {len(manifests)} snapshots, {format_size(total)}"]
+    if manifests:
         lines += [f"  {line}" for line in format_columns(rows, right={1, 2, 3, 5, 6})]
-    return lines + [f"  {text}" for text in not_counted(entry)]
+    return lines + [f"  {text}" for text in uncounted_lines(contents)]
 
 
-def not_counted(entry: Mapping[str, Any]) -> list[str]:
-    """What is there of one account, and is no snapshot."""
+def _list_row(manifest: Manifest, now: datetime) -> tuple[str, ...]:
+    verdict = manifest.verdict + (" (accepted)" if manifest.accepted_at else "") + (" (pinned)" if manifest.pinned_at else "")
+    return (
+        manifest.taken_at.replace("T", " ").removesuffix("Z"),
+        format_age((now - manifest.when).total_seconds()),
+        format_size(manifest.bytes),
+        str(manifest.page_count),
+        manifest.method,
+        "-" if manifest.t3_level is None else str(manifest.t3_level),
+        format_size(manifest.companion.bytes) if manifest.companion is not None else "-",
+        manifest.label or "-",
+        verdict,
+        manifest.name,
+    )
+
+
+def uncounted_lines(contents: AccountContents) -> list[str]:
+    """Return a line for each thing that is there of one account, and is no snapshot."""
     return [
-        *(f"not counted, since it has no sound manifest: {name}" for name in entry["strays"]),
-        *(f"not counted, since it could not be taken over: what is in {path}" for path in entry["leftovers"]),
+        *(f"not counted, since it has no sound manifest: {name}" for name in contents.strays),
+        *(f"not counted, since it could not be taken over: what is in {path}" for path in contents.leftovers),
     ]
 
 
-def check_line(check: Check) -> tuple[int, str]:
-    """The line of one snapshot that was proven again."""
-    snapshot = check.snapshot
-    if not check.holds:
-        return ERROR, f"WARN: {snapshot.user} {snapshot.name} does NOT verify: {'; '.join(check.reasons[:5])}"
-    if snapshot.verdict != "verified":
-        return (
-            INFO,
-            f"unchanged {snapshot.user} {snapshot.name} ({snapshot.verdict} when it was taken: {'; '.join(snapshot.reasons)})",
-        )
-    return INFO, f"verified {snapshot.user} {snapshot.name} ({snapshot.bytes} bytes)"
+def verify_message(result: VerifyResult) -> Message:
+    """Return the line of one snapshot that was proven again."""
+    manifest = result.snapshot
+    if not result.verifies:
+        reasons = "; ".join(result.reasons[:5])
+        return Message(ERROR, f"WARN: {manifest.user} {manifest.name} does NOT verify: {reasons}")
+    if manifest.verdict != "verified":
+        when = f"{manifest.verdict} when it was taken: {'; '.join(manifest.reasons)}"
+        return Message(INFO, f"unchanged {manifest.user} {manifest.name} ({when})")
+    return Message(INFO, f"verified {manifest.user} {manifest.name} ({manifest.bytes} bytes)")
+
+
+def usage_lines(usage: Usage) -> list[str]:
+    """Return the table of one account's disk usage."""
+    times = f", {usage.full / usage.bytes:.1f} times as much" if usage.bytes else ""
+    stored, full = format_size(usage.bytes), format_size(usage.full)
+    first = f"{usage.user}: {len(usage.stored)} snapshots in {stored}; as full copies {full}{times}"
+    rows = [("STORED", "SIZE", "FORM", "HANGING", "NAME", "ON")]
+    rows += [
+        (format_size(one.bytes), format_size(one.snapshot.bytes), one.form, str(one.dependents), one.snapshot.name, one.base or "-")
+        for one in usage.stored
+    ]
+    return [first, *(f"  {line}" for line in format_columns(rows, right={0, 1, 3}))] if usage.stored else [first]

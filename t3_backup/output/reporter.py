@@ -1,6 +1,6 @@
-"""All who hear of a run: people by lines (or the journal), the log, and systemd's status.
+"""Tell all who hear of a run: people by lines (or the journal), the log, and systemd's status.
 
-Whoever of them can't be told any more costs nobody his backup: `broken` remembers it for the exit code.
+Whoever of them can't be told any more costs nobody their backup: `broken` remembers it for the exit code.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from t3_backup.worker.protocol import Event
 
 
 class Reporter:
-    """Those of one run; without a log where it has none."""
+    """Tell those of one run; without a log where it has none."""
 
     def __init__(self, lines: Console, log: Log | None, shown: Notifier) -> None:
         self._lines = lines
@@ -28,35 +28,35 @@ class Reporter:
 
     @property
     def broken(self) -> bool:
-        """Whether somebody could not be told."""
+        """Tell whether somebody could not be told."""
         return self._lines.broken or (self._log is not None and self._log.broken)
 
     def line(self, priority: int, text: str) -> None:
-        """A line for people."""
+        """Write a line for people."""
         self._lines.line(priority, text)
 
     def warn(self, text: str) -> None:
-        """A warning for people."""
+        """Write a warning for people."""
         self._lines.warn(text)
 
     def expect(self, accounts: int) -> None:
-        """How many accounts the run has."""
+        """Say how many accounts the run has."""
         self._notifier.accounts = accounts
 
     def listen(self, user: str, event: Event) -> None:
-        """Progress of an account."""
+        """Tell of the progress of an account."""
         self._lines.listen(user, event)
         self._notifier.listen(user, event)
 
     def finished(self, result: AccountResult) -> None:
-        """What became of an account."""
+        """Tell what became of an account."""
         self._lines.finished(result)
         self._notifier.finished(result)
         if self._log is not None and (problem := self._log.finished(result)):
             self._lines.warn(problem)
 
     def ended(self, results: Sequence[AccountResult]) -> None:
-        """What the run came to."""
+        """Tell what the run came to."""
         self.line(INFO, f"done ({len(results)} accounts, {sum(result.alarms for result in results)} not well)")
         self._notifier.say(sd_notify.describe_end(results, utc_now()))
 

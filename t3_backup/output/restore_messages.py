@@ -1,4 +1,4 @@
-"""What people are told of a restore, before and after it: values in, lines out."""
+"""The texts that people read of a restore, before and after it: values in, lines out."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from datetime import datetime
 
 from t3_backup.output.messages import Message
 from t3_backup.restore.in_place import Restored
-from t3_backup.restore.recovery import lies_at
+from t3_backup.restore.recovery import describe_remains
 from t3_backup.store.census import Census
 from t3_backup.store.manifest import Manifest
 from t3_backup.store.names import PRERESTORE
@@ -15,8 +15,11 @@ from t3_backup.text import INFO, WARNING, format_age, format_size
 _MOST_TABLES = 8
 
 
-def plan(snapshot: Manifest, live: Census | None, problem: str, now: datetime) -> list[str]:
-    """What is to be put back, and what that gains and loses against the `live` database; `problem` where that can't be read."""
+def plan_lines(snapshot: Manifest, live: Census | None, problem: str, now: datetime) -> list[str]:
+    """Say what is to be put back, and what that gains and loses.
+
+    It is compared with the `live` database; `problem` where that can't be read.
+    """
     old = format_age((now - snapshot.when).total_seconds())
     when = snapshot.taken_at.replace("T", " ").removesuffix("Z")
     label = f", label {snapshot.label}" if snapshot.label else ""
@@ -33,14 +36,17 @@ def plan(snapshot: Manifest, live: Census | None, problem: str, now: datetime) -
         return [*lines, f"  the live database can't be compared with it: {problem}"]
     then, now_rows = snapshot.census.total_rows, live.total_rows
     lines.append(f"  live: T3 level {_level(live.t3_level)}; {now_rows:,} rows, {then:,} in the snapshot")
-    changes = differences(snapshot.census, live)
+    changes = row_changes(snapshot.census, live)
     shown = [f"{table} {count:+,}" for table, count in changes[:_MOST_TABLES]]
     more = [f"and {len(changes) - _MOST_TABLES} more tables"] if len(changes) > _MOST_TABLES else []
     return [*lines, f"  rows gained and lost by it: {', '.join(shown + more) or 'none'}"]
 
 
-def differences(then: Census, live: Census) -> list[tuple[str, int]]:
-    """By how many rows each table changes where `then` takes the place of `live`; the greatest change first."""
+def row_changes(then: Census, live: Census) -> list[tuple[str, int]]:
+    """Tell by how many rows each table changes where `then` takes the place of `live`.
+
+    The greatest change first.
+    """
     before, after = live.rows or {}, then.rows or {}
     changes = [
         (table, max(0, after.get(table, 0)) - max(0, before.get(table, 0))) for table in sorted(before.keys() | after.keys())
@@ -52,21 +58,24 @@ def _level(level: int | None) -> str:
     return "-" if level is None else str(level)
 
 
-def done(restored: Restored, options: str) -> list[Message]:
-    """What was done, and the command that undoes it."""
+def done_lines(restored: Restored, options: str) -> list[Message]:
+    """Say what was done, and the command that undoes it."""
     user, seconds = restored.snapshot.user, restored.seconds
     took = ", ".join(f"{step} {seconds[step]:.2f} s" for step in seconds)
     lines = [Message(WARNING, f"WARN: {user}: {warning}") for warning in restored.warnings]
     lines.append(Message(INFO, f"restored {user} from {restored.snapshot.name} ({took})"))
     if restored.server == "stopped":
         lines.append(Message(INFO, f"the server of {user} did not run before, and was not started"))
-    lines += [Message(INFO, lies_at(path)) for path in restored.kept]
+    lines += [Message(INFO, describe_remains(path)) for path in restored.kept]
     if restored.prerestore:
-        lines.append(Message(INFO, f"to undo it: {undo(restored, options)}"))
+        lines.append(Message(INFO, f"to undo it: {undo_command(restored, options)}"))
     return lines
 
 
-def undo(restored: Restored, options: str) -> str:
-    """The one command that undoes a restore; `options` are those with which it was done, that the undoing needs, too."""
+def undo_command(restored: Restored, options: str) -> str:
+    """Return the one command that undoes a restore.
+
+    `options` are those with which it was done, that the undoing needs, too.
+    """
     assert restored.prerestore is not None
     return f"t3-backup-state restore {restored.snapshot.user} --label {PRERESTORE} {options}".rstrip()

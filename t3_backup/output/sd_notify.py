@@ -1,4 +1,4 @@
-"""What `systemctl status` shows of a run while it goes on: sd_notify(3), where systemd asks for it (NOTIFY_SOCKET).
+"""Show how far a run is in `systemctl status`: sd_notify(3), where systemd asks for it (NOTIFY_SOCKET).
 
 Nobody depends on it: without python3-systemd, or where it can't be sent, it is not.
 """
@@ -23,7 +23,7 @@ _LONGEST = 1000  # characters
 
 
 @dataclass(frozen=True)
-class Work:
+class AccountProgress:
     """How far one account is: bytes."""
 
     phase: str
@@ -31,16 +31,19 @@ class Work:
     done: int = 0
 
 
-def describe(working: Mapping[str, Work], done: int, accounts: int) -> str:
-    """How far a run is: `alice: copy 43 % (412.0 MiB of 958.3 MiB); 2 of 5 accounts done`."""
-    parts = [f"{user}: {_share(work)}" for user, work in sorted(working.items())]
+def describe_progress(working: Mapping[str, AccountProgress], done: int, accounts: int) -> str:
+    """Say how far a run is: `alice: copy 43 % (412.0 MiB of 958.3 MiB).
+
+    2 of 5 accounts done`.
+    """
+    parts = [f"{user}: {_describe_share(work)}" for user, work in sorted(working.items())]
     if len(parts) > _MOST_NAMES:
         parts[_MOST_NAMES:] = [f"{len(parts) - _MOST_NAMES} more"]
     return "; ".join([*([", ".join(parts)] if parts else []), f"{done} of {accounts} accounts done"])
 
 
-def _share(work: Work) -> str:
-    """A proof reads some pages often: no share of it can be told."""
+def _describe_share(work: AccountProgress) -> str:
+    """Say how far the copy is. A proof reads some pages often: no share of it can be told."""
     if work.phase != "copy" or not work.total:
         return work.phase
     done = min(work.done, work.total)  # a database grows while it is copied
@@ -48,34 +51,34 @@ def _share(work: Work) -> str:
 
 
 def describe_end(results: Sequence[AccountResult], now: datetime) -> str:
-    """What a run came to: `done: 5 accounts, 0 not well (2026-11-26 03:41 UTC)`."""
+    """Say what a run came to: `done: 5 accounts, 0 not well (2026-11-26 03:41 UTC)`."""
     return f"done: {len(results)} accounts, {sum(result.alarms for result in results)} not well ({now:%Y-%m-%d %H:%M} UTC)"
 
 
 class Notifier:
-    """The status of one run."""
+    """Show the status of one run."""
 
     def __init__(self, notify: Callable[[str], object] | None, clock: Callable[[], float] = time.monotonic) -> None:
         self._notify = notify
         self._clock = clock
         self._said_at = -_PAUSE_S
         self._lock = threading.Lock()
-        self._working: dict[str, Work] = {}
+        self._working: dict[str, AccountProgress] = {}
         self._done = 0
         self.accounts = 0  # how many the run has
 
     def listen(self, user: str, event: Event) -> None:
-        """Progress of an account."""
+        """Show the progress of an account."""
         with self._lock:
             if isinstance(event, Phase):
-                self._working[user] = Work(event.phase, event.total)
+                self._working[user] = AccountProgress(event.phase, event.total)
             elif isinstance(event, Progress) and user in self._working:
                 work = self._working[user]
-                self._working[user] = Work(work.phase, work.total, event.written)
+                self._working[user] = AccountProgress(work.phase, work.total, event.written)
             self._say_now_and_then()
 
     def finished(self, result: AccountResult) -> None:
-        """An account is done."""
+        """Count an account as done."""
         with self._lock:
             self._working.pop(result.user, None)
             self._done += 1
@@ -85,14 +88,17 @@ class Notifier:
         now = self._clock()
         if now - self._said_at >= _PAUSE_S:
             self._said_at = now
-            self.say(describe(self._working, self._done, max(self.accounts, self._done)))
+            self.say(describe_progress(self._working, self._done, max(self.accounts, self._done)))
 
     def say(self, text: str) -> None:
-        """At once; one line, whatever is in it."""
+        """Show a text at once; one line, whatever is in it."""
         self._send(f"STATUS={printable(text, _LONGEST)}")
 
     def stopping(self) -> None:
-        """Somebody has asked the run to stop. A signal may call it at any moment: it waits for no lock."""
+        """Show that the run is asked to stop.
+
+        A signal may call it at any moment: it waits for no lock.
+        """
         self._send("STOPPING=1\nSTATUS=stopping")
 
     def _send(self, text: str) -> None:
@@ -101,8 +107,11 @@ class Notifier:
                 self._notify(text)
 
 
-def of_run() -> Notifier:
-    """The status of this run, to whom NOTIFY_SOCKET names; to nobody where there is none, or no python3-systemd."""
+def make_notifier() -> Notifier:
+    """Return what shows the status of this run to whom NOTIFY_SOCKET names.
+
+    To nobody where there is none.
+    """
     notify: Callable[[str], object] | None = None
     if os.environ.get("NOTIFY_SOCKET"):
         with contextlib.suppress(ImportError):

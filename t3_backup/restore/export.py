@@ -21,16 +21,17 @@ _MODE = 0o600
 
 
 def export_snapshot(account_dir: AccountDir, snapshot: Manifest, path: Path, limits: Limits, stopping: threading.Event) -> None:
-    """Prove `snapshot` and write it to `path`, which must not be there; one's own, mode 0600; durable when this returns.
+    """Prove `snapshot` and write it to `path`, which must not be there.
 
-    A damaged one is written, too: as evidence. Raises UsageError for a place that can't be, Failure and OSError.
+    One's own, mode 0600; durable when this returns. A damaged one is written, too: as evidence. Raises UsageError for a place that
+    can't be, Failure and OSError.
     """
-    folder = _folder(path)
+    folder = _open_folder(path)
     try:
-        source = chain.open_data(account_dir, snapshot, replace(limits, reserve=0), stopping)
+        source = chain.open_data(account_dir, account_dir.read_listing(), snapshot, replace(limits, reserve=0), stopping)
         try:
             check = verify.verify_bytes(source, snapshot, limits, stopping)
-            if not check.holds:
+            if not check.verifies:
                 raise Failure(f"{snapshot.name} does not verify and is not written: {'; '.join(check.reasons[:5])}")
             with StagedFile.create(folder, f".partial-{secrets.token_hex(8)}") as staged_file:
                 native.copy(source, staged_file.writer, snapshot.bytes)
@@ -46,8 +47,8 @@ def export_snapshot(account_dir: AccountDir, snapshot: Manifest, path: Path, lim
         os.close(folder)
 
 
-def _folder(path: Path) -> int:
-    """The folder of `path`, reached without a symlink: it may be in a home, whose owner could turn it elsewhere meanwhile."""
+def _open_folder(path: Path) -> int:
+    """Open the folder of `path`, reached without a symlink: it may be in a home, whose owner could turn it elsewhere meanwhile."""
     whole = Path(os.path.abspath(path))  # no symlink is resolved by it
     if whole.name in ("", ".", "..") or os.path.lexists(whole):
         raise UsageError(f"--to {path}: there is such a file already; nothing is overwritten")

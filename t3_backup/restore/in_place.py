@@ -17,13 +17,14 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from t3_backup.accounts import Account
-from t3_backup.backup.archive import ArchiveOnce
-from t3_backup.backup.snapshot import Order, take_snapshot
+from t3_backup.backup.archive import ArchiveMaker
+from t3_backup.backup.snapshot import SnapshotOrder, take_snapshot
 from t3_backup.errors import Cancelled, Failure, InUse, NotTheSame, SourceError, WorkerLost, explain
 from t3_backup.history import chain, verify
 from t3_backup.restore import intent_log
 from t3_backup.restore.intent_log import Intent
 from t3_backup.restore.recovery import finish_restore
+from t3_backup.store import archives
 from t3_backup.store.account_dir import AccountDir
 from t3_backup.store.manifest import Manifest
 from t3_backup.store.names import PRERESTORE
@@ -72,25 +73,26 @@ class Restored:
 
 
 def restore_in_place(job: RestoreJob) -> Restored:
-    """Do it, under the store's lock. Raises Failure and OSError; then the old state is in its place, whole, or it says what is.
+    """Restore, under the store's lock. Raises Failure and OSError.
 
-    InUse names who has the live database open.
+    Then the old state is in its place, whole, or it says what is. InUse names who has the live database open.
     """
     done = Restored(job.snapshot)
     with contextlib.ExitStack() as held:
-        plain = job.account_dir.is_plain(job.snapshot)
+        listing = job.account_dir.read_listing()
+        plain = listing.is_plain(job.snapshot)
         # Whoever restores needs it now, and has it for a moment only: to the end of the disk.
         with contextlib.nullcontext() if plain else _timed(done, "data"):
-            data = chain.open_data(job.account_dir, job.snapshot, replace(job.limits, reserve=0), job.stopping)
+            data = chain.open_data(job.account_dir, listing, job.snapshot, replace(job.limits, reserve=0), job.stopping)
         held.callback(os.close, data)
         _restore_data(job, done, data, held.close)
     return done
 
 
 def _restore_data(job: RestoreJob, done: Restored, data: int, release: Callable[[], None]) -> None:
-    """The same, of the bytes in the open file `data`, until it is released."""
+    """Restore the bytes in the open file `data`, until it is released."""
     with _timed(done, "proof"):
-        _must_prove(job, data)
+        _prove_snapshot(job, data)
     job.say(f"proven {job.snapshot.name}")
     began = job.now()
     aside = f"{DATABASE_NAME}.replaced-{began:%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"
@@ -101,11 +103,11 @@ def _restore_data(job: RestoreJob, done: Restored, data: int, release: Callable[
         _prepare_and_exchange(job, plan, done, data, release)
     except Exception as error:  # noqa: BLE001 - whatever it is: the server is stopped, and something is staged
         problem = error
-    _end(job, done, problem)
+    _finish(job, done, problem)
 
 
 def _prepare_and_exchange(job: RestoreJob, plan: Intent, done: Restored, data: int, release: Callable[[], None]) -> None:
-    live, staged = _stage(job, plan, done, data)
+    live, staged = _stage_all(job, plan, done, data)
     release()
     if job.service is not None:
         plan = replace(plan, unit=job.service.unit, ran=job.service.runs(), masked=not job.service.is_masked())
@@ -121,7 +123,7 @@ def _prepare_and_exchange(job: RestoreJob, plan: Intent, done: Restored, data: i
             folded = client.ask(job.account, CheckpointDatabase(), job.limits, job.stopping)
         live = folded.old or live
         with _timed(done, "prerestore"):
-            done.prerestore, sealed = _keep(job, folded, done)
+            done.prerestore, sealed = _seal_old_state(job, folded, done)
         keep = (folded.old is not None and done.prerestore is None) or bool(folded.beside)
         # Of what is beside a database nothing goes but what is known to be in the archive: so it is, whoever ends this.
         plan = replace(plan, begun=True, old=folded.old, staged=staged, beside=folded.beside, keep=keep, sealed=sealed)
@@ -132,10 +134,10 @@ def _prepare_and_exchange(job: RestoreJob, plan: Intent, done: Restored, data: i
                 swap = SwapDatabases(plan.aside, plan.old, plan.beside)
                 client.ask(job.account, swap, job.limits, threading.Event())
     except InUse as error:
-        raise _named(error, live) from None
+        raise _with_holders(error, live) from None
 
 
-def _stage(job: RestoreJob, plan: Intent, done: Restored, data: int) -> tuple[FileIdentity | None, FileIdentity | None]:
+def _stage_all(job: RestoreJob, plan: Intent, done: Restored, data: int) -> tuple[FileIdentity | None, FileIdentity | None]:
     """Write all that is to be put back beside what is there. The live database, where it is to be replaced, and what was staged."""
     live = new = None
     with _timed(done, "copy"):
@@ -146,7 +148,7 @@ def _stage(job: RestoreJob, plan: Intent, done: Restored, data: int) -> tuple[Fi
                 raise WorkerLost(f"what was written is not {job.snapshot.name}: {'; '.join(found[:3])}")
         if job.files:
             assert job.snapshot.companion is not None
-            fd = job.account_dir.open_archive(job.snapshot.companion)
+            fd = archives.open_archive(job.account_dir, job.snapshot.companion)
             try:
                 operation = StageArchive(plan.aside, job.snapshot.companion.content_bytes)
                 client.ask(job.account, operation, job.limits, job.stopping, file=fd)
@@ -155,13 +157,13 @@ def _stage(job: RestoreJob, plan: Intent, done: Restored, data: int) -> tuple[Fi
     return live, new
 
 
-def _named(error: InUse, live: FileIdentity | None) -> InUse:
+def _with_holders(error: InUse, live: FileIdentity | None) -> InUse:
     """The same, with who it is."""
     who = open_files.describe_holders(live, patient=True) if live else ""
     return InUse(f"{error}; it is held by {who}; nothing was changed" if who else f"{error}; nothing was changed: try again")
 
 
-def _keep(job: RestoreJob, folded: Checkpointed, done: Restored) -> tuple[Manifest | None, dict[str, str]]:
+def _seal_old_state(job: RestoreJob, folded: Checkpointed, done: Restored) -> tuple[Manifest | None, dict[str, str]]:
     """Seal the old state as a snapshot, and tell by their marks (`pack.marks`) which files beside it are in it.
 
     None where there is nothing that can be sealed, and then it is not removed.
@@ -173,34 +175,35 @@ def _keep(job: RestoreJob, folded: Checkpointed, done: Restored) -> tuple[Manife
     if not folded.whole:
         done.warnings.append(f"{folded.reason}: the old state can't be sealed, and stays beside the new one")
         return None, {}
-    order = Order(job.account, job.limits, PRERESTORE, job.now(), job.stopping, lambda _: None)
-    before = job.account_dir.snapshots()
-    packing = ArchiveOnce(order, job.account_dir, before, job.files_limit)
+    order = SnapshotOrder(job.account, job.limits, PRERESTORE, job.now(), job.stopping, lambda _: None)
+    listing = job.account_dir.read_listing()
+    archive_maker = ArchiveMaker(order, job.account_dir, listing.snapshots, job.files_limit)
     try:
-        kept = take_snapshot(order, job.account_dir, before, folded=folded, companion=packing.companion).snapshot
+        companion = archive_maker.get_companion
+        kept = take_snapshot(order, job.account_dir, listing, folded=folded, companion=companion).snapshot
     except (SourceError, NotTheSame) as error:  # what is there is no database that a copy of it could prove
         done.warnings.append(f"{error}: the old state can't be sealed, and stays beside the new one")
         return None, {}
-    if packing.passed:
-        done.warnings.append(f"not packed: {shorten_list(packing.passed)}")
-    if packing.unsaved:
-        done.warnings.append(f"what is beside the database could not be sealed: {packing.unsaved}")
+    if archive_maker.not_packed:
+        done.warnings.append(f"not packed: {shorten_list(archive_maker.not_packed)}")
+    if archive_maker.unsaved:
+        done.warnings.append(f"what is beside the database could not be sealed: {archive_maker.unsaved}")
     job.say(f"kept the present state as {kept.name} ({kept.verdict})")
-    return kept, {} if kept.companion is None else packing.sealed
+    return kept, {} if kept.companion is None else archive_maker.packed_marks
 
 
-def _must_prove(job: RestoreJob, data: int) -> None:
+def _prove_snapshot(job: RestoreJob, data: int) -> None:
     if job.snapshot.verdict == "damaged" and job.snapshot.label != PRERESTORE:  # to undo is to have what there was
         why = "; ".join(job.snapshot.reasons)
         raise Failure(f"{job.snapshot.name} is damaged ({why}) and not put back; --to FILE writes it elsewhere")
     check = verify.verify_bytes(data, job.snapshot, job.limits, job.stopping)
     if job.files and job.snapshot.companion is not None:
-        check = check.and_also(verify.verify_archive(job.account_dir, job.snapshot.companion, job.limits, job.stopping))
-    if not check.holds:
+        check = check.with_problem(verify.verify_archive(job.account_dir, job.snapshot.companion, job.limits, job.stopping))
+    if not check.verifies:
         raise Failure(f"{job.snapshot.name} does not verify and is not put back: {'; '.join(check.reasons[:5])}")
 
 
-def _end(job: RestoreJob, done: Restored, problem: Exception | None) -> None:
+def _finish(job: RestoreJob, done: Restored, problem: Exception | None) -> None:
     """Complete or undo it, and say which. Raises `problem` where the old state is in its place."""
     plan = intent_log.load_intent(job.store, job.account.user)
     assert plan is not None

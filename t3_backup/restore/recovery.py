@@ -1,4 +1,4 @@
-"""End a restore, wherever it got to: complete or undo it, let the server run again, and say so to the store.
+"""Finish a restore, wherever it got to: complete or undo it, let the server run again, and say so to the store.
 
 It is called by the restore itself, and by the next command where that one died. Again is harmless: the intent goes last.
 """
@@ -41,24 +41,24 @@ class Recovered:
 
 
 def finish_restore(plan: Intent, account: Account | None, store: Store, limits: Limits) -> Recovered:
-    """Complete or undo the restore of `plan`, under the store's lock. No `account`: its user is gone, and so is the database.
+    """Complete or undo the restore of `plan`, under the store's lock.
 
-    Raises Failure and OSError where that needs a person: then the server stays stopped, and the intent stays, too. It also stays
-    where the server can't be started: the next command tries it again.
+    No `account`: its user is gone, and so is the database. Raises Failure and OSError where that needs a person: then the server
+    stays stopped, and the intent stays, too. It also stays where the server can't be started: the next command tries it again.
     """
     try:
-        state, warnings, files = _end_files(plan, account, limits)
+        state, warnings, files = _finish_files(plan, account, limits)
     except (Failure, OSError) as error:
         if plan.begun:
             raise
         # Nothing was in place of anything: that must not keep the server from running.
         files = _NOTHING
         state, warnings = "old", [f"what was staged may still lie beside the database as {plan.aside}: {explain(error)}"]
-    server, trouble = _let_run(plan)
+    server, trouble = _release_server(plan)
     warnings += trouble
     if state == "new" and plan.database and not plan.marked:
         try:
-            _mark(store, plan)
+            _mark_restored(store, plan)
             plan = replace(plan, marked=True)
         except (Failure, OSError) as error:
             warnings.append(f"{plan.snapshot} could not be marked as put back ({explain(error)}): the next snapshot may be suspect")
@@ -71,8 +71,8 @@ def finish_restore(plan: Intent, account: Account | None, store: Store, limits: 
     return Recovered(state, server, tuple(warnings), where, files.missing)
 
 
-def _end_files(plan: Intent, account: Account | None, limits: Limits) -> tuple[str, list[str], Installed]:
-    """The part of `end` beneath the home: what is in place (one of STATES), what somebody should know, and which files stay."""
+def _finish_files(plan: Intent, account: Account | None, limits: Limits) -> tuple[str, list[str], Installed]:
+    """Finish what is beneath the home; return what is in place, what somebody should know, and which files stay."""
     state, warnings, files = ("new" if plan.begun else "old"), list[str](), _NOTHING
     if account is None:
         return "other", [f"there is no user {plan.user} any more"], files
@@ -92,8 +92,8 @@ def _end_files(plan: Intent, account: Account | None, limits: Limits) -> tuple[s
     return state, warnings, files
 
 
-def _let_run(plan: Intent) -> tuple[str, list[str]]:
-    """Let the server run again, and start it if it ran: what became of it, and what somebody should know."""
+def _release_server(plan: Intent) -> tuple[str, list[str]]:
+    """Let the server run again, and start it if it ran; return what became of it, and what somebody should know."""
     if plan.unit is None:
         return "none", []
     try:
@@ -104,32 +104,35 @@ def _let_run(plan: Intent) -> tuple[str, list[str]]:
     return ("started" if plan.ran else "stopped"), []
 
 
-def _mark(store: Store, plan: Intent) -> None:
-    """What comes after is measured by what was put back. A snapshot that is gone meanwhile measures nothing."""
+def _mark_restored(store: Store, plan: Intent) -> None:
+    """Mark what was put back: what comes after is measured by it. A snapshot that is gone meanwhile measures nothing."""
     account_dir = store.account_dir(plan.user)
     if account_dir is None:
         return
     with account_dir:
-        snapshots = account_dir.snapshots()
+        snapshots = account_dir.read_listing().snapshots
         following = max([0, *(snapshot.sequence for snapshot in snapshots)]) + 1
         for snapshot in snapshots:
             if snapshot.name == plan.snapshot:
                 account_dir.replace_manifest(replace(snapshot, restored_since=following))
 
 
-def finish_all(store: Store, limits: Limits) -> Iterator[tuple[str, Recovered | str]]:
-    """End every restore that was interrupted, under the store's lock: by user, how it ended, or why it could not be."""
+def finish_all_restores(store: Store, limits: Limits) -> Iterator[tuple[str, Recovered | str]]:
+    """Finish every interrupted restore, under the store's lock.
+
+    Yield by user how it ended, or why it could not be.
+    """
     intent_log.clear_intent(store)
     for user in intent_log.users_with_intent(store):
         try:
             plan = intent_log.load_intent(store, user)
             if plan is not None:
-                yield user, finish_restore(plan, _account(user), store, limits)
+                yield user, finish_restore(plan, _find_account(user), store, limits)
         except (Failure, OSError) as error:
             yield user, explain(error)
 
 
-def _account(user: str) -> Account | None:
+def _find_account(user: str) -> Account | None:
     if os.geteuid() != 0:
         return accounts.own()
     try:
@@ -156,26 +159,32 @@ class Unrecovered:
 
 
 def restore_limits(values: Settings, store: Store) -> Limits:
-    """Of each step. No sign of life comes from a worker within one system call, and a large file takes its time."""
+    """Return the limits of each step of a restore.
+
+    No sign of life comes from a worker within one system call, and a large file takes its time.
+    """
     return replace(limits_of(values, store.free_bytes, store.total_bytes()), stall=values.timeout)
 
 
 def recover_interrupted(store: Store, bounds: Limits, warn: Callable[[str], None]) -> list[Unrecovered]:
-    """Complete or undo every restore that was interrupted, and say so; those that are not well since."""
+    """Complete or undo every interrupted restore, and say so.
+
+    Return those that are not well since.
+    """
     unended = []
-    for user, ended in finish_all(store, bounds):
+    for user, ended in finish_all_restores(store, bounds):
         if isinstance(ended, str):
             unended.append(Unrecovered(user, f"a restore was interrupted and could not be ended: {ended}", whole=False))
             warn(f"{user}: {unended[-1].reason}")
             continue
         warn(f"{user}: a restore that was interrupted {_RECOVERED[ended.state]}")
-        for warning in (*ended.warnings, *map(lies_at, ended.kept)):
+        for warning in (*ended.warnings, *map(describe_remains, ended.kept)):
             warn(f"{user}: {warning}")
         if ended.server == "failed":
             unended.append(Unrecovered(user, "; ".join(ended.warnings), whole=True))
     return unended
 
 
-def lies_at(path: str) -> str:
-    """Where there is what no snapshot gives back."""
+def describe_remains(path: str) -> str:
+    """Say where there is what no snapshot gives back."""
     return f"what could not be sealed of the old state lies at {path}"

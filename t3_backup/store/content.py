@@ -10,11 +10,7 @@ from t3_backup.system import native
 from t3_backup.system.native import Hashes
 
 _HASH_BYTES = 4 << 20
-
-
 _HEADER_BYTES = 100
-
-
 _MAGIC = b"SQLite format 3\0"
 
 
@@ -28,9 +24,9 @@ class Content:
 
 
 def hash_content(fd: int, page_size: int = 0) -> Content:
-    """Size in bytes and SHA-256 of an open file, from its beginning, read by pread alone; with `page_size`, of its pages, too.
+    """Return size and SHA-256 of an open file, from its beginning.
 
-    Raises OSError.
+    With `page_size`, the hashes of its pages, too. The file is read by pread alone. Raises OSError.
     """
     digest, pages = hashlib.sha256(), bytearray()
     buffer = memoryview(bytearray(_HASH_BYTES))
@@ -44,7 +40,10 @@ def hash_content(fd: int, page_size: int = 0) -> Content:
 
 
 def hash_on_disk(fd: int) -> Content:
-    """The same of what the disk holds of it, and not the page cache; it is not left there, either. Raises OSError."""
+    """Return the same of what the disk holds, and not the page cache.
+
+    Nothing is left there, either. Raises OSError.
+    """
     os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
     try:
         return hash_content(fd)
@@ -52,8 +51,11 @@ def hash_on_disk(fd: int) -> Content:
         os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
 
 
-def page_size_of(fd: int) -> int:
-    """The page size in bytes that a database's header names; 0 where it is no such header."""
+def read_page_size(fd: int) -> int:
+    """Read the page size in bytes that a database's header names.
+
+    0 where it is no such header.
+    """
     header = os.pread(fd, _HEADER_BYTES, 0)
     if len(header) < _HEADER_BYTES or not header.startswith(_MAGIC):
         return 0
@@ -62,8 +64,11 @@ def page_size_of(fd: int) -> int:
     return size if size >= 512 and size & (size - 1) == 0 else 0
 
 
-def header_bytes(fd: int) -> int | None:
-    """The size in bytes that a database's header claims (sqlite.org/fileformat.html); None where it is no such header."""
+def read_database_bytes(fd: int) -> int | None:
+    """Read the size in bytes that a database's header claims.
+
+    None where it is no such header (sqlite.org/fileformat.html).
+    """
     header = os.pread(fd, _HEADER_BYTES, 0)
     if len(header) < _HEADER_BYTES or not header.startswith(_MAGIC):
         return None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from datetime import datetime
 from typing import NamedTuple
@@ -14,25 +14,26 @@ from t3_backup.store.store import Store
 from t3_backup.text import format_time
 
 
-class Change(NamedTuple):
-    """What came of such a command."""
+class MarkChange(NamedTuple):
+    """The snapshots that were changed, as they are from now on, and what to say of it."""
 
-    changed: list[Manifest]  # as they are from now on
+    changed: list[Manifest]
     lines: list[str]
 
 
-def set_pins(store: Store, user: str, names: Iterable[str], now: datetime, *, pinned: bool) -> Change:
-    """Pin, or unpin, the snapshots of `user` that `names` mean; all of them, or none where one means nothing.
+def set_pins(store: Store, user: str, names: Iterable[str], now: datetime, *, pinned: bool) -> MarkChange:
+    """Pin or unpin the snapshots of `user` that `names` mean.
 
-    The store is locked. Raises UsageError and Failure as `choose` does, and Failure where the account has no shelf.
+    All of them, or none where one means nothing. The store is locked. Raises UsageError and Failure as `select_snapshot` does,
+    and Failure where the account has no folder.
     """
     account_dir = store.account_dir(user)
     if account_dir is None:
         raise Failure(f"no snapshots of {user} in {store.path}")
-    result = Change([], [])
+    result = MarkChange([], [])
     with account_dir:
-        snapshots = account_dir.snapshots()
-        chosen = {snapshot.name: snapshot for snapshot in [_chosen(snapshots, name, now) for name in names]}
+        snapshots = account_dir.read_listing().snapshots
+        chosen = {snapshot.name: snapshot for snapshot in [_select_named(snapshots, name, now) for name in names]}
         for name, snapshot in chosen.items():
             if (snapshot.pinned_at is not None) == pinned:
                 result.lines.append(f"{user} {name} is {'pinned already' if pinned else 'not pinned'}")
@@ -44,7 +45,7 @@ def set_pins(store: Store, user: str, names: Iterable[str], now: datetime, *, pi
     return result
 
 
-def _chosen(snapshots: list[Manifest], name: str, now: datetime) -> Manifest:
+def _select_named(snapshots: Sequence[Manifest], name: str, now: datetime) -> Manifest:
     try:
         return select_snapshot(snapshots, name, now)
     except UsageError as error:
@@ -52,17 +53,17 @@ def _chosen(snapshots: list[Manifest], name: str, now: datetime) -> Manifest:
 
 
 def accept_snapshots(store: Store, user: str, now: datetime) -> list[Manifest]:
-    """End the hold of an account: somebody has looked at what is suspect or damaged, and it stops pruning no longer.
+    """End the hold of an account: suspect and damaged ones stop pruning no longer.
 
-    Each keeps its verdict, and so never counts among the good ones that retention keeps. The accepted ones as they are from
-    now on. Raises Failure where the account has no shelf.
+    Somebody has looked at them. Each keeps its verdict, and so never counts among the good ones that retention keeps. Returns the
+    accepted ones as they are from now on. Raises Failure where the account has no folder.
     """
     account_dir = store.account_dir(user)
     if account_dir is None:
         raise Failure(f"no snapshots of {user} in {store.path}")
     accepted = []
     with account_dir:
-        for snapshot in account_dir.snapshots():
+        for snapshot in account_dir.read_listing().snapshots:
             if snapshot.holds:
                 accepted.append(replace(snapshot, accepted_at=format_time(now)))
                 account_dir.replace_manifest(accepted[-1])

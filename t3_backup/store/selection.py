@@ -1,4 +1,4 @@
-"""Which snapshot a person means: `latest`, a name, a time, a date, or an age such as `3d`. Pure; all times are UTC."""
+"""Find the snapshot that a person means: `latest`, a name, a time, a date, or an age such as `3d`. Pure; all times are UTC."""
 
 from __future__ import annotations
 
@@ -15,13 +15,14 @@ _UNIT = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"
 
 
 def select_snapshot(snapshots: Sequence[Manifest], when: str, now: datetime) -> Manifest:
-    """The snapshot that `when` means among those of one account: by name, or the newest one taken at that time or before.
+    """Select the snapshot that `when` means.
 
-    A date means its end. Raises UsageError for a text that is none of these, Failure where no snapshot is that old.
+    By name, or the newest one taken at that time or before. A date means its end. Raises UsageError for a text that is none of
+    these, Failure where no snapshot is that old.
     """
     newest_first = sorted(snapshots, key=lambda snapshot: snapshot.sequence, reverse=True)
     for snapshot in newest_first:
-        if when in _names(snapshot):
+        if when in _names_of(snapshot):
             return snapshot
     limit = parse_moment(when, now)
     for snapshot in newest_first:
@@ -33,12 +34,13 @@ def select_snapshot(snapshots: Sequence[Manifest], when: str, now: datetime) -> 
 def select_restorable(
     snapshots: Sequence[Manifest], when: str, now: datetime, *, label: str | None = None, level: int | None = None
 ) -> Manifest:
-    """The snapshot that a restore puts back: as `choose` has it, among the verified ones; any, where it is named or undoes one.
+    """Select the snapshot that a restore puts back: among the verified ones.
 
-    `label`: only those of that label; without it, none of what a restore took the place of, or a version that failed has made.
-    `level`: only those that a T3 of this migration level can open. Raises as `choose` does.
+    Any, where it is named or undoes one. `label`: only those of that label; without it, none of what a restore took the place of,
+    or a version that failed has made. `level`: only those that a T3 of this migration level can open. Raises as `select_snapshot`
+    does.
     """
-    if named := next((snapshot for snapshot in snapshots if when in _names(snapshot)), None):
+    if named := next((snapshot for snapshot in snapshots if when in _names_of(snapshot)), None):
         if label is not None and named.label != label:
             raise UsageError(f"--at names {named.name}, whose label is {named.label}, not {label}")
         if level is not None and (named.t3_level is None or named.t3_level > level):
@@ -61,19 +63,22 @@ def select_restorable(
         raise Failure(f"no verified snapshot{which} among the {len(snapshots)} there are; any can be named by --at") from None
 
 
-def _names(snapshot: Manifest) -> tuple[str, ...]:
-    """What a person may call it: by its name, or by that of its file."""
+def _names_of(snapshot: Manifest) -> tuple[str, ...]:
+    """Return what a person may call it: its name, or that of its file."""
     return snapshot.name, snapshot.name + DATA, snapshot.name + DELTA
 
 
 def parse_span(text: str) -> timedelta | None:
-    """The time span that a text such as `26h` means; None where it is none."""
+    """Parse a time span: what a text such as `26h` means; None where it is none."""
     match = _SPAN.fullmatch(text)
     return timedelta(**{_UNIT[match[2]]: int(match[1])}) if match else None
 
 
 def parse_moment(when: str, now: datetime) -> datetime | None:
-    """The instant that `when` means; None for `latest`. Raises UsageError."""
+    """Parse a time: the instant that `when` means; None for `latest`.
+
+    Raises UsageError.
+    """
     if when == "latest":
         return None
     if (ago := parse_span(when)) is not None:

@@ -1,4 +1,4 @@
-"""A new file in the store before it has a name: who can still write to it, is it on the disk, and what is in it.
+"""A new file in the store before it has a name: nobody else can write to it, and it is on the disk.
 
 The order protects against a worker that lies and a disk that fails. The reading descriptor is opened before the first
 write, because the kernel tells of a lost write-back once for each open file: one opened later can sync "successfully"
@@ -19,6 +19,7 @@ from typing import Self
 
 from t3_backup.errors import StoreError, WorkerLost
 from t3_backup.system import native
+from t3_backup.system.deadline import Deadline
 
 _LEASE_SECONDS = 10  # another account's child may hold a copy of the descriptor between fork and exec
 _LEASE_POLL_S = 0.05
@@ -26,7 +27,7 @@ _LEASE_POLL_S = 0.05
 
 @dataclass
 class StagedFile:
-    """An unnamed file (or, where the file system has no such thing, one with a partial name)."""
+    """An unnamed file, or one with a partial name where there is no such thing."""
 
     folder: int  # descriptor of the folder it is in
     writer: int  # -1 once it is settled
@@ -36,7 +37,10 @@ class StagedFile:
 
     @staticmethod
     def create(folder: int, partial: str) -> StagedFile:
-        """A new one in `folder`, mode 0400; `partial` is its name where it must have one. Raises OSError."""
+        """Make a new one in `folder`, mode 0400.
+
+        `partial` is its name where it must have one. Raises OSError.
+        """
         named: str | None = None
         try:
             writer = os.open(".", os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o400, dir_fd=folder)
@@ -53,15 +57,15 @@ class StagedFile:
         return StagedFile(folder, writer, reader, named)
 
     def settle(self) -> None:
-        """End all writing, for everybody and until it is closed, and bring the bytes to the disk.
+        """End all writing, for everybody, and bring the bytes to the disk.
 
-        Raises WorkerLost where somebody can still write to it or has given it a name, StoreError where the file system has no
-        leases, and OSError where the disk failed.
+        Nobody can write to it until it is closed. Raises WorkerLost where somebody can still write to it or has given it a name,
+        StoreError where the file system has no leases, and OSError where the disk failed.
         """
         if self.writer >= 0:
             os.close(self.writer)
             self.writer = -1
-        self._lease()
+        self._take_lease()
         status = os.fstat(self.reader)
         if (
             status.st_uid != os.geteuid()
@@ -73,11 +77,14 @@ class StagedFile:
         native.sync_file(self.reader, "the new snapshot")
 
     def open(self) -> int:
-        """A further read-only descriptor, to be given away: nothing done with it reaches the lease. Raises OSError."""
+        """Open it read-only once more, to be given away.
+
+        Nothing done with that reaches the lease. Raises OSError.
+        """
         return os.open(f"/proc/self/fd/{self.reader}", os.O_RDONLY | os.O_CLOEXEC)
 
-    def _lease(self) -> None:
-        until = time.monotonic() + _LEASE_SECONDS
+    def _take_lease(self) -> None:
+        deadline = Deadline.after(_LEASE_SECONDS)
         # Who opens it for writing makes the kernel signal us. SIGIO, the usual one, would end the run; SIGURG is passed over.
         fcntl.fcntl(self.reader, fcntl.F_SETSIG, signal.SIGURG)
         while True:
@@ -89,7 +96,7 @@ class StagedFile:
                     raise StoreError(
                         f"the store's file system grants no leases ({error.strerror}); use ext4, xfs or btrfs"
                     ) from None
-            if time.monotonic() > until:
+            if deadline.passed():
                 raise WorkerLost("a process can still write to the new snapshot after its worker's end; it is thrown away")
             time.sleep(_LEASE_POLL_S)
 

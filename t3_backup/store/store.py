@@ -1,4 +1,4 @@
-"""Where snapshots lie: a private folder of one's own, with one shelf an account.
+"""The store: a private folder of one's own, with one folder for each account.
 
 Private means: one's own, mode 0700, and no symlink. What is not so is refused with the line that mends it, and left alone.
 """
@@ -20,24 +20,24 @@ from t3_backup.accounts import is_user_name
 from t3_backup.errors import StoreError
 from t3_backup.store import lock
 from t3_backup.store.account_dir import AccountDir
+from t3_backup.store.private_folder import check_private, explain_refusal, open_own_folder, sync_folder
 from t3_backup.system import native
 
-# A user's name has no plus: no account can have a shelf of such a name.
+# A user's name has no plus: no account can have a folder of such a name.
 _ASIDE = "+old"
 _LEFTOVER = "+leftover"
-_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 @dataclass(frozen=True)
 class Store:
-    """The folder of all shelves, open."""
+    """The folder of all accounts' folders, open."""
 
     path: Path
     fd: int
 
     @staticmethod
     def open(path: Path, *, create: bool = False) -> Store:
-        """The store at `path`; made, where asked, if it is not there.
+        """Open the store at `path`, and make it, where asked, if it is not there.
 
         Raises StoreError where it is not a folder of one's own with mode 0700. An empty folder is made private; one with
         something in it is left as it is, since it may be /tmp.
@@ -46,14 +46,14 @@ class Store:
             try:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.mkdir(mode=0o700)
-                _sync_folder(path.parent)
+                sync_folder(path.parent)
             except FileExistsError:
                 pass
             except PermissionError as error:
-                raise StoreError(_why_not_open(path, error)) from None
-        fd = _open_own(path, path)
+                raise StoreError(explain_refusal(path, error)) from None
+        fd = open_own_folder(path, path)
         try:
-            _must_be_private(fd, path, mend=create and not os.listdir(fd))
+            check_private(fd, path, mend=create and not os.listdir(fd))
         except BaseException:
             os.close(fd)
             raise
@@ -73,13 +73,16 @@ class Store:
             lock.release(self.fd)
 
     def users(self) -> list[str]:
-        """Who has a shelf."""
+        """Return the users who have a folder, sorted."""
         os.lseek(self.fd, 0, os.SEEK_SET)  # btrfs lists what was there when it was last rewound
         with os.scandir(self.fd) as entries:
             return sorted(entry.name for entry in entries if entry.is_dir(follow_symlinks=False) and is_user_name(entry.name))
 
     def account_dir(self, user: str, *, create: bool = False) -> AccountDir | None:
-        """The shelf of `user`; None where there is none. Raises StoreError where it is not one's own and private."""
+        """Open the folder of `user`; None where there is none.
+
+        Raises StoreError where it is not one's own and private.
+        """
         if not is_user_name(user):
             return None
         path = self.path / user
@@ -87,23 +90,23 @@ class Store:
             with contextlib.suppress(FileExistsError):
                 os.mkdir(user, 0o700, dir_fd=self.fd)
             native.sync_directory(self.fd, str(self.path))  # always: whoever made it may have died before this
-        if self.is_given_away(user, _uid(user)):  # looked at first: opening it may take a right that we don't have
+        if self.is_given_away(user, _uid_of(user)):  # looked at first: opening it may take a right that we don't have
             raise StoreError(
                 f"{path} is {user}'s own, as an earlier script left it: t3-backup-state import-legacy {user} takes it over"
             )
         try:
-            fd = _open_own(user, path, self.fd)
+            fd = open_own_folder(user, path, self.fd)
         except FileNotFoundError:
             return None
         try:
-            _must_be_private(fd, path, mend=False)
+            check_private(fd, path, mend=False)
         except BaseException:
             os.close(fd)
             raise
         return AccountDir(user, path, fd)
 
     def is_given_away(self, user: str, uid: int) -> bool:
-        """Whether the shelf is a folder of the user's own, as an earlier script made them."""
+        """Tell whether the folder is the user's own, as an earlier script made them."""
         try:
             status = os.stat(user, dir_fd=self.fd, follow_symlinks=False)
         except FileNotFoundError:
@@ -111,27 +114,36 @@ class Store:
         return stat.S_ISDIR(status.st_mode) and status.st_uid == uid != os.geteuid()
 
     def set_aside(self, user: str) -> None:
-        """Move a shelf out of the way, for its user to work in. Raises OSError."""
+        """Move an account's folder out of the way, for its user to work in.
+
+        Raises OSError.
+        """
         self._rename(user, user + _ASIDE)
 
-    def aside(self, user: str) -> list[str]:
-        """Names of the folders of the user's own that were set aside, and not yet looked through to the end."""
-        return self._numbered(user + _ASIDE)
+    def list_set_aside(self, user: str) -> list[str]:
+        """List the folders of a user that were set aside, and not yet looked through."""
+        return self._list_numbered(user + _ASIDE)
 
-    def leftovers(self, user: str) -> list[str]:
-        """Names of those that were looked through, and hold what could not be taken over."""
-        return self._numbered(user + _LEFTOVER)
+    def list_leftovers(self, user: str) -> list[str]:
+        """List those that were looked through, and hold what could not be taken over."""
+        return self._list_numbered(user + _LEFTOVER)
 
-    def open_aside(self, name: str, uid: int) -> int:
-        """An O_PATH descriptor of a folder of the user's own, for him to work with. Raises StoreError and OSError."""
+    def open_set_aside(self, name: str, uid: int) -> int:
+        """Open a folder of the user's own (O_PATH), for them to work with.
+
+        Raises StoreError and OSError.
+        """
         fd = os.open(name, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=self.fd)
         if os.fstat(fd).st_uid != uid:
             os.close(fd)
             raise StoreError(f"{self.path / name} is not its user's own")
         return fd
 
-    def end_aside(self, user: str, name: str) -> Path | None:
-        """Remove a folder that was set aside, or, where something is still in it, name it a leftover. Where that is; else None."""
+    def remove_set_aside(self, user: str, name: str) -> Path | None:
+        """Remove a folder that was set aside.
+
+        Where something is still in it, name it a leftover and return its path.
+        """
         try:
             os.rmdir(name, dir_fd=self.fd)
         except OSError as error:
@@ -140,7 +152,7 @@ class Store:
             return self.path / self._rename(name, user + _LEFTOVER)
         return None
 
-    def _numbered(self, name: str) -> list[str]:
+    def _list_numbered(self, name: str) -> list[str]:
         os.lseek(self.fd, 0, os.SEEK_SET)
         return sorted(found for found in os.listdir(self.fd) if re.fullmatch(re.escape(name) + r"(\.\d+)?", found))
 
@@ -158,12 +170,12 @@ class Store:
                 return name
 
     def free_bytes(self) -> int:
-        """Bytes that may still be written to the store's file system."""
+        """Return the bytes that may still be written to the store's file system."""
         status = os.fstatvfs(self.fd)
         return status.f_bavail * status.f_frsize
 
     def total_bytes(self) -> int:
-        """Bytes that the store's file system holds, free or not."""
+        """Return the bytes that the store's file system holds, free or not."""
         status = os.fstatvfs(self.fd)
         return status.f_blocks * status.f_frsize
 
@@ -174,70 +186,8 @@ class Store:
         os.close(self.fd)
 
 
-def _uid(user: str) -> int:
+def _uid_of(user: str) -> int:
     try:
         return pwd.getpwnam(user).pw_uid
     except KeyError:
         return os.geteuid()
-
-
-def _sync_folder(path: Path) -> None:
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        native.sync_directory(fd, str(path))
-    finally:
-        os.close(fd)
-
-
-def _open_own(name: str | Path, path: Path, dir_fd: int | None = None) -> int:
-    """Open a folder of one's own. Who owns it is asked first: opening another's may take a right that we don't have.
-
-    Raises StoreError, and FileNotFoundError beneath `dir_fd`.
-    """
-    try:
-        unread = os.open(name, os.O_PATH | _FOLDER, dir_fd=dir_fd)
-        try:
-            _must_be_own(unread, path)
-            return os.open(".", _FOLDER, dir_fd=unread)
-        finally:
-            os.close(unread)
-    except OSError as error:
-        if isinstance(error, FileNotFoundError) and dir_fd is not None:
-            raise
-        raise StoreError(_why_not_open(path, error)) from None
-
-
-def _why_not_open(path: Path, error: OSError) -> str:
-    if error.errno in (errno.ELOOP, errno.ENOTDIR):
-        return f"{path} is a symlink or no folder; it is not followed: remove it, or name another store by --dest"
-    if error.errno == errno.ENOENT:
-        return f"no store at {path}; the first run makes it (or name another by --dest or T3_BACKUP_DEST)"
-    if error.errno in (errno.EACCES, errno.EPERM):
-        return _not_yours(path)
-    return f"{path}: {error.strerror}"
-
-
-def _not_yours(path: Path) -> str:
-    return f"{path} is not yours to open; name a store of your own by --dest"
-
-
-def _must_be_own(fd: int, path: Path) -> None:
-    owner, me = os.fstat(fd).st_uid, os.geteuid()
-    if me not in (owner, 0):
-        raise StoreError(_not_yours(path))
-    if owner != me:
-        raise StoreError(
-            f"{path} belongs to uid {owner}, not to uid {me}: what its owner can change is no backup; "
-            f"move it out of the way (mv {path} {path.parent}.{path.name}.old), or, if you have just copied it here "
-            f"yourself, make it yours (chown -R)"
-        )
-
-
-def _must_be_private(fd: int, path: Path, *, mend: bool) -> None:
-    status = os.fstat(fd)
-    if stat.S_IMODE(status.st_mode) & 0o077:
-        if not mend:
-            raise StoreError(
-                f"{path} is open to others (mode {stat.S_IMODE(status.st_mode):04o}); if it is the store: chmod 0700 {path}"
-            )
-        os.fchmod(fd, 0o700)

@@ -29,5 +29,5 @@ class Deadline:
         return self.left() == 0
 
     def share(self, part: float) -> Self:
-        """Return the earlier deadline that leaves a part (from 0 to 1) of the time that is left now."""
+        """Return the earlier deadline that leaves a part of the time that is left now."""
         return type(self).after(self.left() * part, self.clock)

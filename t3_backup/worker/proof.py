@@ -13,7 +13,7 @@ from pathlib import Path
 from t3_backup import accounts
 from t3_backup.accounts import Account
 from t3_backup.errors import Failure, WorkerLost
-from t3_backup.store.content import Content, hash_content, page_size_of
+from t3_backup.store.content import Content, hash_content, read_page_size
 from t3_backup.worker import client
 from t3_backup.worker.limits import Limits
 from t3_backup.worker.operations.backup import CheckIntegrity, Proven
@@ -42,7 +42,7 @@ def prove_file(
         return client.ask(account, CheckIntegrity(share, shares), limits, stopping, listen, file=fd)
 
     with ThreadPoolExecutor(1 + shares, thread_name_prefix="prove") as pool:
-        hashing = pool.submit(hash_content, fd, page_size_of(fd) if pages else 0)
+        hashing = pool.submit(hash_content, fd, read_page_size(fd) if pages else 0)
         proofs = list(pool.map(check, range(shares)))
         return hashing.result(), _merge_proofs(proofs)
 

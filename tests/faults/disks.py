@@ -15,6 +15,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
+from account_dirs import data_path, listed, strays_of
 from conftest import DATA, MIB, Answer, Land, commit_row
 
 from demo.users import User
@@ -215,15 +216,15 @@ def proven(land: Land, user: User, *, known: frozenset[str] = frozenset()) -> li
         if account_dir is None:
             return []
         with account_dir:
-            found = account_dir.snapshots()
-            assert account_dir.strays() == []
+            found = listed(account_dir)
+            assert strays_of(account_dir) == []
             for snapshot in found:
-                path = account_dir.data_path(snapshot)
+                path = data_path(account_dir, snapshot)
                 assert path.stat().st_size == snapshot.bytes
                 assert hashlib.sha256(path.read_bytes()).hexdigest() == snapshot.sha256
                 if snapshot.name not in known:
-                    check = verify_snapshot(account_dir, snapshot, limits, threading.Event())
-                    assert check.holds, check
+                    check = verify_snapshot(account_dir, account_dir.read_listing(), snapshot, limits, threading.Event())
+                    assert check.verifies, check
             return found
 
 

@@ -218,7 +218,7 @@ def test_only_a_descriptor_from_before_the_first_write_hears_of_a_lost_write_bac
     with Store.open(there.store) as store:
         account_dir = store.account_dir(user.name)
         assert account_dir is not None
-        with account_dir, account_dir.begin() as staged_file:
+        with account_dir, account_dir.stage_file() as staged_file:
             fail()
             assert os.write(staged_file.writer, REAL.read_bytes()) == REAL.stat().st_size  # the page cache takes it all
             with pytest.raises(OSError, match=r"error|space"):

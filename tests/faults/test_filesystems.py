@@ -18,6 +18,7 @@ from faults.disks import REAL, disk, files, leftovers, mounted, on, one_line, pr
 from demo.users import User
 from t3_backup import accounts, settings
 from t3_backup.backup import run
+from t3_backup.backup.account import BackupRun
 from t3_backup.store.store import Store
 
 pytestmark = needs_root
@@ -116,7 +117,7 @@ def test_a_second_snapshot_in_the_same_second_gets_a_number(land: Land, ivan: Us
     """Row 33: three in one second, by the same clock: none takes the name of another, and their order is kept."""
     values = replace(settings.load({}, land.env()), keep=14)
     with Store.open(values.dest, create=True) as store:
-        job = run.Run(
+        job = BackupRun(
             values, store, None, threading.Event(), lambda *_: None, lambda: datetime(2026, 11, 24, 3, 30, 12, tzinfo=UTC)
         )
         results = []
@@ -137,9 +138,9 @@ def test_a_name_that_somebody_left_is_never_written_over(land: Land, ivan: User)
         with account_dir:
             stray = account_dir.path / "state-20261124T033012Z.sqlite"
             stray.write_bytes(b"somebody's")
-        job = run.Run(
+        job = BackupRun(
             values, store, None, threading.Event(), lambda *_: None, lambda: datetime(2026, 11, 24, 3, 30, 12, tzinfo=UTC)
         )
         [result] = run.run_backups(job, [accounts.find(ivan.name)], lambda _: None)
-    assert result.snapshots[0]["name"] == "state-20261124T033012Z.2"
+    assert result.snapshots[0].manifest.name == "state-20261124T033012Z.2"
     assert stray.read_bytes() == b"somebody's"

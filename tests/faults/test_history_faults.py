@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
-from account_dirs import ALL, changed, content, forms, image, maintenance, opened, page, seal
+from account_dirs import ALL, changed, clear, content, data_path, forms, image, listed, maintenance, opened, page, seal
 from conftest import BOUND_S, MIB, needs_root, until
 from faults.disks import disk, make_image, mounted, needs_mkfs, needs_strace
 from support.sampling import amount, sample
@@ -102,7 +102,7 @@ def _policy(policy: Policy, mode: str = DELTA) -> Callable[[AccountDir], object]
 
 def _again(account_dir: AccountDir) -> None:
     """The second day's image, under a label, if it isn't there."""
-    if not any(snapshot.label == "again" for snapshot in account_dir.snapshots()):
+    if not any(snapshot.label == "again" for snapshot in listed(account_dir)):
         seal(account_dir, changed(image(12), [1], 1) + page(1, 1), label="again")
 
 
@@ -135,7 +135,7 @@ class Stage:
         self.template = folder / "template"
         with opened(self.template) as account_dir:
             self.images = scene.prepare(account_dir)
-            self.sealed = {s.name: data for s, data in zip(reversed(account_dir.snapshots()), self.images, strict=True)}
+            self.sealed = {s.name: data for s, data in zip(reversed(listed(account_dir)), self.images, strict=True)}
         self.store = folder / "store"
 
     def fresh(self) -> None:
@@ -190,7 +190,7 @@ class Stage:
     def must_be_whole(self, what: str) -> None:
         """All that was sealed and is there is what it was, and nothing that is to stay is missing."""
         with self.account_dir() as account_dir:
-            found = {snapshot.name: content(account_dir, snapshot) for snapshot in account_dir.snapshots()}
+            found = {snapshot.name: content(account_dir, snapshot) for snapshot in listed(account_dir)}
             kept = self.scene.left(self.images)
             for name, data in self.sealed.items():
                 assert found.get(name, data) == data, f"{what}: {name}"
@@ -199,15 +199,15 @@ class Stage:
     def must_heal(self, what: str) -> None:
         """The next run comes to the end that it would have come to."""
         with self.account_dir() as account_dir:
-            account_dir.clear()
+            clear(account_dir)
             self.scene.step(account_dir)
             # A manifest that could not be read for once leaves two snapshots with one number: their order is not known then.
-            assert sorted(content(account_dir, snapshot) for snapshot in account_dir.snapshots()) == sorted(
+            assert sorted(content(account_dir, snapshot) for snapshot in listed(account_dir)) == sorted(
                 self.scene.left(self.images)
             ), what
             assert forms(account_dir) == self.scene.after, what
             names = {name for name in os.listdir(account_dir.fd) if not name.endswith(".pages")}
-            assert len(names) == 2 * len(account_dir.snapshots()), f"{what}: {sorted(names)}"
+            assert len(names) == 2 * len(listed(account_dir)), f"{what}: {sorted(names)}"
 
 
 @pytest.fixture(params=SCENES, ids=[scene.name for scene in SCENES])
@@ -330,7 +330,7 @@ def test_where_extents_can_be_shared_all_stay_plain_and_share_them(tmp_path: Pat
     disk_image, where = tmp_path / "image", tmp_path / "disk"
     make_image(disk_image, kind, 400 * MIB)
     with mounted(disk_image, where, "-o", "loop"), opened(where) as account_dir:
-        assert maintenance(account_dir, ALL, REFLINK).shares()
+        assert maintenance(account_dir, ALL, REFLINK).shares_extents()
         seal(account_dir, images[0], share=True)
     with mounted(disk_image, where, "-o", "loop"), opened(where) as account_dir:
         first, first_used = _free(where), used_bytes(account_dir.fd)
@@ -344,16 +344,16 @@ def test_where_extents_can_be_shared_all_stay_plain_and_share_them(tmp_path: Pat
         # What is counted of it by this tool: as the disk has it, but for its own bookkeeping.
         assert abs(used_bytes(account_dir.fd) - first_used - taken) < 2 * MIB
         assert forms(account_dir) == "p" * 8
-        assert [content(account_dir, snapshot) for snapshot in reversed(account_dir.snapshots())] == images
+        assert [content(account_dir, snapshot) for snapshot in reversed(listed(account_dir))] == images
         tool = (
             ["btrfs", "filesystem", "du", "-s", "--raw", account_dir.path]
             if kind == "btrfs"
-            else ["filefrag", account_dir.data_path(account_dir.snapshots()[0])]
+            else ["filefrag", data_path(account_dir, listed(account_dir)[0])]
         )
         said = subprocess.run(tool, check=True, capture_output=True, text=True).stdout
-        for snapshot in account_dir.snapshots()[1:-1]:
-            account_dir.remove(snapshot)
-        newest, oldest = account_dir.snapshots()
+        for snapshot in listed(account_dir)[1:-1]:
+            account_dir.remove_snapshot(snapshot)
+        newest, oldest = listed(account_dir)
         assert (content(account_dir, newest), content(account_dir, oldest)) == (images[-1], images[0])
     share = taken / sum(len(data) for data in images[1:])
     tell(f"{kind}: 7 more days took {taken} bytes of the disk, {share:.3f} of full copies\n{said.rstrip()}")
@@ -370,6 +370,6 @@ def test_on_a_file_system_that_shares_none_reflink_says_so(tmp_path: Path) -> No
     with disk(tmp_path, "ext4", 16 * MIB) as where, opened(where) as account_dir:
         _days(account_dir, 2)
         keeper = maintenance(account_dir, ALL, REFLINK)
-        assert not keeper.shares()
+        assert not keeper.shares_extents()
         assert "shares no extents" in keeper.tidy().warnings[0]
         assert forms(account_dir) == "pp"

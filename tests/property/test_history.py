@@ -17,7 +17,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from account_dirs import ROOMY, START, changed, content, image, maintenance, seal
+from account_dirs import ROOMY, START, changed, clear, content, image, listed, maintenance, seal, strays_of
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
@@ -111,7 +111,7 @@ class History(RuleBasedStateMachine):
         if work:
             self.mutate()
         self.day = max(-5 * YEARS, min(5 * YEARS, self.day + jump))
-        self.account_dir.clear()
+        clear(self.account_dir)
         STEPS["count"] += 1
         try:
             with failing(fail or -1):
@@ -123,8 +123,8 @@ class History(RuleBasedStateMachine):
     @rule(policy=POLICIES, mode=st.sampled_from([DELTA, DELTA, DELTA, OFF]), fail=st.none() | st.integers(1, 60))
     def tidy(self, policy: Policy, mode: str, fail: int | None) -> None:
         """Only what retention lets go goes, and all of it, unless something ends it early."""
-        self.account_dir.clear()
-        before = self.account_dir.snapshots()
+        clear(self.account_dir)
+        before = listed(self.account_dir)
         going = {decision.snapshot.name for decision in retention.decide_retention(before, policy) if not decision.keep}
         STEPS["count"] += 1
         keeper = maintenance(self.account_dir, policy, mode)
@@ -133,8 +133,8 @@ class History(RuleBasedStateMachine):
                 done = replace(keeper, limits=replace(ROOMY, free_bytes=lambda: [1 << 40, count()][0])).tidy()
             except (OSError, Failure, Cancelled):
                 done = None
-        self.account_dir.clear()
-        left = {snapshot.name for snapshot in self.account_dir.snapshots()}
+        clear(self.account_dir)
+        left = {snapshot.name for snapshot in listed(self.account_dir)}
         gone = {snapshot.name for snapshot in before} - left
         assert gone <= going, "nothing goes that is to stay"
         assert not gone & self.pinned
@@ -153,14 +153,14 @@ class History(RuleBasedStateMachine):
     @rule()
     def accept(self) -> None:
         """Somebody has looked at them."""
-        for snapshot in self.account_dir.snapshots():
+        for snapshot in listed(self.account_dir):
             if snapshot.holds:
                 self.account_dir.replace_manifest(replace(snapshot, accepted_at=format_time(START + timedelta(days=self.day))))
 
     @rule(which=st.integers(0, 50), pinned=st.booleans())
     def pin(self, which: int, pinned: bool) -> None:
         """Somebody wants it to stay."""
-        snapshots = self.account_dir.snapshots()
+        snapshots = listed(self.account_dir)
         if not snapshots:
             return
         chosen = snapshots[which % len(snapshots)]
@@ -170,13 +170,13 @@ class History(RuleBasedStateMachine):
     @invariant()
     def what_is_there_is_whole(self) -> None:
         """Every snapshot that was sealed and not let go comes back, byte for byte; nothing else is there."""
-        snapshots = self.account_dir.snapshots()
+        snapshots = listed(self.account_dir)
         assert {snapshot.name for snapshot in snapshots} == set(self.images)
-        assert self.account_dir.strays() == []
+        assert strays_of(self.account_dir) == []
         for snapshot in snapshots:
             assert content(self.account_dir, snapshot) == self.images[snapshot.name], snapshot.name
         verified = [snapshot for snapshot in snapshots if snapshot.verdict == "verified"]
-        assert not verified or self.account_dir.is_plain(verified[0])
+        assert not verified or self.account_dir.read_listing().is_plain(verified[0])
 
     def teardown(self) -> None:
         if hasattr(self, "folder"):

@@ -8,15 +8,23 @@ import os
 import shutil
 import stat
 import subprocess
+import threading
 import time
 from collections.abc import Callable
+from errno import ENOSPC
 from pathlib import Path
+from typing import Any
 
 import pytest
 import sandbox
 from conftest import Answer, Land, commit_row, give_database, needs_root
 
 from demo.users import User
+from t3_backup import accounts, settings
+from t3_backup.backup import publish
+from t3_backup.backup import run as backup_run
+from t3_backup.backup.account import BackupRun
+from t3_backup.store.store import Store
 
 pytestmark = needs_root
 by_hand = pytest.mark.skipif(sandbox.ACTIVE, reason="by hand")
@@ -303,3 +311,38 @@ def test_two_users_archives_are_apart(land: Land, make_user: Callable[..., User]
     land.write_map(*users)
     ok(land.t3("run"))
     assert all(len(archives(land, user)) == 1 for user in users)
+
+
+@by_hand
+def test_where_the_disk_was_full_the_second_try_has_the_files_as_well(
+    land: Land, laid: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The archive of the first try has no snapshot's name: making space takes it away, and the second try must not name what is gone."""
+    land.environ["T3_BACKUP_KEEP"] = "2"
+    for name in ("DAILY", "WEEKLY", "MONTHLY", "YEARLY"):
+        land.environ[f"T3_BACKUP_KEEP_{name}"] = "0"
+    for _ in range(2):
+        commit_row(laid)
+        assert land.t3("run").code == 0
+    commit_row(laid)
+    (laid.database.parent / "settings.json").write_bytes(b'{"theme": "light"}')
+    age(laid.database.parent)
+    publish_snapshot, tries = publish.publish_snapshot, []
+
+    def full_at_first(*args: Any, **more: Any) -> publish.Published:
+        tries.append(args)
+        if len(tries) == 1:
+            raise OSError(ENOSPC, os.strerror(ENOSPC))
+        return publish_snapshot(*args, **more)
+
+    monkeypatch.setattr(publish, "publish_snapshot", full_at_first)
+    values = settings.load({"keep": "1"}, land.env(), Path("/dev/null"))
+    with Store.open(land.store) as store:
+        run = BackupRun(values, store, None, threading.Event(), lambda *_: None)
+        [result] = backup_run.run_backups(run, [accounts.find(laid.name)], lambda _: None)
+    assert (len(tries), result.outcome, result.unsaved) == (2, "backed_up", "")
+    assert result.pruned
+    [taken] = result.snapshots
+    assert taken.manifest.companion is not None
+    assert (taken.path.parent / f"files-{taken.manifest.companion.sha256}.tar.zst").exists()
+    assert land.t3("verify", laid.name).code == 0

@@ -281,7 +281,7 @@ class TestWhatIsAHook:
         monkeypatch.setattr(failure, "DEFAULT_HOOKS", folder)
         monkeypatch.setattr(os, "geteuid", lambda: uid)
         values = settings.load({}, land.env(), Path("/dev/null"))
-        failure.follow_failure(failure.run_end("run", 1, "", []), values, Console(io.StringIO()))
+        failure.follow_failure(failure.describe_own_end("run", 1, "", []), values, Console(io.StringIO()))
         assert order(folder) == (["hook"] if uid == 0 else [])
 
 
@@ -346,7 +346,7 @@ class TestTheCommand:
         assert json.loads(out.read_text())["exit"] == 2
 
     def test_a_run_that_could_not_even_be_started_is_no_success_to_anybody(self) -> None:
-        ending = failure.told_by_systemd({"MONITOR_SERVICE_RESULT": "resources"}, None)
+        ending = failure.describe_end_by_systemd({"MONITOR_SERVICE_RESULT": "resources"}, None)
         assert (ending.exit, ending.signal, ending.variables()["T3_BACKUP_EXIT"]) == (None, None, "unknown")
 
 

@@ -31,11 +31,12 @@ from t3_backup import accounts
 from t3_backup.accounts import Account
 from t3_backup.backup import run as backup_run
 from t3_backup.backup import snapshot
+from t3_backup.backup.account import BackupRun
 from t3_backup.backup.result import AccountResult
 from t3_backup.errors import Failure, WorkerLost
 from t3_backup.settings import Settings
 from t3_backup.store import staged_file
-from t3_backup.store.content import hash_content, header_bytes
+from t3_backup.store.content import hash_content, read_database_bytes
 from t3_backup.store.staged_file import StagedFile
 from t3_backup.store.store import Store
 from t3_backup.system import native
@@ -585,7 +586,7 @@ class Stage:
 
         def whole_run() -> None:
             with Store.open(values.dest, create=True) as store:
-                job = backup_run.Run(values, store, None, stopping, lambda *_: None)
+                job = BackupRun(values, store, None, stopping, lambda *_: None)
                 results.extend(backup_run.run_backups(job, [account(self.mallory), account(self.honest)], lambda _: None))
 
         began = time.monotonic()
@@ -866,7 +867,7 @@ def test_no_mutated_database_gets_out_of_its_limits(land: Land, mallory: User, h
                 new.settle()
                 content, proven = prove_file(account(user), new.reader, limits, threading.Event())
                 if not proven.problems:
-                    snapshot._must_agree(content, header_bytes(new.reader), copied, proven)
+                    snapshot._check_agreement(content, read_database_bytes(new.reader), copied, proven)
                 ending = "damaged" if proven.problems else "proven"
         except WorkerLost as lost:
             ending = "killed" if "killed" in str(lost) else "lost"

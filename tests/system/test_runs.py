@@ -28,6 +28,7 @@ from support.sampling import amount
 from demo.users import User
 from t3_backup import accounts, settings
 from t3_backup.backup import run as backup_run
+from t3_backup.backup.account import BackupRun
 from t3_backup.backup.result import AccountResult
 from t3_backup.store.store import Store
 
@@ -47,7 +48,7 @@ def run_at(land: Land, user: User, when: datetime, label: str | None = None, kee
     values = settings.load({"keep": keep}, land.env(**more), Path("/dev/null"))
     with Store.open(land.store, create=True) as store:
         commit_row(user)
-        job = backup_run.Run(values, store, label, threading.Event(), lambda *_: None, now=lambda: when)
+        job = BackupRun(values, store, label, threading.Event(), lambda *_: None, now=lambda: when)
         [result] = backup_run.run_backups(job, [accounts.find(user.name)], lambda _: None)
     assert not result.alarms, result
     return result
@@ -142,9 +143,10 @@ def assert_gone(pid: int) -> None:
 def test_fifty_runs_by_hand_in_an_hour_push_no_earlier_day_out(land: Land, rosa: User) -> None:
     """Row 35: real runs, with KEEP 3."""
     noon = datetime.now(UTC).replace(hour=12)
-    days = [run_at(land, rosa, noon - timedelta(days=back), keep="3").snapshots[0]["name"] for back in (5, 4, 3, 2, 1)]
+    days = [run_at(land, rosa, noon - timedelta(days=back), keep="3").snapshots[0].manifest.name for back in (5, 4, 3, 2, 1)]
     burst = [
-        run_at(land, rosa, noon + timedelta(minutes=number), keep="3").snapshots[0]["name"] for number in range(amount(50, 12))
+        run_at(land, rosa, noon + timedelta(minutes=number), keep="3").snapshots[0].manifest.name
+        for number in range(amount(50, 12))
     ]
     staying = [entry["name"] for entry in listed(land, rosa)]
     assert staying[:3] == burst[:-4:-1]
@@ -163,16 +165,16 @@ def test_labelled_ones_are_counted_apart(land: Land, rosa: User) -> None:
 def test_a_clock_that_jumps_prunes_nothing_and_is_warned_of(land: Land, rosa: User) -> None:
     """Row 15: ten years ahead, right again, ten years behind."""
     today = datetime.now(UTC)
-    names = [run_at(land, rosa, today + timedelta(days=number), keep="4").snapshots[0]["name"] for number in (-2, -1)]
+    names = [run_at(land, rosa, today + timedelta(days=number), keep="4").snapshots[0].manifest.name for number in (-2, -1)]
     ahead = run_at(land, rosa, today + timedelta(days=3650), keep="4")
     assert (ahead.pruned, ahead.warnings) == ((), ())
     back = run_at(land, rosa, today, keep="4")
     assert back.pruned == ()
     assert "the clock has gone back" in back.warnings[0]
-    assert ahead.snapshots[0]["name"] in back.warnings[0]
+    assert ahead.snapshots[0].manifest.name in back.warnings[0]
     behind = run_at(land, rosa, today - timedelta(days=3650), keep="1")
     assert (behind.pruned, len(behind.warnings)) == ((), 1)
-    assert {*names, ahead.snapshots[0]["name"]} < {entry["name"] for entry in listed(land, rosa)}
+    assert {*names, ahead.snapshots[0].manifest.name} < {entry["name"] for entry in listed(land, rosa)}
 
 
 # --- exit codes -----------------------------------------------------------------------------------------------------

@@ -19,6 +19,7 @@ from support.sampling import sample
 from demo.users import User
 from t3_backup import accounts, settings
 from t3_backup.backup import run
+from t3_backup.backup.account import BackupRun
 from t3_backup.store.store import Store
 
 pytestmark = needs_root
@@ -41,7 +42,7 @@ def take_days(land: Land, user: User, days: int) -> None:
         for number in range(days):
             commit_row(user)
             when = first + timedelta(days=number)
-            job = run.Run(values, store, None, threading.Event(), lambda *_: None, now=lambda when=when: when)
+            job = BackupRun(values, store, None, threading.Event(), lambda *_: None, now=lambda when=when: when)
             [result] = run.run_backups(job, [accounts.find(user.name)], lambda _: None)
             assert not result.alarms, result
 

@@ -18,6 +18,7 @@ from made import NOON, made
 from t3_backup.backup.result import AccountResult
 from t3_backup.monitor import attempts
 from t3_backup.monitor.attempts import BROKEN, MOST, NAME, Attempt, Ledger
+from t3_backup.store.listing import StoredSnapshot
 from t3_backup.system.atomic_file import replace_file
 
 ONE = Attempt("2026-11-24T03:30:12Z", "run", "backed_up", "verified", "", 0.5, 409_600, 4096)
@@ -72,10 +73,11 @@ def test_a_database_counts_as_not_copied_until_a_run_that_looked_finds_none() ->
 
 
 def test_an_attempt_tells_of_the_newest_snapshot_and_how_long_it_all_took() -> None:
-    two = [made(2, verdict="suspect", bytes=5, wal_growth_bytes=7).as_json(), made(1, verdict="damaged").as_json()]
-    found = attempts.of_result(AccountResult("alice", "backed_up", "why\x1b", tuple(two), seconds=1.23456), "id", NOON)
+    manifests = made(2, verdict="suspect", bytes=5, wal_growth_bytes=7), made(1, verdict="damaged")
+    two = [StoredSnapshot(manifest, Path(manifest.name), "plain") for manifest in manifests]
+    found = attempts.make_attempt(AccountResult("alice", "backed_up", "why\x1b", tuple(two), seconds=1.23456), "id", NOON)
     assert found == Attempt("2026-11-24T12:00:00Z", "id", "backed_up", "suspect", "why?", 1.235, 5, 7)
-    failed = attempts.of_result(AccountResult("alice", "failed", "busy"), "id", NOON)
+    failed = attempts.make_attempt(AccountResult("alice", "failed", "busy"), "id", NOON)
     assert (failed.verdict, failed.bytes, failed.failed) == (None, 0, True)
 
 

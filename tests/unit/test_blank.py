@@ -14,7 +14,7 @@ import pytest
 
 from t3_backup.errors import WorkerLost
 from t3_backup.store import staged_file as blanks
-from t3_backup.store.content import Content, hash_content, header_bytes
+from t3_backup.store.content import Content, hash_content, read_database_bytes
 from t3_backup.store.staged_file import StagedFile
 
 TEXT = b"SQLite format 3\0" + bytes(5000)
@@ -188,7 +188,7 @@ def test_the_header_says_how_large_a_database_is(tmp_path: Path, page_size: int)
     with closing(sqlite3.connect(path)) as connection:
         connection.executescript(f"PRAGMA page_size={page_size}; CREATE TABLE a (b); CREATE TABLE c (d)")
     with path.open("rb") as file:
-        assert header_bytes(file.fileno()) == path.stat().st_size == 3 * page_size
+        assert read_database_bytes(file.fileno()) == path.stat().st_size == 3 * page_size
 
 
 @pytest.mark.parametrize("content", [b"", b"SQLite format 3\0", b"SQLite format 3\0" + bytes(83), b"SQLite format 2\0" + bytes(84)])
@@ -197,4 +197,4 @@ def test_what_has_no_header_has_no_size(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "file"
     path.write_bytes(content)
     with path.open("rb") as file:
-        assert header_bytes(file.fileno()) is None
+        assert read_database_bytes(file.fileno()) is None

@@ -12,11 +12,12 @@ from typing import Any
 
 import account_dirs
 import pytest
-from account_dirs import ALL, PAGE, changed, content, forms, image, maintenance, seal
+from account_dirs import ALL, PAGE, changed, clear, content, data_path, forms, image, listed, maintenance, seal, stat_data
 from made import made
 
 from t3_backup.errors import Failure
 from t3_backup.history import chain, compaction, delta, page_hashes, retention
+from t3_backup.history.compaction import Compaction
 from t3_backup.history.delta import Header
 from t3_backup.history.page_hashes import PageHashes
 from t3_backup.history.retention import Policy
@@ -44,19 +45,19 @@ def days(account_dir: AccountDir, count: int, pages: int = 40) -> list[bytes]:
 
 def must_hold(account_dir: AccountDir, images: list[bytes]) -> None:
     """The shelf's snapshots are those of `images`, oldest first."""
-    assert [content(account_dir, snapshot) for snapshot in reversed(account_dir.snapshots())] == images
+    assert [content(account_dir, snapshot) for snapshot in reversed(listed(account_dir))] == images
 
 
 def test_what_each_hangs_on_is_the_nearest_newer_verified_one() -> None:
     verdicts = ["verified", "verified", "suspect", "verified", "damaged", "verified", "suspect"]
     snapshots = [numbered(sequence, verdict=verdict) for sequence, verdict in enumerate(verdicts, 1)]
-    to = compaction.bases(snapshots)
+    to = compaction.choose_bases(snapshots)
     found = {snapshot.sequence: to[snapshot.name].sequence for snapshot in snapshots if snapshot.name in to}
     assert found == {1: 2, 2: 4, 3: 4, 4: 6, 5: 6}, "6 is the newest verified one, and 7 came after it"
 
 
 def test_where_nothing_is_verified_all_stay_plain() -> None:
-    assert compaction.bases([numbered(1, verdict="damaged"), numbered(2, verdict="suspect")]) == {}
+    assert compaction.choose_bases([numbered(1, verdict="damaged"), numbered(2, verdict="suspect")]) == {}
 
 
 def numbered(sequence: int, **more: Any) -> Manifest:
@@ -75,18 +76,18 @@ def headers(**on: str) -> dict[str, Header | None]:
 def test_what_hung_on_one_that_goes_hangs_on_the_next() -> None:
     s = {n: numbered(n) for n in range(1, 6)}
     on = headers(s1="2", s2="3", s3="4", s4="5", s5="plain")
-    assert compaction.moves([s[5], s[2], s[1]], [s[4], s[3]], on) == ([(s[2], s[5])], set())
-    assert compaction.moves([s[5], s[4], s[3], s[2]], [s[1]], on) == ([], set())
+    assert compaction.plan_rebases([s[5], s[2], s[1]], [s[4], s[3]], on) == ([(s[2], s[5])], set())
+    assert compaction.plan_rebases([s[5], s[4], s[3], s[2]], [s[1]], on) == ([], set())
 
 
 def test_one_that_nothing_can_stand_in_for_stays() -> None:
     old, base = numbered(1), numbered(2)
-    assert compaction.moves([old], [base], headers(s1="2")) == ([], {base.name})
+    assert compaction.plan_rebases([old], [base], headers(s1="2")) == ([], {base.name})
 
 
 def test_of_a_base_with_two_names_one_may_go() -> None:
     old, base, same = numbered(1), numbered(2), numbered(3, sha256="2")
-    assert compaction.moves([same, old], [base], headers(s1="2", s3="plain")) == ([], set())
+    assert compaction.plan_rebases([same, old], [base], headers(s1="2", s3="plain")) == ([], set())
 
 
 def test_all_but_the_newest_become_deltas_and_all_come_back(account_dir: AccountDir) -> None:
@@ -118,21 +119,21 @@ def test_a_new_one_hangs_the_one_before_on_it_by_hashes_alone(account_dir: Accou
 def test_the_hashes_of_the_newest_alone_are_kept(account_dir: AccountDir) -> None:
     days(account_dir, 3)
     maintenance(account_dir, ALL).tidy()
-    assert [name for name in os.listdir(account_dir.fd) if name.endswith(PAGES)] == [account_dir.snapshots()[0].name + PAGES]
+    assert [name for name in os.listdir(account_dir.fd) if name.endswith(PAGES)] == [listed(account_dir)[0].name + PAGES]
 
 
 @pytest.mark.parametrize("spoil", ["gone", "cut", "of another", "wrong"])
 def test_without_right_hashes_pages_are_compared(account_dir: AccountDir, spoil: str) -> None:
     images = days(account_dir, 2)
-    newest, older = account_dir.snapshots()
+    newest, older = listed(account_dir)
     path = account_dir.path / (older.name + PAGES)
-    found = page_hashes.beside(account_dir, older)
+    found = page_hashes.read_page_hashes(account_dir, older)
     assert found is not None
     path.unlink()
     if spoil == "cut":
         path.write_bytes(b"{}\n")
     elif spoil != "gone":
-        other = page_hashes.beside(account_dir, newest)
+        other = page_hashes.read_page_hashes(account_dir, newest)
         assert other is not None
         hashes = replace(other, sha256=older.sha256 if spoil == "wrong" else "0" * 64)
         with open(path, "wb") as file:
@@ -144,8 +145,8 @@ def test_without_right_hashes_pages_are_compared(account_dir: AccountDir, spoil:
 def test_a_base_that_the_disk_no_longer_holds_takes_nothing_with_it(account_dir: AccountDir) -> None:
     """Rot in the newest: whatever could hang on it stays plain, and says so."""
     images = days(account_dir, 2)
-    newest, older = account_dir.snapshots()
-    path = account_dir.data_path(newest)
+    newest, older = listed(account_dir)
+    path = data_path(account_dir, newest)
     path.chmod(0o600)
     with path.open("r+b") as file:
         file.seek(30 * PAGE + 5)
@@ -162,12 +163,12 @@ def test_what_the_disk_made_of_a_delta_is_looked_at_before_anything_goes(
 ) -> None:
     """As a fault in the packing: what it wrote is a sound delta, of something else."""
     images = days(account_dir, 2)
-    write = delta.write
+    write = delta.write_delta
 
     def wrong(fd: int, header: Header, pages: Any, image: delta.Read, base: delta.Read, check: Callable[[], None]) -> int:
         return write(fd, header, list(pages)[1:], image, base, check)
 
-    monkeypatch.setattr(delta, "write", wrong)
+    monkeypatch.setattr(delta, "write_delta", wrong)
     done = maintenance(account_dir, ALL).tidy()
     assert (done.compacted, forms(account_dir)) == ([], "pp")
     assert "when it is put together, another was sealed" in done.warnings[0]
@@ -180,8 +181,8 @@ def test_one_that_is_too_different_is_packed_by_itself_and_others_hang_on_it(acc
         seal(account_dir, data)
     maintenance(account_dir, ALL).tidy()
     assert forms(account_dir) == "pdd"
-    _, middle, oldest = account_dir.snapshots()
-    on = [chain.header_of(account_dir, snapshot) for snapshot in (middle, oldest)]
+    _, middle, oldest = listed(account_dir)
+    on = [chain.read_header(account_dir, account_dir.read_listing(), snapshot) for snapshot in (middle, oldest)]
     assert [header and header.base_sha256 for header in on] == [None, middle.sha256]
     must_hold(account_dir, images)
 
@@ -194,8 +195,8 @@ def test_one_that_takes_no_less_room_packed_stays_plain_and_is_left_alone(
     for data in images:
         seal(account_dir, data)
     assert maintenance(account_dir, ALL).tidy().compacted == []
-    assert [snapshot.stays_plain for snapshot in account_dir.snapshots()] == [False, True]
-    monkeypatch.delattr(compaction.Compaction, "pack")
+    assert [snapshot.stays_plain for snapshot in listed(account_dir)] == [False, True]
+    monkeypatch.delattr(compaction.Compaction, "pack_snapshot")
     assert maintenance(account_dir, ALL).tidy().warnings == []
     must_hold(account_dir, images)
 
@@ -217,8 +218,8 @@ def test_bad_ones_hang_on_good_ones_and_nothing_on_them(account_dir: AccountDir)
         seal(account_dir, images[-1], verdict=verdict)
     maintenance(account_dir, ALL).tidy()
     assert forms(account_dir) == "ppddd"
-    good = account_dir.snapshots()[1]
-    assert [chain.chain_of(account_dir, account_dir.snapshots(), snapshot)[1] for snapshot in account_dir.snapshots()[2:]] == [
+    good = listed(account_dir)[1]
+    assert [chain.read_chain(account_dir, account_dir.read_listing(), snapshot)[1] for snapshot in listed(account_dir)[2:]] == [
         good,
         good,
         good,
@@ -227,7 +228,7 @@ def test_bad_ones_hang_on_good_ones_and_nothing_on_them(account_dir: AccountDir)
 
 
 def sizes_of(account_dir: AccountDir) -> list[int]:
-    return [snapshot.page_count for snapshot in reversed(account_dir.snapshots())]
+    return [snapshot.page_count for snapshot in reversed(listed(account_dir))]
 
 
 def test_a_merged_delta_gives_back_what_shrank_and_grew(account_dir: AccountDir) -> None:
@@ -277,10 +278,10 @@ def test_where_the_older_one_cannot_be_hung_elsewhere_nothing_goes(
     def fail(*_: object) -> bool:
         raise Failure("it can't be")
 
-    monkeypatch.setattr(compaction.Compaction, "pack", fail)
+    monkeypatch.setattr(compaction.Compaction, "pack_snapshot", fail)
     done = maintenance(account_dir, WITHOUT_SECOND).tidy()
     assert done.pruned == []
-    assert done.warnings == [f"alice: what {account_dir.snapshots()[-1].name} hangs on can't be pruned: it can't be"]
+    assert done.warnings == [f"alice: what {listed(account_dir)[-1].name} hangs on can't be pruned: it can't be"]
     must_hold(account_dir, images)
 
 
@@ -314,8 +315,8 @@ def test_a_damaged_one_of_no_page_size_stays_plain(account_dir: AccountDir, size
 def test_a_delta_that_cannot_be_read_keeps_what_it_hangs_on_and_stops_nothing_else(account_dir: AccountDir) -> None:
     images = days(account_dir, 5)
     maintenance(account_dir, ALL).tidy()
-    oldest, second = account_dir.snapshots()[-1], account_dir.snapshots()[-2]
-    path = account_dir.data_path(oldest)
+    oldest, second = listed(account_dir)[-1], listed(account_dir)[-2]
+    path = data_path(account_dir, oldest)
     whole = path.read_bytes()
     path.chmod(0o600)
     path.write_bytes(b"\0" * len(whole))
@@ -335,7 +336,7 @@ def test_what_hangs_on_one_without_a_manifest_comes_out_all_the_same(account_dir
     images = days(account_dir, 4)
     maintenance(account_dir, ALL).tidy()
     for place in (0, 2):
-        snapshots = account_dir.snapshots()
+        snapshots = listed(account_dir)
         manifest = account_dir.path / f"{snapshots[place].name}.json"
         manifest.rename(manifest.with_suffix(".away"))
         assert content(account_dir, snapshots[3]) == images[0]
@@ -345,7 +346,7 @@ def test_what_hangs_on_one_without_a_manifest_comes_out_all_the_same(account_dir
 def test_a_manifest_that_cannot_be_read_for_once_costs_nothing(account_dir: AccountDir) -> None:
     """The one that is sealed meanwhile gets a number of its own."""
     images = days(account_dir, 3)
-    newest = account_dir.snapshots()[0]
+    newest = listed(account_dir)[0]
     manifest = account_dir.path / f"{newest.name}.json"
     text = manifest.read_bytes()
     manifest.chmod(0o600)
@@ -354,7 +355,7 @@ def test_a_manifest_that_cannot_be_read_for_once_costs_nothing(account_dir: Acco
     seal(account_dir, images[-1], days=9)
     maintenance(account_dir, ALL).tidy()
     manifest.write_bytes(text)
-    assert len({snapshot.sequence for snapshot in account_dir.snapshots()}) == 4
+    assert len({snapshot.sequence for snapshot in listed(account_dir)}) == 4
     for _ in range(2):
         maintenance(account_dir, ALL).tidy()
         must_hold(account_dir, images)
@@ -363,11 +364,11 @@ def test_a_manifest_that_cannot_be_read_for_once_costs_nothing(account_dir: Acco
 def test_two_with_one_number_lose_nothing(account_dir: AccountDir) -> None:
     """As an older store that was copied into a new one has them."""
     images = days(account_dir, 4)
-    for snapshot in account_dir.snapshots()[:3]:
+    for snapshot in listed(account_dir)[:3]:
         account_dir.replace_manifest(replace(snapshot, sequence=2))
     for _ in range(2):
         maintenance(account_dir, ALL).tidy()
-        assert sorted(content(account_dir, snapshot) for snapshot in account_dir.snapshots()) == sorted(images)
+        assert sorted(content(account_dir, snapshot) for snapshot in listed(account_dir)) == sorted(images)
 
 
 def test_a_label_may_end_as_a_file_does(account_dir: AccountDir) -> None:
@@ -386,14 +387,14 @@ def test_what_came_back_is_found_by_its_pages_where_both_are_deltas(account_dir:
         seal(account_dir, data)
     maintenance(account_dir, ALL).tidy()
     assert maintenance(account_dir, WITHOUT_SECOND).tidy().warnings == []
-    assert all(account_dir.stored(snapshot).st_size < 4 * PAGE for snapshot in account_dir.snapshots()[1:])
+    assert all(stat_data(account_dir, snapshot).st_size < 4 * PAGE for snapshot in listed(account_dir)[1:])
     must_hold(account_dir, [images[0], *images[2:]])
 
 
 def test_an_older_version_takes_no_manifest_of_a_delta_for_a_leftover(account_dir: AccountDir) -> None:
     """It removes what it can read and finds no plain data of: so it must not be able to read it."""
     days(account_dir, 2)
-    older = account_dir.snapshots()[1]
+    older = listed(account_dir)[1]
     path = account_dir.path / f"{older.name}.json"
     value = json.loads(path.read_text())
     del value["checksum"]
@@ -417,11 +418,11 @@ def test_with_compaction_off_all_stay_plain_and_what_is_compacted_is_read(accoun
 def test_a_delta_beside_its_plain_data_is_cleared(account_dir: AccountDir) -> None:
     """As a crash leaves them, between the name of the one and the end of the other: the plain one counts."""
     images = days(account_dir, 2)
-    older = account_dir.snapshots()[1]
+    older = listed(account_dir)[1]
     maintenance(account_dir, ALL).tidy()
     (account_dir.path / (older.name + DATA)).write_bytes(images[0])
     must_hold(account_dir, images)
-    account_dir.clear()
+    clear(account_dir)
     assert not (account_dir.path / (older.name + DELTA)).exists()
     must_hold(account_dir, images)
     assert maintenance(account_dir, ALL).tidy().compacted == [older.name]
@@ -430,8 +431,8 @@ def test_a_delta_beside_its_plain_data_is_cleared(account_dir: AccountDir) -> No
 def test_a_chain_that_is_broken_says_where(account_dir: AccountDir) -> None:
     images = days(account_dir, 4)
     maintenance(account_dir, ALL).tidy()
-    newest, third, second, oldest = account_dir.snapshots()
-    path = account_dir.data_path(second)
+    newest, third, second, oldest = listed(account_dir)
+    path = data_path(account_dir, second)
     path.chmod(0o600)
     path.write_bytes(path.read_bytes()[:-1] + b"\0")
     for snapshot in (second, oldest):
@@ -445,9 +446,9 @@ def test_a_chain_that_is_broken_says_where(account_dir: AccountDir) -> None:
 
 def test_manifests_tell_the_same_before_and_after(account_dir: AccountDir) -> None:
     days(account_dir, 3)
-    before = account_dir.snapshots()
+    before = listed(account_dir)
     maintenance(account_dir, ALL).tidy()
-    assert account_dir.snapshots() == before
+    assert listed(account_dir) == before
 
 
 def hashes_of(data: bytes) -> PageHashes:
@@ -457,7 +458,7 @@ def hashes_of(data: bytes) -> PageHashes:
 def test_hashes_tell_the_pages_that_differ_where_sizes_do() -> None:
     one = image(10) + bytes(2 * PAGE) + image(2, 5)
     other = changed(image(10), [4], 8)
-    assert hashes_of(one).differing(hashes_of(other)) == hashes_of(other).differing(hashes_of(one)) == [4, 12, 13]
+    assert hashes_of(one).find_changes(hashes_of(other)) == hashes_of(other).find_changes(hashes_of(one)) == [4, 12, 13]
 
 
 def test_a_snapshot_of_before_is_compacted_once_for_each(account_dir: AccountDir) -> None:
@@ -465,9 +466,9 @@ def test_a_snapshot_of_before_is_compacted_once_for_each(account_dir: AccountDir
     data = image(40)
     first: Manifest = seal(account_dir, data, label="one").snapshot
     second: Manifest = seal(account_dir, data, label="two").snapshot
-    assert account_dir.stored(first).st_ino == account_dir.stored(second).st_ino
+    assert stat_data(account_dir, first).st_ino == stat_data(account_dir, second).st_ino
     assert maintenance(account_dir, ALL).tidy().compacted == [first.name]
-    assert account_dir.stored(first).st_size < 1000
+    assert stat_data(account_dir, first).st_size < 1000
     must_hold(account_dir, [data, data])
 
 
@@ -475,7 +476,7 @@ def test_what_one_without_a_manifest_hangs_on_stays(account_dir: AccountDir) -> 
     """It counts for nothing, and yet its manifest may come back."""
     images = days(account_dir, 4)
     maintenance(account_dir, ALL).tidy()
-    _, _, second, oldest = account_dir.snapshots()
+    _, _, second, oldest = listed(account_dir)
     manifest = account_dir.path / f"{oldest.name}.json"
     manifest.rename(manifest.with_suffix(".away"))
     done = maintenance(account_dir, replace(ALL, keep=1, daily=1)).tidy()
@@ -488,13 +489,13 @@ def test_what_one_without_a_manifest_hangs_on_stays(account_dir: AccountDir) -> 
 def test_of_two_with_one_number_none_hangs_on_the_other() -> None:
     """As a manifest that could not be read for a moment leaves them."""
     one, two, newest, oldest = numbered(2), numbered(2, label="twin"), numbered(3), numbered(1)
-    assert compaction.bases([oldest, one, two, newest]) == {one.name: newest, two.name: newest, oldest.name: two}
+    assert compaction.choose_bases([oldest, one, two, newest]) == {one.name: newest, two.name: newest, oldest.name: two}
 
 
 def test_nothing_hangs_on_what_would_not_be_found_again(account_dir: AccountDir) -> None:
     images = days(account_dir, 2)
-    newest, older = account_dir.snapshots()
+    newest, older = listed(account_dir)
     account_dir.replace_manifest(replace(newest, sequence=older.sequence))
     with pytest.raises(Failure, match="would not be found as the base"):
-        maintenance(account_dir, ALL)._packing(account_dir.snapshots()).pack(older, newest)
-    assert sorted(content(account_dir, snapshot) for snapshot in account_dir.snapshots()) == sorted(images)
+        Compaction(account_dir, account_dir.read_listing(), lambda: None).pack_snapshot(older, newest)
+    assert sorted(content(account_dir, snapshot) for snapshot in listed(account_dir)) == sorted(images)

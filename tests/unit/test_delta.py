@@ -39,7 +39,7 @@ def write(fd: int, old: bytes, new: bytes | None) -> int:
     base = (len(new), sha256(new).hexdigest()) if new is not None else (0, None)
     header = Header(delta.FORMAT, PAGE, len(old), sha256(old).hexdigest(), *base)
     pages = range(-(-max(len(old), base[0]) // PAGE))
-    return delta.write(fd, header, pages, pages_of(old), pages_of(new or b""), lambda: None)
+    return delta.write_delta(fd, header, pages, pages_of(old), pages_of(new or b""), lambda: None)
 
 
 def read(fd: int, new: bytes | None) -> bytes:
@@ -51,10 +51,10 @@ def read(fd: int, new: bytes | None) -> bytes:
             plain.flush()
             with Image(None if new is None else os.dup(plain.fileno()), os.dup(scratch.fileno()), PAGE) as made:
                 if copied:
-                    made.copy()
-                made.apply(Delta(fd))
-                whole = b"".join(made.read([number]) for number in range(-(-made.bytes // PAGE)))[: made.bytes]
-                assert made.hash().sha256 == sha256(whole).hexdigest()
+                    made.copy_plain()
+                made.apply_delta(Delta(fd))
+                whole = b"".join(made.read_pages([number]) for number in range(-(-made.bytes // PAGE)))[: made.bytes]
+                assert made.hash_content().sha256 == sha256(whole).hexdigest()
                 if copied:
                     scratch.seek(0)
                     assert scratch.read() == whole
@@ -156,4 +156,4 @@ def test_what_ends_it_between_two_groups_is_raised() -> None:
 
     header = Header(delta.FORMAT, PAGE, PAGE, "", 0, None)
     with file() as fd, pytest.raises(EndError):
-        delta.write(fd, header, [0], pages_of(image(1)), pages_of(b""), check)
+        delta.write_delta(fd, header, [0], pages_of(image(1)), pages_of(b""), check)

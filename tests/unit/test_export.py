@@ -13,7 +13,7 @@ from made import made
 
 from t3_backup.errors import Failure, UsageError
 from t3_backup.history import verify
-from t3_backup.history.verify import Check
+from t3_backup.history.verify import VerifyResult
 from t3_backup.restore import export
 from t3_backup.store.account_dir import AccountDir
 from t3_backup.store.content import hash_content
@@ -38,13 +38,13 @@ def account_dir(tmp_path: Path) -> Iterator[AccountDir]:
 @pytest.fixture
 def snapshot(account_dir: AccountDir, monkeypatch: pytest.MonkeyPatch) -> Manifest:
     """One that verifies: the proof itself takes an account, and is tested with real ones."""
-    monkeypatch.setattr(verify, "verify_bytes", lambda _, snapshot, *__: Check(snapshot, ()))
-    with account_dir.begin() as staged_file:
+    monkeypatch.setattr(verify, "verify_bytes", lambda _, snapshot, *__: VerifyResult(snapshot, ()))
+    with account_dir.stage_file() as staged_file:
         os.write(staged_file.writer, DATA)
         staged_file.settle()
         content = hash_content(staged_file.reader)
         sealed = replace(made(1), bytes=content.bytes, sha256=content.sha256)
-        account_dir.publish(staged_file, sealed)
+        account_dir.publish_file(staged_file, sealed)
     return sealed
 
 
@@ -150,7 +150,7 @@ def test_a_place_without_a_name_is_wrong_use(account_dir: AccountDir, snapshot: 
 def test_what_does_not_verify_is_not_written(
     account_dir: AccountDir, snapshot: Manifest, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(verify, "verify_bytes", lambda *_: Check(snapshot, ("another SHA-256",)))
+    monkeypatch.setattr(verify, "verify_bytes", lambda *_: VerifyResult(snapshot, ("another SHA-256",)))
     with pytest.raises(Failure, match="does not verify and is not written: another SHA-256"):
         write(account_dir, snapshot, folder / "a")
     assert os.listdir(folder) == []

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from account_dirs import ALL, PAGE, changed, forms, image, maintenance, opened, seal
+from account_dirs import ALL, PAGE, changed, data_path, forms, image, listed, maintenance, opened, seal
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -32,13 +32,13 @@ def test_the_reader_of_the_documentation_reads_every_form(reader: list[str], tmp
             seal(account_dir, data, label=f"day-{number}")
         assert maintenance(account_dir, ALL).tidy().warnings == []
         assert forms(account_dir) == "pddddd"
-        for number, snapshot in enumerate(reversed(account_dir.snapshots())):
+        for number, snapshot in enumerate(reversed(listed(account_dir))):
             target = tmp_path / str(number)
             subprocess.run([*reader, str(account_dir.path), snapshot.name, str(target)], check=True)
             assert target.read_bytes() == images[number]
-        delta = account_dir.data_path(account_dir.snapshots()[-2])
+        delta = data_path(account_dir, listed(account_dir)[-2])
         delta.chmod(0o600)
         delta.write_bytes(delta.read_bytes()[:-1] + b"\0")
-        line = [*reader, str(account_dir.path), account_dir.snapshots()[-1].name, str(tmp_path / "x")]
+        line = [*reader, str(account_dir.path), listed(account_dir)[-1].name, str(tmp_path / "x")]
         again = subprocess.run(line, check=False, capture_output=True, text=True)
         assert (again.returncode, again.stderr) == (1, f"{delta.name} is damaged\n")

@@ -15,16 +15,17 @@ from t3_backup.backup.result import AccountResult
 from t3_backup.output import console, journald
 from t3_backup.output.console import JournalConsole
 from t3_backup.output.messages import result_messages
+from t3_backup.store.listing import StoredSnapshot
 
 RUN = "0123456789abcdef0123456789abcdef"
 
 
-def snapshot(**changes: Any) -> dict[str, Any]:
-    return made(**changes).as_json() | {"path": "/store/alice/x.sqlite"}
+def snapshot(**changes: Any) -> StoredSnapshot:
+    return StoredSnapshot(made(**changes), Path("/store/alice/x.sqlite"), "plain")
 
 
 def entries(result: AccountResult) -> list[dict[str, str]]:
-    return [journald.fields(line, result, RUN) for line in result_messages(result)]
+    return [journald.entry_fields(line, result, RUN) for line in result_messages(result)]
 
 
 def test_a_snapshot_has_its_name_verdict_and_size_beside_the_line_that_people_read() -> None:
@@ -96,9 +97,9 @@ def test_fields_are_sent_where_the_stream_is_the_journal_and_its_package_is_ther
     stream: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("systemd.journal")
-    assert type(console.reporter(stream, RUN)) is JournalConsole
+    assert type(console.make_console(stream, RUN)) is JournalConsole
     monkeypatch.setitem(sys.modules, "systemd", None)
-    assert type(console.reporter(stream, RUN)) is console.Console
+    assert type(console.make_console(stream, RUN)) is console.Console
     monkeypatch.delitem(sys.modules, "systemd")
     monkeypatch.delenv("JOURNAL_STREAM")
-    assert type(console.reporter(stream, RUN)) is console.Console
+    assert type(console.make_console(stream, RUN)) is console.Console

@@ -35,10 +35,10 @@ def account_dir(tmp_path: Path) -> list[Manifest]:
         assert opened is not None
         with opened:
             for snapshot in reversed(snapshots):
-                with opened.begin() as staged_file:
+                with opened.stage_file() as staged_file:
                     os.write(staged_file.writer, b"data")
                     staged_file.settle()
-                    opened.publish(staged_file, snapshot)
+                    opened.publish_file(staged_file, snapshot)
     return snapshots
 
 

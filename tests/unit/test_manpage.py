@@ -8,9 +8,9 @@ import re
 import shutil
 import subprocess
 import sys
-from collections import defaultdict
 from pathlib import Path
 
+import made as manifests
 import pytest
 from conftest import ROOT
 
@@ -20,6 +20,7 @@ from t3_backup.backup.result import AccountResult
 from t3_backup.cli.parser import build_parser
 from t3_backup.output import journald
 from t3_backup.output.messages import Message
+from t3_backup.store.listing import StoredSnapshot
 
 MAKER = ROOT / "tools" / "manpage.py"
 DEBIAN = ROOT / "debian"
@@ -98,8 +99,8 @@ def test_every_exit_code_is_on_the_page(shown: dict[str, str]) -> None:
 def test_every_field_of_the_journal_is_on_the_page(shown: dict[str, str]) -> None:
     page = shown["t3-backup-state"]
     section = page[page.index("JOURNAL Events") : page.index("EXAMPLES")]
-    line = Message(6, "text", defaultdict(lambda: "value"))
-    fields = journald.fields(line, AccountResult("alice", "backed_up", "reason"), "run")
+    line = Message(6, "text", StoredSnapshot(manifests.made(label="before"), Path("/store/alice/x.sqlite"), "plain"))
+    fields = journald.entry_fields(line, AccountResult("alice", "backed_up", "reason"), "run")
     assert {name for name in fields if name.startswith("T3_")} == set(re.findall(r"T3_\w+", section))
 
 

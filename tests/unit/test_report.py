@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 import termios
+from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
 
@@ -17,8 +18,11 @@ from made import NOON, made
 
 from demo.users import User
 from t3_backup.backup.result import AccountResult
-from t3_backup.history.verify import Check
+from t3_backup.history.verify import VerifyResult
 from t3_backup.output import messages
+from t3_backup.output.documents import AccountContents
+from t3_backup.store.listing import StoredSnapshot
+from t3_backup.store.manifest import Manifest
 from t3_backup.text import ERROR, INFO, WARNING
 
 HOSTILE = "a\x1b[31mb\x1b]0;title\x07c\rd\ne\x9bf\u202eg\ud800h"
@@ -29,7 +33,7 @@ def says(code: str, stdout: Path, environ: dict[str, str]) -> str:
     """What a process whose standard output is that file writes there."""
     with stdout.open("w") as file:
         base = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), "LANG": "C.UTF-8"}
-        program = "import sys; from t3_backup.output import console as lines; out = lines.reporter(sys.stdout, 'run'); "
+        program = "import sys; from t3_backup.output import console as lines; out = lines.make_console(sys.stdout, 'run'); "
         subprocess.run([sys.executable, "-c", program + code], stdout=file, env=base | environ, check=True, timeout=30)
     return stdout.read_text(encoding="utf-8")
 
@@ -86,7 +90,7 @@ def test_a_line_stays_one_line_and_a_terminal_obeys_nothing_in_it(tmp_path: Path
         [
             sys.executable,
             "-c",
-            f"import sys; from t3_backup.output import console as lines\nwith lines.reporter(sys.stdout, 'run') as out: out.line(6, {HOSTILE!r})",
+            f"import sys; from t3_backup.output import console as lines\nwith lines.make_console(sys.stdout, 'run') as out: out.line(6, {HOSTILE!r})",
         ],
         {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), "LANG": "C.UTF-8", "TERM": "xterm"},
     )
@@ -102,7 +106,7 @@ def test_markup_in_a_line_is_shown_as_it_is() -> None:
         [
             sys.executable,
             "-c",
-            f"import sys; from t3_backup.output import console as lines\nwith lines.reporter(sys.stdout, 'run') as out: out.line(6, {text!r})",
+            f"import sys; from t3_backup.output import console as lines\nwith lines.make_console(sys.stdout, 'run') as out: out.line(6, {text!r})",
         ],
         {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), "LANG": "C.UTF-8", "TERM": "xterm"},
     )
@@ -111,8 +115,8 @@ def test_markup_in_a_line_is_shown_as_it_is() -> None:
 
 
 def result(**snapshot: object) -> AccountResult:
-    entry = made(**snapshot).as_json() | {"path": "/store/alice/x.sqlite"}
-    return AccountResult("alice", "backed_up", snapshots=(entry,), pruned=("state-old",), warnings=("the clock",))
+    stored = StoredSnapshot(made(**snapshot), Path("/store/alice/x.sqlite"), "plain")
+    return AccountResult("alice", "backed_up", snapshots=(stored,), pruned=("state-old",), warnings=("the clock",))
 
 
 def told(one: AccountResult) -> list[tuple[int, str]]:
@@ -150,15 +154,16 @@ def test_only_a_failed_or_a_bad_one_alarms() -> None:
 
 
 def test_a_check_says_whether_it_proved_and_evidence_is_no_failure() -> None:
-    assert messages.check_line(Check(made(), ()))[1].startswith("verified alice state-20261124T120000Z (")
-    assert messages.check_line(Check(made(verdict="damaged"), ()))[1].startswith("unchanged alice ")
-    priority, line = messages.check_line(Check(made(), ("SHA-256 x, y was sealed",)))
+    assert messages.verify_message(VerifyResult(made(), ())).text.startswith("verified alice state-20261124T120000Z (")
+    assert messages.verify_message(VerifyResult(made(verdict="damaged"), ())).text.startswith("unchanged alice ")
+    priority, line, _ = messages.verify_message(VerifyResult(made(), ("SHA-256 x, y was sealed",)))
     assert priority == ERROR
     assert "does NOT verify: SHA-256 x, y was sealed" in line
 
 
-def entry(snapshots: list[dict], strays: list[str] | None = None, leftovers: list[str] | None = None) -> dict:
-    return {"user": "alice", "snapshots": snapshots, "strays": strays or [], "leftovers": leftovers or []}
+def contents(snapshots: list[Manifest], strays: Sequence[str] = (), leftovers: Sequence[str] = ()) -> AccountContents:
+    stored = [StoredSnapshot(manifest, Path(manifest.name), "plain") for manifest in snapshots]
+    return AccountContents("alice", stored, strays, leftovers)
 
 
 def test_the_table_has_a_row_a_snapshot_and_columns_in_line() -> None:
@@ -167,9 +172,7 @@ def test_the_table_has_a_row_a_snapshot_and_columns_in_line() -> None:
         made(2, NOON - timedelta(hours=5), verdict="suspect"),
         made(1, NOON - timedelta(days=40), verdict="damaged", accepted_at="2026-11-01T00:00:00Z", t3_level=None, method="vacuum"),
     ]
-    head, titles, *rows = messages.list_lines(
-        entry([one.as_json() for one in account_dir], ["state-x.sqlite"], ["/b/alice+old"]), NOON
-    )
+    head, titles, *rows = messages.list_lines(contents(account_dir, ["state-x.sqlite"], ["/b/alice+old"]), NOON)
     assert head.startswith("alice: 3 snapshots, ")
     assert [row.split()[-1] for row in rows[:3]] == [one.name for one in account_dir]
     column = titles.index("NAME")
@@ -190,8 +193,8 @@ def test_the_table_has_a_row_a_snapshot_and_columns_in_line() -> None:
 
 
 def test_an_empty_shelf_has_a_heading_alone_and_a_future_snapshot_no_negative_age() -> None:
-    assert messages.list_lines(entry([]), NOON) == [messages.list_lines(entry([]), NOON)[0]]
-    [*_, row] = messages.list_lines(entry([made(1, NOON + timedelta(days=9)).as_json()]), NOON)
+    assert messages.list_lines(contents([]), NOON) == [messages.list_lines(contents([]), NOON)[0]]
+    [*_, row] = messages.list_lines(contents([made(1, NOON + timedelta(days=9))]), NOON)
     assert " 0s " in row
 
 

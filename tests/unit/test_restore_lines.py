@@ -19,7 +19,7 @@ NAME = "state-20261124T120000Z"
 
 def plan(problem: str = "", rows: dict[str, int] | None = None, **changes: Any) -> list[str]:
     live = None if problem else replace(CENSUS, rows=rows if rows is not None else {"events": 1200})
-    return restore_messages.plan(made(1, **changes), live, problem, NOON + timedelta(days=3))
+    return restore_messages.plan_lines(made(1, **changes), live, problem, NOON + timedelta(days=3))
 
 
 def test_a_plan_says_which_snapshot_it_is_and_what_changes() -> None:
@@ -74,7 +74,7 @@ def test_of_many_tables_the_greatest_changes_are_shown() -> None:
     ],
 )
 def test_what_each_table_gains_or_loses(then: Any, live: Any, changes: list[tuple[str, int]]) -> None:
-    assert restore_messages.differences(replace(CENSUS, rows=then), replace(CENSUS, rows=live)) == changes
+    assert restore_messages.row_changes(replace(CENSUS, rows=then), replace(CENSUS, rows=live)) == changes
 
 
 def restored(**changes: Any) -> Restored:
@@ -85,7 +85,7 @@ def restored(**changes: Any) -> Restored:
 
 
 def told(**changes: Any) -> list[str]:
-    return [line.text for line in restore_messages.done(restored(**changes), "")]
+    return [line.text for line in restore_messages.done_lines(restored(**changes), "")]
 
 
 def test_what_was_done_how_long_it_took_and_how_to_undo_it() -> None:
@@ -101,7 +101,7 @@ def test_a_server_that_did_not_run_is_said_to_stay_stopped() -> None:
 
 
 def test_warnings_come_first_and_are_warnings() -> None:
-    first, second, *rest = restore_messages.done(restored(warnings=["one", "two"]), "")
+    first, second, *rest = restore_messages.done_lines(restored(warnings=["one", "two"]), "")
     assert [(first.priority, first.text), (second.priority, second.text)] == [
         (WARNING, "WARN: alice: one"),
         (WARNING, "WARN: alice: two"),
@@ -118,5 +118,5 @@ def test_where_nothing_was_kept_there_is_nothing_to_undo_and_where_it_lies_is_sa
 @pytest.mark.parametrize("verdict", ["verified", "suspect", "damaged"])
 def test_it_is_undone_by_its_label_whatever_it_is_worth_and_with_the_options_it_was_done_with(verdict: str) -> None:
     kept = made(2, NOON + timedelta(hours=1), label="prerestore", verdict=verdict, reasons=("why",))
-    line = restore_messages.undo(restored(prerestore=kept), "--dest /srv/store --no-service")
+    line = restore_messages.undo_command(restored(prerestore=kept), "--dest /srv/store --no-service")
     assert line == "t3-backup-state restore alice --label prerestore --dest /srv/store --no-service"

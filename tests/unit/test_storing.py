@@ -8,7 +8,7 @@ from pathlib import Path
 
 import account_dirs
 import pytest
-from account_dirs import ALL, PAGE, changed, content, forms, image, maintenance, seal
+from account_dirs import ALL, PAGE, changed, content, data_path, forms, image, listed, maintenance, seal, stat_data
 
 from t3_backup.history import page_hashes, reflink
 from t3_backup.store.account_dir import AccountDir
@@ -41,9 +41,9 @@ def test_the_same_again_is_not_kept_twice(account_dir: AccountDir) -> None:
 def test_what_is_to_be_said_of_it_gets_a_name_and_no_room(account_dir: AccountDir, news: dict[str, str]) -> None:
     first, again = seal(account_dir, image(9)), seal(account_dir, image(9), **news)
     assert not again.unchanged
-    assert [snapshot.name for snapshot in account_dir.snapshots()] == [again.snapshot.name, first.snapshot.name]
-    assert account_dir.stored(first.snapshot).st_ino == account_dir.stored(again.snapshot).st_ino
-    account_dir.remove(first.snapshot)
+    assert [snapshot.name for snapshot in listed(account_dir)] == [again.snapshot.name, first.snapshot.name]
+    assert stat_data(account_dir, first.snapshot).st_ino == stat_data(account_dir, again.snapshot).st_ino
+    account_dir.remove_snapshot(first.snapshot)
     assert content(account_dir, again.snapshot) == image(9), "it goes with its last name"
 
 
@@ -57,14 +57,14 @@ def test_a_damaged_one_is_not_kept_again_for_the_one_that_vacuum_made_of_it(acco
     seal(account_dir, image(9, 5), verdict="suspect", method="vacuum")
     again = seal(account_dir, image(9), verdict="damaged")
     assert (again.unchanged, again.snapshot) == (True, first)
-    assert len(account_dir.snapshots()) == 2
+    assert len(listed(account_dir)) == 2
 
 
 def test_the_same_as_an_older_one_is_no_confirmation(account_dir: AccountDir) -> None:
     for data in (image(9, 1), image(9, 2)):
         seal(account_dir, data)
     assert not seal(account_dir, image(9, 1)).unchanged
-    assert len(account_dir.snapshots()) == 3
+    assert len(listed(account_dir)) == 3
 
 
 @pytest.mark.parametrize("label", [None, "prebump-1"])
@@ -74,8 +74,8 @@ def test_what_the_disk_has_lost_comes_back_with_the_same_from_the_database(accou
     for data in images:
         seal(account_dir, data)
     maintenance(account_dir, ALL).tidy()
-    newest, older = account_dir.snapshots()
-    spoil(account_dir.data_path(newest))
+    newest, older = listed(account_dir)
+    spoil(data_path(account_dir, newest))
     assert content(account_dir, older) != images[0]
     found = seal(account_dir, images[1], label=label)
     assert len(found.warnings) == 1
@@ -87,7 +87,7 @@ def test_what_the_disk_has_lost_comes_back_with_the_same_from_the_database(accou
 
 def test_every_name_of_what_was_lost_is_mended(account_dir: AccountDir) -> None:
     one, two = (seal(account_dir, image(9), label=label).snapshot for label in ("one", "two"))
-    spoil(account_dir.data_path(two))
+    spoil(data_path(account_dir, two))
     seal(account_dir, image(9), label="three")
     assert [content(account_dir, snapshot) for snapshot in (one, two)] == [image(9), image(9)]
 
@@ -99,7 +99,7 @@ def test_where_nothing_can_be_shared_it_takes_room_and_is_there(account_dir: Acc
     def fail(*_: object) -> None:
         raise OSError(5, "Input/output error")
 
-    monkeypatch.setattr(reflink, "share", fail)
+    monkeypatch.setattr(reflink, "write_shared", fail)
     found = seal(account_dir, changed(image(9), [3], 1), share=True)
     assert "shares nothing with" in found.warnings[0]
     assert content(account_dir, found.snapshot) == changed(image(9), [3], 1)
@@ -107,12 +107,15 @@ def test_where_nothing_can_be_shared_it_takes_room_and_is_there(account_dir: Acc
 
 def test_its_hashes_are_made_anew_where_they_are_lost(account_dir: AccountDir) -> None:
     snapshot = seal(account_dir, image(9)).snapshot
-    found = page_hashes.beside(account_dir, snapshot)
+    found = page_hashes.read_page_hashes(account_dir, snapshot)
     assert found is not None
     assert found.hashes == native.hash_pages(image(9), PAGE)
     beside = account_dir.path / f"{snapshot.name}.pages"
     beside.chmod(0o600)
     beside.write_bytes(b"spoilt")
-    assert "is not what was written" in page_hashes.problem(account_dir, snapshot)
+    assert "is not what was written" in page_hashes.find_problem(account_dir, account_dir.read_listing(), snapshot)
     seal(account_dir, image(9))
-    assert (page_hashes.beside(account_dir, snapshot), page_hashes.problem(account_dir, snapshot)) == (found, "")
+    assert (
+        page_hashes.read_page_hashes(account_dir, snapshot),
+        page_hashes.find_problem(account_dir, account_dir.read_listing(), snapshot),
+    ) == (found, "")

@@ -7,18 +7,18 @@ from dataclasses import replace
 import pytest
 from made import CENSUS, made
 
-from t3_backup.backup.verdict import Verdict, disagreements, judge_copy, yardstick
+from t3_backup.backup.verdict import Judgement, choose_yardstick, find_disagreements, judge_copy
 from t3_backup.store.census import Census
 from t3_backup.store.manifest import Manifest
 from t3_backup.worker.operations.backup import Copied
 
-GOOD = Verdict("verified")
+GOOD = Judgement("verified")
 BEFORE = made()  # 1000 rows, 100 pages, level 30
 
 
 def verdict(
     previous: Manifest | None = BEFORE, method: str = "online", rows: int = 1000, pages: int = 100, level: int | None = 30
-) -> Verdict:
+) -> Judgement:
     census = replace(CENSUS, rows={"events": rows}, page_count=pages, t3_level=level)
     return judge_copy((), census, method, previous)
 
@@ -36,7 +36,7 @@ def test_whatever_a_check_finds_makes_it_damaged_and_is_the_reason() -> None:
     """Row 12."""
     found = ("row 3 missing from index x", "foreign_key_check: rows without a parent in y")
     for previous in (None, BEFORE):
-        assert judge_copy(found, CENSUS, "online", previous) == Verdict("damaged", found)
+        assert judge_copy(found, CENSUS, "online", previous) == Judgement("damaged", found)
 
 
 def test_damage_outweighs_loss() -> None:
@@ -122,40 +122,42 @@ def copied(**censuses: Census | None) -> Copied:
 )
 def test_a_pinned_copy_must_hold_what_the_source_held(changes: dict[str, object]) -> None:
     """Row 24: a wrong database passes every check but this one."""
-    assert disagreements(copied(pinned=HELD), HELD) == []
-    assert len(disagreements(copied(pinned=HELD), replace(HELD, **changes))) >= 1
+    assert find_disagreements(copied(pinned=HELD), HELD) == []
+    assert len(find_disagreements(copied(pinned=HELD), replace(HELD, **changes))) >= 1
 
 
 def test_a_vacuumed_copy_lies_between_two_moments() -> None:
     """Its pages and the rowids of most tables are its own; what T3 only adds to must lie in between."""
     later = replace(HELD, page_count=12, ends=HELD.ends | {"orchestration_events": 9, "t": 99})
     between = replace(HELD, page_count=7, ends=HELD.ends | {"orchestration_events": 7, "t": 1})
-    assert disagreements(copied(before=HELD, after=later), between) == []
+    assert find_disagreements(copied(before=HELD, after=later), between) == []
     for wrong in (4, 10):
         outside = replace(between, ends=between.ends | {"orchestration_events": wrong})
-        assert disagreements(copied(before=HELD, after=later), outside) == [f"end of orchestration_events {wrong}, not from 5 to 9"]
+        assert find_disagreements(copied(before=HELD, after=later), outside) == [
+            f"end of orchestration_events {wrong}, not from 5 to 9"
+        ]
     for changes in ({"t3_level": 31}, {"schema_sha256": "b"}, {"user_version": 1}, {"application_id": 1}):
-        assert len(disagreements(copied(before=HELD, after=later), replace(between, **changes))) == 1
+        assert len(find_disagreements(copied(before=HELD, after=later), replace(between, **changes))) == 1
 
 
 def test_a_copy_without_a_pin_has_nothing_to_agree_with() -> None:
-    assert disagreements(copied(), HELD) == []
+    assert find_disagreements(copied(), HELD) == []
 
 
 def test_the_newest_good_one_is_the_yardstick() -> None:
-    assert yardstick([]) is None
-    assert yardstick([made(2, verdict="damaged"), made(3, verdict="suspect")]) is None
-    assert yardstick([made(3, verdict="suspect"), made(2), made(1)]) == made(2)
+    assert choose_yardstick([]) is None
+    assert choose_yardstick([made(2, verdict="damaged"), made(3, verdict="suspect")]) is None
+    assert choose_yardstick([made(3, verdict="suspect"), made(2), made(1)]) == made(2)
     accepted = made(3, verdict="suspect", accepted_at="2026-11-24T12:00:00Z")
-    assert yardstick([made(2), accepted]) == accepted
-    assert yardstick([made(2), replace(accepted, method="vacuum")]) == made(2)
+    assert choose_yardstick([made(2), accepted]) == accepted
+    assert choose_yardstick([made(2), replace(accepted, method="vacuum")]) == made(2)
 
 
 def test_what_was_put_back_is_the_yardstick_until_something_is_taken_of_it() -> None:
     """A restore to a lower level is no loss to be alarmed of, whatever was taken in between."""
     back = made(1, restored_since=4)
-    assert yardstick([made(3), made(2), back]) == back
-    assert yardstick([made(4), made(3), back]) == made(4)
-    assert yardstick([made(4, verdict="suspect"), made(3), back]) == back
-    assert yardstick([made(3), replace(back, restored_since=3)]) == made(3)
-    assert yardstick([made(6), back, made(5, restored_since=7)]) == made(5, restored_since=7)
+    assert choose_yardstick([made(3), made(2), back]) == back
+    assert choose_yardstick([made(4), made(3), back]) == made(4)
+    assert choose_yardstick([made(4, verdict="suspect"), made(3), back]) == back
+    assert choose_yardstick([made(3), replace(back, restored_since=3)]) == made(3)
+    assert choose_yardstick([made(6), back, made(5, restored_since=7)]) == made(5, restored_since=7)

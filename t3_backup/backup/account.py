@@ -1,0 +1,192 @@
+"""Back up one account: take the snapshot, make space where the disk is full, prune and compact.
+
+This is where errors end and become results. What people see of them is up to `output`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from functools import partial
+
+from t3_backup.accounts import Account
+from t3_backup.backup import legacy_import
+from t3_backup.backup.archive import ArchiveMaker
+from t3_backup.backup.limits import limits_of, limits_until
+from t3_backup.backup.result import AccountResult
+from t3_backup.backup.snapshot import SnapshotOrder, take_snapshot
+from t3_backup.errors import Failure, NoRoom, SourceAbsent, explain
+from t3_backup.history.maintenance import Maintenance, MaintenanceResult
+from t3_backup.settings import Settings
+from t3_backup.store.account_dir import AccountDir
+from t3_backup.store.leftovers import remove_leftovers
+from t3_backup.store.listing import Listing
+from t3_backup.store.manifest import Manifest
+from t3_backup.store.store import Store
+from t3_backup.system.deadline import Deadline
+from t3_backup.t3 import databases
+from t3_backup.worker import client
+from t3_backup.worker.limits import Limits
+from t3_backup.worker.operations.backup import FindDatabase
+from t3_backup.worker.protocol import Event, Phase
+from t3_backup.worker.supervisor import SourceListener
+
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+
+Listener = Callable[[str, Event], None]
+
+
+@dataclass(frozen=True)
+class BackupRun:
+    """What a run needs for every account."""
+
+    settings: Settings
+    store: Store
+    label: str | None
+    stopping: threading.Event
+    listen: Listener
+    now: Callable[[], datetime] = lambda: datetime.now(UTC)
+
+    def limits(self) -> Limits:
+        """Return the limits of one worker."""
+        return limits_of(self.settings, self.store.free_bytes, self.store.total_bytes())
+
+
+def back_up_account(run: BackupRun, account: Account) -> AccountResult:
+    """Take the snapshot of today.
+
+    What an earlier script left in a folder of the user's own is set aside, and told of. Raises Failure and OSError.
+    """
+    run.listen(account.user, Phase("start", 0))  # whoever is not heard of again, it is known who it was
+    order = SnapshotOrder(account, run.limits(), run.label, run.now(), run.stopping, partial(run.listen, account.user))
+    legacy_import.set_aside(order, run.store)
+    account_dir = run.store.account_dir(account.user, create=True)
+    assert account_dir is not None
+    with account_dir:
+        listing = remove_leftovers(account_dir, account_dir.read_listing())
+        heard = SourceListener(order.listen)
+        order = replace(order, listen=heard)
+        step = partial(_back_up_database, run, order, account_dir, listing, heard)
+        result = fail_uncovered(catch_failure(account, step), heard)
+    return replace(result, warnings=(*legacy_import.tell_waiting(account.user, run.store), *result.warnings))
+
+
+def _back_up_database(
+    run: BackupRun, order: SnapshotOrder, account_dir: AccountDir, listing: Listing, heard: SourceListener
+) -> AccountResult:
+    account, before = order.account, listing.snapshots
+    maintenance = Maintenance.of(account_dir, listing, run.settings, order.limits, run.stopping)
+    archive_maker = ArchiveMaker(order, account_dir, before, run.settings.files_limit)
+    share = False
+    with contextlib.suppress(OSError):  # of a full disk: what is taken takes more space then, or is refused
+        share = maintenance.shares_extents()
+        maintenance = replace(maintenance, known_to_share=share)
+    take = partial(take_snapshot, companion=archive_maker.get_companion, share=share)
+    early = MaintenanceResult(listing)
+    try:
+        deadline = Deadline.after(order.limits.seconds)
+        try:
+            published = take(_order_allowed(order, maintenance, run.settings), account_dir, listing)
+        except (NoRoom, OSError) as error:
+            if isinstance(error, OSError) and error.errno not in _FULL:
+                raise
+            early = maintenance.tidy(_find_hold(order, heard))  # what is not to stay anyway makes space
+            if not early.freed_space:
+                raise
+            maintenance = replace(maintenance, listing=early.listing)
+            before = early.listing.snapshots
+            try:
+                again = _order_until(_order_allowed(order, maintenance, run.settings), deadline)
+                published = take(again, account_dir, early.listing)
+            except (Failure, OSError) as error:  # what has gone is told of all the same
+                told = (*early.warnings, *archive_maker.warnings)
+                gone, compacted = tuple(early.pruned), tuple(early.compacted)
+                return AccountResult(account.user, "failed", explain(error), pruned=gone, warnings=told, compacted=compacted)
+    except SourceAbsent as absent:
+        if before:
+            return AccountResult(account.user, "failed", f"{absent}, but there are {len(before)} snapshots of it: was it deleted?")
+        if heard.uncovered:  # the folder stays, as that of everybody who has data
+            return AccountResult(account.user, "failed", str(absent))
+        with contextlib.suppress(OSError):  # not empty: something of somebody else's is there
+            os.rmdir(account.user, dir_fd=run.store.fd)
+        return AccountResult(account.user, "skipped", str(absent))
+    listing, taken, unchanged = published.listing, [published.snapshot], published.unchanged
+    warnings = [*_clock_warnings(before, taken[0]), *archive_maker.warnings, *published.warnings]
+    if taken[0].verdict == "damaged" and not unchanged:
+        try:
+            witness = take(_order_until(order, deadline), account_dir, listing, witness=taken[0])
+            listing = witness.listing
+            taken.insert(0, witness.snapshot)
+        except (Failure, OSError) as error:
+            warnings.append(f"{account.user}: VACUUM INTO, tried as a second witness, failed too: {explain(error)}")
+    tidied = MaintenanceResult(listing)
+    if taken[0].verdict == "verified":
+        tidied = replace(maintenance, listing=listing).tidy(_find_hold(order, heard))
+    return AccountResult(
+        account.user,
+        "unchanged" if unchanged else "backed_up",
+        "; ".join(taken[-1].reasons),
+        tuple(map(tidied.listing.stored_snapshot, taken)),
+        (*early.pruned, *tidied.pruned),
+        (*warnings, *tidied.warnings),
+        archive_maker.unsaved,
+        compacted=(*early.compacted, *tidied.compacted),
+        unchanged=unchanged,
+        listing=None if tidied.stale else tidied.listing,
+    )
+
+
+def _find_hold(order: SnapshotOrder, heard: SourceListener) -> str:
+    """Tell why nothing is pruned: where a database is not copied, what there is may be the last of what went into it. Empty: prune.
+
+    A store that was full before anybody was asked has the owner asked now. Raises Failure where that can't be told.
+    """
+    if not heard.looked:
+        with contextlib.suppress(NoRoom):  # it was heard before
+            client.ask(order.account, FindDatabase(), order.limits, order.stopping, heard)
+    return databases.summary(heard.uncovered) if heard.uncovered else ""
+
+
+def _order_allowed(order: SnapshotOrder, maintenance: Maintenance, settings: Settings) -> SnapshotOrder:
+    """Return the order with what the account may take."""
+    if not settings.max_bytes:
+        return order
+    return replace(order, limits=replace(order.limits, allowance=settings.max_bytes - maintenance.lasting_bytes()))
+
+
+def _order_until(order: SnapshotOrder, deadline: Deadline) -> SnapshotOrder:
+    """Return the order with what is left of its time."""
+    return replace(order, limits=limits_until(order.limits, deadline))
+
+
+def _clock_warnings(before: Sequence[Manifest], taken: Manifest) -> list[str]:
+    ahead = [snapshot.name for snapshot in before if snapshot.when > taken.when + timedelta(days=1)]
+    return [f"{taken.user}: the clock has gone back: {ahead[0]} is newer than now; nothing is pruned by it"] if ahead else []
+
+
+def catch_failure(account: Account, step: Callable[[], AccountResult]) -> AccountResult:
+    """Take a step for an account; an error becomes its result."""
+    try:
+        return step()
+    except (Failure, OSError) as error:
+        return AccountResult(account.user, "failed", explain(error))
+    except Exception as error:  # noqa: BLE001 - a mistake of ours must not cost the other accounts their backup
+        return AccountResult(account.user, "failed", f"internal error, please report it: {error!r}")
+
+
+def fail_uncovered(result: AccountResult, heard: SourceListener) -> AccountResult:
+    """Return the result, but failed where a database is not copied.
+
+    Whatever came of the one that is.
+    """
+    if not heard.uncovered:
+        return result
+    reasons = [databases.explain(heard.uncovered)]
+    if result.outcome == "failed":
+        reasons.append(result.reason)
+    return replace(result, outcome="failed", reason="; ".join(reasons), uncovered=heard.uncovered)

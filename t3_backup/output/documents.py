@@ -1,0 +1,134 @@
+"""The JSON documents of the commands (docs/interface/json.md): values in, plain dicts and lists out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:  # some bring the worker's client, which only those need who verify
+    from t3_backup.backup.result import AccountResult
+    from t3_backup.history.retention import Decision
+    from t3_backup.history.usage import Usage
+    from t3_backup.history.verify import VerifyResult
+    from t3_backup.restore.in_place import Restored
+    from t3_backup.restore.pending import PendingRestore
+    from t3_backup.store.listing import StoredSnapshot
+    from t3_backup.store.manifest import Manifest
+
+
+@dataclass(frozen=True)
+class AccountContents:
+    """What the store has of one account."""
+
+    user: str
+    snapshots: Sequence[StoredSnapshot] = ()  # newest first
+    strays: Sequence[str] = ()  # names of files that look like snapshots and don't count
+    leftovers: Sequence[str] = ()  # paths of what could not be taken over
+    restore: PendingRestore | None = None  # one that has not ended
+
+
+def snapshot_document(snapshot: StoredSnapshot) -> dict[str, Any]:
+    """Describe a snapshot: its manifest, and where and in which form its data is."""
+    return snapshot.manifest.as_json() | {"path": str(snapshot.path), "form": snapshot.form}
+
+
+def run_document(results: Sequence[AccountResult]) -> dict[str, Any]:
+    """Describe a run."""
+    return {
+        "accounts": [
+            {
+                "user": result.user,
+                "outcome": result.outcome,
+                "reason": result.reason,
+                "snapshots": [snapshot_document(snapshot) for snapshot in result.snapshots],
+                "unsaved": result.unsaved,
+                "uncovered": list(result.uncovered),
+                "taken_over": list(result.taken_over),
+                "pruned": list(result.pruned),
+                "compacted": list(result.compacted),
+                "warnings": list(result.warnings),
+            }
+            for result in results
+        ]
+    }
+
+
+def needs_attention(account: Mapping[str, Any]) -> bool:
+    """Tell of one account in a run's document whether somebody must look at it.
+
+    As `AccountResult.alarms` does.
+    """
+    bad = any(snapshot["verdict"] != "verified" and snapshot.get("accepted_at") is None for snapshot in account["snapshots"])
+    return account["outcome"] == "failed" or bool(account.get("unsaved", "")) or bad
+
+
+def contents_document(contents: AccountContents) -> dict[str, Any]:
+    """Describe what the store has of one account, as `list` does."""
+    return _account_document(contents, [snapshot_document(snapshot) for snapshot in contents.snapshots])
+
+
+def verify_document(contents: AccountContents, checked: Sequence[tuple[StoredSnapshot, VerifyResult]]) -> dict[str, Any]:
+    """Describe what the store has of one account, with the proof of each snapshot."""
+    entries = [
+        snapshot_document(snapshot) | {"verifies": result.verifies, "problems": list(result.reasons)}
+        for snapshot, result in checked
+    ]
+    return _account_document(contents, entries)
+
+
+def _account_document(contents: AccountContents, snapshots: list[dict[str, Any]]) -> dict[str, Any]:
+    return {
+        "user": contents.user,
+        "snapshots": snapshots,
+        "strays": list(contents.strays),
+        "leftovers": list(contents.leftovers),
+        "restore": None if contents.restore is None else contents.restore.as_json(),
+    }
+
+
+def prune_document(
+    user: str, decisions: Sequence[Decision], pruned: Sequence[str], compacted: Sequence[str], warnings: Sequence[str]
+) -> dict[str, Any]:
+    """Describe what retention decided of one account, and what was done."""
+    return {
+        "user": user,
+        "decisions": [{"name": one.snapshot.name, "keep": one.keep, "reasons": list(one.reasons)} for one in decisions],
+        "pruned": list(pruned),
+        "compacted": list(compacted),
+        "warnings": list(warnings),
+    }
+
+
+def marks_document(user: str, changed: Sequence[Manifest]) -> dict[str, Any]:
+    """Describe the snapshots of one account whose marks were changed."""
+    return {"user": user, "snapshots": [manifest.as_json() for manifest in changed]}
+
+
+def usage_document(usage: Usage) -> dict[str, Any]:
+    """Describe the disk usage of one account."""
+    snapshots = [
+        {
+            "name": one.snapshot.name,
+            "bytes": one.snapshot.bytes,
+            "form": one.form,
+            "stored_bytes": one.bytes,
+            "base": one.base,
+            "hanging": one.dependents,
+        }
+        for one in usage.stored
+    ]
+    return {"user": usage.user, "stored_bytes": usage.bytes, "full_bytes": usage.full, "snapshots": snapshots}
+
+
+def restored_document(done: Restored, undo: str | None) -> dict[str, Any]:
+    """Describe what a restore did; `undo` is the command that undoes it."""
+    return {
+        "action": "restored",
+        "prerestore": None if done.prerestore is None else done.prerestore.as_json(),
+        "kept": done.kept,
+        "server": done.server,
+        "warnings": done.warnings,
+        "seconds": done.seconds,
+        "undo": undo,
+    }
