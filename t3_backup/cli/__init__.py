@@ -1,1 +1,1 @@
-"""The command `t3-backup-state`, one module a subcommand."""
+"""The command line of `t3-backup-state`: each command has a module and a function of its name."""

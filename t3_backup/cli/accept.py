@@ -12,7 +12,7 @@ from t3_backup.text import utc_now
 
 
 def accept_command(args: argparse.Namespace, values: Settings) -> int:
-    """`accept`: end the hold of what is suspect or damaged."""
+    """Run `accept`: end the hold of what is suspect or damaged."""
 
     def change(store: Store) -> MarkChange:
         accepted = accept_snapshots(store, args.user, utc_now())

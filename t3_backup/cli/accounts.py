@@ -15,7 +15,7 @@ from t3_backup.store.store import Store
 
 
 def pending_restores(store: Store, user: str | None, out: Console) -> dict[str, PendingRestore]:
-    """Those that have not ended, by user; of `user` alone, where one is named. Each is said."""
+    """Find the restores that have not ended, by user; of `user` alone, where one is named. Each is said."""
     found = {restore.user: restore for restore in pending.find_pending(store) if user in (None, restore.user)}
     for restore in found.values():
         out.warn(restore.text)

@@ -1,4 +1,4 @@
-"""The command `du`: say what each account's history takes of the disk."""
+"""The command `du`: say how much of the disk each account's history takes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from t3_backup.text import INFO, format_size
 
 
 def du_command(args: argparse.Namespace, values: Settings) -> int:
-    """`du`: what each account's history takes, beside what full copies would."""
+    """Run `du`: say what each account's history takes, and what full copies would take."""
     out = Console(sys.stderr if args.json else sys.stdout)
     accounts: list[dict[str, Any]] = []
     with Store.open(values.dest) as store:

@@ -1,4 +1,4 @@
-"""Commands that only read the store: `list`, `report`, `verify` and `status`. Each returns its exit code."""
+"""The command `list`: show the snapshots, newest first."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from t3_backup.text import INFO, utc_now
 
 
 def list_command(args: argparse.Namespace, values: Settings) -> int:
-    """`list`: what there is, newest first."""
+    """Run `list`: show what there is, newest first."""
     out = Console(sys.stderr if args.json else sys.stdout)
     accounts: list[dict[str, Any]] = []
     with Store.open(values.dest) as store:

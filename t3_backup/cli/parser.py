@@ -1,4 +1,4 @@
-"""The command line of `t3-backup-state`: its commands, flags and help, from which the manual page is made, too."""
+"""Parse the command line of `t3-backup-state`: its commands, flags and help, from which the manual page is made, too."""
 
 from __future__ import annotations
 
@@ -44,18 +44,18 @@ exit status: 0 all well; 1 an account failed, a new snapshot is suspect or damag
 
 
 class _HelpFormatter(argparse.HelpFormatter):
-    """As wide as the terminal: argparse makes one for each option, and asks by a module that brings every kind of compression."""
+    """Format help as wide as the terminal, which argparse asks for by a module that brings every kind of compression."""
 
     def __init__(self, prog: str) -> None:
         super().__init__(prog, width=_columns() - 2)
 
 
 class _TopFormatter(_HelpFormatter, argparse.RawDescriptionHelpFormatter):
-    """The same, with the description and the epilog as they are."""
+    """Format help alike, with the description and the epilog as they are."""
 
 
 def _columns() -> int:
-    """The terminal's width, as shutil.get_terminal_size has it."""
+    """Tell the terminal's width, as shutil.get_terminal_size does."""
     with contextlib.suppress(ValueError):
         if (columns := int(os.environ.get("COLUMNS", "0"))) > 0:
             return columns
@@ -120,7 +120,7 @@ _Commands = argparse._SubParsersAction  # of a Parser
 
 
 class _Shared:
-    """The options that several commands have, and what a command is added to."""
+    """Hold the options that several commands have, and add commands that have them."""
 
     def __init__(self, commands: _Commands[Parser]) -> None:
         self._commands = commands

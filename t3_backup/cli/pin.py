@@ -1,4 +1,4 @@
-"""Commands by which somebody has a say in what is kept: `accept`, `pin` and `unpin`. Each returns its exit code."""
+"""The commands `pin` and `unpin`: keep snapshots whatever retention says, and leave them to it again."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from t3_backup.text import utc_now
 
 
 def pin_command(args: argparse.Namespace, values: Settings) -> int:
-    """`pin`: what is named is not pruned, whatever the settings say."""
+    """Run `pin`: what is named is not pruned, whatever the settings say."""
     return change_marks(args, values, lambda store: set_pins(store, args.user, args.names, utc_now(), pinned=True))
 
 
 def unpin_command(args: argparse.Namespace, values: Settings) -> int:
-    """`unpin`: what is named is retention's again."""
+    """Run `unpin`: leave what is named to retention again."""
     return change_marks(args, values, lambda store: set_pins(store, args.user, args.names, utc_now(), pinned=False))

@@ -11,9 +11,9 @@ from t3_backup.errors import Failure, UsageError
 
 
 def confirm(question: str, wrong_use: str, *, yes: bool, silent: bool) -> None:
-    """Ask whoever sits at the terminal, who need not be asked where he said `yes` before.
+    """Ask whoever sits at the terminal, unless they said `yes` before.
 
-    Raises UsageError (`wrong_use`) where nobody can be asked, or it is to be `silent`, and Failure where he says no.
+    Raises UsageError (`wrong_use`) where nobody can be asked, or it is to be `silent`, and Failure where they say no.
     """
     if yes:
         return
@@ -28,7 +28,7 @@ def confirm(question: str, wrong_use: str, *, yes: bool, silent: bool) -> None:
 
 @contextlib.contextmanager
 def default_signals() -> Iterator[None]:
-    """While somebody is asked, and nothing is begun, a signal ends the command as it ends any other."""
+    """Let a signal end the command as it ends any other, while somebody is asked and nothing is begun."""
     numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGTSTP)
     before = [signal.signal(number, signal.SIG_DFL) for number in numbers]
     try:

@@ -1,4 +1,4 @@
-"""The commands `prune` and `du`: what goes and why, now; and what all that stays takes. Each returns its exit code."""
+"""The command `prune`: let go what retention does not keep, and compact the rest, or say what would go and why."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from t3_backup.text import INFO
 
 
 def prune_command(args: argparse.Namespace, values: Settings) -> int:
-    """`prune`: let go what retention lets go, and compact the rest; or (--dry-run) say what would go, what stays, and why."""
+    """Run `prune`: let go what retention lets go, and compact the rest; or (--dry-run) say what would go, what stays, and why."""
     out = Console(sys.stderr if args.json else sys.stdout)
     stop = signals.stop_on_signals()
     signals.lower_priority()

@@ -20,7 +20,7 @@ from t3_backup.text import utc_now
 
 
 def report_command(args: argparse.Namespace, values: Settings) -> int:
-    """`report`: the same as a page of HTML."""
+    """Run `report`: write the accounts as a page of HTML."""
     html.template_engine()  # whoever lacks it hears so before anything else
     out = Console(sys.stderr)
     accounts: list[AccountHistory] = []

@@ -1,4 +1,4 @@
-"""The command `restore`: choose, show, ask, do it; and what every command that takes the lock does with an interrupted one."""
+"""The command `restore`: choose a snapshot, show what it would bring, ask, and put it back or write it elsewhere."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ from t3_backup.worker.operations.restore import CountRows
 
 
 def restore_command(args: argparse.Namespace, values: Settings) -> int:
-    """`restore`: put a snapshot back in the place of the live database, or write it elsewhere (--to)."""
+    """Run `restore`: put a snapshot back in the place of the live database, or write it elsewhere (--to)."""
     out = Console(sys.stderr if args.json else sys.stdout)
     stop = signals.stop_on_signals()
     with Store.open(values.dest) as store:
@@ -129,7 +129,7 @@ def _in_place(
 
 
 def _live(account: Account, limits: Limits, stop: StopRequest) -> tuple[Census | None, str]:
-    """What is in the live database now, or why that can't be told: nothing hangs on it."""
+    """Take the census of the live database, or say why that can't be done: nothing depends on it."""
     try:
         return client.ask(account, CountRows(), limits, stop).census, ""
     except Failure as failure:

@@ -1,4 +1,4 @@
-"""The command `run`: whom to back up, who hears of it, and what follows a run that failed. Returns its exit code."""
+"""The command `run`: decide whom to back up, who hears of it, and what follows a run that failed."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from t3_backup.text import INFO
 
 
 def run_command(args: argparse.Namespace, values: Settings) -> int:
-    """`run`: back up the accounts; where that failed, the hooks are called, or left to the unit that does."""
+    """Run `run`: back up the accounts; where that failed, the hooks are called, or left to the unit that does."""
     run, results, problem = logfile.run_id(), list[AccountResult](), ""
     try:
         code = _back_up(args, values, run, results)
@@ -43,7 +43,7 @@ def run_command(args: argparse.Namespace, values: Settings) -> int:
 
 
 def _back_up(args: argparse.Namespace, values: Settings, run: str, results: list[AccountResult]) -> int:
-    """The run of that id; its exit code. What became of each account is added to `results`."""
+    """Do the run of that id and return its exit code. What became of each account is added to `results`."""
     if args.label is not None and not LABEL.fullmatch(args.label):
         raise UsageError(
             f"--label {args.label!r} is not one: letters, digits and . _ + - (at most 64, the first a letter or digit)"
@@ -89,7 +89,7 @@ def _back_up(args: argparse.Namespace, values: Settings, run: str, results: list
 
 
 def _end_restores(store: Store, values: Settings, found: list[Account], out: Reporter) -> tuple[list[AccountResult], bool]:
-    """End the restores that were interrupted: what became of those that can't be, and whether all is well with the servers.
+    """End interrupted restores. Returns what became of those that can't be ended, and whether all is well with the servers.
 
     The account of one that can't be goes from `found`: what is in its place may be a part of a state.
     """
@@ -103,7 +103,7 @@ def _end_restores(store: Store, values: Settings, found: list[Account], out: Rep
 
 
 def _must_outlive_the_service(dest: Path) -> None:
-    """A service has temporary folders of its own, which go with it, and the snapshots with them. Raises UsageError."""
+    """Refuse a store in a folder that a service has for itself: it goes with the service. Raises UsageError."""
     if any(dest.resolve().is_relative_to(place) for place in units.PRIVATE):
         raise UsageError(
             f"T3_BACKUP_DEST: {dest} is in a temporary folder, which the service has for itself, and which goes with it"
@@ -111,12 +111,12 @@ def _must_outlive_the_service(dest: Path) -> None:
 
 
 def _forgotten(store: Store, results: list[AccountResult]) -> list[str]:
-    """Who has a shelf and was no part of the run."""
+    """List who has an account folder and was no part of the run."""
     return [user for user in store.users() if user not in {result.user for result in results}]
 
 
 def _accounts(users: list[str] | None, values: Settings, out: Reporter) -> tuple[list[Account], list[AccountResult]]:
-    """Whom to back up, and who of those named cannot be. Raises UsageError."""
+    """Find whom to back up, and who of those named can't be. Raises UsageError and Failure."""
     if os.geteuid() != 0:
         own = accounts.own()
         others = sorted(set(users or []) - {own.user})

@@ -1,4 +1,4 @@
-"""The command `status`: say how each account's backups are; with --nagios, as a check of Nagios' (or Icinga's).
+"""The command `status`: say how each account's backups are; with --nagios, as a check of Nagios or Icinga.
 
 A check answers in its own way whatever happens: one line on standard output, and exit code 3 for unknown.
 """

@@ -25,7 +25,7 @@ from t3_backup.text import utc_now
 
 
 def verify_command(args: argparse.Namespace, values: Settings) -> int:
-    """`verify`: prove sealed snapshots again."""
+    """Run `verify`: prove sealed snapshots again."""
     stop = signals.stop_on_signals()
     signals.lower_priority()
     out = Console(sys.stderr if args.json else sys.stdout)

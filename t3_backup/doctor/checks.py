@@ -1,4 +1,4 @@
-"""`t3-backup-state doctor`: what stands in the way of good backups here, and what to do about it.
+"""Check what stands in the way of good backups on this machine, and say what to do about it.
 
 Pure: facts in, findings out. Only a failed check makes the command fail: without mending it, backups are not made, or are
 none. A warning wants a look; a note is there to be known.
@@ -26,14 +26,14 @@ _REMOTE = re.compile(r"nfs\d?|cifs|smb3|smbfs|9p|ceph|afs|glusterfs|fuse\.(sshfs
 
 
 def check_machine(facts: Facts, settings: Settings) -> list[Finding]:
-    """What is to be said, in the order in which things depend on each other."""
+    """Check everything, in the order in which things depend on each other."""
     snapshots = {account_dir.user: account_dir for account_dir in facts.store.account_dirs}
     return [
         *_rights(facts, settings),
         *_map(facts),
         *(finding for account in facts.accounts for finding in _account(account, snapshots.get(account.user))),
         *_store(facts, settings),
-        *(finding for account_dir in facts.store.account_dirs for finding in _shelf(account_dir)),
+        *(finding for account_dir in facts.store.account_dirs for finding in _account_dir(account_dir)),
         *(_restore(restore) for restore in facts.store.restores),
         *_newest(facts),
         *_log(facts, settings),
@@ -127,7 +127,7 @@ def _file_system(store: StoreFacts) -> Finding:
 
 
 def _space(facts: Facts, settings: Settings) -> Finding:
-    """A run copies the accounts one after the other, and each one's oldest goes after its newest has come."""
+    """Check the room: a run copies account after account, and the oldest of each goes after its newest has come."""
     sources = [account.source.bytes + account.source.wal_bytes for account in facts.accounts if account.source is not None]
     reserve = reserve_of(settings.reserve, facts.store.total_bytes)
     free = facts.store.free_bytes - reserve
@@ -152,7 +152,7 @@ def _disk(facts: Facts) -> Iterator[Finding]:
         yield Finding("ok", "disk", f"store and homes are on different file systems; if these are on one disk: {advice}")
 
 
-def _shelf(account_dir: AccountDirFacts) -> Iterator[Finding]:
+def _account_dir(account_dir: AccountDirFacts) -> Iterator[Finding]:
     name = f"shelf {account_dir.user}"
     if account_dir.problem:
         yield Finding("fail", name, account_dir.problem)
@@ -183,7 +183,7 @@ def _shelf(account_dir: AccountDirFacts) -> Iterator[Finding]:
 
 
 def _restore(restore: PendingRestore) -> Finding:
-    """A server may be kept from starting by it, until somebody ends it; while one runs, all is well."""
+    """Tell of a restore that has not ended: until somebody ends it, a server may not start. One that runs is well."""
     return Finding("warn" if restore.running else "fail", f"restore {restore.user}", restore.text)
 
 
@@ -289,7 +289,7 @@ def _libraries(found: Libraries) -> Iterator[Finding]:
 
 
 def has_wal_reset_bug(version: str) -> bool:
-    """Whether a SQLite of that version has the bug that sqlite.org/wal.html#walresetbug describes."""
+    """Tell whether a SQLite of that version has the bug that sqlite.org/wal.html#walresetbug describes."""
     number = tuple(int(part) for part in re.findall(r"\d+", version)[:3])
     mended = number >= (3, 51, 3) or (3, 50, 7) <= number < (3, 51) or (3, 44, 6) <= number < (3, 45)
     return number >= (3, 7, 0) and not mended

@@ -1,4 +1,4 @@
-"""What the machine is like, as far as a backup depends on it: gathered here, judged by `doctor`.
+"""Gather what the machine is like, as far as a backup depends on it; `checks` judges it.
 
 Nothing is written and no lock is taken. A database is looked for as its owner, by a worker, as a run does it.
 """
@@ -62,7 +62,7 @@ class AccountFacts:
 
 @dataclass(frozen=True)
 class AccountDirFacts:
-    """A shelf, and what lies beside it."""
+    """An account folder, and what lies beside it."""
 
     user: str
     path: Path
@@ -120,18 +120,18 @@ class Facts:
 
     now: datetime
     is_root: bool
-    map: MapFacts | None  # None for somebody who is not root: his own account is the one that counts
+    map: MapFacts | None  # None for users who are not root: their own account is the one that counts
     accounts: tuple[AccountFacts, ...]
     store: StoreFacts
     log_folder: Path | None  # canonical; None where it is not there
     libraries: Libraries
     systemd: units.Systemd
     textfiles: TextfileFacts | None = None  # None: there are no metrics
-    hooks: hooks.Found | None = None  # None for somebody who is not root
+    hooks: hooks.Found | None = None  # None for users who are not root
 
 
 def gather_facts(settings: Settings, stopping: threading.Event) -> Facts:
-    """How it is now. Raises Cancelled once `stopping` is set."""
+    """Gather all facts. Raises Cancelled once `stopping` is set."""
     is_root = os.geteuid() == 0
     known = _map(settings.map) if is_root else None
     found = [_account(user, stopping) for user in (known.users if known else (accounts.own().user,))]
@@ -163,7 +163,7 @@ def _map(path: Path) -> MapFacts:
 
 
 def _limits() -> Limits:
-    """What may be taken to look; whether a copy would fit is judged elsewhere."""
+    """Limit what looking at a database may take; whether a copy would fit is judged elsewhere."""
     return Limits(_LOOK_S, _LOOK_S, 0, 0, lambda: 1 << 62)
 
 
@@ -202,7 +202,7 @@ def _store(dest: Path, stopping: threading.Event) -> StoreFacts:
         with Store.open(dest) as store:
             beside = {name.partition("+")[0] for name in os.listdir(store.fd) if "+" in name}
             users = sorted({*store.users(), *filter(accounts.is_user_name, beside)})
-            account_dirs = tuple(_shelf(store, user, stopping) for user in users)
+            account_dirs = tuple(_account_dir(store, user, stopping) for user in users)
             problems: list[str] = []
             attempts = collect.attempts_of(store, problems.append)
             restores = tuple(pending.find_pending(store))
@@ -218,7 +218,7 @@ def _real(path: Path) -> Path:
 
 
 def _kind(path: Path) -> str:
-    """The type of the file system that `path` is on: by its mount (proc(5)), since a path may be beneath several."""
+    """Find the type of the file system that `path` is on: by its mount (proc(5)), since a path may be beneath several."""
     fd = os.open(path, os.O_PATH | os.O_CLOEXEC)
     try:
         info = Path(f"/proc/self/fdinfo/{fd}").read_text(encoding="ascii")
@@ -229,14 +229,14 @@ def _kind(path: Path) -> str:
 
 
 def kind_of(mounts: str, mount: str) -> str:
-    """The type of the mount with this id, by the text of /proc/self/mountinfo."""
+    """Find the type of the mount with this id in the text of /proc/self/mountinfo."""
     for line in mounts.splitlines():
         if line.split(" ", 1)[0] == mount:
             return line.partition(" - ")[2].split(" ")[0]
     return "unknown"
 
 
-def _shelf(store: Store, user: str, stopping: threading.Event) -> AccountDirFacts:
+def _account_dir(store: Store, user: str, stopping: threading.Event) -> AccountDirFacts:
     found = AccountDirFacts(
         user,
         store.path / user,
@@ -260,7 +260,7 @@ def _shelf(store: Store, user: str, stopping: threading.Event) -> AccountDirFact
 
 
 def _given_away(store: Store, account: Account, found: AccountDirFacts, stopping: threading.Event) -> AccountDirFacts:
-    """The same of a shelf that may be the user's own: how many old snapshots he has in it."""
+    """Add how many old snapshots are in the folder, where it is the user's own."""
     if not store.is_given_away(account.user, account.uid):
         return found
     folder = store.open_set_aside(account.user, account.uid)
@@ -293,7 +293,7 @@ def _libraries() -> Libraries:
 
 
 def _importing(module: str) -> str:
-    """Why it can't be imported; empty where it can."""
+    """Say why a module can't be imported; empty where it can."""
     try:
         importlib.import_module(module)
     except ImportError as error:

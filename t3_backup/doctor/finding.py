@@ -1,4 +1,4 @@
-"""What the doctor says of one thing: how it is, what was found, what to do."""
+"""Hold what the doctor says of one thing: how it is, what was found, what to do."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ class Finding:
 
     @property
     def priority(self) -> int:
-        """Of its line."""
+        """The priority of its line."""
         return _PRIORITIES[self.status]
 
     def line(self) -> str:
-        """For people."""
+        """Write it for people."""
         word = self.status.upper() if self.status == "fail" else self.status
         return f"{word:<4}  {self.name}: {self.text}"
 
     def as_json(self) -> dict[str, str]:
-        """The interface."""
+        """Write it as the interface has it."""
         return {"name": self.name, "status": self.status, "text": self.text}

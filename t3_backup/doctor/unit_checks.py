@@ -1,4 +1,4 @@
-"""What the doctor says of the units: whether the timers start what they should, and the services are ours and may do their work.
+"""Check the units: whether the timers start what they should, and the services are ours and may do their work.
 
 Pure: facts in, findings out.
 """
@@ -22,7 +22,7 @@ _NEVER = ("", "n/a", "infinity")
 
 
 def check_units(facts: Facts, settings: Settings) -> Iterator[Finding]:
-    """What is to be said of them."""
+    """Check all units."""
     systemd = facts.systemd
     yield from _by_hand(systemd)
     if not systemd.runs:
@@ -51,7 +51,7 @@ def check_units(facts: Facts, settings: Settings) -> Iterator[Finding]:
 
 
 def _proof(facts: Facts) -> Iterator[Finding]:
-    """Of the weekly proof. Backups are made without it: so nothing fails here but a proof that has."""
+    """Check the weekly proof. Backups are made without it: so nothing fails here but a proof that has."""
     systemd = facts.systemd
     timer, service = systemd.proof_timer, systemd.proof_service
     yield _leniently(_timer("proof timer", PROOF_TIMER, timer, service))
@@ -68,7 +68,7 @@ def _leniently(finding: Finding) -> Finding:
 
 
 def _by_hand(systemd: Systemd) -> Iterator[Finding]:
-    """What shadows the package: its script goes on giving the shelves away, or its units start it."""
+    """Find what shadows the package: its script goes on giving the account folders away, or its units start it."""
     fragments = [unit.get("FragmentPath", "") for unit in (systemd.service, systemd.timer) if unit.get("LoadState") != "masked"]
     files = list(systemd.old)
     files += [path for path in fragments if path and Path(path).parent not in PACKAGED and path not in files]
@@ -138,7 +138,7 @@ def _last_run(name: str, unit: str, service: Mapping[str, str]) -> Finding:
 
 
 def _written_by_a_run(facts: Facts) -> dict[Path, str]:
-    """A worker makes the -shm of a database in its home, and root the snapshots in the store."""
+    """List where a run writes: a worker makes the -shm of a database in its home, and root the snapshots in the store."""
     wanted = {facts.store.real: "the store"} | {
         account.home: f"the home of {account.user}" for account in facts.accounts if account.home is not None
     }

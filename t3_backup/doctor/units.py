@@ -61,7 +61,7 @@ class Systemd:
 
 
 def read_units() -> Systemd:
-    """How it is now."""
+    """Read them as they are now."""
     units = (str(OVERRIDES / SERVICE), str(OVERRIDES / TIMER))
     old = tuple(path for path in (*units, *OLD_SCRIPTS) if os.path.lexists(path) and os.path.realpath(path) != os.devnull)
     packaged = any((folder / TIMER).exists() for folder in PACKAGED)
@@ -99,12 +99,12 @@ def _show(unit: str, properties: Sequence[str]) -> dict[str, str]:
 
 
 def parse_show(text: str) -> dict[str, str]:
-    """Properties and their values, of the output of `systemctl show`."""
+    """Parse the output of `systemctl show`: properties and their values."""
     return {name: value for name, equals, value in (line.partition("=") for line in text.splitlines()) if equals}
 
 
 def parse_span(text: str) -> float | None:
-    """Seconds of a time span as systemd writes it (systemd.time(7)): `2h 30min`, `infinity`. None for what is none."""
+    """Parse a time span as systemd writes it, in seconds (systemd.time(7)): `2h 30min`, `infinity`. None for what is none."""
     if text == "infinity":
         return float("inf")
     seconds = 0.0
@@ -117,7 +117,7 @@ def parse_span(text: str) -> float | None:
 
 
 def parse_paths(text: str) -> list[Path]:
-    """The paths of a property that is a list of them, without the marks that systemd.exec(5) allows before each."""
+    """Parse a property that is a list of paths, without the marks that systemd.exec(5) allows before each."""
     try:
         words = shlex.split(text)
     except ValueError:
@@ -126,7 +126,7 @@ def parse_paths(text: str) -> list[Path]:
 
 
 def is_hidden(path: Path, service: Mapping[str, str]) -> bool:
-    """Whether `path` (canonical) is not the machine's for a service with these properties, whatever else it may write to."""
+    """Tell whether a service with these properties sees something else at `path` (canonical) than the machine does."""
     hidden = parse_paths(service.get("InaccessiblePaths", ""))
     if service.get("PrivateTmp", "no") != "no":
         hidden += PRIVATE
@@ -134,7 +134,7 @@ def is_hidden(path: Path, service: Mapping[str, str]) -> bool:
 
 
 def is_writable(path: Path, service: Mapping[str, str], homes: Path = Path("/home")) -> bool:
-    """Whether a service with these properties may write beneath `path`: the deepest rule that holds it decides. All canonical."""
+    """Tell whether a service with these properties may write beneath `path`: the deepest rule decides. All canonical."""
     if is_hidden(path, service):
         return False
     rules = {Path("/"): True}
@@ -153,13 +153,13 @@ def is_writable(path: Path, service: Mapping[str, str], homes: Path = Path("/hom
 
 
 def drop_in(unit: str, name: str, *lines: str) -> str:
-    """The command that adds `lines` to the service `unit` by a drop-in."""
+    """Write the command that adds `lines` to the service `unit` by a drop-in."""
     folder = OVERRIDES / f"{unit}.d"
     words = shlex.join(["[Service]", *lines])
     return f"mkdir -p {folder} && printf '%s\\n' {words} >{folder}/{name}.conf && systemctl daemon-reload"
 
 
 def in_unit(path: Path) -> str:
-    """`path` as a list of paths in a unit file has it, with the mark that lets it be missing."""
+    """Write `path` as a list of paths in a unit file has it, with the mark that lets it be missing."""
     text = f"-{path}".replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%")
     return f'"{text}"' if re.search(r"[\s\"']", text) else text

@@ -1,4 +1,4 @@
-"""What there is of every account, gathered for whoever watches over backups: its snapshots, its attempts, the room they take.
+"""Collect what there is of every account, for whoever watches over backups: its snapshots, its attempts, the room they take.
 
 Only the store and the map are read; no home is looked into, no lock is taken and nothing is written.
 """
@@ -23,7 +23,7 @@ from t3_backup.text import printable
 
 @dataclass(frozen=True)
 class AccountView:
-    """One account; a shelf that can't be read has a `problem`, and no snapshots."""
+    """One account; where its folder can't be read, it has a `problem` and no snapshots."""
 
     user: str
     in_map: bool
@@ -87,5 +87,5 @@ def _view(
 
 
 def users_to_watch(path: Path) -> accounts.UserMap:
-    """Whose backups are watched over: the map's at `path`, or, for who is not root, his own. Raises UsageError and Failure."""
+    """Tell whose backups to watch: those of the map at `path`, or one's own for who is not root. Raises UsageError and Failure."""
     return accounts.read_map(path) if os.geteuid() == 0 else accounts.UserMap((accounts.own().user,), ())

@@ -86,7 +86,7 @@ class Health:
 
 
 def worst(states: Iterable[str]) -> str:
-    """The worst of `states`; OK where there are none."""
+    """Find the worst of `states`; OK where there are none."""
     return max(states, key=STATES.index, default=OK)
 
 
@@ -114,7 +114,7 @@ def judge_health(view: AccountView, now: datetime, limits: Thresholds) -> Health
 
 
 def _confirmations(attempts: Sequence[Attempt], good: Sequence[Manifest], now: datetime) -> list[datetime]:
-    """When runs found that the database is still what a good snapshot holds."""
+    """List when runs found that the database is still what a good snapshot holds."""
     if not good:
         return []
     first = good[-1].when
@@ -183,7 +183,7 @@ def _age(view: AccountView, last_good: datetime | None, now: datetime, limits: T
 
 
 def size_trend(good: Sequence[Manifest]) -> float | None:
-    """Bytes a day by which the database grew: the line of least squares through the sizes. None where they span less than a day."""
+    """Compute the bytes a day by which the database grew: the line of least squares. None where sizes span less than a day."""
     if len(good) < 2 or good[0].when - good[-1].when < _LEAST_SPAN:
         return None
     days = [(snapshot.when - good[-1].when) / timedelta(days=1) for snapshot in good]
@@ -193,14 +193,14 @@ def size_trend(good: Sequence[Manifest]) -> float | None:
 
 
 def trend_text(trend: float | None) -> str:
-    """For people: `+1.2 MiB/d`."""
+    """Write a trend for people: `+1.2 MiB/d`."""
     if trend is None:
         return "-"
     return f"{'-' if trend <= -0.5 else '+'}{format_size(abs(trend))}/d"
 
 
 def format_span(seconds: float) -> str:
-    """A time span that can be told from another that is a little longer: `45m`, `26.2h`, `3.5d`."""
+    """Write a time span that can be told from one that is a little longer: `45m`, `26.2h`, `3.5d`."""
     if seconds < 7200:
         return f"{max(0, seconds) / 60:.0f}m"
     number, unit = (seconds / 3600, "h") if seconds < 3 * 86_400 else (seconds / 86_400, "d")

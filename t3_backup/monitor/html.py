@@ -1,4 +1,4 @@
-"""The report as one page of HTML: what is on it, from values alone, and its text by the template.
+"""Make the report, one page of HTML: what is on it, from values alone, and its text by the template.
 
 The page needs nothing but itself: no script, no font, no image of elsewhere, and its policy forbids them. Every text is escaped
 by the template engine.
@@ -91,7 +91,7 @@ class Page:
 
 
 def build_page(accounts: Sequence[AccountHistory], place: str, free: int, now: datetime) -> Page:
-    """The page of a store at `place` that has `free` bytes left."""
+    """Build the page of a store at `place` that has `free` bytes left."""
     snapshots = [snapshot for account in accounts for snapshot in account.snapshots]
     return Page(
         place=place,
@@ -177,12 +177,12 @@ def _row(snapshot: Manifest, now: datetime) -> Row:
 
 
 def seconds(count: float) -> str:
-    """A duration as people read it: 0.8 s, 12 min."""
+    """Write a duration as people read it: 0.8 s, 12 min."""
     return f"{count:.1f} s" if count < 120 else f"{count / 60:.0f} min"
 
 
 def render_page(view: Page) -> str:
-    """Its text. Raises Failure where the template engine is not installed."""
+    """Write the page's text. Raises Failure where the template engine is not installed."""
     jinja2 = template_engine()
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(_TEMPLATES), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True,
@@ -193,7 +193,7 @@ def render_page(view: Page) -> str:
 
 
 def template_engine() -> Any:
-    """The template engine. Raises Failure where it is not installed."""
+    """Import the template engine. Raises Failure where it is not installed."""
     try:
         import jinja2
     except ImportError:

@@ -1,4 +1,4 @@
-"""The metrics: how the backups are, in the text format of Prometheus, for the textfile collector of its node exporter.
+"""Write the metrics, in the text format of Prometheus, for the textfile collector of its node exporter.
 
 A registry of its own, made anew for each file, which is there whole or not at all. Times are seconds since 1970, sizes bytes.
 The names are an interface (docs/monitoring.md); alerts and dashboard stand on them.
@@ -19,7 +19,7 @@ NAME = "t3_backup.prom"
 
 
 def render(status: Status) -> bytes:
-    """The content of the file. Raises ImportError without python3-prometheus-client."""
+    """Render the content of the file. Raises ImportError without python3-prometheus-client."""
     from prometheus_client import CollectorRegistry, Gauge, generate_latest
 
     registry = CollectorRegistry()
@@ -77,7 +77,7 @@ def write(folder: Path, content: bytes) -> None:
 
 
 def why_not_writable(folder: Path) -> str:
-    """Why root without its power over other people's files, as the service runs, can't write there; empty where it can."""
+    """Say why root without its power over others' files, as the service runs, can't write there; empty where it can."""
     try:
         status = os.stat(folder, follow_symlinks=False)
     except OSError as error:

@@ -1,4 +1,4 @@
-"""How the backups are, as it is told: a table for people, a document for programs, one line for Nagios. Values in, texts out."""
+"""Tell how the backups are: a table for people, a document for programs, one line for Nagios. Values in, texts out."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ class Status:
 
 
 def status_of(overview: Overview, now: datetime, limits: Thresholds) -> Status:
-    """How all of `overview` is at `now`."""
+    """Judge all of `overview` at `now`."""
     return Status(overview, tuple(judge_health(view, now, limits) for view in overview.accounts), now, limits)
 
 
 def table(status: Status) -> list[str]:
-    """For people. It may hold what a user chose."""
+    """Write the table for people. It may hold what a user chose."""
     rows = [_HEADS, *(_row(health, status.now) for health in status.accounts)]
     lines = format_columns(rows, right={2, 3, 4, 5, 6}) if status.accounts else []
     for health in status.accounts:
@@ -71,7 +71,7 @@ def _when(when: datetime) -> str:
 
 
 def nagios(status: Status) -> tuple[str, int]:
-    """The one line of a check and its exit code (the Monitoring Plugins' guidelines have its form)."""
+    """Write the one line of a check, with its exit code (the Monitoring Plugins' guidelines have its form)."""
     bad = sorted((h for h in status.accounts if h.state != OK), key=lambda health: health.state != CRITICAL)
     texts = [f"{health.view.user}: {health.text}" for health in bad] + list(status.overview.warnings)
     shown = [text if len(text) <= _LONGEST_TEXT else f"{text[:_LONGEST_TEXT]}..." for text in texts[:_MOST_TEXTS]]
@@ -85,7 +85,7 @@ def nagios(status: Status) -> tuple[str, int]:
 
 
 def plugin_line(word: str, text: str, perfdata: Sequence[str] = ()) -> str:
-    """A line as checks print it: a bar begins the perfdata, so none may be in the text."""
+    """Write a line as checks print it: a bar begins the perfdata, so none may be in the text."""
     return f"T3-BACKUP {word} - {text.replace('|', '/')}" + (f" | {' '.join(perfdata)}" if perfdata else "")
 
 
@@ -95,7 +95,7 @@ def _oldest(accounts: Sequence[Health], now: datetime) -> str:
 
 
 def _perfdata(health: Health, status: Status) -> list[str]:
-    """Ages in seconds, sizes in bytes; an account without a database has none."""
+    """List ages in seconds and sizes in bytes; an account without a database has none."""
     if not health.view.snapshots and health.state == OK:
         return []
     user, most = health.view.user, int(status.limits.max_age.total_seconds())
@@ -105,7 +105,7 @@ def _perfdata(health: Health, status: Status) -> list[str]:
 
 
 def document(status: Status) -> dict[str, Any]:
-    """The JSON document of `status`."""
+    """Write the JSON document of `status`."""
     return {
         "state": status.state,
         "store": {"path": str(status.overview.store), "free_bytes": status.overview.free_bytes},

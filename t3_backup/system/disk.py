@@ -1,4 +1,4 @@
-"""Room on a disk: how much of it stays free for whoever else writes to it, and how much is taken."""
+"""Measure a disk: how much of it stays free for whoever else writes to it, and how much files take."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ _LARGE_BYTES = 1 << 20  # smaller files are not worth asking about
 
 
 def reserve_of(wanted: int | None, total: int) -> int:
-    """Bytes that stay free of a file system of `total` bytes: as many as `wanted`, or 5 % of it, but 2 GiB at most."""
+    """Compute what stays free of a file system of `total` bytes: as many as `wanted`, or 5 % of it, but 2 GiB at most."""
     return min(int(total * _SHARE), _MOST_BYTES) if wanted is None else wanted
 
 
 def used_bytes(folder: int) -> int:
-    """What all files in the open `folder` take on the disk; one with two names counts once, and so does what two files share."""
+    """Sum what the files in the open `folder` take on the disk; a second name counts for nothing, nor does what two share."""
     os.lseek(folder, 0, os.SEEK_SET)  # btrfs lists what was there when it was last rewound
     blocks: dict[int, int] = {}
     stretches: list[Stretch] = []
@@ -70,7 +70,7 @@ Stretch = tuple[int, int]  # bytes of the disk, from and to
 
 
 def shared_stretches(fd: int) -> list[Stretch]:
-    """The stretches of an open file that other files have, too; none where the file system can't tell. Raises OSError."""
+    """List the stretches of an open file that others have, too; none where the file system can't tell. Raises OSError."""
     found: list[Stretch] = []
     start = 0
     while True:
@@ -90,7 +90,7 @@ def shared_stretches(fd: int) -> list[Stretch]:
 
 
 def counted_twice(stretches: Iterable[Stretch]) -> int:
-    """By how many bytes the sum of the stretches is more than what they take. Pure."""
+    """Compute by how many bytes the sum of the stretches is more than what they take. Pure."""
     total, end = 0, 0
     for first, last in sorted(stretches):
         total += max(0, min(end, last) - first)

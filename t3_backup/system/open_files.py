@@ -1,4 +1,4 @@
-"""Who has a file open: from /proc, by what stat(2) says of each descriptor (proc(5)). Nothing of a user's is opened for it."""
+"""Find who has a file open: in /proc, by what stat(2) says of each descriptor (proc(5)). Nothing of a user's is opened for it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _MOST = 5
 
 
 def describe_holders(file: FileIdentity, *, patient: bool) -> str:
-    """The processes that have `file` open, for people: `pid 4711 (sqlite3 FILE)`; empty where none is to be seen.
+    """Name the processes that have `file` open, for people: `pid 4711 (sqlite3 FILE)`; empty where none is to be seen.
 
     Where `patient`, one that is just about to have it open is waited for. Without root's rights one sees one's own alone.
     """

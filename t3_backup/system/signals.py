@@ -1,4 +1,4 @@
-"""How a command is told to stop, and how it lets others go first: signals, the terminal, and the priority."""
+"""Let a command be told to stop, and let others go first: signals, the terminal, and the priority."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _NICE = 10
 
 
 def lower_priority() -> None:
-    """The users' servers are on the same processors."""
+    """Let others go first: the users' servers are on the same processors."""
     os.setpriority(os.PRIO_PROCESS, 0, max(_NICE, os.getpriority(os.PRIO_PROCESS, 0)))
 
 
@@ -28,7 +28,7 @@ class StopRequest(threading.Event):
 
 
 def stop_on_signals(told: Callable[[], None] = lambda: None) -> StopRequest:
-    """An event that SIGTERM, SIGINT and SIGHUP (the terminal has gone) set, which is then `told`.
+    """Make an event that SIGTERM, SIGINT and SIGHUP (the terminal has gone) set; then `told` is called.
 
     What runs is stopped cleanly, what waits is not begun.
 

@@ -64,12 +64,12 @@ class Service:
         return None if not BOOTED.is_dir() or self.show("LoadState") == "not-found" else self
 
     def runs(self) -> bool:
-        """Whether it runs, is about to, or has crashed: a server that its database brings down is started again with another."""
+        """Tell whether it runs, is about to, or has crashed: one that its database brings down is started with another."""
         state = self.show("ActiveState")
         return state in _RUNNING or (state == "failed" and self.show("ExecMainStatus") != str(self.stopped_status))
 
     def is_masked(self) -> bool:
-        """Whether an admin keeps it from starting."""
+        """Tell whether an admin keeps it from starting."""
         return self.show("LoadState") == "masked"
 
     def stop(self, *, mask: bool) -> None:
@@ -95,7 +95,7 @@ class Service:
             self._call("start")
 
     def show(self, name: str) -> str:
-        """A property of the unit, as `systemctl show` has it. Raises Failure."""
+        """Read a property of the unit, as `systemctl show` has it. Raises Failure."""
         return self._call("show", f"--property={name}", "--value").strip()
 
     def _call(self, verb: str, *options: str, seconds: float = _SECONDS) -> str:
