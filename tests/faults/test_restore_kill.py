@@ -225,7 +225,7 @@ def test_a_worker_may_be_killed_at_every_call(kills: Kills, tell: Callable[[str]
             operation in ("stage_archive", "install_archive") and kills.state != "files"
         ):
             continue
-        for name, n in sample(list(calls_of(kills, operation)), 8, f"a {operation} killed, {kills.state}"):
+        for name, n in sample(list(calls_of(kills, operation)), 12, f"a {operation} killed, {kills.state}"):
             kills.fresh()
             answer, log = restore(kills, operation, f"-e trace={name} -e inject={name}:signal=KILL:when={n}")
             if "killed by SIGKILL" not in log:  # a line of progress each half second: a slower run has more of them
@@ -245,7 +245,7 @@ def test_the_command_may_be_killed_at_every_call_that_changes_something(kills: K
     for name in PARENT:
         # Before the first file in the store is made, nothing is begun: the calls on the store are what counts.
         place = ["-P", str(kills.land.store), "-P", str(kills.land.account_dir(kills.user))] if name == "openat" else []
-        for n in counts(100, 6, f"a restore killed at {name}, {kills.state}"):
+        for n in counts(100, 9, f"a restore killed at {name}, {kills.state}"):
             kills.fresh()
             inject = ("-e", f"trace={name}", *place, "-e", f"inject={name}:signal=KILL:when={n}")
             answer = traced(kills.land, *inject, words=kills.words(), parent_only=True)

@@ -59,6 +59,26 @@ def test_every_lesson_has_the_tests_that_are_named_in_their_files(number: str, t
         assert re.search(rf"^def {name}\(", (ROOT / path).read_text(), re.MULTILINE), f"lesson {number}: no {name} in {path}"
 
 
+@pytest.fixture(scope="module")
+def gate() -> set[str]:
+    """The names of the tests that are run where no soak is asked for."""
+    environ = {name: value for name, value in os.environ.items() if name not in ("T3_TEST_SOAK", "PYTEST_ADDOPTS")}
+    line = [sys.executable, "-m", "pytest", "--collect-only", "-q", "-p", "no:cacheprovider", "tests"]
+    done = subprocess.run(line, cwd=ROOT, env=environ, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout[-2000:]
+    return set(re.findall(r"::(test_\w+)", done.stdout)) | set(re.findall(r"static void (\w+)\(void\)", C))
+
+
+@pytest.mark.parametrize(("number", "tests"), ROWS, ids=[f"row {number}" for number, _ in ROWS])
+def test_every_way_to_lose_data_has_a_witness_in_the_gate(number: str, tests: str, gate: set[str]) -> None:
+    assert set(re.findall(r"`(\w+)`", tests)) & gate, f"row {number}"
+
+
+@pytest.mark.parametrize(("number", "tests"), LESSONS, ids=[f"lesson {number}" for number, _ in LESSONS])
+def test_every_lesson_has_a_witness_in_the_gate(number: str, tests: str, gate: set[str]) -> None:
+    assert set(re.findall(r"::(\w+)`", tests)) & gate, f"lesson {number}"
+
+
 def test_the_lessons_are_counted() -> None:
     assert [int(number) for number, _ in LESSONS] == [*range(1, len(LESSONS) + 1)]
     assert LESSONS
