@@ -32,7 +32,7 @@ check:
 soak:
 	@tools/need check
 	@$(MAKE) --no-print-directory build
-	@tools/soak
+	@tools/soak.py
 
 bench:
 	@tools/need bench

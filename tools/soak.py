@@ -1,7 +1,7 @@
 #!/usr/bin/python3 -I
 """Run everything there is, step by step: what has passed for this commit is not run again.
 
-`tools/soak` goes on until all has passed or failed. `--slice 3` runs the fourth of seven parts; a part of each seven commits is
+`tools/soak.py` goes on until all has passed or failed. `--slice 3` runs the fourth of seven parts; a part of each seven commits is
 `--slice auto`. With `--seconds` no step is begun, or waited for, beyond that; it is named as not run. `--list` shows the steps,
 `--proof` writes what is known of this commit to docs/proof.md. What a step printed is in build/soak/COMMIT.
 """
@@ -47,24 +47,28 @@ class Outcome:
     said: str  # its closing line
 
 
-def pytest(*words: str, python: str = PYTHON) -> tuple[str, ...]:
-    return (python, "-m", "pytest", "-q", "--soak", "-p", "no:cacheprovider", *words)
+def pytest(*words: str) -> tuple[str, ...]:
+    """Say how tests are run whole."""
+    return (PYTHON, "-m", "pytest", "-q", "--soak", "-p", "no:cacheprovider", *words)
 
 
 def steps() -> list[Step]:
-    """All there is, in an order that does not change while no test file comes or goes."""
+    """Name all there is, in an order that does not change while no test file comes or goes."""
     found = [Step("measured", ("tools/coverage",)), Step("c-coverage", ("make", "-C", "tests/c", "check", "asan", "coverage"))]
     for folder in ("faults", "package"):
         found += [Step(f"{folder}-{path.stem}", pytest(str(path))) for path in files(folder)]
     for path in files("booted"):
-        found += [Step(f"{path.stem}-{release}", pytest(str(path), "-k", release)) for release in RELEASES if has(path, release)]
+        found += [
+            Step(f"booted-{path.stem}-{release}", pytest(str(path), "-k", release)) for release in RELEASES if has(path, release)
+        ]
     for path in [*files("system"), Path("tests/unit/test_census.py"), Path("tests/unit/test_proof.py")]:
         if path.stem.removeprefix("test_") not in NOT_SQLITE:
-            found.append(Step(f"newest-apsw-{path.stem}", ("tools/newest-apsw", str(path))))
+            found.append(Step(f"newest-apsw-{path.stem}", ("tools/newest-apsw", "--soak", str(path))))
     return found
 
 
 def files(folder: str) -> list[Path]:
+    """Find the test files of a folder."""
     return sorted(path.relative_to(ROOT) for path in (ROOT / "tests" / folder).glob("test_*.py"))
 
 
@@ -75,8 +79,13 @@ def has(path: Path, release: str) -> bool:
 
 
 def commit() -> str:
-    line = ["git", "-c", f"safe.directory={ROOT}", "rev-parse", "HEAD"]
-    return subprocess.run(line, cwd=ROOT, check=True, capture_output=True, text=True).stdout.strip()
+    """Name the commit; where the checkout has changed since, one that holds the changes, and is another each time."""
+
+    def git(*words: str) -> str:
+        line = ["git", "-c", f"safe.directory={ROOT}", *words]
+        return subprocess.run(line, cwd=ROOT, check=True, capture_output=True, text=True).stdout.strip()
+
+    return git("stash", "create") or git("rev-parse", "HEAD")
 
 
 class Soak:
@@ -85,12 +94,12 @@ class Soak:
     def __init__(self, seconds: float | None) -> None:
         self.commit = commit()
         self.folder = ROOT / "build" / "soak" / self.commit[:12]
-        self.folder.mkdir(parents=True, exist_ok=True)
         self.end = None if seconds is None else time.monotonic() + seconds
         self._printing = threading.Lock()
 
     def packages(self) -> None:
         """Build what is booted and upgraded, once a commit; the steps find it by their environment."""
+        self.folder.mkdir(parents=True, exist_ok=True)
         folder = self.folder / "packages"
         if not folder.exists():
             environ = os.environ | {"PYTHONPATH": "."}
@@ -100,12 +109,12 @@ class Soak:
         os.environ |= {"T3_TEST_DEB": str(folder / "this"), "T3_TEST_NEWER_DEB": str(folder / "newer")}
 
     def known(self, step: Step) -> Outcome | None:
-        """What came of it before."""
+        """Say what came of it before."""
         path = self.folder / f"{step.name}.json"
         return Outcome(**json.loads(path.read_text())) if path.exists() else None
 
     def left(self) -> float | None:
-        """Seconds until no step is waited for any more."""
+        """Count the seconds until no step is waited for any more."""
         return None if self.end is None else self.end - time.monotonic()
 
     def run(self, step: Step) -> Outcome | None:
@@ -131,7 +140,7 @@ class Soak:
                 self.say(f"NOT RUN to its end, no time is left: {step.name}")
                 return None
         lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
-        found = Outcome(step.name, code in (0, 5), round(time.monotonic() - began, 1), lines[-1].strip("= ") if lines else "")
+        found = Outcome(step.name, code == 0, round(time.monotonic() - began, 1), lines[-1].strip("= ") if lines else "")
         (self.folder / f"{step.name}.json").write_text(json.dumps(asdict(found)) + "\n")
         self.say(f"{'passed' if found.passed else 'FAILED'}: {step.name}: {found.said}")
         if not found.passed:
@@ -139,6 +148,7 @@ class Soak:
         return found
 
     def say(self, text: str) -> None:
+        """Print it, whole."""
         with self._printing:
             print(text, flush=True)
 
@@ -155,25 +165,28 @@ def stop(process: subprocess.Popen[bytes]) -> None:
 
 
 def expected() -> dict[str, float]:
-    """How long each step took when docs/proof.md was written."""
+    """Read how long each step took when docs/proof.md was written."""
     page = ROOT / "docs" / "proof.md"
     text = page.read_text() if page.exists() else ""
     return {name: float(seconds) for name, seconds in re.findall(r"^\| `([\w-]+)` \| \w+ \| ([\d.]+) \|", text, re.MULTILINE)}
 
 
 def proof(soak: Soak, wanted: list[Step]) -> str:
-    """The page: what has come of each step."""
+    """Write the page: what has come of each step."""
     found = [(step, soak.known(step)) for step in wanted]
     there = [outcome for _, outcome in found if outcome]
     failed = [outcome.name for outcome in there if not outcome.passed]
+    counts = (
+        f"{len(there) - len(failed)} of {len(wanted)} steps passed, {len(failed)} failed, {len(wanted) - len(there)} were not run"
+    )
+    summary = f"{counts}; {sum(outcome.seconds for outcome in there) / 60:.0f} minutes in all"
     lines = [
         "# What the last soak has shown",
         "",
-        "`tools/soak --proof` writes this page. A soak runs every test on each release it is for, and every step of each sweep, of which",
-        "`make check` tries a sample. `docs/development.md` says what runs where.",
+        "`tools/soak.py --proof` writes this page. A soak runs every test on each release that it is for, and every step of each",
+        "sweep, of which `make check` tries a sample. [development.md](development.md) says what runs where.",
         "",
-        f"Commit `{soak.commit[:12]}`: {len(there) - len(failed)} of {len(wanted)} steps passed, {len(failed)} failed, "
-        f"{len(wanted) - len(there)} were not run; {sum(outcome.seconds for outcome in there) / 60:.0f} minutes in all.",
+        f"Commit `{soak.commit[:12]}`: {summary}.",
         "",
         "| step | came to | seconds | its closing line |",
         "|---|---|---|---|",
