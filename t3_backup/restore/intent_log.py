@@ -81,6 +81,8 @@ def load_intent(store: Store, user: str) -> Intent | None:
             value = parse_object(file.read())
         if value.get("format") != _FORMAT or value.get("user") != user:
             raise ValueError("not one of ours")
+        if "keep_files" in value:  # 0.1.0 had this in its place: what was sealed is not known, and so all of it stays
+            value.setdefault("sealed", {})
         return decode_record(Intent, value)
     except (OSError, ValueError) as error:
         raise StoreError(

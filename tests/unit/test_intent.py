@@ -172,6 +172,13 @@ def test_one_without_a_field_is_broken(store: Store, field: str) -> None:
         intent_log.load_intent(store, "alice")
 
 
+def test_one_that_the_version_before_left_is_read_and_takes_nothing_away(store: Store) -> None:
+    before = saved(store) | {"keep_files": False}
+    del before["sealed"]
+    (store.path / NAME).write_text(json.dumps(before))
+    assert intent_log.load_intent(store, "alice") == replace(WHOLE, sealed={})
+
+
 def test_a_field_of_a_later_version_is_passed_over(store: Store) -> None:
     (store.path / NAME).write_text(json.dumps(saved(store) | {"later": 1}))
     assert intent_log.load_intent(store, "alice") == WHOLE
