@@ -359,6 +359,7 @@ def test_of_two_runs_the_second_waits_a_little_and_then_names_the_first(land: La
         assert first.poll() is None
 
 
+@pytest.mark.alone  # the second waits no longer than five seconds for the first
 def test_of_two_short_runs_both_are_done(land: Land, rosa: User) -> None:
     """Row 33: one after the other, each sealed as if it were alone."""
     runs = [land.start("run", "--label", label) for label in ("one", "two")]  # by which the second keeps one, too
