@@ -24,8 +24,8 @@ def main() -> int:
     """Copy and sync."""
     path, fd = Path(sys.argv[1]), int(sys.argv[2])
     register_vfs()
-    home = path.parents[len(STATE_DATABASE.parts) - 1]
-    found = source.find_database(home, path.stat().st_uid)
+    home = path.parents[STATE_DATABASE.count("/")]
+    found = source.find_database(str(home), path.stat().st_uid)
     budget = Budget(found, _SECONDS, _WAL_BYTES)
     with Destination(fd) as destination:
         copy = child_copy.copy_database(found, destination, budget)

@@ -18,7 +18,6 @@ from t3_backup.store.listing import Listing
 from t3_backup.store.manifest import Manifest
 from t3_backup.store.staged_file import StagedFile
 from t3_backup.system import native
-from t3_backup.system.native import Method
 
 _WORTH = 0.5  # of the pages: where more of them differ, there is little to share
 _WRITE_PAGES = 256
@@ -33,7 +32,7 @@ def can_share(account_dir: AccountDir) -> bool:
     with account_dir.stage_file() as one, account_dir.stage_file() as other:
         os.write(one.writer, bytes(_PROBE_BYTES))
         try:
-            native.copy(one.writer, other.writer, _PROBE_BYTES, Method.REFLINK)
+            native.copy(one.writer, other.writer, _PROBE_BYTES, native.REFLINK)
         except OSError as error:
             if error.errno in (errno.EIO, errno.ENOSPC, errno.EDQUOT):
                 raise
@@ -62,7 +61,7 @@ def write_shared(
         pages = _find_changes(account_dir, staged_file, content, page_size, before, source)
         if len(pages) * page_size > _WORTH * content.bytes:
             return False
-        native.copy(source, shared.writer, before.bytes, Method.REFLINK)
+        native.copy(source, shared.writer, before.bytes, native.REFLINK)
     finally:
         os.close(source)
     for first in range(0, len(pages), _WRITE_PAGES):

@@ -11,7 +11,6 @@ from __future__ import annotations
 import os
 from array import array
 from collections.abc import Sequence
-from enum import IntFlag
 from typing import Any
 
 from t3_backup import _copier  # type: ignore[attr-defined]
@@ -24,15 +23,11 @@ ffi: Any = _copier.ffi
 lib: Any = _copier.lib
 
 
-class Method(IntFlag):
-    """Ways to copy a file within the kernel or through memory, the cheapest first."""
-
-    REFLINK = lib.T3_COPY_REFLINK
-    RANGE = lib.T3_COPY_RANGE
-    READ_WRITE = lib.T3_COPY_READ_WRITE
-
-
-ANY = Method(lib.T3_COPY_ANY)
+# Ways to copy a file within the kernel or through memory, the cheapest first; and all of them, as flags.
+REFLINK: int = lib.T3_COPY_REFLINK
+RANGE: int = lib.T3_COPY_RANGE
+READ_WRITE: int = lib.T3_COPY_READ_WRITE
+ANY: int = lib.T3_COPY_ANY
 
 
 def check_result(result: int, path: str | None = None) -> int:
@@ -84,12 +79,12 @@ def sync_directory(fd: int, path: str | None = None) -> None:
     check_result(lib.t3_sync_directory(fd), path)
 
 
-def copy(src: int, dst: int, size: int, methods: Method = ANY) -> Method:
+def copy(src: int, dst: int, size: int, methods: int = ANY) -> int:
     """Make the empty file `dst` the same as the first `size` bytes of `src`; returns the method that finished. No sync.
 
     Raises `OSError`: EIO if the source ended early, EOPNOTSUPP and its like if none of `methods` can be had.
     """
-    return Method(check_result(lib.t3_copy(src, dst, size, int(methods))))
+    return check_result(lib.t3_copy(src, dst, size, methods))
 
 
 def hash_pages(data: Buffer, page_size: int) -> bytes:

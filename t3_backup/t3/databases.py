@@ -22,7 +22,7 @@ LOCKS = frozenset({"server-lock.sqlite", "server-launcher-lock.sqlite", "server-
 MOST = 16  # names that are told of
 _LONGEST = 255  # NAME_MAX of Linux; a byte is never more than one character
 _SHOWN = 3
-_PLAIN = re.compile(r"[A-Za-z0-9_.+-]+")
+_PLAIN = r"[A-Za-z0-9_.+-]+"
 
 
 def is_uncovered(name: str) -> bool:
@@ -62,7 +62,7 @@ def summary(names: Sequence[str]) -> str:
 
     The names are printable ones.
     """
-    shown = ", ".join(name if _PLAIN.fullmatch(name) else f'"{name}"' for name in names[:_SHOWN])
+    shown = ", ".join(name if re.fullmatch(_PLAIN, name) else f'"{name}"' for name in names[:_SHOWN])
     more = f" and {'at least ' if len(names) == MOST else ''}{len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
     return f"{shown}{more} {'is' if len(names) == 1 else 'are'} not backed up"
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from typing import TYPE_CHECKING
 
-BASE_DIR = Path(".t3")  # beneath the home
-STATE_IN_BASE = Path("userdata/state.sqlite")  # beneath the base directory
-STATE_DATABASE = BASE_DIR / STATE_IN_BASE
-DATABASE_NAME = STATE_DATABASE.name
+if TYPE_CHECKING:  # a worker starts faster without it
+    from pathlib import Path
+
+DATABASE_NAME = "state.sqlite"
+BASE_DIR = ".t3"  # beneath the home
+STATE_IN_BASE = f"userdata/{DATABASE_NAME}"  # beneath the base directory
+STATE_FOLDER = f"{BASE_DIR}/userdata"  # beneath the home, as what follows
+STATE_DATABASE = f"{BASE_DIR}/{STATE_IN_BASE}"
 WAL_NAME = f"{DATABASE_NAME}-wal"
 NO_DATABASE = f"no {DATABASE_NAME}"  # what is said of an account without one
 

@@ -12,7 +12,7 @@ import pytest
 
 from t3_backup.errors import WorkerLost
 from t3_backup.t3 import databases
-from t3_backup.t3.files import STATE_DATABASE
+from t3_backup.t3.files import DATABASE_NAME
 from t3_backup.worker import protocol
 from t3_backup.worker.protocol import Source
 
@@ -31,7 +31,7 @@ def fill(place: Path, *names: str) -> None:
 
 
 def test_what_is_copied_is_what_the_accounts_say() -> None:
-    assert STATE_DATABASE.name == databases.COPIED
+    assert DATABASE_NAME == databases.COPIED
 
 
 def test_what_is_known_to_be_no_data_is_not_told_of(folder: int, tmp_path: Path) -> None:

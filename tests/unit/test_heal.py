@@ -16,13 +16,13 @@ from t3_backup.errors import Failure
 from t3_backup.system import native
 from t3_backup.system.file_identity import FileIdentity
 from t3_backup.system.sqlite import SIDECARS
-from t3_backup.t3.files import STATE_DATABASE
+from t3_backup.t3.files import DATABASE_NAME
 from t3_backup.worker.child import swap
 from t3_backup.worker.child.live_files import LiveFiles
 from t3_backup.worker.operations.restore import Swapped
 
 ASIDE = "state.sqlite.replaced-x"
-LIVE = STATE_DATABASE.name
+LIVE = DATABASE_NAME
 OLD = {LIVE: "old"}
 WAL, JOURNAL = f"{LIVE}-wal", f"{LIVE}-journal"
 BROKEN = OLD | {WAL: "old wal", JOURNAL: "old journal"}  # what could not be folded
@@ -39,12 +39,12 @@ def place(tmp_path: Path) -> Iterator[LiveFiles]:
 def lay(place: LiveFiles, files: dict[str, str]) -> FileIdentity | None:
     """Make these files; the identity of the live one."""
     for name, text in files.items():
-        (place.path.parent / name).write_text(text)
+        (Path(place.folder_path) / name).write_text(text)
     return place.identity()
 
 
 def lies(place: LiveFiles) -> dict[str, str]:
-    return {path.name: path.read_text() for path in place.path.parent.iterdir()}
+    return {path.name: path.read_text() for path in Path(place.folder_path).iterdir()}
 
 
 def exchanged(place: LiveFiles) -> None:
@@ -142,7 +142,7 @@ def test_it_is_the_old_state_or_the_new_one_and_again_is_harmless(place: LiveFil
 def test_what_came_out_stays_while_somebody_has_it_open_and_the_new_one_stays_in_place(place: LiveFiles) -> None:
     """Row 9. He would write to a file that is gone; and the new one may have been worked with since."""
     seen = arrange(place, CASES["they were exchanged"])
-    with (place.path.parent / ASIDE).open():
+    with (Path(place.folder_path) / ASIDE).open():
         assert heal(place, seen) == Swapped("new", True)
         assert lies(place) == {LIVE: "new", ASIDE: "old"}
     assert heal(place, seen) == Swapped("new", False)
@@ -152,7 +152,7 @@ def test_what_came_out_stays_while_somebody_has_it_open_and_the_new_one_stays_in
 def test_what_is_to_be_kept_may_be_read_by_anybody(place: LiveFiles) -> None:
     case = CASES["they were exchanged, and the old one is kept"]
     seen = arrange(place, case)
-    with (place.path.parent / ASIDE).open():
+    with (Path(place.folder_path) / ASIDE).open():
         assert heal(place, seen, keep=True) == Swapped("new", False)
     assert lies(place) == case.after
 
@@ -184,8 +184,8 @@ def test_where_the_live_one_is_gone_nothing_else_goes(place: LiveFiles) -> None:
 
 
 def third(place: LiveFiles) -> None:
-    (place.path.parent / "third").write_text("third")
-    (place.path.parent / "third").rename(place.path)
+    (Path(place.folder_path) / "third").write_text("third")
+    (Path(place.folder_path) / "third").rename(place.path)
 
 
 def test_where_somebody_put_a_third_one_there_nothing_is_removed(place: LiveFiles) -> None:

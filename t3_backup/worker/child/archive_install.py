@@ -13,7 +13,6 @@ import itertools
 import os
 import shutil
 import stat
-from pathlib import Path
 
 from t3_backup.errors import explain
 from t3_backup.system import native
@@ -30,7 +29,7 @@ _FIXED = (errno.EACCES, errno.EPERM, errno.EBUSY, errno.EXDEV)
 
 def serve_install_archive(task: Task, operation: InstallArchive) -> Installed:
     """Put it in place, or remove it."""
-    place = LiveFiles.open(Path(task.job.home), task.job.uid)
+    place = LiveFiles.open(task.job.home, task.job.uid)
     return install_archive(place, operation.aside, install=operation.install, sealed=operation.sealed)
 
 

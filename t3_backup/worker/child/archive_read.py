@@ -11,7 +11,6 @@ import tarfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
 import zstandard
 
@@ -45,7 +44,7 @@ def serve_inspect_archive(task: Task, operation: InspectArchive) -> Inspected:
 
 def serve_stage_archive(task: Task, operation: StageArchive) -> Inspected:
     """Unpack the archive in the job's file beside the live database."""
-    place = LiveFiles.open(Path(task.job.home), task.job.uid)
+    place = LiveFiles.open(task.job.home, task.job.uid)
     return stage_archive(place, task.job.file, operation.aside, operation.limit, task.report_alive)
 
 

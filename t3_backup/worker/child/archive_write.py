@@ -11,7 +11,6 @@ import stat
 import tarfile
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import zstandard
 
@@ -39,7 +38,7 @@ def serve_write_archive(task: Task, operation: WriteArchive) -> Packed:
         sandbox.limit_file_size(total)
         task.report(Phase("pack", total))
 
-    job, place = task.job, LiveFiles.open(Path(task.job.home), task.job.uid)
+    job, place = task.job, LiveFiles.open(task.job.home, task.job.uid)
     return write_archive(place.folder, job.uid, job.file, operation.limit, operation.known, report_total, task.report_alive)
 
 

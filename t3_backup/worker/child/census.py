@@ -8,7 +8,6 @@ a snapshot can be proven again.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 from dataclasses import replace
 from typing import Any
 
@@ -17,6 +16,11 @@ import apsw
 from t3_backup.errors import SourceError
 from t3_backup.store.census import UNREADABLE, Census
 from t3_backup.t3.ledger import LEDGER_TABLE
+
+try:  # as random of the standard library does: hashlib would load OpenSSL first, for a few kilobytes
+    from _sha256 import sha256  # type: ignore[import-not-found]
+except ImportError:
+    from hashlib import sha256
 
 # Every name by which SQLite gives a table's rowid, as long as no column has taken it (sqlite.org/rowidtable.html).
 _ROWID_NAMES = ("rowid", "_rowid_", "oid")
@@ -90,11 +94,11 @@ def _level(connection: apsw.Connection, tables: list[str]) -> int | None:
 
 
 def _schema(connection: apsw.Connection) -> str:
-    digest = hashlib.sha256()
+    digest = sha256()
     query = "SELECT type, name, tbl_name, sql FROM sqlite_schema ORDER BY type, name"
     for row in connection.cursor().execute(query):
         digest.update(repr(row).encode("utf-8", "surrogatepass"))
-    return digest.hexdigest()
+    return str(digest.hexdigest())
 
 
 def _pragma(connection: apsw.Connection, name: str) -> int:

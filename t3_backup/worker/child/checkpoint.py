@@ -10,7 +10,6 @@ import os
 import stat
 import struct
 from contextlib import closing
-from pathlib import Path
 
 import apsw
 
@@ -31,7 +30,7 @@ _WAL_VERSION = 3007000
 
 def serve_checkpoint_database(task: Task, _operation: CheckpointDatabase) -> Checkpointed:
     """Bring all of the live database into its one file."""
-    return checkpoint(LiveFiles.open(Path(task.job.home), task.job.uid))
+    return checkpoint(LiveFiles.open(task.job.home, task.job.uid))
 
 
 def checkpoint(place: LiveFiles) -> Checkpointed:
@@ -67,7 +66,7 @@ def checkpoint(place: LiveFiles) -> Checkpointed:
 
 def _checkpoint(place: LiveFiles, committed: int) -> tuple[Census | None, str]:
     """Checkpoint it: the census of what is in it then; or why it was left as it is."""
-    with closing(apsw.Connection(str(place.path), flags=apsw.SQLITE_OPEN_READWRITE | NOFOLLOW)) as connection:
+    with closing(apsw.Connection(place.path, flags=apsw.SQLITE_OPEN_READWRITE | NOFOLLOW)) as connection:
         connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)  # which would remove the -wal
         execute(connection, "PRAGMA trusted_schema=0", "PRAGMA temp_store=memory", "PRAGMA mmap_size=0")
         # Reading it first makes SQLite use a -wal that is there, whatever the header of the main file says.

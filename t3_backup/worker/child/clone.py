@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from pathlib import Path
 
 from t3_backup.store.census import Census
 from t3_backup.system import native
@@ -19,7 +18,7 @@ from t3_backup.worker.protocol import Source
 
 def serve_clone_database(task: Task, operation: CloneDatabase) -> Copied:
     """Copy the live database into the job's file."""
-    place = LiveFiles.open(Path(task.job.home), task.job.uid)
+    place = LiveFiles.open(task.job.home, task.job.uid)
     task.report(Source(operation.old.bytes, 0))
     sandbox.limit_file_size(operation.old.bytes)
     return clone_database(place, operation.old, task.job.file, operation.census)

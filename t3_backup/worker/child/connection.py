@@ -24,7 +24,7 @@ def connect(source: LiveDatabase, *, mmap: bool, query_only: bool = True) -> aps
     It does not while it is open, nor as the last one to close. `query_only=False` is for VACUUM INTO, which SQLite takes for a
     write. Raises apsw.Error.
     """
-    connection = apsw.Connection(str(source.path), flags=apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI | NOFOLLOW)
+    connection = apsw.Connection(source.path, flags=apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI | NOFOLLOW)
     connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
     connection.setbusytimeout(_BUSY_MS)
     execute(connection, "PRAGMA trusted_schema=0", "PRAGMA temp_store=memory", f"PRAGMA cache_size=-{_CACHE_KIB}")

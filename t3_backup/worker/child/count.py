@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from contextlib import closing
-from pathlib import Path
 
 import apsw
 
@@ -18,7 +17,7 @@ from t3_backup.worker.operations.restore import Counted, CountRows
 
 def serve_count_rows(task: Task, _operation: CountRows) -> Counted:
     """Count the rows of the live database."""
-    return Counted(count_rows(find_database(Path(task.job.home), task.job.uid)))
+    return Counted(count_rows(find_database(task.job.home, task.job.uid)))
 
 
 def count_rows(source: LiveDatabase) -> Census:

@@ -13,7 +13,6 @@ import time
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 
 import apsw
 
@@ -116,7 +115,7 @@ def open_snapshot(folder: int, name: str, uid: int) -> LegacySnapshot:
     except BaseException:
         os.close(file)
         raise
-    return LegacySnapshot(LiveDatabase(folder, Path(name), status.st_size), file)
+    return LegacySnapshot(LiveDatabase(folder, name, status.st_size), file)
 
 
 def copy_snapshot(found: LegacySnapshot, destination: Destination, budget: Budget) -> Copied:

@@ -14,13 +14,12 @@ import signal
 import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 from t3_backup.errors import Failure, InUse, SourceAbsent, SourceError, SourceRefused
 from t3_backup.system import native
 from t3_backup.system.file_identity import FileIdentity
 from t3_backup.system.sqlite import SIDECARS
-from t3_backup.t3.files import STATE_DATABASE
+from t3_backup.t3.files import DATABASE_NAME, STATE_FOLDER
 from t3_backup.worker.child.source import require_own_file
 
 _ACCESS = "system.posix_acl_access"
@@ -34,11 +33,11 @@ class LiveFiles:
     """The folder of a live database, open."""
 
     folder: int
-    path: Path  # of the database, canonical
+    path: str  # of the database, canonical
     uid: int
 
     @staticmethod
-    def open(home: Path, uid: int, *, create: bool = False) -> LiveFiles:
+    def open(home: str, uid: int, *, create: bool = False) -> LiveFiles:
         """Open the folder beneath `home`; folders on the way are made where asked.
 
         Raises SourceRefused for a symlink on the way. SourceAbsent where there is none, SourceError where it can't be reached.
@@ -52,9 +51,9 @@ class LiveFiles:
         try:
             if create:
                 _make_folders(home_fd)
-            folder = native.open_beneath(home_fd, str(STATE_DATABASE.parent), os.O_RDONLY | os.O_DIRECTORY)
+            folder = native.open_beneath(home_fd, STATE_FOLDER, os.O_RDONLY | os.O_DIRECTORY)
         except OSError as error:
-            where = home / STATE_DATABASE.parent
+            where = os.path.join(home, STATE_FOLDER)
             if error.errno in (errno.ELOOP, errno.ENOTDIR, errno.EXDEV):
                 raise SourceRefused(f"{where}: a symlink on the way (or no folder); nothing there is followed") from None
             if error.errno == errno.ENOENT:
@@ -62,14 +61,23 @@ class LiveFiles:
             raise SourceError(f"{where}: {error.strerror}") from None
         finally:
             os.close(home_fd)
-        return LiveFiles(folder, Path(os.readlink(f"/proc/self/fd/{folder}")) / STATE_DATABASE.name, uid)
+        return LiveFiles(folder, os.path.join(os.readlink(f"/proc/self/fd/{folder}"), DATABASE_NAME), uid)
 
     @property
     def name(self) -> str:
         """Return the name of the database in its folder."""
-        return self.path.name
+        return os.path.basename(self.path)
 
-    def identity(self, name: str = STATE_DATABASE.name) -> FileIdentity | None:
+    @property
+    def folder_path(self) -> str:
+        """Return the path of its folder."""
+        return os.path.dirname(self.path)
+
+    def path_of(self, name: str) -> str:
+        """Return the path of a name in its folder."""
+        return os.path.join(self.folder_path, name)
+
+    def identity(self, name: str = DATABASE_NAME) -> FileIdentity | None:
         """Return what has that name; None where nothing has.
 
         Raises SourceRefused where it is not the user's own regular file.
@@ -78,10 +86,10 @@ class LiveFiles:
             status = os.stat(name, dir_fd=self.folder, follow_symlinks=False)
         except FileNotFoundError:
             return None
-        require_own_file(status, self.path.parent / name, self.uid)
+        require_own_file(status, self.path_of(name), self.uid)
         return FileIdentity.of(status)
 
-    def sidecars(self, name: str = STATE_DATABASE.name) -> list[str]:
+    def sidecars(self, name: str = DATABASE_NAME) -> list[str]:
         """List the endings (of SIDECARS) of what lies beside `name`, whatever it is."""
         return [ending for ending in SIDECARS if self.has(name + ending)]
 
@@ -168,7 +176,7 @@ class LiveFiles:
         except OSError as error:
             os.close(fd)
             self.remove(name)
-            raise OSError(error.errno, error.strerror, str(self.path.parent / name)) from error
+            raise OSError(error.errno, error.strerror, self.path_of(name)) from error
         return fd
 
     def _copy_access(self, fd: int, mode: int) -> None:
@@ -190,7 +198,7 @@ class LiveFiles:
 
     def sync(self) -> None:
         """Wait until the names are on the disk. Raises OSError."""
-        native.sync_directory(self.folder, str(self.path.parent))
+        native.sync_directory(self.folder, self.folder_path)
 
     def sync_staged_files(self, name: str) -> None:
         """Wait until the folder `name` of staged files is on the disk, and those in it.
@@ -206,7 +214,7 @@ class LiveFiles:
                     os.close(fd)
 
     @contextlib.contextmanager
-    def hold_lease(self, name: str = STATE_DATABASE.name) -> Iterator[Lease]:
+    def hold_lease(self, name: str = DATABASE_NAME) -> Iterator[Lease]:
         """Hold a write lease on the file of that name (fcntl(2)).
 
         Nobody has it open, and who opens it from now on waits. Raises InUse where somebody has it open, Failure where the file
@@ -219,11 +227,11 @@ class LiveFiles:
                 fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_WRLCK)
             except OSError as error:
                 if error.errno in (errno.EAGAIN, errno.EACCES):
-                    raise InUse(f"{self.path.parent / name} is open in another process") from None
+                    raise InUse(f"{self.path_of(name)} is open in another process") from None
                 raise Failure(
-                    f"{self.path.parent}: its file system grants no leases ({error.strerror}), so nobody can tell who has it open"
+                    f"{self.folder_path}: its file system grants no leases ({error.strerror}), so nobody can tell who has it open"
                 ) from None
-            yield Lease(fd, self.path.parent / name)
+            yield Lease(fd, self.path_of(name))
         finally:
             os.close(fd)
 
@@ -233,7 +241,7 @@ class Lease:
     """A write lease that is held."""
 
     fd: int
-    path: Path
+    path: str
 
     def holds(self) -> bool:
         """Tell whether nobody has tried to open the file since.
@@ -255,7 +263,7 @@ class Lease:
 
 def _make_folders(home: int) -> None:
     at = home
-    for name in STATE_DATABASE.parent.parts:
+    for name in STATE_FOLDER.split("/"):
         with contextlib.suppress(FileExistsError):
             os.mkdir(name, 0o755, dir_fd=at)
         below = native.open_beneath(at, name, os.O_PATH | os.O_DIRECTORY)

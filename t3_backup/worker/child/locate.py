@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import os
 import socket
-from pathlib import Path
 
 from t3_backup.errors import SourceError
 from t3_backup.t3 import databases
-from t3_backup.t3.files import STATE_DATABASE
+from t3_backup.t3.files import STATE_FOLDER
 from t3_backup.worker.child import sandbox
 from t3_backup.worker.child.source import LiveDatabase, find_folder, find_in_folder
 from t3_backup.worker.child.task import Task
@@ -20,7 +19,7 @@ def find_and_report(task: Task) -> LiveDatabase:
 
     Raises as `find_database` does, and OSError. It comes before the filter of system calls, which would let no descriptor pass.
     """
-    home = Path(task.job.home)
+    home = task.job.home
     folder = find_folder(home)
     others = _uncovered(folder, home)
     try:
@@ -43,9 +42,9 @@ def serve_find_database(_task: Task, _operation: object) -> None:
     """Add nothing: the database was found, and reported, before."""
 
 
-def _uncovered(folder: int, home: Path) -> tuple[str, ...]:
+def _uncovered(folder: int, home: str) -> tuple[str, ...]:
     try:
         return databases.uncovered(folder)
     except OSError as error:
-        where = home / STATE_DATABASE.parent
+        where = os.path.join(home, STATE_FOLDER)
         raise SourceError(f"{where} can't be listed ({error.strerror}): what is not backed up there, can't be told") from None

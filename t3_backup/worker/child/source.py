@@ -12,11 +12,10 @@ import os
 import stat
 import time
 from dataclasses import dataclass
-from pathlib import Path
 
 from t3_backup.errors import SourceAbsent, SourceError, SourceRefused
 from t3_backup.system import native
-from t3_backup.t3.files import NO_DATABASE, STATE_DATABASE
+from t3_backup.t3.files import DATABASE_NAME, NO_DATABASE, STATE_DATABASE, STATE_FOLDER
 
 
 @dataclass(frozen=True)
@@ -24,13 +23,18 @@ class LiveDatabase:
     """A database found beneath a home: regular, owned by the user, with one name."""
 
     folder: int  # O_PATH descriptor of the folder that holds it
-    path: Path  # canonical
+    path: str  # canonical
     size: int  # bytes of the main file when it was found
+
+    @property
+    def name(self) -> str:
+        """Return its name in its folder."""
+        return os.path.basename(self.path)
 
     def wal_bytes(self) -> int:
         """Return the size of the -wal now; 0 where there is none."""
         try:
-            return os.stat(self.path.name + "-wal", dir_fd=self.folder, follow_symlinks=False).st_size
+            return os.stat(self.name + "-wal", dir_fd=self.folder, follow_symlinks=False).st_size
         except FileNotFoundError:
             return 0
 
@@ -40,17 +44,17 @@ class LiveDatabase:
         Then a writer has changed something, and not yet committed it.
         """
         try:
-            return os.stat(self.path.name + "-journal", dir_fd=self.folder, follow_symlinks=False).st_size > 0
+            return os.stat(self.name + "-journal", dir_fd=self.folder, follow_symlinks=False).st_size > 0
         except FileNotFoundError:
             return False
 
     def is_quiet(self, seconds: float) -> bool:
         """Tell whether nobody has committed, or is about to, for so many seconds."""
-        changed = os.stat(self.path.name, dir_fd=self.folder, follow_symlinks=False).st_mtime
+        changed = os.stat(self.name, dir_fd=self.folder, follow_symlinks=False).st_mtime
         return time.time() - changed >= seconds and not self.has_journal()
 
 
-def find_database(home: Path, uid: int) -> LiveDatabase:
+def find_database(home: str, uid: int) -> LiveDatabase:
     """Find the database beneath `home`, following no symlink on the way from there.
 
     Raises SourceAbsent where there is none, SourceRefused where it is a symlink or lies behind one, has a second name, is no
@@ -59,7 +63,7 @@ def find_database(home: Path, uid: int) -> LiveDatabase:
     return find_in_folder(find_folder(home), home, uid)
 
 
-def find_folder(home: Path) -> int:
+def find_folder(home: str) -> int:
     """Open the folder beneath `home` that holds the database, as O_PATH.
 
     Raises as `find_database` does.
@@ -71,21 +75,21 @@ def find_folder(home: Path) -> int:
     except OSError as error:
         raise SourceError(f"{home}: {error.strerror}") from None
     try:
-        return native.open_beneath(home_fd, str(STATE_DATABASE.parent), os.O_PATH | os.O_DIRECTORY)
+        return native.open_beneath(home_fd, STATE_FOLDER, os.O_PATH | os.O_DIRECTORY)
     except OSError as error:
-        raise _unreachable(error, home / STATE_DATABASE.parent) from None
+        raise _unreachable(error, os.path.join(home, STATE_FOLDER)) from None
     finally:
         os.close(home_fd)
 
 
-def find_in_folder(folder: int, home: Path, uid: int) -> LiveDatabase:
+def find_in_folder(folder: int, home: str, uid: int) -> LiveDatabase:
     """Find the database in the open `folder`, which it keeps.
 
     `home` is for messages. Raises as `find_database` does.
     """
-    path = home / STATE_DATABASE
+    path = os.path.join(home, STATE_DATABASE)
     try:
-        file = native.open_beneath(folder, STATE_DATABASE.name, os.O_PATH | os.O_NOFOLLOW)
+        file = native.open_beneath(folder, DATABASE_NAME, os.O_PATH | os.O_NOFOLLOW)
     except OSError as error:
         os.close(folder)
         raise _unreachable(error, path) from None
@@ -93,10 +97,10 @@ def find_in_folder(folder: int, home: Path, uid: int) -> LiveDatabase:
     os.close(file)  # O_PATH: closing it drops no lock
     require_own_file(status, path, uid)
     # The name that the kernel gives has no symlink left in it, so SQLite may be told to follow none.
-    return LiveDatabase(folder, Path(os.readlink(f"/proc/self/fd/{folder}")) / STATE_DATABASE.name, status.st_size)
+    return LiveDatabase(folder, os.path.join(os.readlink(f"/proc/self/fd/{folder}"), DATABASE_NAME), status.st_size)
 
 
-def require_own_file(status: os.stat_result, path: Path, uid: int) -> None:
+def require_own_file(status: os.stat_result, path: str, uid: int) -> None:
     """Raise SourceRefused where `path` is not one regular file of the user's own.
 
     That is: a symlink, no regular file, somebody else's, or one with a second name.
@@ -111,7 +115,7 @@ def require_own_file(status: os.stat_result, path: Path, uid: int) -> None:
         raise SourceRefused(f"{path} has {status.st_nlink} names (hard links); its -wal can belong to only one of them")
 
 
-def _unreachable(error: OSError, path: Path) -> SourceError:
+def _unreachable(error: OSError, path: str) -> SourceError:
     if error.errno == errno.ENOENT:
         return SourceAbsent(NO_DATABASE)
     if error.errno in (errno.ELOOP, errno.ENOTDIR, errno.EXDEV):

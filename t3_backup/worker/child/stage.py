@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import os
 from contextlib import closing
-from pathlib import Path
 
 import apsw
 
@@ -26,7 +25,7 @@ def serve_stage_database(task: Task, operation: StageDatabase) -> Staged:
 
     The folders on the way are made where there are none.
     """
-    place = LiveFiles.open(Path(task.job.home), task.job.uid, create=True)
+    place = LiveFiles.open(task.job.home, task.job.uid, create=True)
     return stage_database(place, task.job.file, operation.aside)
 
 
@@ -39,7 +38,7 @@ def stage_database(place: LiveFiles, snapshot: int, aside: str) -> Staged:
     fd = place.create(aside, live)
     try:
         native.copy(snapshot, fd, os.fstat(snapshot).st_size)
-        native.sync_file(fd, str(place.path.parent / aside))
+        native.sync_file(fd, place.path_of(aside))
         place.sync()
         _require_exchange(place, aside, live)
         staged = FileIdentity.of(os.fstat(fd))
@@ -59,7 +58,7 @@ def _require_exchange(place: LiveFiles, aside: str, live: FileIdentity | None) -
         native.rename_exchange(place.folder, aside, probe)
         native.rename_exchange(place.folder, aside, probe)
     except OSError as error:
-        raise SourceError(f"{place.path.parent}: two files can't change places in one step here: {error.strerror}") from None
+        raise SourceError(f"{place.folder_path}: two files can't change places in one step here: {error.strerror}") from None
     finally:
         place.remove(probe)
     if live is None:
@@ -76,7 +75,7 @@ def read_census(place: LiveFiles, name: str) -> Census:
 
     It is not in WAL mode. Raises SourceError.
     """
-    path = str(place.path.parent / name)
+    path = place.path_of(name)
     try:
         with closing(apsw.Connection(path, flags=apsw.SQLITE_OPEN_READONLY | NOFOLLOW)) as connection:
             execute(connection, "PRAGMA trusted_schema=0", "PRAGMA temp_store=memory", "PRAGMA mmap_size=0")

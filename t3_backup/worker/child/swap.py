@@ -9,7 +9,6 @@ the exchange: it can never be taken for a part of the new one.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from t3_backup.errors import Failure, InUse
 from t3_backup.system import native
@@ -23,13 +22,13 @@ from t3_backup.worker.operations.restore import RecoverSwap, SwapDatabases, Swap
 
 def serve_swap_databases(task: Task, operation: SwapDatabases) -> Swapped:
     """Let what was staged and the live database change places."""
-    place = LiveFiles.open(Path(task.job.home), task.job.uid)
+    place = LiveFiles.open(task.job.home, task.job.uid)
     return swap_databases(place, operation.aside, operation.old, operation.beside)
 
 
 def serve_recover_swap(task: Task, operation: RecoverSwap) -> Swapped:
     """Complete or undo a swap that was interrupted."""
-    place = LiveFiles.open(Path(task.job.home), task.job.uid)
+    place = LiveFiles.open(task.job.home, task.job.uid)
     seen = operation.old, operation.staged, operation.beside
     return recover_swap(place, operation.aside, *seen, begun=operation.begun, keep=operation.keep)
 
