@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import shutil
@@ -64,12 +65,24 @@ os._exit(code)
 """
 
 # What takes long to import, and who has a use for it.
-CENSUS = {"apsw", "hashlib"}
+CENSUS = {"apsw"} | (set() if importlib.util.find_spec("_sha256") else {"hashlib"})  # the digest of a schema
+LEGACY = {*CENSUS, "datetime"}  # the time in a name
 ARCHIVES = {"zstandard", "tarfile"}
 COSTLY = {
     *CENSUS,
     *ARCHIVES,
-    *("argparse", "logging", "subprocess", "threading", "asyncio", "concurrent.futures", "multiprocessing"),
+    *(
+        "hashlib",
+        "pathlib",
+        "datetime",
+        "argparse",
+        "logging",
+        "subprocess",
+        "threading",
+        "asyncio",
+        "concurrent.futures",
+        "multiprocessing",
+    ),
     *("tempfile", "email", "http", "sqlite3", "ssl", "t3_backup.settings", "t3_backup.store.manifest"),
 }
 USES = {
@@ -86,9 +99,9 @@ USES = {
     "clone_database": set[str](),
     "swap_databases": CENSUS,
     "recover_swap": CENSUS,
-    "list_legacy": CENSUS,
-    "copy_legacy": CENSUS,
-    "remove_legacy": CENSUS,
+    "list_legacy": LEGACY,
+    "copy_legacy": LEGACY,
+    "remove_legacy": LEGACY,
 }
 
 
