@@ -183,9 +183,9 @@ def _check(context: Context, args: argparse.Namespace) -> int:
     found: dict[str, dict[str, object]] = {}
     users = [args.user] if args.user else context.users()
     if not users:
-        context.say(f"{context.user_map} names nobody")
+        context.say(f"{context.user_map} names no account")
     for user in users:
-        context.raise_if_stopped("not every server was looked at")
+        context.raise_if_stopped("not every server was checked")
         try:
             server = context.server(user)
             if not server.runs() and args.user is None:
@@ -215,7 +215,7 @@ def _status(context: Context, args: argparse.Namespace) -> int:
 def _adopt(context: Context, args: argparse.Namespace) -> int:
     with _locked(context):
         version = adopt.adopt_accounts(context)
-        context.say(f"T3 {version} is the program of whoever has none of his own")
+        context.say(f"T3 {version} is the program of every account without one of its own")
     return _print_status(context, args)
 
 

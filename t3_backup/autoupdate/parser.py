@@ -19,20 +19,20 @@ examples:
   t3-autoupdate                        bring every account to T3_PIN, as the timer does
   t3-autoupdate --to 0.0.25 --dry-run  only try that version, on copies of everybody's data
   t3-autoupdate --to 0.0.25            back up, switch and check one account after another
-  t3-autoupdate drain                  those who were busy then, if they are not now
-  t3-autoupdate status                 who is on which version, and does the database fit it?
+  t3-autoupdate drain                  move the deferred accounts that are no longer busy
+  t3-autoupdate status                 which version is each account on, and does its database fit it?
   t3-autoupdate check                  log in to every server as a browser does
-  t3-autoupdate rollback --user alice  back to the version before, with the data of then
-  t3-autoupdate rollback --undo        and that undone
-  t3-autoupdate freeze "on holiday"    change nothing by itself, until: t3-autoupdate thaw
+  t3-autoupdate rollback --user alice  go back to the previous version, with the data it had
+  t3-autoupdate rollback --undo        undo that rollback
+  t3-autoupdate freeze "on holiday"    stop the timers from changing anything, until: t3-autoupdate thaw
 """
 _WHERE = (
     "/etc/default/t3-autoupdate or the environment; the user map, the store and the metrics are those of t3-backup "
     "(/etc/default/t3-backup)."
 )
 _EXIT_STATUS = """\
-exit status: 0 all well; 1 a version was turned away, an account had to go back, or something wants a look; 2 wrong use or
-  configuration; 75 another one is at work, try again later. Whatever it is, each account is on a program and data that fit.
+exit status: 0 all well; 1 a version was turned away, an account had to go back, or something needs attention; 2 wrong use or
+  configuration; 75 another one is running, try again later. Whatever it is, each account is on a program and data that fit.
 """
 
 
@@ -69,25 +69,25 @@ def build_parser() -> argparse.ArgumentParser:
     )
     busy = Parser(add_help=False)
     busy.add_argument(
-        "--include-busy", action="store_true", default=argparse.SUPPRESS, help="do not wait for those whose agents are at work"
+        "--include-busy", action="store_true", default=argparse.SUPPRESS, help="include accounts with a running agent"
     )
     top = Parser(
         prog="t3-autoupdate",
-        description="A T3 version bump that can be taken back, data included. Without a command: bring every account to T3_PIN.",
+        description="Move accounts to a new T3 version, and back, data included. Without a command: bring every account to T3_PIN.",
         epilog=epilog(_EXAMPLES, settings.KNOWN, _WHERE, _EXIT_STATUS),
         formatter_class=argparse.RawDescriptionHelpFormatter,
         parents=[shared, busy],
     )
     top.add_argument("--version", action="version", version=f"t3-autoupdate {t3_backup.__version__}")
     top.add_argument("--to", type=_version, metavar="VERSION", help="bring every account to this version (T3_PIN; 0.0.24)")
-    top.add_argument("--dry-run", action="store_true", help="the gate alone: nothing is switched")
+    top.add_argument("--dry-run", action="store_true", help="only try the version on copies: nothing is switched")
     top.set_defaults(json=False, include_busy=False)
     commands = top.add_subparsers(dest="command", metavar="COMMAND")
 
-    commands.add_parser("drain", parents=[shared, busy], help="move those who were busy, if they are not now")
+    commands.add_parser("drain", parents=[shared, busy], help="move the deferred accounts that are no longer busy")
     commands.add_parser("resume", parents=[shared], help="complete or undo what was interrupted")
 
-    back = commands.add_parser("rollback", parents=[shared], help="back to the version before, with the data of then")
+    back = commands.add_parser("rollback", parents=[shared], help="go back to the previous version, with the data it had")
     back.add_argument("--user", metavar="U", help="only this account")
     which = back.add_mutually_exclusive_group()
     which.add_argument("--to", type=_version, default=argparse.SUPPRESS, metavar="VERSION", help="to this version")
@@ -97,9 +97,9 @@ def build_parser() -> argparse.ArgumentParser:
 
     check = commands.add_parser("check", parents=[shared], help="log in to every running server as a browser does")
     check.add_argument("--user", metavar="U", help="only this account's")
-    commands.add_parser("status", parents=[shared], help="show who is on which version, and whether the database fits it")
+    commands.add_parser("status", parents=[shared], help="show each account's version, and whether its database fits it")
     commands.add_parser("adopt", parents=[shared], help="take a plain npm -g installation over; nothing is restarted")
-    freezing = commands.add_parser("freeze", parents=[shared], help="change nothing by itself from now on")
+    freezing = commands.add_parser("freeze", parents=[shared], help="stop the timers from changing anything")
     freezing.add_argument("reason", nargs="*", metavar="REASON")
-    commands.add_parser("thaw", parents=[shared], help="the opposite")
+    commands.add_parser("thaw", parents=[shared], help="end a freeze")
     return top

@@ -41,7 +41,7 @@ def plan_rollback(context: Context, users: Sequence[str], version: str | None) -
         if plan.move.data is not None or plan.move.program != plan.move.before:
             plans.append(plan)
     if not plans:
-        nothing = "nobody is on a higher version than before, or of a higher level than their version: nothing to go back from"
+        nothing = "no account is on a newer version than before, or has a database of a newer one: nothing to roll back"
         raise Failure("; ".join(dict.fromkeys(left)) or nothing)
     return plans, left
 
@@ -73,7 +73,7 @@ def _plan_move(context: Context, user: str, current: str, target: str) -> Plan:
         raise Failure(f"{user}: T3 {target} is not in {context.installations.prefix(target).parent}; there are: {there}")
     level = context.installations.about(target).level
     if level is None:
-        raise Failure(f"{user}: it is not known which database T3 {target} can open; put one back by hand: t3-backup-state restore")
+        raise Failure(f"{user}: it is unknown which database T3 {target} can open; put one back by hand: t3-backup-state restore")
     server = context.server(user)
     live = server.read_activity()
     if live is None and (why := preflight.why_no_database(server, context.snapshots)):
@@ -136,7 +136,7 @@ def execute_plans(context: Context, plans: Sequence[Plan], kind: str, agreed: Ca
     for plan in plans:
         if not plan.has_data:
             if context.server(plan.move.user).read_activity() is not None:
-                raise Failure(f"{plan.move.user} has a database by now: look at it again, by --dry-run")
+                raise Failure(f"{plan.move.user} has a database now: check again with --dry-run")
             context.installations.link_version(plan.move.user, plan.move.program)
             context.say(f"{plan.move.user}: on {plan.move.program}; there is no database yet")
     moves = tuple(plan.move for plan in plans if plan.has_data)
@@ -146,7 +146,7 @@ def execute_plans(context: Context, plans: Sequence[Plan], kind: str, agreed: Ca
     under_way = Journal(kind, moves[0].program, now(), moves)
     context.journals.save(under_way)
     for wanted in moves:
-        context.raise_if_stopped("the other accounts stay as they are")
+        context.raise_if_stopped("the other accounts were not changed")
         under_way = journal_runner.run_move(context, under_way, wanted, transition.begin_transition)
         done = under_way.move_of(wanted.user)
         if done.phase != journal.DONE:

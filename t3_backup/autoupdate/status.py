@@ -108,7 +108,7 @@ def read_status(context: Context) -> BumpStatus:
     known = read_map(context.user_map)
     warnings += known.warnings
     if not known.users:
-        warnings.append(f"{context.user_map} names nobody")
+        warnings.append(f"{context.user_map} names no account")
     accounts = tuple(_read_account(context, user, plan) for user in known.users)
     last, frozen = history[0] if history else None, freeze.read_reason(context.settings.freeze)
     return BumpStatus(context.settings.pin, version, frozen, plan, last, accounts, tuple(warnings))
@@ -135,9 +135,9 @@ def _read_account(context: Context, user: str, plan: Journal | None) -> AccountS
     expected = installations.about(version).level if version else None
     found = AccountStatus(user, version, level, expected, running, phase, held, trouble)
     if phase in journal.UNDER_WAY:
-        trouble = f"{'held, ' if held else ''}its move has not ended: t3-autoupdate resume, where nothing is at work"
+        trouble = f"{'held, ' if held else ''}its move has not ended; unless one is running: t3-autoupdate resume"
     elif held:
-        trouble = "held, and nothing is under way: t3-autoupdate resume"
+        trouble = "held, but no move is under way: t3-autoupdate resume"
     elif found.is_above:
         trouble = _explain_above(found)
     elif version and not trouble:

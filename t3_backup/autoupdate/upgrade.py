@@ -42,13 +42,13 @@ def bump_accounts(
                 f"the {open_.kind} to {open_.version} has not ended ({journal.summarize_moves(open_.moves)}): t3-autoupdate drain"
             )
             if not asked and not gate_only and versions.version_key(version) <= versions.version_key(open_.version):
-                context.say(f"{text} goes on with it")  # by hand, beyond the pin, and somebody is at work: no failure of the night
+                context.say(f"{text} continues it")  # by hand, beyond the pin, and somebody is at work: no failure of the night
                 return []
-            raise Failure(f"{text} ends it, and with --include-busy at once")
+            raise Failure(f"{text} continues it; with --include-busy it does not wait")
         drain_deferred(context, include_busy=include_busy)
         return []
     if not asked and not context.users():
-        context.say(f"{context.user_map} names nobody: nothing is done")
+        context.say(f"{context.user_map} names no account: nothing is done")
         return []
     if not gate_only:
         adopt.adopt_accounts(context)
@@ -151,7 +151,7 @@ def _move_waiting(context: Context, plan: Journal) -> None:
     Raises Failure where one failed, and Cancelled: the others stay as they are.
     """
     for user in plan.users(journal.WAITING):
-        context.raise_if_stopped("the accounts that are left come with the next: t3-autoupdate drain")
+        context.raise_if_stopped("not all accounts were moved: the rest follow with: t3-autoupdate drain")
         freeze.raise_if_frozen(context.settings.freeze)  # somebody may have done that while another was moved
         plan = journal_runner.run_move(context, plan, plan.move_of(user), transition.begin_transition)
         done = plan.move_of(user)
@@ -175,10 +175,10 @@ def _report_versions(context: Context, users: Sequence[str], version: str) -> No
     """
     programs = {user: context.installations.version_of(user) for user in users}
     if below := [user for user, program in programs.items() if versions.version_key(program) < versions.version_key(version)]:
-        context.say(f"nobody is below {version}, but {', '.join(below)}")
+        context.say(f"all accounts are on {version} or later, except {', '.join(below)}")
     else:
         there = all(program == version for program in programs.values())
-        context.say(f"all accounts are on {version}" if there else f"nobody is below {version}")
+        context.say(f"all accounts are on {version}" if there else f"all accounts are on {version} or later")
 
 
 def _fail_bump(context: Context, plan: Journal, done: Move) -> None:
@@ -204,7 +204,7 @@ def drain_deferred(context: Context, *, include_busy: bool = False) -> None:
         return
     plan = context.journals.load()
     if plan is None or plan.kind != "bump" or not plan.users(journal.DEFERRED, journal.WAITING):
-        context.say("nobody was left for later")
+        context.say("no account was deferred")
         return
     plan = _drop_removed_users(context, plan)
     for one in plan.moves:
@@ -223,7 +223,7 @@ def _drop_removed_users(context: Context, plan: Journal) -> Journal:
     """
     gone = [user for user in plan.users(journal.DEFERRED, journal.WAITING) if not accounts.exists(user)]
     for user in gone:
-        context.warn(f"{user}: no such user on this system any more, and left out")
+        context.warn(f"{user}: no longer a user of this system: left out")
     return replace(plan, moves=tuple(one for one in plan.moves if one.user not in gone))
 
 
@@ -273,4 +273,4 @@ def _release_forgotten(context: Context) -> None:
     for user in context.installations.linked_users():
         if context.installations.is_held(user):
             context.installations.release(user)
-            context.warn(f"{user}: was held by nobody, and is no longer")
+            context.warn(f"{user}: released a stale hold")

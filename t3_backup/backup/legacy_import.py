@@ -111,7 +111,8 @@ def import_legacy(
             later.append(explain(error))
         if later:
             done.warnings.append(
-                f"{account_dir.user}: the rest of {path} waits: {later[0]}; go on: t3-backup-state import-legacy {account_dir.user}"
+                f"{account_dir.user}: the rest of {path} is not taken over yet: {later[0]}; "
+                f"next: t3-backup-state import-legacy {account_dir.user}"
             )
     return done
 
@@ -156,7 +157,7 @@ def _names_after(order: SnapshotOrder, folder: int, after: str) -> tuple[str, ..
 def _order_until(order: SnapshotOrder, deadline: Deadline) -> SnapshotOrder:
     """Return the order with the time that is left. Raises TryLater where there is none."""
     if deadline.passed():
-        raise TryLater("out of time: T3_BACKUP_TIMEOUT is for all of an account")
+        raise TryLater("out of time: T3_BACKUP_TIMEOUT covers the whole account")
     return replace(order, limits=limits_until(order.limits, deadline))
 
 

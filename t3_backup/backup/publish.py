@@ -108,5 +108,5 @@ def _replace_if_lost(
     for other in listing.snapshots:  # whose data was the same file
         if other.sha256 == newest.sha256 and other.name != newest.name and listing.is_plain(other):
             account_dir.replace_data_by_link(newest, other)
-    was = f"{account_dir.user}: {newest.name} was no longer what had been sealed"
-    return (f"{was}, and was replaced by the same, new from the database",)
+    was = f"{account_dir.user}: {newest.name} no longer matched its checksum"
+    return (f"{was}, and was replaced by a new copy of the same contents",)

@@ -34,9 +34,9 @@ def run_backups(run: BackupRun, accounts: Sequence[Account], finished: Callable[
     def back_up_one(account: Account) -> AccountResult:
         began = time.monotonic()
         if deadline.passed():
-            result = AccountResult(account.user, "failed", f"not begun: the run is over its {seconds} s")
+            result = AccountResult(account.user, "failed", f"not started: the run has used up its {seconds} s")
         elif run.stopping.is_set():
-            result = AccountResult(account.user, "failed", "not begun: the run was stopped")
+            result = AccountResult(account.user, "failed", "not started: the run was stopped")
         else:
             result = catch_failure(account, partial(back_up_account, run, account))
         result = replace(result, seconds=time.monotonic() - began)

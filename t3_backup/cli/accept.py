@@ -1,4 +1,4 @@
-"""The command `accept`: end the hold of suspect and damaged snapshots."""
+"""The command `accept`: accept suspect and damaged snapshots, so that pruning goes on."""
 
 from __future__ import annotations
 
@@ -17,6 +17,6 @@ def accept_command(args: argparse.Namespace, values: Settings) -> int:
     def change(store: Store) -> MarkChange:
         accepted = accept_snapshots(store, args.user, utc_now())
         said = [f"accepted {snapshot.user} {snapshot.name} ({'; '.join(snapshot.reasons)})" for snapshot in accepted]
-        return MarkChange(accepted, said or [f"nothing of {args.user} waits to be accepted"])
+        return MarkChange(accepted, said or [f"{args.user}: no snapshot waits to be accepted"])
 
     return change_marks(args, values, change)

@@ -29,7 +29,7 @@ from t3_backup.text import INFO, utc_now
 def import_legacy_command(args: argparse.Namespace, values: Settings) -> int:
     """Run `import-legacy`: make old snapshots ours, of the users that are named or of all who have some."""
     if os.geteuid() != 0:
-        raise UsageError("import-legacy needs root: the folders of an earlier script are the users' own")
+        raise UsageError("import-legacy needs root: the users own the folders of an earlier script")
     out = Console(sys.stderr if args.json else sys.stdout)
     stop = signals.stop_on_signals()
     signals.lower_priority()
@@ -77,5 +77,5 @@ def _import_of(user: str, values: Settings, store: Store, stop: StopRequest, out
         out.warn(warning)
     waiting = [str(store.path / name) for name in store.list_set_aside(user)]
     if not names and not warnings and not problem and not waiting:
-        out.line(INFO, f"nothing of an earlier script waits for {user}")
+        out.line(INFO, f"{user}: no snapshots of an earlier script to take over")
     return {"user": user, "taken_over": names, "waiting": waiting, "warnings": warnings, "problem": problem}

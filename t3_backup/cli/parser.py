@@ -28,12 +28,12 @@ examples:
   t3-backup-state restore alice --label prerestore undo it
   t3-backup-state accept alice                     a suspect or damaged snapshot has been looked at
   t3-backup-state pin alice 3d                     never prune that one, until it is unpinned
-  t3-backup-state prune --dry-run                  what would go, what stays, and why?
-  t3-backup-state du                               what does each account's history take of the disk?
-  t3-backup-state status                           how old, how good and how many is what there is of each account?
-  t3-backup-state doctor                           is everything here as backups need it?
-  t3-backup-state hooks                            try what is called when a run has failed
-  t3-backup-state import-legacy                    take over what an earlier script left in folders of the users' own
+  t3-backup-state prune --dry-run                  what would be removed, what is kept, and why?
+  t3-backup-state du                               how much disk space does each account's history use?
+  t3-backup-state status                           how old, how good and how many are each account's snapshots?
+  t3-backup-state doctor                           are accounts, store and units set up as backups need?
+  t3-backup-state hooks                            try the hooks of a failed run
+  t3-backup-state import-legacy                    take over snapshots of an earlier script from the users' folders
 """
 _EXIT_STATUS = """\
 exit status: 0 all well; 1 an account failed, a new snapshot is suspect or damaged, one does not verify, a check of the doctor,
@@ -147,7 +147,7 @@ def _add_map(command: Parser) -> None:
 def _add_run(shared: _Shared) -> None:
     command = shared.add("run", "back up the accounts of the map")
     command.add_argument("--user", action="append", metavar="U", help="only this account (may be repeated)")
-    command.add_argument("--label", metavar="L", help="name the snapshots, and count them apart in retention")
+    command.add_argument("--label", metavar="L", help="label the snapshots; retention counts labelled ones separately")
     _add_map(command)
     command.add_argument("--keep", metavar="N", help="keep the newest N, and the newest of each of N days (T3_BACKUP_KEEP; 14)")
     command.add_argument("--timeout", metavar="S", help="seconds for one account (T3_BACKUP_TIMEOUT; 900)")
@@ -160,7 +160,7 @@ def _add_list(shared: _Shared) -> None:
 
 
 def _add_report(shared: _Shared) -> None:
-    command = shared.add("report", "show them as a page of HTML that needs nothing else", store=False)
+    command = shared.add("report", "write the snapshots as one self-contained HTML page", store=False)
     command.add_argument("--html", metavar="FILE", required=True, help="where to write it; - is standard output")
     command.add_argument("user", nargs="?", metavar="USER")
 
@@ -185,36 +185,36 @@ def _add_restore(shared: _Shared) -> None:
     command.add_argument(
         "--only",
         choices=("database", "files"),
-        help="the database alone, or its secrets, settings and attachments alone",
+        help="only the database, or only its secrets, settings and attachments",
     )
     command.add_argument("--to", metavar="FILE", help="write it to a new file, and touch nothing else")
-    command.add_argument("--dry-run", action="store_true", help="show what would be put back, gained and lost")
+    command.add_argument("--dry-run", action="store_true", help="show what would be put back, and which rows are gained and lost")
     command.add_argument("--yes", action="store_true", help="do not ask")
-    command.add_argument("--no-service", action="store_true", help=f"leave {unit_name('USER')} alone; it must not run")
+    command.add_argument("--no-service", action="store_true", help=f"do not stop or start {unit_name('USER')}; it must not run")
     command.add_argument("--timeout", metavar="S", help="seconds for each step (T3_BACKUP_TIMEOUT; 900)")
 
 
 def _add_accept(shared: _Shared) -> None:
-    shared.add("accept", "end the hold of suspect and damaged snapshots").add_argument("user", metavar="USER")
+    shared.add("accept", "accept suspect and damaged snapshots, so that pruning goes on").add_argument("user", metavar="USER")
 
 
 def _add_prune(shared: _Shared) -> None:
-    command = shared.add("prune", "let go what is not to be kept, and compact the rest, now")
+    command = shared.add("prune", "remove what retention does not keep, and compact the rest, now")
     command.add_argument("user", nargs="?", metavar="USER")
     command.add_argument("--keep", metavar="N", help="newest N, and newest of each of N days (T3_BACKUP_KEEP; 14)")
-    command.add_argument("--dry-run", action="store_true", help="say what would go, what stays, and why; change nothing")
+    command.add_argument("--dry-run", action="store_true", help="show what would be removed, what is kept, and why; change nothing")
 
 
 def _add_du(shared: _Shared) -> None:
-    shared.add("du", "show what each account's history takes of the disk").add_argument("user", nargs="?", metavar="USER")
+    shared.add("du", "show the disk usage of each account's history").add_argument("user", nargs="?", metavar="USER")
 
 
 def _add_pin(shared: _Shared) -> None:
-    _add_names(shared.add("pin", "keep snapshots, whatever retention says"))
+    _add_names(shared.add("pin", "keep these snapshots until they are unpinned, whatever retention says"))
 
 
 def _add_unpin(shared: _Shared) -> None:
-    _add_names(shared.add("unpin", "leave pinned snapshots to retention again"))
+    _add_names(shared.add("unpin", "let retention prune these snapshots again"))
 
 
 def _add_names(command: Parser) -> None:
@@ -223,14 +223,14 @@ def _add_names(command: Parser) -> None:
 
 
 def _add_status(shared: _Shared) -> None:
-    command = shared.add("status", "show how fresh, good and many each account's snapshots are")
+    command = shared.add("status", "show the age, verdict and number of each account's snapshots")
     command.add_argument("user", nargs="?", metavar="USER")
     _add_map(command)
     command.add_argument(
         "--nagios", action="store_true", help="one line with perfdata; exit status 0 ok, 1 warning, 2 critical, 3 unknown"
     )
-    command.add_argument("--max-age", metavar="AGE", default="26h", help="critical where the last good is older (90m, 2d; 26h)")
-    command.add_argument("--min-snapshots", metavar="N", default="1", help="warn where fewer are good (1)")
+    command.add_argument("--max-age", metavar="AGE", default="26h", help="critical if the last good one is older (90m, 2d; 26h)")
+    command.add_argument("--min-snapshots", metavar="N", default="1", help="warn if there are fewer good ones (1)")
 
 
 def _add_doctor(shared: _Shared) -> None:
@@ -238,8 +238,8 @@ def _add_doctor(shared: _Shared) -> None:
 
 
 def _add_hooks(shared: _Shared) -> None:
-    command = shared.add_apart("hooks", "call what is called when a run has failed, to try it")
-    command.add_argument("--document", metavar="FILE", help="what a run of the service has left, for the unit that calls this")
+    command = shared.add_apart("hooks", "call the hooks of a failed run, to try them")
+    command.add_argument("--document", metavar="FILE", help="the result of a run of the service, for the unit that calls this")
 
 
 def _add_import_legacy(shared: _Shared) -> None:

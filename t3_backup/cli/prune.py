@@ -77,5 +77,5 @@ def _prune(maintenance: Maintenance, decisions: list[Decision], hold: str, out: 
     for warning in done.warnings:
         out.warn(warning)
     if not done.freed_space:
-        out.line(INFO, f"nothing of {user} to prune or to compact")
+        out.line(INFO, f"{user}: nothing to prune or compact")
     return documents.prune_document(user, decisions, done.pruned, done.compacted, done.warnings)

@@ -47,7 +47,7 @@ def restore_command(args: argparse.Namespace, values: Settings) -> int:
             raise StoreError(f"no snapshots of {args.user} in {store.path}")
         with account_dir:
             if os.geteuid() != 0 and args.user != (own := accounts.own().user):
-                raise UsageError(f"{own} is not root and may restore his own account alone, not {args.user}")
+                raise UsageError(f"{own} is not root and may restore only their own account, not {args.user}")
             snapshot = select_restorable(
                 account_dir.read_listing().snapshots, args.at, utc_now(), label=args.label, level=args.schema
             )
@@ -90,7 +90,7 @@ def _in_place(
 ) -> tuple[dict[str, Any], bool]:
     files = args.only != "database" and snapshot.companion is not None
     if args.only == "files" and not files:
-        raise Failure(f"{snapshot.name} has no files beside the database: none were there, or they were not saved")
+        raise Failure(f"{snapshot.name} has no files: there were none, or they were not saved")
     account, bounds = accounts.find(args.user), restore_limits(values, store)
     live, problem = _live(account, bounds, stop)
     document: dict[str, Any] = {"live": None if live is None else live.as_json(), "live_problem": problem}

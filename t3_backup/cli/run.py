@@ -105,9 +105,7 @@ def _end_restores(store: Store, values: Settings, found: list[Account], out: Rep
 def _must_outlive_the_service(dest: Path) -> None:
     """Refuse a store in a folder that a service has for itself: it goes with the service. Raises UsageError."""
     if any(dest.resolve().is_relative_to(place) for place in units.PRIVATE):
-        raise UsageError(
-            f"T3_BACKUP_DEST: {dest} is in a temporary folder, which the service has for itself, and which goes with it"
-        )
+        raise UsageError(f"T3_BACKUP_DEST: {dest} is in a temporary folder, which is private to the service and removed with it")
 
 
 def _forgotten(store: Store, results: list[AccountResult]) -> list[str]:
@@ -121,7 +119,7 @@ def _accounts(users: list[str] | None, values: Settings, out: Reporter) -> tuple
         own = accounts.own()
         others = sorted(set(users or []) - {own.user})
         if others:
-            raise UsageError(f"{own.user} is not root and may back up his own account alone, not {', '.join(others)}")
+            raise UsageError(f"{own.user} is not root and may back up only their own account, not {', '.join(others)}")
         return [own], []
     if users:
         wanted = sorted(set(users))
@@ -139,5 +137,5 @@ def _accounts(users: list[str] | None, values: Settings, out: Reporter) -> tuple
             failures.append(AccountResult(user, "failed", str(failure)))
             out.finished(failures[-1])
     if known is not None and not found and not failures and not known.is_empty:
-        raise Failure(f"{values.map}: not one line of it names an account")
+        raise Failure(f"{values.map}: no line names an account")
     return found, failures

@@ -30,7 +30,7 @@ def status_command(args: argparse.Namespace, values: Settings) -> int:
         status = monitor_status.status_of(collect.collect_overview(store, known, args.user), utc_now(), limits)
     if args.nagios:
         if not status.accounts:
-            raise Failure(f"no accounts: nobody in {values.map}, and no snapshots in {values.dest}")
+            raise Failure(f"no accounts: none in {values.map}, and no snapshots in {values.dest}")
         line, code = monitor_status.nagios(status)
         out.line(INFO, line)
         return code
@@ -64,5 +64,5 @@ def _thresholds(args: argparse.Namespace) -> health.Thresholds:
     if not re.fullmatch(r"[0-9]{1,6}", args.min_snapshots):
         raise UsageError(f"--min-snapshots {args.min_snapshots!r} is no whole number from 0 to 999999")
     if args.json and args.nagios:
-        raise UsageError("--json and --nagios are two outputs; choose one")
+        raise UsageError("--json and --nagios can't be used together")
     return health.Thresholds(most, int(args.min_snapshots))

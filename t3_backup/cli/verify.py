@@ -67,7 +67,7 @@ def verify_command(args: argparse.Namespace, values: Settings) -> int:
             contents = account_contents(store, account_dir.user, account_dir.update_listing(listing), restores)
             accounts.append(documents.verify_document(contents, checked))
             for name in contents.strays if args.at is None else []:
-                out.warn(f"{account_dir.user} {name} is not counted: it has no sound manifest")
+                out.warn(f"{account_dir.user} {name} is not counted: it has no valid manifest")
                 failed += not is_legacy(name)  # one of ours had a manifest once
     if args.json:
         console.print_document({"accounts": accounts})

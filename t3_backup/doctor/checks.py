@@ -62,9 +62,9 @@ def _map(facts: Facts) -> Iterator[Finding]:
     if known.problem:
         yield Finding("fail", "map", known.problem)
     elif not known.users and known.warnings:
-        yield Finding("fail", "map", f"{known.path}: not one line of it names an account; mend it")
+        yield Finding("fail", "map", f"{known.path}: no line names an account; mend it")
     elif not known.users:
-        yield Finding("warn", "map", f"{known.path} names nobody: nothing is backed up; add lines authentik=os_user")
+        yield Finding("warn", "map", f"{known.path} names no account: nothing is backed up; add lines authentik=os_user")
     else:
         yield Finding("ok", "map", f"{known.path} names {len(known.users)} accounts")
 
@@ -91,7 +91,7 @@ def _account(account: AccountFacts, account_dir: AccountDirFacts | None) -> Iter
 def _store(facts: Facts, settings: Settings) -> Iterator[Finding]:
     store = facts.store
     if store.foreign:
-        yield Finding("note", "store", f"{store.path} is another's; to look into it: sudo t3-backup-state doctor")
+        yield Finding("note", "store", f"{store.path} belongs to another user; to check it: sudo t3-backup-state doctor")
     elif not store.exists:
         yield Finding("warn", "store", store.problem)
     elif store.problem:
@@ -120,10 +120,10 @@ def _file_system(store: StoreFacts) -> Finding:
         return Finding(
             "warn",
             name,
-            f"the store is on {store.kind}, which is not tested: it must know leases (fcntl F_SETLEASE) and should know O_TMPFILE; "
-            "ext4, xfs and btrfs do",
+            f"the store is on {store.kind}, which is not tested: it must support leases (fcntl F_SETLEASE) and should support "
+            "O_TMPFILE; ext4, xfs and btrfs do",
         )
-    return Finding("ok", name, f"the store is on {store.kind}, which knows leases and O_TMPFILE")
+    return Finding("ok", name, f"the store is on {store.kind}, which supports leases and O_TMPFILE")
 
 
 def _space(facts: Facts, settings: Settings) -> Finding:
@@ -137,7 +137,7 @@ def _space(facts: Facts, settings: Settings) -> Finding:
     if free < max(sources, default=0):
         return Finding("fail", "space", f"{found}: too little for the largest database; {mend}")
     if free < sum(sources):
-        return Finding("warn", "space", f"{found}: enough only where pruning gives room in between; {mend}")
+        return Finding("warn", "space", f"{found}: enough only if pruning frees space in between; {mend}")
     return Finding("ok", "space", found)
 
 
@@ -147,7 +147,7 @@ def _disk(facts: Facts) -> Iterator[Finding]:
     advice = "copy the store elsewhere, too"
     if shared:
         who = "every home" if len(shared) == len(homes) else f"the homes of {_names(shared)}"
-        yield Finding("note", "disk", f"the store is on the same file system as {who}: a dead disk takes both; {advice}")
+        yield Finding("note", "disk", f"the store is on the same file system as {who}: if that disk fails, both are lost; {advice}")
     elif homes:
         yield Finding("ok", "disk", f"store and homes are on different file systems; if these are on one disk: {advice}")
 
@@ -167,15 +167,13 @@ def _account_dir(account_dir: AccountDirFacts) -> Iterator[Finding]:
         found = f"{path} holds old snapshots that are not taken over yet"
         yield Finding("warn", name, f"{found}; take them over: t3-backup-state import-legacy {account_dir.user}")
     for path in account_dir.leftovers:
-        yield Finding("warn", name, f"{path} holds what could not be taken over; look at it, and remove the folder")
+        yield Finding("warn", name, f"{path} holds files that could not be taken over; look at them, then remove the folder")
     old = [stray for stray in account_dir.strays if is_legacy(stray)]
     lost = [stray for stray in account_dir.strays if not is_legacy(stray)]
     if old:
-        yield Finding("note", name, f"not counted, an earlier script's in a shelf of ours: {_names(old)}; move them away")
+        yield Finding("note", name, f"not counted: files of an earlier script in a folder of root's: {_names(old)}; move them away")
     if lost:
-        yield Finding(
-            "warn", name, f"not counted, without a sound manifest: {_names(lost)}; bring their .json back, or move them away"
-        )
+        yield Finding("warn", name, f"not counted: no valid manifest: {_names(lost)}; bring their .json back, or move them away")
     waiting = [snapshot for snapshot in account_dir.snapshots if snapshot.holds]
     if waiting:
         what = _names([f"{snapshot.name} ({snapshot.verdict}: {'; '.join(snapshot.reasons)})" for snapshot in waiting])
@@ -203,7 +201,8 @@ def _newest(facts: Facts) -> Iterator[Finding]:
             yield Finding(
                 "warn",
                 f"snapshots {user}",
-                f"{len(account_dir.snapshots)} of somebody who is not in {facts.map.path}: no new ones are taken, none is pruned",
+                f"{len(account_dir.snapshots)} snapshots of an account that is not in {facts.map.path}: "
+                "no new ones are made, none is pruned",
             )
 
 
@@ -216,17 +215,19 @@ def _freshness(account: AccountFacts, account_dir: AccountDirFacts | None, facts
     if fresh.uncovered:
         if account.uncovered:
             return Finding("fail", name, databases.explain(fresh.uncovered))
-        told = f"the last run that looked found that {databases.summary(fresh.uncovered)}"
-        return Finding("fail", name, f"{told}; it is there no longer: take one {now}")
-    ahead = f"the newest verified one is of the future ({fresh.ahead[0].name}); was the clock set back?" if fresh.ahead else ""
+        told = f"the last run that checked found that {databases.summary(fresh.uncovered)}"
+        return Finding("fail", name, f"{told}; they are gone since; back up {now}")
+    ahead = ""
+    if fresh.ahead:
+        ahead = f"the newest verified snapshot is dated in the future ({fresh.ahead[0].name}); was the clock set back?"
     if not fresh.good:
-        return Finding("warn", name, ahead or f"not one that is verified; take one {now}")
+        return Finding("warn", name, ahead or f"no verified snapshot; back up {now}")
     newest = fresh.good[0]
-    found = f"the newest verified one is {format_age((facts.now - newest.when).total_seconds())} old ({newest.name})"
+    found = f"the newest verified snapshot is {format_age((facts.now - newest.when).total_seconds())} old ({newest.name})"
     if fresh.confirmed:
         found += f", and the database was unchanged {format_age((facts.now - fresh.confirmed).total_seconds())} ago"
     if fresh.is_old(facts.now):
-        return Finding("fail", name, f"{found}; see why no newer one came, and take one {now}")
+        return Finding("fail", name, f"{found}; find out why there is no newer one, and back up {now}")
     return Finding("warn", name, ahead) if ahead else Finding("ok", name, found)
 
 
@@ -258,7 +259,7 @@ def _hooks(facts: Facts) -> Iterator[Finding]:
     if (found := facts.hooks) is None:
         return
     if found.passed_over:
-        yield Finding("warn", "hooks", f"in {found.folder} are passed over: {', '.join(found.passed_over)}")
+        yield Finding("warn", "hooks", f"in {found.folder} are ignored: {', '.join(found.passed_over)}")
     if found.hooks:
         yield Finding("ok", "hooks", f"called when a run fails: {', '.join(found.hooks)}; try them: t3-backup-state hooks")
 

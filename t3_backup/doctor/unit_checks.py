@@ -73,7 +73,7 @@ def _by_hand(systemd: Systemd) -> Iterator[Finding]:
     files = list(systemd.old)
     files += [path for path in fragments if path and Path(path).parent not in PACKAGED and path not in files]
     if not files:
-        yield Finding("ok", "by hand", "nothing of an older installation by hand is there")
+        yield Finding("ok", "by hand", "no older manual installation")
         return
     commands = [f"rm {shlex.join(files)}"]
     if systemd.runs:
@@ -82,9 +82,7 @@ def _by_hand(systemd: Systemd) -> Iterator[Finding]:
         commands.insert(0, f"systemctl disable --now {TIMER}")
     if systemd.runs and systemd.packaged:
         commands.append(f"systemctl enable --now {TIMER}")
-    yield Finding(
-        "fail", "by hand", f"an older installation by hand stands before the package: {', '.join(files)}; {' && '.join(commands)}"
-    )
+    yield Finding("fail", "by hand", f"an older manual installation hides the package: {', '.join(files)}; {' && '.join(commands)}")
 
 
 def _not_loaded(unit: str, properties: Mapping[str, str]) -> str:
@@ -104,11 +102,11 @@ def _timer(name: str, unit: str, timer: Mapping[str, str], service: Mapping[str,
     if timer.get("UnitFileState") != "enabled":
         return Finding("fail", name, f"not enabled ({timer.get('UnitFileState') or 'no state'}): it starts nothing; {enable}")
     if timer.get("ActiveState") != "active":
-        return Finding("fail", name, f"enabled, but not at work ({timer.get('ActiveState')}); {enable}")
+        return Finding("fail", name, f"enabled, but not active ({timer.get('ActiveState')}); {enable}")
     if timer.get("NextElapseUSecRealtime", "") not in _NEVER:
-        return Finding("ok", name, f"enabled and at work, next on {timer['NextElapseUSecRealtime']}")
+        return Finding("ok", name, f"enabled and active, next on {timer['NextElapseUSecRealtime']}")
     if service.get("ActiveState") in ("activating", "active"):
-        return Finding("ok", name, "enabled and at work; what it starts is at work now")
+        return Finding("ok", name, "enabled and active; its service is running now")
     return Finding("fail", name, f"never starts anything (no OnCalendar= that is still to come); systemctl cat {unit}")
 
 
@@ -125,15 +123,15 @@ def _last_run(name: str, unit: str, service: Mapping[str, str]) -> Finding:
     if service.get("SubState") == "auto-restart":
         return Finding("warn", name, f"ended with exit status {code}, {when}; systemd tries again by itself")
     if service.get("ActiveState") in ("activating", "active"):
-        return Finding("ok", name, f"one goes on since {service.get('ExecMainStartTimestamp')}")
+        return Finding("ok", name, f"one is running since {service.get('ExecMainStartTimestamp')}")
     if when in _NEVER:
-        return Finding("note", name, "systemd knows of none since the machine was started")
+        return Finding("note", name, "none since the machine was started")
     if result == "success" and code == "0":
         return Finding("ok", name, f"went well, {when}")
     if result == "success" and code == str(int(signal.SIGTERM)):  # which the unit takes for one
-        return Finding("warn", name, f"was stopped before it was done, {when}; make up for it: systemctl start {unit}")
+        return Finding("warn", name, f"was stopped before it was done, {when}; run it now: systemctl start {unit}")
     if code == str(LockHeld.exit_code):
-        return Finding("warn", name, f"another run held the store, {when}; make up for it: systemctl start {unit}")
+        return Finding("warn", name, f"another run held the store, {when}; run it now: systemctl start {unit}")
     return Finding("fail", name, f"failed ({result}, exit status {code}), {when}; see why: journalctl -u {unit}")
 
 
@@ -152,7 +150,7 @@ def _written_by_a_run(facts: Facts) -> dict[Path, str]:
 def _sandbox(name: str, unit: str, service: Mapping[str, str], wanted: Mapping[Path, str], homes: Path) -> Finding:
     closed = [path for path in wanted if not units.is_writable(path, service, homes)]
     if not closed:
-        return Finding("ok", name, f"{unit} may write where it has to")
+        return Finding("ok", name, f"{unit} may write to every folder it needs")
     found = ", ".join(f"{wanted[path]} ({path})" for path in closed)
     if hidden := [path for path in closed if units.is_hidden(path, service)]:
         places = ", ".join(map(str, hidden))
@@ -163,7 +161,7 @@ def _sandbox(name: str, unit: str, service: Mapping[str, str], wanted: Mapping[P
 
 def _time_limit(service: Mapping[str, str], settings: Settings, accounts: int) -> Finding:
     limit, needed = units.parse_span(service.get("TimeoutStartUSec", "")), settings.run_timeout(accounts)
-    found = f"systemd ends a run after {service.get('TimeoutStartUSec')}; by itself it goes on for up to {needed} s"
+    found = f"systemd ends a run after {service.get('TimeoutStartUSec')}; a run may take up to {needed} s"
     if limit is not None and limit > needed:
         return Finding("ok", "time limit", found)
     command = units.drop_in(SERVICE, "time", f"TimeoutStartSec={2 * needed}")

@@ -84,7 +84,7 @@ def read_chain(account_dir: AccountDir, listing: Listing, snapshot: Manifest) ->
     while (header := read_header(account_dir, listing, chain[-1])) is not None and header.base_sha256 is not None:
         base = find_base(listing.snapshots, chain[-1], header.base_sha256) or _find_stray_base(account_dir, listing, chain, header)
         if base is None:
-            raise Failure(f"{chain[-1].name} hangs on a newer snapshot of SHA-256 {header.base_sha256}, which is not there")
+            raise Failure(f"{chain[-1].name} needs a newer snapshot of SHA-256 {header.base_sha256}, which is missing")
         chain.append(base)
     return chain
 
@@ -224,7 +224,7 @@ def _check_free_space(account_dir: AccountDir, snapshot: Manifest, limits: Limit
     free = status.f_bavail * status.f_frsize
     if free - snapshot.bytes < limits.reserve:
         raise NoRoom(
-            f"no room to put {snapshot.name} together: it takes {snapshot.bytes} bytes, {free} are free, and {limits.reserve} "
+            f"no room to rebuild {snapshot.name}: it needs {snapshot.bytes} bytes, {free} are free, and {limits.reserve} "
             "of them must stay so (T3_BACKUP_RESERVE); free some space"
         )
 

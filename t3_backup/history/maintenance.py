@@ -103,7 +103,7 @@ class Maintenance:
                 break
             except (Failure, OSError) as error:
                 done.stale = True
-                done.warnings.append(f"{self.account_dir.user}: the shelf is not in order yet: {explain(error)}")
+                done.warnings.append(f"{self.account_dir.user}: pruning or compaction did not finish: {explain(error)}")
         with contextlib.suppress(OSError):
             self._refresh(done)
         return done
@@ -169,7 +169,7 @@ class Maintenance:
                 raise
             except (Failure, OSError) as error:
                 done.stale = True
-                done.warnings.append(f"{self.account_dir.user}: what {snapshot.name} hangs on can't be pruned: {explain(error)}")
+                done.warnings.append(f"{self.account_dir.user}: the base of {snapshot.name} can't be pruned: {explain(error)}")
                 staying |= self._chain_names(snapshot, done) or going
         for snapshot in gone:
             if snapshot.name in stuck:
@@ -188,7 +188,7 @@ class Maintenance:
             except (Failure, OSError) as error:
                 # That is the nearest that there is: what was between the two went when it had got the next as its base.
                 done.warnings.append(
-                    f"{self.account_dir.user}: {snapshot.name} can't be read, and keeps what it hangs on: {explain(error)}"
+                    f"{self.account_dir.user}: {snapshot.name} can't be read, so the snapshots it needs are kept: {explain(error)}"
                 )
                 if base := compaction.choose_bases(snapshots).get(snapshot.name):
                     going.discard(base.name)

@@ -69,7 +69,7 @@ def follow_failure(ending: RunEnd, values: Settings, out: Console) -> None:
         try:
             _leave_document(Path(folder), ending)
         except OSError as error:
-            out.warn(f"what the run came to can't be left for the hooks: {explain(error)}")
+            out.warn(f"the result of the run can't be saved for the hooks: {explain(error)}")
     elif ending.exit == Failure.exit_code:  # with 2 and 75 nothing was begun, and whoever typed it sees it
         call_hooks_for(ending, values, out)
 

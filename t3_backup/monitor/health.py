@@ -143,7 +143,7 @@ def _troubles(view: AccountView, fresh: Freshness, now: datetime, limits: Thresh
     if no_database:
         passed = now - view.attempts[-1].when
         if not -_FUTURE <= passed <= limits.max_age:
-            yield Trouble(CRITICAL, f"not looked at since {view.attempts[-1].at}; there was no database")
+            yield Trouble(CRITICAL, f"last checked at {view.attempts[-1].at}: there was no database")
         return
     if fresh.uncovered:
         yield Trouble(CRITICAL, databases.explain(fresh.uncovered))
@@ -157,11 +157,11 @@ def _troubles(view: AccountView, fresh: Freshness, now: datetime, limits: Thresh
     if not fresh.uncovered:
         yield from _age(view, last_good, now, limits)
     if fresh.ahead:
-        yield Trouble(WARNING, f"{fresh.ahead[0].name} is of the future and does not count; was the clock set back?")
+        yield Trouble(WARNING, f"{fresh.ahead[0].name} is dated in the future and does not count; was the clock set back?")
     if last_good is not None and len(fresh.good) < limits.min_snapshots:
         yield Trouble(WARNING, f"{len(fresh.good)} good snapshots, not {limits.min_snapshots}")
     if view.attempts and (unsaved := view.attempts[-1].unsaved):
-        yield Trouble(WARNING, f"what is beside the database is not saved ({unsaved})")
+        yield Trouble(WARNING, f"the files next to the database were not saved ({unsaved})")
     newest = view.attempts[-1] if view.attempts else None
     if last_good is not None and newest and newest.failed and not newest.uncovered and (error := _last_error(view, last_good)):
         yield Trouble(WARNING, f"the last attempt failed ({error.reason})")
@@ -177,7 +177,7 @@ def _age(view: AccountView, last_good: datetime | None, now: datetime, limits: T
         return
     why = f" ({view.attempts[-1].reason})" if view.attempts and view.attempts[-1].failed else ""
     if view.snapshots:
-        yield Trouble(CRITICAL, f"not one good snapshot among {len(view.snapshots)}{why}")
+        yield Trouble(CRITICAL, f"no good snapshot among {len(view.snapshots)}{why}")
     else:
         yield Trouble(CRITICAL, f"never backed up{why}")
 

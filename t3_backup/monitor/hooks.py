@@ -61,7 +61,7 @@ def find_hooks(folder: Path) -> Found:
 def objection(name: str, status: os.stat_result, me: int) -> str:
     """Why a file is no hook for a run of uid `me`; empty where it is one."""
     if not _NAME.fullmatch(name):
-        return "a name has letters, digits, - and _ alone"
+        return "a name may have only letters, digits, - and _"
     if not stat.S_ISREG(status.st_mode):
         return "not a regular file"
     if not status.st_mode & 0o111:
@@ -81,7 +81,7 @@ def call_all(
 ) -> bool:
     """Call every hook, for `seconds` at most each, unless `stopping`, and tell `out` of it. Whether all ended well."""
     if found.passed_over:
-        out.warn(f"passed over as hooks in {found.folder}: {', '.join(found.passed_over)}")
+        out.warn(f"ignored as hooks in {found.folder}: {', '.join(found.passed_over)}")
     well = True
     for name in found.hooks:
         if stopping.is_set():

@@ -116,7 +116,7 @@ def _judge(account: AccountHistory, fresh: Freshness, now: datetime) -> tuple[st
     if not account.snapshots:
         return "bad", "no snapshots"
     if not fresh.good:
-        return "bad", "the verified ones are of the future" if fresh.ahead else "none is verified"
+        return "bad", "the verified ones are dated in the future" if fresh.ahead else "none is verified"
     if waiting:
         worst = "damaged" if any(snapshot.verdict == "damaged" for snapshot in waiting) else "suspect"
         return "bad" if worst == "damaged" else "late", f"{worst}, waits for accept"
@@ -125,7 +125,7 @@ def _judge(account: AccountHistory, fresh: Freshness, now: datetime) -> tuple[st
         told += f", unchanged {_ago(fresh.confirmed, now)}"
     if fresh.is_old(now):
         return "late", f"last {told}"
-    return ("late", f"{told}; one is of the future") if fresh.ahead else ("good", told)
+    return ("late", f"{told}; one is dated in the future") if fresh.ahead else ("good", told)
 
 
 def _ago(when: datetime, now: datetime) -> str:

@@ -40,7 +40,7 @@ def result_messages(result: AccountResult) -> list[Message]:
     describe = _describe_unchanged if result.unchanged or result.outcome == "unchanged" else _describe_new
     lines += [describe(user, snapshot) for snapshot in reversed(result.snapshots)]
     if result.unsaved:
-        lines.append(Message(ERROR, f"WARN: {user}: what is beside the database is not saved: {result.unsaved}"))
+        lines.append(Message(ERROR, f"WARN: {user}: the files next to the database were not saved: {result.unsaved}"))
     lines += [Message(INFO, f"pruned {user}: {name}") for name in result.pruned]
     return lines + [Message(WARNING, f"WARN: {warning}") for warning in result.warnings]
 
@@ -97,8 +97,8 @@ def _list_row(manifest: Manifest, now: datetime) -> tuple[str, ...]:
 def uncounted_lines(contents: AccountContents) -> list[str]:
     """Return a line for each thing that is there of one account, and is no snapshot."""
     return [
-        *(f"not counted, since it has no sound manifest: {name}" for name in contents.strays),
-        *(f"not counted, since it could not be taken over: what is in {path}" for path in contents.leftovers),
+        *(f"not counted: no valid manifest: {name}" for name in contents.strays),
+        *(f"not counted: could not be taken over: the files in {path}" for path in contents.leftovers),
     ]
 
 

@@ -29,9 +29,9 @@ def plan_lines(snapshot: Manifest, live: Census | None, problem: str, now: datet
         f"  taken {when} UTC ({old} ago){label}; T3 level {_level(snapshot.t3_level)}; {format_size(snapshot.bytes)}; {verdict}",
     ]
     if (files := snapshot.companion) is not None:
-        lines.append(f"  with {files.entries} files and folders beside it ({format_size(files.content_bytes)})")
+        lines.append(f"  with {files.entries} files and folders ({format_size(files.content_bytes)})")
     else:
-        lines.append("  without files beside it: none were there, or they were not saved")
+        lines.append("  without files: there were none, or they were not saved")
     if live is None:
         return [*lines, f"  the live database can't be compared with it: {problem}"]
     then, now_rows = snapshot.census.total_rows, live.total_rows
@@ -39,7 +39,7 @@ def plan_lines(snapshot: Manifest, live: Census | None, problem: str, now: datet
     changes = row_changes(snapshot.census, live)
     shown = [f"{table} {count:+,}" for table, count in changes[:_MOST_TABLES]]
     more = [f"and {len(changes) - _MOST_TABLES} more tables"] if len(changes) > _MOST_TABLES else []
-    return [*lines, f"  rows gained and lost by it: {', '.join(shown + more) or 'none'}"]
+    return [*lines, f"  rows that the restore adds and removes: {', '.join(shown + more) or 'none'}"]
 
 
 def row_changes(then: Census, live: Census) -> list[tuple[str, int]]:
@@ -65,7 +65,7 @@ def done_lines(restored: Restored, options: str) -> list[Message]:
     lines = [Message(WARNING, f"WARN: {user}: {warning}") for warning in restored.warnings]
     lines.append(Message(INFO, f"restored {user} from {restored.snapshot.name} ({took})"))
     if restored.server == "stopped":
-        lines.append(Message(INFO, f"the server of {user} did not run before, and was not started"))
+        lines.append(Message(INFO, f"{user}: the server did not run before the restore, so it was not started"))
     lines += [Message(INFO, describe_remains(path)) for path in restored.kept]
     if restored.prerestore:
         lines.append(Message(INFO, f"to undo it: {undo_command(restored, options)}"))

@@ -173,7 +173,7 @@ def _seal_old_state(job: RestoreJob, folded: Checkpointed, done: Restored) -> tu
             done.warnings.append(folded.reason)
         return None, {}
     if not folded.whole:
-        done.warnings.append(f"{folded.reason}: the old state can't be sealed, and stays beside the new one")
+        done.warnings.append(f"{folded.reason}: the old state can't be sealed, so it was kept next to the new one")
         return None, {}
     order = SnapshotOrder(job.account, job.limits, PRERESTORE, job.now(), job.stopping, lambda _: None)
     listing = job.account_dir.read_listing()
@@ -182,12 +182,12 @@ def _seal_old_state(job: RestoreJob, folded: Checkpointed, done: Restored) -> tu
         companion = archive_maker.get_companion
         kept = take_snapshot(order, job.account_dir, listing, folded=folded, companion=companion).snapshot
     except (SourceError, NotTheSame) as error:  # what is there is no database that a copy of it could prove
-        done.warnings.append(f"{error}: the old state can't be sealed, and stays beside the new one")
+        done.warnings.append(f"{error}: the old state can't be sealed, so it was kept next to the new one")
         return None, {}
     if archive_maker.not_packed:
         done.warnings.append(f"not packed: {shorten_list(archive_maker.not_packed)}")
     if archive_maker.unsaved:
-        done.warnings.append(f"what is beside the database could not be sealed: {archive_maker.unsaved}")
+        done.warnings.append(f"the files next to the database could not be sealed: {archive_maker.unsaved}")
     job.say(f"kept the present state as {kept.name} ({kept.verdict})")
     return kept, {} if kept.companion is None else archive_maker.packed_marks
 

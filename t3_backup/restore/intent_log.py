@@ -43,7 +43,7 @@ class Intent:
     old: FileIdentity | None = None  # the live database before it; None: there was none
     staged: FileIdentity | None = None  # what was staged to take its place
     beside: tuple[Annotated[str, one_of(SIDECARS)], ...] = ()  # endings of what was beside it and could not be folded
-    keep: bool = False  # whether the old state stays beside the new one
+    keep: bool = False  # whether the old state stays next to the new one
     database: bool = True  # whether the database is put back
     files: bool = False  # whether what is beside it is
     sealed: dict[str, str] = field(default_factory=dict)  # marks (of the worker's) of what that takes the place of; all else stays

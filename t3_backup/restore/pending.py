@@ -32,9 +32,9 @@ class PendingRestore:
             return self.problem
         what = f"a restore of {self.user} to {self.snapshot}, begun at {self.began},"
         if self.running:
-            return f"{what} runs or was interrupted; if it was, whoever holds the store now ends it"
+            return f"{what} is running or was interrupted; if interrupted, the command that holds the store's lock ends it"
         stopped = f"; {self.unit} stays stopped until then" if self.unit else ""
-        return f"{what} was interrupted; the next run ends it, or: t3-backup-state accept {self.user}{stopped}"
+        return f"{what} was interrupted; the next run ends it; to end it now: t3-backup-state accept {self.user}{stopped}"
 
     def as_json(self) -> dict[str, Any]:
         """The interface."""

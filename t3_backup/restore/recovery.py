@@ -53,7 +53,7 @@ def finish_restore(plan: Intent, account: Account | None, store: Store, limits: 
             raise
         # Nothing was in place of anything: that must not keep the server from running.
         files = _NOTHING
-        state, warnings = "old", [f"what was staged may still lie beside the database as {plan.aside}: {explain(error)}"]
+        state, warnings = "old", [f"staged files may still be next to the database as {plan.aside}: {explain(error)}"]
     server, trouble = _release_server(plan)
     warnings += trouble
     if state == "new" and plan.database and not plan.marked:
@@ -82,7 +82,7 @@ def _finish_files(plan: Intent, account: Account | None, limits: Limits) -> tupl
             swapped = client.ask(account, operation, limits, threading.Event())
             state = swapped.state
             if swapped.held:
-                warnings.append(f"the old state is open in another process, and stays beside the new one as {plan.aside}")
+                warnings.append(f"the old state is open in another process, so it was kept next to the new one as {plan.aside}")
         if plan.files:
             install = InstallArchive(plan.aside, state == "new", plan.sealed)
             files = client.ask(account, install, limits, threading.Event())
@@ -143,9 +143,9 @@ def _find_account(user: str) -> Account | None:
 
 
 _RECOVERED = {
-    "new": "was completed now",
-    "old": "was undone now",
-    "other": "has left nothing, and another database is in its place now",
+    "new": "was completed",
+    "old": "was undone",
+    "other": "was dropped: it left no files, and another database is there now",
 }
 
 
@@ -174,10 +174,10 @@ def recover_interrupted(store: Store, bounds: Limits, warn: Callable[[str], None
     unended = []
     for user, ended in finish_all_restores(store, bounds):
         if isinstance(ended, str):
-            unended.append(Unrecovered(user, f"a restore was interrupted and could not be ended: {ended}", whole=False))
+            unended.append(Unrecovered(user, f"an interrupted restore could be neither completed nor undone: {ended}", whole=False))
             warn(f"{user}: {unended[-1].reason}")
             continue
-        warn(f"{user}: a restore that was interrupted {_RECOVERED[ended.state]}")
+        warn(f"{user}: an interrupted restore {_RECOVERED[ended.state]}")
         for warning in (*ended.warnings, *map(describe_remains, ended.kept)):
             warn(f"{user}: {warning}")
         if ended.server == "failed":
@@ -187,4 +187,4 @@ def recover_interrupted(store: Store, bounds: Limits, warn: Callable[[str], None
 
 def describe_remains(path: str) -> str:
     """Say where there is what no snapshot gives back."""
-    return f"what could not be sealed of the old state lies at {path}"
+    return f"the part of the old state that no snapshot holds was kept at {path}"

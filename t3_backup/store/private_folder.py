@@ -53,7 +53,7 @@ def explain_refusal(path: Path, error: OSError) -> str:
 
 
 def _not_yours(path: Path) -> str:
-    return f"{path} is not yours to open; name a store of your own by --dest"
+    return f"{path} can't be opened by you; choose a store of your own with --dest"
 
 
 def _check_owner(fd: int, path: Path) -> None:

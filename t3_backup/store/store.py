@@ -136,7 +136,7 @@ class Store:
         fd = os.open(name, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=self.fd)
         if os.fstat(fd).st_uid != uid:
             os.close(fd)
-            raise StoreError(f"{self.path / name} is not its user's own")
+            raise StoreError(f"{self.path / name} does not belong to its user")
         return fd
 
     def remove_set_aside(self, user: str, name: str) -> Path | None:

@@ -106,7 +106,7 @@ def end(pattern: str) -> None:
     try:
         left = call_systemctl("list-units", "--all", "--plain", "--no-legend", "--full", pattern)
     except Failure as failure:
-        raise Failure(f"{pattern}: nobody can tell whether it has ended: {failure}") from None
+        raise Failure(f"{pattern}: it can't be checked whether it has ended: {failure}") from None
     running = [words[0] for line in left.splitlines() if len(words := line.split()) > 2 and words[2] not in _GONE]
     if running:
         raise Failure(f"{', '.join(running)} does not end: systemctl status {running[0]}")

@@ -58,7 +58,9 @@ def _refusal(base_dir: Path, words: Sequence[str]) -> str:
         name = pwd.getpwuid(owner).pw_name
     except KeyError:
         name = str(owner)
-    return f"{base_dir} belongs to {name}, whom what root writes there would lock out: runuser -u {name} -- {shlex.join(words)}"
+    return (
+        f"{base_dir} belongs to {name}: files that root writes there would lock them out: runuser -u {name} -- {shlex.join(words)}"
+    )
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -121,7 +121,7 @@ def _check_listener(port: int) -> None:
     try:
         found = port_owner.listener_uids(port)
     except (OSError, ValueError) as error:
-        raise PairingFailed("exchange", f"nobody can tell who listens on port {port}: {error}") from None
+        raise PairingFailed("exchange", f"it can't be checked who listens on port {port}: {error}") from None
     if not found:
         raise PairingFailed("exchange", f"POST {PAIRING_PATHS[0]}: nobody listens on port {port}")
     others = [uid for uid in found if uid not in (os.geteuid(), 0)]

@@ -42,6 +42,4 @@ def find_package(program: Path) -> tuple[Path, str]:
             about = json.loads((folder / "package.json").read_text(encoding="utf-8"))
             if folder.parent.name == MODULES_DIR.name:
                 return folder, str(about["version"])
-    raise Failure(
-        f"{program} is no program of an npm package, so that T3's version can't be told: npm i -g t3@VERSION, or set T3_BIN"
-    )
+    raise Failure(f"{program} is no program of an npm package, so T3's version is unknown: npm i -g t3@VERSION, or set T3_BIN")

@@ -120,7 +120,7 @@ def _judge_answer(process: subprocess.Popen[bytes], state: WorkerState, operatio
     if code == 0 and isinstance(answer, kind):
         return answer
     if code == -signal.SIGBUS:
-        raise _BusError("the worker died by SIGBUS: the database was cut short under it")
+        raise _BusError("the worker died by SIGBUS: the database was truncated while it was read")
     said = state.noise.strip().splitlines()
     last = f": {printable(said[-1])}" if said else ""
     if code < 0:

@@ -130,7 +130,7 @@ def test_a_good_version_is_switched_to_and_everybody_can_log_in(town: Town) -> N
     assert all(trial["passed"] for trial in answer.document["trials"])
     assert [trial["subject"] for trial in answer.document["trials"]] == ["empty", *USERS]
     assert versions(machine) == dict.fromkeys(USERS, "0.0.25")
-    assert machine.run("t3", "--version").out == "t3 v0.0.25\n", "the program of whoever has none of his own moves last"
+    assert machine.run("t3", "--version").out == "t3 v0.0.25\n", "the program of every account without one of its own moves last"
     t3.assert_not_mixed(machine)
     for user in USERS:
         assert history(content(machine, user)) == history(before[user])

@@ -216,7 +216,7 @@ def test_a_server_that_outlives_the_stop_of_its_unit_is_told_and_nothing_is_swit
     assert "t3-serve@alice.service was stopped, and t3 (pid " in answer.err
     assert {user: rounds.look(user) for user in USERS} == before
     accounts = {one["user"]: one for one in t3.status(machine)["accounts"]}
-    assert accounts["alice"]["trouble"] == "its move has not ended: t3-autoupdate resume, where nothing is at work"
+    assert accounts["alice"]["trouble"] == "its move has not ended; unless one is running: t3-autoupdate resume"
     assert accounts["bob"]["trouble"] == ""
     machine.run("pkill", "-KILL", "-u", "alice", "-f", "t3 serve")
     ended = rounds.end()

@@ -104,7 +104,7 @@ def test_everybody_comes_to_the_new_version(adopted: Reader) -> None:
     assert are_all_on(adopted.machine, "0.0.24"), "nothing is changed before"
     adopted.follow("The bump")
     by_night = autoupdate(adopted.machine)
-    assert (by_night.code, by_night.out.splitlines()[-1]) == (0, "t3-autoupdate: nobody is below 0.0.24")
+    assert (by_night.code, by_night.out.splitlines()[-1]) == (0, "t3-autoupdate: all accounts are on 0.0.24 or later")
     assert adopted.machine.run("t3", "--version").out == "t3 v0.0.25\n", "a pin that is still the old one takes nothing down"
     adopted.follow("After")
     assert are_all_on(adopted.machine, "0.0.25")

@@ -81,7 +81,7 @@ def test_an_account_that_fails_is_told_with_all_that_the_run_came_to(machine: Ma
     ]
     assert machine.run("stat", "-c", "%a %U", "/run/t3-backup", LEFT).lines == ["700 root", "600 root"]
     # The README that the package has there is none.
-    assert "passed over" not in "".join(entry["MESSAGE"] for entry in machine.journal(unit=HOOKS))
+    assert "ignored as hooks" not in "".join(entry["MESSAGE"] for entry in machine.journal(unit=HOOKS))
 
 
 def test_a_good_night_and_a_stopped_one_are_told_nobody(machine: Machine) -> None:
@@ -152,6 +152,6 @@ def test_a_hook_that_fails_hangs_or_asks_for_what_it_may_not_have_changes_nothin
     assert "hook 20-missing can't be executed: " in warned
     assert "hook 30-tries failed" in warned
     assert "MAY" not in warned
-    assert "by.sh (a name has letters, digits, - and _ alone)" in warned
+    assert "by.sh (a name may have only letters, digits, - and _)" in warned
     assert ("6", "called hook tell") in lines
     assert HOOKS in machine.failed()

@@ -35,7 +35,7 @@ def test_the_commands_work_at_once_and_on_a_machine_without_t3_they_find_nothing
     assert "usage: t3-pair" in machine.run("t3-pair", "--help").out
     machine.write(MAP, "# nobody yet\n")
     told = machine.run("t3-autoupdate", "status", check=False)
-    assert (told.code, f"WARN: {MAP} names nobody" in told.text) == (1, True)
+    assert (told.code, f"WARN: {MAP} names no account" in told.text) == (1, True)
     machine.run("systemctl", "start", "t3-autoupdate.service")
     assert machine.show("t3-autoupdate.service", "Result", "ExecMainStatus") == {"Result": "success", "ExecMainStatus": "0"}
     assert machine.run("ls", ROOT).out == "", "nothing was fetched"

@@ -81,4 +81,4 @@ def test_what_a_killed_restore_left_is_ended_by_the_next_timer_run(there: Machin
     assert there.sh(f"ls -A {STORE}").lines == ["alice", "attempts.json"]
     assert [name for name in there.sh(f"ls -A {Path(database('alice')).parent}").lines if "replaced" in name] == []
     messages = [str(entry["MESSAGE"]) for entry in there.journal(unit=SERVICE)]
-    assert [text for text in messages if "a restore that was interrupted was" in text]
+    assert [text for text in messages if "an interrupted restore was" in text]

@@ -104,7 +104,7 @@ def test_who_came_in_the_meantime_is_not_moved_by_the_end_of_it(machine: Context
     upgrade.drain_deferred(machine)
     assert machine.installations.linked_version(GLOBAL) == NEW
     assert machine.installations.linked_version(LATE) == OLD
-    assert said[-1].startswith("nobody is below 0.0.25, but ")
+    assert said[-1].startswith("all accounts are on 0.0.25 or later, except ")
     assert LATE in said[-1]
 
 

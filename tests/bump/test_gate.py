@@ -57,7 +57,7 @@ def test_a_field_of_another_type_or_sense_is_no_verdict(field: str, value: Any) 
     document = {key: one for key, one in (PASSED | {field: value}).items() if one is not ABSENT}
     found = read(document)
     assert (found.passed, found.step) == (False, "gate")
-    assert found.reason.startswith("no verdict came out (exit status 0)")
+    assert found.reason.startswith("the trial gave no verdict (exit status 0)")
 
 
 @pytest.mark.parametrize(
@@ -87,7 +87,7 @@ def test_what_is_shown_is_short_and_can_do_nothing_to_a_terminal() -> None:
     assert found.reason.startswith("?[2Jgone???xxx")
     assert len(found.reason) == 500
     assert found.log == ("?" * 500,) * 40
-    assert read("", 3).reason == "no verdict came out (exit status 3): "
+    assert read("", 3).reason == "the trial gave no verdict (exit status 3): "
     said = gate.read_trial("alice", Done(1, "", "one\n\x1b]0;title\x07" + "y" * 9000)).reason
     assert "\x1b" not in said
     assert len(said) < 600

@@ -120,7 +120,7 @@ def test_whose_database_has_gone_stays_as_he_is(place: Place, ann: User) -> None
     bumped = place.call("--to", NEW)
     assert (bumped.code, bumped.err) == (0, "")
     assert f"WARN: {why}" in bumped.out
-    assert bumped.out.splitlines()[-1] == f"t3-autoupdate: nobody is below {NEW}, but {ann.name}"
+    assert bumped.out.splitlines()[-1] == f"t3-autoupdate: all accounts are on {NEW} or later, except {ann.name}"
     assert place.programs.linked_version(ann.name) == OLD
     place.on(NEW, ann.name)
     back = place.call("rollback", "--yes")
@@ -168,6 +168,6 @@ def test_an_open_bump_beyond_the_pin_is_no_failure_of_a_night(place: Place, ann:
     Journals(place.programs.root).save(Journal("bump", NEW, "2026-11-27T05:00:00Z", (move,)))
     night = place.call()
     assert (night.code, night.err) == (0, "")
-    assert f"the bump to {NEW} has not ended (1 deferred): t3-autoupdate drain goes on with it" in night.out
+    assert f"the bump to {NEW} has not ended (1 deferred): t3-autoupdate drain continues it" in night.out
     by_hand = place.call("--to", "0.0.26")
-    assert (by_hand.code, "t3-autoupdate drain ends it, and with --include-busy at once" in by_hand.err) == (1, True)
+    assert (by_hand.code, "t3-autoupdate drain continues it; with --include-busy it does not wait" in by_hand.err) == (1, True)

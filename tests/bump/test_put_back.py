@@ -42,6 +42,6 @@ def test_what_no_snapshot_gives_back_lies_aside_and_is_told(
     steps.restore_snapshot(name)
     [aside] = user.database.parent.glob("*.replaced-*")
     assert (aside / "old/attachments/link.png").is_symlink()
-    assert told[-1] == f"{user.name}: what could not be sealed of the old state lies at {aside}/old"
+    assert told[-1] == f"{user.name}: the part of the old state that no snapshot holds was kept at {aside}/old"
     assert f"{user.name}: not packed: attachments/link.png: a symlink, which is not followed" in told
     assert not (attachments / "link.png").is_symlink()

@@ -89,7 +89,7 @@ def test_a_signal_between_two_accounts_ends_it_as_stopped_and_the_next_goes_on(b
         process.send_signal(number)
         out, err = process.communicate(timeout=120)
     assert process.returncode == -number, (out, err)
-    assert "stopped; the accounts that are left come with the next: t3-autoupdate drain" in err
+    assert "stopped; not all accounts were moved: the rest follow with: t3-autoupdate drain" in err
     assert bump.phases() == [journal.DONE, journal.WAITING]
     assert bump.programs() == [NEW, OLD, OLD]
     assert bump.call("drain").code == 0

@@ -79,7 +79,7 @@ def test_a_freeze_without_a_reason_keeps_that_which_is_there(environ: dict[str, 
 
 
 def test_that_nothing_was_to_be_done_is_said(environ: dict[str, str], capsys: pytest.CaptureFixture[str]) -> None:
-    for command, said in (("resume", "nothing was interrupted"), ("drain", "nobody was left for later")):
+    for command, said in (("resume", "nothing was interrupted"), ("drain", "no account was deferred")):
         assert main([command], environ, NONE) == 0
         assert capsys.readouterr().out == f"t3-autoupdate: {said}\n"
 

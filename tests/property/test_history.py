@@ -146,7 +146,7 @@ class History(RuleBasedStateMachine):
 
     def _must_still_be_there(self, before: list[Any], left: set[str]) -> None:
         verified = [snapshot.name for snapshot in before if snapshot.verdict == "verified"]
-        assert not verified or verified[0] in left, "row 13: the newest verified one is never let go"
+        assert not verified or verified[0] in left, "row 13: the newest verified snapshot is never let go"
         if any(snapshot.holds for snapshot in before):
             assert left == {snapshot.name for snapshot in before}, "row 34: while one is held, all stay"
 

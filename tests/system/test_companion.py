@@ -162,7 +162,7 @@ def test_the_database_alone_is_put_back_where_so_asked(land: Land, laid: User) -
 def test_files_that_were_not_saved_cannot_be_put_back(land: Land, alice: User) -> None:
     ok(land.t3("run"))
     answer = land.t3("restore", alice.name, "--yes", "--only", "files")
-    assert (answer.code, "no files beside the database" in answer.err) == (1, True)
+    assert (answer.code, "has no files: there were none" in answer.err) == (1, True)
 
 
 def test_while_nothing_changes_nothing_is_read_and_nothing_is_stored(land: Land, laid: User) -> None:

@@ -251,7 +251,7 @@ def test_an_old_newest_snapshot_fails_one_that_waits_for_accept_warns_and_a_lost
     assert of(f"snapshots {dora.name}", answer).status == "warn"
     manifest.unlink()
     answer = land.t3("doctor", "--json")
-    assert "without a sound manifest" in of(f"shelf {dora.name}", answer).text
+    assert "not counted: no valid manifest" in of(f"shelf {dora.name}", answer).text
 
 
 def test_snapshots_of_somebody_who_left_the_map_are_told(land: Land, dora: User, make_user: Callable[..., User]) -> None:

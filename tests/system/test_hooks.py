@@ -216,11 +216,11 @@ class TestWhatIsAHook:
         (folder / "folder").mkdir()
         os.mkfifo(folder / "pipe")
         answer = land.t3("run")
-        [line] = [line for line in answer.out.splitlines() if line.startswith("WARN: passed over")]
+        [line] = [line for line in answer.out.splitlines() if line.startswith("WARN: ignored as hooks")]
         assert line == (
-            f"WARN: passed over as hooks in {folder}: by-all (others may write to it), data (not executable), "
+            f"WARN: ignored as hooks in {folder}: by-all (others may write to it), data (not executable), "
             f"folder (not a regular file), his (belongs to uid {hugo.uid}), link (not a regular file), "
-            "ping.sh (a name has letters, digits, - and _ alone), pipe (not a regular file), writable (others may write to it)"
+            "ping.sh (a name may have only letters, digits, - and _), pipe (not a regular file), writable (others may write to it)"
         )
         assert order(folder) == ["good_1-A"]
 
@@ -257,7 +257,7 @@ class TestWhatIsAHook:
         answer = land.t3("run")
         assert answer.code == 1
         assert order(land.folder / "elsewhere") == []
-        assert ("passed over as hooks" in answer.out) == (how != "missing")
+        assert ("ignored as hooks" in answer.out) == (how != "missing")
 
     def test_who_is_not_root_has_only_those_that_he_names_himself(self, land: Land, ines: User) -> None:
         folder = ines.home / "hooks.d"
@@ -381,7 +381,7 @@ class TestTheService:
         land.write_map(hugo, ines)
         answer = self.start(land, place, "run")
         assert answer.code == 1
-        assert "WARN: what the run came to can't be left for the hooks: " in answer.out
+        assert "WARN: the result of the run can't be saved for the hooks: " in answer.out
         assert len(list((place / "store" / ines.name).glob("*.sqlite"))) == 1
 
 

@@ -165,7 +165,7 @@ def example(reason: str = "lost 61 % of its rows") -> str:
         AccountHistory("alice", [night(number, "alice", **special.get(number, {})) for number in range(40, 0, -1)] + old),
         AccountHistory("bob", [night(number, "bob") for number in range(40, 0, -1)]),
         AccountHistory("carol", [made(1, user="carol")]),
-        AccountHistory("dave", [], [f"not counted, since it has no sound manifest: state-{WIDEST}.sqlite"]),
+        AccountHistory("dave", [], [f"not counted: no valid manifest: state-{WIDEST}.sqlite"]),
     ]
     return html.render_page(html.build_page(accounts, "/var/backups/t3-state on a-machine", 123 << 30, NOON)).replace(
         "<details>", "<details open>"

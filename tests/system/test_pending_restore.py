@@ -70,15 +70,15 @@ def test_a_restore_that_runs_and_one_that_was_interrupted_are_told_of(land: Land
     assert checks(land, alice) == []
     with held_restore(land, alice) as process:
         listed = land.t3("list", alice.name)
-        assert (listed.code, "runs or was interrupted" in listed.out) == (0, True), listed
+        assert (listed.code, "is running or was interrupted" in listed.out) == (0, True), listed
         assert land.t3("list", "--json").account(alice.name)["restore"]["interrupted"] is False
         [(status, text)] = checks(land, alice)
-        assert (status, "runs or was interrupted" in text) == ("warn", True)
+        assert (status, "is running or was interrupted" in text) == ("warn", True)
         process.kill()
         process.wait()
     for code, text, interrupted in said(land, alice).values():
         assert code == 0
-        assert f"was interrupted; the next run ends it, or: t3-backup-state accept {alice.name}" in text
+        assert f"was interrupted; the next run ends it; to end it now: t3-backup-state accept {alice.name}" in text
         assert interrupted is True
     [(status, text)] = checks(land, alice)
     assert (status, f"t3-backup-state accept {alice.name}" in text) == ("fail", True)

@@ -112,7 +112,7 @@ def test_what_it_took_the_place_of_is_kept_and_one_command_brings_it_back(land: 
 def test_the_plan_says_what_is_gained_and_lost_and_touches_nothing(land: Land, backed: User) -> None:
     before = beside(backed)
     answer = restored(land.t3("restore", backed.name, "--dry-run"))
-    assert "rows gained and lost by it: checkpoint_diff_blobs +48" in answer.out
+    assert "rows that the restore adds and removes: checkpoint_diff_blobs +48" in answer.out
     document = restored(land.t3("restore", backed.name, "--dry-run", "--json")).document
     assert document["action"] == "planned"
     assert document["live"]["rows"]["checkpoint_diff_blobs"] == 0
@@ -202,7 +202,7 @@ def test_what_lies_beside_the_live_database_never_joins_the_restored_one(
         assert kept == []
         assert len(land.snapshots(backed)) == 2
     else:
-        assert "stays beside the new one" in answer.out
+        assert "was kept next to the new one" in answer.out
         assert str(kept[0]) in answer.out
         for path in kept:
             if not path.name.endswith("-shm"):  # an index, which whoever reads may make anew

@@ -257,7 +257,7 @@ def test_a_file_system_that_exchanges_no_names_is_found_before_the_present_state
         [*line, *land.command("restore", odd.name, "--yes")], env=land.env(), cwd="/", capture_output=True, text=True, check=False
     )
     assert done.returncode == 1, done
-    assert "can't change places in one step here" in done.stderr
+    assert "the file system can't exchange two files in one step" in done.stderr
     must_be_untouched(land, odd, before)
 
 
@@ -266,7 +266,7 @@ def test_a_group_that_its_user_is_not_in_is_refused_with_what_to_do(land: Land, 
     before = beside(odd)
     answer = land.t3("restore", odd.name, "--yes")
     assert answer.code == 1, answer
-    assert "chgrp it to one of his" in answer.err.splitlines()[-1]
+    assert "chgrp it to one of theirs" in answer.err.splitlines()[-1]
     must_be_untouched(land, odd, before)
     os.chown(odd.database, odd.uid, odd.gid)
     restored(land.t3("restore", odd.name, "--yes"))

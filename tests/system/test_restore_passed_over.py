@@ -160,7 +160,7 @@ def left(user: User) -> set[str]:
 
 
 def reasons(warnings: list[str]) -> list[str]:
-    return [warning for warning in warnings if "stays beside the new one: " in warning]
+    return [warning for warning in warnings if "stays next to the new one: " in warning]
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -183,7 +183,7 @@ def test_a_person_is_told_where_it_lies(land: Land, kept: User) -> None:
     planted(kept, "a symlink")
     answer = ok(land.t3("restore", kept.name, "--yes"))
     [aside] = left(kept)
-    assert f"what could not be sealed of the old state lies at {aside}/old" in answer.out.splitlines()
+    assert f"the part of the old state that no snapshot holds was kept at {aside}/old" in answer.out.splitlines()
     assert f"WARN: {kept.name}: not packed: attachments/link.png: a symlink, which is not followed" in answer.out.splitlines()
 
 
@@ -224,7 +224,7 @@ def test_one_that_was_interrupted_and_is_completed_keeps_it_too(land: Land, kept
         process.kill()
     answer = ok(land.t3("accept", kept.name))
     must_be_put_back(kept)
-    said = "what could not be sealed of the old state lies at "
+    said = "the part of the old state that no snapshot holds was kept at "
     must_lie_aside([line.partition(said)[2] for line in answer.out.splitlines() if said in line], there)
     assert len(reasons(answer.out.splitlines())) == 3
     before = left(kept)

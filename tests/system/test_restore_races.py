@@ -205,7 +205,7 @@ def test_work_done_after_an_interrupted_restore_is_not_taken_back(land: Land, ra
     new = inode(racer)
     with holding(racer, f"file = open({str(aside(racer))!r})"):
         answer = restored(land.t3("run"))
-    assert "is open in another process, and stays beside the new one" in answer.err + answer.out
+    assert "is open in another process, so it was kept next to the new one" in answer.err + answer.out
     assert inode(racer) == new
     assert found(racer)[0] == "ok"
     assert "work" in found(racer)
@@ -330,7 +330,7 @@ def test_a_server_that_wrote_without_its_journal_is_left_to_a_person_with_both(l
     answer = land.t3("run")
     assert answer.code == 1, answer
     journal = f"{aside(racer).name}-journal"
-    assert f"could not be ended: {racer.database} was written to without {journal}, a part of it" in answer.out
+    assert f"could be neither completed nor undone: {racer.database} was written to without {journal}, a part of it" in answer.out
     assert {name: text for name, text in beside(racer).items() if name in before} == before
     assert intent(land, racer).exists()
 

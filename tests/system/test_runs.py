@@ -299,7 +299,7 @@ OUTCOMES: dict[str, tuple[Callable[[Land, User], Answer], int, str | None, str]]
     "a suspect copy": (suspect, 1, None, r"WARN: backed up .*suspect"),
     "no room": (no_room, 1, None, r"WARN: backup FAILED for .*T3_BACKUP_RESERVE"),
     "a shelf of another user's": (shelf_of_another, 1, None, r"WARN: backup FAILED for .* belongs to uid"),
-    "a map of bad lines": (map_of("nonsense\nx=../x\n"), 1, r"map: not one line of it names an account", r"WARN: .*map:2: "),
+    "a map of bad lines": (map_of("nonsense\nx=../x\n"), 1, r"map: no line names an account", r"WARN: .*map:2: "),
     "an unknown user by name": (calling("run", "--user", "t3t-nobody-such"), 1, None, r"no such user"),
     "a path for a user": (calling("run", "--user", "../x"), 1, None, r"no such user"),
     "a store open to others": (store_open_to_others, 1, r"is open to others \(mode 0755\).*chmod 0700", r""),
@@ -563,7 +563,7 @@ def test_a_snapshot_whose_manifest_is_broken_is_told_of_counts_for_nothing_and_s
             manifest.write_text(text, encoding="latin-1")
         answer = land.t3("list")
         assert answer.code == 0, answer
-        assert f"not counted, since it has no sound manifest: {data.name}" in answer.out
+        assert f"not counted: no valid manifest: {data.name}" in answer.out
     assert f"WARN: {rosa.name} {data.name} is not counted" in land.t3("verify").out
     assert land.t3("run", "--keep", "1").code == 0
     assert data.exists()
@@ -645,7 +645,7 @@ def test_a_run_that_is_stopped_ends_cleanly(number: signal.Signals, land: Land, 
     assert sandbox.ACTIVE or run.returncode == -number, output  # systemd-run has a code of its own for it
     assert_gone(worker)
     assert f"WARN: backup FAILED for {rosa.name} (stopped" in output
-    assert f"WARN: backup FAILED for {other.name} (not begun: the run was stopped)" in output
+    assert f"WARN: backup FAILED for {other.name} (not started: the run was stopped)" in output
     assert "Traceback" not in output
     assert {user.name: files(land.account_dir(user)) for user in (rosa, other)} == before
     assert land.t3().code == 0

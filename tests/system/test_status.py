@@ -270,4 +270,4 @@ def test_somebody_else_sees_his_own_account_in_his_own_store(land: Land, sam: Us
     assert land.t3().code == 0
     done = own("status", "--nagios", dest=land.store)
     assert (done.returncode, done.stderr) == (3, "")
-    assert "is not yours to open" in done.stdout
+    assert "can't be opened by you" in done.stdout

@@ -117,7 +117,7 @@ def test_old_snapshots_become_ours_with_their_times_and_labels(land: Land, ada: 
     commit_row(ada)
     assert land.t3().code == 0
     again = land.t3("import-legacy", ada.name)
-    assert (again.code, again.out) == (0, f"nothing of an earlier script waits for {ada.name}\n")
+    assert (again.code, again.out) == (0, f"{ada.name}: no snapshots of an earlier script to take over\n")
     assert take_over(land).document == {"accounts": []}
     assert [s["sequence"] for s in listed(land, ada)] == [2, 1, 0, -1, -2, -3]
 

@@ -502,7 +502,7 @@ def test_a_user_backs_up_nobody_elses_account(package: Path, ada: User, ben: Use
         words = [word for user in users for word in ("--user", user)]
         done = t3_as(ada, package, "run", "--dest", str(dest), *words)
         assert done.returncode == 2, done
-        assert f"{ada.name} is not root and may back up his own account alone, not {users[-1]}" in done.stderr
+        assert f"{ada.name} is not root and may back up only their own account, not {users[-1]}" in done.stderr
     assert not dest.exists()
 
 
@@ -514,7 +514,7 @@ def test_a_user_can_do_nothing_with_the_store_of_roots(land: Land, package: Path
     for words in (["run"], ["list"], ["verify"], ["accept", ada.name], ["pin", ada.name, "latest"], ["unpin", ada.name, "latest"]):
         done = t3_as(ada, package, *words, "--dest", str(land.store))
         assert done.returncode == 1, done
-        assert f"{land.store} is not yours to open" in done.stderr
+        assert f"{land.store} can't be opened by you" in done.stderr
         assert "Traceback" not in done.stderr
     assert picture(land.store) == before
     assert land.t3().code == 0

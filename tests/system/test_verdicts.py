@@ -361,5 +361,5 @@ def test_accept_where_nothing_waits_changes_nothing(land: Land, vera: User) -> N
     assert land.t3().code == 0
     before = content(land, vera)
     answer = land.t3("accept", vera.name)
-    assert (answer.code, answer.out) == (0, f"nothing of {vera.name} waits to be accepted\n")
+    assert (answer.code, answer.out) == (0, f"{vera.name}: no snapshot waits to be accepted\n")
     assert content(land, vera) == before

@@ -281,7 +281,7 @@ def test_where_the_older_one_cannot_be_hung_elsewhere_nothing_goes(
     monkeypatch.setattr(compaction.Compaction, "pack_snapshot", fail)
     done = maintenance(account_dir, WITHOUT_SECOND).tidy()
     assert done.pruned == []
-    assert done.warnings == [f"alice: what {listed(account_dir)[-1].name} hangs on can't be pruned: it can't be"]
+    assert done.warnings == [f"alice: the base of {listed(account_dir)[-1].name} can't be pruned: it can't be"]
     must_hold(account_dir, images)
 
 
@@ -324,7 +324,7 @@ def test_a_delta_that_cannot_be_read_keeps_what_it_hangs_on_and_stops_nothing_el
     account_dir.replace_manifest(replace(oldest, pinned_at="2026-11-25T12:00:00Z"))
     done = maintenance(account_dir, replace(ALL, keep=1)).tidy()
     assert len(done.warnings) == 1
-    assert f"{oldest.name} can't be read, and keeps what it hangs on" in done.warnings[0]
+    assert f"{oldest.name} can't be read, so the snapshots it needs are kept" in done.warnings[0]
     assert len(done.pruned) == 2
     assert second.name not in done.pruned
     path.write_bytes(whole)
@@ -440,7 +440,7 @@ def test_a_chain_that_is_broken_says_where(account_dir: AccountDir) -> None:
             content(account_dir, snapshot)
     assert [content(account_dir, newest), content(account_dir, third)] == [images[3], images[2]]
     path.unlink()
-    with pytest.raises(Failure, match=f"{oldest.name} hangs on a newer snapshot of SHA-256 {second.sha256}, which is not there"):
+    with pytest.raises(Failure, match=f"{oldest.name} needs a newer snapshot of SHA-256 {second.sha256}, which is missing"):
         content(account_dir, oldest)
 
 

@@ -114,7 +114,7 @@ def test_hooks_are_named_and_what_is_passed_over_is_a_warning() -> None:
     assert [finding for finding in examine(hooks=Found(folder)) if finding.name == "hooks"] == []
     assert of("hooks", hooks=Found(folder, ("mail", "ping"))).text.startswith("called when a run fails: mail, ping; ")
     bad = of("hooks", hooks=Found(folder, (), ("ping.sh (why)", "x (why)")))
-    assert (bad.status, bad.text) == ("warn", f"in {folder} are passed over: ping.sh (why), x (why)")
+    assert (bad.status, bad.text) == ("warn", f"in {folder} are ignored: ping.sh (why), x (why)")
 
 
 def test_an_empty_map_is_a_warning() -> None:
@@ -200,8 +200,8 @@ def test_a_disk_that_holds_store_and_homes_is_noted() -> None:
     both = of("disk", accounts=(bob, replace(bob, user="carol")))
     one = of("disk", accounts=(ALICE, bob))
     assert (both.status, one.status) == ("note", "note")
-    assert "as every home: a dead disk takes both" in both.text
-    assert "as the homes of bob: a dead disk takes both" in one.text
+    assert "as every home: if that disk fails, both are lost" in both.text
+    assert "as the homes of bob: if that disk fails, both are lost" in one.text
 
 
 # --- shelves and snapshots -------------------------------------------------------------------------------------------
@@ -290,7 +290,7 @@ def test_what_was_taken_beside_a_database_that_is_not_copied_counts_for_nothing(
     """Row 39."""
     attempts = {"alice": [tried(timedelta(days=1), "failed", uncovered=("statev2.sqlite",)), tried(timedelta(hours=1), "failed")]}
     gone = of("snapshots alice", **with_store(attempts=attempts))
-    assert (gone.status, "statev2.sqlite is not backed up; it is there no longer: take one now" in gone.text) == ("fail", True)
+    assert (gone.status, "statev2.sqlite is not backed up; they are gone since; back up now" in gone.text) == ("fail", True)
     bare = (replace(ALICE, uncovered=("statev2.sqlite",)),)
     there = of("snapshots alice", **with_store(attempts=attempts), accounts=bare)
     assert (there.status, there.text.startswith("statev2.sqlite is not backed up: this version")) == ("fail", True)

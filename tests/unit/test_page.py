@@ -61,8 +61,8 @@ def test_an_old_one_that_a_run_found_to_be_still_the_same_is_good_and_says_so() 
 def test_one_of_the_future_does_not_count_and_wants_a_look() -> None:
     ahead = made(9, NOON + DAY)
     for rest, found in (
-        ([], ("bad", "the verified ones are of the future")),
-        (nights(3), ("late", "verified 0s ago; one is of the future")),
+        ([], ("bad", "the verified ones are dated in the future")),
+        (nights(3), ("late", "verified 0s ago; one is dated in the future")),
         (nights(3, NOON - 3 * DAY), ("late", "last verified 3d ago")),
     ):
         assert html.judge_section(AccountHistory("alice", [ahead, *rest]), NOON) == found

@@ -46,7 +46,7 @@ def test_where_nobody_holds_the_store_it_was_interrupted_and_the_text_says_what_
     assert found == PendingRestore("alice", ALICE.snapshot, ALICE.began, ALICE.unit)
     assert found.text == (
         "a restore of alice to state-20261124T033012Z, begun at 2026-11-24T09:00:00Z, was interrupted; "
-        "the next run ends it, or: t3-backup-state accept alice; t3-serve@alice.service stays stopped until then"
+        "the next run ends it; to end it now: t3-backup-state accept alice; t3-serve@alice.service stays stopped until then"
     )
     assert found.as_json() == {"snapshot": ALICE.snapshot, "began": ALICE.began, "interrupted": True, "text": found.text}
 
@@ -62,7 +62,7 @@ def test_where_somebody_holds_the_store_it_may_run(store: Store) -> None:
     with holding(store, fcntl.LOCK_EX):
         [found] = pending.find_pending(store)
         assert found.running
-        assert "runs or was interrupted" in found.text
+        assert "is running or was interrupted" in found.text
         assert found.as_json()["interrupted"] is False
     assert not pending.find_pending(store)[0].running
 

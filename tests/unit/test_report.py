@@ -187,8 +187,8 @@ def test_the_table_has_a_row_a_snapshot_and_columns_in_line() -> None:
     assert "prebump-0.0.25" in rows[0]
     assert "damaged (accepted)" in rows[2]
     assert rows[3:] == [
-        "  not counted, since it has no sound manifest: state-x.sqlite",
-        "  not counted, since it could not be taken over: what is in /b/alice+old",
+        "  not counted: no valid manifest: state-x.sqlite",
+        "  not counted: could not be taken over: the files in /b/alice+old",
     ]
 
 

@@ -26,9 +26,9 @@ def test_a_plan_says_which_snapshot_it_is_and_what_changes() -> None:
     assert plan() == [
         f"snapshot of alice: {NAME}",
         "  taken 2026-11-24 12:00:00 UTC (3d ago); T3 level 30; 400.0 KiB; verified",
-        "  without files beside it: none were there, or they were not saved",
+        "  without files: there were none, or they were not saved",
         "  live: T3 level 30; 1,200 rows, 1,000 in the snapshot",
-        "  rows gained and lost by it: events -200",
+        "  rows that the restore adds and removes: events -200",
     ]
 
 
@@ -36,7 +36,7 @@ def test_a_label_a_verdict_and_files_are_named() -> None:
     files = Companion(sha256="a" * 64, bytes=10, entries=7, content_bytes=3 << 20, fingerprint="")
     _, taken, beside, *_ = plan(label="prebump-0.0.25", verdict="suspect", reasons=("32 rows", "no level"), companion=files)
     assert taken.endswith(", label prebump-0.0.25; T3 level 30; 400.0 KiB; suspect (32 rows; no level)")
-    assert beside == "  with 7 files and folders beside it (3.0 MiB)"
+    assert beside == "  with 7 files and folders (3.0 MiB)"
 
 
 def test_a_level_that_is_not_known_is_a_dash() -> None:
@@ -48,14 +48,14 @@ def test_a_live_database_that_can_t_be_read_is_no_reason_to_say_nothing() -> Non
 
 
 def test_where_nothing_changes_it_says_so() -> None:
-    assert plan(rows={"events": 1000})[-1] == "  rows gained and lost by it: none"
+    assert plan(rows={"events": 1000})[-1] == "  rows that the restore adds and removes: none"
 
 
 def test_of_many_tables_the_greatest_changes_are_shown() -> None:
     rows = {f"t{number:02}": number for number in range(12)}
     line = plan(rows=rows)[-1]
     assert line == (
-        "  rows gained and lost by it: events +1,000, t11 -11, t10 -10, t09 -9, t08 -8, t07 -7, t06 -6, t05 -5, and 4 more tables"
+        "  rows that the restore adds and removes: events +1,000, t11 -11, t10 -10, t09 -9, t08 -8, t07 -7, t06 -6, t05 -5, and 4 more tables"
     )
 
 
@@ -96,7 +96,7 @@ def test_what_was_done_how_long_it_took_and_how_to_undo_it() -> None:
 
 
 def test_a_server_that_did_not_run_is_said_to_stay_stopped() -> None:
-    assert "the server of alice did not run before, and was not started" in told(server="stopped")
+    assert "alice: the server did not run before the restore, so it was not started" in told(server="stopped")
     assert len(told(server="started")) == 2
 
 
@@ -111,7 +111,9 @@ def test_warnings_come_first_and_are_warnings() -> None:
 
 def test_where_nothing_was_kept_there_is_nothing_to_undo_and_where_it_lies_is_said() -> None:
     lines = told(prerestore=None, kept=["/home/alice/.t3/userdata/state.sqlite.replaced-x"])
-    assert lines[-1] == "what could not be sealed of the old state lies at /home/alice/.t3/userdata/state.sqlite.replaced-x"
+    assert (
+        lines[-1] == "the part of the old state that no snapshot holds was kept at /home/alice/.t3/userdata/state.sqlite.replaced-x"
+    )
     assert not [line for line in lines if "undo" in line]
 
 

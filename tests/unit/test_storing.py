@@ -79,7 +79,7 @@ def test_what_the_disk_has_lost_comes_back_with_the_same_from_the_database(accou
     assert content(account_dir, older) != images[0]
     found = seal(account_dir, images[1], label=label)
     assert len(found.warnings) == 1
-    assert f"{newest.name} was no longer what had been sealed" in found.warnings[0]
+    assert f"{newest.name} no longer matched its checksum" in found.warnings[0]
     assert [content(account_dir, newest), content(account_dir, older)] == [images[1], images[0]]
     assert forms(account_dir) == ("pd" if label is None else "ppd")
     assert seal(account_dir, images[1], label=label).warnings == ()

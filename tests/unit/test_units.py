@@ -86,7 +86,7 @@ def test_on_a_healthy_machine_every_check_of_the_units_is_ok() -> None:
         ({"UnitFileState": "enabled-runtime"}, "systemctl enable --now t3-backup-state.timer"),
         ({"UnitFileState": ""}, "not enabled"),
         ({"ActiveState": "inactive"}, "systemctl enable --now t3-backup-state.timer"),
-        ({"ActiveState": "failed"}, "not at work (failed)"),
+        ({"ActiveState": "failed"}, "not active (failed)"),
         ({"NextElapseUSecRealtime": ""}, "never starts anything"),
         ({"NextElapseUSecRealtime": "n/a"}, "never starts anything"),
         ({"NextElapseUSecRealtime": "infinity"}, "never starts anything"),
@@ -159,7 +159,7 @@ def test_drop_ins_are_named_and_no_fault() -> None:
     ("changes", "status", "said"),
     [
         ({}, "ok", "went well, Thu 2026-11-26 03:31:10 UTC"),
-        (NEVER_RUN, "note", "knows of none"),
+        (NEVER_RUN, "note", "none since the machine was started"),
         ({"Result": "exit-code", "ExecMainStatus": "1"}, "fail", "failed (exit-code, exit status 1), Thu 2026-11-26 03:31:10 UTC"),
         ({"Result": "timeout", "ExecMainStatus": "15"}, "fail", "journalctl -u t3-backup-state.service"),
         ({"Result": "exit-code", "ExecMainStatus": "75"}, "warn", "another run held the store"),
@@ -170,7 +170,7 @@ def test_drop_ins_are_named_and_no_fault() -> None:
             "warn",
             "systemd tries again by itself",
         ),
-        ({"ActiveState": "activating", "SubState": "start"}, "ok", "goes on since Thu 2026-11-26 03:30:05 UTC"),
+        ({"ActiveState": "activating", "SubState": "start"}, "ok", "one is running since Thu 2026-11-26 03:30:05 UTC"),
     ],
 )
 def test_the_last_run_is_told_by_how_it_ended_and_when(changes: dict[str, str], status: str, said: str) -> None:

@@ -106,7 +106,7 @@ def read_trial(subject: str, done: transient_unit.Done) -> Trial:
         return _judge_verdict(subject, decode_record(_Verdict, parse_object(done.out)), done.code)
     except ValueError:
         said = (done.err.strip().splitlines() or [""])[-1]
-        reason = f"no verdict came out (exit status {done.code}): {printable(said, _CHARS)}"
+        reason = f"the trial gave no verdict (exit status {done.code}): {printable(said, _CHARS)}"
         return Trial(subject, passed=False, step=GATE, reason=reason)
 
 
@@ -133,7 +133,7 @@ class _Verdict:
 def _judge_verdict(subject: str, said: _Verdict, code: int) -> Trial:
     """Raise ValueError where the parts of a verdict do not agree."""
     if said.passed != (code == 0):
-        raise ValueError("it says one thing, and ended as another")
+        raise ValueError("its verdict and its exit status differ")
     if said.passed != (said.step == "") or (said.passed and said.endpoint is None):
         raise ValueError("no step, or no endpoint")
     before, after = said.level_before, said.level_after

@@ -61,7 +61,7 @@ def install_archive(place: LiveFiles, aside: str, *, install: bool, sealed: dict
     left = [f"{name}/{part}" for part in ("old", "new", "gone") if place.has(f"{name}/{part}")]
     for other in sorted(other for other in os.listdir(place.folder) if other.startswith(f"{aside}.") and other != name):
         why = explain_unfit(os.stat(other, dir_fd=place.folder, follow_symlinks=False), place.uid)
-        reasons.append(f"{other.removeprefix(f'{aside}.')} stays beside the new one: {why or 'it can only get another name'}")
+        reasons.append(f"{other.removeprefix(f'{aside}.')} stays next to the new one: {why or 'it can only get another name'}")
         left.append(other)
     return Installed(tuple(left), tuple(reasons), tuple(missing))
 
@@ -132,7 +132,7 @@ def _part_old(place: LiveFiles, name: str, sealed: dict[str, str], reasons: list
             else:
                 why = [told for told in passed if top_name(told) == kept]
                 changed = "it is not what was sealed" if kept in sealed else "it was not sealed"
-                reasons.append(f"{kept} stays beside the new one: {shorten_list(why) or changed}")
+                reasons.append(f"{kept} stays next to the new one: {shorten_list(why) or changed}")
     finally:
         os.close(old)
 

@@ -58,7 +58,7 @@ def checkpoint(place: LiveFiles) -> Checkpointed:
     with place.hold_lease():
         place.drop_empty()
         if not reason and (left := place.sidecars()):
-            reason = f"{', '.join(left)} stayed beside {place.path}"
+            reason = f"{', '.join(left)} remained next to {place.path}"
         place.sync()
         left = place.sidecars()
     return Checkpointed(place.identity(), not reason, reason, taken if not reason else None, tuple(left))

@@ -171,7 +171,7 @@ class LiveFiles:
             os.close(fd)
             self.remove(name)
             raise SourceError(
-                f"{self.path} has a group ({like and like.gid}) that its user is not in: chgrp it to one of his"
+                f"{self.path} has a group ({like and like.gid}) that its user is not in: chgrp it to one of theirs"
             ) from None
         except OSError as error:
             os.close(fd)
@@ -229,7 +229,7 @@ class LiveFiles:
                 if error.errno in (errno.EAGAIN, errno.EACCES):
                     raise InUse(f"{self.path_of(name)} is open in another process") from None
                 raise Failure(
-                    f"{self.folder_path}: its file system grants no leases ({error.strerror}), so nobody can tell who has it open"
+                    f"{self.folder_path}: its file system grants no leases ({error.strerror}), so whether it is open is unknown"
                 ) from None
             yield Lease(fd, self.path_of(name))
         finally:

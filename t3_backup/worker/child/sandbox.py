@@ -48,7 +48,7 @@ def become_user(uid: int, gid: int, groups: tuple[int, ...]) -> None:
     for call, value in ((os.setuid, 0), (os.setgid, 0)):
         with contextlib.suppress(PermissionError):
             call(value)
-            raise RuntimeError("root could be had back after it was given up")
+            raise RuntimeError("root's rights could be regained after they were dropped")
 
 
 def confine_process(parent: int) -> None:

@@ -58,7 +58,7 @@ def _require_exchange(place: LiveFiles, aside: str, live: FileIdentity | None) -
         native.rename_exchange(place.folder, aside, probe)
         native.rename_exchange(place.folder, aside, probe)
     except OSError as error:
-        raise SourceError(f"{place.folder_path}: two files can't change places in one step here: {error.strerror}") from None
+        raise SourceError(f"{place.folder_path}: the file system can't exchange two files in one step: {error.strerror}") from None
     finally:
         place.remove(probe)
     if live is None:

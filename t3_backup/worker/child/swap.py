@@ -118,7 +118,7 @@ def recover_swap(
         if not left:
             return Swapped("other", False)
         raise Failure(
-            f"{place.path} is neither what it was nor what was put back; beside it lies {', '.join(left)}: "
+            f"{place.path} is neither the old nor the restored database; next to it: {', '.join(left)}: "
             "put the right one in place, and remove the rest"
         )
     if keep or not place.has(aside):
