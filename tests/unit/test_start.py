@@ -66,7 +66,7 @@ def test_the_version_is_told_without_the_settings() -> None:
 def test_each_command_has_a_module_and_a_function_of_its_name() -> None:
     for name in parser.COMMANDS:
         assert main.find_command(name).__name__ == f"{name.replace('-', '_')}_command"
-    assert {path.stem for path in (ROOT / "t3_backup" / "cli").glob("*.py")} >= {
+    assert {path.stem for path in Path(main.__file__).parent.glob("*.py")} >= {
         main.find_command(name).__module__.rpartition(".")[2] for name in parser.COMMANDS
     }
 
