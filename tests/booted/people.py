@@ -45,20 +45,24 @@ sys.exit(130)
 """
 
 
-# Before all others, since a worker may live for a tenth of a second: stop the first that runs as the user, and say which it is.
+# Stop the first worker that runs as the user, and say which it is. A worker may live for a tenth of a second: so this runs before
+# all others, knows a worker by its request while it still imports, and then looks at nothing but that one.
 _STOP_WORKER = """
 import os, pwd, re, signal, sys
 uid = pwd.getpwnam(sys.argv[1]).pw_uid
-words = re.compile(b"t3_backup.worker.*" + sys.argv[2].encode(), re.DOTALL)
-os.nice(-20)
+words = re.compile(rb't3_backup.worker.*"%b".*"uid": %d,' % (sys.argv[2].encode(), uid), re.DOTALL)
 print("watching", flush=True)
 while True:
     for pid in filter(str.isdigit, os.listdir("/proc")):
         try:
-            with open(f"/proc/{pid}/cmdline", "rb") as command, open(f"/proc/{pid}/status") as status:
-                if words.search(command.read()) and f"\\nUid:\\t{uid}\\t" in status.read():
-                    os.kill(int(pid), signal.SIGSTOP)
-                    sys.exit(pid)
+            with open(f"/proc/{pid}/cmdline", "rb") as command:
+                if not words.search(command.read()):
+                    continue
+            while True:
+                with open(f"/proc/{pid}/status") as status:
+                    if f"\\nUid:\\t{uid}\\t" in status.read():
+                        os.kill(int(pid), signal.SIGSTOP)
+                        sys.exit(pid)
         except (FileNotFoundError, ProcessLookupError):
             continue
 """

@@ -41,7 +41,7 @@ NOT_VALUES = [
     "on_a_terminal",
     "without_rich",
 ]
-NOT_FILES = ["docs", "manpage", "monitoring"]  # of the checkout's text alone
+NOT_FILES = ["docs", "layers", "manpage", "monitoring"]  # of the checkout's text alone
 SYSTEM = (
     ["main_job", "users", "runs", "verdicts", "source_untouched", "takeover", "fallback", "without_wal", "three_in_the_morning", "runbook"]
 )  # fmt: skip
