@@ -41,7 +41,8 @@ NOT_VALUES = [
     "on_a_terminal",
     "without_rich",
 ]
-NOT_FILES = ["docs", "layers", "manpage", "monitoring"]  # of the checkout's text alone
+# Of the checkout alone; and systemd runs a program of its own from the store, where none may be run.
+NOT_FILES = ["docs", "layers", "manpage", "monitoring", "systemd"]
 SYSTEM = (
     ["main_job", "users", "runs", "verdicts", "source_untouched", "takeover", "fallback", "without_wal", "three_in_the_morning", "runbook"]
 )  # fmt: skip
