@@ -175,8 +175,9 @@ def test_the_partial_way_may_be_killed_too(land: Land, bob: User, tell: Callable
     for n in range(1, 20):
         kills.fresh()
         options = ("-e", "trace=openat,renameat2", "-P", str(land.account_dir(bob)))
-        # The first openat on the shelf opens it, the second and the fifth read a manifest; 3 and 6 ask for an unnamed file.
-        refuse = ("-e", "inject=openat:error=EOPNOTSUPP:when=3..6+3", "-e", f"inject=renameat2:signal=KILL:when={n}")
+        # The first openat on the folder opens it, and the second reads a manifest. The third asks for an unnamed file for the data, and
+        # the fifth for one for the manifest.
+        refuse = ("-e", "inject=openat:error=EOPNOTSUPP:when=3..5+2", "-e", f"inject=renameat2:signal=KILL:when={n}")
         answer = traced(land, *options, *refuse, words=("run",), parent_only=True)
         if answer.code != KILLED:
             assert answer.code == 0, answer

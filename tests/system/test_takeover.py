@@ -394,7 +394,7 @@ def test_a_folder_that_its_user_has_closed_costs_no_backup_of_today(land: Land, 
     assert f"old snapshots wait in {land.store}/{ada.name}+old" in answer.account(ada.name)["warnings"][0]
     answer = take_over(land)
     assert answer.code == 1
-    assert f"the rest of {land.store}/{ada.name}+old waits: " in answer.account(ada.name)["warnings"][0]
+    assert f"the rest of {land.store}/{ada.name}+old is not taken over yet: " in answer.account(ada.name)["warnings"][0]
     (land.store / f"{ada.name}+old").chmod(0o700)
     assert len(take_over(land).account(ada.name)["taken_over"]) == len(OLD)
 
@@ -403,7 +403,7 @@ def test_no_room_leaves_them_where_they_are(land: Land, ada: User) -> None:
     leave_all(land, ada)
     answer = land.t3("import-legacy", T3_BACKUP_RESERVE="1000T")
     assert answer.code == 1
-    assert re.search(r" waits: state-\S+: (no room|the store's disk)[^\n]*T3_BACKUP_RESERVE", answer.out)
+    assert re.search(r" is not taken over yet: state-\S+: (no room|the store's disk)[^\n]*T3_BACKUP_RESERVE", answer.out)
     assert len(os.listdir(land.store / f"{ada.name}+old")) == len(OLD)
     must_have_taken_over(land, ada, take_over(land))
 
