@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from support.descriptors import leaves_no_file_open
 
 from t3_backup.errors import WorkerLost
 from t3_backup.t3 import databases
@@ -75,9 +76,8 @@ def test_of_thousands_the_first_few_are_told_and_t3_s_own_is_among_them(folder: 
 
 
 def test_no_descriptor_is_left_open(folder: int) -> None:
-    before = len(os.listdir("/proc/self/fd"))
-    databases.uncovered(folder)
-    assert len(os.listdir("/proc/self/fd")) == before
+    with leaves_no_file_open():
+        databases.uncovered(folder)
 
 
 def test_what_is_said_names_the_file_and_the_next_step() -> None:
