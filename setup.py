@@ -1,6 +1,7 @@
 """Build and metadata of t3-backup. The version is read from the package's text: importing it would need what it builds.
 
-`bdist_deb` (stdeb's) makes the Debian packages. Their one truth is the folder debian/, which stdeb would write anew.
+`bdist_deb` (stdeb's) makes the Debian packages. Their one truth is the folder debian/, which stdeb
+would write anew.
 """
 
 import re
@@ -10,7 +11,9 @@ from pathlib import Path
 from setuptools import find_packages, setup
 
 HERE = Path(__file__).resolve().parent
-VERSION = re.search(r'^__version__ = "(.+)"$', (HERE / "t3_backup" / "__init__.py").read_text(), re.MULTILINE)
+VERSION = re.search(
+    r'^__version__ = "(.+)"$', (HERE / "t3_backup" / "__init__.py").read_text(), re.MULTILINE
+)
 if VERSION is None:
     raise SystemExit("t3_backup/__init__.py holds no __version__")
 
@@ -45,7 +48,9 @@ else:
 
         def run(self) -> None:
             """Say what to do instead."""
-            raise SystemExit("debian/ is kept by hand; to make the package: make deb (or: python3 setup.py bdist_deb)")
+            raise SystemExit(
+                "debian/ is kept by hand; to make the package: make deb (or: python3 setup.py bdist_deb)"
+            )
 
     commands = {"bdist_deb": bdist_deb, "sdist_dsc": SourcePackage, "debianize": NoDebianize}
 

@@ -1,6 +1,7 @@
 """The ways to keep a history of a database that are compared, day after day in a folder of their own: lists of commands.
 
-All but ours are given the same file each day, a snapshot of ours, under the same name. Nothing here measures.
+All but ours are given the same file each day, a snapshot of ours, under the same name. Nothing here
+measures.
 """
 
 from __future__ import annotations
@@ -26,7 +27,8 @@ class Way:
     title: str
     begin: Callable[[Path], list[Command]]
     keep: Callable[[Path, Path, int], list[Command]]  # in a folder, an image, as that day's
-    fetch: Callable[[Path, int, Path], list[Command]]  # out of a folder, a day's, to somewhere in another, empty one
+    # out of a folder, a day's, to somewhere in another, empty one
+    fetch: Callable[[Path, int, Path], list[Command]]
 
 
 def _nothing(_: Path) -> list[Command]:
@@ -54,26 +56,47 @@ def _unpacked(folder: Path, day: int, to: Path) -> list[Command]:
 def _restic(compression: str) -> Way:
     def line(folder: Path, *words: str) -> Command:
         cache = folder.with_name(f"{folder.name}.cache")  # of its own, and not counted
-        return ["env", "RESTIC_PASSWORD=bench", "restic", "-q", "-r", str(folder), "--cache-dir", str(cache), *words]
+        return [
+            "env",
+            "RESTIC_PASSWORD=bench",
+            "restic",
+            "-q",
+            "-r",
+            str(folder),
+            "--cache-dir",
+            str(cache),
+            *words,
+        ]
 
     return Way(
         f"restic --compression {compression}",
         lambda folder: [line(folder, "init")],
-        lambda folder, image, day: [line(folder, "backup", "--compression", compression, "--tag", f"day-{day}", str(image))],
-        lambda folder, day, to: [line(folder, "restore", "latest", "--tag", f"day-{day}", "--target", str(to))],
+        lambda folder, image, day: [
+            line(folder, "backup", "--compression", compression, "--tag", f"day-{day}", str(image))
+        ],
+        lambda folder, day, to: [
+            line(folder, "restore", "latest", "--tag", f"day-{day}", "--target", str(to))
+        ],
     )
 
 
 def _borg(title: str, *options: str) -> Way:
     def line(folder: Path, *words: str) -> Command:
-        settings = ["BORG_UNKNOWN_UNENCRYPTED_REPO_ACCESS_IS_OK=yes", f"BORG_BASE_DIR={folder.with_name(f'{folder.name}.cache')}"]
+        settings = [
+            "BORG_UNKNOWN_UNENCRYPTED_REPO_ACCESS_IS_OK=yes",
+            f"BORG_BASE_DIR={folder.with_name(f'{folder.name}.cache')}",
+        ]
         return ["env", *settings, "borg", *words]
 
     return Way(
         title,
         lambda folder: [line(folder, "init", "--encryption", "none", str(folder))],
-        lambda folder, image, day: [line(folder, "create", *options, f"{folder}::day-{day}", str(image))],
-        lambda folder, day, to: [["env", "-C", str(to), *line(folder, "extract", f"{folder}::day-{day}")]],
+        lambda folder, image, day: [
+            line(folder, "create", *options, f"{folder}::day-{day}", str(image))
+        ],
+        lambda folder, day, to: [
+            ["env", "-C", str(to), *line(folder, "extract", f"{folder}::day-{day}")]
+        ],
     )
 
 
@@ -83,7 +106,13 @@ WAYS = (
     _restic("auto"),  # max takes 5 % less room, and three times as long
     _borg("borg --compression zstd", "--compression", "zstd"),
     # A chunk a page: the best that can be told it of a database, at the price of a large index.
-    _borg("borg, zstd, --chunker-params fixed,4096", "--compression", "zstd", "--chunker-params", "fixed,4096"),
+    _borg(
+        "borg, zstd, --chunker-params fixed,4096",
+        "--compression",
+        "zstd",
+        "--chunker-params",
+        "fixed,4096",
+    ),
 )
 
 

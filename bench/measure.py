@@ -1,7 +1,7 @@
 """What a command costs: wall and CPU seconds, bytes written, peak memory of its whole process tree.
 
-Reads /proc (Linux). Memory is sampled, so a peak shorter than some 10 ms can be missed; CPU and bytes are the
-kernel's own sums and exact.
+Reads /proc (Linux). Memory is sampled, so a peak shorter than some 10 ms can be missed; CPU and
+bytes are the kernel's own sums and exact.
 """
 
 from __future__ import annotations
@@ -28,7 +28,8 @@ class Cost:
     written_bytes: int  # that the page cache took for the disk
     peak_anon_bytes: int  # RssAnon, summed over the tree at one moment
     finished: bool  # False: killed at the limit
-    peak_rss_bytes: int = 0  # VmRSS, summed alike: what processes share counts for each, and mapped files count, too
+    # VmRSS, summed alike: what processes share counts for each, and mapped files count, too
+    peak_rss_bytes: int = 0
 
     def then(self, later: Cost) -> Cost:
         """This and `later`, one after the other."""
@@ -42,14 +43,27 @@ class Cost:
         )
 
 
-def run(command: Sequence[str], *, cwd: Path, output: IO[bytes], limit_s: float = 600.0, pass_fds: Sequence[int] = ()) -> Cost:
+def run(
+    command: Sequence[str],
+    *,
+    cwd: Path,
+    output: IO[bytes],
+    limit_s: float = 600.0,
+    pass_fds: Sequence[int] = (),
+) -> Cost:
     """Run `command` to its end, or kill it after `limit_s`. Its output, both streams, goes to `output`.
 
     Raises CalledProcessError if it fails by itself.
     """
     began = time.perf_counter()
     process = subprocess.Popen(
-        command, cwd=cwd, stdin=subprocess.DEVNULL, stdout=output, stderr=output, pass_fds=pass_fds, start_new_session=True
+        command,
+        cwd=cwd,
+        stdin=subprocess.DEVNULL,
+        stdout=output,
+        stderr=output,
+        pass_fds=pass_fds,
+        start_new_session=True,
     )
     anon, rss, finished = 0, 0, True
     pidfd = os.pidfd_open(process.pid)
@@ -65,7 +79,8 @@ def run(command: Sequence[str], *, cwd: Path, output: IO[bytes], limit_s: float 
     finally:
         os.close(pidfd)
     wall = time.perf_counter() - began
-    # A process that has ended and is not yet waited for still has its account, with that of its children in it.
+    # A process that has ended and is not yet waited for still has its account, with that of its
+    # children in it.
     os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
     written = _written_bytes(process.pid)
     _, status, usage = os.wait4(process.pid, 0)
@@ -83,7 +98,10 @@ def _tree_bytes(root: int) -> tuple[int, int]:
         try:
             status = Path(f"/proc/{pid}/status").read_text(encoding="ascii", errors="replace")
             for task in os.listdir(f"/proc/{pid}/task"):
-                pids += map(int, Path(f"/proc/{pid}/task/{task}/children").read_text(encoding="ascii").split())
+                pids += map(
+                    int,
+                    Path(f"/proc/{pid}/task/{task}/children").read_text(encoding="ascii").split(),
+                )
         except OSError:
             continue  # it has ended meanwhile
         anon += _field(status, "RssAnon:")

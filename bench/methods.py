@@ -1,6 +1,7 @@
 """The ways to copy that are compared: each a list of commands that makes a copy at a given place.
 
-Nothing here measures. Every way reads the same live database; what it leaves behind is removed by `bench.bench`.
+Nothing here measures. Every way reads the same live database; what it leaves behind is removed by
+`bench.bench`.
 """
 
 from __future__ import annotations
@@ -61,7 +62,8 @@ class Method:
 
     title: str
     commands: Callable[[Place], list[list[str]]]
-    product: Callable[[Place], str | None]  # the file that holds the copy; None: none that is one moment
+    # the file that holds the copy; None: none that is one moment
+    product: Callable[[Place], str | None]
     live: bool = True  # whether the writer writes meanwhile
     limit_s: float = 600.0
     rounds: int | None = None  # at most so many
@@ -115,7 +117,8 @@ def _nothing(_: Place) -> str | None:
 
 
 def _named(place: Place) -> str | None:
-    # SQLite opens by name only. Imported here: the other ways can be measured without the extension.
+    # SQLite opens by name only. Imported here: the other ways can be measured without the
+    # extension.
     from t3_backup.system import native  # noqa: PLC0415
 
     folder = os.open(place.folder, os.O_PATH | os.O_DIRECTORY)
@@ -138,14 +141,19 @@ METHODS = (
     Method(RUN, _run, _sealed),
     Method(HAND_MADE, _hand_made, _target),
     Method(LIMIT, _limit, _nothing),
-    # Last and seldom: it takes its half minute without a result, and the database grows all the while.
+    # Last and seldom: it takes its half minute without a result, and the database grows all the
+    # while.
     Method(BACKUP, _backup, _target, limit_s=BACKUP_LIMIT_S, rounds=2),
 )
 
 
 def moments(path: str) -> int:
-    """How many different moments of the database the copy at `path` shows; 1 is right. 0: cannot be read."""
-    with suppress(sqlite3.Error), closing(sqlite3.connect(f"file:{path}?immutable=1", uri=True)) as copy:
+    """How many different moments of the database the copy at `path` shows; 1 is right. 0: cannot be
+    read."""
+    with (
+        suppress(sqlite3.Error),
+        closing(sqlite3.connect(f"file:{path}?immutable=1", uri=True)) as copy,
+    ):
         return len(moment(copy))
     return 0
 

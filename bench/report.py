@@ -15,7 +15,8 @@ _MIB = 1 << 20
 
 @dataclass(frozen=True)
 class Sample:
-    """One way, once. `window` is what the writer saw while it ran and half a second after; None without a writer."""
+    """One way, once. `window` is what the writer saw while it ran and half a second after; None
+    without a writer."""
 
     cost: Cost
     window: Window | None
@@ -48,7 +49,11 @@ def spread(values: Sequence[float], digits: int = 2) -> str:
     if not values:
         return "-"
     middle = f"{median(values):.{digits}f}"
-    return middle if len(values) == 1 else f"{middle} ({min(values):.{digits}f}-{max(values):.{digits}f})"
+    return (
+        middle
+        if len(values) == 1
+        else f"{middle} ({min(values):.{digits}f}-{max(values):.{digits}f})"
+    )
 
 
 HEADINGS = (
@@ -64,7 +69,11 @@ def rows(samples: Samples) -> list[tuple[str, ...]]:
         costs, windows = [sample.cost for sample in found], _windows(samples, title)
         idle = title == methods.IDLE
         unfinished = sum(not cost.finished for cost in costs)
-        wall = f"no result after {methods.BACKUP_LIMIT_S:.0f} s ({unfinished}x)" if unfinished else None
+        wall = (
+            f"no result after {methods.BACKUP_LIMIT_S:.0f} s ({unfinished}x)"
+            if unfinished
+            else None
+        )
         looked = [sample.moments for sample in found if sample.moments is not None]
         table.append((
             title,
@@ -95,7 +104,8 @@ def _ratio(samples: Samples, above: str, below: str) -> float | None:
 
 
 def targets(samples: Samples) -> list[Target]:
-    """What this project promises of its copy and its run, against what was measured. Leaves out what was not."""
+    """What this project promises of its copy and its run, against what was measured. Leaves out
+    what was not."""
     found = []
     for above, below, limit, claim in (
         (methods.OURS, methods.LIMIT_IDLE, 1.3, "our copy / limit of an idle machine <= 1.3"),
@@ -105,7 +115,11 @@ def targets(samples: Samples) -> list[Target]:
     ):
         ratio = _ratio(samples, above, below)
         if ratio is not None:
-            found.append(Target(claim, f"{ratio:.3f}", ratio < limit if "<=" not in claim else ratio <= limit))
+            found.append(
+                Target(
+                    claim, f"{ratio:.3f}", ratio < limit if "<=" not in claim else ratio <= limit
+                )
+            )
     idle, vacuum = (_windows(samples, title) for title in (methods.IDLE, methods.VACUUM_SYNC))
     for title, name in ((methods.OURS, "our copy"), (methods.RUN, "the whole run")):
         stalls = [window.longest for window in _windows(samples, title)]
@@ -116,13 +130,19 @@ def targets(samples: Samples) -> list[Target]:
         shown = f"median {median(stalls):.0f} ms, worst {max(stalls):.0f} ms"
         claim = f"longest stall during {name} <= max(2 x idle, 50 ms) = {allowed:.0f} ms"
         found.append(Target(claim, shown, median(stalls) <= allowed))
-        below_claim = f"longest stall during {name} < that of VACUUM INTO with fsync = {theirs:.0f} ms"
+        below_claim = (
+            f"longest stall during {name} < that of VACUUM INTO with fsync = {theirs:.0f} ms"
+        )
         found.append(Target(below_claim, shown, median(stalls) < theirs))
         errors = sum(window.errors for window in _windows(samples, title))
         found.append(Target(f"busy errors during {name} = 0", str(errors), errors == 0))
     if samples.get(methods.RUN):
         peak = max(sample.cost.peak_anon_bytes for sample in samples[methods.RUN]) / _MIB
-        found.append(Target("anonymous memory of the whole run's tree < 100 MiB", f"{peak:.0f} MiB", peak < 100))
+        found.append(
+            Target(
+                "anonymous memory of the whole run's tree < 100 MiB", f"{peak:.0f} MiB", peak < 100
+            )
+        )
     return found
 
 
@@ -141,16 +161,26 @@ def plain(machine: Mapping[str, str], samples: Samples, skipped: Mapping[str, st
     table = [HEADINGS, *rows(samples)]
     widths = [max(len(row[column]) for row in table) for column in range(len(HEADINGS))]
     lines = [f"{name + ':':<14} {value}" for name, value in machine.items()] + [""]
-    lines += ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in table]
+    lines += [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in table
+    ]
     lines += [f"not measured: {title} ({reason})" for title, reason in skipped.items()]
     lines += ["", stalls(samples), ""]
-    lines += [f"{'PASS' if one.kept else 'MISS'}  {one.claim}: {one.shown}" for one in targets(samples)]
+    lines += [
+        f"{'PASS' if one.kept else 'MISS'}  {one.claim}: {one.shown}" for one in targets(samples)
+    ]
     return "\n".join(lines)
 
 
 def markdown(machine: Mapping[str, str], samples: Samples, skipped: Mapping[str, str]) -> str:
     """For the documentation."""
-    lines = ["# Benchmarks", "", "`make bench` measured this; all rows in one run, one after the other, over and over.", ""]
+    lines = [
+        "# Benchmarks",
+        "",
+        "`make bench` measured this; all rows in one run, one after the other, over and over.",
+        "",
+    ]
     lines += [f"- {name}: {value}" for name, value in machine.items()]
     lines += ["", "| " + " | ".join(HEADINGS) + " |", "|---|" + "---:|" * (len(HEADINGS) - 1)]
     lines += ["| " + " | ".join(row) + " |" for row in rows(samples)]
@@ -165,5 +195,8 @@ def markdown(machine: Mapping[str, str], samples: Samples, skipped: Mapping[str,
     ]
     lines += ["", *(f"Not measured: {title} ({reason})." for title, reason in skipped.items())]
     lines += [stalls(samples) + ".", "", "| target | measured | |", "|---|---|---|"]
-    lines += [f"| {one.claim} | {one.shown} | {'pass' if one.kept else 'MISS'} |" for one in targets(samples)]
+    lines += [
+        f"| {one.claim} | {one.shown} | {'pass' if one.kept else 'MISS'} |"
+        for one in targets(samples)
+    ]
     return "\n".join(lines) + "\n"

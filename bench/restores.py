@@ -1,7 +1,8 @@
 """A restore side by side with a plain copy of the same file, and with what a hand would do: measured, and as a table.
 
-All of it with the server stopped, and in turns: a disturbance of the machine meets every way alike. The command says itself what
-each of its steps took; proof and safety snapshot are what a plain copy does not have, and stand apart.
+All of it with the server stopped, and in turns: a disturbance of the machine meets every way alike.
+The command says itself what each of its steps took; proof and safety snapshot are what a plain copy
+does not have, and stand apart.
 """
 
 from __future__ import annotations
@@ -31,7 +32,8 @@ Seconds = Mapping[str, Sequence[float]]  # of each way, a figure a round
 
 @dataclass(frozen=True)
 class Scene:
-    """Where it is measured: a user with a live database, and a folder of ours on the same file system."""
+    """Where it is measured: a user with a live database, and a folder of ours on the same file
+    system."""
 
     fresh: Path  # what the live database is a copy of, each time
     live: Path
@@ -40,7 +42,8 @@ class Scene:
     folder: Path
     root: Path  # of the tree
     output: IO[bytes]
-    prepare: Callable[[Path, int], None]  # settle the machine, and touch so many bytes of page cache
+    # settle the machine, and touch so many bytes of page cache
+    prepare: Callable[[Path, int], None]
 
 
 def compare(scene: Scene, rounds: int, say: Callable[[str], None]) -> dict[str, list[float]]:
@@ -55,7 +58,8 @@ def compare(scene: Scene, rounds: int, say: Callable[[str], None]) -> dict[str, 
             _begin(scene)
             scene.prepare(scene.folder, snapshot.stat().st_size)
             if way is not _restore:
-                # As the restore does it before its copy: what memory is warm, and what the disk is about, is the same then.
+                # As the restore does it before its copy: what memory is warm, and what the disk is
+                # about, is the same then.
                 _run(scene, _ours(scene, "verify", scene.user, "--at", snapshot.stem))
             for title, seconds in way(scene, snapshot).items():
                 found.setdefault(title, []).append(seconds)
@@ -75,7 +79,9 @@ def _begin(scene: Scene) -> None:
 
 def _run(scene: Scene, *commands: list[str]) -> float:
     """Their wall time in seconds."""
-    return sum(measure.run(command, cwd=scene.root, output=scene.output).wall_s for command in commands)
+    return sum(
+        measure.run(command, cwd=scene.root, output=scene.output).wall_s for command in commands
+    )
 
 
 def _limit(scene: Scene, snapshot: Path) -> dict[str, float]:
@@ -99,7 +105,8 @@ def _restore(scene: Scene, snapshot: Path) -> dict[str, float]:
         line = _ours(scene, "restore", scene.user, "--at", snapshot.stem, "--yes")
         whole = measure.run(line, cwd=scene.root, output=out).wall_s
     text = document.read_text(encoding="utf-8")
-    steps: dict[str, float] = json.loads(text[text.index("\n{") :])["seconds"]  # lines for people come before it
+    # lines for people come before it
+    steps: dict[str, float] = json.loads(text[text.index("\n{") :])["seconds"]
     return {
         OURS: steps["copy"] + steps["exchange"],
         PROOF: steps["proof"],
@@ -109,31 +116,61 @@ def _restore(scene: Scene, snapshot: Path) -> dict[str, float]:
 
 
 def _ours(scene: Scene, *words: str) -> list[str]:
-    return [methods.PYTHON, "-m", "t3_backup", *words, "--dest", str(scene.folder / "store"), "--json"]
+    return [
+        methods.PYTHON,
+        "-m",
+        "t3_backup",
+        *words,
+        "--dest",
+        str(scene.folder / "store"),
+        "--json",
+    ]
 
 
-# ---- what it came to --------------------------------------------------------------------------------------------------
+# ---- what it came to
+# --------------------------------------------------------------------------------------------------
 
 
 def targets(found: Seconds) -> list[Target]:
-    """What this project promises of a restore, against what was measured: by rounds, since they are pairs."""
+    """What this project promises of a restore, against what was measured: by rounds, since they are
+    pairs."""
     ratios = [ours / limit for ours, limit in zip(found[OURS], found[LIMIT], strict=True)]
     middle = median(ratios)
-    return [Target(f"copy and exchange of a restore / limit <= {MOST}", f"{middle:.2f}", middle <= MOST)]
+    return [
+        Target(f"copy and exchange of a restore / limit <= {MOST}", f"{middle:.2f}", middle <= MOST)
+    ]
 
 
 def plain(found: Seconds) -> str:
     """For a terminal."""
     width = max(len(title) for title in found)
     lines = [f"{title.ljust(width)}  {spread(seconds)} s" for title, seconds in found.items()]
-    return "\n".join([*lines, *(f"{'PASS' if one.kept else 'MISS'}  {one.claim}: {one.shown}" for one in targets(found))])
+    return "\n".join(
+        [
+            *lines,
+            *(
+                f"{'PASS' if one.kept else 'MISS'}  {one.claim}: {one.shown}"
+                for one in targets(found)
+            ),
+        ]
+    )
 
 
 def markdown(about: Mapping[str, str], found: Seconds) -> str:
     """For the documentation: a section of the page."""
-    lines = ["## A restore", "", "`make bench BENCH=--restore` measured this, in turns, with the server stopped.", ""]
+    lines = [
+        "## A restore",
+        "",
+        "`make bench BENCH=--restore` measured this, in turns, with the server stopped.",
+        "",
+    ]
     lines += [f"- {name}: {value}" for name, value in about.items()]
-    lines += ["", "| | wall s |", "|---|---:|", *(f"| {title} | {spread(seconds)} |" for title, seconds in found.items())]
+    lines += [
+        "",
+        "| | wall s |",
+        "|---|---:|",
+        *(f"| {title} | {spread(seconds)} |" for title, seconds in found.items()),
+    ]
     lines += [
         "",
         "Medians over the rounds, in brackets the least and the most. The cache is warm. The limit has the start of a small Python",
@@ -142,6 +179,9 @@ def markdown(about: Mapping[str, str], found: Seconds) -> str:
         "",
         "| target | measured | |",
         "|---|---|---|",
-        *(f"| {one.claim} | {one.shown} | {'pass' if one.kept else 'MISS'} |" for one in targets(found)),
+        *(
+            f"| {one.claim} | {one.shown} | {'pass' if one.kept else 'MISS'} |"
+            for one in targets(found)
+        ),
     ]
     return "\n".join(lines) + "\n"

@@ -1,7 +1,7 @@
 """What starting costs: small commands and runs of an earlier revision beside those of this one, in turns, in one run.
 
-The earlier revision is taken from git and built beneath the working folder. Each code has a store of its own; the accounts,
-which change before each run, are the same for both.
+The earlier revision is taken from git and built beneath the working folder. Each code has a store
+of its own; the accounts, which change before each run, are the same for both.
 """
 
 from __future__ import annotations
@@ -43,7 +43,8 @@ _LOOP = (
 
 @dataclass
 class Started:
-    """What each command cost, by its title: before and now, a pair a round; and the loop, one a round."""
+    """What each command cost, by its title: before and now, a pair a round; and the loop, one a
+    round."""
 
     before: dict[str, list[Cost]] = field(default_factory=dict)
     now: dict[str, list[Cost]] = field(default_factory=dict)
@@ -51,20 +52,31 @@ class Started:
 
 
 def earlier_code(root: Path, work: Path, revision: str) -> Path:
-    """Take a revision from git and build it; the folder stays for the next time. Raises CalledProcessError."""
+    """Take a revision from git and build it; the folder stays for the next time. Raises
+    CalledProcessError."""
     name = subprocess.run(
-        ["git", "rev-parse", "--verify", f"{revision}^{{commit}}"], cwd=root, capture_output=True, text=True, check=True
+        ["git", "rev-parse", "--verify", f"{revision}^{{commit}}"],
+        cwd=root,
+        capture_output=True,
+        text=True,
+        check=True,
     ).stdout.strip()
     folder = work / f"code-{name}"
     if not folder.exists():
         partial = work / f"code-{name}.partial"
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
-        with subprocess.Popen(["git", "archive", name], cwd=root, stdout=subprocess.PIPE) as archive:
+        with subprocess.Popen(
+            ["git", "archive", name], cwd=root, stdout=subprocess.PIPE
+        ) as archive:
             subprocess.run(["tar", "-x"], cwd=partial, stdin=archive.stdout, check=True)
         if archive.returncode:
             raise subprocess.CalledProcessError(archive.returncode, "git archive")
-        subprocess.run([methods.PYTHON, "setup.py", "--quiet", "build_ext", "--inplace"], cwd=partial, check=True)
+        subprocess.run(
+            [methods.PYTHON, "setup.py", "--quiet", "build_ext", "--inplace"],
+            cwd=partial,
+            check=True,
+        )
         partial.rename(folder)
     return folder
 
@@ -99,7 +111,12 @@ def _made(stack: ExitStack, work: Path, prefix: str, count: int, source: Path) -
 
 
 def compare(
-    codes: tuple[Path, Path], work: Path, grown: Callable[[int], Path], rounds: int, output: IO[bytes], say: Callable[[str], None]
+    codes: tuple[Path, Path],
+    work: Path,
+    grown: Callable[[int], Path],
+    rounds: int,
+    output: IO[bytes],
+    say: Callable[[str], None],
 ) -> Started:
     """Measure the code of before and this one, in turns; who begins changes from round to round."""
     found = Started()
@@ -107,14 +124,23 @@ def compare(
         few = _made(stack, work, "few", _FEW, grown(_FEW_BYTES))
         many = _made(stack, work, "many", _MANY, grown(_MANY_BYTES))
 
-        def measured(code: Path, title: str, accounts: _Accounts | None, words: Sequence[str]) -> None:
+        def measured(
+            code: Path, title: str, accounts: _Accounts | None, words: Sequence[str]
+        ) -> None:
             line = [methods.PYTHON, "-m", "t3_backup", *words]
             if accounts is not None:
                 line += ["--dest", str(accounts.folder / f"store-{codes.index(code)}")]
             side = found.now if code == codes[1] else found.before
             side.setdefault(title, []).append(measure.run(line, cwd=code, output=output))
 
-        def pairs(title: str, accounts: _Accounts | None, words: Sequence[str], times: int, *, change: bool = False) -> None:
+        def pairs(
+            title: str,
+            accounts: _Accounts | None,
+            words: Sequence[str],
+            times: int,
+            *,
+            change: bool = False,
+        ) -> None:
             for number in range(times):
                 for code in codes if number % 2 else codes[::-1]:
                     if change and accounts is not None:
@@ -125,7 +151,8 @@ def compare(
                     say(f"round {number + 1}/{times}: {LARGE}")
 
         run, run_many = ("run", "--map", str(few.map)), ("run", "--map", str(many.map))
-        for code in codes:  # the first of each is not measured: Python compiles, and the accounts have no history
+        # the first of each is not measured: Python compiles, and the accounts have no history
+        for code in codes:
             measured(code, "first", few, run)
             measured(code, "first", many, run_many)
         pairs(VERSION, None, ["--version"], _SMALL_ROUNDS)
@@ -142,10 +169,13 @@ def _loop(accounts: _Accounts, output: IO[bytes]) -> Cost:
     for name in names:
         with contextlib.suppress(FileNotFoundError):
             (accounts.folder / name / "copy").unlink()
-    return measure.run(["/bin/sh", "-c", _LOOP, str(accounts.folder), *names], cwd=accounts.folder, output=output)
+    return measure.run(
+        ["/bin/sh", "-c", _LOOP, str(accounts.folder), *names], cwd=accounts.folder, output=output
+    )
 
 
-# ---- what it came to --------------------------------------------------------------------------------------------------
+# ---- what it came to
+# --------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -184,29 +214,58 @@ def rows(found: Started) -> list[Row]:
 
 
 def times_of_loop(found: Started, side: Mapping[str, Sequence[Cost]]) -> float:
-    """Compute how many times as long as the loop the run of many accounts takes: by rounds, since they are pairs."""
-    return median([run.wall_s / loop.wall_s for run, loop in zip(side[LARGE], found.loop, strict=True)])
+    """Compute how many times as long as the loop the run of many accounts takes: by rounds, since
+    they are pairs."""
+    return median(
+        [run.wall_s / loop.wall_s for run, loop in zip(side[LARGE], found.loop, strict=True)]
+    )
 
 
 def targets(found: Started) -> list[Target]:
     """Compare what this project promises of its start with what was measured."""
     kept = [
-        Target(f"CPU of {row.title} / before <= {MOST_CPU}", f"{row.cpu_ratio:.2f}", row.cpu_ratio <= MOST_CPU)
+        Target(
+            f"CPU of {row.title} / before <= {MOST_CPU}",
+            f"{row.cpu_ratio:.2f}",
+            row.cpu_ratio <= MOST_CPU,
+        )
         for row in rows(found)[:3]
     ]
     times = times_of_loop(found, found.now)
-    return [*kept, Target(f"wall of {LARGE} / {LOOP} <= {MOST_TIMES:.0f}", f"{times:.1f}", times <= MOST_TIMES)]
+    return [
+        *kept,
+        Target(
+            f"wall of {LARGE} / {LOOP} <= {MOST_TIMES:.0f}", f"{times:.1f}", times <= MOST_TIMES
+        ),
+    ]
 
 
 def _table(found: Started) -> Iterator[tuple[str, ...]]:
     yield ("command", "CPU s before", "now", "ratio", "wall s before", "now", "ratio")
     for row in rows(found):
         cpu = (f"{row.cpu_before:.3f}", f"{row.cpu_now:.3f}", f"{row.cpu_ratio:.2f}")
-        yield (row.title, *cpu, f"{row.wall_before:.3f}", f"{row.wall_now:.3f}", f"{row.wall_ratio:.2f}")
-    cpu_s, wall_s = median([cost.cpu_s for cost in found.loop]), median([cost.wall_s for cost in found.loop])
+        yield (
+            row.title,
+            *cpu,
+            f"{row.wall_before:.3f}",
+            f"{row.wall_now:.3f}",
+            f"{row.wall_ratio:.2f}",
+        )
+    cpu_s, wall_s = (
+        median([cost.cpu_s for cost in found.loop]),
+        median([cost.wall_s for cost in found.loop]),
+    )
     yield (LOOP, "-", f"{cpu_s:.3f}", "-", "-", f"{wall_s:.3f}", "-")
     before, now = times_of_loop(found, found.before), times_of_loop(found, found.now)
-    yield (f"the run of {_MANY}, in times of the loop", "-", "-", "-", f"{before:.1f}", f"{now:.1f}", f"{now / before:.2f}")
+    yield (
+        f"the run of {_MANY}, in times of the loop",
+        "-",
+        "-",
+        "-",
+        f"{before:.1f}",
+        f"{now:.1f}",
+        f"{now / before:.2f}",
+    )
 
 
 def plain(found: Started) -> str:
@@ -214,17 +273,39 @@ def plain(found: Started) -> str:
     table = list(_table(found))
     widths = [max(len(row[column]) for row in table) for column in range(len(table[0]))]
     lines = [
-        "  ".join(cell.rjust(w) if i else cell.ljust(w) for i, (cell, w) in enumerate(zip(r, widths, strict=True))) for r in table
+        "  ".join(
+            cell.rjust(w) if i else cell.ljust(w)
+            for i, (cell, w) in enumerate(zip(r, widths, strict=True))
+        )
+        for r in table
     ]
-    return "\n".join([*lines, *(f"{'PASS' if one.kept else 'MISS'}  {one.claim}: {one.shown}" for one in targets(found))])
+    return "\n".join(
+        [
+            *lines,
+            *(
+                f"{'PASS' if one.kept else 'MISS'}  {one.claim}: {one.shown}"
+                for one in targets(found)
+            ),
+        ]
+    )
 
 
 def markdown(about: Mapping[str, str], found: Started) -> str:
     """Write it for the documentation: a section of the page."""
     head, *body = _table(found)
-    lines = ["## Starting", "", "`make bench BENCH=--start` measured this, in turns with an earlier revision.", ""]
+    lines = [
+        "## Starting",
+        "",
+        "`make bench BENCH=--start` measured this, in turns with an earlier revision.",
+        "",
+    ]
     lines += [f"- {name}: {value}" for name, value in about.items()]
-    lines += ["", f"| {' | '.join(head)} |", f"|---|{'---:|' * (len(head) - 1)}", *(f"| {' | '.join(row)} |" for row in body)]
+    lines += [
+        "",
+        f"| {' | '.join(head)} |",
+        f"|---|{'---:|' * (len(head) - 1)}",
+        *(f"| {' | '.join(row)} |" for row in body),
+    ]
     lines += [
         "",
         "Medians over the rounds; user and system time, with that of all child processes. Every account had changed before each",
@@ -232,6 +313,9 @@ def markdown(about: Mapping[str, str], found: Started) -> str:
         "",
         "| target | measured | |",
         "|---|---|---|",
-        *(f"| {one.claim} | {one.shown} | {'pass' if one.kept else 'MISS'} |" for one in targets(found)),
+        *(
+            f"| {one.claim} | {one.shown} | {'pass' if one.kept else 'MISS'} |"
+            for one in targets(found)
+        ),
     ]
     return "\n".join(lines) + "\n"

@@ -1,7 +1,8 @@
 """What a history takes, and what it takes to keep and to restore it: a database that grows day by day, kept in several ways.
 
-A day is ours first, backup and compaction apart; what the backup made is then given to every other way. What each way gives
-back of the first day and of the last has to have the SHA-256 that it was given.
+A day is ours first, backup and compaction apart; what the backup made is then given to every other
+way. What each way gives back of the first day and of the last has to have the SHA-256 that it was
+given.
 """
 
 from __future__ import annotations
@@ -31,11 +32,13 @@ Say = Callable[[str], None]
 
 @dataclass
 class Compacted:
-    """One compaction, and the hashing of the newest image just before it, each time with as much of it in memory."""
+    """One compaction, and the hashing of the newest image just before it, each time with as much of
+    it in memory."""
 
     cost: Cost
     sha256sum_s: float
-    openssl_s: float  # a SHA-256 as fast as the processor can; sha256sum of Debian 12 does not use what it has for it
+    # a SHA-256 as fast as the processor can; sha256sum of Debian 12 does not use what it has for it
+    openssl_s: float
 
 
 @dataclass
@@ -49,7 +52,8 @@ class Found:
     runs: list[Cost] = field(default_factory=list)  # our backup alone
     compactions: dict[str, list[Compacted]] = field(default_factory=dict)
     reads: tracing.Reads | None = None  # of the last compaction, which is not among the others
-    fetched: dict[str, dict[str, list[float]]] = field(default_factory=dict)  # to OLDEST and NEWEST: seconds
+    # to OLDEST and NEWEST: seconds
+    fetched: dict[str, dict[str, list[float]]] = field(default_factory=dict)
     unequal: list[str] = field(default_factory=list)  # what came back otherwise than it was given
 
 
@@ -67,7 +71,8 @@ class Year:
 
 
 def compare(scene: Scene, ways: Sequence[Way], days: int, rounds: int, say: Say) -> Found:
-    """So many days of ours and of `ways`; then restores of the oldest and the newest, in `rounds` turns."""
+    """So many days of ours and of `ways`; then restores of the oldest and the newest, in `rounds`
+    turns."""
     found, ours = Found(), Ours(scene.folder, scene.user)
     shutil.copyfile(scene.fresh, scene.live)
     scene.give(scene.live)
@@ -84,12 +89,19 @@ def compare(scene: Scene, ways: Sequence[Way], days: int, rounds: int, say: Say)
         names.append(snapshot)
         for way in ways:
             scene.prepare(scene.folder, image.stat().st_size)
-            found.days.setdefault(way.title, []).append(_run(scene, *way.keep(_folder(scene, way), image, day)))
-        say(f"day {day}/{days}  " + ", ".join(f"{title} {costs[-1].wall_s:.1f} s" for title, costs in found.days.items()))
+            found.days.setdefault(way.title, []).append(
+                _run(scene, *way.keep(_folder(scene, way), image, day))
+            )
+        say(
+            f"day {day}/{days}  "
+            + ", ".join(f"{title} {costs[-1].wall_s:.1f} s" for title, costs in found.days.items())
+        )
         found.first_bytes = found.first_bytes or image.stat().st_size
         found.newest_bytes = image.stat().st_size
         image.unlink()
-    found.kept_bytes = {OURS: disk_bytes(ours.store)} | {way.title: disk_bytes(_folder(scene, way)) for way in ways}
+    found.kept_bytes = {OURS: disk_bytes(ours.store)} | {
+        way.title: disk_bytes(_folder(scene, way)) for way in ways
+    }
     for number in range(rounds):
         for which, day in ((OLDEST, 1), (NEWEST, days)):
             wanted, to = hashes[day - 1], _fetched(scene)
@@ -97,13 +109,16 @@ def compare(scene: Scene, ways: Sequence[Way], days: int, rounds: int, say: Say)
             for way in ways:
                 folder = _folder(scene, way)
                 _fetch(scene, found, way.title, which, wanted, folder, way.fetch(folder, day, to))
-            said = ", ".join(f"{title} {seconds[which][-1]:.1f} s" for title, seconds in found.fetched.items())
+            said = ", ".join(
+                f"{title} {seconds[which][-1]:.1f} s" for title, seconds in found.fetched.items()
+            )
             say(f"restore {number + 1}/{rounds} of {which}  {said}")
     return found
 
 
 def year(scene: Scene, days: int, say: Say) -> Year:
-    """So many days of ours alone, each with a hundredth of the rows that there were on the first."""
+    """So many days of ours alone, each with a hundredth of the rows that there were on the
+    first."""
     ours = Ours(scene.folder, scene.user)
     shutil.copyfile(scene.fresh, scene.live)
     scene.give(scene.live)
@@ -122,15 +137,26 @@ def year(scene: Scene, days: int, say: Say) -> Year:
             found.first_bytes = found.first_bytes or size
             found.newest_bytes = size
         if day % 30 == 0 or day == days:
-            say(f"day {day}/{days}  {disk_bytes(ours.store) / 1e6:.1f} MB kept, a day {spent[-1]:.2f} s")
+            say(
+                f"day {day}/{days}  {disk_bytes(ours.store) / 1e6:.1f} MB kept, a day {spent[-1]:.2f} s"
+            )
     for which, name, sha256 in ((OLDEST, names[0], hashes[0]), (NEWEST, names[-1], hashes[-1])):
         _fetch(scene, found, OURS, which, sha256, ours.store, ours.fetch(name, _fetched(scene)))
     seconds = {which: values[0] for which, values in found.fetched[OURS].items()}
-    return Year(days, found.first_bytes, found.newest_bytes, disk_bytes(ours.store), spent, seconds, found.unequal)
+    return Year(
+        days,
+        found.first_bytes,
+        found.newest_bytes,
+        disk_bytes(ours.store),
+        spent,
+        seconds,
+        found.unequal,
+    )
 
 
 def _our_day(scene: Scene, ours: Ours, day: int, found: Found, *, last: bool) -> str:
-    """Our backup, a copy of what it made for the others, and our compaction; the name of the snapshot."""
+    """Our backup, a copy of what it made for the others, and our compaction; the name of the
+    snapshot."""
     before = _snapshots(ours)
     scene.prepare(scene.folder, scene.live.stat().st_size)
     run = _run(scene, ours.run("off"))
@@ -143,8 +169,12 @@ def _our_day(scene: Scene, ours: Ours, day: int, found: Found, *, last: bool) ->
         return name
     scene.prepare(scene.folder, 0)
     if last:
-        images = plain.stat().st_size + max(path.stat().st_size for path in ours.account_dir.glob("*.sqlite") if path != plain)
-        found.reads = tracing.trace(ours.compact(), scene.root, scene.folder / "trace", ours.account_dir, images)
+        images = plain.stat().st_size + max(
+            path.stat().st_size for path in ours.account_dir.glob("*.sqlite") if path != plain
+        )
+        found.reads = tracing.trace(
+            ours.compact(), scene.root, scene.folder / "trace", ours.account_dir, images
+        )
         return name
     state = COLD if day % _COLD_EVERY == 0 else WARM
     _cache(ours.store, state)
@@ -163,7 +193,15 @@ def _fetched(scene: Scene) -> Path:
     return scene.folder / "fetched"
 
 
-def _fetch(scene: Scene, found: Found, title: str, which: str, sha256: str, source: Path, lines: Sequence[Command]) -> None:
+def _fetch(
+    scene: Scene,
+    found: Found,
+    title: str,
+    which: str,
+    sha256: str,
+    source: Path,
+    lines: Sequence[Command],
+) -> None:
     """A restore out of `source`, of which nothing is in memory, to the disk."""
     to = _fetched(scene)
     to.mkdir()

@@ -38,20 +38,39 @@ def rows(found: Found) -> list[tuple[str, ...]]:
     return table
 
 
-OUR_HEADINGS = ("of ours", "wall s", "CPU s", "peak anon MiB", "sha256sum s", "times it", "openssl s", "times it")
+OUR_HEADINGS = (
+    "of ours",
+    "wall s",
+    "CPU s",
+    "peak anon MiB",
+    "sha256sum s",
+    "times it",
+    "openssl s",
+    "times it",
+)
 
 
 def our_rows(found: Found) -> list[tuple[str, ...]]:
     """Backup and compaction apart."""
 
     def row(title: str, costs: Sequence[Cost], *more: str) -> tuple[str, ...]:
-        walls, cpus = (spread([getattr(cost, name) for cost in costs]) for name in ("wall_s", "cpu_s"))
-        return (title, walls, cpus, f"{max(cost.peak_anon_bytes for cost in costs) / _MIB:.0f}", *more)
+        walls, cpus = (
+            spread([getattr(cost, name) for cost in costs]) for name in ("wall_s", "cpu_s")
+        )
+        return (
+            title,
+            walls,
+            cpus,
+            f"{max(cost.peak_anon_bytes for cost in costs) / _MIB:.0f}",
+            *more,
+        )
 
     table = [row("backup: copied, proven, sealed", found.runs, *"----")]
     for state, done in found.compactions.items():
         hashed = ([one.sha256sum_s for one in done], [one.openssl_s for one in done])
-        cells = [cell for seconds in hashed for cell in (spread(seconds), spread(_times(done, seconds)))]
+        cells = [
+            cell for seconds in hashed for cell in (spread(seconds), spread(_times(done, seconds)))
+        ]
         table.append(row(f"compaction, {state}", [one.cost for one in done], *cells))
     return table
 
@@ -64,24 +83,57 @@ def targets(found: Found) -> list[Target]:
     """What this project promises of a history, against what was measured."""
     days = len(found.runs)
     total = found.kept_bytes[OURS] / found.newest_bytes
-    kept = [Target(f"{days} days of 1 % a day / the newest <= {_TOTAL}", f"{total:.3f}", total <= _TOTAL)]
+    kept = [
+        Target(
+            f"{days} days of 1 % a day / the newest <= {_TOTAL}", f"{total:.3f}", total <= _TOTAL
+        )
+    ]
     if found.reads is not None:
         reads = found.reads
-        hashes, packing, proof = (size / reads.images for size in (reads.hashes, reads.packing, reads.proof))
+        hashes, packing, proof = (
+            size / reads.images for size in (reads.hashes, reads.packing, reads.proof)
+        )
         share = hashes + packing
         claim = f"read to find and pack what differs / the two images <= {_READ:.0%}"
-        kept.append(Target(claim, f"{share:.2%}, of it page hashes {hashes:.2%} (and to prove it {proof:.0%})", share <= _READ))
+        kept.append(
+            Target(
+                claim,
+                f"{share:.2%}, of it page hashes {hashes:.2%} (and to prove it {proof:.0%})",
+                share <= _READ,
+            )
+        )
     for state in (WARM, COLD):
         if done := found.compactions.get(state):
             times = median(_times(done, [one.sha256sum_s for one in done]))
-            kept.append(Target(f"compaction / sha256sum of the newest, {state} <= {_TIMES}", f"{times:.2f}", times <= _TIMES))
+            kept.append(
+                Target(
+                    f"compaction / sha256sum of the newest, {state} <= {_TIMES}",
+                    f"{times:.2f}",
+                    times <= _TIMES,
+                )
+            )
     if found.compactions:
-        peak = max(one.cost.peak_anon_bytes for done in found.compactions.values() for one in done) / _MIB
-        kept.append(Target(f"anonymous memory of compaction < {_MEMORY_MIB} MiB", f"{peak:.0f} MiB", peak < _MEMORY_MIB))
+        peak = (
+            max(one.cost.peak_anon_bytes for done in found.compactions.values() for one in done)
+            / _MIB
+        )
+        kept.append(
+            Target(
+                f"anonymous memory of compaction < {_MEMORY_MIB} MiB",
+                f"{peak:.0f} MiB",
+                peak < _MEMORY_MIB,
+            )
+        )
     oldest, newest = (median(found.fetched[OURS][which]) for which in (OLDEST, NEWEST))
     claim = f"restoring the oldest of {days} / the newest <= {_FETCH:.0f}"
     kept.append(Target(claim, f"{oldest / newest:.2f}", oldest / newest <= _FETCH))
-    kept.append(Target("what is restored is what was given", "; ".join(found.unequal) or "yes, each", not found.unequal))
+    kept.append(
+        Target(
+            "what is restored is what was given",
+            "; ".join(found.unequal) or "yes, each",
+            not found.unequal,
+        )
+    )
     return kept
 
 
@@ -91,12 +143,18 @@ def year_targets(found: Year) -> list[Target]:
     claim = f"{found.days} days of 1 % of the first one's rows / the newest <= {_YEAR_TOTAL}"
     return [
         Target(claim, f"{total:.3f}", total <= _YEAR_TOTAL),
-        Target("what is restored is what was given", "; ".join(found.unequal) or "yes, each", not found.unequal),
+        Target(
+            "what is restored is what was given",
+            "; ".join(found.unequal) or "yes, each",
+            not found.unequal,
+        ),
     ]
 
 
 def _year_lines(found: Year) -> list[str]:
-    first, newest, kept = (size / 1e6 for size in (found.first_bytes, found.newest_bytes, found.kept_bytes))
+    first, newest, kept = (
+        size / 1e6 for size in (found.first_bytes, found.newest_bytes, found.kept_bytes)
+    )
     oldest_s, newest_s = (found.fetched[which] for which in (OLDEST, NEWEST))
     return [
         f"The image grew from {first:.1f} to {newest:.1f} MB; {found.days} days of it are in {kept:.1f} MB.",
@@ -109,7 +167,10 @@ def plain(found: Found) -> str:
     lines = []
     for table in ([HEADINGS, *rows(found)], [OUR_HEADINGS, *our_rows(found)]):
         widths = [max(len(row[column]) for row in table) for column in range(len(table[0]))]
-        lines += ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in table]
+        lines += [
+            "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+            for row in table
+        ]
         lines.append("")
     return "\n".join([*lines, *_plain(targets(found))])
 
@@ -143,7 +204,14 @@ def markdown(about: Mapping[str, str], found: Found) -> str:
 
 def markdown_year(about: Mapping[str, str], found: Year) -> str:
     """For the documentation: a section of the page."""
-    lines = ["## A year of it", "", "`make bench BENCH=--year` measured this.", "", *_about(about), ""]
+    lines = [
+        "## A year of it",
+        "",
+        "`make bench BENCH=--year` measured this.",
+        "",
+        *_about(about),
+        "",
+    ]
     return "\n".join([*lines, *_year_lines(found), "", *_checks(year_targets(found))]) + "\n"
 
 

@@ -1,4 +1,5 @@
-"""What a compaction reads of the shelf, by strace: to find and pack what differs, and to prove what came of it."""
+"""What a compaction reads of the shelf, by strace: to find and pack what differs, and to prove what
+came of it."""
 
 from __future__ import annotations
 
@@ -32,8 +33,27 @@ def trace(command: Sequence[str], cwd: Path, log: Path, account_dir: Path, image
     Raises CalledProcessError.
     """
     calls = ",".join([*sorted(_READS), "fadvise64"])
-    line = ["strace", "-f", "-qq", "-y", "-e", f"trace={calls}", "-e", "signal=none", "-o", str(log), *command]
-    subprocess.run(line, cwd=cwd, check=True, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    line = [
+        "strace",
+        "-f",
+        "-qq",
+        "-y",
+        "-e",
+        f"trace={calls}",
+        "-e",
+        "signal=none",
+        "-o",
+        str(log),
+        *command,
+    ]
+    subprocess.run(
+        line,
+        cwd=cwd,
+        check=True,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
     with log.open(encoding="utf-8", errors="replace") as lines:
         return Reads(images, *count(lines, str(account_dir)))
 
@@ -45,7 +65,8 @@ def count(lines: Iterable[str], folder: str) -> tuple[int, int, int]:
     """
     hashes = packing = proof = 0
     advised = False
-    waiting: dict[str, str | None] = {}  # by thread: the file, if what it has begun is a read that counts
+    # by thread: the file, if what it has begun is a read that counts
+    waiting: dict[str, str | None] = {}
     for line in lines:
         if call := _CALL.match(line):
             thread, name, path = call.groups()

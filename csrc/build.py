@@ -1,7 +1,8 @@
 """How the extension is compiled: cffi in API mode over the real C files, one abi3 shared object.
 
-The object has two faces: the Python module `t3_backup._copier`, and a SQLite loadable extension with the entry
-`sqlite3_t3copy_init`. It is not linked against libsqlite3, so a process never holds a second SQLite.
+The object has two faces: the Python module `t3_backup._copier`, and a SQLite loadable extension
+with the entry `sqlite3_t3copy_init`. It is not linked against libsqlite3, so a process never holds
+a second SQLite.
 """
 
 from cffi import FFI

@@ -1,7 +1,8 @@
 """Grows a T3-shaped database of any size from a real one.
 
-`grow` makes a new file as a stopped T3 server leaves it: WAL in the header, no -wal, no -shm. `add_day` adds a day's
-work to one. Neither is durable (nothing is synced: the data is made up), and neither may be used on a live database.
+`grow` makes a new file as a stopped T3 server leaves it: WAL in the header, no -wal, no -shm.
+`add_day` adds a day's work to one. Neither is durable (nothing is synced: the data is made up), and
+neither may be used on a live database.
 """
 
 from __future__ import annotations
@@ -31,7 +32,8 @@ def parse_size(text: str) -> int:
 def grow(path: Path, size: int, version: str = "0.0.24", seed: int = 1) -> None:
     """Make `path` (must not exist) a database of T3 `version`, of about `size` bytes.
 
-    The same arguments give the same bytes. Raises FileExistsError, or FileNotFoundError for a version without data.
+    The same arguments give the same bytes. Raises FileExistsError, or FileNotFoundError for a
+    version without data.
     """
     if path.exists():
         raise FileExistsError(path)
@@ -42,7 +44,9 @@ def grow(path: Path, size: int, version: str = "0.0.24", seed: int = 1) -> None:
         database.execute("PRAGMA journal_mode=OFF")
         author = _author(database, seed, size)
         threads = _threads(database)
-        turns = author.turns(threads, _project(database), batch=min(100, max(1, size // _TURN_BYTES // 20)))
+        turns = author.turns(
+            threads, _project(database), batch=min(100, max(1, size // _TURN_BYTES // 20))
+        )
         database.execute("BEGIN")
         while _size(database) < size:
             _insert(database, next(turns))
@@ -54,7 +58,8 @@ def grow(path: Path, size: int, version: str = "0.0.24", seed: int = 1) -> None:
 
 
 def add_day(path: Path, fraction: float = 0.01, seed: int = 2) -> None:
-    """Add about `fraction` of the rows that are there, as a day of work would: in recent and in new threads."""
+    """Add about `fraction` of the rows that are there, as a day of work would: in recent and in new
+    threads."""
     database = _open(path, path.stat().st_size)
     try:
         present = int(database.execute("SELECT count(*) FROM projection_turns").fetchone()[0])
@@ -73,17 +78,22 @@ def add_day(path: Path, fraction: float = 0.01, seed: int = 2) -> None:
 def _open(path: Path, size: int) -> sqlite3.Connection:
     database = sqlite3.connect(path, isolation_level=None)
     database.execute("PRAGMA synchronous=OFF")
-    # Random ids touch pages all over the indexes: with a cache smaller than those, growing is ten times slower.
+    # Random ids touch pages all over the indexes: with a cache smaller than those, growing is ten
+    # times slower.
     database.execute(f"PRAGMA cache_size=-{min(size, _CACHE_LIMIT_BYTES) // 1024 + 8192}")
     return database
 
 
 def _author(database: sqlite3.Connection, seed: int, size: int) -> Author:
     sequence = int(database.execute("SELECT max(sequence) FROM orchestration_events").fetchone()[0])
-    last = str(database.execute("SELECT max(created_at) FROM projection_thread_messages").fetchone()[0] or "")
+    last = str(
+        database.execute("SELECT max(created_at) FROM projection_thread_messages").fetchone()[0]
+        or ""
+    )
     began = datetime.fromisoformat(last) if last else datetime(2026, 6, 4, 13, tzinfo=UTC)
     text_bytes = min(24 << 20, max(256 << 10, size // 24))
-    # The sequence is part of the seed: two days in a row with one seed would else make the same ids.
+    # The sequence is part of the seed: two days in a row with one seed would else make the same
+    # ids.
     return Author(seed * 1_000_003 + sequence, sequence, began + timedelta(hours=8), text_bytes)
 
 
@@ -135,9 +145,13 @@ def _as_the_server_leaves_it(path: Path) -> None:
 
 def main() -> None:
     """`python3 -m demo.grow PATH --size 1200M --version 0.0.24`."""
-    parser = argparse.ArgumentParser(prog="demo.grow", description="Grow a T3-shaped database from a real one.")
+    parser = argparse.ArgumentParser(
+        prog="demo.grow", description="Grow a T3-shaped database from a real one."
+    )
     parser.add_argument("path", type=Path)
-    parser.add_argument("--size", type=parse_size, default=parse_size("60M"), help="about so many bytes, e.g. 1200M")
+    parser.add_argument(
+        "--size", type=parse_size, default=parse_size("60M"), help="about so many bytes, e.g. 1200M"
+    )
     parser.add_argument("--version", default="0.0.24", help="T3 version: 0.0.24 or 0.0.25")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--add-day", action="store_true", help="add one day's work to PATH instead")

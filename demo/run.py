@@ -1,7 +1,8 @@
 """`make demo`: three accounts, one of them being written to all the time, backed up, listed and verified.
 
-As root it makes three throw-away users and their state in one temporary folder, and leaves the system as it was. Without
-root there is no becoming another user: then it backs up the caller's own state, if there is any.
+As root it makes three throw-away users and their state in one temporary folder, and leaves the
+system as it was. Without root there is no becoming another user: then it backs up the caller's own
+state, if there is any.
 """
 
 from __future__ import annotations
@@ -67,13 +68,18 @@ class Demo:
         self.say(f"\n\033[1m{text}\033[0m" if bold else f"\n== {text}")
 
     def command(self, *words: str) -> None:
-        """Run one subcommand, its output below a line that shows it as an administrator would type it."""
+        """Run one subcommand, its output below a line that shows it as an administrator would type
+        it."""
         arguments = [*words, "--dest", str(self._dest)]
         if words[0] == "run":
             arguments += ["--map", str(self._map_file)]
         self.say(f"$ t3-backup-state {shlex.join(arguments)}")
         done = subprocess.run(
-            [_PYTHON, "-m", "t3_backup", *arguments], cwd=_ROOT, env=_ENVIRON, stdin=subprocess.DEVNULL, check=False
+            [_PYTHON, "-m", "t3_backup", *arguments],
+            cwd=_ROOT,
+            env=_ENVIRON,
+            stdin=subprocess.DEVNULL,
+            check=False,
         )
         if done.returncode:
             self.failures.append(f"t3-backup-state {words[0]} ended with {done.returncode}")
@@ -106,7 +112,9 @@ def as_root(folder: Path) -> int:
     # The users must reach their homes; what else lies in the folder is closed by its own mode.
     folder.chmod(0o711)
     dest.mkdir(mode=0o700)
-    map_file.write_text("".join(f"{plan.name}=t3demo-{plan.name}\n" for plan in PLANS), encoding="utf-8")
+    map_file.write_text(
+        "".join(f"{plan.name}=t3demo-{plan.name}\n" for plan in PLANS), encoding="utf-8"
+    )
     with ExitStack() as stack:
         demo.title("Three accounts")
         users: dict[str, User] = {}
@@ -121,8 +129,12 @@ def as_root(folder: Path) -> int:
         user = users[live.name]
         with Writer(user.database, user=user.name) as writer:
             _tour(demo, writer)
-        sidecars = [entry.name for entry in user.database.parent.iterdir() if entry != user.database]
-        demo.check(not sidecars, f"{user.name}'s server stopped cleanly: no -wal and no -shm left behind")
+        sidecars = [
+            entry.name for entry in user.database.parent.iterdir() if entry != user.database
+        ]
+        demo.check(
+            not sidecars, f"{user.name}'s server stopped cleanly: no -wal and no -shm left behind"
+        )
     return demo.end()
 
 
@@ -149,7 +161,9 @@ def _tour(demo: Demo, writer: Writer) -> None:
     demo.check(all(window.commits > 0 for _, window in during), "alice's server went on committing")
     worst = max(window.longest for _, window in during)
     if worst > _STALL_NOTICED_MS:
-        demo.say(f"  note   the longest stall, {worst:.0f} ms, is long; this machine's disk was busy")
+        demo.say(
+            f"  note   the longest stall, {worst:.0f} ms, is long; this machine's disk was busy"
+        )
 
 
 def as_caller(folder: Path) -> int:
@@ -180,8 +194,12 @@ def _apt_line() -> str | None:
 
 def main() -> int:
     """Run the demo; the exit code."""
-    parser = argparse.ArgumentParser(prog="demo.run", description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--keep", action="store_true", help="keep the temporary folder (not the users)")
+    parser = argparse.ArgumentParser(
+        prog="demo.run", description=__doc__.splitlines()[0] if __doc__ else None
+    )
+    parser.add_argument(
+        "--keep", action="store_true", help="keep the temporary folder (not the users)"
+    )
     given = parser.parse_args()
     needed = _apt_line()
     if needed is not None:

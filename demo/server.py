@@ -1,10 +1,12 @@
 """A process that commits to a T3-shaped database the way T3's server does, and measures how long each commit took.
 
-One connection, WAL, synchronous FULL, foreign keys, busy_timeout 0. This file needs nothing but the standard library:
-`demo.writer.Writer(user=...)` hands its text to an interpreter of that user's, who may not be able to read this tree.
+One connection, WAL, synchronous FULL, foreign keys, busy_timeout 0. This file needs nothing but the
+standard library: `demo.writer.Writer(user=...)` hands its text to an interpreter of that user's,
+who may not be able to read this tree.
 
-Lines on standard input: `mark NAME` (later commits count for the window NAME), `pause`, `resume`. Each is answered by
-one line of JSON once it holds. SIGTERM or the end of the input closes the database and prints the statistics.
+Lines on standard input: `mark NAME` (later commits count for the window NAME), `pause`, `resume`.
+Each is answered by one line of JSON once it holds. SIGTERM or the end of the input closes the
+database and prints the statistics.
 """
 
 from __future__ import annotations
@@ -25,7 +27,8 @@ from dataclasses import asdict, dataclass
 
 @dataclass(frozen=True)
 class Window:
-    """The commits of one stretch of time; latencies in milliseconds, from BEGIN IMMEDIATE to COMMIT's return."""
+    """The commits of one stretch of time; latencies in milliseconds, from BEGIN IMMEDIATE to
+    COMMIT's return."""
 
     commits: int
     errors: int
@@ -40,7 +43,9 @@ def summarize(latencies_ns: array[int], errors: int) -> Window:
     ordered = sorted(latencies_ns)
 
     def rank(share: float) -> float:
-        return round(ordered[max(0, math.ceil(share * len(ordered)) - 1)] / 1e6, 3) if ordered else 0.0
+        return (
+            round(ordered[max(0, math.ceil(share * len(ordered)) - 1)] / 1e6, 3) if ordered else 0.0
+        )
 
     return Window(len(ordered), errors, rank(0.5), rank(0.99), rank(0.999), rank(1.0))
 
@@ -53,17 +58,23 @@ class _Server:
         # What node:sqlite and T3 set; synchronous FULL is the default and said here to keep it so.
         for pragma in (f"journal_mode={journal_mode}", "foreign_keys=ON", "synchronous=FULL"):
             self._database.execute(f"PRAGMA {pragma}")
-        found = self._database.execute("SELECT thread_id FROM projection_threads ORDER BY rowid DESC LIMIT 50")
+        found = self._database.execute(
+            "SELECT thread_id FROM projection_threads ORDER BY rowid DESC LIMIT 50"
+        )
         self._threads = [str(row[0]) for row in found]
         self._turn = 0
         self._text = ("The quick server answers while somebody copies what it says. " * 20)[:1100]
 
     def commit(self) -> None:
-        """An event, its message and its receipt, and every projector's counter, in one transaction."""
+        """An event, its message and its receipt, and every projector's counter, in one
+        transaction."""
         self._turn += 1
         thread = self._threads[self._turn // 20 % len(self._threads)]
         event, message, command, turn = (str(uuid.uuid4()) for _ in range(4))
-        at = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime()) + f".{time.time_ns() // 10**6 % 1000:03d}Z"
+        at = (
+            time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime())
+            + f".{time.time_ns() // 10**6 % 1000:03d}Z"
+        )
         run = self._database.execute
         run("BEGIN IMMEDIATE")
         number = run("SELECT max(sequence) + 1 FROM orchestration_events").fetchone()[0]
@@ -120,7 +131,8 @@ class _Session:
             if over and not self._linger:
                 return
             idle = over or self._paused
-            # A tenth of a second bounds how late SIGTERM is seen: a signal does not end select by itself.
+            # A tenth of a second bounds how late SIGTERM is seen: a signal does not end select by
+            # itself.
             if select.select([0], [], [], 0.1 if idle else max(0.0, due - time.monotonic()))[0]:
                 self._listen()
             elif not idle and time.monotonic() >= due:
@@ -136,7 +148,10 @@ class _Session:
         for latencies in self._latencies.values():
             everything.extend(latencies)
         total = summarize(everything, sum(self._errors.values()))
-        return {**asdict(total), "windows": {name: asdict(self._window(name)) for name in self._latencies}}
+        return {
+            **asdict(total),
+            "windows": {name: asdict(self._window(name)) for name in self._latencies},
+        }
 
     def _window(self, name: str) -> Window:
         return summarize(self._latencies[name], self._errors[name])
@@ -177,12 +192,20 @@ def _say(answer: Mapping[str, object]) -> None:
 
 def main() -> None:
     """`python3 -m demo.writer PATH --interval 0.002`; see the top of this file."""
-    parser = argparse.ArgumentParser(prog="demo.writer", description="Commit as T3's server does, and measure it.")
+    parser = argparse.ArgumentParser(
+        prog="demo.writer", description="Commit as T3's server does, and measure it."
+    )
     parser.add_argument("path")
-    parser.add_argument("--interval", type=float, default=0.002, help="seconds from one commit to the next")
-    parser.add_argument("--busy-timeout", type=int, default=0, help="milliseconds; T3's server has 0")
+    parser.add_argument(
+        "--interval", type=float, default=0.002, help="seconds from one commit to the next"
+    )
+    parser.add_argument(
+        "--busy-timeout", type=int, default=0, help="milliseconds; T3's server has 0"
+    )
     parser.add_argument("--journal-mode", choices=("wal", "delete"), default="wal")
-    parser.add_argument("--seconds", type=float, default=0.0, help="commit for so long; 0: until it is stopped")
+    parser.add_argument(
+        "--seconds", type=float, default=0.0, help="commit for so long; 0: until it is stopped"
+    )
     parser.add_argument("--linger", action="store_true", help="after that, keep the database open")
     given = parser.parse_args()
     server = _Server(given.path, given.journal_mode, given.busy_timeout)

@@ -1,6 +1,7 @@
 """The rows that one turn of a conversation leaves in T3's database, made up but shaped as in life.
 
-Owns the text, the ids, the times and the rows; touches no database. The same seed gives the same rows.
+Owns the text, the ids, the times and the rows; touches no database. The same seed gives the same
+rows.
 """
 
 from __future__ import annotations
@@ -36,8 +37,44 @@ INSERTS = {
 
 MODEL_JSON = '{"instanceId":"codex","model":"gpt-5.4"}'
 _TOOLS = ("tool.started", "tool.updated", "tool.completed", "approval.requested")
-_SYLLABLES = ("re", "con", "ta", "mi", "ser", "ver", "lo", "ad", "qu", "in", "ter", "pa", "th", "er", "un", "st", "ex")
-_GLUE = ("the", "a", "to", "of", "and", "in", "is", "it", "that", "for", "=", "{", "}", "();", "return", "if", "\\n")
+_SYLLABLES = (
+    "re",
+    "con",
+    "ta",
+    "mi",
+    "ser",
+    "ver",
+    "lo",
+    "ad",
+    "qu",
+    "in",
+    "ter",
+    "pa",
+    "th",
+    "er",
+    "un",
+    "st",
+    "ex",
+)
+_GLUE = (
+    "the",
+    "a",
+    "to",
+    "of",
+    "and",
+    "in",
+    "is",
+    "it",
+    "that",
+    "for",
+    "=",
+    "{",
+    "}",
+    "();",
+    "return",
+    "if",
+    "\\n",
+)
 
 
 @dataclass
@@ -80,17 +117,22 @@ class Author:
     def _make_pool(self, size: int) -> str:
         """About `size` characters of text, free of quotes, safe to stand in JSON as it is."""
         pick = self._random
-        words = list(_GLUE) + ["".join(pick.choices(_SYLLABLES, k=pick.randint(1, 4))) for _ in range(6000)]
-        # Zipf's law is what makes prose and code compress three to four times; random bytes would not compress at all.
+        words = list(_GLUE) + [
+            "".join(pick.choices(_SYLLABLES, k=pick.randint(1, 4))) for _ in range(6000)
+        ]
+        # Zipf's law is what makes prose and code compress three to four times; random bytes would
+        # not compress at all.
         weights = list(itertools.accumulate(1 / (rank + 2) for rank in range(len(words))))
         return " ".join(pick.choices(words, cum_weights=weights, k=size // 6))
 
     def text(self, mean: int) -> str:
-        """About `mean` characters, spread widely around it (a fifth to some times as much), JSON-safe."""
+        """About `mean` characters, spread widely around it (a fifth to some times as much),
+        JSON-safe."""
         left = int(mean * (0.2 + self._random.expovariate(1.25)))
         parts = []
         while left > 0:
-            # Pieces from all over the pool: long repeats would make the compression look better than it is.
+            # Pieces from all over the pool: long repeats would make the compression look better
+            # than it is.
             length = min(left, 400)
             start = int(self._random.random() * (len(self._pool) - length))
             parts.append(self._pool[start : start + length].rstrip("\\"))
@@ -115,7 +157,18 @@ class Author:
         """Begin a thread."""
         thread, at = Thread(self.uuid(), 0, 1), self.tick(60_000)
         title = self.text(30)
-        rows.threads.append((thread.thread_id, project_id, title, f"t3/{thread.thread_id[:8]}", at, at, MODEL_JSON, at))
+        rows.threads.append(
+            (
+                thread.thread_id,
+                project_id,
+                title,
+                f"t3/{thread.thread_id[:8]}",
+                at,
+                at,
+                MODEL_JSON,
+                at,
+            )
+        )
         rows.sessions.append((thread.thread_id, self.uuid(), at))
         payload = (
             f'{{"threadId":"{thread.thread_id}","projectId":"{project_id}","title":"{title}","modelSelection":'
@@ -125,7 +178,8 @@ class Author:
         return thread
 
     def turn(self, thread: Thread, rows: Rows) -> None:
-        """One turn: a question, a stream of answers and tool calls, the answer, a checkpoint. About 60 kB."""
+        """One turn: a question, a stream of answers and tool calls, the answer, a checkpoint. About
+        60 kB."""
         turn_id, began = self.uuid(), self.tick(40_000)
         self._message(thread, turn_id, "user", self.text(400), began, rows)
         for delta in range(6 + int(self._random.random() * 12)):
@@ -138,12 +192,16 @@ class Author:
             payload = f'{{"itemType":"command_execution","detail":"{self.text(1100)}","data":{{"id":"{self.uuid()}"}}}}'
             body = f'{{"threadId":"{thread.thread_id}","activity":{{"id":"{activity_id}","payload":{payload}}}}}'
             self._event(thread, "thread.activity-appended", "provider", at, body, rows)
-            rows.activities.append((activity_id, thread.thread_id, turn_id, kind, summary, payload, at, self.sequence))
+            rows.activities.append(
+                (activity_id, thread.thread_id, turn_id, kind, summary, payload, at, self.sequence)
+            )
         at = self.tick(500)
         answer = self._message(thread, turn_id, "assistant", self.text(1800), at, rows)
         files = f'[{{"path":"src/{turn_id[:13]}.ts","kind":"modified","additions":{thread.turn},"deletions":0}}]'
         reference = f"refs/t3/checkpoints/{thread.thread_id}/turn/{thread.turn}"
-        rows.turns.append((thread.thread_id, turn_id, answer, began, began, at, thread.turn, reference, files))
+        rows.turns.append(
+            (thread.thread_id, turn_id, answer, began, began, at, thread.turn, reference, files)
+        )
         diff = self.text(8000).replace("\\n ", "\n+")
         rows.diffs.append((thread.thread_id, thread.turn - 1, thread.turn, diff, at))
         thread.turn += 1
@@ -158,19 +216,41 @@ class Author:
                 self.turn(self.pick(threads), rows)
             yield rows
 
-    def _message(self, thread: Thread, turn_id: str, role: str, text: str, at: str, rows: Rows) -> str:
+    def _message(
+        self, thread: Thread, turn_id: str, role: str, text: str, at: str, rows: Rows
+    ) -> str:
         message_id = self.uuid()
         body = f'{{"threadId":"{thread.thread_id}","messageId":"{message_id}","role":"{role}","text":"{text}"}}'
-        self._event(thread, "thread.message-sent", "client" if role == "user" else "provider", at, body, rows)
+        self._event(
+            thread,
+            "thread.message-sent",
+            "client" if role == "user" else "provider",
+            at,
+            body,
+            rows,
+        )
         plain = text.replace("\\n", "\n")
         rows.messages.append((message_id, thread.thread_id, turn_id, role, plain, at, at))
         return message_id
 
-    def _event(self, thread: Thread, kind: str, actor: str, at: str, payload: str, rows: Rows) -> None:
+    def _event(
+        self, thread: Thread, kind: str, actor: str, at: str, payload: str, rows: Rows
+    ) -> None:
         self.sequence += 1
         command = self.uuid() if actor == "client" else f"provider:{self.uuid()}:{kind}"
         rows.events.append(
-            (self.sequence, self.uuid(), thread.thread_id, thread.version, kind, at, command, command, actor, payload)
+            (
+                self.sequence,
+                self.uuid(),
+                thread.thread_id,
+                thread.version,
+                kind,
+                at,
+                command,
+                command,
+                actor,
+                payload,
+            )
         )
         rows.receipts.append((command, thread.thread_id, at, self.sequence))
         thread.version += 1

@@ -1,7 +1,7 @@
 """Throw-away system users for the demo, the benchmark and the system tests: made, and always removed again.
 
-Needs root and the `passwd` package. Gives no guarantee against SIGKILL: what a killed run left behind is removed by
-the next one of the same name.
+Needs root and the `passwd` package. Gives no guarantee against SIGKILL: what a killed run left
+behind is removed by the next one of the same name.
 """
 
 from __future__ import annotations
@@ -57,8 +57,9 @@ def missing() -> str | None:
 def throwaway_user(name: str, home: Path) -> Iterator[User]:
     """A system user without login whose home is `home` (made, mode 0700, with `.t3/userdata` in it, 0755 as T3 does).
 
-    The user is removed on leaving; the home is the caller's to remove. End the user's processes before. Raises
-    FileExistsError if there is such a user who is not one of ours or is in use, and CalledProcessError.
+    The user is removed on leaving; the home is the caller's to remove. End the user's processes
+    before. Raises FileExistsError if there is such a user who is not one of ours or is in use, and
+    CalledProcessError.
     """
     remove_leftover(name)
     run_alone("useradd", "--system", "--user-group", "--no-create-home", "--no-log-init", "--home-dir", str(home),
@@ -117,7 +118,8 @@ def _is_at_work(uid: int) -> bool:
 
 
 def run_alone(*command: str) -> None:
-    """Run a command that changes users, while no other process does so. Raises CalledProcessError."""
+    """Run a command that changes users, while no other process does so. Raises
+    CalledProcessError."""
     _LOCK.parent.mkdir(parents=True, exist_ok=True)
     with _LOCK.open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)

@@ -1,7 +1,7 @@
 """A live writer: a process that commits all the time as T3's server does, and the proof that a copy is one moment of it.
 
-Each of its transactions writes the same number into many places; `moment` reads them back. The process itself is
-`demo.server`, which `python3 -m demo.writer PATH` runs by hand.
+Each of its transactions writes the same number into many places; `moment` reads them back. The
+process itself is `demo.server`, which `python3 -m demo.writer PATH` runs by hand.
 """
 
 from __future__ import annotations
@@ -34,23 +34,36 @@ class Stats:
 def moment(connection: sqlite3.Connection) -> set[int]:
     """The numbers that must agree in any one snapshot: exactly one value means one moment.
 
-    They come from every projector, the newest event, its payload, its receipt, its message and the sequence table:
-    pages far apart. Any object with sqlite3's or apsw's `execute` will do; only reads.
+    They come from every projector, the newest event, its payload, its receipt, its message and the
+    sequence table: pages far apart. Any object with sqlite3's or apsw's `execute` will do; only
+    reads.
     """
 
     def rows(query: str, *arguments: object) -> list[tuple[object, ...]]:
         return list(connection.execute(query, arguments))
 
-    found: list[object] = [row[0] for row in rows("SELECT DISTINCT last_applied_sequence FROM projection_state")]
-    found += [row[0] for row in rows("SELECT seq FROM sqlite_sequence WHERE name = 'orchestration_events'")]
-    found += [row[0] for row in rows("SELECT max(result_sequence) FROM orchestration_command_receipts")]
-    newest = rows("SELECT sequence, payload_json FROM orchestration_events ORDER BY sequence DESC LIMIT 1")
+    found: list[object] = [
+        row[0] for row in rows("SELECT DISTINCT last_applied_sequence FROM projection_state")
+    ]
+    found += [
+        row[0]
+        for row in rows("SELECT seq FROM sqlite_sequence WHERE name = 'orchestration_events'")
+    ]
+    found += [
+        row[0] for row in rows("SELECT max(result_sequence) FROM orchestration_command_receipts")
+    ]
+    newest = rows(
+        "SELECT sequence, payload_json FROM orchestration_events ORDER BY sequence DESC LIMIT 1"
+    )
     for sequence, payload_json in newest:
         payload = json.loads(str(payload_json))
         found.append(sequence)
         if "moment" in payload:
             found.append(payload["moment"])
-            text = rows("SELECT text FROM projection_thread_messages WHERE message_id = ?", payload["messageId"])
+            text = rows(
+                "SELECT text FROM projection_thread_messages WHERE message_id = ?",
+                payload["messageId"],
+            )
             found.append(int(str(text[0][0]).rsplit("#", 1)[1]) if text else MISSING)
     return {MISSING if value is None else int(str(value)) for value in found}
 
@@ -58,8 +71,8 @@ def moment(connection: sqlite3.Connection) -> set[int]:
 class Writer:
     """A live writer in a process of its own; ready (its first commit is durable) when `with` has been entered.
 
-    `interval_s` and `seconds` are in seconds, `busy_timeout_ms` in milliseconds. With `user` (needs root) it runs as
-    that user. Leaving the block stops it, if nobody did before.
+    `interval_s` and `seconds` are in seconds, `busy_timeout_ms` in milliseconds. With `user` (needs
+    root) it runs as that user. Leaving the block stops it, if nobody did before.
     """
 
     def __init__(
@@ -73,7 +86,11 @@ class Writer:
         linger: bool = False,
         user: str | None = None,
     ) -> None:
-        options = [f"--interval={interval_s}", f"--busy-timeout={busy_timeout_ms}", f"--journal-mode={journal_mode}"]
+        options = [
+            f"--interval={interval_s}",
+            f"--busy-timeout={busy_timeout_ms}",
+            f"--journal-mode={journal_mode}",
+        ]
         options += [f"--seconds={seconds}"] + (["--linger"] if linger else [])
         text = Path(server.__file__).read_text(encoding="utf-8")
         self._command = [sys.executable, "-I", "-c", text, str(path.absolute()), *options]
@@ -126,7 +143,9 @@ class Writer:
         self._close()
         windows = answer["windows"]
         assert isinstance(windows, dict)
-        return Stats(_window_of(answer), {name: _window_of(window) for name, window in windows.items()})
+        return Stats(
+            _window_of(answer), {name: _window_of(window) for name, window in windows.items()}
+        )
 
     def kill(self) -> None:
         """SIGKILL: the -wal and the -shm stay as they are."""
@@ -135,7 +154,12 @@ class Writer:
         process.wait()
         self._close()
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         if self._process is None:
             return
         if kind is None:

@@ -1,7 +1,8 @@
 """Whose databases there are: the user map, and what the system says of those users.
 
-The map has lines `authentik=os_user[:cwd]`; `#` begins a comment. A line that makes no sense is a warning with its
-number and never stops the others. Nothing beneath a home is looked at here: that happens as its owner.
+The map has lines `authentik=os_user[:cwd]`; `#` begins a comment. A line that makes no sense is a
+warning with its number and never stops the others. Nothing beneath a home is looked at here: that
+happens as its owner.
 """
 
 from __future__ import annotations
@@ -53,7 +54,9 @@ def parse_map(text: str, name: str) -> UserMap:
         alias, _, right = line.partition("=")
         user = right.partition(":")[0].strip()
         if not alias.strip() or not _USER.fullmatch(user):
-            warnings.append(f"{name}:{number}: not a line of the form authentik=os_user[:cwd]: {raw.strip()!r}")
+            warnings.append(
+                f"{name}:{number}: not a line of the form authentik=os_user[:cwd]: {raw.strip()!r}"
+            )
         else:
             users.add(user)
     return UserMap(tuple(sorted(users)), tuple(warnings))
@@ -64,7 +67,9 @@ def read_map(path: Path) -> UserMap:
     try:
         return parse_map(path.read_text(encoding="utf-8", errors="surrogateescape"), str(path))
     except OSError as error:
-        raise UsageError(f"user map {path}: {error.strerror}; name another by --map or T3_BACKUP_MAP") from None
+        raise UsageError(
+            f"user map {path}: {error.strerror}; name another by --map or T3_BACKUP_MAP"
+        ) from None
 
 
 def is_user_name(text: str) -> bool:
@@ -73,7 +78,10 @@ def is_user_name(text: str) -> bool:
 
 
 def find(user: str) -> Account:
-    """The account of `user`. Raises Failure where there is none, and for uid 0: root has no T3 server."""
+    """The account of `user`.
+
+    Raises Failure where there is none, and for uid 0: root has no T3 server.
+    """
     try:
         if not is_user_name(user):
             raise KeyError(user)

@@ -13,8 +13,8 @@
     UsageError                 2   wrong use or configuration
     LockHeld                  75   another run holds the store (EX_TEMPFAIL: try again later)
 
-Errors are raised, not logged: `report` alone speaks to people. A message is one line that says what, where and what
-to do.
+Errors are raised, not logged: `report` alone speaks to people. A message is one line that says
+what, where and what to do.
 """
 
 from __future__ import annotations
@@ -84,7 +84,8 @@ class LockHeld(Failure):
 
 # What a worker may report of itself, by the name that travels on the pipe.
 WORKER_ERRORS: dict[str, type[Failure]] = {
-    error.__name__: error for error in (SourceError, SourceAbsent, SourceRefused, TryLater, Cancelled, InUse)
+    error.__name__: error
+    for error in (SourceError, SourceAbsent, SourceRefused, TryLater, Cancelled, InUse)
 }
 
 

@@ -1,7 +1,8 @@
 """Decode JSON into dataclasses, strictly: each type, range and choice is what the annotations say.
 
-A bool is no integer, a float is none, and no text is converted. `Annotated[int, range(...)]` says which integers may be; without
-it, those of SQLite's 64 bits. Any other thing in an `Annotated` is called with the value, and returns the one to use.
+A bool is no integer, a float is none, and no text is converted. `Annotated[int, range(...)]` says
+which integers may be; without it, those of SQLite's 64 bits. Any other thing in an `Annotated` is
+called with the value, and returns the one to use.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ from t3_backup.text import printable
 # Which keys a record may lack, or have besides: its class says so by JSON_KEYS.
 EXACT = "exact"  # none; so it is where the class says nothing
 MORE = "more"  # keys of a later version are passed over
-GROWING = "growing"  # so they are, and a key that has a default came later than the format: older records don't have it
+# so they are, and a key that has a default came later than the format: older records don't have it
+GROWING = "growing"
 
 T = TypeVar("T")
 _Decoder = Callable[[Any], Any]
@@ -74,7 +76,10 @@ def one_of(choices: Collection[str]) -> Callable[[str], str]:
 def _plan(kind: Any) -> dict[str, tuple[_Decoder, bool]]:
     """Say of each key what decodes it, and whether it has a default."""
     hints = get_type_hints(kind, include_extras=True)
-    defaults = {one.name: one.default is not MISSING or one.default_factory is not MISSING for one in fields(kind)}
+    defaults = {
+        one.name: one.default is not MISSING or one.default_factory is not MISSING
+        for one in fields(kind)
+    }
     return {name: (_decoder(hints[name]), has_default) for name, has_default in defaults.items()}
 
 
@@ -84,7 +89,9 @@ def _decoder(hint: Any) -> _Decoder:
         return lambda value: _number(value, (int,), parts[1])
     if origin is Annotated:
         inner = _decoder(parts[0])
-        return lambda value: functools.reduce(lambda found, check: check(found), parts[1:], inner(value))
+        return lambda value: functools.reduce(
+            lambda found, check: check(found), parts[1:], inner(value)
+        )
     if origin in (Union, UnionType) and len(parts) == 2 and NoneType in parts:
         inner = _decoder(parts[0] if parts[1] is NoneType else parts[1])
         return lambda value: None if value is None else inner(value)

@@ -1,7 +1,7 @@
 """Where every value of a run comes from: defaults, then /etc/default/t3-backup, then the environment, then flags.
 
-A value that makes no sense is refused by its name, with the value and its origin (flag, environment, or file and line).
-Nothing here touches the store or the accounts.
+A value that makes no sense is refused by its name, with the value and its origin (flag,
+environment, or file and line). Nothing here touches the store or the accounts.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from typing import Any, TypeVar
 from t3_backup.errors import UsageError
 
 DEFAULTS_FILE = Path("/etc/default/t3-backup")
-DEFAULT_TEXTFILES = Path("/var/lib/prometheus/node-exporter")  # Debian's, of prometheus-node-exporter
+# Debian's, of prometheus-node-exporter
+DEFAULT_TEXTFILES = Path("/var/lib/prometheus/node-exporter")
 DEFAULT_LOG = Path("/var/log/t3-backup/t3-backup-state.log")
 DEFAULT_HOOKS = Path("/etc/t3-backup/hooks.d")
 
@@ -29,7 +30,8 @@ _T = TypeVar("_T")
 class Setting:
     """Everything that is known of one setting.
 
-    The shipped file of /etc/default, the manual page, the help and docs/interface/settings.md are made from it.
+    The shipped file of /etc/default, the manual page, the help and docs/interface/settings.md are
+    made from it.
     """
 
     name: str  # in the file and the environment
@@ -42,9 +44,13 @@ class Setting:
 Known = Mapping[str, Setting]  # by the name of the field that has the value
 
 
-def setting(name: str, default: str, parse: Callable[[str], _T], meaning: str, unit: str = "") -> _T:
+def setting(
+    name: str, default: str, parse: Callable[[str], _T], meaning: str, unit: str = ""
+) -> _T:
     """Declare a field of a dataclass of settings."""
-    return field(default=parse(default), metadata={"setting": Setting(name, default, parse, meaning, unit)})
+    return field(
+        default=parse(default), metadata={"setting": Setting(name, default, parse, meaning, unit)}
+    )
 
 
 def table(settings: type) -> Known:
@@ -68,7 +74,10 @@ def _folder_or_none(text: str) -> Path | None:
 
 
 def whole(least: int, most: int) -> Callable[[str], int]:
-    """The conversion of a whole number within limits; it raises ValueError, saying what is wanted."""
+    """The conversion of a whole number within limits.
+
+    It raises ValueError, saying what is wanted.
+    """
 
     def convert(text: str) -> int:
         if not re.fullmatch(r"[0-9]{1,9}", text) or not least <= int(text) <= most:
@@ -135,13 +144,22 @@ class Settings:
         "Keep the newest verified snapshot of each of the last N days (UTC) with one, where N is more than `T3_BACKUP_KEEP`.",
     )
     keep_weekly: int = setting(
-        "T3_BACKUP_KEEP_WEEKLY", "0", _COUNT, "Keep the newest verified snapshot of each of the last N ISO weeks with one."
+        "T3_BACKUP_KEEP_WEEKLY",
+        "0",
+        _COUNT,
+        "Keep the newest verified snapshot of each of the last N ISO weeks with one.",
     )
     keep_monthly: int = setting(
-        "T3_BACKUP_KEEP_MONTHLY", "0", _COUNT, "Keep the newest verified snapshot of each of the last N months with one."
+        "T3_BACKUP_KEEP_MONTHLY",
+        "0",
+        _COUNT,
+        "Keep the newest verified snapshot of each of the last N months with one.",
     )
     keep_yearly: int = setting(
-        "T3_BACKUP_KEEP_YEARLY", "0", _COUNT, "Keep the newest verified snapshot of each of the last N years with one."
+        "T3_BACKUP_KEEP_YEARLY",
+        "0",
+        _COUNT,
+        "Keep the newest verified snapshot of each of the last N years with one.",
     )
     keep_labelled: int = setting(
         "T3_BACKUP_KEEP_LABELLED",
@@ -165,12 +183,22 @@ class Settings:
         "Time limit for one account, copy and proof together. A run ends by itself after (accounts/jobs+1) times as long.",
         SECONDS,
     )
-    jobs: int = setting("T3_BACKUP_JOBS", "1", whole(1, 64), "How many accounts are worked on at once.")
+    jobs: int = setting(
+        "T3_BACKUP_JOBS", "1", whole(1, 64), "How many accounts are worked on at once."
+    )
     stall: int = setting(
-        "T3_BACKUP_STALL", "60", whole(1, 86_400), "A worker that gives no sign of life for this long is ended.", SECONDS
+        "T3_BACKUP_STALL",
+        "60",
+        whole(1, 86_400),
+        "A worker that gives no sign of life for this long is ended.",
+        SECONDS,
     )
     wal_budget: int = setting(
-        "T3_BACKUP_WAL_BUDGET", "1G", _size, "By how much a server's -wal may grow while a copy holds it.", BYTES
+        "T3_BACKUP_WAL_BUDGET",
+        "1G",
+        _size,
+        "By how much a server's -wal may grow while a copy holds it.",
+        BYTES,
     )
     reserve: int | None = setting(
         "T3_BACKUP_RESERVE",
@@ -209,9 +237,14 @@ class Settings:
         "The folder of the metrics, for the textfile collector of prometheus-node-exporter. `none`: no metrics.",
     )
     hooks: Path = setting(
-        "T3_BACKUP_HOOKS", str(DEFAULT_HOOKS), absolute, "A folder of programs that are called when a run has failed."
+        "T3_BACKUP_HOOKS",
+        str(DEFAULT_HOOKS),
+        absolute,
+        "A folder of programs that are called when a run has failed.",
     )
-    hook_timeout: int = setting("T3_BACKUP_HOOK_TIMEOUT", "30", whole(1, 86_400), "Time limit for each hook.", SECONDS)
+    hook_timeout: int = setting(
+        "T3_BACKUP_HOOK_TIMEOUT", "30", whole(1, 86_400), "Time limit for each hook.", SECONDS
+    )
 
     def run_timeout(self, accounts: int) -> int:
         """Seconds after which a run over so many accounts begins no further one: slow ones alone can't starve the rest."""
@@ -222,14 +255,21 @@ KNOWN: Known = table(Settings)
 
 
 def load(
-    flags: Mapping[str, str | None], environ: Mapping[str, str], defaults_file: Path = DEFAULTS_FILE, *, forgiving: bool = False
+    flags: Mapping[str, str | None],
+    environ: Mapping[str, str],
+    defaults_file: Path = DEFAULTS_FILE,
+    *,
+    forgiving: bool = False,
 ) -> Settings:
     """The settings of a run. `flags` maps a field's name to what was given on the command line, or None.
 
-    Raises UsageError for the first value that makes no sense; a `forgiving` caller, who has to go on with whatever there is, gets
-    the default in its place, and of the file what stands before its first bad line.
+    Raises UsageError for the first value that makes no sense; a `forgiving` caller, who has to go
+    on with whatever there is, gets the default in its place, and of the file what stands before its
+    first bad line.
     """
-    return Settings(**resolve(KNOWN, "T3_BACKUP_", flags, environ, defaults_file, forgiving=forgiving))
+    return Settings(
+        **resolve(KNOWN, "T3_BACKUP_", flags, environ, defaults_file, forgiving=forgiving)
+    )
 
 
 def resolve(
@@ -247,7 +287,9 @@ def resolve(
     """
     from_file: dict[str, tuple[str, str]] = {}
     try:
-        from_file.update(_read_defaults(defaults_file, {one.name for one in known.values()}, prefix))
+        from_file.update(
+            _read_defaults(defaults_file, {one.name for one in known.values()}, prefix)
+        )
     except UsageError:
         if not forgiving:
             raise
@@ -268,7 +310,9 @@ def resolve(
     return values
 
 
-def _read_defaults(path: Path, names: Collection[str], prefix: str) -> Iterator[tuple[str, tuple[str, str]]]:
+def _read_defaults(
+    path: Path, names: Collection[str], prefix: str
+) -> Iterator[tuple[str, tuple[str, str]]]:
     """Name, value and origin of each setting in a file of /etc/default; a name with `prefix` that is none of `names` is an error.
 
     Raises UsageError with the line.
@@ -289,6 +333,8 @@ def _read_defaults(path: Path, names: Collection[str], prefix: str) -> Iterator[
         for word in words:
             name, equals, value = word.partition("=")
             if not equals or (name.startswith(prefix) and name not in names):
-                raise UsageError(f"{path}:{number}: {word!r} is not a setting; known: {', '.join(sorted(names))}")
+                raise UsageError(
+                    f"{path}:{number}: {word!r} is not a setting; known: {', '.join(sorted(names))}"
+                )
             if name in names and value != "":
                 yield name, (value, f"{path}:{number}")

@@ -15,7 +15,13 @@ ERROR, WARNING, INFO = 3, 4, 6
 def format_columns(rows: Sequence[Sequence[str]], right: Container[int]) -> list[str]:
     """A line for each row, as wide as it must be; columns that are `right` end below each other."""
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    aligned = [[c.rjust(w) if i in right else c.ljust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True))] for row in rows]
+    aligned = [
+        [
+            c.rjust(w) if i in right else c.ljust(w)
+            for i, (c, w) in enumerate(zip(row, widths, strict=True))
+        ]
+        for row in rows
+    ]
     return ["  ".join(cells).rstrip() for cells in aligned]
 
 

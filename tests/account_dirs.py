@@ -1,4 +1,5 @@
-"""Snapshots of made-up images on a real shelf, for tests of how they are kept: no database is looked into there."""
+"""Snapshots of made-up images on a real shelf, for tests of how they are kept: no database is
+looked into there."""
 
 from __future__ import annotations
 
@@ -27,7 +28,8 @@ from t3_backup.worker.limits import Limits
 
 PAGE = 4096
 ROOMY = Limits(60, 60, 0, 0, lambda: 1 << 40)
-START = datetime.now(UTC).replace(microsecond=0)  # a manifest without data is a leftover if it is about as old as it says
+# a manifest without data is a leftover if it is about as old as it says
+START = datetime.now(UTC).replace(microsecond=0)
 ALL = Policy(keep=100_000, daily=0, weekly=0, monthly=0, yearly=0, labelled=100_000)
 HEADER = b"SQLite format 3\0" + PAGE.to_bytes(2, "big")
 
@@ -50,7 +52,11 @@ def page(number: int, seed: int = 0) -> bytes:
 
 def image(pages: int, seed: int = 0) -> bytes:
     """So many pages; the first says that it is a database's."""
-    return HEADER + page(0, seed)[len(HEADER) :] + b"".join(page(number, seed) for number in range(1, pages))
+    return (
+        HEADER
+        + page(0, seed)[len(HEADER) :]
+        + b"".join(page(number, seed) for number in range(1, pages))
+    )
 
 
 def changed(data: bytes, pages: Sequence[int], seed: int) -> bytes:
@@ -62,8 +68,16 @@ def changed(data: bytes, pages: Sequence[int], seed: int) -> bytes:
     return bytes(new)
 
 
-def seal(account_dir: AccountDir, data: bytes, *, share: bool = False, days: int | None = None, **changes: Any) -> Published:
-    """Seal an image as the next snapshot; one a second, if it isn't said how many days from now it was taken."""
+def seal(
+    account_dir: AccountDir,
+    data: bytes,
+    *,
+    share: bool = False,
+    days: int | None = None,
+    **changes: Any,
+) -> Published:
+    """Seal an image as the next snapshot; one a second, if it isn't said how many days from now it
+    was taken."""
     listing = account_dir.read_listing()
     sequence = listing.next_sequence()
     when = START + (timedelta(seconds=sequence) if days is None else timedelta(days=days))
@@ -72,23 +86,41 @@ def seal(account_dir: AccountDir, data: bytes, *, share: bool = False, days: int
             file.write(data)
         staged_file.settle()
         content = hash_content(staged_file.reader, PAGE)
-        snapshot = made(sequence, when, changes.pop("label", None), bytes=len(data), sha256=content.sha256)
+        snapshot = made(
+            sequence, when, changes.pop("label", None), bytes=len(data), sha256=content.sha256
+        )
         snapshot = replace(snapshot, page_count=len(data) // PAGE, **changes)
         if snapshot.name in listing.used_stems():
-            snapshot = replace(snapshot, name=f"{snapshot.name[:22]}.{sequence + 1}{snapshot.name[22:]}")
-        return publish.publish_snapshot(account_dir, staged_file, content, snapshot, listing, share=share)
+            snapshot = replace(
+                snapshot, name=f"{snapshot.name[:22]}.{sequence + 1}{snapshot.name[22:]}"
+            )
+        return publish.publish_snapshot(
+            account_dir, staged_file, content, snapshot, listing, share=share
+        )
 
 
 def content(account_dir: AccountDir, snapshot: Manifest) -> bytes:
     """The image of a snapshot, however it is kept."""
-    fd = chain.open_data(account_dir, account_dir.read_listing(), snapshot, ROOMY, threading.Event())
+    fd = chain.open_data(
+        account_dir, account_dir.read_listing(), snapshot, ROOMY, threading.Event()
+    )
     with open(fd, "rb") as file:
         return file.read()
 
 
-def maintenance(account_dir: AccountDir, policy: Policy, mode: str = DELTA, limits: Limits = ROOMY) -> Maintenance:
+def maintenance(
+    account_dir: AccountDir, policy: Policy, mode: str = DELTA, limits: Limits = ROOMY
+) -> Maintenance:
     """What keeps the shelf in order."""
-    return Maintenance(account_dir, account_dir.read_listing(), policy, mode, limits, threading.Event(), limits.free_bytes())
+    return Maintenance(
+        account_dir,
+        account_dir.read_listing(),
+        policy,
+        mode,
+        limits,
+        threading.Event(),
+        limits.free_bytes(),
+    )
 
 
 def listed(account_dir: AccountDir) -> list[Manifest]:
@@ -118,4 +150,7 @@ def clear(account_dir: AccountDir) -> None:
 
 def forms(account_dir: AccountDir) -> str:
     """Newest first: `p` for a plain one, `d` for a delta."""
-    return "".join("p" if account_dir.read_listing().is_plain(snapshot) else "d" for snapshot in listed(account_dir))
+    return "".join(
+        "p" if account_dir.read_listing().is_plain(snapshot) else "d"
+        for snapshot in listed(account_dir)
+    )

@@ -1,4 +1,5 @@
-"""What the tests share: real users with real databases, a store, and the command as a person calls it."""
+"""What the tests share: real users with real databases, a store, and the command as a person calls
+it."""
 
 from __future__ import annotations
 
@@ -31,8 +32,8 @@ DATA = ROOT / "demo" / "data"
 MIB = 1 << 20
 BOUND_S = 20  # how long anything here may take before it counts as hanging
 
-# The tests may themselves be run by nohup(1) or in the background, and what they start must hear of a terminal that goes away, and
-# of a Ctrl-C.
+# The tests may themselves be run by nohup(1) or in the background, and what they start must hear of
+# a terminal that goes away, and of a Ctrl-C.
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
@@ -51,13 +52,16 @@ _US = _letters(os.getpid())  # not that of a child which a test forks
 
 
 def user_name(name: str) -> str:
-    """The name of a system user that no other process which runs tests has: two workers, or two checkouts, never share one."""
+    """The name of a system user that no other process which runs tests has: two workers, or two
+    checkouts, never share one."""
     return f"t3t-{_US}-{name}"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """`--soak`: all there is."""
-    parser.addoption("--soak", action="store_true", help="run every test, and every step of each sweep")
+    parser.addoption(
+        "--soak", action="store_true", help="run every test, and every step of each sweep"
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -69,7 +73,11 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_report_header() -> str:
     """Say how to have the same run again."""
-    return "everything is run (--soak)" if is_soak() else f"sweeps are sampled: T3_TEST_SEED={seed()}; whole with --soak"
+    return (
+        "everything is run (--soak)"
+        if is_soak()
+        else f"sweeps are sampled: T3_TEST_SEED={seed()}; whole with --soak"
+    )
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -91,7 +99,8 @@ def pytest_sessionstart() -> None:
     for entry in pwd.getpwall() if os.geteuid() == 0 else []:
         owner = re.match(r"t3t-([0-9a-z]+)-", entry.pw_name)
         if owner and not Path("/proc", str(int(owner[1], 36))).exists():
-            with contextlib.suppress(FileExistsError, subprocess.CalledProcessError):  # another process was first
+            # another process was first
+            with contextlib.suppress(FileExistsError, subprocess.CalledProcessError):
                 remove_leftover(entry.pw_name)
 
 
@@ -118,7 +127,8 @@ class Answer:
 
 @dataclass
 class Land:
-    """A folder that every user may enter, with a store, a user map and users who have T3 databases."""
+    """A folder that every user may enter, with a store, a user map and users who have T3
+    databases."""
 
     folder: Path
     environ: dict[str, str] = field(default_factory=dict)
@@ -136,7 +146,11 @@ class Land:
 
     def snapshots(self, user: User) -> list[Path]:
         """The sealed data files of a user, oldest first by name."""
-        return sorted(self.account_dir(user).glob("state-*.sqlite")) if self.account_dir(user).exists() else []
+        return (
+            sorted(self.account_dir(user).glob("state-*.sqlite"))
+            if self.account_dir(user).exists()
+            else []
+        )
 
     def write_map(self, *users: User | str) -> None:
         names = [user if isinstance(user, str) else user.name for user in users]
@@ -145,14 +159,24 @@ class Land:
     def command(self, *words: str, **more: str) -> list[str]:
         """The command line; where things are, `env` says."""
         if sandbox.ACTIVE:
-            return sandbox.command(sandbox.new_name(), self.settings(**more), "/usr/bin/t3-backup-state", *words)
+            return sandbox.command(
+                sandbox.new_name(), self.settings(**more), "/usr/bin/t3-backup-state", *words
+            )
         return [sys.executable, "-m", "t3_backup", *words]
 
     def env(self, **more: str) -> dict[str, str]:
-        return {"PATH": os.environ["PATH"], "LANG": "C.UTF-8", "PYTHONPATH": str(ROOT)} | self.settings(**more)
+        return {
+            "PATH": os.environ["PATH"],
+            "LANG": "C.UTF-8",
+            "PYTHONPATH": str(ROOT),
+        } | self.settings(**more)
 
     def settings(self, **more: str) -> dict[str, str]:
-        base = {"T3_BACKUP_DEST": str(self.store), "T3_BACKUP_MAP": str(self.map), "T3_BACKUP_RESERVE": "1M"}
+        base = {
+            "T3_BACKUP_DEST": str(self.store),
+            "T3_BACKUP_MAP": str(self.map),
+            "T3_BACKUP_RESERVE": "1M",
+        }
         base["T3_BACKUP_COMPACT"] = "off"  # each snapshot is a file of its own, to be looked into
         base["T3_BACKUP_LOG"] = str(self.folder / "log")
         base["T3_BACKUP_TEXTFILE_DIR"] = "none"  # the machine's may be there
@@ -177,15 +201,23 @@ class Land:
         """The same, left running."""
         if sandbox.ACTIVE:
             line = ["/usr/bin/t3-backup-state", *words]
-            return sandbox.Process(self.settings(**more), line, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)  # type: ignore[return-value]
+            return sandbox.Process(
+                self.settings(**more), line, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+            )  # type: ignore[return-value]
         return subprocess.Popen(
-            self.command(*words), env=self.env(**more), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+            self.command(*words),
+            env=self.env(**more),
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
         )
 
 
 @contextlib.contextmanager
 def started(land: Land, *words: str, **more: str) -> Iterator[subprocess.Popen[str]]:
-    """The command, left running; ended by force, and its workers with it, where it is still there when the block is left."""
+    """The command, left running; ended by force, and its workers with it, where it is still there
+    when the block is left."""
     with land.start(*words, **more) as process:
         try:
             yield process
@@ -199,11 +231,15 @@ def status_of(pid: int) -> dict[str, str]:
         text = Path(f"/proc/{pid}/status").read_text()
     except (FileNotFoundError, ProcessLookupError):
         return {}
-    return {name: value.strip() for name, _, value in (line.partition(":") for line in text.splitlines())}
+    return {
+        name: value.strip()
+        for name, _, value in (line.partition(":") for line in text.splitlines())
+    }
 
 
 def until(condition: Callable[[], Any], what: str) -> Any:
-    """What `condition` gives as soon as it gives something; what vanishes while it looks is looked for again."""
+    """What `condition` gives as soon as it gives something; what vanishes while it looks is looked
+    for again."""
     end = time.monotonic() + BOUND_S
     while time.monotonic() < end:
         with contextlib.suppress(FileNotFoundError, ProcessLookupError):
@@ -226,7 +262,9 @@ def children(pid: int) -> list[int]:
 def land() -> Iterator[Land]:
     """A fresh one, on the disk (not in memory), gone afterwards."""
     # The unit has a /var/tmp of its own, and homes in /home.
-    folder = Path(tempfile.mkdtemp(prefix="t3-test-", dir="/home" if sandbox.ACTIVE else "/var/tmp"))
+    folder = Path(
+        tempfile.mkdtemp(prefix="t3-test-", dir="/home" if sandbox.ACTIVE else "/var/tmp")
+    )
     folder.chmod(0o755)
     land = Land(folder)
     land.store.parent.mkdir(exist_ok=True)
@@ -238,18 +276,28 @@ def land() -> Iterator[Land]:
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
-    """Say what tests told, the seed, and how often the command ran under the sandbox: a suite that never did proves nothing of it."""
-    reports = [report for outcome in ("passed", "failed") for report in terminalreporter.stats.get(outcome, [])]
-    for text in [value for report in reports for name, value in report.user_properties if name == "told"]:
+    """Say what tests told, the seed, and how often the command ran under the sandbox: a suite that
+    never did proves nothing of it."""
+    reports = [
+        report
+        for outcome in ("passed", "failed")
+        for report in terminalreporter.stats.get(outcome, [])
+    ]
+    for text in [
+        value for report in reports for name, value in report.user_properties if name == "told"
+    ]:
         terminalreporter.write_line(text)
     terminalreporter.write_line(pytest_report_header())
     if sandbox.ACTIVE:
-        terminalreporter.write_line(f"{sandbox.count()} commands were run under the sandbox of {sandbox.UNIT}")
+        terminalreporter.write_line(
+            f"{sandbox.count()} commands were run under the sandbox of {sandbox.UNIT}"
+        )
 
 
 @pytest.fixture
 def make_user(land: Land) -> Iterator[Callable[..., User]]:
-    """Makes users called `user_name(NAME)` with a home in the land; with `database` (a Path) they get a copy of it as their own."""
+    """Makes users called `user_name(NAME)` with a home in the land; with `database` (a Path) they
+    get a copy of it as their own."""
     from contextlib import ExitStack
 
     with ExitStack() as stack:
@@ -280,10 +328,13 @@ database.close()
 
 
 def commit_row(*users: User) -> None:
-    """Commit one row to the database of each, as its user: the next run finds something that no snapshot has."""
+    """Commit one row to the database of each, as its user: the next run finds something that no
+    snapshot has."""
     for user in users:
         line = [sys.executable, "-I", "-c", _COMMIT, str(user.database)]
-        subprocess.run(line, check=True, timeout=120, cwd="/", user=user.uid, group=user.gid, extra_groups=[])
+        subprocess.run(
+            line, check=True, timeout=120, cwd="/", user=user.uid, group=user.gid, extra_groups=[]
+        )
 
 
 @pytest.fixture

@@ -18,9 +18,13 @@ YEARS = 3650 * 86400  # ten of them, in seconds
 # Runs follow each other after minutes, hours, days or weeks; now and then the clock jumps.
 ORDINARY = st.integers(0, 3600) | st.integers(0, 3 * 86400) | st.integers(0, 60 * 86400)
 JUMPS = st.sampled_from([YEARS, -YEARS, 3 * 86400, -3 * 86400, -3600, -1])
-VERDICTS = st.sampled_from(["verified"] * 6 + ["suspect", "damaged", "accepted suspect", "accepted damaged"])
+VERDICTS = st.sampled_from(
+    ["verified"] * 6 + ["suspect", "damaged", "accepted suspect", "accepted damaged"]
+)
 GOOD = st.sampled_from(["verified"] * 6 + ["accepted suspect", "accepted damaged"])
-LABELS = st.sampled_from([None] * 5 + ["prebump-0.0.25", "prebump-0.0.26", "prebump", "manual", "manual-2"])
+LABELS = st.sampled_from(
+    [None] * 5 + ["prebump-0.0.25", "prebump-0.0.26", "prebump", "manual", "manual-2"]
+)
 KEEPS = st.integers(1, 6)
 COUNTS = st.integers(0, 4)
 POLICIES = st.builds(Policy, KEEPS, st.integers(0, 8), COUNTS, COUNTS, COUNTS, COUNTS)
@@ -59,19 +63,33 @@ def snapshot(
 
 @st.composite
 def histories(
-    draw: st.DrawFn, verdicts: st.SearchStrategy[str] = VERDICTS, *, jumps: bool = True, pins: bool = False
+    draw: st.DrawFn,
+    verdicts: st.SearchStrategy[str] = VERDICTS,
+    *,
+    jumps: bool = True,
+    pins: bool = False,
 ) -> list[Manifest]:
-    """The shelf of one account that nobody has ever pruned, oldest first; without `jumps` nothing looks like one either."""
+    """The shelf of one account that nobody has ever pruned, oldest first; without `jumps` nothing
+    looks like one either."""
     gaps = ORDINARY | JUMPS if jumps else ORDINARY
     pinned = st.sampled_from([False] * 5 + [True]) if pins else st.just(False)
-    runs = draw(st.lists(st.tuples(gaps, verdicts, LABELS, st.integers(1, 3), st.booleans(), pinned), max_size=40))
+    runs = draw(
+        st.lists(
+            st.tuples(gaps, verdicts, LABELS, st.integers(1, 3), st.booleans(), pinned), max_size=40
+        )
+    )
     sequence, when, account_dir = 0, datetime(2026, 3, 1, 3, 30, tzinfo=UTC), []
     for gap, verdict, label, step, legacy, pin in runs:
         sequence += step
         when += timedelta(seconds=gap)
         when = min(max(when, datetime(1980, 1, 1, tzinfo=UTC)), datetime(2090, 1, 1, tzinfo=UTC))
         account_dir.append(snapshot(sequence, when, verdict, label, legacy=legacy, pinned=pin))
-    assume(jumps or all(new.when - old.when < timedelta(days=365) for new, old in pairwise(plain(account_dir))))
+    assume(
+        jumps
+        or all(
+            new.when - old.when < timedelta(days=365) for new, old in pairwise(plain(account_dir))
+        )
+    )
     return account_dir
 
 

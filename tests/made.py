@@ -26,7 +26,9 @@ CENSUS = Census(
 )
 
 
-def made(sequence: int = 1, when: datetime = NOON, label: str | None = None, **changes: Any) -> Manifest:
+def made(
+    sequence: int = 1, when: datetime = NOON, label: str | None = None, **changes: Any
+) -> Manifest:
     """A manifest of a verified snapshot, with `changes`."""
     values: dict[str, Any] = {
         "format": FORMAT,
@@ -57,7 +59,8 @@ def made(sequence: int = 1, when: datetime = NOON, label: str | None = None, **c
 
 
 def sealed(value: dict[str, Any]) -> str:
-    """The file of these keys, with the checksum that belongs to them: what is wrong with the keys is all that is wrong with it."""
+    """The file of these keys, with the checksum that belongs to them: what is wrong with the keys
+    is all that is wrong with it."""
     keys = {key: one for key, one in value.items() if key != "checksum"}
     return json.dumps(keys | {"checksum": _checksum(keys)})
 

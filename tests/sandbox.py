@@ -1,7 +1,7 @@
 """The command under the sandbox of the shipped unit: `systemd-run` with each setting of `t3-backup-state.service`.
 
-For a booted system in which the package is installed (T3_TEST_SANDBOX=1). The tests themselves stay outside: they make users,
-servers and trouble; what they call is confined as the timer's run is.
+For a booted system in which the package is installed (T3_TEST_SANDBOX=1). The tests themselves stay
+outside: they make users, servers and trouble; what they call is confined as the timer's run is.
 """
 
 from __future__ import annotations
@@ -20,14 +20,24 @@ UNIT = "t3-backup-state.service"
 ACTIVE = os.environ.get("T3_TEST_SANDBOX") == "1"
 STORE = Path("/var/backups/t3-state")  # what the unit may write; the stores of the tests lie in it
 # What belongs to the run by the timer, and not to its confinement.
-_NOT_CONFINING = {"Type", "ExecStart", "Restart", "RestartSec", "RestartPreventExitStatus", "SuccessExitStatus", "TimeoutStartSec"}
+_NOT_CONFINING = {
+    "Type",
+    "ExecStart",
+    "Restart",
+    "RestartSec",
+    "RestartPreventExitStatus",
+    "SuccessExitStatus",
+    "TimeoutStartSec",
+}
 
 _numbers = itertools.count(1)
 
 
 def systemctl(*words: str) -> str:
     """What systemctl says."""
-    done = subprocess.run(["systemctl", *words], capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(
+        ["systemctl", *words], capture_output=True, text=True, timeout=60, check=False
+    )
     return done.stdout.strip()
 
 
@@ -38,14 +48,21 @@ def settings(text: str) -> Iterator[str]:
         line = raw.strip()
         if line.startswith("["):
             section = line
-        elif section == "[Service]" and line and line[0] not in "#;" and line.partition("=")[0] not in _NOT_CONFINING:
+        elif (
+            section == "[Service]"
+            and line
+            and line[0] not in "#;"
+            and line.partition("=")[0] not in _NOT_CONFINING
+        ):
             yield line
 
 
 @functools.cache
 def _properties() -> tuple[str, ...]:
     found = tuple(settings(Path(systemctl("show", "-P", "FragmentPath", UNIT)).read_text()))
-    assert any(line.startswith("CapabilityBoundingSet=") for line in found), "the shipped unit has no sandbox"
+    assert any(line.startswith("CapabilityBoundingSet=") for line in found), (
+        "the shipped unit has no sandbox"
+    )
     return found
 
 
@@ -53,7 +70,18 @@ def command(name: str, environ: Mapping[str, str], *words: str) -> list[str]:
     """The command line that runs `words` as a unit called `name` under the shipped sandbox."""
     properties = [f"--property={line}" for line in _properties()]
     variables = [f"--setenv={key}={value}" for key, value in environ.items()]
-    return ["systemd-run", "--pipe", "--wait", "--quiet", "--collect", f"--unit={name}", *properties, *variables, "--", *words]
+    return [
+        "systemd-run",
+        "--pipe",
+        "--wait",
+        "--quiet",
+        "--collect",
+        f"--unit={name}",
+        *properties,
+        *variables,
+        "--",
+        *words,
+    ]
 
 
 def new_name() -> str:
@@ -67,7 +95,8 @@ def count() -> int:
 
 
 class Process:
-    """A command under the sandbox, left running; as a Popen, but that `pid` and signals are those of the command itself."""
+    """A command under the sandbox, left running; as a Popen, but that `pid` and signals are those
+    of the command itself."""
 
     def __init__(self, environ: Mapping[str, str], words: Sequence[str], **streams: Any) -> None:
         self._unit = f"{new_name()}.service"
@@ -101,5 +130,7 @@ class Process:
 
 
 if __name__ == "__main__":
-    line = command(new_name(), {"TMPDIR": str(STORE), "PYTHONDONTWRITEBYTECODE": "1"}, *sys.argv[1:])
+    line = command(
+        new_name(), {"TMPDIR": str(STORE), "PYTHONDONTWRITEBYTECODE": "1"}, *sys.argv[1:]
+    )
     os.execvp(line[0], line)

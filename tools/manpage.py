@@ -1,8 +1,8 @@
 #!/usr/bin/python3
 """Print a manual page, t3-backup-state(8) or t3-autoupdate(8): prose of docs/NAME.8.in; commands, options and settings as they are.
 
-What can drift is taken from the parser and from the table of settings, as tools/settings_files.py does. The date is that of
-SOURCE_DATE_EPOCH, so that a build can be repeated byte for byte.
+What can drift is taken from the parser and from the table of settings, as tools/settings_files.py
+does. The date is that of SOURCE_DATE_EPOCH, so that a build can be repeated byte for byte.
 """
 
 from __future__ import annotations
@@ -35,10 +35,15 @@ class Program(NamedTuple):
 
 
 PROGRAMS = {
-    "t3-backup-state": Program(backup.build_parser, backup_settings.KNOWN, ROOT / "debian" / "t3-backup.default"),
-    "t3-autoupdate": Program(bump.build_parser, bump_settings.KNOWN, ROOT / "debian" / "t3-autoupdate.default"),
+    "t3-backup-state": Program(
+        backup.build_parser, backup_settings.KNOWN, ROOT / "debian" / "t3-backup.default"
+    ),
+    "t3-autoupdate": Program(
+        bump.build_parser, bump_settings.KNOWN, ROOT / "debian" / "t3-autoupdate.default"
+    ),
 }
-_EXACT = {"-": "\\-", "'": "\\(aq", "`": "\\(ga", "^": "\\(ha", "~": "\\(ti", '"': "\\(dq"}  # what is typed must be shown as it is
+# what is typed must be shown as it is
+_EXACT = {"-": "\\-", "'": "\\(aq", "`": "\\(ga", "^": "\\(ha", "~": "\\(ti", '"': "\\(dq"}
 
 
 def escape(text: str) -> str:
@@ -58,7 +63,9 @@ def commands(top: argparse.ArgumentParser) -> dict[str, tuple[str, argparse.Argu
 
 def shape(action: argparse.Action) -> str:
     """What is written for an argument: `[--dest DIR]`, `[USER]`, `NAME...`."""
-    words = (" ".join([*action.option_strings[-1:], *([str(action.metavar)] if action.metavar else [])])).strip()
+    words = (
+        " ".join([*action.option_strings[-1:], *([str(action.metavar)] if action.metavar else [])])
+    ).strip()
     words += "..." if action.nargs in ("+", "*") else ""
     return words if action.required and action.nargs != "*" else f"[{words}]"
 
@@ -128,7 +135,9 @@ def page(name: str) -> str:
     """The whole of it."""
     program = PROGRAMS[name]
     top = program.parser()
-    date = time.strftime("%Y-%m-%d", time.gmtime(int(os.environ.get("SOURCE_DATE_EPOCH") or time.time())))
+    date = time.strftime(
+        "%Y-%m-%d", time.gmtime(int(os.environ.get("SOURCE_DATE_EPOCH") or time.time()))
+    )
     filled = {
         "DATE": date,
         "VERSION": t3_backup.__version__,

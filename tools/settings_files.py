@@ -1,8 +1,8 @@
 #!/usr/bin/python3
 """Write the files that are made from the tables of settings, or with --check say which are not up to date.
 
-They are the commented files for /etc/default and docs/interface/settings.md. The manual pages take the same tables when
-they are made (tools/manpage.py). Usage: tools/settings_files.py [--check]
+They are the commented files for /etc/default and docs/interface/settings.md. The manual pages take
+the same tables when they are made (tools/manpage.py). Usage: tools/settings_files.py [--check]
 """
 
 from __future__ import annotations
@@ -61,9 +61,20 @@ def document() -> str:
     flags = _flags(parser_module.build_parser())
     rows: list[tuple[str, ...]] = [("name", "flag", "default", "unit", "meaning"), ("---",) * 5]
     for field, one in backup_settings.KNOWN.items():
-        rows.append((f"`{one.name}`", f"`--{field}`" if field in flags else "", f"`{one.default}`", one.unit, _meaning(one)))
+        rows.append(
+            (
+                f"`{one.name}`",
+                f"`--{field}`" if field in flags else "",
+                f"`{one.default}`",
+                one.unit,
+                _meaning(one),
+            )
+        )
     bump_rows: list[tuple[str, ...]] = [("name", "default", "unit", "meaning"), ("---",) * 4]
-    bump_rows += [(f"`{one.name}`", f"`{one.default}`", one.unit, _meaning(one)) for one in bump_settings.KNOWN.values()]
+    bump_rows += [
+        (f"`{one.name}`", f"`{one.default}`", one.unit, _meaning(one))
+        for one in bump_settings.KNOWN.values()
+    ]
     return "\n".join([_INTRO, *_table(rows), _BUMP, *_table(bump_rows), ""])
 
 
@@ -73,14 +84,25 @@ def _meaning(one: Setting) -> str:
 
 def _table(rows: Sequence[tuple[str, ...]]) -> Iterator[str]:
     for row in rows:
-        yield re.sub(r"  +", " ", f"| {' | '.join(row)} |") if row[0] != "---" else f"|{'|'.join(row)}|"
+        yield (
+            re.sub(r"  +", " ", f"| {' | '.join(row)} |")
+            if row[0] != "---"
+            else f"|{'|'.join(row)}|"
+        )
 
 
 def _flags(parser: argparse.ArgumentParser) -> set[str]:
     """List the long options of all commands, as the names of fields."""
-    commands = [action for action in parser._actions if isinstance(action, argparse._SubParsersAction)]
+    commands = [
+        action for action in parser._actions if isinstance(action, argparse._SubParsersAction)
+    ]
     parsers = [command for action in commands for command in action.choices.values()]
-    options = {option for command in parsers for action in command._actions for option in action.option_strings}
+    options = {
+        option
+        for command in parsers
+        for action in command._actions
+        for option in action.option_strings
+    }
     return {option.removeprefix("--") for option in options if option.startswith("--")}
 
 
@@ -103,12 +125,21 @@ def files() -> dict[Path, str]:
 def main() -> int:
     """Write the files, or check them; the exit code."""
     given = argparse.ArgumentParser(description="Make the files that document the settings.")
-    given.add_argument("--check", action="store_true", help="write nothing; say which files are not up to date")
+    given.add_argument(
+        "--check", action="store_true", help="write nothing; say which files are not up to date"
+    )
     check = given.parse_args().check
-    stale = [path for path, text in files().items() if not path.exists() or path.read_text(encoding="utf-8") != text]
+    stale = [
+        path
+        for path, text in files().items()
+        if not path.exists() or path.read_text(encoding="utf-8") != text
+    ]
     for path in stale:
         if check:
-            print(f"{path.relative_to(ROOT)} is not up to date; run tools/settings_files.py", file=sys.stderr)
+            print(
+                f"{path.relative_to(ROOT)} is not up to date; run tools/settings_files.py",
+                file=sys.stderr,
+            )
         else:
             path.parent.mkdir(exist_ok=True)
             path.write_text(files()[path], encoding="utf-8")

@@ -1,9 +1,10 @@
 #!/usr/bin/python3 -I
 """Run everything there is, step by step: what has passed for this commit is not run again.
 
-`tools/soak.py` goes on until all has passed or failed. `--slice 3` runs the fourth of seven parts; a part of each seven commits is
-`--slice auto`. With `--seconds` no step is begun, or waited for, beyond that; it is named as not run. `--list` shows the steps,
-`--proof` writes what is known of this commit to docs/proof.md. What a step printed is in build/soak/COMMIT.
+`tools/soak.py` goes on until all has passed or failed. `--slice 3` runs the fourth of seven parts;
+a part of each seven commits is `--slice auto`. With `--seconds` no step is begun, or waited for,
+beyond that; it is named as not run. `--list` shows the steps, `--proof` writes what is known of
+this commit to docs/proof.md. What a step printed is in build/soak/COMMIT.
 """
 
 from __future__ import annotations
@@ -54,16 +55,27 @@ def pytest(*words: str) -> tuple[str, ...]:
 
 def steps() -> list[Step]:
     """Name all there is, in an order that does not change while no test file comes or goes."""
-    found = [Step("measured", ("tools/coverage",)), Step("c-coverage", ("make", "-C", "tests/c", "check", "asan", "coverage"))]
+    found = [
+        Step("measured", ("tools/coverage",)),
+        Step("c-coverage", ("make", "-C", "tests/c", "check", "asan", "coverage")),
+    ]
     for folder in ("faults", "package"):
         found += [Step(f"{folder}-{path.stem}", pytest(str(path))) for path in files(folder)]
     for path in files("booted"):
         found += [
-            Step(f"booted-{path.stem}-{release}", pytest(str(path), "-k", release)) for release in RELEASES if has(path, release)
+            Step(f"booted-{path.stem}-{release}", pytest(str(path), "-k", release))
+            for release in RELEASES
+            if has(path, release)
         ]
-    for path in [*files("system"), Path("tests/unit/test_census.py"), Path("tests/unit/test_proof.py")]:
+    for path in [
+        *files("system"),
+        Path("tests/unit/test_census.py"),
+        Path("tests/unit/test_proof.py"),
+    ]:
         if path.stem.removeprefix("test_") not in NOT_SQLITE:
-            found.append(Step(f"newest-apsw-{path.stem}", ("tools/newest-apsw", "--soak", str(path))))
+            found.append(
+                Step(f"newest-apsw-{path.stem}", ("tools/newest-apsw", "--soak", str(path)))
+            )
     return found
 
 
@@ -79,11 +91,16 @@ def has(path: Path, release: str) -> bool:
 
 
 def commit() -> str:
-    """Name the commit; where the checkout has changed since, one that holds the changes, and is another each time."""
+    """Name the commit.
+
+    Where the checkout has changed since, one that holds the changes, and is another each time.
+    """
 
     def git(*words: str) -> str:
         line = ["git", "-c", f"safe.directory={ROOT}", *words]
-        return subprocess.run(line, cwd=ROOT, check=True, capture_output=True, text=True).stdout.strip()
+        return subprocess.run(
+            line, cwd=ROOT, check=True, capture_output=True, text=True
+        ).stdout.strip()
 
     return git("stash", "create") or git("rev-parse", "HEAD")
 
@@ -98,15 +115,26 @@ class Soak:
         self._printing = threading.Lock()
 
     def packages(self) -> None:
-        """Build what is booted and upgraded, once a commit; the steps find it by their environment."""
+        """Build what is booted and upgraded, once a commit.
+
+        The steps find it by their environment.
+        """
         self.folder.mkdir(parents=True, exist_ok=True)
         folder = self.folder / "packages"
         if not folder.exists():
             environ = os.environ | {"PYTHONPATH": "."}
             unfinished = self.folder / f"packages-{os.getpid()}"
-            subprocess.run([PYTHON, "-m", "booted.package", unfinished], cwd=ROOT / "tests", env=environ, check=True)
+            subprocess.run(
+                [PYTHON, "-m", "booted.package", unfinished],
+                cwd=ROOT / "tests",
+                env=environ,
+                check=True,
+            )
             unfinished.rename(folder)
-        os.environ |= {"T3_TEST_DEB": str(folder / "this"), "T3_TEST_NEWER_DEB": str(folder / "newer")}
+        os.environ |= {
+            "T3_TEST_DEB": str(folder / "this"),
+            "T3_TEST_NEWER_DEB": str(folder / "newer"),
+        }
 
     def known(self, step: Step) -> Outcome | None:
         """Say what came of it before."""
@@ -131,7 +159,12 @@ class Soak:
         log = self.folder / f"{step.name}.log"
         with log.open("w") as output:
             process = subprocess.Popen(
-                step.command, cwd=ROOT, stdout=output, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, start_new_session=True
+                step.command,
+                cwd=ROOT,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                stdin=subprocess.DEVNULL,
+                start_new_session=True,
             )
             try:
                 code = process.wait(left)
@@ -140,7 +173,12 @@ class Soak:
                 self.say(f"NOT RUN to its end, no time is left: {step.name}")
                 return None
         lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
-        found = Outcome(step.name, code == 0, round(time.monotonic() - began, 1), lines[-1].strip("= ") if lines else "")
+        found = Outcome(
+            step.name,
+            code == 0,
+            round(time.monotonic() - began, 1),
+            lines[-1].strip("= ") if lines else "",
+        )
         (self.folder / f"{step.name}.json").write_text(json.dumps(asdict(found)) + "\n")
         self.say(f"{'passed' if found.passed else 'FAILED'}: {step.name}: {found.said}")
         if not found.passed:
@@ -154,7 +192,10 @@ class Soak:
 
 
 def stop(process: subprocess.Popen[bytes]) -> None:
-    """End a step and all that it started; tests end their machines and users when they hear of it."""
+    """End a step and all that it started.
+
+    Tests end their machines and users when they hear of it.
+    """
     for number, seconds in ((signal.SIGINT, 30), (signal.SIGKILL, 10)):
         os.killpg(process.pid, number)
         try:
@@ -168,7 +209,10 @@ def expected() -> dict[str, float]:
     """Read how long each step took when docs/proof.md was written."""
     page = ROOT / "docs" / "proof.md"
     text = page.read_text() if page.exists() else ""
-    return {name: float(seconds) for name, seconds in re.findall(r"^\| `([\w-]+)` \| \w+ \| ([\d.]+) \|", text, re.MULTILINE)}
+    return {
+        name: float(seconds)
+        for name, seconds in re.findall(r"^\| `([\w-]+)` \| \w+ \| ([\d.]+) \|", text, re.MULTILINE)
+    }
 
 
 def proof(soak: Soak, wanted: list[Step]) -> str:
@@ -177,7 +221,8 @@ def proof(soak: Soak, wanted: list[Step]) -> str:
     there = [outcome for _, outcome in found if outcome]
     failed = [outcome.name for outcome in there if not outcome.passed]
     counts = (
-        f"{len(there) - len(failed)} of {len(wanted)} steps passed, {len(failed)} failed, {len(wanted) - len(there)} were not run"
+        f"{len(there) - len(failed)} of {len(wanted)} steps passed, {len(failed)} failed, "
+        f"{len(wanted) - len(there)} were not run"
     )
     summary = f"{counts}; {sum(outcome.seconds for outcome in there) / 60:.0f} minutes in all"
     lines = [
@@ -196,16 +241,22 @@ def proof(soak: Soak, wanted: list[Step]) -> str:
             lines.append(f"| `{step.name}` | unknown | - | not run |")
         else:
             came = "passed" if outcome.passed else "failed"
-            lines.append(f"| `{step.name}` | {came} | {outcome.seconds} | {outcome.said.replace('|', '/')} |")
+            lines.append(
+                f"| `{step.name}` | {came} | {outcome.seconds} | {outcome.said.replace('|', '/')} |"
+            )
     return "\n".join(lines) + "\n"
 
 
 def main() -> int:
     """Do what the command line says; the exit code."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--slice", help=f"a part alone: 0 to {SLICES - 1}, or auto: by the commit")
     parser.add_argument("--seconds", type=float, help="how long it may take")
-    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="how many steps at a time")
+    parser.add_argument(
+        "--jobs", type=int, default=os.cpu_count() or 1, help="how many steps at a time"
+    )
     parser.add_argument("--list", action="store_true", help="name the steps and go")
     parser.add_argument("--proof", action="store_true", help="write docs/proof.md and go")
     parser.add_argument("names", nargs="*", metavar="STEP", help="these steps alone")
@@ -229,11 +280,14 @@ def main() -> int:
         found = list(pool.map(soak.run, wanted))
     not_run = [step.name for step, outcome in zip(wanted, found, strict=True) if outcome is None]
     failed = [outcome.name for outcome in found if outcome and not outcome.passed]
-    print(f"== soak: {len(wanted) - len(not_run) - len(failed)} steps passed, {len(failed)} failed, {len(not_run)} not run")
+    print(
+        f"== soak: {len(wanted) - len(not_run) - len(failed)} steps passed, {len(failed)} failed, {len(not_run)} not run"
+    )
     for what, names in (("failed", failed), ("not run", not_run)):
         if names:
             print(f"{what}: {' '.join(names)}")
-    # What a slice had no time for is no failure, nor a success: it is said, and the whole soak has it.
+    # What a slice had no time for is no failure, nor a success: it is said, and the whole soak has
+    # it.
     return 1 if failed or (not_run and words.seconds is None) else 0
 
 

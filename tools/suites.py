@@ -1,5 +1,8 @@
 #!/usr/bin/python3 -I
-"""Print how many tests of each suite ran, and their seconds, from what pytest has written. Usage: tools/suites.py XML..."""
+"""Print how many tests of each suite ran, and their seconds, from what pytest has written.
+
+Usage: tools/suites.py XML...
+"""
 
 from __future__ import annotations
 

@@ -30,8 +30,10 @@ class LiveSteps:
     snapshots: Snapshots
     settings: Settings
     warn: Callable[[str], None]  # of what somebody should know
-    downtime: dict[str, float] = field(default_factory=dict, init=False)  # seconds since the stop, up to the last login, by step
-    _mark: float | None = field(default=None, init=False)  # time.monotonic() of the last that is in it
+    # seconds since the stop, up to the last login, by step
+    downtime: dict[str, float] = field(default_factory=dict, init=False)
+    # time.monotonic() of the last that is in it
+    _mark: float | None = field(default=None, init=False)
 
     def hold(self) -> None:
         """Let nothing of the account's start from now on."""
@@ -57,7 +59,9 @@ class LiveSteps:
 
     def keep_snapshot(self, label: str, *, proven: bool) -> str:
         """Seal a snapshot of what is there now, and return its name."""
-        name = self.snapshots.take_snapshot(self.server.user, label, proven=proven, at_rest=True).name
+        name = self.snapshots.take_snapshot(
+            self.server.user, label, proven=proven, at_rest=True
+        ).name
         self._count_downtime("copies")
         return name
 
@@ -80,7 +84,9 @@ class LiveSteps:
             self.server.require_port()
             self.server.await_port(self.settings.patience)
             before = self.server.run_state()
-            endpoint = self.server.log_in(self.installations.program_of(self.server.user), self.settings.patience)
+            endpoint = self.server.log_in(
+                self.installations.program_of(self.server.user), self.settings.patience
+            )
             self._count_downtime("start")
             self._stay_up(before)
         except Failure:

@@ -1,8 +1,8 @@
 """Take a plain `npm i -g` installation over.
 
-A copy of it becomes the program of every account, by links of ours. The installation stays where it is. `t3` becomes the launcher,
-which runs the program of its caller. So do the units of the servers, by a drop-in that replaces the program in their own command
-line and nothing else.
+A copy of it becomes the program of every account, by links of ours. The installation stays where it
+is. `t3` becomes the launcher, which runs the program of its caller. So do the units of the servers,
+by a drop-in that replaces the program in their own command line and nothing else.
 """
 
 from __future__ import annotations
@@ -46,10 +46,13 @@ def adopt_accounts(context: Context) -> str:
     return adopt_program(context.installations, context.settings.bin, users, context.say)
 
 
-def adopt_program(installations: Installations, program: Path, users: Sequence[str], say: Callable[[str], None]) -> str:
+def adopt_program(
+    installations: Installations, program: Path, users: Sequence[str], say: Callable[[str], None]
+) -> str:
     """Take `program` over for these users, once more without harm.
 
-    Return the version of the default. Raises Failure, also where a server would go on to run another program, and OSError.
+    Return the version of the default. Raises Failure, also where a server would go on to run
+    another program, and OSError.
     """
     if os.path.realpath(program) == str(installations.launcher):
         version = installations.linked_version(GLOBAL)
@@ -84,7 +87,9 @@ def _copy_version(installations: Installations, program: Path, say: Callable[[st
         (folder / PROGRAM).parent.mkdir()
         inner = Path(os.path.realpath(program)).relative_to(package)
         os.symlink(Path("..", MODULES_DIR, package.name, inner), folder / PROGRAM)
-        installations.finish_version(folder, About(version, f"copied from {package}", installations.about(version).level))
+        installations.finish_version(
+            folder, About(version, f"copied from {package}", installations.about(version).level)
+        )
         say(f"T3 {version} was copied from {package} to {installations.prefix(version)}")
     return version
 
@@ -112,14 +117,16 @@ def read_unit() -> str:
     """
     done = call_systemctl("cat", TEMPLATE, check=False)
     parts = re.split(r"(?m)^# (/.*)$", done)[1:]  # path, text, path, text ...
-    return "\n".join(text for path, text in zip(parts[::2], parts[1::2], strict=True) if path != str(DROP_IN))
+    return "\n".join(
+        text for path, text in zip(parts[::2], parts[1::2], strict=True) if path != str(DROP_IN)
+    )
 
 
 def why_another_runs(service: Service, launcher: Path, program: Path) -> str:
     """Say what a unit runs that is neither our launcher nor `program`, a link to it.
 
-    Empty where it doesn't. Raises Failure. A drop-in whose name comes after ours has the last word: `systemctl edit` makes an
-    override.conf.
+    Empty where it doesn't. Raises Failure. A drop-in whose name comes after ours has the last word:
+    `systemctl edit` makes an override.conf.
     """
     found = re.findall(r"\{ path=(\S+) ;", service.show("ExecStart"))
     others = [path for path in found if path not in (str(launcher), str(program))]
@@ -147,7 +154,10 @@ def rewrite_command(unit: str, launcher: Path, program: Path) -> str | None:
     words = line.removeprefix(prefix).split()
     if Path(words[0]).name == "node" and len(words) > 1 and not words[1].startswith("-"):
         words = words[1:]  # the program is what node is told to run
-    if Path(words[0]).name != NAME and os.path.realpath(words[0]) not in (os.path.realpath(program), str(launcher)):
+    if Path(words[0]).name != NAME and os.path.realpath(words[0]) not in (
+        os.path.realpath(program),
+        str(launcher),
+    ):
         raise Failure(
             f"{TEMPLATE}: ExecStart={line} does not run t3 itself; let it run {launcher} instead, which runs the T3 of its user"
         )

@@ -21,8 +21,8 @@ def hold_lock(root: Path) -> Iterator[None]:
     Raises LockHeld and OSError.
     """
     root.mkdir(mode=0o755, parents=True, exist_ok=True)
-    # Everybody may open the folder of the programs, and who can open a folder can lock it for ever: with it, each account that is
-    # down would stay so. So the lock has a folder of its own.
+    # Everybody may open the folder of the programs, and who can open a folder can lock it for ever:
+    # with it, each account that is down would stay so. So the lock has a folder of its own.
     folder = root / _LOCK
     folder.mkdir(mode=0o700, exist_ok=True)
     fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)

@@ -78,14 +78,18 @@ class Installations:
     def installed_versions(self) -> list[str]:
         """List the versions that are there, the oldest first."""
         with contextlib.suppress(FileNotFoundError):
-            names = [name for name in os.listdir(self.root / "versions") if versions.is_version(name)]
+            names = [
+                name for name in os.listdir(self.root / "versions") if versions.is_version(name)
+            ]
             return sorted(filter(self.is_installed, names), key=versions.version_key)
         return []
 
     def about(self, version: str) -> About:
         """Read what is known of a version."""
         with contextlib.suppress(OSError, ValueError, TypeError):
-            value = json.loads((self.root / "versions" / f"{version}.json").read_text(encoding="utf-8"))
+            value = json.loads(
+                (self.root / "versions" / f"{version}.json").read_text(encoding="utf-8")
+            )
             level = value["level"]
             return About(version, str(value["origin"]), level if level is None else int(level))
         return About(version, "unknown", versions.KNOWN_LEVELS.get(version))
@@ -162,7 +166,11 @@ class Installations:
     def linked_users(self) -> list[str]:
         """List the accounts that have a link of their own."""
         names = os.listdir(self.root) if self.root.is_dir() else []
-        return sorted(name for name in names if name not in _OURS and (self.root / name / "current").is_symlink())
+        return sorted(
+            name
+            for name in names
+            if name not in _OURS and (self.root / name / "current").is_symlink()
+        )
 
     def link_newcomers(self, users: Iterable[str]) -> None:
         """Link each account that has no link to the version that it is on.
@@ -190,7 +198,14 @@ class Installations:
         """
         self._folder(user).mkdir(exist_ok=True)  # an account without a link may be held, too
         with opened(self._folder(user)) as folder:
-            os.close(os.open("held", os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644, dir_fd=folder))
+            os.close(
+                os.open(
+                    "held",
+                    os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC,
+                    0o644,
+                    dir_fd=folder,
+                )
+            )
             native.sync_directory(folder, str(self._folder(user)))
 
     def release(self, user: str) -> None:
@@ -209,7 +224,9 @@ class Installations:
 
     def _folder(self, user: str) -> Path:
         if user != GLOBAL and user in _OURS:
-            raise Failure(f"{user}: an account of this name can't have a program of its own: {self.root / user} is ours")
+            raise Failure(
+                f"{user}: an account of this name can't have a program of its own: {self.root / user} is ours"
+            )
         return self.root / user
 
 

@@ -1,7 +1,8 @@
 """Keep on the disk what a bump or a rollback is about to do, before it does it.
 
-What earlier ones came to is kept, too. One file, there whole or not at all, holds all accounts, so that after a power cut the next
-command knows how far each of them got. When all have ended it moves to the history.
+What earlier ones came to is kept, too. One file, there whole or not at all, holds all accounts, so
+that after a power cut the next command knows how far each of them got. When all have ended it moves
+to the history.
 """
 
 from __future__ import annotations
@@ -23,8 +24,10 @@ _FORMAT = 1
 
 WAITING = "waiting"  # nothing was touched
 DEFERRED = "deferred"  # nothing was touched, since somebody works with it
-STOPPING = "stopping"  # held; the server is being stopped, and what it leaves is kept; program and data are untouched
-SWITCHING = "switching"  # `kept` is sealed; program and data are being changed; nothing has run since
+# held; the server is being stopped, and what it leaves is kept; program and data are untouched
+STOPPING = "stopping"
+# `kept` is sealed; program and data are being changed; nothing has run since
+SWITCHING = "switching"
 STARTING = "starting"  # program and data are the new ones; the new program runs, or did
 DONE = "done"  # it was logged in to on the new program
 REVERTING = "reverting"  # program and data are being put back
@@ -44,7 +47,8 @@ class Move:
     before: str  # the version it is on
     program: str  # the version it is to be on
     label: str  # of the snapshot of what it leaves
-    data: str | None = None  # the snapshot that is put back with the program; None: the data stays as it is
+    # the snapshot that is put back with the program; None: the data stays as it is
+    data: str | None = None
     phase: Annotated[str, one_of(PHASES)] = WAITING
     ran: bool = False  # whether the server ran before
     kept: str | None = None  # the snapshot of what it left
@@ -66,11 +70,14 @@ class Journal:
     moves: tuple[Move, ...]
     ended: str = ""
     result: str = ""  # done, failed or stopped
-    prebump: dict[str, str] = field(default_factory=dict)  # user to the snapshot that was taken while the server ran
+    # user to the snapshot that was taken while the server ran
+    prebump: dict[str, str] = field(default_factory=dict)
 
     def with_move(self, move: Move) -> Journal:
         """Return the same, with another state of an account's move."""
-        return replace(self, moves=tuple(move if one.user == move.user else one for one in self.moves))
+        return replace(
+            self, moves=tuple(move if one.user == move.user else one for one in self.moves)
+        )
 
     def users(self, *phases: str) -> list[str]:
         """List those whose move is in one of these phases."""

@@ -17,8 +17,10 @@ from t3_backup.autoupdate.transition import Save
 from t3_backup.text import format_time, utc_now
 
 Transition = Callable[[LiveSteps, Move, Save], Move]
-_STORE_WAIT_S = 60.0  # for a run of the backup that holds the store while a server is about to be stopped
-_INTERRUPTED_WAIT_S = 900.0  # where one may be down already: for what a bump that was killed has left, which ends by itself
+# for a run of the backup that holds the store while a server is about to be stopped
+_STORE_WAIT_S = 60.0
+# where one may be down already: for what a bump that was killed has left, which ends by itself
+_INTERRUPTED_WAIT_S = 900.0
 
 
 def now() -> str:
@@ -39,8 +41,12 @@ def run_move(context: Context, plan: Journal, wanted: Move, transition: Transiti
         context.journals.save(latest)
 
     server = context.server(wanted.user)
-    steps = LiveSteps(server, context.installations, context.snapshots, context.settings, context.warn)
-    with context.snapshots.hold_store(_INTERRUPTED_WAIT_S if wanted.phase in journal.UNDER_WAY else _STORE_WAIT_S):
+    steps = LiveSteps(
+        server, context.installations, context.snapshots, context.settings, context.warn
+    )
+    with context.snapshots.hold_store(
+        _INTERRUPTED_WAIT_S if wanted.phase in journal.UNDER_WAY else _STORE_WAIT_S
+    ):
         done = transition(steps, wanted, save)
     _report_move(context, done, steps.downtime)
     return latest
@@ -67,7 +73,9 @@ def _report_move(context: Context, done: Move, downtime: Mapping[str, float]) ->
         )
         _report_loss(context, done)
     elif done.phase == journal.WAITING:
-        context.warn(f"{done.user}: nothing was changed, still on {done.before}: {done.reason}{without}")
+        context.warn(
+            f"{done.user}: nothing was changed, still on {done.before}: {done.reason}{without}"
+        )
     else:
         held = context.installations.is_held(done.user)
         where = "IS DOWN, and held" if held else f"is on {done.before}, and not well"
@@ -80,7 +88,11 @@ def _report_loss(context: Context, done: Move) -> None:
     known = {one.name: one for one in context.snapshots.list_snapshots(done.user)}
     kept, failed = known.get(done.kept or ""), known.get(done.failed or "")
     if kept is None or failed is None:
-        context.warn(f"{done.user}: what was written on {done.program} is in the newest snapshot with the label prerestore")
+        context.warn(
+            f"{done.user}: what was written on {done.program} is in the newest snapshot with the label prerestore"
+        )
         return
     lost = describe_loss(failed.census.rows or {}, kept.census.rows or {})
-    context.warn(f"{done.user}: written on {done.program} and no longer there: {lost}; it is in {failed.name}")
+    context.warn(
+        f"{done.user}: written on {done.program} and no longer there: {lost}; it is in {failed.name}"
+    )

@@ -1,8 +1,8 @@
 """Run `t3-autoupdate`.
 
-It turns arguments into calls, one function a subcommand. Exit codes: 0 all well; 1 something is not, and each account
-is on a program and data that fit; 2 wrong use or configuration; 75 another one is at work. A command that was stopped by a signal
-cleans up, and ends by that signal.
+It turns arguments into calls, one function a subcommand. Exit codes: 0 all well; 1 something is
+not, and each account is on a program and data that fit; 2 wrong use or configuration; 75 another
+one is at work. A command that was stopped by a signal cleans up, and ends by that signal.
 """
 
 from __future__ import annotations
@@ -36,7 +36,9 @@ _NAME = "t3-autoupdate"
 
 
 def main(
-    argv: Sequence[str] | None = None, environ: Mapping[str, str] = os.environ, defaults: Path = settings.DEFAULTS_FILE
+    argv: Sequence[str] | None = None,
+    environ: Mapping[str, str] = os.environ,
+    defaults: Path = settings.DEFAULTS_FILE,
 ) -> int:
     """Run the command and return its exit code.
 
@@ -71,7 +73,13 @@ def main(
     return code
 
 
-def _make_context(values: settings.Settings, environ: Mapping[str, str], stop: signals.StopRequest, *, as_json: bool) -> Context:
+def _make_context(
+    values: settings.Settings,
+    environ: Mapping[str, str],
+    stop: signals.StopRequest,
+    *,
+    as_json: bool,
+) -> Context:
     theirs = backup_settings.load({}, environ)
     out = Console(sys.stderr if as_json else sys.stdout)
     return Context(
@@ -102,14 +110,20 @@ def _run(context: Context, args: argparse.Namespace) -> int:
     if not (by_timer and freeze.report_frozen(context.settings.freeze, context.say)):
         with _locked(context):
             trials = upgrade.bump_accounts(
-                context, version, asked=args.to is not None, gate_only=args.dry_run, include_busy=args.include_busy
+                context,
+                version,
+                asked=args.to is not None,
+                gate_only=args.dry_run,
+                include_busy=args.include_busy,
             )
     found = read_status(context)
     above = [] if args.dry_run else [one for one in found.accounts if one.is_above]
     for one in above:
         context.warn(f"{one.user}: {one.trouble}")
     if args.json:
-        print_document(found.as_json() | {"version": version, "trials": [asdict(one) for one in trials]})
+        print_document(
+            found.as_json() | {"version": version, "trials": [asdict(one) for one in trials]}
+        )
     return Failure.exit_code if above else EXIT_OK
 
 
@@ -148,7 +162,9 @@ def _rollback(context: Context, args: argparse.Namespace) -> int:
         if args.undo:
             plans = rollback.plan_undo(context, args.user)
         else:
-            plans, left = rollback.plan_rollback(context, [args.user] if args.user else context.users(), args.to)
+            plans, left = rollback.plan_rollback(
+                context, [args.user] if args.user else context.users(), args.to
+            )
         for why in left:
             context.warn(f"{why}: nothing is done with this one")
         if args.dry_run:
@@ -156,9 +172,14 @@ def _rollback(context: Context, args: argparse.Namespace) -> int:
                 for line in plan.lines:
                     context.say(line)
         else:
-            rollback.execute_plans(context, plans, "undo" if args.undo else "rollback", partial(_ask_consent, args))
+            rollback.execute_plans(
+                context, plans, "undo" if args.undo else "rollback", partial(_ask_consent, args)
+            )
     if args.json:
-        print_document(_status_document(context) | {"plans": [{"move": asdict(one.move), "lines": one.lines} for one in plans]})
+        print_document(
+            _status_document(context)
+            | {"plans": [{"move": asdict(one.move), "lines": one.lines} for one in plans]}
+        )
     return Failure.exit_code if left else EXIT_OK
 
 
@@ -191,7 +212,9 @@ def _check(context: Context, args: argparse.Namespace) -> int:
             if not server.runs() and args.user is None:
                 context.say(f"{user}: no server runs")
                 continue
-            endpoint = server.log_in(context.installations.program_of(user), context.settings.patience)
+            endpoint = server.log_in(
+                context.installations.program_of(user), context.settings.patience
+            )
             context.say(f"{user}: login by {endpoint}")
             found[user] = {"paired": True, "endpoint": endpoint}
         except Failure as failure:

@@ -30,8 +30,12 @@ def render_metrics(context: Context) -> bytes:
 
     plan = context.journals.load()
     history = context.journals.history()
-    gauge("frozen", "1 while nothing is changed by itself.").set(freeze.read_reason(context.settings.freeze) is not None)
-    program = gauge("account_version_info", "1; the version of the account's program.", "account", "version")
+    gauge("frozen", "1 while nothing is changed by itself.").set(
+        freeze.read_reason(context.settings.freeze) is not None
+    )
+    program = gauge(
+        "account_version_info", "1; the version of the account's program.", "account", "version"
+    )
     held = gauge("account_held", "1 while the account's server may not start.", "account")
     for user in context.installations.linked_users():
         if user != GLOBAL:
@@ -46,7 +50,9 @@ def render_metrics(context: Context) -> bytes:
         gauge("last_ended_timestamp_seconds", "When the last bump or rollback ended.").set(
             datetime.fromisoformat(history[0].ended).timestamp()
         )
-        gauge("last_ok", "1 where the last bump or rollback was done.").set(history[0].result == "done")
+        gauge("last_ok", "1 where the last bump or rollback was done.").set(
+            history[0].result == "done"
+        )
     return bytes(generate_latest(registry))
 
 

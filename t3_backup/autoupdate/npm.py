@@ -1,8 +1,8 @@
 """Get a version of T3 by npm, in a unit of its own.
 
-The unit has the network and nothing of this machine. npm runs as a user that owns nothing. Then root copies what came out, file by
-file, to a prefix of its own. What npm runs while it installs (scripts of packages) reaches no account, no store and no program that
-is in use.
+The unit has the network and nothing of this machine. npm runs as a user that owns nothing. Then
+root copies what came out, file by file, to a prefix of its own. What npm runs while it installs
+(scripts of packages) reaches no account, no store and no program that is in use.
 """
 
 from __future__ import annotations
@@ -20,11 +20,20 @@ from t3_backup.t3.program import parse_version_output
 from t3_backup.t3.unit import SETTINGS_DIR
 
 _NAME = "t3-fetch"
-_STATE = Path("/var/lib/private") / _NAME  # of a DynamicUser= with StateDirectory= (systemd.exec(5))
+# of a DynamicUser= with StateDirectory= (systemd.exec(5))
+_STATE = Path("/var/lib/private") / _NAME
 _PUBLIC = Path("/var/lib") / _NAME
 _SECONDS = 900
 _VERSION_SECONDS = 60
-_NPM = ("npm", "install", "--global", "--no-audit", "--no-fund", "--no-update-notifier", "--loglevel=error")
+_NPM = (
+    "npm",
+    "install",
+    "--global",
+    "--no-audit",
+    "--no-fund",
+    "--no-update-notifier",
+    "--loglevel=error",
+)
 PROPERTIES = (
     "DynamicUser=yes",
     f"StateDirectory={_NAME}",
@@ -46,11 +55,13 @@ PROPERTIES = (
 )
 
 
-def fetch_version(installations: Installations, version: str, spec: str, say: Callable[[str], None]) -> None:
+def fetch_version(
+    installations: Installations, version: str, spec: str, say: Callable[[str], None]
+) -> None:
     """Have `version` installed in its own prefix.
 
-    `spec` is npm's name of it, or an archive of it. Raises Failure and OSError. Where it is installed already, nothing is done:
-    going forth and back needs no network.
+    `spec` is npm's name of it, or an archive of it. Raises Failure and OSError. Where it is
+    installed already, nothing is done: going forth and back needs no network.
     """
     if installations.is_installed(version):
         return
@@ -61,7 +72,11 @@ def fetch_version(installations: Installations, version: str, spec: str, say: Ca
         line = [*_NPM, wanted]
         done = transient_unit.run(line, name=_NAME, properties=PROPERTIES, seconds=_SECONDS)
         if done.code != 0:
-            why = "it took too long" if done.timed_out else _last_line(done.err or done.out, done.code)
+            why = (
+                "it took too long"
+                if done.timed_out
+                else _last_line(done.err or done.out, done.code)
+            )
             raise Failure(f"npm could not install {spec}: {why}")
         _keep_version(installations, version, spec)
     finally:
@@ -88,7 +103,9 @@ def _keep_version(installations: Installations, version: str, spec: str) -> None
         said = ask_version(folder / PROGRAM)
         if said != version:
             raise Failure(f"{spec} is not T3 {version}: it says {said!r}")
-        installations.finish_version(folder, About(version, f"npm {spec}", installations.about(version).level))
+        installations.finish_version(
+            folder, About(version, f"npm {spec}", installations.about(version).level)
+        )
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
         raise
@@ -100,7 +117,12 @@ def ask_version(program: Path) -> str:
     Raises Failure.
     """
     properties = (*PROPERTIES, "PrivateNetwork=yes")
-    done = transient_unit.run([str(program), "--version"], name=f"{_NAME}-version", properties=properties, seconds=_VERSION_SECONDS)
+    done = transient_unit.run(
+        [str(program), "--version"],
+        name=f"{_NAME}-version",
+        properties=properties,
+        seconds=_VERSION_SECONDS,
+    )
     if done.code != 0:
         raise Failure(f"{program} --version failed: {_last_line(done.err or done.out, done.code)}")
     return parse_version_output(done.out)

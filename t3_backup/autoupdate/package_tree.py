@@ -20,8 +20,8 @@ _DEEPEST = 100  # folders
 def copy_package(source: Path, target: Path, allowed: Sequence[int]) -> None:
     """Copy the tree of a program to `target`, owned by root.
 
-    What is set-id, special, too much, or leads out of the tree is refused. `allowed` are the uids that may own what is copied.
-    Raises Failure and OSError.
+    What is set-id, special, too much, or leads out of the tree is refused. `allowed` are the uids
+    that may own what is copied. Raises Failure and OSError.
     """
     _check_entry(source, source, allowed)
     left = _MOST_BYTES
@@ -42,10 +42,16 @@ def remove_tree(path: Path) -> None:
     """
     # shutil.rmtree() ends where folders are deeper in each other than Python calls itself.
     done = subprocess.run(
-        ["/usr/bin/rm", "-rf", "--", str(path)], stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
+        ["/usr/bin/rm", "-rf", "--", str(path)],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     if done.returncode != 0:
-        raise Failure(f"{path} can't be removed: {(done.stderr.strip().splitlines() or ['no reason is given'])[0]}")
+        raise Failure(
+            f"{path} can't be removed: {(done.stderr.strip().splitlines() or ['no reason is given'])[0]}"
+        )
 
 
 def _raise(error: OSError) -> NoReturn:
@@ -62,12 +68,16 @@ def _check_entry(path: Path, source: Path, allowed: Sequence[int]) -> int:
         raise Failure(f"{path} belongs to uid {status.st_uid}: what everybody runs must be root's")
     if stat.S_ISLNK(status.st_mode):
         target = Path(os.readlink(path))
-        if target.is_absolute() or not (path.parent / target).resolve().is_relative_to(source.resolve()):
+        if target.is_absolute() or not (path.parent / target).resolve().is_relative_to(
+            source.resolve()
+        ):
             raise Failure(f"{path} leads out of {source}")
     elif not (stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode)):
         raise Failure(f"{path} is neither a file nor a folder")
     elif status.st_mode & (stat.S_ISUID | stat.S_ISGID) and stat.S_ISREG(status.st_mode):
         raise Failure(f"{path} runs as another user (set-id)")
     elif status.st_mode & 0o022:
-        raise Failure(f"{path} can be written to by others than its owner (mode {stat.S_IMODE(status.st_mode):04o})")
+        raise Failure(
+            f"{path} can be written to by others than its owner (mode {stat.S_IMODE(status.st_mode):04o})"
+        )
     return status.st_size + _ENTRY_BYTES

@@ -42,11 +42,14 @@ def parse_arguments(words: Sequence[str]) -> argparse.Namespace:
     Raises UsageError for those that make no sense, or not together.
     """
     args = build_parser().parse_args(words)
-    # What stands before a command is meant for it, too: a --dry-run that it can't follow must not be passed over.
+    # What stands before a command is meant for it, too: a --dry-run that it can't follow must not
+    # be passed over.
     if args.command not in (None, "rollback"):
         for flag, given in (("--to", args.to is not None), ("--dry-run", args.dry_run)):
             if given:
-                raise UsageError(f"{args.command} has no {flag}; see t3-autoupdate {args.command} --help")
+                raise UsageError(
+                    f"{args.command} has no {flag}; see t3-autoupdate {args.command} --help"
+                )
     if args.command == "rollback" and args.undo and args.to is not None:
         raise UsageError("rollback has --to or --undo, not both; see t3-autoupdate rollback --help")
     return args
@@ -69,7 +72,10 @@ def build_parser() -> argparse.ArgumentParser:
     )
     busy = Parser(add_help=False)
     busy.add_argument(
-        "--include-busy", action="store_true", default=argparse.SUPPRESS, help="include accounts with a running agent"
+        "--include-busy",
+        action="store_true",
+        default=argparse.SUPPRESS,
+        help="include accounts with a running agent",
     )
     top = Parser(
         prog="t3-autoupdate",
@@ -78,28 +84,60 @@ def build_parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         parents=[shared, busy],
     )
-    top.add_argument("--version", action="version", version=f"t3-autoupdate {t3_backup.__version__}")
-    top.add_argument("--to", type=_version, metavar="VERSION", help="bring every account to this version (T3_PIN; 0.0.24)")
-    top.add_argument("--dry-run", action="store_true", help="only try the version on copies: nothing is switched")
+    top.add_argument(
+        "--version", action="version", version=f"t3-autoupdate {t3_backup.__version__}"
+    )
+    top.add_argument(
+        "--to",
+        type=_version,
+        metavar="VERSION",
+        help="bring every account to this version (T3_PIN; 0.0.24)",
+    )
+    top.add_argument(
+        "--dry-run", action="store_true", help="only try the version on copies: nothing is switched"
+    )
     top.set_defaults(json=False, include_busy=False)
     commands = top.add_subparsers(dest="command", metavar="COMMAND")
 
-    commands.add_parser("drain", parents=[shared, busy], help="move the deferred accounts that are no longer busy")
+    commands.add_parser(
+        "drain", parents=[shared, busy], help="move the deferred accounts that are no longer busy"
+    )
     commands.add_parser("resume", parents=[shared], help="complete or undo what was interrupted")
 
-    back = commands.add_parser("rollback", parents=[shared], help="go back to the previous version, with the data it had")
+    back = commands.add_parser(
+        "rollback", parents=[shared], help="go back to the previous version, with the data it had"
+    )
     back.add_argument("--user", metavar="U", help="only this account")
     which = back.add_mutually_exclusive_group()
-    which.add_argument("--to", type=_version, default=argparse.SUPPRESS, metavar="VERSION", help="to this version")
+    which.add_argument(
+        "--to", type=_version, default=argparse.SUPPRESS, metavar="VERSION", help="to this version"
+    )
     which.add_argument("--undo", action="store_true", help="undo the last rollback")
     back.add_argument("--yes", action="store_true", help="do not ask")
-    back.add_argument("--dry-run", action="store_true", default=argparse.SUPPRESS, help="show what would be put back and lost")
+    back.add_argument(
+        "--dry-run",
+        action="store_true",
+        default=argparse.SUPPRESS,
+        help="show what would be put back and lost",
+    )
 
-    check = commands.add_parser("check", parents=[shared], help="log in to every running server as a browser does")
+    check = commands.add_parser(
+        "check", parents=[shared], help="log in to every running server as a browser does"
+    )
     check.add_argument("--user", metavar="U", help="only this account's")
-    commands.add_parser("status", parents=[shared], help="show each account's version, and whether its database fits it")
-    commands.add_parser("adopt", parents=[shared], help="take a plain npm -g installation over; nothing is restarted")
-    freezing = commands.add_parser("freeze", parents=[shared], help="stop the timers from changing anything")
+    commands.add_parser(
+        "status",
+        parents=[shared],
+        help="show each account's version, and whether its database fits it",
+    )
+    commands.add_parser(
+        "adopt",
+        parents=[shared],
+        help="take a plain npm -g installation over; nothing is restarted",
+    )
+    freezing = commands.add_parser(
+        "freeze", parents=[shared], help="stop the timers from changing anything"
+    )
     freezing.add_argument("reason", nargs="*", metavar="REASON")
     commands.add_parser("thaw", parents=[shared], help="end a freeze")
     return top

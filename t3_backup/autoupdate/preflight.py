@@ -28,9 +28,13 @@ def check_ports(everybody: Sequence[Server]) -> None:
     users: dict[int, str] = {}
     for one in everybody:
         if one.port is None and one.runs():
-            raise Failure(f"{one.user}: a server runs, and no {PORT_VARIABLE} in {one.settings} says on which port; {UNTOUCHED}")
+            raise Failure(
+                f"{one.user}: a server runs, and no {PORT_VARIABLE} in {one.settings} says on which port; {UNTOUCHED}"
+            )
         if one.port is not None and (other := users.setdefault(one.port, one.user)) != one.user:
-            raise Failure(f"{one.user}: {PORT_VARIABLE} in {one.settings} is {one.port}, which is that of {other}; {UNTOUCHED}")
+            raise Failure(
+                f"{one.user}: {PORT_VARIABLE} in {one.settings} is {one.port}, which is that of {other}; {UNTOUCHED}"
+            )
 
 
 def why_no_database(one: Server, snapshots: Snapshots) -> str:
@@ -44,7 +48,9 @@ def why_no_database(one: Server, snapshots: Snapshots) -> str:
     return f"{state_database(one.account.home)} is gone, and there are {len(known)} snapshots of it: {back}"
 
 
-def check_disk_space(root: Path, found: Sequence[Server], known: Mapping[str, Sequence[Manifest]]) -> None:
+def check_disk_space(
+    root: Path, found: Sequence[Server], known: Mapping[str, Sequence[Manifest]]
+) -> None:
     """Check that there is room for the version, the gate and the way back.
 
     What is put back in the worst case may be on another disk. Raises Failure.
@@ -53,11 +59,14 @@ def check_disk_space(root: Path, found: Sequence[Server], known: Mapping[str, Se
     _check_free(root, _SPARE_BYTES + 2 * max(sizes.values(), default=0))
     for one in found:
         if sizes[one.user]:
-            _check_free(one.account.home, 2 * sizes[one.user])  # what the newer one makes of it, and the old one beside that
+            # what the newer one makes of it, and the old one beside that
+            _check_free(one.account.home, 2 * sizes[one.user])
 
 
 def _check_free(path: Path, needed: int) -> None:
     status = os.statvfs(path)
     free = status.f_bavail * status.f_frsize
     if free < needed:
-        raise Failure(f"{path}: {free >> 20} MiB are free there, and a bump may take {needed >> 20}: make room")
+        raise Failure(
+            f"{path}: {free >> 20} MiB are free there, and a bump may take {needed >> 20}: make room"
+        )

@@ -1,6 +1,7 @@
 """Plan, do and undo a rollback to an earlier version, with the data of then.
 
-What will be lost is said first. What there was is kept as a snapshot, with which an undo puts both back.
+What will be lost is said first. What there was is kept as a snapshot, with which an undo puts both
+back.
 """
 
 from __future__ import annotations
@@ -22,13 +23,17 @@ class Plan:
 
     move: Move
     lines: tuple[str, ...]
-    has_data: bool = True  # else there is no database yet: nothing to keep, and nothing that could not be opened
+    # else there is no database yet: nothing to keep, and nothing that could not be opened
+    has_data: bool = True
 
 
-def plan_rollback(context: Context, users: Sequence[str], version: str | None) -> tuple[list[Plan], list[str]]:
+def plan_rollback(
+    context: Context, users: Sequence[str], version: str | None
+) -> tuple[list[Plan], list[str]]:
     """Plan how each of `users` gets to `version`, or to the one before.
 
-    Say why some can't. An account that can't keeps no other from it. Raises Failure where none is left.
+    Say why some can't. An account that can't keeps no other from it. Raises Failure where none is
+    left.
     """
     plans, left = [], []
     for user in users:
@@ -63,29 +68,48 @@ def _find_version_before(context: Context, user: str, current: str) -> str:
         for step in one.moves:
             if step.user == user and step.phase == journal.DONE and step.program == current:
                 return step.before
-    lower = [one for one in context.installations.installed_versions() if versions.version_key(one) < versions.version_key(current)]
+    lower = [
+        one
+        for one in context.installations.installed_versions()
+        if versions.version_key(one) < versions.version_key(current)
+    ]
     return lower[-1] if lower else current
 
 
 def _plan_move(context: Context, user: str, current: str, target: str) -> Plan:
     if not context.installations.is_installed(target):
         there = ", ".join(context.installations.installed_versions()) or "none"
-        raise Failure(f"{user}: T3 {target} is not in {context.installations.prefix(target).parent}; there are: {there}")
+        raise Failure(
+            f"{user}: T3 {target} is not in {context.installations.prefix(target).parent}; there are: {there}"
+        )
     level = context.installations.about(target).level
     if level is None:
-        raise Failure(f"{user}: it is unknown which database T3 {target} can open; put one back by hand: t3-backup-state restore")
+        raise Failure(
+            f"{user}: it is unknown which database T3 {target} can open; put one back by hand: t3-backup-state restore"
+        )
     server = context.server(user)
     live = server.read_activity()
     if live is None and (why := preflight.why_no_database(server, context.snapshots)):
         raise Failure(f"{user}: {why}")
     wanted = Move(user, current, target, f"{snapshots.LEFT}{target}")
     if live is None:
-        return Plan(wanted, (f"{user}: from {current} back to {target}; there is no database yet",), has_data=False)
+        return Plan(
+            wanted,
+            (f"{user}: from {current} back to {target}; there is no database yet",),
+            has_data=False,
+        )
     if live.level is None or live.level <= level:
-        return Plan(wanted, (f"{user}: from {current} back to {target}; the database stays, it is of level {live.level}",))
+        return Plan(
+            wanted,
+            (
+                f"{user}: from {current} back to {target}; the database stays, it is of level {live.level}",
+            ),
+        )
     snapshot, rows = context.snapshots.plan_restore(user, level)
     then = f"the data of {snapshot.taken_at} (level {snapshot.t3_level}, {snapshot.name})"
-    undo = f"it is kept as a snapshot {wanted.label}, and t3-autoupdate rollback --undo brings it back"
+    undo = (
+        f"it is kept as a snapshot {wanted.label}, and t3-autoupdate rollback --undo brings it back"
+    )
     lines = (
         f"{user}: from {current} back to {target}, with {then}",
         f"{user}: will be lost: {_describe_loss(rows, snapshot.census.rows or {})}; {undo}",
@@ -94,7 +118,11 @@ def _plan_move(context: Context, user: str, current: str, target: str) -> Plan:
 
 
 def _describe_loss(live: Mapping[str, int] | None, then: Mapping[str, int]) -> str:
-    return "what was written since; the live database can't be counted" if live is None else snapshots.describe_loss(live, then)
+    return (
+        "what was written since; the live database can't be counted"
+        if live is None
+        else snapshots.describe_loss(live, then)
+    )
 
 
 def plan_undo(context: Context, user: str | None = None) -> list[Plan]:
@@ -103,7 +131,10 @@ def plan_undo(context: Context, user: str | None = None) -> list[Plan]:
     Raises Failure.
     """
     rollbacks = (one for one in context.journals.history() if one.kind == "rollback")
-    last = next((one for one in rollbacks if user is None or any(step.user == user for step in one.moves)), None)
+    last = next(
+        (one for one in rollbacks if user is None or any(step.user == user for step in one.moves)),
+        None,
+    )
     if last is None:
         raise Failure(f"there was no rollback{f' of {user}' if user else ''} that could be undone")
     plans = []
@@ -111,19 +142,32 @@ def plan_undo(context: Context, user: str | None = None) -> list[Plan]:
         if step.phase != journal.DONE or user not in (None, step.user):
             continue
         if context.installations.version_of(step.user) != step.program or step.kept is None:
-            raise Failure(f"{step.user} is not on {step.program} any more: the rollback of {last.began} can't be undone")
-        wanted = Move(step.user, step.program, step.before, f"preundo-{step.program}", data=step.kept if step.data else None)
-        text = f"{step.user}: from {step.program} to {step.before} again, with the data of {step.kept}"
+            raise Failure(
+                f"{step.user} is not on {step.program} any more: the rollback of {last.began} can't be undone"
+            )
+        wanted = Move(
+            step.user,
+            step.program,
+            step.before,
+            f"preundo-{step.program}",
+            data=step.kept if step.data else None,
+        )
+        text = (
+            f"{step.user}: from {step.program} to {step.before} again, with the data of {step.kept}"
+        )
         plans.append(Plan(wanted, (text,)))
     if not plans:
         raise Failure(f"the rollback of {last.began} changed nothing")
     return plans
 
 
-def execute_plans(context: Context, plans: Sequence[Plan], kind: str, agreed: Callable[[], None]) -> None:
+def execute_plans(
+    context: Context, plans: Sequence[Plan], kind: str, agreed: Callable[[], None]
+) -> None:
     """Say what would be done, have somebody agree, and do it.
 
-    Raises Failure where an account failed, and Cancelled where somebody wanted an end; the others stay as they are.
+    Raises Failure where an account failed, and Cancelled where somebody wanted an end; the others
+    stay as they are.
     """
     for plan in plans:
         for line in plan.lines:

@@ -1,7 +1,7 @@
 """Read the settings of t3-autoupdate.
 
-The order is: defaults, then /etc/default/t3-autoupdate, then the environment, then flags. The user map, the store and the folder of
-the metrics are those of t3-backup.
+The order is: defaults, then /etc/default/t3-autoupdate, then the environment, then flags. The user
+map, the store and the folder of the metrics are those of t3-backup.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ from pathlib import Path
 from t3_backup.settings import SECONDS, Known, absolute, resolve, setting, table, whole
 from t3_backup.t3 import versions
 
-_BINS = ("/usr/local/bin/t3", "/usr/bin/t3")  # npm of Debian installs below /usr/local, that of others below /usr
+# npm of Debian installs below /usr/local, that of others below /usr
+_BINS = ("/usr/local/bin/t3", "/usr/bin/t3")
 DEFAULTS_FILE = Path("/etc/default/t3-autoupdate")
 
 
@@ -37,7 +38,12 @@ class Settings:
     To add one, add a field here and run tools/settings_files.py.
     """
 
-    pin: str = setting("T3_PIN", "0.0.24", _version, "The version that all accounts are to be on. No account is taken down to it.")
+    pin: str = setting(
+        "T3_PIN",
+        "0.0.24",
+        _version,
+        "The version that all accounts are to be on. No account is taken down to it.",
+    )
     npm_spec: str = setting(
         "T3_NPM_SPEC",
         "t3@{version}",
@@ -52,9 +58,17 @@ class Settings:
         f"What people call as `t3`; it becomes the launcher. By default `{_BINS[1]}` where only that one is there.",
     )
     serve: Path = setting(
-        "T3_SERVE_DIR", "/etc/t3-serve", absolute, "The folder with `USER.env`, in which `T3_PORT` is the port of the server."
+        "T3_SERVE_DIR",
+        "/etc/t3-serve",
+        absolute,
+        "The folder with `USER.env`, in which `T3_PORT` is the port of the server.",
     )
-    root: Path = setting("T3_AUTOUPDATE_ROOT", "/var/lib/t3-autoupdate", absolute, "The folder of programs, links and journal.")
+    root: Path = setting(
+        "T3_AUTOUPDATE_ROOT",
+        "/var/lib/t3-autoupdate",
+        absolute,
+        "The folder of programs, links and journal.",
+    )
     freeze: Path = setting(
         "T3_AUTOUPDATE_FREEZE",
         "/etc/t3-autoupdate.freeze",
@@ -62,7 +76,11 @@ class Settings:
         "While this file is there, no timer changes anything, and a bump by hand is refused.",
     )
     watch: int = setting(
-        "T3_AUTOUPDATE_WATCH", "10", whole(1, 3600), "How long the gate watches a server that seems well.", SECONDS
+        "T3_AUTOUPDATE_WATCH",
+        "10",
+        whole(1, 3600),
+        "How long the gate watches a server that seems well.",
+        SECONDS,
     )
     patience: int = setting(
         "T3_AUTOUPDATE_PATIENCE",
@@ -71,7 +89,13 @@ class Settings:
         "Time limit for a server that was started to listen, and to answer each step of a login (15 at most).",
         SECONDS,
     )
-    settle: int = setting("T3_AUTOUPDATE_SETTLE", "3", whole(0, 3600), "How long a server must stay up after the login.", SECONDS)
+    settle: int = setting(
+        "T3_AUTOUPDATE_SETTLE",
+        "3",
+        whole(0, 3600),
+        "How long a server must stay up after the login.",
+        SECONDS,
+    )
 
 
 KNOWN: Known = table(Settings)
@@ -83,4 +107,12 @@ def load(environ: Mapping[str, str], defaults_file: Path = DEFAULTS_FILE) -> Set
     Raises UsageError for the first value that makes no sense.
     """
     there = next(filter(os.path.lexists, _BINS), _BINS[0])
-    return Settings(**resolve({**KNOWN, "bin": replace(KNOWN["bin"], default=there)}, "T3_", {}, environ, defaults_file))
+    return Settings(
+        **resolve(
+            {**KNOWN, "bin": replace(KNOWN["bin"], default=there)},
+            "T3_",
+            {},
+            environ,
+            defaults_file,
+        )
+    )

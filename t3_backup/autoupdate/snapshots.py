@@ -1,7 +1,7 @@
 """Take, list and restore snapshots.
 
-They are listed from the store itself. What changes something is a process of `t3-backup-state`, called with --json
-(docs/interface/json.md): it ends by itself, whatever becomes of this one.
+They are listed from the store itself. What changes something is a process of `t3-backup-state`,
+called with --json (docs/interface/json.md): it ends by itself, whatever becomes of this one.
 """
 
 from __future__ import annotations
@@ -88,24 +88,37 @@ class Snapshots:
         except (StoreError, OSError) as error:
             raise Failure(f"{user}: the snapshots can't be listed: {explain(error)}") from None
 
-    def take_snapshot(self, user: str, label: str | None, *, proven: bool = True, at_rest: bool = False) -> Manifest:
+    def take_snapshot(
+        self, user: str, label: str | None, *, proven: bool = True, at_rest: bool = False
+    ) -> Manifest:
         """Take a snapshot of an account's database.
 
-        `proven`: raises Failure where it is not verified, or where the account has data that it does not hold. `at_rest`: the
-        server is down and waits for this, so that what can be done later is left for later.
+        `proven`: raises Failure where it is not verified, or where the account has data that it
+        does not hold. `at_rest`: the server is down and waits for this, so that what can be done
+        later is left for later.
         """
         environ = {"T3_BACKUP_COMPACT": "off"} if at_rest else {}
-        code, document, said = self._call("run", "--user", user, *(["--label", label] if label else []), environ=environ)
+        code, document, said = self._call(
+            "run", "--user", user, *(["--label", label] if label else []), environ=environ
+        )
         for account in (document or {}).get("accounts", []):
             if proven and account.get("uncovered"):
                 raise Failure(f"{user}: {account['reason']}")
             if account["user"] == user and account["snapshots"]:
                 made = account["snapshots"][0]
                 if proven and made["verdict"] != "verified":
-                    raise Failure(f"{user}: the snapshot {made['name']} is {made['verdict']}: t3-backup-state list {user} says why")
+                    raise Failure(
+                        f"{user}: the snapshot {made['name']} is {made['verdict']}: t3-backup-state list {user} says why"
+                    )
                 return self._find_snapshot(user, made["name"])
-        reasons = [account["reason"] for account in (document or {}).get("accounts", []) if account.get("reason")]
-        raise Failure(f"{user}: no snapshot could be taken: {'; '.join(reasons) or said or f'exit status {code}'}")
+        reasons = [
+            account["reason"]
+            for account in (document or {}).get("accounts", [])
+            if account.get("reason")
+        ]
+        raise Failure(
+            f"{user}: no snapshot could be taken: {'; '.join(reasons) or said or f'exit status {code}'}"
+        )
 
     def why_uncovered(self, user: str) -> str:
         """Say why an account has data that no snapshot holds.
@@ -113,7 +126,14 @@ class Snapshots:
         Empty where it has none, or that can't be told. Takes no lock.
         """
         _, document, _ = self._call("run", "--user", user, "--dry-run")
-        return next((str(one["reason"]) for one in (document or {}).get("accounts", []) if one.get("uncovered")), "")
+        return next(
+            (
+                str(one["reason"])
+                for one in (document or {}).get("accounts", [])
+                if one.get("uncovered")
+            ),
+            "",
+        )
 
     def restore_snapshot(self, user: str, name: str) -> list[str]:
         """Put a snapshot back, and list what somebody should know of it.
@@ -135,20 +155,24 @@ class Snapshots:
             return False
         code, _, said = self._call("restore", user, "--at", newest.name, "--to", str(path))
         if code != 0:
-            raise Failure(f"{user}: no copy of the newest snapshot could be made: {said or f'exit status {code}'}")
+            raise Failure(
+                f"{user}: no copy of the newest snapshot could be made: {said or f'exit status {code}'}"
+            )
         return True
 
     def plan_restore(self, user: str, level: int) -> tuple[Manifest, Mapping[str, int] | None]:
         """Find the newest good snapshot that a program of this level can open.
 
-        Count the live database's rows, too. It is the command that is asked: only a worker of its may count them, as the owner.
-        Raises Failure.
+        Count the live database's rows, too. It is the command that is asked: only a worker of its
+        may count them, as the owner. Raises Failure.
         """
         code, document, said = self._call("restore", user, "--schema", str(level), "--dry-run")
         if document is None or code != 0:
             raise Failure(f"{user}: {said or f'exit status {code}'}")
         live = document["live"]
-        return self._find_snapshot(user, document["snapshot"]["name"]), None if live is None else live["rows"]
+        return self._find_snapshot(
+            user, document["snapshot"]["name"]
+        ), None if live is None else live["rows"]
 
     def _find_snapshot(self, user: str, name: str) -> Manifest:
         """Find what the command named. Raises Failure where it is not there any more."""
@@ -157,7 +181,9 @@ class Snapshots:
             raise Failure(f"{user}: {name} was pruned in the meantime")
         return found
 
-    def _call(self, *words: str, environ: Mapping[str, str] | None = None) -> tuple[int, dict[str, Any] | None, str]:
+    def _call(
+        self, *words: str, environ: Mapping[str, str] | None = None
+    ) -> tuple[int, dict[str, Any] | None, str]:
         """Call the command: exit code, document, and last line of what it said.
 
         Waits while another run holds the store.
@@ -182,7 +208,18 @@ class Snapshots:
             passed = (self._held,)
         # In a group of its own: a Ctrl-C is this command's to hear.
         done = subprocess.run(
-            line, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, env=whole, pass_fds=passed, process_group=0
+            line,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
+            env=whole,
+            pass_fds=passed,
+            process_group=0,
         )
         lines = done.stderr.strip().splitlines()
-        return done.returncode, done.stdout, (lines[-1] if lines else "").removeprefix("t3-backup-state: ")
+        return (
+            done.returncode,
+            done.stdout,
+            (lines[-1] if lines else "").removeprefix("t3-backup-state: "),
+        )

@@ -57,7 +57,11 @@ class BumpStatus:
     @property
     def is_well(self) -> bool:
         """Tell whether nothing wants a look."""
-        return self.frozen is None and not self.warnings and not any(one.trouble for one in self.accounts)
+        return (
+            self.frozen is None
+            and not self.warnings
+            and not any(one.trouble for one in self.accounts)
+        )
 
     def as_json(self) -> dict[str, Any]:
         """Give the interface of `status --json`."""
@@ -73,12 +77,19 @@ class BumpStatus:
 
     def lines(self) -> list[tuple[bool, str]]:
         """Say it to a person, line by line; true where it wants a look."""
-        found = [(False, f"T3 {self.version or 'is not taken over yet: t3-autoupdate adopt'} (pin {self.pin})")]
+        found = [
+            (
+                False,
+                f"T3 {self.version or 'is not taken over yet: t3-autoupdate adopt'} (pin {self.pin})",
+            )
+        ]
         if self.frozen is not None:
             found.append((True, f"frozen: {self.frozen}; t3-autoupdate thaw ends it"))
         found += [(True, warning) for warning in self.warnings]
         if self.journal is not None:
-            under_way = f"a {self.journal.kind} to {self.journal.version} since {self.journal.began}"
+            under_way = (
+                f"a {self.journal.kind} to {self.journal.version} since {self.journal.began}"
+            )
             found.append((False, f"{under_way}: {journal.summarize_moves(self.journal.moves)}"))
         for one in self.accounts:
             levels = "no database" if one.level is None else f"level {one.level}"
@@ -102,9 +113,13 @@ def read_status(context: Context) -> BumpStatus:
     warnings = []
     if version and os.path.realpath(context.settings.bin) != str(installations.launcher):
         text = f"{context.settings.bin} is not our launcher any more"
-        warnings.append(f"{text}: a call of it may migrate a database under an older server; t3-autoupdate adopt")
+        warnings.append(
+            f"{text}: a call of it may migrate a database under an older server; t3-autoupdate adopt"
+        )
     if version and not adopt.DROP_IN.exists():
-        warnings.append(f"{adopt.DROP_IN} is missing: servers don't run their account's own program; t3-autoupdate adopt")
+        warnings.append(
+            f"{adopt.DROP_IN} is missing: servers don't run their account's own program; t3-autoupdate adopt"
+        )
     known = read_map(context.user_map)
     warnings += known.warnings
     if not known.users:
@@ -127,7 +142,9 @@ def _read_account(context: Context, user: str, plan: Journal | None) -> AccountS
         if crashed:
             trouble = f"its server has failed: journalctl -u {unit_name(user)}"
         if server.service is not None:
-            another = adopt.why_another_runs(server.service, installations.launcher, context.settings.bin)
+            another = adopt.why_another_runs(
+                server.service, installations.launcher, context.settings.bin
+            )
         live = server.read_activity()
         level = None if live is None else live.level
     except Failure as failure:

@@ -1,8 +1,9 @@
 """Order the steps by which one account gets from one program to another.
 
-Where a step fails, the account goes back. What a step does is up to `AccountSteps`. Each phase is on the disk before its first step
-(`save`), so that `continue_transition` can complete or undo what was interrupted anywhere: the account ends on the old program with
-the old data or on the new with the new, never on a mix of both.
+Where a step fails, the account goes back. What a step does is up to `AccountSteps`. Each phase is
+on the disk before its first step (`save`), so that `continue_transition` can complete or undo what
+was interrupted anywhere: the account ends on the old program with the old data or on the new with
+the new, never on a mix of both.
 """
 
 from __future__ import annotations
@@ -60,14 +61,17 @@ class AccountSteps(Protocol):
 def begin_transition(steps: AccountSteps, move: Move, save: Save) -> Move:
     """Take all steps of a move.
 
-    It ends `done`, `reverted`, or `waiting` where nothing was changed. It stays under way where going back failed, and
-    `continue_transition` tries again: until then the account is held in `reverting`.
+    It ends `done`, `reverted`, or `waiting` where nothing was changed. It stays under way where
+    going back failed, and `continue_transition` tries again: until then the account is held in
+    `reverting`.
     """
     move = _enter(move, save, phase=journal.STOPPING, ran=steps.server_runs(), reason="")
     try:
         steps.hold()
         steps.stop_server()
-        move = _enter(move, save, phase=journal.SWITCHING, kept=steps.keep_snapshot(move.label, proven=True))
+        move = _enter(
+            move, save, phase=journal.SWITCHING, kept=steps.keep_snapshot(move.label, proven=True)
+        )
         steps.link_version(move.program)
         if move.data is not None:
             steps.restore_snapshot(move.data)
@@ -92,7 +96,9 @@ def continue_transition(steps: AccountSteps, move: Move, save: Save) -> Move:
 def _start_server(steps: AccountSteps, move: Move, save: Save) -> Move:
     steps.release()
     if not move.ran:
-        return _enter(move, save, phase=journal.DONE, reason="its server did not run, and was not tried")
+        return _enter(
+            move, save, phase=journal.DONE, reason="its server did not run, and was not tried"
+        )
     steps.start_server()
     return _enter(move, save, phase=journal.DONE, endpoint=steps.check_login(), reason="")
 
@@ -100,13 +106,19 @@ def _start_server(steps: AccountSteps, move: Move, save: Save) -> Move:
 def _take_back(steps: AccountSteps, move: Move, save: Save, reason: str) -> Move:
     """Undo a move.
 
-    Where nothing was changed yet, or all is put back already, only the server is started again. Data that was put back is not put
-    back again: somebody may have worked with it since.
+    Where nothing was changed yet, or all is put back already, only the server is started again.
+    Data that was put back is not put back again: somebody may have worked with it since.
     """
     untouched = move.phase == journal.STOPPING
     try:
         if move.phase not in (journal.STOPPING, journal.RETURNING):
-            move = _enter(move, save, phase=journal.REVERTING, wrote=move.wrote or move.phase == journal.STARTING, reason=reason)
+            move = _enter(
+                move,
+                save,
+                phase=journal.REVERTING,
+                wrote=move.wrote or move.phase == journal.STARTING,
+                reason=reason,
+            )
             steps.hold()
             steps.stop_server()
             if move.wrote and move.failed is None:
@@ -120,7 +132,9 @@ def _take_back(steps: AccountSteps, move: Move, save: Save, reason: str) -> Move
             steps.start_server()
             endpoint = steps.check_login()
             move = replace(move, endpoint=endpoint)
-        return _enter(move, save, phase=journal.WAITING if untouched else journal.REVERTED, reason=reason)
+        return _enter(
+            move, save, phase=journal.WAITING if untouched else journal.REVERTED, reason=reason
+        )
     except (Failure, OSError) as error:
         first, _, _ = reason.partition(_AND_BACK)  # it may have been tried before
         return _enter(move, save, reason=f"{first}{_AND_BACK}{explain(error)}")

@@ -1,8 +1,9 @@
 """Bring all accounts to another version.
 
-Try it, seal snapshots, switch one after another, stop at the first failure. Nothing is changed before the gate has passed and every
-account has a proven snapshot. Accounts with an agent at work are deferred, and moved later (`drain_deferred`). What was interrupted
-is ended by `resume_interrupted`.
+Try it, seal snapshots, switch one after another, stop at the first failure. Nothing is changed
+before the gate has passed and every account has a proven snapshot. Accounts with an agent at work
+are deferred, and moved later (`drain_deferred`). What was interrupted is ended by
+`resume_interrupted`.
 """
 
 from __future__ import annotations
@@ -11,7 +12,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from t3_backup import accounts
-from t3_backup.autoupdate import adopt, freeze, journal, journal_runner, npm, preflight, snapshots, transition
+from t3_backup.autoupdate import (
+    adopt,
+    freeze,
+    journal,
+    journal_runner,
+    npm,
+    preflight,
+    snapshots,
+    transition,
+)
 from t3_backup.autoupdate.context import Context
 from t3_backup.autoupdate.gate import gate
 from t3_backup.autoupdate.gate.gate import Trial
@@ -26,12 +36,17 @@ from t3_backup.t3.servers import Server
 
 
 def bump_accounts(
-    context: Context, version: str, *, asked: bool, gate_only: bool = False, include_busy: bool = False
+    context: Context,
+    version: str,
+    *,
+    asked: bool,
+    gate_only: bool = False,
+    include_busy: bool = False,
 ) -> list[Trial]:
     """Bring every account to `version`, and return what the gate found.
 
-    `asked`: by hand, and not as the pin has it. Raises Failure where an account failed, Cancelled where somebody wanted an end, and
-    OSError; each account is then on a program and data that fit.
+    `asked`: by hand, and not as the pin has it. Raises Failure where an account failed, Cancelled
+    where somebody wanted an end, and OSError; each account is then on a program and data that fit.
     """
     if not gate_only:
         freeze.raise_if_frozen(context.settings.freeze)
@@ -39,10 +54,16 @@ def bump_accounts(
     if (open_ := context.journals.load()) is not None:
         if gate_only or open_.version != version or open_.kind != "bump":
             text = (
-                f"the {open_.kind} to {open_.version} has not ended ({journal.summarize_moves(open_.moves)}): t3-autoupdate drain"
+                f"the {open_.kind} to {open_.version} has not ended "
+                f"({journal.summarize_moves(open_.moves)}): t3-autoupdate drain"
             )
-            if not asked and not gate_only and versions.version_key(version) <= versions.version_key(open_.version):
-                context.say(f"{text} continues it")  # by hand, beyond the pin, and somebody is at work: no failure of the night
+            if (
+                not asked
+                and not gate_only
+                and versions.version_key(version) <= versions.version_key(open_.version)
+            ):
+                # by hand, beyond the pin, and somebody is at work: no failure of the night
+                context.say(f"{text} continues it")
                 return []
             raise Failure(f"{text} continues it; with --include-busy it does not wait")
         drain_deferred(context, include_busy=include_busy)
@@ -55,17 +76,28 @@ def bump_accounts(
     everybody = context.servers()
     found = [one for one in everybody if _is_to_move(context, one.user, version, asked=asked)]
     for one in list(found):
-        if one.read_activity() is None and (why := preflight.why_no_database(one, context.snapshots)):
-            context.warn(f"{one.user}: stays on {context.installations.version_of(one.user)}: {why}")
+        if one.read_activity() is None and (
+            why := preflight.why_no_database(one, context.snapshots)
+        ):
+            context.warn(
+                f"{one.user}: stays on {context.installations.version_of(one.user)}: {why}"
+            )
             found.remove(one)
-    if not found and versions.version_key(context.installations.version_of(GLOBAL)) >= versions.version_key(version):
+    if not found and versions.version_key(
+        context.installations.version_of(GLOBAL)
+    ) >= versions.version_key(version):
         _report_versions(context, [one.user for one in everybody], version)
         return []
     preflight.check_ports(everybody)
     known = {one.user: context.snapshots.list_snapshots(one.user) for one in found}
     preflight.check_disk_space(context.settings.root, found, known)
     context.raise_if_stopped(UNTOUCHED)
-    npm.fetch_version(context.installations, version, context.settings.npm_spec.format(version=version), context.say)
+    npm.fetch_version(
+        context.installations,
+        version,
+        context.settings.npm_spec.format(version=version),
+        context.say,
+    )
     trials = run_gate(context, version, found, known)
     if gate_only:
         return trials
@@ -74,12 +106,22 @@ def bump_accounts(
         context.raise_if_stopped(UNTOUCHED)
         if one.read_activity() is not None:
             prebump[one.user] = context.snapshots.take_snapshot(one.user, f"prebump-{version}").name
-    moves = [_plan_move(context, one, version, include_busy=include_busy) for one in found if one.user in prebump]
+    moves = [
+        _plan_move(context, one, version, include_busy=include_busy)
+        for one in found
+        if one.user in prebump
+    ]
     for one in found:
         if one.user not in prebump:
             context.installations.link_version(one.user, version)
             context.say(f"{one.user}: on {version}; there is no database yet")
-    plan = Journal("bump", version, now(), tuple(sorted(moves, key=lambda one: one.phase != journal.WAITING)), prebump=prebump)
+    plan = Journal(
+        "bump",
+        version,
+        now(),
+        tuple(sorted(moves, key=lambda one: one.phase != journal.WAITING)),
+        prebump=prebump,
+    )
     context.journals.save(plan)
     _move_waiting(context, plan)
     return trials
@@ -95,12 +137,16 @@ def _is_to_move(context: Context, user: str, version: str, *, asked: bool) -> bo
         return current != version
     text = f"{user} is on {current}, above {version}, which can't work with its database"
     if asked:
-        raise Failure(f"{text}; to go back with the data of then: t3-autoupdate rollback --to {version}")
+        raise Failure(
+            f"{text}; to go back with the data of then: t3-autoupdate rollback --to {version}"
+        )
     context.say(f"{text}: nothing is done (T3_PIN)")
     return False
 
 
-def run_gate(context: Context, version: str, found: Sequence[Server], known: Mapping[str, Sequence[Manifest]]) -> list[Trial]:
+def run_gate(
+    context: Context, version: str, found: Sequence[Server], known: Mapping[str, Sequence[Manifest]]
+) -> list[Trial]:
     """Try a version on an empty state and on copies of all data.
 
     Raises Failure where it is turned away, and Cancelled.
@@ -109,17 +155,30 @@ def run_gate(context: Context, version: str, found: Sequence[Server], known: Map
     for one in found:
         newest, live = next(filter(snapshots.is_good, known[one.user]), None), one.read_activity()
         if live is not None and (newest is None or newest.t3_level != live.level):
-            context.snapshots.take_snapshot(one.user, None)  # else nothing would be known of this one's data, as it is now
+            # else nothing would be known of this one's data, as it is now
+            context.snapshots.take_snapshot(one.user, None)
     users, trials = [one.user for one in found], []
     for trial in gate.try_version(
-        installations.prefix(version), users, context.snapshots.write_newest, watch_seconds=context.settings.watch, say=context.say
+        installations.prefix(version),
+        users,
+        context.snapshots.write_newest,
+        watch_seconds=context.settings.watch,
+        say=context.say,
     ):
         trials.append(trial)
         if trial.passed:
-            levels = f"level {trial.level_before} to {trial.level_after}" if trial.level_before else f"level {trial.level_after}"
-            context.say(f"gate: {version} passed on {_subject(trial)} ({levels}, login by {trial.endpoint})")
+            levels = (
+                f"level {trial.level_before} to {trial.level_after}"
+                if trial.level_before
+                else f"level {trial.level_after}"
+            )
+            context.say(
+                f"gate: {version} passed on {_subject(trial)} ({levels}, login by {trial.endpoint})"
+            )
         else:
-            context.warn(f"gate: {version} failed on {_subject(trial)} at {trial.step}: {trial.reason}")
+            context.warn(
+                f"gate: {version} failed on {_subject(trial)} at {trial.step}: {trial.reason}"
+            )
             for line in trial.log:
                 context.warn(f"gate:   {line}")
             raise Failure(f"{version} was turned away by the gate at {trial.step}; {UNTOUCHED}")
@@ -151,15 +210,22 @@ def _move_waiting(context: Context, plan: Journal) -> None:
     Raises Failure where one failed, and Cancelled: the others stay as they are.
     """
     for user in plan.users(journal.WAITING):
-        context.raise_if_stopped("not all accounts were moved: the rest follow with: t3-autoupdate drain")
-        freeze.raise_if_frozen(context.settings.freeze)  # somebody may have done that while another was moved
-        plan = journal_runner.run_move(context, plan, plan.move_of(user), transition.begin_transition)
+        context.raise_if_stopped(
+            "not all accounts were moved: the rest follow with: t3-autoupdate drain"
+        )
+        # somebody may have done that while another was moved
+        freeze.raise_if_frozen(context.settings.freeze)
+        plan = journal_runner.run_move(
+            context, plan, plan.move_of(user), transition.begin_transition
+        )
         done = plan.move_of(user)
         if done.phase != journal.DONE:
             _fail_bump(context, plan, done)
     deferred = [one for one in plan.moves if one.phase == journal.DEFERRED]
     for one in deferred:
-        context.say(f"{one.user}: stays on {one.before} for now: {one.reason}; t3-autoupdate drain tries again")
+        context.say(
+            f"{one.user}: stays on {one.before} for now: {one.reason}; t3-autoupdate drain tries again"
+        )
     if deferred:
         return
     context.installations.link_newcomers(one.user for one in context.servers())
@@ -174,11 +240,17 @@ def _report_versions(context: Context, users: Sequence[str], version: str) -> No
     Some accounts may be above it, and below it those that could not be moved, or came since.
     """
     programs = {user: context.installations.version_of(user) for user in users}
-    if below := [user for user, program in programs.items() if versions.version_key(program) < versions.version_key(version)]:
+    if below := [
+        user
+        for user, program in programs.items()
+        if versions.version_key(program) < versions.version_key(version)
+    ]:
         context.say(f"all accounts are on {version} or later, except {', '.join(below)}")
     else:
         there = all(program == version for program in programs.values())
-        context.say(f"all accounts are on {version}" if there else f"all accounts are on {version} or later")
+        context.say(
+            f"all accounts are on {version}" if there else f"all accounts are on {version} or later"
+        )
 
 
 def _fail_bump(context: Context, plan: Journal, done: Move) -> None:
@@ -221,7 +293,9 @@ def _drop_removed_users(context: Context, plan: Journal) -> Journal:
 
     Else the bump would wait for them for ever.
     """
-    gone = [user for user in plan.users(journal.DEFERRED, journal.WAITING) if not accounts.exists(user)]
+    gone = [
+        user for user in plan.users(journal.DEFERRED, journal.WAITING) if not accounts.exists(user)
+    ]
     for user in gone:
         context.warn(f"{user}: no longer a user of this system: left out")
     return replace(plan, moves=tuple(one for one in plan.moves if one.user not in gone))
@@ -254,7 +328,9 @@ def resume_interrupted(context: Context) -> None:
         plan = journal_runner.run_move(context, plan, one, transition.continue_transition)
         done = plan.move_of(user)
         if done.phase == journal.WAITING:
-            plan = plan.with_move(replace(done, phase=journal.DEFERRED, reason="it was interrupted"))
+            plan = plan.with_move(
+                replace(done, phase=journal.DEFERRED, reason="it was interrupted")
+            )
             context.journals.save(plan)
     # One may have failed before the interruption, too: it is the end of the whole.
     if failed := plan.users(journal.REVERTED, *journal.UNDER_WAY):
@@ -262,7 +338,9 @@ def resume_interrupted(context: Context) -> None:
     if plan.kind == "bump" and not plan.users(journal.DEFERRED, journal.WAITING):
         _move_waiting(context, plan)  # all that is left is its end
     elif plan.kind != "bump":
-        finish_journal(context, plan, "done" if len(plan.users(journal.DONE)) == len(plan.moves) else "stopped")
+        finish_journal(
+            context, plan, "done" if len(plan.users(journal.DONE)) == len(plan.moves) else "stopped"
+        )
 
 
 def _release_forgotten(context: Context) -> None:

@@ -60,10 +60,14 @@ class BackupRun:
 def back_up_account(run: BackupRun, account: Account) -> AccountResult:
     """Take the snapshot of today.
 
-    What an earlier script left in a folder of the user's own is set aside, and told of. Raises Failure and OSError.
+    What an earlier script left in a folder of the user's own is set aside, and told of. Raises
+    Failure and OSError.
     """
-    run.listen(account.user, Phase("start", 0))  # whoever is not heard of again, it is known who it was
-    order = SnapshotOrder(account, run.limits(), run.label, run.now(), run.stopping, partial(run.listen, account.user))
+    # whoever is not heard of again, it is known who it was
+    run.listen(account.user, Phase("start", 0))
+    order = SnapshotOrder(
+        account, run.limits(), run.label, run.now(), run.stopping, partial(run.listen, account.user)
+    )
     legacy_import.set_aside(order, run.store)
     account_dir = run.store.account_dir(account.user, create=True)
     assert account_dir is not None
@@ -73,17 +77,24 @@ def back_up_account(run: BackupRun, account: Account) -> AccountResult:
         order = replace(order, listen=heard)
         step = partial(_back_up_database, run, order, account_dir, listing, heard)
         result = fail_uncovered(catch_failure(account, step), heard)
-    return replace(result, warnings=(*legacy_import.tell_waiting(account.user, run.store), *result.warnings))
+    return replace(
+        result, warnings=(*legacy_import.tell_waiting(account.user, run.store), *result.warnings)
+    )
 
 
 def _back_up_database(
-    run: BackupRun, order: SnapshotOrder, account_dir: AccountDir, listing: Listing, heard: SourceListener
+    run: BackupRun,
+    order: SnapshotOrder,
+    account_dir: AccountDir,
+    listing: Listing,
+    heard: SourceListener,
 ) -> AccountResult:
     account, before = order.account, listing.snapshots
     maintenance = Maintenance.of(account_dir, listing, run.settings, order.limits, run.stopping)
     archive_maker = ArchiveMaker(order, account_dir, before, run.settings.files_limit)
     share = False
-    with contextlib.suppress(OSError):  # of a full disk: what is taken takes more space then, or is refused
+    # of a full disk: what is taken takes more space then, or is refused
+    with contextlib.suppress(OSError):
         share = maintenance.shares_extents()
         maintenance = replace(maintenance, known_to_share=share)
     take = partial(take_snapshot, companion=archive_maker.get_companion, share=share)
@@ -95,7 +106,8 @@ def _back_up_database(
         except (NoRoom, OSError) as error:
             if isinstance(error, OSError) and error.errno not in _FULL:
                 raise
-            early = maintenance.tidy(_find_hold(order, heard))  # what is not to stay anyway makes space
+            # what is not to stay anyway makes space
+            early = maintenance.tidy(_find_hold(order, heard))
             if not early.freed_space:
                 raise
             maintenance = replace(maintenance, listing=early.listing)
@@ -106,10 +118,21 @@ def _back_up_database(
             except (Failure, OSError) as error:  # what has gone is told of all the same
                 told = (*early.warnings, *archive_maker.warnings)
                 gone, compacted = tuple(early.pruned), tuple(early.compacted)
-                return AccountResult(account.user, "failed", explain(error), pruned=gone, warnings=told, compacted=compacted)
+                return AccountResult(
+                    account.user,
+                    "failed",
+                    explain(error),
+                    pruned=gone,
+                    warnings=told,
+                    compacted=compacted,
+                )
     except SourceAbsent as absent:
         if before:
-            return AccountResult(account.user, "failed", f"{absent}, but there are {len(before)} snapshots of it: was it deleted?")
+            return AccountResult(
+                account.user,
+                "failed",
+                f"{absent}, but there are {len(before)} snapshots of it: was it deleted?",
+            )
         if heard.uncovered:  # the folder stays, as that of everybody who has data
             return AccountResult(account.user, "failed", str(absent))
         with contextlib.suppress(OSError):  # not empty: something of somebody else's is there
@@ -123,7 +146,9 @@ def _back_up_database(
             listing = witness.listing
             taken.insert(0, witness.snapshot)
         except (Failure, OSError) as error:
-            warnings.append(f"{account.user}: VACUUM INTO, tried as a second witness, failed too: {explain(error)}")
+            warnings.append(
+                f"{account.user}: VACUUM INTO, tried as a second witness, failed too: {explain(error)}"
+            )
     tidied = MaintenanceResult(listing)
     if taken[0].verdict == "verified":
         tidied = replace(maintenance, listing=listing).tidy(_find_hold(order, heard))
@@ -144,7 +169,8 @@ def _back_up_database(
 def _find_hold(order: SnapshotOrder, heard: SourceListener) -> str:
     """Tell why nothing is pruned: where a database is not copied, what there is may be the last of what went into it. Empty: prune.
 
-    A store that was full before anybody was asked has the owner asked now. Raises Failure where that can't be told.
+    A store that was full before anybody was asked has the owner asked now. Raises Failure where
+    that can't be told.
     """
     if not heard.looked:
         with contextlib.suppress(NoRoom):  # it was heard before
@@ -152,11 +178,16 @@ def _find_hold(order: SnapshotOrder, heard: SourceListener) -> str:
     return databases.summary(heard.uncovered) if heard.uncovered else ""
 
 
-def _order_allowed(order: SnapshotOrder, maintenance: Maintenance, settings: Settings) -> SnapshotOrder:
+def _order_allowed(
+    order: SnapshotOrder, maintenance: Maintenance, settings: Settings
+) -> SnapshotOrder:
     """Return the order with what the account may take."""
     if not settings.max_bytes:
         return order
-    return replace(order, limits=replace(order.limits, allowance=settings.max_bytes - maintenance.lasting_bytes()))
+    return replace(
+        order,
+        limits=replace(order.limits, allowance=settings.max_bytes - maintenance.lasting_bytes()),
+    )
 
 
 def _order_until(order: SnapshotOrder, deadline: Deadline) -> SnapshotOrder:
@@ -166,7 +197,13 @@ def _order_until(order: SnapshotOrder, deadline: Deadline) -> SnapshotOrder:
 
 def _clock_warnings(before: Sequence[Manifest], taken: Manifest) -> list[str]:
     ahead = [snapshot.name for snapshot in before if snapshot.when > taken.when + timedelta(days=1)]
-    return [f"{taken.user}: the clock has gone back: {ahead[0]} is newer than now; nothing is pruned by it"] if ahead else []
+    return (
+        [
+            f"{taken.user}: the clock has gone back: {ahead[0]} is newer than now; nothing is pruned by it"
+        ]
+        if ahead
+        else []
+    )
 
 
 def catch_failure(account: Account, step: Callable[[], AccountResult]) -> AccountResult:

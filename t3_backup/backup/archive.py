@@ -1,6 +1,7 @@
 """Make the archive of the files beside a database: a worker makes it, and it is sealed, hashed, inspected and stored once.
 
-An account's database is backed up whatever becomes of it. Where it could not be made, `unsaved` says why.
+An account's database is backed up whatever becomes of it. Where it could not be made, `unsaved`
+says why.
 """
 
 from __future__ import annotations
@@ -40,7 +41,8 @@ class ArchiveMaker:
     limit: int  # bytes of content; 0: none is made
     unsaved: str = ""  # why there is none
     not_packed: tuple[str, ...] = ()  # what was not packed, and why; the first of it
-    packed_marks: dict[str, str] = field(default_factory=dict)  # by file that is in it: its mark, as of the packer
+    # by file that is in it: its mark, as of the packer
+    packed_marks: dict[str, str] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
     _made: Companion | None = None
     _asked: bool = False
@@ -50,7 +52,8 @@ class ArchiveMaker:
 
         It is made in half of the time that is left. Raises Cancelled alone.
         """
-        lost = self._made is not None and not self._is_there(self._made)  # removed, to free space for a second try
+        # removed, to free space for a second try
+        lost = self._made is not None and not self._is_there(self._made)
         if self.limit and (lost or not self._asked):
             self._asked = True
             try:
@@ -63,12 +66,21 @@ class ArchiveMaker:
 
     def _make_archive(self, deadline: Deadline) -> Companion | None:
         order = self.order
-        last = next((snapshot.companion for snapshot in self.before if snapshot.companion is not None), None)
+        last = next(
+            (snapshot.companion for snapshot in self.before if snapshot.companion is not None), None
+        )
         known = last.fingerprint if last is not None and self._can_stay(last) else ""
         with self.account_dir.stage_file() as staged_file:
             limits = limits_until(order.limits, deadline, least=_LEAST_S)
             operation = WriteArchive(self.limit, known)
-            packed = client.ask(order.account, operation, limits, order.stopping, order.listen, file=staged_file.writer)
+            packed = client.ask(
+                order.account,
+                operation,
+                limits,
+                order.stopping,
+                order.listen,
+                file=staged_file.writer,
+            )
             user = order.account.user
             self.not_packed = packed.passed
             self.warnings += [f"{user}: not packed: {passed}" for passed in packed.passed]
@@ -89,18 +101,31 @@ class ArchiveMaker:
         return False
 
     def _can_stay(self, companion: Companion) -> bool:
-        """Tell whether an archive need not be made again. A restore is about to remove what is in it: then it is read."""
+        """Tell whether an archive need not be made again.
+
+        A restore is about to remove what is in it: then it is read.
+        """
         if not archives.has_archive(self.account_dir, companion):
             return False
-        return self.order.label != PRERESTORE or archives.is_whole_archive(self.account_dir, companion)
+        return self.order.label != PRERESTORE or archives.is_whole_archive(
+            self.account_dir, companion
+        )
 
-    def _seal_archive(self, staged_file: StagedFile, packed: Packed, deadline: Deadline) -> Companion:
+    def _seal_archive(
+        self, staged_file: StagedFile, packed: Packed, deadline: Deadline
+    ) -> Companion:
         order = self.order
         staged_file.settle()
         fd = staged_file.open()
         try:
             content = hash_content(fd)
-            made = Companion(content.sha256, content.bytes, packed.entries, packed.content_bytes, packed.fingerprint)
+            made = Companion(
+                content.sha256,
+                content.bytes,
+                packed.entries,
+                packed.content_bytes,
+                packed.fingerprint,
+            )
             limits = limits_until(order.limits, deadline, least=_LEAST_S)
             if problem := find_archive_problem(order.account, fd, made, limits, order.stopping):
                 raise WorkerLost(problem)

@@ -1,8 +1,9 @@
 """Make snapshots of ours of the old ones that an earlier script left in folders of the users' own.
 
-A run only sets such a folder aside; `import-legacy` takes over what is in it. Never in place: who owns a folder can change what is
-in it, and may hold it open. Each snapshot is copied by its owner's worker into a new file of root's, proven, sealed and named by
-its old time; only then does the original go. What can't be taken over stays where it is, in a folder that says so.
+A run only sets such a folder aside; `import-legacy` takes over what is in it. Never in place: who
+owns a folder can change what is in it, and may hold it open. Each snapshot is copied by its owner's
+worker into a new file of root's, proven, sealed and named by its old time; only then does the
+original go. What can't be taken over stays where it is, in a folder that says so.
 """
 
 from __future__ import annotations
@@ -18,7 +19,16 @@ from t3_backup.accounts import is_user_name
 from t3_backup.backup import verdict
 from t3_backup.backup.limits import limits_until
 from t3_backup.backup.snapshot import SnapshotOrder, make_manifest, settle_and_prove
-from t3_backup.errors import Cancelled, Failure, SourceError, SourceRefused, StoreError, TryLater, WorkerLost, explain
+from t3_backup.errors import (
+    Cancelled,
+    Failure,
+    SourceError,
+    SourceRefused,
+    StoreError,
+    TryLater,
+    WorkerLost,
+    explain,
+)
 from t3_backup.store.account_dir import AccountDir
 from t3_backup.store.listing import Listing
 from t3_backup.store.names import ParsedName, legacy_name
@@ -63,8 +73,8 @@ def tell_waiting(user: str, store: Store) -> tuple[str, ...]:
 def set_aside(order: SnapshotOrder, store: Store) -> None:
     """Move an account's folder out of the way, where it is its user's own.
 
-    An earlier script made it so. An empty one goes. Raises StoreError where snapshots of ours are in it: then that script still
-    runs, and has given our folder away.
+    An earlier script made it so. An empty one goes. Raises StoreError where snapshots of ours are
+    in it: then that script still runs, and has given our folder away.
     """
     user, uid = order.account.user, order.account.uid
     if not store.is_given_away(user, uid):
@@ -91,11 +101,16 @@ def set_aside(order: SnapshotOrder, store: Store) -> None:
 
 
 def import_legacy(
-    order: SnapshotOrder, store: Store, account_dir: AccountDir, listing: Listing, deadline: Deadline
+    order: SnapshotOrder,
+    store: Store,
+    account_dir: AccountDir,
+    listing: Listing,
+    deadline: Deadline,
 ) -> ImportResult:
     """Import all that was set aside of an account until the deadline, newest first.
 
-    What is not done (out of time, no room, a stop) waits for the next call. Never raises for what is wrong with an old one.
+    What is not done (out of time, no room, a stop) waits for the next call. Never raises for what
+    is wrong with an old one.
     """
     done = ImportResult(listing)
     for aside in store.list_set_aside(account_dir.user):
@@ -104,7 +119,9 @@ def import_legacy(
         try:
             _import_folder(order, store, account_dir, aside, deadline, done, later)
             if not later and (left := store.remove_set_aside(account_dir.user, aside)):
-                done.warnings.append(f"{account_dir.user}: not all old snapshots could be taken over: the rest is in {left}")
+                done.warnings.append(
+                    f"{account_dir.user}: not all old snapshots could be taken over: the rest is in {left}"
+                )
         except Cancelled:
             break
         except (Failure, OSError) as error:
@@ -126,7 +143,10 @@ def _import_folder(
     done: ImportResult,
     later: list[str],
 ) -> None:
-    """Import what is in one folder, each name once; `later` tells what is worth a further try. Raises what ends it all."""
+    """Import what is in one folder, each name once; `later` tells what is worth a further try.
+
+    Raises what ends it all.
+    """
     folder = store.open_set_aside(aside, order.account.uid)
     after = ""
     try:
@@ -139,11 +159,19 @@ def _import_folder(
                 try:
                     if new := _import_one(one, account_dir, done, folder, after, parsed):
                         done.names.append(new)
-                    client.ask(order.account, RemoveLegacy(after, since), one.limits, order.stopping, folder=folder)
+                    client.ask(
+                        order.account,
+                        RemoveLegacy(after, since),
+                        one.limits,
+                        order.stopping,
+                        folder=folder,
+                    )
                 except Cancelled:
                     raise
                 except SourceError as error:
-                    done.warnings.append(f"{account_dir.user}: {store.path / aside / after} stays: {error}")
+                    done.warnings.append(
+                        f"{account_dir.user}: {store.path / aside / after} stays: {error}"
+                    )
                 except (Failure, OSError) as error:
                     later.append(f"{after}: {explain(error)}")
     finally:
@@ -151,7 +179,9 @@ def _import_folder(
 
 
 def _names_after(order: SnapshotOrder, folder: int, after: str) -> tuple[str, ...]:
-    return client.ask(order.account, ListLegacy(after), order.limits, order.stopping, folder=folder).names
+    return client.ask(
+        order.account, ListLegacy(after), order.limits, order.stopping, folder=folder
+    ).names
 
 
 def _order_until(order: SnapshotOrder, deadline: Deadline) -> SnapshotOrder:
@@ -162,7 +192,12 @@ def _order_until(order: SnapshotOrder, deadline: Deadline) -> SnapshotOrder:
 
 
 def _import_one(
-    order: SnapshotOrder, account_dir: AccountDir, done: ImportResult, folder: int, name: str, parsed: ParsedName
+    order: SnapshotOrder,
+    account_dir: AccountDir,
+    done: ImportResult,
+    folder: int,
+    name: str,
+    parsed: ParsedName,
 ) -> str | None:
     """Import one and return its new name; None where it is ours already.
 
@@ -172,7 +207,13 @@ def _import_one(
     deadline = Deadline.after(order.limits.seconds)
     with account_dir.stage_file() as staged_file:
         copied = client.ask(
-            order.account, CopyLegacy(name), order.limits, order.stopping, order.listen, file=staged_file.writer, folder=folder
+            order.account,
+            CopyLegacy(name),
+            order.limits,
+            order.stopping,
+            order.listen,
+            file=staged_file.writer,
+            folder=folder,
         )
         content, proven = settle_and_prove(order, staged_file, copied, deadline)
         judged = verdict.judge_copy(proven.problems, proven.census, copied.method, None)

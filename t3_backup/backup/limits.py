@@ -14,7 +14,9 @@ from t3_backup.worker.limits import Limits
 def limits_of(settings: Settings, free_bytes: Callable[[], int], total: int) -> Limits:
     """Return the limits of a worker; `total` bytes are on the store's file system."""
     reserve = reserve_of(settings.reserve, total)
-    return Limits(settings.timeout, settings.stall, settings.wal_budget, reserve, free_bytes, settings.reserve)
+    return Limits(
+        settings.timeout, settings.stall, settings.wal_budget, reserve, free_bytes, settings.reserve
+    )
 
 
 def limits_until(limits: Limits, deadline: Deadline, *, least: float = 0.0) -> Limits:

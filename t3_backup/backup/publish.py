@@ -38,13 +38,21 @@ def publish_snapshot(
 ) -> Published:
     """Publish a settled file as a snapshot of an account.
 
-    Its `content` is that of `snapshot`, and `listing` is of the account's folder. What the newest of those before holds already
-    is kept once: where there is nothing new to say of it, it stands for this one, too; else it gets a second name. With `share`,
-    what is new is published as a file that shares its extents. Raises OSError.
+    Its `content` is that of `snapshot`, and `listing` is of the account's folder. What the newest
+    of those before holds already is kept once: where there is nothing new to say of it, it stands
+    for this one, too; else it gets a second name. With `share`, what is new is published as a file
+    that shares its extents. Raises OSError.
     """
     page_size = read_page_size(staged_file.reader)
     # After a damaged one lies what VACUUM made of it, whose bytes are never a copy's.
-    newest = next((one for one in listing.snapshots if (one.method == "vacuum") == (snapshot.method == "vacuum")), None)
+    newest = next(
+        (
+            one
+            for one in listing.snapshots
+            if (one.method == "vacuum") == (snapshot.method == "vacuum")
+        ),
+        None,
+    )
     if newest is not None and newest.sha256 == content.sha256 and listing.is_plain(newest):
         healed = _replace_if_lost(account_dir, staged_file, content, newest, listing)
         unchanged = _says_nothing_new(snapshot, newest)
@@ -60,24 +68,37 @@ def publish_snapshot(
         if share and newest is not None:
             try:
                 shared = held.enter_context(account_dir.stage_file())
-                if reflink.write_shared(account_dir, shared, staged_file, content, page_size, listing, newest):
+                if reflink.write_shared(
+                    account_dir, shared, staged_file, content, page_size, listing, newest
+                ):
                     whole = shared
             except (Failure, OSError) as error:  # what is there is proven, and only takes more room
-                warnings = (f"{account_dir.user}: {snapshot.name} shares nothing with {newest.name}: {explain(error)}",)
+                warnings = (
+                    f"{account_dir.user}: {snapshot.name} shares nothing with {newest.name}: {explain(error)}",
+                )
         account_dir.publish_file(whole, snapshot)
-    listing = _keep_page_hashes(account_dir, listing.with_snapshot(snapshot), snapshot, content, page_size)
+    listing = _keep_page_hashes(
+        account_dir, listing.with_snapshot(snapshot), snapshot, content, page_size
+    )
     return Published(snapshot, listing, warnings=warnings)
 
 
-def _keep_page_hashes(account_dir: AccountDir, listing: Listing, snapshot: Manifest, content: Content, page_size: int) -> Listing:
-    """Keep the page hashes, and return the new listing. They are a hint: without it, pages are compared."""
+def _keep_page_hashes(
+    account_dir: AccountDir, listing: Listing, snapshot: Manifest, content: Content, page_size: int
+) -> Listing:
+    """Keep the page hashes, and return the new listing.
+
+    They are a hint: without it, pages are compared.
+    """
     if not page_size or not content.page_hashes:
         return listing
     name = snapshot.name + PAGES
     if name in listing.names and page_hashes.read_page_hashes(account_dir, snapshot) is not None:
         return listing
     try:
-        page_hashes.write_page_hashes(account_dir, snapshot, PageHashes(content.sha256, page_size, content.page_hashes))
+        page_hashes.write_page_hashes(
+            account_dir, snapshot, PageHashes(content.sha256, page_size, content.page_hashes)
+        )
     except OSError:
         return listing
     return listing.with_file(name)
@@ -85,11 +106,18 @@ def _keep_page_hashes(account_dir: AccountDir, listing: Listing, snapshot: Manif
 
 def _says_nothing_new(snapshot: Manifest, newest: Manifest) -> bool:
     """Tell whether a manifest of the new one would say nothing that the newest's does not."""
-    return snapshot.label is None is newest.label and (snapshot.verdict, snapshot.companion) == (newest.verdict, newest.companion)
+    return snapshot.label is None is newest.label and (snapshot.verdict, snapshot.companion) == (
+        newest.verdict,
+        newest.companion,
+    )
 
 
 def _replace_if_lost(
-    account_dir: AccountDir, staged_file: StagedFile, content: Content, newest: Manifest, listing: Listing
+    account_dir: AccountDir,
+    staged_file: StagedFile,
+    content: Content,
+    newest: Manifest,
+    listing: Listing,
 ) -> tuple[str, ...]:
     """Check that the disk holds of the newest what was sealed; if not, replace it by the new file, and warn.
 

@@ -24,7 +24,8 @@ class AccountResult:
     compacted: tuple[str, ...] = ()  # names of snapshots that are deltas from now on
     seconds: float = 0.0  # from the account's turn to its end
     unchanged: bool = False  # nothing new was kept: the newest of `snapshots` was there before
-    uncovered: tuple[str, ...] = ()  # names of databases that are not copied: then the account has failed
+    # names of databases that are not copied: then the account has failed
+    uncovered: tuple[str, ...] = ()
     listing: Listing | None = None  # of the account's folder in the end; None: it is not known
 
     @property

@@ -23,7 +23,9 @@ from t3_backup.worker.operations.backup import FindDatabase
 from t3_backup.worker.supervisor import SourceListener
 
 
-def run_backups(run: BackupRun, accounts: Sequence[Account], finished: Callable[[AccountResult], None]) -> list[AccountResult]:
+def run_backups(
+    run: BackupRun, accounts: Sequence[Account], finished: Callable[[AccountResult], None]
+) -> list[AccountResult]:
     """Back up every account, `jobs` at a time.
 
     The results are in the order of `accounts`. `finished` hears of each account as it is done.
@@ -34,7 +36,9 @@ def run_backups(run: BackupRun, accounts: Sequence[Account], finished: Callable[
     def back_up_one(account: Account) -> AccountResult:
         began = time.monotonic()
         if deadline.passed():
-            result = AccountResult(account.user, "failed", f"not started: the run has used up its {seconds} s")
+            result = AccountResult(
+                account.user, "failed", f"not started: the run has used up its {seconds} s"
+            )
         elif run.stopping.is_set():
             result = AccountResult(account.user, "failed", "not started: the run was stopped")
         else:
@@ -48,7 +52,10 @@ def run_backups(run: BackupRun, accounts: Sequence[Account], finished: Callable[
 
 
 def plan_backups(
-    settings: Settings, accounts: Sequence[Account], stopping: threading.Event, finished: Callable[[AccountResult], None]
+    settings: Settings,
+    accounts: Sequence[Account],
+    stopping: threading.Event,
+    finished: Callable[[AccountResult], None],
 ) -> list[AccountResult]:
     """Plan a run: look for each source as its owner, and write nothing.
 
@@ -69,12 +76,16 @@ def plan_backups(
         except SourceAbsent as absent:
             return AccountResult(account.user, "skipped", str(absent))
         return AccountResult(
-            account.user, "planned", f"{state_database(account.home)} ({source.bytes} bytes, -wal {source.wal_bytes})"
+            account.user,
+            "planned",
+            f"{state_database(account.home)} ({source.bytes} bytes, -wal {source.wal_bytes})",
         )
 
     results = []
     for account in accounts:
         heard = SourceListener()
-        results.append(fail_uncovered(catch_failure(account, partial(plan_account, account, heard)), heard))
+        results.append(
+            fail_uncovered(catch_failure(account, partial(plan_account, account, heard)), heard)
+        )
         finished(results[-1])
     return results

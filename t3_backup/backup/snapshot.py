@@ -1,7 +1,8 @@
 """Take one snapshot of one account, from the copy to its name: copy, settle, hash and prove, judge, publish.
 
-Two workers do it: the one that copies holds the new file and is dead before anybody believes what is in it; the one that
-proves can only read it. Beside the second, root hashes the same bytes. Until `publish` nothing has a name.
+Two workers do it: the one that copies holds the new file and is dead before anybody believes what
+is in it; the one that proves can only read it. Beside the second, root hashes the same bytes. Until
+`publish` nothing has a name.
 """
 
 from __future__ import annotations
@@ -60,33 +61,47 @@ def take_snapshot(
 ) -> Published:
     """Take, seal and publish one, in the account's folder that `listing` is of.
 
-    As a `witness` of a damaged snapshot it is a VACUUM of the same source: worth having, never taken for good. Where the source
-    is `folded`, its bytes are copied. `companion` makes the archive of what is beside it, after the copy: what the database speaks
-    of is there by then. With `share` it shares extents with the one before. Raises Failure and OSError, and then nothing is named.
+    As a `witness` of a damaged snapshot it is a VACUUM of the same source: worth having, never
+    taken for good. Where the source is `folded`, its bytes are copied. `companion` makes the
+    archive of what is beside it, after the copy: what the database speaks of is there by then. With
+    `share` it shares extents with the one before. Raises Failure and OSError, and then nothing is
+    named.
     """
     deadline = Deadline.after(order.limits.seconds)
     with account_dir.stage_file() as staged_file:
-        copied = _copy_database(order, staged_file.writer, "vacuum" if witness else "online", folded)
+        copied = _copy_database(
+            order, staged_file.writer, "vacuum" if witness else "online", folded
+        )
         archive = companion(deadline)
         if archive is not None:
             listing = listing.with_file(archive_name(archive))
         content, proven = settle_and_prove(order, staged_file, copied, deadline)
         judged = _judge(copied, proven, listing.snapshots, witness)
-        manifest = make_manifest(order, listing, listing.next_sequence(), copied, proven, content, judged)
+        manifest = make_manifest(
+            order, listing, listing.next_sequence(), copied, proven, content, judged
+        )
         snapshot = replace(manifest, companion=archive)
-        return publish.publish_snapshot(account_dir, staged_file, content, snapshot, listing, share=share)
+        return publish.publish_snapshot(
+            account_dir, staged_file, content, snapshot, listing, share=share
+        )
 
 
-def _copy_database(order: SnapshotOrder, file: int, method: str, folded: Checkpointed | None) -> Copied:
+def _copy_database(
+    order: SnapshotOrder, file: int, method: str, folded: Checkpointed | None
+) -> Copied:
     account, limits, stopping, listen = order.account, order.limits, order.stopping, order.listen
     if folded is None:
         return client.copy_database(account, file, limits, stopping, listen, method=method)
     assert folded.old is not None
     assert folded.census is not None
-    return client.ask(account, CloneDatabase(folded.old, folded.census), limits, stopping, listen, file=file)
+    return client.ask(
+        account, CloneDatabase(folded.old, folded.census), limits, stopping, listen, file=file
+    )
 
 
-def settle_and_prove(order: SnapshotOrder, staged_file: StagedFile, copied: Copied, deadline: Deadline) -> tuple[Content, Proven]:
+def settle_and_prove(
+    order: SnapshotOrder, staged_file: StagedFile, copied: Copied, deadline: Deadline
+) -> tuple[Content, Proven]:
     """End all writing to the file that was copied into, hash it and have it proven.
 
     Raises Failure and OSError; NotTheSame where it isn't what was copied.
@@ -95,7 +110,9 @@ def settle_and_prove(order: SnapshotOrder, staged_file: StagedFile, copied: Copi
     left = limits_until(order.limits, deadline)
     fd = staged_file.open()
     try:
-        content, proven = prove_file(order.account, fd, left, order.stopping, order.listen, pages=True)
+        content, proven = prove_file(
+            order.account, fd, left, order.stopping, order.listen, pages=True
+        )
         if not proven.problems:
             _check_agreement(content, read_database_bytes(fd), copied, proven)
         return content, proven
@@ -104,23 +121,40 @@ def settle_and_prove(order: SnapshotOrder, staged_file: StagedFile, copied: Copi
 
 
 def _check_agreement(content: Content, header: int | None, copied: Copied, proven: Proven) -> None:
-    """Check that the bytes are as many as header and census say, and hold what the source held. Raises NotTheSame."""
+    """Check that the bytes are as many as header and census say, and hold what the source held.
+
+    Raises NotTheSame.
+    """
     counted = proven.census.page_count * proven.census.page_size
     if not content.bytes == counted == header:
-        raise NotTheSame(f"the copy has {content.bytes} bytes, its census counts {counted}, its header {header}")
+        raise NotTheSame(
+            f"the copy has {content.bytes} bytes, its census counts {counted}, its header {header}"
+        )
     if found := verdict.find_disagreements(copied, proven.census):
         raise NotTheSame(f"the copy is not what the source was: {'; '.join(found[:3])}")
 
 
-def _judge(copied: Copied, proven: Proven, before: Sequence[Manifest], witness: Manifest | None) -> Judgement:
-    judged = verdict.judge_copy(proven.problems, proven.census, copied.method, verdict.choose_yardstick(before))
+def _judge(
+    copied: Copied, proven: Proven, before: Sequence[Manifest], witness: Manifest | None
+) -> Judgement:
+    judged = verdict.judge_copy(
+        proven.problems, proven.census, copied.method, verdict.choose_yardstick(before)
+    )
     if witness and judged.verdict != "damaged":
-        return Judgement("suspect", (f"rebuilt by VACUUM INTO from the damaged source of {witness.name}",))
+        return Judgement(
+            "suspect", (f"rebuilt by VACUUM INTO from the damaged source of {witness.name}",)
+        )
     return judged
 
 
 def make_manifest(
-    order: SnapshotOrder, listing: Listing, sequence: int, copied: Copied, proven: Proven, content: Content, judged: Judgement
+    order: SnapshotOrder,
+    listing: Listing,
+    sequence: int,
+    copied: Copied,
+    proven: Proven,
+    content: Content,
+    judged: Judgement,
 ) -> Manifest:
     """Make the manifest of what was taken, with a name that is free."""
     return Manifest(

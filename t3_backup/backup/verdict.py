@@ -1,8 +1,8 @@
 """Judge a proven copy: whether it is the source at one moment, and then verified, suspect or damaged. Pure.
 
-`damaged`: SQLite's own checks object; the source is damaged, since the copy equals it. `suspect`: the copy is sound,
-but so much is gone against the last good one that a person must look: a server started on an empty database makes
-perfect copies of nothing.
+`damaged`: SQLite's own checks object; the source is damaged, since the copy equals it. `suspect`:
+the copy is sound, but so much is gone against the last good one that a person must look: a server
+started on an empty database makes perfect copies of nothing.
 """
 
 from __future__ import annotations
@@ -27,7 +27,9 @@ class Judgement:
     reasons: tuple[str, ...] = ()
 
 
-def judge_copy(problems: tuple[str, ...], census: Census, method: str, previous: Manifest | None) -> Judgement:
+def judge_copy(
+    problems: tuple[str, ...], census: Census, method: str, previous: Manifest | None
+) -> Judgement:
     """Judge a copy by `method` with this `census` and what the checks found.
 
     `previous` is the newest verified snapshot of the account; None: there is none.
@@ -43,9 +45,15 @@ def judge_copy(problems: tuple[str, ...], census: Census, method: str, previous:
             reasons.append(f"{census.total_rows} rows, {before.total_rows} in {previous.name}")
         # A VACUUM leaves the free pages out: pages compare with its like only.
         alike = (method == "vacuum") == (previous.method == "vacuum")
-        if alike and census.page_count * census.page_size < before.page_count * before.page_size * (1 - _LOST):
+        if alike and census.page_count * census.page_size < before.page_count * before.page_size * (
+            1 - _LOST
+        ):
             reasons.append(f"{census.page_count} pages, {before.page_count} in {previous.name}")
-        if census.t3_level is not None and before.t3_level is not None and census.t3_level < before.t3_level:
+        if (
+            census.t3_level is not None
+            and before.t3_level is not None
+            and census.t3_level < before.t3_level
+        ):
             reasons.append(f"T3 level {census.t3_level}, {before.t3_level} in {previous.name}")
     return Judgement("suspect" if reasons else "verified", tuple(reasons))
 
@@ -53,15 +61,23 @@ def judge_copy(problems: tuple[str, ...], census: Census, method: str, previous:
 def choose_yardstick(snapshots: Iterable[Manifest]) -> Manifest | None:
     """Choose the snapshot of an account by which the next is measured.
 
-    None: there is none. The newest that is good, or a loss that somebody has accepted; or the one that was put back, and of which
-    nothing was taken since: what is lost against those before it was given up on purpose.
+    None: there is none. The newest that is good, or a loss that somebody has accepted; or the one
+    that was put back, and of which nothing was taken since: what is lost against those before it
+    was given up on purpose.
     """
     return max(filter(_may_measure, snapshots), key=_rank, default=None)
 
 
 def _may_measure(snapshot: Manifest) -> bool:
-    """Tell whether a snapshot may measure others. A VACUUM's is no loss that can be accepted: its pages are its own."""
-    accepted = snapshot.verdict == "suspect" and snapshot.accepted_at is not None and snapshot.method != "vacuum"
+    """Tell whether a snapshot may measure others.
+
+    A VACUUM's is no loss that can be accepted: its pages are its own.
+    """
+    accepted = (
+        snapshot.verdict == "suspect"
+        and snapshot.accepted_at is not None
+        and snapshot.method != "vacuum"
+    )
     return snapshot.verdict == "verified" or accepted or snapshot.restored_since is not None
 
 
@@ -84,7 +100,10 @@ def find_disagreements(copied: Copied, census: Census) -> list[str]:
 
 
 def _leaves_bounds(before: Census, after: Census, taken: Census) -> list[str]:
-    """Tell how a VACUUMed copy fails to lie between two moments of its source. Its pages and rowids are its own."""
+    """Tell how a VACUUMed copy fails to lie between two moments of its source.
+
+    Its pages and rowids are its own.
+    """
     found = [
         f"{name} {getattr(before, name)}, {getattr(taken, name)}, {getattr(after, name)}"
         for name in ("schema_sha256", "t3_level", "user_version", "application_id")

@@ -16,7 +16,10 @@ def accept_command(args: argparse.Namespace, values: Settings) -> int:
 
     def change(store: Store) -> MarkChange:
         accepted = accept_snapshots(store, args.user, utc_now())
-        said = [f"accepted {snapshot.user} {snapshot.name} ({'; '.join(snapshot.reasons)})" for snapshot in accepted]
+        said = [
+            f"accepted {snapshot.user} {snapshot.name} ({'; '.join(snapshot.reasons)})"
+            for snapshot in accepted
+        ]
         return MarkChange(accepted, said or [f"{args.user}: no snapshot waits to be accepted"])
 
     return change_marks(args, values, change)

@@ -15,21 +15,37 @@ from t3_backup.store.store import Store
 
 
 def pending_restores(store: Store, user: str | None, out: Console) -> dict[str, PendingRestore]:
-    """Find the restores that have not ended, by user; of `user` alone, where one is named. Each is said."""
-    found = {restore.user: restore for restore in pending.find_pending(store) if user in (None, restore.user)}
+    """Find the restores that have not ended, by user; of `user` alone, where one is named.
+
+    Each is said.
+    """
+    found = {
+        restore.user: restore
+        for restore in pending.find_pending(store)
+        if user in (None, restore.user)
+    }
     for restore in found.values():
         out.warn(restore.text)
     return found
 
 
-def account_contents(store: Store, user: str, listing: Listing, restores: Mapping[str, PendingRestore]) -> AccountContents:
+def account_contents(
+    store: Store, user: str, listing: Listing, restores: Mapping[str, PendingRestore]
+) -> AccountContents:
     """Return what the store has of one account."""
-    leftovers = [str(store.path / name) for name in store.list_set_aside(user) + store.list_leftovers(user)]
-    return AccountContents(user, listing.stored_snapshots(), listing.strays, leftovers, restores.get(user))
+    leftovers = [
+        str(store.path / name) for name in store.list_set_aside(user) + store.list_leftovers(user)
+    ]
+    return AccountContents(
+        user, listing.stored_snapshots(), listing.strays, leftovers, restores.get(user)
+    )
 
 
 class AccountDirs:
-    """Open the folder of `user`, or of all accounts, one after the other. One of many that can't be is said, and counted."""
+    """Open the folder of `user`, or of all accounts, one after the other.
+
+    One of many that can't be is said, and counted.
+    """
 
     def __init__(self, store: Store, user: str | None, out: Console) -> None:
         self._store = store
@@ -42,7 +58,8 @@ class AccountDirs:
             try:
                 account_dir = self._store.account_dir(user)
                 if account_dir is None and self._user is None:
-                    continue  # that of a user without a database, which a run makes and removes again
+                    # that of a user without a database, which a run makes and removes again
+                    continue
                 if account_dir is None:
                     raise StoreError(f"no snapshots of {user} in {self._store.path}")
             except StoreError as error:

@@ -41,7 +41,9 @@ def import_legacy_command(args: argparse.Namespace, values: Settings) -> int:
             if stop.is_set():
                 break
             documents.append(_import_of(user, values, store, stop, out))
-        measured = recorder.write_metrics(recorder.metrics_folder(values, args.dest), store, values, out)
+        measured = recorder.write_metrics(
+            recorder.metrics_folder(values, args.dest), store, values, out
+        )
     if args.json:
         console.print_document({"accounts": documents})
     elif not documents and not stop.is_set():
@@ -51,12 +53,19 @@ def import_legacy_command(args: argparse.Namespace, values: Settings) -> int:
     return Failure.exit_code if failed or broken or out.broken or not measured else EXIT_OK
 
 
-def _import_of(user: str, values: Settings, store: Store, stop: StopRequest, out: Console) -> dict[str, Any]:
-    """Import those of one user; what is said of it is said. What is wrong with one user costs no other."""
+def _import_of(
+    user: str, values: Settings, store: Store, stop: StopRequest, out: Console
+) -> dict[str, Any]:
+    """Import those of one user; what is said of it is said.
+
+    What is wrong with one user costs no other.
+    """
     names, warnings, problem = list[str](), list[str](), ""
     try:
         limits = limits_of(values, store.free_bytes, store.total_bytes())
-        order = SnapshotOrder(accounts.find(user), limits, None, utc_now(), stop, listen=lambda _: None)
+        order = SnapshotOrder(
+            accounts.find(user), limits, None, utc_now(), stop, listen=lambda _: None
+        )
         legacy_import.set_aside(order, store)
         if store.list_set_aside(user):
             account_dir = store.account_dir(user, create=True)
@@ -78,4 +87,10 @@ def _import_of(user: str, values: Settings, store: Store, stop: StopRequest, out
     waiting = [str(store.path / name) for name in store.list_set_aside(user)]
     if not names and not warnings and not problem and not waiting:
         out.line(INFO, f"{user}: no snapshots of an earlier script to take over")
-    return {"user": user, "taken_over": names, "waiting": waiting, "warnings": warnings, "problem": problem}
+    return {
+        "user": user,
+        "taken_over": names,
+        "waiting": waiting,
+        "warnings": warnings,
+        "problem": problem,
+    }

@@ -1,8 +1,10 @@
 """`t3-backup-state`: read the command line, call the one command's module; the exit code is the verdict.
 
-0 all well; 1 at least one account or snapshot is not; 2 wrong use or configuration; 75 another run holds the store.
+0 all well; 1 at least one account or snapshot is not; 2 wrong use or configuration; 75 another run
+holds the store.
 
-A command's module is imported when it is called for: starting Python is most of what a small command costs.
+A command's module is imported when it is called for: starting Python is most of what a small
+command costs.
 """
 
 from __future__ import annotations
@@ -26,7 +28,11 @@ _MODULES = {"unpin": "pin"}  # of a command that shares its module with another
 _FLAGS = ("dest", "map", "keep", "timeout", "jobs")  # which set a setting
 
 
-def main(argv: Sequence[str] | None = None, environ: Mapping[str, str] = os.environ, defaults: Path | None = None) -> int:
+def main(
+    argv: Sequence[str] | None = None,
+    environ: Mapping[str, str] = os.environ,
+    defaults: Path | None = None,
+) -> int:
     """Run the command and return its exit code; an error is one line on standard error."""
     words = sys.argv[1:] if argv is None else list(argv)
     if asks_for_check(words):
@@ -45,7 +51,9 @@ def find_command(name: str) -> Callable[[argparse.Namespace, Settings], int]:
     """Import the module of a command and return its function."""
     word = name.replace("-", "_")
     command: Callable[[argparse.Namespace, Settings], int]
-    command = getattr(importlib.import_module(f"t3_backup.cli.{_MODULES.get(word, word)}"), f"{word}_command")
+    command = getattr(
+        importlib.import_module(f"t3_backup.cli.{_MODULES.get(word, word)}"), f"{word}_command"
+    )
     return command
 
 
@@ -55,7 +63,9 @@ def _run_command(words: Sequence[str], environ: Mapping[str, str], defaults: Pat
 
     flags = {name: getattr(args, name, None) for name in _FLAGS}
     # A run that failed for its settings is told of, too.
-    values = settings.load(flags, environ, defaults or settings.DEFAULTS_FILE, forgiving=args.command == "hooks")
+    values = settings.load(
+        flags, environ, defaults or settings.DEFAULTS_FILE, forgiving=args.command == "hooks"
+    )
     return find_command(args.command)(args, values)
 
 

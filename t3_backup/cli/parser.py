@@ -67,7 +67,9 @@ def _columns() -> int:
 class Parser(argparse.ArgumentParser):
     """Parse a command line: errors are UsageError, options have no abbreviations, and the epilog may be made when it is wanted."""
 
-    def __init__(self, *args: Any, epilog: str | Callable[[], str] | None = None, **kwargs: Any) -> None:
+    def __init__(
+        self, *args: Any, epilog: str | Callable[[], str] | None = None, **kwargs: Any
+    ) -> None:
         kwargs.setdefault("formatter_class", _HelpFormatter)
         kwargs.setdefault("allow_abbrev", False)
         super().__init__(*args, **kwargs)
@@ -99,8 +101,13 @@ def epilog(examples: str, known: Known, where: str, exit_status: str) -> str:
     """Write what stands below a command's options: examples, the names of the settings, the exit status."""
     import textwrap
 
-    names = ", ".join(one.name + (f" ({one.unit.partition(';')[0]})" if one.unit else "") for one in known.values())
-    paragraph = textwrap.fill(f"settings: {names}, in {where}", 130, subsequent_indent="  ", break_on_hyphens=False)
+    names = ", ".join(
+        one.name + (f" ({one.unit.partition(';')[0]})" if one.unit else "")
+        for one in known.values()
+    )
+    paragraph = textwrap.fill(
+        f"settings: {names}, in {where}", 130, subsequent_indent="  ", break_on_hyphens=False
+    )
     return f"{examples}\n{paragraph}\n\n{exit_status}"
 
 
@@ -113,7 +120,12 @@ def _level(text: str) -> int:
 def _epilog() -> str:
     from t3_backup import settings
 
-    return epilog(_EXAMPLES, settings.KNOWN, f"{settings.DEFAULTS_FILE} or the environment; a flag beats both.", _EXIT_STATUS)
+    return epilog(
+        _EXAMPLES,
+        settings.KNOWN,
+        f"{settings.DEFAULTS_FILE} or the environment; a flag beats both.",
+        _EXIT_STATUS,
+    )
 
 
 _Commands = argparse._SubParsersAction  # of a Parser
@@ -125,15 +137,21 @@ class _Shared:
     def __init__(self, commands: _Commands[Parser]) -> None:
         self._commands = commands
         self.place = Parser(add_help=False)
-        self.place.add_argument("--dest", metavar="DIR", help="the store (T3_BACKUP_DEST; /var/backups/t3-state)")
+        self.place.add_argument(
+            "--dest", metavar="DIR", help="the store (T3_BACKUP_DEST; /var/backups/t3-state)"
+        )
         self.store = Parser(add_help=False, parents=[self.place])
         self.store.add_argument(
-            "--json", action="store_true", help="one JSON document on standard output; lines go to standard error"
+            "--json",
+            action="store_true",
+            help="one JSON document on standard output; lines go to standard error",
         )
 
     def add(self, name: str, about: str, *, store: bool = True) -> Parser:
         """Add a command."""
-        return self._commands.add_parser(name, parents=[self.store if store else self.place], help=about)
+        return self._commands.add_parser(
+            name, parents=[self.store if store else self.place], help=about
+        )
 
     def add_apart(self, name: str, about: str) -> Parser:
         """Add a command that has none of these options."""
@@ -141,27 +159,49 @@ class _Shared:
 
 
 def _add_map(command: Parser) -> None:
-    command.add_argument("--map", metavar="FILE", help="the user map (T3_BACKUP_MAP; /etc/ttyd-user-map)")
+    command.add_argument(
+        "--map", metavar="FILE", help="the user map (T3_BACKUP_MAP; /etc/ttyd-user-map)"
+    )
 
 
 def _add_run(shared: _Shared) -> None:
     command = shared.add("run", "back up the accounts of the map")
-    command.add_argument("--user", action="append", metavar="U", help="only this account (may be repeated)")
-    command.add_argument("--label", metavar="L", help="label the snapshots; retention counts labelled ones separately")
+    command.add_argument(
+        "--user", action="append", metavar="U", help="only this account (may be repeated)"
+    )
+    command.add_argument(
+        "--label",
+        metavar="L",
+        help="label the snapshots; retention counts labelled ones separately",
+    )
     _add_map(command)
-    command.add_argument("--keep", metavar="N", help="keep the newest N, and the newest of each of N days (T3_BACKUP_KEEP; 14)")
-    command.add_argument("--timeout", metavar="S", help="seconds for one account (T3_BACKUP_TIMEOUT; 900)")
+    command.add_argument(
+        "--keep",
+        metavar="N",
+        help="keep the newest N, and the newest of each of N days (T3_BACKUP_KEEP; 14)",
+    )
+    command.add_argument(
+        "--timeout", metavar="S", help="seconds for one account (T3_BACKUP_TIMEOUT; 900)"
+    )
     command.add_argument("--jobs", metavar="N", help="accounts at once (T3_BACKUP_JOBS; 1)")
-    command.add_argument("--dry-run", action="store_true", help="say what would be backed up, and write nothing")
+    command.add_argument(
+        "--dry-run", action="store_true", help="say what would be backed up, and write nothing"
+    )
 
 
 def _add_list(shared: _Shared) -> None:
-    shared.add("list", "show the snapshots, newest first").add_argument("user", nargs="?", metavar="USER")
+    shared.add("list", "show the snapshots, newest first").add_argument(
+        "user", nargs="?", metavar="USER"
+    )
 
 
 def _add_report(shared: _Shared) -> None:
-    command = shared.add("report", "write the snapshots as one self-contained HTML page", store=False)
-    command.add_argument("--html", metavar="FILE", required=True, help="where to write it; - is standard output")
+    command = shared.add(
+        "report", "write the snapshots as one self-contained HTML page", store=False
+    )
+    command.add_argument(
+        "--html", metavar="FILE", required=True, help="where to write it; - is standard output"
+    )
     command.add_argument("user", nargs="?", metavar="USER")
 
 
@@ -169,48 +209,89 @@ def _add_verify(shared: _Shared) -> None:
     command = shared.add("verify", "prove sealed snapshots again")
     command.add_argument("user", nargs="?", metavar="USER")
     which = command.add_mutually_exclusive_group()
-    which.add_argument("--all", action="store_true", help="every snapshot of USER, or of every account (the default)")
-    which.add_argument("--at", metavar="WHEN", help="one snapshot: its name, 'latest', a time, a date, or an age such as 3d")
-    command.add_argument("--timeout", metavar="S", help="seconds for one snapshot (T3_BACKUP_TIMEOUT; 900)")
+    which.add_argument(
+        "--all",
+        action="store_true",
+        help="every snapshot of USER, or of every account (the default)",
+    )
+    which.add_argument(
+        "--at",
+        metavar="WHEN",
+        help="one snapshot: its name, 'latest', a time, a date, or an age such as 3d",
+    )
+    command.add_argument(
+        "--timeout", metavar="S", help="seconds for one snapshot (T3_BACKUP_TIMEOUT; 900)"
+    )
 
 
 def _add_restore(shared: _Shared) -> None:
     command = shared.add("restore", "put a snapshot back in the place of a live database")
     command.add_argument("user", metavar="USER")
     command.add_argument(
-        "--at", metavar="WHEN", default="latest", help="'latest' (verified), a time, a date, an age, or a snapshot's name"
+        "--at",
+        metavar="WHEN",
+        default="latest",
+        help="'latest' (verified), a time, a date, an age, or a snapshot's name",
     )
-    command.add_argument("--label", metavar="L", help="one of this label; 'prerestore' undoes the last restore")
-    command.add_argument("--schema", metavar="N", type=_level, help="one whose T3 migration level is at most N")
+    command.add_argument(
+        "--label", metavar="L", help="one of this label; 'prerestore' undoes the last restore"
+    )
+    command.add_argument(
+        "--schema", metavar="N", type=_level, help="one whose T3 migration level is at most N"
+    )
     command.add_argument(
         "--only",
         choices=("database", "files"),
         help="only the database, or only its secrets, settings and attachments",
     )
-    command.add_argument("--to", metavar="FILE", help="write it to a new file, and touch nothing else")
-    command.add_argument("--dry-run", action="store_true", help="show what would be put back, and which rows are gained and lost")
+    command.add_argument(
+        "--to", metavar="FILE", help="write it to a new file, and touch nothing else"
+    )
+    command.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="show what would be put back, and which rows are gained and lost",
+    )
     command.add_argument("--yes", action="store_true", help="do not ask")
-    command.add_argument("--no-service", action="store_true", help=f"do not stop or start {unit_name('USER')}; it must not run")
-    command.add_argument("--timeout", metavar="S", help="seconds for each step (T3_BACKUP_TIMEOUT; 900)")
+    command.add_argument(
+        "--no-service",
+        action="store_true",
+        help=f"do not stop or start {unit_name('USER')}; it must not run",
+    )
+    command.add_argument(
+        "--timeout", metavar="S", help="seconds for each step (T3_BACKUP_TIMEOUT; 900)"
+    )
 
 
 def _add_accept(shared: _Shared) -> None:
-    shared.add("accept", "accept suspect and damaged snapshots, so that pruning goes on").add_argument("user", metavar="USER")
+    shared.add(
+        "accept", "accept suspect and damaged snapshots, so that pruning goes on"
+    ).add_argument("user", metavar="USER")
 
 
 def _add_prune(shared: _Shared) -> None:
     command = shared.add("prune", "remove what retention does not keep, and compact the rest, now")
     command.add_argument("user", nargs="?", metavar="USER")
-    command.add_argument("--keep", metavar="N", help="newest N, and newest of each of N days (T3_BACKUP_KEEP; 14)")
-    command.add_argument("--dry-run", action="store_true", help="show what would be removed, what is kept, and why; change nothing")
+    command.add_argument(
+        "--keep", metavar="N", help="newest N, and newest of each of N days (T3_BACKUP_KEEP; 14)"
+    )
+    command.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="show what would be removed, what is kept, and why; change nothing",
+    )
 
 
 def _add_du(shared: _Shared) -> None:
-    shared.add("du", "show the disk usage of each account's history").add_argument("user", nargs="?", metavar="USER")
+    shared.add("du", "show the disk usage of each account's history").add_argument(
+        "user", nargs="?", metavar="USER"
+    )
 
 
 def _add_pin(shared: _Shared) -> None:
-    _add_names(shared.add("pin", "keep these snapshots until they are unpinned, whatever retention says"))
+    _add_names(
+        shared.add("pin", "keep these snapshots until they are unpinned, whatever retention says")
+    )
 
 
 def _add_unpin(shared: _Shared) -> None:
@@ -219,7 +300,12 @@ def _add_unpin(shared: _Shared) -> None:
 
 def _add_names(command: Parser) -> None:
     command.add_argument("user", metavar="USER")
-    command.add_argument("names", nargs="+", metavar="NAME", help="a name, 'latest', a time, a date, or an age such as 3d")
+    command.add_argument(
+        "names",
+        nargs="+",
+        metavar="NAME",
+        help="a name, 'latest', a time, a date, or an age such as 3d",
+    )
 
 
 def _add_status(shared: _Shared) -> None:
@@ -227,10 +313,19 @@ def _add_status(shared: _Shared) -> None:
     command.add_argument("user", nargs="?", metavar="USER")
     _add_map(command)
     command.add_argument(
-        "--nagios", action="store_true", help="one line with perfdata; exit status 0 ok, 1 warning, 2 critical, 3 unknown"
+        "--nagios",
+        action="store_true",
+        help="one line with perfdata; exit status 0 ok, 1 warning, 2 critical, 3 unknown",
     )
-    command.add_argument("--max-age", metavar="AGE", default="26h", help="critical if the last good one is older (90m, 2d; 26h)")
-    command.add_argument("--min-snapshots", metavar="N", default="1", help="warn if there are fewer good ones (1)")
+    command.add_argument(
+        "--max-age",
+        metavar="AGE",
+        default="26h",
+        help="critical if the last good one is older (90m, 2d; 26h)",
+    )
+    command.add_argument(
+        "--min-snapshots", metavar="N", default="1", help="warn if there are fewer good ones (1)"
+    )
 
 
 def _add_doctor(shared: _Shared) -> None:
@@ -239,13 +334,21 @@ def _add_doctor(shared: _Shared) -> None:
 
 def _add_hooks(shared: _Shared) -> None:
     command = shared.add_apart("hooks", "call the hooks of a failed run, to try them")
-    command.add_argument("--document", metavar="FILE", help="the result of a run of the service, for the unit that calls this")
+    command.add_argument(
+        "--document",
+        metavar="FILE",
+        help="the result of a run of the service, for the unit that calls this",
+    )
 
 
 def _add_import_legacy(shared: _Shared) -> None:
-    command = shared.add("import-legacy", "take over the snapshots that an earlier script left to the users")
+    command = shared.add(
+        "import-legacy", "take over the snapshots that an earlier script left to the users"
+    )
     command.add_argument("users", nargs="*", metavar="USER")
-    command.add_argument("--timeout", metavar="S", help="seconds for one account (T3_BACKUP_TIMEOUT; 900)")
+    command.add_argument(
+        "--timeout", metavar="S", help="seconds for one account (T3_BACKUP_TIMEOUT; 900)"
+    )
 
 
 COMMANDS: dict[str, Callable[[_Shared], None]] = {
@@ -267,7 +370,10 @@ COMMANDS: dict[str, Callable[[_Shared], None]] = {
 
 
 def build_parser(only: str | None = None) -> argparse.ArgumentParser:
-    """Build the parser, from which the help is made, too; with one command alone where it is known which it will be."""
+    """Build the parser, from which the help is made, too.
+
+    With one command alone where it is known which it will be.
+    """
     top = Parser(
         prog="t3-backup-state",
         description="Proven copies of every T3 Code user's live database. Without a command: run.",

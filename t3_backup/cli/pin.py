@@ -12,9 +12,13 @@ from t3_backup.text import utc_now
 
 def pin_command(args: argparse.Namespace, values: Settings) -> int:
     """Run `pin`: what is named is not pruned, whatever the settings say."""
-    return change_marks(args, values, lambda store: set_pins(store, args.user, args.names, utc_now(), pinned=True))
+    return change_marks(
+        args, values, lambda store: set_pins(store, args.user, args.names, utc_now(), pinned=True)
+    )
 
 
 def unpin_command(args: argparse.Namespace, values: Settings) -> int:
     """Run `unpin`: leave what is named to retention again."""
-    return change_marks(args, values, lambda store: set_pins(store, args.user, args.names, utc_now(), pinned=False))
+    return change_marks(
+        args, values, lambda store: set_pins(store, args.user, args.names, utc_now(), pinned=False)
+    )

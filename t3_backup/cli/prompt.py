@@ -13,7 +13,8 @@ from t3_backup.errors import Failure, UsageError
 def confirm(question: str, wrong_use: str, *, yes: bool, silent: bool) -> None:
     """Ask whoever sits at the terminal, unless they said `yes` before.
 
-    Raises UsageError (`wrong_use`) where nobody can be asked, or it is to be `silent`, and Failure where they say no.
+    Raises UsageError (`wrong_use`) where nobody can be asked, or it is to be `silent`, and Failure
+    where they say no.
     """
     if yes:
         return

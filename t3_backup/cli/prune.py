@@ -26,7 +26,10 @@ from t3_backup.text import INFO
 
 
 def prune_command(args: argparse.Namespace, values: Settings) -> int:
-    """Run `prune`: let go what retention lets go, and compact the rest; or (--dry-run) say what would go, what stays, and why."""
+    """Run `prune`: let go what retention lets go, and compact the rest.
+
+    Or (--dry-run) say what would go, what stays, and why.
+    """
     out = Console(sys.stderr if args.json else sys.stdout)
     stop = signals.stop_on_signals()
     signals.lower_priority()
@@ -41,18 +44,24 @@ def prune_command(args: argparse.Namespace, values: Settings) -> int:
         for account_dir in account_dirs:
             found = attempts.uncovered_since(noted.get(account_dir.user, ()))
             hold = databases.summary(found[1].uncovered) if found else ""
-            maintenance = Maintenance.of(account_dir, account_dir.read_listing(), values, limits, stop)
+            maintenance = Maintenance.of(
+                account_dir, account_dir.read_listing(), values, limits, stop
+            )
             decisions = maintenance.decide_retention()
             if args.dry_run:
                 accounts.append(_plan(account_dir.user, decisions, hold, out))
             else:
                 accounts.append(_prune(maintenance, decisions, hold, out))
                 warned |= bool(accounts[-1]["warnings"])
-        measured = args.dry_run or recorder.write_metrics(recorder.metrics_folder(values, args.dest), store, values, out)
+        measured = args.dry_run or recorder.write_metrics(
+            recorder.metrics_folder(values, args.dest), store, values, out
+        )
     if args.json:
         console.print_document({"accounts": accounts})
     stop.end()
-    return Failure.exit_code if warned or unended or account_dirs.refused or not measured else EXIT_OK
+    return (
+        Failure.exit_code if warned or unended or account_dirs.refused or not measured else EXIT_OK
+    )
 
 
 def _plan(user: str, decisions: list[Decision], hold: str, out: Console) -> dict[str, Any]:
@@ -65,7 +74,9 @@ def _plan(user: str, decisions: list[Decision], hold: str, out: Console) -> dict
     return documents.prune_document(user, decisions, [], [], warnings)
 
 
-def _prune(maintenance: Maintenance, decisions: list[Decision], hold: str, out: Console) -> dict[str, Any]:
+def _prune(
+    maintenance: Maintenance, decisions: list[Decision], hold: str, out: Console
+) -> dict[str, Any]:
     user = maintenance.account_dir.user
     why = {decision.snapshot.name: ", ".join(decision.reasons) for decision in decisions}
     listing = remove_leftovers(maintenance.account_dir, maintenance.listing)

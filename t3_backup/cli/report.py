@@ -31,7 +31,11 @@ def report_command(args: argparse.Namespace, values: Settings) -> int:
             listing = account_dir.read_listing()
             contents = account_contents(store, account_dir.user, listing, {})
             tried = noted.get(account_dir.user, ())
-            accounts.append(AccountHistory(account_dir.user, listing.snapshots, messages.uncounted_lines(contents), tried))
+            accounts.append(
+                AccountHistory(
+                    account_dir.user, listing.snapshots, messages.uncounted_lines(contents), tried
+                )
+            )
         free = store.free_bytes()
     place = f"{values.dest} on {os.uname().nodename}"
     text = html.render_page(html.build_page(accounts, place, free, utc_now()))

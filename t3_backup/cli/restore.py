@@ -47,15 +47,23 @@ def restore_command(args: argparse.Namespace, values: Settings) -> int:
             raise StoreError(f"no snapshots of {args.user} in {store.path}")
         with account_dir:
             if os.geteuid() != 0 and args.user != (own := accounts.own().user):
-                raise UsageError(f"{own} is not root and may restore only their own account, not {args.user}")
+                raise UsageError(
+                    f"{own} is not root and may restore only their own account, not {args.user}"
+                )
             snapshot = select_restorable(
-                account_dir.read_listing().snapshots, args.at, utc_now(), label=args.label, level=args.schema
+                account_dir.read_listing().snapshots,
+                args.at,
+                utc_now(),
+                label=args.label,
+                level=args.schema,
             )
             do = _elsewhere if args.to is not None else _in_place
             document, failed = do(args, values, store, account_dir, snapshot, stop, out)
             whole = {
                 "user": args.user,
-                "snapshot": documents.snapshot_document(account_dir.read_listing().stored_snapshot(snapshot)),
+                "snapshot": documents.snapshot_document(
+                    account_dir.read_listing().stored_snapshot(snapshot)
+                ),
             } | document
     if args.json:
         console.print_document(whole)
@@ -74,8 +82,13 @@ def _elsewhere(
 ) -> tuple[dict[str, Any], bool]:
     if not args.dry_run:
         with store.locked(shared=True, wait=WAIT_S):
-            export.export_snapshot(account_dir, snapshot, Path(args.to), restore_limits(values, store), stop)
-    out.line(INFO, f"{'would write' if args.dry_run else 'wrote'} {snapshot.name} of {args.user} to {args.to}")
+            export.export_snapshot(
+                account_dir, snapshot, Path(args.to), restore_limits(values, store), stop
+            )
+    out.line(
+        INFO,
+        f"{'would write' if args.dry_run else 'wrote'} {snapshot.name} of {args.user} to {args.to}",
+    )
     return {"action": "planned" if args.dry_run else "written", "to": args.to}, False
 
 
@@ -93,15 +106,25 @@ def _in_place(
         raise Failure(f"{snapshot.name} has no files: there were none, or they were not saved")
     account, bounds = accounts.find(args.user), restore_limits(values, store)
     live, problem = _live(account, bounds, stop)
-    document: dict[str, Any] = {"live": None if live is None else live.as_json(), "live_problem": problem}
+    document: dict[str, Any] = {
+        "live": None if live is None else live.as_json(),
+        "live_problem": problem,
+    }
     for line in restore_messages.plan_lines(snapshot, live, problem, utc_now()):
         out.line(INFO, line)
     if args.dry_run:
         return document | {"action": "planned"}, False
-    question, wrong_use = f"Replace {state_database(account.home)} with it?", "a restore replaces the live database"
+    question, wrong_use = (
+        f"Replace {state_database(account.home)} with it?",
+        "a restore replaces the live database",
+    )
     confirm(question, wrong_use, yes=args.yes, silent=args.json)
     store.lock(wait=WAIT_S)
-    if broken := [one for one in recover_interrupted(store, bounds, out.warn) if one.user == args.user and not one.whole]:
+    if broken := [
+        one
+        for one in recover_interrupted(store, bounds, out.warn)
+        if one.user == args.user and not one.whole
+    ]:
         raise Failure(broken[0].reason)
     if not account_dir.has_manifest(snapshot):
         raise Failure(f"{snapshot.name} was pruned in the meantime")
@@ -120,12 +143,21 @@ def _in_place(
         files_limit=values.files_limit,
     )
     done = in_place.restore_in_place(job)
-    measured = recorder.write_metrics(recorder.metrics_folder(values, args.dest), store, values, out)
-    options = shlex.join([*(["--dest", args.dest] if args.dest else []), *(["--no-service"] if args.no_service else [])])
+    measured = recorder.write_metrics(
+        recorder.metrics_folder(values, args.dest), store, values, out
+    )
+    options = shlex.join(
+        [
+            *(["--dest", args.dest] if args.dest else []),
+            *(["--no-service"] if args.no_service else []),
+        ]
+    )
     for told in restore_messages.done_lines(done, options):
         out.line(told.priority, told.text)
     undo = None if done.prerestore is None else restore_messages.undo_command(done, options)
-    return document | documents.restored_document(done, undo), done.server == "failed" or bool(done.missing) or not measured
+    return document | documents.restored_document(done, undo), done.server == "failed" or bool(
+        done.missing
+    ) or not measured
 
 
 def _live(account: Account, limits: Limits, stop: StopRequest) -> tuple[Census | None, str]:

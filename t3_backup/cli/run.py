@@ -30,7 +30,10 @@ from t3_backup.text import INFO
 
 
 def run_command(args: argparse.Namespace, values: Settings) -> int:
-    """Run `run`: back up the accounts; where that failed, the hooks are called, or left to the unit that does."""
+    """Run `run`: back up the accounts.
+
+    Where that failed, the hooks are called, or left to the unit that does.
+    """
     run, results, problem = logfile.run_id(), list[AccountResult](), ""
     try:
         code = _back_up(args, values, run, results)
@@ -42,8 +45,13 @@ def run_command(args: argparse.Namespace, values: Settings) -> int:
     return code
 
 
-def _back_up(args: argparse.Namespace, values: Settings, run: str, results: list[AccountResult]) -> int:
-    """Do the run of that id and return its exit code. What became of each account is added to `results`."""
+def _back_up(
+    args: argparse.Namespace, values: Settings, run: str, results: list[AccountResult]
+) -> int:
+    """Do the run of that id and return its exit code.
+
+    What became of each account is added to `results`.
+    """
     if args.label is not None and not LABEL.fullmatch(args.label):
         raise UsageError(
             f"--label {args.label!r} is not one: letters, digits and . _ + - (at most 64, the first a letter or digit)"
@@ -52,10 +60,13 @@ def _back_up(args: argparse.Namespace, values: Settings, run: str, results: list
         _must_outlive_the_service(values.dest)
     shown = sd_notify.make_notifier()
     stop = signals.stop_on_signals(shown.stopping)
-    if lock.INHERITED not in os.environ:  # else a caller holds the store: a server is down, and waits for this
+    # else a caller holds the store: a server is down, and waits for this
+    if lock.INHERITED not in os.environ:
         signals.lower_priority()
     out_lines = console.make_console(sys.stderr if args.json else sys.stdout, run)
-    with Reporter(out_lines, None if args.dry_run else logfile.open_log(values.log, run), shown) as out:
+    with Reporter(
+        out_lines, None if args.dry_run else logfile.open_log(values.log, run), shown
+    ) as out:
         found, failures = _accounts(args.user, values, out)
         out.expect(len(found) + len(failures))
         forgotten: list[str] = []
@@ -73,7 +84,11 @@ def _back_up(args: argparse.Namespace, values: Settings, run: str, results: list
                     BackupRun(values, store, args.label, stop, out.listen), found, record.finished
                 )
                 folder = recorder.metrics_folder(values, args.dest)
-                recorded = recorder.write_metrics(folder, store, values, out, results) and not record.broken and running
+                recorded = (
+                    recorder.write_metrics(folder, store, values, out, results)
+                    and not record.broken
+                    and running
+                )
                 forgotten = _forgotten(store, results) if args.user is None else []
         for user in forgotten:
             out.warn(f"{user} has snapshots in {values.dest}, but is not in {values.map}")
@@ -88,14 +103,21 @@ def _back_up(args: argparse.Namespace, values: Settings, run: str, results: list
     return Failure.exit_code if failed or out.broken or not recorded else EXIT_OK
 
 
-def _end_restores(store: Store, values: Settings, found: list[Account], out: Reporter) -> tuple[list[AccountResult], bool]:
+def _end_restores(
+    store: Store, values: Settings, found: list[Account], out: Reporter
+) -> tuple[list[AccountResult], bool]:
     """End interrupted restores. Returns what became of those that can't be ended, and whether all is well with the servers.
 
-    The account of one that can't be goes from `found`: what is in its place may be a part of a state.
+    The account of one that can't be goes from `found`: what is in its place may be a part of a
+    state.
     """
     unended = recover_interrupted(store, restore_limits(values, store), out.warn)
     reasons = {one.user: one.reason for one in unended if not one.whole}
-    broken = [AccountResult(account.user, "failed", reasons[account.user]) for account in found if account.user in reasons]
+    broken = [
+        AccountResult(account.user, "failed", reasons[account.user])
+        for account in found
+        if account.user in reasons
+    ]
     found[:] = [account for account in found if account.user not in reasons]
     for result in broken:
         out.finished(result)
@@ -103,9 +125,14 @@ def _end_restores(store: Store, values: Settings, found: list[Account], out: Rep
 
 
 def _must_outlive_the_service(dest: Path) -> None:
-    """Refuse a store in a folder that a service has for itself: it goes with the service. Raises UsageError."""
+    """Refuse a store in a folder that a service has for itself: it goes with the service.
+
+    Raises UsageError.
+    """
     if any(dest.resolve().is_relative_to(place) for place in units.PRIVATE):
-        raise UsageError(f"T3_BACKUP_DEST: {dest} is in a temporary folder, which is private to the service and removed with it")
+        raise UsageError(
+            f"T3_BACKUP_DEST: {dest} is in a temporary folder, which is private to the service and removed with it"
+        )
 
 
 def _forgotten(store: Store, results: list[AccountResult]) -> list[str]:
@@ -113,13 +140,17 @@ def _forgotten(store: Store, results: list[AccountResult]) -> list[str]:
     return [user for user in store.users() if user not in {result.user for result in results}]
 
 
-def _accounts(users: list[str] | None, values: Settings, out: Reporter) -> tuple[list[Account], list[AccountResult]]:
+def _accounts(
+    users: list[str] | None, values: Settings, out: Reporter
+) -> tuple[list[Account], list[AccountResult]]:
     """Find whom to back up, and who of those named can't be. Raises UsageError and Failure."""
     if os.geteuid() != 0:
         own = accounts.own()
         others = sorted(set(users or []) - {own.user})
         if others:
-            raise UsageError(f"{own.user} is not root and may back up only their own account, not {', '.join(others)}")
+            raise UsageError(
+                f"{own.user} is not root and may back up only their own account, not {', '.join(others)}"
+            )
         return [own], []
     if users:
         wanted = sorted(set(users))

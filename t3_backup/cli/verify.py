@@ -43,19 +43,25 @@ def verify_command(args: argparse.Namespace, values: Settings) -> int:
             archives: dict[str, str] = {}
             with ChainReader(account_dir, limits, stop) as reader:
                 for snapshot in snapshots:
-                    # Locked for one at a time, with a gap: a proof of everything must not cost the timer its run.
+                    # Locked for one at a time, with a gap: a proof of everything must not cost the
+                    # timer its run.
                     if stop.is_set() or (done and stop.wait(GAP_S)):
                         break
                     with store.locked(shared=True, wait=WAIT_S if not done else values.timeout):
                         if not account_dir.has_manifest(snapshot):
                             continue  # pruned in the meantime
-                        listing = account_dir.update_listing(listing)  # and others may have become deltas
+                        # and others may have become deltas
+                        listing = account_dir.update_listing(listing)
                         try:
-                            check = verify.verify_snapshot(account_dir, listing, snapshot, limits, stop, reader)
+                            check = verify.verify_snapshot(
+                                account_dir, listing, snapshot, limits, stop, reader
+                            )
                             if snapshot.companion is not None:
                                 sha256 = snapshot.companion.sha256
                                 if sha256 not in archives:  # the same one belongs to many
-                                    archives[sha256] = verify.verify_archive(account_dir, snapshot.companion, limits, stop)
+                                    archives[sha256] = verify.verify_archive(
+                                        account_dir, snapshot.companion, limits, stop
+                                    )
                                 check = check.with_problem(archives[sha256])
                         except Cancelled:
                             break
@@ -64,7 +70,9 @@ def verify_command(args: argparse.Namespace, values: Settings) -> int:
                     message = messages.verify_message(check)
                     out.line(message.priority, message.text)
                     checked.append((listing.stored_snapshot(snapshot), check))
-            contents = account_contents(store, account_dir.user, account_dir.update_listing(listing), restores)
+            contents = account_contents(
+                store, account_dir.user, account_dir.update_listing(listing), restores
+            )
             accounts.append(documents.verify_document(contents, checked))
             for name in contents.strays if args.at is None else []:
                 out.warn(f"{account_dir.user} {name} is not counted: it has no valid manifest")

@@ -1,6 +1,7 @@
 """Gather what the machine is like, as far as a backup depends on it; `checks` judges it.
 
-Nothing is written and no lock is taken. A database is looked for as its owner, by a worker, as a run does it.
+Nothing is written and no lock is taken. A database is looked for as its owner, by a worker, as a
+run does it.
 """
 
 from __future__ import annotations
@@ -18,7 +19,15 @@ import apsw
 from t3_backup import accounts
 from t3_backup.accounts import Account
 from t3_backup.doctor import units
-from t3_backup.errors import Cancelled, Failure, SourceAbsent, SourceRefused, StoreError, UsageError, explain
+from t3_backup.errors import (
+    Cancelled,
+    Failure,
+    SourceAbsent,
+    SourceRefused,
+    StoreError,
+    UsageError,
+    explain,
+)
 from t3_backup.monitor import collect, hooks, metrics, recorder
 from t3_backup.monitor.attempts import Attempts
 from t3_backup.restore import pending
@@ -55,7 +64,8 @@ class AccountFacts:
     user: str
     home: Path | None = None  # canonical
     home_device: int | None = None
-    source: Source | None = None  # the database and its -wal; None where there is none, or a problem
+    # the database and its -wal; None where there is none, or a problem
+    source: Source | None = None
     problem: str = ""  # why it can't be backed up
     uncovered: tuple[str, ...] = ()  # names of databases that are not copied
 
@@ -69,14 +79,18 @@ class AccountDirFacts:
     snapshots: tuple[Manifest, ...] = ()
     strays: tuple[str, ...] = ()
     problem: str = ""  # why it can't be used
-    old: int | None = None  # how many snapshots of earlier days are in it, where it is the user's own
+    # how many snapshots of earlier days are in it, where it is the user's own
+    old: int | None = None
     aside: tuple[Path, ...] = ()  # folders that wait to be taken over
     leftovers: tuple[Path, ...] = ()  # and those with what could not be
 
 
 @dataclass(frozen=True)
 class StoreFacts:
-    """The store and its disk; where there is no store, those of the folder that it would be made in."""
+    """The store and its disk.
+
+    Where there is no store, those of the folder that it would be made in.
+    """
 
     path: Path
     real: Path  # canonical
@@ -120,7 +134,8 @@ class Facts:
 
     now: datetime
     is_root: bool
-    map: MapFacts | None  # None for users who are not root: their own account is the one that counts
+    # None for users who are not root: their own account is the one that counts
+    map: MapFacts | None
     accounts: tuple[AccountFacts, ...]
     store: StoreFacts
     log_folder: Path | None  # canonical; None where it is not there
@@ -134,7 +149,9 @@ def gather_facts(settings: Settings, stopping: threading.Event) -> Facts:
     """Gather all facts. Raises Cancelled once `stopping` is set."""
     is_root = os.geteuid() == 0
     known = _map(settings.map) if is_root else None
-    found = [_account(user, stopping) for user in (known.users if known else (accounts.own().user,))]
+    found = [
+        _account(user, stopping) for user in (known.users if known else (accounts.own().user,))
+    ]
     return Facts(
         now=utc_now(),
         is_root=is_root,
@@ -151,7 +168,11 @@ def gather_facts(settings: Settings, stopping: threading.Event) -> Facts:
 
 def _textfiles(settings: Settings) -> TextfileFacts | None:
     folder = recorder.metrics_folder(settings, None)
-    return TextfileFacts(_real(folder), metrics.why_not_writable(folder)) if folder is not None else None
+    return (
+        TextfileFacts(_real(folder), metrics.why_not_writable(folder))
+        if folder is not None
+        else None
+    )
 
 
 def _map(path: Path) -> MapFacts:
@@ -207,7 +228,11 @@ def _store(dest: Path, stopping: threading.Event) -> StoreFacts:
             attempts = collect.attempts_of(store, problems.append)
             restores = tuple(pending.find_pending(store))
             return replace(
-                found, account_dirs=account_dirs, restores=restores, attempts=attempts, ledger_problem="; ".join(problems)
+                found,
+                account_dirs=account_dirs,
+                restores=restores,
+                attempts=attempts,
+                ledger_problem="; ".join(problems),
             )
     except (StoreError, OSError) as error:
         return replace(found, problem=explain(error))
@@ -225,7 +250,9 @@ def _kind(path: Path) -> str:
     finally:
         os.close(fd)
     mount = next(line.split()[1] for line in info.splitlines() if line.startswith("mnt_id:"))
-    return kind_of(Path("/proc/self/mountinfo").read_text(encoding="utf-8", errors="surrogateescape"), mount)
+    return kind_of(
+        Path("/proc/self/mountinfo").read_text(encoding="utf-8", errors="surrogateescape"), mount
+    )
 
 
 def kind_of(mounts: str, mount: str) -> str:
@@ -255,11 +282,16 @@ def _account_dir(store: Store, user: str, stopping: threading.Event) -> AccountD
         return _given_away(store, accounts.find(user), found, stopping)
     except Cancelled:
         raise
-    except (Failure, OSError):  # its user is gone, or can't be asked: what is known already is enough
+    except (
+        Failure,
+        OSError,
+    ):  # its user is gone, or can't be asked: what is known already is enough
         return found
 
 
-def _given_away(store: Store, account: Account, found: AccountDirFacts, stopping: threading.Event) -> AccountDirFacts:
+def _given_away(
+    store: Store, account: Account, found: AccountDirFacts, stopping: threading.Event
+) -> AccountDirFacts:
     """Add how many old snapshots are in the folder, where it is the user's own."""
     if not store.is_given_away(account.user, account.uid):
         return found
@@ -268,7 +300,8 @@ def _given_away(store: Store, account: Account, found: AccountDirFacts, stopping
         names = client.ask(account, ListLegacy(), _limits(), stopping, folder=folder).names
     except SourceRefused:
         return replace(
-            found, problem=f"{found.path} is ours, but was given to its user; if no old script does it: chown root: {found.path}"
+            found,
+            problem=f"{found.path} is ours, but was given to its user; if no old script does it: chown root: {found.path}",
         )
     finally:
         os.close(folder)

@@ -27,7 +27,9 @@ def check_units(facts: Facts, settings: Settings) -> Iterator[Finding]:
     yield from _by_hand(systemd)
     if not systemd.runs:
         yield Finding(
-            "note", "systemd", "does not run here: nothing starts a backup by itself; use cron, or run t3-backup-state by hand"
+            "note",
+            "systemd",
+            "does not run here: nothing starts a backup by itself; use cron, or run t3-backup-state by hand",
         )
         return
     if systemd.problem:
@@ -51,7 +53,10 @@ def check_units(facts: Facts, settings: Settings) -> Iterator[Finding]:
 
 
 def _proof(facts: Facts) -> Iterator[Finding]:
-    """Check the weekly proof. Backups are made without it: so nothing fails here but a proof that has."""
+    """Check the weekly proof.
+
+    Backups are made without it: so nothing fails here but a proof that has.
+    """
     systemd = facts.systemd
     timer, service = systemd.proof_timer, systemd.proof_service
     yield _leniently(_timer("proof timer", PROOF_TIMER, timer, service))
@@ -69,9 +74,17 @@ def _leniently(finding: Finding) -> Finding:
 
 def _by_hand(systemd: Systemd) -> Iterator[Finding]:
     """Find what shadows the package: its script goes on giving the account folders away, or its units start it."""
-    fragments = [unit.get("FragmentPath", "") for unit in (systemd.service, systemd.timer) if unit.get("LoadState") != "masked"]
+    fragments = [
+        unit.get("FragmentPath", "")
+        for unit in (systemd.service, systemd.timer)
+        if unit.get("LoadState") != "masked"
+    ]
     files = list(systemd.old)
-    files += [path for path in fragments if path and Path(path).parent not in PACKAGED and path not in files]
+    files += [
+        path
+        for path in fragments
+        if path and Path(path).parent not in PACKAGED and path not in files
+    ]
     if not files:
         yield Finding("ok", "by hand", "no older manual installation")
         return
@@ -82,7 +95,11 @@ def _by_hand(systemd: Systemd) -> Iterator[Finding]:
         commands.insert(0, f"systemctl disable --now {TIMER}")
     if systemd.runs and systemd.packaged:
         commands.append(f"systemctl enable --now {TIMER}")
-    yield Finding("fail", "by hand", f"an older manual installation hides the package: {', '.join(files)}; {' && '.join(commands)}")
+    yield Finding(
+        "fail",
+        "by hand",
+        f"an older manual installation hides the package: {', '.join(files)}; {' && '.join(commands)}",
+    )
 
 
 def _not_loaded(unit: str, properties: Mapping[str, str]) -> str:
@@ -100,14 +117,24 @@ def _timer(name: str, unit: str, timer: Mapping[str, str], service: Mapping[str,
     if timer.get("LoadState") != "loaded":
         return Finding("fail", name, f"{_not_loaded(unit, timer)}; until then it starts nothing")
     if timer.get("UnitFileState") != "enabled":
-        return Finding("fail", name, f"not enabled ({timer.get('UnitFileState') or 'no state'}): it starts nothing; {enable}")
+        return Finding(
+            "fail",
+            name,
+            f"not enabled ({timer.get('UnitFileState') or 'no state'}): it starts nothing; {enable}",
+        )
     if timer.get("ActiveState") != "active":
-        return Finding("fail", name, f"enabled, but not active ({timer.get('ActiveState')}); {enable}")
+        return Finding(
+            "fail", name, f"enabled, but not active ({timer.get('ActiveState')}); {enable}"
+        )
     if timer.get("NextElapseUSecRealtime", "") not in _NEVER:
         return Finding("ok", name, f"enabled and active, next on {timer['NextElapseUSecRealtime']}")
     if service.get("ActiveState") in ("activating", "active"):
         return Finding("ok", name, "enabled and active; its service is running now")
-    return Finding("fail", name, f"never starts anything (no OnCalendar= that is still to come); systemctl cat {unit}")
+    return Finding(
+        "fail",
+        name,
+        f"never starts anything (no OnCalendar= that is still to come); systemctl cat {unit}",
+    )
 
 
 def _drop_ins(systemd: Systemd) -> Iterator[Finding]:
@@ -121,7 +148,9 @@ def _last_run(name: str, unit: str, service: Mapping[str, str]) -> Finding:
     result, code = service.get("Result"), service.get("ExecMainStatus")
     when = service.get("ExecMainExitTimestamp", "")
     if service.get("SubState") == "auto-restart":
-        return Finding("warn", name, f"ended with exit status {code}, {when}; systemd tries again by itself")
+        return Finding(
+            "warn", name, f"ended with exit status {code}, {when}; systemd tries again by itself"
+        )
     if service.get("ActiveState") in ("activating", "active"):
         return Finding("ok", name, f"one is running since {service.get('ExecMainStartTimestamp')}")
     if when in _NEVER:
@@ -129,16 +158,28 @@ def _last_run(name: str, unit: str, service: Mapping[str, str]) -> Finding:
     if result == "success" and code == "0":
         return Finding("ok", name, f"went well, {when}")
     if result == "success" and code == str(int(signal.SIGTERM)):  # which the unit takes for one
-        return Finding("warn", name, f"was stopped before it was done, {when}; run it now: systemctl start {unit}")
+        return Finding(
+            "warn",
+            name,
+            f"was stopped before it was done, {when}; run it now: systemctl start {unit}",
+        )
     if code == str(LockHeld.exit_code):
-        return Finding("warn", name, f"another run held the store, {when}; run it now: systemctl start {unit}")
-    return Finding("fail", name, f"failed ({result}, exit status {code}), {when}; see why: journalctl -u {unit}")
+        return Finding(
+            "warn", name, f"another run held the store, {when}; run it now: systemctl start {unit}"
+        )
+    return Finding(
+        "fail",
+        name,
+        f"failed ({result}, exit status {code}), {when}; see why: journalctl -u {unit}",
+    )
 
 
 def _written_by_a_run(facts: Facts) -> dict[Path, str]:
     """List where a run writes: a worker makes the -shm of a database in its home, and root the snapshots in the store."""
     wanted = {facts.store.real: "the store"} | {
-        account.home: f"the home of {account.user}" for account in facts.accounts if account.home is not None
+        account.home: f"the home of {account.user}"
+        for account in facts.accounts
+        if account.home is not None
     }
     if facts.log_folder is not None:
         wanted[facts.log_folder] = "the log's folder"
@@ -147,20 +188,31 @@ def _written_by_a_run(facts: Facts) -> dict[Path, str]:
     return wanted
 
 
-def _sandbox(name: str, unit: str, service: Mapping[str, str], wanted: Mapping[Path, str], homes: Path) -> Finding:
+def _sandbox(
+    name: str, unit: str, service: Mapping[str, str], wanted: Mapping[Path, str], homes: Path
+) -> Finding:
     closed = [path for path in wanted if not units.is_writable(path, service, homes)]
     if not closed:
         return Finding("ok", name, f"{unit} may write to every folder it needs")
     found = ", ".join(f"{wanted[path]} ({path})" for path in closed)
     if hidden := [path for path in closed if units.is_hidden(path, service)]:
         places = ", ".join(map(str, hidden))
-        return Finding("fail", name, f"{unit} does not see {found}; {places} must be elsewhere (PrivateTmp=, InaccessiblePaths=)")
-    command = units.drop_in(unit, "paths", *(f"ReadWritePaths={units.in_unit(path)}" for path in closed))
+        return Finding(
+            "fail",
+            name,
+            f"{unit} does not see {found}; {places} must be elsewhere (PrivateTmp=, InaccessiblePaths=)",
+        )
+    command = units.drop_in(
+        unit, "paths", *(f"ReadWritePaths={units.in_unit(path)}" for path in closed)
+    )
     return Finding("fail", name, f"{unit} may not write to {found}; {command}")
 
 
 def _time_limit(service: Mapping[str, str], settings: Settings, accounts: int) -> Finding:
-    limit, needed = units.parse_span(service.get("TimeoutStartUSec", "")), settings.run_timeout(accounts)
+    limit, needed = (
+        units.parse_span(service.get("TimeoutStartUSec", "")),
+        settings.run_timeout(accounts),
+    )
     found = f"systemd ends a run after {service.get('TimeoutStartUSec')}; a run may take up to {needed} s"
     if limit is not None and limit > needed:
         return Finding("ok", "time limit", found)

@@ -19,17 +19,34 @@ PROOF_TIMER = "t3-backup-verify.timer"
 OVERRIDES = Path("/etc/systemd/system")
 PACKAGED = (Path("/usr/lib/systemd/system"), Path("/lib/systemd/system"))
 # Where a script of earlier days was put by hand; the units that started it lie in OVERRIDES.
-OLD_SCRIPTS = tuple(f"/usr/local/{folder}/t3-backup-state{ending}" for folder in ("bin", "sbin") for ending in ("", ".sh"))
+OLD_SCRIPTS = tuple(
+    f"/usr/local/{folder}/t3-backup-state{ending}"
+    for folder in ("bin", "sbin")
+    for ending in ("", ".sh")
+)
 
 # Of these a service with PrivateTmp= has its own, which go with it (systemd.exec(5)).
 PRIVATE = (Path("/tmp"), Path("/var/tmp"))  # noqa: S108 - nothing is made there
 
 _TIMEOUT_S = 10
 _PATHS = ("ReadWritePaths", "ReadOnlyPaths", "InaccessiblePaths")
-_OF_A_TIMER = ("LoadState", "ActiveState", "UnitFileState", "FragmentPath", "DropInPaths", "NextElapseUSecRealtime")
+_OF_A_TIMER = (
+    "LoadState",
+    "ActiveState",
+    "UnitFileState",
+    "FragmentPath",
+    "DropInPaths",
+    "NextElapseUSecRealtime",
+)
 _OF_A_SERVICE = (
     *("LoadState", "ActiveState", "SubState", "FragmentPath", "DropInPaths"),
-    *("Result", "ExecMainStatus", "ExecMainStartTimestamp", "ExecMainExitTimestamp", "TimeoutStartUSec"),
+    *(
+        "Result",
+        "ExecMainStatus",
+        "ExecMainStartTimestamp",
+        "ExecMainExitTimestamp",
+        "TimeoutStartUSec",
+    ),
     *("ProtectSystem", "ProtectHome", "PrivateTmp", "Environment", *_PATHS),
 )
 _SPAN_S = {
@@ -47,7 +64,11 @@ _SPAN_S = {
 
 @dataclass(frozen=True)
 class Systemd:
-    """The facts. A unit's properties are as `systemctl show` has them, paths made canonical; none where systemd does not run."""
+    """The facts.
+
+    A unit's properties are as `systemctl show` has them, paths made canonical; none where systemd
+    does not run.
+    """
 
     runs: bool
     problem: str = ""  # why it could not be asked
@@ -63,7 +84,11 @@ class Systemd:
 def read_units() -> Systemd:
     """Read them as they are now."""
     units = (str(OVERRIDES / SERVICE), str(OVERRIDES / TIMER))
-    old = tuple(path for path in (*units, *OLD_SCRIPTS) if os.path.lexists(path) and os.path.realpath(path) != os.devnull)
+    old = tuple(
+        path
+        for path in (*units, *OLD_SCRIPTS)
+        if os.path.lexists(path) and os.path.realpath(path) != os.devnull
+    )
     packaged = any((folder / TIMER).exists() for folder in PACKAGED)
     if not BOOTED.is_dir():
         return Systemd(runs=False, old=old, packaged=packaged)
@@ -91,20 +116,32 @@ def _show_timer(unit: str) -> dict[str, str]:
 
 def _show_service(unit: str) -> dict[str, str]:
     service = _show(unit, _OF_A_SERVICE)
-    return service | {name: shlex.join(map(os.path.realpath, parse_paths(service.get(name, "")))) for name in _PATHS}
+    return service | {
+        name: shlex.join(map(os.path.realpath, parse_paths(service.get(name, ""))))
+        for name in _PATHS
+    }
 
 
 def _show(unit: str, properties: Sequence[str]) -> dict[str, str]:
-    return parse_show(call_systemctl("show", f"--property={','.join(properties)}", "--", unit, seconds=_TIMEOUT_S))
+    return parse_show(
+        call_systemctl("show", f"--property={','.join(properties)}", "--", unit, seconds=_TIMEOUT_S)
+    )
 
 
 def parse_show(text: str) -> dict[str, str]:
     """Parse the output of `systemctl show`: properties and their values."""
-    return {name: value for name, equals, value in (line.partition("=") for line in text.splitlines()) if equals}
+    return {
+        name: value
+        for name, equals, value in (line.partition("=") for line in text.splitlines())
+        if equals
+    }
 
 
 def parse_span(text: str) -> float | None:
-    """Parse a time span as systemd writes it, in seconds (systemd.time(7)): `2h 30min`, `infinity`. None for what is none."""
+    """Parse a time span as systemd writes it, in seconds (systemd.time(7)): `2h 30min`, `infinity`.
+
+    None for what is none.
+    """
     if text == "infinity":
         return float("inf")
     seconds = 0.0
@@ -146,10 +183,14 @@ def is_writable(path: Path, service: Mapping[str, str], homes: Path = Path("/hom
             rules |= {Path(name): False for name in ("/usr", "/boot", "/efi", "/etc")}
         case "yes":
             rules |= {Path(name): False for name in ("/usr", "/boot", "/efi")}
-    rules |= dict.fromkeys((homes, Path("/root"), Path("/run/user")), service.get("ProtectHome", "no") == "no")
+    rules |= dict.fromkeys(
+        (homes, Path("/root"), Path("/run/user")), service.get("ProtectHome", "no") == "no"
+    )
     for name in _PATHS:
         rules |= dict.fromkeys(parse_paths(service.get(name, "")), name == "ReadWritePaths")
-    return rules[max((rule for rule in rules if path.is_relative_to(rule)), key=lambda rule: len(rule.parts))]
+    return rules[
+        max((rule for rule in rules if path.is_relative_to(rule)), key=lambda rule: len(rule.parts))
+    ]
 
 
 def drop_in(unit: str, name: str, *lines: str) -> str:

@@ -33,7 +33,11 @@ def read_header(account_dir: AccountDir, listing: Listing, snapshot: Manifest) -
 
     Raises Failure and OSError.
     """
-    return None if listing.is_plain(snapshot) else _read_delta_header(account_dir, snapshot.name + DELTA)
+    return (
+        None
+        if listing.is_plain(snapshot)
+        else _read_delta_header(account_dir, snapshot.name + DELTA)
+    )
 
 
 def _read_delta_header(account_dir: AccountDir, name: str) -> Header:
@@ -71,7 +75,11 @@ def bases_of_strays(account_dir: AccountDir, strays: Iterable[str]) -> set[str]:
 
 def find_base(snapshots: Iterable[Manifest], snapshot: Manifest, sha256: str) -> Manifest | None:
     """Return the nearest newer snapshot of that SHA-256; None where there is none."""
-    newer = (other for other in snapshots if other.sha256 == sha256 and other.sequence > snapshot.sequence)
+    newer = (
+        other
+        for other in snapshots
+        if other.sha256 == sha256 and other.sequence > snapshot.sequence
+    )
     return min(newer, key=lambda other: other.sequence, default=None)
 
 
@@ -81,21 +89,38 @@ def read_chain(account_dir: AccountDir, listing: Listing, snapshot: Manifest) ->
     Raises Failure and OSError.
     """
     chain = [snapshot]
-    while (header := read_header(account_dir, listing, chain[-1])) is not None and header.base_sha256 is not None:
-        base = find_base(listing.snapshots, chain[-1], header.base_sha256) or _find_stray_base(account_dir, listing, chain, header)
+    while (
+        header := read_header(account_dir, listing, chain[-1])
+    ) is not None and header.base_sha256 is not None:
+        base = find_base(listing.snapshots, chain[-1], header.base_sha256) or _find_stray_base(
+            account_dir, listing, chain, header
+        )
         if base is None:
-            raise Failure(f"{chain[-1].name} needs a newer snapshot of SHA-256 {header.base_sha256}, which is missing")
+            raise Failure(
+                f"{chain[-1].name} needs a newer snapshot of SHA-256 {header.base_sha256}, which is missing"
+            )
         chain.append(base)
     return chain
 
 
-def _find_stray_base(account_dir: AccountDir, listing: Listing, chain: Sequence[Manifest], header: Header) -> Manifest | None:
+def _find_stray_base(
+    account_dir: AccountDir, listing: Listing, chain: Sequence[Manifest], header: Header
+) -> Manifest | None:
     """Find the base that `header` names where its manifest is not there: its image is what it was all the same."""
     assert header.base_sha256 is not None
     known = {one.name for one in chain}
     for name in listing.strays:
-        found = replace(chain[-1], name=name.rpartition(".")[0], sha256=header.base_sha256, bytes=header.base_bytes)
-        if is_sealed_name(found.name + DATA) and found.name not in known and _has_image(account_dir, listing, found):
+        found = replace(
+            chain[-1],
+            name=name.rpartition(".")[0],
+            sha256=header.base_sha256,
+            bytes=header.base_bytes,
+        )
+        if (
+            is_sealed_name(found.name + DATA)
+            and found.name not in known
+            and _has_image(account_dir, listing, found)
+        ):
             return found
     return None
 
@@ -111,7 +136,12 @@ def _has_image(account_dir: AccountDir, listing: Listing, stray: Manifest) -> bo
 
 
 def build_image(
-    account_dir: AccountDir, listing: Listing, snapshot: Manifest, check: Callable[[], None], *, copied: bool = False
+    account_dir: AccountDir,
+    listing: Listing,
+    snapshot: Manifest,
+    check: Callable[[], None],
+    *,
+    copied: bool = False,
 ) -> Image:
     """Build the image of a snapshot.
 
@@ -150,7 +180,13 @@ def apply_delta(image: Image, account_dir: AccountDir, snapshot: Manifest) -> No
         image.apply_delta(Delta(fd))
 
 
-def open_data(account_dir: AccountDir, listing: Listing, snapshot: Manifest, limits: Limits, stopping: threading.Event) -> int:
+def open_data(
+    account_dir: AccountDir,
+    listing: Listing,
+    snapshot: Manifest,
+    limits: Limits,
+    stopping: threading.Event,
+) -> int:
     """Open a snapshot's bytes read-only, plain or put together.
 
     They are not proven by it. Raises Failure and OSError; Cancelled once `stopping` is set.
@@ -158,7 +194,9 @@ def open_data(account_dir: AccountDir, listing: Listing, snapshot: Manifest, lim
     if listing.is_plain(snapshot):
         return account_dir.open_plain_data(snapshot)
     _check_free_space(account_dir, snapshot, limits)
-    with build_image(account_dir, listing, snapshot, partial(check_stop, stopping), copied=True) as image:
+    with build_image(
+        account_dir, listing, snapshot, partial(check_stop, stopping), copied=True
+    ) as image:
         return image.open_copy()
 
 

@@ -1,7 +1,8 @@
 """Turn an older snapshot into a delta on its newer neighbour, once the delta is proven to give it back.
 
-The newest verified snapshot, which all others need in the end, stays plain, and so does what came after it. Nothing goes
-before what takes its place is on the disk, has been put together out of what the disk holds, and has the same SHA-256.
+The newest verified snapshot, which all others need in the end, stays plain, and so does what came
+after it. Nothing goes before what takes its place is on the disk, has been put together out of what
+the disk holds, and has the same SHA-256.
 """
 
 from __future__ import annotations
@@ -47,7 +48,8 @@ def plan_rebases(
 ) -> tuple[list[tuple[Manifest, Manifest]], set[str]]:
     """Plan, before `gone` goes, which of `kept` get which other base.
 
-    And name those that can't go for lack of one. `headers`, by name, are of those that are deltas. Pure.
+    And name those that can't go for lack of one. `headers`, by name, are of those that are deltas.
+    Pure.
     """
     everyone, to = [*kept, *gone], choose_bases(kept)
     found, stuck = [], set()
@@ -78,21 +80,27 @@ class Compaction:
     def pack_snapshot(self, snapshot: Manifest, base: Manifest) -> Listing | None:
         """Turn `snapshot` into a delta on `base`.
 
-        Where they are too different, it becomes one without a base. Returns the new listing; None where a delta is not smaller.
-        Raises Failure, OSError, and what `check` raises; then it is as it was.
+        Where they are too different, it becomes one without a base. Returns the new listing; None
+        where a delta is not smaller. Raises Failure, OSError, and what `check` raises; then it is
+        as it was.
         """
         if snapshot.page_size not in _PAGE_SIZES:  # no database has such pages: it is damaged
             return None
         pages = self._known_changes(snapshot, base)
         try:
-            return self._pack(snapshot, base, self._compare(snapshot, base) if pages is None else pages)
+            return self._pack(
+                snapshot, base, self._compare(snapshot, base) if pages is None else pages
+            )
         except NotTheSame:
             if pages is None:
                 raise
             return self._pack(snapshot, base, self._compare(snapshot, base))
 
     def _known_changes(self, snapshot: Manifest, base: Manifest) -> list[int] | None:
-        """Return the pages in which they differ, by what is known without reading them; None: it is not known."""
+        """Return the pages in which they differ, by what is known without reading them.
+
+        None: it is not known.
+        """
         if snapshot.sha256 == base.sha256:
             return []
         if snapshot.page_size != base.page_size:
@@ -106,8 +114,15 @@ class Compaction:
         between = chain.read_chain(self.account_dir, self.listing, snapshot)
         if base not in between:
             return None
-        # Two images can only differ in pages that some delta on the way from one to the other holds.
-        return sorted({page for one in between[: between.index(base)] for page in self._read_page_numbers(one)})
+        # Two images can only differ in pages that some delta on the way from one to the other
+        # holds.
+        return sorted(
+            {
+                page
+                for one in between[: between.index(base)]
+                for page in self._read_page_numbers(one)
+            }
+        )
 
     def _read_page_numbers(self, snapshot: Manifest) -> list[int]:
         with chain.opened_delta(self.account_dir, snapshot.name + DELTA) as fd:
@@ -119,8 +134,15 @@ class Compaction:
         count = -(-max(snapshot.bytes, base.bytes) // size)
         if not (self.listing.is_plain(snapshot) and self.listing.is_plain(base)):
             with self._build_image(snapshot) as old, self._build_image(base) as new:
-                return [page for page in range(count) if old.read_pages([page]) != new.read_pages([page])]
-        one, two = self.account_dir.open_plain_data(snapshot), self.account_dir.open_plain_data(base)
+                return [
+                    page
+                    for page in range(count)
+                    if old.read_pages([page]) != new.read_pages([page])
+                ]
+        one, two = (
+            self.account_dir.open_plain_data(snapshot),
+            self.account_dir.open_plain_data(base),
+        )
         try:
             return page_hashes.compare_pages(one, two, count, size, self.check)
         finally:
@@ -129,10 +151,21 @@ class Compaction:
 
     def _pack(self, snapshot: Manifest, base: Manifest, pages: Sequence[int]) -> Listing | None:
         listing = self.listing
-        alone = snapshot.page_size != base.page_size or len(pages) > _TOO_DIFFERENT * max(snapshot.page_count, 1)
-        header = Header(delta.FORMAT, snapshot.page_size, snapshot.bytes, snapshot.sha256, base.bytes, base.sha256)
+        alone = snapshot.page_size != base.page_size or len(pages) > _TOO_DIFFERENT * max(
+            snapshot.page_count, 1
+        )
+        header = Header(
+            delta.FORMAT,
+            snapshot.page_size,
+            snapshot.bytes,
+            snapshot.sha256,
+            base.bytes,
+            base.sha256,
+        )
         if alone:
-            header = Header(delta.FORMAT, snapshot.page_size, snapshot.bytes, snapshot.sha256, 0, None)
+            header = Header(
+                delta.FORMAT, snapshot.page_size, snapshot.bytes, snapshot.sha256, 0, None
+            )
             pages = range(-(-snapshot.bytes // snapshot.page_size))
         with self.account_dir.stage_file() as staged_file:
             size = self._write_delta(staged_file, header, snapshot, base, pages)
@@ -141,30 +174,51 @@ class Compaction:
             staged_file.settle()
             os.posix_fadvise(staged_file.reader, 0, 0, os.POSIX_FADV_DONTNEED)
             self._prove_delta(staged_file, snapshot, None if alone else base)
-            if snapshot.format < FORMAT:  # an older version of this tool would take a manifest without plain data for a leftover
+            # an older version of this tool would take a manifest without plain data for a leftover
+            if snapshot.format < FORMAT:
                 self.account_dir.replace_manifest(snapshot)
                 listing = listing.with_manifest(replace(snapshot, format=FORMAT))
             self.account_dir.replace_data(snapshot, staged_file, DELTA)
         return listing.with_form(snapshot, "delta")
 
     def _write_delta(
-        self, staged_file: StagedFile, header: Header, snapshot: Manifest, base: Manifest, pages: Iterable[int]
+        self,
+        staged_file: StagedFile,
+        header: Header,
+        snapshot: Manifest,
+        base: Manifest,
+        pages: Iterable[int],
     ) -> int:
         with self._build_image(snapshot) as old:
             if header.base_sha256 is None:
                 nothing = bytes(delta.GROUP_BYTES)
                 return delta.write_delta(
-                    staged_file.writer, header, pages, old.read_pages, lambda n: nothing[: len(n) * header.page_size], self.check
+                    staged_file.writer,
+                    header,
+                    pages,
+                    old.read_pages,
+                    lambda n: nothing[: len(n) * header.page_size],
+                    self.check,
                 )
             with self._build_image(base) as new:
-                return delta.write_delta(staged_file.writer, header, pages, old.read_pages, new.read_pages, self.check)
+                return delta.write_delta(
+                    staged_file.writer, header, pages, old.read_pages, new.read_pages, self.check
+                )
 
     def _build_image(self, snapshot: Manifest) -> Image:
         return chain.build_image(self.account_dir, self.listing, snapshot, self.check)
 
-    def _prove_delta(self, staged_file: StagedFile, snapshot: Manifest, base: Manifest | None) -> None:
-        """Put the snapshot together as it will have to be. Raise NotTheSame where it or its base is not what was sealed."""
-        if base is not None and chain.find_base(self.listing.snapshots, snapshot, base.sha256) is None:
+    def _prove_delta(
+        self, staged_file: StagedFile, snapshot: Manifest, base: Manifest | None
+    ) -> None:
+        """Put the snapshot together as it will have to be.
+
+        Raise NotTheSame where it or its base is not what was sealed.
+        """
+        if (
+            base is not None
+            and chain.find_base(self.listing.snapshots, snapshot, base.sha256) is None
+        ):
             raise NotTheSame(f"{base.name} would not be found as the base of {snapshot.name}")
         fd = staged_file.open()
         try:
@@ -173,18 +227,27 @@ class Compaction:
             else:
                 content = self._rebuild(Delta(fd), snapshot, base)
         except ValueError as error:
-            raise NotTheSame(f"what was written for {snapshot.name} can't be read: {error}") from None
+            raise NotTheSame(
+                f"what was written for {snapshot.name} can't be read: {error}"
+            ) from None
         finally:
             os.close(fd)
         _check_content(content, snapshot)
 
     def _rebuild(self, written: Delta, snapshot: Manifest, base: Manifest | None) -> Content:
-        with self._build_image(base) if base else chain.empty_image(self.account_dir, snapshot.page_size, self.check) as image:
+        with (
+            self._build_image(base)
+            if base
+            else chain.empty_image(self.account_dir, snapshot.page_size, self.check) as image
+        ):
             image.apply_delta(written)
             return image.hash_content()
 
     def _rebuild_over_plain(self, written: Delta, snapshot: Manifest, base: Manifest) -> Content:
-        """Rebuild the image out of what the disk holds of its base, and not the page cache; hash the base at the same time."""
+        """Rebuild the image out of what the disk holds of its base, and not the page cache.
+
+        Hash the base at the same time.
+        """
         reader = self.account_dir.open_plain_data(base)
         try:
             os.posix_fadvise(reader, 0, 0, os.POSIX_FADV_DONTNEED)

@@ -1,7 +1,8 @@
 """The image of a snapshot, put together out of a plain file and deltas; nothing that is stored is changed.
 
-Two ways: over the plain file, where the pages that take the place of its own are in a second, sparse file (to read, pack or
-hash an image without disk space for it); or in a copy of it, which is then a file like any other (to prove and to restore).
+Two ways: over the plain file, where the pages that take the place of its own are in a second,
+sparse file (to read, pack or hash an image without disk space for it); or in a copy of it, which is
+then a file like any other (to prove and to restore).
 """
 
 from __future__ import annotations
@@ -21,7 +22,9 @@ _READ_BYTES = 4 << 20
 class Image:
     """Bytes that can be read, and turned into those of an older snapshot by its delta."""
 
-    def __init__(self, plain: int | None, file: int, page_size: int, check: Callable[[], None] = lambda: None) -> None:
+    def __init__(
+        self, plain: int | None, file: int, page_size: int, check: Callable[[], None] = lambda: None
+    ) -> None:
         """Begin with the plain file `plain`, or with nothing; `file` is empty, and may be written to. Both are closed with it.
 
         `check` is called between small steps, and may raise what ends it all.
@@ -42,7 +45,11 @@ class Image:
 
         Raises OSError.
         """
-        replaced = b"\1" * len(numbers) if self._copied else bytes(number in self._replaced for number in numbers)
+        replaced = (
+            b"\1" * len(numbers)
+            if self._copied
+            else bytes(number in self._replaced for number in numbers)
+        )
         plain = -1 if self._plain is None else self._plain
         return bytes(native.read_pages(plain, self._file, replaced, numbers, self._page_size))
 
@@ -52,11 +59,18 @@ class Image:
         Raises ValueError and OSError.
         """
         header = delta.header
-        if header.page_size != self._page_size or (header.base_sha256 is not None and header.base_bytes != self.bytes):
+        if header.page_size != self._page_size or (
+            header.base_sha256 is not None and header.base_bytes != self.bytes
+        ):
             raise ValueError("it is of another base")
         for numbers, frame in delta.groups():
             self._check()
-            native.write_pages(self._file, numbers, self._page_size, delta.unpack_group(numbers, frame, self.read_pages))
+            native.write_pages(
+                self._file,
+                numbers,
+                self._page_size,
+                delta.unpack_group(numbers, frame, self.read_pages),
+            )
             self._replaced.update(() if self._copied else numbers)
         self.bytes = header.bytes
         if self._copied:

@@ -1,6 +1,7 @@
 """Keep an account's folder small and in order: retention removes snapshots, and compaction turns the rest into deltas.
 
-Each step leaves every snapshot that stays whole, whatever ends it. What can't be done now is said, and done by the next run.
+Each step leaves every snapshot that stays whole, whatever ends it. What can't be done now is said,
+and done by the next run.
 """
 
 from __future__ import annotations
@@ -55,12 +56,28 @@ class Maintenance:
     limits: Limits
     stopping: threading.Event
     free_before: int  # bytes, when it began
-    known_to_share: bool | None = None  # whether the file system shares extents; None: it is not known yet
+    # whether the file system shares extents; None: it is not known yet
+    known_to_share: bool | None = None
 
     @classmethod
-    def of(cls, account_dir: AccountDir, listing: Listing, settings: Settings, limits: Limits, stopping: threading.Event) -> Self:
+    def of(
+        cls,
+        account_dir: AccountDir,
+        listing: Listing,
+        settings: Settings,
+        limits: Limits,
+        stopping: threading.Event,
+    ) -> Self:
         """Return the maintenance of an account's folder, as the settings have it."""
-        return cls(account_dir, listing, Policy.of(settings), settings.compact, limits, stopping, limits.free_bytes())
+        return cls(
+            account_dir,
+            listing,
+            Policy.of(settings),
+            settings.compact,
+            limits,
+            stopping,
+            limits.free_bytes(),
+        )
 
     def shares_extents(self) -> bool:
         """Tell whether snapshots are to share extents with those before them.
@@ -69,17 +86,26 @@ class Maintenance:
         """
         if self.mode not in (AUTO, REFLINK):
             return False
-        return reflink.can_share(self.account_dir) if self.known_to_share is None else self.known_to_share
+        return (
+            reflink.can_share(self.account_dir)
+            if self.known_to_share is None
+            else self.known_to_share
+        )
 
     def lasting_bytes(self) -> int:
         """Return what the history takes beside one more plain copy.
 
         The newest of now is compacted then. Raises OSError.
         """
-        plain = next((snapshot for snapshot in self.listing.snapshots if self.listing.is_plain(snapshot)), None)
+        plain = next(
+            (snapshot for snapshot in self.listing.snapshots if self.listing.is_plain(snapshot)),
+            None,
+        )
         going = 0
         if plain is not None and self.mode != OFF and not self.shares_extents():
-            going = self.account_dir.stat_file(self.listing.data_name(plain)).st_blocks * BLOCK_BYTES
+            going = (
+                self.account_dir.stat_file(self.listing.data_name(plain)).st_blocks * BLOCK_BYTES
+            )
         return used_bytes(self.account_dir.fd) - going
 
     def decide_retention(self) -> list[Decision]:
@@ -103,7 +129,9 @@ class Maintenance:
                 break
             except (Failure, OSError) as error:
                 done.stale = True
-                done.warnings.append(f"{self.account_dir.user}: pruning or compaction did not finish: {explain(error)}")
+                done.warnings.append(
+                    f"{self.account_dir.user}: pruning or compaction did not finish: {explain(error)}"
+                )
         with contextlib.suppress(OSError):
             self._refresh(done)
         return done
@@ -116,19 +144,22 @@ class Maintenance:
     def _prune(self, done: MaintenanceResult) -> None:
         user = self.account_dir.user
         if self._find_outdated(done.listing):
-            done.listing = self.account_dir.read_listing()  # what is about to be removed is looked at once more
+            # what is about to be removed is looked at once more
+            done.listing = self.account_dir.read_listing()
         if held := next((snapshot for snapshot in done.listing.snapshots if snapshot.holds), None):
             why = f"{held.name} is {held.verdict} ({'; '.join(held.reasons)})"
             done.warnings.append(f"{user}: nothing is pruned: {why}; t3-backup-state accept {user}")
             return
         outdated = self._find_outdated(done.listing)
         if outdated:
-            # What has no sound manifest counts for nothing, but what it needs stays: the manifest may come back.
+            # What has no sound manifest counts for nothing, but what it needs stays: the manifest
+            # may come back.
             needed = chain.bases_of_strays(self.account_dir, done.listing.strays)
             outdated = [snapshot for snapshot in outdated if snapshot.sha256 not in needed]
             going = self._rebase({snapshot.name for snapshot in outdated}, done)
             outdated = [snapshot for snapshot in outdated if snapshot.name in going]
-        for snapshot in reversed(outdated):  # the oldest first: a stop in between leaves what is newer
+        # the oldest first: a stop in between leaves what is newer
+        for snapshot in reversed(outdated):
             chain.check_stop(self.stopping)
             try:
                 self.account_dir.remove_snapshot(snapshot)
@@ -153,7 +184,10 @@ class Maintenance:
         return [decision.snapshot for decision in decisions if not decision.keep]
 
     def _rebase(self, going: set[str], done: MaintenanceResult) -> set[str]:
-        """Give the deltas on those that go another base; return the names of those that can go then."""
+        """Give the deltas on those that go another base.
+
+        Return the names of those that can go then.
+        """
         snapshots = done.listing.snapshots
         headers = self._read_headers(going, done)
         kept = [snapshot for snapshot in snapshots if snapshot.name not in going]
@@ -169,7 +203,9 @@ class Maintenance:
                 raise
             except (Failure, OSError) as error:
                 done.stale = True
-                done.warnings.append(f"{self.account_dir.user}: the base of {snapshot.name} can't be pruned: {explain(error)}")
+                done.warnings.append(
+                    f"{self.account_dir.user}: the base of {snapshot.name} can't be pruned: {explain(error)}"
+                )
                 staying |= self._chain_names(snapshot, done) or going
         for snapshot in gone:
             if snapshot.name in stuck:
@@ -177,16 +213,21 @@ class Maintenance:
         return going - staying
 
     def _read_headers(self, going: set[str], done: MaintenanceResult) -> dict[str, Header | None]:
-        """Read the headers of those that stay, by name. What one that can't be read needs is taken from `going`."""
+        """Read the headers of those that stay, by name.
+
+        What one that can't be read needs is taken from `going`.
+        """
         headers: dict[str, Header | None] = {}
         snapshots = done.listing.snapshots
-        for snapshot in reversed(snapshots):  # the oldest first: what is taken from it is newer, and is looked at, too
+        # the oldest first: what is taken from it is newer, and is looked at, too
+        for snapshot in reversed(snapshots):
             if snapshot.name in going:
                 continue
             try:
                 headers[snapshot.name] = chain.read_header(self.account_dir, done.listing, snapshot)
             except (Failure, OSError) as error:
-                # That is the nearest that there is: what was between the two went when it had got the next as its base.
+                # That is the nearest that there is: what was between the two went when it had got
+                # the next as its base.
                 done.warnings.append(
                     f"{self.account_dir.user}: {snapshot.name} can't be read, so the snapshots it needs are kept: {explain(error)}"
                 )
@@ -207,18 +248,26 @@ class Maintenance:
         user = self.account_dir.user
         if self.mode != OFF and not self.shares_extents():
             if self.mode == REFLINK:
-                done.warnings.append(f"{user}: the store's file system shares no extents: T3_BACKUP_COMPACT=reflink does nothing")
+                done.warnings.append(
+                    f"{user}: the store's file system shares no extents: T3_BACKUP_COMPACT=reflink does nothing"
+                )
             else:
                 self._compact_all(done.listing.snapshots, done)
         self._refresh(done)
         if done.listing.snapshots:
             newest = done.listing.snapshots[0]
-            done.listing = page_hashes.remove_other_page_hashes(self.account_dir, done.listing, newest)
+            done.listing = page_hashes.remove_other_page_hashes(
+                self.account_dir, done.listing, newest
+            )
 
     def _compact_all(self, snapshots: Sequence[Manifest], done: MaintenanceResult) -> None:
         bases = compaction.choose_bases(snapshots)
         for snapshot in reversed(snapshots):
-            if snapshot.name not in bases or snapshot.stays_plain or not done.listing.is_plain(snapshot):
+            if (
+                snapshot.name not in bases
+                or snapshot.stays_plain
+                or not done.listing.is_plain(snapshot)
+            ):
                 continue
             try:
                 self._refresh(done)
@@ -235,12 +284,15 @@ class Maintenance:
                 raise
             except (Failure, OSError) as error:
                 done.stale = True
-                done.warnings.append(f"{self.account_dir.user}: {snapshot.name} stays a plain copy: {explain(error)}")
+                done.warnings.append(
+                    f"{self.account_dir.user}: {snapshot.name} stays a plain copy: {explain(error)}"
+                )
 
     def _check_free_space(self) -> None:
         """Raise Cancelled, and NoRoom where the disk is near its end.
 
-        What is written frees more than it takes: where others have taken of the reserve already, half of what is left will do.
+        What is written frees more than it takes: where others have taken of the reserve already,
+        half of what is left will do.
         """
         chain.check_stop(self.stopping)
         free, least = self.limits.free_bytes(), self.limits.reserve

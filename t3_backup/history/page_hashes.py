@@ -1,7 +1,7 @@
 """The hashes of a snapshot's pages, by which the pages that changed are found without reading two images.
 
-They are kept for the newest snapshot alone, and are a hint: what was made by them is proven by SHA-256, and where they
-are missing or wrong the images themselves are compared.
+They are kept for the newest snapshot alone, and are a hint: what was made by them is proven by
+SHA-256, and where they are missing or wrong the images themselves are compared.
 """
 
 from __future__ import annotations
@@ -32,7 +32,9 @@ class PageHashes:
 
     def write(self, fd: int) -> None:
         """Write them to an empty file. Raises OSError."""
-        file = checksummed_file.ChecksummedWriter(fd, {"sha256": self.sha256, "page_size": self.page_size})
+        file = checksummed_file.ChecksummedWriter(
+            fd, {"sha256": self.sha256, "page_size": self.page_size}
+        )
         file.write(self.hashes)
         file.finish()
 
@@ -52,7 +54,10 @@ class PageHashes:
         """
         size = max(len(self.hashes), len(other.hashes))
         zero = native.hash_pages(bytes(self.page_size), self.page_size)
-        one, two = (hashes + zero * ((size - len(hashes)) // HASH_BYTES) for hashes in (self.hashes, other.hashes))
+        one, two = (
+            hashes + zero * ((size - len(hashes)) // HASH_BYTES)
+            for hashes in (self.hashes, other.hashes)
+        )
         found = []
         for start in range(0, size, _AT_ONCE):
             if one[start : start + _AT_ONCE] == two[start : start + _AT_ONCE]:
@@ -65,7 +70,9 @@ class PageHashes:
         return found
 
 
-def compare_pages(one: int, other: int, count: int, page_size: int, check: Callable[[], None] = lambda: None) -> list[int]:
+def compare_pages(
+    one: int, other: int, count: int, page_size: int, check: Callable[[], None] = lambda: None
+) -> list[int]:
     """Return the same of two open files, whose first `count` pages are all read.
 
     Raises OSError. `check` is called now and then.
@@ -73,7 +80,9 @@ def compare_pages(one: int, other: int, count: int, page_size: int, check: Calla
     found: list[int] = []
     for first in range(0, count, _COMPARED_PAGES):
         check()
-        found += native.differing_pages(one, other, first, min(_COMPARED_PAGES, count - first), page_size)
+        found += native.differing_pages(
+            one, other, first, min(_COMPARED_PAGES, count - first), page_size
+        )
     return found
 
 
@@ -92,7 +101,9 @@ def read_page_hashes(account_dir: AccountDir, snapshot: Manifest) -> PageHashes 
         return None
     finally:
         os.close(fd)
-    return found if (found.sha256, found.page_size) == (snapshot.sha256, snapshot.page_size) else None
+    return (
+        found if (found.sha256, found.page_size) == (snapshot.sha256, snapshot.page_size) else None
+    )
 
 
 def find_problem(account_dir: AccountDir, listing: Listing, snapshot: Manifest) -> str:
@@ -100,7 +111,10 @@ def find_problem(account_dir: AccountDir, listing: Listing, snapshot: Manifest) 
 
     Empty: nothing, or there are none.
     """
-    if snapshot.name + PAGES not in listing.names or read_page_hashes(account_dir, snapshot) is not None:
+    if (
+        snapshot.name + PAGES not in listing.names
+        or read_page_hashes(account_dir, snapshot) is not None
+    ):
         return ""
     return f"{snapshot.name}{PAGES} is not what was written; the next run makes it anew"
 
@@ -113,7 +127,9 @@ def write_page_hashes(account_dir: AccountDir, snapshot: Manifest, hashes: PageH
         account_dir.replace_file(file.name_as, snapshot.name + PAGES)
 
 
-def remove_other_page_hashes(account_dir: AccountDir, listing: Listing, snapshot: Manifest) -> Listing:
+def remove_other_page_hashes(
+    account_dir: AccountDir, listing: Listing, snapshot: Manifest
+) -> Listing:
     """Remove the page hashes of all other snapshots, and return the new listing.
 
     Raises OSError.

@@ -1,7 +1,7 @@
 """Snapshots that share extents with the one before them, where the file system can do so (xfs, btrfs).
 
-A new snapshot is the one before it, cloned, with the pages written over that differ. Every snapshot stays plain,
-and what is the same in both is on the disk once.
+A new snapshot is the one before it, cloned, with the pages written over that differ. Every snapshot
+stays plain, and what is the same in both is on the disk once.
 """
 
 from __future__ import annotations
@@ -51,8 +51,9 @@ def write_shared(
 ) -> bool:
     """Write the `content` of a settled file into the new file `shared`.
 
-    It shares with `before` what is the same in both. It is settled then. False where that is not possible or not worth it, or
-    where what came out, read back from the disk, is not the same. Raises Failure and OSError.
+    It shares with `before` what is the same in both. It is settled then. False where that is not
+    possible or not worth it, or where what came out, read back from the disk, is not the same.
+    Raises Failure and OSError.
     """
     if not page_size or page_size != before.page_size or not listing.is_plain(before):
         return False
@@ -75,11 +76,22 @@ def write_shared(
 
 
 def _find_changes(
-    account_dir: AccountDir, staged_file: StagedFile, content: Content, page_size: int, before: Manifest, source: int
+    account_dir: AccountDir,
+    staged_file: StagedFile,
+    content: Content,
+    page_size: int,
+    before: Manifest,
+    source: int,
 ) -> Sequence[int]:
     """Return the pages within the new image that differ."""
     count = -(-content.bytes // page_size)
     hashes = page_hashes.read_page_hashes(account_dir, before)
     if hashes is not None and content.page_hashes:
-        return [page for page in hashes.find_changes(PageHashes(content.sha256, page_size, content.page_hashes)) if page < count]
+        return [
+            page
+            for page in hashes.find_changes(
+                PageHashes(content.sha256, page_size, content.page_hashes)
+            )
+            if page < count
+        ]
     return page_hashes.compare_pages(source, staged_file.reader, count, page_size)

@@ -1,8 +1,9 @@
 """Which snapshots stay, and why. A pure function over manifests: no clock, no files.
 
-Periods are those of UTC and are counted in the order of the sequence numbers, from the newest verified snapshot back: neither
-age nor a clock that jumps prunes anything. A suspect or damaged snapshot that nobody has accepted holds everything, so that a
-server which began anew on an empty database can't roll the history out of the door.
+Periods are those of UTC and are counted in the order of the sequence numbers, from the newest
+verified snapshot back: neither age nor a clock that jumps prunes anything. A suspect or damaged
+snapshot that nobody has accepted holds everything, so that a server which began anew on an empty
+database can't roll the history out of the door.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ from typing import Self
 from t3_backup.settings import Settings
 from t3_backup.store.manifest import Manifest
 
-_PAST_DOUBT = timedelta(days=1)  # by how much a time may be past a later one's before the clock is to blame
+# by how much a time may be past a later one's before the clock is to blame
+_PAST_DOUBT = timedelta(days=1)
 _LEAP = timedelta(days=366)  # between one run and the next, the clock may have leapt
 
 
@@ -82,14 +84,20 @@ class Policy:
             return f"outside: evidence {self.keep}"
         if snapshot.label is not None:
             return f"outside: label {label_kind(snapshot.label)} {self.labelled}"
-        return ", ".join([f"outside: recent {self.keep}", *(f"{name}s {count}" for name, count, _ in self.periods())])
+        return ", ".join(
+            [
+                f"outside: recent {self.keep}",
+                *(f"{name}s {count}" for name, count, _ in self.periods()),
+            ]
+        )
 
 
 @dataclass(frozen=True)
 class Decision:
     """What becomes of one snapshot, and why.
 
-    The reasons are each rule by which it stays, or the one text that says which rules it is outside of.
+    The reasons are each rule by which it stays, or the one text that says which rules it is outside
+    of.
     """
 
     snapshot: Manifest
@@ -108,9 +116,10 @@ def label_kind(label: str) -> str:
 def decide_retention(snapshots: Iterable[Manifest], policy: Policy) -> list[Decision]:
     """Decide what becomes of each snapshot of one account, newest first.
 
-    Stays: the newest verified ones; the newest verified one of each of the last days, weeks, months and years that have one; the
-    newest verified ones of each kind of label; the newest accepted ones that are not verified (they are evidence): as many of
-    each as the policy says. Whatever it says: a pinned one; the newest verified one; and all, while any is held.
+    Stays: the newest verified ones; the newest verified one of each of the last days, weeks, months
+    and years that have one; the newest verified ones of each kind of label; the newest accepted
+    ones that are not verified (they are evidence): as many of each as the policy says. Whatever it
+    says: a pinned one; the newest verified one; and all, while any is held.
     """
     newest_first = sorted(snapshots, key=lambda snapshot: snapshot.sequence, reverse=True)
     why: dict[int, list[str]] = defaultdict(list)
@@ -136,16 +145,25 @@ def decide_retention(snapshots: Iterable[Manifest], policy: Policy) -> list[Deci
         _keep_first(why, group, policy.labelled, f"label {kind}")
     _keep_first(why, [s for s in newest_first if s.verdict != "verified"], policy.keep, "evidence")
     if leap := _find_leap(plain, policy.keep):
-        _keep_all(why, newest_first, f"the clock may have leapt: {leap.name} is more than a year after the one before it")
+        _keep_all(
+            why,
+            newest_first,
+            f"the clock may have leapt: {leap.name} is more than a year after the one before it",
+        )
     # One from the future (the clock was wrong then, or is now) says nothing about ages: it stays.
     for snapshot in _find_future_ones(newest_first, witnesses=why.keys()):
         why[snapshot.sequence].append("taken at a time after its successor's")
-    # Last, and so no witness: a pin under a wrong clock would keep all that came before it for good.
+    # Last, and so no witness: a pin under a wrong clock would keep all that came before it for
+    # good.
     for snapshot in newest_first:
         if snapshot.pinned_at is not None:
             why[snapshot.sequence].append(f"pinned at {snapshot.pinned_at}")
     return [
-        Decision(one, one.sequence in why, tuple(why[one.sequence]) if one.sequence in why else (policy.outside(one),))
+        Decision(
+            one,
+            one.sequence in why,
+            tuple(why[one.sequence]) if one.sequence in why else (policy.outside(one),),
+        )
         for one in newest_first
     ]
 
@@ -153,25 +171,34 @@ def decide_retention(snapshots: Iterable[Manifest], policy: Policy) -> list[Deci
 def _find_leap(plain: Sequence[Manifest], keep: int) -> Manifest | None:
     """Find one of the newest `keep` that was taken more than a year after the one before it.
 
-    A clock that is years ahead opens a period of each kind, and closes the oldest that count. So many runs are the time
-    there is to notice it; once the clock is right again, what was taken under it takes no place any more.
+    A clock that is years ahead opens a period of each kind, and closes the oldest that count. So
+    many runs are the time there is to notice it; once the clock is right again, what was taken
+    under it takes no place any more.
     """
-    # Between those that were taken over from an earlier script and the first of ours, years may lie.
+    # Between those that were taken over from an earlier script and the first of ours, years may
+    # lie.
     ours = [snapshot for snapshot in plain if snapshot.sequence > 0]
-    return next((new for new, old in pairwise(ours[: keep + 1]) if new.when > old.when + _LEAP), None)
+    return next(
+        (new for new, old in pairwise(ours[: keep + 1]) if new.when > old.when + _LEAP), None
+    )
 
 
-def _find_future_ones(newest_first: Sequence[Manifest], witnesses: Container[int]) -> list[Manifest]:
+def _find_future_ones(
+    newest_first: Sequence[Manifest], witnesses: Container[int]
+) -> list[Manifest]:
     """Find those with a time more than a day past that of a later one: the clock has jumped.
 
-    Only what stays anyway (its sequence is in `witnesses`) says so: one that goes now would say nothing the next time.
+    Only what stays anyway (its sequence is in `witnesses`) says so: one that goes now would say
+    nothing the next time.
     """
     found = []
     earliest_later = None
     for snapshot in newest_first:
         if earliest_later is not None and snapshot.when > earliest_later + _PAST_DOUBT:
             found.append(snapshot)
-        elif snapshot.sequence in witnesses and (earliest_later is None or snapshot.when < earliest_later):
+        elif snapshot.sequence in witnesses and (
+            earliest_later is None or snapshot.when < earliest_later
+        ):
             earliest_later = snapshot.when
     return found
 
@@ -181,15 +208,22 @@ def _keep_all(why: dict[int, list[str]], snapshots: Iterable[Manifest], reason: 
         why[snapshot.sequence].append(reason)
 
 
-def _keep_first(why: dict[int, list[str]], snapshots: Sequence[Manifest], count: int, rule: str) -> None:
+def _keep_first(
+    why: dict[int, list[str]], snapshots: Sequence[Manifest], count: int, rule: str
+) -> None:
     for rank, snapshot in enumerate(snapshots[:count], 1):
         why[snapshot.sequence].append(f"{rule} {rank} of {count}")
 
 
 def _keep_periods(
-    why: dict[int, list[str]], snapshots: Iterable[Manifest], count: int, rule: str, period: Callable[[datetime], str]
+    why: dict[int, list[str]],
+    snapshots: Iterable[Manifest],
+    count: int,
+    rule: str,
+    period: Callable[[datetime], str],
 ) -> None:
-    newest: dict[str, Manifest] = {}  # in the order of the sequence: a day in a far future must not take a place for good
+    # in the order of the sequence: a day in a far future must not take a place for good
+    newest: dict[str, Manifest] = {}
     for snapshot in snapshots:
         newest.setdefault(period(snapshot.when.astimezone(UTC)), snapshot)
     for rank, (name, snapshot) in enumerate(list(newest.items())[:count], 1):

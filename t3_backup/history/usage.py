@@ -1,4 +1,7 @@
-"""The disk usage of an account's history, and which snapshots need which. Nothing is locked or written."""
+"""The disk usage of an account's history, and which snapshots need which.
+
+Nothing is locked or written.
+"""
 
 from __future__ import annotations
 
@@ -40,7 +43,8 @@ def measure_usage(account_dir: AccountDir) -> Usage:
     snapshots = listing.snapshots
     bases = {snapshot.name: _find_base(account_dir, listing, snapshot) for snapshot in snapshots}
     dependents = dict.fromkeys(bases, 0)
-    for snapshot in reversed(snapshots):  # the oldest first: what needs one is known before that needs another
+    # the oldest first: what needs one is known before that needs another
+    for snapshot in reversed(snapshots):
         if (base := bases[snapshot.name][1]) is not None:
             dependents[base.name] += 1 + dependents[snapshot.name]
     seen: set[int] = set()
@@ -52,11 +56,22 @@ def measure_usage(account_dir: AccountDir) -> Usage:
             if (status := account_dir.stat_file(listing.data_name(snapshot))).st_ino not in seen:
                 seen.add(status.st_ino)
                 taken = status.st_blocks * BLOCK_BYTES
-        stored.append(SnapshotUsage(snapshot, form, taken, base.name if base else None, dependents[snapshot.name]))
-    return Usage(account_dir.user, tuple(stored), used_bytes(account_dir.fd), sum(snapshot.bytes for snapshot in snapshots))
+        stored.append(
+            SnapshotUsage(
+                snapshot, form, taken, base.name if base else None, dependents[snapshot.name]
+            )
+        )
+    return Usage(
+        account_dir.user,
+        tuple(stored),
+        used_bytes(account_dir.fd),
+        sum(snapshot.bytes for snapshot in snapshots),
+    )
 
 
-def _find_base(account_dir: AccountDir, listing: Listing, snapshot: Manifest) -> tuple[str, Manifest | None]:
+def _find_base(
+    account_dir: AccountDir, listing: Listing, snapshot: Manifest
+) -> tuple[str, Manifest | None]:
     try:
         header = chain.read_header(account_dir, listing, snapshot)
     except (Failure, OSError):

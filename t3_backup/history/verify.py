@@ -1,7 +1,7 @@
 """Prove sealed snapshots again: size and SHA-256 by root, SQLite's checks and the census as the unprivileged owner.
 
-Changes nothing in the store: the file is opened read-only and immutable, so a store on a read-only file system can be
-proven too.
+Changes nothing in the store: the file is opened read-only and immutable, so a store on a read-only
+file system can be proven too.
 """
 
 from __future__ import annotations
@@ -52,8 +52,9 @@ def verify_snapshot(
 ) -> VerifyResult:
     """Prove `snapshot` again.
 
-    A damaged one is evidence: it proves when its bytes are the ones that were sealed. Who proves one after the other has a `reader`
-    of the account's chain. Raises Cancelled once `stopping` is set.
+    A damaged one is evidence: it proves when its bytes are the ones that were sealed. Who proves
+    one after the other has a `reader` of the account's chain. Raises Cancelled once `stopping` is
+    set.
     """
     try:
         if reader is not None:
@@ -67,12 +68,16 @@ def verify_snapshot(
     except Failure as failure:
         return VerifyResult(snapshot, (str(failure),))
     try:
-        return verify_bytes(fd, snapshot, limits, stopping).with_problem(page_hashes.find_problem(account_dir, listing, snapshot))
+        return verify_bytes(fd, snapshot, limits, stopping).with_problem(
+            page_hashes.find_problem(account_dir, listing, snapshot)
+        )
     finally:
         os.close(fd)
 
 
-def verify_bytes(fd: int, snapshot: Manifest, limits: Limits, stopping: threading.Event) -> VerifyResult:
+def verify_bytes(
+    fd: int, snapshot: Manifest, limits: Limits, stopping: threading.Event
+) -> VerifyResult:
     """Prove the same of bytes that are in the open file `fd` already."""
     try:
         return VerifyResult(snapshot, tuple(_find_reasons(fd, snapshot, limits, stopping)))
@@ -82,7 +87,9 @@ def verify_bytes(fd: int, snapshot: Manifest, limits: Limits, stopping: threadin
         return VerifyResult(snapshot, (explain(error),))
 
 
-def verify_archive(account_dir: AccountDir, companion: Companion, limits: Limits, stopping: threading.Event) -> str:
+def verify_archive(
+    account_dir: AccountDir, companion: Companion, limits: Limits, stopping: threading.Event
+) -> str:
     """Tell how an archive that snapshots name is not what was sealed; empty: it is.
 
     Raises Cancelled.
@@ -95,7 +102,9 @@ def verify_archive(account_dir: AccountDir, companion: Companion, limits: Limits
     try:
         content = hash_content(fd)
         if (content.bytes, content.sha256) != (companion.bytes, companion.sha256):
-            return f"{what} has {content.bytes} bytes and SHA-256 {content.sha256}, another was sealed"
+            return (
+                f"{what} has {content.bytes} bytes and SHA-256 {content.sha256}, another was sealed"
+            )
         return find_archive_problem(find_reader(account_dir.user), fd, companion, limits, stopping)
     except Cancelled:
         raise
@@ -105,7 +114,9 @@ def verify_archive(account_dir: AccountDir, companion: Companion, limits: Limits
         os.close(fd)
 
 
-def find_archive_problem(account: Account, fd: int, companion: Companion, limits: Limits, stopping: threading.Event) -> str:
+def find_archive_problem(
+    account: Account, fd: int, companion: Companion, limits: Limits, stopping: threading.Event
+) -> str:
     """Tell how what a worker finds in the archive `fd` is not what `companion` says.
 
     Empty: it is. Raises as `client.ask` does.
@@ -119,7 +130,9 @@ def find_archive_problem(account: Account, fd: int, companion: Companion, limits
     )
 
 
-def _find_reasons(fd: int, snapshot: Manifest, limits: Limits, stopping: threading.Event) -> list[str]:
+def _find_reasons(
+    fd: int, snapshot: Manifest, limits: Limits, stopping: threading.Event
+) -> list[str]:
     if snapshot.verdict == "damaged":
         content, found = hash_content(fd), []
     else:

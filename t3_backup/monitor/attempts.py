@@ -1,8 +1,9 @@
 """The ledger of attempts: for each account what the last runs came to, in one file of the store's.
 
-Snapshots tell when it went well; the ledger, when it was tried. It is for those who watch over backups and never decides what is
-copied: without it, or with a broken one that was set aside, every backup is made all the same. Of what is removed it has one
-word: `prune` lets nothing go of an account whose last look found a database that is not copied.
+Snapshots tell when it went well; the ledger, when it was tried. It is for those who watch over
+backups and never decides what is copied: without it, or with a broken one that was set aside, every
+backup is made all the same. Of what is removed it has one word: `prune` lets nothing go of an
+account whose last look found a database that is not copied.
 """
 
 from __future__ import annotations
@@ -24,7 +25,8 @@ from t3_backup.text import format_time, printable
 NAME = "attempts.json"
 BROKEN = NAME + ".broken"
 MOST = 200  # of each account
-UNCHANGED = "unchanged"  # nothing was copied: the database is still what the newest verified snapshot holds
+# nothing was copied: the database is still what the newest verified snapshot holds
+UNCHANGED = "unchanged"
 _FORMAT = 1
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
@@ -100,7 +102,10 @@ def uncovered_since(attempts: Sequence[Attempt]) -> tuple[Attempt, Attempt] | No
 
 
 def read(folder: int) -> dict[str, list[Attempt]]:
-    """The ledger in the open `folder`, the store; empty where there is none. Raises ValueError for a broken one, and OSError."""
+    """The ledger in the open `folder`, the store; empty where there is none.
+
+    Raises ValueError for a broken one, and OSError.
+    """
     try:
         fd = os.open(NAME, _READ, dir_fd=folder)
     except FileNotFoundError:
@@ -118,7 +123,10 @@ def from_text(text: str) -> dict[str, list[Attempt]]:
         raise ValueError(f"not a ledger of format {_FORMAT}")
     if not all(isinstance(listed, list) for listed in value["accounts"].values()):
         raise ValueError("an account of it has no list")
-    return {user: [Attempt.from_json(entry) for entry in listed] for user, listed in value["accounts"].items()}
+    return {
+        user: [Attempt.from_json(entry) for entry in listed]
+        for user, listed in value["accounts"].items()
+    }
 
 
 def to_text(attempts: Attempts) -> str:
@@ -131,7 +139,10 @@ def to_text(attempts: Attempts) -> str:
 
 
 def _set_aside(folder: int) -> str:
-    """Move a broken ledger out of the way, over an earlier one; what came of it. A folder may be a shelf, and is let be."""
+    """Move a broken ledger out of the way, over an earlier one; what came of it.
+
+    A folder may be a shelf, and is let be.
+    """
     try:
         if not stat.S_ISDIR(os.stat(NAME, dir_fd=folder, follow_symlinks=False).st_mode):
             os.rename(NAME, BROKEN, src_dir_fd=folder, dst_dir_fd=folder)
@@ -145,7 +156,10 @@ class Ledger:
     """The ledger while a run, which holds the store's lock, adds to it."""
 
     def __init__(self, folder: int) -> None:
-        """Read what is there in the open `folder`; what is broken is set aside, and `problem` says so."""
+        """Read what is there in the open `folder`.
+
+        What is broken is set aside, and `problem` says so.
+        """
         self._folder = folder
         self.problem = ""
         self.attempts: dict[str, list[Attempt]] = {}
@@ -155,6 +169,9 @@ class Ledger:
             self.problem = f"{NAME} is broken ({printable(explain(error))}); {_set_aside(folder)}"
 
     def add(self, user: str, attempt: Attempt) -> None:
-        """Note an attempt; durable when this returns. Raises OSError, and then the file is as it was."""
+        """Note an attempt; durable when this returns.
+
+        Raises OSError, and then the file is as it was.
+        """
         self.attempts[user] = [*self.attempts.get(user, []), attempt][-MOST:]
         replace_file(self._folder, NAME, to_text(self.attempts).encode(), 0o600)

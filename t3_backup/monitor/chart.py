@@ -1,7 +1,8 @@
 """Where things stand in the charts of the report: shares of width and height in percent. Pure; all times are UTC.
 
-A year of labelled snapshots beside two weeks of nights would leave the nights no room. So the axis of time begins with the oldest
-snapshot that has no label; what is older stands before it, at even distances.
+A year of labelled snapshots beside two weeks of nights would leave the nights no room. So the axis
+of time begins with the oldest snapshot that has no label; what is older stands before it, at even
+distances.
 """
 
 from __future__ import annotations
@@ -16,7 +17,11 @@ _LEFT, _RIGHT = 2.0, 98.0
 _EARLIER_EACH, _EARLIER_MOST = 5.0, 30.0
 _SHORTEST = timedelta(days=1)
 _MOST_TICKS = 5
-_STEPS = [timedelta(hours=6), timedelta(hours=12), *(timedelta(days=days) for days in (1, 2, 7, 14))]
+_STEPS = [
+    timedelta(hours=6),
+    timedelta(hours=12),
+    *(timedelta(days=days) for days in (1, 2, 7, 14)),
+]
 _MONTHS = (1, 2, 3, 6, 12, 24, 60, 120)
 _MONTH = timedelta(days=30)
 _EPOCH = datetime(1969, 12, 29, tzinfo=UTC)  # a Monday
@@ -63,7 +68,10 @@ class Chart:
 
 def draw(oldest_first: Sequence[Manifest], now: datetime) -> Chart:
     """The charts of the snapshots of one account, of which there is one at least."""
-    begin = min((snapshot.when for snapshot in oldest_first if snapshot.label is None), default=oldest_first[0].when)
+    begin = min(
+        (snapshot.when for snapshot in oldest_first if snapshot.label is None),
+        default=oldest_first[0].when,
+    )
     begin = min(begin, now - _SHORTEST)
     earlier = sum(snapshot.when < begin for snapshot in oldest_first)
     left = _LEFT + min(earlier * _EARLIER_EACH, _EARLIER_MOST)
@@ -78,13 +86,20 @@ def draw(oldest_first: Sequence[Manifest], now: datetime) -> Chart:
     largest = max(snapshot.bytes for snapshot in ordered)
     longest = max(snapshot.copy_seconds + snapshot.proof_seconds for snapshot in ordered)
     flags = [x for x, snapshot in zip(places, ordered, strict=True) if snapshot.label]
-    points = tuple(_point(snapshot, x, flags, largest, longest) for x, snapshot in zip(places, ordered, strict=True))
+    points = tuple(
+        _point(snapshot, x, flags, largest, longest)
+        for x, snapshot in zip(places, ordered, strict=True)
+    )
     line = " L ".join(f"{point.x} {round(100 - point.y, 2)}" for point in points[earlier:])
     marks = tuple(ticks(begin, now, left))
-    return Chart(points, marks, left if earlier else None, f"M {line}" if line else "", largest, longest)
+    return Chart(
+        points, marks, left if earlier else None, f"M {line}" if line else "", largest, longest
+    )
 
 
-def _point(snapshot: Manifest, x: float, flags: Sequence[float], largest: int, longest: float) -> Point:
+def _point(
+    snapshot: Manifest, x: float, flags: Sequence[float], largest: int, longest: float
+) -> Point:
     label, flag, left = snapshot.label or "", "", x > _TO_THE_LEFT
     room = (x - _NAME_ROOM, x) if left else (x, x + _NAME_ROOM)
     if label and sum(room[0] <= other <= room[1] for other in flags) == 1:  # its own
@@ -98,7 +113,9 @@ def _point(snapshot: Manifest, x: float, flags: Sequence[float], largest: int, l
         label=snapshot.label,
         flag=flag,
         left=left,
-        title=", ".join(filter(None, [f"{snapshot.when:%Y-%m-%d %H:%M} UTC", snapshot.verdict, label])),
+        title=", ".join(
+            filter(None, [f"{snapshot.when:%Y-%m-%d %H:%M} UTC", snapshot.verdict, label])
+        ),
     )
 
 
@@ -128,7 +145,10 @@ def _every(step: timedelta, begin: datetime, end: datetime) -> Iterator[datetime
 
 def _months(begin: datetime, end: datetime) -> Iterator[datetime]:
     """The first days of months."""
-    step = next((months for months in _MONTHS if (end - begin) / (_MONTH * months) <= _MOST_TICKS), _MONTHS[-1])
+    step = next(
+        (months for months in _MONTHS if (end - begin) / (_MONTH * months) <= _MOST_TICKS),
+        _MONTHS[-1],
+    )
     for month in range(begin.year * 12, end.year * 12 + 12, step):
         when = datetime(month // 12, month % 12 + 1, 1, tzinfo=UTC)
         if begin <= when <= end:

@@ -1,6 +1,7 @@
 """Collect what there is of every account, for whoever watches over backups: its snapshots, its attempts, the room they take.
 
-Only the store and the map are read; no home is looked into, no lock is taken and nothing is written.
+Only the store and the map are read; no home is looked into, no lock is taken and nothing is
+written.
 """
 
 from __future__ import annotations
@@ -44,7 +45,10 @@ class Overview:
 
 
 def collect_overview(
-    store: Store, known: accounts.UserMap, user: str | None = None, listings: Mapping[str, Listing] | None = None
+    store: Store,
+    known: accounts.UserMap,
+    user: str | None = None,
+    listings: Mapping[str, Listing] | None = None,
 ) -> Overview:
     """Gather the accounts of the map `known`, and whoever else has a folder; or `user` alone.
 
@@ -57,23 +61,42 @@ def collect_overview(
         if user not in users:
             raise Failure(f"{user} is not in the map, and has no snapshots in {store.path}")
         users = [user]
-    views = (_view(store, name, known, noted.get(name, ()), (listings or {}).get(name)) for name in users)
-    return Overview(store.path, store.free_bytes(), tuple(view for view in views if view is not None), tuple(warnings))
+    views = (
+        _view(store, name, known, noted.get(name, ()), (listings or {}).get(name)) for name in users
+    )
+    return Overview(
+        store.path,
+        store.free_bytes(),
+        tuple(view for view in views if view is not None),
+        tuple(warnings),
+    )
 
 
 def attempts_of(store: Store, warn: Callable[[str], None]) -> Attempts:
-    """Read the ledger of attempts; of one that can't be read `warn` is told, and it counts as empty."""
+    """Read the ledger of attempts.
+
+    Of one that can't be read `warn` is told, and it counts as empty.
+    """
     try:
         return attempts.read(store.fd)
     except (ValueError, OSError) as error:
-        warn(f"{store.path / attempts.NAME} can't be read: {printable(explain(error))}; the next run begins a new one")
+        warn(
+            f"{store.path / attempts.NAME} can't be read: {printable(explain(error))}; the next run begins a new one"
+        )
         return {}
 
 
 def _view(
-    store: Store, user: str, known: accounts.UserMap, noted: Sequence[Attempt], listing: Listing | None
+    store: Store,
+    user: str,
+    known: accounts.UserMap,
+    noted: Sequence[Attempt],
+    listing: Listing | None,
 ) -> AccountView | None:
-    """Gather one account; None for somebody who is not in the map and whose folder went while we looked."""
+    """Gather one account.
+
+    None for somebody who is not in the map and whose folder went while we looked.
+    """
     in_map = user in known.users
     try:
         account_dir = store.account_dir(user)
@@ -87,5 +110,12 @@ def _view(
 
 
 def users_to_watch(path: Path) -> accounts.UserMap:
-    """Tell whose backups to watch: those of the map at `path`, or one's own for who is not root. Raises UsageError and Failure."""
-    return accounts.read_map(path) if os.geteuid() == 0 else accounts.UserMap((accounts.own().user,), ())
+    """Tell whose backups to watch: those of the map at `path`, or one's own for who is not root.
+
+    Raises UsageError and Failure.
+    """
+    return (
+        accounts.read_map(path)
+        if os.geteuid() == 0
+        else accounts.UserMap((accounts.own().user,), ())
+    )

@@ -1,7 +1,8 @@
 """Follow up a run, or the weekly proof, that has failed: make its document, and call the hooks with it.
 
-By hand the command calls them itself. A service can't (it has no network): it leaves the document in its runtime folder, for the
-unit that systemd starts then. That unit also speaks for a run that could say nothing any more: systemd tells how it ended.
+By hand the command calls them itself. A service can't (it has no network): it leaves the document
+in its runtime folder, for the unit that systemd starts then. That unit also speaks for a run that
+could say nothing any more: systemd tells how it ended.
 """
 
 from __future__ import annotations
@@ -30,12 +31,14 @@ class RunEnd:
     """How a run ended, and what it had done; the keys of the document."""
 
     run: str  # its id, as in the log
-    result: str  # as systemd calls it: exit-code, signal, timeout, oom-kill ...; test where there was no run
+    # as systemd calls it: exit-code, signal, timeout, oom-kill ...; test where there was no run
+    result: str
     exit: int | None
     signal: str | None  # by which it ended, without SIG; neither where nothing could be started
     error: str | None  # what ended the whole of it
     version: str
-    accounts: Sequence[Mapping[str, Any]]  # as `run --json` has them; none where the run could not say
+    # as `run --json` has them; none where the run could not say
+    accounts: Sequence[Mapping[str, Any]]
     unit: str | None = None  # of systemd; None where it was run by hand
 
     def document(self) -> bytes:
@@ -48,7 +51,11 @@ class RunEnd:
             "T3_BACKUP_RUN": self.run,
             "T3_BACKUP_RESULT": self.result,
             "T3_BACKUP_EXIT": str(self.exit) if self.exit is not None else self.signal or "unknown",
-            "T3_BACKUP_NOT_WELL": " ".join(str(account["user"]) for account in self.accounts if documents.needs_attention(account)),
+            "T3_BACKUP_NOT_WELL": " ".join(
+                str(account["user"])
+                for account in self.accounts
+                if documents.needs_attention(account)
+            ),
             "T3_BACKUP_UNIT": self.unit or "",
         }
 
@@ -70,15 +77,17 @@ def follow_failure(ending: RunEnd, values: Settings, out: Console) -> None:
             _leave_document(Path(folder), ending)
         except OSError as error:
             out.warn(f"the result of the run can't be saved for the hooks: {explain(error)}")
-    elif ending.exit == Failure.exit_code:  # with 2 and 75 nothing was begun, and whoever typed it sees it
+    elif (
+        ending.exit == Failure.exit_code
+    ):  # with 2 and 75 nothing was begun, and whoever typed it sees it
         call_hooks_for(ending, values, out)
 
 
 def describe_end_by_systemd(environ: Mapping[str, str], left: Mapping[str, Any] | None) -> RunEnd:
     """Describe the end of the run of which systemd speaks.
 
-    It does so by MONITOR_... (systemd.exec(5)); `left` counts where it is of that run. Where systemd speaks of none, somebody
-    tries their hooks: then they are called as for any failure.
+    It does so by MONITOR_... (systemd.exec(5)); `left` counts where it is of that run. Where
+    systemd speaks of none, somebody tries their hooks: then they are called as for any failure.
     """
     if "MONITOR_SERVICE_RESULT" not in environ:
         return RunEnd("", "test", Failure.exit_code, None, None, t3_backup.__version__, [])
@@ -106,7 +115,9 @@ def call_hooks_for(ending: RunEnd, values: Settings, out: Console) -> bool:
         return True
     found = hooks.find_hooks(values.hooks)
     stop = signals.stop_on_signals()
-    well = hooks.call_all(found, ending.document(), ending.variables(), values.hook_timeout, stop, out)
+    well = hooks.call_all(
+        found, ending.document(), ending.variables(), values.hook_timeout, stop, out
+    )
     stop.end()
     return well and not found.passed_over
 

@@ -1,8 +1,9 @@
 """Judge how each account's backups are: fresh, good and enough of them, or what is wrong. Pure: values and a clock in, values out.
 
-What counts is when the database was last known to be safe: the time of a verified snapshot, or of a run that found it unchanged.
-`judge_freshness` alone decides that, for the status, the doctor and the report. That a run ended well says nothing here. What lies
-in the future was written by a wrong clock, and makes nothing fresh.
+What counts is when the database was last known to be safe: the time of a verified snapshot, or of a
+run that found it unchanged. `judge_freshness` alone decides that, for the status, the doctor and
+the report. That a run ended well says nothing here. What lies in the future was written by a wrong
+clock, and makes nothing fresh.
 """
 
 from __future__ import annotations
@@ -40,12 +41,17 @@ class Freshness:
     last_good: datetime | None  # UTC; None: never
     good: tuple[Manifest, ...]  # the verified ones that are not of the future, newest first
     ahead: tuple[Manifest, ...]  # the verified ones that are, newest first
-    uncovered: tuple[str, ...]  # names of databases that are not copied: what was taken since the first of them does not count
+    # names of databases that are not copied: what was taken since the first of them does not count
+    uncovered: tuple[str, ...]
 
     @property
     def confirmed(self) -> datetime | None:
         """When a run last found the database unchanged, where that is what makes it fresh."""
-        return None if self.last_good is None or self.last_good <= self.good[0].when else self.last_good
+        return (
+            None
+            if self.last_good is None or self.last_good <= self.good[0].when
+            else self.last_good
+        )
 
     def is_old(self, now: datetime) -> bool:
         """Tell whether the last good is older than OLD."""
@@ -81,7 +87,9 @@ class Health:
     @property
     def text(self) -> str:
         """What is to be said of it, the worst first; may be empty."""
-        ordered = sorted(self.troubles, key=lambda trouble: STATES.index(trouble.state), reverse=True)
+        ordered = sorted(
+            self.troubles, key=lambda trouble: STATES.index(trouble.state), reverse=True
+        )
         return "; ".join(trouble.text for trouble in ordered) or self.note
 
 
@@ -90,9 +98,15 @@ def worst(states: Iterable[str]) -> str:
     return max(states, key=STATES.index, default=OK)
 
 
-def judge_freshness(snapshots: Iterable[Manifest], attempts: Sequence[Attempt], now: datetime) -> Freshness:
+def judge_freshness(
+    snapshots: Iterable[Manifest], attempts: Sequence[Attempt], now: datetime
+) -> Freshness:
     """Judge when the database of an account with these snapshots and attempts (the oldest first) was last known to be safe."""
-    verified = sorted((one for one in snapshots if one.verdict == "verified"), key=lambda snapshot: snapshot.when, reverse=True)
+    verified = sorted(
+        (one for one in snapshots if one.verdict == "verified"),
+        key=lambda snapshot: snapshot.when,
+        reverse=True,
+    )
     good = tuple(snapshot for snapshot in verified if snapshot.when <= now + _FUTURE)
     ahead = tuple(snapshot for snapshot in verified if snapshot.when > now + _FUTURE)
     bare = uncovered_since(attempts)
@@ -106,19 +120,36 @@ def judge_freshness(snapshots: Iterable[Manifest], attempts: Sequence[Attempt], 
 def judge_health(view: AccountView, now: datetime, limits: Thresholds) -> Health:
     """Judge how the account is at `now`."""
     fresh = judge_freshness(view.snapshots, view.attempts, now)
-    no_database = not view.snapshots and bool(view.attempts) and view.attempts[-1].outcome == "skipped"
+    no_database = (
+        not view.snapshots and bool(view.attempts) and view.attempts[-1].outcome == "skipped"
+    )
     troubles = tuple(_troubles(view, fresh, now, limits, no_database=no_database))
     note = "no database" if no_database else ""
     error = _last_error(view, fresh.last_good)
-    return Health(view, fresh.last_good, fresh.good, size_trend(fresh.good), error, note, troubles, fresh.uncovered)
+    return Health(
+        view,
+        fresh.last_good,
+        fresh.good,
+        size_trend(fresh.good),
+        error,
+        note,
+        troubles,
+        fresh.uncovered,
+    )
 
 
-def _confirmations(attempts: Sequence[Attempt], good: Sequence[Manifest], now: datetime) -> list[datetime]:
+def _confirmations(
+    attempts: Sequence[Attempt], good: Sequence[Manifest], now: datetime
+) -> list[datetime]:
     """List when runs found that the database is still what a good snapshot holds."""
     if not good:
         return []
     first = good[-1].when
-    return [tried.when for tried in attempts if tried.outcome == UNCHANGED and first <= tried.when <= now + _FUTURE]
+    return [
+        tried.when
+        for tried in attempts
+        if tried.outcome == UNCHANGED and first <= tried.when <= now + _FUTURE
+    ]
 
 
 def _last_error(view: AccountView, last_good: datetime | None) -> Attempt | None:
@@ -130,7 +161,9 @@ def _last_error(view: AccountView, last_good: datetime | None) -> Attempt | None
     return None
 
 
-def _troubles(view: AccountView, fresh: Freshness, now: datetime, limits: Thresholds, *, no_database: bool) -> Iterator[Trouble]:
+def _troubles(
+    view: AccountView, fresh: Freshness, now: datetime, limits: Thresholds, *, no_database: bool
+) -> Iterator[Trouble]:
     last_good = fresh.last_good
     if not view.in_map:
         yield Trouble(WARNING, "not in the map: no new snapshots are taken")
@@ -143,7 +176,9 @@ def _troubles(view: AccountView, fresh: Freshness, now: datetime, limits: Thresh
     if no_database:
         passed = now - view.attempts[-1].when
         if not -_FUTURE <= passed <= limits.max_age:
-            yield Trouble(CRITICAL, f"last checked at {view.attempts[-1].at}: there was no database")
+            yield Trouble(
+                CRITICAL, f"last checked at {view.attempts[-1].at}: there was no database"
+            )
         return
     if fresh.uncovered:
         yield Trouble(CRITICAL, databases.explain(fresh.uncovered))
@@ -157,22 +192,34 @@ def _troubles(view: AccountView, fresh: Freshness, now: datetime, limits: Thresh
     if not fresh.uncovered:
         yield from _age(view, last_good, now, limits)
     if fresh.ahead:
-        yield Trouble(WARNING, f"{fresh.ahead[0].name} is dated in the future and does not count; was the clock set back?")
+        yield Trouble(
+            WARNING,
+            f"{fresh.ahead[0].name} is dated in the future and does not count; was the clock set back?",
+        )
     if last_good is not None and len(fresh.good) < limits.min_snapshots:
         yield Trouble(WARNING, f"{len(fresh.good)} good snapshots, not {limits.min_snapshots}")
     if view.attempts and (unsaved := view.attempts[-1].unsaved):
         yield Trouble(WARNING, f"the files next to the database were not saved ({unsaved})")
     newest = view.attempts[-1] if view.attempts else None
-    if last_good is not None and newest and newest.failed and not newest.uncovered and (error := _last_error(view, last_good)):
+    if (
+        last_good is not None
+        and newest
+        and newest.failed
+        and not newest.uncovered
+        and (error := _last_error(view, last_good))
+    ):
         yield Trouble(WARNING, f"the last attempt failed ({error.reason})")
 
 
-def _age(view: AccountView, last_good: datetime | None, now: datetime, limits: Thresholds) -> Iterator[Trouble]:
+def _age(
+    view: AccountView, last_good: datetime | None, now: datetime, limits: Thresholds
+) -> Iterator[Trouble]:
     if last_good is not None:
         passed = (now - last_good).total_seconds()
         if passed > limits.max_age.total_seconds():
             yield Trouble(
-                CRITICAL, f"the last good one is {format_span(passed)} old (at most {format_span(limits.max_age.total_seconds())})"
+                CRITICAL,
+                f"the last good one is {format_span(passed)} old (at most {format_span(limits.max_age.total_seconds())})",
             )
         return
     why = f" ({view.attempts[-1].reason})" if view.attempts and view.attempts[-1].failed else ""
@@ -183,12 +230,21 @@ def _age(view: AccountView, last_good: datetime | None, now: datetime, limits: T
 
 
 def size_trend(good: Sequence[Manifest]) -> float | None:
-    """Compute the bytes a day by which the database grew: the line of least squares. None where sizes span less than a day."""
+    """Compute the bytes a day by which the database grew: the line of least squares.
+
+    None where sizes span less than a day.
+    """
     if len(good) < 2 or good[0].when - good[-1].when < _LEAST_SPAN:
         return None
     days = [(snapshot.when - good[-1].when) / timedelta(days=1) for snapshot in good]
-    mean_day, mean_bytes = sum(days) / len(good), sum(snapshot.bytes for snapshot in good) / len(good)
-    along = sum((day - mean_day) * (snapshot.bytes - mean_bytes) for day, snapshot in zip(days, good, strict=True))
+    mean_day, mean_bytes = (
+        sum(days) / len(good),
+        sum(snapshot.bytes for snapshot in good) / len(good),
+    )
+    along = sum(
+        (day - mean_day) * (snapshot.bytes - mean_bytes)
+        for day, snapshot in zip(days, good, strict=True)
+    )
     return along / sum((day - mean_day) ** 2 for day in days)
 
 

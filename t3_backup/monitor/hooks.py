@@ -1,7 +1,8 @@
 """Hooks: the admin's own programs, called one after the other, by their names, when a run has failed.
 
-Which file is one is decided here, and each has a bounded time, with the run's document on its standard input. What goes wrong
-with a hook is told in one line: it is never raised, costs no other hook its turn, and no backup anything.
+Which file is one is decided here, and each has a bounded time, with the run's document on its
+standard input. What goes wrong with a hook is told in one line: it is never raised, costs no other
+hook its turn, and no backup anything.
 """
 
 from __future__ import annotations
@@ -30,7 +31,8 @@ _GRACE_S = 2.0  # between SIGTERM and SIGKILL
 _REAP_S = 10.0  # for what is dead, but stuck in the kernel
 _KEPT = 4096  # bytes of what a hook says: the last ones
 _PIECE = 1 << 16
-_NOT_PASSED_ON = ("NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC", "JOURNAL_STREAM")  # the run's own
+# the run's own
+_NOT_PASSED_ON = ("NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC", "JOURNAL_STREAM")
 
 
 @dataclass(frozen=True)
@@ -43,17 +45,27 @@ class Found:
 
 
 def find_hooks(folder: Path) -> Found:
-    """The hooks in `folder`. One that is missing holds none; one that others may write to holds none that could be trusted."""
+    """The hooks in `folder`.
+
+    One that is missing holds none; one that others may write to holds none that could be trusted.
+    """
     me = os.geteuid()
     try:
         if why := objection_to_owner(os.stat(folder), me):
             return Found(folder, (), (f"all of it ({why})",))
-        entries = {name: os.stat(folder / name, follow_symlinks=False) for name in sorted(os.listdir(folder))}
+        entries = {
+            name: os.stat(folder / name, follow_symlinks=False)
+            for name in sorted(os.listdir(folder))
+        }
     except FileNotFoundError:
         return Found(folder)
     except OSError as error:
         return Found(folder, (), (f"all of it ({error.strerror})",))
-    judged = {name: objection(name, status, me) for name, status in entries.items() if not _LEFT_BEHIND.fullmatch(name)}
+    judged = {
+        name: objection(name, status, me)
+        for name, status in entries.items()
+        if not _LEFT_BEHIND.fullmatch(name)
+    }
     hooks = tuple(name for name, why in judged.items() if not why)
     return Found(folder, hooks, tuple(f"{name} ({why})" for name, why in judged.items() if why))
 
@@ -77,9 +89,17 @@ def objection_to_owner(status: os.stat_result, me: int) -> str:
 
 
 def call_all(
-    found: Found, document: bytes, environ: Mapping[str, str], seconds: float, stopping: threading.Event, out: Console
+    found: Found,
+    document: bytes,
+    environ: Mapping[str, str],
+    seconds: float,
+    stopping: threading.Event,
+    out: Console,
 ) -> bool:
-    """Call every hook, for `seconds` at most each, unless `stopping`, and tell `out` of it. Whether all ended well."""
+    """Call every hook, for `seconds` at most each, unless `stopping`, and tell `out` of it.
+
+    Whether all ended well.
+    """
     if found.passed_over:
         out.warn(f"ignored as hooks in {found.folder}: {', '.join(found.passed_over)}")
     well = True
@@ -95,14 +115,25 @@ def call_all(
     return well
 
 
-def call_hook(hook: Path, document: bytes, environ: Mapping[str, str], seconds: float, stopping: threading.Event) -> str:
-    """Call one, for `seconds` at most. What went wrong and the last line that it said; empty where nothing did."""
+def call_hook(
+    hook: Path,
+    document: bytes,
+    environ: Mapping[str, str],
+    seconds: float,
+    stopping: threading.Event,
+) -> str:
+    """Call one, for `seconds` at most.
+
+    What went wrong and the last line that it said; empty where nothing did.
+    """
     given = os.memfd_create("run")  # a file: who doesn't read it holds nobody up
     try:
         with open(given, "wb", closefd=False) as file:
             file.write(document)
         os.lseek(given, 0, os.SEEK_SET)
-        variables = {name: value for name, value in os.environ.items() if name not in _NOT_PASSED_ON}
+        variables = {
+            name: value for name, value in os.environ.items() if name not in _NOT_PASSED_ON
+        }
         process = subprocess.Popen(
             [hook], stdin=given, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, cwd="/", env=variables | dict(environ),
             start_new_session=True,
@@ -122,7 +153,9 @@ def call_hook(hook: Path, document: bytes, environ: Mapping[str, str], seconds: 
     return f"failed (exit {code}){saying}" if code else ""
 
 
-def _watch(process: subprocess.Popen[bytes], deadline: Deadline, stopping: threading.Event) -> tuple[bool, bytes]:
+def _watch(
+    process: subprocess.Popen[bytes], deadline: Deadline, stopping: threading.Event
+) -> tuple[bool, bytes]:
     """Wait for its end, or end it with all of its process group. Whether it ended by itself, and the last that it said.
 
     The end of its output is not waited for: what it left in the background may hold that open.
@@ -147,7 +180,8 @@ def _watch(process: subprocess.Popen[bytes], deadline: Deadline, stopping: threa
         if not ended:
             _signal_group(process, signal.SIGTERM)
             _is_readable(pidfd, _GRACE_S)
-            _signal_group(process, signal.SIGKILL)  # not yet reaped, so that its number is still its own
+            # not yet reaped, so that its number is still its own
+            _signal_group(process, signal.SIGKILL)
             _is_readable(pidfd, _REAP_S)
         return ended, (said + _read(out))[-_KEPT:]
     finally:

@@ -1,7 +1,7 @@
 """Make the report, one page of HTML: what is on it, from values alone, and its text by the template.
 
-The page needs nothing but itself: no script, no font, no image of elsewhere, and its policy forbids them. Every text is escaped
-by the template engine.
+The page needs nothing but itself: no script, no font, no image of elsewhere, and its policy forbids
+them. Every text is escaped by the template engine.
 """
 
 from __future__ import annotations
@@ -59,7 +59,8 @@ class Section:
     """What is shown of one account."""
 
     user: str
-    state: str  # good, late (suspect ones wait, the last good is old, or one is of the future) or bad
+    # good, late (suspect ones wait, the last good is old, or one is of the future) or bad
+    state: str
     says: str
     count: int
     size: str
@@ -116,9 +117,14 @@ def _judge(account: AccountHistory, fresh: Freshness, now: datetime) -> tuple[st
     if not account.snapshots:
         return "bad", "no snapshots"
     if not fresh.good:
-        return "bad", "the verified ones are dated in the future" if fresh.ahead else "none is verified"
+        return (
+            "bad",
+            "the verified ones are dated in the future" if fresh.ahead else "none is verified",
+        )
     if waiting:
-        worst = "damaged" if any(snapshot.verdict == "damaged" for snapshot in waiting) else "suspect"
+        worst = (
+            "damaged" if any(snapshot.verdict == "damaged" for snapshot in waiting) else "suspect"
+        )
         return "bad" if worst == "damaged" else "late", f"{worst}, waits for accept"
     told = f"verified {_ago(fresh.good[0].when, now)}"
     if fresh.confirmed:
@@ -137,9 +143,14 @@ def _section(account: AccountHistory, now: datetime) -> Section:
     state, says = _judge(account, fresh, now)
     snapshots = account.snapshots
     waiting = [snapshot for snapshot in snapshots if snapshot.holds]
-    notes = [f"{snapshot.name} is {snapshot.verdict}: {'; '.join(snapshot.reasons)}" for snapshot in waiting]
+    notes = [
+        f"{snapshot.name} is {snapshot.verdict}: {'; '.join(snapshot.reasons)}"
+        for snapshot in waiting
+    ]
     if waiting:
-        notes.append(f"Nothing of {account.user} is pruned until: t3-backup-state accept {account.user}")
+        notes.append(
+            f"Nothing of {account.user} is pruned until: t3-backup-state accept {account.user}"
+        )
     if fresh.uncovered:
         notes.insert(0, databases.explain(fresh.uncovered))
     drawn = chart.draw(snapshots[::-1], now) if snapshots else None
@@ -197,5 +208,7 @@ def template_engine() -> Any:
     try:
         import jinja2
     except ImportError:
-        raise Failure("the report needs the template engine jinja2: apt install python3-jinja2") from None
+        raise Failure(
+            "the report needs the template engine jinja2: apt install python3-jinja2"
+        ) from None
     return jinja2

@@ -1,7 +1,8 @@
 """Write the metrics, in the text format of Prometheus, for the textfile collector of its node exporter.
 
-A registry of its own, made anew for each file, which is there whole or not at all. Times are seconds since 1970, sizes bytes.
-The names are an interface (docs/monitoring.md); alerts and dashboard stand on them.
+A registry of its own, made anew for each file, which is there whole or not at all. Times are
+seconds since 1970, sizes bytes. The names are an interface (docs/monitoring.md); alerts and
+dashboard stand on them.
 """
 
 from __future__ import annotations
@@ -30,20 +31,39 @@ def render(status: Status) -> bytes:
     def by_account(name: str, meaning: str, *labels: str) -> Gauge:
         return gauge(name, meaning, "account", *labels)
 
-    gauge("build_info", "1; the version that wrote this.", "version").labels(t3_backup.__version__).set(1)
-    gauge("store_free_bytes", "Free space on the store's file system.").set(status.overview.free_bytes)
+    gauge("build_info", "1; the version that wrote this.", "version").labels(
+        t3_backup.__version__
+    ).set(1)
+    gauge("store_free_bytes", "Free space on the store's file system.").set(
+        status.overview.free_bytes
+    )
     in_map = by_account("account_in_map", "1 where the user map names the account, else 0.")
-    success = by_account("last_success_timestamp_seconds", "When the account was last known to have a good snapshot; 0: never.")
+    success = by_account(
+        "last_success_timestamp_seconds",
+        "When the account was last known to have a good snapshot; 0: never.",
+    )
     kept = by_account("snapshots", "Snapshots in the account's folder.", "verdict")
-    held = by_account("snapshots_held", "Suspect or damaged snapshots that wait for accept; nothing is pruned.")
-    bare = by_account("uncovered_databases", "Databases of the account that are not copied; nothing is pruned.")
+    held = by_account(
+        "snapshots_held", "Suspect or damaged snapshots that wait for accept; nothing is pruned."
+    )
+    bare = by_account(
+        "uncovered_databases", "Databases of the account that are not copied; nothing is pruned."
+    )
     used = by_account("used_bytes", "What the account's snapshots take on the store's disk.")
     attempt = by_account("last_attempt_timestamp_seconds", "When the last attempt ended.")
     well = by_account("last_attempt_ok", "1 where the last attempt succeeded in full, else 0.")
-    duration = by_account("last_attempt_duration_seconds", "How long the last attempt took, copy and proof together.")
+    duration = by_account(
+        "last_attempt_duration_seconds", "How long the last attempt took, copy and proof together."
+    )
     size = by_account("last_snapshot_bytes", "Size of the newest snapshot.")
-    growth = by_account("last_snapshot_wal_growth_bytes", "By how much the live -wal grew for the newest snapshot.")
-    verdict = by_account("last_snapshot_verdict", "1 for the verdict of the newest snapshot, 0 for the others.", "verdict")
+    growth = by_account(
+        "last_snapshot_wal_growth_bytes", "By how much the live -wal grew for the newest snapshot."
+    )
+    verdict = by_account(
+        "last_snapshot_verdict",
+        "1 for the verdict of the newest snapshot, 0 for the others.",
+        "verdict",
+    )
 
     for health in status.accounts:
         view = health.view
@@ -53,7 +73,9 @@ def render(status: Status) -> bytes:
         in_map.labels(user).set(view.in_map)
         success.labels(user).set(health.last_good.timestamp() if health.last_good else 0)
         for name in VERDICTS:
-            kept.labels(user, name).set(sum(snapshot.verdict == name for snapshot in view.snapshots))
+            kept.labels(user, name).set(
+                sum(snapshot.verdict == name for snapshot in view.snapshots)
+            )
         held.labels(user).set(sum(snapshot.holds for snapshot in view.snapshots))
         used.labels(user).set(view.used_bytes)
         if view.attempts:
@@ -72,19 +94,27 @@ def render(status: Status) -> bytes:
 
 
 def write(folder: Path, content: bytes) -> None:
-    """Put the file into `folder`, to be read by all. Raises OSError, where it is a symlink as well: nothing is followed."""
+    """Put the file into `folder`, to be read by all.
+
+    Raises OSError, where it is a symlink as well: nothing is followed.
+    """
     replace_path(folder / NAME, content, 0o644)
 
 
 def why_not_writable(folder: Path) -> str:
-    """Say why root without its power over others' files, as the service runs, can't write there; empty where it can."""
+    """Say why root without its power over others' files, as the service runs, can't write there.
+
+    Empty where it can.
+    """
     try:
         status = os.stat(folder, follow_symlinks=False)
     except OSError as error:
         return str(error.strerror)
     if not stat.S_ISDIR(status.st_mode):
         return "it is a symlink or no folder"
-    mine = stat.S_IWUSR if status.st_uid == 0 else stat.S_IWGRP if status.st_gid == 0 else stat.S_IWOTH
+    mine = (
+        stat.S_IWUSR if status.st_uid == 0 else stat.S_IWGRP if status.st_gid == 0 else stat.S_IWOTH
+    )
     if not status.st_mode & mine:
         return f"root may not write there (owner {status.st_uid}, mode {stat.S_IMODE(status.st_mode):04o})"
     return ""

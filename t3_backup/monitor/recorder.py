@@ -1,7 +1,7 @@
 """Record what a run came to, for those who watch over backups: in the ledger of attempts, and as metrics.
 
-Written while the store's lock is held. Whatever of it can't be written is said, and costs nobody their backup, but the command its
-exit code 0.
+Written while the store's lock is held. Whatever of it can't be written is said, and costs nobody
+their backup, but the command its exit code 0.
 """
 
 from __future__ import annotations
@@ -54,26 +54,37 @@ class Recorder:
             except OSError as error:
                 first, self.broken = not self.broken, True
                 if first:
-                    self._out.warn(f"{self._store.path / attempts.NAME} can't be written: {error.strerror or explain(error)}")
+                    self._out.warn(
+                        f"{self._store.path / attempts.NAME} can't be written: {error.strerror or explain(error)}"
+                    )
 
 
 def metrics_folder(values: Settings, dest: str | None) -> Path | None:
     """Return where the metrics of a command go; None where it writes none.
 
-    `dest` is its --dest: another store is nobody's to watch. The folder of the default alone may be missing without a word.
+    `dest` is its --dest: another store is nobody's to watch. The folder of the default alone may be
+    missing without a word.
     """
-    if os.geteuid() != 0 or dest is not None or (values.textfiles == DEFAULT_TEXTFILES and not os.path.lexists(DEFAULT_TEXTFILES)):
+    if (
+        os.geteuid() != 0
+        or dest is not None
+        or (values.textfiles == DEFAULT_TEXTFILES and not os.path.lexists(DEFAULT_TEXTFILES))
+    ):
         return None
     return values.textfiles
 
 
 def write_metrics(
-    folder: Path | None, store: Store, values: Settings, out: Reporter | Console, results: Sequence[AccountResult] = ()
+    folder: Path | None,
+    store: Store,
+    values: Settings,
+    out: Reporter | Console,
+    results: Sequence[AccountResult] = (),
 ) -> bool:
     """Write the metrics of the store, which is locked.
 
-    `results` are those of the run that has it: what it knows of a folder is not read again. False, once it was said, where they
-    can't be written.
+    `results` are those of the run that has it: what it knows of a folder is not read again. False,
+    once it was said, where they can't be written.
     """
     if folder is None:
         return True

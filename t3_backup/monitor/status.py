@@ -1,4 +1,7 @@
-"""Tell how the backups are: a table for people, a document for programs, one line for Nagios. Values in, texts out."""
+"""Tell how the backups are: a table for people, a document for programs, one line for Nagios.
+
+Values in, texts out.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,17 @@ from datetime import datetime
 from typing import Any
 
 from t3_backup.monitor.collect import Overview
-from t3_backup.monitor.health import CRITICAL, OK, WARNING, Health, Thresholds, format_span, judge_health, trend_text, worst
+from t3_backup.monitor.health import (
+    CRITICAL,
+    OK,
+    WARNING,
+    Health,
+    Thresholds,
+    format_span,
+    judge_health,
+    trend_text,
+    worst,
+)
 from t3_backup.text import format_columns, format_size, format_time
 
 NOT_COPIED = ("worktrees", "logs", "caches")
@@ -32,12 +45,16 @@ class Status:
     @property
     def state(self) -> str:
         """The worst of it; what the map or the ledger is warned of counts."""
-        return worst([health.state for health in self.accounts] + [WARNING for _ in self.overview.warnings])
+        return worst(
+            [health.state for health in self.accounts] + [WARNING for _ in self.overview.warnings]
+        )
 
 
 def status_of(overview: Overview, now: datetime, limits: Thresholds) -> Status:
     """Judge all of `overview` at `now`."""
-    return Status(overview, tuple(judge_health(view, now, limits) for view in overview.accounts), now, limits)
+    return Status(
+        overview, tuple(judge_health(view, now, limits) for view in overview.accounts), now, limits
+    )
 
 
 def table(status: Status) -> list[str]:
@@ -72,13 +89,23 @@ def _when(when: datetime) -> str:
 
 def nagios(status: Status) -> tuple[str, int]:
     """Write the one line of a check, with its exit code (the Monitoring Plugins' guidelines have its form)."""
-    bad = sorted((h for h in status.accounts if h.state != OK), key=lambda health: health.state != CRITICAL)
-    texts = [f"{health.view.user}: {health.text}" for health in bad] + list(status.overview.warnings)
-    shown = [text if len(text) <= _LONGEST_TEXT else f"{text[:_LONGEST_TEXT]}..." for text in texts[:_MOST_TEXTS]]
+    bad = sorted(
+        (h for h in status.accounts if h.state != OK), key=lambda health: health.state != CRITICAL
+    )
+    texts = [f"{health.view.user}: {health.text}" for health in bad] + list(
+        status.overview.warnings
+    )
+    shown = [
+        text if len(text) <= _LONGEST_TEXT else f"{text[:_LONGEST_TEXT]}..."
+        for text in texts[:_MOST_TEXTS]
+    ]
     if len(texts) > _MOST_TEXTS:
         shown.append(f"and {len(texts) - _MOST_TEXTS} more")
     count = len(status.accounts)
-    summary = "; ".join(shown) or f"{count} account{'' if count == 1 else 's'}, {_oldest(status.accounts, status.now)}"
+    summary = (
+        "; ".join(shown)
+        or f"{count} account{'' if count == 1 else 's'}, {_oldest(status.accounts, status.now)}"
+    )
     perfdata = [part for health in status.accounts for part in _perfdata(health, status)]
     perfdata.append(f"'store_free'={status.overview.free_bytes}B;;;0")
     return plugin_line(status.state.upper(), summary, perfdata), EXIT_CODES[status.state]
@@ -86,12 +113,18 @@ def nagios(status: Status) -> tuple[str, int]:
 
 def plugin_line(word: str, text: str, perfdata: Sequence[str] = ()) -> str:
     """Write a line as checks print it: a bar begins the perfdata, so none may be in the text."""
-    return f"T3-BACKUP {word} - {text.replace('|', '/')}" + (f" | {' '.join(perfdata)}" if perfdata else "")
+    return f"T3-BACKUP {word} - {text.replace('|', '/')}" + (
+        f" | {' '.join(perfdata)}" if perfdata else ""
+    )
 
 
 def _oldest(accounts: Sequence[Health], now: datetime) -> str:
     goods = [health.last_good for health in accounts if health.last_good]
-    return f"the oldest last good is {format_span((now - min(goods)).total_seconds())} old" if goods else "no database yet"
+    return (
+        f"the oldest last good is {format_span((now - min(goods)).total_seconds())} old"
+        if goods
+        else "no database yet"
+    )
 
 
 def _perfdata(health: Health, status: Status) -> list[str]:
@@ -99,8 +132,15 @@ def _perfdata(health: Health, status: Status) -> list[str]:
     if not health.view.snapshots and health.state == OK:
         return []
     user, most = health.view.user, int(status.limits.max_age.total_seconds())
-    age = f"{max(0, int((status.now - health.last_good).total_seconds()))}s" if health.last_good else "U"
-    found = [f"'{user}_age'={age};;{most};0", f"'{user}_snapshots'={len(health.good)};{status.limits.min_snapshots}:;;0"]
+    age = (
+        f"{max(0, int((status.now - health.last_good).total_seconds()))}s"
+        if health.last_good
+        else "U"
+    )
+    found = [
+        f"'{user}_age'={age};;{most};0",
+        f"'{user}_snapshots'={len(health.good)};{status.limits.min_snapshots}:;;0",
+    ]
     return [*found, f"'{user}_size'={health.good[0].bytes}B;;;0"] if health.good else found
 
 

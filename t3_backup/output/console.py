@@ -1,6 +1,7 @@
 """Bring lines to whoever reads: plain, to the journal with its fields, as progress bars on a terminal, or one JSON document.
 
-Nothing is decided here, and nothing in a line is obeyed by a terminal. A reader who has gone costs nobody their backup.
+Nothing is decided here, and nothing in a line is obeyed by a terminal. A reader who has gone costs
+nobody their backup.
 """
 
 from __future__ import annotations
@@ -44,13 +45,14 @@ class Console:
         self._lock = threading.Lock()
         self.broken = False
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # a name that the locale can't say is no reason to stop
+            # a name that the locale can't say is no reason to stop
+            stream.reconfigure(errors="backslashreplace")
 
     def line(self, priority: int, text: str) -> None:
         """Write one line.
 
-        Its text may hold what a user chose: nothing in it is obeyed by a terminal. A stream that can't be written to any more costs
-        nobody their backup: it is remembered in `broken`.
+        Its text may hold what a user chose: nothing in it is obeyed by a terminal. A stream that
+        can't be written to any more costs nobody their backup: it is remembered in `broken`.
         """
         with self._lock:
             try:
@@ -77,7 +79,12 @@ class Console:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         return None
 
 
@@ -97,7 +104,9 @@ class JournalConsole(Console):
         for line in result_messages(result):
             fields = journald.entry_fields(line, result, self._run)
             try:
-                self._send(**{name: printable(value, _LONGEST_LINE) for name, value in fields.items()})
+                self._send(
+                    **{name: printable(value, _LONGEST_LINE) for name, value in fields.items()}
+                )
             except OSError:
                 self.line(line.priority, line.text)
 
@@ -128,7 +137,9 @@ class ProgressBars(Console):
 
     def _write(self, priority: int, text: str) -> None:
         style = "bold red" if priority <= WARNING else ""
-        self._bars.console.print(text, markup=False, highlight=False, emoji=False, soft_wrap=True, style=style)
+        self._bars.console.print(
+            text, markup=False, highlight=False, emoji=False, soft_wrap=True, style=style
+        )
 
     def listen(self, user: str, event: Event) -> None:
         """Move the account's bar.
@@ -145,7 +156,8 @@ class ProgressBars(Console):
             self._phases[user] = event.phase
             if user in self._tasks:
                 self._bars.remove_task(self._tasks[user])
-            total = event.total if event.phase == "copy" else None  # a proof reads some pages often: no share can be told
+            # a proof reads some pages often: no share can be told
+            total = event.total if event.phase == "copy" else None
             self._tasks[user] = self._bars.add_task("", total=total, user=user, phase=event.phase)
         elif isinstance(event, Progress) and user in self._tasks:
             done = event.written if self._phases[user] == "copy" else event.read
@@ -162,14 +174,20 @@ class ProgressBars(Console):
         self._bars.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         self._bars.stop()
 
 
 def make_console(stream: TextIO, run: str) -> Console:
     """Return the console that suits `stream`.
 
-    Bars on a terminal, fields in the journal (where their packages are there), else lines. `run` is the run's id.
+    Bars on a terminal, fields in the journal (where their packages are there), else lines. `run` is
+    the run's id.
     """
     if stream.isatty() and os.environ.get("TERM", "dumb") != "dumb":
         with contextlib.suppress(ImportError):

@@ -59,19 +59,27 @@ def needs_attention(account: Mapping[str, Any]) -> bool:
 
     As `AccountResult.alarms` does.
     """
-    bad = any(snapshot["verdict"] != "verified" and snapshot.get("accepted_at") is None for snapshot in account["snapshots"])
+    bad = any(
+        snapshot["verdict"] != "verified" and snapshot.get("accepted_at") is None
+        for snapshot in account["snapshots"]
+    )
     return account["outcome"] == "failed" or bool(account.get("unsaved", "")) or bad
 
 
 def contents_document(contents: AccountContents) -> dict[str, Any]:
     """Describe what the store has of one account, as `list` does."""
-    return _account_document(contents, [snapshot_document(snapshot) for snapshot in contents.snapshots])
+    return _account_document(
+        contents, [snapshot_document(snapshot) for snapshot in contents.snapshots]
+    )
 
 
-def verify_document(contents: AccountContents, checked: Sequence[tuple[StoredSnapshot, VerifyResult]]) -> dict[str, Any]:
+def verify_document(
+    contents: AccountContents, checked: Sequence[tuple[StoredSnapshot, VerifyResult]]
+) -> dict[str, Any]:
     """Describe what the store has of one account, with the proof of each snapshot."""
     entries = [
-        snapshot_document(snapshot) | {"verifies": result.verifies, "problems": list(result.reasons)}
+        snapshot_document(snapshot)
+        | {"verifies": result.verifies, "problems": list(result.reasons)}
         for snapshot, result in checked
     ]
     return _account_document(contents, entries)
@@ -88,12 +96,19 @@ def _account_document(contents: AccountContents, snapshots: list[dict[str, Any]]
 
 
 def prune_document(
-    user: str, decisions: Sequence[Decision], pruned: Sequence[str], compacted: Sequence[str], warnings: Sequence[str]
+    user: str,
+    decisions: Sequence[Decision],
+    pruned: Sequence[str],
+    compacted: Sequence[str],
+    warnings: Sequence[str],
 ) -> dict[str, Any]:
     """Describe what retention decided of one account, and what was done."""
     return {
         "user": user,
-        "decisions": [{"name": one.snapshot.name, "keep": one.keep, "reasons": list(one.reasons)} for one in decisions],
+        "decisions": [
+            {"name": one.snapshot.name, "keep": one.keep, "reasons": list(one.reasons)}
+            for one in decisions
+        ],
         "pruned": list(pruned),
         "compacted": list(compacted),
         "warnings": list(warnings),
@@ -118,7 +133,12 @@ def usage_document(usage: Usage) -> dict[str, Any]:
         }
         for one in usage.stored
     ]
-    return {"user": usage.user, "stored_bytes": usage.bytes, "full_bytes": usage.full, "snapshots": snapshots}
+    return {
+        "user": usage.user,
+        "stored_bytes": usage.bytes,
+        "full_bytes": usage.full,
+        "snapshots": snapshots,
+    }
 
 
 def restored_document(done: Restored, undo: str | None) -> dict[str, Any]:

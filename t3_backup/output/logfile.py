@@ -1,7 +1,8 @@
 """Write the log: for each account and run one JSON object a line, in a file that logrotate takes away at any moment.
 
-So the file is opened, written once and closed for each object. Root alone has a log, and where its folder is not there
-(nothing was ever installed) there is none. A log that can't be written is said, and costs nobody their backup.
+So the file is opened, written once and closed for each object. Root alone has a log, and where its
+folder is not there (nothing was ever installed) there is none. A log that can't be written is said,
+and costs nobody their backup.
 """
 
 from __future__ import annotations
@@ -21,8 +22,26 @@ from t3_backup.settings import DEFAULT_LOG
 from t3_backup.text import format_time, utc_now
 
 # O_NONBLOCK: a pipe that nobody reads must not hold the run.
-_APPEND = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK
-_SNAPSHOT_KEYS = ("name", "path", "bytes", "verdict", "method", "copy_seconds", "proof_seconds", "label", "reasons")
+_APPEND = (
+    os.O_WRONLY
+    | os.O_APPEND
+    | os.O_CREAT
+    | os.O_NOFOLLOW
+    | os.O_CLOEXEC
+    | os.O_NOCTTY
+    | os.O_NONBLOCK
+)
+_SNAPSHOT_KEYS = (
+    "name",
+    "path",
+    "bytes",
+    "verdict",
+    "method",
+    "copy_seconds",
+    "proof_seconds",
+    "label",
+    "reasons",
+)
 
 
 def is_service(environ: Mapping[str, str] = os.environ) -> bool:
@@ -49,7 +68,9 @@ def log_entry(result: AccountResult, run: str, now: datetime) -> dict[str, Any]:
         "user": result.user,
         "outcome": result.outcome,
         "reason": result.reason,
-        "snapshots": [_snapshot_entry(snapshot_document(snapshot)) for snapshot in result.snapshots],
+        "snapshots": [
+            _snapshot_entry(snapshot_document(snapshot)) for snapshot in result.snapshots
+        ],
         "unsaved": result.unsaved,
         "uncovered": list(result.uncovered),
         "taken_over": list(result.taken_over),

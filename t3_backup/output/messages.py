@@ -1,6 +1,7 @@
 """The texts that people read of accounts and snapshots: values in, values out.
 
-A line begins with what happened, names the account, and has a priority. `console` brings it to whoever reads.
+A line begins with what happened, names the account, and has a priority. `console` brings it to
+whoever reads.
 """
 
 from __future__ import annotations
@@ -37,10 +38,17 @@ def result_messages(result: AccountResult) -> list[Message]:
         lines.append(Message(INFO, f"skip {user} ({result.reason})"))
     elif result.outcome == "planned":
         lines.append(Message(INFO, f"would back up {user}: {result.reason}"))
-    describe = _describe_unchanged if result.unchanged or result.outcome == "unchanged" else _describe_new
+    describe = (
+        _describe_unchanged if result.unchanged or result.outcome == "unchanged" else _describe_new
+    )
     lines += [describe(user, snapshot) for snapshot in reversed(result.snapshots)]
     if result.unsaved:
-        lines.append(Message(ERROR, f"WARN: {user}: the files next to the database were not saved: {result.unsaved}"))
+        lines.append(
+            Message(
+                ERROR,
+                f"WARN: {user}: the files next to the database were not saved: {result.unsaved}",
+            )
+        )
     lines += [Message(INFO, f"pruned {user}: {name}") for name in result.pruned]
     return lines + [Message(WARNING, f"WARN: {warning}") for warning in result.warnings]
 
@@ -53,7 +61,11 @@ def _describe_new(user: str, snapshot: StoredSnapshot) -> Message:
     if manifest.verdict == "verified":
         return Message(INFO, text, snapshot)
     why = "; ".join(manifest.reasons)
-    return Message(ERROR, f"WARN: {text}: {why}; nothing is pruned until: t3-backup-state accept {user}", snapshot)
+    return Message(
+        ERROR,
+        f"WARN: {text}: {why}; nothing is pruned until: t3-backup-state accept {user}",
+        snapshot,
+    )
 
 
 def _describe_unchanged(user: str, snapshot: StoredSnapshot) -> Message:
@@ -62,15 +74,34 @@ def _describe_unchanged(user: str, snapshot: StoredSnapshot) -> Message:
     if not manifest.holds:
         return Message(INFO, text, snapshot)
     why = "; ".join(manifest.reasons)
-    return Message(ERROR, f"WARN: {text}: {why}; nothing is pruned until: t3-backup-state accept {user}", snapshot)
+    return Message(
+        ERROR,
+        f"WARN: {text}: {why}; nothing is pruned until: t3-backup-state accept {user}",
+        snapshot,
+    )
 
 
 def list_lines(contents: AccountContents, now: datetime) -> list[str]:
     """Return the table of one account's snapshots, and what is there besides."""
     manifests = [snapshot.manifest for snapshot in contents.snapshots]
-    rows: list[tuple[str, ...]] = [("WHEN (UTC)", "AGE", "SIZE", "PAGES", "METHOD", "LEVEL", "FILES", "LABEL", "VERDICT", "NAME")]
+    rows: list[tuple[str, ...]] = [
+        (
+            "WHEN (UTC)",
+            "AGE",
+            "SIZE",
+            "PAGES",
+            "METHOD",
+            "LEVEL",
+            "FILES",
+            "LABEL",
+            "VERDICT",
+            "NAME",
+        )
+    ]
     rows += [_list_row(manifest, now) for manifest in manifests]
-    archives = {one.companion.sha256: one.companion.bytes for one in manifests if one.companion is not None}
+    archives = {
+        one.companion.sha256: one.companion.bytes for one in manifests if one.companion is not None
+    }
     total = sum(manifest.bytes for manifest in manifests) + sum(archives.values())
     lines = [f"{contents.user}: {len(manifests)} snapshots, {format_size(total)}"]
     if manifests:
@@ -79,7 +110,11 @@ def list_lines(contents: AccountContents, now: datetime) -> list[str]:
 
 
 def _list_row(manifest: Manifest, now: datetime) -> tuple[str, ...]:
-    verdict = manifest.verdict + (" (accepted)" if manifest.accepted_at else "") + (" (pinned)" if manifest.pinned_at else "")
+    verdict = (
+        manifest.verdict
+        + (" (accepted)" if manifest.accepted_at else "")
+        + (" (pinned)" if manifest.pinned_at else "")
+    )
     return (
         manifest.taken_at.replace("T", " ").removesuffix("Z"),
         format_age((now - manifest.when).total_seconds()),
@@ -98,7 +133,10 @@ def uncounted_lines(contents: AccountContents) -> list[str]:
     """Return a line for each thing that is there of one account, and is no snapshot."""
     return [
         *(f"not counted: no valid manifest: {name}" for name in contents.strays),
-        *(f"not counted: could not be taken over: the files in {path}" for path in contents.leftovers),
+        *(
+            f"not counted: could not be taken over: the files in {path}"
+            for path in contents.leftovers
+        ),
     ]
 
 
@@ -121,7 +159,18 @@ def usage_lines(usage: Usage) -> list[str]:
     first = f"{usage.user}: {len(usage.stored)} snapshots in {stored}; as full copies {full}{times}"
     rows = [("STORED", "SIZE", "FORM", "HANGING", "NAME", "ON")]
     rows += [
-        (format_size(one.bytes), format_size(one.snapshot.bytes), one.form, str(one.dependents), one.snapshot.name, one.base or "-")
+        (
+            format_size(one.bytes),
+            format_size(one.snapshot.bytes),
+            one.form,
+            str(one.dependents),
+            one.snapshot.name,
+            one.base or "-",
+        )
         for one in usage.stored
     ]
-    return [first, *(f"  {line}" for line in format_columns(rows, right={0, 1, 3}))] if usage.stored else [first]
+    return (
+        [first, *(f"  {line}" for line in format_columns(rows, right={0, 1, 3}))]
+        if usage.stored
+        else [first]
+    )

@@ -1,6 +1,7 @@
 """Tell all who hear of a run: people by lines (or the journal), the log, and systemd's status.
 
-Whoever of them can't be told any more costs nobody their backup: `broken` remembers it for the exit code.
+Whoever of them can't be told any more costs nobody their backup: `broken` remembers it for the exit
+code.
 """
 
 from __future__ import annotations
@@ -57,14 +58,22 @@ class Reporter:
 
     def ended(self, results: Sequence[AccountResult]) -> None:
         """Tell what the run came to."""
-        self.line(INFO, f"done ({len(results)} accounts, {sum(result.alarms for result in results)} not well)")
+        self.line(
+            INFO,
+            f"done ({len(results)} accounts, {sum(result.alarms for result in results)} not well)",
+        )
         self._notifier.say(sd_notify.describe_end(results, utc_now()))
 
     def __enter__(self) -> Self:
         self._lines.__enter__()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         self._lines.__exit__(kind, error, trace)
         if error is not None:
             self._notifier.say(f"not done: {error}")

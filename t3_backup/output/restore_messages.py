@@ -23,23 +23,34 @@ def plan_lines(snapshot: Manifest, live: Census | None, problem: str, now: datet
     old = format_age((now - snapshot.when).total_seconds())
     when = snapshot.taken_at.replace("T", " ").removesuffix("Z")
     label = f", label {snapshot.label}" if snapshot.label else ""
-    verdict = f"{snapshot.verdict} ({'; '.join(snapshot.reasons)})" if snapshot.reasons else snapshot.verdict
+    verdict = (
+        f"{snapshot.verdict} ({'; '.join(snapshot.reasons)})"
+        if snapshot.reasons
+        else snapshot.verdict
+    )
     lines = [
         f"snapshot of {snapshot.user}: {snapshot.name}",
         f"  taken {when} UTC ({old} ago){label}; T3 level {_level(snapshot.t3_level)}; {format_size(snapshot.bytes)}; {verdict}",
     ]
     if (files := snapshot.companion) is not None:
-        lines.append(f"  with {files.entries} files and folders ({format_size(files.content_bytes)})")
+        lines.append(
+            f"  with {files.entries} files and folders ({format_size(files.content_bytes)})"
+        )
     else:
         lines.append("  without files: there were none, or they were not saved")
     if live is None:
         return [*lines, f"  the live database can't be compared with it: {problem}"]
     then, now_rows = snapshot.census.total_rows, live.total_rows
-    lines.append(f"  live: T3 level {_level(live.t3_level)}; {now_rows:,} rows, {then:,} in the snapshot")
+    lines.append(
+        f"  live: T3 level {_level(live.t3_level)}; {now_rows:,} rows, {then:,} in the snapshot"
+    )
     changes = row_changes(snapshot.census, live)
     shown = [f"{table} {count:+,}" for table, count in changes[:_MOST_TABLES]]
     more = [f"and {len(changes) - _MOST_TABLES} more tables"] if len(changes) > _MOST_TABLES else []
-    return [*lines, f"  rows that the restore adds and removes: {', '.join(shown + more) or 'none'}"]
+    return [
+        *lines,
+        f"  rows that the restore adds and removes: {', '.join(shown + more) or 'none'}",
+    ]
 
 
 def row_changes(then: Census, live: Census) -> list[tuple[str, int]]:
@@ -49,7 +60,8 @@ def row_changes(then: Census, live: Census) -> list[tuple[str, int]]:
     """
     before, after = live.rows or {}, then.rows or {}
     changes = [
-        (table, max(0, after.get(table, 0)) - max(0, before.get(table, 0))) for table in sorted(before.keys() | after.keys())
+        (table, max(0, after.get(table, 0)) - max(0, before.get(table, 0)))
+        for table in sorted(before.keys() | after.keys())
     ]
     return sorted((change for change in changes if change[1]), key=lambda change: -abs(change[1]))
 
@@ -65,7 +77,11 @@ def done_lines(restored: Restored, options: str) -> list[Message]:
     lines = [Message(WARNING, f"WARN: {user}: {warning}") for warning in restored.warnings]
     lines.append(Message(INFO, f"restored {user} from {restored.snapshot.name} ({took})"))
     if restored.server == "stopped":
-        lines.append(Message(INFO, f"{user}: the server did not run before the restore, so it was not started"))
+        lines.append(
+            Message(
+                INFO, f"{user}: the server did not run before the restore, so it was not started"
+            )
+        )
     lines += [Message(INFO, describe_remains(path)) for path in restored.kept]
     if restored.prerestore:
         lines.append(Message(INFO, f"to undo it: {undo_command(restored, options)}"))
@@ -78,4 +94,6 @@ def undo_command(restored: Restored, options: str) -> str:
     `options` are those with which it was done, that the undoing needs, too.
     """
     assert restored.prerestore is not None
-    return f"t3-backup-state restore {restored.snapshot.user} --label {PRERESTORE} {options}".rstrip()
+    return (
+        f"t3-backup-state restore {restored.snapshot.user} --label {PRERESTORE} {options}".rstrip()
+    )

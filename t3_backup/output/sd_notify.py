@@ -39,7 +39,9 @@ def describe_progress(working: Mapping[str, AccountProgress], done: int, account
     parts = [f"{user}: {_describe_share(work)}" for user, work in sorted(working.items())]
     if len(parts) > _MOST_NAMES:
         parts[_MOST_NAMES:] = [f"{len(parts) - _MOST_NAMES} more"]
-    return "; ".join([*([", ".join(parts)] if parts else []), f"{done} of {accounts} accounts done"])
+    return "; ".join(
+        [*([", ".join(parts)] if parts else []), f"{done} of {accounts} accounts done"]
+    )
 
 
 def _describe_share(work: AccountProgress) -> str:
@@ -58,7 +60,9 @@ def describe_end(results: Sequence[AccountResult], now: datetime) -> str:
 class Notifier:
     """Show the status of one run."""
 
-    def __init__(self, notify: Callable[[str], object] | None, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, notify: Callable[[str], object] | None, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._notify = notify
         self._clock = clock
         self._said_at = -_PAUSE_S

@@ -20,19 +20,29 @@ from t3_backup.worker.limits import Limits
 _MODE = 0o600
 
 
-def export_snapshot(account_dir: AccountDir, snapshot: Manifest, path: Path, limits: Limits, stopping: threading.Event) -> None:
+def export_snapshot(
+    account_dir: AccountDir,
+    snapshot: Manifest,
+    path: Path,
+    limits: Limits,
+    stopping: threading.Event,
+) -> None:
     """Prove `snapshot` and write it to `path`, which must not be there.
 
-    One's own, mode 0600; durable when this returns. A damaged one is written, too: as evidence. Raises UsageError for a place that
-    can't be, Failure and OSError.
+    One's own, mode 0600; durable when this returns. A damaged one is written, too: as evidence.
+    Raises UsageError for a place that can't be, Failure and OSError.
     """
     folder = _open_folder(path)
     try:
-        source = chain.open_data(account_dir, account_dir.read_listing(), snapshot, replace(limits, reserve=0), stopping)
+        source = chain.open_data(
+            account_dir, account_dir.read_listing(), snapshot, replace(limits, reserve=0), stopping
+        )
         try:
             check = verify.verify_bytes(source, snapshot, limits, stopping)
             if not check.verifies:
-                raise Failure(f"{snapshot.name} does not verify and is not written: {'; '.join(check.reasons[:5])}")
+                raise Failure(
+                    f"{snapshot.name} does not verify and is not written: {'; '.join(check.reasons[:5])}"
+                )
             with StagedFile.create(folder, f".partial-{secrets.token_hex(8)}") as staged_file:
                 native.copy(source, staged_file.writer, snapshot.bytes)
                 os.fchmod(staged_file.writer, _MODE)
@@ -42,7 +52,9 @@ def export_snapshot(account_dir: AccountDir, snapshot: Manifest, path: Path, lim
         finally:
             os.close(source)
     except FileExistsError:
-        raise UsageError(f"--to {path}: there is such a file already; nothing is overwritten") from None
+        raise UsageError(
+            f"--to {path}: there is such a file already; nothing is overwritten"
+        ) from None
     finally:
         os.close(folder)
 
@@ -54,9 +66,15 @@ def _open_folder(path: Path) -> int:
         raise UsageError(f"--to {path}: there is such a file already; nothing is overwritten")
     root = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        return native.open_beneath(root, str(whole.parent.relative_to("/")) or ".", os.O_RDONLY | os.O_DIRECTORY)
+        return native.open_beneath(
+            root, str(whole.parent.relative_to("/")) or ".", os.O_RDONLY | os.O_DIRECTORY
+        )
     except OSError as error:
-        what = "a symlink on the way, which is not followed" if error.errno == errno.ELOOP else error.strerror
+        what = (
+            "a symlink on the way, which is not followed"
+            if error.errno == errno.ELOOP
+            else error.strerror
+        )
         raise UsageError(f"--to {path}: {whole.parent}: {what}") from None
     finally:
         os.close(root)

@@ -1,8 +1,9 @@
 """Put a snapshot back in the place of a live database, and complete or undo what an interrupted restore left.
 
-The order: prove the snapshot; stage it beside the live database; stop the server; fold the old state into its one file and seal
-that as a snapshot of its own (prerestore); exchange the two in one step. What is about to be done is on the disk before it is
-done (`intent`). All that happens beneath a home is done by workers, as its owner.
+The order: prove the snapshot; stage it beside the live database; stop the server; fold the old
+state into its one file and seal that as a snapshot of its own (prerestore); exchange the two in one
+step. What is about to be done is on the disk before it is done (`intent`). All that happens beneath
+a home is done by workers, as its owner.
 """
 
 from __future__ import annotations
@@ -37,7 +38,12 @@ from t3_backup.text import format_time
 from t3_backup.worker import client
 from t3_backup.worker.limits import Limits
 from t3_backup.worker.operations.archive import StageArchive
-from t3_backup.worker.operations.restore import CheckpointDatabase, Checkpointed, StageDatabase, SwapDatabases
+from t3_backup.worker.operations.restore import (
+    CheckpointDatabase,
+    Checkpointed,
+    StageDatabase,
+    SwapDatabases,
+)
 from t3_backup.worker.protocol import shorten_list
 
 
@@ -65,7 +71,8 @@ class Restored:
 
     snapshot: Manifest
     prerestore: Manifest | None = None  # what it took the place of
-    kept: list[str] = field(default_factory=list)  # where what could not be sealed of the old state lies beside the new one
+    # where what could not be sealed of the old state lies beside the new one
+    kept: list[str] = field(default_factory=list)
     missing: tuple[str, ...] = ()  # as in Ended
     server: str = "none"  # the same
     warnings: list[str] = field(default_factory=list)
@@ -75,7 +82,8 @@ class Restored:
 def restore_in_place(job: RestoreJob) -> Restored:
     """Restore, under the store's lock. Raises Failure and OSError.
 
-    Then the old state is in its place, whole, or it says what is. InUse names who has the live database open.
+    Then the old state is in its place, whole, or it says what is. InUse names who has the live
+    database open.
     """
     done = Restored(job.snapshot)
     with contextlib.ExitStack() as held:
@@ -83,7 +91,9 @@ def restore_in_place(job: RestoreJob) -> Restored:
         plain = listing.is_plain(job.snapshot)
         # Whoever restores needs it now, and has it for a moment only: to the end of the disk.
         with contextlib.nullcontext() if plain else _timed(done, "data"):
-            data = chain.open_data(job.account_dir, listing, job.snapshot, replace(job.limits, reserve=0), job.stopping)
+            data = chain.open_data(
+                job.account_dir, listing, job.snapshot, replace(job.limits, reserve=0), job.stopping
+            )
         held.callback(os.close, data)
         _restore_data(job, done, data, held.close)
     return done
@@ -96,7 +106,14 @@ def _restore_data(job: RestoreJob, done: Restored, data: int, release: Callable[
     job.say(f"proven {job.snapshot.name}")
     began = job.now()
     aside = f"{DATABASE_NAME}.replaced-{began:%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"
-    plan = Intent(job.account.user, job.snapshot.name, format_time(began), aside, database=job.database, files=job.files)
+    plan = Intent(
+        job.account.user,
+        job.snapshot.name,
+        format_time(began),
+        aside,
+        database=job.database,
+        files=job.files,
+    )
     plan.save(job.store)
     problem: Exception | None = None
     try:
@@ -106,11 +123,15 @@ def _restore_data(job: RestoreJob, done: Restored, data: int, release: Callable[
     _finish(job, done, problem)
 
 
-def _prepare_and_exchange(job: RestoreJob, plan: Intent, done: Restored, data: int, release: Callable[[], None]) -> None:
+def _prepare_and_exchange(
+    job: RestoreJob, plan: Intent, done: Restored, data: int, release: Callable[[], None]
+) -> None:
     live, staged = _stage_all(job, plan, done, data)
     release()
     if job.service is not None:
-        plan = replace(plan, unit=job.service.unit, ran=job.service.runs(), masked=not job.service.is_masked())
+        plan = replace(
+            plan, unit=job.service.unit, ran=job.service.runs(), masked=not job.service.is_masked()
+        )
         plan.save(job.store)
         with _timed(done, "stop"):
             job.service.stop(mask=plan.masked)
@@ -125,8 +146,17 @@ def _prepare_and_exchange(job: RestoreJob, plan: Intent, done: Restored, data: i
         with _timed(done, "prerestore"):
             done.prerestore, sealed = _seal_old_state(job, folded, done)
         keep = (folded.old is not None and done.prerestore is None) or bool(folded.beside)
-        # Of what is beside a database nothing goes but what is known to be in the archive: so it is, whoever ends this.
-        plan = replace(plan, begun=True, old=folded.old, staged=staged, beside=folded.beside, keep=keep, sealed=sealed)
+        # Of what is beside a database nothing goes but what is known to be in the archive: so it
+        # is, whoever ends this.
+        plan = replace(
+            plan,
+            begun=True,
+            old=folded.old,
+            staged=staged,
+            beside=folded.beside,
+            keep=keep,
+            sealed=sealed,
+        )
         plan.save(job.store)
         if job.database:
             with _timed(done, "exchange"):
@@ -137,15 +167,24 @@ def _prepare_and_exchange(job: RestoreJob, plan: Intent, done: Restored, data: i
         raise _with_holders(error, live) from None
 
 
-def _stage_all(job: RestoreJob, plan: Intent, done: Restored, data: int) -> tuple[FileIdentity | None, FileIdentity | None]:
-    """Write all that is to be put back beside what is there. The live database, where it is to be replaced, and what was staged."""
+def _stage_all(
+    job: RestoreJob, plan: Intent, done: Restored, data: int
+) -> tuple[FileIdentity | None, FileIdentity | None]:
+    """Write all that is to be put back beside what is there.
+
+    The live database, where it is to be replaced, and what was staged.
+    """
     live = new = None
     with _timed(done, "copy"):
         if job.database:
-            staged = client.ask(job.account, StageDatabase(plan.aside), job.limits, job.stopping, file=data)
+            staged = client.ask(
+                job.account, StageDatabase(plan.aside), job.limits, job.stopping, file=data
+            )
             live, new = staged.live, staged.staged
             if found := job.snapshot.census.differences(staged.census):
-                raise WorkerLost(f"what was written is not {job.snapshot.name}: {'; '.join(found[:3])}")
+                raise WorkerLost(
+                    f"what was written is not {job.snapshot.name}: {'; '.join(found[:3])}"
+                )
         if job.files:
             assert job.snapshot.companion is not None
             fd = archives.open_archive(job.account_dir, job.snapshot.companion)
@@ -160,10 +199,16 @@ def _stage_all(job: RestoreJob, plan: Intent, done: Restored, data: int) -> tupl
 def _with_holders(error: InUse, live: FileIdentity | None) -> InUse:
     """The same, with who it is."""
     who = open_files.describe_holders(live, patient=True) if live else ""
-    return InUse(f"{error}; it is held by {who}; nothing was changed" if who else f"{error}; nothing was changed: try again")
+    return InUse(
+        f"{error}; it is held by {who}; nothing was changed"
+        if who
+        else f"{error}; nothing was changed: try again"
+    )
 
 
-def _seal_old_state(job: RestoreJob, folded: Checkpointed, done: Restored) -> tuple[Manifest | None, dict[str, str]]:
+def _seal_old_state(
+    job: RestoreJob, folded: Checkpointed, done: Restored
+) -> tuple[Manifest | None, dict[str, str]]:
     """Seal the old state as a snapshot, and tell by their marks (`pack.marks`) which files beside it are in it.
 
     None where there is nothing that can be sealed, and then it is not removed.
@@ -173,34 +218,54 @@ def _seal_old_state(job: RestoreJob, folded: Checkpointed, done: Restored) -> tu
             done.warnings.append(folded.reason)
         return None, {}
     if not folded.whole:
-        done.warnings.append(f"{folded.reason}: the old state can't be sealed, so it was kept next to the new one")
+        done.warnings.append(
+            f"{folded.reason}: the old state can't be sealed, so it was kept next to the new one"
+        )
         return None, {}
-    order = SnapshotOrder(job.account, job.limits, PRERESTORE, job.now(), job.stopping, lambda _: None)
+    order = SnapshotOrder(
+        job.account, job.limits, PRERESTORE, job.now(), job.stopping, lambda _: None
+    )
     listing = job.account_dir.read_listing()
     archive_maker = ArchiveMaker(order, job.account_dir, listing.snapshots, job.files_limit)
     try:
         companion = archive_maker.get_companion
-        kept = take_snapshot(order, job.account_dir, listing, folded=folded, companion=companion).snapshot
-    except (SourceError, NotTheSame) as error:  # what is there is no database that a copy of it could prove
-        done.warnings.append(f"{error}: the old state can't be sealed, so it was kept next to the new one")
+        kept = take_snapshot(
+            order, job.account_dir, listing, folded=folded, companion=companion
+        ).snapshot
+    except (
+        SourceError,
+        NotTheSame,
+    ) as error:  # what is there is no database that a copy of it could prove
+        done.warnings.append(
+            f"{error}: the old state can't be sealed, so it was kept next to the new one"
+        )
         return None, {}
     if archive_maker.not_packed:
         done.warnings.append(f"not packed: {shorten_list(archive_maker.not_packed)}")
     if archive_maker.unsaved:
-        done.warnings.append(f"the files next to the database could not be sealed: {archive_maker.unsaved}")
+        done.warnings.append(
+            f"the files next to the database could not be sealed: {archive_maker.unsaved}"
+        )
     job.say(f"kept the present state as {kept.name} ({kept.verdict})")
     return kept, {} if kept.companion is None else archive_maker.packed_marks
 
 
 def _prove_snapshot(job: RestoreJob, data: int) -> None:
-    if job.snapshot.verdict == "damaged" and job.snapshot.label != PRERESTORE:  # to undo is to have what there was
+    # to undo is to have what there was
+    if job.snapshot.verdict == "damaged" and job.snapshot.label != PRERESTORE:
         why = "; ".join(job.snapshot.reasons)
-        raise Failure(f"{job.snapshot.name} is damaged ({why}) and not put back; --to FILE writes it elsewhere")
+        raise Failure(
+            f"{job.snapshot.name} is damaged ({why}) and not put back; --to FILE writes it elsewhere"
+        )
     check = verify.verify_bytes(data, job.snapshot, job.limits, job.stopping)
     if job.files and job.snapshot.companion is not None:
-        check = check.with_problem(verify.verify_archive(job.account_dir, job.snapshot.companion, job.limits, job.stopping))
+        check = check.with_problem(
+            verify.verify_archive(job.account_dir, job.snapshot.companion, job.limits, job.stopping)
+        )
     if not check.verifies:
-        raise Failure(f"{job.snapshot.name} does not verify and is not put back: {'; '.join(check.reasons[:5])}")
+        raise Failure(
+            f"{job.snapshot.name} does not verify and is not put back: {'; '.join(check.reasons[:5])}"
+        )
 
 
 def _finish(job: RestoreJob, done: Restored, problem: Exception | None) -> None:
@@ -212,7 +277,9 @@ def _finish(job: RestoreJob, done: Restored, problem: Exception | None) -> None:
     except (Failure, OSError) as error:
         before = f"{explain(problem)}; then " if problem else ""
         left = f"; {plan.unit} stays stopped" if plan.unit else ""
-        raise Failure(f"{before}{explain(error)}{left}; what is left is tried again by the next command") from error
+        raise Failure(
+            f"{before}{explain(error)}{left}; what is left is tried again by the next command"
+        ) from error
     done.server = ended.server
     done.warnings += ended.warnings
     if ended.server == "started":
@@ -220,7 +287,9 @@ def _finish(job: RestoreJob, done: Restored, problem: Exception | None) -> None:
     if ended.state != "new":
         for warning in ended.warnings:
             job.say(f"WARN: {warning}")
-        raise problem or InUse("another process had opened the live database in between; nothing was changed")
+        raise problem or InUse(
+            "another process had opened the live database in between; nothing was changed"
+        )
     done.kept += ended.kept
     done.missing = ended.missing
     if problem is not None:

@@ -1,7 +1,7 @@
 """What a restore is about to do, on the disk before it does it: so that the next command can complete or undo it.
 
-It lies in the store, which is root's, as USER+restore.json; no account can have a shelf of such a name. It is gone when the
-restore has ended, whichever way.
+It lies in the store, which is root's, as USER+restore.json; no account can have a shelf of such a
+name. It is gone when the restore has ended, whichever way.
 """
 
 from __future__ import annotations
@@ -42,11 +42,13 @@ class Intent:
     begun: bool = False  # whether the exchange may have begun
     old: FileIdentity | None = None  # the live database before it; None: there was none
     staged: FileIdentity | None = None  # what was staged to take its place
-    beside: tuple[Annotated[str, one_of(SIDECARS)], ...] = ()  # endings of what was beside it and could not be folded
+    # endings of what was beside it and could not be folded
+    beside: tuple[Annotated[str, one_of(SIDECARS)], ...] = ()
     keep: bool = False  # whether the old state stays next to the new one
     database: bool = True  # whether the database is put back
     files: bool = False  # whether what is beside it is
-    sealed: dict[str, str] = field(default_factory=dict)  # marks (of the worker's) of what that takes the place of; all else stays
+    # marks (of the worker's) of what that takes the place of; all else stays
+    sealed: dict[str, str] = field(default_factory=dict)
 
     def save(self, store: Store) -> None:
         """Write it; durable when this returns. Raises OSError."""
@@ -81,7 +83,8 @@ def load_intent(store: Store, user: str) -> Intent | None:
             value = parse_object(file.read())
         if value.get("format") != _FORMAT or value.get("user") != user:
             raise ValueError("not one of ours")
-        if "keep_files" in value:  # 0.1.0 had this in its place: what was sealed is not known, and so all of it stays
+        # 0.1.0 had this in its place: what was sealed is not known, and so all of it stays
+        if "keep_files" in value:
             value.setdefault("sealed", {})
         return decode_record(Intent, value)
     except (OSError, ValueError) as error:
@@ -91,7 +94,10 @@ def load_intent(store: Store, user: str) -> Intent | None:
 
 
 def clear_intent(store: Store) -> None:
-    """Remove what was being written when somebody died. Only under the store's lock. Raises OSError."""
+    """Remove what was being written when somebody died.
+
+    Only under the store's lock. Raises OSError.
+    """
     os.lseek(store.fd, 0, os.SEEK_SET)
     for name in os.listdir(store.fd):
         if name.startswith(_PARTIAL):

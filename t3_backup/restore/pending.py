@@ -38,18 +38,26 @@ class PendingRestore:
 
     def as_json(self) -> dict[str, Any]:
         """The interface."""
-        return {"snapshot": self.snapshot, "began": self.began, "interrupted": not self.running, "text": self.text}
+        return {
+            "snapshot": self.snapshot,
+            "began": self.began,
+            "interrupted": not self.running,
+            "text": self.text,
+        }
 
 
 def find_pending(store: Store) -> list[PendingRestore]:
     """All of them, by user.
 
-    Whoever restores holds the lock from before his intent is there until it is gone. So one that was there before and after the
-    lock was seen to be free was interrupted.
+    Whoever restores holds the lock from before his intent is there until it is gone. So one that
+    was there before and after the lock was seen to be free was interrupted.
     """
     before = {(found.user, found.began) for found in _pending_of(store)}
     held = lock.is_held(store.fd)
-    return [replace(found, running=held or (found.user, found.began) not in before) for found in _pending_of(store)]
+    return [
+        replace(found, running=held or (found.user, found.began) not in before)
+        for found in _pending_of(store)
+    ]
 
 
 def _pending_of(store: Store) -> list[PendingRestore]:

@@ -1,6 +1,7 @@
 """Finish a restore, wherever it got to: complete or undo it, let the server run again, and say so to the store.
 
-It is called by the restore itself, and by the next command where that one died. Again is harmless: the intent goes last.
+It is called by the restore itself, and by the next command where that one died. Again is harmless:
+the intent goes last.
 """
 
 from __future__ import annotations
@@ -40,11 +41,14 @@ class Recovered:
     missing: tuple[str, ...] = ()  # which files could not be put back, and why
 
 
-def finish_restore(plan: Intent, account: Account | None, store: Store, limits: Limits) -> Recovered:
+def finish_restore(
+    plan: Intent, account: Account | None, store: Store, limits: Limits
+) -> Recovered:
     """Complete or undo the restore of `plan`, under the store's lock.
 
-    No `account`: its user is gone, and so is the database. Raises Failure and OSError where that needs a person: then the server
-    stays stopped, and the intent stays, too. It also stays where the server can't be started: the next command tries it again.
+    No `account`: its user is gone, and so is the database. Raises Failure and OSError where that
+    needs a person: then the server stays stopped, and the intent stays, too. It also stays where
+    the server can't be started: the next command tries it again.
     """
     try:
         state, warnings, files = _finish_files(plan, account, limits)
@@ -53,7 +57,10 @@ def finish_restore(plan: Intent, account: Account | None, store: Store, limits: 
             raise
         # Nothing was in place of anything: that must not keep the server from running.
         files = _NOTHING
-        state, warnings = "old", [f"staged files may still be next to the database as {plan.aside}: {explain(error)}"]
+        state, warnings = (
+            "old",
+            [f"staged files may still be next to the database as {plan.aside}: {explain(error)}"],
+        )
     server, trouble = _release_server(plan)
     warnings += trouble
     if state == "new" and plan.database and not plan.marked:
@@ -61,28 +68,43 @@ def finish_restore(plan: Intent, account: Account | None, store: Store, limits: 
             _mark_restored(store, plan)
             plan = replace(plan, marked=True)
         except (Failure, OSError) as error:
-            warnings.append(f"{plan.snapshot} could not be marked as put back ({explain(error)}): the next snapshot may be suspect")
+            warnings.append(
+                f"{plan.snapshot} could not be marked as put back ({explain(error)}): the next snapshot may be suspect"
+            )
     if server == "failed":
         plan.save(store)
     else:
         plan.remove(store)
     kept = [plan.aside] if plan.database and plan.keep and state == "new" else []
-    where = () if account is None else tuple(str(state_database(account.home).parent / name) for name in (*kept, *files.left))
+    where = (
+        ()
+        if account is None
+        else tuple(str(state_database(account.home).parent / name) for name in (*kept, *files.left))
+    )
     return Recovered(state, server, tuple(warnings), where, files.missing)
 
 
-def _finish_files(plan: Intent, account: Account | None, limits: Limits) -> tuple[str, list[str], Installed]:
-    """Finish what is beneath the home; return what is in place, what somebody should know, and which files stay."""
+def _finish_files(
+    plan: Intent, account: Account | None, limits: Limits
+) -> tuple[str, list[str], Installed]:
+    """Finish what is beneath the home.
+
+    Return what is in place, what somebody should know, and which files stay.
+    """
     state, warnings, files = ("new" if plan.begun else "old"), list[str](), _NOTHING
     if account is None:
         return "other", [f"there is no user {plan.user} any more"], files
     try:
         if plan.database:
-            operation = RecoverSwap(plan.aside, plan.old, plan.staged, plan.beside, plan.begun, plan.keep)
+            operation = RecoverSwap(
+                plan.aside, plan.old, plan.staged, plan.beside, plan.begun, plan.keep
+            )
             swapped = client.ask(account, operation, limits, threading.Event())
             state = swapped.state
             if swapped.held:
-                warnings.append(f"the old state is open in another process, so it was kept next to the new one as {plan.aside}")
+                warnings.append(
+                    f"the old state is open in another process, so it was kept next to the new one as {plan.aside}"
+                )
         if plan.files:
             install = InstallArchive(plan.aside, state == "new", plan.sealed)
             files = client.ask(account, install, limits, threading.Event())
@@ -93,19 +115,27 @@ def _finish_files(plan: Intent, account: Account | None, limits: Limits) -> tupl
 
 
 def _release_server(plan: Intent) -> tuple[str, list[str]]:
-    """Let the server run again, and start it if it ran; return what became of it, and what somebody should know."""
+    """Let the server run again, and start it if it ran.
+
+    Return what became of it, and what somebody should know.
+    """
     if plan.unit is None:
         return "none", []
     try:
         Service(plan.unit).release(unmask=plan.masked, start=plan.ran)
     except Failure as failure:
         by_hand = f"systemctl unmask --runtime {plan.unit}; systemctl start {plan.unit}"
-        return "failed", [f"{failure}; the server is down; the next command tries it again, or: {by_hand}"]
+        return "failed", [
+            f"{failure}; the server is down; the next command tries it again, or: {by_hand}"
+        ]
     return ("started" if plan.ran else "stopped"), []
 
 
 def _mark_restored(store: Store, plan: Intent) -> None:
-    """Mark what was put back: what comes after is measured by it. A snapshot that is gone meanwhile measures nothing."""
+    """Mark what was put back: what comes after is measured by it.
+
+    A snapshot that is gone meanwhile measures nothing.
+    """
     account_dir = store.account_dir(plan.user)
     if account_dir is None:
         return
@@ -166,7 +196,9 @@ def restore_limits(values: Settings, store: Store) -> Limits:
     return replace(limits_of(values, store.free_bytes, store.total_bytes()), stall=values.timeout)
 
 
-def recover_interrupted(store: Store, bounds: Limits, warn: Callable[[str], None]) -> list[Unrecovered]:
+def recover_interrupted(
+    store: Store, bounds: Limits, warn: Callable[[str], None]
+) -> list[Unrecovered]:
     """Complete or undo every interrupted restore, and say so.
 
     Return those that are not well since.
@@ -174,7 +206,13 @@ def recover_interrupted(store: Store, bounds: Limits, warn: Callable[[str], None
     unended = []
     for user, ended in finish_all_restores(store, bounds):
         if isinstance(ended, str):
-            unended.append(Unrecovered(user, f"an interrupted restore could be neither completed nor undone: {ended}", whole=False))
+            unended.append(
+                Unrecovered(
+                    user,
+                    f"an interrupted restore could be neither completed nor undone: {ended}",
+                    whole=False,
+                )
+            )
             warn(f"{user}: {unended[-1].reason}")
             continue
         warn(f"{user}: an interrupted restore {_RECOVERED[ended.state]}")

@@ -1,11 +1,13 @@
 """One account's folder in the store, and the order of steps that makes a snapshot durable.
 
-A snapshot exists when its data has a name, and it gets that name last: first the proven bytes are synced and hashed,
-then the manifest is named and synced, then the data. So a crash leaves at most a manifest without data, which the
-next run removes and which was never a snapshot. Removal goes the other way round. A published file is never changed.
-Data without a manifest is somebody else's: it is listed, never counted and never removed.
+A snapshot exists when its data has a name, and it gets that name last: first the proven bytes are
+synced and hashed, then the manifest is named and synced, then the data. So a crash leaves at most a
+manifest without data, which the next run removes and which was never a snapshot. Removal goes the
+other way round. A published file is never changed. Data without a manifest is somebody else's: it
+is listed, never counted and never removed.
 
-The data is a plain database or a delta, which needs a newer one's (`chain`); where both are there, the plain one counts.
+The data is a plain database or a delta, which needs a newer one's (`chain`); where both are there,
+the plain one counts.
 """
 
 from __future__ import annotations
@@ -45,7 +47,12 @@ class AccountDir:
             except (OSError, ValueError):
                 strays.append(name)
             data_names[stem] = name
-        return Listing(self.path, names, sort_snapshots(snapshots, lambda one: data_names[one.name]), tuple(strays))
+        return Listing(
+            self.path,
+            names,
+            sort_snapshots(snapshots, lambda one: data_names[one.name]),
+            tuple(strays),
+        )
 
     def update_listing(self, listing: Listing) -> Listing:
         """Return `listing` where the folder still has the same names, else read it again.
@@ -56,7 +63,8 @@ class AccountDir:
 
     def read_names(self) -> frozenset[str]:
         """Read the names that are there now. Raises OSError."""
-        os.lseek(self.fd, 0, os.SEEK_SET)  # btrfs lists what was there when a descriptor was opened or last rewound
+        # btrfs lists what was there when a descriptor was opened or last rewound
+        os.lseek(self.fd, 0, os.SEEK_SET)
         return frozenset(os.listdir(self.fd))
 
     def read_manifest(self, stem: str) -> Manifest:
@@ -105,8 +113,8 @@ class AccountDir:
     def publish_file(self, staged_file: StagedFile, manifest: Manifest) -> None:
         """Name a settled file by its `manifest`; durable when this returns.
 
-        Raises OSError, and then nothing is named. ValueError for a manifest that could not be read again: its snapshot would never
-        be seen.
+        Raises OSError, and then nothing is named. ValueError for a manifest that could not be read
+        again: its snapshot would never be seen.
         """
         self._publish(manifest, staged_file.name_as)
 
@@ -126,7 +134,9 @@ class AccountDir:
         self.sync()
 
     def _link_data(self, image: Manifest, name: str) -> None:
-        os.link(image.name + DATA, name, src_dir_fd=self.fd, dst_dir_fd=self.fd, follow_symlinks=False)
+        os.link(
+            image.name + DATA, name, src_dir_fd=self.fd, dst_dir_fd=self.fd, follow_symlinks=False
+        )
 
     def replace_file(self, name_as: Callable[[str], None], name: str) -> None:
         """Name a file by `name_as`, in the place of what has `name`.
@@ -138,7 +148,10 @@ class AccountDir:
         os.rename(first, name, src_dir_fd=self.fd, dst_dir_fd=self.fd)
 
     def _publish(self, manifest: Manifest, name_as: Callable[[str], None]) -> None:
-        if Manifest.from_text(manifest.to_text()).name != manifest.name or parse_name(manifest.name) is None:
+        if (
+            Manifest.from_text(manifest.to_text()).name != manifest.name
+            or parse_name(manifest.name) is None
+        ):
             raise ValueError(f"{manifest.name} is no name of a snapshot")
         with self._staged_manifest(manifest) as file:
             file.name_as(manifest.name + MANIFEST)
@@ -157,8 +170,8 @@ class AccountDir:
     def replace_data(self, snapshot: Manifest, staged_file: StagedFile, ending: str) -> None:
         """Make a settled file the data of a snapshot, and remove the former.
 
-        It is a delta or (`DATA`) plain. Raises OSError. Durably there before anything goes. Until then, and where both are there,
-        the plain one is what counts.
+        It is a delta or (`DATA`) plain. Raises OSError. Durably there before anything goes. Until
+        then, and where both are there, the plain one is what counts.
         """
         self.replace_file(staged_file.name_as, snapshot.name + ending)
         self.sync()
@@ -183,7 +196,9 @@ class AccountDir:
                 while data:
                     data = data[os.write(file.writer, data) :]
             except OSError as error:
-                raise OSError(error.errno, error.strerror, str(self.path / (manifest.name + MANIFEST))) from error
+                raise OSError(
+                    error.errno, error.strerror, str(self.path / (manifest.name + MANIFEST))
+                ) from error
             native.sync_file(file.writer, manifest.name + MANIFEST)
             yield file
 
@@ -192,10 +207,12 @@ class AccountDir:
 
         Data, then, durably after it, the manifest. Raises OSError.
         """
-        for ending in (PAGES, DELTA, DATA):  # the plain one last: what is left is the snapshot still
+        # the plain one last: what is left is the snapshot still
+        for ending in (PAGES, DELTA, DATA):
             with contextlib.suppress(FileNotFoundError):
                 self.remove_file(snapshot.name + ending)
-        with contextlib.suppress(OSError):  # on a failing disk an orphaned manifest is the next run's to clear
+        # on a failing disk an orphaned manifest is the next run's to clear
+        with contextlib.suppress(OSError):
             self.sync()
             self.remove_file(snapshot.name + MANIFEST)
 

@@ -52,8 +52,8 @@ def is_whole_archive(account_dir: AccountDir, companion: Companion) -> bool:
 def remove_unused_archives(account_dir: AccountDir, listing: Listing) -> Listing:
     """Remove the archives that no snapshot names, and return the new listing.
 
-    Raises OSError. The folder is read again before anything goes. What has come since `listing` may be a snapshot's that has no
-    name yet: it stays.
+    Raises OSError. The folder is read again before anything goes. What has come since `listing` may
+    be a snapshot's that has no name yet: it stays.
     """
     unused = listing.unused_archives()
     if not unused:

@@ -7,7 +7,8 @@ from typing import Any
 
 from t3_backup.records import decode_record
 
-# Where SQLite cannot read what is asked for: the database is damaged, and the checks will say where.
+# Where SQLite cannot read what is asked for: the database is damaged, and the checks will say
+# where.
 UNREADABLE = -1
 
 
@@ -21,7 +22,8 @@ class Census:
     application_id: int
     schema_sha256: str  # over the SQL of every object, in the order of their names
     t3_level: int | None  # the newest migration; None: not a T3 database
-    ends: dict[str, int]  # table -> greatest rowid, or the count of rows where there is none; -1: unreadable
+    # table -> greatest rowid, or the count of rows where there is none; -1: unreadable
+    ends: dict[str, int]
     rows: dict[str, int] | None = None  # table -> count of rows; -1: unreadable; None: not counted
 
     @property
@@ -42,7 +44,11 @@ class Census:
         """What is not the same in `other`, in words; row counts only where both have them."""
         mine, theirs = asdict(self), asdict(other)
         ignored = {"ends", "rows"}
-        found = [f"{k} {mine[k]} against {theirs[k]}" for k in mine if k not in ignored and mine[k] != theirs[k]]
+        found = [
+            f"{k} {mine[k]} against {theirs[k]}"
+            for k in mine
+            if k not in ignored and mine[k] != theirs[k]
+        ]
         pairs = [("end of", self.ends, other.ends)]
         if self.rows is not None and other.rows is not None:
             pairs.append(("rows of", self.rows, other.rows))

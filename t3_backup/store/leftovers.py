@@ -11,16 +11,19 @@ from t3_backup.store.archives import remove_unused_archives
 from t3_backup.store.listing import Listing
 from t3_backup.store.names import DATA, DELTA, MANIFEST, PAGES, parse_name
 
-_LONGEST_RUN_S = 2 * 86_400  # between the time in a manifest and its writing lies one copy and one proof
+# between the time in a manifest and its writing lies one copy and one proof
+_LONGEST_RUN_S = 2 * 86_400
 
 
 def remove_leftovers(account_dir: AccountDir, listing: Listing) -> Listing:
     """Remove what an interrupted run left, and return the new listing.
 
-    `listing` was read just now. Raises OSError. That is: partial files, manifests whose data never got its name, deltas beside
-    their plain data, and page hashes and archives of no snapshot.
+    `listing` was read just now. Raises OSError. That is: partial files, manifests whose data never
+    got its name, deltas beside their plain data, and page hashes and archives of no snapshot.
     """
-    leftovers = [name for name in sorted(listing.names) if _is_leftover(account_dir, name, listing.names)]
+    leftovers = [
+        name for name in sorted(listing.names) if _is_leftover(account_dir, name, listing.names)
+    ]
     for name in leftovers:
         account_dir.remove_file(name)
     return remove_unused_archives(account_dir, listing.without_files(leftovers))
@@ -34,7 +37,12 @@ def _is_leftover(account_dir: AccountDir, name: str, names: Container[str]) -> b
         return False
     plain, delta = stem + DATA in names, stem + DELTA in names
     return (
-        (name == stem + MANIFEST and not plain and not delta and _is_our_manifest(account_dir, stem))
+        (
+            name == stem + MANIFEST
+            and not plain
+            and not delta
+            and _is_our_manifest(account_dir, stem)
+        )
         or (name == stem + DELTA and plain)
         or (name == stem + PAGES and not plain)
     )
@@ -43,11 +51,14 @@ def _is_leftover(account_dir: AccountDir, name: str, names: Container[str]) -> b
 def _is_our_manifest(account_dir: AccountDir, stem: str) -> bool:
     """Tell whether a run left the manifest, and nobody brought it back ahead of its data.
 
-    It was written when its snapshot was taken; or so long ago that whoever brings back a store is done.
+    It was written when its snapshot was taken; or so long ago that whoever brings back a store is
+    done.
     """
     try:
         written = account_dir.stat_file(stem + MANIFEST).st_ctime
         old = time.time() - written > _LONGEST_RUN_S
-        return abs(written - account_dir.read_manifest(stem).when.timestamp()) < _LONGEST_RUN_S or old
+        return (
+            abs(written - account_dir.read_manifest(stem).when.timestamp()) < _LONGEST_RUN_S or old
+        )
     except (OSError, ValueError):
         return False

@@ -1,7 +1,8 @@
 """What one account's folder holds: its snapshots, how each is stored, and every other file, as a value.
 
-A folder is read once into a listing (`AccountDir.read_listing`), and the listing is passed on. Whoever changes the folder goes on
-with the listing that the change makes of it; where a change failed half way, the folder is read again.
+A folder is read once into a listing (`AccountDir.read_listing`), and the listing is passed on.
+Whoever changes the folder goes on with the listing that the change makes of it; where a change
+failed half way, the folder is read again.
 """
 
 from __future__ import annotations
@@ -36,7 +37,8 @@ class Listing:
     folder: Path
     names: frozenset[str]  # of all files
     snapshots: tuple[Manifest, ...]  # newest first: those with data and a sound manifest
-    strays: tuple[str, ...]  # data files that don't count, sorted: no manifest, or none that can be read
+    # data files that don't count, sorted: no manifest, or none that can be read
+    strays: tuple[str, ...]
 
     def is_plain(self, snapshot: Manifest) -> bool:
         """Tell whether the data of a snapshot is a database as it was, and no delta."""
@@ -74,12 +76,20 @@ class Listing:
         """
         if self.strays:
             return []
-        used = {archive_name(snapshot.companion) for snapshot in self.snapshots if snapshot.companion is not None}
+        used = {
+            archive_name(snapshot.companion)
+            for snapshot in self.snapshots
+            if snapshot.companion is not None
+        }
         return sorted(name for name in self.names if _ARCHIVE.fullmatch(name) and name not in used)
 
     def page_hash_names(self) -> list[str]:
         """Return the names of the files of page hashes."""
-        return sorted(name for name in self.names if name.endswith(PAGES) and parse_name(name.removesuffix(PAGES)) is not None)
+        return sorted(
+            name
+            for name in self.names
+            if name.endswith(PAGES) and parse_name(name.removesuffix(PAGES)) is not None
+        )
 
     def with_snapshot(self, manifest: Manifest) -> Listing:
         """Return the listing after a plain snapshot was published."""
@@ -89,11 +99,15 @@ class Listing:
     def without_snapshot(self, snapshot: Manifest) -> Listing:
         """Return the listing after a snapshot was removed."""
         names = self.names - {snapshot.name + ending for ending in (PAGES, DELTA, DATA, MANIFEST)}
-        return replace(self, names=names)._with_snapshots(one for one in self.snapshots if one.name != snapshot.name)
+        return replace(self, names=names)._with_snapshots(
+            one for one in self.snapshots if one.name != snapshot.name
+        )
 
     def with_manifest(self, manifest: Manifest) -> Listing:
         """Return the listing after the manifest of a snapshot was replaced."""
-        return self._with_snapshots(manifest if one.name == manifest.name else one for one in self.snapshots)
+        return self._with_snapshots(
+            manifest if one.name == manifest.name else one for one in self.snapshots
+        )
 
     def with_form(self, snapshot: Manifest, form: Form) -> Listing:
         """Return the listing after a snapshot has got data of that form."""
@@ -113,7 +127,9 @@ class Listing:
         return replace(self, snapshots=sort_snapshots(snapshots, self.data_name))
 
 
-def sort_snapshots(snapshots: Iterable[Manifest], data_name: Callable[[Manifest], str]) -> tuple[Manifest, ...]:
+def sort_snapshots(
+    snapshots: Iterable[Manifest], data_name: Callable[[Manifest], str]
+) -> tuple[Manifest, ...]:
     """Sort snapshots newest first; those with one number by the names of their files."""
     by_name = sorted(snapshots, key=data_name)
     return tuple(sorted(by_name, key=lambda snapshot: snapshot.sequence, reverse=True))

@@ -1,7 +1,8 @@
 """One run at a time: a flock on the store's own directory.
 
-The kernel frees it when its holder dies, so no stale file can stop backups for months; and since the directory is
-root's with mode 0700, no user can hold it. A reader (verify) takes the same lock shared.
+The kernel frees it when its holder dies, so no stale file can stop backups for months; and since
+the directory is root's with mode 0700, no user can hold it. A reader (verify) takes the same lock
+shared.
 """
 
 from __future__ import annotations
@@ -18,8 +19,10 @@ from t3_backup.system.deadline import Deadline
 
 WAIT_S = 5.0  # for whoever holds it, before a command says who that is and gives up
 _POLL_S = 0.1
-INHERITED = "T3_BACKUP_LOCK_FD"  # in the environment of a command: a descriptor by which its caller holds the store
-GAP_S = 3 * _POLL_S  # whoever holds it again and again leaves it for so long in between, that others get their turn
+# in the environment of a command: a descriptor by which its caller holds the store
+INHERITED = "T3_BACKUP_LOCK_FD"
+# whoever holds it again and again leaves it for so long in between, that others get their turn
+GAP_S = 3 * _POLL_S
 
 
 def acquire(directory: int, path: Path, *, shared: bool = False, wait: float) -> None:
@@ -37,9 +40,12 @@ def acquire(directory: int, path: Path, *, shared: bool = False, wait: float) ->
             break
         except BlockingIOError:
             if deadline.passed():
-                raise LockHeld(f"{path} is in use by {_holder(directory)}; try again later") from None
+                raise LockHeld(
+                    f"{path} is in use by {_holder(directory)}; try again later"
+                ) from None
             time.sleep(_POLL_S)
-    # Between open and flock somebody may have renamed the store away: a lock on what is no longer there protects nothing.
+    # Between open and flock somebody may have renamed the store away: a lock on what is no longer
+    # there protects nothing.
     try:
         same = os.path.samestat(os.stat(path, follow_symlinks=False), os.fstat(directory))
     except FileNotFoundError:
@@ -54,7 +60,8 @@ def _is_inherited(directory: int) -> bool:
     with contextlib.suppress(OSError, ValueError, OverflowError):
         held = int(text)
         if os.path.samestat(os.fstat(held), os.fstat(directory)):
-            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)  # at once where it is his; else it is nobody's, or another's
+            # at once where it is his; else it is nobody's, or another's
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
             return True
     return False
 
@@ -65,7 +72,10 @@ def release(directory: int) -> None:
 
 
 def is_held(directory: int) -> bool:
-    """Whether somebody holds the open `directory` for himself alone. The lock is not tried: that could cost a run its turn."""
+    """Whether somebody holds the open `directory` for himself alone.
+
+    The lock is not tried: that could cost a run its turn.
+    """
     return any(kind == "WRITE" for kind, _ in _holders(directory))
 
 
@@ -73,7 +83,13 @@ def _holder(directory: int) -> str:
     """Who holds the lock; 'another run' where the kernel doesn't say."""
     for _, pid in _holders(directory):
         try:
-            command = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
+            command = (
+                Path(f"/proc/{pid}/cmdline")
+                .read_bytes()
+                .replace(b"\0", b" ")
+                .decode(errors="replace")
+                .strip()
+            )
         except OSError:
             break
         return f"pid {pid} ({command})"
@@ -81,7 +97,10 @@ def _holder(directory: int) -> str:
 
 
 def _holders(directory: int) -> Iterator[tuple[str, str]]:
-    """How it is locked (READ or WRITE) and by which pid, from /proc/locks (proc(5)); nothing where that can't be read."""
+    """How it is locked (READ or WRITE) and by which pid, from /proc/locks (proc(5)).
+
+    Nothing where that can't be read.
+    """
     suffix = f":{os.fstat(directory).st_ino}"
     with contextlib.suppress(OSError, IndexError):
         for line in Path("/proc/locks").read_text(encoding="ascii").splitlines():

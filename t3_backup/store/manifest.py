@@ -1,8 +1,8 @@
 """What is known of one snapshot: its name, and the manifest that lies beside it.
 
-Pure: names and JSON in, values out. A name carries the time in UTC and the label, so that a store can be read by eye:
-`state-20261124T033012Z-prebump-0.0.25.sqlite`. The keys of a manifest are an interface and stay. It has a checksum of its own,
-so that a bit that flips in it is found.
+Pure: names and JSON in, values out. A name carries the time in UTC and the label, so that a store
+can be read by eye: `state-20261124T033012Z-prebump-0.0.25.sqlite`. The keys of a manifest are an
+interface and stay. It has a checksum of its own, so that a bit that flips in it is found.
 """
 
 from __future__ import annotations
@@ -42,7 +42,9 @@ class Companion:
     bytes: int  # of the archive
     entries: int  # files and folders in it
     content_bytes: int  # of the files in it
-    fingerprint: str  # of names, sizes, times and inodes of what was packed: the same one, and it need not be read again
+    # of names, sizes, times and inodes of what was packed: the same one, and it need not be read
+    # again
+    fingerprint: str
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,9 @@ class Manifest:
     JSON_KEYS = GROWING
 
     format: int
-    sequence: int  # orders the snapshots of an account, whatever the clock did: from 1 up; those taken over, from 0 down
+    # orders the snapshots of an account, whatever the clock did: from 1 up; those taken over, from
+    # 0 down
+    sequence: int
     user: str
     name: str
     taken_at: str  # RFC 3339
@@ -75,7 +79,8 @@ class Manifest:
     sqlite_version: str
     tool_version: str
     companion: Companion | None = None  # None: nothing was there, or it was not looked for
-    restored_since: int | None = None  # it was put back: what has this sequence number or a later one was taken of it
+    # it was put back: what has this sequence number or a later one was taken of it
+    restored_since: int | None = None
     pinned_at: str | None = None  # when somebody pinned it: it is not pruned
     stays_plain: bool = False  # packed it would take no less room
 
@@ -117,4 +122,6 @@ class Manifest:
 
 def _checksum(value: dict[str, Any]) -> str:
     """SHA-256 of all the rest, as canonical JSON."""
-    return hashlib.sha256(json.dumps(value, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+    return hashlib.sha256(
+        json.dumps(value, sort_keys=True, separators=(",", ":")).encode()
+    ).hexdigest()

@@ -21,11 +21,13 @@ class MarkChange(NamedTuple):
     lines: list[str]
 
 
-def set_pins(store: Store, user: str, names: Iterable[str], now: datetime, *, pinned: bool) -> MarkChange:
+def set_pins(
+    store: Store, user: str, names: Iterable[str], now: datetime, *, pinned: bool
+) -> MarkChange:
     """Pin or unpin the snapshots of `user` that `names` mean.
 
-    All of them, or none where one means nothing. The store is locked. Raises UsageError and Failure as `select_snapshot` does,
-    and Failure where the account has no folder.
+    All of them, or none where one means nothing. The store is locked. Raises UsageError and Failure
+    as `select_snapshot` does, and Failure where the account has no folder.
     """
     account_dir = store.account_dir(user)
     if account_dir is None:
@@ -33,10 +35,15 @@ def set_pins(store: Store, user: str, names: Iterable[str], now: datetime, *, pi
     result = MarkChange([], [])
     with account_dir:
         snapshots = account_dir.read_listing().snapshots
-        chosen = {snapshot.name: snapshot for snapshot in [_select_named(snapshots, name, now) for name in names]}
+        chosen = {
+            snapshot.name: snapshot
+            for snapshot in [_select_named(snapshots, name, now) for name in names]
+        }
         for name, snapshot in chosen.items():
             if (snapshot.pinned_at is not None) == pinned:
-                result.lines.append(f"{user} {name} is {'pinned already' if pinned else 'not pinned'}")
+                result.lines.append(
+                    f"{user} {name} is {'pinned already' if pinned else 'not pinned'}"
+                )
                 continue
             changed = replace(snapshot, pinned_at=format_time(now) if pinned else None)
             account_dir.replace_manifest(changed)
@@ -55,8 +62,9 @@ def _select_named(snapshots: Sequence[Manifest], name: str, now: datetime) -> Ma
 def accept_snapshots(store: Store, user: str, now: datetime) -> list[Manifest]:
     """End the hold of an account: suspect and damaged ones stop pruning no longer.
 
-    Somebody has looked at them. Each keeps its verdict, and so never counts among the good ones that retention keeps. Returns the
-    accepted ones as they are from now on. Raises Failure where the account has no folder.
+    Somebody has looked at them. Each keeps its verdict, and so never counts among the good ones
+    that retention keeps. Returns the accepted ones as they are from now on. Raises Failure where
+    the account has no folder.
     """
     account_dir = store.account_dir(user)
     if account_dir is None:

@@ -2,4 +2,5 @@
 
 from __future__ import annotations
 
-METHODS = ("online", "vacuum", "clone")  # clone: the bytes of a database that nobody has open and that has no -wal
+# clone: the bytes of a database that nobody has open and that has no -wal
+METHODS = ("online", "vacuum", "clone")

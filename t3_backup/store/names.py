@@ -9,7 +9,8 @@ from datetime import UTC, datetime, timedelta
 PRERESTORE = "prerestore"  # the label of what a restore took the place of
 
 
-POSTBUMP_FAILED = "postbump-failed"  # and of what a version of T3 has made of a database before it failed
+# and of what a version of T3 has made of a database before it failed
+POSTBUMP_FAILED = "postbump-failed"
 
 
 UNWANTED = (PRERESTORE, POSTBUMP_FAILED)  # nobody goes back to those who does not ask for them
@@ -61,7 +62,10 @@ class ParsedName:
 
 
 def parse_name(name: str) -> ParsedName | None:
-    """What the name of a snapshot (without its ending) says; None where it is not one, of today or of earlier days."""
+    """What the name of a snapshot (without its ending) says.
+
+    None where it is not one, of today or of earlier days.
+    """
     if match := _NAME.fullmatch(name):
         text, legacy = match["time"], False
     elif match := _LEGACY.fullmatch(name):
@@ -69,9 +73,12 @@ def parse_name(name: str) -> ParsedName | None:
     else:
         return None
     try:
-        # By hand: strptime would import a calendar and a locale, in a worker who is the user by then.
+        # By hand: strptime would import a calendar and a locale, in a worker who is the user by
+        # then.
         month, day, hour, minute, second = (int(text[at : at + 2]) for at in (4, 6, 9, 11, 13))
-        when = datetime(int(text[:4]), month, day, hour, minute, second, tzinfo=None if legacy else UTC)
+        when = datetime(
+            int(text[:4]), month, day, hour, minute, second, tzinfo=None if legacy else UTC
+        )
         when = when.astimezone(UTC)  # without a zone it is local time
     except (ValueError, OverflowError):
         return None
@@ -93,10 +100,15 @@ def is_sealed_name(file_name: str) -> bool:
 def legacy_name(file_name: str, now: datetime) -> ParsedName | None:
     """What the name of a file made by the script of earlier days says.
 
-    None where it is no such name, its label none of ours, or its time none that the script can have had.
+    None where it is no such name, its label none of ours, or its time none that the script can have
+    had.
     """
     parsed = parse_name(file_name.removesuffix(DATA)) if file_name.endswith(DATA) else None
-    if parsed is None or not parsed.legacy or (parsed.label is not None and not LABEL.fullmatch(parsed.label)):
+    if (
+        parsed is None
+        or not parsed.legacy
+        or (parsed.label is not None and not LABEL.fullmatch(parsed.label))
+    ):
         return None
     # No other time can be the script's, and what a user has made up must not stand for the newest.
     return parsed if _SCRIPT_BEGAN <= parsed.when <= now + timedelta(hours=1) else None

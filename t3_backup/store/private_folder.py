@@ -25,8 +25,8 @@ def sync_folder(path: Path) -> None:
 def open_own_folder(name: str | Path, path: Path, dir_fd: int | None = None) -> int:
     """Open a folder of one's own.
 
-    Who owns it is asked first: opening another's may take a right that we don't have. Raises StoreError, and FileNotFoundError
-    beneath `dir_fd`.
+    Who owns it is asked first: opening another's may take a right that we don't have. Raises
+    StoreError, and FileNotFoundError beneath `dir_fd`.
     """
     try:
         unread = os.open(name, os.O_PATH | _FOLDER, dir_fd=dir_fd)
@@ -69,7 +69,10 @@ def _check_owner(fd: int, path: Path) -> None:
 
 
 def check_private(fd: int, path: Path, *, mend: bool) -> None:
-    """Check that a folder is open to nobody else, or (`mend`) make it so. Raises StoreError and OSError."""
+    """Check that a folder is open to nobody else, or (`mend`) make it so.
+
+    Raises StoreError and OSError.
+    """
     status = os.fstat(fd)
     if stat.S_IMODE(status.st_mode) & 0o077:
         if not mend:

@@ -1,4 +1,7 @@
-"""Find the snapshot that a person means: `latest`, a name, a time, a date, or an age such as `3d`. Pure; all times are UTC."""
+"""Find the snapshot that a person means: `latest`, a name, a time, a date, or an age such as `3d`.
+
+Pure; all times are UTC.
+"""
 
 from __future__ import annotations
 
@@ -17,8 +20,8 @@ _UNIT = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"
 def select_snapshot(snapshots: Sequence[Manifest], when: str, now: datetime) -> Manifest:
     """Select the snapshot that `when` means.
 
-    By name, or the newest one taken at that time or before. A date means its end. Raises UsageError for a text that is none of
-    these, Failure where no snapshot is that old.
+    By name, or the newest one taken at that time or before. A date means its end. Raises UsageError
+    for a text that is none of these, Failure where no snapshot is that old.
     """
     newest_first = sorted(snapshots, key=lambda snapshot: snapshot.sequence, reverse=True)
     for snapshot in newest_first:
@@ -32,25 +35,43 @@ def select_snapshot(snapshots: Sequence[Manifest], when: str, now: datetime) -> 
 
 
 def select_restorable(
-    snapshots: Sequence[Manifest], when: str, now: datetime, *, label: str | None = None, level: int | None = None
+    snapshots: Sequence[Manifest],
+    when: str,
+    now: datetime,
+    *,
+    label: str | None = None,
+    level: int | None = None,
 ) -> Manifest:
     """Select the snapshot that a restore puts back: among the verified ones.
 
-    Any, where it is named or undoes one. `label`: only those of that label; without it, none of what a restore took the place of,
-    or a version that failed has made. `level`: only those that a T3 of this migration level can open. Raises as `select_snapshot`
-    does.
+    Any, where it is named or undoes one. `label`: only those of that label; without it, none of
+    what a restore took the place of, or a version that failed has made. `level`: only those that a
+    T3 of this migration level can open. Raises as `select_snapshot` does.
     """
     if named := next((snapshot for snapshot in snapshots if when in _names_of(snapshot)), None):
         if label is not None and named.label != label:
             raise UsageError(f"--at names {named.name}, whose label is {named.label}, not {label}")
         if level is not None and (named.t3_level is None or named.t3_level > level):
-            raise UsageError(f"--at names {named.name}, whose T3 level is {named.t3_level}, above {level}")
+            raise UsageError(
+                f"--at names {named.name}, whose T3 level is {named.t3_level}, above {level}"
+            )
         return named
-    # What the last restore took the place of comes back whatever it is worth, and never another one for it.
-    good = [snapshot for snapshot in snapshots if snapshot.verdict == "verified" or label == PRERESTORE]
-    wanted = [snapshot for snapshot in good if (snapshot.label == label if label else snapshot.label not in UNWANTED)]
+    # What the last restore took the place of comes back whatever it is worth, and never another one
+    # for it.
+    good = [
+        snapshot for snapshot in snapshots if snapshot.verdict == "verified" or label == PRERESTORE
+    ]
+    wanted = [
+        snapshot
+        for snapshot in good
+        if (snapshot.label == label if label else snapshot.label not in UNWANTED)
+    ]
     if level is not None:
-        wanted = [snapshot for snapshot in wanted if snapshot.t3_level is not None and snapshot.t3_level <= level]
+        wanted = [
+            snapshot
+            for snapshot in wanted
+            if snapshot.t3_level is not None and snapshot.t3_level <= level
+        ]
     try:
         return select_snapshot(wanted, when, now)
     except Failure as failure:
@@ -60,7 +81,9 @@ def select_restorable(
         asked += [f"T3 level at most {level}"] if level is not None else []
         which = f" with {' and '.join(asked)}" if asked else ""
         which += "" if when == "latest" else f" at or before {when}"
-        raise Failure(f"no verified snapshot{which} among the {len(snapshots)} there are; any can be named by --at") from None
+        raise Failure(
+            f"no verified snapshot{which} among the {len(snapshots)} there are; any can be named by --at"
+        ) from None
 
 
 def _names_of(snapshot: Manifest) -> tuple[str, ...]:

@@ -1,8 +1,9 @@
 """A new file in the store before it has a name: nobody else can write to it, and it is on the disk.
 
-The order protects against a worker that lies and a disk that fails. The reading descriptor is opened before the first
-write, because the kernel tells of a lost write-back once for each open file: one opened later can sync "successfully"
-over data that was never written. The lease is granted only when no process anywhere can write to the file any more.
+The order protects against a worker that lies and a disk that fails. The reading descriptor is
+opened before the first write, because the kernel tells of a lost write-back once for each open
+file: one opened later can sync "successfully" over data that was never written. The lease is
+granted only when no process anywhere can write to the file any more.
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ from t3_backup.errors import StoreError, WorkerLost
 from t3_backup.system import native
 from t3_backup.system.deadline import Deadline
 
-_LEASE_SECONDS = 10  # another account's child may hold a copy of the descriptor between fork and exec
+# another account's child may hold a copy of the descriptor between fork and exec
+_LEASE_SECONDS = 10
 _LEASE_POLL_S = 0.05
 
 
@@ -48,7 +50,9 @@ class StagedFile:
             if error.errno not in (errno.EOPNOTSUPP, errno.EISDIR, errno.ENOENT):
                 raise
             named = partial
-            writer = os.open(partial, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o400, dir_fd=folder)
+            writer = os.open(
+                partial, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o400, dir_fd=folder
+            )
         try:
             reader = os.open(f"/proc/self/fd/{writer}", os.O_RDONLY | os.O_CLOEXEC)
         except BaseException:
@@ -59,8 +63,9 @@ class StagedFile:
     def settle(self) -> None:
         """End all writing, for everybody, and bring the bytes to the disk.
 
-        Nobody can write to it until it is closed. Raises WorkerLost where somebody can still write to it or has given it a name,
-        StoreError where the file system has no leases, and OSError where the disk failed.
+        Nobody can write to it until it is closed. Raises WorkerLost where somebody can still write
+        to it or has given it a name, StoreError where the file system has no leases, and OSError
+        where the disk failed.
         """
         if self.writer >= 0:
             os.close(self.writer)
@@ -73,7 +78,9 @@ class StagedFile:
             or not stat.S_ISREG(status.st_mode)
             or status.st_nlink != (0 if self.partial is None else 1)
         ):
-            raise WorkerLost("the new snapshot has another owner, mode or name than it was given; it is thrown away")
+            raise WorkerLost(
+                "the new snapshot has another owner, mode or name than it was given; it is thrown away"
+            )
         native.sync_file(self.reader, "the new snapshot")
 
     def open(self) -> int:
@@ -85,7 +92,8 @@ class StagedFile:
 
     def _take_lease(self) -> None:
         deadline = Deadline.after(_LEASE_SECONDS)
-        # Who opens it for writing makes the kernel signal us. SIGIO, the usual one, would end the run; SIGURG is passed over.
+        # Who opens it for writing makes the kernel signal us. SIGIO, the usual one, would end the
+        # run; SIGURG is passed over.
         fcntl.fcntl(self.reader, fcntl.F_SETSIG, signal.SIGURG)
         while True:
             try:
@@ -97,7 +105,9 @@ class StagedFile:
                         f"the store's file system grants no leases ({error.strerror}); use ext4, xfs or btrfs"
                     ) from None
             if deadline.passed():
-                raise WorkerLost("a process can still write to the new snapshot after its worker's end; it is thrown away")
+                raise WorkerLost(
+                    "a process can still write to the new snapshot after its worker's end; it is thrown away"
+                )
             time.sleep(_LEASE_POLL_S)
 
     def name_as(self, name: str) -> None:
@@ -113,7 +123,8 @@ class StagedFile:
 
     def __exit__(self, *_: object) -> None:
         if self._named:
-            # The proof and the hash wanted it in memory; from now on its pages would only push out those of the users' servers.
+            # The proof and the hash wanted it in memory; from now on its pages would only push out
+            # those of the users' servers.
             with contextlib.suppress(OSError):
                 os.posix_fadvise(self.reader, 0, 0, os.POSIX_FADV_DONTNEED)
         elif self.partial is not None:

@@ -1,6 +1,7 @@
 """The store: a private folder of one's own, with one folder for each account.
 
-Private means: one's own, mode 0700, and no symlink. What is not so is refused with the line that mends it, and left alone.
+Private means: one's own, mode 0700, and no symlink. What is not so is refused with the line that
+mends it, and left alone.
 """
 
 from __future__ import annotations
@@ -20,7 +21,12 @@ from t3_backup.accounts import is_user_name
 from t3_backup.errors import StoreError
 from t3_backup.store import lock
 from t3_backup.store.account_dir import AccountDir
-from t3_backup.store.private_folder import check_private, explain_refusal, open_own_folder, sync_folder
+from t3_backup.store.private_folder import (
+    check_private,
+    explain_refusal,
+    open_own_folder,
+    sync_folder,
+)
 from t3_backup.system import native
 
 # A user's name has no plus: no account can have a folder of such a name.
@@ -39,8 +45,8 @@ class Store:
     def open(path: Path, *, create: bool = False) -> Store:
         """Open the store at `path`, and make it, where asked, if it is not there.
 
-        Raises StoreError where it is not a folder of one's own with mode 0700. An empty folder is made private; one with
-        something in it is left as it is, since it may be /tmp.
+        Raises StoreError where it is not a folder of one's own with mode 0700. An empty folder is
+        made private; one with something in it is left as it is, since it may be /tmp.
         """
         if create:
             try:
@@ -76,7 +82,11 @@ class Store:
         """Return the users who have a folder, sorted."""
         os.lseek(self.fd, 0, os.SEEK_SET)  # btrfs lists what was there when it was last rewound
         with os.scandir(self.fd) as entries:
-            return sorted(entry.name for entry in entries if entry.is_dir(follow_symlinks=False) and is_user_name(entry.name))
+            return sorted(
+                entry.name
+                for entry in entries
+                if entry.is_dir(follow_symlinks=False) and is_user_name(entry.name)
+            )
 
     def account_dir(self, user: str, *, create: bool = False) -> AccountDir | None:
         """Open the folder of `user`; None where there is none.
@@ -89,8 +99,10 @@ class Store:
         if create:
             with contextlib.suppress(FileExistsError):
                 os.mkdir(user, 0o700, dir_fd=self.fd)
-            native.sync_directory(self.fd, str(self.path))  # always: whoever made it may have died before this
-        if self.is_given_away(user, _uid_of(user)):  # looked at first: opening it may take a right that we don't have
+            # always: whoever made it may have died before this
+            native.sync_directory(self.fd, str(self.path))
+        # looked at first: opening it may take a right that we don't have
+        if self.is_given_away(user, _uid_of(user)):
             raise StoreError(
                 f"{path} is {user}'s own, as an earlier script left it: t3-backup-state import-legacy {user} takes it over"
             )
@@ -133,7 +145,9 @@ class Store:
 
         Raises StoreError and OSError.
         """
-        fd = os.open(name, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=self.fd)
+        fd = os.open(
+            name, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=self.fd
+        )
         if os.fstat(fd).st_uid != uid:
             os.close(fd)
             raise StoreError(f"{self.path / name} does not belong to its user")
@@ -154,7 +168,11 @@ class Store:
 
     def _list_numbered(self, name: str) -> list[str]:
         os.lseek(self.fd, 0, os.SEEK_SET)
-        return sorted(found for found in os.listdir(self.fd) if re.fullmatch(re.escape(name) + r"(\.\d+)?", found))
+        return sorted(
+            found
+            for found in os.listdir(self.fd)
+            if re.fullmatch(re.escape(name) + r"(\.\d+)?", found)
+        )
 
     def _rename(self, old: str, new: str) -> str:
         """Give `old` the name `new`, or `new.2` and so on where that is taken."""

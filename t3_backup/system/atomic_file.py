@@ -1,8 +1,8 @@
 """Write a small file that is there whole, as it was or as it is to be, whatever happens while it is written.
 
-Written to a temporary beside it, synced, and renamed into its place; then the folder is synced. By default the temporary has a
-name of its own that the next writer takes over, so a crash leaves one at most; two writers at once must be kept apart by a lock
-of theirs, or by names of their own.
+Written to a temporary beside it, synced, and renamed into its place; then the folder is synced. By
+default the temporary has a name of its own that the next writer takes over, so a crash leaves one
+at most; two writers at once must be kept apart by a lock of theirs, or by names of their own.
 """
 
 from __future__ import annotations
@@ -22,7 +22,9 @@ _WRITE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
 
-def replace_file(folder: int, name: str, data: bytes, mode: int, *, temporary: str | None = None) -> None:
+def replace_file(
+    folder: int, name: str, data: bytes, mode: int, *, temporary: str | None = None
+) -> None:
     """Have `data` under `name` in the open `folder`, durable when this returns. Raises OSError, and then the old one is there.
 
     `temporary` is a name that no other writer has, for those that no lock keeps apart.
@@ -50,7 +52,10 @@ def replace_file(folder: int, name: str, data: bytes, mode: int, *, temporary: s
 
 
 def replace_path(path: Path, data: bytes, mode: int) -> None:
-    """Do the same by a path. Raises OSError, where its folder is a symlink as well: nothing is followed."""
+    """Do the same by a path.
+
+    Raises OSError, where its folder is a symlink as well: nothing is followed.
+    """
     with opened(path.parent) as folder:
         replace_file(folder, path.name, data, mode)
 
@@ -69,14 +74,16 @@ def remove_path(path: Path) -> bool:
 def write_output(path: Path, text: str) -> None:
     """Make the file that somebody asked for hold `text`. A new one is one's own alone; one's own keeps the mode that it had.
 
-    What is no regular file is refused, not replaced: a device or a link that root is told to write to is a slip of the hand. Its
-    folder may be reached by a link. Raises UsageError, and OSError.
+    What is no regular file is refused, not replaced: a device or a link that root is told to write
+    to is a slip of the hand. Its folder may be reached by a link. Raises UsageError, and OSError.
     """
     mode = _output_mode(path)
     data = text.encode(errors="backslashreplace")
     folder = os.open(path.parent, _FOLDER)
     try:
-        replace_file(folder, path.name, data, mode, temporary=f".{path.name[:200]}.{os.urandom(6).hex()}")
+        replace_file(
+            folder, path.name, data, mode, temporary=f".{path.name[:200]}.{os.urandom(6).hex()}"
+        )
     except OSError as error:
         error.filename = str(path)  # which is what was asked for
         raise

@@ -20,7 +20,10 @@ def reserve_of(wanted: int | None, total: int) -> int:
 
 
 def used_bytes(folder: int) -> int:
-    """Sum what the files in the open `folder` take on the disk; a second name counts for nothing, nor does what two share."""
+    """Sum what the files in the open `folder` take on the disk.
+
+    A second name counts for nothing, nor does what two share.
+    """
     os.lseek(folder, 0, os.SEEK_SET)  # btrfs lists what was there when it was last rewound
     blocks: dict[int, int] = {}
     stretches: list[Stretch] = []
@@ -29,7 +32,11 @@ def used_bytes(folder: int) -> int:
             status = os.stat(name, dir_fd=folder, follow_symlinks=False)
         except FileNotFoundError:  # pruned in the meantime
             continue
-        if status.st_ino not in blocks and status.st_size >= _LARGE_BYTES and stat.S_ISREG(status.st_mode):
+        if (
+            status.st_ino not in blocks
+            and status.st_size >= _LARGE_BYTES
+            and stat.S_ISREG(status.st_mode)
+        ):
             stretches += _shared(folder, name)
         blocks[status.st_ino] = status.st_blocks
     return sum(blocks.values()) * BLOCK_BYTES - counted_twice(stretches)
@@ -37,7 +44,9 @@ def used_bytes(folder: int) -> int:
 
 def _shared(folder: int, name: str) -> list[Stretch]:
     try:
-        fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
+        fd = os.open(
+            name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder
+        )
     except OSError:
         return []
     try:
@@ -81,7 +90,9 @@ def shared_stretches(fd: int) -> list[Stretch]:
         if not count:
             return found
         for number in range(count):
-            logical, physical, length, flags = _EXTENT.unpack_from(buffer, _HEADER.size + number * _EXTENT.size)
+            logical, physical, length, flags = _EXTENT.unpack_from(
+                buffer, _HEADER.size + number * _EXTENT.size
+            )
             if flags & _SHARED:
                 found.append((physical, physical + length))
         if flags & _LAST:

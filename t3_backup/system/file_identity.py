@@ -16,7 +16,8 @@ Unsigned = Annotated[int, range(1 << 64)]  # as stat(2) has its numbers
 class FileIdentity:
     """Which file it is, and whether anything was done to it: from stat(2); sizes in bytes, times in nanoseconds.
 
-    Within one folder, and after a reboot, the inode alone says which it is: a device may have another number then.
+    Within one folder, and after a reboot, the inode alone says which it is: a device may have
+    another number then.
     """
 
     device: Unsigned
@@ -32,7 +33,9 @@ class FileIdentity:
         """From what stat(2) says."""
         mode = stat.S_IMODE(status.st_mode)
         times = status.st_mtime_ns, status.st_ctime_ns
-        return FileIdentity(status.st_dev, status.st_ino, status.st_size, *times, mode, status.st_gid)
+        return FileIdentity(
+            status.st_dev, status.st_ino, status.st_size, *times, mode, status.st_gid
+        )
 
     @staticmethod
     def from_json(value: Any) -> FileIdentity:
@@ -44,4 +47,8 @@ class FileIdentity:
 
     def holds_the_same(self, other: FileIdentity) -> bool:
         """Whether nothing was written to it since it was `other`; its names may have changed."""
-        return (self.inode, self.bytes, self.modified_ns) == (other.inode, other.bytes, other.modified_ns)
+        return (self.inode, self.bytes, self.modified_ns) == (
+            other.inode,
+            other.bytes,
+            other.modified_ns,
+        )

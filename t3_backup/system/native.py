@@ -1,7 +1,7 @@
 """The C extension, typed: files that survive, and pages hashed and compared.
 
-Owns every call into `_copier` but the VFS's (`worker.child.vfs`), and turns a negative errno into `OSError`. No function here
-follows a symlink or replaces an existing name.
+Owns every call into `_copier` but the VFS's (`worker.child.vfs`), and turns a negative errno into
+`OSError`. No function here follows a symlink or replaces an existing name.
 
 Sizes and offsets are bytes; descriptors stay the caller's.
 """
@@ -23,7 +23,8 @@ ffi: Any = _copier.ffi
 lib: Any = _copier.lib
 
 
-# Ways to copy a file within the kernel or through memory, the cheapest first; and all of them, as flags.
+# Ways to copy a file within the kernel or through memory, the cheapest first; and all of them, as
+# flags.
 REFLINK: int = lib.T3_COPY_REFLINK
 RANGE: int = lib.T3_COPY_RANGE
 READ_WRITE: int = lib.T3_COPY_READ_WRITE
@@ -31,7 +32,10 @@ ANY: int = lib.T3_COPY_ANY
 
 
 def check_result(result: int, path: str | None = None) -> int:
-    """Return what a function of the extension returned. Raises OSError where it is a negative errno; `path` is whom it names."""
+    """Return what a function of the extension returned.
+
+    Raises OSError where it is a negative errno; `path` is whom it names.
+    """
     if result < 0:
         raise OSError(-result, os.strerror(-result), path)
     return result
@@ -54,19 +58,26 @@ def link_unnamed(fd: int, dir_fd: int, name: str) -> None:
 
 
 def rename_noreplace(dir_fd: int, old: str, new: str) -> None:
-    """Rename within one directory. Raises `OSError`: EEXIST if `new` is there, and what renameat2(2) says."""
+    """Rename within one directory.
+
+    Raises `OSError`: EEXIST if `new` is there, and what renameat2(2) says.
+    """
     check_result(lib.t3_rename_noreplace(dir_fd, os.fsencode(old), os.fsencode(new)), old)
 
 
 def rename_exchange(dir_fd: int, one: str, other: str) -> None:
-    """Let two names of one directory change places in one step. Raises `OSError`: EINVAL where the file system can't."""
+    """Let two names of one directory change places in one step.
+
+    Raises `OSError`: EINVAL where the file system can't.
+    """
     check_result(lib.t3_rename_exchange(dir_fd, os.fsencode(one), os.fsencode(other)), one)
 
 
 def sync_file(fd: int, path: str | None = None) -> None:
     """Wait until the file is on the disk. `path` is for the message.
 
-    Raises `OSError`, which is final: the kernel has let go of what it could not write, and a second try would succeed.
+    Raises `OSError`, which is final: the kernel has let go of what it could not write, and a second
+    try would succeed.
     """
     check_result(lib.t3_sync_file(fd), path)
 
@@ -82,16 +93,22 @@ def sync_directory(fd: int, path: str | None = None) -> None:
 def copy(src: int, dst: int, size: int, methods: int = ANY) -> int:
     """Make the empty file `dst` the same as the first `size` bytes of `src`; returns the method that finished. No sync.
 
-    Raises `OSError`: EIO if the source ended early, EOPNOTSUPP and its like if none of `methods` can be had.
+    Raises `OSError`: EIO if the source ended early, EOPNOTSUPP and its like if none of `methods`
+    can be had.
     """
     return check_result(lib.t3_copy(src, dst, size, methods))
 
 
 def hash_pages(data: Buffer, page_size: int) -> bytes:
-    """The XXH3-128 of each page of `data`, HASH_BYTES each, one after the other; a last page may be cut short."""
+    """The XXH3-128 of each page of `data`, HASH_BYTES each, one after the other.
+
+    A last page may be cut short.
+    """
     pages = -(-memoryview(data).nbytes // page_size)
     hashes = bytearray(pages * HASH_BYTES)
-    lib.t3_hash_pages(ffi.from_buffer(data), memoryview(data).nbytes, page_size, ffi.from_buffer(hashes))
+    lib.t3_hash_pages(
+        ffi.from_buffer(data), memoryview(data).nbytes, page_size, ffi.from_buffer(hashes)
+    )
     return bytes(hashes)
 
 
@@ -106,14 +123,20 @@ def differing_pages(one: int, other: int, first: int, count: int, page_size: int
     return found[:number]
 
 
-def read_pages(one: int, other: int, from_other: bytes, numbers: Sequence[int], page_size: int) -> bytearray:
+def read_pages(
+    one: int, other: int, from_other: bytes, numbers: Sequence[int], page_size: int
+) -> bytearray:
     """Pages by their numbers, one after the other: from `other` where `from_other` has a 1, else from `one` (-1: zeros).
 
     Past its end a file is zeros. Raises `OSError`.
     """
     data = bytearray(len(numbers) * page_size)
     pages = ffi.from_buffer("uint32_t[]", array("I", numbers))
-    check_result(lib.t3_read_pages(one, other, from_other, pages, len(numbers), page_size, ffi.from_buffer(data)))
+    check_result(
+        lib.t3_read_pages(
+            one, other, from_other, pages, len(numbers), page_size, ffi.from_buffer(data)
+        )
+    )
     return data
 
 
@@ -126,7 +149,8 @@ def write_pages(fd: int, numbers: Sequence[int], page_size: int, data: Buffer) -
 def confine(parent_pid: int) -> None:
     """Give up new privileges, core dumps and being traced, and die when the thread that started this process ends.
 
-    Call it after the last change of user, which would undo it. Raises `OSError`: ESRCH if the parent is gone already.
+    Call it after the last change of user, which would undo it. Raises `OSError`: ESRCH if the
+    parent is gone already.
     """
     check_result(lib.t3_confine(parent_pid))
 
@@ -142,7 +166,8 @@ def cancel_on_signal(signo: int) -> None:
 def register_vfs(connection: Any) -> None:
     """Register the VFS `t3copy` in the SQLite of an apsw connection, for the life of the process. Again is harmless.
 
-    Raises `apsw.Error` where that SQLite refuses extensions, or where another SQLite of this process has the VFS.
+    Raises `apsw.Error` where that SQLite refuses extensions, or where another SQLite of this
+    process has the VFS.
     """
     # The names of apsw 3.40, which newer ones keep.
     connection.enableloadextension(True)

@@ -1,4 +1,7 @@
-"""Find who has a file open: in /proc, by what stat(2) says of each descriptor (proc(5)). Nothing of a user's is opened for it."""
+"""Find who has a file open: in /proc, by what stat(2) says of each descriptor (proc(5)).
+
+Nothing of a user's is opened for it.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,8 @@ _MOST = 5
 def describe_holders(file: FileIdentity, *, patient: bool) -> str:
     """Name the processes that have `file` open, for people: `pid 4711 (sqlite3 FILE)`; empty where none is to be seen.
 
-    Where `patient`, one that is just about to have it open is waited for. Without root's rights one sees one's own alone.
+    Where `patient`, one that is just about to have it open is waited for. Without root's rights one
+    sees one's own alone.
     """
     until = time.monotonic() + (_PATIENCE_S if patient else 0)
     while not (found := list(_holders(file))) and time.monotonic() < until:

@@ -32,8 +32,8 @@ def stop_on_signals(told: Callable[[], None] = lambda: None) -> StopRequest:
 
     What runs is stopped cleanly, what waits is not begun.
 
-    The terminal can't put it to sleep: with the workers asleep a pin would hold a server's -wal, and with the parent asleep
-    nobody would end it.
+    The terminal can't put it to sleep: with the workers asleep a pin would hold a server's -wal,
+    and with the parent asleep nobody would end it.
     """
     stopping = StopRequest()
     for number in (signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU):
@@ -45,6 +45,7 @@ def stop_on_signals(told: Callable[[], None] = lambda: None) -> StopRequest:
         told()
 
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:  # as nohup(1) has it
+        # as nohup(1) has it
+        if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, stop)
     return stopping

@@ -16,7 +16,12 @@ from t3_backup.errors import Failure
 
 BOOTED = Path("/run/systemd/system")  # by systemd, where it is there (sd_booted(3))
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin"  # where systemd looks for a program, too
-ENVIRONMENT: Mapping[str, str] = {"PATH": PATH, "LC_ALL": "C.UTF-8", "TZ": "UTC", "SYSTEMD_COLORS": "0"}
+ENVIRONMENT: Mapping[str, str] = {
+    "PATH": PATH,
+    "LC_ALL": "C.UTF-8",
+    "TZ": "UTC",
+    "SYSTEMD_COLORS": "0",
+}
 _SYSTEMCTL = "/usr/bin/systemctl"
 _STOP_SECONDS = 300  # systemd's own limit (TimeoutStopSec) is the shorter one
 _SECONDS = 60
@@ -26,8 +31,8 @@ _RUNNING = ("active", "activating", "reloading")
 def call_systemctl(*words: str, seconds: float = _SECONDS, check: bool = True) -> str:
     """Call systemctl with these words; what it prints. Raises Failure where it does not end in time or, with `check`, well.
 
-    It asks nobody for a password, and has no pager, no colours, no language but C and no time zone but UTC. It runs in a process
-    group of its own: a Ctrl-C is the command's to hear.
+    It asks nobody for a password, and has no pager, no colours, no language but C and no time zone
+    but UTC. It runs in a process group of its own: a Ctrl-C is the command's to hear.
     """
     said = " ".join(["systemctl", *(word for word in words if not word.startswith("-"))])
     try:
@@ -57,7 +62,8 @@ class Service:
     """The unit of one service."""
 
     unit: str
-    stopped_status: int | None = None  # the exit status of one that was asked to stop, where systemd takes it for a failure
+    # the exit status of one that was asked to stop, where systemd takes it for a failure
+    stopped_status: int | None = None
 
     def find(self) -> Self | None:
         """Return this service; None where there is no such unit."""
@@ -66,7 +72,9 @@ class Service:
     def runs(self) -> bool:
         """Tell whether it runs, is about to, or has crashed: one that its database brings down is started with another."""
         state = self.show("ActiveState")
-        return state in _RUNNING or (state == "failed" and self.show("ExecMainStatus") != str(self.stopped_status))
+        return state in _RUNNING or (
+            state == "failed" and self.show("ExecMainStatus") != str(self.stopped_status)
+        )
 
     def is_masked(self) -> bool:
         """Tell whether an admin keeps it from starting."""
@@ -77,19 +85,23 @@ class Service:
 
         How it ends is its own matter, and it may take its time.
         """
-        self._call("stop", seconds=_STOP_SECONDS)  # before the mask, which hides how it wants to be stopped
+        # before the mask, which hides how it wants to be stopped
+        self._call("stop", seconds=_STOP_SECONDS)
         if mask:
             self._call("mask", "--runtime")  # a reboot undoes it
             self._call("stop", seconds=_STOP_SECONDS)  # it may have been started in between
         if (state := self.show("ActiveState")) not in ("inactive", "failed"):
-            raise Failure(f"{self.unit} does not stop (it is {state}): systemctl status {self.unit}")
+            raise Failure(
+                f"{self.unit} does not stop (it is {state}): systemctl status {self.unit}"
+            )
 
     def release(self, *, unmask: bool, start: bool) -> None:
         """Undo `stop`, and start it where asked. Raises Failure."""
         if unmask:
             self._call("unmask", "--runtime")
         if start:
-            # It may have died too often lately to be started again otherwise. One that ended well may be forgotten already.
+            # It may have died too often lately to be started again otherwise. One that ended well
+            # may be forgotten already.
             with contextlib.suppress(Failure):
                 self._call("reset-failed")
             self._call("start")

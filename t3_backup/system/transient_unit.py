@@ -1,8 +1,8 @@
 """Run a command as a transient unit of systemd: as another user, in a sandbox of its own, with limits that its end is held to.
 
-systemd starts it, outside of whatever sandbox this process is in, by systemd-run(1), which waits for it over the system bus, and
-without a shell. What it prints is taken up to a limit, and not trusted. Only a caller that is killed leaves its unit behind; `end`
-is for those.
+systemd starts it, outside of whatever sandbox this process is in, by systemd-run(1), which waits
+for it over the system bus, and without a shell. What it prints is taken up to a limit, and not
+trusted. Only a caller that is killed leaves its unit behind; `end` is for those.
 """
 
 from __future__ import annotations
@@ -42,27 +42,55 @@ _OF_AN_OWNER = (
 class Done:
     """How a command ended: its exit code, and what it printed, up to the limit."""
 
-    code: int  # of the command; where systemd could not start it, that of systemd-run(1), which says why in `err`
+    # of the command; where systemd could not start it, that of systemd-run(1), which says why in
+    # `err`
+    code: int
     out: str
     err: str
     timed_out: bool = False
 
 
-def run(argv: Sequence[str], *, name: str, properties: Sequence[str], seconds: float, limit_bytes: int = _LIMIT_BYTES) -> Done:
+def run(
+    argv: Sequence[str],
+    *,
+    name: str,
+    properties: Sequence[str],
+    seconds: float,
+    limit_bytes: int = _LIMIT_BYTES,
+) -> Done:
     """Run `argv` as the unit `name`.service with these properties, for so many seconds at most; afterwards it is gone.
 
-    Its standard input is empty. Raises Failure where there is no systemd-run(1) or no bus, or where the unit outlives its end.
+    Its standard input is empty. Raises Failure where there is no systemd-run(1) or no bus, or where
+    the unit outlives its end.
     """
     if not _BUS.exists():
-        raise Failure("the system bus, by which units are asked for, does not run: systemctl start dbus.socket")
+        raise Failure(
+            "the system bus, by which units are asked for, does not run: systemctl start dbus.socket"
+        )
     unit = f"{name}.service"
-    line = ["systemd-run", "--quiet", "--pipe", "--wait", "--collect", "--service-type=exec", f"--unit={unit}"]
+    line = [
+        "systemd-run",
+        "--quiet",
+        "--pipe",
+        "--wait",
+        "--collect",
+        "--service-type=exec",
+        f"--unit={unit}",
+    ]
     line += [f"--property={one}" for one in (*properties, f"RuntimeMaxSec={seconds:.3f}")]
-    line += ["--", *(word.replace("$", "$$") for word in argv)]  # systemd puts its variables in (systemd.service(5))
+    # systemd puts its variables in (systemd.service(5))
+    line += ["--", *(word.replace("$", "$$") for word in argv)]
     pipe = subprocess.PIPE
     try:
         # In a group of its own: a Ctrl-C is ours to hear.
-        process = subprocess.Popen(line, stdin=subprocess.DEVNULL, stdout=pipe, stderr=pipe, process_group=0, env=_ENVIRONMENT)
+        process = subprocess.Popen(
+            line,
+            stdin=subprocess.DEVNULL,
+            stdout=pipe,
+            stderr=pipe,
+            process_group=0,
+            env=_ENVIRONMENT,
+        )
     except OSError as error:
         raise Failure(f"systemd-run: {error.strerror}") from None
     began = time.monotonic()
@@ -75,20 +103,40 @@ def run(argv: Sequence[str], *, name: str, properties: Sequence[str], seconds: f
             if not ended:
                 process.kill()
                 end(unit)
-    return Done(process.returncode, out, err, timed_out=not ended or time.monotonic() - began >= seconds)
+    return Done(
+        process.returncode, out, err, timed_out=not ended or time.monotonic() - began >= seconds
+    )
 
 
-def as_owner(user: str, argv: Sequence[str], seconds: float, *, properties: Sequence[str] = ()) -> Done:
+def as_owner(
+    user: str, argv: Sequence[str], seconds: float, *, properties: Sequence[str] = ()
+) -> Done:
     """Run `argv` as an account's owner, with nothing of this process's environment, nor of systemd's. Raises Failure."""
     account = accounts.find(user)
-    environment = (f"HOME={account.home}", f"USER={account.user}", f"LOGNAME={account.user}", f"PATH={PATH}", "LANG=C.UTF-8")
+    environment = (
+        f"HOME={account.home}",
+        f"USER={account.user}",
+        f"LOGNAME={account.user}",
+        f"PATH={PATH}",
+        "LANG=C.UTF-8",
+    )
     line = ["/usr/bin/env", "-i", *environment, *argv]
-    whole = (f"User={account.user}", f"WorkingDirectory=-{account.home}", *_OF_AN_OWNER, *properties)
-    return run(line, name=f"{_name_of(user)}-{secrets.token_hex(4)}", properties=whole, seconds=seconds)
+    whole = (
+        f"User={account.user}",
+        f"WorkingDirectory=-{account.home}",
+        *_OF_AN_OWNER,
+        *properties,
+    )
+    return run(
+        line, name=f"{_name_of(user)}-{secrets.token_hex(4)}", properties=whole, seconds=seconds
+    )
 
 
 def end_owners(user: str) -> None:
-    """Kill what `as_owner` runs for an account; what a caller that was killed has left, too. Raises Failure."""
+    """Kill what `as_owner` runs for an account; what a caller that was killed has left, too.
+
+    Raises Failure.
+    """
     end(f"{_name_of(user)}-*.service")
 
 
@@ -97,7 +145,10 @@ def _name_of(user: str) -> str:
 
 
 def end(pattern: str) -> None:
-    """Kill the units of this name, or of this pattern of names, and wait until they are gone. Raises Failure where one goes on."""
+    """Kill the units of this name, or of this pattern of names, and wait until they are gone.
+
+    Raises Failure where one goes on.
+    """
     if not BOOTED.is_dir():
         return  # there are no units
     # A unit that is not there has ended: what the first two say is judged by what is left.
@@ -107,7 +158,11 @@ def end(pattern: str) -> None:
         left = call_systemctl("list-units", "--all", "--plain", "--no-legend", "--full", pattern)
     except Failure as failure:
         raise Failure(f"{pattern}: it can't be checked whether it has ended: {failure}") from None
-    running = [words[0] for line in left.splitlines() if len(words := line.split()) > 2 and words[2] not in _GONE]
+    running = [
+        words[0]
+        for line in left.splitlines()
+        if len(words := line.split()) > 2 and words[2] not in _GONE
+    ]
     if running:
         raise Failure(f"{', '.join(running)} does not end: systemctl status {running[0]}")
 

@@ -1,7 +1,8 @@
 """Read from a live database, as its owner, its level and the turns of agents.
 
-`python3 -m t3_backup.t3.activity DATABASE` prints them as one JSON object, or null where there is no database: that is said, and
-never taken from a failure. Nothing is written, and no lock is taken that a commit waits for.
+`python3 -m t3_backup.t3.activity DATABASE` prints them as one JSON object, or null where there is
+no database: that is said, and never taken from a failure. Nothing is written, and no lock is taken
+that a commit waits for.
 """
 
 from __future__ import annotations
@@ -30,13 +31,18 @@ def read_activity(database: Path) -> dict[str, Any] | None:
         database.lstat()
     except FileNotFoundError:
         return None
-    uri = f"file:{str(database).replace('%', '%25').replace('?', '%3f').replace('#', '%23')}?mode=ro"
+    uri = (
+        f"file:{str(database).replace('%', '%25').replace('?', '%3f').replace('#', '%23')}?mode=ro"
+    )
     flags = apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI | NOFOLLOW
     with closing(apsw.Connection(uri, flags=flags)) as connection:
         connection.setbusytimeout(_BUSY_MS)
         for statement in ("PRAGMA trusted_schema=0", "PRAGMA query_only=1"):
             connection.cursor().execute(statement)
-        return {"level": _query_number(connection, LEVEL_QUERY), "turns": _query_number(connection, TURNS_IN_FLIGHT_QUERY) or 0}
+        return {
+            "level": _query_number(connection, LEVEL_QUERY),
+            "turns": _query_number(connection, TURNS_IN_FLIGHT_QUERY) or 0,
+        }
 
 
 def _query_number(connection: apsw.Connection, query: str) -> int | None:

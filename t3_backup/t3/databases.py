@@ -18,7 +18,9 @@ COPIED = DATABASE_NAME
 ENDING = ".sqlite"
 SUCCESSOR = "statev2.sqlite"
 # Held in a transaction for as long as a server lives, and empty: never copied, restored or removed.
-LOCKS = frozenset({"server-lock.sqlite", "server-launcher-lock.sqlite", "server-database-access.sqlite"})
+LOCKS = frozenset(
+    {"server-lock.sqlite", "server-launcher-lock.sqlite", "server-database-access.sqlite"}
+)
 MOST = 16  # names that are told of
 _LONGEST = 255  # NAME_MAX of Linux; a byte is never more than one character
 _SHOWN = 3
@@ -27,14 +29,21 @@ _PLAIN = r"[A-Za-z0-9_.+-]+"
 
 def is_uncovered(name: str) -> bool:
     """Tell whether `name` is that of a database which is not copied."""
-    return name.endswith(ENDING) and name != COPIED and name not in LOCKS and len(name) <= _LONGEST and "/" not in name
+    return (
+        name.endswith(ENDING)
+        and name != COPIED
+        and name not in LOCKS
+        and len(name) <= _LONGEST
+        and "/" not in name
+    )
 
 
 def uncovered(folder: int) -> tuple[str, ...]:
     """List the databases in the open `folder` that are not copied.
 
-    MOST names, T3's own first. Raises OSError. Only names are read, and nothing is opened: a symlink, and a file that can't be
-    read, may be data. A folder is none. It takes time, but no memory, whatever the folder holds.
+    MOST names, T3's own first. Raises OSError. Only names are read, and nothing is opened: a
+    symlink, and a file that can't be read, may be data. A folder is none. It takes time, but no
+    memory, whatever the folder holds.
     """
     fd = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=folder)
     try:
@@ -62,8 +71,14 @@ def summary(names: Sequence[str]) -> str:
 
     The names are printable ones.
     """
-    shown = ", ".join(name if re.fullmatch(_PLAIN, name) else f'"{name}"' for name in names[:_SHOWN])
-    more = f" and {'at least ' if len(names) == MOST else ''}{len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    shown = ", ".join(
+        name if re.fullmatch(_PLAIN, name) else f'"{name}"' for name in names[:_SHOWN]
+    )
+    more = (
+        f" and {'at least ' if len(names) == MOST else ''}{len(names) - _SHOWN} more"
+        if len(names) > _SHOWN
+        else ""
+    )
     return f"{shown}{more} {'is' if len(names) == 1 else 'are'} not backed up"
 
 

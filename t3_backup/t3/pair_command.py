@@ -45,8 +45,8 @@ def _seconds(text: str) -> float:
 def _refusal(base_dir: Path, words: Sequence[str]) -> str:
     """Say why it can't be called so, or how root is to call it instead.
 
-    Empty where it may go on. The mint would begin a new state where there is none. Files that root makes beside a database are
-    closed to its owner.
+    Empty where it may go on. The mint would begin a new state where there is none. Files that root
+    makes beside a database are closed to its owner.
     """
     try:
         owner = (base_dir / ".").stat().st_uid
@@ -59,7 +59,8 @@ def _refusal(base_dir: Path, words: Sequence[str]) -> str:
     except KeyError:
         name = str(owner)
     return (
-        f"{base_dir} belongs to {name}: files that root writes there would lock them out: runuser -u {name} -- {shlex.join(words)}"
+        f"{base_dir} belongs to {name}: files that root writes there would lock them out: "
+        f"runuser -u {name} -- {shlex.join(words)}"
     )
 
 
@@ -68,13 +69,38 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     Exit status 0 where people can log in, 1 where not, 2 for wrong use.
     """
-    parser = _Parser(prog="t3-pair", description="Log in to a T3 server as a browser does, as the owner of its state.")
-    parser.add_argument("--t3", type=Path, required=True, metavar="BIN", help="the program that mints the credential")
-    parser.add_argument("--base-dir", type=Path, required=True, metavar="DIR", help="where the server has its state (~/.t3)")
-    parser.add_argument("--port", type=_port, required=True, metavar="N", help=f"where it listens on {HOST}")
-    parser.add_argument("--seconds", type=_seconds, default=STEP_SECONDS, metavar="S", help=f"for each step ({STEP_SECONDS:g})")
+    parser = _Parser(
+        prog="t3-pair",
+        description="Log in to a T3 server as a browser does, as the owner of its state.",
+    )
+    parser.add_argument(
+        "--t3",
+        type=Path,
+        required=True,
+        metavar="BIN",
+        help="the program that mints the credential",
+    )
+    parser.add_argument(
+        "--base-dir",
+        type=Path,
+        required=True,
+        metavar="DIR",
+        help="where the server has its state (~/.t3)",
+    )
+    parser.add_argument(
+        "--port", type=_port, required=True, metavar="N", help=f"where it listens on {HOST}"
+    )
+    parser.add_argument(
+        "--seconds",
+        type=_seconds,
+        default=STEP_SECONDS,
+        metavar="S",
+        help=f"for each step ({STEP_SECONDS:g})",
+    )
     parser.add_argument("--json", action="store_true", help="one JSON object instead of a line")
-    parser.add_argument("--version", action="version", version=f"{parser.prog} {t3_backup.__version__}")
+    parser.add_argument(
+        "--version", action="version", version=f"{parser.prog} {t3_backup.__version__}"
+    )
     words = sys.argv[1:] if argv is None else list(argv)
     args = parser.parse_args(words)
     if why := _refusal(args.base_dir, [parser.prog, *words]):

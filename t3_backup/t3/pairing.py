@@ -1,8 +1,9 @@
 """Log in to a T3 server as a browser does.
 
-Mint a credential, exchange it for a cookie, check the cookie. Nothing less shows that people can log in: a server whose pairing is
-broken goes on answering 200 to everything else. Which endpoint takes the credential differs from version to version; the 404 of one
-that is not there does not use the credential up.
+Mint a credential, exchange it for a cookie, check the cookie. Nothing less shows that people can
+log in: a server whose pairing is broken goes on answering 200 to everything else. Which endpoint
+takes the credential differs from version to version; the 404 of one that is not there does not use
+the credential up.
 """
 
 from __future__ import annotations
@@ -60,8 +61,8 @@ async def _pair(t3: Path, base_dir: Path, port: int, seconds: float) -> Paired:
     credential = await mint_credential(t3, base_dir, seconds)
     _check_listener(port)
     limit = aiohttp.ClientTimeout(total=seconds)
-    # No cookie of an earlier answer, no proxy of the environment, no connection that an earlier answer has spoilt, and nothing is
-    # unpacked: a small answer stays one.
+    # No cookie of an earlier answer, no proxy of the environment, no connection that an earlier
+    # answer has spoilt, and nothing is unpacked: a small answer stays one.
     async with aiohttp.ClientSession(
         f"http://{HOST}:{port}",
         timeout=limit,
@@ -72,11 +73,15 @@ async def _pair(t3: Path, base_dir: Path, port: int, seconds: float) -> Paired:
         headers={"Accept-Encoding": "identity"},
     ) as client:
         endpoint, cookie = await _exchange_credential(client, credential)
-        status, body, _ = await _request(client, "session", "GET", SESSION_PATH, headers={"Cookie": f"{COOKIE}={cookie}"})
+        status, body, _ = await _request(
+            client, "session", "GET", SESSION_PATH, headers={"Cookie": f"{COOKIE}={cookie}"}
+        )
         if status != 200:
             raise PairingFailed("session", f"GET {SESSION_PATH} answered {status}")
         if _parse_object("session", body).get("authenticated") is not True:
-            raise PairingFailed("session", f"GET {SESSION_PATH} says that the new cookie is not authenticated")
+            raise PairingFailed(
+                "session", f"GET {SESSION_PATH} says that the new cookie is not authenticated"
+            )
         return Paired(endpoint)
 
 
@@ -88,7 +93,9 @@ async def mint_credential(t3: Path, base_dir: Path, seconds: float) -> str:
     line = program.mint_command(t3, base_dir)
     nothing, pipe = asyncio.subprocess.DEVNULL, asyncio.subprocess.PIPE
     try:
-        process = await asyncio.create_subprocess_exec(*line, stdin=nothing, stdout=pipe, stderr=pipe, start_new_session=True)
+        process = await asyncio.create_subprocess_exec(
+            *line, stdin=nothing, stdout=pipe, stderr=pipe, start_new_session=True
+        )
     except OSError as error:
         raise PairingFailed("mint", f"{t3}: {error.strerror}") from None
     assert process.stdout is not None
@@ -98,15 +105,20 @@ async def mint_credential(t3: Path, base_dir: Path, seconds: float) -> str:
             out, said = await asyncio.gather(_read(process.stdout), _read(process.stderr))
             code = await process.wait()
     except TimeoutError:
-        raise PairingFailed("mint", f"t3 auth pairing create did not end within {seconds:g} s") from None
+        raise PairingFailed(
+            "mint", f"t3 auth pairing create did not end within {seconds:g} s"
+        ) from None
     finally:
         await _end_process(process)
     if code != 0:  # T3 says what is wrong on its standard output
         raise PairingFailed(
-            "mint", f"t3 auth pairing create ended with {code}: {_first_line(out) or _first_line(said) or 'no reason is given'}"
+            "mint",
+            f"t3 auth pairing create ended with {code}: {_first_line(out) or _first_line(said) or 'no reason is given'}",
         )
     if len(out) > _LIMIT_BYTES:
-        raise PairingFailed("mint", f"t3 auth pairing create printed more than {_LIMIT_BYTES} bytes")
+        raise PairingFailed(
+            "mint", f"t3 auth pairing create printed more than {_LIMIT_BYTES} bytes"
+        )
     credential = _parse_object("mint", out).get("credential")
     if not isinstance(credential, str) or not _CREDENTIAL.fullmatch(credential):
         raise PairingFailed("mint", "t3 auth pairing create printed no credential")
@@ -121,12 +133,17 @@ def _check_listener(port: int) -> None:
     try:
         found = port_owner.listener_uids(port)
     except (OSError, ValueError) as error:
-        raise PairingFailed("exchange", f"it can't be checked who listens on port {port}: {error}") from None
+        raise PairingFailed(
+            "exchange", f"it can't be checked who listens on port {port}: {error}"
+        ) from None
     if not found:
         raise PairingFailed("exchange", f"POST {PAIRING_PATHS[0]}: nobody listens on port {port}")
     others = [uid for uid in found if uid not in (os.geteuid(), 0)]
     if others:
-        raise PairingFailed("exchange", f"it is uid {others[0]} who listens on port {port}, and is not given the credential")
+        raise PairingFailed(
+            "exchange",
+            f"it is uid {others[0]} who listens on port {port}, and is not given the credential",
+        )
 
 
 async def _exchange_credential(client: aiohttp.ClientSession, credential: str) -> tuple[str, str]:
@@ -135,17 +152,24 @@ async def _exchange_credential(client: aiohttp.ClientSession, credential: str) -
     The first answer that is no 404 decides.
     """
     for endpoint in PAIRING_PATHS:
-        status, body, cookies = await _request(client, "exchange", "POST", endpoint, json={"credential": credential})
+        status, body, cookies = await _request(
+            client, "exchange", "POST", endpoint, json={"credential": credential}
+        )
         if status == 404:
             continue
         if status != 200:
             raise PairingFailed("exchange", f"POST {endpoint} answered {status}")
         if _parse_object("exchange", body).get("authenticated") is not True:
-            raise PairingFailed("exchange", f"POST {endpoint} answered 200 and does not say authenticated")
+            raise PairingFailed(
+                "exchange", f"POST {endpoint} answered 200 and does not say authenticated"
+            )
         if not cookies.get(COOKIE):
             raise PairingFailed("exchange", f"POST {endpoint} set no cookie {COOKIE}")
         return endpoint, cookies[COOKIE]
-    raise PairingFailed("exchange", f"there is none of {', '.join(PAIRING_PATHS)}: this version pairs by another name")
+    raise PairingFailed(
+        "exchange",
+        f"there is none of {', '.join(PAIRING_PATHS)}: this version pairs by another name",
+    )
 
 
 async def _request(
@@ -158,18 +182,26 @@ async def _request(
     try:
         async with client.request(method, path, allow_redirects=False, **how) as answer:
             body = await answer.content.read(_LIMIT_BYTES + 1)
-            while len(body) <= _LIMIT_BYTES and (more := await answer.content.read(_LIMIT_BYTES + 1 - len(body))):
+            while len(body) <= _LIMIT_BYTES and (
+                more := await answer.content.read(_LIMIT_BYTES + 1 - len(body))
+            ):
                 body += more
             if len(body) > _LIMIT_BYTES:
-                raise PairingFailed(step, f"{method} {path} answered with more than {_LIMIT_BYTES} bytes")
+                raise PairingFailed(
+                    step, f"{method} {path} answered with more than {_LIMIT_BYTES} bytes"
+                )
             return answer.status, body, _parse_cookies(answer.headers.getall("Set-Cookie", []))
     except TimeoutError:
         raise PairingFailed(step, f"{method} {path} did not answer in time") from None
     except aiohttp.ClientConnectorError as error:
         why = os.strerror(error.os_error.errno or 0)
-        raise PairingFailed(step, f"{method} {path}: no connection to port {error.port}: {why}") from None
+        raise PairingFailed(
+            step, f"{method} {path}: no connection to port {error.port}: {why}"
+        ) from None
     except (aiohttp.ClientError, ValueError, OSError) as error:
-        raise PairingFailed(step, f"{method} {path}: {_first_line(str(error).encode()) or type(error).__name__}") from None
+        raise PairingFailed(
+            step, f"{method} {path}: {_first_line(str(error).encode()) or type(error).__name__}"
+        ) from None
 
 
 def _parse_cookies(lines: Sequence[str]) -> dict[str, str]:

@@ -19,7 +19,10 @@ def _as_kernel_writes(packed: bytes) -> str:
 
     In words of the machine's own byte order.
     """
-    return "".join(f"{int.from_bytes(packed[at : at + 4], sys.byteorder):08X}" for at in range(0, len(packed), 4))
+    return "".join(
+        f"{int.from_bytes(packed[at : at + 4], sys.byteorder):08X}"
+        for at in range(0, len(packed), 4)
+    )
 
 
 _LOOPBACK = (
@@ -36,7 +39,9 @@ def listener_uids(port: int) -> list[int]:
     """
     found = list(_listeners(port))
     # Who has taken the very address is asked before who has taken all of them.
-    return [uid for address, uid in found if address in _LOOPBACK] or [uid for address, uid in found if address in _ANY]
+    return [uid for address, uid in found if address in _LOOPBACK] or [
+        uid for address, uid in found if address in _ANY
+    ]
 
 
 def _listeners(port: int) -> Iterator[tuple[str, int]]:
@@ -45,7 +50,8 @@ def _listeners(port: int) -> Iterator[tuple[str, int]]:
         if table.name == "tcp6" and not table.exists():
             continue  # a kernel without IPv6
         for line in table.read_text(encoding="ascii").splitlines()[1:]:
-            words = line.split()  # 0: ADDRESS:PORT ADDRESS:PORT STATE QUEUES TIMER RETRANSMITS UID ...
+            # 0: ADDRESS:PORT ADDRESS:PORT STATE QUEUES TIMER RETRANSMITS UID ...
+            words = line.split()
             address, _, number = words[1].rpartition(":")
             if words[3] == _LISTEN and int(number, 16) == port:
                 yield address, int(words[7])

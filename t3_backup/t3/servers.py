@@ -26,7 +26,8 @@ _CGROUPS = Path("/sys/fs/cgroup")
 _PORT = re.compile(rf'\s*(?:export\s+)?{PORT_VARIABLE}=["\']?(\d{{1,5}})["\']?\s*')
 _READ_S = 30
 _PAIR_S = 60
-# What reading an answer may raise: it is the owner's word, who may have put any text in the place of ours.
+# What reading an answer may raise: it is the owner's word, who may have put any text in the place
+# of ours.
 _NO_ANSWER = (ValueError, KeyError, TypeError, RecursionError)
 _POLL_S = 0.1
 
@@ -64,7 +65,11 @@ class Server:
 
     def has_crashed(self) -> bool:
         """Tell whether it has ended by itself, and badly."""
-        return self.runs() and self.service is not None and self.service.show("ActiveState") == "failed"
+        return (
+            self.runs()
+            and self.service is not None
+            and self.service.show("ActiveState") == "failed"
+        )
 
     def require_port(self) -> None:
         """Raise Failure where nothing says where it listens."""
@@ -73,12 +78,20 @@ class Server:
 
     def read_activity(self) -> Activity | None:
         """Read from its database, as its owner; None where there is none. Raises Failure."""
-        done = self._run_as_owner([*_python("activity"), str(state_database(self.account.home))], _READ_S)
+        done = self._run_as_owner(
+            [*_python("activity"), str(state_database(self.account.home))], _READ_S
+        )
         try:
             value = json.loads(done)
-            return None if value is None else Activity(_integer(value["level"]), _integer(value["turns"]) or 0)
+            return (
+                None
+                if value is None
+                else Activity(_integer(value["level"]), _integer(value["turns"]) or 0)
+            )
         except _NO_ANSWER:
-            raise Failure(f"{self.user}: {state_database(self.account.home)} can't be looked at") from None
+            raise Failure(
+                f"{self.user}: {state_database(self.account.home)} can't be looked at"
+            ) from None
 
     def why_busy(self) -> str:
         """Say who works with it now; empty where nobody does. Raises Failure."""
@@ -86,7 +99,9 @@ class Server:
             return ""
         agents = self.agent_processes()
         if agents:
-            return f"{agents[0]} runs beneath {self._unit()}" + (f", and {len(agents) - 1} more" if len(agents) > 1 else "")
+            return f"{agents[0]} runs beneath {self._unit()}" + (
+                f", and {len(agents) - 1} more" if len(agents) > 1 else ""
+            )
         live = self.read_activity()
         return f"{live.turns} turns are in flight" if live is not None and live.turns else ""
 
@@ -102,8 +117,8 @@ class Server:
     def stop(self) -> None:
         """Stop it, and prove it gone. Raises Failure where any of its processes goes on.
 
-        A login that is being tried is ended first: the program that mints for it may be of another version than the next one.
-        With a browser connected a server takes some 20 seconds to end.
+        A login that is being tried is ended first: the program that mints for it may be of another
+        version than the next one. With a browser connected a server takes some 20 seconds to end.
         """
         transient_unit.end_owners(self.user)
         if self.service is None:
@@ -130,9 +145,13 @@ class Server:
         while not self._listens():
             state = self.service.show("ActiveState")
             if state not in ("active", "activating", "reloading"):
-                raise Failure(f"{self._unit()} ended right after its start (it is {state}): journalctl -u {self._unit()}")
+                raise Failure(
+                    f"{self._unit()} ended right after its start (it is {state}): journalctl -u {self._unit()}"
+                )
             if time.monotonic() >= until:
-                raise Failure(f"{self._unit()} does not listen on port {self.port} after {seconds:g} s")
+                raise Failure(
+                    f"{self._unit()} does not listen on port {self.port} after {seconds:g} s"
+                )
             time.sleep(_POLL_S)
 
     def run_state(self) -> tuple[str, str, str]:
@@ -141,18 +160,28 @@ class Server:
         State, main process, number of restarts.
         """
         assert self.service is not None
-        return self.service.show("ActiveState"), self.service.show("MainPID"), self.service.show("NRestarts")
+        return (
+            self.service.show("ActiveState"),
+            self.service.show("MainPID"),
+            self.service.show("NRestarts"),
+        )
 
     def log_in(self, program: Path, patience: float) -> str:
         """Log in as a browser does, with a credential that `program` mints as the owner.
 
-        Return the endpoint. Each step may take `patience` seconds, and no more than a person at a browser would wait. Raises
-        Failure.
+        Return the endpoint. Each step may take `patience` seconds, and no more than a person at a
+        browser would wait. Raises Failure.
         """
         if not self.runs():
             raise Failure(f"{self.user}: no server runs")
         self.require_port()
-        line = [*_python("pair_command"), f"--t3={program}", f"--base-dir={self.base_dir}", f"--port={self.port}", "--json"]
+        line = [
+            *_python("pair_command"),
+            f"--t3={program}",
+            f"--base-dir={self.base_dir}",
+            f"--port={self.port}",
+            "--json",
+        ]
         line.append(f"--seconds={min(patience, STEP_SECONDS):g}")
         done = transient_unit.as_owner(self.user, line, _PAIR_S)
         try:
@@ -161,7 +190,11 @@ class Server:
                 return str(said["endpoint"])[:200]
             reason = f"{said['step']}: {said['reason']}"
         except _NO_ANSWER:
-            reason = "the check took too long" if done.timed_out else f"the check ended with {done.code}: {done.err[-300:].strip()}"
+            reason = (
+                "the check took too long"
+                if done.timed_out
+                else f"the check ended with {done.code}: {done.err[-300:].strip()}"
+            )
         raise Failure(f"{self.user}: no login on port {self.port}: {reason[:500]}")
 
     def _listens(self) -> bool:
@@ -178,7 +211,11 @@ class Server:
     def _run_as_owner(self, line: Sequence[str], seconds: float) -> str:
         done = transient_unit.as_owner(self.user, line, seconds)
         if done.code != 0:
-            why = "it took too long" if done.timed_out else (done.err.strip().splitlines() or [f"exit status {done.code}"])[-1]
+            why = (
+                "it took too long"
+                if done.timed_out
+                else (done.err.strip().splitlines() or [f"exit status {done.code}"])[-1]
+            )
             raise Failure(f"{self.user}: {why[:500]}")
         return done.out
 

@@ -7,16 +7,26 @@ from __future__ import annotations
 
 from t3_backup.t3.ledger import LEDGER_TABLE
 
-PROJECTS, THREADS, MESSAGES = "projection_projects", "projection_threads", "projection_thread_messages"
+PROJECTS, THREADS, MESSAGES = (
+    "projection_projects",
+    "projection_threads",
+    "projection_thread_messages",
+)
 EVENTS = "orchestration_events"
 SESSIONS = "auth_sessions"
 
 # What a person would miss, and what they would call it.
-CONTENT = {PROJECTS: "projects", THREADS: "threads", MESSAGES: "messages", EVENTS: "events", SESSIONS: "sessions"}
+CONTENT = {
+    PROJECTS: "projects",
+    THREADS: "threads",
+    MESSAGES: "messages",
+    EVENTS: "events",
+    SESSIONS: "sessions",
+}
 # No migration makes these smaller. Sessions are not among them: a migration may log everybody out.
 HISTORY = (PROJECTS, THREADS, MESSAGES, EVENTS)
-# What somebody has said, by table and column: what it is a number of, and how it is counted. A migration may bring it into
-# another form, but makes it no less.
+# What somebody has said, by table and column: what it is a number of, and how it is counted. A
+# migration may bring it into another form, but makes it no less.
 SAID = {
     (MESSAGES, "text"): (
         "characters",
@@ -24,9 +34,12 @@ SAID = {
     ),
     (EVENTS, "payload_json"): ("payloads", "sum(length(payload_json) > length('{}'))"),
 }
-# T3 only ever adds to these, whatever else happens: their keys are AUTOINCREMENT, or the migrations' numbers.
+# T3 only ever adds to these, whatever else happens: their keys are AUTOINCREMENT, or the
+# migrations' numbers.
 APPEND_ONLY = (EVENTS, LEDGER_TABLE)
-# The turns that an agent is at. A session that ended badly leaves its turn behind, but not its status.
+# The turns that an agent is at. A session that ended badly leaves its turn behind, but not its
+# status.
 TURNS_IN_FLIGHT_QUERY = (
-    "SELECT count(*) FROM projection_thread_sessions WHERE active_turn_id IS NOT NULL AND status IN ('starting', 'running')"
+    "SELECT count(*) FROM projection_thread_sessions "
+    "WHERE active_turn_id IS NOT NULL AND status IN ('starting', 'running')"
 )

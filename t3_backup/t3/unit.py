@@ -9,7 +9,8 @@ TEMPLATE = f"{_NAME}@.service"
 DROP_INS = Path("/etc/systemd/system") / f"{TEMPLATE}.d"
 SETTINGS_DIR = Path("/etc") / _NAME  # one file an account, USER.env
 PORT_VARIABLE = "T3_PORT"  # in such a file: where the server listens
-STOPPED_STATUS = 130  # the exit status of a server that was asked to stop, which systemd takes for a failure
+# the exit status of a server that was asked to stop, which systemd takes for a failure
+STOPPED_STATUS = 130
 
 
 def unit_name(user: str) -> str:

@@ -1,7 +1,7 @@
 """Order the versions of T3, and know the database level of each.
 
-Pure. A level is the greatest id of a migration that a database has seen; a version opens a database of its own level and of lower
-ones, which it migrates, and only seems to open a higher one.
+Pure. A level is the greatest id of a migration that a database has seen; a version opens a database
+of its own level and of lower ones, which it migrates, and only seems to open a higher one.
 """
 
 from __future__ import annotations

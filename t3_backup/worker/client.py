@@ -1,7 +1,7 @@
 """Ask a worker to act as the owner of a database: start it, have it supervised, and judge its answer.
 
-The worker is exec'd with root's rights and gives them up itself once it has imported all it needs. It gets one descriptor
-of the store's, the socket on which it answers, and nothing else.
+The worker is exec'd with root's rights and gives them up itself once it has imported all it needs.
+It gets one descriptor of the store's, the socket on which it answers, and nothing else.
 """
 
 from __future__ import annotations
@@ -27,9 +27,10 @@ from t3_backup.worker.supervisor import Listener, WorkerState, supervise
 A = TypeVar("A", bound=Event)
 _PACKAGE = Path(__file__).resolve().parent.parent.parent
 
-# The worker finds this very package, wherever it is, before it gives up the right to read it. -I keeps the environment, the working
-# folder and the user's site-packages out. Most of what a worker costs is its beginning and its end: so nothing is collected while
-# it imports, until `main` says so, and nothing is taken down.
+# The worker finds this very package, wherever it is, before it gives up the right to read it. -I
+# keeps the environment, the working folder and the user's site-packages out. Most of what a worker
+# costs is its beginning and its end: so nothing is collected while it imports, until `main` says
+# so, and nothing is taken down.
 _BOOT = (
     "import gc; gc.disable(); import os, sys; p = sys.argv.pop(1); p in sys.path or sys.path.insert(0, p); "
     "from t3_backup.worker.child.main import main; os._exit(main())"
@@ -52,9 +53,9 @@ def ask(
 ) -> A:
     """Let a worker serve one operation as the account's owner, and return its answer.
 
-    It is watched until it is dead. It gets the descriptors `file` and `folder`, where there are such. Raises what the worker
-    reported, TryLater past a limit, WorkerLost where it died, Cancelled once `stopping` is set; then a file that it was to
-    write is empty again.
+    It is watched until it is dead. It gets the descriptors `file` and `folder`, where there are
+    such. Raises what the worker reported, TryLater past a limit, WorkerLost where it died,
+    Cancelled once `stopping` is set; then a file that it was to write is empty again.
     """
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
     with ours:
@@ -79,7 +80,8 @@ def ask(
                 stderr=theirs.fileno(),
                 pass_fds=[fd for fd in (theirs.fileno(), file, folder) if fd >= 0],
                 cwd="/",
-                process_group=0,  # a Ctrl-C is the command's to hear: it ends them, or lets them finish
+                # a Ctrl-C is the command's to hear: it ends them, or lets them finish
+                process_group=0,
                 env={"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8"},
             )
         state = WorkerState(limits)
@@ -95,11 +97,18 @@ def ask(
 
 
 def copy_database(
-    account: Account, file: int, limits: Limits, stopping: threading.Event, listen: Listener, *, method: str = "online"
+    account: Account,
+    file: int,
+    limits: Limits,
+    stopping: threading.Event,
+    listen: Listener,
+    *,
+    method: str = "online",
 ) -> Copied:
     """Copy the account's database into the empty `file`. Raises as `ask` does.
 
-    A worker killed by SIGBUS (somebody cut the source short under its map) is tried once more without a map.
+    A worker killed by SIGBUS (somebody cut the source short under its map) is tried once more
+    without a map.
     """
     try:
         return ask(account, CopyDatabase(method), limits, stopping, listen, file=file)
@@ -112,7 +121,9 @@ class _BusError(WorkerLost):
     pass
 
 
-def _judge_answer(process: subprocess.Popen[bytes], state: WorkerState, operation: Operation[A]) -> A:
+def _judge_answer(
+    process: subprocess.Popen[bytes], state: WorkerState, operation: Operation[A]
+) -> A:
     if isinstance(state.result, Failure):
         raise state.result
     code, kind = process.returncode, operation.answer_type()

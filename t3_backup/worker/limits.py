@@ -15,5 +15,8 @@ class Limits:
     wal_budget: int
     reserve: int  # bytes of the store's file system that stay free
     free_bytes: Callable[[], int]  # on the store's file system
-    home_reserve: int | None = 0  # the same of the source's, while its -wal grows; None: by its size
-    allowance: int | None = None  # bytes that one more copy may take of what the account is allowed; None: there is no limit to it
+    # the same of the source's, while its -wal grows; None: by its size
+    home_reserve: int | None = 0
+    # bytes that one more copy may take of what the account is allowed; None: there is no limit to
+    # it
+    allowance: int | None = None

@@ -33,8 +33,8 @@ def prove_file(
 ) -> tuple[Content, Proven]:
     """Hash `fd` (and its `pages`) beside the workers that check it.
 
-    Nobody writes it any more. A large file is proven by two workers, each a share, where there is a second processor. Raises as
-    `client.ask` does.
+    Nobody writes it any more. A large file is proven by two workers, each a share, where there is a
+    second processor. Raises as `client.ask` does.
     """
     shares = 2 if os.fstat(fd).st_size >= _SHARED_BYTES and len(os.sched_getaffinity(0)) > 1 else 1
 
@@ -48,7 +48,10 @@ def prove_file(
 
 
 def _merge_proofs(proofs: Sequence[Proven]) -> Proven:
-    """Make one proof of its shares. Raises WorkerLost where they don't speak of the same database."""
+    """Make one proof of its shares.
+
+    Raises WorkerLost where they don't speak of the same database.
+    """
     first = proofs[0]
     if any(proof.census != first.census for proof in proofs):
         raise WorkerLost("the workers that proved the copy have seen different databases")

@@ -1,7 +1,7 @@
 """The lines of JSON in which a worker reports to its parent, and what the parent believes of them.
 
-The worker runs as the user and reads the user's bytes, so nothing it says is believed for its form: every event is decoded here,
-strictly. What a worker is asked for is in `worker.operations`.
+The worker runs as the user and reads the user's bytes, so nothing it says is believed for its form:
+every event is decoded here, strictly. What a worker is asked for is in `worker.operations`.
 """
 
 from __future__ import annotations
@@ -59,18 +59,23 @@ class Event:
 
 @dataclass(frozen=True)
 class Source(Event):
-    """The live database, as found: sizes in bytes. A descriptor (O_PATH) of its folder travels along."""
+    """The live database, as found: sizes in bytes.
+
+    A descriptor (O_PATH) of its folder travels along.
+    """
 
     bytes: Count
     wal_bytes: Count
-    others: Annotated[tuple[str, ...], _check_uncovered] = ()  # names of databases beside it that are not copied
+    # names of databases beside it that are not copied
+    others: Annotated[tuple[str, ...], _check_uncovered] = ()
 
 
 @dataclass(frozen=True)
 class Phase(Event):
     """What the worker is about, and how many bytes of it there are."""
 
-    phase: Annotated[str, one_of(PHASES)]  # before any worker is heard of, the run says "start" itself
+    # before any worker is heard of, the run says "start" itself
+    phase: Annotated[str, one_of(PHASES)]
     total: Count
 
 
@@ -82,7 +87,8 @@ class Progress(Event):
     read: Count
 
 
-# The module of each event, so that a process imports those alone that it meets. On the socket its name is in small letters.
+# The module of each event, so that a process imports those alone that it meets. On the socket its
+# name is in small letters.
 _OPERATIONS = "t3_backup.worker.operations."
 EVENTS = {
     "Source": __name__,
@@ -105,7 +111,11 @@ _NAMES = {name.lower(): name for name in EVENTS}
 def encode_event(event: Event | Failure) -> bytes:
     """Make one line of `event`."""
     if isinstance(event, Failure):
-        value: dict[str, Any] = {"event": "failed", "error": type(event).__name__, "reason": str(event)}
+        value: dict[str, Any] = {
+            "event": "failed",
+            "error": type(event).__name__,
+            "reason": str(event),
+        }
     else:
         value = {"event": type(event).__name__.lower()} | asdict(event)  # type: ignore[call-overload]  # each event is a dataclass
     return json.dumps(value).encode() + b"\n"
@@ -114,8 +124,8 @@ def encode_event(event: Event | Failure) -> bytes:
 def decode_event(line: bytes) -> Event | Failure | None:
     """Return the event of one line, or None where the line is no JSON object.
 
-    That is what Python itself prints when it dies. Raises WorkerLost for an object that is not one of ours: the worker is not
-    what it was.
+    That is what Python itself prints when it dies. Raises WorkerLost for an object that is not one
+    of ours: the worker is not what it was.
     """
     try:
         value = parse_object(line)

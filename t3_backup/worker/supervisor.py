@@ -1,8 +1,9 @@
 """Hold every limit over a running worker, and take in what it says.
 
-The worker may be stopped, hostile or stuck in the kernel; the parent never waits for it without a bound, and never for
-the end of its socket, which a child of it could hold. Past a limit it is killed by pidfd, the new file is emptied, and
-what it held (the pin, the locks) is free again with its death.
+The worker may be stopped, hostile or stuck in the kernel; the parent never waits for it without a
+bound, and never for the end of its socket, which a child of it could hold. Past a limit it is
+killed by pidfd, the new file is emptied, and what it held (the pin, the locks) is free again with
+its death.
 """
 
 from __future__ import annotations
@@ -30,7 +31,8 @@ _REAP_SECONDS = 10
 _POLITE_SECONDS = 2
 _NOISE = 2000  # characters of what a dying Python says
 _PIECE_BYTES = 1 << 16
-_LAST_PIECES = 64  # more than a socket holds when its worker dies; what others go on writing into it is of no interest
+# more than a socket holds when its worker dies; what others go on writing into it is of no interest
+_LAST_PIECES = 64
 
 Listener = Callable[[Event], None]
 
@@ -47,7 +49,8 @@ class SourceListener:
         """Hear of `event`."""
         if isinstance(event, Source):
             self.looked = True
-            self.uncovered = self.uncovered or event.others  # what packs the files beside it tells of none
+            # what packs the files beside it tells of none
+            self.uncovered = self.uncovered or event.others
         else:
             self._listen(event)
 
@@ -102,7 +105,8 @@ def supervise(
     try:
         while True:
             ready = {fd for fd, _ in poll.poll(_TICK_MS)}
-            # One piece at a time: a worker that writes without end must not keep the limits from being looked at.
+            # One piece at a time: a worker that writes without end must not keep the limits from
+            # being looked at.
             if channel.fileno() in ready and not _receive(channel, pending, state, listen):
                 poll.unregister(channel)  # it closed the socket; its death is what ends the watch
             if pidfd in ready:
@@ -120,7 +124,9 @@ def supervise(
         raise
 
 
-def _receive(channel: socket.socket, pending: bytearray, state: WorkerState, listen: Listener) -> bool:
+def _receive(
+    channel: socket.socket, pending: bytearray, state: WorkerState, listen: Listener
+) -> bool:
     """Take in a piece of what has come; False where nothing has, or ever will again."""
     try:
         data, descriptors, _, _ = socket.recv_fds(channel, _PIECE_BYTES, 1)
@@ -185,14 +191,22 @@ def _check_limits(state: WorkerState, file: int) -> None:
             f"the -wal grew by {growth} bytes during the copy, more than the budget of {limits.wal_budget}; try again later"
         )
     if growth > 0 and state.home_is_near_its_end():
-        raise TryLater("the -wal that the copy holds has nearly filled the disk of the home; free some space")
+        raise TryLater(
+            "the -wal that the copy holds has nearly filled the disk of the home; free some space"
+        )
     if file >= 0:
         status = os.fstat(file)
-        most = protocol.copy_limit(state.source.bytes + state.source.wal_bytes if state.source else 0)
+        most = protocol.copy_limit(
+            state.source.bytes + state.source.wal_bytes if state.source else 0
+        )
         if max(status.st_size, status.st_blocks * 512) > most:
-            raise WorkerLost(f"the new snapshot grew past {most} bytes, more than its source can need")
+            raise WorkerLost(
+                f"the new snapshot grew past {most} bytes, more than its source can need"
+            )
         if limits.free_bytes() < limits.reserve:
-            raise NoRoom("the store's disk has fallen below its reserve (T3_BACKUP_RESERVE); free some space")
+            raise NoRoom(
+                "the store's disk has fallen below its reserve (T3_BACKUP_RESERVE); free some space"
+            )
 
 
 def _stop(pidfd: int) -> None:
@@ -205,7 +219,10 @@ def _stop(pidfd: int) -> None:
 
 
 def _kill(process: subprocess.Popen[bytes], pidfd: int, file: int) -> None:
-    """Kill and reap; give the new file's blocks back. One that can't be reaped (asleep in the kernel) is left behind."""
+    """Kill and reap; give the new file's blocks back.
+
+    One that can't be reaped (asleep in the kernel) is left behind.
+    """
     with contextlib.suppress(ProcessLookupError):
         signal.pidfd_send_signal(pidfd, signal.SIGKILL)
     if file >= 0:

@@ -35,7 +35,9 @@ def suite(request: pytest.FixtureRequest) -> str:
 @pytest.fixture(scope="session")
 def deb(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The package of the backup: that of T3_TEST_DEB, or one built now."""
-    return package.given("T3_TEST_DEB") or package.build(package.checkout(tmp_path_factory.mktemp("deb") / "t3-backup"))
+    return package.given("T3_TEST_DEB") or package.build(
+        package.checkout(tmp_path_factory.mktemp("deb") / "t3-backup")
+    )
 
 
 @pytest.fixture(scope="session")
@@ -61,6 +63,6 @@ def installed(suite: str, deb: Path) -> Iterator[Machine]:
 def install(machine: Machine, deb: Path, *options: str, stdin: str = "") -> str:
     """Install the package as its documentation says; what apt said."""
     machine.copy_in(deb, f"/root/{deb.name}")
-    return machine.run("apt", "install", "--yes", *options, f"/root/{deb.name}", stdin=stdin).text.replace(
-        "\r\n", "\n"
-    )  # dpkg has a terminal
+    return machine.run(
+        "apt", "install", "--yes", *options, f"/root/{deb.name}", stdin=stdin
+    ).text.replace("\r\n", "\n")  # dpkg has a terminal

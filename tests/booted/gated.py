@@ -1,4 +1,5 @@
-"""A machine on which versions of T3 are tried by the gate, and on which there is something to be got at."""
+"""A machine on which versions of T3 are tried by the gate, and on which there is something to be
+got at."""
 
 from __future__ import annotations
 
@@ -23,7 +24,14 @@ VERSIONS = "/var/lib/t3-autoupdate/versions"
 SECRET = "that-nobody-else-has"  # in all that is a secret of alice's
 PRIVATE = {"ANTHROPIC_API_KEY": SECRET, "OPENAI_API_KEY": SECRET, "AWS_SECRET_ACCESS_KEY": SECRET}
 # What a hostile version tries besides.
-TARGETS = ("read /tmp/t3-test", "read /var/tmp/t3-test", "write /", "parent fd/1", "parent mem", "namespace user")
+TARGETS = (
+    "read /tmp/t3-test",
+    "read /var/tmp/t3-test",
+    "write /",
+    "parent fd/1",
+    "parent mem",
+    "namespace user",
+)
 
 # Its pid; then one trial for each line of standard input: PREFIX SUBJECT; for each a line of JSON.
 _ATTEMPTS = f"""
@@ -47,7 +55,8 @@ from t3_backup.autoupdate.snapshots import Snapshots
 found = list(gate.try_version(Path(sys.argv[1]), sys.argv[2:], Snapshots(Path({STORE!r})).write_newest, watch_seconds=2, say=lambda text: None))
 print(json.dumps([dataclasses.asdict(trial) for trial in found]))
 """
-# What there is to be reached on the machine: each a way out of a network of one's own, or of a file system.
+# What there is to be reached on the machine: each a way out of a network of one's own, or of a file
+# system.
 _LISTENER = r"""
 import os, selectors, socket, sys
 os.makedirs("/run/t3-test", exist_ok=True)
@@ -80,7 +89,8 @@ with socket.socket() as tcp, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as
 def town(suite: str, debs: Sequence[Path], source: Path, *options: str) -> Iterator[Machine]:
     """Two users with real data, of which there are snapshots, and with secrets."""
     with boot(suite, *options, packages=debs) as machine:
-        machine.run("systemctl", "disable", "--now", *TIMERS)  # a command that begins ends what another has left in the gate
+        # a command that begins ends what another has left in the gate
+        machine.run("systemctl", "disable", "--now", *TIMERS)
         for user in USERS:
             add(machine, user, source)
             # Open to all, so that it is the sandbox that keeps them closed, and nothing else.
@@ -120,11 +130,17 @@ def put(machine: Machine, version: str, variant: str = "good") -> str:
         with tarfile.open(fileobj=data, mode="w") as archive:
             for part in ("bin", "lib"):
                 archive.add(Path(folder, part), part)
-    machine.sh('mkdir -p "$1"; tar -xf - -C "$1" --no-same-owner; chmod -R a+rX "$1"', prefix, stdin=data.getvalue())
+    machine.sh(
+        'mkdir -p "$1"; tar -xf - -C "$1" --no-same-owner; chmod -R a+rX "$1"',
+        prefix,
+        stdin=data.getvalue(),
+    )
     return prefix
 
 
-def attempts(machine: Machine, wanted: Sequence[tuple[str, str]], env: dict[str, str] | None = None) -> list[dict[str, Any] | None]:
+def attempts(
+    machine: Machine, wanted: Sequence[tuple[str, str]], env: dict[str, str] | None = None
+) -> list[dict[str, Any] | None]:
     """Try each prefix on its subject, one after another; None where there is no snapshot."""
     lines = "".join(f"{prefix} {subject}\n" for prefix, subject in wanted)
     answer = machine.run("python3", "-c", _ATTEMPTS, "2", stdin=lines, env=env, timeout=900)
@@ -133,7 +149,9 @@ def attempts(machine: Machine, wanted: Sequence[tuple[str, str]], env: dict[str,
 
 def examine(machine: Machine, prefix: str, *users: str) -> list[dict[str, Any]]:
     """The whole gate."""
-    found: list[dict[str, Any]] = json.loads(machine.run("python3", "-c", _EXAMINE, prefix, *users).out)
+    found: list[dict[str, Any]] = json.loads(
+        machine.run("python3", "-c", _EXAMINE, prefix, *users).out
+    )
     return found
 
 
@@ -141,14 +159,18 @@ def examine(machine: Machine, prefix: str, *users: str) -> list[dict[str, Any]]:
 def under_way(
     machine: Machine, prefix: str, subject: str, name: str, env: dict[str, str] | None = None
 ) -> Iterator[Callable[[], None]]:
-    """While a trial of a server that hangs is under way; call what it gives to kill whoever started it."""
+    """While a trial of a server that hangs is under way; call what it gives to kill whoever started
+    it."""
     with machine.start("python3", "-c", _ATTEMPTS, "2", env=env) as process:
         assert process.stdin is not None
         assert process.stdout is not None
         pid = process.stdout.readline().strip()
         process.stdin.write(f"{prefix} {subject}\n")
         process.stdin.flush()
-        machine.until(lambda: machine.run("pgrep", "-f", f"serve .*{name}", check=False).out, "server in the gate")
+        machine.until(
+            lambda: machine.run("pgrep", "-f", f"serve .*{name}", check=False).out,
+            "server in the gate",
+        )
 
         def kill() -> None:
             machine.run("kill", "-9", pid, check=False)
@@ -163,11 +185,15 @@ def under_way(
 
 def sweep(machine: Machine) -> None:
     """As every command does first."""
-    machine.run("python3", "-c", "from t3_backup.autoupdate.gate import sandbox; sandbox.remove_leftovers()")
+    machine.run(
+        "python3", "-c", "from t3_backup.autoupdate.gate import sandbox; sandbox.remove_leftovers()"
+    )
 
 
 def left(machine: Machine) -> list[str]:
     """Units and folders of the gate's that are there."""
-    units = machine.run("systemctl", "list-units", "--all", "--plain", "--no-legend", "--full", "t3-gate-*").lines
+    units = machine.run(
+        "systemctl", "list-units", "--all", "--plain", "--no-legend", "--full", "t3-gate-*"
+    ).lines
     folders = machine.run("find", "/var/lib", "-maxdepth", "2", "-name", "t3-gate-*").lines
     return [line.split()[0] for line in units] + folders

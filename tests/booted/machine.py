@@ -1,7 +1,7 @@
 """A machine with a real systemd as its first process: a fresh overlay over a tree, in namespaces of its own.
 
-It has no network. Everything in it is reached from outside as root would reach it; leaving the block ends all that runs
-there and removes all that it left.
+It has no network. Everything in it is reached from outside as root would reach it; leaving the
+block ends all that runs there and removes all that it left.
 """
 
 from __future__ import annotations
@@ -68,11 +68,32 @@ class Machine:
         assert self.again is not None
         return self.again()
 
-    def command(self, *argv: str, user: str | None = None, env: Mapping[str, str] | None = None) -> list[str]:
+    def command(
+        self, *argv: str, user: str | None = None, env: Mapping[str, str] | None = None
+    ) -> list[str]:
         """The command line that runs `argv` in the machine, from outside."""
         environ = [f"{name}={value}" for name, value in (_ENVIRONMENT | dict(env or {})).items()]
-        become = [] if user is None else ["setpriv", f"--reuid={user}", f"--regid={user}", "--init-groups", "--"]
-        enter = ["nsenter", "-t", str(self.pid), "-m", "-p", "-u", "-i", "-n", "-C", "--wdns=/", "--", "env", "-i", *environ]
+        become = (
+            []
+            if user is None
+            else ["setpriv", f"--reuid={user}", f"--regid={user}", "--init-groups", "--"]
+        )
+        enter = [
+            "nsenter",
+            "-t",
+            str(self.pid),
+            "-m",
+            "-p",
+            "-u",
+            "-i",
+            "-n",
+            "-C",
+            "--wdns=/",
+            "--",
+            "env",
+            "-i",
+            *environ,
+        ]
         return [*enter, *become, *argv]
 
     def run(
@@ -82,24 +103,47 @@ class Machine:
         """Run a command to its end. With `check`, what it printed is the message of the failure."""
         data = stdin.encode() if isinstance(stdin, str) else stdin
         done = subprocess.run(
-            self.command(*argv, user=user, env=env), input=data, capture_output=True, timeout=timeout, check=False
+            self.command(*argv, user=user, env=env),
+            input=data,
+            capture_output=True,
+            timeout=timeout,
+            check=False,
         )
-        result = Result(done.returncode, done.stdout.decode(errors="replace"), done.stderr.decode(errors="replace"))
-        assert not check or result.code == 0, f"{' '.join(argv)}: exit {result.code}\n{result.out[-4000:]}{result.err[-4000:]}"
+        result = Result(
+            done.returncode,
+            done.stdout.decode(errors="replace"),
+            done.stderr.decode(errors="replace"),
+        )
+        assert not check or result.code == 0, (
+            f"{' '.join(argv)}: exit {result.code}\n{result.out[-4000:]}{result.err[-4000:]}"
+        )
         return result
 
     def sh(self, script: str, *words: str, **how: Any) -> Result:
         """Run a shell's script to its end; any command that fails in it is its end."""
         return self.run("bash", "-euo", "pipefail", "-c", script, "bash", *words, **how)
 
-    def start(self, *argv: str, user: str | None = None, env: Mapping[str, str] | None = None) -> subprocess.Popen[str]:
-        """Start a command and leave it running; it ends with the machine. Standard input and output are pipes."""
+    def start(
+        self, *argv: str, user: str | None = None, env: Mapping[str, str] | None = None
+    ) -> subprocess.Popen[str]:
+        """Start a command and leave it running; it ends with the machine. Standard input and output
+        are pipes."""
         line = self.command(*argv, user=user, env=env)
-        return subprocess.Popen(line, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        return subprocess.Popen(
+            line, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
 
-    def write(self, path: str, data: str | bytes, mode: int = 0o644, owner: str = "root:root") -> None:
+    def write(
+        self, path: str, data: str | bytes, mode: int = 0o644, owner: str = "root:root"
+    ) -> None:
         """Make or replace a file; its folder is made where it is not there."""
-        self.sh('mkdir -p "${1%/*}"; cat >"$1"; chown "$2" "$1"; chmod "$3" "$1"', path, owner, f"{mode:o}", stdin=data)
+        self.sh(
+            'mkdir -p "${1%/*}"; cat >"$1"; chown "$2" "$1"; chmod "$3" "$1"',
+            path,
+            owner,
+            f"{mode:o}",
+            stdin=data,
+        )
 
     def read(self, path: str) -> str:
         """The text of a file."""
@@ -124,20 +168,27 @@ class Machine:
         return dict(line.split("=", 1) for line in out.splitlines())
 
     def start_unit(self, unit: str) -> None:
-        """Start a unit and wait for it; what the journal has of it is the message of the failure."""
+        """Start a unit and wait for it; what the journal has of it is the message of the
+        failure."""
         if self.run("systemctl", "start", unit, check=False).code != 0:
-            raise AssertionError("\n".join(str(entry["MESSAGE"]) for entry in self.journal(unit=unit)[-20:]))
+            raise AssertionError(
+                "\n".join(str(entry["MESSAGE"]) for entry in self.journal(unit=unit)[-20:])
+            )
 
     def failed(self) -> list[str]:
         """The units that have failed."""
-        lines = self.run("systemctl", "list-units", "--state=failed", "--plain", "--no-legend", "--full").lines
+        lines = self.run(
+            "systemctl", "list-units", "--state=failed", "--plain", "--no-legend", "--full"
+        ).lines
         return [line.split()[0] for line in lines]
 
     def journal(self, *match: str, unit: str | None = None) -> list[dict[str, Any]]:
         """The entries of the journal that match (FIELD=value), oldest first."""
         self.run("journalctl", "--sync")
         chosen = [*([] if unit is None else [f"--unit={unit}"]), *match]
-        out = self.run("journalctl", "--output=json", "--all", "--no-pager", *chosen, check=False).out
+        out = self.run(
+            "journalctl", "--output=json", "--all", "--no-pager", *chosen, check=False
+        ).out
         return [json.loads(line) for line in out.splitlines() if line.startswith("{")]
 
     def until(self, condition: Callable[[], Any], what: str, seconds: float = BOUND_S) -> Any:
@@ -151,18 +202,33 @@ class Machine:
 
 
 @contextmanager
-def machine(suite: str, *options: str, prepared: bool = False, packages: Sequence[Path] = ()) -> Iterator[Machine]:
+def machine(
+    suite: str, *options: str, prepared: bool = False, packages: Sequence[Path] = ()
+) -> Iterator[Machine]:
     """Boot a fresh machine of `suite`; `prepared` has all that the package needs, so that it alone is left to install;
     with `packages` they are installed, and this is the first boot after it.
 
     Further options are systemd-nspawn's, such as `--bind-ro=/some/folder:/mnt`.
     """
-    with installed_tree(suite, packages) if packages else tree(suite, prepared=prepared) as below, _folder() as (folder, held):
+    with (
+        installed_tree(suite, packages) if packages else tree(suite, prepared=prepared) as below,
+        _folder() as (folder, held),
+    ):
         alone = ["unshare", "--mount", "--propagation=private"]
-        command = [*alone, "bash", str(_BOOT), str(below), str(folder), f"t3-{folder.name}", *options]
+        command = [
+            *alone,
+            "bash",
+            str(_BOOT),
+            str(below),
+            str(folder),
+            f"t3-{folder.name}",
+            *options,
+        ]
         pipe = subprocess.PIPE
         # Not in our session: a Ctrl-C is ours to hear, and the end of its input tells it.
-        with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, start_new_session=True, pass_fds=[held]) as keeper:
+        with subprocess.Popen(
+            command, stdin=pipe, stdout=pipe, text=True, start_new_session=True, pass_fds=[held]
+        ) as keeper:
             assert keeper.stdin is not None
             assert keeper.stdout is not None
             boots = (keeper.stdin, keeper.stdout)
@@ -170,7 +236,13 @@ def machine(suite: str, *options: str, prepared: bool = False, packages: Sequenc
             def again() -> Machine:
                 boots[0].write("again\n")
                 boots[0].flush()
-                found = _booted(suite, int(boots[1].readline() or 0), folder, ("running", "degraded"), 5 * BOUND_S)
+                found = _booted(
+                    suite,
+                    int(boots[1].readline() or 0),
+                    folder,
+                    ("running", "degraded"),
+                    5 * BOUND_S,
+                )
                 return replace(found, again=again)
 
             try:
@@ -183,11 +255,13 @@ def machine(suite: str, *options: str, prepared: bool = False, packages: Sequenc
 
 @contextmanager
 def _folder() -> Iterator[tuple[Path, int]]:
-    """A new folder and the descriptor by which it is held; those of keepers that were killed are removed."""
+    """A new folder and the descriptor by which it is held; those of keepers that were killed are
+    removed."""
     with locked(CACHE / "machines.lock"):
         for other in CACHE.glob("machine-*"):
             remove_unless_in_use(other)
-        folder = CACHE / f"machine-{secrets.token_hex(6)}"  # a machine's name, too, as systemd-nspawn wants them
+        # a machine's name, too, as systemd-nspawn wants them
+        folder = CACHE / f"machine-{secrets.token_hex(6)}"
         folder.mkdir(mode=0o700)
         held = os.open(folder, os.O_RDONLY)
         fcntl.flock(held, fcntl.LOCK_EX)
@@ -200,7 +274,8 @@ def _folder() -> Iterator[tuple[Path, int]]:
 def _booted(
     suite: str, container: int, folder: Path, states: Sequence[str] = ("running",), seconds: float = BOUND_S
 ) -> Machine:  # fmt: skip
-    """Wait until its first process says that all is up. Raises RuntimeError with what it printed."""
+    """Wait until its first process says that all is up. Raises RuntimeError with what it
+    printed."""
     end = time.monotonic() + seconds
     state = "no first process"
     while time.monotonic() < end and Path(f"/proc/{container}").exists():
@@ -210,7 +285,9 @@ def _booted(
             if state in states:
                 return found
         time.sleep(0.02)
-    console = (folder / "console").read_text(errors="replace") if (folder / "console").exists() else ""
+    console = (
+        (folder / "console").read_text(errors="replace") if (folder / "console").exists() else ""
+    )
     raise RuntimeError(f"{suite} does not boot ({state}):\n{console[-3000:]}")
 
 

@@ -1,7 +1,7 @@
 """The packages under test, built from this checkout as it stands, and some that are as they but for a higher version.
 
-`python3 -m booted.package FOLDER` makes both in `this` and `newer` there, for more than one run of the tests: T3_TEST_DEB and
-T3_TEST_NEWER_DEB name those folders.
+`python3 -m booted.package FOLDER` makes both in `this` and `newer` there, for more than one run of
+the tests: T3_TEST_DEB and T3_TEST_NEWER_DEB name those folders.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ NEWER = "9.0"
 
 
 def checkout(folder: Path) -> Path:
-    """A clean copy of this checkout: what git tracks, and what is new; nothing that an earlier build left."""
+    """A clean copy of this checkout: what git tracks, and what is new; nothing that an earlier
+    build left."""
     names = subprocess.run(
         ["git", "-c", f"safe.directory={ROOT}", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
         cwd=ROOT, check=True, capture_output=True, text=True,
@@ -32,10 +33,15 @@ def checkout(folder: Path) -> Path:
 
 
 def build(folder: Path, options: str = "") -> Path:
-    """The package of the backup that `make deb` makes there, with DEB_BUILD_OPTIONS; that of the bump lies beside it."""
+    """The package of the backup that `make deb` makes there, with DEB_BUILD_OPTIONS; that of the
+    bump lies beside it."""
     environ = os.environ | {"DEB_BUILD_OPTIONS": options}
-    done = subprocess.run(["make", "deb"], cwd=folder, env=environ, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, f"make deb: exit {done.returncode}\n{done.stdout[-2000:]}{done.stderr[-3000:]}"
+    done = subprocess.run(
+        ["make", "deb"], cwd=folder, env=environ, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, (
+        f"make deb: exit {done.returncode}\n{done.stdout[-2000:]}{done.stderr[-3000:]}"
+    )
     [made] = folder.glob("t3-backup_*.deb")
     return made
 
@@ -52,7 +58,8 @@ def build_unchecked(folder: Path) -> Path:
 
 
 def build_newer(folder: Path) -> Path:
-    """That of a checkout which is given the version NEWER and another configuration of logrotate."""
+    """That of a checkout which is given the version NEWER and another configuration of
+    logrotate."""
     edit(folder / "t3_backup/__init__.py", r'__version__ = ".*"', f'__version__ = "{NEWER}"')
     edit(folder / "debian/changelog", r"^t3-backup \(.*?\)", f"t3-backup ({NEWER})")
     edit(folder / "debian/t3-backup.logrotate", r"rotate \d+", "rotate 99")

@@ -19,7 +19,8 @@ SERVICE = "t3-backup-state.service"
 TIMER = "t3-backup-state.timer"
 PROOF_SERVICE = "t3-backup-verify.service"
 PROOF_TIMER = "t3-backup-verify.timer"
-# As T3's own: SIGTERM is answered with exit code 130, after up to 20 s where a browser is connected.
+# As T3's own: SIGTERM is answered with exit code 130, after up to 20 s where a browser is
+# connected.
 _UNIT = """
 [Unit]
 Description=A T3 server of %i
@@ -45,8 +46,9 @@ sys.exit(130)
 """
 
 
-# Stop the first worker that runs as the user, and say which it is. A worker may live for a tenth of a second: so this runs before
-# all others, knows a worker by its request while it still imports, and then looks at nothing but that one.
+# Stop the first worker that runs as the user, and say which it is. A worker may live for a tenth of
+# a second: so this runs before all others, knows a worker by its request while it still imports,
+# and then looks at nothing but that one.
 _STOP_WORKER = """
 import os, pwd, re, signal, sys
 uid = pwd.getpwnam(sys.argv[1]).pw_uid
@@ -74,7 +76,8 @@ def database(user: str) -> str:
 
 
 def add(machine: Machine, user: str, source: Path | None = None, mode: int = 0o700) -> None:
-    """A user with a home of `mode`, a line in the map, and a copy of the database `source` as his own."""
+    """A user with a home of `mode`, a line in the map, and a copy of the database `source` as his
+    own."""
     machine.add_user(user, mode)
     machine.sh('echo "$1@example=$1" >>"$2"', user, MAP)
     machine.run("mkdir", "-p", f"/home/{user}/.t3/userdata", user=user)
@@ -177,7 +180,8 @@ class Server:
 
 @contextmanager
 def server(machine: Machine, user: str, interval_s: float = 0.01) -> Iterator[Server]:
-    """Start a server on the user's database, as that user; it is stopped at the end, if it still runs."""
+    """Start a server on the user's database, as that user; it is stopped at the end, if it still
+    runs."""
     text = Path(program.__file__).read_text(encoding="utf-8")
     line = ["python3", "-I", "-c", text, database(user), f"--interval={interval_s}"]
     with machine.start(*line, user=user) as process:
@@ -192,6 +196,9 @@ def server(machine: Machine, user: str, interval_s: float = 0.01) -> Iterator[Se
 
 def work(machine: Machine, user: str) -> None:
     """Commit something, as the user: the next snapshot is another one then."""
-    table, row = "CREATE TABLE IF NOT EXISTS work (x)", "INSERT INTO work VALUES (hex(randomblob(50)))"
+    table, row = (
+        "CREATE TABLE IF NOT EXISTS work (x)",
+        "INSERT INTO work VALUES (hex(randomblob(50)))",
+    )
     script = f"import sqlite3, sys; c = sqlite3.connect(sys.argv[1], 9); c.execute({table!r}); c.execute({row!r}); c.commit()"
     machine.run("runuser", "-u", user, "--", "python3", "-c", script, database(user))

@@ -1,4 +1,5 @@
-"""Runs in the machine as the service does, in its place, and tells in JSON what it could do. Standard library alone."""
+"""Runs in the machine as the service does, in its place, and tells in JSON what it could do.
+Standard library alone."""
 
 import ctypes
 import errno
@@ -41,9 +42,12 @@ def open_to_write(path):
 
 
 def writable():
-    """Every folder in which a file can be made, and every file elsewhere that can be opened to be written; nothing is changed."""
+    """Every folder in which a file can be made, and every file elsewhere that can be opened to be
+    written; nothing is changed."""
     folders, files, unlistable = [], [], []
-    for folder, names, others in os.walk("/", onerror=lambda error: unlistable.append(error.filename)):
+    for folder, names, others in os.walk(
+        "/", onerror=lambda error: unlistable.append(error.filename)
+    ):
         if folder == "/proc":
             names[:] = [name for name in names if not name.isdigit() and name != "self"]
         if attempt(make_file, folder) == "done":
@@ -58,7 +62,11 @@ def writable():
             if stat.S_ISREG(mode) and attempt(open_to_write, path) == "done":
                 files.append(path)
     folders += [folder for folder in unlistable if attempt(make_file, folder) == "done"]
-    return {"folders": folders[:_ENOUGH], "files": files[:_ENOUGH], "unlistable": unlistable[:_ENOUGH]}
+    return {
+        "folders": folders[:_ENOUGH],
+        "files": files[:_ENOUGH],
+        "unlistable": unlistable[:_ENOUGH],
+    }
 
 
 def execute(folder):
@@ -70,8 +78,15 @@ def execute(folder):
 
 
 def sockets():
-    families = {"AF_INET": socket.AF_INET, "AF_INET6": socket.AF_INET6, "AF_NETLINK": socket.AF_NETLINK, "AF_UNIX": socket.AF_UNIX}
-    return {name: attempt(socket.socket, family, socket.SOCK_DGRAM) for name, family in families.items()}
+    families = {
+        "AF_INET": socket.AF_INET,
+        "AF_INET6": socket.AF_INET6,
+        "AF_NETLINK": socket.AF_NETLINK,
+        "AF_UNIX": socket.AF_UNIX,
+    }
+    return {
+        name: attempt(socket.socket, family, socket.SOCK_DGRAM) for name, family in families.items()
+    }
 
 
 def main(execute_from):
@@ -81,11 +96,14 @@ def main(execute_from):
         "writable": writable(),
         "execute": {folder: attempt(execute, folder) for folder in execute_from},
         "sockets": sockets(),
-        "capabilities": {name: int(status[name], 16) for name in ("CapEff", "CapPrm", "CapBnd", "CapAmb")},
+        "capabilities": {
+            name: int(status[name], 16) for name in ("CapEff", "CapPrm", "CapBnd", "CapAmb")
+        },
         "no_new_privileges": status["NoNewPrivs"].strip(),
         "mount": attempt(call, "mount", b"none", b"/mnt", b"tmpfs", 0, 0),
         "ptrace": attempt(call, "ptrace", _PTRACE_SEIZE, 1, 0, 0),
-        "affinity": attempt(os.sched_setaffinity, 0, os.sched_getaffinity(0)),  # which needs no capability
+        # which needs no capability
+        "affinity": attempt(os.sched_setaffinity, 0, os.sched_getaffinity(0)),
         "namespace": attempt(call, "unshare", _CLONE_NEWUSER),
         "setuid": attempt(os.seteuid, 65534),
     }

@@ -1,7 +1,8 @@
 """A bump of two accounts from the same beginning, again and again: each round is cut off in another way, and what it leaves is seen.
 
-The beginning is a bump that the gate has passed, with a proven snapshot of each account, of which both accounts were deferred: all
-that is left is to move them, which is where a mix could come from. `t3-autoupdate drain` does that.
+The beginning is a bump that the gate has passed, with a proven snapshot of each account, of which
+both accounts were deferred: all that is left is to move them, which is where a mix could come from.
+`t3-autoupdate drain` does that.
 """
 
 from __future__ import annotations
@@ -24,10 +25,12 @@ from booted.t3 import FREEZE, LIVE, PORTS, ROOT, autoupdate, browser
 USERS = ("alice", "bob")
 OLD, NEW = "0.0.24", "0.0.25"
 _LEVELS = {OLD: (30, False), NEW: (31, True)}
-_TIMERS = ("t3-backup-state.timer", "t3-backup-verify.timer")  # besides those that t3.settle disables
+# besides those that t3.settle disables
+_TIMERS = ("t3-backup-state.timer", "t3-backup-verify.timer")
 _SAVED = "/var/tmp/beginning"
 _SETTINGS = (
-    "T3_NPM_SPEC=/srv/t3-{version}.tgz\nT3_AUTOUPDATE_WATCH=1\nT3_AUTOUPDATE_PATIENCE=10\nT3_AUTOUPDATE_SETTLE=0\n"  # of seconds
+    # of seconds
+    "T3_NPM_SPEC=/srv/t3-{version}.tgz\nT3_AUTOUPDATE_WATCH=1\nT3_AUTOUPDATE_PATIENCE=10\nT3_AUTOUPDATE_SETTLE=0\n"
 )
 _STOPPED = "systemctl stop {units}\n"
 _STARTED = """
@@ -40,8 +43,8 @@ done
 _SAVE = f"rm -rf {_SAVED}; mkdir {_SAVED}; cp -a --parents {{places}} {_SAVED}\n"
 _PUT_BACK = f"rm -rf {{places}} {FREEZE} {LIVE}; cp -a {_SAVED}/. /\n"
 
-# What one finds of an account, run as its owner: the version that runs, whether its browser is logged in, and his rows. A word more,
-# and he writes something before, where he can.
+# What one finds of an account, run as its owner: the version that runs, whether its browser is
+# logged in, and his rows. A word more, and he writes something before, where he can.
 _LOOK = r"""
 import json, os, sqlite3, subprocess, sys, urllib.request
 user, port, cookie, *write = sys.argv[1:]
@@ -102,7 +105,8 @@ class Rounds:
     def begin(self) -> None:
         """Run a bump up to where the accounts would be moved; keep what is there then.
 
-        The version is a good one, but where it is `broken`: then everybody can write, and nobody is logged in.
+        The version is a good one, but where it is `broken`: then everybody can write, and nobody is
+        logged in.
         """
         machine = self.machine
         for user in USERS:
@@ -126,11 +130,16 @@ class Rounds:
 
     def _with_all_stopped(self, script: str) -> None:
         places = " ".join((ROOT, STORE, *(f"/home/{user}/.t3" for user in USERS)))
-        words = {"places": places, "units": " ".join(map(unit_of, USERS)), "ports": " ".join(str(PORTS[user]) for user in USERS)}
+        words = {
+            "places": places,
+            "units": " ".join(map(unit_of, USERS)),
+            "ports": " ".join(str(PORTS[user]) for user in USERS),
+        }
         self.machine.sh((_STOPPED + script + _STARTED).format(**words))
 
     def look(self, user: str, *, write: bool = False) -> dict[str, Any]:
-        """What a person finds of his account; `write`: and whether he could write something, by whatever ran."""
+        """What a person finds of his account; `write`: and whether he could write something, by
+        whatever ran."""
         words = [user, str(PORTS[user]), self.cookies[user], *(["write"] if write else [])]
         return self.machine.run("python3", "/opt/look.py", *words, user=user).document
 
@@ -143,43 +152,74 @@ class Rounds:
         return self.machine.run(*how, check=False, timeout=300)
 
     def assert_whole(self, work: dict[str, dict[str, Any]], ended: Result) -> dict[str, str]:
-        """Nobody's account is mixed, nothing that was there is missing, and everybody can log in; who is on which version."""
+        """Nobody's account is mixed, nothing that was there is missing, and everybody can log in;
+        who is on which version."""
         versions = {}
         for user in USERS:
             found, before = self.look(user), work[user]
             version = versions[user] = found["program"]
             assert found["running"] == version, (user, found["running"], version, ended)
-            assert (found["level"], found["scopes"]) == _LEVELS[version], (user, version, found["level"], ended)
-            assert found["session"] == (version == OLD), f"{user}: a migration alone ends what was logged in: {ended}"
+            assert (found["level"], found["scopes"]) == _LEVELS[version], (
+                user,
+                version,
+                found["level"],
+                ended,
+            )
+            assert found["session"] == (version == OLD), (
+                f"{user}: a migration alone ends what was logged in: {ended}"
+            )
             assert not found["held"], (user, ended)
             rows = set(found["rows"])
-            assert rows >= self.rows[user], f"{len(self.rows[user] - rows)} rows of {user} are missing: {ended}"
+            assert rows >= self.rows[user], (
+                f"{len(self.rows[user] - rows)} rows of {user} are missing: {ended}"
+            )
             if before["wrote"] and before["running"] <= version:
                 assert rows >= set(before["rows"]), (
                     f"what {user} wrote on {before['running']} after the interruption is missing: {ended}"
                 )
             elif before["wrote"]:
-                assert f"{user}: written on {NEW} and no longer there: 1 messages" in ended.text, ended
+                assert f"{user}: written on {NEW} and no longer there: 1 messages" in ended.text, (
+                    ended
+                )
         assert self.machine.run("t3-autoupdate", "check", check=False).code == 0, ended
         status = json.loads(self.machine.run("t3-autoupdate", "status", "--json", check=False).out)
         assert not any(one["trouble"] for one in status["accounts"]), (status["accounts"], ended)
         moves = status["journal"]["moves"] if status["journal"] else []
-        assert not any(one["phase"] == "reverted" for one in moves), f"it failed, and would go on with the others: {ended}"
+        assert not any(one["phase"] == "reverted" for one in moves), (
+            f"it failed, and would go on with the others: {ended}"
+        )
         return versions
 
 
 @contextmanager
-def under_way(machine: Machine, *argv: str) -> Iterator[tuple[subprocess.Popen[str], Callable[[bool], None]]]:
+def under_way(
+    machine: Machine, *argv: str
+) -> Iterator[tuple[subprocess.Popen[str], Callable[[bool], None]]]:
     """A command that runs, and what kills it: itself alone, or with all that it has started."""
     scope = f"round-{secrets.token_hex(4)}.scope"
-    line = ["systemd-run", "--scope", "--quiet", "--collect", f"--unit={scope}", "bash", "-c", 'echo $$; exec "$@"', "bash", *argv]
+    line = [
+        "systemd-run",
+        "--scope",
+        "--quiet",
+        "--collect",
+        f"--unit={scope}",
+        "bash",
+        "-c",
+        'echo $$; exec "$@"',
+        "bash",
+        *argv,
+    ]
     with machine.start(*line) as process:
         assert process.stdout is not None
         pid = process.stdout.readline().strip()
         assert pid.isdecimal(), pid + process.stdout.read()
 
         def kill(with_all: bool) -> None:
-            how = ["systemctl", "kill", "--signal=SIGKILL", scope] if with_all else ["kill", "-9", pid]
+            how = (
+                ["systemctl", "kill", "--signal=SIGKILL", scope]
+                if with_all
+                else ["kill", "-9", pid]
+            )
             machine.run(*how, check=False)  # it may have ended
 
         try:

@@ -1,7 +1,7 @@
 """A runbook is followed to the letter: each command that stands in it is run, and what it shows is what is seen.
 
-Commands stand behind `$` in an indented or a fenced block; below each is what it prints, `...` for any lines. A command that is to
-fail says so: `# exit code 1`.
+Commands stand behind `$` in an indented or a fenced block; below each is what it prints, `...` for
+any lines. A command that is to fail says so: `# exit code 1`.
 """
 
 from __future__ import annotations
@@ -67,7 +67,9 @@ class Page:
     def dead_links(self) -> set[str]:
         """Those that lead to no heading of the page."""
         headings = re.findall(r"^#+ (.+)$", self.text, re.MULTILINE)
-        places = {re.sub(r"[^a-z0-9 -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+        places = {
+            re.sub(r"[^a-z0-9 -]", "", heading.lower()).replace(" ", "-") for heading in headings
+        }
         return set(re.findall(r"\]\(#([^)]+)\)", self.text)) - places
 
 
@@ -85,23 +87,34 @@ def _steps(text: str) -> list[Step]:
 
 
 def plain(line: str) -> str:
-    """The line without what is another one each time: names, times, counts, sizes, processes. Versions, levels and ports stay."""
-    line = re.sub(r"\b(?:0\.0\.\d+|level \d+|port \d+)", lambda found: found[0].replace(".", "-").translate(_SPELLED), line)
+    """The line without what is another one each time: names, times, counts, sizes, processes.
+    Versions, levels and ports stay."""
+    line = re.sub(
+        r"\b(?:0\.0\.\d+|level \d+|port \d+)",
+        lambda found: found[0].replace(".", "-").translate(_SPELLED),
+        line,
+    )
     line = re.sub(r"state-\d{8}T\d{6}Z", "NAME", line)
     line = re.sub(r"replaced-\w+-\w+", "ASIDE", line)
     line = re.sub(r"(\w+ [+-][\d,]+, )*\w+ [+-][\d,]+(, and \d+ more tables)?$", "CHANGES", line)
     line = re.sub(r"\(python3 -c .*\)", "(PROCESS)", line)
     line = re.sub(r"\d[\d,.:TZ-]*", "0", line)
-    return re.sub(r"\b0 ?([smhd]|B|KiB|MiB)\b", "0", " ".join(line.split())).replace("0 0 UTC", "0 UTC")
+    return re.sub(r"\b0 ?([smhd]|B|KiB|MiB)\b", "0", " ".join(line.split())).replace(
+        "0 0 UTC", "0 UTC"
+    )
 
 
 def must_show(step: Step, seen: list[str]) -> None:
     """What was seen must be what is shown; `...` stands for any lines."""
     if not step.shown:
         return
-    pattern = "".join("(?:.*\n)*?" if line == "..." else re.escape(plain(line)) + "\n" for line in step.shown)
+    pattern = "".join(
+        "(?:.*\n)*?" if line == "..." else re.escape(plain(line)) + "\n" for line in step.shown
+    )
     text = "".join(f"{plain(line)}\n" for line in seen)
-    assert re.fullmatch(pattern, text), "\n".join([step.command, "is shown with:", *step.shown, "but was seen with:", *seen])
+    assert re.fullmatch(pattern, text), "\n".join(
+        [step.command, "is shown with:", *step.shown, "but was seen with:", *seen]
+    )
 
 
 @dataclass
@@ -112,7 +125,9 @@ class Reader:
     page: Page
     followed: set[str] = field(default_factory=set)
 
-    def follow(self, heading: str, put: Mapping[str, str] | None = None, *, shown: bool = True) -> list[str]:
+    def follow(
+        self, heading: str, put: Mapping[str, str] | None = None, *, shown: bool = True
+    ) -> list[str]:
         """Type each command below a heading, with other names and numbers `put` for those that stand there; all that was seen.
 
         With `shown`, what is seen is compared with the page.

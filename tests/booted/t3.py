@@ -1,4 +1,5 @@
-"""A machine on which people use T3 (its stand-in): units, ports, browsers that are logged in, and what they wrote."""
+"""A machine on which people use T3 (its stand-in): units, ports, browsers that are logged in, and
+what they wrote."""
 
 from __future__ import annotations
 
@@ -21,10 +22,12 @@ ROOT = "/var/lib/t3-autoupdate"
 FREEZE = "/etc/t3-autoupdate.freeze"
 LIVE = "/run/t3-fake-live"  # what is broken on real servers alone is broken while this is there
 PACKAGE = "/usr/local/lib/node_modules/t3"
-# How long the steps of a trial in the gate may take: the real ones in a soak; else so little that nothing is waited for in vain.
+# How long the steps of a trial in the gate may take: the real ones in a soak; else so little that
+# nothing is waited for in vain.
 LIMITS: tuple[str, ...] = () if is_soak() else ("--serve=15", "--pair=6", "--stop=8")
 _IMPATIENT = f"import sys; from t3_backup.autoupdate import main as cli; from t3_backup.autoupdate.gate import gate; gate.LIMITS = {LIMITS!r}; sys.exit(cli.main(sys.argv[1:]))"
-TIMERS = ("t3-autoupdate.timer", "t3-autoupdate-drain.timer")  # which go by the real clock, into the middle of a test
+# which go by the real clock, into the middle of a test
+TIMERS = ("t3-autoupdate.timer", "t3-autoupdate-drain.timer")
 # What a browser does, as one command: print JSON of what was asked.
 _BROWSER = r"""
 import json, subprocess, sys, urllib.error, urllib.request
@@ -75,10 +78,14 @@ print(json.dumps(longest))
 """
 
 
-def offer(machine: Machine, version: str, variant: str = "good", *, live_only: bool = False) -> None:
+def offer(
+    machine: Machine, version: str, variant: str = "good", *, live_only: bool = False
+) -> None:
     """Have npm know of a version: it lies where T3_NPM_SPEC looks."""
     with tempfile.TemporaryDirectory() as folder:
-        machine.copy_in(fake_t3.tarball(Path(folder), version, variant, live_only), f"/srv/t3-{version}.tgz")
+        machine.copy_in(
+            fake_t3.tarball(Path(folder), version, variant, live_only), f"/srv/t3-{version}.tgz"
+        )
 
 
 def npm_install_globally(machine: Machine, version: str) -> None:
@@ -98,11 +105,16 @@ def settle(machine: Machine, source: Path, users: Sequence[str] = USERS) -> None
     """Users with real data, whose servers of 0.0.24 run; what the timers start, tests start."""
     machine.run("systemctl", "disable", "--now", *TIMERS)
     npm_install_globally(machine, "0.0.24")
-    machine.copy_in(fake_t3.HERE / "npm", "/usr/local/bin/npm", 0o755)  # npm itself would be 300 packages in the tree
+    # npm itself would be 300 packages in the tree
+    machine.copy_in(fake_t3.HERE / "npm", "/usr/local/bin/npm", 0o755)
     machine.write("/opt/browser.py", _BROWSER)
     machine.write("/opt/watcher.py", _WATCHER)
-    machine.copy_in(fake_t3.HERE / "t3-serve@.service", "/etc/systemd/system/t3-serve@.service", 0o644)
-    machine.write("/etc/default/t3-autoupdate", "T3_NPM_SPEC=/srv/t3-{version}.tgz\nT3_AUTOUPDATE_WATCH=3\n")
+    machine.copy_in(
+        fake_t3.HERE / "t3-serve@.service", "/etc/systemd/system/t3-serve@.service", 0o644
+    )
+    machine.write(
+        "/etc/default/t3-autoupdate", "T3_NPM_SPEC=/srv/t3-{version}.tgz\nT3_AUTOUPDATE_WATCH=3\n"
+    )
     machine.run("systemctl", "daemon-reload")
     for user in users:
         add(machine, user, source)
@@ -119,7 +131,8 @@ def answers(machine: Machine, user: str) -> bool:
 
 
 def browser(machine: Machine, user: str, *words: str) -> Any:
-    """What a browser gets: `login` (a cookie), `session COOKIE` (whether it is logged in), or `PATH COOKIE BODY` (a status)."""
+    """What a browser gets: `login` (a cookie), `session COOKIE` (whether it is logged in), or `PATH
+    COOKIE BODY` (a status)."""
     return machine.run("python3", "/opt/browser.py", user, str(PORTS[user]), *words).document
 
 
@@ -144,7 +157,8 @@ def status(machine: Machine) -> dict[str, Any]:
 
 
 def versions(machine: Machine) -> dict[str, str]:
-    """Each account's program, as its server says it and as its link does; they must agree where it runs."""
+    """Each account's program, as its server says it and as its link does; they must agree where it
+    runs."""
     found = {}
     for user in USERS:
         link = machine.run("readlink", f"{ROOT}/{user}/current", check=False).out.strip()
@@ -158,7 +172,9 @@ def running_version(machine: Machine, user: str) -> str:
     url = f"http://127.0.0.1:{PORTS[user]}/.well-known/t3/environment"
     done = machine.run("python3", "-c", script, url, check=False)
     if done.code != 0:
-        told = machine.run("journalctl", "--no-pager", "--output=short-precise", "--lines=40", "-u", unit_of(user)).out
+        told = machine.run(
+            "journalctl", "--no-pager", "--output=short-precise", "--lines=40", "-u", unit_of(user)
+        ).out
         raise AssertionError(f"the server of {user} does not answer: {done.err[-200:]}\n{told}")
     return done.out.strip()
 
@@ -177,7 +193,12 @@ print(json.dumps({"level": level, "scopes": "scopes" in columns, **rows}))
     return machine.run("python3", "-c", script, database(user), user=user).document
 
 
-HISTORY = ("projection_projects", "projection_threads", "projection_thread_messages", "orchestration_events")
+HISTORY = (
+    "projection_projects",
+    "projection_threads",
+    "projection_thread_messages",
+    "orchestration_events",
+)
 
 
 def history(found: dict[str, Any]) -> dict[str, Any]:
@@ -190,7 +211,10 @@ def assert_not_mixed(machine: Machine, users: Sequence[str] = USERS) -> None:
     programs = versions(machine)
     for user in users:
         found = content(machine, user)
-        assert (programs[user], found["level"], found["scopes"]) in (("0.0.24", 30, False), ("0.0.25", 31, True)), (user, found)
+        assert (programs[user], found["level"], found["scopes"]) in (
+            ("0.0.24", 30, False),
+            ("0.0.25", 31, True),
+        ), (user, found)
         assert running_version(machine, user) == programs[user]
 
 

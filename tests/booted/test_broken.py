@@ -1,4 +1,5 @@
-"""What keeps the service from beginning at all is told at once, since no later try would mend it; what isn't needed may be gone."""
+"""What keeps the service from beginning at all is told at once, since no later try would mend it;
+what isn't needed may be gone."""
 
 from __future__ import annotations
 
@@ -12,12 +13,19 @@ from booted.people import MAP, SERVICE, STORE, add
 ELSEWHERE = "/srv/backups"
 
 
-@pytest.mark.parametrize(("lost", "status"), [(STORE, "1"), ("/usr/bin/t3-backup-state", "203")], ids=["store", "program"])
+@pytest.mark.parametrize(
+    ("lost", "status"),
+    [(STORE, "1"), ("/usr/bin/t3-backup-state", "203")],
+    ids=["store", "program"],
+)
 def test_what_is_lost_raises_the_alarm_at_once(installed: Machine, lost: str, status: str) -> None:
     installed.write(MAP, "# nobody\n")
     installed.run("mv", lost, f"{lost}.lost")
     installed.run("systemctl", "start", SERVICE, check=False)
-    assert installed.show(SERVICE, "ActiveState", "ExecMainStatus") == {"ActiveState": "failed", "ExecMainStatus": status}
+    assert installed.show(SERVICE, "ActiveState", "ExecMainStatus") == {
+        "ActiveState": "failed",
+        "ExecMainStatus": status,
+    }
     alert = ("SYSLOG_IDENTIFIER=t3-backup-state", "PRIORITY=1")
     assert installed.until(lambda: installed.journal(*alert), "alarm")
 
@@ -35,7 +43,8 @@ def test_a_store_elsewhere_wants_the_drop_in_of_the_manual_page_and_not_the_defa
     text = "".join(
         f"{line.strip()}\n"
         for line in page.splitlines()
-        if line.strip() in ("[Unit]", f"RequiresMountsFor={ELSEWHERE}", "[Service]", f"ReadWritePaths={ELSEWHERE}")
+        if line.strip()
+        in ("[Unit]", f"RequiresMountsFor={ELSEWHERE}", "[Service]", f"ReadWritePaths={ELSEWHERE}")
     )
     installed.write(f"/etc/systemd/system/{SERVICE}.d/override.conf", text)
     installed.run("systemctl", "daemon-reload")
@@ -50,7 +59,10 @@ def test_a_store_that_would_go_with_the_service_is_refused_and_the_doctor_says_s
     add(installed, "alice", grown(4))
     installed.write("/etc/default/t3-backup", "T3_BACKUP_DEST=/var/tmp/store\n")
     installed.run("systemctl", "start", SERVICE, check=False)
-    assert installed.show(SERVICE, "ActiveState", "ExecMainStatus") == {"ActiveState": "failed", "ExecMainStatus": "2"}
+    assert installed.show(SERVICE, "ActiveState", "ExecMainStatus") == {
+        "ActiveState": "failed",
+        "ExecMainStatus": "2",
+    }
     assert installed.journal("T3_BACKUP_USER=alice") == []
     found = installed.run("t3-backup-state", "doctor", check=False)
     assert found.code == 1

@@ -1,4 +1,5 @@
-"""A bump on a machine with three users whose servers run: to a good version, to every kind of a bad one, and back."""
+"""A bump on a machine with three users whose servers run: to a good version, to every kind of a bad
+one, and back."""
 
 from __future__ import annotations
 
@@ -9,21 +10,40 @@ from pathlib import Path
 import pytest
 from booted import t3
 from booted.people import unit_of
-from booted.t3 import USERS, autoupdate, browser, content, history, status, versions, watched, write_something
+from booted.t3 import (
+    USERS,
+    autoupdate,
+    browser,
+    content,
+    history,
+    status,
+    versions,
+    watched,
+    write_something,
+)
 from booted.town import Town, listed
 from booted.town import town as settled
 from fake_t3 import STEPS
 from support.sampling import sample
 
-# What goes wrong while the server runs; how it stops is seen when it is taken back only, and what it makes of the data in the gate.
-BROKEN_LIVE = sample([name for name, step in STEPS.items() if step not in ("stop", "data")], 5, "broken on real servers")
+# What goes wrong while the server runs; how it stops is seen when it is taken back only, and what
+# it makes of the data in the gate.
+BROKEN_LIVE = sample(
+    [name for name, step in STEPS.items() if step not in ("stop", "data")],
+    5,
+    "broken on real servers",
+)
 TURNED_AWAY = sample(list(STEPS), 6, "turned away by the gate")
 PATIENCE_S = 5  # with a server
-ALLOWED_S = 5  # without a server, beyond stop, copies and start; it is printed, and not judged on a machine with other work
+# without a server, beyond stop, copies and start; it is printed, and not judged on a machine with
+# other work
+ALLOWED_S = 5
 
 
 @pytest.fixture(scope="module")
-def town(suite: str, deb: Path, autoupdate_deb: Path, grown: Callable[[int], Path]) -> Iterator[Town]:
+def town(
+    suite: str, deb: Path, autoupdate_deb: Path, grown: Callable[[int], Path]
+) -> Iterator[Town]:
     with settled(suite, deb, autoupdate_deb, grown(8)) as found:
         yield found
 
@@ -43,8 +63,11 @@ def test_a_plain_installation_is_taken_over_and_nothing_is_restarted(town: Town)
     assert autoupdate(town.machine).code == 0, "all are where the pin wants them"
 
 
-def test_a_drop_in_that_has_the_last_word_over_ours_is_told_before_anything_is_changed(town: Town) -> None:
-    """As `systemctl edit` makes one: the server would go on with that program, whatever its account's link says."""
+def test_a_drop_in_that_has_the_last_word_over_ours_is_told_before_anything_is_changed(
+    town: Town,
+) -> None:
+    """As `systemctl edit` makes one: the server would go on with that program, whatever its
+    account's link says."""
     machine, before = town.machine, town.main_pids()
     override = "/etc/systemd/system/t3-serve@.service.d/override.conf"
     machine.write(override, "[Service]\nExecStart=\nExecStart=/opt/t3 serve\n")
@@ -55,7 +78,10 @@ def test_a_drop_in_that_has_the_last_word_over_ours_is_told_before_anything_is_c
     finally:
         machine.run("rm", override)
         machine.run("systemctl", "daemon-reload")
-    assert (answer.code, "runs /opt/t3, and not the program of its account" in answer.err) == (1, True), answer
+    assert (answer.code, "runs /opt/t3, and not the program of its account" in answer.err) == (
+        1,
+        True,
+    ), answer
     assert all("runs /opt/t3" in told[user] for user in USERS)
     assert town.main_pids() == before
     assert versions(machine) == dict.fromkeys(USERS, "0.0.24")
@@ -88,17 +114,28 @@ def test_a_version_that_fails_on_a_real_server_is_taken_back_with_the_data(
     machine.write(t3.LIVE, "")
     try:
         with watched(machine) as gaps:
-            answer = autoupdate(machine, "--to", "0.0.25", env={"T3_AUTOUPDATE_PATIENCE": str(PATIENCE_S)})
+            answer = autoupdate(
+                machine, "--to", "0.0.25", env={"T3_AUTOUPDATE_PATIENCE": str(PATIENCE_S)}
+            )
     finally:
         machine.run("rm", "-f", t3.LIVE)
     assert answer.code == 1, answer
-    told = re.search(r"(\w+): 0\.0\.25 failed: .*, ([\d.]+) s without a server \((.*)\)", answer.text)
+    told = re.search(
+        r"(\w+): 0\.0\.25 failed: .*, ([\d.]+) s without a server \((.*)\)", answer.text
+    )
     assert told, answer.text
-    steps = {step: float(seconds) for step, seconds in (part.split() for part in told[3].split(", "))}
-    tell(f"{variant}: the longest without a server: " + ", ".join(f"{user} {gap:.1f} s" for user, gap in gaps.items()))
+    steps = {
+        step: float(seconds) for step, seconds in (part.split() for part in told[3].split(", "))
+    }
+    tell(
+        f"{variant}: the longest without a server: "
+        + ", ".join(f"{user} {gap:.1f} s" for user, gap in gaps.items())
+    )
     tell(f"  {told[1]}: {told[3]} ({ALLOWED_S} s are allowed for the trial)")
     assert steps.keys() == {"stop", "copies", "trial", "start"}
-    assert steps["trial"] < 2 * (PATIENCE_S + steps["start"]), "one that hangs is not waited for any longer"
+    assert steps["trial"] < 2 * (PATIENCE_S + steps["start"]), (
+        "one that hangs is not waited for any longer"
+    )
     assert gaps[told[1]] < float(told[2]) + 1, "what it says is what its user sees"
     assert "frozen until: t3-autoupdate thaw" in answer.err
     assert "back on 0.0.24 with the data of state-" in answer.text
@@ -108,7 +145,9 @@ def test_a_version_that_fails_on_a_real_server_is_taken_back_with_the_data(
         assert {k: v for k, v in after[user].items() if k not in changed} == {
             k: v for k, v in before[user].items() if k not in changed
         }
-        assert browser(machine, user, "session", town.cookies[user]) is True, "who was logged in still is"
+        assert browser(machine, user, "session", town.cookies[user]) is True, (
+            "who was logged in still is"
+        )
         assert t3.running_version(machine, user) == "0.0.24"
     assert versions(machine) == dict.fromkeys(USERS, "0.0.24")
     again = autoupdate(machine, "--to", "0.0.25")
@@ -130,11 +169,17 @@ def test_a_good_version_is_switched_to_and_everybody_can_log_in(town: Town) -> N
     assert all(trial["passed"] for trial in answer.document["trials"])
     assert [trial["subject"] for trial in answer.document["trials"]] == ["empty", *USERS]
     assert versions(machine) == dict.fromkeys(USERS, "0.0.25")
-    assert machine.run("t3", "--version").out == "t3 v0.0.25\n", "the program of every account without one of its own moves last"
+    assert machine.run("t3", "--version").out == "t3 v0.0.25\n", (
+        "the program of every account without one of its own moves last"
+    )
     t3.assert_not_mixed(machine)
     for user in USERS:
         assert history(content(machine, user)) == history(before[user])
-        names = [snapshot["name"] for snapshot in listed(machine, user) if snapshot["label"] == "prebump-0.0.25"]
+        names = [
+            snapshot["name"]
+            for snapshot in listed(machine, user)
+            if snapshot["label"] == "prebump-0.0.25"
+        ]
         assert len(names) >= 2, "one before, and one of what the old server left"
     assert status(machine)["last"]["result"] == "done"
     told = dict(re.findall(r"(\w+): on 0\.0\.25, .*, ([\d.]+) s without a server", answer.err))

@@ -1,4 +1,5 @@
-"""Who is at work stays on his version, wholly, whatever happens to his server in the meantime; and comes later."""
+"""Who is at work stays on his version, wholly, whatever happens to his server in the meantime; and
+comes later."""
 
 from __future__ import annotations
 
@@ -16,13 +17,16 @@ from booted.town import Town
 from booted.town import town as settled
 
 OLD, NEW = "0.0.24", "0.0.25"
-BUSY = ("bob", "carol")  # an agent runs beneath his unit, a turn is in flight in her database; alice is idle
+# an agent runs beneath his unit, a turn is in flight in her database; alice is idle
+BUSY = ("bob", "carol")
 ENDPOINTS = {OLD: "/api/auth/bootstrap", NEW: "/api/auth/browser-session"}
 TEXTFILES = "/var/lib/prometheus/node-exporter"
 
 
 @pytest.fixture(scope="module")
-def town(suite: str, deb: Path, autoupdate_deb: Path, grown: Callable[[int], Path]) -> Iterator[Town]:
+def town(
+    suite: str, deb: Path, autoupdate_deb: Path, grown: Callable[[int], Path]
+) -> Iterator[Town]:
     with settled(suite, deb, autoupdate_deb, grown(8)) as found:
         found.machine.run("mkdir", "-p", TEXTFILES)
         t3.offer(found.machine, NEW)
@@ -32,19 +36,28 @@ def town(suite: str, deb: Path, autoupdate_deb: Path, grown: Callable[[int], Pat
 def phases(machine: Machine) -> dict[str, str]:
     """Of each account, as the journal on the disk has it now; none where there is none."""
     found = machine.run("cat", f"{t3.ROOT}/journal.json", check=False)
-    return {move["user"]: move["phase"] for move in json.loads(found.out)["moves"]} if found.code == 0 else {}
+    return (
+        {move["user"]: move["phase"] for move in json.loads(found.out)["moves"]}
+        if found.code == 0
+        else {}
+    )
 
 
 def restart_and_call(town: Town) -> None:
-    """His server dies and is started again by systemd, hers is restarted by hand, and both call `t3`."""
+    """His server dies and is started again by systemd, hers is restarted by hand, and both call
+    `t3`."""
     machine, before = town.machine, town.main_pids()
     machine.run("kill", "-9", before["bob"])
     machine.run("systemctl", "restart", unit_of("carol"))
     for user in BUSY:
-        machine.until(lambda user=user: town.main_pids()[user] not in ("0", before[user]), "new server")
+        machine.until(
+            lambda user=user: town.main_pids()[user] not in ("0", before[user]), "new server"
+        )
         machine.until(lambda user=user: t3.answers(machine, user), "server")
         assert machine.run("t3", "--version", user=user).out == f"t3 v{OLD}\n"
-        listed = machine.run("t3", "auth", "pairing", "list", "--base-dir", f"/home/{user}/.t3", user=user)
+        listed = machine.run(
+            "t3", "auth", "pairing", "list", "--base-dir", f"/home/{user}/.t3", user=user
+        )
         assert "Running migration" not in listed.text
 
 
@@ -60,7 +73,8 @@ def assert_old(town: Town, users: tuple[str, ...], before: dict[str, dict[str, A
 
 
 def assert_on(machine: Machine, expected: dict[str, str], everybody: str) -> None:
-    """Who is on what, by link, server and login; `everybody`: the `t3` of whoever has none of his own."""
+    """Who is on what, by link, server and login; `everybody`: the `t3` of whoever has none of his
+    own."""
     assert versions(machine) == expected
     t3.assert_not_mixed(machine)
     checked = autoupdate(machine, "check", "--json")
@@ -71,13 +85,22 @@ def assert_on(machine: Machine, expected: dict[str, str], everybody: str) -> Non
     assert machine.run("t3", "--version").out == f"t3 v{everybody}\n"
 
 
-def test_the_busy_stay_on_their_version_though_their_servers_restart_and_they_call_t3_in_the_middle(town: Town) -> None:
+def test_the_busy_stay_on_their_version_though_their_servers_restart_and_they_call_t3_in_the_middle(
+    town: Town,
+) -> None:
     machine = town.machine
     assert browser(machine, "bob", "/fake/agent", town.cookies["bob"], "{}") == 200
-    assert browser(machine, "carol", "/fake/turn", town.cookies["carol"], '{"state": "running"}') == 200
+    assert (
+        browser(machine, "carol", "/fake/turn", town.cookies["carol"], '{"state": "running"}')
+        == 200
+    )
     before, pids = town.content(), town.main_pids()
     with machine.start("t3-autoupdate", "--to", NEW) as process:
-        machine.until(lambda: phases(machine).get("alice") in ("stopping", "switching", "starting"), "move", 120)
+        machine.until(
+            lambda: phases(machine).get("alice") in ("stopping", "switching", "starting"),
+            "move",
+            120,
+        )
         assert town.main_pids()["bob"] == pids["bob"], "nobody but alice has lost a server"
         restart_and_call(town)
         during = phases(machine).get("alice")
@@ -97,7 +120,9 @@ def test_the_busy_stay_on_their_version_though_their_servers_restart_and_they_ca
 
 def test_a_drain_moves_who_is_idle_by_now_and_the_program_of_everybody_last(town: Town) -> None:
     machine = town.machine
-    assert browser(machine, "bob", "/fake/agent", town.cookies["bob"], "{}") == 200, "the first went with the server that died"
+    assert browser(machine, "bob", "/fake/agent", town.cookies["bob"], "{}") == 200, (
+        "the first went with the server that died"
+    )
     before = town.content()
     machine.start_unit("t3-autoupdate-drain.service")
     assert_old(town, BUSY, before)
@@ -106,7 +131,10 @@ def test_a_drain_moves_who_is_idle_by_now_and_the_program_of_everybody_last(town
     machine.start_unit("t3-autoupdate-drain.service")
     assert_old(town, ("carol",), before)
     assert_on(machine, {"alice": NEW, "bob": NEW, "carol": OLD}, OLD)
-    assert browser(machine, "carol", "/fake/turn", town.cookies["carol"], '{"state": "completed"}') == 200
+    assert (
+        browser(machine, "carol", "/fake/turn", town.cookies["carol"], '{"state": "completed"}')
+        == 200
+    )
     drained = autoupdate(machine, "drain", "--json")
     assert drained.code == 0, drained
     assert_on(machine, dict.fromkeys(USERS, NEW), NEW)

@@ -25,8 +25,10 @@ from support.sampling import amount, chance, counts
 KILLS = int(os.environ.get("T3_TEST_KILLS") or amount(8, 4))
 DRAIN = ("t3-autoupdate", "drain")
 BUMP = ("t3-autoupdate", "--to", NEW)
-_LINKS = "symlink,symlinkat"  # of the accounts, one after another, and of whoever has none of his own
-_RENAMES = "rename,renameat,renameat2"  # of the journal, a link, the freeze file: each is a step's beginning
+# of the accounts, one after another, and of whoever has none of his own
+_LINKS = "symlink,symlinkat"
+# of the journal, a link, the freeze file: each is a step's beginning
+_RENAMES = "rename,renameat,renameat2"
 # The command, which waits for nobody's backup before it stops a server.
 _HURRIED = "import sys; from t3_backup.autoupdate import main, journal_runner; journal_runner._STORE_WAIT_S = 0; sys.exit(main.main(sys.argv[1:]))"
 _KILLED = (-9, 137)
@@ -34,7 +36,9 @@ _MOST = 60  # renames of a bump of two accounts, by far
 
 
 @pytest.fixture(scope="module", params=["bookworm"])
-def rounds(request: pytest.FixtureRequest, deb: Path, autoupdate_deb: Path, grown: Callable[[int], Path]) -> Iterator[Rounds]:
+def rounds(
+    request: pytest.FixtureRequest, deb: Path, autoupdate_deb: Path, grown: Callable[[int], Path]
+) -> Iterator[Rounds]:
     with boot(request.param, packages=[deb, autoupdate_deb]) as machine:
         found = Rounds(machine)
         found.settle(grown(8))
@@ -43,7 +47,8 @@ def rounds(request: pytest.FixtureRequest, deb: Path, autoupdate_deb: Path, grow
 
 
 def killed_at(rounds: Rounds, calls: str, number: int, command: Sequence[str]) -> Result:
-    """Run a command that is killed as it is about to make such a system call for so many times, where it comes to that."""
+    """Run a command that is killed as it is about to make such a system call for so many times,
+    where it comes to that."""
     inject = f"inject={calls}:signal=SIGKILL:when={number}"
     line = ["strace", "-qq", "-o", "/dev/null", "-e", f"trace={calls}", "-e", inject, *command]
     return rounds.machine.run(*line, check=False, timeout=300)
@@ -52,7 +57,8 @@ def killed_at(rounds: Rounds, calls: str, number: int, command: Sequence[str]) -
 def killed_after(
     rounds: Rounds, seconds: float, command: Sequence[str], *, with_all: bool
 ) -> tuple[dict[str, dict[str, Any]], Result]:
-    """Run a command that is killed after so long, alone or with all that it started; what people did then, and how it was ended."""
+    """Run a command that is killed after so long, alone or with all that it started; what people
+    did then, and how it was ended."""
     with under_way(rounds.machine, *command) as (process, kill):
         try:
             process.wait(seconds)
@@ -62,8 +68,11 @@ def killed_after(
 
 
 @pytest.mark.parametrize("broken", [False, True])
-def test_a_kill_before_any_rename_leaves_nobody_mixed(rounds: Rounds, broken: bool, tell: Callable[[str], None]) -> None:
-    """With a good version, and with one that nobody is logged in to, which is taken back: that is killed, too."""
+def test_a_kill_before_any_rename_leaves_nobody_mixed(
+    rounds: Rounds, broken: bool, tell: Callable[[str], None]
+) -> None:
+    """With a good version, and with one that nobody is logged in to, which is taken back: that is
+    killed, too."""
     reached: Counter[str] = Counter()
     kills = 0
     for number in counts(_MOST, 5, f"renames of a bump, broken: {broken}"):
@@ -84,8 +93,11 @@ def test_a_kill_before_any_rename_leaves_nobody_mixed(rounds: Rounds, broken: bo
 
 
 @pytest.mark.parametrize("broken", [False, True])
-def test_a_kill_at_any_moment_leaves_nobody_mixed(rounds: Rounds, broken: bool, tell: Callable[[str], None]) -> None:
-    """The command alone, whose snapshot or restore then goes on without it, or all of its service."""
+def test_a_kill_at_any_moment_leaves_nobody_mixed(
+    rounds: Rounds, broken: bool, tell: Callable[[str], None]
+) -> None:
+    """The command alone, whose snapshot or restore then goes on without it, or all of its
+    service."""
     rounds.again(broken=broken)
     began = time.monotonic()
     whole = rounds.end(DRAIN)
@@ -98,18 +110,29 @@ def test_a_kill_at_any_moment_leaves_nobody_mixed(rounds: Rounds, broken: bool, 
         rounds.again(broken=broken)
         after, with_all = moments.uniform(0, seconds), bool(number % 2)
         work, ended = killed_after(rounds, after, DRAIN, with_all=with_all)
-        told = Result(ended.code, ended.out + f"\nafter {after:.2f} s, with_all={with_all}", ended.err)
+        told = Result(
+            ended.code, ended.out + f"\nafter {after:.2f} s, with_all={with_all}", ended.err
+        )
         reached[" ".join(rounds.assert_whole(work, told).values())] += 1
     tell(f"broken: {broken}: killed at {KILLS // 2} moments of {seconds:.1f} s: {dict(reached)}")
 
 
-def test_a_kill_before_anybody_is_moved_is_in_nobodys_way(rounds: Rounds, tell: Callable[[str], None]) -> None:
-    """From the installation of the version on; the next one, which finds what is left of it, goes through."""
+def test_a_kill_before_anybody_is_moved_is_in_nobodys_way(
+    rounds: Rounds, tell: Callable[[str], None]
+) -> None:
+    """From the installation of the version on; the next one, which finds what is left of it, goes
+    through."""
     machine, moments = rounds.machine, chance("a bump killed before the moves")
     reached: Counter[str] = Counter()
     for number in range(KILLS // 4):
         rounds.again()
-        machine.run("rm", "-r", f"{ROOT}/journal.json", f"{ROOT}/versions/{NEW}", f"{ROOT}/versions/{NEW}.json")
+        machine.run(
+            "rm",
+            "-r",
+            f"{ROOT}/journal.json",
+            f"{ROOT}/versions/{NEW}",
+            f"{ROOT}/versions/{NEW}.json",
+        )
         after, with_all = moments.uniform(0, rounds.seconds), bool(number % 2)
         work, ended = killed_after(rounds, after, BUMP, with_all=with_all)
         reached[" ".join(rounds.assert_whole(work, ended).values())] += 1
@@ -119,8 +142,11 @@ def test_a_kill_before_anybody_is_moved_is_in_nobodys_way(rounds: Rounds, tell: 
     assert set(rounds.assert_whole(rounds.work(), answer).values()) == {NEW}
 
 
-def test_a_login_that_a_killed_bump_has_left_is_ended_before_anything_is_switched(rounds: Rounds) -> None:
-    """It may mint by a version that is not the account's any more, and migrate what was put back."""
+def test_a_login_that_a_killed_bump_has_left_is_ended_before_anything_is_switched(
+    rounds: Rounds,
+) -> None:
+    """It may mint by a version that is not the account's any more, and migrate what was put
+    back."""
     rounds.again()
     name = f"t3-as-{b'alice'.hex()}-left.service"
     rounds.machine.run("systemd-run", f"--unit={name}", "sleep", "600")
@@ -131,7 +157,8 @@ def test_a_login_that_a_killed_bump_has_left_is_ended_before_anything_is_switche
 
 
 def test_who_is_down_is_not_left_so_because_a_backup_runs(rounds: Rounds) -> None:
-    """What would be put off while all is well is waited for: the snapshot that a killed bump had begun may take longer."""
+    """What would be put off while all is well is waited for: the snapshot that a killed bump had
+    begun may take longer."""
     rounds.again()
     assert killed_at(rounds, _LINKS, 1, DRAIN).code in _KILLED
     assert rounds.look("alice")["held"]
@@ -149,7 +176,9 @@ def test_who_is_down_is_not_left_so_because_a_backup_runs(rounds: Rounds) -> Non
     assert set(rounds.assert_whole(work, ended).values()) == {OLD}
 
 
-def test_a_removal_ends_what_was_interrupted_and_is_refused_where_that_fails(rounds: Rounds, autoupdate_deb: Path) -> None:
+def test_a_removal_ends_what_was_interrupted_and_is_refused_where_that_fails(
+    rounds: Rounds, autoupdate_deb: Path
+) -> None:
     """Nothing is left on the machine after it that could bring an account's server back."""
     machine, remove = rounds.machine, ("apt-get", "remove", "--yes", "t3-autoupdate")
     rounds.again()
@@ -166,8 +195,12 @@ def test_a_removal_ends_what_was_interrupted_and_is_refused_where_that_fails(rou
     assert set(rounds.assert_whole(work, removed).values()) == {OLD}
 
 
-@pytest.mark.parametrize(("link", "left"), [(2, {"alice": OLD, "bob": NEW}), (3, {"alice": OLD, "bob": OLD})])
-def test_a_kill_of_a_rollback_leaves_nobody_mixed(rounds: Rounds, link: int, left: dict[str, str]) -> None:
+@pytest.mark.parametrize(
+    ("link", "left"), [(2, {"alice": OLD, "bob": NEW}), (3, {"alice": OLD, "bob": OLD})]
+)
+def test_a_kill_of_a_rollback_leaves_nobody_mixed(
+    rounds: Rounds, link: int, left: dict[str, str]
+) -> None:
     rounds.again()
     assert rounds.end(DRAIN).code == 0
     assert killed_at(rounds, _LINKS, link, ("t3-autoupdate", "rollback", "--yes")).code in _KILLED
@@ -177,7 +210,8 @@ def test_a_kill_of_a_rollback_leaves_nobody_mixed(rounds: Rounds, link: int, lef
     assert version == f"t3 v{OLD}\n", "what runs for anybody else must migrate nobody's database"
 
 
-# Until a bump is in a phase, and then at once; a phase that it has gone through by then is no reason to go on waiting.
+# Until a bump is in a phase, and then at once; a phase that it has gone through by then is no
+# reason to go on waiting.
 _PHASE = """
 import json, sys
 while True:
@@ -190,16 +224,23 @@ while True:
 """
 
 
-@pytest.mark.parametrize(("phase", "broken"), [("stopping", False), ("starting", False), ("returning", True)])
+@pytest.mark.parametrize(
+    ("phase", "broken"), [("stopping", False), ("starting", False), ("returning", True)]
+)
 def test_a_power_cut_is_ended_by_the_next_boot(rounds: Rounds, phase: str, broken: bool) -> None:
     rounds.again(broken=broken)
     with under_way(rounds.machine, *DRAIN):
         rounds.machine.run("python3", "-c", _PHASE, phase)
         rounds.machine = rounds.machine.lose_power()
-    unit = rounds.machine.show("t3-autoupdate-resume.service", "ConditionResult", "ActiveState", "ExecMainStatus", "Result")
+    unit = rounds.machine.show(
+        "t3-autoupdate-resume.service", "ConditionResult", "ActiveState", "ExecMainStatus", "Result"
+    )
     assert unit["ConditionResult"] == "yes"
     assert unit["ActiveState"] in ("inactive", "failed"), unit
-    said = "\n".join(str(entry["MESSAGE"]) for entry in rounds.machine.journal("--boot", unit="t3-autoupdate-resume.service"))
+    said = "\n".join(
+        str(entry["MESSAGE"])
+        for entry in rounds.machine.journal("--boot", unit="t3-autoupdate-resume.service")
+    )
     ended = Result(int(unit["ExecMainStatus"]), said, "")
     assert "the bump was interrupted while" in said, ended
     rounds.assert_whole(rounds.work(), ended)

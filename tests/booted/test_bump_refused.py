@@ -1,6 +1,7 @@
 """What is no version's fault: a full disk, an npm that fails, a snapshot that doesn't prove, a unit that doesn't stop. No bump then.
 
-Everybody goes on working: no server is restarted, no program and no row changes, and the next bump may come.
+Everybody goes on working: no server is restarted, no program and no row changes, and the next bump
+may come.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ from booted.t3 import FREEZE, ROOT, autoupdate
 
 # The command, with another limit for npm.
 _IMPATIENT = "import sys; from t3_backup.autoupdate import main, npm; npm._SECONDS = {seconds}; sys.exit(main.main(sys.argv[1:]))"
-# Flips the last byte of an index that nothing here reads: its page is whole, and does not say what the table says.
+# Flips the last byte of an index that nothing here reads: its page is whole, and does not say what
+# the table says.
 _DAMAGE = """
 import sqlite3, sys
 path = sys.argv[1]
@@ -44,7 +46,9 @@ assert c.execute("PRAGMA integrity_check").fetchone()[0] != "ok"
 
 
 @pytest.fixture(scope="module", params=["bookworm"])
-def rounds(request: pytest.FixtureRequest, deb: Path, autoupdate_deb: Path, grown: Callable[[int], Path]) -> Iterator[Rounds]:
+def rounds(
+    request: pytest.FixtureRequest, deb: Path, autoupdate_deb: Path, grown: Callable[[int], Path]
+) -> Iterator[Rounds]:
     with boot(request.param, packages=[deb, autoupdate_deb]) as machine:
         found = Rounds(machine)
         found.settle(grown(8))
@@ -58,10 +62,14 @@ def state(rounds: Rounds) -> dict[str, Any]:
     found: dict[str, Any] = {user: rounds.look(user) for user in USERS}
     for user in USERS:
         assert found[user]["session"], user
-        found[f"server of {user}"] = machine.show(unit_of(user), "MainPID", "NRestarts", "ActiveState")
+        found[f"server of {user}"] = machine.show(
+            unit_of(user), "MainPID", "NRestarts", "ActiveState"
+        )
     found["t3"] = machine.run("readlink", "-f", "/usr/local/bin/t3").out
     paths = (FREEZE, f"{ROOT}/journal.json", "/etc/systemd/system/t3-serve@.service.d")
-    found["there"] = [path for path in paths if machine.run("test", "-e", path, check=False).code == 0]
+    found["there"] = [
+        path for path in paths if machine.run("test", "-e", path, check=False).code == 0
+    ]
     return found
 
 
@@ -109,12 +117,16 @@ def small(machine: Machine, path: str, spare: str) -> Iterator[None]:
         machine.run("umount", "--lazy", path)
 
 
-def test_a_disk_without_room_for_the_programs_leaves_a_plain_installation_as_it_is(rounds: Rounds) -> None:
+def test_a_disk_without_room_for_the_programs_leaves_a_plain_installation_as_it_is(
+    rounds: Rounds,
+) -> None:
     with small(rounds.machine, ROOT, "8K"):
         refused(rounds, "No space left on device")
 
 
-def test_a_disk_without_room_for_another_version_is_told_before_anything_is_fetched(rounds: Rounds) -> None:
+def test_a_disk_without_room_for_another_version_is_told_before_anything_is_fetched(
+    rounds: Rounds,
+) -> None:
     assert autoupdate(rounds.machine, "adopt").code == 0
     with small(rounds.machine, ROOT, "30M"):
         answer = refused(rounds, "make room")
@@ -124,7 +136,10 @@ def test_a_disk_without_room_for_another_version_is_told_before_anything_is_fetc
 @pytest.mark.parametrize(
     ("npm", "why"),
     [
-        ("echo 'npm ERR! network' >&2; exit 1", "npm could not install /srv/t3-0.0.25.tgz: npm ERR! network"),
+        (
+            "echo 'npm ERR! network' >&2; exit 1",
+            "npm could not install /srv/t3-0.0.25.tgz: npm ERR! network",
+        ),
         ("echo 'npm ERR! 404 Not Found - GET t3' >&2; exit 1", "404 Not Found"),
         ("exec sleep 600", "it took too long"),
         ("exit 0", "has no program t3 in it"),
@@ -135,7 +150,9 @@ def test_an_npm_that_fails_changes_nothing(rounds: Rounds, npm: str, why: str) -
     machine = rounds.machine
     impatient = _IMPATIENT.format(seconds=3 if "too long" in why else 60)
     with npm_is(machine, npm):
-        refused(rounds, why, lambda: machine.run("python3", "-c", impatient, "--to", NEW, check=False))
+        refused(
+            rounds, why, lambda: machine.run("python3", "-c", impatient, "--to", NEW, check=False)
+        )
     assert machine.run("systemctl", "list-units", "--all", "--no-legend", "t3-fetch*").out == ""
     assert machine.run("ls", f"{ROOT}/versions").lines == [OLD, f"{OLD}.json"]
 
@@ -147,7 +164,9 @@ def test_a_store_without_room_is_told_before_anything_is_switched(rounds: Rounds
         refused(rounds, "no snapshot could be taken")
 
 
-def test_a_database_of_which_no_snapshot_proves_is_told_before_anything_is_switched(rounds: Rounds) -> None:
+def test_a_database_of_which_no_snapshot_proves_is_told_before_anything_is_switched(
+    rounds: Rounds,
+) -> None:
     machine = rounds.machine
     path = database("bob")
     machine.run("systemctl", "stop", unit_of("bob"))
@@ -168,7 +187,10 @@ def test_a_bump_that_is_killed_while_npm_runs_is_in_nobodys_way(rounds: Rounds) 
     machine = rounds.machine
     machine.run("rm", "-rf", f"{ROOT}/versions/{NEW}", f"{ROOT}/versions/{NEW}.json")
     before = state(rounds)
-    with npm_is(machine, "exec sleep 600"), under_way(machine, "t3-autoupdate", "--to", NEW) as (_, kill):
+    with (
+        npm_is(machine, "exec sleep 600"),
+        under_way(machine, "t3-autoupdate", "--to", NEW) as (_, kill),
+    ):
         machine.until(lambda: machine.run("pgrep", "-x", "sleep", check=False).out, "npm")
         kill(False)
     answer = autoupdate(machine, "--to", NEW, "--dry-run")
@@ -191,19 +213,27 @@ def unit_with(machine: Machine, user: str, text: str) -> Iterator[None]:
 
 
 def test_a_final_snapshot_that_can_not_be_made_starts_the_server_again(rounds: Rounds) -> None:
-    """The store is full when alice's server is down already: she goes on where she was, and the bump ends."""
+    """The store is full when alice's server is down already: she goes on where she was, and the
+    bump ends."""
     machine = rounds.machine
     rounds.begin()
     before = {user: rounds.look(user) for user in USERS}
     with small(machine, STORE, "100K"):
         answer = autoupdate(machine, "drain")
     assert answer.code == 1, answer
-    assert "alice: nothing was changed, still on 0.0.24: alice: no snapshot could be taken" in answer.out
+    assert (
+        "alice: nothing was changed, still on 0.0.24: alice: no snapshot could be taken"
+        in answer.out
+    )
     assert {user: rounds.look(user) for user in USERS} == before
-    assert "frozen until: t3-autoupdate thaw" in answer.err, "a server was down for it: not again each night"
+    assert "frozen until: t3-autoupdate thaw" in answer.err, (
+        "a server was down for it: not again each night"
+    )
 
 
-def test_a_server_that_outlives_the_stop_of_its_unit_is_told_and_nothing_is_switched(rounds: Rounds) -> None:
+def test_a_server_that_outlives_the_stop_of_its_unit_is_told_and_nothing_is_switched(
+    rounds: Rounds,
+) -> None:
     """While it is there, nobody knows that the data is at rest. Once it has gone, all goes on."""
     machine = rounds.machine
     rounds.again()
@@ -216,7 +246,10 @@ def test_a_server_that_outlives_the_stop_of_its_unit_is_told_and_nothing_is_swit
     assert "t3-serve@alice.service was stopped, and t3 (pid " in answer.err
     assert {user: rounds.look(user) for user in USERS} == before
     accounts = {one["user"]: one for one in t3.status(machine)["accounts"]}
-    assert accounts["alice"]["trouble"] == "its move has not ended; unless one is running: t3-autoupdate resume"
+    assert (
+        accounts["alice"]["trouble"]
+        == "its move has not ended; unless one is running: t3-autoupdate resume"
+    )
     assert accounts["bob"]["trouble"] == ""
     machine.run("pkill", "-KILL", "-u", "alice", "-f", "t3 serve")
     ended = rounds.end()
@@ -237,13 +270,17 @@ def test_a_server_that_must_be_killed_is_at_rest_then_and_is_moved(rounds: Round
 def test_the_service_brings_everybody_to_the_pin_within_its_sandbox(rounds: Rounds) -> None:
     machine = rounds.machine
     rounds.again()
-    machine.run("rm", "-r", f"{ROOT}/journal.json", f"{ROOT}/versions/{NEW}", f"{ROOT}/versions/{NEW}.json")
+    machine.run(
+        "rm", "-r", f"{ROOT}/journal.json", f"{ROOT}/versions/{NEW}", f"{ROOT}/versions/{NEW}.json"
+    )
     machine.sh('echo "T3_PIN=$1" >>/etc/default/t3-autoupdate', NEW)
     work = rounds.work()
     machine.start_unit("t3-autoupdate.service")
     unit = machine.show("t3-autoupdate.service", "Result", "ExecMainStatus")
     assert unit == {"Result": "success", "ExecMainStatus": "0"}
-    said = "\n".join(str(entry["MESSAGE"]) for entry in machine.journal(unit="t3-autoupdate.service"))
+    said = "\n".join(
+        str(entry["MESSAGE"]) for entry in machine.journal(unit="t3-autoupdate.service")
+    )
     assert rounds.assert_whole(work, Result(0, said, "")) == dict.fromkeys(USERS, NEW), said
     assert f"all accounts are on {NEW}" in said
     assert "WARN" not in said

@@ -1,4 +1,5 @@
-"""Back by hand: a week later, out of a compacted history; and where a newer `t3` was called on the database of an older server."""
+"""Back by hand: a week later, out of a compacted history; and where a newer `t3` was called on the
+database of an older server."""
 
 from __future__ import annotations
 
@@ -7,13 +8,23 @@ from pathlib import Path
 
 import pytest
 from booted import t3
-from booted.t3 import USERS, autoupdate, browser, content, history, status, versions, write_something
+from booted.t3 import (
+    USERS,
+    autoupdate,
+    browser,
+    content,
+    history,
+    status,
+    versions,
+    write_something,
+)
 from booted.town import Town, listed
 from booted.town import town as settled
 
 OLD, NEW = "0.0.24", "0.0.25"
 LATER = "/run/days-later"
-# The clock of t3-backup-state and t3-autoupdate is so many days ahead, and nobody else's: also where Python is isolated (-I).
+# The clock of t3-backup-state and t3-autoupdate is so many days ahead, and nobody else's: also
+# where Python is isolated (-I).
 _CLOCK = f"""
 import datetime, pathlib
 try:
@@ -27,7 +38,9 @@ else:
 
 
 @pytest.fixture(scope="module")
-def town(suite: str, deb: Path, autoupdate_deb: Path, grown: Callable[[int], Path]) -> Iterator[Town]:
+def town(
+    suite: str, deb: Path, autoupdate_deb: Path, grown: Callable[[int], Path]
+) -> Iterator[Town]:
     with settled(suite, deb, autoupdate_deb, grown(8)) as found:
         found.machine.write("/usr/lib/python3/dist-packages/days_later.py", _CLOCK)
         found.machine.write("/usr/lib/python3/dist-packages/days-later.pth", "import days_later\n")
@@ -39,14 +52,26 @@ def later(town: Town, days: int) -> None:
     town.machine.write(LATER, str(days))
 
 
-def test_a_newer_t3_that_was_called_on_an_older_database_is_noticed_and_what_is_said_to_do_helps(town: Town) -> None:
+def test_a_newer_t3_that_was_called_on_an_older_database_is_noticed_and_what_is_said_to_do_helps(
+    town: Town,
+) -> None:
     machine = town.machine
     assert autoupdate(machine, "adopt").code == 0
-    assert autoupdate(machine, "--to", NEW, "--dry-run").code == 0, "it is on the disk now, and nobody's"
+    assert autoupdate(machine, "--to", NEW, "--dry-run").code == 0, (
+        "it is on the disk now, and nobody's"
+    )
     machine.run("t3-backup-state", "run")
     before = content(machine, "bob")
     assert (autoupdate(machine, "status").code, before["level"]) == (0, 30)
-    newer = machine.run(f"{t3.ROOT}/versions/{NEW}/bin/t3", "auth", "pairing", "list", "--base-dir", "/home/bob/.t3", user="bob")
+    newer = machine.run(
+        f"{t3.ROOT}/versions/{NEW}/bin/t3",
+        "auth",
+        "pairing",
+        "list",
+        "--base-dir",
+        "/home/bob/.t3",
+        user="bob",
+    )
     assert "Running migration 31" in newer.err
     assert t3.running_version(machine, "bob") == OLD, "it runs on, as if nothing were"
 
@@ -54,28 +79,39 @@ def test_a_newer_t3_that_was_called_on_an_older_database_is_noticed_and_what_is_
     assert said.code == 1
     [line] = [line for line in said.out.splitlines() if "bob: " in line]
     assert (
-        f"WARN: bob: {OLD}, level 31, running: the database is of level 31, above 30 of {OLD}: a newer t3 was called on it" in line
+        f"WARN: bob: {OLD}, level 31, running: the database is of level 31, above 30 of {OLD}: a newer t3 was called on it"
+        in line
     )
     todo = f"t3-autoupdate rollback --user bob --to {OLD}"
     assert f"{todo};" in line
     found = {one["user"]: one for one in status(machine)["accounts"]}
-    assert (found["bob"]["level"], found["bob"]["expected"], todo in found["bob"]["trouble"]) == (31, 30, True)
+    assert (found["bob"]["level"], found["bob"]["expected"], todo in found["bob"]["trouble"]) == (
+        31,
+        30,
+        True,
+    )
     assert [found[user]["trouble"] for user in ("alice", "carol")] == ["", ""]
     assert autoupdate(machine, "check", "--user", "bob").code == 1, "nobody can log in there"
     nightly = autoupdate(machine)
-    assert (nightly.code, f"all accounts are on {OLD}" in nightly.out, todo in nightly.out) == (1, True, True), (
-        "an alarm in the night"
-    )
+    assert (nightly.code, f"all accounts are on {OLD}" in nightly.out, todo in nightly.out) == (
+        1,
+        True,
+        True,
+    ), "an alarm in the night"
 
     assert autoupdate(machine, *todo.split()[1:], "--yes").code == 0
     after = content(machine, "bob")
     assert (after["level"], history(after)) == (30, history(before))
-    assert browser(machine, "bob", "session", town.cookies["bob"]) is True, "who was logged in then is again"
+    assert browser(machine, "bob", "session", town.cookies["bob"]) is True, (
+        "who was logged in then is again"
+    )
     assert (autoupdate(machine, "status").code, autoupdate(machine, "check").code) == (0, 0)
     assert versions(machine) == dict.fromkeys(USERS, OLD)
 
 
-def test_a_week_later_it_is_rolled_back_out_of_a_compacted_history_and_that_is_undone(town: Town) -> None:
+def test_a_week_later_it_is_rolled_back_out_of_a_compacted_history_and_that_is_undone(
+    town: Town,
+) -> None:
     machine, user = town.machine, "alice"
     assert autoupdate(machine, "--to", NEW).code == 0
     town.login()
@@ -89,17 +125,38 @@ def test_a_week_later_it_is_rolled_back_out_of_a_compacted_history_and_that_is_u
 
     planned = autoupdate(machine, "rollback", "--user", user, "--dry-run")
     assert planned.code == 0, planned
-    assert f"{user}: from {NEW} back to {OLD}, with the data of {kept['taken_at']} (level 30, {kept['name']})" in planned.out
+    assert (
+        f"{user}: from {NEW} back to {OLD}, with the data of {kept['taken_at']} (level 30, {kept['name']})"
+        in planned.out
+    )
     assert f"{user}: will be lost: 9 messages, 9 events" in planned.out
     refused = autoupdate(machine, "rollback", "--user", user)
     assert (refused.code, "say --yes, or --dry-run" in refused.err) == (2, True)
     assert "will be lost: 9 messages, 9 events" in refused.out, "before it asks"
     assert content(machine, user) == here
 
-    answered = machine.run("script", "-qec", f"t3-autoupdate rollback --user {user}", "/dev/null", stdin="n\n", check=False)
-    assert (answered.code, "Do that? [y/N]" in answered.out, "nothing was changed" in answered.out) == (1, True, True)
+    answered = machine.run(
+        "script",
+        "-qec",
+        f"t3-autoupdate rollback --user {user}",
+        "/dev/null",
+        stdin="n\n",
+        check=False,
+    )
+    assert (
+        answered.code,
+        "Do that? [y/N]" in answered.out,
+        "nothing was changed" in answered.out,
+    ) == (1, True, True)
     assert content(machine, user) == here
-    done = machine.run("script", "-qec", f"t3-autoupdate rollback --user {user}", "/dev/null", stdin="y\n", check=False)
+    done = machine.run(
+        "script",
+        "-qec",
+        f"t3-autoupdate rollback --user {user}",
+        "/dev/null",
+        stdin="y\n",
+        check=False,
+    )
     assert done.code == 0, done
     assert versions(machine) == {"alice": OLD, "bob": NEW, "carol": NEW}
     t3.assert_not_mixed(machine)

@@ -1,4 +1,5 @@
-"""The runbook of a version bump is followed to the letter: each command that stands in it is run, and what it shows is what is seen."""
+"""The runbook of a version bump is followed to the letter: each command that stands in it is run,
+and what it shows is what is seen."""
 
 from __future__ import annotations
 
@@ -22,11 +23,16 @@ _UNTIL = """until grep -q '"phase": "'"$1"'"' "$2" 2>/dev/null; do kill -0 $bump
 
 
 @pytest.fixture(scope="module")
-def reader(suite: str, deb: Path, autoupdate_deb: Path, grown: Callable[[int], Path]) -> Iterator[Reader]:
-    """In a machine with three servers of 0.0.24 as npm has installed it; all of it kept as it was, for each test to begin with."""
+def reader(
+    suite: str, deb: Path, autoupdate_deb: Path, grown: Callable[[int], Path]
+) -> Iterator[Reader]:
+    """In a machine with three servers of 0.0.24 as npm has installed it; all of it kept as it was,
+    for each test to begin with."""
     with boot(suite, packages=[deb, autoupdate_deb]) as machine:
         t3.settle(machine, grown(8))
-        machine.sh("systemctl stop 't3-serve@*'; mkdir -p /srv/kept; cp -a /home /etc/default/t3-autoupdate /srv/kept")
+        machine.sh(
+            "systemctl stop 't3-serve@*'; mkdir -p /srv/kept; cp -a /home /etc/default/t3-autoupdate /srv/kept"
+        )
         yield Reader(machine, PAGE)
 
 
@@ -104,8 +110,13 @@ def test_everybody_comes_to_the_new_version(adopted: Reader) -> None:
     assert are_all_on(adopted.machine, "0.0.24"), "nothing is changed before"
     adopted.follow("The bump")
     by_night = autoupdate(adopted.machine)
-    assert (by_night.code, by_night.out.splitlines()[-1]) == (0, "t3-autoupdate: all accounts are on 0.0.24 or later")
-    assert adopted.machine.run("t3", "--version").out == "t3 v0.0.25\n", "a pin that is still the old one takes nothing down"
+    assert (by_night.code, by_night.out.splitlines()[-1]) == (
+        0,
+        "t3-autoupdate: all accounts are on 0.0.24 or later",
+    )
+    assert adopted.machine.run("t3", "--version").out == "t3 v0.0.25\n", (
+        "a pin that is still the old one takes nothing down"
+    )
     adopted.follow("After")
     assert are_all_on(adopted.machine, "0.0.25")
 
@@ -155,7 +166,9 @@ def test_who_can_be_brought_to_neither_side_is_held_and_brought_up_again(adopted
     with broken_on_real_servers(machine, "no-cookie"):
         machine.sh(script, "starting", JOURNAL, t3.ROOT, timeout=600)
         machine.run("systemctl", "start", unit_of("alice"))
-        assert machine.show(unit_of("alice"), "ActiveState") == {"ActiveState": "inactive"}, "it is held"
+        assert machine.show(unit_of("alice"), "ActiveState") == {"ActiveState": "inactive"}, (
+            "it is held"
+        )
         adopted.follow("An account is down and held")
     assert are_all_on(machine, "0.0.24")
 
@@ -164,7 +177,17 @@ def test_who_has_called_a_newer_t3_can_log_in_again(adopted: Reader) -> None:
     machine = adopted.machine
     assert autoupdate(machine, "--to", "0.0.25", "--dry-run").code == 0
     newer = f"{t3.ROOT}/versions/0.0.25/bin/t3"
-    machine.run("runuser", "-u", "carol", "--", newer, "auth", "pairing", "list", "--base-dir=/home/carol/.t3")
+    machine.run(
+        "runuser",
+        "-u",
+        "carol",
+        "--",
+        newer,
+        "auth",
+        "pairing",
+        "list",
+        "--base-dir=/home/carol/.t3",
+    )
     adopted.follow("A newer t3 was called on an older database")
     assert are_all_on(machine, "0.0.24")
 
@@ -177,9 +200,10 @@ def test_the_way_back_by_hand_and_from_there(bumped: Reader) -> None:
     assert versions(machine) == {"alice": "0.0.24", "bob": "0.0.25", "carol": "0.0.25"}
     assert browser(machine, "alice", "session", cookie) is False
     again = autoupdate(machine, "--to", "0.0.25", "--dry-run", "--json").document["trials"]
-    assert [(trial["subject"], trial["level_before"]) for trial in again] == [("empty", None), ("alice", 30)], (
-        "not on what 0.0.25 made"
-    )
+    assert [(trial["subject"], trial["level_before"]) for trial in again] == [
+        ("empty", None),
+        ("alice", 30),
+    ], "not on what 0.0.25 made"
     bumped.follow("Undo a rollback")
     assert are_all_on(machine, "0.0.25")
     assert browser(machine, "alice", "session", cookie) is True

@@ -1,4 +1,5 @@
-"""What goes wrong is told, once and loudly, and costs no other account its backup; what is only late is tried again."""
+"""What goes wrong is told, once and loudly, and costs no other account its backup; what is only
+late is tried again."""
 
 from __future__ import annotations
 
@@ -26,7 +27,10 @@ def machine(suite: str, deb: Path, grown: Callable[[int], Path]) -> Iterator[Mac
 
 
 def alarms(machine: Machine) -> list[str]:
-    return [entry["MESSAGE"] for entry in machine.journal("SYSLOG_IDENTIFIER=t3-backup-state", f"PRIORITY={ALERT}")]
+    return [
+        entry["MESSAGE"]
+        for entry in machine.journal("SYSLOG_IDENTIFIER=t3-backup-state", f"PRIORITY={ALERT}")
+    ]
 
 
 def run_to_the_end(machine: Machine) -> dict[str, str]:
@@ -40,18 +44,29 @@ def test_an_account_that_fails_raises_an_alarm_and_costs_no_other(machine: Machi
     """Row 20."""
     machine.run("mv", database("alice"), "/home/alice/elsewhere")
     machine.run("ln", "-s", "/home/alice/elsewhere", database("alice"), user="alice")
-    assert run_to_the_end(machine) == {"ActiveState": "failed", "Result": "exit-code", "ExecMainStatus": "1"}
+    assert run_to_the_end(machine) == {
+        "ActiveState": "failed",
+        "Result": "exit-code",
+        "ExecMainStatus": "1",
+    }
     assert [snapshot["verdict"] for snapshot in listed(machine)["bob"]] == ["verified"]
     [line] = machine.journal("T3_BACKUP_USER=alice", unit=SERVICE)
     assert line["MESSAGE"].startswith("WARN: backup FAILED for alice (")
     assert (line["PRIORITY"], line["T3_BACKUP_OUTCOME"]) == ("3", "failed")
     [alarm] = machine.until(lambda: alarms(machine), "alarm")
     assert alarm.startswith(f"{SERVICE} has FAILED")
-    machine.until(lambda: machine.show(ALARM, "ActiveState")["ActiveState"] == "inactive", "end of the alarm's unit")
+    machine.until(
+        lambda: machine.show(ALARM, "ActiveState")["ActiveState"] == "inactive",
+        "end of the alarm's unit",
+    )
     assert machine.show(ALARM, "Result")["Result"] == "success"
     # Mended, and all is well again by itself.
     machine.run("mv", "/home/alice/elsewhere", database("alice"))
-    assert run_to_the_end(machine) == {"ActiveState": "inactive", "Result": "success", "ExecMainStatus": "0"}
+    assert run_to_the_end(machine) == {
+        "ActiveState": "inactive",
+        "Result": "success",
+        "ExecMainStatus": "0",
+    }
     assert machine.failed() == []
 
 
@@ -76,7 +91,10 @@ def test_a_run_that_is_stopped_leaves_no_worker_no_file_and_no_alarm(machine: Ma
         machine.run("systemctl", "stop", SERVICE)
         assert machine.pids("alice,root", "t3_backup.worker|t3-backup-state") == []
     assert machine.run("find", STORE, "-type", "f").lines == [f"{STORE}/attempts.json"]
-    assert machine.show(SERVICE, "ActiveState", "Result") == {"ActiveState": "inactive", "Result": "success"}
+    assert machine.show(SERVICE, "ActiveState", "Result") == {
+        "ActiveState": "inactive",
+        "Result": "success",
+    }
     assert alarms(machine) == []
     assert run_to_the_end(machine)["Result"] == "success"
 
@@ -86,7 +104,10 @@ def test_a_worker_that_hangs_is_ended_by_the_run_and_not_by_systemd(machine: Mac
     machine.write("/etc/default/t3-backup", "T3_BACKUP_TIMEOUT=15\n")
     with held(machine, "alice"):
         machine.until(lambda: idle(machine), "end of the run")
-        assert machine.show(SERVICE, "Result", "ExecMainStatus") == {"Result": "exit-code", "ExecMainStatus": "1"}
+        assert machine.show(SERVICE, "Result", "ExecMainStatus") == {
+            "Result": "exit-code",
+            "ExecMainStatus": "1",
+        }
     assert [snapshot["verdict"] for snapshot in listed(machine)["bob"]] == ["verified"]
     [line] = machine.journal("T3_BACKUP_USER=alice", unit=SERVICE)
     assert "T3_BACKUP_TIMEOUT" in line["MESSAGE"]

@@ -1,7 +1,7 @@
 """The gate on a machine with real data: what it turns away and where, what a candidate can reach from in there, and what is left.
 
-Each bad version is tried on an empty state and on the data of two users, three trials at a time; where it is no soak, one version
-for each step at which one can fail, on one user's.
+Each bad version is tried on an empty state and on the data of two users, three trials at a time;
+where it is no soak, one version for each step at which one can fail, on one user's.
 """
 
 from __future__ import annotations
@@ -13,7 +13,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from booted.gated import PRIVATE, SECRET, USERS, VERSIONS, attempts, examine, left, listening, put, sweep, town, under_way
+from booted.gated import (
+    PRIVATE,
+    SECRET,
+    USERS,
+    VERSIONS,
+    attempts,
+    examine,
+    left,
+    listening,
+    put,
+    sweep,
+    town,
+    under_way,
+)
 from booted.machine import Machine
 from fake_t3 import STEPS
 from support.sampling import amount, is_soak, sample
@@ -23,13 +36,19 @@ from t3_backup.autoupdate.gate.sandbox import unit_name
 
 GOOD = ("0.0.24", "0.0.25")
 SUBJECTS = (EMPTY, *USERS) if is_soak() else tuple(sample(USERS, 2, "subjects of the gate"))
-BAD = [name for step in sorted(set(STEPS.values())) for name in sample([name for name in STEPS if STEPS[name] == step], 9, step)]
+BAD = [
+    name
+    for step in sorted(set(STEPS.values()))
+    for name in sample([name for name in STEPS if STEPS[name] == step], 9, step)
+]
 _NODE = Path("/usr/bin/node")
 Found = dict[tuple[str, str], dict[str, Any]]
 
 
 @pytest.fixture(scope="module")
-def machine(suite: str, deb: Path, autoupdate_deb: Path, grown: Callable[[int], Path]) -> Iterator[Machine]:
+def machine(
+    suite: str, deb: Path, autoupdate_deb: Path, grown: Callable[[int], Path]
+) -> Iterator[Machine]:
     options = [f"--bind-ro={_NODE}"] if _NODE.exists() else []
     with town(suite, [deb, autoupdate_deb], grown(8), *options) as found:
         yield found
@@ -38,14 +57,21 @@ def machine(suite: str, deb: Path, autoupdate_deb: Path, grown: Callable[[int], 
 @pytest.fixture(scope="module")
 def found(machine: Machine) -> Found:
     """What came of each version on each subject. Every subject has its own lane."""
-    prefixes = {variant: put(machine, "0.0.25", variant) for variant in BAD} | {version: put(machine, version) for version in GOOD}
+    prefixes = {variant: put(machine, "0.0.25", variant) for variant in BAD} | {
+        version: put(machine, version) for version in GOOD
+    }
 
     def lane(subject: str) -> list[dict[str, Any] | None]:
         return attempts(machine, [(prefix, subject) for prefix in prefixes.values()])
 
     with ThreadPoolExecutor(len(SUBJECTS)) as lanes:
         results = dict(zip(SUBJECTS, lanes.map(lane, SUBJECTS), strict=True))
-    return {(name, subject): trial for subject in SUBJECTS for name, trial in zip(prefixes, results[subject], strict=True) if trial}
+    return {
+        (name, subject): trial
+        for subject in SUBJECTS
+        for name, trial in zip(prefixes, results[subject], strict=True)
+        if trial
+    }
 
 
 @pytest.mark.parametrize("subject", SUBJECTS)
@@ -63,12 +89,21 @@ def test_a_bad_version_is_turned_away_at_its_step(found: Found, variant: str, su
 @pytest.mark.parametrize("version", GOOD)
 def test_a_good_version_passes(found: Found, version: str, subject: str) -> None:
     trial = found[version, subject]
-    endpoint, level = {"0.0.24": ("/api/auth/bootstrap", 30), "0.0.25": ("/api/auth/browser-session", 31)}[version]
+    endpoint, level = {
+        "0.0.24": ("/api/auth/bootstrap", 30),
+        "0.0.25": ("/api/auth/browser-session", 31),
+    }[version]
     assert trial["passed"], trial
-    assert (trial["endpoint"], trial["level_before"], trial["level_after"]) == (endpoint, None if subject == EMPTY else 30, level)
+    assert (trial["endpoint"], trial["level_before"], trial["level_after"]) == (
+        endpoint,
+        None if subject == EMPTY else 30,
+        level,
+    )
 
 
-def test_a_probe_of_liveness_alone_would_have_passed_most_bad_versions(found: Found, tell: Callable[[str], None]) -> None:
+def test_a_probe_of_liveness_alone_would_have_passed_most_bad_versions(
+    found: Found, tell: Callable[[str], None]
+) -> None:
     tell(f"{'version':20}{'on':8}{'GET /':8}{'the gate':12}reason")
     for (name, subject), trial in found.items():
         verdict = "passed" if trial["passed"] else trial["step"]
@@ -80,9 +115,15 @@ def test_a_probe_of_liveness_alone_would_have_passed_most_bad_versions(found: Fo
     assert len(fooled) >= amount(5, 4)
 
 
-def test_the_gate_tries_nothing_first_and_stops_at_the_first_that_fails(machine: Machine, found: Found) -> None:
+def test_the_gate_tries_nothing_first_and_stops_at_the_first_that_fails(
+    machine: Machine, found: Found
+) -> None:
     good = examine(machine, put(machine, "0.0.25"), *USERS, "nobody-has-a-snapshot-of")
-    assert [(trial["subject"], trial["passed"]) for trial in good] == [(EMPTY, True), ("alice", True), ("bob", True)]
+    assert [(trial["subject"], trial["passed"]) for trial in good] == [
+        (EMPTY, True),
+        ("alice", True),
+        ("bob", True),
+    ]
     bad = examine(machine, put(machine, "0.0.25", "unreadable"), *USERS)
     assert [(trial["subject"], trial["step"]) for trial in bad] == [(EMPTY, ""), ("alice", "data")]
     assert left(machine) == []
@@ -92,11 +133,15 @@ def test_a_hostile_version_reaches_nothing(machine: Machine) -> None:
     prefix = put(machine, "0.0.25", "hostile")
     put(machine, "0.0.25", "hung")
     other = f"/var/lib/private/{unit_name('bob')}"
-    machine.run("systemctl", "set-environment", *(f"{name}={value}" for name, value in PRIVATE.items()))
+    machine.run(
+        "systemctl", "set-environment", *(f"{name}={value}" for name, value in PRIVATE.items())
+    )
     with listening(machine), under_way(machine, f"{VERSIONS}/0.0.25-hung", "bob", unit_name("bob")):
         machine.run("chmod", "-R", "a+rwX", other)
         [trial] = attempts(machine, [(prefix, "alice")], env=PRIVATE)
-        free = machine.run(f"{prefix}/bin/t3", "serve", "--base-dir", "/nonexistent", env=PRIVATE, check=False)
+        free = machine.run(
+            f"{prefix}/bin/t3", "serve", "--base-dir", "/nonexistent", env=PRIVATE, check=False
+        )
         outside = set(json.loads(free.out.removeprefix("hostile: ")))
     machine.run("systemctl", "unset-environment", *PRIVATE)
     assert trial is not None
@@ -116,11 +161,22 @@ def test_a_hostile_version_reaches_nothing(machine: Machine) -> None:
 
 
 def test_nobody_but_the_sandbox_keeps_a_user_without_rights_out(machine: Machine) -> None:
-    """The same program as a plain user, in a unit without a sandbox, with nothing but a uid of its own."""
+    """The same program as a plain user, in a unit without a sandbox, with nothing but a uid of its
+    own."""
     prefix = put(machine, "0.0.25", "hostile")
     with listening(machine):
-        line = ["systemd-run", "--quiet", "--pipe", "--wait", "--collect", "--property=DynamicUser=yes", "--setenv=HOME=/"]
-        answer = machine.run(*line, f"{prefix}/bin/t3", "serve", "--base-dir", "/nonexistent", check=False)
+        line = [
+            "systemd-run",
+            "--quiet",
+            "--pipe",
+            "--wait",
+            "--collect",
+            "--property=DynamicUser=yes",
+            "--setenv=HOME=/",
+        ]
+        answer = machine.run(
+            *line, f"{prefix}/bin/t3", "serve", "--base-dir", "/nonexistent", check=False
+        )
     outside = set(json.loads(answer.out.removeprefix("hostile: ")))
     expected = {
         "tcp 127.0.0.1:4999", "udp 127.0.0.1:4999", "unix @t3-test-abstract", "unix /run/t3-test/socket",
@@ -135,11 +191,20 @@ def test_what_is_in_the_gate_is_the_database_alone(machine: Machine) -> None:
     folder = f"/var/lib/private/{unit_name('alice')}"
     assert machine.run("grep", "-rl", SECRET, "/home/alice/.t3").lines, "it is there to be found"
     with under_way(machine, f"{VERSIONS}/0.0.25-hung", "alice", unit_name("alice")):
-        files = {path.removeprefix(f"{folder}/") for path in machine.run("find", folder, "-type", "f").lines}
+        files = {
+            path.removeprefix(f"{folder}/")
+            for path in machine.run("find", folder, "-type", "f").lines
+        }
         assert machine.run("grep", "-rl", SECRET, folder, check=False).out == ""
         owners = set(machine.run("find", folder, "-printf", "%u\n").lines)
         assert machine.run("stat", "-c", "%a %U", "/var/lib/private").out == "700 root\n"
-    names = ("state.sqlite", "state.sqlite-shm", "state.sqlite-wal", "secrets/cookie-signing.bin", "environment-id")
+    names = (
+        "state.sqlite",
+        "state.sqlite-shm",
+        "state.sqlite-wal",
+        "secrets/cookie-signing.bin",
+        "environment-id",
+    )
     made = {f"userdata/{name}" for name in names} | {"server-runtime.json"}  # by the server itself
     assert "userdata/state.sqlite" in files
     assert files <= made
@@ -214,5 +279,9 @@ def test_a_real_node_works_in_there(machine: Machine) -> None:
     assert trial is not None
     assert trial["log"][-1] == "worked", trial
     said = json.loads(trial["log"][-2])
-    assert (said["home"], said["net"], said["child"]) == (f"/var/lib/{unit_name(None)}", ["lo"], 0), said
+    assert (said["home"], said["net"], said["child"]) == (
+        f"/var/lib/{unit_name(None)}",
+        ["lo"],
+        0,
+    ), said
     assert said["user"] == "t3", said

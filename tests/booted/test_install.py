@@ -1,4 +1,5 @@
-"""A fresh system, `apt install` of the package, and all is in place; nothing was backed up by the installation itself."""
+"""A fresh system, `apt install` of the package, and all is in place; nothing was backed up by the
+installation itself."""
 
 from __future__ import annotations
 
@@ -13,7 +14,9 @@ from booted.machine import machine as boot
 from booted.people import MAP, PROOF_SERVICE, PROOF_TIMER, SERVICE, STORE, TIMER
 
 SERVICES = (SERVICE, PROOF_SERVICE)
-FOLLOWING = [f"t3-backup-{what}@{unit}.service" for what in ("failed", "hooks") for unit in SERVICES]
+FOLLOWING = [
+    f"t3-backup-{what}@{unit}.service" for what in ("failed", "hooks") for unit in SERVICES
+]
 UNITS = (*SERVICES, TIMER, PROOF_TIMER, *FOLLOWING)
 
 pytestmark = pytest.mark.releases
@@ -74,7 +77,14 @@ def test_the_installation_backs_up_nobody_and_proves_nothing(machine: Machine, u
 
 
 def test_what_it_made_is_closed_to_others(machine: Machine) -> None:
-    modes = machine.run("stat", "-c", "%a %U:%G %n", STORE, "/var/log/t3-backup", "/var/log/t3-backup/t3-backup-state.log").lines
+    modes = machine.run(
+        "stat",
+        "-c",
+        "%a %U:%G %n",
+        STORE,
+        "/var/log/t3-backup",
+        "/var/log/t3-backup/t3-backup-state.log",
+    ).lines
     assert modes == [
         f"700 root:root {STORE}",
         "750 root:adm /var/log/t3-backup",

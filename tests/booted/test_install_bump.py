@@ -1,4 +1,5 @@
-"""A fresh system, `apt install` of both packages: commands and timers are there, and nobody's version was changed."""
+"""A fresh system, `apt install` of both packages: commands and timers are there, and nobody's
+version was changed."""
 
 from __future__ import annotations
 
@@ -15,7 +16,8 @@ from booted.people import MAP
 SERVICES = ("t3-autoupdate.service", "t3-autoupdate-drain.service", "t3-autoupdate-resume.service")
 TIMERS = ("t3-autoupdate.timer", "t3-autoupdate-drain.timer")
 UNITS = (*SERVICES, *TIMERS, "t3-autoupdate-failed@t3-autoupdate.service.service")
-STATES = dict.fromkeys(SERVICES, "static") | {"t3-autoupdate-resume.service": "enabled"}  # the last one is for the boot
+# the last one is for the boot
+STATES = dict.fromkeys(SERVICES, "static") | {"t3-autoupdate-resume.service": "enabled"}
 ROOT = "/var/lib/t3-autoupdate"
 
 pytestmark = pytest.mark.releases
@@ -30,14 +32,19 @@ def machine(suite: str, deb: Path, autoupdate_deb: Path) -> Iterator[Machine]:
         yield fresh
 
 
-def test_the_commands_work_at_once_and_on_a_machine_without_t3_they_find_nothing_to_do(machine: Machine) -> None:
+def test_the_commands_work_at_once_and_on_a_machine_without_t3_they_find_nothing_to_do(
+    machine: Machine,
+) -> None:
     assert machine.run("t3-autoupdate", "--version").out.startswith("t3-autoupdate ")
     assert "usage: t3-pair" in machine.run("t3-pair", "--help").out
     machine.write(MAP, "# nobody yet\n")
     told = machine.run("t3-autoupdate", "status", check=False)
     assert (told.code, f"WARN: {MAP} names no account" in told.text) == (1, True)
     machine.run("systemctl", "start", "t3-autoupdate.service")
-    assert machine.show("t3-autoupdate.service", "Result", "ExecMainStatus") == {"Result": "success", "ExecMainStatus": "0"}
+    assert machine.show("t3-autoupdate.service", "Result", "ExecMainStatus") == {
+        "Result": "success",
+        "ExecMainStatus": "0",
+    }
     assert machine.run("ls", ROOT).out == "", "nothing was fetched"
 
 
@@ -48,7 +55,10 @@ def test_its_manual_pages_are_there(machine: Machine, page: str) -> None:
 
 def test_the_timer_waits_until_the_backup_of_the_night_is_over(machine: Machine) -> None:
     for timer in TIMERS:
-        assert machine.show(timer, "ActiveState", "UnitFileState") == {"ActiveState": "active", "UnitFileState": "enabled"}
+        assert machine.show(timer, "ActiveState", "UnitFileState") == {
+            "ActiveState": "active",
+            "UnitFileState": "enabled",
+        }
     shown = machine.show("t3-autoupdate.timer", "NextElapseUSecRealtime")["NextElapseUSecRealtime"]
     hour = re.search(r" (\d\d:\d\d):\d\d CES?T$", shown)
     assert hour is not None, shown
@@ -73,6 +83,8 @@ def test_no_unit_has_failed_and_systemd_finds_no_fault_in_ours(machine: Machine)
 
 def test_a_purge_leaves_the_backup_alone_and_nothing_of_its_own(machine: Machine) -> None:
     machine.run("apt-get", "purge", "--yes", "t3-autoupdate")
-    assert machine.run("sh", "-c", f"ls -d {ROOT} /etc/default/t3-autoupdate", check=False).out == ""
+    assert (
+        machine.run("sh", "-c", f"ls -d {ROOT} /etc/default/t3-autoupdate", check=False).out == ""
+    )
     machine.run("t3-backup-state", "--version")
     assert machine.failed() == []

@@ -1,4 +1,5 @@
-"""Upgrade, downgrade, reinstallation, removal and purge: what the admin decided stays, and no snapshot is ever lost."""
+"""Upgrade, downgrade, reinstallation, removal and purge: what the admin decided stays, and no
+snapshot is ever lost."""
 
 from __future__ import annotations
 
@@ -46,17 +47,28 @@ def override(machine: Machine) -> None:
 
 def installed_paths(machine: Machine) -> list[str]:
     """All files and links of the package."""
-    return [path for path in machine.run("dpkg", "-L", "t3-backup").lines if machine.run("test", "-d", path, check=False).code != 0]
+    return [
+        path
+        for path in machine.run("dpkg", "-L", "t3-backup").lines
+        if machine.run("test", "-d", path, check=False).code != 0
+    ]
 
 
 def left(machine: Machine) -> list[str]:
-    """What on the machine is called after the package, but the store and what the admin wrote or copied there."""
-    found = machine.run("find", "/", "-xdev", "(", "-iname", "*t3*backup*", "-o", "-iname", "*t3_backup*", ")").lines
+    """What on the machine is called after the package, but the store and what the admin wrote or
+    copied there."""
+    found = machine.run(
+        "find", "/", "-xdev", "(", "-iname", "*t3*backup*", "-o", "-iname", "*t3_backup*", ")"
+    ).lines
     kept = [str(Path(path).parent) for path in DROP_INS]
-    return [path for path in found if not path.startswith(("/root/", "/var/cache/apt/", "/tmp/", *kept))]
+    return [
+        path for path in found if not path.startswith(("/root/", "/var/cache/apt/", "/tmp/", *kept))
+    ]
 
 
-def test_what_the_admin_decided_survives_upgrade_and_downgrade(machine: Machine, deb: Path, newer: Path) -> None:
+def test_what_the_admin_decided_survives_upgrade_and_downgrade(
+    machine: Machine, deb: Path, newer: Path
+) -> None:
     older = version(machine)
     override(machine)
     machine.run("systemctl", "disable", "--now", TIMER)
@@ -74,7 +86,9 @@ def test_what_the_admin_decided_survives_upgrade_and_downgrade(machine: Machine,
     assert machine.failed() == []
 
 
-def test_an_enabled_timer_is_so_after_an_upgrade_and_no_backup_was_run_by_it(machine: Machine, newer: Path) -> None:
+def test_an_enabled_timer_is_so_after_an_upgrade_and_no_backup_was_run_by_it(
+    machine: Machine, newer: Path
+) -> None:
     before = machine.show(SERVICE, "InvocationID")
     override(machine)
     install(machine, newer)
@@ -86,10 +100,16 @@ def test_an_upgrade_stops_no_running_backup(machine: Machine, newer: Path) -> No
     work(machine, "alice")
     with held(machine, "alice") as pid:
         install(machine, newer)
-        assert machine.show(SERVICE, "MainPID", "ActiveState") == {"MainPID": str(pid), "ActiveState": "activating"}
+        assert machine.show(SERVICE, "MainPID", "ActiveState") == {
+            "MainPID": str(pid),
+            "ActiveState": "activating",
+        }
     machine.until(lambda: idle(machine), "end of the run")
     assert machine.show(SERVICE, "Result") == {"Result": "success"}
-    assert [snapshot["verdict"] for snapshot in listed(machine)["alice"]] == ["verified", "verified"]
+    assert [snapshot["verdict"] for snapshot in listed(machine)["alice"]] == [
+        "verified",
+        "verified",
+    ]
 
 
 def test_a_changed_configuration_is_asked_about_and_kept(machine: Machine, newer: Path) -> None:
@@ -99,13 +119,18 @@ def test_a_changed_configuration_is_asked_about_and_kept(machine: Machine, newer
     assert "monthly" in machine.read(CONFIGURATION)
 
 
-def test_a_configuration_that_was_not_changed_is_renewed_without_a_question(machine: Machine, newer: Path) -> None:
+def test_a_configuration_that_was_not_changed_is_renewed_without_a_question(
+    machine: Machine, newer: Path
+) -> None:
     assert "Configuration file" not in install(machine, newer)
     assert "rotate 99" in machine.read(CONFIGURATION)
 
 
-def test_a_removal_keeps_the_snapshots_and_a_new_installation_runs_no_backup_at_once(machine: Machine, deb: Path) -> None:
-    """The timer last fired three days ago, and would at once if it knew; the admin has taken its random delay away."""
+def test_a_removal_keeps_the_snapshots_and_a_new_installation_runs_no_backup_at_once(
+    machine: Machine, deb: Path
+) -> None:
+    """The timer last fired three days ago, and would at once if it knew; the admin has taken its
+    random delay away."""
     override(machine)
     machine.run("systemctl", "stop", TIMER)
     machine.run("touch", "--date=3 days ago", STAMP)
@@ -113,7 +138,10 @@ def test_a_removal_keeps_the_snapshots_and_a_new_installation_runs_no_backup_at_
     files = machine.run("find", STORE, "-type", "f").lines
     machine.run("apt", "remove", "--yes", "t3-backup")
     assert machine.run("find", STORE, "-type", "f").lines == files
-    assert machine.show(TIMER, "ActiveState", "LoadState") == {"ActiveState": "inactive", "LoadState": "not-found"}
+    assert machine.show(TIMER, "ActiveState", "LoadState") == {
+        "ActiveState": "inactive",
+        "LoadState": "not-found",
+    }
     assert machine.failed() == []
     install(machine, deb)
     assert timer(machine) == ("active", "enabled")
@@ -146,7 +174,10 @@ def test_a_purge_leaves_the_snapshots_says_where_and_leaves_nothing_else(machine
     assert left(machine) == []
     assert machine.read(snapshot).startswith("SQLite format 3")
     assert machine.run("stat", "-c", "%a %U", STORE).out == "700 root\n"
-    assert machine.run("systemctl", "list-unit-files", "--no-legend", "t3-backup*", check=False).out == ""
+    assert (
+        machine.run("systemctl", "list-unit-files", "--no-legend", "t3-backup*", check=False).out
+        == ""
+    )
     assert machine.failed() == []
 
 

@@ -11,7 +11,9 @@ from booted.people import SERVICE, add
 LOG = "/var/log/t3-backup/t3-backup-state.log"
 
 
-def test_logrotate_takes_the_log_and_the_next_run_begins_a_new_one(installed: Machine, small: Path) -> None:
+def test_logrotate_takes_the_log_and_the_next_run_begins_a_new_one(
+    installed: Machine, small: Path
+) -> None:
     """Row 30. It refuses a folder that others can write to; and what it makes others can't read."""
     add(installed, "alice", small)
     installed.start_unit(SERVICE)

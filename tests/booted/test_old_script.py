@@ -1,4 +1,5 @@
-"""The package comes to a machine where a script put there by hand has made the backups: nothing it kept is lost, and it is gone."""
+"""The package comes to a machine where a script put there by hand has made the backups: nothing it
+kept is lost, and it is gone."""
 
 from __future__ import annotations
 
@@ -14,7 +15,8 @@ from booted.people import SERVICE, STORE, TIMER, add, listed
 
 DATA = Path(__file__).parent / "data"
 SCRIPT = "/usr/local/bin/t3-backup-state"
-# The script's names, in local time, oldest first: what a person made by hand before a change of version has a label.
+# The script's names, in local time, oldest first: what a person made by hand before a change of
+# version has a label.
 NIGHTS = ["20261024-033004", "20261025-033002", "20261101-033007"]
 LABELLED = "state-prebump-0.0.25-20261031-101500.sqlite"
 
@@ -32,12 +34,17 @@ def by_hand(machine: Machine) -> None:
 def a_night(machine: Machine, name: str) -> None:
     """Let the script run; what it made is of the night `name`."""
     machine.start_unit(SERVICE)
-    machine.sh(f'for new in {STORE}/*/state-$(date +%Y%m%d)-*.sqlite; do mv "$new" "${{new%/*}}/$1"; done', name)
+    machine.sh(
+        f'for new in {STORE}/*/state-$(date +%Y%m%d)-*.sqlite; do mv "$new" "${{new%/*}}/$1"; done',
+        name,
+    )
 
 
 def utc(name: str) -> str:
     """The time in a name of the script's, as the list has it."""
-    local = datetime.strptime(name.removesuffix(".sqlite")[-15:], "%Y%m%d-%H%M%S").replace(tzinfo=ZoneInfo("Europe/Berlin"))
+    local = datetime.strptime(name.removesuffix(".sqlite")[-15:], "%Y%m%d-%H%M%S").replace(
+        tzinfo=ZoneInfo("Europe/Berlin")
+    )
     return local.astimezone(ZoneInfo("UTC")).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
@@ -49,8 +56,11 @@ def commands(said: str) -> list[str]:
     return re.findall(r"^    (\S.*)$", rest, re.MULTILINE)
 
 
-def test_the_package_takes_over_from_a_script_that_was_put_there_by_hand(suite: str, deb: Path, small: Path) -> None:
-    """Row 31. It is told once how to remove what hides the package, and the command that makes all old snapshots root's."""
+def test_the_package_takes_over_from_a_script_that_was_put_there_by_hand(
+    suite: str, deb: Path, small: Path
+) -> None:
+    """Row 31. It is told once how to remove what hides the package, and the command that makes all
+    old snapshots root's."""
     with boot(suite, prepared=True) as machine:
         by_hand(machine)
         for user in ("alice", "bob"):
@@ -58,10 +68,14 @@ def test_the_package_takes_over_from_a_script_that_was_put_there_by_hand(suite: 
         names = [f"state-{night}.sqlite" for night in NIGHTS] + [LABELLED]
         for name in names:
             a_night(machine, name)
-        old = machine.run("find", STORE, "-type", "f", "-user", "alice", "-o", "-type", "f", "-user", "bob").lines
+        old = machine.run(
+            "find", STORE, "-type", "f", "-user", "alice", "-o", "-type", "f", "-user", "bob"
+        ).lines
         assert len(old) == 2 * len(names)
         damaged = f"{STORE}/bob/{names[1]}"
-        machine.sh('dd if=/dev/urandom of="$1" bs=4096 seek=20 count=1 conv=notrunc status=none', damaged)
+        machine.sh(
+            'dd if=/dev/urandom of="$1" bs=4096 seek=20 count=1 conv=notrunc status=none', damaged
+        )
 
         todo = commands(install(machine, deb))
         # Until they are called the script is what runs, and the doctor says so.
@@ -75,25 +89,39 @@ def test_the_package_takes_over_from_a_script_that_was_put_there_by_hand(suite: 
         assert "/usr/bin/t3-backup-state import-legacy" in todo
         for line in todo:
             machine.sh(line)
-        assert machine.run("sh", "-c", "command -v t3-backup-state").out == "/usr/bin/t3-backup-state\n"
-        assert machine.show(TIMER, "ActiveState", "UnitFileState", "FragmentPath")["FragmentPath"].startswith(
-            ("/lib/", "/usr/lib/")
+        assert (
+            machine.run("sh", "-c", "command -v t3-backup-state").out
+            == "/usr/bin/t3-backup-state\n"
         )
-        assert machine.show(TIMER, "ActiveState", "UnitFileState") == {"ActiveState": "active", "UnitFileState": "enabled"}
+        assert machine.show(TIMER, "ActiveState", "UnitFileState", "FragmentPath")[
+            "FragmentPath"
+        ].startswith(("/lib/", "/usr/lib/"))
+        assert machine.show(TIMER, "ActiveState", "UnitFileState") == {
+            "ActiveState": "active",
+            "UnitFileState": "enabled",
+        }
         machine.start_unit(SERVICE)
 
         found = listed(machine)
-        for user, kept in (("alice", names), ("bob", [name for name in names if name not in damaged])):
+        for user, kept in (
+            ("alice", names),
+            ("bob", [name for name in names if name not in damaged]),
+        ):
             now, *before = found[user]
             assert now["sequence"] == 1
             assert [(s["taken_at"], s["label"], s["verdict"]) for s in before] == [
                 (utc(name), "prebump-0.0.25" if name == LABELLED else None, "verified")
                 for name in sorted(kept, key=utc, reverse=True)
             ]
-        assert machine.run("find", STORE, "-name", "state-*", "!", "-user", "root").lines == [f"{STORE}/bob+leftover/{names[1]}"]
+        assert machine.run("find", STORE, "-name", "state-*", "!", "-user", "root").lines == [
+            f"{STORE}/bob+leftover/{names[1]}"
+        ]
         accounts = machine.run("t3-backup-state", "list", "--json").document["accounts"]
         assert [account["leftovers"] for account in accounts] == [[], [f"{STORE}/bob+leftover"]]
-        assert machine.run("stat", "-c", "%a %U:%G", STORE, f"{STORE}/alice").lines == ["700 root:root"] * 2
+        assert (
+            machine.run("stat", "-c", "%a %U:%G", STORE, f"{STORE}/alice").lines
+            == ["700 root:root"] * 2
+        )
         machine.run("t3-backup-state", "verify")
         machine.run("t3-backup-state", "doctor")
         assert machine.failed() == []

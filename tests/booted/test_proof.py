@@ -1,4 +1,5 @@
-"""The weekly proof under its shipped units: every snapshot is proven, what is not what was sealed is told as a failed run is."""
+"""The weekly proof under its shipped units: every snapshot is proven, what is not what was sealed
+is told as a failed run is."""
 
 from __future__ import annotations
 
@@ -60,7 +61,10 @@ def content(machine: Machine) -> list[str]:
 
 def alerts(machine: Machine) -> list[str]:
     """What was said with the priority "alert" of syslog(3)."""
-    return [entry["MESSAGE"] for entry in machine.journal("SYSLOG_IDENTIFIER=t3-backup-state", "PRIORITY=1")]
+    return [
+        entry["MESSAGE"]
+        for entry in machine.journal("SYSLOG_IDENTIFIER=t3-backup-state", "PRIORITY=1")
+    ]
 
 
 def test_every_snapshot_of_every_account_is_proven_and_none_is_touched(machine: Machine) -> None:
@@ -68,31 +72,46 @@ def test_every_snapshot_of_every_account_is_proven_and_none_is_touched(machine: 
     assert prove(machine) == {"ActiveState": "inactive", "Result": "success", "ExecMainStatus": "0"}
     snapshots = [(user, snapshot) for user, found in listed(machine).items() for snapshot in found]
     assert len(snapshots) == 4
-    assert set(said(machine)) == {("6", f"verified {user} {one['name']} ({one['bytes']} bytes)") for user, one in snapshots}
+    assert set(said(machine)) == {
+        ("6", f"verified {user} {one['name']} ({one['bytes']} bytes)") for user, one in snapshots
+    }
     assert content(machine) == before
     assert alerts(machine) == []
     assert machine.run("test", "-e", TOLD, check=False).code != 0
 
 
-def test_one_bit_that_is_not_as_it_was_fails_it_and_is_told_by_name_alarm_and_hook(machine: Machine) -> None:
+def test_one_bit_that_is_not_as_it_was_fails_it_and_is_told_by_name_alarm_and_hook(
+    machine: Machine,
+) -> None:
     """The others are proven all the same."""
     bad = listed(machine)["alice"][1]
     machine.run("python3", "-c", FLIP, bad["path"])
     assert prove(machine) == {"ActiveState": "failed", "Result": "exit-code", "ExecMainStatus": "1"}
     lines = said(machine)
-    [(priority, line)] = [(priority, line) for priority, line in lines if not line.startswith("verified ")]
+    [(priority, line)] = [
+        (priority, line) for priority, line in lines if not line.startswith("verified ")
+    ]
     assert line.startswith(f"WARN: alice {bad['name']} does NOT verify: ")
     assert "SHA-256" in line
     assert priority == "3"
     assert len(lines) == 4
     [alert] = machine.until(lambda: alerts(machine), "alarm")
     assert alert.startswith(f"{PROOF_SERVICE} has FAILED: ")
-    machine.until(lambda: machine.run("test", "-e", TOLD, check=False).code == 0, "call of the hook")
+    machine.until(
+        lambda: machine.run("test", "-e", TOLD, check=False).code == 0, "call of the hook"
+    )
     told = json.loads(machine.read(TOLD))
-    assert (told["unit"], told["result"], told["exit"], told["accounts"]) == (PROOF_SERVICE, "exit-code", 1, [])
+    assert (told["unit"], told["result"], told["exit"], told["accounts"]) == (
+        PROOF_SERVICE,
+        "exit-code",
+        1,
+        [],
+    )
     assert told["run"] == machine.show(PROOF_SERVICE, "InvocationID")["InvocationID"]
     sick = machine.run("t3-backup-state", "doctor", "--json", check=False)
-    assert [check["name"] for check in sick.document["checks"] if check["status"] == "fail"] == ["last proof"]
+    assert [check["name"] for check in sick.document["checks"] if check["status"] == "fail"] == [
+        "last proof"
+    ]
     # The night goes on as ever, and once the bit is as it was, so is all.
     machine.start_unit(SERVICE)
     machine.run("python3", "-c", FLIP, bad["path"])
@@ -104,30 +123,44 @@ def test_one_bit_that_is_not_as_it_was_fails_it_and_is_told_by_name_alarm_and_ho
 def test_a_sunday_that_was_slept_through_is_made_up_for(machine: Machine) -> None:
     machine.run("systemctl", "stop", PROOF_TIMER)
     machine.run("touch", "--date=15 days ago", STAMP)
-    machine.write(f"/etc/systemd/system/{PROOF_TIMER}.d/test.conf", "[Timer]\nRandomizedDelaySec=0\n")
+    machine.write(
+        f"/etc/systemd/system/{PROOF_TIMER}.d/test.conf", "[Timer]\nRandomizedDelaySec=0\n"
+    )
     machine.sh(f"systemctl daemon-reload; systemctl start {PROOF_TIMER}")
     machine.until(lambda: len(said(machine)) == 4, "proof that was missed")
     machine.until(lambda: idle(machine, PROOF_SERVICE), "its end")
     assert machine.show(PROOF_SERVICE, "Result") == {"Result": "success"}
 
 
-def test_a_proof_that_is_due_while_a_run_is_at_work_begins_when_it_has_ended(machine: Machine) -> None:
+def test_a_proof_that_is_due_while_a_run_is_at_work_begins_when_it_has_ended(
+    machine: Machine,
+) -> None:
     work_of_all(machine)
     with held(machine, "alice"):
         machine.run("systemctl", "start", "--no-block", PROOF_SERVICE)
         jobs = machine.run("systemctl", "list-jobs", "--no-legend", "--full").lines
-        assert [line.split()[1:] for line in jobs if PROOF_SERVICE in line] == [[PROOF_SERVICE, "start", "waiting"]]
+        assert [line.split()[1:] for line in jobs if PROOF_SERVICE in line] == [
+            [PROOF_SERVICE, "start", "waiting"]
+        ]
     machine.until(lambda: len(said(machine)) == 6, "proof of all that is there then")
     machine.until(lambda: idle(machine, PROOF_SERVICE), "its end")
-    assert machine.show(PROOF_SERVICE, "Result", "NRestarts") == {"Result": "success", "NRestarts": "0"}
+    assert machine.show(PROOF_SERVICE, "Result", "NRestarts") == {
+        "Result": "success",
+        "NRestarts": "0",
+    }
 
 
-def test_a_run_that_is_due_while_a_proof_is_at_work_is_made_between_two_snapshots(machine: Machine) -> None:
+def test_a_run_that_is_due_while_a_proof_is_at_work_is_made_between_two_snapshots(
+    machine: Machine,
+) -> None:
     """The night has its backup, however long the proof takes."""
     work_of_all(machine)
     with held(machine, "alice", PROOF_SERVICE):
         machine.run("systemctl", "start", "--no-block", SERVICE)
-        machine.until(lambda: machine.show(SERVICE, "ActiveState")["ActiveState"] == "activating", "run that waits for the store")
+        machine.until(
+            lambda: machine.show(SERVICE, "ActiveState")["ActiveState"] == "activating",
+            "run that waits for the store",
+        )
     machine.until(lambda: idle(machine), "end of the run")
     assert machine.show(SERVICE, "Result", "NRestarts") == {"Result": "success", "NRestarts": "0"}
     machine.until(lambda: idle(machine, PROOF_SERVICE), "end of the proof")
@@ -137,25 +170,36 @@ def test_a_run_that_is_due_while_a_proof_is_at_work_is_made_between_two_snapshot
 
 
 def test_a_store_that_is_held_is_tried_again_without_an_alarm(machine: Machine) -> None:
-    machine.write(f"/etc/systemd/system/{PROOF_SERVICE}.d/test.conf", "[Service]\nRestartSec=100ms\n")
+    machine.write(
+        f"/etc/systemd/system/{PROOF_SERVICE}.d/test.conf", "[Service]\nRestartSec=100ms\n"
+    )
     machine.run("systemctl", "daemon-reload")
     with machine.start("flock", STORE, "sh", "-c", "echo held; read line") as holder:
         assert holder.stdout is not None
         assert holder.stdout.readline() == "held\n"
         machine.run("systemctl", "start", "--no-block", PROOF_SERVICE)
-        machine.until(lambda: machine.show(PROOF_SERVICE, "NRestarts")["NRestarts"] != "0", "second try")
+        machine.until(
+            lambda: machine.show(PROOF_SERVICE, "NRestarts")["NRestarts"] != "0", "second try"
+        )
         holder.communicate("\n")
     machine.until(lambda: idle(machine, PROOF_SERVICE), "end of the last try")
     assert machine.show(PROOF_SERVICE, "Result") == {"Result": "success"}
-    assert any("status=75" in str(entry["MESSAGE"]) for entry in machine.journal(unit=PROOF_SERVICE))
+    assert any(
+        "status=75" in str(entry["MESSAGE"]) for entry in machine.journal(unit=PROOF_SERVICE)
+    )
     assert alerts(machine) == []
 
 
-def test_an_upgrade_ends_no_proof_and_a_removal_does_without_an_alarm(machine: Machine, newer: Path) -> None:
+def test_an_upgrade_ends_no_proof_and_a_removal_does_without_an_alarm(
+    machine: Machine, newer: Path
+) -> None:
     snapshots = [line for line in content(machine) if "/state-" in line]
     with held(machine, "alice", PROOF_SERVICE) as pid:
         install(machine, newer)
-        assert machine.show(PROOF_SERVICE, "MainPID", "ActiveState") == {"MainPID": str(pid), "ActiveState": "activating"}
+        assert machine.show(PROOF_SERVICE, "MainPID", "ActiveState") == {
+            "MainPID": str(pid),
+            "ActiveState": "activating",
+        }
         machine.run("apt", "remove", "--yes", "t3-backup")
         assert machine.pids("alice,root", "t3_backup.worker|t3-backup-state") == []
     assert machine.failed() == []
@@ -164,18 +208,30 @@ def test_an_upgrade_ends_no_proof_and_a_removal_does_without_an_alarm(machine: M
 
 
 def test_it_can_write_to_the_store_and_to_no_log_nor_home(machine: Machine) -> None:
-    """A probe in its place, under all the rest of the unit. In /home itself it could, where there is nothing."""
+    """A probe in its place, under all the rest of the unit. In /home itself it could, where there
+    is nothing."""
     machine.copy_in(Path(__file__).parent / "probe.py", "/usr/local/lib/probe.py")
     for place in ("/home", "/dev/shm", STORE):
         machine.run("install", "-m", "755", "/usr/bin/true", f"{place}/program")
     line = f"/usr/bin/python3 -I /usr/local/lib/probe.py /home /dev/shm {STORE}"
-    machine.write(f"/etc/systemd/system/{PROOF_SERVICE}.d/probe.conf", f"[Service]\nExecStart=\nExecStart={line}\n")
+    machine.write(
+        f"/etc/systemd/system/{PROOF_SERVICE}.d/probe.conf",
+        f"[Service]\nExecStart=\nExecStart={line}\n",
+    )
     machine.run("systemctl", "daemon-reload")
     machine.start_unit(PROOF_SERVICE)
-    [text] = [entry["MESSAGE"] for entry in machine.journal(unit=PROOF_SERVICE) if str(entry["MESSAGE"]).startswith("{")]
+    [text] = [
+        entry["MESSAGE"]
+        for entry in machine.journal(unit=PROOF_SERVICE)
+        if str(entry["MESSAGE"]).startswith("{")
+    ]
     found = json.loads(text)
-    folders = {folder for folder in found["writable"]["folders"] if not folder.startswith(f"{STORE}/")}
+    folders = {
+        folder for folder in found["writable"]["folders"] if not folder.startswith(f"{STORE}/")
+    }
     assert folders == {STORE, "/home"} | PRIVATE
-    assert set(found["writable"]["files"]) <= {f"/sys/fs/cgroup/system.slice/{PROOF_SERVICE}/memory.pressure"}
+    assert set(found["writable"]["files"]) <= {
+        f"/sys/fs/cgroup/system.slice/{PROOF_SERVICE}/memory.pressure"
+    }
     assert "/home/alice" in found["writable"]["unlistable"]
     assert found["execute"] == dict.fromkeys(("/home", "/dev/shm", STORE), "EACCES")

@@ -1,4 +1,5 @@
-"""A restore beside a real unit: the server is stopped and waited for, kept from starting, and started again."""
+"""A restore beside a real unit: the server is stopped and waited for, kept from starting, and
+started again."""
 
 from __future__ import annotations
 
@@ -38,7 +39,9 @@ def test_a_running_server_is_named_where_it_is_to_be_left_alone(there: Machine) 
     assert state(there)["ActiveState"] == "active"
 
 
-def test_a_server_that_takes_twenty_seconds_to_stop_is_waited_for_and_started_again(there: Machine) -> None:
+def test_a_server_that_takes_twenty_seconds_to_stop_is_waited_for_and_started_again(
+    there: Machine,
+) -> None:
     before = state(there)["MainPID"]
     snapshot = listed(there)["alice"][0]
     there.write("/run/linger", "20")
@@ -58,7 +61,9 @@ def test_a_server_that_takes_twenty_seconds_to_stop_is_waited_for_and_started_ag
 
 def test_one_command_undoes_it_and_a_stopped_server_stays_stopped(there: Machine) -> None:
     there.run("systemctl", "stop", UNIT)
-    document = there.run("t3-backup-state", "restore", "alice", "--label", "prerestore", "--yes", "--json").document
+    document = there.run(
+        "t3-backup-state", "restore", "alice", "--label", "prerestore", "--yes", "--json"
+    ).document
     assert document["server"] == "stopped"
     assert events(there, "alice") == document["snapshot"]["census"]["rows"]["orchestration_events"]
     assert state(there)["LoadState"] == "loaded"
@@ -79,6 +84,10 @@ def test_what_a_killed_restore_left_is_ended_by_the_next_timer_run(there: Machin
     there.start_unit(SERVICE)
     assert (state(there)["ActiveState"], state(there)["LoadState"]) == ("active", "loaded")
     assert there.sh(f"ls -A {STORE}").lines == ["alice", "attempts.json"]
-    assert [name for name in there.sh(f"ls -A {Path(database('alice')).parent}").lines if "replaced" in name] == []
+    assert [
+        name
+        for name in there.sh(f"ls -A {Path(database('alice')).parent}").lines
+        if "replaced" in name
+    ] == []
     messages = [str(entry["MESSAGE"]) for entry in there.journal(unit=SERVICE)]
     assert [text for text in messages if "an interrupted restore was" in text]

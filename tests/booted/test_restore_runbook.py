@@ -1,4 +1,5 @@
-"""The runbook of a restore is followed to the letter: each command that stands in it is run, and what it shows is what is seen."""
+"""The runbook of a restore is followed to the letter: each command that stands in it is run, and
+what it shows is what is seen."""
 
 from __future__ import annotations
 
@@ -17,7 +18,8 @@ from conftest import DATA, ROOT
 
 PAGE = Page.read(ROOT / "docs" / "runbooks" / "restore.md")
 USERDATA = str(Path(database("alice")).parent)
-# All but a thread with one event, to which the server goes on writing: it was begun anew on an empty database.
+# All but a thread with one event, to which the server goes on writing: it was begun anew on an
+# empty database.
 EMPTY = """
 import sqlite3, sys
 c = sqlite3.connect(sys.argv[1])
@@ -33,7 +35,8 @@ DAMAGE = "import os, sys; f = open(sys.argv[1], 'r+b'); f.seek(100_000); f.write
 
 @pytest.fixture(scope="module")
 def reader(suite: str, deb: Path, grown: Callable[[int], Path]) -> Iterator[Reader]:
-    """In a machine with two servers at work, and a snapshot of each user; all of it kept as it was, for each test to begin with."""
+    """In a machine with two servers at work, and a snapshot of each user; all of it kept as it was,
+    for each test to begin with."""
     with boot(suite, packages=[deb]) as machine:
         for user in ("alice", "bob"):
             add(machine, user, grown(24))
@@ -64,7 +67,10 @@ def serve(machine: Machine, *users: str) -> None:
     for user in users:
         machine.run("systemctl", "start", f"t3-serve@{user}")
         wal = f"{database(user)}-wal"
-        machine.until(lambda wal=wal: machine.run("test", "-s", wal, check=False).code == 0, f"{wal} with something in it")
+        machine.until(
+            lambda wal=wal: machine.run("test", "-s", wal, check=False).code == 0,
+            f"{wal} with something in it",
+        )
 
 
 def as_alice(machine: Machine, script: str) -> None:
@@ -101,7 +107,12 @@ def test_a_server_that_was_begun_anew_gets_its_threads_back(reader: Reader) -> N
     reader.follow("Which case is it?")
     reader.follow("Put the last good state back")
     assert events(machine, "alice") >= sealed(machine)
-    assert [snapshot["verdict"] for snapshot in listed(machine)["alice"]] == ["verified", "suspect", "suspect", "verified"]
+    assert [snapshot["verdict"] for snapshot in listed(machine)["alice"]] == [
+        "verified",
+        "suspect",
+        "suspect",
+        "verified",
+    ]
 
 
 @pytest.mark.parametrize("how", ["damaged", "deleted", "emptied"])
@@ -141,14 +152,17 @@ def test_several_users_come_back(reader: Reader) -> None:
     machine = reader.machine
     machine.sh("systemctl stop t3-serve@alice t3-serve@bob; rm -r /home/alice/.t3 /home/bob/.t3")
     assert "NOT RESTORED" not in "".join(reader.follow("Several users"))
-    assert machine.sh("stat -c %U /home/alice/.t3/userdata/state.sqlite /home/bob/.t3/userdata/state.sqlite").lines == [
+    assert machine.sh(
+        "stat -c %U /home/alice/.t3/userdata/state.sqlite /home/bob/.t3/userdata/state.sqlite"
+    ).lines == [
         "alice",
         "bob",
     ]
 
 
 def test_a_new_machine_gets_all_of_a_copied_store(reader: Reader, deb: Path) -> None:
-    """A second machine, with other numbers for its users, and a copy of the store that somebody else's account has made."""
+    """A second machine, with other numbers for its users, and a copy of the store that somebody
+    else's account has made."""
     with boot(reader.machine.suite, packages=[deb]) as machine:
         machine.run("useradd", "--uid=4000", "somebody")
         add(machine, "bob")
@@ -156,13 +170,21 @@ def test_a_new_machine_gets_all_of_a_copied_store(reader: Reader, deb: Path) -> 
         machine.sh("rm -r /home/alice/.t3 /home/bob/.t3")
         copy_tree(reader.machine, "/srv/kept/t3-state", machine, "/mnt/t3-state")
         machine.sh("chown -R somebody /mnt/t3-state; chmod -R a+rX /mnt/t3-state")
-        for path in ("/opt/server.py", "/opt/serve.py", "/run/linger", "/etc/systemd/system/t3-serve@.service"):
+        for path in (
+            "/opt/server.py",
+            "/opt/serve.py",
+            "/run/linger",
+            "/etc/systemd/system/t3-serve@.service",
+        ):
             machine.write(path, reader.machine.read(path))
         machine.run("systemctl", "daemon-reload")
         elsewhere = Reader(machine, PAGE)
         assert "NOT RESTORED" not in "".join(elsewhere.follow("A new machine"))
         assert events(machine, "alice") >= sealed(machine)
-        assert machine.sh(f'stat -c %U:%a "$1" {USERDATA}', f"{STORE}/alice").lines == ["root:700", "alice:700"]
+        assert machine.sh(f'stat -c %U:%a "$1" {USERDATA}', f"{STORE}/alice").lines == [
+            "root:700",
+            "alice:700",
+        ]
         assert len(listed(machine)["bob"]) == 2
         reader.followed |= elsewhere.followed
 
@@ -187,7 +209,9 @@ def test_an_interrupted_restore_whose_file_is_gone_is_ended(reader: Reader) -> N
     machine = reader.machine
     interrupted(machine, "swap_databases")
     machine.sh('rm -f "$1"', database("alice"))
-    [aside] = re.findall(r"state\.sqlite\.(replaced-\w+-\w+)$", machine.sh(f"ls {USERDATA}").out, re.MULTILINE)
+    [aside] = re.findall(
+        r"state\.sqlite\.(replaced-\w+-\w+)$", machine.sh(f"ls {USERDATA}").out, re.MULTILINE
+    )
     reader.follow("It says that a file is gone", {"replaced-20261126T054858Z-790bbc": aside})
     machine.until(lambda: state(machine)["ActiveState"] == "active", "server")
     assert events(machine, "alice") >= sealed(machine)

@@ -34,9 +34,15 @@ def there(suite: str, deb: Path, small: Path) -> Iterator[Machine]:
 
 @pytest.fixture
 def served(there: Machine) -> Iterator[Machine]:
-    """With a server that runs; whatever the test left of a restore, a mask or a failure is put right."""
+    """With a server that runs; whatever the test left of a restore, a mask or a failure is put
+    right."""
     yield there
-    there.sh('rm -rf "$1" "$2"; systemctl daemon-reload; systemctl unmask --runtime "$3"', str(Path(DROP_IN).parent), INTENT, UNIT)
+    there.sh(
+        'rm -rf "$1" "$2"; systemctl daemon-reload; systemctl unmask --runtime "$3"',
+        str(Path(DROP_IN).parent),
+        INTENT,
+        UNIT,
+    )
     there.sh('systemctl reset-failed; systemctl start "$1"', UNIT)
 
 
@@ -61,7 +67,8 @@ def has_intent(machine: Machine) -> bool:
 
 
 def test_a_server_that_can_not_be_started_alarms_until_it_is(served: Machine) -> None:
-    """The intent stays: each command tries again, and the nightly run fails as long as that does."""
+    """The intent stays: each command tries again, and the nightly run fails as long as that
+    does."""
     served.run("touch", "/run/broken")
     drop_in(served, "[Service]\nExecStartPre=/usr/bin/test ! -e /run/broken\n")
     answer = restore(served)
@@ -74,7 +81,8 @@ def test_a_server_that_can_not_be_started_alarms_until_it_is(served: Machine) ->
     assert has_intent(served)
     served.run("rm", "/run/broken")
     served.start_unit(SERVICE)
-    # A server that is just being started may find its database locked for a moment by the copy of it; its unit tries again.
+    # A server that is just being started may find its database locked for a moment by the copy of
+    # it; its unit tries again.
     served.until(lambda: state(served) == RUNS, "server")
     assert not has_intent(served)
 
@@ -87,8 +95,11 @@ def test_a_mask_of_an_admin_stays(served: Machine) -> None:
     assert state(served)[0] != "active"
 
 
-def test_a_server_that_its_database_brought_down_is_started_with_what_was_restored(served: Machine) -> None:
-    """It was restarted until systemd gave up: without reset-failed it would not be started again for a while."""
+def test_a_server_that_its_database_brought_down_is_started_with_what_was_restored(
+    served: Machine,
+) -> None:
+    """It was restarted until systemd gave up: without reset-failed it would not be started again
+    for a while."""
     served.sh('systemctl stop "$1"; head -c 50000 /dev/urandom >"$2"', UNIT, database(USER))
     drop_in(served, "[Unit]\nStartLimitIntervalSec=600\nStartLimitBurst=3\n")
     served.sh('systemctl reset-failed; systemctl start "$1"', UNIT)
@@ -101,7 +112,8 @@ def test_a_server_that_its_database_brought_down_is_started_with_what_was_restor
 
 
 def test_one_that_was_stopped_is_not_started(served: Machine) -> None:
-    """T3's server ends with 130 when it is asked to, which systemd takes for a failure, as it does a crash."""
+    """T3's server ends with 130 when it is asked to, which systemd takes for a failure, as it does
+    a crash."""
     served.run("systemctl", "stop", UNIT)
     assert state(served) == ("failed", "loaded")
     answer = restore(served, "--json")
@@ -121,7 +133,9 @@ def test_a_store_that_is_full_after_the_exchange_keeps_no_server_down(served: Ma
         answer = restore(served, "--json", env=LITTLE)
         assert answer.code == 0, answer
         assert answer.document["server"] == "started"
-        assert any("could not be marked as put back" in warning for warning in answer.document["warnings"])
+        assert any(
+            "could not be marked as put back" in warning for warning in answer.document["warnings"]
+        )
         assert state(served) == RUNS
         assert not has_intent(served)
 

@@ -1,4 +1,5 @@
-"""What the shipped unit lets the service do, tried from inside: a probe runs in its place, under all the rest of the unit."""
+"""What the shipped unit lets the service do, tried from inside: a probe runs in its place, under
+all the rest of the unit."""
 
 from __future__ import annotations
 
@@ -37,30 +38,44 @@ def found(machine: Machine) -> dict[str, Any]:
     for place in set(PLACES) - PRIVATE - {RUNTIME}:
         machine.run("install", "-m", "755", "/usr/bin/true", f"{place}/program")
     line = f"/usr/bin/python3 -I /usr/local/lib/probe.py {' '.join(PLACES)}"
-    machine.write(f"/etc/systemd/system/{SERVICE}.d/probe.conf", f"[Service]\nExecStart=\nExecStart={line}\n")
+    machine.write(
+        f"/etc/systemd/system/{SERVICE}.d/probe.conf", f"[Service]\nExecStart=\nExecStart={line}\n"
+    )
     machine.run("systemctl", "daemon-reload")
     machine.start_unit(SERVICE)
-    [text] = [entry["MESSAGE"] for entry in machine.journal(unit=SERVICE) if str(entry["MESSAGE"]).startswith("{")]
+    [text] = [
+        entry["MESSAGE"]
+        for entry in machine.journal(unit=SERVICE)
+        if str(entry["MESSAGE"]).startswith("{")
+    ]
     machine.run("rm", f"/etc/systemd/system/{SERVICE}.d/probe.conf")
     machine.run("systemctl", "daemon-reload")
     return json.loads(text)
 
 
-def test_it_can_write_to_the_store_and_the_log_and_to_what_is_its_own(machine: Machine, found: dict[str, Any]) -> None:
-    """And in /home itself, but in nobody's home: a worker, who is the user by then, has to write a -shm beside his database."""
+def test_it_can_write_to_the_store_and_the_log_and_to_what_is_its_own(
+    machine: Machine, found: dict[str, Any]
+) -> None:
+    """And in /home itself, but in nobody's home: a worker, who is the user by then, has to write a
+    -shm beside his database."""
     assert set(found["writable"]["folders"]) == {STORE, LOG, RUNTIME, "/home"} | PRIVATE
     # By which systemd lets a service ask to be told of scarce memory.
-    assert set(found["writable"]["files"]) <= {f"/sys/fs/cgroup/system.slice/{SERVICE}/memory.pressure"}
+    assert set(found["writable"]["files"]) <= {
+        f"/sys/fs/cgroup/system.slice/{SERVICE}/memory.pressure"
+    }
     for place in PRIVATE:
         assert machine.run("ls", f"{place}/program", check=False).code != 0
 
 
 def test_it_cannot_look_into_a_home_that_is_closed(found: dict[str, Any]) -> None:
-    """Root's process has no right over files: a worker, who is their owner by then, opens a user's."""
+    """Root's process has no right over files: a worker, who is their owner by then, opens a
+    user's."""
     assert "/home/alice" in found["writable"]["unlistable"]
 
 
-def test_it_can_run_nothing_from_where_users_can_write_nor_from_the_store(found: dict[str, Any]) -> None:
+def test_it_can_run_nothing_from_where_users_can_write_nor_from_the_store(
+    found: dict[str, Any],
+) -> None:
     assert found["execute"] == dict.fromkeys(PLACES, "EACCES")
 
 
@@ -89,7 +104,12 @@ def test_it_writes_the_metrics_where_debian_has_their_folder(machine: Machine) -
     machine.run("chown", "alice:", "/var/lib/prometheus")
     machine.copy_in(DATABASE, database("alice"), 0o644, "alice:alice")
     machine.start_unit(SERVICE)
-    assert machine.run("stat", "-c", "%a %U %n", f"{folder}/t3_backup.prom").out == f"644 root {folder}/t3_backup.prom\n"
-    assert 't3_backup_last_attempt_ok{account="alice"} 1.0' in machine.read(f"{folder}/t3_backup.prom")
+    assert (
+        machine.run("stat", "-c", "%a %U %n", f"{folder}/t3_backup.prom").out
+        == f"644 root {folder}/t3_backup.prom\n"
+    )
+    assert 't3_backup_last_attempt_ok{account="alice"} 1.0' in machine.read(
+        f"{folder}/t3_backup.prom"
+    )
     machine.run("apt", "remove", "--yes", "t3-backup")
     assert machine.run("ls", folder).out == ""

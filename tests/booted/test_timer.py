@@ -1,4 +1,5 @@
-"""The timer's own run on a machine with users whose servers write all the time: all is backed up, nobody notices, all is told."""
+"""The timer's own run on a machine with users whose servers write all the time: all is backed up,
+nobody notices, all is told."""
 
 from __future__ import annotations
 
@@ -22,7 +23,8 @@ RandomizedDelaySec=0
 AccuracySec=1us
 """
 AT_ONCE = "[Timer]\nRandomizedDelaySec=0\n"
-# alice and bob have live servers, bob's home is open; carol's was stopped, dave's was killed; erin never had one.
+# alice and bob have live servers, bob's home is open; carol's was stopped, dave's was killed; erin
+# never had one.
 USERS = ("alice", "bob", "carol", "dave")
 
 
@@ -32,7 +34,8 @@ class Night:
 
     machine: Machine
     servers: dict[str, Server]
-    before: dict[str, dict[str, list[str]]]  # what `state` told of the users whose servers were down
+    # what `state` told of the users whose servers were down
+    before: dict[str, dict[str, list[str]]]
 
 
 def state(machine: Machine, user: str) -> dict[str, list[str]]:
@@ -76,7 +79,8 @@ def test_the_timer_fires_and_every_database_is_backed_up_and_proven(night: Night
     found = listed(night.machine)
     assert sorted(found) == sorted(USERS)
     for user in USERS:
-        assert len(found[user]) >= (2 if user in night.servers else 1)  # what is unchanged is not kept twice
+        # what is unchanged is not kept twice
+        assert len(found[user]) >= (2 if user in night.servers else 1)
         assert {snapshot["verdict"] for snapshot in found[user]} == {"verified"}
     assert night.machine.show(TIMER, "LastTriggerUSec")["LastTriggerUSec"] not in ("", "n/a")
     night.machine.run("t3-backup-state", "verify")
@@ -127,22 +131,31 @@ def test_the_journal_tells_of_each_account_by_its_field(night: Night) -> None:
     assert newest["T3_BACKUP_OUTCOME"] == "backed_up"
     assert newest["T3_BACKUP_VERDICT"] == "verified"
     assert newest["T3_BACKUP_RUN"] == newest["_SYSTEMD_INVOCATION_ID"]
-    assert [entry["MESSAGE"] for entry in night.machine.journal("T3_BACKUP_USER=erin")][:1] == ["skip erin (no state.sqlite)"]
+    assert [entry["MESSAGE"] for entry in night.machine.journal("T3_BACKUP_USER=erin")][:1] == [
+        "skip erin (no state.sqlite)"
+    ]
     messages = [entry["MESSAGE"] for entry in night.machine.journal(unit=SERVICE)]
     assert "done (5 accounts, 0 not well)" in messages
 
 
 def test_the_log_has_one_object_for_each_account_and_run(night: Night) -> None:
-    entries = [json.loads(line) for line in night.machine.read("/var/log/t3-backup/t3-backup-state.log").splitlines()]
+    entries = [
+        json.loads(line)
+        for line in night.machine.read("/var/log/t3-backup/t3-backup-state.log").splitlines()
+    ]
     runs = {entry["run"] for entry in entries}
     assert len(runs) >= 2
     for number, run in enumerate(dict.fromkeys(entry["run"] for entry in entries)):
         of_run = {entry["user"]: entry["outcome"] for entry in entries if entry["run"] == run}
-        # Nobody writes to carol's and dave's between the first and the second; later their servers run for a while.
+        # Nobody writes to carol's and dave's between the first and the second; later their servers
+        # run for a while.
         still = dict.fromkeys(set(USERS) - set(night.servers), "unchanged") if number == 1 else {}
         expected = dict.fromkeys(USERS, "backed_up") | still | {"erin": "skipped"}
         if number > 1:
-            of_run = {user: "backed_up" if outcome == "unchanged" else outcome for user, outcome in of_run.items()}
+            of_run = {
+                user: "backed_up" if outcome == "unchanged" else outcome
+                for user, outcome in of_run.items()
+            }
         assert of_run == expected
     assert len(entries) == 5 * len(runs)
 
@@ -155,7 +168,9 @@ def test_the_status_says_who_is_being_copied_while_it_is_copied(night: Night) ->
         assert text.endswith("0 of 5 accounts done")
     machine.until(lambda: idle(machine), "end of the run")
     assert machine.show(SERVICE, "Result")["Result"] == "success"
-    assert machine.show(SERVICE, "StatusText")["StatusText"].startswith("done: 5 accounts, 0 not well")
+    assert machine.show(SERVICE, "StatusText")["StatusText"].startswith(
+        "done: 5 accounts, 0 not well"
+    )
 
 
 def test_a_night_that_was_slept_through_is_made_up_for(night: Night) -> None:

@@ -1,4 +1,5 @@
-"""Commands as transient units: what they are given, what is taken of what they print, and that none outlives its end."""
+"""Commands as transient units: what they are given, what is taken of what they print, and that none
+outlives its end."""
 
 from __future__ import annotations
 
@@ -37,22 +38,29 @@ def call(machine: Machine, function: str, *words: Any, **how: Any) -> dict[str, 
 
 
 def run(machine: Machine, *argv: str, **how: Any) -> dict[str, Any]:
-    return call(machine, "run", argv, **({"name": "t3-test", "properties": [], "seconds": 20} | how))
+    return call(
+        machine, "run", argv, **({"name": "t3-test", "properties": [], "seconds": 20} | how)
+    )
 
 
 def gone(machine: Machine) -> bool:
-    listed = machine.run("systemctl", "list-units", "--all", "--plain", "--no-legend", "t3-test*", "t3-as-*").out
+    listed = machine.run(
+        "systemctl", "list-units", "--all", "--plain", "--no-legend", "t3-test*", "t3-as-*"
+    ).out
     return listed == "" and machine.run("pgrep", "-f", "[s]leep 1000", check=False).out == ""
 
 
 def test_a_command_is_run_as_it_stands_and_its_streams_are_apart(machine: Machine) -> None:
     """No shell, and nothing of systemd's either: a $ is a $, and a % is a %."""
     words = ["$HOME", "${HOME}", "$$", "a$", "%n %%", "two words", '"', "\\n", "'", ";", ""]
-    script = (
-        "import json, sys; print(json.dumps(sys.argv[1:])); sys.stderr.write('e'); sys.exit(7 if sys.stdin.read() == '' else 8)"
-    )
+    script = "import json, sys; print(json.dumps(sys.argv[1:])); sys.stderr.write('e'); sys.exit(7 if sys.stdin.read() == '' else 8)"
     found = run(machine, "/usr/bin/python3", "-c", script, *words)
-    assert (found["code"], json.loads(found["out"]), found["err"], found["timed_out"]) == (7, words, "e", False)
+    assert (found["code"], json.loads(found["out"]), found["err"], found["timed_out"]) == (
+        7,
+        words,
+        "e",
+        False,
+    )
     assert gone(machine)
 
 
@@ -98,10 +106,14 @@ def test_what_can_not_be_started_says_why(machine: Machine) -> None:
 
 def test_a_caller_who_is_interrupted_leaves_no_unit(machine: Machine) -> None:
     script = "from t3_backup.system import transient_unit as transient; transient.run(['/bin/sleep', '1000'], name='t3-test', properties=[], seconds=60)"
-    with machine.start("python3", "-c", "import os; print(os.getpid(), flush=True)\n" + script) as process:
+    with machine.start(
+        "python3", "-c", "import os; print(os.getpid(), flush=True)\n" + script
+    ) as process:
         assert process.stdout is not None
         pid = process.stdout.readline().strip()
-        machine.until(lambda: machine.run("pgrep", "-f", "[s]leep 1000", check=False).out, "command")
+        machine.until(
+            lambda: machine.run("pgrep", "-f", "[s]leep 1000", check=False).out, "command"
+        )
         machine.run("kill", "-INT", pid)
         process.wait(20)
     assert gone(machine)
@@ -115,7 +127,9 @@ status = dict(line.split(":", 1) for line in open("/proc/self/status"))
 print(json.dumps({"env": dict(os.environ), "ids": [os.getuid(), os.getgid()], "groups": os.getgroups(), "cwd": os.getcwd(),
     "stdin": sys.stdin.read(), "nnp": status["NoNewPrivs"].strip(), "caps": int(status["CapPrm"], 16) | int(status["CapBnd"], 16)}))
 """
-    found = json.loads(call(machine, "as_owner", "alice", ["/usr/bin/python3", "-c", script], 20)["out"])
+    found = json.loads(
+        call(machine, "as_owner", "alice", ["/usr/bin/python3", "-c", script], 20)["out"]
+    )
     machine.run("systemctl", "unset-environment", "ANTHROPIC_API_KEY")
     uid = int(machine.run("id", "-u", "alice").out)
     environment = {
@@ -126,7 +140,14 @@ print(json.dumps({"env": dict(os.environ), "ids": [os.getuid(), os.getgid()], "g
         "LANG": "C.UTF-8",
     }
     assert found.pop("env").items() - {("LC_CTYPE", "C.UTF-8")} == environment.items()
-    assert found == {"ids": [uid, uid], "groups": [uid], "cwd": "/home/alice", "stdin": "", "nnp": "1", "caps": 0}
+    assert found == {
+        "ids": [uid, uid],
+        "groups": [uid],
+        "cwd": "/home/alice",
+        "stdin": "",
+        "nnp": "1",
+        "caps": 0,
+    }
 
 
 def test_there_is_no_owner_who_is_root_or_nobody_at_all(machine: Machine) -> None:
@@ -136,12 +157,33 @@ def test_there_is_no_owner_who_is_root_or_nobody_at_all(machine: Machine) -> Non
 
 def test_units_are_ended_by_a_pattern_and_others_stay(machine: Machine) -> None:
     for name in ("t3-test-a", "t3-test-b", "other"):
-        machine.run("systemd-run", "--quiet", f"--unit={name}", "/bin/sh", "-c", "trap '' TERM; while :; do sleep 1; done")
-    machine.run("python3", "-c", "from t3_backup.system import transient_unit as transient; transient.end('t3-test-*.service')")
-    assert machine.run("systemctl", "is-active", "t3-test-a", "t3-test-b", "other", check=False).lines[2] == "active"
-    assert machine.run("systemctl", "is-active", "t3-test-a", "t3-test-b", check=False).lines in (["failed"] * 2, ["inactive"] * 2)
+        machine.run(
+            "systemd-run",
+            "--quiet",
+            f"--unit={name}",
+            "/bin/sh",
+            "-c",
+            "trap '' TERM; while :; do sleep 1; done",
+        )
     machine.run(
-        "python3", "-c", "from t3_backup.system import transient_unit as transient; transient.end('t3-test-*.service')"
+        "python3",
+        "-c",
+        "from t3_backup.system import transient_unit as transient; transient.end('t3-test-*.service')",
+    )
+    assert (
+        machine.run("systemctl", "is-active", "t3-test-a", "t3-test-b", "other", check=False).lines[
+            2
+        ]
+        == "active"
+    )
+    assert machine.run("systemctl", "is-active", "t3-test-a", "t3-test-b", check=False).lines in (
+        ["failed"] * 2,
+        ["inactive"] * 2,
+    )
+    machine.run(
+        "python3",
+        "-c",
+        "from t3_backup.system import transient_unit as transient; transient.end('t3-test-*.service')",
     )  # there is none
     machine.run("systemctl", "kill", "--signal=KILL", "other")
     machine.run("systemctl", "reset-failed")

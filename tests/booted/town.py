@@ -1,4 +1,5 @@
-"""A machine on which three users work with T3, both packages installed: their browsers, what they have, and its snapshots."""
+"""A machine on which three users work with T3, both packages installed: their browsers, what they
+have, and its snapshots."""
 
 from __future__ import annotations
 
@@ -39,7 +40,9 @@ class Town:
 
     def forget(self, version: str) -> None:
         """A version is no longer on the disk: the next bump to it fetches it anew."""
-        self.machine.run("rm", "-rf", f"{t3.ROOT}/versions/{version}", f"{t3.ROOT}/versions/{version}.json")
+        self.machine.run(
+            "rm", "-rf", f"{t3.ROOT}/versions/{version}", f"{t3.ROOT}/versions/{version}.json"
+        )
 
 
 @contextmanager
@@ -54,4 +57,6 @@ def town(suite: str, deb: Path, autoupdate_deb: Path, database: Path) -> Iterato
 
 def listed(machine: Machine, user: str) -> list[dict[str, Any]]:
     """The snapshots of an account, the newest first."""
-    return machine.run("t3-backup-state", "list", user, "--json").document["accounts"][0]["snapshots"]
+    return machine.run("t3-backup-state", "list", user, "--json").document["accounts"][0][
+        "snapshots"
+    ]

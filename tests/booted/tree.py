@@ -1,7 +1,8 @@
 """Trees to boot: a small Debian with systemd and, in a repository of its own, every package that tests may install there.
 
-A tree is made once and kept in a cache: `fresh` as Debian leaves it, `prepared` with what our packages need, `installed` with them. The mirror, and what apt has to know to reach it, are the host's own. Nothing ever
-writes to a tree that is finished: machines lay an overlay over it.
+A tree is made once and kept in a cache: `fresh` as Debian leaves it, `prepared` with what our
+packages need, `installed` with them. The mirror, and what apt has to know to reach it, are the
+host's own. Nothing ever writes to a tree that is finished: machines lay an overlay over it.
 """
 
 from __future__ import annotations
@@ -72,7 +73,11 @@ def tree(suite: str, *, prepared: bool = False) -> Iterator[Path]:
     def make(unfinished: Path) -> None:
         conf = unfinished / "apt.conf"
         conf.write_text(_output("apt-config", "dump", "Acquire", "--no-empty"))
-        _run(_command(suite, include, unfinished / "tree", conf), f"mmdebstrap of {suite}", {"TMPDIR": str(unfinished)})
+        _run(
+            _command(suite, include, unfinished / "tree", conf),
+            f"mmdebstrap of {suite}",
+            {"TMPDIR": str(unfinished)},
+        )
 
     with _cached(f"{suite}-prepared" if prepared else f"{suite}-fresh", recipe, make) as folder:
         yield folder
@@ -80,7 +85,8 @@ def tree(suite: str, *, prepared: bool = False) -> Iterator[Path]:
 
 @contextmanager
 def installed_tree(suite: str, debs: Sequence[Path]) -> Iterator[Path]:
-    """A finished tree of `suite` in which packages of ours are installed as apt does it, and nothing has run yet."""
+    """A finished tree of `suite` in which packages of ours are installed as apt does it, and
+    nothing has run yet."""
     with tree(suite, prepared=True) as below:
 
         def make(unfinished: Path) -> None:
@@ -90,13 +96,27 @@ def installed_tree(suite: str, debs: Sequence[Path]) -> Iterator[Path]:
                 shutil.copy(deb, target / "root")
             names = [f"/root/{deb.name}" for deb in debs]
             _run(
-                ["unshare", "--mount", "--pid", "--fork", "--kill-child", "bash", "-euc", _INSTALL, "bash", str(target), *names],
+                [
+                    "unshare",
+                    "--mount",
+                    "--pid",
+                    "--fork",
+                    "--kill-child",
+                    "bash",
+                    "-euc",
+                    _INSTALL,
+                    "bash",
+                    str(target),
+                    *names,
+                ],
                 "apt",
             )
             for name in names:
                 (target / name.removeprefix("/")).unlink()
 
-        recipe = _short_hash(b"".join([below.name.encode(), _INSTALL.encode(), *(deb.read_bytes() for deb in debs)]))
+        recipe = _short_hash(
+            b"".join([below.name.encode(), _INSTALL.encode(), *(deb.read_bytes() for deb in debs)])
+        )
         with _cached(f"{suite}-installed", recipe, make, keep=_CHECKOUTS) as folder:
             yield folder
 
@@ -110,7 +130,11 @@ def _cached(kind: str, recipe: str, make: Callable[[Path], None], keep: int = 1)
     CACHE.mkdir(parents=True, exist_ok=True)
     with contextlib.ExitStack() as stack:
         with locked(CACHE / f"{kind}.lock"):
-            found = [path for path in CACHE.glob(f"{kind}-{recipe}-*") if time.time() - _made(path) < _OLDEST_S]
+            found = [
+                path
+                for path in CACHE.glob(f"{kind}-{recipe}-*")
+                if time.time() - _made(path) < _OLDEST_S
+            ]
             folder = max(found, key=_made, default=None) or _make(kind, recipe, make)
             stack.enter_context(locked(folder, shared=True))
             others = [path for path in CACHE.glob(f"{kind}-*-*") if path != folder]
@@ -138,7 +162,9 @@ def _make(kind: str, recipe: str, make: Callable[[Path], None]) -> Path:
 
 
 def _run(command: list[str], what: str, environ: Mapping[str, str] | None = None) -> None:
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env=os.environ | dict(environ or {}))
+    done = subprocess.run(
+        command, capture_output=True, text=True, check=False, env=os.environ | dict(environ or {})
+    )
     if done.returncode != 0:
         raise RuntimeError(f"{what} failed:\n{done.stdout[-1000:]}{done.stderr[-3000:]}")
 
@@ -148,17 +174,38 @@ def _short_hash(data: bytes) -> str:
 
 
 def _command(suite: str, include: str, target: Path, conf: Path) -> list[str]:
-    options = ["--quiet", "--mode=root", "--variant=apt", "--format=directory", f"--include={include.replace(' ', ',')}"]
-    options += [f"--aptopt={conf}", "--dpkgopt=force-unsafe-io", "--skip=cleanup/apt/lists", f"--customize-hook={_HOOK}"]
+    options = [
+        "--quiet",
+        "--mode=root",
+        "--variant=apt",
+        "--format=directory",
+        f"--include={include.replace(' ', ',')}",
+    ]
+    options += [
+        f"--aptopt={conf}",
+        "--dpkgopt=force-unsafe-io",
+        "--skip=cleanup/apt/lists",
+        f"--customize-hook={_HOOK}",
+    ]
     return ["mmdebstrap", *options, suite, str(target), f"deb {_mirror()} {suite} main"]
 
 
 @functools.cache
 def _mirror() -> str:
     """Where the host has its own Debian from, in whatever form that is written down."""
-    codename = next(line for line in Path("/etc/os-release").read_text().splitlines() if line.startswith("VERSION_CODENAME="))
+    codename = next(
+        line
+        for line in Path("/etc/os-release").read_text().splitlines()
+        if line.startswith("VERSION_CODENAME=")
+    )
     release = codename.partition("=")[2].strip('"')
-    targets = _output("apt-get", "indextargets", "--format", "$(REPO_URI) $(RELEASE) $(COMPONENT)", "Created-By: Packages")
+    targets = _output(
+        "apt-get",
+        "indextargets",
+        "--format",
+        "$(REPO_URI) $(RELEASE) $(COMPONENT)",
+        "Created-By: Packages",
+    )
     for line in targets.splitlines():
         uri, *rest = line.split()
         if rest == [release, "main"]:

@@ -19,7 +19,10 @@ OLD, NEW = "0.0.24", "0.0.25"
 @pytest.fixture
 def machine(tmp_path: Path) -> Context:
     """One with both versions, where everybody is on the old one."""
-    environ = {"T3_AUTOUPDATE_ROOT": str(tmp_path / "root"), "T3_AUTOUPDATE_FREEZE": str(tmp_path / "freeze")}
+    environ = {
+        "T3_AUTOUPDATE_ROOT": str(tmp_path / "root"),
+        "T3_AUTOUPDATE_FREEZE": str(tmp_path / "freeze"),
+    }
     found = Context(
         settings=settings.load(environ, tmp_path / "no-defaults"),
         user_map=tmp_path / "map",

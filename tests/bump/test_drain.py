@@ -1,4 +1,5 @@
-"""Whoever was left for later: the rest are moved whatever is the matter with one, and nobody is moved by the end of a bump alone."""
+"""Whoever was left for later: the rest are moved whatever is the matter with one, and nobody is
+moved by the end of a bump alone."""
 
 from __future__ import annotations
 
@@ -21,14 +22,19 @@ ONE, OTHER, LATE, GONE = "daemon", "mail", "news", "nobody-of-this-name"
 
 def wait(machine: Context, *users: str, phase: str = DEFERRED) -> None:
     """Have a bump that has left these for later."""
-    moves = tuple(Move(user, OLD, NEW, f"prebump-{NEW}", phase=phase, reason="why_busy") for user in users)
+    moves = tuple(
+        Move(user, OLD, NEW, f"prebump-{NEW}", phase=phase, reason="why_busy") for user in users
+    )
     for user in users:
         machine.installations.link_version(user, OLD)
     machine.journals.save(Journal("bump", NEW, journal_runner.now(), moves))
 
 
-def carried(machine: Context, monkeypatch: pytest.MonkeyPatch, *, frozen_after: str = "") -> list[str]:
-    """Who is moved from now on; each move is done at once. `frozen_after`: somebody does that while this one is moved."""
+def carried(
+    machine: Context, monkeypatch: pytest.MonkeyPatch, *, frozen_after: str = ""
+) -> list[str]:
+    """Who is moved from now on; each move is done at once. `frozen_after`: somebody does that while
+    this one is moved."""
     users: list[str] = []
 
     def run_move(context: Context, plan: Journal, wanted: Move, how: object) -> Journal:
@@ -50,7 +56,9 @@ def _nobody_is_busy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Server, "why_busy", lambda self: "")
 
 
-def test_who_is_no_user_any_more_is_left_out_and_holds_nobody_up(machine: Context, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_who_is_no_user_any_more_is_left_out_and_holds_nobody_up(
+    machine: Context, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Else no drain would ever get to the others, and the bump would never end."""
     wait(machine, GONE, ONE)
     users = carried(machine, monkeypatch)
@@ -76,11 +84,16 @@ def test_one_that_cannot_be_looked_at_stays_for_later_and_the_others_are_moved(
     assert users == [OTHER]
     plan = machine.journals.load()
     assert plan is not None
-    assert {one.user: (one.phase, one.reason) for one in plan.moves}[ONE] == (DEFERRED, f"{ONE}: it took too long")
+    assert {one.user: (one.phase, one.reason) for one in plan.moves}[ONE] == (
+        DEFERRED,
+        f"{ONE}: it took too long",
+    )
     assert machine.installations.linked_version(GLOBAL) == OLD
 
 
-def test_a_freeze_in_the_middle_is_heeded_before_the_next_account(machine: Context, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_freeze_in_the_middle_is_heeded_before_the_next_account(
+    machine: Context, monkeypatch: pytest.MonkeyPatch
+) -> None:
     wait(machine, ONE, OTHER)
     users = carried(machine, monkeypatch, frozen_after=ONE)
     with pytest.raises(Failure, match="stop that; once that is mended: t3-autoupdate thaw"):
@@ -94,8 +107,11 @@ def test_a_freeze_in_the_middle_is_heeded_before_the_next_account(machine: Conte
     assert users == [ONE, OTHER]
 
 
-def test_who_came_in_the_meantime_is_not_moved_by_the_end_of_it(machine: Context, monkeypatch: pytest.MonkeyPatch) -> None:
-    """He runs the program of whoever has none of his own: a call of a newer one migrates what his older server works on."""
+def test_who_came_in_the_meantime_is_not_moved_by_the_end_of_it(
+    machine: Context, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """He runs the program of whoever has none of his own: a call of a newer one migrates what his
+    older server works on."""
     said: list[str] = []
     machine = replace(machine, say=said.append)
     machine.user_map.write_text(f"x={LATE}\n")
@@ -113,8 +129,13 @@ def test_nor_by_the_way_back_of_another(machine: Context, monkeypatch: pytest.Mo
     for user in (GLOBAL, ONE):
         machine.installations.link_version(user, NEW)
     carried(machine, monkeypatch)
-    rollback.execute_plans(machine, [Plan(Move(ONE, NEW, OLD, "prerollback-0.0.24"), ())], "rollback", lambda: None)
-    assert (machine.installations.linked_version(ONE), machine.installations.linked_version(GLOBAL)) == (OLD, OLD)
+    rollback.execute_plans(
+        machine, [Plan(Move(ONE, NEW, OLD, "prerollback-0.0.24"), ())], "rollback", lambda: None
+    )
+    assert (
+        machine.installations.linked_version(ONE),
+        machine.installations.linked_version(GLOBAL),
+    ) == (OLD, OLD)
     assert machine.installations.linked_version(LATE) == NEW
 
 

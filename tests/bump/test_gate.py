@@ -1,4 +1,5 @@
-"""What comes out of the gate's sandbox is the candidate's word: whatever is not exactly a verdict is a failure, and never a crash."""
+"""What comes out of the gate's sandbox is the candidate's word: whatever is not exactly a verdict
+is a failure, and never a crash."""
 
 from __future__ import annotations
 
@@ -31,12 +32,16 @@ ABSENT = object()
 
 
 def read(document: Any, code: int = 0) -> gate.Trial:
-    return gate.read_trial("alice", Done(code, document if isinstance(document, str) else json.dumps(document), ""))
+    return gate.read_trial(
+        "alice", Done(code, document if isinstance(document, str) else json.dumps(document), "")
+    )
 
 
 def test_a_verdict_is_read_as_it_is() -> None:
     assert read(PASSED) == gate.Trial("alice", True, "", "", "/api/auth/bootstrap", 200, 30, 30, ())
-    assert read(FAILED, 1) == gate.Trial("alice", False, "pairing", "mint: no", None, 200, 30, None, ("a", "b"))
+    assert read(FAILED, 1) == gate.Trial(
+        "alice", False, "pairing", "mint: no", None, 200, 30, None, ("a", "b")
+    )
     assert read(PASSED | {"level_before": None}).passed
 
 
@@ -83,7 +88,10 @@ def test_one_that_took_too_long_has_not_passed_whatever_it_said() -> None:
 
 
 def test_what_is_shown_is_short_and_can_do_nothing_to_a_terminal() -> None:
-    found = read(FAILED | {"reason": "\x1b[2Jgone\r\n\u202e" + "x" * 10_000, "log": ["\x07" * 1000] * 5000}, 1)
+    found = read(
+        FAILED | {"reason": "\x1b[2Jgone\r\n\u202e" + "x" * 10_000, "log": ["\x07" * 1000] * 5000},
+        1,
+    )
     assert found.reason.startswith("?[2Jgone???xxx")
     assert len(found.reason) == 500
     assert found.log == ("?" * 500,) * 40
@@ -96,12 +104,16 @@ def test_what_is_shown_is_short_and_can_do_nothing_to_a_terminal() -> None:
 # Small ones: it is their types that count, and sizes are tried above.
 plain = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20)
 anything = st.recursive(
-    plain, lambda x: st.lists(x, max_size=3) | st.dictionaries(st.text(max_size=5), x, max_size=3), max_leaves=5
+    plain,
+    lambda x: st.lists(x, max_size=3) | st.dictionaries(st.text(max_size=5), x, max_size=3),
+    max_leaves=5,
 )
 
 
 @given(
-    st.dictionaries(st.sampled_from(sorted(PASSED)), anything, max_size=4), st.sampled_from([PASSED, FAILED]), st.integers(-15, 255)
+    st.dictionaries(st.sampled_from(sorted(PASSED)), anything, max_size=4),
+    st.sampled_from([PASSED, FAILED]),
+    st.integers(-15, 255),
 )
 def test_no_document_breaks_it(changed: dict[str, Any], base: dict[str, Any], code: int) -> None:
     found = read(base | changed, code)
@@ -111,13 +123,18 @@ def test_no_document_breaks_it(changed: dict[str, Any], base: dict[str, Any], co
     assert not found.passed or code == 0
 
 
-@given(st.text() | st.binary().map(lambda data: data.decode(errors="replace")), st.integers(-15, 255))
+@given(
+    st.text() | st.binary().map(lambda data: data.decode(errors="replace")), st.integers(-15, 255)
+)
 def test_no_text_breaks_it(text: str, code: int) -> None:
     assert not read(text, code).passed
 
 
 def test_no_two_accounts_share_a_sandbox_and_no_name_leaves_its_place() -> None:
-    names = {sandbox.unit_name(user) for user in (None, "empty", "alice", "alice.x", "Alice", "a-b", "a_b", "../x", "ü$")}
+    names = {
+        sandbox.unit_name(user)
+        for user in (None, "empty", "alice", "alice.x", "Alice", "a-b", "a_b", "../x", "ü$")
+    }
     assert len(names) == 9
     for name in names:
         assert name.startswith("t3-gate-")
@@ -126,14 +143,24 @@ def test_no_two_accounts_share_a_sandbox_and_no_name_leaves_its_place() -> None:
 
 
 def test_a_sandbox_has_nothing_of_the_machine_but_what_is_named() -> None:
-    found = sandbox.unit_properties(sandbox.unit_name("alice"), Path("/var/lib/t3-autoupdate/versions/0.0.25"), 0)
+    found = sandbox.unit_properties(
+        sandbox.unit_name("alice"), Path("/var/lib/t3-autoupdate/versions/0.0.25"), 0
+    )
     [bound] = [one for one in found if one.startswith("Bind")]
     shown = "/usr -/etc/alternatives -/etc/ld.so.cache /var/lib/t3-autoupdate/versions/0.0.25"
     assert bound == f"BindReadOnlyPaths={shown}"
-    assert not [one for one in found if one.startswith(("BindPaths", "ReadWritePaths", "TemporaryFileSystem=/:", "LoadCredential"))]
+    assert not [
+        one
+        for one in found
+        if one.startswith(
+            ("BindPaths", "ReadWritePaths", "TemporaryFileSystem=/:", "LoadCredential")
+        )
+    ]
 
 
-def test_node_is_looked_for_where_the_servers_look_for_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_node_is_looked_for_where_the_servers_look_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Else each version would be turned away where node is one of /usr/local."""
     lines: list[list[str]] = []
 

@@ -1,4 +1,5 @@
-"""One account that can't be moved, or isn't there at all, keeps nobody else from it, and is told. Real users, a real store, no servers."""
+"""One account that can't be moved, or isn't there at all, keeps nobody else from it, and is told.
+Real users, a real store, no servers."""
 
 from __future__ import annotations
 
@@ -20,7 +21,8 @@ pytestmark = needs_root
 
 OLD, NEW = "0.0.24", "0.0.25"
 GHOST = "t3-ghost-of-nobody"
-# t3-backup-state is not installed: it is that of the checkout. Without systemd there are no units to look from as the owner.
+# t3-backup-state is not installed: it is that of the checkout. Without systemd there are no units
+# to look from as the owner.
 _COMMAND = """
 import sys
 from t3_backup.autoupdate import main, snapshots
@@ -72,7 +74,8 @@ class Place:
 
 @pytest.fixture
 def ann(make_user: Callable[..., User], land: Land, small: Path) -> User:
-    """One with data, whom the map names alone; of a name of her own: other tests may be run at the same time."""
+    """One with data, whom the map names alone; of a name of her own: other tests may be run at the
+    same time."""
     user = make_user("out-ann", small)
     land.write_map(user)
     return user
@@ -89,7 +92,9 @@ def place(land: Land) -> Place:
     return made
 
 
-def test_a_rollback_of_all_passes_over_who_cannot_go_back(place: Place, ann: User, make_user: Callable[..., User]) -> None:
+def test_a_rollback_of_all_passes_over_who_cannot_go_back(
+    place: Place, ann: User, make_user: Callable[..., User]
+) -> None:
     """A user who is in the map alone, and one who has no database yet."""
     carol = make_user("out-carol")
     place.land.write_map(GHOST, carol, ann)
@@ -100,10 +105,16 @@ def test_a_rollback_of_all_passes_over_who_cannot_go_back(place: Place, ann: Use
     assert (shown.code, place.programs.linked_version(ann.name)) == (1, NEW)
     done = place.call("rollback", "--yes")
     assert (done.code, done.err) == (1, ""), done
-    assert [place.programs.linked_version(name) for name in (carol.name, ann.name, GLOBAL)] == [OLD, OLD, OLD]
+    assert [place.programs.linked_version(name) for name in (carol.name, ann.name, GLOBAL)] == [
+        OLD,
+        OLD,
+        OLD,
+    ]
 
 
-def test_who_is_not_in_the_map_is_refused_by_his_name(place: Place, ann: User, make_user: Callable[..., User]) -> None:
+def test_who_is_not_in_the_map_is_refused_by_his_name(
+    place: Place, ann: User, make_user: Callable[..., User]
+) -> None:
     other = make_user("out-other")
     for command in ("rollback", "check"):
         answer = place.call(command, "--user", other.name)
@@ -120,7 +131,10 @@ def test_whose_database_has_gone_stays_as_he_is(place: Place, ann: User) -> None
     bumped = place.call("--to", NEW)
     assert (bumped.code, bumped.err) == (0, "")
     assert f"WARN: {why}" in bumped.out
-    assert bumped.out.splitlines()[-1] == f"t3-autoupdate: all accounts are on {NEW} or later, except {ann.name}"
+    assert (
+        bumped.out.splitlines()[-1]
+        == f"t3-autoupdate: all accounts are on {NEW} or later, except {ann.name}"
+    )
     assert place.programs.linked_version(ann.name) == OLD
     place.on(NEW, ann.name)
     back = place.call("rollback", "--yes")
@@ -132,8 +146,13 @@ def test_an_undo_is_of_whom_it_names_alone(place: Place, make_user: Callable[...
     users = [make_user(name) for name in ("out-ann", "out-bob")]
     place.land.write_map(*users)
     place.on(OLD, *(user.name for user in users))
-    moves = tuple(Move(user.name, NEW, OLD, f"prerollback-{OLD}", phase=DONE, kept="state-x") for user in users)
-    Journals(place.programs.root).end(Journal("rollback", OLD, "2026-11-27T05:00:00Z", moves, "done", "2026-11-27T05:01:00Z"))
+    moves = tuple(
+        Move(user.name, NEW, OLD, f"prerollback-{OLD}", phase=DONE, kept="state-x")
+        for user in users
+    )
+    Journals(place.programs.root).end(
+        Journal("rollback", OLD, "2026-11-27T05:00:00Z", moves, "done", "2026-11-27T05:01:00Z")
+    )
     answer = place.call("rollback", "--undo", "--user", users[1].name, "--dry-run", "--json")
     assert [plan["move"]["user"] for plan in answer.document["plans"]] == [users[1].name]
     assert place.call("rollback", "--undo", "--dry-run").out.count("again, with the data of") == 2
@@ -151,7 +170,9 @@ def test_a_check_fails_where_somebody_of_the_map_is_not_there(place: Place, ann:
     assert (named.code, named.out) == (1, f"t3-autoupdate: WARN: {ann.name}: no server runs\n")
 
 
-def test_a_line_of_the_map_that_makes_no_sense_is_told_once_and_wants_a_look(place: Place, ann: User) -> None:
+def test_a_line_of_the_map_that_makes_no_sense_is_told_once_and_wants_a_look(
+    place: Place, ann: User
+) -> None:
     with place.land.map.open("a") as file:
         file.write("bob:bob\n")
     for command in (["status"], ["check"], ["--to", NEW]):
@@ -168,6 +189,12 @@ def test_an_open_bump_beyond_the_pin_is_no_failure_of_a_night(place: Place, ann:
     Journals(place.programs.root).save(Journal("bump", NEW, "2026-11-27T05:00:00Z", (move,)))
     night = place.call()
     assert (night.code, night.err) == (0, "")
-    assert f"the bump to {NEW} has not ended (1 deferred): t3-autoupdate drain continues it" in night.out
+    assert (
+        f"the bump to {NEW} has not ended (1 deferred): t3-autoupdate drain continues it"
+        in night.out
+    )
     by_hand = place.call("--to", "0.0.26")
-    assert (by_hand.code, "t3-autoupdate drain continues it; with --include-busy it does not wait" in by_hand.err) == (1, True)
+    assert (
+        by_hand.code,
+        "t3-autoupdate drain continues it; with --include-busy it does not wait" in by_hand.err,
+    ) == (1, True)

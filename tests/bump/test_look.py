@@ -1,4 +1,5 @@
-"""What a live database says of T3: that there is none is said, and everything else that goes wrong is an error."""
+"""What a live database says of T3: that there is none is said, and everything else that goes wrong
+is an error."""
 
 from __future__ import annotations
 
@@ -54,7 +55,10 @@ def test_no_database_is_null_and_what_is_none_fails(tmp_path: Path) -> None:
     [
         (Done(0, "null\n", ""), None),
         (Done(0, '{"level": 31, "turns": 2}', ""), Activity(31, 2)),
-        (Done(1, "", "Failed to connect to bus: No such file or directory"), "Failed to connect to bus"),
+        (
+            Done(1, "", "Failed to connect to bus: No such file or directory"),
+            "Failed to connect to bus",
+        ),
         (Done(200, "null", ""), "exit status 200"),
         (Done(0, "", ""), "can't be looked at"),
         (Done(0, "[]", ""), "can't be looked at"),
@@ -68,7 +72,9 @@ def test_a_look_that_failed_is_never_taken_for_no_database(
 ) -> None:
     """Else an account would be switched without a snapshot."""
     monkeypatch.setattr(transient_unit, "as_owner", lambda *_, **__: done)
-    server = Server(Account("alice", 1000, 1000, (1000,), tmp_path), None, None, tmp_path / "alice.env")
+    server = Server(
+        Account("alice", 1000, 1000, (1000,), tmp_path), None, None, tmp_path / "alice.env"
+    )
     if isinstance(expected, str):
         with pytest.raises(Failure, match=expected):
             server.read_activity()
@@ -78,15 +84,25 @@ def test_a_look_that_failed_is_never_taken_for_no_database(
 
 @pytest.mark.parametrize(
     "said",
-    ["[" * 100_000, '{"paired": ' + "[" * 100_000, "[1]", '{"paired": true}', '{"paired": false}', "1" * 5000],
+    [
+        "[" * 100_000,
+        '{"paired": ' + "[" * 100_000,
+        "[1]",
+        '{"paired": true}',
+        '{"paired": false}',
+        "1" * 5000,
+    ],
     ids=lambda value: str(value)[:20],
 )
 def test_what_an_owner_says_in_place_of_a_login_is_no_login_and_ends_nothing_else(
     said: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """Anything but a Failure would end the command where it stands, with the account between two versions."""
+    """Anything but a Failure would end the command where it stands, with the account between two
+    versions."""
     monkeypatch.setattr(transient_unit, "as_owner", lambda *_, **__: Done(0, said, ""))
     monkeypatch.setattr(Server, "runs", lambda _: True)
-    server = Server(Account("alice", 1000, 1000, (1000,), tmp_path), None, 3773, tmp_path / "alice.env")
+    server = Server(
+        Account("alice", 1000, 1000, (1000,), tmp_path), None, 3773, tmp_path / "alice.env"
+    )
     with pytest.raises(Failure, match="alice: no login on port 3773"):
         server.log_in(tmp_path / "t3", 1)

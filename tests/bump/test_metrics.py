@@ -1,4 +1,5 @@
-"""The metrics of the bump: they are written whenever what they tell of has changed, by a person, too."""
+"""The metrics of the bump: they are written whenever what they tell of has changed, by a person,
+too."""
 
 from __future__ import annotations
 
@@ -11,7 +12,11 @@ from t3_backup.autoupdate.main import main
 
 def frozen(folder: Path) -> float:
     """What a collector would read."""
-    [line] = [line for line in (folder / "t3_autoupdate.prom").read_text().splitlines() if line.startswith("t3_autoupdate_frozen ")]
+    [line] = [
+        line
+        for line in (folder / "t3_autoupdate.prom").read_text().splitlines()
+        if line.startswith("t3_autoupdate_frozen ")
+    ]
     return float(line.split()[1])
 
 

@@ -1,4 +1,5 @@
-"""The order of a move's steps: wherever it is cut off or fails, an account ends on a program and data that fit."""
+"""The order of a move's steps: wherever it is cut off or fails, an account ends on a program and
+data that fit."""
 
 from __future__ import annotations
 
@@ -22,12 +23,14 @@ class PowerCut(BaseException):
 
 @dataclass
 class World:
-    """One account, as far as a move can see it: every step is one that a power cut may come before or after, or that may fail."""
+    """One account, as far as a move can see it: every step is one that a power cut may come before
+    or after, or that may fail."""
 
     program: str = OLD
     level: int = 30
     rows: int = 10
-    back: int = 0  # rows that were written on the old program with the old data since that was put back
+    # rows that were written on the old program with the old data since that was put back
+    back: int = 0
     held: bool = False
     running: bool = True
     good: bool = True  # whether one can log in to the new program
@@ -67,12 +70,16 @@ class World:
         self._step(self.boot)
 
     def boot(self) -> None:
-        """What a boot does, too: whatever is not held starts, migrates, and somebody works with it."""
+        """What a boot does, too: whatever is not held starts, migrates, and somebody works with
+        it."""
         if not self.held:
             self.running = True
             self.level = max(self.level, 31 if self.program == NEW else 30)
             self.rows += 1
-            reverted = self.on_disk is not None and self.on_disk.phase in (journal.REVERTING, journal.RETURNING)
+            reverted = self.on_disk is not None and self.on_disk.phase in (
+                journal.REVERTING,
+                journal.RETURNING,
+            )
             self.back += reverted and self.program == OLD
 
     def keep_snapshot(self, label: str, *, proven: bool) -> str:
@@ -147,9 +154,15 @@ def test_a_power_cut_before_or_after_any_step_leaves_no_mix(good: bool) -> None:
         world = World(good=good, cut_at=cut_at, after=after)
         done = run(world, planned())
         assert_fits(world, done)
-        assert world.rows >= 10 + world.back, "what was there when it began is there, and what came since it was put back"
+        assert world.rows >= 10 + world.back, (
+            "what was there when it began is there, and what came since it was put back"
+        )
         reached.add(done.phase)
-    assert reached == ({journal.DONE, journal.REVERTED, journal.WAITING} if good else {journal.REVERTED, journal.WAITING})
+    assert reached == (
+        {journal.DONE, journal.REVERTED, journal.WAITING}
+        if good
+        else {journal.REVERTED, journal.WAITING}
+    )
 
 
 @pytest.mark.parametrize("good", [True, False])

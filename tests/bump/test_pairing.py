@@ -1,4 +1,5 @@
-"""Logging in across versions: what serves it is found out, and every way in which it can fail is told from the others."""
+"""Logging in across versions: what serves it is found out, and every way in which it can fail is
+told from the others."""
 
 from __future__ import annotations
 
@@ -41,8 +42,12 @@ def pair_with(served: Served) -> str:
     return pair(served.program, served.base, served.port).endpoint
 
 
-@pytest.mark.parametrize(("version", "endpoint"), [("0.0.24", BOOTSTRAP), ("0.0.25", BROWSER), ("0.0.26", BROWSER)])
-def test_each_version_is_logged_in_to_by_its_own_endpoint(tmp_path: Path, version: str, endpoint: str) -> None:
+@pytest.mark.parametrize(
+    ("version", "endpoint"), [("0.0.24", BOOTSTRAP), ("0.0.25", BROWSER), ("0.0.26", BROWSER)]
+)
+def test_each_version_is_logged_in_to_by_its_own_endpoint(
+    tmp_path: Path, version: str, endpoint: str
+) -> None:
     with serving(tmp_path / "t3", version) as served:
         assert pair_with(served) == endpoint
         assert pair_with(served) == endpoint, "and again, by a new credential"
@@ -52,8 +57,16 @@ def test_servers_of_both_versions_at_once_are_told_apart(tmp_path: Path) -> None
     """As in the middle of a bump: some accounts are moved, some are not."""
     with ExitStack() as stack:
         versions = ("0.0.24", "0.0.25", "0.0.24", "0.0.26")
-        all_of_them = [stack.enter_context(serving(tmp_path / str(n), version)) for n, version in enumerate(versions)]
-        assert [pair_with(served) for served in all_of_them] == [BOOTSTRAP, BROWSER, BOOTSTRAP, BROWSER]
+        all_of_them = [
+            stack.enter_context(serving(tmp_path / str(n), version))
+            for n, version in enumerate(versions)
+        ]
+        assert [pair_with(served) for served in all_of_them] == [
+            BOOTSTRAP,
+            BROWSER,
+            BOOTSTRAP,
+            BROWSER,
+        ]
 
 
 def test_an_account_that_is_moved_and_moved_back_is_followed(tmp_path: Path) -> None:
@@ -78,7 +91,9 @@ def test_an_account_that_is_moved_and_moved_back_is_followed(tmp_path: Path) -> 
         ("not-authenticated", "session", "not authenticated"),
     ],
 )
-def test_a_version_that_nobody_can_log_in_to_is_told_by_its_step(tmp_path: Path, variant: str, step: str, reason: str) -> None:
+def test_a_version_that_nobody_can_log_in_to_is_told_by_its_step(
+    tmp_path: Path, variant: str, step: str, reason: str
+) -> None:
     with serving(tmp_path / "t3", "0.0.27", variant) as served:
         with pytest.raises(PairingFailed, match=reason) as failed:
             pair_with(served)
@@ -86,11 +101,17 @@ def test_a_version_that_nobody_can_log_in_to_is_told_by_its_step(tmp_path: Path,
     assert failed.value.step == step
 
 
-def test_asking_an_endpoint_that_is_not_there_does_not_use_the_credential_up(tmp_path: Path) -> None:
-    """The one credential is good for as many names as are tried; one that was taken is good for none."""
+def test_asking_an_endpoint_that_is_not_there_does_not_use_the_credential_up(
+    tmp_path: Path,
+) -> None:
+    """The one credential is good for as many names as are tried; one that was taken is good for
+    none."""
     with serving(tmp_path / "t3", "0.0.24") as served:
         one = credential(served.program, served.base)
-        assert [served.exchange(path, one).status for path in (BROWSER, BROWSER, BOOTSTRAP, BROWSER, BOOTSTRAP)] == [
+        assert [
+            served.exchange(path, one).status
+            for path in (BROWSER, BROWSER, BOOTSTRAP, BROWSER, BOOTSTRAP)
+        ] == [
             404,
             404,
             200,
@@ -99,12 +120,20 @@ def test_asking_an_endpoint_that_is_not_there_does_not_use_the_credential_up(tmp
         ]
 
 
-def test_an_old_server_whose_database_a_newer_command_has_migrated_fails_at_the_mint(tmp_path: Path) -> None:
+def test_an_old_server_whose_database_a_newer_command_has_migrated_fails_at_the_mint(
+    tmp_path: Path,
+) -> None:
     """All else goes on answering 200."""
     with serving(tmp_path / "old", "0.0.24") as served:
         newer = laid_out(tmp_path / "new", "0.0.25")
-        subprocess.run([newer, "auth", "pairing", "list", "--base-dir", served.base], check=True, capture_output=True)
-        with pytest.raises(PairingFailed, match="table auth_pairing_links has no column named role") as failed:
+        subprocess.run(
+            [newer, "auth", "pairing", "list", "--base-dir", served.base],
+            check=True,
+            capture_output=True,
+        )
+        with pytest.raises(
+            PairingFailed, match="table auth_pairing_links has no column named role"
+        ) as failed:
             pair_with(served)
         assert failed.value.step == "mint"
         with pytest.raises(PairingFailed, match="POST /api/auth/bootstrap answered 500") as failed:
@@ -114,7 +143,8 @@ def test_an_old_server_whose_database_a_newer_command_has_migrated_fails_at_the_
 
 
 def request(there: socket.socket) -> list[str]:
-    """Take a request whole (closing with some of it unread would spoil the answer); its lines but the body."""
+    """Take a request whole (closing with some of it unread would spoil the answer); its lines but
+    the body."""
     lines, length = [], 0
     with there.makefile("rb") as file:
         while line := file.readline().decode().rstrip():
@@ -287,9 +317,16 @@ def test_every_other_answer_is_the_verdict(
         ("head -c 10000000 /dev/zero >&2; exit 3", "ended with 3"),
     ],
 )
-def test_a_mint_that_fails_hangs_or_babbles_is_told(mint: Callable[[str], Path], tmp_path: Path, script: str, reason: str) -> None:
+def test_a_mint_that_fails_hangs_or_babbles_is_told(
+    mint: Callable[[str], Path], tmp_path: Path, script: str, reason: str
+) -> None:
     with pytest.raises(PairingFailed, match=reason) as failed:
-        pair(mint(f"echo $$ >{tmp_path}/pid\n{script}"), tmp_path, 1, seconds=3 if "did not end" in reason else 30)
+        pair(
+            mint(f"echo $$ >{tmp_path}/pid\n{script}"),
+            tmp_path,
+            1,
+            seconds=3 if "did not end" in reason else 30,
+        )
     assert failed.value.step == "mint"
     group = int((tmp_path / "pid").read_text())
     until = time.monotonic() + 20
@@ -309,7 +346,8 @@ def test_of_a_babble_little_is_kept() -> None:
 
 
 def is_alive(group: int) -> bool:
-    """Whether there is a process of this group that is no zombie (who reaps those is none of ours)."""
+    """Whether there is a process of this group that is no zombie (who reaps those is none of
+    ours)."""
     for path in Path("/proc").glob("[0-9]*/stat"):
         try:
             state, _, of = path.read_text().rpartition(")")[2].split()[:3]
@@ -322,14 +360,18 @@ def is_alive(group: int) -> bool:
 
 def test_the_cookie_is_given_back_as_it_came(mint: Callable[[str], Path], tmp_path: Path) -> None:
     value = '"a\\054b=="'
-    exchanged = http(200, AUTHENTICATED, "Set-Cookie: other=1; Path=/", f"Set-Cookie: t3_session={value}; Path=/")
+    exchanged = http(
+        200, AUTHENTICATED, "Set-Cookie: other=1; Path=/", f"Set-Cookie: t3_session={value}; Path=/"
+    )
     script = Script(exchanged, http(200, AUTHENTICATED))
     assert pair(mint(MINTS), tmp_path, script.port).endpoint == BROWSER
     assert f"Cookie: t3_session={value}" in script.headers
 
 
 def test_a_server_that_is_not_there_is_told(mint: Callable[[str], Path], tmp_path: Path) -> None:
-    with pytest.raises(PairingFailed, match=r"POST /api/auth/browser-session: nobody listens on port [0-9]+") as failed:
+    with pytest.raises(
+        PairingFailed, match=r"POST /api/auth/browser-session: nobody listens on port [0-9]+"
+    ) as failed:
         pair(mint(MINTS), tmp_path, free_port(), seconds=5)
     assert failed.value.step == "exchange"
 
@@ -346,13 +388,20 @@ with socket.create_server(("127.0.0.1", 0)) as port:
 
 
 @needs_root
-def test_who_has_taken_the_port_of_another_gets_no_credential_of_his(mint: Callable[[str], Path], tmp_path: Path) -> None:
-    """Between its stop and its start a server's port is anybody's; with the credential one is in."""
+def test_who_has_taken_the_port_of_another_gets_no_credential_of_his(
+    mint: Callable[[str], Path], tmp_path: Path
+) -> None:
+    """Between its stop and its start a server's port is anybody's; with the credential one is
+    in."""
     line, pipe = [sys.executable, "-c", THIEF], subprocess.PIPE
-    with subprocess.Popen(line, stdout=pipe, text=True, user=65534, group=65534, extra_groups=()) as thief:
+    with subprocess.Popen(
+        line, stdout=pipe, text=True, user=65534, group=65534, extra_groups=()
+    ) as thief:
         assert thief.stdout is not None
         port = int(thief.stdout.readline())
-        with pytest.raises(PairingFailed, match=f"it is uid 65534 who listens on port {port}") as failed:
+        with pytest.raises(
+            PairingFailed, match=f"it is uid 65534 who listens on port {port}"
+        ) as failed:
             pair(mint(MINTS), tmp_path, port, seconds=5)
         assert failed.value.step == "exchange"
         thief.kill()
@@ -361,9 +410,16 @@ def test_who_has_taken_the_port_of_another_gets_no_credential_of_his(mint: Calla
 
 @pytest.mark.parametrize(
     ("family", "address"),
-    [(socket.AF_INET, "127.0.0.1"), (socket.AF_INET, "0.0.0.0"), (socket.AF_INET6, "::"), (socket.AF_INET6, "::ffff:127.0.0.1")],
+    [
+        (socket.AF_INET, "127.0.0.1"),
+        (socket.AF_INET, "0.0.0.0"),
+        (socket.AF_INET6, "::"),
+        (socket.AF_INET6, "::ffff:127.0.0.1"),
+    ],
 )
-def test_whose_server_it_is_can_be_told_wherever_it_listens(family: socket.AddressFamily, address: str) -> None:
+def test_whose_server_it_is_can_be_told_wherever_it_listens(
+    family: socket.AddressFamily, address: str
+) -> None:
     with socket.socket(family) as server:
         try:
             server.bind((address, 0))
@@ -375,7 +431,9 @@ def test_whose_server_it_is_can_be_told_wherever_it_listens(family: socket.Addre
         assert port_owner.listener_uids(port) == [os.geteuid()]
 
 
-def test_no_proxy_is_asked(mint: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_proxy_is_asked(
+    mint: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     script = Script(GOOD, http(200, AUTHENTICATED))
     for name in ("http_proxy", "HTTP_PROXY", "all_proxy"):
         monkeypatch.setenv(name, f"http://127.0.0.1:{free_port()}")
@@ -391,12 +449,19 @@ def test_the_command_says_it_in_its_exit_status_and_as_json(tmp_path: Path) -> N
     with serving(tmp_path / "t3", "0.0.24") as served:
         words = ("--t3", served.program, "--base-dir", served.base, "--port", served.port)
         good = command(*words, "--json")
-        assert (good.returncode, json.loads(good.stdout)) == (0, {"paired": True, "endpoint": BOOTSTRAP})
+        assert (good.returncode, json.loads(good.stdout)) == (
+            0,
+            {"paired": True, "endpoint": BOOTSTRAP},
+        )
         assert command(*words).stdout == f"paired by {BOOTSTRAP}\n"
     bad = command(*words, "--json")
     assert (bad.returncode, bad.stderr) == (1, "")
     document = json.loads(bad.stdout)
-    assert (document.keys(), document["paired"], document["step"]) == ({"paired", "step", "reason"}, False, "exchange")
+    assert (document.keys(), document["paired"], document["step"]) == (
+        {"paired", "step", "reason"},
+        False,
+        "exchange",
+    )
     plain = command(*words)
     assert (plain.returncode, plain.stdout) == (1, f"not paired: exchange: {document['reason']}\n")
 
@@ -405,13 +470,22 @@ def test_the_command_says_it_in_its_exit_status_and_as_json(tmp_path: Path) -> N
 def test_root_is_told_to_call_it_as_the_owner_and_nothing_is_begun(alice: User) -> None:
     """A -wal of root's beside her database would lock her server out of it."""
     program = laid_out(alice.home.parent / "t3", "0.0.24")
-    words = ["--t3", str(program), "--base-dir", str(alice.database.parent.parent), "--port", str(free_port())]
+    words = [
+        "--t3",
+        str(program),
+        "--base-dir",
+        str(alice.database.parent.parent),
+        "--port",
+        str(free_port()),
+    ]
     before = sorted(alice.database.parent.iterdir())
 
     def command(*prefix: str) -> subprocess.CompletedProcess[str]:
         line = [*prefix, sys.executable, "-m", "t3_backup.t3.pair_command", *words]
         environ = os.environ | {"PYTHONPATH": str(ROOT), "HOME": str(alice.home)}
-        return subprocess.run(line, cwd=alice.home, env=environ, capture_output=True, text=True, check=False)
+        return subprocess.run(
+            line, cwd=alice.home, env=environ, capture_output=True, text=True, check=False
+        )
 
     refused = command()
     assert (refused.returncode, refused.stdout) == (2, "")
@@ -435,7 +509,9 @@ def test_root_is_told_to_call_it_as_the_owner_and_nothing_is_begun(alice: User) 
         ("--t3", "t3", "--base-dir", ".", "--port", "1", "--fast"),
     ],
 )
-def test_wrong_use_is_one_line_and_nothing_is_begun(words: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
+def test_wrong_use_is_one_line_and_nothing_is_begun(
+    words: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
     with pytest.raises(SystemExit) as ended:
         pair_command.main(words)
     said = capsys.readouterr()
@@ -444,9 +520,24 @@ def test_wrong_use_is_one_line_and_nothing_is_begun(words: tuple[str, ...], caps
     assert said.err.count("\n") == 1
 
 
-def test_a_folder_that_is_not_there_is_not_made(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """The mint would begin a new state in it, and the server answer that it doesn't know the credential."""
+def test_a_folder_that_is_not_there_is_not_made(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The mint would begin a new state in it, and the server answer that it doesn't know the
+    credential."""
     wrong = tmp_path / "wrong"
-    assert pair_command.main(["--t3", str(laid_out(tmp_path / "t3", "0.0.24")), "--base-dir", str(wrong), "--port", "1"]) == 2
+    assert (
+        pair_command.main(
+            [
+                "--t3",
+                str(laid_out(tmp_path / "t3", "0.0.24")),
+                "--base-dir",
+                str(wrong),
+                "--port",
+                "1",
+            ]
+        )
+        == 2
+    )
     assert capsys.readouterr() == ("", f"t3-pair: --base-dir {wrong}: No such file or directory\n")
     assert not wrong.exists()

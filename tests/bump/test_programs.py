@@ -1,4 +1,5 @@
-"""T3's versions on the disk: links that change in one step, what is taken for a program, and what of a plain installation."""
+"""T3's versions on the disk: links that change in one step, what is taken for a program, and what
+of a plain installation."""
 
 from __future__ import annotations
 
@@ -36,7 +37,16 @@ def programs(tmp_path: Path) -> Installations:
 
 
 def test_versions_are_in_the_order_of_releases() -> None:
-    ordered = ["0.0.9", "0.0.24-nightly.2", "0.0.24-nightly.10", "0.0.24-rc.1", "0.0.24", "0.0.25", "0.1.0", "1.0.0"]
+    ordered = [
+        "0.0.9",
+        "0.0.24-nightly.2",
+        "0.0.24-nightly.10",
+        "0.0.24-rc.1",
+        "0.0.24",
+        "0.0.25",
+        "0.1.0",
+        "1.0.0",
+    ]
     assert sorted(set(ordered), key=versions.version_key) == ordered
     for text in ("", "0.0", "v0.0.24", "0.0.24/../..", "0.0.24 ", "..", "0.0.24\n", "latest"):
         assert not versions.is_version(text)
@@ -49,14 +59,18 @@ def test_a_link_changes_and_says_which_version_it_is(programs: Installations) ->
     programs.link_version("alice", "0.0.24")
     programs.link_version("alice", "0.0.25")
     assert (programs.linked_version("alice"), programs.linked_users()) == ("0.0.25", ["alice"])
-    assert (programs.root / "alice/current/bin/t3").resolve() == programs.prefix("0.0.25") / "bin/t3"
+    assert (programs.root / "alice/current/bin/t3").resolve() == programs.prefix(
+        "0.0.25"
+    ) / "bin/t3"
     with pytest.raises(Failure, match="not installed"):
         programs.link_version("alice", "0.0.26")
     assert programs.linked_version("alice") == "0.0.25"
     assert os.listdir(programs.root / "alice") == ["current"]
 
 
-@pytest.mark.parametrize("target", ["/usr", "../versions/..", "../versions/0.0.24/bin", "elsewhere"])
+@pytest.mark.parametrize(
+    "target", ["/usr", "../versions/..", "../versions/0.0.24/bin", "elsewhere"]
+)
 def test_a_link_that_leads_elsewhere_is_refused(programs: Installations, target: str) -> None:
     programs.link_version("alice", "0.0.24")
     (programs.root / "alice/current").unlink()
@@ -66,7 +80,9 @@ def test_a_link_that_leads_elsewhere_is_refused(programs: Installations, target:
 
 
 @pytest.mark.parametrize("name", ["versions", "bin"])
-def test_an_account_with_the_name_of_a_folder_of_ours_is_refused(programs: Installations, name: str) -> None:
+def test_an_account_with_the_name_of_a_folder_of_ours_is_refused(
+    programs: Installations, name: str
+) -> None:
     with pytest.raises(Failure, match="is ours"):
         programs.link_version(name, "0.0.24")
 
@@ -94,10 +110,14 @@ def test_what_an_installation_that_died_left_goes_with_the_next(programs: Instal
 def test_the_launcher_runs_the_program_of_its_caller(programs: Installations) -> None:
     programs.write_launcher()
     programs.link_version(GLOBAL, "0.0.24")
-    caller = subprocess.run(["id", "-un"], capture_output=True, text=True, check=True).stdout.strip()
+    caller = subprocess.run(
+        ["id", "-un"], capture_output=True, text=True, check=True
+    ).stdout.strip()
 
     def call(*words: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run([programs.launcher, *words], capture_output=True, text=True, check=False)
+        return subprocess.run(
+            [programs.launcher, *words], capture_output=True, text=True, check=False
+        )
 
     assert call("a b", "c").stdout == "t3 v0.0.24 a b c\n"
     programs.link_version(caller, "0.0.25")
@@ -120,11 +140,16 @@ def test_a_package_with_anything_but_files_of_the_owner_is_refused(tmp_path: Pat
     for name, spoil, said in (
         ("out", lambda path: path.symlink_to("/etc/passwd"), "leads out of"),
         ("up", lambda path: path.symlink_to("../out"), "leads out of"),
-        ("back", lambda path: path.symlink_to(source / "program"), "leads out of"),  # to what goes, and may be another's later
+        # to what goes, and may be another's later
+        ("back", lambda path: path.symlink_to(source / "program"), "leads out of"),
         ("great", lambda path: (path.touch(), os.truncate(path, 1 << 40)), "greater than 4 GiB"),
         ("fifo", os.mkfifo, "neither a file nor a folder"),
         ("setuid", lambda path: (path.write_text(""), path.chmod(0o4755)), "set-id"),
-        ("open", lambda path: (path.write_text(""), path.chmod(0o666)), "can be written to by others"),
+        (
+            "open",
+            lambda path: (path.write_text(""), path.chmod(0o666)),
+            "can be written to by others",
+        ),
     ):
         spoil(source / name)
         with pytest.raises(Failure, match=said):
@@ -179,7 +204,10 @@ Restart=on-failure
 @pytest.mark.parametrize(
     ("line", "expected"),
     [
-        ("/usr/local/bin/t3 serve --host 127.0.0.1 --port ${T3_PORT}", "/l/t3 serve --host 127.0.0.1 --port ${T3_PORT}"),
+        (
+            "/usr/local/bin/t3 serve --host 127.0.0.1 --port ${T3_PORT}",
+            "/l/t3 serve --host 127.0.0.1 --port ${T3_PORT}",
+        ),
         (
             "/usr/bin/t3 serve \\\n    --port ${T3_PORT} \\\n    --base-dir %h/.t3",
             "/l/t3 serve --port ${T3_PORT} --base-dir %h/.t3",
@@ -190,14 +218,21 @@ Restart=on-failure
     ],
 )
 def test_the_units_command_line_keeps_all_but_its_program(line: str, expected: str) -> None:
-    assert adopt.rewrite_command(UNIT.format(line=line), Path("/l/t3"), Path("/usr/local/bin/t3")) == expected
+    assert (
+        adopt.rewrite_command(UNIT.format(line=line), Path("/l/t3"), Path("/usr/local/bin/t3"))
+        == expected
+    )
     later = UNIT.format(line="/bin/false") + f"\n[Service]\nExecStart=\nExecStart={line}\n"
-    assert adopt.rewrite_command(later, Path("/l/t3"), Path("/usr/local/bin/t3")) == expected, "a drop-in has the last word"
+    assert adopt.rewrite_command(later, Path("/l/t3"), Path("/usr/local/bin/t3")) == expected, (
+        "a drop-in has the last word"
+    )
 
 
 def test_a_unit_that_runs_something_else_is_not_changed() -> None:
     with pytest.raises(Failure, match="does not run t3 itself; let it run /l/t3 instead"):
-        adopt.rewrite_command(UNIT.format(line="/opt/wrapper --port 1"), Path("/l/t3"), Path("/usr/local/bin/t3"))
+        adopt.rewrite_command(
+            UNIT.format(line="/opt/wrapper --port 1"), Path("/l/t3"), Path("/usr/local/bin/t3")
+        )
     assert adopt.rewrite_command("[Unit]\n", Path("/l/t3"), Path("/usr/local/bin/t3")) is None
 
 
@@ -207,14 +242,25 @@ def test_a_unit_that_runs_something_else_is_not_changed() -> None:
         ("{ path=/l/t3 ; argv[]=/l/t3 serve --port 1 ; ignore_errors=no }", ""),
         ("{ path=/usr/local/bin/t3 ; argv[]=/usr/local/bin/t3 serve ; ignore_errors=no }", ""),
         ("", ""),
-        ("{ path=/usr/bin/node ; argv[]=/usr/bin/node /usr/lib/node_modules/t3/t3.mjs serve ; ignore_errors=no }", "/usr/bin/node"),
-        ("{ path=/usr/lib/node_modules/t3/t3.mjs ; argv[]=t3 serve ; ignore_errors=no }", "/usr/lib/node_modules/t3/t3.mjs"),
+        (
+            "{ path=/usr/bin/node ; argv[]=/usr/bin/node /usr/lib/node_modules/t3/t3.mjs serve ; ignore_errors=no }",
+            "/usr/bin/node",
+        ),
+        (
+            "{ path=/usr/lib/node_modules/t3/t3.mjs ; argv[]=t3 serve ; ignore_errors=no }",
+            "/usr/lib/node_modules/t3/t3.mjs",
+        ),
     ],
 )
-def test_a_unit_that_has_another_program_in_spite_of_ours_is_found(said: str, other: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its account would be told to be on a version that its server never runs, and a check would migrate its database."""
+def test_a_unit_that_has_another_program_in_spite_of_ours_is_found(
+    said: str, other: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its account would be told to be on a version that its server never runs, and a check would
+    migrate its database."""
     monkeypatch.setattr(Service, "show", lambda self, name: said)
-    found = adopt.why_another_runs(Service("t3-serve@alice.service"), Path("/l/t3"), Path("/usr/local/bin/t3"))
+    found = adopt.why_another_runs(
+        Service("t3-serve@alice.service"), Path("/l/t3"), Path("/usr/local/bin/t3")
+    )
     assert found.startswith(f"t3-serve@alice.service runs {other}, and not" if other else ""), found
     assert bool(found) is bool(other)
 

@@ -1,4 +1,5 @@
-"""The data of before a bump, put back by the command: what that keeps aside is told, and no reason to leave a server down."""
+"""The data of before a bump, put back by the command: what that keeps aside is told, and no reason
+to leave a server down."""
 
 from __future__ import annotations
 
@@ -36,12 +37,19 @@ def test_what_no_snapshot_gives_back_lies_aside_and_is_told(
     told: list[str] = []
     knobs = settings.load({}, land.folder / "no-defaults")
     server = servers.find_server(user.name, knobs.serve)
-    steps = LiveSteps(server, Installations(land.folder / "root"), Snapshots(land.store), knobs, told.append)
+    steps = LiveSteps(
+        server, Installations(land.folder / "root"), Snapshots(land.store), knobs, told.append
+    )
     name = steps.keep_snapshot("prebump-0.0.25", proven=True)
     (attachments / "link.png").symlink_to("a.png")
     steps.restore_snapshot(name)
     [aside] = user.database.parent.glob("*.replaced-*")
     assert (aside / "old/attachments/link.png").is_symlink()
-    assert told[-1] == f"{user.name}: the part of the old state that no snapshot holds was kept at {aside}/old"
-    assert f"{user.name}: not packed: attachments/link.png: a symlink, which is not followed" in told
+    assert (
+        told[-1]
+        == f"{user.name}: the part of the old state that no snapshot holds was kept at {aside}/old"
+    )
+    assert (
+        f"{user.name}: not packed: attachments/link.png: a symlink, which is not followed" in told
+    )
     assert not (attachments / "link.png").is_symlink()

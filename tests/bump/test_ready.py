@@ -1,4 +1,5 @@
-"""What is looked at before anybody is stopped: where each server listens, whether each database is there, and whether there is room."""
+"""What is looked at before anybody is stopped: where each server listens, whether each database is
+there, and whether there is room."""
 
 from __future__ import annotations
 
@@ -40,8 +41,14 @@ class Town:
         patch.setattr(adopt, "adopt_accounts", lambda _: OLD)
         patch.setattr(Context, "servers", lambda _: [self.server(user) for user in self.ports])
         patch.setattr(Server, "runs", lambda one: one.user not in self.stopped)
-        patch.setattr(Server, "read_activity", lambda one: None if one.user in self.missing else Activity(30, 0))
-        patch.setattr(snapshots.Snapshots, "list_snapshots", lambda _, user: self.account_dirs[user])
+        patch.setattr(
+            Server,
+            "read_activity",
+            lambda one: None if one.user in self.missing else Activity(30, 0),
+        )
+        patch.setattr(
+            snapshots.Snapshots, "list_snapshots", lambda _, user: self.account_dirs[user]
+        )
         patch.setattr(npm, "fetch_version", lambda *_: None)
 
         def run_gate(machine: Context, version: str, found: list[Server], known: object) -> None:
@@ -51,7 +58,12 @@ class Town:
         patch.setattr(upgrade, "run_gate", run_gate)
 
     def server(self, user: str) -> Server:
-        return Server(Account(user, 1000, 1000, (1000,), self.folder), None, self.ports[user], self.folder / f"{user}.env")
+        return Server(
+            Account(user, 1000, 1000, (1000,), self.folder),
+            None,
+            self.ports[user],
+            self.folder / f"{user}.env",
+        )
 
     def bump(self) -> list[str]:
         """Who is tried, once all else was looked at."""
@@ -75,7 +87,8 @@ def test_where_all_is_well_everybody_is_tried(town: Town) -> None:
 
 
 def test_a_server_that_nothing_says_the_port_of_is_not_stopped(town: Town) -> None:
-    """The login after the switch could not be tried, nor that after the way back: it would have been down in vain."""
+    """The login after the switch could not be tried, nor that after the way back: it would have
+    been down in vain."""
     town.ports["bob"] = None
     with pytest.raises(Failure, match=r"bob: a server runs, and no T3_PORT in .*/bob\.env"):
         upgrade.bump_accounts(town.machine, NEW, asked=True)
@@ -90,18 +103,23 @@ def test_nor_is_it_by_a_rollback(town: Town, monkeypatch: pytest.MonkeyPatch) ->
     town.ports["bob"] = None
     plan = Plan(Move("bob", NEW, OLD, f"prerollback-{OLD}"), ())
     with pytest.raises(Failure, match=r"bob: a server runs, and no T3_PORT in .*/bob\.env"):
-        rollback.execute_plans(town.machine, [plan], "rollback", lambda: pytest.fail("somebody was asked"))
+        rollback.execute_plans(
+            town.machine, [plan], "rollback", lambda: pytest.fail("somebody was asked")
+        )
     assert town.machine.journals.load() is None
 
 
 def test_two_accounts_of_one_port_are_told_before_one_is_stopped(town: Town) -> None:
     town.ports["bob"] = town.ports["alice"]
-    with pytest.raises(Failure, match=r"bob: T3_PORT in .*/bob\.env is 3773, which is that of alice"):
+    with pytest.raises(
+        Failure, match=r"bob: T3_PORT in .*/bob\.env is 3773, which is that of alice"
+    ):
         upgrade.bump_accounts(town.machine, NEW, asked=True)
 
 
 def test_who_had_a_database_and_has_none_stays_as_he_is(town: Town) -> None:
-    """His disk may not be mounted: with that, a newer T3 would be at his data without a stop, a trial or a snapshot."""
+    """His disk may not be mounted: with that, a newer T3 would be at his data without a stop, a
+    trial or a snapshot."""
     town.account_dirs["bob"] = [snapshot()]
     town.missing = {"bob"}
     assert town.bump() == ["alice"]
@@ -111,18 +129,25 @@ def test_who_had_a_database_and_has_none_stays_as_he_is(town: Town) -> None:
     assert town.bump() == ["alice", "bob"], "who never had one is new"
 
 
-def test_who_has_a_database_that_is_not_copied_and_no_other_stays_as_he_is(town: Town, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_who_has_a_database_that_is_not_copied_and_no_other_stays_as_he_is(
+    town: Town, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Row 39. He looks like somebody new, who needs no snapshot."""
     monkeypatch.setattr(
-        snapshots.Snapshots, "why_uncovered", lambda _, user: "statev2.sqlite is not backed up" if user == "bob" else ""
+        snapshots.Snapshots,
+        "why_uncovered",
+        lambda _, user: "statev2.sqlite is not backed up" if user == "bob" else "",
     )
     town.missing = {"alice", "bob"}
     assert town.bump() == ["alice"]
     assert town.warned == ["bob: stays on 0.0.24: statev2.sqlite is not backed up"]
 
 
-def test_a_disk_of_a_home_without_room_for_the_way_back_is_told(town: Town, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A newer T3 that fills it would fail, and the data of before could not be put back beside what it has made."""
+def test_a_disk_of_a_home_without_room_for_the_way_back_is_told(
+    town: Town, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A newer T3 that fills it would fail, and the data of before could not be put back beside what
+    it has made."""
     town.account_dirs["alice"] = [snapshot(100 << 20)]
     real = os.statvfs
 

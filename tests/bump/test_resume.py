@@ -1,4 +1,5 @@
-"""What is left of a bump that was killed between two accounts, or after the last: it ends as it would have, and tells what failed."""
+"""What is left of a bump that was killed between two accounts, or after the last: it ends as it
+would have, and tells what failed."""
 
 from __future__ import annotations
 
@@ -17,7 +18,9 @@ ALICE, BOB = (Move(user, OLD, NEW, f"prebump-{NEW}") for user in ("alice", "bob"
 
 
 @pytest.mark.parametrize("first", [WAITING, DONE])
-def test_a_failure_that_was_not_told_yet_is_the_end_of_the_bump(machine: Context, first: str) -> None:
+def test_a_failure_that_was_not_told_yet_is_the_end_of_the_bump(
+    machine: Context, first: str
+) -> None:
     """Nobody else is moved to a version that failed, and it does not become everybody's."""
     moves = (replace(ALICE, phase=first), replace(BOB, phase=REVERTED, reason="no login"))
     machine.journals.save(Journal("bump", NEW, journal_runner.now(), moves))
@@ -30,7 +33,14 @@ def test_a_failure_that_was_not_told_yet_is_the_end_of_the_bump(machine: Context
 
 
 def test_a_bump_that_lacks_nothing_but_its_end_is_ended(machine: Context) -> None:
-    machine.journals.save(Journal("bump", NEW, journal_runner.now(), (replace(ALICE, phase=DONE), replace(BOB, phase=DONE))))
+    machine.journals.save(
+        Journal(
+            "bump",
+            NEW,
+            journal_runner.now(),
+            (replace(ALICE, phase=DONE), replace(BOB, phase=DONE)),
+        )
+    )
     upgrade.resume_interrupted(machine)
     assert freeze.read_reason(machine.settings.freeze) is None
     assert machine.journals.history()[0].result == "done"

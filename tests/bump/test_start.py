@@ -1,4 +1,5 @@
-"""What a command loads before it does anything: a start that costs little, since timers and dispatchers call it all day."""
+"""What a command loads before it does anything: a start that costs little, since timers and
+dispatchers call it all day."""
 
 from __future__ import annotations
 
@@ -27,12 +28,15 @@ print(*sorted(sys.modules), file=sys.stderr)
 def loaded(module: str, words: list[str], environ: dict[str, str]) -> tuple[str, set[str]]:
     """What it printed, and all that was imported by then."""
     line = [sys.executable, "-c", SCRIPT, module, *words]
-    done = subprocess.run(line, cwd=ROOT, env=os.environ | environ, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        line, cwd=ROOT, env=os.environ | environ, capture_output=True, text=True, check=True
+    )
     return done.stdout, set(done.stderr.split())
 
 
 @pytest.mark.parametrize(
-    ("module", "command"), [("t3_backup.autoupdate.main", "t3-autoupdate"), ("t3_backup.t3.pair_command", "t3-pair")]
+    ("module", "command"),
+    [("t3_backup.autoupdate.main", "t3-autoupdate"), ("t3_backup.t3.pair_command", "t3-pair")],
 )
 def test_a_version_is_told_without_all_that_takes_long_to_load(module: str, command: str) -> None:
     said, modules = loaded(module, ["--version"], {})
@@ -43,8 +47,13 @@ def test_a_version_is_told_without_all_that_takes_long_to_load(module: str, comm
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 def test_a_status_is_told_without_it_too(tmp_path: Path) -> None:
     (tmp_path / "map").write_text("")
-    environ = {name: str(tmp_path / name) for name in ("T3_AUTOUPDATE_ROOT", "T3_AUTOUPDATE_FREEZE", "T3_BIN", "T3_BACKUP_DEST")}
-    said, modules = loaded("t3_backup.autoupdate.main", ["status"], environ | {"T3_BACKUP_MAP": str(tmp_path / "map")})
+    environ = {
+        name: str(tmp_path / name)
+        for name in ("T3_AUTOUPDATE_ROOT", "T3_AUTOUPDATE_FREEZE", "T3_BIN", "T3_BACKUP_DEST")
+    }
+    said, modules = loaded(
+        "t3_backup.autoupdate.main", ["status"], environ | {"T3_BACKUP_MAP": str(tmp_path / "map")}
+    )
     assert "T3 is not taken over yet" in said
     assert not modules.intersection(SLOW)
 

@@ -1,4 +1,5 @@
-"""A bump of which some accounts are left: what a signal, and the freeze file, make of the rest. Real users, a real store, no servers."""
+"""A bump of which some accounts are left: what a signal, and the freeze file, make of the rest.
+Real users, a real store, no servers."""
 
 from __future__ import annotations
 
@@ -50,7 +51,9 @@ class Bump:
     def start(self, *words: str) -> subprocess.Popen[str]:
         more = {"T3_AUTOUPDATE_ROOT": str(self.root), "T3_AUTOUPDATE_FREEZE": str(self.freeze)}
         line, pipe = [sys.executable, "-c", _COMMAND, *words], subprocess.PIPE
-        return subprocess.Popen(line, env=self.land.env(**more), cwd=ROOT, stdout=pipe, stderr=pipe, text=True)
+        return subprocess.Popen(
+            line, env=self.land.env(**more), cwd=ROOT, stdout=pipe, stderr=pipe, text=True
+        )
 
     def call(self, *words: str) -> Answer:
         with self.start(*words) as process:
@@ -60,10 +63,16 @@ class Bump:
     def phases(self, name: str = journal.NAME) -> list[str]:
         """Of each account; of the last that has ended, by its name."""
         found: dict[str, Any] = json.loads((self.root / name).read_text())
-        return [move["phase"] for move in (found if name == journal.NAME else found["entries"][0])["moves"]]
+        return [
+            move["phase"]
+            for move in (found if name == journal.NAME else found["entries"][0])["moves"]
+        ]
 
     def programs(self) -> list[str | None]:
-        return [Installations(self.root).linked_version(name) for name in (*(user.name for user in self.users), GLOBAL)]
+        return [
+            Installations(self.root).linked_version(name)
+            for name in (*(user.name for user in self.users), GLOBAL)
+        ]
 
 
 @pytest.fixture
@@ -83,7 +92,9 @@ def bump(land: Land, make_user: Callable[..., User], small: Path) -> Bump:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_between_two_accounts_ends_it_as_stopped_and_the_next_goes_on(bump: Bump, number: signal.Signals) -> None:
+def test_a_signal_between_two_accounts_ends_it_as_stopped_and_the_next_goes_on(
+    bump: Bump, number: signal.Signals
+) -> None:
     with bump.start("drain") as process:
         until(lambda: bump.phases()[0] in journal.UNDER_WAY, "move that is under way")
         process.send_signal(number)
@@ -108,7 +119,9 @@ def test_while_it_is_frozen_a_drain_says_so_and_leaves_all_as_it_is(bump: Bump) 
     assert (bump.root / journal.NAME).read_bytes() == before
     assert bump.programs() == [OLD, OLD, OLD]
     asked = bump.call("--to", NEW)
-    assert (asked.code, "frozen" in asked.err) == (1, True), "who asks by hand is told that he did not get it"
+    assert (asked.code, "frozen" in asked.err) == (1, True), (
+        "who asks by hand is told that he did not get it"
+    )
     assert bump.call("thaw").code == 0
     assert bump.call("drain").code == 0
     assert bump.programs() == [NEW, NEW, NEW]

@@ -1,4 +1,5 @@
-"""What the gate does with a version, without its sandbox: each bad one fails at its step, and a probe of liveness would have passed most."""
+"""What the gate does with a version, without its sandbox: each bad one fails at its step, and a
+probe of liveness would have passed most."""
 
 from __future__ import annotations
 
@@ -56,10 +57,16 @@ def give(database: Path, data: str) -> None:
         ("0.0.26", "0.0.24", (30, 32)),
     ],
 )
-def test_a_good_version_passes(tmp_path: Path, version: str, data: str | None, levels: tuple[int | None, int]) -> None:
+def test_a_good_version_passes(
+    tmp_path: Path, version: str, data: str | None, levels: tuple[int | None, int]
+) -> None:
     found = tried(tmp_path, version, data=data)
     assert found.passed, found
-    assert ((found.level_before, found.level_after), found.server_version, found.log) == (levels, version, ())
+    assert ((found.level_before, found.level_after), found.server_version, found.log) == (
+        levels,
+        version,
+        (),
+    )
 
 
 @pytest.mark.parametrize("variant", STEPS)
@@ -70,10 +77,21 @@ def test_a_bad_version_fails_at_its_step(tmp_path: Path, variant: str) -> None:
     assert found.reason
     alive = variant not in ("exits", "hung", "slow-migration", "half-migration")
     assert (found.probe == 200) == alive, "what a probe of GET / sees"
-    assert len([name for name in STEPS if name not in ("exits", "hung", "slow-migration", "half-migration")]) >= 5
+    assert (
+        len(
+            [
+                name
+                for name in STEPS
+                if name not in ("exits", "hung", "slow-migration", "half-migration")
+            ]
+        )
+        >= 5
+    )
 
 
-def test_an_older_version_on_a_newer_database_fails_where_only_a_login_shows_it(tmp_path: Path) -> None:
+def test_an_older_version_on_a_newer_database_fails_where_only_a_login_shows_it(
+    tmp_path: Path,
+) -> None:
     found = tried(tmp_path, "0.0.24", data="0.0.25")
     assert (found.passed, found.step, found.probe) == (False, "pairing", 200)
     assert "no column named role" in found.reason
@@ -93,8 +111,11 @@ def test_a_server_does_not_outlive_who_tries_it(tmp_path: Path) -> None:
         "--port",
         str(port),
     ]
-    with subprocess.Popen(list(map(str, line)), cwd=Path(__file__).resolve().parent.parent.parent) as process:
-        pattern = f"bin/t3 serve --host 127.0.0.1 --port {port}"  # not the trial itself, whose line has much of that, too
+    with subprocess.Popen(
+        list(map(str, line)), cwd=Path(__file__).resolve().parent.parent.parent
+    ) as process:
+        # not the trial itself, whose line has much of that, too
+        pattern = f"bin/t3 serve --host 127.0.0.1 --port {port}"
         until = time.monotonic() + 20
         while not subprocess.run(["pgrep", "-f", pattern], capture_output=True, check=False).stdout:
             assert time.monotonic() < until, "it was never there"
@@ -112,7 +133,9 @@ def test_a_damaged_database_is_never_one_that_it_worked_on(tmp_path: Path) -> No
     database = base / "userdata/state.sqlite"
     shutil.copyfile(DATA / "state-0.0.24.sqlite", database)
     with closing(sqlite3.connect(database)) as connection:
-        ((root,),) = connection.execute("SELECT rootpage FROM sqlite_schema WHERE name = 'idx_orch_events_command_id'")
+        ((root,),) = connection.execute(
+            "SELECT rootpage FROM sqlite_schema WHERE name = 'idx_orch_events_command_id'"
+        )
     with database.open("r+b") as file:
         file.seek((root - 1) * 4096)
         file.write(b"\0" * 4096)
@@ -121,15 +144,20 @@ def test_a_damaged_database_is_never_one_that_it_worked_on(tmp_path: Path) -> No
 
 
 def wrapped(folder: Path, script: str) -> tuple[Path, Path]:
-    """A program that does something of its own when it is to serve, before it is a good one; and an empty base-dir."""
+    """A program that does something of its own when it is to serve, before it is a good one; and an
+    empty base-dir."""
     (folder / "prefix").mkdir()
     real, program = fake_t3.unpack(folder / "prefix", "0.0.25"), folder / "t3"
-    program.write_text(f'#!/bin/sh\nreal={real}\n[ "$1" != serve ] || {{ {script}\n}}\nexec "$real" "$@"\n')
+    program.write_text(
+        f'#!/bin/sh\nreal={real}\n[ "$1" != serve ] || {{ {script}\n}}\nexec "$real" "$@"\n'
+    )
     program.chmod(0o755)
     return program, folder / "base"
 
 
-def test_one_that_speaks_of_a_migration_that_failed_has_not_passed_though_all_else_works(tmp_path: Path) -> None:
+def test_one_that_speaks_of_a_migration_that_failed_has_not_passed_though_all_else_works(
+    tmp_path: Path,
+) -> None:
     program, base = wrapped(tmp_path, "echo 'Migration 31 failed: no such table'")
     found = try_state(program, base, free_port(), PATIENT)
     assert (found.passed, found.step, found.probe) == (False, "migration", 200)
@@ -139,7 +167,8 @@ def test_one_that_speaks_of_a_migration_that_failed_has_not_passed_though_all_el
 def test_one_that_prints_without_end_fills_nothing(tmp_path: Path) -> None:
     """With and without an end of its lines: it is a pipe that it prints to, and no file."""
     program, base = wrapped(
-        tmp_path, f"exec 3>&1; readlink /proc/self/fd/3 >{tmp_path}/stdout; exec 3>&-; (yes; :) & (tr '\\0' x </dev/zero) &"
+        tmp_path,
+        f"exec 3>&1; readlink /proc/self/fd/3 >{tmp_path}/stdout; exec 3>&-; (yes; :) & (tr '\\0' x </dev/zero) &",
     )
     found = try_state(program, base, free_port(), Patience(serve=10, pair=10, watch=2, stop=5))
     assert found.passed, found
@@ -196,7 +225,9 @@ def migrating(folder: Path, statement: str) -> Outcome:
         "UPDATE orchestration_events SET payload_json = '{}'",
     ],
 )
-def test_one_that_keeps_the_rows_and_not_what_is_in_them_is_told(tmp_path: Path, statement: str) -> None:
+def test_one_that_keeps_the_rows_and_not_what_is_in_them_is_told(
+    tmp_path: Path, statement: str
+) -> None:
     found = migrating(tmp_path, statement)
     assert (found.passed, found.step) == (False, "data"), found
     assert statement.split()[1] in found.reason

@@ -45,11 +45,14 @@ def tmp_path() -> Iterator[Path]:
 
 
 def test_a_user_who_locks_all_that_he_can_open_keeps_no_command_waiting(machine: Context) -> None:
-    """An account that is down, and whose server only `resume` starts, would stay down for as long as he wants."""
+    """An account that is down, and whose server only `resume` starts, would stay down for as long
+    as he wants."""
     with hold_lock(machine.settings.root):
         pass  # all is there by now
     line, pipe = [sys.executable, "-c", HOLD, str(machine.settings.root)], subprocess.PIPE
-    with subprocess.Popen(line, stdin=pipe, stdout=pipe, text=True, user=NOBODY, group=NOBODY, extra_groups=()) as user:
+    with subprocess.Popen(
+        line, stdin=pipe, stdout=pipe, text=True, user=NOBODY, group=NOBODY, extra_groups=()
+    ) as user:
         assert user.stdout is not None
         assert int(user.stdout.readline()) > 0, "he can open the programs, as everybody"
         with hold_lock(machine.settings.root):
@@ -57,9 +60,15 @@ def test_a_user_who_locks_all_that_he_can_open_keeps_no_command_waiting(machine:
         user.communicate("")
 
 
-def test_a_command_that_is_at_work_has_the_next_one_wait(machine: Context, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_command_that_is_at_work_has_the_next_one_wait(
+    machine: Context, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("t3_backup.autoupdate.command_lock._WAIT_S", 0.1)
-    with hold_lock(machine.settings.root), pytest.raises(LockHeld, match="in use by"), hold_lock(machine.settings.root):
+    with (
+        hold_lock(machine.settings.root),
+        pytest.raises(LockHeld, match="in use by"),
+        hold_lock(machine.settings.root),
+    ):
         pass
     fd = os.open(machine.settings.root, os.O_RDONLY)
     fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)

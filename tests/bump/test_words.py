@@ -1,4 +1,5 @@
-"""What a person types at night: what makes no sense is refused before anything is begun, and no word of it is passed over."""
+"""What a person types at night: what makes no sense is refused before anything is begun, and no
+word of it is passed over."""
 
 from __future__ import annotations
 
@@ -33,7 +34,9 @@ def environ(tmp_path: Path) -> dict[str, str]:
     }
 
 
-@pytest.mark.parametrize("words", [["--to", "25"], ["--to", "v0.0.25"], ["--to", ""], ["rollback", "--to", "latest"]])
+@pytest.mark.parametrize(
+    "words", [["--to", "25"], ["--to", "v0.0.25"], ["--to", ""], ["rollback", "--to", "latest"]]
+)
 def test_a_version_that_is_none_is_refused_before_anything_is_begun(
     environ: dict[str, str], tmp_path: Path, words: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -51,7 +54,9 @@ def test_what_stands_before_a_command_is_meant_for_it() -> None:
         parse_arguments(["--to", "0.0.24", "rollback", "--undo"])
 
 
-@pytest.mark.parametrize("command", ["drain", "resume", "check", "status", "adopt", "freeze", "thaw"])
+@pytest.mark.parametrize(
+    "command", ["drain", "resume", "check", "status", "adopt", "freeze", "thaw"]
+)
 @pytest.mark.parametrize("flag", ["--dry-run", "--to=0.0.25"])
 def test_a_flag_that_a_command_does_not_have_is_not_passed_over(command: str, flag: str) -> None:
     with pytest.raises(UsageError, match=f"{command} has no {flag.partition('=')[0]}"):
@@ -63,10 +68,16 @@ def test_without_root_each_command_says_so(command: str, make_user: Callable[...
     script = "import os, sys; from t3_backup.autoupdate import main as cli; os.setuid(int(sys.argv[1])); sys.exit(cli.main(sys.argv[2:]))"
     line = [sys.executable, "-c", script, str(make_user("wrd-ann").uid), command]
     done = subprocess.run(line, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stdout, done.stderr) == (2, "", "t3-autoupdate: this needs root\n")
+    assert (done.returncode, done.stdout, done.stderr) == (
+        2,
+        "",
+        "t3-autoupdate: this needs root\n",
+    )
 
 
-def test_a_freeze_without_a_reason_keeps_that_which_is_there(environ: dict[str, str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_freeze_without_a_reason_keeps_that_which_is_there(
+    environ: dict[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
     """Why an account went back stands there alone."""
     freeze = Path(environ["T3_AUTOUPDATE_FREEZE"])
     freeze.write_text("alice: bump failed\n")
@@ -74,17 +85,27 @@ def test_a_freeze_without_a_reason_keeps_that_which_is_there(environ: dict[str, 
     assert capsys.readouterr().out == "t3-autoupdate: it is frozen already: alice: bump failed\n"
     assert freeze.read_text() == "alice: bump failed\n"
     assert main(["freeze", "on", "holiday"], environ, NONE) == 0
-    assert capsys.readouterr().out == f"t3-autoupdate: frozen: {freeze}; until now: alice: bump failed\n"
+    assert (
+        capsys.readouterr().out
+        == f"t3-autoupdate: frozen: {freeze}; until now: alice: bump failed\n"
+    )
     assert freeze.read_text().endswith("Z on holiday\n")
 
 
-def test_that_nothing_was_to_be_done_is_said(environ: dict[str, str], capsys: pytest.CaptureFixture[str]) -> None:
-    for command, said in (("resume", "nothing was interrupted"), ("drain", "no account was deferred")):
+def test_that_nothing_was_to_be_done_is_said(
+    environ: dict[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    for command, said in (
+        ("resume", "nothing was interrupted"),
+        ("drain", "no account was deferred"),
+    ):
         assert main([command], environ, NONE) == 0
         assert capsys.readouterr().out == f"t3-autoupdate: {said}\n"
 
 
-def test_a_night_on_which_it_is_frozen_has_its_document(environ: dict[str, str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_night_on_which_it_is_frozen_has_its_document(
+    environ: dict[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
     Path(environ["T3_AUTOUPDATE_FREEZE"]).write_text("on holiday\n")
     assert main(["--json"], environ, NONE) == 0
     assert '"frozen": "on holiday"' in capsys.readouterr().out

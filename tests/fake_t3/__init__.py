@@ -1,7 +1,8 @@
 """A stand-in for T3 Code, as far as a backup and a version bump see it: commands, database, migrations, logins, how it stops.
 
-`tarball` makes what `npm install -g` takes. What it does is in `program.py`, which runs by itself; how it differs from version to
-version, and how a bad one is bad, is written into the package (`variant.json`).
+`tarball` makes what `npm install -g` takes. What it does is in `program.py`, which runs by itself;
+how it differs from version to version, and how a bad one is bad, is written into the package
+(`variant.json`).
 """
 
 from __future__ import annotations
@@ -33,14 +34,26 @@ STEPS = {
 VARIANTS = ("good", *STEPS, "hostile")
 
 
-def tarball(folder: Path, version: str, variant: str = "good", live_only: bool = False, targets: Sequence[str] = ()) -> Path:
+def tarball(
+    folder: Path,
+    version: str,
+    variant: str = "good",
+    live_only: bool = False,
+    targets: Sequence[str] = (),
+) -> Path:
     """Make `t3-VERSION.tgz` in `folder`. `live_only`: it is good, but where /run/t3-fake-live is to be seen.
 
-    `targets`: what the hostile one tries besides, as it names it: `tcp HOST:PORT`, `udp HOST:PORT`, `unix PATH` (or @ABSTRACT),
-    `read PATH`, `write FOLDER`, `parent FILE` (of /proc/PID, to be written to), `namespace user`.
+    `targets`: what the hostile one tries besides, as it names it: `tcp HOST:PORT`, `udp HOST:PORT`,
+    `unix PATH` (or @ABSTRACT), `read PATH`, `write FOLDER`, `parent FILE` (of /proc/PID, to be
+    written to), `namespace user`.
     """
     assert variant in VARIANTS
-    about = {"version": version, "variant": variant, "live_only": live_only, "targets": list(targets)}
+    about = {
+        "version": version,
+        "variant": variant,
+        "live_only": live_only,
+        "targets": list(targets),
+    }
     package = {
         "name": "t3", "version": version, "license": "MIT", "description": "A stand-in for T3 Code", "bin": {"t3": "dist/bin.py"},
     }  # fmt: skip
@@ -61,7 +74,13 @@ def tarball(folder: Path, version: str, variant: str = "good", live_only: bool =
     return path
 
 
-def unpack(folder: Path, version: str, variant: str = "good", live_only: bool = False, targets: Sequence[str] = ()) -> Path:
+def unpack(
+    folder: Path,
+    version: str,
+    variant: str = "good",
+    live_only: bool = False,
+    targets: Sequence[str] = (),
+) -> Path:
     """Lay it out as `npm install -g --prefix FOLDER` does; the program."""
     package = folder / "lib" / "node_modules" / "t3"
     package.mkdir(parents=True)

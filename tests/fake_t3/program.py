@@ -1,5 +1,6 @@
 #!/usr/bin/python3
-"""The stand-in for T3 Code as one program; what it knows of itself is in variant.json beside it. See the package's own text."""
+"""The stand-in for T3 Code as one program; what it knows of itself is in variant.json beside it.
+See the package's own text."""
 
 from __future__ import annotations
 
@@ -29,7 +30,9 @@ ABOUT = json.loads((HERE / "variant.json").read_text())
 VERSION = ABOUT["version"]
 RELEASE = tuple(int(part) for part in VERSION.partition("-")[0].split("."))
 LEVEL = 30 if RELEASE <= (0, 0, 24) else 31 if RELEASE == (0, 0, 25) else 32
-VARIANT = ABOUT["variant"] if not ABOUT["live_only"] or os.path.exists("/run/t3-fake-live") else "good"
+VARIANT = (
+    ABOUT["variant"] if not ABOUT["live_only"] or os.path.exists("/run/t3-fake-live") else "good"
+)
 ENDPOINT = "/api/auth/bootstrap" if LEVEL == 30 else "/api/auth/browser-session"
 if VARIANT == "pairing-renamed":
     ENDPOINT = "/api/auth/web-session"
@@ -77,10 +80,13 @@ def now(later: timedelta = timedelta()) -> str:
 
 
 def database(base: Path, log: TextIO) -> sqlite3.Connection:
-    """One connection, in WAL mode, without a busy timeout; every opening migrates, and says so in `log`."""
+    """One connection, in WAL mode, without a busy timeout; every opening migrates, and says so in
+    `log`."""
     folder = base / "userdata"
     folder.mkdir(parents=True, exist_ok=True)
-    connection = sqlite3.connect(folder / "state.sqlite", timeout=0, isolation_level=None, check_same_thread=False)
+    connection = sqlite3.connect(
+        folder / "state.sqlite", timeout=0, isolation_level=None, check_same_thread=False
+    )
     connection.execute("PRAGMA journal_mode=WAL")
     connection.execute("PRAGMA foreign_keys=ON")
     migrate(connection, log)
@@ -88,11 +94,16 @@ def database(base: Path, log: TextIO) -> sqlite3.Connection:
 
 
 def migrate(connection: sqlite3.Connection, log: TextIO) -> None:
-    tables = {row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+    tables = {
+        row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
+    }
     if "effect_sql_migrations" not in tables:
         connection.executescript("BEGIN;" + (HERE / "schema.sql").read_text() + ";COMMIT;")
         for number, name in enumerate(MIGRATIONS, 1):
-            connection.execute("INSERT INTO effect_sql_migrations (migration_id, name) VALUES (?, ?)", (number, name))
+            connection.execute(
+                "INSERT INTO effect_sql_migrations (migration_id, name) VALUES (?, ?)",
+                (number, name),
+            )
     level = connection.execute("SELECT max(migration_id) FROM effect_sql_migrations").fetchone()[0]
     for step in range(level + 1, LEVEL + 1):
         print(f"Running migration {step} {NAMES[step]}", file=log, flush=True)
@@ -112,8 +123,13 @@ def migrate(connection: sqlite3.Connection, log: TextIO) -> None:
             if VARIANT == "blanked":
                 connection.execute("UPDATE projection_thread_messages SET text = ''")
         else:
-            connection.execute("ALTER TABLE auth_pairing_links ADD COLUMN proof_key_thumbprint TEXT")
-        connection.execute("INSERT INTO effect_sql_migrations (migration_id, name) VALUES (?, ?)", (step, NAMES[step]))
+            connection.execute(
+                "ALTER TABLE auth_pairing_links ADD COLUMN proof_key_thumbprint TEXT"
+            )
+        connection.execute(
+            "INSERT INTO effect_sql_migrations (migration_id, name) VALUES (?, ?)",
+            (step, NAMES[step]),
+        )
         connection.execute("COMMIT")
 
 
@@ -136,7 +152,10 @@ def role() -> tuple[str, str]:
 
 def mint(connection: sqlite3.Connection, seconds: float) -> dict[str, object]:
     column, value = role()
-    made = {"id": str(uuid.uuid4()), "credential": "".join(secrets.choice(ALPHABET) for _ in range(12))}
+    made = {
+        "id": str(uuid.uuid4()),
+        "credential": "".join(secrets.choice(ALPHABET) for _ in range(12)),
+    }
     expires = now(timedelta(seconds=seconds))
     connection.execute(
         f"INSERT INTO auth_pairing_links (id, credential, method, {column}, subject, created_at, expires_at)"
@@ -160,7 +179,8 @@ class Sessions:
         self.key = path.read_bytes()
 
     def begin(self, credential: str) -> tuple[str, str] | None:
-        """Id and time of its end; None where the credential is wrong, used or old. All of it or, by sqlite3.Error, nothing."""
+        """Id and time of its end; None where the credential is wrong, used or old. All of it or, by
+        sqlite3.Error, nothing."""
         with transaction(self.connection):
             return self._begin(credential)
 
@@ -173,7 +193,9 @@ class Sessions:
         if found is None:
             return None
         name, expires = str(uuid.uuid4()), now(timedelta(days=30))
-        self.connection.execute("UPDATE auth_pairing_links SET consumed_at = ? WHERE id = ?", (now(), found[0]))
+        self.connection.execute(
+            "UPDATE auth_pairing_links SET consumed_at = ? WHERE id = ?", (now(), found[0])
+        )
         self.connection.execute(
             f"INSERT INTO auth_sessions (session_id, subject, {column}, method, issued_at, expires_at)"
             " VALUES (?, ?, ?, 'browser-session-cookie', ?, ?)",
@@ -208,7 +230,10 @@ class Handler(BaseHTTPRequestHandler):
         if VARIANT == "hung":
             time.sleep(3600)
         if self.path == "/api/auth/session":
-            good = self.server.is_good(self.headers.get("Cookie", "")) and VARIANT != "not-authenticated"
+            good = (
+                self.server.is_good(self.headers.get("Cookie", ""))
+                and VARIANT != "not-authenticated"
+            )
             self.say(200, {"authenticated": good})
             if VARIANT == "crash-loop" and good:
                 threading.Timer(1, os._exit, (1,)).start()
@@ -273,7 +298,9 @@ class Handler(BaseHTTPRequestHandler):
         cookie, expires = made
         stamp = datetime.fromisoformat(expires).strftime("%a, %d %b %Y %H:%M:%S GMT")
         column, value = role()
-        headers = {"Set-Cookie": f"t3_session={cookie}; Path=/; Expires={stamp}; HttpOnly; SameSite=Lax"}
+        headers = {
+            "Set-Cookie": f"t3_session={cookie}; Path=/; Expires={stamp}; HttpOnly; SameSite=Lax"
+        }
         answer = {
             "authenticated": True, column: value if LEVEL == 30 else json.loads(value),
             "sessionMethod": "browser-session-cookie", "expiresAt": expires,
@@ -284,7 +311,9 @@ class Handler(BaseHTTPRequestHandler):
     def say(self, status: int, body: object, headers: dict[str, str] | None = None) -> None:
         data = body if isinstance(body, bytes) else json.dumps(body).encode()
         self.send_response(status)
-        self.send_header("Content-Type", "text/html" if isinstance(body, bytes) else "application/json")
+        self.send_header(
+            "Content-Type", "text/html" if isinstance(body, bytes) else "application/json"
+        )
         self.send_header("Content-Length", str(len(data)))
         for name, value in (headers or {}).items():
             self.send_header(name, value)
@@ -323,7 +352,9 @@ class Server(ThreadingHTTPServer):
         """What an agent or a person would do with it; of a new agent, its `pid`."""
         with self.lock:
             if path == "/fake/agent":
-                agent = subprocess.Popen(["claude", words.get("seconds", "3600")], executable="/bin/sleep")
+                agent = subprocess.Popen(
+                    ["claude", words.get("seconds", "3600")], executable="/bin/sleep"
+                )
                 self.agents.append(agent)
                 return {"pid": agent.pid}
             if path == "/fake/no-agent":
@@ -375,7 +406,8 @@ class Server(ThreadingHTTPServer):
 
 
 def serve(args: argparse.Namespace) -> int:
-    # Handled, not blocked, which an agent would inherit; and by a pipe, since a handler that takes a lock may meet its own thread.
+    # Handled, not blocked, which an agent would inherit; and by a pipe, since a handler that takes
+    # a lock may meet its own thread.
     asked, wakeup = os.pipe()
     os.set_blocking(wakeup, False)
     signal.set_wakeup_fd(wakeup, warn_on_full_buffer=False)
@@ -391,7 +423,9 @@ def serve(args: argparse.Namespace) -> int:
         print("hostile: " + json.dumps(hostile.reached(ABOUT["targets"])), flush=True)
         return 1
     server = Server(args.host, args.port, args.base_dir)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
+    thread = threading.Thread(
+        target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True
+    )
     thread.start()
     print(f"T3 Code {VERSION} listens on http://{args.host}:{args.port}", flush=True)
     os.read(asked, 1)
@@ -420,7 +454,9 @@ def pairing(args: argparse.Namespace) -> int:
         if args.action == "create":
             print(json.dumps(mint(connection, seconds_of(args.ttl)), indent=2))
         else:
-            rows = connection.execute("SELECT id, expires_at FROM auth_pairing_links WHERE consumed_at IS NULL").fetchall()
+            rows = connection.execute(
+                "SELECT id, expires_at FROM auth_pairing_links WHERE consumed_at IS NULL"
+            ).fetchall()
             print(json.dumps([{"id": row[0], "expiresAt": row[1]} for row in rows], indent=2))
         connection.close()
     except sqlite3.Error as error:

@@ -44,10 +44,19 @@ class Served:
     def database(self) -> Path:
         return self.base / "userdata" / "state.sqlite"
 
-    def ask(self, method: str, path: str, body: str | None = None, headers: Mapping[str, str] = JSON, cookie: str = "") -> Answer:
+    def ask(
+        self,
+        method: str,
+        path: str,
+        body: str | None = None,
+        headers: Mapping[str, str] = JSON,
+        cookie: str = "",
+    ) -> Answer:
         there = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
         try:
-            there.request(method, path, body, dict(headers) | ({"Cookie": cookie} if cookie else {}))
+            there.request(
+                method, path, body, dict(headers) | ({"Cookie": cookie} if cookie else {})
+            )
             answer = there.getresponse()
             return Answer(answer.status, answer.headers, answer.read())
         finally:
@@ -98,7 +107,9 @@ def running(program: Path, base: Path, code: int = 130, **env: str) -> Iterator[
     """It runs in the block, and is asked to stop at its end: it must end with `code`."""
     port = free_port()
     line = [program, "serve", "--host", "127.0.0.1", "--port", str(port), "--base-dir", base]
-    with subprocess.Popen(line, stdout=subprocess.PIPE, text=True, env=dict(os.environ) | env) as process:
+    with subprocess.Popen(
+        line, stdout=subprocess.PIPE, text=True, env=dict(os.environ) | env
+    ) as process:
         assert process.stdout is not None
         try:
             assert any("listens on" in said for said in process.stdout)

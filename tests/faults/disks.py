@@ -1,4 +1,5 @@
-"""What the fault tests share: small real disks, runs under strace or a kernel filter, and what must hold of a store."""
+"""What the fault tests share: small real disks, runs under strace or a kernel filter, and what must
+hold of a store."""
 
 from __future__ import annotations
 
@@ -27,9 +28,15 @@ from t3_backup.worker.limits import Limits
 REAL = DATA / "state-0.0.24.sqlite"
 KILLED = -9
 
-needs_strace = pytest.mark.skipif(shutil.which("strace") is None, reason="faults are put into system calls by strace")
+needs_strace = pytest.mark.skipif(
+    shutil.which("strace") is None, reason="faults are put into system calls by strace"
+)
 
-_MAKE = {"ext4": ("mkfs.ext4", "-q", "-m", "0"), "xfs": ("mkfs.xfs", "-q"), "btrfs": ("mkfs.btrfs", "-q")}
+_MAKE = {
+    "ext4": ("mkfs.ext4", "-q", "-m", "0"),
+    "xfs": ("mkfs.xfs", "-q"),
+    "btrfs": ("mkfs.btrfs", "-q"),
+}
 _LEAST = {"ext4": 4 * MIB, "xfs": 300 * MIB, "btrfs": 128 * MIB}
 
 
@@ -76,11 +83,16 @@ def disk(folder: Path, kind: str, size: int = 16 * MIB, *options: str) -> Iterat
 
 def on(where: Path, land: Land) -> Land:
     """The same land, with its store on another disk."""
-    return Land(where, land.environ | {"T3_BACKUP_MAP": str(land.map), "T3_BACKUP_LOG": land.env()["T3_BACKUP_LOG"]})
+    return Land(
+        where,
+        land.environ
+        | {"T3_BACKUP_MAP": str(land.map), "T3_BACKUP_LOG": land.env()["T3_BACKUP_LOG"]},
+    )
 
 
 def fill(where: Path) -> Path:
-    """A file that takes all the room there is, to the last block, what the file system gives back late included."""
+    """A file that takes all the room there is, to the last block, what the file system gives back
+    late included."""
     filler = where / "filler"
     with filler.open("wb", buffering=0) as file:
         size, refused = MIB, 0
@@ -106,7 +118,8 @@ def seed(land: Land, user: User, count: int) -> None:
 
 
 def leave_wal(user: User) -> None:
-    """Let the newest rows of the user's database, or of the real one, be in a -wal alone, as a server that was killed leaves it."""
+    """Let the newest rows of the user's database, or of the real one, be in a -wal alone, as a
+    server that was killed leaves it."""
     work = user.home / "work"
     work.mkdir()
     shutil.copyfile(user.database if user.database.exists() else REAL, work / "state.sqlite")
@@ -140,39 +153,72 @@ def trace_of(land: Land) -> Path:
 
 
 def _strace(land: Land, parent_only: bool) -> list[str]:
-    return ["strace", "-f", *(["-b", "execve"] if parent_only else []), "-qq", "-o", str(trace_of(land))]
+    return [
+        "strace",
+        "-f",
+        *(["-b", "execve"] if parent_only else []),
+        "-qq",
+        "-o",
+        str(trace_of(land)),
+    ]
 
 
-def traced(land: Land, *options: str, words: Sequence[str] = ("run",), parent_only: bool = False, timeout: float = 120) -> Answer:
-    """A run of the command under strace. `parent_only`: the worker is let go as it is exec'd. KILLED where a kill hit."""
+def traced(
+    land: Land,
+    *options: str,
+    words: Sequence[str] = ("run",),
+    parent_only: bool = False,
+    timeout: float = 120,
+) -> Answer:
+    """A run of the command under strace. `parent_only`: the worker is let go as it is exec'd.
+    KILLED where a kill hit."""
     line = [*_strace(land, parent_only), *options, *land.command(*words)]
-    done = subprocess.run(line, env=land.env(), cwd="/", capture_output=True, text=True, timeout=timeout, check=False)
+    done = subprocess.run(
+        line, env=land.env(), cwd="/", capture_output=True, text=True, timeout=timeout, check=False
+    )
     return Answer(done.returncode, done.stdout, done.stderr)
 
 
-def start_traced(land: Land, *options: str, words: Sequence[str] = ("run",), parent_only: bool = False) -> subprocess.Popen[str]:
+def start_traced(
+    land: Land, *options: str, words: Sequence[str] = ("run",), parent_only: bool = False
+) -> subprocess.Popen[str]:
     """The same, left running."""
     line = [*_strace(land, parent_only), *options, *land.command(*words)]
-    return subprocess.Popen(line, env=land.env(), cwd="/", stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    return subprocess.Popen(
+        line, env=land.env(), cwd="/", stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
 
 
 def trace_worker(land: Land, *options: str, words: Sequence[str] = ("run",)) -> tuple[Answer, str]:
     """A run whose worker, and nobody else, runs under strace; and the worker's trace.
 
-    The parent takes argv[0] for the interpreter that it starts its workers by. -D keeps the parent the worker's parent.
+    The parent takes argv[0] for the interpreter that it starts its workers by. -D keeps the parent
+    the worker's parent.
     """
     log, wrapper = trace_of(land), trace_of(land).parent / "python3"
     log.unlink(missing_ok=True)
-    wrapper.write_text(f'#!/bin/sh\nexec strace -D -qq -o {log} {" ".join(options)} {sys.executable} "$@"\n')
+    wrapper.write_text(
+        f'#!/bin/sh\nexec strace -D -qq -o {log} {" ".join(options)} {sys.executable} "$@"\n'
+    )
     wrapper.chmod(0o755)
     line = [str(wrapper), "-m", "t3_backup", *words]
     done = subprocess.run(
-        line, executable=sys.executable, env=land.env(), cwd="/", capture_output=True, text=True, timeout=120, check=False
+        line,
+        executable=sys.executable,
+        env=land.env(),
+        cwd="/",
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
     )
-    return Answer(done.returncode, done.stdout, done.stderr), log.read_text() if log.exists() else ""
+    return Answer(
+        done.returncode, done.stdout, done.stderr
+    ), log.read_text() if log.exists() else ""
 
 
-# Put before the command, it makes the kernel refuse one call with one error in everything that is started by it.
+# Put before the command, it makes the kernel refuse one call with one error in everything that is
+# started by it.
 _REFUSE = """
 import os, seccomp, sys
 name, position, mask, value, error = sys.argv[1], *map(int, sys.argv[2:6])
@@ -183,15 +229,35 @@ os.execv(sys.argv[6], sys.argv[6:])
 """
 
 
-def refused(land: Land, call: str, position: int, mask: int, value: int, error: int, *, words: Sequence[str] = ("run",)) -> Answer:
-    """A run in which the kernel answers `error` to each `call` whose argument `position`, masked, is `value`."""
-    line = [sys.executable, "-c", _REFUSE, call, *map(str, (position, mask, value, error)), *land.command(*words)]
-    done = subprocess.run(line, env=land.env(), cwd="/", capture_output=True, text=True, timeout=120, check=False)
+def refused(
+    land: Land,
+    call: str,
+    position: int,
+    mask: int,
+    value: int,
+    error: int,
+    *,
+    words: Sequence[str] = ("run",),
+) -> Answer:
+    """A run in which the kernel answers `error` to each `call` whose argument `position`, masked,
+    is `value`."""
+    line = [
+        sys.executable,
+        "-c",
+        _REFUSE,
+        call,
+        *map(str, (position, mask, value, error)),
+        *land.command(*words),
+    ]
+    done = subprocess.run(
+        line, env=land.env(), cwd="/", capture_output=True, text=True, timeout=120, check=False
+    )
     return Answer(done.returncode, done.stdout, done.stderr)
 
 
 def files(land: Land, user: User) -> dict[str, str]:
-    """Every file of a shelf, by its SHA-256; but for the hashes of pages, which are a hint and nothing hangs on them."""
+    """Every file of a shelf, by its SHA-256; but for the hashes of pages, which are a hint and
+    nothing hangs on them."""
     paths = [path for path in names(land, user) if path.suffix != ".pages"]
     return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in paths}
 
@@ -204,12 +270,19 @@ def names(land: Land, user: User) -> list[Path]:
 def leftovers(land: Land, user: User) -> set[str]:
     """What lies on a shelf and is no part of a snapshot."""
     found = {path.name for path in names(land, user)}
-    whole = {path.stem for path in names(land, user) if {f"{path.stem}.json", f"{path.stem}.sqlite"} <= found}
-    return found - {f"{stem}{ending}" for stem in whole for ending in (".json", ".sqlite", ".pages")}
+    whole = {
+        path.stem
+        for path in names(land, user)
+        if {f"{path.stem}.json", f"{path.stem}.sqlite"} <= found
+    }
+    return found - {
+        f"{stem}{ending}" for stem in whole for ending in (".json", ".sqlite", ".pages")
+    }
 
 
 def proven(land: Land, user: User, *, known: frozenset[str] = frozenset()) -> list[Manifest]:
-    """The snapshots of a user; each is proven by its hash and, unless its name is `known`, by SQLite too."""
+    """The snapshots of a user; each is proven by its hash and, unless its name is `known`, by
+    SQLite too."""
     limits = Limits(60, 60, 1 << 30, 0, lambda: 1 << 40)
     with Store.open(land.store) as store:
         account_dir = store.account_dir(user.name)
@@ -223,7 +296,9 @@ def proven(land: Land, user: User, *, known: frozenset[str] = frozenset()) -> li
                 assert path.stat().st_size == snapshot.bytes
                 assert hashlib.sha256(path.read_bytes()).hexdigest() == snapshot.sha256
                 if snapshot.name not in known:
-                    check = verify_snapshot(account_dir, account_dir.read_listing(), snapshot, limits, threading.Event())
+                    check = verify_snapshot(
+                        account_dir, account_dir.read_listing(), snapshot, limits, threading.Event()
+                    )
                     assert check.verifies, check
             return found
 
@@ -235,15 +310,23 @@ def processes_of(user: User) -> list[int]:
         if entry.name.isdigit():
             with contextlib.suppress(OSError):
                 status = (entry / "status").read_text()
-                if f"\nUid:\t{pwd.getpwnam(user.name).pw_uid}\t" in status and "\nState:\tZ" not in status:
+                if (
+                    f"\nUid:\t{pwd.getpwnam(user.name).pw_uid}\t" in status
+                    and "\nState:\tZ" not in status
+                ):
                     found.append(int(entry.name))
     return found
 
 
 def one_line(answer: Answer, user: User, *words: str) -> str:
-    """The one line that tells of the user's failure; it holds each of `words`, and nothing else is said but the sum."""
+    """The one line that tells of the user's failure; it holds each of `words`, and nothing else is
+    said but the sum."""
     # On such a disk the ledger may be refused as well, which is said.
-    lines = [line for line in (answer.out + answer.err).splitlines() if "attempts.json can't be written" not in line]
+    lines = [
+        line
+        for line in (answer.out + answer.err).splitlines()
+        if "attempts.json can't be written" not in line
+    ]
     assert len(lines) == 2, answer
     assert lines[0].startswith(f"WARN: backup FAILED for {user.name} ("), answer
     assert "Traceback" not in lines[0]

@@ -1,7 +1,8 @@
 """Row 29, and 28: the disk says no, or lies, or loses its power. Nothing is named that isn't on it.
 
-strace lets the n-th call of a name fail. The failing disk is a real one: an ext4 whose free blocks have nothing behind them, so
-that write-back, long after a write that succeeded, ends with an error of the kernel's.
+strace lets the n-th call of a name fail. The failing disk is a real one: an ext4 whose free blocks
+have nothing behind them, so that write-back, long after a write that succeeded, ends with an error
+of the kernel's.
 """
 
 from __future__ import annotations
@@ -57,7 +58,9 @@ def erin(make_user: Callable[..., User], land: Land) -> User:
     return user
 
 
-def must_name_nothing(land: Land, user: User, before: dict[str, str], answer: Answer, *words: str) -> None:
+def must_name_nothing(
+    land: Land, user: User, before: dict[str, str], answer: Answer, *words: str
+) -> None:
     """Exit 1, one line, and the store is as it was; the next run works."""
     assert answer.code == 1, answer
     one_line(answer, user, *words)
@@ -78,16 +81,22 @@ def must_name_nothing(land: Land, user: User, before: dict[str, str], answer: An
         pytest.param("linkat", 2, id="the data's name"),
     ],
 )
-def test_a_failure_of_the_parents_calls_names_nothing(land: Land, erin: User, call: str, n: int, error: str) -> None:
-    """Row 29: what was named before the failure, the data itself included, has no name afterwards."""
+def test_a_failure_of_the_parents_calls_names_nothing(
+    land: Land, erin: User, call: str, n: int, error: str
+) -> None:
+    """Row 29: what was named before the failure, the data itself included, has no name
+    afterwards."""
     before = files(land, erin)
     inject = ("-e", f"trace={call}", "-e", f"inject={call}:error={error}:when={n}")
     must_name_nothing(land, erin, before, traced(land, *inject, parent_only=True), SAID[error])
 
 
 @pytest.mark.parametrize("error", ERRORS)
-def test_a_disk_that_fails_for_good_leaves_at_most_a_manifest_for_the_next_run(land: Land, erin: User, error: str) -> None:
-    """Row 29: the directory's fsync fails after the data's link, and fails again while the link is undone."""
+def test_a_disk_that_fails_for_good_leaves_at_most_a_manifest_for_the_next_run(
+    land: Land, erin: User, error: str
+) -> None:
+    """Row 29: the directory's fsync fails after the data's link, and fails again while the link is
+    undone."""
     before = files(land, erin)
     inject = ("-e", "trace=fsync", "-e", f"inject=fsync:error={error}:when=5+")
     answer = traced(land, *inject, parent_only=True)
@@ -102,7 +111,9 @@ def test_a_disk_that_fails_for_good_leaves_at_most_a_manifest_for_the_next_run(l
 
 
 @pytest.mark.parametrize("error", ERRORS)
-def test_pruning_on_a_failing_disk_loses_none_that_retention_keeps(land: Land, erin: User, error: str) -> None:
+def test_pruning_on_a_failing_disk_loses_none_that_retention_keeps(
+    land: Land, erin: User, error: str
+) -> None:
     """Row 29: the sixth fsync is the one between a pruned snapshot's data and its manifest."""
     inject = ("-e", "trace=fsync", "-e", f"inject=fsync:error={error}:when=6+")
     answer = traced(land, *inject, parent_only=True, words=("run", "--keep", "1"))
@@ -116,11 +127,15 @@ def test_pruning_on_a_failing_disk_loses_none_that_retention_keeps(land: Land, e
 
 
 @pytest.mark.parametrize("error", ERRORS)
-def test_a_new_shelf_that_cannot_be_synced_holds_nothing(land: Land, make_user: Callable[..., User], error: str) -> None:
+def test_a_new_shelf_that_cannot_be_synced_holds_nothing(
+    land: Land, make_user: Callable[..., User], error: str
+) -> None:
     """Row 29: the very first run of an account: its folder's own name is not on the disk."""
     user = make_user("flt-fred", REAL)
     land.write_map(user)
-    answer = traced(land, "-e", "trace=fsync", "-e", f"inject=fsync:error={error}:when=2", parent_only=True)
+    answer = traced(
+        land, "-e", "trace=fsync", "-e", f"inject=fsync:error={error}:when=2", parent_only=True
+    )
     assert answer.code == 1, answer
     one_line(answer, user, SAID[error])
     assert files(land, user) == {}
@@ -138,10 +153,14 @@ def test_a_new_shelf_that_cannot_be_synced_holds_nothing(land: Land, make_user: 
         pytest.param("sync_file_range", 2, id="the write-back after the header"),
     ],
 )
-def test_a_failure_of_the_workers_calls_names_nothing(land: Land, erin: User, call: str, n: int, error: str) -> None:
+def test_a_failure_of_the_workers_calls_names_nothing(
+    land: Land, erin: User, call: str, n: int, error: str
+) -> None:
     """Row 29: every result of the worker's writes and of its sync_file_range counts."""
     before = files(land, erin)
-    answer, trace = trace_worker(land, "-e", f"trace={call}", "-e", f"inject={call}:error={error}:when={n}")
+    answer, trace = trace_worker(
+        land, "-e", f"trace={call}", "-e", f"inject={call}:error={error}:when={n}"
+    )
     assert f"{error} ({SAID[error]}) (INJECTED)" in trace
     must_name_nothing(land, erin, before, answer, SAID[error])
 
@@ -156,15 +175,19 @@ def test_where_there_are_no_ranges_the_fdatasync_counts(land: Land, erin: User, 
     must_name_nothing(land, erin, before, answer, "the new snapshot", SAID[error])
 
 
-# ---- a disk that takes the write and loses it -------------------------------------------------------------------------
+# ---- a disk that takes the write and loses it
+# -------------------------------------------------------------------------
 
 
 @pytest.fixture
-def hollow(land: Land, make_user: Callable[..., User]) -> Iterator[tuple[Land, User, Callable[[], None], Callable[[], None]]]:
+def hollow(
+    land: Land, make_user: Callable[..., User]
+) -> Iterator[tuple[Land, User, Callable[[], None], Callable[[], None]]]:
     """A store on a disk that fails once it is told to (third), and is well again after the fourth.
 
-    The image lies in a small tmpfs. In it, every block in use is there, every free one is a hole, and the tmpfs is full: a
-    write to a free block succeeds in the page cache, and its write-back fails.
+    The image lies in a small tmpfs. In it, every block in use is there, every free one is a hole,
+    and the tmpfs is full: a write to a free block succeeds in the page cache, and its write-back
+    fails.
     """
     needs_mkfs("ext4")
     user = make_user("flt-gina", REAL)
@@ -172,7 +195,15 @@ def hollow(land: Land, make_user: Callable[..., User]) -> Iterator[tuple[Land, U
     with mounted("tmpfs", land.folder / "below", "-t", "tmpfs", "-o", "size=64M") as below:
         image, filler, where = below / "image", below / "filler", land.folder / "disk-hollow"
         make_image(
-            image, "ext4", 24 * MIB, "-b", str(BLOCK), "-O", "^metadata_csum,^uninit_bg", "-E", "lazy_itable_init=0,nodiscard"
+            image,
+            "ext4",
+            24 * MIB,
+            "-b",
+            str(BLOCK),
+            "-O",
+            "^metadata_csum,^uninit_bg",
+            "-E",
+            "lazy_itable_init=0,nodiscard",
         )
         there = on(where, land)
         there.environ["T3_BACKUP_RESERVE"] = "0"
@@ -194,7 +225,9 @@ def hollow(land: Land, make_user: Callable[..., User]) -> Iterator[tuple[Land, U
 
 
 def _hollow_out(image: Path) -> None:
-    dump = subprocess.run(["dumpe2fs", str(image)], capture_output=True, text=True, check=True).stdout
+    dump = subprocess.run(
+        ["dumpe2fs", str(image)], capture_output=True, text=True, check=True
+    ).stdout
     free: set[int] = set()
     for line in re.findall(r"^  Free blocks: (.*)$", dump, re.MULTILINE):
         for part in filter(None, line.split(", ")):
@@ -205,27 +238,34 @@ def _hollow_out(image: Path) -> None:
     with image.open("wb", buffering=0) as file:  # emptied: holes everywhere
         for block in range(len(content) // BLOCK):
             if block not in free:
-                os.pwrite(file.fileno(), content[block * BLOCK : (block + 1) * BLOCK], block * BLOCK)
+                os.pwrite(
+                    file.fileno(), content[block * BLOCK : (block + 1) * BLOCK], block * BLOCK
+                )
         file.truncate(len(content))
 
 
 Hollow = tuple[Land, User, Callable[[], None], Callable[[], None]]
 
 
-def test_only_a_descriptor_from_before_the_first_write_hears_of_a_lost_write_back(hollow: Hollow) -> None:
-    """Row 29: the worker's sync fails and the worker says nothing. One who opens now syncs "successfully"; settle() doesn't."""
+def test_only_a_descriptor_from_before_the_first_write_hears_of_a_lost_write_back(
+    hollow: Hollow,
+) -> None:
+    """Row 29: the worker's sync fails and the worker says nothing. One who opens now syncs
+    "successfully"; settle() doesn't."""
     there, user, fail, _ = hollow
     with Store.open(there.store) as store:
         account_dir = store.account_dir(user.name)
         assert account_dir is not None
         with account_dir, account_dir.stage_file() as staged_file:
             fail()
-            assert os.write(staged_file.writer, REAL.read_bytes()) == REAL.stat().st_size  # the page cache takes it all
+            # the page cache takes it all
+            assert os.write(staged_file.writer, REAL.read_bytes()) == REAL.stat().st_size
             with pytest.raises(OSError, match=r"error|space"):
                 os.fdatasync(staged_file.writer)  # what the worker heard, and swallows
             late = os.open(f"/proc/self/fd/{staged_file.reader}", os.O_RDONLY)
             os.fsync(late)  # no error: this is the trap
-            assert os.pread(late, 16, 0) == b"SQLite format 3\0"  # and the cache still shows what the disk has not
+            # and the cache still shows what the disk has not
+            assert os.pread(late, 16, 0) == b"SQLite format 3\0"
             os.close(late)
             with pytest.raises(OSError) as refusal:
                 staged_file.settle()
@@ -237,7 +277,10 @@ def test_only_a_descriptor_from_before_the_first_write_hears_of_a_lost_write_bac
     "lie",
     [
         pytest.param((), id="an honest worker"),
-        pytest.param(("-e", "trace=sync_file_range", "-e", "inject=sync_file_range:retval=0"), id="one that never syncs"),
+        pytest.param(
+            ("-e", "trace=sync_file_range", "-e", "inject=sync_file_range:retval=0"),
+            id="one that never syncs",
+        ),
         pytest.param(
             (
                 "-e",
@@ -258,17 +301,21 @@ def test_a_disk_that_loses_the_copy_gets_no_snapshot(hollow: Hollow, lie: tuple[
     fail()
     answer, _ = trace_worker(there, *lie)
     assert answer.code == 1, answer
-    line = one_line(answer, user, "the new snapshot")  # and not its manifest, which would have failed next
+    # and not its manifest, which would have failed next
+    line = one_line(answer, user, "the new snapshot")
     assert any(said in line for said in SAID.values()), line
     assert files(there, user) == before
     heal()
-    subprocess.run(["mount", "-o", "remount,rw", str(there.folder)], check=False, capture_output=True)
+    subprocess.run(
+        ["mount", "-o", "remount,rw", str(there.folder)], check=False, capture_output=True
+    )
     assert len(proven(there, user)) == 2
     assert there.t3("run").code == 0
     assert len(proven(there, user)) == 3
 
 
-# ---- power ------------------------------------------------------------------------------------------------------------
+# ---- power
+# ------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("kind", ["ext4", "xfs"])
@@ -279,7 +326,8 @@ def test_every_named_snapshot_is_whole_after_a_power_cut(
     record_property: Callable[[str, object], None],
     tell: Callable[[str], None],
 ) -> None:
-    """Row 28: the image as it is at a random moment of a run, mounted again: what the page cache held is not in it."""
+    """Row 28: the image as it is at a random moment of a run, mounted again: what the page cache
+    held is not in it."""
     needs_mkfs(kind)
     user = make_user("flt-hugo", REAL)
     land.write_map(user)

@@ -1,4 +1,5 @@
-"""Row 19: the disk fills, of the store or of the home, before a run or in the middle of one. Real small disks, really full."""
+"""Row 19: the disk fills, of the store or of the home, before a run or in the middle of one. Real
+small disks, really full."""
 
 from __future__ import annotations
 
@@ -12,7 +13,20 @@ from pathlib import Path
 
 import pytest
 from conftest import MIB, Answer, Land, give_database, needs_root
-from faults.disks import REAL, disk, files, fill, leftovers, needs_strace, on, one_line, proven, seed, start_traced, trace_of
+from faults.disks import (
+    REAL,
+    disk,
+    files,
+    fill,
+    leftovers,
+    needs_strace,
+    on,
+    one_line,
+    proven,
+    seed,
+    start_traced,
+    trace_of,
+)
 
 from demo.users import User, run_alone
 
@@ -45,8 +59,11 @@ def blocks_used(where: Path) -> int:
     return status.f_blocks - status.f_bfree
 
 
-def stopped_at(land: Land, *inject: str, parent_only: bool = False) -> tuple[subprocess.Popen[str], int]:
-    """A run under strace that stops itself (SIGSTOP) at a call; the run, and the process that has stopped."""
+def stopped_at(
+    land: Land, *inject: str, parent_only: bool = False
+) -> tuple[subprocess.Popen[str], int]:
+    """A run under strace that stops itself (SIGSTOP) at a call; the run, and the process that has
+    stopped."""
     process = start_traced(land, *inject, parent_only=parent_only)
     log = trace_of(land)
     while process.poll() is None:
@@ -64,7 +81,9 @@ def go_on(process: subprocess.Popen[str], stopped: int) -> Answer:
     return Answer(process.returncode, out, "")
 
 
-def test_a_copy_that_would_not_fit_is_refused_before_its_first_byte(full: Land, carol: User) -> None:
+def test_a_copy_that_would_not_fit_is_refused_before_its_first_byte(
+    full: Land, carol: User
+) -> None:
     """Row 19: free space is compared with the copy and the reserve, and one line says all three."""
     seed(full, carol, 2)
     before = files(full, carol)
@@ -90,11 +109,15 @@ def test_the_wal_counts_as_part_of_the_copy(full: Land, carol: User) -> None:
     one_line(answer, carol, "no room", f"needs {REAL.stat().st_size + 8 * MIB} bytes")
 
 
-@pytest.mark.parametrize(("kind", "options", "said"), [("ext4", ("-m", "0"), "no room"), ("xfs", (), "No space left on device")])
+@pytest.mark.parametrize(
+    ("kind", "options", "said"),
+    [("ext4", ("-m", "0"), "no room"), ("xfs", (), "No space left on device")],
+)
 def test_a_disk_without_a_free_block_is_given_room_by_what_is_to_go_anyway(
     land: Land, carol: User, kind: str, options: tuple[str, ...], said: str
 ) -> None:
-    """Row 19: on xfs not even a file without a name can be begun; what retention lets go of goes first, then."""
+    """Row 19: on xfs not even a file without a name can be begun; what retention lets go of goes
+    first, then."""
     with disk(land.folder, kind, 16 * MIB, *options) as where:
         full = on(where, land)
         full.environ |= {RESERVE: "0", "T3_BACKUP_COMPACT": "off"}
@@ -113,12 +136,18 @@ def test_a_disk_without_a_free_block_is_given_room_by_what_is_to_go_anyway(
 
 
 @needs_strace
-def test_a_disk_that_fills_while_the_copy_is_written_costs_that_copy_alone(full: Land, carol: User) -> None:
-    """Row 19: the check passed, then somebody took the room: ENOSPC in the worker's write of the copy."""
+def test_a_disk_that_fills_while_the_copy_is_written_costs_that_copy_alone(
+    full: Land, carol: User
+) -> None:
+    """Row 19: the check passed, then somebody took the room: ENOSPC in the worker's write of the
+    copy."""
     seed(full, carol, 2)
     before, used = files(full, carol), blocks_used(full.folder)
-    # Eight small writes make the user's -shm. The stop comes after the last of them; the copy is what is written next.
-    process, stopped = stopped_at(full, "-e", "trace=pwrite64", "-e", "inject=pwrite64:signal=STOP:when=8")
+    # Eight small writes make the user's -shm. The stop comes after the last of them; the copy is
+    # what is written next.
+    process, stopped = stopped_at(
+        full, "-e", "trace=pwrite64", "-e", "inject=pwrite64:signal=STOP:when=8"
+    )
     filler = fill(full.folder)
     answer = go_on(process, stopped)
     assert answer.code == 1, answer
@@ -127,11 +156,15 @@ def test_a_disk_that_fills_while_the_copy_is_written_costs_that_copy_alone(full:
 
 
 @needs_strace
-def test_a_disk_that_fills_while_the_snapshot_is_sealed_costs_that_snapshot_alone(full: Land, carol: User) -> None:
+def test_a_disk_that_fills_while_the_snapshot_is_sealed_costs_that_snapshot_alone(
+    full: Land, carol: User
+) -> None:
     """Row 19: the proven copy is on the disk, its manifest has no room: nothing is named."""
     seed(full, carol, 2)
     before, used = files(full, carol), blocks_used(full.folder)
-    process, stopped = stopped_at(full, "-e", "trace=fsync", "-e", "inject=fsync:signal=STOP:when=2", parent_only=True)
+    process, stopped = stopped_at(
+        full, "-e", "trace=fsync", "-e", "inject=fsync:signal=STOP:when=2", parent_only=True
+    )
     filler = fill(full.folder)
     answer = go_on(process, stopped)
     assert answer.code == 1, answer
@@ -176,7 +209,9 @@ def test_a_disk_without_inodes_names_nothing(land: Land, carol: User, spare: int
         assert len(proven(full, carol)) == 3
 
 
-def test_a_full_disk_costs_nothing_that_retention_keeps_and_lists_and_verifies(full: Land, carol: User) -> None:
+def test_a_full_disk_costs_nothing_that_retention_keeps_and_lists_and_verifies(
+    full: Land, carol: User
+) -> None:
     """Row 19: making room by giving up an old snapshot is nobody's job but retention's."""
     seed(full, carol, 3)
     before = files(full, carol)
@@ -189,22 +224,27 @@ def test_a_full_disk_costs_nothing_that_retention_keeps_and_lists_and_verifies(f
 
 
 def test_what_retention_lets_go_makes_room_for_the_next_one(full: Land, carol: User) -> None:
-    """Row 19: it would go after the run anyway; what is to stay doesn't go for it, and the newest verified one never does."""
+    """Row 19: it would go after the run anyway; what is to stay doesn't go for it, and the newest
+    verified one never does."""
     seed(full, carol, 3)
     before = [snapshot.name for snapshot in proven(full, carol)]
     status, size = os.statvfs(full.folder), carol.database.stat().st_size
     free = status.f_bavail * status.f_frsize
-    answer = full.t3("run", "--keep", "1", **{RESERVE: str(free + 10 * size)})  # more than there is to gain
+    # more than there is to gain
+    answer = full.t3("run", "--keep", "1", **{RESERVE: str(free + 10 * size)})
     assert answer.code == 1, answer
     assert [snapshot.name for snapshot in proven(full, carol)] == before[:1]
     assert re.findall(rf"^pruned {carol.name}: (\S+)$", answer.out, re.MULTILINE) == before[:0:-1]
-    answer = full.t3("run", "--keep", "1", **{RESERVE: str(free)})  # which two of three that went have made room for
+    # which two of three that went have made room for
+    answer = full.t3("run", "--keep", "1", **{RESERVE: str(free)})
     assert answer.code == 0, answer
     [new] = proven(full, carol)
     assert new.name not in before
 
 
-def test_a_full_home_is_one_clear_line_and_other_accounts_go_on(make_user: Callable[..., User], land: Land, carol: User) -> None:
+def test_a_full_home_is_one_clear_line_and_other_accounts_go_on(
+    make_user: Callable[..., User], land: Land, carol: User
+) -> None:
     """Row 19: SQLite can't make its -shm beside the database; the database stays as it is."""
     with disk(land.folder, "ext4", 4 * MIB) as where:
         where.chmod(0o755)

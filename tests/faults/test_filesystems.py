@@ -1,4 +1,5 @@
-"""The store on every file system that is promised, on those that lack something, and twice within one second."""
+"""The store on every file system that is promised, on those that lack something, and twice within
+one second."""
 
 from __future__ import annotations
 
@@ -42,8 +43,13 @@ def there(request: pytest.FixtureRequest, land: Land) -> Iterator[Land]:
         with mounted("tmpfs", land.folder / "below", "-t", "tmpfs", "-o", "size=16M") as below:
             for name in ("lower", "upper", "work"):
                 (below / name).mkdir()
-            layers = ",".join(f"{o}={below / n}" for o, n in (("lowerdir", "lower"), ("upperdir", "upper"), ("workdir", "work")))
-            with mounted("overlay", land.folder / "disk-overlay", "-t", "overlay", "-o", layers) as where:
+            layers = ",".join(
+                f"{o}={below / n}"
+                for o, n in (("lowerdir", "lower"), ("upperdir", "upper"), ("workdir", "work"))
+            )
+            with mounted(
+                "overlay", land.folder / "disk-overlay", "-t", "overlay", "-o", layers
+            ) as where:
                 yield on(where, land)
         return
     with disk(land.folder, request.param, 16 * MIB) as where:
@@ -74,8 +80,11 @@ def test_run_prune_list_and_verify_work(there: Land, ivan: User) -> None:
 
 
 @pytest.mark.parametrize("error", [errno.EOPNOTSUPP, errno.EISDIR])
-def test_without_unnamed_files_a_snapshot_is_sealed_just_the_same(land: Land, ivan: User, error: int) -> None:
-    """Row 27: O_TMPFILE refused by the kernel, as NFS and old ones do: a .partial- name, which the seal takes away."""
+def test_without_unnamed_files_a_snapshot_is_sealed_just_the_same(
+    land: Land, ivan: User, error: int
+) -> None:
+    """Row 27: O_TMPFILE refused by the kernel, as NFS and old ones do: a .partial- name, which the
+    seal takes away."""
     answer = refused(land, "openat", 2, TMPFILE, TMPFILE, error)
     assert answer.code == 0, answer
     [snapshot] = proven(land, ivan)
@@ -94,7 +103,9 @@ def test_without_unnamed_files_a_failure_leaves_no_partial_name(land: Land, ivan
     assert files(land, ivan) == {}
 
 
-def test_any_other_refusal_of_an_unnamed_file_is_a_failure_and_no_reason_for_a_name(land: Land, ivan: User) -> None:
+def test_any_other_refusal_of_an_unnamed_file_is_a_failure_and_no_reason_for_a_name(
+    land: Land, ivan: User
+) -> None:
     """Row 29: EIO says something about the disk, not about what it can do."""
     answer = refused(land, "openat", 2, TMPFILE, TMPFILE, errno.EIO)
     assert answer.code == 1, answer
@@ -114,11 +125,17 @@ def test_without_leases_nothing_is_named(land: Land, ivan: User, error: int) -> 
 
 
 def test_a_second_snapshot_in_the_same_second_gets_a_number(land: Land, ivan: User) -> None:
-    """Row 33: three in one second, by the same clock: none takes the name of another, and their order is kept."""
+    """Row 33: three in one second, by the same clock: none takes the name of another, and their
+    order is kept."""
     values = replace(settings.load({}, land.env()), keep=14)
     with Store.open(values.dest, create=True) as store:
         job = BackupRun(
-            values, store, None, threading.Event(), lambda *_: None, lambda: datetime(2026, 11, 24, 3, 30, 12, tzinfo=UTC)
+            values,
+            store,
+            None,
+            threading.Event(),
+            lambda *_: None,
+            lambda: datetime(2026, 11, 24, 3, 30, 12, tzinfo=UTC),
         )
         results = []
         for _ in range(3):
@@ -130,7 +147,8 @@ def test_a_second_snapshot_in_the_same_second_gets_a_number(land: Land, ivan: Us
 
 
 def test_a_name_that_somebody_left_is_never_written_over(land: Land, ivan: User) -> None:
-    """Row 27: data without a manifest, in the very second: it stays as it is, and the snapshot gets another name."""
+    """Row 27: data without a manifest, in the very second: it stays as it is, and the snapshot gets
+    another name."""
     values = settings.load({}, land.env())
     with Store.open(values.dest, create=True) as store:
         account_dir = store.account_dir(ivan.name, create=True)
@@ -139,7 +157,12 @@ def test_a_name_that_somebody_left_is_never_written_over(land: Land, ivan: User)
             stray = account_dir.path / "state-20261124T033012Z.sqlite"
             stray.write_bytes(b"somebody's")
         job = BackupRun(
-            values, store, None, threading.Event(), lambda *_: None, lambda: datetime(2026, 11, 24, 3, 30, 12, tzinfo=UTC)
+            values,
+            store,
+            None,
+            threading.Event(),
+            lambda *_: None,
+            lambda: datetime(2026, 11, 24, 3, 30, 12, tzinfo=UTC),
         )
         [result] = run.run_backups(job, [accounts.find(ivan.name)], lambda _: None)
     assert result.snapshots[0].manifest.name == "state-20261124T033012Z.2"

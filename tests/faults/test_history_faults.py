@@ -1,7 +1,8 @@
 """Rows 19, 27, 28 and 37: compaction, merging and pruning may be killed at any call, and any call of theirs may fail.
 
-Every snapshot that was sealed comes out as it was, whatever the moment; the next run clears up, and comes to the same end as if nothing
-had been. A step runs in a process of its own, which strace holds on to from its first call on; nothing of it needs an account.
+Every snapshot that was sealed comes out as it was, whatever the moment; the next run clears up, and
+comes to the same end as if nothing had been. A step runs in a process of its own, which strace
+holds on to from its first call on; nothing of it needs an account.
 """
 
 from __future__ import annotations
@@ -18,7 +19,20 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
-from account_dirs import ALL, changed, clear, content, data_path, forms, image, listed, maintenance, opened, page, seal
+from account_dirs import (
+    ALL,
+    changed,
+    clear,
+    content,
+    data_path,
+    forms,
+    image,
+    listed,
+    maintenance,
+    opened,
+    page,
+    seal,
+)
 from conftest import BOUND_S, MIB, needs_root, until
 from faults.disks import disk, make_image, mounted, needs_mkfs, needs_strace
 from support.sampling import amount, sample
@@ -85,7 +99,12 @@ def _compacted(account_dir: AccountDir, count: int) -> list[bytes]:
 def _with_an_end(account_dir: AccountDir) -> list[bytes]:
     """Sizes shrink and grow along it; the second and the third oldest are to go."""
     first = image(20, 1) + bytes(5 * 4096) + image(9, 2)
-    images = [first, first[: 15 * 4096], first[: 12 * 4096] + image(4, 3), first[: 14 * 4096] + image(14, 4)]
+    images = [
+        first,
+        first[: 15 * 4096],
+        first[: 12 * 4096] + image(4, 3),
+        first[: 14 * 4096] + image(14, 4),
+    ]
     seal(account_dir, images[0], label="old")
     for data in images[1:]:
         seal(account_dir, data)
@@ -114,8 +133,20 @@ def _named_twice(account_dir: AccountDir) -> list[bytes]:
 
 
 SCENES = [
-    Scene("compaction", lambda account_dir: _days(account_dir, 3), _policy(ALL), lambda images: images, "pdd"),
-    Scene("a merge and a pruning", _with_an_end, _policy(NEWEST_AND_LABELLED), lambda images: [images[0], images[3]], "pd"),
+    Scene(
+        "compaction",
+        lambda account_dir: _days(account_dir, 3),
+        _policy(ALL),
+        lambda images: images,
+        "pdd",
+    ),
+    Scene(
+        "a merge and a pruning",
+        _with_an_end,
+        _policy(NEWEST_AND_LABELLED),
+        lambda images: [images[0], images[3]],
+        "pd",
+    ),
     Scene(
         "a second name",
         lambda account_dir: _compacted(account_dir, 2),
@@ -135,7 +166,10 @@ class Stage:
         self.template = folder / "template"
         with opened(self.template) as account_dir:
             self.images = scene.prepare(account_dir)
-            self.sealed = {s.name: data for s, data in zip(reversed(listed(account_dir)), self.images, strict=True)}
+            self.sealed = {
+                s.name: data
+                for s, data in zip(reversed(listed(account_dir)), self.images, strict=True)
+            }
         self.store = folder / "store"
 
     def fresh(self) -> None:
@@ -150,7 +184,8 @@ class Stage:
             return account_dir
 
     def run(self, *strace: str) -> tuple[int, str]:
-        """The step, in a process that strace has hold of; how it ended (as waitpid says), and strace's words."""
+        """The step, in a process that strace has hold of; how it ended (as waitpid says), and
+        strace's words."""
         words = self.folder / "words"
         words.unlink(missing_ok=True)
         child = os.fork()
@@ -169,7 +204,12 @@ class Stage:
         line = ["strace", "-f", "-qq", "-o", str(words), *strace, "-p", str(child)]
         with subprocess.Popen(line, stderr=subprocess.DEVNULL) as tracer:
             try:
-                until(lambda: not re.search(r"TracerPid:\t0\n", Path(f"/proc/{child}/status").read_text()), "tracer")
+                until(
+                    lambda: (
+                        not re.search(r"TracerPid:\t0\n", Path(f"/proc/{child}/status").read_text())
+                    ),
+                    "tracer",
+                )
                 os.kill(child, signal.SIGCONT)
                 _, status = os.waitpid(child, 0)
             finally:
@@ -177,20 +217,26 @@ class Stage:
         return status, words.read_text() if words.exists() else ""
 
     def calls(self) -> Counter[str]:
-        """How often the step makes each call; of those that threads share, the most that one of them makes."""
+        """How often the step makes each call; of those that threads share, the most that one of
+        them makes."""
         self.fresh()
         status, words = self.run("-e", "trace=all")
         assert status == 0, words[-2000:]
-        counts: Counter[tuple[str, str]] = Counter(re.findall(r"^(\d+) +(\w+)\(", words, re.MULTILINE))
+        counts: Counter[tuple[str, str]] = Counter(
+            re.findall(r"^(\d+) +(\w+)\(", words, re.MULTILINE)
+        )
         most: Counter[str] = Counter()
         for (_, name), count in counts.items():
             most[name] = max(most[name], count)
         return most
 
     def must_be_whole(self, what: str) -> None:
-        """All that was sealed and is there is what it was, and nothing that is to stay is missing."""
+        """All that was sealed and is there is what it was, and nothing that is to stay is
+        missing."""
         with self.account_dir() as account_dir:
-            found = {snapshot.name: content(account_dir, snapshot) for snapshot in listed(account_dir)}
+            found = {
+                snapshot.name: content(account_dir, snapshot) for snapshot in listed(account_dir)
+            }
             kept = self.scene.left(self.images)
             for name, data in self.sealed.items():
                 assert found.get(name, data) == data, f"{what}: {name}"
@@ -201,10 +247,11 @@ class Stage:
         with self.account_dir() as account_dir:
             clear(account_dir)
             self.scene.step(account_dir)
-            # A manifest that could not be read for once leaves two snapshots with one number: their order is not known then.
-            assert sorted(content(account_dir, snapshot) for snapshot in listed(account_dir)) == sorted(
-                self.scene.left(self.images)
-            ), what
+            # A manifest that could not be read for once leaves two snapshots with one number: their
+            # order is not known then.
+            assert sorted(
+                content(account_dir, snapshot) for snapshot in listed(account_dir)
+            ) == sorted(self.scene.left(self.images)), what
             assert forms(account_dir) == self.scene.after, what
             names = {name for name in os.listdir(account_dir.fd) if not name.endswith(".pages")}
             assert len(names) == 2 * len(listed(account_dir)), f"{what}: {sorted(names)}"
@@ -224,34 +271,48 @@ def test_undisturbed_it_comes_to_its_end(stage: Stage) -> None:
         assert forms(account_dir) == stage.scene.after
 
 
-def test_killed_at_any_call_nothing_is_lost_and_the_next_run_ends_it(stage: Stage, tell: Callable[[str], None]) -> None:
+def test_killed_at_any_call_nothing_is_lost_and_the_next_run_ends_it(
+    stage: Stage, tell: Callable[[str], None]
+) -> None:
     """Row 27: at every call there is, of whatever name."""
     points: Counter[str] = Counter()
     for name, count in sorted(stage.calls().items()):
         for number in sample(range(1, count + 1), 10, f"{stage.scene.name} killed at {name}"):
             what = f"killed at {name} {number}"
             stage.fresh()
-            status, _ = stage.run("-e", f"trace={name}", "-e", f"inject={name}:signal=KILL:when={number}")
+            status, _ = stage.run(
+                "-e", f"trace={name}", "-e", f"inject={name}:signal=KILL:when={number}"
+            )
             if not os.WIFSIGNALED(status):
                 continue  # by that time there are fewer
             points[name] += 1
             stage.must_be_whole(what)
             stage.must_heal(what)
     assert points.total() > amount(100, 8)
-    assert {"fsync", "linkat", "unlinkat", "write", "pread64"} & set(points) or stage.scene.name == "one of two names goes"
+    assert {"fsync", "linkat", "unlinkat", "write", "pread64"} & set(
+        points
+    ) or stage.scene.name == "one of two names goes"
     tell(f"{stage.scene.name}: killed at {points.total()} calls: {dict(points.most_common())}")
 
 
-def test_where_any_call_fails_nothing_is_lost_and_the_next_run_ends_it(stage: Stage, tell: Callable[[str], None]) -> None:
+def test_where_any_call_fails_nothing_is_lost_and_the_next_run_ends_it(
+    stage: Stage, tell: Callable[[str], None]
+) -> None:
     """Rows 19 and 29: EIO and ENOSPC."""
     points: Counter[str] = Counter()
     calls = stage.calls()
     for name, errors in FALLIBLE.items():
-        for number in sample(range(1, calls[name] + 1), 8, f"{stage.scene.name}: a failure of {name}") if calls[name] else ():
+        for number in (
+            sample(range(1, calls[name] + 1), 8, f"{stage.scene.name}: a failure of {name}")
+            if calls[name]
+            else ()
+        ):
             for error in errors:
                 what = f"{error} of {name} {number}"
                 stage.fresh()
-                status, _ = stage.run("-e", f"trace={name}", "-e", f"inject={name}:error={error}:when={number}")
+                status, _ = stage.run(
+                    "-e", f"trace={name}", "-e", f"inject={name}:error={error}:when={number}"
+                )
                 assert os.WIFEXITED(status), what
                 assert os.WEXITSTATUS(status) in (0, 1), f"{what}: not an error of ours"
                 points[f"{error} {name}"] += 1
@@ -262,7 +323,9 @@ def test_where_any_call_fails_nothing_is_lost_and_the_next_run_ends_it(stage: St
 
 
 @pytest.mark.parametrize("kind", ["ext4", "xfs"])
-def test_after_a_power_cut_every_sealed_snapshot_comes_out(tmp_path: Path, kind: str, tell: Callable[[str], None]) -> None:
+def test_after_a_power_cut_every_sealed_snapshot_comes_out(
+    tmp_path: Path, kind: str, tell: Callable[[str], None]
+) -> None:
     """Row 28: the disk is frozen at random moments of compaction and merging, and mounted again."""
     needs_mkfs(kind)
     chance = random.Random(37)
@@ -275,12 +338,16 @@ def test_after_a_power_cut_every_sealed_snapshot_comes_out(tmp_path: Path, kind:
             with mounted(below / "image", tmp_path / "live", "-o", "loop") as live:
                 for turn in range(ROUNDS):
                     shutil.rmtree(live / "store", ignore_errors=True)
-                    subprocess.run(["cp", "-a", stage.template / "store", live / "store"], check=True)
+                    subprocess.run(
+                        ["cp", "-a", stage.template / "store", live / "store"], check=True
+                    )
                     os.sync()
                     stage.store = live / "store"
                     frozen = below / f"frozen-{turn}"
                     _cut(stage, below / "image", frozen, chance)
-                    with mounted(frozen, tmp_path / "after", "-o", "loop,nouuid" if kind == "xfs" else "loop") as after:
+                    with mounted(
+                        frozen, tmp_path / "after", "-o", "loop,nouuid" if kind == "xfs" else "loop"
+                    ) as after:
                         stage.store = after / "store"
                         with stage.account_dir() as account_dir:
                             found[forms(account_dir)] += 1
@@ -305,9 +372,22 @@ def _cut(stage: Stage, image: Path, frozen: Path, chance: random.Random) -> None
         finally:
             os._exit(0)
     os.waitpid(child, os.WUNTRACED)
-    line = ["strace", "-f", "-qq", "-o", "/dev/null", "-e", f"trace={name}", "-e", f"inject={name}:signal=STOP:when={number}"]
+    line = [
+        "strace",
+        "-f",
+        "-qq",
+        "-o",
+        "/dev/null",
+        "-e",
+        f"trace={name}",
+        "-e",
+        f"inject={name}:signal=STOP:when={number}",
+    ]
     with subprocess.Popen([*line, "-p", str(child)], stderr=subprocess.DEVNULL) as tracer:
-        until(lambda: not re.search(r"TracerPid:\t0\n", Path(f"/proc/{child}/status").read_text()), "tracer")
+        until(
+            lambda: not re.search(r"TracerPid:\t0\n", Path(f"/proc/{child}/status").read_text()),
+            "tracer",
+        )
         os.kill(child, signal.SIGCONT)
         until(lambda: _state(child) in "TtZ", "stop or end")
         subprocess.run(clone.split(), check=True)
@@ -321,8 +401,11 @@ def _state(pid: int) -> str:
 
 
 @pytest.mark.parametrize("kind", ["xfs", "btrfs"])
-def test_where_extents_can_be_shared_all_stay_plain_and_share_them(tmp_path: Path, kind: str, tell: Callable[[str], None]) -> None:
-    """Measured by the file system's own count of what is free, mounted anew: xfs gives back late what it had set apart for writing."""
+def test_where_extents_can_be_shared_all_stay_plain_and_share_them(
+    tmp_path: Path, kind: str, tell: Callable[[str], None]
+) -> None:
+    """Measured by the file system's own count of what is free, mounted anew: xfs gives back late
+    what it had set apart for writing."""
     needs_mkfs(kind)
     chance = random.Random(1)
     pages = 4000
@@ -344,7 +427,9 @@ def test_where_extents_can_be_shared_all_stay_plain_and_share_them(tmp_path: Pat
         # What is counted of it by this tool: as the disk has it, but for its own bookkeeping.
         assert abs(used_bytes(account_dir.fd) - first_used - taken) < 2 * MIB
         assert forms(account_dir) == "p" * 8
-        assert [content(account_dir, snapshot) for snapshot in reversed(listed(account_dir))] == images
+        assert [
+            content(account_dir, snapshot) for snapshot in reversed(listed(account_dir))
+        ] == images
         tool = (
             ["btrfs", "filesystem", "du", "-s", "--raw", account_dir.path]
             if kind == "btrfs"
@@ -354,9 +439,14 @@ def test_where_extents_can_be_shared_all_stay_plain_and_share_them(tmp_path: Pat
         for snapshot in listed(account_dir)[1:-1]:
             account_dir.remove_snapshot(snapshot)
         newest, oldest = listed(account_dir)
-        assert (content(account_dir, newest), content(account_dir, oldest)) == (images[-1], images[0])
+        assert (content(account_dir, newest), content(account_dir, oldest)) == (
+            images[-1],
+            images[0],
+        )
     share = taken / sum(len(data) for data in images[1:])
-    tell(f"{kind}: 7 more days took {taken} bytes of the disk, {share:.3f} of full copies\n{said.rstrip()}")
+    tell(
+        f"{kind}: 7 more days took {taken} bytes of the disk, {share:.3f} of full copies\n{said.rstrip()}"
+    )
     assert share < 0.1
 
 

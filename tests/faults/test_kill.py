@@ -1,7 +1,8 @@
 """Row 27: the run may die at any moment; no snapshot is lost, and the next run clears up and succeeds.
 
-strace kills at the entry of the n-th call of one name, so the call isn't made: a sweep over n shows the store between every two
-of its changes. `-f -b execve` lets the worker go, so that the counts are the parent's alone.
+strace kills at the entry of the n-th call of one name, so the call isn't made: a sweep over n shows
+the store between every two of its changes. `-f -b execve` lets the worker go, so that the counts
+are the parent's alone.
 """
 
 from __future__ import annotations
@@ -45,8 +46,9 @@ SNAPSHOTS = 3  # before the run, of which --keep 2 lets two go
 RUN = ("run", "--keep", "2")
 MOST = 200  # calls of one name; a sweep that reaches it has lost its end
 
-# Calls of the parent that change the store, and some at which its worker is alive. Those of the second group are made by other
-# threads of the parent too, earlier: they are counted on the account's shelf alone.
+# Calls of the parent that change the store, and some at which its worker is alive. Those of the
+# second group are made by other threads of the parent too, earlier: they are counted on the
+# account's shelf alone.
 PARENT = (
     "mkdirat",
     "linkat",
@@ -62,14 +64,24 @@ PARENT = (
     "renameat",
 )
 PARENT_ON_THE_SHELF = ("openat", "fsync", "linkat", "unlinkat", "getdents64")
-WORKER = {"pwrite64": 1, "write": 1, "sync_file_range": 1, "ftruncate": 1, "openat2": 1, "sendmsg": 1, "fcntl": 9, "pread64": 9}
+WORKER = {
+    "pwrite64": 1,
+    "write": 1,
+    "sync_file_range": 1,
+    "ftruncate": 1,
+    "openat2": 1,
+    "sendmsg": 1,
+    "fcntl": 9,
+    "pread64": 9,
+}
 
 
 @pytest.fixture
 def bob(make_user: Callable[..., User], land: Land) -> User:
     """A user with the real database, its newest rows in a -wal that a killed server left."""
     user = make_user("flt-bob")
-    land.environ["T3_BACKUP_FILES_LIMIT"] = "0"  # the calls that are counted here are those of the database alone
+    # the calls that are counted here are those of the database alone
+    land.environ["T3_BACKUP_FILES_LIMIT"] = "0"
     leave_wal(user)
     land.write_map(user)
     return user
@@ -97,23 +109,35 @@ class Kills:
         self.points[point.split(maxsplit=1)[0]] += 1
         found = proven(self.land, self.user, known=self.names)
         names = {snapshot.name for snapshot in found}
-        # Pruning begins when the new snapshot is named for good, so either all the old ones are there, or that one is.
-        assert self.names <= names or names - self.names, f"{point}: lost {self.names - names}, and nothing is new"
-        assert self.before[0].name in names, f"{point}: the newest old snapshot is one that --keep 2 keeps"
-        left = {name for name in leftovers(self.land, self.user) if not name.startswith(".partial-")}
-        assert {name.rpartition(".")[2] for name in left} <= {"json"}, f"{point}: data without a manifest"
+        # Pruning begins when the new snapshot is named for good, so either all the old ones are
+        # there, or that one is.
+        assert self.names <= names or names - self.names, (
+            f"{point}: lost {self.names - names}, and nothing is new"
+        )
+        assert self.before[0].name in names, (
+            f"{point}: the newest old snapshot is one that --keep 2 keeps"
+        )
+        left = {
+            name for name in leftovers(self.land, self.user) if not name.startswith(".partial-")
+        }
+        assert {name.rpartition(".")[2] for name in left} <= {"json"}, (
+            f"{point}: data without a manifest"
+        )
         self._must_be_free(point)
         answer = self.land.t3(*RUN)
         assert answer.code == 0, f"{point}: {answer}"
         healed = proven(self.land, self.user, known=frozenset(names))
         assert len(healed) == 2, f"{point}: {answer}"
         new = names - self.names
-        assert healed[0].name in new if new else healed[0].name not in names, f"{point}: the next run took none, or one too many"
+        assert healed[0].name in new if new else healed[0].name not in names, (
+            f"{point}: the next run took none, or one too many"
+        )
         assert leftovers(self.land, self.user) == set(), f"{point}: not cleared by the next run"
         assert source_bytes(self.user) == self.source, f"{point}: the source is another"
 
     def _must_be_free(self, point: str) -> None:
-        # The worker dies by a signal of the kernel's as its parent dies; it may take a moment, but it must not stay.
+        # The worker dies by a signal of the kernel's as its parent dies; it may take a moment, but
+        # it must not stay.
         for pid in processes_of(self.user):
             try:
                 pidfd = os.pidfd_open(pid)
@@ -139,7 +163,8 @@ def kills(land: Land, bob: User) -> Kills:
 
 
 def sweep(kills: Kills, name: str, run: Callable[[int], bool], step: int = 1) -> int:
-    """Kill at call 1, 1+step... until a run isn't hit, which then must have succeeded. How many such calls there are, at most."""
+    """Kill at call 1, 1+step... until a run isn't hit, which then must have succeeded. How many
+    such calls there are, at most."""
     for n in counts(MOST, 5, f"kills at {name}", step):
         kills.fresh()
         if not run(n):
@@ -148,7 +173,9 @@ def sweep(kills: Kills, name: str, run: Callable[[int], bool], step: int = 1) ->
     pytest.fail(f"{name} has no end")
 
 
-def test_the_parent_may_be_killed_at_every_call_that_changes_the_store(kills: Kills, tell: Callable[[str], None]) -> None:
+def test_the_parent_may_be_killed_at_every_call_that_changes_the_store(
+    kills: Kills, tell: Callable[[str], None]
+) -> None:
     """Row 27: seal, name, prune, and everything between."""
 
     def killed(name: str, n: int, *options: str) -> bool:
@@ -163,21 +190,32 @@ def test_the_parent_may_be_killed_at_every_call_that_changes_the_store(kills: Ki
         assert sweep(kills, name, lambda n, name=name: killed(name, n)) >= least
     for name in PARENT_ON_THE_SHELF:
         if name not in PARENT:
-            assert sweep(kills, f"{name}@shelf", lambda n, name=name: killed(name, n, *account_dir)) > 0
+            assert (
+                sweep(kills, f"{name}@shelf", lambda n, name=name: killed(name, n, *account_dir))
+                > 0
+            )
     tell(kills.report("parent"))
 
 
-def test_the_partial_way_may_be_killed_too(land: Land, bob: User, tell: Callable[[str], None]) -> None:
-    """Row 27: where a file has a name from the beginning, what a kill leaves of it is cleared by the next run."""
+def test_the_partial_way_may_be_killed_too(
+    land: Land, bob: User, tell: Callable[[str], None]
+) -> None:
+    """Row 27: where a file has a name from the beginning, what a kill leaves of it is cleared by
+    the next run."""
     seed(land, bob, 1)
     kills = Kills(land, bob)
     left = 0
     for n in range(1, 20):
         kills.fresh()
         options = ("-e", "trace=openat,renameat2", "-P", str(land.account_dir(bob)))
-        # The first openat on the folder opens it, and the second reads a manifest. The third asks for an unnamed file for the data, and
-        # the fifth for one for the manifest.
-        refuse = ("-e", "inject=openat:error=EOPNOTSUPP:when=3..5+2", "-e", f"inject=renameat2:signal=KILL:when={n}")
+        # The first openat on the folder opens it, and the second reads a manifest. The third asks
+        # for an unnamed file for the data, and the fifth for one for the manifest.
+        refuse = (
+            "-e",
+            "inject=openat:error=EOPNOTSUPP:when=3..5+2",
+            "-e",
+            f"inject=renameat2:signal=KILL:when={n}",
+        )
         answer = traced(land, *options, *refuse, words=("run",), parent_only=True)
         if answer.code != KILLED:
             assert answer.code == 0, answer
@@ -194,11 +232,19 @@ def test_the_partial_way_may_be_killed_too(land: Land, bob: User, tell: Callable
 
 
 def test_the_worker_may_be_killed_at_any_call(kills: Kills, tell: Callable[[str], None]) -> None:
-    """Row 27: a dead worker is one line and exit 1; nothing is named, nothing is pruned, the source is whole."""
+    """Row 27: a dead worker is one line and exit 1; nothing is named, nothing is pruned, the source
+    is whole."""
     old = files(kills.land, kills.user)
 
     def killed(name: str, n: int) -> bool:
-        answer, log = trace_worker(kills.land, "-e", f"trace={name}", "-e", f"inject={name}:signal=KILL:when={n}", words=RUN)
+        answer, log = trace_worker(
+            kills.land,
+            "-e",
+            f"trace={name}",
+            "-e",
+            f"inject={name}:signal=KILL:when={n}",
+            words=RUN,
+        )
         if "killed by SIGKILL" not in log:
             assert answer.code == 0, answer
             return False
@@ -217,8 +263,11 @@ def _must_tell(answer: Answer, user: User) -> None:
     assert f"backup FAILED for {user.name} (the worker was killed by SIGKILL" in answer.out, answer
 
 
-def test_a_run_killed_at_any_instant_loses_nothing(kills: Kills, tell: Callable[[str], None]) -> None:
-    """Row 27: not between calls but at instants that nobody chose, some within SQLite and the kernel."""
+def test_a_run_killed_at_any_instant_loses_nothing(
+    kills: Kills, tell: Callable[[str], None]
+) -> None:
+    """Row 27: not between calls but at instants that nobody chose, some within SQLite and the
+    kernel."""
     moments = chance("a run killed at any instant")
     hit = 0
     for n in range(amount(12, 4)):
@@ -236,7 +285,8 @@ def test_a_run_killed_at_any_instant_loses_nothing(kills: Kills, tell: Callable[
 
 
 def test_a_stopped_worker_dies_with_its_parent(land: Land, bob: User) -> None:
-    """Row 27: a worker that waits for a lock, and is stopped on top of it, is dead once its parent is."""
+    """Row 27: a worker that waits for a lock, and is stopped on top of it, is dead once its parent
+    is."""
     shutil.copyfile(REAL, bob.database)
     Path(f"{bob.database}-wal").unlink()
     with closing(sqlite3.connect(bob.database, isolation_level=None)) as holder:
@@ -260,23 +310,37 @@ def test_a_stopped_worker_dies_with_its_parent(land: Land, bob: User) -> None:
 
 
 def _wait_for_workers(user: User) -> list[int]:
-    """The user's processes once one has given up everything (its filter of system calls is in force)."""
+    """The user's processes once one has given up everything (its filter of system calls is in
+    force)."""
     until = time.monotonic() + 30
     while time.monotonic() < until:
-        confined = [pid for pid in processes_of(user) if "\nSeccomp:\t2" in Path(f"/proc/{pid}/status").read_text()]
+        confined = [
+            pid
+            for pid in processes_of(user)
+            if "\nSeccomp:\t2" in Path(f"/proc/{pid}/status").read_text()
+        ]
         if confined:
             return confined
     pytest.fail("no worker came")
 
 
-def test_a_kill_in_the_very_first_run_leaves_a_store_that_works(land: Land, bob: User, tell: Callable[[str], None]) -> None:
+def test_a_kill_in_the_very_first_run_leaves_a_store_that_works(
+    land: Land, bob: User, tell: Callable[[str], None]
+) -> None:
     """Row 27: before the store, before the shelf, and before the first snapshot has its name."""
     shutil.copyfile(REAL, bob.database)
     points = 0
     for name in ("mkdir", "mkdirat", "fsync", "linkat"):
         for n in counts(20, 3, f"kills of the first run at {name}"):
             shutil.rmtree(land.store, ignore_errors=True)
-            answer = traced(land, "-e", f"trace={name}", "-e", f"inject={name}:signal=KILL:when={n}", parent_only=True)
+            answer = traced(
+                land,
+                "-e",
+                f"trace={name}",
+                "-e",
+                f"inject={name}:signal=KILL:when={n}",
+                parent_only=True,
+            )
             if answer.code != KILLED:
                 assert answer.code == 0, answer
                 break

@@ -1,4 +1,5 @@
-"""A restore on disks that are full, that lose their power, and that can share what two files have in common."""
+"""A restore on disks that are full, that lose their power, and that can share what two files have
+in common."""
 
 from __future__ import annotations
 
@@ -49,7 +50,8 @@ def rex(land: Land, make_user: Callable[..., User]) -> User:
 def test_where_the_file_system_can_share_extents_nothing_is_copied(
     land: Land, make_user: Callable[..., User], small: Path, tell: Callable[[str], None]
 ) -> None:
-    """Home and store on one xfs: the restored file is a clone of the snapshot, and the safety snapshot one of the old state."""
+    """Home and store on one xfs: the restored file is a clone of the snapshot, and the safety
+    snapshot one of the old state."""
     with disk(land.folder, "xfs", 400 * MIB) as where:
         user = make_user("flt-kim", small)
         there = Land(where, land.environ | {"T3_BACKUP_MAP": str(land.map)})
@@ -60,7 +62,9 @@ def test_where_the_file_system_can_share_extents_nothing_is_copied(
             old = blocks(user.database)
             answer = there.t3("restore", user.name, "--yes")
             assert answer.code == 0, answer
-            [snapshot, kept] = sorted(there.snapshots(user), key=lambda path: "prerestore" in path.name)
+            [snapshot, kept] = sorted(
+                there.snapshots(user), key=lambda path: "prerestore" in path.name
+            )
             assert len(blocks(user.database) & blocks(snapshot)) == snapshot.stat().st_size // 4096
             # All but the first page, which says in one of the two that there is a -wal.
             assert len(blocks(kept) & old) >= len(old) - 1
@@ -80,7 +84,9 @@ def assert_as_before(user: User, before: dict[str, str]) -> None:
 def blocks(path: Path) -> set[int]:
     """The blocks of the disk that a file lies in (filefrag(8))."""
     subprocess.run(["sync", "-f", path], check=True)
-    out = subprocess.run(["filefrag", "-v", path], check=True, capture_output=True, text=True).stdout
+    out = subprocess.run(
+        ["filefrag", "-v", path], check=True, capture_output=True, text=True
+    ).stdout
     extents = re.findall(r"^ *\d+: *\d+\.\. *\d+: *(\d+)\.\. *(\d+):", out, re.MULTILINE)
     return {block for first, last in extents for block in range(int(first), int(last) + 1)}
 
@@ -118,12 +124,15 @@ def test_without_room_nothing_is_changed(land: Land, rex: User, full: str) -> No
     assert [path.name for path in there.store.glob("*restore*")] == []
 
 
-@pytest.mark.parametrize("leave", [leave_newer_rows_in_a_wal, leave_unreadable_wal], ids=["wal", "unreadable"])
+@pytest.mark.parametrize(
+    "leave", [leave_newer_rows_in_a_wal, leave_unreadable_wal], ids=["wal", "unreadable"]
+)
 @pytest.mark.parametrize("kind", ["ext4", "xfs"])
 def test_after_a_power_cut_it_is_the_old_state_or_the_new_one(
     land: Land, rex: User, kind: str, leave: Callable[[User], None], tell: Callable[[str], None]
 ) -> None:
-    """Row 28: home and store on one disk, frozen at a random moment of a restore, mounted again; then the next command heals."""
+    """Row 28: home and store on one disk, frozen at a random moment of a restore, mounted again;
+    then the next command heals."""
     needs_mkfs(kind)
     chance = random.Random(28)
     seed(land, rex, 1)
@@ -155,11 +164,16 @@ def test_after_a_power_cut_it_is_the_old_state_or_the_new_one(
                     pidfd = os.pidfd_open(process.pid)
                     select.select([pidfd], [], [], chance.uniform(0.15, 0.75))
                     os.close(pidfd)
-                    subprocess.run(["cp", "--reflink=always", image, below / f"frozen-{n}"], check=True)
+                    subprocess.run(
+                        ["cp", "--reflink=always", image, below / f"frozen-{n}"], check=True
+                    )
                     process.communicate()
         for n in range(cuts):
             options = "loop,nouuid" if kind == "xfs" else "loop"
-            with mounted(below / f"frozen-{n}", land.folder / "disk-after", "-o", options) as after, bound(after / "t3", rex):
+            with (
+                mounted(below / f"frozen-{n}", land.folder / "disk-after", "-o", options) as after,
+                bound(after / "t3", rex),
+            ):
                 again = Land(after, there.environ)
                 answer = again.t3("accept", rex.name)
                 assert answer.code == 0, f"cut {n}: {answer}"

@@ -1,8 +1,9 @@
 """Row 27, of a restore: it may die at any moment. What is in the place of the live database is the old state or the new one, whole.
 
-Both the command and each of its workers are killed at the entry of the n-th call of one name. Calls that change nothing are left
-out of the sweep: a kill before one of them leaves the same files as a kill before the next one that does. T3_TEST_EVERY_CALL=1
-makes it each call there is in a soak. The next command heals.
+Both the command and each of its workers are killed at the entry of the n-th call of one name. Calls
+that change nothing are left out of the sweep: a kill before one of them leaves the same files as a
+kill before the next one that does. T3_TEST_EVERY_CALL=1 makes it each call there is in a soak. The
+next command heals.
 """
 
 from __future__ import annotations
@@ -24,7 +25,13 @@ import pytest
 from conftest import Answer, Land, needs_root
 from faults.disks import KILLED, REAL, needs_strace, proven, seed, traced
 from support.sampling import amount, counts, sample
-from system.test_restore import change, dump, leave_hot_journal, leave_newer_rows_in_a_wal, leave_unreadable_wal
+from system.test_restore import (
+    change,
+    dump,
+    leave_hot_journal,
+    leave_newer_rows_in_a_wal,
+    leave_unreadable_wal,
+)
 
 from demo.users import User
 
@@ -32,8 +39,29 @@ pytestmark = [needs_root, needs_strace]
 
 EVERY = os.environ.get("T3_TEST_EVERY_CALL") == "1"
 CHANGING = {
-    *("openat", "openat2", "write", "pwrite64", "ftruncate", "unlink", "unlinkat", "rename", "renameat", "renameat2", "linkat"),
-    *("fsync", "fdatasync", "fchmod", "fchown", "copy_file_range", "sync_file_range", "mkdirat", "exit_group"),
+    *(
+        "openat",
+        "openat2",
+        "write",
+        "pwrite64",
+        "ftruncate",
+        "unlink",
+        "unlinkat",
+        "rename",
+        "renameat",
+        "renameat2",
+        "linkat",
+    ),
+    *(
+        "fsync",
+        "fdatasync",
+        "fchmod",
+        "fchown",
+        "copy_file_range",
+        "sync_file_range",
+        "mkdirat",
+        "exit_group",
+    ),
 }
 OPERATIONS = (
     "stage_database",
@@ -79,12 +107,20 @@ def put_files(user: User, text: bytes) -> None:
 
 def state_files(user: User) -> dict[str, str]:
     """The database and what is beside it, but for the index, by SHA-256."""
-    found = {path.name: path for path in user.database.parent.glob("state.sqlite*") if not path.name.endswith("-shm")}
-    return {name: hashlib.sha256(path.read_bytes() if path.is_file() else b"").hexdigest() for name, path in found.items()}
+    found = {
+        path.name: path
+        for path in user.database.parent.glob("state.sqlite*")
+        if not path.name.endswith("-shm")
+    }
+    return {
+        name: hashlib.sha256(path.read_bytes() if path.is_file() else b"").hexdigest()
+        for name, path in found.items()
+    }
 
 
 def content(user: User, work: Path) -> list[str] | str:
-    """All that a server would find in the place of the live database, read from a copy of it; what SQLite says where it can't."""
+    """All that a server would find in the place of the live database, read from a copy of it; what
+    SQLite says where it can't."""
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir()
     for ending in ("", "-wal", "-journal"):
@@ -135,9 +171,14 @@ class Kills:
         intent = self.land.store / f"{self.user.name}+restore.json"
         found = content(self.user, self.land.folder / "work")
         if found not in (self.old, self.new):
-            # What can't be folded moves away in several steps. Until they are done or undone the intent says so.
-            assert self.state in UNFOLDED, f"{point}: neither old nor new: {found if isinstance(found, str) else len(found)}"
-            assert json.loads(intent.read_text())["begun"], f"{point}: in between, and nothing says so"
+            # What can't be folded moves away in several steps. Until they are done or undone the
+            # intent says so.
+            assert self.state in UNFOLDED, (
+                f"{point}: neither old nor new: {found if isinstance(found, str) else len(found)}"
+            )
+            assert json.loads(intent.read_text())["begun"], (
+                f"{point}: in between, and nothing says so"
+            )
             self.states["between"] += 1
         interrupted = intent.exists()
         answer = self.land.t3("accept", self.user.name)
@@ -156,7 +197,9 @@ class Kills:
             expected = self.new_files
             assert set(files) - aside == {"state.sqlite"}, f"{point}: {files}"
             kept = {re.sub(r"\.replaced-\w+-\w+", "", name): files[name] for name in aside}
-            assert kept == (self.files if self.state in UNFOLDED else {}), f"{point}: what was kept is not the old state"
+            assert kept == (self.files if self.state in UNFOLDED else {}), (
+                f"{point}: what was kept is not the old state"
+            )
         else:
             self.states["old"] += 1
             expected = self.old_files
@@ -164,9 +207,15 @@ class Kills:
             assert not aside, f"{point}: {aside}"
             if self.state in UNFOLDED:
                 assert files == self.files, f"{point}: the old state was touched"
-        assert files_beside(self.user) == expected, f"{point}: files of another state than the database"
-        assert {path.stat().st_uid for path in self.user.database.parent.iterdir()} == {self.user.uid}
-        assert self.known <= {snapshot.name for snapshot in proven(self.land, self.user, known=self.known)}
+        assert files_beside(self.user) == expected, (
+            f"{point}: files of another state than the database"
+        )
+        assert {path.stat().st_uid for path in self.user.database.parent.iterdir()} == {
+            self.user.uid
+        }
+        assert self.known <= {
+            snapshot.name for snapshot in proven(self.land, self.user, known=self.known)
+        }
 
     def report(self, what: str) -> str:
         return f"{what}, {self.state}: {sum(self.points.values())} kill points {dict(self.points)}; states {dict(self.states)}"
@@ -183,7 +232,8 @@ def kills(request: pytest.FixtureRequest, land: Land, make_user: Callable[..., U
 
 
 def worker_wrapper(land: Land, operation: str, options: str) -> list[str]:
-    """The command line of a restore whose worker of that operation runs under strace with those options."""
+    """The command line of a restore whose worker of that operation runs under strace with those
+    options."""
     wrapper, log = land.folder / "python3", land.folder / "strace"
     log.unlink(missing_ok=True)
     wrapper.write_text(
@@ -198,14 +248,24 @@ def restore(kills: Kills, operation: str, options: str) -> tuple[Answer, str]:
     """A restore whose worker of that operation runs under strace; and the trace."""
     line = [*worker_wrapper(kills.land, operation, options), *kills.words()]
     done = subprocess.run(
-        line, executable=sys.executable, env=kills.land.env(), cwd="/", capture_output=True, text=True, timeout=120, check=False
+        line,
+        executable=sys.executable,
+        env=kills.land.env(),
+        cwd="/",
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
     )
     log = kills.land.folder / "strace"
-    return Answer(done.returncode, done.stdout, done.stderr), log.read_text() if log.exists() else ""
+    return Answer(
+        done.returncode, done.stdout, done.stderr
+    ), log.read_text() if log.exists() else ""
 
 
 def calls_of(kills: Kills, operation: str) -> Iterator[tuple[str, int]]:
-    """The calls that a worker of that operation makes as the user: by name, the how-many-eth of that name in the process."""
+    """The calls that a worker of that operation makes as the user: by name, the how-many-eth of
+    that name in the process."""
     kills.fresh()
     answer, log = restore(kills, operation, "")
     assert answer.code == 0, answer
@@ -215,7 +275,12 @@ def calls_of(kills: Kills, operation: str) -> Iterator[tuple[str, int]]:
         name = line.split("(", 1)[0]
         count[name] += 1
         acts = acts or name == "setresuid"
-        if acts and (EVERY or name in CHANGING or "F_SETLEASE" in line) and name.isidentifier() and name != "setresuid":
+        if (
+            acts
+            and (EVERY or name in CHANGING or "F_SETLEASE" in line)
+            and name.isidentifier()
+            and name != "setresuid"
+        ):
             yield name, count[name]
 
 
@@ -225,10 +290,15 @@ def test_a_worker_may_be_killed_at_every_call(kills: Kills, tell: Callable[[str]
             operation in ("stage_archive", "install_archive") and kills.state != "files"
         ):
             continue
-        for name, n in sample(list(calls_of(kills, operation)), 12, f"a {operation} killed, {kills.state}"):
+        for name, n in sample(
+            list(calls_of(kills, operation)), 12, f"a {operation} killed, {kills.state}"
+        ):
             kills.fresh()
-            answer, log = restore(kills, operation, f"-e trace={name} -e inject={name}:signal=KILL:when={n}")
-            if "killed by SIGKILL" not in log:  # a line of progress each half second: a slower run has more of them
+            answer, log = restore(
+                kills, operation, f"-e trace={name} -e inject={name}:signal=KILL:when={n}"
+            )
+            # a line of progress each half second: a slower run has more of them
+            if "killed by SIGKILL" not in log:
                 assert (answer.code, name) == (0, "write"), f"{operation} {name} {n}: not hit"
                 continue
             kills.survived(f"{operation} {name} {n}")
@@ -236,15 +306,32 @@ def test_a_worker_may_be_killed_at_every_call(kills: Kills, tell: Callable[[str]
     tell(kills.report("workers"))
 
 
-PARENT = ("openat", "write", "fsync", "rename", "linkat", "unlinkat", "pidfd_open", "wait4", "exit_group")
+PARENT = (
+    "openat",
+    "write",
+    "fsync",
+    "rename",
+    "linkat",
+    "unlinkat",
+    "pidfd_open",
+    "wait4",
+    "exit_group",
+)
 
 
 @pytest.mark.parametrize("kills", ["wal", "unreadable", "files"], indirect=True)
-def test_the_command_may_be_killed_at_every_call_that_changes_something(kills: Kills, tell: Callable[[str], None]) -> None:
+def test_the_command_may_be_killed_at_every_call_that_changes_something(
+    kills: Kills, tell: Callable[[str], None]
+) -> None:
     """The command's own, on the store, and those around its workers. Its workers die with it."""
     for name in PARENT:
-        # Before the first file in the store is made, nothing is begun: the calls on the store are what counts.
-        place = ["-P", str(kills.land.store), "-P", str(kills.land.account_dir(kills.user))] if name == "openat" else []
+        # Before the first file in the store is made, nothing is begun: the calls on the store are
+        # what counts.
+        place = (
+            ["-P", str(kills.land.store), "-P", str(kills.land.account_dir(kills.user))]
+            if name == "openat"
+            else []
+        )
         for n in counts(100, 9, f"a restore killed at {name}, {kills.state}"):
             kills.fresh()
             inject = ("-e", f"trace={name}", *place, "-e", f"inject={name}:signal=KILL:when={n}")

@@ -1,4 +1,5 @@
-"""What in the units must agree with something else: with the settings, with systemd's own exit codes, and with each other."""
+"""What in the units must agree with something else: with the settings, with systemd's own exit
+codes, and with each other."""
 
 from __future__ import annotations
 
@@ -17,7 +18,8 @@ from t3_backup.errors import UsageError
 
 SERVICE = ROOT / "debian" / "t3-backup.t3-backup-state.service"
 PROOF = ROOT / "debian" / "t3-backup.t3-backup-verify.service"
-# What the weekly proof has otherwise than a run: its time and its tasks, and that it may write less.
+# What the weekly proof has otherwise than a run: its time and its tasks, and that it may write
+# less.
 OWN = {"Description", "After", "ExecStart", "TimeoutStartSec", "TasksMax"}
 CLOSER = {"ReadWritePaths", "NoExecPaths"}
 OF_A_RUN = {"NotifyAccess", "RuntimeDirectory", "RuntimeDirectoryMode", "RuntimeDirectoryPreserve"}
@@ -25,7 +27,10 @@ TASKS_OF_AN_ACCOUNT = 6  # a thread in backup, three in verify.examine, two work
 MOST_JOBS = 64
 
 
-BUMP = [ROOT / "debian" / f"t3-autoupdate.t3-autoupdate{name}.service" for name in ("", "-drain", "-resume")]
+BUMP = [
+    ROOT / "debian" / f"t3-autoupdate.t3-autoupdate{name}.service"
+    for name in ("", "-drain", "-resume")
+]
 
 
 def settings_of(unit: Path) -> dict[str, list[str]]:
@@ -57,7 +62,9 @@ def test_what_runs_write_by_default_may_be_written_and_nothing_there_be_executed
 
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="needs systemd's own list")
 def test_what_systemd_itself_could_not_begin_is_not_tried_again() -> None:
-    listed = subprocess.run(["systemd-analyze", "exit-status"], capture_output=True, text=True, check=True).stdout
+    listed = subprocess.run(
+        ["systemd-analyze", "exit-status"], capture_output=True, text=True, check=True
+    ).stdout
     own = {words[1] for line in listed.splitlines() if (words := line.split())[2:] == ["systemd"]}
     never = set(" ".join(values("RestartPreventExitStatus")).split())
     assert {"203", "226"} <= own <= never
@@ -75,7 +82,13 @@ def test_the_weekly_proof_may_write_to_the_store_alone() -> None:
     proof = settings_of(PROOF)
     assert proof["ReadWritePaths"] == [f"-{settings.load({}, {}, Path('/dev/null')).dest}"]
     # What it may write, and what users may, it can't execute.
-    assert set(proof["NoExecPaths"][0].split()) >= {"-/home", "-/tmp", "-/var/tmp", "-/dev/shm", *proof["ReadWritePaths"]}
+    assert set(proof["NoExecPaths"][0].split()) >= {
+        "-/home",
+        "-/tmp",
+        "-/var/tmp",
+        "-/dev/shm",
+        *proof["ReadWritePaths"],
+    }
 
 
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="needs systemd's own calendar")
@@ -86,10 +99,18 @@ def test_the_weekly_proof_begins_after_the_nightly_run_and_is_over_before_the_ne
         return seconds
 
     night, week = "t3-backup-state.timer", "t3-backup-verify.timer"
-    begins = {unit: settings_of(ROOT / "debian" / f"t3-backup.{unit}")["OnCalendar"][0] for unit in (night, week)}
+    begins = {
+        unit: settings_of(ROOT / "debian" / f"t3-backup.{unit}")["OnCalendar"][0]
+        for unit in (night, week)
+    }
     nightly, weekly = (seconds_of_day(begins[unit]) for unit in (night, week))
     assert nightly + span(night, "RandomizedDelaySec") + 3600 <= weekly
-    assert weekly + span(week, "RandomizedDelaySec") + span("t3-backup-verify.service", "TimeoutStartSec") <= nightly + 86400
+    assert (
+        weekly
+        + span(week, "RandomizedDelaySec")
+        + span("t3-backup-verify.service", "TimeoutStartSec")
+        <= nightly + 86400
+    )
 
 
 def test_whatever_moves_accounts_is_confined_in_one_way() -> None:
@@ -102,7 +123,11 @@ def test_whatever_moves_accounts_is_confined_in_one_way() -> None:
 
 def test_what_a_bump_writes_by_default_may_be_written() -> None:
     values = bump_settings.load({}, Path("/nonexistent"))
-    written = {path.removeprefix("-") for line in settings_of(BUMP[0])["ReadWritePaths"] for path in line.split()}
+    written = {
+        path.removeprefix("-")
+        for line in settings_of(BUMP[0])["ReadWritePaths"]
+        for path in line.split()
+    }
     for path in (values.root, values.freeze.parent, values.bin.parent, adopt.DROP_IN):
         assert written & {str(one) for one in (path, *path.parents)}
     backup = settings.load({}, {}, Path("/dev/null"))
@@ -120,7 +145,11 @@ def test_the_nightly_bump_begins_after_the_nightly_run() -> None:
 
 def seconds_of_day(calendar: str) -> int:
     """When a day's event is, as systemd reads it."""
-    done = subprocess.run(["systemd-analyze", "calendar", calendar], capture_output=True, text=True, check=True)
-    [normal] = [line.partition(": ")[2] for line in done.stdout.splitlines() if "Normalized form" in line]
+    done = subprocess.run(
+        ["systemd-analyze", "calendar", calendar], capture_output=True, text=True, check=True
+    )
+    [normal] = [
+        line.partition(": ")[2] for line in done.stdout.splitlines() if "Normalized form" in line
+    ]
     hours, minutes, seconds = normal.split()[-1].split(":")
     return int(hours) * 3600 + int(minutes) * 60 + int(seconds)

@@ -1,4 +1,5 @@
-"""A deadline: what is left of a time, whatever clock it is measured by, is never less than nothing and never more than before."""
+"""A deadline: what is left of a time, whatever clock it is measured by, is never less than nothing
+and never more than before."""
 
 from __future__ import annotations
 
@@ -25,7 +26,9 @@ class Clock:
 
 
 @given(st.floats(-1e9, 1e9), SECONDS, STEPS)
-def test_what_is_left_only_shrinks_and_ends_at_nothing(start: float, seconds: float, steps: list[float]) -> None:
+def test_what_is_left_only_shrinks_and_ends_at_nothing(
+    start: float, seconds: float, steps: list[float]
+) -> None:
     clock = Clock(start)
     deadline = Deadline.after(seconds, clock)
     before = deadline.left()
@@ -40,7 +43,9 @@ def test_what_is_left_only_shrinks_and_ends_at_nothing(start: float, seconds: fl
 
 
 @given(SECONDS, st.floats(0, 1), st.floats(0, 1e9))
-def test_a_share_is_that_part_of_what_is_left_and_never_later_than_the_whole(seconds: float, part: float, gone: float) -> None:
+def test_a_share_is_that_part_of_what_is_left_and_never_later_than_the_whole(
+    seconds: float, part: float, gone: float
+) -> None:
     clock = Clock(1000.0)
     whole = Deadline.after(seconds, clock)
     clock.now += gone

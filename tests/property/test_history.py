@@ -1,7 +1,7 @@
 """A shelf against a model of it: whatever is sealed, let go, compacted, interrupted or cut off by a clock, what is there is whole.
 
-The model knows the image of every snapshot, and what retention decides. Steps end early at a check between two of them, or at a
-call to the disk, as a full one or a stop would end them.
+The model knows the image of every snapshot, and what retention decides. Steps end early at a check
+between two of them, or at a call to the disk, as a full one or a stop would end them.
 """
 
 from __future__ import annotations
@@ -17,7 +17,18 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from account_dirs import ROOMY, START, changed, clear, content, image, listed, maintenance, seal, strays_of
+from account_dirs import (
+    ROOMY,
+    START,
+    changed,
+    clear,
+    content,
+    image,
+    listed,
+    maintenance,
+    seal,
+    strays_of,
+)
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
@@ -46,7 +57,8 @@ STEPS = {"count": 0}  # how many there were, for who wants to know
 
 @contextmanager
 def failing(number: int) -> Iterator[Callable[[], None]]:
-    """Let the call of that `number` that changes the disk fail; what it gives is a check that counts as one, too."""
+    """Let the call of that `number` that changes the disk fail; what it gives is a check that
+    counts as one, too."""
     left = number
 
     def count() -> None:
@@ -95,7 +107,11 @@ class History(RuleBasedStateMachine):
         if random.random() < 0.1:
             self.newest = image(random.randrange(1, 14), random.randrange(1000))
             return
-        data = changed(data, [page for page in range(len(data) // 4096) if random.random() < 0.2], random.randrange(1000))
+        data = changed(
+            data,
+            [page for page in range(len(data) // 4096) if random.random() < 0.2],
+            random.randrange(1000),
+        )
         pages = max(1, len(data) // 4096 + random.choice((-6, -1, 0, 0, 1, 2, 5)))
         self.newest = data[: pages * 4096].ljust(pages * 4096, b"\0")
 
@@ -115,22 +131,34 @@ class History(RuleBasedStateMachine):
         STEPS["count"] += 1
         try:
             with failing(fail or -1):
-                stored = seal(self.account_dir, self.newest, label=label, verdict=verdict, days=self.day)
+                stored = seal(
+                    self.account_dir, self.newest, label=label, verdict=verdict, days=self.day
+                )
         except OSError:
             return
         self.images[stored.snapshot.name] = self.newest
 
-    @rule(policy=POLICIES, mode=st.sampled_from([DELTA, DELTA, DELTA, OFF]), fail=st.none() | st.integers(1, 60))
+    @rule(
+        policy=POLICIES,
+        mode=st.sampled_from([DELTA, DELTA, DELTA, OFF]),
+        fail=st.none() | st.integers(1, 60),
+    )
     def tidy(self, policy: Policy, mode: str, fail: int | None) -> None:
         """Only what retention lets go goes, and all of it, unless something ends it early."""
         clear(self.account_dir)
         before = listed(self.account_dir)
-        going = {decision.snapshot.name for decision in retention.decide_retention(before, policy) if not decision.keep}
+        going = {
+            decision.snapshot.name
+            for decision in retention.decide_retention(before, policy)
+            if not decision.keep
+        }
         STEPS["count"] += 1
         keeper = maintenance(self.account_dir, policy, mode)
         with failing(fail or -1) as count:
             try:
-                done = replace(keeper, limits=replace(ROOMY, free_bytes=lambda: [1 << 40, count()][0])).tidy()
+                done = replace(
+                    keeper, limits=replace(ROOMY, free_bytes=lambda: [1 << 40, count()][0])
+                ).tidy()
             except (OSError, Failure, Cancelled):
                 done = None
         clear(self.account_dir)
@@ -146,16 +174,22 @@ class History(RuleBasedStateMachine):
 
     def _must_still_be_there(self, before: list[Any], left: set[str]) -> None:
         verified = [snapshot.name for snapshot in before if snapshot.verdict == "verified"]
-        assert not verified or verified[0] in left, "row 13: the newest verified snapshot is never let go"
+        assert not verified or verified[0] in left, (
+            "row 13: the newest verified snapshot is never let go"
+        )
         if any(snapshot.holds for snapshot in before):
-            assert left == {snapshot.name for snapshot in before}, "row 34: while one is held, all stay"
+            assert left == {snapshot.name for snapshot in before}, (
+                "row 34: while one is held, all stay"
+            )
 
     @rule()
     def accept(self) -> None:
         """Somebody has looked at them."""
         for snapshot in listed(self.account_dir):
             if snapshot.holds:
-                self.account_dir.replace_manifest(replace(snapshot, accepted_at=format_time(START + timedelta(days=self.day))))
+                self.account_dir.replace_manifest(
+                    replace(snapshot, accepted_at=format_time(START + timedelta(days=self.day)))
+                )
 
     @rule(which=st.integers(0, 50), pinned=st.booleans())
     def pin(self, which: int, pinned: bool) -> None:
@@ -164,12 +198,15 @@ class History(RuleBasedStateMachine):
         if not snapshots:
             return
         chosen = snapshots[which % len(snapshots)]
-        self.account_dir.replace_manifest(replace(chosen, pinned_at=format_time(START) if pinned else None))
+        self.account_dir.replace_manifest(
+            replace(chosen, pinned_at=format_time(START) if pinned else None)
+        )
         (self.pinned.add if pinned else self.pinned.discard)(chosen.name)
 
     @invariant()
     def what_is_there_is_whole(self) -> None:
-        """Every snapshot that was sealed and not let go comes back, byte for byte; nothing else is there."""
+        """Every snapshot that was sealed and not let go comes back, byte for byte; nothing else is
+        there."""
         snapshots = listed(self.account_dir)
         assert {snapshot.name for snapshot in snapshots} == set(self.images)
         assert strays_of(self.account_dir) == []

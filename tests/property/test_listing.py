@@ -1,4 +1,5 @@
-"""The listing of an account's folder: what is carried on from change to change is what a fresh look at the folder finds."""
+"""The listing of an account's folder: what is carried on from change to change is what a fresh look
+at the folder finds."""
 
 from __future__ import annotations
 
@@ -25,7 +26,21 @@ from t3_backup.store.names import DATA, DELTA, PAGES
 
 STEPS = st.lists(
     st.tuples(
-        st.sampled_from(["seal", "same", "again", "suspect", "tidy", "prune", "pin", "stray", "leftover", "archive", "clear"]),
+        st.sampled_from(
+            [
+                "seal",
+                "same",
+                "again",
+                "suspect",
+                "tidy",
+                "prune",
+                "pin",
+                "stray",
+                "leftover",
+                "archive",
+                "clear",
+            ]
+        ),
         st.integers(0, 7),
     ),
     min_size=1,
@@ -49,7 +64,13 @@ def test_what_is_carried_on_is_what_is_there(steps: list[tuple[str, int]]) -> No
             assert listing == account_dir.read_listing()
             if step in ("seal", "same", "again", "suspect"):
                 data = data if step == "same" else changed(data, [number + 1], count)
-                more = {"label": "again"} if step == "again" else {"verdict": "suspect"} if step == "suspect" else {}
+                more = (
+                    {"label": "again"}
+                    if step == "again"
+                    else {"verdict": "suspect"}
+                    if step == "suspect"
+                    else {}
+                )
                 accepted = {"accepted_at": "2026-11-01T00:00:00Z"} if step == "suspect" else {}
                 listing = seal(account_dir, data, **more, **accepted).listing
             elif step in ("tidy", "prune"):
@@ -59,11 +80,15 @@ def test_what_is_carried_on_is_what_is_there(steps: list[tuple[str, int]]) -> No
                 assert done.warnings == []
                 listing = done.listing
             elif step == "pin" and listing.snapshots:
-                manifest = replace(listing.snapshots[number % len(listing.snapshots)], pinned_at="2026-11-01T00:00:00Z")
+                manifest = replace(
+                    listing.snapshots[number % len(listing.snapshots)],
+                    pinned_at="2026-11-01T00:00:00Z",
+                )
                 account_dir.replace_manifest(manifest)
                 listing = listing.with_manifest(manifest)
             elif step == "stray":
-                _stray(account_dir, number)  # not ours: it is found by the next that reads the folder
+                # not ours: it is found by the next that reads the folder
+                _stray(account_dir, number)
                 listing = account_dir.update_listing(listing)
             elif step == "leftover":
                 (account_dir.path / f".partial-{number}").touch()
@@ -94,7 +119,8 @@ def test_a_folder_that_is_as_it_was_is_not_read_again(account_dir: AccountDir) -
 
 
 def test_what_came_after_the_look_is_not_removed(account_dir: AccountDir) -> None:
-    """An archive that has come since the listing was read may be a snapshot's that has no name yet."""
+    """An archive that has come since the listing was read may be a snapshot's that has no name
+    yet."""
     old, new = (archive_name(Companion(letter * 64, 1, 1, 1, "x")) for letter in "ab")
     (account_dir.path / old).touch()
     listing = account_dir.read_listing()
@@ -103,8 +129,11 @@ def test_what_came_after_the_look_is_not_removed(account_dir: AccountDir) -> Non
     assert account_dir.read_names() == listing.names == {new}
 
 
-def test_what_was_brought_back_since_the_look_is_seen_before_anything_is_removed(account_dir: AccountDir) -> None:
-    """Somebody brings back a held snapshot while a run goes on: nothing is pruned, although the run's own listing knows of none."""
+def test_what_was_brought_back_since_the_look_is_seen_before_anything_is_removed(
+    account_dir: AccountDir,
+) -> None:
+    """Somebody brings back a held snapshot while a run goes on: nothing is pruned, although the
+    run's own listing knows of none."""
     for day in range(3):
         seal(account_dir, image(4, day))
     policy = Policy(keep=1, daily=0, weekly=0, monthly=0, yearly=0, labelled=1)

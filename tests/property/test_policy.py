@@ -7,7 +7,21 @@ from datetime import datetime, timedelta
 from itertools import accumulate
 
 import pytest
-from histories import COUNTS, GOOD, KEEPS, POLICIES, YEARS, histories, kept, newest_first, numbers, plain, snapshot, stay, verified
+from histories import (
+    COUNTS,
+    GOOD,
+    KEEPS,
+    POLICIES,
+    YEARS,
+    histories,
+    kept,
+    newest_first,
+    numbers,
+    plain,
+    snapshot,
+    stay,
+    verified,
+)
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from made import NOON
@@ -26,7 +40,9 @@ NOTHING = Policy(0, 0, 0, 0, 0, 0)
 
 
 @given(histories(pins=True), POLICIES)
-def test_the_newest_verified_one_stays_whatever_the_policy(account_dir: list[Manifest], policy: Policy) -> None:
+def test_the_newest_verified_one_stays_whatever_the_policy(
+    account_dir: list[Manifest], policy: Policy
+) -> None:
     """Row 13: by a rule of its own, so never is there less than one of an account that had one."""
     for newest in verified(account_dir)[:1]:
         assert newest in kept(account_dir, policy)
@@ -34,7 +50,9 @@ def test_the_newest_verified_one_stays_whatever_the_policy(account_dir: list[Man
 
 
 @given(histories(pins=True), POLICIES)
-def test_a_pinned_one_stays_whatever_the_policy(account_dir: list[Manifest], policy: Policy) -> None:
+def test_a_pinned_one_stays_whatever_the_policy(
+    account_dir: list[Manifest], policy: Policy
+) -> None:
     """Row 13: verified or not, labelled or not."""
     pinned = numbers(one for one in account_dir if one.pinned_at is not None)
     assert pinned <= stay(account_dir, policy)
@@ -42,7 +60,9 @@ def test_a_pinned_one_stays_whatever_the_policy(account_dir: list[Manifest], pol
 
 
 @given(histories(GOOD, pins=True), POLICIES)
-def test_a_pin_keeps_that_one_and_changes_nothing_else(account_dir: list[Manifest], policy: Policy) -> None:
+def test_a_pin_keeps_that_one_and_changes_nothing_else(
+    account_dir: list[Manifest], policy: Policy
+) -> None:
     """Row 13: it pushes none out, and keeps no other, whatever the clock did."""
     loose = [replace(one, pinned_at=None) for one in account_dir]
     pinned = numbers(one for one in account_dir if one.pinned_at is not None)
@@ -50,7 +70,9 @@ def test_a_pin_keeps_that_one_and_changes_nothing_else(account_dir: list[Manifes
 
 
 @given(histories(pins=True), POLICIES)
-def test_a_labelled_one_stays_until_as_many_newer_of_its_kind_are_there(account_dir: list[Manifest], policy: Policy) -> None:
+def test_a_labelled_one_stays_until_as_many_newer_of_its_kind_are_there(
+    account_dir: list[Manifest], policy: Policy
+) -> None:
     """Row 13."""
     labelled = [one for one in verified(account_dir) if one.label is not None]
     for kind in {label_kind(str(one.label)) for one in labelled}:
@@ -59,7 +81,9 @@ def test_a_labelled_one_stays_until_as_many_newer_of_its_kind_are_there(account_
 
 
 @given(histories(GOOD, jumps=False), POLICIES)
-def test_of_labelled_ones_no_more_stay_than_the_policy_says(account_dir: list[Manifest], policy: Policy) -> None:
+def test_of_labelled_ones_no_more_stay_than_the_policy_says(
+    account_dir: list[Manifest], policy: Policy
+) -> None:
     labelled = [one for one in verified(account_dir) if one.label is not None]
     for kind in {label_kind(str(one.label)) for one in labelled}:
         beyond = [one for one in labelled if label_kind(str(one.label)) == kind][policy.labelled :]
@@ -86,8 +110,11 @@ def test_the_newest_verified_one_of_each_of_the_last_periods_stays(
 
 
 @given(histories(GOOD, jumps=False), POLICIES)
-def test_with_a_clock_that_is_right_nothing_else_stays(account_dir: list[Manifest], policy: Policy) -> None:
-    """What a policy asks for is all that it costs: rules of its own are met by this reckoning from the calendar."""
+def test_with_a_clock_that_is_right_nothing_else_stays(
+    account_dir: list[Manifest], policy: Policy
+) -> None:
+    """What a policy asks for is all that it costs: rules of its own are met by this reckoning from
+    the calendar."""
     account_dir = [one for one in account_dir if one.verdict == "verified" and one.label is None]
     expected = numbers(newest_first(account_dir)[: policy.keep])
     for rule, period in PERIODS.items():
@@ -99,16 +126,22 @@ def test_with_a_clock_that_is_right_nothing_else_stays(account_dir: list[Manifes
 
 @settings(max_examples=300)
 @given(histories(pins=True), POLICIES)
-def test_deciding_again_after_what_goes_is_gone_deletes_nothing_more(account_dir: list[Manifest], policy: Policy) -> None:
+def test_deciding_again_after_what_goes_is_gone_deletes_nothing_more(
+    account_dir: list[Manifest], policy: Policy
+) -> None:
     """Row 13."""
     once = kept(account_dir, policy)
     assert kept(once, policy) == once
 
 
 @given(histories(pins=True), POLICIES, st.sampled_from([*PERIODS, "keep", "labelled"]))
-def test_a_policy_that_asks_for_more_keeps_no_less(account_dir: list[Manifest], policy: Policy, rule: str) -> None:
+def test_a_policy_that_asks_for_more_keeps_no_less(
+    account_dir: list[Manifest], policy: Policy, rule: str
+) -> None:
     """Row 13."""
-    assert stay(account_dir, policy) <= stay(account_dir, replace(policy, **{rule: getattr(policy, rule) + 1}))
+    assert stay(account_dir, policy) <= stay(
+        account_dir, replace(policy, **{rule: getattr(policy, rule) + 1})
+    )
 
 
 @given(histories(pins=True), POLICIES)
@@ -134,25 +167,39 @@ def nights(gaps: list[int]) -> list[datetime]:
 
 @settings(max_examples=200)
 @given(st.data(), POLICIES, st.sampled_from([YEARS, -YEARS]))
-def test_a_clock_that_is_ten_years_off_for_a_while_prunes_nothing(data: st.DataObject, policy: Policy, jump: int) -> None:
+def test_a_clock_that_is_ten_years_off_for_a_while_prunes_nothing(
+    data: st.DataObject, policy: Policy, jump: int
+) -> None:
     """Row 15: for as many runs as are kept, wherever in the history: what would be there without the jump is there.
 
-    While it is wrong, when it is right again, and whenever after that. Those taken under it alone go by days that never were.
+    While it is wrong, when it is right again, and whenever after that. Those taken under it alone
+    go by days that never were.
     """
-    gaps = data.draw(st.lists(st.integers(0, 3 * 86400) | st.integers(0, 60 * 86400), min_size=1, max_size=60))
+    gaps = data.draw(
+        st.lists(st.integers(0, 3 * 86400) | st.integers(0, 60 * 86400), min_size=1, max_size=60)
+    )
     right = [snapshot(number, when) for number, when in enumerate(nights(gaps), 1)]
     first = data.draw(st.integers(1, len(right) - 1))
     under_it = set(range(first, first + policy.keep))
     wrong = [
-        replace(one, taken_at=format_time(one.when + timedelta(seconds=jump))) if one.sequence in under_it else one for one in right
+        replace(one, taken_at=format_time(one.when + timedelta(seconds=jump)))
+        if one.sequence in under_it
+        else one
+        for one in right
     ]
     for end in range(first, len(right) + 1):
-        assert pruned_after_each(right[:end], policy) - under_it <= pruned_after_each(wrong[:end], policy)
+        assert pruned_after_each(right[:end], policy) - under_it <= pruned_after_each(
+            wrong[:end], policy
+        )
 
 
-@given(st.lists(st.integers(0, 60 * 86400), max_size=40), POLICIES, st.sampled_from([YEARS, -YEARS]))
+@given(
+    st.lists(st.integers(0, 60 * 86400), max_size=40), POLICIES, st.sampled_from([YEARS, -YEARS])
+)
 def test_a_jump_alone_deletes_nothing_at_all(gaps: list[int], policy: Policy, jump: int) -> None:
     """Row 15: whatever had stayed until then, stays."""
-    account_dir = kept([snapshot(number, when) for number, when in enumerate(nights(gaps), 1)], policy)
+    account_dir = kept(
+        [snapshot(number, when) for number, when in enumerate(nights(gaps), 1)], policy
+    )
     jumped = snapshot(len(gaps) + 2, account_dir[0].when + timedelta(seconds=jump))
     assert kept([*account_dir, jumped], policy) == newest_first([*account_dir, jumped])

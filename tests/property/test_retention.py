@@ -6,7 +6,21 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from histories import GOOD, KEEPS, YEARS, day, histories, kept, newest_first, numbers, plain, same, snapshot, stay, verified
+from histories import (
+    GOOD,
+    KEEPS,
+    YEARS,
+    day,
+    histories,
+    kept,
+    newest_first,
+    numbers,
+    plain,
+    same,
+    snapshot,
+    stay,
+    verified,
+)
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from made import NOON
@@ -18,7 +32,8 @@ from t3_backup.text import format_time
 
 @given(histories(), KEEPS)
 def test_the_newest_verified_one_always_stays(account_dir: list[Manifest], keep: int) -> None:
-    """Row 13: labelled or not, whatever else there is; by a rule of its own, that even a KEEP of nothing would not end."""
+    """Row 13: labelled or not, whatever else there is; by a rule of its own, that even a KEEP of
+    nothing would not end."""
     for newest in verified(account_dir)[:1]:
         assert newest in kept(account_dir, keep)
         assert newest in kept(account_dir, 0)
@@ -31,7 +46,9 @@ def test_the_newest_keep_verified_ones_stay(account_dir: list[Manifest], keep: i
 
 
 @given(histories(), KEEPS)
-def test_a_labelled_one_stays_until_its_own_kind_has_pushed_it_out(account_dir: list[Manifest], keep: int) -> None:
+def test_a_labelled_one_stays_until_its_own_kind_has_pushed_it_out(
+    account_dir: list[Manifest], keep: int
+) -> None:
     """Row 13."""
     staying = stay(account_dir, keep)
     labelled = [one for one in verified(account_dir) if one.label is not None]
@@ -41,7 +58,9 @@ def test_a_labelled_one_stays_until_its_own_kind_has_pushed_it_out(account_dir: 
 
 
 @given(histories(GOOD, jumps=False), KEEPS)
-def test_labelled_ones_push_no_plain_one_out_and_plain_ones_no_labelled(account_dir: list[Manifest], keep: int) -> None:
+def test_labelled_ones_push_no_plain_one_out_and_plain_ones_no_labelled(
+    account_dir: list[Manifest], keep: int
+) -> None:
     """Row 13."""
     good = verified(account_dir)
     labelled = [one for one in good if one.label is not None]
@@ -56,7 +75,9 @@ def test_while_a_bad_one_is_unaccepted_nothing_goes(account_dir: list[Manifest],
 
 
 @given(histories(GOOD, jumps=False), KEEPS)
-def test_a_bad_one_that_is_accepted_holds_nothing_and_counts_for_nothing(account_dir: list[Manifest], keep: int) -> None:
+def test_a_bad_one_that_is_accepted_holds_nothing_and_counts_for_nothing(
+    account_dir: list[Manifest], keep: int
+) -> None:
     """Row 12: evidence takes no place of a good one's; the newest few of it stay."""
     evidence = [one for one in newest_first(account_dir) if one.verdict != "verified"]
     good = [one for one in account_dir if one.verdict == "verified"]
@@ -64,8 +85,11 @@ def test_a_bad_one_that_is_accepted_holds_nothing_and_counts_for_nothing(account
 
 
 @given(histories(), KEEPS)
-def test_the_newest_verified_one_of_each_of_the_last_days_stays(account_dir: list[Manifest], keep: int) -> None:
-    """Row 35: by the order in which they were taken, so that a clock that was wrong can't count days twice."""
+def test_the_newest_verified_one_of_each_of_the_last_days_stays(
+    account_dir: list[Manifest], keep: int
+) -> None:
+    """Row 35: by the order in which they were taken, so that a clock that was wrong can't count
+    days twice."""
     staying = kept(account_dir, keep)
     days = list(dict.fromkeys(day(one) for one in plain(account_dir)))
     for last in days[:keep]:
@@ -73,7 +97,9 @@ def test_the_newest_verified_one_of_each_of_the_last_days_stays(account_dir: lis
 
 
 @given(histories(jumps=False), KEEPS)
-def test_with_a_clock_that_is_right_the_last_days_are_those_of_the_calendar(account_dir: list[Manifest], keep: int) -> None:
+def test_with_a_clock_that_is_right_the_last_days_are_those_of_the_calendar(
+    account_dir: list[Manifest], keep: int
+) -> None:
     """Row 35."""
     staying = kept(account_dir, keep)
     for last in sorted({day(one) for one in plain(account_dir)}, reverse=True)[:keep]:
@@ -81,11 +107,18 @@ def test_with_a_clock_that_is_right_the_last_days_are_those_of_the_calendar(acco
 
 
 @given(histories(GOOD), KEEPS, st.integers(1, 60))
-def test_many_runs_on_one_day_push_no_earlier_day_out(account_dir: list[Manifest], keep: int, runs: int) -> None:
+def test_many_runs_on_one_day_push_no_earlier_day_out(
+    account_dir: list[Manifest], keep: int, runs: int
+) -> None:
     """Row 35: they cost what one run on that day would have, whatever the clock did before."""
     sequence = max((one.sequence for one in account_dir), default=0)
-    noon = max((one.when for one in account_dir), default=NOON).replace(hour=0, minute=0, second=0) + timedelta(days=1, hours=12)
-    burst = [snapshot(sequence + number, noon + timedelta(minutes=number)) for number in range(1, runs + 1)]
+    noon = max((one.when for one in account_dir), default=NOON).replace(
+        hour=0, minute=0, second=0
+    ) + timedelta(days=1, hours=12)
+    burst = [
+        snapshot(sequence + number, noon + timedelta(minutes=number))
+        for number in range(1, runs + 1)
+    ]
     once, often = [*account_dir, burst[-1]], [*account_dir, *burst]
     for last in list(dict.fromkeys(day(one) for one in plain(once)))[:keep]:
         newest_of_day = next(one for one in plain(once) if day(one) == last)
@@ -93,13 +126,19 @@ def test_many_runs_on_one_day_push_no_earlier_day_out(account_dir: list[Manifest
         assert newest_of_day in kept(often, keep)
 
 
-@given(histories(GOOD, jumps=False), KEEPS, st.sampled_from([YEARS, -YEARS, 86400 * 40, -86400 * 40]), st.data())
+@given(
+    histories(GOOD, jumps=False),
+    KEEPS,
+    st.sampled_from([YEARS, -YEARS, 86400 * 40, -86400 * 40]),
+    st.data(),
+)
 def test_a_clock_that_jumps_prunes_nothing_that_would_stay_otherwise(
     account_dir: list[Manifest], keep: int, jump: int, data: st.DataObject
 ) -> None:
     """Row 15: a run under a wrong clock, and all runs after it, prune at most what it would have under a right one.
 
-    It is on a day of its own, as most are, by either clock: a wrong one may make one day of it more, never more.
+    It is on a day of its own, as most are, by either clock: a wrong one may make one day of it
+    more, never more.
     """
     account_dir = [one for one in account_dir if one.label is None]
     last = max((one.when for one in account_dir), default=NOON)
@@ -119,10 +158,14 @@ def test_a_clock_that_jumps_prunes_nothing_that_would_stay_otherwise(
 
 @given(histories(), KEEPS)
 def test_one_from_the_future_stays(account_dir: list[Manifest], keep: int) -> None:
-    """Row 15: as long as something that stays was taken after it, at an earlier time by more than a day."""
+    """Row 15: as long as something that stays was taken after it, at an earlier time by more than a
+    day."""
     staying = kept(account_dir, keep)
     for one in account_dir:
-        if any(other.sequence > one.sequence and one.when - other.when > timedelta(days=1) for other in staying):
+        if any(
+            other.sequence > one.sequence and one.when - other.when > timedelta(days=1)
+            for other in staying
+        ):
             assert one in staying
 
 
@@ -130,23 +173,34 @@ def test_one_from_the_future_stays(account_dir: list[Manifest], keep: int) -> No
 def test_age_alone_prunes_nothing(account_dir: list[Manifest], keep: int) -> None:
     """Row 15: the same history ten years earlier or later has the same fate."""
     for jump in (YEARS // 86400 * 86400, -(YEARS // 86400) * 86400):
-        moved = [replace(one, taken_at=format_time(one.when + timedelta(seconds=jump))) for one in account_dir]
-        assert [one.sequence for one in kept(moved, keep)] == [one.sequence for one in kept(account_dir, keep)]
+        moved = [
+            replace(one, taken_at=format_time(one.when + timedelta(seconds=jump)))
+            for one in account_dir
+        ]
+        assert [one.sequence for one in kept(moved, keep)] == [
+            one.sequence for one in kept(account_dir, keep)
+        ]
 
 
 @given(histories(), KEEPS, st.randoms(use_true_random=False))
-def test_the_order_of_reading_a_shelf_changes_nothing(account_dir: list[Manifest], keep: int, random) -> None:
+def test_the_order_of_reading_a_shelf_changes_nothing(
+    account_dir: list[Manifest], keep: int, random
+) -> None:
     """Row 13: and what decides once decides so again."""
     shuffled = account_dir.copy()
     random.shuffle(shuffled)
     first = decide_retention(account_dir, same(keep))
-    assert first == decide_retention(account_dir, same(keep)) == decide_retention(shuffled, same(keep))
+    assert (
+        first == decide_retention(account_dir, same(keep)) == decide_retention(shuffled, same(keep))
+    )
     assert [decision.snapshot for decision in first] == newest_first(account_dir)
 
 
 @settings(max_examples=300)
 @given(histories(GOOD), KEEPS)
-def test_deciding_again_after_pruning_deletes_nothing_more(account_dir: list[Manifest], keep: int) -> None:
+def test_deciding_again_after_pruning_deletes_nothing_more(
+    account_dir: list[Manifest], keep: int
+) -> None:
     """Row 13."""
     once = kept(account_dir, keep)
     assert kept(once, keep) == once
@@ -154,8 +208,11 @@ def test_deciding_again_after_pruning_deletes_nothing_more(account_dir: list[Man
 
 @settings(max_examples=300)
 @given(histories(GOOD), KEEPS)
-def test_pruning_after_every_run_comes_to_the_same_days(account_dir: list[Manifest], keep: int) -> None:
-    """Row 35: pruning day by day, as it really happens, keeps what the two rules promise of the whole history."""
+def test_pruning_after_every_run_comes_to_the_same_days(
+    account_dir: list[Manifest], keep: int
+) -> None:
+    """Row 35: pruning day by day, as it really happens, keeps what the two rules promise of the
+    whole history."""
     account_dir = [one for one in account_dir if one.verdict == "verified"]
     staying: list[Manifest] = []
     for one in account_dir:
@@ -172,10 +229,14 @@ def test_a_larger_keep_never_keeps_less(account_dir: list[Manifest], keep: int) 
 
 
 @given(histories(), KEEPS)
-def test_the_names_of_the_old_script_are_treated_the_same(account_dir: list[Manifest], keep: int) -> None:
+def test_the_names_of_the_old_script_are_treated_the_same(
+    account_dir: list[Manifest], keep: int
+) -> None:
     """Row 13: with a manifest, they are snapshots like any other."""
     renamed = [snapshot_with_old_name(one) for one in account_dir]
-    assert [one.sequence for one in kept(renamed, keep)] == [one.sequence for one in kept(account_dir, keep)]
+    assert [one.sequence for one in kept(renamed, keep)] == [
+        one.sequence for one in kept(account_dir, keep)
+    ]
 
 
 def snapshot_with_old_name(one: Manifest) -> Manifest:
@@ -193,8 +254,15 @@ def test_an_empty_shelf_and_one_of_bad_ones_alone_are_left_as_they_are() -> None
 # Times of runs, oldest first, and which of them stay with keep 2 (by their place in the list).
 DAYS = [
     pytest.param(
-        # Berlin springs forward on the 29th at 01:00 UTC; in local time 23:30 UTC is the next day already.
-        ["2026-03-28T23:30:00", "2026-03-29T00:30:00", "2026-03-29T23:30:00", "2026-03-30T00:10:00", "2026-03-30T00:20:00"],
+        # Berlin springs forward on the 29th at 01:00 UTC; in local time 23:30 UTC is the next day
+        # already.
+        [
+            "2026-03-28T23:30:00",
+            "2026-03-29T00:30:00",
+            "2026-03-29T23:30:00",
+            "2026-03-30T00:10:00",
+            "2026-03-30T00:20:00",
+        ],
         {2, 3, 4},
         id="the day that has 23 hours",
     ),
@@ -211,18 +279,42 @@ DAYS = [
         id="the day that has 25 hours",
     ),
     pytest.param(
-        ["2026-12-30T12:00:00", "2026-12-31T23:59:59", "2027-01-01T00:00:00", "2027-01-01T00:00:01"],
+        [
+            "2026-12-30T12:00:00",
+            "2026-12-31T23:59:59",
+            "2027-01-01T00:00:00",
+            "2027-01-01T00:00:01",
+        ],
         {1, 2, 3},
         id="the end of a year",
     ),
     pytest.param(
-        ["2028-02-28T12:00:00", "2028-02-29T01:00:00", "2028-02-29T02:00:00", "2028-03-01T12:00:00"], {2, 3}, id="a leap day"
+        [
+            "2028-02-28T12:00:00",
+            "2028-02-29T01:00:00",
+            "2028-02-29T02:00:00",
+            "2028-03-01T12:00:00",
+        ],
+        {2, 3},
+        id="a leap day",
     ),
     pytest.param(
-        ["2027-02-27T12:00:00", "2027-02-28T12:00:00", "2027-03-01T12:00:00", "2027-03-01T13:00:00"], {1, 2, 3}, id="no leap day"
+        [
+            "2027-02-27T12:00:00",
+            "2027-02-28T12:00:00",
+            "2027-03-01T12:00:00",
+            "2027-03-01T13:00:00",
+        ],
+        {1, 2, 3},
+        id="no leap day",
     ),
     pytest.param(
-        ["2026-12-28T12:00:00", "2027-01-04T12:00:00", "2027-01-04T13:00:00", "2027-01-04T14:00:00"],
+        [
+            "2026-12-28T12:00:00",
+            "2027-01-04T12:00:00",
+            "2027-01-04T13:00:00",
+            "2027-01-04T14:00:00",
+        ],
         {0, 2, 3},
         id="days without a run don't count",
     ),
@@ -232,14 +324,19 @@ DAYS = [
 @pytest.mark.parametrize(("times", "staying"), DAYS)
 def test_days_are_those_of_utc(times: list[str], staying: set[int]) -> None:
     """Row 14."""
-    account_dir = [snapshot(number, datetime.fromisoformat(time).replace(tzinfo=UTC)) for number, time in enumerate(times)]
+    account_dir = [
+        snapshot(number, datetime.fromisoformat(time).replace(tzinfo=UTC))
+        for number, time in enumerate(times)
+    ]
     assert {one.sequence for one in kept(account_dir, 2)} == staying
 
 
 def test_fourteen_days_and_a_day_of_fifty_runs_are_all_there() -> None:
     """Row 35, in the numbers of the default."""
     month = [snapshot(number, NOON + timedelta(days=number)) for number in range(30)]
-    burst = [snapshot(30 + number, NOON + timedelta(days=30, minutes=number)) for number in range(50)]
+    burst = [
+        snapshot(30 + number, NOON + timedelta(days=30, minutes=number)) for number in range(50)
+    ]
     staying = kept([*month, *burst], 14)
     assert {day(one) for one in staying} == {day(one) for one in [*month[-13:], burst[0]]}
     assert len(staying) == 14 + 13
@@ -250,6 +347,8 @@ def test_a_clock_that_was_ten_years_ahead_takes_no_day_away_for_good() -> None:
     month = [snapshot(number, NOON + timedelta(days=number)) for number in range(10)]
     ahead = [snapshot(10 + number, NOON + timedelta(days=3650 + number)) for number in range(3)]
     week = [snapshot(20 + number, NOON + timedelta(days=10 + number)) for number in range(3)]
-    burst = [snapshot(30 + number, NOON + timedelta(days=13, minutes=number)) for number in range(50)]
+    burst = [
+        snapshot(30 + number, NOON + timedelta(days=13, minutes=number)) for number in range(50)
+    ]
     staying = kept([*month, *ahead, *week, *burst], 3)
     assert numbers([*week[1:], burst[-1], *ahead]) <= numbers(staying)

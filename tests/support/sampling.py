@@ -26,7 +26,9 @@ def seed() -> str:
     if not os.environ.get("T3_TEST_SEED"):
         line = ["git", "-c", f"safe.directory={ROOT}", "rev-parse", "--short=12", "HEAD"]
         try:
-            commit = subprocess.run(line, cwd=ROOT, capture_output=True, text=True, check=False).stdout.strip()
+            commit = subprocess.run(
+                line, cwd=ROOT, capture_output=True, text=True, check=False
+            ).stdout.strip()
         except FileNotFoundError:
             commit = ""
         os.environ["T3_TEST_SEED"] = commit or "0"  # no checkout: a package is built
@@ -39,7 +41,8 @@ def chance(what: str) -> Random:
 
 
 def counts(most: int, one_in: int, what: str, step: int = 1) -> Iterable[int]:
-    """For a sweep that finds its end by itself: 1, 1 + step and so on, below `most`; but in a soak the first and one in so many."""
+    """For a sweep that finds its end by itself: 1, 1 + step and so on, below `most`; but in a soak
+    the first and one in so many."""
     if is_soak():
         return range(1, most, step)
     return (1, *range(1 + step * (1 + chance(what).randrange(one_in)), most, step * one_in))

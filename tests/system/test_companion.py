@@ -1,4 +1,5 @@
-"""What is precious beside a database comes back with it: secrets, settings, attachments. It costs nothing while nothing changes."""
+"""What is precious beside a database comes back with it: secrets, settings, attachments. It costs
+nothing while nothing changes."""
 
 from __future__ import annotations
 
@@ -68,7 +69,8 @@ def lay_out(user: User) -> Path:
 
 
 def age(place: Path) -> None:
-    """Let it be a while since anything was changed there: what is fresh may change again within the same tick of the clock."""
+    """Let it be a while since anything was changed there: what is fresh may change again within the
+    same tick of the clock."""
     newest = max(max(path.lstat().st_mtime, path.lstat().st_ctime) for path in place.rglob("*"))
     while time.time() < newest + 2.1:
         time.sleep(0.05)
@@ -92,13 +94,18 @@ def archives(land: Land, user: User) -> list[Path]:
 
 
 def names_in(archive: Path) -> list[str]:
-    out = subprocess.run(["tar", "--zstd", "-tf", archive], check=True, capture_output=True, text=True).stdout
+    out = subprocess.run(
+        ["tar", "--zstd", "-tf", archive], check=True, capture_output=True, text=True
+    ).stdout
     return [name.rstrip("/") for name in out.splitlines()]
 
 
 def companions(land: Land, user: User) -> list[dict[str, object] | None]:
     """Of each snapshot, the newest first."""
-    return [snapshot["companion"] for snapshot in land.t3("list", user.name, "--json").account(user.name)["snapshots"]]
+    return [
+        snapshot["companion"]
+        for snapshot in land.t3("list", user.name, "--json").account(user.name)["snapshots"]
+    ]
 
 
 def ok(answer: Answer) -> Answer:
@@ -121,13 +128,20 @@ def test_the_archive_holds_the_five_names_and_nothing_else(land: Land, laid: Use
     assert companion is not None
     assert companion["entries"] == len(LAYOUT)
     assert companion["content_bytes"] == sum(len(content or b"") for _, content in LAYOUT.values())
-    out = subprocess.run(["tar", "--zstd", "-tf", archive, "--quoting-style=literal"], check=True, capture_output=True, text=True)
+    out = subprocess.run(
+        ["tar", "--zstd", "-tf", archive, "--quoting-style=literal"],
+        check=True,
+        capture_output=True,
+        text=True,
+    )
     assert {name.rstrip("/") for name in out.stdout.splitlines()} == set(LAYOUT)
 
 
 @by_hand
 @pytest.mark.parametrize("only", [None, "files"])
-def test_everything_comes_back_with_owner_mode_and_time(land: Land, laid: User, only: str | None) -> None:
+def test_everything_comes_back_with_owner_mode_and_time(
+    land: Land, laid: User, only: str | None
+) -> None:
     place = laid.database.parent
     before = found(place)
     ok(land.t3("run"))
@@ -165,12 +179,15 @@ def test_files_that_were_not_saved_cannot_be_put_back(land: Land, alice: User) -
     assert (answer.code, "has no files: there were none" in answer.err) == (1, True)
 
 
-def test_while_nothing_changes_nothing_is_read_and_nothing_is_stored(land: Land, laid: User) -> None:
+def test_while_nothing_changes_nothing_is_read_and_nothing_is_stored(
+    land: Land, laid: User
+) -> None:
     age(laid.database.parent)
     ok(land.t3("run"))
     [archive] = archives(land, laid)
     secret = laid.database.parent / "secrets" / "signing-key.bin"
-    os.utime(secret, ns=(1_000_000_000, secret.stat().st_mtime_ns))  # whoever reads it moves this time
+    # whoever reads it moves this time
+    os.utime(secret, ns=(1_000_000_000, secret.stat().st_mtime_ns))
     age(laid.database.parent)
     ok(land.t3("run"))  # its ctime is another, so it is packed, and the archive is the same
     assert archives(land, laid) == [archive]
@@ -187,7 +204,9 @@ def test_while_nothing_changes_nothing_is_read_and_nothing_is_stored(land: Land,
     assert len({json.dumps(companion) for companion in companions(land, laid)[:2]}) == 1
 
 
-def test_a_change_makes_a_new_archive_and_the_old_stays_while_a_snapshot_names_it(land: Land, laid: User) -> None:
+def test_a_change_makes_a_new_archive_and_the_old_stays_while_a_snapshot_names_it(
+    land: Land, laid: User
+) -> None:
     ok(land.t3("run"))
     [old] = archives(land, laid)
     secret = laid.database.parent / "secrets" / "signing-key.bin"
@@ -240,7 +259,9 @@ def test_verify_finds_a_damaged_archive(land: Land, laid: User, damage: str) -> 
         ok(land.t3("restore", laid.name, "--yes", "--only", "database"))
 
 
-@pytest.mark.parametrize("planted", ["secrets", "secrets/link", "attachments/folder", "settings.json"])
+@pytest.mark.parametrize(
+    "planted", ["secrets", "secrets/link", "attachments/folder", "settings.json"]
+)
 def test_a_symlink_leaks_nothing_into_an_archive(land: Land, laid: User, planted: str) -> None:
     """Row 18. It is passed over, and named."""
     marker = b"a secret of root's, not hers"
@@ -272,7 +293,9 @@ def test_what_is_neither_file_nor_folder_is_passed_over(land: Land, laid: User) 
     ok(land.t3("verify", laid.name))
 
 
-def test_above_the_limit_the_database_alone_is_saved_and_it_is_an_alarm(land: Land, laid: User) -> None:
+def test_above_the_limit_the_database_alone_is_saved_and_it_is_an_alarm(
+    land: Land, laid: User
+) -> None:
     answer = land.t3("run", T3_BACKUP_FILES_LIMIT="100K")
     assert answer.code == 1
     assert "T3_BACKUP_FILES_LIMIT" in answer.out
@@ -297,13 +320,16 @@ def test_a_damaged_archive_is_made_good_by_the_next_of_its_content(land: Land, l
     [archive] = archives(land, laid)
     archive.write_bytes(b"x" * archive.stat().st_size)
     assert land.t3("verify", laid.name).code == 1
-    (laid.database.parent / "settings.json").chmod(0o644)  # another ctime: it is packed anew, and comes out the same
+    # another ctime: it is packed anew, and comes out the same
+    (laid.database.parent / "settings.json").chmod(0o644)
     ok(land.t3("run"))
     assert archives(land, laid) == [archive]
     ok(land.t3("verify", laid.name))
 
 
-def test_two_users_archives_are_apart(land: Land, make_user: Callable[..., User], small: Path) -> None:
+def test_two_users_archives_are_apart(
+    land: Land, make_user: Callable[..., User], small: Path
+) -> None:
     users = [make_user(name) for name in ("ann", "bea")]
     for user in users:
         give_database(user, small)
@@ -317,7 +343,8 @@ def test_two_users_archives_are_apart(land: Land, make_user: Callable[..., User]
 def test_where_the_disk_was_full_the_second_try_has_the_files_as_well(
     land: Land, laid: User, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The archive of the first try has no snapshot's name: making space takes it away, and the second try must not name what is gone."""
+    """The archive of the first try has no snapshot's name: making space takes it away, and the
+    second try must not name what is gone."""
     land.environ["T3_BACKUP_KEEP"] = "2"
     for name in ("DAILY", "WEEKLY", "MONTHLY", "YEARLY"):
         land.environ[f"T3_BACKUP_KEEP_{name}"] = "0"

@@ -1,4 +1,5 @@
-"""The doctor on a real machine: it finds what keeps a backup from being made, and touches nothing."""
+"""The doctor on a real machine: it finds what keeps a backup from being made, and touches
+nothing."""
 
 from __future__ import annotations
 
@@ -49,7 +50,10 @@ def dora(make_user: Callable[..., User], land: Land) -> User:
 def findings(answer: Answer) -> list[Finding]:
     """What the doctor found, by its document."""
     assert answer.code in (0, 1), answer
-    found = [Finding(check["status"], check["name"], check["text"]) for check in answer.document["checks"]]
+    found = [
+        Finding(check["status"], check["name"], check["text"])
+        for check in answer.document["checks"]
+    ]
     assert answer.code == int(any(finding.status == "fail" for finding in found)), answer
     return found
 
@@ -61,24 +65,46 @@ def of(name: str, answer: Answer) -> Finding:
 
 def statuses(answer: Answer) -> dict[str, str]:
     """How each check of the land came out."""
-    return {finding.name: finding.status for finding in findings(answer) if finding.name not in OF_THE_MACHINE}
+    return {
+        finding.name: finding.status
+        for finding in findings(answer)
+        if finding.name not in OF_THE_MACHINE
+    }
 
 
 def picture(folder: Path) -> dict[str, tuple[object, ...]]:
     """Everything beneath `folder`: what a change of any of it would change, access times aside."""
     return {
-        str(path): (status.st_mode, status.st_uid, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+        str(path): (
+            status.st_mode,
+            status.st_uid,
+            status.st_ino,
+            status.st_size,
+            status.st_mtime_ns,
+            status.st_ctime_ns,
+        )
         for path in [folder, *folder.rglob("*")]
         for status in [path.lstat()]
     }
 
 
 def healthy(user: User) -> dict[str, str]:
-    names = ("map", f"account {user.name}", "store", "space", f"snapshots {user.name}", "extension", "seccomp", "python3-systemd")
+    names = (
+        "map",
+        f"account {user.name}",
+        "store",
+        "space",
+        f"snapshots {user.name}",
+        "extension",
+        "seccomp",
+        "python3-systemd",
+    )
     return dict.fromkeys(names, "ok") | {"disk": "note"}
 
 
-def test_after_a_run_all_is_well_and_the_sizes_are_those_of_the_user_s_database(land: Land, dora: User) -> None:
+def test_after_a_run_all_is_well_and_the_sizes_are_those_of_the_user_s_database(
+    land: Land, dora: User
+) -> None:
     assert land.t3().code == 0
     answer = land.t3("doctor", "--json")
     assert statuses(answer) == healthy(dora)
@@ -92,13 +118,18 @@ def test_the_lines_for_people_are_those_of_the_document(land: Land, dora: User) 
     lines = [finding.line() for finding in findings(answer)]
     assert answer.err.splitlines() == lines
     plain = land.t3("doctor")
-    assert [FREE.sub("", line) for line in plain.out.splitlines()] == [FREE.sub("", line) for line in lines]
+    assert [FREE.sub("", line) for line in plain.out.splitlines()] == [
+        FREE.sub("", line) for line in lines
+    ]
     assert plain.code == answer.code
     assert plain.err == ""
 
 
-def test_nothing_is_written_and_no_lock_is_taken(land: Land, dora: User, make_user: Callable[..., User]) -> None:
-    """While another holds the store; with a database, one that is not WAL's, one that is none, and none."""
+def test_nothing_is_written_and_no_lock_is_taken(
+    land: Land, dora: User, make_user: Callable[..., User]
+) -> None:
+    """While another holds the store; with a database, one that is not WAL's, one that is none, and
+    none."""
     other, odd = make_user("doc-other"), make_user("doc-odd")
     odd.database.write_bytes(b"no database")
     odd.give(odd.database)
@@ -108,7 +139,9 @@ def test_nothing_is_written_and_no_lock_is_taken(land: Land, dora: User, make_us
     held = os.open(land.store, os.O_RDONLY)
     try:
         fcntl.flock(held, fcntl.LOCK_EX)
-        assert "doc-nobody: no such user" in of("account doc-nobody", land.t3("doctor", "--json")).text
+        assert (
+            "doc-nobody: no such user" in of("account doc-nobody", land.t3("doctor", "--json")).text
+        )
     finally:
         os.close(held)
     assert picture(land.folder) == before
@@ -120,7 +153,8 @@ def test_before_the_first_run_the_store_is_missed_and_not_made(land: Land, dora:
     assert not land.store.exists()
 
 
-# --- the map and the accounts ----------------------------------------------------------------------------------------
+# --- the map and the accounts
+# ----------------------------------------------------------------------------------------
 
 
 def test_what_keeps_an_account_from_its_backup_fails_and_the_others_are_looked_at(
@@ -140,7 +174,10 @@ def test_what_keeps_an_account_from_its_backup_fails_and_the_others_are_looked_a
     assert found[f"account {dora.name}"] == "ok"
     assert "uid 0 is refused" in of("account root", answer).text
     assert "is a symlink" in of(f"account {link.name}", answer).text
-    assert [finding.status for finding in findings(answer) if finding.name == "map"] == ["warn", "ok"]
+    assert [finding.status for finding in findings(answer) if finding.name == "map"] == [
+        "warn",
+        "ok",
+    ]
 
 
 def test_a_map_that_is_not_there_fails(land: Land, dora: User) -> None:
@@ -149,7 +186,9 @@ def test_a_map_that_is_not_there_fails(land: Land, dora: User) -> None:
     assert of("map", land.t3("doctor", "--json", "--map", "/dev/null")).status == "warn"
 
 
-def test_a_database_that_was_deleted_fails_where_there_are_snapshots_of_it(land: Land, dora: User) -> None:
+def test_a_database_that_was_deleted_fails_where_there_are_snapshots_of_it(
+    land: Land, dora: User
+) -> None:
     dora.database.rename(dora.home / "away")
     assert of(f"account {dora.name}", land.t3("doctor", "--json")).status == "note"
     (dora.home / "away").rename(dora.database)
@@ -158,7 +197,8 @@ def test_a_database_that_was_deleted_fails_where_there_are_snapshots_of_it(land:
     assert of(f"account {dora.name}", land.t3("doctor", "--json")).status == "fail"
 
 
-# --- the store and the shelves ---------------------------------------------------------------------------------------
+# --- the store and the shelves
+# ---------------------------------------------------------------------------------------
 
 
 def test_a_store_that_is_open_to_others_or_another_s_fails(land: Land, dora: User) -> None:
@@ -179,17 +219,26 @@ def test_a_symlink_to_nowhere_is_no_store_that_is_still_to_come(land: Land, dora
 def in_own_namespace(land: Land, script: str, *words: str) -> Answer:
     """The command, after `script` has changed what is mounted, for it alone."""
     line = ["unshare", "--mount", "sh", "-ec", f'{script}; exec "$@"', "sh", *land.command(*words)]
-    done = subprocess.run(line, env=land.env(), cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(
+        line, env=land.env(), cwd=ROOT, capture_output=True, text=True, timeout=120, check=False
+    )
     return Answer(done.returncode, done.stdout, done.stderr)
 
 
-def test_a_store_in_memory_or_read_only_fails_and_is_called_what_it_is(land: Land, dora: User) -> None:
+def test_a_store_in_memory_or_read_only_fails_and_is_called_what_it_is(
+    land: Land, dora: User
+) -> None:
     land.store.mkdir(mode=0o700)
-    memory = in_own_namespace(land, f"mount -t tmpfs -o mode=700 none {land.store}", "doctor", "--json")
+    memory = in_own_namespace(
+        land, f"mount -t tmpfs -o mode=700 none {land.store}", "doctor", "--json"
+    )
     assert of("file system", memory).status == "fail"
     assert "on tmpfs, in memory" in of("file system", memory).text
     closed = in_own_namespace(
-        land, f"mount --bind {land.store} {land.store}; mount -o remount,bind,ro {land.store}", "doctor", "--json"
+        land,
+        f"mount --bind {land.store} {land.store}; mount -o remount,bind,ro {land.store}",
+        "doctor",
+        "--json",
     )
     assert of("file system", closed).status == "fail"
     assert "mounted read-only" in of("file system", closed).text
@@ -199,7 +248,9 @@ def test_too_little_room_for_the_next_run_fails(land: Land, dora: User) -> None:
     assert of("space", land.t3("doctor", "--json", T3_BACKUP_RESERVE="900T")).status == "fail"
 
 
-def test_a_shelf_of_the_user_s_own_is_counted_as_the_user_and_waits_for_the_next_run(land: Land, dora: User) -> None:
+def test_a_shelf_of_the_user_s_own_is_counted_as_the_user_and_waits_for_the_next_run(
+    land: Land, dora: User
+) -> None:
     land.store.mkdir(mode=0o700)
     land.account_dir(dora).mkdir(mode=0o700)
     for name in ("state-20261101-033000.sqlite", "state-prebump-1-20261102-033000.sqlite", "notes"):
@@ -223,14 +274,19 @@ def test_what_was_set_aside_and_what_was_left_over_is_named(land: Land, dora: Us
     assert land.t3().code == 0
     for ending in ("+old", "+leftover", "+leftover.2"):
         (land.store / f"{dora.name}{ending}").mkdir()
-    account_dir = [f for f in findings(land.t3("doctor", "--json")) if f.name == f"shelf {dora.name}"]
+    account_dir = [
+        f for f in findings(land.t3("doctor", "--json")) if f.name == f"shelf {dora.name}"
+    ]
     assert [(f.status, f.text.split()[0]) for f in account_dir] == [
         ("warn", f"{land.store}/{dora.name}+old"),
         ("warn", f"{land.store}/{dora.name}+leftover"),
         ("warn", f"{land.store}/{dora.name}+leftover.2"),
     ]
     shutil.rmtree(land.account_dir(dora))
-    assert len([f for f in findings(land.t3("doctor", "--json")) if f.name == f"shelf {dora.name}"]) == 3
+    assert (
+        len([f for f in findings(land.t3("doctor", "--json")) if f.name == f"shelf {dora.name}"])
+        == 3
+    )
 
 
 def change(land: Land, user: User, **values: object) -> Path:
@@ -241,7 +297,9 @@ def change(land: Land, user: User, **values: object) -> Path:
     return manifest
 
 
-def test_an_old_newest_snapshot_fails_one_that_waits_for_accept_warns_and_a_lost_manifest_too(land: Land, dora: User) -> None:
+def test_an_old_newest_snapshot_fails_one_that_waits_for_accept_warns_and_a_lost_manifest_too(
+    land: Land, dora: User
+) -> None:
     assert land.t3().code == 0
     change(land, dora, taken_at="2026-01-02T03:04:05Z")
     assert of(f"snapshots {dora.name}", land.t3("doctor", "--json")).status == "fail"
@@ -254,27 +312,38 @@ def test_an_old_newest_snapshot_fails_one_that_waits_for_accept_warns_and_a_lost
     assert "not counted: no valid manifest" in of(f"shelf {dora.name}", answer).text
 
 
-def test_snapshots_of_somebody_who_left_the_map_are_told(land: Land, dora: User, make_user: Callable[..., User]) -> None:
+def test_snapshots_of_somebody_who_left_the_map_are_told(
+    land: Land, dora: User, make_user: Callable[..., User]
+) -> None:
     assert land.t3().code == 0
     land.write_map(make_user("doc-new", TINY))
     assert of(f"snapshots {dora.name}", land.t3("doctor", "--json")).status == "warn"
 
 
-# --- what we stand on, and an installation by hand -------------------------------------------------------------------
+# --- what we stand on, and an installation by hand
+# -------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("module", "name", "status"), [("seccomp", "seccomp", "fail"), ("systemd", "python3-systemd", "note")])
-def test_a_missing_package_is_told_by_what_it_costs(module: str, name: str, status: str, land: Land, dora: User) -> None:
+@pytest.mark.parametrize(
+    ("module", "name", "status"),
+    [("seccomp", "seccomp", "fail"), ("systemd", "python3-systemd", "note")],
+)
+def test_a_missing_package_is_told_by_what_it_costs(
+    module: str, name: str, status: str, land: Land, dora: User
+) -> None:
     hide = f"import sys; sys.modules['{module}'] = None; from t3_backup.cli.main import main; sys.exit(main(['doctor', '--json']))"
     line = [sys.executable, "-c", hide]
-    done = subprocess.run(line, env=land.env(), cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(
+        line, env=land.env(), cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
+    )
     found = of(name, Answer(done.returncode, done.stdout, done.stderr))
     assert found.status == status
     assert f"apt install python3-{module}" in found.text
 
 
 def test_an_installation_by_hand_is_found_where_it_was_put(land: Land, dora: User) -> None:
-    """In a mount namespace of its own, with a /usr/local/bin and an /etc/systemd/system of its own."""
+    """In a mount namespace of its own, with a /usr/local/bin and an /etc/systemd/system of its
+    own."""
     script = (
         "mount -t tmpfs none /usr/local/bin; mount -t tmpfs none /usr/local/sbin; mkdir -p /etc/systemd/system; "
         "mount -t tmpfs none /etc/systemd/system; touch /usr/local/bin/t3-backup-state.sh /usr/local/sbin/t3-backup-state; "
@@ -282,12 +351,24 @@ def test_an_installation_by_hand_is_found_where_it_was_put(land: Land, dora: Use
     )
     found = of("by hand", in_own_namespace(land, script, "doctor", "--json"))
     assert found.status == "fail"
-    files = ["/etc/systemd/system/t3-backup-state.service", "/usr/local/bin/t3-backup-state.sh", "/usr/local/sbin/t3-backup-state"]
+    files = [
+        "/etc/systemd/system/t3-backup-state.service",
+        "/usr/local/bin/t3-backup-state.sh",
+        "/usr/local/sbin/t3-backup-state",
+    ]
     assert f"rm {' '.join(files)}" in found.text
-    assert of("by hand", in_own_namespace(land, script.partition(" touch")[0] + " true", "doctor", "--json")).status == "ok"
+    assert (
+        of(
+            "by hand",
+            in_own_namespace(land, script.partition(" touch")[0] + " true", "doctor", "--json"),
+        ).status
+        == "ok"
+    )
 
 
-def test_a_systemd_that_does_not_answer_is_told_and_the_rest_is_looked_at(land: Land, dora: User) -> None:
+def test_a_systemd_that_does_not_answer_is_told_and_the_rest_is_looked_at(
+    land: Land, dora: User
+) -> None:
     """A /run of its own, that says systemd has booted the machine; nobody listens there."""
     script = "mount -t tmpfs none /run; mkdir -p /run/systemd/system"
     answer = in_own_namespace(land, script, "doctor", "--json")
@@ -296,7 +377,8 @@ def test_a_systemd_that_does_not_answer_is_told_and_the_rest_is_looked_at(land: 
     assert of(f"account {dora.name}", answer).status == "ok"
 
 
-# --- somebody who is not root ----------------------------------------------------------------------------------------
+# --- somebody who is not root
+# ----------------------------------------------------------------------------------------
 
 
 def as_user(land: Land, user: User, *words: str, **environ: str) -> Answer:
@@ -322,7 +404,11 @@ def test_somebody_else_sees_his_own_account_and_is_told_what_needs_root(
     assert land.t3().code == 0
     answer = as_user(land, dora, "doctor", "--json")
     found = statuses(answer)
-    assert (found["rights"], found["store"], found[f"account {dora.name}"]) == ("note", "note", "ok")
+    assert (found["rights"], found["store"], found[f"account {dora.name}"]) == (
+        "note",
+        "note",
+        "ok",
+    )
     assert not [name for name, status in found.items() if status in ("fail", "warn")]
     assert "sudo t3-backup-state doctor" in of("store", answer).text
     assert "doc-other" not in answer.out

@@ -1,4 +1,5 @@
-"""VACUUM INTO takes over where the online copy cannot be had; and the online copy past one gibibyte."""
+"""VACUUM INTO takes over where the online copy cannot be had; and the online copy past one
+gibibyte."""
 
 from __future__ import annotations
 
@@ -23,7 +24,8 @@ pytestmark = needs_root
 PATIENCE_S = 60
 MARGIN_S = 5  # to kill, to reap, and to start two interpreters on a busy machine
 
-# Holds a WAL database for itself; lets go so many seconds after a line on its standard input, or at its end.
+# Holds a WAL database for itself; lets go so many seconds after a line on its standard input, or at
+# its end.
 _HOLDER = """
 import select, sqlite3, sys, time
 db = sqlite3.connect(sys.argv[1], isolation_level=None)
@@ -37,14 +39,15 @@ db.close()
 
 LOCK_PAGE_BYTE = 0x4000_0000
 _BIG_PAGE = 65536
-# Header bytes that the copy has of its own: the WAL flag, the change counter, the schema cookie (a backup counts it anew), and the
-# change counter's companions (sqlite.org/fileformat.html).
+# Header bytes that the copy has of its own: the WAL flag, the change counter, the schema cookie (a
+# backup counts it anew), and the change counter's companions (sqlite.org/fileformat.html).
 _OWN_HEADER = ((18, 20), (24, 28), (40, 44), (92, 100))
 
 
 @contextmanager
 def held(user: User, seconds: float) -> Iterator[subprocess.Popen[str]]:
-    """A process of the user's that has the database exclusively; a line to its standard input starts its clock."""
+    """A process of the user's that has the database exclusively; a line to its standard input
+    starts its clock."""
     process = subprocess.Popen(
         [sys.executable, "-I", "-c", _HOLDER, str(user.database), str(seconds)],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd="/", user=user.name, group=user.name, extra_groups=[],
@@ -106,7 +109,8 @@ def test_vacuum_takes_over_within_the_same_deadline(land: Land, alice: User) -> 
 def test_a_database_locked_for_the_whole_deadline_fails_alone_and_in_time(
     land: Land, alice: User, make_user: Callable[..., User], small: Path
 ) -> None:
-    """Row 22: an exclusive lock held on the source: that account times out, the rest are backed up."""
+    """Row 22: an exclusive lock held on the source: that account times out, the rest are backed
+    up."""
     bob = make_user("fbob", small)
     land.write_map(alice, bob)
     timeout = 10
@@ -125,28 +129,37 @@ def test_a_database_locked_for_the_whole_deadline_fails_alone_and_in_time(
 
 @pytest.fixture
 def eve(make_user: Callable[..., User], land: Land) -> User:
-    """A user whose database goes past the page that SQLite never writes, by a few pages; no two of its pages are alike."""
+    """A user whose database goes past the page that SQLite never writes, by a few pages; no two of
+    its pages are alike."""
     user = make_user("eve")
     land.write_map(user)
     with closing(sqlite3.connect(user.database, isolation_level=None)) as database:
         database.execute(f"PRAGMA page_size={_BIG_PAGE}")
         database.execute("PRAGMA journal_mode=OFF")
         database.execute("PRAGMA synchronous=OFF")
-        database.execute("CREATE TABLE effect_sql_migrations(migration_id INTEGER PRIMARY KEY, created_at, name)")
+        database.execute(
+            "CREATE TABLE effect_sql_migrations(migration_id INTEGER PRIMARY KEY, created_at, name)"
+        )
         database.execute("INSERT INTO effect_sql_migrations VALUES (30, '', 'T3')")
         database.execute("CREATE TABLE blocks(id INTEGER PRIMARY KEY, content BLOB)")
         rows = LOCK_PAGE_BYTE // _BIG_PAGE + 40
         database.execute("BEGIN")
         noise = os.urandom(65_000)
-        database.executemany("INSERT INTO blocks VALUES (?, ?)", ((row, row.to_bytes(8, "big") + noise) for row in range(rows)))
+        database.executemany(
+            "INSERT INTO blocks VALUES (?, ?)",
+            ((row, row.to_bytes(8, "big") + noise) for row in range(rows)),
+        )
         database.execute("COMMIT")
         database.execute("PRAGMA journal_mode=WAL")
     user.give(user.database)
     return user
 
 
-def test_the_copy_is_the_same_on_both_sides_of_the_page_that_is_never_written(land: Land, eve: User) -> None:
-    """Past one gibibyte SQLite leaves out the page with its lock bytes; every other one is copied to its own place."""
+def test_the_copy_is_the_same_on_both_sides_of_the_page_that_is_never_written(
+    land: Land, eve: User
+) -> None:
+    """Past one gibibyte SQLite leaves out the page with its lock bytes; every other one is copied
+    to its own place."""
     answer = land.t3("run", "--json")
     assert answer.code == 0, answer
     [found] = answer.account(eve.name)["snapshots"]

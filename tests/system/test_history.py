@@ -1,4 +1,5 @@
-"""A history in little room, with real databases, users and runs: it is smaller, and nothing else about it is different."""
+"""A history in little room, with real databases, users and runs: it is smaller, and nothing else
+about it is different."""
 
 from __future__ import annotations
 
@@ -81,9 +82,17 @@ def flip(path: Path, at: int) -> None:
     path.chmod(mode)
 
 
-def test_five_days_take_hardly_more_than_one_and_all_come_back(land: Land, hana: User, tmp_path: Path) -> None:
+def test_five_days_take_hardly_more_than_one_and_all_come_back(
+    land: Land, hana: User, tmp_path: Path
+) -> None:
     days = history(land, hana)
-    assert [snapshot["form"] for snapshot in listed(land, hana)] == ["plain", "delta", "delta", "delta", "delta"]
+    assert [snapshot["form"] for snapshot in listed(land, hana)] == [
+        "plain",
+        "delta",
+        "delta",
+        "delta",
+        "delta",
+    ]
     assert used(land, hana) < 1.06 * listed(land, hana)[0]["bytes"]  # type: ignore[operator]
     assert land.t3("verify", hana.name).code == 0
     for name, there in days:
@@ -102,15 +111,29 @@ def test_what_is_unchanged_is_not_kept_twice_and_counts_as_fresh(land: Land, han
     history(land, hana, 2)
     before = {path.name: path.stat().st_mtime_ns for path in land.account_dir(hana).iterdir()}
     taken_at = str(listed(land, hana)[0]["taken_at"])
-    until(lambda: format_time(utc_now()) > taken_at, "later second, by which the run is told from the snapshot")
+    until(
+        lambda: format_time(utc_now()) > taken_at,
+        "later second, by which the run is told from the snapshot",
+    )
     answer = land.t3("run", "--json")
     entry = answer.account(hana.name)
-    assert (answer.code, entry["outcome"], entry["snapshots"][0]["name"]) == (0, "unchanged", listed(land, hana)[0]["name"])
+    assert (answer.code, entry["outcome"], entry["snapshots"][0]["name"]) == (
+        0,
+        "unchanged",
+        listed(land, hana)[0]["name"],
+    )
     assert f"unchanged {hana.name}: still what {entry['snapshots'][0]['name']} holds" in answer.err
-    assert {path.name: path.stat().st_mtime_ns for path in land.account_dir(hana).iterdir()} == before
+    assert {
+        path.name: path.stat().st_mtime_ns for path in land.account_dir(hana).iterdir()
+    } == before
     status = land.t3("status", "--json").account(hana.name)
     assert status["last_attempt"]["outcome"] == "unchanged"
-    assert status["last_good"] == status["last_attempt"]["at"] > entry["snapshots"][0]["taken_at"] == taken_at
+    assert (
+        status["last_good"]
+        == status["last_attempt"]["at"]
+        > entry["snapshots"][0]["taken_at"]
+        == taken_at
+    )
 
 
 def test_a_label_on_what_is_unchanged_costs_a_manifest(land: Land, hana: User) -> None:
@@ -123,24 +146,38 @@ def test_a_label_on_what_is_unchanged_costs_a_manifest(land: Land, hana: User) -
     assert land.t3("verify", hana.name).code == 0
 
 
-def test_pruning_in_the_middle_says_why_and_loses_nothing_else(land: Land, hana: User, tmp_path: Path) -> None:
+def test_pruning_in_the_middle_says_why_and_loses_nothing_else(
+    land: Land, hana: User, tmp_path: Path
+) -> None:
     days = history(land, hana)
     assert land.t3("pin", hana.name, days[0][0], days[2][0]).code == 0
     plan = land.t3("prune", hana.name, "--dry-run", T3_BACKUP_KEEP="1")
     assert plan.code == 0
-    assert [line.split(" (")[0].split()[0] for line in plan.out.splitlines()] == ["keep", "would", "keep", "would", "keep"]
+    assert [line.split(" (")[0].split()[0] for line in plan.out.splitlines()] == [
+        "keep",
+        "would",
+        "keep",
+        "would",
+        "keep",
+    ]
     assert "(outside: recent 1, days 1)" in plan.out
     assert len(listed(land, hana)) == DAYS, "it was only said"
     done = land.t3("prune", hana.name, T3_BACKUP_KEEP="1")
     assert (done.code, done.out.count("pruned ")) == (0, 2), done
-    assert [snapshot["name"] for snapshot in listed(land, hana)] == [days[4][0], days[2][0], days[0][0]]
+    assert [snapshot["name"] for snapshot in listed(land, hana)] == [
+        days[4][0],
+        days[2][0],
+        days[0][0],
+    ]
     assert land.t3("verify", hana.name).code == 0
     for name, there in (days[0], days[2], days[4]):
         assert land.t3("restore", hana.name, "--at", name, "--to", str(tmp_path / name)).code == 0
         assert dump(tmp_path / name) == there
 
 
-def test_a_bit_that_flips_in_any_file_is_found_and_costs_only_what_hangs_on_it(land: Land, hana: User, tmp_path: Path) -> None:
+def test_a_bit_that_flips_in_any_file_is_found_and_costs_only_what_hangs_on_it(
+    land: Land, hana: User, tmp_path: Path
+) -> None:
     """Of every file of the shelf, one after the other."""
     days = history(land, hana, 4)
     names = [name for name, _ in days]  # oldest first: each hangs on all that come after it
@@ -148,27 +185,43 @@ def test_a_bit_that_flips_in_any_file_is_found_and_costs_only_what_hangs_on_it(l
     kept = tmp_path / "kept"
     shutil.copytree(account_dir, kept, copy_function=shutil.copy2)
     places = [
-        (path, at) for path in sorted(kept.iterdir()) for size in [path.stat().st_size] for at in sorted({10, size // 2, size - 3})
+        (path, at)
+        for path in sorted(kept.iterdir())
+        for size in [path.stat().st_size]
+        for at in sorted({10, size // 2, size - 3})
     ]
     assert len(places) >= 3 * (2 * len(days) + 1)
     for kind in sorted({path.suffix for path, _ in places}):
-        for path, at in sample([place for place in places if place[0].suffix == kind], 4, f"flipped bits {kind}"):
+        for path, at in sample(
+            [place for place in places if place[0].suffix == kind], 4, f"flipped bits {kind}"
+        ):
             flip(account_dir / path.name, at)
             answer = land.t3("verify", hana.name)
             about = f"{path.name}, byte {at}"
             stem = path.name.rpartition(".")[0]
             assert answer.code == 1, about
-            assert re.search(rf"^WARN: {hana.name} {re.escape(stem)}", answer.out, re.MULTILINE), f"{about}: {answer}"
+            assert re.search(rf"^WARN: {hana.name} {re.escape(stem)}", answer.out, re.MULTILINE), (
+                f"{about}: {answer}"
+            )
             last = names.index(stem)
             for place, (name, there) in enumerate(days):
-                # What a manifest says is lost with it, and the data is not: those that hang on that come out all the same.
-                hangs = place == last if path.suffix == ".json" else place <= last and path.suffix != ".pages"
+                # What a manifest says is lost with it, and the data is not: those that hang on that
+                # come out all the same.
+                hangs = (
+                    place == last
+                    if path.suffix == ".json"
+                    else place <= last and path.suffix != ".pages"
+                )
                 if not hangs:
                     target = tmp_path / "target"
-                    assert land.t3("restore", hana.name, "--at", name, "--to", str(target)).code == 0, f"{about}: {name}"
+                    assert (
+                        land.t3("restore", hana.name, "--at", name, "--to", str(target)).code == 0
+                    ), f"{about}: {name}"
                     assert dump(target) == there
                     target.unlink()
-            shutil.copy2(path, account_dir / path.name) if not (account_dir / path.name).unlink() else None
+            shutil.copy2(path, account_dir / path.name) if not (
+                account_dir / path.name
+            ).unlink() else None
     assert land.t3("verify", hana.name).code == 0
 
 
@@ -209,12 +262,21 @@ class Least:
         self._thread.join()
 
 
-def test_the_reserve_of_a_small_disk_is_held_whatever_happens_on_it(land: Land, hana: User, tell: Callable[[str], None]) -> None:
-    """Rows 15 and 19: full copies first, then compaction, pruning, a restore and a proof, until a copy has no room any more."""
+def test_the_reserve_of_a_small_disk_is_held_whatever_happens_on_it(
+    land: Land, hana: User, tell: Callable[[str], None]
+) -> None:
+    """Rows 15 and 19: full copies first, then compaction, pruning, a restore and a proof, until a
+    copy has no room any more."""
     with small_disk(land.folder, 300 * MIB) as where:
         total = os.statvfs(where).f_blocks * os.statvfs(where).f_frsize
         there = Land(
-            where, land.environ | {"T3_BACKUP_MAP": str(land.map), "T3_BACKUP_RESERVE": "auto", "T3_BACKUP_LOG": "/dev/null"}
+            where,
+            land.environ
+            | {
+                "T3_BACKUP_MAP": str(land.map),
+                "T3_BACKUP_RESERVE": "auto",
+                "T3_BACKUP_LOG": "/dev/null",
+            },
         )
         reserve = int(total * 0.05)
         grow(big := land.folder / "big.sqlite", 60_000_000)
@@ -227,26 +289,43 @@ def test_the_reserve_of_a_small_disk_is_held_whatever_happens_on_it(land: Land, 
                 answers.append(there.t3("run", T3_BACKUP_COMPACT="off"))
             work(hana, 9)
             refused = there.t3("run", T3_BACKUP_COMPACT="off")
-            answers.append(there.t3("run"))  # what is too much for plain copies makes room by compaction first
+            # what is too much for plain copies makes room by compaction first
+            answers.append(there.t3("run"))
             answers += [there.t3("verify"), there.t3("prune", "--keep", "2")]
             for day in range(20, 24):
                 work(hana, day)
                 answers.append(there.t3("run"))
             answers.append(there.t3("verify"))
-            answers.append(there.t3("restore", hana.name, "--at", str(listed(there, hana)[-1]["name"]), "--yes"))
+            answers.append(
+                there.t3(
+                    "restore", hana.name, "--at", str(listed(there, hana)[-1]["name"]), "--yes"
+                )
+            )
         assert [answer.code for answer in answers] == [0] * len(answers), answers
         assert refused.code == 1
         assert re.search(
-            r"no room: the copy needs \d+ bytes, \d+ are free, and \d+ of them must stay so \(T3_BACKUP_RESERVE\)", refused.out
+            r"no room: the copy needs \d+ bytes, \d+ are free, and \d+ of them must stay so \(T3_BACKUP_RESERVE\)",
+            refused.out,
         )
         assert least.bytes >= reserve
         tell(f"300 MiB: never less than {least.bytes} bytes free, {reserve} of them the reserve")
 
 
-def test_whoever_fills_the_disk_at_any_moment_costs_no_snapshot(land: Land, hana: User, tell: Callable[[str], None]) -> None:
-    """Row 19: somebody else takes all there is and gives it back, again and again, while runs go on."""
+def test_whoever_fills_the_disk_at_any_moment_costs_no_snapshot(
+    land: Land, hana: User, tell: Callable[[str], None]
+) -> None:
+    """Row 19: somebody else takes all there is and gives it back, again and again, while runs go
+    on."""
     with small_disk(land.folder, 120 * MIB) as where:
-        there = Land(where, land.environ | {"T3_BACKUP_MAP": str(land.map), "T3_BACKUP_RESERVE": "0", "T3_BACKUP_LOG": "/dev/null"})
+        there = Land(
+            where,
+            land.environ
+            | {
+                "T3_BACKUP_MAP": str(land.map),
+                "T3_BACKUP_RESERVE": "0",
+                "T3_BACKUP_LOG": "/dev/null",
+            },
+        )
         sealed: dict[str, str] = {}
         ended = threading.Event()
 
@@ -277,7 +356,9 @@ def test_whoever_fills_the_disk_at_any_moment_costs_no_snapshot(land: Land, hana
         assert there.t3("run", T3_BACKUP_KEEP="5").code == 0, "the next run heals"
         assert there.t3("verify").code == 0
         found = listed(there, hana)
-        assert {snapshot["name"] for snapshot in found} >= set(list(sealed)[-4:]), "of the last five none is gone"
+        assert {snapshot["name"] for snapshot in found} >= set(list(sealed)[-4:]), (
+            "of the last five none is gone"
+        )
         tell(
             f"a disk that is full time and again: {codes.count(0)} of {len(codes)} runs went well, {len(found)} snapshots are whole"
         )
@@ -289,7 +370,10 @@ def test_an_account_may_take_no_more_than_it_is_allowed(land: Land, hana: User) 
     work(hana, 7)
     refused = land.t3("run", T3_BACKUP_MAX_BYTES=str(size // 2))
     assert refused.code == 1
-    assert re.search(r"no room: the copy needs \d+ bytes, and \d+ are left to the account \(T3_BACKUP_MAX_BYTES\)", refused.out)
+    assert re.search(
+        r"no room: the copy needs \d+ bytes, and \d+ are left to the account \(T3_BACKUP_MAX_BYTES\)",
+        refused.out,
+    )
     assert land.t3("run", T3_BACKUP_MAX_BYTES=str(2 * size)).code == 0
     assert len(listed(land, hana)) == 3
 
@@ -304,10 +388,17 @@ def test_a_vacuumed_database_is_packed_by_itself(land: Land, hana: User, tmp_pat
         hana.give(path)
     assert land.t3("run").code == 0
     newest, before, oldest = land.t3("du", hana.name, "--json").account(hana.name)["snapshots"]
-    assert (newest["form"], before["form"], before["base"], oldest["base"]) == ("plain", "packed", None, before["name"])
+    assert (newest["form"], before["form"], before["base"], oldest["base"]) == (
+        "plain",
+        "packed",
+        None,
+        before["name"],
+    )
     assert before["stored_bytes"] < before["bytes"] / 2
     assert land.t3("verify", hana.name).code == 0
-    assert land.t3("restore", hana.name, "--at", days[0][0], "--to", str(tmp_path / "out")).code == 0
+    assert (
+        land.t3("restore", hana.name, "--at", days[0][0], "--to", str(tmp_path / "out")).code == 0
+    )
     assert dump(tmp_path / "out") == days[0][1]
 
 
@@ -316,10 +407,18 @@ def test_what_is_listed_says_how_it_is_kept(land: Land, hana: User) -> None:
     newest, older = listed(land, hana)
     for snapshot in (newest, older):
         path = Path(str(snapshot["path"]))
-        assert path.name == f"{snapshot['name']}.{'sqlite' if snapshot['form'] == 'plain' else 'delta'}"
-        assert json.loads((path.parent / f"{snapshot['name']}.json").read_text())["sha256"] == snapshot["sha256"]
+        assert (
+            path.name
+            == f"{snapshot['name']}.{'sqlite' if snapshot['form'] == 'plain' else 'delta'}"
+        )
+        assert (
+            json.loads((path.parent / f"{snapshot['name']}.json").read_text())["sha256"]
+            == snapshot["sha256"]
+        )
     plain = Path(str(newest["path"]))
     assert hashlib.sha256(plain.read_bytes()).hexdigest() == newest["sha256"]
     du = land.t3("du", hana.name)
     assert du.code == 0
-    assert re.search(rf"^{hana.name}: 2 snapshots in .* as full copies .* times as much$", du.out, re.MULTILINE)
+    assert re.search(
+        rf"^{hana.name}: 2 snapshots in .* as full copies .* times as much$", du.out, re.MULTILINE
+    )

@@ -1,4 +1,5 @@
-"""Hooks: called with what the run came to when it failed, and at no other time; nothing that they do costs a backup anything."""
+"""Hooks: called with what the run came to when it failed, and at no other time; nothing that they
+do costs a backup anything."""
 
 from __future__ import annotations
 
@@ -73,10 +74,16 @@ def order(folder: Path) -> list[str]:
 
 
 def variables(out: Path) -> dict[str, str]:
-    return dict(line.split("=", 1) for line in Path(f"{out}.env").read_text().splitlines() if line.startswith("T3_BACKUP_"))
+    return dict(
+        line.split("=", 1)
+        for line in Path(f"{out}.env").read_text().splitlines()
+        if line.startswith("T3_BACKUP_")
+    )
 
 
-def test_a_failed_run_calls_its_hooks_in_order_with_what_it_came_to(land: Land, folder: Path, hugo: User, ines: User) -> None:
+def test_a_failed_run_calls_its_hooks_in_order_with_what_it_came_to(
+    land: Land, folder: Path, hugo: User, ines: User
+) -> None:
     land.write_map(hugo, ines)
     told = [telling(folder, name) for name in ("20-second", "10-first", "Z-last")]
     answer = land.t3("run", "--json")
@@ -84,7 +91,12 @@ def test_a_failed_run_calls_its_hooks_in_order_with_what_it_came_to(land: Land, 
     assert order(folder) == ["10-first", "20-second", "Z-last"]
     document = json.loads(told[0].read_text())
     assert document["accounts"] == answer.document["accounts"]
-    assert (document["result"], document["exit"], document["signal"], document["error"]) == ("exit-code", 1, None, None)
+    assert (document["result"], document["exit"], document["signal"], document["error"]) == (
+        "exit-code",
+        1,
+        None,
+        None,
+    )
     logged = json.loads((land.folder / "log").read_text().splitlines()[0])
     assert (document["run"], document["version"]) == (logged["run"], logged["version"])
     given = variables(told[0])
@@ -92,7 +104,9 @@ def test_a_failed_run_calls_its_hooks_in_order_with_what_it_came_to(land: Land, 
     assert (given["T3_BACKUP_RESULT"], given["T3_BACKUP_NOT_WELL"]) == ("exit-code", hugo.name)
 
 
-def test_a_good_run_a_rehearsal_and_wrong_use_call_none(land: Land, folder: Path, hugo: User, ines: User) -> None:
+def test_a_good_run_a_rehearsal_and_wrong_use_call_none(
+    land: Land, folder: Path, hugo: User, ines: User
+) -> None:
     telling(folder, "hook")
     assert land.t3("run", "--dry-run").code == 1
     assert land.t3("run", "--label", "no label").code == 2
@@ -101,7 +115,9 @@ def test_a_good_run_a_rehearsal_and_wrong_use_call_none(land: Land, folder: Path
     assert order(folder) == []
 
 
-def test_who_has_files_that_could_not_be_saved_is_named_too(land: Land, folder: Path, ines: User) -> None:
+def test_who_has_files_that_could_not_be_saved_is_named_too(
+    land: Land, folder: Path, ines: User
+) -> None:
     out = telling(folder, "hook")
     land.write_map(ines)
     settings = ines.database.with_name("settings.json")
@@ -125,7 +141,9 @@ def test_a_suspect_snapshot_calls_them_too(land: Land, folder: Path, ines: User)
     assert account["snapshots"][0]["verdict"] == "suspect"
 
 
-def test_a_store_that_is_not_as_it_must_be_calls_them_with_the_reason(land: Land, folder: Path, hugo: User) -> None:
+def test_a_store_that_is_not_as_it_must_be_calls_them_with_the_reason(
+    land: Land, folder: Path, hugo: User
+) -> None:
     out = telling(folder, "hook")
     land.store.mkdir(mode=0o755)
     (land.store / "something").mkdir()
@@ -168,10 +186,14 @@ def test_a_hook_that_takes_too_long_is_ended_with_all_that_it_started_if_need_be
     pids = land.folder / "pids"
     write(folder / "hook", f"#!/bin/sh\ntrap '' TERM\nsleep 1000 &\necho $$ $! >{pids}\nwait\n")
     assert land.t3("run", T3_BACKUP_HOOK_TIMEOUT="4").code == 1
-    assert [pid for pid in pids.read_text().split() if status_of(int(pid)).get("State", "Z")[0] != "Z"] == []
+    assert [
+        pid for pid in pids.read_text().split() if status_of(int(pid)).get("State", "Z")[0] != "Z"
+    ] == []
 
 
-def test_what_a_hook_says_without_end_and_leaves_in_the_background_holds_nobody_up(land: Land, folder: Path, hugo: User) -> None:
+def test_what_a_hook_says_without_end_and_leaves_in_the_background_holds_nobody_up(
+    land: Land, folder: Path, hugo: User
+) -> None:
     write(folder / "10-talks", "#!/bin/sh\nyes 'a long line of nothing'\n")
     write(folder / "20-leaves", f"#!/bin/sh\nsleep 1000 &\necho $! >{land.folder}/pid\n")
     write(folder / "30-deaf", "#!/bin/sh\nexec <&- >&- 2>&-\nexit 0\n")
@@ -186,13 +208,17 @@ def test_what_a_hook_says_without_end_and_leaves_in_the_background_holds_nobody_
     ]
 
 
-def test_the_store_is_free_again_when_a_hook_is_called(land: Land, folder: Path, hugo: User, ines: User) -> None:
+def test_the_store_is_free_again_when_a_hook_is_called(
+    land: Land, folder: Path, hugo: User, ines: User
+) -> None:
     land.write_map(hugo, ines)
     write(folder / "hook", f"#!/bin/sh\nflock --nonblock {land.store} echo\n")
     assert land.t3("run").out.splitlines()[-1] == "called hook hook"
 
 
-def test_a_stop_ends_the_hook_that_is_at_work_and_no_other_is_called(land: Land, folder: Path, hugo: User) -> None:
+def test_a_stop_ends_the_hook_that_is_at_work_and_no_other_is_called(
+    land: Land, folder: Path, hugo: User
+) -> None:
     mark = land.folder / "begun"
     write(folder / "10-long", f"#!/bin/sh\ntouch {mark}\nsleep 1000\n")
     telling(folder, "20-never")
@@ -207,16 +233,25 @@ def test_a_stop_ends_the_hook_that_is_at_work_and_no_other_is_called(land: Land,
 
 
 class TestWhatIsAHook:
-    def test_what_others_could_have_written_is_passed_over_with_one_warning(self, land: Land, folder: Path, hugo: User) -> None:
+    def test_what_others_could_have_written_is_passed_over_with_one_warning(
+        self, land: Land, folder: Path, hugo: User
+    ) -> None:
         telling(folder, "good_1-A")
-        for name, mode in (("writable", 0o775), ("by-all", 0o757), ("data", 0o644), ("ping.sh", 0o755)):
+        for name, mode in (
+            ("writable", 0o775),
+            ("by-all", 0o757),
+            ("data", 0o644),
+            ("ping.sh", 0o755),
+        ):
             write(folder / name, "#!/bin/sh\n", mode)
         hugo.give(write(folder / "his", "#!/bin/sh\n"))
         (folder / "link").symlink_to("/bin/true")
         (folder / "folder").mkdir()
         os.mkfifo(folder / "pipe")
         answer = land.t3("run")
-        [line] = [line for line in answer.out.splitlines() if line.startswith("WARN: ignored as hooks")]
+        [line] = [
+            line for line in answer.out.splitlines() if line.startswith("WARN: ignored as hooks")
+        ]
         assert line == (
             f"WARN: ignored as hooks in {folder}: by-all (others may write to it), data (not executable), "
             f"folder (not a regular file), his (belongs to uid {hugo.uid}), link (not a regular file), "
@@ -244,7 +279,9 @@ class TestWhatIsAHook:
         assert hooks.find_hooks(folder) == hooks.Found(folder)
 
     @pytest.mark.parametrize("how", ["writable", "his", "a file", "missing"])
-    def test_a_folder_that_is_not_roots_alone_holds_none(self, land: Land, folder: Path, hugo: User, how: str) -> None:
+    def test_a_folder_that_is_not_roots_alone_holds_none(
+        self, land: Land, folder: Path, hugo: User, how: str
+    ) -> None:
         telling(folder, "hook")
         if how == "writable":
             folder.chmod(0o777)
@@ -259,7 +296,9 @@ class TestWhatIsAHook:
         assert order(land.folder / "elsewhere") == []
         assert ("ignored as hooks" in answer.out) == (how != "missing")
 
-    def test_who_is_not_root_has_only_those_that_he_names_himself(self, land: Land, ines: User) -> None:
+    def test_who_is_not_root_has_only_those_that_he_names_himself(
+        self, land: Land, ines: User
+    ) -> None:
         folder = ines.home / "hooks.d"
         folder.mkdir()
         (ines.home / ".t3/userdata/state.sqlite").rename(ines.home / "elsewhere")
@@ -281,7 +320,9 @@ class TestWhatIsAHook:
         monkeypatch.setattr(failure, "DEFAULT_HOOKS", folder)
         monkeypatch.setattr(os, "geteuid", lambda: uid)
         values = settings.load({}, land.env(), Path("/dev/null"))
-        failure.follow_failure(failure.describe_own_end("run", 1, "", []), values, Console(io.StringIO()))
+        failure.follow_failure(
+            failure.describe_own_end("run", 1, "", []), values, Console(io.StringIO())
+        )
         assert order(folder) == (["hook"] if uid == 0 else [])
 
 
@@ -296,7 +337,11 @@ def as_user(land: Land, user: User, *words: str, **more: str) -> Answer:
 class TestTheCommand:
     """`t3-backup-state hooks`, as the unit or a person calls it."""
 
-    MONITOR: ClassVar = {"MONITOR_SERVICE_RESULT": "exit-code", "MONITOR_EXIT_STATUS": "1", "MONITOR_INVOCATION_ID": "ab" * 16}
+    MONITOR: ClassVar = {
+        "MONITOR_SERVICE_RESULT": "exit-code",
+        "MONITOR_EXIT_STATUS": "1",
+        "MONITOR_INVOCATION_ID": "ab" * 16,
+    }
 
     def test_typed_it_tries_them_and_says_what_went_wrong(self, land: Land, folder: Path) -> None:
         out = telling(folder, "hook")
@@ -306,26 +351,50 @@ class TestTheCommand:
         assert (document["result"], document["exit"], document["accounts"]) == ("test", 1, [])
         write(folder / "bad", "#!/bin/sh\nexit 1\n")
         answer = land.t3("hooks")
-        assert (answer.code, answer.out) == (1, "WARN: hook bad failed (exit 1)\ncalled hook hook\n")
+        assert (answer.code, answer.out) == (
+            1,
+            "WARN: hook bad failed (exit 1)\ncalled hook hook\n",
+        )
 
-    def test_what_the_run_has_left_is_told_where_it_is_of_that_run(self, land: Land, folder: Path) -> None:
+    def test_what_the_run_has_left_is_told_where_it_is_of_that_run(
+        self, land: Land, folder: Path
+    ) -> None:
         out, left = telling(folder, "hook"), land.folder / "left.json"
         account = {"user": "alice", "outcome": "failed", "reason": "x", "snapshots": []}
         left.write_text(json.dumps({"run": "ab" * 16, "error": None, "accounts": [account]}))
         assert land.t3("hooks", "--document", str(left), **self.MONITOR).code == 0
         assert json.loads(out.read_text())["accounts"] == [account]
         assert variables(out)["T3_BACKUP_NOT_WELL"] == "alice"
-        assert land.t3("hooks", "--document", str(left), **self.MONITOR | {"MONITOR_INVOCATION_ID": "cd" * 16}).code == 0
+        assert (
+            land.t3(
+                "hooks",
+                "--document",
+                str(left),
+                **self.MONITOR | {"MONITOR_INVOCATION_ID": "cd" * 16},
+            ).code
+            == 0
+        )
         assert json.loads(out.read_text())["accounts"] == []
 
-    def test_the_proof_is_told_from_a_run_and_a_run_by_hand_is_of_no_unit(self, land: Land, folder: Path) -> None:
+    def test_the_proof_is_told_from_a_run_and_a_run_by_hand_is_of_no_unit(
+        self, land: Land, folder: Path
+    ) -> None:
         out = telling(folder, "hook")
-        assert land.t3("hooks", **self.MONITOR | {"MONITOR_UNIT": "t3-backup-verify.service"}).code == 0
-        assert json.loads(out.read_text())["unit"] == variables(out)["T3_BACKUP_UNIT"] == "t3-backup-verify.service"
+        assert (
+            land.t3("hooks", **self.MONITOR | {"MONITOR_UNIT": "t3-backup-verify.service"}).code
+            == 0
+        )
+        assert (
+            json.loads(out.read_text())["unit"]
+            == variables(out)["T3_BACKUP_UNIT"]
+            == "t3-backup-verify.service"
+        )
         assert land.t3("hooks").code == 0
         assert (json.loads(out.read_text())["unit"], variables(out)["T3_BACKUP_UNIT"]) == (None, "")
 
-    @pytest.mark.parametrize("text", [None, "", "{", "[]", '{"run": 1, "accounts": []}', '{"run": "x"}', "[" * 100_000])
+    @pytest.mark.parametrize(
+        "text", [None, "", "{", "[]", '{"run": 1, "accounts": []}', '{"run": "x"}', "[" * 100_000]
+    )
     def test_where_it_has_left_nothing_that_can_be_read_how_it_ended_is_told_all_the_same(
         self, land: Land, folder: Path, text: str | None
     ) -> None:
@@ -335,19 +404,32 @@ class TestTheCommand:
         killed = {"MONITOR_SERVICE_RESULT": "oom-kill", "MONITOR_EXIT_STATUS": "KILL"}
         assert land.t3("hooks", "--document", str(left), **self.MONITOR | killed).code == 0
         document = json.loads(out.read_text())
-        assert (document["result"], document["exit"], document["signal"]) == ("oom-kill", None, "KILL")
+        assert (document["result"], document["exit"], document["signal"]) == (
+            "oom-kill",
+            None,
+            "KILL",
+        )
         assert (document["accounts"], variables(out)["T3_BACKUP_EXIT"]) == ([], "KILL")
 
     def test_settings_that_make_no_sense_silence_nobody(self, land: Land, folder: Path) -> None:
         """A run that ends for them is the very failure that has to be told."""
         out = telling(folder, "hook")
         assert land.t3("run", T3_BACKUP_KEEP="many").code == 2
-        assert land.t3("hooks", T3_BACKUP_KEEP="many", **self.MONITOR | {"MONITOR_EXIT_STATUS": "2"}).code == 0
+        assert (
+            land.t3(
+                "hooks", T3_BACKUP_KEEP="many", **self.MONITOR | {"MONITOR_EXIT_STATUS": "2"}
+            ).code
+            == 0
+        )
         assert json.loads(out.read_text())["exit"] == 2
 
     def test_a_run_that_could_not_even_be_started_is_no_success_to_anybody(self) -> None:
         ending = failure.describe_end_by_systemd({"MONITOR_SERVICE_RESULT": "resources"}, None)
-        assert (ending.exit, ending.signal, ending.variables()["T3_BACKUP_EXIT"]) == (None, None, "unknown")
+        assert (ending.exit, ending.signal, ending.variables()["T3_BACKUP_EXIT"]) == (
+            None,
+            None,
+            "unknown",
+        )
 
 
 class TestTheService:
@@ -361,23 +443,40 @@ class TestTheService:
 
     def start(self, land: Land, place: Path, *words: str) -> Answer:
         script = 'export SYSTEMD_EXEC_PID=$$ INVOCATION_ID=ef00; exec "$@"'
-        environ = land.env(RUNTIME_DIRECTORY=str(place / "runtime"), T3_BACKUP_DEST=str(place / "store"))
+        environ = land.env(
+            RUNTIME_DIRECTORY=str(place / "runtime"), T3_BACKUP_DEST=str(place / "store")
+        )
         done = subprocess.run(
-            ["sh", "-c", script, "sh", *land.command(*words)], env=environ, cwd=ROOT, capture_output=True, text=True, check=False
+            ["sh", "-c", script, "sh", *land.command(*words)],
+            env=environ,
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            check=False,
         )
         return Answer(done.returncode, done.stdout, done.stderr)
 
-    def test_it_leaves_what_it_came_to_and_calls_none_itself(self, land: Land, folder: Path, hugo: User, place: Path) -> None:
+    def test_it_leaves_what_it_came_to_and_calls_none_itself(
+        self, land: Land, folder: Path, hugo: User, place: Path
+    ) -> None:
         out = telling(folder, "hook")
         (place / "runtime").mkdir()
         assert self.start(land, place, "run").code == 1
         assert not out.exists()
         [left] = (place / "runtime").iterdir()
-        told = {"MONITOR_SERVICE_RESULT": "exit-code", "MONITOR_EXIT_STATUS": "1", "MONITOR_INVOCATION_ID": "ef00"}
+        told = {
+            "MONITOR_SERVICE_RESULT": "exit-code",
+            "MONITOR_EXIT_STATUS": "1",
+            "MONITOR_INVOCATION_ID": "ef00",
+        }
         assert land.t3("hooks", "--document", str(left), **told).code == 0
-        assert [account["user"] for account in json.loads(out.read_text())["accounts"]] == [hugo.name]
+        assert [account["user"] for account in json.loads(out.read_text())["accounts"]] == [
+            hugo.name
+        ]
 
-    def test_where_it_can_leave_nothing_the_run_is_what_it_was(self, land: Land, hugo: User, ines: User, place: Path) -> None:
+    def test_where_it_can_leave_nothing_the_run_is_what_it_was(
+        self, land: Land, hugo: User, ines: User, place: Path
+    ) -> None:
         land.write_map(hugo, ines)
         answer = self.start(land, place, "run")
         assert answer.code == 1
@@ -415,7 +514,9 @@ class TestTheExample:
         text = EXAMPLE.read_text().replace('URL = ""', f'URL = "http://127.0.0.1:{port}/some-uuid"')
         write(folder / "healthchecks-ping", text, 0o700)
 
-    def test_it_tells_the_check_who_is_not_well_and_why(self, land: Land, folder: Path, hugo: User, ines: User, check: Any) -> None:
+    def test_it_tells_the_check_who_is_not_well_and_why(
+        self, land: Land, folder: Path, hugo: User, ines: User, check: Any
+    ) -> None:
         land.write_map(hugo, ines)
         self.installed(folder, check.server_port)
         answer = land.t3("run")
@@ -426,14 +527,24 @@ class TestTheExample:
         assert f"{hugo.name}: failed: " in body
         assert ines.name not in body
 
-    def test_it_fails_where_the_check_does_not_hear_it(self, land: Land, folder: Path, check: Any) -> None:
+    def test_it_fails_where_the_check_does_not_hear_it(
+        self, land: Land, folder: Path, check: Any
+    ) -> None:
         self.installed(folder, check.server_port)
         check.status = 500
-        assert "hook healthchecks-ping failed (exit 1): urllib.error.HTTPError: HTTP Error 500" in land.t3("hooks").out
+        assert (
+            "hook healthchecks-ping failed (exit 1): urllib.error.HTTPError: HTTP Error 500"
+            in land.t3("hooks").out
+        )
         self.installed(folder, 1)
         assert "Connection refused" in land.t3("hooks").out
 
-    def test_it_is_called_by_nobody_until_it_is_copied_and_says_what_is_missing_in_it(self, land: Land, folder: Path) -> None:
+    def test_it_is_called_by_nobody_until_it_is_copied_and_says_what_is_missing_in_it(
+        self, land: Land, folder: Path
+    ) -> None:
         write(folder / "healthchecks-ping", EXAMPLE.read_text())
         answer = land.t3("hooks")
-        assert (answer.code, answer.out.rstrip().rpartition(": ")[2]) == (1, "write the URL of your check into it")
+        assert (answer.code, answer.out.rstrip().rpartition(": ")[2]) == (
+            1,
+            "write the URL of your check into it",
+        )

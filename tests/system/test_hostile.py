@@ -1,4 +1,5 @@
-"""A worker is somebody else's process: what its user can do to it, what it can do to the store, and to the run."""
+"""A worker is somebody else's process: what its user can do to it, what it can do to the store, and
+to the run."""
 
 from __future__ import annotations
 
@@ -22,7 +23,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import BOUND_S, DATA, ROOT, Land, children, give_database, needs_root, started, status_of, until
+from conftest import (
+    BOUND_S,
+    DATA,
+    ROOT,
+    Land,
+    children,
+    give_database,
+    needs_root,
+    started,
+    status_of,
+    until,
+)
 from support.descriptors import leaves_no_file_open
 from support.sampling import sample
 
@@ -53,7 +65,8 @@ TINY = DATA / "state-0.0.24.sqlite"
 MIB = 1 << 20
 
 
-# ---- helpers ----------------------------------------------------------------------------------------------------
+# ---- helpers
+# ----------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -87,7 +100,8 @@ def as_user(user: User, script: str, *words: str) -> subprocess.Popen[str]:
 
 @contextlib.contextmanager
 def locked(user: User) -> Iterator[Callable[[], None]]:
-    """The user's server holds an exclusive lock on the database, so that a worker waits; call it to let go."""
+    """The user's server holds an exclusive lock on the database, so that a worker waits; call it to
+    let go."""
     script = """
         import sqlite3, sys
         database = sqlite3.connect(sys.argv[1], isolation_level=None)
@@ -123,7 +137,8 @@ def finish(process: subprocess.Popen[str]) -> tuple[int, str]:
     return process.returncode, out
 
 
-# ---- what the processes of its user can do to a worker ----------------------------------------------------------
+# ---- what the processes of its user can do to a worker
+# ----------------------------------------------------------
 
 ATTACK = """
     import ctypes, errno, json, os, sys
@@ -197,10 +212,20 @@ def test_no_process_of_the_user_reaches_into_the_worker(land: Land, mallory: Use
     assert len(land.snapshots(mallory)) == 1
 
 
-def test_a_worker_of_a_users_own_run_is_closed_to_the_users_other_processes(land: Land, mallory: User) -> None:
+def test_a_worker_of_a_users_own_run_is_closed_to_the_users_other_processes(
+    land: Land, mallory: User
+) -> None:
     """Row 36. Here it never changes its user, which would have closed it too."""
-    shutil.copytree(ROOT / "t3_backup", land.folder / "lib" / "t3_backup", ignore=shutil.ignore_patterns("__pycache__"))
-    environ = {"PYTHONPATH": str(land.folder / "lib"), "T3_BACKUP_DEST": str(mallory.home / "backups"), "T3_BACKUP_RESERVE": "1M"}
+    shutil.copytree(
+        ROOT / "t3_backup",
+        land.folder / "lib" / "t3_backup",
+        ignore=shutil.ignore_patterns("__pycache__"),
+    )
+    environ = {
+        "PYTHONPATH": str(land.folder / "lib"),
+        "T3_BACKUP_DEST": str(mallory.home / "backups"),
+        "T3_BACKUP_RESERVE": "1M",
+    }
     with (
         locked(mallory) as unlock,
         subprocess.Popen(
@@ -226,7 +251,8 @@ def test_a_worker_of_a_users_own_run_is_closed_to_the_users_other_processes(land
 
 
 def test_a_worker_dies_with_its_run(land: Land, mallory: User) -> None:
-    """Row 2, row 27. Even a stopped one: nobody is left who holds a pin, a lock or the new file; and the next run has the lock of the store."""
+    """Row 2, row 27. Even a stopped one: nobody is left who holds a pin, a lock or the new file;
+    and the next run has the lock of the store."""
     land.write_map(mallory)
     with locked(mallory), started(land, "run") as run:
         worker = confined_worker(run.pid, mallory)
@@ -267,7 +293,8 @@ LURK = """
 
 
 def test_no_moment_of_a_workers_life_is_open_to_its_user(land: Land, mallory: User) -> None:
-    """Row 36. From its first to its last: a worker that became the user before its exec could be opened while it imports."""
+    """Row 36. From its first to its last: a worker that became the user before its exec could be
+    opened while it imports."""
     land.write_map(mallory)
     with locked(mallory) as unlock, as_user(mallory, LURK) as lurker:
         assert lurker.stdout is not None
@@ -284,12 +311,21 @@ def test_no_moment_of_a_workers_life_is_open_to_its_user(land: Land, mallory: Us
     assert worker in seen
 
 
-def test_a_worker_stopped_by_its_user_fails_its_account_alone(land: Land, mallory: User, honest: User) -> None:
-    """Row 22. The run ends by itself, the lock of the store is free, and nothing of the stopped worker is left."""
+def test_a_worker_stopped_by_its_user_fails_its_account_alone(
+    land: Land, mallory: User, honest: User
+) -> None:
+    """Row 22. The run ends by itself, the lock of the store is free, and nothing of the stopped
+    worker is left."""
     land.write_map(mallory, honest)
     with locked(mallory), started(land, "run", T3_BACKUP_STALL="5", T3_BACKUP_JOBS="2") as run:
         worker = confined_worker(run.pid, mallory)
-        subprocess.run(["kill", "-STOP", str(worker)], check=True, user=mallory.uid, group=mallory.gid, extra_groups=[])
+        subprocess.run(
+            ["kill", "-STOP", str(worker)],
+            check=True,
+            user=mallory.uid,
+            group=mallory.gid,
+            extra_groups=[],
+        )
         code, out = finish(run)
     assert code == 1
     assert f"backup FAILED for {mallory.name} (no progress for 5 s; its worker was ended)" in out
@@ -299,16 +335,26 @@ def test_a_worker_stopped_by_its_user_fails_its_account_alone(land: Land, mallor
     assert land.t3("run").code == 0
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGSEGV, signal.SIGBUS, signal.SIGRTMIN + 6])
-def test_a_worker_killed_by_its_user_fails_its_account_alone(land: Land, mallory: User, honest: User, number: int) -> None:
-    """Row 22. SIGBUS is tried once more, and the user kills that one too; real-time signals have no name."""
+@pytest.mark.parametrize(
+    "number", [signal.SIGKILL, signal.SIGTERM, signal.SIGSEGV, signal.SIGBUS, signal.SIGRTMIN + 6]
+)
+def test_a_worker_killed_by_its_user_fails_its_account_alone(
+    land: Land, mallory: User, honest: User, number: int
+) -> None:
+    """Row 22. SIGBUS is tried once more, and the user kills that one too; real-time signals have no
+    name."""
     land.write_map(mallory, honest)
     with locked(mallory), started(land, "run", T3_BACKUP_TIMEOUT="6") as run:
         killed: set[int] = set()
         for _ in range(2 if number == signal.SIGBUS else 1):
             worker = until(lambda: {confined_worker(run.pid, mallory)} - killed, "worker").pop()
             killed.add(worker)
-            subprocess.run(["kill", f"-{int(number)}", str(worker)], check=True, user=mallory.uid, group=mallory.gid)
+            subprocess.run(
+                ["kill", f"-{int(number)}", str(worker)],
+                check=True,
+                user=mallory.uid,
+                group=mallory.gid,
+            )
         code, out = finish(run)
     assert code == 1, out
     assert f"backup FAILED for {mallory.name} (" in out
@@ -317,7 +363,9 @@ def test_a_worker_killed_by_its_user_fails_its_account_alone(land: Land, mallory
     assert os.listdir(land.account_dir(mallory)) == []
 
 
-def test_an_exclusive_lock_on_the_source_times_out_its_account_alone(land: Land, mallory: User, honest: User) -> None:
+def test_an_exclusive_lock_on_the_source_times_out_its_account_alone(
+    land: Land, mallory: User, honest: User
+) -> None:
     """Row 22."""
     land.write_map(mallory, honest)
     with locked(mallory):
@@ -328,7 +376,8 @@ def test_an_exclusive_lock_on_the_source_times_out_its_account_alone(land: Land,
     assert os.listdir(land.account_dir(mallory)) == []
 
 
-# ---- what a worker that turns hostile can do --------------------------------------------------------------------
+# ---- what a worker that turns hostile can do
+# --------------------------------------------------------------------
 
 WITHIN = """
     import array, ctypes, errno, fcntl, json, os, socket, sys
@@ -399,27 +448,46 @@ BY_THE_FILTER = {
     *("fallocate", "ioctl", "io_uring_setup", "become dumpable"),
 }
 BY_MORE_THAN_THE_FILTER = {
-    *("ptrace", "name the file", "name the file by way of /proc", "name the link in /proc", "setuid", "setgroups"),
+    *(
+        "ptrace",
+        "name the file",
+        "name the file by way of /proc",
+        "name the link in /proc",
+        "setuid",
+        "setgroups",
+    ),
     *("open the file again", "chmod the file", "chown the file", "reach the store"),
 }
 
 
 @pytest.fixture
 def within(land: Land, mallory: User) -> Callable[[str], dict[str, str]]:
-    """What a process can do that is the worker as far as its rights go, from within; it begins as root, as a worker does."""
+    """What a process can do that is the worker as far as its rights go, from within; it begins as
+    root, as a worker does."""
     private = land.folder / "private"
     private.mkdir(0o700)
 
     def run(gives_up: str) -> dict[str, str]:
-        words = (str(ROOT), str(mallory.uid), str(mallory.gid), str(private), str(mallory.home), gives_up)
+        words = (
+            str(ROOT),
+            str(mallory.uid),
+            str(mallory.gid),
+            str(private),
+            str(mallory.home),
+            gives_up,
+        )
         command = [sys.executable, "-I", "-c", textwrap.dedent(WITHIN), *words]
-        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=BOUND_S, cwd="/")
+        done = subprocess.run(
+            command, capture_output=True, text=True, check=True, timeout=BOUND_S, cwd="/"
+        )
         return json.loads(done.stdout)
 
     return run
 
 
-def test_a_confined_worker_can_hand_its_descriptor_to_nobody(within: Callable[[str], dict[str, str]]) -> None:
+def test_a_confined_worker_can_hand_its_descriptor_to_nobody(
+    within: Callable[[str], dict[str, str]],
+) -> None:
     """Row 36. It may go on writing to the descriptor it has, and that is all."""
     answers = within("all")
     for name in BY_THE_FILTER:
@@ -429,14 +497,23 @@ def test_a_confined_worker_can_hand_its_descriptor_to_nobody(within: Callable[[s
     assert answers == {"a gigabyte of memory": "ENOMEM", "write": "done"}
 
 
-def test_without_the_filter_each_of_these_calls_would_pass_it(within: Callable[[str], dict[str, str]]) -> None:
+def test_without_the_filter_each_of_these_calls_would_pass_it(
+    within: Callable[[str], dict[str, str]],
+) -> None:
     """Row 36. So it is the filter that the test before is about, and not the kernel of the day."""
     answers = within("nothing")
     assert {name for name in BY_THE_FILTER if answers[name] != "EPERM"} == BY_THE_FILTER
-    assert answers["pass the descriptor on"] == answers["fallocate"] == answers["become dumpable"] == answers["fork"] == "done"
+    assert (
+        answers["pass the descriptor on"]
+        == answers["fallocate"]
+        == answers["become dumpable"]
+        == answers["fork"]
+        == "done"
+    )
 
 
-# ---- a descriptor that is left open elsewhere -------------------------------------------------------------------
+# ---- a descriptor that is left open elsewhere
+# -------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -448,12 +525,16 @@ def folder(land: Land) -> Iterator[int]:
     os.close(fd)
 
 
-def test_nothing_is_sealed_while_anybody_can_write_to_it(folder: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_is_sealed_while_anybody_can_write_to_it(
+    folder: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Row 36. The same file settles once its last writer is gone."""
     monkeypatch.setattr(staged_file, "_LEASE_SECONDS", 0.2)
     with StagedFile.create(folder, "partial") as new:
         os.write(new.writer, b"proven")
-        with subprocess.Popen(["cat"], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, pass_fds=[new.writer]) as holder:
+        with subprocess.Popen(
+            ["cat"], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, pass_fds=[new.writer]
+        ) as holder:
             with pytest.raises(WorkerLost, match="can still write to the new snapshot"):
                 new.settle()
             assert os.listdir(folder) == []
@@ -462,7 +543,9 @@ def test_nothing_is_sealed_while_anybody_can_write_to_it(folder: int, monkeypatc
         assert hash_content(new.reader).bytes == len(b"proven")
 
 
-def test_nothing_is_sealed_while_it_is_mapped_for_writing(folder: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_is_sealed_while_it_is_mapped_for_writing(
+    folder: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Row 36. A map outlives its descriptor."""
     import mmap
 
@@ -484,7 +567,8 @@ def test_nothing_is_sealed_that_has_been_given_a_name(folder: int) -> None:
             new.settle()
 
 
-# ---- a worker that lies, floods, or never ends: a script in its place -------------------------------------------
+# ---- a worker that lies, floods, or never ends: a script in its place
+# -------------------------------------------
 
 PRELUDE = """\
 import json, os, signal, sys, time
@@ -552,13 +636,17 @@ class Stage:
     def holder(self) -> int:
         return int(self.holder_note.read_text())
 
-    def run(self, script: str, *, timeout: int = 15, stall: int = 10) -> tuple[AccountResult, float]:
+    def run(
+        self, script: str, *, timeout: int = 15, stall: int = 10
+    ) -> tuple[AccountResult, float]:
         """What became of the hostile account, and how many seconds the run took. The other account is backed up, always.
 
         The limits are the hostile one's: the other's interpreter may be slow to start.
         """
         self.monkeypatch.setattr(client, "ask", self.patient(client.ask))
-        boot = PRELUDE.replace("HOSTILE", str(self.mallory.uid)).replace("HOLDER", repr(str(self.holder_note)))
+        boot = PRELUDE.replace("HOSTILE", str(self.mallory.uid)).replace(
+            "HOLDER", repr(str(self.holder_note))
+        )
         self.monkeypatch.setattr(client, "_BOOT", boot + textwrap.dedent(script))
         values = Settings(
             dest=self.land.store,
@@ -588,7 +676,11 @@ class Stage:
         def whole_run() -> None:
             with Store.open(values.dest, create=True) as store:
                 job = BackupRun(values, store, None, stopping, lambda *_: None)
-                results.extend(backup_run.run_backups(job, [account(self.mallory), account(self.honest)], lambda _: None))
+                results.extend(
+                    backup_run.run_backups(
+                        job, [account(self.mallory), account(self.honest)], lambda _: None
+                    )
+                )
 
         began = time.monotonic()
         thread = threading.Thread(target=whole_run, daemon=True)
@@ -607,7 +699,9 @@ class Stage:
     def patient(self, step: Callable[..., Any]) -> Callable[..., Any]:
         """The step, with the honest account under no limit that counts here."""
 
-        def limited(who: Account, operation: Operation[Any], limits: Limits, *words: Any, **more: Any) -> Any:
+        def limited(
+            who: Account, operation: Operation[Any], limits: Limits, *words: Any, **more: Any
+        ) -> Any:
             if who.user == self.honest.name:
                 limits = replace(limits, seconds=BOUND_S, stall=BOUND_S)
             return step(who, operation, limits, *words, **more)
@@ -616,7 +710,9 @@ class Stage:
 
 
 @pytest.fixture
-def stage(land: Land, mallory: User, honest: User, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stage]:
+def stage(
+    land: Land, mallory: User, honest: User, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Stage]:
     made = Stage(land, mallory, honest, monkeypatch)
     yield made
     if made.holder_note.exists():
@@ -646,7 +742,12 @@ PROVEN = """
 census = dict(page_size=4096, page_count=1, user_version=0, application_id=0, schema_sha256="", t3_level=30, ends={"t": 1}, rows={})
 say(event="proven", problems=[], census=census, seconds=0.0, sqlite_version="3")
 """
-CLAIM = "if operation == 'check_integrity':" + PROVEN.replace("\n", "\n    ") + "\nelse:" + COPIED.replace("\n", "\n    ")
+CLAIM = (
+    "if operation == 'check_integrity':"
+    + PROVEN.replace("\n", "\n    ")
+    + "\nelse:"
+    + COPIED.replace("\n", "\n    ")
+)
 DESCRIPTORS = """
 import socket
 with socket.socket(fileno=os.dup(channel)) as s:
@@ -657,42 +758,86 @@ time.sleep(60)
 
 FAKES = {
     "fills the disk": (FILL, "grew past"),
-    "fills the disk at the far end": ('os.pwrite(file, b"x", 1 << 40)\ntime.sleep(60)', "grew past"),
+    "fills the disk at the far end": (
+        'os.pwrite(file, b"x", 1 << 40)\ntime.sleep(60)',
+        "grew past",
+    ),
     "allocates blocks past the end": (PAST, "grew past"),
     "claims a source larger than the disk": (
         'say(event="source", bytes=1 << 61, wal_bytes=0, others=[])\ntime.sleep(60)',
         "no room",
     ),
-    "claims a source that cannot be": ('say(event="source", bytes=1 << 62, wal_bytes=0, others=[])\ntime.sleep(60)', "cannot be"),
-    "floods with noise": ('while True: os.write(channel, b"garbage\\n" * 8000)', "no progress for 1 s"),
-    "floods with empty lines": ('while True: os.write(channel, b"\\n" * 60000)', "no progress for 1 s"),
+    "claims a source that cannot be": (
+        'say(event="source", bytes=1 << 62, wal_bytes=0, others=[])\ntime.sleep(60)',
+        "cannot be",
+    ),
+    "floods with noise": (
+        'while True: os.write(channel, b"garbage\\n" * 8000)',
+        "no progress for 1 s",
+    ),
+    "floods with empty lines": (
+        'while True: os.write(channel, b"\\n" * 60000)',
+        "no progress for 1 s",
+    ),
     "floods with progress": (PROGRESS, "timed out after 3 s"),
-    "sends a line without an end": ('while True: os.write(channel, b"x" * 65536)', "a line without an end"),
-    "sends a line without an end, a byte at a time": ('while True: os.write(channel, b"x")', "no progress for 1 s"),
+    "sends a line without an end": (
+        'while True: os.write(channel, b"x" * 65536)',
+        "a line without an end",
+    ),
+    "sends a line without an end, a byte at a time": (
+        'while True: os.write(channel, b"x")',
+        "no progress for 1 s",
+    ),
     "sends what is no event": ('say(event="sudo")\ntime.sleep(60)', "no event"),
-    "sends markup for the terminal": ('say(event="phase", phase="[/x]\\x1b[2J", total=1)\ntime.sleep(60)', "cannot be"),
-    "closes the socket and sleeps": ("os.close(channel)\nos.close(1)\nos.close(2)\ntime.sleep(60)", "no progress for 1 s"),
+    "sends markup for the terminal": (
+        'say(event="phase", phase="[/x]\\x1b[2J", total=1)\ntime.sleep(60)',
+        "cannot be",
+    ),
+    "closes the socket and sleeps": (
+        "os.close(channel)\nos.close(1)\nos.close(2)\ntime.sleep(60)",
+        "no progress for 1 s",
+    ),
     "says nothing": ("time.sleep(60)", "no progress for 1 s"),
     "stops itself": ("os.kill(os.getpid(), signal.SIGSTOP)", "no progress for 1 s"),
     "ends without a result": ("sys.exit(0)", "ended with 0 and no result"),
-    "dies talking to the terminal": ('sys.exit("\\x1b]0;owned\\x07")', "ended with 1 and no result: ?]0;owned?"),
+    "dies talking to the terminal": (
+        'sys.exit("\\x1b]0;owned\\x07")',
+        "ended with 1 and no result: ?]0;owned?",
+    ),
     "dies by a signal without a name": ("os.kill(os.getpid(), 40)", "killed by signal 40"),
-    "claims an error of the command's own": ('say(event="failed", error="LockHeld", reason="no")\nsys.exit(1)', "no"),
-    "claims a copy that it never made": ("honest() if operation == 'check_integrity' else None\n" + COPIED, "no table at all"),
+    "claims an error of the command's own": (
+        'say(event="failed", error="LockHeld", reason="no")\nsys.exit(1)',
+        "no",
+    ),
+    "claims a copy that it never made": (
+        "honest() if operation == 'check_integrity' else None\n" + COPIED,
+        "no table at all",
+    ),
     "claims a copy and a proof of it": (CLAIM, "the copy has 0 bytes"),
     "gives another answer than it was asked for": (PROVEN, "no result"),
-    "counts other rows than were there": ("lie(ends=lambda c: c.ends | {'orchestration_events': 9})", "not what the source was"),
+    "counts other rows than were there": (
+        "lie(ends=lambda c: c.ends | {'orchestration_events': 9})",
+        "not what the source was",
+    ),
     "counts one page too many": ("lie(page_count=lambda c: c.page_count + 1)", "its census counts"),
-    "counts pages of half the size": ("lie(page_size=lambda c: c.page_size // 2)", "its census counts"),
-    "counts more pages than can be printed": ("lie(page_count=lambda c: 10**4000, page_size=lambda c: 10**4000)", "cannot be"),
+    "counts pages of half the size": (
+        "lie(page_size=lambda c: c.page_size // 2)",
+        "its census counts",
+    ),
+    "counts more pages than can be printed": (
+        "lie(page_count=lambda c: 10**4000, page_size=lambda c: 10**4000)",
+        "cannot be",
+    ),
     "passes on many descriptors": (DESCRIPTORS, "no progress for 1 s"),
 }
-SHORT = {"no progress for 1 s": {"stall": 1}, "timed out after 3 s": {"timeout": 3}}  # for what is to run out
+# for what is to run out
+SHORT = {"no progress for 1 s": {"stall": 1}, "timed out after 3 s": {"timeout": 3}}
 
 
 @pytest.mark.parametrize("what", FAKES)
 def test_the_run_goes_on_beside_a_worker_that(stage: Stage, what: str) -> None:
-    """Row 36, and row 22: it is ended in time, nothing of it gets a name, and the next account is backed up."""
+    """Row 36, and row 22: it is ended in time, nothing of it gets a name, and the next account is
+    backed up."""
     script, reason = FAKES[what]
     with leaves_no_file_open():
         hostile, seconds = stage.run(script, **SHORT.get(reason, {}))
@@ -725,12 +870,17 @@ def test_the_blocks_of_a_worker_past_its_limit_are_given_back_at_once(stage: Sta
     """Row 36. Even where another process still has the file open."""
     hostile, _ = stage.run("leave_behind()\n" + FILL)
     assert "grew past" in hostile.reason
-    [held] = [status for status in map(os.stat, Path(f"/proc/{stage.holder}/fd").iterdir()) if status.st_nlink == 0]
+    [held] = [
+        status
+        for status in map(os.stat, Path(f"/proc/{stage.holder}/fd").iterdir())
+        if status.st_nlink == 0
+    ]
     assert (held.st_size, held.st_blocks) == (0, 0)
 
 
 def test_a_perfect_copy_that_somebody_can_still_write_to_gets_no_name(stage: Stage) -> None:
-    """Row 36, row 22. The holder has the worker's socket too, and the parent doesn't wait for its end."""
+    """Row 36, row 22. The holder has the worker's socket too, and the parent doesn't wait for its
+    end."""
     stage.monkeypatch.setattr(staged_file, "_LEASE_SECONDS", 0.3)
     hostile, seconds = stage.run("leave_behind()\nhonest()")
     assert hostile.outcome == "failed"
@@ -746,7 +896,9 @@ def test_a_socket_that_is_held_open_keeps_nobody_waiting(stage: Stage) -> None:
     assert seconds < BOUND_S  # the socket ends after a minute
 
 
-def test_a_socket_that_is_written_to_after_the_workers_end_keeps_nobody_waiting(stage: Stage) -> None:
+def test_a_socket_that_is_written_to_after_the_workers_end_keeps_nobody_waiting(
+    stage: Stage,
+) -> None:
     """Row 22. What is left in the socket at the worker's death is read, and no more."""
     script = """
         if os.fork() == 0:
@@ -771,14 +923,16 @@ def test_a_look_that_found_nothing_fails_its_account_alone(stage: Stage) -> None
         client.ask(account(stage.mallory), FindDatabase(), limits, threading.Event())
 
 
-# ---- a hostile database -----------------------------------------------------------------------------------------
+# ---- a hostile database
+# -----------------------------------------------------------------------------------------
 
 MUTANTS = 250
 SEED = 32
 
 
 def mutated(whole: bytes, chance: random.Random) -> bytes:
-    """`whole` with some harm done to it: to its header, its schema, any page, its length or its order."""
+    """`whole` with some harm done to it: to its header, its schema, any page, its length or its
+    order."""
     data = bytearray(whole)
     pages = len(data) // 4096
 
@@ -807,7 +961,8 @@ def mutated(whole: bytes, chance: random.Random) -> bytes:
 
 
 def mutated_wal(whole: bytes, chance: random.Random) -> bytes:
-    """A -wal with harm done to the pages in it, and checksums that are good again (sqlite.org/fileformat2.html#walformat)."""
+    """A -wal with harm done to the pages in it, and checksums that are good again
+    (sqlite.org/fileformat2.html#walformat)."""
     order = "big" if whole[3] & 1 else "little"
     one, two = 0, 0
 
@@ -822,11 +977,14 @@ def mutated_wal(whole: bytes, chance: random.Random) -> bytes:
     for at in range(32, len(whole) - 24 - 4096 + 1, 24 + 4096):
         head, page = bytearray(whole[at : at + 24]), bytearray(whole[at + 24 : at + 24 + 4096])
         for _ in range(chance.choice([0, 1, 10])):
-            page[chance.choice([chance.randrange(100), chance.randrange(4096)])] = chance.randrange(256)
+            page[chance.choice([chance.randrange(100), chance.randrange(4096)])] = chance.randrange(
+                256
+            )
         if chance.random() < 0.1:
             head[0:4] = chance.randrange(1, 1 << 31).to_bytes(4, "big")  # which page it is
         if chance.random() < 0.1 and any(head[4:8]):
-            head[4:8] = chance.randrange(1, 1 << 20).to_bytes(4, "big")  # how many pages the database has
+            # how many pages the database has
+            head[4:8] = chance.randrange(1, 1 << 20).to_bytes(4, "big")
         made += head[:16] + add(head[:8] + page) + page
     return bytes(made)
 
@@ -841,8 +999,11 @@ def left_wal(tmp_path: Path) -> bytes:
     return Path(f"{database}-wal").read_bytes()
 
 
-def test_no_mutated_database_gets_out_of_its_limits(land: Land, mallory: User, honest: User, left_wal: bytes) -> None:
-    """Row 32. Each is copied, found damaged or refused in time by a worker of bounded memory, and the next one has its turn."""
+def test_no_mutated_database_gets_out_of_its_limits(
+    land: Land, mallory: User, honest: User, left_wal: bytes
+) -> None:
+    """Row 32. Each is copied, found damaged or refused in time by a worker of bounded memory, and
+    the next one has its turn."""
     whole = TINY.read_bytes()
     limits = Limits(10, 10, MIB, 0, lambda: 1 << 40)
     private = land.folder / "private"
@@ -863,11 +1024,15 @@ def test_no_mutated_database_gets_out_of_its_limits(land: Land, mallory: User, h
         began = time.monotonic()
         try:
             with StagedFile.create(folder, "partial") as new:
-                copied = client.copy_database(account(user), new.writer, limits, threading.Event(), lambda _: None)
+                copied = client.copy_database(
+                    account(user), new.writer, limits, threading.Event(), lambda _: None
+                )
                 new.settle()
                 content, proven = prove_file(account(user), new.reader, limits, threading.Event())
                 if not proven.problems:
-                    snapshot._check_agreement(content, read_database_bytes(new.reader), copied, proven)
+                    snapshot._check_agreement(
+                        content, read_database_bytes(new.reader), copied, proven
+                    )
                 ending = "damaged" if proven.problems else "proven"
         except WorkerLost as lost:
             ending = "killed" if "killed" in str(lost) else "lost"
@@ -888,8 +1053,10 @@ def test_no_mutated_database_gets_out_of_its_limits(land: Land, mallory: User, h
     endings = Counter(halves[0] + halves[1])
     print(endings)
     assert endings.total() == len(numbers)
-    assert set(endings) >= {"proven", "damaged", "refused"}, endings  # the harm is neither nothing nor everything
-    memory = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss  # KiB, of the largest child ever
+    # the harm is neither nothing nor everything
+    assert set(endings) >= {"proven", "damaged", "refused"}, endings
+    # KiB, of the largest child ever
+    memory = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
     assert memory == largest or memory < 600 << 10
     give_database(honest, TINY)
     for ending in ("-wal", "-shm"):

@@ -1,4 +1,5 @@
-"""`report --html`: a file that is written whole or not at all, and a page that a real browser shows as it should, and fetches nothing for."""
+"""`report --html`: a file that is written whole or not at all, and a page that a real browser shows
+as it should, and fetches nothing for."""
 
 from __future__ import annotations
 
@@ -41,7 +42,9 @@ class TestTheCommand:
         assert land.t3("run").code == 0
         return user
 
-    def test_a_new_file_is_roots_alone_and_holds_every_snapshot(self, land: Land, ruth: User) -> None:
+    def test_a_new_file_is_roots_alone_and_holds_every_snapshot(
+        self, land: Land, ruth: User
+    ) -> None:
         file = land.folder / "report.html"
         answer = land.t3("report", "--html", str(file))
         assert (answer.code, answer.out, answer.err) == (0, "", "")
@@ -52,11 +55,13 @@ class TestTheCommand:
             assert f'title="{snapshot.stem}"' in text
         assert ">prebump-0.0.25<" in text
         assert re.search(r"Free on the disk</dt><dd>[\d.]+ [KMGT]iB</dd>", text)
-        assert [path.name for path in land.folder.glob("*report*")] + [path.name for path in land.folder.glob(".*")] == [
-            "report.html"
-        ]
+        assert [path.name for path in land.folder.glob("*report*")] + [
+            path.name for path in land.folder.glob(".*")
+        ] == ["report.html"]
 
-    def test_an_old_file_is_replaced_and_keeps_its_mode_if_it_is_ones_own(self, land: Land, ruth: User) -> None:
+    def test_an_old_file_is_replaced_and_keeps_its_mode_if_it_is_ones_own(
+        self, land: Land, ruth: User
+    ) -> None:
         file = land.folder / "report.html"
         file.write_text("old")
         file.chmod(0o644)
@@ -75,7 +80,15 @@ class TestTheCommand:
         assert answer.out.endswith("</html>\n")
         with open("/dev/full", "w") as full:
             line = land.command("report", "--html", "-")
-            done = subprocess.run(line, env=land.env(), cwd=ROOT, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+            done = subprocess.run(
+                line,
+                env=land.env(),
+                cwd=ROOT,
+                stdout=full,
+                stderr=subprocess.PIPE,
+                text=True,
+                check=False,
+            )
         assert (done.returncode, done.stderr) == (1, "t3-backup-state: No space left on device\n")
 
     def test_what_is_no_file_is_refused_and_not_replaced(self, land: Land, ruth: User) -> None:
@@ -83,7 +96,11 @@ class TestTheCommand:
         secret.write_text("mine")
         (land.folder / "link").symlink_to(secret)
         os.mkfifo(land.folder / "pipe")
-        for name, kind in (("store", "a folder"), ("link", "no regular file"), ("pipe", "no regular file")):
+        for name, kind in (
+            ("store", "a folder"),
+            ("link", "no regular file"),
+            ("pipe", "no regular file"),
+        ):
             answer = land.t3("report", "--html", str(land.folder / name))
             expected = f"t3-backup-state: {land.folder}/{name} is {kind}; name a file, or - for standard output\n"
             assert (answer.code, answer.out, answer.err) == (2, "", expected)
@@ -94,32 +111,55 @@ class TestTheCommand:
         [
             (["--html", "{land}/none/report.html"], 1, "{land}/none: No such file or directory"),
             (["--html", "-", "nobody"], 1, "no snapshots of nobody in {land}/store"),
-            (["--html", "-", "--dest", "{land}/no-store"], 1, "no store at {land}/no-store; the first run makes it"),
+            (
+                ["--html", "-", "--dest", "{land}/no-store"],
+                1,
+                "no store at {land}/no-store; the first run makes it",
+            ),
             ([], 2, "the following arguments are required: --html; see "),
         ],
     )
-    def test_what_cannot_be_done_is_said_in_a_line(self, land: Land, ruth: User, words: list[str], code: int, says: str) -> None:
+    def test_what_cannot_be_done_is_said_in_a_line(
+        self, land: Land, ruth: User, words: list[str], code: int, says: str
+    ) -> None:
         answer = land.t3("report", *(word.format(land=land.folder) for word in words))
         assert (answer.code, answer.out, answer.err.count("\n")) == (code, "", 1)
         assert answer.err.startswith(f"t3-backup-state: {says.format(land=land.folder)}")
 
-    def test_a_disk_that_takes_no_more_leaves_the_old_file_and_nothing_else(self, land: Land, ruth: User) -> None:
+    def test_a_disk_that_takes_no_more_leaves_the_old_file_and_nothing_else(
+        self, land: Land, ruth: User
+    ) -> None:
         file = land.folder / "report.html"
         file.write_text("old")
         before = sorted(os.listdir(land.folder))
-        # Debian's Python: one that is being measured writes a file more, and is limited in that, too.
-        line = ["prlimit", "--fsize=4096", "/usr/bin/python3", *land.command("report", "--html", str(file))[1:]]
-        done = subprocess.run(line, env=land.env(), cwd=ROOT, capture_output=True, text=True, check=False)
+        # Debian's Python: one that is being measured writes a file more, and is limited in that,
+        # too.
+        line = [
+            "prlimit",
+            "--fsize=4096",
+            "/usr/bin/python3",
+            *land.command("report", "--html", str(file))[1:],
+        ]
+        done = subprocess.run(
+            line, env=land.env(), cwd=ROOT, capture_output=True, text=True, check=False
+        )
         assert (done.returncode, done.stderr) == (1, f"t3-backup-state: {file}: File too large\n")
         assert (file.read_text(), sorted(os.listdir(land.folder))) == ("old", before)
 
-    def test_without_the_template_engine_it_says_what_to_install(self, land: Land, ruth: User) -> None:
+    def test_without_the_template_engine_it_says_what_to_install(
+        self, land: Land, ruth: User
+    ) -> None:
         # What the import system does for a package that isn't there.
         hide = "import sys; sys.modules['jinja2'] = None; from t3_backup.cli.main import main; sys.exit(main())"
         line = [sys.executable, "-c", hide, "report", "--html", "-"]
-        done = subprocess.run(line, env=land.env(), cwd=ROOT, capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            line, env=land.env(), cwd=ROOT, capture_output=True, text=True, check=False
+        )
         assert (done.returncode, done.stdout) == (1, "")
-        assert done.stderr == "t3-backup-state: the report needs the template engine jinja2: apt install python3-jinja2\n"
+        assert (
+            done.stderr
+            == "t3-backup-state: the report needs the template engine jinja2: apt install python3-jinja2\n"
+        )
 
     def test_a_shelf_that_is_not_as_it_must_be_hides_no_other(self, land: Land, ruth: User) -> None:
         (land.store / "open").mkdir(mode=0o755)
@@ -152,7 +192,13 @@ def example(reason: str = "lost 61 % of its rows") -> str:
     """A page of 4 accounts: 40 snapshots with all that may be, 40 good ones, one, and none."""
 
     def night(number: int, user: str, **changes: Any) -> Any:
-        return made(number, NOON - DAY * (40 - number), user=user, bytes=1_000_000 * (40 + number), **changes)
+        return made(
+            number,
+            NOON - DAY * (40 - number),
+            user=user,
+            bytes=1_000_000 * (40 + number),
+            **changes,
+        )
 
     special = {
         10: {"label": "prebump-0.0.24"},
@@ -162,14 +208,18 @@ def example(reason: str = "lost 61 % of its rows") -> str:
     }
     old = [made(number - 5, NOON - 100 * DAY, "prebump-0.0.1") for number in range(3)]
     accounts = [
-        AccountHistory("alice", [night(number, "alice", **special.get(number, {})) for number in range(40, 0, -1)] + old),
+        AccountHistory(
+            "alice",
+            [night(number, "alice", **special.get(number, {})) for number in range(40, 0, -1)]
+            + old,
+        ),
         AccountHistory("bob", [night(number, "bob") for number in range(40, 0, -1)]),
         AccountHistory("carol", [made(1, user="carol")]),
         AccountHistory("dave", [], [f"not counted: no valid manifest: state-{WIDEST}.sqlite"]),
     ]
-    return html.render_page(html.build_page(accounts, "/var/backups/t3-state on a-machine", 123 << 30, NOON)).replace(
-        "<details>", "<details open>"
-    )
+    return html.render_page(
+        html.build_page(accounts, "/var/backups/t3-state on a-machine", 123 << 30, NOON)
+    ).replace("<details>", "<details open>")
 
 
 class Served(http.server.SimpleHTTPRequestHandler):
@@ -192,7 +242,9 @@ def site(tmp_path: Path) -> Iterator[tuple[str, list[str], Path]]:
     folder = tmp_path / "site"
     folder.mkdir()
     handler = type("Handler", (Served,), {"asked": asked})
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), partial(handler, directory=str(folder))) as server:
+    with http.server.ThreadingHTTPServer(
+        ("127.0.0.1", 0), partial(handler, directory=str(folder))
+    ) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
         yield f"http://127.0.0.1:{server.server_port}", asked, folder
@@ -206,17 +258,32 @@ def browser(tmp_path: Path) -> Callable[..., str]:
     program = shutil.which("chromium")
     if program is None:
         pytest.skip("needs chromium")
-    options = ["--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", f"--user-data-dir={tmp_path / 'profile'}"]
+    options = [
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--hide-scrollbars",
+        f"--user-data-dir={tmp_path / 'profile'}",
+    ]
     environ = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "LANG": "C.UTF-8"}
 
     def open_page(address: str, *more: str) -> str:
         line = [program, *options, *more, address]
-        return subprocess.run(line, env=environ, cwd=tmp_path, capture_output=True, text=True, check=True, timeout=120).stdout
+        return subprocess.run(
+            line, env=environ, cwd=tmp_path, capture_output=True, text=True, check=True, timeout=120
+        ).stdout
 
     return open_page
 
 
-def shot(browser: Callable[..., str], address: str, file: Path, *more: str, width: int = 1100, height: int = 5000) -> Any:
+def shot(
+    browser: Callable[..., str],
+    address: str,
+    file: Path,
+    *more: str,
+    width: int = 1100,
+    height: int = 5000,
+) -> Any:
     """A picture of it."""
     image = pytest.importorskip("PIL.Image", reason="needs python3-pil")
     browser(address, f"--screenshot={file}", f"--window-size={width},{height}", *more)
@@ -228,11 +295,18 @@ def colours(picture: Any) -> dict[tuple[int, int, int], int]:
     return {colour: count for count, colour in picture.getcolors(1 << 24)}
 
 
-def test_in_light_and_dark_every_kind_of_mark_is_seen(browser: Callable[..., str], site: Any, tmp_path: Path) -> None:
+def test_in_light_and_dark_every_kind_of_mark_is_seen(
+    browser: Callable[..., str], site: Any, tmp_path: Path
+) -> None:
     address, _, folder = site
     (folder / "report.html").write_text(example())
     light = shot(browser, f"{address}/report.html", tmp_path / "light.png")
-    dark = shot(browser, f"{address}/report.html", tmp_path / "dark.png", "--blink-settings=preferredColorScheme=0")
+    dark = shot(
+        browser,
+        f"{address}/report.html",
+        tmp_path / "dark.png",
+        "--blink-settings=preferredColorScheme=0",
+    )
     for picture, palette in ((light, LIGHT), (dark, DARK)):
         found = colours(picture)
         assert len(found) > 100
@@ -244,7 +318,9 @@ def test_in_light_and_dark_every_kind_of_mark_is_seen(browser: Callable[..., str
     assert colours(light)[LIGHT["copy"]] > 81 * 4 * 5
 
 
-def test_on_a_phone_nothing_is_wider_than_the_screen(browser: Callable[..., str], site: Any) -> None:
+def test_on_a_phone_nothing_is_wider_than_the_screen(
+    browser: Callable[..., str], site: Any
+) -> None:
     """The page lets no script in; so one beside it, in the document that frames it, measures."""
     address, _, folder = site
     (folder / "report.html").write_text(example())
@@ -257,12 +333,15 @@ def test_on_a_phone_nothing_is_wider_than_the_screen(browser: Callable[..., str]
             "onload = () => { document.title = frames[0].document.documentElement.scrollWidth; }</script>"
         )
         [width] = re.findall(
-            r"<title>(\d+)</title>", browser(f"{address}/frame-{name}.html", "--dump-dom", "--window-size=1000,900")
+            r"<title>(\d+)</title>",
+            browser(f"{address}/frame-{name}.html", "--dump-dom", "--window-size=1000,900"),
         )
         assert (int(width) >= expected) if name == "wide" else (int(width) == expected), name
 
 
-def test_the_page_fetches_nothing_and_its_policy_lets_nothing_be_fetched(browser: Callable[..., str], site: Any) -> None:
+def test_the_page_fetches_nothing_and_its_policy_lets_nothing_be_fetched(
+    browser: Callable[..., str], site: Any
+) -> None:
     address, asked, folder = site
     fetches = f'<img src="{address}/image"><script src="{address}/script"></script><link rel="stylesheet" href="{address}/style">'
     text = example(reason=fetches)
@@ -270,7 +349,11 @@ def test_the_page_fetches_nothing_and_its_policy_lets_nothing_be_fetched(browser
     (folder / "unescaped.html").write_text(text.replace("</main>", f"{fetches}</main>"))
     policy = re.sub(r'<meta http-equiv="Content-Security-Policy"[^>]*>', "", text)
     (folder / "free.html").write_text(policy.replace("</main>", f"{fetches}</main>"))
-    for name, expected in (("report", set()), ("unescaped", set()), ("free", {"/image", "/script", "/style"})):
+    for name, expected in (
+        ("report", set()),
+        ("unescaped", set()),
+        ("free", {"/image", "/script", "/style"}),
+    ):
         asked.clear()
         assert "alice" in browser(f"{address}/{name}.html", "--dump-dom")
         assert set(asked) - {f"/{name}.html", "/favicon.ico"} == expected, name

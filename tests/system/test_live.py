@@ -36,7 +36,8 @@ pytestmark = [needs_root, pytest.mark.alone]
 
 PATIENCE_S = 60  # a bound on waiting for what must come; nothing is measured by it
 BIG = 500  # MiB: the copy takes long enough to be met in the middle
-READ_MARKS = range(123, 128)  # the bytes of a -shm that a reader locks (sqlite.org/walformat.html, section 2.3.1)
+# the bytes of a -shm that a reader locks (sqlite.org/walformat.html, section 2.3.1)
+READ_MARKS = range(123, 128)
 WRITER_AND_CHECKPOINTER = {120, 121}  # and those that a writer and a checkpointer lock
 
 # A server that works hard: a mebibyte a commit.
@@ -107,7 +108,12 @@ def holds_the_pin(pid: int, user: User) -> bool:
     inode = user.database.with_name("state.sqlite-shm").stat().st_ino
     for line in Path("/proc/locks").read_text().splitlines():
         _, _, _, kind, owner, file, start, _ = line.split()[-8:]
-        if kind == "READ" and owner == str(pid) and file.endswith(f":{inode}") and int(start) in READ_MARKS:
+        if (
+            kind == "READ"
+            and owner == str(pid)
+            and file.endswith(f":{inode}")
+            and int(start) in READ_MARKS
+        ):
             return True
     return False
 
@@ -130,7 +136,9 @@ def stop_in_the_middle(land: Land, run: subprocess.Popen[str], user: User) -> in
 
     pid = wait_for("its worker copied", copying, run)
     os.kill(pid, signal.SIGSTOP)
-    wait_for("its worker stopped", lambda: " T " in Path(f"/proc/{pid}/stat").read_text() or None, run)
+    wait_for(
+        "its worker stopped", lambda: " T " in Path(f"/proc/{pid}/stat").read_text() or None, run
+    )
     assert holds_the_pin(pid, user)
     assert new_file_bytes(pid, land) < user.database.stat().st_size
     return pid
@@ -189,16 +197,25 @@ def test_a_copy_under_a_busy_writer_ends_at_once_and_is_one_moment(land: Land, c
 
 
 @pytest.mark.parametrize("pinned", [True, False])
-def test_the_copy_ends_because_of_the_pin(land: Land, carol: User, monkeypatch: pytest.MonkeyPatch, pinned: bool) -> None:
-    """Row 1, the other way round: with its BEGIN taken out, the same copy is not done after five times the steps it needs."""
+def test_the_copy_ends_because_of_the_pin(
+    land: Land, carol: User, monkeypatch: pytest.MonkeyPatch, pinned: bool
+) -> None:
+    """Row 1, the other way round: with its BEGIN taken out, the same copy is not done after five
+    times the steps it needs."""
     if not pinned:
 
         def without_transaction(connection: apsw.Connection, *statements: str) -> None:
-            child_connection.execute(connection, *(one for one in statements if one not in ("BEGIN", "COMMIT", "ROLLBACK")))
+            child_connection.execute(
+                connection,
+                *(one for one in statements if one not in ("BEGIN", "COMMIT", "ROLLBACK")),
+            )
 
         monkeypatch.setattr(pinned_read, "execute", without_transaction)
     steps_needed = carol.database.stat().st_size // (STEP_PAGES * 4096) + 1
-    with in_process(carol, land) as (found, destination), Writer(carol.database, user=carol.name) as writer:
+    with (
+        in_process(carol, land) as (found, destination),
+        Writer(carol.database, user=carol.name) as writer,
+    ):
         # The clock of this budget counts how often it is asked: once a step.
         budget = Budget(found, 5 * steps_needed, 1 << 40, clock=itertools.count().__next__)
         if pinned:
@@ -233,10 +250,16 @@ def test_the_worker_itself_gives_up_over_the_wal_budget(land: Land, carol: User)
             child_copy.copy_database(found, destination, Budget(found, 3600, MIB))
 
 
-def test_a_worker_that_stops_with_the_pin_in_its_hand_is_ended(land: Land, carol: User, bob: User) -> None:
-    """Row 2: no sign of life for T3_BACKUP_STALL seconds: its pin is free again, and the others are backed up."""
+def test_a_worker_that_stops_with_the_pin_in_its_hand_is_ended(
+    land: Land, carol: User, bob: User
+) -> None:
+    """Row 2: no sign of life for T3_BACKUP_STALL seconds: its pin is free again, and the others are
+    backed up."""
     land.write_map(carol, bob)
-    with Writer(carol.database, user=carol.name) as writer, started(land, "run", T3_BACKUP_STALL="2") as run:
+    with (
+        Writer(carol.database, user=carol.name) as writer,
+        started(land, "run", T3_BACKUP_STALL="2") as run,
+    ):
         pid = stop_in_the_middle(land, run, carol)
         writer.pause()
         assert not wal_can_be_reset(carol)
@@ -249,7 +272,9 @@ def test_a_worker_that_stops_with_the_pin_in_its_hand_is_ended(land: Land, carol
     assert len(land.snapshots(bob)) == 1
 
 
-def test_a_stopped_worker_is_ended_for_the_wal_it_holds_before_it_counts_as_stalled(land: Land, carol: User) -> None:
+def test_a_stopped_worker_is_ended_for_the_wal_it_holds_before_it_counts_as_stalled(
+    land: Land, carol: User
+) -> None:
     """Row 2: the parent looks at the -wal too, for a worker that can't."""
     limits = {"T3_BACKUP_STALL": "600", "T3_BACKUP_WAL_BUDGET": "2M"}
     with Writer(carol.database, user=carol.name) as writer, started(land, "run", **limits) as run:
@@ -276,10 +301,16 @@ _READS = re.compile(
 
 
 @pytest.mark.parametrize(
-    ("journal_mode", "method", "took"), [("wal", "online", "online"), ("wal", "vacuum", "vacuum"), ("delete", "online", "online")]
+    ("journal_mode", "method", "took"),
+    [("wal", "online", "online"), ("wal", "vacuum", "vacuum"), ("delete", "online", "online")],
 )
 def test_no_statement_on_the_source_writes_checkpoints_or_changes_its_mode(
-    land: Land, alice: User, monkeypatch: pytest.MonkeyPatch, journal_mode: str, method: str, took: str
+    land: Land,
+    alice: User,
+    monkeypatch: pytest.MonkeyPatch,
+    journal_mode: str,
+    method: str,
+    took: str,
 ) -> None:
     """Row 3: every statement on every connection to the source is one of a few that only read."""
     statements: list[str] = []
@@ -296,9 +327,13 @@ def test_no_statement_on_the_source_writes_checkpoints_or_changes_its_mode(
 
     monkeypatch.setattr(child_copy, "connect", traced)
     monkeypatch.setattr(child_connection, "execute", lambda *given: _noted(statements, *given))
-    with Writer(alice.database, user=alice.name, journal_mode=journal_mode, busy_timeout_ms=1000) as writer:
+    with Writer(
+        alice.database, user=alice.name, journal_mode=journal_mode, busy_timeout_ms=1000
+    ) as writer:
         with in_process(alice, land) as (found, destination):
-            copy = child_copy.copy_database(found, destination, Budget(found, 3600, 1 << 40), method=method)
+            copy = child_copy.copy_database(
+                found, destination, Budget(found, 3600, 1 << 40), method=method
+            )
         assert writer.stop().total.errors == 0
     assert copy.method == took
     assert "PRAGMA mmap_size=1099511627776" in statements, "what connect itself says is not traced"
@@ -313,14 +348,18 @@ def _noted(statements: list[str], connection: apsw.Connection, *given: str) -> N
 
 
 def test_no_commit_of_a_server_that_never_waits_fails(land: Land, alice: User) -> None:
-    """Row 3: busy_timeout 0, commits back to back, runs back to back and a VACUUM INTO: no error at the server."""
+    """Row 3: busy_timeout 0, commits back to back, runs back to back and a VACUUM INTO: no error at
+    the server."""
     with Writer(alice.database, user=alice.name, interval_s=0) as writer:
         for _ in range(5):
             assert land.t3().code == 0
         for _ in range(10):
             with in_process(alice, land) as (found, destination):
                 assert (
-                    child_copy.copy_database(found, destination, Budget(found, 3600, 1 << 40), method="vacuum").method == "vacuum"
+                    child_copy.copy_database(
+                        found, destination, Budget(found, 3600, 1 << 40), method="vacuum"
+                    ).method
+                    == "vacuum"
                 )
         stats = writer.stop()
     assert stats.total.errors == 0
@@ -331,9 +370,27 @@ class Traced:
     """The system calls of a run that concern the live database and its sidecars, by process."""
 
     def __init__(self, land: Land, user: User) -> None:
-        # One file a thread: no call is torn in two by another. -y resolves every descriptor to its path.
-        line = ["strace", "-ff", "-y", "-s", "300", "-e", "trace=%file,%desc,fcntl", "-o", str(land.folder / "trace")]
-        done = subprocess.run([*line, *land.command("run")], env=land.env(), cwd="/", capture_output=True, text=True, check=False)
+        # One file a thread: no call is torn in two by another. -y resolves every descriptor to its
+        # path.
+        line = [
+            "strace",
+            "-ff",
+            "-y",
+            "-s",
+            "300",
+            "-e",
+            "trace=%file,%desc,fcntl",
+            "-o",
+            str(land.folder / "trace"),
+        ]
+        done = subprocess.run(
+            [*line, *land.command("run")],
+            env=land.env(),
+            cwd="/",
+            capture_output=True,
+            text=True,
+            check=False,
+        )
         assert done.returncode == 0, done
         assert len(land.snapshots(user)) == 1
         self.calls: list[tuple[str, str, str]] = []  # process, name, the whole line
@@ -341,14 +398,17 @@ class Traced:
             for text in file.read_text(errors="replace").splitlines():
                 if match := re.match(r"(\w+)\(", text):
                     self.calls.append((file.suffix, match[1], text))
-        self.on_source = [call for call in self.calls if re.search(rf"{user.database}(-\w+)?[\">]", call[2])]
+        self.on_source = [
+            call for call in self.calls if re.search(rf"{user.database}(-\w+)?[\">]", call[2])
+        ]
         folder = user.database.parent
         self.in_folder = [call for call in self.calls if str(folder) in call[2]]
 
 
 @pytest.mark.skipif(shutil.which("strace") is None, reason="needs strace")
 def test_sqlite_opens_each_live_file_once_and_nothing_else_does(land: Land, alice: User) -> None:
-    """Row 4: a second descriptor of the database, -wal or -shm in the worker would drop SQLite's locks when it is closed."""
+    """Row 4: a second descriptor of the database, -wal or -shm in the worker would drop SQLite's
+    locks when it is closed."""
     with Writer(alice.database, user=alice.name):
         traced = Traced(land, alice)
     opens, closes, by = Counter[str](), Counter[str](), set[str]()
@@ -360,25 +420,59 @@ def test_sqlite_opens_each_live_file_once_and_nothing_else_does(land: Land, alic
                 descriptors[process, opened[1]] = Path(opened[2]).name
                 opens[Path(opened[2]).name] += 1
                 by.add(process)
-        elif (closed := re.match(r"close\((\d+)<([^>]*)>\)", text)) and descriptors.pop((process, closed[1]), None):
+        elif (closed := re.match(r"close\((\d+)<([^>]*)>\)", text)) and descriptors.pop(
+            (process, closed[1]), None
+        ):
             closes[Path(closed[2]).name] += 1
     assert opens == {"state.sqlite": 1, "state.sqlite-wal": 1, "state.sqlite-shm": 1}
     assert closes == opens
     [worker] = by
-    assert any(process == worker and name == "openat2" for process, name, _ in traced.in_folder), "not the worker's"
+    assert any(process == worker and name == "openat2" for process, name, _ in traced.in_folder), (
+        "not the worker's"
+    )
 
 
 @pytest.mark.skipif(shutil.which("strace") is None, reason="needs strace")
-def test_no_system_call_changes_a_live_file_or_takes_a_writers_lock(land: Land, alice: User) -> None:
-    """Row 3, Row 5: beside a running server, the run reads; the locks of a writer and a checkpointer are never taken."""
+def test_no_system_call_changes_a_live_file_or_takes_a_writers_lock(
+    land: Land, alice: User
+) -> None:
+    """Row 3, Row 5: beside a running server, the run reads; the locks of a writer and a
+    checkpointer are never taken."""
     with Writer(alice.database, user=alice.name):
         traced = Traced(land, alice)
-    reading = {"open", "openat", "openat2", "close", "read", "pread64", "mmap", "fcntl", "lseek", "getcwd", "readlink", "fstatfs"}
-    reading |= {"stat", "lstat", "fstat", "newfstatat", "statx", "access", "faccessat", "faccessat2"}
-    # The names in the folder are listed, since one of them may be a database that is not copied; no file has such a call.
+    reading = {
+        "open",
+        "openat",
+        "openat2",
+        "close",
+        "read",
+        "pread64",
+        "mmap",
+        "fcntl",
+        "lseek",
+        "getcwd",
+        "readlink",
+        "fstatfs",
+    }
+    reading |= {
+        "stat",
+        "lstat",
+        "fstat",
+        "newfstatat",
+        "statx",
+        "access",
+        "faccessat",
+        "faccessat2",
+    }
+    # The names in the folder are listed, since one of them may be a database that is not copied; no
+    # file has such a call.
     assert {name for _, name, _ in traced.in_folder} <= reading | {"getdents64"}
     assert {name for _, name, _ in traced.on_source} <= reading
-    for_writing = {re.search(r'"([^"]*)"', text)[1] for _, _, text in traced.on_source if re.search("O_RDWR|O_WRONLY", text)}  # type: ignore[index]
+    for_writing = {
+        re.search(r'"([^"]*)"', text)[1]
+        for _, _, text in traced.on_source
+        if re.search("O_RDWR|O_WRONLY", text)
+    }  # type: ignore[index]
     assert str(alice.database) not in for_writing
     locks = [text for _, name, text in traced.on_source if name == "fcntl" and "F_WRLCK" in text]
     assert all("state.sqlite-shm>" in text for text in locks), locks
@@ -389,7 +483,9 @@ def test_no_system_call_changes_a_live_file_or_takes_a_writers_lock(land: Land, 
 # All of it is copied, and nothing of another moment.
 
 
-def test_what_is_only_in_the_wal_is_in_the_snapshot(land: Land, make_user: Callable[..., User]) -> None:
+def test_what_is_only_in_the_wal_is_in_the_snapshot(
+    land: Land, make_user: Callable[..., User]
+) -> None:
     """Row 7: of a fresh server's database, the main file is one page."""
     alice = make_user("alice")
     land.write_map(alice)
@@ -398,7 +494,9 @@ def test_what_is_only_in_the_wal_is_in_the_snapshot(land: Land, make_user: Calla
     with closing(sqlite3.connect(alice.database, isolation_level=None)) as server:
         server.execute("PRAGMA wal_autocheckpoint=0")
         server.execute("PRAGMA journal_mode=WAL")
-        with closing(sqlite3.connect(f"file:{DATA / 'state-0.0.24.sqlite'}?immutable=1", uri=True)) as fresh:
+        with closing(
+            sqlite3.connect(f"file:{DATA / 'state-0.0.24.sqlite'}?immutable=1", uri=True)
+        ) as fresh:
             fresh.backup(server)
         server.execute("INSERT INTO projection_state VALUES ('only.in.the.wal', 7, '')")
         rows = list(server.iterdump())
@@ -409,34 +507,61 @@ def test_what_is_only_in_the_wal_is_in_the_snapshot(land: Land, make_user: Calla
     [path] = land.snapshots(alice)
     with closing(open_snapshot(path)) as copy:
         assert list(copy.iterdump()) == rows
-        assert copy.execute("SELECT count(*) FROM projection_state WHERE projector = 'only.in.the.wal'").fetchone() == (1,)
+        assert copy.execute(
+            "SELECT count(*) FROM projection_state WHERE projector = 'only.in.the.wal'"
+        ).fetchone() == (1,)
 
 
-def test_what_changes_in_the_middle_of_a_copy_is_in_neither_the_copy_nor_its_manifest(land: Land, carol: User) -> None:
-    """Row 25: user_version, application_id, the schema and rows, all changed while the worker stands still."""
+def test_what_changes_in_the_middle_of_a_copy_is_in_neither_the_copy_nor_its_manifest(
+    land: Land, carol: User
+) -> None:
+    """Row 25: user_version, application_id, the schema and rows, all changed while the worker
+    stands still."""
     with Writer(carol.database, user=carol.name, interval_s=0.01), started(land, "run") as run:
         pid = stop_in_the_middle(land, run, carol)
-        with closing(sqlite3.connect(carol.database, timeout=PATIENCE_S, isolation_level=None)) as server:
+        with closing(
+            sqlite3.connect(carol.database, timeout=PATIENCE_S, isolation_level=None)
+        ) as server:
             server.execute("BEGIN IMMEDIATE")
             server.execute("PRAGMA user_version=77")
             server.execute("PRAGMA application_id=78")
             server.execute("CREATE TABLE afterwards(content)")
-            server.execute("INSERT INTO effect_sql_migrations(migration_id, name) VALUES (99, 'Afterwards')")
+            server.execute(
+                "INSERT INTO effect_sql_migrations(migration_id, name) VALUES (99, 'Afterwards')"
+            )
             server.execute("COMMIT")
         os.kill(pid, signal.SIGCONT)
         first = ended(run)
         second = land.t3()
     assert (first.code, second.code) == (0, 0), (first, second)
     before, after = land.snapshots(carol)
-    for path, version, application, level, tables in ((before, 0, 0, 30, 0), (after, 77, 78, 99, 1)):
+    for path, version, application, level, tables in (
+        (before, 0, 0, 30, 0),
+        (after, 77, 78, 99, 1),
+    ):
         manifest = census_of(path)
         with closing(open_snapshot(path)) as copy:
-            assert copy.execute("PRAGMA user_version").fetchone()[0] == manifest["user_version"] == version
-            assert copy.execute("PRAGMA application_id").fetchone()[0] == manifest["application_id"] == application
             assert (
-                copy.execute("SELECT max(migration_id) FROM effect_sql_migrations").fetchone()[0] == manifest["t3_level"] == level
+                copy.execute("PRAGMA user_version").fetchone()[0]
+                == manifest["user_version"]
+                == version
             )
-            assert copy.execute("SELECT count(*) FROM sqlite_schema WHERE name = 'afterwards'").fetchone()[0] == tables
+            assert (
+                copy.execute("PRAGMA application_id").fetchone()[0]
+                == manifest["application_id"]
+                == application
+            )
+            assert (
+                copy.execute("SELECT max(migration_id) FROM effect_sql_migrations").fetchone()[0]
+                == manifest["t3_level"]
+                == level
+            )
+            assert (
+                copy.execute(
+                    "SELECT count(*) FROM sqlite_schema WHERE name = 'afterwards'"
+                ).fetchone()[0]
+                == tables
+            )
             assert len(moment(copy)) == 1
         assert ("afterwards" in manifest["rows"]) == bool(tables)
 
@@ -444,8 +569,11 @@ def test_what_changes_in_the_middle_of_a_copy_is_in_neither_the_copy_nor_its_man
 # Somebody handles the file itself.
 
 
-def test_a_database_cut_short_under_the_copy_ends_it_and_no_other(land: Land, carol: User, bob: User) -> None:
-    """A truncated file takes its pages out of the worker's memory (SIGBUS): an alarm, never a hang, and nothing passes for good."""
+def test_a_database_cut_short_under_the_copy_ends_it_and_no_other(
+    land: Land, carol: User, bob: User
+) -> None:
+    """A truncated file takes its pages out of the worker's memory (SIGBUS): an alarm, never a hang,
+    and nothing passes for good."""
     land.write_map(carol, bob)
     with started(land, "run") as run:
         pid = stop_in_the_middle(land, run, carol)
@@ -459,8 +587,11 @@ def test_a_database_cut_short_under_the_copy_ends_it_and_no_other(land: Land, ca
     assert "verified" not in [entry["verdict"] for entry in accounts.get(carol.name, [])]
 
 
-def test_a_file_copied_over_the_database_under_the_copy_is_copied_whole(land: Land, carol: User, bob: User, small: Path) -> None:
-    """`cp other state.sqlite` empties the file and fills it anew: the copy is tried once more, and is the other one, whole."""
+def test_a_file_copied_over_the_database_under_the_copy_is_copied_whole(
+    land: Land, carol: User, bob: User, small: Path
+) -> None:
+    """`cp other state.sqlite` empties the file and fills it anew: the copy is tried once more, and
+    is the other one, whole."""
     land.write_map(carol, bob)
     with started(land, "run") as run:
         pid = stop_in_the_middle(land, run, carol)
@@ -470,7 +601,11 @@ def test_a_file_copied_over_the_database_under_the_copy_is_copied_whole(land: La
     listing = land.t3("list", "--json")
     assert [entry["verdict"] for entry in listing.account(bob.name)["snapshots"]] == ["verified"]
     accounts = {entry["user"]: entry["snapshots"] for entry in listing.document["accounts"]}
-    good = [Path(entry["path"]) for entry in accounts.get(carol.name, []) if entry["verdict"] == "verified"]
+    good = [
+        Path(entry["path"])
+        for entry in accounts.get(carol.name, [])
+        if entry["verdict"] == "verified"
+    ]
     assert (answer.code, len(good)) == (0, 1), answer
     with closing(open_snapshot(small)) as other:
         rows = list(other.iterdump())

@@ -1,4 +1,5 @@
-"""The log of a run: one line for each account, whole through every rotation, and no backup depends on it."""
+"""The log of a run: one line for each account, whole through every rotation, and no backup depends
+on it."""
 
 from __future__ import annotations
 
@@ -52,7 +53,9 @@ def backed_up(answer: Answer, user: User) -> bool:
     return f"backed up {user.name} -> " in answer.out
 
 
-def test_each_account_and_run_has_a_line_with_all_that_the_run_said(land: Land, lars: User, mia: User) -> None:
+def test_each_account_and_run_has_a_line_with_all_that_the_run_said(
+    land: Land, lars: User, mia: User
+) -> None:
     first = land.t3("run", "--json", "--label", "prebump-1")
     second = land.t3("run", "--json", "--user", lars.name, "--user", "nobody-of-that-name")
     assert (first.code, second.code) == (0, 1), (first, second)
@@ -76,13 +79,27 @@ def test_each_account_and_run_has_a_line_with_all_that_the_run_said(land: Land, 
     ):
         for key in ("user", "outcome", "reason", "pruned", "warnings", "taken_over"):
             assert line[key] == told[key]
-        keys = ("name", "path", "bytes", "verdict", "method", "copy_seconds", "proof_seconds", "label", "reasons")
-        assert line["snapshots"] == [{key: snapshot[key] for key in keys} for snapshot in told["snapshots"]]
+        keys = (
+            "name",
+            "path",
+            "bytes",
+            "verdict",
+            "method",
+            "copy_seconds",
+            "proof_seconds",
+            "label",
+            "reasons",
+        )
+        assert line["snapshots"] == [
+            {key: snapshot[key] for key in keys} for snapshot in told["snapshots"]
+        ]
     assert lines[0]["snapshots"][0]["label"] == "prebump-1"
     assert "no such user" in lines[2]["reason"]
 
 
-def test_a_new_log_is_closed_to_all_but_its_group_and_an_old_one_keeps_its_mode(land: Land, lars: User) -> None:
+def test_a_new_log_is_closed_to_all_but_its_group_and_an_old_one_keeps_its_mode(
+    land: Land, lars: User
+) -> None:
     file = land.folder / "log"
     assert land.t3().code == 0
     assert stat.S_IMODE(file.stat().st_mode) == 0o640
@@ -135,7 +152,10 @@ def test_a_log_in_a_folder_that_is_not_there_is_said(land: Land, lars: User) -> 
     answer = land.t3("run", T3_BACKUP_LOG=str(land.folder / "none" / "log"))
     assert answer.code == 1, answer
     assert backed_up(answer, lars)
-    assert f"WARN: the log {land.folder}/none/log can't be written: No such file or directory" in answer.out
+    assert (
+        f"WARN: the log {land.folder}/none/log can't be written: No such file or directory"
+        in answer.out
+    )
     assert not (land.folder / "none").exists()
 
 
@@ -144,11 +164,15 @@ def in_own_namespace(land: Land, script: str, *words: str) -> Answer:
     environ = land.env()
     del environ["T3_BACKUP_LOG"]
     line = ["unshare", "--mount", "sh", "-ec", f'{script}; exec "$@"', "sh", *land.command(*words)]
-    done = subprocess.run(line, env=environ, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(
+        line, env=environ, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False
+    )
     return Answer(done.returncode, done.stdout, done.stderr)
 
 
-def test_the_default_log_is_written_where_its_folder_is_and_missed_by_nobody_where_not(land: Land, lars: User) -> None:
+def test_the_default_log_is_written_where_its_folder_is_and_missed_by_nobody_where_not(
+    land: Land, lars: User
+) -> None:
     """In a mount namespace of its own, with a /var/log of its own."""
     private = f"mkdir -p {land.folder}/var-log; mount --bind {land.folder}/var-log /var/log"
     answer = in_own_namespace(land, private, "run")
@@ -171,7 +195,9 @@ def test_a_full_disk_leaves_no_half_of_a_line(land: Land) -> None:
         result = AccountResult("lars", "failed", "x" * 3000)
         said = [one.finished(result) for _ in range(30)]
         assert said.count(None) < 30
-        assert [text for text in said if text] == [f"the log {where / 'log'} can't be written: No space left on device"]
+        assert [text for text in said if text] == [
+            f"the log {where / 'log'} can't be written: No space left on device"
+        ]
         assert one.broken
         assert len(logged(where / "log")) == said.index(next(text for text in said if text))
     finally:
@@ -180,7 +206,9 @@ def test_a_full_disk_leaves_no_half_of_a_line(land: Land) -> None:
 
 def test_a_dry_run_and_somebody_who_is_not_root_write_none(land: Land, lars: User) -> None:
     assert land.t3("run", "--dry-run").code == 0
-    environ = land.env(T3_BACKUP_DEST=str(lars.home / "backups"), T3_BACKUP_LOG=str(lars.home / "log"))
+    environ = land.env(
+        T3_BACKUP_DEST=str(lars.home / "backups"), T3_BACKUP_LOG=str(lars.home / "log")
+    )
     done = subprocess.run(
         land.command("run"),
         env=environ,
@@ -200,7 +228,10 @@ def test_a_dry_run_and_somebody_who_is_not_root_write_none(land: Land, lars: Use
 
 def test_what_a_user_chose_stays_within_its_line(tmp_path: Path) -> None:
     reason = "a\n{}\u2028b\x1b[31m\ud800"
-    assert logfile.Log(tmp_path / "log", "run").finished(AccountResult("eve", "failed", reason)) is None
+    assert (
+        logfile.Log(tmp_path / "log", "run").finished(AccountResult("eve", "failed", reason))
+        is None
+    )
     raw = (tmp_path / "log").read_bytes()
     assert raw.count(b"\n") == 1
     assert raw.isascii()
@@ -217,11 +248,13 @@ def test_the_run_that_systemd_started_has_its_invocation_s_id() -> None:
     assert len({logfile.run_id({}) for _ in range(100)}) == 100
 
 
-# --- the status that systemd shows -----------------------------------------------------------------------------------
+# --- the status that systemd shows
+# -----------------------------------------------------------------------------------
 
 
 def notified(land: Land, stop: bool = False) -> tuple[int, list[str]]:
-    """The exit code of a run that has a NOTIFY_SOCKET, and every datagram that came; `stop` ends it once it copies."""
+    """The exit code of a run that has a NOTIFY_SOCKET, and every datagram that came; `stop` ends it
+    once it copies."""
     path = land.folder / "notify"
     path.unlink(missing_ok=True)
     with closing(socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)) as systemd:
@@ -245,15 +278,21 @@ def notified(land: Land, stop: bool = False) -> tuple[int, list[str]]:
             raise AssertionError(f"no end of the run in {BOUND_S} s: {heard}")
 
 
-def test_systemd_is_told_whom_the_run_copies_and_what_came_of_it(land: Land, lars: User, mia: User) -> None:
+def test_systemd_is_told_whom_the_run_copies_and_what_came_of_it(
+    land: Land, lars: User, mia: User
+) -> None:
     pytest.importorskip("systemd.daemon")
     code, heard = notified(land)
     assert code == 0
     assert heard[0] == f"STATUS={lars.name}: start; 0 of 2 accounts done"
-    assert re.fullmatch(r"STATUS=done: 2 accounts, 0 not well \(\d{4}-\d\d-\d\d \d\d:\d\d UTC\)", heard[-1])
+    assert re.fullmatch(
+        r"STATUS=done: 2 accounts, 0 not well \(\d{4}-\d\d-\d\d \d\d:\d\d UTC\)", heard[-1]
+    )
 
 
-def test_a_stop_is_told_and_a_run_that_could_not_begin_too(land: Land, lars: User, grown: Callable[[int], Path]) -> None:
+def test_a_stop_is_told_and_a_run_that_could_not_begin_too(
+    land: Land, lars: User, grown: Callable[[int], Path]
+) -> None:
     pytest.importorskip("systemd.daemon")
     give_database(lars, grown(300))
     code, heard = notified(land, stop=True)
@@ -263,4 +302,6 @@ def test_a_stop_is_told_and_a_run_that_could_not_begin_too(land: Land, lars: Use
     land.map.unlink()
     code, heard = notified(land)
     assert code == 2
-    assert heard == [f"STATUS=not done: user map {land.map}: No such file or directory; name another by --map or T3_BACKUP_MAP"]
+    assert heard == [
+        f"STATUS=not done: user map {land.map}: No such file or directory; name another by --map or T3_BACKUP_MAP"
+    ]

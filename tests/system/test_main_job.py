@@ -1,4 +1,5 @@
-"""The main job from end to end: the command, as a person or the timer calls it, on real users' databases."""
+"""The main job from end to end: the command, as a person or the timer calls it, on real users'
+databases."""
 
 import json
 import sqlite3
@@ -45,7 +46,17 @@ def test_list_and_verify_speak_the_documented_interface(land: Land, alice: User)
     assert land.t3("run").code == 0
     listing = land.t3("list", "--json")
     [newer, older] = listing.account(alice.name)["snapshots"]
-    assert {"name", "path", "taken_at", "bytes", "sha256", "method", "verdict", "label", "t3_level"} <= set(newer)
+    assert {
+        "name",
+        "path",
+        "taken_at",
+        "bytes",
+        "sha256",
+        "method",
+        "verdict",
+        "label",
+        "t3_level",
+    } <= set(newer)
     assert (newer["label"], older["label"]) == (None, "prebump-0.0.25")
     assert newer["method"] == "online"
     assert newer["verdict"] == "verified"
@@ -53,4 +64,7 @@ def test_list_and_verify_speak_the_documented_interface(land: Land, alice: User)
     proven = land.t3("verify", alice.name, "--json")
     assert proven.code == 0, proven
     assert [entry["verifies"] for entry in proven.account(alice.name)["snapshots"]] == [True, True]
-    assert json.loads((land.account_dir(alice) / f"{newer['name']}.json").read_text())["sha256"] == newer["sha256"]
+    assert (
+        json.loads((land.account_dir(alice) / f"{newer['name']}.json").read_text())["sha256"]
+        == newer["sha256"]
+    )

@@ -1,4 +1,5 @@
-"""Each operation that a worker can be asked for, served by a real child: what it answers, and what it imports for it."""
+"""Each operation that a worker can be asked for, served by a real child: what it answers, and what
+it imports for it."""
 
 from __future__ import annotations
 
@@ -27,7 +28,12 @@ from t3_backup.system.file_identity import FileIdentity
 from t3_backup.worker import client
 from t3_backup.worker.limits import Limits
 from t3_backup.worker.operations import OPERATIONS, Job, Operation, encode_request, name_of
-from t3_backup.worker.operations.archive import InspectArchive, InstallArchive, StageArchive, WriteArchive
+from t3_backup.worker.operations.archive import (
+    InspectArchive,
+    InstallArchive,
+    StageArchive,
+    WriteArchive,
+)
 from t3_backup.worker.operations.backup import CheckIntegrity, CopyDatabase, FindDatabase
 from t3_backup.worker.operations.legacy import CopyLegacy, ListLegacy, RemoveLegacy
 from t3_backup.worker.operations.restore import (
@@ -47,7 +53,8 @@ ASIDE = "state.sqlite.replaced-x"
 OLD = "state-20261101-033000.sqlite"
 A = TypeVar("A", bound=Event)
 
-# The worker's own beginning, which also notes what is imported: when it becomes the user, and at its end.
+# The worker's own beginning, which also notes what is imported: when it becomes the user, and at
+# its end.
 BOOT = """
 import json, os, sys
 note = os.open(NOTE, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
@@ -65,7 +72,8 @@ os._exit(code)
 """
 
 # What takes long to import, and who has a use for it.
-CENSUS = {"apsw"} | (set() if importlib.util.find_spec("_sha256") else {"hashlib"})  # the digest of a schema
+# the digest of a schema
+CENSUS = {"apsw"} | (set() if importlib.util.find_spec("_sha256") else {"hashlib"})
 LEGACY = {*CENSUS, "datetime"}  # the time in a name
 ARCHIVES = {"zstandard", "tarfile"}
 COSTLY = {
@@ -83,7 +91,15 @@ COSTLY = {
         "concurrent.futures",
         "multiprocessing",
     ),
-    *("tempfile", "email", "http", "sqlite3", "ssl", "t3_backup.settings", "t3_backup.store.manifest"),
+    *(
+        "tempfile",
+        "email",
+        "http",
+        "sqlite3",
+        "ssl",
+        "t3_backup.settings",
+        "t3_backup.store.manifest",
+    ),
 }
 USES = {
     "find_database": set[str](),
@@ -111,7 +127,8 @@ class Scene:
 
     land: Land
     user: User
-    modules: dict[str, tuple[set[str], set[str]]] = field(default_factory=dict)  # at the change of user, and at the end
+    # at the change of user, and at the end
+    modules: dict[str, tuple[set[str], set[str]]] = field(default_factory=dict)
 
     def ask(self, operation: Operation[A], *, file: int = -1, folder: int = -1) -> A:
         """Have a worker serve it."""
@@ -173,10 +190,14 @@ def archive_operations(scene: Scene) -> None:
     file = scene.file("archive")
     packed = scene.ask(WriteArchive(1 << 20, ""), file=file)
     assert (packed.entries, packed.content_bytes) == (2, 9)
-    assert scene.ask(InspectArchive(1 << 20), file=file) == scene.ask(StageArchive(ASIDE, 1 << 20), file=file)
+    assert scene.ask(InspectArchive(1 << 20), file=file) == scene.ask(
+        StageArchive(ASIDE, 1 << 20), file=file
+    )
     os.close(file)
     (place / "secrets" / "key").write_text("of today")
-    done = scene.ask(InstallArchive(ASIDE, True, dict(mark.rsplit("=", 1) for mark in packed.sealed)))
+    done = scene.ask(
+        InstallArchive(ASIDE, True, dict(mark.rsplit("=", 1) for mark in packed.sealed))
+    )
     assert (place / "secrets" / "key").read_text() == "of before"
     assert done.left == (f"{ASIDE}.files/old",), "what nobody has sealed stays"
     assert (place / done.left[0] / "secrets" / "key").read_text() == "of today"
@@ -230,16 +251,27 @@ GROUPS = {
 
 
 @pytest.mark.parametrize("group", GROUPS)
-def test_each_operation_of_a_group_is_served_by_a_child_that_imports_what_it_needs(scene: Scene, group: str) -> None:
+def test_each_operation_of_a_group_is_served_by_a_child_that_imports_what_it_needs(
+    scene: Scene, group: str
+) -> None:
     GROUPS[group](scene)
-    served = {name: known for name, known in scene.modules.items() if OPERATIONS[name].group == group}
+    served = {
+        name: known for name, known in scene.modules.items() if OPERATIONS[name].group == group
+    }
     assert set(served) == {name for name, entry in OPERATIONS.items() if entry.group == group}
     for name, (before, after) in served.items():
         assert after & COSTLY == USES[name], name
-        assert after - before == set(), f"{name}: nothing is imported by whoever is the user already"
+        assert after - before == set(), (
+            f"{name}: nothing is imported by whoever is the user already"
+        )
         children = {entry.child for entry in OPERATIONS.values() if entry.group != group}
-        children -= {"copy"} if name.endswith("_legacy") else set()  # whose errors of SQLite's are the same
-        ours = {module.removeprefix("t3_backup.worker.child.") for module in after if module.startswith("t3_backup.worker.child.")}
+        # whose errors of SQLite's are the same
+        children -= {"copy"} if name.endswith("_legacy") else set()
+        ours = {
+            module.removeprefix("t3_backup.worker.child.")
+            for module in after
+            if module.startswith("t3_backup.worker.child.")
+        }
         assert ours & children == set(), f"{name}: another group's work"
 
 
@@ -255,14 +287,19 @@ def test_a_child_refuses_what_is_not_in_the_table_while_it_is_root_still(
     job = Job(str(user.home), user.uid, user.gid, (), True, os.getpid(), 1, BOUND_S, 0)
     text = json.dumps(json.loads(encode_request(job, FindDatabase())) | {"operation": name})
     line = [sys.executable, "-I", "-c", client._BOOT, str(ROOT), text]
-    done = subprocess.run(line, capture_output=True, text=True, check=False, timeout=BOUND_S, cwd="/")
+    done = subprocess.run(
+        line, capture_output=True, text=True, check=False, timeout=BOUND_S, cwd="/"
+    )
     assert done.returncode == 1
     assert f"there is no operation {name!r}" in done.stderr
     assert done.stdout == ""
 
 
-def test_an_operation_that_its_child_does_not_know_is_a_lost_worker(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A parent of another version than the files on the disk, as while a package is being upgraded."""
+def test_an_operation_that_its_child_does_not_know_is_a_lost_worker(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A parent of another version than the files on the disk, as while a package is being
+    upgraded."""
     monkeypatch.setitem(OPERATIONS, "find_state", OPERATIONS["find_database"])
     monkeypatch.setattr("t3_backup.worker.operations._NAMES", {"FindDatabase": "find_state"})
     with pytest.raises(WorkerLost, match="there is no operation 'find_state'"):

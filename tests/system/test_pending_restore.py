@@ -1,4 +1,5 @@
-"""A restore that has not ended is said by every command that looks at the store, and none of them waits for it or ends it."""
+"""A restore that has not ended is said by every command that looks at the store, and none of them
+waits for it or ends it."""
 
 from __future__ import annotations
 
@@ -20,18 +21,25 @@ pytestmark = [needs_root, pytest.mark.skipif(sandbox.ACTIVE, reason="by hand")]
 
 
 @contextmanager
-def held_restore(land: Land, user: User, *words: str, operation: str = "swap_databases") -> Iterator[subprocess.Popen[str]]:
-    """A restore whose worker of that operation never begins, until somebody writes to `held`; it is killed at the end, if it still runs."""
+def held_restore(
+    land: Land, user: User, *words: str, operation: str = "swap_databases"
+) -> Iterator[subprocess.Popen[str]]:
+    """A restore whose worker of that operation never begins, until somebody writes to `held`; it is
+    killed at the end, if it still runs."""
     held, at = land.folder / "held", land.folder / "at"
     at.unlink(missing_ok=True)
     held.unlink(missing_ok=True)
     os.mkfifo(held)
     wrapper = land.folder / "python3"
     hold = f"echo $$ >{at}; read line <{held}"
-    wrapper.write_text(f'#!/bin/sh\ncase "$*" in *\'"operation": "{operation}"\'*) {hold} ;; esac\nexec {sys.executable} "$@"\n')
+    wrapper.write_text(
+        f'#!/bin/sh\ncase "$*" in *\'"operation": "{operation}"\'*) {hold} ;; esac\nexec {sys.executable} "$@"\n'
+    )
     wrapper.chmod(0o755)
     line = [str(wrapper), "-m", "t3_backup", "restore", user.name, "--yes", *words]
-    with subprocess.Popen(line, executable=sys.executable, env=land.env(), cwd="/", stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        line, executable=sys.executable, env=land.env(), cwd="/", stdout=subprocess.PIPE, text=True
+    ) as process:
         try:
             worker = int(until(at.read_text, "worker"))
             assert '"begun": true' in (land.store / f"{user.name}+restore.json").read_text()
@@ -44,13 +52,18 @@ def held_restore(land: Land, user: User, *words: str, operation: str = "swap_dat
 
 
 def said(land: Land, user: User) -> dict[str, tuple[int, str, bool | None]]:
-    """Of each command: its exit code, its line about a restore (or none), and whether its document says `interrupted`."""
+    """Of each command: its exit code, its line about a restore (or none), and whether its document
+    says `interrupted`."""
     found = {}
     for words in (("list",), ("verify",), ("list", user.name)):
         plain, answer = land.t3(*words), land.t3(*words, "--json")
         entry = answer.account(user.name)["restore"]
         lines = [line for line in plain.out.splitlines() if line.startswith("WARN: a restore")]
-        found[" ".join(words)] = (plain.code, "".join(lines), None if entry is None else entry["interrupted"])
+        found[" ".join(words)] = (
+            plain.code,
+            "".join(lines),
+            None if entry is None else entry["interrupted"],
+        )
     return found
 
 
@@ -63,7 +76,9 @@ def checks(land: Land, user: User) -> list[tuple[str, str]]:
     ]
 
 
-def test_a_restore_that_runs_and_one_that_was_interrupted_are_told_of(land: Land, alice: User) -> None:
+def test_a_restore_that_runs_and_one_that_was_interrupted_are_told_of(
+    land: Land, alice: User
+) -> None:
     assert land.t3("run").code == 0
     store = set(os.listdir(land.store))
     assert {text for _, text, _ in said(land, alice).values()} == {""}
@@ -78,7 +93,10 @@ def test_a_restore_that_runs_and_one_that_was_interrupted_are_told_of(land: Land
         process.wait()
     for code, text, interrupted in said(land, alice).values():
         assert code == 0
-        assert f"was interrupted; the next run ends it; to end it now: t3-backup-state accept {alice.name}" in text
+        assert (
+            f"was interrupted; the next run ends it; to end it now: t3-backup-state accept {alice.name}"
+            in text
+        )
         assert interrupted is True
     [(status, text)] = checks(land, alice)
     assert (status, f"t3-backup-state accept {alice.name}" in text) == ("fail", True)

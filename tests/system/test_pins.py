@@ -22,7 +22,9 @@ def pia(make_user: Callable[..., User], land: Land) -> User:
 
 def names(land: Land, user: User) -> list[str]:
     """Newest first."""
-    return [one["name"] for one in land.t3("list", user.name, "--json").account(user.name)["snapshots"]]
+    return [
+        one["name"] for one in land.t3("list", user.name, "--json").account(user.name)["snapshots"]
+    ]
 
 
 def test_a_pinned_one_outlives_the_runs_until_it_is_unpinned(land: Land, pia: User) -> None:
@@ -48,7 +50,9 @@ def test_a_pinned_one_can_be_put_back_and_stays_pinned(land: Land, pia: User) ->
     assert land.t3("pin", pia.name, "latest").code == 0
     answer = land.t3("restore", pia.name, "--at", pinned, "--yes")
     assert answer.code == 0, answer
-    [again] = [one for one in land.t3("list", "--json").account(pia.name)["snapshots"] if one["pinned_at"]]
+    [again] = [
+        one for one in land.t3("list", "--json").account(pia.name)["snapshots"] if one["pinned_at"]
+    ]
     assert again["name"] == pinned
 
 
@@ -60,7 +64,10 @@ def test_periods_of_the_settings_are_those_of_the_run(land: Land, pia: User) -> 
         assert land.t3("run", "--label", label).code == 0
     answer = land.t3("run", "--keep", "1", T3_BACKUP_KEEP_YEARLY="2", T3_BACKUP_KEEP_LABELLED="1")
     assert answer.code == 0, answer
-    assert [one["label"] for one in land.t3("list", "--json").account(pia.name)["snapshots"]] == [None, "one-2"]
+    assert [one["label"] for one in land.t3("list", "--json").account(pia.name)["snapshots"]] == [
+        None,
+        "one-2",
+    ]
     answer = land.t3("run", T3_BACKUP_KEEP_WEEKLY="some")
     assert (answer.code, answer.out) == (2, "")
     assert "T3_BACKUP_KEEP_WEEKLY: 'some' (environment)" in answer.err

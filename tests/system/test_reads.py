@@ -1,4 +1,5 @@
-"""How often a run reads the store: an account's folder once, and each manifest in it once, whether its database has changed or not."""
+"""How often a run reads the store: an account's folder once, and each manifest in it once, whether
+its database has changed or not."""
 
 from __future__ import annotations
 
@@ -15,7 +16,10 @@ from conftest import Land, commit_row, needs_root
 
 from demo.users import User
 
-pytestmark = [needs_root, pytest.mark.skipif(sandbox.ACTIVE, reason="what is counted is the same there")]
+pytestmark = [
+    needs_root,
+    pytest.mark.skipif(sandbox.ACTIVE, reason="what is counted is the same there"),
+]
 
 
 @pytest.fixture
@@ -31,25 +35,43 @@ def pair(make_user: Callable[..., User], land: Land, small: Path) -> tuple[User,
 
 
 def reads_of(land: Land, *words: str) -> Callable[[User], tuple[int, Counter[str]]]:
-    """Run the command. By user: how often the folder was listed to its end, and how often each manifest in it was opened."""
+    """Run the command. By user: how often the folder was listed to its end, and how often each
+    manifest in it was opened."""
     if shutil.which("strace") is None:
         pytest.skip("what is read is seen by strace")
     log = land.folder / "strace"
-    line = ["strace", "-f", "-y", "-qq", "-o", str(log), "-e", "trace=openat,getdents64", *land.command(*words)]
-    done = subprocess.run(line, env=land.env(), cwd="/", capture_output=True, text=True, timeout=120, check=False)
+    line = [
+        "strace",
+        "-f",
+        "-y",
+        "-qq",
+        "-o",
+        str(log),
+        "-e",
+        "trace=openat,getdents64",
+        *land.command(*words),
+    ]
+    done = subprocess.run(
+        line, env=land.env(), cwd="/", capture_output=True, text=True, timeout=120, check=False
+    )
     assert done.returncode == 0, done.stderr
     calls = log.read_text().splitlines()
 
     def reads(user: User) -> tuple[int, Counter[str]]:
         folder = re.escape(f"<{land.account_dir(user)}>")
         listed = sum(bool(re.search(rf"getdents64\(\d+{folder}.*= 0$", call)) for call in calls)
-        opened = (re.search(rf'openat\(\d+{folder}, "(state-[^"]*\.json)", O_RDONLY', call) for call in calls)
+        opened = (
+            re.search(rf'openat\(\d+{folder}, "(state-[^"]*\.json)", O_RDONLY', call)
+            for call in calls
+        )
         return listed, Counter(match[1] for match in opened if match)
 
     return reads
 
 
-def test_a_run_reads_each_folder_and_each_manifest_once(land: Land, pair: tuple[User, User]) -> None:
+def test_a_run_reads_each_folder_and_each_manifest_once(
+    land: Land, pair: tuple[User, User]
+) -> None:
     same, changed = pair
     before = {user: {path.name for path in land.account_dir(user).glob("*.json")} for user in pair}
     assert [len(names) for names in before.values()] == [3, 3]
@@ -61,7 +83,9 @@ def test_a_run_reads_each_folder_and_each_manifest_once(land: Land, pair: tuple[
         assert reads(user) == (1, Counter(before[user]))
 
 
-def test_a_run_that_prunes_looks_once_more_before_it_does(land: Land, pair: tuple[User, User]) -> None:
+def test_a_run_that_prunes_looks_once_more_before_it_does(
+    land: Land, pair: tuple[User, User]
+) -> None:
     """What is about to be removed is looked at under the lock, however much was read before."""
     _, changed = pair
     commit_row(changed)
@@ -88,7 +112,12 @@ def test_the_metrics_of_a_run_read_no_manifest_again(land: Land, pair: tuple[Use
         assert f'snapshots{{account="{user.name}",verdict="verified"}} {count}.0' in text
 
 
-def test_a_list_reads_each_folder_and_each_manifest_once(land: Land, pair: tuple[User, User]) -> None:
+def test_a_list_reads_each_folder_and_each_manifest_once(
+    land: Land, pair: tuple[User, User]
+) -> None:
     reads = reads_of(land, "list", "--json")
     for user in pair:
-        assert reads(user) == (1, Counter(path.name for path in land.account_dir(user).glob("*.json")))
+        assert reads(user) == (
+            1,
+            Counter(path.name for path in land.account_dir(user).glob("*.json")),
+        )

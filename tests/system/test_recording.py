@@ -1,4 +1,5 @@
-"""What a run leaves for those who watch: each attempt in the ledger, the metrics of all accounts; and no backup depends on either."""
+"""What a run leaves for those who watch: each attempt in the ledger, the metrics of all accounts;
+and no backup depends on either."""
 
 from __future__ import annotations
 
@@ -20,7 +21,10 @@ from made import reseal
 from demo.users import User
 from t3_backup.system.atomic_file import replace_file
 
-pytestmark = [needs_root, pytest.mark.skipif(sandbox.ACTIVE, reason="the unit may not write where these look")]
+pytestmark = [
+    needs_root,
+    pytest.mark.skipif(sandbox.ACTIVE, reason="the unit may not write where these look"),
+]
 
 TINY = DATA / "state-0.0.24.sqlite"
 # As the service has it: root with three powers, none over other people's files.
@@ -53,19 +57,34 @@ def metrics(folder: Path) -> dict[tuple[str, ...], float]:
     """By name and the values of the labels."""
     parser = pytest.importorskip("prometheus_client.parser")
     families = parser.text_string_to_metric_families((folder / "t3_backup.prom").read_text())
-    return {(s.name.removeprefix("t3_backup_"), *s.labels.values()): s.value for f in families for s in f.samples}
+    return {
+        (s.name.removeprefix("t3_backup_"), *s.labels.values()): s.value
+        for f in families
+        for s in f.samples
+    }
 
 
 def run_as(land: Land, prefix: list[str], *words: str, **environ: str) -> Answer:
     line = [*prefix, *land.command(*words)]
-    done = subprocess.run(line, env=land.env(**environ), cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(
+        line,
+        env=land.env(**environ),
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
     return Answer(done.returncode, done.stdout, done.stderr)
 
 
-# --- the ledger ----------------------------------------------------------------------------------------------------------
+# --- the ledger
+# ----------------------------------------------------------------------------------------------------------
 
 
-def test_every_account_of_every_run_is_noted_but_of_no_dry_one(land: Land, rae: User, make_user: Callable[..., User]) -> None:
+def test_every_account_of_every_run_is_noted_but_of_no_dry_one(
+    land: Land, rae: User, make_user: Callable[..., User]
+) -> None:
     none = make_user("rec-none")
     land.write_map(rae, none, "rec-nobody")
     assert land.t3("run", "--dry-run").code == 1
@@ -79,16 +98,24 @@ def test_every_account_of_every_run_is_noted_but_of_no_dry_one(land: Land, rae: 
         "rec-nobody": ["failed"],
     }
     first, second = found[rae.name]
-    assert (first["verdict"], first["bytes"], first["reason"]) == ("verified", TINY.stat().st_size, "")
+    assert (first["verdict"], first["bytes"], first["reason"]) == (
+        "verified",
+        TINY.stat().st_size,
+        "",
+    )
     assert first["seconds"] > 0
     assert first["run"] == found[none.name][0]["run"] != second["run"]
     assert "no such user" in found["rec-nobody"][0]["reason"]
     assert stat.S_IMODE((land.store / "attempts.json").stat().st_mode) == 0o600
     listed = land.t3("list", "--json").document
-    assert [account["user"] for account in listed["accounts"]] == [rae.name], "the ledger is no shelf"
+    assert [account["user"] for account in listed["accounts"]] == [rae.name], (
+        "the ledger is no shelf"
+    )
 
 
-def test_a_broken_ledger_is_set_aside_with_a_warning_and_the_run_goes_well(land: Land, rae: User) -> None:
+def test_a_broken_ledger_is_set_aside_with_a_warning_and_the_run_goes_well(
+    land: Land, rae: User
+) -> None:
     assert land.t3().code == 0
     (land.store / "attempts.json").write_text('{"format": 1, "acc')
     answer = land.t3()
@@ -127,7 +154,8 @@ def test_a_full_disk_leaves_the_old_file_whole_and_nothing_beside_it(tmp_path: P
         subprocess.run(["umount", tmp_path], check=True)
 
 
-# --- the metrics ---------------------------------------------------------------------------------------------------------
+# --- the metrics
+# ---------------------------------------------------------------------------------------------------------
 
 
 def test_each_run_writes_the_metrics_of_all_accounts_and_one_for_a_single_account_too(
@@ -140,16 +168,25 @@ def test_each_run_writes_the_metrics_of_all_accounts_and_one_for_a_single_accoun
     commit_row(rae)
     assert land.t3("run", "--user", rae.name).code == 0
     second = metrics(folder)
-    assert (first["snapshots", rae.name, "verified"], second["snapshots", rae.name, "verified"]) == (1, 2)
+    assert (
+        first["snapshots", rae.name, "verified"],
+        second["snapshots", rae.name, "verified"],
+    ) == (1, 2)
     assert second["snapshots", other.name, "verified"] == 1
     assert second["last_attempt_ok", other.name] == second["account_in_map", other.name] == 1
-    assert second["last_success_timestamp_seconds", rae.name] >= first["last_success_timestamp_seconds", rae.name] > 0
+    assert (
+        second["last_success_timestamp_seconds", rae.name]
+        >= first["last_success_timestamp_seconds", rae.name]
+        > 0
+    )
     assert second["used_bytes", rae.name] > first["used_bytes", rae.name] >= TINY.stat().st_size
     assert stat.S_IMODE((folder / "t3_backup.prom").stat().st_mode) == 0o644
     assert os.listdir(folder) == ["t3_backup.prom"]
 
 
-def test_what_is_accepted_raises_no_alarm_until_the_next_night(land: Land, rae: User, folder: Path) -> None:
+def test_what_is_accepted_raises_no_alarm_until_the_next_night(
+    land: Land, rae: User, folder: Path
+) -> None:
     assert land.t3().code == 0
     reseal(land.snapshots(rae)[0].with_suffix(".json"), verdict="suspect", reasons=["less"])
     assert land.t3().code == 0
@@ -158,7 +195,9 @@ def test_what_is_accepted_raises_no_alarm_until_the_next_night(land: Land, rae: 
     assert metrics(folder)["snapshots_held", rae.name] == 0
 
 
-def test_another_store_a_dry_run_and_somebody_who_is_not_root_write_none(land: Land, rae: User, folder: Path) -> None:
+def test_another_store_a_dry_run_and_somebody_who_is_not_root_write_none(
+    land: Land, rae: User, folder: Path
+) -> None:
     assert land.t3("run", "--dest", str(land.folder / "another")).code == 0
     assert land.t3("run", "--dry-run").code == 0
     folder.chmod(0o777)
@@ -174,17 +213,36 @@ def test_metrics_that_can_t_be_written_are_a_warning_and_exit_code_1_and_cost_no
     folder.rmdir()
     answer = land.t3()
     assert answer.code == 1, answer
-    assert f"WARN: the metrics can't be written to {folder}: No such file or directory" in answer.out
+    assert (
+        f"WARN: the metrics can't be written to {folder}: No such file or directory" in answer.out
+    )
     assert f"backed up {rae.name}" in answer.out
-    found = [check for check in land.t3("doctor", "--json").document["checks"] if check["name"] == "metrics"]
-    assert [(check["status"], "No such file or directory" in check["text"]) for check in found] == [("fail", True)]
+    found = [
+        check
+        for check in land.t3("doctor", "--json").document["checks"]
+        if check["name"] == "metrics"
+    ]
+    assert [(check["status"], "No such file or directory" in check["text"]) for check in found] == [
+        ("fail", True)
+    ]
 
 
-def test_without_the_library_a_run_says_so_and_goes_well(land: Land, rae: User, folder: Path) -> None:
-    for command, words in (("run", "no metrics are written to"), ("doctor", "apt install python3-prometheus-client")):
+def test_without_the_library_a_run_says_so_and_goes_well(
+    land: Land, rae: User, folder: Path
+) -> None:
+    for command, words in (
+        ("run", "no metrics are written to"),
+        ("doctor", "apt install python3-prometheus-client"),
+    ):
         hide = f"import sys; sys.modules['prometheus_client'] = None; from t3_backup.cli.main import main; sys.exit(main(['{command}']))"
         done = subprocess.run(
-            [sys.executable, "-c", hide], env=land.env(), cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
+            [sys.executable, "-c", hide],
+            env=land.env(),
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
         )
         assert done.stdout.count(words) == 1, done
         assert "WARN: " not in done.stdout
@@ -202,7 +260,11 @@ def test_root_as_the_service_has_it_can_write_to_a_folder_of_root_s_and_to_no_ot
     assert metrics(folder)["last_attempt_ok", rae.name] == 1
 
     def doctor() -> list[str]:
-        return [check["status"] for check in land.t3("doctor", "--json").document["checks"] if check["name"] == "metrics"]
+        return [
+            check["status"]
+            for check in land.t3("doctor", "--json").document["checks"]
+            if check["name"] == "metrics"
+        ]
 
     assert doctor() == ["ok"]
     rae.give(folder)
@@ -214,7 +276,9 @@ def test_root_as_the_service_has_it_can_write_to_a_folder_of_root_s_and_to_no_ot
     assert doctor() == ["fail"]
 
 
-def test_the_default_folder_is_written_to_where_it_is_and_missed_by_nobody_where_not(land: Land, rae: User) -> None:
+def test_the_default_folder_is_written_to_where_it_is_and_missed_by_nobody_where_not(
+    land: Land, rae: User
+) -> None:
     """In a mount namespace of its own, with a /var/lib of its own."""
     private = f"mkdir -p {land.folder}/var-lib; mount --bind {land.folder}/var-lib /var/lib"
     environ = land.env()
@@ -225,6 +289,12 @@ def test_the_default_folder_is_written_to_where_it_is_and_missed_by_nobody_where
         if there:
             place.mkdir(parents=True)
             commit_row(rae)
-        done = subprocess.run(line, env=environ, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
-        assert (done.returncode, "WARN" in done.stdout + done.stderr, "metrics" in done.stdout) == (0, False, False), done
+        done = subprocess.run(
+            line, env=environ, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False
+        )
+        assert (done.returncode, "WARN" in done.stdout + done.stderr, "metrics" in done.stdout) == (
+            0,
+            False,
+            False,
+        ), done
     assert metrics(place)["snapshots", rae.name, "verified"] == 2

@@ -1,4 +1,5 @@
-"""A snapshot back in the place of the live database: whole, alone, its user's. Or nothing was changed, and it is said why."""
+"""A snapshot back in the place of the live database: whole, alone, its user's. Or nothing was
+changed, and it is said why."""
 
 from __future__ import annotations
 
@@ -36,25 +37,42 @@ def dump(path: Path) -> list[str]:
 
 def beside(user: User) -> dict[str, str]:
     """The files in the folder of the live database, by their SHA-256."""
-    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in user.database.parent.iterdir() if path.is_file()}
+    return {
+        path.name: hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in user.database.parent.iterdir()
+        if path.is_file()
+    }
 
 
 def change(user: User, statement: str = "DELETE FROM checkpoint_diff_blobs") -> None:
     """Change the live database as its user."""
-    run_as(user, "import sqlite3, sys; c = sqlite3.connect(sys.argv[1]); c.execute(sys.argv[2]); c.commit(); c.close()", statement)
+    run_as(
+        user,
+        "import sqlite3, sys; c = sqlite3.connect(sys.argv[1]); c.execute(sys.argv[2]); c.commit(); c.close()",
+        statement,
+    )
 
 
 def run_as(user: User, script: str, *words: str) -> str:
     """What a Python script of the user's prints; its first argument is the live database."""
     line = [sys.executable, "-I", "-c", script, str(user.database), *words]
     return subprocess.run(
-        line, cwd="/", user=user.uid, group=user.gid, extra_groups=[], check=True, capture_output=True, text=True, timeout=60
+        line,
+        cwd="/",
+        user=user.uid,
+        group=user.gid,
+        extra_groups=[],
+        check=True,
+        capture_output=True,
+        text=True,
+        timeout=60,
     ).stdout
 
 
 @contextmanager
 def holding(user: User, script: str) -> Iterator[subprocess.Popen[str]]:
-    """A process of the user's that has run `script` on the live database, and stays until the block is left."""
+    """A process of the user's that has run `script` on the live database, and stays until the block
+    is left."""
     whole = f"import os, sqlite3, sys\npath = sys.argv[1]\n{script}\nprint('ready', flush=True)\nsys.stdin.read()\n"
     with subprocess.Popen(
         [sys.executable, "-I", "-c", whole, str(user.database)],
@@ -83,7 +101,9 @@ def backed(land: Land, alice: User) -> User:
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-def test_a_real_database_comes_back_as_it_was_at_the_snapshot(land: Land, make_user: Callable[..., User], version: str) -> None:
+def test_a_real_database_comes_back_as_it_was_at_the_snapshot(
+    land: Land, make_user: Callable[..., User], version: str
+) -> None:
     user = make_user("rita", DATA / f"state-{version}.sqlite")
     land.write_map(user)
     with Writer(user.database, user=user.name):
@@ -97,19 +117,25 @@ def test_a_real_database_comes_back_as_it_was_at_the_snapshot(land: Land, make_u
     assert f"T3 level {VERSIONS[version]}" in answer.out
 
 
-def test_what_it_took_the_place_of_is_kept_and_one_command_brings_it_back(land: Land, backed: User) -> None:
+def test_what_it_took_the_place_of_is_kept_and_one_command_brings_it_back(
+    land: Land, backed: User
+) -> None:
     before = dump(backed.database)
     answer = restored(land.t3("restore", backed.name, "--yes"))
     assert dump(backed.database) != before
     [undo] = [
-        line.removeprefix("to undo it: t3-backup-state ") for line in answer.out.splitlines() if line.startswith("to undo it")
+        line.removeprefix("to undo it: t3-backup-state ")
+        for line in answer.out.splitlines()
+        if line.startswith("to undo it")
     ]
     restored(land.t3(*undo.split(), "--yes"))
     assert dump(backed.database) == before
     restored(land.t3("verify", backed.name))
 
 
-def test_the_plan_says_what_is_gained_and_lost_and_touches_nothing(land: Land, backed: User) -> None:
+def test_the_plan_says_what_is_gained_and_lost_and_touches_nothing(
+    land: Land, backed: User
+) -> None:
     before = beside(backed)
     answer = restored(land.t3("restore", backed.name, "--dry-run"))
     assert "rows that the restore adds and removes: checkpoint_diff_blobs +48" in answer.out
@@ -147,7 +173,8 @@ def leave_newer_rows_in_a_wal(user: User) -> None:
 
 
 def leave_hot_journal(user: User) -> None:
-    """A journal of a writer that was killed in a transaction, after a part of it was in the main file."""
+    """A journal of a writer that was killed in a transaction, after a part of it was in the main
+    file."""
     script = """
 import os, sqlite3, sys
 c = sqlite3.connect(sys.argv[1], isolation_level=None)
@@ -159,7 +186,9 @@ os.kill(os.getpid(), 9)
 """
     with pytest.raises(subprocess.CalledProcessError):
         run_as(user, script)
-    assert Path(f"{user.database}-journal").read_bytes()[:1] == b"\xd9", "it is not hot yet: its header is not written"
+    assert Path(f"{user.database}-journal").read_bytes()[:1] == b"\xd9", (
+        "it is not hot yet: its header is not written"
+    )
 
 
 def leave_unreadable_wal(user: User) -> None:
@@ -189,13 +218,17 @@ def leave_stray_index(user: User) -> None:
 def test_what_lies_beside_the_live_database_never_joins_the_restored_one(
     land: Land, backed: User, leave: Callable[[User], None], folded: bool
 ) -> None:
-    """Row 8. Newer rows, a hot journal, a stray index: the content is the snapshot's, and the old state is kept whole."""
+    """Row 8. Newer rows, a hot journal, a stray index: the content is the snapshot's, and the old
+    state is kept whole."""
     taken = dump(land.snapshots(backed)[0])
     leave(backed)
     before = beside(backed)
     answer = restored(land.t3("restore", backed.name, "--yes"))
     assert dump(backed.database) == taken
-    run_as(backed, "import sqlite3, sys; sqlite3.connect(sys.argv[1]).execute('PRAGMA journal_mode=wal').fetchall()")
+    run_as(
+        backed,
+        "import sqlite3, sys; sqlite3.connect(sys.argv[1]).execute('PRAGMA journal_mode=wal').fetchall()",
+    )
     assert dump(backed.database) == taken, "what a server opens is another content"
     kept = sorted(path for path in backed.database.parent.iterdir() if ".replaced-" in path.name)
     if folded:
@@ -206,8 +239,13 @@ def test_what_lies_beside_the_live_database_never_joins_the_restored_one(
         assert str(kept[0]) in answer.out
         for path in kept:
             if not path.name.endswith("-shm"):  # an index, which whoever reads may make anew
-                assert beside(backed)[path.name] == before[path.name.replace(kept[0].name, "state.sqlite")]
-        assert {path.name.removeprefix(kept[0].name) for path in kept} == {name.removeprefix("state.sqlite") for name in before}
+                assert (
+                    beside(backed)[path.name]
+                    == before[path.name.replace(kept[0].name, "state.sqlite")]
+                )
+        assert {path.name.removeprefix(kept[0].name) for path in kept} == {
+            name.removeprefix("state.sqlite") for name in before
+        }
 
 
 def test_rows_that_were_only_in_the_wal_are_in_what_is_kept(land: Land, backed: User) -> None:
@@ -219,7 +257,9 @@ def test_rows_that_were_only_in_the_wal_are_in_what_is_kept(land: Land, backed: 
     with closing(sqlite3.connect(copy / "state.sqlite")) as connection:
         newest = list(connection.iterdump())
     restored(land.t3("restore", backed.name, "--yes"))
-    assert dump(next(path for path in land.snapshots(backed) if "prerestore" in path.name)) == newest
+    assert (
+        dump(next(path for path in land.snapshots(backed) if "prerestore" in path.name)) == newest
+    )
 
 
 @pytest.mark.parametrize(
@@ -232,7 +272,9 @@ def test_rows_that_were_only_in_the_wal_are_in_what_is_kept(land: Land, backed: 
     ],
     ids=["reads", "writes", "idle", "only_open"],
 )
-def test_who_has_it_open_is_named_and_nothing_is_changed(land: Land, backed: User, hold: str) -> None:
+def test_who_has_it_open_is_named_and_nothing_is_changed(
+    land: Land, backed: User, hold: str
+) -> None:
     """Row 9. An idle holder has no lock that SQLite would show."""
     before = beside(backed)["state.sqlite"]
     with holding(backed, hold) as holder:
@@ -247,8 +289,11 @@ def test_who_has_it_open_is_named_and_nothing_is_changed(land: Land, backed: Use
     restored(land.t3("restore", backed.name, "--yes"))
 
 
-def test_who_opens_it_just_before_the_exchange_keeps_what_he_opened(land: Land, backed: User) -> None:
-    """Row 9. He waits in open(2) while the two change places, has the old file, and gets it back under its name."""
+def test_who_opens_it_just_before_the_exchange_keeps_what_he_opened(
+    land: Land, backed: User
+) -> None:
+    """Row 9. He waits in open(2) while the two change places, has the old file, and gets it back
+    under its name."""
     before = backed.database.stat().st_ino
     taken = dump(backed.database)
     wrapper = land.folder / "python3"
@@ -260,16 +305,33 @@ def test_who_opens_it_just_before_the_exchange_keeps_what_he_opened(land: Land, 
     wrapper.chmod(0o755)
     line = [str(wrapper), "-m", "t3_backup", "restore", backed.name, "--yes"]
     with subprocess.Popen(
-        line, executable=sys.executable, env=land.env(), cwd="/", stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        line,
+        executable=sys.executable,
+        env=land.env(),
+        cwd="/",
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
     ) as process:
 
         def exchanging() -> bool:
-            leases = [text.split() for text in Path("/proc/locks").read_text().splitlines() if "LEASE" in text]
-            workers = [pid for pid in leases_of(leases, before) if '"operation": "swap_databases"' in command_of(pid)]
+            leases = [
+                text.split()
+                for text in Path("/proc/locks").read_text().splitlines()
+                if "LEASE" in text
+            ]
+            workers = [
+                pid
+                for pid in leases_of(leases, before)
+                if '"operation": "swap_databases"' in command_of(pid)
+            ]
             return bool(workers)
 
         until(exchanging, "lease of the exchange")
-        with holding(backed, "file = open(path, 'r+b')\nassert os.fstat(file.fileno()).st_ino == os.stat(path).st_ino") as holder:
+        with holding(
+            backed,
+            "file = open(path, 'r+b')\nassert os.fstat(file.fileno()).st_ino == os.stat(path).st_ino",
+        ) as holder:
             out, err = process.communicate(timeout=60)
             assert process.returncode == IN_USE, out + err
             assert f"pid {holder.pid} (" in err
@@ -291,13 +353,19 @@ def command_of(pid: str) -> str:
         return ""
 
 
-def test_owner_group_and_mode_are_as_before_and_the_user_writes_at_once(land: Land, backed: User) -> None:
+def test_owner_group_and_mode_are_as_before_and_the_user_writes_at_once(
+    land: Land, backed: User
+) -> None:
     """Row 17. In a home of 0700, with a mode of one's own."""
     backed.database.chmod(0o640)
     backed.home.chmod(0o700)
     restored(land.t3("restore", backed.name, "--yes"))
     status = backed.database.stat()
-    assert (status.st_uid, status.st_gid, status.st_mode & 0o7777) == (backed.uid, backed.gid, 0o640)
+    assert (status.st_uid, status.st_gid, status.st_mode & 0o7777) == (
+        backed.uid,
+        backed.gid,
+        0o640,
+    )
     change(backed)
     with Writer(backed.database, user=backed.name) as writer:
         writer.mark("after")
@@ -311,11 +379,15 @@ def test_a_symlink_on_the_way_is_not_followed(land: Land, backed: User, planted:
     place = backed.home / planted
     shutil.move(place, victim)
     place.symlink_to(victim)
-    before = hashlib.sha256(b"".join(p.read_bytes() for p in sorted([victim, *victim.rglob("*")]) if p.is_file())).hexdigest()
+    before = hashlib.sha256(
+        b"".join(p.read_bytes() for p in sorted([victim, *victim.rglob("*")]) if p.is_file())
+    ).hexdigest()
     answer = land.t3("restore", backed.name, "--yes")
     assert answer.code == 1, answer
     assert "symlink" in answer.err
-    after = hashlib.sha256(b"".join(p.read_bytes() for p in sorted([victim, *victim.rglob("*")]) if p.is_file())).hexdigest()
+    after = hashlib.sha256(
+        b"".join(p.read_bytes() for p in sorted([victim, *victim.rglob("*")]) if p.is_file())
+    ).hexdigest()
     assert after == before
     assert place.is_symlink()
     assert {path.name for path in land.store.iterdir()} == {backed.name, "attempts.json"}
@@ -334,7 +406,9 @@ def test_a_second_name_of_the_live_database_is_refused(land: Land, backed: User)
 @pytest.mark.parametrize("how", ["itself", "hard link", "symlink", "snapshot"])
 def test_a_snapshot_is_never_written_over_a_file(land: Land, backed: User, how: str) -> None:
     """Row 10. Not over the live database, nor another name of it, nor over the snapshot itself."""
-    path = {"itself": backed.database, "snapshot": land.snapshots(backed)[0]}.get(how, land.folder / "other")
+    path = {"itself": backed.database, "snapshot": land.snapshots(backed)[0]}.get(
+        how, land.folder / "other"
+    )
     if how == "hard link":
         os.link(backed.database, path)
     elif how == "symlink":
@@ -364,7 +438,9 @@ def test_a_place_that_cannot_be_reached_is_one_line(land: Land, backed: User, wh
     assert not (land.folder / "out.sqlite").exists()
 
 
-def test_the_newest_that_an_older_t3_can_open_is_found(land: Land, make_user: Callable[..., User]) -> None:
+def test_the_newest_that_an_older_t3_can_open_is_found(
+    land: Land, make_user: Callable[..., User]
+) -> None:
     """A shelf of both levels: migrated, gone back, migrated again."""
     user = make_user("sam", DATA / "state-0.0.24.sqlite")
     land.write_map(user)
@@ -376,13 +452,19 @@ def test_the_newest_that_an_older_t3_can_open_is_found(land: Land, make_user: Ca
     account_dir = land.t3("list", user.name, "--json").account(user.name)["snapshots"]
     levels = [snapshot["t3_level"] for snapshot in account_dir]
     assert levels == [31, 30, 31, 30, 30]
-    verified = [snapshot["name"] for snapshot in account_dir if snapshot["verdict"] == "verified" and snapshot["t3_level"] == 30]
+    verified = [
+        snapshot["name"]
+        for snapshot in account_dir
+        if snapshot["verdict"] == "verified" and snapshot["t3_level"] == 30
+    ]
     answer = restored(land.t3("restore", user.name, "--schema", "30", "--yes", "--json")).document
     assert answer["snapshot"]["name"] == verified[0]
     assert answer["snapshot"]["t3_level"] == 30
 
 
-def test_going_back_to_less_is_no_loss_to_be_alarmed_of(land: Land, make_user: Callable[..., User]) -> None:
+def test_going_back_to_less_is_no_loss_to_be_alarmed_of(
+    land: Land, make_user: Callable[..., User]
+) -> None:
     """The snapshot after a restore is measured by what was put back."""
     user = make_user("gus", DATA / "state-0.0.24.sqlite")
     land.write_map(user)
@@ -391,7 +473,9 @@ def test_going_back_to_less_is_no_loss_to_be_alarmed_of(land: Land, make_user: C
     restored(land.t3("run"))
     restored(land.t3("restore", user.name, "--schema", "30", "--yes"))
     answer = restored(land.t3("run", "--json")).account(user.name)["snapshots"]
-    assert [(snapshot["verdict"], snapshot["t3_level"]) for snapshot in answer] == [("verified", 30)]
+    assert [(snapshot["verdict"], snapshot["t3_level"]) for snapshot in answer] == [
+        ("verified", 30)
+    ]
 
 
 def test_one_that_does_not_verify_is_not_put_back(land: Land, backed: User) -> None:
@@ -424,7 +508,10 @@ def test_a_database_that_is_gone_comes_back(land: Land, backed: User) -> None:
     answer = restored(land.t3("restore", backed.name, "--yes"))
     assert "no state.sqlite" in answer.out
     assert dump(backed.database) == taken
-    assert (backed.database.stat().st_uid, backed.database.stat().st_mode & 0o777) == (backed.uid, 0o644)
+    assert (backed.database.stat().st_uid, backed.database.stat().st_mode & 0o777) == (
+        backed.uid,
+        0o644,
+    )
     assert backed.database.parent.stat().st_uid == backed.uid
 
 
@@ -459,10 +546,10 @@ def test_an_empty_database_in_its_place_is_no_reason_to_stop(land: Land, backed:
 
 def test_a_damaged_live_database_is_sealed_as_it_is(land: Land, backed: User) -> None:
     taken = dump(land.snapshots(backed)[0])
-    with closing(sqlite3.connect(f"file:{backed.database}?mode=ro&immutable=1", uri=True)) as connection:
-        query = (
-            "SELECT rootpage FROM sqlite_schema WHERE type = 'index' AND tbl_name = 'orchestration_events' ORDER BY name LIMIT 1"
-        )
+    with closing(
+        sqlite3.connect(f"file:{backed.database}?mode=ro&immutable=1", uri=True)
+    ) as connection:
+        query = "SELECT rootpage FROM sqlite_schema WHERE type = 'index' AND tbl_name = 'orchestration_events' ORDER BY name LIMIT 1"
         [(page,)] = connection.execute(query)
     with backed.database.open("r+b") as file:
         file.seek((page - 1) * 4096 + 2000)
@@ -497,8 +584,13 @@ def test_a_run_waits_for_a_restore(land: Land, backed: User) -> None:
     )
     wrapper.chmod(0o755)
     line = [str(wrapper), "-m", "t3_backup", "restore", backed.name, "--yes"]
-    with subprocess.Popen(line, executable=sys.executable, env=land.env(), cwd="/", stdout=subprocess.PIPE, text=True) as process:
-        until(lambda: [path for path in land.store.iterdir() if path.name.endswith("+restore.json")], "restore")
+    with subprocess.Popen(
+        line, executable=sys.executable, env=land.env(), cwd="/", stdout=subprocess.PIPE, text=True
+    ) as process:
+        until(
+            lambda: [path for path in land.store.iterdir() if path.name.endswith("+restore.json")],
+            "restore",
+        )
         answer = land.t3("run", "--keep", "1")
         assert answer.code == 75, answer
         assert f"pid {process.pid} (" in answer.err
@@ -511,7 +603,11 @@ def test_a_run_waits_for_a_restore(land: Land, backed: User) -> None:
 
 
 def test_an_unknown_user_and_an_empty_shelf_are_one_line(land: Land, backed: User) -> None:
-    for words, code in ((("nobody-at-all",), 1), ((backed.name, "--label", "none-such"), 1), ((backed.name, "--at", "soon"), 2)):
+    for words, code in (
+        (("nobody-at-all",), 1),
+        ((backed.name, "--label", "none-such"), 1),
+        ((backed.name, "--at", "soon"), 2),
+    ):
         answer = land.t3("restore", *words, "--yes")
         assert (answer.code, answer.err.count("\n")) == (code, 1), answer
     assert land.t3("restore", backed.name, "--schema", "x").code == 2

@@ -1,4 +1,5 @@
-"""What a restore says it has left beside the new state is there, and where it says nothing, nothing is."""
+"""What a restore says it has left beside the new state is there, and where it says nothing, nothing
+is."""
 
 from __future__ import annotations
 
@@ -31,7 +32,9 @@ def left(user: User) -> set[Path]:
     return set(user.database.parent.glob("*.replaced-*"))
 
 
-def test_where_the_database_was_gone_the_files_that_stay_are_named(land: Land, settled: User) -> None:
+def test_where_the_database_was_gone_the_files_that_stay_are_named(
+    land: Land, settled: User
+) -> None:
     for path in settled.database.parent.glob("state.sqlite*"):
         path.unlink()
     (settled.database.parent / "settings.json").write_text("changed")

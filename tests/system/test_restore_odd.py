@@ -1,7 +1,7 @@
 """A restore where something is odd: the live file, what lies beside it, the folder it is in, or what was asked for.
 
-A live database that is broken is what people restore after, so it is no reason to refuse. What does stand in the way is one line,
-found before anything is staged.
+A live database that is broken is what people restore after, so it is no reason to refuse. What does
+stand in the way is one line, found before anything is staged.
 """
 
 from __future__ import annotations
@@ -88,7 +88,9 @@ def immutable(path: Path) -> Iterator[None]:
 def damage(user: User) -> None:
     """Overwrite a page of an index: integrity_check says so."""
     query = "SELECT rootpage FROM sqlite_schema WHERE type = 'index' AND tbl_name = 'orchestration_events' ORDER BY name LIMIT 1"
-    with closing(sqlite3.connect(f"file:{user.database}?mode=ro&immutable=1", uri=True)) as connection:
+    with closing(
+        sqlite3.connect(f"file:{user.database}?mode=ro&immutable=1", uri=True)
+    ) as connection:
         [(page,)] = connection.execute(query)
     with user.database.open("r+b") as file:
         file.seek((page - 1) * 4096 + 2000)
@@ -108,8 +110,13 @@ def prerestore(land: Land, user: User) -> list[Path]:
 
 def must_be_untouched(land: Land, user: User, before: dict[str, str]) -> None:
     """Nothing is staged, moved or sealed, and no intent is left to the next command."""
-    empty = hashlib.sha256(b"").hexdigest()  # who only reads a database in WAL mode may leave such a -wal, and its index
-    after = {name: text for name, text in beside(user).items() if not name.endswith("-shm") and text != empty}
+    # who only reads a database in WAL mode may leave such a -wal, and its index
+    empty = hashlib.sha256(b"").hexdigest()
+    after = {
+        name: text
+        for name, text in beside(user).items()
+        if not name.endswith("-shm") and text != empty
+    }
     assert after == before
     assert len(land.snapshots(user)) == 1
     assert {path.name for path in land.store.iterdir()} == {user.name, "attempts.json"}
@@ -117,10 +124,18 @@ def must_be_untouched(land: Land, user: User, before: dict[str, str]) -> None:
 
 @pytest.mark.parametrize(
     "torn",
-    [lambda size: size + 100, lambda size: size + 8192, lambda size: size - 100, lambda size: size // 2, lambda size: 4096],
+    [
+        lambda size: size + 100,
+        lambda size: size + 8192,
+        lambda size: size - 100,
+        lambda size: size // 2,
+        lambda size: 4096,
+    ],
     ids=["torn tail", "two pages more", "torn last page", "half of it", "its first page"],
 )
-def test_a_live_file_of_any_length_is_replaced_and_kept(land: Land, odd: User, torn: Callable[[int], int]) -> None:
+def test_a_live_file_of_any_length_is_replaced_and_kept(
+    land: Land, odd: User, torn: Callable[[int], int]
+) -> None:
     taken = dump(land.snapshots(odd)[0])
     os.truncate(odd.database, torn(odd.database.stat().st_size))
     bytes_before = odd.database.read_bytes()
@@ -129,16 +144,26 @@ def test_a_live_file_of_any_length_is_replaced_and_kept(land: Land, odd: User, t
     if not document["kept"]:
         [sealed] = prerestore(land, odd)
         assert document["prerestore"]["name"] == sealed.stem
-        assert sealed.read_bytes()[100:] == bytes_before[100:]  # the header is of a database that is not in WAL mode
+        # the header is of a database that is not in WAL mode
+        assert sealed.read_bytes()[100:] == bytes_before[100:]
     else:
         assert Path(*document["kept"]).read_bytes() == bytes_before
 
 
 @pytest.mark.parametrize("size", [512, 65536])
-def test_newer_rows_in_a_wal_are_kept_whatever_the_size_of_a_page(land: Land, odd: User, size: int) -> None:
+def test_newer_rows_in_a_wal_are_kept_whatever_the_size_of_a_page(
+    land: Land, odd: User, size: int
+) -> None:
     pragma = "import sqlite3, sys; c = sqlite3.connect(sys.argv[1], isolation_level=None)\n"
     pragma += "for p in sys.argv[2:]: c.execute(p).fetchall()\nc.close()"
-    run_as(odd, pragma, "PRAGMA journal_mode=delete", f"PRAGMA page_size={size}", "VACUUM", "PRAGMA journal_mode=wal")
+    run_as(
+        odd,
+        pragma,
+        "PRAGMA journal_mode=delete",
+        f"PRAGMA page_size={size}",
+        "VACUUM",
+        "PRAGMA journal_mode=wal",
+    )
     leave_newer_rows_in_a_wal(odd)
     copy = land.folder / "copy"
     copy.mkdir()
@@ -151,8 +176,11 @@ def test_newer_rows_in_a_wal_are_kept_whatever_the_size_of_a_page(land: Land, od
     assert dump(prerestore(land, odd)[0]) == newest
 
 
-def test_a_wal_that_breaks_off_in_the_middle_is_kept_with_its_database(land: Land, odd: User) -> None:
-    """Row 8. SQLite passes over the sound frames behind a bad one: to fold it would lose them for good."""
+def test_a_wal_that_breaks_off_in_the_middle_is_kept_with_its_database(
+    land: Land, odd: User
+) -> None:
+    """Row 8. SQLite passes over the sound frames behind a bad one: to fold it would lose them for
+    good."""
     script = """
 import os, sqlite3, sys
 c = sqlite3.connect(sys.argv[1], isolation_level=None)
@@ -187,7 +215,11 @@ def test_where_a_wal_without_its_database_went_is_said(land: Land, odd: User) ->
 def test_a_journal_that_is_done_with_is_not_taken_for_a_hot_one(land: Land, odd: User) -> None:
     """journal_mode=persist leaves it there, with a zeroed header."""
     script = "import sqlite3, sys; c = sqlite3.connect(sys.argv[1]); c.execute('PRAGMA journal_mode=delete')\n"
-    run_as(odd, script + "c.execute('PRAGMA journal_mode=persist'); c.execute('CREATE TABLE later (x)'); c.commit(); c.close()")
+    run_as(
+        odd,
+        script
+        + "c.execute('PRAGMA journal_mode=persist'); c.execute('CREATE TABLE later (x)'); c.commit(); c.close()",
+    )
     assert Path(f"{odd.database}-journal").stat().st_size > 0
     answer = restored(land.t3("restore", odd.name, "--yes"))
     assert "hot journal" not in answer.out
@@ -196,7 +228,9 @@ def test_a_journal_that_is_done_with_is_not_taken_for_a_hot_one(land: Land, odd:
 
 
 @pytest.mark.parametrize("ending", ["-wal", "-shm", "-journal"])
-def test_a_folder_that_has_the_name_of_a_sidecar_is_no_reason_to_refuse(land: Land, odd: User, ending: str) -> None:
+def test_a_folder_that_has_the_name_of_a_sidecar_is_no_reason_to_refuse(
+    land: Land, odd: User, ending: str
+) -> None:
     taken = dump(land.snapshots(odd)[0])
     folder = Path(f"{odd.database}{ending}")
     folder.mkdir()
@@ -210,15 +244,30 @@ def test_a_folder_that_has_the_name_of_a_sidecar_is_no_reason_to_refuse(land: La
 
 
 def test_an_access_list_comes_along_so_that_nobody_more_may_read_it(land: Land, odd: User) -> None:
-    """Of a file with an access list the bits of the group are its mask: as plain bits they would let the group in."""
-    entries = [(0x01, 6, ACL_ANYONE), (0x02, 6, 1), (0x04, 0, ACL_ANYONE), (0x10, 6, ACL_ANYONE), (0x20, 0, ACL_ANYONE)]
+    """Of a file with an access list the bits of the group are its mask: as plain bits they would
+    let the group in."""
+    entries = [
+        (0x01, 6, ACL_ANYONE),
+        (0x02, 6, 1),
+        (0x04, 0, ACL_ANYONE),
+        (0x10, 6, ACL_ANYONE),
+        (0x20, 0, ACL_ANYONE),
+    ]
     access = struct.pack("<I", 2) + b"".join(struct.pack("<HHI", *entry) for entry in entries)
     os.setxattr(odd.database, "system.posix_acl_access", access)
     odd.home.chmod(0o755)
 
     def group_reads() -> bool:
-        line = [sys.executable, "-I", "-c", "import sys; open(sys.argv[1], 'rb')", str(odd.database)]
-        done = subprocess.run(line, user=NOBODY_HERE, group=odd.gid, extra_groups=[], capture_output=True, check=False)
+        line = [
+            sys.executable,
+            "-I",
+            "-c",
+            "import sys; open(sys.argv[1], 'rb')",
+            str(odd.database),
+        ]
+        done = subprocess.run(
+            line, user=NOBODY_HERE, group=odd.gid, extra_groups=[], capture_output=True, check=False
+        )
         return done.returncode == 0
 
     assert not group_reads()
@@ -249,12 +298,29 @@ def test_a_place_that_nothing_can_be_put_into_is_one_line_and_leaves_nothing(
 
 
 @needs_strace
-def test_a_file_system_that_exchanges_no_names_is_found_before_the_present_state_is_sealed(land: Land, odd: User) -> None:
+def test_a_file_system_that_exchanges_no_names_is_found_before_the_present_state_is_sealed(
+    land: Land, odd: User
+) -> None:
     """Else each try would leave a snapshot, and a server that was stopped for nothing."""
     before = beside(odd)
-    line = ["strace", "-f", "-qq", "-o", "/dev/null", "-e", "trace=renameat2", "-e", "inject=renameat2:error=EINVAL"]
+    line = [
+        "strace",
+        "-f",
+        "-qq",
+        "-o",
+        "/dev/null",
+        "-e",
+        "trace=renameat2",
+        "-e",
+        "inject=renameat2:error=EINVAL",
+    ]
     done = subprocess.run(
-        [*line, *land.command("restore", odd.name, "--yes")], env=land.env(), cwd="/", capture_output=True, text=True, check=False
+        [*line, *land.command("restore", odd.name, "--yes")],
+        env=land.env(),
+        cwd="/",
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 1, done
     assert "the file system can't exchange two files in one step" in done.stderr
@@ -284,18 +350,24 @@ def test_the_undo_of_a_damaged_state_works_as_it_is_printed(land: Land, odd: Use
 def test_the_undo_names_the_store_that_was_named(land: Land, odd: User) -> None:
     before = dump(odd.database)
     elsewhere = str(land.folder / "none")
-    answer = restored(land.t3("restore", odd.name, "--yes", "--dest", str(land.store), T3_BACKUP_DEST=elsewhere))
+    answer = restored(
+        land.t3("restore", odd.name, "--yes", "--dest", str(land.store), T3_BACKUP_DEST=elsewhere)
+    )
     restored(land.t3(*undo_of(answer), "--yes", T3_BACKUP_DEST=elsewhere))
     assert dump(odd.database) == before
 
 
-def test_the_label_of_prerestores_finds_that_of_the_last_restore_whatever_its_verdict(land: Land, odd: User) -> None:
+def test_the_label_of_prerestores_finds_that_of_the_last_restore_whatever_its_verdict(
+    land: Land, odd: User
+) -> None:
     restored(land.t3("restore", odd.name, "--yes"))
     change(odd, "DROP TABLE orchestration_events")
     change(odd, "DROP TABLE orchestration_command_receipts")
     last = restored(land.t3("restore", odd.name, "--yes", "--json")).document["prerestore"]
     assert last["verdict"] == "suspect"
-    found = restored(land.t3("restore", odd.name, "--label", "prerestore", "--dry-run", "--json")).document
+    found = restored(
+        land.t3("restore", odd.name, "--label", "prerestore", "--dry-run", "--json")
+    ).document
     assert found["snapshot"]["name"] == last["name"]
 
 
@@ -303,7 +375,9 @@ def test_as_many_prerestores_stay_as_labelled_ones_are_kept(land: Land, odd: Use
     names = []
     for number in range(2):
         change(odd, f"CREATE TABLE later_{number} (x)")
-        names.append(restored(land.t3("restore", odd.name, "--yes", "--json")).document["prerestore"]["name"])
+        names.append(
+            restored(land.t3("restore", odd.name, "--yes", "--json")).document["prerestore"]["name"]
+        )
     restored(land.t3("run", "--keep", "1"))
     assert [path.stem for path in prerestore(land, odd)] == names
     restored(land.t3("run", T3_BACKUP_KEEP_LABELLED="1"))
@@ -311,7 +385,9 @@ def test_as_many_prerestores_stay_as_labelled_ones_are_kept(land: Land, odd: Use
 
 
 @pytest.mark.parametrize("words", [("--schema", "1"), ("--label", "none-such")])
-def test_a_snapshot_that_is_named_must_be_what_else_was_asked_for(land: Land, odd: User, words: tuple[str, str]) -> None:
+def test_a_snapshot_that_is_named_must_be_what_else_was_asked_for(
+    land: Land, odd: User, words: tuple[str, str]
+) -> None:
     before = beside(odd)
     name = land.snapshots(odd)[0].stem
     restored(land.t3("restore", odd.name, "--at", name, "--dry-run"))
@@ -321,7 +397,9 @@ def test_a_snapshot_that_is_named_must_be_what_else_was_asked_for(land: Land, od
     must_be_untouched(land, odd, before)
 
 
-def test_who_is_not_root_restores_his_own_account_alone(land: Land, odd: User, make_user: Callable[..., User], small: Path) -> None:
+def test_who_is_not_root_restores_his_own_account_alone(
+    land: Land, odd: User, make_user: Callable[..., User], small: Path
+) -> None:
     """Even where the store, which is his, has a shelf of the other's name."""
     other = make_user("odd-b", small)
     store = land.folder / "own" / "store"

@@ -1,7 +1,7 @@
 """Row 38: nothing that a restore can't give back is removed by one. It stays beside the new state, whole, and is named.
 
-What is not in the archive of the present state (a link, another's file, one that can't be read, one that came later) is in no
-snapshot: the only one there is lies in the home.
+What is not in the archive of the present state (a link, another's file, one that can't be read, one
+that came later) is in no snapshot: the only one there is lies in the home.
 """
 
 from __future__ import annotations
@@ -137,14 +137,23 @@ def must_lie_aside(kept: list[str], there: dict[str, int]) -> None:
     """Each of them, beneath what was named."""
     for name, inode in there.items():
         top, _, rest = name.partition("/")
-        places = [Path(path, name) for path in kept] + [Path(path, rest) for path in kept if path.endswith(f".{top}")]
-        assert inode in [path.lstat().st_ino for path in places if os.path.lexists(path)], (name, kept)
+        places = [Path(path, name) for path in kept] + [
+            Path(path, rest) for path in kept if path.endswith(f".{top}")
+        ]
+        assert inode in [path.lstat().st_ino for path in places if os.path.lexists(path)], (
+            name,
+            kept,
+        )
 
 
 def must_be_there(user: User, kept: list[str], there: dict[str, int]) -> None:
     """Each of them, in place or aside: an undo moves nothing but what it has something for."""
     place = user.database.parent
-    in_place = [name for name, inode in there.items() if os.path.lexists(place / name) and (place / name).lstat().st_ino == inode]
+    in_place = [
+        name
+        for name, inode in there.items()
+        if os.path.lexists(place / name) and (place / name).lstat().st_ino == inode
+    ]
     must_lie_aside(kept, {name: inode for name, inode in there.items() if name not in in_place})
 
 
@@ -183,8 +192,14 @@ def test_a_person_is_told_where_it_lies(land: Land, kept: User) -> None:
     planted(kept, "a symlink")
     answer = ok(land.t3("restore", kept.name, "--yes"))
     [aside] = left(kept)
-    assert f"the part of the old state that no snapshot holds was kept at {aside}/old" in answer.out.splitlines()
-    assert f"WARN: {kept.name}: not packed: attachments/link.png: a symlink, which is not followed" in answer.out.splitlines()
+    assert (
+        f"the part of the old state that no snapshot holds was kept at {aside}/old"
+        in answer.out.splitlines()
+    )
+    assert (
+        f"WARN: {kept.name}: not packed: attachments/link.png: a symlink, which is not followed"
+        in answer.out.splitlines()
+    )
 
 
 def test_of_many_the_first_are_named_and_the_rest_counted(land: Land, kept: User) -> None:
@@ -198,15 +213,22 @@ def test_of_many_the_first_are_named_and_the_rest_counted(land: Land, kept: User
 
 
 @pytest.mark.parametrize("only", [(), ("--only", "files")], ids=["all", "files"])
-def test_so_it_is_for_all_at_once_and_for_the_undo(land: Land, kept: User, only: tuple[str, ...]) -> None:
+def test_so_it_is_for_all_at_once_and_for_the_undo(
+    land: Land, kept: User, only: tuple[str, ...]
+) -> None:
     there = planted(kept, *TOGETHER)
     document = ok(land.t3("restore", kept.name, "--yes", "--json", *only)).document
     must_be_put_back(kept)
     must_lie_aside(document["kept"], there)
     more = planted(kept, *TOGETHER[:3])
-    undone = ok(land.t3("restore", kept.name, "--label", "prerestore", "--yes", "--json", *only)).document
+    undone = ok(
+        land.t3("restore", kept.name, "--label", "prerestore", "--yes", "--json", *only)
+    ).document
     must_be_there(kept, undone["kept"], more)
-    must_lie_aside(undone["kept"], {name: inode for name, inode in more.items() if name.startswith("attachments")})
+    must_lie_aside(
+        undone["kept"],
+        {name: inode for name, inode in more.items() if name.startswith("attachments")},
+    )
     must_lie_aside(document["kept"], there)
 
 
@@ -218,14 +240,18 @@ def test_the_database_alone_moves_nothing_of_it(land: Land, kept: User) -> None:
 
 
 @pytest.mark.parametrize("only", [(), ("--only", "files")], ids=["all", "files"])
-def test_one_that_was_interrupted_and_is_completed_keeps_it_too(land: Land, kept: User, only: tuple[str, ...]) -> None:
+def test_one_that_was_interrupted_and_is_completed_keeps_it_too(
+    land: Land, kept: User, only: tuple[str, ...]
+) -> None:
     there = planted(kept, *TOGETHER)
     with held_restore(land, kept, *only, operation="install_archive") as process:
         process.kill()
     answer = ok(land.t3("accept", kept.name))
     must_be_put_back(kept)
     said = "the part of the old state that no snapshot holds was kept at "
-    must_lie_aside([line.partition(said)[2] for line in answer.out.splitlines() if said in line], there)
+    must_lie_aside(
+        [line.partition(said)[2] for line in answer.out.splitlines() if said in line], there
+    )
     assert len(reasons(answer.out.splitlines())) == 3
     before = left(kept)
     ok(land.t3("accept", kept.name))
@@ -233,7 +259,9 @@ def test_one_that_was_interrupted_and_is_completed_keeps_it_too(land: Land, kept
 
 
 @pytest.mark.parametrize("name", ["attachments/late.png", "environment-id", "secrets/key.bin"])
-def test_what_came_or_changed_after_it_was_sealed_stays_aside(land: Land, kept: User, name: str) -> None:
+def test_what_came_or_changed_after_it_was_sealed_stays_aside(
+    land: Land, kept: User, name: str
+) -> None:
     ok(land.t3("run"))  # with all that there is, to be put back
     shutil.rmtree(kept.database.parent / "attachments")
     with held_restore(land, kept, "--json", operation="install_archive") as process:
@@ -256,13 +284,17 @@ def test_what_came_or_changed_after_it_was_sealed_stays_aside(land: Land, kept: 
 
 def test_where_files_are_not_saved_the_present_ones_stay_aside(land: Land, kept: User) -> None:
     there = {name: (kept.database.parent / name).stat().st_ino for name in FILES}
-    document = ok(land.t3("restore", kept.name, "--yes", "--json", T3_BACKUP_FILES_LIMIT="0")).document
+    document = ok(
+        land.t3("restore", kept.name, "--yes", "--json", T3_BACKUP_FILES_LIMIT="0")
+    ).document
     assert document["prerestore"]["companion"] is None
     must_lie_aside(document["kept"], there)
     must_be_put_back(kept)
 
 
-def test_one_that_was_unreadable_already_when_it_was_last_sealed_stays(land: Land, kept: User) -> None:
+def test_one_that_was_unreadable_already_when_it_was_last_sealed_stays(
+    land: Land, kept: User
+) -> None:
     """Nothing has changed since, so nothing is packed anew."""
     there = planted(kept, "an unreadable file")
     age(kept.database.parent)
@@ -274,7 +306,9 @@ def test_one_that_was_unreadable_already_when_it_was_last_sealed_stays(land: Lan
     assert len(list(land.account_dir(kept).glob("files-*"))) == before
 
 
-def test_an_archive_that_is_not_what_was_sealed_gives_nothing_back_and_is_made_again(land: Land, kept: User) -> None:
+def test_an_archive_that_is_not_what_was_sealed_gives_nothing_back_and_is_made_again(
+    land: Land, kept: User
+) -> None:
     first = land.snapshots(kept)[0].stem
     (kept.database.parent / "secrets/key.bin").write_text("second")
     age(kept.database.parent)
@@ -314,7 +348,9 @@ def mounted(folder: Path) -> Iterator[None]:
         subprocess.run(["umount", folder], check=True)
 
 
-def test_what_cannot_be_moved_stays_in_place_and_what_was_to_come_lies_beside_it(land: Land, kept: User) -> None:
+def test_what_cannot_be_moved_stays_in_place_and_what_was_to_come_lies_beside_it(
+    land: Land, kept: User
+) -> None:
     place = kept.database.parent
     (place / "settings.json").write_text("later")
     (place / "attachments/a.png").write_text("later")
@@ -322,8 +358,15 @@ def test_what_cannot_be_moved_stays_in_place_and_what_was_to_come_lies_beside_it
         answer = land.t3("restore", kept.name, "--yes", "--json")
     document: dict[str, Any] = answer.document
     assert (answer.code, document["action"]) == (1, "restored"), "it is not all of it"
-    assert [text for text in document["warnings"] if text.startswith("attachments could not be put back")]
-    assert ((place / "settings.json").read_text(), (place / "attachments/a.png").read_text()) == ("first", "later")
+    assert [
+        text
+        for text in document["warnings"]
+        if text.startswith("attachments could not be put back")
+    ]
+    assert ((place / "settings.json").read_text(), (place / "attachments/a.png").read_text()) == (
+        "first",
+        "later",
+    )
     [new] = document["kept"]
     assert Path(new, "attachments/a.png").read_text() == "first"
     assert not (land.store / f"{kept.name}+restore.json").exists()

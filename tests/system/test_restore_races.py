@@ -1,7 +1,8 @@
 """A restore that others run into, or that is cut short: what is in place is the old state or the new one, whole, and work goes on.
 
-Others are servers that systemd does not know of, and people who look at what they find. A step is held at one of its calls by
-strace, so that what comes in between does so each time. What is found afterwards is read as the user's next server would.
+Others are servers that systemd does not know of, and people who look at what they find. A step is
+held at one of its calls by strace, so that what comes in between does so each time. What is found
+afterwards is read as the user's next server would.
 """
 
 from __future__ import annotations
@@ -39,7 +40,8 @@ from demo.users import User, throwaway_user
 
 pytestmark = [needs_root, needs_strace, pytest.mark.skipif(sandbox.ACTIVE, reason="by hand")]
 
-# A server that systemd does not know of: as soon as another file has the name of its database, it opens and writes it.
+# A server that systemd does not know of: as soon as another file has the name of its database, it
+# opens and writes it.
 SERVER = """
 import os, sqlite3, sys
 path, old = sys.argv[1], int(sys.argv[2])
@@ -80,7 +82,8 @@ def inode(user: User) -> int:
 
 
 def found(user: User) -> list[str]:
-    """What a server that opens the live database finds: what integrity_check says, then the names of the schema."""
+    """What a server that opens the live database finds: what integrity_check says, then the names
+    of the schema."""
     return run_as(user, LOOK).split()
 
 
@@ -99,13 +102,21 @@ def aside(user: User) -> Path:
 
 
 def moved(user: User, ending: str) -> list[Path]:
-    """What has such a name with `ending`, not opened: who has one of them open is in the way of a restore."""
-    return [path for path in user.database.parent.glob(f"state.sqlite.replaced-*{ending}") if not path.name.endswith(".probe")]
+    """What has such a name with `ending`, not opened: who has one of them open is in the way of a
+    restore."""
+    return [
+        path
+        for path in user.database.parent.glob(f"state.sqlite.replaced-*{ending}")
+        if not path.name.endswith(".probe")
+    ]
 
 
 @contextmanager
-def restoring(land: Land, user: User, operation: str, held: str, *words: str, **how: object) -> Iterator[subprocess.Popen[str]]:
-    """A restore whose worker of `operation` is held as strace's --inject=`held` says; killed, if it is there at the end of the block."""
+def restoring(
+    land: Land, user: User, operation: str, held: str, *words: str, **how: object
+) -> Iterator[subprocess.Popen[str]]:
+    """A restore whose worker of `operation` is held as strace's --inject=`held` says; killed, if it
+    is there at the end of the block."""
     wrapper = land.folder / "python3"
     strace = f"strace -D -qq -o /dev/null -e trace={held.partition(':')[0]} -e inject={held}"
     wrapper.write_text(
@@ -114,7 +125,14 @@ def restoring(land: Land, user: User, operation: str, held: str, *words: str, **
     wrapper.chmod(0o755)
     line = [str(wrapper), "-m", "t3_backup", "restore", user.name, "--yes", *words]
     with subprocess.Popen(
-        line, executable=sys.executable, env=land.env(), cwd="/", stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **how
+        line,
+        executable=sys.executable,
+        env=land.env(),
+        cwd="/",
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        **how,
     ) as process:  # type: ignore[call-overload]
         try:
             yield process
@@ -127,7 +145,14 @@ def waiting_server(user: User, then: str) -> Iterator[subprocess.Popen[str]]:
     """SERVER, at its loop; once it has written it does what `then` says."""
     line = [sys.executable, "-I", "-c", SERVER + then, str(user.database), str(inode(user))]
     with subprocess.Popen(
-        line, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd="/", user=user.uid, group=user.gid, extra_groups=[]
+        line,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd="/",
+        user=user.uid,
+        group=user.gid,
+        extra_groups=[],
     ) as process:
         try:
             assert process.stdout is not None
@@ -139,12 +164,17 @@ def waiting_server(user: User, then: str) -> Iterator[subprocess.Popen[str]]:
 
 def worker_of(file: int) -> list[str]:
     """The worker that has a lease on the old file, and so is at the exchange."""
-    locks = [text.split() for text in Path("/proc/locks").read_text().splitlines() if "LEASE" in text]
-    return [pid for pid in leases_of(locks, file) if '"operation": "swap_databases"' in command_of(pid)]
+    locks = [
+        text.split() for text in Path("/proc/locks").read_text().splitlines() if "LEASE" in text
+    ]
+    return [
+        pid for pid in leases_of(locks, file) if '"operation": "swap_databases"' in command_of(pid)
+    ]
 
 
 def kill(process: subprocess.Popen[str], file: int) -> None:
-    """SIGKILL for the command and then for its worker, which strace keeps from dying with it at once."""
+    """SIGKILL for the command and then for its worker, which strace keeps from dying with it at
+    once."""
     workers = worker_of(file)
     process.kill()
     process.communicate(timeout=BOUND_S)
@@ -181,11 +211,21 @@ def must_be_ended(land: Land, user: User) -> None:
 
 
 @pytest.mark.parametrize("then", [STAYS, DIES], ids=["stays", "dies"])
-@pytest.mark.parametrize("held", ["renameat2:delay_exit=500000", "fsync:delay_exit=200000"], ids=["at the exchange", "slow disk"])
-def test_a_server_that_starts_right_after_the_exchange_keeps_what_it_writes(land: Land, racer: User, held: str, then: str) -> None:
-    """Row 8. Were the restore taken back then, the old database would have the -wal of the new one beside it."""
+@pytest.mark.parametrize(
+    "held",
+    ["renameat2:delay_exit=500000", "fsync:delay_exit=200000"],
+    ids=["at the exchange", "slow disk"],
+)
+def test_a_server_that_starts_right_after_the_exchange_keeps_what_it_writes(
+    land: Land, racer: User, held: str, then: str
+) -> None:
+    """Row 8. Were the restore taken back then, the old database would have the -wal of the new one
+    beside it."""
     old = inode(racer)
-    with waiting_server(racer, then) as server, restoring(land, racer, "swap_databases", held) as process:
+    with (
+        waiting_server(racer, then) as server,
+        restoring(land, racer, "swap_databases", held) as process,
+    ):
         out, err = process.communicate(timeout=BOUND_S)
         assert process.returncode == 0, out + err
         assert server.stdout is not None
@@ -197,22 +237,29 @@ def test_a_server_that_starts_right_after_the_exchange_keeps_what_it_writes(land
 
 
 @pytest.mark.parametrize("end", ["c.close()", DIES], ids=["closed", "killed"])
-def test_work_done_after_an_interrupted_restore_is_not_taken_back(land: Land, racer: User, end: str) -> None:
-    """Row 27. Not even where somebody looks at the old state, which lies beside it, while the next run ends the restore."""
+def test_work_done_after_an_interrupted_restore_is_not_taken_back(
+    land: Land, racer: User, end: str
+) -> None:
+    """Row 27. Not even where somebody looks at the old state, which lies beside it, while the next
+    run ends the restore."""
     cut_short_after_the_exchange(land, racer)
     with contextlib.suppress(subprocess.CalledProcessError):
         run_as(racer, WORK + end)
     new = inode(racer)
     with holding(racer, f"file = open({str(aside(racer))!r})"):
         answer = restored(land.t3("run"))
-    assert "is open in another process, so it was kept next to the new one" in answer.err + answer.out
+    assert (
+        "is open in another process, so it was kept next to the new one" in answer.err + answer.out
+    )
     assert inode(racer) == new
     assert found(racer)[0] == "ok"
     assert "work" in found(racer)
     assert not intent(land, racer).exists()
 
 
-def test_who_looks_at_the_old_state_that_is_kept_takes_nothing_back(land: Land, racer: User) -> None:
+def test_who_looks_at_the_old_state_that_is_kept_takes_nothing_back(
+    land: Land, racer: User
+) -> None:
     """It is not to be removed, so nobody who has it open is in the way."""
     leave_hot_journal(racer)
     taken = dump(land.snapshots(racer)[0])
@@ -227,8 +274,11 @@ def test_who_looks_at_the_old_state_that_is_kept_takes_nothing_back(land: Land, 
     assert aside(racer).stat().st_ino == old
 
 
-def test_what_somebody_wrote_into_the_staged_one_never_joins_the_live_one(land: Land, racer: User) -> None:
-    """Row 8. He opens the odd file beside his database, and dies: its -wal is not the old one's, though the old one had none."""
+def test_what_somebody_wrote_into_the_staged_one_never_joins_the_live_one(
+    land: Land, racer: User
+) -> None:
+    """Row 8. He opens the odd file beside his database, and dies: its -wal is not the old one's,
+    though the old one had none."""
     before = dump(racer.database)
     cut_short_before_the_exchange(land, racer)
     with pytest.raises(subprocess.CalledProcessError):
@@ -240,15 +290,23 @@ def test_what_somebody_wrote_into_the_staged_one_never_joins_the_live_one(land: 
     must_be_ended(land, racer)
 
 
-def test_a_server_that_makes_its_own_while_a_stray_wal_is_moved_away_keeps_it(land: Land, racer: User) -> None:
-    """Row 8. The restore gives way, and the stray -wal does not go back beside a database that it is no part of."""
+def test_a_server_that_makes_its_own_while_a_stray_wal_is_moved_away_keeps_it(
+    land: Land, racer: User
+) -> None:
+    """Row 8. The restore gives way, and the stray -wal does not go back beside a database that it
+    is no part of."""
     leave_newer_rows_in_a_wal(racer)
     stray = Path(f"{racer.database}-wal").read_bytes()
     racer.database.unlink()
-    with restoring(land, racer, "swap_databases", "renameat2:delay_enter=1000000:when=2+") as process:
+    with restoring(
+        land, racer, "swap_databases", "renameat2:delay_enter=1000000:when=2+"
+    ) as process:
         until(lambda: moved(racer, "-wal"), "moved -wal")
         assert not racer.database.exists()
-        run_as(racer, "import sqlite3, sys; c = sqlite3.connect(sys.argv[1]); c.execute('CREATE TABLE fresh (x)'); c.close()")
+        run_as(
+            racer,
+            "import sqlite3, sys; c = sqlite3.connect(sys.argv[1]); c.execute('CREATE TABLE fresh (x)'); c.close()",
+        )
         out, err = process.communicate(timeout=BOUND_S)
     assert process.returncode == IN_USE, out + err
     assert found(racer) == ["ok", "fresh"]
@@ -273,7 +331,9 @@ def test_a_disk_that_has_another_number_after_a_reboot_is_the_same_disk(
     must_be_ended(land, racer)
 
 
-def test_a_database_of_neither_is_left_to_a_person_and_what_he_removes_is_taken_for_done(land: Land, racer: User) -> None:
+def test_a_database_of_neither_is_left_to_a_person_and_what_he_removes_is_taken_for_done(
+    land: Land, racer: User
+) -> None:
     """The home was brought back from elsewhere in between: its files are others."""
     cut_short_before_the_exchange(land, racer)
     copy = racer.home / "copy"
@@ -290,12 +350,15 @@ def test_a_database_of_neither_is_left_to_a_person_and_what_he_removes_is_taken_
     answer = restored(land.t3("run"))
     assert "was completed" not in answer.out + answer.err
     assert not any(
-        snapshot["restored_since"] for snapshot in land.t3("list", racer.name, "--json").account(racer.name)["snapshots"]
+        snapshot["restored_since"]
+        for snapshot in land.t3("list", racer.name, "--json").account(racer.name)["snapshots"]
     )
     must_be_ended(land, racer)
 
 
-def test_a_user_who_is_gone_is_no_reason_to_try_again_for_ever(land: Land, racer: User, small: Path) -> None:
+def test_a_user_who_is_gone_is_no_reason_to_try_again_for_ever(
+    land: Land, racer: User, small: Path
+) -> None:
     """Nor is a restore of his one of the next user's who has the name."""
     name, home = user_name("race-gone"), land.folder / "gone"
     with throwaway_user(name, home) as gone:
@@ -316,21 +379,32 @@ def test_a_user_who_is_gone_is_no_reason_to_try_again_for_ever(land: Land, racer
         assert dump(next_one.database) == dump(land.snapshots(next_one)[0])
 
 
-def test_a_server_that_wrote_without_its_journal_is_left_to_a_person_with_both(land: Land, racer: User) -> None:
-    """Row 27. The power fails when the journal has been moved and its database has not; at boot the server is the first."""
+def test_a_server_that_wrote_without_its_journal_is_left_to_a_person_with_both(
+    land: Land, racer: User
+) -> None:
+    """Row 27. The power fails when the journal has been moved and its database has not; at boot the
+    server is the first."""
     leave_hot_journal(racer)
     old = inode(racer)
-    with restoring(land, racer, "swap_databases", "renameat2:delay_enter=1000000:when=2+") as process:
+    with restoring(
+        land, racer, "swap_databases", "renameat2:delay_enter=1000000:when=2+"
+    ) as process:
         until(lambda: moved(racer, "-journal"), "moved journal")
         kill(process, old)
     assert inode(racer) == old
     # Half of a transaction is in it: page 1 alone can be counted on.
-    run_as(racer, "import sqlite3, sys; c = sqlite3.connect(sys.argv[1]); c.execute('PRAGMA user_version = 77'); c.close()")
+    run_as(
+        racer,
+        "import sqlite3, sys; c = sqlite3.connect(sys.argv[1]); c.execute('PRAGMA user_version = 77'); c.close()",
+    )
     before = beside(racer)
     answer = land.t3("run")
     assert answer.code == 1, answer
     journal = f"{aside(racer).name}-journal"
-    assert f"could be neither completed nor undone: {racer.database} was written to without {journal}, a part of it" in answer.out
+    assert (
+        f"could be neither completed nor undone: {racer.database} was written to without {journal}, a part of it"
+        in answer.out
+    )
     assert {name: text for name, text in beside(racer).items() if name in before} == before
     assert intent(land, racer).exists()
 
@@ -363,7 +437,9 @@ def test_a_ctrl_c_held_down_during_the_exchange_lets_it_end(land: Land, racer: U
     """Row 27. A terminal sends it to all of its processes."""
     taken = dump(land.snapshots(racer)[0])
     old = inode(racer)
-    with restoring(land, racer, "swap_databases", "renameat2:delay_exit=300000", start_new_session=True) as process:
+    with restoring(
+        land, racer, "swap_databases", "renameat2:delay_exit=300000", start_new_session=True
+    ) as process:
         until(lambda: inode(racer) != old, "exchange")
         while process.poll() is None:
             with contextlib.suppress(ProcessLookupError, subprocess.TimeoutExpired):
@@ -378,7 +454,9 @@ def test_a_ctrl_c_held_down_during_the_exchange_lets_it_end(land: Land, racer: U
 
 def test_who_ends_it_during_the_exchange_still_has_its_document(land: Land, racer: User) -> None:
     old = inode(racer)
-    with restoring(land, racer, "swap_databases", "renameat2:delay_exit=300000", "--json") as process:
+    with restoring(
+        land, racer, "swap_databases", "renameat2:delay_exit=300000", "--json"
+    ) as process:
         until(lambda: inode(racer) != old, "exchange")
         process.terminate()
         out, err = process.communicate(timeout=BOUND_S)
@@ -388,14 +466,18 @@ def test_who_ends_it_during_the_exchange_still_has_its_document(land: Land, race
 
 
 @pytest.mark.parametrize("operation", ["stage_database", "checkpoint_database"])
-def test_a_terminal_that_goes_away_before_the_exchange_undoes_it(land: Land, racer: User, operation: str) -> None:
+def test_a_terminal_that_goes_away_before_the_exchange_undoes_it(
+    land: Land, racer: User, operation: str
+) -> None:
     """Row 27. A connection that breaks must not leave it to the next night."""
     before = dump(racer.database)
     with restoring(land, racer, operation, "fsync:delay_enter=1000000") as process:
         until(lambda: moved(racer, ""), "staged database")
         process.send_signal(signal.SIGHUP)
         out, err = process.communicate(timeout=BOUND_S)
-    assert (process.returncode, err) == (1, "t3-backup-state: stopped before it was done\n"), out + err
+    assert (process.returncode, err) == (1, "t3-backup-state: stopped before it was done\n"), (
+        out + err
+    )
     assert dump(racer.database) == before
     assert len(land.snapshots(racer)) == 1
     must_be_ended(land, racer)
@@ -409,7 +491,13 @@ def test_of_two_at_once_the_second_waits_and_both_are_whole(land: Land, racer: U
     """Row 16. The second keeps what the first put back."""
     taken = dump(land.snapshots(racer)[0])
     line = [sys.executable, "-c", PATIENT, "restore", racer.name, "--yes"]
-    how = {"env": land.env(), "cwd": ROOT, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    how = {
+        "env": land.env(),
+        "cwd": ROOT,
+        "stdout": subprocess.PIPE,
+        "stderr": subprocess.STDOUT,
+        "text": True,
+    }
     with subprocess.Popen(line, **how) as first, subprocess.Popen(line, **how) as second:
         for process in (first, second):
             said = process.communicate(timeout=3 * BOUND_S)[0]

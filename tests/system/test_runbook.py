@@ -1,4 +1,5 @@
-"""The runbook is followed to the letter: what it prints for a person to type is run here, for a real user."""
+"""The runbook is followed to the letter: what it prints for a person to type is run here, for a
+real user."""
 
 import re
 import sqlite3
@@ -13,24 +14,33 @@ pytestmark = needs_root
 
 
 def commands(land: Land, user: User, snapshot: str) -> list[str]:
-    """The indented commands of the runbook that don't speak to systemd, for this user and this store."""
+    """The indented commands of the runbook that don't speak to systemd, for this user and this
+    store."""
     text = (ROOT / "docs" / "restore-by-hand.md").read_text()
     blocks = re.findall(r"(?:^ {7}.+\n)+", text, re.MULTILINE)
-    lines = [re.sub(r"^ {7}", "", block, flags=re.MULTILINE) for block in blocks if "/home/alice" in block]
+    lines = [
+        re.sub(r"^ {7}", "", block, flags=re.MULTILINE)
+        for block in blocks
+        if "/home/alice" in block
+    ]
     lines = [line.replace("systemctl start t3-serve@alice", "") for line in lines]
     replaced = {
         "/home/alice": str(user.home),
         "/var/backups/t3-state/alice": str(land.account_dir(user)),
         "-u alice": f"-u {user.name}",
         "state-20261124T033012Z": snapshot,
-        "files-5f0c6e1a.tar.zst": next(path.name for path in land.account_dir(user).glob("files-*")),
+        "files-5f0c6e1a.tar.zst": next(
+            path.name for path in land.account_dir(user).glob("files-*")
+        ),
     }
     for old, new in replaced.items():
         lines = [line.replace(old, new) for line in lines]
     return [line for line in lines if not line.startswith("fuser")]
 
 
-def test_a_restore_by_hand_brings_the_snapshot_back_and_nothing_else(land: Land, alice: User) -> None:
+def test_a_restore_by_hand_brings_the_snapshot_back_and_nothing_else(
+    land: Land, alice: User
+) -> None:
     """Row 8: the killed server's -wal holds newer rows, and must not join the restored database."""
     settings = alice.database.with_name("settings.json")
     settings.write_text("{}")

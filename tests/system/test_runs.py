@@ -1,4 +1,5 @@
-"""Runs as they come: many on a day, two at once, killed, stopped, misused; and a store that is only looked at."""
+"""Runs as they come: many on a day, two at once, killed, stopped, misused; and a store that is only
+looked at."""
 
 from __future__ import annotations
 
@@ -43,7 +44,9 @@ def rosa(make_user, land: Land) -> User:
     return user
 
 
-def run_at(land: Land, user: User, when: datetime, label: str | None = None, keep: str = "100", **more: str) -> AccountResult:
+def run_at(
+    land: Land, user: User, when: datetime, label: str | None = None, keep: str = "100", **more: str
+) -> AccountResult:
     """A real run at another time: the clock alone is ours."""
     values = settings.load({"keep": keep}, land.env(**more), Path("/dev/null"))
     with Store.open(land.store, create=True) as store:
@@ -83,7 +86,8 @@ sys.stdin.read()
 
 @contextmanager
 def locked_source(user: User) -> Iterator[None]:
-    """Nobody can read the user's database meanwhile: a run that comes to it waits in the middle of its work."""
+    """Nobody can read the user's database meanwhile: a run that comes to it waits in the middle of
+    its work."""
     holder = subprocess.Popen(
         [sys.executable, "-I", "-c", HOLD, str(user.database)],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, user=user.uid, group=user.gid, extra_groups=[], cwd="/",
@@ -110,7 +114,8 @@ def running(land: Land) -> Iterator[subprocess.Popen[str]]:
 
 
 def worker_of(run: subprocess.Popen[str], user: User) -> int:
-    """The pid of the run's worker once it has become the user: the run holds the lock, and its unnamed file, by then."""
+    """The pid of the run's worker once it has become the user: the run holds the lock, and its
+    unnamed file, by then."""
     until = time.monotonic() + 20
     while time.monotonic() < until:
         for child in Path(f"/proc/{run.pid}/task").glob("*/children"):
@@ -143,7 +148,10 @@ def assert_gone(pid: int) -> None:
 def test_fifty_runs_by_hand_in_an_hour_push_no_earlier_day_out(land: Land, rosa: User) -> None:
     """Row 35: real runs, with KEEP 3."""
     noon = datetime.now(UTC).replace(hour=12)
-    days = [run_at(land, rosa, noon - timedelta(days=back), keep="3").snapshots[0].manifest.name for back in (5, 4, 3, 2, 1)]
+    days = [
+        run_at(land, rosa, noon - timedelta(days=back), keep="3").snapshots[0].manifest.name
+        for back in (5, 4, 3, 2, 1)
+    ]
     burst = [
         run_at(land, rosa, noon + timedelta(minutes=number), keep="3").snapshots[0].manifest.name
         for number in range(amount(50, 12))
@@ -157,15 +165,22 @@ def test_fifty_runs_by_hand_in_an_hour_push_no_earlier_day_out(land: Land, rosa:
 def test_labelled_ones_are_counted_apart(land: Land, rosa: User) -> None:
     """Row 13: a rollback point outlives the daily runs, and takes no place of theirs."""
     day = datetime.now(UTC) - timedelta(days=30)
-    for number, label in enumerate((None, "prebump-0.0.25", None, "prebump-0.0.26", "manual", None, None, None)):
-        run_at(land, rosa, day + timedelta(days=number), label, keep="1", T3_BACKUP_KEEP_LABELLED="1")
+    for number, label in enumerate(
+        (None, "prebump-0.0.25", None, "prebump-0.0.26", "manual", None, None, None)
+    ):
+        run_at(
+            land, rosa, day + timedelta(days=number), label, keep="1", T3_BACKUP_KEEP_LABELLED="1"
+        )
     assert [entry["label"] for entry in listed(land, rosa)] == [None, "manual", "prebump-0.0.26"]
 
 
 def test_a_clock_that_jumps_prunes_nothing_and_is_warned_of(land: Land, rosa: User) -> None:
     """Row 15: ten years ahead, right again, ten years behind."""
     today = datetime.now(UTC)
-    names = [run_at(land, rosa, today + timedelta(days=number), keep="4").snapshots[0].manifest.name for number in (-2, -1)]
+    names = [
+        run_at(land, rosa, today + timedelta(days=number), keep="4").snapshots[0].manifest.name
+        for number in (-2, -1)
+    ]
     ahead = run_at(land, rosa, today + timedelta(days=3650), keep="4")
     assert (ahead.pruned, ahead.warnings) == ((), ())
     back = run_at(land, rosa, today, keep="4")
@@ -174,10 +189,13 @@ def test_a_clock_that_jumps_prunes_nothing_and_is_warned_of(land: Land, rosa: Us
     assert ahead.snapshots[0].manifest.name in back.warnings[0]
     behind = run_at(land, rosa, today - timedelta(days=3650), keep="1")
     assert (behind.pruned, len(behind.warnings)) == ((), 1)
-    assert {*names, ahead.snapshots[0].manifest.name} < {entry["name"] for entry in listed(land, rosa)}
+    assert {*names, ahead.snapshots[0].manifest.name} < {
+        entry["name"] for entry in listed(land, rosa)
+    }
 
 
-# --- exit codes -----------------------------------------------------------------------------------------------------
+# --- exit codes
+# -----------------------------------------------------------------------------------------------------
 
 
 def well(land: Land, user: User) -> Answer:
@@ -221,7 +239,9 @@ def map_missing(land: Land, user: User) -> Answer:
 
 
 def calling(*words: str, **environ: str) -> Callable[[Land, User], Answer]:
-    return lambda land, user: land.t3(*[word.replace("USER", user.name) for word in words], **environ)
+    return lambda land, user: land.t3(
+        *[word.replace("USER", user.name) for word in words], **environ
+    )
 
 
 def lock_held(land: Land, user: User) -> Answer:
@@ -287,22 +307,72 @@ def verify_too_old(land: Land, user: User) -> Answer:
 # What happens -> exit code, what standard error says (None: nothing), what standard output says.
 OUTCOMES: dict[str, tuple[Callable[[Land, User], Answer], int, str | None, str]] = {
     "all well": (well, 0, None, r"done \(1 accounts, 0 not well\)"),
-    "the same by its name": (calling("run", "--user", "USER", "--user", "USER"), 0, None, r"done \(1 accounts, 0 not well\)"),
+    "the same by its name": (
+        calling("run", "--user", "USER", "--user", "USER"),
+        0,
+        None,
+        r"done \(1 accounts, 0 not well\)",
+    ),
     "a dry run": (calling("run", "--dry-run"), 0, None, r"would back up "),
     "a user without a database": (no_database, 0, None, r"skip .* \(no state.sqlite\)"),
-    "a map of comments": (map_of("# nobody yet\n\n"), 0, None, r"no users in .*; nothing to back up"),
+    "a map of comments": (
+        map_of("# nobody yet\n\n"),
+        0,
+        None,
+        r"no users in .*; nothing to back up",
+    ),
     "an empty map": (map_of(""), 0, None, r"nothing to back up"),
-    "a bad line beside a good one": (map_of("nonsense\nx=USER\n"), 0, None, r"WARN: .*map:1: not a line of the form"),
-    "one of two failed": (one_of_two_failed, 1, None, r"WARN: backup FAILED for t3t-nobody-such \(.*no such user"),
-    "root in the map": (map_of("x=root\ny=USER\n"), 1, None, r"WARN: backup FAILED for root \(.*uid 0 is refused"),
-    "a source that is a symlink": (symlinked_source, 1, None, r"WARN: backup FAILED for .* is a symlink"),
+    "a bad line beside a good one": (
+        map_of("nonsense\nx=USER\n"),
+        0,
+        None,
+        r"WARN: .*map:1: not a line of the form",
+    ),
+    "one of two failed": (
+        one_of_two_failed,
+        1,
+        None,
+        r"WARN: backup FAILED for t3t-nobody-such \(.*no such user",
+    ),
+    "root in the map": (
+        map_of("x=root\ny=USER\n"),
+        1,
+        None,
+        r"WARN: backup FAILED for root \(.*uid 0 is refused",
+    ),
+    "a source that is a symlink": (
+        symlinked_source,
+        1,
+        None,
+        r"WARN: backup FAILED for .* is a symlink",
+    ),
     "a suspect copy": (suspect, 1, None, r"WARN: backed up .*suspect"),
     "no room": (no_room, 1, None, r"WARN: backup FAILED for .*T3_BACKUP_RESERVE"),
-    "a shelf of another user's": (shelf_of_another, 1, None, r"WARN: backup FAILED for .* belongs to uid"),
-    "a map of bad lines": (map_of("nonsense\nx=../x\n"), 1, r"map: no line names an account", r"WARN: .*map:2: "),
-    "an unknown user by name": (calling("run", "--user", "t3t-nobody-such"), 1, None, r"no such user"),
+    "a shelf of another user's": (
+        shelf_of_another,
+        1,
+        None,
+        r"WARN: backup FAILED for .* belongs to uid",
+    ),
+    "a map of bad lines": (
+        map_of("nonsense\nx=../x\n"),
+        1,
+        r"map: no line names an account",
+        r"WARN: .*map:2: ",
+    ),
+    "an unknown user by name": (
+        calling("run", "--user", "t3t-nobody-such"),
+        1,
+        None,
+        r"no such user",
+    ),
     "a path for a user": (calling("run", "--user", "../x"), 1, None, r"no such user"),
-    "a store open to others": (store_open_to_others, 1, r"is open to others \(mode 0755\).*chmod 0700", r""),
+    "a store open to others": (
+        store_open_to_others,
+        1,
+        r"is open to others \(mode 0755\).*chmod 0700",
+        r"",
+    ),
     "a store of the user's": (store_of_the_users, 1, r"belongs to uid \d+, not to uid 0", r""),
     "a store behind a symlink": (store_behind_a_symlink, 1, r"is a symlink or no folder", r""),
     "a store beneath a file": (store_under_a_file, 1, r"/file", r""),
@@ -313,10 +383,20 @@ OUTCOMES: dict[str, tuple[Callable[[Land, User], Answer], int, str | None, str]]
     "a map that is missing": (map_missing, 2, r"user map .*: No such file", r""),
     "a bad flag": (calling("run", "--keep", "0"), 2, r"T3_BACKUP_KEEP: '0' \(flag --keep\)", r""),
     "a bad label": (calling("run", "--label", "../x"), 2, r"--label '\.\./x'", r""),
-    "a bad environment": (calling(T3_BACKUP_TIMEOUT="soon"), 2, r"T3_BACKUP_TIMEOUT: 'soon' \(environment\)", r""),
+    "a bad environment": (
+        calling(T3_BACKUP_TIMEOUT="soon"),
+        2,
+        r"T3_BACKUP_TIMEOUT: 'soon' \(environment\)",
+        r"",
+    ),
     "an unknown option": (calling("run", "--fast"), 2, r"--fast.*--help", r""),
     "an unknown command": (calling("restart"), 2, r"restart.*--help", r""),
-    "all of it and one moment": (calling("verify", "--all", "--at", "3d"), 2, r"--at: not allowed with argument --all", r""),
+    "all of it and one moment": (
+        calling("verify", "--all", "--at", "3d"),
+        2,
+        r"--at: not allowed with argument --all",
+        r"",
+    ),
     "a command without its argument": (calling("accept"), 2, r"USER.*--help", r""),
     "a nonsense time": (verify_nonsense, 2, r"--at 'yesterday'", r""),
     "a lock that is held": (
@@ -342,10 +422,13 @@ def test_the_exit_code_and_one_line_say_what_happened(outcome: str, land: Land, 
     assert "Traceback" not in answer.out + answer.err
 
 
-# --- the lock -------------------------------------------------------------------------------------------------------
+# --- the lock
+# -------------------------------------------------------------------------------------------------------
 
 
-def test_of_two_runs_the_second_waits_a_little_and_then_names_the_first(land: Land, rosa: User) -> None:
+def test_of_two_runs_the_second_waits_a_little_and_then_names_the_first(
+    land: Land, rosa: User
+) -> None:
     """Row 33."""
     with locked_source(rosa), running(land) as first:
         worker_of(first, rosa)
@@ -354,7 +437,9 @@ def test_of_two_runs_the_second_waits_a_little_and_then_names_the_first(land: La
         assert time.monotonic() - began > 4, "it waited"
         assert (second.code, second.out) == (75, "")
         # The service sees of /proc the processes alone, and so not who holds a lock.
-        assert ("is in use by another run" if sandbox.ACTIVE else f"is in use by pid {first.pid} (") in second.err
+        assert (
+            "is in use by another run" if sandbox.ACTIVE else f"is in use by pid {first.pid} ("
+        ) in second.err
         assert land.t3("list").code == 0, "a listing waits for nobody"
         assert first.poll() is None
 
@@ -362,14 +447,19 @@ def test_of_two_runs_the_second_waits_a_little_and_then_names_the_first(land: La
 @pytest.mark.alone  # the second waits no longer than five seconds for the first
 def test_of_two_short_runs_both_are_done(land: Land, rosa: User) -> None:
     """Row 33: one after the other, each sealed as if it were alone."""
-    runs = [land.start("run", "--label", label) for label in ("one", "two")]  # by which the second keeps one, too
+    # by which the second keeps one, too
+    runs = [land.start("run", "--label", label) for label in ("one", "two")]
     for run in runs:
         output, _ = run.communicate(timeout=60)
         assert run.returncode == 0, output
     entries = listed(land, rosa)
     assert [entry["sequence"] for entry in entries] == [2, 1]
     assert land.t3("verify").code == 0
-    assert {path.suffix for path in land.account_dir(rosa).iterdir()} == {".sqlite", ".json", ".pages"}
+    assert {path.suffix for path in land.account_dir(rosa).iterdir()} == {
+        ".sqlite",
+        ".json",
+        ".pages",
+    }
 
 
 def test_a_killed_run_leaves_no_lock_no_file_and_no_worker(land: Land, rosa: User) -> None:
@@ -424,13 +514,19 @@ def test_what_a_user_tries_on_the_store_changes_nothing(land: Land, rosa: User) 
     assert land.t3().code == 0
 
 
-# --- only looking ---------------------------------------------------------------------------------------------------
+# --- only looking
+# ---------------------------------------------------------------------------------------------------
 
 
 @contextmanager
 def read_only(folder: Path) -> Iterator[None]:
     """The folder on a read-only mount of its own."""
-    if subprocess.run(["mount", "--bind", folder, folder], capture_output=True, check=False).returncode != 0:
+    if (
+        subprocess.run(
+            ["mount", "--bind", folder, folder], capture_output=True, check=False
+        ).returncode
+        != 0
+    ):
         pytest.skip("mounting is not allowed here")
     try:
         subprocess.run(["mount", "-o", "remount,ro,bind", folder], check=True)
@@ -441,13 +537,21 @@ def read_only(folder: Path) -> Iterator[None]:
         subprocess.run(["umount", folder], check=True)
 
 
-def test_a_store_on_a_read_only_mount_is_listed_and_proven_and_not_touched(land: Land, rosa: User) -> None:
+def test_a_store_on_a_read_only_mount_is_listed_and_proven_and_not_touched(
+    land: Land, rosa: User
+) -> None:
     """Row 23."""
     assert land.t3("run", "--label", "prebump-0.0.25").code == 0
     assert land.t3().code == 0
     before = files(land.store)
     with read_only(land.store):
-        for words in (("list",), ("list", "--json"), ("verify",), ("verify", "--json"), ("verify", rosa.name, "--at", "latest")):
+        for words in (
+            ("list",),
+            ("list", "--json"),
+            ("verify",),
+            ("verify", "--json"),
+            ("verify", rosa.name, "--at", "latest"),
+        ):
             answer = land.t3(*words)
             assert (answer.code, "Traceback" in answer.err) == (0, False), answer
         assert files(land.store) == before
@@ -457,8 +561,11 @@ def test_a_store_on_a_read_only_mount_is_listed_and_proven_and_not_touched(land:
     assert files(land.store) == before
 
 
-def test_a_snapshot_opened_plainly_makes_no_sidecars_and_stays_as_it_is(land: Land, rosa: User) -> None:
-    """Row 23: as somebody who looks into it by hand would, and as root, whom its mode stops in nothing."""
+def test_a_snapshot_opened_plainly_makes_no_sidecars_and_stays_as_it_is(
+    land: Land, rosa: User
+) -> None:
+    """Row 23: as somebody who looks into it by hand would, and as root, whom its mode stops in
+    nothing."""
     assert land.t3().code == 0
     before = files(land.store)
     [snapshot] = land.snapshots(rosa)
@@ -499,7 +606,13 @@ def replace_by_a_symlink(data: Path, manifest: Path) -> None:
 def change(**changes: object) -> Callable[[Path, Path], None]:
     def apply(data: Path, manifest: Path) -> None:
         value = json.loads(manifest.read_text())
-        reseal(manifest, **{key: value[key] | new if isinstance(new, dict) else new for key, new in changes.items()})
+        reseal(
+            manifest,
+            **{
+                key: value[key] | new if isinstance(new, dict) else new
+                for key, new in changes.items()
+            },
+        )
 
     return apply
 
@@ -535,11 +648,16 @@ def test_verify_finds_what_is_not_as_it_was_sealed_and_proves_the_others(
     assert "Traceback" not in answer.err
     document = land.t3("verify", rosa.name, "--all", "--json")
     assert document.code == 1
-    assert [entry["verifies"] for entry in document.account(rosa.name)["snapshots"]] == [True, False]
+    assert [entry["verifies"] for entry in document.account(rosa.name)["snapshots"]] == [
+        True,
+        False,
+    ]
     assert document.account(rosa.name)["snapshots"][1]["problems"]
 
 
-def test_a_snapshot_whose_manifest_is_broken_is_told_of_counts_for_nothing_and_stays(land: Land, rosa: User) -> None:
+def test_a_snapshot_whose_manifest_is_broken_is_told_of_counts_for_nothing_and_stays(
+    land: Land, rosa: User
+) -> None:
     """Row 23 and Row 24."""
     for _ in range(2):
         commit_row(rosa)
@@ -569,7 +687,8 @@ def test_a_snapshot_whose_manifest_is_broken_is_told_of_counts_for_nothing_and_s
     assert data.exists()
 
 
-# --- other ways to call it ------------------------------------------------------------------------------------------
+# --- other ways to call it
+# ------------------------------------------------------------------------------------------
 
 
 def test_a_dry_run_writes_nothing_at_all(land: Land, rosa: User) -> None:
@@ -585,14 +704,21 @@ def test_a_dry_run_writes_nothing_at_all(land: Land, rosa: User) -> None:
     assert files(land.folder) == before
 
 
-def test_several_accounts_at_once_are_as_good_as_one_after_the_other(land: Land, make_user, rosa: User) -> None:
-    users = [rosa] + [make_user(f"s-runs{number}", DATA / "state-0.0.24.sqlite") for number in range(4)]
+def test_several_accounts_at_once_are_as_good_as_one_after_the_other(
+    land: Land, make_user, rosa: User
+) -> None:
+    users = [rosa] + [
+        make_user(f"s-runs{number}", DATA / "state-0.0.24.sqlite") for number in range(4)
+    ]
     users[2].database.unlink()
     land.write_map(*reversed(users), "t3t-nobody-such")
     answer = land.t3("run", "--jobs", "3", "--json")
     assert answer.code == 1, answer
     found = {entry["user"]: entry["outcome"] for entry in answer.document["accounts"]}
-    expected = {user.name: "backed_up" for user in users} | {users[2].name: "skipped", "t3t-nobody-such": "failed"}
+    expected = {user.name: "backed_up" for user in users} | {
+        users[2].name: "skipped",
+        "t3t-nobody-such": "failed",
+    }
     assert found == expected
     assert answer.err.count("backed up ") == 4
     proven = land.t3("verify", "--json")
@@ -601,7 +727,8 @@ def test_several_accounts_at_once_are_as_good_as_one_after_the_other(land: Land,
     for user in users:
         for snapshot in land.snapshots(user):
             assert (
-                hashlib.sha256(snapshot.read_bytes()).hexdigest() == json.loads(snapshot.with_suffix(".json").read_text())["sha256"]
+                hashlib.sha256(snapshot.read_bytes()).hexdigest()
+                == json.loads(snapshot.with_suffix(".json").read_text())["sha256"]
             )
 
 
@@ -632,8 +759,11 @@ def test_with_json_the_document_is_alone_on_standard_output(land: Land, rosa: Us
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_run_that_is_stopped_ends_cleanly(number: signal.Signals, land: Land, rosa: User, make_user) -> None:
-    """Row 27: what it had begun has no name, what it had not begun is said, and the worker is gone."""
+def test_a_run_that_is_stopped_ends_cleanly(
+    number: signal.Signals, land: Land, rosa: User, make_user
+) -> None:
+    """Row 27: what it had begun has no name, what it had not begun is said, and the worker is
+    gone."""
     other = make_user("s-zz-last", DATA / "state-0.0.24.sqlite")
     land.write_map(rosa, other)
     assert land.t3().code == 0
@@ -642,7 +772,8 @@ def test_a_run_that_is_stopped_ends_cleanly(number: signal.Signals, land: Land, 
         worker = worker_of(run, rosa)
         run.send_signal(number)
         output, _ = run.communicate(timeout=20)
-    assert sandbox.ACTIVE or run.returncode == -number, output  # systemd-run has a code of its own for it
+    # systemd-run has a code of its own for it
+    assert sandbox.ACTIVE or run.returncode == -number, output
     assert_gone(worker)
     assert f"WARN: backup FAILED for {rosa.name} (stopped" in output
     assert f"WARN: backup FAILED for {other.name} (not started: the run was stopped)" in output

@@ -22,10 +22,20 @@ pytestmark = needs_root
 
 
 def facts(path: Path) -> tuple[Any, ...]:
-    """Everything that a backup could change of a file: its bytes and all that stat knows, but for the time of reading."""
+    """Everything that a backup could change of a file: its bytes and all that stat knows, but for
+    the time of reading."""
     status = path.stat()
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    names = ("st_ino", "st_mode", "st_uid", "st_gid", "st_nlink", "st_size", "st_mtime_ns", "st_ctime_ns")
+    names = (
+        "st_ino",
+        "st_mode",
+        "st_uid",
+        "st_gid",
+        "st_nlink",
+        "st_size",
+        "st_mtime_ns",
+        "st_ctime_ns",
+    )
     return digest, *(getattr(status, name) for name in names)
 
 
@@ -41,7 +51,8 @@ def back_up(land: Land, user: User) -> None:
 
 
 def only_empty_sidecars_came(user: User, before: set[str]) -> None:
-    """Beside a stopped server's database SQLite may leave an empty -wal and a -shm, both the user's own."""
+    """Beside a stopped server's database SQLite may leave an empty -wal and a -shm, both the user's
+    own."""
     wal, shm = (user.database.with_name(f"state.sqlite{suffix}") for suffix in ("-wal", "-shm"))
     assert before <= names_in(user.database.parent) <= before | {wal.name, shm.name}
     for path in (wal, shm):
@@ -58,7 +69,9 @@ def the_user_can_write(user: User) -> None:
     assert (stats.total.commits > 0, stats.total.errors) == (True, 0)
 
 
-def test_a_backup_changes_no_byte_of_the_source_beside_a_running_server(land: Land, alice: User) -> None:
+def test_a_backup_changes_no_byte_of_the_source_beside_a_running_server(
+    land: Land, alice: User
+) -> None:
     """Row 5: the server is up and idle, its WAL full of rows."""
     wal, shm = (alice.database.with_name(f"state.sqlite{suffix}") for suffix in ("-wal", "-shm"))
     with Writer(alice.database, user=alice.name) as writer:
@@ -68,14 +81,22 @@ def test_a_backup_changes_no_byte_of_the_source_beside_a_running_server(land: La
         mapped = (shm.stat().st_ino, shm.stat().st_mode, shm.stat().st_uid, shm.stat().st_size)
         back_up(land, alice)
         assert [facts(alice.database), facts(wal)] == before
-        assert (shm.stat().st_ino, shm.stat().st_mode, shm.stat().st_uid, shm.stat().st_size) == mapped
+        assert (
+            shm.stat().st_ino,
+            shm.stat().st_mode,
+            shm.stat().st_uid,
+            shm.stat().st_size,
+        ) == mapped
         assert names_in(alice.database.parent) == names
         writer.resume()
         assert writer.stop().total.errors == 0
 
 
-def test_a_backup_changes_no_byte_of_the_source_of_a_stopped_server(land: Land, alice: User) -> None:
-    """Row 5, Row 6: it was stopped cleanly and left the database alone; afterwards its user can open and write."""
+def test_a_backup_changes_no_byte_of_the_source_of_a_stopped_server(
+    land: Land, alice: User
+) -> None:
+    """Row 5, Row 6: it was stopped cleanly and left the database alone; afterwards its user can
+    open and write."""
     with Writer(alice.database, user=alice.name) as writer:
         writer.stop()
     names, before = names_in(alice.database.parent), facts(alice.database)
@@ -87,7 +108,8 @@ def test_a_backup_changes_no_byte_of_the_source_of_a_stopped_server(land: Land, 
 
 
 def test_a_backup_changes_no_byte_of_what_a_killed_server_left(land: Land, alice: User) -> None:
-    """Row 5, Row 6: kill -9 left a WAL: it is neither written back nor removed; afterwards its user can open and write."""
+    """Row 5, Row 6: kill -9 left a WAL: it is neither written back nor removed; afterwards its user
+    can open and write."""
     wal = alice.database.with_name("state.sqlite-wal")
     with Writer(alice.database, user=alice.name) as writer:
         writer.kill()
@@ -100,7 +122,8 @@ def test_a_backup_changes_no_byte_of_what_a_killed_server_left(land: Land, alice
 
 
 def test_a_killed_servers_wal_without_its_index_is_left_as_it_is(land: Land, alice: User) -> None:
-    """Row 5, Row 6: after a power cut there is a -wal and no -shm; SQLite rebuilds the index, and nothing else."""
+    """Row 5, Row 6: after a power cut there is a -wal and no -shm; SQLite rebuilds the index, and
+    nothing else."""
     wal, shm = (alice.database.with_name(f"state.sqlite{suffix}") for suffix in ("-wal", "-shm"))
     with Writer(alice.database, user=alice.name) as writer:
         writer.kill()
@@ -112,7 +135,9 @@ def test_a_killed_servers_wal_without_its_index_is_left_as_it_is(land: Land, ali
     the_user_can_write(alice)
 
 
-def test_the_copy_of_a_killed_servers_database_has_what_is_in_its_wal(land: Land, alice: User) -> None:
+def test_the_copy_of_a_killed_servers_database_has_what_is_in_its_wal(
+    land: Land, alice: User
+) -> None:
     """Row 5: left untouched does not mean left out."""
     with Writer(alice.database, user=alice.name) as writer:
         writer.kill()
@@ -125,7 +150,8 @@ def test_the_copy_of_a_killed_servers_database_has_what_is_in_its_wal(land: Land
 
 
 def _rescued(user: User, land: Land) -> Path:
-    """What a next server would see: the database and its WAL, copied together while nobody has them open."""
+    """What a next server would see: the database and its WAL, copied together while nobody has them
+    open."""
     for suffix in ("", "-wal"):
         shutil.copyfile(f"{user.database}{suffix}", land.folder / f"rescued{suffix}")
     return land.folder / "rescued"
@@ -133,22 +159,29 @@ def _rescued(user: User, land: Land) -> Path:
 
 @pytest.mark.skipif(shutil.which("setpriv") is None, reason="needs setpriv")
 @pytest.mark.parametrize("wal_left", [False, True])
-def test_a_user_is_not_locked_out_by_a_root_that_may_not_give_files_away(land: Land, alice: User, wal_left: bool) -> None:
-    """Row 6: without CAP_CHOWN, sidecars made by root would stay root's; here the user makes them."""
+def test_a_user_is_not_locked_out_by_a_root_that_may_not_give_files_away(
+    land: Land, alice: User, wal_left: bool
+) -> None:
+    """Row 6: without CAP_CHOWN, sidecars made by root would stay root's; here the user makes
+    them."""
     with Writer(alice.database, user=alice.name) as writer:
         writer.kill() if wal_left else writer.stop()
     if wal_left:
         alice.database.with_name("state.sqlite-shm").unlink()
     names = names_in(alice.database.parent)
     line = ["setpriv", "--bounding-set=-chown,-fowner", *land.command("run")]
-    done = subprocess.run(line, env=land.env(), cwd="/", capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        line, env=land.env(), cwd="/", capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, Answer(done.returncode, done.stdout, done.stderr)
     assert len(land.snapshots(alice)) == 1
     only_empty_sidecars_came(alice, names)
     the_user_can_write(alice)
 
 
-def test_a_run_that_fails_changes_nothing_either(land: Land, make_user: Callable[..., User], small: Path) -> None:
+def test_a_run_that_fails_changes_nothing_either(
+    land: Land, make_user: Callable[..., User], small: Path
+) -> None:
     """Row 5: a damaged database stays what it is, for whoever has to rescue it."""
     alice = make_user("alice", small)
     land.write_map(alice)

@@ -1,4 +1,5 @@
-"""`status` on a real store: what it says of real runs, that it touches nothing, and that a check always answers as one."""
+"""`status` on a real store: what it says of real runs, that it touches nothing, and that a check
+always answers as one."""
 
 from __future__ import annotations
 
@@ -50,29 +51,47 @@ def check(land: Land, *words: str, **environ: str) -> Answer:
     answer = land.t3("status", *words, **environ)
     assert answer.err == "", answer
     assert answer.out.count("\n") == 1, answer
-    assert answer.out.startswith(f"T3-BACKUP {('OK', 'WARNING', 'CRITICAL', 'UNKNOWN')[answer.code]} - "), answer
+    assert answer.out.startswith(
+        f"T3-BACKUP {('OK', 'WARNING', 'CRITICAL', 'UNKNOWN')[answer.code]} - "
+    ), answer
     return answer
 
 
-def test_after_a_run_all_is_well_and_an_account_without_a_database_is_too(land: Land, sam: User, tea: User) -> None:
+def test_after_a_run_all_is_well_and_an_account_without_a_database_is_too(
+    land: Land, sam: User, tea: User
+) -> None:
     assert land.t3().code == 0
     answer = land.t3("status", "--json")
     assert (answer.code, answer.document["state"], answer.err) == (0, "ok", "")
     found = answer.account(sam.name)
-    assert (found["state"], found["good"], found["snapshots"], found["bytes"]) == ("ok", 1, 1, TINY.stat().st_size)
+    assert (found["state"], found["good"], found["snapshots"], found["bytes"]) == (
+        "ok",
+        1,
+        1,
+        TINY.stat().st_size,
+    )
     assert found["used_bytes"] >= TINY.stat().st_size
     assert found["last_attempt"]["outcome"] == "backed_up"
-    assert (answer.account(tea.name)["state"], answer.account(tea.name)["note"]) == ("ok", "no database")
+    assert (answer.account(tea.name)["state"], answer.account(tea.name)["note"]) == (
+        "ok",
+        "no database",
+    )
     plain = land.t3("status")
     assert plain.code == 0
-    assert [line.split()[0] for line in plain.out.splitlines()[:3]] == ["ACCOUNT", sam.name, tea.name]
+    assert [line.split()[0] for line in plain.out.splitlines()[:3]] == [
+        "ACCOUNT",
+        sam.name,
+        tea.name,
+    ]
     assert "not copied: " in plain.out
     line = check(land, "--nagios")
     assert line.code == 0
     assert f"'{sam.name}_age'=" in line.out
 
 
-def test_before_the_first_run_each_account_of_the_map_is_critical(land: Land, sam: User, tea: User) -> None:
+def test_before_the_first_run_each_account_of_the_map_is_critical(
+    land: Land, sam: User, tea: User
+) -> None:
     land.store.mkdir(mode=0o700)
     answer = land.t3("status")
     assert answer.code == 1
@@ -80,7 +99,9 @@ def test_before_the_first_run_each_account_of_the_map_is_critical(land: Land, sa
     assert check(land, "--nagios").code == 2
 
 
-def test_what_failed_is_told_with_its_reason_until_it_goes_well_again(land: Land, sam: User) -> None:
+def test_what_failed_is_told_with_its_reason_until_it_goes_well_again(
+    land: Land, sam: User
+) -> None:
     assert land.t3().code == 0
     sam.database.rename(sam.home / "away")
     assert land.t3().code == 1
@@ -97,10 +118,17 @@ def test_what_failed_is_told_with_its_reason_until_it_goes_well_again(land: Land
 def test_a_suspect_one_is_critical_until_it_is_accepted(land: Land, sam: User) -> None:
     assert land.t3().code == 0
     assert land.t3("run", "--label", "second").code == 0
-    reseal(land.snapshots(sam)[-1].with_suffix(".json"), verdict="suspect", reasons=["half of it is gone"])
+    reseal(
+        land.snapshots(sam)[-1].with_suffix(".json"),
+        verdict="suspect",
+        reasons=["half of it is gone"],
+    )
     answer = check(land, "--nagios")
     assert answer.code == 2
-    assert f"(half of it is gone); nothing is pruned until: t3-backup-state accept {sam.name}" in answer.out
+    assert (
+        f"(half of it is gone); nothing is pruned until: t3-backup-state accept {sam.name}"
+        in answer.out
+    )
     assert land.t3("accept", sam.name).code == 0
     assert check(land, "--nagios").code == 0
 
@@ -113,8 +141,11 @@ def test_the_thresholds_decide(land: Land, sam: User) -> None:
     assert check(land, "--nagios", "--max-age", "5000w", "--min-snapshots", "2").code == 1
 
 
-def test_a_database_that_has_not_changed_for_days_is_well_in_status_doctor_and_report_alike(land: Land, sam: User) -> None:
-    """As long as runs find it unchanged; once none has for as long, all three say that it is old."""
+def test_a_database_that_has_not_changed_for_days_is_well_in_status_doctor_and_report_alike(
+    land: Land, sam: User
+) -> None:
+    """As long as runs find it unchanged; once none has for as long, all three say that it is
+    old."""
     pytest.importorskip("jinja2")
 
     def judged() -> tuple[str, str, bool]:
@@ -157,7 +188,14 @@ def test_somebody_who_left_the_map_is_a_warning_and_a_shelf_of_the_user_s_own_is
 def picture(folder: Path) -> dict[str, tuple[object, ...]]:
     """Everything beneath `folder`: what a change of any of it would change, access times aside."""
     return {
-        str(path): (status.st_mode, status.st_uid, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+        str(path): (
+            status.st_mode,
+            status.st_uid,
+            status.st_ino,
+            status.st_size,
+            status.st_mtime_ns,
+            status.st_ctime_ns,
+        )
         for path in [folder, *folder.rglob("*")]
         for status in [path.lstat()]
     }
@@ -171,7 +209,9 @@ def test_nothing_is_written_and_no_lock_is_taken(land: Land, sam: User, tea: Use
     try:
         fcntl.flock(held, fcntl.LOCK_EX)
         answer = land.t3("status")
-        assert (answer.code, "attempts.json can't be read" in answer.out) == (1, True), "without it, nobody was skipped"
+        assert (answer.code, "attempts.json can't be read" in answer.out) == (1, True), (
+            "without it, nobody was skipped"
+        )
         assert check(land, "--nagios", sam.name).code == 1
     finally:
         os.close(held)
@@ -189,7 +229,8 @@ def test_nothing_that_was_noted_of_a_user_s_is_obeyed_by_a_terminal(land: Land, 
     assert "(a?[31mb??c/d?)" in check(land, "--nagios").out
 
 
-# --- a check that can't be done -------------------------------------------------------------------------------------------
+# --- a check that can't be done
+# -------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -214,16 +255,22 @@ def test_nothing_that_was_noted_of_a_user_s_is_obeyed_by_a_terminal(land: Land, 
         ("--nagios", "--dest", "/etc/passwd"),
     ],
 )
-def test_wrong_use_and_what_can_t_be_read_are_unknown(words: tuple[str, ...], land: Land, sam: User) -> None:
+def test_wrong_use_and_what_can_t_be_read_are_unknown(
+    words: tuple[str, ...], land: Land, sam: User
+) -> None:
     assert land.t3().code == 0
     assert check(land, *words).code == 3
 
 
-def test_a_check_is_asked_for_by_the_whole_option_and_an_abbreviation_is_wrong_use(land: Land, sam: User) -> None:
+def test_a_check_is_asked_for_by_the_whole_option_and_an_abbreviation_is_wrong_use(
+    land: Land, sam: User
+) -> None:
     assert land.t3().code == 0
     for words in (("status", "--nag"), ("list", "--nagios"), ("status", "--max", "2d")):
         answer = land.t3(*words)
-        assert (answer.code, answer.out, "unrecognized arguments" in answer.err) == (2, "", True), answer
+        assert (answer.code, answer.out, "unrecognized arguments" in answer.err) == (2, "", True), (
+            answer
+        )
 
 
 def test_no_accounts_at_all_and_senseless_settings_are_unknown(land: Land, sam: User) -> None:
@@ -241,7 +288,9 @@ def test_a_mistake_of_ours_is_unknown_and_no_traceback(land: Land, sam: User) ->
     )
     assert land.t3().code == 0
     line = [sys.executable, "-c", program]
-    done = subprocess.run(line, env=land.env(), cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(
+        line, env=land.env(), cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
+    )
     assert (done.returncode, done.stderr, done.stdout.count("\n")) == (3, "", 1)
     assert done.stdout.startswith("T3-BACKUP UNKNOWN - internal error")
 
@@ -252,7 +301,8 @@ def test_for_people_the_same_is_an_error_as_with_every_command(land: Land, sam: 
     assert "is no time span such as 90m" in land.t3("status", "--max-age", "soon").err
 
 
-# --- somebody who is not root ---------------------------------------------------------------------------------------------
+# --- somebody who is not root
+# ---------------------------------------------------------------------------------------------
 
 
 def test_somebody_else_sees_his_own_account_in_his_own_store(land: Land, sam: User) -> None:
@@ -265,7 +315,10 @@ def test_somebody_else_sees_his_own_account_in_his_own_store(land: Land, sam: Us
     mine = sam.home / "backups"
     assert own("run", dest=mine).returncode == 0
     done = own("status", "--json", dest=mine)
-    assert (done.returncode, [account["user"] for account in json.loads(done.stdout)["accounts"]]) == (0, [sam.name])
+    assert (
+        done.returncode,
+        [account["user"] for account in json.loads(done.stdout)["accounts"]],
+    ) == (0, [sam.name])
     assert own("status", "--nagios", dest=mine).returncode == 0
     assert land.t3().code == 0
     done = own("status", "--nagios", dest=land.store)

@@ -94,13 +94,21 @@ def must_have_taken_over(land: Land, user: User, answer: Answer, names: list[str
     """All of them are ours, once and in order, below the new one of a run; nothing else is left."""
     assert answer.code == 0, answer
     ran = land.t3("run", "--json")
-    assert (ran.code, ran.account(user.name)["taken_over"], ran.account(user.name)["warnings"]) == (0, [], [])
+    assert (ran.code, ran.account(user.name)["taken_over"], ran.account(user.name)["warnings"]) == (
+        0,
+        [],
+        [],
+    )
     new, *old = listed(land, user)
     assert new["sequence"] == 1
-    assert [(s["taken_at"], s["verdict"]) for s in old] == [(utc(name), "verified") for name in reversed(names)]
+    assert [(s["taken_at"], s["verdict"]) for s in old] == [
+        (utc(name), "verified") for name in reversed(names)
+    ]
     assert [marks(Path(s["path"])) for s in [new, *old]] == [len(names), *range(len(names), 0, -1)]
     assert sorted(os.listdir(land.store)) == sorted([user.name, "attempts.json"])
-    assert len([path for path in land.account_dir(user).iterdir() if path.suffix != ".pages"]) == 2 * (1 + len(names))
+    assert len(
+        [path for path in land.account_dir(user).iterdir() if path.suffix != ".pages"]
+    ) == 2 * (1 + len(names))
     for path in [land.account_dir(user), *land.account_dir(user).iterdir()]:
         assert path.stat().st_uid == 0
         assert path.stat().st_mode & 0o077 == 0
@@ -118,12 +126,17 @@ def test_old_snapshots_become_ours_with_their_times_and_labels(land: Land, ada: 
     commit_row(ada)
     assert land.t3().code == 0
     again = land.t3("import-legacy", ada.name)
-    assert (again.code, again.out) == (0, f"{ada.name}: no snapshots of an earlier script to take over\n")
+    assert (again.code, again.out) == (
+        0,
+        f"{ada.name}: no snapshots of an earlier script to take over\n",
+    )
     assert take_over(land).document == {"accounts": []}
     assert [s["sequence"] for s in listed(land, ada)] == [2, 1, 0, -1, -2, -3]
 
 
-def test_until_then_they_are_told_of_with_the_command_that_takes_them_over(land: Land, ada: User) -> None:
+def test_until_then_they_are_told_of_with_the_command_that_takes_them_over(
+    land: Land, ada: User
+) -> None:
     leave_all(land, ada)
     for words in (["list"], ["verify"], ["list", ada.name]):
         answer = land.t3(*words)
@@ -136,7 +149,10 @@ def test_they_are_pruned_as_any_other_and_the_oldest_goes_first(land: Land, ada:
     leave_all(land, ada, PLAIN)
     assert take_over(land).code == 0
     answer = land.t3("run", "--keep", "2", "--json")
-    assert [name[:14] for name in answer.account(ada.name)["pruned"]] == ["state-20261101", "state-20261102"]
+    assert [name[:14] for name in answer.account(ada.name)["pruned"]] == [
+        "state-20261101",
+        "state-20261102",
+    ]
     assert [marks(Path(s["path"])) for s in listed(land, ada)] == [3, 3]
 
 
@@ -253,7 +269,9 @@ def test_an_empty_old_shelf_is_simply_replaced(first: str, land: Land, ada: User
     assert land.account_dir(ada).stat().st_uid == 0
 
 
-def test_one_that_was_sealed_when_the_run_was_killed_is_not_taken_twice(land: Land, ada: User) -> None:
+def test_one_that_was_sealed_when_the_run_was_killed_is_not_taken_twice(
+    land: Land, ada: User
+) -> None:
     """Row 27. Between the name of the new file and the end of the original it is in both places."""
     leave_all(land, ada)
     kept = land.store / f"{ada.name}+old"
@@ -263,7 +281,11 @@ def test_one_that_was_sealed_when_the_run_was_killed_is_not_taken_twice(land: La
         ada.give(path)
     commit_row(ada)
     answer = take_over(land)
-    assert (answer.code, answer.account(ada.name)["taken_over"], answer.account(ada.name)["warnings"]) == (0, [], [])
+    assert (
+        answer.code,
+        answer.account(ada.name)["taken_over"],
+        answer.account(ada.name)["warnings"],
+    ) == (0, [], [])
     assert land.t3().code == 0
     assert [s["sequence"] for s in listed(land, ada)] == [2, 1, 0, -1, -2, -3]
     assert sorted(os.listdir(land.store)) == sorted([ada.name, "attempts.json"])
@@ -276,7 +298,9 @@ def must_have_taken_over_beside(land: Land, ada: User, kept: Path) -> None:
     hidden.rename(kept)
 
 
-def test_where_the_old_script_still_runs_and_gives_our_shelf_away_nothing_is_moved(land: Land, ada: User) -> None:
+def test_where_the_old_script_still_runs_and_gives_our_shelf_away_nothing_is_moved(
+    land: Land, ada: User
+) -> None:
     """Row 31. It hands the shelf to its user each time; a chown of the one folder mends it."""
     assert land.t3().code == 0
     ada.give(land.account_dir(ada))
@@ -294,7 +318,9 @@ def test_where_the_old_script_still_runs_and_gives_our_shelf_away_nothing_is_mov
     assert entry["strays"] == [f"{PLAIN[0]}.sqlite"]
 
 
-def test_what_is_not_done_in_time_waits_for_the_next_call(land: Land, ada: User, grown: Callable[[int], Path]) -> None:
+def test_what_is_not_done_in_time_waits_for_the_next_call(
+    land: Land, ada: User, grown: Callable[[int], Path]
+) -> None:
     for name in PLAIN:
         shutil.copyfile(grown(64), land.account_dir(ada) / f"{name}.sqlite")
         ada.give(land.account_dir(ada) / f"{name}.sqlite")
@@ -302,7 +328,10 @@ def test_what_is_not_done_in_time_waits_for_the_next_call(land: Land, ada: User,
     done = len(first.account(ada.name)["taken_over"])
     assert (first.code == 0) is (done == len(PLAIN)) is (first.account(ada.name)["waiting"] == [])
     second = take_over(land)
-    assert (second.code, second.account(ada.name)["waiting"] if second.document["accounts"] else []) == (0, [])
+    assert (
+        second.code,
+        second.account(ada.name)["waiting"] if second.document["accounts"] else [],
+    ) == (0, [])
     assert done + sum(len(one["taken_over"]) for one in second.document["accounts"]) == len(PLAIN)
     old = [s for s in listed(land, ada) if s["sequence"] <= 0]
     assert [s["taken_at"] for s in old] == [utc(name) for name in reversed(PLAIN)]
@@ -312,7 +341,9 @@ def test_a_hundred_bad_ones_hide_no_good_one(land: Land, ada: User) -> None:
     leave(land, ada, PLAIN[0], 1)
     count = amount(120, 15)
     for minute in range(count):
-        bad = land.account_dir(ada) / f"state-20261104-{3 + minute // 60:02}{minute % 60:02}00.sqlite"
+        bad = (
+            land.account_dir(ada) / f"state-20261104-{3 + minute // 60:02}{minute % 60:02}00.sqlite"
+        )
         bad.touch()
         ada.give(bad)
     assert len(take_over(land).account(ada.name)["taken_over"]) == 1
@@ -321,9 +352,17 @@ def test_a_hundred_bad_ones_hide_no_good_one(land: Land, ada: User) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["state-09990101-033000", "state-19700101-000000", "state-20991231-033000", "state-99991231-235959"]
+    "name",
+    [
+        "state-09990101-033000",
+        "state-19700101-000000",
+        "state-20991231-033000",
+        "state-99991231-235959",
+    ],
 )
-def test_a_time_that_no_script_can_have_had_is_not_taken_over(name: str, land: Land, ada: User) -> None:
+def test_a_time_that_no_script_can_have_had_is_not_taken_over(
+    name: str, land: Land, ada: User
+) -> None:
     leave_all(land, ada, [*PLAIN, name])
     assert take_over(land).code == 0
     assert land.t3().code == 0
@@ -332,7 +371,9 @@ def test_a_time_that_no_script_can_have_had_is_not_taken_over(name: str, land: L
 
 
 @pytest.mark.skipif(shutil.which("chattr") is None, reason="needs chattr")
-def test_one_that_cannot_be_removed_holds_up_no_other_and_is_taken_once(land: Land, ada: User) -> None:
+def test_one_that_cannot_be_removed_holds_up_no_other_and_is_taken_once(
+    land: Land, ada: User
+) -> None:
     leave_all(land, ada, PLAIN)
     stuck = land.account_dir(ada) / f"{PLAIN[2]}.sqlite"
     if subprocess.run(["chattr", "+i", stuck], check=False).returncode:
@@ -342,7 +383,10 @@ def test_one_that_cannot_be_removed_holds_up_no_other_and_is_taken_once(land: La
         for _ in range(2):
             answer = take_over(land)
             counts.append(len(answer.account(ada.name)["taken_over"]))
-            assert (answer.code, answer.account(ada.name)["waiting"]) == (1, [f"{land.store}/{ada.name}+old"])
+            assert (answer.code, answer.account(ada.name)["waiting"]) == (
+                1,
+                [f"{land.store}/{ada.name}+old"],
+            )
             assert land.t3().code == 0
             commit_row(ada)
     finally:
@@ -374,7 +418,9 @@ def test_a_run_sets_them_aside_backs_up_and_says_what_to_type(land: Land, ada: U
     assert [s["sequence"] for s in listed(land, ada)] == [2, 1, 0, -1, -2, -3]
 
 
-def test_it_needs_root_and_waits_for_the_lock_and_a_user_of_no_such_name_fails(land: Land, ada: User) -> None:
+def test_it_needs_root_and_waits_for_the_lock_and_a_user_of_no_such_name_fails(
+    land: Land, ada: User
+) -> None:
     leave_all(land, ada, PLAIN)
     if not sandbox.ACTIVE:  # which only root can ask for
         line = land.command("import-legacy", "--dest", str(land.store))
@@ -401,10 +447,16 @@ def test_a_folder_that_its_user_has_closed_costs_no_backup_of_today(land: Land, 
     land.account_dir(ada).chmod(0)
     answer = land.t3("run", "--json")
     assert answer.code == 0
-    assert f"old snapshots wait in {land.store}/{ada.name}+old" in answer.account(ada.name)["warnings"][0]
+    assert (
+        f"old snapshots wait in {land.store}/{ada.name}+old"
+        in answer.account(ada.name)["warnings"][0]
+    )
     answer = take_over(land)
     assert answer.code == 1
-    assert f"the rest of {land.store}/{ada.name}+old is not taken over yet: " in answer.account(ada.name)["warnings"][0]
+    assert (
+        f"the rest of {land.store}/{ada.name}+old is not taken over yet: "
+        in answer.account(ada.name)["warnings"][0]
+    )
     (land.store / f"{ada.name}+old").chmod(0o700)
     assert len(take_over(land).account(ada.name)["taken_over"]) == len(OLD)
 
@@ -413,13 +465,19 @@ def test_no_room_leaves_them_where_they_are(land: Land, ada: User) -> None:
     leave_all(land, ada)
     answer = land.t3("import-legacy", T3_BACKUP_RESERVE="1000T")
     assert answer.code == 1
-    assert re.search(r" is not taken over yet: state-\S+: (no room|the store's disk)[^\n]*T3_BACKUP_RESERVE", answer.out)
+    assert re.search(
+        r" is not taken over yet: state-\S+: (no room|the store's disk)[^\n]*T3_BACKUP_RESERVE",
+        answer.out,
+    )
     assert len(os.listdir(land.store / f"{ada.name}+old")) == len(OLD)
     must_have_taken_over(land, ada, take_over(land))
 
 
-def test_a_process_of_the_users_in_the_old_folder_reaches_nothing_of_ours(land: Land, ada: User) -> None:
-    """It keeps its working folder, and may still make files there; they come below all others, or stay where they are."""
+def test_a_process_of_the_users_in_the_old_folder_reaches_nothing_of_ours(
+    land: Land, ada: User
+) -> None:
+    """It keeps its working folder, and may still make files there; they come below all others, or
+    stay where they are."""
     leave_all(land, ada, PLAIN)
     script = """
 import os, sys, time
@@ -450,7 +508,8 @@ print(found)
 
 
 def test_one_killed_at_any_instant_of_it_loses_none_and_doubles_none(land: Land, ada: User) -> None:
-    """Row 27. Each moment that the script had kept is in one of the two places after every kill, and once in the end."""
+    """Row 27. Each moment that the script had kept is in one of the two places after every kill,
+    and once in the end."""
     leave_all(land, ada)
     expected = {1, 2, 3, 4}
     rng = chance("a run killed while it takes over")

@@ -1,4 +1,5 @@
-"""What an administrator does without thinking: a sleepy Ctrl-Z, a pipe that closes, an edited map, a store on its own disk."""
+"""What an administrator does without thinking: a sleepy Ctrl-Z, a pipe that closes, an edited map,
+a store on its own disk."""
 
 from __future__ import annotations
 
@@ -28,18 +29,27 @@ def five(land: Land, make_user: Callable[..., User], small: Path) -> list[User]:
 
 
 @pytest.mark.skipif(sandbox.ACTIVE, reason="by hand, at a terminal")
-def test_ctrl_z_puts_no_run_to_sleep(land: Land, make_user: Callable[..., User], grown: Callable[[int], Path]) -> None:
+def test_ctrl_z_puts_no_run_to_sleep(
+    land: Land, make_user: Callable[..., User], grown: Callable[[int], Path]
+) -> None:
     """Row 2: asleep, the worker would hold the server's -wal, and nobody would be awake to end it.
 
-    A group of its own in this session, as a shell makes it: in a session of its own the kernel passes SIGTSTP over.
+    A group of its own in this session, as a shell makes it: in a session of its own the kernel
+    passes SIGTSTP over.
     """
     user = make_user("m-ann", grown(100))
     land.write_map(user)
     with Writer(user.database, user=user.name):
         run = subprocess.Popen(
-            land.command("run"), env=land.env(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, process_group=0
+            land.command("run"),
+            env=land.env(),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            process_group=0,
         )
-        # From the first moment at which there is something of it to put to sleep, and again and again.
+        # From the first moment at which there is something of it to put to sleep, and again and
+        # again.
         try:
             while run.poll() is None:
                 if land.account_dir(user).exists():
@@ -53,15 +63,30 @@ def test_ctrl_z_puts_no_run_to_sleep(land: Land, make_user: Callable[..., User],
 
 
 def test_who_no_longer_listens_costs_nobody_his_backup(land: Land, five: list[User]) -> None:
-    """Row 20: a full disk under a redirected output, and a pipe that is closed: all are backed up, and the exit code says it."""
+    """Row 20: a full disk under a redirected output, and a pipe that is closed: all are backed up,
+    and the exit code says it."""
     with Path("/dev/full").open("w") as full:
-        done = subprocess.run(land.command("run"), env=land.env(), stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+        done = subprocess.run(
+            land.command("run"),
+            env=land.env(),
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
     assert done.returncode == 1, done
     assert [len(land.snapshots(user)) for user in five] == [1] * 5
     commit_row(*five)
     reading, writing = os.pipe()
     os.close(reading)
-    done = subprocess.run(land.command("run"), env=land.env(), stdout=writing, stderr=subprocess.PIPE, text=True, check=False)
+    done = subprocess.run(
+        land.command("run"),
+        env=land.env(),
+        stdout=writing,
+        stderr=subprocess.PIPE,
+        text=True,
+        check=False,
+    )
     os.close(writing)
     assert done.returncode == 1, done
     assert "Traceback" not in done.stderr
@@ -69,20 +94,30 @@ def test_who_no_longer_listens_costs_nobody_his_backup(land: Land, five: list[Us
 
 
 @pytest.mark.parametrize("words", [["run"], ["list"], ["verify"]])
-def test_a_document_that_nobody_takes_is_one_line_and_exit_code_1(land: Land, alice: User, words: list[str]) -> None:
+def test_a_document_that_nobody_takes_is_one_line_and_exit_code_1(
+    land: Land, alice: User, words: list[str]
+) -> None:
     """Row 20."""
     assert land.t3().code == 0
     with Path("/dev/full").open("w") as full:
         done = subprocess.run(
-            land.command(*words, "--json"), env=land.env(), stdout=full, stderr=subprocess.PIPE, text=True, check=False
+            land.command(*words, "--json"),
+            env=land.env(),
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
         )
     assert done.returncode == 1, done
     assert done.stderr.splitlines()[-1] == "t3-backup-state: No space left on device"
     assert "Exception" not in done.stderr
 
 
-def test_a_snapshot_that_cannot_be_pruned_is_a_warning_beside_a_good_backup(land: Land, alice: User) -> None:
-    """Row 13: what was taken is there, what should go is told of, and nothing else goes in its place."""
+def test_a_snapshot_that_cannot_be_pruned_is_a_warning_beside_a_good_backup(
+    land: Land, alice: User
+) -> None:
+    """Row 13: what was taken is there, what should go is told of, and nothing else goes in its
+    place."""
     for _ in range(2):
         assert land.t3().code == 0
         commit_row(alice)
@@ -100,10 +135,14 @@ def test_a_snapshot_that_cannot_be_pruned_is_a_warning_beside_a_good_backup(land
 
 def test_a_name_that_the_locale_cannot_say_stops_nothing(land: Land, five: list[User]) -> None:
     """A table of a user's own naming gets into a warning."""
-    script = (
-        "PRAGMA journal_mode=delete; CREATE TABLE 表(p REFERENCES projection_threads(thread_id)); INSERT INTO 表 VALUES ('no');"
+    script = "PRAGMA journal_mode=delete; CREATE TABLE 表(p REFERENCES projection_threads(thread_id)); INSERT INTO 表 VALUES ('no');"
+    subprocess.run(
+        ["sqlite3", str(five[0].database), script],
+        user=five[0].name,
+        group=five[0].name,
+        check=True,
+        extra_groups=[],
     )
-    subprocess.run(["sqlite3", str(five[0].database), script], user=five[0].name, group=five[0].name, check=True, extra_groups=[])
     answer = land.t3("run", PYTHONIOENCODING="latin-1")
     assert answer.code == 1, answer
     assert "Traceback" not in answer.err
@@ -116,7 +155,10 @@ def test_an_account_that_fell_out_of_the_map_is_told_of(land: Land, five: list[U
     assert land.t3().code == 0
     land.write_map(*five[1:])
     answer = land.t3()
-    assert f"WARN: {five[0].name} has snapshots in {land.store}, but is not in {land.map}" in answer.out
+    assert (
+        f"WARN: {five[0].name} has snapshots in {land.store}, but is not in {land.map}"
+        in answer.out
+    )
     assert answer.code == 0
     land.map.write_text("# all gone\n")
     assert land.t3().code == 1
@@ -139,13 +181,19 @@ def test_a_store_behind_a_symlinked_folder_works_at_once(land: Land, alice: User
     assert len(list((land.folder / "disk" / "t3" / alice.name).glob("*.sqlite"))) == 1
 
 
-def test_verify_calls_verified_what_was_good_and_nothing_else(land: Land, alice: User, grown: Callable[[int], Path]) -> None:
+def test_verify_calls_verified_what_was_good_and_nothing_else(
+    land: Land, alice: User, grown: Callable[[int], Path]
+) -> None:
     """Row 34: the runbook goes on only where the line begins with `verified`."""
     assert land.t3().code == 0
-    script = (
-        "DELETE FROM orchestration_events; DELETE FROM orchestration_command_receipts; DELETE FROM projection_thread_activities;"
+    script = "DELETE FROM orchestration_events; DELETE FROM orchestration_command_receipts; DELETE FROM projection_thread_activities;"
+    subprocess.run(
+        ["sqlite3", str(alice.database), script],
+        user=alice.name,
+        group=alice.name,
+        check=True,
+        extra_groups=[],
     )
-    subprocess.run(["sqlite3", str(alice.database), script], user=alice.name, group=alice.name, check=True, extra_groups=[])
     assert land.t3().code == 1
     answer = land.t3("verify")
     first, second = answer.out.splitlines()
@@ -171,7 +219,8 @@ def test_a_verify_that_is_stopped_accuses_no_snapshot(
     rest, _ = verify.communicate(timeout=60)
     assert first.startswith("verified ")
     assert "NOT" not in rest
-    assert sandbox.ACTIVE or verify.returncode == -signal.SIGINT  # systemd-run has a code of its own for it
+    # systemd-run has a code of its own for it
+    assert sandbox.ACTIVE or verify.returncode == -signal.SIGINT
 
 
 def test_a_proof_of_everything_lets_the_timers_run_in(
@@ -195,8 +244,12 @@ def test_a_proof_of_everything_lets_the_timers_run_in(
     assert rest.count("verified ") == 3
 
 
-@pytest.mark.parametrize(("accounts", "jobs", "seconds"), [(1, 1, 20), (5, 1, 60), (5, 2, 40), (0, 1, 10)])
-def test_slow_accounts_alone_never_use_up_the_time_of_a_run(accounts: int, jobs: int, seconds: int) -> None:
+@pytest.mark.parametrize(
+    ("accounts", "jobs", "seconds"), [(1, 1, 20), (5, 1, 60), (5, 2, 40), (0, 1, 10)]
+)
+def test_slow_accounts_alone_never_use_up_the_time_of_a_run(
+    accounts: int, jobs: int, seconds: int
+) -> None:
     """Row 22: each may take its whole time, and the last one is begun all the same."""
     values = load({"timeout": "10", "jobs": str(jobs)}, {}, Path("/nonexistent"))
     assert values.run_timeout(accounts) == seconds

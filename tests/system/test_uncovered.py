@@ -1,4 +1,5 @@
-"""A database that is not copied fails its account by name, everywhere, and `state.sqlite` is copied all the same. Real users."""
+"""A database that is not copied fails its account by name, everywhere, and `state.sqlite` is copied
+all the same. Real users."""
 
 from __future__ import annotations
 
@@ -42,7 +43,8 @@ def vic(make_user: Callable[..., User], land: Land) -> User:
 
 
 def put(user: User, name: str = V2) -> Path:
-    """A database as a server that runs leaves it: WAL mode, and what was committed is in its -wal."""
+    """A database as a server that runs leaves it: WAL mode, and what was committed is in its
+    -wal."""
     path = user.database.parent / name
     with closing(sqlite3.connect(path)) as database:
         database.execute("PRAGMA journal_mode=wal")
@@ -57,7 +59,9 @@ def put(user: User, name: str = V2) -> Path:
     return path
 
 
-def test_a_successor_beside_the_database_fails_by_name_and_the_database_is_copied(land: Land, una: User) -> None:
+def test_a_successor_beside_the_database_fails_by_name_and_the_database_is_copied(
+    land: Land, una: User
+) -> None:
     """Row 39."""
     put(una)
     before = {path.name: path.read_bytes() for path in una.database.parent.glob(f"{V2}*")}
@@ -66,7 +70,9 @@ def test_a_successor_beside_the_database_fails_by_name_and_the_database_is_copie
     account = answer.account(una.name)
     assert (answer.code, account["outcome"], account["uncovered"]) == (1, "failed", [V2])
     assert account["reason"].startswith(NAMED)
-    assert [(one["verdict"], one["bytes"]) for one in account["snapshots"]] == [("verified", TINY.stat().st_size)]
+    assert [(one["verdict"], one["bytes"]) for one in account["snapshots"]] == [
+        ("verified", TINY.stat().st_size)
+    ]
     assert len(land.snapshots(una)) == 1
     assert f"WARN: backup FAILED for {una.name} ({NAMED}" in answer.err
     assert f"backed up {una.name} -> " in answer.err
@@ -93,7 +99,11 @@ def test_a_successor_alone_is_no_account_without_a_database(land: Land, vic: Use
     assert f"WARN: backup FAILED for {vic.name} ({NAMED}" in answer.out
     assert "skip" not in answer.out
     found = land.t3("status", "--json")
-    assert (found.code, found.account(vic.name)["state"], found.account(vic.name)["note"]) == (1, "critical", "")
+    assert (found.code, found.account(vic.name)["state"], found.account(vic.name)["note"]) == (
+        1,
+        "critical",
+        "",
+    )
     assert found.account(vic.name)["uncovered"] == [V2]
     planned = land.t3("run", "--dry-run", "--json")
     assert (planned.code, planned.account(vic.name)["outcome"]) == (1, "failed")
@@ -108,7 +118,9 @@ def test_status_nagios_doctor_metrics_and_the_report_name_it(land: Land, una: Us
     put(una)
     doctor = land.t3("doctor", "--json")
     assert doctor.code == 1
-    checks = [check for check in doctor.document["checks"] if check["name"] == f"account {una.name}"]
+    checks = [
+        check for check in doctor.document["checks"] if check["name"] == f"account {una.name}"
+    ]
     assert [check["status"] for check in checks] == ["fail", "ok"]
     assert checks[0]["text"].startswith(NAMED)
     assert land.t3("run", T3_BACKUP_TEXTFILE_DIR=str(textfiles)).code == 1
@@ -119,7 +131,10 @@ def test_status_nagios_doctor_metrics_and_the_report_name_it(land: Land, una: Us
     assert [trouble["text"].startswith(NAMED) for trouble in document["troubles"]] == [True]
     assert document["last_attempt"]["uncovered"] == document["last_error"]["uncovered"] == [V2]
     line = land.t3("status", "--nagios")
-    assert (line.code, line.out.startswith(f"T3-BACKUP CRITICAL - {una.name}: {NAMED}")) == (2, True)
+    assert (line.code, line.out.startswith(f"T3-BACKUP CRITICAL - {una.name}: {NAMED}")) == (
+        2,
+        True,
+    )
     metrics = (textfiles / "t3_backup.prom").read_text()
     assert f't3_backup_uncovered_databases{{account="{una.name}"}} 1.0' in metrics
     assert f't3_backup_last_attempt_ok{{account="{una.name}"}} 0.0' in metrics
@@ -150,10 +165,16 @@ def test_once_it_is_gone_all_is_well_again(land: Land, una: User) -> None:
 def test_a_lock_database_is_no_data(land: Land, una: User, name: str) -> None:
     put(una, name)
     answer = land.t3("run", "--json")
-    assert (answer.code, answer.account(una.name)["outcome"], answer.account(una.name)["uncovered"]) == (0, "backed_up", [])
+    assert (
+        answer.code,
+        answer.account(una.name)["outcome"],
+        answer.account(una.name)["uncovered"],
+    ) == (0, "backed_up", [])
 
 
-def test_a_lock_database_and_a_folder_alone_are_an_account_without_a_database(land: Land, vic: User) -> None:
+def test_a_lock_database_and_a_folder_alone_are_an_account_without_a_database(
+    land: Land, vic: User
+) -> None:
     for name in LOCKS:
         put(vic, name)
     (vic.database.parent / "folder.sqlite").mkdir()
@@ -162,7 +183,8 @@ def test_a_lock_database_and_a_folder_alone_are_an_account_without_a_database(la
 
 
 def test_whatever_else_is_called_a_database_is_named(land: Land, una: User) -> None:
-    """Row 39. A later one, a link, one that its owner can't read, one of root's, a name that a terminal would obey."""
+    """Row 39. A later one, a link, one that its owner can't read, one of root's, a name that a
+    terminal would obey."""
     folder = una.database.parent
     put(una, "statev3.sqlite")
     (folder / "link.sqlite").symlink_to("/etc/passwd")
@@ -172,15 +194,24 @@ def test_whatever_else_is_called_a_database_is_named(land: Land, una: User) -> N
     answer = land.t3("run", "--json")
     account = answer.account(una.name)
     assert (answer.code, account["outcome"], len(account["snapshots"])) == (1, "failed", 1)
-    assert set(account["uncovered"]) == {"statev3.sqlite", "link.sqlite", "closed.sqlite", "evil??[2Jok.sqlite", "?.sqlite"}
-    assert account["reason"].startswith('closed.sqlite, "evil??[2Jok.sqlite", link.sqlite and 2 more are not backed up: ')
+    assert set(account["uncovered"]) == {
+        "statev3.sqlite",
+        "link.sqlite",
+        "closed.sqlite",
+        "evil??[2Jok.sqlite",
+        "?.sqlite",
+    }
+    assert account["reason"].startswith(
+        'closed.sqlite, "evil??[2Jok.sqlite", link.sqlite and 2 more are not backed up: '
+    )
     line = land.t3("status", "--nagios").out
     assert line.count("\n") == 1
     assert "\x1b" not in line
 
 
 def test_nothing_is_pruned_of_an_account_that_is_not_covered(land: Land, una: User) -> None:
-    """Row 39. What is on the shelf may be the last of what went into the other file; history is compacted all the same."""
+    """Row 39. What is on the shelf may be the last of what went into the other file; history is
+    compacted all the same."""
     few = {"T3_BACKUP_KEEP": "1", "T3_BACKUP_COMPACT": "delta"}
     assert land.t3("run", **few).code == 0
     commit_row(una)
@@ -208,22 +239,32 @@ def test_nor_is_it_to_make_room(land: Land, una: User) -> None:
     commit_row(una)
     put(una)
     answer = land.t3("run", "--json", **few)
-    assert (answer.code, answer.account(una.name)["uncovered"], answer.account(una.name)["pruned"]) == (1, [V2], [])
+    assert (
+        answer.code,
+        answer.account(una.name)["uncovered"],
+        answer.account(una.name)["pruned"],
+    ) == (1, [V2], [])
     assert "(T3_BACKUP_MAX_BYTES)" in answer.account(una.name)["reason"]
     assert land.snapshots(una) == [kept]
 
 
-def test_a_folder_of_the_home_that_cannot_be_listed_fails_and_says_so(land: Land, una: User) -> None:
+def test_a_folder_of_the_home_that_cannot_be_listed_fails_and_says_so(
+    land: Land, una: User
+) -> None:
     una.database.parent.chmod(0o311)
     answer = land.t3("run", "--json")
     assert (answer.code, answer.account(una.name)["outcome"]) == (1, "failed")
-    assert f"{una.database.parent} can't be listed (Permission denied)" in answer.account(una.name)["reason"]
+    assert (
+        f"{una.database.parent} can't be listed (Permission denied)"
+        in answer.account(una.name)["reason"]
+    )
 
 
 def test_a_version_is_not_changed_where_its_data_would_not_be_kept(
     land: Land, una: User, make_user: Callable[..., User], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Row 39. What is taken of a version that failed is kept as far as it goes: it must not keep anybody on that version."""
+    """Row 39. What is taken of a version that failed is kept as far as it goes: it must not keep
+    anybody on that version."""
     from t3_backup.autoupdate import snapshots as module
 
     monkeypatch.setattr(module, "COMMAND", (sys.executable, "-m", "t3_backup.cli.main"))
@@ -235,7 +276,10 @@ def test_a_version_is_not_changed_where_its_data_would_not_be_kept(
     put(una)
     with pytest.raises(Failure, match=f"^{una.name}: {NAMED}"):
         snapshots.take_snapshot(una.name, "prebump-0.0.26")
-    assert snapshots.take_snapshot(una.name, "postbump-failed", proven=False).label == "postbump-failed"
+    assert (
+        snapshots.take_snapshot(una.name, "postbump-failed", proven=False).label
+        == "postbump-failed"
+    )
     other = make_user("un-wim")
     assert snapshots.why_uncovered(other.name) == ""
     put(other)
@@ -248,4 +292,8 @@ def test_the_log_and_the_ledger_name_it(land: Land, una: User) -> None:
     [line] = (land.folder / "log").read_text().splitlines()
     assert json.loads(line)["uncovered"] == [V2]
     [attempt] = json.loads((land.store / "attempts.json").read_text())["accounts"][una.name]
-    assert (attempt["uncovered"], attempt["outcome"], attempt["verdict"]) == ([V2], "failed", "verified")
+    assert (attempt["uncovered"], attempt["outcome"], attempt["verdict"]) == (
+        [V2],
+        "failed",
+        "verified",
+    )

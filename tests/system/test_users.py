@@ -1,4 +1,5 @@
-"""Users and their rights: a worker is its owner and no more, the store is root's, and nothing in a home is followed or trusted."""
+"""Users and their rights: a worker is its owner and no more, the store is root's, and nothing in a
+home is followed or trusted."""
 
 from __future__ import annotations
 
@@ -17,7 +18,19 @@ from pathlib import Path
 
 import pytest
 import sandbox
-from conftest import BOUND_S, DATA, ROOT, Answer, Land, commit_row, give_database, needs_root, started, status_of, user_name
+from conftest import (
+    BOUND_S,
+    DATA,
+    ROOT,
+    Answer,
+    Land,
+    commit_row,
+    give_database,
+    needs_root,
+    started,
+    status_of,
+    user_name,
+)
 
 from demo.users import User, run_alone
 
@@ -81,7 +94,9 @@ def picture(folder: Path) -> dict[str, tuple[object, ...]]:
 
 def line_of(answer: Answer, user: User) -> str:
     """The one line that speaks of the user."""
-    [line] = [line for line in answer.out.splitlines() if user.name in line.split("->")[0].split("(")[0]]
+    [line] = [
+        line for line in answer.out.splitlines() if user.name in line.split("->")[0].split("(")[0]
+    ]
     return line
 
 
@@ -96,12 +111,14 @@ def must_go_on_without(answer: Answer, refused: User, others: User, *reasons: st
     assert "Traceback" not in answer.out + answer.err
 
 
-# ---- a worker is its owner, and no more -------------------------------------------------------------------------
+# ---- a worker is its owner, and no more
+# -------------------------------------------------------------------------
 
 
 @contextlib.contextmanager
 def locked(user: User) -> Iterator[subprocess.Popen[str]]:
-    """The database is locked by its owner's server, so that a worker waits; closing its standard input lets go."""
+    """The database is locked by its owner's server, so that a worker waits; closing its standard
+    input lets go."""
     script = """
         import sqlite3, sys
         database = sqlite3.connect(sys.argv[1], isolation_level=None)
@@ -112,7 +129,13 @@ def locked(user: User) -> Iterator[subprocess.Popen[str]]:
     """
     command = [sys.executable, "-I", "-c", textwrap.dedent(script), str(user.database)]
     with subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, user=user.uid, group=user.gid, extra_groups=[]
+        command,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        user=user.uid,
+        group=user.gid,
+        extra_groups=[],
     ) as process:
         try:
             assert process.stdout is not None
@@ -139,8 +162,11 @@ def filters(status: dict[str, str]) -> int:
     return int(status.get("Seccomp_filters", 0))
 
 
-def test_each_worker_is_its_owner_and_holds_one_descriptor_of_the_store(land: Land, ada: User, ben: User) -> None:
-    """Row 6, row 36. Both are looked at while they wait for the lock of a server; then both are done."""
+def test_each_worker_is_its_owner_and_holds_one_descriptor_of_the_store(
+    land: Land, ada: User, ben: User
+) -> None:
+    """Row 6, row 36. Both are looked at while they wait for the lock of a server; then both are
+    done."""
     run_alone("usermod", "--append", "--groups", "games", ada.name)
     games = str(Path("/etc/group").read_text().split("\ngames:x:")[1].split(":")[0])
     land.write_map(ada, ben)
@@ -156,7 +182,8 @@ def test_each_worker_is_its_owner_and_holds_one_descriptor_of_the_store(land: La
             assert status["Gid"].split() == [str(user.gid)] * 4
             assert set(status["Groups"].split()) == groups
             assert status["NoNewPrivs"] == "1"
-            # Newer systemd leaves inheritable ones, which are no right: they count at an exec of a file that has them, too.
+            # Newer systemd leaves inheritable ones, which are no right: they count at an exec of a
+            # file that has them, too.
             kinds = ("Prm", "Eff", "Amb") if sandbox.ACTIVE else ("Inh", "Prm", "Eff", "Amb")
             assert {status[f"Cap{kind}"] for kind in kinds} == {"0" * 16}
             limits = Path(f"/proc/{pid}/limits").read_text()
@@ -170,7 +197,8 @@ def test_each_worker_is_its_owner_and_holds_one_descriptor_of_the_store(land: La
 
 
 def check_descriptors(pid: int, user: User, land: Land) -> None:
-    """One of the store, to the user's own new file; else the user's own files, a socket, and nothing to read."""
+    """One of the store, to the user's own new file; else the user's own files, a socket, and
+    nothing to read."""
     opened = {fd.name: os.readlink(fd) for fd in Path(f"/proc/{pid}/fd").iterdir()}
     of_store = [target for target in opened.values() if target.startswith(str(land.store))]
     assert len(of_store) == 1, opened
@@ -182,17 +210,24 @@ def check_descriptors(pid: int, user: User, land: Land) -> None:
     assert others - own - sockets == {"/dev/null"}
 
 
-# ---- the store is root's ----------------------------------------------------------------------------------------
+# ---- the store is root's
+# ----------------------------------------------------------------------------------------
 
 
-def test_no_user_can_list_read_change_or_delete_a_snapshot(land: Land, ada: User, ben: User) -> None:
+def test_no_user_can_list_read_change_or_delete_a_snapshot(
+    land: Land, ada: User, ben: User
+) -> None:
     """Row 18. Not even their own."""
     land.write_map(ada, ben)
     assert land.t3().code == 0
     for folder in (land.store, land.account_dir(ada), land.account_dir(ben)):
         assert (folder.stat().st_uid, stat.S_IMODE(folder.stat().st_mode)) == (0, 0o700)
     for file in [*land.account_dir(ada).iterdir(), *land.account_dir(ben).iterdir()]:
-        assert (file.stat().st_uid, stat.S_IMODE(file.stat().st_mode), file.stat().st_nlink) == (0, 0o400, 1)
+        assert (file.stat().st_uid, stat.S_IMODE(file.stat().st_mode), file.stat().st_nlink) == (
+            0,
+            0o400,
+            1,
+        )
     before = picture(land.store)
     script = """
         import os, shutil, sys
@@ -223,7 +258,17 @@ def test_no_user_can_list_read_change_or_delete_a_snapshot(land: Land, ada: User
     for user in (ada, ben):
         for account_dir in (land.account_dir(ada), land.account_dir(ben)):
             [data] = account_dir.glob("*.sqlite")
-            assert script_as(user, script, str(land.store), str(account_dir), str(data), str(user.home / "away")) == ""
+            assert (
+                script_as(
+                    user,
+                    script,
+                    str(land.store),
+                    str(account_dir),
+                    str(data),
+                    str(user.home / "away"),
+                )
+                == ""
+            )
     assert picture(land.store) == before
 
 
@@ -235,7 +280,8 @@ def test_a_store_that_is_open_to_others_is_refused_and_left_as_it_is(land: Land,
     answer = land.t3()
     assert answer.code == 1
     assert (
-        answer.err == f"t3-backup-state: {land.store} is open to others (mode 0755); if it is the store: chmod 0700 {land.store}\n"
+        answer.err
+        == f"t3-backup-state: {land.store} is open to others (mode 0755); if it is the store: chmod 0700 {land.store}\n"
     )
     assert stat.S_IMODE(land.store.stat().st_mode) == 0o755
     assert os.listdir(land.store) == ["something"]
@@ -249,7 +295,13 @@ def test_a_shelf_that_another_user_owns_is_refused_alone(land: Land, ada: User, 
     land.store.mkdir(mode=0o700)
     land.account_dir(ada).mkdir(mode=0o700)
     ben.give(land.account_dir(ada))
-    must_go_on_without(land.t3(), ada, ben, f"{land.account_dir(ada)} belongs to uid {ben.uid}, not to uid 0", "mv ")
+    must_go_on_without(
+        land.t3(),
+        ada,
+        ben,
+        f"{land.account_dir(ada)} belongs to uid {ben.uid}, not to uid 0",
+        "mv ",
+    )
     assert os.listdir(land.account_dir(ada)) == []
     assert land.account_dir(ada).stat().st_uid == ben.uid
 
@@ -279,11 +331,13 @@ def test_a_store_that_is_a_symlink_is_refused(land: Land, ada: User) -> None:
     assert os.listdir(elsewhere) == []
 
 
-# ---- nothing in a home is followed or trusted -------------------------------------------------------------------
+# ---- nothing in a home is followed or trusted
+# -------------------------------------------------------------------
 
 
 def make_secret(folder: Path, owner: tuple[int, int], mode: int) -> None:
-    """A whole `.t3` at `folder` whose database has the mark in it, of that owner, its files of that mode."""
+    """A whole `.t3` at `folder` whose database has the mark in it, of that owner, its files of that
+    mode."""
     database = folder / "userdata" / "state.sqlite"
     database.parent.mkdir(parents=True)
     shutil.copyfile(TINY, database)
@@ -299,8 +353,12 @@ def make_secret(folder: Path, owner: tuple[int, int], mode: int) -> None:
 
 
 @pytest.mark.parametrize("place", [".t3", ".t3/userdata", ".t3/userdata/state.sqlite"])
-@pytest.mark.parametrize("whose", ["root's alone", "another user's, readable by all", "the user's own"])
-def test_a_symlink_in_a_home_is_refused_and_nothing_leaks(land: Land, ada: User, ben: User, place: str, whose: str) -> None:
+@pytest.mark.parametrize(
+    "whose", ["root's alone", "another user's, readable by all", "the user's own"]
+)
+def test_a_symlink_in_a_home_is_refused_and_nothing_leaks(
+    land: Land, ada: User, ben: User, place: str, whose: str
+) -> None:
     """Row 18. The secret is what it was, byte and stamp, and not a byte of it is in the store."""
     land.write_map(ada, ben)
     owner, mode = {
@@ -322,7 +380,9 @@ def test_a_symlink_in_a_home_is_refused_and_nothing_leaks(land: Land, ada: User,
 
 
 @pytest.mark.parametrize("kind", ["hard link", "symlink to its second name"])
-def test_a_database_of_two_names_is_refused_alone(land: Land, ada: User, ben: User, kind: str) -> None:
+def test_a_database_of_two_names_is_refused_alone(
+    land: Land, ada: User, ben: User, kind: str
+) -> None:
     """Row 11."""
     land.write_map(ada, ben)
     second = ada.home / "second.sqlite"
@@ -342,11 +402,15 @@ def test_a_database_of_another_user_is_refused_alone(land: Land, ada: User, ben:
     """Row 18. It may be read by all, and still it is not the account's."""
     land.write_map(ada, ben)
     os.chown(ada.database, ben.uid, ben.gid)
-    must_go_on_without(land.t3(), ada, ben, f"{ada.database} belongs to uid {ben.uid}, not to uid {ada.uid}")
+    must_go_on_without(
+        land.t3(), ada, ben, f"{ada.database} belongs to uid {ben.uid}, not to uid {ada.uid}"
+    )
 
 
 @pytest.mark.parametrize("kind", ["fifo", "folder", "socket", "device"])
-def test_what_is_no_file_is_refused_without_waiting_for_it(land: Land, ada: User, ben: User, kind: str) -> None:
+def test_what_is_no_file_is_refused_without_waiting_for_it(
+    land: Land, ada: User, ben: User, kind: str
+) -> None:
     """Row 18. A FIFO opened for reading would wait for a writer until the deadline."""
     land.write_map(ada, ben)
     ada.database.unlink()
@@ -366,7 +430,9 @@ def test_what_is_no_file_is_refused_without_waiting_for_it(land: Land, ada: User
 
 
 @pytest.mark.parametrize("place", [".t3", ".t3/userdata"])
-def test_a_file_where_a_folder_should_be_is_refused_alone(land: Land, ada: User, ben: User, place: str) -> None:
+def test_a_file_where_a_folder_should_be_is_refused_alone(
+    land: Land, ada: User, ben: User, place: str
+) -> None:
     """Row 18."""
     land.write_map(ada, ben)
     (ada.home / place).rename(ada.home / "before")
@@ -374,14 +440,17 @@ def test_a_file_where_a_folder_should_be_is_refused_alone(land: Land, ada: User,
     must_go_on_without(land.t3(), ada, ben, "nothing there is followed")
 
 
-def test_a_home_that_is_not_its_users_to_enter_fails_alone(land: Land, ada: User, ben: User) -> None:
+def test_a_home_that_is_not_its_users_to_enter_fails_alone(
+    land: Land, ada: User, ben: User
+) -> None:
     """Row 18. Root could enter it; the worker is the user, and can't."""
     land.write_map(ada, ben)
     os.chown(ada.home, 0, 0)
     must_go_on_without(land.t3(), ada, ben, "Permission denied")
 
 
-# ---- who has an account -----------------------------------------------------------------------------------------
+# ---- who has an account
+# -----------------------------------------------------------------------------------------
 
 
 def test_root_in_the_map_is_refused_alone(land: Land, ada: User) -> None:
@@ -414,7 +483,10 @@ def test_an_unknown_user_fails_alone(land: Land, ada: User) -> None:
     land.write_map("t3t-nobody-of-that-name", ada)
     answer = land.t3()
     assert answer.code == 1
-    assert "WARN: backup FAILED for t3t-nobody-of-that-name (t3t-nobody-of-that-name: no such user on this system)" in answer.out
+    assert (
+        "WARN: backup FAILED for t3t-nobody-of-that-name (t3t-nobody-of-that-name: no such user on this system)"
+        in answer.out
+    )
     assert len(land.snapshots(ada)) == 1
 
 
@@ -444,16 +516,19 @@ def test_a_database_that_has_vanished_is_an_alarm(land: Land, ada: User, ben: Us
     before = picture(land.account_dir(ada))
     ada.database.unlink()
     commit_row(ben)
-    must_go_on_without(land.t3(), ada, ben, "no state.sqlite, but there are 1 snapshots of it: was it deleted?")
+    must_go_on_without(
+        land.t3(), ada, ben, "no state.sqlite, but there are 1 snapshots of it: was it deleted?"
+    )
     shutil.rmtree(ada.home)
     commit_row(ben)
     must_go_on_without(land.t3(), ada, ben, "but there are 1 snapshots of it")
-    assert {path: kept[3:5] + kept[7:] for path, kept in picture(land.account_dir(ada)).items()} == {
-        path: kept[3:5] + kept[7:] for path, kept in before.items()
-    }
+    assert {
+        path: kept[3:5] + kept[7:] for path, kept in picture(land.account_dir(ada)).items()
+    } == {path: kept[3:5] + kept[7:] for path, kept in before.items()}
 
 
-# ---- without root, and with a package that is root's alone ------------------------------------------------------
+# ---- without root, and with a package that is root's alone
+# ------------------------------------------------------
 
 
 @pytest.fixture
@@ -462,13 +537,17 @@ def package(land: Land) -> Path:
     if sandbox.ACTIVE:
         pytest.skip("by hand, and from a checkout")
     folder = land.folder / "lib"
-    shutil.copytree(ROOT / "t3_backup", folder / "t3_backup", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(
+        ROOT / "t3_backup", folder / "t3_backup", ignore=shutil.ignore_patterns("__pycache__")
+    )
     for path in [folder, *folder.rglob("*")]:
         path.chmod(0o755 if path.is_dir() else 0o644)
     return folder
 
 
-def t3_as(user: User, package: Path, *words: str, **environ: str) -> subprocess.CompletedProcess[str]:
+def t3_as(
+    user: User, package: Path, *words: str, **environ: str
+) -> subprocess.CompletedProcess[str]:
     environ = {"PYTHONPATH": str(package), "T3_BACKUP_RESERVE": "1M"} | environ
     return run_as(user, [sys.executable, "-m", "t3_backup", *words], **environ)
 
@@ -480,7 +559,12 @@ def test_a_user_backs_up_his_own_account_into_his_own_store(package: Path, ada: 
     assert done.returncode == 0, done
     assert f"backed up {ada.name} -> {dest}/{ada.name}/state-" in done.stdout
     [data] = (dest / ada.name).glob("*.sqlite")
-    for path, mode in ((dest, 0o700), (dest / ada.name, 0o700), (data, 0o400), (data.with_suffix(".json"), 0o400)):
+    for path, mode in (
+        (dest, 0o700),
+        (dest / ada.name, 0o700),
+        (data, 0o400),
+        (data.with_suffix(".json"), 0o400),
+    ):
         assert (path.stat().st_uid, stat.S_IMODE(path.stat().st_mode)) == (ada.uid, mode)
     listed = t3_as(ada, package, "list", "--dest", str(dest))
     assert listed.returncode == 0, listed
@@ -502,16 +586,28 @@ def test_a_user_backs_up_nobody_elses_account(package: Path, ada: User, ben: Use
         words = [word for user in users for word in ("--user", user)]
         done = t3_as(ada, package, "run", "--dest", str(dest), *words)
         assert done.returncode == 2, done
-        assert f"{ada.name} is not root and may back up only their own account, not {users[-1]}" in done.stderr
+        assert (
+            f"{ada.name} is not root and may back up only their own account, not {users[-1]}"
+            in done.stderr
+        )
     assert not dest.exists()
 
 
-def test_a_user_can_do_nothing_with_the_store_of_roots(land: Land, package: Path, ada: User) -> None:
+def test_a_user_can_do_nothing_with_the_store_of_roots(
+    land: Land, package: Path, ada: User
+) -> None:
     """Row 18, row 21. Nor hold up a run by a lock on it."""
     land.write_map(ada)
     assert land.t3().code == 0
     before = picture(land.store)
-    for words in (["run"], ["list"], ["verify"], ["accept", ada.name], ["pin", ada.name, "latest"], ["unpin", ada.name, "latest"]):
+    for words in (
+        ["run"],
+        ["list"],
+        ["verify"],
+        ["accept", ada.name],
+        ["pin", ada.name, "latest"],
+        ["unpin", ada.name, "latest"],
+    ):
         done = t3_as(ada, package, *words, "--dest", str(land.store))
         assert done.returncode == 1, done
         assert f"{land.store} can't be opened by you" in done.stderr
@@ -520,17 +616,29 @@ def test_a_user_can_do_nothing_with_the_store_of_roots(land: Land, package: Path
     assert land.t3().code == 0
 
 
-def test_a_package_that_its_users_cannot_read_serves_them(land: Land, package: Path, ada: User, ben: User) -> None:
-    """Row 36. A worker has imported all that it needs before it becomes the user, for a copy, a failure and a proof."""
+def test_a_package_that_its_users_cannot_read_serves_them(
+    land: Land, package: Path, ada: User, ben: User
+) -> None:
+    """Row 36. A worker has imported all that it needs before it becomes the user, for a copy, a
+    failure and a proof."""
     package.chmod(0o700)
     land.write_map(ada, ben)
     ben.database.write_bytes(b"no database" * 1000)
-    assert t3_as(ada, package, "run", "--dest", str(ada.home / "backups")).returncode != 0  # it really can't be read
+    # it really can't be read
+    assert t3_as(ada, package, "run", "--dest", str(ada.home / "backups")).returncode != 0
 
     def t3(*words: str) -> Answer:
         command = [sys.executable, "-m", "t3_backup", *words]
         environ = land.env(PYTHONPATH=str(package))
-        done = subprocess.run(command, env=environ, cwd="/", capture_output=True, text=True, timeout=BOUND_S, check=False)
+        done = subprocess.run(
+            command,
+            env=environ,
+            cwd="/",
+            capture_output=True,
+            text=True,
+            timeout=BOUND_S,
+            check=False,
+        )
         return Answer(done.returncode, done.stdout, done.stderr)
 
     must_go_on_without(t3(), ben, ada, f"{ben.database} is not a SQLite database")

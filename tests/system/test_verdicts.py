@@ -1,4 +1,5 @@
-"""Copies that prove nothing, and losses that no check sees: kept or refused, told, and never paid for with the good ones."""
+"""Copies that prove nothing, and losses that no check sees: kept or refused, told, and never paid
+for with the good ones."""
 
 from __future__ import annotations
 
@@ -35,20 +36,24 @@ def vera(make_user, land: Land, small: Path) -> User:
 
 
 def take_days(land: Land, user: User, days: int) -> None:
-    """A real snapshot on each of so many days in a row, the last of them some days ago: the clock alone is ours."""
+    """A real snapshot on each of so many days in a row, the last of them some days ago: the clock
+    alone is ours."""
     first = datetime.now(UTC) - timedelta(days=days + 2)
     values = settings.load({}, land.env(T3_BACKUP_KEEP="100"), Path("/dev/null"))
     with Store.open(land.store, create=True) as store:
         for number in range(days):
             commit_row(user)
             when = first + timedelta(days=number)
-            job = BackupRun(values, store, None, threading.Event(), lambda *_: None, now=lambda when=when: when)
+            job = BackupRun(
+                values, store, None, threading.Event(), lambda *_: None, now=lambda when=when: when
+            )
             [result] = run.run_backups(job, [accounts.find(user.name)], lambda _: None)
             assert not result.alarms, result
 
 
 def content(land: Land, user: User) -> dict[str, str]:
-    """Every file of a snapshot, by its hash: all on the shelf but for the hashes of pages, which are a hint for the next run."""
+    """Every file of a snapshot, by its hash: all on the shelf but for the hashes of pages, which
+    are a hint for the next run."""
     return {
         path.name: hashlib.sha256(path.read_bytes()).hexdigest()
         for path in land.account_dir(user).iterdir()
@@ -76,7 +81,10 @@ def overwrite_page(user: User, name: str) -> None:
 
 def lose_most_rows(user: User) -> None:
     with opened(user) as connection:
-        tables = [row[0] for row in connection.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")]
+        tables = [
+            row[0]
+            for row in connection.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")
+        ]
         for table in tables:
             if table not in ("effect_sql_migrations", "sqlite_sequence"):
                 connection.execute(f'DELETE FROM "{table}" WHERE rowid % 10 <> 0')
@@ -99,7 +107,10 @@ def assert_untouched(before: dict[str, str], land: Land, user: User) -> None:
 
 def verdicts(land: Land, user: User) -> list[str]:
     """Newest first."""
-    return [entry["verdict"] for entry in land.t3("list", user.name, "--json").account(user.name)["snapshots"]]
+    return [
+        entry["verdict"]
+        for entry in land.t3("list", user.name, "--json").account(user.name)["snapshots"]
+    ]
 
 
 def assert_alarm(answer: Answer, *words: str) -> None:
@@ -111,14 +122,22 @@ def assert_alarm(answer: Answer, *words: str) -> None:
 
 
 def forget_free_pages(user: User) -> None:
-    """The count of free pages in the header and the list of them disagree: a damage that VACUUM leaves out."""
+    """The count of free pages in the header and the list of them disagree: a damage that VACUUM
+    leaves out."""
     with user.database.open("r+b") as file:
         file.seek(36)
         file.write((7).to_bytes(4, "big"))
 
 
-@pytest.mark.parametrize("index", sample(["idx_orch_events_command_id", "sqlite_autoindex_auth_sessions_1"], 2, "damaged indices"))
-def test_a_damaged_index_alarms_run_after_run_and_costs_no_good_one(index: str, land: Land, vera: User) -> None:
+@pytest.mark.parametrize(
+    "index",
+    sample(
+        ["idx_orch_events_command_id", "sqlite_autoindex_auth_sessions_1"], 2, "damaged indices"
+    ),
+)
+def test_a_damaged_index_alarms_run_after_run_and_costs_no_good_one(
+    index: str, land: Land, vera: User
+) -> None:
     """Row 12: the source has been damaged for months, and KEEP is as small as can be."""
     take_days(land, vera, 4)
     before = content(land, vera)
@@ -132,7 +151,9 @@ def test_a_damaged_index_alarms_run_after_run_and_costs_no_good_one(index: str, 
         assert verdicts(land, vera) == ["damaged"] * number + ["verified"] * 4
     again = land.t3("run", "--keep", "1")  # nobody has written to it since
     assert again.code == 1, again
-    [line] = [line for line in again.out.splitlines() if line.startswith(f"WARN: unchanged {vera.name}: ")]
+    [line] = [
+        line for line in again.out.splitlines() if line.startswith(f"WARN: unchanged {vera.name}: ")
+    ]
     assert "damaged" in line
     assert line.endswith(f"nothing is pruned until: t3-backup-state accept {vera.name}")
     assert verdicts(land, vera) == ["damaged"] * 3 + ["verified"] * 4
@@ -144,9 +165,14 @@ def test_a_damaged_index_alarms_run_after_run_and_costs_no_good_one(index: str, 
 
 
 @pytest.mark.parametrize(
-    "table", sample(["projection_turns", "orchestration_events", "effect_sql_migrations"], 3, "damaged tables")
+    "table",
+    sample(
+        ["projection_turns", "orchestration_events", "effect_sql_migrations"], 3, "damaged tables"
+    ),
 )
-def test_a_damaged_table_is_kept_as_evidence_and_costs_no_good_one(table: str, land: Land, vera: User) -> None:
+def test_a_damaged_table_is_kept_as_evidence_and_costs_no_good_one(
+    table: str, land: Land, vera: User
+) -> None:
     """Row 12."""
     take_days(land, vera, 2)
     before = content(land, vera)
@@ -156,10 +182,14 @@ def test_a_damaged_table_is_kept_as_evidence_and_costs_no_good_one(table: str, l
     assert_untouched(before, land, vera)
     assert verdicts(land, vera) == ["damaged", "verified", "verified"]
     newest = land.snapshots(vera)[-1]
-    assert newest.read_bytes()[PAGE:] == vera.database.read_bytes()[PAGE:], "the evidence is what the source is"
+    assert newest.read_bytes()[PAGE:] == vera.database.read_bytes()[PAGE:], (
+        "the evidence is what the source is"
+    )
 
 
-def test_where_a_vacuum_heals_the_damage_its_copy_is_kept_as_a_suspect_witness(land: Land, vera: User) -> None:
+def test_where_a_vacuum_heals_the_damage_its_copy_is_kept_as_a_suspect_witness(
+    land: Land, vera: User
+) -> None:
     """Row 12: it is whole, and still nothing is paid for with it."""
     take_days(land, vera, 2)
     before = content(land, vera)
@@ -178,7 +208,9 @@ def test_where_a_vacuum_heals_the_damage_its_copy_is_kept_as_a_suspect_witness(l
     assert land.t3("verify").code == 0
 
 
-def test_damage_that_is_healed_and_accepted_lets_pruning_go_on_and_stays_as_evidence(land: Land, vera: User, small: Path) -> None:
+def test_damage_that_is_healed_and_accepted_lets_pruning_go_on_and_stays_as_evidence(
+    land: Land, vera: User, small: Path
+) -> None:
     """Row 12."""
     take_days(land, vera, 3)
     overwrite_page(vera, "projection_turns")
@@ -210,7 +242,9 @@ def no_tables(path: Path, small: Path) -> None:
 def other_schema(path: Path, small: Path) -> None:
     path.unlink(missing_ok=True)
     with closing(sqlite3.connect(path, isolation_level=None)) as connection:
-        connection.executescript("PRAGMA journal_mode=WAL; CREATE TABLE notes (text); INSERT INTO notes VALUES ('x');")
+        connection.executescript(
+            "PRAGMA journal_mode=WAL; CREATE TABLE notes (text); INSERT INTO notes VALUES ('x');"
+        )
 
 
 def orphaned_rows(path: Path, small: Path) -> None:
@@ -224,11 +258,17 @@ def orphaned_rows(path: Path, small: Path) -> None:
 # How it is made, and what a person is told of it.
 WRONG: dict[str, tuple[Callable[[Path, Path], object], str]] = {
     "an empty file": (lambda path, small: path.write_bytes(b""), "is empty"),
-    "a random file": (lambda path, small: path.write_bytes(random.Random(1).randbytes(100 * PAGE)), "not a SQLite database"),
+    "a random file": (
+        lambda path, small: path.write_bytes(random.Random(1).randbytes(100 * PAGE)),
+        "not a SQLite database",
+    ),
     "a text": (lambda path, small: path.write_text("SQLite format 3\n" * 1000), "."),
     "a header alone": (lambda path, small: path.write_bytes(small.read_bytes()[:100]), "."),
     "cut at a page": (lambda path, small: path.write_bytes(small.read_bytes()[: 300 * PAGE]), "."),
-    "cut within a page": (lambda path, small: path.write_bytes(small.read_bytes()[: 300 * PAGE + 77]), "."),
+    "cut within a page": (
+        lambda path, small: path.write_bytes(small.read_bytes()[: 300 * PAGE + 77]),
+        ".",
+    ),
     "a damaged schema": (damaged_schema, "damaged"),
     "a database without tables": (no_tables, "is empty"),
     "a database with other tables": (other_schema, "no T3 migration level"),
@@ -237,7 +277,9 @@ WRONG: dict[str, tuple[Callable[[Path, Path], object], str]] = {
 
 
 @pytest.mark.parametrize("kind", WRONG)
-def test_what_is_no_sound_t3_database_never_counts_and_costs_nothing(kind: str, land: Land, vera: User, small: Path) -> None:
+def test_what_is_no_sound_t3_database_never_counts_and_costs_nothing(
+    kind: str, land: Land, vera: User, small: Path
+) -> None:
     """Row 24: with snapshots before it, and as the very first one."""
     make, words = WRONG[kind]
     take_days(land, vera, 2)
@@ -271,14 +313,17 @@ def test_a_source_that_lost_its_history_is_suspect_and_prunes_nothing_until_acce
     lose(vera)
     for number in range(1, 5):
         commit_row(vera)
-        assert_alarm(land.t3("run", "--keep", "1"), "suspect", f"t3-backup-state accept {vera.name}")
+        assert_alarm(
+            land.t3("run", "--keep", "1"), "suspect", f"t3-backup-state accept {vera.name}"
+        )
         assert_untouched(before, land, vera)
         assert verdicts(land, vera) == ["suspect"] * number + ["verified"] * 4
     accepted = land.t3("accept", vera.name)
     assert accepted.code == 0, accepted
     assert accepted.out.count("accepted ") == 4
     assert_untouched(before, land, vera)
-    # What comes now is measured by the new state, and pruning goes on; the accepted one stays as evidence, and counts for nothing.
+    # What comes now is measured by the new state, and pruning goes on; the accepted one stays as
+    # evidence, and counts for nothing.
     answer = land.t3("run", "--keep", "1")
     assert answer.code == 0, answer
     assert answer.out.count(f"pruned {vera.name}: ") == 7
@@ -287,7 +332,9 @@ def test_a_source_that_lost_its_history_is_suspect_and_prunes_nothing_until_acce
 
 
 @pytest.mark.parametrize("lose", [lose_most_rows, begin_anew])
-def test_what_was_accepted_pushes_no_good_one_out(lose: Callable[[User], None], land: Land, vera: User, small: Path) -> None:
+def test_what_was_accepted_pushes_no_good_one_out(
+    lose: Callable[[User], None], land: Land, vera: User, small: Path
+) -> None:
     """Row 34: the loss was not meant after all; `accept` was only the way to have pruning go on."""
     take_days(land, vera, 3)
     before = content(land, vera)
@@ -309,7 +356,9 @@ def test_a_level_that_fell_is_named(land: Land, vera: User) -> None:
     assert_alarm(land.t3(), "suspect", "T3 level 29, 30 in ")
 
 
-def test_a_source_that_comes_back_is_good_at_once_but_the_hold_stays(land: Land, vera: User, small: Path) -> None:
+def test_a_source_that_comes_back_is_good_at_once_but_the_hold_stays(
+    land: Land, vera: User, small: Path
+) -> None:
     """Row 34: the bad moment was a moment; what was kept of it still wants somebody to look."""
     take_days(land, vera, 2)
     begin_anew(vera)
@@ -321,7 +370,9 @@ def test_a_source_that_comes_back_is_good_at_once_but_the_hold_stays(land: Land,
     assert verdicts(land, vera) == ["verified", "suspect", "verified", "verified"]
 
 
-def test_one_users_loss_holds_nobody_elses_pruning(land: Land, vera: User, make_user, small: Path) -> None:
+def test_one_users_loss_holds_nobody_elses_pruning(
+    land: Land, vera: User, make_user, small: Path
+) -> None:
     """Row 34."""
     other = make_user("s-verdict2", small)
     land.write_map(vera, other)
@@ -335,7 +386,9 @@ def test_one_users_loss_holds_nobody_elses_pruning(land: Land, vera: User, make_
     assert len(land.snapshots(other)) == 1
 
 
-def test_a_database_that_is_gone_is_an_alarm_where_there_were_snapshots_and_none_where_not(land: Land, vera: User) -> None:
+def test_a_database_that_is_gone_is_an_alarm_where_there_were_snapshots_and_none_where_not(
+    land: Land, vera: User
+) -> None:
     """Row 20 and Row 34."""
     vera.database.unlink()
     assert land.t3().code == 0

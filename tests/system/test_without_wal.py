@@ -1,4 +1,5 @@
-"""A database that is not in WAL mode, where every read is a lock: its server's commits come first."""
+"""A database that is not in WAL mode, where every read is a lock: its server's commits come
+first."""
 
 from __future__ import annotations
 
@@ -23,7 +24,8 @@ pytestmark = [needs_root, pytest.mark.alone]
 
 SIZE = 4  # MiB
 
-# A server that dies in a transaction whose journal is already on the disk, as is half of its change.
+# A server that dies in a transaction whose journal is already on the disk, as is half of its
+# change.
 _DIES = """
 import os, signal, sqlite3, sys
 db = sqlite3.connect(sys.argv[1], isolation_level=None)
@@ -46,7 +48,9 @@ def dora(make_user: Callable[..., User], land: Land, grown: Callable[[int], Path
 
 def test_a_server_that_waits_a_second_loses_no_commit(land: Land, dora: User) -> None:
     """Its database is copied, as one moment, while it commits all the time."""
-    with Writer(dora.database, user=dora.name, journal_mode="delete", busy_timeout_ms=1000) as writer:
+    with Writer(
+        dora.database, user=dora.name, journal_mode="delete", busy_timeout_ms=1000
+    ) as writer:
         writer.mark("run")
         answer = land.t3("run", "--json", "--timeout", "120", T3_BACKUP_STALL="2")
         stats = writer.stop()
@@ -59,19 +63,28 @@ def test_a_server_that_waits_a_second_loses_no_commit(land: Land, dora: User) ->
         assert len(moment(copy)) == 1
 
 
-def test_a_server_that_never_waits_loses_at_most_one_commit_in_a_hundred(land: Land, dora: User) -> None:
-    """There is no copy without any loss there: the loss is bounded, and VACUUM INTO, which would lock for long, is not tried."""
-    with Writer(dora.database, user=dora.name, journal_mode="delete", busy_timeout_ms=0, interval_s=0.02) as writer:
+def test_a_server_that_never_waits_loses_at_most_one_commit_in_a_hundred(
+    land: Land, dora: User
+) -> None:
+    """There is no copy without any loss there: the loss is bounded, and VACUUM INTO, which would
+    lock for long, is not tried."""
+    with Writer(
+        dora.database, user=dora.name, journal_mode="delete", busy_timeout_ms=0, interval_s=0.02
+    ) as writer:
         writer.mark("run")
         answer = land.t3("run", "--json", "--timeout", "60")
         window = writer.mark("after")
         assert writer.stop().total.errors == window.errors
-    print(f"{window.errors} busy errors beside {window.commits} commits: {window.errors / window.commits:.2%}")
+    print(
+        f"{window.errors} busy errors beside {window.commits} commits: {window.errors / window.commits:.2%}"
+    )
     assert window.errors <= 0.01 * window.commits
     [account] = answer.document["accounts"]
     if answer.code == 0:
         assert [snapshot["method"] for snapshot in account["snapshots"]] == ["online"]
-        with closing(sqlite3.connect(f"file:{account['snapshots'][0]['path']}?immutable=1", uri=True)) as copy:
+        with closing(
+            sqlite3.connect(f"file:{account['snapshots'][0]['path']}?immutable=1", uri=True)
+        ) as copy:
             assert len(moment(copy)) == 1
     else:
         assert "not in WAL mode" in account["reason"]
@@ -81,10 +94,13 @@ def test_a_server_that_never_waits_loses_at_most_one_commit_in_a_hundred(land: L
 def test_a_database_written_all_the_time_ends_as_a_failure_not_as_a_vacuum(
     land: Land, make_user: Callable[..., User], grown: Callable[[int], Path]
 ) -> None:
-    """Too big for a moment's lock, and no time: it is said to be not in WAL mode, within the deadline, and the others go on."""
+    """Too big for a moment's lock, and no time: it is said to be not in WAL mode, within the
+    deadline, and the others go on."""
     dora, bob = make_user("dora", grown(SIZE)), make_user("wbob", grown(4))
     land.write_map(dora, bob)
-    with Writer(dora.database, user=dora.name, journal_mode="delete", busy_timeout_ms=1000) as writer:
+    with Writer(
+        dora.database, user=dora.name, journal_mode="delete", busy_timeout_ms=1000
+    ) as writer:
         answer = land.t3("run", "--timeout", "8")
         assert writer.stop().total.errors == 0
     assert answer.code == 1, answer
@@ -101,32 +117,56 @@ def test_an_idle_server_without_wal_is_copied_at_once(land: Land, dora: User) ->
         writer.resume()
         assert writer.stop().total.errors == 0
     [found] = answer.account(dora.name)["snapshots"]
-    assert (answer.code, found["method"], found["restarts"], found["verdict"]) == (0, "online", 0, "verified")
+    assert (answer.code, found["method"], found["restarts"], found["verdict"]) == (
+        0,
+        "online",
+        0,
+        "verified",
+    )
 
 
 def facts(path: Path) -> tuple[Any, ...]:
     status = path.stat()
     digest = hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
-    names = ("st_ino", "st_mode", "st_uid", "st_gid", "st_nlink", "st_size", "st_mtime_ns", "st_ctime_ns")
+    names = (
+        "st_ino",
+        "st_mode",
+        "st_uid",
+        "st_gid",
+        "st_nlink",
+        "st_size",
+        "st_mtime_ns",
+        "st_ctime_ns",
+    )
     return digest, *(getattr(status, name) for name in names)
 
 
 def test_a_hot_journal_is_named_and_left_to_the_server(
     land: Land, make_user: Callable[..., User], grown: Callable[[int], Path]
 ) -> None:
-    """Row 8: nobody but the server may play it back, and a copy without it would be half of a transaction."""
+    """Row 8: nobody but the server may play it back, and a copy without it would be half of a
+    transaction."""
     dora, bob = make_user("dora", grown(SIZE)), make_user("wbob", grown(4))
     land.write_map(dora, bob)
     database, journal = dora.database, dora.database.with_name("state.sqlite-journal")
     with Writer(database, user=dora.name, journal_mode="delete") as writer:
         writer.stop()
     with closing(sqlite3.connect(f"file:{database}?immutable=1", uri=True)) as healthy:
-        texts = healthy.execute("SELECT message_id, text FROM projection_thread_messages ORDER BY 1").fetchall()
+        texts = healthy.execute(
+            "SELECT message_id, text FROM projection_thread_messages ORDER BY 1"
+        ).fetchall()
     subprocess.run(
-        [sys.executable, "-I", "-c", _DIES, str(database)], cwd="/", user=dora.name, group=dora.name, extra_groups=[], check=False
+        [sys.executable, "-I", "-c", _DIES, str(database)],
+        cwd="/",
+        user=dora.name,
+        group=dora.name,
+        extra_groups=[],
+        check=False,
     )
     assert journal.read_bytes().startswith(_JOURNAL_MAGIC)
-    assert _texts(database, None, land) != texts, "the journal is not hot: nothing of the transaction is in the database"
+    assert _texts(database, None, land) != texts, (
+        "the journal is not hot: nothing of the transaction is in the database"
+    )
     assert _texts(database, journal, land) == texts, "the journal is not hot: it plays nothing back"
     folder = database.parent
     before = [facts(database), facts(journal), facts(folder)]
@@ -134,7 +174,9 @@ def test_a_hot_journal_is_named_and_left_to_the_server(
     assert [facts(database), facts(journal), facts(folder)] == before
     assert {path.name for path in folder.iterdir()} == {database.name, journal.name}
     assert answer.code == 1, answer
-    assert re.search(rf"FAILED for {dora.name} \(.*hot journal.*start its T3 server", answer.out), answer
+    assert re.search(rf"FAILED for {dora.name} \(.*hot journal.*start its T3 server", answer.out), (
+        answer
+    )
     assert land.snapshots(dora) == []
     assert len(land.snapshots(bob)) == 1
     with Writer(database, user=dora.name, journal_mode="wal") as server:  # what the line says to do
@@ -149,5 +191,7 @@ def _texts(database: Path, journal: Path | None, land: Land) -> list[tuple[str, 
     if journal is not None:
         shutil.copyfile(journal, land.folder / "copy.sqlite-journal")
     with closing(sqlite3.connect(copy)) as connection, suppress(sqlite3.DatabaseError):
-        return connection.execute("SELECT message_id, text FROM projection_thread_messages NOT INDEXED ORDER BY 1").fetchall()
+        return connection.execute(
+            "SELECT message_id, text FROM projection_thread_messages NOT INDEXED ORDER BY 1"
+        ).fetchall()
     return []  # half of a transaction is not even a sound database

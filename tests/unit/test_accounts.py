@@ -39,14 +39,35 @@ def test_each_user_is_there_once_and_in_order() -> None:
     assert users("b=zoe\na=bob\nc=zoe:/x\nd=amy\n") == ("amy", "bob", "zoe")
 
 
-@pytest.mark.parametrize("name", ["alice", "a", "_apt", "svc-1", "first.last", "user@realm", "A1", "0day", "a" * 64])
+@pytest.mark.parametrize(
+    "name", ["alice", "a", "_apt", "svc-1", "first.last", "user@realm", "A1", "0day", "a" * 64]
+)
 def test_names_that_systems_use_are_taken(name: str) -> None:
     assert users(f"x={name}") == (name,)
     assert is_user_name(name)
 
 
 @pytest.mark.parametrize(
-    "name", ["", "..", ".", ".hidden", "../x", "a/b", "/etc", "-rf", "a b", "a\tb", "a" * 65, "ünï", "a\0", "a=b", "*", "@x", "a$"]
+    "name",
+    [
+        "",
+        "..",
+        ".",
+        ".hidden",
+        "../x",
+        "a/b",
+        "/etc",
+        "-rf",
+        "a b",
+        "a\tb",
+        "a" * 65,
+        "ünï",
+        "a\0",
+        "a=b",
+        "*",
+        "@x",
+        "a$",
+    ],
 )
 def test_a_name_that_could_be_a_path_an_option_or_a_pattern_is_refused(name: str) -> None:
     found = parse_map(f"x={name}", "map")
@@ -60,7 +81,18 @@ def test_a_newline_after_a_name_makes_it_another() -> None:
 
 
 @pytest.mark.parametrize(
-    "line", ["alice", "=alice", " = alice", "alice=", "alice=:", "alice=:/home/alice", "a:alice", "x=#alice", "==a"]
+    "line",
+    [
+        "alice",
+        "=alice",
+        " = alice",
+        "alice=",
+        "alice=:",
+        "alice=:/home/alice",
+        "a:alice",
+        "x=#alice",
+        "==a",
+    ],
 )
 def test_a_bad_line_is_named_with_its_number_and_stops_no_other(line: str) -> None:
     found = parse_map(f"# map\nb=bob\n{line}\na=amy\n\nnonsense\n", "/etc/the-map")
@@ -85,7 +117,9 @@ def test_an_empty_map_is_empty_and_one_of_bad_lines_is_not() -> None:
 def test_no_text_is_too_strange_to_parse(text: str) -> None:
     found = parse_map(text, "map")
     assert list(found.users) == sorted(set(found.users))
-    assert all(is_user_name(user) and Path("/store", user).parent == Path("/store") for user in found.users)
+    assert all(
+        is_user_name(user) and Path("/store", user).parent == Path("/store") for user in found.users
+    )
     assert all(warning.isprintable() for warning in found.warnings)
 
 
@@ -93,9 +127,13 @@ def test_no_text_is_too_strange_to_parse(text: str) -> None:
 def test_every_line_counts_or_is_warned_of(lines: list[str]) -> None:
     found = parse_map("\n".join(lines), "map")
     assert set(found.users) == {line[2:5] for line in lines if line[:2] in ("a=", "b=")}
-    bad = [f"map:{number}: " for number, line in enumerate(lines, 1) if line in ("nonsense", "x=../x")]
+    bad = [
+        f"map:{number}: " for number, line in enumerate(lines, 1) if line in ("nonsense", "x=../x")
+    ]
     assert len(found.warnings) == len(bad)
-    assert all(warning.startswith(place) for warning, place in zip(found.warnings, bad, strict=True))
+    assert all(
+        warning.startswith(place) for warning, place in zip(found.warnings, bad, strict=True)
+    )
 
 
 def test_a_map_with_bytes_that_are_no_text_loses_that_line_alone(tmp_path: Path) -> None:
@@ -124,7 +162,12 @@ def test_root_and_those_whom_nobody_knows_have_no_account(name: str) -> None:
 def test_an_account_is_what_the_system_says(make_user) -> None:
     user = make_user("u-accounts")
     found = find(user.name)
-    assert (found.user, found.uid, found.gid, found.home) == (user.name, user.uid, user.gid, user.home)
+    assert (found.user, found.uid, found.gid, found.home) == (
+        user.name,
+        user.uid,
+        user.gid,
+        user.home,
+    )
     assert state_database(found.home) == user.home / STATE_DATABASE == user.database
     assert found.groups == tuple(sorted(set(os.getgrouplist(user.name, user.gid))))
     assert pwd.getpwnam(user.name).pw_uid == found.uid

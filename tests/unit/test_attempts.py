@@ -48,7 +48,9 @@ def test_the_newest_of_each_account_stay_and_no_account_takes_another_s_place(fo
     assert (len(found["alice"]), found["alice"][-1], found["bob"]) == (MOST, last, [ONE])
 
 
-def test_what_is_not_copied_is_kept_with_the_attempt_and_an_older_ledger_knows_of_none(folder: int) -> None:
+def test_what_is_not_copied_is_kept_with_the_attempt_and_an_older_ledger_knows_of_none(
+    folder: int,
+) -> None:
     bare = replace(ONE, uncovered=("statev2.sqlite",))
     Ledger(folder).add("alice", bare)
     assert attempts.read(folder) == {"alice": [bare]}
@@ -62,7 +64,9 @@ def test_what_is_not_copied_is_kept_with_the_attempt_and_an_older_ledger_knows_o
 def test_a_database_counts_as_not_copied_until_a_run_that_looked_finds_none() -> None:
     """Row 39."""
     well, busy = ONE, replace(ONE, outcome="failed")
-    first, last = (replace(busy, run=run, uncovered=("statev2.sqlite",)) for run in ("first", "last"))
+    first, last = (
+        replace(busy, run=run, uncovered=("statev2.sqlite",)) for run in ("first", "last")
+    )
     assert attempts.uncovered_since([]) is None
     assert attempts.uncovered_since([well, busy]) is None
     assert attempts.uncovered_since([first]) == (first, first)
@@ -75,8 +79,12 @@ def test_a_database_counts_as_not_copied_until_a_run_that_looked_finds_none() ->
 def test_an_attempt_tells_of_the_newest_snapshot_and_how_long_it_all_took() -> None:
     manifests = made(2, verdict="suspect", bytes=5, wal_growth_bytes=7), made(1, verdict="damaged")
     two = [StoredSnapshot(manifest, Path(manifest.name), "plain") for manifest in manifests]
-    found = attempts.make_attempt(AccountResult("alice", "backed_up", "why\x1b", tuple(two), seconds=1.23456), "id", NOON)
-    assert found == Attempt("2026-11-24T12:00:00Z", "id", "backed_up", "suspect", "why?", 1.235, 5, 7)
+    found = attempts.make_attempt(
+        AccountResult("alice", "backed_up", "why\x1b", tuple(two), seconds=1.23456), "id", NOON
+    )
+    assert found == Attempt(
+        "2026-11-24T12:00:00Z", "id", "backed_up", "suspect", "why?", 1.235, 5, 7
+    )
     failed = attempts.make_attempt(AccountResult("alice", "failed", "busy"), "id", NOON)
     assert (failed.verdict, failed.bytes, failed.failed) == (None, 0, True)
 
@@ -89,16 +97,26 @@ BAD = {
     "without accounts": '{"format": 1}',
     "an account that is no list": '{"format": 1, "accounts": {"alice": {}}}',
     "an attempt that is none": '{"format": 1, "accounts": {"alice": [7]}}',
-    "a key of another type": json.dumps({"format": 1, "accounts": {"alice": [vars(ONE) | {"seconds": "1"}]}}),
-    "a truth for a number": json.dumps({"format": 1, "accounts": {"alice": [vars(ONE) | {"bytes": True}]}}),
-    "a time that is none": json.dumps({"format": 1, "accounts": {"alice": [vars(ONE) | {"at": "noon"}]}}),
-    "a time without a zone": json.dumps({"format": 1, "accounts": {"alice": [vars(ONE) | {"at": "2026-11-24T03:30:12"}]}}),
+    "a key of another type": json.dumps(
+        {"format": 1, "accounts": {"alice": [vars(ONE) | {"seconds": "1"}]}}
+    ),
+    "a truth for a number": json.dumps(
+        {"format": 1, "accounts": {"alice": [vars(ONE) | {"bytes": True}]}}
+    ),
+    "a time that is none": json.dumps(
+        {"format": 1, "accounts": {"alice": [vars(ONE) | {"at": "noon"}]}}
+    ),
+    "a time without a zone": json.dumps(
+        {"format": 1, "accounts": {"alice": [vars(ONE) | {"at": "2026-11-24T03:30:12"}]}}
+    ),
     "nested without end": "[" * 100_000,
 }
 
 
 @pytest.mark.parametrize("text", BAD.values(), ids=BAD)
-def test_a_broken_one_is_set_aside_and_a_new_one_begun(text: str, folder: int, tmp_path: Path) -> None:
+def test_a_broken_one_is_set_aside_and_a_new_one_begun(
+    text: str, folder: int, tmp_path: Path
+) -> None:
     (tmp_path / NAME).write_text(text)
     (tmp_path / BROKEN).write_text("an earlier one")
     with pytest.raises(ValueError):
@@ -132,11 +150,14 @@ def test_a_folder_of_that_name_may_be_a_shelf_and_is_let_be(folder: int, tmp_pat
 
 def test_keys_and_outcomes_of_a_later_version_are_no_harm(folder: int, tmp_path: Path) -> None:
     later = vars(ONE) | {"outcome": "unchanged", "later": 1}
-    (tmp_path / NAME).write_text(json.dumps({"format": 1, "accounts": {"alice": [later]}, "later": 1}))
+    (tmp_path / NAME).write_text(
+        json.dumps({"format": 1, "accounts": {"alice": [later]}, "later": 1})
+    )
     assert attempts.read(folder)["alice"][0].outcome == "unchanged"
 
 
-# --- the file that replaces another ------------------------------------------------------------------------------------
+# --- the file that replaces another
+# ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("call", ["copier.sync_file", "os.rename", "os.fchmod"])
@@ -149,7 +170,9 @@ def test_a_writer_that_is_killed_leaves_the_old_file_whole_and_the_next_one_succ
         f"{call} = lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL)\n"
         "replacing.replace_file(os.open(sys.argv[1], os.O_RDONLY), 'file', b'new', 0o644)"
     )
-    done = subprocess.run([sys.executable, "-c", code, tmp_path], env={"PYTHONPATH": ":".join(sys.path)}, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", code, tmp_path], env={"PYTHONPATH": ":".join(sys.path)}, check=False
+    )
     assert done.returncode == -signal.SIGKILL
     assert (tmp_path / "file").read_bytes() == b"old"
     replace_file(folder, "file", b"newer", 0o644)

@@ -97,7 +97,8 @@ def test_a_writable_descriptor_opened_by_its_own_path_is_found_too(staged_file: 
 
 
 def test_once_it_is_settled_nobody_can_open_it_for_writing(staged_file: StagedFile) -> None:
-    """Row 36: the lease is held through naming; and the attempt doesn't end the run, as the kernel's SIGIO would."""
+    """Row 36: the lease is held through naming; and the attempt doesn't end the run, as the
+    kernel's SIGIO would."""
     staged_file.settle()
     assert fcntl.fcntl(staged_file.reader, fcntl.F_GETSIG) == signal.SIGURG
     assert signal.getsignal(signal.SIGURG) == signal.SIG_DFL
@@ -128,7 +129,9 @@ def test_a_name_that_somebody_gave_it_is_refused(staged_file: StagedFile, folder
         staged_file.settle()
 
 
-def test_naming_gives_the_name_and_takes_the_partial_one_away(staged_file: StagedFile, tmp_path: Path) -> None:
+def test_naming_gives_the_name_and_takes_the_partial_one_away(
+    staged_file: StagedFile, tmp_path: Path
+) -> None:
     os.write(staged_file.writer, TEXT)
     staged_file.settle()
     staged_file.name_as("whole")
@@ -145,7 +148,9 @@ def test_an_existing_name_is_never_taken(staged_file: StagedFile, tmp_path: Path
     assert (tmp_path / "whole").read_bytes() == b"older"
 
 
-def test_a_symlink_of_that_name_is_an_existing_name(staged_file: StagedFile, tmp_path: Path) -> None:
+def test_a_symlink_of_that_name_is_an_existing_name(
+    staged_file: StagedFile, tmp_path: Path
+) -> None:
     """Row 18."""
     (tmp_path / "whole").symlink_to(tmp_path / "elsewhere")
     staged_file.settle()
@@ -155,14 +160,18 @@ def test_a_symlink_of_that_name_is_an_existing_name(staged_file: StagedFile, tmp
 
 
 @pytest.mark.parametrize("way", ["unnamed", "partial"])
-def test_left_without_a_name_nothing_stays(folder: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str) -> None:
+def test_left_without_a_name_nothing_stays(
+    folder: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
     """Row 19: only our own file goes; its descriptors go too."""
     (tmp_path / "other").touch()
     if way == "partial":
         without_unnamed_files(monkeypatch)
     with leaves_no_file_open(), StagedFile.create(folder, ".partial-1") as made:
         os.write(made.writer, TEXT)
-        assert sorted(os.listdir(tmp_path)) == (["other"] if way == "unnamed" else [".partial-1", "other"])
+        assert sorted(os.listdir(tmp_path)) == (
+            ["other"] if way == "unnamed" else [".partial-1", "other"]
+        )
     assert os.listdir(tmp_path) == ["other"]
 
 
@@ -185,12 +194,17 @@ def test_the_header_says_how_large_a_database_is(tmp_path: Path, page_size: int)
 
     path = tmp_path / "database"
     with closing(sqlite3.connect(path)) as connection:
-        connection.executescript(f"PRAGMA page_size={page_size}; CREATE TABLE a (b); CREATE TABLE c (d)")
+        connection.executescript(
+            f"PRAGMA page_size={page_size}; CREATE TABLE a (b); CREATE TABLE c (d)"
+        )
     with path.open("rb") as file:
         assert read_database_bytes(file.fileno()) == path.stat().st_size == 3 * page_size
 
 
-@pytest.mark.parametrize("content", [b"", b"SQLite format 3\0", b"SQLite format 3\0" + bytes(83), b"SQLite format 2\0" + bytes(84)])
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"SQLite format 3\0", b"SQLite format 3\0" + bytes(83), b"SQLite format 2\0" + bytes(84)],
+)
 def test_what_has_no_header_has_no_size(tmp_path: Path, content: bytes) -> None:
     """Row 24."""
     path = tmp_path / "file"

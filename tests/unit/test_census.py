@@ -1,4 +1,5 @@
-"""What a database holds, counted in real SQLite databases. Row 24: what `integrity_check` calls ok is told apart here."""
+"""What a database holds, counted in real SQLite databases. Row 24: what `integrity_check` calls ok
+is told apart here."""
 
 from __future__ import annotations
 
@@ -30,7 +31,9 @@ def census(*statements: str) -> Census:
 
 def immutable(path: Path) -> apsw.Connection:
     """A connection that makes no sidecars beside `path`."""
-    return apsw.Connection(f"file:{path}?immutable=1", flags=apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI)
+    return apsw.Connection(
+        f"file:{path}?immutable=1", flags=apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI
+    )
 
 
 def ones(table: str, rows: int) -> str:
@@ -39,14 +42,21 @@ def ones(table: str, rows: int) -> str:
 
 
 def test_an_end_is_the_greatest_rowid_and_not_the_count() -> None:
-    found = census("CREATE TABLE t (x)", ones("t", 9), "DELETE FROM t WHERE x IN (2, 3, 4)", "CREATE TABLE none (x)")
+    found = census(
+        "CREATE TABLE t (x)",
+        ones("t", 9),
+        "DELETE FROM t WHERE x IN (2, 3, 4)",
+        "CREATE TABLE none (x)",
+    )
     assert found.ends == {"t": 9, "none": 0}
     assert found.rows == {"t": 6, "none": 0}
     assert found.total_rows == 6
 
 
 def test_without_a_rowid_the_end_is_the_count() -> None:
-    found = census("CREATE TABLE t (x PRIMARY KEY) WITHOUT ROWID", ones("t", 5), "DELETE FROM t WHERE x = 2")
+    found = census(
+        "CREATE TABLE t (x PRIMARY KEY) WITHOUT ROWID", ones("t", 5), "DELETE FROM t WHERE x = 2"
+    )
     assert found.ends == found.rows == {"t": 4}
 
 
@@ -58,12 +68,32 @@ def test_a_column_that_took_the_name_of_the_rowid_is_not_taken_for_it(columns: s
 
 
 def test_where_columns_took_all_its_names_the_end_is_the_count() -> None:
-    found = census("CREATE TABLE t (rowid, _rowid_, oid)", "INSERT INTO t VALUES (77, 88, 99)", "INSERT INTO t VALUES (7, 8, 9)")
+    found = census(
+        "CREATE TABLE t (rowid, _rowid_, oid)",
+        "INSERT INTO t VALUES (77, 88, 99)",
+        "INSERT INTO t VALUES (7, 8, 9)",
+    )
     assert found.ends == found.rows == {"t": 2}
 
 
 @pytest.mark.parametrize(
-    "name", ['a"b', "a'b", '"', '""', "a;b", "a b", "[x]", "`x`", "select", "tab\tle", "ünï", "-- x", "x\ny", "%_"]
+    "name",
+    [
+        'a"b',
+        "a'b",
+        '"',
+        '""',
+        "a;b",
+        "a b",
+        "[x]",
+        "`x`",
+        "select",
+        "tab\tle",
+        "ünï",
+        "-- x",
+        "x\ny",
+        "%_",
+    ],
 )
 def test_a_table_may_have_any_name(name: str) -> None:
     quoted = '"' + name.replace('"', '""') + '"'
@@ -73,7 +103,9 @@ def test_a_table_may_have_any_name(name: str) -> None:
 
 
 def test_virtual_tables_are_counted_by_what_they_keep() -> None:
-    found = census("CREATE VIRTUAL TABLE f USING fts5(body)", "INSERT INTO f VALUES ('one'), ('two')")
+    found = census(
+        "CREATE VIRTUAL TABLE f USING fts5(body)", "INSERT INTO f VALUES ('one'), ('two')"
+    )
     assert "f" not in found.ends
     assert found.rows is not None
     assert found.rows["f_content"] == 2
@@ -93,7 +125,11 @@ def test_a_virtual_table_of_a_module_that_nobody_has_stops_nothing() -> None:
 
 def test_views_triggers_and_indexes_are_in_the_schema_and_not_among_the_tables() -> None:
     plain = census("CREATE TABLE t (x)")
-    for more in ("CREATE VIEW v AS SELECT x FROM t", "CREATE INDEX i ON t (x)", "CREATE TRIGGER g INSERT ON t BEGIN SELECT 1; END"):
+    for more in (
+        "CREATE VIEW v AS SELECT x FROM t",
+        "CREATE INDEX i ON t (x)",
+        "CREATE TRIGGER g INSERT ON t BEGIN SELECT 1; END",
+    ):
         found = census("CREATE TABLE t (x)", more)
         assert found.ends == plain.ends
         assert found.schema_sha256 != plain.schema_sha256
@@ -107,14 +143,28 @@ def test_the_schema_is_the_same_in_whatever_order_it_was_made() -> None:
 
 def test_temporary_tables_and_other_databases_are_none_of_its_own() -> None:
     found = census(
-        "CREATE TABLE t (x)", ones("t", 2), "CREATE TEMP TABLE t (x)", "CREATE TEMP TABLE u (x)", "ATTACH ':memory:' AS m"
+        "CREATE TABLE t (x)",
+        ones("t", 2),
+        "CREATE TEMP TABLE t (x)",
+        "CREATE TEMP TABLE u (x)",
+        "ATTACH ':memory:' AS m",
     )
     assert found.ends == {"t": 2}
 
 
 def test_the_numbers_in_the_header_are_told() -> None:
-    found = census("PRAGMA page_size=8192", "CREATE TABLE t (x)", "PRAGMA user_version=7", "PRAGMA application_id=-9")
-    assert (found.page_size, found.page_count, found.user_version, found.application_id) == (8192, 2, 7, -9)
+    found = census(
+        "PRAGMA page_size=8192",
+        "CREATE TABLE t (x)",
+        "PRAGMA user_version=7",
+        "PRAGMA application_id=-9",
+    )
+    assert (found.page_size, found.page_count, found.user_version, found.application_id) == (
+        8192,
+        2,
+        7,
+        -9,
+    )
 
 
 def test_a_t3_database_has_the_level_of_its_newest_migration() -> None:
@@ -130,8 +180,14 @@ def test_a_t3_database_has_the_level_of_its_newest_migration() -> None:
         ("CREATE TABLE t (x)",),
         ("CREATE TABLE effect_sql_migrations (x)", "INSERT INTO effect_sql_migrations VALUES (30)"),
         ("CREATE TABLE effect_sql_migrations (migration_id)",),
-        ("CREATE TABLE effect_sql_migrations (migration_id)", "INSERT INTO effect_sql_migrations VALUES ('thirty')"),
-        ("CREATE TABLE t (migration_id)", "CREATE VIEW effect_sql_migrations AS SELECT 30 AS migration_id"),
+        (
+            "CREATE TABLE effect_sql_migrations (migration_id)",
+            "INSERT INTO effect_sql_migrations VALUES ('thirty')",
+        ),
+        (
+            "CREATE TABLE t (migration_id)",
+            "CREATE VIEW effect_sql_migrations AS SELECT 30 AS migration_id",
+        ),
     ],
 )
 def test_what_only_looks_like_a_t3_database_has_no_level(statements: tuple[str, ...]) -> None:
@@ -161,10 +217,19 @@ def test_a_census_survives_json() -> None:
 
 def test_every_difference_is_named() -> None:
     """Row 24: a lost tail, another schema, another level."""
-    full = ("CREATE TABLE t (x)", ones("t", 3), "CREATE TABLE u (x)", ones("u", 3), "PRAGMA user_version=1")
+    full = (
+        "CREATE TABLE t (x)",
+        ones("t", 3),
+        "CREATE TABLE u (x)",
+        ones("u", 3),
+        "PRAGMA user_version=1",
+    )
     one = census(*full)
     assert one.differences(one) == []
-    assert one.differences(census(*full, "DELETE FROM t WHERE x = 3")) == ["end of t 3 against 2", "rows of t 3 against 2"]
+    assert one.differences(census(*full, "DELETE FROM t WHERE x = 3")) == [
+        "end of t 3 against 2",
+        "rows of t 3 against 2",
+    ]
     assert one.differences(census(*full, "DELETE FROM t WHERE x = 1")) == ["rows of t 3 against 2"]
     assert one.differences(census(*full, "PRAGMA user_version=2")) == ["user_version 1 against 2"]
     dropped = one.differences(census(*full, "DROP TABLE u"))
@@ -174,7 +239,9 @@ def test_every_difference_is_named() -> None:
 
 def test_pages_and_rows_are_compared_only_where_it_makes_sense() -> None:
     one = census("CREATE TABLE t (x)", ones("t", 3))
-    assert one.differences(replace(one, page_count=99)) == [f"page_count {one.page_count} against 99"]
+    assert one.differences(replace(one, page_count=99)) == [
+        f"page_count {one.page_count} against 99"
+    ]
     assert one.differences(replace(one, rows=None)) == []
 
 
@@ -189,22 +256,34 @@ def overwritten(path: Path, page: int, tmp_path: Path) -> apsw.Connection:
 
 
 def rootpage(connection: apsw.Connection, name: str) -> int:
-    [(page,)] = connection.cursor().execute("SELECT rootpage FROM sqlite_schema WHERE name = ?", (name,)).fetchall()
+    [(page,)] = (
+        connection.cursor()
+        .execute("SELECT rootpage FROM sqlite_schema WHERE name = ?", (name,))
+        .fetchall()
+    )
     return page
 
 
-def test_a_damaged_table_is_said_to_be_unreadable_and_the_others_count(small: Path, tmp_path: Path) -> None:
+def test_a_damaged_table_is_said_to_be_unreadable_and_the_others_count(
+    small: Path, tmp_path: Path
+) -> None:
     """Row 12."""
     sound = immutable(small)
     before = take_census(sound, count_rows=True)
-    found = take_census(overwritten(small, rootpage(sound, "orchestration_events"), tmp_path), count_rows=True)
+    found = take_census(
+        overwritten(small, rootpage(sound, "orchestration_events"), tmp_path), count_rows=True
+    )
     assert found.ends == before.ends | {"orchestration_events": UNREADABLE}
     assert found.t3_level == 30
-    migrations = take_census(overwritten(small, rootpage(sound, "effect_sql_migrations"), tmp_path), count_rows=True)
+    migrations = take_census(
+        overwritten(small, rootpage(sound, "effect_sql_migrations"), tmp_path), count_rows=True
+    )
     assert (migrations.t3_level, migrations.ends["effect_sql_migrations"]) == (None, UNREADABLE)
 
 
-def test_a_damaged_schema_is_an_error_and_never_an_empty_database(small: Path, tmp_path: Path) -> None:
+def test_a_damaged_schema_is_an_error_and_never_an_empty_database(
+    small: Path, tmp_path: Path
+) -> None:
     """Row 12."""
     copy = tmp_path / "damaged.sqlite"
     shutil.copyfile(small, copy)

@@ -62,13 +62,26 @@ def test_a_name_means_that_snapshot_with_or_without_its_ending() -> None:
         ("9999-12-31", 5),
     ],
 )
-def test_a_time_means_the_newest_not_after_it_in_utc_and_a_date_its_end(when: str, sequence: int) -> None:
+def test_a_time_means_the_newest_not_after_it_in_utc_and_a_date_its_end(
+    when: str, sequence: int
+) -> None:
     assert chosen(when) == sequence
 
 
 @pytest.mark.parametrize(
     ("when", "sequence"),
-    [("0s", 5), ("3h", 5), ("10801s", 4), ("181m", 4), ("12h", 4), ("13h", 3), ("1d", 3), ("36h", 3), ("2d", 1), ("60h", 1)],
+    [
+        ("0s", 5),
+        ("3h", 5),
+        ("10801s", 4),
+        ("181m", 4),
+        ("12h", 4),
+        ("13h", 3),
+        ("1d", 3),
+        ("36h", 3),
+        ("2d", 1),
+        ("60h", 1),
+    ],
 )
 def test_an_age_counts_back_from_now(when: str, sequence: int) -> None:
     assert chosen(when) == sequence
@@ -117,7 +130,11 @@ def test_nonsense_is_wrong_use(when: str) -> None:
     assert "\n" not in str(caught.value)
 
 
-@given(st.text() | st.from_regex(r"[0-9]{1,6}[smhdw]", fullmatch=True) | st.datetimes().map(datetime.isoformat))
+@given(
+    st.text()
+    | st.from_regex(r"[0-9]{1,6}[smhdw]", fullmatch=True)
+    | st.datetimes().map(datetime.isoformat)
+)
 def test_any_text_is_an_instant_or_wrong_use(when: str) -> None:
     try:
         instant = parse_moment(when, NOW)
@@ -135,10 +152,11 @@ def test_no_time_of_the_calendar_is_too_far_away(when: datetime) -> None:
     assert found in SHELF
 
 
-# --- what a restore takes --------------------------------------------------------------------------------------------
+# --- what a restore takes
+# --------------------------------------------------------------------------------------------
 
-# Oldest first: of an older T3; before an upgrade; of the newer one; emptied; what a restore took the place of; damaged; what a
-# version that failed has made.
+# Oldest first: of an older T3; before an upgrade; of the newer one; emptied; what a restore took
+# the place of; damaged; what a version that failed has made.
 KINDS = [
     made(1, TIMES[0], t3_level=29),
     made(2, TIMES[1], t3_level=30, label="prebump-0.0.25"),
@@ -146,7 +164,14 @@ KINDS = [
     made(4, TIMES[3], t3_level=31, verdict="suspect", reasons=("32 rows",)),
     made(5, TIMES[3] + timedelta(seconds=1), t3_level=31, label="prerestore"),
     made(6, TIMES[4], t3_level=None, verdict="damaged", reasons=("page 3",)),
-    made(7, TIMES[4] + timedelta(seconds=1), t3_level=31, label="prerestore", verdict="suspect", reasons=("32 rows",)),
+    made(
+        7,
+        TIMES[4] + timedelta(seconds=1),
+        t3_level=31,
+        label="prerestore",
+        verdict="suspect",
+        reasons=("32 rows",),
+    ),
     made(8, TIMES[4] + timedelta(seconds=2), t3_level=30, label="postbump-failed"),
 ]
 
@@ -187,7 +212,11 @@ def test_a_restore_takes_the_newest_verified_one_that_is_asked_for_or_the_one_th
     [
         ("latest", {"level": 28}, "no verified snapshot with T3 level at most 28 among the 8"),
         ("latest", {"label": "none-such"}, "no verified snapshot with label none-such among the 8"),
-        ("latest", {"label": "prerestore", "level": 30}, "with label prerestore and T3 level at most 30 among"),
+        (
+            "latest",
+            {"label": "prerestore", "level": 30},
+            "with label prerestore and T3 level at most 30 among",
+        ),
         ("1w", {}, "no verified snapshot at or before 1w among the 8"),
         ("2026-11-22", {"level": 28}, "with T3 level at most 28 at or before 2026-11-22 among"),
     ],
@@ -210,7 +239,9 @@ def test_where_there_is_none_it_says_what_was_asked_for_and_that_any_can_be_name
         ("state-20261124T090000Z", {"level": 31}, "whose T3 level is None, above 31"),
     ],
 )
-def test_one_that_is_named_must_be_what_else_is_asked_for(when: str, more: dict[str, Any], said: str) -> None:
+def test_one_that_is_named_must_be_what_else_is_asked_for(
+    when: str, more: dict[str, Any], said: str
+) -> None:
     with pytest.raises(UsageError, match=said):
         select_restorable(KINDS, when, NOW, **more)
 
@@ -230,19 +261,29 @@ verdicts = st.sampled_from(["verified", "suspect", "damaged"])
 labels = st.sampled_from([None, "prerestore", "postbump-failed", "prebump-1"])
 
 
-@given(st.lists(st.tuples(verdicts, labels, st.sampled_from([None, 30, 31])), max_size=8), labels, st.none() | st.integers(29, 32))
+@given(
+    st.lists(st.tuples(verdicts, labels, st.sampled_from([None, 30, 31])), max_size=8),
+    labels,
+    st.none() | st.integers(29, 32),
+)
 def test_what_is_not_named_is_verified_of_that_label_and_no_higher_level(
     kinds: list[tuple[str, str | None, int | None]], label: str | None, level: int | None
 ) -> None:
     account_dir = [
-        made(number, NOW + timedelta(hours=number), label=kind[1], verdict=kind[0], t3_level=kind[2])
+        made(
+            number, NOW + timedelta(hours=number), label=kind[1], verdict=kind[0], t3_level=kind[2]
+        )
         for number, kind in enumerate(kinds)
     ]
     fit = [
         snapshot
         for snapshot in account_dir
         if (snapshot.verdict == "verified" or label == "prerestore")
-        and (snapshot.label == label if label else snapshot.label not in ("prerestore", "postbump-failed"))
+        and (
+            snapshot.label == label
+            if label
+            else snapshot.label not in ("prerestore", "postbump-failed")
+        )
         and (level is None or (snapshot.t3_level is not None and snapshot.t3_level <= level))
     ]
     try:

@@ -1,4 +1,5 @@
-"""What becomes a delta on what, on a real shelf: nothing goes before what takes its place gives it back."""
+"""What becomes a delta on what, on a real shelf: nothing goes before what takes its place gives it
+back."""
 
 from __future__ import annotations
 
@@ -12,7 +13,20 @@ from typing import Any
 
 import account_dirs
 import pytest
-from account_dirs import ALL, PAGE, changed, clear, content, data_path, forms, image, listed, maintenance, seal, stat_data
+from account_dirs import (
+    ALL,
+    PAGE,
+    changed,
+    clear,
+    content,
+    data_path,
+    forms,
+    image,
+    listed,
+    maintenance,
+    seal,
+    stat_data,
+)
 from made import made
 
 from t3_backup.errors import Failure
@@ -38,7 +52,11 @@ def days(account_dir: AccountDir, count: int, pages: int = 40) -> list[bytes]:
     images = [image(pages)]
     seal(account_dir, images[0])
     for day in range(1, count):
-        images.append(changed(images[-1], [day % pages], day) + account_dirs.page(1, day) + account_dirs.page(2, day))
+        images.append(
+            changed(images[-1], [day % pages], day)
+            + account_dirs.page(1, day)
+            + account_dirs.page(2, day)
+        )
         seal(account_dir, images[-1])
     return images
 
@@ -50,14 +68,25 @@ def must_hold(account_dir: AccountDir, images: list[bytes]) -> None:
 
 def test_what_each_hangs_on_is_the_nearest_newer_verified_one() -> None:
     verdicts = ["verified", "verified", "suspect", "verified", "damaged", "verified", "suspect"]
-    snapshots = [numbered(sequence, verdict=verdict) for sequence, verdict in enumerate(verdicts, 1)]
+    snapshots = [
+        numbered(sequence, verdict=verdict) for sequence, verdict in enumerate(verdicts, 1)
+    ]
     to = compaction.choose_bases(snapshots)
-    found = {snapshot.sequence: to[snapshot.name].sequence for snapshot in snapshots if snapshot.name in to}
-    assert found == {1: 2, 2: 4, 3: 4, 4: 6, 5: 6}, "6 is the newest verified one, and 7 came after it"
+    found = {
+        snapshot.sequence: to[snapshot.name].sequence
+        for snapshot in snapshots
+        if snapshot.name in to
+    }
+    assert found == {1: 2, 2: 4, 3: 4, 4: 6, 5: 6}, (
+        "6 is the newest verified one, and 7 came after it"
+    )
 
 
 def test_where_nothing_is_verified_all_stay_plain() -> None:
-    assert compaction.choose_bases([numbered(1, verdict="damaged"), numbered(2, verdict="suspect")]) == {}
+    assert (
+        compaction.choose_bases([numbered(1, verdict="damaged"), numbered(2, verdict="suspect")])
+        == {}
+    )
 
 
 def numbered(sequence: int, **more: Any) -> Manifest:
@@ -68,7 +97,9 @@ def numbered(sequence: int, **more: Any) -> Manifest:
 def headers(**on: str) -> dict[str, Header | None]:
     """By name: `s1="2"` hangs on the second."""
     return {
-        numbered(int(label[1:])).name: Header(delta.FORMAT, PAGE, 0, "", 0, base) if base != "plain" else None
+        numbered(int(label[1:])).name: Header(delta.FORMAT, PAGE, 0, "", 0, base)
+        if base != "plain"
+        else None
         for label, base in on.items()
     }
 
@@ -98,13 +129,17 @@ def test_all_but_the_newest_become_deltas_and_all_come_back(account_dir: Account
     assert maintenance(account_dir, ALL).tidy().compacted == []
 
 
-def test_a_new_one_hangs_the_one_before_on_it_by_hashes_alone(account_dir: AccountDir, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_new_one_hangs_the_one_before_on_it_by_hashes_alone(
+    account_dir: AccountDir, monkeypatch: pytest.MonkeyPatch
+) -> None:
     images = days(account_dir, 2)
     monkeypatch.delattr(native, "differing_pages")
     read = native.read_pages
     pages = 0
 
-    def counted(one: int, other: int, from_other: bytes, numbers: Sequence[int], page_size: int) -> bytearray:
+    def counted(
+        one: int, other: int, from_other: bytes, numbers: Sequence[int], page_size: int
+    ) -> bytearray:
         nonlocal pages
         pages += len(numbers)
         return read(one, other, from_other, numbers, page_size)
@@ -112,14 +147,18 @@ def test_a_new_one_hangs_the_one_before_on_it_by_hashes_alone(account_dir: Accou
     monkeypatch.setattr(native, "read_pages", counted)
     assert maintenance(account_dir, ALL).tidy().compacted
     monkeypatch.undo()
-    assert pages == 4 * 3, "of each image the three that differ, and as much again to prove it; 40 are the same"
+    assert pages == 4 * 3, (
+        "of each image the three that differ, and as much again to prove it; 40 are the same"
+    )
     must_hold(account_dir, images)
 
 
 def test_the_hashes_of_the_newest_alone_are_kept(account_dir: AccountDir) -> None:
     days(account_dir, 3)
     maintenance(account_dir, ALL).tidy()
-    assert [name for name in os.listdir(account_dir.fd) if name.endswith(PAGES)] == [listed(account_dir)[0].name + PAGES]
+    assert [name for name in os.listdir(account_dir.fd) if name.endswith(PAGES)] == [
+        listed(account_dir)[0].name + PAGES
+    ]
 
 
 @pytest.mark.parametrize("spoil", ["gone", "cut", "of another", "wrong"])
@@ -142,7 +181,9 @@ def test_without_right_hashes_pages_are_compared(account_dir: AccountDir, spoil:
     must_hold(account_dir, images)
 
 
-def test_a_base_that_the_disk_no_longer_holds_takes_nothing_with_it(account_dir: AccountDir) -> None:
+def test_a_base_that_the_disk_no_longer_holds_takes_nothing_with_it(
+    account_dir: AccountDir,
+) -> None:
     """Rot in the newest: whatever could hang on it stays plain, and says so."""
     images = days(account_dir, 2)
     newest, older = listed(account_dir)
@@ -165,7 +206,14 @@ def test_what_the_disk_made_of_a_delta_is_looked_at_before_anything_goes(
     images = days(account_dir, 2)
     write = delta.write_delta
 
-    def wrong(fd: int, header: Header, pages: Any, image: delta.Read, base: delta.Read, check: Callable[[], None]) -> int:
+    def wrong(
+        fd: int,
+        header: Header,
+        pages: Any,
+        image: delta.Read,
+        base: delta.Read,
+        check: Callable[[], None],
+    ) -> int:
         return write(fd, header, list(pages)[1:], image, base, check)
 
     monkeypatch.setattr(delta, "write_delta", wrong)
@@ -175,14 +223,19 @@ def test_what_the_disk_made_of_a_delta_is_looked_at_before_anything_goes(
     must_hold(account_dir, images)
 
 
-def test_one_that_is_too_different_is_packed_by_itself_and_others_hang_on_it(account_dir: AccountDir) -> None:
+def test_one_that_is_too_different_is_packed_by_itself_and_others_hang_on_it(
+    account_dir: AccountDir,
+) -> None:
     images = [image(40, 1), changed(image(40, 1), [3], 9), image(40, 2)]
     for data in images:
         seal(account_dir, data)
     maintenance(account_dir, ALL).tidy()
     assert forms(account_dir) == "pdd"
     _, middle, oldest = listed(account_dir)
-    on = [chain.read_header(account_dir, account_dir.read_listing(), snapshot) for snapshot in (middle, oldest)]
+    on = [
+        chain.read_header(account_dir, account_dir.read_listing(), snapshot)
+        for snapshot in (middle, oldest)
+    ]
     assert [header and header.base_sha256 for header in on] == [None, middle.sha256]
     must_hold(account_dir, images)
 
@@ -191,7 +244,10 @@ def test_one_that_takes_no_less_room_packed_stays_plain_and_is_left_alone(
     account_dir: AccountDir, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     random = Random(1)
-    images = [account_dirs.HEADER + random.randbytes(40 * PAGE - len(account_dirs.HEADER)) for _ in range(2)]
+    images = [
+        account_dirs.HEADER + random.randbytes(40 * PAGE - len(account_dirs.HEADER))
+        for _ in range(2)
+    ]
     for data in images:
         seal(account_dir, data)
     assert maintenance(account_dir, ALL).tidy().compacted == []
@@ -219,7 +275,10 @@ def test_bad_ones_hang_on_good_ones_and_nothing_on_them(account_dir: AccountDir)
     maintenance(account_dir, ALL).tidy()
     assert forms(account_dir) == "ppddd"
     good = listed(account_dir)[1]
-    assert [chain.read_chain(account_dir, account_dir.read_listing(), snapshot)[1] for snapshot in listed(account_dir)[2:]] == [
+    assert [
+        chain.read_chain(account_dir, account_dir.read_listing(), snapshot)[1]
+        for snapshot in listed(account_dir)[2:]
+    ] == [
         good,
         good,
         good,
@@ -232,7 +291,8 @@ def sizes_of(account_dir: AccountDir) -> list[int]:
 
 
 def test_a_merged_delta_gives_back_what_shrank_and_grew(account_dir: AccountDir) -> None:
-    """Row 37. Where the middle one had ended, the newer one has something else, and the older one nothing or zeros."""
+    """Row 37. Where the middle one had ended, the newer one has something else, and the older one
+    nothing or zeros."""
     first = image(60, 1) + bytes(20 * PAGE) + image(40, 2)
     images = [first, first[: 50 * PAGE], changed(first[: 50 * PAGE], [7], 3) + image(50, 4)]
     for data in images:
@@ -281,14 +341,20 @@ def test_where_the_older_one_cannot_be_hung_elsewhere_nothing_goes(
     monkeypatch.setattr(compaction.Compaction, "pack_snapshot", fail)
     done = maintenance(account_dir, WITHOUT_SECOND).tidy()
     assert done.pruned == []
-    assert done.warnings == [f"alice: the base of {listed(account_dir)[-1].name} can't be pruned: it can't be"]
+    assert done.warnings == [
+        f"alice: the base of {listed(account_dir)[-1].name} can't be pruned: it can't be"
+    ]
     must_hold(account_dir, images)
 
 
 def test_the_reserve_is_not_written_into(account_dir: AccountDir) -> None:
     images = days(account_dir, 3)
     free = iter([10 << 20, 9 << 20] + [5 << 20] * 100)
-    done = maintenance(account_dir, ALL, limits=replace(account_dirs.ROOMY, reserve=6 << 20, free_bytes=lambda: next(free))).tidy()
+    done = maintenance(
+        account_dir,
+        ALL,
+        limits=replace(account_dirs.ROOMY, reserve=6 << 20, free_bytes=lambda: next(free)),
+    ).tidy()
     assert done.compacted == []
     assert all("must stay so (T3_BACKUP_RESERVE)" in warning for warning in done.warnings)
     must_hold(account_dir, images)
@@ -305,14 +371,22 @@ def test_where_others_have_written_into_the_reserve_room_is_made(account_dir: Ac
 def test_a_damaged_one_of_no_page_size_stays_plain(account_dir: AccountDir, size: int) -> None:
     """A worker says what it is, and the worker is its user's."""
     images = [image(9), changed(image(9), [3], 1)]
-    seal(account_dir, images[0], page_size=size, verdict="damaged", accepted_at="2026-11-25T12:00:00Z")
+    seal(
+        account_dir,
+        images[0],
+        page_size=size,
+        verdict="damaged",
+        accepted_at="2026-11-25T12:00:00Z",
+    )
     seal(account_dir, images[1])
     done = maintenance(account_dir, ALL).tidy()
     assert (done.warnings, forms(account_dir)) == ([], "pp")
     must_hold(account_dir, images)
 
 
-def test_a_delta_that_cannot_be_read_keeps_what_it_hangs_on_and_stops_nothing_else(account_dir: AccountDir) -> None:
+def test_a_delta_that_cannot_be_read_keeps_what_it_hangs_on_and_stops_nothing_else(
+    account_dir: AccountDir,
+) -> None:
     images = days(account_dir, 5)
     maintenance(account_dir, ALL).tidy()
     oldest, second = listed(account_dir)[-1], listed(account_dir)[-2]
@@ -331,7 +405,9 @@ def test_a_delta_that_cannot_be_read_keeps_what_it_hangs_on_and_stops_nothing_el
     must_hold(account_dir, [*images[:2], images[4]])
 
 
-def test_what_hangs_on_one_without_a_manifest_comes_out_all_the_same(account_dir: AccountDir) -> None:
+def test_what_hangs_on_one_without_a_manifest_comes_out_all_the_same(
+    account_dir: AccountDir,
+) -> None:
     """Of the newest, which is plain, and of one in the middle of the chain."""
     images = days(account_dir, 4)
     maintenance(account_dir, ALL).tidy()
@@ -368,7 +444,9 @@ def test_two_with_one_number_lose_nothing(account_dir: AccountDir) -> None:
         account_dir.replace_manifest(replace(snapshot, sequence=2))
     for _ in range(2):
         maintenance(account_dir, ALL).tidy()
-        assert sorted(content(account_dir, snapshot) for snapshot in listed(account_dir)) == sorted(images)
+        assert sorted(content(account_dir, snapshot) for snapshot in listed(account_dir)) == sorted(
+            images
+        )
 
 
 def test_a_label_may_end_as_a_file_does(account_dir: AccountDir) -> None:
@@ -380,18 +458,31 @@ def test_a_label_may_end_as_a_file_does(account_dir: AccountDir) -> None:
         maintenance(account_dir, ALL).tidy()
 
 
-def test_what_came_back_is_found_by_its_pages_where_both_are_deltas(account_dir: AccountDir) -> None:
-    """A restore makes A, B, A again: the first hangs on what it is equal to, whatever goes in between."""
-    images = [image(40), changed(image(40), [3], 1), changed(image(40), [4], 1), image(40), changed(image(40), [5], 1)]
+def test_what_came_back_is_found_by_its_pages_where_both_are_deltas(
+    account_dir: AccountDir,
+) -> None:
+    """A restore makes A, B, A again: the first hangs on what it is equal to, whatever goes in
+    between."""
+    images = [
+        image(40),
+        changed(image(40), [3], 1),
+        changed(image(40), [4], 1),
+        image(40),
+        changed(image(40), [5], 1),
+    ]
     for data in images:
         seal(account_dir, data)
     maintenance(account_dir, ALL).tidy()
     assert maintenance(account_dir, WITHOUT_SECOND).tidy().warnings == []
-    assert all(stat_data(account_dir, snapshot).st_size < 4 * PAGE for snapshot in listed(account_dir)[1:])
+    assert all(
+        stat_data(account_dir, snapshot).st_size < 4 * PAGE for snapshot in listed(account_dir)[1:]
+    )
     must_hold(account_dir, [images[0], *images[2:]])
 
 
-def test_an_older_version_takes_no_manifest_of_a_delta_for_a_leftover(account_dir: AccountDir) -> None:
+def test_an_older_version_takes_no_manifest_of_a_delta_for_a_leftover(
+    account_dir: AccountDir,
+) -> None:
     """It removes what it can read and finds no plain data of: so it must not be able to read it."""
     days(account_dir, 2)
     older = listed(account_dir)[1]
@@ -404,7 +495,9 @@ def test_an_older_version_takes_no_manifest_of_a_delta_for_a_leftover(account_di
     assert json.loads(path.read_text())["format"] == 2
 
 
-def test_with_compaction_off_all_stay_plain_and_what_is_compacted_is_read(account_dir: AccountDir) -> None:
+def test_with_compaction_off_all_stay_plain_and_what_is_compacted_is_read(
+    account_dir: AccountDir,
+) -> None:
     images = days(account_dir, 3)
     assert maintenance(account_dir, ALL, "off").tidy().compacted == []
     maintenance(account_dir, ALL).tidy()
@@ -416,7 +509,8 @@ def test_with_compaction_off_all_stay_plain_and_what_is_compacted_is_read(accoun
 
 
 def test_a_delta_beside_its_plain_data_is_cleared(account_dir: AccountDir) -> None:
-    """As a crash leaves them, between the name of the one and the end of the other: the plain one counts."""
+    """As a crash leaves them, between the name of the one and the end of the other: the plain one
+    counts."""
     images = days(account_dir, 2)
     older = listed(account_dir)[1]
     maintenance(account_dir, ALL).tidy()
@@ -440,7 +534,10 @@ def test_a_chain_that_is_broken_says_where(account_dir: AccountDir) -> None:
             content(account_dir, snapshot)
     assert [content(account_dir, newest), content(account_dir, third)] == [images[3], images[2]]
     path.unlink()
-    with pytest.raises(Failure, match=f"{oldest.name} needs a newer snapshot of SHA-256 {second.sha256}, which is missing"):
+    with pytest.raises(
+        Failure,
+        match=f"{oldest.name} needs a newer snapshot of SHA-256 {second.sha256}, which is missing",
+    ):
         content(account_dir, oldest)
 
 
@@ -458,7 +555,11 @@ def hashes_of(data: bytes) -> PageHashes:
 def test_hashes_tell_the_pages_that_differ_where_sizes_do() -> None:
     one = image(10) + bytes(2 * PAGE) + image(2, 5)
     other = changed(image(10), [4], 8)
-    assert hashes_of(one).find_changes(hashes_of(other)) == hashes_of(other).find_changes(hashes_of(one)) == [4, 12, 13]
+    assert (
+        hashes_of(one).find_changes(hashes_of(other))
+        == hashes_of(other).find_changes(hashes_of(one))
+        == [4, 12, 13]
+    )
 
 
 def test_a_snapshot_of_before_is_compacted_once_for_each(account_dir: AccountDir) -> None:
@@ -489,7 +590,11 @@ def test_what_one_without_a_manifest_hangs_on_stays(account_dir: AccountDir) -> 
 def test_of_two_with_one_number_none_hangs_on_the_other() -> None:
     """As a manifest that could not be read for a moment leaves them."""
     one, two, newest, oldest = numbered(2), numbered(2, label="twin"), numbered(3), numbered(1)
-    assert compaction.choose_bases([oldest, one, two, newest]) == {one.name: newest, two.name: newest, oldest.name: two}
+    assert compaction.choose_bases([oldest, one, two, newest]) == {
+        one.name: newest,
+        two.name: newest,
+        oldest.name: two,
+    }
 
 
 def test_nothing_hangs_on_what_would_not_be_found_again(account_dir: AccountDir) -> None:
@@ -497,5 +602,9 @@ def test_nothing_hangs_on_what_would_not_be_found_again(account_dir: AccountDir)
     newest, older = listed(account_dir)
     account_dir.replace_manifest(replace(newest, sequence=older.sequence))
     with pytest.raises(Failure, match="would not be found as the base"):
-        Compaction(account_dir, account_dir.read_listing(), lambda: None).pack_snapshot(older, newest)
-    assert sorted(content(account_dir, snapshot) for snapshot in listed(account_dir)) == sorted(images)
+        Compaction(account_dir, account_dir.read_listing(), lambda: None).pack_snapshot(
+            older, newest
+        )
+    assert sorted(content(account_dir, snapshot) for snapshot in listed(account_dir)) == sorted(
+        images
+    )

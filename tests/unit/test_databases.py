@@ -1,4 +1,5 @@
-"""Which files of a folder are databases that no backup covers: by their names, on real folders, however full and odd these are."""
+"""Which files of a folder are databases that no backup covers: by their names, on real folders,
+however full and odd these are."""
 
 from __future__ import annotations
 
@@ -37,9 +38,27 @@ def test_what_is_copied_is_what_the_accounts_say() -> None:
 
 def test_what_is_known_to_be_no_data_is_not_told_of(folder: int, tmp_path: Path) -> None:
     """Row 39."""
-    fill(tmp_path, "state.sqlite", "state.sqlite-wal", "state.sqlite-shm", "statev2.sqlite-wal", "statev2.sqlite-shm")
-    fill(tmp_path, "server-lock.sqlite", "server-launcher-lock.sqlite", "server-database-access.sqlite")
-    fill(tmp_path, "state.sqlite.replaced-20261124T033012Z-ab12", "settings.json", "sqlite", "x.sqlite.bak")
+    fill(
+        tmp_path,
+        "state.sqlite",
+        "state.sqlite-wal",
+        "state.sqlite-shm",
+        "statev2.sqlite-wal",
+        "statev2.sqlite-shm",
+    )
+    fill(
+        tmp_path,
+        "server-lock.sqlite",
+        "server-launcher-lock.sqlite",
+        "server-database-access.sqlite",
+    )
+    fill(
+        tmp_path,
+        "state.sqlite.replaced-20261124T033012Z-ab12",
+        "settings.json",
+        "sqlite",
+        "x.sqlite.bak",
+    )
     (tmp_path / ".v2-import-aB3xYz").mkdir()
     fill(tmp_path / ".v2-import-aB3xYz", "snapshot.sqlite")
     (tmp_path / "folder.sqlite").mkdir()
@@ -60,7 +79,9 @@ def test_all_else_that_ends_as_a_database_is(folder: int, tmp_path: Path) -> Non
     ]  # fmt: skip
 
 
-def test_of_thousands_the_first_few_are_told_and_t3_s_own_is_among_them(folder: int, tmp_path: Path) -> None:
+def test_of_thousands_the_first_few_are_told_and_t3_s_own_is_among_them(
+    folder: int, tmp_path: Path
+) -> None:
     for number in range(3_000):
         os.close(os.open(f"{number:06}.sqlite", os.O_CREAT | os.O_WRONLY, dir_fd=folder))
     fill(tmp_path, "statev2.sqlite")
@@ -71,8 +92,14 @@ def test_of_thousands_the_first_few_are_told_and_t3_s_own_is_among_them(folder: 
     finally:
         tracemalloc.stop()
     assert peak < 1 << 15  # a list of them would take ten times as much
-    assert found == ("statev2.sqlite", *(f"{number:06}.sqlite" for number in range(databases.MOST - 1)))
-    assert databases.summary(found) == "statev2.sqlite, 000000.sqlite, 000001.sqlite and at least 13 more are not backed up"
+    assert found == (
+        "statev2.sqlite",
+        *(f"{number:06}.sqlite" for number in range(databases.MOST - 1)),
+    )
+    assert (
+        databases.summary(found)
+        == "statev2.sqlite, 000000.sqlite, 000001.sqlite and at least 13 more are not backed up"
+    )
 
 
 def test_no_descriptor_is_left_open(folder: int) -> None:
@@ -82,7 +109,10 @@ def test_no_descriptor_is_left_open(folder: int) -> None:
 
 def test_what_is_said_names_the_file_and_the_next_step() -> None:
     assert databases.summary(["statev2.sqlite"]) == "statev2.sqlite is not backed up"
-    assert databases.summary(["a.sqlite", 'is fine; "b.sqlite']) == 'a.sqlite, "is fine; "b.sqlite" are not backed up'
+    assert (
+        databases.summary(["a.sqlite", 'is fine; "b.sqlite'])
+        == 'a.sqlite, "is fine; "b.sqlite" are not backed up'
+    )
     assert databases.explain(["statev2.sqlite"]).startswith(
         "statev2.sqlite is not backed up: this version of t3-backup copies state.sqlite alone; next: "
     )
@@ -100,11 +130,22 @@ def test_what_is_said_names_the_file_and_the_next_step() -> None:
         [1],
         "a.sqlite",
     ],
-    ids=["copied", "a lock", "another ending", "a path", "too long", "too many", "no text", "no list"],
+    ids=[
+        "copied",
+        "a lock",
+        "another ending",
+        "a path",
+        "too long",
+        "too many",
+        "no text",
+        "no list",
+    ],
 )
 def test_a_worker_that_names_what_cannot_be_is_not_believed(names: object) -> None:
     """Row 36."""
-    line = protocol.encode_event(Source(1, 2)).replace(b'"others": []', b'"others": ' + json.dumps(names).encode())
+    line = protocol.encode_event(Source(1, 2)).replace(
+        b'"others": []', b'"others": ' + json.dumps(names).encode()
+    )
     with pytest.raises(WorkerLost):
         protocol.decode_event(line)
 
@@ -112,6 +153,6 @@ def test_a_worker_that_names_what_cannot_be_is_not_believed(names: object) -> No
 def test_names_of_any_bytes_arrive_and_nothing_in_them_is_obeyed() -> None:
     """Row 36."""
     odd = os.fsdecode(b"\xff\x1b[2J\n.sqlite")
-    assert protocol.decode_event(protocol.encode_event(Source(1, 2, ("statev2.sqlite", odd)))) == Source(
-        1, 2, ("statev2.sqlite", "??[2J?.sqlite")
-    )
+    assert protocol.decode_event(
+        protocol.encode_event(Source(1, 2, ("statev2.sqlite", odd)))
+    ) == Source(1, 2, ("statev2.sqlite", "??[2J?.sqlite"))

@@ -1,4 +1,5 @@
-"""A delta gives back the image that it was made of, and tells when it can't. Real files, no shelf."""
+"""A delta gives back the image that it was made of, and tells when it can't. Real files, no
+shelf."""
 
 from __future__ import annotations
 
@@ -29,7 +30,9 @@ def file(data: bytes = b"") -> Iterator[int]:
 
 def pages_of(data: bytes) -> delta.Read:
     def read(numbers: Sequence[int]) -> bytes:
-        return b"".join(data[number * PAGE : (number + 1) * PAGE].ljust(PAGE, b"\0") for number in numbers)
+        return b"".join(
+            data[number * PAGE : (number + 1) * PAGE].ljust(PAGE, b"\0") for number in numbers
+        )
 
     return read
 
@@ -49,11 +52,15 @@ def read(fd: int, new: bytes | None) -> bytes:
         with tempfile.TemporaryFile() as plain, tempfile.TemporaryFile() as scratch:
             plain.write(new or b"")
             plain.flush()
-            with Image(None if new is None else os.dup(plain.fileno()), os.dup(scratch.fileno()), PAGE) as made:
+            with Image(
+                None if new is None else os.dup(plain.fileno()), os.dup(scratch.fileno()), PAGE
+            ) as made:
                 if copied:
                     made.copy_plain()
                 made.apply_delta(Delta(fd))
-                whole = b"".join(made.read_pages([number]) for number in range(-(-made.bytes // PAGE)))[: made.bytes]
+                whole = b"".join(
+                    made.read_pages([number]) for number in range(-(-made.bytes // PAGE))
+                )[: made.bytes]
                 assert made.hash_content().sha256 == sha256(whole).hexdigest()
                 if copied:
                     scratch.seek(0)
@@ -64,7 +71,8 @@ def read(fd: int, new: bytes | None) -> bytes:
 
 
 def mutated(data: bytes, random: Random, most: int) -> bytes:
-    """The same with a few pages changed, and then cut, or with pages more: of something, or of zeros."""
+    """The same with a few pages changed, and then cut, or with pages more: of something, or of
+    zeros."""
     new = bytearray(data)
     for _ in range(random.randrange(4)):
         if new:
@@ -73,13 +81,19 @@ def mutated(data: bytes, random: Random, most: int) -> bytes:
     if random.random() < 0.5:
         pages = random.randrange(most)
         more = pages * PAGE - len(new)
-        new = new[: pages * PAGE] if more < 0 else new + (bytes(more) if random.random() < 0.5 else random.randbytes(more))
+        new = (
+            new[: pages * PAGE]
+            if more < 0
+            else new + (bytes(more) if random.random() < 0.5 else random.randbytes(more))
+        )
     return bytes(new)
 
 
 @settings(max_examples=150)
 @given(st.randoms(use_true_random=False))
-def test_every_image_comes_back_along_a_chain_in_which_sizes_shrink_and_grow(random: Random) -> None:
+def test_every_image_comes_back_along_a_chain_in_which_sizes_shrink_and_grow(
+    random: Random,
+) -> None:
     """Row 37."""
     newer = mutated(image(random.randrange(1, 30)), random, 30)
     for _ in range(4):

@@ -29,7 +29,9 @@ from t3_backup.t3.endpoints import PAIRING_PATHS
 FAILURES = (ROOT / "docs" / "failures.md").read_text()
 ROWS = re.findall(r"^\| (\d+) \|.*\| ([^|]+) \|$", FAILURES, re.MULTILINE)
 PYTHON = "\n".join(path.read_text() for path in sorted((ROOT / "tests").rglob("test_*.py")))
-LESSONS = re.findall(r"^\| (\d+) \|.*\| ([^|]+) \|$", (ROOT / "docs" / "post-mortem.md").read_text(), re.MULTILINE)
+LESSONS = re.findall(
+    r"^\| (\d+) \|.*\| ([^|]+) \|$", (ROOT / "docs" / "post-mortem.md").read_text(), re.MULTILINE
+)
 JSON = (ROOT / "docs" / "interface" / "json.md").read_text()
 SETTINGS = (ROOT / "docs" / "interface" / "settings.md").read_text()
 MADE_OF_THE_SETTINGS = ["debian/t3-backup.default", "docs/interface/settings.md"]
@@ -43,7 +45,9 @@ def test_every_way_to_lose_data_has_the_tests_that_are_named(number: str, tests:
     names = re.findall(r"`(\w+)`", tests)
     assert names
     for name in names:
-        assert f"def {name}(" in PYTHON or f"static void {name}(void)" in C, f"row {number}: no test {name}"
+        assert f"def {name}(" in PYTHON or f"static void {name}(void)" in C, (
+            f"row {number}: no test {name}"
+        )
 
 
 def test_the_rows_are_the_ones_that_are_claimed() -> None:
@@ -51,30 +55,53 @@ def test_the_rows_are_the_ones_that_are_claimed() -> None:
     assert [int(number) for number, _ in ROWS] == expected
 
 
-@pytest.mark.parametrize(("number", "tests"), LESSONS, ids=[f"lesson {number}" for number, _ in LESSONS])
+@pytest.mark.parametrize(
+    ("number", "tests"), LESSONS, ids=[f"lesson {number}" for number, _ in LESSONS]
+)
 def test_every_lesson_has_the_tests_that_are_named_in_their_files(number: str, tests: str) -> None:
     named = re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", tests)
     assert len(named) == tests.count("`") / 2 > 0
     for path, name in named:
-        assert re.search(rf"^def {name}\(", (ROOT / path).read_text(), re.MULTILINE), f"lesson {number}: no {name} in {path}"
+        assert re.search(rf"^def {name}\(", (ROOT / path).read_text(), re.MULTILINE), (
+            f"lesson {number}: no {name} in {path}"
+        )
 
 
 @pytest.fixture(scope="module")
 def gate() -> set[str]:
     """The names of the tests that are run where no soak is asked for."""
-    environ = {name: value for name, value in os.environ.items() if name not in ("T3_TEST_SOAK", "PYTEST_ADDOPTS")}
-    line = [sys.executable, "-m", "pytest", "--collect-only", "-q", "-p", "no:cacheprovider", "tests"]
+    environ = {
+        name: value
+        for name, value in os.environ.items()
+        if name not in ("T3_TEST_SOAK", "PYTEST_ADDOPTS")
+    }
+    line = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "--collect-only",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        "tests",
+    ]
     done = subprocess.run(line, cwd=ROOT, env=environ, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout[-2000:]
-    return set(re.findall(r"::(test_\w+)", done.stdout)) | set(re.findall(r"static void (\w+)\(void\)", C))
+    return set(re.findall(r"::(test_\w+)", done.stdout)) | set(
+        re.findall(r"static void (\w+)\(void\)", C)
+    )
 
 
 @pytest.mark.parametrize(("number", "tests"), ROWS, ids=[f"row {number}" for number, _ in ROWS])
-def test_every_way_to_lose_data_has_a_witness_in_the_gate(number: str, tests: str, gate: set[str]) -> None:
+def test_every_way_to_lose_data_has_a_witness_in_the_gate(
+    number: str, tests: str, gate: set[str]
+) -> None:
     assert set(re.findall(r"`(\w+)`", tests)) & gate, f"row {number}"
 
 
-@pytest.mark.parametrize(("number", "tests"), LESSONS, ids=[f"lesson {number}" for number, _ in LESSONS])
+@pytest.mark.parametrize(
+    ("number", "tests"), LESSONS, ids=[f"lesson {number}" for number, _ in LESSONS]
+)
 def test_every_lesson_has_a_witness_in_the_gate(number: str, tests: str, gate: set[str]) -> None:
     assert set(re.findall(r"::(\w+)`", tests)) & gate, f"lesson {number}"
 
@@ -119,7 +146,11 @@ def test_every_setting_is_documented_with_its_default() -> None:
 
 def tool(checkout: Path, name: str, *words: str) -> subprocess.CompletedProcess[str]:
     line = [sys.executable, checkout / "tools" / name, *words]
-    environ = {"PATH": os.environ["PATH"], "PYTHONPATH": str(checkout), "PYTHONDONTWRITEBYTECODE": "1"}
+    environ = {
+        "PATH": os.environ["PATH"],
+        "PYTHONPATH": str(checkout),
+        "PYTHONDONTWRITEBYTECODE": "1",
+    }
     return subprocess.run(line, env=environ, capture_output=True, text=True, check=False)
 
 
@@ -129,50 +160,87 @@ def test_what_is_made_from_the_settings_is_up_to_date() -> None:
 
 
 def contents(checkout: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(checkout)): path.read_bytes() for path in checkout.rglob("*") if path.is_file()}
+    return {
+        str(path.relative_to(checkout)): path.read_bytes()
+        for path in checkout.rglob("*")
+        if path.is_file()
+    }
 
 
 def test_a_new_setting_touches_three_files(tmp_path: Path) -> None:
     for folder in ("t3_backup", "tools", "docs", "debian"):
-        shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__", ".debhelper"))
+        shutil.copytree(
+            ROOT / folder,
+            tmp_path / folder,
+            ignore=shutil.ignore_patterns("__pycache__", ".debhelper"),
+        )
     before = contents(tmp_path)
     table = tmp_path / "t3_backup" / "settings.py"
     new = '    barn: str = setting("T3_BACKUP_BARN", "red", _one_of("red", "blue"), "The colour of the barn.")\n\n'
-    table.write_text(table.read_text().replace("    def run_timeout(", f"{new}    def run_timeout("))
+    table.write_text(
+        table.read_text().replace("    def run_timeout(", f"{new}    def run_timeout(")
+    )
     stale = tool(tmp_path, "settings_files.py", "--check")
     assert stale.returncode == 1
-    assert re.findall(r"^(\S+) is not up to date", stale.stderr, re.MULTILINE) == MADE_OF_THE_SETTINGS
+    assert (
+        re.findall(r"^(\S+) is not up to date", stale.stderr, re.MULTILINE) == MADE_OF_THE_SETTINGS
+    )
     assert tool(tmp_path, "settings_files.py").returncode == 0
     assert tool(tmp_path, "settings_files.py", "--check").returncode == 0
     after = contents(tmp_path)
     touched = {path for path in before.keys() | after.keys() if before.get(path) != after.get(path)}
     assert touched == {"t3_backup/settings.py", *MADE_OF_THE_SETTINGS}
-    # And it is there: for the program, with its value; in the help; on the manual page; and in what was made.
+    # And it is there: for the program, with its value; in the help; on the manual page; and in what
+    # was made.
     read = "import sys; from t3_backup.settings import load; print(load({}, {'T3_BACKUP_BARN': 'blue'}).barn)"
     environ = {"PATH": os.environ["PATH"], "PYTHONDONTWRITEBYTECODE": "1"}
     for words, said in ((["-c", read], "blue"), (["-m", "t3_backup", "--help"], "T3_BACKUP_BARN")):
-        done = subprocess.run([sys.executable, *words], cwd=tmp_path, env=environ, capture_output=True, text=True, check=True)
+        done = subprocess.run(
+            [sys.executable, *words],
+            cwd=tmp_path,
+            env=environ,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
         assert said in done.stdout
-    assert "T3_BACKUP_BARN\nThe colour of the barn.\nDefault: red." in tool(tmp_path, "manpage.py", "t3-backup-state").stdout
+    assert (
+        "T3_BACKUP_BARN\nThe colour of the barn.\nDefault: red."
+        in tool(tmp_path, "manpage.py", "t3-backup-state").stdout
+    )
     assert b"# The colour of the barn.\n#T3_BACKUP_BARN=red\n" in after["debian/t3-backup.default"]
-    assert b"| `T3_BACKUP_BARN` | | `red` | | The colour of the barn. |" in after["docs/interface/settings.md"]
+    assert (
+        b"| `T3_BACKUP_BARN` | | `red` | | The colour of the barn. |"
+        in after["docs/interface/settings.md"]
+    )
 
 
 def test_what_readme_debian_names_is_there() -> None:
     text = (ROOT / "debian" / "t3-autoupdate.README.Debian").read_text()
-    shipped = {path.name.removeprefix("t3-autoupdate.") for path in (ROOT / "debian").glob("t3-autoupdate.t3-autoupdate*")}
+    shipped = {
+        path.name.removeprefix("t3-autoupdate.")
+        for path in (ROOT / "debian").glob("t3-autoupdate.t3-autoupdate*")
+    }
     named = set(re.findall(r"(?<![@\w-])(t3-autoupdate(?:-[a-z]+)?\.(?:timer|service))\b", text))
     assert named <= shipped
-    assert {unit for unit in shipped if unit.endswith(".timer")} <= named, "who installs it must know what runs when"
+    assert {unit for unit in shipped if unit.endswith(".timer")} <= named, (
+        "who installs it must know what runs when"
+    )
     for timer in (unit for unit in shipped if unit.endswith(".timer")):
-        [when] = re.findall(r"^OnCalendar=(.+)$", (ROOT / "debian" / f"t3-autoupdate.{timer}").read_text(), re.MULTILINE)
+        [when] = re.findall(
+            r"^OnCalendar=(.+)$",
+            (ROOT / "debian" / f"t3-autoupdate.{timer}").read_text(),
+            re.MULTILINE,
+        )
         assert {"*-*-* 04:30:00": "between 04:30 and", "*:0/15": "every 15 minutes"}[when] in text
     commands = bump_arguments.build_parser().format_help()
     for command in re.findall(r'(?:^    |")t3-autoupdate ([a-z]+)', text, re.MULTILINE):
         assert f"    {command}  " in commands, command
 
 
-def test_the_page_of_t3_pair_has_its_options_and_endpoints(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_page_of_t3_pair_has_its_options_and_endpoints(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     page = (ROOT / "docs" / "t3-pair.1").read_text().replace("\\-", "-")
     with pytest.raises(SystemExit):
         pair_command.main(["--help"])
@@ -190,7 +258,13 @@ def anchors(page: str) -> set[str]:
     for heading in re.findall(r"^#+ (.+)$", text, re.MULTILINE):
         plain = re.sub(r"\[([^]]*)\]\([^)]*\)", r"\1", heading).lower()
         anchor = re.sub(r"[^\w -]", "", plain).replace(" ", "-")
-        found.add(next(name for n in itertools.count() if (name := f"{anchor}-{n}" if n else anchor) not in found))
+        found.add(
+            next(
+                name
+                for n in itertools.count()
+                if (name := f"{anchor}-{n}" if n else anchor) not in found
+            )
+        )
     return found
 
 
@@ -226,9 +300,14 @@ def test_every_guide_is_reached_from_the_readme() -> None:
 
 
 def named_modules(text: str) -> set[str]:
-    """The files and folders of the package that a page names: `worker/child/` and `t3/pairing.py`, but not `tools/...`."""
+    """The files and folders of the package that a page names: `worker/child/` and `t3/pairing.py`,
+    but not `tools/...`."""
     found = set(re.findall(r"`([a-z0-9_/]+(?:\.py|/))`", text))
-    return {name for name in found if not name.startswith(("tools/", "csrc/", "docs/", "tests/", "t3_backup/"))}
+    return {
+        name
+        for name in found
+        if not name.startswith(("tools/", "csrc/", "docs/", "tests/", "t3_backup/"))
+    }
 
 
 def test_every_module_that_the_architecture_names_is_there() -> None:
@@ -241,26 +320,55 @@ def test_the_glossary_is_in_order_and_has_each_word_once() -> None:
     text = (ROOT / "docs" / "architecture.md").read_text()
     words = re.findall(r"^\| ([^|]+) \|", text[text.index("## Glossary") :], re.MULTILINE)[1:]
     assert words == sorted(set(words))
-    for word in ("snapshot", "manifest", "store", "account folder", "worker", "census", "checkpoint", "swap", "label", "accept"):
+    for word in (
+        "snapshot",
+        "manifest",
+        "store",
+        "account folder",
+        "worker",
+        "census",
+        "checkpoint",
+        "swap",
+        "label",
+        "accept",
+    ):
         assert word in words
 
 
-# The program's own outputs and names are as they are: they stand in blocks of code, in backticks, or are the help of a metric.
-_OF_THE_PROGRAM = re.compile(r"^( *)```.*?^\1```$|^ {4,}\S[^\n]*$|`[^`]*`|<!--.*?-->|\]\([^)]*\)", re.MULTILINE | re.DOTALL)
+# The program's own outputs and names are as they are: they stand in blocks of code, in backticks,
+# or are the help of a metric.
+_OF_THE_PROGRAM = re.compile(
+    r"^( *)```.*?^\1```$|^ {4,}\S[^\n]*$|`[^`]*`|<!--.*?-->|\]\([^)]*\)", re.MULTILINE | re.DOTALL
+)
 _METRIC = re.compile(r"^\| `t3_.*$", re.MULTILINE)
 _PRONOUNS = re.compile(r"\b(he|him|his|himself|she|her|hers|herself)\b", re.IGNORECASE)
-_PRIVATE = re.compile(r"\b(shelf|shelves|folds?|folded|folding|(hang|hangs|hanging|hung) on|in what room)\b", re.IGNORECASE)
+_PRIVATE = re.compile(
+    r"\b(shelf|shelves|folds?|folded|folding|(hang|hangs|hanging|hung) on|in what room)\b",
+    re.IGNORECASE,
+)
 _DEBIAN = [
-    ROOT / "debian" / name for name in ("t3-backup.README.Debian", "t3-autoupdate.README.Debian", "control", "hooks.d/README")
+    ROOT / "debian" / name
+    for name in (
+        "t3-backup.README.Debian",
+        "t3-autoupdate.README.Debian",
+        "control",
+        "hooks.d/README",
+    )
 ]
-_MANUALS = [*sorted((ROOT / "docs").glob("*.8.in")), ROOT / "docs" / "t3-pair.1", *sorted((ROOT / "debian").glob("*.default"))]
+_MANUALS = [
+    *sorted((ROOT / "docs").glob("*.8.in")),
+    ROOT / "docs" / "t3-pair.1",
+    *sorted((ROOT / "debian").glob("*.default")),
+]
 
 
 def prose(text: str) -> str:
     return _OF_THE_PROGRAM.sub("CODE", _METRIC.sub("", text))
 
 
-@pytest.mark.parametrize("page", [*PAGES, *_DEBIAN, *_MANUALS], ids=lambda page: str(page.relative_to(ROOT)))
+@pytest.mark.parametrize(
+    "page", [*PAGES, *_DEBIAN, *_MANUALS], ids=lambda page: str(page.relative_to(ROOT))
+)
 def test_users_are_they_and_words_are_those_of_the_glossary(page: Path) -> None:
     text = prose(page.read_text())
     assert _PRONOUNS.findall(text) == []

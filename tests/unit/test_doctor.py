@@ -1,4 +1,5 @@
-"""What the doctor makes of facts: each state that costs a backup fails by name, each other is said, and health is silent of both."""
+"""What the doctor makes of facts: each state that costs a backup fails by name, each other is said,
+and health is silent of both."""
 
 from __future__ import annotations
 
@@ -12,7 +13,16 @@ from made import NOON, made
 
 from t3_backup import settings
 from t3_backup.doctor import checks
-from t3_backup.doctor.facts import AccountDirFacts, AccountFacts, Facts, Libraries, MapFacts, StoreFacts, TextfileFacts, kind_of
+from t3_backup.doctor.facts import (
+    AccountDirFacts,
+    AccountFacts,
+    Facts,
+    Libraries,
+    MapFacts,
+    StoreFacts,
+    TextfileFacts,
+    kind_of,
+)
 from t3_backup.doctor.finding import Finding
 from t3_backup.doctor.units import Systemd
 from t3_backup.monitor.attempts import Attempt
@@ -25,7 +35,9 @@ GIB = 1 << 30
 VALUES = settings.load({}, {}, Path("/dev/null"))
 
 ALICE = AccountFacts("alice", Path("/home/alice"), 2, Source(GIB, 1 << 20))
-SHELF = AccountDirFacts("alice", Path("/var/backups/t3-state/alice"), (made(1, NOON - timedelta(hours=8)),))
+SHELF = AccountDirFacts(
+    "alice", Path("/var/backups/t3-state/alice"), (made(1, NOON - timedelta(hours=8)),)
+)
 STORE = StoreFacts(
     Path("/var/backups/t3-state"),
     Path("/var/backups/t3-state"),
@@ -86,14 +98,16 @@ def test_on_a_healthy_machine_every_check_is_ok_but_for_what_is_only_to_be_known
 
 
 @pytest.mark.parametrize(
-    ("status", "line"), [("ok", "ok    a: b"), ("note", "note  a: b"), ("warn", "warn  a: b"), ("fail", "FAIL  a: b")]
+    ("status", "line"),
+    [("ok", "ok    a: b"), ("note", "note  a: b"), ("warn", "warn  a: b"), ("fail", "FAIL  a: b")],
 )
 def test_a_line_begins_with_how_it_is_and_then_names_what(status: str, line: str) -> None:
     assert Finding(status, "a", "b").line() == line
     assert Finding(status, "a", "b").as_json() == {"name": "a", "status": status, "text": "b"}
 
 
-# --- the map and the accounts ----------------------------------------------------------------------------------------
+# --- the map and the accounts
+# ----------------------------------------------------------------------------------------
 
 
 def test_a_map_that_can_t_be_read_fails_and_makes_nobody_s_shelf_a_forgotten_one() -> None:
@@ -104,15 +118,23 @@ def test_a_map_that_can_t_be_read_fails_and_makes_nobody_s_shelf_a_forgotten_one
 
 def test_a_bad_line_is_a_warning_and_a_map_of_bad_lines_alone_a_failure() -> None:
     bad = MapFacts(Path("/m"), ("alice",), ("/m:3: not a line", "/m:4: not a line"))
-    assert [finding.status for finding in examine(map=bad) if finding.name == "map"] == ["warn", "warn", "ok"]
+    assert [finding.status for finding in examine(map=bad) if finding.name == "map"] == [
+        "warn",
+        "warn",
+        "ok",
+    ]
     worse = replace(bad, users=())
-    assert [finding.status for finding in examine(map=worse, accounts=()) if finding.name == "map"] == ["warn", "warn", "fail"]
+    assert [
+        finding.status for finding in examine(map=worse, accounts=()) if finding.name == "map"
+    ] == ["warn", "warn", "fail"]
 
 
 def test_hooks_are_named_and_what_is_passed_over_is_a_warning() -> None:
     folder = Path("/etc/t3-backup/hooks.d")
     assert [finding for finding in examine(hooks=Found(folder)) if finding.name == "hooks"] == []
-    assert of("hooks", hooks=Found(folder, ("mail", "ping"))).text.startswith("called when a run fails: mail, ping; ")
+    assert of("hooks", hooks=Found(folder, ("mail", "ping"))).text.startswith(
+        "called when a run fails: mail, ping; "
+    )
     bad = of("hooks", hooks=Found(folder, (), ("ping.sh (why)", "x (why)")))
     assert (bad.status, bad.text) == ("warn", f"in {folder} are ignored: ping.sh (why), x (why)")
 
@@ -122,7 +144,10 @@ def test_an_empty_map_is_a_warning() -> None:
 
 
 def test_an_account_with_a_problem_fails_with_it() -> None:
-    found = of("account alice", accounts=(AccountFacts("alice", problem="alice: no such user on this system"),))
+    found = of(
+        "account alice",
+        accounts=(AccountFacts("alice", problem="alice: no such user on this system"),),
+    )
     assert found == Finding("fail", "account alice", "alice: no such user on this system")
 
 
@@ -135,8 +160,15 @@ def test_the_size_of_a_database_is_told_and_none_is_only_noted() -> None:
 
 def test_a_database_that_is_not_copied_fails_by_name_beside_one_that_is_and_alone() -> None:
     """Row 39."""
-    for account in (replace(ALICE, uncovered=("statev2.sqlite",)), replace(ALICE, source=None, uncovered=("statev2.sqlite",))):
-        found = [one for one in examine(accounts=(account,), **with_store(account_dirs=())) if one.name == "account alice"]
+    for account in (
+        replace(ALICE, uncovered=("statev2.sqlite",)),
+        replace(ALICE, source=None, uncovered=("statev2.sqlite",)),
+    ):
+        found = [
+            one
+            for one in examine(accounts=(account,), **with_store(account_dirs=()))
+            if one.name == "account alice"
+        ]
         assert found[0].status == "fail"
         assert found[0].text.startswith("statev2.sqlite is not backed up: ")
         assert [one.status for one in found[1:]] == (["ok"] if account.source else [])
@@ -148,14 +180,18 @@ def test_a_database_that_is_gone_while_its_snapshots_are_there_fails() -> None:
     assert "1 snapshots of it: was it deleted?" in found.text
 
 
-# --- the store -------------------------------------------------------------------------------------------------------
+# --- the store
+# -------------------------------------------------------------------------------------------------------
 
 
 def test_a_store_that_can_t_be_used_fails_and_one_that_is_not_there_yet_warns() -> None:
     assert of("store", **with_store(problem="/s belongs to uid 7", account_dirs=())) == Finding(
         "fail", "store", "/s belongs to uid 7"
     )
-    assert of("store", **with_store(problem="no store at /s", exists=False, account_dirs=())).status == "warn"
+    assert (
+        of("store", **with_store(problem="no store at /s", exists=False, account_dirs=())).status
+        == "warn"
+    )
 
 
 @pytest.mark.parametrize(
@@ -163,10 +199,15 @@ def test_a_store_that_can_t_be_used_fails_and_one_that_is_not_there_yet_warns() 
     [
         *((kind, "ok") for kind in checks.TESTED),
         *((kind, "fail") for kind in ("tmpfs", "ramfs", "nfs", "nfs4", "cifs", "9p", "fuse.sshfs")),
-        *((kind, "warn") for kind in ("overlay", "zfs", "f2fs", "fuse.mergerfs", "vfat", "unknown")),
+        *(
+            (kind, "warn")
+            for kind in ("overlay", "zfs", "f2fs", "fuse.mergerfs", "vfat", "unknown")
+        ),
     ],
 )
-def test_a_file_system_is_good_where_it_was_tested_and_bad_where_it_is_no_local_disk(kind: str, status: str) -> None:
+def test_a_file_system_is_good_where_it_was_tested_and_bad_where_it_is_no_local_disk(
+    kind: str, status: str
+) -> None:
     found = of("file system", **with_store(kind=kind))
     assert found.status == status
     assert f"on {kind}" in found.text
@@ -181,18 +222,28 @@ def test_a_read_only_store_fails() -> None:
     [(4 * GIB, "ok"), (4 * GIB - 1, "warn"), (3 * GIB, "warn"), (3 * GIB - 1, "fail"), (0, "fail")],
 )
 def test_space_is_measured_by_all_databases_and_by_the_largest(free: int, status: str) -> None:
-    accounts = tuple(AccountFacts(name, source=Source(size, GIB // 2)) for name, size in (("a", GIB // 2), ("b", 5 * GIB // 2)))
-    needed = {"accounts": accounts} | with_store(free_bytes=free + 2 * GIB)  # of which so many stay free, on a large disk
+    accounts = tuple(
+        AccountFacts(name, source=Source(size, GIB // 2))
+        for name, size in (("a", GIB // 2), ("b", 5 * GIB // 2))
+    )
+    # of which so many stay free, on a large disk
+    needed = {"accounts": accounts} | with_store(free_bytes=free + 2 * GIB)
     assert of("space", **needed).status == status
 
 
-@pytest.mark.parametrize(("reserve", "total", "kept"), [("auto", 10 * GIB, GIB // 2), ("3G", 10 * GIB, 3 * GIB)])
-def test_what_stays_free_is_a_share_of_a_small_disk_or_what_the_settings_say(reserve: str, total: int, kept: int) -> None:
+@pytest.mark.parametrize(
+    ("reserve", "total", "kept"), [("auto", 10 * GIB, GIB // 2), ("3G", 10 * GIB, 3 * GIB)]
+)
+def test_what_stays_free_is_a_share_of_a_small_disk_or_what_the_settings_say(
+    reserve: str, total: int, kept: int
+) -> None:
     values = settings.load({}, {"T3_BACKUP_RESERVE": reserve}, Path("/dev/null"))
     needed = GIB + (1 << 20)  # ALICE's database and its -wal
     for free, status in ((needed + kept, "ok"), (needed + kept - 1, "fail")):
         facts = replace(HEALTHY, **with_store(free_bytes=free, total_bytes=total))
-        assert [one.status for one in checks.check_machine(facts, values) if one.name == "space"] == [status]
+        assert [
+            one.status for one in checks.check_machine(facts, values) if one.name == "space"
+        ] == [status]
 
 
 def test_a_disk_that_holds_store_and_homes_is_noted() -> None:
@@ -204,16 +255,22 @@ def test_a_disk_that_holds_store_and_homes_is_noted() -> None:
     assert "as the homes of bob: if that disk fails, both are lost" in one.text
 
 
-# --- shelves and snapshots -------------------------------------------------------------------------------------------
+# --- shelves and snapshots
+# -------------------------------------------------------------------------------------------
 
 
-def test_a_shelf_that_can_t_be_used_fails_and_one_of_the_user_s_own_waits_to_be_taken_over() -> None:
+def test_a_shelf_that_can_t_be_used_fails_and_one_of_the_user_s_own_waits_to_be_taken_over() -> (
+    None
+):
     assert of("shelf alice", **with_shelf(problem="open to others", snapshots=())) == Finding(
         "fail", "shelf alice", "open to others"
     )
     own = of("shelf alice", **with_shelf(old=12, snapshots=()))
     assert own.status == "warn"
-    assert "with 12 snapshots that they can change; take them over: t3-backup-state import-legacy alice" in own.text
+    assert (
+        "with 12 snapshots that they can change; take them over: t3-backup-state import-legacy alice"
+        in own.text
+    )
 
 
 def test_what_waits_to_be_taken_over_and_what_can_t_be_are_warnings() -> None:
@@ -225,7 +282,9 @@ def test_what_waits_to_be_taken_over_and_what_can_t_be_are_warnings() -> None:
     assert "/s/alice+leftover" in left.text
 
 
-def test_data_without_a_manifest_is_a_warning_where_it_is_ours_and_a_note_where_it_never_had_one() -> None:
+def test_data_without_a_manifest_is_a_warning_where_it_is_ours_and_a_note_where_it_never_had_one() -> (
+    None
+):
     lost = of("shelf alice", **with_shelf(strays=("state-20261124T120000Z.sqlite",)))
     old = of("shelf alice", **with_shelf(strays=("state-20261101-033000.sqlite",)))
     assert (lost.status, old.status) == ("warn", "note")
@@ -240,7 +299,11 @@ def test_what_waits_for_accept_is_named_with_its_reasons_and_what_was_accepted_i
     assert f"{bad.name} (suspect: half of its rows are gone)" in found.text
     assert "t3-backup-state accept alice" in found.text
     accepted = replace(bad, accepted_at="2026-11-24T13:00:00Z")
-    assert not [f for f in examine(**with_shelf(snapshots=(accepted, *SHELF.snapshots))) if f.name == "shelf alice"]
+    assert not [
+        f
+        for f in examine(**with_shelf(snapshots=(accepted, *SHELF.snapshots)))
+        if f.name == "shelf alice"
+    ]
 
 
 @pytest.mark.parametrize(
@@ -254,7 +317,9 @@ def test_what_waits_for_accept_is_named_with_its_reasons_and_what_was_accepted_i
         (timedelta(days=-1, seconds=-1), "warn"),
     ],
 )
-def test_the_newest_verified_snapshot_may_be_two_days_old_and_not_of_the_future(age: timedelta, status: str) -> None:
+def test_the_newest_verified_snapshot_may_be_two_days_old_and_not_of_the_future(
+    age: timedelta, status: str
+) -> None:
     assert of("snapshots alice", **with_shelf(snapshots=(made(1, NOON - age),))).status == status
 
 
@@ -277,47 +342,83 @@ def tried(ago: timedelta, outcome: str = "unchanged", **changes: Any) -> Attempt
 
 def test_a_run_that_found_the_database_unchanged_counts_as_long_as_it_is_fresh() -> None:
     old = replace(SHELF, snapshots=(made(1, NOON - timedelta(days=5)),))
-    for ago, status in ((timedelta(hours=9), "ok"), (timedelta(days=3), "fail"), (timedelta(days=-1), "fail")):
-        found = of("snapshots alice", **with_store(account_dirs=(old,), attempts={"alice": [tried(ago)]}))
+    for ago, status in (
+        (timedelta(hours=9), "ok"),
+        (timedelta(days=3), "fail"),
+        (timedelta(days=-1), "fail"),
+    ):
+        found = of(
+            "snapshots alice", **with_store(account_dirs=(old,), attempts={"alice": [tried(ago)]})
+        )
         assert found.status == status
-    found = of("snapshots alice", **with_store(account_dirs=(old,), attempts={"alice": [tried(timedelta(hours=9))]}))
-    assert found.text.endswith(" is 5d old (state-20261119T120000Z), and the database was unchanged 9h ago")
+    found = of(
+        "snapshots alice",
+        **with_store(account_dirs=(old,), attempts={"alice": [tried(timedelta(hours=9))]}),
+    )
+    assert found.text.endswith(
+        " is 5d old (state-20261119T120000Z), and the database was unchanged 9h ago"
+    )
     failed = {"alice": [tried(timedelta(hours=9), "failed")], "bob": [tried(timedelta(hours=9))]}
-    assert of("snapshots alice", **with_store(account_dirs=(old,), attempts=failed)).status == "fail"
+    assert (
+        of("snapshots alice", **with_store(account_dirs=(old,), attempts=failed)).status == "fail"
+    )
 
 
 def test_what_was_taken_beside_a_database_that_is_not_copied_counts_for_nothing() -> None:
     """Row 39."""
-    attempts = {"alice": [tried(timedelta(days=1), "failed", uncovered=("statev2.sqlite",)), tried(timedelta(hours=1), "failed")]}
+    attempts = {
+        "alice": [
+            tried(timedelta(days=1), "failed", uncovered=("statev2.sqlite",)),
+            tried(timedelta(hours=1), "failed"),
+        ]
+    }
     gone = of("snapshots alice", **with_store(attempts=attempts))
-    assert (gone.status, "statev2.sqlite is not backed up; they are gone since; back up now" in gone.text) == ("fail", True)
+    assert (
+        gone.status,
+        "statev2.sqlite is not backed up; they are gone since; back up now" in gone.text,
+    ) == ("fail", True)
     bare = (replace(ALICE, uncovered=("statev2.sqlite",)),)
     there = of("snapshots alice", **with_store(attempts=attempts), accounts=bare)
-    assert (there.status, there.text.startswith("statev2.sqlite is not backed up: this version")) == ("fail", True)
+    assert (
+        there.status,
+        there.text.startswith("statev2.sqlite is not backed up: this version"),
+    ) == ("fail", True)
 
 
 def test_a_ledger_that_can_t_be_read_is_a_warning() -> None:
-    assert of("ledger", **with_store(ledger_problem="/s/attempts.json can't be read")).status == "warn"
+    assert (
+        of("ledger", **with_store(ledger_problem="/s/attempts.json can't be read")).status == "warn"
+    )
 
 
 @pytest.mark.parametrize(
-    "account_dirs", [(), (replace(SHELF, snapshots=()),), (replace(SHELF, snapshots=(made(verdict="suspect"),)),)]
+    "account_dirs",
+    [(), (replace(SHELF, snapshots=()),), (replace(SHELF, snapshots=(made(verdict="suspect"),)),)],
 )
-def test_a_database_without_a_verified_snapshot_is_a_warning(account_dirs: tuple[AccountDirFacts, ...]) -> None:
+def test_a_database_without_a_verified_snapshot_is_a_warning(
+    account_dirs: tuple[AccountDirFacts, ...],
+) -> None:
     assert of("snapshots alice", **with_store(account_dirs=account_dirs)).status == "warn"
 
 
 def test_snapshots_of_somebody_who_left_the_map_are_a_warning() -> None:
     zoe = AccountDirFacts("zoe", Path("/s/zoe"), (made(),))
     assert of("snapshots zoe", **with_store(account_dirs=(SHELF, zoe))).status == "warn"
-    assert not [f for f in examine(**with_store(account_dirs=(SHELF, replace(zoe, snapshots=())))) if f.name == "snapshots zoe"]
+    assert not [
+        f
+        for f in examine(**with_store(account_dirs=(SHELF, replace(zoe, snapshots=()))))
+        if f.name == "snapshots zoe"
+    ]
 
 
-# --- somebody who is not root ----------------------------------------------------------------------------------------
+# --- somebody who is not root
+# ----------------------------------------------------------------------------------------
 
 
 def test_somebody_else_is_told_what_needs_root_and_nothing_fails_for_it() -> None:
-    mine = {"is_root": False, "map": None} | with_store(foreign=True, problem="not yours to open", account_dirs=())
+    mine = {"is_root": False, "map": None} | with_store(
+        foreign=True, problem="not yours to open", account_dirs=()
+    )
     found = examine(**mine)
     assert {f.name: f.status for f in found}["rights"] == "note"
     assert of("store", **mine).status == "note"
@@ -326,13 +427,18 @@ def test_somebody_else_is_told_what_needs_root_and_nothing_fails_for_it() -> Non
     assert not [f for f in found if f.name in ("map", "snapshots alice")]
 
 
-# --- the log ---------------------------------------------------------------------------------------------------------
+# --- the log
+# ---------------------------------------------------------------------------------------------------------
 
 
 def test_the_folder_of_the_default_log_alone_may_be_missing() -> None:
     assert not [f for f in examine(log_folder=None) if f.name == "log"]
     elsewhere = settings.load({}, {"T3_BACKUP_LOG": "/srv/log/t3"}, Path("/dev/null"))
-    [found] = [f for f in checks.check_machine(replace(HEALTHY, log_folder=None), elsewhere) if f.name == "log"]
+    [found] = [
+        f
+        for f in checks.check_machine(replace(HEALTHY, log_folder=None), elsewhere)
+        if f.name == "log"
+    ]
     assert found.status == "fail"
     assert "mkdir /srv/log" in found.text
     assert not [f for f in checks.check_machine(HEALTHY, elsewhere) if f.name == "log"]
@@ -346,17 +452,24 @@ def test_metrics_that_can_t_be_written_fail_and_a_missing_library_is_a_note() ->
     without = replace(HEALTHY.libraries, prometheus="No module named 'prometheus_client'")
     found = of("metrics", textfiles=TextfileFacts(folder, ""), libraries=without)
     assert (found.status, "apt install python3-prometheus-client" in found.text) == ("note", True)
-    assert not [f for f in examine(libraries=without) if f.name == "metrics"], "there are to be none"
+    assert not [f for f in examine(libraries=without) if f.name == "metrics"], (
+        "there are to be none"
+    )
 
 
 @pytest.mark.parametrize(("running", "status"), [(False, "fail"), (True, "warn")])
-def test_a_restore_that_was_interrupted_fails_and_one_that_may_run_does_not(running: bool, status: str) -> None:
-    restore = PendingRestore("alice", "state-20261124T033012Z", "2026-11-24T09:00:00Z", running=running)
+def test_a_restore_that_was_interrupted_fails_and_one_that_may_run_does_not(
+    running: bool, status: str
+) -> None:
+    restore = PendingRestore(
+        "alice", "state-20261124T033012Z", "2026-11-24T09:00:00Z", running=running
+    )
     found = of("restore alice", **with_store(restores=(restore,)))
     assert (found.status, found.text) == (status, restore.text)
 
 
-# --- what we stand on ------------------------------------------------------------------------------------------------
+# --- what we stand on
+# ------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -378,17 +491,30 @@ def test_a_restore_that_was_interrupted_fails_and_one_that_may_run_does_not(runn
         ("4.0.0", False),
     ],
 )
-def test_the_wal_reset_bug_is_in_the_versions_that_sqlite_org_names(version: str, has: bool) -> None:
+def test_the_wal_reset_bug_is_in_the_versions_that_sqlite_org_names(
+    version: str, has: bool
+) -> None:
     assert checks.has_wal_reset_bug(version) == has
     found = of("sqlite", libraries=replace(HEALTHY.libraries, sqlite=version))
     assert found.status == ("warn" if has else "ok")
     assert version in found.text
 
 
-def test_without_the_extension_or_seccomp_there_is_no_backup_and_without_python3_systemd_there_is() -> None:
-    bare = replace(HEALTHY.libraries, extension="not authorized", seccomp="No module named 'seccomp'", systemd="No module")
+def test_without_the_extension_or_seccomp_there_is_no_backup_and_without_python3_systemd_there_is() -> (
+    None
+):
+    bare = replace(
+        HEALTHY.libraries,
+        extension="not authorized",
+        seccomp="No module named 'seccomp'",
+        systemd="No module",
+    )
     found = {finding.name: finding.status for finding in examine(libraries=bare)}
-    assert (found["extension"], found["seccomp"], found["python3-systemd"]) == ("fail", "fail", "note")
+    assert (found["extension"], found["seccomp"], found["python3-systemd"]) == (
+        "fail",
+        "fail",
+        "note",
+    )
 
 
 def test_the_type_of_a_mount_is_that_of_its_id_and_not_of_its_path() -> None:
@@ -397,4 +523,9 @@ def test_the_type_of_a_mount_is_that_of_its_id_and_not_of_its_path() -> None:
         "30 25 0:26 / /mnt/a\\040b rw - tmpfs tmpfs rw\n"
         "31 30 0:27 /sub /mnt/a\\040b rw shared:2 master:3 - btrfs /dev/vdb rw\n"
     )
-    assert [kind_of(mounts, mount) for mount in ("25", "30", "31", "3")] == ["ext4", "tmpfs", "btrfs", "unknown"]
+    assert [kind_of(mounts, mount) for mount in ("25", "30", "31", "3")] == [
+        "ext4",
+        "tmpfs",
+        "btrfs",
+        "unknown",
+    ]

@@ -1,4 +1,5 @@
-"""A snapshot in a file elsewhere: durable before it has its name, and never in the place of something that is there."""
+"""A snapshot in a file elsewhere: durable before it has its name, and never in the place of
+something that is there."""
 
 from __future__ import annotations
 
@@ -59,7 +60,9 @@ def write(account_dir: AccountDir, snapshot: Manifest, path: Path) -> None:
     export.export_snapshot(account_dir, snapshot, path, LIMITS, threading.Event())
 
 
-def test_it_is_the_snapshot_and_its_owners_alone(account_dir: AccountDir, snapshot: Manifest, folder: Path) -> None:
+def test_it_is_the_snapshot_and_its_owners_alone(
+    account_dir: AccountDir, snapshot: Manifest, folder: Path
+) -> None:
     write(account_dir, snapshot, folder / "a.sqlite")
     assert (folder / "a.sqlite").read_bytes() == DATA
     assert (folder / "a.sqlite").stat().st_mode & 0o7777 == 0o600
@@ -80,7 +83,9 @@ def test_it_is_durable_before_it_has_its_name(
 ) -> None:
     calls: list[tuple[str, list[str]]] = []
     monkeypatch.setattr(native, "sync_file", lambda *_: calls.append(("file", os.listdir(folder))))
-    monkeypatch.setattr(native, "sync_directory", lambda *_: calls.append(("folder", os.listdir(folder))))
+    monkeypatch.setattr(
+        native, "sync_directory", lambda *_: calls.append(("folder", os.listdir(folder)))
+    )
     write(account_dir, snapshot, folder / "a")
     assert calls == [("file", []), ("folder", ["a"])]
 
@@ -99,7 +104,11 @@ def directory(path: Path) -> None:
 
 @pytest.mark.parametrize("there", [file, dangling, directory, os.mkfifo])
 def test_nothing_that_is_there_is_written_to(
-    account_dir: AccountDir, snapshot: Manifest, folder: Path, there: Callable[[Path], None], monkeypatch: pytest.MonkeyPatch
+    account_dir: AccountDir,
+    snapshot: Manifest,
+    folder: Path,
+    there: Callable[[Path], None],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Row 10. It is refused before anything is proven, which may take minutes."""
     monkeypatch.delattr(verify, "verify_bytes")
@@ -128,7 +137,10 @@ def test_what_comes_while_it_is_written_is_not_written_over(
     assert os.listdir(folder) == ["a"]
 
 
-@pytest.mark.parametrize(("place", "why"), [("none/a", "No such file"), ("link/a", "symlink"), ("file/a", "Not a directory")])
+@pytest.mark.parametrize(
+    ("place", "why"),
+    [("none/a", "No such file"), ("link/a", "symlink"), ("file/a", "Not a directory")],
+)
 def test_a_folder_that_can_t_be_reached_is_wrong_use(
     account_dir: AccountDir, snapshot: Manifest, folder: Path, place: str, why: str
 ) -> None:
@@ -143,7 +155,9 @@ def test_a_folder_that_can_t_be_reached_is_wrong_use(
 
 
 @pytest.mark.parametrize("place", ["/", "/.."])
-def test_a_place_without_a_name_is_wrong_use(account_dir: AccountDir, snapshot: Manifest, place: str) -> None:
+def test_a_place_without_a_name_is_wrong_use(
+    account_dir: AccountDir, snapshot: Manifest, place: str
+) -> None:
     with pytest.raises(UsageError):
         write(account_dir, snapshot, Path(place))
 
@@ -151,7 +165,9 @@ def test_a_place_without_a_name_is_wrong_use(account_dir: AccountDir, snapshot: 
 def test_what_does_not_verify_is_not_written(
     account_dir: AccountDir, snapshot: Manifest, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(verify, "verify_bytes", lambda *_: VerifyResult(snapshot, ("another SHA-256",)))
+    monkeypatch.setattr(
+        verify, "verify_bytes", lambda *_: VerifyResult(snapshot, ("another SHA-256",))
+    )
     with pytest.raises(Failure, match="does not verify and is not written: another SHA-256"):
         write(account_dir, snapshot, folder / "a")
     assert os.listdir(folder) == []
@@ -159,7 +175,11 @@ def test_what_does_not_verify_is_not_written(
 
 @pytest.mark.parametrize("step", ["copy", "sync_file"])
 def test_where_it_cannot_be_written_nothing_is_left(
-    account_dir: AccountDir, snapshot: Manifest, folder: Path, step: str, monkeypatch: pytest.MonkeyPatch
+    account_dir: AccountDir,
+    snapshot: Manifest,
+    folder: Path,
+    step: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")

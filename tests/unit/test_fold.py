@@ -1,4 +1,5 @@
-"""What counts as a -wal that SQLite goes on from: its header to the last byte, as SQLite itself judges it."""
+"""What counts as a -wal that SQLite goes on from: its header to the last byte, as SQLite itself
+judges it."""
 
 from __future__ import annotations
 
@@ -28,7 +29,10 @@ def database(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "killed"
 
 
-@pytest.fixture(scope="module", params=["as SQLite wrote it here", "as SQLite writes it on a machine of the other byte order"])
+@pytest.fixture(
+    scope="module",
+    params=["as SQLite wrote it here", "as SQLite writes it on a machine of the other byte order"],
+)
 def wal(request: pytest.FixtureRequest, database: Path) -> bytes:
     """The whole -wal, in both byte orders of its checksums."""
     content = Path(f"{database}-wal").read_bytes()
@@ -44,7 +48,8 @@ def sums(order: str, data: bytes, first: int = 0, second: int = 0) -> tuple[int,
 
 
 def turned(wal: bytes) -> bytes:
-    """The same -wal with checksums in the other byte order, each frame's going on from the one before."""
+    """The same -wal with checksums in the other byte order, each frame's going on from the one
+    before."""
     magic, _, page_bytes = struct.unpack(">III", wal[:12])
     order = "<" if magic & 1 else ">"
     out = struct.pack(">I", magic ^ 1) + wal[4:24]
@@ -72,15 +77,20 @@ def with_wrong_byte(wal: bytes, at: int, flip: int) -> bytes:
     return wal[:at] + bytes([wal[at] ^ flip]) + wal[at + 1 :]
 
 
-def test_a_header_that_sqlite_goes_on_from_is_one(database: Path, wal: bytes, tmp_path: Path) -> None:
+def test_a_header_that_sqlite_goes_on_from_is_one(
+    database: Path, wal: bytes, tmp_path: Path
+) -> None:
     assert is_wal_header(wal[:HEADER])
     assert rows(database, wal, tmp_path) == 1
 
 
 @pytest.mark.parametrize("flip", [1, 0x80, 0xFF])
 @pytest.mark.parametrize("at", range(HEADER))
-def test_a_header_with_one_wrong_byte_is_none(database: Path, wal: bytes, tmp_path: Path, at: int, flip: int) -> None:
-    """Row 8. SQLite passes over all that is behind it, and the old state would be sealed without."""
+def test_a_header_with_one_wrong_byte_is_none(
+    database: Path, wal: bytes, tmp_path: Path, at: int, flip: int
+) -> None:
+    """Row 8. SQLite passes over all that is behind it, and the old state would be sealed
+    without."""
     wrong = with_wrong_byte(wal, at, flip)
     assert not is_wal_header(wrong[:HEADER])
     assert rows(database, wrong, tmp_path) != 1
@@ -91,7 +101,9 @@ def test_a_part_of_a_header_is_none(wal: bytes, length: int) -> None:
     assert not is_wal_header(wal[:length])
 
 
-def test_a_sound_header_of_another_version_is_none(database: Path, wal: bytes, tmp_path: Path) -> None:
+def test_a_sound_header_of_another_version_is_none(
+    database: Path, wal: bytes, tmp_path: Path
+) -> None:
     """Its checksum is right, and SQLite does not open it all the same."""
     magic, version = struct.unpack(">II", wal[:8])
     header = struct.pack(">II", magic, version + 1) + wal[8:24]

@@ -1,4 +1,5 @@
-"""Somebody without this tool gets his data out: the reader of docs/format.md, as it stands there."""
+"""Somebody without this tool gets his data out: the reader of docs/format.md, as it stands
+there."""
 
 from __future__ import annotations
 
@@ -8,14 +9,27 @@ import sys
 from pathlib import Path
 
 import pytest
-from account_dirs import ALL, PAGE, changed, data_path, forms, image, listed, maintenance, opened, seal
+from account_dirs import (
+    ALL,
+    PAGE,
+    changed,
+    data_path,
+    forms,
+    image,
+    listed,
+    maintenance,
+    opened,
+    seal,
+)
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture
 def reader(tmp_path: Path) -> list[str]:
-    [text] = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "format.md").read_text(), re.DOTALL)
+    [text] = re.findall(
+        r"```python\n(.*?)```", (ROOT / "docs" / "format.md").read_text(), re.DOTALL
+    )
     assert text.count("\n") <= 45
     assert "t3_backup" not in text
     path = tmp_path / "reader.py"
@@ -23,10 +37,19 @@ def reader(tmp_path: Path) -> list[str]:
     return [sys.executable, "-I", str(path)]
 
 
-def test_the_reader_of_the_documentation_reads_every_form(reader: list[str], tmp_path: Path) -> None:
+def test_the_reader_of_the_documentation_reads_every_form(
+    reader: list[str], tmp_path: Path
+) -> None:
     other = image(1500, 7)
     newest = changed(other, [3, 4, 5], 8) + image(3, 9)
-    images = [other[: 90 * PAGE], changed(other[: 90 * PAGE], [1], 2) + bytes(9 * PAGE), other[: 50 * PAGE], other, newest, newest]
+    images = [
+        other[: 90 * PAGE],
+        changed(other[: 90 * PAGE], [1], 2) + bytes(9 * PAGE),
+        other[: 50 * PAGE],
+        other,
+        newest,
+        newest,
+    ]
     with opened(tmp_path) as account_dir:
         for number, data in enumerate(images):
             seal(account_dir, data, label=f"day-{number}")

@@ -1,6 +1,7 @@
 """Whatever an exchange that was interrupted left is completed or undone: a table of all that there may be, on real files.
 
-Row 27. The old state and the new one are told apart by their content; a sidecar goes where its database goes.
+Row 27. The old state and the new one are told apart by their content; a sidecar goes where its
+database goes.
 """
 
 from __future__ import annotations
@@ -93,11 +94,17 @@ CASES = {
     "they were exchanged, and the old one is kept": Case(
         BROKEN, (sidecars_moved, exchanged), "new", {LIVE: "new", ASIDE: "old"} | MOVED, keep=True
     ),
-    "the old one was removed": Case(OLD, (exchanged, lambda place: place.remove(ASIDE)), "new", {LIVE: "new"}),
+    "the old one was removed": Case(
+        OLD, (exchanged, lambda place: place.remove(ASIDE)), "new", {LIVE: "new"}
+    ),
     "nothing was there, and it was about to begin": Case({}, (nothing,), "old", {}),
     "nothing was there, and it was installed": Case({}, (installed,), "new", {LIVE: "new"}),
-    "only a -wal was there, and it was about to begin": Case({WAL: "w"}, (nothing,), "old", {WAL: "w"}),
-    "only a -wal was there, and it was moved": Case({WAL: "w"}, (sidecars_moved,), "old", {WAL: "w"}),
+    "only a -wal was there, and it was about to begin": Case(
+        {WAL: "w"}, (nothing,), "old", {WAL: "w"}
+    ),
+    "only a -wal was there, and it was moved": Case(
+        {WAL: "w"}, (sidecars_moved,), "old", {WAL: "w"}
+    ),
     "only a -wal was there, and it was installed": Case(
         {WAL: "w"}, (sidecars_moved, installed), "new", {LIVE: "new", f"{ASIDE}-wal": "w"}
     ),
@@ -125,22 +132,30 @@ def arrange(place: LiveFiles, case: Case) -> Seen:
 
 
 def heal(place: LiveFiles, seen: Seen, *, begun: bool = True, keep: bool = False) -> Swapped:
-    return swap.recover_swap(place, ASIDE, seen.old, seen.staged, seen.beside, begun=begun, keep=keep)
+    return swap.recover_swap(
+        place, ASIDE, seen.old, seen.staged, seen.beside, begun=begun, keep=keep
+    )
 
 
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
-def test_it_is_the_old_state_or_the_new_one_and_again_is_harmless(place: LiveFiles, case: Case) -> None:
+def test_it_is_the_old_state_or_the_new_one_and_again_is_harmless(
+    place: LiveFiles, case: Case
+) -> None:
     seen = arrange(place, case)
     for _ in range(2):
         assert heal(place, seen, begun=case.begun, keep=case.keep) == Swapped(case.state, False)
         assert lies(place) == case.after
 
 
-# --- somebody else was there meanwhile -------------------------------------------------------------------------------
+# --- somebody else was there meanwhile
+# -------------------------------------------------------------------------------
 
 
-def test_what_came_out_stays_while_somebody_has_it_open_and_the_new_one_stays_in_place(place: LiveFiles) -> None:
-    """Row 9. He would write to a file that is gone; and the new one may have been worked with since."""
+def test_what_came_out_stays_while_somebody_has_it_open_and_the_new_one_stays_in_place(
+    place: LiveFiles,
+) -> None:
+    """Row 9. He would write to a file that is gone; and the new one may have been worked with
+    since."""
     seen = arrange(place, CASES["they were exchanged"])
     with (Path(place.folder_path) / ASIDE).open():
         assert heal(place, seen) == Swapped("new", True)
@@ -165,7 +180,9 @@ def test_what_somebody_left_beside_the_staged_one_goes_with_it(place: LiveFiles)
     assert lies(place) == OLD
 
 
-def test_what_was_beside_it_is_not_moved_back_to_what_was_written_to_without_it(place: LiveFiles) -> None:
+def test_what_was_beside_it_is_not_moved_back_to_what_was_written_to_without_it(
+    place: LiveFiles,
+) -> None:
     """Row 8. A server that was started in between has gone on from the main file alone."""
     seen = arrange(place, CASES["all sidecars were moved"])
     lay(place, {LIVE: "old, and written to"})
@@ -178,7 +195,9 @@ def test_what_was_beside_it_is_not_moved_back_to_what_was_written_to_without_it(
 def test_where_the_live_one_is_gone_nothing_else_goes(place: LiveFiles) -> None:
     seen = arrange(place, CASES["it was about to begin"])
     place.remove(LIVE)
-    with pytest.raises(Failure, match=rf"neither the old nor the restored database; next to it: {ASIDE}:"):
+    with pytest.raises(
+        Failure, match=rf"neither the old nor the restored database; next to it: {ASIDE}:"
+    ):
         heal(place, seen)
     assert lies(place) == {ASIDE: "new"}
 
@@ -191,7 +210,9 @@ def third(place: LiveFiles) -> None:
 def test_where_somebody_put_a_third_one_there_nothing_is_removed(place: LiveFiles) -> None:
     seen = arrange(place, Case(OLD, (), "", {}))
     third(place)
-    with pytest.raises(Failure, match=rf"neither the old nor the restored database; next to it: {ASIDE}:"):
+    with pytest.raises(
+        Failure, match=rf"neither the old nor the restored database; next to it: {ASIDE}:"
+    ):
         heal(place, seen)
     assert lies(place) == {LIVE: "third", ASIDE: "new"}
     place.remove(ASIDE)  # somebody has decided
@@ -199,7 +220,9 @@ def test_where_somebody_put_a_third_one_there_nothing_is_removed(place: LiveFile
     assert lies(place) == {LIVE: "third"}
 
 
-def test_where_a_server_made_one_of_its_own_it_stays_and_what_was_staged_goes(place: LiveFiles) -> None:
+def test_where_a_server_made_one_of_its_own_it_stays_and_what_was_staged_goes(
+    place: LiveFiles,
+) -> None:
     seen = arrange(place, Case({}, (), "", {}))
     third(place)
     assert heal(place, seen) == Swapped("other", False)

@@ -1,4 +1,5 @@
-"""How backups are judged, and the line that a monitor gets of it: each situation by its state, its words and its exit code."""
+"""How backups are judged, and the line that a monitor gets of it: each situation by its state, its
+words and its exit code."""
 
 from __future__ import annotations
 
@@ -25,17 +26,28 @@ LIMITS = Thresholds()
 GOOD = made(1, NOON - 9 * HOUR)
 
 
-def tried(outcome: str = "backed_up", ago: timedelta = 9 * HOUR, reason: str = "", **changes: Any) -> Attempt:
+def tried(
+    outcome: str = "backed_up", ago: timedelta = 9 * HOUR, reason: str = "", **changes: Any
+) -> Attempt:
     verdict = "verified" if outcome == "backed_up" else None
-    return replace(Attempt(format_time(NOON - ago), "run", outcome, verdict, reason, 0.5, 409_600, 0), **changes)
+    return replace(
+        Attempt(format_time(NOON - ago), "run", outcome, verdict, reason, 0.5, 409_600, 0),
+        **changes,
+    )
 
 
 def alice(*snapshots: Any, attempts: tuple[Attempt, ...] = (), **changes: Any) -> AccountView:
-    return AccountView("alice", **{"in_map": True, "snapshots": snapshots, "attempts": attempts} | changes)
+    return AccountView(
+        "alice", **{"in_map": True, "snapshots": snapshots, "attempts": attempts} | changes
+    )
 
 
-def status(*views: AccountView, limits: Thresholds = LIMITS, warnings: tuple[str, ...] = ()) -> monitor_status.Status:
-    return monitor_status.status_of(Overview(Path("/store"), 10 << 30, views, warnings), NOON, limits)
+def status(
+    *views: AccountView, limits: Thresholds = LIMITS, warnings: tuple[str, ...] = ()
+) -> monitor_status.Status:
+    return monitor_status.status_of(
+        Overview(Path("/store"), 10 << 30, views, warnings), NOON, limits
+    )
 
 
 SUSPECT = made(2, NOON - HOUR, verdict="suspect", reasons=("lost most of its rows",))
@@ -125,7 +137,9 @@ SITUATIONS = {
 
 
 @pytest.mark.parametrize(("view", "limits", "code", "words"), SITUATIONS.values(), ids=SITUATIONS)
-def test_the_line_and_the_exit_code_say_how_it_is(view: AccountView, limits: dict[str, Any], code: int, words: str) -> None:
+def test_the_line_and_the_exit_code_say_how_it_is(
+    view: AccountView, limits: dict[str, Any], code: int, words: str
+) -> None:
     line, found = monitor_status.nagios(status(view, limits=Thresholds(**limits)))
     assert (found, words in line) == (code, True), line
     assert line.startswith(f"T3-BACKUP {('OK', 'WARNING', 'CRITICAL')[code]} - ")
@@ -138,12 +152,16 @@ def test_the_worst_account_counts_and_is_named_first() -> None:
     carol = replace(alice(OLD), user="carol")
     line, code = monitor_status.nagios(status(alice(GOOD), bob, carol))
     assert code == 2
-    assert line.startswith("T3-BACKUP CRITICAL - carol: the last good one is 27h old (at most 26h); bob: the last attempt failed")
+    assert line.startswith(
+        "T3-BACKUP CRITICAL - carol: the last good one is 27h old (at most 26h); bob: the last attempt failed"
+    )
     assert "alice:" not in line
 
 
 def test_perfdata_has_the_age_with_its_limit_the_count_and_the_sizes() -> None:
-    line, _ = monitor_status.nagios(status(alice(GOOD), replace(alice(), user="b.o@b"), limits=Thresholds(2 * DAY, 3)))
+    line, _ = monitor_status.nagios(
+        status(alice(GOOD), replace(alice(), user="b.o@b"), limits=Thresholds(2 * DAY, 3))
+    )
     assert line.partition(" | ")[2].split() == [
         "'alice_age'=32400s;;172800;0",
         "'alice_snapshots'=1;3:;;0",
@@ -162,7 +180,10 @@ def test_an_account_without_a_database_has_no_perfdata() -> None:
 
 
 def test_the_line_stays_short_however_many_and_however_long_the_troubles_are() -> None:
-    views = [replace(alice(attempts=(tried("failed", reason="x" * 500),)), user=f"user{n}") for n in range(50)]
+    views = [
+        replace(alice(attempts=(tried("failed", reason="x" * 500),)), user=f"user{n}")
+        for n in range(50)
+    ]
     text = monitor_status.nagios(status(*views))[0].partition(" | ")[0]
     assert len(text) < 1000
     assert text.endswith("and 47 more")
@@ -177,14 +198,24 @@ def test_a_line_of_the_map_that_names_nobody_is_a_warning() -> None:
 def test_the_last_error_is_the_newest_failed_attempt_if_nothing_went_well_since() -> None:
     old, new = tried("failed", 3 * HOUR, "first"), tried("failed", HOUR, "second")
     assert judge_health(alice(GOOD, attempts=(old, new)), NOON, Thresholds()).last_error == new
-    assert judge_health(alice(GOOD, attempts=(old, new, tried(ago=timedelta()))), NOON, Thresholds()).last_error is None
+    assert (
+        judge_health(
+            alice(GOOD, attempts=(old, new, tried(ago=timedelta()))), NOON, Thresholds()
+        ).last_error
+        is None
+    )
     in_the_same_second = tried("failed", 9 * HOUR)
-    assert judge_health(alice(GOOD, attempts=(in_the_same_second,)), NOON, Thresholds()).last_error == in_the_same_second
+    assert (
+        judge_health(alice(GOOD, attempts=(in_the_same_second,)), NOON, Thresholds()).last_error
+        == in_the_same_second
+    )
 
 
 def test_the_trend_is_the_growth_of_a_day_over_the_good_ones() -> None:
     grown = [made(10 - n, NOON - n * DAY, bytes=(100 - 2 * n) * MIB) for n in range(10)]
-    broken = made(11, NOON, verdict="damaged", reasons=("bad",), bytes=1, accepted_at=format_time(NOON))
+    broken = made(
+        11, NOON, verdict="damaged", reasons=("bad",), bytes=1, accepted_at=format_time(NOON)
+    )
     assert judge_health(alice(broken, *grown), NOON, Thresholds()).trend == pytest.approx(2 * MIB)
     assert trend_text(2 * MIB) == "+2.0 MiB/d"
     assert trend_text(-1536) == "-1.5 KiB/d"
@@ -200,13 +231,22 @@ def test_what_was_seen_for_less_than_a_day_tells_no_trend(spread: timedelta) -> 
 
 @pytest.mark.parametrize(
     ("seconds", "text"),
-    [(-3, "0m"), (5400, "90m"), (26 * 3600, "26h"), (26 * 3600 + 900, "26.2h"), (3 * 86_400, "3d"), (3.5 * 86_400, "3.5d")],
+    [
+        (-3, "0m"),
+        (5400, "90m"),
+        (26 * 3600, "26h"),
+        (26 * 3600 + 900, "26.2h"),
+        (3 * 86_400, "3d"),
+        (3.5 * 86_400, "3.5d"),
+    ],
 )
 def test_a_span_tells_an_hour_from_a_day_and_a_little_more(seconds: float, text: str) -> None:
     assert format_span(seconds) == text
 
 
-def test_the_table_has_a_row_for_each_account_its_last_error_the_room_and_what_is_not_copied() -> None:
+def test_the_table_has_a_row_for_each_account_its_last_error_the_room_and_what_is_not_copied() -> (
+    None
+):
     bob = replace(alice(attempts=(tried("failed", HOUR, "busy"),)), user="bob")
     lines = monitor_status.table(status(alice(GOOD, used_bytes=MIB), bob))
     assert lines == [
@@ -220,9 +260,20 @@ def test_the_table_has_a_row_for_each_account_its_last_error_the_room_and_what_i
 
 
 def test_the_document_says_the_same() -> None:
-    found = monitor_status.document(status(alice(SUSPECT, GOOD, used_bytes=MIB, attempts=(tried(),))))
+    found = monitor_status.document(
+        status(alice(SUSPECT, GOOD, used_bytes=MIB, attempts=(tried(),)))
+    )
     [account] = found["accounts"]
-    assert (found["state"], account["state"], account["last_good"]) == ("critical", "critical", "2026-11-24T03:00:00Z")
-    assert (account["age_seconds"], account["good"], account["snapshots"], account["used_bytes"]) == (9 * 3600, 1, 2, MIB)
+    assert (found["state"], account["state"], account["last_good"]) == (
+        "critical",
+        "critical",
+        "2026-11-24T03:00:00Z",
+    )
+    assert (
+        account["age_seconds"],
+        account["good"],
+        account["snapshots"],
+        account["used_bytes"],
+    ) == (9 * 3600, 1, 2, MIB)
     assert account["last_attempt"]["outcome"] == "backed_up"
     assert [trouble["state"] for trouble in account["troubles"]] == ["critical"]

@@ -46,7 +46,9 @@ CHANGES: list[Callable[[Path], object]] = [
 
 
 @pytest.mark.parametrize("change", CHANGES)
-def test_whatever_is_done_to_a_file_makes_it_another_one(file: Path, change: Callable[[Path], object]) -> None:
+def test_whatever_is_done_to_a_file_makes_it_another_one(
+    file: Path, change: Callable[[Path], object]
+) -> None:
     before = FileIdentity.of(file.stat())
     assert FileIdentity.of(file.stat()) == before
     change(file)
@@ -73,7 +75,10 @@ GOOD = asdict(FileIdentity(1, 2, 3, 4, 5, 6, 7))
 @pytest.mark.parametrize(
     "value",
     [None, [], "x", {}, GOOD | {"more": 1}, {"inode": 2}]
-    + [GOOD | {"inode": odd} for odd in (-1, 1 << 64, 10**400, 1.0, True, None, "2", [2], float("nan"))],
+    + [
+        GOOD | {"inode": odd}
+        for odd in (-1, 1 << 64, 10**400, 1.0, True, None, "2", [2], float("nan"))
+    ],
     ids=lambda value: str(value)[:40],
 )
 def test_what_is_no_identity_is_refused(value: Any) -> None:

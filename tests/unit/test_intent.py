@@ -1,4 +1,5 @@
-"""What a restore is about to do is on the disk before it does it: whole, or the one before; and gone when it has ended."""
+"""What a restore is about to do is on the disk before it does it: whole, or the one before; and
+gone when it has ended."""
 
 from __future__ import annotations
 
@@ -58,7 +59,14 @@ def test_saving_again_replaces_it_and_leaves_nothing_else(store: Store) -> None:
 def test_each_user_has_his_own_and_no_other_name_is_one(store: Store) -> None:
     for user in ("bob", "alice"):
         replace(PLAN, user=user).save(store)
-    for name in ("+restore.json", "a b+restore.json", "-x+restore.json", "carol+old", "dora+restore.json.new", "attempts.json"):
+    for name in (
+        "+restore.json",
+        "a b+restore.json",
+        "-x+restore.json",
+        "carol+old",
+        "dora+restore.json.new",
+        "attempts.json",
+    ):
         (store.path / name).touch()
     (store.path / "alice").mkdir(mode=0o700)
     assert intent_log.users_with_intent(store) == ["alice", "bob"]
@@ -71,21 +79,30 @@ def test_what_has_ended_is_gone(store: Store) -> None:
     assert intent_log.users_with_intent(store) == os.listdir(store.path) == []
 
 
-def test_it_is_durable_before_it_has_its_name(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The content first, then the name, then the folder: else a power cut may leave a name with nothing behind it."""
+def test_it_is_durable_before_it_has_its_name(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The content first, then the name, then the folder: else a power cut may leave a name with
+    nothing behind it."""
     calls: list[str] = []
 
     def sync_file(fd: int, path: str) -> None:
         calls.append(f"file of {os.fstat(fd).st_size > 0}, {NAME in os.listdir(store.path)}")
 
     monkeypatch.setattr(native, "sync_file", sync_file)
-    monkeypatch.setattr(native, "sync_directory", lambda *_: calls.append(f"folder, {NAME in os.listdir(store.path)}"))
+    monkeypatch.setattr(
+        native,
+        "sync_directory",
+        lambda *_: calls.append(f"folder, {NAME in os.listdir(store.path)}"),
+    )
     PLAN.save(store)
     PLAN.remove(store)
     assert calls == ["file of True, False", "folder, True", "folder, False"]
 
 
-def test_where_it_cannot_be_written_the_one_before_stays_and_nothing_else(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_where_it_cannot_be_written_the_one_before_stays_and_nothing_else(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
@@ -97,7 +114,9 @@ def test_where_it_cannot_be_written_the_one_before_stays_and_nothing_else(store:
     assert os.listdir(store.path) == [NAME]
 
 
-def test_a_writer_that_is_killed_leaves_the_one_before_and_what_can_be_cleared(store: Store) -> None:
+def test_a_writer_that_is_killed_leaves_the_one_before_and_what_can_be_cleared(
+    store: Store,
+) -> None:
     PLAN.save(store)
     script = """
 import os, sys
@@ -109,7 +128,11 @@ copier.sync_file = lambda *_: os.kill(os.getpid(), 9)
 store = Store.open(Path(sys.argv[1]))
 replace(intent.load_intent(store, "alice"), begun=True).save(store)
 """
-    done = subprocess.run([sys.executable, "-c", script, store.path], env=os.environ | {"PYTHONPATH": os.getcwd()}, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", script, store.path],
+        env=os.environ | {"PYTHONPATH": os.getcwd()},
+        check=False,
+    )
     assert done.returncode == -signal.SIGKILL
     assert len(os.listdir(store.path)) == 2
     assert intent_log.load_intent(store, "alice") == PLAN
@@ -152,9 +175,13 @@ BROKEN: dict[str, bytes | dict[str, object]] = {
 
 
 @pytest.mark.parametrize("how", BROKEN)
-def test_one_that_cannot_be_read_is_one_line_that_says_where_and_what_to_do(store: Store, how: str) -> None:
+def test_one_that_cannot_be_read_is_one_line_that_says_where_and_what_to_do(
+    store: Store, how: str
+) -> None:
     whole, broken = saved(store), BROKEN[how]
-    (store.path / NAME).write_bytes(broken if isinstance(broken, bytes) else json.dumps(whole | broken).encode())
+    (store.path / NAME).write_bytes(
+        broken if isinstance(broken, bytes) else json.dumps(whole | broken).encode()
+    )
     with pytest.raises(StoreError) as caught:
         intent_log.load_intent(store, "alice")
     assert str(store.path / NAME) in str(caught.value)

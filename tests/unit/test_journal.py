@@ -1,4 +1,5 @@
-"""What the journal gets: one entry for each event of an account, with fields to search by, and no line twice."""
+"""What the journal gets: one entry for each event of an account, with fields to search by, and no
+line twice."""
 
 from __future__ import annotations
 
@@ -51,10 +52,19 @@ def test_a_snapshot_has_its_name_verdict_and_size_beside_the_line_that_people_re
 
 def test_a_label_is_a_field_and_a_bad_one_an_error() -> None:
     [entry] = entries(
-        AccountResult("alice", "backed_up", "half is gone", (snapshot(label="prebump-1", verdict="suspect", reasons=("x",)),))
+        AccountResult(
+            "alice",
+            "backed_up",
+            "half is gone",
+            (snapshot(label="prebump-1", verdict="suspect", reasons=("x",)),),
+        )
     )
     assert entry["T3_BACKUP_LABEL"] == "prebump-1"
-    assert (entry["PRIORITY"], entry["T3_BACKUP_VERDICT"], entry["T3_BACKUP_REASON"]) == ("3", "suspect", "half is gone")
+    assert (entry["PRIORITY"], entry["T3_BACKUP_VERDICT"], entry["T3_BACKUP_REASON"]) == (
+        "3",
+        "suspect",
+        "half is gone",
+    )
 
 
 def test_a_failure_has_its_reason_and_no_snapshot() -> None:

@@ -29,7 +29,9 @@ def account_dir(tmp_path: Path) -> list[Manifest]:
     """Those of the last four days of alice, newest first, in a store of one's own."""
     now = utc_now().replace(microsecond=0)
     snapshots = [made(4 - days, now - timedelta(days=days, hours=1)) for days in range(4)]
-    snapshots[2] = replace(snapshots[2], verdict="damaged", reasons=("broken",), accepted_at=snapshots[1].taken_at)
+    snapshots[2] = replace(
+        snapshots[2], verdict="damaged", reasons=("broken",), accepted_at=snapshots[1].taken_at
+    )
     with Store.open(tmp_path / "store", create=True) as store:
         opened = store.account_dir("alice", create=True)
         assert opened is not None
@@ -47,7 +49,9 @@ def call(tmp_path: Path) -> Call:
     def run(*words: str) -> Answer:
         line = [sys.executable, "-m", "t3_backup", *words, "--dest", str(tmp_path / "store")]
         environ = {"PATH": os.environ["PATH"], "LANG": "C.UTF-8", "PYTHONPATH": str(ROOT)}
-        done = subprocess.run(line, env=environ, cwd="/", capture_output=True, text=True, check=False, timeout=60)
+        done = subprocess.run(
+            line, env=environ, cwd="/", capture_output=True, text=True, check=False, timeout=60
+        )
         return Answer(done.returncode, done.stdout, done.stderr)
 
     return run
@@ -56,7 +60,11 @@ def call(tmp_path: Path) -> Call:
 def pins(call: Call) -> dict[str, str]:
     """The pinned ones, and since when."""
     [account] = call("list", "--json").document["accounts"]
-    return {one["name"]: one["pinned_at"] for one in account["snapshots"] if one["pinned_at"] is not None}
+    return {
+        one["name"]: one["pinned_at"]
+        for one in account["snapshots"]
+        if one["pinned_at"] is not None
+    }
 
 
 def content(tmp_path: Path) -> dict[str, bytes]:
@@ -81,16 +89,24 @@ def test_a_pin_is_a_key_of_the_manifest_and_unpin_makes_it_what_it_was(
     assert content(tmp_path) == before
 
 
-def test_several_are_pinned_at_once_by_whatever_means_one(call: Call, account_dir: list[Manifest]) -> None:
+def test_several_are_pinned_at_once_by_whatever_means_one(
+    call: Call, account_dir: list[Manifest]
+) -> None:
     day = account_dir[1].taken_at[:10]
-    answer = call("pin", "alice", "latest", day, "3d", f"{account_dir[3].name}.sqlite", account_dir[0].name)
+    answer = call(
+        "pin", "alice", "latest", day, "3d", f"{account_dir[3].name}.sqlite", account_dir[0].name
+    )
     assert answer.code == 0, answer
     expected = [account_dir[0].name, account_dir[1].name, account_dir[3].name]
-    assert answer.out.splitlines() == [f"pinned alice {name}" for name in expected], "each once, though two are named twice"
+    assert answer.out.splitlines() == [f"pinned alice {name}" for name in expected], (
+        "each once, though two are named twice"
+    )
     assert list(pins(call)) == expected
 
 
-def test_one_that_is_not_verified_may_be_pinned_and_keeps_its_verdict(call: Call, account_dir: list[Manifest]) -> None:
+def test_one_that_is_not_verified_may_be_pinned_and_keeps_its_verdict(
+    call: Call, account_dir: list[Manifest]
+) -> None:
     assert call("pin", "alice", account_dir[2].name).code == 0
     [row] = [line for line in call("list", "alice").out.splitlines() if account_dir[2].name in line]
     assert "damaged (accepted) (pinned)" in row
@@ -102,7 +118,9 @@ def test_the_list_shows_which_are_pinned(call: Call, account_dir: list[Manifest]
     assert ["(pinned)" in row for row in rows] == [True, False, False, False]
 
 
-def test_what_is_so_already_is_no_failure_and_stays_as_it_was(call: Call, account_dir: list[Manifest], tmp_path: Path) -> None:
+def test_what_is_so_already_is_no_failure_and_stays_as_it_was(
+    call: Call, account_dir: list[Manifest], tmp_path: Path
+) -> None:
     assert call("pin", "alice", "latest").code == 0
     before = content(tmp_path)
     answer = call("pin", "alice", "latest")
@@ -113,7 +131,9 @@ def test_what_is_so_already_is_no_failure_and_stays_as_it_was(call: Call, accoun
     assert content(tmp_path) == before
 
 
-def test_with_json_the_document_has_what_was_changed_alone(call: Call, account_dir: list[Manifest]) -> None:
+def test_with_json_the_document_has_what_was_changed_alone(
+    call: Call, account_dir: list[Manifest]
+) -> None:
     assert call("pin", "alice", "latest").code == 0
     answer = call("pin", "alice", "latest", account_dir[1].name, "--json")
     assert answer.code == 0
@@ -121,7 +141,10 @@ def test_with_json_the_document_has_what_was_changed_alone(call: Call, account_d
     assert account["user"] == "alice"
     assert [one["name"] for one in account["snapshots"]] == [account_dir[1].name]
     assert account["snapshots"][0]["pinned_at"] == pins(call)[account_dir[1].name]
-    assert answer.err.splitlines() == [f"alice {account_dir[0].name} is pinned already", f"pinned alice {account_dir[1].name}"]
+    assert answer.err.splitlines() == [
+        f"alice {account_dir[0].name} is pinned already",
+        f"pinned alice {account_dir[1].name}",
+    ]
 
 
 @pytest.mark.parametrize("command", ["pin", "unpin"])
@@ -129,7 +152,11 @@ def test_with_json_the_document_has_what_was_changed_alone(call: Call, account_d
     ("words", "code", "said"),
     [
         (("alice", "latest", "soon"), 2, r"'soon' is no snapshot's name, nor 'latest', a time .*"),
-        (("alice", "latest", "state-20010101T000000Z"), 2, r"'state-20010101T000000Z' is no snapshot's name.*"),
+        (
+            ("alice", "latest", "state-20010101T000000Z"),
+            2,
+            r"'state-20010101T000000Z' is no snapshot's name.*",
+        ),
         (("alice", "latest", "99999w"), 1, r"no snapshot at or before 99999w"),
         (("alice", "latest", "2001-01-01"), 1, r"no snapshot at or before 2001-01-01"),
         (("bob", "latest"), 1, r"no snapshots of bob in .*"),
@@ -138,7 +165,13 @@ def test_with_json_the_document_has_what_was_changed_alone(call: Call, account_d
     ],
 )
 def test_a_name_that_means_nothing_is_one_line_and_changes_nothing(
-    command: str, words: tuple[str, ...], code: int, said: str, call: Call, account_dir: list[Manifest], tmp_path: Path
+    command: str,
+    words: tuple[str, ...],
+    code: int,
+    said: str,
+    call: Call,
+    account_dir: list[Manifest],
+    tmp_path: Path,
 ) -> None:
     """Row 20: not even by the names before it."""
     assert call("pin", "alice", account_dir[3].name).code == 0

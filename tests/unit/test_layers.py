@@ -1,4 +1,5 @@
-"""Who may import whom: the rule of the house, over the syntax tree; and what is known of T3 Code stands in one room."""
+"""Who may import whom: the rule of the house, over the syntax tree; and what is known of T3 Code
+stands in one room."""
 
 from __future__ import annotations
 
@@ -12,11 +13,15 @@ import pytest
 from conftest import ROOT
 
 PACKAGE = ROOT / "t3_backup"
-MODULES = {".".join(path.relative_to(PACKAGE).with_suffix("").parts): path for path in sorted(PACKAGE.rglob("*.py"))}
+MODULES = {
+    ".".join(path.relative_to(PACKAGE).with_suffix("").parts): path
+    for path in sorted(PACKAGE.rglob("*.py"))
+}
 FLOORS = (  # a room imports the rooms before it, and itself
     "system", "t3", "store", "worker", "history", "backup", "restore", "output", "monitor", "doctor", "cli", "autoupdate",
 )  # fmt: skip
-TOP = ("errors", "settings", "accounts", "text", "records", "__init__", "_copier")  # what everybody may import
+# what everybody may import
+TOP = ("errors", "settings", "accounts", "text", "records", "__init__", "_copier")
 ENTRY = "__main__"  # python3 -m t3_backup: it starts the command, and nothing imports it
 CHILD = "worker.child"
 CHILD_MAY = (
@@ -37,7 +42,8 @@ APSW = (CHILD, "doctor", "t3.activity", "autoupdate.gate.trial")  # where SQLite
 
 
 def imports(path: Path) -> Iterator[str]:
-    """The modules of this package, and those of others, that a file imports, wherever it does so."""
+    """The modules of this package, and those of others, that a file imports, wherever it does
+    so."""
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}: a relative import"
@@ -50,7 +56,9 @@ def imports(path: Path) -> Iterator[str]:
 
 def own_imports(path: Path) -> list[str]:
     found = [name for name in imports(path) if name.partition(".")[0] == "t3_backup"]
-    return ["__init__" if name == "t3_backup" else name.removeprefix("t3_backup.") for name in found]
+    return [
+        "__init__" if name == "t3_backup" else name.removeprefix("t3_backup.") for name in found
+    ]
 
 
 def room(module: str) -> str:
@@ -74,7 +82,10 @@ def breaks_the_rule(module: str, other: str) -> bool:
 
 def test_a_room_imports_only_the_rooms_below_it() -> None:
     broken = [
-        f"{name} imports {other}" for name, path in MODULES.items() for other in own_imports(path) if breaks_the_rule(name, other)
+        f"{name} imports {other}"
+        for name, path in MODULES.items()
+        for other in own_imports(path)
+        if breaks_the_rule(name, other)
     ]
     assert broken == []
 
@@ -102,7 +113,9 @@ def test_every_module_has_a_room() -> None:
 
 def test_sqlite_is_called_where_a_users_bytes_may_be_parsed_and_nowhere_else() -> None:
     allowed = [name for name in MODULES if name in APSW or room(name) in APSW]
-    assert [name for name, path in MODULES.items() if "apsw" in imports(path) and name not in allowed] == []
+    assert [
+        name for name, path in MODULES.items() if "apsw" in imports(path) and name not in allowed
+    ] == []
 
 
 def test_nothing_below_the_output_prints() -> None:
@@ -115,11 +128,16 @@ def test_nothing_below_the_output_prints() -> None:
         for node in ast.walk(ast.parse(MODULES[name].read_text()))
         if isinstance(node, ast.Call)
     ]
-    found = [f"{name}:{called.lineno}" for name, called in calls if isinstance(called, ast.Name) and called.id == "print"]
+    found = [
+        f"{name}:{called.lineno}"
+        for name, called in calls
+        if isinstance(called, ast.Name) and called.id == "print"
+    ]
     assert found == []
 
 
-# What only one who knows T3 Code can spell: files, tables, paths over HTTP, the cookie, units, settings, exit status.
+# What only one who knows T3 Code can spell: files, tables, paths over HTTP, the cookie, units,
+# settings, exit status.
 KNOWN_OF_T3 = (
     r"state\.sqlite",
     r"statev2",
@@ -142,7 +160,8 @@ KNOWN_OF_T3 = (
     r"auth pairing",
     r"\b130\b",
 )
-DEFAULTS = ("settings", "autoupdate.settings")  # the values of an admin's settings, and what these are for
+# the values of an admin's settings, and what these are for
+DEFAULTS = ("settings", "autoupdate.settings")
 
 
 def said(path: Path) -> Iterator[tuple[int, str]]:
@@ -170,7 +189,9 @@ def test_what_is_known_of_t3_code_is_spelled_in_one_room() -> None:
     assert found == []
 
 
-@pytest.mark.parametrize("pattern", [pattern for pattern in KNOWN_OF_T3 if pattern not in (r"\b130\b", r"auth pairing")])
+@pytest.mark.parametrize(
+    "pattern", [pattern for pattern in KNOWN_OF_T3 if pattern not in (r"\b130\b", r"auth pairing")]
+)
 def test_each_of_these_is_spelled_in_that_room(pattern: str) -> None:
     """Else the test above would look for what nobody writes any more."""
     texts = [text for name, path in MODULES.items() if room(name) == "t3" for _, text in said(path)]

@@ -1,4 +1,5 @@
-"""Names of snapshots and the manifests beside them: what is written is read again, and nothing else is taken for one."""
+"""Names of snapshots and the manifests beside them: what is written is read again, and nothing else
+is taken for one."""
 
 from __future__ import annotations
 
@@ -39,7 +40,12 @@ MANIFESTS = st.builds(
     pinned_at=st.none() | TIMES.map(format_time),
     t3_level=st.none() | st.integers(-5, 1000),
     copy_seconds=st.floats(0, 1e6),
-    census=st.builds(replace, st.just(CENSUS), ends=st.dictionaries(TEXTS, WHOLE), rows=st.none() | st.dictionaries(TEXTS, WHOLE)),
+    census=st.builds(
+        replace,
+        st.just(CENSUS),
+        ends=st.dictionaries(TEXTS, WHOLE),
+        rows=st.none() | st.dictionaries(TEXTS, WHOLE),
+    ),
 )
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | TEXTS,
@@ -99,7 +105,8 @@ def test_a_manifest_of_format_2_without_a_checksum_is_none() -> None:
 
 
 def test_a_bit_that_flips_anywhere_in_a_manifest_is_found() -> None:
-    """A table, a verdict or a number that was changed by a disk is not believed; white space says nothing."""
+    """A table, a verdict or a number that was changed by a disk is not believed; white space says
+    nothing."""
     data = made(verdict="suspect", reasons=("few rows",)).to_text().encode()
     value = json.loads(data)
     for place in range(len(data)):
@@ -112,7 +119,9 @@ def test_a_bit_that_flips_anywhere_in_a_manifest_is_found() -> None:
                 assert json.loads(text) == value, (place, bit)
 
 
-@pytest.mark.parametrize("key", [field.name for field in fields(Manifest) if field.default is MISSING])
+@pytest.mark.parametrize(
+    "key", [field.name for field in fields(Manifest) if field.default is MISSING]
+)
 def test_a_manifest_that_lacks_a_key_is_none(key: str) -> None:
     value = opened(made())
     del value[key]
@@ -166,7 +175,9 @@ def test_whatever_stands_in_a_field_is_read_or_is_a_value_error(key: str, value:
         return
     assert manifest.when.tzinfo is not None
     again = Manifest.from_text(manifest.to_text())
-    assert again == replace(manifest, format=FORMAT) or "NaN" in manifest.to_text(), "what is written is of today's format"
+    assert again == replace(manifest, format=FORMAT) or "NaN" in manifest.to_text(), (
+        "what is written is of today's format"
+    )
 
 
 @given(st.text() | JSON.map(json.dumps))
@@ -218,7 +229,9 @@ def test_a_name_that_is_taken_gets_the_next_number() -> None:
 
 
 @given(TIMES, LABELS, st.integers(0, 3))
-def test_a_name_says_its_time_and_label_again(when: datetime, label: str | None, collisions: int) -> None:
+def test_a_name_says_its_time_and_label_again(
+    when: datetime, label: str | None, collisions: int
+) -> None:
     taken: set[str] = set()
     for _ in range(collisions + 1):
         name = snapshot_name(when, label, taken)
@@ -232,7 +245,9 @@ def test_a_name_says_its_time_and_label_again(when: datetime, label: str | None,
 @pytest.mark.parametrize("zone", ["Europe/Berlin", "America/New_York", "UTC"], indirect=True)
 @pytest.mark.parametrize("text", ["20261101-033000", "20260329-033000", "20260701-120000"])
 @pytest.mark.parametrize("label", [None, "prebump-0.0.25"])
-def test_the_names_of_the_old_script_are_in_local_time(zone: str, text: str, label: str | None) -> None:
+def test_the_names_of_the_old_script_are_in_local_time(
+    zone: str, text: str, label: str | None
+) -> None:
     parsed = parse_name(f"state-{label}-{text}" if label else f"state-{text}")
     assert parsed is not None
     assert (parsed.label, parsed.legacy) == (label, True)
@@ -242,7 +257,9 @@ def test_the_names_of_the_old_script_are_in_local_time(zone: str, text: str, lab
 
 
 @pytest.mark.parametrize("zone", ["Asia/Tokyo", "America/New_York"], indirect=True)
-@pytest.mark.parametrize("name", ["state-00010101-000000", "state-99991231-235959", "state-x-00010101-000000"])
+@pytest.mark.parametrize(
+    "name", ["state-00010101-000000", "state-99991231-235959", "state-x-00010101-000000"]
+)
 def test_a_year_beyond_the_calendar_is_no_name_and_no_crash(zone: str, name: str) -> None:
     parsed = parse_name(name)
     assert parsed is None or parsed.legacy

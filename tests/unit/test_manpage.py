@@ -1,4 +1,5 @@
-"""The manual pages, the completion and the shipped settings say what the program does: they are made from it, or held against it."""
+"""The manual pages, the completion and the shipped settings say what the program does: they are
+made from it, or held against it."""
 
 from __future__ import annotations
 
@@ -41,23 +42,43 @@ CALLS = [
 
 def made(name: str, **environ: str) -> str:
     base = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), "SOURCE_DATE_EPOCH": "1790034800"}
-    return subprocess.run([sys.executable, MAKER, name], env=base | environ, capture_output=True, text=True, check=True).stdout
+    return subprocess.run(
+        [sys.executable, MAKER, name],
+        env=base | environ,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
 
 
 RENDERERS = {"mandoc": ["mandoc", "-Tutf8", "-Owidth=1000"], "man": ["man", "--warnings", "-l"]}
 
 
 @pytest.fixture(scope="module", params=RENDERERS)
-def shown(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+def shown(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, str]:
     """Each page as it is read, with its words one space apart."""
     if shutil.which(request.param) is None:
         pytest.skip(f"needs {request.param}")
-    environ = {"PATH": os.environ["PATH"], "LC_ALL": "C.UTF-8", "MANWIDTH": "2000", "MANROFFOPT": "-rHY=0", "MANPAGER": "cat"}
+    environ = {
+        "PATH": os.environ["PATH"],
+        "LC_ALL": "C.UTF-8",
+        "MANWIDTH": "2000",
+        "MANROFFOPT": "-rHY=0",
+        "MANPAGER": "cat",
+    }
     found = {}
     for name in PROGRAMS:
         page = tmp_path_factory.mktemp("man") / f"{name}.8"
         page.write_text(made(name))
-        done = subprocess.run([*RENDERERS[request.param], page], env=environ, capture_output=True, text=True, check=True)
+        done = subprocess.run(
+            [*RENDERERS[request.param], page],
+            env=environ,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
         assert done.stderr == ""
         found[name] = " ".join(re.sub(".\b", "", done.stdout).split())  # bold is struck twice
     return found
@@ -78,19 +99,31 @@ def test_every_command_and_option_is_on_the_page_with_its_help(
         words = [", ".join(option.option_strings), option.metavar, option.help]
         assert " ".join(str(word) for word in words if word) in section
     called = page[page.index("SYNOPSIS") : page.index("DESCRIPTION")]
-    assert " ".join([name, *command.split(), *map(manpage.shape, manpage.arguments(options)), name]) in called
+    assert (
+        " ".join([name, *command.split(), *map(manpage.shape, manpage.arguments(options)), name])
+        in called
+    )
 
 
-SETTINGS = [(name, setting.name, setting.default) for name, program in PROGRAMS.items() for setting in program.known.values()]
+SETTINGS = [
+    (name, setting.name, setting.default)
+    for name, program in PROGRAMS.items()
+    for setting in program.known.values()
+]
 
 
 @pytest.mark.parametrize(("name", "setting", "default"), SETTINGS)
-def test_every_setting_is_on_the_page_with_its_default(shown: dict[str, str], name: str, setting: str, default: str) -> None:
+def test_every_setting_is_on_the_page_with_its_default(
+    shown: dict[str, str], name: str, setting: str, default: str
+) -> None:
     assert re.search(rf"{setting} .+? Default: {re.escape(default)}\.", shown[name])
 
 
 def test_every_exit_code_is_on_the_page(shown: dict[str, str]) -> None:
-    for name, codes in (("t3-backup-state", ["0", "1", "2", "4", "75"]), ("t3-autoupdate", ["0", "1", "2", "75"])):
+    for name, codes in (
+        ("t3-backup-state", ["0", "1", "2", "4", "75"]),
+        ("t3-autoupdate", ["0", "1", "2", "75"]),
+    ):
         begin = shown[name].index("EXIT STATUS")
         section = shown[name][begin : shown[name].index("FILES", begin)]
         assert re.findall(r" (\d+) [A-Z]", section) == codes
@@ -99,9 +132,15 @@ def test_every_exit_code_is_on_the_page(shown: dict[str, str]) -> None:
 def test_every_field_of_the_journal_is_on_the_page(shown: dict[str, str]) -> None:
     page = shown["t3-backup-state"]
     section = page[page.index("JOURNAL Events") : page.index("EXAMPLES")]
-    line = Message(6, "text", StoredSnapshot(manifests.made(label="before"), Path("/store/alice/x.sqlite"), "plain"))
+    line = Message(
+        6,
+        "text",
+        StoredSnapshot(manifests.made(label="before"), Path("/store/alice/x.sqlite"), "plain"),
+    )
     fields = journald.entry_fields(line, AccountResult("alice", "backed_up", "reason"), "run")
-    assert {name for name in fields if name.startswith("T3_")} == set(re.findall(r"T3_\w+", section))
+    assert {name for name in fields if name.startswith("T3_")} == set(
+        re.findall(r"T3_\w+", section)
+    )
 
 
 def test_what_is_to_be_typed_is_shown_as_it_is(shown: dict[str, str]) -> None:
@@ -118,7 +157,9 @@ def test_what_is_to_be_typed_is_shown_as_it_is(shown: dict[str, str]) -> None:
 
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_a_page_is_the_same_bytes_wherever_it_is_made(name: str) -> None:
-    assert made(name) == made(name, COLUMNS="30", LC_ALL="C", TZ="Asia/Kathmandu", PYTHONHASHSEED="3")
+    assert made(name) == made(
+        name, COLUMNS="30", LC_ALL="C", TZ="Asia/Kathmandu", PYTHONHASHSEED="3"
+    )
 
 
 @pytest.mark.parametrize("name", PROGRAMS)
@@ -132,12 +173,16 @@ def test_mandoc_has_nothing_to_object(tmp_path: Path) -> None:
     for name in PROGRAMS:
         (tmp_path / f"{name}.8").write_text(made(name))
     pages = [*tmp_path.iterdir(), ROOT / "docs" / "t3-pair.1"]
-    done = subprocess.run(["mandoc", "-Tlint", "-Wwarning", *pages], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        ["mandoc", "-Tlint", "-Wwarning", *pages], capture_output=True, text=True, check=False
+    )
     assert (done.returncode, done.stdout) == (0, "")
 
 
 @pytest.mark.parametrize("active", [False, True])
-def test_the_shipped_settings_are_all_there_with_their_true_defaults(active: bool, tmp_path: Path) -> None:
+def test_the_shipped_settings_are_all_there_with_their_true_defaults(
+    active: bool, tmp_path: Path
+) -> None:
     readers = {
         "t3-backup-state": lambda file: settings.load({}, {}, file),
         "t3-autoupdate": lambda file: bump_settings.load({}, file),
@@ -154,14 +199,32 @@ def test_the_shipped_settings_are_all_there_with_their_true_defaults(active: boo
 
 def completed(*words: str, name: str = "t3-backup-state", **environ: str) -> set[str]:
     """What a real bash offers for the last of `words`."""
-    script = (
-        'source "$1"; source "$2"; COMP_LINE=$3; shift 3; COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); COMP_POINT=${#COMP_LINE}; '
-    )
+    script = 'source "$1"; source "$2"; COMP_LINE=$3; shift 3; COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); COMP_POINT=${#COMP_LINE}; '
     script += f'_{name.replace("-", "_")}; printf "%s\\n" "${{COMPREPLY[@]}}"'
     typed = [name, *words]
-    parts = [part for word in typed for part in (re.split("(=)", word) if word.startswith("--") else [word])]  # as bash does it
-    line = ["bash", "-c", script, "bash", LIBRARY, DEBIAN / f"{name}.completion", " ".join(typed), *parts]
-    done = subprocess.run(line, env={"PATH": os.environ["PATH"]} | environ, capture_output=True, text=True, check=False)
+    # as bash does it
+    parts = [
+        part
+        for word in typed
+        for part in (re.split("(=)", word) if word.startswith("--") else [word])
+    ]
+    line = [
+        "bash",
+        "-c",
+        script,
+        "bash",
+        LIBRARY,
+        DEBIAN / f"{name}.completion",
+        " ".join(typed),
+        *parts,
+    ]
+    done = subprocess.run(
+        line,
+        env={"PATH": os.environ["PATH"]} | environ,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.stderr == ""
     return {word.strip() for word in done.stdout.split("\n")} - {""}
 
@@ -176,14 +239,22 @@ class TestCompletion:
     def test_each_option_of_a_command_is_offered_and_no_other(
         self, name: str, command: str, parsed: argparse.ArgumentParser
     ) -> None:
-        options = {action.option_strings[-1] for action in manpage.arguments(parsed) if action.option_strings}
+        options = {
+            action.option_strings[-1]
+            for action in manpage.arguments(parsed)
+            if action.option_strings
+        }
         general = {"--help"} if command else {"--help", "--version"}
         assert completed(*command.split(), "--", name=name) == options | general
 
-    def test_a_place_that_begins_with_a_dash_is_no_option_of_find(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_place_that_begins_with_a_dash_is_no_option_of_find(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         (tmp_path / "mine").touch()
         monkeypatch.chdir(tmp_path)
-        assert completed("list", "--dest", "-delete", "") == set(completed("list", "--dest", "/nonexistent", ""))
+        assert completed("list", "--dest", "-delete", "") == set(
+            completed("list", "--dest", "/nonexistent", "")
+        )
         assert (tmp_path / "mine").exists()
 
     def test_users_are_those_of_the_map_and_of_the_store(self, tmp_path: Path) -> None:
@@ -192,7 +263,9 @@ class TestCompletion:
             (tmp_path / "store" / folder).mkdir(parents=True)
         given = ("--map", str(tmp_path / "map"), "--dest", str(tmp_path / "store"))
         assert completed("run", *given, "--user", "") == {"alice", "bob", "carol"}
-        assert completed("run", f"--map={tmp_path}/map", f"--dest={tmp_path}/none", "--user", "b") == {"bob"}
+        assert completed(
+            "run", f"--map={tmp_path}/map", f"--dest={tmp_path}/none", "--user", "b"
+        ) == {"bob"}
         assert completed("list", "", T3_BACKUP_DEST=str(tmp_path / "store")) >= {"carol"}
         assert completed("list", "--dest", str(tmp_path / "store"), "ca") == {"carol"}
         assert completed("list", "--dest", str(tmp_path / "store"), "carol", "") == set()
@@ -203,11 +276,18 @@ class TestCompletion:
         name = "state-20261120T101500Z-prebump-0.0.25"
         for file in (f"{name}.sqlite", f"{name}.json"):
             (account_dir / file).touch()
-        assert completed("verify", "--dest", str(tmp_path), "alice", "--at", "") == {"latest", "1d", "7d", name}
+        assert completed("verify", "--dest", str(tmp_path), "alice", "--at", "") == {
+            "latest",
+            "1d",
+            "7d",
+            name,
+        }
         assert completed("verify", "--dest", str(tmp_path), "--at", "") == {"latest", "1d", "7d"}
 
     @pytest.mark.parametrize("command", ["pin", "unpin"])
-    def test_each_name_behind_the_user_is_one_of_his_snapshots(self, command: str, tmp_path: Path) -> None:
+    def test_each_name_behind_the_user_is_one_of_his_snapshots(
+        self, command: str, tmp_path: Path
+    ) -> None:
         names = [f"state-2026112{day}T101500Z" for day in range(3)]
         for user, name in (("alice", names[0]), ("alice", names[1]), ("bob", names[2])):
             (tmp_path / user).mkdir(exist_ok=True)
@@ -222,7 +302,10 @@ class TestCompletion:
         (tmp_path / "file").touch()
         assert completed("run", "--dest", f"{tmp_path}/f") == {f"{tmp_path}/folder"}
         assert completed("run", f"--dest={tmp_path}/f") == {f"{tmp_path}/folder"}
-        assert completed("run", "--map", f"{tmp_path}/f") == {f"{tmp_path}/folder", f"{tmp_path}/file"}
+        assert completed("run", "--map", f"{tmp_path}/f") == {
+            f"{tmp_path}/folder",
+            f"{tmp_path}/file",
+        }
         assert completed("run", "--label", "") == completed("run", "--keep", "") == set()
 
     def test_nothing_that_a_name_contains_is_run(self, tmp_path: Path) -> None:

@@ -1,4 +1,5 @@
-"""The metrics: what Prometheus' own parser reads of them, and that the file is there whole or not at all."""
+"""The metrics: what Prometheus' own parser reads of them, and that the file is there whole or not
+at all."""
 
 from __future__ import annotations
 
@@ -27,7 +28,9 @@ SUSPECT = made(2, NOON - HOUR, verdict="suspect", reasons=("fewer rows",), bytes
 FAILED = Attempt(format_time(NOON), "run", "failed", None, "busy", 1.5, 0, 0)
 SKIPPED = replace(FAILED, outcome="skipped")
 
-ALICE = AccountView("alice", in_map=True, snapshots=(SUSPECT, GOOD), attempts=(FAILED,), used_bytes=77)
+ALICE = AccountView(
+    "alice", in_map=True, snapshots=(SUSPECT, GOOD), attempts=(FAILED,), used_bytes=77
+)
 BOB = AccountView("bob", in_map=False, snapshots=(GOOD,))
 CAROL = AccountView("carol", in_map=True, attempts=(FAILED,))
 DAVE = AccountView("dave", in_map=True, attempts=(SKIPPED,))
@@ -83,7 +86,9 @@ def test_an_accepted_one_is_held_no_longer() -> None:
     assert samples(rendered(accepted))[("t3_backup_snapshots_held", "alice")] == 0
 
 
-def test_a_database_that_is_not_copied_is_counted_and_what_was_taken_beside_it_is_no_success() -> None:
+def test_a_database_that_is_not_copied_is_counted_and_what_was_taken_beside_it_is_no_success() -> (
+    None
+):
     """Row 39."""
     bare = replace(FAILED, uncovered=("statev2.sqlite",), at=format_time(GOOD.when))
     found = samples(rendered(replace(ALICE, attempts=(bare,))))

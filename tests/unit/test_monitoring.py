@@ -1,4 +1,5 @@
-"""What is shipped for Prometheus and Grafana holds against what is written: names, rules, and what the rules make of situations."""
+"""What is shipped for Prometheus and Grafana holds against what is written: names, rules, and what
+the rules make of situations."""
 
 from __future__ import annotations
 
@@ -33,11 +34,17 @@ DASHBOARD = ROOT / "share" / "grafana-dashboard.json"
 HOUR = 3600
 NIGHT = 48 * HOUR  # when the tests of the rules look: in them the clock of Prometheus begins with 0
 
-RULES = {rule["alert"]: rule for group in yaml.safe_load(ALERTS.read_text())["groups"] for rule in group["rules"]}
+RULES = {
+    rule["alert"]: rule
+    for group in yaml.safe_load(ALERTS.read_text())["groups"]
+    for rule in group["rules"]
+}
 BOARD = json.loads(DASHBOARD.read_text())
 EXPRESSIONS = [target["expr"] for panel in BOARD["panels"] for target in panel["targets"]]
 
-needs_promtool = pytest.mark.skipif(shutil.which("promtool") is None, reason="needs promtool, of the package prometheus")
+needs_promtool = pytest.mark.skipif(
+    shutil.which("promtool") is None, reason="needs promtool, of the package prometheus"
+)
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +60,11 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 def of_the_backup() -> bytes:
     """What it writes of one account."""
     tried = Attempt(format_time(NOON), "run", "backed_up", "verified", "", 1.0, 1, 1)
-    overview = Overview(Path("/store"), 1, (AccountView("alice", in_map=True, snapshots=(made(),), attempts=(tried,)),))
+    overview = Overview(
+        Path("/store"),
+        1,
+        (AccountView("alice", in_map=True, snapshots=(made(),), attempts=(tried,)),),
+    )
     return metrics.render(status.status_of(overview, NOON, Thresholds()))
 
 
@@ -67,7 +78,11 @@ def of_the_bump(root: Path) -> bytes:
     context.installations.finish_version(folder, About("0.0.25", "here"))
     context.installations.link_version("alice", "0.0.25")
     done = Move("alice", "0.0.24", "0.0.25", "prebump-0.0.25", phase=journal.DONE)
-    context.journals.end(Journal("bump", "0.0.25", format_time(NOON), (done,), ended=format_time(NOON), result="done"))
+    context.journals.end(
+        Journal(
+            "bump", "0.0.25", format_time(NOON), (done,), ended=format_time(NOON), result="done"
+        )
+    )
     return bump_metrics.render_metrics(context)
 
 
@@ -79,14 +94,23 @@ def test_every_metric_of_alerts_and_dashboard_is_written(written: dict[str, str]
     queries = [variable.get("query", "") for variable in BOARD["templating"]["list"]]
     for expression in [rule["expr"] for rule in RULES.values()] + EXPRESSIONS + queries:
         assert names(expression) <= set(written), expression
-    assert names(" ".join(EXPRESSIONS)) >= {"t3_backup_last_success_timestamp_seconds", "t3_backup_store_free_bytes"}
+    assert names(" ".join(EXPRESSIONS)) >= {
+        "t3_backup_last_success_timestamp_seconds",
+        "t3_backup_store_free_bytes",
+    }
 
 
-def test_every_metric_that_is_written_is_documented_with_its_meaning(written: dict[str, str]) -> None:
+def test_every_metric_that_is_written_is_documented_with_its_meaning(
+    written: dict[str, str],
+) -> None:
     text = (ROOT / "docs" / "monitoring.md").read_text()
     assert any(name.startswith("t3_autoupdate_") for name in written)
     for name, meaning in written.items():
-        assert re.search(rf"^\| `{name}(\{{[a-z, ]+\}})?` \| {re.escape(meaning.removesuffix('.'))} \|$", text, re.MULTILINE), name
+        assert re.search(
+            rf"^\| `{name}(\{{[a-z, ]+\}})?` \| {re.escape(meaning.removesuffix('.'))} \|$",
+            text,
+            re.MULTILINE,
+        ), name
 
 
 def test_every_alert_is_documented_and_says_what_to_do() -> None:
@@ -94,7 +118,9 @@ def test_every_alert_is_documented_and_says_what_to_do() -> None:
     for name, rule in RULES.items():
         assert f"`{name}`" in text
         assert rule["labels"]["severity"] in ("warning", "critical")
-        assert re.search(r"t3-backup-state|t3-autoupdate|T3_BACKUP_", rule["annotations"]["description"])
+        assert re.search(
+            r"t3-backup-state|t3-autoupdate|T3_BACKUP_", rule["annotations"]["description"]
+        )
 
 
 def test_every_panel_has_a_title_a_unit_and_a_place_of_its_own() -> None:
@@ -104,7 +130,9 @@ def test_every_panel_has_a_title_a_unit_and_a_place_of_its_own() -> None:
         assert panel["fieldConfig"]["defaults"]["unit"] in ("s", "bytes", "short"), panel["title"]
         assert panel["targets"]
         place = panel["gridPos"]
-        cells = {(place["x"] + x, place["y"] + y) for x in range(place["w"]) for y in range(place["h"])}
+        cells = {
+            (place["x"] + x, place["y"] + y) for x in range(place["w"]) for y in range(place["h"])
+        }
         assert not cells & taken, panel["title"]
         assert max(x for x, _ in cells) < 24
         taken |= cells
@@ -123,8 +151,13 @@ def promtool(*words: str | Path) -> None:
 @needs_promtool
 def test_promtool_takes_the_rules_and_every_expression_of_the_dashboard(tmp_path: Path) -> None:
     promtool("check", "rules", ALERTS)
-    rules = [{"record": f"panel:{n}", "expr": expression} for n, expression in enumerate(EXPRESSIONS)]
-    (tmp_path / "rules.yml").write_text(json.dumps({"groups": [{"name": "panels", "rules": rules}]}))  # JSON is YAML, too
+    rules = [
+        {"record": f"panel:{n}", "expr": expression} for n, expression in enumerate(EXPRESSIONS)
+    ]
+    # JSON is YAML, too
+    (tmp_path / "rules.yml").write_text(
+        json.dumps({"groups": [{"name": "panels", "rules": rules}]})
+    )
     promtool("check", "rules", tmp_path / "rules.yml")
 
 
@@ -144,12 +177,21 @@ GONE = {"account_in_map{account='alice'}": 0.0}
 SITUATIONS: dict[str, tuple[Mapping[str, float | None], set[str]]] = {
     "healthy": ({}, set()),
     "26 hours old": ({"last_success_timestamp_seconds{account='alice'}": NIGHT - 26 * HOUR}, set()),
-    "older": ({"last_success_timestamp_seconds{account='alice'}": NIGHT - 26 * HOUR - 60}, {"T3BackupTooOld"}),
+    "older": (
+        {"last_success_timestamp_seconds{account='alice'}": NIGHT - 26 * HOUR - 60},
+        {"T3BackupTooOld"},
+    ),
     "never": ({"last_success_timestamp_seconds{account='alice'}": 0}, {"T3BackupNeverMade"}),
     "held": ({"snapshots_held{account='alice'}": 1}, {"T3BackupHeld"}),
-    "a database that is not copied": ({"uncovered_databases{account='alice'}": 1}, {"T3BackupUncovered"}),
+    "a database that is not copied": (
+        {"uncovered_databases{account='alice'}": 1},
+        {"T3BackupUncovered"},
+    ),
     "failing": ({"last_attempt_ok{account='alice'}": 0}, {"T3BackupFailing"}),
-    "no runs": ({"last_attempt_timestamp_seconds{account='alice'}": NIGHT - 27 * HOUR}, {"T3BackupNoRuns"}),
+    "no runs": (
+        {"last_attempt_timestamp_seconds{account='alice'}": NIGHT - 27 * HOUR},
+        {"T3BackupNoRuns"},
+    ),
     "one of two is tried": (
         {
             "last_attempt_timestamp_seconds{account='alice'}": NIGHT - 27 * HOUR,
@@ -172,7 +214,13 @@ SITUATIONS: dict[str, tuple[Mapping[str, float | None], set[str]]] = {
 }
 # Of the bump; the backup is healthy. How long it has been so counts, in hours before now.
 DAY = 24
-BUMP_HEALTHY: dict[str, float] = {"frozen": 0, "account_held{account='alice'}": 0, "deferred": 0, "interrupted": 0, "last_ok": 1}
+BUMP_HEALTHY: dict[str, float] = {
+    "frozen": 0,
+    "account_held{account='alice'}": 0,
+    "deferred": 0,
+    "interrupted": 0,
+    "last_ok": 1,
+}
 BUMP_SITUATIONS: dict[str, tuple[dict[str, float], float, set[str]]] = {
     "healthy": ({}, 0, set()),
     "held for a moment": ({"account_held{account='alice'}": 1, "interrupted": 1}, 0.1, set()),
@@ -196,18 +244,28 @@ def one_series(prefix: str, name: str, values: str) -> dict[str, str]:
 
 @needs_promtool
 @pytest.mark.parametrize(("changes", "firing"), SITUATIONS.values(), ids=SITUATIONS)
-def test_the_alerts_of_a_situation_fire_and_no_others(changes: dict[str, float | None], firing: set[str], tmp_path: Path) -> None:
+def test_the_alerts_of_a_situation_fire_and_no_others(
+    changes: dict[str, float | None], firing: set[str], tmp_path: Path
+) -> None:
     held = NIGHT // 60 + 1
     all_of_it = {name: value for name, value in (HEALTHY | changes).items() if value is not None}
-    must_fire(firing, [one_series("t3_backup", name, f"{value:.0f}x{held}") for name, value in all_of_it.items()], NIGHT, tmp_path)
+    must_fire(
+        firing,
+        [one_series("t3_backup", name, f"{value:.0f}x{held}") for name, value in all_of_it.items()],
+        NIGHT,
+        tmp_path,
+    )
 
 
 @needs_promtool
-@pytest.mark.parametrize(("changes", "hours", "firing"), BUMP_SITUATIONS.values(), ids=BUMP_SITUATIONS)
+@pytest.mark.parametrize(
+    ("changes", "hours", "firing"), BUMP_SITUATIONS.values(), ids=BUMP_SITUATIONS
+)
 def test_the_alerts_of_a_bump_fire_once_it_lasts_and_no_others(
     changes: dict[str, float], hours: float, firing: set[str], tmp_path: Path
 ) -> None:
-    minutes = 60 if hours >= DAY else 1  # a step: a whole week by the minute would take promtool half a minute
+    # a step: a whole week by the minute would take promtool half a minute
+    minutes = 60 if hours >= DAY else 1
     steps = round(hours * 60 / minutes)
     series = [
         one_series("t3_autoupdate", name, f"{value:.0f}x2 {changes.get(name, value):.0f}x{steps}")
@@ -217,25 +275,49 @@ def test_the_alerts_of_a_bump_fire_once_it_lasts_and_no_others(
     must_fire(firing, series, (steps + 3) * minutes * 60, tmp_path, minutes)
 
 
-def must_fire(firing: set[str], series: list[dict[str, str]], seconds: int, tmp_path: Path, minutes: int = 1) -> None:
-    """What fires so many seconds after the series begin, which have a value every so many minutes, must be these."""
+def must_fire(
+    firing: set[str], series: list[dict[str, str]], seconds: int, tmp_path: Path, minutes: int = 1
+) -> None:
+    """What fires so many seconds after the series begin, which have a value every so many minutes,
+    must be these."""
     # Which alerts fire is what ALERTS itself says: the series that Prometheus makes of each.
     wanted = [{"labels": f"ALERTS{{{labels(name)}}}", "value": 1} for name in sorted(firing)]
     test: dict[str, Any] = {
         "interval": f"{minutes}m",
         "input_series": series,
-        "promql_expr_test": [{"expr": 'ALERTS{alertstate="firing"}', "eval_time": f"{seconds}s", "exp_samples": wanted}],
+        "promql_expr_test": [
+            {
+                "expr": 'ALERTS{alertstate="firing"}',
+                "eval_time": f"{seconds}s",
+                "exp_samples": wanted,
+            }
+        ],
     }
     file = tmp_path / "test.yml"
-    file.write_text(json.dumps({"rule_files": [str(ALERTS)], "evaluation_interval": f"{minutes}m", "tests": [test]}))
+    file.write_text(
+        json.dumps(
+            {"rule_files": [str(ALERTS)], "evaluation_interval": f"{minutes}m", "tests": [test]}
+        )
+    )
     promtool("test", "rules", file)
 
 
 def labels(name: str) -> str:
     """Those of an alert that fires in a situation above."""
-    of_all = {"alertname": name, "alertstate": "firing", "severity": RULES[name]["labels"]["severity"]}
+    of_all = {
+        "alertname": name,
+        "alertstate": "firing",
+        "severity": RULES[name]["labels"]["severity"],
+    }
     if name != "T3BackupMetricsAbsent":
         of_all["instance"] = "vm"
-    if name in ("T3BackupTooOld", "T3BackupNeverMade", "T3BackupHeld", "T3BackupUncovered", "T3BackupFailing", "T3AutoupdateHeld"):
+    if name in (
+        "T3BackupTooOld",
+        "T3BackupNeverMade",
+        "T3BackupHeld",
+        "T3BackupUncovered",
+        "T3BackupFailing",
+        "T3AutoupdateHeld",
+    ):
         of_all["account"] = "alice"
     return ",".join(f'{key}="{value}"' for key, value in of_all.items())

@@ -1,4 +1,5 @@
-"""What systemd is told of a run: its text, how often, and by the real protocol, over a real socket."""
+"""What systemd is told of a run: its text, how often, and by the real protocol, over a real
+socket."""
 
 from __future__ import annotations
 
@@ -21,28 +22,49 @@ MIB = 1 << 20
 
 def test_the_copy_is_told_with_its_share_and_how_many_are_done() -> None:
     work = {"alice": AccountProgress("copy", int(958.3 * MIB), 412 * MIB)}
-    assert describe_progress(work, 2, 5) == "alice: copy 42 % (412.0 MiB of 958.3 MiB); 2 of 5 accounts done"
+    assert (
+        describe_progress(work, 2, 5)
+        == "alice: copy 42 % (412.0 MiB of 958.3 MiB); 2 of 5 accounts done"
+    )
 
 
 def test_a_proof_has_no_share_and_nobody_at_work_no_name() -> None:
-    assert describe_progress({"alice": AccountProgress("prove", MIB, MIB)}, 0, 1) == "alice: prove; 0 of 1 accounts done"
+    assert (
+        describe_progress({"alice": AccountProgress("prove", MIB, MIB)}, 0, 1)
+        == "alice: prove; 0 of 1 accounts done"
+    )
     assert describe_progress({}, 3, 5) == "3 of 5 accounts done"
 
 
-@pytest.mark.parametrize(("total", "done", "text"), [(0, 0, "copy"), (MIB, 9 * MIB, "copy 100 % (1.0 MiB of 1.0 MiB)")])
+@pytest.mark.parametrize(
+    ("total", "done", "text"), [(0, 0, "copy"), (MIB, 9 * MIB, "copy 100 % (1.0 MiB of 1.0 MiB)")]
+)
 def test_no_size_gives_no_share_and_growth_none_above_all(total: int, done: int, text: str) -> None:
-    assert describe_progress({"a": AccountProgress("copy", total, done)}, 0, 1) == f"a: {text}; 0 of 1 accounts done"
+    assert (
+        describe_progress({"a": AccountProgress("copy", total, done)}, 0, 1)
+        == f"a: {text}; 0 of 1 accounts done"
+    )
 
 
 def test_many_at_once_are_told_in_order_and_only_some_by_name() -> None:
     work = {name: AccountProgress("prove", 0) for name in "gfedcba"}
-    assert describe_progress(work, 0, 7) == "a: prove, b: prove, c: prove, d: prove, 3 more; 0 of 7 accounts done"
+    assert (
+        describe_progress(work, 0, 7)
+        == "a: prove, b: prove, c: prove, d: prove, 3 more; 0 of 7 accounts done"
+    )
 
 
 def test_the_end_says_how_many_and_how_many_not_well_and_when() -> None:
-    results = [AccountResult("a", "backed_up"), AccountResult("b", "failed"), AccountResult("c", "skipped")]
+    results = [
+        AccountResult("a", "backed_up"),
+        AccountResult("b", "failed"),
+        AccountResult("c", "skipped"),
+    ]
     when = datetime(2026, 11, 26, 3, 41, 59, tzinfo=UTC)
-    assert sd_notify.describe_end(results, when) == "done: 3 accounts, 1 not well (2026-11-26 03:41 UTC)"
+    assert (
+        sd_notify.describe_end(results, when)
+        == "done: 3 accounts, 1 not well (2026-11-26 03:41 UTC)"
+    )
 
 
 class Clock:
@@ -107,14 +129,19 @@ def test_it_arrives_where_systemd_listens(systemd: socket.socket) -> None:
     assert systemd.recv(4096) == b"STOPPING=1\nSTATUS=stopping"
 
 
-def test_where_nobody_listens_any_more_it_is_not_said_and_harms_nobody(systemd: socket.socket) -> None:
+def test_where_nobody_listens_any_more_it_is_not_said_and_harms_nobody(
+    systemd: socket.socket,
+) -> None:
     shown = sd_notify.make_notifier()
     systemd.close()
     shown.say("done")
 
 
-def test_without_systemd_or_its_python_package_nobody_is_told(systemd: socket.socket, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "systemd", None)  # what the import system does for a package that isn't there
+def test_without_systemd_or_its_python_package_nobody_is_told(
+    systemd: socket.socket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # what the import system does for a package that isn't there
+    monkeypatch.setitem(sys.modules, "systemd", None)
     sd_notify.make_notifier().say("done")
     monkeypatch.delitem(sys.modules, "systemd")
     monkeypatch.delenv("NOTIFY_SOCKET")

@@ -1,4 +1,5 @@
-"""What is beside a database, packed and unpacked: the same again, and nothing that an archive says leads elsewhere."""
+"""What is beside a database, packed and unpacked: the same again, and nothing that an archive says
+leads elsewhere."""
 
 from __future__ import annotations
 
@@ -43,7 +44,13 @@ def opened(place: Path) -> Iterator[int]:
     os.close(fd)
 
 
-def packed(folder: int, path: Path, known: str = "", limit: int = LIMIT, alive: Callable[[int], None] = lambda _: None) -> Packed:
+def packed(
+    folder: int,
+    path: Path,
+    known: str = "",
+    limit: int = LIMIT,
+    alive: Callable[[int], None] = lambda _: None,
+) -> Packed:
     fd = os.open(path, os.O_CREAT | os.O_RDWR)
     try:
         return write_archive(folder, os.geteuid(), fd, limit, known, lambda _: None, alive)
@@ -57,7 +64,9 @@ def test_the_same_files_make_the_same_bytes(opened: int, tmp_path: Path) -> None
     assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
 
 
-def test_what_is_known_is_not_packed_again(opened: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_known_is_not_packed_again(
+    opened: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(archive_walk, "_FRESH_NS", -(1 << 62))
     first = packed(opened, tmp_path / "one")
     assert first.fingerprint
@@ -83,7 +92,11 @@ CHANGES: list[Callable[[Path], object]] = [
 
 @pytest.mark.parametrize("change", CHANGES)
 def test_any_change_is_another_fingerprint(
-    place: Path, opened: int, tmp_path: Path, change: Callable[[Path], object], monkeypatch: pytest.MonkeyPatch
+    place: Path,
+    opened: int,
+    tmp_path: Path,
+    change: Callable[[Path], object],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(archive_walk, "_FRESH_NS", -(1 << 62))
     before = packed(opened, tmp_path / "one").fingerprint
@@ -92,7 +105,9 @@ def test_any_change_is_another_fingerprint(
     assert packed(opened, tmp_path / "two").fingerprint != before
 
 
-def test_a_file_that_changes_while_it_is_read_is_packed_anew(place: Path, opened: int, tmp_path: Path) -> None:
+def test_a_file_that_changes_while_it_is_read_is_packed_anew(
+    place: Path, opened: int, tmp_path: Path
+) -> None:
     times = 0
 
     def change(_: int) -> None:
@@ -144,10 +159,15 @@ def content(archive: Path, found: Packed) -> dict[str, bytes]:
     finally:
         os.close(file)
         os.close(folder)
-    return {str(path.relative_to(target)): path.read_bytes() for path in target.rglob("*") if path.is_file()}
+    return {
+        str(path.relative_to(target)): path.read_bytes()
+        for path in target.rglob("*")
+        if path.is_file()
+    }
 
 
-# --- archives of somebody who means harm ------------------------------------------------------------------------------
+# --- archives of somebody who means harm
+# ------------------------------------------------------------------------------
 
 
 def member(name: str, data: bytes = b"", **fields: Any) -> tuple[tarfile.TarInfo, bytes]:
@@ -168,7 +188,10 @@ HOSTILE: dict[str, list[tuple[tarfile.TarInfo, bytes]]] = {
     "without its folder": [member("secrets/key.bin", b"x")],
     "beneath a file": [member("secrets", b"x"), member("secrets/key.bin", b"x")],
     "a symlink": [member("secrets", type=tarfile.SYMTYPE, linkname="/etc")],
-    "through a symlink": [member("secrets", type=tarfile.SYMTYPE, linkname="/tmp"), member("secrets/out", b"x")],
+    "through a symlink": [
+        member("secrets", type=tarfile.SYMTYPE, linkname="/tmp"),
+        member("secrets/out", b"x"),
+    ],
     "a hard link": [member("settings.json", type=tarfile.LNKTYPE, linkname="/etc/passwd")],
     "a device": [member("settings.json", type=tarfile.CHRTYPE)],
     "a fifo": [member("settings.json", type=tarfile.FIFOTYPE)],

@@ -1,4 +1,5 @@
-"""The page of the report: what it says of an account, where things stand in its charts, and that no text in it is obeyed."""
+"""The page of the report: what it says of an account, where things stand in its charts, and that no
+text in it is obeyed."""
 
 from __future__ import annotations
 
@@ -35,11 +36,21 @@ def nights(count: int, last: datetime = NOON) -> list:
         (nights(3, NOON - 3 * DAY), "late", "last verified 3d ago"),
         ([made(2, verdict="suspect"), made(1, NOON - DAY)], "late", "suspect, waits for accept"),
         ([made(2, verdict="damaged"), made(1, NOON - DAY)], "bad", "damaged, waits for accept"),
-        ([made(2, verdict="damaged", accepted_at="2026-11-24T12:00:00Z"), made(1, NOON - DAY)], "good", "verified 1d ago"),
-        ([made(1, verdict="damaged", accepted_at="2026-11-24T12:00:00Z")], "bad", "none is verified"),
+        (
+            [made(2, verdict="damaged", accepted_at="2026-11-24T12:00:00Z"), made(1, NOON - DAY)],
+            "good",
+            "verified 1d ago",
+        ),
+        (
+            [made(1, verdict="damaged", accepted_at="2026-11-24T12:00:00Z")],
+            "bad",
+            "none is verified",
+        ),
     ],
 )
-def test_an_account_is_good_late_or_bad_and_says_why(snapshots: list, state: str, says: str) -> None:
+def test_an_account_is_good_late_or_bad_and_says_why(
+    snapshots: list, state: str, says: str
+) -> None:
     assert html.judge_section(AccountHistory("alice", snapshots), NOON) == (state, says)
 
 
@@ -54,8 +65,14 @@ def test_an_old_one_that_a_run_found_to_be_still_the_same_is_good_and_says_so() 
         (3 * DAY, "late", "last verified 5d ago, unchanged 3d ago"),
         (6 * DAY, "late", "last verified 5d ago"),
     ):
-        assert html.judge_section(AccountHistory("alice", old, attempts=[tried(ago)]), NOON) == (state, says)
-    assert html.judge_section(AccountHistory("alice", old, attempts=[tried(DAY, "failed")]), NOON)[0] == "late"
+        assert html.judge_section(AccountHistory("alice", old, attempts=[tried(ago)]), NOON) == (
+            state,
+            says,
+        )
+    assert (
+        html.judge_section(AccountHistory("alice", old, attempts=[tried(DAY, "failed")]), NOON)[0]
+        == "late"
+    )
 
 
 def test_one_of_the_future_does_not_count_and_wants_a_look() -> None:
@@ -71,7 +88,9 @@ def test_one_of_the_future_does_not_count_and_wants_a_look() -> None:
 def test_a_database_that_is_not_copied_is_bad_whatever_the_snapshots_are() -> None:
     """Row 39."""
     for snapshots in (nights(3), []):
-        shelved = AccountHistory("alice", snapshots, attempts=[tried(DAY, "failed", uncovered=("statev2.sqlite",))])
+        shelved = AccountHistory(
+            "alice", snapshots, attempts=[tried(DAY, "failed", uncovered=("statev2.sqlite",))]
+        )
         assert html.judge_section(shelved, NOON) == ("bad", "statev2.sqlite is not backed up")
         [section] = html.build_page([shelved], "/store", 1, NOON).sections
         assert section.notes[0].startswith(
@@ -81,7 +100,9 @@ def test_a_database_that_is_not_copied_is_bad_whatever_the_snapshots_are() -> No
 
 def test_what_waits_for_accept_is_named_with_its_reasons_and_the_remedy() -> None:
     bad = made(2, verdict="suspect", reasons=("half is gone", "the level fell"))
-    [section] = html.build_page([AccountHistory("alice", [bad], ["a stray"])], "/store", 1, NOON).sections
+    [section] = html.build_page(
+        [AccountHistory("alice", [bad], ["a stray"])], "/store", 1, NOON
+    ).sections
     assert section.notes == (
         f"{bad.name} is suspect: half is gone; the level fell",
         "Nothing of alice is pruned until: t3-backup-state accept alice",
@@ -91,7 +112,11 @@ def test_what_waits_for_accept_is_named_with_its_reasons_and_the_remedy() -> Non
 
 def test_the_page_counts_all_and_names_who_wants_a_look() -> None:
     view = html.build_page(
-        [AccountHistory("alice", nights(3)), AccountHistory("bob", []), AccountHistory("carol", nights(20))],
+        [
+            AccountHistory("alice", nights(3)),
+            AccountHistory("bob", []),
+            AccountHistory("carol", nights(20)),
+        ],
         "/store",
         1 << 30,
         NOON,
@@ -111,7 +136,10 @@ class TestTheChart:
         assert (drawn.points[0].x, drawn.points[-1].x) == (2, 98)
 
     def test_labelled_ones_of_long_ago_leave_the_nights_their_room(self) -> None:
-        old = [made(number, NOON - 100 * DAY * (4 - number), f"prebump-{number}") for number in (1, 2, 3)]
+        old = [
+            made(number, NOON - 100 * DAY * (4 - number), f"prebump-{number}")
+            for number in (1, 2, 3)
+        ]
         drawn = chart.draw([*old, *nights(14)[::-1]], NOON)
         assert [point.x for point in drawn.points[:3]] == [2, 7, 12]
         assert drawn.begins == 17
@@ -134,7 +162,10 @@ class TestTheChart:
         assert (first.copy, first.both, second.copy, second.both) == (22, 44, 88, 88)
 
     def test_a_flag_has_its_label_where_there_is_room(self) -> None:
-        labelled = [made(number, NOON - DAY * days, f"label-{days}") for number, days in enumerate((10, 9, 5, 0))]
+        labelled = [
+            made(number, NOON - DAY * days, f"label-{days}")
+            for number, days in enumerate((10, 9, 5, 0))
+        ]
         labelled.append(made(9, NOON - DAY * 10))
         drawn = chart.draw(labelled, NOON)
         assert [(point.flag, point.left) for point in drawn.points if point.label] == [
@@ -168,9 +199,13 @@ class TestTheChart:
             min_size=1, max_size=60,
         )
     )  # fmt: skip
-    def test_nothing_ever_stands_outside_nor_in_another_order_than_time(self, history: list) -> None:
+    def test_nothing_ever_stands_outside_nor_in_another_order_than_time(
+        self, history: list
+    ) -> None:
         taken = [
-            made(number, NOON - before, label, bytes=count, copy_seconds=took, proof_seconds=took / 2)
+            made(
+                number, NOON - before, label, bytes=count, copy_seconds=took, proof_seconds=took / 2
+            )
             for number, (before, label, count, took) in enumerate(history)
         ]
         drawn = chart.draw(taken, NOON)
@@ -211,10 +246,18 @@ def rendered(*accounts: AccountHistory) -> str:
 def test_no_text_of_others_is_obeyed_by_a_browser() -> None:
     label = 'x"onload="alert(1)'
     bad = replace(
-        made(1, verdict="damaged", reasons=(HOSTILE,)), label=label, name=f"state-{HOSTILE}", user=HOSTILE, method=HOSTILE
+        made(1, verdict="damaged", reasons=(HOSTILE,)),
+        label=label,
+        name=f"state-{HOSTILE}",
+        user=HOSTILE,
+        method=HOSTILE,
     )
     found = Parsed(rendered(AccountHistory(HOSTILE, [bad], [HOSTILE])))
-    clean = Parsed(rendered(AccountHistory("alice", [made(1, verdict="damaged", reasons=("x",), label="y")], ["z"])))
+    clean = Parsed(
+        rendered(
+            AccountHistory("alice", [made(1, verdict="damaged", reasons=("x",), label="y")], ["z"])
+        )
+    )
     assert found.elements == clean.elements
     assert [name for name, _ in found.attributes] == [name for name, _ in clean.attributes]
     assert found.text.count(HOSTILE) >= 4
@@ -231,7 +274,10 @@ def test_it_names_nothing_outside_of_itself() -> None:
         assert name != "href" or str(value).startswith("#")
     assert "url(" not in text
     assert "@import" not in text
-    assert ("content", "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'") in found.attributes
+    assert (
+        "content",
+        "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'",
+    ) in found.attributes
 
 
 def test_each_chart_has_a_text_for_who_cannot_see_it_and_each_table_its_headings() -> None:

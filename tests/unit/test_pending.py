@@ -1,4 +1,5 @@
-"""Restores that have not ended, as whoever takes no lock sees them: interrupted where nobody holds the store, else perhaps at work."""
+"""Restores that have not ended, as whoever takes no lock sees them: interrupted where nobody holds
+the store, else perhaps at work."""
 
 from __future__ import annotations
 
@@ -16,7 +17,13 @@ from t3_backup.restore.pending import PendingRestore
 from t3_backup.store import lock
 from t3_backup.store.store import Store
 
-ALICE = Intent("alice", "state-20261124T033012Z", "2026-11-24T09:00:00Z", "state.sqlite.replaced-x", unit="t3-serve@alice.service")
+ALICE = Intent(
+    "alice",
+    "state-20261124T033012Z",
+    "2026-11-24T09:00:00Z",
+    "state.sqlite.replaced-x",
+    unit="t3-serve@alice.service",
+)
 
 
 @pytest.fixture
@@ -40,7 +47,9 @@ def test_where_there_is_none_there_is_nothing_to_say(store: Store) -> None:
     assert pending.find_pending(store) == []
 
 
-def test_where_nobody_holds_the_store_it_was_interrupted_and_the_text_says_what_to_do(store: Store) -> None:
+def test_where_nobody_holds_the_store_it_was_interrupted_and_the_text_says_what_to_do(
+    store: Store,
+) -> None:
     ALICE.save(store)
     [found] = pending.find_pending(store)
     assert found == PendingRestore("alice", ALICE.snapshot, ALICE.began, ALICE.unit)
@@ -48,7 +57,12 @@ def test_where_nobody_holds_the_store_it_was_interrupted_and_the_text_says_what_
         "a restore of alice to state-20261124T033012Z, begun at 2026-11-24T09:00:00Z, was interrupted; "
         "the next run ends it; to end it now: t3-backup-state accept alice; t3-serve@alice.service stays stopped until then"
     )
-    assert found.as_json() == {"snapshot": ALICE.snapshot, "began": ALICE.began, "interrupted": True, "text": found.text}
+    assert found.as_json() == {
+        "snapshot": ALICE.snapshot,
+        "began": ALICE.began,
+        "interrupted": True,
+        "text": found.text,
+    }
 
 
 def test_a_restore_that_touches_no_server_names_none(store: Store) -> None:
@@ -56,7 +70,10 @@ def test_a_restore_that_touches_no_server_names_none(store: Store) -> None:
     assert pending.find_pending(store)[0].text.endswith("t3-backup-state accept alice")
 
 
-@pytest.mark.skipif(not Path("/proc/locks").exists(), reason="the service can't see who holds a lock (ProcSubset=pid)")
+@pytest.mark.skipif(
+    not Path("/proc/locks").exists(),
+    reason="the service can't see who holds a lock (ProcSubset=pid)",
+)
 def test_where_somebody_holds_the_store_it_may_run(store: Store) -> None:
     ALICE.save(store)
     with holding(store, fcntl.LOCK_EX):
@@ -89,10 +106,15 @@ def test_one_that_began_just_after_the_lock_was_looked_at_was_not_interrupted(
 
     Intent("bob", ALICE.snapshot, ALICE.began, ALICE.aside).save(store)
     monkeypatch.setattr(lock, "is_held", free_and_then_begun)
-    assert [(found.user, found.running) for found in pending.find_pending(store)] == [("alice", True), ("bob", False)]
+    assert [(found.user, found.running) for found in pending.find_pending(store)] == [
+        ("alice", True),
+        ("bob", False),
+    ]
 
 
-def test_one_that_ended_while_we_looked_is_none(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_that_ended_while_we_looked_is_none(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def free_since_it_ended(_: int) -> bool:
         ALICE.remove(store)
         return False
@@ -102,7 +124,9 @@ def test_one_that_ended_while_we_looked_is_none(store: Store, monkeypatch: pytes
     assert pending.find_pending(store) == []
 
 
-def test_one_that_ended_just_before_it_was_read_is_none(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_that_ended_just_before_it_was_read_is_none(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
     ALICE.save(store)
     monkeypatch.setattr(intent_log, "load_intent", lambda *_: None)
     assert pending.find_pending(store) == []

@@ -1,4 +1,5 @@
-"""Proving a file: what one integrity_check finds, the shares find together, and each alone finds less."""
+"""Proving a file: what one integrity_check finds, the shares find together, and each alone finds
+less."""
 
 from __future__ import annotations
 
@@ -24,7 +25,10 @@ def problems(path: Path, shares: int) -> list[tuple[str, ...]]:
     fd = os.open(path, os.O_RDONLY)
     try:
         with Destination(fd) as destination:
-            return [check_integrity(destination, share=share, shares=shares).problems for share in range(shares)]
+            return [
+                check_integrity(destination, share=share, shares=shares).problems
+                for share in range(shares)
+            ]
     finally:
         os.close(fd)
 
@@ -45,10 +49,13 @@ def test_a_sound_file_proves(copy: Path, shares: int) -> None:
 
 
 def an_index_without_its_newest_entries(path: Path) -> None:
-    """A row that its index doesn't know: only the look at each entry finds it, not the look at the structure."""
+    """A row that its index doesn't know: only the look at each entry finds it, not the look at the
+    structure."""
     with closing(sqlite3.connect(path, isolation_level=None)) as database:
         database.execute("PRAGMA writable_schema=on")
-        [(sql,)] = database.execute("SELECT sql FROM sqlite_schema WHERE name = 'idx_orch_events_command_id'").fetchall()
+        [(sql,)] = database.execute(
+            "SELECT sql FROM sqlite_schema WHERE name = 'idx_orch_events_command_id'"
+        ).fetchall()
         database.execute("UPDATE sqlite_schema SET type='table', sql='CREATE TABLE idx_orch_events_command_id(a)', tbl_name=name"
                          " WHERE name = 'idx_orch_events_command_id'")  # fmt: skip
     with closing(sqlite3.connect(path, isolation_level=None)) as database:
@@ -61,7 +68,8 @@ def an_index_without_its_newest_entries(path: Path) -> None:
 
 
 def a_page_that_nobody_knows(path: Path) -> None:
-    """One page more than the header's count of pages needs: only the look at the whole file finds it."""
+    """One page more than the header's count of pages needs: only the look at the whole file finds
+    it."""
     with closing(sqlite3.connect(path, isolation_level=None)) as database:
         database.execute("CREATE TABLE forgotten(a)")
         database.execute("PRAGMA writable_schema=on")
@@ -78,7 +86,10 @@ def a_column_that_must_not_be_null(path: Path) -> None:
         assert database.execute("SELECT count(*) FROM orchestration_events").fetchone()[0] > 0
 
 
-@pytest.mark.parametrize("harm", [an_index_without_its_newest_entries, a_page_that_nobody_knows, a_column_that_must_not_be_null])
+@pytest.mark.parametrize(
+    "harm",
+    [an_index_without_its_newest_entries, a_page_that_nobody_knows, a_column_that_must_not_be_null],
+)
 def test_the_shares_together_find_what_the_whole_finds(copy: Path, harm) -> None:
     """Row 12."""
     harm(copy)

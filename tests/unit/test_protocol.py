@@ -1,4 +1,5 @@
-"""What the parent believes of a worker's lines: the worker may be hostile, so a line is one of ours, or noise, or the end."""
+"""What the parent believes of a worker's lines: the worker may be hostile, so a line is one of
+ours, or noise, or the end."""
 
 import dataclasses
 import importlib
@@ -21,7 +22,14 @@ from t3_backup.worker.operations import Job, Operation
 from t3_backup.worker.operations.archive import Inspected, InstallArchive, Installed, Packed
 from t3_backup.worker.operations.backup import Copied, CopyDatabase, Proven
 from t3_backup.worker.operations.legacy import Listed, RemoveLegacy
-from t3_backup.worker.operations.restore import Checkpointed, CloneDatabase, Counted, RecoverSwap, Staged, Swapped
+from t3_backup.worker.operations.restore import (
+    Checkpointed,
+    CloneDatabase,
+    Counted,
+    RecoverSwap,
+    Staged,
+    Swapped,
+)
 from t3_backup.worker.protocol import Event, Phase, Progress, Source
 
 COUNTS = st.integers(0, (1 << 62) - 1)
@@ -62,9 +70,13 @@ PROOFS = st.builds(
 U64 = st.integers(0, (1 << 64) - 1)
 IDENTITIES = st.builds(FileIdentity, U64, U64, U64, U64, U64, U64, U64)
 NAMES = st.lists(PLAIN, max_size=4).map(tuple)
-OTHERS = st.lists(st.sampled_from(["statev2.sqlite", "statev3.sqlite", "x y.sqlite"]), max_size=16).map(tuple)
+OTHERS = st.lists(
+    st.sampled_from(["statev2.sqlite", "statev3.sqlite", "x y.sqlite"]), max_size=16
+).map(tuple)
 BESIDE = st.lists(st.sampled_from(SIDECARS), max_size=3).map(tuple)
-CHECKPOINTED = st.builds(Checkpointed, st.none() | IDENTITIES, st.booleans(), PLAIN, st.none() | CENSUSES, BESIDE)
+CHECKPOINTED = st.builds(
+    Checkpointed, st.none() | IDENTITIES, st.booleans(), PLAIN, st.none() | CENSUSES, BESIDE
+)
 STAGED = st.builds(Staged, st.none() | IDENTITIES, st.none() | IDENTITIES, CENSUSES)
 EVENTS = st.one_of(
     st.builds(Source, COUNTS, COUNTS, OTHERS),
@@ -84,10 +96,14 @@ EVENTS = st.one_of(
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=10), inner, max_size=4),
+    lambda inner: (
+        st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=10), inner, max_size=4)
+    ),
     max_leaves=12,
 )
-ODD = JSON | st.sampled_from([10**4000, -(10**4000), 1 << 62, -1, 1e400, "\x1b]0;owned\x07", "[/red]", "\ud800", True])
+ODD = JSON | st.sampled_from(
+    [10**4000, -(10**4000), 1 << 62, -1, 1e400, "\x1b]0;owned\x07", "[/red]", "\ud800", True]
+)
 
 FILE = FileIdentity(1, 2, 3, 4, 5, 0o644, 6)
 GOOD = Proven(("a",), Census(4096, 1, 0, 0, "0", 30, {"t": 1}, {"t": 1}), 0.25, "3.40.1")
@@ -99,7 +115,9 @@ def texts(value: Any) -> list[str]:
     if isinstance(value, Failure):
         return [str(value)]
     lists = [item for item in vars(value).values() if isinstance(item, tuple)]
-    return [item for item in vars(value).values() if isinstance(item, str)] + [text for texts in lists for text in texts]
+    return [item for item in vars(value).values() if isinstance(item, str)] + [
+        text for texts in lists for text in texts
+    ]
 
 
 def believe(line: bytes) -> Event | Failure | None:
@@ -131,7 +149,9 @@ def test_any_json_is_noise_or_an_event_or_the_end(value: Any) -> None:
 
 
 @given(EVENTS, st.data())
-def test_an_event_with_an_odd_field_is_an_event_or_the_end(event: Event, data: st.DataObject) -> None:
+def test_an_event_with_an_odd_field_is_an_event_or_the_end(
+    event: Event, data: st.DataObject
+) -> None:
     """Row 36."""
     value = json.loads(protocol.encode_event(event))
     name = data.draw(st.sampled_from(sorted(value)))
@@ -152,8 +172,11 @@ def test_an_odd_census_is_an_event_or_the_end(proof: Proven, data: st.DataObject
 
 
 @given(st.one_of(CHECKPOINTED, STAGED), IDENTITIES, st.data())
-def test_an_odd_identity_is_an_event_or_the_end(event: Checkpointed | Staged, file: FileIdentity, data: st.DataObject) -> None:
-    """Row 36. What is let in names a file: whole numbers that stat(2) could say, and no other field."""
+def test_an_odd_identity_is_an_event_or_the_end(
+    event: Checkpointed | Staged, file: FileIdentity, data: st.DataObject
+) -> None:
+    """Row 36. What is let in names a file: whole numbers that stat(2) could say, and no other
+    field."""
     where = "old" if isinstance(event, Checkpointed) else "live"
     value = json.loads(protocol.encode_event(event)) | {where: asdict(file)}
     name = data.draw(st.sampled_from([*sorted(value[where]), "more"]))
@@ -161,7 +184,9 @@ def test_an_odd_identity_is_an_event_or_the_end(event: Checkpointed | Staged, fi
     answer = believe(lines_of(value))
     if isinstance(answer, Checkpointed | Staged):
         found = getattr(answer, where)
-        assert all(type(number) is int and 0 <= number < 1 << 64 for number in asdict(found).values())
+        assert all(
+            type(number) is int and 0 <= number < 1 << 64 for number in asdict(found).values()
+        )
         assert name != "more"
 
 
@@ -189,16 +214,24 @@ def test_no_control_character_survives_in_a_reason(reason: str) -> None:
 
 @given(st.lists(st.text(max_size=600), max_size=150), st.text(max_size=600))
 def test_no_control_character_survives_in_a_proof(problems: list[str], version: str) -> None:
-    value = json.loads(protocol.encode_event(GOOD)) | {"problems": problems, "sqlite_version": version}
+    value = json.loads(protocol.encode_event(GOOD)) | {
+        "problems": problems,
+        "sqlite_version": version,
+    }
     arrived = believe(lines_of(value))
     assert isinstance(arrived, Proven)
     assert len(arrived.problems) <= 100
 
 
-@pytest.mark.parametrize("name", ["WorkerLost", "UsageError", "LockHeld", "SystemExit", "", None, 3, ["TryLater"]])
+@pytest.mark.parametrize(
+    "name", ["WorkerLost", "UsageError", "LockHeld", "SystemExit", "", None, 3, ["TryLater"]]
+)
 def test_a_worker_chooses_no_error_but_its_own(name: Any) -> None:
     """Row 36. Exit codes 2 and 75 are not a worker's to give."""
-    assert type(protocol.decode_event(lines_of({"event": "failed", "error": name, "reason": "so"}))) is Failure
+    assert (
+        type(protocol.decode_event(lines_of({"event": "failed", "error": name, "reason": "so"})))
+        is Failure
+    )
 
 
 @pytest.mark.parametrize("without", sorted(asdict(GOOD)))
@@ -237,14 +270,66 @@ def test_an_event_without_a_field_is_the_end(without: str) -> None:
         WRITTEN | {"live": asdict(FILE) | {"inode": True}},
         WRITTEN | {"live": asdict(FILE) | {"path": "/etc/shadow"}},
         WRITTEN | {"live": {"inode": 1}},
-        {"event": "checkpointed", "old": None, "whole": 1, "reason": "", "census": None, "beside": []},
-        {"event": "checkpointed", "old": None, "whole": "true", "reason": "", "census": None, "beside": []},
-        {"event": "checkpointed", "old": None, "whole": True, "reason": None, "census": None, "beside": []},
-        {"event": "checkpointed", "old": asdict(FILE), "whole": True, "reason": "", "census": {"rows": 1}, "beside": []},
+        {
+            "event": "checkpointed",
+            "old": None,
+            "whole": 1,
+            "reason": "",
+            "census": None,
+            "beside": [],
+        },
+        {
+            "event": "checkpointed",
+            "old": None,
+            "whole": "true",
+            "reason": "",
+            "census": None,
+            "beside": [],
+        },
+        {
+            "event": "checkpointed",
+            "old": None,
+            "whole": True,
+            "reason": None,
+            "census": None,
+            "beside": [],
+        },
+        {
+            "event": "checkpointed",
+            "old": asdict(FILE),
+            "whole": True,
+            "reason": "",
+            "census": {"rows": 1},
+            "beside": [],
+        },
         {"event": "counted", "census": {}},
-        {"event": "packed", "entries": 1, "content_bytes": 1, "fingerprint": "", "unchanged": 0, "passed": [], "sealed": []},
-        {"event": "packed", "entries": 1, "content_bytes": -1, "fingerprint": "", "unchanged": False, "passed": [], "sealed": []},
-        {"event": "packed", "entries": 1, "content_bytes": 1, "fingerprint": "", "unchanged": False, "passed": [], "sealed": {}},
+        {
+            "event": "packed",
+            "entries": 1,
+            "content_bytes": 1,
+            "fingerprint": "",
+            "unchanged": 0,
+            "passed": [],
+            "sealed": [],
+        },
+        {
+            "event": "packed",
+            "entries": 1,
+            "content_bytes": -1,
+            "fingerprint": "",
+            "unchanged": False,
+            "passed": [],
+            "sealed": [],
+        },
+        {
+            "event": "packed",
+            "entries": 1,
+            "content_bytes": 1,
+            "fingerprint": "",
+            "unchanged": False,
+            "passed": [],
+            "sealed": {},
+        },
         {"event": "installed", "left": "all", "reasons": [], "missing": []},
         {"event": "installed", "left": [1], "reasons": [], "missing": []},
         json.loads(protocol.encode_event(GOOD)) | {"method": "sharded"},
@@ -252,8 +337,12 @@ def test_an_event_without_a_field_is_the_end(without: str) -> None:
         json.loads(protocol.encode_event(GOOD)) | {"copy_seconds": float("inf")},
         json.loads(protocol.encode_event(GOOD)) | {"problems": "one"},
         json.loads(protocol.encode_event(GOOD)) | {"problems": [1]},
-        json.loads(protocol.encode_event(replace(GOOD, census=replace(GOOD.census, page_count=10**4000)))),
-        json.loads(protocol.encode_event(replace(GOOD, census=replace(GOOD.census, ends={"t": 10**4000})))),
+        json.loads(
+            protocol.encode_event(replace(GOOD, census=replace(GOOD.census, page_count=10**4000)))
+        ),
+        json.loads(
+            protocol.encode_event(replace(GOOD, census=replace(GOOD.census, ends={"t": 10**4000})))
+        ),
     ],
     ids=lambda value: str(value)[:60],
 )
@@ -264,7 +353,16 @@ def test_an_object_that_is_no_event_is_the_end(value: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize(
-    "line", [b"", b"Traceback (most recent call last):", b"[" * 100_000, b"9" * 100_000, b"3", b"null", b"\xff\xfe{"]
+    "line",
+    [
+        b"",
+        b"Traceback (most recent call last):",
+        b"[" * 100_000,
+        b"9" * 100_000,
+        b"3",
+        b"null",
+        b"\xff\xfe{",
+    ],
 )
 def test_what_a_dying_python_prints_is_noise(line: bytes) -> None:
     assert protocol.decode_event(line) is None
@@ -288,8 +386,18 @@ JOBS = st.builds(
 REQUESTS: st.SearchStrategy[Operation[Any]] = st.one_of(
     st.builds(CopyDatabase, st.sampled_from(["online", "vacuum"]), st.booleans()),
     st.builds(RemoveLegacy, st.text(max_size=80), SECONDS),
-    st.builds(InstallArchive, st.text(), st.booleans(), st.dictionaries(st.text(), st.text(), max_size=3)),
-    st.builds(RecoverSwap, st.text(), st.none() | IDENTITIES, st.none() | IDENTITIES, BESIDE, st.booleans(), st.booleans()),
+    st.builds(
+        InstallArchive, st.text(), st.booleans(), st.dictionaries(st.text(), st.text(), max_size=3)
+    ),
+    st.builds(
+        RecoverSwap,
+        st.text(),
+        st.none() | IDENTITIES,
+        st.none() | IDENTITIES,
+        BESIDE,
+        st.booleans(),
+        st.booleans(),
+    ),
     st.builds(CloneDatabase, IDENTITIES, CENSUSES),
 )
 
@@ -300,7 +408,20 @@ def test_a_request_arrives_as_it_was_made(job: Job, request: Operation[Any]) -> 
     assert operations.decode_request(text) == (operations.name_of(request), job, request)
 
 
-@pytest.mark.parametrize("name", ["", "copy", "prove", "CopyDatabase", "copy_database ", "os.system", None, 3, ["copy_database"]])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "",
+        "copy",
+        "prove",
+        "CopyDatabase",
+        "copy_database ",
+        "os.system",
+        None,
+        3,
+        ["copy_database"],
+    ],
+)
 def test_an_operation_that_is_not_in_the_table_is_refused(name: Any) -> None:
     job = Job("/home/alice", 1, 1, (), True, 2, 3, 1.0, 0)
     value = json.loads(operations.encode_request(job, CopyDatabase()))
@@ -310,20 +431,30 @@ def test_an_operation_that_is_not_in_the_table_is_refused(name: Any) -> None:
 
 @pytest.mark.parametrize("part", ["operation", "job", "request"])
 def test_a_request_that_lacks_a_part_is_none(part: str) -> None:
-    value = json.loads(operations.encode_request(Job("/home/alice", 1, 1, (), True, 2, 3, 1.0, 0), CopyDatabase()))
-    for broken in (value[part], {key: one for key, one in value.items() if key != part}, value | {"more": 1}):
+    value = json.loads(
+        operations.encode_request(Job("/home/alice", 1, 1, (), True, 2, 3, 1.0, 0), CopyDatabase())
+    )
+    for broken in (
+        value[part],
+        {key: one for key, one in value.items() if key != part},
+        value | {"more": 1},
+    ):
         with pytest.raises(ValueError):
             operations.decode_request(json.dumps(broken))
 
 
 @pytest.mark.parametrize("name", operations.OPERATIONS)
-def test_each_operation_has_a_request_an_answer_that_travels_and_a_child_that_serves_it(name: str) -> None:
+def test_each_operation_has_a_request_an_answer_that_travels_and_a_child_that_serves_it(
+    name: str,
+) -> None:
     kind, entry = operations.request_type(name), operations.OPERATIONS[name]
     answer = kind.answer_type()
     assert dataclasses.is_dataclass(kind)
     assert kind.__dataclass_params__.frozen  # type: ignore[attr-defined]
     assert protocol.EVENTS[answer.__name__] == answer.__module__
-    serve = getattr(importlib.import_module(f"t3_backup.worker.child.{entry.child}"), f"serve_{name}")
+    serve = getattr(
+        importlib.import_module(f"t3_backup.worker.child.{entry.child}"), f"serve_{name}"
+    )
     told = typing.get_type_hints(serve)
     assert told["return"] is (types.NoneType if answer is Source else answer)
     assert told.get("operation", told.get("_operation")) in (kind, object)
@@ -337,7 +468,14 @@ def test_who_has_the_database_open_is_the_one_error_with_an_exit_code_of_its_own
 
 @given(st.text(max_size=600))
 def test_no_control_character_survives_in_why_it_could_not_be_checkpointed(reason: str) -> None:
-    value = {"event": "checkpointed", "old": asdict(FILE), "whole": False, "reason": reason, "census": None, "beside": ["-wal"]}
+    value = {
+        "event": "checkpointed",
+        "old": asdict(FILE),
+        "whole": False,
+        "reason": reason,
+        "census": None,
+        "beside": ["-wal"],
+    }
     arrived = believe(lines_of(value))
     assert isinstance(arrived, Checkpointed)
     assert len(arrived.reason) <= 500
@@ -345,9 +483,19 @@ def test_no_control_character_survives_in_why_it_could_not_be_checkpointed(reaso
 
 @pytest.mark.parametrize("ending", ["", "-wal2", "/../../other/state.sqlite", ".sqlite"])
 def test_what_is_beside_a_database_can_be_nothing_else(ending: str) -> None:
-    value = {"event": "checkpointed", "old": None, "whole": False, "reason": "", "census": None, "beside": [ending]}
+    value = {
+        "event": "checkpointed",
+        "old": None,
+        "whole": False,
+        "reason": "",
+        "census": None,
+        "beside": [ending],
+    }
     assert isinstance(believe(lines_of(value)), WorkerLost)
 
 
 def test_a_refusal_is_told_apart_from_a_failure() -> None:
-    assert type(protocol.decode_event(protocol.encode_event(SourceRefused("a symlink")))) is SourceRefused
+    assert (
+        type(protocol.decode_event(protocol.encode_event(SourceRefused("a symlink"))))
+        is SourceRefused
+    )

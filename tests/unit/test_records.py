@@ -1,4 +1,5 @@
-"""What strict JSON lets in: exactly what the annotations of a dataclass say, or an error that names the key."""
+"""What strict JSON lets in: exactly what the annotations of a dataclass say, or an error that names
+the key."""
 
 from __future__ import annotations
 
@@ -73,10 +74,14 @@ RECORDS = st.builds(
 )
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3)
+    ),
     max_leaves=8,
 )
-GOOD = Record(1, 2, 3, 0.5, True, "t", "a", "abc", None, Inner(1, ("x",)), (Inner(2, ()),), {"m": 1}, None, {})
+GOOD = Record(
+    1, 2, 3, 0.5, True, "t", "a", "abc", None, Inner(1, ("x",)), (Inner(2, ()),), {"m": 1}, None, {}
+)
 
 
 def value_of(record: Any) -> dict[str, Any]:
@@ -96,7 +101,11 @@ def fits(hint: str, value: Any) -> bool:
         case "large":
             return kind is int and value >= 0 and value.bit_length() <= 64
         case "real":
-            return kind in (int, float) and (kind is int or math.isfinite(value)) and -(2.0**63) <= value < 2.0**63
+            return (
+                kind in (int, float)
+                and (kind is int or math.isfinite(value))
+                and -(2.0**63) <= value < 2.0**63
+            )
         case "flag":
             return value is True or value is False
         case "text" | "short":
@@ -130,9 +139,13 @@ def test_what_is_written_is_read_as_the_same(record: Record) -> None:
 
 
 @given(
-    RECORDS, st.sampled_from(sorted(Record.__dataclass_fields__)), JSON | st.sampled_from([10**4000, -(10**4000), 1 << 63, 1 << 64])
+    RECORDS,
+    st.sampled_from(sorted(Record.__dataclass_fields__)),
+    JSON | st.sampled_from([10**4000, -(10**4000), 1 << 63, 1 << 64]),
 )
-def test_any_other_value_of_a_key_is_let_in_exactly_if_its_annotation_says_so(record: Record, key: str, odd: Any) -> None:
+def test_any_other_value_of_a_key_is_let_in_exactly_if_its_annotation_says_so(
+    record: Record, key: str, odd: Any
+) -> None:
     value = value_of(record) | {key: odd}
     if fits(key, odd):
         found = getattr(decode_record(Record, value), key)
@@ -214,7 +227,9 @@ def test_an_exact_record_has_no_other_key_and_what_is_said_of_it_is_printable() 
     assert len(str(caught.value)) < 600
 
 
-def test_a_format_that_grows_passes_over_what_came_later_and_gives_older_records_the_default() -> None:
+def test_a_format_that_grows_passes_over_what_came_later_and_gives_older_records_the_default() -> (
+    None
+):
     old = {"number": 1, "names": []}
     assert decode_record(Growing, old | {"newer": {}}) == Growing(1, (), 1)
     assert decode_record(Open, old | {"newer": {}, "later": 2}) == Open(1, (), 2)
@@ -227,7 +242,19 @@ def test_a_format_that_grows_passes_over_what_came_later_and_gives_older_records
 
 
 @pytest.mark.parametrize(
-    "text", ["", "[]", "null", "1", '"x"', "{", "[" * 100_000, '{"a":' * 100_000, "9" * 10_000, b"\xff\xfe\x00"]
+    "text",
+    [
+        "",
+        "[]",
+        "null",
+        "1",
+        '"x"',
+        "{",
+        "[" * 100_000,
+        '{"a":' * 100_000,
+        "9" * 10_000,
+        b"\xff\xfe\x00",
+    ],
 )
 def test_a_text_that_is_no_object_is_a_value_error(text: str | bytes) -> None:
     with pytest.raises(ValueError, match=r"."):

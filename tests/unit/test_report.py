@@ -1,4 +1,5 @@
-"""What people see: lines, priorities for the journal alone, bars on a terminal, and nothing that a terminal would obey."""
+"""What people see: lines, priorities for the journal alone, bars on a terminal, and nothing that a
+terminal would obey."""
 
 from __future__ import annotations
 
@@ -34,7 +35,13 @@ def says(code: str, stdout: Path, environ: dict[str, str]) -> str:
     with stdout.open("w") as file:
         base = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), "LANG": "C.UTF-8"}
         program = "import sys; from t3_backup.output import console as lines; out = lines.make_console(sys.stdout, 'run'); "
-        subprocess.run([sys.executable, "-c", program + code], stdout=file, env=base | environ, check=True, timeout=30)
+        subprocess.run(
+            [sys.executable, "-c", program + code],
+            stdout=file,
+            env=base | environ,
+            check=True,
+            timeout=30,
+        )
     return stdout.read_text(encoding="utf-8")
 
 
@@ -42,7 +49,9 @@ def on_terminal(command: list[str], env: dict[str, str]) -> tuple[int, str]:
     """Exit code and everything that came, of a command whose terminal is a new one."""
     master, slave = pty.openpty()
     termios.tcsetwinsize(slave, (40, 200))
-    process = subprocess.Popen(command, stdin=slave, stdout=slave, stderr=slave, env=env, cwd=ROOT, start_new_session=True)
+    process = subprocess.Popen(
+        command, stdin=slave, stdout=slave, stderr=slave, env=env, cwd=ROOT, start_new_session=True
+    )
     os.close(slave)
     output = b""
     try:
@@ -60,17 +69,25 @@ def test_lines_for_the_journal_carry_their_priority(tmp_path: Path) -> None:
     file.touch()
     status = file.stat()
     code = "out.line(6, 'well'); out.warn('look'); out.line(3, 'bad')"
-    assert says(code, file, {"JOURNAL_STREAM": f"{status.st_dev}:{status.st_ino}"}) == "<6>well\n<4>WARN: look\n<3>bad\n"
+    assert (
+        says(code, file, {"JOURNAL_STREAM": f"{status.st_dev}:{status.st_ino}"})
+        == "<6>well\n<4>WARN: look\n<3>bad\n"
+    )
 
 
 @pytest.mark.parametrize("stream", [None, "", ":", "1:1", "nonsense", "8:99999999"])
 def test_lines_for_anybody_else_carry_none(stream: str | None, tmp_path: Path) -> None:
     """JOURNAL_STREAM is inherited by what a service redirects elsewhere."""
     environ = {} if stream is None else {"JOURNAL_STREAM": stream}
-    assert says("out.line(6, 'well'); out.warn('look')", tmp_path / "out", environ) == "well\nWARN: look\n"
+    assert (
+        says("out.line(6, 'well'); out.warn('look')", tmp_path / "out", environ)
+        == "well\nWARN: look\n"
+    )
 
 
-def test_what_ends_a_whole_run_is_an_error_to_the_journal_and_one_line_to_anybody(tmp_path: Path) -> None:
+def test_what_ends_a_whole_run_is_an_error_to_the_journal_and_one_line_to_anybody(
+    tmp_path: Path,
+) -> None:
     command = [sys.executable, "-m", "t3_backup", "list", "--dest", "/none/a\x1b[31m\nb"]
     file = tmp_path / "err"
     for journal, prefix in ((True, "<3>"), (False, "")):
@@ -116,7 +133,9 @@ def test_markup_in_a_line_is_shown_as_it_is() -> None:
 
 def result(**snapshot: object) -> AccountResult:
     stored = StoredSnapshot(made(**snapshot), Path("/store/alice/x.sqlite"), "plain")
-    return AccountResult("alice", "backed_up", snapshots=(stored,), pruned=("state-old",), warnings=("the clock",))
+    return AccountResult(
+        "alice", "backed_up", snapshots=(stored,), pruned=("state-old",), warnings=("the clock",)
+    )
 
 
 def told(one: AccountResult) -> list[tuple[int, str]]:
@@ -140,8 +159,12 @@ def test_a_bad_one_is_an_alarm_that_says_why_and_what_to_do(verdict: str) -> Non
 
 
 def test_what_was_not_backed_up_is_told_with_its_reason() -> None:
-    assert told(AccountResult("bob", "failed", "no room")) == [(ERROR, "WARN: backup FAILED for bob (no room)")]
-    assert told(AccountResult("bob", "skipped", "no state.sqlite")) == [(INFO, "skip bob (no state.sqlite)")]
+    assert told(AccountResult("bob", "failed", "no room")) == [
+        (ERROR, "WARN: backup FAILED for bob (no room)")
+    ]
+    assert told(AccountResult("bob", "skipped", "no state.sqlite")) == [
+        (INFO, "skip bob (no state.sqlite)")
+    ]
     assert told(AccountResult("bob", "planned", "x")) == [(INFO, "would back up bob: x")]
 
 
@@ -154,14 +177,20 @@ def test_only_a_failed_or_a_bad_one_alarms() -> None:
 
 
 def test_a_check_says_whether_it_proved_and_evidence_is_no_failure() -> None:
-    assert messages.verify_message(VerifyResult(made(), ())).text.startswith("verified alice state-20261124T120000Z (")
-    assert messages.verify_message(VerifyResult(made(verdict="damaged"), ())).text.startswith("unchanged alice ")
+    assert messages.verify_message(VerifyResult(made(), ())).text.startswith(
+        "verified alice state-20261124T120000Z ("
+    )
+    assert messages.verify_message(VerifyResult(made(verdict="damaged"), ())).text.startswith(
+        "unchanged alice "
+    )
     priority, line, _ = messages.verify_message(VerifyResult(made(), ("SHA-256 x, y was sealed",)))
     assert priority == ERROR
     assert "does NOT verify: SHA-256 x, y was sealed" in line
 
 
-def contents(snapshots: list[Manifest], strays: Sequence[str] = (), leftovers: Sequence[str] = ()) -> AccountContents:
+def contents(
+    snapshots: list[Manifest], strays: Sequence[str] = (), leftovers: Sequence[str] = ()
+) -> AccountContents:
     stored = [StoredSnapshot(manifest, Path(manifest.name), "plain") for manifest in snapshots]
     return AccountContents("alice", stored, strays, leftovers)
 
@@ -170,9 +199,18 @@ def test_the_table_has_a_row_a_snapshot_and_columns_in_line() -> None:
     account_dir = [
         made(3, NOON, "prebump-0.0.25", bytes=1 << 40, page_count=1 << 28),
         made(2, NOON - timedelta(hours=5), verdict="suspect"),
-        made(1, NOON - timedelta(days=40), verdict="damaged", accepted_at="2026-11-01T00:00:00Z", t3_level=None, method="vacuum"),
+        made(
+            1,
+            NOON - timedelta(days=40),
+            verdict="damaged",
+            accepted_at="2026-11-01T00:00:00Z",
+            t3_level=None,
+            method="vacuum",
+        ),
     ]
-    head, titles, *rows = messages.list_lines(contents(account_dir, ["state-x.sqlite"], ["/b/alice+old"]), NOON)
+    head, titles, *rows = messages.list_lines(
+        contents(account_dir, ["state-x.sqlite"], ["/b/alice+old"]), NOON
+    )
     assert head.startswith("alice: 3 snapshots, ")
     assert [row.split()[-1] for row in rows[:3]] == [one.name for one in account_dir]
     column = titles.index("NAME")
@@ -223,7 +261,9 @@ def test_on_a_terminal_a_bar_shows_each_phase_and_the_lines_stay(land: Land, rit
 
 @needs_root
 @pytest.mark.parametrize("how", ["no rich", "a dumb terminal"])
-def test_without_rich_or_on_a_dumb_terminal_there_are_plain_lines(how: str, land: Land, rita: User) -> None:
+def test_without_rich_or_on_a_dumb_terminal_there_are_plain_lines(
+    how: str, land: Land, rita: User
+) -> None:
     command, terminal = land.command("run"), "dumb"
     if how == "no rich":
         # What the import system does for a package that isn't there.

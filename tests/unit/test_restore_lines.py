@@ -1,4 +1,5 @@
-"""What people are told before and after a restore: what it gains and loses, what was done, and the command that undoes it."""
+"""What people are told before and after a restore: what it gains and loses, what was done, and the
+command that undoes it."""
 
 from __future__ import annotations
 
@@ -34,8 +35,12 @@ def test_a_plan_says_which_snapshot_it_is_and_what_changes() -> None:
 
 def test_a_label_a_verdict_and_files_are_named() -> None:
     files = Companion(sha256="a" * 64, bytes=10, entries=7, content_bytes=3 << 20, fingerprint="")
-    _, taken, beside, *_ = plan(label="prebump-0.0.25", verdict="suspect", reasons=("32 rows", "no level"), companion=files)
-    assert taken.endswith(", label prebump-0.0.25; T3 level 30; 400.0 KiB; suspect (32 rows; no level)")
+    _, taken, beside, *_ = plan(
+        label="prebump-0.0.25", verdict="suspect", reasons=("32 rows", "no level"), companion=files
+    )
+    assert taken.endswith(
+        ", label prebump-0.0.25; T3 level 30; 400.0 KiB; suspect (32 rows; no level)"
+    )
     assert beside == "  with 7 files and folders (3.0 MiB)"
 
 
@@ -44,7 +49,10 @@ def test_a_level_that_is_not_known_is_a_dash() -> None:
 
 
 def test_a_live_database_that_can_t_be_read_is_no_reason_to_say_nothing() -> None:
-    assert plan("no state.sqlite")[-1] == "  the live database can't be compared with it: no state.sqlite"
+    assert (
+        plan("no state.sqlite")[-1]
+        == "  the live database can't be compared with it: no state.sqlite"
+    )
 
 
 def test_where_nothing_changes_it_says_so() -> None:
@@ -73,12 +81,21 @@ def test_of_many_tables_the_greatest_changes_are_shown() -> None:
         ({"a": 1}, None, [("a", 1)]),
     ],
 )
-def test_what_each_table_gains_or_loses(then: Any, live: Any, changes: list[tuple[str, int]]) -> None:
-    assert restore_messages.row_changes(replace(CENSUS, rows=then), replace(CENSUS, rows=live)) == changes
+def test_what_each_table_gains_or_loses(
+    then: Any, live: Any, changes: list[tuple[str, int]]
+) -> None:
+    assert (
+        restore_messages.row_changes(replace(CENSUS, rows=then), replace(CENSUS, rows=live))
+        == changes
+    )
 
 
 def restored(**changes: Any) -> Restored:
-    done = Restored(made(1), prerestore=made(2, NOON + timedelta(hours=1), label="prerestore"), seconds={"proof": 0.125, "copy": 2})
+    done = Restored(
+        made(1),
+        prerestore=made(2, NOON + timedelta(hours=1), label="prerestore"),
+        seconds={"proof": 0.125, "copy": 2},
+    )
     for name, value in changes.items():
         setattr(done, name, value)
     return done
@@ -96,7 +113,9 @@ def test_what_was_done_how_long_it_took_and_how_to_undo_it() -> None:
 
 
 def test_a_server_that_did_not_run_is_said_to_stay_stopped() -> None:
-    assert "alice: the server did not run before the restore, so it was not started" in told(server="stopped")
+    assert "alice: the server did not run before the restore, so it was not started" in told(
+        server="stopped"
+    )
     assert len(told(server="started")) == 2
 
 
@@ -112,13 +131,18 @@ def test_warnings_come_first_and_are_warnings() -> None:
 def test_where_nothing_was_kept_there_is_nothing_to_undo_and_where_it_lies_is_said() -> None:
     lines = told(prerestore=None, kept=["/home/alice/.t3/userdata/state.sqlite.replaced-x"])
     assert (
-        lines[-1] == "the part of the old state that no snapshot holds was kept at /home/alice/.t3/userdata/state.sqlite.replaced-x"
+        lines[-1]
+        == "the part of the old state that no snapshot holds was kept at /home/alice/.t3/userdata/state.sqlite.replaced-x"
     )
     assert not [line for line in lines if "undo" in line]
 
 
 @pytest.mark.parametrize("verdict", ["verified", "suspect", "damaged"])
-def test_it_is_undone_by_its_label_whatever_it_is_worth_and_with_the_options_it_was_done_with(verdict: str) -> None:
+def test_it_is_undone_by_its_label_whatever_it_is_worth_and_with_the_options_it_was_done_with(
+    verdict: str,
+) -> None:
     kept = made(2, NOON + timedelta(hours=1), label="prerestore", verdict=verdict, reasons=("why",))
-    line = restore_messages.undo_command(restored(prerestore=kept), "--dest /srv/store --no-service")
+    line = restore_messages.undo_command(
+        restored(prerestore=kept), "--dest /srv/store --no-service"
+    )
     assert line == "t3-backup-state restore alice --label prerestore --dest /srv/store --no-service"

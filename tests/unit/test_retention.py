@@ -1,4 +1,5 @@
-"""Which snapshots stay, in tables: the edges of days, weeks, months and years, and what is said of each."""
+"""Which snapshots stay, in tables: the edges of days, weeks, months and years, and what is said of
+each."""
 
 from __future__ import annotations
 
@@ -15,10 +16,12 @@ from t3_backup.settings import load
 
 JUST_ONE = Policy(1, 0, 0, 0, 0, 0)
 
-# What the policy asks for, times of runs (the oldest first), and which of them stay, by their place.
+# What the policy asks for, times of runs (the oldest first), and which of them stay, by their
+# place.
 PERIODS = [
     pytest.param(
-        # Berlin springs forward on the 29th at 01:00 UTC; in local time 23:30 UTC is the next day already.
+        # Berlin springs forward on the 29th at 01:00 UTC; in local time 23:30 UTC is the next day
+        # already.
         {"daily": 2},
         ["2026-03-28T23:30", "2026-03-29T00:30", "2026-03-29T23:30", "2026-03-30T00:10", "2026-03-30T00:20"],
         {2, 4},
@@ -63,28 +66,49 @@ PERIODS = [
 
 
 @pytest.mark.parametrize(("asked", "times", "staying"), PERIODS)
-def test_days_weeks_months_and_years_are_those_of_utc(asked: dict[str, int], times: list[str], staying: set[int]) -> None:
+def test_days_weeks_months_and_years_are_those_of_utc(
+    asked: dict[str, int], times: list[str], staying: set[int]
+) -> None:
     """Row 14."""
-    account_dir = [snapshot(number, datetime.fromisoformat(time).replace(tzinfo=UTC)) for number, time in enumerate(times)]
+    account_dir = [
+        snapshot(number, datetime.fromisoformat(time).replace(tzinfo=UTC))
+        for number, time in enumerate(times)
+    ]
     assert numbers(kept(account_dir, replace(JUST_ONE, **asked))) == staying
 
 
 def test_a_time_in_another_zone_is_in_its_period_of_utc() -> None:
     """Row 14."""
     times = ["2026-12-31T23:30:00Z", "2027-01-01T00:30:00+01:00", "2027-01-01T00:30:00Z"]
-    account_dir = [replace(snapshot(number, NOON), taken_at=time) for number, time in enumerate(times)]
+    account_dir = [
+        replace(snapshot(number, NOON), taken_at=time) for number, time in enumerate(times)
+    ]
     assert numbers(kept(account_dir, replace(JUST_ONE, yearly=2))) == {1, 2}
 
 
-DAILY_FOR_YEARS = [snapshot(number, datetime(2024, 1, 1, 3, 30, tzinfo=UTC) + timedelta(days=number)) for number in range(1059)]
+DAILY_FOR_YEARS = [
+    snapshot(number, datetime(2024, 1, 1, 3, 30, tzinfo=UTC) + timedelta(days=number))
+    for number in range(1059)
+]
 
 
 def test_years_of_nights_come_down_to_what_is_asked_for() -> None:
     """The 24th of November 2026, after a run on each night since 2024."""
-    days = [one.when.date().isoformat() for one in kept(DAILY_FOR_YEARS, Policy(14, 0, 8, 12, 5, 14))]
+    days = [
+        one.when.date().isoformat() for one in kept(DAILY_FOR_YEARS, Policy(14, 0, 8, 12, 5, 14))
+    ]
     assert days[:14] == [f"2026-11-{day}" for day in range(24, 10, -1)]
     weeks = ["2026-11-08", "2026-11-01", "2026-10-25", "2026-10-18", "2026-10-11"]
-    months = ["2026-10-31", "2026-09-30", "2026-08-31", "2026-07-31", "2026-06-30", "2026-05-31", "2026-04-30", "2026-03-31"]
+    months = [
+        "2026-10-31",
+        "2026-09-30",
+        "2026-08-31",
+        "2026-07-31",
+        "2026-06-30",
+        "2026-05-31",
+        "2026-04-30",
+        "2026-03-31",
+    ]
     months += ["2026-02-28", "2026-01-31", "2025-12-31"]
     assert days[14:] == sorted([*weeks, *months, "2024-12-31"], reverse=True)
 
@@ -93,7 +117,10 @@ def test_fifty_runs_in_an_hour_push_no_day_week_month_or_year_out() -> None:
     """Row 35, with the default KEEP."""
     policy = Policy(14, 14, 8, 12, 5, 14)
     before = kept(DAILY_FOR_YEARS, policy)
-    burst = [snapshot(2000 + number, DAILY_FOR_YEARS[-1].when + timedelta(minutes=number + 1)) for number in range(50)]
+    burst = [
+        snapshot(2000 + number, DAILY_FOR_YEARS[-1].when + timedelta(minutes=number + 1))
+        for number in range(50)
+    ]
     staying = kept([*DAILY_FOR_YEARS, *burst], policy)
     # Today's newest is another one now; all the others are there.
     assert numbers(staying) == numbers(before[1:]) | numbers(burst[-14:])
@@ -101,15 +128,32 @@ def test_fifty_runs_in_an_hour_push_no_day_week_month_or_year_out() -> None:
 
 def test_labelled_ones_are_counted_by_their_kind_and_apart_from_keep() -> None:
     """Row 13."""
-    labels = ["prebump-0.0.1", "manual", "prebump-0.0.2", "prebump", "manual-2", "prebump-0.0.3", None, None]
-    account_dir = [snapshot(number, NOON + timedelta(days=number), label=label) for number, label in enumerate(labels)]
+    labels = [
+        "prebump-0.0.1",
+        "manual",
+        "prebump-0.0.2",
+        "prebump",
+        "manual-2",
+        "prebump-0.0.3",
+        None,
+        None,
+    ]
+    account_dir = [
+        snapshot(number, NOON + timedelta(days=number), label=label)
+        for number, label in enumerate(labels)
+    ]
     assert numbers(kept(account_dir, replace(JUST_ONE, labelled=2))) == {1, 3, 4, 5, 7}
     assert numbers(kept(account_dir, JUST_ONE)) == {7}
-    assert numbers(kept(account_dir[:6], JUST_ONE)) == {5}, "labelled or not, the newest verified one stays"
+    assert numbers(kept(account_dir[:6], JUST_ONE)) == {5}, (
+        "labelled or not, the newest verified one stays"
+    )
 
 
 def reasons(account_dir: list, policy: Policy) -> dict[int, tuple[str, ...]]:
-    return {decision.snapshot.sequence: decision.reasons for decision in decide_retention(account_dir, policy)}
+    return {
+        decision.snapshot.sequence: decision.reasons
+        for decision in decide_retention(account_dir, policy)
+    }
 
 
 def test_each_decision_names_its_rules() -> None:
@@ -124,7 +168,13 @@ def test_each_decision_names_its_rules() -> None:
         snapshot(8, NOON),
     ]
     assert reasons(account_dir, Policy(1, 2, 1, 0, 1, 1)) == {
-        8: ("the newest verified one", "recent 1 of 1", "day 2026-11-24, 1 of 2", "week 2026-W48, 1 of 1", "year 2026, 1 of 1"),
+        8: (
+            "the newest verified one",
+            "recent 1 of 1",
+            "day 2026-11-24, 1 of 2",
+            "week 2026-W48, 1 of 1",
+            "year 2026, 1 of 1",
+        ),
         7: ("outside: recent 1, days 2, weeks 1, years 1",),
         6: ("pinned at 2026-11-24T10:00:00Z",),
         5: ("label prebump 1 of 1",),
@@ -137,8 +187,14 @@ def test_each_decision_names_its_rules() -> None:
 
 def test_what_holds_is_named_and_so_is_a_clock_that_leapt() -> None:
     """Row 15 and Row 34."""
-    account_dir = [snapshot(1, NOON), snapshot(2, NOON + timedelta(minutes=1)), snapshot(3, NOON, "suspect")]
-    assert reasons(account_dir, JUST_ONE)[1] == ("held by state-20261124T120000Z, which is suspect",)
+    account_dir = [
+        snapshot(1, NOON),
+        snapshot(2, NOON + timedelta(minutes=1)),
+        snapshot(3, NOON, "suspect"),
+    ]
+    assert reasons(account_dir, JUST_ONE)[1] == (
+        "held by state-20261124T120000Z, which is suspect",
+    )
     ahead = [*account_dir[:2], snapshot(3, NOON + timedelta(days=3650))]
     assert reasons(ahead, JUST_ONE)[1] == (
         "the clock may have leapt: state-20361121T120000Z is more than a year after the one before it",
@@ -167,5 +223,7 @@ def test_a_pin_under_a_clock_that_was_behind_keeps_nothing_else() -> None:
 def test_the_policy_is_what_the_settings_say() -> None:
     values = load({"keep": "3"}, {}, Path("/nonexistent"))
     assert Policy.of(values) == Policy(3, 0, 0, 0, 0, 14)
-    values = replace(values, keep_daily=4, keep_weekly=5, keep_monthly=6, keep_yearly=7, keep_labelled=8)
+    values = replace(
+        values, keep_daily=4, keep_weekly=5, keep_monthly=6, keep_yearly=7, keep_labelled=8
+    )
     assert Policy.of(values) == Policy(3, 4, 5, 6, 7, 8)

@@ -59,14 +59,49 @@ FOUR = {
     "hooks": ("/a", Path("/a"), "/b", Path("/b"), "/c", Path("/c")),
     "hook_timeout": ("1", 1, "2", 2, "3", 3),
 }
-NUMBERS = ("", "0", "-1", "1.5", "1e3", "+7", " 7", "7 ", "7\n", "\u0667", "seven", "0x10", "1_000", "9999999999")
+NUMBERS = (
+    "",
+    "0",
+    "-1",
+    "1.5",
+    "1e3",
+    "+7",
+    " 7",
+    "7 ",
+    "7\n",
+    "\u0667",
+    "seven",
+    "0x10",
+    "1_000",
+    "9999999999",
+)
 FROM_NOTHING = ("keep_daily", "keep_weekly", "keep_monthly", "keep_yearly", "keep_labelled")
 SENSELESS = (
     [("dest", text) for text in ("relative", "./x", "~/x", "../x", "/with\0zero")]
-    + [(field, text) for field in ("map", "log", "textfiles", "hooks") for text in ("relative", "~/map", "/with\0zero")]
-    + [(field, text) for field in ("keep", "timeout", "jobs", "stall", "hook_timeout") for text in NUMBERS if text]
-    + [(field, text) for field in FROM_NOTHING for text in (*NUMBERS, "100001") if text not in ("", "0")]
-    + [("keep", "100001"), ("timeout", "86401"), ("jobs", "65"), ("stall", "86401"), ("hook_timeout", "86401")]
+    + [
+        (field, text)
+        for field in ("map", "log", "textfiles", "hooks")
+        for text in ("relative", "~/map", "/with\0zero")
+    ]
+    + [
+        (field, text)
+        for field in ("keep", "timeout", "jobs", "stall", "hook_timeout")
+        for text in NUMBERS
+        if text
+    ]
+    + [
+        (field, text)
+        for field in FROM_NOTHING
+        for text in (*NUMBERS, "100001")
+        if text not in ("", "0")
+    ]
+    + [
+        ("keep", "100001"),
+        ("timeout", "86401"),
+        ("jobs", "65"),
+        ("stall", "86401"),
+        ("hook_timeout", "86401"),
+    ]
     + [
         (field, text)
         for field in ("wal_budget", "reserve", "max_bytes", "files_limit")
@@ -116,7 +151,9 @@ def test_without_anything_the_documented_defaults_hold(file: Path) -> None:
 
 
 @pytest.mark.parametrize("field", NAMES)
-def test_the_file_beats_the_default_the_environment_the_file_and_a_flag_all(field: str, file: Path) -> None:
+def test_the_file_beats_the_default_the_environment_the_file_and_a_flag_all(
+    field: str, file: Path
+) -> None:
     in_file, from_file, in_environ, from_environ, in_flag, from_flag = FOUR[field]
     file.write_text(f"{NAMES[field]}={in_file}\n")
     environ = {NAMES[field]: in_environ}
@@ -140,7 +177,9 @@ def test_an_empty_flag_is_refused_and_not_taken_for_unset(flag: str, file: Path)
 
 
 @pytest.mark.parametrize(("field", "text"), SENSELESS)
-def test_a_senseless_value_is_refused_with_its_name_value_and_origin(field: str, text: str, file: Path) -> None:
+def test_a_senseless_value_is_refused_with_its_name_value_and_origin(
+    field: str, text: str, file: Path
+) -> None:
     name = NAMES[field]
     flagged = refusal({field: text}, {}, file)
     inherited = refusal({}, {name: text}, file)
@@ -158,7 +197,16 @@ def test_a_senseless_value_is_refused_with_its_name_value_and_origin(field: str,
 
 @pytest.mark.parametrize(
     ("text", "size"),
-    [("0", 0), ("1", 1), ("4096", 4096), ("1K", 1024), ("5M", 5 << 20), ("2G", 2 << 30), ("1T", 1 << 40), ("007", 7)],
+    [
+        ("0", 0),
+        ("1", 1),
+        ("4096", 4096),
+        ("1K", 1024),
+        ("5M", 5 << 20),
+        ("2G", 2 << 30),
+        ("1T", 1 << 40),
+        ("007", 7),
+    ],
 )
 def test_sizes_are_in_bytes_with_units_of_1024(text: str, size: int, file: Path) -> None:
     assert load({}, {"T3_BACKUP_RESERVE": text}, file).reserve == size
@@ -228,10 +276,18 @@ def test_a_file_that_may_not_be_read_is_refused_and_not_taken_for_absent(land) -
         "os.setgroups([]); os.setuid(pwd.getpwnam('nobody').pw_uid); sys.exit(main(['list'], {}, Path(sys.argv[1])))"
     )
     done = subprocess.run(
-        [sys.executable, "-c", code, str(file)], cwd=ROOT, capture_output=True, text=True, check=False, timeout=30
+        [sys.executable, "-c", code, str(file)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=30,
     )
     assert (done.returncode, done.stdout) == (2, ""), done
-    assert done.stderr == f"t3-backup-state: {file}: cannot be read: [Errno 13] Permission denied: '{file}'\n"
+    assert (
+        done.stderr
+        == f"t3-backup-state: {file}: cannot be read: [Errno 13] Permission denied: '{file}'\n"
+    )
 
 
 def test_who_must_go_on_gets_what_makes_sense_and_the_default_for_the_rest(file: Path) -> None:

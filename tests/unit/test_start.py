@@ -1,4 +1,5 @@
-"""What a command imports: starting Python is most of what a small command costs, so each brings what it needs and no more."""
+"""What a command imports: starting Python is most of what a small command costs, so each brings
+what it needs and no more."""
 
 from __future__ import annotations
 
@@ -27,12 +28,21 @@ def imported_by(*words: str) -> set[str]:
         "except SystemExit: pass\n"
         "print('\\n'.join(sys.modules), file=sys.stderr)"
     )
-    done = subprocess.run([sys.executable, "-c", program, *words], cwd=ROOT, capture_output=True, text=True, check=True, timeout=60)
+    done = subprocess.run(
+        [sys.executable, "-c", program, *words],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    )
     return set(done.stderr.split())
 
 
 @pytest.mark.parametrize("words", [("--version",), ("list",)], ids=["version", "list"])
-def test_a_small_command_brings_nothing_that_only_others_need(words: tuple[str, ...], tmp_path: Path) -> None:
+def test_a_small_command_brings_nothing_that_only_others_need(
+    words: tuple[str, ...], tmp_path: Path
+) -> None:
     if words == ("list",):
         store = tmp_path / "store"
         store.mkdir(mode=0o700)

@@ -1,4 +1,5 @@
-"""The store: who may have one, what counts in it, and the order of steps that makes a snapshot durable."""
+"""The store: who may have one, what counts in it, and the order of steps that makes a snapshot
+durable."""
 
 from __future__ import annotations
 
@@ -42,7 +43,9 @@ def account_dir(store: Store) -> Iterator[AccountDir]:
         yield opened
 
 
-def publish(account_dir: AccountDir, sequence: int = 1, data: bytes = b"data", **changes: object) -> Manifest:
+def publish(
+    account_dir: AccountDir, sequence: int = 1, data: bytes = b"data", **changes: object
+) -> Manifest:
     """A snapshot of a few bytes; the `sequence`th hour of the day."""
     snapshot = made(sequence, NOON + timedelta(hours=sequence), **changes)
     with account_dir.stage_file() as staged_file:
@@ -58,11 +61,13 @@ def names(account_dir: AccountDir) -> set[str]:
     return set(os.listdir(account_dir.fd))
 
 
-# ---- the order of steps -----------------------------------------------------------------------------------------------
+# ---- the order of steps
+# -----------------------------------------------------------------------------------------------
 
 
 def trace(tmp_path: Path, body: str) -> list[str]:
-    """The system calls that `body` makes on a shelf with one snapshot (`old`), in words, in their order."""
+    """The system calls that `body` makes on a shelf with one snapshot (`old`), in words, in their
+    order."""
     if shutil.which("strace") is None:
         pytest.skip("the order of system calls is seen by strace")
     script = tmp_path / "script.py"
@@ -95,18 +100,24 @@ with Store.open(Path({str(tmp_path / "store")!r})) as store, store.account_dir("
         call = text.split("(")[0]
         name = re.search(r'"(state-[^"]*|\.partial-[^"]*)"(?:, (?:0|AT_SYMLINK_FOLLOW))?\)', text)
         if call == "fsync":
-            found.append("sync folder" if re.match(r"fsync\(\d+<[^>]*/alice>", text) else "sync file")
+            found.append(
+                "sync folder" if re.match(r"fsync\(\d+<[^>]*/alice>", text) else "sync file"
+            )
         elif call == "fcntl" and "F_SETLEASE" in text:
             found.append("lease")
         elif call == "write":
             found.append("write")
         elif name is not None:
             kind = {".json": "manifest", ".sqlite": "data"}.get(Path(name[1]).suffix, "partial")
-            found.append(f"{'name' if call == 'linkat' else 'unlink' if call == 'unlinkat' else 'rename to'} {kind}")
+            found.append(
+                f"{'name' if call == 'linkat' else 'unlink' if call == 'unlinkat' else 'rename to'} {kind}"
+            )
     return found
 
 
-def test_a_snapshot_is_sealed_then_its_manifest_is_named_and_its_data_last(account_dir: AccountDir, tmp_path: Path) -> None:
+def test_a_snapshot_is_sealed_then_its_manifest_is_named_and_its_data_last(
+    account_dir: AccountDir, tmp_path: Path
+) -> None:
     """Rows 27 and 28: every name is on the disk before the next one that relies on it is given."""
     publish(account_dir)
     steps = trace(
@@ -125,20 +136,29 @@ with account_dir.stage_file() as staged_file:
     ]
 
 
-def test_removal_takes_the_data_first_and_the_manifest_once_that_is_on_the_disk(account_dir: AccountDir, tmp_path: Path) -> None:
+def test_removal_takes_the_data_first_and_the_manifest_once_that_is_on_the_disk(
+    account_dir: AccountDir, tmp_path: Path
+) -> None:
     """Rows 27 and 28: data without a manifest would stay for ever."""
     publish(account_dir)
-    assert trace(tmp_path, "account_dir.remove_snapshot(old)") == ["unlink data", "sync folder", "unlink manifest"]
+    assert trace(tmp_path, "account_dir.remove_snapshot(old)") == [
+        "unlink data",
+        "sync folder",
+        "unlink manifest",
+    ]
 
 
-def test_a_manifest_is_replaced_by_one_rename_of_a_synced_file(account_dir: AccountDir, tmp_path: Path) -> None:
+def test_a_manifest_is_replaced_by_one_rename_of_a_synced_file(
+    account_dir: AccountDir, tmp_path: Path
+) -> None:
     """Row 27: there is no moment without a whole manifest."""
     publish(account_dir)
     steps = trace(tmp_path, "account_dir.replace_manifest(replace(old, verdict='suspect'))")
     assert steps == ["write", "sync file", "name partial", "rename to manifest", "sync folder"]
 
 
-# ---- publishing -------------------------------------------------------------------------------------------------------
+# ---- publishing
+# -------------------------------------------------------------------------------------------------------
 
 
 def test_what_is_published_is_read_back_newest_first(account_dir: AccountDir) -> None:
@@ -146,13 +166,17 @@ def test_what_is_published_is_read_back_newest_first(account_dir: AccountDir) ->
     assert listed(account_dir) == [second, first]
     assert data_path(account_dir, first).read_bytes() == b"one"
     assert strays_of(account_dir) == []
-    assert names(account_dir) == {f"{s.name}{ending}" for s in (first, second) for ending in (".json", ".sqlite")}
+    assert names(account_dir) == {
+        f"{s.name}{ending}" for s in (first, second) for ending in (".json", ".sqlite")
+    }
     assert account_dir.read_listing().used_stems() == {first.name, second.name}
 
 
 def test_what_is_published_is_for_its_owners_eyes_alone(account_dir: AccountDir) -> None:
     publish(account_dir)
-    assert {stat.S_IMODE((account_dir.path / name).stat().st_mode) for name in names(account_dir)} == {0o400}
+    assert {
+        stat.S_IMODE((account_dir.path / name).stat().st_mode) for name in names(account_dir)
+    } == {0o400}
 
 
 def test_order_is_by_sequence_whatever_the_clock_said(account_dir: AccountDir) -> None:
@@ -175,7 +199,9 @@ def test_a_whole_snapshot_of_that_name_is_not_written_over(account_dir: AccountD
     assert len(names(account_dir)) == 2
 
 
-def test_data_of_that_name_is_not_written_over_and_gets_no_manifest(account_dir: AccountDir) -> None:
+def test_data_of_that_name_is_not_written_over_and_gets_no_manifest(
+    account_dir: AccountDir,
+) -> None:
     """Row 27: the manifest that was named for nothing goes again."""
     path = data_path(account_dir, made(1, NOON + timedelta(hours=1)))
     path.write_bytes(b"older")
@@ -194,7 +220,9 @@ def test_a_replaced_manifest_is_the_new_one_and_the_data_stays(account_dir: Acco
     assert len(names(account_dir)) == 2
 
 
-def test_a_replacement_that_fails_leaves_the_old_manifest(account_dir: AccountDir, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_replacement_that_fails_leaves_the_old_manifest(
+    account_dir: AccountDir, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Row 29: its bytes can't be synced."""
     old = publish(account_dir)
 
@@ -215,7 +243,8 @@ def test_removing_one_leaves_the_others(account_dir: AccountDir) -> None:
     assert len(names(account_dir)) == 2
 
 
-# ---- what doesn't count -----------------------------------------------------------------------------------------------
+# ---- what doesn't count
+# -----------------------------------------------------------------------------------------------
 
 STRAYS = {
     "state-20261101T000000Z.sqlite": b"data without a manifest",
@@ -226,11 +255,14 @@ STRAYS = {
 
 @pytest.mark.parametrize("broken", [b"", b"{", b"[]", b'{"format": 3}', b"\xff\xfe", None])
 def test_strays_are_listed_and_never_removed(account_dir: AccountDir, broken: bytes | None) -> None:
-    """Row 24: data without a manifest, of earlier days, or with a manifest that says nothing or something else."""
+    """Row 24: data without a manifest, of earlier days, or with a manifest that says nothing or
+    something else."""
     good = publish(account_dir)
     files = dict(STRAYS)
     files["state-20261103T000000Z.sqlite"] = b"with a broken manifest"
-    files["state-20261103T000000Z.json"] = made(1, NOON).to_text().encode() if broken is None else broken
+    files["state-20261103T000000Z.json"] = (
+        made(1, NOON).to_text().encode() if broken is None else broken
+    )
     for name, data in files.items():
         (account_dir.path / name).write_bytes(data)
     assert listed(account_dir) == [good]
@@ -240,7 +272,9 @@ def test_strays_are_listed_and_never_removed(account_dir: AccountDir, broken: by
     assert listed(account_dir) == [good]
 
 
-def test_a_manifest_that_is_a_symlink_is_not_followed(account_dir: AccountDir, tmp_path: Path) -> None:
+def test_a_manifest_that_is_a_symlink_is_not_followed(
+    account_dir: AccountDir, tmp_path: Path
+) -> None:
     """Row 18."""
     snapshot = publish(account_dir)
     manifest = account_dir.path / f"{snapshot.name}.json"
@@ -250,10 +284,19 @@ def test_a_manifest_that_is_a_symlink_is_not_followed(account_dir: AccountDir, t
     assert strays_of(account_dir) == [f"{snapshot.name}.sqlite"]
 
 
-def test_clearing_takes_partial_files_and_manifests_without_data_and_nothing_else(account_dir: AccountDir) -> None:
+def test_clearing_takes_partial_files_and_manifests_without_data_and_nothing_else(
+    account_dir: AccountDir,
+) -> None:
     """Row 27: what an interrupted run can leave, and what it can't."""
     good = publish(account_dir)
-    kept = {"notes.json", "state-nonsense.json", "readme", ".hidden", "state-20261101T000000Z.sqlite", "partial-1"}
+    kept = {
+        "notes.json",
+        "state-nonsense.json",
+        "readme",
+        ".hidden",
+        "state-20261101T000000Z.sqlite",
+        "partial-1",
+    }
     left = {".partial-0123456789abcdef"}
     for name in kept | left:
         (account_dir.path / name).touch()
@@ -261,19 +304,26 @@ def test_clearing_takes_partial_files_and_manifests_without_data_and_nothing_els
     for sequence, label in ((7, None), (8, "label")):
         lonely = made(sequence, now, label)
         (account_dir.path / f"{lonely.name}.json").write_text(lonely.to_text())
-    # Not ours to remove: one that cannot be read, and one that was brought back to the store ahead of its data.
+    # Not ours to remove: one that cannot be read, and one that was brought back to the store ahead
+    # of its data.
     kept |= {"state-20261104T000000Z.json", f"{made(9, now - timedelta(days=30)).name}.json"}
     (account_dir.path / "state-20261104T000000Z.json").touch()
-    (account_dir.path / f"{made(9, now - timedelta(days=30)).name}.json").write_text(made(9, now - timedelta(days=30)).to_text())
+    (account_dir.path / f"{made(9, now - timedelta(days=30)).name}.json").write_text(
+        made(9, now - timedelta(days=30)).to_text()
+    )
     clear(account_dir)
     assert names(account_dir) == kept | {f"{good.name}.json", f"{good.name}.sqlite"}
 
 
-# ---- whose it is ------------------------------------------------------------------------------------------------------
+# ---- whose it is
+# ------------------------------------------------------------------------------------------------------
 
 
 def test_a_new_store_and_a_new_shelf_are_private(store: Store, account_dir: AccountDir) -> None:
-    assert [stat.S_IMODE(path.stat().st_mode) for path in (store.path, account_dir.path)] == [0o700, 0o700]
+    assert [stat.S_IMODE(path.stat().st_mode) for path in (store.path, account_dir.path)] == [
+        0o700,
+        0o700,
+    ]
     assert store.users() == ["alice"]
 
 
@@ -284,7 +334,9 @@ def test_an_empty_folder_is_made_private(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("mode", [0o755, 0o710, 0o701])
-def test_a_folder_with_something_in_it_is_refused_and_left_as_it_is(tmp_path: Path, mode: int) -> None:
+def test_a_folder_with_something_in_it_is_refused_and_left_as_it_is(
+    tmp_path: Path, mode: int
+) -> None:
     (tmp_path / "store").mkdir()
     (tmp_path / "store" / "something").touch()
     (tmp_path / "store").chmod(mode)

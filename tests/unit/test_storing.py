@@ -1,4 +1,5 @@
-"""Where the bytes of a new snapshot go: what the newest one has already is not kept twice, and is looked after."""
+"""Where the bytes of a new snapshot go: what the newest one has already is not kept twice, and is
+looked after."""
 
 from __future__ import annotations
 
@@ -8,7 +9,19 @@ from pathlib import Path
 
 import account_dirs
 import pytest
-from account_dirs import ALL, PAGE, changed, content, data_path, forms, image, listed, maintenance, seal, stat_data
+from account_dirs import (
+    ALL,
+    PAGE,
+    changed,
+    content,
+    data_path,
+    forms,
+    image,
+    listed,
+    maintenance,
+    seal,
+    stat_data,
+)
 
 from t3_backup.history import page_hashes, reflink
 from t3_backup.store.account_dir import AccountDir
@@ -37,12 +50,22 @@ def test_the_same_again_is_not_kept_twice(account_dir: AccountDir) -> None:
     assert sorted(os.listdir(account_dir.fd)) == before
 
 
-@pytest.mark.parametrize("news", [{"label": "prebump-1"}, {"verdict": "suspect"}], ids=["a label", "a verdict"])
-def test_what_is_to_be_said_of_it_gets_a_name_and_no_room(account_dir: AccountDir, news: dict[str, str]) -> None:
+@pytest.mark.parametrize(
+    "news", [{"label": "prebump-1"}, {"verdict": "suspect"}], ids=["a label", "a verdict"]
+)
+def test_what_is_to_be_said_of_it_gets_a_name_and_no_room(
+    account_dir: AccountDir, news: dict[str, str]
+) -> None:
     first, again = seal(account_dir, image(9)), seal(account_dir, image(9), **news)
     assert not again.unchanged
-    assert [snapshot.name for snapshot in listed(account_dir)] == [again.snapshot.name, first.snapshot.name]
-    assert stat_data(account_dir, first.snapshot).st_ino == stat_data(account_dir, again.snapshot).st_ino
+    assert [snapshot.name for snapshot in listed(account_dir)] == [
+        again.snapshot.name,
+        first.snapshot.name,
+    ]
+    assert (
+        stat_data(account_dir, first.snapshot).st_ino
+        == stat_data(account_dir, again.snapshot).st_ino
+    )
     account_dir.remove_snapshot(first.snapshot)
     assert content(account_dir, again.snapshot) == image(9), "it goes with its last name"
 
@@ -52,7 +75,9 @@ def test_a_labelled_one_does_not_stand_for_one_without(account_dir: AccountDir) 
     assert not seal(account_dir, image(9)).unchanged
 
 
-def test_a_damaged_one_is_not_kept_again_for_the_one_that_vacuum_made_of_it(account_dir: AccountDir) -> None:
+def test_a_damaged_one_is_not_kept_again_for_the_one_that_vacuum_made_of_it(
+    account_dir: AccountDir,
+) -> None:
     first = seal(account_dir, image(9), verdict="damaged").snapshot
     seal(account_dir, image(9, 5), verdict="suspect", method="vacuum")
     again = seal(account_dir, image(9), verdict="damaged")
@@ -68,7 +93,9 @@ def test_the_same_as_an_older_one_is_no_confirmation(account_dir: AccountDir) ->
 
 
 @pytest.mark.parametrize("label", [None, "prebump-1"])
-def test_what_the_disk_has_lost_comes_back_with_the_same_from_the_database(account_dir: AccountDir, label: str | None) -> None:
+def test_what_the_disk_has_lost_comes_back_with_the_same_from_the_database(
+    account_dir: AccountDir, label: str | None
+) -> None:
     """And with it all that hangs on it."""
     images = [image(9), changed(image(9), [4], 1)]
     for data in images:
@@ -92,8 +119,11 @@ def test_every_name_of_what_was_lost_is_mended(account_dir: AccountDir) -> None:
     assert [content(account_dir, snapshot) for snapshot in (one, two)] == [image(9), image(9)]
 
 
-def test_where_nothing_can_be_shared_it_takes_room_and_is_there(account_dir: AccountDir, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An error of the one before (btrfs has them for a checksum), or no room for the clone: what was proven is kept."""
+def test_where_nothing_can_be_shared_it_takes_room_and_is_there(
+    account_dir: AccountDir, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An error of the one before (btrfs has them for a checksum), or no room for the clone: what
+    was proven is kept."""
     seal(account_dir, image(9))
 
     def fail(*_: object) -> None:
@@ -113,7 +143,9 @@ def test_its_hashes_are_made_anew_where_they_are_lost(account_dir: AccountDir) -
     beside = account_dir.path / f"{snapshot.name}.pages"
     beside.chmod(0o600)
     beside.write_bytes(b"spoilt")
-    assert "is not what was written" in page_hashes.find_problem(account_dir, account_dir.read_listing(), snapshot)
+    assert "is not what was written" in page_hashes.find_problem(
+        account_dir, account_dir.read_listing(), snapshot
+    )
     seal(account_dir, image(9))
     assert (
         page_hashes.read_page_hashes(account_dir, snapshot),

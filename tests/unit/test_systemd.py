@@ -26,7 +26,9 @@ def make(program: Path, text: str) -> None:
     program.chmod(0o755)
 
 
-def test_it_gets_words_and_nothing_of_this_process_s_environment(program: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_gets_words_and_nothing_of_this_process_s_environment(
+    program: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     make(
         program,
         "#!/usr/bin/python3 -I\nimport json, os, sys\n"
@@ -34,9 +36,12 @@ def test_it_gets_words_and_nothing_of_this_process_s_environment(program: Path, 
     )
     monkeypatch.setenv("LC_ALL", "de_DE.UTF-8")
     monkeypatch.setenv("SYSTEMD_PAGER", "less")
-    words, environment, typed, own_group = json.loads(call_systemctl("show", "--property=Id", "a b; $x.service"))
+    words, environment, typed, own_group = json.loads(
+        call_systemctl("show", "--property=Id", "a b; $x.service")
+    )
     assert words == ["--no-ask-password", "--no-pager", "show", "--property=Id", "a b; $x.service"]
-    kept = {name: value for name, value in environment.items() if name != "LC_CTYPE"}  # which Python adds
+    # which Python adds
+    kept = {name: value for name, value in environment.items() if name != "LC_CTYPE"}
     assert kept == {"PATH": systemd.PATH, "LC_ALL": "C.UTF-8", "TZ": "UTC", "SYSTEMD_COLORS": "0"}
     assert (typed, own_group) == ("", True)
 
@@ -53,7 +58,9 @@ def test_what_it_says_of_a_failure_is_told_with_its_words(program: Path) -> None
         call_systemctl("start", "x")
 
 
-def test_one_that_does_not_end_is_ended_and_one_that_is_not_there_is_named(program: Path, tmp_path: Path) -> None:
+def test_one_that_does_not_end_is_ended_and_one_that_is_not_there_is_named(
+    program: Path, tmp_path: Path
+) -> None:
     with pytest.raises(Failure, match=r"^systemctl start x: No such file or directory$"):
         call_systemctl("start", "x")
     make(program, f"#!/bin/sh\necho $$ >{tmp_path}/pid\nexec sleep 600\n")

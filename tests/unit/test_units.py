@@ -1,4 +1,5 @@
-"""What systemd says of the units is read as it is meant, and what keeps the timer from its work is found."""
+"""What systemd says of the units is read as it is meant, and what keeps the timer from its work is
+found."""
 
 from __future__ import annotations
 
@@ -47,7 +48,14 @@ PROOF_SERVICE = SERVICE | {
     "FragmentPath": "/lib/systemd/system/t3-backup-verify.service",
     "ReadWritePaths": "/var/backups/t3-state",
 }
-INSTALLED = Systemd(runs=True, timer=TIMER, service=SERVICE, proof_timer=PROOF_TIMER, proof_service=PROOF_SERVICE, packaged=True)
+INSTALLED = Systemd(
+    runs=True,
+    timer=TIMER,
+    service=SERVICE,
+    proof_timer=PROOF_TIMER,
+    proof_service=PROOF_SERVICE,
+    packaged=True,
+)
 NEVER_RUN = {"ExecMainStartTimestamp": "", "ExecMainExitTimestamp": ""}
 
 
@@ -68,12 +76,23 @@ def with_service(**changes: str) -> Systemd:
 def test_on_a_healthy_machine_every_check_of_the_units_is_ok() -> None:
     found = examine(INSTALLED)
     assert {finding.name: finding.status for finding in found.values()} == dict.fromkeys(
-        ("by hand", "timer", "last run", "sandbox", "time limit", "proof timer", "last proof", "proof sandbox"), "ok"
+        (
+            "by hand",
+            "timer",
+            "last run",
+            "sandbox",
+            "time limit",
+            "proof timer",
+            "last proof",
+            "proof sandbox",
+        ),
+        "ok",
     )
     assert found["timer"].text.endswith("next on Fri 2026-11-27 03:38:20 UTC")
 
 
-# --- the timer -------------------------------------------------------------------------------------------------------
+# --- the timer
+# -------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -99,18 +118,28 @@ def test_a_timer_that_starts_nothing_fails(changes: dict[str, str], said: str) -
 
 
 def test_while_a_run_goes_on_the_timer_has_no_next_time_and_needs_none() -> None:
-    busy = replace(with_timer(NextElapseUSecRealtime=""), service=SERVICE | {"ActiveState": "activating", "SubState": "start"})
+    busy = replace(
+        with_timer(NextElapseUSecRealtime=""),
+        service=SERVICE | {"ActiveState": "activating", "SubState": "start"},
+    )
     assert examine(busy)["timer"].status == "ok"
     assert examine(busy)["last run"].status == "ok"
 
 
 def test_without_systemd_or_an_answer_of_it_there_is_no_verdict_about_units() -> None:
-    assert {name: finding.status for name, finding in examine(Systemd(runs=False)).items()} == {"by hand": "ok", "systemd": "note"}
+    assert {name: finding.status for name, finding in examine(Systemd(runs=False)).items()} == {
+        "by hand": "ok",
+        "systemd": "note",
+    }
     found = examine(Systemd(runs=True, problem="timed out"))
-    assert {name: finding.status for name, finding in found.items()} == {"by hand": "ok", "systemd": "warn"}
+    assert {name: finding.status for name, finding in found.items()} == {
+        "by hand": "ok",
+        "systemd": "warn",
+    }
 
 
-# --- an installation by hand -----------------------------------------------------------------------------------------
+# --- an installation by hand
+# -----------------------------------------------------------------------------------------
 
 
 def test_an_installation_by_hand_fails_and_the_commands_that_remove_it_are_complete() -> None:
@@ -123,14 +152,18 @@ def test_an_installation_by_hand_fails_and_the_commands_that_remove_it_are_compl
         "rm /etc/systemd/system/t3-backup-state.service /usr/local/bin/t3-backup-state.sh && "
         "systemctl daemon-reload && systemctl enable --now t3-backup-state.timer"
     )
-    assert "enable" not in examine(replace(old, packaged=False))["by hand"].text.replace("disable", "")
+    assert "enable" not in examine(replace(old, packaged=False))["by hand"].text.replace(
+        "disable", ""
+    )
     script = examine(Systemd(runs=True, old=("/usr/local/bin/t3-backup-state",)))["by hand"]
     assert script.text.endswith("; rm /usr/local/bin/t3-backup-state && systemctl daemon-reload")
     alone = examine(Systemd(runs=False, old=("/usr/local/sbin/t3-backup-state",)))["by hand"]
     assert alone.text.endswith("; rm /usr/local/sbin/t3-backup-state")
 
 
-@pytest.mark.parametrize("folder", ["/run/systemd/system", "/usr/local/lib/systemd/system", "/etc/systemd/system"])
+@pytest.mark.parametrize(
+    "folder", ["/run/systemd/system", "/usr/local/lib/systemd/system", "/etc/systemd/system"]
+)
 def test_a_unit_from_anywhere_but_the_package_s_folder_stands_before_it(folder: str) -> None:
     found = examine(with_timer(FragmentPath=f"{folder}/t3-backup-state.timer"))["by hand"]
     assert found.status == "fail"
@@ -143,16 +176,24 @@ def test_a_unit_that_is_masked_is_none_that_was_made_by_hand() -> None:
 
 
 def test_the_package_s_folder_may_have_either_of_its_two_names() -> None:
-    assert examine(with_timer(FragmentPath="/usr/lib/systemd/system/t3-backup-state.timer"))["by hand"].status == "ok"
+    assert (
+        examine(with_timer(FragmentPath="/usr/lib/systemd/system/t3-backup-state.timer"))[
+            "by hand"
+        ].status
+        == "ok"
+    )
 
 
 def test_drop_ins_are_named_and_no_fault() -> None:
-    found = examine(with_timer(DropInPaths="/etc/systemd/system/t3-backup-state.timer.d/time.conf"))["drop-ins"]
+    found = examine(
+        with_timer(DropInPaths="/etc/systemd/system/t3-backup-state.timer.d/time.conf")
+    )["drop-ins"]
     assert found.status == "note"
     assert "/etc/systemd/system/t3-backup-state.timer.d/time.conf" in found.text
 
 
-# --- the last run ----------------------------------------------------------------------------------------------------
+# --- the last run
+# ----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -160,8 +201,16 @@ def test_drop_ins_are_named_and_no_fault() -> None:
     [
         ({}, "ok", "went well, Thu 2026-11-26 03:31:10 UTC"),
         (NEVER_RUN, "note", "none since the machine was started"),
-        ({"Result": "exit-code", "ExecMainStatus": "1"}, "fail", "failed (exit-code, exit status 1), Thu 2026-11-26 03:31:10 UTC"),
-        ({"Result": "timeout", "ExecMainStatus": "15"}, "fail", "journalctl -u t3-backup-state.service"),
+        (
+            {"Result": "exit-code", "ExecMainStatus": "1"},
+            "fail",
+            "failed (exit-code, exit status 1), Thu 2026-11-26 03:31:10 UTC",
+        ),
+        (
+            {"Result": "timeout", "ExecMainStatus": "15"},
+            "fail",
+            "journalctl -u t3-backup-state.service",
+        ),
         ({"Result": "exit-code", "ExecMainStatus": "75"}, "warn", "another run held the store"),
         ({"Result": "success", "ExecMainStatus": "75"}, "warn", "another run held the store"),
         ({"Result": "success", "ExecMainStatus": "15"}, "warn", "was stopped before it was done"),
@@ -170,10 +219,16 @@ def test_drop_ins_are_named_and_no_fault() -> None:
             "warn",
             "systemd tries again by itself",
         ),
-        ({"ActiveState": "activating", "SubState": "start"}, "ok", "one is running since Thu 2026-11-26 03:30:05 UTC"),
+        (
+            {"ActiveState": "activating", "SubState": "start"},
+            "ok",
+            "one is running since Thu 2026-11-26 03:30:05 UTC",
+        ),
     ],
 )
-def test_the_last_run_is_told_by_how_it_ended_and_when(changes: dict[str, str], status: str, said: str) -> None:
+def test_the_last_run_is_told_by_how_it_ended_and_when(
+    changes: dict[str, str], status: str, said: str
+) -> None:
     found = examine(with_service(**changes))["last run"]
     assert found.status == status
     assert said in found.text
@@ -185,25 +240,35 @@ def test_a_service_that_is_not_there_fails_and_nothing_more_is_said_of_it() -> N
     assert not {"last run", "sandbox", "time limit"} & set(found)
 
 
-# --- the weekly proof ------------------------------------------------------------------------------------------------
+# --- the weekly proof
+# ------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
         ({"LoadState": "not-found"}, "there is no t3-backup-verify.timer: install the package"),
-        ({"UnitFileState": "disabled", "ActiveState": "inactive"}, "systemctl enable --now t3-backup-verify.timer"),
+        (
+            {"UnitFileState": "disabled", "ActiveState": "inactive"},
+            "systemctl enable --now t3-backup-verify.timer",
+        ),
         ({"NextElapseUSecRealtime": ""}, "systemctl cat t3-backup-verify.timer"),
     ],
 )
-def test_a_proof_that_nothing_starts_is_a_warning_since_backups_are_made_without_it(changes: dict[str, str], said: str) -> None:
+def test_a_proof_that_nothing_starts_is_a_warning_since_backups_are_made_without_it(
+    changes: dict[str, str], said: str
+) -> None:
     found = examine(replace(INSTALLED, proof_timer=PROOF_TIMER | changes))
     assert (found["proof timer"].status, found["timer"].status) == ("warn", "ok")
     assert said in found["proof timer"].text
 
 
 def test_a_proof_that_failed_fails_and_names_its_own_journal() -> None:
-    found = examine(replace(INSTALLED, proof_service=PROOF_SERVICE | {"Result": "exit-code", "ExecMainStatus": "1"}))
+    found = examine(
+        replace(
+            INSTALLED, proof_service=PROOF_SERVICE | {"Result": "exit-code", "ExecMainStatus": "1"}
+        )
+    )
     assert (found["last proof"].status, found["last run"].status) == ("fail", "ok")
     assert found["last proof"].text.endswith("; see why: journalctl -u t3-backup-verify.service")
 
@@ -219,19 +284,30 @@ def test_a_store_elsewhere_is_opened_to_the_proof_by_a_drop_in_of_its_own() -> N
     """And that is all which it needs: no home, no log."""
     elsewhere = replace(HEALTHY.store, real=Path("/srv/t3-store"))
     far = replace(ALICE, home=Path("/srv/homes/alice"))
-    found = examine(INSTALLED, accounts=(far,), store=elsewhere, log_folder=Path("/srv/log"))["proof sandbox"]
+    found = examine(INSTALLED, accounts=(far,), store=elsewhere, log_folder=Path("/srv/log"))[
+        "proof sandbox"
+    ]
     assert found.status == "warn"
-    assert "the store (/srv/t3-store); mkdir -p /etc/systemd/system/t3-backup-verify.service.d && " in found.text
+    assert (
+        "the store (/srv/t3-store); mkdir -p /etc/systemd/system/t3-backup-verify.service.d && "
+        in found.text
+    )
     assert "/srv/homes" not in found.text
     assert "/srv/log" not in found.text
 
 
 def test_drop_ins_of_the_proof_are_named_too() -> None:
     path = "/etc/systemd/system/t3-backup-verify.timer.d/time.conf"
-    assert path in examine(replace(INSTALLED, proof_timer=PROOF_TIMER | {"DropInPaths": path}))["drop-ins"].text
+    assert (
+        path
+        in examine(replace(INSTALLED, proof_timer=PROOF_TIMER | {"DropInPaths": path}))[
+            "drop-ins"
+        ].text
+    )
 
 
-# --- what it may write -----------------------------------------------------------------------------------------------
+# --- what it may write
+# -----------------------------------------------------------------------------------------------
 
 
 def test_a_home_or_a_store_elsewhere_fails_with_the_drop_in_that_opens_it() -> None:
@@ -247,17 +323,27 @@ def test_a_home_or_a_store_elsewhere_fails_with_the_drop_in_that_opens_it() -> N
     assert "the home of bob (/srv/homes/bob)" in found.text
     assert "alice" not in found.text
     command = found.text.partition("; ")[2]
-    assert command.endswith(">/etc/systemd/system/t3-backup-state.service.d/paths.conf && systemctl daemon-reload")
+    assert command.endswith(
+        ">/etc/systemd/system/t3-backup-state.service.d/paths.conf && systemctl daemon-reload"
+    )
     printf = command.partition(" && ")[2].partition(" >/")[0]
-    assert subprocess.run(["sh", "-c", printf], capture_output=True, text=True, check=True).stdout == (
+    assert subprocess.run(
+        ["sh", "-c", printf], capture_output=True, text=True, check=True
+    ).stdout == (
         '[Service]\nReadWritePaths=-/srv/t3-store\nReadWritePaths=-/srv/homes/bob\nReadWritePaths="-/srv/50%% a/al"\n'
     )
 
 
 def test_a_log_or_metrics_elsewhere_fail_too_and_an_account_without_a_home_does_not() -> None:
-    assert "the log's folder (/srv/log)" in examine(INSTALLED, log_folder=Path("/srv/log"))["sandbox"].text
+    assert (
+        "the log's folder (/srv/log)"
+        in examine(INSTALLED, log_folder=Path("/srv/log"))["sandbox"].text
+    )
     elsewhere = TextfileFacts(Path("/srv/metrics"), "")
-    assert "the folder of the metrics (/srv/metrics)" in examine(INSTALLED, textfiles=elsewhere)["sandbox"].text
+    assert (
+        "the folder of the metrics (/srv/metrics)"
+        in examine(INSTALLED, textfiles=elsewhere)["sandbox"].text
+    )
     assert examine(INSTALLED, accounts=(replace(ALICE, home=None),))["sandbox"].status == "ok"
 
 
@@ -285,7 +371,9 @@ def test_a_log_or_metrics_elsewhere_fail_too_and_an_account_without_a_home_does_
         ("/srv/a b", {"ReadWritePaths": '"-/srv/a b" /x'}, True),
     ],
 )
-def test_the_deepest_rule_says_whether_a_path_may_be_written(path: str, changes: dict[str, str], may: bool) -> None:
+def test_the_deepest_rule_says_whether_a_path_may_be_written(
+    path: str, changes: dict[str, str], may: bool
+) -> None:
     assert is_writable(Path(path), SERVICE | changes) == may
 
 
@@ -298,11 +386,13 @@ def test_a_service_without_any_protection_may_write_everywhere() -> None:
     assert is_writable(Path("/srv/x"), {})
 
 
-# --- time ------------------------------------------------------------------------------------------------------------
+# --- time
+# ------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    ("limit", "status"), [("30min", "warn"), ("30min 1s", "ok"), ("infinity", "ok"), ("1d", "ok"), ("", "warn")]
+    ("limit", "status"),
+    [("30min", "warn"), ("30min 1s", "ok"), ("infinity", "ok"), ("1d", "ok"), ("", "warn")],
 )
 def test_the_service_s_time_must_be_longer_than_the_run_s_own(limit: str, status: str) -> None:
     """One account: 900 s and once more."""
@@ -335,7 +425,8 @@ def test_time_spans_are_read_as_systemd_writes_them(text: str, seconds: float | 
     assert parse_span(text) == seconds
 
 
-# --- what systemctl prints -------------------------------------------------------------------------------------------
+# --- what systemctl prints
+# -------------------------------------------------------------------------------------------
 
 
 def test_a_value_may_have_an_equals_sign_or_be_empty() -> None:
@@ -343,7 +434,13 @@ def test_a_value_may_have_an_equals_sign_or_be_empty() -> None:
 
 
 def test_paths_lose_their_marks_and_their_quotes() -> None:
-    assert parse_paths('-/a +/b -+/c "/d e" /f') == [Path("/a"), Path("/b"), Path("/c"), Path("/d e"), Path("/f")]
+    assert parse_paths('-/a +/b -+/c "/d e" /f') == [
+        Path("/a"),
+        Path("/b"),
+        Path("/c"),
+        Path("/d e"),
+        Path("/f"),
+    ]
     assert parse_paths("/it's /b") == [Path("/it's"), Path("/b")]
     assert parse_paths("") == []
 

@@ -1,4 +1,5 @@
-"""What a proven copy is worth. Row 12 and Row 34: damage, and a loss that no check of SQLite's sees."""
+"""What a proven copy is worth. Row 12 and Row 34: damage, and a loss that no check of SQLite's
+sees."""
 
 from __future__ import annotations
 
@@ -17,7 +18,11 @@ BEFORE = made()  # 1000 rows, 100 pages, level 30
 
 
 def verdict(
-    previous: Manifest | None = BEFORE, method: str = "online", rows: int = 1000, pages: int = 100, level: int | None = 30
+    previous: Manifest | None = BEFORE,
+    method: str = "online",
+    rows: int = 1000,
+    pages: int = 100,
+    level: int | None = 30,
 ) -> Judgement:
     census = replace(CENSUS, rows={"events": rows}, page_count=pages, t3_level=level)
     return judge_copy((), census, method, previous)
@@ -45,21 +50,28 @@ def test_damage_outweighs_loss() -> None:
 
 
 @pytest.mark.parametrize(
-    ("rows", "expected"), [(0, "suspect"), (1, "suspect"), (499, "suspect"), (500, "verified"), (999, "verified")]
+    ("rows", "expected"),
+    [(0, "suspect"), (1, "suspect"), (499, "suspect"), (500, "verified"), (999, "verified")],
 )
 def test_more_than_half_of_the_rows_gone_is_suspect(rows: int, expected: str) -> None:
     """Row 34."""
     found = verdict(rows=rows)
     assert found.verdict == expected
-    assert found.reasons == ((f"{rows} rows, 1000 in {BEFORE.name}",) if expected == "suspect" else ())
+    assert found.reasons == (
+        (f"{rows} rows, 1000 in {BEFORE.name}",) if expected == "suspect" else ()
+    )
 
 
-@pytest.mark.parametrize(("pages", "expected"), [(1, "suspect"), (49, "suspect"), (50, "verified"), (99, "verified")])
+@pytest.mark.parametrize(
+    ("pages", "expected"), [(1, "suspect"), (49, "suspect"), (50, "verified"), (99, "verified")]
+)
 def test_more_than_half_of_the_pages_gone_is_suspect(pages: int, expected: str) -> None:
     """Row 34."""
     found = verdict(pages=pages)
     assert found.verdict == expected
-    assert found.reasons == ((f"{pages} pages, 100 in {BEFORE.name}",) if expected == "suspect" else ())
+    assert found.reasons == (
+        (f"{pages} pages, 100 in {BEFORE.name}",) if expected == "suspect" else ()
+    )
 
 
 def test_pages_of_another_size_are_compared_by_their_bytes() -> None:
@@ -73,7 +85,9 @@ def test_a_vacuum_may_have_fewer_pages_than_an_online_copy_but_not_fewer_rows() 
     assert verdict(previous=made(method="vacuum"), method="vacuum", pages=10).verdict == "suspect"
 
 
-@pytest.mark.parametrize(("level", "expected"), [(29, "suspect"), (0, "suspect"), (30, "verified"), (31, "verified")])
+@pytest.mark.parametrize(
+    ("level", "expected"), [(29, "suspect"), (0, "suspect"), (30, "verified"), (31, "verified")]
+)
 def test_a_migration_level_that_fell_is_suspect(level: int, expected: str) -> None:
     """Row 34."""
     assert verdict(level=level).verdict == expected
@@ -96,15 +110,21 @@ def test_tables_that_could_not_be_counted_count_nothing() -> None:
     census = replace(CENSUS, rows={"events": -1, "others": 600})
     assert census.total_rows == 600
     assert judge_copy((), census, "online", BEFORE) == GOOD
-    assert judge_copy((), replace(CENSUS, rows={"events": -1}), "online", BEFORE).verdict == "suspect"
+    assert (
+        judge_copy((), replace(CENSUS, rows={"events": -1}), "online", BEFORE).verdict == "suspect"
+    )
 
 
-HELD = Census(4096, 10, 0, 0, "a", 30, {"orchestration_events": 5, "effect_sql_migrations": 30, "t": 3})
+HELD = Census(
+    4096, 10, 0, 0, "a", 30, {"orchestration_events": 5, "effect_sql_migrations": 30, "t": 3}
+)
 
 
 def copied(**censuses: Census | None) -> Copied:
     """A copy with what it must agree with."""
-    return Copied("online", 40960, 0, 0, 0.1, **({"pinned": None, "before": None, "after": None} | censuses))
+    return Copied(
+        "online", 40960, 0, 0, 0.1, **({"pinned": None, "before": None, "after": None} | censuses)
+    )
 
 
 @pytest.mark.parametrize(
@@ -127,7 +147,8 @@ def test_a_pinned_copy_must_hold_what_the_source_held(changes: dict[str, object]
 
 
 def test_a_vacuumed_copy_lies_between_two_moments() -> None:
-    """Its pages and the rowids of most tables are its own; what T3 only adds to must lie in between."""
+    """Its pages and the rowids of most tables are its own; what T3 only adds to must lie in
+    between."""
     later = replace(HELD, page_count=12, ends=HELD.ends | {"orchestration_events": 9, "t": 99})
     between = replace(HELD, page_count=7, ends=HELD.ends | {"orchestration_events": 7, "t": 1})
     assert find_disagreements(copied(before=HELD, after=later), between) == []
@@ -136,8 +157,16 @@ def test_a_vacuumed_copy_lies_between_two_moments() -> None:
         assert find_disagreements(copied(before=HELD, after=later), outside) == [
             f"end of orchestration_events {wrong}, not from 5 to 9"
         ]
-    for changes in ({"t3_level": 31}, {"schema_sha256": "b"}, {"user_version": 1}, {"application_id": 1}):
-        assert len(find_disagreements(copied(before=HELD, after=later), replace(between, **changes))) == 1
+    for changes in (
+        {"t3_level": 31},
+        {"schema_sha256": "b"},
+        {"user_version": 1},
+        {"application_id": 1},
+    ):
+        assert (
+            len(find_disagreements(copied(before=HELD, after=later), replace(between, **changes)))
+            == 1
+        )
 
 
 def test_a_copy_without_a_pin_has_nothing_to_agree_with() -> None:

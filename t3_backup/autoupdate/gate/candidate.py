@@ -1,7 +1,7 @@
 """Start, watch and ask a server of the version that is tried.
 
-It can't outlive whoever tries it. What it prints goes through a pipe, of which the last lines are kept: one that prints without
-end fills no disk.
+It can't outlive whoever tries it. What it prints goes through a pipe, of which the last lines are
+kept: one that prints without end fills no disk.
 """
 
 from __future__ import annotations
@@ -45,9 +45,17 @@ class Candidate:
     def __init__(self, t3: Path, base_dir: Path, port: int) -> None:
         """Start it. Raises OSError."""
         # Whoever kills this process ends the server, too.
-        line = ["/usr/bin/setpriv", "--pdeathsig", "KILL", "--", *serve_command(t3, HOST, port, base_dir)]
+        line = [
+            "/usr/bin/setpriv",
+            "--pdeathsig",
+            "KILL",
+            "--",
+            *serve_command(t3, HOST, port, base_dir),
+        ]
         nothing, pipe = subprocess.DEVNULL, subprocess.PIPE
-        self._process = subprocess.Popen(line, stdin=nothing, stdout=pipe, stderr=subprocess.STDOUT, process_group=0)
+        self._process = subprocess.Popen(
+            line, stdin=nothing, stdout=pipe, stderr=subprocess.STDOUT, process_group=0
+        )
         self._port = port
         self._said: deque[str] = deque(maxlen=_LINES)
         self._trouble: str | None = None
@@ -57,7 +65,12 @@ class Candidate:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         with suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
@@ -150,9 +163,15 @@ class Candidate:
 
 async def _fetch(url: str, seconds: float) -> tuple[int, bytes]:
     """Get the first bytes of a URL: no redirect, no proxy, and nothing unpacked."""
-    limit, jar, headers = aiohttp.ClientTimeout(total=seconds), aiohttp.DummyCookieJar(), {"Accept-Encoding": "identity"}
+    limit, jar, headers = (
+        aiohttp.ClientTimeout(total=seconds),
+        aiohttp.DummyCookieJar(),
+        {"Accept-Encoding": "identity"},
+    )
     async with (
-        aiohttp.ClientSession(timeout=limit, cookie_jar=jar, trust_env=False, auto_decompress=False, headers=headers) as client,
+        aiohttp.ClientSession(
+            timeout=limit, cookie_jar=jar, trust_env=False, auto_decompress=False, headers=headers
+        ) as client,
         client.get(url, allow_redirects=False) as answer,
     ):
         body = b""

@@ -1,8 +1,9 @@
 """Try a version of T3 where it can do no harm.
 
-It is tried on an empty state, and on a copy of each account's newest snapshot. Each trial is in a sandbox: no home, no store, no
-other account's copy, no credential, no network, and nothing but its own folder to write to. The folder goes with the unit; what a
-power cut leaves is removed by `sandbox.remove_leftovers`.
+It is tried on an empty state, and on a copy of each account's newest snapshot. Each trial is in a
+sandbox: no home, no store, no other account's copy, no credential, no network, and nothing but its
+own folder to write to. The folder goes with the unit; what a power cut leaves is removed by
+`sandbox.remove_leftovers`.
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ EMPTY = "empty"  # the subject of a trial without data
 _PORT = 4773  # on a loopback of its own
 _SLACK_S = 240  # for all steps of a trial but its watch and what grows with the data
 LIMITS: tuple[str, ...] = ()  # of the steps of a trial, where they are others than its own
-_BYTES_PER_S = 5 << 20  # of data, which is read and checked three times, and migrated: far less than any disk does
+# of data, which is read and checked three times, and migrated: far less than any disk does
+_BYTES_PER_S = 5 << 20
 _LIMIT_BYTES = 256 << 10
 _LINES, _CHARS = 40, 500
 
@@ -55,19 +57,27 @@ def try_version(
 ) -> Iterator[Trial]:
     """Try the version whose prefix is `program`.
 
-    It is tried on an empty state, then on each account's data; the first that fails is the last. `write_snapshot` writes an
-    account's newest verified snapshot to a new file; False where there is none. Raises Failure, OSError.
+    It is tried on an empty state, then on each account's data; the first that fails is the last.
+    `write_snapshot` writes an account's newest verified snapshot to a new file; False where there
+    is none. Raises Failure, OSError.
     """
     for user in (None, *accounts):
         say(f"gate: trying {'an empty state' if user is None else f'a copy of the data of {user}'}")
-        trial = run_trial(program, user or EMPTY, None if user is None else write_snapshot, watch_seconds)
+        trial = run_trial(
+            program, user or EMPTY, None if user is None else write_snapshot, watch_seconds
+        )
         if trial is not None:
             yield trial
             if not trial.passed:
                 return
 
 
-def run_trial(program: Path, subject: str, write_snapshot: Callable[[str, Path], bool] | None, watch_seconds: int) -> Trial | None:
+def run_trial(
+    program: Path,
+    subject: str,
+    write_snapshot: Callable[[str, Path], bool] | None,
+    watch_seconds: int,
+) -> Trial | None:
     """Run one trial, on an empty state without `write_snapshot`.
 
     None where there is no snapshot to try it on.
@@ -78,10 +88,25 @@ def run_trial(program: Path, subject: str, write_snapshot: Callable[[str, Path],
         if write_snapshot is not None and not write_snapshot(subject, state):
             return None
         given = state.stat().st_size if write_snapshot else 0
-        # The candidate must not see what an administrator has put into the environment of all units.
+        # The candidate must not see what an administrator has put into the environment of all
+        # units.
         home = sandbox.home_dir(name)
-        line = ["/usr/bin/env", "-i", f"HOME={home}", f"TMPDIR={home}", f"PATH={PATH}", "LANG=C.UTF-8"]
-        line += [sys.executable, "-I", "-m", "t3_backup.autoupdate.gate.trial", f"--t3={program}/bin/t3", f"--base-dir={home}"]
+        line = [
+            "/usr/bin/env",
+            "-i",
+            f"HOME={home}",
+            f"TMPDIR={home}",
+            f"PATH={PATH}",
+            "LANG=C.UTF-8",
+        ]
+        line += [
+            sys.executable,
+            "-I",
+            "-m",
+            "t3_backup.autoupdate.gate.trial",
+            f"--t3={program}/bin/t3",
+            f"--base-dir={home}",
+        ]
         line += [f"--port={_PORT}", f"--watch={watch_seconds}", *LIMITS, "--alone"]
         done = transient_unit.run(
             line,
@@ -139,4 +164,14 @@ def _judge_verdict(subject: str, said: _Verdict, code: int) -> Trial:
     before, after = said.level_before, said.level_after
     if said.passed and (after is None or after < (before or 0)):
         raise ValueError("no level, or a lower one")
-    return Trial(subject, said.passed, said.step, said.reason, said.endpoint, said.probe, before, after, said.log[:_LINES])
+    return Trial(
+        subject,
+        said.passed,
+        said.step,
+        said.reason,
+        said.endpoint,
+        said.probe,
+        before,
+        after,
+        said.log[:_LINES],
+    )

@@ -1,8 +1,9 @@
 """Build the sandbox of a trial.
 
-It is a unit with a user, a network and a root of its own, with what Node and Python need. The root is made for each trial, since
-`TemporaryFileSystem=/` does nothing, and says nothing, beside DynamicUser=: that implies ProtectSystem=strict, which has the host's
-own root in that place. `trial` looks for MARK, and does not begin without it.
+It is a unit with a user, a network and a root of its own, with what Node and Python need. The root
+is made for each trial, since `TemporaryFileSystem=/` does nothing, and says nothing, beside
+DynamicUser=: that implies ProtectSystem=strict, which has the host's own root in that place.
+`trial` looks for MARK, and does not begin without it.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ from t3_backup.system import transient_unit
 from t3_backup.t3.files import STATE_IN_BASE
 
 _PREFIX = "t3-gate-"
-_PRIVATE = Path("/var/lib/private")  # where systemd keeps the folders of transient users (systemd.exec(5), DynamicUser=)
+# where systemd keeps the folders of transient users (systemd.exec(5), DynamicUser=)
+_PRIVATE = Path("/var/lib/private")
 _PUBLIC = Path("/var/lib")
 _FOLDERS = ("dev", "etc", "proc", "run", "tmp", "usr", "var", "var/lib", "var/tmp")
 _LINKS = ("bin", "sbin", "lib", "lib32", "lib64", "libx32")  # into /usr
@@ -56,7 +58,11 @@ def build_root(name: str) -> Path:
         if Path("/", link).is_symlink():
             (root / link).symlink_to(os.readlink(Path("/", link)))
     users = "".join(f"t3:x:{uid}:{uid}::{home_dir(name)}:/bin/sh\n" for uid in _UIDS)
-    for path, text in (("etc/passwd", users), ("etc/hosts", "127.0.0.1 localhost\n"), (MARK.relative_to("/"), "")):
+    for path, text in (
+        ("etc/passwd", users),
+        ("etc/hosts", "127.0.0.1 localhost\n"),
+        (MARK.relative_to("/"), ""),
+    ):
         (root / path).write_text(text)
         (root / path).chmod(0o644)
     return state
@@ -77,7 +83,8 @@ def unit_properties(name: str, program: Path, given: int) -> tuple[str, ...]:
         "MountAPIVFS=no",
         f"BindReadOnlyPaths=/usr -/etc/alternatives -/etc/ld.so.cache {program}",
         "TemporaryFileSystem=/dev/shm:ro /run:ro",  # the first is the machine's own else
-        "InaccessiblePaths=-+/sys -+/run/systemd/journal",  # where systemd 257 has the sockets of the journal else
+        # where systemd 257 has the sockets of the journal else
+        "InaccessiblePaths=-+/sys -+/run/systemd/journal",
         "PrivateNetwork=yes",
         "PrivateIPC=yes",
         "PrivateDevices=yes",
@@ -110,9 +117,11 @@ def unit_properties(name: str, program: Path, given: int) -> tuple[str, ...]:
         "TasksMax=256",
         "LimitCORE=0",
         f"LimitFSIZE={_FILE_BYTES + 4 * given}",
-        "KillSignal=SIGKILL",  # whatever it has left running; the server itself was asked to stop by then
+        # whatever it has left running; the server itself was asked to stop by then
+        "KillSignal=SIGKILL",
         "Nice=10",
-        # For a caller that was killed. What is mounted in the sandbox can't be removed from in there.
+        # For a caller that was killed. What is mounted in the sandbox can't be removed from in
+        # there.
         f"ExecStopPost=+/usr/bin/nsenter --mount=/proc/1/ns/mnt -- /usr/bin/rm -rf -- {' '.join(map(str, _paths(name)))}",
     )
 

@@ -1,7 +1,8 @@
 """Try one version of T3 on one state, from start to stop.
 
-It says at which step the version failed. It runs inside the gate's sandbox: `python3 -m t3_backup.autoupdate.gate.trial` prints one
-JSON object. Candidate and trial are the same user, so what it prints may be the candidate's word.
+It says at which step the version failed. It runs inside the gate's sandbox: `python3 -m
+t3_backup.autoupdate.gate.trial` prints one JSON object. Candidate and trial are the same user, so
+what it prints may be the candidate's word.
 """
 
 from __future__ import annotations
@@ -94,7 +95,11 @@ def try_state(t3: Path, base_dir: Path, port: int, patience: Patience) -> Outcom
             except TurnedAway as failed:
                 found.step, found.reason = failed.step, str(failed)
     except OSError as error:
-        found.passed, found.step, found.reason = False, "start", f"it can't be started: {error.strerror}"
+        found.passed, found.step, found.reason = (
+            False,
+            "start",
+            f"it can't be started: {error.strerror}",
+        )
         return found
     if found.step:
         found.log = server.log
@@ -120,7 +125,9 @@ def _take_steps(
     _compare_history(found, base_dir, before)
     _check_for_trouble(server)
     if (code := server.await_end(patience.watch)) is not None:
-        raise TurnedAway("steady", f"it ended with {code} within {patience.watch:g} s after a login")
+        raise TurnedAway(
+            "steady", f"it ended with {code} within {patience.watch:g} s after a login"
+        )
     _check_for_trouble(server)
     server.terminate()
     code = server.await_end(patience.stop)
@@ -140,10 +147,14 @@ def _compare_history(found: Outcome, base_dir: Path, before: History) -> None:
         raise TurnedAway("data", f"its database can't be read: {error}") from None
     found.level_after = after.level
     if after.level is None or (before.level or 0) > after.level:
-        raise TurnedAway("migration", f"the database went from level {before.level} to {after.level}")
+        raise TurnedAway(
+            "migration", f"the database went from level {before.level} to {after.level}"
+        )
     for table, count in before.rows.items():
         if after.rows.get(table, 0) < count:
-            raise TurnedAway("data", f"{table} had {count} rows, and has {after.rows.get(table, 0)}")
+            raise TurnedAway(
+                "data", f"{table} had {count} rows, and has {after.rows.get(table, 0)}"
+            )
     for what, count in before.said.items():
         if after.said.get(what, count) < count:
             raise TurnedAway("data", f"there were {count} {what}, and there are {after.said[what]}")
@@ -163,18 +174,28 @@ def _read_history(database: Path) -> History:
         cursor = connection.cursor()
         for statement in ("PRAGMA trusted_schema=0", "PRAGMA query_only=1"):
             cursor.execute(statement)
-        tables = {row[0] for row in cursor.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")}
+        tables = {
+            row[0] for row in cursor.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")
+        }
         rows = {
             table: sum(1 for _ in cursor.execute(f'SELECT * FROM "{table}"'))  # noqa: S608 - one of HISTORY
             for table in HISTORY
             if table in tables
         }
-        columns = {(table, row[1]) for table in rows for row in cursor.execute(f'PRAGMA table_info("{table}")')}
-        said = {
-            f"{what} in {table}": _integer(cursor.execute(f'SELECT {measure} FROM "{table}"').fetchall()[0][0]) or 0  # noqa: S608
-            for (table, column), (what, measure) in SAID.items()  # a column that has gone can't be compared; its rows still are
-            if (table, column) in columns
+        columns = {
+            (table, row[1])
+            for table in rows
+            for row in cursor.execute(f'PRAGMA table_info("{table}")')
         }
+        said = {}
+        for (table, column), (what, measure) in SAID.items():
+            if (
+                table,
+                column,
+            ) in columns:  # one that has gone can't be compared; its rows still are
+                cursor.execute(f'SELECT {measure} FROM "{table}"')  # noqa: S608 - SAID's own text
+                ((value,),) = cursor.fetchall()
+                said[f"{what} in {table}"] = _integer(value) or 0
         level = None
         if LEDGER_TABLE in tables:
             ((level,),) = cursor.execute(LEVEL_QUERY)
@@ -211,14 +232,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--pair", type=float, default=10.0)
     parser.add_argument("--watch", type=float, default=10.0)
     parser.add_argument("--stop", type=float, default=30.0)
-    parser.add_argument("--alone", action="store_true", help="go on inside of the gate's sandbox only")
+    parser.add_argument(
+        "--alone", action="store_true", help="go on inside of the gate's sandbox only"
+    )
     args = parser.parse_args(argv)
-    # The candidate, which runs as the same user, must not be able to write the outcome in our place.
+    # The candidate, which runs as the same user, must not be able to write the outcome in our
+    # place.
     native.confine(os.getppid())
     if args.alone and (why := _why_not_alone()):
         found = Outcome(step=GATE, reason=f"the sandbox does not hold: {why}")
     else:
-        found = try_state(args.t3, args.base_dir, args.port, Patience(args.serve, args.pair, args.watch, args.stop))
+        found = try_state(
+            args.t3,
+            args.base_dir,
+            args.port,
+            Patience(args.serve, args.pair, args.watch, args.stop),
+        )
     print(json.dumps(asdict(found)))
     return 0 if found.passed else 1
 

@@ -1,8 +1,8 @@
 """Put what was unpacked beside a database in its place, name by name, as its owner.
 
-Both the new and the old lie in one folder meanwhile: `new/NAME` until it is in place, `old/NAME` from then on, and `gone/NAME` once
-it is known that an archive gives it back. Each step is a rename, and says by itself how far it is: whatever was interrupted is gone
-on with.
+Both the new and the old lie in one folder meanwhile: `new/NAME` until it is in place, `old/NAME`
+from then on, and `gone/NAME` once it is known that an archive gives it back. Each step is a rename,
+and says by itself how far it is: whatever was interrupted is gone on with.
 """
 
 from __future__ import annotations
@@ -23,21 +23,27 @@ from t3_backup.worker.child.task import Task
 from t3_backup.worker.operations.archive import InstallArchive, Installed
 from t3_backup.worker.protocol import shorten_list
 
-# What says that a name can't be moved by its user: the folder is another's, or immutable, or something is mounted there.
+# What says that a name can't be moved by its user: the folder is another's, or immutable, or
+# something is mounted there.
 _FIXED = (errno.EACCES, errno.EPERM, errno.EBUSY, errno.EXDEV)
 
 
 def serve_install_archive(task: Task, operation: InstallArchive) -> Installed:
     """Put it in place, or remove it."""
     place = LiveFiles.open(task.job.home, task.job.uid)
-    return install_archive(place, operation.aside, install=operation.install, sealed=operation.sealed)
+    return install_archive(
+        place, operation.aside, install=operation.install, sealed=operation.sealed
+    )
 
 
-def install_archive(place: LiveFiles, aside: str, *, install: bool, sealed: dict[str, str]) -> Installed:
+def install_archive(
+    place: LiveFiles, aside: str, *, install: bool, sealed: dict[str, str]
+) -> Installed:
     """Put what was unpacked in its place, or else take it away; again is harmless.
 
-    What it takes the place of goes where it is, to the last entry, what `sealed` says is in an archive: its marks (`marks`) by
-    name. All else stays out of place, since nothing could give it back. What can't be moved stays where it is.
+    What it takes the place of goes where it is, to the last entry, what `sealed` says is in an
+    archive: its marks (`marks`) by name. All else stays out of place, since nothing could give it
+    back. What can't be moved stays where it is.
     """
     name = aside + STAGED_FILES
     reasons, missing = list[str](), list[str]()
@@ -47,7 +53,9 @@ def install_archive(place: LiveFiles, aside: str, *, install: bool, sealed: dict
                 os.mkdir(f"{name}/{part}", 0o700, dir_fd=place.folder)
         for kept in KEPT_FILES if install else ():
             if (why := _install(place, aside, kept)) is not None:
-                missing.append(f"{kept} could not be put back, since what is there can't be moved: {why}")
+                missing.append(
+                    f"{kept} could not be put back, since what is there can't be moved: {why}"
+                )
         place.sync_staged_files(name)
         place.sync()
         _part_old(place, name, sealed, reasons)
@@ -59,9 +67,15 @@ def install_archive(place: LiveFiles, aside: str, *, install: bool, sealed: dict
                 os.rmdir(empty, dir_fd=place.folder)
         place.sync()
     left = [f"{name}/{part}" for part in ("old", "new", "gone") if place.has(f"{name}/{part}")]
-    for other in sorted(other for other in os.listdir(place.folder) if other.startswith(f"{aside}.") and other != name):
+    for other in sorted(
+        other
+        for other in os.listdir(place.folder)
+        if other.startswith(f"{aside}.") and other != name
+    ):
         why = explain_unfit(os.stat(other, dir_fd=place.folder, follow_symlinks=False), place.uid)
-        reasons.append(f"{other.removeprefix(f'{aside}.')} stays next to the new one: {why or 'it can only get another name'}")
+        reasons.append(
+            f"{other.removeprefix(f'{aside}.')} stays next to the new one: {why or 'it can only get another name'}"
+        )
         left.append(other)
     return Installed(tuple(left), tuple(reasons), tuple(missing))
 
@@ -83,7 +97,10 @@ def _install(place: LiveFiles, aside: str, kept: str) -> str | None:
 
 
 def _set_aside(place: LiveFiles, aside: str, kept: str) -> None:
-    """Into the folder of the old ones. A folder that its user may not write to can only get another name where it is."""
+    """Into the folder of the old ones.
+
+    A folder that its user may not write to can only get another name where it is.
+    """
     try:
         _rename(place, kept, _free(place, f"{aside}{STAGED_FILES}/old/{kept}"))
     except OSError as error:
@@ -99,7 +116,10 @@ def _free(place: LiveFiles, name: str) -> str:
 
 
 def _rename(place: LiveFiles, source: str, target: str) -> None:
-    """A folder that its owner may not write to can't be moved: it would have to say where it lies. Raises OSError."""
+    """A folder that its owner may not write to can't be moved: it would have to say where it lies.
+
+    Raises OSError.
+    """
     status = os.stat(source, dir_fd=place.folder, follow_symlinks=False)
     mode = stat.S_IMODE(status.st_mode)
     closed = stat.S_ISDIR(status.st_mode) and not mode & stat.S_IWUSR and status.st_uid == place.uid
@@ -120,7 +140,10 @@ def _rename(place: LiveFiles, source: str, target: str) -> None:
 
 
 def _part_old(place: LiveFiles, name: str, sealed: dict[str, str], reasons: list[str]) -> None:
-    """Move what is as it was sealed from `old` to `gone`, of which nothing needs to stay; `reasons` hears why the rest stays."""
+    """Move what is as it was sealed from `old` to `gone`, of which nothing needs to stay.
+
+    `reasons` hears why the rest stays.
+    """
     old = _open(place, f"{name}/old")
     try:
         passed: list[str] = []
@@ -142,7 +165,10 @@ def _open(place: LiveFiles, path: str) -> int:
 
 
 def _remove(place: LiveFiles, name: str, reasons: list[str]) -> None:
-    """A tree, whose folders may be closed to their owner; nothing outside is reached through it. What can't be removed stays."""
+    """A tree, whose folders may be closed to their owner; nothing outside is reached through it.
+
+    What can't be removed stays.
+    """
     try:
         _open_up(place, name)
         shutil.rmtree(name, dir_fd=place.folder)

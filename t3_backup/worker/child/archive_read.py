@@ -1,6 +1,7 @@
 """An archive of what was beside a database, read and brought back, as its owner. Nothing in it is believed.
 
-Regular files and folders beneath the names that are kept, and nothing else: no symlink, no second name, no way out.
+Regular files and folders beneath the names that are kept, and nothing else: no symlink, no second
+name, no way out.
 """
 
 from __future__ import annotations
@@ -48,7 +49,9 @@ def serve_stage_archive(task: Task, operation: StageArchive) -> Inspected:
     return stage_archive(place, task.job.file, operation.aside, operation.limit, task.report_alive)
 
 
-def stage_archive(place: LiveFiles, file: int, aside: str, limit: int, alive: Callable[[int], None]) -> Inspected:
+def stage_archive(
+    place: LiveFiles, file: int, aside: str, limit: int, alive: Callable[[int], None]
+) -> Inspected:
     """Unpack the archive `file` beside the live database, durably.
 
     Nothing is in place yet. Raises SourceError, OSError.
@@ -98,7 +101,8 @@ def extract_archive(file: int, folder: int, limit: int, alive: Callable[[int], N
             above = native.open_beneath(folder, parent or ".", os.O_RDONLY | os.O_DIRECTORY)
             try:
                 if member.is_folder:
-                    os.mkdir(name, 0o700, dir_fd=above)  # its own mode may keep us out: it comes last
+                    # its own mode may keep us out: it comes last
+                    os.mkdir(name, 0o700, dir_fd=above)
                     folders.append(member)
                 else:
                     _make_file(above, name, member, _pieces(tar, info))
@@ -118,7 +122,12 @@ def extract_archive(file: int, folder: int, limit: int, alive: Callable[[int], N
 
 
 def _make_file(above: int, name: str, member: Member, pieces: Iterator[bytes]) -> None:
-    fd = os.open(name, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=above)
+    fd = os.open(
+        name,
+        os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC,
+        0o600,
+        dir_fd=above,
+    )
     with os.fdopen(fd, "wb") as out:
         for piece in pieces:
             out.write(piece)
@@ -178,7 +187,13 @@ def check_member(info: tarfile.TarInfo) -> Member:
         or not -(1 << 40) < info.mtime < 1 << 40
     ):
         raise SourceError(f"the archive holds what is none of ours: {info.name!r}")
-    return Member(info.name, info.isdir(), 0 if info.isdir() else info.size, info.mode & 0o777, _mtime_ns(info))
+    return Member(
+        info.name,
+        info.isdir(),
+        0 if info.isdir() else info.size,
+        info.mode & 0o777,
+        _mtime_ns(info),
+    )
 
 
 def _mtime_ns(info: tarfile.TarInfo) -> int:

@@ -1,6 +1,7 @@
 """What is precious beside a database: which files and folders there are, and by which marks they are known again.
 
-Regular files and folders of the names in KEPT_FILES, no symlink followed; all else is passed over, and named.
+Regular files and folders of the names in KEPT_FILES, no symlink followed; all else is passed over,
+and named.
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ from dataclasses import dataclass
 from t3_backup.system import native
 from t3_backup.t3.files import KEPT_FILES
 
-# What was changed so lately may be changed again with the same times: a file system's clock ticks every few milliseconds.
+# What was changed so lately may be changed again with the same times: a file system's clock ticks
+# every few milliseconds.
 _FRESH_NS = 2_000_000_000
 
 
@@ -40,13 +42,18 @@ class Entry:
 def mark_entries(entries: list[Entry], passed: list[str]) -> dict[str, str]:
     """Mark what each name in KEPT_FILES holds, where nothing beneath it was `passed` over.
 
-    A mark is the same after a move, until somebody changes what it is of. `entries` are in order. A folder is its names, a file
-    also what changes with its content; a move changes no more than the ctime of what is moved itself.
+    A mark is the same after a move, until somebody changes what it is of. `entries` are in order. A
+    folder is its names, a file also what changes with its content; a move changes no more than the
+    ctime of what is moved itself.
     """
     digests = {name: hashlib.sha256() for name in KEPT_FILES}
     for entry in entries:
         s = entry.status
-        known = (entry.path, s.st_mode) if entry.is_folder else (entry.path, s.st_mode, s.st_size, s.st_mtime_ns, s.st_ino)
+        known = (
+            (entry.path, s.st_mode)
+            if entry.is_folder
+            else (entry.path, s.st_mode, s.st_size, s.st_mtime_ns, s.st_ino)
+        )
         digests[top_name(entry.path)].update(repr(known).encode("utf-8", "surrogateescape") + b"\n")
     there = {top_name(entry.path) for entry in entries} - {top_name(told) for told in passed}
     return {name: digests[name].hexdigest() for name in sorted(there)}
@@ -93,7 +100,9 @@ def _look(folder: int, path: str) -> tuple[os.stat_result, bool]:
     above = native.open_beneath(folder, parent or ".", os.O_PATH | os.O_DIRECTORY)
     try:
         status = os.stat(name, dir_fd=above, follow_symlinks=False)
-        return status, not stat.S_ISREG(status.st_mode) or os.access(name, os.R_OK, dir_fd=above, follow_symlinks=False)
+        return status, not stat.S_ISREG(status.st_mode) or os.access(
+            name, os.R_OK, dir_fd=above, follow_symlinks=False
+        )
     finally:
         os.close(above)
 

@@ -1,6 +1,7 @@
 """Write what is precious beside a database into one archive, as its owner, who alone ever parses it.
 
-The archive is a tar in zstd. The same content gives the same bytes, so that it needs to be stored once.
+The archive is a tar in zstd. The same content gives the same bytes, so that it needs to be stored
+once.
 """
 
 from __future__ import annotations
@@ -39,16 +40,31 @@ def serve_write_archive(task: Task, operation: WriteArchive) -> Packed:
         task.report(Phase("pack", total))
 
     job, place = task.job, LiveFiles.open(task.job.home, task.job.uid)
-    return write_archive(place.folder, job.uid, job.file, operation.limit, operation.known, report_total, task.report_alive)
+    return write_archive(
+        place.folder,
+        job.uid,
+        job.file,
+        operation.limit,
+        operation.known,
+        report_total,
+        task.report_alive,
+    )
 
 
 def write_archive(
-    folder: int, uid: int, file: int, limit: int, known: str, told: Callable[[int], None], alive: Callable[[int], None]
+    folder: int,
+    uid: int,
+    file: int,
+    limit: int,
+    known: str,
+    told: Callable[[int], None],
+    alive: Callable[[int], None],
 ) -> Packed:
     """Pack what is in the open `folder` into the empty `file`.
 
-    Nothing is written where its fingerprint is the one that is `known`. `told` hears how many bytes there are, `alive` how many
-    are done. Raises SourceError above `limit` bytes of content, OSError.
+    Nothing is written where its fingerprint is the one that is `known`. `told` hears how many bytes
+    there are, `alive` how many are done. Raises SourceError above `limit` bytes of content,
+    OSError.
     """
     for number in range(_TRIES):
         last = number == _TRIES - 1  # then one that changes all the time costs only itself
@@ -74,13 +90,21 @@ def write_archive(
     raise AssertionError("the last try takes what there is")
 
 
-def _packed(count: int, total: int, mark: str, unchanged: bool, entries: list[Entry], passed: list[str]) -> Packed:
+def _packed(
+    count: int, total: int, mark: str, unchanged: bool, entries: list[Entry], passed: list[str]
+) -> Packed:
     sealed = tuple(f"{name}={digest}" for name, digest in mark_entries(entries, passed).items())
     return Packed(count, total, mark, unchanged, tuple(passed[:_MOST_PASSED]), sealed)
 
 
 def _write(
-    folder: int, entries: list[Entry], file: int, passed: list[str], alive: Callable[[int], None], *, anyhow: bool
+    folder: int,
+    entries: list[Entry],
+    file: int,
+    passed: list[str],
+    alive: Callable[[int], None],
+    *,
+    anyhow: bool,
 ) -> tuple[int, int] | None:
     """Write the archive: entries and bytes in it; None where something has changed meanwhile. What can't be read is passed over.
 
@@ -91,7 +115,9 @@ def _write(
     with (
         os.fdopen(file, "wb", closefd=False) as out,
         compressor.stream_writer(out, closefd=False) as stream,
-        tarfile.open(fileobj=stream, mode="w|", format=tarfile.PAX_FORMAT, bufsize=_PIECE_BYTES) as tar,
+        tarfile.open(
+            fileobj=stream, mode="w|", format=tarfile.PAX_FORMAT, bufsize=_PIECE_BYTES
+        ) as tar,
     ):
         for entry in entries:
             if entry.is_folder:
@@ -110,7 +136,9 @@ def _write(
                 if not _add(tar, now, _Counted(source, alive, done, now.bytes)):
                     if not anyhow:
                         return None
-                    passed.append(f"{entry.path}: it changes all the time, and was saved as it was read")
+                    passed.append(
+                        f"{entry.path}: it changes all the time, and was saved as it was read"
+                    )
             written += 1
             done += now.bytes
     return written, done
@@ -125,7 +153,11 @@ def _add(tar: tarfile.TarFile, entry: Entry, source: _Counted) -> bool:
 
 def _is_as(entry: Entry, status: os.stat_result) -> bool:
     then = entry.status
-    return (then.st_ino, then.st_size, then.st_mtime_ns) == (status.st_ino, status.st_size, status.st_mtime_ns)
+    return (then.st_ino, then.st_size, then.st_mtime_ns) == (
+        status.st_ino,
+        status.st_size,
+        status.st_mtime_ns,
+    )
 
 
 def _info(entry: Entry) -> tarfile.TarInfo:
@@ -136,14 +168,20 @@ def _info(entry: Entry) -> tarfile.TarInfo:
     seconds, ns = divmod(entry.status.st_mtime_ns, 10**9)
     info.mtime = seconds
     if seconds >= 0:
-        info.pax_headers = {"mtime": f"{seconds}.{ns:09d}"}  # a float, as tarfile would write it, loses some of them
+        # a float, as tarfile would write it, loses some of them
+        info.pax_headers = {"mtime": f"{seconds}.{ns:09d}"}
     return info
 
 
 class _Counted(io.RawIOBase):
-    """A file of `size` bytes that tells how far it has been read. Where it has become shorter, zeros stand for the rest."""
+    """A file of `size` bytes that tells how far it has been read.
 
-    def __init__(self, source: io.FileIO, alive: Callable[[int], None], done: int, size: int) -> None:
+    Where it has become shorter, zeros stand for the rest.
+    """
+
+    def __init__(
+        self, source: io.FileIO, alive: Callable[[int], None], done: int, size: int
+    ) -> None:
         self._source = source
         self._alive = alive
         self._done = done

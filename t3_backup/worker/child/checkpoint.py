@@ -1,7 +1,8 @@
 """Checkpoint a database into its one file, so that nothing of it lies elsewhere when it is swapped.
 
-Opened read-write as its owner, once nobody else has it open; the -wal goes back into the main file and is gone. What can't be
-read to the end is left as it is: a -wal without a sound header, a hot journal, a file that is no database.
+Opened read-write as its owner, once nobody else has it open; the -wal goes back into the main file
+and is gone. What can't be read to the end is left as it is: a -wal without a sound header, a hot
+journal, a file that is no database.
 """
 
 from __future__ import annotations
@@ -41,7 +42,11 @@ def checkpoint(place: LiveFiles) -> Checkpointed:
     if place.identity() is None:
         left = place.sidecars()
         return Checkpointed(
-            None, not left, f"there is no {place.name}, but {', '.join(left)} of one" if left else "", None, tuple(left)
+            None,
+            not left,
+            f"there is no {place.name}, but {', '.join(left)} of one" if left else "",
+            None,
+            tuple(left),
         )
     with place.hold_lease() as lease:
         reason = _unreadable(place)
@@ -61,22 +66,32 @@ def checkpoint(place: LiveFiles) -> Checkpointed:
             reason = f"{', '.join(left)} remained next to {place.path}"
         place.sync()
         left = place.sidecars()
-    return Checkpointed(place.identity(), not reason, reason, taken if not reason else None, tuple(left))
+    return Checkpointed(
+        place.identity(), not reason, reason, taken if not reason else None, tuple(left)
+    )
 
 
 def _checkpoint(place: LiveFiles, committed: int) -> tuple[Census | None, str]:
     """Checkpoint it: the census of what is in it then; or why it was left as it is."""
-    with closing(apsw.Connection(place.path, flags=apsw.SQLITE_OPEN_READWRITE | NOFOLLOW)) as connection:
+    with closing(
+        apsw.Connection(place.path, flags=apsw.SQLITE_OPEN_READWRITE | NOFOLLOW)
+    ) as connection:
         connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)  # which would remove the -wal
-        execute(connection, "PRAGMA trusted_schema=0", "PRAGMA temp_store=memory", "PRAGMA mmap_size=0")
-        # Reading it first makes SQLite use a -wal that is there, whatever the header of the main file says.
+        execute(
+            connection, "PRAGMA trusted_schema=0", "PRAGMA temp_store=memory", "PRAGMA mmap_size=0"
+        )
+        # Reading it first makes SQLite use a -wal that is there, whatever the header of the main
+        # file says.
         execute(connection, "BEGIN")
         taken = census.take_census(connection, count_rows=False)
         execute(connection, "COMMIT")
         [(_, frames, _)] = connection.cursor().execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
         seen = max(0, int(str(frames)))  # -1: it is not in WAL mode
         if committed > seen:
-            return None, f"{place.path}-wal breaks off: SQLite sees {seen} of its {committed} frames, and would pass over the rest"
+            return (
+                None,
+                f"{place.path}-wal breaks off: SQLite sees {seen} of its {committed} frames, and would pass over the rest",
+            )
         [(busy, _, _)] = connection.cursor().execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
         if busy:
             raise InUse(f"{place.path} is being read by another process")
@@ -85,9 +100,16 @@ def _checkpoint(place: LiveFiles, committed: int) -> tuple[Census | None, str]:
 
 
 def _committed_frames(place: LiveFiles) -> int:
-    """How many frames of the -wal belong to its header, up to the last that ends a transaction; their pages are not looked at."""
+    """How many frames of the -wal belong to its header, up to the last that ends a transaction.
+
+    Their pages are not looked at.
+    """
     try:
-        fd = os.open(f"{place.name}-wal", os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=place.folder)
+        fd = os.open(
+            f"{place.name}-wal",
+            os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC,
+            dir_fd=place.folder,
+        )
     except FileNotFoundError:
         return 0
     try:
@@ -97,7 +119,10 @@ def _committed_frames(place: LiveFiles) -> int:
         page_size, salts = int.from_bytes(header[8:12], "big"), header[16:24]
         committed = number = 0
         offset = _WAL_HEADER
-        while len(frame := os.pread(fd, _FRAME_HEADER, offset)) == _FRAME_HEADER and frame[8:16] == salts:
+        while (
+            len(frame := os.pread(fd, _FRAME_HEADER, offset)) == _FRAME_HEADER
+            and frame[8:16] == salts
+        ):
             number += 1
             committed = number if frame[4:8] != bytes(4) else committed
             offset += _FRAME_HEADER + page_size
@@ -107,7 +132,10 @@ def _committed_frames(place: LiveFiles) -> int:
 
 
 def _unreadable(place: LiveFiles) -> str:
-    """Why SQLite would not see, or could not use, all that is beside the main file; empty where nothing is in the way."""
+    """Why SQLite would not see, or could not use, all that is beside the main file.
+
+    Empty where nothing is in the way.
+    """
     journal, wal = f"{place.name}-journal", f"{place.name}-wal"
     if place.is_hot(journal):
         return f"{place.path}-journal is a hot journal: its last writer died in a transaction"
@@ -117,14 +145,20 @@ def _unreadable(place: LiveFiles) -> str:
     if not stat.S_ISREG(status.st_mode):
         return f"{place.path}-wal is no regular file"
     try:
-        fd = os.open(wal, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=place.folder)
+        fd = os.open(
+            wal, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=place.folder
+        )
     except OSError as error:
         return f"{place.path}-wal can't be read: {error.strerror}"
     try:
         header = os.pread(fd, _WAL_HEADER, 0)
     finally:
         os.close(fd)
-    return "" if is_wal_header(header) else f"{place.path}-wal has no sound header, so SQLite would pass over what is in it"
+    return (
+        ""
+        if is_wal_header(header)
+        else f"{place.path}-wal has no sound header, so SQLite would pass over what is in it"
+    )
 
 
 def is_wal_header(header: bytes) -> bool:

@@ -21,13 +21,20 @@ _BUSY_MS = 250
 def connect(source: LiveDatabase, *, mmap: bool, query_only: bool = True) -> apsw.Connection:
     """Open the database read-only, so that no use of it checkpoints.
 
-    It does not while it is open, nor as the last one to close. `query_only=False` is for VACUUM INTO, which SQLite takes for a
-    write. Raises apsw.Error.
+    It does not while it is open, nor as the last one to close. `query_only=False` is for VACUUM
+    INTO, which SQLite takes for a write. Raises apsw.Error.
     """
-    connection = apsw.Connection(source.path, flags=apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI | NOFOLLOW)
+    connection = apsw.Connection(
+        source.path, flags=apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI | NOFOLLOW
+    )
     connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
     connection.setbusytimeout(_BUSY_MS)
-    execute(connection, "PRAGMA trusted_schema=0", "PRAGMA temp_store=memory", f"PRAGMA cache_size=-{_CACHE_KIB}")
+    execute(
+        connection,
+        "PRAGMA trusted_schema=0",
+        "PRAGMA temp_store=memory",
+        f"PRAGMA cache_size=-{_CACHE_KIB}",
+    )
     execute(connection, f"PRAGMA mmap_size={_MMAP_BYTES if mmap else 0}")
     if query_only:
         execute(connection, "PRAGMA query_only=1")
@@ -56,12 +63,16 @@ def as_failure(error: apsw.Error, source: LiveDatabase) -> SourceError | TryLate
     if isinstance(error, apsw.BusyError | apsw.LockedError):
         return TryLater(f"{path} is locked by another process")
     if extended == apsw.SQLITE_READONLY_ROLLBACK:
-        return SourceError(f"{path} has a hot journal: its last writer died in a transaction; start its T3 server once to heal it")
+        return SourceError(
+            f"{path} has a hot journal: its last writer died in a transaction; start its T3 server once to heal it"
+        )
     if isinstance(error, apsw.NotADBError):
         return SourceError(f"{path} is not a SQLite database")
     if isinstance(error, apsw.CorruptError):
         return SourceError(f"{path} is damaged: {error}")
     with contextlib.suppress(OSError):
         if source.has_journal():
-            return SourceError(f"{path} has a journal and can't be opened ({error}); start its T3 server once to heal it")
+            return SourceError(
+                f"{path} has a journal and can't be opened ({error}); start its T3 server once to heal it"
+            )
     return SourceError(f"{path}: {error}")

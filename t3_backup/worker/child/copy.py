@@ -1,7 +1,8 @@
 """A consistent copy of a live database into a private descriptor: pinned online backup, or else VACUUM INTO.
 
-What is copied is read by SQLite alone and written by the VFS `t3copy`. Runs as the owner; never checkpoints, never writes
-to the source, and keeps no writer waiting (see `pinned_read`; and `rollback_journal` for a database that is not in WAL mode).
+What is copied is read by SQLite alone and written by the VFS `t3copy`. Runs as the owner; never
+checkpoints, never writes to the source, and keeps no writer waiting (see `pinned_read`; and
+`rollback_journal` for a database that is not in WAL mode).
 """
 
 from __future__ import annotations
@@ -17,7 +18,13 @@ from t3_backup.errors import TryLater
 from t3_backup.worker.child import census
 from t3_backup.worker.child.connection import as_failure, connect, execute, is_wal
 from t3_backup.worker.child.header import clear_wal_flag
-from t3_backup.worker.child.pinned_read import Budget, Unfinished, copy_pinned, open_destination, pin_read
+from t3_backup.worker.child.pinned_read import (
+    Budget,
+    Unfinished,
+    copy_pinned,
+    open_destination,
+    pin_read,
+)
 from t3_backup.worker.child.rollback_journal import NOT_WAL, copy_unpinned
 from t3_backup.worker.child.source import LiveDatabase
 from t3_backup.worker.child.task import Task
@@ -32,19 +39,29 @@ def serve_copy_database(task: Task, operation: CopyDatabase) -> Copied:
     """Copy the database that was found into the job's file."""
     with Destination(task.job.file, task.job.channel) as destination:
         alive = Progress(0, 0)
-        budget = Budget(task.database, task.job.seconds, task.job.wal_budget, waiting=lambda: task.report(alive))
+        budget = Budget(
+            task.database, task.job.seconds, task.job.wal_budget, waiting=lambda: task.report(alive)
+        )
         task.report(Phase("copy", task.database.size))
-        return copy_database(task.database, destination, budget, method=operation.method, mmap=operation.mmap)
+        return copy_database(
+            task.database, destination, budget, method=operation.method, mmap=operation.mmap
+        )
 
 
 def copy_database(
-    source: LiveDatabase, destination: Destination, budget: Budget, *, method: str = "online", mmap: bool = True
+    source: LiveDatabase,
+    destination: Destination,
+    budget: Budget,
+    *,
+    method: str = "online",
+    mmap: bool = True,
 ) -> Copied:
     """Copy `source` into `destination`, which is finished when this returns.
 
-    That is: written, and its write-back waited for. The online copy may wait for others in half of the budget's time; then
-    VACUUM INTO has the rest. Raises TryLater (locked, over a budget, being written all the time without WAL) and SourceError
-    (hot journal, not a database, damaged beyond a copy).
+    That is: written, and its write-back waited for. The online copy may wait for others in half of
+    the budget's time; then VACUUM INTO has the rest. Raises TryLater (locked, over a budget, being
+    written all the time without WAL) and SourceError (hot journal, not a database, damaged beyond a
+    copy).
     """
     if method == "online":
         try:
@@ -70,7 +87,9 @@ def sqlite_errors(source: LiveDatabase, destination: Destination) -> Iterator[No
         raise as_failure(error, source) from error
 
 
-def _online(source: LiveDatabase, destination: Destination, budget: Budget, *, mmap: bool) -> Copied:
+def _online(
+    source: LiveDatabase, destination: Destination, budget: Budget, *, mmap: bool
+) -> Copied:
     hot = 0
     with sqlite_errors(source, destination):
         while True:
@@ -79,7 +98,8 @@ def _online(source: LiveDatabase, destination: Destination, budget: Budget, *, m
             except (apsw.BusyError, apsw.LockedError):
                 budget.check(0.5)
             except apsw.ReadOnlyError:
-                # The journal of a writer that lives can look hot for an instant; that of a dead one stays so.
+                # The journal of a writer that lives can look hot for an instant; that of a dead one
+                # stays so.
                 hot += 1
                 if hot == _HOT_TRIES:
                     raise
@@ -87,7 +107,9 @@ def _online(source: LiveDatabase, destination: Destination, budget: Budget, *, m
             budget.wait()
 
 
-def _online_once(source: LiveDatabase, destination: Destination, budget: Budget, *, mmap: bool) -> Copied:
+def _online_once(
+    source: LiveDatabase, destination: Destination, budget: Budget, *, mmap: bool
+) -> Copied:
     began = time.monotonic()
     with closing(connect(source, mmap=mmap)) as live:
         if is_wal(live):
@@ -111,7 +133,9 @@ def _online_once(source: LiveDatabase, destination: Destination, budget: Budget,
     )
 
 
-def _vacuum(source: LiveDatabase, destination: Destination, budget: Budget, *, mmap: bool) -> Copied:
+def _vacuum(
+    source: LiveDatabase, destination: Destination, budget: Budget, *, mmap: bool
+) -> Copied:
     """VACUUM INTO, tried until the time is over."""
     with sqlite_errors(source, destination):
         while True:
@@ -124,7 +148,9 @@ def _vacuum(source: LiveDatabase, destination: Destination, budget: Budget, *, m
             budget.wait()
 
 
-def _vacuum_once(source: LiveDatabase, destination: Destination, budget: Budget, *, mmap: bool) -> Copied:
+def _vacuum_once(
+    source: LiveDatabase, destination: Destination, budget: Budget, *, mmap: bool
+) -> Copied:
     """VACUUM INTO reads one moment of its own; a census before and one after bound it."""
     began = time.monotonic()
     with closing(connect(source, mmap=mmap, query_only=False)) as live:

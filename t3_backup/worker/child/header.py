@@ -8,8 +8,8 @@ import os
 def clear_wal_flag(fd: int) -> None:
     """Say in the header of the copy in an open file that it is not in WAL mode.
 
-    Those are its bytes 18 and 19 (sqlite.org/fileformat.html). It has no -wal and never gets one: opened plainly, it must not
-    make sidecars. Nothing else in it changes. Raises OSError.
+    Those are its bytes 18 and 19 (sqlite.org/fileformat.html). It has no -wal and never gets one:
+    opened plainly, it must not make sidecars. Nothing else in it changes. Raises OSError.
     """
     if os.pread(fd, 2, 18) != b"\x02\x02":
         return

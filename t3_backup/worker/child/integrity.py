@@ -1,8 +1,8 @@
 """SQLite's checks and the census of a copy, on a private descriptor that nothing else writes.
 
-The file is opened immutable through the VFS `t3copy`: no lock, no journal, no sidecar, and not by its path. What is
-proven is named in `Proven`; the bytes themselves (size, SHA-256) are root's part and are not looked at here. Runs as
-the owner, since SQLite parses the user's bytes.
+The file is opened immutable through the VFS `t3copy`: no lock, no journal, no sidecar, and not by
+its path. What is proven is named in `Proven`; the bytes themselves (size, SHA-256) are root's part
+and are not looked at here. Runs as the owner, since SQLite parses the user's bytes.
 """
 
 from __future__ import annotations
@@ -40,7 +40,9 @@ def serve_check_integrity(task: Task, operation: CheckIntegrity) -> Proven:
         return check_integrity(destination, share=operation.share, shares=operation.shares)
 
 
-def check_integrity(destination: Destination, *, share: int = 0, shares: int = 1, mmap: bool = True) -> Proven:
+def check_integrity(
+    destination: Destination, *, share: int = 0, shares: int = 1, mmap: bool = True
+) -> Proven:
     """Check the database in `destination`: the whole of it, or one share.
 
     All shares together are the whole. Raises SourceError where it is no database at all.
@@ -49,8 +51,15 @@ def check_integrity(destination: Destination, *, share: int = 0, shares: int = 1
     flags = apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI
     try:
         with closing(apsw.Connection(destination.sealed_uri, flags=flags)) as connection:
-            execute(connection, "PRAGMA trusted_schema=0", "PRAGMA temp_store=memory", f"PRAGMA cache_size=-{_CACHE_KIB}")
-            execute(connection, f"PRAGMA mmap_size={_MMAP_BYTES if mmap else 0}", "PRAGMA query_only=1")
+            execute(
+                connection,
+                "PRAGMA trusted_schema=0",
+                "PRAGMA temp_store=memory",
+                f"PRAGMA cache_size=-{_CACHE_KIB}",
+            )
+            execute(
+                connection, f"PRAGMA mmap_size={_MMAP_BYTES if mmap else 0}", "PRAGMA query_only=1"
+            )
             taken = census.take_census(connection, count_rows=True)
             checks = _share(connection, taken, share, shares) if shares > 1 else (_WHOLE, _PARENTS)
             problems = _problems(connection, checks)
@@ -63,15 +72,22 @@ def check_integrity(destination: Destination, *, share: int = 0, shares: int = 1
 def _share(connection: apsw.Connection, taken: Census, share: int, shares: int) -> list[str]:
     """The checks of one share. All shares together find what `integrity_check` finds (sqlite.org/pragma.html).
 
-    `quick_check` sees to the structure of the whole file, its free and forgotten pages among it; what it leaves out, each
-    entry of each index, is checked a table at a time, and the tables are dealt out by the entries that they have.
+    `quick_check` sees to the structure of the whole file, its free and forgotten pages among it;
+    what it leaves out, each entry of each index, is checked a table at a time, and the tables are
+    dealt out by the entries that they have.
     """
     query = "SELECT tbl_name, count(*) FROM sqlite_schema WHERE type = 'index' GROUP BY tbl_name"
     indexes = {str(name): int(str(count)) for name, count in connection.cursor().execute(query)}
-    entries = {table: max(rows, 0) * (1 + indexes.get(table, 0)) for table, rows in (taken.rows or {}).items()}
+    entries = {
+        table: max(rows, 0) * (1 + indexes.get(table, 0))
+        for table, rows in (taken.rows or {}).items()
+    }
     load = [0] * shares
     load[0] = max(taken.total_rows, 0) // 2  # about what quick_check costs
-    checks: list[list[str]] = [[f"PRAGMA quick_check({_MOST_PROBLEMS})", _PARENTS], *([] for _ in range(shares - 1))]
+    checks: list[list[str]] = [
+        [f"PRAGMA quick_check({_MOST_PROBLEMS})", _PARENTS],
+        *([] for _ in range(shares - 1)),
+    ]
     for table in sorted(entries, key=lambda table: (-entries[table], table)):
         least = load.index(min(load))
         load[least] += entries[table]

@@ -1,7 +1,7 @@
 """Snapshots that an earlier script left in a folder of the user's own: found, copied and removed as that user.
 
-The folder is reached by a descriptor alone, since the store around it is closed to the user. A snapshot is read by SQLite
-through the VFS `t3copy`, immutable: what lay there was no live database.
+The folder is reached by a descriptor alone, since the store around it is closed to the user. A
+snapshot is read by SQLite through the VFS `t3copy`, immutable: what lay there was no live database.
 """
 
 from __future__ import annotations
@@ -62,7 +62,9 @@ def serve_copy_legacy(task: Task, operation: CopyLegacy) -> Copied:
             sandbox.limit_file_size(found.size)
             sandbox.limit_memory(copy_limit(found.size))
             task.report(Phase("copy", found.size))
-            return copy_snapshot(found, destination, Budget(found.source, job.seconds, job.wal_budget))
+            return copy_snapshot(
+                found, destination, Budget(found.source, job.seconds, job.wal_budget)
+            )
         finally:
             os.close(found.file)
 
@@ -76,15 +78,20 @@ def serve_remove_legacy(task: Task, operation: RemoveLegacy) -> Listed:
 def list_snapshots(folder: int, uid: int, after: str) -> tuple[str, ...]:
     """List the snapshots in `folder` (an O_PATH descriptor), the newest first.
 
-    They are `MOST_NAMES` at most. Those alone that come after the one called `after`; an empty text begins with the newest.
+    They are `MOST_NAMES` at most. Those alone that come after the one called `after`; an empty text
+    begins with the newest.
 
-    Raises SourceRefused where others are there that don't belong to `uid`: those are root's, sealed. Raises OSError.
+    Raises SourceRefused where others are there that don't belong to `uid`: those are root's,
+    sealed. Raises OSError.
     """
     fd = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=folder)
     try:
         names = os.listdir(fd)
         for name in names:
-            if is_sealed_name(name) and os.stat(name, dir_fd=fd, follow_symlinks=False).st_uid != uid:
+            if (
+                is_sealed_name(name)
+                and os.stat(name, dir_fd=fd, follow_symlinks=False).st_uid != uid
+            ):
                 raise SourceRefused(f"{name} is another's")
     finally:
         os.close(fd)
@@ -98,7 +105,8 @@ def list_snapshots(folder: int, uid: int, after: str) -> tuple[str, ...]:
 def open_snapshot(folder: int, name: str, uid: int) -> LegacySnapshot:
     """Open the snapshot `name` in `folder`.
 
-    Raises SourceError where it isn't a regular file of `uid`, or of root's (made there by hand), that may be read, or where its
+    Raises SourceError where it isn't a regular file of `uid`, or of root's (made there by hand),
+    that may be read, or where its
     -wal or -journal holds what is not in it.
     """
     try:
@@ -132,7 +140,14 @@ def copy_snapshot(found: LegacySnapshot, destination: Destination, budget: Budge
         closing(open_destination(destination)) as copy,
     ):
         # No map of it: the user may cut it short at any time.
-        execute(old, "PRAGMA trusted_schema=0", "PRAGMA temp_store=memory", "PRAGMA mmap_size=0", "PRAGMA query_only=1", "BEGIN")
+        execute(
+            old,
+            "PRAGMA trusted_schema=0",
+            "PRAGMA temp_store=memory",
+            "PRAGMA mmap_size=0",
+            "PRAGMA query_only=1",
+            "BEGIN",
+        )
         taken = copy_pinned(old, copy, budget)
     destination.finish()
     clear_wal_flag(destination.fd)

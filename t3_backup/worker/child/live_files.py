@@ -1,7 +1,7 @@
 """The place of a live database, for whoever puts another one there: what lies at its name and beside it. Runs as its owner.
 
-No symlink is followed on the way. A descriptor of the database is opened here only while this process has no SQLite connection
-to it: closing one would drop SQLite's locks.
+No symlink is followed on the way. A descriptor of the database is opened here only while this
+process has no SQLite connection to it: closing one would drop SQLite's locks.
 """
 
 from __future__ import annotations
@@ -40,7 +40,8 @@ class LiveFiles:
     def open(home: str, uid: int, *, create: bool = False) -> LiveFiles:
         """Open the folder beneath `home`; folders on the way are made where asked.
 
-        Raises SourceRefused for a symlink on the way. SourceAbsent where there is none, SourceError where it can't be reached.
+        Raises SourceRefused for a symlink on the way. SourceAbsent where there is none, SourceError
+        where it can't be reached.
         """
         try:
             home_fd = os.open(home, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -55,13 +56,17 @@ class LiveFiles:
         except OSError as error:
             where = os.path.join(home, STATE_FOLDER)
             if error.errno in (errno.ELOOP, errno.ENOTDIR, errno.EXDEV):
-                raise SourceRefused(f"{where}: a symlink on the way (or no folder); nothing there is followed") from None
+                raise SourceRefused(
+                    f"{where}: a symlink on the way (or no folder); nothing there is followed"
+                ) from None
             if error.errno == errno.ENOENT:
                 raise SourceAbsent(f"there is no {where}") from None
             raise SourceError(f"{where}: {error.strerror}") from None
         finally:
             os.close(home_fd)
-        return LiveFiles(folder, os.path.join(os.readlink(f"/proc/self/fd/{folder}"), DATABASE_NAME), uid)
+        return LiveFiles(
+            folder, os.path.join(os.readlink(f"/proc/self/fd/{folder}"), DATABASE_NAME), uid
+        )
 
     @property
     def name(self) -> str:
@@ -124,7 +129,9 @@ class LiveFiles:
         if not self.has_content(name):
             return False
         try:
-            fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=self.folder)
+            fd = os.open(
+                name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=self.folder
+            )
         except OSError:
             return True
         try:
@@ -217,12 +224,13 @@ class LiveFiles:
     def hold_lease(self, name: str = DATABASE_NAME) -> Iterator[Lease]:
         """Hold a write lease on the file of that name (fcntl(2)).
 
-        Nobody has it open, and who opens it from now on waits. Raises InUse where somebody has it open, Failure where the file
-        system knows no leases, OSError.
+        Nobody has it open, and who opens it from now on waits. Raises InUse where somebody has it
+        open, Failure where the file system knows no leases, OSError.
         """
         fd = native.open_beneath(self.folder, name, os.O_RDONLY | os.O_NONBLOCK)
         try:
-            fcntl.fcntl(fd, fcntl.F_SETSIG, signal.SIGURG)  # SIGIO, the usual one, would end this process
+            # SIGIO, the usual one, would end this process
+            fcntl.fcntl(fd, fcntl.F_SETSIG, signal.SIGURG)
             try:
                 fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_WRLCK)
             except OSError as error:

@@ -17,7 +17,8 @@ from t3_backup.worker.protocol import Source, copy_limit, encode_event
 def find_and_report(task: Task) -> LiveDatabase:
     """Find the database of the task's user, and report it.
 
-    Raises as `find_database` does, and OSError. It comes before the filter of system calls, which would let no descriptor pass.
+    Raises as `find_database` does, and OSError. It comes before the filter of system calls, which
+    would let no descriptor pass.
     """
     home = task.job.home
     folder = find_folder(home)
@@ -29,7 +30,8 @@ def find_and_report(task: Task) -> LiveDatabase:
             task.report(Source(0, 0, others))
         raise
     source = Source(found.size, found.wal_bytes(), others)
-    # The last thing that ever leaves this process by SCM_RIGHTS: an O_PATH descriptor, good for stat alone.
+    # The last thing that ever leaves this process by SCM_RIGHTS: an O_PATH descriptor, good for
+    # stat alone.
     with socket.socket(fileno=os.dup(task.job.channel)) as channel:
         socket.send_fds(channel, [encode_event(source)], [found.folder])
     size = source.bytes + source.wal_bytes
@@ -47,4 +49,6 @@ def _uncovered(folder: int, home: str) -> tuple[str, ...]:
         return databases.uncovered(folder)
     except OSError as error:
         where = os.path.join(home, STATE_FOLDER)
-        raise SourceError(f"{where} can't be listed ({error.strerror}): what is not backed up there, can't be told") from None
+        raise SourceError(
+            f"{where} can't be listed ({error.strerror}): what is not backed up there, can't be told"
+        ) from None

@@ -1,7 +1,7 @@
 """The process that touches the user's bytes: it becomes the user, serves one operation, and reports what came of it.
 
-It is exec'd by `worker.client`. What the operation needs is imported, and the VFS registered, before the change of user; the filter
-of system calls comes before SQLite reads the first byte.
+It is exec'd by `worker.client`. What the operation needs is imported, and the VFS registered,
+before the change of user; the filter of system calls comes before SQLite reads the first byte.
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ _PACKAGE = "t3_backup.worker.child"
 def serve_operation(name: str, task: Task, operation: Operation[Any]) -> Event | None:
     """Serve one operation, from within the process that is to be confined.
 
-    Returns None where the database that was found is all that was asked for. Raises Failure and OSError.
+    Returns None where the database that was found is all that was asked for. Raises Failure and
+    OSError.
     """
     entry = OPERATIONS[name]
     serve = getattr(import_module(f"{_PACKAGE}.{entry.child}"), f"serve_{name}")
@@ -57,5 +58,7 @@ def main() -> int:
     except Failure as failure:
         task.report(failure)
     except OSError as error:
-        task.report(Cancelled("stopped") if error.errno == errno.ECANCELED else Failure(explain(error)))
+        task.report(
+            Cancelled("stopped") if error.errno == errno.ECANCELED else Failure(explain(error))
+        )
     return 1

@@ -1,7 +1,8 @@
 """One moment of a live database, held while it is copied, and what holding it may cost.
 
-In WAL mode a read transaction pins a moment for as long as it lasts: no commit makes the backup start over, and no writer
-waits; but the -wal can't be reset, and grows. Elsewhere the same transaction is a lock that fails a server's commits.
+In WAL mode a read transaction pins a moment for as long as it lasts: no commit makes the backup
+start over, and no writer waits; but the -wal can't be reset, and grows. Elsewhere the same
+transaction is a lock that fails a server's commits.
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ from t3_backup.worker.child.connection import execute
 from t3_backup.worker.child.source import LiveDatabase
 from t3_backup.worker.child.vfs import Destination
 
-STEP_PAGES = 4096  # 16 MiB a step: as fast as one step for all, and the budgets are looked at in between
+# 16 MiB a step: as fast as one step for all, and the budgets are looked at in between
+STEP_PAGES = 4096
 _BOUNDED_STEP_PAGES = 256  # where the time is counted in tenths of a second
 _WAIT_SECONDS = 0.05
 
@@ -62,7 +64,9 @@ class Budget:
     def check(self, share: float = 1.0) -> None:
         """Raise TryLater past the WAL budget, Unfinished past `share` of the time."""
         if self.wal_growth() > self.wal_bytes:
-            raise TryLater(f"the -wal grew by more than {self.wal_bytes} bytes while the copy held it; try again later")
+            raise TryLater(
+                f"the -wal grew by more than {self.wal_bytes} bytes while the copy held it; try again later"
+            )
         if self.elapsed() > self.seconds * share:
             raise Unfinished(f"the copy was not done after {self.elapsed():.0f} s")
 
@@ -71,8 +75,14 @@ def open_destination(destination: Destination) -> apsw.Connection:
     """Open a connection that writes to `destination`. Raises apsw.Error."""
     flags = apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_CREATE | apsw.SQLITE_OPEN_URI
     connection = apsw.Connection(destination.uri(), flags=flags)
-    # The file has no name and is thrown away on any failure: it needs neither a journal, nor a lock, nor SQLite's syncs.
-    execute(connection, "PRAGMA journal_mode=off", "PRAGMA synchronous=off", "PRAGMA locking_mode=exclusive")
+    # The file has no name and is thrown away on any failure: it needs neither a journal, nor a
+    # lock, nor SQLite's syncs.
+    execute(
+        connection,
+        "PRAGMA journal_mode=off",
+        "PRAGMA synchronous=off",
+        "PRAGMA locking_mode=exclusive",
+    )
     execute(connection, "PRAGMA cache_size=-512")
     return connection
 
@@ -88,12 +98,15 @@ def pin_read(live: apsw.Connection) -> Iterator[None]:
         execute(live, "PRAGMA main.user_version")
         yield
     finally:
-        # Nothing was written; a COMMIT would fail where the census met damage, and the copy of it would be lost.
+        # Nothing was written; a COMMIT would fail where the census met damage, and the copy of it
+        # would be lost.
         if not live.getautocommit():  # some errors have SQLite roll back by itself
             execute(live, "ROLLBACK")
 
 
-def copy_pinned(live: apsw.Connection, copy: apsw.Connection, budget: Budget, *, until: float | None = None) -> Census | None:
+def copy_pinned(
+    live: apsw.Connection, copy: apsw.Connection, budget: Budget, *, until: float | None = None
+) -> Census | None:
     """Copy the moment that is pinned; None if it was not done by `until`."""
     taken = census.take_census(live, count_rows=False)
     require_tables(taken)

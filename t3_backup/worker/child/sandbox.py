@@ -1,9 +1,9 @@
 """What a worker gives up for good, after its imports and before it reads one byte of the user's.
 
-The order is the point. A process that changed to the user and was exec'd afterwards can be opened by every other
-process of that user (pidfd_getfd, ptrace, /proc/PID/fd), and with it the descriptor of the new snapshot. So the
-worker is exec'd as root, and changes here: from then on it is not dumpable, has no children, execs nothing and can
-pass no descriptor on.
+The order is the point. A process that changed to the user and was exec'd afterwards can be opened
+by every other process of that user (pidfd_getfd, ptrace, /proc/PID/fd), and with it the descriptor
+of the new snapshot. So the worker is exec'd as root, and changes here: from then on it is not
+dumpable, has no children, execs nothing and can pass no descriptor on.
 """
 
 from __future__ import annotations
@@ -18,16 +18,45 @@ import seccomp
 from t3_backup.system import native
 from t3_backup.worker.protocol import copy_limit
 
-# Refused with EPERM. Each is a way to hand the descriptor to another process, to allocate blocks that RLIMIT_FSIZE doesn't see
-# (fallocate, and the ioctls that do the same), to get round this filter (io_uring), or to become traceable again (prctl).
+# Refused with EPERM. Each is a way to hand the descriptor to another process, to allocate blocks
+# that RLIMIT_FSIZE doesn't see (fallocate, and the ioctls that do the same), to get round this
+# filter (io_uring), or to become traceable again (prctl).
 _REFUSED = (
     *("execve", "execveat", "fork", "vfork", "clone", "clone3"),
     *("sendmsg", "sendmmsg", "socket", "socketpair", "connect", "bind", "pidfd_getfd"),
     *("fallocate", "ioctl", "io_uring_setup", "io_uring_enter", "io_uring_register"),
-    *("prctl", "ptrace", "process_vm_readv", "process_vm_writev", "perf_event_open", "bpf", "userfaultfd"),
+    *(
+        "prctl",
+        "ptrace",
+        "process_vm_readv",
+        "process_vm_writev",
+        "perf_event_open",
+        "bpf",
+        "userfaultfd",
+    ),
     *("memfd_create", "shmget", "shmat"),  # memory that no limit of a process counts
-    *("unshare", "setns", "mount", "umount2", "pivot_root", "chroot", "keyctl", "add_key", "request_key"),
-    *("setuid", "setgid", "setreuid", "setregid", "setresuid", "setresgid", "setgroups", "linkat", "link"),
+    *(
+        "unshare",
+        "setns",
+        "mount",
+        "umount2",
+        "pivot_root",
+        "chroot",
+        "keyctl",
+        "add_key",
+        "request_key",
+    ),
+    *(
+        "setuid",
+        "setgid",
+        "setreuid",
+        "setregid",
+        "setresuid",
+        "setresgid",
+        "setgroups",
+        "linkat",
+        "link",
+    ),
 )
 
 _FICLONE = 0x40049409  # ioctl_ficlonerange(2), as linux/fs.h has it
@@ -88,8 +117,8 @@ def limit_memory(mapped_bytes: int) -> None:
 def filter_calls(*, clones: bool = False) -> None:
     """Let the system calls of `_REFUSED` answer EPERM from now on.
 
-    It is the last step. Raises OSError. `clones`: one file may be made to share the extents of another (FICLONE), which
-    allocates nothing.
+    It is the last step. Raises OSError. `clones`: one file may be made to share the extents of
+    another (FICLONE), which allocates nothing.
     """
     calls = seccomp.SyscallFilter(seccomp.ALLOW)
     for name in _REFUSED:

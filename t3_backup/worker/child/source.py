@@ -1,8 +1,8 @@
 """The live database, found as its owner: where it lies, and that it is what it claims to be.
 
-Descriptors of the database, its -wal or its -shm are opened by SQLite alone: closing any other one in this process
-would drop the locks that SQLite holds (POSIX locks belong to the process, not to the descriptor). Only O_PATH and
-stat are used beside it.
+Descriptors of the database, its -wal or its -shm are opened by SQLite alone: closing any other one
+in this process would drop the locks that SQLite holds (POSIX locks belong to the process, not to
+the descriptor). Only O_PATH and stat are used beside it.
 """
 
 from __future__ import annotations
@@ -44,7 +44,10 @@ class LiveDatabase:
         Then a writer has changed something, and not yet committed it.
         """
         try:
-            return os.stat(self.name + "-journal", dir_fd=self.folder, follow_symlinks=False).st_size > 0
+            return (
+                os.stat(self.name + "-journal", dir_fd=self.folder, follow_symlinks=False).st_size
+                > 0
+            )
         except FileNotFoundError:
             return False
 
@@ -57,8 +60,9 @@ class LiveDatabase:
 def find_database(home: str, uid: int) -> LiveDatabase:
     """Find the database beneath `home`, following no symlink on the way from there.
 
-    Raises SourceAbsent where there is none, SourceRefused where it is a symlink or lies behind one, has a second name, is no
-    regular file or belongs to somebody other than `uid`, and SourceError where it is empty.
+    Raises SourceAbsent where there is none, SourceRefused where it is a symlink or lies behind one,
+    has a second name, is no regular file or belongs to somebody other than `uid`, and SourceError
+    where it is empty.
     """
     return find_in_folder(find_folder(home), home, uid)
 
@@ -96,8 +100,11 @@ def find_in_folder(folder: int, home: str, uid: int) -> LiveDatabase:
     status = os.fstat(file)
     os.close(file)  # O_PATH: closing it drops no lock
     require_own_file(status, path, uid)
-    # The name that the kernel gives has no symlink left in it, so SQLite may be told to follow none.
-    return LiveDatabase(folder, os.path.join(os.readlink(f"/proc/self/fd/{folder}"), DATABASE_NAME), status.st_size)
+    # The name that the kernel gives has no symlink left in it, so SQLite may be told to follow
+    # none.
+    return LiveDatabase(
+        folder, os.path.join(os.readlink(f"/proc/self/fd/{folder}"), DATABASE_NAME), status.st_size
+    )
 
 
 def require_own_file(status: os.stat_result, path: str, uid: int) -> None:
@@ -112,12 +119,16 @@ def require_own_file(status: os.stat_result, path: str, uid: int) -> None:
     if status.st_uid != uid:
         raise SourceRefused(f"{path} belongs to uid {status.st_uid}, not to uid {uid}")
     if status.st_nlink != 1:
-        raise SourceRefused(f"{path} has {status.st_nlink} names (hard links); its -wal can belong to only one of them")
+        raise SourceRefused(
+            f"{path} has {status.st_nlink} names (hard links); its -wal can belong to only one of them"
+        )
 
 
 def _unreachable(error: OSError, path: str) -> SourceError:
     if error.errno == errno.ENOENT:
         return SourceAbsent(NO_DATABASE)
     if error.errno in (errno.ELOOP, errno.ENOTDIR, errno.EXDEV):
-        return SourceRefused(f"{path}: a symlink on the way (or no folder); nothing there is followed")
+        return SourceRefused(
+            f"{path}: a symlink on the way (or no folder); nothing there is followed"
+        )
     return SourceError(f"{path}: {error.strerror}")

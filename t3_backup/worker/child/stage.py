@@ -51,14 +51,19 @@ def stage_database(place: LiveFiles, snapshot: int, aside: str) -> Staged:
 
 
 def _require_exchange(place: LiveFiles, aside: str, live: FileIdentity | None) -> None:
-    """What keeps two names from changing places is found now, while the server runs. Raises SourceError."""
+    """What keeps two names from changing places is found now, while the server runs.
+
+    Raises SourceError.
+    """
     probe = aside + PROBE
     os.close(place.create(probe, None))
     try:
         native.rename_exchange(place.folder, aside, probe)
         native.rename_exchange(place.folder, aside, probe)
     except OSError as error:
-        raise SourceError(f"{place.folder_path}: the file system can't exchange two files in one step: {error.strerror}") from None
+        raise SourceError(
+            f"{place.folder_path}: the file system can't exchange two files in one step: {error.strerror}"
+        ) from None
     finally:
         place.remove(probe)
     if live is None:
@@ -67,7 +72,9 @@ def _require_exchange(place: LiveFiles, aside: str, live: FileIdentity | None) -
         os.close(native.open_beneath(place.folder, place.name, os.O_RDWR | os.O_NONBLOCK))
     except PermissionError as error:
         if error.errno == errno.EPERM:
-            raise SourceError(f"{place.path} can't be changed: it is immutable (lsattr(1)): chattr -i") from None
+            raise SourceError(
+                f"{place.path} can't be changed: it is immutable (lsattr(1)): chattr -i"
+            ) from None
 
 
 def read_census(place: LiveFiles, name: str) -> Census:
@@ -77,8 +84,15 @@ def read_census(place: LiveFiles, name: str) -> Census:
     """
     path = place.path_of(name)
     try:
-        with closing(apsw.Connection(path, flags=apsw.SQLITE_OPEN_READONLY | NOFOLLOW)) as connection:
-            execute(connection, "PRAGMA trusted_schema=0", "PRAGMA temp_store=memory", "PRAGMA mmap_size=0")
+        with closing(
+            apsw.Connection(path, flags=apsw.SQLITE_OPEN_READONLY | NOFOLLOW)
+        ) as connection:
+            execute(
+                connection,
+                "PRAGMA trusted_schema=0",
+                "PRAGMA temp_store=memory",
+                "PRAGMA mmap_size=0",
+            )
             execute(connection, "PRAGMA query_only=1", "BEGIN")
             return census.take_census(connection, count_rows=False)
     except apsw.Error as error:

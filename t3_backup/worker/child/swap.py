@@ -1,9 +1,10 @@
 """Put another database in the place of a live one, in one step, as its owner; and recover a swap that was interrupted.
 
-The new one is written under a name of its own, beside the live one, and gets its final owner and mode there. Then the two
-names change places (renameat2 RENAME_EXCHANGE) under a write lease on the old file: nobody has it open, and who opens it in
-between is noticed. What is beside an old state that could not be folded goes along under the new name of its database, before
-the exchange: it can never be taken for a part of the new one.
+The new one is written under a name of its own, beside the live one, and gets its final owner and
+mode there. Then the two names change places (renameat2 RENAME_EXCHANGE) under a write lease on the
+old file: nobody has it open, and who opens it in between is noticed. What is beside an old state
+that could not be folded goes along under the new name of its database, before the exchange: it can
+never be taken for a part of the new one.
 """
 
 from __future__ import annotations
@@ -33,12 +34,15 @@ def serve_recover_swap(task: Task, operation: RecoverSwap) -> Swapped:
     return recover_swap(place, operation.aside, *seen, begun=operation.begun, keep=operation.keep)
 
 
-def swap_databases(place: LiveFiles, aside: str, old: FileIdentity | None, beside: Sequence[str]) -> Swapped:
+def swap_databases(
+    place: LiveFiles, aside: str, old: FileIdentity | None, beside: Sequence[str]
+) -> Swapped:
     """Let the database that is staged as `aside` and the live one change places.
 
-    The live one was seen as `old`. It is durable when this returns. What is `beside` the old one (endings), since it could not
-    be folded, goes along, ahead of it. Raises InUse where somebody has one of them open, or has changed the old one; then all
-    is as before. SourceError where what was staged can't be read.
+    The live one was seen as `old`. It is durable when this returns. What is `beside` the old one
+    (endings), since it could not be folded, goes along, ahead of it. Raises InUse where somebody
+    has one of them open, or has changed the old one; then all is as before. SourceError where what
+    was staged can't be read.
     """
     read_census(place, aside)
     if old is None:
@@ -56,15 +60,20 @@ def swap_databases(place: LiveFiles, aside: str, old: FileIdentity | None, besid
             place.sync()
             lease.require_held()
         except BaseException:
-            if new.holds():  # else somebody has opened the new one, and may have something of it beside it: it stays
+            # else somebody has opened the new one, and may have something of it beside it: it stays
+            if new.holds():
                 _undo_swap(place, aside, old, beside)
             raise
-        # Nobody has the old one. Whoever opens the new one now waits until this process lets go of it, and has it for good.
+        # Nobody has the old one. Whoever opens the new one now waits until this process lets go of
+        # it, and has it for good.
     return Swapped("new", False)
 
 
 def _install_new(place: LiveFiles, aside: str, beside: Sequence[str]) -> None:
-    """The same where there is no live one; what is beside its name moves out of the way first, and stays there."""
+    """The same where there is no live one.
+
+    What is beside its name moves out of the way first, and stays there.
+    """
     _move_sidecars(place, place.name, aside, beside)
     place.sync()
     try:
@@ -101,16 +110,22 @@ def recover_swap(
 ) -> Swapped:
     """Complete or undo a swap that was interrupted; again is harmless.
 
-    What is in place says which: `old`, or what was `staged`. `begun`: the exchange may have been begun, and what was `beside`
-    the old one moved. `keep`: what came out of it stays under the name `aside`. Nothing is ever taken out of its place again:
-    it may have been worked with since. Raises Failure where a person must look, and then nothing is removed.
+    What is in place says which: `old`, or what was `staged`. `begun`: the exchange may have been
+    begun, and what was `beside` the old one moved. `keep`: what came out of it stays under the name
+    `aside`. Nothing is ever taken out of its place again: it may have been worked with since.
+    Raises Failure where a person must look, and then nothing is removed.
     """
     now = place.identity()
-    if not begun or (old is not None and now is not None and now.inode == old.inode) or (old is None and now is None):
+    if (
+        not begun
+        or (old is not None and now is not None and now.inode == old.inode)
+        or (old is None and now is None)
+    ):
         _remove_staged(place, aside, old, now, beside)
         return Swapped("old", False)
     if old is None and now is not None and (staged is None or now.inode != staged.inode):
-        place.remove(aside)  # a server has made one of its own; a -wal without a database stays where it was put
+        # a server has made one of its own; a -wal without a database stays where it was put
+        place.remove(aside)
         place.sync()
         return Swapped("other", False)
     if now is None or staged is None or now.inode != staged.inode:
@@ -132,7 +147,13 @@ def recover_swap(
     return Swapped("new", False)
 
 
-def _remove_staged(place: LiveFiles, aside: str, old: FileIdentity | None, now: FileIdentity | None, beside: Sequence[str]) -> None:
+def _remove_staged(
+    place: LiveFiles,
+    aside: str,
+    old: FileIdentity | None,
+    now: FileIdentity | None,
+    beside: Sequence[str],
+) -> None:
     """The old one is in place: give it back what was beside it, and remove what was staged."""
     moved = [ending for ending in beside if place.has(aside + ending)]
     if moved and old is not None and now is not None:
@@ -141,9 +162,12 @@ def _remove_staged(place: LiveFiles, aside: str, old: FileIdentity | None, now: 
         others = set(place.sidecars()) - set(beside) | set(place.sidecars()) & set(moved)
         if not now.holds_the_same(old) or others:
             theirs = ", ".join(aside + ending for ending in moved)
-            raise Failure(f"{place.path} was written to without {theirs}, a part of it: decide which is right, then remove these")
+            raise Failure(
+                f"{place.path} was written to without {theirs}, a part of it: decide which is right, then remove these"
+            )
     _move_sidecars(place, aside, place.name, moved)
-    # What was staged; the snapshot that it is of lies in the store. Whoever opened it may have left something beside it.
+    # What was staged; the snapshot that it is of lies in the store. Whoever opened it may have left
+    # something beside it.
     for ending in ("", *SIDECARS, PROBE):
         if place.is_file(aside + ending):
             place.remove(aside + ending)

@@ -18,7 +18,10 @@ _WHAT = "the new snapshot"  # what a destination's failures are about, for peopl
 
 @dataclass(frozen=True, slots=True)
 class Counters:
-    """What went through a destination since its last reset, in bytes; `error` is a positive errno, 0 if all is well."""
+    """What went through a destination since its last reset, in bytes.
+
+    `error` is a positive errno, 0 if all is well.
+    """
 
     written: int
     synced: int
@@ -29,8 +32,8 @@ class Counters:
 def register_vfs(connection: apsw.Connection | None = None) -> None:
     """Register the VFS `t3copy` in the SQLite that apsw carries; again is harmless.
 
-    It stays for the life of the process. Raises `apsw.Error` where that SQLite refuses extensions, or where another SQLite of
-    this process has the VFS.
+    It stays for the life of the process. Raises `apsw.Error` where that SQLite refuses extensions,
+    or where another SQLite of this process has the VFS.
     """
     if connection is not None:
         native.register_vfs(connection)
@@ -42,15 +45,16 @@ def register_vfs(connection: apsw.Connection | None = None) -> None:
 class Destination:
     """A private file that SQLite writes and proves a copy in, through the VFS `t3copy` (see `register_vfs`).
 
-    One thread at a time may use it; `cancel` alone may come from any. The copy may be believed only after `finish`
-    returned: SQLite ignores what closing a file says. Connections to it need `temp_store=MEMORY` if nothing may be
-    written elsewhere.
+    One thread at a time may use it; `cancel` alone may come from any. The copy may be believed only
+    after `finish` returned: SQLite ignores what closing a file says. Connections to it need
+    `temp_store=MEMORY` if nothing may be written elsewhere.
     """
 
     def __init__(self, fd: int, progress_fd: int = -1) -> None:
         """Take `fd`, open for reading and writing; progress lines (JSON) go to `progress_fd` every half second.
 
-        A pipe for progress should not block. Raises `OSError`: ENOMEM, or EEXIST if `fd` is a destination already.
+        A pipe for progress should not block. Raises `OSError`: ENOMEM, or EEXIST if `fd` is a
+        destination already.
         """
         pointer = lib.t3_destination_new(fd, progress_fd)
         if not pointer:
@@ -61,7 +65,12 @@ class Destination:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
         self.close()
 
     @property
@@ -107,7 +116,8 @@ class Destination:
     def finish(self) -> None:
         """Write what is still gathered, and wait until the disk has it all.
 
-        It is no fsync. Raises `OSError`: the first failure of any write since the last reset; ECANCELED.
+        It is no fsync. Raises `OSError`: the first failure of any write since the last reset;
+        ECANCELED.
         """
         check_result(lib.t3_destination_finish(self._open), _WHAT)
 

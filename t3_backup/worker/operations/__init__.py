@@ -1,6 +1,7 @@
 """What a worker can be asked for: one table of the operations, and the request on its command line.
 
-A new operation is an entry of OPERATIONS with its dataclass, a function of a module in `worker.child`, and its caller.
+A new operation is an entry of OPERATIONS with its dataclass, a function of a module in
+`worker.child`, and its caller.
 """
 
 from __future__ import annotations
@@ -17,7 +18,10 @@ A = TypeVar("A", bound=Event)
 
 
 class Operation(Generic[A]):
-    """A request, as a frozen dataclass of exactly what it needs; `A` is the event that answers it."""
+    """A request, as a frozen dataclass of exactly what it needs.
+
+    `A` is the event that answers it.
+    """
 
     @classmethod
     def answer_type(cls) -> type[A]:
@@ -33,8 +37,10 @@ class Entry(NamedTuple):
     request: str  # its dataclass
     group: str  # the module of this package that has the dataclass and the answer
     child: str  # the module of `worker.child` that serves it, by a function `serve_NAME`
-    writes: bool = False  # whether it fills the file that the parent gives it, whose growth is limited
-    locates: bool = False  # whether it is about the live database as a backup finds it, and tells of that first
+    # whether it fills the file that the parent gives it, whose growth is limited
+    writes: bool = False
+    # whether it is about the live database as a backup finds it, and tells of that first
+    locates: bool = False
     vfs: bool = False  # whether SQLite reads or writes the parent's file, through the VFS t3copy
     clones: bool = False  # whether it may share the extents of a file
 
@@ -74,7 +80,8 @@ class Job:
     seconds: float  # for the whole of it
     wal_budget: int  # bytes
     file: int = -1  # the new snapshot, open for writing, or what is to be read; -1: there is none
-    folder: int = -1  # O_PATH descriptor of a folder with snapshots of earlier days; -1: there is none
+    # O_PATH descriptor of a folder with snapshots of earlier days; -1: there is none
+    folder: int = -1
 
 
 def name_of(operation: Operation[Any]) -> str:
@@ -106,4 +113,8 @@ def decode_request(text: str) -> tuple[str, Job, Operation[Any]]:
     if value.keys() != {"operation", "job", "request"} or not isinstance(value["operation"], str):
         raise ValueError("not a request")
     kind = request_type(value["operation"])
-    return value["operation"], decode_record(Job, value["job"]), decode_record(kind, value["request"])
+    return (
+        value["operation"],
+        decode_record(Job, value["job"]),
+        decode_record(kind, value["request"]),
+    )

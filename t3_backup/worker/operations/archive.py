@@ -30,7 +30,10 @@ class Inspected(Event):
 
 @dataclass(frozen=True)
 class Installed(Event):
-    """What is left once an archive's content is in place; names of files are beneath the database's folder."""
+    """What is left once an archive's content is in place.
+
+    Names of files are beneath the database's folder.
+    """
 
     left: Texts  # what lies there out of place
     reasons: Texts  # why
@@ -66,4 +69,5 @@ class InstallArchive(Operation[Installed]):
 
     aside: str
     install: bool  # whether it is to be in place
-    sealed: dict[str, str]  # by name, the mark of what is in an archive of the store, and need not stay
+    # by name, the mark of what is in an archive of the store, and need not stay
+    sealed: dict[str, str]
