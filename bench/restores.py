@@ -128,7 +128,6 @@ def _ours(scene: Scene, *words: str) -> list[str]:
 
 
 # ---- what it came to
-# --------------------------------------------------------------------------------------------------
 
 
 def targets(found: Seconds) -> list[Target]:

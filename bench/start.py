@@ -175,7 +175,6 @@ def _loop(accounts: _Accounts, output: IO[bytes]) -> Cost:
 
 
 # ---- what it came to
-# --------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)

@@ -176,7 +176,6 @@ def test_where_there_are_no_ranges_the_fdatasync_counts(land: Land, erin: User, 
 
 
 # ---- a disk that takes the write and loses it
-# -------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -315,7 +314,6 @@ def test_a_disk_that_loses_the_copy_gets_no_snapshot(hollow: Hollow, lie: tuple[
 
 
 # ---- power
-# ------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("kind", ["ext4", "xfs"])

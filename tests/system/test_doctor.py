@@ -154,7 +154,6 @@ def test_before_the_first_run_the_store_is_missed_and_not_made(land: Land, dora:
 
 
 # --- the map and the accounts
-# ----------------------------------------------------------------------------------------
 
 
 def test_what_keeps_an_account_from_its_backup_fails_and_the_others_are_looked_at(
@@ -198,7 +197,6 @@ def test_a_database_that_was_deleted_fails_where_there_are_snapshots_of_it(
 
 
 # --- the store and the shelves
-# ---------------------------------------------------------------------------------------
 
 
 def test_a_store_that_is_open_to_others_or_another_s_fails(land: Land, dora: User) -> None:
@@ -321,7 +319,6 @@ def test_snapshots_of_somebody_who_left_the_map_are_told(
 
 
 # --- what we stand on, and an installation by hand
-# -------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -378,7 +375,6 @@ def test_a_systemd_that_does_not_answer_is_told_and_the_rest_is_looked_at(
 
 
 # --- somebody who is not root
-# ----------------------------------------------------------------------------------------
 
 
 def as_user(land: Land, user: User, *words: str, **environ: str) -> Answer:

@@ -66,7 +66,6 @@ MIB = 1 << 20
 
 
 # ---- helpers
-# ----------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -138,7 +137,6 @@ def finish(process: subprocess.Popen[str]) -> tuple[int, str]:
 
 
 # ---- what the processes of its user can do to a worker
-# ----------------------------------------------------------
 
 ATTACK = """
     import ctypes, errno, json, os, sys
@@ -377,7 +375,6 @@ def test_an_exclusive_lock_on_the_source_times_out_its_account_alone(
 
 
 # ---- what a worker that turns hostile can do
-# --------------------------------------------------------------------
 
 WITHIN = """
     import array, ctypes, errno, fcntl, json, os, socket, sys
@@ -513,7 +510,6 @@ def test_without_the_filter_each_of_these_calls_would_pass_it(
 
 
 # ---- a descriptor that is left open elsewhere
-# -------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -568,7 +564,6 @@ def test_nothing_is_sealed_that_has_been_given_a_name(folder: int) -> None:
 
 
 # ---- a worker that lies, floods, or never ends: a script in its place
-# -------------------------------------------
 
 PRELUDE = """\
 import json, os, signal, sys, time
@@ -924,7 +919,6 @@ def test_a_look_that_found_nothing_fails_its_account_alone(stage: Stage) -> None
 
 
 # ---- a hostile database
-# -----------------------------------------------------------------------------------------
 
 MUTANTS = 250
 SEED = 32

@@ -249,7 +249,6 @@ def test_the_run_that_systemd_started_has_its_invocation_s_id() -> None:
 
 
 # --- the status that systemd shows
-# -----------------------------------------------------------------------------------
 
 
 def notified(land: Land, stop: bool = False) -> tuple[int, list[str]]:

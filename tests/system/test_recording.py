@@ -79,7 +79,6 @@ def run_as(land: Land, prefix: list[str], *words: str, **environ: str) -> Answer
 
 
 # --- the ledger
-# ----------------------------------------------------------------------------------------------------------
 
 
 def test_every_account_of_every_run_is_noted_but_of_no_dry_one(
@@ -155,7 +154,6 @@ def test_a_full_disk_leaves_the_old_file_whole_and_nothing_beside_it(tmp_path: P
 
 
 # --- the metrics
-# ---------------------------------------------------------------------------------------------------------
 
 
 def test_each_run_writes_the_metrics_of_all_accounts_and_one_for_a_single_account_too(

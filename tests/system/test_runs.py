@@ -195,7 +195,6 @@ def test_a_clock_that_jumps_prunes_nothing_and_is_warned_of(land: Land, rosa: Us
 
 
 # --- exit codes
-# -----------------------------------------------------------------------------------------------------
 
 
 def well(land: Land, user: User) -> Answer:
@@ -423,7 +422,6 @@ def test_the_exit_code_and_one_line_say_what_happened(outcome: str, land: Land, 
 
 
 # --- the lock
-# -------------------------------------------------------------------------------------------------------
 
 
 def test_of_two_runs_the_second_waits_a_little_and_then_names_the_first(
@@ -515,7 +513,6 @@ def test_what_a_user_tries_on_the_store_changes_nothing(land: Land, rosa: User) 
 
 
 # --- only looking
-# ---------------------------------------------------------------------------------------------------
 
 
 @contextmanager
@@ -688,7 +685,6 @@ def test_a_snapshot_whose_manifest_is_broken_is_told_of_counts_for_nothing_and_s
 
 
 # --- other ways to call it
-# ------------------------------------------------------------------------------------------
 
 
 def test_a_dry_run_writes_nothing_at_all(land: Land, rosa: User) -> None:

@@ -230,7 +230,6 @@ def test_nothing_that_was_noted_of_a_user_s_is_obeyed_by_a_terminal(land: Land, 
 
 
 # --- a check that can't be done
-# -------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -302,7 +301,6 @@ def test_for_people_the_same_is_an_error_as_with_every_command(land: Land, sam: 
 
 
 # --- somebody who is not root
-# ---------------------------------------------------------------------------------------------
 
 
 def test_somebody_else_sees_his_own_account_in_his_own_store(land: Land, sam: User) -> None:

@@ -112,7 +112,6 @@ def must_go_on_without(answer: Answer, refused: User, others: User, *reasons: st
 
 
 # ---- a worker is its owner, and no more
-# -------------------------------------------------------------------------
 
 
 @contextlib.contextmanager
@@ -211,7 +210,6 @@ def check_descriptors(pid: int, user: User, land: Land) -> None:
 
 
 # ---- the store is root's
-# ----------------------------------------------------------------------------------------
 
 
 def test_no_user_can_list_read_change_or_delete_a_snapshot(
@@ -332,7 +330,6 @@ def test_a_store_that_is_a_symlink_is_refused(land: Land, ada: User) -> None:
 
 
 # ---- nothing in a home is followed or trusted
-# -------------------------------------------------------------------
 
 
 def make_secret(folder: Path, owner: tuple[int, int], mode: int) -> None:
@@ -450,7 +447,6 @@ def test_a_home_that_is_not_its_users_to_enter_fails_alone(
 
 
 # ---- who has an account
-# -----------------------------------------------------------------------------------------
 
 
 def test_root_in_the_map_is_refused_alone(land: Land, ada: User) -> None:
@@ -528,7 +524,6 @@ def test_a_database_that_has_vanished_is_an_alarm(land: Land, ada: User, ben: Us
 
 
 # ---- without root, and with a package that is root's alone
-# ------------------------------------------------------
 
 
 @pytest.fixture

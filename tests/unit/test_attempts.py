@@ -157,7 +157,6 @@ def test_keys_and_outcomes_of_a_later_version_are_no_harm(folder: int, tmp_path:
 
 
 # --- the file that replaces another
-# ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("call", ["copier.sync_file", "os.rename", "os.fchmod"])

@@ -153,7 +153,6 @@ def test_no_time_of_the_calendar_is_too_far_away(when: datetime) -> None:
 
 
 # --- what a restore takes
-# --------------------------------------------------------------------------------------------
 
 # Oldest first: of an older T3; before an upgrade; of the newer one; emptied; what a restore took
 # the place of; damaged; what a version that failed has made.

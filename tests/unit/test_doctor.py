@@ -107,7 +107,6 @@ def test_a_line_begins_with_how_it_is_and_then_names_what(status: str, line: str
 
 
 # --- the map and the accounts
-# ----------------------------------------------------------------------------------------
 
 
 def test_a_map_that_can_t_be_read_fails_and_makes_nobody_s_shelf_a_forgotten_one() -> None:
@@ -181,7 +180,6 @@ def test_a_database_that_is_gone_while_its_snapshots_are_there_fails() -> None:
 
 
 # --- the store
-# -------------------------------------------------------------------------------------------------------
 
 
 def test_a_store_that_can_t_be_used_fails_and_one_that_is_not_there_yet_warns() -> None:
@@ -256,7 +254,6 @@ def test_a_disk_that_holds_store_and_homes_is_noted() -> None:
 
 
 # --- shelves and snapshots
-# -------------------------------------------------------------------------------------------
 
 
 def test_a_shelf_that_can_t_be_used_fails_and_one_of_the_user_s_own_waits_to_be_taken_over() -> (
@@ -412,7 +409,6 @@ def test_snapshots_of_somebody_who_left_the_map_are_a_warning() -> None:
 
 
 # --- somebody who is not root
-# ----------------------------------------------------------------------------------------
 
 
 def test_somebody_else_is_told_what_needs_root_and_nothing_fails_for_it() -> None:
@@ -428,7 +424,6 @@ def test_somebody_else_is_told_what_needs_root_and_nothing_fails_for_it() -> Non
 
 
 # --- the log
-# ---------------------------------------------------------------------------------------------------------
 
 
 def test_the_folder_of_the_default_log_alone_may_be_missing() -> None:
@@ -469,7 +464,6 @@ def test_a_restore_that_was_interrupted_fails_and_one_that_may_run_does_not(
 
 
 # --- what we stand on
-# ------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

@@ -148,7 +148,6 @@ def test_it_is_the_old_state_or_the_new_one_and_again_is_harmless(
 
 
 # --- somebody else was there meanwhile
-# -------------------------------------------------------------------------------
 
 
 def test_what_came_out_stays_while_somebody_has_it_open_and_the_new_one_stays_in_place(

@@ -167,7 +167,6 @@ def content(archive: Path, found: Packed) -> dict[str, bytes]:
 
 
 # --- archives of somebody who means harm
-# ------------------------------------------------------------------------------
 
 
 def member(name: str, data: bytes = b"", **fields: Any) -> tuple[tarfile.TarInfo, bytes]:

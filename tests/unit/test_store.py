@@ -62,7 +62,6 @@ def names(account_dir: AccountDir) -> set[str]:
 
 
 # ---- the order of steps
-# -----------------------------------------------------------------------------------------------
 
 
 def trace(tmp_path: Path, body: str) -> list[str]:
@@ -158,7 +157,6 @@ def test_a_manifest_is_replaced_by_one_rename_of_a_synced_file(
 
 
 # ---- publishing
-# -------------------------------------------------------------------------------------------------------
 
 
 def test_what_is_published_is_read_back_newest_first(account_dir: AccountDir) -> None:
@@ -244,7 +242,6 @@ def test_removing_one_leaves_the_others(account_dir: AccountDir) -> None:
 
 
 # ---- what doesn't count
-# -----------------------------------------------------------------------------------------------
 
 STRAYS = {
     "state-20261101T000000Z.sqlite": b"data without a manifest",
@@ -316,7 +313,6 @@ def test_clearing_takes_partial_files_and_manifests_without_data_and_nothing_els
 
 
 # ---- whose it is
-# ------------------------------------------------------------------------------------------------------
 
 
 def test_a_new_store_and_a_new_shelf_are_private(store: Store, account_dir: AccountDir) -> None:

@@ -92,7 +92,6 @@ def test_on_a_healthy_machine_every_check_of_the_units_is_ok() -> None:
 
 
 # --- the timer
-# -------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -139,7 +138,6 @@ def test_without_systemd_or_an_answer_of_it_there_is_no_verdict_about_units() ->
 
 
 # --- an installation by hand
-# -----------------------------------------------------------------------------------------
 
 
 def test_an_installation_by_hand_fails_and_the_commands_that_remove_it_are_complete() -> None:
@@ -193,7 +191,6 @@ def test_drop_ins_are_named_and_no_fault() -> None:
 
 
 # --- the last run
-# ----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -241,7 +238,6 @@ def test_a_service_that_is_not_there_fails_and_nothing_more_is_said_of_it() -> N
 
 
 # --- the weekly proof
-# ------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -307,7 +303,6 @@ def test_drop_ins_of_the_proof_are_named_too() -> None:
 
 
 # --- what it may write
-# -----------------------------------------------------------------------------------------------
 
 
 def test_a_home_or_a_store_elsewhere_fails_with_the_drop_in_that_opens_it() -> None:
@@ -387,7 +382,6 @@ def test_a_service_without_any_protection_may_write_everywhere() -> None:
 
 
 # --- time
-# ------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -426,7 +420,6 @@ def test_time_spans_are_read_as_systemd_writes_them(text: str, seconds: float | 
 
 
 # --- what systemctl prints
-# -------------------------------------------------------------------------------------------
 
 
 def test_a_value_may_have_an_equals_sign_or_be_empty() -> None:
