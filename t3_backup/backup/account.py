@@ -17,9 +17,10 @@ from functools import partial
 from t3_backup.accounts import Account
 from t3_backup.backup import legacy_import
 from t3_backup.backup.archive import ArchiveMaker
-from t3_backup.backup.limits import limits_of, limits_until
+from t3_backup.backup.limits import limits_of
+from t3_backup.backup.order import SnapshotOrder
 from t3_backup.backup.result import AccountResult
-from t3_backup.backup.snapshot import SnapshotOrder, take_snapshot
+from t3_backup.backup.snapshot import take_snapshot
 from t3_backup.errors import Failure, NoRoom, SourceAbsent, explain
 from t3_backup.history.maintenance import Maintenance, MaintenanceResult
 from t3_backup.settings import Settings
@@ -97,7 +98,7 @@ def _back_up_database(
     with contextlib.suppress(OSError):
         share = maintenance.shares_extents()
         maintenance = replace(maintenance, known_to_share=share)
-    take = partial(take_snapshot, companion=archive_maker.get_companion, share=share)
+    take = partial(take_snapshot, archive_maker=archive_maker, share=share)
     early = MaintenanceResult(listing)
     try:
         deadline = Deadline.after(order.limits.seconds)
@@ -113,7 +114,7 @@ def _back_up_database(
             maintenance = replace(maintenance, listing=early.listing)
             before = early.listing.snapshots
             try:
-                again = _order_until(_order_allowed(order, maintenance, run.settings), deadline)
+                again = _order_allowed(order, maintenance, run.settings).until(deadline)
                 published = take(again, account_dir, early.listing)
             except (Failure, OSError) as error:  # what has gone is told of all the same
                 told = (*early.warnings, *archive_maker.warnings)
@@ -142,7 +143,7 @@ def _back_up_database(
     warnings = [*_clock_warnings(before, taken[0]), *archive_maker.warnings, *published.warnings]
     if taken[0].verdict == "damaged" and not unchanged:
         try:
-            witness = take(_order_until(order, deadline), account_dir, listing, witness=taken[0])
+            witness = take(order.until(deadline), account_dir, listing, witness=taken[0])
             listing = witness.listing
             taken.insert(0, witness.snapshot)
         except (Failure, OSError) as error:
@@ -188,11 +189,6 @@ def _order_allowed(
         order,
         limits=replace(order.limits, allowance=settings.max_bytes - maintenance.lasting_bytes()),
     )
-
-
-def _order_until(order: SnapshotOrder, deadline: Deadline) -> SnapshotOrder:
-    """Return the order with what is left of its time."""
-    return replace(order, limits=limits_until(order.limits, deadline))
 
 
 def _clock_warnings(before: Sequence[Manifest], taken: Manifest) -> list[str]:

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from t3_backup.backup.limits import limits_until
-from t3_backup.backup.snapshot import SnapshotOrder
+from t3_backup.backup.order import SnapshotOrder
 from t3_backup.errors import Cancelled, Failure, WorkerLost, explain
 from t3_backup.history.verify import find_archive_problem
 from t3_backup.store import archives
@@ -23,7 +23,7 @@ from t3_backup.store.names import PRERESTORE
 from t3_backup.store.staged_file import StagedFile
 from t3_backup.system.deadline import Deadline
 from t3_backup.worker import client
-from t3_backup.worker.operations.archive import Packed, WriteArchive
+from t3_backup.worker.operations.backup import Packed, WriteArchive
 
 _LEAST_S = 1.0  # that a worker has, however late it is
 
@@ -47,53 +47,78 @@ class ArchiveMaker:
     _made: Companion | None = None
     _asked: bool = False
 
-    def get_companion(self, deadline: Deadline) -> Companion | None:
-        """Return what the archive is; None: there is none.
-
-        It is made in half of the time that is left. Raises Cancelled alone.
-        """
+    def order_archive(self) -> WriteArchive | None:
+        """Return the archive to ask for; None: none is to be made, or it is made."""
         # removed, to free space for a second try
         lost = self._made is not None and not self._is_there(self._made)
-        if self.limit and (lost or not self._asked):
+        if not self.limit or (self._asked and not lost):
+            return None
+        last, known = self._last(), ""
+        with contextlib.suppress(OSError):
+            known = last.fingerprint if last is not None and self._can_stay(last) else ""
+        return WriteArchive(self.limit, known)
+
+    def get_companion(
+        self, wanted: WriteArchive | None, found: Packed | None, deadline: Deadline
+    ) -> Companion | None:
+        """Return what the archive is; None: there is none.
+
+        It is made where it is `wanted`, in half of the time that is left; not where `found` says
+        that the files are as in the last one, or that there are none. Raises Cancelled alone.
+        """
+        if wanted is not None:
             self._asked = True
             try:
-                self._made = self._make_archive(deadline.share(0.5))
+                self._made = self._make_archive(wanted, found, deadline.share(0.5))
             except Cancelled:
                 raise
             except (Failure, OSError) as error:
                 self.unsaved = explain(error)
         return self._made
 
-    def _make_archive(self, deadline: Deadline) -> Companion | None:
+    def _make_archive(
+        self, wanted: WriteArchive, found: Packed | None, deadline: Deadline
+    ) -> Companion | None:
+        if found is not None and (found.unchanged or found.entries == 0):
+            return self._take_last(wanted, found)
         order = self.order
-        last = next(
-            (snapshot.companion for snapshot in self.before if snapshot.companion is not None), None
-        )
-        known = last.fingerprint if last is not None and self._can_stay(last) else ""
         with self.account_dir.stage_file() as staged_file:
             limits = limits_until(order.limits, deadline, least=_LEAST_S)
-            operation = WriteArchive(self.limit, known)
             packed = client.ask(
                 order.account,
-                operation,
+                wanted,
                 limits,
                 order.stopping,
                 order.listen,
                 file=staged_file.writer,
             )
-            user = order.account.user
-            self.not_packed = packed.passed
-            self.warnings += [f"{user}: not packed: {passed}" for passed in packed.passed]
-            marks = dict(mark.rsplit("=", 1) for mark in packed.sealed if "=" in mark)
-            if packed.unchanged:
-                self.packed_marks = marks
-                return last
-            if packed.entries == 0:
-                return None
+            if packed.unchanged or packed.entries == 0:
+                return self._take_last(wanted, packed)
+            self._tell_passed(packed)
             made = self._seal_archive(staged_file, packed, deadline)
             archives.keep_archive(self.account_dir, staged_file, made)
-            self.packed_marks = marks
+            self.packed_marks = _marks_of(packed)
             return made
+
+    def _take_last(self, wanted: WriteArchive, packed: Packed) -> Companion | None:
+        """Take the archive that is there for files that are as in it; None for no files."""
+        if packed.unchanged and not wanted.known:
+            raise WorkerLost("the worker knows an archive again that it was not told of")
+        self._tell_passed(packed)
+        if not packed.unchanged:
+            return None
+        self.packed_marks = _marks_of(packed)
+        return self._last()
+
+    def _tell_passed(self, packed: Packed) -> None:
+        self.not_packed = packed.passed
+        user = self.order.account.user
+        self.warnings += [f"{user}: not packed: {passed}" for passed in packed.passed]
+
+    def _last(self) -> Companion | None:
+        return next(
+            (snapshot.companion for snapshot in self.before if snapshot.companion is not None), None
+        )
 
     def _is_there(self, companion: Companion) -> bool:
         with contextlib.suppress(OSError):
@@ -132,3 +157,7 @@ class ArchiveMaker:
         finally:
             os.close(fd)
         return made
+
+
+def _marks_of(packed: Packed) -> dict[str, str]:
+    return dict(mark.rsplit("=", 1) for mark in packed.sealed if "=" in mark)

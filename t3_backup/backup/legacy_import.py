@@ -17,8 +17,8 @@ from datetime import UTC, datetime
 
 from t3_backup.accounts import is_user_name
 from t3_backup.backup import verdict
-from t3_backup.backup.limits import limits_until
-from t3_backup.backup.snapshot import SnapshotOrder, make_manifest, settle_and_prove
+from t3_backup.backup.order import SnapshotOrder
+from t3_backup.backup.snapshot import make_manifest, settle_and_prove
 from t3_backup.errors import (
     Cancelled,
     Failure,
@@ -188,7 +188,7 @@ def _order_until(order: SnapshotOrder, deadline: Deadline) -> SnapshotOrder:
     """Return the order with the time that is left. Raises TryLater where there is none."""
     if deadline.passed():
         raise TryLater("out of time: T3_BACKUP_TIMEOUT covers the whole account")
-    return replace(order, limits=limits_until(order.limits, deadline))
+    return order.until(deadline)
 
 
 def _import_one(

@@ -8,15 +8,14 @@ is in it; the one that proves can only read it. Beside the second, root hashes t
 from __future__ import annotations
 
 import os
-import threading
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from datetime import datetime
+from collections.abc import Sequence
+from dataclasses import replace
 
 import t3_backup
-from t3_backup.accounts import Account
 from t3_backup.backup import publish, verdict
+from t3_backup.backup.archive import ArchiveMaker
 from t3_backup.backup.limits import limits_until
+from t3_backup.backup.order import SnapshotOrder
 from t3_backup.backup.publish import Published
 from t3_backup.backup.verdict import Judgement
 from t3_backup.errors import NotTheSame
@@ -24,29 +23,15 @@ from t3_backup.store import manifest as manifests
 from t3_backup.store.account_dir import AccountDir
 from t3_backup.store.content import Content, read_database_bytes
 from t3_backup.store.listing import Listing, archive_name
-from t3_backup.store.manifest import Companion, Manifest
+from t3_backup.store.manifest import Manifest
 from t3_backup.store.names import snapshot_name
 from t3_backup.store.staged_file import StagedFile
 from t3_backup.system.deadline import Deadline
 from t3_backup.text import format_time
 from t3_backup.worker import client
-from t3_backup.worker.limits import Limits
 from t3_backup.worker.operations.backup import Copied, Proven
 from t3_backup.worker.operations.restore import Checkpointed, CloneDatabase
 from t3_backup.worker.proof import prove_file
-from t3_backup.worker.supervisor import Listener
-
-
-@dataclass(frozen=True)
-class SnapshotOrder:
-    """Whose snapshot to take, and how."""
-
-    account: Account
-    limits: Limits  # of copy and proof together
-    label: str | None
-    when: datetime  # before the pin: what was committed by then is in the snapshot
-    stopping: threading.Event
-    listen: Listener
 
 
 def take_snapshot(
@@ -56,46 +41,52 @@ def take_snapshot(
     *,
     witness: Manifest | None = None,
     folded: Checkpointed | None = None,
-    companion: Callable[[Deadline], Companion | None] = lambda _: None,
+    archive_maker: ArchiveMaker,
     share: bool = False,
 ) -> Published:
     """Take, seal and publish one, in the account's folder that `listing` is of.
 
     As a `witness` of a damaged snapshot it is a VACUUM of the same source: worth having, never
-    taken for good. Where the source is `folded`, its bytes are copied. `companion` makes the
-    archive of what is beside it, after the copy: what the database speaks of is there by then. With
-    `share` it shares extents with the one before. Raises Failure and OSError, and then nothing is
-    named.
+    taken for good. Where the source is `folded`, its bytes are copied. `archive_maker` archives
+    the files beside it after the copy: what the database speaks of is there by then. With `share`
+    it shares extents with the one before. Raises Failure and OSError, and then nothing is named.
     """
     deadline = Deadline.after(order.limits.seconds)
     with account_dir.stage_file() as staged_file:
-        copied = _copy_database(
-            order, staged_file.writer, "vacuum" if witness else "online", folded
+        wanted = archive_maker.order_archive()
+        copied = (
+            _copy_folded(order, staged_file.writer, folded)
+            if folded is not None
+            else client.copy_database(
+                order.account,
+                staged_file.writer,
+                order.limits,
+                order.stopping,
+                order.listen,
+                method="vacuum" if witness else "online",
+                archive=wanted,
+            )
         )
-        archive = companion(deadline)
-        if archive is not None:
-            listing = listing.with_file(archive_name(archive))
+        companion = archive_maker.get_companion(wanted, copied.beside, deadline)
+        if companion is not None:
+            listing = listing.with_file(archive_name(companion))
         content, proven = settle_and_prove(order, staged_file, copied, deadline)
         judged = _judge(copied, proven, listing.snapshots, witness)
         manifest = make_manifest(
             order, listing, listing.next_sequence(), copied, proven, content, judged
         )
-        snapshot = replace(manifest, companion=archive)
+        snapshot = replace(manifest, companion=companion)
         return publish.publish_snapshot(
             account_dir, staged_file, content, snapshot, listing, share=share
         )
 
 
-def _copy_database(
-    order: SnapshotOrder, file: int, method: str, folded: Checkpointed | None
-) -> Copied:
-    account, limits, stopping, listen = order.account, order.limits, order.stopping, order.listen
-    if folded is None:
-        return client.copy_database(account, file, limits, stopping, listen, method=method)
+def _copy_folded(order: SnapshotOrder, file: int, folded: Checkpointed) -> Copied:
     assert folded.old is not None
     assert folded.census is not None
+    operation = CloneDatabase(folded.old, folded.census)
     return client.ask(
-        account, CloneDatabase(folded.old, folded.census), limits, stopping, listen, file=file
+        order.account, operation, order.limits, order.stopping, order.listen, file=file
     )
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from t3_backup import accounts
 from t3_backup.backup import legacy_import
 from t3_backup.backup.limits import limits_of
-from t3_backup.backup.snapshot import SnapshotOrder
+from t3_backup.backup.order import SnapshotOrder
 from t3_backup.errors import EXIT_OK, Cancelled, Failure, UsageError, explain
 from t3_backup.monitor import recorder
 from t3_backup.output import console

@@ -19,7 +19,8 @@ from datetime import datetime
 
 from t3_backup.accounts import Account
 from t3_backup.backup.archive import ArchiveMaker
-from t3_backup.backup.snapshot import SnapshotOrder, take_snapshot
+from t3_backup.backup.order import SnapshotOrder
+from t3_backup.backup.snapshot import take_snapshot
 from t3_backup.errors import Cancelled, Failure, InUse, NotTheSame, SourceError, WorkerLost, explain
 from t3_backup.history import chain, verify
 from t3_backup.restore import intent_log
@@ -228,9 +229,8 @@ def _seal_old_state(
     listing = job.account_dir.read_listing()
     archive_maker = ArchiveMaker(order, job.account_dir, listing.snapshots, job.files_limit)
     try:
-        companion = archive_maker.get_companion
         kept = take_snapshot(
-            order, job.account_dir, listing, folded=folded, companion=companion
+            order, job.account_dir, listing, folded=folded, archive_maker=archive_maker
         ).snapshot
     except (
         SourceError,

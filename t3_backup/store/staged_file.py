@@ -24,7 +24,7 @@ from t3_backup.system.deadline import Deadline
 
 # another account's child may hold a copy of the descriptor between fork and exec
 _LEASE_SECONDS = 10
-_LEASE_POLL_S = 0.05
+_LEASE_POLL_S = 0.005
 
 
 @dataclass

@@ -12,6 +12,7 @@ import socket
 import subprocess
 import sys
 import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -20,7 +21,7 @@ from t3_backup.errors import Failure, WorkerLost
 from t3_backup.text import printable
 from t3_backup.worker.limits import Limits
 from t3_backup.worker.operations import OPERATIONS, Job, Operation, encode_request, name_of
-from t3_backup.worker.operations.backup import Copied, CopyDatabase
+from t3_backup.worker.operations.backup import Copied, CopyDatabase, WriteArchive
 from t3_backup.worker.protocol import Event, Source
 from t3_backup.worker.supervisor import Listener, WorkerState, supervise
 
@@ -104,17 +105,20 @@ def copy_database(
     listen: Listener,
     *,
     method: str = "online",
+    archive: WriteArchive | None = None,
 ) -> Copied:
     """Copy the account's database into the empty `file`. Raises as `ask` does.
 
-    A worker killed by SIGBUS (somebody cut the source short under its map) is tried once more
-    without a map.
+    The answer also says whether the `archive` that is to follow need not be written. A worker that
+    SIGBUS killed (somebody cut the source short under its map) is tried once more without a map.
     """
+    operation = CopyDatabase(method, archive=archive)
     try:
-        return ask(account, CopyDatabase(method), limits, stopping, listen, file=file)
+        return ask(account, operation, limits, stopping, listen, file=file)
     except _BusError:
         os.ftruncate(file, 0)
-        return ask(account, CopyDatabase(method, mmap=False), limits, stopping, listen, file=file)
+        operation = replace(operation, mmap=False)
+        return ask(account, operation, limits, stopping, listen, file=file)
 
 
 class _BusError(WorkerLost):
@@ -128,7 +132,8 @@ def _judge_answer(
         raise state.result
     code, kind = process.returncode, operation.answer_type()
     answer = state.source if kind is Source else state.result
-    if code == 0 and isinstance(answer, kind):
+    # An answer stands, however its worker ended: nothing of it is believed before it is proven.
+    if isinstance(answer, kind) and (code == 0 or answer is state.result):
         return answer
     if code == -signal.SIGBUS:
         raise _BusError("the worker died by SIGBUS: the database was truncated while it was read")

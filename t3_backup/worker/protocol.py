@@ -96,7 +96,7 @@ EVENTS = {
     "Progress": __name__,
     "Copied": _OPERATIONS + "backup",
     "Proven": _OPERATIONS + "backup",
-    "Packed": _OPERATIONS + "archive",
+    "Packed": _OPERATIONS + "backup",
     "Inspected": _OPERATIONS + "archive",
     "Installed": _OPERATIONS + "archive",
     "Counted": _OPERATIONS + "restore",

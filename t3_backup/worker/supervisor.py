@@ -95,7 +95,7 @@ def supervise(
 ) -> None:
     """Watch over the worker until it is dead and reaped.
 
-    Raises TryLater, Cancelled and WorkerLost once it is killed.
+    Raises TryLater, Cancelled and WorkerLost once it is killed; no TryLater where it had answered.
     """
     channel.setblocking(False)
     poll = select.poll()
@@ -119,6 +119,11 @@ def supervise(
                 _stop(pidfd)
                 raise Cancelled("stopped before it was done")
             _check_limits(state, file)
+    except TryLater:
+        answered = isinstance(state.result, Event)
+        _kill(process, pidfd, -1 if answered else file)
+        if not answered:
+            raise
     except BaseException:
         _kill(process, pidfd, file)
         raise

@@ -731,7 +731,7 @@ while True:
     os.write(channel, line * 1000)
 """
 COPIED = """
-say(event="copied", method="online", source_bytes=1, wal_growth_bytes=0, restarts=0, seconds=0.0, pinned=None, before=None, after=None)
+say(event="copied", method="online", source_bytes=1, wal_growth_bytes=0, restarts=0, seconds=0.0, pinned=None, before=None, after=None, beside=None)
 """
 PROVEN = """
 census = dict(page_size=4096, page_count=1, user_version=0, application_id=0, schema_sha256="", t3_level=30, ends={"t": 1}, rows={})

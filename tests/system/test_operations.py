@@ -3,7 +3,6 @@ it imports for it."""
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import shutil
@@ -32,9 +31,13 @@ from t3_backup.worker.operations.archive import (
     InspectArchive,
     InstallArchive,
     StageArchive,
+)
+from t3_backup.worker.operations.backup import (
+    CheckIntegrity,
+    CopyDatabase,
+    FindDatabase,
     WriteArchive,
 )
-from t3_backup.worker.operations.backup import CheckIntegrity, CopyDatabase, FindDatabase
 from t3_backup.worker.operations.legacy import CopyLegacy, ListLegacy, RemoveLegacy
 from t3_backup.worker.operations.restore import (
     CheckpointDatabase,
@@ -72,8 +75,7 @@ os._exit(code)
 """
 
 # What takes long to import, and who has a use for it.
-# the digest of a schema
-CENSUS = {"apsw"} | (set() if importlib.util.find_spec("_sha256") else {"hashlib"})
+CENSUS = {"apsw"}
 LEGACY = {*CENSUS, "datetime"}  # the time in a name
 ARCHIVES = {"zstandard", "tarfile"}
 COSTLY = {
@@ -105,10 +107,10 @@ USES = {
     "find_database": set[str](),
     "copy_database": CENSUS,
     "check_integrity": CENSUS,
-    "write_archive": {*ARCHIVES, "hashlib"},
+    "write_archive": ARCHIVES,
     "inspect_archive": ARCHIVES,
     "stage_archive": ARCHIVES,
-    "install_archive": {"hashlib"},
+    "install_archive": set[str](),
     "count_rows": CENSUS,
     "stage_database": CENSUS,
     "checkpoint_database": CENSUS,
@@ -172,7 +174,13 @@ def rows(path: Path) -> int:
 def backup_operations(scene: Scene) -> None:
     assert scene.ask(FindDatabase()).bytes == TINY.stat().st_size
     file = scene.file("copy")
-    found = scene.ask(CopyDatabase(), file=file)
+    archive = WriteArchive(1 << 20, "")
+    found = scene.ask(CopyDatabase(archive=archive), file=file)
+    assert found.beside is not None
+    assert (found.beside.entries, found.beside.unchanged) == (0, False)
+    other = scene.file("archive")
+    assert scene.ask(archive, file=other).entries == 0
+    os.close(other)
     proof = scene.ask(CheckIntegrity(), file=file)
     os.close(file)
     assert (found.method, proof.problems) == ("online", ())

@@ -20,7 +20,8 @@ from t3_backup.store.manifest import Companion, Manifest
 from t3_backup.worker.child import archive_walk
 from t3_backup.worker.child.archive_read import extract_archive, inspect_archive
 from t3_backup.worker.child.archive_write import write_archive
-from t3_backup.worker.operations.archive import Inspected, Packed
+from t3_backup.worker.operations.archive import Inspected
+from t3_backup.worker.operations.backup import Packed, WriteArchive
 
 LIMIT = 1 << 20
 
@@ -78,6 +79,50 @@ def test_what_is_known_is_not_packed_again(
 def test_what_is_fresh_has_no_fingerprint(opened: int, tmp_path: Path) -> None:
     """It may be changed again within the same tick of the clock, and nobody would see it."""
     assert packed(opened, tmp_path / "one").fingerprint == ""
+
+
+def found_unchanged(folder: int, known: str, limit: int = LIMIT) -> Packed | None:
+    return archive_walk.find_unchanged(folder, os.geteuid(), WriteArchive(limit, known))
+
+
+def test_of_what_has_not_changed_no_archive_need_be_asked_for(
+    place: Path, opened: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the copying worker says of it is what the archiving one would have said."""
+    monkeypatch.setattr(archive_walk, "_FRESH_NS", -(1 << 62))
+    (place / "attachments" / "link").symlink_to("/etc/passwd")
+    first = packed(opened, tmp_path / "one")
+    again = packed(opened, tmp_path / "two", first.fingerprint)
+    assert again.unchanged
+    assert again.passed
+    assert found_unchanged(opened, first.fingerprint) == again
+    assert found_unchanged(opened, first.fingerprint, limit=10) is None
+    monkeypatch.setattr(archive_walk, "_MOST_LOOKED_AT", 5)
+    assert found_unchanged(opened, first.fingerprint) is None, "there are six"
+
+
+def test_of_what_may_have_changed_an_archive_is_asked_for(
+    place: Path, opened: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert found_unchanged(opened, "") is None, "too fresh, and nothing is known"
+    monkeypatch.setattr(archive_walk, "_FRESH_NS", -(1 << 62))
+    known = packed(opened, tmp_path / "one").fingerprint
+    (place / "settings.json").write_text("[]")
+    assert found_unchanged(opened, known) is None
+    assert found_unchanged(opened, "") is None
+
+
+def test_of_nothing_no_archive_need_be_asked_for(tmp_path: Path) -> None:
+    (tmp_path / "secrets").symlink_to("/etc")
+    folder = os.open(tmp_path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        found = found_unchanged(folder, "")
+        assert found is not None
+        assert (found.entries, found.unchanged) == (0, False)
+        assert found.passed == ("secrets: a symlink, which is not followed",)
+        assert found == replace(packed(folder, tmp_path / "archive"), fingerprint=found.fingerprint)
+    finally:
+        os.close(folder)
 
 
 CHANGES: list[Callable[[Path], object]] = [

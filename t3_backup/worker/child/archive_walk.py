@@ -7,18 +7,24 @@ and named.
 from __future__ import annotations
 
 import errno
-import hashlib
 import os
 import stat
+import sys
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 from t3_backup.system import native
 from t3_backup.t3.files import KEPT_FILES
+from t3_backup.worker.child.digest import sha256
+from t3_backup.worker.operations.backup import Packed, WriteArchive
 
 # What was changed so lately may be changed again with the same times: a file system's clock ticks
 # every few milliseconds.
 _FRESH_NS = 2_000_000_000
+_MOST_PASSED = 100  # that are told of
+_MOST_LOOKED_AT = 2000  # beside the copy of a database, which they must not hold up
+_MOST_PASSED = 100  # that are told of
 
 
 @dataclass(frozen=True)
@@ -39,6 +45,57 @@ class Entry:
         return 0 if self.is_folder else self.status.st_size
 
 
+@dataclass(frozen=True)
+class Inventory:
+    """What there is at one time."""
+
+    entries: list[Entry]  # in the order of their paths
+    passed: list[str]  # what is not packed, and why
+    fingerprint: str  # of the entries; empty where something is too fresh
+
+    @property
+    def bytes(self) -> int:
+        """Return the bytes of content."""
+        return sum(entry.bytes for entry in self.entries)
+
+    def describe(self, *, unchanged: bool) -> Packed:
+        """Say what an archive of it would hold."""
+        marks = mark_entries(self.entries, self.passed)
+        return Packed(
+            entries=len(self.entries),
+            content_bytes=self.bytes,
+            fingerprint=self.fingerprint,
+            unchanged=unchanged,
+            passed=tuple(self.passed[:_MOST_PASSED]),
+            sealed=tuple(f"{name}={mark}" for name, mark in marks.items()),
+        )
+
+
+def take_inventory(folder: int, uid: int, most: int = sys.maxsize) -> Inventory | None:
+    """List what is to be packed of the open `folder`; None where that is more than `most` things. Raises OSError."""
+    passed: list[str] = []
+    entries: list[Entry] = []
+    for entry in walk_entries(folder, uid, passed):
+        entries.append(entry)
+        if len(entries) + len(passed) > most:
+            return None
+    entries.sort(key=lambda entry: entry.path)
+    return Inventory(entries, passed, fingerprint(entries, time.time_ns()))
+
+
+def find_unchanged(folder: int, uid: int, archive: WriteArchive) -> Packed | None:
+    """Describe what is in the open `folder` where no archive of it need be written.
+
+    None is needed of nothing, nor of what is as in the archive that is known. Returns None where one
+    may be needed: many files are left to the worker that would pack them. Raises OSError.
+    """
+    found = take_inventory(folder, uid, _MOST_LOOKED_AT)
+    if found is None or found.bytes > archive.limit:
+        return None
+    unchanged = found.fingerprint == archive.known != ""
+    return found.describe(unchanged=unchanged) if unchanged or not found.entries else None
+
+
 def mark_entries(entries: list[Entry], passed: list[str]) -> dict[str, str]:
     """Mark what each name in KEPT_FILES holds, where nothing beneath it was `passed` over.
 
@@ -46,7 +103,7 @@ def mark_entries(entries: list[Entry], passed: list[str]) -> dict[str, str]:
     folder is its names, a file also what changes with its content; a move changes no more than the
     ctime of what is moved itself.
     """
-    digests = {name: hashlib.sha256() for name in KEPT_FILES}
+    digests = {name: sha256() for name in KEPT_FILES}
     for entry in entries:
         s = entry.status
         known = (
@@ -120,7 +177,7 @@ def fingerprint(entries: list[Entry], now_ns: int) -> str:
 
     Empty where that could not be told, since something is too fresh.
     """
-    digest = hashlib.sha256()
+    digest = sha256()
     for entry in entries:
         s = entry.status
         if max(s.st_mtime_ns, s.st_ctime_ns) > now_ns - _FRESH_NS:

@@ -10,24 +10,23 @@ import io
 import os
 import stat
 import tarfile
-import time
 from collections.abc import Callable
+from dataclasses import replace
 
 import zstandard
 
 from t3_backup.errors import SourceError
 from t3_backup.system import native
 from t3_backup.worker.child import sandbox
-from t3_backup.worker.child.archive_walk import Entry, fingerprint, mark_entries, walk_entries
+from t3_backup.worker.child.archive_walk import Entry, take_inventory
 from t3_backup.worker.child.live_files import LiveFiles
 from t3_backup.worker.child.task import Task
-from t3_backup.worker.operations.archive import Packed, WriteArchive
+from t3_backup.worker.operations.backup import Packed, WriteArchive
 from t3_backup.worker.protocol import Phase, Source
 
 LEVEL = 3  # of zstd
 _MOST_ENTRIES = 200_000
 _PIECE_BYTES = 1 << 20
-_MOST_PASSED = 100  # that are told of
 _TRIES = 3
 
 
@@ -68,33 +67,31 @@ def write_archive(
     """
     for number in range(_TRIES):
         last = number == _TRIES - 1  # then one that changes all the time costs only itself
-        passed: list[str] = []
-        entries = sorted(walk_entries(folder, uid, passed), key=lambda entry: entry.path)
-        total = sum(entry.bytes for entry in entries)
+        found = take_inventory(folder, uid)
+        assert found is not None
+        entries, passed, total = found.entries, found.passed, found.bytes
         if total > limit or len(entries) > _MOST_ENTRIES:
             raise SourceError(
                 f"the files beside the database are {total} bytes in {len(entries)} entries, more than the limit of {limit} bytes "
                 "(T3_BACKUP_FILES_LIMIT): they are not saved"
             )
-        mark = fingerprint(entries, time.time_ns())
-        if mark and mark == known:
-            return _packed(len(entries), total, mark, True, entries, passed)
+        if found.fingerprint == known != "":
+            return found.describe(unchanged=True)
         told(total)
         os.ftruncate(file, 0)
         os.lseek(file, 0, os.SEEK_SET)
         before = len(passed)
         if (written := _write(folder, entries, file, passed, alive, anyhow=last)) is not None:
             # Whoever takes this archive for the next one, too, must hear of what could not be read.
-            again = "" if last or len(passed) > before else mark
-            return _packed(*written, again, False, entries, passed)
+            mark = "" if last or len(passed) > before else found.fingerprint
+            count, content_bytes = written
+            return replace(
+                found.describe(unchanged=False),
+                entries=count,
+                content_bytes=content_bytes,
+                fingerprint=mark,
+            )
     raise AssertionError("the last try takes what there is")
-
-
-def _packed(
-    count: int, total: int, mark: str, unchanged: bool, entries: list[Entry], passed: list[str]
-) -> Packed:
-    sealed = tuple(f"{name}={digest}" for name, digest in mark_entries(entries, passed).items())
-    return Packed(count, total, mark, unchanged, tuple(passed[:_MOST_PASSED]), sealed)
 
 
 def _write(

@@ -16,12 +16,7 @@ import apsw
 from t3_backup.errors import SourceError
 from t3_backup.store.census import UNREADABLE, Census
 from t3_backup.t3.ledger import LEDGER_TABLE
-
-# as random of the standard library does: hashlib would load OpenSSL first, for a few kilobytes
-try:
-    from _sha256 import sha256  # type: ignore[import-not-found]
-except ImportError:
-    from hashlib import sha256
+from t3_backup.worker.child.digest import sha256
 
 # Every name by which SQLite gives a table's rowid, as long as no column has taken it
 # (sqlite.org/rowidtable.html).

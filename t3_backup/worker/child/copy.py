@@ -10,12 +10,14 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
+from dataclasses import replace
 
 import apsw
 
 from t3_backup.errors import TryLater
 from t3_backup.worker.child import census
+from t3_backup.worker.child.archive_walk import find_unchanged
 from t3_backup.worker.child.connection import as_failure, connect, execute, is_wal
 from t3_backup.worker.child.header import clear_wal_flag
 from t3_backup.worker.child.pinned_read import (
@@ -36,16 +38,23 @@ _HOT_TRIES = 6
 
 
 def serve_copy_database(task: Task, operation: CopyDatabase) -> Copied:
-    """Copy the database that was found into the job's file."""
+    """Copy the database that was found into the job's file, and look whether the files beside it have changed."""
     with Destination(task.job.file, task.job.channel) as destination:
         alive = Progress(0, 0)
         budget = Budget(
             task.database, task.job.seconds, task.job.wal_budget, waiting=lambda: task.report(alive)
         )
         task.report(Phase("copy", task.database.size))
-        return copy_database(
+        copied = copy_database(
             task.database, destination, budget, method=operation.method, mmap=operation.mmap
         )
+    if operation.archive is None:
+        return copied
+    task.report(copied)  # it stands, even if the user's own file system doesn't answer what follows
+    with suppress(OSError):
+        found = find_unchanged(task.database.folder, task.job.uid, operation.archive)
+        return replace(copied, beside=found)
+    return copied
 
 
 def copy_database(

@@ -34,6 +34,7 @@ def serve_operation(name: str, task: Task, operation: Operation[Any]) -> Event |
     locate = import_module(f"{_PACKAGE}.locate") if entry.locates else None
     if entry.vfs:
         import_module(f"{_PACKAGE}.vfs").register_vfs()
+    gc.freeze()  # what was imported stays to the end: no collection need look at it
     gc.enable()
     if task.job.become:
         sandbox.become_user(task.job.uid, task.job.gid, task.job.groups)

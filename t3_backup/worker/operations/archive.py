@@ -1,23 +1,11 @@
-"""The operations on the files beside a database: archive them, read such an archive, bring its content back."""
+"""The operations on an archive of the files beside a database: read it, bring its content back."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 from t3_backup.worker.operations import Operation
-from t3_backup.worker.protocol import Count, Event, Text, Texts
-
-
-@dataclass(frozen=True)
-class Packed(Event):
-    """An archive of what is beside a database, or the word that it would be the one that is known."""
-
-    entries: Count  # files and folders
-    content_bytes: Count  # of the files
-    fingerprint: Text  # empty: it can't be told whether it is the same next time
-    unchanged: bool  # nothing was written
-    passed: Texts  # what was not packed, and why
-    sealed: Texts  # NAME=MARK of each name beneath which all was packed
+from t3_backup.worker.protocol import Count, Event, Texts
 
 
 @dataclass(frozen=True)
@@ -38,14 +26,6 @@ class Installed(Event):
     left: Texts  # what lies there out of place
     reasons: Texts  # why
     missing: Texts  # what could not be put in place, and why
-
-
-@dataclass(frozen=True)
-class WriteArchive(Operation[Packed]):
-    """Write an archive of what is beside the database into the job's empty file."""
-
-    limit: int  # bytes of content
-    known: str  # a fingerprint whose content need not be written again
 
 
 @dataclass(frozen=True)

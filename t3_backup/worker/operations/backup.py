@@ -1,4 +1,4 @@
-"""The operations of a backup: find the live database, copy it, check the copy."""
+"""The operations of a backup: find the live database, copy it, check the copy, archive the files beside it."""
 
 from __future__ import annotations
 
@@ -13,6 +13,18 @@ from t3_backup.worker.protocol import Count, Event, Seconds, Source, Text, Texts
 
 
 @dataclass(frozen=True)
+class Packed(Event):
+    """An archive of what is beside a database, or the word that it would be the one that is known."""
+
+    entries: Count  # files and folders
+    content_bytes: Count  # of the files
+    fingerprint: Text  # empty: it can't be told whether it is the same next time
+    unchanged: bool  # nothing was written
+    passed: Texts  # what was not packed, and why
+    sealed: Texts  # NAME=MARK of each name beneath which all was packed
+
+
+@dataclass(frozen=True)
 class Copied(Event):
     """A finished copy, not yet proven, and what it must agree with."""
 
@@ -24,6 +36,8 @@ class Copied(Event):
     pinned: Census | None  # of the source, taken inside the pin; None where there was no pin
     before: Census | None  # of the source around a VACUUM, which has a moment of its own
     after: Census | None
+    # of the files beside it, where no archive need be written: there are none, or those that are known
+    beside: Packed | None = None
 
 
 @dataclass(frozen=True)
@@ -42,11 +56,21 @@ class FindDatabase(Operation[Source]):
 
 
 @dataclass(frozen=True)
+class WriteArchive(Operation[Packed]):
+    """Write an archive of what is beside the database into the job's empty file."""
+
+    limit: int  # bytes of content
+    known: str  # a fingerprint whose content need not be written again
+
+
+@dataclass(frozen=True)
 class CopyDatabase(Operation[Copied]):
     """Copy the live database into the job's empty file."""
 
     method: str = "online"  # which to begin with: online, or vacuum alone
     mmap: bool = True
+    # the archive that will be asked for afterwards, unless the answer says that it need not be
+    archive: WriteArchive | None = None
 
 
 @dataclass(frozen=True)
