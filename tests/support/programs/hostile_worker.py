@@ -1,0 +1,276 @@
+"""Stand in for the worker of a run: as the real one for an honest account, hostile for another.
+
+Usage: UID NOTE BEHAVIOUR PACKAGE REQUEST. For the account of UID it behaves as `BEHAVIOURS` has it;
+a child that it leaves behind writes its pid to NOTE. The last two words are a worker's own.
+"""
+
+import ctypes
+import dataclasses
+import json
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+_NOTE, _BEHAVIOUR, _PACKAGE, _REQUEST = sys.argv[2:]
+_request = json.loads(_REQUEST)
+_channel, _file = _request["job"]["channel"], _request["job"]["file"]
+_proves = _request["operation"] == "check_integrity"
+
+
+def _say(**event: object) -> None:
+    os.write(_channel, json.dumps(event).encode() + b"\n")
+
+
+def _sleep() -> None:
+    time.sleep(60)
+
+
+# ---- the real worker
+
+
+def _be_honest() -> NoReturn:
+    sys.path.insert(0, _PACKAGE)
+    sys.argv[1:] = [_REQUEST]
+    from t3_backup.worker.child.main import main as work  # noqa: PLC0415 - it is found by now
+
+    sys.exit(work())
+
+
+def _lie(**changes: Callable[[Any], object]) -> NoReturn:
+    """Make the real copy, but count other things in it than are there."""
+    sys.path.insert(0, _PACKAGE)
+    from t3_backup.errors import Failure  # noqa: PLC0415
+    from t3_backup.worker.child.task import Task  # noqa: PLC0415
+    from t3_backup.worker.operations.backup import Proven  # noqa: PLC0415
+    from t3_backup.worker.protocol import Event  # noqa: PLC0415
+
+    report = Task.report
+
+    def reported(task: Task, event: Event | Failure) -> None:
+        if isinstance(event, Proven):
+            lies: dict[str, Any] = {key: lie(event.census) for key, lie in changes.items()}
+            event = dataclasses.replace(event, census=dataclasses.replace(event.census, **lies))
+        report(task, event)
+
+    Task.report = reported  # type: ignore[method-assign, assignment]
+    _be_honest()
+
+
+def _answer_and_then(what: Callable[[], object]) -> NoReturn:
+    """Make the real copy, report it, and do no more of what is to be done then."""
+    sys.path.insert(0, _PACKAGE)
+    from t3_backup.errors import Failure  # noqa: PLC0415
+    from t3_backup.worker.child.task import Task  # noqa: PLC0415
+    from t3_backup.worker.operations.backup import Copied  # noqa: PLC0415
+    from t3_backup.worker.protocol import Event  # noqa: PLC0415
+
+    report = Task.report
+
+    def reported(task: Task, event: Event | Failure) -> None:
+        report(task, event)
+        if isinstance(event, Copied):
+            what()
+
+    Task.report = reported  # type: ignore[method-assign, assignment]
+    _be_honest()
+
+
+# ---- a child that outlives it
+
+
+def _leave_child_behind(*closed: int) -> None:
+    """Fork a child that holds all but `closed` until the test lets it go."""
+    if os.fork() == 0:
+        for fd in closed:
+            os.close(fd)
+        with open(f"{_NOTE}.new", "w") as note:
+            note.write(str(os.getpid()))
+        os.rename(f"{_NOTE}.new", _NOTE)
+        signal.alarm(60)
+        _sleep()
+        os._exit(0)
+    while not os.path.exists(_NOTE):
+        time.sleep(0.01)
+
+
+def _leave_child_behind_and_fill_the_disk() -> None:
+    _leave_child_behind()
+    _fill_the_disk()
+
+
+def _leave_child_behind_and_be_honest() -> None:
+    _leave_child_behind()
+    _be_honest()
+
+
+def _leave_child_with_the_socket_behind_and_be_honest() -> None:
+    _leave_child_behind(_file)
+    _be_honest()
+
+
+def _leave_child_that_talks_behind() -> None:
+    if os.fork() == 0:
+        os.close(_file)
+        with open(_NOTE, "w") as note:
+            note.write(str(os.getpid()))
+        signal.alarm(60)
+        _flood(b"noise\n" * 10000)
+    os._exit(0)
+
+
+def _be_deaf() -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    with open(_NOTE, "w"):
+        pass
+    _sleep()
+
+
+# ---- the disk
+
+
+def _fill_the_disk() -> None:
+    _say(event="source", bytes=4096, wal_bytes=0, others=[])
+    while True:
+        os.write(_file, b"x" * (1 << 20))
+
+
+def _fill_the_far_end() -> None:
+    os.pwrite(_file, b"x", 1 << 40)
+    _sleep()
+
+
+def _allocate_past_the_end() -> None:
+    size = ctypes.c_long(256 << 20)
+    ctypes.CDLL(None).fallocate(_file, 1, ctypes.c_long(0), size)
+    _sleep()
+
+
+# ---- the socket
+
+
+def _flood(data: bytes) -> NoReturn:
+    while True:
+        os.write(_channel, data)
+
+
+def _close_the_socket() -> None:
+    for fd in (_channel, 1, 2):
+        os.close(fd)
+    _sleep()
+
+
+def _pass_descriptors_on() -> None:
+    with socket.socket(fileno=os.dup(_channel)) as s:
+        for _ in range(100):
+            socket.send_fds(s, [b"noise\n"], [_file] * 100)
+    _sleep()
+
+
+def _say_and_sleep(**event: object) -> None:
+    _say(**event)
+    _sleep()
+
+
+# ---- answers
+
+
+def _claim_a_copy() -> None:
+    numbers = {"source_bytes": 1, "wal_growth_bytes": 0, "restarts": 0, "seconds": 0.0}
+    moments = {"pinned": None, "before": None, "after": None, "beside": None}
+    _say(event="copied", method="online", **numbers, **moments)
+
+
+def _claim_a_proof() -> None:
+    census = {
+        "page_size": 4096,
+        "page_count": 1,
+        "user_version": 0,
+        "application_id": 0,
+        "schema_sha256": "",
+        "t3_level": 30,
+        "ends": {"t": 1},
+        "rows": {},
+    }
+    _say(event="proven", problems=[], census=census, seconds=0.0, sqlite_version="3")
+
+
+def _claim_a_copy_and_prove_honestly() -> None:
+    if _proves:
+        _be_honest()
+    _claim_a_copy()
+
+
+def _claim_a_copy_and_a_proof() -> None:
+    (_claim_a_proof if _proves else _claim_a_copy)()
+
+
+def _claim_an_error() -> None:
+    _say(event="failed", error="LockHeld", reason="no")
+    sys.exit(1)
+
+
+BEHAVIOURS: dict[str, Callable[[], object]] = {
+    "fills the disk": _fill_the_disk,
+    "fills the disk at the far end": _fill_the_far_end,
+    "allocates blocks past the end": _allocate_past_the_end,
+    "claims a source larger than the disk": lambda: _say_and_sleep(
+        event="source", bytes=1 << 61, wal_bytes=0, others=[]
+    ),
+    "claims a source that cannot be": lambda: _say_and_sleep(
+        event="source", bytes=1 << 62, wal_bytes=0, others=[]
+    ),
+    "floods with noise": lambda: _flood(b"garbage\n" * 8000),
+    "floods with empty lines": lambda: _flood(b"\n" * 60000),
+    "floods with progress": lambda: _flood(
+        b'{"event": "progress", "written": 1, "read": 1}\n' * 1000
+    ),
+    "sends a line without an end": lambda: _flood(b"x" * 65536),
+    "sends a line without an end, a byte at a time": lambda: _flood(b"x"),
+    "sends what is no event": lambda: _say_and_sleep(event="sudo"),
+    "sends markup for the terminal": lambda: _say_and_sleep(
+        event="phase", phase="[/x]\x1b[2J", total=1
+    ),
+    "closes the socket and sleeps": _close_the_socket,
+    "says nothing": _sleep,
+    "stops itself": lambda: os.kill(os.getpid(), signal.SIGSTOP),
+    "ends without a result": lambda: sys.exit(0),
+    "dies talking to the terminal": lambda: sys.exit("\x1b]0;owned\x07"),
+    "dies by a signal without a name": lambda: os.kill(os.getpid(), 40),
+    "claims an error of the command's own": _claim_an_error,
+    "claims a copy that it never made": _claim_a_copy_and_prove_honestly,
+    "claims a copy and a proof of it": _claim_a_copy_and_a_proof,
+    "gives another answer than it was asked for": _claim_a_proof,
+    "counts other rows than were there": lambda: _lie(
+        ends=lambda census: census.ends | {"orchestration_events": 9}
+    ),
+    "counts one page too many": lambda: _lie(page_count=lambda census: census.page_count + 1),
+    "counts pages of half the size": lambda: _lie(page_size=lambda census: census.page_size // 2),
+    "counts more pages than can be printed": lambda: _lie(
+        page_count=lambda _: 10**4000, page_size=lambda _: 10**4000
+    ),
+    "passes on many descriptors": _pass_descriptors_on,
+    # and in tests of their own
+    "answers and does not end": lambda: _answer_and_then(_sleep),
+    "answers and dies": lambda: _answer_and_then(lambda: os.kill(os.getpid(), signal.SIGKILL)),
+    "is deaf to SIGTERM": _be_deaf,
+    "fills the disk and leaves a child with its file": _leave_child_behind_and_fill_the_disk,
+    "is honest and leaves a child with its file": _leave_child_behind_and_be_honest,
+    "is honest and leaves a child with its socket": (
+        _leave_child_with_the_socket_behind_and_be_honest
+    ),
+    "leaves a child that goes on talking": _leave_child_that_talks_behind,
+}
+
+
+def main() -> None:
+    if _request["job"]["uid"] != int(sys.argv[1]):
+        _be_honest()
+    BEHAVIOURS[_BEHAVIOUR]()
+
+
+if __name__ == "__main__":
+    main()
