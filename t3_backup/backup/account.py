@@ -148,7 +148,8 @@ def _back_up_database(
             taken.insert(0, witness.snapshot)
         except (Failure, OSError) as error:
             warnings.append(
-                f"{account.user}: VACUUM INTO, tried as a second witness, failed too: {explain(error)}"
+                f"{account.user}: VACUUM INTO, tried as a second witness, failed too: "
+                f"{explain(error)}"
             )
     tidied = MaintenanceResult(listing)
     if taken[0].verdict == "verified":
@@ -168,10 +169,11 @@ def _back_up_database(
 
 
 def _find_hold(order: SnapshotOrder, heard: SourceListener) -> str:
-    """Tell why nothing is pruned: where a database is not copied, what there is may be the last of what went into it. Empty: prune.
+    """Tell why nothing may be pruned; empty where pruning may go on.
 
-    A store that was full before anybody was asked has the owner asked now. Raises Failure where
-    that can't be told.
+    Where a database is not copied, what there is may be the last of what went into it. A store that
+    was full before anybody was asked has the owner asked now. Raises Failure where that can't be
+    told.
     """
     if not heard.looked:
         with contextlib.suppress(NoRoom):  # it was heard before
@@ -193,13 +195,10 @@ def _order_allowed(
 
 def _clock_warnings(before: Sequence[Manifest], taken: Manifest) -> list[str]:
     ahead = [snapshot.name for snapshot in before if snapshot.when > taken.when + timedelta(days=1)]
-    return (
-        [
-            f"{taken.user}: the clock has gone back: {ahead[0]} is newer than now; nothing is pruned by it"
-        ]
-        if ahead
-        else []
-    )
+    if not ahead:
+        return []
+    why = f"the clock has gone back: {ahead[0]} is newer than now; nothing is pruned by it"
+    return [f"{taken.user}: {why}"]
 
 
 def catch_failure(account: Account, step: Callable[[], AccountResult]) -> AccountResult:

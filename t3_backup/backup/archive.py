@@ -1,7 +1,7 @@
-"""Make the archive of the files beside a database: a worker makes it, and it is sealed, hashed, inspected and stored once.
+"""Make the archive of the files beside a database, and store it once for each content.
 
-An account's database is backed up whatever becomes of it. Where it could not be made, `unsaved`
-says why.
+A worker writes it; then it is settled, hashed and inspected, as a database is. An account's
+database is backed up whatever becomes of it. Where it could not be made, `unsaved` says why.
 """
 
 from __future__ import annotations

@@ -65,7 +65,8 @@ def _is_given_away(store: Store, user: str) -> bool:
 def tell_waiting(user: str, store: Store) -> tuple[str, ...]:
     """Say which folders of an earlier script wait to be taken over, and what to type."""
     return tuple(
-        f"{user}: old snapshots wait in {store.path / name}; take them over: t3-backup-state import-legacy {user}"
+        f"{user}: old snapshots wait in {store.path / name}; take them over: "
+        f"t3-backup-state import-legacy {user}"
         for name in store.list_set_aside(user)
     )
 
@@ -90,7 +91,8 @@ def set_aside(order: SnapshotOrder, store: Store) -> None:
     except SourceRefused:
         path = store.path / user
         raise StoreError(
-            f"{path} is ours, but was given to its user: does an old script still run (t3-backup-state doctor)? "
+            f"{path} is ours, but was given to its user: "
+            "does an old script still run (t3-backup-state doctor)? "
             f"Remove it; then: chown root: {path}"
         ) from None
     except (Failure, OSError):
@@ -120,7 +122,8 @@ def import_legacy(
             _import_folder(order, store, account_dir, aside, deadline, done, later)
             if not later and (left := store.remove_set_aside(account_dir.user, aside)):
                 done.warnings.append(
-                    f"{account_dir.user}: not all old snapshots could be taken over: the rest is in {left}"
+                    f"{account_dir.user}: not all old snapshots could be taken over: "
+                    f"the rest is in {left}"
                 )
         except Cancelled:
             break

@@ -1,4 +1,7 @@
-"""Publish a new, proven snapshot: keep nothing twice that the newest one has already, and share what can be shared."""
+"""Publish a new, proven snapshot.
+
+What the newest one has already is not kept twice, and what can be shared is shared.
+"""
 
 from __future__ import annotations
 
@@ -73,9 +76,8 @@ def publish_snapshot(
                 ):
                     whole = shared
             except (Failure, OSError) as error:  # what is there is proven, and only takes more room
-                warnings = (
-                    f"{account_dir.user}: {snapshot.name} shares nothing with {newest.name}: {explain(error)}",
-                )
+                what = f"{snapshot.name} shares nothing with {newest.name}"
+                warnings = (f"{account_dir.user}: {what}: {explain(error)}",)
         account_dir.publish_file(whole, snapshot)
     listing = _keep_page_hashes(
         account_dir, listing.with_snapshot(snapshot), snapshot, content, page_size
@@ -119,9 +121,10 @@ def _replace_if_lost(
     newest: Manifest,
     listing: Listing,
 ) -> tuple[str, ...]:
-    """Check that the disk holds of the newest what was sealed; if not, replace it by the new file, and warn.
+    """Check that the disk holds of the newest what was sealed.
 
-    All other snapshots need these bytes, and nothing will read them for days.
+    If not, the new file takes its place, with a warning. All other snapshots need these bytes, and
+    nothing will read them for days.
     """
     fd = account_dir.open_plain_data(newest)
     try:

@@ -1,8 +1,8 @@
-"""Take one snapshot of one account, from the copy to its name: copy, settle, hash and prove, judge, publish.
+"""Take one snapshot of one account, from the copy to its name.
 
-Two workers do it: the one that copies holds the new file and is dead before anybody believes what
-is in it; the one that proves can only read it. Beside the second, root hashes the same bytes. Until
-`publish` nothing has a name.
+The steps: copy, settle, hash and prove, judge, publish. Two workers do it: the one that copies
+holds the new file and is dead before anybody believes what is in it; the one that proves can only
+read it. Beside the second, root hashes the same bytes. Until `publish` nothing has a name.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
-"""Judge a proven copy: whether it is the source at one moment, and then verified, suspect or damaged. Pure.
+"""Judge a proven copy: verified, suspect or damaged.
 
-`damaged`: SQLite's own checks object; the source is damaged, since the copy equals it. `suspect`:
-the copy is sound, but so much is gone against the last good one that a person must look: a server
-started on an empty database makes perfect copies of nothing.
+Pure. It is judged whether the copy is the source at one moment. `damaged`: SQLite's own checks
+object; the source is damaged, since the copy equals it. `suspect`: the copy is sound, but so much
+is gone against the last good one that a person must look: a server started on an empty database
+makes perfect copies of nothing.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Which snapshot each delta needs, and the image of a snapshot, put together along the chain of deltas.
+"""Find which snapshot each delta needs, and rebuild an image along the chain of deltas.
 
 A delta names its base by SHA-256: that of a newer snapshot in the same account folder.
 """
@@ -97,7 +97,8 @@ def read_chain(account_dir: AccountDir, listing: Listing, snapshot: Manifest) ->
         )
         if base is None:
             raise Failure(
-                f"{chain[-1].name} needs a newer snapshot of SHA-256 {header.base_sha256}, which is missing"
+                f"{chain[-1].name} needs a newer snapshot of SHA-256 {header.base_sha256}, which "
+                "is missing"
             )
         chain.append(base)
     return chain
@@ -106,7 +107,10 @@ def read_chain(account_dir: AccountDir, listing: Listing, snapshot: Manifest) ->
 def _find_stray_base(
     account_dir: AccountDir, listing: Listing, chain: Sequence[Manifest], header: Header
 ) -> Manifest | None:
-    """Find the base that `header` names where its manifest is not there: its image is what it was all the same."""
+    """Find the base that `header` names, where its manifest is not there.
+
+    Its image is what it was all the same.
+    """
     assert header.base_sha256 is not None
     known = {one.name for one in chain}
     for name in listing.strays:
@@ -253,7 +257,10 @@ def check_stop(stopping: threading.Event) -> None:
 
 
 def _check_free_space(account_dir: AccountDir, snapshot: Manifest, limits: Limits) -> None:
-    """Raise NoRoom where a copy of a snapshot would use up what must stay free, there where it will be written."""
+    """Raise NoRoom where a copy of a snapshot would use up what must stay free.
+
+    That is looked at where it will be written.
+    """
     fd = _open_unnamed(account_dir)
     try:
         status = os.fstatvfs(fd)
@@ -262,13 +269,17 @@ def _check_free_space(account_dir: AccountDir, snapshot: Manifest, limits: Limit
     free = status.f_bavail * status.f_frsize
     if free - snapshot.bytes < limits.reserve:
         raise NoRoom(
-            f"no room to rebuild {snapshot.name}: it needs {snapshot.bytes} bytes, {free} are free, and {limits.reserve} "
+            f"no room to rebuild {snapshot.name}: it needs {snapshot.bytes} bytes, {free} are "
+            f"free, and {limits.reserve} "
             "of them must stay so (T3_BACKUP_RESERVE); free some space"
         )
 
 
 def _open_unnamed(account_dir: AccountDir) -> int:
-    """Open an empty file without a name, to write to: in the store, or elsewhere where the store can't be written to."""
+    """Open an empty file without a name, to write to.
+
+    It is in the store, or elsewhere where the store can't be written to.
+    """
     try:
         with account_dir.stage_file() as staged_file:
             return os.dup(staged_file.writer)

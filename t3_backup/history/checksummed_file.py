@@ -1,6 +1,7 @@
-"""The format of a file with a checksum: a line of JSON, a body, and the SHA-256 of all that is before it.
+"""Write and read a file with a checksum.
 
-Deltas and page hashes are kept so (docs/format.md).
+It is a line of JSON, a body, and the SHA-256 of all that is before it. Deltas and page hashes are
+kept so (docs/format.md).
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""Turn an older snapshot into a delta on its newer neighbour, once the delta is proven to give it back.
+"""Turn an older snapshot into a delta on its newer neighbour.
 
-The newest verified snapshot, which all others need in the end, stays plain, and so does what came
-after it. Nothing goes before what takes its place is on the disk, has been put together out of what
-the disk holds, and has the same SHA-256.
+First the delta is proven to give the snapshot back. The newest verified snapshot, which all others
+need in the end, stays plain, and so does what came after it. Nothing goes before what takes its
+place is on the disk, has been put together out of what the disk holds, and has the same SHA-256.
 """
 
 from __future__ import annotations
@@ -264,5 +264,6 @@ class Compaction:
 def _check_content(content: Content, snapshot: Manifest) -> None:
     if (content.bytes, content.sha256) != (snapshot.bytes, snapshot.sha256):
         raise NotTheSame(
-            f"{snapshot.name} has {content.bytes} bytes and SHA-256 {content.sha256} when it is put together, another was sealed"
+            f"{snapshot.name} has {content.bytes} bytes and SHA-256 {content.sha256} when it is "
+            "put together, another was sealed"
         )

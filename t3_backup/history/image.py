@@ -1,8 +1,8 @@
-"""The image of a snapshot, put together out of a plain file and deltas; nothing that is stored is changed.
+"""Put the image of a snapshot together out of a plain file and deltas.
 
-Two ways: over the plain file, where the pages that take the place of its own are in a second,
-sparse file (to read, pack or hash an image without disk space for it); or in a copy of it, which is
-then a file like any other (to prove and to restore).
+Nothing that is stored is changed. Two ways: over the plain file, where the pages that take the
+place of its own are in a second, sparse file (to read, pack or hash an image without disk space for
+it); or in a copy of it, which is then a file like any other (to prove and to restore).
 """
 
 from __future__ import annotations
@@ -25,9 +25,10 @@ class Image:
     def __init__(
         self, plain: int | None, file: int, page_size: int, check: Callable[[], None] = lambda: None
     ) -> None:
-        """Begin with the plain file `plain`, or with nothing; `file` is empty, and may be written to. Both are closed with it.
+        """Begin with the plain file `plain`, or with nothing.
 
-        `check` is called between small steps, and may raise what ends it all.
+        `file` is empty, and may be written to. Both are closed with it. `check` is called between
+        small steps, and may raise what ends it all.
         """
         self._plain, self._file, self._page_size, self._check = plain, file, page_size, check
         self.bytes = 0 if plain is None else os.fstat(plain).st_size

@@ -1,7 +1,8 @@
-"""Keep an account's folder small and in order: retention removes snapshots, and compaction turns the rest into deltas.
+"""Keep an account's folder small and in order.
 
-Each step leaves every snapshot that stays whole, whatever ends it. What can't be done now is said,
-and done by the next run.
+Retention removes snapshots, and compaction turns the rest into deltas. Each step leaves every
+snapshot that stays whole, whatever ends it. What can't be done now is said, and done by the next
+run.
 """
 
 from __future__ import annotations
@@ -130,7 +131,8 @@ class Maintenance:
             except (Failure, OSError) as error:
                 done.stale = True
                 done.warnings.append(
-                    f"{self.account_dir.user}: pruning or compaction did not finish: {explain(error)}"
+                    f"{self.account_dir.user}: pruning or compaction did not finish: "
+                    f"{explain(error)}"
                 )
         with contextlib.suppress(OSError):
             self._refresh(done)
@@ -204,7 +206,8 @@ class Maintenance:
             except (Failure, OSError) as error:
                 done.stale = True
                 done.warnings.append(
-                    f"{self.account_dir.user}: the base of {snapshot.name} can't be pruned: {explain(error)}"
+                    f"{self.account_dir.user}: the base of {snapshot.name} can't be pruned: "
+                    f"{explain(error)}"
                 )
                 staying |= self._chain_names(snapshot, done) or going
         for snapshot in gone:
@@ -229,7 +232,8 @@ class Maintenance:
                 # That is the nearest that there is: what was between the two went when it had got
                 # the next as its base.
                 done.warnings.append(
-                    f"{self.account_dir.user}: {snapshot.name} can't be read, so the snapshots it needs are kept: {explain(error)}"
+                    f"{self.account_dir.user}: {snapshot.name} can't be read, so the snapshots it "
+                    f"needs are kept: {explain(error)}"
                 )
                 if base := compaction.choose_bases(snapshots).get(snapshot.name):
                     going.discard(base.name)
@@ -249,7 +253,8 @@ class Maintenance:
         if self.mode != OFF and not self.shares_extents():
             if self.mode == REFLINK:
                 done.warnings.append(
-                    f"{user}: the store's file system shares no extents: T3_BACKUP_COMPACT=reflink does nothing"
+                    f"{user}: the store's file system shares no extents: "
+                    "T3_BACKUP_COMPACT=reflink does nothing"
                 )
             else:
                 self._compact_all(done.listing.snapshots, done)

@@ -1,4 +1,4 @@
-"""The hashes of a snapshot's pages, by which the pages that changed are found without reading two images.
+"""Keep the hashes of a snapshot's pages, to find those that change without reading two images.
 
 They are kept for the newest snapshot alone, and are a hint: what was made by them is proven by
 SHA-256, and where they are missing or wrong the images themselves are compared.

@@ -1,7 +1,8 @@
-"""Snapshots that share extents with the one before them, where the file system can do so (xfs, btrfs).
+"""Write a snapshot that shares extents with the one before it.
 
-A new snapshot is the one before it, cloned, with the pages written over that differ. Every snapshot
-stays plain, and what is the same in both is on the disk once.
+The file system must be able to (xfs, btrfs). A new snapshot is the one before it, cloned, with the
+pages written over that differ. Every snapshot stays plain, and what is the same in both is on the
+disk once.
 """
 
 from __future__ import annotations

@@ -1,5 +1,6 @@
-"""Prove sealed snapshots again: size and SHA-256 by root, SQLite's checks and the census as the unprivileged owner.
+"""Prove sealed snapshots again.
 
+Root compares size and SHA-256; SQLite's checks and the census run as the unprivileged owner.
 Changes nothing in the store: the file is opened read-only and immutable, so a store on a read-only
 file system can be proven too.
 """

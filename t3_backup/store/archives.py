@@ -1,4 +1,7 @@
-"""The archives of the files beside a database: one file for each content, shared by all snapshots that name it."""
+"""Keep the archives of the files beside a database.
+
+There is one file for each content, shared by all snapshots that name it.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Describe what a database holds, small enough to compare: schema, T3's level, and where each table ends."""
+"""Describe what a database holds, small enough to compare.
+
+That is its schema, T3's level, and where each table ends.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Remove what an interrupted run left in an account's folder, and nothing that somebody else may have put there."""
+"""Remove what an interrupted run left in an account's folder.
+
+What somebody else may have put there stays.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What one account's folder holds: its snapshots, how each is stored, and every other file, as a value.
+"""List what one account's folder holds: its snapshots, how each is stored, every other file.
 
 A folder is read once into a listing (`AccountDir.read_listing`), and the listing is passed on.
 Whoever changes the folder goes on with the listing that the change makes of it; where a change

@@ -26,9 +26,10 @@ GAP_S = 3 * _POLL_S
 
 
 def acquire(directory: int, path: Path, *, shared: bool = False, wait: float) -> None:
-    """Lock the open `directory` (a descriptor of `path`), waiting at most `wait` seconds; held until it is closed.
+    """Lock the open `directory`, a descriptor of `path`, until it is closed.
 
-    Raises LockHeld, naming who holds it, and StoreError where `path` is no longer that directory.
+    Waits at most `wait` seconds. Raises LockHeld, naming who holds it, and StoreError where `path`
+    is no longer that directory.
     """
     if _is_inherited(directory):
         return
@@ -55,7 +56,7 @@ def acquire(directory: int, path: Path, *, shared: bool = False, wait: float) ->
 
 
 def _is_inherited(directory: int) -> bool:
-    """Whether who called this command holds the open `directory` already, and has passed the descriptor by which he does."""
+    """Tell whether the caller of this command holds `directory`, and passed the descriptor on."""
     text = os.environ.get(INHERITED, "")
     with contextlib.suppress(OSError, ValueError, OverflowError):
         held = int(text)

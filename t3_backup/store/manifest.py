@@ -34,7 +34,10 @@ def _check_sha256(value: str) -> str:
 
 @dataclass(frozen=True)
 class Companion:
-    """What was beside the database: an archive on the same shelf, named by its content and shared by all whose content it is."""
+    """The archive of the files beside the database.
+
+    It is in the same folder, named by its content, and shared by all snapshots that have it.
+    """
 
     JSON_KEYS = GROWING
 

@@ -1,4 +1,7 @@
-"""Folders that nobody else can change: open one, and refuse what is not one's own and private, with the line that mends it."""
+"""Open a folder that nobody else can change.
+
+What is not one's own and private is refused, with the line that mends it.
+"""
 
 from __future__ import annotations
 
@@ -44,9 +47,15 @@ def open_own_folder(name: str | Path, path: Path, dir_fd: int | None = None) -> 
 def explain_refusal(path: Path, error: OSError) -> str:
     """Say why a folder can't be opened, and what to do."""
     if error.errno in (errno.ELOOP, errno.ENOTDIR):
-        return f"{path} is a symlink or no folder; it is not followed: remove it, or name another store by --dest"
+        return (
+            f"{path} is a symlink or no folder; it is not followed: "
+            "remove it, or name another store by --dest"
+        )
     if error.errno == errno.ENOENT:
-        return f"no store at {path}; the first run makes it (or name another by --dest or T3_BACKUP_DEST)"
+        return (
+            f"no store at {path}; "
+            "the first run makes it (or name another by --dest or T3_BACKUP_DEST)"
+        )
     if error.errno in (errno.EACCES, errno.EPERM):
         return _not_yours(path)
     return f"{path}: {error.strerror}"
@@ -62,8 +71,10 @@ def _check_owner(fd: int, path: Path) -> None:
         raise StoreError(_not_yours(path))
     if owner != me:
         raise StoreError(
-            f"{path} belongs to uid {owner}, not to uid {me}: what its owner can change is no backup; "
-            f"move it out of the way (mv {path} {path.parent}.{path.name}.old), or, if you have just copied it here "
+            f"{path} belongs to uid {owner}, not to uid {me}: "
+            "what its owner can change is no backup; "
+            f"move it out of the way (mv {path} {path.parent}.{path.name}.old), or, if you have "
+            "just copied it here "
             f"yourself, make it yours (chown -R)"
         )
 
@@ -77,6 +88,7 @@ def check_private(fd: int, path: Path, *, mend: bool) -> None:
     if stat.S_IMODE(status.st_mode) & 0o077:
         if not mend:
             raise StoreError(
-                f"{path} is open to others (mode {stat.S_IMODE(status.st_mode):04o}); if it is the store: chmod 0700 {path}"
+                f"{path} is open to others (mode {stat.S_IMODE(status.st_mode):04o}); "
+                f"if it is the store: chmod 0700 {path}"
             )
         os.fchmod(fd, 0o700)

@@ -82,7 +82,8 @@ def select_restorable(
         which = f" with {' and '.join(asked)}" if asked else ""
         which += "" if when == "latest" else f" at or before {when}"
         raise Failure(
-            f"no verified snapshot{which} among the {len(snapshots)} there are; any can be named by --at"
+            f"no verified snapshot{which} among the {len(snapshots)} there are; "
+            "any can be named by --at"
         ) from None
 
 
@@ -113,7 +114,8 @@ def parse_moment(when: str, now: datetime) -> datetime | None:
         instant = datetime.fromisoformat(when)
     except ValueError:
         raise UsageError(
-            f"--at {when!r} is no snapshot's name, nor 'latest', a time (2026-11-24T03:30Z), a date, or an age (3d)"
+            f"--at {when!r} is no snapshot's name, nor 'latest', a time (2026-11-24T03:30Z), a "
+            "date, or an age (3d)"
         ) from None
     if re.fullmatch(r"\d{4}-?\d\d-?\d\d", when):
         instant += timedelta(days=1, microseconds=-1)

@@ -79,7 +79,8 @@ class StagedFile:
             or status.st_nlink != (0 if self.partial is None else 1)
         ):
             raise WorkerLost(
-                "the new snapshot has another owner, mode or name than it was given; it is thrown away"
+                "the new snapshot has another owner, mode or name than it was given; "
+                "it is thrown away"
             )
         native.sync_file(self.reader, "the new snapshot")
 
@@ -102,11 +103,13 @@ class StagedFile:
             except OSError as error:
                 if error.errno not in (errno.EAGAIN, errno.EACCES):
                     raise StoreError(
-                        f"the store's file system grants no leases ({error.strerror}); use ext4, xfs or btrfs"
+                        f"the store's file system grants no leases ({error.strerror}); "
+                        "use ext4, xfs or btrfs"
                     ) from None
             if deadline.passed():
                 raise WorkerLost(
-                    "a process can still write to the new snapshot after its worker's end; it is thrown away"
+                    "a process can still write to the new snapshot after its worker's end; "
+                    "it is thrown away"
                 )
             time.sleep(_LEASE_POLL_S)
 

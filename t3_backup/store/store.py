@@ -104,7 +104,8 @@ class Store:
         # looked at first: opening it may take a right that we don't have
         if self.is_given_away(user, _uid_of(user)):
             raise StoreError(
-                f"{path} is {user}'s own, as an earlier script left it: t3-backup-state import-legacy {user} takes it over"
+                f"{path} is {user}'s own, as an earlier script left it: "
+                f"t3-backup-state import-legacy {user} takes it over"
             )
         try:
             fd = open_own_folder(user, path, self.fd)

@@ -1,4 +1,4 @@
-"""Ask a worker to act as the owner of a database: start it, have it supervised, and judge its answer.
+"""Ask a worker to act as the owner of a database, and judge its answer.
 
 The worker is exec'd with root's rights and gives them up itself once it has imported all it needs.
 It gets one descriptor of the store's, the socket on which it answers, and nothing else.
@@ -33,7 +33,8 @@ _PACKAGE = Path(__file__).resolve().parent.parent.parent
 # costs is its beginning and its end: so nothing is collected while it imports, until `main` says
 # so, and nothing is taken down.
 _BOOT = (
-    "import gc; gc.disable(); import os, sys; p = sys.argv.pop(1); p in sys.path or sys.path.insert(0, p); "
+    "import gc; gc.disable(); import os, sys; p = sys.argv.pop(1); "
+    "p in sys.path or sys.path.insert(0, p); "
     "from t3_backup.worker.child.main import main; os._exit(main())"
 )
 

@@ -73,7 +73,7 @@ class WorkerState:
             return 0
         try:
             now = os.stat(WAL_NAME, dir_fd=self.folder, follow_symlinks=False).st_size
-        except OSError:  # not there, or the folder may not be searched without the right to: then the worker's own look counts
+        except OSError:  # not there, or not to be searched: then the worker's own look counts
             return 0
         return now - self.source.wal_bytes
 
@@ -175,12 +175,14 @@ def _must_fit(source: Source, limits: Limits) -> None:
     needed, free = source.bytes + source.wal_bytes, limits.free_bytes()
     if free - needed < limits.reserve:
         raise NoRoom(
-            f"no room: the copy needs {needed} bytes, {free} are free, and {limits.reserve} of them must stay so "
+            f"no room: the copy needs {needed} bytes, {free} are free, and {limits.reserve} of "
+            "them must stay so "
             "(T3_BACKUP_RESERVE); free some space"
         )
     if limits.allowance is not None and needed > limits.allowance:
         raise NoRoom(
-            f"no room: the copy needs {needed} bytes, and {max(0, limits.allowance)} are left to the account "
+            f"no room: the copy needs {needed} bytes, and {max(0, limits.allowance)} are left to "
+            "the account "
             "(T3_BACKUP_MAX_BYTES); keep fewer, or allow more"
         )
 
@@ -193,7 +195,8 @@ def _check_limits(state: WorkerState, file: int) -> None:
         raise TryLater(f"no progress for {limits.stall:.0f} s; its worker was ended")
     if (growth := state.wal_growth()) > limits.wal_budget:
         raise TryLater(
-            f"the -wal grew by {growth} bytes during the copy, more than the budget of {limits.wal_budget}; try again later"
+            f"the -wal grew by {growth} bytes during the copy, more than the budget of "
+            f"{limits.wal_budget}; try again later"
         )
     if growth > 0 and state.home_is_near_its_end():
         raise TryLater(

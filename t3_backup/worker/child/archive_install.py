@@ -74,7 +74,8 @@ def install_archive(
     ):
         why = explain_unfit(os.stat(other, dir_fd=place.folder, follow_symlinks=False), place.uid)
         reasons.append(
-            f"{other.removeprefix(f'{aside}.')} stays next to the new one: {why or 'it can only get another name'}"
+            f"{other.removeprefix(f'{aside}.')} stays next to the new one: "
+            f"{why or 'it can only get another name'}"
         )
         left.append(other)
     return Installed(tuple(left), tuple(reasons), tuple(missing))

@@ -1,7 +1,7 @@
-"""An archive of what was beside a database, read and brought back, as its owner. Nothing in it is believed.
+"""Read an archive of the files beside a database, and bring them back, as their owner.
 
-Regular files and folders beneath the names that are kept, and nothing else: no symlink, no second
-name, no way out.
+Nothing in it is believed. Regular files and folders beneath the names that are kept, and nothing
+else: no symlink, no second name, no way out.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What is precious beside a database: which files and folders there are, and by which marks they are known again.
+"""Find the files and folders to archive beside a database, and know them again by marks.
 
 Regular files and folders of the names in KEPT_FILES, no symlink followed; all else is passed over,
 and named.
@@ -72,7 +72,10 @@ class Inventory:
 
 
 def take_inventory(folder: int, uid: int, most: int = sys.maxsize) -> Inventory | None:
-    """List what is to be packed of the open `folder`; None where that is more than `most` things. Raises OSError."""
+    """List what is to be packed of the open `folder`.
+
+    Returns None where that is more than `most` things. Raises OSError.
+    """
     passed: list[str] = []
     entries: list[Entry] = []
     for entry in walk_entries(folder, uid, passed):
@@ -86,8 +89,8 @@ def take_inventory(folder: int, uid: int, most: int = sys.maxsize) -> Inventory 
 def find_unchanged(folder: int, uid: int, archive: WriteArchive) -> Packed | None:
     """Describe what is in the open `folder` where no archive of it need be written.
 
-    None is needed of nothing, nor of what is as in the archive that is known. Returns None where one
-    may be needed: many files are left to the worker that would pack them. Raises OSError.
+    None is needed of nothing, nor of what is as in the archive that is known. Returns None where
+    one may be needed; many files are left to the worker that would pack them. Raises OSError.
     """
     found = take_inventory(folder, uid, _MOST_LOOKED_AT)
     if found is None or found.bytes > archive.limit:

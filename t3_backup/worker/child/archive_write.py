@@ -1,7 +1,7 @@
-"""Write what is precious beside a database into one archive, as its owner, who alone ever parses it.
+"""Write the files beside a database into one archive, as their owner.
 
-The archive is a tar in zstd. The same content gives the same bytes, so that it needs to be stored
-once.
+The owner alone ever parses it. The archive is a tar in zstd. The same content gives the same bytes,
+so that it needs to be stored once.
 """
 
 from __future__ import annotations
@@ -72,7 +72,8 @@ def write_archive(
         entries, passed, total = found.entries, found.passed, found.bytes
         if total > limit or len(entries) > _MOST_ENTRIES:
             raise SourceError(
-                f"the files beside the database are {total} bytes in {len(entries)} entries, more than the limit of {limit} bytes "
+                f"the files beside the database are {total} bytes in {len(entries)} entries, more "
+                f"than the limit of {limit} bytes "
                 "(T3_BACKUP_FILES_LIMIT): they are not saved"
             )
         if found.fingerprint == known != "":
@@ -103,9 +104,10 @@ def _write(
     *,
     anyhow: bool,
 ) -> tuple[int, int] | None:
-    """Write the archive: entries and bytes in it; None where something has changed meanwhile. What can't be read is passed over.
+    """Write the archive, and return how many entries and bytes are in it.
 
-    `anyhow`: what changes goes in as it was read, and is named in `passed`.
+    Returns None where something has changed meanwhile. What can't be read is passed over. `anyhow`:
+    what changes goes in as it was read, and is named in `passed`.
     """
     written = done = 0
     compressor = zstandard.ZstdCompressor(level=LEVEL, write_checksum=True)

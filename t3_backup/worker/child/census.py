@@ -1,4 +1,4 @@
-"""What a database holds, small enough to compare: schema, T3's migration level, and where each table ends.
+"""Take the census of a database: schema, T3's migration level, and where each table ends.
 
 A census of the source is taken inside the pin and must equal the census of the copy:
 `integrity_check` is content with an empty database, with another one, and with one that lost its
@@ -50,7 +50,8 @@ def require_tables(taken: Census) -> None:
     """Raise SourceError for a database without any table."""
     if not taken.ends:
         raise SourceError(
-            "the database is empty: it has no table at all; an earlier snapshot can be put in its place"
+            "the database is empty: it has no table at all; "
+            "an earlier snapshot can be put in its place"
         )
 
 

@@ -88,10 +88,8 @@ def _checkpoint(place: LiveFiles, committed: int) -> tuple[Census | None, str]:
         [(_, frames, _)] = connection.cursor().execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
         seen = max(0, int(str(frames)))  # -1: it is not in WAL mode
         if committed > seen:
-            return (
-                None,
-                f"{place.path}-wal breaks off: SQLite sees {seen} of its {committed} frames, and would pass over the rest",
-            )
+            lost = f"SQLite sees {seen} of its {committed} frames, and would pass over the rest"
+            return None, f"{place.path}-wal breaks off: {lost}"
         [(busy, _, _)] = connection.cursor().execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
         if busy:
             raise InUse(f"{place.path} is being read by another process")

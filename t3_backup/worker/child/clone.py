@@ -1,4 +1,7 @@
-"""Copy a live database that is whole in its one file, sharing its extents where the file system can."""
+"""Copy a live database that is whole in its one file.
+
+The copy shares its extents where the file system can do so.
+"""
 
 from __future__ import annotations
 

@@ -64,7 +64,8 @@ def as_failure(error: apsw.Error, source: LiveDatabase) -> SourceError | TryLate
         return TryLater(f"{path} is locked by another process")
     if extended == apsw.SQLITE_READONLY_ROLLBACK:
         return SourceError(
-            f"{path} has a hot journal: its last writer died in a transaction; start its T3 server once to heal it"
+            f"{path} has a hot journal: its last writer died in a transaction; "
+            "start its T3 server once to heal it"
         )
     if isinstance(error, apsw.NotADBError):
         return SourceError(f"{path} is not a SQLite database")
@@ -73,6 +74,7 @@ def as_failure(error: apsw.Error, source: LiveDatabase) -> SourceError | TryLate
     with contextlib.suppress(OSError):
         if source.has_journal():
             return SourceError(
-                f"{path} has a journal and can't be opened ({error}); start its T3 server once to heal it"
+                f"{path} has a journal and can't be opened ({error}); "
+                "start its T3 server once to heal it"
             )
     return SourceError(f"{path}: {error}")

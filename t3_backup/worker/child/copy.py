@@ -1,4 +1,4 @@
-"""A consistent copy of a live database into a private descriptor: pinned online backup, or else VACUUM INTO.
+"""Make a consistent copy of a live database: pinned online backup, or else VACUUM INTO.
 
 What is copied is read by SQLite alone and written by the VFS `t3copy`. Runs as the owner; never
 checkpoints, never writes to the source, and keeps no writer waiting (see `pinned_read`; and
@@ -38,7 +38,10 @@ _HOT_TRIES = 6
 
 
 def serve_copy_database(task: Task, operation: CopyDatabase) -> Copied:
-    """Copy the database that was found into the job's file, and look whether the files beside it have changed."""
+    """Copy the database that was found into the job's file.
+
+    Then look whether the files beside it have changed.
+    """
     with Destination(task.job.file, task.job.channel) as destination:
         alive = Progress(0, 0)
         budget = Budget(

@@ -70,11 +70,12 @@ def check_integrity(
 
 
 def _share(connection: apsw.Connection, taken: Census, share: int, shares: int) -> list[str]:
-    """The checks of one share. All shares together find what `integrity_check` finds (sqlite.org/pragma.html).
+    """Run the checks of one share.
 
-    `quick_check` sees to the structure of the whole file, its free and forgotten pages among it;
-    what it leaves out, each entry of each index, is checked a table at a time, and the tables are
-    dealt out by the entries that they have.
+    All shares together find what `integrity_check` finds (sqlite.org/pragma.html). `quick_check`
+    sees to the structure of the whole file, its free and forgotten pages among it; what it leaves
+    out, each entry of each index, is checked a table at a time, and the tables are dealt out by the
+    entries that they have.
     """
     query = "SELECT tbl_name, count(*) FROM sqlite_schema WHERE type = 'index' GROUP BY tbl_name"
     indexes = {str(name): int(str(count)) for name, count in connection.cursor().execute(query)}

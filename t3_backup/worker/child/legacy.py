@@ -1,4 +1,4 @@
-"""Snapshots that an earlier script left in a folder of the user's own: found, copied and removed as that user.
+"""Find, copy and remove snapshots that an earlier script left in a folder of the user's own.
 
 The folder is reached by a descriptor alone, since the store around it is closed to the user. A
 snapshot is read by SQLite through the VFS `t3copy`, immutable: what lay there was no live database.

@@ -1,7 +1,7 @@
-"""The place of a live database, for whoever puts another one there: what lies at its name and beside it. Runs as its owner.
+"""The folder of a live database, for whoever puts another one there.
 
-No symlink is followed on the way. A descriptor of the database is opened here only while this
-process has no SQLite connection to it: closing one would drop SQLite's locks.
+Runs as its owner. No symlink is followed on the way. A descriptor of the database is opened here
+only while this process has no SQLite connection to it: closing one would drop SQLite's locks.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from t3_backup.system import native
 from t3_backup.system.file_identity import FileIdentity
 from t3_backup.system.sqlite import SIDECARS
 from t3_backup.t3.files import DATABASE_NAME, STATE_FOLDER
-from t3_backup.worker.child.source import require_own_file
+from t3_backup.worker.child.source import open_home, require_own_file
 
 _ACCESS = "system.posix_acl_access"
 PROBE = ".probe"  # ending of what is made beside what is staged, to see what can be done there
@@ -43,12 +43,7 @@ class LiveFiles:
         Raises SourceRefused for a symlink on the way. SourceAbsent where there is none, SourceError
         where it can't be reached.
         """
-        try:
-            home_fd = os.open(home, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-        except FileNotFoundError:
-            raise SourceAbsent(f"no home {home}") from None
-        except OSError as error:
-            raise SourceError(f"{home}: {error.strerror}") from None
+        home_fd = open_home(home)
         try:
             if create:
                 _make_folders(home_fd)
@@ -178,7 +173,8 @@ class LiveFiles:
             os.close(fd)
             self.remove(name)
             raise SourceError(
-                f"{self.path} has a group ({like and like.gid}) that its user is not in: chgrp it to one of theirs"
+                f"{self.path} has a group ({like and like.gid}) that its user is not in: "
+                "chgrp it to one of theirs"
             ) from None
         except OSError as error:
             os.close(fd)
@@ -187,7 +183,10 @@ class LiveFiles:
         return fd
 
     def _copy_access(self, fd: int, mode: int) -> None:
-        """An access list (acl(5)) comes along: without it, the bits of the group, which are its mask, would mean more."""
+        """Copy the access list (acl(5)), too.
+
+        Without it, the bits of the group, which are its mask, would mean more.
+        """
         try:
             live = native.open_beneath(self.folder, self.name, os.O_RDONLY | os.O_NONBLOCK)
         except OSError:
@@ -237,7 +236,8 @@ class LiveFiles:
                 if error.errno in (errno.EAGAIN, errno.EACCES):
                     raise InUse(f"{self.path_of(name)} is open in another process") from None
                 raise Failure(
-                    f"{self.folder_path}: its file system grants no leases ({error.strerror}), so whether it is open is unknown"
+                    f"{self.folder_path}: its file system grants no leases ({error.strerror}), so "
+                    "whether it is open is unknown"
                 ) from None
             yield Lease(fd, self.path_of(name))
         finally:

@@ -1,4 +1,7 @@
-"""Find the live database for a backup, and report it to the parent: its sizes, its folder, and the databases beside it."""
+"""Find the live database for a backup, and report it to the parent.
+
+Reported are its sizes, its folder, and the databases beside it.
+"""
 
 from __future__ import annotations
 
@@ -50,5 +53,6 @@ def _uncovered(folder: int, home: str) -> tuple[str, ...]:
     except OSError as error:
         where = os.path.join(home, STATE_FOLDER)
         raise SourceError(
-            f"{where} can't be listed ({error.strerror}): what is not backed up there, can't be told"
+            f"{where} can't be listed ({error.strerror}): "
+            "what is not backed up there, can't be told"
         ) from None

@@ -1,4 +1,4 @@
-"""The process that touches the user's bytes: it becomes the user, serves one operation, and reports what came of it.
+"""The process that touches the user's bytes: become the user, serve one operation, report.
 
 It is exec'd by `worker.client`. What the operation needs is imported, and the VFS registered,
 before the change of user; the filter of system calls comes before SQLite reads the first byte.

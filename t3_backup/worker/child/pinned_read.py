@@ -65,7 +65,8 @@ class Budget:
         """Raise TryLater past the WAL budget, Unfinished past `share` of the time."""
         if self.wal_growth() > self.wal_bytes:
             raise TryLater(
-                f"the -wal grew by more than {self.wal_bytes} bytes while the copy held it; try again later"
+                f"the -wal grew by more than {self.wal_bytes} bytes while the copy held it; "
+                "try again later"
             )
         if self.elapsed() > self.seconds * share:
             raise Unfinished(f"the copy was not done after {self.elapsed():.0f} s")

@@ -35,7 +35,10 @@ _PINNED_SHARE = 0.005
 _PINNED_BYTES_PER_SECOND = 400 << 20
 _PINNED_OVERHEAD_SECONDS = 0.02
 _QUIET_SECONDS = 1.0
-NOT_WAL = "not in WAL mode, and locked or written all the time: no copy without failing its commits; try again later"
+NOT_WAL = (
+    "not in WAL mode, and locked or written all the time: no copy without failing its commits; "
+    "try again later"
+)
 
 
 def copy_unpinned(

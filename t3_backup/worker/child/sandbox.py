@@ -19,45 +19,21 @@ from t3_backup.system import native
 from t3_backup.worker.protocol import copy_limit
 
 # Refused with EPERM. Each is a way to hand the descriptor to another process, to allocate blocks
-# that RLIMIT_FSIZE doesn't see (fallocate, and the ioctls that do the same), to get round this
-# filter (io_uring), or to become traceable again (prctl).
+# that RLIMIT_FSIZE doesn't see (fallocate, and the ioctls that do the same), to have memory that no
+# limit of a process counts (memfd_create, shmget), to get round this filter (io_uring), or to
+# become traceable again (prctl).
 _REFUSED = (
-    *("execve", "execveat", "fork", "vfork", "clone", "clone3"),
-    *("sendmsg", "sendmmsg", "socket", "socketpair", "connect", "bind", "pidfd_getfd"),
-    *("fallocate", "ioctl", "io_uring_setup", "io_uring_enter", "io_uring_register"),
-    *(
-        "prctl",
-        "ptrace",
-        "process_vm_readv",
-        "process_vm_writev",
-        "perf_event_open",
-        "bpf",
-        "userfaultfd",
-    ),
-    *("memfd_create", "shmget", "shmat"),  # memory that no limit of a process counts
-    *(
-        "unshare",
-        "setns",
-        "mount",
-        "umount2",
-        "pivot_root",
-        "chroot",
-        "keyctl",
-        "add_key",
-        "request_key",
-    ),
-    *(
-        "setuid",
-        "setgid",
-        "setreuid",
-        "setregid",
-        "setresuid",
-        "setresgid",
-        "setgroups",
-        "linkat",
-        "link",
-    ),
-)
+    "execve", "execveat", "fork", "vfork", "clone", "clone3",
+    "sendmsg", "sendmmsg", "socket", "socketpair", "connect", "bind", "pidfd_getfd",
+    "fallocate", "ioctl", "io_uring_setup", "io_uring_enter", "io_uring_register",
+    "prctl", "ptrace", "process_vm_readv", "process_vm_writev",
+    "perf_event_open", "bpf", "userfaultfd",
+    "memfd_create", "shmget", "shmat",
+    "unshare", "setns", "mount", "umount2", "pivot_root", "chroot",
+    "keyctl", "add_key", "request_key",
+    "setuid", "setgid", "setreuid", "setregid", "setresuid", "setresgid", "setgroups",
+    "linkat", "link",
+)  # fmt: skip
 
 _FICLONE = 0x40049409  # ioctl_ficlonerange(2), as linux/fs.h has it
 _DATA_LIMIT = 512 << 20  # bytes of heap and private memory

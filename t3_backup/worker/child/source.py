@@ -72,18 +72,23 @@ def find_folder(home: str) -> int:
 
     Raises as `find_database` does.
     """
-    try:
-        home_fd = os.open(home, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    except FileNotFoundError:
-        raise SourceAbsent(f"no home {home}") from None
-    except OSError as error:
-        raise SourceError(f"{home}: {error.strerror}") from None
+    home_fd = open_home(home)
     try:
         return native.open_beneath(home_fd, STATE_FOLDER, os.O_PATH | os.O_DIRECTORY)
     except OSError as error:
         raise _unreachable(error, os.path.join(home, STATE_FOLDER)) from None
     finally:
         os.close(home_fd)
+
+
+def open_home(home: str) -> int:
+    """Open a home, as O_PATH. Raises SourceAbsent where there is none, and SourceError."""
+    try:
+        return os.open(home, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        raise SourceAbsent(f"no home {home}") from None
+    except OSError as error:
+        raise SourceError(f"{home}: {error.strerror}") from None
 
 
 def find_in_folder(folder: int, home: str, uid: int) -> LiveDatabase:
@@ -120,7 +125,8 @@ def require_own_file(status: os.stat_result, path: str, uid: int) -> None:
         raise SourceRefused(f"{path} belongs to uid {status.st_uid}, not to uid {uid}")
     if status.st_nlink != 1:
         raise SourceRefused(
-            f"{path} has {status.st_nlink} names (hard links); its -wal can belong to only one of them"
+            f"{path} has {status.st_nlink} names (hard links); "
+            "its -wal can belong to only one of them"
         )
 
 

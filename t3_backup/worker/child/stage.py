@@ -1,4 +1,7 @@
-"""Write a snapshot beside a live database, as its owner, so that the two can change places in one step."""
+"""Write a snapshot beside a live database, as its owner.
+
+So the two can change places in one step.
+"""
 
 from __future__ import annotations
 
@@ -62,7 +65,8 @@ def _require_exchange(place: LiveFiles, aside: str, live: FileIdentity | None) -
         native.rename_exchange(place.folder, aside, probe)
     except OSError as error:
         raise SourceError(
-            f"{place.folder_path}: the file system can't exchange two files in one step: {error.strerror}"
+            f"{place.folder_path}: the file system can't exchange two files in one step: "
+            f"{error.strerror}"
         ) from None
     finally:
         place.remove(probe)

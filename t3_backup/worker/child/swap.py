@@ -1,10 +1,10 @@
-"""Put another database in the place of a live one, in one step, as its owner; and recover a swap that was interrupted.
+"""Put another database in the place of a live one, in one step, as its owner.
 
-The new one is written under a name of its own, beside the live one, and gets its final owner and
-mode there. Then the two names change places (renameat2 RENAME_EXCHANGE) under a write lease on the
-old file: nobody has it open, and who opens it in between is noticed. What is beside an old state
-that could not be folded goes along under the new name of its database, before the exchange: it can
-never be taken for a part of the new one.
+A swap that was interrupted is recovered. The new one is written under a name of its own, beside the
+live one, and gets its final owner and mode there. Then the two names change places (renameat2
+RENAME_EXCHANGE) under a write lease on the old file: nobody has it open, and who opens it in
+between is noticed. What is beside an old state that could not be folded goes along under the new
+name of its database, before the exchange: it can never be taken for a part of the new one.
 """
 
 from __future__ import annotations
@@ -133,7 +133,8 @@ def recover_swap(
         if not left:
             return Swapped("other", False)
         raise Failure(
-            f"{place.path} is neither the old nor the restored database; next to it: {', '.join(left)}: "
+            f"{place.path} is neither the old nor the restored database; next to it: "
+            f"{', '.join(left)}: "
             "put the right one in place, and remove the rest"
         )
     if keep or not place.has(aside):
@@ -163,7 +164,8 @@ def _remove_staged(
         if not now.holds_the_same(old) or others:
             theirs = ", ".join(aside + ending for ending in moved)
             raise Failure(
-                f"{place.path} was written to without {theirs}, a part of it: decide which is right, then remove these"
+                f"{place.path} was written to without {theirs}, a part of it: "
+                "decide which is right, then remove these"
             )
     _move_sidecars(place, aside, place.name, moved)
     # What was staged; the snapshot that it is of lies in the store. Whoever opened it may have left

@@ -1,4 +1,7 @@
-"""What a child has while it serves one operation: its job, the database that was found, and the way to report to the parent."""
+"""What a child has while it serves one operation.
+
+That is its job, the database that was found, and the way to report to the parent.
+"""
 
 from __future__ import annotations
 

@@ -43,18 +43,19 @@ def register_vfs(connection: apsw.Connection | None = None) -> None:
 
 
 class Destination:
-    """A private file that SQLite writes and proves a copy in, through the VFS `t3copy` (see `register_vfs`).
+    """A private file in which SQLite writes and proves a copy.
 
-    One thread at a time may use it; `cancel` alone may come from any. The copy may be believed only
-    after `finish` returned: SQLite ignores what closing a file says. Connections to it need
-    `temp_store=MEMORY` if nothing may be written elsewhere.
+    It does so through the VFS `t3copy` (see `register_vfs`). One thread at a time may use it;
+    `cancel` alone may come from any. The copy may be believed only after `finish` returned: SQLite
+    ignores what closing a file says. Connections to it need `temp_store=MEMORY` if nothing may be
+    written elsewhere.
     """
 
     def __init__(self, fd: int, progress_fd: int = -1) -> None:
-        """Take `fd`, open for reading and writing; progress lines (JSON) go to `progress_fd` every half second.
+        """Take `fd`, open for reading and writing.
 
-        A pipe for progress should not block. Raises `OSError`: ENOMEM, or EEXIST if `fd` is a
-        destination already.
+        Progress lines (JSON) go to `progress_fd` every half second. A pipe for progress should not
+        block. Raises `OSError`: ENOMEM, or EEXIST if `fd` is a destination already.
         """
         pointer = lib.t3_destination_new(fd, progress_fd)
         if not pointer:

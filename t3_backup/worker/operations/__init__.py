@@ -68,7 +68,10 @@ _NAMES = {entry.request: name for name, entry in OPERATIONS.items()}
 
 @dataclass(frozen=True)
 class Job:
-    """What every worker needs to know: who it becomes, which descriptors it has, and how much it may take."""
+    """What every worker needs to know.
+
+    That is who it becomes, which descriptors it has, and how much it may take.
+    """
 
     home: str
     uid: int

@@ -1,4 +1,4 @@
-"""The operations of a backup: find the live database, copy it, check the copy, archive the files beside it."""
+"""The operations of a backup: find the live database, copy it, check the copy, archive the rest."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from t3_backup.worker.protocol import Count, Event, Seconds, Source, Text, Texts
 
 @dataclass(frozen=True)
 class Packed(Event):
-    """An archive of what is beside a database, or the word that it would be the one that is known."""
+    """An archive of the files beside a database, or the word that it would be the known one."""
 
     entries: Count  # files and folders
     content_bytes: Count  # of the files
@@ -36,7 +36,7 @@ class Copied(Event):
     pinned: Census | None  # of the source, taken inside the pin; None where there was no pin
     before: Census | None  # of the source around a VACUUM, which has a moment of its own
     after: Census | None
-    # of the files beside it, where no archive need be written: there are none, or those that are known
+    # of the files beside it, where no archive need be written: there are none, or none has changed
     beside: Packed | None = None
 
 
@@ -75,7 +75,7 @@ class CopyDatabase(Operation[Copied]):
 
 @dataclass(frozen=True)
 class CheckIntegrity(Operation[Proven]):
-    """Check the job's file, which nobody writes any more: the whole of it, or one share of several."""
+    """Check the job's file, or one share of it. Nobody writes it any more."""
 
     share: int = 0
     shares: int = 1

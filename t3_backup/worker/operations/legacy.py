@@ -1,4 +1,4 @@
-"""The operations on snapshots that an earlier script left in a folder of the user's own, the job's."""
+"""The operations on snapshots that an earlier script left in a folder of the user's own."""
 
 from __future__ import annotations
 
