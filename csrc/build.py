@@ -21,7 +21,6 @@ ffibuilder.cdef("""
     t3_destination *t3_destination_new(int fd, int progress_fd);
     int t3_destination_reset(t3_destination *destination);
     int t3_destination_finish(t3_destination *destination);
-    void t3_destination_cancel(t3_destination *destination);
     t3_counters t3_destination_counters(const t3_destination *destination);
     void t3_destination_free(t3_destination *destination);
     int t3_cancel_on_signal(int signo);

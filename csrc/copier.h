@@ -34,15 +34,12 @@ int t3_destination_reset(t3_destination *destination);
  * returns 0: SQLite ignores what closing a file returns. */
 int t3_destination_finish(t3_destination *destination);
 
-/* Make every later write to this destination fail. Safe in a signal handler. */
-void t3_destination_cancel(t3_destination *destination);
-
 t3_counters t3_destination_counters(const t3_destination *destination);
 
 /* Release it. No SQLite connection may have it open. */
 void t3_destination_free(t3_destination *destination);
 
-/* Let the signal `signo` cancel every destination of this process. */
+/* Let the signal `signo` cancel every destination of this process: every later write fails. */
 int t3_cancel_on_signal(int signo);
 
 /* ---- io.c: whole reads and writes ------------------------------------------------------- */

@@ -64,7 +64,6 @@ struct t3_destination {
     bool no_sync_file_range; /* the file system lacks it: fdatasync at the end */
 
     t3_counters counters;
-    volatile sig_atomic_t cancelled;
     sig_atomic_t signals_seen; /* at the last reset: only later ones cancel */
 
     unsigned char *map; /* the file, read-only; NULL: not mapped */
@@ -107,7 +106,7 @@ static int fail(t3_destination *d, int error)
 /* Return the failure or cancellation after which nothing may be written; 0: there is none. */
 static int pending_error(t3_destination *d)
 {
-    bool cancelled = d->cancelled || d->signals_seen != registration.signals;
+    bool cancelled = d->signals_seen != registration.signals;
 
     return d->counters.error != 0 || cancelled ? fail(d, ECANCELED) : 0;
 }
@@ -273,7 +272,6 @@ int t3_destination_reset(t3_destination *d)
     d->dirty = (window){0};
     d->n_in_flight = 0;
     d->counters = (t3_counters){0};
-    d->cancelled = 0;
     d->signals_seen = registration.signals;
     return truncate_to(d, 0);
 }
@@ -293,11 +291,6 @@ int t3_destination_finish(t3_destination *d)
     d->n_in_flight = 0;
     d->counters.synced = d->counters.written;
     return 0;
-}
-
-void t3_destination_cancel(t3_destination *d)
-{
-    d->cancelled = 1;
 }
 
 t3_counters t3_destination_counters(const t3_destination *d)

@@ -26,7 +26,7 @@ from t3_backup.store.manifest import Manifest
 from t3_backup.system.disk import BLOCK_BYTES, used_bytes
 from t3_backup.worker.limits import Limits
 
-AUTO, DELTA, REFLINK, OFF = MODES = ("auto", "delta", "reflink", "off")
+AUTO, DELTA, REFLINK, OFF = "auto", "delta", "reflink", "off"  # as T3_BACKUP_COMPACT has them
 
 
 @dataclass
@@ -53,7 +53,7 @@ class Maintenance:
     account_dir: AccountDir
     listing: Listing
     policy: Policy
-    mode: str  # of MODES
+    mode: str  # one of these
     limits: Limits
     stopping: threading.Event
     free_before: int  # bytes, when it began

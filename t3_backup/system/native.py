@@ -23,11 +23,8 @@ ffi: Any = _copier.ffi
 lib: Any = _copier.lib
 
 
-# Ways to copy a file within the kernel or through memory, the cheapest first; and all of them, as
-# flags.
+# Ways to copy a file: to share its extents, or whatever can be done.
 REFLINK: int = lib.T3_COPY_REFLINK
-RANGE: int = lib.T3_COPY_RANGE
-READ_WRITE: int = lib.T3_COPY_READ_WRITE
 ANY: int = lib.T3_COPY_ANY
 
 

@@ -17,17 +17,18 @@ from t3_backup.worker.child.source import LiveDatabase
 from t3_backup.worker.child.vfs import Destination, register_vfs
 
 
-def test_a_cancelled_copy_fails_with_the_number_and_text_of_ecanceled(tmp_path: Path) -> None:
+def test_a_copy_that_cannot_be_written_fails_with_the_number_and_text_of_its_cause(
+    tmp_path: Path,
+) -> None:
     register_vfs()
     folder = os.open(tmp_path, os.O_RDONLY | os.O_DIRECTORY)
-    fd = os.open(tmp_path / "copy", os.O_CREAT | os.O_RDWR, 0o600)
+    fd = os.open(tmp_path / "copy", os.O_CREAT | os.O_RDONLY, 0o600)
     try:
         with Destination(fd) as destination, closing(open_destination(destination)) as copy:
-            destination.cancel()
-            with pytest.raises(OSError, match=os.strerror(errno.ECANCELED)) as caught:
+            with pytest.raises(OSError, match=os.strerror(errno.EBADF)) as caught:
                 with sqlite_errors(LiveDatabase(folder, tmp_path / "source", 0), destination):
-                    execute(copy, "CREATE TABLE a(b)")
-            assert caught.value.errno == errno.ECANCELED
+                    execute(copy, "CREATE TABLE a AS SELECT zeroblob(32 << 20) AS b")
+            assert caught.value.errno == errno.EBADF
             assert isinstance(caught.value.__cause__, apsw.IOError)
     finally:
         os.close(fd)

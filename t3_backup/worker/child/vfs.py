@@ -45,10 +45,9 @@ def register_vfs(connection: apsw.Connection | None = None) -> None:
 class Destination:
     """A private file in which SQLite writes and proves a copy.
 
-    It does so through the VFS `t3copy` (see `register_vfs`). One thread at a time may use it;
-    `cancel` alone may come from any. The copy may be believed only after `finish` returned: SQLite
-    ignores what closing a file says. Connections to it need `temp_store=MEMORY` if nothing may be
-    written elsewhere.
+    It does so through the VFS `t3copy` (see `register_vfs`). One thread at a time may use it. The
+    copy may be believed only after `finish` returned: SQLite ignores what closing a file says.
+    Connections to it need `temp_store=MEMORY` if nothing may be written elsewhere.
     """
 
     def __init__(self, fd: int, progress_fd: int = -1) -> None:
@@ -121,10 +120,6 @@ class Destination:
         ECANCELED.
         """
         check_result(lib.t3_destination_finish(self._open), _WHAT)
-
-    def cancel(self) -> None:
-        """Make every later write fail (`apsw.IOError`, `counters.error` ECANCELED)."""
-        lib.t3_destination_cancel(self._open)
 
     def close(self) -> None:
         """Forget the destination; the descriptor stays open. Again is harmless.
