@@ -22,7 +22,8 @@ from t3_backup.backup.order import SnapshotOrder
 from t3_backup.backup.result import AccountResult
 from t3_backup.backup.snapshot import take_snapshot
 from t3_backup.errors import Failure, NoRoom, SourceAbsent, explain
-from t3_backup.history.maintenance import Maintenance, MaintenanceResult
+from t3_backup.history.maintenance import Maintenance
+from t3_backup.history.result import MaintenanceResult
 from t3_backup.settings import Settings
 from t3_backup.store.account_dir import AccountDir
 from t3_backup.store.leftovers import remove_leftovers

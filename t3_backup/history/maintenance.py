@@ -10,40 +10,23 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Self
 
 from t3_backup.errors import Cancelled, Failure, NoRoom, explain
 from t3_backup.history import chain, compaction, page_hashes, reflink, retention
 from t3_backup.history.compaction import Compaction
-from t3_backup.history.delta import Header
+from t3_backup.history.pruning import Pruning
+from t3_backup.history.result import MaintenanceResult
 from t3_backup.history.retention import Decision, Policy
 from t3_backup.settings import Settings
 from t3_backup.store.account_dir import AccountDir
-from t3_backup.store.archives import remove_unused_archives
 from t3_backup.store.listing import Listing
 from t3_backup.store.manifest import Manifest
 from t3_backup.system.disk import BLOCK_BYTES, used_bytes
 from t3_backup.worker.limits import Limits
 
 AUTO, DELTA, REFLINK, OFF = "auto", "delta", "reflink", "off"  # as T3_BACKUP_COMPACT has them
-
-
-@dataclass
-class MaintenanceResult:
-    """What pruning and compaction did, and the folder since then."""
-
-    listing: Listing
-    pruned: list[str] = field(default_factory=list)
-    compacted: list[str] = field(default_factory=list)
-    warnings: list[str] = field(default_factory=list)
-    stopped: bool = False  # it did not come to its end
-    stale: bool = False  # a change failed half way: what `listing` says may not be so any more
-
-    @property
-    def freed_space(self) -> bool:
-        """Tell whether something was removed or became smaller."""
-        return bool(self.pruned or self.compacted)
 
 
 @dataclass(frozen=True)
@@ -123,7 +106,7 @@ class Maintenance:
             done.warnings.append(f"{self.account_dir.user}: nothing is pruned: {hold}")
         for step in (self._compact,) if hold else (self._prune, self._compact):
             try:
-                self._refresh(done)
+                done.refresh(self.account_dir)
                 step(done)
             except Cancelled:
                 done.stopped = True
@@ -135,117 +118,11 @@ class Maintenance:
                     f"{explain(error)}"
                 )
         with contextlib.suppress(OSError):
-            self._refresh(done)
+            done.refresh(self.account_dir)
         return done
 
-    def _refresh(self, done: MaintenanceResult) -> None:
-        """Read the folder again where a change failed half way. Raises OSError."""
-        if done.stale:
-            done.listing, done.stale = self.account_dir.read_listing(), False
-
     def _prune(self, done: MaintenanceResult) -> None:
-        user = self.account_dir.user
-        if self._find_outdated(done.listing):
-            # what is about to be removed is looked at once more
-            done.listing = self.account_dir.read_listing()
-        if held := next((snapshot for snapshot in done.listing.snapshots if snapshot.holds), None):
-            why = f"{held.name} is {held.verdict} ({'; '.join(held.reasons)})"
-            done.warnings.append(f"{user}: nothing is pruned: {why}; t3-backup-state accept {user}")
-            return
-        outdated = self._find_outdated(done.listing)
-        if outdated:
-            # What has no sound manifest counts for nothing, but what it needs stays: the manifest
-            # may come back.
-            needed = chain.bases_of_strays(self.account_dir, done.listing.strays)
-            outdated = [snapshot for snapshot in outdated if snapshot.sha256 not in needed]
-            going = self._rebase({snapshot.name for snapshot in outdated}, done)
-            outdated = [snapshot for snapshot in outdated if snapshot.name in going]
-        # the oldest first: a stop in between leaves what is newer
-        for snapshot in reversed(outdated):
-            chain.check_stop(self.stopping)
-            try:
-                self.account_dir.remove_snapshot(snapshot)
-            except OSError as error:
-                done.stale = True
-                done.warnings.append(f"{user}: {snapshot.name} can't be pruned: {error.strerror}")
-                return
-            done.listing = done.listing.without_snapshot(snapshot)
-            done.pruned.append(snapshot.name)
-        try:
-            self._refresh(done)
-            done.listing = remove_unused_archives(self.account_dir, done.listing)
-        except OSError as error:
-            done.stale = True
-            done.warnings.append(f"{user}: an archive can't be pruned: {error.strerror}")
-
-    def _find_outdated(self, listing: Listing) -> list[Manifest]:
-        """Return the snapshots that the policy lets go, newest first; none while one is held."""
-        if any(snapshot.holds for snapshot in listing.snapshots):
-            return []
-        decisions = retention.decide_retention(listing.snapshots, self.policy)
-        return [decision.snapshot for decision in decisions if not decision.keep]
-
-    def _rebase(self, going: set[str], done: MaintenanceResult) -> set[str]:
-        """Give the deltas on those that go another base.
-
-        Return the names of those that can go then.
-        """
-        snapshots = done.listing.snapshots
-        headers = self._read_headers(going, done)
-        kept = [snapshot for snapshot in snapshots if snapshot.name not in going]
-        gone = [snapshot for snapshot in snapshots if snapshot.name in going]
-        rebases, stuck = compaction.plan_rebases(kept, gone, headers)
-        staying: set[str] = set()
-        for snapshot, base in reversed(rebases):
-            try:
-                self._refresh(done)
-                step = Compaction(self.account_dir, done.listing, self._check_free_space)
-                done.listing = step.pack_snapshot(snapshot, base) or done.listing
-            except Cancelled:
-                raise
-            except (Failure, OSError) as error:
-                done.stale = True
-                done.warnings.append(
-                    f"{self.account_dir.user}: the base of {snapshot.name} can't be pruned: "
-                    f"{explain(error)}"
-                )
-                staying |= self._chain_names(snapshot, done) or going
-        for snapshot in gone:
-            if snapshot.name in stuck:
-                staying |= self._chain_names(snapshot, done) or going
-        return going - staying
-
-    def _read_headers(self, going: set[str], done: MaintenanceResult) -> dict[str, Header | None]:
-        """Read the headers of those that stay, by name.
-
-        What one that can't be read needs is taken from `going`.
-        """
-        headers: dict[str, Header | None] = {}
-        snapshots = done.listing.snapshots
-        # the oldest first: what is taken from it is newer, and is looked at, too
-        for snapshot in reversed(snapshots):
-            if snapshot.name in going:
-                continue
-            try:
-                headers[snapshot.name] = chain.read_header(self.account_dir, done.listing, snapshot)
-            except (Failure, OSError) as error:
-                # That is the nearest that there is: what was between the two went when it had got
-                # the next as its base.
-                done.warnings.append(
-                    f"{self.account_dir.user}: {snapshot.name} can't be read, so the snapshots it "
-                    f"needs are kept: {explain(error)}"
-                )
-                if base := compaction.choose_bases(snapshots).get(snapshot.name):
-                    going.discard(base.name)
-        return headers
-
-    def _chain_names(self, snapshot: Manifest, done: MaintenanceResult) -> set[str]:
-        """Return the names of those that a snapshot needs; none where that can't be told."""
-        try:
-            self._refresh(done)
-            return {one.name for one in chain.read_chain(self.account_dir, done.listing, snapshot)}
-        except (Failure, OSError):
-            return set()
+        Pruning(self.account_dir, self.policy, self.stopping, self._check_free_space, done).prune()
 
     def _compact(self, done: MaintenanceResult) -> None:
         """Compact the oldest first: while its base is plain, there is little to put together."""
@@ -258,7 +135,7 @@ class Maintenance:
                 )
             else:
                 self._compact_all(done.listing.snapshots, done)
-        self._refresh(done)
+        done.refresh(self.account_dir)
         if done.listing.snapshots:
             newest = done.listing.snapshots[0]
             done.listing = page_hashes.remove_other_page_hashes(
@@ -275,7 +152,7 @@ class Maintenance:
             ):
                 continue
             try:
-                self._refresh(done)
+                done.refresh(self.account_dir)
                 self._check_free_space()
                 step = Compaction(self.account_dir, done.listing, self._check_free_space)
                 if compacted := step.pack_snapshot(snapshot, bases[snapshot.name]):
