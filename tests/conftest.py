@@ -21,7 +21,7 @@ from typing import Any
 
 import hypothesis
 import pytest
-import sandbox
+from support import sandbox
 from support.sampling import is_soak, seed
 
 from demo.grow import grow

@@ -22,7 +22,7 @@ from support.sampling import amount, is_soak, sample, seed
 ROOT = Path(__file__).resolve().parent.parent.parent
 # the service may execute nothing in the places that it may write
 PLACE = "/usr/lib/t3-backup-tests"
-CONFINED = f"cd {PLACE} && exec /usr/bin/python3 tests/sandbox.py"
+CONFINED = f"cd {PLACE} && exec /usr/bin/python3 tests/support/sandbox.py"
 KINDS = ("normal", "faults")
 PROGRAMS = ("files", "vfs")
 VALUES = [

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from made import made
+from support.manifests import made
 
 from t3_backup.accounts import Account
 from t3_backup.autoupdate import adopt, journal_runner, npm, rollback, snapshots, upgrade

@@ -16,8 +16,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
-from account_dirs import data_path, listed, strays_of
 from conftest import DATA, MIB, Answer, Land, commit_row
+from support.account_folders import data_path, listed, strays_of
 
 from demo.users import User
 from t3_backup.history.verify import verify_snapshot

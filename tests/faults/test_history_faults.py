@@ -19,7 +19,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
-from account_dirs import (
+from conftest import BOUND_S, MIB, needs_root, until
+from faults.disks import disk, make_image, mounted, needs_mkfs, needs_strace
+from support.account_folders import (
     ALL,
     changed,
     clear,
@@ -33,8 +35,6 @@ from account_dirs import (
     page,
     seal,
 )
-from conftest import BOUND_S, MIB, needs_root, until
-from faults.disks import disk, make_image, mounted, needs_mkfs, needs_strace
 from support.sampling import amount, sample
 
 from t3_backup.errors import Failure

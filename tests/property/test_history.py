@@ -17,7 +17,10 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from account_dirs import (
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+from support.account_folders import (
     ROOMY,
     START,
     changed,
@@ -29,9 +32,6 @@ from account_dirs import (
     seal,
     strays_of,
 )
-from hypothesis import settings
-from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from t3_backup.errors import Cancelled, Failure
 from t3_backup.history import retention

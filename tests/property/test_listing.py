@@ -10,9 +10,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
-from account_dirs import changed, image, listed, maintenance, opened, seal
 from hypothesis import given
 from hypothesis import strategies as st
+from support.account_folders import changed, image, listed, maintenance, opened, seal
 
 from t3_backup.history.maintenance import DELTA as DELTA_MODE
 from t3_backup.history.maintenance import OFF

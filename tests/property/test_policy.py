@@ -7,7 +7,10 @@ from datetime import datetime, timedelta
 from itertools import accumulate
 
 import pytest
-from histories import (
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from support.manifests import NOON
+from support.snapshot_histories import (
     COUNTS,
     GOOD,
     KEEPS,
@@ -22,9 +25,6 @@ from histories import (
     stay,
     verified,
 )
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from made import NOON
 
 from t3_backup.history.retention import Policy, decide_retention, label_kind
 from t3_backup.store.manifest import Manifest

@@ -6,7 +6,10 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from histories import (
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+from support.manifests import NOON
+from support.snapshot_histories import (
     GOOD,
     KEEPS,
     YEARS,
@@ -21,9 +24,6 @@ from histories import (
     stay,
     verified,
 )
-from hypothesis import assume, given, settings
-from hypothesis import strategies as st
-from made import NOON
 
 from t3_backup.history.retention import decide_retention, label_kind
 from t3_backup.store.manifest import Manifest

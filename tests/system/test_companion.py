@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import sandbox
 from conftest import Answer, Land, commit_row, give_database, needs_root
+from support import sandbox
 
 from demo.users import User
 from t3_backup import accounts, settings

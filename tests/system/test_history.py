@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Self
 
 import pytest
-import sandbox
 from conftest import MIB, Answer, Land, needs_root, until
+from support import sandbox
 from support.sampling import amount, sample
 from system.test_restore import dump
 

@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 from conftest import DATA, ROOT, Land, needs_root
-from made import NOON, made
+from support.manifests import NOON, made
 
 from demo.users import User
 from t3_backup.monitor import html

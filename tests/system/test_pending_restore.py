@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
-import sandbox
 from conftest import Land, needs_root, until
+from support import sandbox
 
 from demo.users import User
 

@@ -11,8 +11,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import sandbox
 from conftest import Land, commit_row, needs_root
+from support import sandbox
 
 from demo.users import User
 

@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import sandbox
 from conftest import DATA, ROOT, Answer, Land, commit_row, needs_root
-from made import reseal
+from support import sandbox
+from support.manifests import reseal
 
 from demo.users import User
 from t3_backup.system.atomic_file import replace_file

@@ -17,8 +17,8 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
-import sandbox
 from conftest import DATA, Answer, Land, commit_row, give_database, needs_root, until
+from support import sandbox
 
 from demo.users import User
 from demo.writer import Writer

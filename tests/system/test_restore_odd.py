@@ -18,9 +18,9 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
-import sandbox
 from conftest import Answer, Land, needs_root
 from faults.disks import needs_strace
+from support import sandbox
 from system.test_restore import beside, change, dump, leave_newer_rows_in_a_wal, restored, run_as
 
 from demo.users import User

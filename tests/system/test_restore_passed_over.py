@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import sandbox
 from conftest import Answer, Land, needs_root
+from support import sandbox
 from system.test_companion import age, companions
 from system.test_pending_restore import held_restore
 

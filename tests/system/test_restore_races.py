@@ -19,9 +19,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-import sandbox
 from conftest import BOUND_S, ROOT, Land, give_database, needs_root, until, user_name
 from faults.disks import needs_strace
+from support import sandbox
 from system.test_restore import (
     IN_USE,
     beside,

@@ -21,9 +21,9 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-import sandbox
 from conftest import DATA, Answer, Land, commit_row, needs_root
-from made import reseal, sealed
+from support import sandbox
+from support.manifests import reseal, sealed
 from support.sampling import amount
 
 from demo.users import User

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 from conftest import DATA, ROOT, Answer, Land, needs_root
-from made import reseal
+from support.manifests import reseal
 
 from demo.users import User
 from t3_backup.text import format_time, utc_now

@@ -21,8 +21,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import sandbox
 from conftest import DATA, ROOT, Answer, Land, commit_row, needs_root, started, until
+from support import sandbox
 from support.sampling import amount, chance
 
 from demo.users import User

@@ -10,8 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import sandbox
 from conftest import Land, children, commit_row, needs_root, status_of, until
+from support import sandbox
 
 from demo.users import User
 from demo.writer import Writer

@@ -17,7 +17,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-import sandbox
 from conftest import (
     BOUND_S,
     DATA,
@@ -31,6 +30,7 @@ from conftest import (
     status_of,
     user_name,
 )
+from support import sandbox
 
 from demo.users import User, run_alone
 

@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from made import NOON, made
+from support.manifests import NOON, made
 
 from t3_backup.backup.result import AccountResult
 from t3_backup.monitor import attempts

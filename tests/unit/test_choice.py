@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from made import made
+from support.manifests import made
 
 from t3_backup.errors import Failure, UsageError
 from t3_backup.store.manifest import Manifest

@@ -11,9 +11,9 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-import account_dirs
 import pytest
-from account_dirs import (
+from support import account_folders
+from support.account_folders import (
     ALL,
     PAGE,
     changed,
@@ -27,7 +27,7 @@ from account_dirs import (
     seal,
     stat_data,
 )
-from made import made
+from support.manifests import made
 
 from t3_backup.errors import Failure
 from t3_backup.history import chain, compaction, delta, page_hashes, retention
@@ -43,7 +43,7 @@ from t3_backup.system import native
 
 @pytest.fixture
 def account_dir(tmp_path: Path) -> Iterator[AccountDir]:
-    with account_dirs.opened(tmp_path) as account_dir:
+    with account_folders.opened(tmp_path) as account_dir:
         yield account_dir
 
 
@@ -54,8 +54,8 @@ def days(account_dir: AccountDir, count: int, pages: int = 40) -> list[bytes]:
     for day in range(1, count):
         images.append(
             changed(images[-1], [day % pages], day)
-            + account_dirs.page(1, day)
-            + account_dirs.page(2, day)
+            + account_folders.page(1, day)
+            + account_folders.page(2, day)
         )
         seal(account_dir, images[-1])
     return images
@@ -245,7 +245,7 @@ def test_one_that_takes_no_less_room_packed_stays_plain_and_is_left_alone(
 ) -> None:
     random = Random(1)
     images = [
-        account_dirs.HEADER + random.randbytes(40 * PAGE - len(account_dirs.HEADER))
+        account_folders.HEADER + random.randbytes(40 * PAGE - len(account_folders.HEADER))
         for _ in range(2)
     ]
     for data in images:
@@ -353,7 +353,7 @@ def test_the_reserve_is_not_written_into(account_dir: AccountDir) -> None:
     done = maintenance(
         account_dir,
         ALL,
-        limits=replace(account_dirs.ROOMY, reserve=6 << 20, free_bytes=lambda: next(free)),
+        limits=replace(account_folders.ROOMY, reserve=6 << 20, free_bytes=lambda: next(free)),
     ).tidy()
     assert done.compacted == []
     assert all("must stay so (T3_BACKUP_RESERVE)" in warning for warning in done.warnings)
@@ -362,7 +362,9 @@ def test_the_reserve_is_not_written_into(account_dir: AccountDir) -> None:
 
 def test_where_others_have_written_into_the_reserve_room_is_made(account_dir: AccountDir) -> None:
     images = days(account_dir, 3)
-    done = maintenance(account_dir, ALL, limits=replace(account_dirs.ROOMY, reserve=2 << 40)).tidy()
+    done = maintenance(
+        account_dir, ALL, limits=replace(account_folders.ROOMY, reserve=2 << 40)
+    ).tidy()
     assert (len(done.compacted), done.warnings) == (2, [])
     must_hold(account_dir, images)
 

@@ -11,9 +11,9 @@ from hashlib import sha256
 from random import Random
 
 import pytest
-from account_dirs import PAGE, image
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.account_folders import PAGE, image
 
 from t3_backup.history import delta
 from t3_backup.history.delta import Delta, Header

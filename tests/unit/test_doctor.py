@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from made import NOON, made
+from support.manifests import NOON, made
 
 from t3_backup import settings
 from t3_backup.doctor import checks

@@ -10,8 +10,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from made import made
 from support.descriptors import leaves_no_file_open
+from support.manifests import made
 
 from t3_backup.errors import Failure, UsageError
 from t3_backup.history import verify

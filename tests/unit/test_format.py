@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from account_dirs import (
+from support.account_folders import (
     ALL,
     PAGE,
     changed,

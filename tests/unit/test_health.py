@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from made import NOON, made
+from support.manifests import NOON, made
 
 from t3_backup.monitor import health
 from t3_backup.monitor import status as monitor_status

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from made import made
+from support.manifests import made
 
 from t3_backup.backup.result import AccountResult
 from t3_backup.output import console, journald

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 from conftest import ROOT, Answer
-from made import made
+from support.manifests import made
 
 from t3_backup.store.manifest import Manifest
 from t3_backup.store.store import Store

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from made import CENSUS, NOON, made, sealed
+from support.manifests import CENSUS, NOON, made, sealed
 
 from t3_backup.store.census import Census
 from t3_backup.store.manifest import FORMAT, METHODS, VERDICTS, Manifest

@@ -11,9 +11,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-import made as manifests
 import pytest
 from conftest import ROOT
+from support import manifests
 
 from t3_backup import settings
 from t3_backup.autoupdate import settings as bump_settings

@@ -11,7 +11,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from made import NOON, made
+from support.manifests import NOON, made
 
 import t3_backup
 from t3_backup.monitor import metrics, status

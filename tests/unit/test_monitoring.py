@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from conftest import ROOT
-from made import NOON, made
+from support.manifests import NOON, made
 
 from t3_backup.autoupdate import journal, main, settings
 from t3_backup.autoupdate import metrics as bump_metrics

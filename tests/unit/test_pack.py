@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 import zstandard
-from made import made
+from support.manifests import made
 
 from t3_backup.errors import SourceError
 from t3_backup.store.manifest import Companion, Manifest

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from made import NOON, made
+from support.manifests import NOON, made
 
 from t3_backup.monitor import chart, html
 from t3_backup.monitor.attempts import Attempt

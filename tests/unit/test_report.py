@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 from conftest import ROOT, Land, needs_root
-from made import NOON, made
+from support.manifests import NOON, made
 
 from demo.users import User
 from t3_backup.backup.result import AccountResult

@@ -8,7 +8,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from made import CENSUS, NOON, made
+from support.manifests import CENSUS, NOON, made
 
 from t3_backup.output import restore_messages
 from t3_backup.restore.in_place import Restored

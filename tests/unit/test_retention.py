@@ -8,8 +8,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from histories import kept, numbers, snapshot
-from made import NOON
+from support.manifests import NOON
+from support.snapshot_histories import kept, numbers, snapshot
 
 from t3_backup.history.retention import Policy, decide_retention
 from t3_backup.settings import load

@@ -15,9 +15,9 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from account_dirs import clear, data_path, listed, strays_of
-from made import NOON, made
+from support.account_folders import clear, data_path, listed, strays_of
 from support.descriptors import leaves_no_file_open
+from support.manifests import NOON, made
 
 from t3_backup.errors import StoreError
 from t3_backup.store.account_dir import AccountDir
@@ -77,7 +77,7 @@ sys.path[:0] = [{str(ROOT)!r}, {str(ROOT / "tests")!r}]
 from dataclasses import replace
 from pathlib import Path
 from datetime import timedelta
-from made import NOON, made
+from support.manifests import NOON, made
 from t3_backup.store.store import Store
 with Store.open(Path({str(tmp_path / "store")!r})) as store, store.account_dir("alice") as account_dir:
     [old] = account_dir.read_listing().snapshots

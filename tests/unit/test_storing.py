@@ -7,9 +7,9 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-import account_dirs
 import pytest
-from account_dirs import (
+from support import account_folders
+from support.account_folders import (
     ALL,
     PAGE,
     changed,
@@ -30,7 +30,7 @@ from t3_backup.system import native
 
 @pytest.fixture
 def account_dir(tmp_path: Path) -> Iterator[AccountDir]:
-    with account_dirs.opened(tmp_path) as account_dir:
+    with account_folders.opened(tmp_path) as account_dir:
         yield account_dir
 
 

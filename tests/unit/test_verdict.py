@@ -6,7 +6,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from made import CENSUS, made
+from support.manifests import CENSUS, made
 
 from t3_backup.backup.verdict import Judgement, choose_yardstick, find_disagreements, judge_copy
 from t3_backup.store.census import Census

@@ -12,8 +12,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from made import made
-
+from support.manifests import made
 from t3_backup.backup import publish
 from t3_backup.backup.publish import Published
 from t3_backup.history import chain

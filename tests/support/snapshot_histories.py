@@ -8,8 +8,8 @@ from itertools import pairwise
 
 from hypothesis import assume
 from hypothesis import strategies as st
-from made import made
 
+from support.manifests import made
 from t3_backup.history.retention import Policy, decide_retention
 from t3_backup.store.manifest import Manifest
 from t3_backup.text import format_time
