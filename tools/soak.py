@@ -125,7 +125,7 @@ class Soak:
             environ = os.environ | {"PYTHONPATH": "."}
             unfinished = self.folder / f"packages-{os.getpid()}"
             subprocess.run(
-                [PYTHON, "-m", "booted.package", unfinished],
+                [PYTHON, "-m", "support.packages", unfinished],
                 cwd=ROOT / "tests",
                 env=environ,
                 check=True,

@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from booted import package
-from booted.machine import Machine
-from booted.machine import machine as boot
-from booted.tree import SUITES
+from support import packages
+from support.booted.debian_trees import SUITES
+from support.booted.machine import Machine
+from support.booted.machine import machine as boot
 from support.sampling import is_soak
 
 
@@ -35,22 +35,22 @@ def suite(request: pytest.FixtureRequest) -> str:
 @pytest.fixture(scope="session")
 def deb(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The package of the backup: that of T3_TEST_DEB, or one built now."""
-    return package.given("T3_TEST_DEB") or package.build(
-        package.checkout(tmp_path_factory.mktemp("deb") / "t3-backup")
+    return packages.given("T3_TEST_DEB") or packages.build(
+        packages.checkout(tmp_path_factory.mktemp("deb") / "t3-backup")
     )
 
 
 @pytest.fixture(scope="session")
 def autoupdate_deb(deb: Path) -> Path:
     """The package of the bump, made in the same build."""
-    return package.beside(deb)
+    return packages.beside(deb)
 
 
 @pytest.fixture(scope="session")
 def newer(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same with a higher version: that of T3_TEST_NEWER_DEB, or one built now."""
     folder = tmp_path_factory.mktemp("newer") / "t3-backup"
-    return package.given("T3_TEST_NEWER_DEB") or package.build_newer(package.checkout(folder))
+    return packages.given("T3_TEST_NEWER_DEB") or packages.build_newer(packages.checkout(folder))
 
 
 @pytest.fixture
@@ -58,11 +58,3 @@ def installed(suite: str, deb: Path) -> Iterator[Machine]:
     """A machine with the package."""
     with boot(suite, packages=[deb]) as booted:
         yield booted
-
-
-def install(machine: Machine, deb: Path, *options: str, stdin: str = "") -> str:
-    """Install the package as its documentation says; what apt said."""
-    machine.copy_in(deb, f"/root/{deb.name}")
-    return machine.run(
-        "apt", "install", "--yes", *options, f"/root/{deb.name}", stdin=stdin
-    ).text.replace("\r\n", "\n")  # dpkg has a terminal

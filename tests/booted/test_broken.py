@@ -7,8 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from booted.machine import Machine
-from booted.people import MAP, SERVICE, STORE, add
+from support.booted.machine import Machine
+from support.booted.users import MAP, SERVICE, STORE, add
 
 ELSEWHERE = "/srv/backups"
 

@@ -8,9 +8,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from booted import t3
-from booted.people import unit_of
-from booted.t3 import (
+from fake_t3 import STEPS
+from support.booted import t3_servers
+from support.booted.t3_deployment import Town, listed
+from support.booted.t3_deployment import town as settled
+from support.booted.t3_servers import (
     USERS,
     autoupdate,
     browser,
@@ -21,9 +23,7 @@ from booted.t3 import (
     watched,
     write_something,
 )
-from booted.town import Town, listed
-from booted.town import town as settled
-from fake_t3 import STEPS
+from support.booted.users import unit_of
 from support.sampling import sample
 
 # What goes wrong while the server runs; how it stops is seen when it is taken back only, and what
@@ -55,9 +55,9 @@ def test_a_plain_installation_is_taken_over_and_nothing_is_restarted(town: Town)
     assert town.main_pids() == before
     assert versions(town.machine) == dict.fromkeys(USERS, "0.0.24")
     town.machine.run("systemctl", "restart", unit_of("bob"))
-    town.machine.until(lambda: t3.answers(town.machine, "bob"), "server")
+    town.machine.until(lambda: t3_servers.answers(town.machine, "bob"), "server")
     program = town.machine.sh('tr "\\0" "\\n" <"/proc/$1/cmdline"', town.main_pids()["bob"]).out
-    assert f"{t3.ROOT}/bob/current/bin/t3" in program
+    assert f"{t3_servers.ROOT}/bob/current/bin/t3" in program
     assert town.machine.run("t3", "--version").out == "t3 v0.0.24\n"
     assert status(town.machine)["accounts"][0]["version"] == "0.0.24"
     assert autoupdate(town.machine).code == 0, "all are where the pin wants them"
@@ -89,10 +89,10 @@ def test_a_drop_in_that_has_the_last_word_over_ours_is_told_before_anything_is_c
 
 @pytest.mark.parametrize("variant", TURNED_AWAY)
 def test_the_gate_turns_a_bad_version_away_and_nothing_is_touched(town: Town, variant: str) -> None:
-    t3.offer(town.machine, "0.0.25", variant)
+    t3_servers.offer(town.machine, "0.0.25", variant)
     town.forget("0.0.25")
     before, pids = town.content(), town.main_pids()
-    answer = t3.autoupdate_in_a_hurry(town.machine, "--to", "0.0.25")
+    answer = t3_servers.autoupdate_in_a_hurry(town.machine, "--to", "0.0.25")
     assert answer.code == 1, answer
     assert f"turned away by the gate at {STEPS[variant]}" in answer.err
     assert (town.content(), town.main_pids()) == (before, pids)
@@ -107,18 +107,18 @@ def test_a_version_that_fails_on_a_real_server_is_taken_back_with_the_data(
     """The gate can't see it: it is broken on the real servers alone."""
     machine = town.machine
     town.forget("0.0.25")
-    t3.offer(machine, "0.0.25", variant, live_only=True)
+    t3_servers.offer(machine, "0.0.25", variant, live_only=True)
     for user in USERS:
         write_something(machine, user, town.cookies[user])
     before = town.content()
-    machine.write(t3.LIVE, "")
+    machine.write(t3_servers.LIVE, "")
     try:
         with watched(machine) as gaps:
             answer = autoupdate(
                 machine, "--to", "0.0.25", env={"T3_AUTOUPDATE_PATIENCE": str(PATIENCE_S)}
             )
     finally:
-        machine.run("rm", "-f", t3.LIVE)
+        machine.run("rm", "-f", t3_servers.LIVE)
     assert answer.code == 1, answer
     told = re.search(
         r"(\w+): 0\.0\.25 failed: .*, ([\d.]+) s without a server \((.*)\)", answer.text
@@ -148,7 +148,7 @@ def test_a_version_that_fails_on_a_real_server_is_taken_back_with_the_data(
         assert browser(machine, user, "session", town.cookies[user]) is True, (
             "who was logged in still is"
         )
-        assert t3.running_version(machine, user) == "0.0.24"
+        assert t3_servers.running_version(machine, user) == "0.0.24"
     assert versions(machine) == dict.fromkeys(USERS, "0.0.24")
     again = autoupdate(machine, "--to", "0.0.25")
     assert again.code == 1
@@ -161,7 +161,7 @@ def test_a_version_that_fails_on_a_real_server_is_taken_back_with_the_data(
 def test_a_good_version_is_switched_to_and_everybody_can_log_in(town: Town) -> None:
     machine = town.machine
     town.forget("0.0.25")
-    t3.offer(machine, "0.0.25")
+    t3_servers.offer(machine, "0.0.25")
     before = town.content()
     with watched(machine) as gaps:
         answer = autoupdate(machine, "--to", "0.0.25", "--json")
@@ -172,7 +172,7 @@ def test_a_good_version_is_switched_to_and_everybody_can_log_in(town: Town) -> N
     assert machine.run("t3", "--version").out == "t3 v0.0.25\n", (
         "the program of every account without one of its own moves last"
     )
-    t3.assert_not_mixed(machine)
+    t3_servers.assert_not_mixed(machine)
     for user in USERS:
         assert history(content(machine, user)) == history(before[user])
         names = [
@@ -206,7 +206,7 @@ def test_a_rollback_says_what_is_lost_and_is_undone_by_one_command(town: Town) -
     assert "say --yes" in refused.err
     done = autoupdate(machine, "rollback", "--user", "alice", "--yes")
     assert done.code == 0, done
-    t3.assert_not_mixed(machine)
+    t3_servers.assert_not_mixed(machine)
     assert versions(machine) == {"alice": "0.0.24", "bob": "0.0.25", "carol": "0.0.25"}
     assert history(content(machine, "alice")) != history(here)
     undone = autoupdate(machine, "rollback", "--undo", "--yes")
@@ -214,4 +214,4 @@ def test_a_rollback_says_what_is_lost_and_is_undone_by_one_command(town: Town) -
     assert versions(machine) == dict.fromkeys(USERS, "0.0.25")
     assert history(content(machine, "alice")) == history(here)
     assert browser(machine, "alice", "session", cookie) is True
-    t3.assert_not_mixed(machine)
+    t3_servers.assert_not_mixed(machine)

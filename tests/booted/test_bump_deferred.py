@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from booted import t3
-from booted.machine import Machine
-from booted.people import unit_of
-from booted.t3 import USERS, autoupdate, browser, content, history, status, versions
-from booted.town import Town
-from booted.town import town as settled
+from support.booted import t3_servers
+from support.booted.machine import Machine
+from support.booted.t3_deployment import Town
+from support.booted.t3_deployment import town as settled
+from support.booted.t3_servers import USERS, autoupdate, browser, content, history, status, versions
+from support.booted.users import unit_of
 
 OLD, NEW = "0.0.24", "0.0.25"
 # an agent runs beneath his unit, a turn is in flight in her database; alice is idle
@@ -29,13 +29,13 @@ def town(
 ) -> Iterator[Town]:
     with settled(suite, deb, autoupdate_deb, grown(8)) as found:
         found.machine.run("mkdir", "-p", TEXTFILES)
-        t3.offer(found.machine, NEW)
+        t3_servers.offer(found.machine, NEW)
         yield found
 
 
 def phases(machine: Machine) -> dict[str, str]:
     """Of each account, as the journal on the disk has it now; none where there is none."""
-    found = machine.run("cat", f"{t3.ROOT}/journal.json", check=False)
+    found = machine.run("cat", f"{t3_servers.ROOT}/journal.json", check=False)
     return (
         {move["user"]: move["phase"] for move in json.loads(found.out)["moves"]}
         if found.code == 0
@@ -53,7 +53,7 @@ def restart_and_call(town: Town) -> None:
         machine.until(
             lambda user=user: town.main_pids()[user] not in ("0", before[user]), "new server"
         )
-        machine.until(lambda user=user: t3.answers(machine, user), "server")
+        machine.until(lambda user=user: t3_servers.answers(machine, user), "server")
         assert machine.run("t3", "--version", user=user).out == f"t3 v{OLD}\n"
         listed = machine.run(
             "t3", "auth", "pairing", "list", "--base-dir", f"/home/{user}/.t3", user=user
@@ -67,8 +67,8 @@ def assert_old(town: Town, users: tuple[str, ...], before: dict[str, dict[str, A
         found = content(town.machine, user)
         assert (found["level"], found["scopes"]) == (30, False)
         assert history(found) == history(before[user])
-        town.machine.until(lambda user=user: t3.answers(town.machine, user), "server")
-        assert t3.running_version(town.machine, user) == OLD
+        town.machine.until(lambda user=user: t3_servers.answers(town.machine, user), "server")
+        assert t3_servers.running_version(town.machine, user) == OLD
         assert browser(town.machine, user, "session", town.cookies[user]) is True
 
 
@@ -76,7 +76,7 @@ def assert_on(machine: Machine, expected: dict[str, str], everybody: str) -> Non
     """Who is on what, by link, server and login; `everybody`: the `t3` of whoever has none of his
     own."""
     assert versions(machine) == expected
-    t3.assert_not_mixed(machine)
+    t3_servers.assert_not_mixed(machine)
     checked = autoupdate(machine, "check", "--json")
     assert checked.code == 0, checked
     assert checked.document["accounts"] == {

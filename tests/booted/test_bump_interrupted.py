@@ -14,12 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from booted.conftest import install
-from booted.machine import Result
-from booted.machine import machine as boot
-from booted.people import STORE
-from booted.rounds import NEW, OLD, Rounds, under_way
-from booted.t3 import ROOT
+from support.booted.interrupted_bump import NEW, OLD, Rounds, under_way
+from support.booted.machine import Result, install_package
+from support.booted.machine import machine as boot
+from support.booted.t3_servers import ROOT
+from support.booted.users import STORE
 from support.sampling import amount, chance, counts
 
 KILLS = int(os.environ.get("T3_TEST_KILLS") or amount(8, 4))
@@ -191,7 +190,7 @@ def test_a_removal_ends_what_was_interrupted_and_is_refused_where_that_fails(
     assert rounds.look("alice")["held"]
     removed = machine.run(*remove, check=False)
     assert removed.code == 0, removed
-    install(machine, autoupdate_deb)
+    install_package(machine, autoupdate_deb)
     assert set(rounds.assert_whole(work, removed).values()) == {OLD}
 
 

@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from booted import t3
-from booted.machine import Machine, Result
-from booted.machine import machine as boot
-from booted.people import STORE, database, unit_of
-from booted.rounds import NEW, OLD, USERS, Rounds, under_way
-from booted.t3 import FREEZE, ROOT, autoupdate
+from support.booted import t3_servers
+from support.booted.interrupted_bump import NEW, OLD, USERS, Rounds, under_way
+from support.booted.machine import Machine, Result
+from support.booted.machine import machine as boot
+from support.booted.t3_servers import FREEZE, ROOT, autoupdate
+from support.booted.users import STORE, database, unit_of
 
 # The command, with another limit for npm.
 _IMPATIENT = "import sys; from t3_backup.autoupdate import main, npm; npm._SECONDS = {seconds}; sys.exit(main.main(sys.argv[1:]))"
@@ -52,7 +52,7 @@ def rounds(
     with boot(request.param, packages=[deb, autoupdate_deb]) as machine:
         found = Rounds(machine)
         found.settle(grown(8))
-        t3.offer(machine, NEW)
+        t3_servers.offer(machine, NEW)
         yield found
 
 
@@ -76,7 +76,7 @@ def state(rounds: Rounds) -> dict[str, Any]:
 def refused(rounds: Rounds, why: str, run: Callable[[], Result] | None = None) -> Result:
     """Have a bump refused in one line of error that says why; what it printed."""
     for user in USERS:
-        t3.write_something(rounds.machine, user, rounds.cookies[user])
+        t3_servers.write_something(rounds.machine, user, rounds.cookies[user])
     before = state(rounds)
     answer = run() if run else autoupdate(rounds.machine, "--to", NEW)
     assert answer.code == 1, answer
@@ -173,14 +173,14 @@ def test_a_database_of_which_no_snapshot_proves_is_told_before_anything_is_switc
     machine.run("cp", "-a", path, "/var/tmp/whole")
     machine.run("python3", "-c", _DAMAGE, path, user="bob")
     machine.run("systemctl", "start", unit_of("bob"))
-    machine.until(lambda: t3.answers(machine, "bob"), "server of bob")
+    machine.until(lambda: t3_servers.answers(machine, "bob"), "server of bob")
     try:
         refused(rounds, "bob: the snapshot state-")
     finally:
         machine.run("systemctl", "stop", unit_of("bob"))
         machine.run("cp", "-a", "/var/tmp/whole", path)
         machine.run("systemctl", "start", unit_of("bob"))
-        machine.until(lambda: t3.answers(machine, "bob"), "server of bob")
+        machine.until(lambda: t3_servers.answers(machine, "bob"), "server of bob")
 
 
 def test_a_bump_that_is_killed_while_npm_runs_is_in_nobodys_way(rounds: Rounds) -> None:
@@ -245,7 +245,7 @@ def test_a_server_that_outlives_the_stop_of_its_unit_is_told_and_nothing_is_swit
     assert left == "0"
     assert "t3-serve@alice.service was stopped, and t3 (pid " in answer.err
     assert {user: rounds.look(user) for user in USERS} == before
-    accounts = {one["user"]: one for one in t3.status(machine)["accounts"]}
+    accounts = {one["user"]: one for one in t3_servers.status(machine)["accounts"]}
     assert (
         accounts["alice"]["trouble"]
         == "its move has not ended; unless one is running: t3-autoupdate resume"

@@ -7,8 +7,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from booted import t3
-from booted.t3 import (
+from support.booted import t3_servers
+from support.booted.t3_deployment import Town, listed
+from support.booted.t3_deployment import town as settled
+from support.booted.t3_servers import (
     USERS,
     autoupdate,
     browser,
@@ -18,8 +20,6 @@ from booted.t3 import (
     versions,
     write_something,
 )
-from booted.town import Town, listed
-from booted.town import town as settled
 
 OLD, NEW = "0.0.24", "0.0.25"
 LATER = "/run/days-later"
@@ -44,7 +44,7 @@ def town(
     with settled(suite, deb, autoupdate_deb, grown(8)) as found:
         found.machine.write("/usr/lib/python3/dist-packages/days_later.py", _CLOCK)
         found.machine.write("/usr/lib/python3/dist-packages/days-later.pth", "import days_later\n")
-        t3.offer(found.machine, NEW)
+        t3_servers.offer(found.machine, NEW)
         yield found
 
 
@@ -64,7 +64,7 @@ def test_a_newer_t3_that_was_called_on_an_older_database_is_noticed_and_what_is_
     before = content(machine, "bob")
     assert (autoupdate(machine, "status").code, before["level"]) == (0, 30)
     newer = machine.run(
-        f"{t3.ROOT}/versions/{NEW}/bin/t3",
+        f"{t3_servers.ROOT}/versions/{NEW}/bin/t3",
         "auth",
         "pairing",
         "list",
@@ -73,7 +73,7 @@ def test_a_newer_t3_that_was_called_on_an_older_database_is_noticed_and_what_is_
         user="bob",
     )
     assert "Running migration 31" in newer.err
-    assert t3.running_version(machine, "bob") == OLD, "it runs on, as if nothing were"
+    assert t3_servers.running_version(machine, "bob") == OLD, "it runs on, as if nothing were"
 
     said = autoupdate(machine, "status")
     assert said.code == 1
@@ -159,9 +159,9 @@ def test_a_week_later_it_is_rolled_back_out_of_a_compacted_history_and_that_is_u
     )
     assert done.code == 0, done
     assert versions(machine) == {"alice": OLD, "bob": NEW, "carol": NEW}
-    t3.assert_not_mixed(machine)
+    t3_servers.assert_not_mixed(machine)
     then = content(machine, user)
-    assert (then["level"], t3.running_version(machine, user)) == (30, OLD)
+    assert (then["level"], t3_servers.running_version(machine, user)) == (30, OLD)
     assert history(then) != history(here)
     checked = autoupdate(machine, "check", "--json")
     assert checked.code == 0, "the old one is logged in to beside the new ones"
@@ -174,6 +174,6 @@ def test_a_week_later_it_is_rolled_back_out_of_a_compacted_history_and_that_is_u
     assert versions(machine) == dict.fromkeys(USERS, NEW)
     assert history(content(machine, user)) == history(here), "with the data of the whole week"
     assert browser(machine, user, "session", town.cookies[user]) is True
-    t3.assert_not_mixed(machine)
+    t3_servers.assert_not_mixed(machine)
     assert autoupdate(machine, "check").code == 0
     assert autoupdate(machine, "status").code == 0

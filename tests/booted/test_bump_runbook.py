@@ -8,16 +8,16 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from booted import t3
-from booted.machine import Machine
-from booted.machine import machine as boot
-from booted.people import STORE, unit_of
-from booted.runbook import Page, Reader
-from booted.t3 import USERS, autoupdate, browser, versions, write_something
 from conftest import ROOT
+from support.booted import t3_servers
+from support.booted.machine import Machine
+from support.booted.machine import machine as boot
+from support.booted.runbook import Page, Reader
+from support.booted.t3_servers import USERS, autoupdate, browser, versions, write_something
+from support.booted.users import STORE, unit_of
 
 PAGE = Page.read(ROOT / "docs" / "runbooks" / "t3-version-bump.md")
-JOURNAL = f"{t3.ROOT}/journal.json"
+JOURNAL = f"{t3_servers.ROOT}/journal.json"
 # Until a move of the bump that was started is in a phase; then what is to come upon it.
 _UNTIL = """until grep -q '"phase": "'"$1"'"' "$2" 2>/dev/null; do kill -0 $bump; done"""
 
@@ -29,7 +29,7 @@ def reader(
     """In a machine with three servers of 0.0.24 as npm has installed it; all of it kept as it was,
     for each test to begin with."""
     with boot(suite, packages=[deb, autoupdate_deb]) as machine:
-        t3.settle(machine, grown(8))
+        t3_servers.settle(machine, grown(8))
         machine.sh(
             "systemctl stop 't3-serve@*'; mkdir -p /srv/kept; cp -a /home /etc/default/t3-autoupdate /srv/kept"
         )
@@ -49,10 +49,10 @@ def fresh(reader: Reader) -> Reader:
         cp -a /srv/kept/home/* /home/
         cp -a /srv/kept/t3-autoupdate /etc/default/
         """,
-        t3.ROOT, STORE,
+        t3_servers.ROOT, STORE,
     )  # fmt: skip
-    t3.npm_install_globally(machine, "0.0.24")
-    t3.offer(machine, "0.0.25")
+    t3_servers.npm_install_globally(machine, "0.0.24")
+    t3_servers.offer(machine, "0.0.25")
     serve(machine)
     return reader
 
@@ -77,24 +77,24 @@ def serve(machine: Machine) -> None:
     for user in USERS:
         machine.run("systemctl", "start", unit_of(user))
     for user in USERS:
-        machine.until(lambda user=user: t3.answers(machine, user), f"server of {user}")
+        machine.until(lambda user=user: t3_servers.answers(machine, user), f"server of {user}")
 
 
 def are_all_on(machine: Machine, version: str) -> bool:
     """Programs, data and servers, which must fit each other."""
-    t3.assert_not_mixed(machine)
+    t3_servers.assert_not_mixed(machine)
     return versions(machine) == dict.fromkeys(USERS, version)
 
 
 @contextmanager
 def broken_on_real_servers(machine: Machine, variant: str) -> Iterator[None]:
     """The gate passes 0.0.25, and real servers show what is wrong with it."""
-    t3.offer(machine, "0.0.25", variant, live_only=True)
-    machine.write(t3.LIVE, "")
+    t3_servers.offer(machine, "0.0.25", variant, live_only=True)
+    machine.write(t3_servers.LIVE, "")
     try:
         yield
     finally:
-        machine.run("rm", "-f", t3.LIVE)
+        machine.run("rm", "-f", t3_servers.LIVE)
 
 
 def test_a_plain_installation_is_taken_over(fresh: Reader) -> None:
@@ -122,7 +122,7 @@ def test_everybody_comes_to_the_new_version(adopted: Reader) -> None:
 
 
 def test_a_version_that_the_gate_turns_away_changes_nothing(adopted: Reader) -> None:
-    t3.offer(adopted.machine, "0.0.25", "pairing-renamed")
+    t3_servers.offer(adopted.machine, "0.0.25", "pairing-renamed")
     adopted.follow("The gate turned it away")
     assert are_all_on(adopted.machine, "0.0.24")
 
@@ -133,7 +133,7 @@ def test_a_version_that_fails_on_a_real_server_is_looked_into_and_thawed(adopted
         adopted.follow("It went back by itself")
     assert are_all_on(machine, "0.0.24")
     assert machine.sh("stat -c '%a %U' /root/alice-postbump-failed.sqlite").out == "600 root\n"
-    assert t3.status(machine)["frozen"] is None
+    assert t3_servers.status(machine)["frozen"] is None
 
 
 def test_who_is_at_work_is_waited_for_and_then_not(adopted: Reader) -> None:
@@ -147,7 +147,7 @@ def test_a_bump_that_was_killed_is_gone_on_with(adopted: Reader) -> None:
     script = f"""
     t3-autoupdate --to 0.0.25 >/dev/null 2>&1 & bump=$!
     {_UNTIL}
-    until (exec 3<>/dev/tcp/127.0.0.1/{t3.PORTS["alice"]}) 2>/dev/null; do kill -0 $bump; done
+    until (exec 3<>/dev/tcp/127.0.0.1/{t3_servers.PORTS["alice"]}) 2>/dev/null; do kill -0 $bump; done
     kill -9 $bump
     """
     adopted.machine.sh(script, "starting", JOURNAL, env={"T3_AUTOUPDATE_SETTLE": "60"})
@@ -164,7 +164,7 @@ def test_who_can_be_brought_to_neither_side_is_held_and_brought_up_again(adopted
     wait $bump && exit 9 || :
     """
     with broken_on_real_servers(machine, "no-cookie"):
-        machine.sh(script, "starting", JOURNAL, t3.ROOT, timeout=600)
+        machine.sh(script, "starting", JOURNAL, t3_servers.ROOT, timeout=600)
         machine.run("systemctl", "start", unit_of("alice"))
         assert machine.show(unit_of("alice"), "ActiveState") == {"ActiveState": "inactive"}, (
             "it is held"
@@ -176,7 +176,7 @@ def test_who_can_be_brought_to_neither_side_is_held_and_brought_up_again(adopted
 def test_who_has_called_a_newer_t3_can_log_in_again(adopted: Reader) -> None:
     machine = adopted.machine
     assert autoupdate(machine, "--to", "0.0.25", "--dry-run").code == 0
-    newer = f"{t3.ROOT}/versions/0.0.25/bin/t3"
+    newer = f"{t3_servers.ROOT}/versions/0.0.25/bin/t3"
     machine.run(
         "runuser",
         "-u",

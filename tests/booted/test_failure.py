@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from booted.machine import Machine
-from booted.machine import machine as boot
-from booted.people import SERVICE, STORE, add, database, held, idle, listed
+from support.booted.machine import Machine
+from support.booted.machine import machine as boot
+from support.booted.users import SERVICE, STORE, add, database, held, idle, listed
 
 from t3_backup import settings
 from t3_backup.doctor import units

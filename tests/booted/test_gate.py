@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from booted.gated import (
+from fake_t3 import STEPS
+from support.booted.gate_trials import (
     PRIVATE,
     SECRET,
     USERS,
@@ -27,8 +28,7 @@ from booted.gated import (
     town,
     under_way,
 )
-from booted.machine import Machine
-from fake_t3 import STEPS
+from support.booted.machine import Machine
 from support.sampling import amount, is_soak, sample
 
 from t3_backup.autoupdate.gate.gate import EMPTY

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from booted.machine import Machine
-from booted.machine import machine as boot
-from booted.people import SERVICE, STORE, add, database, held, idle, listed
+from support.booted.machine import Machine
+from support.booted.machine import machine as boot
+from support.booted.users import SERVICE, STORE, add, database, held, idle, listed
 
 from t3_backup.settings import DEFAULT_HOOKS
 

@@ -8,10 +8,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from booted.conftest import install
-from booted.machine import Machine
-from booted.machine import machine as boot
-from booted.people import MAP, PROOF_SERVICE, PROOF_TIMER, SERVICE, STORE, TIMER
+from support.booted.machine import Machine, install_package
+from support.booted.machine import machine as boot
+from support.booted.users import MAP, PROOF_SERVICE, PROOF_TIMER, SERVICE, STORE, TIMER
 
 SERVICES = (SERVICE, PROOF_SERVICE)
 FOLLOWING = [
@@ -27,7 +26,7 @@ def machine(suite: str, deb: Path) -> Iterator[Machine]:
     """On which nothing but the package was installed, and what that needs."""
     with boot(suite) as fresh:
         assert fresh.run("sh", "-c", "command -v python3", check=False).code != 0
-        install(fresh, deb)
+        install_package(fresh, deb)
         yield fresh
 
 

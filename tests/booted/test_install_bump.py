@@ -8,10 +8,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from booted.conftest import install
-from booted.machine import Machine
-from booted.machine import machine as boot
-from booted.people import MAP
+from support.booted.machine import Machine, install_package
+from support.booted.machine import machine as boot
+from support.booted.users import MAP
 
 SERVICES = ("t3-autoupdate.service", "t3-autoupdate-drain.service", "t3-autoupdate-resume.service")
 TIMERS = ("t3-autoupdate.timer", "t3-autoupdate-drain.timer")
@@ -27,8 +26,8 @@ pytestmark = pytest.mark.releases
 def machine(suite: str, deb: Path, autoupdate_deb: Path) -> Iterator[Machine]:
     """On which nothing but the packages was installed, and what they need."""
     with boot(suite) as fresh:
-        install(fresh, deb)
-        install(fresh, autoupdate_deb)
+        install_package(fresh, deb)
+        install_package(fresh, autoupdate_deb)
         yield fresh
 
 

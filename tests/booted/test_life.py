@@ -7,11 +7,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from booted.conftest import install
-from booted.machine import Machine
-from booted.machine import machine as boot
-from booted.package import NEWER
-from booted.people import SERVICE, STORE, TIMER, add, held, idle, listed, work
+from support.booted.machine import Machine, install_package
+from support.booted.machine import machine as boot
+from support.booted.users import SERVICE, STORE, TIMER, add, held, idle, listed, work
+from support.packages import NEWER
 
 STAMP = "/var/lib/systemd/timers/stamp-t3-backup-state.timer"
 CONFIGURATION = "/etc/logrotate.d/t3-backup"
@@ -78,7 +77,7 @@ def test_what_the_admin_decided_survives_upgrade_and_downgrade(
         (deb, ["--allow-downgrades"], older),
         (deb, ["--reinstall"], older),
     ):
-        install(machine, package, *options)
+        install_package(machine, package, *options)
         assert version(machine) == expected
         assert timer(machine) == ("inactive", "disabled")
         assert machine.show(SERVICE, "Nice") == {"Nice": "15"}
@@ -91,7 +90,7 @@ def test_an_enabled_timer_is_so_after_an_upgrade_and_no_backup_was_run_by_it(
 ) -> None:
     before = machine.show(SERVICE, "InvocationID")
     override(machine)
-    install(machine, newer)
+    install_package(machine, newer)
     assert timer(machine) == ("active", "enabled")
     assert machine.show(SERVICE, "InvocationID") == before
 
@@ -99,7 +98,7 @@ def test_an_enabled_timer_is_so_after_an_upgrade_and_no_backup_was_run_by_it(
 def test_an_upgrade_stops_no_running_backup(machine: Machine, newer: Path) -> None:
     work(machine, "alice")
     with held(machine, "alice") as pid:
-        install(machine, newer)
+        install_package(machine, newer)
         assert machine.show(SERVICE, "MainPID", "ActiveState") == {
             "MainPID": str(pid),
             "ActiveState": "activating",
@@ -114,7 +113,7 @@ def test_an_upgrade_stops_no_running_backup(machine: Machine, newer: Path) -> No
 
 def test_a_changed_configuration_is_asked_about_and_kept(machine: Machine, newer: Path) -> None:
     machine.sh(f"sed -i 's/weekly/monthly/' {CONFIGURATION}")
-    said = install(machine, newer, stdin="N\n")
+    said = install_package(machine, newer, stdin="N\n")
     assert f"Configuration file '{CONFIGURATION}'" in said
     assert "monthly" in machine.read(CONFIGURATION)
 
@@ -122,7 +121,7 @@ def test_a_changed_configuration_is_asked_about_and_kept(machine: Machine, newer
 def test_a_configuration_that_was_not_changed_is_renewed_without_a_question(
     machine: Machine, newer: Path
 ) -> None:
-    assert "Configuration file" not in install(machine, newer)
+    assert "Configuration file" not in install_package(machine, newer)
     assert "rotate 99" in machine.read(CONFIGURATION)
 
 
@@ -143,7 +142,7 @@ def test_a_removal_keeps_the_snapshots_and_a_new_installation_runs_no_backup_at_
         "LoadState": "not-found",
     }
     assert machine.failed() == []
-    install(machine, deb)
+    install_package(machine, deb)
     assert timer(machine) == ("active", "enabled")
     assert machine.show(TIMER, "LastTriggerUSec") == {"LastTriggerUSec": ""}
     assert machine.show(SERVICE, "ActiveState", "ExecMainStartTimestamp") == {

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from booted.machine import Machine
-from booted.people import SERVICE, add
+from support.booted.machine import Machine
+from support.booted.users import SERVICE, add
 
 LOG = "/var/log/t3-backup/t3-backup-state.log"
 

@@ -8,10 +8,9 @@ from datetime import datetime
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
-from booted.conftest import install
-from booted.machine import Machine
-from booted.machine import machine as boot
-from booted.people import SERVICE, STORE, TIMER, add, listed
+from support.booted.machine import Machine, install_package
+from support.booted.machine import machine as boot
+from support.booted.users import SERVICE, STORE, TIMER, add, listed
 
 DATA = Path(__file__).parent / "data"
 SCRIPT = "/usr/local/bin/t3-backup-state"
@@ -77,7 +76,7 @@ def test_the_package_takes_over_from_a_script_that_was_put_there_by_hand(
             'dd if=/dev/urandom of="$1" bs=4096 seek=20 count=1 conv=notrunc status=none', damaged
         )
 
-        todo = commands(install(machine, deb))
+        todo = commands(install_package(machine, deb))
         # Until they are called the script is what runs, and the doctor says so.
         assert machine.run("sh", "-c", "command -v t3-backup-state").out == f"{SCRIPT}\n"
         sick = machine.run("/usr/bin/t3-backup-state", "doctor", check=False)
@@ -126,4 +125,4 @@ def test_the_package_takes_over_from_a_script_that_was_put_there_by_hand(
         machine.run("t3-backup-state", "doctor")
         assert machine.failed() == []
         # Nothing more to say when the package is installed again.
-        assert "hand-made" not in install(machine, deb, "--reinstall")
+        assert "hand-made" not in install_package(machine, deb, "--reinstall")

@@ -8,10 +8,19 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from booted.conftest import install
-from booted.machine import Machine
-from booted.machine import machine as boot
-from booted.people import PROOF_SERVICE, PROOF_TIMER, SERVICE, STORE, add, held, idle, listed, work
+from support.booted.machine import CONFINEMENT_PROBE, Machine, install_package
+from support.booted.machine import machine as boot
+from support.booted.users import (
+    PROOF_SERVICE,
+    PROOF_TIMER,
+    SERVICE,
+    STORE,
+    add,
+    held,
+    idle,
+    listed,
+    work,
+)
 
 from t3_backup.settings import DEFAULT_HOOKS
 
@@ -195,7 +204,7 @@ def test_an_upgrade_ends_no_proof_and_a_removal_does_without_an_alarm(
 ) -> None:
     snapshots = [line for line in content(machine) if "/state-" in line]
     with held(machine, "alice", PROOF_SERVICE) as pid:
-        install(machine, newer)
+        install_package(machine, newer)
         assert machine.show(PROOF_SERVICE, "MainPID", "ActiveState") == {
             "MainPID": str(pid),
             "ActiveState": "activating",
@@ -210,10 +219,10 @@ def test_an_upgrade_ends_no_proof_and_a_removal_does_without_an_alarm(
 def test_it_can_write_to_the_store_and_to_no_log_nor_home(machine: Machine) -> None:
     """A probe in its place, under all the rest of the unit. In /home itself it could, where there
     is nothing."""
-    machine.copy_in(Path(__file__).parent / "probe.py", "/usr/local/lib/probe.py")
+    machine.copy_in(CONFINEMENT_PROBE, "/usr/local/lib/confinement_probe.py")
     for place in ("/home", "/dev/shm", STORE):
         machine.run("install", "-m", "755", "/usr/bin/true", f"{place}/program")
-    line = f"/usr/bin/python3 -I /usr/local/lib/probe.py /home /dev/shm {STORE}"
+    line = f"/usr/bin/python3 -I /usr/local/lib/confinement_probe.py /home /dev/shm {STORE}"
     machine.write(
         f"/etc/systemd/system/{PROOF_SERVICE}.d/probe.conf",
         f"[Service]\nExecStart=\nExecStart={line}\n",

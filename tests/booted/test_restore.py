@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from booted.machine import Machine
-from booted.machine import machine as boot
-from booted.people import SERVICE, STORE, add, database, events, give_units, listed, unit_of
+from support.booted.machine import Machine
+from support.booted.machine import machine as boot
+from support.booted.users import SERVICE, STORE, add, database, events, give_units, listed, unit_of
 
 UNIT = unit_of("alice")
 

@@ -10,9 +10,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from booted.machine import Machine, Result
-from booted.machine import machine as boot
-from booted.people import SERVICE, STORE, add, database, give_units, unit_of
+from support.booted.machine import Machine, Result
+from support.booted.machine import machine as boot
+from support.booted.users import SERVICE, STORE, add, database, give_units, unit_of
 
 USER = "race-serve"
 UNIT = unit_of(USER)

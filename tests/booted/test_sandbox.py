@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from booted.machine import Machine
-from booted.machine import machine as boot
-from booted.people import SERVICE, STORE, add, database
+from support.booted.machine import CONFINEMENT_PROBE, Machine
+from support.booted.machine import machine as boot
+from support.booted.users import SERVICE, STORE, add, database
 
 DATABASE = Path(__file__).resolve().parent.parent.parent / "demo" / "data" / "state-0.0.24.sqlite"
 LOG = "/var/log/t3-backup"
@@ -34,10 +34,10 @@ def machine(suite: str, deb: Path) -> Iterator[Machine]:
 @pytest.fixture(scope="module")
 def found(machine: Machine) -> dict[str, Any]:
     """What the probe tells."""
-    machine.copy_in(Path(__file__).parent / "probe.py", "/usr/local/lib/probe.py")
+    machine.copy_in(CONFINEMENT_PROBE, "/usr/local/lib/confinement_probe.py")
     for place in set(PLACES) - PRIVATE - {RUNTIME}:
         machine.run("install", "-m", "755", "/usr/bin/true", f"{place}/program")
-    line = f"/usr/bin/python3 -I /usr/local/lib/probe.py {' '.join(PLACES)}"
+    line = f"/usr/bin/python3 -I /usr/local/lib/confinement_probe.py {' '.join(PLACES)}"
     machine.write(
         f"/etc/systemd/system/{SERVICE}.d/probe.conf", f"[Service]\nExecStart=\nExecStart={line}\n"
     )

@@ -14,9 +14,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from booted.machine import Machine
-from booted.machine import machine as boot
-from booted.people import STORE
+from support.booted.machine import Machine
+from support.booted.machine import machine as boot
+from support.booted.users import STORE
 from support.sampling import amount, is_soak, sample, seed
 
 ROOT = Path(__file__).resolve().parent.parent.parent

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from booted.machine import Machine
-from booted.machine import machine as boot
-from booted.people import SERVICE, TIMER, Server, add, database, held, idle, listed, server
+from support.booted.machine import Machine
+from support.booted.machine import machine as boot
+from support.booted.users import SERVICE, TIMER, Server, add, database, held, idle, listed, server
 
 STAMP = "/var/lib/systemd/timers/stamp-t3-backup-state.timer"
 EVERY_SECOND = """

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from booted.gated import ROOT, town
-from booted.machine import Machine
+from support.booted.gate_trials import town
+from support.booted.machine import Machine
+from support.paths import ROOT
 
 _CALL = """
 import dataclasses, json, sys, time

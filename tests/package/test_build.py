@@ -12,8 +12,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
-from booted.package import checkout
 from conftest import ROOT
+from support.packages import checkout
 from support.sampling import is_soak
 
 import t3_backup

@@ -1,1 +1,1 @@
-"""What the tests share."""
+"""What the tests share: fixtures, helpers, and stand-ins, by name."""

@@ -1,6 +1,6 @@
 """The packages under test, built from this checkout as it stands, and some that are as they but for a higher version.
 
-`python3 -m booted.package FOLDER` makes both in `this` and `newer` there, for more than one run of
+`python3 -m support.packages FOLDER` makes both in `this` and `newer` there, for more than one run of
 the tests: T3_TEST_DEB and T3_TEST_NEWER_DEB name those folders.
 """
 
@@ -14,7 +14,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent.parent
+from support.paths import ROOT
+
 NEWER = "9.0"
 
 

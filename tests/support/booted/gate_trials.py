@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import fake_t3
-from booted.machine import Machine
-from booted.machine import machine as boot
-from booted.people import STORE, add
-from booted.t3 import LIMITS, TIMERS
 
-ROOT = Path(__file__).resolve().parent.parent.parent
+from support.booted.machine import Machine
+from support.booted.machine import machine as boot
+from support.booted.t3_servers import LIMITS, TIMERS
+from support.booted.users import STORE, add
+
 USERS = ("alice", "bob")
 VERSIONS = "/var/lib/t3-autoupdate/versions"
 SECRET = "that-nobody-else-has"  # in all that is a secret of alice's

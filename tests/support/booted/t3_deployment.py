@@ -9,11 +9,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from booted import t3
-from booted.machine import Machine
-from booted.machine import machine as boot
-from booted.people import unit_of
-from booted.t3 import USERS, browser, content, write_something
+from support.booted import t3_servers
+from support.booted.machine import Machine
+from support.booted.machine import machine as boot
+from support.booted.t3_servers import USERS, browser, content, write_something
+from support.booted.users import unit_of
 
 
 @dataclass
@@ -41,7 +41,10 @@ class Town:
     def forget(self, version: str) -> None:
         """A version is no longer on the disk: the next bump to it fetches it anew."""
         self.machine.run(
-            "rm", "-rf", f"{t3.ROOT}/versions/{version}", f"{t3.ROOT}/versions/{version}.json"
+            "rm",
+            "-rf",
+            f"{t3_servers.ROOT}/versions/{version}",
+            f"{t3_servers.ROOT}/versions/{version}.json",
         )
 
 
@@ -49,7 +52,7 @@ class Town:
 def town(suite: str, deb: Path, autoupdate_deb: Path, database: Path) -> Iterator[Town]:
     """One whose users are logged in to servers of 0.0.24."""
     with boot(suite, packages=[deb, autoupdate_deb]) as machine:
-        t3.settle(machine, database)
+        t3_servers.settle(machine, database)
         found = Town(machine)
         found.login()
         yield found

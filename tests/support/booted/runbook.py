@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from booted.machine import Machine
+from support.booted.machine import Machine
 
 _BLOCK = re.compile(
     r"^(?:(?P<indent> {4}| {7})(?P<plain>\$ .+(?:\n(?P=indent).+)*)|(?P<fence> *)```\n(?P<fenced>[^`]+)\n(?P=fence)```)$",

@@ -17,10 +17,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from booted import t3
-from booted.machine import Machine, Result
-from booted.people import STORE, unit_of
-from booted.t3 import FREEZE, LIVE, PORTS, ROOT, autoupdate, browser
+from support.booted import t3_servers
+from support.booted.machine import Machine, Result
+from support.booted.t3_servers import FREEZE, LIVE, PORTS, ROOT, autoupdate, browser
+from support.booted.users import STORE, unit_of
 
 USERS = ("alice", "bob")
 OLD, NEW = "0.0.24", "0.0.25"
@@ -95,12 +95,12 @@ class Rounds:
         machine = self.machine
         machine.run("apt", "install", "--yes", "--no-install-recommends", "strace")
         machine.run("systemctl", "disable", "--now", *_TIMERS)
-        t3.settle(machine, source, USERS)
+        t3_servers.settle(machine, source, USERS)
         machine.write("/etc/default/t3-autoupdate", _SETTINGS)
         machine.write("/opt/look.py", _LOOK)
         for user in USERS:
             self.cookies[user] = browser(machine, user, "login")
-            t3.write_something(machine, user, self.cookies[user])
+            t3_servers.write_something(machine, user, self.cookies[user])
 
     def begin(self) -> None:
         """Run a bump up to where the accounts would be moved; keep what is there then.
@@ -111,7 +111,7 @@ class Rounds:
         machine = self.machine
         for user in USERS:
             assert browser(machine, user, "/fake/agent", self.cookies[user], "{}") == 200
-        t3.offer(machine, NEW, "not-authenticated", live_only=True)
+        t3_servers.offer(machine, NEW, "not-authenticated", live_only=True)
         began = time.monotonic()
         answer = autoupdate(machine, "--to", NEW)
         self.seconds = time.monotonic() - began

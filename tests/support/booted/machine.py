@@ -18,9 +18,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from booted.tree import CACHE, installed_tree, locked, remove_unless_in_use, tree
+from support.booted.debian_trees import CACHE, installed_tree, locked, remove_unless_in_use, tree
 
 BOUND_S = 120  # how long anything may take before it counts as hanging
+# a program that tells what it may do, run in the place of a service
+CONFINEMENT_PROBE = Path(__file__).parent / "confinement_probe.py"
 _BOOT = Path(__file__).parent / "boot.sh"
 _ENVIRONMENT = {
     "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
@@ -251,6 +253,14 @@ def machine(
             finally:
                 keeper.stdin.close()
                 keeper.wait(BOUND_S)
+
+
+def install_package(machine: Machine, deb: Path, *options: str, stdin: str = "") -> str:
+    """Install the package as its documentation says; what apt said."""
+    machine.copy_in(deb, f"/root/{deb.name}")
+    return machine.run(
+        "apt", "install", "--yes", *options, f"/root/{deb.name}", stdin=stdin
+    ).text.replace("\r\n", "\n")  # dpkg has a terminal
 
 
 @contextmanager

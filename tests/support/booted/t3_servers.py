@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import fake_t3
-from booted.machine import Machine, Result
-from booted.people import add, database, unit_of
+
+from support.booted.machine import Machine, Result
+from support.booted.users import add, database, unit_of
 from support.sampling import is_soak
 
 USERS = ("alice", "bob", "carol")

@@ -9,9 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from booted.machine import BOUND_S, Machine
-
 from demo import server as program
+from support.booted.machine import BOUND_S, Machine
 
 MAP = "/etc/ttyd-user-map"
 STORE = "/var/backups/t3-state"

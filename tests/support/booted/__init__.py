@@ -1,0 +1,1 @@
+"""Machines with a real systemd, and what tests do on them."""
