@@ -8,13 +8,13 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from conftest import ROOT
 from support.booted import t3_servers
 from support.booted.machine import Machine
 from support.booted.machine import machine as boot
 from support.booted.runbook import Page, Reader
 from support.booted.t3_servers import USERS, autoupdate, browser, versions, write_something
 from support.booted.users import STORE, unit_of
+from support.paths import ROOT
 
 PAGE = Page.read(ROOT / "docs" / "runbooks" / "t3-version-bump.md")
 JOURNAL = f"{t3_servers.ROOT}/journal.json"

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 from booted.test_restore import UNIT, state
-from conftest import DATA, ROOT
 from support.booted.machine import Machine
 from support.booted.machine import machine as boot
 from support.booted.runbook import Page, Reader
 from support.booted.users import SERVICE, STORE, add, database, events, give_units, held, listed
+from support.paths import DATA, ROOT
 
 PAGE = Page.read(ROOT / "docs" / "runbooks" / "restore.md")
 USERDATA = str(Path(database("alice")).parent)

@@ -20,9 +20,9 @@ from typing import Any
 
 import fake_t3
 import pytest
-from conftest import until
 from fake_t3 import DATA, hostile
 from fake_t3.served import Served, call, credential, free_port, laid_out, running
+from support.processes import until
 
 from t3_backup.t3.activity import read_activity
 

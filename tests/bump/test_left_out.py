@@ -11,7 +11,9 @@ from pathlib import Path
 
 import fake_t3
 import pytest
-from conftest import ROOT, Answer, Land, needs_root
+from support.host import Answer, Land
+from support.paths import ROOT
+from support.users import needs_root
 
 from demo.users import User
 from t3_backup.autoupdate.installations import GLOBAL, Installations

@@ -11,7 +11,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, Land, needs_root
+from support.host import Land
+from support.paths import ROOT
+from support.users import needs_root
 
 from t3_backup.store import lock
 

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import ROOT
 from fake_t3 import DATA
+from support.paths import ROOT
 
 from t3_backup.accounts import Account
 from t3_backup.errors import Failure

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from conftest import needs_root
+from support.users import needs_root
 
 from t3_backup.autoupdate.main import main
 

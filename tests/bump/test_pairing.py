@@ -18,8 +18,8 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
-from conftest import needs_root
 from fake_t3.served import Served, credential, free_port, laid_out, running
+from support.users import needs_root
 
 from demo.users import User
 from t3_backup.t3 import pair_command, pairing, port_owner

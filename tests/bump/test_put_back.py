@@ -8,7 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import Land, needs_root
+from support.host import Land
+from support.users import needs_root
 
 from demo.users import User
 from t3_backup.autoupdate import settings, snapshots

@@ -14,7 +14,10 @@ from typing import Any
 
 import fake_t3
 import pytest
-from conftest import ROOT, Answer, Land, needs_root, until
+from support.host import Answer, Land
+from support.paths import ROOT
+from support.processes import until
+from support.users import needs_root
 
 from demo.users import User
 from t3_backup.autoupdate import journal

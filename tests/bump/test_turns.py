@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import needs_root
+from support.users import needs_root
 
 from t3_backup.autoupdate.command_lock import hold_lock
 from t3_backup.autoupdate.context import Context

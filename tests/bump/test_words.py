@@ -9,7 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, needs_root
+from support.paths import ROOT
+from support.users import needs_root
 
 from demo.users import User
 from t3_backup.autoupdate.main import main

@@ -16,8 +16,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
-from conftest import DATA, MIB, Answer, Land, commit_row
 from support.account_folders import data_path, listed, strays_of
+from support.databases import MIB, commit_row
+from support.host import Answer, Land
+from support.paths import DATA
 
 from demo.users import User
 from t3_backup.history.verify import verify_snapshot

@@ -18,7 +18,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from conftest import MIB, Answer, Land, commit_row, needs_root
 from faults.disks import (
     REAL,
     disk,
@@ -35,7 +34,10 @@ from faults.disks import (
     trace_worker,
     traced,
 )
+from support.databases import MIB, commit_row
+from support.host import Answer, Land
 from support.sampling import amount
+from support.users import needs_root
 
 from demo.users import User
 from t3_backup.errors import WorkerLost

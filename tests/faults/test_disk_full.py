@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from conftest import MIB, Answer, Land, give_database, needs_root
 from faults.disks import (
     REAL,
     disk,
@@ -27,6 +26,9 @@ from faults.disks import (
     start_traced,
     trace_of,
 )
+from support.databases import MIB, give_database
+from support.host import Answer, Land
+from support.users import needs_root
 
 from demo.users import User, run_alone
 

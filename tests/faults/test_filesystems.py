@@ -13,8 +13,10 @@ from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
-from conftest import MIB, Land, commit_row, needs_root
 from faults.disks import REAL, disk, files, leftovers, mounted, on, one_line, proven, refused, seed
+from support.databases import MIB, commit_row
+from support.host import Land
+from support.users import needs_root
 
 from demo.users import User
 from t3_backup import accounts, settings

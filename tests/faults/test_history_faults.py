@@ -19,7 +19,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
-from conftest import BOUND_S, MIB, needs_root, until
 from faults.disks import disk, make_image, mounted, needs_mkfs, needs_strace
 from support.account_folders import (
     ALL,
@@ -35,7 +34,10 @@ from support.account_folders import (
     page,
     seal,
 )
+from support.databases import MIB
+from support.processes import BOUND_S, until
 from support.sampling import amount, sample
+from support.users import needs_root
 
 from t3_backup.errors import Failure
 from t3_backup.history.maintenance import DELTA, REFLINK

@@ -21,7 +21,6 @@ from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
-from conftest import Answer, Land, needs_root
 from faults.disks import (
     KILLED,
     REAL,
@@ -36,7 +35,9 @@ from faults.disks import (
     trace_worker,
     traced,
 )
+from support.host import Answer, Land
 from support.sampling import amount, chance, counts
+from support.users import needs_root
 
 from demo.users import User
 

@@ -14,10 +14,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from conftest import MIB, Land, needs_root
 from faults.disks import REAL, disk, fill, make_image, mounted, needs_mkfs, seed
 from faults.test_restore_kill import content, state_files
+from support.databases import MIB
+from support.host import Land
 from support.sampling import amount
+from support.users import needs_root
 from system.test_restore import change, dump, leave_newer_rows_in_a_wal, leave_unreadable_wal
 
 from demo.users import User

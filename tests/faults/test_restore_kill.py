@@ -22,9 +22,10 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from conftest import Answer, Land, needs_root
 from faults.disks import KILLED, REAL, needs_strace, proven, seed, traced
+from support.host import Answer, Land
 from support.sampling import amount, counts, sample
+from support.users import needs_root
 from system.test_restore import (
     change,
     dump,

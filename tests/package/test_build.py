@@ -12,8 +12,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
-from conftest import ROOT
 from support.packages import checkout
+from support.paths import ROOT
 from support.sampling import is_soak
 
 import t3_backup

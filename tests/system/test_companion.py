@@ -17,8 +17,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Answer, Land, commit_row, give_database, needs_root
 from support import sandbox
+from support.databases import commit_row, give_database
+from support.host import Answer, Land
+from support.users import needs_root
 
 from demo.users import User
 from t3_backup import accounts, settings

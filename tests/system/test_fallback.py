@@ -14,7 +14,8 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
-from conftest import Land, needs_root
+from support.host import Land
+from support.users import needs_root
 
 from demo.users import User
 from demo.writer import Writer, moment

@@ -17,9 +17,12 @@ from pathlib import Path
 from typing import Self
 
 import pytest
-from conftest import MIB, Answer, Land, needs_root, until
 from support import sandbox
+from support.databases import MIB
+from support.host import Answer, Land
+from support.processes import until
 from support.sampling import amount, sample
+from support.users import needs_root
 from system.test_restore import dump
 
 from demo.grow import add_day, grow

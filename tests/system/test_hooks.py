@@ -18,7 +18,10 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
-from conftest import DATA, ROOT, Answer, Land, needs_root, started, status_of, until
+from support.host import Answer, Land, started
+from support.paths import DATA, ROOT
+from support.processes import status_of, until
+from support.users import needs_root
 
 from demo.users import User
 from t3_backup import settings

@@ -22,21 +22,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import (
-    BOUND_S,
-    DATA,
-    ROOT,
-    Land,
-    children,
-    give_database,
-    needs_root,
-    started,
-    status_of,
-    until,
-)
 from support import programs
+from support.databases import give_database
 from support.descriptors import leaves_no_file_open
+from support.host import Land, started
+from support.paths import DATA, ROOT
+from support.processes import BOUND_S, children, status_of, until
 from support.sampling import sample
+from support.users import needs_root
 
 from demo.users import User
 from demo.writer import Writer

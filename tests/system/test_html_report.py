@@ -18,8 +18,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import DATA, ROOT, Land, needs_root
+from support.host import Land
 from support.manifests import NOON, made
+from support.paths import DATA, ROOT
+from support.users import needs_root
 
 from demo.users import User
 from t3_backup.monitor import html

@@ -20,7 +20,10 @@ from typing import Any
 
 import apsw
 import pytest
-from conftest import DATA, MIB, Answer, Land, give_database, needs_root, started
+from support.databases import MIB, give_database
+from support.host import Answer, Land, started
+from support.paths import DATA
+from support.users import needs_root
 
 from demo.users import User
 from demo.writer import Writer, moment

@@ -17,7 +17,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import BOUND_S, DATA, ROOT, Answer, Land, commit_row, give_database, needs_root, until
+from support.databases import commit_row, give_database
+from support.host import Answer, Land
+from support.paths import DATA, ROOT
+from support.processes import BOUND_S, until
+from support.users import needs_root
 
 import t3_backup
 from demo.users import User

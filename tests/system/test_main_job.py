@@ -5,7 +5,8 @@ import json
 import sqlite3
 import stat
 
-from conftest import Land, needs_root
+from support.host import Land
+from support.users import needs_root
 
 from demo.users import User
 from demo.writer import Writer, moment

@@ -18,7 +18,10 @@ from pathlib import Path
 from typing import TypeVar
 
 import pytest
-from conftest import BOUND_S, DATA, ROOT, Land, needs_root
+from support.host import Land
+from support.paths import DATA, ROOT
+from support.processes import BOUND_S
+from support.users import needs_root
 
 from demo.users import User
 from t3_backup import accounts

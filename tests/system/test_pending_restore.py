@@ -12,8 +12,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
-from conftest import Land, needs_root, until
 from support import sandbox
+from support.host import Land
+from support.processes import until
+from support.users import needs_root
 
 from demo.users import User
 

@@ -6,7 +6,10 @@ import os
 from collections.abc import Callable
 
 import pytest
-from conftest import DATA, Land, commit_row, needs_root
+from support.databases import commit_row
+from support.host import Land
+from support.paths import DATA
+from support.users import needs_root
 
 from demo.users import User
 

@@ -11,8 +11,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import Land, commit_row, needs_root
 from support import sandbox
+from support.databases import commit_row
+from support.host import Land
+from support.users import needs_root
 
 from demo.users import User
 

@@ -14,9 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import DATA, ROOT, Answer, Land, commit_row, needs_root
 from support import sandbox
+from support.databases import commit_row
+from support.host import Answer, Land
 from support.manifests import reseal
+from support.paths import DATA, ROOT
+from support.users import needs_root
 
 from demo.users import User
 from t3_backup.system.atomic_file import replace_file

@@ -17,8 +17,12 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
-from conftest import DATA, Answer, Land, commit_row, give_database, needs_root, until
 from support import sandbox
+from support.databases import commit_row, give_database
+from support.host import Answer, Land
+from support.paths import DATA
+from support.processes import until
+from support.users import needs_root
 
 from demo.users import User
 from demo.writer import Writer

@@ -8,8 +8,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import Land, needs_root
 from support import sandbox
+from support.host import Land
+from support.users import needs_root
 
 from demo.users import User
 

@@ -18,9 +18,10 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
-from conftest import Answer, Land, needs_root
 from faults.disks import needs_strace
 from support import sandbox
+from support.host import Answer, Land
+from support.users import needs_root
 from system.test_restore import beside, change, dump, leave_newer_rows_in_a_wal, restored, run_as
 
 from demo.users import User

@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Answer, Land, needs_root
 from support import sandbox
+from support.host import Answer, Land
+from support.users import needs_root
 from system.test_companion import age, companions
 from system.test_pending_restore import held_restore
 

@@ -19,9 +19,13 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from conftest import BOUND_S, ROOT, Land, give_database, needs_root, until, user_name
 from faults.disks import needs_strace
 from support import sandbox
+from support.databases import give_database
+from support.host import Land
+from support.paths import ROOT
+from support.processes import BOUND_S, until
+from support.users import needs_root, user_name
 from system.test_restore import (
     IN_USE,
     beside,

@@ -5,7 +5,9 @@ import re
 import sqlite3
 import subprocess
 
-from conftest import ROOT, Land, needs_root
+from support.host import Land
+from support.paths import ROOT
+from support.users import needs_root
 
 from demo.users import User
 from demo.writer import Writer

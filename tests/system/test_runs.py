@@ -21,10 +21,13 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from conftest import DATA, Answer, Land, commit_row, needs_root
 from support import sandbox
+from support.databases import commit_row
+from support.host import Answer, Land
 from support.manifests import reseal, sealed
+from support.paths import DATA
 from support.sampling import amount
+from support.users import needs_root
 
 from demo.users import User
 from t3_backup import accounts, settings

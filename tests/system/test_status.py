@@ -13,8 +13,10 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from conftest import DATA, ROOT, Answer, Land, needs_root
+from support.host import Answer, Land
 from support.manifests import reseal
+from support.paths import DATA, ROOT
+from support.users import needs_root
 
 from demo.users import User
 from t3_backup.text import format_time, utc_now

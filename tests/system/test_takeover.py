@@ -21,9 +21,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import DATA, ROOT, Answer, Land, commit_row, needs_root, started, until
 from support import sandbox
+from support.databases import commit_row
+from support.host import Answer, Land, started
+from support.paths import DATA, ROOT
+from support.processes import until
 from support.sampling import amount, chance
+from support.users import needs_root
 
 from demo.users import User
 

@@ -10,8 +10,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import Land, children, commit_row, needs_root, status_of, until
 from support import sandbox
+from support.databases import commit_row
+from support.host import Land
+from support.processes import children, status_of, until
+from support.users import needs_root
 
 from demo.users import User
 from demo.writer import Writer

@@ -12,7 +12,10 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from conftest import DATA, Land, commit_row, needs_root
+from support.databases import commit_row
+from support.host import Land
+from support.paths import DATA
+from support.users import needs_root
 
 from demo.users import User
 from t3_backup.autoupdate.snapshots import Snapshots

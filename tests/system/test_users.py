@@ -17,20 +17,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from conftest import (
-    BOUND_S,
-    DATA,
-    ROOT,
-    Answer,
-    Land,
-    commit_row,
-    give_database,
-    needs_root,
-    started,
-    status_of,
-    user_name,
-)
 from support import sandbox
+from support.databases import commit_row, give_database
+from support.host import Answer, Land, started
+from support.paths import DATA, ROOT
+from support.processes import BOUND_S, status_of
+from support.users import needs_root, user_name
 
 from demo.users import User, run_alone
 

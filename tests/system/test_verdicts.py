@@ -14,8 +14,11 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from conftest import DATA, Answer, Land, commit_row, give_database, needs_root
+from support.databases import commit_row, give_database
+from support.host import Answer, Land
+from support.paths import DATA
 from support.sampling import sample
+from support.users import needs_root
 
 from demo.users import User
 from t3_backup import accounts, settings

@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Land, needs_root
+from support.host import Land
+from support.users import needs_root
 
 from demo.users import User
 from demo.writer import Writer, moment

@@ -7,9 +7,9 @@ import pwd
 from pathlib import Path
 
 import pytest
-from conftest import needs_root
 from hypothesis import given
 from hypothesis import strategies as st
+from support.users import needs_root
 
 from t3_backup.accounts import find, is_user_name, parse_map, read_map
 from t3_backup.errors import Failure, UsageError

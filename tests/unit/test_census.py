@@ -10,7 +10,7 @@ from pathlib import Path
 
 import apsw
 import pytest
-from conftest import DATA
+from support.paths import DATA
 
 from t3_backup.store.census import Census
 from t3_backup.worker.child.census import take_census

@@ -14,8 +14,9 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, Answer
+from support.host import Answer
 from support.manifests import made
+from support.paths import ROOT
 
 from t3_backup.store.manifest import Manifest
 from t3_backup.store.store import Store

@@ -12,8 +12,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import ROOT
 from support import manifests
+from support.paths import ROOT
 
 from t3_backup import settings
 from t3_backup.autoupdate import settings as bump_settings

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import ROOT
 from support.manifests import NOON, made
+from support.paths import ROOT
 
 from t3_backup.autoupdate import journal, main, settings
 from t3_backup.autoupdate import metrics as bump_metrics

@@ -14,8 +14,10 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, Land, needs_root
+from support.host import Land
 from support.manifests import NOON, made
+from support.paths import ROOT
+from support.users import needs_root
 
 from demo.users import User
 from t3_backup.backup.result import AccountResult

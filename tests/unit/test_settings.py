@@ -9,7 +9,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, needs_root
+from support.paths import ROOT
+from support.users import needs_root
 
 from t3_backup.errors import UsageError
 from t3_backup.settings import Settings, load
