@@ -15,7 +15,7 @@ import hypothesis
 import pytest
 from support import sandbox
 from support.databases import MIB, give_database
-from support.host import Land
+from support.host import Host
 from support.sampling import is_soak, seed
 from support.users import remove_leftover_users, user_name
 
@@ -75,19 +75,19 @@ def pytest_sessionstart() -> None:
 
 
 @pytest.fixture
-def land() -> Iterator[Land]:
+def host() -> Iterator[Host]:
     """A fresh one, on the disk (not in memory), gone afterwards."""
     # The unit has a /var/tmp of its own, and homes in /home.
     folder = Path(
         tempfile.mkdtemp(prefix="t3-test-", dir="/home" if sandbox.ACTIVE else "/var/tmp")
     )
     folder.chmod(0o755)
-    land = Land(folder)
-    land.store.parent.mkdir(exist_ok=True)
+    host = Host(folder)
+    host.store.parent.mkdir(exist_ok=True)
     try:
-        yield land
+        yield host
     finally:
-        for place in {folder, land.store.parent}:
+        for place in {folder, host.store.parent}:
             shutil.rmtree(place, ignore_errors=True)
 
 
@@ -111,15 +111,15 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
 
 
 @pytest.fixture
-def make_user(land: Land) -> Iterator[Callable[..., User]]:
-    """Makes users called `user_name(NAME)` with a home in the land; with `database` (a Path) they
+def make_user(host: Host) -> Iterator[Callable[..., User]]:
+    """Makes users called `user_name(NAME)` with a home in the host; with `database` (a Path) they
     get a copy of it as their own."""
     from contextlib import ExitStack
 
     with ExitStack() as stack:
 
         def make(name: str, database: Path | None = None) -> User:
-            user = stack.enter_context(throwaway_user(user_name(name), land.folder / name))
+            user = stack.enter_context(throwaway_user(user_name(name), host.folder / name))
             if database is not None:
                 give_database(user, database)
             return user
@@ -128,10 +128,10 @@ def make_user(land: Land) -> Iterator[Callable[..., User]]:
 
 
 @pytest.fixture
-def alice(make_user: Callable[..., User], land: Land, small: Path) -> User:
+def alice(make_user: Callable[..., User], host: Host, small: Path) -> User:
     """A user with a small real T3 0.0.24 database (4 MiB); the map names her alone."""
     user = make_user("alice", small)
-    land.write_map(user)
+    host.write_map(user)
     return user
 
 

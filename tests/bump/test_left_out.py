@@ -11,7 +11,7 @@ from pathlib import Path
 
 import fake_t3
 import pytest
-from support.host import Answer, Land
+from support.host import Answer, Host
 from support.paths import ROOT
 from support.users import needs_root
 
@@ -43,23 +43,23 @@ sys.exit(main.main())
 class Place:
     """Both versions are there."""
 
-    land: Land
+    host: Host
 
     @property
     def programs(self) -> Installations:
-        return Installations(self.land.folder / "root")
+        return Installations(self.host.folder / "root")
 
     def call(self, *words: str) -> Answer:
         root = self.programs.root
         more = {
             "T3_AUTOUPDATE_ROOT": str(root),
-            "T3_AUTOUPDATE_FREEZE": str(self.land.folder / "freeze"),
+            "T3_AUTOUPDATE_FREEZE": str(self.host.folder / "freeze"),
             "T3_BIN": f"{root}/bin/t3",
         }
         line = [sys.executable, "-c", _COMMAND, *words]
         done = subprocess.run(
             line,
-            env=self.land.env(**more),
+            env=self.host.env(**more),
             cwd=ROOT,
             stdin=subprocess.DEVNULL,
             capture_output=True,
@@ -75,17 +75,17 @@ class Place:
 
 
 @pytest.fixture
-def ann(make_user: Callable[..., User], land: Land, small: Path) -> User:
+def ann(make_user: Callable[..., User], host: Host, small: Path) -> User:
     """One with data, whom the map names alone; of a name of her own: other tests may be run at the
     same time."""
     user = make_user("out-ann", small)
-    land.write_map(user)
+    host.write_map(user)
     return user
 
 
 @pytest.fixture
-def place(land: Land) -> Place:
-    made = Place(land)
+def place(host: Host) -> Place:
+    made = Place(host)
     for version in (OLD, NEW):
         made.programs.prefix(version).mkdir(parents=True)
         fake_t3.unpack(made.programs.prefix(version), version)
@@ -99,7 +99,7 @@ def test_a_rollback_of_all_passes_over_who_cannot_go_back(
 ) -> None:
     """A user who is in the map alone, and one who has no database yet."""
     carol = make_user("out-carol")
-    place.land.write_map(GHOST, carol, ann)
+    place.host.write_map(GHOST, carol, ann)
     place.on(NEW, carol.name, ann.name)
     shown = place.call("rollback", "--dry-run")
     assert f"WARN: {GHOST}: no such user on this system: nothing is done with this one" in shown.out
@@ -121,12 +121,12 @@ def test_who_is_not_in_the_map_is_refused_by_his_name(
     for command in ("rollback", "check"):
         answer = place.call(command, "--user", other.name)
         assert (answer.code, answer.out) == (2, "")
-        assert answer.err == f"t3-autoupdate: {other.name} is not in {place.land.map}\n"
+        assert answer.err == f"t3-autoupdate: {other.name} is not in {place.host.map}\n"
 
 
 def test_whose_database_has_gone_stays_as_he_is(place: Place, ann: User) -> None:
     """Its disk may come back, and with it data that no other program was tried on."""
-    assert place.land.t3("run").code == 0
+    assert place.host.t3("run").code == 0
     ann.database.parent.rename(ann.home / "elsewhere")
     place.on(OLD, ann.name)
     why = f"{ann.name}: stays on {OLD}: {ann.database} is gone, and there are 1 snapshots of it: bring it back first"
@@ -146,7 +146,7 @@ def test_whose_database_has_gone_stays_as_he_is(place: Place, ann: User) -> None
 
 def test_an_undo_is_of_whom_it_names_alone(place: Place, make_user: Callable[..., User]) -> None:
     users = [make_user(name) for name in ("out-ann", "out-bob")]
-    place.land.write_map(*users)
+    place.host.write_map(*users)
     place.on(OLD, *(user.name for user in users))
     moves = tuple(
         Move(user.name, NEW, OLD, f"prerollback-{OLD}", phase=DONE, kept="state-x")
@@ -161,7 +161,7 @@ def test_an_undo_is_of_whom_it_names_alone(place: Place, make_user: Callable[...
 
 
 def test_a_check_fails_where_somebody_of_the_map_is_not_there(place: Place, ann: User) -> None:
-    place.land.write_map(ann, GHOST)
+    place.host.write_map(ann, GHOST)
     answer = place.call("check", "--json")
     assert (answer.code, answer.document["accounts"]) == (
         1,
@@ -175,7 +175,7 @@ def test_a_check_fails_where_somebody_of_the_map_is_not_there(place: Place, ann:
 def test_a_line_of_the_map_that_makes_no_sense_is_told_once_and_wants_a_look(
     place: Place, ann: User
 ) -> None:
-    with place.land.map.open("a") as file:
+    with place.host.map.open("a") as file:
         file.write("bob:bob\n")
     for command in (["status"], ["check"], ["--to", NEW]):
         place.on(NEW, ann.name)

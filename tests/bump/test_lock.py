@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support.host import Land
+from support.host import Host
 from support.paths import ROOT
 from support.users import needs_root
 
@@ -67,14 +67,14 @@ def test_no_other_descriptor_and_no_word_opens_it(tmp_path: Path, held: int) -> 
 @needs_root
 @pytest.mark.parametrize(("environ", "nice"), [({}, "10"), ({lock.INHERITED: "-1"}, "0")])
 def test_a_run_lets_others_go_first_but_where_a_server_that_is_down_waits_for_it(
-    land: Land, environ: dict[str, str], nice: str
+    host: Host, environ: dict[str, str], nice: str
 ) -> None:
     """A hook tells, which is called since nobody is of that name."""
-    hook, found = land.folder / "hooks.d" / "hook", land.folder / "nice"
+    hook, found = host.folder / "hooks.d" / "hook", host.folder / "nice"
     hook.parent.mkdir(mode=0o755)
     hook.write_text(f"#!/bin/sh\nnice >{found}\n")
     hook.chmod(0o755)
-    land.write_map("lock-nobody")
-    answer = land.t3("run", **environ)
+    host.write_map("lock-nobody")
+    answer = host.t3("run", **environ)
     assert answer.code == 1, answer
     assert found.read_text() == f"{nice}\n"

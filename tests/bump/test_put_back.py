@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from support.host import Land
+from support.host import Host
 from support.users import needs_root
 
 from demo.users import User
@@ -22,24 +22,24 @@ pytestmark = needs_root
 
 
 def test_what_no_snapshot_gives_back_lies_aside_and_is_told(
-    land: Land, make_user: Callable[..., User], small: Path, monkeypatch: pytest.MonkeyPatch
+    host: Host, make_user: Callable[..., User], small: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Row 38, of a rollback, and of the way back from a version that failed."""
     user = make_user("back-ann", small)
-    land.write_map(user)
+    host.write_map(user)
     attachments = user.database.parent / "attachments"
     attachments.mkdir()
     (attachments / "a.png").write_text("a picture")
     for path in (attachments, attachments / "a.png"):
         user.give(path)
     monkeypatch.setattr(snapshots, "COMMAND", (sys.executable, "-m", "t3_backup.cli.main"))
-    for name, value in land.env().items():
+    for name, value in host.env().items():
         monkeypatch.setenv(name, value)
     told: list[str] = []
-    knobs = settings.load({}, land.folder / "no-defaults")
+    knobs = settings.load({}, host.folder / "no-defaults")
     server = servers.find_server(user.name, knobs.serve)
     steps = LiveSteps(
-        server, Installations(land.folder / "root"), Snapshots(land.store), knobs, told.append
+        server, Installations(host.folder / "root"), Snapshots(host.store), knobs, told.append
     )
     name = steps.keep_snapshot("prebump-0.0.25", proven=True)
     (attachments / "link.png").symlink_to("a.png")

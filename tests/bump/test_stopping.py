@@ -14,7 +14,7 @@ from typing import Any
 
 import fake_t3
 import pytest
-from support.host import Answer, Land
+from support.host import Answer, Host
 from support.paths import ROOT
 from support.processes import until
 from support.users import needs_root
@@ -40,22 +40,22 @@ sys.exit(main.main())
 class Bump:
     """One that was begun: the programs are there, two accounts wait."""
 
-    land: Land
+    host: Host
     users: tuple[User, User]
 
     @property
     def root(self) -> Path:
-        return self.land.folder / "root"
+        return self.host.folder / "root"
 
     @property
     def freeze(self) -> Path:
-        return self.land.folder / "freeze"
+        return self.host.folder / "freeze"
 
     def start(self, *words: str) -> subprocess.Popen[str]:
         more = {"T3_AUTOUPDATE_ROOT": str(self.root), "T3_AUTOUPDATE_FREEZE": str(self.freeze)}
         line, pipe = [sys.executable, "-c", _COMMAND, *words], subprocess.PIPE
         return subprocess.Popen(
-            line, env=self.land.env(**more), cwd=ROOT, stdout=pipe, stderr=pipe, text=True
+            line, env=self.host.env(**more), cwd=ROOT, stdout=pipe, stderr=pipe, text=True
         )
 
     def call(self, *words: str) -> Answer:
@@ -79,10 +79,10 @@ class Bump:
 
 
 @pytest.fixture
-def bump(land: Land, make_user: Callable[..., User], small: Path) -> Bump:
+def bump(host: Host, make_user: Callable[..., User], small: Path) -> Bump:
     users = make_user("alice", small), make_user("bob", small)
-    land.write_map(*users)
-    made = Bump(land, users)
+    host.write_map(*users)
+    made = Bump(host, users)
     programs = Installations(made.root)
     for version in (OLD, NEW):
         programs.prefix(version).mkdir(parents=True)

@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 from support.account_folders import data_path, listed, strays_of
 from support.databases import MIB, commit_row
-from support.host import Answer, Land
+from support.host import Answer, Host
 from support.paths import DATA
 
 from demo.users import User
@@ -83,12 +83,12 @@ def disk(folder: Path, kind: str, size: int = 16 * MIB, *options: str) -> Iterat
     image.unlink()
 
 
-def on(where: Path, land: Land) -> Land:
-    """The same land, with its store on another disk."""
-    return Land(
+def on(where: Path, host: Host) -> Host:
+    """The same host, with its store on another disk."""
+    return Host(
         where,
-        land.environ
-        | {"T3_BACKUP_MAP": str(land.map), "T3_BACKUP_LOG": land.env()["T3_BACKUP_LOG"]},
+        host.environ
+        | {"T3_BACKUP_MAP": str(host.map), "T3_BACKUP_LOG": host.env()["T3_BACKUP_LOG"]},
     )
 
 
@@ -111,10 +111,10 @@ def fill(where: Path) -> Path:
     return filler
 
 
-def seed(land: Land, user: User, count: int) -> None:
+def seed(host: Host, user: User, count: int) -> None:
     """A store with `count` snapshots, and a database that has changed since the last of them."""
     for _ in range(count):
-        answer = land.t3("run")
+        answer = host.t3("run")
         assert answer.code == 0, answer
         commit_row(user)
 
@@ -149,24 +149,24 @@ def source_bytes(user: User) -> dict[str, str]:
     }
 
 
-def trace_of(land: Land) -> Path:
+def trace_of(host: Host) -> Path:
     """Where strace writes: beside the map, since the store's disk may be full."""
-    return Path(land.env()["T3_BACKUP_MAP"]).parent / "strace"
+    return Path(host.env()["T3_BACKUP_MAP"]).parent / "strace"
 
 
-def _strace(land: Land, parent_only: bool) -> list[str]:
+def _strace(host: Host, parent_only: bool) -> list[str]:
     return [
         "strace",
         "-f",
         *(["-b", "execve"] if parent_only else []),
         "-qq",
         "-o",
-        str(trace_of(land)),
+        str(trace_of(host)),
     ]
 
 
 def traced(
-    land: Land,
+    host: Host,
     *options: str,
     words: Sequence[str] = ("run",),
     parent_only: bool = False,
@@ -174,30 +174,30 @@ def traced(
 ) -> Answer:
     """A run of the command under strace. `parent_only`: the worker is let go as it is exec'd.
     KILLED where a kill hit."""
-    line = [*_strace(land, parent_only), *options, *land.command(*words)]
+    line = [*_strace(host, parent_only), *options, *host.command(*words)]
     done = subprocess.run(
-        line, env=land.env(), cwd="/", capture_output=True, text=True, timeout=timeout, check=False
+        line, env=host.env(), cwd="/", capture_output=True, text=True, timeout=timeout, check=False
     )
     return Answer(done.returncode, done.stdout, done.stderr)
 
 
 def start_traced(
-    land: Land, *options: str, words: Sequence[str] = ("run",), parent_only: bool = False
+    host: Host, *options: str, words: Sequence[str] = ("run",), parent_only: bool = False
 ) -> subprocess.Popen[str]:
     """The same, left running."""
-    line = [*_strace(land, parent_only), *options, *land.command(*words)]
+    line = [*_strace(host, parent_only), *options, *host.command(*words)]
     return subprocess.Popen(
-        line, env=land.env(), cwd="/", stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        line, env=host.env(), cwd="/", stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
 
 
-def trace_worker(land: Land, *options: str, words: Sequence[str] = ("run",)) -> tuple[Answer, str]:
+def trace_worker(host: Host, *options: str, words: Sequence[str] = ("run",)) -> tuple[Answer, str]:
     """A run whose worker, and nobody else, runs under strace; and the worker's trace.
 
     The parent takes argv[0] for the interpreter that it starts its workers by. -D keeps the parent
     the worker's parent.
     """
-    log, wrapper = trace_of(land), trace_of(land).parent / "python3"
+    log, wrapper = trace_of(host), trace_of(host).parent / "python3"
     log.unlink(missing_ok=True)
     wrapper.write_text(
         f'#!/bin/sh\nexec strace -D -qq -o {log} {" ".join(options)} {sys.executable} "$@"\n'
@@ -207,7 +207,7 @@ def trace_worker(land: Land, *options: str, words: Sequence[str] = ("run",)) -> 
     done = subprocess.run(
         line,
         executable=sys.executable,
-        env=land.env(),
+        env=host.env(),
         cwd="/",
         capture_output=True,
         text=True,
@@ -232,7 +232,7 @@ os.execv(sys.argv[6], sys.argv[6:])
 
 
 def refused(
-    land: Land,
+    host: Host,
     call: str,
     position: int,
     mask: int,
@@ -249,32 +249,32 @@ def refused(
         _REFUSE,
         call,
         *map(str, (position, mask, value, error)),
-        *land.command(*words),
+        *host.command(*words),
     ]
     done = subprocess.run(
-        line, env=land.env(), cwd="/", capture_output=True, text=True, timeout=120, check=False
+        line, env=host.env(), cwd="/", capture_output=True, text=True, timeout=120, check=False
     )
     return Answer(done.returncode, done.stdout, done.stderr)
 
 
-def files(land: Land, user: User) -> dict[str, str]:
+def files(host: Host, user: User) -> dict[str, str]:
     """Every file of a shelf, by its SHA-256; but for the hashes of pages, which are a hint and
     nothing hangs on them."""
-    paths = [path for path in names(land, user) if path.suffix != ".pages"]
+    paths = [path for path in names(host, user) if path.suffix != ".pages"]
     return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in paths}
 
 
-def names(land: Land, user: User) -> list[Path]:
+def names(host: Host, user: User) -> list[Path]:
     """All that lies on a shelf."""
-    return sorted(land.account_dir(user).iterdir()) if land.account_dir(user).exists() else []
+    return sorted(host.account_dir(user).iterdir()) if host.account_dir(user).exists() else []
 
 
-def leftovers(land: Land, user: User) -> set[str]:
+def leftovers(host: Host, user: User) -> set[str]:
     """What lies on a shelf and is no part of a snapshot."""
-    found = {path.name for path in names(land, user)}
+    found = {path.name for path in names(host, user)}
     whole = {
         path.stem
-        for path in names(land, user)
+        for path in names(host, user)
         if {f"{path.stem}.json", f"{path.stem}.sqlite"} <= found
     }
     return found - {
@@ -282,11 +282,11 @@ def leftovers(land: Land, user: User) -> set[str]:
     }
 
 
-def proven(land: Land, user: User, *, known: frozenset[str] = frozenset()) -> list[Manifest]:
+def proven(host: Host, user: User, *, known: frozenset[str] = frozenset()) -> list[Manifest]:
     """The snapshots of a user; each is proven by its hash and, unless its name is `known`, by
     SQLite too."""
     limits = Limits(60, 60, 1 << 30, 0, lambda: 1 << 40)
-    with Store.open(land.store) as store:
+    with Store.open(host.store) as store:
         account_dir = store.account_dir(user.name)
         if account_dir is None:
             return []

@@ -35,7 +35,7 @@ from faults.disks import (
     traced,
 )
 from support.databases import MIB, commit_row
-from support.host import Answer, Land
+from support.host import Answer, Host
 from support.sampling import amount
 from support.users import needs_root
 
@@ -52,23 +52,23 @@ BLOCK = 4096
 
 
 @pytest.fixture
-def erin(make_user: Callable[..., User], land: Land) -> User:
+def erin(make_user: Callable[..., User], host: Host) -> User:
     """A user with the real database, which has changed since the newer of two snapshots of it."""
     user = make_user("flt-erin", REAL)
-    land.write_map(user)
-    seed(land, user, 2)
+    host.write_map(user)
+    seed(host, user, 2)
     return user
 
 
 def must_name_nothing(
-    land: Land, user: User, before: dict[str, str], answer: Answer, *words: str
+    host: Host, user: User, before: dict[str, str], answer: Answer, *words: str
 ) -> None:
     """Exit 1, one line, and the store is as it was; the next run works."""
     assert answer.code == 1, answer
     one_line(answer, user, *words)
-    assert files(land, user) == before
-    assert land.t3("run").code == 0
-    assert len(proven(land, user)) == len(before) // 2 + 1
+    assert files(host, user) == before
+    assert host.t3("run").code == 0
+    assert len(proven(host, user)) == len(before) // 2 + 1
 
 
 @pytest.mark.parametrize("error", ERRORS)
@@ -84,65 +84,65 @@ def must_name_nothing(
     ],
 )
 def test_a_failure_of_the_parents_calls_names_nothing(
-    land: Land, erin: User, call: str, n: int, error: str
+    host: Host, erin: User, call: str, n: int, error: str
 ) -> None:
     """Row 29: what was named before the failure, the data itself included, has no name
     afterwards."""
-    before = files(land, erin)
+    before = files(host, erin)
     inject = ("-e", f"trace={call}", "-e", f"inject={call}:error={error}:when={n}")
-    must_name_nothing(land, erin, before, traced(land, *inject, parent_only=True), SAID[error])
+    must_name_nothing(host, erin, before, traced(host, *inject, parent_only=True), SAID[error])
 
 
 @pytest.mark.parametrize("error", ERRORS)
 def test_a_disk_that_fails_for_good_leaves_at_most_a_manifest_for_the_next_run(
-    land: Land, erin: User, error: str
+    host: Host, erin: User, error: str
 ) -> None:
     """Row 29: the directory's fsync fails after the data's link, and fails again while the link is
     undone."""
-    before = files(land, erin)
+    before = files(host, erin)
     inject = ("-e", "trace=fsync", "-e", f"inject=fsync:error={error}:when=5+")
-    answer = traced(land, *inject, parent_only=True)
+    answer = traced(host, *inject, parent_only=True)
     assert answer.code == 1, answer
     one_line(answer, erin, SAID[error])
-    assert {name: sha for name, sha in files(land, erin).items() if name in before} == before
-    [orphan] = set(files(land, erin)) - set(before)
+    assert {name: sha for name, sha in files(host, erin).items() if name in before} == before
+    [orphan] = set(files(host, erin)) - set(before)
     assert orphan.endswith(".json")
-    assert len(proven(land, erin)) == 2
-    assert land.t3("run").code == 0
-    assert leftovers(land, erin) == set()
+    assert len(proven(host, erin)) == 2
+    assert host.t3("run").code == 0
+    assert leftovers(host, erin) == set()
 
 
 @pytest.mark.parametrize("error", ERRORS)
 def test_pruning_on_a_failing_disk_loses_none_that_retention_keeps(
-    land: Land, erin: User, error: str
+    host: Host, erin: User, error: str
 ) -> None:
     """Row 29: the sixth fsync is the one between a pruned snapshot's data and its manifest."""
     inject = ("-e", "trace=fsync", "-e", f"inject=fsync:error={error}:when=6+")
-    answer = traced(land, *inject, parent_only=True, words=("run", "--keep", "1"))
+    answer = traced(host, *inject, parent_only=True, words=("run", "--keep", "1"))
     assert answer.code == 1, answer
     assert [line for line in answer.out.splitlines() if "WARN" in line] == [
-        f"WARN: {land.store}/attempts.json can't be written: {SAID[error]}"
+        f"WARN: {host.store}/attempts.json can't be written: {SAID[error]}"
     ]
-    assert len(proven(land, erin)) == 1
-    assert land.t3("run").code == 0
-    assert leftovers(land, erin) == set()
+    assert len(proven(host, erin)) == 1
+    assert host.t3("run").code == 0
+    assert leftovers(host, erin) == set()
 
 
 @pytest.mark.parametrize("error", ERRORS)
 def test_a_new_shelf_that_cannot_be_synced_holds_nothing(
-    land: Land, make_user: Callable[..., User], error: str
+    host: Host, make_user: Callable[..., User], error: str
 ) -> None:
     """Row 29: the very first run of an account: its folder's own name is not on the disk."""
     user = make_user("flt-fred", REAL)
-    land.write_map(user)
+    host.write_map(user)
     answer = traced(
-        land, "-e", "trace=fsync", "-e", f"inject=fsync:error={error}:when=2", parent_only=True
+        host, "-e", "trace=fsync", "-e", f"inject=fsync:error={error}:when=2", parent_only=True
     )
     assert answer.code == 1, answer
     one_line(answer, user, SAID[error])
-    assert files(land, user) == {}
-    assert land.t3("run").code == 0
-    assert len(proven(land, user)) == 1
+    assert files(host, user) == {}
+    assert host.t3("run").code == 0
+    assert len(proven(host, user)) == 1
 
 
 @pytest.mark.parametrize("error", ERRORS)
@@ -156,25 +156,25 @@ def test_a_new_shelf_that_cannot_be_synced_holds_nothing(
     ],
 )
 def test_a_failure_of_the_workers_calls_names_nothing(
-    land: Land, erin: User, call: str, n: int, error: str
+    host: Host, erin: User, call: str, n: int, error: str
 ) -> None:
     """Row 29: every result of the worker's writes and of its sync_file_range counts."""
-    before = files(land, erin)
+    before = files(host, erin)
     answer, trace = trace_worker(
-        land, "-e", f"trace={call}", "-e", f"inject={call}:error={error}:when={n}"
+        host, "-e", f"trace={call}", "-e", f"inject={call}:error={error}:when={n}"
     )
     assert f"{error} ({SAID[error]}) (INJECTED)" in trace
-    must_name_nothing(land, erin, before, answer, SAID[error])
+    must_name_nothing(host, erin, before, answer, SAID[error])
 
 
 @pytest.mark.parametrize("error", ERRORS)
-def test_where_there_are_no_ranges_the_fdatasync_counts(land: Land, erin: User, error: str) -> None:
+def test_where_there_are_no_ranges_the_fdatasync_counts(host: Host, erin: User, error: str) -> None:
     """Row 29: a file system without sync_file_range is asked by fdatasync at the end."""
-    before = files(land, erin)
+    before = files(host, erin)
     trace = ("-e", "trace=sync_file_range,fdatasync", "-e", "inject=sync_file_range:error=EINVAL")
-    answer, log = trace_worker(land, *trace, "-e", f"inject=fdatasync:error={error}:when=1")
+    answer, log = trace_worker(host, *trace, "-e", f"inject=fdatasync:error={error}:when=1")
     assert "fdatasync(" in log
-    must_name_nothing(land, erin, before, answer, "the new snapshot", SAID[error])
+    must_name_nothing(host, erin, before, answer, "the new snapshot", SAID[error])
 
 
 # ---- a disk that takes the write and loses it
@@ -182,8 +182,8 @@ def test_where_there_are_no_ranges_the_fdatasync_counts(land: Land, erin: User, 
 
 @pytest.fixture
 def hollow(
-    land: Land, make_user: Callable[..., User]
-) -> Iterator[tuple[Land, User, Callable[[], None], Callable[[], None]]]:
+    host: Host, make_user: Callable[..., User]
+) -> Iterator[tuple[Host, User, Callable[[], None], Callable[[], None]]]:
     """A store on a disk that fails once it is told to (third), and is well again after the fourth.
 
     The image lies in a small tmpfs. In it, every block in use is there, every free one is a hole,
@@ -192,9 +192,9 @@ def hollow(
     """
     needs_mkfs("ext4")
     user = make_user("flt-gina", REAL)
-    land.write_map(user)
-    with mounted("tmpfs", land.folder / "below", "-t", "tmpfs", "-o", "size=64M") as below:
-        image, filler, where = below / "image", below / "filler", land.folder / "disk-hollow"
+    host.write_map(user)
+    with mounted("tmpfs", host.folder / "below", "-t", "tmpfs", "-o", "size=64M") as below:
+        image, filler, where = below / "image", below / "filler", host.folder / "disk-hollow"
         make_image(
             image,
             "ext4",
@@ -206,7 +206,7 @@ def hollow(
             "-E",
             "lazy_itable_init=0,nodiscard",
         )
-        there = on(where, land)
+        there = on(where, host)
         there.environ["T3_BACKUP_RESERVE"] = "0"
         with mounted(image, where, "-o", "loop,nodelalloc"):
             seed(there, user, 2)
@@ -245,7 +245,7 @@ def _hollow_out(image: Path) -> None:
         file.truncate(len(content))
 
 
-Hollow = tuple[Land, User, Callable[[], None], Callable[[], None]]
+Hollow = tuple[Host, User, Callable[[], None], Callable[[], None]]
 
 
 def test_only_a_descriptor_from_before_the_first_write_hears_of_a_lost_write_back(
@@ -320,7 +320,7 @@ def test_a_disk_that_loses_the_copy_gets_no_snapshot(hollow: Hollow, lie: tuple[
 
 @pytest.mark.parametrize("kind", ["ext4", "xfs"])
 def test_every_named_snapshot_is_whole_after_a_power_cut(
-    land: Land,
+    host: Host,
     make_user: Callable[..., User],
     kind: str,
     record_property: Callable[[str, object], None],
@@ -330,15 +330,15 @@ def test_every_named_snapshot_is_whole_after_a_power_cut(
     held is not in it."""
     needs_mkfs(kind)
     user = make_user("flt-hugo", REAL)
-    land.write_map(user)
+    host.write_map(user)
     chance = random.Random(28)
     named: list[int] = []
     cuts = amount(8, 3)
-    with disk(land.folder, "xfs", 1024 * MIB) as below:
+    with disk(host.folder, "xfs", 1024 * MIB) as below:
         image = below / "image"
         make_image(image, kind, 24 * MIB)
-        with mounted(image, land.folder / "disk-live", "-o", "loop") as live:
-            there = on(live, land)
+        with mounted(image, host.folder / "disk-live", "-o", "loop") as live:
+            there = on(live, host)
             there.environ["T3_BACKUP_KEEP"] = "2"
             seed(there, user, 1)
             for n in range(cuts):
@@ -354,12 +354,12 @@ def test_every_named_snapshot_is_whole_after_a_power_cut(
         for n in range(cuts):
             frozen = below / f"frozen-{n}"
             options = "loop,nouuid" if kind == "xfs" else "loop"
-            with mounted(frozen, land.folder / "disk-after", "-o", options) as after:
-                found = proven(on(after, land), user)
+            with mounted(frozen, host.folder / "disk-after", "-o", options) as after:
+                found = proven(on(after, host), user)
                 named.append(len(found))
                 assert found, f"cut {n}: the snapshot from before is gone"
-                _must_be_as_sealed(on(after, land), user, found)
-                again = on(after, land)
+                _must_be_as_sealed(on(after, host), user, found)
+                again = on(after, host)
                 assert again.t3("run").code == 0
                 assert leftovers(again, user) == set()
             frozen.unlink()
@@ -367,7 +367,7 @@ def test_every_named_snapshot_is_whole_after_a_power_cut(
     tell(f"{kind}: {len(named)} power cuts, snapshots found: {named}")
 
 
-def _must_be_as_sealed(land: Land, user: User, found: list[Manifest]) -> None:
+def _must_be_as_sealed(host: Host, user: User, found: list[Manifest]) -> None:
     for snapshot in found:
-        data = (land.account_dir(user) / f"{snapshot.name}.sqlite").read_bytes()
+        data = (host.account_dir(user) / f"{snapshot.name}.sqlite").read_bytes()
         assert hashlib.sha256(data).hexdigest() == snapshot.sha256

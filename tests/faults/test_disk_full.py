@@ -27,7 +27,7 @@ from faults.disks import (
     trace_of,
 )
 from support.databases import MIB, give_database
-from support.host import Answer, Land
+from support.host import Answer, Host
 from support.users import needs_root
 
 from demo.users import User, run_alone
@@ -38,19 +38,19 @@ RESERVE = "T3_BACKUP_RESERVE"
 
 
 @pytest.fixture(params=["ext4", "xfs"])
-def full(request: pytest.FixtureRequest, land: Land) -> Iterator[Land]:
-    """The land with its store on a small disk and no reserve."""
-    with disk(land.folder, request.param) as where:
-        there = on(where, land)
+def full(request: pytest.FixtureRequest, host: Host) -> Iterator[Host]:
+    """The host with its store on a small disk and no reserve."""
+    with disk(host.folder, request.param) as where:
+        there = on(where, host)
         there.environ[RESERVE] = "0"
         yield there
 
 
 @pytest.fixture
-def carol(make_user: Callable[..., User], land: Land) -> User:
+def carol(make_user: Callable[..., User], host: Host) -> User:
     """A user with the real database, 276 KiB."""
     user = make_user("flt-carol", REAL)
-    land.write_map(user)
+    host.write_map(user)
     return user
 
 
@@ -62,12 +62,12 @@ def blocks_used(where: Path) -> int:
 
 
 def stopped_at(
-    land: Land, *inject: str, parent_only: bool = False
+    host: Host, *inject: str, parent_only: bool = False
 ) -> tuple[subprocess.Popen[str], int]:
     """A run under strace that stops itself (SIGSTOP) at a call; the run, and the process that has
     stopped."""
-    process = start_traced(land, *inject, parent_only=parent_only)
-    log = trace_of(land)
+    process = start_traced(host, *inject, parent_only=parent_only)
+    log = trace_of(host)
     while process.poll() is None:
         for line in log.read_text().splitlines() if log.exists() else []:
             if "--- stopped by SIGSTOP ---" in line:
@@ -84,7 +84,7 @@ def go_on(process: subprocess.Popen[str], stopped: int) -> Answer:
 
 
 def test_a_copy_that_would_not_fit_is_refused_before_its_first_byte(
-    full: Land, carol: User
+    full: Host, carol: User
 ) -> None:
     """Row 19: free space is compared with the copy and the reserve, and one line says all three."""
     seed(full, carol, 2)
@@ -99,7 +99,7 @@ def test_a_copy_that_would_not_fit_is_refused_before_its_first_byte(
     assert len(proven(full, carol)) == 3
 
 
-def test_the_wal_counts_as_part_of_the_copy(full: Land, carol: User) -> None:
+def test_the_wal_counts_as_part_of_the_copy(full: Host, carol: User) -> None:
     """Row 19: the rows of a large -wal need room too."""
     wal = Path(f"{carol.database}-wal")
     with wal.open("wb") as file:
@@ -116,12 +116,12 @@ def test_the_wal_counts_as_part_of_the_copy(full: Land, carol: User) -> None:
     [("ext4", ("-m", "0"), "no room"), ("xfs", (), "No space left on device")],
 )
 def test_a_disk_without_a_free_block_is_given_room_by_what_is_to_go_anyway(
-    land: Land, carol: User, kind: str, options: tuple[str, ...], said: str
+    host: Host, carol: User, kind: str, options: tuple[str, ...], said: str
 ) -> None:
     """Row 19: on xfs not even a file without a name can be begun; what retention lets go of goes
     first, then."""
-    with disk(land.folder, kind, 16 * MIB, *options) as where:
-        full = on(where, land)
+    with disk(host.folder, kind, 16 * MIB, *options) as where:
+        full = on(where, host)
         full.environ |= {RESERVE: "0", "T3_BACKUP_COMPACT": "off"}
         seed(full, carol, 6)
         kept = [path.name for path in sorted(full.account_dir(carol).glob("*.sqlite"))]
@@ -139,7 +139,7 @@ def test_a_disk_without_a_free_block_is_given_room_by_what_is_to_go_anyway(
 
 @needs_strace
 def test_a_disk_that_fills_while_the_copy_is_written_costs_that_copy_alone(
-    full: Land, carol: User
+    full: Host, carol: User
 ) -> None:
     """Row 19: the check passed, then somebody took the room: ENOSPC in the worker's write of the
     copy."""
@@ -159,7 +159,7 @@ def test_a_disk_that_fills_while_the_copy_is_written_costs_that_copy_alone(
 
 @needs_strace
 def test_a_disk_that_fills_while_the_snapshot_is_sealed_costs_that_snapshot_alone(
-    full: Land, carol: User
+    full: Host, carol: User
 ) -> None:
     """Row 19: the proven copy is on the disk, its manifest has no room: nothing is named."""
     seed(full, carol, 2)
@@ -174,7 +174,7 @@ def test_a_disk_that_fills_while_the_snapshot_is_sealed_costs_that_snapshot_alon
     _unharmed(full, carol, before, filler, used)
 
 
-def _unharmed(full: Land, user: User, before: dict[str, str], filler: Path, used: int) -> None:
+def _unharmed(full: Host, user: User, before: dict[str, str], filler: Path, used: int) -> None:
     """Only our own unnamed file went; with room back the next run works."""
     assert files(full, user) == before
     assert len(proven(full, user)) == len(before) // 2
@@ -189,10 +189,10 @@ def _unharmed(full: Land, user: User, before: dict[str, str], filler: Path, used
 
 
 @pytest.mark.parametrize("spare", [0, 1])
-def test_a_disk_without_inodes_names_nothing(land: Land, carol: User, spare: int) -> None:
+def test_a_disk_without_inodes_names_nothing(host: Host, carol: User, spare: int) -> None:
     """Row 19: none for the copy, or one for the copy and none for its manifest."""
-    with disk(land.folder, "ext4", 16 * MIB, "-N", "32") as where:
-        full = on(where, land)
+    with disk(host.folder, "ext4", 16 * MIB, "-N", "32") as where:
+        full = on(where, host)
         full.environ[RESERVE] = "0"
         seed(full, carol, 2)
         before = files(full, carol)
@@ -212,7 +212,7 @@ def test_a_disk_without_inodes_names_nothing(land: Land, carol: User, spare: int
 
 
 def test_a_full_disk_costs_nothing_that_retention_keeps_and_lists_and_verifies(
-    full: Land, carol: User
+    full: Host, carol: User
 ) -> None:
     """Row 19: making room by giving up an old snapshot is nobody's job but retention's."""
     seed(full, carol, 3)
@@ -225,7 +225,7 @@ def test_a_full_disk_costs_nothing_that_retention_keeps_and_lists_and_verifies(
     assert full.t3("verify", carol.name).code == 0
 
 
-def test_what_retention_lets_go_makes_room_for_the_next_one(full: Land, carol: User) -> None:
+def test_what_retention_lets_go_makes_room_for_the_next_one(full: Host, carol: User) -> None:
     """Row 19: it would go after the run anyway; what is to stay doesn't go for it, and the newest
     verified one never does."""
     seed(full, carol, 3)
@@ -245,10 +245,10 @@ def test_what_retention_lets_go_makes_room_for_the_next_one(full: Land, carol: U
 
 
 def test_a_full_home_is_one_clear_line_and_other_accounts_go_on(
-    make_user: Callable[..., User], land: Land, carol: User
+    make_user: Callable[..., User], host: Host, carol: User
 ) -> None:
     """Row 19: SQLite can't make its -shm beside the database; the database stays as it is."""
-    with disk(land.folder, "ext4", 4 * MIB) as where:
+    with disk(host.folder, "ext4", 4 * MIB) as where:
         where.chmod(0o755)
         dave = make_user("flt-dave")
         home = where / "dave"
@@ -256,17 +256,17 @@ def test_a_full_home_is_one_clear_line_and_other_accounts_go_on(
         run_alone("usermod", "--home", str(home), dave.name)
         dave = User(dave.name, dave.uid, dave.gid, home)
         give_database(dave, REAL)
-        land.write_map(dave, carol)
+        host.write_map(dave, carol)
         filler = fill(where)
-        answer = land.t3("run")
+        answer = host.t3("run")
         assert answer.code == 1, answer
         [line] = [line for line in answer.out.splitlines() if "FAILED" in line]
         assert line.startswith(f"WARN: backup FAILED for {dave.name} ("), line
         assert str(dave.database) in line or "full" in line, line
         print(line)
-        assert len(land.snapshots(carol)) == 1
-        assert land.snapshots(dave) == []
+        assert len(host.snapshots(carol)) == 1
+        assert host.snapshots(dave) == []
         assert dave.database.read_bytes() == REAL.read_bytes()
         filler.unlink()
-        assert land.t3("run").code == 0
-        assert len(land.snapshots(dave)) == 1
+        assert host.t3("run").code == 0
+        assert len(host.snapshots(dave)) == 1

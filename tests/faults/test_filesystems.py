@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 import pytest
 from faults.disks import REAL, disk, files, leftovers, mounted, on, one_line, proven, refused, seed
 from support.databases import MIB, commit_row
-from support.host import Land
+from support.host import Host
 from support.users import needs_root
 
 from demo.users import User
@@ -31,18 +31,18 @@ TMPFILE = os.O_TMPFILE & ~os.O_DIRECTORY
 
 
 @pytest.fixture
-def ivan(make_user: Callable[..., User], land: Land) -> User:
+def ivan(make_user: Callable[..., User], host: Host) -> User:
     """A user with the real database."""
     user = make_user("flt-ivan", REAL)
-    land.write_map(user)
+    host.write_map(user)
     return user
 
 
 @pytest.fixture(params=KINDS)
-def there(request: pytest.FixtureRequest, land: Land) -> Iterator[Land]:
-    """The land with its store on a file system of each kind."""
+def there(request: pytest.FixtureRequest, host: Host) -> Iterator[Host]:
+    """The host with its store on a file system of each kind."""
     if request.param == "overlay":
-        with mounted("tmpfs", land.folder / "below", "-t", "tmpfs", "-o", "size=16M") as below:
+        with mounted("tmpfs", host.folder / "below", "-t", "tmpfs", "-o", "size=16M") as below:
             for name in ("lower", "upper", "work"):
                 (below / name).mkdir()
             layers = ",".join(
@@ -50,15 +50,15 @@ def there(request: pytest.FixtureRequest, land: Land) -> Iterator[Land]:
                 for o, n in (("lowerdir", "lower"), ("upperdir", "upper"), ("workdir", "work"))
             )
             with mounted(
-                "overlay", land.folder / "disk-overlay", "-t", "overlay", "-o", layers
+                "overlay", host.folder / "disk-overlay", "-t", "overlay", "-o", layers
             ) as where:
-                yield on(where, land)
+                yield on(where, host)
         return
-    with disk(land.folder, request.param, 16 * MIB) as where:
-        yield on(where, land)
+    with disk(host.folder, request.param, 16 * MIB) as where:
+        yield on(where, host)
 
 
-def test_run_prune_list_and_verify_work(there: Land, ivan: User) -> None:
+def test_run_prune_list_and_verify_work(there: Host, ivan: User) -> None:
     """Rows 27 and 13: unnamed files, leases, links; and pruning sees what was named a moment ago.
 
     btrfs lists a folder as it was when its descriptor was opened or last rewound.
@@ -83,53 +83,53 @@ def test_run_prune_list_and_verify_work(there: Land, ivan: User) -> None:
 
 @pytest.mark.parametrize("error", [errno.EOPNOTSUPP, errno.EISDIR])
 def test_without_unnamed_files_a_snapshot_is_sealed_just_the_same(
-    land: Land, ivan: User, error: int
+    host: Host, ivan: User, error: int
 ) -> None:
     """Row 27: O_TMPFILE refused by the kernel, as NFS and old ones do: a .partial- name, which the
     seal takes away."""
-    answer = refused(land, "openat", 2, TMPFILE, TMPFILE, error)
+    answer = refused(host, "openat", 2, TMPFILE, TMPFILE, error)
     assert answer.code == 0, answer
-    [snapshot] = proven(land, ivan)
-    assert leftovers(land, ivan) == set()
+    [snapshot] = proven(host, ivan)
+    assert leftovers(host, ivan) == set()
     for ending in ("sqlite", "json"):
-        status = (land.account_dir(ivan) / f"{snapshot.name}.{ending}").stat()
+        status = (host.account_dir(ivan) / f"{snapshot.name}.{ending}").stat()
         assert (status.st_uid, stat.S_IMODE(status.st_mode), status.st_nlink) == (0, 0o400, 1)
 
 
-def test_without_unnamed_files_a_failure_leaves_no_partial_name(land: Land, ivan: User) -> None:
+def test_without_unnamed_files_a_failure_leaves_no_partial_name(host: Host, ivan: User) -> None:
     """Row 19: the only file that goes is our own, and it does go."""
     ivan.database.write_bytes(b"no database at all" * 100)
-    answer = refused(land, "openat", 2, TMPFILE, TMPFILE, errno.EOPNOTSUPP)
+    answer = refused(host, "openat", 2, TMPFILE, TMPFILE, errno.EOPNOTSUPP)
     assert answer.code == 1, answer
     one_line(answer, ivan, "not a SQLite database")
-    assert files(land, ivan) == {}
+    assert files(host, ivan) == {}
 
 
 def test_any_other_refusal_of_an_unnamed_file_is_a_failure_and_no_reason_for_a_name(
-    land: Land, ivan: User
+    host: Host, ivan: User
 ) -> None:
     """Row 29: EIO says something about the disk, not about what it can do."""
-    answer = refused(land, "openat", 2, TMPFILE, TMPFILE, errno.EIO)
+    answer = refused(host, "openat", 2, TMPFILE, TMPFILE, errno.EIO)
     assert answer.code == 1, answer
-    one_line(answer, ivan, str(land.account_dir(ivan)), os.strerror(errno.EIO))
-    assert files(land, ivan) == {}
+    one_line(answer, ivan, str(host.account_dir(ivan)), os.strerror(errno.EIO))
+    assert files(host, ivan) == {}
 
 
 @pytest.mark.parametrize("error", [errno.EINVAL, errno.EOPNOTSUPP, errno.ENOLCK])
-def test_without_leases_nothing_is_named(land: Land, ivan: User, error: int) -> None:
+def test_without_leases_nothing_is_named(host: Host, ivan: User, error: int) -> None:
     """Row 36: no lease, no proof that nobody can write any more."""
-    seed(land, ivan, 1)
-    before = files(land, ivan)
-    answer = refused(land, "fcntl", 1, 0xFFFFFFFF, fcntl.F_SETLEASE, error)
+    seed(host, ivan, 1)
+    before = files(host, ivan)
+    answer = refused(host, "fcntl", 1, 0xFFFFFFFF, fcntl.F_SETLEASE, error)
     assert answer.code == 1, answer
     one_line(answer, ivan, "grants no leases", os.strerror(error), "ext4, xfs or btrfs")
-    assert files(land, ivan) == before
+    assert files(host, ivan) == before
 
 
-def test_a_second_snapshot_in_the_same_second_gets_a_number(land: Land, ivan: User) -> None:
+def test_a_second_snapshot_in_the_same_second_gets_a_number(host: Host, ivan: User) -> None:
     """Row 33: three in one second, by the same clock: none takes the name of another, and their
     order is kept."""
-    values = replace(settings.load({}, land.env()), keep=14)
+    values = replace(settings.load({}, host.env()), keep=14)
     with Store.open(values.dest, create=True) as store:
         job = BackupRun(
             values,
@@ -145,13 +145,13 @@ def test_a_second_snapshot_in_the_same_second_gets_a_number(land: Land, ivan: Us
             results += run.run_backups(job, [accounts.find(ivan.name)], lambda _: None)
     assert [result.outcome for result in results] == ["backed_up"] * 3
     stem = "state-20261124T033012Z"
-    assert [snapshot.name for snapshot in proven(land, ivan)] == [f"{stem}.3", f"{stem}.2", stem]
+    assert [snapshot.name for snapshot in proven(host, ivan)] == [f"{stem}.3", f"{stem}.2", stem]
 
 
-def test_a_name_that_somebody_left_is_never_written_over(land: Land, ivan: User) -> None:
+def test_a_name_that_somebody_left_is_never_written_over(host: Host, ivan: User) -> None:
     """Row 27: data without a manifest, in the very second: it stays as it is, and the snapshot gets
     another name."""
-    values = settings.load({}, land.env())
+    values = settings.load({}, host.env())
     with Store.open(values.dest, create=True) as store:
         account_dir = store.account_dir(ivan.name, create=True)
         assert account_dir is not None

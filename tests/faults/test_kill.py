@@ -35,7 +35,7 @@ from faults.disks import (
     trace_worker,
     traced,
 )
-from support.host import Answer, Land
+from support.host import Answer, Host
 from support.sampling import amount, chance, counts
 from support.users import needs_root
 
@@ -78,37 +78,37 @@ WORKER = {
 
 
 @pytest.fixture
-def bob(make_user: Callable[..., User], land: Land) -> User:
+def bob(make_user: Callable[..., User], host: Host) -> User:
     """A user with the real database, its newest rows in a -wal that a killed server left."""
     user = make_user("flt-bob")
     # the calls that are counted here are those of the database alone
-    land.environ["T3_BACKUP_FILES_LIMIT"] = "0"
+    host.environ["T3_BACKUP_FILES_LIMIT"] = "0"
     leave_wal(user)
-    land.write_map(user)
+    host.write_map(user)
     return user
 
 
 class Kills:
     """Kill, look, heal, look: as often as wanted, from the same store each time."""
 
-    def __init__(self, land: Land, user: User) -> None:
-        self.land, self.user = land, user
-        self.before = proven(land, user)
+    def __init__(self, host: Host, user: User) -> None:
+        self.host, self.user = host, user
+        self.before = proven(host, user)
         self.names = frozenset(snapshot.name for snapshot in self.before)
-        self.template = land.folder / "template"
-        subprocess.run(["cp", "-a", land.store, self.template], check=True)
+        self.template = host.folder / "template"
+        subprocess.run(["cp", "-a", host.store, self.template], check=True)
         self.source = source_bytes(user)
         self.points: Counter[str] = Counter()
 
     def fresh(self) -> None:
         """The store as it was before the kill."""
-        shutil.rmtree(self.land.store)
-        subprocess.run(["cp", "-a", self.template, self.land.store], check=True)
+        shutil.rmtree(self.host.store)
+        subprocess.run(["cp", "-a", self.template, self.host.store], check=True)
 
     def survived(self, point: str) -> None:
         """What must hold after a kill at `point`, and after the next run."""
         self.points[point.split(maxsplit=1)[0]] += 1
-        found = proven(self.land, self.user, known=self.names)
+        found = proven(self.host, self.user, known=self.names)
         names = {snapshot.name for snapshot in found}
         # Pruning begins when the new snapshot is named for good, so either all the old ones are
         # there, or that one is.
@@ -119,21 +119,21 @@ class Kills:
             f"{point}: the newest old snapshot is one that --keep 2 keeps"
         )
         left = {
-            name for name in leftovers(self.land, self.user) if not name.startswith(".partial-")
+            name for name in leftovers(self.host, self.user) if not name.startswith(".partial-")
         }
         assert {name.rpartition(".")[2] for name in left} <= {"json"}, (
             f"{point}: data without a manifest"
         )
         self._must_be_free(point)
-        answer = self.land.t3(*RUN)
+        answer = self.host.t3(*RUN)
         assert answer.code == 0, f"{point}: {answer}"
-        healed = proven(self.land, self.user, known=frozenset(names))
+        healed = proven(self.host, self.user, known=frozenset(names))
         assert len(healed) == 2, f"{point}: {answer}"
         new = names - self.names
         assert healed[0].name in new if new else healed[0].name not in names, (
             f"{point}: the next run took none, or one too many"
         )
-        assert leftovers(self.land, self.user) == set(), f"{point}: not cleared by the next run"
+        assert leftovers(self.host, self.user) == set(), f"{point}: not cleared by the next run"
         assert source_bytes(self.user) == self.source, f"{point}: the source is another"
 
     def _must_be_free(self, point: str) -> None:
@@ -147,7 +147,7 @@ class Kills:
             ended, _, _ = select.select([pidfd], [], [], 5)
             os.close(pidfd)
             assert ended, f"{point}: worker {pid} outlives its parent"
-        store = os.open(self.land.store, os.O_RDONLY)
+        store = os.open(self.host.store, os.O_RDONLY)
         fcntl.flock(store, fcntl.LOCK_EX | fcntl.LOCK_NB)
         os.close(store)
 
@@ -157,10 +157,10 @@ class Kills:
 
 
 @pytest.fixture
-def kills(land: Land, bob: User) -> Kills:
-    seed(land, bob, SNAPSHOTS)
+def kills(host: Host, bob: User) -> Kills:
+    seed(host, bob, SNAPSHOTS)
     leave_wal(bob)
-    return Kills(land, bob)
+    return Kills(host, bob)
 
 
 def sweep(kills: Kills, name: str, run: Callable[[int], bool], step: int = 1) -> int:
@@ -181,11 +181,11 @@ def test_the_parent_may_be_killed_at_every_call_that_changes_the_store(
 
     def killed(name: str, n: int, *options: str) -> bool:
         inject = ("-e", f"trace={name}", "-e", f"inject={name}:signal=KILL:when={n}")
-        answer = traced(kills.land, *options, *inject, words=RUN, parent_only=True)
+        answer = traced(kills.host, *options, *inject, words=RUN, parent_only=True)
         assert answer.code in (0, KILLED), answer
         return answer.code == KILLED
 
-    account_dir = ("-P", str(kills.land.account_dir(kills.user)))
+    account_dir = ("-P", str(kills.host.account_dir(kills.user)))
     for name in PARENT:
         least = {"linkat": 2, "fsync": 5, "unlinkat": 4, "write": 4}.get(name, 0)
         assert sweep(kills, name, lambda n, name=name: killed(name, n)) >= least
@@ -199,16 +199,16 @@ def test_the_parent_may_be_killed_at_every_call_that_changes_the_store(
 
 
 def test_the_partial_way_may_be_killed_too(
-    land: Land, bob: User, tell: Callable[[str], None]
+    host: Host, bob: User, tell: Callable[[str], None]
 ) -> None:
     """Row 27: where a file has a name from the beginning, what a kill leaves of it is cleared by
     the next run."""
-    seed(land, bob, 1)
-    kills = Kills(land, bob)
+    seed(host, bob, 1)
+    kills = Kills(host, bob)
     left = 0
     for n in range(1, 20):
         kills.fresh()
-        options = ("-e", "trace=openat,renameat2", "-P", str(land.account_dir(bob)))
+        options = ("-e", "trace=openat,renameat2", "-P", str(host.account_dir(bob)))
         # The first openat on the folder opens it, and the second reads a manifest. The third asks
         # for an unnamed file for the data, and the fifth for one for the manifest.
         refuse = (
@@ -217,16 +217,16 @@ def test_the_partial_way_may_be_killed_too(
             "-e",
             f"inject=renameat2:signal=KILL:when={n}",
         )
-        answer = traced(land, *options, *refuse, words=("run",), parent_only=True)
+        answer = traced(host, *options, *refuse, words=("run",), parent_only=True)
         if answer.code != KILLED:
             assert answer.code == 0, answer
             break
         kills.points["renameat2"] += 1
-        partial = {name for name in files(land, bob) if name.startswith(".partial-")}
+        partial = {name for name in files(host, bob) if name.startswith(".partial-")}
         left += len(partial)
-        assert {snapshot.name for snapshot in proven(land, bob, known=kills.names)} == kills.names
-        assert land.t3("run").code == 0
-        assert leftovers(land, bob) == set()
+        assert {snapshot.name for snapshot in proven(host, bob, known=kills.names)} == kills.names
+        assert host.t3("run").code == 0
+        assert leftovers(host, bob) == set()
     assert left > 0, "no kill left a partial file behind, so nothing was shown"
     assert kills.points["renameat2"] == 2
     tell(kills.report("partial names"))
@@ -235,11 +235,11 @@ def test_the_partial_way_may_be_killed_too(
 def test_the_worker_may_be_killed_at_any_call(kills: Kills, tell: Callable[[str], None]) -> None:
     """Row 27: a dead worker is one line and exit 1; nothing is named, nothing is pruned, the source
     is whole."""
-    old = files(kills.land, kills.user)
+    old = files(kills.host, kills.user)
 
     def killed(name: str, n: int) -> bool:
         answer, log = trace_worker(
-            kills.land,
+            kills.host,
             "-e",
             f"trace={name}",
             "-e",
@@ -250,7 +250,7 @@ def test_the_worker_may_be_killed_at_any_call(kills: Kills, tell: Callable[[str]
             assert answer.code == 0, answer
             return False
         _must_tell(answer, kills.user)
-        assert files(kills.land, kills.user) == old
+        assert files(kills.host, kills.user) == old
         return True
 
     for name, step in WORKER.items():
@@ -273,7 +273,7 @@ def test_a_run_killed_at_any_instant_loses_nothing(
     hit = 0
     for n in range(amount(12, 4)):
         kills.fresh()
-        process = kills.land.start(*RUN)
+        process = kills.host.start(*RUN)
         pidfd = os.pidfd_open(process.pid)
         ended, _, _ = select.select([pidfd], [], [], moments.uniform(0.02, 0.35))
         os.close(pidfd)
@@ -285,7 +285,7 @@ def test_a_run_killed_at_any_instant_loses_nothing(
     tell(f"a run killed at {hit} instants that nobody chose")
 
 
-def test_a_stopped_worker_dies_with_its_parent(land: Land, bob: User) -> None:
+def test_a_stopped_worker_dies_with_its_parent(host: Host, bob: User) -> None:
     """Row 27: a worker that waits for a lock, and is stopped on top of it, is dead once its parent
     is."""
     shutil.copyfile(REAL, bob.database)
@@ -293,7 +293,7 @@ def test_a_stopped_worker_dies_with_its_parent(land: Land, bob: User) -> None:
     with closing(sqlite3.connect(bob.database, isolation_level=None)) as holder:
         assert holder.execute("PRAGMA journal_mode=delete").fetchone() == ("delete",)
         holder.execute("BEGIN EXCLUSIVE")
-        process = land.start("run")
+        process = host.start("run")
         [worker] = _wait_for_workers(bob)
         pidfd = os.pidfd_open(worker)
         try:
@@ -307,7 +307,7 @@ def test_a_stopped_worker_dies_with_its_parent(land: Land, bob: User) -> None:
                 signal.pidfd_send_signal(pidfd, signal.SIGKILL)
             os.close(pidfd)
         holder.execute("ROLLBACK")
-    assert land.t3("run").code == 0
+    assert host.t3("run").code == 0
 
 
 def _wait_for_workers(user: User) -> list[int]:
@@ -326,16 +326,16 @@ def _wait_for_workers(user: User) -> list[int]:
 
 
 def test_a_kill_in_the_very_first_run_leaves_a_store_that_works(
-    land: Land, bob: User, tell: Callable[[str], None]
+    host: Host, bob: User, tell: Callable[[str], None]
 ) -> None:
     """Row 27: before the store, before the shelf, and before the first snapshot has its name."""
     shutil.copyfile(REAL, bob.database)
     points = 0
     for name in ("mkdir", "mkdirat", "fsync", "linkat"):
         for n in counts(20, 3, f"kills of the first run at {name}"):
-            shutil.rmtree(land.store, ignore_errors=True)
+            shutil.rmtree(host.store, ignore_errors=True)
             answer = traced(
-                land,
+                host,
                 "-e",
                 f"trace={name}",
                 "-e",
@@ -346,9 +346,9 @@ def test_a_kill_in_the_very_first_run_leaves_a_store_that_works(
                 assert answer.code == 0, answer
                 break
             points += 1
-            assert len(proven(land, bob) if land.store.exists() else []) in (0, 1)
-            assert land.t3("run").code == 0
-            assert 1 <= len(proven(land, bob)) <= 2
-            assert leftovers(land, bob) == set()
+            assert len(proven(host, bob) if host.store.exists() else []) in (0, 1)
+            assert host.t3("run").code == 0
+            assert 1 <= len(proven(host, bob)) <= 2
+            assert leftovers(host, bob) == set()
     assert points >= amount(8, 4)
     tell(f"first run: {points} kill points")

@@ -17,7 +17,7 @@ import pytest
 from faults.disks import REAL, disk, fill, make_image, mounted, needs_mkfs, seed
 from faults.test_restore_kill import content, state_files
 from support.databases import MIB
-from support.host import Land
+from support.host import Host
 from support.sampling import amount
 from support.users import needs_root
 from system.test_restore import change, dump, leave_newer_rows_in_a_wal, leave_unreadable_wal
@@ -43,21 +43,21 @@ def at_home_on(where: Path, user: User) -> Iterator[None]:
 
 
 @pytest.fixture
-def rex(land: Land, make_user: Callable[..., User]) -> User:
+def rex(host: Host, make_user: Callable[..., User]) -> User:
     user = make_user("flt-max", REAL)
-    land.write_map(user)
+    host.write_map(user)
     return user
 
 
 def test_where_the_file_system_can_share_extents_nothing_is_copied(
-    land: Land, make_user: Callable[..., User], small: Path, tell: Callable[[str], None]
+    host: Host, make_user: Callable[..., User], small: Path, tell: Callable[[str], None]
 ) -> None:
     """Home and store on one xfs: the restored file is a clone of the snapshot, and the safety
     snapshot one of the old state."""
-    with disk(land.folder, "xfs", 400 * MIB) as where:
+    with disk(host.folder, "xfs", 400 * MIB) as where:
         user = make_user("flt-kim", small)
-        there = Land(where, land.environ | {"T3_BACKUP_MAP": str(land.map)})
-        land.write_map(user)
+        there = Host(where, host.environ | {"T3_BACKUP_MAP": str(host.map)})
+        host.write_map(user)
         with at_home_on(where, user):
             seed(there, user, 1)
             change(user)
@@ -94,18 +94,18 @@ def blocks(path: Path) -> set[int]:
 
 
 @pytest.mark.parametrize("full", ["home", "store"])
-def test_without_room_nothing_is_changed(land: Land, rex: User, full: str) -> None:
+def test_without_room_nothing_is_changed(host: Host, rex: User, full: str) -> None:
     """Row 19. In the home for what is staged, or in the store for what is kept."""
-    seed(land, rex, 1)
+    seed(host, rex, 1)
     change(rex, "CREATE TABLE later (x)")
-    with disk(land.folder, "ext4", 16 * MIB) as where:
-        there = land
+    with disk(host.folder, "ext4", 16 * MIB) as where:
+        there = host
         if full == "store":
-            shutil.copytree(land.store, where / "store")
+            shutil.copytree(host.store, where / "store")
             (where / "store").chmod(0o700)
             for path in (where / "store").rglob("*"):
                 path.chmod(0o700 if path.is_dir() else 0o400)
-            there = Land(where, land.environ | {"T3_BACKUP_MAP": str(land.map)})
+            there = Host(where, host.environ | {"T3_BACKUP_MAP": str(host.map)})
             before = state_files(rex)
             filler = fill(where)
             answer = there.t3("restore", rex.name, "--yes")
@@ -131,29 +131,29 @@ def test_without_room_nothing_is_changed(land: Land, rex: User, full: str) -> No
 )
 @pytest.mark.parametrize("kind", ["ext4", "xfs"])
 def test_after_a_power_cut_it_is_the_old_state_or_the_new_one(
-    land: Land, rex: User, kind: str, leave: Callable[[User], None], tell: Callable[[str], None]
+    host: Host, rex: User, kind: str, leave: Callable[[User], None], tell: Callable[[str], None]
 ) -> None:
     """Row 28: home and store on one disk, frozen at a random moment of a restore, mounted again;
     then the next command heals."""
     needs_mkfs(kind)
     chance = random.Random(28)
-    seed(land, rex, 1)
-    new = dump(land.snapshots(rex)[0])
+    seed(host, rex, 1)
+    new = dump(host.snapshots(rex)[0])
     change(rex, "CREATE TABLE later (x)")
     leave(rex)
-    old = content(rex, land.folder / "work")
+    old = content(rex, host.folder / "work")
     files = state_files(rex)
     found = {"old": 0, "new": 0}
     cuts = amount(8, 3)
-    with disk(land.folder, "xfs", 1024 * MIB) as below:
+    with disk(host.folder, "xfs", 1024 * MIB) as below:
         image = below / "image"
         make_image(image, kind, 24 * MIB)
-        with mounted(image, land.folder / "disk-live", "-o", "loop") as live:
-            shutil.copytree(land.store, live / "store", copy_function=shutil.copy)
+        with mounted(image, host.folder / "disk-live", "-o", "loop") as live:
+            shutil.copytree(host.store, live / "store", copy_function=shutil.copy)
             (live / "store").chmod(0o700)
             for path in (live / "store").rglob("*"):
                 path.chmod(0o700 if path.is_dir() else 0o400)
-            there = Land(live, land.environ | {"T3_BACKUP_MAP": str(land.map)})
+            there = Host(live, host.environ | {"T3_BACKUP_MAP": str(host.map)})
             subprocess.run(["cp", "-a", rex.home / ".t3", live / "fresh"], check=True)
             subprocess.run(["cp", "-a", live / "store", live / "fresh-store"], check=True)
             (live / "t3").mkdir()
@@ -173,13 +173,13 @@ def test_after_a_power_cut_it_is_the_old_state_or_the_new_one(
         for n in range(cuts):
             options = "loop,nouuid" if kind == "xfs" else "loop"
             with (
-                mounted(below / f"frozen-{n}", land.folder / "disk-after", "-o", options) as after,
+                mounted(below / f"frozen-{n}", host.folder / "disk-after", "-o", options) as after,
                 bound(after / "t3", rex),
             ):
-                again = Land(after, there.environ)
+                again = Host(after, there.environ)
                 answer = again.t3("accept", rex.name)
                 assert answer.code == 0, f"cut {n}: {answer}"
-                now = content(rex, land.folder / "work")
+                now = content(rex, host.folder / "work")
                 assert now in (old, new), f"cut {n}: neither old nor new"
                 found["new" if now == new else "old"] += 1
                 if now == old and leave is leave_unreadable_wal:

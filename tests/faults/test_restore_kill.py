@@ -23,7 +23,7 @@ from pathlib import Path
 
 import pytest
 from faults.disks import KILLED, REAL, needs_strace, proven, seed, traced
-from support.host import Answer, Land
+from support.host import Answer, Host
 from support.sampling import amount, counts, sample
 from support.users import needs_root
 from system.test_restore import (
@@ -137,21 +137,21 @@ def content(user: User, work: Path) -> list[str] | str:
 class Kills:
     """Kill, look, heal, look: as often as wanted, from the same home and store each time."""
 
-    def __init__(self, land: Land, user: User, state: str) -> None:
-        self.land, self.user, self.state = land, user, state
-        self.new = dump(land.snapshots(user)[0])
+    def __init__(self, host: Host, user: User, state: str) -> None:
+        self.host, self.user, self.state = host, user, state
+        self.new = dump(host.snapshots(user)[0])
         self.new_files = files_beside(user)
         change(user, "CREATE TABLE later (x)")
         if state == "files":
             put_files(user, b"later")
         self.old_files = files_beside(user)
         STATES[state](user)
-        self.known = frozenset(snapshot.name for snapshot in proven(land, user))
-        self.template = land.folder / "template"
+        self.known = frozenset(snapshot.name for snapshot in proven(host, user))
+        self.template = host.folder / "template"
         self.template.mkdir()
-        subprocess.run(["cp", "-a", land.store, user.home / ".t3", self.template], check=True)
+        subprocess.run(["cp", "-a", host.store, user.home / ".t3", self.template], check=True)
         self.files = state_files(user)
-        self.old = content(user, land.folder / "work")
+        self.old = content(user, host.folder / "work")
         assert isinstance(self.old, list)
         assert self.old != self.new
         self.points: Counter[str] = Counter()
@@ -159,7 +159,7 @@ class Kills:
 
     def fresh(self) -> None:
         """As it was before the kill."""
-        for place, name in ((self.land.store, "store"), (self.user.home / ".t3", ".t3")):
+        for place, name in ((self.host.store, "store"), (self.user.home / ".t3", ".t3")):
             shutil.rmtree(place)
             subprocess.run(["cp", "-a", self.template / name, place], check=True)
 
@@ -169,8 +169,8 @@ class Kills:
     def survived(self, point: str) -> None:
         """What must hold after a kill at `point`, and after the next command."""
         self.points[point.split(maxsplit=1)[0]] += 1
-        intent = self.land.store / f"{self.user.name}+restore.json"
-        found = content(self.user, self.land.folder / "work")
+        intent = self.host.store / f"{self.user.name}+restore.json"
+        found = content(self.user, self.host.folder / "work")
         if found not in (self.old, self.new):
             # What can't be folded moves away in several steps. Until they are done or undone the
             # intent says so.
@@ -182,7 +182,7 @@ class Kills:
             )
             self.states["between"] += 1
         interrupted = intent.exists()
-        answer = self.land.t3("accept", self.user.name)
+        answer = self.host.t3("accept", self.user.name)
         assert answer.code == 0, f"{point}: {answer}"
         assert not intent.exists(), f"{point}: {answer}"
         assert ("interrupted" in answer.out) == interrupted, f"{point}: {answer}"
@@ -190,7 +190,7 @@ class Kills:
 
     def settled(self, point: str) -> None:
         """The old state or the new one, whole, and nothing else beside it."""
-        after = content(self.user, self.land.folder / "work")
+        after = content(self.user, self.host.folder / "work")
         files = state_files(self.user)
         aside = {name for name in files if ".replaced-" in name}
         if after == self.new:
@@ -215,7 +215,7 @@ class Kills:
             self.user.uid
         }
         assert self.known <= {
-            snapshot.name for snapshot in proven(self.land, self.user, known=self.known)
+            snapshot.name for snapshot in proven(self.host, self.user, known=self.known)
         }
 
     def report(self, what: str) -> str:
@@ -223,19 +223,19 @@ class Kills:
 
 
 @pytest.fixture(params=STATES)
-def kills(request: pytest.FixtureRequest, land: Land, make_user: Callable[..., User]) -> Kills:
+def kills(request: pytest.FixtureRequest, host: Host, make_user: Callable[..., User]) -> Kills:
     user = make_user("flt-rex", REAL)
-    land.write_map(user)
+    host.write_map(user)
     if request.param == "files":
         put_files(user, b"sealed")
-    seed(land, user, 1)
-    return Kills(land, user, request.param)
+    seed(host, user, 1)
+    return Kills(host, user, request.param)
 
 
-def worker_wrapper(land: Land, operation: str, options: str) -> list[str]:
+def worker_wrapper(host: Host, operation: str, options: str) -> list[str]:
     """The command line of a restore whose worker of that operation runs under strace with those
     options."""
-    wrapper, log = land.folder / "python3", land.folder / "strace"
+    wrapper, log = host.folder / "python3", host.folder / "strace"
     log.unlink(missing_ok=True)
     wrapper.write_text(
         f'#!/bin/sh\ncase "$*" in *\'"operation": "{operation}"\'*) exec strace -D -qq -o {log} {options} {sys.executable} "$@" ;; esac\n'
@@ -247,18 +247,18 @@ def worker_wrapper(land: Land, operation: str, options: str) -> list[str]:
 
 def restore(kills: Kills, operation: str, options: str) -> tuple[Answer, str]:
     """A restore whose worker of that operation runs under strace; and the trace."""
-    line = [*worker_wrapper(kills.land, operation, options), *kills.words()]
+    line = [*worker_wrapper(kills.host, operation, options), *kills.words()]
     done = subprocess.run(
         line,
         executable=sys.executable,
-        env=kills.land.env(),
+        env=kills.host.env(),
         cwd="/",
         capture_output=True,
         text=True,
         timeout=120,
         check=False,
     )
-    log = kills.land.folder / "strace"
+    log = kills.host.folder / "strace"
     return Answer(
         done.returncode, done.stdout, done.stderr
     ), log.read_text() if log.exists() else ""
@@ -329,14 +329,14 @@ def test_the_command_may_be_killed_at_every_call_that_changes_something(
         # Before the first file in the store is made, nothing is begun: the calls on the store are
         # what counts.
         place = (
-            ["-P", str(kills.land.store), "-P", str(kills.land.account_dir(kills.user))]
+            ["-P", str(kills.host.store), "-P", str(kills.host.account_dir(kills.user))]
             if name == "openat"
             else []
         )
         for n in counts(100, 9, f"a restore killed at {name}, {kills.state}"):
             kills.fresh()
             inject = ("-e", f"trace={name}", *place, "-e", f"inject={name}:signal=KILL:when={n}")
-            answer = traced(kills.land, *inject, words=kills.words(), parent_only=True)
+            answer = traced(kills.host, *inject, words=kills.words(), parent_only=True)
             if answer.code != KILLED:
                 assert answer.code == 0, f"{name} {n}: {answer}"
                 break

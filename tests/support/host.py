@@ -36,7 +36,7 @@ class Answer:
 
 
 @dataclass
-class Land:
+class Host:
     """A folder that every user may enter, with a store, a user map and users who have T3
     databases."""
 
@@ -125,10 +125,10 @@ class Land:
 
 
 @contextlib.contextmanager
-def started(land: Land, *words: str, **more: str) -> Iterator[subprocess.Popen[str]]:
+def started(host: Host, *words: str, **more: str) -> Iterator[subprocess.Popen[str]]:
     """The command, left running; ended by force, and its workers with it, where it is still there
     when the block is left."""
-    with land.start(*words, **more) as process:
+    with host.start(*words, **more) as process:
         try:
             yield process
         finally:

@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 from support import sandbox
 from support.databases import commit_row, give_database
-from support.host import Answer, Land
+from support.host import Answer, Host
 from support.users import needs_root
 
 from demo.users import User
@@ -91,8 +91,8 @@ def found(place: Path) -> dict[str, tuple[str, int, int, int, bytes | None]]:
     }  # fmt: skip
 
 
-def archives(land: Land, user: User) -> list[Path]:
-    return sorted(land.account_dir(user).glob("files-*.tar.zst"))
+def archives(host: Host, user: User) -> list[Path]:
+    return sorted(host.account_dir(user).glob("files-*.tar.zst"))
 
 
 def names_in(archive: Path) -> list[str]:
@@ -102,11 +102,11 @@ def names_in(archive: Path) -> list[str]:
     return [name.rstrip("/") for name in out.splitlines()]
 
 
-def companions(land: Land, user: User) -> list[dict[str, object] | None]:
+def companions(host: Host, user: User) -> list[dict[str, object] | None]:
     """Of each snapshot, the newest first."""
     return [
         snapshot["companion"]
-        for snapshot in land.t3("list", user.name, "--json").account(user.name)["snapshots"]
+        for snapshot in host.t3("list", user.name, "--json").account(user.name)["snapshots"]
     ]
 
 
@@ -121,12 +121,12 @@ def laid(alice: User) -> User:
     return alice
 
 
-def test_the_archive_holds_the_five_names_and_nothing_else(land: Land, laid: User) -> None:
-    ok(land.t3("run"))
-    [archive] = archives(land, laid)
+def test_the_archive_holds_the_five_names_and_nothing_else(host: Host, laid: User) -> None:
+    ok(host.t3("run"))
+    [archive] = archives(host, laid)
     assert archive.stat().st_mode & 0o7777 == 0o400
     assert archive.name == f"files-{hashlib.sha256(archive.read_bytes()).hexdigest()}.tar.zst"
-    [companion] = companions(land, laid)
+    [companion] = companions(host, laid)
     assert companion is not None
     assert companion["entries"] == len(LAYOUT)
     assert companion["content_bytes"] == sum(len(content or b"") for _, content in LAYOUT.values())
@@ -142,22 +142,22 @@ def test_the_archive_holds_the_five_names_and_nothing_else(land: Land, laid: Use
 @by_hand
 @pytest.mark.parametrize("only", [None, "files"])
 def test_everything_comes_back_with_owner_mode_and_time(
-    land: Land, laid: User, only: str | None
+    host: Host, laid: User, only: str | None
 ) -> None:
     place = laid.database.parent
     before = found(place)
-    ok(land.t3("run"))
+    ok(host.t3("run"))
     shutil.rmtree(place / "secrets")
     (place / "settings.json").write_text("{}")
     (place / "keybindings.json").unlink()
     (place / "attachments" / "later.png").write_bytes(b"later")
     laid.give(place / "attachments" / "later.png")
     changed = found(place)
-    ok(land.t3("restore", laid.name, "--yes", *(["--only", only] if only else [])))
+    ok(host.t3("restore", laid.name, "--yes", *(["--only", only] if only else [])))
     assert found(place) == before
     assert {path.name for path in place.iterdir() if "replaced" in path.name} == set()
     assert (place / "logs" / "server.log").exists()
-    ok(land.t3("restore", laid.name, "--label", "prerestore", "--yes"))
+    ok(host.t3("restore", laid.name, "--label", "prerestore", "--yes"))
     # What was not there then is left: a restore removes nothing that it has nothing for.
     now = found(place)
     assert {name: now[name] for name in changed if name != "settings.json"} == {
@@ -167,107 +167,107 @@ def test_everything_comes_back_with_owner_mode_and_time(
 
 
 @by_hand
-def test_the_database_alone_is_put_back_where_so_asked(land: Land, laid: User) -> None:
-    ok(land.t3("run"))
+def test_the_database_alone_is_put_back_where_so_asked(host: Host, laid: User) -> None:
+    ok(host.t3("run"))
     (laid.database.parent / "settings.json").write_text("{}")
-    ok(land.t3("restore", laid.name, "--yes", "--only", "database"))
+    ok(host.t3("restore", laid.name, "--yes", "--only", "database"))
     assert (laid.database.parent / "settings.json").read_text() == "{}"
 
 
 @by_hand
-def test_files_that_were_not_saved_cannot_be_put_back(land: Land, alice: User) -> None:
-    ok(land.t3("run"))
-    answer = land.t3("restore", alice.name, "--yes", "--only", "files")
+def test_files_that_were_not_saved_cannot_be_put_back(host: Host, alice: User) -> None:
+    ok(host.t3("run"))
+    answer = host.t3("restore", alice.name, "--yes", "--only", "files")
     assert (answer.code, "has no files: there were none" in answer.err) == (1, True)
 
 
 def test_while_nothing_changes_nothing_is_read_and_nothing_is_stored(
-    land: Land, laid: User
+    host: Host, laid: User
 ) -> None:
     age(laid.database.parent)
-    ok(land.t3("run"))
-    [archive] = archives(land, laid)
+    ok(host.t3("run"))
+    [archive] = archives(host, laid)
     secret = laid.database.parent / "secrets" / "signing-key.bin"
     # whoever reads it moves this time
     os.utime(secret, ns=(1_000_000_000, secret.stat().st_mtime_ns))
     age(laid.database.parent)
-    ok(land.t3("run"))  # its ctime is another, so it is packed, and the archive is the same
-    assert archives(land, laid) == [archive]
+    ok(host.t3("run"))  # its ctime is another, so it is packed, and the archive is the same
+    assert archives(host, laid) == [archive]
     os.utime(secret, ns=(1_000_000_000, secret.stat().st_mtime_ns))
     age(laid.database.parent)
-    ok(land.t3("run"))
+    ok(host.t3("run"))
     commit_row(laid)  # in the database alone: of what is beside it nothing has changed
     before = secret.stat().st_atime_ns
-    used = sum(path.stat().st_blocks for path in archives(land, laid))
-    ok(land.t3("run"))
+    used = sum(path.stat().st_blocks for path in archives(host, laid))
+    ok(host.t3("run"))
     assert secret.stat().st_atime_ns == before
-    assert archives(land, laid) == [archive]
-    assert sum(path.stat().st_blocks for path in archives(land, laid)) == used
-    assert len({json.dumps(companion) for companion in companions(land, laid)[:2]}) == 1
+    assert archives(host, laid) == [archive]
+    assert sum(path.stat().st_blocks for path in archives(host, laid)) == used
+    assert len({json.dumps(companion) for companion in companions(host, laid)[:2]}) == 1
 
 
 def test_a_change_makes_a_new_archive_and_the_old_stays_while_a_snapshot_names_it(
-    land: Land, laid: User
+    host: Host, laid: User
 ) -> None:
-    ok(land.t3("run"))
-    [old] = archives(land, laid)
+    ok(host.t3("run"))
+    [old] = archives(host, laid)
     secret = laid.database.parent / "secrets" / "signing-key.bin"
     secret.write_bytes(b"another")
-    ok(land.t3("run"))
-    both = archives(land, laid)
+    ok(host.t3("run"))
+    both = archives(host, laid)
     assert old in both
     assert len(both) == 2
-    ok(land.t3("verify", laid.name))
-    ok(land.t3("run", "--keep", "1"))
-    assert archives(land, laid) == [path for path in both if path != old]
-    ok(land.t3("verify", laid.name))
+    ok(host.t3("verify", laid.name))
+    ok(host.t3("run", "--keep", "1"))
+    assert archives(host, laid) == [path for path in both if path != old]
+    ok(host.t3("verify", laid.name))
 
 
-def test_an_archive_that_nobody_names_goes_and_a_named_one_never(land: Land, laid: User) -> None:
+def test_an_archive_that_nobody_names_goes_and_a_named_one_never(host: Host, laid: User) -> None:
     """What a run that was killed between archive and manifest leaves."""
-    ok(land.t3("run"))
-    named = archives(land, laid)
-    orphan = land.account_dir(laid) / f"files-{'0' * 64}.tar.zst"
+    ok(host.t3("run"))
+    named = archives(host, laid)
+    orphan = host.account_dir(laid) / f"files-{'0' * 64}.tar.zst"
     orphan.write_bytes(b"orphan")
-    foreign = land.account_dir(laid) / "files-mine.tar.zst"
+    foreign = host.account_dir(laid) / "files-mine.tar.zst"
     foreign.write_bytes(b"somebody's")
-    ok(land.t3("run"))
+    ok(host.t3("run"))
     assert not orphan.exists()
     assert foreign.exists()
-    assert set(named) <= set(archives(land, laid))
-    stray = land.account_dir(laid) / "state-20200101T000000Z.sqlite"
+    assert set(named) <= set(archives(host, laid))
+    stray = host.account_dir(laid) / "state-20200101T000000Z.sqlite"
     stray.write_bytes(b"its manifest is lost")
     orphan.write_bytes(b"perhaps that one's")
-    land.t3("run")
+    host.t3("run")
     assert orphan.exists()
 
 
 @pytest.mark.parametrize("damage", ["flipped", "gone", "cut"])
-def test_verify_finds_a_damaged_archive(land: Land, laid: User, damage: str) -> None:
-    ok(land.t3("run"))
-    [archive] = archives(land, laid)
+def test_verify_finds_a_damaged_archive(host: Host, laid: User, damage: str) -> None:
+    ok(host.t3("run"))
+    [archive] = archives(host, laid)
     data = bytearray(archive.read_bytes())
     archive.unlink()
     if damage != "gone":
         data[len(data) // 2] ^= 1
         archive.write_bytes(data if damage == "flipped" else data[:-10])
-    answer = land.t3("verify", laid.name)
+    answer = host.t3("verify", laid.name)
     assert answer.code == 1
     assert "does NOT verify: the archive of what was beside it" in answer.out
     if not sandbox.ACTIVE:
         before = found(laid.database.parent)
-        assert land.t3("restore", laid.name, "--yes").code == 1
+        assert host.t3("restore", laid.name, "--yes").code == 1
         assert found(laid.database.parent) == before
-        ok(land.t3("restore", laid.name, "--yes", "--only", "database"))
+        ok(host.t3("restore", laid.name, "--yes", "--only", "database"))
 
 
 @pytest.mark.parametrize(
     "planted", ["secrets", "secrets/link", "attachments/folder", "settings.json"]
 )
-def test_a_symlink_leaks_nothing_into_an_archive(land: Land, laid: User, planted: str) -> None:
+def test_a_symlink_leaks_nothing_into_an_archive(host: Host, laid: User, planted: str) -> None:
     """Row 18. It is passed over, and named."""
     marker = b"a secret of root's, not hers"
-    outside = land.folder / "outside"
+    outside = host.folder / "outside"
     outside.mkdir(mode=0o700)
     (outside / "file").write_bytes(marker)
     path = laid.database.parent / planted
@@ -275,84 +275,84 @@ def test_a_symlink_leaks_nothing_into_an_archive(land: Land, laid: User, planted
         shutil.rmtree(path)
     path.unlink(missing_ok=True)
     path.symlink_to(outside / "file" if planted.endswith(("json", "link")) else outside)
-    answer = ok(land.t3("run"))
+    answer = ok(host.t3("run"))
     assert f"not packed: {planted}: a symlink" in answer.out
-    [archive] = archives(land, laid)
+    [archive] = archives(host, laid)
     plain = subprocess.run(["zstd", "-dc", archive], check=True, capture_output=True).stdout
     assert marker not in plain
     assert not any(name == planted or name.startswith(f"{planted}/") for name in names_in(archive))
 
 
-def test_what_is_neither_file_nor_folder_is_passed_over(land: Land, laid: User) -> None:
+def test_what_is_neither_file_nor_folder_is_passed_over(host: Host, laid: User) -> None:
     os.mkfifo(laid.database.parent / "attachments" / "pipe")
     unreadable = laid.database.parent / "secrets" / "closed.bin"
     unreadable.write_bytes(b"x")
     laid.give(unreadable)
     unreadable.chmod(0)
-    answer = ok(land.t3("run"))
+    answer = ok(host.t3("run"))
     assert "not packed: attachments/pipe: no regular file" in answer.out
     assert "not packed: secrets/closed.bin: Permission denied" in answer.out
-    ok(land.t3("verify", laid.name))
+    ok(host.t3("verify", laid.name))
 
 
 def test_above_the_limit_the_database_alone_is_saved_and_it_is_an_alarm(
-    land: Land, laid: User
+    host: Host, laid: User
 ) -> None:
-    answer = land.t3("run", T3_BACKUP_FILES_LIMIT="100K")
+    answer = host.t3("run", T3_BACKUP_FILES_LIMIT="100K")
     assert answer.code == 1
     assert "T3_BACKUP_FILES_LIMIT" in answer.out
-    assert companions(land, laid) == [None]
-    assert archives(land, laid) == []
-    ok(land.t3("verify", laid.name))
+    assert companions(host, laid) == [None]
+    assert archives(host, laid) == []
+    ok(host.t3("verify", laid.name))
 
 
-def test_the_limit_of_nothing_turns_it_off(land: Land, laid: User) -> None:
-    ok(land.t3("run", T3_BACKUP_FILES_LIMIT="0"))
-    assert companions(land, laid) == [None]
+def test_the_limit_of_nothing_turns_it_off(host: Host, laid: User) -> None:
+    ok(host.t3("run", T3_BACKUP_FILES_LIMIT="0"))
+    assert companions(host, laid) == [None]
 
 
-def test_where_nothing_is_there_there_is_no_archive(land: Land, alice: User) -> None:
-    ok(land.t3("run"))
-    assert companions(land, alice) == [None]
-    assert archives(land, alice) == []
+def test_where_nothing_is_there_there_is_no_archive(host: Host, alice: User) -> None:
+    ok(host.t3("run"))
+    assert companions(host, alice) == [None]
+    assert archives(host, alice) == []
 
 
-def test_a_damaged_archive_is_made_good_by_the_next_of_its_content(land: Land, laid: User) -> None:
-    ok(land.t3("run"))
-    [archive] = archives(land, laid)
+def test_a_damaged_archive_is_made_good_by_the_next_of_its_content(host: Host, laid: User) -> None:
+    ok(host.t3("run"))
+    [archive] = archives(host, laid)
     archive.write_bytes(b"x" * archive.stat().st_size)
-    assert land.t3("verify", laid.name).code == 1
+    assert host.t3("verify", laid.name).code == 1
     # another ctime: it is packed anew, and comes out the same
     (laid.database.parent / "settings.json").chmod(0o644)
-    ok(land.t3("run"))
-    assert archives(land, laid) == [archive]
-    ok(land.t3("verify", laid.name))
+    ok(host.t3("run"))
+    assert archives(host, laid) == [archive]
+    ok(host.t3("verify", laid.name))
 
 
 def test_two_users_archives_are_apart(
-    land: Land, make_user: Callable[..., User], small: Path
+    host: Host, make_user: Callable[..., User], small: Path
 ) -> None:
     users = [make_user(name) for name in ("ann", "bea")]
     for user in users:
         give_database(user, small)
         lay_out(user)
-    land.write_map(*users)
-    ok(land.t3("run"))
-    assert all(len(archives(land, user)) == 1 for user in users)
+    host.write_map(*users)
+    ok(host.t3("run"))
+    assert all(len(archives(host, user)) == 1 for user in users)
 
 
 @by_hand
 def test_where_the_disk_was_full_the_second_try_has_the_files_as_well(
-    land: Land, laid: User, monkeypatch: pytest.MonkeyPatch
+    host: Host, laid: User, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The archive of the first try has no snapshot's name: making space takes it away, and the
     second try must not name what is gone."""
-    land.environ["T3_BACKUP_KEEP"] = "2"
+    host.environ["T3_BACKUP_KEEP"] = "2"
     for name in ("DAILY", "WEEKLY", "MONTHLY", "YEARLY"):
-        land.environ[f"T3_BACKUP_KEEP_{name}"] = "0"
+        host.environ[f"T3_BACKUP_KEEP_{name}"] = "0"
     for _ in range(2):
         commit_row(laid)
-        assert land.t3("run").code == 0
+        assert host.t3("run").code == 0
     commit_row(laid)
     (laid.database.parent / "settings.json").write_bytes(b'{"theme": "light"}')
     age(laid.database.parent)
@@ -365,8 +365,8 @@ def test_where_the_disk_was_full_the_second_try_has_the_files_as_well(
         return publish_snapshot(*args, **more)
 
     monkeypatch.setattr(publish, "publish_snapshot", full_at_first)
-    values = settings.load({"keep": "1"}, land.env(), Path("/dev/null"))
-    with Store.open(land.store) as store:
+    values = settings.load({"keep": "1"}, host.env(), Path("/dev/null"))
+    with Store.open(host.store) as store:
         run = BackupRun(values, store, None, threading.Event(), lambda *_: None)
         [result] = backup_run.run_backups(run, [accounts.find(laid.name)], lambda _: None)
     assert (len(tries), result.outcome, result.unsaved) == (2, "backed_up", "")
@@ -374,4 +374,4 @@ def test_where_the_disk_was_full_the_second_try_has_the_files_as_well(
     [taken] = result.snapshots
     assert taken.manifest.companion is not None
     assert (taken.path.parent / f"files-{taken.manifest.companion.sha256}.tar.zst").exists()
-    assert land.t3("verify", laid.name).code == 0
+    assert host.t3("verify", laid.name).code == 0

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from support.host import Answer, Land
+from support.host import Answer, Host
 from support.manifests import reseal
 from support.paths import DATA, ROOT
 from support.users import needs_root
@@ -26,7 +26,7 @@ pytestmark = needs_root
 TINY = DATA / "state-0.0.24.sqlite"
 SIZE = TINY.stat().st_size
 FREE = re.compile(r"[\d.]+ [KMGT]iB free")  # others write to the disk between two calls
-# What depends on the machine that the tests run on, and not on the land.
+# What depends on the machine that the tests run on, and not on the host.
 OF_THE_MACHINE = {
     "by hand",
     "systemd",
@@ -42,10 +42,10 @@ OF_THE_MACHINE = {
 
 
 @pytest.fixture
-def dora(make_user: Callable[..., User], land: Land) -> User:
+def dora(make_user: Callable[..., User], host: Host) -> User:
     """Who has a database; the map names her."""
     user = make_user("doc-dora", TINY)
-    land.write_map(user)
+    host.write_map(user)
     return user
 
 
@@ -66,7 +66,7 @@ def of(name: str, answer: Answer) -> Finding:
 
 
 def statuses(answer: Answer) -> dict[str, str]:
-    """How each check of the land came out."""
+    """How each check of the host came out."""
     return {
         finding.name: finding.status
         for finding in findings(answer)
@@ -105,21 +105,21 @@ def healthy(user: User) -> dict[str, str]:
 
 
 def test_after_a_run_all_is_well_and_the_sizes_are_those_of_the_user_s_database(
-    land: Land, dora: User
+    host: Host, dora: User
 ) -> None:
-    assert land.t3().code == 0
-    answer = land.t3("doctor", "--json")
+    assert host.t3().code == 0
+    answer = host.t3("doctor", "--json")
     assert statuses(answer) == healthy(dora)
     assert of(f"account {dora.name}", answer).text == f"database of {SIZE / 1024:.1f} KiB, -wal 0 B"
-    assert of("map", answer).text == f"{land.map} names 1 accounts"
+    assert of("map", answer).text == f"{host.map} names 1 accounts"
     assert re.search(r" is \d+s old \(state-", of(f"snapshots {dora.name}", answer).text)
 
 
-def test_the_lines_for_people_are_those_of_the_document(land: Land, dora: User) -> None:
-    answer = land.t3("doctor", "--json")
+def test_the_lines_for_people_are_those_of_the_document(host: Host, dora: User) -> None:
+    answer = host.t3("doctor", "--json")
     lines = [finding.line() for finding in findings(answer)]
     assert answer.err.splitlines() == lines
-    plain = land.t3("doctor")
+    plain = host.t3("doctor")
     assert [FREE.sub("", line) for line in plain.out.splitlines()] == [
         FREE.sub("", line) for line in lines
     ]
@@ -128,43 +128,43 @@ def test_the_lines_for_people_are_those_of_the_document(land: Land, dora: User) 
 
 
 def test_nothing_is_written_and_no_lock_is_taken(
-    land: Land, dora: User, make_user: Callable[..., User]
+    host: Host, dora: User, make_user: Callable[..., User]
 ) -> None:
     """While another holds the store; with a database, one that is not WAL's, one that is none, and
     none."""
     other, odd = make_user("doc-other"), make_user("doc-odd")
     odd.database.write_bytes(b"no database")
     odd.give(odd.database)
-    land.write_map(dora, other, odd, "doc-nobody")
-    assert land.t3().code == 1
-    before = picture(land.folder)
-    held = os.open(land.store, os.O_RDONLY)
+    host.write_map(dora, other, odd, "doc-nobody")
+    assert host.t3().code == 1
+    before = picture(host.folder)
+    held = os.open(host.store, os.O_RDONLY)
     try:
         fcntl.flock(held, fcntl.LOCK_EX)
         assert (
-            "doc-nobody: no such user" in of("account doc-nobody", land.t3("doctor", "--json")).text
+            "doc-nobody: no such user" in of("account doc-nobody", host.t3("doctor", "--json")).text
         )
     finally:
         os.close(held)
-    assert picture(land.folder) == before
+    assert picture(host.folder) == before
 
 
-def test_before_the_first_run_the_store_is_missed_and_not_made(land: Land, dora: User) -> None:
-    found = statuses(land.t3("doctor", "--json"))
+def test_before_the_first_run_the_store_is_missed_and_not_made(host: Host, dora: User) -> None:
+    found = statuses(host.t3("doctor", "--json"))
     assert found == healthy(dora) | {"store": "warn", f"snapshots {dora.name}": "warn"}
-    assert not land.store.exists()
+    assert not host.store.exists()
 
 
 # --- the map and the accounts
 
 
 def test_what_keeps_an_account_from_its_backup_fails_and_the_others_are_looked_at(
-    land: Land, dora: User, make_user: Callable[..., User]
+    host: Host, dora: User, make_user: Callable[..., User]
 ) -> None:
     link = make_user("doc-link")
     link.database.symlink_to("/etc/passwd")
-    land.map.write_text(f"a=root\nb={link.name}\nc={dora.name}\nd=doc-nobody\nnonsense\n")
-    answer = land.t3("doctor", "--json")
+    host.map.write_text(f"a=root\nb={link.name}\nc={dora.name}\nd=doc-nobody\nnonsense\n")
+    answer = host.t3("doctor", "--json")
     found = statuses(answer)
     assert answer.code == 1
     assert {name for name, status in found.items() if status == "fail"} == {
@@ -181,62 +181,62 @@ def test_what_keeps_an_account_from_its_backup_fails_and_the_others_are_looked_a
     ]
 
 
-def test_a_map_that_is_not_there_fails(land: Land, dora: User) -> None:
-    land.map.unlink()
-    assert of("map", land.t3("doctor", "--json")).status == "fail"
-    assert of("map", land.t3("doctor", "--json", "--map", "/dev/null")).status == "warn"
+def test_a_map_that_is_not_there_fails(host: Host, dora: User) -> None:
+    host.map.unlink()
+    assert of("map", host.t3("doctor", "--json")).status == "fail"
+    assert of("map", host.t3("doctor", "--json", "--map", "/dev/null")).status == "warn"
 
 
 def test_a_database_that_was_deleted_fails_where_there_are_snapshots_of_it(
-    land: Land, dora: User
+    host: Host, dora: User
 ) -> None:
     dora.database.rename(dora.home / "away")
-    assert of(f"account {dora.name}", land.t3("doctor", "--json")).status == "note"
+    assert of(f"account {dora.name}", host.t3("doctor", "--json")).status == "note"
     (dora.home / "away").rename(dora.database)
-    assert land.t3().code == 0
+    assert host.t3().code == 0
     dora.database.unlink()
-    assert of(f"account {dora.name}", land.t3("doctor", "--json")).status == "fail"
+    assert of(f"account {dora.name}", host.t3("doctor", "--json")).status == "fail"
 
 
 # --- the store and the shelves
 
 
-def test_a_store_that_is_open_to_others_or_another_s_fails(land: Land, dora: User) -> None:
-    assert land.t3().code == 0
-    land.store.chmod(0o755)
-    assert "open to others" in of("store", land.t3("doctor", "--json")).text
-    land.store.chmod(0o700)
-    dora.give(land.store)
-    assert "belongs to uid" in of("store", land.t3("doctor", "--json")).text
-    assert land.t3("doctor").code == 1
+def test_a_store_that_is_open_to_others_or_another_s_fails(host: Host, dora: User) -> None:
+    assert host.t3().code == 0
+    host.store.chmod(0o755)
+    assert "open to others" in of("store", host.t3("doctor", "--json")).text
+    host.store.chmod(0o700)
+    dora.give(host.store)
+    assert "belongs to uid" in of("store", host.t3("doctor", "--json")).text
+    assert host.t3("doctor").code == 1
 
 
-def test_a_symlink_to_nowhere_is_no_store_that_is_still_to_come(land: Land, dora: User) -> None:
-    land.store.symlink_to(land.folder / "nowhere")
-    assert of("store", land.t3("doctor", "--json")).status == "fail"
+def test_a_symlink_to_nowhere_is_no_store_that_is_still_to_come(host: Host, dora: User) -> None:
+    host.store.symlink_to(host.folder / "nowhere")
+    assert of("store", host.t3("doctor", "--json")).status == "fail"
 
 
-def in_own_namespace(land: Land, script: str, *words: str) -> Answer:
+def in_own_namespace(host: Host, script: str, *words: str) -> Answer:
     """The command, after `script` has changed what is mounted, for it alone."""
-    line = ["unshare", "--mount", "sh", "-ec", f'{script}; exec "$@"', "sh", *land.command(*words)]
+    line = ["unshare", "--mount", "sh", "-ec", f'{script}; exec "$@"', "sh", *host.command(*words)]
     done = subprocess.run(
-        line, env=land.env(), cwd=ROOT, capture_output=True, text=True, timeout=120, check=False
+        line, env=host.env(), cwd=ROOT, capture_output=True, text=True, timeout=120, check=False
     )
     return Answer(done.returncode, done.stdout, done.stderr)
 
 
 def test_a_store_in_memory_or_read_only_fails_and_is_called_what_it_is(
-    land: Land, dora: User
+    host: Host, dora: User
 ) -> None:
-    land.store.mkdir(mode=0o700)
+    host.store.mkdir(mode=0o700)
     memory = in_own_namespace(
-        land, f"mount -t tmpfs -o mode=700 none {land.store}", "doctor", "--json"
+        host, f"mount -t tmpfs -o mode=700 none {host.store}", "doctor", "--json"
     )
     assert of("file system", memory).status == "fail"
     assert "on tmpfs, in memory" in of("file system", memory).text
     closed = in_own_namespace(
-        land,
-        f"mount --bind {land.store} {land.store}; mount -o remount,bind,ro {land.store}",
+        host,
+        f"mount --bind {host.store} {host.store}; mount -o remount,bind,ro {host.store}",
         "doctor",
         "--json",
     )
@@ -244,80 +244,80 @@ def test_a_store_in_memory_or_read_only_fails_and_is_called_what_it_is(
     assert "mounted read-only" in of("file system", closed).text
 
 
-def test_too_little_room_for_the_next_run_fails(land: Land, dora: User) -> None:
-    assert of("space", land.t3("doctor", "--json", T3_BACKUP_RESERVE="900T")).status == "fail"
+def test_too_little_room_for_the_next_run_fails(host: Host, dora: User) -> None:
+    assert of("space", host.t3("doctor", "--json", T3_BACKUP_RESERVE="900T")).status == "fail"
 
 
 def test_a_shelf_of_the_user_s_own_is_counted_as_the_user_and_waits_for_the_next_run(
-    land: Land, dora: User
+    host: Host, dora: User
 ) -> None:
-    land.store.mkdir(mode=0o700)
-    land.account_dir(dora).mkdir(mode=0o700)
+    host.store.mkdir(mode=0o700)
+    host.account_dir(dora).mkdir(mode=0o700)
     for name in ("state-20261101-033000.sqlite", "state-prebump-1-20261102-033000.sqlite", "notes"):
-        shutil.copyfile(TINY, land.account_dir(dora) / name)
-        dora.give(land.account_dir(dora) / name)
-    dora.give(land.account_dir(dora))
-    found = of(f"shelf {dora.name}", land.t3("doctor", "--json"))
+        shutil.copyfile(TINY, host.account_dir(dora) / name)
+        dora.give(host.account_dir(dora) / name)
+    dora.give(host.account_dir(dora))
+    found = of(f"shelf {dora.name}", host.t3("doctor", "--json"))
     assert found.status == "warn"
     assert "with 2 snapshots that they can change" in found.text
 
 
-def test_a_shelf_of_ours_that_was_given_away_fails(land: Land, dora: User) -> None:
-    assert land.t3().code == 0
-    dora.give(land.account_dir(dora))
-    found = of(f"shelf {dora.name}", land.t3("doctor", "--json"))
+def test_a_shelf_of_ours_that_was_given_away_fails(host: Host, dora: User) -> None:
+    assert host.t3().code == 0
+    dora.give(host.account_dir(dora))
+    found = of(f"shelf {dora.name}", host.t3("doctor", "--json"))
     assert found.status == "fail"
-    assert f"chown root: {land.account_dir(dora)}" in found.text
+    assert f"chown root: {host.account_dir(dora)}" in found.text
 
 
-def test_what_was_set_aside_and_what_was_left_over_is_named(land: Land, dora: User) -> None:
-    assert land.t3().code == 0
+def test_what_was_set_aside_and_what_was_left_over_is_named(host: Host, dora: User) -> None:
+    assert host.t3().code == 0
     for ending in ("+old", "+leftover", "+leftover.2"):
-        (land.store / f"{dora.name}{ending}").mkdir()
+        (host.store / f"{dora.name}{ending}").mkdir()
     account_dir = [
-        f for f in findings(land.t3("doctor", "--json")) if f.name == f"shelf {dora.name}"
+        f for f in findings(host.t3("doctor", "--json")) if f.name == f"shelf {dora.name}"
     ]
     assert [(f.status, f.text.split()[0]) for f in account_dir] == [
-        ("warn", f"{land.store}/{dora.name}+old"),
-        ("warn", f"{land.store}/{dora.name}+leftover"),
-        ("warn", f"{land.store}/{dora.name}+leftover.2"),
+        ("warn", f"{host.store}/{dora.name}+old"),
+        ("warn", f"{host.store}/{dora.name}+leftover"),
+        ("warn", f"{host.store}/{dora.name}+leftover.2"),
     ]
-    shutil.rmtree(land.account_dir(dora))
+    shutil.rmtree(host.account_dir(dora))
     assert (
-        len([f for f in findings(land.t3("doctor", "--json")) if f.name == f"shelf {dora.name}"])
+        len([f for f in findings(host.t3("doctor", "--json")) if f.name == f"shelf {dora.name}"])
         == 3
     )
 
 
-def change(land: Land, user: User, **values: object) -> Path:
+def change(host: Host, user: User, **values: object) -> Path:
     """The manifest of the one snapshot, with other values."""
-    [snapshot] = land.snapshots(user)
+    [snapshot] = host.snapshots(user)
     manifest = snapshot.with_suffix(".json")
     reseal(manifest, **values)
     return manifest
 
 
 def test_an_old_newest_snapshot_fails_one_that_waits_for_accept_warns_and_a_lost_manifest_too(
-    land: Land, dora: User
+    host: Host, dora: User
 ) -> None:
-    assert land.t3().code == 0
-    change(land, dora, taken_at="2026-01-02T03:04:05Z")
-    assert of(f"snapshots {dora.name}", land.t3("doctor", "--json")).status == "fail"
-    manifest = change(land, dora, verdict="suspect", reasons=["half of it is gone"])
-    answer = land.t3("doctor", "--json")
+    assert host.t3().code == 0
+    change(host, dora, taken_at="2026-01-02T03:04:05Z")
+    assert of(f"snapshots {dora.name}", host.t3("doctor", "--json")).status == "fail"
+    manifest = change(host, dora, verdict="suspect", reasons=["half of it is gone"])
+    answer = host.t3("doctor", "--json")
     assert f"t3-backup-state accept {dora.name}" in of(f"shelf {dora.name}", answer).text
     assert of(f"snapshots {dora.name}", answer).status == "warn"
     manifest.unlink()
-    answer = land.t3("doctor", "--json")
+    answer = host.t3("doctor", "--json")
     assert "not counted: no valid manifest" in of(f"shelf {dora.name}", answer).text
 
 
 def test_snapshots_of_somebody_who_left_the_map_are_told(
-    land: Land, dora: User, make_user: Callable[..., User]
+    host: Host, dora: User, make_user: Callable[..., User]
 ) -> None:
-    assert land.t3().code == 0
-    land.write_map(make_user("doc-new", TINY))
-    assert of(f"snapshots {dora.name}", land.t3("doctor", "--json")).status == "warn"
+    assert host.t3().code == 0
+    host.write_map(make_user("doc-new", TINY))
+    assert of(f"snapshots {dora.name}", host.t3("doctor", "--json")).status == "warn"
 
 
 # --- what we stand on, and an installation by hand
@@ -328,19 +328,19 @@ def test_snapshots_of_somebody_who_left_the_map_are_told(
     [("seccomp", "seccomp", "fail"), ("systemd", "python3-systemd", "note")],
 )
 def test_a_missing_package_is_told_by_what_it_costs(
-    module: str, name: str, status: str, land: Land, dora: User
+    module: str, name: str, status: str, host: Host, dora: User
 ) -> None:
     hide = f"import sys; sys.modules['{module}'] = None; from t3_backup.cli.main import main; sys.exit(main(['doctor', '--json']))"
     line = [sys.executable, "-c", hide]
     done = subprocess.run(
-        line, env=land.env(), cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
+        line, env=host.env(), cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
     )
     found = of(name, Answer(done.returncode, done.stdout, done.stderr))
     assert found.status == status
     assert f"apt install python3-{module}" in found.text
 
 
-def test_an_installation_by_hand_is_found_where_it_was_put(land: Land, dora: User) -> None:
+def test_an_installation_by_hand_is_found_where_it_was_put(host: Host, dora: User) -> None:
     """In a mount namespace of its own, with a /usr/local/bin and an /etc/systemd/system of its
     own."""
     script = (
@@ -348,7 +348,7 @@ def test_an_installation_by_hand_is_found_where_it_was_put(land: Land, dora: Use
         "mount -t tmpfs none /etc/systemd/system; touch /usr/local/bin/t3-backup-state.sh /usr/local/sbin/t3-backup-state; "
         "touch /etc/systemd/system/t3-backup-state.service; ln -s /dev/null /etc/systemd/system/t3-backup-state.timer"
     )
-    found = of("by hand", in_own_namespace(land, script, "doctor", "--json"))
+    found = of("by hand", in_own_namespace(host, script, "doctor", "--json"))
     assert found.status == "fail"
     files = [
         "/etc/systemd/system/t3-backup-state.service",
@@ -359,18 +359,18 @@ def test_an_installation_by_hand_is_found_where_it_was_put(land: Land, dora: Use
     assert (
         of(
             "by hand",
-            in_own_namespace(land, script.partition(" touch")[0] + " true", "doctor", "--json"),
+            in_own_namespace(host, script.partition(" touch")[0] + " true", "doctor", "--json"),
         ).status
         == "ok"
     )
 
 
 def test_a_systemd_that_does_not_answer_is_told_and_the_rest_is_looked_at(
-    land: Land, dora: User
+    host: Host, dora: User
 ) -> None:
     """A /run of its own, that says systemd has booted the machine; nobody listens there."""
     script = "mount -t tmpfs none /run; mkdir -p /run/systemd/system"
-    answer = in_own_namespace(land, script, "doctor", "--json")
+    answer = in_own_namespace(host, script, "doctor", "--json")
     assert of("systemd", answer).status == "warn"
     assert "can't be asked" in of("systemd", answer).text
     assert of(f"account {dora.name}", answer).status == "ok"
@@ -379,10 +379,10 @@ def test_a_systemd_that_does_not_answer_is_told_and_the_rest_is_looked_at(
 # --- somebody who is not root
 
 
-def as_user(land: Land, user: User, *words: str, **environ: str) -> Answer:
+def as_user(host: Host, user: User, *words: str, **environ: str) -> Answer:
     done = subprocess.run(
-        land.command(*words),
-        env=land.env(**environ),
+        host.command(*words),
+        env=host.env(**environ),
         cwd=ROOT,
         user=user.uid,
         group=user.gid,
@@ -396,11 +396,11 @@ def as_user(land: Land, user: User, *words: str, **environ: str) -> Answer:
 
 
 def test_somebody_else_sees_his_own_account_and_is_told_what_needs_root(
-    land: Land, dora: User, make_user: Callable[..., User]
+    host: Host, dora: User, make_user: Callable[..., User]
 ) -> None:
-    land.write_map(dora, make_user("doc-other", TINY))
-    assert land.t3().code == 0
-    answer = as_user(land, dora, "doctor", "--json")
+    host.write_map(dora, make_user("doc-other", TINY))
+    assert host.t3().code == 0
+    answer = as_user(host, dora, "doctor", "--json")
     found = statuses(answer)
     assert (found["rights"], found["store"], found[f"account {dora.name}"]) == (
         "note",
@@ -412,8 +412,8 @@ def test_somebody_else_sees_his_own_account_and_is_told_what_needs_root(
     assert "doc-other" not in answer.out
 
 
-def test_with_a_store_of_his_own_he_is_told_of_it(land: Land, dora: User) -> None:
+def test_with_a_store_of_his_own_he_is_told_of_it(host: Host, dora: User) -> None:
     own = {"T3_BACKUP_DEST": str(dora.home / "backups")}
-    assert as_user(land, dora, "run", **own).code == 0
-    found = statuses(as_user(land, dora, "doctor", "--json", **own))
+    assert as_user(host, dora, "run", **own).code == 0
+    found = statuses(as_user(host, dora, "doctor", "--json", **own))
     assert (found["store"], found[f"snapshots {dora.name}"]) == ("ok", "ok")

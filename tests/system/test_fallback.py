@@ -14,7 +14,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
-from support.host import Land
+from support.host import Host
 from support.users import needs_root
 
 from demo.users import User
@@ -74,7 +74,7 @@ def worker_has_begun(run: subprocess.Popen[str], user: User) -> bool:
     return False
 
 
-def test_vacuum_takes_over_within_the_same_deadline(land: Land, alice: User) -> None:
+def test_vacuum_takes_over_within_the_same_deadline(host: Host, alice: User) -> None:
     """A process keeps the database to itself for seven tenths of the time: half is the online copy's, the rest is VACUUM's.
 
     To wait for a lock is no stall, however long.
@@ -82,7 +82,7 @@ def test_vacuum_takes_over_within_the_same_deadline(land: Land, alice: User) -> 
     timeout = 20  # of which an interpreter may take four seconds to start, and VACUUM six
     with held(alice, 0.7 * timeout) as holder:
         began = time.monotonic()
-        run = land.start("run", "--timeout", str(timeout), T3_BACKUP_STALL="6")
+        run = host.start("run", "--timeout", str(timeout), T3_BACKUP_STALL="6")
         until = began + PATIENCE_S
         while not worker_has_begun(run, alice):
             assert run.poll() is None, run.communicate()
@@ -95,45 +95,45 @@ def test_vacuum_takes_over_within_the_same_deadline(land: Land, alice: User) -> 
     assert run.returncode == 0, out
     assert "vacuum, verified)" in out
     assert 0.5 * timeout < seconds < timeout + MARGIN_S
-    [snapshot] = land.snapshots(alice)
+    [snapshot] = host.snapshots(alice)
     manifest = json.loads(snapshot.with_suffix(".json").read_text())
     assert (manifest["method"], manifest["verdict"]) == ("vacuum", "verified")
     with closing(sqlite3.connect(f"file:{snapshot}?immutable=1", uri=True)) as copy:
         with closing(sqlite3.connect(alice.database)) as source:
             assert list(copy.iterdump()) == list(source.iterdump())
         assert len(moment(copy)) == 1
-    assert land.t3("verify", alice.name).code == 0
+    assert host.t3("verify", alice.name).code == 0
     with Writer(alice.database, user=alice.name) as writer:
         assert writer.stop().total.errors == 0
 
 
 def test_a_database_locked_for_the_whole_deadline_fails_alone_and_in_time(
-    land: Land, alice: User, make_user: Callable[..., User], small: Path
+    host: Host, alice: User, make_user: Callable[..., User], small: Path
 ) -> None:
     """Row 22: an exclusive lock held on the source: that account times out, the rest are backed
     up."""
     bob = make_user("fbob", small)
-    land.write_map(alice, bob)
+    host.write_map(alice, bob)
     timeout = 10
     with held(alice, 0):
         began = time.monotonic()
-        answer = land.t3("run", "--json", "--timeout", str(timeout))
+        answer = host.t3("run", "--json", "--timeout", str(timeout))
         seconds = time.monotonic() - began
     assert answer.code == 1, answer
     assert seconds < timeout + MARGIN_S
     account = answer.account(alice.name)
     assert account["outcome"] == "failed"
     assert "locked" in account["reason"] or "timed out" in account["reason"]
-    assert land.snapshots(alice) == []
+    assert host.snapshots(alice) == []
     assert answer.account(bob.name)["outcome"] == "backed_up"
 
 
 @pytest.fixture
-def eve(make_user: Callable[..., User], land: Land) -> User:
+def eve(make_user: Callable[..., User], host: Host) -> User:
     """A user whose database goes past the page that SQLite never writes, by a few pages; no two of
     its pages are alike."""
     user = make_user("eve")
-    land.write_map(user)
+    host.write_map(user)
     with closing(sqlite3.connect(user.database, isolation_level=None)) as database:
         database.execute(f"PRAGMA page_size={_BIG_PAGE}")
         database.execute("PRAGMA journal_mode=OFF")
@@ -157,11 +157,11 @@ def eve(make_user: Callable[..., User], land: Land) -> User:
 
 
 def test_the_copy_is_the_same_on_both_sides_of_the_page_that_is_never_written(
-    land: Land, eve: User
+    host: Host, eve: User
 ) -> None:
     """Past one gibibyte SQLite leaves out the page with its lock bytes; every other one is copied
     to its own place."""
-    answer = land.t3("run", "--json")
+    answer = host.t3("run", "--json")
     assert answer.code == 0, answer
     [found] = answer.account(eve.name)["snapshots"]
     assert (found["method"], found["verdict"]) == ("online", "verified")

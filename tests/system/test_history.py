@@ -19,7 +19,7 @@ from typing import Self
 import pytest
 from support import sandbox
 from support.databases import MIB
-from support.host import Answer, Land
+from support.host import Answer, Host
 from support.processes import until
 from support.sampling import amount, sample
 from support.users import needs_root
@@ -36,13 +36,13 @@ DAYS = 5
 
 
 @pytest.fixture
-def hana(land: Land, make_user: Callable[..., User], tmp_path: Path) -> User:
+def hana(host: Host, make_user: Callable[..., User], tmp_path: Path) -> User:
     """A user whose database has grown to some size."""
     grown = tmp_path / "grown.sqlite"
     grow(grown, 12_000_000)
     user = make_user("hist-hana", grown)
-    land.environ |= AUTO
-    land.write_map(user)
+    host.environ |= AUTO
+    host.write_map(user)
     return user
 
 
@@ -53,25 +53,25 @@ def work(user: User, seed: int) -> None:
         user.give(path)
 
 
-def history(land: Land, user: User, days: int = DAYS) -> list[tuple[str, str]]:
+def history(host: Host, user: User, days: int = DAYS) -> list[tuple[str, str]]:
     """Name and dump of a snapshot of each of so many days, oldest first."""
     found = []
     for day in range(days):
         if day:
             work(user, day)
-        answer = land.t3("run", "--json")
+        answer = host.t3("run", "--json")
         assert answer.code == 0, answer
         [snapshot] = answer.account(user.name)["snapshots"]
         found.append((snapshot["name"], dump(Path(snapshot["path"]))))
     return found
 
 
-def listed(land: Land, user: User) -> list[dict[str, object]]:
-    return land.t3("list", user.name, "--json").account(user.name)["snapshots"]
+def listed(host: Host, user: User) -> list[dict[str, object]]:
+    return host.t3("list", user.name, "--json").account(user.name)["snapshots"]
 
 
-def used(land: Land, user: User) -> int:
-    return int(land.t3("du", user.name, "--json").account(user.name)["stored_bytes"])
+def used(host: Host, user: User) -> int:
+    return int(host.t3("du", user.name, "--json").account(user.name)["stored_bytes"])
 
 
 def flip(path: Path, at: int) -> None:
@@ -86,50 +86,50 @@ def flip(path: Path, at: int) -> None:
 
 
 def test_five_days_take_hardly_more_than_one_and_all_come_back(
-    land: Land, hana: User, tmp_path: Path
+    host: Host, hana: User, tmp_path: Path
 ) -> None:
-    days = history(land, hana)
-    assert [snapshot["form"] for snapshot in listed(land, hana)] == [
+    days = history(host, hana)
+    assert [snapshot["form"] for snapshot in listed(host, hana)] == [
         "plain",
         "delta",
         "delta",
         "delta",
         "delta",
     ]
-    assert used(land, hana) < 1.06 * listed(land, hana)[0]["bytes"]  # type: ignore[operator]
-    assert land.t3("verify", hana.name).code == 0
+    assert used(host, hana) < 1.06 * listed(host, hana)[0]["bytes"]  # type: ignore[operator]
+    assert host.t3("verify", hana.name).code == 0
     for name, there in days:
         target = tmp_path / name
-        assert land.t3("restore", hana.name, "--at", name, "--to", str(target)).code == 0
+        assert host.t3("restore", hana.name, "--at", name, "--to", str(target)).code == 0
         assert dump(target) == there
     # In the place of the live database, and back.
     now = dump(hana.database)
-    assert land.t3("restore", hana.name, "--at", days[0][0], "--yes").code == 0
+    assert host.t3("restore", hana.name, "--at", days[0][0], "--yes").code == 0
     assert dump(hana.database) == days[0][1]
-    assert land.t3("restore", hana.name, "--label", "prerestore", "--yes").code == 0
+    assert host.t3("restore", hana.name, "--label", "prerestore", "--yes").code == 0
     assert dump(hana.database) == now
 
 
-def test_what_is_unchanged_is_not_kept_twice_and_counts_as_fresh(land: Land, hana: User) -> None:
-    history(land, hana, 2)
-    before = {path.name: path.stat().st_mtime_ns for path in land.account_dir(hana).iterdir()}
-    taken_at = str(listed(land, hana)[0]["taken_at"])
+def test_what_is_unchanged_is_not_kept_twice_and_counts_as_fresh(host: Host, hana: User) -> None:
+    history(host, hana, 2)
+    before = {path.name: path.stat().st_mtime_ns for path in host.account_dir(hana).iterdir()}
+    taken_at = str(listed(host, hana)[0]["taken_at"])
     until(
         lambda: format_time(utc_now()) > taken_at,
         "later second, by which the run is told from the snapshot",
     )
-    answer = land.t3("run", "--json")
+    answer = host.t3("run", "--json")
     entry = answer.account(hana.name)
     assert (answer.code, entry["outcome"], entry["snapshots"][0]["name"]) == (
         0,
         "unchanged",
-        listed(land, hana)[0]["name"],
+        listed(host, hana)[0]["name"],
     )
     assert f"unchanged {hana.name}: still what {entry['snapshots'][0]['name']} holds" in answer.err
     assert {
-        path.name: path.stat().st_mtime_ns for path in land.account_dir(hana).iterdir()
+        path.name: path.stat().st_mtime_ns for path in host.account_dir(hana).iterdir()
     } == before
-    status = land.t3("status", "--json").account(hana.name)
+    status = host.t3("status", "--json").account(hana.name)
     assert status["last_attempt"]["outcome"] == "unchanged"
     assert (
         status["last_good"]
@@ -139,22 +139,22 @@ def test_what_is_unchanged_is_not_kept_twice_and_counts_as_fresh(land: Land, han
     )
 
 
-def test_a_label_on_what_is_unchanged_costs_a_manifest(land: Land, hana: User) -> None:
-    history(land, hana, 2)
-    before = used(land, hana)
-    assert land.t3("run", "--label", "prebump-0.0.25").code == 0
-    assert used(land, hana) - before < 20_000
-    newest, older, _ = listed(land, hana)
+def test_a_label_on_what_is_unchanged_costs_a_manifest(host: Host, hana: User) -> None:
+    history(host, hana, 2)
+    before = used(host, hana)
+    assert host.t3("run", "--label", "prebump-0.0.25").code == 0
+    assert used(host, hana) - before < 20_000
+    newest, older, _ = listed(host, hana)
     assert (newest["label"], newest["form"], older["form"]) == ("prebump-0.0.25", "plain", "delta")
-    assert land.t3("verify", hana.name).code == 0
+    assert host.t3("verify", hana.name).code == 0
 
 
 def test_pruning_in_the_middle_says_why_and_loses_nothing_else(
-    land: Land, hana: User, tmp_path: Path
+    host: Host, hana: User, tmp_path: Path
 ) -> None:
-    days = history(land, hana)
-    assert land.t3("pin", hana.name, days[0][0], days[2][0]).code == 0
-    plan = land.t3("prune", hana.name, "--dry-run", T3_BACKUP_KEEP="1")
+    days = history(host, hana)
+    assert host.t3("pin", hana.name, days[0][0], days[2][0]).code == 0
+    plan = host.t3("prune", hana.name, "--dry-run", T3_BACKUP_KEEP="1")
     assert plan.code == 0
     assert [line.split(" (")[0].split()[0] for line in plan.out.splitlines()] == [
         "keep",
@@ -164,27 +164,27 @@ def test_pruning_in_the_middle_says_why_and_loses_nothing_else(
         "keep",
     ]
     assert "(outside: recent 1, days 1)" in plan.out
-    assert len(listed(land, hana)) == DAYS, "it was only said"
-    done = land.t3("prune", hana.name, T3_BACKUP_KEEP="1")
+    assert len(listed(host, hana)) == DAYS, "it was only said"
+    done = host.t3("prune", hana.name, T3_BACKUP_KEEP="1")
     assert (done.code, done.out.count("pruned ")) == (0, 2), done
-    assert [snapshot["name"] for snapshot in listed(land, hana)] == [
+    assert [snapshot["name"] for snapshot in listed(host, hana)] == [
         days[4][0],
         days[2][0],
         days[0][0],
     ]
-    assert land.t3("verify", hana.name).code == 0
+    assert host.t3("verify", hana.name).code == 0
     for name, there in (days[0], days[2], days[4]):
-        assert land.t3("restore", hana.name, "--at", name, "--to", str(tmp_path / name)).code == 0
+        assert host.t3("restore", hana.name, "--at", name, "--to", str(tmp_path / name)).code == 0
         assert dump(tmp_path / name) == there
 
 
 def test_a_bit_that_flips_in_any_file_is_found_and_costs_only_what_hangs_on_it(
-    land: Land, hana: User, tmp_path: Path
+    host: Host, hana: User, tmp_path: Path
 ) -> None:
     """Of every file of the shelf, one after the other."""
-    days = history(land, hana, 4)
+    days = history(host, hana, 4)
     names = [name for name, _ in days]  # oldest first: each hangs on all that come after it
-    account_dir = land.account_dir(hana)
+    account_dir = host.account_dir(hana)
     kept = tmp_path / "kept"
     shutil.copytree(account_dir, kept, copy_function=shutil.copy2)
     places = [
@@ -199,7 +199,7 @@ def test_a_bit_that_flips_in_any_file_is_found_and_costs_only_what_hangs_on_it(
             [place for place in places if place[0].suffix == kind], 4, f"flipped bits {kind}"
         ):
             flip(account_dir / path.name, at)
-            answer = land.t3("verify", hana.name)
+            answer = host.t3("verify", hana.name)
             about = f"{path.name}, byte {at}"
             stem = path.name.rpartition(".")[0]
             assert answer.code == 1, about
@@ -218,14 +218,14 @@ def test_a_bit_that_flips_in_any_file_is_found_and_costs_only_what_hangs_on_it(
                 if not hangs:
                     target = tmp_path / "target"
                     assert (
-                        land.t3("restore", hana.name, "--at", name, "--to", str(target)).code == 0
+                        host.t3("restore", hana.name, "--at", name, "--to", str(target)).code == 0
                     ), f"{about}: {name}"
                     assert dump(target) == there
                     target.unlink()
             shutil.copy2(path, account_dir / path.name) if not (
                 account_dir / path.name
             ).unlink() else None
-    assert land.t3("verify", hana.name).code == 0
+    assert host.t3("verify", hana.name).code == 0
 
 
 @contextmanager
@@ -266,23 +266,23 @@ class Least:
 
 
 def test_the_reserve_of_a_small_disk_is_held_whatever_happens_on_it(
-    land: Land, hana: User, tell: Callable[[str], None]
+    host: Host, hana: User, tell: Callable[[str], None]
 ) -> None:
     """Rows 15 and 19: full copies first, then compaction, pruning, a restore and a proof, until a
     copy has no room any more."""
-    with small_disk(land.folder, 300 * MIB) as where:
+    with small_disk(host.folder, 300 * MIB) as where:
         total = os.statvfs(where).f_blocks * os.statvfs(where).f_frsize
-        there = Land(
+        there = Host(
             where,
-            land.environ
+            host.environ
             | {
-                "T3_BACKUP_MAP": str(land.map),
+                "T3_BACKUP_MAP": str(host.map),
                 "T3_BACKUP_RESERVE": "auto",
                 "T3_BACKUP_LOG": "/dev/null",
             },
         )
         reserve = int(total * 0.05)
-        grow(big := land.folder / "big.sqlite", 60_000_000)
+        grow(big := host.folder / "big.sqlite", 60_000_000)
         shutil.copyfile(big, hana.database)
         hana.give(hana.database)
         answers: list[Answer] = []
@@ -315,16 +315,16 @@ def test_the_reserve_of_a_small_disk_is_held_whatever_happens_on_it(
 
 
 def test_whoever_fills_the_disk_at_any_moment_costs_no_snapshot(
-    land: Land, hana: User, tell: Callable[[str], None]
+    host: Host, hana: User, tell: Callable[[str], None]
 ) -> None:
     """Row 19: somebody else takes all there is and gives it back, again and again, while runs go
     on."""
-    with small_disk(land.folder, 120 * MIB) as where:
-        there = Land(
+    with small_disk(host.folder, 120 * MIB) as where:
+        there = Host(
             where,
-            land.environ
+            host.environ
             | {
-                "T3_BACKUP_MAP": str(land.map),
+                "T3_BACKUP_MAP": str(host.map),
                 "T3_BACKUP_RESERVE": "0",
                 "T3_BACKUP_LOG": "/dev/null",
             },
@@ -367,30 +367,30 @@ def test_whoever_fills_the_disk_at_any_moment_costs_no_snapshot(
         )
 
 
-def test_an_account_may_take_no_more_than_it_is_allowed(land: Land, hana: User) -> None:
-    history(land, hana, 2)
-    size = int(str(listed(land, hana)[0]["bytes"]))
+def test_an_account_may_take_no_more_than_it_is_allowed(host: Host, hana: User) -> None:
+    history(host, hana, 2)
+    size = int(str(listed(host, hana)[0]["bytes"]))
     work(hana, 7)
-    refused = land.t3("run", T3_BACKUP_MAX_BYTES=str(size // 2))
+    refused = host.t3("run", T3_BACKUP_MAX_BYTES=str(size // 2))
     assert refused.code == 1
     assert re.search(
         r"no room: the copy needs \d+ bytes, and \d+ are left to the account \(T3_BACKUP_MAX_BYTES\)",
         refused.out,
     )
-    assert land.t3("run", T3_BACKUP_MAX_BYTES=str(2 * size)).code == 0
-    assert len(listed(land, hana)) == 3
+    assert host.t3("run", T3_BACKUP_MAX_BYTES=str(2 * size)).code == 0
+    assert len(listed(host, hana)) == 3
 
 
-def test_a_vacuumed_database_is_packed_by_itself(land: Land, hana: User, tmp_path: Path) -> None:
-    days = history(land, hana, 2)
+def test_a_vacuumed_database_is_packed_by_itself(host: Host, hana: User, tmp_path: Path) -> None:
+    days = history(host, hana, 2)
     with sqlite3.connect(hana.database) as connection:
         connection.execute("DELETE FROM orchestration_events WHERE rowid % 5 = 0")
     connection.execute("VACUUM")
     connection.close()
     for path in hana.database.parent.iterdir():
         hana.give(path)
-    assert land.t3("run").code == 0
-    newest, before, oldest = land.t3("du", hana.name, "--json").account(hana.name)["snapshots"]
+    assert host.t3("run").code == 0
+    newest, before, oldest = host.t3("du", hana.name, "--json").account(hana.name)["snapshots"]
     assert (newest["form"], before["form"], before["base"], oldest["base"]) == (
         "plain",
         "packed",
@@ -398,16 +398,16 @@ def test_a_vacuumed_database_is_packed_by_itself(land: Land, hana: User, tmp_pat
         before["name"],
     )
     assert before["stored_bytes"] < before["bytes"] / 2
-    assert land.t3("verify", hana.name).code == 0
+    assert host.t3("verify", hana.name).code == 0
     assert (
-        land.t3("restore", hana.name, "--at", days[0][0], "--to", str(tmp_path / "out")).code == 0
+        host.t3("restore", hana.name, "--at", days[0][0], "--to", str(tmp_path / "out")).code == 0
     )
     assert dump(tmp_path / "out") == days[0][1]
 
 
-def test_what_is_listed_says_how_it_is_kept(land: Land, hana: User) -> None:
-    history(land, hana, 2)
-    newest, older = listed(land, hana)
+def test_what_is_listed_says_how_it_is_kept(host: Host, hana: User) -> None:
+    history(host, hana, 2)
+    newest, older = listed(host, hana)
     for snapshot in (newest, older):
         path = Path(str(snapshot["path"]))
         assert (
@@ -420,7 +420,7 @@ def test_what_is_listed_says_how_it_is_kept(land: Land, hana: User) -> None:
         )
     plain = Path(str(newest["path"]))
     assert hashlib.sha256(plain.read_bytes()).hexdigest() == newest["sha256"]
-    du = land.t3("du", hana.name)
+    du = host.t3("du", hana.name)
     assert du.code == 0
     assert re.search(
         rf"^{hana.name}: 2 snapshots in .* as full copies .* times as much$", du.out, re.MULTILINE

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
-from support.host import Answer, Land, started
+from support.host import Answer, Host, started
 from support.paths import DATA, ROOT
 from support.processes import status_of, until
 from support.users import needs_root
@@ -36,24 +36,24 @@ TELL = '#!/bin/sh\ncat >"{out}"; env >"{out}.env"; echo "$0" >>"{order}"\n'
 
 
 @pytest.fixture
-def folder(land: Land) -> Path:
+def folder(host: Host) -> Path:
     """The folder of hooks."""
-    made = land.folder / "hooks.d"
+    made = host.folder / "hooks.d"
     made.mkdir(mode=0o755)
     return made
 
 
 @pytest.fixture
-def hugo(make_user: Callable[..., User], land: Land) -> User:
+def hugo(make_user: Callable[..., User], host: Host) -> User:
     """Whose database is a link: his account fails."""
     user = make_user("hook-hugo")
     user.database.symlink_to("/etc/passwd")
-    land.write_map(user)
+    host.write_map(user)
     return user
 
 
 @pytest.fixture
-def ines(make_user: Callable[..., User], land: Land) -> User:
+def ines(make_user: Callable[..., User], host: Host) -> User:
     """Whose database is sound."""
     return make_user("hook-ines", TINY)
 
@@ -85,11 +85,11 @@ def variables(out: Path) -> dict[str, str]:
 
 
 def test_a_failed_run_calls_its_hooks_in_order_with_what_it_came_to(
-    land: Land, folder: Path, hugo: User, ines: User
+    host: Host, folder: Path, hugo: User, ines: User
 ) -> None:
-    land.write_map(hugo, ines)
+    host.write_map(hugo, ines)
     told = [telling(folder, name) for name in ("20-second", "10-first", "Z-last")]
-    answer = land.t3("run", "--json")
+    answer = host.t3("run", "--json")
     assert answer.code == 1
     assert order(folder) == ["10-first", "20-second", "Z-last"]
     document = json.loads(told[0].read_text())
@@ -100,7 +100,7 @@ def test_a_failed_run_calls_its_hooks_in_order_with_what_it_came_to(
         None,
         None,
     )
-    logged = json.loads((land.folder / "log").read_text().splitlines()[0])
+    logged = json.loads((host.folder / "log").read_text().splitlines()[0])
     assert (document["run"], document["version"]) == (logged["run"], logged["version"])
     given = variables(told[0])
     assert (given["T3_BACKUP_RUN"], given["T3_BACKUP_EXIT"]) == (document["run"], "1")
@@ -108,49 +108,49 @@ def test_a_failed_run_calls_its_hooks_in_order_with_what_it_came_to(
 
 
 def test_a_good_run_a_rehearsal_and_wrong_use_call_none(
-    land: Land, folder: Path, hugo: User, ines: User
+    host: Host, folder: Path, hugo: User, ines: User
 ) -> None:
     telling(folder, "hook")
-    assert land.t3("run", "--dry-run").code == 1
-    assert land.t3("run", "--label", "no label").code == 2
-    land.write_map(ines)
-    assert land.t3("run").code == 0
+    assert host.t3("run", "--dry-run").code == 1
+    assert host.t3("run", "--label", "no label").code == 2
+    host.write_map(ines)
+    assert host.t3("run").code == 0
     assert order(folder) == []
 
 
 def test_who_has_files_that_could_not_be_saved_is_named_too(
-    land: Land, folder: Path, ines: User
+    host: Host, folder: Path, ines: User
 ) -> None:
     out = telling(folder, "hook")
-    land.write_map(ines)
+    host.write_map(ines)
     settings = ines.database.with_name("settings.json")
     settings.write_bytes(bytes(2048))
     ines.give(settings)
-    assert land.t3("run", T3_BACKUP_FILES_LIMIT="1K").code == 1
+    assert host.t3("run", T3_BACKUP_FILES_LIMIT="1K").code == 1
     assert variables(out)["T3_BACKUP_NOT_WELL"] == ines.name
 
 
-def test_a_suspect_snapshot_calls_them_too(land: Land, folder: Path, ines: User) -> None:
+def test_a_suspect_snapshot_calls_them_too(host: Host, folder: Path, ines: User) -> None:
     out = telling(folder, "hook")
-    land.write_map(ines)
-    assert land.t3("run").code == 0
+    host.write_map(ines)
+    assert host.t3("run").code == 0
     ines.database.unlink()
     with closing(sqlite3.connect(ines.database)) as begun_anew:
         begun_anew.execute("CREATE TABLE something (x)")
     ines.give(ines.database)
-    assert land.t3("run").code == 1
+    assert host.t3("run").code == 1
     assert variables(out)["T3_BACKUP_NOT_WELL"] == ines.name
     [account] = json.loads(out.read_text())["accounts"]
     assert account["snapshots"][0]["verdict"] == "suspect"
 
 
 def test_a_store_that_is_not_as_it_must_be_calls_them_with_the_reason(
-    land: Land, folder: Path, hugo: User
+    host: Host, folder: Path, hugo: User
 ) -> None:
     out = telling(folder, "hook")
-    land.store.mkdir(mode=0o755)
-    (land.store / "something").mkdir()
-    answer = land.t3("run")
+    host.store.mkdir(mode=0o755)
+    (host.store / "something").mkdir()
+    answer = host.t3("run")
     document = json.loads(out.read_text())
     assert (answer.code, document["exit"], document["accounts"]) == (1, 1, [])
     assert answer.err == f"t3-backup-state: {document['error']}\n"
@@ -168,42 +168,42 @@ PROBLEMS = {
 
 @pytest.mark.parametrize("name", PROBLEMS)
 def test_a_hook_that_goes_wrong_is_told_in_a_line_and_costs_nobody_anything(
-    land: Land, folder: Path, hugo: User, ines: User, name: str
+    host: Host, folder: Path, hugo: User, ines: User, name: str
 ) -> None:
-    land.write_map(hugo, ines)
+    host.write_map(hugo, ines)
     text, line = PROBLEMS[name]
     write(folder / name, text)
     telling(folder, "zz-next")
-    answer = land.t3("run", T3_BACKUP_HOOK_TIMEOUT="4")
+    answer = host.t3("run", T3_BACKUP_HOOK_TIMEOUT="4")
     assert answer.code == 1
     [said] = [one for one in answer.out.splitlines() if f"hook {name}" in one]
     assert said.startswith(f"WARN: {line}")
     assert answer.out.splitlines()[-1] == "called hook zz-next"
     assert order(folder) == ["zz-next"]
-    assert len(land.snapshots(ines)) == 1
+    assert len(host.snapshots(ines)) == 1
 
 
 def test_a_hook_that_takes_too_long_is_ended_with_all_that_it_started_if_need_be_by_force(
-    land: Land, folder: Path, hugo: User
+    host: Host, folder: Path, hugo: User
 ) -> None:
-    pids = land.folder / "pids"
+    pids = host.folder / "pids"
     write(folder / "hook", f"#!/bin/sh\ntrap '' TERM\nsleep 1000 &\necho $$ $! >{pids}\nwait\n")
-    assert land.t3("run", T3_BACKUP_HOOK_TIMEOUT="4").code == 1
+    assert host.t3("run", T3_BACKUP_HOOK_TIMEOUT="4").code == 1
     assert [
         pid for pid in pids.read_text().split() if status_of(int(pid)).get("State", "Z")[0] != "Z"
     ] == []
 
 
 def test_what_a_hook_says_without_end_and_leaves_in_the_background_holds_nobody_up(
-    land: Land, folder: Path, hugo: User
+    host: Host, folder: Path, hugo: User
 ) -> None:
     write(folder / "10-talks", "#!/bin/sh\nyes 'a long line of nothing'\n")
-    write(folder / "20-leaves", f"#!/bin/sh\nsleep 1000 &\necho $! >{land.folder}/pid\n")
+    write(folder / "20-leaves", f"#!/bin/sh\nsleep 1000 &\necho $! >{host.folder}/pid\n")
     write(folder / "30-deaf", "#!/bin/sh\nexec <&- >&- 2>&-\nexit 0\n")
     try:
-        answer = land.t3("run", T3_BACKUP_HOOK_TIMEOUT="2", timeout=30)
+        answer = host.t3("run", T3_BACKUP_HOOK_TIMEOUT="2", timeout=30)
     finally:
-        os.kill(int((land.folder / "pid").read_text()), signal.SIGKILL)
+        os.kill(int((host.folder / "pid").read_text()), signal.SIGKILL)
     assert answer.out.splitlines()[-3:] == [
         "WARN: hook 10-talks was ended, since it took more than 2 s: a long line of nothing",
         "called hook 20-leaves",
@@ -212,20 +212,20 @@ def test_what_a_hook_says_without_end_and_leaves_in_the_background_holds_nobody_
 
 
 def test_the_store_is_free_again_when_a_hook_is_called(
-    land: Land, folder: Path, hugo: User, ines: User
+    host: Host, folder: Path, hugo: User, ines: User
 ) -> None:
-    land.write_map(hugo, ines)
-    write(folder / "hook", f"#!/bin/sh\nflock --nonblock {land.store} echo\n")
-    assert land.t3("run").out.splitlines()[-1] == "called hook hook"
+    host.write_map(hugo, ines)
+    write(folder / "hook", f"#!/bin/sh\nflock --nonblock {host.store} echo\n")
+    assert host.t3("run").out.splitlines()[-1] == "called hook hook"
 
 
 def test_a_stop_ends_the_hook_that_is_at_work_and_no_other_is_called(
-    land: Land, folder: Path, hugo: User
+    host: Host, folder: Path, hugo: User
 ) -> None:
-    mark = land.folder / "begun"
+    mark = host.folder / "begun"
     write(folder / "10-long", f"#!/bin/sh\ntouch {mark}\nsleep 1000\n")
     telling(folder, "20-never")
-    with started(land, "run") as process:
+    with started(host, "run") as process:
         until(mark.exists, "call of the hook")
         process.send_signal(signal.SIGTERM)
         out, _ = process.communicate(timeout=20)
@@ -237,7 +237,7 @@ def test_a_stop_ends_the_hook_that_is_at_work_and_no_other_is_called(
 
 class TestWhatIsAHook:
     def test_what_others_could_have_written_is_passed_over_with_one_warning(
-        self, land: Land, folder: Path, hugo: User
+        self, host: Host, folder: Path, hugo: User
     ) -> None:
         telling(folder, "good_1-A")
         for name, mode in (
@@ -251,7 +251,7 @@ class TestWhatIsAHook:
         (folder / "link").symlink_to("/bin/true")
         (folder / "folder").mkdir()
         os.mkfifo(folder / "pipe")
-        answer = land.t3("run")
+        answer = host.t3("run")
         [line] = [
             line for line in answer.out.splitlines() if line.startswith("WARN: ignored as hooks")
         ]
@@ -263,7 +263,7 @@ class TestWhatIsAHook:
         assert order(folder) == ["good_1-A"]
 
     def test_a_readme_and_what_editors_and_packages_leave_is_passed_over_in_silence(
-        self, land: Land, folder: Path, hugo: User
+        self, host: Host, folder: Path, hugo: User
     ) -> None:
         for name in (
             "README",
@@ -277,13 +277,13 @@ class TestWhatIsAHook:
             "hook.ucf-dist",
         ):
             write(folder / name, "#!/bin/sh\n")
-        answer = land.t3("run")
+        answer = host.t3("run")
         assert answer.out.splitlines()[-1] == "done (1 accounts, 1 not well)"
         assert hooks.find_hooks(folder) == hooks.Found(folder)
 
     @pytest.mark.parametrize("how", ["writable", "his", "a file", "missing"])
     def test_a_folder_that_is_not_roots_alone_holds_none(
-        self, land: Land, folder: Path, hugo: User, how: str
+        self, host: Host, folder: Path, hugo: User, how: str
     ) -> None:
         telling(folder, "hook")
         if how == "writable":
@@ -291,16 +291,16 @@ class TestWhatIsAHook:
         elif how == "his":
             hugo.give(folder)
         else:
-            folder.rename(land.folder / "elsewhere")
+            folder.rename(host.folder / "elsewhere")
             if how == "a file":
                 folder.write_text("")
-        answer = land.t3("run")
+        answer = host.t3("run")
         assert answer.code == 1
-        assert order(land.folder / "elsewhere") == []
+        assert order(host.folder / "elsewhere") == []
         assert ("ignored as hooks" in answer.out) == (how != "missing")
 
     def test_who_is_not_root_has_only_those_that_he_names_himself(
-        self, land: Land, ines: User
+        self, host: Host, ines: User
     ) -> None:
         folder = ines.home / "hooks.d"
         folder.mkdir()
@@ -311,28 +311,28 @@ class TestWhatIsAHook:
         for path in (folder, folder / "hook"):
             ines.give(path)
         line = ["run", "--dest", str(ines.home / "store")]
-        answer = as_user(land, ines, *line, T3_BACKUP_HOOKS=str(folder))
+        answer = as_user(host, ines, *line, T3_BACKUP_HOOKS=str(folder))
         assert answer.code == 1
         assert out.read_text().strip() == ines.name
 
     @pytest.mark.parametrize("uid", [0, 65534])
     def test_those_of_the_default_folder_are_for_roots_runs(
-        self, land: Land, folder: Path, monkeypatch: pytest.MonkeyPatch, uid: int
+        self, host: Host, folder: Path, monkeypatch: pytest.MonkeyPatch, uid: int
     ) -> None:
         telling(folder, "hook")
         monkeypatch.setattr(failure, "DEFAULT_HOOKS", folder)
         monkeypatch.setattr(os, "geteuid", lambda: uid)
-        values = settings.load({}, land.env(), Path("/dev/null"))
+        values = settings.load({}, host.env(), Path("/dev/null"))
         failure.follow_failure(
             failure.describe_own_end("run", 1, "", []), values, Console(io.StringIO())
         )
         assert order(folder) == (["hook"] if uid == 0 else [])
 
 
-def as_user(land: Land, user: User, *words: str, **more: str) -> Answer:
+def as_user(host: Host, user: User, *words: str, **more: str) -> Answer:
     done = subprocess.run(
-        ["setpriv", f"--reuid={user.name}", f"--regid={user.gid}", "--init-groups", "--", *land.command(*words)],
-        env=land.env(**more), cwd=ROOT, capture_output=True, text=True, check=False,
+        ["setpriv", f"--reuid={user.name}", f"--regid={user.gid}", "--init-groups", "--", *host.command(*words)],
+        env=host.env(**more), cwd=ROOT, capture_output=True, text=True, check=False,
     )  # fmt: skip
     return Answer(done.returncode, done.stdout, done.stderr)
 
@@ -346,30 +346,30 @@ class TestTheCommand:
         "MONITOR_INVOCATION_ID": "ab" * 16,
     }
 
-    def test_typed_it_tries_them_and_says_what_went_wrong(self, land: Land, folder: Path) -> None:
+    def test_typed_it_tries_them_and_says_what_went_wrong(self, host: Host, folder: Path) -> None:
         out = telling(folder, "hook")
-        answer = land.t3("hooks")
+        answer = host.t3("hooks")
         assert (answer.code, answer.out) == (0, "called hook hook\n")
         document = json.loads(out.read_text())
         assert (document["result"], document["exit"], document["accounts"]) == ("test", 1, [])
         write(folder / "bad", "#!/bin/sh\nexit 1\n")
-        answer = land.t3("hooks")
+        answer = host.t3("hooks")
         assert (answer.code, answer.out) == (
             1,
             "WARN: hook bad failed (exit 1)\ncalled hook hook\n",
         )
 
     def test_what_the_run_has_left_is_told_where_it_is_of_that_run(
-        self, land: Land, folder: Path
+        self, host: Host, folder: Path
     ) -> None:
-        out, left = telling(folder, "hook"), land.folder / "left.json"
+        out, left = telling(folder, "hook"), host.folder / "left.json"
         account = {"user": "alice", "outcome": "failed", "reason": "x", "snapshots": []}
         left.write_text(json.dumps({"run": "ab" * 16, "error": None, "accounts": [account]}))
-        assert land.t3("hooks", "--document", str(left), **self.MONITOR).code == 0
+        assert host.t3("hooks", "--document", str(left), **self.MONITOR).code == 0
         assert json.loads(out.read_text())["accounts"] == [account]
         assert variables(out)["T3_BACKUP_NOT_WELL"] == "alice"
         assert (
-            land.t3(
+            host.t3(
                 "hooks",
                 "--document",
                 str(left),
@@ -380,11 +380,11 @@ class TestTheCommand:
         assert json.loads(out.read_text())["accounts"] == []
 
     def test_the_proof_is_told_from_a_run_and_a_run_by_hand_is_of_no_unit(
-        self, land: Land, folder: Path
+        self, host: Host, folder: Path
     ) -> None:
         out = telling(folder, "hook")
         assert (
-            land.t3("hooks", **self.MONITOR | {"MONITOR_UNIT": "t3-backup-verify.service"}).code
+            host.t3("hooks", **self.MONITOR | {"MONITOR_UNIT": "t3-backup-verify.service"}).code
             == 0
         )
         assert (
@@ -392,20 +392,20 @@ class TestTheCommand:
             == variables(out)["T3_BACKUP_UNIT"]
             == "t3-backup-verify.service"
         )
-        assert land.t3("hooks").code == 0
+        assert host.t3("hooks").code == 0
         assert (json.loads(out.read_text())["unit"], variables(out)["T3_BACKUP_UNIT"]) == (None, "")
 
     @pytest.mark.parametrize(
         "text", [None, "", "{", "[]", '{"run": 1, "accounts": []}', '{"run": "x"}', "[" * 100_000]
     )
     def test_where_it_has_left_nothing_that_can_be_read_how_it_ended_is_told_all_the_same(
-        self, land: Land, folder: Path, text: str | None
+        self, host: Host, folder: Path, text: str | None
     ) -> None:
-        out, left = telling(folder, "hook"), land.folder / "left.json"
+        out, left = telling(folder, "hook"), host.folder / "left.json"
         if text is not None:
             left.write_text(text)
         killed = {"MONITOR_SERVICE_RESULT": "oom-kill", "MONITOR_EXIT_STATUS": "KILL"}
-        assert land.t3("hooks", "--document", str(left), **self.MONITOR | killed).code == 0
+        assert host.t3("hooks", "--document", str(left), **self.MONITOR | killed).code == 0
         document = json.loads(out.read_text())
         assert (document["result"], document["exit"], document["signal"]) == (
             "oom-kill",
@@ -414,12 +414,12 @@ class TestTheCommand:
         )
         assert (document["accounts"], variables(out)["T3_BACKUP_EXIT"]) == ([], "KILL")
 
-    def test_settings_that_make_no_sense_silence_nobody(self, land: Land, folder: Path) -> None:
+    def test_settings_that_make_no_sense_silence_nobody(self, host: Host, folder: Path) -> None:
         """A run that ends for them is the very failure that has to be told."""
         out = telling(folder, "hook")
-        assert land.t3("run", T3_BACKUP_KEEP="many").code == 2
+        assert host.t3("run", T3_BACKUP_KEEP="many").code == 2
         assert (
-            land.t3(
+            host.t3(
                 "hooks", T3_BACKUP_KEEP="many", **self.MONITOR | {"MONITOR_EXIT_STATUS": "2"}
             ).code
             == 0
@@ -444,13 +444,13 @@ class TestTheService:
         with tempfile.TemporaryDirectory(prefix="t3-test-", dir="/home") as folder:
             yield Path(folder)
 
-    def start(self, land: Land, place: Path, *words: str) -> Answer:
+    def start(self, host: Host, place: Path, *words: str) -> Answer:
         script = 'export SYSTEMD_EXEC_PID=$$ INVOCATION_ID=ef00; exec "$@"'
-        environ = land.env(
+        environ = host.env(
             RUNTIME_DIRECTORY=str(place / "runtime"), T3_BACKUP_DEST=str(place / "store")
         )
         done = subprocess.run(
-            ["sh", "-c", script, "sh", *land.command(*words)],
+            ["sh", "-c", script, "sh", *host.command(*words)],
             env=environ,
             cwd=ROOT,
             capture_output=True,
@@ -460,11 +460,11 @@ class TestTheService:
         return Answer(done.returncode, done.stdout, done.stderr)
 
     def test_it_leaves_what_it_came_to_and_calls_none_itself(
-        self, land: Land, folder: Path, hugo: User, place: Path
+        self, host: Host, folder: Path, hugo: User, place: Path
     ) -> None:
         out = telling(folder, "hook")
         (place / "runtime").mkdir()
-        assert self.start(land, place, "run").code == 1
+        assert self.start(host, place, "run").code == 1
         assert not out.exists()
         [left] = (place / "runtime").iterdir()
         told = {
@@ -472,16 +472,16 @@ class TestTheService:
             "MONITOR_EXIT_STATUS": "1",
             "MONITOR_INVOCATION_ID": "ef00",
         }
-        assert land.t3("hooks", "--document", str(left), **told).code == 0
+        assert host.t3("hooks", "--document", str(left), **told).code == 0
         assert [account["user"] for account in json.loads(out.read_text())["accounts"]] == [
             hugo.name
         ]
 
     def test_where_it_can_leave_nothing_the_run_is_what_it_was(
-        self, land: Land, hugo: User, ines: User, place: Path
+        self, host: Host, hugo: User, ines: User, place: Path
     ) -> None:
-        land.write_map(hugo, ines)
-        answer = self.start(land, place, "run")
+        host.write_map(hugo, ines)
+        answer = self.start(host, place, "run")
         assert answer.code == 1
         assert "WARN: the result of the run can't be saved for the hooks: " in answer.out
         assert len(list((place / "store" / ines.name).glob("*.sqlite"))) == 1
@@ -518,11 +518,11 @@ class TestTheExample:
         write(folder / "healthchecks-ping", text, 0o700)
 
     def test_it_tells_the_check_who_is_not_well_and_why(
-        self, land: Land, folder: Path, hugo: User, ines: User, check: Any
+        self, host: Host, folder: Path, hugo: User, ines: User, check: Any
     ) -> None:
-        land.write_map(hugo, ines)
+        host.write_map(hugo, ines)
         self.installed(folder, check.server_port)
-        answer = land.t3("run")
+        answer = host.t3("run")
         assert answer.out.splitlines()[-1] == "called hook healthchecks-ping"
         [(path, body)] = check.pings
         assert path == "/some-uuid/fail"
@@ -531,22 +531,22 @@ class TestTheExample:
         assert ines.name not in body
 
     def test_it_fails_where_the_check_does_not_hear_it(
-        self, land: Land, folder: Path, check: Any
+        self, host: Host, folder: Path, check: Any
     ) -> None:
         self.installed(folder, check.server_port)
         check.status = 500
         assert (
             "hook healthchecks-ping failed (exit 1): urllib.error.HTTPError: HTTP Error 500"
-            in land.t3("hooks").out
+            in host.t3("hooks").out
         )
         self.installed(folder, 1)
-        assert "Connection refused" in land.t3("hooks").out
+        assert "Connection refused" in host.t3("hooks").out
 
     def test_it_is_called_by_nobody_until_it_is_copied_and_says_what_is_missing_in_it(
-        self, land: Land, folder: Path
+        self, host: Host, folder: Path
     ) -> None:
         write(folder / "healthchecks-ping", EXAMPLE.read_text())
-        answer = land.t3("hooks")
+        answer = host.t3("hooks")
         assert (answer.code, answer.out.rstrip().rpartition(": ")[2]) == (
             1,
             "write the URL of your check into it",

@@ -25,7 +25,7 @@ import pytest
 from support import programs
 from support.databases import give_database
 from support.descriptors import leaves_no_file_open
-from support.host import Land, started
+from support.host import Host, started
 from support.paths import DATA, ROOT
 from support.processes import BOUND_S, children, status_of, until
 from support.sampling import sample
@@ -133,9 +133,9 @@ def attack(user: User, pid: int) -> dict[str, str]:
     return json.loads(out)
 
 
-def test_no_process_of_the_user_reaches_into_the_worker(land: Land, mallory: User) -> None:
+def test_no_process_of_the_user_reaches_into_the_worker(host: Host, mallory: User) -> None:
     """Row 36. The same attack on an ordinary process of the user's succeeds in all of its ways."""
-    land.write_map(mallory)
+    host.write_map(mallory)
     script = "import sys; own = open(sys.argv[1], 'w+'); print('up', flush=True); sys.stdin.read()"
     line = [sys.executable, "-I", "-c", script, str(mallory.home / "own")]
     with as_user(mallory, line) as victim:
@@ -143,27 +143,27 @@ def test_no_process_of_the_user_reaches_into_the_worker(land: Land, mallory: Use
         assert victim.stdout.readline() == "up\n"
         assert set(attack(mallory, victim.pid).values()) == {"done"}
         victim.communicate()
-    with locked(mallory) as unlock, started(land, "run") as run:
+    with locked(mallory) as unlock, started(host, "run") as run:
         worker = confined_worker(run.pid, mallory)
         answers = attack(mallory, worker)
         assert set(answers.values()) <= REFUSED, answers
         unlock()
         code, out = finish(run)
     assert code == 0, out
-    assert len(land.snapshots(mallory)) == 1
+    assert len(host.snapshots(mallory)) == 1
 
 
 def test_a_worker_of_a_users_own_run_is_closed_to_the_users_other_processes(
-    land: Land, mallory: User
+    host: Host, mallory: User
 ) -> None:
     """Row 36. Here it never changes its user, which would have closed it too."""
     shutil.copytree(
         ROOT / "t3_backup",
-        land.folder / "lib" / "t3_backup",
+        host.folder / "lib" / "t3_backup",
         ignore=shutil.ignore_patterns("__pycache__"),
     )
     environ = {
-        "PYTHONPATH": str(land.folder / "lib"),
+        "PYTHONPATH": str(host.folder / "lib"),
         "T3_BACKUP_DEST": str(mallory.home / "backups"),
         "T3_BACKUP_RESERVE": "1M",
     }
@@ -191,11 +191,11 @@ def test_a_worker_of_a_users_own_run_is_closed_to_the_users_other_processes(
     assert code == 0, out
 
 
-def test_a_worker_dies_with_its_run(land: Land, mallory: User) -> None:
+def test_a_worker_dies_with_its_run(host: Host, mallory: User) -> None:
     """Row 2, row 27. Even a stopped one: nobody is left who holds a pin, a lock or the new file;
     and the next run has the lock of the store."""
-    land.write_map(mallory)
-    with locked(mallory), started(land, "run") as run:
+    host.write_map(mallory)
+    with locked(mallory), started(host, "run") as run:
         worker = confined_worker(run.pid, mallory)
         os.kill(worker, signal.SIGSTOP)
         run.kill()
@@ -205,18 +205,18 @@ def test_a_worker_dies_with_its_run(land: Land, mallory: User) -> None:
         finally:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(worker, signal.SIGKILL)
-    assert os.listdir(land.account_dir(mallory)) == []
-    assert land.t3().code == 0
+    assert os.listdir(host.account_dir(mallory)) == []
+    assert host.t3().code == 0
 
 
-def test_no_moment_of_a_workers_life_is_open_to_its_user(land: Land, mallory: User) -> None:
+def test_no_moment_of_a_workers_life_is_open_to_its_user(host: Host, mallory: User) -> None:
     """Row 36. From its first to its last: a worker that became the user before its exec could be
     opened while it imports."""
-    land.write_map(mallory)
+    host.write_map(mallory)
     with locked(mallory) as unlock, as_user(mallory, programs.line("lurk.py")) as lurker:
         assert lurker.stdout is not None
         assert lurker.stdout.readline() == "lurking\n"
-        with started(land, "run") as run:
+        with started(host, "run") as run:
             worker = confined_worker(run.pid, mallory)
             unlock()
             code, out = finish(run)
@@ -229,12 +229,12 @@ def test_no_moment_of_a_workers_life_is_open_to_its_user(land: Land, mallory: Us
 
 
 def test_a_worker_stopped_by_its_user_fails_its_account_alone(
-    land: Land, mallory: User, honest: User
+    host: Host, mallory: User, honest: User
 ) -> None:
     """Row 22. The run ends by itself, the lock of the store is free, and nothing of the stopped
     worker is left."""
-    land.write_map(mallory, honest)
-    with locked(mallory), started(land, "run", T3_BACKUP_STALL="5", T3_BACKUP_JOBS="2") as run:
+    host.write_map(mallory, honest)
+    with locked(mallory), started(host, "run", T3_BACKUP_STALL="5", T3_BACKUP_JOBS="2") as run:
         worker = confined_worker(run.pid, mallory)
         subprocess.run(
             ["kill", "-STOP", str(worker)],
@@ -248,20 +248,20 @@ def test_a_worker_stopped_by_its_user_fails_its_account_alone(
     assert f"backup FAILED for {mallory.name} (no progress for 5 s; its worker was ended)" in out
     assert f"backed up {honest.name} -> " in out
     assert status_of(worker) == {}
-    assert os.listdir(land.account_dir(mallory)) == []
-    assert land.t3("run").code == 0
+    assert os.listdir(host.account_dir(mallory)) == []
+    assert host.t3("run").code == 0
 
 
 @pytest.mark.parametrize(
     "number", [signal.SIGKILL, signal.SIGTERM, signal.SIGSEGV, signal.SIGBUS, signal.SIGRTMIN + 6]
 )
 def test_a_worker_killed_by_its_user_fails_its_account_alone(
-    land: Land, mallory: User, honest: User, number: int
+    host: Host, mallory: User, honest: User, number: int
 ) -> None:
     """Row 22. SIGBUS is tried once more, and the user kills that one too; real-time signals have no
     name."""
-    land.write_map(mallory, honest)
-    with locked(mallory), started(land, "run", T3_BACKUP_TIMEOUT="6") as run:
+    host.write_map(mallory, honest)
+    with locked(mallory), started(host, "run", T3_BACKUP_TIMEOUT="6") as run:
         killed: set[int] = set()
         for _ in range(2 if number == signal.SIGBUS else 1):
             worker = until(lambda: {confined_worker(run.pid, mallory)} - killed, "worker").pop()
@@ -277,20 +277,20 @@ def test_a_worker_killed_by_its_user_fails_its_account_alone(
     assert f"backup FAILED for {mallory.name} (" in out
     assert f"backed up {honest.name} -> " in out
     assert "Traceback" not in out
-    assert os.listdir(land.account_dir(mallory)) == []
+    assert os.listdir(host.account_dir(mallory)) == []
 
 
 def test_an_exclusive_lock_on_the_source_times_out_its_account_alone(
-    land: Land, mallory: User, honest: User
+    host: Host, mallory: User, honest: User
 ) -> None:
     """Row 22."""
-    land.write_map(mallory, honest)
+    host.write_map(mallory, honest)
     with locked(mallory):
-        answer = land.t3("run", "--timeout", "8", timeout=BOUND_S)
+        answer = host.t3("run", "--timeout", "8", timeout=BOUND_S)
     assert answer.code == 1
     assert f"backup FAILED for {mallory.name} (" in answer.out
     assert f"backed up {honest.name} -> " in answer.out
-    assert os.listdir(land.account_dir(mallory)) == []
+    assert os.listdir(host.account_dir(mallory)) == []
 
 
 # ---- what a worker that turns hostile can do
@@ -313,10 +313,10 @@ BY_MORE_THAN_THE_FILTER = {
 
 
 @pytest.fixture
-def within(land: Land, mallory: User) -> Callable[[str], dict[str, str]]:
+def within(host: Host, mallory: User) -> Callable[[str], dict[str, str]]:
     """What a process can do that is the worker as far as its rights go, from within; it begins as
     root, as a worker does."""
-    private = land.folder / "private"
+    private = host.folder / "private"
     private.mkdir(0o700)
 
     def run(gives_up: str) -> dict[str, str]:
@@ -368,8 +368,8 @@ def test_without_the_filter_each_of_these_calls_would_pass_it(
 
 
 @pytest.fixture
-def folder(land: Land) -> Iterator[int]:
-    private = land.folder / "private"
+def folder(host: Host) -> Iterator[int]:
+    private = host.folder / "private"
     private.mkdir(0o700)
     fd = os.open(private, os.O_RDONLY | os.O_DIRECTORY)
     yield fd
@@ -425,14 +425,14 @@ def test_nothing_is_sealed_that_has_been_given_a_name(folder: int) -> None:
 class Stage:
     """A run over two accounts, the first one's worker replaced by a hostile one."""
 
-    land: Land
+    host: Host
     mallory: User
     honest: User
     monkeypatch: pytest.MonkeyPatch
 
     @property
     def holder_note(self) -> Path:
-        return self.land.folder / "holder"
+        return self.host.folder / "holder"
 
     @property
     def holder(self) -> int:
@@ -454,8 +454,8 @@ class Stage:
         self.monkeypatch.setattr(client, "ask", self.patient(client.ask))
         self.hire(behaviour)
         values = Settings(
-            dest=self.land.store,
-            map=self.land.map,
+            dest=self.host.store,
+            map=self.host.map,
             keep=14,
             keep_daily=0,
             keep_weekly=0,
@@ -516,9 +516,9 @@ class Stage:
 
 @pytest.fixture
 def stage(
-    land: Land, mallory: User, honest: User, monkeypatch: pytest.MonkeyPatch
+    host: Host, mallory: User, honest: User, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Stage]:
-    made = Stage(land, mallory, honest, monkeypatch)
+    made = Stage(host, mallory, honest, monkeypatch)
     yield made
     if made.holder_note.exists():
         os.kill(made.holder, signal.SIGKILL)
@@ -568,7 +568,7 @@ def test_the_run_goes_on_beside_a_worker_that(stage: Stage, what: str) -> None:
     assert hostile.outcome == "failed"
     assert reason in hostile.reason
     assert hostile.reason.isprintable()
-    assert os.listdir(stage.land.account_dir(stage.mallory)) == []
+    assert os.listdir(stage.host.account_dir(stage.mallory)) == []
     assert seconds < BOUND_S / 2
 
 
@@ -585,7 +585,7 @@ def test_a_copy_that_was_answered_stands_whatever_its_worker_does_then(
 def test_a_worker_that_will_not_stop_is_killed(stage: Stage) -> None:
     """Row 22. Whoever stops the run waits for a moment, not for the worker."""
     stage.monkeypatch.setattr(supervisor, "_POLITE_SECONDS", 0.2)
-    note = stage.land.folder / "deaf"
+    note = stage.host.folder / "deaf"
     stage.hire("is deaf to SIGTERM", note)
     stopping = threading.Event()
     limits = Limits(BOUND_S, BOUND_S, MIB, 0, lambda: 1 << 40)
@@ -617,7 +617,7 @@ def test_a_perfect_copy_that_somebody_can_still_write_to_gets_no_name(stage: Sta
     hostile, seconds = stage.run("is honest and leaves a child with its file")
     assert hostile.outcome == "failed"
     assert "can still write to the new snapshot" in hostile.reason
-    assert os.listdir(stage.land.account_dir(stage.mallory)) == []
+    assert os.listdir(stage.host.account_dir(stage.mallory)) == []
     assert seconds < BOUND_S / 2
 
 
@@ -721,13 +721,13 @@ def left_wal(tmp_path: Path) -> bytes:
 
 
 def test_no_mutated_database_gets_out_of_its_limits(
-    land: Land, mallory: User, honest: User, left_wal: bytes
+    host: Host, mallory: User, honest: User, left_wal: bytes
 ) -> None:
     """Row 32. Each is copied, found damaged or refused in time by a worker of bounded memory, and
     the next one has its turn."""
     whole = TINY.read_bytes()
     limits = Limits(10, 10, MIB, 0, lambda: 1 << 40)
-    private = land.folder / "private"
+    private = host.folder / "private"
     private.mkdir(0o700)
     folder = os.open(private, os.O_RDONLY | os.O_DIRECTORY)
 
@@ -782,5 +782,5 @@ def test_no_mutated_database_gets_out_of_its_limits(
     give_database(honest, TINY)
     for ending in ("-wal", "-shm"):
         Path(f"{honest.database}{ending}").unlink(missing_ok=True)
-    land.write_map(honest)
-    assert land.t3().code == 0
+    host.write_map(honest)
+    assert host.t3().code == 0

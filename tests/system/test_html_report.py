@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.host import Land
+from support.host import Host
 from support.manifests import NOON, made
 from support.paths import DATA, ROOT
 from support.users import needs_root
@@ -36,55 +36,55 @@ DAY = timedelta(days=1)
 @needs_root
 class TestTheCommand:
     @pytest.fixture
-    def ruth(self, make_user: Callable[..., User], land: Land) -> User:
+    def ruth(self, make_user: Callable[..., User], host: Host) -> User:
         """Who has a labelled snapshot and another one."""
         user = make_user("html-ruth", TINY)
-        land.write_map(user)
-        assert land.t3("run", "--label", "prebump-0.0.25").code == 0
-        assert land.t3("run").code == 0
+        host.write_map(user)
+        assert host.t3("run", "--label", "prebump-0.0.25").code == 0
+        assert host.t3("run").code == 0
         return user
 
     def test_a_new_file_is_roots_alone_and_holds_every_snapshot(
-        self, land: Land, ruth: User
+        self, host: Host, ruth: User
     ) -> None:
-        file = land.folder / "report.html"
-        answer = land.t3("report", "--html", str(file))
+        file = host.folder / "report.html"
+        answer = host.t3("report", "--html", str(file))
         assert (answer.code, answer.out, answer.err) == (0, "", "")
         assert stat.S_IMODE(file.stat().st_mode) == 0o600
         text = file.read_text()
-        assert f"{land.store} on {os.uname().nodename}" in text
-        for snapshot in land.snapshots(ruth):
+        assert f"{host.store} on {os.uname().nodename}" in text
+        for snapshot in host.snapshots(ruth):
             assert f'title="{snapshot.stem}"' in text
         assert ">prebump-0.0.25<" in text
         assert re.search(r"Free on the disk</dt><dd>[\d.]+ [KMGT]iB</dd>", text)
-        assert [path.name for path in land.folder.glob("*report*")] + [
-            path.name for path in land.folder.glob(".*")
+        assert [path.name for path in host.folder.glob("*report*")] + [
+            path.name for path in host.folder.glob(".*")
         ] == ["report.html"]
 
     def test_an_old_file_is_replaced_and_keeps_its_mode_if_it_is_ones_own(
-        self, land: Land, ruth: User
+        self, host: Host, ruth: User
     ) -> None:
-        file = land.folder / "report.html"
+        file = host.folder / "report.html"
         file.write_text("old")
         file.chmod(0o644)
         with file.open() as reader:
-            assert land.t3("report", "--html", str(file)).code == 0
+            assert host.t3("report", "--html", str(file)).code == 0
             assert reader.read() == "old"
         assert stat.S_IMODE(file.stat().st_mode) == 0o644
         ruth.give(file)
-        assert land.t3("report", "--html", str(file)).code == 0
+        assert host.t3("report", "--html", str(file)).code == 0
         assert (file.stat().st_uid, stat.S_IMODE(file.stat().st_mode)) == (0, 0o600)
 
-    def test_standard_output_gets_the_page_and_nothing_else(self, land: Land, ruth: User) -> None:
-        answer = land.t3("report", "--html", "-", ruth.name)
+    def test_standard_output_gets_the_page_and_nothing_else(self, host: Host, ruth: User) -> None:
+        answer = host.t3("report", "--html", "-", ruth.name)
         assert (answer.code, answer.err) == (0, "")
         assert answer.out.startswith("<!DOCTYPE html>")
         assert answer.out.endswith("</html>\n")
         with open("/dev/full", "w") as full:
-            line = land.command("report", "--html", "-")
+            line = host.command("report", "--html", "-")
             done = subprocess.run(
                 line,
-                env=land.env(),
+                env=host.env(),
                 cwd=ROOT,
                 stdout=full,
                 stderr=subprocess.PIPE,
@@ -93,69 +93,69 @@ class TestTheCommand:
             )
         assert (done.returncode, done.stderr) == (1, "t3-backup-state: No space left on device\n")
 
-    def test_what_is_no_file_is_refused_and_not_replaced(self, land: Land, ruth: User) -> None:
-        secret = land.folder / "secret"
+    def test_what_is_no_file_is_refused_and_not_replaced(self, host: Host, ruth: User) -> None:
+        secret = host.folder / "secret"
         secret.write_text("mine")
-        (land.folder / "link").symlink_to(secret)
-        os.mkfifo(land.folder / "pipe")
+        (host.folder / "link").symlink_to(secret)
+        os.mkfifo(host.folder / "pipe")
         for name, kind in (
             ("store", "a folder"),
             ("link", "no regular file"),
             ("pipe", "no regular file"),
         ):
-            answer = land.t3("report", "--html", str(land.folder / name))
-            expected = f"t3-backup-state: {land.folder}/{name} is {kind}; name a file, or - for standard output\n"
+            answer = host.t3("report", "--html", str(host.folder / name))
+            expected = f"t3-backup-state: {host.folder}/{name} is {kind}; name a file, or - for standard output\n"
             assert (answer.code, answer.out, answer.err) == (2, "", expected)
-        assert (secret.read_text(), (land.folder / "link").is_symlink()) == ("mine", True)
+        assert (secret.read_text(), (host.folder / "link").is_symlink()) == ("mine", True)
 
     @pytest.mark.parametrize(
         ("words", "code", "says"),
         [
-            (["--html", "{land}/none/report.html"], 1, "{land}/none: No such file or directory"),
-            (["--html", "-", "nobody"], 1, "no snapshots of nobody in {land}/store"),
+            (["--html", "{host}/none/report.html"], 1, "{host}/none: No such file or directory"),
+            (["--html", "-", "nobody"], 1, "no snapshots of nobody in {host}/store"),
             (
-                ["--html", "-", "--dest", "{land}/no-store"],
+                ["--html", "-", "--dest", "{host}/no-store"],
                 1,
-                "no store at {land}/no-store; the first run makes it",
+                "no store at {host}/no-store; the first run makes it",
             ),
             ([], 2, "the following arguments are required: --html; see "),
         ],
     )
     def test_what_cannot_be_done_is_said_in_a_line(
-        self, land: Land, ruth: User, words: list[str], code: int, says: str
+        self, host: Host, ruth: User, words: list[str], code: int, says: str
     ) -> None:
-        answer = land.t3("report", *(word.format(land=land.folder) for word in words))
+        answer = host.t3("report", *(word.format(host=host.folder) for word in words))
         assert (answer.code, answer.out, answer.err.count("\n")) == (code, "", 1)
-        assert answer.err.startswith(f"t3-backup-state: {says.format(land=land.folder)}")
+        assert answer.err.startswith(f"t3-backup-state: {says.format(host=host.folder)}")
 
     def test_a_disk_that_takes_no_more_leaves_the_old_file_and_nothing_else(
-        self, land: Land, ruth: User
+        self, host: Host, ruth: User
     ) -> None:
-        file = land.folder / "report.html"
+        file = host.folder / "report.html"
         file.write_text("old")
-        before = sorted(os.listdir(land.folder))
+        before = sorted(os.listdir(host.folder))
         # Debian's Python: one that is being measured writes a file more, and is limited in that,
         # too.
         line = [
             "prlimit",
             "--fsize=4096",
             "/usr/bin/python3",
-            *land.command("report", "--html", str(file))[1:],
+            *host.command("report", "--html", str(file))[1:],
         ]
         done = subprocess.run(
-            line, env=land.env(), cwd=ROOT, capture_output=True, text=True, check=False
+            line, env=host.env(), cwd=ROOT, capture_output=True, text=True, check=False
         )
         assert (done.returncode, done.stderr) == (1, f"t3-backup-state: {file}: File too large\n")
-        assert (file.read_text(), sorted(os.listdir(land.folder))) == ("old", before)
+        assert (file.read_text(), sorted(os.listdir(host.folder))) == ("old", before)
 
     def test_without_the_template_engine_it_says_what_to_install(
-        self, land: Land, ruth: User
+        self, host: Host, ruth: User
     ) -> None:
         # What the import system does for a package that isn't there.
         hide = "import sys; sys.modules['jinja2'] = None; from t3_backup.cli.main import main; sys.exit(main())"
         line = [sys.executable, "-c", hide, "report", "--html", "-"]
         done = subprocess.run(
-            line, env=land.env(), cwd=ROOT, capture_output=True, text=True, check=False
+            line, env=host.env(), cwd=ROOT, capture_output=True, text=True, check=False
         )
         assert (done.returncode, done.stdout) == (1, "")
         assert (
@@ -163,9 +163,9 @@ class TestTheCommand:
             == "t3-backup-state: the report needs the template engine jinja2: apt install python3-jinja2\n"
         )
 
-    def test_a_shelf_that_is_not_as_it_must_be_hides_no_other(self, land: Land, ruth: User) -> None:
-        (land.store / "open").mkdir(mode=0o755)
-        answer = land.t3("report", "--html", "-")
+    def test_a_shelf_that_is_not_as_it_must_be_hides_no_other(self, host: Host, ruth: User) -> None:
+        (host.store / "open").mkdir(mode=0o755)
+        answer = host.t3("report", "--html", "-")
         assert answer.code == 1
         assert "open to others" in answer.err
         assert ruth.name in answer.out

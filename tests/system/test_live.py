@@ -21,7 +21,7 @@ from typing import Any
 import apsw
 import pytest
 from support.databases import MIB, give_database
-from support.host import Answer, Land, started
+from support.host import Answer, Host, started
 from support.paths import DATA
 from support.users import needs_root
 
@@ -71,11 +71,11 @@ def heavy_writer(user: User) -> Iterator[None]:
 
 
 @contextmanager
-def in_process(user: User, land: Land) -> Iterator[tuple[LiveDatabase, Destination]]:
+def in_process(user: User, host: Host) -> Iterator[tuple[LiveDatabase, Destination]]:
     """What a worker works with, in this process: a source, and a destination without a name."""
     register_vfs()
     found = source.find_database(user.home, user.uid)
-    fd = os.open(land.folder, os.O_TMPFILE | os.O_RDWR, 0o600)
+    fd = os.open(host.folder, os.O_TMPFILE | os.O_RDWR, 0o600)
     try:
         with Destination(fd) as destination:
             yield found, destination
@@ -121,21 +121,21 @@ def holds_the_pin(pid: int, user: User) -> bool:
     return False
 
 
-def new_file_bytes(pid: int, land: Land) -> int:
+def new_file_bytes(pid: int, host: Host) -> int:
     """The size of the file without a name that the worker writes."""
     with suppress(FileNotFoundError, ProcessLookupError):
         for fd in Path(f"/proc/{pid}/fd").iterdir():
-            if os.readlink(fd).startswith(str(land.store)):
+            if os.readlink(fd).startswith(str(host.store)):
                 return fd.stat().st_size
     return 0
 
 
-def stop_in_the_middle(land: Land, run: subprocess.Popen[str], user: User) -> int:
+def stop_in_the_middle(host: Host, run: subprocess.Popen[str], user: User) -> int:
     """Send SIGSTOP to the worker while it copies, and see that it holds the pin. Its process id."""
 
     def copying() -> int | None:
         pid = worker_of(run, user)
-        return pid if pid is not None and new_file_bytes(pid, land) > 0 else None
+        return pid if pid is not None and new_file_bytes(pid, host) > 0 else None
 
     pid = wait_for("its worker copied", copying, run)
     os.kill(pid, signal.SIGSTOP)
@@ -143,7 +143,7 @@ def stop_in_the_middle(land: Land, run: subprocess.Popen[str], user: User) -> in
         "its worker stopped", lambda: " T " in Path(f"/proc/{pid}/stat").read_text() or None, run
     )
     assert holds_the_pin(pid, user)
-    assert new_file_bytes(pid, land) < user.database.stat().st_size
+    assert new_file_bytes(pid, host) < user.database.stat().st_size
     return pid
 
 
@@ -168,10 +168,10 @@ def open_snapshot(path: Path) -> sqlite3.Connection:
 
 
 @pytest.fixture
-def carol(make_user: Callable[..., User], land: Land, grown: Callable[[int], Path]) -> User:
+def carol(make_user: Callable[..., User], host: Host, grown: Callable[[int], Path]) -> User:
     """A user whose database takes a while to copy; the map names her alone."""
     user = make_user("carol", grown(BIG))
-    land.write_map(user)
+    host.write_map(user)
     return user
 
 
@@ -184,11 +184,11 @@ def bob(make_user: Callable[..., User], small: Path) -> User:
 # The copy ends, and is one moment.
 
 
-def test_a_copy_under_a_busy_writer_ends_at_once_and_is_one_moment(land: Land, carol: User) -> None:
+def test_a_copy_under_a_busy_writer_ends_at_once_and_is_one_moment(host: Host, carol: User) -> None:
     """Row 1: a commit every few milliseconds starts nothing over, and no commit fails."""
     with Writer(carol.database, user=carol.name) as writer:
         writer.mark("run")
-        answer = land.t3("run", "--json")
+        answer = host.t3("run", "--json")
         stats = writer.stop()
     assert answer.code == 0, answer
     assert stats.windows["run"].commits > 10, "the writer was too slow to prove anything"
@@ -201,7 +201,7 @@ def test_a_copy_under_a_busy_writer_ends_at_once_and_is_one_moment(land: Land, c
 
 @pytest.mark.parametrize("pinned", [True, False])
 def test_the_copy_ends_because_of_the_pin(
-    land: Land, carol: User, monkeypatch: pytest.MonkeyPatch, pinned: bool
+    host: Host, carol: User, monkeypatch: pytest.MonkeyPatch, pinned: bool
 ) -> None:
     """Row 1, the other way round: with its BEGIN taken out, the same copy is not done after five
     times the steps it needs."""
@@ -216,7 +216,7 @@ def test_the_copy_ends_because_of_the_pin(
         monkeypatch.setattr(pinned_read, "execute", without_transaction)
     steps_needed = carol.database.stat().st_size // (STEP_PAGES * 4096) + 1
     with (
-        in_process(carol, land) as (found, destination),
+        in_process(carol, host) as (found, destination),
         Writer(carol.database, user=carol.name) as writer,
     ):
         # The clock of this budget counts how often it is asked: once a step.
@@ -233,37 +233,37 @@ def test_the_copy_ends_because_of_the_pin(
 # What the pin costs is bounded.
 
 
-def test_a_copy_that_makes_the_wal_outgrow_its_budget_gives_up(land: Land, carol: User) -> None:
+def test_a_copy_that_makes_the_wal_outgrow_its_budget_gives_up(host: Host, carol: User) -> None:
     """Row 2: try again later, nothing named, and the server may empty its -wal."""
     with Writer(carol.database, user=carol.name) as writer:
         writer.pause()
         with heavy_writer(carol):
-            answer = land.t3("run", T3_BACKUP_WAL_BUDGET="1M")
+            answer = host.t3("run", T3_BACKUP_WAL_BUDGET="1M")
         assert wal_can_be_reset(carol)
     assert answer.code == 1, answer
     assert f"backup FAILED for {carol.name} (the -wal grew by " in answer.out
     assert "try again later" in answer.out
-    assert list(land.account_dir(carol).iterdir()) == []
+    assert list(host.account_dir(carol).iterdir()) == []
 
 
-def test_the_worker_itself_gives_up_over_the_wal_budget(land: Land, carol: User) -> None:
+def test_the_worker_itself_gives_up_over_the_wal_budget(host: Host, carol: User) -> None:
     """Row 2: it need not be killed for it."""
-    with in_process(carol, land) as (found, destination), heavy_writer(carol):
+    with in_process(carol, host) as (found, destination), heavy_writer(carol):
         with pytest.raises(TryLater, match="the -wal grew"):
             child_copy.copy_database(found, destination, Budget(found, 3600, MIB))
 
 
 def test_a_worker_that_stops_with_the_pin_in_its_hand_is_ended(
-    land: Land, carol: User, bob: User
+    host: Host, carol: User, bob: User
 ) -> None:
     """Row 2: no sign of life for T3_BACKUP_STALL seconds: its pin is free again, and the others are
     backed up."""
-    land.write_map(carol, bob)
+    host.write_map(carol, bob)
     with (
         Writer(carol.database, user=carol.name) as writer,
-        started(land, "run", T3_BACKUP_STALL="2") as run,
+        started(host, "run", T3_BACKUP_STALL="2") as run,
     ):
-        pid = stop_in_the_middle(land, run, carol)
+        pid = stop_in_the_middle(host, run, carol)
         writer.pause()
         assert not wal_can_be_reset(carol)
         answer = ended(run)
@@ -271,17 +271,17 @@ def test_a_worker_that_stops_with_the_pin_in_its_hand_is_ended(
         assert wal_can_be_reset(carol)
     assert answer.code == 1, answer
     assert f"backup FAILED for {carol.name} (no progress for 2 s" in answer.out
-    assert list(land.account_dir(carol).iterdir()) == []
-    assert len(land.snapshots(bob)) == 1
+    assert list(host.account_dir(carol).iterdir()) == []
+    assert len(host.snapshots(bob)) == 1
 
 
 def test_a_stopped_worker_is_ended_for_the_wal_it_holds_before_it_counts_as_stalled(
-    land: Land, carol: User
+    host: Host, carol: User
 ) -> None:
     """Row 2: the parent looks at the -wal too, for a worker that can't."""
     limits = {"T3_BACKUP_STALL": "600", "T3_BACKUP_WAL_BUDGET": "2M"}
-    with Writer(carol.database, user=carol.name) as writer, started(land, "run", **limits) as run:
-        pid = stop_in_the_middle(land, run, carol)
+    with Writer(carol.database, user=carol.name) as writer, started(host, "run", **limits) as run:
+        pid = stop_in_the_middle(host, run, carol)
         writer.pause()
         with heavy_writer(carol):
             answer = ended(run)
@@ -289,7 +289,7 @@ def test_a_stopped_worker_is_ended_for_the_wal_it_holds_before_it_counts_as_stal
         assert wal_can_be_reset(carol)
     assert answer.code == 1, answer
     assert f"backup FAILED for {carol.name} (the -wal grew by " in answer.out
-    assert list(land.account_dir(carol).iterdir()) == []
+    assert list(host.account_dir(carol).iterdir()) == []
 
 
 # Nothing is done to the server.
@@ -308,7 +308,7 @@ _READS = re.compile(
     [("wal", "online", "online"), ("wal", "vacuum", "vacuum"), ("delete", "online", "online")],
 )
 def test_no_statement_on_the_source_writes_checkpoints_or_changes_its_mode(
-    land: Land,
+    host: Host,
     alice: User,
     monkeypatch: pytest.MonkeyPatch,
     journal_mode: str,
@@ -333,7 +333,7 @@ def test_no_statement_on_the_source_writes_checkpoints_or_changes_its_mode(
     with Writer(
         alice.database, user=alice.name, journal_mode=journal_mode, busy_timeout_ms=1000
     ) as writer:
-        with in_process(alice, land) as (found, destination):
+        with in_process(alice, host) as (found, destination):
             copy = child_copy.copy_database(
                 found, destination, Budget(found, 3600, 1 << 40), method=method
             )
@@ -350,14 +350,14 @@ def _noted(statements: list[str], connection: apsw.Connection, *given: str) -> N
         connection.cursor().execute(statement).fetchall()
 
 
-def test_no_commit_of_a_server_that_never_waits_fails(land: Land, alice: User) -> None:
+def test_no_commit_of_a_server_that_never_waits_fails(host: Host, alice: User) -> None:
     """Row 3: busy_timeout 0, commits back to back, runs back to back and a VACUUM INTO: no error at
     the server."""
     with Writer(alice.database, user=alice.name, interval_s=0) as writer:
         for _ in range(5):
-            assert land.t3().code == 0
+            assert host.t3().code == 0
         for _ in range(10):
-            with in_process(alice, land) as (found, destination):
+            with in_process(alice, host) as (found, destination):
                 assert (
                     child_copy.copy_database(
                         found, destination, Budget(found, 3600, 1 << 40), method="vacuum"
@@ -372,7 +372,7 @@ def test_no_commit_of_a_server_that_never_waits_fails(land: Land, alice: User) -
 class Traced:
     """The system calls of a run that concern the live database and its sidecars, by process."""
 
-    def __init__(self, land: Land, user: User) -> None:
+    def __init__(self, host: Host, user: User) -> None:
         # One file a thread: no call is torn in two by another. -y resolves every descriptor to its
         # path.
         line = [
@@ -384,20 +384,20 @@ class Traced:
             "-e",
             "trace=%file,%desc,fcntl",
             "-o",
-            str(land.folder / "trace"),
+            str(host.folder / "trace"),
         ]
         done = subprocess.run(
-            [*line, *land.command("run")],
-            env=land.env(),
+            [*line, *host.command("run")],
+            env=host.env(),
             cwd="/",
             capture_output=True,
             text=True,
             check=False,
         )
         assert done.returncode == 0, done
-        assert len(land.snapshots(user)) == 1
+        assert len(host.snapshots(user)) == 1
         self.calls: list[tuple[str, str, str]] = []  # process, name, the whole line
-        for file in land.folder.glob("trace.*"):
+        for file in host.folder.glob("trace.*"):
             for text in file.read_text(errors="replace").splitlines():
                 if match := re.match(r"(\w+)\(", text):
                     self.calls.append((file.suffix, match[1], text))
@@ -409,11 +409,11 @@ class Traced:
 
 
 @pytest.mark.skipif(shutil.which("strace") is None, reason="needs strace")
-def test_sqlite_opens_each_live_file_once_and_nothing_else_does(land: Land, alice: User) -> None:
+def test_sqlite_opens_each_live_file_once_and_nothing_else_does(host: Host, alice: User) -> None:
     """Row 4: a second descriptor of the database, -wal or -shm in the worker would drop SQLite's
     locks when it is closed."""
     with Writer(alice.database, user=alice.name):
-        traced = Traced(land, alice)
+        traced = Traced(host, alice)
     opens, closes, by = Counter[str](), Counter[str](), set[str]()
     descriptors: dict[tuple[str, str], str] = {}
     for process, name, text in sorted(traced.on_source, key=lambda call: call[0]):
@@ -437,12 +437,12 @@ def test_sqlite_opens_each_live_file_once_and_nothing_else_does(land: Land, alic
 
 @pytest.mark.skipif(shutil.which("strace") is None, reason="needs strace")
 def test_no_system_call_changes_a_live_file_or_takes_a_writers_lock(
-    land: Land, alice: User
+    host: Host, alice: User
 ) -> None:
     """Row 3, Row 5: beside a running server, the run reads; the locks of a writer and a
     checkpointer are never taken."""
     with Writer(alice.database, user=alice.name):
-        traced = Traced(land, alice)
+        traced = Traced(host, alice)
     reading = {
         "open",
         "openat",
@@ -487,11 +487,11 @@ def test_no_system_call_changes_a_live_file_or_takes_a_writers_lock(
 
 
 def test_what_is_only_in_the_wal_is_in_the_snapshot(
-    land: Land, make_user: Callable[..., User]
+    host: Host, make_user: Callable[..., User]
 ) -> None:
     """Row 7: of a fresh server's database, the main file is one page."""
     alice = make_user("alice")
-    land.write_map(alice)
+    host.write_map(alice)
     alice.database.touch(mode=0o644)
     alice.give(alice.database)
     with closing(sqlite3.connect(alice.database, isolation_level=None)) as server:
@@ -504,10 +504,10 @@ def test_what_is_only_in_the_wal_is_in_the_snapshot(
         server.execute("INSERT INTO projection_state VALUES ('only.in.the.wal', 7, '')")
         rows = list(server.iterdump())
         assert alice.database.stat().st_size == 4096
-        answer = land.t3()
+        answer = host.t3()
         assert alice.database.stat().st_size == 4096
     assert answer.code == 0, answer
-    [path] = land.snapshots(alice)
+    [path] = host.snapshots(alice)
     with closing(open_snapshot(path)) as copy:
         assert list(copy.iterdump()) == rows
         assert copy.execute(
@@ -516,12 +516,12 @@ def test_what_is_only_in_the_wal_is_in_the_snapshot(
 
 
 def test_what_changes_in_the_middle_of_a_copy_is_in_neither_the_copy_nor_its_manifest(
-    land: Land, carol: User
+    host: Host, carol: User
 ) -> None:
     """Row 25: user_version, application_id, the schema and rows, all changed while the worker
     stands still."""
-    with Writer(carol.database, user=carol.name, interval_s=0.01), started(land, "run") as run:
-        pid = stop_in_the_middle(land, run, carol)
+    with Writer(carol.database, user=carol.name, interval_s=0.01), started(host, "run") as run:
+        pid = stop_in_the_middle(host, run, carol)
         with closing(
             sqlite3.connect(carol.database, timeout=PATIENCE_S, isolation_level=None)
         ) as server:
@@ -535,9 +535,9 @@ def test_what_changes_in_the_middle_of_a_copy_is_in_neither_the_copy_nor_its_man
             server.execute("COMMIT")
         os.kill(pid, signal.SIGCONT)
         first = ended(run)
-        second = land.t3()
+        second = host.t3()
     assert (first.code, second.code) == (0, 0), (first, second)
-    before, after = land.snapshots(carol)
+    before, after = host.snapshots(carol)
     for path, version, application, level, tables in (
         (before, 0, 0, 30, 0),
         (after, 77, 78, 99, 1),
@@ -573,35 +573,35 @@ def test_what_changes_in_the_middle_of_a_copy_is_in_neither_the_copy_nor_its_man
 
 
 def test_a_database_cut_short_under_the_copy_ends_it_and_no_other(
-    land: Land, carol: User, bob: User
+    host: Host, carol: User, bob: User
 ) -> None:
     """A truncated file takes its pages out of the worker's memory (SIGBUS): an alarm, never a hang,
     and nothing passes for good."""
-    land.write_map(carol, bob)
-    with started(land, "run") as run:
-        pid = stop_in_the_middle(land, run, carol)
+    host.write_map(carol, bob)
+    with started(host, "run") as run:
+        pid = stop_in_the_middle(host, run, carol)
         os.truncate(carol.database, carol.database.stat().st_size // 2)
         os.kill(pid, signal.SIGCONT)
         answer = ended(run)
     assert answer.code == 1, answer
-    listing = land.t3("list", "--json")
+    listing = host.t3("list", "--json")
     assert [entry["verdict"] for entry in listing.account(bob.name)["snapshots"]] == ["verified"]
     accounts = {entry["user"]: entry["snapshots"] for entry in listing.document["accounts"]}
     assert "verified" not in [entry["verdict"] for entry in accounts.get(carol.name, [])]
 
 
 def test_a_file_copied_over_the_database_under_the_copy_is_copied_whole(
-    land: Land, carol: User, bob: User, small: Path
+    host: Host, carol: User, bob: User, small: Path
 ) -> None:
     """`cp other state.sqlite` empties the file and fills it anew: the copy is tried once more, and
     is the other one, whole."""
-    land.write_map(carol, bob)
-    with started(land, "run") as run:
-        pid = stop_in_the_middle(land, run, carol)
+    host.write_map(carol, bob)
+    with started(host, "run") as run:
+        pid = stop_in_the_middle(host, run, carol)
         give_database(carol, small)
         os.kill(pid, signal.SIGCONT)
         answer = ended(run)
-    listing = land.t3("list", "--json")
+    listing = host.t3("list", "--json")
     assert [entry["verdict"] for entry in listing.account(bob.name)["snapshots"]] == ["verified"]
     accounts = {entry["user"]: entry["snapshots"] for entry in listing.document["accounts"]}
     good = [

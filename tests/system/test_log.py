@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 from support.databases import commit_row, give_database
-from support.host import Answer, Land
+from support.host import Answer, Host
 from support.paths import DATA, ROOT
 from support.processes import BOUND_S, until
 from support.users import needs_root
@@ -34,18 +34,18 @@ TINY = DATA / "state-0.0.24.sqlite"
 
 
 @pytest.fixture
-def lars(make_user: Callable[..., User], land: Land) -> User:
+def lars(make_user: Callable[..., User], host: Host) -> User:
     """Who has a database; the map names him."""
     user = make_user("log-lars", TINY)
-    land.write_map(user)
+    host.write_map(user)
     return user
 
 
 @pytest.fixture
-def mia(make_user: Callable[..., User], land: Land, lars: User) -> User:
+def mia(make_user: Callable[..., User], host: Host, lars: User) -> User:
     """Who has none; the map names both."""
     user = make_user("log-mia")
-    land.write_map(lars, user)
+    host.write_map(lars, user)
     return user
 
 
@@ -58,12 +58,12 @@ def backed_up(answer: Answer, user: User) -> bool:
 
 
 def test_each_account_and_run_has_a_line_with_all_that_the_run_said(
-    land: Land, lars: User, mia: User
+    host: Host, lars: User, mia: User
 ) -> None:
-    first = land.t3("run", "--json", "--label", "prebump-1")
-    second = land.t3("run", "--json", "--user", lars.name, "--user", "nobody-of-that-name")
+    first = host.t3("run", "--json", "--label", "prebump-1")
+    second = host.t3("run", "--json", "--user", lars.name, "--user", "nobody-of-that-name")
     assert (first.code, second.code) == (0, 1), (first, second)
-    lines = logged(land.folder / "log")
+    lines = logged(host.folder / "log")
     assert [(line["user"], line["outcome"]) for line in lines] == [
         (lars.name, "backed_up"),
         (mia.name, "skipped"),
@@ -102,24 +102,24 @@ def test_each_account_and_run_has_a_line_with_all_that_the_run_said(
 
 
 def test_a_new_log_is_closed_to_all_but_its_group_and_an_old_one_keeps_its_mode(
-    land: Land, lars: User
+    host: Host, lars: User
 ) -> None:
-    file = land.folder / "log"
-    assert land.t3().code == 0
+    file = host.folder / "log"
+    assert host.t3().code == 0
     assert stat.S_IMODE(file.stat().st_mode) == 0o640
     file.chmod(0o600)
-    assert land.t3().code == 0
+    assert host.t3().code == 0
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
     assert len(logged(file)) == 2
 
 
 def test_a_rotation_between_two_accounts_costs_neither_its_line(
-    land: Land, lars: User, mia: User, grown: Callable[[int], Path]
+    host: Host, lars: User, mia: User, grown: Callable[[int], Path]
 ) -> None:
     """logrotate moves the file away, and makes the new one, while a run goes on."""
     give_database(mia, grown(100))
-    file, old = land.folder / "log", land.folder / "log.1"
-    with land.start("run") as process:
+    file, old = host.folder / "log", host.folder / "log.1"
+    with host.start("run") as process:
         until(lambda: file.exists() and file.read_text(), "first line of the log")
         file.rename(old)
         file.touch(0o640)
@@ -129,19 +129,19 @@ def test_a_rotation_between_two_accounts_costs_neither_its_line(
 
 
 def test_a_log_that_can_t_be_written_is_said_once_makes_the_code_1_and_costs_no_backup(
-    land: Land, lars: User, mia: User, small: Path
+    host: Host, lars: User, mia: User, small: Path
 ) -> None:
     give_database(mia, small)
-    file = land.folder / "log"
-    (land.folder / "real").touch()
+    file = host.folder / "log"
+    (host.folder / "real").touch()
     for trouble, why in (
         (file.mkdir, "Is a directory"),
-        (lambda: file.symlink_to(land.folder / "real"), "symbolic links"),
+        (lambda: file.symlink_to(host.folder / "real"), "symbolic links"),
         (lambda: os.mkfifo(file), "No such device or address"),
     ):
         trouble()
         commit_row(lars, mia)
-        answer = land.t3("run")
+        answer = host.t3("run")
         assert answer.code == 1, answer
         assert backed_up(answer, lars) and backed_up(answer, mia), answer
         assert answer.out.count("WARN") == 1, answer
@@ -149,25 +149,25 @@ def test_a_log_that_can_t_be_written_is_said_once_makes_the_code_1_and_costs_no_
         assert why in answer.out
         assert answer.out.endswith("done (2 accounts, 0 not well)\n")
         file.rmdir() if file.is_dir() else file.unlink()
-    assert (land.folder / "real").read_text() == ""
+    assert (host.folder / "real").read_text() == ""
 
 
-def test_a_log_in_a_folder_that_is_not_there_is_said(land: Land, lars: User) -> None:
-    answer = land.t3("run", T3_BACKUP_LOG=str(land.folder / "none" / "log"))
+def test_a_log_in_a_folder_that_is_not_there_is_said(host: Host, lars: User) -> None:
+    answer = host.t3("run", T3_BACKUP_LOG=str(host.folder / "none" / "log"))
     assert answer.code == 1, answer
     assert backed_up(answer, lars)
     assert (
-        f"WARN: the log {land.folder}/none/log can't be written: No such file or directory"
+        f"WARN: the log {host.folder}/none/log can't be written: No such file or directory"
         in answer.out
     )
-    assert not (land.folder / "none").exists()
+    assert not (host.folder / "none").exists()
 
 
-def in_own_namespace(land: Land, script: str, *words: str) -> Answer:
+def in_own_namespace(host: Host, script: str, *words: str) -> Answer:
     """The command, after `script` has changed what is mounted, for it alone."""
-    environ = land.env()
+    environ = host.env()
     del environ["T3_BACKUP_LOG"]
-    line = ["unshare", "--mount", "sh", "-ec", f'{script}; exec "$@"', "sh", *land.command(*words)]
+    line = ["unshare", "--mount", "sh", "-ec", f'{script}; exec "$@"', "sh", *host.command(*words)]
     done = subprocess.run(
         line, env=environ, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False
     )
@@ -175,23 +175,23 @@ def in_own_namespace(land: Land, script: str, *words: str) -> Answer:
 
 
 def test_the_default_log_is_written_where_its_folder_is_and_missed_by_nobody_where_not(
-    land: Land, lars: User
+    host: Host, lars: User
 ) -> None:
     """In a mount namespace of its own, with a /var/log of its own."""
-    private = f"mkdir -p {land.folder}/var-log; mount --bind {land.folder}/var-log /var/log"
-    answer = in_own_namespace(land, private, "run")
+    private = f"mkdir -p {host.folder}/var-log; mount --bind {host.folder}/var-log /var/log"
+    answer = in_own_namespace(host, private, "run")
     assert answer.code == 0, answer
     assert "WARN" not in answer.out + answer.err
-    assert os.listdir(land.folder / "var-log") == []
-    (land.folder / "var-log" / "t3-backup").mkdir()
-    assert in_own_namespace(land, private, "run").code == 0
-    [line] = logged(land.folder / "var-log" / "t3-backup" / "t3-backup-state.log")
+    assert os.listdir(host.folder / "var-log") == []
+    (host.folder / "var-log" / "t3-backup").mkdir()
+    assert in_own_namespace(host, private, "run").code == 0
+    [line] = logged(host.folder / "var-log" / "t3-backup" / "t3-backup-state.log")
     assert line["user"] == lars.name
 
 
-def test_a_full_disk_leaves_no_half_of_a_line(land: Land) -> None:
+def test_a_full_disk_leaves_no_half_of_a_line(host: Host) -> None:
     """The next object would be glued to it, and lost as well."""
-    where = land.folder / "full"
+    where = host.folder / "full"
     where.mkdir()
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "none", str(where)], check=True)
     try:
@@ -208,13 +208,13 @@ def test_a_full_disk_leaves_no_half_of_a_line(land: Land) -> None:
         subprocess.run(["umount", str(where)], check=True)
 
 
-def test_a_dry_run_and_somebody_who_is_not_root_write_none(land: Land, lars: User) -> None:
-    assert land.t3("run", "--dry-run").code == 0
-    environ = land.env(
+def test_a_dry_run_and_somebody_who_is_not_root_write_none(host: Host, lars: User) -> None:
+    assert host.t3("run", "--dry-run").code == 0
+    environ = host.env(
         T3_BACKUP_DEST=str(lars.home / "backups"), T3_BACKUP_LOG=str(lars.home / "log")
     )
     done = subprocess.run(
-        land.command("run"),
+        host.command("run"),
         env=environ,
         cwd=ROOT,
         user=lars.uid,
@@ -226,7 +226,7 @@ def test_a_dry_run_and_somebody_who_is_not_root_write_none(land: Land, lars: Use
         check=False,
     )
     assert done.returncode == 0, done
-    assert not (land.folder / "log").exists()
+    assert not (host.folder / "log").exists()
     assert not (lars.home / "log").exists()
 
 
@@ -255,17 +255,17 @@ def test_the_run_that_systemd_started_has_its_invocation_s_id() -> None:
 # --- the status that systemd shows
 
 
-def notified(land: Land, stop: bool = False) -> tuple[int, list[str]]:
+def notified(host: Host, stop: bool = False) -> tuple[int, list[str]]:
     """The exit code of a run that has a NOTIFY_SOCKET, and every datagram that came; `stop` ends it
     once it copies."""
-    path = land.folder / "notify"
+    path = host.folder / "notify"
     path.unlink(missing_ok=True)
     with closing(socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)) as systemd:
         systemd.bind(str(path))
         systemd.settimeout(0.05)
         path.chmod(0o777)
         heard: list[str] = []
-        with land.start("run", NOTIFY_SOCKET=str(path)) as process:
+        with host.start("run", NOTIFY_SOCKET=str(path)) as process:
             end, ended = time.monotonic() + BOUND_S, False
             while time.monotonic() < end:
                 try:
@@ -282,10 +282,10 @@ def notified(land: Land, stop: bool = False) -> tuple[int, list[str]]:
 
 
 def test_systemd_is_told_whom_the_run_copies_and_what_came_of_it(
-    land: Land, lars: User, mia: User
+    host: Host, lars: User, mia: User
 ) -> None:
     pytest.importorskip("systemd.daemon")
-    code, heard = notified(land)
+    code, heard = notified(host)
     assert code == 0
     assert heard[0] == f"STATUS={lars.name}: start; 0 of 2 accounts done"
     assert re.fullmatch(
@@ -294,17 +294,17 @@ def test_systemd_is_told_whom_the_run_copies_and_what_came_of_it(
 
 
 def test_a_stop_is_told_and_a_run_that_could_not_begin_too(
-    land: Land, lars: User, grown: Callable[[int], Path]
+    host: Host, lars: User, grown: Callable[[int], Path]
 ) -> None:
     pytest.importorskip("systemd.daemon")
     give_database(lars, grown(300))
-    code, heard = notified(land, stop=True)
+    code, heard = notified(host, stop=True)
     assert code == -signal.SIGTERM
     assert "STOPPING=1\nSTATUS=stopping" in heard
     assert heard[-1].startswith("STATUS=done: 1 accounts, 1 not well (")
-    land.map.unlink()
-    code, heard = notified(land)
+    host.map.unlink()
+    code, heard = notified(host)
     assert code == 2
     assert heard == [
-        f"STATUS=not done: user map {land.map}: No such file or directory; name another by --map or T3_BACKUP_MAP"
+        f"STATUS=not done: user map {host.map}: No such file or directory; name another by --map or T3_BACKUP_MAP"
     ]

@@ -5,7 +5,7 @@ import json
 import sqlite3
 import stat
 
-from support.host import Land
+from support.host import Host
 from support.users import needs_root
 
 from demo.users import User
@@ -14,17 +14,17 @@ from demo.writer import Writer, moment
 pytestmark = needs_root
 
 
-def test_a_bare_call_backs_up_every_account_of_the_map(land: Land, alice: User) -> None:
-    answer = land.t3()
+def test_a_bare_call_backs_up_every_account_of_the_map(host: Host, alice: User) -> None:
+    answer = host.t3()
     assert answer.code == 0, answer
-    [snapshot] = land.snapshots(alice)
+    [snapshot] = host.snapshots(alice)
     assert f"backed up {alice.name} -> {snapshot} ({snapshot.stat().st_size} bytes, " in answer.out
     assert "online, verified)" in answer.out
 
 
-def test_a_snapshot_of_a_busy_server_is_one_moment(land: Land, alice: User) -> None:
+def test_a_snapshot_of_a_busy_server_is_one_moment(host: Host, alice: User) -> None:
     with Writer(alice.database, user=alice.name) as writer:
-        answer = land.t3("run", "--json")
+        answer = host.t3("run", "--json")
         stats = writer.stop()
     assert answer.code == 0, answer
     assert stats.total.errors == 0
@@ -34,18 +34,18 @@ def test_a_snapshot_of_a_busy_server_is_one_moment(land: Land, alice: User) -> N
         assert len(moment(copy)) == 1
 
 
-def test_the_store_is_roots_alone(land: Land, alice: User) -> None:
-    assert land.t3().code == 0
-    for path in (land.store, land.account_dir(alice)):
+def test_the_store_is_roots_alone(host: Host, alice: User) -> None:
+    assert host.t3().code == 0
+    for path in (host.store, host.account_dir(alice)):
         assert (path.stat().st_uid, stat.S_IMODE(path.stat().st_mode)) == (0, 0o700)
-    for path in land.account_dir(alice).iterdir():
+    for path in host.account_dir(alice).iterdir():
         assert (path.stat().st_uid, stat.S_IMODE(path.stat().st_mode)) == (0, 0o400)
 
 
-def test_list_and_verify_speak_the_documented_interface(land: Land, alice: User) -> None:
-    assert land.t3("run", "--label", "prebump-0.0.25").code == 0
-    assert land.t3("run").code == 0
-    listing = land.t3("list", "--json")
+def test_list_and_verify_speak_the_documented_interface(host: Host, alice: User) -> None:
+    assert host.t3("run", "--label", "prebump-0.0.25").code == 0
+    assert host.t3("run").code == 0
+    listing = host.t3("list", "--json")
     [newer, older] = listing.account(alice.name)["snapshots"]
     assert {
         "name",
@@ -62,10 +62,10 @@ def test_list_and_verify_speak_the_documented_interface(land: Land, alice: User)
     assert newer["method"] == "online"
     assert newer["verdict"] == "verified"
     assert newer["t3_level"] == 30
-    proven = land.t3("verify", alice.name, "--json")
+    proven = host.t3("verify", alice.name, "--json")
     assert proven.code == 0, proven
     assert [entry["verifies"] for entry in proven.account(alice.name)["snapshots"]] == [True, True]
     assert (
-        json.loads((land.account_dir(alice) / f"{newer['name']}.json").read_text())["sha256"]
+        json.loads((host.account_dir(alice) / f"{newer['name']}.json").read_text())["sha256"]
         == newer["sha256"]
     )

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import pytest
-from support.host import Land
+from support.host import Host
 from support.paths import DATA, ROOT
 from support.processes import BOUND_S
 from support.users import needs_root
@@ -130,7 +130,7 @@ USES = {
 class Scene:
     """A user with a database, and workers that note what they import."""
 
-    land: Land
+    host: Host
     user: User
     # at the change of user, and at the end
     modules: dict[str, tuple[set[str], set[str]]] = field(default_factory=dict)
@@ -146,16 +146,16 @@ class Scene:
 
     @property
     def note(self) -> Path:
-        return self.land.folder / "imported"
+        return self.host.folder / "imported"
 
     def file(self, name: str) -> int:
         """A new file of root's."""
-        return os.open(self.land.folder / name, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o600)
+        return os.open(self.host.folder / name, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o600)
 
 
 @pytest.fixture
-def scene(land: Land, make_user: Callable[..., User], monkeypatch: pytest.MonkeyPatch) -> Scene:
-    made = Scene(land, make_user("opal", TINY))
+def scene(host: Host, make_user: Callable[..., User], monkeypatch: pytest.MonkeyPatch) -> Scene:
+    made = Scene(host, make_user("opal", TINY))
     monkeypatch.setattr(client, "_BOOT", BOOT.replace("NOTE", repr(str(made.note))))
     return made
 
@@ -237,7 +237,7 @@ def restore_operations(scene: Scene) -> None:
 
 
 def legacy_operations(scene: Scene) -> None:
-    folder = scene.land.folder / "old"
+    folder = scene.host.folder / "old"
     folder.mkdir(mode=0o700)
     shutil.copy(TINY, folder / OLD)
     for path in (folder, folder / OLD):
@@ -246,7 +246,7 @@ def legacy_operations(scene: Scene) -> None:
     assert scene.ask(ListLegacy(), folder=place).names == (OLD,)
     assert scene.ask(ListLegacy(OLD), folder=place).names == ()
     assert scene.ask(CopyLegacy(OLD), file=file, folder=place).method == "vacuum"
-    assert rows(scene.land.folder / "copy") == rows(TINY)
+    assert rows(scene.host.folder / "copy") == rows(TINY)
     assert scene.ask(RemoveLegacy(OLD, time.time() + 1), folder=place).names == (OLD,)
     assert os.listdir(folder) == []
     for fd in (place, file):
@@ -292,7 +292,7 @@ def test_the_table_says_of_each_operation_what_it_uses() -> None:
 
 @pytest.mark.parametrize("name", ["sudo", "serve_operation", "../copy", "os.system"])
 def test_a_child_refuses_what_is_not_in_the_table_while_it_is_root_still(
-    land: Land, make_user: Callable[..., User], name: str
+    host: Host, make_user: Callable[..., User], name: str
 ) -> None:
     user = make_user("opal", TINY)
     job = Job(str(user.home), user.uid, user.gid, (), True, os.getpid(), 1, BOUND_S, 0)

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from support import sandbox
 from support.databases import commit_row
-from support.host import Answer, Land
+from support.host import Answer, Host
 from support.manifests import reseal
 from support.paths import DATA, ROOT
 from support.users import needs_root
@@ -35,25 +35,25 @@ AS_THE_SERVICE = ["setpriv", "--bounding-set", "-all,+setuid,+setgid,+kill", "--
 
 
 @pytest.fixture
-def rae(make_user: Callable[..., User], land: Land) -> User:
+def rae(make_user: Callable[..., User], host: Host) -> User:
     """Who has a database; the map names her."""
     user = make_user("rec-rae", TINY)
-    land.write_map(user)
+    host.write_map(user)
     return user
 
 
 @pytest.fixture
-def folder(land: Land) -> Path:
-    """For the metrics; the land's runs write there."""
-    path = land.folder / "metrics"
+def folder(host: Host) -> Path:
+    """For the metrics; the host's runs write there."""
+    path = host.folder / "metrics"
     path.mkdir()
     path.chmod(0o755)
-    land.environ["T3_BACKUP_TEXTFILE_DIR"] = str(path)
+    host.environ["T3_BACKUP_TEXTFILE_DIR"] = str(path)
     return path
 
 
-def noted(land: Land) -> dict[str, list[dict[str, Any]]]:
-    return json.loads((land.store / "attempts.json").read_text())["accounts"]
+def noted(host: Host) -> dict[str, list[dict[str, Any]]]:
+    return json.loads((host.store / "attempts.json").read_text())["accounts"]
 
 
 def metrics(folder: Path) -> dict[tuple[str, ...], float]:
@@ -67,11 +67,11 @@ def metrics(folder: Path) -> dict[tuple[str, ...], float]:
     }
 
 
-def run_as(land: Land, prefix: list[str], *words: str, **environ: str) -> Answer:
-    line = [*prefix, *land.command(*words)]
+def run_as(host: Host, prefix: list[str], *words: str, **environ: str) -> Answer:
+    line = [*prefix, *host.command(*words)]
     done = subprocess.run(
         line,
-        env=land.env(**environ),
+        env=host.env(**environ),
         cwd=ROOT,
         capture_output=True,
         text=True,
@@ -85,15 +85,15 @@ def run_as(land: Land, prefix: list[str], *words: str, **environ: str) -> Answer
 
 
 def test_every_account_of_every_run_is_noted_but_of_no_dry_one(
-    land: Land, rae: User, make_user: Callable[..., User]
+    host: Host, rae: User, make_user: Callable[..., User]
 ) -> None:
     none = make_user("rec-none")
-    land.write_map(rae, none, "rec-nobody")
-    assert land.t3("run", "--dry-run").code == 1
-    assert not land.store.exists()
-    assert land.t3().code == 1
-    assert land.t3("run", "--user", rae.name, "--label", "prebump-1").code == 0
-    found = noted(land)
+    host.write_map(rae, none, "rec-nobody")
+    assert host.t3("run", "--dry-run").code == 1
+    assert not host.store.exists()
+    assert host.t3().code == 1
+    assert host.t3("run", "--user", rae.name, "--label", "prebump-1").code == 0
+    found = noted(host)
     assert {user: [entry["outcome"] for entry in entries] for user, entries in found.items()} == {
         rae.name: ["backed_up", "backed_up"],
         none.name: ["skipped"],
@@ -108,35 +108,35 @@ def test_every_account_of_every_run_is_noted_but_of_no_dry_one(
     assert first["seconds"] > 0
     assert first["run"] == found[none.name][0]["run"] != second["run"]
     assert "no such user" in found["rec-nobody"][0]["reason"]
-    assert stat.S_IMODE((land.store / "attempts.json").stat().st_mode) == 0o600
-    listed = land.t3("list", "--json").document
+    assert stat.S_IMODE((host.store / "attempts.json").stat().st_mode) == 0o600
+    listed = host.t3("list", "--json").document
     assert [account["user"] for account in listed["accounts"]] == [rae.name], (
         "the ledger is no shelf"
     )
 
 
 def test_a_broken_ledger_is_set_aside_with_a_warning_and_the_run_goes_well(
-    land: Land, rae: User
+    host: Host, rae: User
 ) -> None:
-    assert land.t3().code == 0
-    (land.store / "attempts.json").write_text('{"format": 1, "acc')
-    answer = land.t3()
+    assert host.t3().code == 0
+    (host.store / "attempts.json").write_text('{"format": 1, "acc')
+    answer = host.t3()
     assert answer.code == 0, answer
     assert "attempts.json is broken" in answer.out
-    assert (land.store / "attempts.json.broken").read_text() == '{"format": 1, "acc'
-    assert len(noted(land)[rae.name]) == 1
+    assert (host.store / "attempts.json.broken").read_text() == '{"format": 1, "acc'
+    assert len(noted(host)[rae.name]) == 1
 
 
 def test_a_ledger_that_can_t_be_written_is_a_warning_and_exit_code_1_and_costs_no_backup(
-    land: Land, rae: User, make_user: Callable[..., User]
+    host: Host, rae: User, make_user: Callable[..., User]
 ) -> None:
     other = make_user("rec-other", TINY)
-    land.write_map(rae, other)
-    assert land.t3().code == 0
+    host.write_map(rae, other)
+    assert host.t3().code == 0
     commit_row(rae, other)
-    (land.store / "attempts.json").unlink()
-    (land.store / "attempts.json").mkdir()
-    answer = land.t3()
+    (host.store / "attempts.json").unlink()
+    (host.store / "attempts.json").mkdir()
+    answer = host.t3()
     assert answer.code == 1, answer
     assert answer.out.count("can't be written") == 1
     assert answer.out.count("backed up ") == 2
@@ -160,14 +160,14 @@ def test_a_full_disk_leaves_the_old_file_whole_and_nothing_beside_it(tmp_path: P
 
 
 def test_each_run_writes_the_metrics_of_all_accounts_and_one_for_a_single_account_too(
-    land: Land, rae: User, folder: Path, make_user: Callable[..., User]
+    host: Host, rae: User, folder: Path, make_user: Callable[..., User]
 ) -> None:
     other = make_user("rec-other", TINY)
-    land.write_map(rae, other)
-    assert land.t3().code == 0
+    host.write_map(rae, other)
+    assert host.t3().code == 0
     first = metrics(folder)
     commit_row(rae)
-    assert land.t3("run", "--user", rae.name).code == 0
+    assert host.t3("run", "--user", rae.name).code == 0
     second = metrics(folder)
     assert (
         first["snapshots", rae.name, "verified"],
@@ -186,33 +186,33 @@ def test_each_run_writes_the_metrics_of_all_accounts_and_one_for_a_single_accoun
 
 
 def test_what_is_accepted_raises_no_alarm_until_the_next_night(
-    land: Land, rae: User, folder: Path
+    host: Host, rae: User, folder: Path
 ) -> None:
-    assert land.t3().code == 0
-    reseal(land.snapshots(rae)[0].with_suffix(".json"), verdict="suspect", reasons=["less"])
-    assert land.t3().code == 0
+    assert host.t3().code == 0
+    reseal(host.snapshots(rae)[0].with_suffix(".json"), verdict="suspect", reasons=["less"])
+    assert host.t3().code == 0
     assert metrics(folder)["snapshots_held", rae.name] == 1
-    assert land.t3("accept", rae.name).code == 0
+    assert host.t3("accept", rae.name).code == 0
     assert metrics(folder)["snapshots_held", rae.name] == 0
 
 
 def test_another_store_a_dry_run_and_somebody_who_is_not_root_write_none(
-    land: Land, rae: User, folder: Path
+    host: Host, rae: User, folder: Path
 ) -> None:
-    assert land.t3("run", "--dest", str(land.folder / "another")).code == 0
-    assert land.t3("run", "--dry-run").code == 0
+    assert host.t3("run", "--dest", str(host.folder / "another")).code == 0
+    assert host.t3("run", "--dry-run").code == 0
     folder.chmod(0o777)
     as_user = ["setpriv", "--reuid", str(rae.uid), "--regid", str(rae.gid), "--clear-groups"]
-    assert run_as(land, as_user, "run", T3_BACKUP_DEST=str(rae.home / "backups")).code == 0
-    assert land.t3("run", T3_BACKUP_TEXTFILE_DIR="none").code == 0
+    assert run_as(host, as_user, "run", T3_BACKUP_DEST=str(rae.home / "backups")).code == 0
+    assert host.t3("run", T3_BACKUP_TEXTFILE_DIR="none").code == 0
     assert os.listdir(folder) == []
 
 
 def test_metrics_that_can_t_be_written_are_a_warning_and_exit_code_1_and_cost_no_backup(
-    land: Land, rae: User, folder: Path
+    host: Host, rae: User, folder: Path
 ) -> None:
     folder.rmdir()
-    answer = land.t3()
+    answer = host.t3()
     assert answer.code == 1, answer
     assert (
         f"WARN: the metrics can't be written to {folder}: No such file or directory" in answer.out
@@ -220,7 +220,7 @@ def test_metrics_that_can_t_be_written_are_a_warning_and_exit_code_1_and_cost_no
     assert f"backed up {rae.name}" in answer.out
     found = [
         check
-        for check in land.t3("doctor", "--json").document["checks"]
+        for check in host.t3("doctor", "--json").document["checks"]
         if check["name"] == "metrics"
     ]
     assert [(check["status"], "No such file or directory" in check["text"]) for check in found] == [
@@ -229,7 +229,7 @@ def test_metrics_that_can_t_be_written_are_a_warning_and_exit_code_1_and_cost_no
 
 
 def test_without_the_library_a_run_says_so_and_goes_well(
-    land: Land, rae: User, folder: Path
+    host: Host, rae: User, folder: Path
 ) -> None:
     for command, words in (
         ("run", "no metrics are written to"),
@@ -238,7 +238,7 @@ def test_without_the_library_a_run_says_so_and_goes_well(
         hide = f"import sys; sys.modules['prometheus_client'] = None; from t3_backup.cli.main import main; sys.exit(main(['{command}']))"
         done = subprocess.run(
             [sys.executable, "-c", hide],
-            env=land.env(),
+            env=host.env(),
             cwd=ROOT,
             capture_output=True,
             text=True,
@@ -253,24 +253,24 @@ def test_without_the_library_a_run_says_so_and_goes_well(
 
 @pytest.mark.skipif(shutil.which("setpriv") is None, reason="needs setpriv")
 def test_root_as_the_service_has_it_can_write_to_a_folder_of_root_s_and_to_no_other_and_the_doctor_knows(
-    land: Land, rae: User, folder: Path
+    host: Host, rae: User, folder: Path
 ) -> None:
     """Debian's is root's, 0755, in bookworm and trixie."""
-    answer = run_as(land, AS_THE_SERVICE, "run")
+    answer = run_as(host, AS_THE_SERVICE, "run")
     assert answer.code == 0, answer
     assert metrics(folder)["last_attempt_ok", rae.name] == 1
 
     def doctor() -> list[str]:
         return [
             check["status"]
-            for check in land.t3("doctor", "--json").document["checks"]
+            for check in host.t3("doctor", "--json").document["checks"]
             if check["name"] == "metrics"
         ]
 
     assert doctor() == ["ok"]
     rae.give(folder)
     commit_row(rae)
-    answer = run_as(land, AS_THE_SERVICE, "run")
+    answer = run_as(host, AS_THE_SERVICE, "run")
     assert answer.code == 1, answer
     assert f"the metrics can't be written to {folder}: Permission denied" in answer.out
     assert f"backed up {rae.name}" in answer.out
@@ -278,15 +278,15 @@ def test_root_as_the_service_has_it_can_write_to_a_folder_of_root_s_and_to_no_ot
 
 
 def test_the_default_folder_is_written_to_where_it_is_and_missed_by_nobody_where_not(
-    land: Land, rae: User
+    host: Host, rae: User
 ) -> None:
     """In a mount namespace of its own, with a /var/lib of its own."""
-    private = f"mkdir -p {land.folder}/var-lib; mount --bind {land.folder}/var-lib /var/lib"
-    environ = land.env()
+    private = f"mkdir -p {host.folder}/var-lib; mount --bind {host.folder}/var-lib /var/lib"
+    environ = host.env()
     del environ["T3_BACKUP_TEXTFILE_DIR"]
-    line = ["unshare", "--mount", "sh", "-ec", f'{private}; exec "$@"', "sh", *land.command("run")]
+    line = ["unshare", "--mount", "sh", "-ec", f'{private}; exec "$@"', "sh", *host.command("run")]
     for there in (False, True):
-        place = land.folder / "var-lib" / "prometheus" / "node-exporter"
+        place = host.folder / "var-lib" / "prometheus" / "node-exporter"
         if there:
             place.mkdir(parents=True)
             commit_row(rae)

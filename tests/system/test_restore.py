@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 from support import sandbox
 from support.databases import commit_row, give_database
-from support.host import Answer, Land
+from support.host import Answer, Host
 from support.paths import DATA
 from support.processes import until
 from support.users import needs_root
@@ -97,70 +97,70 @@ def restored(answer: Answer) -> Answer:
 
 
 @pytest.fixture
-def backed(land: Land, alice: User) -> User:
+def backed(host: Host, alice: User) -> User:
     """Alice with one snapshot, and changed since."""
-    restored(land.t3("run"))
+    restored(host.t3("run"))
     change(alice)
     return alice
 
 
 @pytest.mark.parametrize("version", VERSIONS)
 def test_a_real_database_comes_back_as_it_was_at_the_snapshot(
-    land: Land, make_user: Callable[..., User], version: str
+    host: Host, make_user: Callable[..., User], version: str
 ) -> None:
     user = make_user("rita", DATA / f"state-{version}.sqlite")
-    land.write_map(user)
+    host.write_map(user)
     with Writer(user.database, user=user.name):
-        restored(land.t3("run"))
-    taken = dump(land.snapshots(user)[0])
+        restored(host.t3("run"))
+    taken = dump(host.snapshots(user)[0])
     change(user)
     change(user, "CREATE TABLE later (x)")
-    answer = restored(land.t3("restore", user.name, "--yes"))
+    answer = restored(host.t3("restore", user.name, "--yes"))
     assert dump(user.database) == taken
     assert set(beside(user)) == {"state.sqlite"}
     assert f"T3 level {VERSIONS[version]}" in answer.out
 
 
 def test_what_it_took_the_place_of_is_kept_and_one_command_brings_it_back(
-    land: Land, backed: User
+    host: Host, backed: User
 ) -> None:
     before = dump(backed.database)
-    answer = restored(land.t3("restore", backed.name, "--yes"))
+    answer = restored(host.t3("restore", backed.name, "--yes"))
     assert dump(backed.database) != before
     [undo] = [
         line.removeprefix("to undo it: t3-backup-state ")
         for line in answer.out.splitlines()
         if line.startswith("to undo it")
     ]
-    restored(land.t3(*undo.split(), "--yes"))
+    restored(host.t3(*undo.split(), "--yes"))
     assert dump(backed.database) == before
-    restored(land.t3("verify", backed.name))
+    restored(host.t3("verify", backed.name))
 
 
 def test_the_plan_says_what_is_gained_and_lost_and_touches_nothing(
-    land: Land, backed: User
+    host: Host, backed: User
 ) -> None:
     before = beside(backed)
-    answer = restored(land.t3("restore", backed.name, "--dry-run"))
+    answer = restored(host.t3("restore", backed.name, "--dry-run"))
     assert "rows that the restore adds and removes: checkpoint_diff_blobs +48" in answer.out
-    document = restored(land.t3("restore", backed.name, "--dry-run", "--json")).document
+    document = restored(host.t3("restore", backed.name, "--dry-run", "--json")).document
     assert document["action"] == "planned"
     assert document["live"]["rows"]["checkpoint_diff_blobs"] == 0
     assert {name: text for name, text in beside(backed).items() if name == "state.sqlite"} == before
-    assert len(land.snapshots(backed)) == 1
+    assert len(host.snapshots(backed)) == 1
 
 
-def test_nobody_to_ask_and_no_yes_is_refused(land: Land, backed: User) -> None:
+def test_nobody_to_ask_and_no_yes_is_refused(host: Host, backed: User) -> None:
     before = backed.database.read_bytes()
-    answer = land.t3("restore", backed.name)
+    answer = host.t3("restore", backed.name)
     assert (answer.code, answer.err.count("\n")) == (2, 1)
     assert "--yes" in answer.err
     assert backed.database.read_bytes() == before
 
 
-def test_the_document_says_what_was_done(land: Land, backed: User) -> None:
-    [snapshot] = land.snapshots(backed)
-    document = restored(land.t3("restore", backed.name, "--yes", "--json")).document
+def test_the_document_says_what_was_done(host: Host, backed: User) -> None:
+    [snapshot] = host.snapshots(backed)
+    document = restored(host.t3("restore", backed.name, "--yes", "--json")).document
     assert document["action"] == "restored"
     assert document["snapshot"]["name"] == snapshot.stem
     assert document["prerestore"]["label"] == "prerestore"
@@ -220,14 +220,14 @@ def leave_stray_index(user: User) -> None:
     ids=lambda value: getattr(value, "__name__", None),
 )
 def test_what_lies_beside_the_live_database_never_joins_the_restored_one(
-    land: Land, backed: User, leave: Callable[[User], None], folded: bool
+    host: Host, backed: User, leave: Callable[[User], None], folded: bool
 ) -> None:
     """Row 8. Newer rows, a hot journal, a stray index: the content is the snapshot's, and the old
     state is kept whole."""
-    taken = dump(land.snapshots(backed)[0])
+    taken = dump(host.snapshots(backed)[0])
     leave(backed)
     before = beside(backed)
-    answer = restored(land.t3("restore", backed.name, "--yes"))
+    answer = restored(host.t3("restore", backed.name, "--yes"))
     assert dump(backed.database) == taken
     run_as(
         backed,
@@ -237,7 +237,7 @@ def test_what_lies_beside_the_live_database_never_joins_the_restored_one(
     kept = sorted(path for path in backed.database.parent.iterdir() if ".replaced-" in path.name)
     if folded:
         assert kept == []
-        assert len(land.snapshots(backed)) == 2
+        assert len(host.snapshots(backed)) == 2
     else:
         assert "was kept next to the new one" in answer.out
         assert str(kept[0]) in answer.out
@@ -252,17 +252,17 @@ def test_what_lies_beside_the_live_database_never_joins_the_restored_one(
         }
 
 
-def test_rows_that_were_only_in_the_wal_are_in_what_is_kept(land: Land, backed: User) -> None:
+def test_rows_that_were_only_in_the_wal_are_in_what_is_kept(host: Host, backed: User) -> None:
     leave_newer_rows_in_a_wal(backed)
-    copy = land.folder / "copy"
+    copy = host.folder / "copy"
     copy.mkdir()
     for ending in ("", "-wal"):
         shutil.copyfile(f"{backed.database}{ending}", copy / f"state.sqlite{ending}")
     with closing(sqlite3.connect(copy / "state.sqlite")) as connection:
         newest = list(connection.iterdump())
-    restored(land.t3("restore", backed.name, "--yes"))
+    restored(host.t3("restore", backed.name, "--yes"))
     assert (
-        dump(next(path for path in land.snapshots(backed) if "prerestore" in path.name)) == newest
+        dump(next(path for path in host.snapshots(backed) if "prerestore" in path.name)) == newest
     )
 
 
@@ -277,30 +277,30 @@ def test_rows_that_were_only_in_the_wal_are_in_what_is_kept(land: Land, backed: 
     ids=["reads", "writes", "idle", "only_open"],
 )
 def test_who_has_it_open_is_named_and_nothing_is_changed(
-    land: Land, backed: User, hold: str
+    host: Host, backed: User, hold: str
 ) -> None:
     """Row 9. An idle holder has no lock that SQLite would show."""
     before = beside(backed)["state.sqlite"]
     with holding(backed, hold) as holder:
-        answer = land.t3("restore", backed.name, "--yes")
+        answer = host.t3("restore", backed.name, "--yes")
         assert answer.code == IN_USE, answer
         assert f"pid {holder.pid} (" in answer.err
         assert "nothing was changed" in answer.err
         after = beside(backed)
     assert after["state.sqlite"] == before
     assert {name for name in after if "replaced" in name} == set()
-    assert {path.name for path in land.store.iterdir()} == {backed.name, "attempts.json"}
-    restored(land.t3("restore", backed.name, "--yes"))
+    assert {path.name for path in host.store.iterdir()} == {backed.name, "attempts.json"}
+    restored(host.t3("restore", backed.name, "--yes"))
 
 
 def test_who_opens_it_just_before_the_exchange_keeps_what_he_opened(
-    land: Land, backed: User
+    host: Host, backed: User
 ) -> None:
     """Row 9. He waits in open(2) while the two change places, has the old file, and gets it back
     under its name."""
     before = backed.database.stat().st_ino
     taken = dump(backed.database)
-    wrapper = land.folder / "python3"
+    wrapper = host.folder / "python3"
     late = "-qq -o /dev/null -e trace=renameat2 -e inject=renameat2:delay_enter=1000000"
     wrapper.write_text(
         f'#!/bin/sh\ncase "$*" in *\'"operation": "swap_databases"\'*) exec strace -D {late} {sys.executable} "$@" ;; esac\n'
@@ -311,7 +311,7 @@ def test_who_opens_it_just_before_the_exchange_keeps_what_he_opened(
     with subprocess.Popen(
         line,
         executable=sys.executable,
-        env=land.env(),
+        env=host.env(),
         cwd="/",
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -358,12 +358,12 @@ def command_of(pid: str) -> str:
 
 
 def test_owner_group_and_mode_are_as_before_and_the_user_writes_at_once(
-    land: Land, backed: User
+    host: Host, backed: User
 ) -> None:
     """Row 17. In a home of 0700, with a mode of one's own."""
     backed.database.chmod(0o640)
     backed.home.chmod(0o700)
-    restored(land.t3("restore", backed.name, "--yes"))
+    restored(host.t3("restore", backed.name, "--yes"))
     status = backed.database.stat()
     assert (status.st_uid, status.st_gid, status.st_mode & 0o7777) == (
         backed.uid,
@@ -377,16 +377,16 @@ def test_owner_group_and_mode_are_as_before_and_the_user_writes_at_once(
 
 
 @pytest.mark.parametrize("planted", [".t3", ".t3/userdata", ".t3/userdata/state.sqlite"])
-def test_a_symlink_on_the_way_is_not_followed(land: Land, backed: User, planted: str) -> None:
+def test_a_symlink_on_the_way_is_not_followed(host: Host, backed: User, planted: str) -> None:
     """Row 18. Not by a restore either: what it leads to is another's."""
-    victim = land.folder / "victim"
+    victim = host.folder / "victim"
     place = backed.home / planted
     shutil.move(place, victim)
     place.symlink_to(victim)
     before = hashlib.sha256(
         b"".join(p.read_bytes() for p in sorted([victim, *victim.rglob("*")]) if p.is_file())
     ).hexdigest()
-    answer = land.t3("restore", backed.name, "--yes")
+    answer = host.t3("restore", backed.name, "--yes")
     assert answer.code == 1, answer
     assert "symlink" in answer.err
     after = hashlib.sha256(
@@ -394,66 +394,66 @@ def test_a_symlink_on_the_way_is_not_followed(land: Land, backed: User, planted:
     ).hexdigest()
     assert after == before
     assert place.is_symlink()
-    assert {path.name for path in land.store.iterdir()} == {backed.name, "attempts.json"}
+    assert {path.name for path in host.store.iterdir()} == {backed.name, "attempts.json"}
 
 
-def test_a_second_name_of_the_live_database_is_refused(land: Land, backed: User) -> None:
+def test_a_second_name_of_the_live_database_is_refused(host: Host, backed: User) -> None:
     """Row 10. The same file by a hard link."""
     os.link(backed.database, backed.home / "other")
     before = backed.database.read_bytes()
-    answer = land.t3("restore", backed.name, "--yes")
+    answer = host.t3("restore", backed.name, "--yes")
     assert answer.code == 1
     assert "hard links" in answer.err
     assert backed.database.read_bytes() == before
 
 
 @pytest.mark.parametrize("how", ["itself", "hard link", "symlink", "snapshot"])
-def test_a_snapshot_is_never_written_over_a_file(land: Land, backed: User, how: str) -> None:
+def test_a_snapshot_is_never_written_over_a_file(host: Host, backed: User, how: str) -> None:
     """Row 10. Not over the live database, nor another name of it, nor over the snapshot itself."""
-    path = {"itself": backed.database, "snapshot": land.snapshots(backed)[0]}.get(
-        how, land.folder / "other"
+    path = {"itself": backed.database, "snapshot": host.snapshots(backed)[0]}.get(
+        how, host.folder / "other"
     )
     if how == "hard link":
         os.link(backed.database, path)
     elif how == "symlink":
         path.symlink_to(backed.database)
     before = path.read_bytes()
-    answer = land.t3("restore", backed.name, "--to", str(path))
+    answer = host.t3("restore", backed.name, "--to", str(path))
     assert (answer.code, "nothing is overwritten" in answer.err) == (2, True), answer
     assert path.read_bytes() == before
 
 
-def test_a_snapshot_is_written_elsewhere_as_a_plain_database(land: Land, backed: User) -> None:
+def test_a_snapshot_is_written_elsewhere_as_a_plain_database(host: Host, backed: User) -> None:
     before = beside(backed)
-    path = land.folder / "out.sqlite"
-    answer = restored(land.t3("restore", backed.name, "--to", str(path)))
+    path = host.folder / "out.sqlite"
+    answer = restored(host.t3("restore", backed.name, "--to", str(path)))
     assert str(path) in answer.out
     assert path.stat().st_mode & 0o7777 == 0o600
-    assert dump(path) == dump(land.snapshots(backed)[0])
+    assert dump(path) == dump(host.snapshots(backed)[0])
     assert beside(backed) == before
-    assert len(land.snapshots(backed)) == 1
+    assert len(host.snapshots(backed)) == 1
 
 
 @pytest.mark.parametrize("where", ["nowhere/out.sqlite", "link/out.sqlite"])
-def test_a_place_that_cannot_be_reached_is_one_line(land: Land, backed: User, where: str) -> None:
-    (land.folder / "link").symlink_to(land.folder)
-    answer = land.t3("restore", backed.name, "--to", str(land.folder / where))
+def test_a_place_that_cannot_be_reached_is_one_line(host: Host, backed: User, where: str) -> None:
+    (host.folder / "link").symlink_to(host.folder)
+    answer = host.t3("restore", backed.name, "--to", str(host.folder / where))
     assert (answer.code, answer.err.count("\n")) == (2, 1), answer
-    assert not (land.folder / "out.sqlite").exists()
+    assert not (host.folder / "out.sqlite").exists()
 
 
 def test_the_newest_that_an_older_t3_can_open_is_found(
-    land: Land, make_user: Callable[..., User]
+    host: Host, make_user: Callable[..., User]
 ) -> None:
     """A shelf of both levels: migrated, gone back, migrated again."""
     user = make_user("sam", DATA / "state-0.0.24.sqlite")
-    land.write_map(user)
+    host.write_map(user)
     for version in ("0.0.24", "0.0.24", "0.0.25", "0.0.24", "0.0.25"):
         give_database(user, DATA / f"state-{version}.sqlite")
         commit_row(user)
-        land.t3("run")
-        land.t3("accept", user.name)
-    account_dir = land.t3("list", user.name, "--json").account(user.name)["snapshots"]
+        host.t3("run")
+        host.t3("accept", user.name)
+    account_dir = host.t3("list", user.name, "--json").account(user.name)["snapshots"]
     levels = [snapshot["t3_level"] for snapshot in account_dir]
     assert levels == [31, 30, 31, 30, 30]
     verified = [
@@ -461,55 +461,55 @@ def test_the_newest_that_an_older_t3_can_open_is_found(
         for snapshot in account_dir
         if snapshot["verdict"] == "verified" and snapshot["t3_level"] == 30
     ]
-    answer = restored(land.t3("restore", user.name, "--schema", "30", "--yes", "--json")).document
+    answer = restored(host.t3("restore", user.name, "--schema", "30", "--yes", "--json")).document
     assert answer["snapshot"]["name"] == verified[0]
     assert answer["snapshot"]["t3_level"] == 30
 
 
 def test_going_back_to_less_is_no_loss_to_be_alarmed_of(
-    land: Land, make_user: Callable[..., User]
+    host: Host, make_user: Callable[..., User]
 ) -> None:
     """The snapshot after a restore is measured by what was put back."""
     user = make_user("gus", DATA / "state-0.0.24.sqlite")
-    land.write_map(user)
-    restored(land.t3("run"))
+    host.write_map(user)
+    restored(host.t3("run"))
     give_database(user, DATA / "state-0.0.25.sqlite")
-    restored(land.t3("run"))
-    restored(land.t3("restore", user.name, "--schema", "30", "--yes"))
-    answer = restored(land.t3("run", "--json")).account(user.name)["snapshots"]
+    restored(host.t3("run"))
+    restored(host.t3("restore", user.name, "--schema", "30", "--yes"))
+    answer = restored(host.t3("run", "--json")).account(user.name)["snapshots"]
     assert [(snapshot["verdict"], snapshot["t3_level"]) for snapshot in answer] == [
         ("verified", 30)
     ]
 
 
-def test_one_that_does_not_verify_is_not_put_back(land: Land, backed: User) -> None:
-    snapshot = land.snapshots(backed)[0]
+def test_one_that_does_not_verify_is_not_put_back(host: Host, backed: User) -> None:
+    snapshot = host.snapshots(backed)[0]
     before = beside(backed)
     with snapshot.open("r+b") as file:
         file.seek(snapshot.stat().st_size // 2)
         file.write(b"bit rot")
-    answer = land.t3("restore", backed.name, "--yes")
+    answer = host.t3("restore", backed.name, "--yes")
     assert answer.code == 1
     assert "does not verify" in answer.err
     assert {name: text for name, text in beside(backed).items() if name in before} == before
-    assert len(land.snapshots(backed)) == 1
+    assert len(host.snapshots(backed)) == 1
 
 
-def test_what_is_suspect_is_put_back_by_its_name_alone(land: Land, backed: User) -> None:
+def test_what_is_suspect_is_put_back_by_its_name_alone(host: Host, backed: User) -> None:
     change(backed, "DROP TABLE orchestration_events")
     change(backed, "DROP TABLE orchestration_command_receipts")
-    assert land.t3("run").code == 1
-    suspect = land.t3("list", backed.name, "--json").account(backed.name)["snapshots"][0]["name"]
-    document = restored(land.t3("restore", backed.name, "--dry-run", "--json")).document
+    assert host.t3("run").code == 1
+    suspect = host.t3("list", backed.name, "--json").account(backed.name)["snapshots"][0]["name"]
+    document = restored(host.t3("restore", backed.name, "--dry-run", "--json")).document
     assert document["snapshot"]["name"] != suspect
-    answer = restored(land.t3("restore", backed.name, "--at", suspect, "--dry-run"))
+    answer = restored(host.t3("restore", backed.name, "--at", suspect, "--dry-run"))
     assert "suspect (" in answer.out
 
 
-def test_a_database_that_is_gone_comes_back(land: Land, backed: User) -> None:
-    taken = dump(land.snapshots(backed)[0])
+def test_a_database_that_is_gone_comes_back(host: Host, backed: User) -> None:
+    taken = dump(host.snapshots(backed)[0])
     shutil.rmtree(backed.home / ".t3")
-    answer = restored(land.t3("restore", backed.name, "--yes"))
+    answer = restored(host.t3("restore", backed.name, "--yes"))
     assert "no state.sqlite" in answer.out
     assert dump(backed.database) == taken
     assert (backed.database.stat().st_uid, backed.database.stat().st_mode & 0o777) == (
@@ -519,37 +519,37 @@ def test_a_database_that_is_gone_comes_back(land: Land, backed: User) -> None:
     assert backed.database.parent.stat().st_uid == backed.uid
 
 
-def test_a_wal_without_its_database_does_not_join_it(land: Land, backed: User) -> None:
+def test_a_wal_without_its_database_does_not_join_it(host: Host, backed: User) -> None:
     """Row 8. Somebody removed the main file alone."""
-    taken = dump(land.snapshots(backed)[0])
+    taken = dump(host.snapshots(backed)[0])
     leave_newer_rows_in_a_wal(backed)
     backed.database.unlink()
-    restored(land.t3("restore", backed.name, "--yes"))
+    restored(host.t3("restore", backed.name, "--yes"))
     assert dump(backed.database) == taken
     assert not Path(f"{backed.database}-wal").exists()
 
 
-def test_a_live_file_that_is_no_database_stays_beside_it(land: Land, backed: User) -> None:
-    taken = dump(land.snapshots(backed)[0])
+def test_a_live_file_that_is_no_database_stays_beside_it(host: Host, backed: User) -> None:
+    taken = dump(host.snapshots(backed)[0])
     junk = os.urandom(50_000)
     backed.database.write_bytes(junk)
-    answer = restored(land.t3("restore", backed.name, "--yes"))
+    answer = restored(host.t3("restore", backed.name, "--yes"))
     assert dump(backed.database) == taken
     [kept] = [path for path in backed.database.parent.iterdir() if ".replaced-" in path.name]
     assert kept.read_bytes() == junk
     assert str(kept) in answer.out
 
 
-def test_an_empty_database_in_its_place_is_no_reason_to_stop(land: Land, backed: User) -> None:
+def test_an_empty_database_in_its_place_is_no_reason_to_stop(host: Host, backed: User) -> None:
     """A server that was started on an empty database is just what people restore after."""
-    taken = dump(land.snapshots(backed)[0])
+    taken = dump(host.snapshots(backed)[0])
     backed.database.write_bytes(b"")
-    restored(land.t3("restore", backed.name, "--yes"))
+    restored(host.t3("restore", backed.name, "--yes"))
     assert dump(backed.database) == taken
 
 
-def test_a_damaged_live_database_is_sealed_as_it_is(land: Land, backed: User) -> None:
-    taken = dump(land.snapshots(backed)[0])
+def test_a_damaged_live_database_is_sealed_as_it_is(host: Host, backed: User) -> None:
+    taken = dump(host.snapshots(backed)[0])
     with closing(
         sqlite3.connect(f"file:{backed.database}?mode=ro&immutable=1", uri=True)
     ) as connection:
@@ -558,19 +558,19 @@ def test_a_damaged_live_database_is_sealed_as_it_is(land: Land, backed: User) ->
     with backed.database.open("r+b") as file:
         file.seek((page - 1) * 4096 + 2000)
         file.write(b"\x55" * 2000)
-    answer = restored(land.t3("restore", backed.name, "--yes", "--json")).document
+    answer = restored(host.t3("restore", backed.name, "--yes", "--json")).document
     assert dump(backed.database) == taken
     assert answer["prerestore"]["verdict"] == "damaged"
     assert answer["undo"] == f"t3-backup-state restore {backed.name} --label prerestore"
 
 
-def test_a_restore_waits_for_a_run_and_then_says_who_it_is(land: Land, backed: User) -> None:
+def test_a_restore_waits_for_a_run_and_then_says_who_it_is(host: Host, backed: User) -> None:
     """Row 16. Prune and restore take the same lock."""
     before = beside(backed)
-    store = os.open(land.store, os.O_RDONLY)
+    store = os.open(host.store, os.O_RDONLY)
     try:
         fcntl.flock(store, fcntl.LOCK_EX)
-        answer = land.t3("restore", backed.name, "--yes")
+        answer = host.t3("restore", backed.name, "--yes")
         assert answer.code == 75
         assert f"pid {os.getpid()} (" in answer.err
         assert beside(backed)["state.sqlite"] == before["state.sqlite"]
@@ -578,54 +578,54 @@ def test_a_restore_waits_for_a_run_and_then_says_who_it_is(land: Land, backed: U
         os.close(store)
 
 
-def test_a_run_waits_for_a_restore(land: Land, backed: User) -> None:
+def test_a_run_waits_for_a_restore(host: Host, backed: User) -> None:
     """Row 16. Nothing is pruned, nor copied, while a snapshot is put back."""
-    held = land.folder / "held"
+    held = host.folder / "held"
     os.mkfifo(held)
-    wrapper = land.folder / "python3"
+    wrapper = host.folder / "python3"
     wrapper.write_text(
         f'#!/bin/sh\ncase "$*" in *\'"operation": "swap_databases"\'*) read line <{held} ;; esac\nexec {sys.executable} "$@"\n'
     )
     wrapper.chmod(0o755)
     line = [str(wrapper), "-m", "t3_backup", "restore", backed.name, "--yes"]
     with subprocess.Popen(
-        line, executable=sys.executable, env=land.env(), cwd="/", stdout=subprocess.PIPE, text=True
+        line, executable=sys.executable, env=host.env(), cwd="/", stdout=subprocess.PIPE, text=True
     ) as process:
         until(
-            lambda: [path for path in land.store.iterdir() if path.name.endswith("+restore.json")],
+            lambda: [path for path in host.store.iterdir() if path.name.endswith("+restore.json")],
             "restore",
         )
-        answer = land.t3("run", "--keep", "1")
+        answer = host.t3("run", "--keep", "1")
         assert answer.code == 75, answer
         assert f"pid {process.pid} (" in answer.err
-        assert len(land.snapshots(backed)) >= 1
+        assert len(host.snapshots(backed)) >= 1
         release = threading.Thread(target=held.write_text, args=("go\n",))
         release.start()
         assert process.wait(60) == 0
         release.join()
-    restored(land.t3("run", "--keep", "1"))
+    restored(host.t3("run", "--keep", "1"))
 
 
-def test_an_unknown_user_and_an_empty_shelf_are_one_line(land: Land, backed: User) -> None:
+def test_an_unknown_user_and_an_empty_shelf_are_one_line(host: Host, backed: User) -> None:
     for words, code in (
         (("nobody-at-all",), 1),
         ((backed.name, "--label", "none-such"), 1),
         ((backed.name, "--at", "soon"), 2),
     ):
-        answer = land.t3("restore", *words, "--yes")
+        answer = host.t3("restore", *words, "--yes")
         assert (answer.code, answer.err.count("\n")) == (code, 1), answer
-    assert land.t3("restore", backed.name, "--schema", "x").code == 2
+    assert host.t3("restore", backed.name, "--schema", "x").code == 2
 
 
 def test_an_intent_that_cannot_be_read_is_said_and_stops_that_account_alone(
-    land: Land, make_user: Callable[..., User], small: Path
+    host: Host, make_user: Callable[..., User], small: Path
 ) -> None:
     users = [make_user(name, small) for name in ("ann", "bea")]
-    land.write_map(*users)
-    restored(land.t3("run"))
-    (land.store / f"{users[0].name}+restore.json").write_text(json.dumps({"format": 1}))
+    host.write_map(*users)
+    restored(host.t3("run"))
+    (host.store / f"{users[0].name}+restore.json").write_text(json.dumps({"format": 1}))
     commit_row(*users)
-    answer = land.t3("run", "--json")
+    answer = host.t3("run", "--json")
     assert answer.code == 1
     assert [answer.account(user.name)["outcome"] for user in users] == ["failed", "backed_up"]
     assert "look at it, then remove it" in answer.account(users[0].name)["reason"]

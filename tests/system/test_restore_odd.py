@@ -20,7 +20,7 @@ from pathlib import Path
 import pytest
 from faults.disks import needs_strace
 from support import sandbox
-from support.host import Answer, Land
+from support.host import Answer, Host
 from support.users import needs_root
 from system.test_restore import beside, change, dump, leave_newer_rows_in_a_wal, restored, run_as
 
@@ -33,11 +33,11 @@ ACL_ANYONE = 0xFFFFFFFF
 
 
 @pytest.fixture
-def odd(land: Land, make_user: Callable[..., User], small: Path) -> User:
+def odd(host: Host, make_user: Callable[..., User], small: Path) -> User:
     """A user with one snapshot, and changed since."""
     user = make_user("odd-a", small)
-    land.write_map(user)
-    restored(land.t3("run"))
+    host.write_map(user)
+    restored(host.t3("run"))
     change(user)
     return user
 
@@ -104,12 +104,12 @@ def undo_of(answer: Answer) -> list[str]:
     return line.removeprefix("to undo it: t3-backup-state ").split()
 
 
-def prerestore(land: Land, user: User) -> list[Path]:
+def prerestore(host: Host, user: User) -> list[Path]:
     """The snapshots of what restores took the place of, oldest first."""
-    return [path for path in land.snapshots(user) if "prerestore" in path.name]
+    return [path for path in host.snapshots(user) if "prerestore" in path.name]
 
 
-def must_be_untouched(land: Land, user: User, before: dict[str, str]) -> None:
+def must_be_untouched(host: Host, user: User, before: dict[str, str]) -> None:
     """Nothing is staged, moved or sealed, and no intent is left to the next command."""
     # who only reads a database in WAL mode may leave such a -wal, and its index
     empty = hashlib.sha256(b"").hexdigest()
@@ -119,8 +119,8 @@ def must_be_untouched(land: Land, user: User, before: dict[str, str]) -> None:
         if not name.endswith("-shm") and text != empty
     }
     assert after == before
-    assert len(land.snapshots(user)) == 1
-    assert {path.name for path in land.store.iterdir()} == {user.name, "attempts.json"}
+    assert len(host.snapshots(user)) == 1
+    assert {path.name for path in host.store.iterdir()} == {user.name, "attempts.json"}
 
 
 @pytest.mark.parametrize(
@@ -135,15 +135,15 @@ def must_be_untouched(land: Land, user: User, before: dict[str, str]) -> None:
     ids=["torn tail", "two pages more", "torn last page", "half of it", "its first page"],
 )
 def test_a_live_file_of_any_length_is_replaced_and_kept(
-    land: Land, odd: User, torn: Callable[[int], int]
+    host: Host, odd: User, torn: Callable[[int], int]
 ) -> None:
-    taken = dump(land.snapshots(odd)[0])
+    taken = dump(host.snapshots(odd)[0])
     os.truncate(odd.database, torn(odd.database.stat().st_size))
     bytes_before = odd.database.read_bytes()
-    document = restored(land.t3("restore", odd.name, "--yes", "--json")).document
+    document = restored(host.t3("restore", odd.name, "--yes", "--json")).document
     assert dump(odd.database) == taken
     if not document["kept"]:
-        [sealed] = prerestore(land, odd)
+        [sealed] = prerestore(host, odd)
         assert document["prerestore"]["name"] == sealed.stem
         # the header is of a database that is not in WAL mode
         assert sealed.read_bytes()[100:] == bytes_before[100:]
@@ -153,7 +153,7 @@ def test_a_live_file_of_any_length_is_replaced_and_kept(
 
 @pytest.mark.parametrize("size", [512, 65536])
 def test_newer_rows_in_a_wal_are_kept_whatever_the_size_of_a_page(
-    land: Land, odd: User, size: int
+    host: Host, odd: User, size: int
 ) -> None:
     pragma = "import sqlite3, sys; c = sqlite3.connect(sys.argv[1], isolation_level=None)\n"
     pragma += "for p in sys.argv[2:]: c.execute(p).fetchall()\nc.close()"
@@ -166,19 +166,19 @@ def test_newer_rows_in_a_wal_are_kept_whatever_the_size_of_a_page(
         "PRAGMA journal_mode=wal",
     )
     leave_newer_rows_in_a_wal(odd)
-    copy = land.folder / "copy"
+    copy = host.folder / "copy"
     copy.mkdir()
     for ending in ("", "-wal"):
         shutil.copyfile(f"{odd.database}{ending}", copy / f"state.sqlite{ending}")
     with closing(sqlite3.connect(copy / "state.sqlite")) as connection:
         newest = list(connection.iterdump())
-    restored(land.t3("restore", odd.name, "--yes"))
+    restored(host.t3("restore", odd.name, "--yes"))
     assert set(beside(odd)) == {"state.sqlite"}
-    assert dump(prerestore(land, odd)[0]) == newest
+    assert dump(prerestore(host, odd)[0]) == newest
 
 
 def test_a_wal_that_breaks_off_in_the_middle_is_kept_with_its_database(
-    land: Land, odd: User
+    host: Host, odd: User
 ) -> None:
     """Row 8. SQLite passes over the sound frames behind a bad one: to fold it would lose them for
     good."""
@@ -191,13 +191,13 @@ os.kill(os.getpid(), 9)
 """
     with pytest.raises(subprocess.CalledProcessError):
         run_as(odd, script)
-    taken = dump(land.snapshots(odd)[0])
+    taken = dump(host.snapshots(odd)[0])
     wal = Path(f"{odd.database}-wal")
     with wal.open("r+b") as file:
         file.seek(32 + 5 * (24 + 4096) + 2000)
         file.write(b"\xff" * 8)
     before = wal.read_bytes()
-    document = restored(land.t3("restore", odd.name, "--yes", "--json")).document
+    document = restored(host.t3("restore", odd.name, "--yes", "--json")).document
     assert dump(odd.database) == taken
     assert not wal.exists()
     assert Path(f"{document['kept'][0]}-wal").read_bytes() == before
@@ -205,15 +205,15 @@ os.kill(os.getpid(), 9)
     assert any("breaks off" in warning for warning in document["warnings"])
 
 
-def test_where_a_wal_without_its_database_went_is_said(land: Land, odd: User) -> None:
+def test_where_a_wal_without_its_database_went_is_said(host: Host, odd: User) -> None:
     leave_newer_rows_in_a_wal(odd)
     odd.database.unlink()
-    answer = restored(land.t3("restore", odd.name, "--yes"))
+    answer = restored(host.t3("restore", odd.name, "--yes"))
     [wal] = [name for name in beside(odd) if name.endswith("-wal")]
     assert wal.removesuffix("-wal") in answer.out
 
 
-def test_a_journal_that_is_done_with_is_not_taken_for_a_hot_one(land: Land, odd: User) -> None:
+def test_a_journal_that_is_done_with_is_not_taken_for_a_hot_one(host: Host, odd: User) -> None:
     """journal_mode=persist leaves it there, with a zeroed header."""
     script = "import sqlite3, sys; c = sqlite3.connect(sys.argv[1]); c.execute('PRAGMA journal_mode=delete')\n"
     run_as(
@@ -222,29 +222,29 @@ def test_a_journal_that_is_done_with_is_not_taken_for_a_hot_one(land: Land, odd:
         + "c.execute('PRAGMA journal_mode=persist'); c.execute('CREATE TABLE later (x)'); c.commit(); c.close()",
     )
     assert Path(f"{odd.database}-journal").stat().st_size > 0
-    answer = restored(land.t3("restore", odd.name, "--yes"))
+    answer = restored(host.t3("restore", odd.name, "--yes"))
     assert "hot journal" not in answer.out
     assert set(beside(odd)) == {"state.sqlite"}
-    assert "CREATE TABLE later (x);" in dump(prerestore(land, odd)[0])
+    assert "CREATE TABLE later (x);" in dump(prerestore(host, odd)[0])
 
 
 @pytest.mark.parametrize("ending", ["-wal", "-shm", "-journal"])
 def test_a_folder_that_has_the_name_of_a_sidecar_is_no_reason_to_refuse(
-    land: Land, odd: User, ending: str
+    host: Host, odd: User, ending: str
 ) -> None:
-    taken = dump(land.snapshots(odd)[0])
+    taken = dump(host.snapshots(odd)[0])
     folder = Path(f"{odd.database}{ending}")
     folder.mkdir()
     odd.give(folder)
     (folder / "mine").write_text("kept")
-    restored(land.t3("restore", odd.name, "--yes"))
+    restored(host.t3("restore", odd.name, "--yes"))
     assert dump(odd.database) == taken
     [kept] = odd.database.parent.glob("state.sqlite*/mine")
     assert not folder.exists() or ending == "-shm", kept
     assert kept.read_text() == "kept"
 
 
-def test_an_access_list_comes_along_so_that_nobody_more_may_read_it(land: Land, odd: User) -> None:
+def test_an_access_list_comes_along_so_that_nobody_more_may_read_it(host: Host, odd: User) -> None:
     """Of a file with an access list the bits of the group are its mask: as plain bits they would
     let the group in."""
     entries = [
@@ -272,7 +272,7 @@ def test_an_access_list_comes_along_so_that_nobody_more_may_read_it(land: Land, 
         return done.returncode == 0
 
     assert not group_reads()
-    restored(land.t3("restore", odd.name, "--yes"))
+    restored(host.t3("restore", odd.name, "--yes"))
     assert os.getxattr(odd.database, "system.posix_acl_access") == access
     assert not group_reads()
 
@@ -288,19 +288,19 @@ def test_an_access_list_comes_along_so_that_nobody_more_may_read_it(land: Land, 
     ids=["no home", "read-only home", "unsearchable folder", "immutable database"],
 )
 def test_a_place_that_nothing_can_be_put_into_is_one_line_and_leaves_nothing(
-    land: Land, odd: User, broken: Callable[[User], object], said: str
+    host: Host, odd: User, broken: Callable[[User], object], said: str
 ) -> None:
     before = beside(odd)
     with broken(odd):  # type: ignore[attr-defined]
-        answer = land.t3("restore", odd.name, "--yes")
+        answer = host.t3("restore", odd.name, "--yes")
     assert answer.code == 1, answer
     assert said in answer.err.splitlines()[-1]
-    must_be_untouched(land, odd, before)
+    must_be_untouched(host, odd, before)
 
 
 @needs_strace
 def test_a_file_system_that_exchanges_no_names_is_found_before_the_present_state_is_sealed(
-    land: Land, odd: User
+    host: Host, odd: User
 ) -> None:
     """Else each try would leave a snapshot, and a server that was stopped for nothing."""
     before = beside(odd)
@@ -316,8 +316,8 @@ def test_a_file_system_that_exchanges_no_names_is_found_before_the_present_state
         "inject=renameat2:error=EINVAL",
     ]
     done = subprocess.run(
-        [*line, *land.command("restore", odd.name, "--yes")],
-        env=land.env(),
+        [*line, *host.command("restore", odd.name, "--yes")],
+        env=host.env(),
         cwd="/",
         capture_output=True,
         text=True,
@@ -325,85 +325,85 @@ def test_a_file_system_that_exchanges_no_names_is_found_before_the_present_state
     )
     assert done.returncode == 1, done
     assert "the file system can't exchange two files in one step" in done.stderr
-    must_be_untouched(land, odd, before)
+    must_be_untouched(host, odd, before)
 
 
-def test_a_group_that_its_user_is_not_in_is_refused_with_what_to_do(land: Land, odd: User) -> None:
+def test_a_group_that_its_user_is_not_in_is_refused_with_what_to_do(host: Host, odd: User) -> None:
     os.chown(odd.database, odd.uid, 1)
     before = beside(odd)
-    answer = land.t3("restore", odd.name, "--yes")
+    answer = host.t3("restore", odd.name, "--yes")
     assert answer.code == 1, answer
     assert "chgrp it to one of theirs" in answer.err.splitlines()[-1]
-    must_be_untouched(land, odd, before)
+    must_be_untouched(host, odd, before)
     os.chown(odd.database, odd.uid, odd.gid)
-    restored(land.t3("restore", odd.name, "--yes"))
+    restored(host.t3("restore", odd.name, "--yes"))
 
 
-def test_the_undo_of_a_damaged_state_works_as_it_is_printed(land: Land, odd: User) -> None:
+def test_the_undo_of_a_damaged_state_works_as_it_is_printed(host: Host, odd: User) -> None:
     damage(odd)
     before = odd.database.read_bytes()
-    answer = restored(land.t3("restore", odd.name, "--yes"))
+    answer = restored(host.t3("restore", odd.name, "--yes"))
     assert odd.database.read_bytes() != before
-    restored(land.t3(*undo_of(answer), "--yes"))
+    restored(host.t3(*undo_of(answer), "--yes"))
     assert odd.database.read_bytes()[100:] == before[100:]
 
 
-def test_the_undo_names_the_store_that_was_named(land: Land, odd: User) -> None:
+def test_the_undo_names_the_store_that_was_named(host: Host, odd: User) -> None:
     before = dump(odd.database)
-    elsewhere = str(land.folder / "none")
+    elsewhere = str(host.folder / "none")
     answer = restored(
-        land.t3("restore", odd.name, "--yes", "--dest", str(land.store), T3_BACKUP_DEST=elsewhere)
+        host.t3("restore", odd.name, "--yes", "--dest", str(host.store), T3_BACKUP_DEST=elsewhere)
     )
-    restored(land.t3(*undo_of(answer), "--yes", T3_BACKUP_DEST=elsewhere))
+    restored(host.t3(*undo_of(answer), "--yes", T3_BACKUP_DEST=elsewhere))
     assert dump(odd.database) == before
 
 
 def test_the_label_of_prerestores_finds_that_of_the_last_restore_whatever_its_verdict(
-    land: Land, odd: User
+    host: Host, odd: User
 ) -> None:
-    restored(land.t3("restore", odd.name, "--yes"))
+    restored(host.t3("restore", odd.name, "--yes"))
     change(odd, "DROP TABLE orchestration_events")
     change(odd, "DROP TABLE orchestration_command_receipts")
-    last = restored(land.t3("restore", odd.name, "--yes", "--json")).document["prerestore"]
+    last = restored(host.t3("restore", odd.name, "--yes", "--json")).document["prerestore"]
     assert last["verdict"] == "suspect"
     found = restored(
-        land.t3("restore", odd.name, "--label", "prerestore", "--dry-run", "--json")
+        host.t3("restore", odd.name, "--label", "prerestore", "--dry-run", "--json")
     ).document
     assert found["snapshot"]["name"] == last["name"]
 
 
-def test_as_many_prerestores_stay_as_labelled_ones_are_kept(land: Land, odd: User) -> None:
+def test_as_many_prerestores_stay_as_labelled_ones_are_kept(host: Host, odd: User) -> None:
     names = []
     for number in range(2):
         change(odd, f"CREATE TABLE later_{number} (x)")
         names.append(
-            restored(land.t3("restore", odd.name, "--yes", "--json")).document["prerestore"]["name"]
+            restored(host.t3("restore", odd.name, "--yes", "--json")).document["prerestore"]["name"]
         )
-    restored(land.t3("run", "--keep", "1"))
-    assert [path.stem for path in prerestore(land, odd)] == names
-    restored(land.t3("run", T3_BACKUP_KEEP_LABELLED="1"))
-    assert [path.stem for path in prerestore(land, odd)] == names[-1:]
+    restored(host.t3("run", "--keep", "1"))
+    assert [path.stem for path in prerestore(host, odd)] == names
+    restored(host.t3("run", T3_BACKUP_KEEP_LABELLED="1"))
+    assert [path.stem for path in prerestore(host, odd)] == names[-1:]
 
 
 @pytest.mark.parametrize("words", [("--schema", "1"), ("--label", "none-such")])
 def test_a_snapshot_that_is_named_must_be_what_else_was_asked_for(
-    land: Land, odd: User, words: tuple[str, str]
+    host: Host, odd: User, words: tuple[str, str]
 ) -> None:
     before = beside(odd)
-    name = land.snapshots(odd)[0].stem
-    restored(land.t3("restore", odd.name, "--at", name, "--dry-run"))
-    answer = land.t3("restore", odd.name, "--at", name, *words, "--yes")
+    name = host.snapshots(odd)[0].stem
+    restored(host.t3("restore", odd.name, "--at", name, "--dry-run"))
+    answer = host.t3("restore", odd.name, "--at", name, *words, "--yes")
     assert (answer.code, answer.err.count("\n")) == (2, 1), answer
     assert name in answer.err
-    must_be_untouched(land, odd, before)
+    must_be_untouched(host, odd, before)
 
 
 def test_who_is_not_root_restores_his_own_account_alone(
-    land: Land, odd: User, make_user: Callable[..., User], small: Path
+    host: Host, odd: User, make_user: Callable[..., User], small: Path
 ) -> None:
     """Even where the store, which is his, has a shelf of the other's name."""
     other = make_user("odd-b", small)
-    store = land.folder / "own" / "store"
+    store = host.folder / "own" / "store"
     store.parent.mkdir()
     odd.give(store.parent)
     theirs = other.database.read_bytes()
@@ -411,7 +411,7 @@ def test_who_is_not_root_restores_his_own_account_alone(
     def as_odd(*words: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [sys.executable, "-m", "t3_backup", *words, "--dest", str(store)],
-            env=land.env(), cwd="/", user=odd.uid, group=odd.gid, extra_groups=[], capture_output=True, text=True, check=False,
+            env=host.env(), cwd="/", user=odd.uid, group=odd.gid, extra_groups=[], capture_output=True, text=True, check=False,
         )  # fmt: skip
 
     before = dump(odd.database)

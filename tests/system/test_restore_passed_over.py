@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 from support import sandbox
-from support.host import Answer, Land
+from support.host import Answer, Host
 from support.users import needs_root
 from system.test_companion import age, companions
 from system.test_pending_restore import held_restore
@@ -109,17 +109,17 @@ TOGETHER = ("a symlink", "an unreadable file", "secrets is root's", "another's s
 
 
 @pytest.fixture
-def kept(land: Land, make_user: Callable[..., User], small: Path) -> User:
+def kept(host: Host, make_user: Callable[..., User], small: Path) -> User:
     """Somebody with a file of each kind, and a snapshot of all."""
     user = make_user("passed", small)
-    land.write_map(user)
+    host.write_map(user)
     for name in FILES:
         path = user.database.parent / name
         path.parent.mkdir(mode=0o700, exist_ok=True)
         path.write_text("first")
         user.give(path)
         user.give(path.parent)
-    ok(land.t3("run"))
+    ok(host.t3("run"))
     return user
 
 
@@ -174,9 +174,9 @@ def reasons(warnings: list[str]) -> list[str]:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_what_cannot_be_packed_stays_aside_and_is_named(land: Land, kept: User, kind: str) -> None:
+def test_what_cannot_be_packed_stays_aside_and_is_named(host: Host, kept: User, kind: str) -> None:
     there = planted(kept, kind)
-    document = ok(land.t3("restore", kept.name, "--yes", "--json")).document
+    document = ok(host.t3("restore", kept.name, "--yes", "--json")).document
     must_be_put_back(kept)
     must_lie_aside(document["kept"], there)
     assert document["prerestore"] is not None
@@ -189,9 +189,9 @@ def test_what_cannot_be_packed_stays_aside_and_is_named(land: Land, kept: User, 
         assert os.listdir(folder) == [next(iter(there)).partition("/")[0]]
 
 
-def test_a_person_is_told_where_it_lies(land: Land, kept: User) -> None:
+def test_a_person_is_told_where_it_lies(host: Host, kept: User) -> None:
     planted(kept, "a symlink")
-    answer = ok(land.t3("restore", kept.name, "--yes"))
+    answer = ok(host.t3("restore", kept.name, "--yes"))
     [aside] = left(kept)
     assert (
         f"the part of the old state that no snapshot holds was kept at {aside}/old"
@@ -203,10 +203,10 @@ def test_a_person_is_told_where_it_lies(land: Land, kept: User) -> None:
     )
 
 
-def test_of_many_the_first_are_named_and_the_rest_counted(land: Land, kept: User) -> None:
+def test_of_many_the_first_are_named_and_the_rest_counted(host: Host, kept: User) -> None:
     for number in range(20):
         (kept.database.parent / f"attachments/{number:02}").symlink_to("nowhere")
-    document = ok(land.t3("restore", kept.name, "--yes", "--json")).document
+    document = ok(host.t3("restore", kept.name, "--yes", "--json")).document
     packed, aside = document["warnings"]
     for warning in (packed, aside):
         assert warning.count("a symlink") == 5
@@ -215,15 +215,15 @@ def test_of_many_the_first_are_named_and_the_rest_counted(land: Land, kept: User
 
 @pytest.mark.parametrize("only", [(), ("--only", "files")], ids=["all", "files"])
 def test_so_it_is_for_all_at_once_and_for_the_undo(
-    land: Land, kept: User, only: tuple[str, ...]
+    host: Host, kept: User, only: tuple[str, ...]
 ) -> None:
     there = planted(kept, *TOGETHER)
-    document = ok(land.t3("restore", kept.name, "--yes", "--json", *only)).document
+    document = ok(host.t3("restore", kept.name, "--yes", "--json", *only)).document
     must_be_put_back(kept)
     must_lie_aside(document["kept"], there)
     more = planted(kept, *TOGETHER[:3])
     undone = ok(
-        land.t3("restore", kept.name, "--label", "prerestore", "--yes", "--json", *only)
+        host.t3("restore", kept.name, "--label", "prerestore", "--yes", "--json", *only)
     ).document
     must_be_there(kept, undone["kept"], more)
     must_lie_aside(
@@ -233,21 +233,21 @@ def test_so_it_is_for_all_at_once_and_for_the_undo(
     must_lie_aside(document["kept"], there)
 
 
-def test_the_database_alone_moves_nothing_of_it(land: Land, kept: User) -> None:
+def test_the_database_alone_moves_nothing_of_it(host: Host, kept: User) -> None:
     there = planted(kept, *TOGETHER)
-    document = ok(land.t3("restore", kept.name, "--yes", "--json", "--only", "database")).document
+    document = ok(host.t3("restore", kept.name, "--yes", "--json", "--only", "database")).document
     assert (document["kept"], left(kept)) == ([], set())
     assert {name: (kept.database.parent / name).lstat().st_ino for name in there} == there
 
 
 @pytest.mark.parametrize("only", [(), ("--only", "files")], ids=["all", "files"])
 def test_one_that_was_interrupted_and_is_completed_keeps_it_too(
-    land: Land, kept: User, only: tuple[str, ...]
+    host: Host, kept: User, only: tuple[str, ...]
 ) -> None:
     there = planted(kept, *TOGETHER)
-    with held_restore(land, kept, *only, operation="install_archive") as process:
+    with held_restore(host, kept, *only, operation="install_archive") as process:
         process.kill()
-    answer = ok(land.t3("accept", kept.name))
+    answer = ok(host.t3("accept", kept.name))
     must_be_put_back(kept)
     said = "the part of the old state that no snapshot holds was kept at "
     must_lie_aside(
@@ -255,24 +255,24 @@ def test_one_that_was_interrupted_and_is_completed_keeps_it_too(
     )
     assert len(reasons(answer.out.splitlines())) == 3
     before = left(kept)
-    ok(land.t3("accept", kept.name))
+    ok(host.t3("accept", kept.name))
     assert left(kept) == before
 
 
 @pytest.mark.parametrize("name", ["attachments/late.png", "environment-id", "secrets/key.bin"])
 def test_what_came_or_changed_after_it_was_sealed_stays_aside(
-    land: Land, kept: User, name: str
+    host: Host, kept: User, name: str
 ) -> None:
-    ok(land.t3("run"))  # with all that there is, to be put back
+    ok(host.t3("run"))  # with all that there is, to be put back
     shutil.rmtree(kept.database.parent / "attachments")
-    with held_restore(land, kept, "--json", operation="install_archive") as process:
+    with held_restore(host, kept, "--json", operation="install_archive") as process:
         late = kept.database.parent / name
         late.parent.mkdir(exist_ok=True)
         late.write_text("late")
         kept.give(late.parent)
         kept.give(late)
         inode = late.stat().st_ino
-        (land.folder / "held").write_text("\n")
+        (host.folder / "held").write_text("\n")
         assert process.stdout is not None
         answer = Answer(0, process.stdout.read(), "")
         assert process.wait() == 0
@@ -283,10 +283,10 @@ def test_what_came_or_changed_after_it_was_sealed_stays_aside(
         assert (kept.database.parent / "secrets/key.bin").read_text() == "first"
 
 
-def test_where_files_are_not_saved_the_present_ones_stay_aside(land: Land, kept: User) -> None:
+def test_where_files_are_not_saved_the_present_ones_stay_aside(host: Host, kept: User) -> None:
     there = {name: (kept.database.parent / name).stat().st_ino for name in FILES}
     document = ok(
-        land.t3("restore", kept.name, "--yes", "--json", T3_BACKUP_FILES_LIMIT="0")
+        host.t3("restore", kept.name, "--yes", "--json", T3_BACKUP_FILES_LIMIT="0")
     ).document
     assert document["prerestore"]["companion"] is None
     must_lie_aside(document["kept"], there)
@@ -294,41 +294,41 @@ def test_where_files_are_not_saved_the_present_ones_stay_aside(land: Land, kept:
 
 
 def test_one_that_was_unreadable_already_when_it_was_last_sealed_stays(
-    land: Land, kept: User
+    host: Host, kept: User
 ) -> None:
     """Nothing has changed since, so nothing is packed anew."""
     there = planted(kept, "an unreadable file")
     age(kept.database.parent)
-    ok(land.t3("run"))
-    assert companions(land, kept)[0]["fingerprint"], "else all of it is packed again each night"  # type: ignore[index]
-    before = len(list(land.account_dir(kept).glob("files-*")))
-    document = ok(land.t3("restore", kept.name, "--yes", "--json")).document
+    ok(host.t3("run"))
+    assert companions(host, kept)[0]["fingerprint"], "else all of it is packed again each night"  # type: ignore[index]
+    before = len(list(host.account_dir(kept).glob("files-*")))
+    document = ok(host.t3("restore", kept.name, "--yes", "--json")).document
     must_lie_aside(document["kept"], there)
-    assert len(list(land.account_dir(kept).glob("files-*"))) == before
+    assert len(list(host.account_dir(kept).glob("files-*"))) == before
 
 
 def test_an_archive_that_is_not_what_was_sealed_gives_nothing_back_and_is_made_again(
-    land: Land, kept: User
+    host: Host, kept: User
 ) -> None:
-    first = land.snapshots(kept)[0].stem
+    first = host.snapshots(kept)[0].stem
     (kept.database.parent / "secrets/key.bin").write_text("second")
     age(kept.database.parent)
-    [old] = land.account_dir(kept).glob("files-*")
-    ok(land.t3("run"))
-    [new] = set(land.account_dir(kept).glob("files-*")) - {old}
+    [old] = host.account_dir(kept).glob("files-*")
+    ok(host.t3("run"))
+    [new] = set(host.account_dir(kept).glob("files-*")) - {old}
     new.write_bytes(bytes(new.stat().st_size))
-    document = ok(land.t3("restore", kept.name, "--at", first, "--yes", "--json")).document
+    document = ok(host.t3("restore", kept.name, "--at", first, "--yes", "--json")).document
     assert document["kept"] == []
-    ok(land.t3("restore", kept.name, "--label", "prerestore", "--yes"))
+    ok(host.t3("restore", kept.name, "--label", "prerestore", "--yes"))
     assert (kept.database.parent / "secrets/key.bin").read_text() == "second"
 
 
-def test_what_was_sealed_and_cannot_be_removed_ends_no_restore(land: Land, kept: User) -> None:
+def test_what_was_sealed_and_cannot_be_removed_ends_no_restore(host: Host, kept: User) -> None:
     secret = kept.database.parent / "secrets/key.bin"
     if subprocess.run(["chattr", "+i", secret], capture_output=True, check=False).returncode != 0:
         pytest.skip("no file can be made immutable here")
     try:
-        document = ok(land.t3("restore", kept.name, "--yes", "--json")).document
+        document = ok(host.t3("restore", kept.name, "--yes", "--json")).document
     finally:
         for path in (secret, *kept.database.parent.glob("*.replaced-*/gone/secrets/key.bin")):
             subprocess.run(["chattr", "-i", path], check=True)
@@ -336,7 +336,7 @@ def test_what_was_sealed_and_cannot_be_removed_ends_no_restore(land: Land, kept:
     assert Path(gone, "secrets/key.bin").exists()
     assert [text for text in document["warnings"] if "could not be removed: " in text]
     must_be_put_back(kept)
-    assert not (land.store / f"{kept.name}+restore.json").exists()
+    assert not (host.store / f"{kept.name}+restore.json").exists()
 
 
 @contextlib.contextmanager
@@ -350,13 +350,13 @@ def mounted(folder: Path) -> Iterator[None]:
 
 
 def test_what_cannot_be_moved_stays_in_place_and_what_was_to_come_lies_beside_it(
-    land: Land, kept: User
+    host: Host, kept: User
 ) -> None:
     place = kept.database.parent
     (place / "settings.json").write_text("later")
     (place / "attachments/a.png").write_text("later")
     with mounted(place / "attachments"):
-        answer = land.t3("restore", kept.name, "--yes", "--json")
+        answer = host.t3("restore", kept.name, "--yes", "--json")
     document: dict[str, Any] = answer.document
     assert (answer.code, document["action"]) == (1, "restored"), "it is not all of it"
     assert [
@@ -370,4 +370,4 @@ def test_what_cannot_be_moved_stays_in_place_and_what_was_to_come_lies_beside_it
     )
     [new] = document["kept"]
     assert Path(new, "attachments/a.png").read_text() == "first"
-    assert not (land.store / f"{kept.name}+restore.json").exists()
+    assert not (host.store / f"{kept.name}+restore.json").exists()

@@ -22,7 +22,7 @@ import pytest
 from faults.disks import needs_strace
 from support import sandbox
 from support.databases import give_database
-from support.host import Land
+from support.host import Host
 from support.paths import ROOT
 from support.processes import BOUND_S, until
 from support.users import needs_root, user_name
@@ -72,11 +72,11 @@ print(*(row[0] for row in c.execute('PRAGMA integrity_check')), *(row[0] for row
 
 
 @pytest.fixture
-def racer(land: Land, make_user: Callable[..., User], small: Path) -> User:
+def racer(host: Host, make_user: Callable[..., User], small: Path) -> User:
     """A user with one snapshot, and changed since."""
     user = make_user("race-a", small)
-    land.write_map(user)
-    restored(land.t3("run"))
+    host.write_map(user)
+    restored(host.t3("run"))
     change(user)
     return user
 
@@ -91,8 +91,8 @@ def found(user: User) -> list[str]:
     return run_as(user, LOOK).split()
 
 
-def intent(land: Land, user: User) -> Path:
-    return land.store / f"{user.name}+restore.json"
+def intent(host: Host, user: User) -> Path:
+    return host.store / f"{user.name}+restore.json"
 
 
 def aside(user: User) -> Path:
@@ -117,11 +117,11 @@ def moved(user: User, ending: str) -> list[Path]:
 
 @contextmanager
 def restoring(
-    land: Land, user: User, operation: str, held: str, *words: str, **how: object
+    host: Host, user: User, operation: str, held: str, *words: str, **how: object
 ) -> Iterator[subprocess.Popen[str]]:
     """A restore whose worker of `operation` is held as strace's --inject=`held` says; killed, if it
     is there at the end of the block."""
-    wrapper = land.folder / "python3"
+    wrapper = host.folder / "python3"
     strace = f"strace -D -qq -o /dev/null -e trace={held.partition(':')[0]} -e inject={held}"
     wrapper.write_text(
         f'#!/bin/sh\ncase "$*" in *\'"operation": "{operation}"\'*) exec {strace} {sys.executable} "$@" ;; esac\nexec {sys.executable} "$@"\n'
@@ -131,7 +131,7 @@ def restoring(
     with subprocess.Popen(
         line,
         executable=sys.executable,
-        env=land.env(),
+        env=host.env(),
         cwd="/",
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -188,29 +188,29 @@ def kill(process: subprocess.Popen[str], file: int) -> None:
     until(lambda: not worker_of(file), "end of the worker")
 
 
-def cut_short_before_the_exchange(land: Land, user: User) -> None:
+def cut_short_before_the_exchange(host: Host, user: User) -> None:
     """The intent says that it may have begun; the old one is in place."""
     old = inode(user)
-    with restoring(land, user, "swap_databases", "renameat2:delay_enter=1000000") as process:
+    with restoring(host, user, "swap_databases", "renameat2:delay_enter=1000000") as process:
         until(lambda: worker_of(old), "lease of the exchange")
         kill(process, old)
     assert inode(user) == old
-    assert json.loads(intent(land, user).read_text())["begun"] is True
+    assert json.loads(intent(host, user).read_text())["begun"] is True
 
 
-def cut_short_after_the_exchange(land: Land, user: User) -> None:
+def cut_short_after_the_exchange(host: Host, user: User) -> None:
     """The new one is in place, the old one beside it."""
     old = inode(user)
-    with restoring(land, user, "swap_databases", "renameat2:delay_exit=1000000") as process:
+    with restoring(host, user, "swap_databases", "renameat2:delay_exit=1000000") as process:
         until(lambda: inode(user) != old, "exchange")
         kill(process, old)
     assert aside(user).stat().st_ino == old
-    assert intent(land, user).exists()
+    assert intent(host, user).exists()
 
 
-def must_be_ended(land: Land, user: User) -> None:
+def must_be_ended(host: Host, user: User) -> None:
     """No intent is left, and nothing beside the database that the restore put there."""
-    assert not intent(land, user).exists()
+    assert not intent(host, user).exists()
     assert [name for name in beside(user) if "replaced" in name] == []
 
 
@@ -221,14 +221,14 @@ def must_be_ended(land: Land, user: User) -> None:
     ids=["at the exchange", "slow disk"],
 )
 def test_a_server_that_starts_right_after_the_exchange_keeps_what_it_writes(
-    land: Land, racer: User, held: str, then: str
+    host: Host, racer: User, held: str, then: str
 ) -> None:
     """Row 8. Were the restore taken back then, the old database would have the -wal of the new one
     beside it."""
     old = inode(racer)
     with (
         waiting_server(racer, then) as server,
-        restoring(land, racer, "swap_databases", held) as process,
+        restoring(host, racer, "swap_databases", held) as process,
     ):
         out, err = process.communicate(timeout=BOUND_S)
         assert process.returncode == 0, out + err
@@ -237,38 +237,38 @@ def test_a_server_that_starts_right_after_the_exchange_keeps_what_it_writes(
         assert inode(racer) != old
     assert found(racer)[0] == "ok"
     assert "server_was_here" in found(racer)
-    must_be_ended(land, racer)
+    must_be_ended(host, racer)
 
 
 @pytest.mark.parametrize("end", ["c.close()", DIES], ids=["closed", "killed"])
 def test_work_done_after_an_interrupted_restore_is_not_taken_back(
-    land: Land, racer: User, end: str
+    host: Host, racer: User, end: str
 ) -> None:
     """Row 27. Not even where somebody looks at the old state, which lies beside it, while the next
     run ends the restore."""
-    cut_short_after_the_exchange(land, racer)
+    cut_short_after_the_exchange(host, racer)
     with contextlib.suppress(subprocess.CalledProcessError):
         run_as(racer, WORK + end)
     new = inode(racer)
     with holding(racer, f"file = open({str(aside(racer))!r})"):
-        answer = restored(land.t3("run"))
+        answer = restored(host.t3("run"))
     assert (
         "is open in another process, so it was kept next to the new one" in answer.err + answer.out
     )
     assert inode(racer) == new
     assert found(racer)[0] == "ok"
     assert "work" in found(racer)
-    assert not intent(land, racer).exists()
+    assert not intent(host, racer).exists()
 
 
 def test_who_looks_at_the_old_state_that_is_kept_takes_nothing_back(
-    land: Land, racer: User
+    host: Host, racer: User
 ) -> None:
     """It is not to be removed, so nobody who has it open is in the way."""
     leave_hot_journal(racer)
-    taken = dump(land.snapshots(racer)[0])
+    taken = dump(host.snapshots(racer)[0])
     old = inode(racer)
-    with restoring(land, racer, "swap_databases", "exit_group:delay_enter=1000000") as process:
+    with restoring(host, racer, "swap_databases", "exit_group:delay_enter=1000000") as process:
         until(lambda: inode(racer) != old and not worker_of(old), "exchange that has ended")
         with holding(racer, f"file = open({str(aside(racer))!r})"):
             out, err = process.communicate(timeout=BOUND_S)
@@ -279,23 +279,23 @@ def test_who_looks_at_the_old_state_that_is_kept_takes_nothing_back(
 
 
 def test_what_somebody_wrote_into_the_staged_one_never_joins_the_live_one(
-    land: Land, racer: User
+    host: Host, racer: User
 ) -> None:
     """Row 8. He opens the odd file beside his database, and dies: its -wal is not the old one's,
     though the old one had none."""
     before = dump(racer.database)
-    cut_short_before_the_exchange(land, racer)
+    cut_short_before_the_exchange(host, racer)
     with pytest.raises(subprocess.CalledProcessError):
         run_as(racer, WORK.replace("sys.argv[1]", "sys.argv[2]") + DIES, str(aside(racer)))
     assert Path(f"{aside(racer)}-wal").stat().st_size > 0
-    restored(land.t3("accept", racer.name))
+    restored(host.t3("accept", racer.name))
     assert set(beside(racer)) == {"state.sqlite"}
     assert dump(racer.database) == before
-    must_be_ended(land, racer)
+    must_be_ended(host, racer)
 
 
 def test_a_server_that_makes_its_own_while_a_stray_wal_is_moved_away_keeps_it(
-    land: Land, racer: User
+    host: Host, racer: User
 ) -> None:
     """Row 8. The restore gives way, and the stray -wal does not go back beside a database that it
     is no part of."""
@@ -303,7 +303,7 @@ def test_a_server_that_makes_its_own_while_a_stray_wal_is_moved_away_keeps_it(
     stray = Path(f"{racer.database}-wal").read_bytes()
     racer.database.unlink()
     with restoring(
-        land, racer, "swap_databases", "renameat2:delay_enter=1000000:when=2+"
+        host, racer, "swap_databases", "renameat2:delay_enter=1000000:when=2+"
     ) as process:
         until(lambda: moved(racer, "-wal"), "moved -wal")
         assert not racer.database.exists()
@@ -316,82 +316,82 @@ def test_a_server_that_makes_its_own_while_a_stray_wal_is_moved_away_keeps_it(
     assert found(racer) == ["ok", "fresh"]
     assert not Path(f"{racer.database}-wal").exists()
     assert [path.read_bytes() for path in racer.database.parent.glob("*.replaced-*-wal")] == [stray]
-    assert not intent(land, racer).exists()
+    assert not intent(host, racer).exists()
 
 
 @pytest.mark.parametrize("cut_short", [cut_short_before_the_exchange, cut_short_after_the_exchange])
 def test_a_disk_that_has_another_number_after_a_reboot_is_the_same_disk(
-    land: Land, racer: User, cut_short: Callable[[Land, User], None]
+    host: Host, racer: User, cut_short: Callable[[Host, User], None]
 ) -> None:
     """Row 27. As LVM, btrfs, or disks that are found in another order may give it."""
-    before, new = dump(racer.database), dump(land.snapshots(racer)[0])
-    cut_short(land, racer)
-    value = json.loads(intent(land, racer).read_text())
+    before, new = dump(racer.database), dump(host.snapshots(racer)[0])
+    cut_short(host, racer)
+    value = json.loads(intent(host, racer).read_text())
     for name in ("old", "staged"):
         value[name]["device"] += 1
-    intent(land, racer).write_text(json.dumps(value))
-    restored(land.t3("run"))
+    intent(host, racer).write_text(json.dumps(value))
+    restored(host.t3("run"))
     assert dump(racer.database) == (before if cut_short is cut_short_before_the_exchange else new)
-    must_be_ended(land, racer)
+    must_be_ended(host, racer)
 
 
 def test_a_database_of_neither_is_left_to_a_person_and_what_he_removes_is_taken_for_done(
-    land: Land, racer: User
+    host: Host, racer: User
 ) -> None:
     """The home was brought back from elsewhere in between: its files are others."""
-    cut_short_before_the_exchange(land, racer)
+    cut_short_before_the_exchange(host, racer)
     copy = racer.home / "copy"
     shutil.copy2(racer.database, copy)
     racer.give(copy)
     copy.rename(racer.database)
     before = beside(racer)
-    answer = land.t3("run")
+    answer = host.t3("run")
     assert answer.code == 1, answer
     assert aside(racer).name in answer.out
     assert "put the right one in place, and remove the rest" in answer.out
     assert {name: beside(racer)[name] for name in before} == before
     aside(racer).unlink()
-    answer = restored(land.t3("run"))
+    answer = restored(host.t3("run"))
     assert "was completed" not in answer.out + answer.err
     assert not any(
         snapshot["restored_since"]
-        for snapshot in land.t3("list", racer.name, "--json").account(racer.name)["snapshots"]
+        for snapshot in host.t3("list", racer.name, "--json").account(racer.name)["snapshots"]
     )
-    must_be_ended(land, racer)
+    must_be_ended(host, racer)
 
 
 def test_a_user_who_is_gone_is_no_reason_to_try_again_for_ever(
-    land: Land, racer: User, small: Path
+    host: Host, racer: User, small: Path
 ) -> None:
     """Nor is a restore of his one of the next user's who has the name."""
-    name, home = user_name("race-gone"), land.folder / "gone"
+    name, home = user_name("race-gone"), host.folder / "gone"
     with throwaway_user(name, home) as gone:
         give_database(gone, small)
-        land.write_map(racer, gone)
-        restored(land.t3("run"))
-        cut_short_before_the_exchange(land, gone)
+        host.write_map(racer, gone)
+        restored(host.t3("run"))
+        cut_short_before_the_exchange(host, gone)
     shutil.rmtree(home)
-    land.write_map(racer)
-    answer = land.t3("run")
+    host.write_map(racer)
+    answer = host.t3("run")
     assert f"there is no user {name} any more" in answer.out + answer.err
-    assert not intent(land, gone).exists()
-    answer = restored(land.t3("run"))
+    assert not intent(host, gone).exists()
+    answer = restored(host.t3("run"))
     assert "interrupted" not in answer.out + answer.err
     with throwaway_user(name, home) as next_one:
-        land.write_map(racer, next_one)
-        restored(land.t3("restore", next_one.name, "--yes"))
-        assert dump(next_one.database) == dump(land.snapshots(next_one)[0])
+        host.write_map(racer, next_one)
+        restored(host.t3("restore", next_one.name, "--yes"))
+        assert dump(next_one.database) == dump(host.snapshots(next_one)[0])
 
 
 def test_a_server_that_wrote_without_its_journal_is_left_to_a_person_with_both(
-    land: Land, racer: User
+    host: Host, racer: User
 ) -> None:
     """Row 27. The power fails when the journal has been moved and its database has not; at boot the
     server is the first."""
     leave_hot_journal(racer)
     old = inode(racer)
     with restoring(
-        land, racer, "swap_databases", "renameat2:delay_enter=1000000:when=2+"
+        host, racer, "swap_databases", "renameat2:delay_enter=1000000:when=2+"
     ) as process:
         until(lambda: moved(racer, "-journal"), "moved journal")
         kill(process, old)
@@ -402,7 +402,7 @@ def test_a_server_that_wrote_without_its_journal_is_left_to_a_person_with_both(
         "import sqlite3, sys; c = sqlite3.connect(sys.argv[1]); c.execute('PRAGMA user_version = 77'); c.close()",
     )
     before = beside(racer)
-    answer = land.t3("run")
+    answer = host.t3("run")
     assert answer.code == 1, answer
     journal = f"{aside(racer).name}-journal"
     assert (
@@ -410,17 +410,17 @@ def test_a_server_that_wrote_without_its_journal_is_left_to_a_person_with_both(
         in answer.out
     )
     assert {name: text for name, text in beside(racer).items() if name in before} == before
-    assert intent(land, racer).exists()
+    assert intent(host, racer).exists()
 
 
-def test_a_ctrl_c_at_the_question_ends_it_at_once(land: Land, racer: User) -> None:
+def test_a_ctrl_c_at_the_question_ends_it_at_once(host: Host, racer: User) -> None:
     """On a terminal, which sends the signal itself."""
     before = beside(racer)["state.sqlite"]
     ours, theirs = os.openpty()
     try:
         with subprocess.Popen(
             ["setsid", "--ctty", sys.executable, "-m", "t3_backup", "restore", racer.name],
-            stdin=theirs, stdout=theirs, stderr=theirs, env=land.env(), cwd="/",
+            stdin=theirs, stdout=theirs, stderr=theirs, env=host.env(), cwd="/",
         ) as process:  # fmt: skip
             said = b""
             while b"[y/N]" not in said:
@@ -434,15 +434,15 @@ def test_a_ctrl_c_at_the_question_ends_it_at_once(land: Land, racer: User) -> No
         os.close(ours)
         os.close(theirs)
     assert beside(racer)["state.sqlite"] == before
-    must_be_ended(land, racer)
+    must_be_ended(host, racer)
 
 
-def test_a_ctrl_c_held_down_during_the_exchange_lets_it_end(land: Land, racer: User) -> None:
+def test_a_ctrl_c_held_down_during_the_exchange_lets_it_end(host: Host, racer: User) -> None:
     """Row 27. A terminal sends it to all of its processes."""
-    taken = dump(land.snapshots(racer)[0])
+    taken = dump(host.snapshots(racer)[0])
     old = inode(racer)
     with restoring(
-        land, racer, "swap_databases", "renameat2:delay_exit=300000", start_new_session=True
+        host, racer, "swap_databases", "renameat2:delay_exit=300000", start_new_session=True
     ) as process:
         until(lambda: inode(racer) != old, "exchange")
         while process.poll() is None:
@@ -453,29 +453,29 @@ def test_a_ctrl_c_held_down_during_the_exchange_lets_it_end(land: Land, racer: U
     assert process.returncode == -signal.SIGINT, out + err
     assert "Traceback" not in err
     assert dump(racer.database) == taken
-    must_be_ended(land, racer)
+    must_be_ended(host, racer)
 
 
-def test_who_ends_it_during_the_exchange_still_has_its_document(land: Land, racer: User) -> None:
+def test_who_ends_it_during_the_exchange_still_has_its_document(host: Host, racer: User) -> None:
     old = inode(racer)
     with restoring(
-        land, racer, "swap_databases", "renameat2:delay_exit=300000", "--json"
+        host, racer, "swap_databases", "renameat2:delay_exit=300000", "--json"
     ) as process:
         until(lambda: inode(racer) != old, "exchange")
         process.terminate()
         out, err = process.communicate(timeout=BOUND_S)
     assert process.returncode == -signal.SIGTERM, out + err
     assert json.loads(out)["action"] == "restored"
-    must_be_ended(land, racer)
+    must_be_ended(host, racer)
 
 
 @pytest.mark.parametrize("operation", ["stage_database", "checkpoint_database"])
 def test_a_terminal_that_goes_away_before_the_exchange_undoes_it(
-    land: Land, racer: User, operation: str
+    host: Host, racer: User, operation: str
 ) -> None:
     """Row 27. A connection that breaks must not leave it to the next night."""
     before = dump(racer.database)
-    with restoring(land, racer, operation, "fsync:delay_enter=1000000") as process:
+    with restoring(host, racer, operation, "fsync:delay_enter=1000000") as process:
         until(lambda: moved(racer, ""), "staged database")
         process.send_signal(signal.SIGHUP)
         out, err = process.communicate(timeout=BOUND_S)
@@ -483,20 +483,20 @@ def test_a_terminal_that_goes_away_before_the_exchange_undoes_it(
         out + err
     )
     assert dump(racer.database) == before
-    assert len(land.snapshots(racer)) == 1
-    must_be_ended(land, racer)
+    assert len(host.snapshots(racer)) == 1
+    must_be_ended(host, racer)
 
 
 # The command, which waits for longer than any restore takes.
 PATIENT = "import sys; from t3_backup.cli import main as cli, restore as restoring; restoring.WAIT_S = 60; sys.exit(cli.main(sys.argv[1:]))"
 
 
-def test_of_two_at_once_the_second_waits_and_both_are_whole(land: Land, racer: User) -> None:
+def test_of_two_at_once_the_second_waits_and_both_are_whole(host: Host, racer: User) -> None:
     """Row 16. The second keeps what the first put back."""
-    taken = dump(land.snapshots(racer)[0])
+    taken = dump(host.snapshots(racer)[0])
     line = [sys.executable, "-c", PATIENT, "restore", racer.name, "--yes"]
     how = {
-        "env": land.env(),
+        "env": host.env(),
         "cwd": ROOT,
         "stdout": subprocess.PIPE,
         "stderr": subprocess.STDOUT,
@@ -507,6 +507,6 @@ def test_of_two_at_once_the_second_waits_and_both_are_whole(land: Land, racer: U
             said = process.communicate(timeout=3 * BOUND_S)[0]
             assert process.returncode == 0, said
     assert dump(racer.database) == taken
-    assert len(land.snapshots(racer)) == 3
-    restored(land.t3("verify", racer.name))
-    must_be_ended(land, racer)
+    assert len(host.snapshots(racer)) == 3
+    restored(host.t3("verify", racer.name))
+    must_be_ended(host, racer)

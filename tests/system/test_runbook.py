@@ -5,7 +5,7 @@ import re
 import sqlite3
 import subprocess
 
-from support.host import Land
+from support.host import Host
 from support.paths import ROOT
 from support.users import needs_root
 
@@ -15,7 +15,7 @@ from demo.writer import Writer
 pytestmark = needs_root
 
 
-def commands(land: Land, user: User, snapshot: str) -> list[str]:
+def commands(host: Host, user: User, snapshot: str) -> list[str]:
     """The indented commands of the runbook that don't speak to systemd, for this user and this
     store."""
     text = (ROOT / "docs" / "restore-by-hand.md").read_text()
@@ -28,11 +28,11 @@ def commands(land: Land, user: User, snapshot: str) -> list[str]:
     lines = [line.replace("systemctl start t3-serve@alice", "") for line in lines]
     replaced = {
         "/home/alice": str(user.home),
-        "/var/backups/t3-state/alice": str(land.account_dir(user)),
+        "/var/backups/t3-state/alice": str(host.account_dir(user)),
         "-u alice": f"-u {user.name}",
         "state-20261124T033012Z": snapshot,
         "files-5f0c6e1a.tar.zst": next(
-            path.name for path in land.account_dir(user).glob("files-*")
+            path.name for path in host.account_dir(user).glob("files-*")
         ),
     }
     for old, new in replaced.items():
@@ -41,19 +41,19 @@ def commands(land: Land, user: User, snapshot: str) -> list[str]:
 
 
 def test_a_restore_by_hand_brings_the_snapshot_back_and_nothing_else(
-    land: Land, alice: User
+    host: Host, alice: User
 ) -> None:
     """Row 8: the killed server's -wal holds newer rows, and must not join the restored database."""
     settings = alice.database.with_name("settings.json")
     settings.write_text("{}")
     alice.give(settings)
-    assert land.t3().code == 0
+    assert host.t3().code == 0
     settings.unlink()
-    [snapshot] = land.snapshots(alice)
+    [snapshot] = host.snapshots(alice)
     with Writer(alice.database, user=alice.name) as writer:
         writer.kill()
         assert alice.database.with_name("state.sqlite-wal").stat().st_size > 0
-    steps = commands(land, alice, snapshot.stem)
+    steps = commands(host, alice, snapshot.stem)
     assert len(steps) == 4
     printed = []
     for step in steps:

@@ -23,7 +23,7 @@ from pathlib import Path
 import pytest
 from support import sandbox
 from support.databases import commit_row
-from support.host import Answer, Land
+from support.host import Answer, Host
 from support.manifests import reseal, sealed
 from support.paths import DATA
 from support.sampling import amount
@@ -40,19 +40,19 @@ pytestmark = needs_root
 
 
 @pytest.fixture
-def rosa(make_user, land: Land) -> User:
+def rosa(make_user, host: Host) -> User:
     """A user whose database is as small as T3 makes it: these tests count runs, not bytes."""
     user = make_user("s-runs", DATA / "state-0.0.24.sqlite")
-    land.write_map(user)
+    host.write_map(user)
     return user
 
 
 def run_at(
-    land: Land, user: User, when: datetime, label: str | None = None, keep: str = "100", **more: str
+    host: Host, user: User, when: datetime, label: str | None = None, keep: str = "100", **more: str
 ) -> AccountResult:
     """A real run at another time: the clock alone is ours."""
-    values = settings.load({"keep": keep}, land.env(**more), Path("/dev/null"))
-    with Store.open(land.store, create=True) as store:
+    values = settings.load({"keep": keep}, host.env(**more), Path("/dev/null"))
+    with Store.open(host.store, create=True) as store:
         commit_row(user)
         job = BackupRun(values, store, label, threading.Event(), lambda *_: None, now=lambda: when)
         [result] = backup_run.run_backups(job, [accounts.find(user.name)], lambda _: None)
@@ -72,9 +72,9 @@ def files(folder: Path) -> dict[str, tuple[int, int, int, int, int, int, str]]:
     return found
 
 
-def listed(land: Land, user: User) -> list[dict]:
+def listed(host: Host, user: User) -> list[dict]:
     """Newest first."""
-    return land.t3("list", user.name, "--json").account(user.name)["snapshots"]
+    return host.t3("list", user.name, "--json").account(user.name)["snapshots"]
 
 
 HOLD = """
@@ -107,9 +107,9 @@ def locked_source(user: User) -> Iterator[None]:
 
 
 @contextmanager
-def running(land: Land) -> Iterator[subprocess.Popen[str]]:
+def running(host: Host) -> Iterator[subprocess.Popen[str]]:
     """A run in the background, which ends with the block whatever happens in it."""
-    with land.start() as run:
+    with host.start() as run:
         try:
             yield run
         finally:
@@ -148,166 +148,166 @@ def assert_gone(pid: int) -> None:
     raise AssertionError(f"{pid} lives")
 
 
-def test_fifty_runs_by_hand_in_an_hour_push_no_earlier_day_out(land: Land, rosa: User) -> None:
+def test_fifty_runs_by_hand_in_an_hour_push_no_earlier_day_out(host: Host, rosa: User) -> None:
     """Row 35: real runs, with KEEP 3."""
     noon = datetime.now(UTC).replace(hour=12)
     days = [
-        run_at(land, rosa, noon - timedelta(days=back), keep="3").snapshots[0].manifest.name
+        run_at(host, rosa, noon - timedelta(days=back), keep="3").snapshots[0].manifest.name
         for back in (5, 4, 3, 2, 1)
     ]
     burst = [
-        run_at(land, rosa, noon + timedelta(minutes=number), keep="3").snapshots[0].manifest.name
+        run_at(host, rosa, noon + timedelta(minutes=number), keep="3").snapshots[0].manifest.name
         for number in range(amount(50, 12))
     ]
-    staying = [entry["name"] for entry in listed(land, rosa)]
+    staying = [entry["name"] for entry in listed(host, rosa)]
     assert staying[:3] == burst[:-4:-1]
     assert staying[3:] == days[:-3:-1], "two earlier days are there, beside today"
-    assert land.t3("verify").code == 0
+    assert host.t3("verify").code == 0
 
 
-def test_labelled_ones_are_counted_apart(land: Land, rosa: User) -> None:
+def test_labelled_ones_are_counted_apart(host: Host, rosa: User) -> None:
     """Row 13: a rollback point outlives the daily runs, and takes no place of theirs."""
     day = datetime.now(UTC) - timedelta(days=30)
     for number, label in enumerate(
         (None, "prebump-0.0.25", None, "prebump-0.0.26", "manual", None, None, None)
     ):
         run_at(
-            land, rosa, day + timedelta(days=number), label, keep="1", T3_BACKUP_KEEP_LABELLED="1"
+            host, rosa, day + timedelta(days=number), label, keep="1", T3_BACKUP_KEEP_LABELLED="1"
         )
-    assert [entry["label"] for entry in listed(land, rosa)] == [None, "manual", "prebump-0.0.26"]
+    assert [entry["label"] for entry in listed(host, rosa)] == [None, "manual", "prebump-0.0.26"]
 
 
-def test_a_clock_that_jumps_prunes_nothing_and_is_warned_of(land: Land, rosa: User) -> None:
+def test_a_clock_that_jumps_prunes_nothing_and_is_warned_of(host: Host, rosa: User) -> None:
     """Row 15: ten years ahead, right again, ten years behind."""
     today = datetime.now(UTC)
     names = [
-        run_at(land, rosa, today + timedelta(days=number), keep="4").snapshots[0].manifest.name
+        run_at(host, rosa, today + timedelta(days=number), keep="4").snapshots[0].manifest.name
         for number in (-2, -1)
     ]
-    ahead = run_at(land, rosa, today + timedelta(days=3650), keep="4")
+    ahead = run_at(host, rosa, today + timedelta(days=3650), keep="4")
     assert (ahead.pruned, ahead.warnings) == ((), ())
-    back = run_at(land, rosa, today, keep="4")
+    back = run_at(host, rosa, today, keep="4")
     assert back.pruned == ()
     assert "the clock has gone back" in back.warnings[0]
     assert ahead.snapshots[0].manifest.name in back.warnings[0]
-    behind = run_at(land, rosa, today - timedelta(days=3650), keep="1")
+    behind = run_at(host, rosa, today - timedelta(days=3650), keep="1")
     assert (behind.pruned, len(behind.warnings)) == ((), 1)
     assert {*names, ahead.snapshots[0].manifest.name} < {
-        entry["name"] for entry in listed(land, rosa)
+        entry["name"] for entry in listed(host, rosa)
     }
 
 
 # --- exit codes
 
 
-def well(land: Land, user: User) -> Answer:
-    return land.t3()
+def well(host: Host, user: User) -> Answer:
+    return host.t3()
 
 
-def one_of_two_failed(land: Land, user: User) -> Answer:
-    land.write_map("t3t-nobody-such", user)
-    return land.t3()
+def one_of_two_failed(host: Host, user: User) -> Answer:
+    host.write_map("t3t-nobody-such", user)
+    return host.t3()
 
 
-def symlinked_source(land: Land, user: User) -> Answer:
+def symlinked_source(host: Host, user: User) -> Answer:
     user.database.rename(user.home / "elsewhere")
     user.database.symlink_to(user.home / "elsewhere")
-    return land.t3()
+    return host.t3()
 
 
-def suspect(land: Land, user: User) -> Answer:
+def suspect(host: Host, user: User) -> Answer:
     with closing(sqlite3.connect(user.database, isolation_level=None)) as connection:
         connection.execute("DROP TABLE effect_sql_migrations")
     user.give(user.database)
-    return land.t3()
+    return host.t3()
 
 
-def no_database(land: Land, user: User) -> Answer:
+def no_database(host: Host, user: User) -> Answer:
     user.database.unlink()
-    return land.t3()
+    return host.t3()
 
 
-def map_of(text: str) -> Callable[[Land, User], Answer]:
-    def call(land: Land, user: User) -> Answer:
-        land.map.write_text(text.replace("USER", user.name))
-        return land.t3()
+def map_of(text: str) -> Callable[[Host, User], Answer]:
+    def call(host: Host, user: User) -> Answer:
+        host.map.write_text(text.replace("USER", user.name))
+        return host.t3()
 
     return call
 
 
-def map_missing(land: Land, user: User) -> Answer:
-    land.map.unlink()
-    return land.t3()
+def map_missing(host: Host, user: User) -> Answer:
+    host.map.unlink()
+    return host.t3()
 
 
-def calling(*words: str, **environ: str) -> Callable[[Land, User], Answer]:
-    return lambda land, user: land.t3(
+def calling(*words: str, **environ: str) -> Callable[[Host, User], Answer]:
+    return lambda host, user: host.t3(
         *[word.replace("USER", user.name) for word in words], **environ
     )
 
 
-def lock_held(land: Land, user: User) -> Answer:
-    land.store.mkdir(mode=0o700)
-    fd = os.open(land.store, os.O_RDONLY)
+def lock_held(host: Host, user: User) -> Answer:
+    host.store.mkdir(mode=0o700)
+    fd = os.open(host.store, os.O_RDONLY)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX)
-        return land.t3()
+        return host.t3()
     finally:
         os.close(fd)
 
 
-def store_open_to_others(land: Land, user: User) -> Answer:
-    land.store.mkdir()
-    (land.store / "something").touch()
-    land.store.chmod(0o755)
-    return land.t3()
+def store_open_to_others(host: Host, user: User) -> Answer:
+    host.store.mkdir()
+    (host.store / "something").touch()
+    host.store.chmod(0o755)
+    return host.t3()
 
 
-def store_of_the_users(land: Land, user: User) -> Answer:
-    land.store.mkdir(mode=0o700)
-    user.give(land.store)
-    return land.t3()
+def store_of_the_users(host: Host, user: User) -> Answer:
+    host.store.mkdir(mode=0o700)
+    user.give(host.store)
+    return host.t3()
 
 
-def store_behind_a_symlink(land: Land, user: User) -> Answer:
-    (land.folder / "real").mkdir(mode=0o700)
-    land.store.symlink_to(land.folder / "real")
-    return land.t3()
+def store_behind_a_symlink(host: Host, user: User) -> Answer:
+    (host.folder / "real").mkdir(mode=0o700)
+    host.store.symlink_to(host.folder / "real")
+    return host.t3()
 
 
-def store_under_a_file(land: Land, user: User) -> Answer:
-    (land.folder / "file").touch()
-    return land.t3(T3_BACKUP_DEST=str(land.folder / "file" / "store"))
+def store_under_a_file(host: Host, user: User) -> Answer:
+    (host.folder / "file").touch()
+    return host.t3(T3_BACKUP_DEST=str(host.folder / "file" / "store"))
 
 
-def shelf_of_another(land: Land, user: User) -> Answer:
-    land.store.mkdir(mode=0o700)
-    land.account_dir(user).mkdir(mode=0o700)
-    os.chown(land.account_dir(user), 12345, 12345)
-    return land.t3()
+def shelf_of_another(host: Host, user: User) -> Answer:
+    host.store.mkdir(mode=0o700)
+    host.account_dir(user).mkdir(mode=0o700)
+    os.chown(host.account_dir(user), 12345, 12345)
+    return host.t3()
 
 
-def no_room(land: Land, user: User) -> Answer:
-    return land.t3(T3_BACKUP_RESERVE="1000T")
+def no_room(host: Host, user: User) -> Answer:
+    return host.t3(T3_BACKUP_RESERVE="1000T")
 
 
-def list_after_loss(land: Land, user: User) -> Answer:
-    land.t3()
-    return land.t3("list", "t3t-nobody-such")
+def list_after_loss(host: Host, user: User) -> Answer:
+    host.t3()
+    return host.t3("list", "t3t-nobody-such")
 
 
-def verify_nonsense(land: Land, user: User) -> Answer:
-    land.t3()
-    return land.t3("verify", "--at", "yesterday")
+def verify_nonsense(host: Host, user: User) -> Answer:
+    host.t3()
+    return host.t3("verify", "--at", "yesterday")
 
 
-def verify_too_old(land: Land, user: User) -> Answer:
-    land.t3()
-    return land.t3("verify", user.name, "--at", "3d")
+def verify_too_old(host: Host, user: User) -> Answer:
+    host.t3()
+    return host.t3("verify", user.name, "--at", "3d")
 
 
 # What happens -> exit code, what standard error says (None: nothing), what standard output says.
-OUTCOMES: dict[str, tuple[Callable[[Land, User], Answer], int, str | None, str]] = {
+OUTCOMES: dict[str, tuple[Callable[[Host, User], Answer], int, str | None, str]] = {
     "all well": (well, 0, None, r"done \(1 accounts, 0 not well\)"),
     "the same by its name": (
         calling("run", "--user", "USER", "--user", "USER"),
@@ -411,10 +411,10 @@ OUTCOMES: dict[str, tuple[Callable[[Land, User], Answer], int, str | None, str]]
 
 
 @pytest.mark.parametrize("outcome", OUTCOMES)
-def test_the_exit_code_and_one_line_say_what_happened(outcome: str, land: Land, rosa: User) -> None:
+def test_the_exit_code_and_one_line_say_what_happened(outcome: str, host: Host, rosa: User) -> None:
     """Row 20."""
     call, code, wrong, right = OUTCOMES[outcome]
-    answer = call(land, rosa)
+    answer = call(host, rosa)
     assert answer.code == code, answer
     if wrong is None:
         assert answer.err == ""
@@ -428,56 +428,56 @@ def test_the_exit_code_and_one_line_say_what_happened(outcome: str, land: Land, 
 
 
 def test_of_two_runs_the_second_waits_a_little_and_then_names_the_first(
-    land: Land, rosa: User
+    host: Host, rosa: User
 ) -> None:
     """Row 33."""
-    with locked_source(rosa), running(land) as first:
+    with locked_source(rosa), running(host) as first:
         worker_of(first, rosa)
         began = time.monotonic()
-        second = land.t3()
+        second = host.t3()
         assert time.monotonic() - began > 4, "it waited"
         assert (second.code, second.out) == (75, "")
         # The service sees of /proc the processes alone, and so not who holds a lock.
         assert (
             "is in use by another run" if sandbox.ACTIVE else f"is in use by pid {first.pid} ("
         ) in second.err
-        assert land.t3("list").code == 0, "a listing waits for nobody"
+        assert host.t3("list").code == 0, "a listing waits for nobody"
         assert first.poll() is None
 
 
 @pytest.mark.alone  # the second waits no longer than five seconds for the first
-def test_of_two_short_runs_both_are_done(land: Land, rosa: User) -> None:
+def test_of_two_short_runs_both_are_done(host: Host, rosa: User) -> None:
     """Row 33: one after the other, each sealed as if it were alone."""
     # by which the second keeps one, too
-    runs = [land.start("run", "--label", label) for label in ("one", "two")]
+    runs = [host.start("run", "--label", label) for label in ("one", "two")]
     for run in runs:
         output, _ = run.communicate(timeout=60)
         assert run.returncode == 0, output
-    entries = listed(land, rosa)
+    entries = listed(host, rosa)
     assert [entry["sequence"] for entry in entries] == [2, 1]
-    assert land.t3("verify").code == 0
-    assert {path.suffix for path in land.account_dir(rosa).iterdir()} == {
+    assert host.t3("verify").code == 0
+    assert {path.suffix for path in host.account_dir(rosa).iterdir()} == {
         ".sqlite",
         ".json",
         ".pages",
     }
 
 
-def test_a_killed_run_leaves_no_lock_no_file_and_no_worker(land: Land, rosa: User) -> None:
+def test_a_killed_run_leaves_no_lock_no_file_and_no_worker(host: Host, rosa: User) -> None:
     """Row 21: the kernel frees what it held, and the next run goes on."""
-    assert land.t3().code == 0
-    before = files(land.account_dir(rosa))
-    with locked_source(rosa), running(land) as run:
+    assert host.t3().code == 0
+    before = files(host.account_dir(rosa))
+    with locked_source(rosa), running(host) as run:
         worker = worker_of(run, rosa)
         os.kill(run.pid, signal.SIGKILL)
         assert run.wait(10) == (255 if sandbox.ACTIVE else -signal.SIGKILL)
         assert_gone(worker)
-        assert files(land.account_dir(rosa)) == before
+        assert files(host.account_dir(rosa)) == before
     commit_row(rosa)
-    answer = land.t3()
+    answer = host.t3()
     assert answer.code == 0, answer
-    assert len(listed(land, rosa)) == 2
-    assert land.t3("verify").code == 0
+    assert len(listed(host, rosa)) == 2
+    assert host.t3("verify").code == 0
 
 
 ATTEMPTS = """
@@ -501,18 +501,18 @@ attempt("remove", lambda: [os.unlink(shelf + "/" + name) for name in os.listdir(
 """
 
 
-def test_what_a_user_tries_on_the_store_changes_nothing(land: Land, rosa: User) -> None:
+def test_what_a_user_tries_on_the_store_changes_nothing(host: Host, rosa: User) -> None:
     """Row 21."""
-    assert land.t3().code == 0
-    before = files(land.store)
+    assert host.t3().code == 0
+    before = files(host.store)
     tried = subprocess.run(
-        [sys.executable, "-I", "-c", ATTEMPTS, str(land.store), str(land.account_dir(rosa))],
+        [sys.executable, "-I", "-c", ATTEMPTS, str(host.store), str(host.account_dir(rosa))],
         user=rosa.uid, group=rosa.gid, extra_groups=[], cwd="/", capture_output=True, text=True, check=True, timeout=30,
     )  # fmt: skip
     assert len(tried.stdout.splitlines()) == 9
     assert "went through" not in tried.stdout, tried.stdout
-    assert files(land.store) == before
-    assert land.t3().code == 0
+    assert files(host.store) == before
+    assert host.t3().code == 0
 
 
 # --- only looking
@@ -538,13 +538,13 @@ def read_only(folder: Path) -> Iterator[None]:
 
 
 def test_a_store_on_a_read_only_mount_is_listed_and_proven_and_not_touched(
-    land: Land, rosa: User
+    host: Host, rosa: User
 ) -> None:
     """Row 23."""
-    assert land.t3("run", "--label", "prebump-0.0.25").code == 0
-    assert land.t3().code == 0
-    before = files(land.store)
-    with read_only(land.store):
+    assert host.t3("run", "--label", "prebump-0.0.25").code == 0
+    assert host.t3().code == 0
+    before = files(host.store)
+    with read_only(host.store):
         for words in (
             ("list",),
             ("list", "--json"),
@@ -552,28 +552,28 @@ def test_a_store_on_a_read_only_mount_is_listed_and_proven_and_not_touched(
             ("verify", "--json"),
             ("verify", rosa.name, "--at", "latest"),
         ):
-            answer = land.t3(*words)
+            answer = host.t3(*words)
             assert (answer.code, "Traceback" in answer.err) == (0, False), answer
-        assert files(land.store) == before
-        refused = land.t3()
+        assert files(host.store) == before
+        refused = host.t3()
         assert refused.code == 1
         assert "Read-only file system" in refused.out + refused.err
-    assert files(land.store) == before
+    assert files(host.store) == before
 
 
 def test_a_snapshot_opened_plainly_makes_no_sidecars_and_stays_as_it_is(
-    land: Land, rosa: User
+    host: Host, rosa: User
 ) -> None:
     """Row 23: as somebody who looks into it by hand would, and as root, whom its mode stops in
     nothing."""
-    assert land.t3().code == 0
-    before = files(land.store)
-    [snapshot] = land.snapshots(rosa)
+    assert host.t3().code == 0
+    before = files(host.store)
+    [snapshot] = host.snapshots(rosa)
     with closing(sqlite3.connect(snapshot)) as connection:
         assert connection.execute("PRAGMA journal_mode").fetchone() == ("delete",)
         assert connection.execute("SELECT count(*) FROM effect_sql_migrations").fetchone() == (30,)
-        assert set(files(land.store)) == set(before)
-    assert files(land.store) == before
+        assert set(files(host.store)) == set(before)
+    assert files(host.store) == before
 
 
 def flip_a_bit(data: Path, manifest: Path) -> None:
@@ -632,21 +632,21 @@ def change(**changes: object) -> Callable[[Path, Path], None]:
     ],
 )
 def test_verify_finds_what_is_not_as_it_was_sealed_and_proves_the_others(
-    harm: Callable[[Path, Path], None], land: Land, rosa: User
+    harm: Callable[[Path, Path], None], host: Host, rosa: User
 ) -> None:
     """Row 23: the smallest change there is."""
     for _ in range(2):
         commit_row(rosa)
-        assert land.t3().code == 0
-    newest, oldest = listed(land, rosa)
+        assert host.t3().code == 0
+    newest, oldest = listed(host, rosa)
     data = Path(oldest["path"])
     harm(data, data.with_suffix(".json"))
-    answer = land.t3("verify", "--all")
+    answer = host.t3("verify", "--all")
     assert answer.code == 1, answer
     assert f"WARN: {rosa.name} {oldest['name']} does NOT verify: " in answer.out
     assert f"verified {rosa.name} {newest['name']} (" in answer.out
     assert "Traceback" not in answer.err
-    document = land.t3("verify", rosa.name, "--all", "--json")
+    document = host.t3("verify", rosa.name, "--all", "--json")
     assert document.code == 1
     assert [entry["verifies"] for entry in document.account(rosa.name)["snapshots"]] == [
         True,
@@ -656,13 +656,13 @@ def test_verify_finds_what_is_not_as_it_was_sealed_and_proves_the_others(
 
 
 def test_a_snapshot_whose_manifest_is_broken_is_told_of_counts_for_nothing_and_stays(
-    land: Land, rosa: User
+    host: Host, rosa: User
 ) -> None:
     """Row 23 and Row 24."""
     for _ in range(2):
         commit_row(rosa)
-        assert land.t3().code == 0
-    data = Path(listed(land, rosa)[1]["path"])
+        assert host.t3().code == 0
+    data = Path(listed(host, rosa)[1]["path"])
     manifest = data.with_suffix(".json")
     sound = json.loads(manifest.read_text())
     for text in (
@@ -679,39 +679,39 @@ def test_a_snapshot_whose_manifest_is_broken_is_told_of_counts_for_nothing_and_s
         manifest.unlink()
         if text is not None:
             manifest.write_text(text, encoding="latin-1")
-        answer = land.t3("list")
+        answer = host.t3("list")
         assert answer.code == 0, answer
         assert f"not counted: no valid manifest: {data.name}" in answer.out
-    assert f"WARN: {rosa.name} {data.name} is not counted" in land.t3("verify").out
-    assert land.t3("run", "--keep", "1").code == 0
+    assert f"WARN: {rosa.name} {data.name} is not counted" in host.t3("verify").out
+    assert host.t3("run", "--keep", "1").code == 0
     assert data.exists()
 
 
 # --- other ways to call it
 
 
-def test_a_dry_run_writes_nothing_at_all(land: Land, rosa: User) -> None:
-    before = files(land.folder)
-    answer = land.t3("run", "--dry-run")
+def test_a_dry_run_writes_nothing_at_all(host: Host, rosa: User) -> None:
+    before = files(host.folder)
+    answer = host.t3("run", "--dry-run")
     assert answer.code == 0, answer
     assert f"would back up {rosa.name}: {rosa.database} (" in answer.out
-    assert files(land.folder) == before
-    assert not land.store.exists()
-    assert land.t3().code == 0
-    before = files(land.folder)
-    assert land.t3("run", "--dry-run", "--keep", "1").code == 0
-    assert files(land.folder) == before
+    assert files(host.folder) == before
+    assert not host.store.exists()
+    assert host.t3().code == 0
+    before = files(host.folder)
+    assert host.t3("run", "--dry-run", "--keep", "1").code == 0
+    assert files(host.folder) == before
 
 
 def test_several_accounts_at_once_are_as_good_as_one_after_the_other(
-    land: Land, make_user, rosa: User
+    host: Host, make_user, rosa: User
 ) -> None:
     users = [rosa] + [
         make_user(f"s-runs{number}", DATA / "state-0.0.24.sqlite") for number in range(4)
     ]
     users[2].database.unlink()
-    land.write_map(*reversed(users), "t3t-nobody-such")
-    answer = land.t3("run", "--jobs", "3", "--json")
+    host.write_map(*reversed(users), "t3t-nobody-such")
+    answer = host.t3("run", "--jobs", "3", "--json")
     assert answer.code == 1, answer
     found = {entry["user"]: entry["outcome"] for entry in answer.document["accounts"]}
     expected = {user.name: "backed_up" for user in users} | {
@@ -720,20 +720,20 @@ def test_several_accounts_at_once_are_as_good_as_one_after_the_other(
     }
     assert found == expected
     assert answer.err.count("backed up ") == 4
-    proven = land.t3("verify", "--json")
+    proven = host.t3("verify", "--json")
     assert proven.code == 0
     assert [len(entry["snapshots"]) for entry in proven.document["accounts"]] == [1, 1, 1, 1]
     for user in users:
-        for snapshot in land.snapshots(user):
+        for snapshot in host.snapshots(user):
             assert (
                 hashlib.sha256(snapshot.read_bytes()).hexdigest()
                 == json.loads(snapshot.with_suffix(".json").read_text())["sha256"]
             )
 
 
-def test_with_json_the_document_is_alone_on_standard_output(land: Land, rosa: User) -> None:
-    land.write_map(rosa, "t3t-nobody-such")
-    run = land.t3("run", "--json")
+def test_with_json_the_document_is_alone_on_standard_output(host: Host, rosa: User) -> None:
+    host.write_map(rosa, "t3t-nobody-such")
+    run = host.t3("run", "--json")
     assert run.code == 1
     assert run.account("t3t-nobody-such")["reason"].endswith("no such user on this system")
     assert set(run.account(rosa.name)) == {
@@ -751,23 +751,23 @@ def test_with_json_the_document_is_alone_on_standard_output(land: Land, rosa: Us
     assert run.err.startswith("WARN: backup FAILED for t3t-nobody-such")
     assert "done (2 accounts, 1 not well)" in run.err
     for words in (("list", "--json"), ("verify", "--json"), ("accept", rosa.name, "--json")):
-        answer = land.t3(*words)
+        answer = host.t3(*words)
         assert answer.code == 0, answer
         assert [entry["user"] for entry in answer.document["accounts"]] == [rosa.name]
-    assert "verified" in land.t3("verify", "--json").err
+    assert "verified" in host.t3("verify", "--json").err
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_run_that_is_stopped_ends_cleanly(
-    number: signal.Signals, land: Land, rosa: User, make_user
+    number: signal.Signals, host: Host, rosa: User, make_user
 ) -> None:
     """Row 27: what it had begun has no name, what it had not begun is said, and the worker is
     gone."""
     other = make_user("s-zz-last", DATA / "state-0.0.24.sqlite")
-    land.write_map(rosa, other)
-    assert land.t3().code == 0
-    before = {user.name: files(land.account_dir(user)) for user in (rosa, other)}
-    with locked_source(rosa), running(land) as run:
+    host.write_map(rosa, other)
+    assert host.t3().code == 0
+    before = {user.name: files(host.account_dir(user)) for user in (rosa, other)}
+    with locked_source(rosa), running(host) as run:
         worker = worker_of(run, rosa)
         run.send_signal(number)
         output, _ = run.communicate(timeout=20)
@@ -777,5 +777,5 @@ def test_a_run_that_is_stopped_ends_cleanly(
     assert f"WARN: backup FAILED for {rosa.name} (stopped" in output
     assert f"WARN: backup FAILED for {other.name} (not started: the run was stopped)" in output
     assert "Traceback" not in output
-    assert {user.name: files(land.account_dir(user)) for user in (rosa, other)} == before
-    assert land.t3().code == 0
+    assert {user.name: files(host.account_dir(user)) for user in (rosa, other)} == before
+    assert host.t3().code == 0

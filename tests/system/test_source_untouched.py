@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.host import Answer, Land
+from support.host import Answer, Host
 from support.users import needs_root
 
 from demo.users import User
@@ -44,11 +44,11 @@ def names_in(folder: Path) -> set[str]:
     return {path.name for path in folder.iterdir()}
 
 
-def back_up(land: Land, user: User) -> None:
+def back_up(host: Host, user: User) -> None:
     """A run that made a snapshot: it must have read what it is not to have changed."""
-    answer = land.t3()
+    answer = host.t3()
     assert answer.code == 0, answer
-    assert len(land.snapshots(user)) == 1
+    assert len(host.snapshots(user)) == 1
 
 
 def only_empty_sidecars_came(user: User, before: set[str]) -> None:
@@ -71,7 +71,7 @@ def the_user_can_write(user: User) -> None:
 
 
 def test_a_backup_changes_no_byte_of_the_source_beside_a_running_server(
-    land: Land, alice: User
+    host: Host, alice: User
 ) -> None:
     """Row 5: the server is up and idle, its WAL full of rows."""
     wal, shm = (alice.database.with_name(f"state.sqlite{suffix}") for suffix in ("-wal", "-shm"))
@@ -80,7 +80,7 @@ def test_a_backup_changes_no_byte_of_the_source_beside_a_running_server(
         assert wal.stat().st_size > 0
         names, before = names_in(alice.database.parent), [facts(alice.database), facts(wal)]
         mapped = (shm.stat().st_ino, shm.stat().st_mode, shm.stat().st_uid, shm.stat().st_size)
-        back_up(land, alice)
+        back_up(host, alice)
         assert [facts(alice.database), facts(wal)] == before
         assert (
             shm.stat().st_ino,
@@ -94,7 +94,7 @@ def test_a_backup_changes_no_byte_of_the_source_beside_a_running_server(
 
 
 def test_a_backup_changes_no_byte_of_the_source_of_a_stopped_server(
-    land: Land, alice: User
+    host: Host, alice: User
 ) -> None:
     """Row 5, Row 6: it was stopped cleanly and left the database alone; afterwards its user can
     open and write."""
@@ -102,13 +102,13 @@ def test_a_backup_changes_no_byte_of_the_source_of_a_stopped_server(
         writer.stop()
     names, before = names_in(alice.database.parent), facts(alice.database)
     assert names == {"state.sqlite"}
-    back_up(land, alice)
+    back_up(host, alice)
     assert facts(alice.database) == before
     only_empty_sidecars_came(alice, names)
     the_user_can_write(alice)
 
 
-def test_a_backup_changes_no_byte_of_what_a_killed_server_left(land: Land, alice: User) -> None:
+def test_a_backup_changes_no_byte_of_what_a_killed_server_left(host: Host, alice: User) -> None:
     """Row 5, Row 6: kill -9 left a WAL: it is neither written back nor removed; afterwards its user
     can open and write."""
     wal = alice.database.with_name("state.sqlite-wal")
@@ -116,13 +116,13 @@ def test_a_backup_changes_no_byte_of_what_a_killed_server_left(land: Land, alice
         writer.kill()
     assert wal.stat().st_size > 0
     names, before = names_in(alice.database.parent), [facts(alice.database), facts(wal)]
-    back_up(land, alice)
+    back_up(host, alice)
     assert [facts(alice.database), facts(wal)] == before
     only_empty_sidecars_came(alice, names)
     the_user_can_write(alice)
 
 
-def test_a_killed_servers_wal_without_its_index_is_left_as_it_is(land: Land, alice: User) -> None:
+def test_a_killed_servers_wal_without_its_index_is_left_as_it_is(host: Host, alice: User) -> None:
     """Row 5, Row 6: after a power cut there is a -wal and no -shm; SQLite rebuilds the index, and
     nothing else."""
     wal, shm = (alice.database.with_name(f"state.sqlite{suffix}") for suffix in ("-wal", "-shm"))
@@ -130,38 +130,38 @@ def test_a_killed_servers_wal_without_its_index_is_left_as_it_is(land: Land, ali
         writer.kill()
     shm.unlink()
     names, before = names_in(alice.database.parent), [facts(alice.database), facts(wal)]
-    back_up(land, alice)
+    back_up(host, alice)
     assert [facts(alice.database), facts(wal)] == before
     only_empty_sidecars_came(alice, names)
     the_user_can_write(alice)
 
 
 def test_the_copy_of_a_killed_servers_database_has_what_is_in_its_wal(
-    land: Land, alice: User
+    host: Host, alice: User
 ) -> None:
     """Row 5: left untouched does not mean left out."""
     with Writer(alice.database, user=alice.name) as writer:
         writer.kill()
-    back_up(land, alice)
+    back_up(host, alice)
     rows = []
-    for path in (land.snapshots(alice)[0], _rescued(alice, land)):
+    for path in (host.snapshots(alice)[0], _rescued(alice, host)):
         with sqlite3.connect(path) as database:
             rows.append(list(database.iterdump()))
     assert rows[0] == rows[1]
 
 
-def _rescued(user: User, land: Land) -> Path:
+def _rescued(user: User, host: Host) -> Path:
     """What a next server would see: the database and its WAL, copied together while nobody has them
     open."""
     for suffix in ("", "-wal"):
-        shutil.copyfile(f"{user.database}{suffix}", land.folder / f"rescued{suffix}")
-    return land.folder / "rescued"
+        shutil.copyfile(f"{user.database}{suffix}", host.folder / f"rescued{suffix}")
+    return host.folder / "rescued"
 
 
 @pytest.mark.skipif(shutil.which("setpriv") is None, reason="needs setpriv")
 @pytest.mark.parametrize("wal_left", [False, True])
 def test_a_user_is_not_locked_out_by_a_root_that_may_not_give_files_away(
-    land: Land, alice: User, wal_left: bool
+    host: Host, alice: User, wal_left: bool
 ) -> None:
     """Row 6: without CAP_CHOWN, sidecars made by root would stay root's; here the user makes
     them."""
@@ -170,26 +170,26 @@ def test_a_user_is_not_locked_out_by_a_root_that_may_not_give_files_away(
     if wal_left:
         alice.database.with_name("state.sqlite-shm").unlink()
     names = names_in(alice.database.parent)
-    line = ["setpriv", "--bounding-set=-chown,-fowner", *land.command("run")]
+    line = ["setpriv", "--bounding-set=-chown,-fowner", *host.command("run")]
     done = subprocess.run(
-        line, env=land.env(), cwd="/", capture_output=True, text=True, check=False
+        line, env=host.env(), cwd="/", capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, Answer(done.returncode, done.stdout, done.stderr)
-    assert len(land.snapshots(alice)) == 1
+    assert len(host.snapshots(alice)) == 1
     only_empty_sidecars_came(alice, names)
     the_user_can_write(alice)
 
 
 def test_a_run_that_fails_changes_nothing_either(
-    land: Land, make_user: Callable[..., User], small: Path
+    host: Host, make_user: Callable[..., User], small: Path
 ) -> None:
     """Row 5: a damaged database stays what it is, for whoever has to rescue it."""
     alice = make_user("alice", small)
-    land.write_map(alice)
+    host.write_map(alice)
     with alice.database.open("r+b") as file:
         file.seek(100)
         file.write(os.urandom(4096 * 8))
     names, before = names_in(alice.database.parent), facts(alice.database)
-    assert land.t3().code == 1
+    assert host.t3().code == 1
     assert facts(alice.database) == before
     only_empty_sidecars_came(alice, names)

@@ -13,7 +13,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from support.host import Answer, Land
+from support.host import Answer, Host
 from support.manifests import reseal
 from support.paths import DATA, ROOT
 from support.users import needs_root
@@ -27,30 +27,30 @@ TINY = DATA / "state-0.0.24.sqlite"
 
 
 @pytest.fixture
-def sam(make_user: Callable[..., User], land: Land) -> User:
+def sam(make_user: Callable[..., User], host: Host) -> User:
     """Who has a database; the map names him."""
     user = make_user("st-sam", TINY)
-    land.write_map(user)
+    host.write_map(user)
     return user
 
 
 @pytest.fixture
-def tea(make_user: Callable[..., User], land: Land, sam: User) -> User:
+def tea(make_user: Callable[..., User], host: Host, sam: User) -> User:
     """Who has none; the map names both."""
     user = make_user("st-tea")
-    land.write_map(sam, user)
+    host.write_map(sam, user)
     return user
 
 
-def change(land: Land, user: User, **values: object) -> None:
+def change(host: Host, user: User, **values: object) -> None:
     """The manifest of the one snapshot, with other values."""
-    [snapshot] = land.snapshots(user)
+    [snapshot] = host.snapshots(user)
     reseal(snapshot.with_suffix(".json"), **values)
 
 
-def check(land: Land, *words: str, **environ: str) -> Answer:
+def check(host: Host, *words: str, **environ: str) -> Answer:
     """A check: one line on standard output, whatever happens, and nothing else anywhere."""
-    answer = land.t3("status", *words, **environ)
+    answer = host.t3("status", *words, **environ)
     assert answer.err == "", answer
     assert answer.out.count("\n") == 1, answer
     assert answer.out.startswith(
@@ -60,10 +60,10 @@ def check(land: Land, *words: str, **environ: str) -> Answer:
 
 
 def test_after_a_run_all_is_well_and_an_account_without_a_database_is_too(
-    land: Land, sam: User, tea: User
+    host: Host, sam: User, tea: User
 ) -> None:
-    assert land.t3().code == 0
-    answer = land.t3("status", "--json")
+    assert host.t3().code == 0
+    answer = host.t3("status", "--json")
     assert (answer.code, answer.document["state"], answer.err) == (0, "ok", "")
     found = answer.account(sam.name)
     assert (found["state"], found["good"], found["snapshots"], found["bytes"]) == (
@@ -78,7 +78,7 @@ def test_after_a_run_all_is_well_and_an_account_without_a_database_is_too(
         "ok",
         "no database",
     )
-    plain = land.t3("status")
+    plain = host.t3("status")
     assert plain.code == 0
     assert [line.split()[0] for line in plain.out.splitlines()[:3]] == [
         "ACCOUNT",
@@ -86,65 +86,65 @@ def test_after_a_run_all_is_well_and_an_account_without_a_database_is_too(
         tea.name,
     ]
     assert "not copied: " in plain.out
-    line = check(land, "--nagios")
+    line = check(host, "--nagios")
     assert line.code == 0
     assert f"'{sam.name}_age'=" in line.out
 
 
 def test_before_the_first_run_each_account_of_the_map_is_critical(
-    land: Land, sam: User, tea: User
+    host: Host, sam: User, tea: User
 ) -> None:
-    land.store.mkdir(mode=0o700)
-    answer = land.t3("status")
+    host.store.mkdir(mode=0o700)
+    answer = host.t3("status")
     assert answer.code == 1
     assert answer.out.count("critical: never backed up") == 2
-    assert check(land, "--nagios").code == 2
+    assert check(host, "--nagios").code == 2
 
 
 def test_what_failed_is_told_with_its_reason_until_it_goes_well_again(
-    land: Land, sam: User
+    host: Host, sam: User
 ) -> None:
-    assert land.t3().code == 0
+    assert host.t3().code == 0
     sam.database.rename(sam.home / "away")
-    assert land.t3().code == 1
-    answer = land.t3("status")
+    assert host.t3().code == 1
+    answer = host.t3("status")
     assert answer.code == 0, "a snapshot is fresh"
     assert f"{sam.name}: last error " in answer.out
     assert "was it deleted?" in answer.out
-    assert check(land, "--nagios").code == 1
+    assert check(host, "--nagios").code == 1
     (sam.home / "away").rename(sam.database)
-    assert land.t3().code == 0
-    assert "last error" not in land.t3("status").out
+    assert host.t3().code == 0
+    assert "last error" not in host.t3("status").out
 
 
-def test_a_suspect_one_is_critical_until_it_is_accepted(land: Land, sam: User) -> None:
-    assert land.t3().code == 0
-    assert land.t3("run", "--label", "second").code == 0
+def test_a_suspect_one_is_critical_until_it_is_accepted(host: Host, sam: User) -> None:
+    assert host.t3().code == 0
+    assert host.t3("run", "--label", "second").code == 0
     reseal(
-        land.snapshots(sam)[-1].with_suffix(".json"),
+        host.snapshots(sam)[-1].with_suffix(".json"),
         verdict="suspect",
         reasons=["half of it is gone"],
     )
-    answer = check(land, "--nagios")
+    answer = check(host, "--nagios")
     assert answer.code == 2
     assert (
         f"(half of it is gone); nothing is pruned until: t3-backup-state accept {sam.name}"
         in answer.out
     )
-    assert land.t3("accept", sam.name).code == 0
-    assert check(land, "--nagios").code == 0
+    assert host.t3("accept", sam.name).code == 0
+    assert check(host, "--nagios").code == 0
 
 
-def test_the_thresholds_decide(land: Land, sam: User) -> None:
-    assert land.t3().code == 0
-    change(land, sam, taken_at="2026-01-02T03:04:05Z")
-    assert check(land, "--nagios").code == 2
-    assert check(land, "--nagios", "--max-age", "5000w").code == 0
-    assert check(land, "--nagios", "--max-age", "5000w", "--min-snapshots", "2").code == 1
+def test_the_thresholds_decide(host: Host, sam: User) -> None:
+    assert host.t3().code == 0
+    change(host, sam, taken_at="2026-01-02T03:04:05Z")
+    assert check(host, "--nagios").code == 2
+    assert check(host, "--nagios", "--max-age", "5000w").code == 0
+    assert check(host, "--nagios", "--max-age", "5000w", "--min-snapshots", "2").code == 1
 
 
 def test_a_database_that_has_not_changed_for_days_is_well_in_status_doctor_and_report_alike(
-    land: Land, sam: User
+    host: Host, sam: User
 ) -> None:
     """As long as runs find it unchanged; once none has for as long, all three say that it is
     old."""
@@ -152,38 +152,38 @@ def test_a_database_that_has_not_changed_for_days_is_well_in_status_doctor_and_r
 
     def judged() -> tuple[str, str, bool]:
         """How the status, the doctor, and the report (well or not) have it."""
-        checks = land.t3("doctor", "--json").document["checks"]
+        checks = host.t3("doctor", "--json").document["checks"]
         [found] = [one["status"] for one in checks if one["name"] == f"snapshots {sam.name}"]
-        page = land.t3("report", "--html", "-").out
+        page = host.t3("report", "--html", "-").out
         assert ("All is well" in page) is not ("a look:" in page)
-        return land.t3("status", "--json").account(sam.name)["state"], found, "All is well" in page
+        return host.t3("status", "--json").account(sam.name)["state"], found, "All is well" in page
 
     long_ago = format_time(utc_now() - timedelta(days=5))
-    assert land.t3().code == 0
-    change(land, sam, taken_at=long_ago)
+    assert host.t3().code == 0
+    change(host, sam, taken_at=long_ago)
     assert judged() == ("critical", "fail", False)
-    assert land.t3().code == 0
-    assert land.t3("status", "--json").account(sam.name)["last_attempt"]["outcome"] == "unchanged"
+    assert host.t3().code == 0
+    assert host.t3("status", "--json").account(sam.name)["last_attempt"]["outcome"] == "unchanged"
     assert judged() == ("ok", "ok", True)
-    ledger = json.loads((land.store / "attempts.json").read_text())
+    ledger = json.loads((host.store / "attempts.json").read_text())
     for attempt in ledger["accounts"][sam.name]:
         attempt["at"] = long_ago
-    (land.store / "attempts.json").write_text(json.dumps(ledger))
+    (host.store / "attempts.json").write_text(json.dumps(ledger))
     assert judged() == ("critical", "fail", False)
 
 
 def test_somebody_who_left_the_map_is_a_warning_and_a_shelf_of_the_user_s_own_is_critical(
-    land: Land, sam: User, make_user: Callable[..., User]
+    host: Host, sam: User, make_user: Callable[..., User]
 ) -> None:
-    assert land.t3().code == 0
-    sam.give(land.account_dir(sam))
-    answer = check(land, "--nagios")
+    assert host.t3().code == 0
+    sam.give(host.account_dir(sam))
+    answer = check(host, "--nagios")
     assert answer.code == 2
     assert "takes it over" in answer.out
-    os.chown(land.account_dir(sam), 0, 0)
-    land.write_map(make_user("st-new", TINY))
-    assert land.t3().code == 0
-    answer = check(land, "--nagios")
+    os.chown(host.account_dir(sam), 0, 0)
+    host.write_map(make_user("st-new", TINY))
+    assert host.t3().code == 0
+    answer = check(host, "--nagios")
     assert (answer.code, "not in the map" in answer.out) == (1, True)
 
 
@@ -203,32 +203,32 @@ def picture(folder: Path) -> dict[str, tuple[object, ...]]:
     }
 
 
-def test_nothing_is_written_and_no_lock_is_taken(land: Land, sam: User, tea: User) -> None:
-    assert land.t3().code == 0
-    (land.store / "attempts.json").write_text("broken")
-    before = picture(land.folder)
-    held = os.open(land.store, os.O_RDONLY)
+def test_nothing_is_written_and_no_lock_is_taken(host: Host, sam: User, tea: User) -> None:
+    assert host.t3().code == 0
+    (host.store / "attempts.json").write_text("broken")
+    before = picture(host.folder)
+    held = os.open(host.store, os.O_RDONLY)
     try:
         fcntl.flock(held, fcntl.LOCK_EX)
-        answer = land.t3("status")
+        answer = host.t3("status")
         assert (answer.code, "attempts.json can't be read" in answer.out) == (1, True), (
             "without it, nobody was skipped"
         )
-        assert check(land, "--nagios", sam.name).code == 1
+        assert check(host, "--nagios", sam.name).code == 1
     finally:
         os.close(held)
-    assert picture(land.folder) == before
+    assert picture(host.folder) == before
 
 
-def test_nothing_that_was_noted_of_a_user_s_is_obeyed_by_a_terminal(land: Land, sam: User) -> None:
-    assert land.t3().code == 0
-    ledger = json.loads((land.store / "attempts.json").read_text())
+def test_nothing_that_was_noted_of_a_user_s_is_obeyed_by_a_terminal(host: Host, sam: User) -> None:
+    assert host.t3().code == 0
+    ledger = json.loads((host.store / "attempts.json").read_text())
     [entry] = ledger["accounts"][sam.name]
     entry |= {"outcome": "failed", "reason": "a\x1b[31mb\r\nc|d\u202e"}
-    (land.store / "attempts.json").write_text(json.dumps(ledger))
-    assert "a?[31mb??c|d?" in land.t3("status").out
-    assert "\x1b" not in land.t3("status").out
-    assert "(a?[31mb??c/d?)" in check(land, "--nagios").out
+    (host.store / "attempts.json").write_text(json.dumps(ledger))
+    assert "a?[31mb??c|d?" in host.t3("status").out
+    assert "\x1b" not in host.t3("status").out
+    assert "(a?[31mb??c/d?)" in check(host, "--nagios").out
 
 
 # --- a check that can't be done
@@ -257,58 +257,58 @@ def test_nothing_that_was_noted_of_a_user_s_is_obeyed_by_a_terminal(land: Land, 
     ],
 )
 def test_wrong_use_and_what_can_t_be_read_are_unknown(
-    words: tuple[str, ...], land: Land, sam: User
+    words: tuple[str, ...], host: Host, sam: User
 ) -> None:
-    assert land.t3().code == 0
-    assert check(land, *words).code == 3
+    assert host.t3().code == 0
+    assert check(host, *words).code == 3
 
 
 def test_a_check_is_asked_for_by_the_whole_option_and_an_abbreviation_is_wrong_use(
-    land: Land, sam: User
+    host: Host, sam: User
 ) -> None:
-    assert land.t3().code == 0
+    assert host.t3().code == 0
     for words in (("status", "--nag"), ("list", "--nagios"), ("status", "--max", "2d")):
-        answer = land.t3(*words)
+        answer = host.t3(*words)
         assert (answer.code, answer.out, "unrecognized arguments" in answer.err) == (2, "", True), (
             answer
         )
 
 
-def test_no_accounts_at_all_and_senseless_settings_are_unknown(land: Land, sam: User) -> None:
-    land.store.mkdir(mode=0o700)
-    land.map.write_text("# nobody\n")
-    assert "no accounts" in check(land, "--nagios").out
-    assert check(land, "--nagios", T3_BACKUP_KEEP="many").code == 3
+def test_no_accounts_at_all_and_senseless_settings_are_unknown(host: Host, sam: User) -> None:
+    host.store.mkdir(mode=0o700)
+    host.map.write_text("# nobody\n")
+    assert "no accounts" in check(host, "--nagios").out
+    assert check(host, "--nagios", T3_BACKUP_KEEP="many").code == 3
 
 
-def test_a_mistake_of_ours_is_unknown_and_no_traceback(land: Land, sam: User) -> None:
+def test_a_mistake_of_ours_is_unknown_and_no_traceback(host: Host, sam: User) -> None:
     program = (
         "import sys; from t3_backup.monitor import status as health_report; from t3_backup.cli.main import main\n"
         "health_report.nagios = lambda _: 1 / 0\n"
         "sys.exit(main(['status', '--nagios']))"
     )
-    assert land.t3().code == 0
+    assert host.t3().code == 0
     line = [sys.executable, "-c", program]
     done = subprocess.run(
-        line, env=land.env(), cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
+        line, env=host.env(), cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
     )
     assert (done.returncode, done.stderr, done.stdout.count("\n")) == (3, "", 1)
     assert done.stdout.startswith("T3-BACKUP UNKNOWN - internal error")
 
 
-def test_for_people_the_same_is_an_error_as_with_every_command(land: Land, sam: User) -> None:
-    assert (land.t3("status").code, land.t3("status", "--max-age", "soon").code) == (1, 2)
-    assert land.t3("status").err.startswith("t3-backup-state: no store at ")
-    assert "is no time span such as 90m" in land.t3("status", "--max-age", "soon").err
+def test_for_people_the_same_is_an_error_as_with_every_command(host: Host, sam: User) -> None:
+    assert (host.t3("status").code, host.t3("status", "--max-age", "soon").code) == (1, 2)
+    assert host.t3("status").err.startswith("t3-backup-state: no store at ")
+    assert "is no time span such as 90m" in host.t3("status", "--max-age", "soon").err
 
 
 # --- somebody who is not root
 
 
-def test_somebody_else_sees_his_own_account_in_his_own_store(land: Land, sam: User) -> None:
+def test_somebody_else_sees_his_own_account_in_his_own_store(host: Host, sam: User) -> None:
     def own(*words: str, dest: Path) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            land.command(*words, "--dest", str(dest)), env=land.env(), cwd=ROOT, user=sam.uid, group=sam.gid, extra_groups=[],
+            host.command(*words, "--dest", str(dest)), env=host.env(), cwd=ROOT, user=sam.uid, group=sam.gid, extra_groups=[],
             capture_output=True, text=True, timeout=60, check=False,
         )  # fmt: skip
 
@@ -320,7 +320,7 @@ def test_somebody_else_sees_his_own_account_in_his_own_store(land: Land, sam: Us
         [account["user"] for account in json.loads(done.stdout)["accounts"]],
     ) == (0, [sam.name])
     assert own("status", "--nagios", dest=mine).returncode == 0
-    assert land.t3().code == 0
-    done = own("status", "--nagios", dest=land.store)
+    assert host.t3().code == 0
+    done = own("status", "--nagios", dest=host.store)
     assert (done.returncode, done.stderr) == (3, "")
     assert "can't be opened by you" in done.stdout

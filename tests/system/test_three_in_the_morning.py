@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from support import sandbox
 from support.databases import commit_row
-from support.host import Land
+from support.host import Host
 from support.processes import children, status_of, until
 from support.users import needs_root
 
@@ -24,16 +24,16 @@ pytestmark = needs_root
 
 
 @pytest.fixture
-def five(land: Land, make_user: Callable[..., User], small: Path) -> list[User]:
+def five(host: Host, make_user: Callable[..., User], small: Path) -> list[User]:
     """Five users with databases, in the map."""
     users = [make_user(f"m-{name}", small) for name in ("ann", "ben", "cyd", "dan", "eve")]
-    land.write_map(*users)
+    host.write_map(*users)
     return users
 
 
 @pytest.mark.skipif(sandbox.ACTIVE, reason="by hand, at a terminal")
 def test_ctrl_z_puts_no_run_to_sleep(
-    land: Land, make_user: Callable[..., User], grown: Callable[[int], Path]
+    host: Host, make_user: Callable[..., User], grown: Callable[[int], Path]
 ) -> None:
     """Row 2: asleep, the worker would hold the server's -wal, and nobody would be awake to end it.
 
@@ -41,11 +41,11 @@ def test_ctrl_z_puts_no_run_to_sleep(
     passes SIGTSTP over.
     """
     user = make_user("m-ann", grown(100))
-    land.write_map(user)
+    host.write_map(user)
     with Writer(user.database, user=user.name):
         run = subprocess.Popen(
-            land.command("run"),
-            env=land.env(),
+            host.command("run"),
+            env=host.env(),
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -55,7 +55,7 @@ def test_ctrl_z_puts_no_run_to_sleep(
         # again.
         try:
             while run.poll() is None:
-                if land.account_dir(user).exists():
+                if host.account_dir(user).exists():
                     os.killpg(run.pid, signal.SIGTSTP)
                 assert status_of(run.pid)["State"][0] != "T"
         finally:
@@ -65,26 +65,26 @@ def test_ctrl_z_puts_no_run_to_sleep(
     assert "verified" in out
 
 
-def test_who_no_longer_listens_costs_nobody_his_backup(land: Land, five: list[User]) -> None:
+def test_who_no_longer_listens_costs_nobody_his_backup(host: Host, five: list[User]) -> None:
     """Row 20: a full disk under a redirected output, and a pipe that is closed: all are backed up,
     and the exit code says it."""
     with Path("/dev/full").open("w") as full:
         done = subprocess.run(
-            land.command("run"),
-            env=land.env(),
+            host.command("run"),
+            env=host.env(),
             stdout=full,
             stderr=subprocess.PIPE,
             text=True,
             check=False,
         )
     assert done.returncode == 1, done
-    assert [len(land.snapshots(user)) for user in five] == [1] * 5
+    assert [len(host.snapshots(user)) for user in five] == [1] * 5
     commit_row(*five)
     reading, writing = os.pipe()
     os.close(reading)
     done = subprocess.run(
-        land.command("run"),
-        env=land.env(),
+        host.command("run"),
+        env=host.env(),
         stdout=writing,
         stderr=subprocess.PIPE,
         text=True,
@@ -93,19 +93,19 @@ def test_who_no_longer_listens_costs_nobody_his_backup(land: Land, five: list[Us
     os.close(writing)
     assert done.returncode == 1, done
     assert "Traceback" not in done.stderr
-    assert [len(land.snapshots(user)) for user in five] == [2] * 5
+    assert [len(host.snapshots(user)) for user in five] == [2] * 5
 
 
 @pytest.mark.parametrize("words", [["run"], ["list"], ["verify"]])
 def test_a_document_that_nobody_takes_is_one_line_and_exit_code_1(
-    land: Land, alice: User, words: list[str]
+    host: Host, alice: User, words: list[str]
 ) -> None:
     """Row 20."""
-    assert land.t3().code == 0
+    assert host.t3().code == 0
     with Path("/dev/full").open("w") as full:
         done = subprocess.run(
-            land.command(*words, "--json"),
-            env=land.env(),
+            host.command(*words, "--json"),
+            env=host.env(),
             stdout=full,
             stderr=subprocess.PIPE,
             text=True,
@@ -117,26 +117,26 @@ def test_a_document_that_nobody_takes_is_one_line_and_exit_code_1(
 
 
 def test_a_snapshot_that_cannot_be_pruned_is_a_warning_beside_a_good_backup(
-    land: Land, alice: User
+    host: Host, alice: User
 ) -> None:
     """Row 13: what was taken is there, what should go is told of, and nothing else goes in its
     place."""
     for _ in range(2):
-        assert land.t3().code == 0
+        assert host.t3().code == 0
         commit_row(alice)
-    oldest = Path(land.t3("list", "--json").account(alice.name)["snapshots"][-1]["path"])
+    oldest = Path(host.t3("list", "--json").account(alice.name)["snapshots"][-1]["path"])
     oldest.unlink()
     oldest.mkdir()
-    answer = land.t3("run", "--keep", "1", "--json")
+    answer = host.t3("run", "--keep", "1", "--json")
     assert answer.code == 0, answer
     assert f"WARN: {alice.name}: {oldest.stem} can't be pruned: Is a directory" in answer.err
     assert answer.account(alice.name)["outcome"] == "backed_up"
     assert answer.account(alice.name)["snapshots"][0]["verdict"] == "verified"
     assert answer.account(alice.name)["pruned"] == []
-    assert len(land.snapshots(alice)) == 3
+    assert len(host.snapshots(alice)) == 3
 
 
-def test_a_name_that_the_locale_cannot_say_stops_nothing(land: Land, five: list[User]) -> None:
+def test_a_name_that_the_locale_cannot_say_stops_nothing(host: Host, five: list[User]) -> None:
     """A table of a user's own naming gets into a warning."""
     script = "PRAGMA journal_mode=delete; CREATE TABLE 表(p REFERENCES projection_threads(thread_id)); INSERT INTO 表 VALUES ('no');"
     subprocess.run(
@@ -146,49 +146,49 @@ def test_a_name_that_the_locale_cannot_say_stops_nothing(land: Land, five: list[
         check=True,
         extra_groups=[],
     )
-    answer = land.t3("run", PYTHONIOENCODING="latin-1")
+    answer = host.t3("run", PYTHONIOENCODING="latin-1")
     assert answer.code == 1, answer
     assert "Traceback" not in answer.err
     assert "rows without a parent in \\u8868" in answer.out
-    assert [len(land.snapshots(user)) for user in five[1:]] == [1] * 4
+    assert [len(host.snapshots(user)) for user in five[1:]] == [1] * 4
 
 
-def test_an_account_that_fell_out_of_the_map_is_told_of(land: Land, five: list[User]) -> None:
+def test_an_account_that_fell_out_of_the_map_is_told_of(host: Host, five: list[User]) -> None:
     """Row 20: nobody backs it up any more, and nobody would notice."""
-    assert land.t3().code == 0
-    land.write_map(*five[1:])
-    answer = land.t3()
+    assert host.t3().code == 0
+    host.write_map(*five[1:])
+    answer = host.t3()
     assert (
-        f"WARN: {five[0].name} has snapshots in {land.store}, but is not in {land.map}"
+        f"WARN: {five[0].name} has snapshots in {host.store}, but is not in {host.map}"
         in answer.out
     )
     assert answer.code == 0
-    land.map.write_text("# all gone\n")
-    assert land.t3().code == 1
-    assert land.t3("run", "--user", five[0].name).code == 0
+    host.map.write_text("# all gone\n")
+    assert host.t3().code == 1
+    assert host.t3("run", "--user", five[0].name).code == 0
 
 
-def test_a_store_on_a_disk_of_its_own_has_a_lost_and_found(land: Land, alice: User) -> None:
-    assert land.t3().code == 0
-    (land.store / "lost+found").mkdir(mode=0o700)
-    (land.store / ".snapshots").mkdir(mode=0o755)
+def test_a_store_on_a_disk_of_its_own_has_a_lost_and_found(host: Host, alice: User) -> None:
+    assert host.t3().code == 0
+    (host.store / "lost+found").mkdir(mode=0o700)
+    (host.store / ".snapshots").mkdir(mode=0o755)
     for words in (["run"], ["list"], ["verify"]):
-        answer = land.t3(*words)
+        answer = host.t3(*words)
         assert (answer.code, "lost+found" in answer.out) == (0, False), answer
 
 
-def test_a_store_behind_a_symlinked_folder_works_at_once(land: Land, alice: User) -> None:
-    (land.folder / "disk").mkdir()
-    (land.folder / "backups").symlink_to(land.folder / "disk")
-    assert land.t3("run", "--dest", str(land.folder / "backups" / "t3")).code == 0
-    assert len(list((land.folder / "disk" / "t3" / alice.name).glob("*.sqlite"))) == 1
+def test_a_store_behind_a_symlinked_folder_works_at_once(host: Host, alice: User) -> None:
+    (host.folder / "disk").mkdir()
+    (host.folder / "backups").symlink_to(host.folder / "disk")
+    assert host.t3("run", "--dest", str(host.folder / "backups" / "t3")).code == 0
+    assert len(list((host.folder / "disk" / "t3" / alice.name).glob("*.sqlite"))) == 1
 
 
 def test_verify_calls_verified_what_was_good_and_nothing_else(
-    land: Land, alice: User, grown: Callable[[int], Path]
+    host: Host, alice: User, grown: Callable[[int], Path]
 ) -> None:
     """Row 34: the runbook goes on only where the line begins with `verified`."""
-    assert land.t3().code == 0
+    assert host.t3().code == 0
     script = "DELETE FROM orchestration_events; DELETE FROM orchestration_command_receipts; DELETE FROM projection_thread_activities;"
     subprocess.run(
         ["sqlite3", str(alice.database), script],
@@ -197,8 +197,8 @@ def test_verify_calls_verified_what_was_good_and_nothing_else(
         check=True,
         extra_groups=[],
     )
-    assert land.t3().code == 1
-    answer = land.t3("verify")
+    assert host.t3().code == 1
+    answer = host.t3("verify")
     first, second = answer.out.splitlines()
     assert first.startswith(f"unchanged {alice.name} ")
     assert "suspect when it was taken" in first
@@ -207,14 +207,14 @@ def test_verify_calls_verified_what_was_good_and_nothing_else(
 
 
 def test_a_verify_that_is_stopped_accuses_no_snapshot(
-    land: Land, make_user: Callable[..., User], grown: Callable[[int], Path]
+    host: Host, make_user: Callable[..., User], grown: Callable[[int], Path]
 ) -> None:
     user = make_user("m-ann", grown(100))
-    land.write_map(user)
+    host.write_map(user)
     for _ in range(3):
         commit_row(user)
-        assert land.t3().code == 0
-    verify = land.start("verify")
+        assert host.t3().code == 0
+    verify = host.start("verify")
     assert verify.stdout is not None
     first = verify.stdout.readline()
     until(lambda: children(verify.pid), "worker at the second one")
@@ -227,18 +227,18 @@ def test_a_verify_that_is_stopped_accuses_no_snapshot(
 
 
 def test_a_proof_of_everything_lets_the_timers_run_in(
-    land: Land, make_user: Callable[..., User], grown: Callable[[int], Path]
+    host: Host, make_user: Callable[..., User], grown: Callable[[int], Path]
 ) -> None:
     """Row 33: `verify` holds the store for one snapshot at a time."""
     user = make_user("m-ann", grown(100))
-    land.write_map(user)
+    host.write_map(user)
     for _ in range(4):
-        assert land.t3("run", "--keep", "4").code == 0
+        assert host.t3("run", "--keep", "4").code == 0
         commit_row(user)
-    verify = land.start("verify")
+    verify = host.start("verify")
     assert verify.stdout is not None
     verify.stdout.readline()
-    answer = land.t3("run", "--keep", "5")
+    answer = host.t3("run", "--keep", "5")
     assert answer.code == 0, answer
     # The run had its turn while there was still something to prove, and the proof went on after it.
     assert verify.poll() is None

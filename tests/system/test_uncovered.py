@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from support.databases import commit_row
-from support.host import Land
+from support.host import Host
 from support.paths import DATA
 from support.users import needs_root
 
@@ -30,18 +30,18 @@ NAMED = f"{V2} is not backed up: this version of t3-backup copies state.sqlite a
 
 
 @pytest.fixture
-def una(make_user: Callable[..., User], land: Land) -> User:
+def una(make_user: Callable[..., User], host: Host) -> User:
     """Who has a state.sqlite; the map names her alone."""
     user = make_user("un-una", TINY)
-    land.write_map(user)
+    host.write_map(user)
     return user
 
 
 @pytest.fixture
-def vic(make_user: Callable[..., User], land: Land) -> User:
+def vic(make_user: Callable[..., User], host: Host) -> User:
     """Who has none."""
     user = make_user("un-vic")
-    land.write_map(user)
+    host.write_map(user)
     return user
 
 
@@ -63,77 +63,77 @@ def put(user: User, name: str = V2) -> Path:
 
 
 def test_a_successor_beside_the_database_fails_by_name_and_the_database_is_copied(
-    land: Land, una: User
+    host: Host, una: User
 ) -> None:
     """Row 39."""
     put(una)
     before = {path.name: path.read_bytes() for path in una.database.parent.glob(f"{V2}*")}
     assert len(before) == 3
-    answer = land.t3("run", "--json")
+    answer = host.t3("run", "--json")
     account = answer.account(una.name)
     assert (answer.code, account["outcome"], account["uncovered"]) == (1, "failed", [V2])
     assert account["reason"].startswith(NAMED)
     assert [(one["verdict"], one["bytes"]) for one in account["snapshots"]] == [
         ("verified", TINY.stat().st_size)
     ]
-    assert len(land.snapshots(una)) == 1
+    assert len(host.snapshots(una)) == 1
     assert f"WARN: backup FAILED for {una.name} ({NAMED}" in answer.err
     assert f"backed up {una.name} -> " in answer.err
     assert {name: (una.database.parent / name).read_bytes() for name in before} == before
 
 
-def test_it_fails_again_where_the_database_is_unchanged(land: Land, una: User) -> None:
+def test_it_fails_again_where_the_database_is_unchanged(host: Host, una: User) -> None:
     """Row 39. That nothing changes any more is what the old file looks like once T3 has left it."""
-    assert land.t3("run").code == 0
+    assert host.t3("run").code == 0
     put(una)
-    answers = [land.t3("run", "--json") for _ in range(2)]
+    answers = [host.t3("run", "--json") for _ in range(2)]
     for answer in answers:
         account = answer.account(una.name)
         assert (answer.code, account["outcome"], account["uncovered"]) == (1, "failed", [V2])
         assert f"unchanged {una.name}: still what " in answer.err
-    assert len(land.snapshots(una)) == 1
+    assert len(host.snapshots(una)) == 1
 
 
-def test_a_successor_alone_is_no_account_without_a_database(land: Land, vic: User) -> None:
+def test_a_successor_alone_is_no_account_without_a_database(host: Host, vic: User) -> None:
     """Row 39."""
     put(vic)
-    answer = land.t3("run")
+    answer = host.t3("run")
     assert answer.code == 1
     assert f"WARN: backup FAILED for {vic.name} ({NAMED}" in answer.out
     assert "skip" not in answer.out
-    found = land.t3("status", "--json")
+    found = host.t3("status", "--json")
     assert (found.code, found.account(vic.name)["state"], found.account(vic.name)["note"]) == (
         1,
         "critical",
         "",
     )
     assert found.account(vic.name)["uncovered"] == [V2]
-    planned = land.t3("run", "--dry-run", "--json")
+    planned = host.t3("run", "--dry-run", "--json")
     assert (planned.code, planned.account(vic.name)["outcome"]) == (1, "failed")
     assert planned.account(vic.name)["reason"].startswith(NAMED)
 
 
-def test_status_nagios_doctor_metrics_and_the_report_name_it(land: Land, una: User) -> None:
+def test_status_nagios_doctor_metrics_and_the_report_name_it(host: Host, una: User) -> None:
     """Row 39. None of them but the doctor looks into the home, and that one as its owner."""
-    textfiles = land.folder / "textfiles"
+    textfiles = host.folder / "textfiles"
     textfiles.mkdir()
-    assert land.t3("run", T3_BACKUP_TEXTFILE_DIR=str(textfiles)).code == 0
+    assert host.t3("run", T3_BACKUP_TEXTFILE_DIR=str(textfiles)).code == 0
     put(una)
-    doctor = land.t3("doctor", "--json")
+    doctor = host.t3("doctor", "--json")
     assert doctor.code == 1
     checks = [
         check for check in doctor.document["checks"] if check["name"] == f"account {una.name}"
     ]
     assert [check["status"] for check in checks] == ["fail", "ok"]
     assert checks[0]["text"].startswith(NAMED)
-    assert land.t3("run", T3_BACKUP_TEXTFILE_DIR=str(textfiles)).code == 1
-    plain = land.t3("status")
+    assert host.t3("run", T3_BACKUP_TEXTFILE_DIR=str(textfiles)).code == 1
+    plain = host.t3("status")
     assert (plain.code, f"critical: {NAMED}" in plain.out) == (1, True)
-    document = land.t3("status", "--json").account(una.name)
+    document = host.t3("status", "--json").account(una.name)
     assert (document["state"], document["uncovered"]) == ("critical", [V2])
     assert [trouble["text"].startswith(NAMED) for trouble in document["troubles"]] == [True]
     assert document["last_attempt"]["uncovered"] == document["last_error"]["uncovered"] == [V2]
-    line = land.t3("status", "--nagios")
+    line = host.t3("status", "--nagios")
     assert (line.code, line.out.startswith(f"T3-BACKUP CRITICAL - {una.name}: {NAMED}")) == (
         2,
         True,
@@ -142,32 +142,32 @@ def test_status_nagios_doctor_metrics_and_the_report_name_it(land: Land, una: Us
     assert f't3_backup_uncovered_databases{{account="{una.name}"}} 1.0' in metrics
     assert f't3_backup_last_attempt_ok{{account="{una.name}"}} 0.0' in metrics
     pytest.importorskip("jinja2")
-    assert f"{V2} is not backed up" in land.t3("report", "--html", "-").out
+    assert f"{V2} is not backed up" in host.t3("report", "--html", "-").out
 
 
-def test_what_is_taken_beside_it_counts_as_no_good_one(land: Land, una: User) -> None:
+def test_what_is_taken_beside_it_counts_as_no_good_one(host: Host, una: User) -> None:
     """Row 39. The light may not stay green for what is left behind in the old file."""
     put(una)
-    assert land.t3("run").code == 1
-    found = land.t3("status", "--json").account(una.name)
+    assert host.t3("run").code == 1
+    found = host.t3("status", "--json").account(una.name)
     assert (found["good"], found["last_good"], found["age_seconds"]) == (1, None, None)
 
 
-def test_once_it_is_gone_all_is_well_again(land: Land, una: User) -> None:
+def test_once_it_is_gone_all_is_well_again(host: Host, una: User) -> None:
     path = put(una)
-    assert land.t3("run").code == 1
+    assert host.t3("run").code == 1
     for one in path.parent.glob(f"{V2}*"):
         one.unlink()
-    assert land.t3("run").code == 0
-    found = land.t3("status", "--json").account(una.name)
+    assert host.t3("run").code == 0
+    found = host.t3("status", "--json").account(una.name)
     assert (found["state"], found["uncovered"]) == ("ok", [])
     assert found["last_good"] is not None
 
 
 @pytest.mark.parametrize("name", sorted(LOCKS))
-def test_a_lock_database_is_no_data(land: Land, una: User, name: str) -> None:
+def test_a_lock_database_is_no_data(host: Host, una: User, name: str) -> None:
     put(una, name)
-    answer = land.t3("run", "--json")
+    answer = host.t3("run", "--json")
     assert (
         answer.code,
         answer.account(una.name)["outcome"],
@@ -176,16 +176,16 @@ def test_a_lock_database_is_no_data(land: Land, una: User, name: str) -> None:
 
 
 def test_a_lock_database_and_a_folder_alone_are_an_account_without_a_database(
-    land: Land, vic: User
+    host: Host, vic: User
 ) -> None:
     for name in LOCKS:
         put(vic, name)
     (vic.database.parent / "folder.sqlite").mkdir()
-    answer = land.t3("run", "--json")
+    answer = host.t3("run", "--json")
     assert (answer.code, answer.account(vic.name)["outcome"]) == (0, "skipped")
 
 
-def test_whatever_else_is_called_a_database_is_named(land: Land, una: User) -> None:
+def test_whatever_else_is_called_a_database_is_named(host: Host, una: User) -> None:
     """Row 39. A later one, a link, one that its owner can't read, one of root's, a name that a
     terminal would obey."""
     folder = una.database.parent
@@ -194,7 +194,7 @@ def test_whatever_else_is_called_a_database_is_named(land: Land, una: User) -> N
     (folder / "closed.sqlite").touch(mode=0)
     (folder / "evil\n\x1b[2Jok.sqlite").touch()
     Path(os.fsdecode(os.fsencode(folder) + b"/\xff.sqlite")).touch()
-    answer = land.t3("run", "--json")
+    answer = host.t3("run", "--json")
     account = answer.account(una.name)
     assert (answer.code, account["outcome"], len(account["snapshots"])) == (1, "failed", 1)
     assert set(account["uncovered"]) == {
@@ -207,55 +207,55 @@ def test_whatever_else_is_called_a_database_is_named(land: Land, una: User) -> N
     assert account["reason"].startswith(
         'closed.sqlite, "evil??[2Jok.sqlite", link.sqlite and 2 more are not backed up: '
     )
-    line = land.t3("status", "--nagios").out
+    line = host.t3("status", "--nagios").out
     assert line.count("\n") == 1
     assert "\x1b" not in line
 
 
-def test_nothing_is_pruned_of_an_account_that_is_not_covered(land: Land, una: User) -> None:
+def test_nothing_is_pruned_of_an_account_that_is_not_covered(host: Host, una: User) -> None:
     """Row 39. What is on the shelf may be the last of what went into the other file; history is
     compacted all the same."""
     few = {"T3_BACKUP_KEEP": "1", "T3_BACKUP_COMPACT": "delta"}
-    assert land.t3("run", **few).code == 0
+    assert host.t3("run", **few).code == 0
     commit_row(una)
     put(una)
-    answer = land.t3("run", "--json", **few)
+    answer = host.t3("run", "--json", **few)
     account = answer.account(una.name)
     assert (account["pruned"], len(account["compacted"])) == ([], 1)
     assert account["warnings"] == [f"{una.name}: nothing is pruned: {V2} is not backed up"]
-    by_hand = land.t3("prune", "--json", **few)
+    by_hand = host.t3("prune", "--json", **few)
     assert (by_hand.code, by_hand.account(una.name)["pruned"]) == (1, [])
     assert f"WARN: {una.name}: nothing is pruned: {V2} is not backed up" in by_hand.err
-    planned = land.t3("prune", "--dry-run", **few)
+    planned = host.t3("prune", "--dry-run", **few)
     assert f"WARN: {una.name}: nothing is pruned: {V2} is not backed up" in planned.out
-    assert len(land.t3("list", "--json").account(una.name)["snapshots"]) == 2
+    assert len(host.t3("list", "--json").account(una.name)["snapshots"]) == 2
     for one in una.database.parent.glob(f"{V2}*"):
         one.unlink()
-    assert len(land.t3("run", "--json", **few).account(una.name)["pruned"]) == 1
+    assert len(host.t3("run", "--json", **few).account(una.name)["pruned"]) == 1
 
 
-def test_nor_is_it_to_make_room(land: Land, una: User) -> None:
+def test_nor_is_it_to_make_room(host: Host, una: User) -> None:
     """Row 39. Where the account may take no more, the newest copy is what is not made."""
     few = {"T3_BACKUP_KEEP": "1", "T3_BACKUP_MAX_BYTES": str(TINY.stat().st_size * 3 // 2)}
-    assert land.t3("run", **few).code == 0
-    [kept] = land.snapshots(una)
+    assert host.t3("run", **few).code == 0
+    [kept] = host.snapshots(una)
     commit_row(una)
     put(una)
-    answer = land.t3("run", "--json", **few)
+    answer = host.t3("run", "--json", **few)
     assert (
         answer.code,
         answer.account(una.name)["uncovered"],
         answer.account(una.name)["pruned"],
     ) == (1, [V2], [])
     assert "(T3_BACKUP_MAX_BYTES)" in answer.account(una.name)["reason"]
-    assert land.snapshots(una) == [kept]
+    assert host.snapshots(una) == [kept]
 
 
 def test_a_folder_of_the_home_that_cannot_be_listed_fails_and_says_so(
-    land: Land, una: User
+    host: Host, una: User
 ) -> None:
     una.database.parent.chmod(0o311)
-    answer = land.t3("run", "--json")
+    answer = host.t3("run", "--json")
     assert (answer.code, answer.account(una.name)["outcome"]) == (1, "failed")
     assert (
         f"{una.database.parent} can't be listed (Permission denied)"
@@ -264,16 +264,16 @@ def test_a_folder_of_the_home_that_cannot_be_listed_fails_and_says_so(
 
 
 def test_a_version_is_not_changed_where_its_data_would_not_be_kept(
-    land: Land, una: User, make_user: Callable[..., User], monkeypatch: pytest.MonkeyPatch
+    host: Host, una: User, make_user: Callable[..., User], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Row 39. What is taken of a version that failed is kept as far as it goes: it must not keep
     anybody on that version."""
     from t3_backup.autoupdate import snapshots as module
 
     monkeypatch.setattr(module, "COMMAND", (sys.executable, "-m", "t3_backup.cli.main"))
-    for name, value in land.env().items():
+    for name, value in host.env().items():
         monkeypatch.setenv(name, value)
-    snapshots = Snapshots(land.store)
+    snapshots = Snapshots(host.store)
     assert snapshots.take_snapshot(una.name, "prebump-0.0.25").verdict == "verified"
     assert snapshots.why_uncovered(una.name) == ""
     put(una)
@@ -289,12 +289,12 @@ def test_a_version_is_not_changed_where_its_data_would_not_be_kept(
     assert snapshots.why_uncovered(other.name).startswith(NAMED)
 
 
-def test_the_log_and_the_ledger_name_it(land: Land, una: User) -> None:
+def test_the_log_and_the_ledger_name_it(host: Host, una: User) -> None:
     put(una)
-    assert land.t3("run").code == 1
-    [line] = (land.folder / "log").read_text().splitlines()
+    assert host.t3("run").code == 1
+    [line] = (host.folder / "log").read_text().splitlines()
     assert json.loads(line)["uncovered"] == [V2]
-    [attempt] = json.loads((land.store / "attempts.json").read_text())["accounts"][una.name]
+    [attempt] = json.loads((host.store / "attempts.json").read_text())["accounts"][una.name]
     assert (attempt["uncovered"], attempt["outcome"], attempt["verdict"]) == (
         [V2],
         "failed",

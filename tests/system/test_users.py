@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 from support import sandbox
 from support.databases import commit_row, give_database
-from support.host import Answer, Land, started
+from support.host import Answer, Host, started
 from support.paths import DATA, ROOT
 from support.processes import BOUND_S, status_of
 from support.users import needs_root, user_name
@@ -154,14 +154,14 @@ def filters(status: dict[str, str]) -> int:
 
 
 def test_each_worker_is_its_owner_and_holds_one_descriptor_of_the_store(
-    land: Land, ada: User, ben: User
+    host: Host, ada: User, ben: User
 ) -> None:
     """Row 6, row 36. Both are looked at while they wait for the lock of a server; then both are
     done."""
     run_alone("usermod", "--append", "--groups", "games", ada.name)
     games = str(Path("/etc/group").read_text().split("\ngames:x:")[1].split(":")[0])
-    land.write_map(ada, ben)
-    with locked(ada) as one, locked(ben) as two, started(land, "run", T3_BACKUP_JOBS="2") as run:
+    host.write_map(ada, ben)
+    with locked(ada) as one, locked(ben) as two, started(host, "run", T3_BACKUP_JOBS="2") as run:
         end = time.monotonic() + BOUND_S
         while len(workers := confined_children(run.pid)) < 2:
             assert time.monotonic() < end, "no two workers"
@@ -180,20 +180,20 @@ def test_each_worker_is_its_owner_and_holds_one_descriptor_of_the_store(
             limits = Path(f"/proc/{pid}/limits").read_text()
             [processes] = [line for line in limits.splitlines() if line.startswith("Max processes")]
             assert processes.split()[2:4] == ["0", "0"]
-            check_descriptors(pid, user, land)
+            check_descriptors(pid, user, host)
         one.communicate()
         two.communicate()
         out, _ = run.communicate(timeout=BOUND_S)
     assert run.returncode == 0, out
 
 
-def check_descriptors(pid: int, user: User, land: Land) -> None:
+def check_descriptors(pid: int, user: User, host: Host) -> None:
     """One of the store, to the user's own new file; else the user's own files, a socket, and
     nothing to read."""
     opened = {fd.name: os.readlink(fd) for fd in Path(f"/proc/{pid}/fd").iterdir()}
-    of_store = [target for target in opened.values() if target.startswith(str(land.store))]
+    of_store = [target for target in opened.values() if target.startswith(str(host.store))]
     assert len(of_store) == 1, opened
-    assert of_store[0].startswith(f"{land.account_dir(user)}/#"), opened
+    assert of_store[0].startswith(f"{host.account_dir(user)}/#"), opened
     others = {target for target in opened.values() if target not in of_store}
     own = {target for target in others if target.startswith(f"{user.database.parent}")}
     sockets = {target for target in others if target.startswith("socket:")}
@@ -205,20 +205,20 @@ def check_descriptors(pid: int, user: User, land: Land) -> None:
 
 
 def test_no_user_can_list_read_change_or_delete_a_snapshot(
-    land: Land, ada: User, ben: User
+    host: Host, ada: User, ben: User
 ) -> None:
     """Row 18. Not even their own."""
-    land.write_map(ada, ben)
-    assert land.t3().code == 0
-    for folder in (land.store, land.account_dir(ada), land.account_dir(ben)):
+    host.write_map(ada, ben)
+    assert host.t3().code == 0
+    for folder in (host.store, host.account_dir(ada), host.account_dir(ben)):
         assert (folder.stat().st_uid, stat.S_IMODE(folder.stat().st_mode)) == (0, 0o700)
-    for file in [*land.account_dir(ada).iterdir(), *land.account_dir(ben).iterdir()]:
+    for file in [*host.account_dir(ada).iterdir(), *host.account_dir(ben).iterdir()]:
         assert (file.stat().st_uid, stat.S_IMODE(file.stat().st_mode), file.stat().st_nlink) == (
             0,
             0o400,
             1,
         )
-    before = picture(land.store)
+    before = picture(host.store)
     script = """
         import os, shutil, sys
         store, shelf, data, away = sys.argv[1:]
@@ -246,78 +246,78 @@ def test_no_user_can_list_read_change_or_delete_a_snapshot(
                 pass
     """
     for user in (ada, ben):
-        for account_dir in (land.account_dir(ada), land.account_dir(ben)):
+        for account_dir in (host.account_dir(ada), host.account_dir(ben)):
             [data] = account_dir.glob("*.sqlite")
             assert (
                 script_as(
                     user,
                     script,
-                    str(land.store),
+                    str(host.store),
                     str(account_dir),
                     str(data),
                     str(user.home / "away"),
                 )
                 == ""
             )
-    assert picture(land.store) == before
+    assert picture(host.store) == before
 
 
-def test_a_store_that_is_open_to_others_is_refused_and_left_as_it_is(land: Land, ada: User) -> None:
+def test_a_store_that_is_open_to_others_is_refused_and_left_as_it_is(host: Host, ada: User) -> None:
     """Row 18. It may be /tmp, which a chmod would take away from everybody."""
-    land.write_map(ada)
-    land.store.mkdir(mode=0o755)
-    (land.store / "something").touch()
-    answer = land.t3()
+    host.write_map(ada)
+    host.store.mkdir(mode=0o755)
+    (host.store / "something").touch()
+    answer = host.t3()
     assert answer.code == 1
     assert (
         answer.err
-        == f"t3-backup-state: {land.store} is open to others (mode 0755); if it is the store: chmod 0700 {land.store}\n"
+        == f"t3-backup-state: {host.store} is open to others (mode 0755); if it is the store: chmod 0700 {host.store}\n"
     )
-    assert stat.S_IMODE(land.store.stat().st_mode) == 0o755
-    assert os.listdir(land.store) == ["something"]
-    land.store.chmod(0o700)
-    assert land.t3().code == 0
+    assert stat.S_IMODE(host.store.stat().st_mode) == 0o755
+    assert os.listdir(host.store) == ["something"]
+    host.store.chmod(0o700)
+    assert host.t3().code == 0
 
 
-def test_a_shelf_that_another_user_owns_is_refused_alone(land: Land, ada: User, ben: User) -> None:
+def test_a_shelf_that_another_user_owns_is_refused_alone(host: Host, ada: User, ben: User) -> None:
     """Row 18."""
-    land.write_map(ada, ben)
-    land.store.mkdir(mode=0o700)
-    land.account_dir(ada).mkdir(mode=0o700)
-    ben.give(land.account_dir(ada))
+    host.write_map(ada, ben)
+    host.store.mkdir(mode=0o700)
+    host.account_dir(ada).mkdir(mode=0o700)
+    ben.give(host.account_dir(ada))
     must_go_on_without(
-        land.t3(),
+        host.t3(),
         ada,
         ben,
-        f"{land.account_dir(ada)} belongs to uid {ben.uid}, not to uid 0",
+        f"{host.account_dir(ada)} belongs to uid {ben.uid}, not to uid 0",
         "mv ",
     )
-    assert os.listdir(land.account_dir(ada)) == []
-    assert land.account_dir(ada).stat().st_uid == ben.uid
+    assert os.listdir(host.account_dir(ada)) == []
+    assert host.account_dir(ada).stat().st_uid == ben.uid
 
 
-def test_a_shelf_that_is_a_symlink_is_refused_alone(land: Land, ada: User, ben: User) -> None:
+def test_a_shelf_that_is_a_symlink_is_refused_alone(host: Host, ada: User, ben: User) -> None:
     """Row 18. Nothing is written where it leads."""
-    land.write_map(ada, ben)
-    secret = land.folder / "secret"
+    host.write_map(ada, ben)
+    secret = host.folder / "secret"
     secret.mkdir(mode=0o700)
     (secret / "state-20200101T000000Z.json").write_bytes(MARK)
-    land.store.mkdir(mode=0o700)
-    land.account_dir(ada).symlink_to(secret)
+    host.store.mkdir(mode=0o700)
+    host.account_dir(ada).symlink_to(secret)
     before = picture(secret)
-    must_go_on_without(land.t3(), ada, ben, f"{land.account_dir(ada)} is a symlink or no folder")
+    must_go_on_without(host.t3(), ada, ben, f"{host.account_dir(ada)} is a symlink or no folder")
     assert picture(secret) == before
 
 
-def test_a_store_that_is_a_symlink_is_refused(land: Land, ada: User) -> None:
+def test_a_store_that_is_a_symlink_is_refused(host: Host, ada: User) -> None:
     """Row 18."""
-    land.write_map(ada)
-    elsewhere = land.folder / "elsewhere"
+    host.write_map(ada)
+    elsewhere = host.folder / "elsewhere"
     elsewhere.mkdir(mode=0o700)
-    land.store.symlink_to(elsewhere)
-    answer = land.t3()
+    host.store.symlink_to(elsewhere)
+    answer = host.t3()
     assert answer.code == 1
-    assert f"{land.store} is a symlink or no folder" in answer.err
+    assert f"{host.store} is a symlink or no folder" in answer.err
     assert os.listdir(elsewhere) == []
 
 
@@ -346,34 +346,34 @@ def make_secret(folder: Path, owner: tuple[int, int], mode: int) -> None:
     "whose", ["root's alone", "another user's, readable by all", "the user's own"]
 )
 def test_a_symlink_in_a_home_is_refused_and_nothing_leaks(
-    land: Land, ada: User, ben: User, place: str, whose: str
+    host: Host, ada: User, ben: User, place: str, whose: str
 ) -> None:
     """Row 18. The secret is what it was, byte and stamp, and not a byte of it is in the store."""
-    land.write_map(ada, ben)
+    host.write_map(ada, ben)
     owner, mode = {
         "root's alone": ((0, 0), 0o600),
         "another user's, readable by all": ((ben.uid, ben.gid), 0o644),
         "the user's own": ((ada.uid, ada.gid), 0o644),
     }[whose]
-    secret = land.folder / "secret"
+    secret = host.folder / "secret"
     make_secret(secret, owner, mode)
     link = ada.home / place
     link.rename(ada.home / "before")
     link.symlink_to(secret / Path(place).relative_to(".t3"))
     ada.give(link)
     before = picture(secret)
-    must_go_on_without(land.t3(), ada, ben, "symlink")
+    must_go_on_without(host.t3(), ada, ben, "symlink")
     assert picture(secret) == before
-    assert not any(MARK in file.read_bytes() for file in land.store.rglob("*") if file.is_file())
-    assert land.snapshots(ada) == []
+    assert not any(MARK in file.read_bytes() for file in host.store.rglob("*") if file.is_file())
+    assert host.snapshots(ada) == []
 
 
 @pytest.mark.parametrize("kind", ["hard link", "symlink to its second name"])
 def test_a_database_of_two_names_is_refused_alone(
-    land: Land, ada: User, ben: User, kind: str
+    host: Host, ada: User, ben: User, kind: str
 ) -> None:
     """Row 11."""
-    land.write_map(ada, ben)
+    host.write_map(ada, ben)
     second = ada.home / "second.sqlite"
     if kind == "hard link":
         second.hardlink_to(ada.database)
@@ -383,25 +383,25 @@ def test_a_database_of_two_names_is_refused_alone(
         ada.database.symlink_to(second)
         reason = f"{ada.database} is a symlink"
     before = picture(ada.home)
-    must_go_on_without(land.t3(), ada, ben, reason)
+    must_go_on_without(host.t3(), ada, ben, reason)
     assert picture(ada.home) == before
 
 
-def test_a_database_of_another_user_is_refused_alone(land: Land, ada: User, ben: User) -> None:
+def test_a_database_of_another_user_is_refused_alone(host: Host, ada: User, ben: User) -> None:
     """Row 18. It may be read by all, and still it is not the account's."""
-    land.write_map(ada, ben)
+    host.write_map(ada, ben)
     os.chown(ada.database, ben.uid, ben.gid)
     must_go_on_without(
-        land.t3(), ada, ben, f"{ada.database} belongs to uid {ben.uid}, not to uid {ada.uid}"
+        host.t3(), ada, ben, f"{ada.database} belongs to uid {ben.uid}, not to uid {ada.uid}"
     )
 
 
 @pytest.mark.parametrize("kind", ["fifo", "folder", "socket", "device"])
 def test_what_is_no_file_is_refused_without_waiting_for_it(
-    land: Land, ada: User, ben: User, kind: str
+    host: Host, ada: User, ben: User, kind: str
 ) -> None:
     """Row 18. A FIFO opened for reading would wait for a writer until the deadline."""
-    land.write_map(ada, ben)
+    host.write_map(ada, ben)
     ada.database.unlink()
     if kind == "fifo":
         os.mkfifo(ada.database)
@@ -414,104 +414,104 @@ def test_what_is_no_file_is_refused_without_waiting_for_it(
         os.mknod(ada.database, 0o666 | stat.S_IFCHR, os.makedev(1, 5))
     ada.give(ada.database)
     began = time.monotonic()
-    must_go_on_without(land.t3(timeout=BOUND_S), ada, ben, f"{ada.database} is not a regular file")
+    must_go_on_without(host.t3(timeout=BOUND_S), ada, ben, f"{ada.database} is not a regular file")
     assert time.monotonic() - began < BOUND_S / 2
 
 
 @pytest.mark.parametrize("place", [".t3", ".t3/userdata"])
 def test_a_file_where_a_folder_should_be_is_refused_alone(
-    land: Land, ada: User, ben: User, place: str
+    host: Host, ada: User, ben: User, place: str
 ) -> None:
     """Row 18."""
-    land.write_map(ada, ben)
+    host.write_map(ada, ben)
     (ada.home / place).rename(ada.home / "before")
     (ada.home / place).touch()
-    must_go_on_without(land.t3(), ada, ben, "nothing there is followed")
+    must_go_on_without(host.t3(), ada, ben, "nothing there is followed")
 
 
 def test_a_home_that_is_not_its_users_to_enter_fails_alone(
-    land: Land, ada: User, ben: User
+    host: Host, ada: User, ben: User
 ) -> None:
     """Row 18. Root could enter it; the worker is the user, and can't."""
-    land.write_map(ada, ben)
+    host.write_map(ada, ben)
     os.chown(ada.home, 0, 0)
-    must_go_on_without(land.t3(), ada, ben, "Permission denied")
+    must_go_on_without(host.t3(), ada, ben, "Permission denied")
 
 
 # ---- who has an account
 
 
-def test_root_in_the_map_is_refused_alone(land: Land, ada: User) -> None:
+def test_root_in_the_map_is_refused_alone(host: Host, ada: User) -> None:
     """Row 18."""
-    land.write_map("root", ada)
-    answer = land.t3()
+    host.write_map("root", ada)
+    answer = host.t3()
     assert answer.code == 1
     assert "WARN: backup FAILED for root (root: uid 0 is refused" in answer.out
-    assert len(land.snapshots(ada)) == 1
-    assert not (land.store / "root").exists()
+    assert len(host.snapshots(ada)) == 1
+    assert not (host.store / "root").exists()
 
 
-def test_a_user_of_uid_0_under_another_name_is_refused(land: Land, ada: User) -> None:
+def test_a_user_of_uid_0_under_another_name_is_refused(host: Host, ada: User) -> None:
     """Row 18."""
     name = user_name("toor")
     run_alone("useradd", "--no-create-home", "--non-unique", "--uid", "0", "--gid", "0", name)
     try:
-        land.write_map(name, ada)
-        answer = land.t3()
+        host.write_map(name, ada)
+        answer = host.t3()
     finally:
         # userdel would take root's processes for this user's.
         run_alone("userdel", "--force", name)
     assert answer.code == 1
     assert f"WARN: backup FAILED for {name} ({name}: uid 0 is refused" in answer.out
-    assert len(land.snapshots(ada)) == 1
-    assert not (land.store / name).exists()
+    assert len(host.snapshots(ada)) == 1
+    assert not (host.store / name).exists()
 
 
-def test_an_unknown_user_fails_alone(land: Land, ada: User) -> None:
-    land.write_map("t3t-nobody-of-that-name", ada)
-    answer = land.t3()
+def test_an_unknown_user_fails_alone(host: Host, ada: User) -> None:
+    host.write_map("t3t-nobody-of-that-name", ada)
+    answer = host.t3()
     assert answer.code == 1
     assert (
         "WARN: backup FAILED for t3t-nobody-of-that-name (t3t-nobody-of-that-name: no such user on this system)"
         in answer.out
     )
-    assert len(land.snapshots(ada)) == 1
+    assert len(host.snapshots(ada)) == 1
 
 
-def test_a_user_without_a_database_is_skipped(land: Land, ada: User, ben: User) -> None:
-    land.write_map(ada, ben)
+def test_a_user_without_a_database_is_skipped(host: Host, ada: User, ben: User) -> None:
+    host.write_map(ada, ben)
     ada.database.unlink()
-    answer = land.t3()
+    answer = host.t3()
     assert answer.code == 0
     assert line_of(answer, ada) == f"skip {ada.name} (no state.sqlite)"
-    assert not land.account_dir(ada).exists()
-    assert len(land.snapshots(ben)) == 1
+    assert not host.account_dir(ada).exists()
+    assert len(host.snapshots(ben)) == 1
 
 
-def test_a_user_without_a_home_is_skipped(land: Land, ada: User, ben: User) -> None:
-    land.write_map(ada, ben)
+def test_a_user_without_a_home_is_skipped(host: Host, ada: User, ben: User) -> None:
+    host.write_map(ada, ben)
     shutil.rmtree(ada.home)
-    answer = land.t3()
+    answer = host.t3()
     assert answer.code == 0
     assert line_of(answer, ada) == f"skip {ada.name} (no home {ada.home})"
-    assert len(land.snapshots(ben)) == 1
+    assert len(host.snapshots(ben)) == 1
 
 
-def test_a_database_that_has_vanished_is_an_alarm(land: Land, ada: User, ben: User) -> None:
+def test_a_database_that_has_vanished_is_an_alarm(host: Host, ada: User, ben: User) -> None:
     """Row 20. The snapshots of it stay."""
-    land.write_map(ada, ben)
-    assert land.t3().code == 0
-    before = picture(land.account_dir(ada))
+    host.write_map(ada, ben)
+    assert host.t3().code == 0
+    before = picture(host.account_dir(ada))
     ada.database.unlink()
     commit_row(ben)
     must_go_on_without(
-        land.t3(), ada, ben, "no state.sqlite, but there are 1 snapshots of it: was it deleted?"
+        host.t3(), ada, ben, "no state.sqlite, but there are 1 snapshots of it: was it deleted?"
     )
     shutil.rmtree(ada.home)
     commit_row(ben)
-    must_go_on_without(land.t3(), ada, ben, "but there are 1 snapshots of it")
+    must_go_on_without(host.t3(), ada, ben, "but there are 1 snapshots of it")
     assert {
-        path: kept[3:5] + kept[7:] for path, kept in picture(land.account_dir(ada)).items()
+        path: kept[3:5] + kept[7:] for path, kept in picture(host.account_dir(ada)).items()
     } == {path: kept[3:5] + kept[7:] for path, kept in before.items()}
 
 
@@ -519,11 +519,11 @@ def test_a_database_that_has_vanished_is_an_alarm(land: Land, ada: User, ben: Us
 
 
 @pytest.fixture
-def package(land: Land) -> Path:
+def package(host: Host) -> Path:
     """A folder with a copy of the package in it."""
     if sandbox.ACTIVE:
         pytest.skip("by hand, and from a checkout")
-    folder = land.folder / "lib"
+    folder = host.folder / "lib"
     shutil.copytree(
         ROOT / "t3_backup", folder / "t3_backup", ignore=shutil.ignore_patterns("__pycache__")
     )
@@ -581,12 +581,12 @@ def test_a_user_backs_up_nobody_elses_account(package: Path, ada: User, ben: Use
 
 
 def test_a_user_can_do_nothing_with_the_store_of_roots(
-    land: Land, package: Path, ada: User
+    host: Host, package: Path, ada: User
 ) -> None:
     """Row 18, row 21. Nor hold up a run by a lock on it."""
-    land.write_map(ada)
-    assert land.t3().code == 0
-    before = picture(land.store)
+    host.write_map(ada)
+    assert host.t3().code == 0
+    before = picture(host.store)
     for words in (
         ["run"],
         ["list"],
@@ -595,28 +595,28 @@ def test_a_user_can_do_nothing_with_the_store_of_roots(
         ["pin", ada.name, "latest"],
         ["unpin", ada.name, "latest"],
     ):
-        done = t3_as(ada, package, *words, "--dest", str(land.store))
+        done = t3_as(ada, package, *words, "--dest", str(host.store))
         assert done.returncode == 1, done
-        assert f"{land.store} can't be opened by you" in done.stderr
+        assert f"{host.store} can't be opened by you" in done.stderr
         assert "Traceback" not in done.stderr
-    assert picture(land.store) == before
-    assert land.t3().code == 0
+    assert picture(host.store) == before
+    assert host.t3().code == 0
 
 
 def test_a_package_that_its_users_cannot_read_serves_them(
-    land: Land, package: Path, ada: User, ben: User
+    host: Host, package: Path, ada: User, ben: User
 ) -> None:
     """Row 36. A worker has imported all that it needs before it becomes the user, for a copy, a
     failure and a proof."""
     package.chmod(0o700)
-    land.write_map(ada, ben)
+    host.write_map(ada, ben)
     ben.database.write_bytes(b"no database" * 1000)
     # it really can't be read
     assert t3_as(ada, package, "run", "--dest", str(ada.home / "backups")).returncode != 0
 
     def t3(*words: str) -> Answer:
         command = [sys.executable, "-m", "t3_backup", *words]
-        environ = land.env(PYTHONPATH=str(package))
+        environ = host.env(PYTHONPATH=str(package))
         done = subprocess.run(
             command,
             env=environ,

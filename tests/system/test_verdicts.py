@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 from support.databases import commit_row, give_database
-from support.host import Answer, Land
+from support.host import Answer, Host
 from support.paths import DATA
 from support.sampling import sample
 from support.users import needs_root
@@ -32,18 +32,18 @@ PAGE = 4096
 
 
 @pytest.fixture
-def vera(make_user, land: Land, small: Path) -> User:
+def vera(make_user, host: Host, small: Path) -> User:
     user = make_user("s-verdict", small)
-    land.write_map(user)
+    host.write_map(user)
     return user
 
 
-def take_days(land: Land, user: User, days: int) -> None:
+def take_days(host: Host, user: User, days: int) -> None:
     """A real snapshot on each of so many days in a row, the last of them some days ago: the clock
     alone is ours."""
     first = datetime.now(UTC) - timedelta(days=days + 2)
-    values = settings.load({}, land.env(T3_BACKUP_KEEP="100"), Path("/dev/null"))
-    with Store.open(land.store, create=True) as store:
+    values = settings.load({}, host.env(T3_BACKUP_KEEP="100"), Path("/dev/null"))
+    with Store.open(host.store, create=True) as store:
         for number in range(days):
             commit_row(user)
             when = first + timedelta(days=number)
@@ -54,12 +54,12 @@ def take_days(land: Land, user: User, days: int) -> None:
             assert not result.alarms, result
 
 
-def content(land: Land, user: User) -> dict[str, str]:
+def content(host: Host, user: User) -> dict[str, str]:
     """Every file of a snapshot, by its hash: all on the shelf but for the hashes of pages, which
     are a hint for the next run."""
     return {
         path.name: hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in land.account_dir(user).iterdir()
+        for path in host.account_dir(user).iterdir()
         if path.suffix != ".pages"
     }
 
@@ -103,16 +103,16 @@ def lower_level(user: User) -> None:
         connection.execute("DELETE FROM effect_sql_migrations WHERE migration_id = 30")
 
 
-def assert_untouched(before: dict[str, str], land: Land, user: User) -> None:
-    after = content(land, user)
+def assert_untouched(before: dict[str, str], host: Host, user: User) -> None:
+    after = content(host, user)
     assert {name: after.get(name) for name in before} == before
 
 
-def verdicts(land: Land, user: User) -> list[str]:
+def verdicts(host: Host, user: User) -> list[str]:
     """Newest first."""
     return [
         entry["verdict"]
-        for entry in land.t3("list", user.name, "--json").account(user.name)["snapshots"]
+        for entry in host.t3("list", user.name, "--json").account(user.name)["snapshots"]
     ]
 
 
@@ -139,30 +139,30 @@ def forget_free_pages(user: User) -> None:
     ),
 )
 def test_a_damaged_index_alarms_run_after_run_and_costs_no_good_one(
-    index: str, land: Land, vera: User
+    index: str, host: Host, vera: User
 ) -> None:
     """Row 12: the source has been damaged for months, and KEEP is as small as can be."""
-    take_days(land, vera, 4)
-    before = content(land, vera)
+    take_days(host, vera, 4)
+    before = content(host, vera)
     overwrite_page(vera, index)
     for number in range(1, 4):
         commit_row(vera)
-        answer = land.t3("run", "--keep", "1")
+        answer = host.t3("run", "--keep", "1")
         assert_alarm(answer, vera.name, "damaged", "accept")
         assert "VACUUM INTO, tried as a second witness, failed too" in answer.out
-        assert_untouched(before, land, vera)
-        assert verdicts(land, vera) == ["damaged"] * number + ["verified"] * 4
-    again = land.t3("run", "--keep", "1")  # nobody has written to it since
+        assert_untouched(before, host, vera)
+        assert verdicts(host, vera) == ["damaged"] * number + ["verified"] * 4
+    again = host.t3("run", "--keep", "1")  # nobody has written to it since
     assert again.code == 1, again
     [line] = [
         line for line in again.out.splitlines() if line.startswith(f"WARN: unchanged {vera.name}: ")
     ]
     assert "damaged" in line
     assert line.endswith(f"nothing is pruned until: t3-backup-state accept {vera.name}")
-    assert verdicts(land, vera) == ["damaged"] * 3 + ["verified"] * 4
-    [evidence, *_] = land.t3("list", "--json").account(vera.name)["snapshots"]
+    assert verdicts(host, vera) == ["damaged"] * 3 + ["verified"] * 4
+    [evidence, *_] = host.t3("list", "--json").account(vera.name)["snapshots"]
     assert evidence["reasons"]
-    proven = land.t3("verify", vera.name, "--json")
+    proven = host.t3("verify", vera.name, "--json")
     assert proven.code == 0, proven
     assert all(entry["verifies"] for entry in proven.account(vera.name)["snapshots"])
 
@@ -174,59 +174,59 @@ def test_a_damaged_index_alarms_run_after_run_and_costs_no_good_one(
     ),
 )
 def test_a_damaged_table_is_kept_as_evidence_and_costs_no_good_one(
-    table: str, land: Land, vera: User
+    table: str, host: Host, vera: User
 ) -> None:
     """Row 12."""
-    take_days(land, vera, 2)
-    before = content(land, vera)
+    take_days(host, vera, 2)
+    before = content(host, vera)
     overwrite_page(vera, table)
-    answer = land.t3("run", "--keep", "1")
+    answer = host.t3("run", "--keep", "1")
     assert_alarm(answer, vera.name, "damaged")
-    assert_untouched(before, land, vera)
-    assert verdicts(land, vera) == ["damaged", "verified", "verified"]
-    newest = land.snapshots(vera)[-1]
+    assert_untouched(before, host, vera)
+    assert verdicts(host, vera) == ["damaged", "verified", "verified"]
+    newest = host.snapshots(vera)[-1]
     assert newest.read_bytes()[PAGE:] == vera.database.read_bytes()[PAGE:], (
         "the evidence is what the source is"
     )
 
 
 def test_where_a_vacuum_heals_the_damage_its_copy_is_kept_as_a_suspect_witness(
-    land: Land, vera: User
+    host: Host, vera: User
 ) -> None:
     """Row 12: it is whole, and still nothing is paid for with it."""
-    take_days(land, vera, 2)
-    before = content(land, vera)
+    take_days(host, vera, 2)
+    before = content(host, vera)
     forget_free_pages(vera)
-    assert_alarm(land.t3("run", "--keep", "1"), vera.name, "accept")
-    again = land.t3("run", "--keep", "1")  # nobody has written to it since
+    assert_alarm(host.t3("run", "--keep", "1"), vera.name, "accept")
+    again = host.t3("run", "--keep", "1")  # nobody has written to it since
     assert again.code == 1, again
     assert again.out.startswith(f"WARN: unchanged {vera.name}: "), again
-    assert_untouched(before, land, vera)
-    assert verdicts(land, vera) == ["suspect", "damaged"] + ["verified"] * 2
-    witness, evidence, *_ = land.t3("list", "--json").account(vera.name)["snapshots"]
+    assert_untouched(before, host, vera)
+    assert verdicts(host, vera) == ["suspect", "damaged"] + ["verified"] * 2
+    witness, evidence, *_ = host.t3("list", "--json").account(vera.name)["snapshots"]
     assert (witness["method"], evidence["method"]) == ("vacuum", "online")
     assert f"damaged source of {evidence['name']}" in witness["reasons"][0]
     with closing(sqlite3.connect(f"file:{witness['path']}?immutable=1", uri=True)) as copy:
         assert copy.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
-    assert land.t3("verify").code == 0
+    assert host.t3("verify").code == 0
 
 
 def test_damage_that_is_healed_and_accepted_lets_pruning_go_on_and_stays_as_evidence(
-    land: Land, vera: User, small: Path
+    host: Host, vera: User, small: Path
 ) -> None:
     """Row 12."""
-    take_days(land, vera, 3)
+    take_days(host, vera, 3)
     overwrite_page(vera, "projection_turns")
-    assert land.t3("run", "--keep", "1").code == 1
+    assert host.t3("run", "--keep", "1").code == 1
     give_database(vera, small)
-    held = land.t3("run", "--keep", "1")
+    held = host.t3("run", "--keep", "1")
     assert held.code == 0, held
-    assert verdicts(land, vera) == ["verified", "damaged", "verified", "verified", "verified"]
-    evidence = land.t3("list", "--json").account(vera.name)["snapshots"][1]["name"]
+    assert verdicts(host, vera) == ["verified", "damaged", "verified", "verified", "verified"]
+    evidence = host.t3("list", "--json").account(vera.name)["snapshots"][1]["name"]
     assert f"nothing is pruned: {evidence} is damaged" in held.out
-    assert land.t3("accept", vera.name).code == 0
-    assert land.t3("run", "--keep", "1").code == 0
-    assert verdicts(land, vera) == ["verified", "damaged"]
+    assert host.t3("accept", vera.name).code == 0
+    assert host.t3("run", "--keep", "1").code == 0
+    assert verdicts(host, vera) == ["verified", "damaged"]
 
 
 def damaged_schema(path: Path, small: Path) -> None:
@@ -281,141 +281,141 @@ WRONG: dict[str, tuple[Callable[[Path, Path], object], str]] = {
 
 @pytest.mark.parametrize("kind", WRONG)
 def test_what_is_no_sound_t3_database_never_counts_and_costs_nothing(
-    kind: str, land: Land, vera: User, small: Path
+    kind: str, host: Host, vera: User, small: Path
 ) -> None:
     """Row 24: with snapshots before it, and as the very first one."""
     make, words = WRONG[kind]
-    take_days(land, vera, 2)
-    before = content(land, vera)
+    take_days(host, vera, 2)
+    before = content(host, vera)
     make(vera.database, small)
     vera.give(vera.database)
     source = vera.database.read_bytes()
-    answer = land.t3("run", "--keep", "1")
+    answer = host.t3("run", "--keep", "1")
     assert answer.code == 1, answer
     assert words in answer.out
     assert "Traceback" not in answer.out + answer.err
-    assert_untouched(before, land, vera)
-    *later, second, first = verdicts(land, vera)
+    assert_untouched(before, host, vera)
+    *later, second, first = verdicts(host, vera)
     assert (second, first) == ("verified", "verified")
     assert "verified" not in later
-    shutil.rmtree(land.account_dir(vera))
-    answer = land.t3("run", "--keep", "1")
+    shutil.rmtree(host.account_dir(vera))
+    answer = host.t3("run", "--keep", "1")
     assert answer.code == 1, answer
-    assert not land.account_dir(vera).exists() or "verified" not in verdicts(land, vera)
+    assert not host.account_dir(vera).exists() or "verified" not in verdicts(host, vera)
     assert vera.database.read_bytes() == source
-    assert land.t3("verify").code == 0
+    assert host.t3("verify").code == 0
 
 
 @pytest.mark.parametrize("lose", [lose_most_rows, begin_anew, lower_level])
 def test_a_source_that_lost_its_history_is_suspect_and_prunes_nothing_until_accepted(
-    lose: Callable[[User], None], land: Land, vera: User
+    lose: Callable[[User], None], host: Host, vera: User
 ) -> None:
     """Row 34: every copy of it proves, run after run, with the smallest KEEP."""
-    take_days(land, vera, 4)
-    before = content(land, vera)
+    take_days(host, vera, 4)
+    before = content(host, vera)
     lose(vera)
     for number in range(1, 5):
         commit_row(vera)
         assert_alarm(
-            land.t3("run", "--keep", "1"), "suspect", f"t3-backup-state accept {vera.name}"
+            host.t3("run", "--keep", "1"), "suspect", f"t3-backup-state accept {vera.name}"
         )
-        assert_untouched(before, land, vera)
-        assert verdicts(land, vera) == ["suspect"] * number + ["verified"] * 4
-    accepted = land.t3("accept", vera.name)
+        assert_untouched(before, host, vera)
+        assert verdicts(host, vera) == ["suspect"] * number + ["verified"] * 4
+    accepted = host.t3("accept", vera.name)
     assert accepted.code == 0, accepted
     assert accepted.out.count("accepted ") == 4
-    assert_untouched(before, land, vera)
+    assert_untouched(before, host, vera)
     # What comes now is measured by the new state, and pruning goes on; the accepted one stays as
     # evidence, and counts for nothing.
-    answer = land.t3("run", "--keep", "1")
+    answer = host.t3("run", "--keep", "1")
     assert answer.code == 0, answer
     assert answer.out.count(f"pruned {vera.name}: ") == 7
-    assert verdicts(land, vera) == ["verified", "suspect"]
-    assert land.t3("verify").code == 0
+    assert verdicts(host, vera) == ["verified", "suspect"]
+    assert host.t3("verify").code == 0
 
 
 @pytest.mark.parametrize("lose", [lose_most_rows, begin_anew])
 def test_what_was_accepted_pushes_no_good_one_out(
-    lose: Callable[[User], None], land: Land, vera: User, small: Path
+    lose: Callable[[User], None], host: Host, vera: User, small: Path
 ) -> None:
     """Row 34: the loss was not meant after all; `accept` was only the way to have pruning go on."""
-    take_days(land, vera, 3)
-    before = content(land, vera)
+    take_days(host, vera, 3)
+    before = content(host, vera)
     lose(vera)
     for _ in range(3):
         commit_row(vera)
-        assert land.t3("run", "--keep", "4").code == 1
-    assert land.t3("accept", vera.name).code == 0
+        assert host.t3("run", "--keep", "4").code == 1
+    assert host.t3("accept", vera.name).code == 0
     give_database(vera, small)
-    assert land.t3("run", "--keep", "4").code == 0
-    assert_untouched(before, land, vera)
-    assert verdicts(land, vera) == ["verified"] + ["suspect"] * 3 + ["verified"] * 3
+    assert host.t3("run", "--keep", "4").code == 0
+    assert_untouched(before, host, vera)
+    assert verdicts(host, vera) == ["verified"] + ["suspect"] * 3 + ["verified"] * 3
 
 
-def test_a_level_that_fell_is_named(land: Land, vera: User) -> None:
+def test_a_level_that_fell_is_named(host: Host, vera: User) -> None:
     """Row 34."""
-    assert land.t3().code == 0
+    assert host.t3().code == 0
     lower_level(vera)
-    assert_alarm(land.t3(), "suspect", "T3 level 29, 30 in ")
+    assert_alarm(host.t3(), "suspect", "T3 level 29, 30 in ")
 
 
 def test_a_source_that_comes_back_is_good_at_once_but_the_hold_stays(
-    land: Land, vera: User, small: Path
+    host: Host, vera: User, small: Path
 ) -> None:
     """Row 34: the bad moment was a moment; what was kept of it still wants somebody to look."""
-    take_days(land, vera, 2)
+    take_days(host, vera, 2)
     begin_anew(vera)
-    assert land.t3("run", "--keep", "1").code == 1
+    assert host.t3("run", "--keep", "1").code == 1
     give_database(vera, small)
-    answer = land.t3("run", "--keep", "1")
+    answer = host.t3("run", "--keep", "1")
     assert answer.code == 0, answer
     assert "nothing is pruned" in answer.out
-    assert verdicts(land, vera) == ["verified", "suspect", "verified", "verified"]
+    assert verdicts(host, vera) == ["verified", "suspect", "verified", "verified"]
 
 
 def test_one_users_loss_holds_nobody_elses_pruning(
-    land: Land, vera: User, make_user, small: Path
+    host: Host, vera: User, make_user, small: Path
 ) -> None:
     """Row 34."""
     other = make_user("s-verdict2", small)
-    land.write_map(vera, other)
-    assert land.t3().code == 0
+    host.write_map(vera, other)
+    assert host.t3().code == 0
     begin_anew(vera)
     commit_row(other)
-    answer = land.t3("run", "--keep", "1")
+    answer = host.t3("run", "--keep", "1")
     assert answer.code == 1, answer
     assert f"pruned {other.name}: " in answer.out
-    assert len(land.snapshots(vera)) == 2
-    assert len(land.snapshots(other)) == 1
+    assert len(host.snapshots(vera)) == 2
+    assert len(host.snapshots(other)) == 1
 
 
 def test_a_database_that_is_gone_is_an_alarm_where_there_were_snapshots_and_none_where_not(
-    land: Land, vera: User
+    host: Host, vera: User
 ) -> None:
     """Row 20 and Row 34."""
     vera.database.unlink()
-    assert land.t3().code == 0
+    assert host.t3().code == 0
     give_database(vera, DATA / "state-0.0.24.sqlite")
-    assert land.t3().code == 0
-    before = content(land, vera)
+    assert host.t3().code == 0
+    before = content(host, vera)
     vera.database.unlink()
-    answer = land.t3("run", "--keep", "1")
+    answer = host.t3("run", "--keep", "1")
     assert answer.code == 1, answer
     assert "was it deleted?" in answer.out
-    assert content(land, vera) == before
+    assert content(host, vera) == before
 
 
-def test_accept_of_somebody_without_snapshots_fails(land: Land, vera: User) -> None:
-    assert land.t3().code == 0
+def test_accept_of_somebody_without_snapshots_fails(host: Host, vera: User) -> None:
+    assert host.t3().code == 0
     for name in ("t3t-nobody-such", "../x", ""):
-        answer = land.t3("accept", name)
+        answer = host.t3("accept", name)
         assert (answer.code, answer.out) == (1, ""), answer
-        assert answer.err == f"t3-backup-state: no snapshots of {name} in {land.store}\n"
+        assert answer.err == f"t3-backup-state: no snapshots of {name} in {host.store}\n"
 
 
-def test_accept_where_nothing_waits_changes_nothing(land: Land, vera: User) -> None:
-    assert land.t3().code == 0
-    before = content(land, vera)
-    answer = land.t3("accept", vera.name)
+def test_accept_where_nothing_waits_changes_nothing(host: Host, vera: User) -> None:
+    assert host.t3().code == 0
+    before = content(host, vera)
+    answer = host.t3("accept", vera.name)
     assert (answer.code, answer.out) == (0, f"{vera.name}: no snapshot waits to be accepted\n")
-    assert content(land, vera) == before
+    assert content(host, vera) == before

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.host import Land
+from support.host import Host
 from support.users import needs_root
 
 from demo.users import User
@@ -40,20 +40,20 @@ _JOURNAL_MAGIC = bytes.fromhex("d9d505f920a163d7")
 
 
 @pytest.fixture
-def dora(make_user: Callable[..., User], land: Land, grown: Callable[[int], Path]) -> User:
+def dora(make_user: Callable[..., User], host: Host, grown: Callable[[int], Path]) -> User:
     """A user to be served without WAL."""
     user = make_user("dora", grown(SIZE))
-    land.write_map(user)
+    host.write_map(user)
     return user
 
 
-def test_a_server_that_waits_a_second_loses_no_commit(land: Land, dora: User) -> None:
+def test_a_server_that_waits_a_second_loses_no_commit(host: Host, dora: User) -> None:
     """Its database is copied, as one moment, while it commits all the time."""
     with Writer(
         dora.database, user=dora.name, journal_mode="delete", busy_timeout_ms=1000
     ) as writer:
         writer.mark("run")
-        answer = land.t3("run", "--json", "--timeout", "120", T3_BACKUP_STALL="2")
+        answer = host.t3("run", "--json", "--timeout", "120", T3_BACKUP_STALL="2")
         stats = writer.stop()
     assert answer.code == 0, answer
     assert stats.total.errors == 0
@@ -65,7 +65,7 @@ def test_a_server_that_waits_a_second_loses_no_commit(land: Land, dora: User) ->
 
 
 def test_a_server_that_never_waits_loses_at_most_one_commit_in_a_hundred(
-    land: Land, dora: User
+    host: Host, dora: User
 ) -> None:
     """There is no copy without any loss there: the loss is bounded, and VACUUM INTO, which would
     lock for long, is not tried."""
@@ -73,7 +73,7 @@ def test_a_server_that_never_waits_loses_at_most_one_commit_in_a_hundred(
         dora.database, user=dora.name, journal_mode="delete", busy_timeout_ms=0, interval_s=0.02
     ) as writer:
         writer.mark("run")
-        answer = land.t3("run", "--json", "--timeout", "60")
+        answer = host.t3("run", "--json", "--timeout", "60")
         window = writer.mark("after")
         assert writer.stop().total.errors == window.errors
     print(
@@ -89,32 +89,32 @@ def test_a_server_that_never_waits_loses_at_most_one_commit_in_a_hundred(
             assert len(moment(copy)) == 1
     else:
         assert "not in WAL mode" in account["reason"]
-        assert land.snapshots(dora) == []
+        assert host.snapshots(dora) == []
 
 
 def test_a_database_written_all_the_time_ends_as_a_failure_not_as_a_vacuum(
-    land: Land, make_user: Callable[..., User], grown: Callable[[int], Path]
+    host: Host, make_user: Callable[..., User], grown: Callable[[int], Path]
 ) -> None:
     """Too big for a moment's lock, and no time: it is said to be not in WAL mode, within the
     deadline, and the others go on."""
     dora, bob = make_user("dora", grown(SIZE)), make_user("wbob", grown(4))
-    land.write_map(dora, bob)
+    host.write_map(dora, bob)
     with Writer(
         dora.database, user=dora.name, journal_mode="delete", busy_timeout_ms=1000
     ) as writer:
-        answer = land.t3("run", "--timeout", "8")
+        answer = host.t3("run", "--timeout", "8")
         assert writer.stop().total.errors == 0
     assert answer.code == 1, answer
     assert re.search(rf"FAILED for {dora.name} \(not in WAL mode", answer.out), answer
-    assert land.snapshots(dora) == []
-    assert len(land.snapshots(bob)) == 1
+    assert host.snapshots(dora) == []
+    assert len(host.snapshots(bob)) == 1
 
 
-def test_an_idle_server_without_wal_is_copied_at_once(land: Land, dora: User) -> None:
+def test_an_idle_server_without_wal_is_copied_at_once(host: Host, dora: User) -> None:
     """Nothing restarts where nobody writes."""
     with Writer(dora.database, user=dora.name, journal_mode="delete") as writer:
         writer.pause()
-        answer = land.t3("run", "--json")
+        answer = host.t3("run", "--json")
         writer.resume()
         assert writer.stop().total.errors == 0
     [found] = answer.account(dora.name)["snapshots"]
@@ -143,12 +143,12 @@ def facts(path: Path) -> tuple[Any, ...]:
 
 
 def test_a_hot_journal_is_named_and_left_to_the_server(
-    land: Land, make_user: Callable[..., User], grown: Callable[[int], Path]
+    host: Host, make_user: Callable[..., User], grown: Callable[[int], Path]
 ) -> None:
     """Row 8: nobody but the server may play it back, and a copy without it would be half of a
     transaction."""
     dora, bob = make_user("dora", grown(SIZE)), make_user("wbob", grown(4))
-    land.write_map(dora, bob)
+    host.write_map(dora, bob)
     database, journal = dora.database, dora.database.with_name("state.sqlite-journal")
     with Writer(database, user=dora.name, journal_mode="delete") as writer:
         writer.stop()
@@ -165,32 +165,32 @@ def test_a_hot_journal_is_named_and_left_to_the_server(
         check=False,
     )
     assert journal.read_bytes().startswith(_JOURNAL_MAGIC)
-    assert _texts(database, None, land) != texts, (
+    assert _texts(database, None, host) != texts, (
         "the journal is not hot: nothing of the transaction is in the database"
     )
-    assert _texts(database, journal, land) == texts, "the journal is not hot: it plays nothing back"
+    assert _texts(database, journal, host) == texts, "the journal is not hot: it plays nothing back"
     folder = database.parent
     before = [facts(database), facts(journal), facts(folder)]
-    answer = land.t3()
+    answer = host.t3()
     assert [facts(database), facts(journal), facts(folder)] == before
     assert {path.name for path in folder.iterdir()} == {database.name, journal.name}
     assert answer.code == 1, answer
     assert re.search(rf"FAILED for {dora.name} \(.*hot journal.*start its T3 server", answer.out), (
         answer
     )
-    assert land.snapshots(dora) == []
-    assert len(land.snapshots(bob)) == 1
+    assert host.snapshots(dora) == []
+    assert len(host.snapshots(bob)) == 1
     with Writer(database, user=dora.name, journal_mode="wal") as server:  # what the line says to do
         server.stop()
-    assert land.t3().code == 0
+    assert host.t3().code == 0
 
 
-def _texts(database: Path, journal: Path | None, land: Land) -> list[tuple[str, str]]:
+def _texts(database: Path, journal: Path | None, host: Host) -> list[tuple[str, str]]:
     """What a server would find in a copy of the database, with or without its journal."""
-    copy = land.folder / "copy.sqlite"
+    copy = host.folder / "copy.sqlite"
     shutil.copyfile(database, copy)
     if journal is not None:
-        shutil.copyfile(journal, land.folder / "copy.sqlite-journal")
+        shutil.copyfile(journal, host.folder / "copy.sqlite-journal")
     with closing(sqlite3.connect(copy)) as connection, suppress(sqlite3.DatabaseError):
         return connection.execute(
             "SELECT message_id, text FROM projection_thread_messages NOT INDEXED ORDER BY 1"

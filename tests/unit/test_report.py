@@ -14,7 +14,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from support.host import Land
+from support.host import Host
 from support.manifests import NOON, made
 from support.paths import ROOT
 from support.users import needs_root
@@ -239,9 +239,9 @@ def test_an_empty_shelf_has_a_heading_alone_and_a_future_snapshot_no_negative_ag
 
 
 @pytest.fixture
-def rita(make_user, land: Land, small: Path) -> User:
+def rita(make_user, host: Host, small: Path) -> User:
     user = make_user("u-report", small)
-    land.write_map(user)
+    host.write_map(user)
     return user
 
 
@@ -249,13 +249,13 @@ ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
 
 @needs_root
-def test_on_a_terminal_a_bar_shows_each_phase_and_the_lines_stay(land: Land, rita: User) -> None:
-    code, shown = on_terminal(land.command("run"), land.env(TERM="xterm-256color"))
+def test_on_a_terminal_a_bar_shows_each_phase_and_the_lines_stay(host: Host, rita: User) -> None:
+    code, shown = on_terminal(host.command("run"), host.env(TERM="xterm-256color"))
     text = ESCAPES.sub("", shown)
     assert code == 0, text
     assert re.search(rf"{rita.name} copy +.*[\d.]+/[\d.]+ MiB", text), text
     assert f"{rita.name} prove" in text, text
-    [snapshot] = land.snapshots(rita)
+    [snapshot] = host.snapshots(rita)
     assert f"backed up {rita.name} -> {snapshot} (" in text
     assert "done (1 accounts, 0 not well)" in text
     assert "\x1b[?25h" in shown[shown.rindex("\x1b[?25l") :], "the cursor is shown again"
@@ -264,17 +264,17 @@ def test_on_a_terminal_a_bar_shows_each_phase_and_the_lines_stay(land: Land, rit
 @needs_root
 @pytest.mark.parametrize("how", ["no rich", "a dumb terminal"])
 def test_without_rich_or_on_a_dumb_terminal_there_are_plain_lines(
-    how: str, land: Land, rita: User
+    how: str, host: Host, rita: User
 ) -> None:
-    command, terminal = land.command("run"), "dumb"
+    command, terminal = host.command("run"), "dumb"
     if how == "no rich":
         # What the import system does for a package that isn't there.
         hide = "import sys; sys.modules['rich'] = None; from t3_backup.cli.main import main; sys.exit(main(['run']))"
         command, terminal = [sys.executable, "-c", hide], "xterm-256color"
-    code, shown = on_terminal(command, land.env(TERM=terminal))
+    code, shown = on_terminal(command, host.env(TERM=terminal))
     assert code == 0, shown
     assert "\x1b" not in shown
-    [snapshot] = land.snapshots(rita)
+    [snapshot] = host.snapshots(rita)
     [first, last] = shown.splitlines()
     assert first.startswith(f"backed up {rita.name} -> {snapshot} (")
     assert last == "done (1 accounts, 0 not well)"

@@ -268,8 +268,8 @@ def test_a_file_that_is_a_folder_or_no_text_is_refused(file: Path, tmp_path: Pat
 
 
 @needs_root
-def test_a_file_that_may_not_be_read_is_refused_and_not_taken_for_absent(land) -> None:
-    file = land.folder / "default-file"
+def test_a_file_that_may_not_be_read_is_refused_and_not_taken_for_absent(host) -> None:
+    file = host.folder / "default-file"
     file.write_text("T3_BACKUP_DEST=/elsewhere\n")
     file.chmod(0o600)
     code = (
