@@ -18,25 +18,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from faults.disks import (
-    REAL,
-    disk,
-    files,
-    leftovers,
-    make_image,
-    mounted,
-    needs_mkfs,
-    needs_strace,
-    on,
-    one_line,
-    proven,
-    seed,
-    trace_worker,
-    traced,
-)
-from support.databases import MIB, commit_row
+from support.databases import MIB, REAL, commit_row, seed
+from support.fault_injection import needs_strace, trace_worker, traced
+from support.filesystems import disk, make_image, mounted, needs_mkfs, on
 from support.host import Answer, Host
 from support.sampling import amount
+from support.store_checks import files, leftovers, one_line, proven
 from support.users import needs_root
 
 from demo.users import User

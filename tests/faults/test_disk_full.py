@@ -12,22 +12,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from faults.disks import (
-    REAL,
-    disk,
-    files,
-    fill,
-    leftovers,
-    needs_strace,
-    on,
-    one_line,
-    proven,
-    seed,
-    start_traced,
-    trace_of,
-)
-from support.databases import MIB, give_database
+from support.databases import MIB, REAL, give_database, seed
+from support.fault_injection import needs_strace, start_traced, trace_of
+from support.filesystems import disk, fill, on
 from support.host import Answer, Host
+from support.store_checks import files, leftovers, one_line, proven
 from support.users import needs_root
 
 from demo.users import User, run_alone

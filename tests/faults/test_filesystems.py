@@ -13,9 +13,11 @@ from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
-from faults.disks import REAL, disk, files, leftovers, mounted, on, one_line, proven, refused, seed
-from support.databases import MIB, commit_row
+from support.databases import MIB, REAL, commit_row, seed
+from support.fault_injection import refused
+from support.filesystems import disk, mounted, on
 from support.host import Host
+from support.store_checks import files, leftovers, one_line, proven
 from support.users import needs_root
 
 from demo.users import User

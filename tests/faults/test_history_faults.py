@@ -19,7 +19,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
-from faults.disks import disk, make_image, mounted, needs_mkfs, needs_strace
 from support.account_folders import (
     ALL,
     changed,
@@ -35,6 +34,8 @@ from support.account_folders import (
     seal,
 )
 from support.databases import MIB
+from support.fault_injection import needs_strace
+from support.filesystems import disk, make_image, mounted, needs_mkfs
 from support.processes import BOUND_S, until
 from support.sampling import amount, sample
 from support.users import needs_root

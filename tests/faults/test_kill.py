@@ -21,22 +21,12 @@ from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
-from faults.disks import (
-    KILLED,
-    REAL,
-    files,
-    leave_wal,
-    leftovers,
-    needs_strace,
-    processes_of,
-    proven,
-    seed,
-    source_bytes,
-    trace_worker,
-    traced,
-)
+from support.databases import REAL, leave_wal, seed, source_bytes
+from support.fault_injection import KILLED, needs_strace, trace_worker, traced
 from support.host import Answer, Host
+from support.processes import processes_of
 from support.sampling import amount, chance, counts
+from support.store_checks import files, leftovers, proven
 from support.users import needs_root
 
 from demo.users import User

@@ -14,9 +14,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from faults.disks import REAL, disk, fill, make_image, mounted, needs_mkfs, seed
 from faults.test_restore_kill import content, state_files
-from support.databases import MIB
+from support.databases import MIB, REAL, seed
+from support.filesystems import disk, fill, make_image, mounted, needs_mkfs
 from support.host import Host
 from support.sampling import amount
 from support.users import needs_root

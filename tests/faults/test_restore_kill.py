@@ -22,9 +22,11 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from faults.disks import KILLED, REAL, needs_strace, proven, seed, traced
+from support.databases import REAL, seed
+from support.fault_injection import KILLED, needs_strace, traced
 from support.host import Answer, Host
 from support.sampling import amount, counts, sample
+from support.store_checks import proven
 from support.users import needs_root
 from system.test_restore import (
     change,

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 import shutil
+import sqlite3
 import subprocess
 import sys
 from pathlib import Path
 
 from demo.users import User
+from support.host import Host
+from support.paths import DATA
 
 MIB = 1 << 20
 
@@ -36,3 +40,44 @@ def commit_row(*users: User) -> None:
         subprocess.run(
             line, check=True, timeout=120, cwd="/", user=user.uid, group=user.gid, extra_groups=[]
         )
+
+
+REAL = DATA / "state-0.0.24.sqlite"
+
+
+def seed(host: Host, user: User, count: int) -> None:
+    """A store with `count` snapshots, and a database that has changed since the last of them."""
+    for _ in range(count):
+        answer = host.t3("run")
+        assert answer.code == 0, answer
+        commit_row(user)
+
+
+def leave_wal(user: User) -> None:
+    """Let the newest rows of the user's database, or of the real one, be in a -wal alone, as a
+    server that was killed leaves it."""
+    work = user.home / "work"
+    work.mkdir()
+    shutil.copyfile(user.database if user.database.exists() else REAL, work / "state.sqlite")
+    connection = sqlite3.connect(work / "state.sqlite", isolation_level=None)
+    try:
+        connection.execute("PRAGMA journal_mode=wal")
+        connection.execute("PRAGMA wal_autocheckpoint=0")
+        for number in range(20):
+            connection.execute(f"CREATE TABLE IF NOT EXISTS only_in_wal_{number} (a)")
+            connection.execute(f"INSERT INTO only_in_wal_{number} VALUES (1)")
+        for ending in ("", "-wal"):
+            shutil.copyfile(work / f"state.sqlite{ending}", f"{user.database}{ending}")
+            user.give(Path(f"{user.database}{ending}"))
+    finally:
+        connection.close()
+    shutil.rmtree(work)
+
+
+def source_bytes(user: User) -> dict[str, str]:
+    """SHA-256 of the database and its -wal."""
+    return {
+        e: hashlib.sha256(Path(f"{user.database}{e}").read_bytes()).hexdigest()
+        for e in ("", "-wal")
+        if Path(f"{user.database}{e}").exists()
+    }

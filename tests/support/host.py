@@ -37,8 +37,8 @@ class Answer:
 
 @dataclass
 class Host:
-    """A folder that every user may enter, with a store, a user map and users who have T3
-    databases."""
+    """What the command is called on: a folder that every user may enter, with a store, a user map,
+    and users who have T3 databases."""
 
     folder: Path
     environ: dict[str, str] = field(default_factory=dict)

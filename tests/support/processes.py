@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import pwd
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+from demo.users import User
 
 BOUND_S = 20  # how long anything here may take before it counts as hanging
 
@@ -41,4 +44,19 @@ def children(pid: int) -> list[int]:
     for task in Path(f"/proc/{pid}/task").glob("*/children"):
         with contextlib.suppress(FileNotFoundError, ProcessLookupError):
             found += [int(word) for word in task.read_text().split()]
+    return found
+
+
+def processes_of(user: User) -> list[int]:
+    """Every process of the user that is not dead."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            with contextlib.suppress(OSError):
+                status = (entry / "status").read_text()
+                if (
+                    f"\nUid:\t{pwd.getpwnam(user.name).pw_uid}\t" in status
+                    and "\nState:\tZ" not in status
+                ):
+                    found.append(int(entry.name))
     return found

@@ -26,7 +26,7 @@ pytestmark = needs_root
 TINY = DATA / "state-0.0.24.sqlite"
 SIZE = TINY.stat().st_size
 FREE = re.compile(r"[\d.]+ [KMGT]iB free")  # others write to the disk between two calls
-# What depends on the machine that the tests run on, and not on the host.
+# What depends on the machine that the tests run on, and not on their `host`.
 OF_THE_MACHINE = {
     "by hand",
     "systemd",
@@ -66,7 +66,7 @@ def of(name: str, answer: Answer) -> Finding:
 
 
 def statuses(answer: Answer) -> dict[str, str]:
-    """How each check of the host came out."""
+    """How each check came out."""
     return {
         finding.name: finding.status
         for finding in findings(answer)

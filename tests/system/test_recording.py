@@ -44,7 +44,7 @@ def rae(make_user: Callable[..., User], host: Host) -> User:
 
 @pytest.fixture
 def folder(host: Host) -> Path:
-    """For the metrics; the host's runs write there."""
+    """For the metrics; the runs write there."""
     path = host.folder / "metrics"
     path.mkdir()
     path.chmod(0o755)

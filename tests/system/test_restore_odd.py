@@ -18,8 +18,8 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
-from faults.disks import needs_strace
 from support import sandbox
+from support.fault_injection import needs_strace
 from support.host import Answer, Host
 from support.users import needs_root
 from system.test_restore import beside, change, dump, leave_newer_rows_in_a_wal, restored, run_as

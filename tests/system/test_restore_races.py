@@ -19,9 +19,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from faults.disks import needs_strace
 from support import sandbox
 from support.databases import give_database
+from support.fault_injection import needs_strace
 from support.host import Host
 from support.paths import ROOT
 from support.processes import BOUND_S, until
