@@ -10,9 +10,17 @@ from pathlib import Path
 import pytest
 from support.booted.machine import Machine
 from support.booted.machine import machine as boot
-from support.booted.users import SERVICE, STORE, add, database, events, give_units, listed, unit_of
-
-UNIT = unit_of("alice")
+from support.booted.users import (
+    SERVICE,
+    STORE,
+    UNIT,
+    add,
+    database,
+    events,
+    give_units,
+    listed,
+    state,
+)
 
 pytestmark = pytest.mark.releases
 
@@ -25,10 +33,6 @@ def there(suite: str, deb: Path, grown: Callable[[int], Path]) -> Iterator[Machi
         machine.run("systemctl", "start", UNIT)
         machine.run("t3-backup-state", "run")
         yield machine
-
-
-def state(machine: Machine) -> dict[str, str]:
-    return machine.show(UNIT, "ActiveState", "LoadState", "MainPID", "NRestarts")
 
 
 def test_a_running_server_is_named_where_it_is_to_be_left_alone(there: Machine) -> None:

@@ -9,11 +9,21 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from booted.test_restore import UNIT, state
 from support.booted.machine import Machine
 from support.booted.machine import machine as boot
 from support.booted.runbook import Page, Reader
-from support.booted.users import SERVICE, STORE, add, database, events, give_units, held, listed
+from support.booted.users import (
+    SERVICE,
+    STORE,
+    UNIT,
+    add,
+    database,
+    events,
+    give_units,
+    held,
+    listed,
+    state,
+)
 from support.paths import DATA, ROOT
 
 PAGE = Page.read(ROOT / "docs" / "runbooks" / "restore.md")

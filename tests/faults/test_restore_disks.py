@@ -14,13 +14,19 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from faults.test_restore_kill import content, state_files
 from support.databases import MIB, REAL, seed
 from support.filesystems import disk, fill, make_image, mounted, needs_mkfs
 from support.host import Host
+from support.live_database import (
+    change,
+    content,
+    dump,
+    leave_newer_rows_in_a_wal,
+    leave_unreadable_wal,
+    state_files,
+)
 from support.sampling import amount
 from support.users import needs_root
-from system.test_restore import change, dump, leave_newer_rows_in_a_wal, leave_unreadable_wal
 
 from demo.users import User
 

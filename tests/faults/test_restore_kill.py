@@ -8,33 +8,31 @@ next command heals.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import re
 import shutil
-import sqlite3
 import subprocess
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import closing
-from pathlib import Path
 
 import pytest
 from support.databases import REAL, seed
 from support.fault_injection import KILLED, needs_strace, traced
 from support.host import Answer, Host
-from support.sampling import amount, counts, sample
-from support.store_checks import proven
-from support.users import needs_root
-from system.test_restore import (
+from support.live_database import (
     change,
+    content,
     dump,
     leave_hot_journal,
     leave_newer_rows_in_a_wal,
     leave_unreadable_wal,
+    state_files,
 )
+from support.sampling import amount, counts, sample
+from support.store_checks import proven
+from support.users import needs_root
 
 from demo.users import User
 
@@ -106,34 +104,6 @@ def put_files(user: User, text: bytes) -> None:
         (place / name).write_bytes(text)
     for path in (place / "secrets", place / "settings.json", *(place / "secrets").iterdir()):
         user.give(path)
-
-
-def state_files(user: User) -> dict[str, str]:
-    """The database and what is beside it, but for the index, by SHA-256."""
-    found = {
-        path.name: path
-        for path in user.database.parent.glob("state.sqlite*")
-        if not path.name.endswith("-shm")
-    }
-    return {
-        name: hashlib.sha256(path.read_bytes() if path.is_file() else b"").hexdigest()
-        for name, path in found.items()
-    }
-
-
-def content(user: User, work: Path) -> list[str] | str:
-    """All that a server would find in the place of the live database, read from a copy of it; what
-    SQLite says where it can't."""
-    shutil.rmtree(work, ignore_errors=True)
-    work.mkdir()
-    for ending in ("", "-wal", "-journal"):
-        if Path(f"{user.database}{ending}").exists():
-            shutil.copyfile(f"{user.database}{ending}", work / f"state.sqlite{ending}")
-    try:
-        with closing(sqlite3.connect(f"file:{work}/state.sqlite?mode=rw", uri=True)) as connection:
-            return list(connection.iterdump())
-    except sqlite3.Error as error:
-        return str(error)
 
 
 class Kills:

@@ -14,7 +14,6 @@ from support.host import Answer, Host
 
 KILLED = -9
 
-
 needs_strace = pytest.mark.skipif(
     shutil.which("strace") is None, reason="faults are put into system calls by strace"
 )

@@ -10,7 +10,6 @@ import shutil
 import stat
 import subprocess
 import threading
-import time
 from collections.abc import Callable
 from errno import ENOSPC
 from pathlib import Path
@@ -18,6 +17,7 @@ from typing import Any
 
 import pytest
 from support import sandbox
+from support.archives import age, companions
 from support.databases import commit_row, give_database
 from support.host import Answer, Host
 from support.users import needs_root
@@ -70,14 +70,6 @@ def lay_out(user: User) -> Path:
     return place
 
 
-def age(place: Path) -> None:
-    """Let it be a while since anything was changed there: what is fresh may change again within the
-    same tick of the clock."""
-    newest = max(max(path.lstat().st_mtime, path.lstat().st_ctime) for path in place.rglob("*"))
-    while time.time() < newest + 2.1:
-        time.sleep(0.05)
-
-
 def found(place: Path) -> dict[str, tuple[str, int, int, int, bytes | None]]:
     """What is there of the names that are kept: type and mode, owner, time, content."""
     tops = {name.split("/")[0] for name in LAYOUT}
@@ -100,14 +92,6 @@ def names_in(archive: Path) -> list[str]:
         ["tar", "--zstd", "-tf", archive], check=True, capture_output=True, text=True
     ).stdout
     return [name.rstrip("/") for name in out.splitlines()]
-
-
-def companions(host: Host, user: User) -> list[dict[str, object] | None]:
-    """Of each snapshot, the newest first."""
-    return [
-        snapshot["companion"]
-        for snapshot in host.t3("list", user.name, "--json").account(user.name)["snapshots"]
-    ]
 
 
 def ok(answer: Answer) -> Answer:

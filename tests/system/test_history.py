@@ -20,10 +20,10 @@ import pytest
 from support import sandbox
 from support.databases import MIB
 from support.host import Answer, Host
+from support.live_database import dump
 from support.processes import until
 from support.sampling import amount, sample
 from support.users import needs_root
-from system.test_restore import dump
 
 from demo.grow import add_day, grow
 from demo.users import User

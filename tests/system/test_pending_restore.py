@@ -3,54 +3,17 @@ waits for it or ends it."""
 
 from __future__ import annotations
 
-import contextlib
 import os
-import signal
-import subprocess
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import pytest
 from support import sandbox
 from support.host import Host
-from support.processes import until
+from support.live_database import held_restore
 from support.users import needs_root
 
 from demo.users import User
 
 pytestmark = [needs_root, pytest.mark.skipif(sandbox.ACTIVE, reason="by hand")]
-
-
-@contextmanager
-def held_restore(
-    host: Host, user: User, *words: str, operation: str = "swap_databases"
-) -> Iterator[subprocess.Popen[str]]:
-    """A restore whose worker of that operation never begins, until somebody writes to `held`; it is
-    killed at the end, if it still runs."""
-    held, at = host.folder / "held", host.folder / "at"
-    at.unlink(missing_ok=True)
-    held.unlink(missing_ok=True)
-    os.mkfifo(held)
-    wrapper = host.folder / "python3"
-    hold = f"echo $$ >{at}; read line <{held}"
-    wrapper.write_text(
-        f'#!/bin/sh\ncase "$*" in *\'"operation": "{operation}"\'*) {hold} ;; esac\nexec {sys.executable} "$@"\n'
-    )
-    wrapper.chmod(0o755)
-    line = [str(wrapper), "-m", "t3_backup", "restore", user.name, "--yes", *words]
-    with subprocess.Popen(
-        line, executable=sys.executable, env=host.env(), cwd="/", stdout=subprocess.PIPE, text=True
-    ) as process:
-        try:
-            worker = int(until(at.read_text, "worker"))
-            assert '"begun": true' in (host.store / f"{user.name}+restore.json").read_text()
-            yield process
-        finally:
-            process.kill()
-            if process.wait() != 0:  # else its worker has ended, too
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(worker, signal.SIGKILL)
 
 
 def said(host: Host, user: User) -> dict[str, tuple[int, str, bool | None]]:

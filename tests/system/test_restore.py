@@ -12,14 +12,28 @@ import sqlite3
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 from support import sandbox
 from support.databases import commit_row, give_database
-from support.host import Answer, Host
+from support.host import Host
+from support.live_database import (
+    IN_USE,
+    beside,
+    change,
+    command_of,
+    dump,
+    holding,
+    leases_of,
+    leave_hot_journal,
+    leave_newer_rows_in_a_wal,
+    leave_unreadable_wal,
+    restored,
+    run_as,
+)
 from support.paths import DATA
 from support.processes import until
 from support.users import needs_root
@@ -30,70 +44,6 @@ from demo.writer import Writer
 pytestmark = [needs_root, pytest.mark.skipif(sandbox.ACTIVE, reason="by hand")]
 
 VERSIONS = {"0.0.24": 30, "0.0.25": 31}
-IN_USE = 4
-
-
-def dump(path: Path) -> list[str]:
-    """All that is in a database that nobody has open, as SQL."""
-    with closing(sqlite3.connect(f"file:{path}?mode=ro&immutable=1", uri=True)) as connection:
-        return list(connection.iterdump())
-
-
-def beside(user: User) -> dict[str, str]:
-    """The files in the folder of the live database, by their SHA-256."""
-    return {
-        path.name: hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in user.database.parent.iterdir()
-        if path.is_file()
-    }
-
-
-def change(user: User, statement: str = "DELETE FROM checkpoint_diff_blobs") -> None:
-    """Change the live database as its user."""
-    run_as(
-        user,
-        "import sqlite3, sys; c = sqlite3.connect(sys.argv[1]); c.execute(sys.argv[2]); c.commit(); c.close()",
-        statement,
-    )
-
-
-def run_as(user: User, script: str, *words: str) -> str:
-    """What a Python script of the user's prints; its first argument is the live database."""
-    line = [sys.executable, "-I", "-c", script, str(user.database), *words]
-    return subprocess.run(
-        line,
-        cwd="/",
-        user=user.uid,
-        group=user.gid,
-        extra_groups=[],
-        check=True,
-        capture_output=True,
-        text=True,
-        timeout=60,
-    ).stdout
-
-
-@contextmanager
-def holding(user: User, script: str) -> Iterator[subprocess.Popen[str]]:
-    """A process of the user's that has run `script` on the live database, and stays until the block
-    is left."""
-    whole = f"import os, sqlite3, sys\npath = sys.argv[1]\n{script}\nprint('ready', flush=True)\nsys.stdin.read()\n"
-    with subprocess.Popen(
-        [sys.executable, "-I", "-c", whole, str(user.database)],
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd="/", user=user.uid, group=user.gid, extra_groups=[],
-    ) as process:  # fmt: skip
-        try:
-            assert process.stdout is not None
-            assert process.stdout.readline() == "ready\n"
-            yield process
-        finally:
-            process.kill()
-
-
-def restored(answer: Answer) -> Answer:
-    """The same, which must have succeeded."""
-    assert answer.code == 0, answer.out + answer.err
-    return answer
 
 
 @pytest.fixture
@@ -167,39 +117,6 @@ def test_the_document_says_what_was_done(host: Host, backed: User) -> None:
     assert document["prerestore"]["method"] == "clone"
     assert document["undo"] == f"t3-backup-state restore {backed.name} --label prerestore"
     assert set(document["seconds"]) == {"proof", "copy", "fold", "prerestore", "exchange"}
-
-
-def leave_newer_rows_in_a_wal(user: User) -> None:
-    """Newer rows in a -wal that a killed server left."""
-    with Writer(user.database, user=user.name, linger=True) as writer:
-        writer.mark("since")
-        writer.kill()
-
-
-def leave_hot_journal(user: User) -> None:
-    """A journal of a writer that was killed in a transaction, after a part of it was in the main
-    file."""
-    script = """
-import os, sqlite3, sys
-c = sqlite3.connect(sys.argv[1], isolation_level=None)
-c.execute("PRAGMA journal_mode=delete"); c.execute("PRAGMA cache_size=1"); c.execute("PRAGMA cache_spill=1")
-c.execute("BEGIN"); c.execute("UPDATE orchestration_events SET payload_json = payload_json || 'x'")
-# More than its cache holds: to write it, the journal must be on the disk.
-c.execute("CREATE TABLE spilled AS WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT 500) SELECT randomblob(3000) FROM n")
-os.kill(os.getpid(), 9)
-"""
-    with pytest.raises(subprocess.CalledProcessError):
-        run_as(user, script)
-    assert Path(f"{user.database}-journal").read_bytes()[:1] == b"\xd9", (
-        "it is not hot yet: its header is not written"
-    )
-
-
-def leave_unreadable_wal(user: User) -> None:
-    """A -wal whose header is not sound: SQLite passes over what is in it."""
-    leave_newer_rows_in_a_wal(user)
-    with open(f"{user.database}-wal", "r+b") as file:
-        file.write(b"\0" * 32)
 
 
 def leave_stray_index(user: User) -> None:
@@ -342,19 +259,6 @@ def test_who_opens_it_just_before_the_exchange_keeps_what_he_opened(
     assert backed.database.stat().st_ino == before
     assert dump(backed.database) == taken
     assert set(beside(backed)) == {"state.sqlite"}
-
-
-def leases_of(locks: list[list[str]], inode: int) -> list[str]:
-    """The pids that hold a lease on the file of that inode (proc(5), /proc/locks)."""
-    return [line[4] for line in locks if line[5].endswith(f":{inode}")]
-
-
-def command_of(pid: str) -> str:
-    """Its command line."""
-    try:
-        return Path(f"/proc/{pid}/cmdline").read_text()
-    except OSError:
-        return ""
 
 
 def test_owner_group_and_mode_are_as_before_and_the_user_writes_at_once(

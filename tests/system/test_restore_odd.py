@@ -21,8 +21,8 @@ import pytest
 from support import sandbox
 from support.fault_injection import needs_strace
 from support.host import Answer, Host
+from support.live_database import beside, change, dump, leave_newer_rows_in_a_wal, restored, run_as
 from support.users import needs_root
-from system.test_restore import beside, change, dump, leave_newer_rows_in_a_wal, restored, run_as
 
 from demo.users import User
 

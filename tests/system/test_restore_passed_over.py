@@ -16,10 +16,10 @@ from typing import Any
 
 import pytest
 from support import sandbox
+from support.archives import age, companions
 from support.host import Answer, Host
+from support.live_database import held_restore
 from support.users import needs_root
-from system.test_companion import age, companions
-from system.test_pending_restore import held_restore
 
 from demo.users import User
 

@@ -23,10 +23,7 @@ from support import sandbox
 from support.databases import give_database
 from support.fault_injection import needs_strace
 from support.host import Host
-from support.paths import ROOT
-from support.processes import BOUND_S, until
-from support.users import needs_root, user_name
-from system.test_restore import (
+from support.live_database import (
     IN_USE,
     beside,
     change,
@@ -39,6 +36,9 @@ from system.test_restore import (
     restored,
     run_as,
 )
+from support.paths import ROOT
+from support.processes import BOUND_S, until
+from support.users import needs_root, user_name
 
 from demo.users import User, throwaway_user
 

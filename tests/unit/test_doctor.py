@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.doctor_facts import ALICE, GIB, HEALTHY, SHELF, STORE, VALUES
 from support.manifests import NOON, made
 
 from t3_backup import settings
@@ -16,49 +17,16 @@ from t3_backup.doctor import checks
 from t3_backup.doctor.facts import (
     AccountDirFacts,
     AccountFacts,
-    Facts,
-    Libraries,
     MapFacts,
-    StoreFacts,
     TextfileFacts,
     kind_of,
 )
 from t3_backup.doctor.finding import Finding
-from t3_backup.doctor.units import Systemd
 from t3_backup.monitor.attempts import Attempt
 from t3_backup.monitor.hooks import Found
 from t3_backup.restore.pending import PendingRestore
 from t3_backup.text import format_time
 from t3_backup.worker.protocol import Source
-
-GIB = 1 << 30
-VALUES = settings.load({}, {}, Path("/dev/null"))
-
-ALICE = AccountFacts("alice", Path("/home/alice"), 2, Source(GIB, 1 << 20))
-SHELF = AccountDirFacts(
-    "alice", Path("/var/backups/t3-state/alice"), (made(1, NOON - timedelta(hours=8)),)
-)
-STORE = StoreFacts(
-    Path("/var/backups/t3-state"),
-    Path("/var/backups/t3-state"),
-    True,
-    "ext4",
-    False,
-    100 * GIB,
-    1000 * GIB,
-    1,
-    account_dirs=(SHELF,),
-)
-HEALTHY = Facts(
-    now=NOON,
-    is_root=True,
-    map=MapFacts(Path("/etc/ttyd-user-map"), ("alice",)),
-    accounts=(ALICE,),
-    store=STORE,
-    log_folder=Path("/var/log/t3-backup"),
-    libraries=Libraries("3.51.3.0", "3.51.3", "", "", ""),
-    systemd=Systemd(runs=False),
-)
 
 
 def examine(**changes: Any) -> list[Finding]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from unit.test_doctor import ALICE, HEALTHY, VALUES
+from support.doctor_facts import ALICE, HEALTHY, VALUES
 
 from t3_backup.doctor import unit_checks, units
 from t3_backup.doctor.facts import TextfileFacts

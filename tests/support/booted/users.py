@@ -201,3 +201,10 @@ def work(machine: Machine, user: str) -> None:
     )
     script = f"import sqlite3, sys; c = sqlite3.connect(sys.argv[1], 9); c.execute({table!r}); c.execute({row!r}); c.commit()"
     machine.run("runuser", "-u", user, "--", "python3", "-c", script, database(user))
+
+
+UNIT = unit_of("alice")
+
+
+def state(machine: Machine) -> dict[str, str]:
+    return machine.show(UNIT, "ActiveState", "LoadState", "MainPID", "NRestarts")

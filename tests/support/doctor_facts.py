@@ -1,0 +1,47 @@
+"""Facts of a healthy machine, for the checks of the doctor."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from pathlib import Path
+
+from support.manifests import NOON, made
+from t3_backup import settings
+from t3_backup.doctor.facts import (
+    AccountDirFacts,
+    AccountFacts,
+    Facts,
+    Libraries,
+    MapFacts,
+    StoreFacts,
+)
+from t3_backup.doctor.units import Systemd
+from t3_backup.worker.protocol import Source
+
+GIB = 1 << 30
+VALUES = settings.load({}, {}, Path("/dev/null"))
+ALICE = AccountFacts("alice", Path("/home/alice"), 2, Source(GIB, 1 << 20))
+SHELF = AccountDirFacts(
+    "alice", Path("/var/backups/t3-state/alice"), (made(1, NOON - timedelta(hours=8)),)
+)
+STORE = StoreFacts(
+    Path("/var/backups/t3-state"),
+    Path("/var/backups/t3-state"),
+    True,
+    "ext4",
+    False,
+    100 * GIB,
+    1000 * GIB,
+    1,
+    account_dirs=(SHELF,),
+)
+HEALTHY = Facts(
+    now=NOON,
+    is_root=True,
+    map=MapFacts(Path("/etc/ttyd-user-map"), ("alice",)),
+    accounts=(ALICE,),
+    store=STORE,
+    log_folder=Path("/var/log/t3-backup"),
+    libraries=Libraries("3.51.3.0", "3.51.3", "", "", ""),
+    systemd=Systemd(runs=False),
+)

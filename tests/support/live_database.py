@@ -1,0 +1,192 @@
+"""The live database of a user: read, changed, held open, and left as a crash leaves it."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+import pytest
+
+from demo.users import User
+from demo.writer import Writer
+from support.host import Answer, Host
+from support.processes import until
+
+IN_USE = 4
+
+
+def dump(path: Path) -> list[str]:
+    """All that is in a database that nobody has open, as SQL."""
+    with closing(sqlite3.connect(f"file:{path}?mode=ro&immutable=1", uri=True)) as connection:
+        return list(connection.iterdump())
+
+
+def beside(user: User) -> dict[str, str]:
+    """The files in the folder of the live database, by their SHA-256."""
+    return {
+        path.name: hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in user.database.parent.iterdir()
+        if path.is_file()
+    }
+
+
+def change(user: User, statement: str = "DELETE FROM checkpoint_diff_blobs") -> None:
+    """Change the live database as its user."""
+    run_as(
+        user,
+        "import sqlite3, sys; c = sqlite3.connect(sys.argv[1]); c.execute(sys.argv[2]); c.commit(); c.close()",
+        statement,
+    )
+
+
+def run_as(user: User, script: str, *words: str) -> str:
+    """What a Python script of the user's prints; its first argument is the live database."""
+    line = [sys.executable, "-I", "-c", script, str(user.database), *words]
+    return subprocess.run(
+        line,
+        cwd="/",
+        user=user.uid,
+        group=user.gid,
+        extra_groups=[],
+        check=True,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    ).stdout
+
+
+@contextmanager
+def holding(user: User, script: str) -> Iterator[subprocess.Popen[str]]:
+    """A process of the user's that has run `script` on the live database, and stays until the block
+    is left."""
+    whole = f"import os, sqlite3, sys\npath = sys.argv[1]\n{script}\nprint('ready', flush=True)\nsys.stdin.read()\n"
+    with subprocess.Popen(
+        [sys.executable, "-I", "-c", whole, str(user.database)],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd="/", user=user.uid, group=user.gid, extra_groups=[],
+    ) as process:  # fmt: skip
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "ready\n"
+            yield process
+        finally:
+            process.kill()
+
+
+def restored(answer: Answer) -> Answer:
+    """The same, which must have succeeded."""
+    assert answer.code == 0, answer.out + answer.err
+    return answer
+
+
+def leave_newer_rows_in_a_wal(user: User) -> None:
+    """Newer rows in a -wal that a killed server left."""
+    with Writer(user.database, user=user.name, linger=True) as writer:
+        writer.mark("since")
+        writer.kill()
+
+
+def leave_hot_journal(user: User) -> None:
+    """A journal of a writer that was killed in a transaction, after a part of it was in the main
+    file."""
+    script = """
+import os, sqlite3, sys
+c = sqlite3.connect(sys.argv[1], isolation_level=None)
+c.execute("PRAGMA journal_mode=delete"); c.execute("PRAGMA cache_size=1"); c.execute("PRAGMA cache_spill=1")
+c.execute("BEGIN"); c.execute("UPDATE orchestration_events SET payload_json = payload_json || 'x'")
+# More than its cache holds: to write it, the journal must be on the disk.
+c.execute("CREATE TABLE spilled AS WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT 500) SELECT randomblob(3000) FROM n")
+os.kill(os.getpid(), 9)
+"""
+    with pytest.raises(subprocess.CalledProcessError):
+        run_as(user, script)
+    assert Path(f"{user.database}-journal").read_bytes()[:1] == b"\xd9", (
+        "it is not hot yet: its header is not written"
+    )
+
+
+def leave_unreadable_wal(user: User) -> None:
+    """A -wal whose header is not sound: SQLite passes over what is in it."""
+    leave_newer_rows_in_a_wal(user)
+    with open(f"{user.database}-wal", "r+b") as file:
+        file.write(b"\0" * 32)
+
+
+def leases_of(locks: list[list[str]], inode: int) -> list[str]:
+    """The pids that hold a lease on the file of that inode (proc(5), /proc/locks)."""
+    return [line[4] for line in locks if line[5].endswith(f":{inode}")]
+
+
+def command_of(pid: str) -> str:
+    """Its command line."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text()
+    except OSError:
+        return ""
+
+
+def state_files(user: User) -> dict[str, str]:
+    """The database and what is beside it, but for the index, by SHA-256."""
+    found = {
+        path.name: path
+        for path in user.database.parent.glob("state.sqlite*")
+        if not path.name.endswith("-shm")
+    }
+    return {
+        name: hashlib.sha256(path.read_bytes() if path.is_file() else b"").hexdigest()
+        for name, path in found.items()
+    }
+
+
+def content(user: User, work: Path) -> list[str] | str:
+    """All that a server would find in the place of the live database, read from a copy of it; what
+    SQLite says where it can't."""
+    shutil.rmtree(work, ignore_errors=True)
+    work.mkdir()
+    for ending in ("", "-wal", "-journal"):
+        if Path(f"{user.database}{ending}").exists():
+            shutil.copyfile(f"{user.database}{ending}", work / f"state.sqlite{ending}")
+    try:
+        with closing(sqlite3.connect(f"file:{work}/state.sqlite?mode=rw", uri=True)) as connection:
+            return list(connection.iterdump())
+    except sqlite3.Error as error:
+        return str(error)
+
+
+@contextmanager
+def held_restore(
+    host: Host, user: User, *words: str, operation: str = "swap_databases"
+) -> Iterator[subprocess.Popen[str]]:
+    """A restore whose worker of that operation never begins, until somebody writes to `held`; it is
+    killed at the end, if it still runs."""
+    held, at = host.folder / "held", host.folder / "at"
+    at.unlink(missing_ok=True)
+    held.unlink(missing_ok=True)
+    os.mkfifo(held)
+    wrapper = host.folder / "python3"
+    hold = f"echo $$ >{at}; read line <{held}"
+    wrapper.write_text(
+        f'#!/bin/sh\ncase "$*" in *\'"operation": "{operation}"\'*) {hold} ;; esac\nexec {sys.executable} "$@"\n'
+    )
+    wrapper.chmod(0o755)
+    line = [str(wrapper), "-m", "t3_backup", "restore", user.name, "--yes", *words]
+    with subprocess.Popen(
+        line, executable=sys.executable, env=host.env(), cwd="/", stdout=subprocess.PIPE, text=True
+    ) as process:
+        try:
+            worker = int(until(at.read_text, "worker"))
+            assert '"begun": true' in (host.store / f"{user.name}+restore.json").read_text()
+            yield process
+        finally:
+            process.kill()
+            if process.wait() != 0:  # else its worker has ended, too
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(worker, signal.SIGKILL)
