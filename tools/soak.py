@@ -27,7 +27,7 @@ PYTHON = "/usr/bin/python3"
 SLICES = 7
 RELEASES = ("bookworm", "trixie")
 # Nothing of SQLite's is in these.
-NOT_SQLITE = ("doctor", "hooks", "html_report", "log", "recording", "status")
+NOT_SQLITE = ("doctor", "hooks", "html_report", "logfile", "recorder", "status")
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ def steps() -> list[Step]:
     for path in [
         *files("system"),
         Path("tests/unit/test_census.py"),
-        Path("tests/unit/test_proof.py"),
+        Path("tests/unit/test_integrity.py"),
     ]:
         if path.stem.removeprefix("test_") not in NOT_SQLITE:
             found.append(

@@ -52,7 +52,7 @@ NOT_VALUES = [
 # run.
 NOT_FILES = ["docs", "layers", "manpage", "monitoring", "systemd"]
 SYSTEM = (
-    ["main_job", "users", "runs", "verdicts", "source_untouched", "takeover", "fallback", "without_wal", "three_in_the_morning", "runbook"]
+    ["main_job", "users", "runs", "verdicts", "source_untouched", "import_legacy", "fallback", "without_wal", "operator_errors", "runbook"]
 )  # fmt: skip
 
 
