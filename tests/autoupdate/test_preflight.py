@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from support.manifests import made
+from support.manifests import make_manifest
 
 from t3_backup.accounts import Account
 from t3_backup.autoupdate import adopt, journal_runner, npm, rollback, snapshots, upgrade
@@ -78,7 +78,7 @@ def town(machine: Context, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> T
 
 
 def snapshot(size: int = 1) -> Manifest:
-    return made(bytes=size)
+    return make_manifest(bytes=size)
 
 
 def test_where_all_is_well_everybody_is_tried(town: Town) -> None:

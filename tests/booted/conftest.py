@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 from support import packages
 from support.booted.debian_trees import SUITES
-from support.booted.machine import Machine
-from support.booted.machine import machine as boot
+from support.booted.machine import Machine, boot
 from support.sampling import is_soak
 
 
@@ -35,22 +34,24 @@ def suite(request: pytest.FixtureRequest) -> str:
 @pytest.fixture(scope="session")
 def deb(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The package of the backup: that of T3_TEST_DEB, or one built now."""
-    return packages.given("T3_TEST_DEB") or packages.build(
-        packages.checkout(tmp_path_factory.mktemp("deb") / "t3-backup")
+    return packages.prebuilt("T3_TEST_DEB") or packages.build_package(
+        packages.copy_checkout(tmp_path_factory.mktemp("deb") / "t3-backup")
     )
 
 
 @pytest.fixture(scope="session")
 def autoupdate_deb(deb: Path) -> Path:
     """The package of the bump, made in the same build."""
-    return packages.beside(deb)
+    return packages.autoupdate_package(deb)
 
 
 @pytest.fixture(scope="session")
 def newer(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same with a higher version: that of T3_TEST_NEWER_DEB, or one built now."""
     folder = tmp_path_factory.mktemp("newer") / "t3-backup"
-    return packages.given("T3_TEST_NEWER_DEB") or packages.build_newer(packages.checkout(folder))
+    return packages.prebuilt("T3_TEST_NEWER_DEB") or packages.build_newer(
+        packages.copy_checkout(folder)
+    )
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from support.booted.machine import Machine
-from support.booted.users import MAP, SERVICE, STORE, add
+from support.booted.users import MAP, SERVICE, STORE, add_user
 
 ELSEWHERE = "/srv/backups"
 
@@ -33,7 +33,7 @@ def test_what_is_lost_raises_the_alarm_at_once(installed: Machine, lost: str, st
 def test_a_store_elsewhere_wants_the_drop_in_of_the_manual_page_and_not_the_default_store(
     installed: Machine, grown: Callable[[int], Path]
 ) -> None:
-    add(installed, "alice", grown(4))
+    add_user(installed, "alice", grown(4))
     installed.run("mkdir", "-m", "700", ELSEWHERE)
     installed.run("rm", "-r", STORE)
     installed.write("/etc/default/t3-backup", f"T3_BACKUP_DEST={ELSEWHERE}\n")
@@ -56,7 +56,7 @@ def test_a_store_that_would_go_with_the_service_is_refused_and_the_doctor_says_s
     installed: Machine, grown: Callable[[int], Path]
 ) -> None:
     """Row 20. The service has a /var/tmp of its own: what it writes there is nobody's backup."""
-    add(installed, "alice", grown(4))
+    add_user(installed, "alice", grown(4))
     installed.write("/etc/default/t3-backup", "T3_BACKUP_DEST=/var/tmp/store\n")
     installed.run("systemctl", "start", SERVICE, check=False)
     assert installed.show(SERVICE, "ActiveState", "ExecMainStatus") == {

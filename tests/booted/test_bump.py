@@ -10,20 +10,19 @@ from pathlib import Path
 import pytest
 from fake_t3 import STEPS
 from support.booted import t3_servers
-from support.booted.t3_deployment import Town, listed
-from support.booted.t3_deployment import town as settled
+from support.booted.t3_deployment import Deployment, deploy, list_account_snapshots
 from support.booted.t3_servers import (
     USERS,
     autoupdate,
+    autoupdate_status,
     browser,
-    content,
-    history,
-    status,
+    history_of,
+    measure_outages,
+    read_content,
     versions,
-    watched,
-    write_something,
+    write_message,
 )
-from support.booted.users import unit_of
+from support.booted.users import server_unit
 from support.sampling import sample
 
 # What goes wrong while the server runs; how it stops is seen when it is taken back only, and what
@@ -41,40 +40,47 @@ ALLOWED_S = 5
 
 
 @pytest.fixture(scope="module")
-def town(
+def deployment(
     suite: str, deb: Path, autoupdate_deb: Path, grown: Callable[[int], Path]
-) -> Iterator[Town]:
-    with settled(suite, deb, autoupdate_deb, grown(8)) as found:
+) -> Iterator[Deployment]:
+    with deploy(suite, deb, autoupdate_deb, grown(8)) as found:
         yield found
 
 
 @pytest.mark.releases
-def test_a_plain_installation_is_taken_over_and_nothing_is_restarted(town: Town) -> None:
-    before = town.main_pids()
-    assert autoupdate(town.machine, "adopt").code == 0
-    assert town.main_pids() == before
-    assert versions(town.machine) == dict.fromkeys(USERS, "0.0.24")
-    town.machine.run("systemctl", "restart", unit_of("bob"))
-    town.machine.until(lambda: t3_servers.answers(town.machine, "bob"), "server")
-    program = town.machine.sh('tr "\\0" "\\n" <"/proc/$1/cmdline"', town.main_pids()["bob"]).out
-    assert f"{t3_servers.ROOT}/bob/current/bin/t3" in program
-    assert town.machine.run("t3", "--version").out == "t3 v0.0.24\n"
-    assert status(town.machine)["accounts"][0]["version"] == "0.0.24"
-    assert autoupdate(town.machine).code == 0, "all are where the pin wants them"
+def test_a_plain_installation_is_taken_over_and_nothing_is_restarted(
+    deployment: Deployment,
+) -> None:
+    before = deployment.main_pids()
+    assert autoupdate(deployment.machine, "adopt").code == 0
+    assert deployment.main_pids() == before
+    assert versions(deployment.machine) == dict.fromkeys(USERS, "0.0.24")
+    deployment.machine.run("systemctl", "restart", server_unit("bob"))
+    deployment.machine.until(lambda: t3_servers.is_listening(deployment.machine, "bob"), "server")
+    program = deployment.machine.sh(
+        'tr "\\0" "\\n" <"/proc/$1/cmdline"', deployment.main_pids()["bob"]
+    ).out
+    assert f"{t3_servers.AUTOUPDATE_ROOT}/bob/current/bin/t3" in program
+    assert deployment.machine.run("t3", "--version").out == "t3 v0.0.24\n"
+    assert autoupdate_status(deployment.machine)["accounts"][0]["version"] == "0.0.24"
+    assert autoupdate(deployment.machine).code == 0, "all are where the pin wants them"
 
 
 def test_a_drop_in_that_has_the_last_word_over_ours_is_told_before_anything_is_changed(
-    town: Town,
+    deployment: Deployment,
 ) -> None:
     """As `systemctl edit` makes one: the server would go on with that program, whatever its
     account's link says."""
-    machine, before = town.machine, town.main_pids()
+    machine, before = deployment.machine, deployment.main_pids()
     override = "/etc/systemd/system/t3-serve@.service.d/override.conf"
     machine.write(override, "[Service]\nExecStart=\nExecStart=/opt/t3 serve\n")
     machine.run("systemctl", "daemon-reload")
     try:
         answer = autoupdate(machine, "--to", "0.0.25")
-        told = {account["user"]: account["trouble"] for account in status(machine)["accounts"]}
+        told = {
+            account["user"]: account["trouble"]
+            for account in autoupdate_status(machine)["accounts"]
+        }
     finally:
         machine.run("rm", override)
         machine.run("systemctl", "daemon-reload")
@@ -83,37 +89,42 @@ def test_a_drop_in_that_has_the_last_word_over_ours_is_told_before_anything_is_c
         True,
     ), answer
     assert all("runs /opt/t3" in told[user] for user in USERS)
-    assert town.main_pids() == before
+    assert deployment.main_pids() == before
     assert versions(machine) == dict.fromkeys(USERS, "0.0.24")
 
 
 @pytest.mark.parametrize("variant", TURNED_AWAY)
-def test_the_gate_turns_a_bad_version_away_and_nothing_is_touched(town: Town, variant: str) -> None:
-    t3_servers.offer(town.machine, "0.0.25", variant)
-    town.forget("0.0.25")
-    before, pids = town.content(), town.main_pids()
-    answer = t3_servers.autoupdate_in_a_hurry(town.machine, "--to", "0.0.25")
+def test_the_gate_turns_a_bad_version_away_and_nothing_is_touched(
+    deployment: Deployment, variant: str
+) -> None:
+    t3_servers.offer_version(deployment.machine, "0.0.25", variant)
+    deployment.forget("0.0.25")
+    before, pids = deployment.content(), deployment.main_pids()
+    answer = t3_servers.autoupdate_in_a_hurry(deployment.machine, "--to", "0.0.25")
     assert answer.code == 1, answer
     assert f"turned away by the gate at {STEPS[variant]}" in answer.err
-    assert (town.content(), town.main_pids()) == (before, pids)
-    assert versions(town.machine) == dict.fromkeys(USERS, "0.0.24")
-    assert not any("prebump" in snapshot["name"] for snapshot in listed(town.machine, "alice"))
+    assert (deployment.content(), deployment.main_pids()) == (before, pids)
+    assert versions(deployment.machine) == dict.fromkeys(USERS, "0.0.24")
+    assert not any(
+        "prebump" in snapshot["name"]
+        for snapshot in list_account_snapshots(deployment.machine, "alice")
+    )
 
 
 @pytest.mark.parametrize("variant", BROKEN_LIVE)
 def test_a_version_that_fails_on_a_real_server_is_taken_back_with_the_data(
-    town: Town, variant: str, tell: Callable[[str], None]
+    deployment: Deployment, variant: str, tell: Callable[[str], None]
 ) -> None:
     """The gate can't see it: it is broken on the real servers alone."""
-    machine = town.machine
-    town.forget("0.0.25")
-    t3_servers.offer(machine, "0.0.25", variant, live_only=True)
+    machine = deployment.machine
+    deployment.forget("0.0.25")
+    t3_servers.offer_version(machine, "0.0.25", variant, live_only=True)
     for user in USERS:
-        write_something(machine, user, town.cookies[user])
-    before = town.content()
+        write_message(machine, user, deployment.cookies[user])
+    before = deployment.content()
     machine.write(t3_servers.LIVE, "")
     try:
-        with watched(machine) as gaps:
+        with measure_outages(machine) as gaps:
             answer = autoupdate(
                 machine, "--to", "0.0.25", env={"T3_AUTOUPDATE_PATIENCE": str(PATIENCE_S)}
             )
@@ -139,13 +150,13 @@ def test_a_version_that_fails_on_a_real_server_is_taken_back_with_the_data(
     assert gaps[told[1]] < float(told[2]) + 1, "what it says is what its user sees"
     assert "frozen until: t3-autoupdate thaw" in answer.err
     assert "back on 0.0.24 with the data of state-" in answer.text
-    after = town.content()
+    after = deployment.content()
     for user in USERS:
         changed = {"auth_sessions"}  # by the check itself, which logs in
         assert {k: v for k, v in after[user].items() if k not in changed} == {
             k: v for k, v in before[user].items() if k not in changed
         }
-        assert browser(machine, user, "session", town.cookies[user]) is True, (
+        assert browser(machine, user, "session", deployment.cookies[user]) is True, (
             "who was logged in still is"
         )
         assert t3_servers.running_version(machine, user) == "0.0.24"
@@ -158,12 +169,12 @@ def test_a_version_that_fails_on_a_real_server_is_taken_back_with_the_data(
 
 
 @pytest.mark.releases
-def test_a_good_version_is_switched_to_and_everybody_can_log_in(town: Town) -> None:
-    machine = town.machine
-    town.forget("0.0.25")
-    t3_servers.offer(machine, "0.0.25")
-    before = town.content()
-    with watched(machine) as gaps:
+def test_a_good_version_is_switched_to_and_everybody_can_log_in(deployment: Deployment) -> None:
+    machine = deployment.machine
+    deployment.forget("0.0.25")
+    t3_servers.offer_version(machine, "0.0.25")
+    before = deployment.content()
+    with measure_outages(machine) as gaps:
         answer = autoupdate(machine, "--to", "0.0.25", "--json")
     assert answer.code == 0, answer
     assert all(trial["passed"] for trial in answer.document["trials"])
@@ -174,33 +185,33 @@ def test_a_good_version_is_switched_to_and_everybody_can_log_in(town: Town) -> N
     )
     t3_servers.assert_not_mixed(machine)
     for user in USERS:
-        assert history(content(machine, user)) == history(before[user])
+        assert history_of(read_content(machine, user)) == history_of(before[user])
         names = [
             snapshot["name"]
-            for snapshot in listed(machine, user)
+            for snapshot in list_account_snapshots(machine, user)
             if snapshot["label"] == "prebump-0.0.25"
         ]
         assert len(names) >= 2, "one before, and one of what the old server left"
-    assert status(machine)["last"]["result"] == "done"
+    assert autoupdate_status(machine)["last"]["result"] == "done"
     told = dict(re.findall(r"(\w+): on 0\.0\.25, .*, ([\d.]+) s without a server", answer.err))
     assert told.keys() == set(USERS), answer
     assert all(gaps[user] < float(told[user]) + 1 for user in USERS), (gaps, told)
     assert autoupdate(machine, "check").code == 0
     assert autoupdate(machine, "--to", "0.0.25").code == 0, "again is harmless"
     assert autoupdate(machine).code == 0, "the pin is lower: that is no reason to go down"
-    town.login()
+    deployment.login()
 
 
-def test_a_rollback_says_what_is_lost_and_is_undone_by_one_command(town: Town) -> None:
-    machine = town.machine
-    cookie = town.cookies["alice"]
-    write_something(machine, "alice", cookie)
-    here = content(machine, "alice")
+def test_a_rollback_says_what_is_lost_and_is_undone_by_one_command(deployment: Deployment) -> None:
+    machine = deployment.machine
+    cookie = deployment.cookies["alice"]
+    write_message(machine, "alice", cookie)
+    here = read_content(machine, "alice")
     planned = autoupdate(machine, "rollback", "--user", "alice", "--dry-run")
     assert planned.code == 0, planned
     assert "will be lost: " in planned.out
     assert "messages" in planned.out
-    assert content(machine, "alice") == here
+    assert read_content(machine, "alice") == here
     refused = autoupdate(machine, "rollback", "--user", "alice")
     assert refused.code == 2
     assert "say --yes" in refused.err
@@ -208,10 +219,10 @@ def test_a_rollback_says_what_is_lost_and_is_undone_by_one_command(town: Town) -
     assert done.code == 0, done
     t3_servers.assert_not_mixed(machine)
     assert versions(machine) == {"alice": "0.0.24", "bob": "0.0.25", "carol": "0.0.25"}
-    assert history(content(machine, "alice")) != history(here)
+    assert history_of(read_content(machine, "alice")) != history_of(here)
     undone = autoupdate(machine, "rollback", "--undo", "--yes")
     assert undone.code == 0, undone
     assert versions(machine) == dict.fromkeys(USERS, "0.0.25")
-    assert history(content(machine, "alice")) == history(here)
+    assert history_of(read_content(machine, "alice")) == history_of(here)
     assert browser(machine, "alice", "session", cookie) is True
     t3_servers.assert_not_mixed(machine)

@@ -13,11 +13,10 @@ from typing import Any
 
 import pytest
 from support.booted import t3_servers
-from support.booted.interrupted_bump import NEW, OLD, USERS, Rounds, under_way
-from support.booted.machine import Machine, Result
-from support.booted.machine import machine as boot
-from support.booted.t3_servers import FREEZE, ROOT, autoupdate
-from support.booted.users import STORE, database, unit_of
+from support.booted.interrupted_bump import NEW, OLD, USERS, InterruptedBump, killable_command
+from support.booted.machine import Machine, Result, boot
+from support.booted.t3_servers import AUTOUPDATE_ROOT, FREEZE, autoupdate
+from support.booted.users import STORE, database_path, server_unit
 
 # The command, with another limit for npm.
 _IMPATIENT = "import sys; from t3_backup.autoupdate import main, npm; npm._SECONDS = {seconds}; sys.exit(main.main(sys.argv[1:]))"
@@ -46,43 +45,43 @@ assert c.execute("PRAGMA integrity_check").fetchone()[0] != "ok"
 
 
 @pytest.fixture(scope="module", params=["bookworm"])
-def rounds(
+def bump(
     request: pytest.FixtureRequest, deb: Path, autoupdate_deb: Path, grown: Callable[[int], Path]
-) -> Iterator[Rounds]:
+) -> Iterator[InterruptedBump]:
     with boot(request.param, packages=[deb, autoupdate_deb]) as machine:
-        found = Rounds(machine)
+        found = InterruptedBump(machine)
         found.settle(grown(8))
-        t3_servers.offer(machine, NEW)
+        t3_servers.offer_version(machine, NEW)
         yield found
 
 
-def state(rounds: Rounds) -> dict[str, Any]:
+def state(bump: InterruptedBump) -> dict[str, Any]:
     """All that a refused bump must leave as it is."""
-    machine = rounds.machine
-    found: dict[str, Any] = {user: rounds.look(user) for user in USERS}
+    machine = bump.machine
+    found: dict[str, Any] = {user: bump.inspect(user) for user in USERS}
     for user in USERS:
         assert found[user]["session"], user
         found[f"server of {user}"] = machine.show(
-            unit_of(user), "MainPID", "NRestarts", "ActiveState"
+            server_unit(user), "MainPID", "NRestarts", "ActiveState"
         )
     found["t3"] = machine.run("readlink", "-f", "/usr/local/bin/t3").out
-    paths = (FREEZE, f"{ROOT}/journal.json", "/etc/systemd/system/t3-serve@.service.d")
+    paths = (FREEZE, f"{AUTOUPDATE_ROOT}/journal.json", "/etc/systemd/system/t3-serve@.service.d")
     found["there"] = [
         path for path in paths if machine.run("test", "-e", path, check=False).code == 0
     ]
     return found
 
 
-def refused(rounds: Rounds, why: str, run: Callable[[], Result] | None = None) -> Result:
+def refused(bump: InterruptedBump, why: str, run: Callable[[], Result] | None = None) -> Result:
     """Have a bump refused in one line of error that says why; what it printed."""
     for user in USERS:
-        t3_servers.write_something(rounds.machine, user, rounds.cookies[user])
-    before = state(rounds)
-    answer = run() if run else autoupdate(rounds.machine, "--to", NEW)
+        t3_servers.write_message(bump.machine, user, bump.cookies[user])
+    before = state(bump)
+    answer = run() if run else autoupdate(bump.machine, "--to", NEW)
     assert answer.code == 1, answer
     assert why in answer.err, answer
     assert len(answer.err.splitlines()) == 1, answer
-    assert state(rounds) == before, answer
+    assert state(bump) == before, answer
     assert FREEZE not in before["there"]
     return answer
 
@@ -118,18 +117,18 @@ def small(machine: Machine, path: str, spare: str) -> Iterator[None]:
 
 
 def test_a_disk_without_room_for_the_programs_leaves_a_plain_installation_as_it_is(
-    rounds: Rounds,
+    bump: InterruptedBump,
 ) -> None:
-    with small(rounds.machine, ROOT, "8K"):
-        refused(rounds, "No space left on device")
+    with small(bump.machine, AUTOUPDATE_ROOT, "8K"):
+        refused(bump, "No space left on device")
 
 
 def test_a_disk_without_room_for_another_version_is_told_before_anything_is_fetched(
-    rounds: Rounds,
+    bump: InterruptedBump,
 ) -> None:
-    assert autoupdate(rounds.machine, "adopt").code == 0
-    with small(rounds.machine, ROOT, "30M"):
-        answer = refused(rounds, "make room")
+    assert autoupdate(bump.machine, "adopt").code == 0
+    with small(bump.machine, AUTOUPDATE_ROOT, "30M"):
+        answer = refused(bump, "make room")
     assert "installed" not in answer.text
 
 
@@ -146,63 +145,65 @@ def test_a_disk_without_room_for_another_version_is_told_before_anything_is_fetc
         ("head -c 3000000 /dev/zero; exit 1", "npm could not install"),
     ],
 )
-def test_an_npm_that_fails_changes_nothing(rounds: Rounds, npm: str, why: str) -> None:
-    machine = rounds.machine
+def test_an_npm_that_fails_changes_nothing(bump: InterruptedBump, npm: str, why: str) -> None:
+    machine = bump.machine
     impatient = _IMPATIENT.format(seconds=3 if "too long" in why else 60)
     with npm_is(machine, npm):
         refused(
-            rounds, why, lambda: machine.run("python3", "-c", impatient, "--to", NEW, check=False)
+            bump, why, lambda: machine.run("python3", "-c", impatient, "--to", NEW, check=False)
         )
     assert machine.run("systemctl", "list-units", "--all", "--no-legend", "t3-fetch*").out == ""
-    assert machine.run("ls", f"{ROOT}/versions").lines == [OLD, f"{OLD}.json"]
+    assert machine.run("ls", f"{AUTOUPDATE_ROOT}/versions").lines == [OLD, f"{OLD}.json"]
 
 
-def test_a_store_without_room_is_told_before_anything_is_switched(rounds: Rounds) -> None:
-    machine = rounds.machine
+def test_a_store_without_room_is_told_before_anything_is_switched(bump: InterruptedBump) -> None:
+    machine = bump.machine
     machine.run("t3-backup-state", "run")
     with small(machine, STORE, "100K"):
-        refused(rounds, "no snapshot could be taken")
+        refused(bump, "no snapshot could be taken")
 
 
 def test_a_database_of_which_no_snapshot_proves_is_told_before_anything_is_switched(
-    rounds: Rounds,
+    bump: InterruptedBump,
 ) -> None:
-    machine = rounds.machine
-    path = database("bob")
-    machine.run("systemctl", "stop", unit_of("bob"))
+    machine = bump.machine
+    path = database_path("bob")
+    machine.run("systemctl", "stop", server_unit("bob"))
     machine.run("cp", "-a", path, "/var/tmp/whole")
     machine.run("python3", "-c", _DAMAGE, path, user="bob")
-    machine.run("systemctl", "start", unit_of("bob"))
-    machine.until(lambda: t3_servers.answers(machine, "bob"), "server of bob")
+    machine.run("systemctl", "start", server_unit("bob"))
+    machine.until(lambda: t3_servers.is_listening(machine, "bob"), "server of bob")
     try:
-        refused(rounds, "bob: the snapshot state-")
+        refused(bump, "bob: the snapshot state-")
     finally:
-        machine.run("systemctl", "stop", unit_of("bob"))
+        machine.run("systemctl", "stop", server_unit("bob"))
         machine.run("cp", "-a", "/var/tmp/whole", path)
-        machine.run("systemctl", "start", unit_of("bob"))
-        machine.until(lambda: t3_servers.answers(machine, "bob"), "server of bob")
+        machine.run("systemctl", "start", server_unit("bob"))
+        machine.until(lambda: t3_servers.is_listening(machine, "bob"), "server of bob")
 
 
-def test_a_bump_that_is_killed_while_npm_runs_is_in_nobodys_way(rounds: Rounds) -> None:
-    machine = rounds.machine
-    machine.run("rm", "-rf", f"{ROOT}/versions/{NEW}", f"{ROOT}/versions/{NEW}.json")
-    before = state(rounds)
+def test_a_bump_that_is_killed_while_npm_runs_is_in_nobodys_way(bump: InterruptedBump) -> None:
+    machine = bump.machine
+    machine.run(
+        "rm", "-rf", f"{AUTOUPDATE_ROOT}/versions/{NEW}", f"{AUTOUPDATE_ROOT}/versions/{NEW}.json"
+    )
+    before = state(bump)
     with (
         npm_is(machine, "exec sleep 600"),
-        under_way(machine, "t3-autoupdate", "--to", NEW) as (_, kill),
+        killable_command(machine, "t3-autoupdate", "--to", NEW) as (_, kill),
     ):
         machine.until(lambda: machine.run("pgrep", "-x", "sleep", check=False).out, "npm")
         kill(False)
     answer = autoupdate(machine, "--to", NEW, "--dry-run")
     assert answer.code == 0, answer
     assert machine.run("pgrep", "-x", "sleep", check=False).out == ""
-    assert state(rounds) == before
+    assert state(bump) == before
 
 
 @contextmanager
 def unit_with(machine: Machine, user: str, text: str) -> Iterator[None]:
     """His unit with something more in it, which holds from its next stop on."""
-    folder = f"/etc/systemd/system/{unit_of(user)}.d"
+    folder = f"/etc/systemd/system/{server_unit(user)}.d"
     machine.write(f"{folder}/60-test.conf", f"[Service]\n{text}\n")
     machine.run("systemctl", "daemon-reload")
     try:
@@ -212,12 +213,14 @@ def unit_with(machine: Machine, user: str, text: str) -> Iterator[None]:
         machine.run("systemctl", "daemon-reload")
 
 
-def test_a_final_snapshot_that_can_not_be_made_starts_the_server_again(rounds: Rounds) -> None:
+def test_a_final_snapshot_that_can_not_be_made_starts_the_server_again(
+    bump: InterruptedBump,
+) -> None:
     """The store is full when alice's server is down already: she goes on where she was, and the
     bump ends."""
-    machine = rounds.machine
-    rounds.begin()
-    before = {user: rounds.look(user) for user in USERS}
+    machine = bump.machine
+    bump.prepare()
+    before = {user: bump.inspect(user) for user in USERS}
     with small(machine, STORE, "100K"):
         answer = autoupdate(machine, "drain")
     assert answer.code == 1, answer
@@ -225,62 +228,68 @@ def test_a_final_snapshot_that_can_not_be_made_starts_the_server_again(rounds: R
         "alice: nothing was changed, still on 0.0.24: alice: no snapshot could be taken"
         in answer.out
     )
-    assert {user: rounds.look(user) for user in USERS} == before
+    assert {user: bump.inspect(user) for user in USERS} == before
     assert "frozen until: t3-autoupdate thaw" in answer.err, (
         "a server was down for it: not again each night"
     )
 
 
 def test_a_server_that_outlives_the_stop_of_its_unit_is_told_and_nothing_is_switched(
-    rounds: Rounds,
+    bump: InterruptedBump,
 ) -> None:
     """While it is there, nobody knows that the data is at rest. Once it has gone, all goes on."""
-    machine = rounds.machine
-    rounds.again()
-    before = {user: rounds.look(user) for user in USERS}
+    machine = bump.machine
+    bump.reset()
+    before = {user: bump.inspect(user) for user in USERS}
     with unit_with(machine, "alice", "KillSignal=SIGCONT\nSendSIGKILL=no\nTimeoutStopSec=1"):
         answer = autoupdate(machine, "drain")
     assert answer.code == 1, answer
-    left = machine.show(unit_of("alice"), "MainPID")["MainPID"]
+    left = machine.show(server_unit("alice"), "MainPID")["MainPID"]
     assert left == "0"
     assert "t3-serve@alice.service was stopped, and t3 (pid " in answer.err
-    assert {user: rounds.look(user) for user in USERS} == before
-    accounts = {one["user"]: one for one in t3_servers.status(machine)["accounts"]}
+    assert {user: bump.inspect(user) for user in USERS} == before
+    accounts = {one["user"]: one for one in t3_servers.autoupdate_status(machine)["accounts"]}
     assert (
         accounts["alice"]["trouble"]
         == "its move has not ended; unless one is running: t3-autoupdate resume"
     )
     assert accounts["bob"]["trouble"] == ""
     machine.run("pkill", "-KILL", "-u", "alice", "-f", "t3 serve")
-    ended = rounds.end()
+    ended = bump.finish()
     assert ended.code == 0, ended
-    assert rounds.assert_whole(rounds.work(), ended) == dict.fromkeys(USERS, OLD)
+    assert bump.assert_whole(bump.write(), ended) == dict.fromkeys(USERS, OLD)
 
 
-def test_a_server_that_must_be_killed_is_at_rest_then_and_is_moved(rounds: Rounds) -> None:
+def test_a_server_that_must_be_killed_is_at_rest_then_and_is_moved(bump: InterruptedBump) -> None:
     """Nothing that it had said is lost with it."""
-    rounds.again()
-    work = rounds.work()
-    with unit_with(rounds.machine, "alice", "KillSignal=SIGCONT\nTimeoutStopSec=1"):
-        answer = autoupdate(rounds.machine, "drain")
+    bump.reset()
+    work = bump.write()
+    with unit_with(bump.machine, "alice", "KillSignal=SIGCONT\nTimeoutStopSec=1"):
+        answer = autoupdate(bump.machine, "drain")
         assert answer.code == 0, answer
-        assert rounds.assert_whole(work, answer) == dict.fromkeys(USERS, NEW)
+        assert bump.assert_whole(work, answer) == dict.fromkeys(USERS, NEW)
 
 
-def test_the_service_brings_everybody_to_the_pin_within_its_sandbox(rounds: Rounds) -> None:
-    machine = rounds.machine
-    rounds.again()
+def test_the_service_brings_everybody_to_the_pin_within_its_sandbox(
+    bump: InterruptedBump,
+) -> None:
+    machine = bump.machine
+    bump.reset()
     machine.run(
-        "rm", "-r", f"{ROOT}/journal.json", f"{ROOT}/versions/{NEW}", f"{ROOT}/versions/{NEW}.json"
+        "rm",
+        "-r",
+        f"{AUTOUPDATE_ROOT}/journal.json",
+        f"{AUTOUPDATE_ROOT}/versions/{NEW}",
+        f"{AUTOUPDATE_ROOT}/versions/{NEW}.json",
     )
     machine.sh('echo "T3_PIN=$1" >>/etc/default/t3-autoupdate', NEW)
-    work = rounds.work()
+    work = bump.write()
     machine.start_unit("t3-autoupdate.service")
     unit = machine.show("t3-autoupdate.service", "Result", "ExecMainStatus")
     assert unit == {"Result": "success", "ExecMainStatus": "0"}
     said = "\n".join(
         str(entry["MESSAGE"]) for entry in machine.journal(unit="t3-autoupdate.service")
     )
-    assert rounds.assert_whole(work, Result(0, said, "")) == dict.fromkeys(USERS, NEW), said
+    assert bump.assert_whole(work, Result(0, said, "")) == dict.fromkeys(USERS, NEW), said
     assert f"all accounts are on {NEW}" in said
     assert "WARN" not in said

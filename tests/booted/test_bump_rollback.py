@@ -8,17 +8,16 @@ from pathlib import Path
 
 import pytest
 from support.booted import t3_servers
-from support.booted.t3_deployment import Town, listed
-from support.booted.t3_deployment import town as settled
+from support.booted.t3_deployment import Deployment, deploy, list_account_snapshots
 from support.booted.t3_servers import (
     USERS,
     autoupdate,
+    autoupdate_status,
     browser,
-    content,
-    history,
-    status,
+    history_of,
+    read_content,
     versions,
-    write_something,
+    write_message,
 )
 
 OLD, NEW = "0.0.24", "0.0.25"
@@ -38,33 +37,33 @@ else:
 
 
 @pytest.fixture(scope="module")
-def town(
+def deployment(
     suite: str, deb: Path, autoupdate_deb: Path, grown: Callable[[int], Path]
-) -> Iterator[Town]:
-    with settled(suite, deb, autoupdate_deb, grown(8)) as found:
+) -> Iterator[Deployment]:
+    with deploy(suite, deb, autoupdate_deb, grown(8)) as found:
         found.machine.write("/usr/lib/python3/dist-packages/days_later.py", _CLOCK)
         found.machine.write("/usr/lib/python3/dist-packages/days-later.pth", "import days_later\n")
-        t3_servers.offer(found.machine, NEW)
+        t3_servers.offer_version(found.machine, NEW)
         yield found
 
 
-def later(town: Town, days: int) -> None:
-    town.machine.write(LATER, str(days))
+def later(deployment: Deployment, days: int) -> None:
+    deployment.machine.write(LATER, str(days))
 
 
 def test_a_newer_t3_that_was_called_on_an_older_database_is_noticed_and_what_is_said_to_do_helps(
-    town: Town,
+    deployment: Deployment,
 ) -> None:
-    machine = town.machine
+    machine = deployment.machine
     assert autoupdate(machine, "adopt").code == 0
     assert autoupdate(machine, "--to", NEW, "--dry-run").code == 0, (
         "it is on the disk now, and nobody's"
     )
     machine.run("t3-backup-state", "run")
-    before = content(machine, "bob")
+    before = read_content(machine, "bob")
     assert (autoupdate(machine, "status").code, before["level"]) == (0, 30)
     newer = machine.run(
-        f"{t3_servers.ROOT}/versions/{NEW}/bin/t3",
+        f"{t3_servers.AUTOUPDATE_ROOT}/versions/{NEW}/bin/t3",
         "auth",
         "pairing",
         "list",
@@ -84,7 +83,7 @@ def test_a_newer_t3_that_was_called_on_an_older_database_is_noticed_and_what_is_
     )
     todo = f"t3-autoupdate rollback --user bob --to {OLD}"
     assert f"{todo};" in line
-    found = {one["user"]: one for one in status(machine)["accounts"]}
+    found = {one["user"]: one for one in autoupdate_status(machine)["accounts"]}
     assert (found["bob"]["level"], found["bob"]["expected"], todo in found["bob"]["trouble"]) == (
         31,
         30,
@@ -100,9 +99,9 @@ def test_a_newer_t3_that_was_called_on_an_older_database_is_noticed_and_what_is_
     ), "an alarm in the night"
 
     assert autoupdate(machine, *todo.split()[1:], "--yes").code == 0
-    after = content(machine, "bob")
-    assert (after["level"], history(after)) == (30, history(before))
-    assert browser(machine, "bob", "session", town.cookies["bob"]) is True, (
+    after = read_content(machine, "bob")
+    assert (after["level"], history_of(after)) == (30, history_of(before))
+    assert browser(machine, "bob", "session", deployment.cookies["bob"]) is True, (
         "who was logged in then is again"
     )
     assert (autoupdate(machine, "status").code, autoupdate(machine, "check").code) == (0, 0)
@@ -110,18 +109,20 @@ def test_a_newer_t3_that_was_called_on_an_older_database_is_noticed_and_what_is_
 
 
 def test_a_week_later_it_is_rolled_back_out_of_a_compacted_history_and_that_is_undone(
-    town: Town,
+    deployment: Deployment,
 ) -> None:
-    machine, user = town.machine, "alice"
+    machine, user = deployment.machine, "alice"
     assert autoupdate(machine, "--to", NEW).code == 0
-    town.login()
+    deployment.login()
     for day in range(1, 9):
-        later(town, day)
-        write_something(machine, user, town.cookies[user])
+        later(deployment, day)
+        write_message(machine, user, deployment.cookies[user])
         machine.run("t3-backup-state", "run")
-    kept = next(one for one in listed(machine, user) if one["label"] == f"prebump-{NEW}")
+    kept = next(
+        one for one in list_account_snapshots(machine, user) if one["label"] == f"prebump-{NEW}"
+    )
     assert (kept["form"], kept["t3_level"]) == ("delta", 30)
-    here = content(machine, user)
+    here = read_content(machine, user)
 
     planned = autoupdate(machine, "rollback", "--user", user, "--dry-run")
     assert planned.code == 0, planned
@@ -133,7 +134,7 @@ def test_a_week_later_it_is_rolled_back_out_of_a_compacted_history_and_that_is_u
     refused = autoupdate(machine, "rollback", "--user", user)
     assert (refused.code, "say --yes, or --dry-run" in refused.err) == (2, True)
     assert "will be lost: 9 messages, 9 events" in refused.out, "before it asks"
-    assert content(machine, user) == here
+    assert read_content(machine, user) == here
 
     answered = machine.run(
         "script",
@@ -148,7 +149,7 @@ def test_a_week_later_it_is_rolled_back_out_of_a_compacted_history_and_that_is_u
         "Do that? [y/N]" in answered.out,
         "nothing was changed" in answered.out,
     ) == (1, True, True)
-    assert content(machine, user) == here
+    assert read_content(machine, user) == here
     done = machine.run(
         "script",
         "-qec",
@@ -160,9 +161,9 @@ def test_a_week_later_it_is_rolled_back_out_of_a_compacted_history_and_that_is_u
     assert done.code == 0, done
     assert versions(machine) == {"alice": OLD, "bob": NEW, "carol": NEW}
     t3_servers.assert_not_mixed(machine)
-    then = content(machine, user)
+    then = read_content(machine, user)
     assert (then["level"], t3_servers.running_version(machine, user)) == (30, OLD)
-    assert history(then) != history(here)
+    assert history_of(then) != history_of(here)
     checked = autoupdate(machine, "check", "--json")
     assert checked.code == 0, "the old one is logged in to beside the new ones"
     assert checked.document["accounts"][user]["endpoint"] == "/api/auth/bootstrap"
@@ -172,8 +173,10 @@ def test_a_week_later_it_is_rolled_back_out_of_a_compacted_history_and_that_is_u
     undone = autoupdate(machine, "rollback", "--undo", "--yes")
     assert undone.code == 0, undone
     assert versions(machine) == dict.fromkeys(USERS, NEW)
-    assert history(content(machine, user)) == history(here), "with the data of the whole week"
-    assert browser(machine, user, "session", town.cookies[user]) is True
+    assert history_of(read_content(machine, user)) == history_of(here), (
+        "with the data of the whole week"
+    )
+    assert browser(machine, user, "session", deployment.cookies[user]) is True
     t3_servers.assert_not_mixed(machine)
     assert autoupdate(machine, "check").code == 0
     assert autoupdate(machine, "status").code == 0

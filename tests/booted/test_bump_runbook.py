@@ -9,15 +9,14 @@ from pathlib import Path
 
 import pytest
 from support.booted import t3_servers
-from support.booted.machine import Machine
-from support.booted.machine import machine as boot
+from support.booted.machine import Machine, boot
 from support.booted.runbook import Page, Reader
-from support.booted.t3_servers import USERS, autoupdate, browser, versions, write_something
-from support.booted.users import STORE, unit_of
+from support.booted.t3_servers import USERS, autoupdate, browser, versions, write_message
+from support.booted.users import STORE, server_unit
 from support.paths import ROOT
 
 PAGE = Page.read(ROOT / "docs" / "runbooks" / "t3-version-bump.md")
-JOURNAL = f"{t3_servers.ROOT}/journal.json"
+JOURNAL = f"{t3_servers.AUTOUPDATE_ROOT}/journal.json"
 # Until a move of the bump that was started is in a phase; then what is to come upon it.
 _UNTIL = """until grep -q '"phase": "'"$1"'"' "$2" 2>/dev/null; do kill -0 $bump; done"""
 
@@ -29,7 +28,7 @@ def reader(
     """In a machine with three servers of 0.0.24 as npm has installed it; all of it kept as it was,
     for each test to begin with."""
     with boot(suite, packages=[deb, autoupdate_deb]) as machine:
-        t3_servers.settle(machine, grown(8))
+        t3_servers.set_up_servers(machine, grown(8))
         machine.sh(
             "systemctl stop 't3-serve@*'; mkdir -p /srv/kept; cp -a /home /etc/default/t3-autoupdate /srv/kept"
         )
@@ -49,10 +48,10 @@ def fresh(reader: Reader) -> Reader:
         cp -a /srv/kept/home/* /home/
         cp -a /srv/kept/t3-autoupdate /etc/default/
         """,
-        t3_servers.ROOT, STORE,
+        t3_servers.AUTOUPDATE_ROOT, STORE,
     )  # fmt: skip
     t3_servers.npm_install_globally(machine, "0.0.24")
-    t3_servers.offer(machine, "0.0.25")
+    t3_servers.offer_version(machine, "0.0.25")
     serve(machine)
     return reader
 
@@ -75,9 +74,9 @@ def bumped(adopted: Reader) -> Reader:
 def serve(machine: Machine) -> None:
     """Start all servers, and wait until each listens."""
     for user in USERS:
-        machine.run("systemctl", "start", unit_of(user))
+        machine.run("systemctl", "start", server_unit(user))
     for user in USERS:
-        machine.until(lambda user=user: t3_servers.answers(machine, user), f"server of {user}")
+        machine.until(lambda user=user: t3_servers.is_listening(machine, user), f"server of {user}")
 
 
 def are_all_on(machine: Machine, version: str) -> bool:
@@ -89,7 +88,7 @@ def are_all_on(machine: Machine, version: str) -> bool:
 @contextmanager
 def broken_on_real_servers(machine: Machine, variant: str) -> Iterator[None]:
     """The gate passes 0.0.25, and real servers show what is wrong with it."""
-    t3_servers.offer(machine, "0.0.25", variant, live_only=True)
+    t3_servers.offer_version(machine, "0.0.25", variant, live_only=True)
     machine.write(t3_servers.LIVE, "")
     try:
         yield
@@ -98,9 +97,9 @@ def broken_on_real_servers(machine: Machine, variant: str) -> Iterator[None]:
 
 
 def test_a_plain_installation_is_taken_over(fresh: Reader) -> None:
-    pids = [fresh.machine.show(unit_of(user), "MainPID") for user in USERS]
+    pids = [fresh.machine.show(server_unit(user), "MainPID") for user in USERS]
     fresh.follow("The first time")
-    assert [fresh.machine.show(unit_of(user), "MainPID") for user in USERS] == pids
+    assert [fresh.machine.show(server_unit(user), "MainPID") for user in USERS] == pids
     assert are_all_on(fresh.machine, "0.0.24")
 
 
@@ -122,7 +121,7 @@ def test_everybody_comes_to_the_new_version(adopted: Reader) -> None:
 
 
 def test_a_version_that_the_gate_turns_away_changes_nothing(adopted: Reader) -> None:
-    t3_servers.offer(adopted.machine, "0.0.25", "pairing-renamed")
+    t3_servers.offer_version(adopted.machine, "0.0.25", "pairing-renamed")
     adopted.follow("The gate turned it away")
     assert are_all_on(adopted.machine, "0.0.24")
 
@@ -133,7 +132,7 @@ def test_a_version_that_fails_on_a_real_server_is_looked_into_and_thawed(adopted
         adopted.follow("It went back by itself")
     assert are_all_on(machine, "0.0.24")
     assert machine.sh("stat -c '%a %U' /root/alice-postbump-failed.sqlite").out == "600 root\n"
-    assert t3_servers.status(machine)["frozen"] is None
+    assert t3_servers.autoupdate_status(machine)["frozen"] is None
 
 
 def test_who_is_at_work_is_waited_for_and_then_not(adopted: Reader) -> None:
@@ -164,9 +163,9 @@ def test_who_can_be_brought_to_neither_side_is_held_and_brought_up_again(adopted
     wait $bump && exit 9 || :
     """
     with broken_on_real_servers(machine, "no-cookie"):
-        machine.sh(script, "starting", JOURNAL, t3_servers.ROOT, timeout=600)
-        machine.run("systemctl", "start", unit_of("alice"))
-        assert machine.show(unit_of("alice"), "ActiveState") == {"ActiveState": "inactive"}, (
+        machine.sh(script, "starting", JOURNAL, t3_servers.AUTOUPDATE_ROOT, timeout=600)
+        machine.run("systemctl", "start", server_unit("alice"))
+        assert machine.show(server_unit("alice"), "ActiveState") == {"ActiveState": "inactive"}, (
             "it is held"
         )
         adopted.follow("An account is down and held")
@@ -176,7 +175,7 @@ def test_who_can_be_brought_to_neither_side_is_held_and_brought_up_again(adopted
 def test_who_has_called_a_newer_t3_can_log_in_again(adopted: Reader) -> None:
     machine = adopted.machine
     assert autoupdate(machine, "--to", "0.0.25", "--dry-run").code == 0
-    newer = f"{t3_servers.ROOT}/versions/0.0.25/bin/t3"
+    newer = f"{t3_servers.AUTOUPDATE_ROOT}/versions/0.0.25/bin/t3"
     machine.run(
         "runuser",
         "-u",
@@ -195,7 +194,7 @@ def test_who_has_called_a_newer_t3_can_log_in_again(adopted: Reader) -> None:
 def test_the_way_back_by_hand_and_from_there(bumped: Reader) -> None:
     machine = bumped.machine
     cookie = browser(machine, "alice", "login")
-    write_something(machine, "alice", cookie)
+    write_message(machine, "alice", cookie)
     bumped.follow("Back by hand")
     assert versions(machine) == {"alice": "0.0.24", "bob": "0.0.25", "carol": "0.0.25"}
     assert browser(machine, "alice", "session", cookie) is False

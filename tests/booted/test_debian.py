@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from support import packages
 from support.booted.debian_trees import tree
-from support.booted.machine import machine as boot
+from support.booted.machine import boot
 
 pytestmark = pytest.mark.soak  # minutes of installing and removing
 
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.soak  # minutes of installing and removing
 def test_the_packages_own_tests_pass_where_they_are_installed(
     suite: str, deb: Path, autoupdate_deb: Path, tmp_path: Path
 ) -> None:
-    source = packages.checkout(tmp_path / "source")
+    source = packages.copy_checkout(tmp_path / "source")
     (source / "debian/files").touch()  # by which autopkgtest knows that nothing has to be built
     names = set(
         re.findall(r"^Tests: *(.*)$", (source / "debian/tests/control").read_text(), re.MULTILINE)

@@ -7,9 +7,16 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from support.booted.machine import Machine
-from support.booted.machine import machine as boot
-from support.booted.users import SERVICE, STORE, add, database, held, idle, listed
+from support.booted.machine import Machine, boot
+from support.booted.users import (
+    SERVICE,
+    STORE,
+    add_user,
+    database_path,
+    is_idle,
+    list_snapshots,
+    paused_worker,
+)
 
 from t3_backup import settings
 from t3_backup.doctor import units
@@ -22,7 +29,7 @@ ALERT = "1"  # syslog(3)
 def machine(suite: str, deb: Path, grown: Callable[[int], Path]) -> Iterator[Machine]:
     with boot(suite, packages=[deb]) as booted:
         for user in ("alice", "bob"):
-            add(booted, user, grown(24))
+            add_user(booted, user, grown(24))
         yield booted
 
 
@@ -36,20 +43,20 @@ def alarms(machine: Machine) -> list[str]:
 def run_to_the_end(machine: Machine) -> dict[str, str]:
     """Start the service and wait for its end; how it ended."""
     machine.run("systemctl", "start", SERVICE, check=False)
-    machine.until(lambda: idle(machine), "end of the run")
+    machine.until(lambda: is_idle(machine), "end of the run")
     return machine.show(SERVICE, "ActiveState", "Result", "ExecMainStatus")
 
 
 def test_an_account_that_fails_raises_an_alarm_and_costs_no_other(machine: Machine) -> None:
     """Row 20."""
-    machine.run("mv", database("alice"), "/home/alice/elsewhere")
-    machine.run("ln", "-s", "/home/alice/elsewhere", database("alice"), user="alice")
+    machine.run("mv", database_path("alice"), "/home/alice/elsewhere")
+    machine.run("ln", "-s", "/home/alice/elsewhere", database_path("alice"), user="alice")
     assert run_to_the_end(machine) == {
         "ActiveState": "failed",
         "Result": "exit-code",
         "ExecMainStatus": "1",
     }
-    assert [snapshot["verdict"] for snapshot in listed(machine)["bob"]] == ["verified"]
+    assert [snapshot["verdict"] for snapshot in list_snapshots(machine)["bob"]] == ["verified"]
     [line] = machine.journal("T3_BACKUP_USER=alice", unit=SERVICE)
     assert line["MESSAGE"].startswith("WARN: backup FAILED for alice (")
     assert (line["PRIORITY"], line["T3_BACKUP_OUTCOME"]) == ("3", "failed")
@@ -61,7 +68,7 @@ def test_an_account_that_fails_raises_an_alarm_and_costs_no_other(machine: Machi
     )
     assert machine.show(ALARM, "Result")["Result"] == "success"
     # Mended, and all is well again by itself.
-    machine.run("mv", "/home/alice/elsewhere", database("alice"))
+    machine.run("mv", "/home/alice/elsewhere", database_path("alice"))
     assert run_to_the_end(machine) == {
         "ActiveState": "inactive",
         "Result": "success",
@@ -79,15 +86,15 @@ def test_a_run_that_finds_the_store_held_is_tried_again_without_an_alarm(machine
         machine.run("systemctl", "start", "--no-block", SERVICE)
         machine.until(lambda: machine.show(SERVICE, "NRestarts")["NRestarts"] != "0", "second try")
         holder.communicate("\n")
-    machine.until(lambda: idle(machine), "end of the last try")
+    machine.until(lambda: is_idle(machine), "end of the last try")
     assert machine.show(SERVICE, "Result")["Result"] == "success"
-    assert sorted(listed(machine)) == ["alice", "bob"]
+    assert sorted(list_snapshots(machine)) == ["alice", "bob"]
     assert any("status=75" in str(entry["MESSAGE"]) for entry in machine.journal(unit=SERVICE))
     assert alarms(machine) == []
 
 
 def test_a_run_that_is_stopped_leaves_no_worker_no_file_and_no_alarm(machine: Machine) -> None:
-    with held(machine, "alice"):
+    with paused_worker(machine, "alice"):
         machine.run("systemctl", "stop", SERVICE)
         assert machine.pids("alice,root", "t3_backup.worker|t3-backup-state") == []
     assert machine.run("find", STORE, "-type", "f").lines == [f"{STORE}/attempts.json"]
@@ -102,13 +109,13 @@ def test_a_run_that_is_stopped_leaves_no_worker_no_file_and_no_alarm(machine: Ma
 def test_a_worker_that_hangs_is_ended_by_the_run_and_not_by_systemd(machine: Machine) -> None:
     """Row 22. The limit of the unit is for what nobody foresaw."""
     machine.write("/etc/default/t3-backup", "T3_BACKUP_TIMEOUT=15\n")
-    with held(machine, "alice"):
-        machine.until(lambda: idle(machine), "end of the run")
+    with paused_worker(machine, "alice"):
+        machine.until(lambda: is_idle(machine), "end of the run")
         assert machine.show(SERVICE, "Result", "ExecMainStatus") == {
             "Result": "exit-code",
             "ExecMainStatus": "1",
         }
-    assert [snapshot["verdict"] for snapshot in listed(machine)["bob"]] == ["verified"]
+    assert [snapshot["verdict"] for snapshot in list_snapshots(machine)["bob"]] == ["verified"]
     [line] = machine.journal("T3_BACKUP_USER=alice", unit=SERVICE)
     assert "T3_BACKUP_TIMEOUT" in line["MESSAGE"]
     limit = units.parse_span(machine.show(SERVICE, "TimeoutStartUSec")["TimeoutStartUSec"])

@@ -19,14 +19,14 @@ from support.booted.gate_trials import (
     SECRET,
     USERS,
     VERSIONS,
-    attempts,
-    examine,
-    left,
-    listening,
-    put,
-    sweep,
-    town,
-    under_way,
+    find_leftovers,
+    gate_machine,
+    hanging_trial,
+    install_version,
+    open_sockets,
+    remove_leftovers,
+    run_gate,
+    run_trials,
 )
 from support.booted.machine import Machine
 from support.sampling import amount, is_soak, sample
@@ -50,19 +50,19 @@ def machine(
     suite: str, deb: Path, autoupdate_deb: Path, grown: Callable[[int], Path]
 ) -> Iterator[Machine]:
     options = [f"--bind-ro={_NODE}"] if _NODE.exists() else []
-    with town(suite, [deb, autoupdate_deb], grown(8), *options) as found:
+    with gate_machine(suite, [deb, autoupdate_deb], grown(8), *options) as found:
         yield found
 
 
 @pytest.fixture(scope="module")
 def found(machine: Machine) -> Found:
     """What came of each version on each subject. Every subject has its own lane."""
-    prefixes = {variant: put(machine, "0.0.25", variant) for variant in BAD} | {
-        version: put(machine, version) for version in GOOD
+    prefixes = {variant: install_version(machine, "0.0.25", variant) for variant in BAD} | {
+        version: install_version(machine, version) for version in GOOD
     }
 
     def lane(subject: str) -> list[dict[str, Any] | None]:
-        return attempts(machine, [(prefix, subject) for prefix in prefixes.values()])
+        return run_trials(machine, [(prefix, subject) for prefix in prefixes.values()])
 
     with ThreadPoolExecutor(len(SUBJECTS)) as lanes:
         results = dict(zip(SUBJECTS, lanes.map(lane, SUBJECTS), strict=True))
@@ -118,27 +118,30 @@ def test_a_probe_of_liveness_alone_would_have_passed_most_bad_versions(
 def test_the_gate_tries_nothing_first_and_stops_at_the_first_that_fails(
     machine: Machine, found: Found
 ) -> None:
-    good = examine(machine, put(machine, "0.0.25"), *USERS, "nobody-has-a-snapshot-of")
+    good = run_gate(machine, install_version(machine, "0.0.25"), *USERS, "nobody-has-a-snapshot-of")
     assert [(trial["subject"], trial["passed"]) for trial in good] == [
         (EMPTY, True),
         ("alice", True),
         ("bob", True),
     ]
-    bad = examine(machine, put(machine, "0.0.25", "unreadable"), *USERS)
+    bad = run_gate(machine, install_version(machine, "0.0.25", "unreadable"), *USERS)
     assert [(trial["subject"], trial["step"]) for trial in bad] == [(EMPTY, ""), ("alice", "data")]
-    assert left(machine) == []
+    assert find_leftovers(machine) == []
 
 
 def test_a_hostile_version_reaches_nothing(machine: Machine) -> None:
-    prefix = put(machine, "0.0.25", "hostile")
-    put(machine, "0.0.25", "hung")
+    prefix = install_version(machine, "0.0.25", "hostile")
+    install_version(machine, "0.0.25", "hung")
     other = f"/var/lib/private/{unit_name('bob')}"
     machine.run(
         "systemctl", "set-environment", *(f"{name}={value}" for name, value in PRIVATE.items())
     )
-    with listening(machine), under_way(machine, f"{VERSIONS}/0.0.25-hung", "bob", unit_name("bob")):
+    with (
+        open_sockets(machine),
+        hanging_trial(machine, f"{VERSIONS}/0.0.25-hung", "bob", unit_name("bob")),
+    ):
         machine.run("chmod", "-R", "a+rwX", other)
-        [trial] = attempts(machine, [(prefix, "alice")], env=PRIVATE)
+        [trial] = run_trials(machine, [(prefix, "alice")], env=PRIVATE)
         free = machine.run(
             f"{prefix}/bin/t3", "serve", "--base-dir", "/nonexistent", env=PRIVATE, check=False
         )
@@ -163,8 +166,8 @@ def test_a_hostile_version_reaches_nothing(machine: Machine) -> None:
 def test_nobody_but_the_sandbox_keeps_a_user_without_rights_out(machine: Machine) -> None:
     """The same program as a plain user, in a unit without a sandbox, with nothing but a uid of its
     own."""
-    prefix = put(machine, "0.0.25", "hostile")
-    with listening(machine):
+    prefix = install_version(machine, "0.0.25", "hostile")
+    with open_sockets(machine):
         line = [
             "systemd-run",
             "--quiet",
@@ -187,10 +190,10 @@ def test_nobody_but_the_sandbox_keeps_a_user_without_rights_out(machine: Machine
 
 
 def test_what_is_in_the_gate_is_the_database_alone(machine: Machine) -> None:
-    put(machine, "0.0.25", "hung")
+    install_version(machine, "0.0.25", "hung")
     folder = f"/var/lib/private/{unit_name('alice')}"
     assert machine.run("grep", "-rl", SECRET, "/home/alice/.t3").lines, "it is there to be found"
-    with under_way(machine, f"{VERSIONS}/0.0.25-hung", "alice", unit_name("alice")):
+    with hanging_trial(machine, f"{VERSIONS}/0.0.25-hung", "alice", unit_name("alice")):
         files = {
             path.removeprefix(f"{folder}/")
             for path in machine.run("find", folder, "-type", "f").lines
@@ -213,24 +216,26 @@ def test_what_is_in_the_gate_is_the_database_alone(machine: Machine) -> None:
 
 @pytest.mark.parametrize("subject", ["alice", EMPTY])
 def test_a_trial_whose_caller_is_killed_is_swept(machine: Machine, subject: str) -> None:
-    put(machine, "0.0.25", "hung")
+    install_version(machine, "0.0.25", "hung")
     name = unit_name(None if subject == EMPTY else subject)
-    with under_way(machine, f"{VERSIONS}/0.0.25-hung", subject, name) as kill:
+    with hanging_trial(machine, f"{VERSIONS}/0.0.25-hung", subject, name) as kill:
         kill()
-        assert f"{name}.service" in left(machine), "the unit goes on"
-        assert f"/var/lib/private/{name}" in left(machine)
-        sweep(machine)
-        assert left(machine) == []
+        assert f"{name}.service" in find_leftovers(machine), "the unit goes on"
+        assert f"/var/lib/private/{name}" in find_leftovers(machine)
+        remove_leftovers(machine)
+        assert find_leftovers(machine) == []
         assert machine.run("pgrep", "-f", "t3_backup.autoupdate.gate.trial", check=False).out == ""
-    assert examine(machine, put(machine, "0.0.25"))[0]["passed"], "and the next one goes as any"
+    assert run_gate(machine, install_version(machine, "0.0.25"))[0]["passed"], (
+        "and the next one goes as any"
+    )
 
 
 def test_a_trial_whose_caller_is_killed_ends_by_itself(machine: Machine) -> None:
     """Its folder goes with it, though nobody waits for it."""
-    put(machine, "0.0.25", "hung")
-    with under_way(machine, f"{VERSIONS}/0.0.25-hung", "alice", unit_name("alice")) as kill:
+    install_version(machine, "0.0.25", "hung")
+    with hanging_trial(machine, f"{VERSIONS}/0.0.25-hung", "alice", unit_name("alice")) as kill:
         kill()
-        machine.until(lambda: left(machine) == [], "end of the trial", 60)
+        machine.until(lambda: find_leftovers(machine) == [], "end of the trial", 60)
 
 
 def test_what_a_power_cut_left_is_swept(machine: Machine) -> None:
@@ -238,8 +243,8 @@ def test_what_a_power_cut_left_is_swept(machine: Machine) -> None:
     name = unit_name("alice")
     machine.write(f"/var/lib/private/{name}/userdata/state.sqlite", "half")
     machine.run("ln", "-s", f"private/{name}", f"/var/lib/{name}")
-    sweep(machine)
-    assert left(machine) == []
+    remove_leftovers(machine)
+    assert find_leftovers(machine) == []
 
 
 def test_without_its_sandbox_a_trial_is_not_begun(machine: Machine) -> None:
@@ -248,7 +253,7 @@ def test_without_its_sandbox_a_trial_is_not_begun(machine: Machine) -> None:
         "-I",
         "-m",
         "t3_backup.autoupdate.gate.trial",
-        f"--t3={put(machine, '0.0.25')}/bin/t3",
+        f"--t3={install_version(machine, '0.0.25')}/bin/t3",
         "--base-dir=/tmp/base",
     ]
     line += ["--port=4773", "--watch=1", "--alone"]
@@ -275,7 +280,7 @@ def test_a_real_node_works_in_there(machine: Machine) -> None:
     """
     prefix = f"{VERSIONS}/node"
     machine.write(f"{prefix}/bin/t3", f"#!/usr/bin/env node\n{script}", 0o755)
-    [trial] = attempts(machine, [(prefix, EMPTY)])
+    [trial] = run_trials(machine, [(prefix, EMPTY)])
     assert trial is not None
     assert trial["log"][-1] == "worked", trial
     said = json.loads(trial["log"][-2])

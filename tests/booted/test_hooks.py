@@ -9,9 +9,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.booted.machine import Machine
-from support.booted.machine import machine as boot
-from support.booted.users import SERVICE, STORE, add, database, held, idle, listed
+from support.booted.machine import Machine, boot
+from support.booted.users import (
+    SERVICE,
+    STORE,
+    add_user,
+    database_path,
+    is_idle,
+    list_snapshots,
+    paused_worker,
+)
 
 from t3_backup.settings import DEFAULT_HOOKS
 
@@ -39,9 +46,9 @@ def machine(suite: str, deb: Path, grown: Callable[[int], Path]) -> Iterator[Mac
     """Of two accounts alice's will fail; a hook keeps what it is told."""
     with boot(suite, packages=[deb]) as booted:
         for user in ("alice", "bob"):
-            add(booted, user, grown(4))
-        booted.run("mv", database("alice"), "/home/alice/elsewhere")
-        booted.run("ln", "-s", "/home/alice/elsewhere", database("alice"), user="alice")
+            add_user(booted, user, grown(4))
+        booted.run("mv", database_path("alice"), "/home/alice/elsewhere")
+        booted.run("ln", "-s", "/home/alice/elsewhere", database_path("alice"), user="alice")
         booted.write(f"{DEFAULT_HOOKS}/tell", TELL, 0o700)
         yield booted
 
@@ -49,7 +56,7 @@ def machine(suite: str, deb: Path, grown: Callable[[int], Path]) -> Iterator[Mac
 def fail(machine: Machine) -> str:
     """Run the service, which fails; its invocation."""
     machine.run("systemctl", "start", SERVICE, check=False)
-    machine.until(lambda: idle(machine), "end of the run")
+    machine.until(lambda: is_idle(machine), "end of the run")
     shown = machine.show(SERVICE, "ActiveState", "InvocationID")
     assert shown["ActiveState"] == "failed"
     return shown["InvocationID"]
@@ -81,7 +88,9 @@ def test_an_account_that_fails_is_told_with_all_that_the_run_came_to(machine: Ma
         ("alice", "failed"),
         ("bob", "backed_up"),
     ]
-    assert document["accounts"][1]["snapshots"][0]["name"] == listed(machine)["bob"][0]["name"]
+    assert (
+        document["accounts"][1]["snapshots"][0]["name"] == list_snapshots(machine)["bob"][0]["name"]
+    )
     machine.until(lambda: at_rest(machine), "end of the hooks")
     assert machine.show(HOOKS, "Result")["Result"] == "success"
     assert [
@@ -100,9 +109,9 @@ def test_an_account_that_fails_is_told_with_all_that_the_run_came_to(machine: Ma
 
 
 def test_a_good_night_and_a_stopped_one_are_told_nobody(machine: Machine) -> None:
-    with held(machine, "bob"):
+    with paused_worker(machine, "bob"):
         machine.run("systemctl", "stop", SERVICE)
-    machine.run("mv", "/home/alice/elsewhere", database("alice"))
+    machine.run("mv", "/home/alice/elsewhere", database_path("alice"))
     machine.start_unit(SERVICE)
     assert machine.show(HOOKS, "ExecMainStartTimestamp") == {"ExecMainStartTimestamp": ""}
     assert machine.run("test", "-e", LEFT, check=False).code != 0
@@ -119,9 +128,9 @@ def test_a_run_that_can_say_nothing_any_more_is_told_all_the_same(
     machine.run("rm", "-r", "/var/lib/told")
     if how == "killed":
         machine.run("systemctl", "reset-failed", SERVICE)
-        with held(machine, "bob") as pid:
+        with paused_worker(machine, "bob") as pid:
             machine.run("kill", "-9", str(pid))
-            machine.until(lambda: idle(machine), "end of the run")
+            machine.until(lambda: is_idle(machine), "end of the run")
         expected = ("signal", None, "KILL")
     elif how == "settings":
         machine.write("/etc/default/t3-backup", "T3_BACKUP_KEEP=many\n")
@@ -188,7 +197,7 @@ def test_a_hook_that_fails_hangs_or_asks_for_what_it_may_not_have_changes_nothin
         "Result": "exit-code",
         "ExecMainStatus": "1",
     }
-    assert listed(machine)["bob"][0]["verdict"] == "verified"
+    assert list_snapshots(machine)["bob"][0]["verdict"] == "verified"
     lines = [
         (entry["PRIORITY"], entry["MESSAGE"]) for entry in machine.journal(f"_SYSTEMD_UNIT={HOOKS}")
     ]

@@ -8,8 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support.booted.machine import Machine, install_package
-from support.booted.machine import machine as boot
+from support.booted.machine import Machine, boot, install_package
 from support.booted.users import MAP, PROOF_SERVICE, PROOF_TIMER, SERVICE, STORE, TIMER
 
 SERVICES = (SERVICE, PROOF_SERVICE)

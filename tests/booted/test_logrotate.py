@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 from support.booted.machine import Machine
-from support.booted.users import SERVICE, add
+from support.booted.users import SERVICE, add_user
 
 LOG = "/var/log/t3-backup/t3-backup-state.log"
 
@@ -15,7 +15,7 @@ def test_logrotate_takes_the_log_and_the_next_run_begins_a_new_one(
     installed: Machine, small: Path
 ) -> None:
     """Row 30. It refuses a folder that others can write to; and what it makes others can't read."""
-    add(installed, "alice", small)
+    add_user(installed, "alice", small)
     installed.start_unit(SERVICE)
     tried = installed.run("logrotate", "--debug", "/etc/logrotate.d/t3-backup").text
     assert f"considering log {LOG}" in tried

@@ -8,9 +8,8 @@ from datetime import datetime
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
-from support.booted.machine import Machine, install_package
-from support.booted.machine import machine as boot
-from support.booted.users import SERVICE, STORE, TIMER, add, listed
+from support.booted.machine import Machine, boot, install_package
+from support.booted.users import SERVICE, STORE, TIMER, add_user, list_snapshots
 
 DATA = Path(__file__).parent / "data"
 SCRIPT = "/usr/local/bin/t3-backup-state"
@@ -63,7 +62,7 @@ def test_the_package_takes_over_from_a_script_that_was_put_there_by_hand(
     with boot(suite, prepared=True) as machine:
         by_hand(machine)
         for user in ("alice", "bob"):
-            add(machine, user, small)
+            add_user(machine, user, small)
         names = [f"state-{night}.sqlite" for night in NIGHTS] + [LABELLED]
         for name in names:
             a_night(machine, name)
@@ -101,7 +100,7 @@ def test_the_package_takes_over_from_a_script_that_was_put_there_by_hand(
         }
         machine.start_unit(SERVICE)
 
-        found = listed(machine)
+        found = list_snapshots(machine)
         for user, kept in (
             ("alice", names),
             ("bob", [name for name in names if name not in damaged]),

@@ -7,9 +7,17 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from support.booted.machine import Machine, install_package
-from support.booted.machine import machine as boot
-from support.booted.users import SERVICE, STORE, TIMER, add, held, idle, listed, work
+from support.booted.machine import Machine, boot, install_package
+from support.booted.users import (
+    SERVICE,
+    STORE,
+    TIMER,
+    add_user,
+    commit_row,
+    is_idle,
+    list_snapshots,
+    paused_worker,
+)
 from support.packages import NEWER
 
 STAMP = "/var/lib/systemd/timers/stamp-t3-backup-state.timer"
@@ -24,7 +32,7 @@ DROP_INS = {
 def machine(suite: str, deb: Path, grown: Callable[[int], Path]) -> Iterator[Machine]:
     """Alice has been backed up once by the service."""
     with boot(suite, packages=[deb]) as booted:
-        add(booted, "alice", grown(24))
+        add_user(booted, "alice", grown(24))
         booted.start_unit(SERVICE)
         yield booted
 
@@ -71,7 +79,7 @@ def test_what_the_admin_decided_survives_upgrade_and_downgrade(
     older = version(machine)
     override(machine)
     machine.run("systemctl", "disable", "--now", TIMER)
-    snapshots = listed(machine)
+    snapshots = list_snapshots(machine)
     for package, options, expected in (
         (newer, [], NEWER),
         (deb, ["--allow-downgrades"], older),
@@ -81,7 +89,7 @@ def test_what_the_admin_decided_survives_upgrade_and_downgrade(
         assert version(machine) == expected
         assert timer(machine) == ("inactive", "disabled")
         assert machine.show(SERVICE, "Nice") == {"Nice": "15"}
-    assert listed(machine) == snapshots
+    assert list_snapshots(machine) == snapshots
     assert machine.failed() == []
 
 
@@ -96,16 +104,16 @@ def test_an_enabled_timer_is_so_after_an_upgrade_and_no_backup_was_run_by_it(
 
 
 def test_an_upgrade_stops_no_running_backup(machine: Machine, newer: Path) -> None:
-    work(machine, "alice")
-    with held(machine, "alice") as pid:
+    commit_row(machine, "alice")
+    with paused_worker(machine, "alice") as pid:
         install_package(machine, newer)
         assert machine.show(SERVICE, "MainPID", "ActiveState") == {
             "MainPID": str(pid),
             "ActiveState": "activating",
         }
-    machine.until(lambda: idle(machine), "end of the run")
+    machine.until(lambda: is_idle(machine), "end of the run")
     assert machine.show(SERVICE, "Result") == {"Result": "success"}
-    assert [snapshot["verdict"] for snapshot in listed(machine)["alice"]] == [
+    assert [snapshot["verdict"] for snapshot in list_snapshots(machine)["alice"]] == [
         "verified",
         "verified",
     ]
@@ -133,7 +141,7 @@ def test_a_removal_keeps_the_snapshots_and_a_new_installation_runs_no_backup_at_
     override(machine)
     machine.run("systemctl", "stop", TIMER)
     machine.run("touch", "--date=3 days ago", STAMP)
-    snapshots = listed(machine)
+    snapshots = list_snapshots(machine)
     files = machine.run("find", STORE, "-type", "f").lines
     machine.run("apt", "remove", "--yes", "t3-backup")
     assert machine.run("find", STORE, "-type", "f").lines == files
@@ -149,13 +157,13 @@ def test_a_removal_keeps_the_snapshots_and_a_new_installation_runs_no_backup_at_
         "ActiveState": "inactive",
         "ExecMainStartTimestamp": "",
     }
-    assert listed(machine) == snapshots
+    assert list_snapshots(machine) == snapshots
     machine.run("t3-backup-state", "verify")
 
 
 def test_a_removal_ends_a_running_backup(machine: Machine) -> None:
     files = machine.run("find", STORE, "-type", "f").lines
-    with held(machine, "alice"):
+    with paused_worker(machine, "alice"):
         machine.run("apt", "remove", "--yes", "t3-backup")
         assert machine.pids("alice,root", "t3_backup.worker|t3-backup-state") == []
     assert machine.run("find", STORE, "-type", "f").lines == files
@@ -166,7 +174,7 @@ def test_a_purge_leaves_the_snapshots_says_where_and_leaves_nothing_else(machine
     paths = installed_paths(machine)
     assert "/usr/bin/t3-backup-state" in paths
     machine.write("/etc/default/t3-backup", "T3_BACKUP_KEEP=20\n")
-    snapshot = listed(machine)["alice"][0]["path"]
+    snapshot = list_snapshots(machine)["alice"][0]["path"]
     said = machine.run("apt", "purge", "--yes", "t3-backup").text
     assert f"the snapshots stay in {STORE}" in said
     assert [path for path in paths if machine.run("test", "-e", path, check=False).code == 0] == []

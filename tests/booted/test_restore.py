@@ -8,18 +8,17 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from support.booted.machine import Machine
-from support.booted.machine import machine as boot
+from support.booted.machine import Machine, boot
 from support.booted.users import (
+    ALICE_UNIT,
     SERVICE,
     STORE,
-    UNIT,
-    add,
-    database,
-    events,
-    give_units,
-    listed,
-    state,
+    add_user,
+    count_events,
+    database_path,
+    install_server_units,
+    list_snapshots,
+    server_state,
 )
 
 pytestmark = pytest.mark.releases
@@ -28,9 +27,9 @@ pytestmark = pytest.mark.releases
 @pytest.fixture(scope="module")
 def there(suite: str, deb: Path, grown: Callable[[int], Path]) -> Iterator[Machine]:
     with boot(suite, packages=[deb]) as machine:
-        add(machine, "alice", grown(24))
-        give_units(machine)
-        machine.run("systemctl", "start", UNIT)
+        add_user(machine, "alice", grown(24))
+        install_server_units(machine)
+        machine.run("systemctl", "start", ALICE_UNIT)
         machine.run("t3-backup-state", "run")
         yield machine
 
@@ -40,38 +39,41 @@ def test_a_running_server_is_named_where_it_is_to_be_left_alone(there: Machine) 
     answer = there.run("t3-backup-state", "restore", "alice", "--yes", "--no-service", check=False)
     assert answer.code == 4
     assert f"pid {pid} (/usr/bin/python3 /opt/server.py" in answer.err
-    assert state(there)["ActiveState"] == "active"
+    assert server_state(there)["ActiveState"] == "active"
 
 
 def test_a_server_that_takes_twenty_seconds_to_stop_is_waited_for_and_started_again(
     there: Machine,
 ) -> None:
-    before = state(there)["MainPID"]
-    snapshot = listed(there)["alice"][0]
+    before = server_state(there)["MainPID"]
+    snapshot = list_snapshots(there)["alice"][0]
     there.write("/run/linger", "20")
     document = there.run("t3-backup-state", "restore", "alice", "--yes", "--json").document
     there.write("/run/linger", "0")
     assert document["seconds"]["stop"] > 19
     assert document["server"] == "started"
     assert document["snapshot"]["name"] == snapshot["name"]
-    now = state(there)
+    now = server_state(there)
     assert (now["ActiveState"], now["LoadState"]) == ("active", "loaded")
     assert now["MainPID"] != before
     rows = document["snapshot"]["census"]["rows"]["orchestration_events"]
-    assert events(there, "alice") >= rows
-    assert there.sh(f"stat -c %U:%G:%a {database('alice')}").out.strip() == "alice:alice:644"
+    assert count_events(there, "alice") >= rows
+    assert there.sh(f"stat -c %U:%G:%a {database_path('alice')}").out.strip() == "alice:alice:644"
     assert there.failed() == []
 
 
 def test_one_command_undoes_it_and_a_stopped_server_stays_stopped(there: Machine) -> None:
-    there.run("systemctl", "stop", UNIT)
+    there.run("systemctl", "stop", ALICE_UNIT)
     document = there.run(
         "t3-backup-state", "restore", "alice", "--label", "prerestore", "--yes", "--json"
     ).document
     assert document["server"] == "stopped"
-    assert events(there, "alice") == document["snapshot"]["census"]["rows"]["orchestration_events"]
-    assert state(there)["LoadState"] == "loaded"
-    there.run("systemctl", "start", UNIT)
+    assert (
+        count_events(there, "alice")
+        == document["snapshot"]["census"]["rows"]["orchestration_events"]
+    )
+    assert server_state(there)["LoadState"] == "loaded"
+    there.run("systemctl", "start", ALICE_UNIT)
 
 
 def test_what_a_killed_restore_left_is_ended_by_the_next_timer_run(there: Machine) -> None:
@@ -82,15 +84,20 @@ def test_what_a_killed_restore_left_is_ended_by_the_next_timer_run(there: Machin
     kill -9 $!
     cat "$2"
     """
-    intent = json.loads(there.sh(script, UNIT, f"{STORE}/alice+restore.json").out)
-    assert (intent["unit"], intent["ran"]) == (UNIT, True)
-    there.until(lambda: state(there)["ActiveState"] in ("inactive", "failed"), "stopped server")
+    intent = json.loads(there.sh(script, ALICE_UNIT, f"{STORE}/alice+restore.json").out)
+    assert (intent["unit"], intent["ran"]) == (ALICE_UNIT, True)
+    there.until(
+        lambda: server_state(there)["ActiveState"] in ("inactive", "failed"), "stopped server"
+    )
     there.start_unit(SERVICE)
-    assert (state(there)["ActiveState"], state(there)["LoadState"]) == ("active", "loaded")
+    assert (server_state(there)["ActiveState"], server_state(there)["LoadState"]) == (
+        "active",
+        "loaded",
+    )
     assert there.sh(f"ls -A {STORE}").lines == ["alice", "attempts.json"]
     assert [
         name
-        for name in there.sh(f"ls -A {Path(database('alice')).parent}").lines
+        for name in there.sh(f"ls -A {Path(database_path('alice')).parent}").lines
         if "replaced" in name
     ] == []
     messages = [str(entry["MESSAGE"]) for entry in there.journal(unit=SERVICE)]

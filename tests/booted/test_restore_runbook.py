@@ -9,25 +9,24 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from support.booted.machine import Machine
-from support.booted.machine import machine as boot
+from support.booted.machine import Machine, boot
 from support.booted.runbook import Page, Reader
 from support.booted.users import (
+    ALICE_UNIT,
     SERVICE,
     STORE,
-    UNIT,
-    add,
-    database,
-    events,
-    give_units,
-    held,
-    listed,
-    state,
+    add_user,
+    count_events,
+    database_path,
+    install_server_units,
+    list_snapshots,
+    paused_worker,
+    server_state,
 )
 from support.paths import DATA, ROOT
 
 PAGE = Page.read(ROOT / "docs" / "runbooks" / "restore.md")
-USERDATA = str(Path(database("alice")).parent)
+USERDATA = str(Path(database_path("alice")).parent)
 # All but a thread with one event, to which the server goes on writing: it was begun anew on an
 # empty database.
 EMPTY = """
@@ -49,13 +48,13 @@ def reader(suite: str, deb: Path, grown: Callable[[int], Path]) -> Iterator[Read
     for each test to begin with."""
     with boot(suite, packages=[deb]) as machine:
         for user in ("alice", "bob"):
-            add(machine, user, grown(24))
+            add_user(machine, user, grown(24))
         machine.sh(
             'cd "$1"; mkdir secrets attachments; echo key >secrets/key; echo {} >settings.json; '
             "head -c 50000 /dev/urandom >attachments/image.png; chown -R alice:alice .",
             USERDATA,
         )
-        give_units(machine)
+        install_server_units(machine)
         machine.run("t3-backup-state", "run")
         machine.sh('mkdir /srv/kept; cp -a "$1" /home/alice /home/bob /srv/kept', STORE)
         yield Reader(machine, PAGE)
@@ -76,7 +75,7 @@ def serve(machine: Machine, *users: str) -> None:
     """Start their servers, and wait until each has committed something."""
     for user in users:
         machine.run("systemctl", "start", f"t3-serve@{user}")
-        wal = f"{database(user)}-wal"
+        wal = f"{database_path(user)}-wal"
         machine.until(
             lambda wal=wal: machine.run("test", "-s", wal, check=False).code == 0,
             f"{wal} with something in it",
@@ -85,13 +84,13 @@ def serve(machine: Machine, *users: str) -> None:
 
 def as_alice(machine: Machine, script: str) -> None:
     """Run a script of Python on her database, with her server stopped meanwhile."""
-    machine.run("systemctl", "stop", UNIT)
-    machine.run("python3", "-c", script, database("alice"), user="alice")
+    machine.run("systemctl", "stop", ALICE_UNIT)
+    machine.run("python3", "-c", script, database_path("alice"), user="alice")
 
 
 def sealed(machine: Machine) -> int:
     """How many events are in the first snapshot of alice's."""
-    return int(listed(machine)["alice"][-1]["census"]["rows"]["orchestration_events"])
+    return int(list_snapshots(machine)["alice"][-1]["census"]["rows"]["orchestration_events"])
 
 
 def interrupted(machine: Machine, operation: str) -> None:
@@ -116,8 +115,8 @@ def test_a_server_that_was_begun_anew_gets_its_threads_back(reader: Reader) -> N
     assert machine.run("t3-backup-state", "run", "--user", "alice", check=False).code == 1
     reader.follow("Which case is it?")
     reader.follow("Put the last good state back")
-    assert events(machine, "alice") >= sealed(machine)
-    assert [snapshot["verdict"] for snapshot in listed(machine)["alice"]] == [
+    assert count_events(machine, "alice") >= sealed(machine)
+    assert [snapshot["verdict"] for snapshot in list_snapshots(machine)["alice"]] == [
         "verified",
         "suspect",
         "suspect",
@@ -130,32 +129,37 @@ def test_a_database_that_can_t_be_opened_any_more_comes_back(reader: Reader, how
     machine = reader.machine
     as_alice(machine, DAMAGE if how == "damaged" else "import os, sys; os.truncate(sys.argv[1], 0)")
     if how == "deleted":
-        machine.sh('rm "$1"*', database("alice"))
+        machine.sh('rm "$1"*', database_path("alice"))
     reader.follow("Put the last good state back", shown=False)
-    assert events(machine, "alice") >= sealed(machine)
+    assert count_events(machine, "alice") >= sealed(machine)
 
 
 def test_the_way_back_to_an_older_t3(reader: Reader) -> None:
     machine = reader.machine
-    machine.run("systemctl", "stop", UNIT)
+    machine.run("systemctl", "stop", ALICE_UNIT)
     machine.sh('rm -r "$1"/* "$2/alice"', USERDATA, STORE)
     for version in ("0.0.24", "0.0.25"):
-        machine.copy_in(DATA / f"state-{version}.sqlite", database("alice"), 0o644, "alice:alice")
+        machine.copy_in(
+            DATA / f"state-{version}.sqlite", database_path("alice"), 0o644, "alice:alice"
+        )
         machine.run("t3-backup-state", "run", "--user", "alice")
     reader.follow("Back to an older T3")
     script = 'import sqlite3, sys; print(sqlite3.connect(sys.argv[1]).execute("SELECT max(migration_id) FROM effect_sql_migrations").fetchone()[0])'
-    assert machine.run("python3", "-c", script, database("alice"), user="alice").out.strip() == "30"
-    assert state(machine)["ActiveState"] == "active"
+    assert (
+        machine.run("python3", "-c", script, database_path("alice"), user="alice").out.strip()
+        == "30"
+    )
+    assert server_state(machine)["ActiveState"] == "active"
 
 
 def test_files_come_back_and_the_database_stays(reader: Reader) -> None:
     machine = reader.machine
     machine.sh('echo lost >"$1/secrets/key"; rm -r "$1/attachments"', USERDATA)
-    before = events(machine, "alice")
+    before = count_events(machine, "alice")
     reader.follow("The files alone")
     assert machine.read(f"{USERDATA}/secrets/key") == "key\n"
     assert machine.sh('stat -c %s "$1/attachments/image.png"', USERDATA).out.strip() == "50000"
-    assert events(machine, "alice") >= before
+    assert count_events(machine, "alice") >= before
 
 
 def test_several_users_come_back(reader: Reader) -> None:
@@ -175,8 +179,8 @@ def test_a_new_machine_gets_all_of_a_copied_store(reader: Reader, deb: Path) -> 
     else's account has made."""
     with boot(reader.machine.suite, packages=[deb]) as machine:
         machine.run("useradd", "--uid=4000", "somebody")
-        add(machine, "bob")
-        add(machine, "alice")
+        add_user(machine, "bob")
+        add_user(machine, "alice")
         machine.sh("rm -r /home/alice/.t3 /home/bob/.t3")
         copy_tree(reader.machine, "/srv/kept/t3-state", machine, "/mnt/t3-state")
         machine.sh("chown -R somebody /mnt/t3-state; chmod -R a+rX /mnt/t3-state")
@@ -190,12 +194,12 @@ def test_a_new_machine_gets_all_of_a_copied_store(reader: Reader, deb: Path) -> 
         machine.run("systemctl", "daemon-reload")
         elsewhere = Reader(machine, PAGE)
         assert "NOT RESTORED" not in "".join(elsewhere.follow("A new machine"))
-        assert events(machine, "alice") >= sealed(machine)
+        assert count_events(machine, "alice") >= sealed(machine)
         assert machine.sh(f'stat -c %U:%a "$1" {USERDATA}', f"{STORE}/alice").lines == [
             "root:700",
             "alice:700",
         ]
-        assert len(listed(machine)["bob"]) == 2
+        assert len(list_snapshots(machine)["bob"]) == 2
         reader.followed |= elsewhere.followed
 
 
@@ -209,29 +213,29 @@ def copy_tree(source: Machine, folder: str, target: Machine, place: str) -> None
 def test_an_interrupted_restore_is_ended(reader: Reader) -> None:
     machine = reader.machine
     interrupted(machine, "checkpoint_database")
-    assert state(machine)["LoadState"] == "masked"
+    assert server_state(machine)["LoadState"] == "masked"
     reader.follow("A restore was interrupted")
-    assert state(machine)["LoadState"] == "loaded"
+    assert server_state(machine)["LoadState"] == "loaded"
     assert machine.sh(f"ls {USERDATA}").out.count("replaced") == 0
 
 
 def test_an_interrupted_restore_whose_file_is_gone_is_ended(reader: Reader) -> None:
     machine = reader.machine
     interrupted(machine, "swap_databases")
-    machine.sh('rm -f "$1"', database("alice"))
+    machine.sh('rm -f "$1"', database_path("alice"))
     [aside] = re.findall(
         r"state\.sqlite\.(replaced-\w+-\w+)$", machine.sh(f"ls {USERDATA}").out, re.MULTILINE
     )
     reader.follow("It says that a file is gone", {"replaced-20261126T054858Z-790bbc": aside})
-    machine.until(lambda: state(machine)["ActiveState"] == "active", "server")
-    assert events(machine, "alice") >= sealed(machine)
+    machine.until(lambda: server_state(machine)["ActiveState"] == "active", "server")
+    assert count_events(machine, "alice") >= sealed(machine)
 
 
 @contextmanager
 def holder(machine: Machine) -> Iterator[str]:
     """The pid, in the machine, of a process of alice's that has her database open."""
     script = "import os, sqlite3, sys, time; c = sqlite3.connect(sys.argv[1]); c.execute('SELECT count(*) FROM orchestration_events'); print(os.getpid(), flush=True); time.sleep(999)"
-    with machine.start("python3", "-c", script, database("alice"), user="alice") as process:
+    with machine.start("python3", "-c", script, database_path("alice"), user="alice") as process:
         try:
             assert process.stdout is not None
             yield process.stdout.readline().strip()
@@ -245,17 +249,17 @@ def test_who_has_it_open_is_ended_and_then_it_is_restored(reader: Reader) -> Non
     with holder(machine) as pid:
         reader.follow("Somebody has the database open", {"4711": pid})
     serve(machine, "alice")
-    assert events(machine, "alice") >= sealed(machine)
+    assert count_events(machine, "alice") >= sealed(machine)
 
 
 def test_a_run_that_is_at_work_is_stopped_and_then_it_is_restored(reader: Reader) -> None:
     machine = reader.machine
     as_alice(machine, EMPTY)
-    with held(machine, "alice"):
+    with paused_worker(machine, "alice"):
         reader.follow("A run is at work")
     machine.run("systemctl", "reset-failed", SERVICE, check=False)
     serve(machine, "alice")
-    assert events(machine, "alice") >= sealed(machine)
+    assert count_events(machine, "alice") >= sealed(machine)
 
 
 def test_a_restore_is_undone_and_done_again(reader: Reader) -> None:
@@ -264,15 +268,17 @@ def test_a_restore_is_undone_and_done_again(reader: Reader) -> None:
         "python3",
         "-c",
         "import sqlite3, sys; c = sqlite3.connect(sys.argv[1], 9); c.execute('CREATE TABLE mine (x)')",
-        database("alice"),
+        database_path("alice"),
         user="alice",
     )
     machine.run("t3-backup-state", "restore", "alice", "--yes")
-    first = listed(machine)["alice"][0]["name"]
+    first = list_snapshots(machine)["alice"][0]["name"]
     tables = "import sqlite3, sys; print(*sqlite3.connect(sys.argv[1], 9).execute(\"SELECT name FROM sqlite_schema WHERE name = 'mine'\"))"
-    assert machine.run("python3", "-c", tables, database("alice"), user="alice").out.strip() == ""
+    assert (
+        machine.run("python3", "-c", tables, database_path("alice"), user="alice").out.strip() == ""
+    )
     reader.follow("Undo a restore", {"state-20261126T054852Z-prerestore": first})
-    assert "mine" in machine.run("python3", "-c", tables, database("alice"), user="alice").out
+    assert "mine" in machine.run("python3", "-c", tables, database_path("alice"), user="alice").out
 
 
 def test_every_step_of_the_page_was_followed() -> None:

@@ -10,12 +10,18 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from support.booted.machine import Machine, Result
-from support.booted.machine import machine as boot
-from support.booted.users import SERVICE, STORE, add, database, give_units, unit_of
+from support.booted.machine import Machine, Result, boot
+from support.booted.users import (
+    SERVICE,
+    STORE,
+    add_user,
+    database_path,
+    install_server_units,
+    server_unit,
+)
 
 USER = "race-serve"
-UNIT = unit_of(USER)
+UNIT = server_unit(USER)
 INTENT = f"{STORE}/{USER}+restore.json"
 RUNS = ("active", "loaded")
 LITTLE = {"T3_BACKUP_RESERVE": "1M"}  # of free space is enough
@@ -25,8 +31,8 @@ DROP_IN = f"/run/systemd/system/{UNIT}.d/test.conf"
 @pytest.fixture(scope="module")
 def there(suite: str, deb: Path, small: Path) -> Iterator[Machine]:
     with boot(suite, packages=[deb]) as machine:
-        add(machine, USER, small)
-        give_units(machine)
+        add_user(machine, USER, small)
+        install_server_units(machine)
         machine.run("systemctl", "start", UNIT)
         machine.run("t3-backup-state", "run")
         yield machine
@@ -100,7 +106,7 @@ def test_a_server_that_its_database_brought_down_is_started_with_what_was_restor
 ) -> None:
     """It was restarted until systemd gave up: without reset-failed it would not be started again
     for a while."""
-    served.sh('systemctl stop "$1"; head -c 50000 /dev/urandom >"$2"', UNIT, database(USER))
+    served.sh('systemctl stop "$1"; head -c 50000 /dev/urandom >"$2"', UNIT, database_path(USER))
     drop_in(served, "[Unit]\nStartLimitIntervalSec=600\nStartLimitBurst=3\n")
     served.sh('systemctl reset-failed; systemctl start "$1"', UNIT)
     served.until(lambda: state(served)[0] == "failed", "start limit")

@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.booted.machine import CONFINEMENT_PROBE, Machine
-from support.booted.machine import machine as boot
-from support.booted.users import SERVICE, STORE, add, database
+from support.booted.machine import CONFINEMENT_PROBE, Machine, boot
+from support.booted.users import SERVICE, STORE, add_user, database_path
 
 DATABASE = Path(__file__).resolve().parent.parent.parent / "demo" / "data" / "state-0.0.24.sqlite"
 LOG = "/var/log/t3-backup"
@@ -26,8 +25,8 @@ pytestmark = pytest.mark.releases
 @pytest.fixture(scope="module")
 def machine(suite: str, deb: Path) -> Iterator[Machine]:
     with boot(suite, packages=[deb]) as booted:
-        add(booted, "alice", mode=0o700)
-        add(booted, "bob", mode=0o755)
+        add_user(booted, "alice", mode=0o700)
+        add_user(booted, "bob", mode=0o755)
         yield booted
 
 
@@ -102,7 +101,7 @@ def test_it_writes_the_metrics_where_debian_has_their_folder(machine: Machine) -
     folder = "/var/lib/prometheus/node-exporter"
     machine.run("install", "-d", folder)
     machine.run("chown", "alice:", "/var/lib/prometheus")
-    machine.copy_in(DATABASE, database("alice"), 0o644, "alice:alice")
+    machine.copy_in(DATABASE, database_path("alice"), 0o644, "alice:alice")
     machine.start_unit(SERVICE)
     assert (
         machine.run("stat", "-c", "%a %U %n", f"{folder}/t3_backup.prom").out

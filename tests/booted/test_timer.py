@@ -10,9 +10,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from support.booted.machine import Machine
-from support.booted.machine import machine as boot
-from support.booted.users import SERVICE, TIMER, Server, add, database, held, idle, listed, server
+from support.booted.machine import Machine, boot
+from support.booted.users import (
+    SERVICE,
+    TIMER,
+    Server,
+    add_user,
+    database_path,
+    is_idle,
+    list_snapshots,
+    paused_worker,
+    running_server,
+)
 
 STAMP = "/var/lib/systemd/timers/stamp-t3-backup-state.timer"
 EVERY_SECOND = """
@@ -44,7 +53,7 @@ def state(machine: Machine, user: str) -> dict[str, list[str]]:
     cd "$1"
     for name in *; do echo "$name $(stat -c "%U:%G %a %i %s" "$name") $(sha256sum <"$name")"; done
     """
-    lines = machine.sh(script, str(Path(database(user)).parent)).lines
+    lines = machine.sh(script, str(Path(database_path(user)).parent)).lines
     return {line.split()[0]: line.split()[1:] for line in lines}
 
 
@@ -62,21 +71,23 @@ pytestmark = pytest.mark.releases
 def night(suite: str, deb: Path, grown: Callable[[int], Path]) -> Iterator[Night]:
     with boot(suite, packages=[deb]) as machine, ExitStack() as stack:
         for user, mode in (("alice", 0o700), ("bob", 0o755), ("carol", 0o700), ("dave", 0o700)):
-            add(machine, user, grown(24), mode)
-        add(machine, "erin")
-        servers = {user: stack.enter_context(server(machine, user)) for user in ("alice", "bob")}
-        with server(machine, "dave") as killed:
+            add_user(machine, user, grown(24), mode)
+        add_user(machine, "erin")
+        servers = {
+            user: stack.enter_context(running_server(machine, user)) for user in ("alice", "bob")
+        }
+        with running_server(machine, "dave") as killed:
             killed.kill()
         before = {user: state(machine, user) for user in ("carol", "dave")}
         override(machine, EVERY_SECOND)
-        machine.until(lambda: len(listed(machine).get("alice", [])) >= 2, "second run")
+        machine.until(lambda: len(list_snapshots(machine).get("alice", [])) >= 2, "second run")
         override(machine, "")
-        machine.until(lambda: idle(machine), "end of the last run")
+        machine.until(lambda: is_idle(machine), "end of the last run")
         yield Night(machine, servers, before)
 
 
 def test_the_timer_fires_and_every_database_is_backed_up_and_proven(night: Night) -> None:
-    found = listed(night.machine)
+    found = list_snapshots(night.machine)
     assert sorted(found) == sorted(USERS)
     for user in USERS:
         # what is unchanged is not kept twice
@@ -116,10 +127,10 @@ def test_every_file_in_a_home_is_still_its_users(night: Night) -> None:
 @pytest.mark.parametrize("user", ["carol", "dave"])
 def test_a_server_starts_after_the_run_and_goes_on_writing(night: Night, user: str) -> None:
     """Row 6. No -wal or -shm of root's is in its way, whether it had been stopped or killed."""
-    with server(night.machine, user) as running:
+    with running_server(night.machine, user) as running:
         night.machine.start_unit(SERVICE)
         assert running.mark() > 0
-    assert not night.machine.sh(f"ls {database(user)}-* 2>/dev/null || true").out
+    assert not night.machine.sh(f"ls {database_path(user)}-* 2>/dev/null || true").out
 
 
 def test_the_journal_tells_of_each_account_by_its_field(night: Night) -> None:
@@ -162,11 +173,11 @@ def test_the_log_has_one_object_for_each_account_and_run(night: Night) -> None:
 
 def test_the_status_says_who_is_being_copied_while_it_is_copied(night: Night) -> None:
     machine = night.machine
-    with held(machine, "alice"):
+    with paused_worker(machine, "alice"):
         text = machine.until(lambda: machine.show(SERVICE, "StatusText")["StatusText"], "status")
         assert text.startswith("alice: "), text
         assert text.endswith("0 of 5 accounts done")
-    machine.until(lambda: idle(machine), "end of the run")
+    machine.until(lambda: is_idle(machine), "end of the run")
     assert machine.show(SERVICE, "Result")["Result"] == "success"
     assert machine.show(SERVICE, "StatusText")["StatusText"].startswith(
         "done: 5 accounts, 0 not well"
@@ -177,8 +188,8 @@ def test_a_night_that_was_slept_through_is_made_up_for(night: Night) -> None:
     machine = night.machine
     machine.run("systemctl", "stop", TIMER)
     machine.run("touch", "--date=3 days ago", STAMP)
-    last = len(listed(machine)["alice"])
+    last = len(list_snapshots(machine)["alice"])
     override(machine, AT_ONCE)
-    machine.until(lambda: len(listed(machine)["alice"]) > last, "run that was missed")
-    machine.until(lambda: idle(machine), "its end")
+    machine.until(lambda: len(list_snapshots(machine)["alice"]) > last, "run that was missed")
+    machine.until(lambda: is_idle(machine), "its end")
     assert machine.failed() == []

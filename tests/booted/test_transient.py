@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.booted.gate_trials import town
+from support.booted.gate_trials import gate_machine
 from support.booted.machine import Machine
 from support.paths import ROOT
 
@@ -29,7 +29,9 @@ print(json.dumps(found | {"seconds": time.monotonic() - began}))
 
 @pytest.fixture(scope="module")
 def machine(suite: str, deb: Path, autoupdate_deb: Path) -> Iterator[Machine]:
-    with town(suite, [deb, autoupdate_deb], ROOT / "demo/data/state-0.0.24.sqlite") as found:
+    with gate_machine(
+        suite, [deb, autoupdate_deb], ROOT / "demo/data/state-0.0.24.sqlite"
+    ) as found:
         yield found
 
 

@@ -8,18 +8,17 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from support.booted.machine import CONFINEMENT_PROBE, Machine, install_package
-from support.booted.machine import machine as boot
+from support.booted.machine import CONFINEMENT_PROBE, Machine, boot, install_package
 from support.booted.users import (
     PROOF_SERVICE,
     PROOF_TIMER,
     SERVICE,
     STORE,
-    add,
-    held,
-    idle,
-    listed,
-    work,
+    add_user,
+    commit_row,
+    is_idle,
+    list_snapshots,
+    paused_worker,
 )
 
 from t3_backup.settings import DEFAULT_HOOKS
@@ -36,7 +35,7 @@ def machine(suite: str, deb: Path, grown: Callable[[int], Path]) -> Iterator[Mac
     """Alice and bob have two snapshots each; a hook keeps what it is told."""
     with boot(suite, packages=[deb]) as booted:
         for user in ("alice", "bob"):
-            add(booted, user, grown(4))
+            add_user(booted, user, grown(4))
         booted.start_unit(SERVICE)
         work_of_all(booted)
         booted.start_unit(SERVICE)
@@ -47,13 +46,13 @@ def machine(suite: str, deb: Path, grown: Callable[[int], Path]) -> Iterator[Mac
 def work_of_all(machine: Machine) -> None:
     """The next run has something to keep: what is unchanged is not kept twice."""
     for user in ("alice", "bob"):
-        work(machine, user)
+        commit_row(machine, user)
 
 
 def prove(machine: Machine) -> dict[str, str]:
     """Start the proof and wait for its end; how it ended."""
     machine.run("systemctl", "start", PROOF_SERVICE, check=False)
-    machine.until(lambda: idle(machine, PROOF_SERVICE), "end of the proof")
+    machine.until(lambda: is_idle(machine, PROOF_SERVICE), "end of the proof")
     return machine.show(PROOF_SERVICE, "ActiveState", "Result", "ExecMainStatus")
 
 
@@ -79,7 +78,9 @@ def alerts(machine: Machine) -> list[str]:
 def test_every_snapshot_of_every_account_is_proven_and_none_is_touched(machine: Machine) -> None:
     before = content(machine)
     assert prove(machine) == {"ActiveState": "inactive", "Result": "success", "ExecMainStatus": "0"}
-    snapshots = [(user, snapshot) for user, found in listed(machine).items() for snapshot in found]
+    snapshots = [
+        (user, snapshot) for user, found in list_snapshots(machine).items() for snapshot in found
+    ]
     assert len(snapshots) == 4
     assert set(said(machine)) == {
         ("6", f"verified {user} {one['name']} ({one['bytes']} bytes)") for user, one in snapshots
@@ -93,7 +94,7 @@ def test_one_bit_that_is_not_as_it_was_fails_it_and_is_told_by_name_alarm_and_ho
     machine: Machine,
 ) -> None:
     """The others are proven all the same."""
-    bad = listed(machine)["alice"][1]
+    bad = list_snapshots(machine)["alice"][1]
     machine.run("python3", "-c", FLIP, bad["path"])
     assert prove(machine) == {"ActiveState": "failed", "Result": "exit-code", "ExecMainStatus": "1"}
     lines = said(machine)
@@ -137,7 +138,7 @@ def test_a_sunday_that_was_slept_through_is_made_up_for(machine: Machine) -> Non
     )
     machine.sh(f"systemctl daemon-reload; systemctl start {PROOF_TIMER}")
     machine.until(lambda: len(said(machine)) == 4, "proof that was missed")
-    machine.until(lambda: idle(machine, PROOF_SERVICE), "its end")
+    machine.until(lambda: is_idle(machine, PROOF_SERVICE), "its end")
     assert machine.show(PROOF_SERVICE, "Result") == {"Result": "success"}
 
 
@@ -145,14 +146,14 @@ def test_a_proof_that_is_due_while_a_run_is_at_work_begins_when_it_has_ended(
     machine: Machine,
 ) -> None:
     work_of_all(machine)
-    with held(machine, "alice"):
+    with paused_worker(machine, "alice"):
         machine.run("systemctl", "start", "--no-block", PROOF_SERVICE)
         jobs = machine.run("systemctl", "list-jobs", "--no-legend", "--full").lines
         assert [line.split()[1:] for line in jobs if PROOF_SERVICE in line] == [
             [PROOF_SERVICE, "start", "waiting"]
         ]
     machine.until(lambda: len(said(machine)) == 6, "proof of all that is there then")
-    machine.until(lambda: idle(machine, PROOF_SERVICE), "its end")
+    machine.until(lambda: is_idle(machine, PROOF_SERVICE), "its end")
     assert machine.show(PROOF_SERVICE, "Result", "NRestarts") == {
         "Result": "success",
         "NRestarts": "0",
@@ -164,17 +165,17 @@ def test_a_run_that_is_due_while_a_proof_is_at_work_is_made_between_two_snapshot
 ) -> None:
     """The night has its backup, however long the proof takes."""
     work_of_all(machine)
-    with held(machine, "alice", PROOF_SERVICE):
+    with paused_worker(machine, "alice", PROOF_SERVICE):
         machine.run("systemctl", "start", "--no-block", SERVICE)
         machine.until(
             lambda: machine.show(SERVICE, "ActiveState")["ActiveState"] == "activating",
             "run that waits for the store",
         )
-    machine.until(lambda: idle(machine), "end of the run")
+    machine.until(lambda: is_idle(machine), "end of the run")
     assert machine.show(SERVICE, "Result", "NRestarts") == {"Result": "success", "NRestarts": "0"}
-    machine.until(lambda: idle(machine, PROOF_SERVICE), "end of the proof")
+    machine.until(lambda: is_idle(machine, PROOF_SERVICE), "end of the proof")
     assert machine.show(PROOF_SERVICE, "Result") == {"Result": "success"}
-    assert {len(found) for found in listed(machine).values()} == {3}
+    assert {len(found) for found in list_snapshots(machine).values()} == {3}
     assert alerts(machine) == []
 
 
@@ -191,7 +192,7 @@ def test_a_store_that_is_held_is_tried_again_without_an_alarm(machine: Machine) 
             lambda: machine.show(PROOF_SERVICE, "NRestarts")["NRestarts"] != "0", "second try"
         )
         holder.communicate("\n")
-    machine.until(lambda: idle(machine, PROOF_SERVICE), "end of the last try")
+    machine.until(lambda: is_idle(machine, PROOF_SERVICE), "end of the last try")
     assert machine.show(PROOF_SERVICE, "Result") == {"Result": "success"}
     assert any(
         "status=75" in str(entry["MESSAGE"]) for entry in machine.journal(unit=PROOF_SERVICE)
@@ -203,7 +204,7 @@ def test_an_upgrade_ends_no_proof_and_a_removal_does_without_an_alarm(
     machine: Machine, newer: Path
 ) -> None:
     snapshots = [line for line in content(machine) if "/state-" in line]
-    with held(machine, "alice", PROOF_SERVICE) as pid:
+    with paused_worker(machine, "alice", PROOF_SERVICE) as pid:
         install_package(machine, newer)
         assert machine.show(PROOF_SERVICE, "MainPID", "ActiveState") == {
             "MainPID": str(pid),

@@ -18,12 +18,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from support.databases import MIB, REAL, commit_row, seed
-from support.fault_injection import needs_strace, trace_worker, traced
-from support.filesystems import disk, make_image, mounted, needs_mkfs, on
+from support.databases import MIB, REAL, commit_row, make_snapshots
+from support.fault_injection import needs_strace, run_traced, trace_worker
+from support.filesystems import disk, host_on, make_image, mounted, needs_mkfs
 from support.host import Answer, Host
 from support.sampling import amount
-from support.store_checks import files, leftovers, one_line, proven
+from support.store_checks import failure_line, find_leftovers, hash_files, prove_snapshots
 from support.users import needs_root
 
 from demo.users import User
@@ -43,7 +43,7 @@ def erin(make_user: Callable[..., User], host: Host) -> User:
     """A user with the real database, which has changed since the newer of two snapshots of it."""
     user = make_user("flt-erin", REAL)
     host.write_map(user)
-    seed(host, user, 2)
+    make_snapshots(host, user, 2)
     return user
 
 
@@ -52,10 +52,10 @@ def must_name_nothing(
 ) -> None:
     """Exit 1, one line, and the store is as it was; the next run works."""
     assert answer.code == 1, answer
-    one_line(answer, user, *words)
-    assert files(host, user) == before
+    failure_line(answer, user, *words)
+    assert hash_files(host, user) == before
     assert host.t3("run").code == 0
-    assert len(proven(host, user)) == len(before) // 2 + 1
+    assert len(prove_snapshots(host, user)) == len(before) // 2 + 1
 
 
 @pytest.mark.parametrize("error", ERRORS)
@@ -75,9 +75,9 @@ def test_a_failure_of_the_parents_calls_names_nothing(
 ) -> None:
     """Row 29: what was named before the failure, the data itself included, has no name
     afterwards."""
-    before = files(host, erin)
+    before = hash_files(host, erin)
     inject = ("-e", f"trace={call}", "-e", f"inject={call}:error={error}:when={n}")
-    must_name_nothing(host, erin, before, traced(host, *inject, parent_only=True), SAID[error])
+    must_name_nothing(host, erin, before, run_traced(host, *inject, parent_only=True), SAID[error])
 
 
 @pytest.mark.parametrize("error", ERRORS)
@@ -86,17 +86,17 @@ def test_a_disk_that_fails_for_good_leaves_at_most_a_manifest_for_the_next_run(
 ) -> None:
     """Row 29: the directory's fsync fails after the data's link, and fails again while the link is
     undone."""
-    before = files(host, erin)
+    before = hash_files(host, erin)
     inject = ("-e", "trace=fsync", "-e", f"inject=fsync:error={error}:when=5+")
-    answer = traced(host, *inject, parent_only=True)
+    answer = run_traced(host, *inject, parent_only=True)
     assert answer.code == 1, answer
-    one_line(answer, erin, SAID[error])
-    assert {name: sha for name, sha in files(host, erin).items() if name in before} == before
-    [orphan] = set(files(host, erin)) - set(before)
+    failure_line(answer, erin, SAID[error])
+    assert {name: sha for name, sha in hash_files(host, erin).items() if name in before} == before
+    [orphan] = set(hash_files(host, erin)) - set(before)
     assert orphan.endswith(".json")
-    assert len(proven(host, erin)) == 2
+    assert len(prove_snapshots(host, erin)) == 2
     assert host.t3("run").code == 0
-    assert leftovers(host, erin) == set()
+    assert find_leftovers(host, erin) == set()
 
 
 @pytest.mark.parametrize("error", ERRORS)
@@ -105,14 +105,14 @@ def test_pruning_on_a_failing_disk_loses_none_that_retention_keeps(
 ) -> None:
     """Row 29: the sixth fsync is the one between a pruned snapshot's data and its manifest."""
     inject = ("-e", "trace=fsync", "-e", f"inject=fsync:error={error}:when=6+")
-    answer = traced(host, *inject, parent_only=True, words=("run", "--keep", "1"))
+    answer = run_traced(host, *inject, parent_only=True, words=("run", "--keep", "1"))
     assert answer.code == 1, answer
     assert [line for line in answer.out.splitlines() if "WARN" in line] == [
         f"WARN: {host.store}/attempts.json can't be written: {SAID[error]}"
     ]
-    assert len(proven(host, erin)) == 1
+    assert len(prove_snapshots(host, erin)) == 1
     assert host.t3("run").code == 0
-    assert leftovers(host, erin) == set()
+    assert find_leftovers(host, erin) == set()
 
 
 @pytest.mark.parametrize("error", ERRORS)
@@ -122,14 +122,14 @@ def test_a_new_shelf_that_cannot_be_synced_holds_nothing(
     """Row 29: the very first run of an account: its folder's own name is not on the disk."""
     user = make_user("flt-fred", REAL)
     host.write_map(user)
-    answer = traced(
+    answer = run_traced(
         host, "-e", "trace=fsync", "-e", f"inject=fsync:error={error}:when=2", parent_only=True
     )
     assert answer.code == 1, answer
-    one_line(answer, user, SAID[error])
-    assert files(host, user) == {}
+    failure_line(answer, user, SAID[error])
+    assert hash_files(host, user) == {}
     assert host.t3("run").code == 0
-    assert len(proven(host, user)) == 1
+    assert len(prove_snapshots(host, user)) == 1
 
 
 @pytest.mark.parametrize("error", ERRORS)
@@ -146,7 +146,7 @@ def test_a_failure_of_the_workers_calls_names_nothing(
     host: Host, erin: User, call: str, n: int, error: str
 ) -> None:
     """Row 29: every result of the worker's writes and of its sync_file_range counts."""
-    before = files(host, erin)
+    before = hash_files(host, erin)
     answer, trace = trace_worker(
         host, "-e", f"trace={call}", "-e", f"inject={call}:error={error}:when={n}"
     )
@@ -157,7 +157,7 @@ def test_a_failure_of_the_workers_calls_names_nothing(
 @pytest.mark.parametrize("error", ERRORS)
 def test_where_there_are_no_ranges_the_fdatasync_counts(host: Host, erin: User, error: str) -> None:
     """Row 29: a file system without sync_file_range is asked by fdatasync at the end."""
-    before = files(host, erin)
+    before = hash_files(host, erin)
     trace = ("-e", "trace=sync_file_range,fdatasync", "-e", "inject=sync_file_range:error=EINVAL")
     answer, log = trace_worker(host, *trace, "-e", f"inject=fdatasync:error={error}:when=1")
     assert "fdatasync(" in log
@@ -193,10 +193,10 @@ def hollow(
             "-E",
             "lazy_itable_init=0,nodiscard",
         )
-        there = on(where, host)
+        there = host_on(where, host)
         there.environ["T3_BACKUP_RESERVE"] = "0"
         with mounted(image, where, "-o", "loop,nodelalloc"):
-            seed(there, user, 2)
+            make_snapshots(there, user, 2)
         _hollow_out(image)
 
         def fail() -> None:
@@ -285,21 +285,21 @@ def test_only_a_descriptor_from_before_the_first_write_hears_of_a_lost_write_bac
 def test_a_disk_that_loses_the_copy_gets_no_snapshot(hollow: Hollow, lie: tuple[str, ...]) -> None:
     """Row 29: whatever the worker says of its writes, the parent's own fsync decides."""
     there, user, fail, heal = hollow
-    before = files(there, user)
+    before = hash_files(there, user)
     fail()
     answer, _ = trace_worker(there, *lie)
     assert answer.code == 1, answer
     # and not its manifest, which would have failed next
-    line = one_line(answer, user, "the new snapshot")
+    line = failure_line(answer, user, "the new snapshot")
     assert any(said in line for said in SAID.values()), line
-    assert files(there, user) == before
+    assert hash_files(there, user) == before
     heal()
     subprocess.run(
         ["mount", "-o", "remount,rw", str(there.folder)], check=False, capture_output=True
     )
-    assert len(proven(there, user)) == 2
+    assert len(prove_snapshots(there, user)) == 2
     assert there.t3("run").code == 0
-    assert len(proven(there, user)) == 3
+    assert len(prove_snapshots(there, user)) == 3
 
 
 # ---- power
@@ -325,9 +325,9 @@ def test_every_named_snapshot_is_whole_after_a_power_cut(
         image = below / "image"
         make_image(image, kind, 24 * MIB)
         with mounted(image, host.folder / "disk-live", "-o", "loop") as live:
-            there = on(live, host)
+            there = host_on(live, host)
             there.environ["T3_BACKUP_KEEP"] = "2"
-            seed(there, user, 1)
+            make_snapshots(there, user, 1)
             for n in range(cuts):
                 process = there.start("run")
                 pidfd = os.pidfd_open(process.pid)
@@ -342,13 +342,13 @@ def test_every_named_snapshot_is_whole_after_a_power_cut(
             frozen = below / f"frozen-{n}"
             options = "loop,nouuid" if kind == "xfs" else "loop"
             with mounted(frozen, host.folder / "disk-after", "-o", options) as after:
-                found = proven(on(after, host), user)
+                found = prove_snapshots(host_on(after, host), user)
                 named.append(len(found))
                 assert found, f"cut {n}: the snapshot from before is gone"
-                _must_be_as_sealed(on(after, host), user, found)
-                again = on(after, host)
+                _must_be_as_sealed(host_on(after, host), user, found)
+                again = host_on(after, host)
                 assert again.t3("run").code == 0
-                assert leftovers(again, user) == set()
+                assert find_leftovers(again, user) == set()
             frozen.unlink()
     record_property("power_cuts", len(named))
     tell(f"{kind}: {len(named)} power cuts, snapshots found: {named}")

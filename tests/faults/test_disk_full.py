@@ -12,11 +12,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from support.databases import MIB, REAL, give_database, seed
+from support.databases import MIB, REAL, give_database, make_snapshots
 from support.fault_injection import needs_strace, start_traced, trace_of
-from support.filesystems import disk, fill, on
+from support.filesystems import disk, fill_disk, host_on
 from support.host import Answer, Host
-from support.store_checks import files, leftovers, one_line, proven
+from support.store_checks import failure_line, find_leftovers, hash_files, prove_snapshots
 from support.users import needs_root
 
 from demo.users import User, run_alone
@@ -30,7 +30,7 @@ RESERVE = "T3_BACKUP_RESERVE"
 def full(request: pytest.FixtureRequest, host: Host) -> Iterator[Host]:
     """The host with its store on a small disk and no reserve."""
     with disk(host.folder, request.param) as where:
-        there = on(where, host)
+        there = host_on(where, host)
         there.environ[RESERVE] = "0"
         yield there
 
@@ -76,16 +76,16 @@ def test_a_copy_that_would_not_fit_is_refused_before_its_first_byte(
     full: Host, carol: User
 ) -> None:
     """Row 19: free space is compared with the copy and the reserve, and one line says all three."""
-    seed(full, carol, 2)
-    before = files(full, carol)
+    make_snapshots(full, carol, 2)
+    before = hash_files(full, carol)
     free = os.statvfs(full.folder).f_bavail * os.statvfs(full.folder).f_frsize
     answer = full.t3("run", **{RESERVE: str(free - REAL.stat().st_size // 2)})
     assert answer.code == 1
-    one_line(answer, carol, "no room", f"needs {carol.database.stat().st_size} bytes", RESERVE)
-    assert files(full, carol) == before
-    assert len(proven(full, carol)) == 2
+    failure_line(answer, carol, "no room", f"needs {carol.database.stat().st_size} bytes", RESERVE)
+    assert hash_files(full, carol) == before
+    assert len(prove_snapshots(full, carol)) == 2
     assert full.t3("run", **{RESERVE: str(free - 3 * REAL.stat().st_size)}).code == 0
-    assert len(proven(full, carol)) == 3
+    assert len(prove_snapshots(full, carol)) == 3
 
 
 def test_the_wal_counts_as_part_of_the_copy(full: Host, carol: User) -> None:
@@ -97,7 +97,7 @@ def test_the_wal_counts_as_part_of_the_copy(full: Host, carol: User) -> None:
     free = os.statvfs(full.folder).f_bavail * os.statvfs(full.folder).f_frsize
     answer = full.t3("run", **{RESERVE: str(free - 8 * MIB)})
     assert answer.code == 1
-    one_line(answer, carol, "no room", f"needs {REAL.stat().st_size + 8 * MIB} bytes")
+    failure_line(answer, carol, "no room", f"needs {REAL.stat().st_size + 8 * MIB} bytes")
 
 
 @pytest.mark.parametrize(
@@ -110,19 +110,19 @@ def test_a_disk_without_a_free_block_is_given_room_by_what_is_to_go_anyway(
     """Row 19: on xfs not even a file without a name can be begun; what retention lets go of goes
     first, then."""
     with disk(host.folder, kind, 16 * MIB, *options) as where:
-        full = on(where, host)
+        full = host_on(where, host)
         full.environ |= {RESERVE: "0", "T3_BACKUP_COMPACT": "off"}
-        seed(full, carol, 6)
+        make_snapshots(full, carol, 6)
         kept = [path.name for path in sorted(full.account_dir(carol).glob("*.sqlite"))]
-        fill(full.folder)
-        before = files(full, carol)
+        fill_disk(full.folder)
+        before = hash_files(full, carol)
         refused = full.t3("run", T3_BACKUP_KEEP="6")
         assert refused.code == 1, refused
-        one_line(refused, carol, said)
-        assert files(full, carol) == before, "all of them are to stay"
+        failure_line(refused, carol, said)
+        assert hash_files(full, carol) == before, "all of them are to stay"
         answer = full.t3("run", T3_BACKUP_KEEP="2", T3_BACKUP_KEEP_DAILY="1")
         assert answer.code == 0, answer
-        assert len(proven(full, carol)) == 2
+        assert len(prove_snapshots(full, carol)) == 2
         assert set(kept[:4]).isdisjoint(path.name for path in full.account_dir(carol).iterdir())
 
 
@@ -132,17 +132,17 @@ def test_a_disk_that_fills_while_the_copy_is_written_costs_that_copy_alone(
 ) -> None:
     """Row 19: the check passed, then somebody took the room: ENOSPC in the worker's write of the
     copy."""
-    seed(full, carol, 2)
-    before, used = files(full, carol), blocks_used(full.folder)
+    make_snapshots(full, carol, 2)
+    before, used = hash_files(full, carol), blocks_used(full.folder)
     # Eight small writes make the user's -shm. The stop comes after the last of them; the copy is
     # what is written next.
     process, stopped = stopped_at(
         full, "-e", "trace=pwrite64", "-e", "inject=pwrite64:signal=STOP:when=8"
     )
-    filler = fill(full.folder)
+    filler = fill_disk(full.folder)
     answer = go_on(process, stopped)
     assert answer.code == 1, answer
-    one_line(answer, carol, "No space left on device", "snapshot")
+    failure_line(answer, carol, "No space left on device", "snapshot")
     _unharmed(full, carol, before, filler, used)
 
 
@@ -151,65 +151,65 @@ def test_a_disk_that_fills_while_the_snapshot_is_sealed_costs_that_snapshot_alon
     full: Host, carol: User
 ) -> None:
     """Row 19: the proven copy is on the disk, its manifest has no room: nothing is named."""
-    seed(full, carol, 2)
-    before, used = files(full, carol), blocks_used(full.folder)
+    make_snapshots(full, carol, 2)
+    before, used = hash_files(full, carol), blocks_used(full.folder)
     process, stopped = stopped_at(
         full, "-e", "trace=fsync", "-e", "inject=fsync:signal=STOP:when=2", parent_only=True
     )
-    filler = fill(full.folder)
+    filler = fill_disk(full.folder)
     answer = go_on(process, stopped)
     assert answer.code == 1, answer
-    one_line(answer, carol, "No space left on device")
+    failure_line(answer, carol, "No space left on device")
     _unharmed(full, carol, before, filler, used)
 
 
 def _unharmed(full: Host, user: User, before: dict[str, str], filler: Path, used: int) -> None:
     """Only our own unnamed file went; with room back the next run works."""
-    assert files(full, user) == before
-    assert len(proven(full, user)) == len(before) // 2
+    assert hash_files(full, user) == before
+    assert len(prove_snapshots(full, user)) == len(before) // 2
     assert full.t3("run").code == 1, "the disk is still full"
-    assert files(full, user) == before
+    assert hash_files(full, user) == before
     filler.unlink()
     # A disk of the kind may keep a block or two more of its own.
     assert blocks_used(full.folder) <= used + 64 * 1024 // os.statvfs(full.folder).f_frsize
     assert full.t3("run").code == 0
-    assert len(proven(full, user)) == len(before) // 2 + 1
-    assert leftovers(full, user) == set()
+    assert len(prove_snapshots(full, user)) == len(before) // 2 + 1
+    assert find_leftovers(full, user) == set()
 
 
 @pytest.mark.parametrize("spare", [0, 1])
 def test_a_disk_without_inodes_names_nothing(host: Host, carol: User, spare: int) -> None:
     """Row 19: none for the copy, or one for the copy and none for its manifest."""
     with disk(host.folder, "ext4", 16 * MIB, "-N", "32") as where:
-        full = on(where, host)
+        full = host_on(where, host)
         full.environ[RESERVE] = "0"
-        seed(full, carol, 2)
-        before = files(full, carol)
+        make_snapshots(full, carol, 2)
+        before = hash_files(full, carol)
         taken = [where / f"inode-{n}" for n in range(os.statvfs(where).f_ffree - spare)]
         assert taken
         for path in taken:
             path.touch()
         answer = full.t3("run")
         assert answer.code == 1, answer
-        one_line(answer, carol, "No space left on device")
-        assert files(full, carol) == before
-        assert len(proven(full, carol)) == 2
+        failure_line(answer, carol, "No space left on device")
+        assert hash_files(full, carol) == before
+        assert len(prove_snapshots(full, carol)) == 2
         for path in taken:
             path.unlink()
         assert full.t3("run").code == 0
-        assert len(proven(full, carol)) == 3
+        assert len(prove_snapshots(full, carol)) == 3
 
 
 def test_a_full_disk_costs_nothing_that_retention_keeps_and_lists_and_verifies(
     full: Host, carol: User
 ) -> None:
     """Row 19: making room by giving up an old snapshot is nobody's job but retention's."""
-    seed(full, carol, 3)
-    before = files(full, carol)
-    fill(full.folder)
+    make_snapshots(full, carol, 3)
+    before = hash_files(full, carol)
+    fill_disk(full.folder)
     answer = full.t3("run", "--keep", "3")
     assert answer.code == 1, answer
-    assert files(full, carol) == before
+    assert hash_files(full, carol) == before
     assert full.t3("list", carol.name).code == 0
     assert full.t3("verify", carol.name).code == 0
 
@@ -217,19 +217,19 @@ def test_a_full_disk_costs_nothing_that_retention_keeps_and_lists_and_verifies(
 def test_what_retention_lets_go_makes_room_for_the_next_one(full: Host, carol: User) -> None:
     """Row 19: it would go after the run anyway; what is to stay doesn't go for it, and the newest
     verified one never does."""
-    seed(full, carol, 3)
-    before = [snapshot.name for snapshot in proven(full, carol)]
+    make_snapshots(full, carol, 3)
+    before = [snapshot.name for snapshot in prove_snapshots(full, carol)]
     status, size = os.statvfs(full.folder), carol.database.stat().st_size
     free = status.f_bavail * status.f_frsize
     # more than there is to gain
     answer = full.t3("run", "--keep", "1", **{RESERVE: str(free + 10 * size)})
     assert answer.code == 1, answer
-    assert [snapshot.name for snapshot in proven(full, carol)] == before[:1]
+    assert [snapshot.name for snapshot in prove_snapshots(full, carol)] == before[:1]
     assert re.findall(rf"^pruned {carol.name}: (\S+)$", answer.out, re.MULTILINE) == before[:0:-1]
     # which two of three that went have made room for
     answer = full.t3("run", "--keep", "1", **{RESERVE: str(free)})
     assert answer.code == 0, answer
-    [new] = proven(full, carol)
+    [new] = prove_snapshots(full, carol)
     assert new.name not in before
 
 
@@ -246,7 +246,7 @@ def test_a_full_home_is_one_clear_line_and_other_accounts_go_on(
         dave = User(dave.name, dave.uid, dave.gid, home)
         give_database(dave, REAL)
         host.write_map(dave, carol)
-        filler = fill(where)
+        filler = fill_disk(where)
         answer = host.t3("run")
         assert answer.code == 1, answer
         [line] = [line for line in answer.out.splitlines() if "FAILED" in line]

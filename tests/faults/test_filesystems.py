@@ -13,11 +13,11 @@ from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
-from support.databases import MIB, REAL, commit_row, seed
-from support.fault_injection import refused
-from support.filesystems import disk, mounted, on
+from support.databases import MIB, REAL, commit_row, make_snapshots
+from support.fault_injection import run_refused
+from support.filesystems import disk, host_on, mounted
 from support.host import Host
-from support.store_checks import files, leftovers, one_line, proven
+from support.store_checks import failure_line, find_leftovers, hash_files, prove_snapshots
 from support.users import needs_root
 
 from demo.users import User
@@ -54,10 +54,10 @@ def there(request: pytest.FixtureRequest, host: Host) -> Iterator[Host]:
             with mounted(
                 "overlay", host.folder / "disk-overlay", "-t", "overlay", "-o", layers
             ) as where:
-                yield on(where, host)
+                yield host_on(where, host)
         return
     with disk(host.folder, request.param, 16 * MIB) as where:
-        yield on(where, host)
+        yield host_on(where, host)
 
 
 def test_run_prune_list_and_verify_work(there: Host, ivan: User) -> None:
@@ -69,14 +69,14 @@ def test_run_prune_list_and_verify_work(there: Host, ivan: User) -> None:
         there.environ["T3_BACKUP_RESERVE"] = "0"
         answer = there.t3("run")
         assert answer.code == 1
-        one_line(answer, ivan, "no room")
-        assert files(there, ivan) == {}
+        failure_line(answer, ivan, "no room")
+        assert hash_files(there, ivan) == {}
         return
-    seed(there, ivan, 2)
+    make_snapshots(there, ivan, 2)
     answer = there.t3("run", "--keep", "2", "--json")
     assert answer.code == 0, answer
-    assert len(proven(there, ivan)) == 2
-    assert leftovers(there, ivan) == set()
+    assert len(prove_snapshots(there, ivan)) == 2
+    assert find_leftovers(there, ivan) == set()
     assert len(there.t3("list", "--json").account(ivan.name)["snapshots"]) == 2
     verified = there.t3("verify", "--json")
     assert verified.code == 0, verified
@@ -89,10 +89,10 @@ def test_without_unnamed_files_a_snapshot_is_sealed_just_the_same(
 ) -> None:
     """Row 27: O_TMPFILE refused by the kernel, as NFS and old ones do: a .partial- name, which the
     seal takes away."""
-    answer = refused(host, "openat", 2, TMPFILE, TMPFILE, error)
+    answer = run_refused(host, "openat", 2, TMPFILE, TMPFILE, error)
     assert answer.code == 0, answer
-    [snapshot] = proven(host, ivan)
-    assert leftovers(host, ivan) == set()
+    [snapshot] = prove_snapshots(host, ivan)
+    assert find_leftovers(host, ivan) == set()
     for ending in ("sqlite", "json"):
         status = (host.account_dir(ivan) / f"{snapshot.name}.{ending}").stat()
         assert (status.st_uid, stat.S_IMODE(status.st_mode), status.st_nlink) == (0, 0o400, 1)
@@ -101,31 +101,31 @@ def test_without_unnamed_files_a_snapshot_is_sealed_just_the_same(
 def test_without_unnamed_files_a_failure_leaves_no_partial_name(host: Host, ivan: User) -> None:
     """Row 19: the only file that goes is our own, and it does go."""
     ivan.database.write_bytes(b"no database at all" * 100)
-    answer = refused(host, "openat", 2, TMPFILE, TMPFILE, errno.EOPNOTSUPP)
+    answer = run_refused(host, "openat", 2, TMPFILE, TMPFILE, errno.EOPNOTSUPP)
     assert answer.code == 1, answer
-    one_line(answer, ivan, "not a SQLite database")
-    assert files(host, ivan) == {}
+    failure_line(answer, ivan, "not a SQLite database")
+    assert hash_files(host, ivan) == {}
 
 
 def test_any_other_refusal_of_an_unnamed_file_is_a_failure_and_no_reason_for_a_name(
     host: Host, ivan: User
 ) -> None:
     """Row 29: EIO says something about the disk, not about what it can do."""
-    answer = refused(host, "openat", 2, TMPFILE, TMPFILE, errno.EIO)
+    answer = run_refused(host, "openat", 2, TMPFILE, TMPFILE, errno.EIO)
     assert answer.code == 1, answer
-    one_line(answer, ivan, str(host.account_dir(ivan)), os.strerror(errno.EIO))
-    assert files(host, ivan) == {}
+    failure_line(answer, ivan, str(host.account_dir(ivan)), os.strerror(errno.EIO))
+    assert hash_files(host, ivan) == {}
 
 
 @pytest.mark.parametrize("error", [errno.EINVAL, errno.EOPNOTSUPP, errno.ENOLCK])
 def test_without_leases_nothing_is_named(host: Host, ivan: User, error: int) -> None:
     """Row 36: no lease, no proof that nobody can write any more."""
-    seed(host, ivan, 1)
-    before = files(host, ivan)
-    answer = refused(host, "fcntl", 1, 0xFFFFFFFF, fcntl.F_SETLEASE, error)
+    make_snapshots(host, ivan, 1)
+    before = hash_files(host, ivan)
+    answer = run_refused(host, "fcntl", 1, 0xFFFFFFFF, fcntl.F_SETLEASE, error)
     assert answer.code == 1, answer
-    one_line(answer, ivan, "grants no leases", os.strerror(error), "ext4, xfs or btrfs")
-    assert files(host, ivan) == before
+    failure_line(answer, ivan, "grants no leases", os.strerror(error), "ext4, xfs or btrfs")
+    assert hash_files(host, ivan) == before
 
 
 def test_a_second_snapshot_in_the_same_second_gets_a_number(host: Host, ivan: User) -> None:
@@ -147,7 +147,11 @@ def test_a_second_snapshot_in_the_same_second_gets_a_number(host: Host, ivan: Us
             results += run.run_backups(job, [accounts.find(ivan.name)], lambda _: None)
     assert [result.outcome for result in results] == ["backed_up"] * 3
     stem = "state-20261124T033012Z"
-    assert [snapshot.name for snapshot in proven(host, ivan)] == [f"{stem}.3", f"{stem}.2", stem]
+    assert [snapshot.name for snapshot in prove_snapshots(host, ivan)] == [
+        f"{stem}.3",
+        f"{stem}.2",
+        stem,
+    ]
 
 
 def test_a_name_that_somebody_left_is_never_written_over(host: Host, ivan: User) -> None:

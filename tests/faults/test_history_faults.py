@@ -21,17 +21,17 @@ from pathlib import Path
 import pytest
 from support.account_folders import (
     ALL,
-    changed,
-    clear,
-    content,
+    change_pages,
+    clean_up,
     data_path,
-    forms,
-    image,
-    listed,
+    database_image,
+    list_snapshots,
     maintenance,
-    opened,
-    page,
-    seal,
+    make_page,
+    open_account_dir,
+    publish_image,
+    read_image,
+    storage_forms,
 )
 from support.databases import MIB
 from support.fault_injection import needs_strace
@@ -85,11 +85,11 @@ class Scene:
 
 
 def _days(account_dir: AccountDir, count: int) -> list[bytes]:
-    images = [image(12)]
-    seal(account_dir, images[0])
+    images = [database_image(12)]
+    publish_image(account_dir, images[0])
     for day in range(1, count):
-        images.append(changed(images[-1], [day % 12], day) + page(1, day))
-        seal(account_dir, images[-1])
+        images.append(change_pages(images[-1], [day % 12], day) + make_page(1, day))
+        publish_image(account_dir, images[-1])
     return images
 
 
@@ -101,16 +101,16 @@ def _compacted(account_dir: AccountDir, count: int) -> list[bytes]:
 
 def _with_an_end(account_dir: AccountDir) -> list[bytes]:
     """Sizes shrink and grow along it; the second and the third oldest are to go."""
-    first = image(20, 1) + bytes(5 * 4096) + image(9, 2)
+    first = database_image(20, 1) + bytes(5 * 4096) + database_image(9, 2)
     images = [
         first,
         first[: 15 * 4096],
-        first[: 12 * 4096] + image(4, 3),
-        first[: 14 * 4096] + image(14, 4),
+        first[: 12 * 4096] + database_image(4, 3),
+        first[: 14 * 4096] + database_image(14, 4),
     ]
-    seal(account_dir, images[0], label="old")
+    publish_image(account_dir, images[0], label="old")
     for data in images[1:]:
-        seal(account_dir, data)
+        publish_image(account_dir, data)
     maintenance(account_dir, ALL).tidy()
     return images
 
@@ -124,14 +124,16 @@ def _policy(policy: Policy, mode: str = DELTA) -> Callable[[AccountDir], object]
 
 def _again(account_dir: AccountDir) -> None:
     """The second day's image, under a label, if it isn't there."""
-    if not any(snapshot.label == "again" for snapshot in listed(account_dir)):
-        seal(account_dir, changed(image(12), [1], 1) + page(1, 1), label="again")
+    if not any(snapshot.label == "again" for snapshot in list_snapshots(account_dir)):
+        publish_image(
+            account_dir, change_pages(database_image(12), [1], 1) + make_page(1, 1), label="again"
+        )
 
 
 def _named_twice(account_dir: AccountDir) -> list[bytes]:
-    data = image(12)
+    data = database_image(12)
     for label in ("one", "two"):
-        seal(account_dir, data, label=label)
+        publish_image(account_dir, data, label=label)
     return [data, data]
 
 
@@ -167,11 +169,11 @@ class Stage:
     def __init__(self, folder: Path, scene: Scene) -> None:
         self.folder, self.scene = folder, scene
         self.template = folder / "template"
-        with opened(self.template) as account_dir:
+        with open_account_dir(self.template) as account_dir:
             self.images = scene.prepare(account_dir)
             self.sealed = {
                 s.name: data
-                for s, data in zip(reversed(listed(account_dir)), self.images, strict=True)
+                for s, data in zip(reversed(list_snapshots(account_dir)), self.images, strict=True)
             }
         self.store = folder / "store"
 
@@ -238,7 +240,8 @@ class Stage:
         missing."""
         with self.account_dir() as account_dir:
             found = {
-                snapshot.name: content(account_dir, snapshot) for snapshot in listed(account_dir)
+                snapshot.name: read_image(account_dir, snapshot)
+                for snapshot in list_snapshots(account_dir)
             }
             kept = self.scene.left(self.images)
             for name, data in self.sealed.items():
@@ -248,16 +251,16 @@ class Stage:
     def must_heal(self, what: str) -> None:
         """The next run comes to the end that it would have come to."""
         with self.account_dir() as account_dir:
-            clear(account_dir)
+            clean_up(account_dir)
             self.scene.step(account_dir)
             # A manifest that could not be read for once leaves two snapshots with one number: their
             # order is not known then.
             assert sorted(
-                content(account_dir, snapshot) for snapshot in listed(account_dir)
+                read_image(account_dir, snapshot) for snapshot in list_snapshots(account_dir)
             ) == sorted(self.scene.left(self.images)), what
-            assert forms(account_dir) == self.scene.after, what
+            assert storage_forms(account_dir) == self.scene.after, what
             names = {name for name in os.listdir(account_dir.fd) if not name.endswith(".pages")}
-            assert len(names) == 2 * len(listed(account_dir)), f"{what}: {sorted(names)}"
+            assert len(names) == 2 * len(list_snapshots(account_dir)), f"{what}: {sorted(names)}"
 
 
 @pytest.fixture(params=SCENES, ids=[scene.name for scene in SCENES])
@@ -271,7 +274,7 @@ def test_undisturbed_it_comes_to_its_end(stage: Stage) -> None:
     assert status == 0
     stage.must_be_whole("undisturbed")
     with stage.account_dir() as account_dir:
-        assert forms(account_dir) == stage.scene.after
+        assert storage_forms(account_dir) == stage.scene.after
 
 
 def test_killed_at_any_call_nothing_is_lost_and_the_next_run_ends_it(
@@ -353,7 +356,7 @@ def test_after_a_power_cut_every_sealed_snapshot_comes_out(
                     ) as after:
                         stage.store = after / "store"
                         with stage.account_dir() as account_dir:
-                            found[forms(account_dir)] += 1
+                            found[storage_forms(account_dir)] += 1
                         stage.must_be_whole(f"{kind}, cut {turn}")
                         stage.must_heal(f"{kind}, cut {turn}")
                     frozen.unlink()
@@ -412,37 +415,37 @@ def test_where_extents_can_be_shared_all_stay_plain_and_share_them(
     needs_mkfs(kind)
     chance = random.Random(1)
     pages = 4000
-    images = [image(1) + chance.randbytes(pages * 4096)]
+    images = [database_image(1) + chance.randbytes(pages * 4096)]
     disk_image, where = tmp_path / "image", tmp_path / "disk"
     make_image(disk_image, kind, 400 * MIB)
-    with mounted(disk_image, where, "-o", "loop"), opened(where) as account_dir:
+    with mounted(disk_image, where, "-o", "loop"), open_account_dir(where) as account_dir:
         assert maintenance(account_dir, ALL, REFLINK).shares_extents()
-        seal(account_dir, images[0], share=True)
-    with mounted(disk_image, where, "-o", "loop"), opened(where) as account_dir:
+        publish_image(account_dir, images[0], share=True)
+    with mounted(disk_image, where, "-o", "loop"), open_account_dir(where) as account_dir:
         first, first_used = _free(where), used_bytes(account_dir.fd)
         for day in range(1, 8):
             spots = sorted(chance.sample(range(1, pages), pages // 100))
-            images.append(changed(images[-1], spots, day) + chance.randbytes(20 * 4096))
-            seal(account_dir, images[-1], share=True)
+            images.append(change_pages(images[-1], spots, day) + chance.randbytes(20 * 4096))
+            publish_image(account_dir, images[-1], share=True)
             assert maintenance(account_dir, ALL, REFLINK).tidy().warnings == []
-    with mounted(disk_image, where, "-o", "loop"), opened(where) as account_dir:
+    with mounted(disk_image, where, "-o", "loop"), open_account_dir(where) as account_dir:
         taken = first - _free(where)
         # What is counted of it by this tool: as the disk has it, but for its own bookkeeping.
         assert abs(used_bytes(account_dir.fd) - first_used - taken) < 2 * MIB
-        assert forms(account_dir) == "p" * 8
+        assert storage_forms(account_dir) == "p" * 8
         assert [
-            content(account_dir, snapshot) for snapshot in reversed(listed(account_dir))
+            read_image(account_dir, snapshot) for snapshot in reversed(list_snapshots(account_dir))
         ] == images
         tool = (
             ["btrfs", "filesystem", "du", "-s", "--raw", account_dir.path]
             if kind == "btrfs"
-            else ["filefrag", data_path(account_dir, listed(account_dir)[0])]
+            else ["filefrag", data_path(account_dir, list_snapshots(account_dir)[0])]
         )
         said = subprocess.run(tool, check=True, capture_output=True, text=True).stdout
-        for snapshot in listed(account_dir)[1:-1]:
+        for snapshot in list_snapshots(account_dir)[1:-1]:
             account_dir.remove_snapshot(snapshot)
-        newest, oldest = listed(account_dir)
-        assert (content(account_dir, newest), content(account_dir, oldest)) == (
+        newest, oldest = list_snapshots(account_dir)
+        assert (read_image(account_dir, newest), read_image(account_dir, oldest)) == (
             images[-1],
             images[0],
         )
@@ -460,9 +463,9 @@ def _free(where: Path) -> int:
 
 
 def test_on_a_file_system_that_shares_none_reflink_says_so(tmp_path: Path) -> None:
-    with disk(tmp_path, "ext4", 16 * MIB) as where, opened(where) as account_dir:
+    with disk(tmp_path, "ext4", 16 * MIB) as where, open_account_dir(where) as account_dir:
         _days(account_dir, 2)
         keeper = maintenance(account_dir, ALL, REFLINK)
         assert not keeper.shares_extents()
         assert "shares no extents" in keeper.tidy().warnings[0]
-        assert forms(account_dir) == "pp"
+        assert storage_forms(account_dir) == "pp"

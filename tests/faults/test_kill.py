@@ -21,12 +21,12 @@ from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
-from support.databases import REAL, leave_wal, seed, source_bytes
-from support.fault_injection import KILLED, needs_strace, trace_worker, traced
+from support.databases import REAL, hash_source, leave_rows_in_wal, make_snapshots
+from support.fault_injection import KILLED, needs_strace, run_traced, trace_worker
 from support.host import Answer, Host
 from support.processes import processes_of
 from support.sampling import amount, chance, counts
-from support.store_checks import files, leftovers, proven
+from support.store_checks import find_leftovers, hash_files, prove_snapshots
 from support.users import needs_root
 
 from demo.users import User
@@ -73,7 +73,7 @@ def bob(make_user: Callable[..., User], host: Host) -> User:
     user = make_user("flt-bob")
     # the calls that are counted here are those of the database alone
     host.environ["T3_BACKUP_FILES_LIMIT"] = "0"
-    leave_wal(user)
+    leave_rows_in_wal(user)
     host.write_map(user)
     return user
 
@@ -83,11 +83,11 @@ class Kills:
 
     def __init__(self, host: Host, user: User) -> None:
         self.host, self.user = host, user
-        self.before = proven(host, user)
+        self.before = prove_snapshots(host, user)
         self.names = frozenset(snapshot.name for snapshot in self.before)
         self.template = host.folder / "template"
         subprocess.run(["cp", "-a", host.store, self.template], check=True)
-        self.source = source_bytes(user)
+        self.source = hash_source(user)
         self.points: Counter[str] = Counter()
 
     def fresh(self) -> None:
@@ -98,7 +98,7 @@ class Kills:
     def survived(self, point: str) -> None:
         """What must hold after a kill at `point`, and after the next run."""
         self.points[point.split(maxsplit=1)[0]] += 1
-        found = proven(self.host, self.user, known=self.names)
+        found = prove_snapshots(self.host, self.user, known=self.names)
         names = {snapshot.name for snapshot in found}
         # Pruning begins when the new snapshot is named for good, so either all the old ones are
         # there, or that one is.
@@ -109,7 +109,9 @@ class Kills:
             f"{point}: the newest old snapshot is one that --keep 2 keeps"
         )
         left = {
-            name for name in leftovers(self.host, self.user) if not name.startswith(".partial-")
+            name
+            for name in find_leftovers(self.host, self.user)
+            if not name.startswith(".partial-")
         }
         assert {name.rpartition(".")[2] for name in left} <= {"json"}, (
             f"{point}: data without a manifest"
@@ -117,14 +119,16 @@ class Kills:
         self._must_be_free(point)
         answer = self.host.t3(*RUN)
         assert answer.code == 0, f"{point}: {answer}"
-        healed = proven(self.host, self.user, known=frozenset(names))
+        healed = prove_snapshots(self.host, self.user, known=frozenset(names))
         assert len(healed) == 2, f"{point}: {answer}"
         new = names - self.names
         assert healed[0].name in new if new else healed[0].name not in names, (
             f"{point}: the next run took none, or one too many"
         )
-        assert leftovers(self.host, self.user) == set(), f"{point}: not cleared by the next run"
-        assert source_bytes(self.user) == self.source, f"{point}: the source is another"
+        assert find_leftovers(self.host, self.user) == set(), (
+            f"{point}: not cleared by the next run"
+        )
+        assert hash_source(self.user) == self.source, f"{point}: the source is another"
 
     def _must_be_free(self, point: str) -> None:
         # The worker dies by a signal of the kernel's as its parent dies; it may take a moment, but
@@ -148,8 +152,8 @@ class Kills:
 
 @pytest.fixture
 def kills(host: Host, bob: User) -> Kills:
-    seed(host, bob, SNAPSHOTS)
-    leave_wal(bob)
+    make_snapshots(host, bob, SNAPSHOTS)
+    leave_rows_in_wal(bob)
     return Kills(host, bob)
 
 
@@ -171,7 +175,7 @@ def test_the_parent_may_be_killed_at_every_call_that_changes_the_store(
 
     def killed(name: str, n: int, *options: str) -> bool:
         inject = ("-e", f"trace={name}", "-e", f"inject={name}:signal=KILL:when={n}")
-        answer = traced(kills.host, *options, *inject, words=RUN, parent_only=True)
+        answer = run_traced(kills.host, *options, *inject, words=RUN, parent_only=True)
         assert answer.code in (0, KILLED), answer
         return answer.code == KILLED
 
@@ -193,7 +197,7 @@ def test_the_partial_way_may_be_killed_too(
 ) -> None:
     """Row 27: where a file has a name from the beginning, what a kill leaves of it is cleared by
     the next run."""
-    seed(host, bob, 1)
+    make_snapshots(host, bob, 1)
     kills = Kills(host, bob)
     left = 0
     for n in range(1, 20):
@@ -207,16 +211,18 @@ def test_the_partial_way_may_be_killed_too(
             "-e",
             f"inject=renameat2:signal=KILL:when={n}",
         )
-        answer = traced(host, *options, *refuse, words=("run",), parent_only=True)
+        answer = run_traced(host, *options, *refuse, words=("run",), parent_only=True)
         if answer.code != KILLED:
             assert answer.code == 0, answer
             break
         kills.points["renameat2"] += 1
-        partial = {name for name in files(host, bob) if name.startswith(".partial-")}
+        partial = {name for name in hash_files(host, bob) if name.startswith(".partial-")}
         left += len(partial)
-        assert {snapshot.name for snapshot in proven(host, bob, known=kills.names)} == kills.names
+        assert {
+            snapshot.name for snapshot in prove_snapshots(host, bob, known=kills.names)
+        } == kills.names
         assert host.t3("run").code == 0
-        assert leftovers(host, bob) == set()
+        assert find_leftovers(host, bob) == set()
     assert left > 0, "no kill left a partial file behind, so nothing was shown"
     assert kills.points["renameat2"] == 2
     tell(kills.report("partial names"))
@@ -225,7 +231,7 @@ def test_the_partial_way_may_be_killed_too(
 def test_the_worker_may_be_killed_at_any_call(kills: Kills, tell: Callable[[str], None]) -> None:
     """Row 27: a dead worker is one line and exit 1; nothing is named, nothing is pruned, the source
     is whole."""
-    old = files(kills.host, kills.user)
+    old = hash_files(kills.host, kills.user)
 
     def killed(name: str, n: int) -> bool:
         answer, log = trace_worker(
@@ -240,7 +246,7 @@ def test_the_worker_may_be_killed_at_any_call(kills: Kills, tell: Callable[[str]
             assert answer.code == 0, answer
             return False
         _must_tell(answer, kills.user)
-        assert files(kills.host, kills.user) == old
+        assert hash_files(kills.host, kills.user) == old
         return True
 
     for name, step in WORKER.items():
@@ -324,7 +330,7 @@ def test_a_kill_in_the_very_first_run_leaves_a_store_that_works(
     for name in ("mkdir", "mkdirat", "fsync", "linkat"):
         for n in counts(20, 3, f"kills of the first run at {name}"):
             shutil.rmtree(host.store, ignore_errors=True)
-            answer = traced(
+            answer = run_traced(
                 host,
                 "-e",
                 f"trace={name}",
@@ -336,9 +342,9 @@ def test_a_kill_in_the_very_first_run_leaves_a_store_that_works(
                 assert answer.code == 0, answer
                 break
             points += 1
-            assert len(proven(host, bob) if host.store.exists() else []) in (0, 1)
+            assert len(prove_snapshots(host, bob) if host.store.exists() else []) in (0, 1)
             assert host.t3("run").code == 0
-            assert 1 <= len(proven(host, bob)) <= 2
-            assert leftovers(host, bob) == set()
+            assert 1 <= len(prove_snapshots(host, bob)) <= 2
+            assert find_leftovers(host, bob) == set()
     assert points >= amount(8, 4)
     tell(f"first run: {points} kill points")

@@ -14,16 +14,16 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from support.databases import MIB, REAL, seed
-from support.filesystems import disk, fill, make_image, mounted, needs_mkfs
+from support.databases import MIB, REAL, make_snapshots
+from support.filesystems import disk, fill_disk, make_image, mounted, needs_mkfs
 from support.host import Host
 from support.live_database import (
-    change,
-    content,
-    dump,
+    change_database,
+    dump_copy,
+    dump_database,
+    hash_state_files,
     leave_newer_rows_in_a_wal,
     leave_unreadable_wal,
-    state_files,
 )
 from support.sampling import amount
 from support.users import needs_root
@@ -65,8 +65,8 @@ def test_where_the_file_system_can_share_extents_nothing_is_copied(
         there = Host(where, host.environ | {"T3_BACKUP_MAP": str(host.map)})
         host.write_map(user)
         with at_home_on(where, user):
-            seed(there, user, 1)
-            change(user)
+            make_snapshots(there, user, 1)
+            change_database(user)
             old = blocks(user.database)
             answer = there.t3("restore", user.name, "--yes")
             assert answer.code == 0, answer
@@ -76,14 +76,16 @@ def test_where_the_file_system_can_share_extents_nothing_is_copied(
             assert len(blocks(user.database) & blocks(snapshot)) == snapshot.stat().st_size // 4096
             # All but the first page, which says in one of the two that there is a -wal.
             assert len(blocks(kept) & old) >= len(old) - 1
-            change(user, "CREATE TABLE later (x)")  # what one writes the other does not see
+            change_database(
+                user, "CREATE TABLE later (x)"
+            )  # what one writes the other does not see
             assert there.t3("verify").code == 0
     tell(f"xfs: {len(old)} blocks of the old state and all of the snapshot are shared, not copied")
 
 
 def assert_as_before(user: User, before: dict[str, str]) -> None:
     """Who compares the live database with a snapshot may leave an empty -wal, as a backup may."""
-    after = state_files(user)
+    after = hash_state_files(user)
     assert {name: after[name] for name in before} == before
     assert set(after) - set(before) <= {"state.sqlite-wal"}
     assert not any(path.stat().st_size for path in user.database.parent.glob("*-wal"))
@@ -102,8 +104,8 @@ def blocks(path: Path) -> set[int]:
 @pytest.mark.parametrize("full", ["home", "store"])
 def test_without_room_nothing_is_changed(host: Host, rex: User, full: str) -> None:
     """Row 19. In the home for what is staged, or in the store for what is kept."""
-    seed(host, rex, 1)
-    change(rex, "CREATE TABLE later (x)")
+    make_snapshots(host, rex, 1)
+    change_database(rex, "CREATE TABLE later (x)")
     with disk(host.folder, "ext4", 16 * MIB) as where:
         there = host
         if full == "store":
@@ -112,13 +114,13 @@ def test_without_room_nothing_is_changed(host: Host, rex: User, full: str) -> No
             for path in (where / "store").rglob("*"):
                 path.chmod(0o700 if path.is_dir() else 0o400)
             there = Host(where, host.environ | {"T3_BACKUP_MAP": str(host.map)})
-            before = state_files(rex)
-            filler = fill(where)
+            before = hash_state_files(rex)
+            filler = fill_disk(where)
             answer = there.t3("restore", rex.name, "--yes")
         else:
             with at_home_on(where, rex):
-                before = state_files(rex)
-                filler = fill(where)
+                before = hash_state_files(rex)
+                filler = fill_disk(where)
                 answer = there.t3("restore", rex.name, "--yes")
                 assert_as_before(rex, before)
                 filler.unlink()
@@ -143,12 +145,12 @@ def test_after_a_power_cut_it_is_the_old_state_or_the_new_one(
     then the next command heals."""
     needs_mkfs(kind)
     chance = random.Random(28)
-    seed(host, rex, 1)
-    new = dump(host.snapshots(rex)[0])
-    change(rex, "CREATE TABLE later (x)")
+    make_snapshots(host, rex, 1)
+    new = dump_database(host.snapshots(rex)[0])
+    change_database(rex, "CREATE TABLE later (x)")
     leave(rex)
-    old = content(rex, host.folder / "work")
-    files = state_files(rex)
+    old = dump_copy(rex, host.folder / "work")
+    files = hash_state_files(rex)
     found = {"old": 0, "new": 0}
     cuts = amount(8, 3)
     with disk(host.folder, "xfs", 1024 * MIB) as below:
@@ -185,11 +187,11 @@ def test_after_a_power_cut_it_is_the_old_state_or_the_new_one(
                 again = Host(after, there.environ)
                 answer = again.t3("accept", rex.name)
                 assert answer.code == 0, f"cut {n}: {answer}"
-                now = content(rex, host.folder / "work")
+                now = dump_copy(rex, host.folder / "work")
                 assert now in (old, new), f"cut {n}: neither old nor new"
                 found["new" if now == new else "old"] += 1
                 if now == old and leave is leave_unreadable_wal:
-                    assert state_files(rex) == files, f"cut {n}"
+                    assert hash_state_files(rex) == files, f"cut {n}"
                 assert again.t3("verify", rex.name).code == 0
             (below / f"frozen-{n}").unlink()
     tell(f"{kind}, {leave.__name__}: {sum(found.values())} power cuts of a restore: {found}")

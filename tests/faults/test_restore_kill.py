@@ -18,20 +18,20 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 
 import pytest
-from support.databases import REAL, seed
-from support.fault_injection import KILLED, needs_strace, traced
+from support.databases import REAL, make_snapshots
+from support.fault_injection import KILLED, needs_strace, run_traced
 from support.host import Answer, Host
 from support.live_database import (
-    change,
-    content,
-    dump,
+    change_database,
+    dump_copy,
+    dump_database,
+    hash_state_files,
     leave_hot_journal,
     leave_newer_rows_in_a_wal,
     leave_unreadable_wal,
-    state_files,
 )
 from support.sampling import amount, counts, sample
-from support.store_checks import proven
+from support.store_checks import prove_snapshots
 from support.users import needs_root
 
 from demo.users import User
@@ -111,19 +111,19 @@ class Kills:
 
     def __init__(self, host: Host, user: User, state: str) -> None:
         self.host, self.user, self.state = host, user, state
-        self.new = dump(host.snapshots(user)[0])
+        self.new = dump_database(host.snapshots(user)[0])
         self.new_files = files_beside(user)
-        change(user, "CREATE TABLE later (x)")
+        change_database(user, "CREATE TABLE later (x)")
         if state == "files":
             put_files(user, b"later")
         self.old_files = files_beside(user)
         STATES[state](user)
-        self.known = frozenset(snapshot.name for snapshot in proven(host, user))
+        self.known = frozenset(snapshot.name for snapshot in prove_snapshots(host, user))
         self.template = host.folder / "template"
         self.template.mkdir()
         subprocess.run(["cp", "-a", host.store, user.home / ".t3", self.template], check=True)
-        self.files = state_files(user)
-        self.old = content(user, host.folder / "work")
+        self.files = hash_state_files(user)
+        self.old = dump_copy(user, host.folder / "work")
         assert isinstance(self.old, list)
         assert self.old != self.new
         self.points: Counter[str] = Counter()
@@ -142,7 +142,7 @@ class Kills:
         """What must hold after a kill at `point`, and after the next command."""
         self.points[point.split(maxsplit=1)[0]] += 1
         intent = self.host.store / f"{self.user.name}+restore.json"
-        found = content(self.user, self.host.folder / "work")
+        found = dump_copy(self.user, self.host.folder / "work")
         if found not in (self.old, self.new):
             # What can't be folded moves away in several steps. Until they are done or undone the
             # intent says so.
@@ -162,8 +162,8 @@ class Kills:
 
     def settled(self, point: str) -> None:
         """The old state or the new one, whole, and nothing else beside it."""
-        after = content(self.user, self.host.folder / "work")
-        files = state_files(self.user)
+        after = dump_copy(self.user, self.host.folder / "work")
+        files = hash_state_files(self.user)
         aside = {name for name in files if ".replaced-" in name}
         if after == self.new:
             self.states["new"] += 1
@@ -187,7 +187,7 @@ class Kills:
             self.user.uid
         }
         assert self.known <= {
-            snapshot.name for snapshot in proven(self.host, self.user, known=self.known)
+            snapshot.name for snapshot in prove_snapshots(self.host, self.user, known=self.known)
         }
 
     def report(self, what: str) -> str:
@@ -200,7 +200,7 @@ def kills(request: pytest.FixtureRequest, host: Host, make_user: Callable[..., U
     host.write_map(user)
     if request.param == "files":
         put_files(user, b"sealed")
-    seed(host, user, 1)
+    make_snapshots(host, user, 1)
     return Kills(host, user, request.param)
 
 
@@ -308,7 +308,7 @@ def test_the_command_may_be_killed_at_every_call_that_changes_something(
         for n in counts(100, 9, f"a restore killed at {name}, {kills.state}"):
             kills.fresh()
             inject = ("-e", f"trace={name}", *place, "-e", f"inject={name}:signal=KILL:when={n}")
-            answer = traced(kills.host, *inject, words=kills.words(), parent_only=True)
+            answer = run_traced(kills.host, *inject, words=kills.words(), parent_only=True)
             if answer.code != KILLED:
                 assert answer.code == 0, f"{name} {n}: {answer}"
                 break

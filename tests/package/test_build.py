@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
-from support.packages import checkout
+from support.packages import copy_checkout
 from support.paths import ROOT
 from support.sampling import is_soak
 
@@ -64,7 +64,7 @@ def build(
     """Build from a clean copy in `folder`, whose files were last changed at `time`; where the
     packages are."""
     folder.parent.mkdir(parents=True)
-    for name in files(checkout(folder)):
+    for name in files(copy_checkout(folder)):
         os.utime(folder / name, (time, time), follow_symlinks=False)
     done = subprocess.run(
         command,
@@ -104,7 +104,7 @@ def test_make_deb_leaves_the_package_in_the_checkout_and_all_else_in_its_build_f
     tree = out.parent.parent
     left = {path for path in files(tree) if path.parts[0] != "build"}
     made = [package(out, kind) for kind in ("t3-backup", "t3-autoupdate")]
-    assert left - files(checkout(tmp_path / "clean")) == {Path(one.name) for one in made}
+    assert left - files(copy_checkout(tmp_path / "clean")) == {Path(one.name) for one in made}
     assert all((tree / one.name).read_bytes() == one.read_bytes() for one in made)
 
 
@@ -125,7 +125,7 @@ def test_stdeb_makes_a_source_package_with_our_debian_folder(
         for path in (tmp_path / "source/debian").rglob("*")
         if path.is_file()
     }
-    tracked = checkout(tmp_path / "clean") / "debian"
+    tracked = copy_checkout(tmp_path / "clean") / "debian"
     ours = {name: path for name, path in ours.items() if (tracked / name).exists()}
     assert {name: path.read_bytes() for name, path in theirs.items()} == {
         name: path.read_bytes() for name, path in ours.items()
@@ -215,7 +215,7 @@ def test_the_package_of_the_bump_holds_what_it_should_and_the_two_share_no_file(
 
 
 def test_the_tree_is_not_debianized_over_what_is_kept_by_hand(tmp_path: Path) -> None:
-    tree = checkout(tmp_path / "tree")
+    tree = copy_checkout(tmp_path / "tree")
     before = {
         path.name: path.read_bytes() for path in (tree / "debian").iterdir() if path.is_file()
     }

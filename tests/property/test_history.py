@@ -21,15 +21,15 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 from support.account_folders import (
-    ROOMY,
+    GENEROUS,
     START,
-    changed,
-    clear,
-    content,
-    image,
-    listed,
+    change_pages,
+    clean_up,
+    database_image,
+    list_snapshots,
     maintenance,
-    seal,
+    publish_image,
+    read_image,
     strays_of,
 )
 
@@ -97,7 +97,7 @@ class History(RuleBasedStateMachine):
         assert account_dir is not None
         self.account_dir: AccountDir = account_dir
         self.day = 0
-        self.newest = image(self.random.randrange(2, 12))
+        self.newest = database_image(self.random.randrange(2, 12))
         self.images: dict[str, bytes] = {}
         self.pinned: set[str] = set()
 
@@ -105,9 +105,9 @@ class History(RuleBasedStateMachine):
         """A day of work; or a VACUUM, or a server that began anew."""
         random, data = self.random, self.newest
         if random.random() < 0.1:
-            self.newest = image(random.randrange(1, 14), random.randrange(1000))
+            self.newest = database_image(random.randrange(1, 14), random.randrange(1000))
             return
-        data = changed(
+        data = change_pages(
             data,
             [page for page in range(len(data) // 4096) if random.random() < 0.2],
             random.randrange(1000),
@@ -127,11 +127,11 @@ class History(RuleBasedStateMachine):
         if work:
             self.mutate()
         self.day = max(-5 * YEARS, min(5 * YEARS, self.day + jump))
-        clear(self.account_dir)
+        clean_up(self.account_dir)
         STEPS["count"] += 1
         try:
             with failing(fail or -1):
-                stored = seal(
+                stored = publish_image(
                     self.account_dir, self.newest, label=label, verdict=verdict, days=self.day
                 )
         except OSError:
@@ -145,8 +145,8 @@ class History(RuleBasedStateMachine):
     )
     def tidy(self, policy: Policy, mode: str, fail: int | None) -> None:
         """Only what retention lets go goes, and all of it, unless something ends it early."""
-        clear(self.account_dir)
-        before = listed(self.account_dir)
+        clean_up(self.account_dir)
+        before = list_snapshots(self.account_dir)
         going = {
             decision.snapshot.name
             for decision in retention.decide_retention(before, policy)
@@ -157,12 +157,12 @@ class History(RuleBasedStateMachine):
         with failing(fail or -1) as count:
             try:
                 done = replace(
-                    keeper, limits=replace(ROOMY, free_bytes=lambda: [1 << 40, count()][0])
+                    keeper, limits=replace(GENEROUS, free_bytes=lambda: [1 << 40, count()][0])
                 ).tidy()
             except (OSError, Failure, Cancelled):
                 done = None
-        clear(self.account_dir)
-        left = {snapshot.name for snapshot in listed(self.account_dir)}
+        clean_up(self.account_dir)
+        left = {snapshot.name for snapshot in list_snapshots(self.account_dir)}
         gone = {snapshot.name for snapshot in before} - left
         assert gone <= going, "nothing goes that is to stay"
         assert not gone & self.pinned
@@ -185,7 +185,7 @@ class History(RuleBasedStateMachine):
     @rule()
     def accept(self) -> None:
         """Somebody has looked at them."""
-        for snapshot in listed(self.account_dir):
+        for snapshot in list_snapshots(self.account_dir):
             if snapshot.holds:
                 self.account_dir.replace_manifest(
                     replace(snapshot, accepted_at=format_time(START + timedelta(days=self.day)))
@@ -194,7 +194,7 @@ class History(RuleBasedStateMachine):
     @rule(which=st.integers(0, 50), pinned=st.booleans())
     def pin(self, which: int, pinned: bool) -> None:
         """Somebody wants it to stay."""
-        snapshots = listed(self.account_dir)
+        snapshots = list_snapshots(self.account_dir)
         if not snapshots:
             return
         chosen = snapshots[which % len(snapshots)]
@@ -207,11 +207,13 @@ class History(RuleBasedStateMachine):
     def what_is_there_is_whole(self) -> None:
         """Every snapshot that was sealed and not let go comes back, byte for byte; nothing else is
         there."""
-        snapshots = listed(self.account_dir)
+        snapshots = list_snapshots(self.account_dir)
         assert {snapshot.name for snapshot in snapshots} == set(self.images)
         assert strays_of(self.account_dir) == []
         for snapshot in snapshots:
-            assert content(self.account_dir, snapshot) == self.images[snapshot.name], snapshot.name
+            assert read_image(self.account_dir, snapshot) == self.images[snapshot.name], (
+                snapshot.name
+            )
         verified = [snapshot for snapshot in snapshots if snapshot.verdict == "verified"]
         assert not verified or self.account_dir.read_listing().is_plain(verified[0])
 

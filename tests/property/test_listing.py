@@ -12,7 +12,14 @@ from tempfile import TemporaryDirectory
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.account_folders import changed, image, listed, maintenance, opened, seal
+from support.account_folders import (
+    change_pages,
+    database_image,
+    list_snapshots,
+    maintenance,
+    open_account_dir,
+    publish_image,
+)
 
 from t3_backup.history.maintenance import DELTA as DELTA_MODE
 from t3_backup.history.maintenance import OFF
@@ -57,13 +64,13 @@ def _stray(account_dir: AccountDir, number: int) -> str:
 
 @given(STEPS)
 def test_what_is_carried_on_is_what_is_there(steps: list[tuple[str, int]]) -> None:
-    with TemporaryDirectory() as folder, opened(Path(folder)) as account_dir:
-        data = image(12)
+    with TemporaryDirectory() as folder, open_account_dir(Path(folder)) as account_dir:
+        data = database_image(12)
         listing = account_dir.read_listing()
         for count, (step, number) in enumerate(steps):
             assert listing == account_dir.read_listing()
             if step in ("seal", "same", "again", "suspect"):
-                data = data if step == "same" else changed(data, [number + 1], count)
+                data = data if step == "same" else change_pages(data, [number + 1], count)
                 more = (
                     {"label": "again"}
                     if step == "again"
@@ -72,7 +79,7 @@ def test_what_is_carried_on_is_what_is_there(steps: list[tuple[str, int]]) -> No
                     else {}
                 )
                 accepted = {"accepted_at": "2026-11-01T00:00:00Z"} if step == "suspect" else {}
-                listing = seal(account_dir, data, **more, **accepted).listing
+                listing = publish_image(account_dir, data, **more, **accepted).listing
             elif step in ("tidy", "prune"):
                 keep = 1 + number if step == "prune" else 1000
                 policy = Policy(keep=keep, daily=0, weekly=0, monthly=0, yearly=0, labelled=keep)
@@ -105,15 +112,15 @@ def test_what_is_carried_on_is_what_is_there(steps: list[tuple[str, int]]) -> No
 
 @pytest.fixture
 def account_dir(tmp_path: Path) -> Iterator[AccountDir]:
-    with opened(tmp_path) as account_dir:
+    with open_account_dir(tmp_path) as account_dir:
         yield account_dir
 
 
 def test_a_folder_that_is_as_it_was_is_not_read_again(account_dir: AccountDir) -> None:
-    seal(account_dir, image(4))
+    publish_image(account_dir, database_image(4))
     listing = account_dir.read_listing()
     assert account_dir.update_listing(listing) is listing
-    [snapshot] = listed(account_dir)
+    [snapshot] = list_snapshots(account_dir)
     os.rename(account_dir.path / (snapshot.name + DATA), account_dir.path / (snapshot.name + DELTA))
     assert account_dir.update_listing(listing).data_name(snapshot) == snapshot.name + DELTA
 
@@ -135,11 +142,13 @@ def test_what_was_brought_back_since_the_look_is_seen_before_anything_is_removed
     """Somebody brings back a held snapshot while a run goes on: nothing is pruned, although the
     run's own listing knows of none."""
     for day in range(3):
-        seal(account_dir, image(4, day))
+        publish_image(account_dir, database_image(4, day))
     policy = Policy(keep=1, daily=0, weekly=0, monthly=0, yearly=0, labelled=1)
     run = maintenance(account_dir, policy, OFF)
-    held = seal(account_dir, image(4, 9), verdict="damaged", reasons=("x",)).snapshot
+    held = publish_image(
+        account_dir, database_image(4, 9), verdict="damaged", reasons=("x",)
+    ).snapshot
     done = run.tidy()
     assert done.pruned == []
     assert f"nothing is pruned: {held.name} is damaged" in done.warnings[0]
-    assert len(listed(account_dir)) == 4
+    assert len(list_snapshots(account_dir)) == 4

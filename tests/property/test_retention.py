@@ -15,13 +15,13 @@ from support.snapshot_histories import (
     YEARS,
     day,
     histories,
-    kept,
+    kept_sequences,
+    kept_snapshots,
+    make_snapshot,
     newest_first,
-    numbers,
-    plain,
-    same,
-    snapshot,
-    stay,
+    sequences,
+    uniform_policy,
+    unlabelled,
     verified,
 )
 
@@ -35,14 +35,14 @@ def test_the_newest_verified_one_always_stays(account_dir: list[Manifest], keep:
     """Row 13: labelled or not, whatever else there is; by a rule of its own, that even a KEEP of
     nothing would not end."""
     for newest in verified(account_dir)[:1]:
-        assert newest in kept(account_dir, keep)
-        assert newest in kept(account_dir, 0)
+        assert newest in kept_snapshots(account_dir, keep)
+        assert newest in kept_snapshots(account_dir, 0)
 
 
 @given(histories(), KEEPS)
 def test_the_newest_keep_verified_ones_stay(account_dir: list[Manifest], keep: int) -> None:
     """Row 13."""
-    assert numbers(plain(account_dir)[:keep]) <= stay(account_dir, keep)
+    assert sequences(unlabelled(account_dir)[:keep]) <= kept_sequences(account_dir, keep)
 
 
 @given(histories(), KEEPS)
@@ -50,11 +50,11 @@ def test_a_labelled_one_stays_until_its_own_kind_has_pushed_it_out(
     account_dir: list[Manifest], keep: int
 ) -> None:
     """Row 13."""
-    staying = stay(account_dir, keep)
+    staying = kept_sequences(account_dir, keep)
     labelled = [one for one in verified(account_dir) if one.label is not None]
     for kind in {label_kind(str(one.label)) for one in labelled}:
         of_kind = [one for one in labelled if label_kind(str(one.label)) == kind]
-        assert numbers(of_kind[:keep]) <= staying
+        assert sequences(of_kind[:keep]) <= staying
 
 
 @given(histories(GOOD, jumps=False), KEEPS)
@@ -64,14 +64,16 @@ def test_labelled_ones_push_no_plain_one_out_and_plain_ones_no_labelled(
     """Row 13."""
     good = verified(account_dir)
     labelled = [one for one in good if one.label is not None]
-    assert stay(good, keep) == stay(plain(good), keep) | stay(labelled, keep)
+    assert kept_sequences(good, keep) == kept_sequences(unlabelled(good), keep) | kept_sequences(
+        labelled, keep
+    )
 
 
 @given(histories(), KEEPS)
 def test_while_a_bad_one_is_unaccepted_nothing_goes(account_dir: list[Manifest], keep: int) -> None:
     """Row 12 and Row 34: wherever in the history it is."""
     if any(one.verdict != "verified" and one.accepted_at is None for one in account_dir):
-        assert kept(account_dir, keep) == newest_first(account_dir)
+        assert kept_snapshots(account_dir, keep) == newest_first(account_dir)
 
 
 @given(histories(GOOD, jumps=False), KEEPS)
@@ -81,7 +83,9 @@ def test_a_bad_one_that_is_accepted_holds_nothing_and_counts_for_nothing(
     """Row 12: evidence takes no place of a good one's; the newest few of it stay."""
     evidence = [one for one in newest_first(account_dir) if one.verdict != "verified"]
     good = [one for one in account_dir if one.verdict == "verified"]
-    assert stay(account_dir, keep) == stay(good, keep) | numbers(evidence[:keep])
+    assert kept_sequences(account_dir, keep) == kept_sequences(good, keep) | sequences(
+        evidence[:keep]
+    )
 
 
 @given(histories(), KEEPS)
@@ -90,10 +94,10 @@ def test_the_newest_verified_one_of_each_of_the_last_days_stays(
 ) -> None:
     """Row 35: by the order in which they were taken, so that a clock that was wrong can't count
     days twice."""
-    staying = kept(account_dir, keep)
-    days = list(dict.fromkeys(day(one) for one in plain(account_dir)))
+    staying = kept_snapshots(account_dir, keep)
+    days = list(dict.fromkeys(day(one) for one in unlabelled(account_dir)))
     for last in days[:keep]:
-        assert next(one for one in plain(account_dir) if day(one) == last) in staying
+        assert next(one for one in unlabelled(account_dir) if day(one) == last) in staying
 
 
 @given(histories(jumps=False), KEEPS)
@@ -101,9 +105,9 @@ def test_with_a_clock_that_is_right_the_last_days_are_those_of_the_calendar(
     account_dir: list[Manifest], keep: int
 ) -> None:
     """Row 35."""
-    staying = kept(account_dir, keep)
-    for last in sorted({day(one) for one in plain(account_dir)}, reverse=True)[:keep]:
-        assert next(one for one in plain(account_dir) if day(one) == last) in staying
+    staying = kept_snapshots(account_dir, keep)
+    for last in sorted({day(one) for one in unlabelled(account_dir)}, reverse=True)[:keep]:
+        assert next(one for one in unlabelled(account_dir) if day(one) == last) in staying
 
 
 @given(histories(GOOD), KEEPS, st.integers(1, 60))
@@ -116,14 +120,14 @@ def test_many_runs_on_one_day_push_no_earlier_day_out(
         hour=0, minute=0, second=0
     ) + timedelta(days=1, hours=12)
     burst = [
-        snapshot(sequence + number, noon + timedelta(minutes=number))
+        make_snapshot(sequence + number, noon + timedelta(minutes=number))
         for number in range(1, runs + 1)
     ]
     once, often = [*account_dir, burst[-1]], [*account_dir, *burst]
-    for last in list(dict.fromkeys(day(one) for one in plain(once)))[:keep]:
-        newest_of_day = next(one for one in plain(once) if day(one) == last)
-        assert newest_of_day in kept(once, keep)
-        assert newest_of_day in kept(often, keep)
+    for last in list(dict.fromkeys(day(one) for one in unlabelled(once)))[:keep]:
+        newest_of_day = next(one for one in unlabelled(once) if day(one) == last)
+        assert newest_of_day in kept_snapshots(once, keep)
+        assert newest_of_day in kept_snapshots(often, keep)
 
 
 @given(
@@ -148,19 +152,21 @@ def test_a_clock_that_jumps_prunes_nothing_that_would_stay_otherwise(
     after, when = [], day_of_its_own + timedelta(days=1)
     for number, gap in enumerate(later, 1):
         when += timedelta(seconds=gap)
-        after.append(snapshot(sequence + number, when))
-    wrongly = snapshot(sequence, day_of_its_own + timedelta(seconds=jump))
+        after.append(make_snapshot(sequence + number, when))
+    wrongly = make_snapshot(sequence, day_of_its_own + timedelta(seconds=jump))
     assume(day(wrongly) not in {day(one) for one in (*account_dir, *after)})
-    right = [*account_dir, snapshot(sequence, day_of_its_own), *after]
+    right = [*account_dir, make_snapshot(sequence, day_of_its_own), *after]
     wrong = [*account_dir, wrongly, *after]
-    assert numbers(wrong) - stay(wrong, keep) <= numbers(right) - stay(right, keep)
+    assert sequences(wrong) - kept_sequences(wrong, keep) <= sequences(right) - kept_sequences(
+        right, keep
+    )
 
 
 @given(histories(), KEEPS)
 def test_one_from_the_future_stays(account_dir: list[Manifest], keep: int) -> None:
     """Row 15: as long as something that stays was taken after it, at an earlier time by more than a
     day."""
-    staying = kept(account_dir, keep)
+    staying = kept_snapshots(account_dir, keep)
     for one in account_dir:
         if any(
             other.sequence > one.sequence and one.when - other.when > timedelta(days=1)
@@ -177,8 +183,8 @@ def test_age_alone_prunes_nothing(account_dir: list[Manifest], keep: int) -> Non
             replace(one, taken_at=format_time(one.when + timedelta(seconds=jump)))
             for one in account_dir
         ]
-        assert [one.sequence for one in kept(moved, keep)] == [
-            one.sequence for one in kept(account_dir, keep)
+        assert [one.sequence for one in kept_snapshots(moved, keep)] == [
+            one.sequence for one in kept_snapshots(account_dir, keep)
         ]
 
 
@@ -189,9 +195,11 @@ def test_the_order_of_reading_a_shelf_changes_nothing(
     """Row 13: and what decides once decides so again."""
     shuffled = account_dir.copy()
     random.shuffle(shuffled)
-    first = decide_retention(account_dir, same(keep))
+    first = decide_retention(account_dir, uniform_policy(keep))
     assert (
-        first == decide_retention(account_dir, same(keep)) == decide_retention(shuffled, same(keep))
+        first
+        == decide_retention(account_dir, uniform_policy(keep))
+        == decide_retention(shuffled, uniform_policy(keep))
     )
     assert [decision.snapshot for decision in first] == newest_first(account_dir)
 
@@ -202,8 +210,8 @@ def test_deciding_again_after_pruning_deletes_nothing_more(
     account_dir: list[Manifest], keep: int
 ) -> None:
     """Row 13."""
-    once = kept(account_dir, keep)
-    assert kept(once, keep) == once
+    once = kept_snapshots(account_dir, keep)
+    assert kept_snapshots(once, keep) == once
 
 
 @settings(max_examples=300)
@@ -216,16 +224,16 @@ def test_pruning_after_every_run_comes_to_the_same_days(
     account_dir = [one for one in account_dir if one.verdict == "verified"]
     staying: list[Manifest] = []
     for one in account_dir:
-        staying = kept([*staying, one], keep)
-    assert numbers(plain(account_dir)[:keep]) <= numbers(staying)
-    for last in list(dict.fromkeys(day(one) for one in plain(account_dir)))[:keep]:
-        assert next(one for one in plain(account_dir) if day(one) == last) in staying
+        staying = kept_snapshots([*staying, one], keep)
+    assert sequences(unlabelled(account_dir)[:keep]) <= sequences(staying)
+    for last in list(dict.fromkeys(day(one) for one in unlabelled(account_dir)))[:keep]:
+        assert next(one for one in unlabelled(account_dir) if day(one) == last) in staying
 
 
 @given(histories(), KEEPS)
 def test_a_larger_keep_never_keeps_less(account_dir: list[Manifest], keep: int) -> None:
     """Row 13."""
-    assert stay(account_dir, keep) <= stay(account_dir, keep + 1)
+    assert kept_sequences(account_dir, keep) <= kept_sequences(account_dir, keep + 1)
 
 
 @given(histories(), KEEPS)
@@ -234,8 +242,8 @@ def test_the_names_of_the_old_script_are_treated_the_same(
 ) -> None:
     """Row 13: with a manifest, they are snapshots like any other."""
     renamed = [snapshot_with_old_name(one) for one in account_dir]
-    assert [one.sequence for one in kept(renamed, keep)] == [
-        one.sequence for one in kept(account_dir, keep)
+    assert [one.sequence for one in kept_snapshots(renamed, keep)] == [
+        one.sequence for one in kept_snapshots(account_dir, keep)
     ]
 
 
@@ -246,9 +254,9 @@ def snapshot_with_old_name(one: Manifest) -> Manifest:
 
 def test_an_empty_shelf_and_one_of_bad_ones_alone_are_left_as_they_are() -> None:
     """Row 13."""
-    assert decide_retention([], same(1)) == []
-    bad = [snapshot(number, NOON, "damaged") for number in (1, 2, 3)]
-    assert kept(bad, 1) == newest_first(bad)
+    assert decide_retention([], uniform_policy(1)) == []
+    bad = [make_snapshot(number, NOON, "damaged") for number in (1, 2, 3)]
+    assert kept_snapshots(bad, 1) == newest_first(bad)
 
 
 # Times of runs, oldest first, and which of them stay with keep 2 (by their place in the list).
@@ -325,30 +333,34 @@ DAYS = [
 def test_days_are_those_of_utc(times: list[str], staying: set[int]) -> None:
     """Row 14."""
     account_dir = [
-        snapshot(number, datetime.fromisoformat(time).replace(tzinfo=UTC))
+        make_snapshot(number, datetime.fromisoformat(time).replace(tzinfo=UTC))
         for number, time in enumerate(times)
     ]
-    assert {one.sequence for one in kept(account_dir, 2)} == staying
+    assert {one.sequence for one in kept_snapshots(account_dir, 2)} == staying
 
 
 def test_fourteen_days_and_a_day_of_fifty_runs_are_all_there() -> None:
     """Row 35, in the numbers of the default."""
-    month = [snapshot(number, NOON + timedelta(days=number)) for number in range(30)]
+    month = [make_snapshot(number, NOON + timedelta(days=number)) for number in range(30)]
     burst = [
-        snapshot(30 + number, NOON + timedelta(days=30, minutes=number)) for number in range(50)
+        make_snapshot(30 + number, NOON + timedelta(days=30, minutes=number))
+        for number in range(50)
     ]
-    staying = kept([*month, *burst], 14)
+    staying = kept_snapshots([*month, *burst], 14)
     assert {day(one) for one in staying} == {day(one) for one in [*month[-13:], burst[0]]}
     assert len(staying) == 14 + 13
 
 
 def test_a_clock_that_was_ten_years_ahead_takes_no_day_away_for_good() -> None:
     """Row 15 and Row 35: once right again, fifty runs push no earlier day out."""
-    month = [snapshot(number, NOON + timedelta(days=number)) for number in range(10)]
-    ahead = [snapshot(10 + number, NOON + timedelta(days=3650 + number)) for number in range(3)]
-    week = [snapshot(20 + number, NOON + timedelta(days=10 + number)) for number in range(3)]
-    burst = [
-        snapshot(30 + number, NOON + timedelta(days=13, minutes=number)) for number in range(50)
+    month = [make_snapshot(number, NOON + timedelta(days=number)) for number in range(10)]
+    ahead = [
+        make_snapshot(10 + number, NOON + timedelta(days=3650 + number)) for number in range(3)
     ]
-    staying = kept([*month, *ahead, *week, *burst], 3)
-    assert numbers([*week[1:], burst[-1], *ahead]) <= numbers(staying)
+    week = [make_snapshot(20 + number, NOON + timedelta(days=10 + number)) for number in range(3)]
+    burst = [
+        make_snapshot(30 + number, NOON + timedelta(days=13, minutes=number))
+        for number in range(50)
+    ]
+    staying = kept_snapshots([*month, *ahead, *week, *burst], 3)
+    assert sequences([*week[1:], burst[-1], *ahead]) <= sequences(staying)

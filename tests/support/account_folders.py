@@ -12,7 +12,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from support.manifests import made
+from support.manifests import make_manifest
 from t3_backup.backup import publish
 from t3_backup.backup.publish import Published
 from t3_backup.history import chain
@@ -26,7 +26,7 @@ from t3_backup.store.store import Store
 from t3_backup.worker.limits import Limits
 
 PAGE = 4096
-ROOMY = Limits(60, 60, 0, 0, lambda: 1 << 40)
+GENEROUS = Limits(60, 60, 0, 0, lambda: 1 << 40)
 # a manifest without data is a leftover if it is about as old as it says
 START = datetime.now(UTC).replace(microsecond=0)
 ALL = Policy(keep=100_000, daily=0, weekly=0, monthly=0, yearly=0, labelled=100_000)
@@ -34,7 +34,7 @@ HEADER = b"SQLite format 3\0" + PAGE.to_bytes(2, "big")
 
 
 @contextmanager
-def opened(folder: Path) -> Iterator[AccountDir]:
+def open_account_dir(folder: Path) -> Iterator[AccountDir]:
     """A shelf in a new store in `folder`, or in the one that is there."""
     with Store.open(folder / "store", create=True) as store:
         account_dir = store.account_dir("alice", create=True)
@@ -43,31 +43,31 @@ def opened(folder: Path) -> Iterator[AccountDir]:
             yield account_dir
 
 
-def page(number: int, seed: int = 0) -> bytes:
+def make_page(number: int, seed: int = 0) -> bytes:
     """One that looks like a database's: something of its own, something that all have, nothing."""
     own = b"%d-%d-" % (number, seed)
     return (own * 400)[:900] + bytes(range(256)) * 8 + bytes(PAGE - 900 - 2048)
 
 
-def image(pages: int, seed: int = 0) -> bytes:
+def database_image(pages: int, seed: int = 0) -> bytes:
     """So many pages; the first says that it is a database's."""
     return (
         HEADER
-        + page(0, seed)[len(HEADER) :]
-        + b"".join(page(number, seed) for number in range(1, pages))
+        + make_page(0, seed)[len(HEADER) :]
+        + b"".join(make_page(number, seed) for number in range(1, pages))
     )
 
 
-def changed(data: bytes, pages: Sequence[int], seed: int) -> bytes:
+def change_pages(data: bytes, pages: Sequence[int], seed: int) -> bytes:
     """The same with other `pages`."""
     new = bytearray(data)
     for number in pages:
-        new[number * PAGE : (number + 1) * PAGE] = page(number, seed)
+        new[number * PAGE : (number + 1) * PAGE] = make_page(number, seed)
     new[: len(HEADER)] = HEADER
     return bytes(new)
 
 
-def seal(
+def publish_image(
     account_dir: AccountDir,
     data: bytes,
     *,
@@ -85,7 +85,7 @@ def seal(
             file.write(data)
         staged_file.settle()
         content = hash_content(staged_file.reader, PAGE)
-        snapshot = made(
+        snapshot = make_manifest(
             sequence, when, changes.pop("label", None), bytes=len(data), sha256=content.sha256
         )
         snapshot = replace(snapshot, page_count=len(data) // PAGE, **changes)
@@ -98,17 +98,17 @@ def seal(
         )
 
 
-def content(account_dir: AccountDir, snapshot: Manifest) -> bytes:
+def read_image(account_dir: AccountDir, snapshot: Manifest) -> bytes:
     """The image of a snapshot, however it is kept."""
     fd = chain.open_data(
-        account_dir, account_dir.read_listing(), snapshot, ROOMY, threading.Event()
+        account_dir, account_dir.read_listing(), snapshot, GENEROUS, threading.Event()
     )
     with open(fd, "rb") as file:
         return file.read()
 
 
 def maintenance(
-    account_dir: AccountDir, policy: Policy, mode: str = DELTA, limits: Limits = ROOMY
+    account_dir: AccountDir, policy: Policy, mode: str = DELTA, limits: Limits = GENEROUS
 ) -> Maintenance:
     """What keeps the shelf in order."""
     return Maintenance(
@@ -122,7 +122,7 @@ def maintenance(
     )
 
 
-def listed(account_dir: AccountDir) -> list[Manifest]:
+def list_snapshots(account_dir: AccountDir) -> list[Manifest]:
     """The snapshots that are there now, newest first."""
     return list(account_dir.read_listing().snapshots)
 
@@ -142,14 +142,14 @@ def stat_data(account_dir: AccountDir, snapshot: Manifest) -> os.stat_result:
     return account_dir.stat_file(account_dir.read_listing().data_name(snapshot))
 
 
-def clear(account_dir: AccountDir) -> None:
+def clean_up(account_dir: AccountDir) -> None:
     """Remove what an interrupted run left."""
     remove_leftovers(account_dir, account_dir.read_listing())
 
 
-def forms(account_dir: AccountDir) -> str:
+def storage_forms(account_dir: AccountDir) -> str:
     """Newest first: `p` for a plain one, `d` for a delta."""
     return "".join(
         "p" if account_dir.read_listing().is_plain(snapshot) else "d"
-        for snapshot in listed(account_dir)
+        for snapshot in list_snapshots(account_dir)
     )

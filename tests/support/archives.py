@@ -9,7 +9,7 @@ from demo.users import User
 from support.host import Host
 
 
-def age(place: Path) -> None:
+def wait_out_clock_tick(place: Path) -> None:
     """Let it be a while since anything was changed there: what is fresh may change again within the
     same tick of the clock."""
     newest = max(max(path.lstat().st_mtime, path.lstat().st_ctime) for path in place.rglob("*"))
@@ -17,7 +17,7 @@ def age(place: Path) -> None:
         time.sleep(0.05)
 
 
-def companions(host: Host, user: User) -> list[dict[str, object] | None]:
+def list_archives(host: Host, user: User) -> list[dict[str, object] | None]:
     """Of each snapshot, the newest first."""
     return [
         snapshot["companion"]

@@ -45,7 +45,7 @@ def commit_row(*users: User) -> None:
 REAL = DATA / "state-0.0.24.sqlite"
 
 
-def seed(host: Host, user: User, count: int) -> None:
+def make_snapshots(host: Host, user: User, count: int) -> None:
     """A store with `count` snapshots, and a database that has changed since the last of them."""
     for _ in range(count):
         answer = host.t3("run")
@@ -53,7 +53,7 @@ def seed(host: Host, user: User, count: int) -> None:
         commit_row(user)
 
 
-def leave_wal(user: User) -> None:
+def leave_rows_in_wal(user: User) -> None:
     """Let the newest rows of the user's database, or of the real one, be in a -wal alone, as a
     server that was killed leaves it."""
     work = user.home / "work"
@@ -74,7 +74,7 @@ def leave_wal(user: User) -> None:
     shutil.rmtree(work)
 
 
-def source_bytes(user: User) -> dict[str, str]:
+def hash_source(user: User) -> dict[str, str]:
     """SHA-256 of the database and its -wal."""
     return {
         e: hashlib.sha256(Path(f"{user.database}{e}").read_bytes()).hexdigest()

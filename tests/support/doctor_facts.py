@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 from pathlib import Path
 
-from support.manifests import NOON, made
+from support.manifests import NOON, make_manifest
 from t3_backup import settings
 from t3_backup.doctor.facts import (
     AccountDirFacts,
@@ -21,8 +21,8 @@ from t3_backup.worker.protocol import Source
 GIB = 1 << 30
 VALUES = settings.load({}, {}, Path("/dev/null"))
 ALICE = AccountFacts("alice", Path("/home/alice"), 2, Source(GIB, 1 << 20))
-SHELF = AccountDirFacts(
-    "alice", Path("/var/backups/t3-state/alice"), (made(1, NOON - timedelta(hours=8)),)
+ACCOUNT_DIR = AccountDirFacts(
+    "alice", Path("/var/backups/t3-state/alice"), (make_manifest(1, NOON - timedelta(hours=8)),)
 )
 STORE = StoreFacts(
     Path("/var/backups/t3-state"),
@@ -33,7 +33,7 @@ STORE = StoreFacts(
     100 * GIB,
     1000 * GIB,
     1,
-    account_dirs=(SHELF,),
+    account_dirs=(ACCOUNT_DIR,),
 )
 HEALTHY = Facts(
     now=NOON,

@@ -35,7 +35,7 @@ def _strace(host: Host, parent_only: bool) -> list[str]:
     ]
 
 
-def traced(
+def run_traced(
     host: Host,
     *options: str,
     words: Sequence[str] = ("run",),
@@ -101,7 +101,7 @@ os.execv(sys.argv[6], sys.argv[6:])
 """
 
 
-def refused(
+def run_refused(
     host: Host,
     call: str,
     position: int,

@@ -63,7 +63,7 @@ def disk(folder: Path, kind: str, size: int = 16 * MIB, *options: str) -> Iterat
     image.unlink()
 
 
-def on(where: Path, host: Host) -> Host:
+def host_on(where: Path, host: Host) -> Host:
     """The same host, with its store on another disk."""
     return Host(
         where,
@@ -72,7 +72,7 @@ def on(where: Path, host: Host) -> Host:
     )
 
 
-def fill(where: Path) -> Path:
+def fill_disk(where: Path) -> Path:
     """A file that takes all the room there is, to the last block, what the file system gives back
     late included."""
     filler = where / "filler"

@@ -24,13 +24,13 @@ from support.processes import until
 IN_USE = 4
 
 
-def dump(path: Path) -> list[str]:
+def dump_database(path: Path) -> list[str]:
     """All that is in a database that nobody has open, as SQL."""
     with closing(sqlite3.connect(f"file:{path}?mode=ro&immutable=1", uri=True)) as connection:
         return list(connection.iterdump())
 
 
-def beside(user: User) -> dict[str, str]:
+def hash_live_folder(user: User) -> dict[str, str]:
     """The files in the folder of the live database, by their SHA-256."""
     return {
         path.name: hashlib.sha256(path.read_bytes()).hexdigest()
@@ -39,7 +39,7 @@ def beside(user: User) -> dict[str, str]:
     }
 
 
-def change(user: User, statement: str = "DELETE FROM checkpoint_diff_blobs") -> None:
+def change_database(user: User, statement: str = "DELETE FROM checkpoint_diff_blobs") -> None:
     """Change the live database as its user."""
     run_as(
         user,
@@ -65,7 +65,7 @@ def run_as(user: User, script: str, *words: str) -> str:
 
 
 @contextmanager
-def holding(user: User, script: str) -> Iterator[subprocess.Popen[str]]:
+def process_holding(user: User, script: str) -> Iterator[subprocess.Popen[str]]:
     """A process of the user's that has run `script` on the live database, and stays until the block
     is left."""
     whole = f"import os, sqlite3, sys\npath = sys.argv[1]\n{script}\nprint('ready', flush=True)\nsys.stdin.read()\n"
@@ -81,7 +81,7 @@ def holding(user: User, script: str) -> Iterator[subprocess.Popen[str]]:
             process.kill()
 
 
-def restored(answer: Answer) -> Answer:
+def succeeded(answer: Answer) -> Answer:
     """The same, which must have succeeded."""
     assert answer.code == 0, answer.out + answer.err
     return answer
@@ -125,7 +125,7 @@ def leases_of(locks: list[list[str]], inode: int) -> list[str]:
     return [line[4] for line in locks if line[5].endswith(f":{inode}")]
 
 
-def command_of(pid: str) -> str:
+def command_line(pid: str) -> str:
     """Its command line."""
     try:
         return Path(f"/proc/{pid}/cmdline").read_text()
@@ -133,7 +133,7 @@ def command_of(pid: str) -> str:
         return ""
 
 
-def state_files(user: User) -> dict[str, str]:
+def hash_state_files(user: User) -> dict[str, str]:
     """The database and what is beside it, but for the index, by SHA-256."""
     found = {
         path.name: path
@@ -146,7 +146,7 @@ def state_files(user: User) -> dict[str, str]:
     }
 
 
-def content(user: User, work: Path) -> list[str] | str:
+def dump_copy(user: User, work: Path) -> list[str] | str:
     """All that a server would find in the place of the live database, read from a copy of it; what
     SQLite says where it can't."""
     shutil.rmtree(work, ignore_errors=True)
@@ -162,7 +162,7 @@ def content(user: User, work: Path) -> list[str] | str:
 
 
 @contextmanager
-def held_restore(
+def paused_restore(
     host: Host, user: User, *words: str, operation: str = "swap_databases"
 ) -> Iterator[subprocess.Popen[str]]:
     """A restore whose worker of that operation never begins, until somebody writes to `held`; it is

@@ -26,7 +26,7 @@ CENSUS = Census(
 )
 
 
-def made(
+def make_manifest(
     sequence: int = 1, when: datetime = NOON, label: str | None = None, **changes: Any
 ) -> Manifest:
     """A manifest of a verified snapshot, with `changes`."""
@@ -58,13 +58,13 @@ def made(
     return Manifest(**values | changes)
 
 
-def sealed(value: dict[str, Any]) -> str:
+def manifest_text(value: dict[str, Any]) -> str:
     """The file of these keys, with the checksum that belongs to them: what is wrong with the keys
     is all that is wrong with it."""
     keys = {key: one for key, one in value.items() if key != "checksum"}
     return json.dumps(keys | {"checksum": _checksum(keys)})
 
 
-def reseal(path: Path, **changes: Any) -> None:
+def rewrite_manifest(path: Path, **changes: Any) -> None:
     """Write other values into a manifest, as if it had been sealed so."""
-    path.write_text(sealed(json.loads(path.read_text()) | changes))
+    path.write_text(manifest_text(json.loads(path.read_text()) | changes))

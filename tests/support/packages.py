@@ -19,7 +19,7 @@ from support.paths import ROOT
 NEWER = "9.0"
 
 
-def checkout(folder: Path) -> Path:
+def copy_checkout(folder: Path) -> Path:
     """A clean copy of this checkout: what git tracks, and what is new; nothing that an earlier
     build left."""
     names = subprocess.run(
@@ -33,7 +33,7 @@ def checkout(folder: Path) -> Path:
     return folder
 
 
-def build(folder: Path, options: str = "") -> Path:
+def build_package(folder: Path, options: str = "") -> Path:
     """The package of the backup that `make deb` makes there, with DEB_BUILD_OPTIONS; that of the
     bump lies beside it."""
     environ = os.environ | {"DEB_BUILD_OPTIONS": options}
@@ -47,7 +47,7 @@ def build(folder: Path, options: str = "") -> Path:
     return made
 
 
-def beside(deb: Path) -> Path:
+def autoupdate_package(deb: Path) -> Path:
     """The package of the bump, made in one build with that of the backup."""
     [made] = deb.parent.glob("t3-autoupdate_*.deb")
     return made
@@ -55,25 +55,25 @@ def beside(deb: Path) -> Path:
 
 def build_unchecked(folder: Path) -> Path:
     """The same without the tests that a build runs: they are run by themselves."""
-    return build(folder, "nocheck")
+    return build_package(folder, "nocheck")
 
 
 def build_newer(folder: Path) -> Path:
     """That of a checkout which is given the version NEWER and another configuration of
     logrotate."""
-    edit(folder / "t3_backup/__init__.py", r'__version__ = ".*"', f'__version__ = "{NEWER}"')
-    edit(folder / "debian/changelog", r"^t3-backup \(.*?\)", f"t3-backup ({NEWER})")
-    edit(folder / "debian/t3-backup.logrotate", r"rotate \d+", "rotate 99")
+    substitute(folder / "t3_backup/__init__.py", r'__version__ = ".*"', f'__version__ = "{NEWER}"')
+    substitute(folder / "debian/changelog", r"^t3-backup \(.*?\)", f"t3-backup ({NEWER})")
+    substitute(folder / "debian/t3-backup.logrotate", r"rotate \d+", "rotate 99")
     return build_unchecked(folder)
 
 
-def edit(path: Path, pattern: str, replacement: str) -> None:
+def substitute(path: Path, pattern: str, replacement: str) -> None:
     text, count = re.subn(pattern, replacement, path.read_text(), count=1)
     assert count == 1, f"{path} has no {pattern}"
     path.write_text(text)
 
 
-def given(name: str) -> Path | None:
+def prebuilt(name: str) -> Path | None:
     """The package of the backup, in the folder that a variable of the environment names."""
     if not os.environ.get(name):
         return None
@@ -84,9 +84,9 @@ def given(name: str) -> Path | None:
 if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as scratch:
         for name, make in (("this", build_unchecked), ("newer", build_newer)):
-            made = make(checkout(Path(scratch) / name))
+            made = make(copy_checkout(Path(scratch) / name))
             target = Path(sys.argv[1], name)
             target.mkdir(parents=True)
             for deb in (made.parent / "build" / "deb").glob("*.deb"):
                 shutil.copy(deb, target)
-            print(f"built: {made.name}, {beside(made).name}")
+            print(f"built: {made.name}, {autoupdate_package(made).name}")

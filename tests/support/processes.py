@@ -14,7 +14,7 @@ from demo.users import User
 BOUND_S = 20  # how long anything here may take before it counts as hanging
 
 
-def status_of(pid: int) -> dict[str, str]:
+def process_status(pid: int) -> dict[str, str]:
     """/proc/PID/status; empty where there is no such process any more."""
     try:
         text = Path(f"/proc/{pid}/status").read_text()
@@ -38,7 +38,7 @@ def until(condition: Callable[[], Any], what: str) -> Any:
     raise AssertionError(f"no {what} in {BOUND_S} s")
 
 
-def children(pid: int) -> list[int]:
+def child_pids(pid: int) -> list[int]:
     """The pids of its child processes."""
     found: list[int] = []
     for task in Path(f"/proc/{pid}/task").glob("*/children"):

@@ -9,7 +9,7 @@ from itertools import pairwise
 from hypothesis import assume
 from hypothesis import strategies as st
 
-from support.manifests import made
+from support.manifests import make_manifest
 from t3_backup.history.retention import Policy, decide_retention
 from t3_backup.store.manifest import Manifest
 from t3_backup.text import format_time
@@ -30,12 +30,12 @@ COUNTS = st.integers(0, 4)
 POLICIES = st.builds(Policy, KEEPS, st.integers(0, 8), COUNTS, COUNTS, COUNTS, COUNTS)
 
 
-def same(keep: int) -> Policy:
+def uniform_policy(keep: int) -> Policy:
     """As many of everything that is not asked for by a setting of its own."""
     return Policy(keep, 0, 0, 0, 0, keep)
 
 
-def snapshot(
+def make_snapshot(
     sequence: int,
     when: datetime,
     verdict: str = "verified",
@@ -49,7 +49,7 @@ def snapshot(
     kind = verdict.removeprefix("accepted ")
     local = when.strftime("%Y%m%d-%H%M%S")
     more = {"name": f"state-{label}-{local}" if label else f"state-{local}"} if legacy else {}
-    return made(
+    return make_manifest(
         sequence,
         when,
         label,
@@ -83,30 +83,33 @@ def histories(
         sequence += step
         when += timedelta(seconds=gap)
         when = min(max(when, datetime(1980, 1, 1, tzinfo=UTC)), datetime(2090, 1, 1, tzinfo=UTC))
-        account_dir.append(snapshot(sequence, when, verdict, label, legacy=legacy, pinned=pin))
+        account_dir.append(make_snapshot(sequence, when, verdict, label, legacy=legacy, pinned=pin))
     assume(
         jumps
         or all(
-            new.when - old.when < timedelta(days=365) for new, old in pairwise(plain(account_dir))
+            new.when - old.when < timedelta(days=365)
+            for new, old in pairwise(unlabelled(account_dir))
         )
     )
     return account_dir
 
 
-def kept(account_dir: Iterable[Manifest], policy: Policy | int) -> list[Manifest]:
+def kept_snapshots(account_dir: Iterable[Manifest], policy: Policy | int) -> list[Manifest]:
     """What stays, newest first."""
-    decisions = decide_retention(account_dir, same(policy) if isinstance(policy, int) else policy)
+    decisions = decide_retention(
+        account_dir, uniform_policy(policy) if isinstance(policy, int) else policy
+    )
     return [decision.snapshot for decision in decisions if decision.keep]
 
 
-def numbers(account_dir: Iterable[Manifest]) -> set[int]:
+def sequences(account_dir: Iterable[Manifest]) -> set[int]:
     """Their sequence numbers: manifests have no hash."""
     return {one.sequence for one in account_dir}
 
 
-def stay(account_dir: Iterable[Manifest], policy: Policy | int) -> set[int]:
+def kept_sequences(account_dir: Iterable[Manifest], policy: Policy | int) -> set[int]:
     """The sequence numbers of what stays."""
-    return numbers(kept(account_dir, policy))
+    return sequences(kept_snapshots(account_dir, policy))
 
 
 def newest_first(account_dir: Iterable[Manifest]) -> list[Manifest]:
@@ -121,5 +124,5 @@ def day(one: Manifest) -> date:
     return one.when.astimezone(UTC).date()
 
 
-def plain(account_dir: Iterable[Manifest]) -> list[Manifest]:
+def unlabelled(account_dir: Iterable[Manifest]) -> list[Manifest]:
     return [one for one in verified(account_dir) if one.label is None]

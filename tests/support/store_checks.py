@@ -7,7 +7,7 @@ import threading
 from pathlib import Path
 
 from demo.users import User
-from support.account_folders import data_path, listed, strays_of
+from support.account_folders import data_path, list_snapshots, strays_of
 from support.host import Answer, Host
 from t3_backup.history.verify import verify_snapshot
 from t3_backup.store.manifest import Manifest
@@ -15,24 +15,24 @@ from t3_backup.store.store import Store
 from t3_backup.worker.limits import Limits
 
 
-def files(host: Host, user: User) -> dict[str, str]:
+def hash_files(host: Host, user: User) -> dict[str, str]:
     """Every file of a shelf, by its SHA-256; but for the hashes of pages, which are a hint and
     nothing hangs on them."""
-    paths = [path for path in names(host, user) if path.suffix != ".pages"]
+    paths = [path for path in list_files(host, user) if path.suffix != ".pages"]
     return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in paths}
 
 
-def names(host: Host, user: User) -> list[Path]:
+def list_files(host: Host, user: User) -> list[Path]:
     """All that lies on a shelf."""
     return sorted(host.account_dir(user).iterdir()) if host.account_dir(user).exists() else []
 
 
-def leftovers(host: Host, user: User) -> set[str]:
+def find_leftovers(host: Host, user: User) -> set[str]:
     """What lies on a shelf and is no part of a snapshot."""
-    found = {path.name for path in names(host, user)}
+    found = {path.name for path in list_files(host, user)}
     whole = {
         path.stem
-        for path in names(host, user)
+        for path in list_files(host, user)
         if {f"{path.stem}.json", f"{path.stem}.sqlite"} <= found
     }
     return found - {
@@ -40,7 +40,9 @@ def leftovers(host: Host, user: User) -> set[str]:
     }
 
 
-def proven(host: Host, user: User, *, known: frozenset[str] = frozenset()) -> list[Manifest]:
+def prove_snapshots(
+    host: Host, user: User, *, known: frozenset[str] = frozenset()
+) -> list[Manifest]:
     """The snapshots of a user; each is proven by its hash and, unless its name is `known`, by
     SQLite too."""
     limits = Limits(60, 60, 1 << 30, 0, lambda: 1 << 40)
@@ -49,7 +51,7 @@ def proven(host: Host, user: User, *, known: frozenset[str] = frozenset()) -> li
         if account_dir is None:
             return []
         with account_dir:
-            found = listed(account_dir)
+            found = list_snapshots(account_dir)
             assert strays_of(account_dir) == []
             for snapshot in found:
                 path = data_path(account_dir, snapshot)
@@ -63,7 +65,7 @@ def proven(host: Host, user: User, *, known: frozenset[str] = frozenset()) -> li
             return found
 
 
-def one_line(answer: Answer, user: User, *words: str) -> str:
+def failure_line(answer: Answer, user: User, *words: str) -> str:
     """The one line that tells of the user's failure; it holds each of `words`, and nothing else is
     said but the sum."""
     # On such a disk the ledger may be refused as well, which is said.

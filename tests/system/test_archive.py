@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 from support import sandbox
-from support.archives import age, companions
+from support.archives import list_archives, wait_out_clock_tick
 from support.databases import commit_row, give_database
 from support.host import Answer, Host
 from support.users import needs_root
@@ -110,7 +110,7 @@ def test_the_archive_holds_the_five_names_and_nothing_else(host: Host, laid: Use
     [archive] = archives(host, laid)
     assert archive.stat().st_mode & 0o7777 == 0o400
     assert archive.name == f"files-{hashlib.sha256(archive.read_bytes()).hexdigest()}.tar.zst"
-    [companion] = companions(host, laid)
+    [companion] = list_archives(host, laid)
     assert companion is not None
     assert companion["entries"] == len(LAYOUT)
     assert companion["content_bytes"] == sum(len(content or b"") for _, content in LAYOUT.values())
@@ -168,17 +168,17 @@ def test_files_that_were_not_saved_cannot_be_put_back(host: Host, alice: User) -
 def test_while_nothing_changes_nothing_is_read_and_nothing_is_stored(
     host: Host, laid: User
 ) -> None:
-    age(laid.database.parent)
+    wait_out_clock_tick(laid.database.parent)
     ok(host.t3("run"))
     [archive] = archives(host, laid)
     secret = laid.database.parent / "secrets" / "signing-key.bin"
     # whoever reads it moves this time
     os.utime(secret, ns=(1_000_000_000, secret.stat().st_mtime_ns))
-    age(laid.database.parent)
+    wait_out_clock_tick(laid.database.parent)
     ok(host.t3("run"))  # its ctime is another, so it is packed, and the archive is the same
     assert archives(host, laid) == [archive]
     os.utime(secret, ns=(1_000_000_000, secret.stat().st_mtime_ns))
-    age(laid.database.parent)
+    wait_out_clock_tick(laid.database.parent)
     ok(host.t3("run"))
     commit_row(laid)  # in the database alone: of what is beside it nothing has changed
     before = secret.stat().st_atime_ns
@@ -187,7 +187,7 @@ def test_while_nothing_changes_nothing_is_read_and_nothing_is_stored(
     assert secret.stat().st_atime_ns == before
     assert archives(host, laid) == [archive]
     assert sum(path.stat().st_blocks for path in archives(host, laid)) == used
-    assert len({json.dumps(companion) for companion in companions(host, laid)[:2]}) == 1
+    assert len({json.dumps(companion) for companion in list_archives(host, laid)[:2]}) == 1
 
 
 def test_a_change_makes_a_new_archive_and_the_old_stays_while_a_snapshot_names_it(
@@ -285,19 +285,19 @@ def test_above_the_limit_the_database_alone_is_saved_and_it_is_an_alarm(
     answer = host.t3("run", T3_BACKUP_FILES_LIMIT="100K")
     assert answer.code == 1
     assert "T3_BACKUP_FILES_LIMIT" in answer.out
-    assert companions(host, laid) == [None]
+    assert list_archives(host, laid) == [None]
     assert archives(host, laid) == []
     ok(host.t3("verify", laid.name))
 
 
 def test_the_limit_of_nothing_turns_it_off(host: Host, laid: User) -> None:
     ok(host.t3("run", T3_BACKUP_FILES_LIMIT="0"))
-    assert companions(host, laid) == [None]
+    assert list_archives(host, laid) == [None]
 
 
 def test_where_nothing_is_there_there_is_no_archive(host: Host, alice: User) -> None:
     ok(host.t3("run"))
-    assert companions(host, alice) == [None]
+    assert list_archives(host, alice) == [None]
     assert archives(host, alice) == []
 
 
@@ -339,7 +339,7 @@ def test_where_the_disk_was_full_the_second_try_has_the_files_as_well(
         assert host.t3("run").code == 0
     commit_row(laid)
     (laid.database.parent / "settings.json").write_bytes(b'{"theme": "light"}')
-    age(laid.database.parent)
+    wait_out_clock_tick(laid.database.parent)
     publish_snapshot, tries = publish.publish_snapshot, []
 
     def full_at_first(*args: Any, **more: Any) -> publish.Published:

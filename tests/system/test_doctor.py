@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 from support.host import Answer, Host
-from support.manifests import reseal
+from support.manifests import rewrite_manifest
 from support.paths import DATA, ROOT
 from support.users import needs_root
 
@@ -293,7 +293,7 @@ def change(host: Host, user: User, **values: object) -> Path:
     """The manifest of the one snapshot, with other values."""
     [snapshot] = host.snapshots(user)
     manifest = snapshot.with_suffix(".json")
-    reseal(manifest, **values)
+    rewrite_manifest(manifest, **values)
     return manifest
 
 

@@ -20,7 +20,7 @@ import pytest
 from support import sandbox
 from support.databases import MIB
 from support.host import Answer, Host
-from support.live_database import dump
+from support.live_database import dump_database
 from support.processes import until
 from support.sampling import amount, sample
 from support.users import needs_root
@@ -62,7 +62,7 @@ def history(host: Host, user: User, days: int = DAYS) -> list[tuple[str, str]]:
         answer = host.t3("run", "--json")
         assert answer.code == 0, answer
         [snapshot] = answer.account(user.name)["snapshots"]
-        found.append((snapshot["name"], dump(Path(snapshot["path"]))))
+        found.append((snapshot["name"], dump_database(Path(snapshot["path"]))))
     return found
 
 
@@ -101,13 +101,13 @@ def test_five_days_take_hardly_more_than_one_and_all_come_back(
     for name, there in days:
         target = tmp_path / name
         assert host.t3("restore", hana.name, "--at", name, "--to", str(target)).code == 0
-        assert dump(target) == there
+        assert dump_database(target) == there
     # In the place of the live database, and back.
-    now = dump(hana.database)
+    now = dump_database(hana.database)
     assert host.t3("restore", hana.name, "--at", days[0][0], "--yes").code == 0
-    assert dump(hana.database) == days[0][1]
+    assert dump_database(hana.database) == days[0][1]
     assert host.t3("restore", hana.name, "--label", "prerestore", "--yes").code == 0
-    assert dump(hana.database) == now
+    assert dump_database(hana.database) == now
 
 
 def test_what_is_unchanged_is_not_kept_twice_and_counts_as_fresh(host: Host, hana: User) -> None:
@@ -175,7 +175,7 @@ def test_pruning_in_the_middle_says_why_and_loses_nothing_else(
     assert host.t3("verify", hana.name).code == 0
     for name, there in (days[0], days[2], days[4]):
         assert host.t3("restore", hana.name, "--at", name, "--to", str(tmp_path / name)).code == 0
-        assert dump(tmp_path / name) == there
+        assert dump_database(tmp_path / name) == there
 
 
 def test_a_bit_that_flips_in_any_file_is_found_and_costs_only_what_hangs_on_it(
@@ -220,7 +220,7 @@ def test_a_bit_that_flips_in_any_file_is_found_and_costs_only_what_hangs_on_it(
                     assert (
                         host.t3("restore", hana.name, "--at", name, "--to", str(target)).code == 0
                     ), f"{about}: {name}"
-                    assert dump(target) == there
+                    assert dump_database(target) == there
                     target.unlink()
             shutil.copy2(path, account_dir / path.name) if not (
                 account_dir / path.name
@@ -402,7 +402,7 @@ def test_a_vacuumed_database_is_packed_by_itself(host: Host, hana: User, tmp_pat
     assert (
         host.t3("restore", hana.name, "--at", days[0][0], "--to", str(tmp_path / "out")).code == 0
     )
-    assert dump(tmp_path / "out") == days[0][1]
+    assert dump_database(tmp_path / "out") == days[0][1]
 
 
 def test_what_is_listed_says_how_it_is_kept(host: Host, hana: User) -> None:

@@ -20,7 +20,7 @@ from typing import Any, ClassVar
 import pytest
 from support.host import Answer, Host, started
 from support.paths import DATA, ROOT
-from support.processes import status_of, until
+from support.processes import process_status, until
 from support.users import needs_root
 
 from demo.users import User
@@ -190,7 +190,9 @@ def test_a_hook_that_takes_too_long_is_ended_with_all_that_it_started_if_need_be
     write(folder / "hook", f"#!/bin/sh\ntrap '' TERM\nsleep 1000 &\necho $$ $! >{pids}\nwait\n")
     assert host.t3("run", T3_BACKUP_HOOK_TIMEOUT="4").code == 1
     assert [
-        pid for pid in pids.read_text().split() if status_of(int(pid)).get("State", "Z")[0] != "Z"
+        pid
+        for pid in pids.read_text().split()
+        if process_status(int(pid)).get("State", "Z")[0] != "Z"
     ] == []
 
 

@@ -27,7 +27,7 @@ from support.databases import give_database
 from support.descriptors import leaves_no_file_open
 from support.host import Host, started
 from support.paths import DATA, ROOT
-from support.processes import BOUND_S, children, status_of, until
+from support.processes import BOUND_S, child_pids, process_status, until
 from support.sampling import sample
 from support.users import needs_root
 
@@ -108,8 +108,8 @@ def confined_worker(parent: int, user: User) -> int:
     """The pid of the user's worker, once it has given up everything that it gives up."""
 
     def look() -> int | None:
-        for pid in children(parent):
-            status = status_of(pid)
+        for pid in child_pids(parent):
+            status = process_status(pid)
             if status.get("Uid", "").split() == [str(user.uid)] * 4 and status["Seccomp"] == "2":
                 return pid
         return None
@@ -201,7 +201,7 @@ def test_a_worker_dies_with_its_run(host: Host, mallory: User) -> None:
         run.kill()
         run.wait()
         try:
-            until(lambda: status_of(worker).get("State", "Z")[0] == "Z", "end of the worker")
+            until(lambda: process_status(worker).get("State", "Z")[0] == "Z", "end of the worker")
         finally:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(worker, signal.SIGKILL)
@@ -247,7 +247,7 @@ def test_a_worker_stopped_by_its_user_fails_its_account_alone(
     assert code == 1
     assert f"backup FAILED for {mallory.name} (no progress for 5 s; its worker was ended)" in out
     assert f"backed up {honest.name} -> " in out
-    assert status_of(worker) == {}
+    assert process_status(worker) == {}
     assert os.listdir(host.account_dir(mallory)) == []
     assert host.t3("run").code == 0
 
@@ -493,12 +493,12 @@ class Stage:
         thread.join(BOUND_S)
         seconds = time.monotonic() - began
         hangs = thread.is_alive()
-        for pid in children(os.getpid()) if hangs else []:
+        for pid in child_pids(os.getpid()) if hangs else []:
             os.kill(pid, signal.SIGKILL)
         assert not hangs, f"the run was not over after {BOUND_S} s"
         hostile, honest = results
         assert honest.outcome == "backed_up", honest
-        assert children(os.getpid()) == []
+        assert child_pids(os.getpid()) == []
         return hostile, seconds
 
     def patient(self, step: Callable[..., Any]) -> Callable[..., Any]:
@@ -595,7 +595,7 @@ def test_a_worker_that_will_not_stop_is_killed(stage: Stage) -> None:
         stopping.set()
         with pytest.raises(Failure, match="stopped before it was done"):
             work.result(BOUND_S / 2)
-    assert children(os.getpid()) == []
+    assert child_pids(os.getpid()) == []
 
 
 def test_the_blocks_of_a_worker_past_its_limit_are_given_back_at_once(stage: Stage) -> None:

@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 from support.host import Host
-from support.manifests import NOON, made
+from support.manifests import NOON, make_manifest
 from support.paths import DATA, ROOT
 from support.users import needs_root
 
@@ -194,7 +194,7 @@ def example(reason: str = "lost 61 % of its rows") -> str:
     """A page of 4 accounts: 40 snapshots with all that may be, 40 good ones, one, and none."""
 
     def night(number: int, user: str, **changes: Any) -> Any:
-        return made(
+        return make_manifest(
             number,
             NOON - DAY * (40 - number),
             user=user,
@@ -208,7 +208,7 @@ def example(reason: str = "lost 61 % of its rows") -> str:
         25: {"label": WIDEST},
         30: {"verdict": "damaged", "reasons": ("x" * 300,), "accepted_at": "2026-11-20T08:00:00Z"},
     }
-    old = [made(number - 5, NOON - 100 * DAY, "prebump-0.0.1") for number in range(3)]
+    old = [make_manifest(number - 5, NOON - 100 * DAY, "prebump-0.0.1") for number in range(3)]
     accounts = [
         AccountHistory(
             "alice",
@@ -216,7 +216,7 @@ def example(reason: str = "lost 61 % of its rows") -> str:
             + old,
         ),
         AccountHistory("bob", [night(number, "bob") for number in range(40, 0, -1)]),
-        AccountHistory("carol", [made(1, user="carol")]),
+        AccountHistory("carol", [make_manifest(1, user="carol")]),
         AccountHistory("dave", [], [f"not counted: no valid manifest: state-{WIDEST}.sqlite"]),
     ]
     return html.render_page(

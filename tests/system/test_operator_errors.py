@@ -13,7 +13,7 @@ import pytest
 from support import sandbox
 from support.databases import commit_row
 from support.host import Host
-from support.processes import children, status_of, until
+from support.processes import child_pids, process_status, until
 from support.users import needs_root
 
 from demo.users import User
@@ -57,7 +57,7 @@ def test_ctrl_z_puts_no_run_to_sleep(
             while run.poll() is None:
                 if host.account_dir(user).exists():
                     os.killpg(run.pid, signal.SIGTSTP)
-                assert status_of(run.pid)["State"][0] != "T"
+                assert process_status(run.pid)["State"][0] != "T"
         finally:
             run.kill()
         out, _ = run.communicate()
@@ -217,7 +217,7 @@ def test_a_verify_that_is_stopped_accuses_no_snapshot(
     verify = host.start("verify")
     assert verify.stdout is not None
     first = verify.stdout.readline()
-    until(lambda: children(verify.pid), "worker at the second one")
+    until(lambda: child_pids(verify.pid), "worker at the second one")
     verify.send_signal(signal.SIGINT)
     rest, _ = verify.communicate(timeout=60)
     assert first.startswith("verified ")

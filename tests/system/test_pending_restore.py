@@ -8,7 +8,7 @@ import os
 import pytest
 from support import sandbox
 from support.host import Host
-from support.live_database import held_restore
+from support.live_database import paused_restore
 from support.users import needs_root
 
 from demo.users import User
@@ -48,7 +48,7 @@ def test_a_restore_that_runs_and_one_that_was_interrupted_are_told_of(
     store = set(os.listdir(host.store))
     assert {text for _, text, _ in said(host, alice).values()} == {""}
     assert checks(host, alice) == []
-    with held_restore(host, alice) as process:
+    with paused_restore(host, alice) as process:
         listed = host.t3("list", alice.name)
         assert (listed.code, "is running or was interrupted" in listed.out) == (0, True), listed
         assert host.t3("list", "--json").account(alice.name)["restore"]["interrupted"] is False

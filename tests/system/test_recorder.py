@@ -17,7 +17,7 @@ import pytest
 from support import sandbox
 from support.databases import commit_row
 from support.host import Answer, Host
-from support.manifests import reseal
+from support.manifests import rewrite_manifest
 from support.paths import DATA, ROOT
 from support.users import needs_root
 
@@ -189,7 +189,9 @@ def test_what_is_accepted_raises_no_alarm_until_the_next_night(
     host: Host, rae: User, folder: Path
 ) -> None:
     assert host.t3().code == 0
-    reseal(host.snapshots(rae)[0].with_suffix(".json"), verdict="suspect", reasons=["less"])
+    rewrite_manifest(
+        host.snapshots(rae)[0].with_suffix(".json"), verdict="suspect", reasons=["less"]
+    )
     assert host.t3().code == 0
     assert metrics(folder)["snapshots_held", rae.name] == 1
     assert host.t3("accept", rae.name).code == 0

@@ -22,17 +22,17 @@ from support.databases import commit_row, give_database
 from support.host import Host
 from support.live_database import (
     IN_USE,
-    beside,
-    change,
-    command_of,
-    dump,
-    holding,
+    change_database,
+    command_line,
+    dump_database,
+    hash_live_folder,
     leases_of,
     leave_hot_journal,
     leave_newer_rows_in_a_wal,
     leave_unreadable_wal,
-    restored,
+    process_holding,
     run_as,
+    succeeded,
 )
 from support.paths import DATA
 from support.processes import until
@@ -49,8 +49,8 @@ VERSIONS = {"0.0.24": 30, "0.0.25": 31}
 @pytest.fixture
 def backed(host: Host, alice: User) -> User:
     """Alice with one snapshot, and changed since."""
-    restored(host.t3("run"))
-    change(alice)
+    succeeded(host.t3("run"))
+    change_database(alice)
     return alice
 
 
@@ -61,42 +61,44 @@ def test_a_real_database_comes_back_as_it_was_at_the_snapshot(
     user = make_user("rita", DATA / f"state-{version}.sqlite")
     host.write_map(user)
     with Writer(user.database, user=user.name):
-        restored(host.t3("run"))
-    taken = dump(host.snapshots(user)[0])
-    change(user)
-    change(user, "CREATE TABLE later (x)")
-    answer = restored(host.t3("restore", user.name, "--yes"))
-    assert dump(user.database) == taken
-    assert set(beside(user)) == {"state.sqlite"}
+        succeeded(host.t3("run"))
+    taken = dump_database(host.snapshots(user)[0])
+    change_database(user)
+    change_database(user, "CREATE TABLE later (x)")
+    answer = succeeded(host.t3("restore", user.name, "--yes"))
+    assert dump_database(user.database) == taken
+    assert set(hash_live_folder(user)) == {"state.sqlite"}
     assert f"T3 level {VERSIONS[version]}" in answer.out
 
 
 def test_what_it_took_the_place_of_is_kept_and_one_command_brings_it_back(
     host: Host, backed: User
 ) -> None:
-    before = dump(backed.database)
-    answer = restored(host.t3("restore", backed.name, "--yes"))
-    assert dump(backed.database) != before
+    before = dump_database(backed.database)
+    answer = succeeded(host.t3("restore", backed.name, "--yes"))
+    assert dump_database(backed.database) != before
     [undo] = [
         line.removeprefix("to undo it: t3-backup-state ")
         for line in answer.out.splitlines()
         if line.startswith("to undo it")
     ]
-    restored(host.t3(*undo.split(), "--yes"))
-    assert dump(backed.database) == before
-    restored(host.t3("verify", backed.name))
+    succeeded(host.t3(*undo.split(), "--yes"))
+    assert dump_database(backed.database) == before
+    succeeded(host.t3("verify", backed.name))
 
 
 def test_the_plan_says_what_is_gained_and_lost_and_touches_nothing(
     host: Host, backed: User
 ) -> None:
-    before = beside(backed)
-    answer = restored(host.t3("restore", backed.name, "--dry-run"))
+    before = hash_live_folder(backed)
+    answer = succeeded(host.t3("restore", backed.name, "--dry-run"))
     assert "rows that the restore adds and removes: checkpoint_diff_blobs +48" in answer.out
-    document = restored(host.t3("restore", backed.name, "--dry-run", "--json")).document
+    document = succeeded(host.t3("restore", backed.name, "--dry-run", "--json")).document
     assert document["action"] == "planned"
     assert document["live"]["rows"]["checkpoint_diff_blobs"] == 0
-    assert {name: text for name, text in beside(backed).items() if name == "state.sqlite"} == before
+    assert {
+        name: text for name, text in hash_live_folder(backed).items() if name == "state.sqlite"
+    } == before
     assert len(host.snapshots(backed)) == 1
 
 
@@ -110,7 +112,7 @@ def test_nobody_to_ask_and_no_yes_is_refused(host: Host, backed: User) -> None:
 
 def test_the_document_says_what_was_done(host: Host, backed: User) -> None:
     [snapshot] = host.snapshots(backed)
-    document = restored(host.t3("restore", backed.name, "--yes", "--json")).document
+    document = succeeded(host.t3("restore", backed.name, "--yes", "--json")).document
     assert document["action"] == "restored"
     assert document["snapshot"]["name"] == snapshot.stem
     assert document["prerestore"]["label"] == "prerestore"
@@ -141,16 +143,16 @@ def test_what_lies_beside_the_live_database_never_joins_the_restored_one(
 ) -> None:
     """Row 8. Newer rows, a hot journal, a stray index: the content is the snapshot's, and the old
     state is kept whole."""
-    taken = dump(host.snapshots(backed)[0])
+    taken = dump_database(host.snapshots(backed)[0])
     leave(backed)
-    before = beside(backed)
-    answer = restored(host.t3("restore", backed.name, "--yes"))
-    assert dump(backed.database) == taken
+    before = hash_live_folder(backed)
+    answer = succeeded(host.t3("restore", backed.name, "--yes"))
+    assert dump_database(backed.database) == taken
     run_as(
         backed,
         "import sqlite3, sys; sqlite3.connect(sys.argv[1]).execute('PRAGMA journal_mode=wal').fetchall()",
     )
-    assert dump(backed.database) == taken, "what a server opens is another content"
+    assert dump_database(backed.database) == taken, "what a server opens is another content"
     kept = sorted(path for path in backed.database.parent.iterdir() if ".replaced-" in path.name)
     if folded:
         assert kept == []
@@ -161,7 +163,7 @@ def test_what_lies_beside_the_live_database_never_joins_the_restored_one(
         for path in kept:
             if not path.name.endswith("-shm"):  # an index, which whoever reads may make anew
                 assert (
-                    beside(backed)[path.name]
+                    hash_live_folder(backed)[path.name]
                     == before[path.name.replace(kept[0].name, "state.sqlite")]
                 )
         assert {path.name.removeprefix(kept[0].name) for path in kept} == {
@@ -177,9 +179,10 @@ def test_rows_that_were_only_in_the_wal_are_in_what_is_kept(host: Host, backed: 
         shutil.copyfile(f"{backed.database}{ending}", copy / f"state.sqlite{ending}")
     with closing(sqlite3.connect(copy / "state.sqlite")) as connection:
         newest = list(connection.iterdump())
-    restored(host.t3("restore", backed.name, "--yes"))
+    succeeded(host.t3("restore", backed.name, "--yes"))
     assert (
-        dump(next(path for path in host.snapshots(backed) if "prerestore" in path.name)) == newest
+        dump_database(next(path for path in host.snapshots(backed) if "prerestore" in path.name))
+        == newest
     )
 
 
@@ -197,17 +200,17 @@ def test_who_has_it_open_is_named_and_nothing_is_changed(
     host: Host, backed: User, hold: str
 ) -> None:
     """Row 9. An idle holder has no lock that SQLite would show."""
-    before = beside(backed)["state.sqlite"]
-    with holding(backed, hold) as holder:
+    before = hash_live_folder(backed)["state.sqlite"]
+    with process_holding(backed, hold) as holder:
         answer = host.t3("restore", backed.name, "--yes")
         assert answer.code == IN_USE, answer
         assert f"pid {holder.pid} (" in answer.err
         assert "nothing was changed" in answer.err
-        after = beside(backed)
+        after = hash_live_folder(backed)
     assert after["state.sqlite"] == before
     assert {name for name in after if "replaced" in name} == set()
     assert {path.name for path in host.store.iterdir()} == {backed.name, "attempts.json"}
-    restored(host.t3("restore", backed.name, "--yes"))
+    succeeded(host.t3("restore", backed.name, "--yes"))
 
 
 def test_who_opens_it_just_before_the_exchange_keeps_what_he_opened(
@@ -216,7 +219,7 @@ def test_who_opens_it_just_before_the_exchange_keeps_what_he_opened(
     """Row 9. He waits in open(2) while the two change places, has the old file, and gets it back
     under its name."""
     before = backed.database.stat().st_ino
-    taken = dump(backed.database)
+    taken = dump_database(backed.database)
     wrapper = host.folder / "python3"
     late = "-qq -o /dev/null -e trace=renameat2 -e inject=renameat2:delay_enter=1000000"
     wrapper.write_text(
@@ -244,12 +247,12 @@ def test_who_opens_it_just_before_the_exchange_keeps_what_he_opened(
             workers = [
                 pid
                 for pid in leases_of(leases, before)
-                if '"operation": "swap_databases"' in command_of(pid)
+                if '"operation": "swap_databases"' in command_line(pid)
             ]
             return bool(workers)
 
         until(exchanging, "lease of the exchange")
-        with holding(
+        with process_holding(
             backed,
             "file = open(path, 'r+b')\nassert os.fstat(file.fileno()).st_ino == os.stat(path).st_ino",
         ) as holder:
@@ -257,8 +260,8 @@ def test_who_opens_it_just_before_the_exchange_keeps_what_he_opened(
             assert process.returncode == IN_USE, out + err
             assert f"pid {holder.pid} (" in err
     assert backed.database.stat().st_ino == before
-    assert dump(backed.database) == taken
-    assert set(beside(backed)) == {"state.sqlite"}
+    assert dump_database(backed.database) == taken
+    assert set(hash_live_folder(backed)) == {"state.sqlite"}
 
 
 def test_owner_group_and_mode_are_as_before_and_the_user_writes_at_once(
@@ -267,14 +270,14 @@ def test_owner_group_and_mode_are_as_before_and_the_user_writes_at_once(
     """Row 17. In a home of 0700, with a mode of one's own."""
     backed.database.chmod(0o640)
     backed.home.chmod(0o700)
-    restored(host.t3("restore", backed.name, "--yes"))
+    succeeded(host.t3("restore", backed.name, "--yes"))
     status = backed.database.stat()
     assert (status.st_uid, status.st_gid, status.st_mode & 0o7777) == (
         backed.uid,
         backed.gid,
         0o640,
     )
-    change(backed)
+    change_database(backed)
     with Writer(backed.database, user=backed.name) as writer:
         writer.mark("after")
     assert {path.stat().st_uid for path in backed.database.parent.rglob("*")} == {backed.uid}
@@ -328,13 +331,13 @@ def test_a_snapshot_is_never_written_over_a_file(host: Host, backed: User, how: 
 
 
 def test_a_snapshot_is_written_elsewhere_as_a_plain_database(host: Host, backed: User) -> None:
-    before = beside(backed)
+    before = hash_live_folder(backed)
     path = host.folder / "out.sqlite"
-    answer = restored(host.t3("restore", backed.name, "--to", str(path)))
+    answer = succeeded(host.t3("restore", backed.name, "--to", str(path)))
     assert str(path) in answer.out
     assert path.stat().st_mode & 0o7777 == 0o600
-    assert dump(path) == dump(host.snapshots(backed)[0])
-    assert beside(backed) == before
+    assert dump_database(path) == dump_database(host.snapshots(backed)[0])
+    assert hash_live_folder(backed) == before
     assert len(host.snapshots(backed)) == 1
 
 
@@ -365,7 +368,7 @@ def test_the_newest_that_an_older_t3_can_open_is_found(
         for snapshot in account_dir
         if snapshot["verdict"] == "verified" and snapshot["t3_level"] == 30
     ]
-    answer = restored(host.t3("restore", user.name, "--schema", "30", "--yes", "--json")).document
+    answer = succeeded(host.t3("restore", user.name, "--schema", "30", "--yes", "--json")).document
     assert answer["snapshot"]["name"] == verified[0]
     assert answer["snapshot"]["t3_level"] == 30
 
@@ -376,11 +379,11 @@ def test_going_back_to_less_is_no_loss_to_be_alarmed_of(
     """The snapshot after a restore is measured by what was put back."""
     user = make_user("gus", DATA / "state-0.0.24.sqlite")
     host.write_map(user)
-    restored(host.t3("run"))
+    succeeded(host.t3("run"))
     give_database(user, DATA / "state-0.0.25.sqlite")
-    restored(host.t3("run"))
-    restored(host.t3("restore", user.name, "--schema", "30", "--yes"))
-    answer = restored(host.t3("run", "--json")).account(user.name)["snapshots"]
+    succeeded(host.t3("run"))
+    succeeded(host.t3("restore", user.name, "--schema", "30", "--yes"))
+    answer = succeeded(host.t3("run", "--json")).account(user.name)["snapshots"]
     assert [(snapshot["verdict"], snapshot["t3_level"]) for snapshot in answer] == [
         ("verified", 30)
     ]
@@ -388,34 +391,36 @@ def test_going_back_to_less_is_no_loss_to_be_alarmed_of(
 
 def test_one_that_does_not_verify_is_not_put_back(host: Host, backed: User) -> None:
     snapshot = host.snapshots(backed)[0]
-    before = beside(backed)
+    before = hash_live_folder(backed)
     with snapshot.open("r+b") as file:
         file.seek(snapshot.stat().st_size // 2)
         file.write(b"bit rot")
     answer = host.t3("restore", backed.name, "--yes")
     assert answer.code == 1
     assert "does not verify" in answer.err
-    assert {name: text for name, text in beside(backed).items() if name in before} == before
+    assert {
+        name: text for name, text in hash_live_folder(backed).items() if name in before
+    } == before
     assert len(host.snapshots(backed)) == 1
 
 
 def test_what_is_suspect_is_put_back_by_its_name_alone(host: Host, backed: User) -> None:
-    change(backed, "DROP TABLE orchestration_events")
-    change(backed, "DROP TABLE orchestration_command_receipts")
+    change_database(backed, "DROP TABLE orchestration_events")
+    change_database(backed, "DROP TABLE orchestration_command_receipts")
     assert host.t3("run").code == 1
     suspect = host.t3("list", backed.name, "--json").account(backed.name)["snapshots"][0]["name"]
-    document = restored(host.t3("restore", backed.name, "--dry-run", "--json")).document
+    document = succeeded(host.t3("restore", backed.name, "--dry-run", "--json")).document
     assert document["snapshot"]["name"] != suspect
-    answer = restored(host.t3("restore", backed.name, "--at", suspect, "--dry-run"))
+    answer = succeeded(host.t3("restore", backed.name, "--at", suspect, "--dry-run"))
     assert "suspect (" in answer.out
 
 
 def test_a_database_that_is_gone_comes_back(host: Host, backed: User) -> None:
-    taken = dump(host.snapshots(backed)[0])
+    taken = dump_database(host.snapshots(backed)[0])
     shutil.rmtree(backed.home / ".t3")
-    answer = restored(host.t3("restore", backed.name, "--yes"))
+    answer = succeeded(host.t3("restore", backed.name, "--yes"))
     assert "no state.sqlite" in answer.out
-    assert dump(backed.database) == taken
+    assert dump_database(backed.database) == taken
     assert (backed.database.stat().st_uid, backed.database.stat().st_mode & 0o777) == (
         backed.uid,
         0o644,
@@ -425,20 +430,20 @@ def test_a_database_that_is_gone_comes_back(host: Host, backed: User) -> None:
 
 def test_a_wal_without_its_database_does_not_join_it(host: Host, backed: User) -> None:
     """Row 8. Somebody removed the main file alone."""
-    taken = dump(host.snapshots(backed)[0])
+    taken = dump_database(host.snapshots(backed)[0])
     leave_newer_rows_in_a_wal(backed)
     backed.database.unlink()
-    restored(host.t3("restore", backed.name, "--yes"))
-    assert dump(backed.database) == taken
+    succeeded(host.t3("restore", backed.name, "--yes"))
+    assert dump_database(backed.database) == taken
     assert not Path(f"{backed.database}-wal").exists()
 
 
 def test_a_live_file_that_is_no_database_stays_beside_it(host: Host, backed: User) -> None:
-    taken = dump(host.snapshots(backed)[0])
+    taken = dump_database(host.snapshots(backed)[0])
     junk = os.urandom(50_000)
     backed.database.write_bytes(junk)
-    answer = restored(host.t3("restore", backed.name, "--yes"))
-    assert dump(backed.database) == taken
+    answer = succeeded(host.t3("restore", backed.name, "--yes"))
+    assert dump_database(backed.database) == taken
     [kept] = [path for path in backed.database.parent.iterdir() if ".replaced-" in path.name]
     assert kept.read_bytes() == junk
     assert str(kept) in answer.out
@@ -446,14 +451,14 @@ def test_a_live_file_that_is_no_database_stays_beside_it(host: Host, backed: Use
 
 def test_an_empty_database_in_its_place_is_no_reason_to_stop(host: Host, backed: User) -> None:
     """A server that was started on an empty database is just what people restore after."""
-    taken = dump(host.snapshots(backed)[0])
+    taken = dump_database(host.snapshots(backed)[0])
     backed.database.write_bytes(b"")
-    restored(host.t3("restore", backed.name, "--yes"))
-    assert dump(backed.database) == taken
+    succeeded(host.t3("restore", backed.name, "--yes"))
+    assert dump_database(backed.database) == taken
 
 
 def test_a_damaged_live_database_is_sealed_as_it_is(host: Host, backed: User) -> None:
-    taken = dump(host.snapshots(backed)[0])
+    taken = dump_database(host.snapshots(backed)[0])
     with closing(
         sqlite3.connect(f"file:{backed.database}?mode=ro&immutable=1", uri=True)
     ) as connection:
@@ -462,22 +467,22 @@ def test_a_damaged_live_database_is_sealed_as_it_is(host: Host, backed: User) ->
     with backed.database.open("r+b") as file:
         file.seek((page - 1) * 4096 + 2000)
         file.write(b"\x55" * 2000)
-    answer = restored(host.t3("restore", backed.name, "--yes", "--json")).document
-    assert dump(backed.database) == taken
+    answer = succeeded(host.t3("restore", backed.name, "--yes", "--json")).document
+    assert dump_database(backed.database) == taken
     assert answer["prerestore"]["verdict"] == "damaged"
     assert answer["undo"] == f"t3-backup-state restore {backed.name} --label prerestore"
 
 
 def test_a_restore_waits_for_a_run_and_then_says_who_it_is(host: Host, backed: User) -> None:
     """Row 16. Prune and restore take the same lock."""
-    before = beside(backed)
+    before = hash_live_folder(backed)
     store = os.open(host.store, os.O_RDONLY)
     try:
         fcntl.flock(store, fcntl.LOCK_EX)
         answer = host.t3("restore", backed.name, "--yes")
         assert answer.code == 75
         assert f"pid {os.getpid()} (" in answer.err
-        assert beside(backed)["state.sqlite"] == before["state.sqlite"]
+        assert hash_live_folder(backed)["state.sqlite"] == before["state.sqlite"]
     finally:
         os.close(store)
 
@@ -507,7 +512,7 @@ def test_a_run_waits_for_a_restore(host: Host, backed: User) -> None:
         release.start()
         assert process.wait(60) == 0
         release.join()
-    restored(host.t3("run", "--keep", "1"))
+    succeeded(host.t3("run", "--keep", "1"))
 
 
 def test_an_unknown_user_and_an_empty_shelf_are_one_line(host: Host, backed: User) -> None:
@@ -526,7 +531,7 @@ def test_an_intent_that_cannot_be_read_is_said_and_stops_that_account_alone(
 ) -> None:
     users = [make_user(name, small) for name in ("ann", "bea")]
     host.write_map(*users)
-    restored(host.t3("run"))
+    succeeded(host.t3("run"))
     (host.store / f"{users[0].name}+restore.json").write_text(json.dumps({"format": 1}))
     commit_row(*users)
     answer = host.t3("run", "--json")

@@ -21,7 +21,14 @@ import pytest
 from support import sandbox
 from support.fault_injection import needs_strace
 from support.host import Answer, Host
-from support.live_database import beside, change, dump, leave_newer_rows_in_a_wal, restored, run_as
+from support.live_database import (
+    change_database,
+    dump_database,
+    hash_live_folder,
+    leave_newer_rows_in_a_wal,
+    run_as,
+    succeeded,
+)
 from support.users import needs_root
 
 from demo.users import User
@@ -37,8 +44,8 @@ def odd(host: Host, make_user: Callable[..., User], small: Path) -> User:
     """A user with one snapshot, and changed since."""
     user = make_user("odd-a", small)
     host.write_map(user)
-    restored(host.t3("run"))
-    change(user)
+    succeeded(host.t3("run"))
+    change_database(user)
     return user
 
 
@@ -115,7 +122,7 @@ def must_be_untouched(host: Host, user: User, before: dict[str, str]) -> None:
     empty = hashlib.sha256(b"").hexdigest()
     after = {
         name: text
-        for name, text in beside(user).items()
+        for name, text in hash_live_folder(user).items()
         if not name.endswith("-shm") and text != empty
     }
     assert after == before
@@ -137,11 +144,11 @@ def must_be_untouched(host: Host, user: User, before: dict[str, str]) -> None:
 def test_a_live_file_of_any_length_is_replaced_and_kept(
     host: Host, odd: User, torn: Callable[[int], int]
 ) -> None:
-    taken = dump(host.snapshots(odd)[0])
+    taken = dump_database(host.snapshots(odd)[0])
     os.truncate(odd.database, torn(odd.database.stat().st_size))
     bytes_before = odd.database.read_bytes()
-    document = restored(host.t3("restore", odd.name, "--yes", "--json")).document
-    assert dump(odd.database) == taken
+    document = succeeded(host.t3("restore", odd.name, "--yes", "--json")).document
+    assert dump_database(odd.database) == taken
     if not document["kept"]:
         [sealed] = prerestore(host, odd)
         assert document["prerestore"]["name"] == sealed.stem
@@ -172,9 +179,9 @@ def test_newer_rows_in_a_wal_are_kept_whatever_the_size_of_a_page(
         shutil.copyfile(f"{odd.database}{ending}", copy / f"state.sqlite{ending}")
     with closing(sqlite3.connect(copy / "state.sqlite")) as connection:
         newest = list(connection.iterdump())
-    restored(host.t3("restore", odd.name, "--yes"))
-    assert set(beside(odd)) == {"state.sqlite"}
-    assert dump(prerestore(host, odd)[0]) == newest
+    succeeded(host.t3("restore", odd.name, "--yes"))
+    assert set(hash_live_folder(odd)) == {"state.sqlite"}
+    assert dump_database(prerestore(host, odd)[0]) == newest
 
 
 def test_a_wal_that_breaks_off_in_the_middle_is_kept_with_its_database(
@@ -191,14 +198,14 @@ os.kill(os.getpid(), 9)
 """
     with pytest.raises(subprocess.CalledProcessError):
         run_as(odd, script)
-    taken = dump(host.snapshots(odd)[0])
+    taken = dump_database(host.snapshots(odd)[0])
     wal = Path(f"{odd.database}-wal")
     with wal.open("r+b") as file:
         file.seek(32 + 5 * (24 + 4096) + 2000)
         file.write(b"\xff" * 8)
     before = wal.read_bytes()
-    document = restored(host.t3("restore", odd.name, "--yes", "--json")).document
-    assert dump(odd.database) == taken
+    document = succeeded(host.t3("restore", odd.name, "--yes", "--json")).document
+    assert dump_database(odd.database) == taken
     assert not wal.exists()
     assert Path(f"{document['kept'][0]}-wal").read_bytes() == before
     assert Path(*document["kept"]).stat().st_size > 0
@@ -208,8 +215,8 @@ os.kill(os.getpid(), 9)
 def test_where_a_wal_without_its_database_went_is_said(host: Host, odd: User) -> None:
     leave_newer_rows_in_a_wal(odd)
     odd.database.unlink()
-    answer = restored(host.t3("restore", odd.name, "--yes"))
-    [wal] = [name for name in beside(odd) if name.endswith("-wal")]
+    answer = succeeded(host.t3("restore", odd.name, "--yes"))
+    [wal] = [name for name in hash_live_folder(odd) if name.endswith("-wal")]
     assert wal.removesuffix("-wal") in answer.out
 
 
@@ -222,23 +229,23 @@ def test_a_journal_that_is_done_with_is_not_taken_for_a_hot_one(host: Host, odd:
         + "c.execute('PRAGMA journal_mode=persist'); c.execute('CREATE TABLE later (x)'); c.commit(); c.close()",
     )
     assert Path(f"{odd.database}-journal").stat().st_size > 0
-    answer = restored(host.t3("restore", odd.name, "--yes"))
+    answer = succeeded(host.t3("restore", odd.name, "--yes"))
     assert "hot journal" not in answer.out
-    assert set(beside(odd)) == {"state.sqlite"}
-    assert "CREATE TABLE later (x);" in dump(prerestore(host, odd)[0])
+    assert set(hash_live_folder(odd)) == {"state.sqlite"}
+    assert "CREATE TABLE later (x);" in dump_database(prerestore(host, odd)[0])
 
 
 @pytest.mark.parametrize("ending", ["-wal", "-shm", "-journal"])
 def test_a_folder_that_has_the_name_of_a_sidecar_is_no_reason_to_refuse(
     host: Host, odd: User, ending: str
 ) -> None:
-    taken = dump(host.snapshots(odd)[0])
+    taken = dump_database(host.snapshots(odd)[0])
     folder = Path(f"{odd.database}{ending}")
     folder.mkdir()
     odd.give(folder)
     (folder / "mine").write_text("kept")
-    restored(host.t3("restore", odd.name, "--yes"))
-    assert dump(odd.database) == taken
+    succeeded(host.t3("restore", odd.name, "--yes"))
+    assert dump_database(odd.database) == taken
     [kept] = odd.database.parent.glob("state.sqlite*/mine")
     assert not folder.exists() or ending == "-shm", kept
     assert kept.read_text() == "kept"
@@ -272,7 +279,7 @@ def test_an_access_list_comes_along_so_that_nobody_more_may_read_it(host: Host, 
         return done.returncode == 0
 
     assert not group_reads()
-    restored(host.t3("restore", odd.name, "--yes"))
+    succeeded(host.t3("restore", odd.name, "--yes"))
     assert os.getxattr(odd.database, "system.posix_acl_access") == access
     assert not group_reads()
 
@@ -290,7 +297,7 @@ def test_an_access_list_comes_along_so_that_nobody_more_may_read_it(host: Host, 
 def test_a_place_that_nothing_can_be_put_into_is_one_line_and_leaves_nothing(
     host: Host, odd: User, broken: Callable[[User], object], said: str
 ) -> None:
-    before = beside(odd)
+    before = hash_live_folder(odd)
     with broken(odd):  # type: ignore[attr-defined]
         answer = host.t3("restore", odd.name, "--yes")
     assert answer.code == 1, answer
@@ -303,7 +310,7 @@ def test_a_file_system_that_exchanges_no_names_is_found_before_the_present_state
     host: Host, odd: User
 ) -> None:
     """Else each try would leave a snapshot, and a server that was stopped for nothing."""
-    before = beside(odd)
+    before = hash_live_folder(odd)
     line = [
         "strace",
         "-f",
@@ -330,43 +337,43 @@ def test_a_file_system_that_exchanges_no_names_is_found_before_the_present_state
 
 def test_a_group_that_its_user_is_not_in_is_refused_with_what_to_do(host: Host, odd: User) -> None:
     os.chown(odd.database, odd.uid, 1)
-    before = beside(odd)
+    before = hash_live_folder(odd)
     answer = host.t3("restore", odd.name, "--yes")
     assert answer.code == 1, answer
     assert "chgrp it to one of theirs" in answer.err.splitlines()[-1]
     must_be_untouched(host, odd, before)
     os.chown(odd.database, odd.uid, odd.gid)
-    restored(host.t3("restore", odd.name, "--yes"))
+    succeeded(host.t3("restore", odd.name, "--yes"))
 
 
 def test_the_undo_of_a_damaged_state_works_as_it_is_printed(host: Host, odd: User) -> None:
     damage(odd)
     before = odd.database.read_bytes()
-    answer = restored(host.t3("restore", odd.name, "--yes"))
+    answer = succeeded(host.t3("restore", odd.name, "--yes"))
     assert odd.database.read_bytes() != before
-    restored(host.t3(*undo_of(answer), "--yes"))
+    succeeded(host.t3(*undo_of(answer), "--yes"))
     assert odd.database.read_bytes()[100:] == before[100:]
 
 
 def test_the_undo_names_the_store_that_was_named(host: Host, odd: User) -> None:
-    before = dump(odd.database)
+    before = dump_database(odd.database)
     elsewhere = str(host.folder / "none")
-    answer = restored(
+    answer = succeeded(
         host.t3("restore", odd.name, "--yes", "--dest", str(host.store), T3_BACKUP_DEST=elsewhere)
     )
-    restored(host.t3(*undo_of(answer), "--yes", T3_BACKUP_DEST=elsewhere))
-    assert dump(odd.database) == before
+    succeeded(host.t3(*undo_of(answer), "--yes", T3_BACKUP_DEST=elsewhere))
+    assert dump_database(odd.database) == before
 
 
 def test_the_label_of_prerestores_finds_that_of_the_last_restore_whatever_its_verdict(
     host: Host, odd: User
 ) -> None:
-    restored(host.t3("restore", odd.name, "--yes"))
-    change(odd, "DROP TABLE orchestration_events")
-    change(odd, "DROP TABLE orchestration_command_receipts")
-    last = restored(host.t3("restore", odd.name, "--yes", "--json")).document["prerestore"]
+    succeeded(host.t3("restore", odd.name, "--yes"))
+    change_database(odd, "DROP TABLE orchestration_events")
+    change_database(odd, "DROP TABLE orchestration_command_receipts")
+    last = succeeded(host.t3("restore", odd.name, "--yes", "--json")).document["prerestore"]
     assert last["verdict"] == "suspect"
-    found = restored(
+    found = succeeded(
         host.t3("restore", odd.name, "--label", "prerestore", "--dry-run", "--json")
     ).document
     assert found["snapshot"]["name"] == last["name"]
@@ -375,13 +382,15 @@ def test_the_label_of_prerestores_finds_that_of_the_last_restore_whatever_its_ve
 def test_as_many_prerestores_stay_as_labelled_ones_are_kept(host: Host, odd: User) -> None:
     names = []
     for number in range(2):
-        change(odd, f"CREATE TABLE later_{number} (x)")
+        change_database(odd, f"CREATE TABLE later_{number} (x)")
         names.append(
-            restored(host.t3("restore", odd.name, "--yes", "--json")).document["prerestore"]["name"]
+            succeeded(host.t3("restore", odd.name, "--yes", "--json")).document["prerestore"][
+                "name"
+            ]
         )
-    restored(host.t3("run", "--keep", "1"))
+    succeeded(host.t3("run", "--keep", "1"))
     assert [path.stem for path in prerestore(host, odd)] == names
-    restored(host.t3("run", T3_BACKUP_KEEP_LABELLED="1"))
+    succeeded(host.t3("run", T3_BACKUP_KEEP_LABELLED="1"))
     assert [path.stem for path in prerestore(host, odd)] == names[-1:]
 
 
@@ -389,9 +398,9 @@ def test_as_many_prerestores_stay_as_labelled_ones_are_kept(host: Host, odd: Use
 def test_a_snapshot_that_is_named_must_be_what_else_was_asked_for(
     host: Host, odd: User, words: tuple[str, str]
 ) -> None:
-    before = beside(odd)
+    before = hash_live_folder(odd)
     name = host.snapshots(odd)[0].stem
-    restored(host.t3("restore", odd.name, "--at", name, "--dry-run"))
+    succeeded(host.t3("restore", odd.name, "--at", name, "--dry-run"))
     answer = host.t3("restore", odd.name, "--at", name, *words, "--yes")
     assert (answer.code, answer.err.count("\n")) == (2, 1), answer
     assert name in answer.err
@@ -414,12 +423,12 @@ def test_who_is_not_root_restores_his_own_account_alone(
             env=host.env(), cwd="/", user=odd.uid, group=odd.gid, extra_groups=[], capture_output=True, text=True, check=False,
         )  # fmt: skip
 
-    before = dump(odd.database)
+    before = dump_database(odd.database)
     assert as_odd("run").returncode == 0
-    change(odd, "CREATE TABLE later (x)")
+    change_database(odd, "CREATE TABLE later (x)")
     done = as_odd("restore", odd.name, "--yes")
     assert done.returncode == 0, done
-    assert dump(odd.database) == before
+    assert dump_database(odd.database) == before
     shutil.copytree(store / odd.name, store / other.name)
     subprocess.run(["chown", "-R", f"{odd.uid}:{odd.gid}", store], check=True)
     done = as_odd("restore", other.name, "--yes")

@@ -16,9 +16,9 @@ from typing import Any
 
 import pytest
 from support import sandbox
-from support.archives import age, companions
+from support.archives import list_archives, wait_out_clock_tick
 from support.host import Answer, Host
-from support.live_database import held_restore
+from support.live_database import paused_restore
 from support.users import needs_root
 
 from demo.users import User
@@ -245,7 +245,7 @@ def test_one_that_was_interrupted_and_is_completed_keeps_it_too(
     host: Host, kept: User, only: tuple[str, ...]
 ) -> None:
     there = planted(kept, *TOGETHER)
-    with held_restore(host, kept, *only, operation="install_archive") as process:
+    with paused_restore(host, kept, *only, operation="install_archive") as process:
         process.kill()
     answer = ok(host.t3("accept", kept.name))
     must_be_put_back(kept)
@@ -265,7 +265,7 @@ def test_what_came_or_changed_after_it_was_sealed_stays_aside(
 ) -> None:
     ok(host.t3("run"))  # with all that there is, to be put back
     shutil.rmtree(kept.database.parent / "attachments")
-    with held_restore(host, kept, "--json", operation="install_archive") as process:
+    with paused_restore(host, kept, "--json", operation="install_archive") as process:
         late = kept.database.parent / name
         late.parent.mkdir(exist_ok=True)
         late.write_text("late")
@@ -298,9 +298,9 @@ def test_one_that_was_unreadable_already_when_it_was_last_sealed_stays(
 ) -> None:
     """Nothing has changed since, so nothing is packed anew."""
     there = planted(kept, "an unreadable file")
-    age(kept.database.parent)
+    wait_out_clock_tick(kept.database.parent)
     ok(host.t3("run"))
-    assert companions(host, kept)[0]["fingerprint"], "else all of it is packed again each night"  # type: ignore[index]
+    assert list_archives(host, kept)[0]["fingerprint"], "else all of it is packed again each night"  # type: ignore[index]
     before = len(list(host.account_dir(kept).glob("files-*")))
     document = ok(host.t3("restore", kept.name, "--yes", "--json")).document
     must_lie_aside(document["kept"], there)
@@ -312,7 +312,7 @@ def test_an_archive_that_is_not_what_was_sealed_gives_nothing_back_and_is_made_a
 ) -> None:
     first = host.snapshots(kept)[0].stem
     (kept.database.parent / "secrets/key.bin").write_text("second")
-    age(kept.database.parent)
+    wait_out_clock_tick(kept.database.parent)
     [old] = host.account_dir(kept).glob("files-*")
     ok(host.t3("run"))
     [new] = set(host.account_dir(kept).glob("files-*")) - {old}

@@ -25,16 +25,16 @@ from support.fault_injection import needs_strace
 from support.host import Host
 from support.live_database import (
     IN_USE,
-    beside,
-    change,
-    command_of,
-    dump,
-    holding,
+    change_database,
+    command_line,
+    dump_database,
+    hash_live_folder,
     leases_of,
     leave_hot_journal,
     leave_newer_rows_in_a_wal,
-    restored,
+    process_holding,
     run_as,
+    succeeded,
 )
 from support.paths import ROOT
 from support.processes import BOUND_S, until
@@ -76,8 +76,8 @@ def racer(host: Host, make_user: Callable[..., User], small: Path) -> User:
     """A user with one snapshot, and changed since."""
     user = make_user("race-a", small)
     host.write_map(user)
-    restored(host.t3("run"))
-    change(user)
+    succeeded(host.t3("run"))
+    change_database(user)
     return user
 
 
@@ -172,7 +172,9 @@ def worker_of(file: int) -> list[str]:
         text.split() for text in Path("/proc/locks").read_text().splitlines() if "LEASE" in text
     ]
     return [
-        pid for pid in leases_of(locks, file) if '"operation": "swap_databases"' in command_of(pid)
+        pid
+        for pid in leases_of(locks, file)
+        if '"operation": "swap_databases"' in command_line(pid)
     ]
 
 
@@ -211,7 +213,7 @@ def cut_short_after_the_exchange(host: Host, user: User) -> None:
 def must_be_ended(host: Host, user: User) -> None:
     """No intent is left, and nothing beside the database that the restore put there."""
     assert not intent(host, user).exists()
-    assert [name for name in beside(user) if "replaced" in name] == []
+    assert [name for name in hash_live_folder(user) if "replaced" in name] == []
 
 
 @pytest.mark.parametrize("then", [STAYS, DIES], ids=["stays", "dies"])
@@ -250,8 +252,8 @@ def test_work_done_after_an_interrupted_restore_is_not_taken_back(
     with contextlib.suppress(subprocess.CalledProcessError):
         run_as(racer, WORK + end)
     new = inode(racer)
-    with holding(racer, f"file = open({str(aside(racer))!r})"):
-        answer = restored(host.t3("run"))
+    with process_holding(racer, f"file = open({str(aside(racer))!r})"):
+        answer = succeeded(host.t3("run"))
     assert (
         "is open in another process, so it was kept next to the new one" in answer.err + answer.out
     )
@@ -266,15 +268,15 @@ def test_who_looks_at_the_old_state_that_is_kept_takes_nothing_back(
 ) -> None:
     """It is not to be removed, so nobody who has it open is in the way."""
     leave_hot_journal(racer)
-    taken = dump(host.snapshots(racer)[0])
+    taken = dump_database(host.snapshots(racer)[0])
     old = inode(racer)
     with restoring(host, racer, "swap_databases", "exit_group:delay_enter=1000000") as process:
         until(lambda: inode(racer) != old and not worker_of(old), "exchange that has ended")
-        with holding(racer, f"file = open({str(aside(racer))!r})"):
+        with process_holding(racer, f"file = open({str(aside(racer))!r})"):
             out, err = process.communicate(timeout=BOUND_S)
     assert process.returncode == 0, out + err
     assert "open in another process" not in out
-    assert dump(racer.database) == taken
+    assert dump_database(racer.database) == taken
     assert aside(racer).stat().st_ino == old
 
 
@@ -283,14 +285,14 @@ def test_what_somebody_wrote_into_the_staged_one_never_joins_the_live_one(
 ) -> None:
     """Row 8. He opens the odd file beside his database, and dies: its -wal is not the old one's,
     though the old one had none."""
-    before = dump(racer.database)
+    before = dump_database(racer.database)
     cut_short_before_the_exchange(host, racer)
     with pytest.raises(subprocess.CalledProcessError):
         run_as(racer, WORK.replace("sys.argv[1]", "sys.argv[2]") + DIES, str(aside(racer)))
     assert Path(f"{aside(racer)}-wal").stat().st_size > 0
-    restored(host.t3("accept", racer.name))
-    assert set(beside(racer)) == {"state.sqlite"}
-    assert dump(racer.database) == before
+    succeeded(host.t3("accept", racer.name))
+    assert set(hash_live_folder(racer)) == {"state.sqlite"}
+    assert dump_database(racer.database) == before
     must_be_ended(host, racer)
 
 
@@ -324,14 +326,16 @@ def test_a_disk_that_has_another_number_after_a_reboot_is_the_same_disk(
     host: Host, racer: User, cut_short: Callable[[Host, User], None]
 ) -> None:
     """Row 27. As LVM, btrfs, or disks that are found in another order may give it."""
-    before, new = dump(racer.database), dump(host.snapshots(racer)[0])
+    before, new = dump_database(racer.database), dump_database(host.snapshots(racer)[0])
     cut_short(host, racer)
     value = json.loads(intent(host, racer).read_text())
     for name in ("old", "staged"):
         value[name]["device"] += 1
     intent(host, racer).write_text(json.dumps(value))
-    restored(host.t3("run"))
-    assert dump(racer.database) == (before if cut_short is cut_short_before_the_exchange else new)
+    succeeded(host.t3("run"))
+    assert dump_database(racer.database) == (
+        before if cut_short is cut_short_before_the_exchange else new
+    )
     must_be_ended(host, racer)
 
 
@@ -344,14 +348,14 @@ def test_a_database_of_neither_is_left_to_a_person_and_what_he_removes_is_taken_
     shutil.copy2(racer.database, copy)
     racer.give(copy)
     copy.rename(racer.database)
-    before = beside(racer)
+    before = hash_live_folder(racer)
     answer = host.t3("run")
     assert answer.code == 1, answer
     assert aside(racer).name in answer.out
     assert "put the right one in place, and remove the rest" in answer.out
-    assert {name: beside(racer)[name] for name in before} == before
+    assert {name: hash_live_folder(racer)[name] for name in before} == before
     aside(racer).unlink()
-    answer = restored(host.t3("run"))
+    answer = succeeded(host.t3("run"))
     assert "was completed" not in answer.out + answer.err
     assert not any(
         snapshot["restored_since"]
@@ -368,19 +372,19 @@ def test_a_user_who_is_gone_is_no_reason_to_try_again_for_ever(
     with throwaway_user(name, home) as gone:
         give_database(gone, small)
         host.write_map(racer, gone)
-        restored(host.t3("run"))
+        succeeded(host.t3("run"))
         cut_short_before_the_exchange(host, gone)
     shutil.rmtree(home)
     host.write_map(racer)
     answer = host.t3("run")
     assert f"there is no user {name} any more" in answer.out + answer.err
     assert not intent(host, gone).exists()
-    answer = restored(host.t3("run"))
+    answer = succeeded(host.t3("run"))
     assert "interrupted" not in answer.out + answer.err
     with throwaway_user(name, home) as next_one:
         host.write_map(racer, next_one)
-        restored(host.t3("restore", next_one.name, "--yes"))
-        assert dump(next_one.database) == dump(host.snapshots(next_one)[0])
+        succeeded(host.t3("restore", next_one.name, "--yes"))
+        assert dump_database(next_one.database) == dump_database(host.snapshots(next_one)[0])
 
 
 def test_a_server_that_wrote_without_its_journal_is_left_to_a_person_with_both(
@@ -401,7 +405,7 @@ def test_a_server_that_wrote_without_its_journal_is_left_to_a_person_with_both(
         racer,
         "import sqlite3, sys; c = sqlite3.connect(sys.argv[1]); c.execute('PRAGMA user_version = 77'); c.close()",
     )
-    before = beside(racer)
+    before = hash_live_folder(racer)
     answer = host.t3("run")
     assert answer.code == 1, answer
     journal = f"{aside(racer).name}-journal"
@@ -409,13 +413,15 @@ def test_a_server_that_wrote_without_its_journal_is_left_to_a_person_with_both(
         f"could be neither completed nor undone: {racer.database} was written to without {journal}, a part of it"
         in answer.out
     )
-    assert {name: text for name, text in beside(racer).items() if name in before} == before
+    assert {
+        name: text for name, text in hash_live_folder(racer).items() if name in before
+    } == before
     assert intent(host, racer).exists()
 
 
 def test_a_ctrl_c_at_the_question_ends_it_at_once(host: Host, racer: User) -> None:
     """On a terminal, which sends the signal itself."""
-    before = beside(racer)["state.sqlite"]
+    before = hash_live_folder(racer)["state.sqlite"]
     ours, theirs = os.openpty()
     try:
         with subprocess.Popen(
@@ -433,13 +439,13 @@ def test_a_ctrl_c_at_the_question_ends_it_at_once(host: Host, racer: User) -> No
     finally:
         os.close(ours)
         os.close(theirs)
-    assert beside(racer)["state.sqlite"] == before
+    assert hash_live_folder(racer)["state.sqlite"] == before
     must_be_ended(host, racer)
 
 
 def test_a_ctrl_c_held_down_during_the_exchange_lets_it_end(host: Host, racer: User) -> None:
     """Row 27. A terminal sends it to all of its processes."""
-    taken = dump(host.snapshots(racer)[0])
+    taken = dump_database(host.snapshots(racer)[0])
     old = inode(racer)
     with restoring(
         host, racer, "swap_databases", "renameat2:delay_exit=300000", start_new_session=True
@@ -452,7 +458,7 @@ def test_a_ctrl_c_held_down_during_the_exchange_lets_it_end(host: Host, racer: U
         out, err = process.communicate()
     assert process.returncode == -signal.SIGINT, out + err
     assert "Traceback" not in err
-    assert dump(racer.database) == taken
+    assert dump_database(racer.database) == taken
     must_be_ended(host, racer)
 
 
@@ -474,7 +480,7 @@ def test_a_terminal_that_goes_away_before_the_exchange_undoes_it(
     host: Host, racer: User, operation: str
 ) -> None:
     """Row 27. A connection that breaks must not leave it to the next night."""
-    before = dump(racer.database)
+    before = dump_database(racer.database)
     with restoring(host, racer, operation, "fsync:delay_enter=1000000") as process:
         until(lambda: moved(racer, ""), "staged database")
         process.send_signal(signal.SIGHUP)
@@ -482,7 +488,7 @@ def test_a_terminal_that_goes_away_before_the_exchange_undoes_it(
     assert (process.returncode, err) == (1, "t3-backup-state: stopped before it was done\n"), (
         out + err
     )
-    assert dump(racer.database) == before
+    assert dump_database(racer.database) == before
     assert len(host.snapshots(racer)) == 1
     must_be_ended(host, racer)
 
@@ -493,7 +499,7 @@ PATIENT = "import sys; from t3_backup.cli import main as cli, restore as restori
 
 def test_of_two_at_once_the_second_waits_and_both_are_whole(host: Host, racer: User) -> None:
     """Row 16. The second keeps what the first put back."""
-    taken = dump(host.snapshots(racer)[0])
+    taken = dump_database(host.snapshots(racer)[0])
     line = [sys.executable, "-c", PATIENT, "restore", racer.name, "--yes"]
     how = {
         "env": host.env(),
@@ -506,7 +512,7 @@ def test_of_two_at_once_the_second_waits_and_both_are_whole(host: Host, racer: U
         for process in (first, second):
             said = process.communicate(timeout=3 * BOUND_S)[0]
             assert process.returncode == 0, said
-    assert dump(racer.database) == taken
+    assert dump_database(racer.database) == taken
     assert len(host.snapshots(racer)) == 3
-    restored(host.t3("verify", racer.name))
+    succeeded(host.t3("verify", racer.name))
     must_be_ended(host, racer)

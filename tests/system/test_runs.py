@@ -24,7 +24,7 @@ import pytest
 from support import sandbox
 from support.databases import commit_row
 from support.host import Answer, Host
-from support.manifests import reseal, sealed
+from support.manifests import manifest_text, rewrite_manifest
 from support.paths import DATA
 from support.sampling import amount
 from support.users import needs_root
@@ -606,7 +606,7 @@ def replace_by_a_symlink(data: Path, manifest: Path) -> None:
 def change(**changes: object) -> Callable[[Path, Path], None]:
     def apply(data: Path, manifest: Path) -> None:
         value = json.loads(manifest.read_text())
-        reseal(
+        rewrite_manifest(
             manifest,
             **{
                 key: value[key] | new if isinstance(new, dict) else new
@@ -671,8 +671,8 @@ def test_a_snapshot_whose_manifest_is_broken_is_told_of_counts_for_nothing_and_s
         "[" * 100_000,
         '{"format": 3}',
         "\xff",
-        sealed(sound | {"name": "another"}),
-        sealed(sound | {"reasons": 5}),
+        manifest_text(sound | {"name": "another"}),
+        manifest_text(sound | {"reasons": 5}),
         json.dumps(sound | {"bytes": sound["bytes"] ^ 1}),
         None,
     ):

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 from support.host import Answer, Host
-from support.manifests import reseal
+from support.manifests import rewrite_manifest
 from support.paths import DATA, ROOT
 from support.users import needs_root
 
@@ -45,7 +45,7 @@ def tea(make_user: Callable[..., User], host: Host, sam: User) -> User:
 def change(host: Host, user: User, **values: object) -> None:
     """The manifest of the one snapshot, with other values."""
     [snapshot] = host.snapshots(user)
-    reseal(snapshot.with_suffix(".json"), **values)
+    rewrite_manifest(snapshot.with_suffix(".json"), **values)
 
 
 def check(host: Host, *words: str, **environ: str) -> Answer:
@@ -120,7 +120,7 @@ def test_what_failed_is_told_with_its_reason_until_it_goes_well_again(
 def test_a_suspect_one_is_critical_until_it_is_accepted(host: Host, sam: User) -> None:
     assert host.t3().code == 0
     assert host.t3("run", "--label", "second").code == 0
-    reseal(
+    rewrite_manifest(
         host.snapshots(sam)[-1].with_suffix(".json"),
         verdict="suspect",
         reasons=["half of it is gone"],

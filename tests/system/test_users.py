@@ -21,7 +21,7 @@ from support import sandbox
 from support.databases import commit_row, give_database
 from support.host import Answer, Host, started
 from support.paths import DATA, ROOT
-from support.processes import BOUND_S, status_of
+from support.processes import BOUND_S, process_status
 from support.users import needs_root, user_name
 
 from demo.users import User, run_alone
@@ -142,8 +142,8 @@ def confined_children(parent: int) -> dict[int, dict[str, str]]:
     for task in Path(f"/proc/{parent}/task").glob("*/children"):
         with contextlib.suppress(FileNotFoundError, ProcessLookupError):
             for pid in map(int, task.read_text().split()):
-                status = status_of(pid)
-                if filters(status) > filters(status_of(parent)):
+                status = process_status(pid)
+                if filters(status) > filters(process_status(parent)):
                     found[pid] = status
     return found
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 import zstandard
-from support.manifests import made
+from support.manifests import make_manifest
 
 from t3_backup.errors import SourceError
 from t3_backup.store.manifest import Companion, Manifest
@@ -309,7 +309,7 @@ def test_no_mode_of_an_archive_gives_more_than_a_mode(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("sha256", ["", "a" * 63, "../" + "a" * 61, "A" * 64, "a" * 64 + "/x"])
 def test_a_manifest_names_an_archive_by_nothing_but_a_hash(sha256: str) -> None:
-    good = made(companion=Companion("a" * 64, 10, 2, 3, ""))
+    good = make_manifest(companion=Companion("a" * 64, 10, 2, 3, ""))
     assert Manifest.from_text(good.to_text()) == good
     with pytest.raises(ValueError, match="companion"):
         Manifest.from_text(replace(good, companion=Companion(sha256, 10, 2, 3, "")).to_text())

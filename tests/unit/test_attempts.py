@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from support.manifests import NOON, made
+from support.manifests import NOON, make_manifest
 
 from t3_backup.backup.result import AccountResult
 from t3_backup.monitor import attempts
@@ -77,7 +77,10 @@ def test_a_database_counts_as_not_copied_until_a_run_that_looked_finds_none() ->
 
 
 def test_an_attempt_tells_of_the_newest_snapshot_and_how_long_it_all_took() -> None:
-    manifests = made(2, verdict="suspect", bytes=5, wal_growth_bytes=7), made(1, verdict="damaged")
+    manifests = (
+        make_manifest(2, verdict="suspect", bytes=5, wal_growth_bytes=7),
+        make_manifest(1, verdict="damaged"),
+    )
     two = [StoredSnapshot(manifest, Path(manifest.name), "plain") for manifest in manifests]
     found = attempts.make_attempt(
         AccountResult("alice", "backed_up", "why\x1b", tuple(two), seconds=1.23456), "id", NOON

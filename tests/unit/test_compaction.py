@@ -16,18 +16,18 @@ from support import account_folders
 from support.account_folders import (
     ALL,
     PAGE,
-    changed,
-    clear,
-    content,
+    change_pages,
+    clean_up,
     data_path,
-    forms,
-    image,
-    listed,
+    database_image,
+    list_snapshots,
     maintenance,
-    seal,
+    publish_image,
+    read_image,
     stat_data,
+    storage_forms,
 )
-from support.manifests import made
+from support.manifests import make_manifest
 
 from t3_backup.errors import Failure
 from t3_backup.history import chain, compaction, delta, page_hashes, retention
@@ -43,27 +43,29 @@ from t3_backup.system import native
 
 @pytest.fixture
 def account_dir(tmp_path: Path) -> Iterator[AccountDir]:
-    with account_folders.opened(tmp_path) as account_dir:
+    with account_folders.open_account_dir(tmp_path) as account_dir:
         yield account_dir
 
 
 def days(account_dir: AccountDir, count: int, pages: int = 40) -> list[bytes]:
     """So many images, one a day, each with two pages more and one changed; oldest first."""
-    images = [image(pages)]
-    seal(account_dir, images[0])
+    images = [database_image(pages)]
+    publish_image(account_dir, images[0])
     for day in range(1, count):
         images.append(
-            changed(images[-1], [day % pages], day)
-            + account_folders.page(1, day)
-            + account_folders.page(2, day)
+            change_pages(images[-1], [day % pages], day)
+            + account_folders.make_page(1, day)
+            + account_folders.make_page(2, day)
         )
-        seal(account_dir, images[-1])
+        publish_image(account_dir, images[-1])
     return images
 
 
 def must_hold(account_dir: AccountDir, images: list[bytes]) -> None:
     """The shelf's snapshots are those of `images`, oldest first."""
-    assert [content(account_dir, snapshot) for snapshot in reversed(listed(account_dir))] == images
+    assert [
+        read_image(account_dir, snapshot) for snapshot in reversed(list_snapshots(account_dir))
+    ] == images
 
 
 def test_what_each_hangs_on_is_the_nearest_newer_verified_one() -> None:
@@ -91,7 +93,7 @@ def test_where_nothing_is_verified_all_stay_plain() -> None:
 
 def numbered(sequence: int, **more: Any) -> Manifest:
     """One whose image's SHA-256 is its number, and its name has it, too."""
-    return made(sequence, **({"label": f"s{sequence}", "sha256": str(sequence)} | more))
+    return make_manifest(sequence, **({"label": f"s{sequence}", "sha256": str(sequence)} | more))
 
 
 def headers(**on: str) -> dict[str, Header | None]:
@@ -124,7 +126,7 @@ def test_of_a_base_with_two_names_one_may_go() -> None:
 def test_all_but_the_newest_become_deltas_and_all_come_back(account_dir: AccountDir) -> None:
     images = days(account_dir, 8)
     done = maintenance(account_dir, ALL).tidy()
-    assert (len(done.compacted), done.warnings, forms(account_dir)) == (7, [], "pddddddd")
+    assert (len(done.compacted), done.warnings, storage_forms(account_dir)) == (7, [], "pddddddd")
     must_hold(account_dir, images)
     assert maintenance(account_dir, ALL).tidy().compacted == []
 
@@ -157,14 +159,14 @@ def test_the_hashes_of_the_newest_alone_are_kept(account_dir: AccountDir) -> Non
     days(account_dir, 3)
     maintenance(account_dir, ALL).tidy()
     assert [name for name in os.listdir(account_dir.fd) if name.endswith(PAGES)] == [
-        listed(account_dir)[0].name + PAGES
+        list_snapshots(account_dir)[0].name + PAGES
     ]
 
 
 @pytest.mark.parametrize("spoil", ["gone", "cut", "of another", "wrong"])
 def test_without_right_hashes_pages_are_compared(account_dir: AccountDir, spoil: str) -> None:
     images = days(account_dir, 2)
-    newest, older = listed(account_dir)
+    newest, older = list_snapshots(account_dir)
     path = account_dir.path / (older.name + PAGES)
     found = page_hashes.read_page_hashes(account_dir, older)
     assert found is not None
@@ -186,7 +188,7 @@ def test_a_base_that_the_disk_no_longer_holds_takes_nothing_with_it(
 ) -> None:
     """Rot in the newest: whatever could hang on it stays plain, and says so."""
     images = days(account_dir, 2)
-    newest, older = listed(account_dir)
+    newest, older = list_snapshots(account_dir)
     path = data_path(account_dir, newest)
     path.chmod(0o600)
     with path.open("r+b") as file:
@@ -196,7 +198,7 @@ def test_a_base_that_the_disk_no_longer_holds_takes_nothing_with_it(
     assert done.compacted == []
     assert len(done.warnings) == 1
     assert f"{older.name} stays a plain copy: {newest.name} has" in done.warnings[0]
-    assert (forms(account_dir), content(account_dir, older)) == ("pp", images[0])
+    assert (storage_forms(account_dir), read_image(account_dir, older)) == ("pp", images[0])
 
 
 def test_what_the_disk_made_of_a_delta_is_looked_at_before_anything_goes(
@@ -218,7 +220,7 @@ def test_what_the_disk_made_of_a_delta_is_looked_at_before_anything_goes(
 
     monkeypatch.setattr(delta, "write_delta", wrong)
     done = maintenance(account_dir, ALL).tidy()
-    assert (done.compacted, forms(account_dir)) == ([], "pp")
+    assert (done.compacted, storage_forms(account_dir)) == ([], "pp")
     assert "when it is put together, another was sealed" in done.warnings[0]
     must_hold(account_dir, images)
 
@@ -226,12 +228,16 @@ def test_what_the_disk_made_of_a_delta_is_looked_at_before_anything_goes(
 def test_one_that_is_too_different_is_packed_by_itself_and_others_hang_on_it(
     account_dir: AccountDir,
 ) -> None:
-    images = [image(40, 1), changed(image(40, 1), [3], 9), image(40, 2)]
+    images = [
+        database_image(40, 1),
+        change_pages(database_image(40, 1), [3], 9),
+        database_image(40, 2),
+    ]
     for data in images:
-        seal(account_dir, data)
+        publish_image(account_dir, data)
     maintenance(account_dir, ALL).tidy()
-    assert forms(account_dir) == "pdd"
-    _, middle, oldest = listed(account_dir)
+    assert storage_forms(account_dir) == "pdd"
+    _, middle, oldest = list_snapshots(account_dir)
     on = [
         chain.read_header(account_dir, account_dir.read_listing(), snapshot)
         for snapshot in (middle, oldest)
@@ -249,35 +255,35 @@ def test_one_that_takes_no_less_room_packed_stays_plain_and_is_left_alone(
         for _ in range(2)
     ]
     for data in images:
-        seal(account_dir, data)
+        publish_image(account_dir, data)
     assert maintenance(account_dir, ALL).tidy().compacted == []
-    assert [snapshot.stays_plain for snapshot in listed(account_dir)] == [False, True]
+    assert [snapshot.stays_plain for snapshot in list_snapshots(account_dir)] == [False, True]
     monkeypatch.delattr(compaction.Compaction, "pack_snapshot")
     assert maintenance(account_dir, ALL).tidy().warnings == []
     must_hold(account_dir, images)
 
 
 def test_pages_of_another_size_are_not_compared(account_dir: AccountDir) -> None:
-    images = [image(40, 1), image(44, 1)]
-    seal(account_dir, images[0], page_size=2 * PAGE)
-    seal(account_dir, images[1])
+    images = [database_image(40, 1), database_image(44, 1)]
+    publish_image(account_dir, images[0], page_size=2 * PAGE)
+    publish_image(account_dir, images[1])
     maintenance(account_dir, ALL).tidy()
-    assert forms(account_dir) == "pd"
+    assert storage_forms(account_dir) == "pd"
     must_hold(account_dir, images)
 
 
 def test_bad_ones_hang_on_good_ones_and_nothing_on_them(account_dir: AccountDir) -> None:
-    images = [image(40, 1)]
-    seal(account_dir, images[0])
+    images = [database_image(40, 1)]
+    publish_image(account_dir, images[0])
     for seed, verdict in enumerate(("damaged", "suspect", "verified", "damaged"), 2):
-        images.append(changed(images[-1], [seed], seed))
-        seal(account_dir, images[-1], verdict=verdict)
+        images.append(change_pages(images[-1], [seed], seed))
+        publish_image(account_dir, images[-1], verdict=verdict)
     maintenance(account_dir, ALL).tidy()
-    assert forms(account_dir) == "ppddd"
-    good = listed(account_dir)[1]
+    assert storage_forms(account_dir) == "ppddd"
+    good = list_snapshots(account_dir)[1]
     assert [
         chain.read_chain(account_dir, account_dir.read_listing(), snapshot)[1]
-        for snapshot in listed(account_dir)[2:]
+        for snapshot in list_snapshots(account_dir)[2:]
     ] == [
         good,
         good,
@@ -287,20 +293,24 @@ def test_bad_ones_hang_on_good_ones_and_nothing_on_them(account_dir: AccountDir)
 
 
 def sizes_of(account_dir: AccountDir) -> list[int]:
-    return [snapshot.page_count for snapshot in reversed(listed(account_dir))]
+    return [snapshot.page_count for snapshot in reversed(list_snapshots(account_dir))]
 
 
 def test_a_merged_delta_gives_back_what_shrank_and_grew(account_dir: AccountDir) -> None:
     """Row 37. Where the middle one had ended, the newer one has something else, and the older one
     nothing or zeros."""
-    first = image(60, 1) + bytes(20 * PAGE) + image(40, 2)
-    images = [first, first[: 50 * PAGE], changed(first[: 50 * PAGE], [7], 3) + image(50, 4)]
+    first = database_image(60, 1) + bytes(20 * PAGE) + database_image(40, 2)
+    images = [
+        first,
+        first[: 50 * PAGE],
+        change_pages(first[: 50 * PAGE], [7], 3) + database_image(50, 4),
+    ]
     for data in images:
-        seal(account_dir, data)
+        publish_image(account_dir, data)
     maintenance(account_dir, ALL).tidy()
-    assert (forms(account_dir), sizes_of(account_dir)) == ("pdd", [120, 50, 100])
+    assert (storage_forms(account_dir), sizes_of(account_dir)) == ("pdd", [120, 50, 100])
     done = maintenance(account_dir, WITHOUT_SECOND).tidy()
-    assert (len(done.pruned), done.warnings, forms(account_dir)) == (1, [], "pd")
+    assert (len(done.pruned), done.warnings, storage_forms(account_dir)) == (1, [], "pd")
     must_hold(account_dir, [images[0], images[2]])
 
 
@@ -342,7 +352,7 @@ def test_where_the_older_one_cannot_be_hung_elsewhere_nothing_goes(
     done = maintenance(account_dir, WITHOUT_SECOND).tidy()
     assert done.pruned == []
     assert done.warnings == [
-        f"alice: the base of {listed(account_dir)[-1].name} can't be pruned: it can't be"
+        f"alice: the base of {list_snapshots(account_dir)[-1].name} can't be pruned: it can't be"
     ]
     must_hold(account_dir, images)
 
@@ -353,7 +363,7 @@ def test_the_reserve_is_not_written_into(account_dir: AccountDir) -> None:
     done = maintenance(
         account_dir,
         ALL,
-        limits=replace(account_folders.ROOMY, reserve=6 << 20, free_bytes=lambda: next(free)),
+        limits=replace(account_folders.GENEROUS, reserve=6 << 20, free_bytes=lambda: next(free)),
     ).tidy()
     assert done.compacted == []
     assert all("must stay so (T3_BACKUP_RESERVE)" in warning for warning in done.warnings)
@@ -363,7 +373,7 @@ def test_the_reserve_is_not_written_into(account_dir: AccountDir) -> None:
 def test_where_others_have_written_into_the_reserve_room_is_made(account_dir: AccountDir) -> None:
     images = days(account_dir, 3)
     done = maintenance(
-        account_dir, ALL, limits=replace(account_folders.ROOMY, reserve=2 << 40)
+        account_dir, ALL, limits=replace(account_folders.GENEROUS, reserve=2 << 40)
     ).tidy()
     assert (len(done.compacted), done.warnings) == (2, [])
     must_hold(account_dir, images)
@@ -372,17 +382,17 @@ def test_where_others_have_written_into_the_reserve_room_is_made(account_dir: Ac
 @pytest.mark.parametrize("size", [0, 1, -4096, 1000, 1 << 20])
 def test_a_damaged_one_of_no_page_size_stays_plain(account_dir: AccountDir, size: int) -> None:
     """A worker says what it is, and the worker is its user's."""
-    images = [image(9), changed(image(9), [3], 1)]
-    seal(
+    images = [database_image(9), change_pages(database_image(9), [3], 1)]
+    publish_image(
         account_dir,
         images[0],
         page_size=size,
         verdict="damaged",
         accepted_at="2026-11-25T12:00:00Z",
     )
-    seal(account_dir, images[1])
+    publish_image(account_dir, images[1])
     done = maintenance(account_dir, ALL).tidy()
-    assert (done.warnings, forms(account_dir)) == ([], "pp")
+    assert (done.warnings, storage_forms(account_dir)) == ([], "pp")
     must_hold(account_dir, images)
 
 
@@ -391,7 +401,7 @@ def test_a_delta_that_cannot_be_read_keeps_what_it_hangs_on_and_stops_nothing_el
 ) -> None:
     images = days(account_dir, 5)
     maintenance(account_dir, ALL).tidy()
-    oldest, second = listed(account_dir)[-1], listed(account_dir)[-2]
+    oldest, second = list_snapshots(account_dir)[-1], list_snapshots(account_dir)[-2]
     path = data_path(account_dir, oldest)
     whole = path.read_bytes()
     path.chmod(0o600)
@@ -414,26 +424,26 @@ def test_what_hangs_on_one_without_a_manifest_comes_out_all_the_same(
     images = days(account_dir, 4)
     maintenance(account_dir, ALL).tidy()
     for place in (0, 2):
-        snapshots = listed(account_dir)
+        snapshots = list_snapshots(account_dir)
         manifest = account_dir.path / f"{snapshots[place].name}.json"
         manifest.rename(manifest.with_suffix(".away"))
-        assert content(account_dir, snapshots[3]) == images[0]
+        assert read_image(account_dir, snapshots[3]) == images[0]
         manifest.with_suffix(".away").rename(manifest)
 
 
 def test_a_manifest_that_cannot_be_read_for_once_costs_nothing(account_dir: AccountDir) -> None:
     """The one that is sealed meanwhile gets a number of its own."""
     images = days(account_dir, 3)
-    newest = listed(account_dir)[0]
+    newest = list_snapshots(account_dir)[0]
     manifest = account_dir.path / f"{newest.name}.json"
     text = manifest.read_bytes()
     manifest.chmod(0o600)
     manifest.write_bytes(b"{")
-    images.append(changed(images[-1], [7], 7))
-    seal(account_dir, images[-1], days=9)
+    images.append(change_pages(images[-1], [7], 7))
+    publish_image(account_dir, images[-1], days=9)
     maintenance(account_dir, ALL).tidy()
     manifest.write_bytes(text)
-    assert len({snapshot.sequence for snapshot in listed(account_dir)}) == 4
+    assert len({snapshot.sequence for snapshot in list_snapshots(account_dir)}) == 4
     for _ in range(2):
         maintenance(account_dir, ALL).tidy()
         must_hold(account_dir, images)
@@ -442,19 +452,23 @@ def test_a_manifest_that_cannot_be_read_for_once_costs_nothing(account_dir: Acco
 def test_two_with_one_number_lose_nothing(account_dir: AccountDir) -> None:
     """As an older store that was copied into a new one has them."""
     images = days(account_dir, 4)
-    for snapshot in listed(account_dir)[:3]:
+    for snapshot in list_snapshots(account_dir)[:3]:
         account_dir.replace_manifest(replace(snapshot, sequence=2))
     for _ in range(2):
         maintenance(account_dir, ALL).tidy()
-        assert sorted(content(account_dir, snapshot) for snapshot in listed(account_dir)) == sorted(
-            images
-        )
+        assert sorted(
+            read_image(account_dir, snapshot) for snapshot in list_snapshots(account_dir)
+        ) == sorted(images)
 
 
 def test_a_label_may_end_as_a_file_does(account_dir: AccountDir) -> None:
-    images = [image(9), changed(image(9), [3], 1), changed(image(9), [4], 1)]
+    images = [
+        database_image(9),
+        change_pages(database_image(9), [3], 1),
+        change_pages(database_image(9), [4], 1),
+    ]
     for data, label in zip(images, ("x", "x.delta", "x.sqlite"), strict=True):
-        seal(account_dir, data, label=label, days=1)
+        publish_image(account_dir, data, label=label, days=1)
     for _ in range(2):
         must_hold(account_dir, images)
         maintenance(account_dir, ALL).tidy()
@@ -466,18 +480,19 @@ def test_what_came_back_is_found_by_its_pages_where_both_are_deltas(
     """A restore makes A, B, A again: the first hangs on what it is equal to, whatever goes in
     between."""
     images = [
-        image(40),
-        changed(image(40), [3], 1),
-        changed(image(40), [4], 1),
-        image(40),
-        changed(image(40), [5], 1),
+        database_image(40),
+        change_pages(database_image(40), [3], 1),
+        change_pages(database_image(40), [4], 1),
+        database_image(40),
+        change_pages(database_image(40), [5], 1),
     ]
     for data in images:
-        seal(account_dir, data)
+        publish_image(account_dir, data)
     maintenance(account_dir, ALL).tidy()
     assert maintenance(account_dir, WITHOUT_SECOND).tidy().warnings == []
     assert all(
-        stat_data(account_dir, snapshot).st_size < 4 * PAGE for snapshot in listed(account_dir)[1:]
+        stat_data(account_dir, snapshot).st_size < 4 * PAGE
+        for snapshot in list_snapshots(account_dir)[1:]
     )
     must_hold(account_dir, [images[0], *images[2:]])
 
@@ -487,7 +502,7 @@ def test_an_older_version_takes_no_manifest_of_a_delta_for_a_leftover(
 ) -> None:
     """It removes what it can read and finds no plain data of: so it must not be able to read it."""
     days(account_dir, 2)
-    older = listed(account_dir)[1]
+    older = list_snapshots(account_dir)[1]
     path = account_dir.path / f"{older.name}.json"
     value = json.loads(path.read_text())
     del value["checksum"]
@@ -503,10 +518,10 @@ def test_with_compaction_off_all_stay_plain_and_what_is_compacted_is_read(
     images = days(account_dir, 3)
     assert maintenance(account_dir, ALL, "off").tidy().compacted == []
     maintenance(account_dir, ALL).tidy()
-    images.append(changed(images[-1], [5], 77))
-    seal(account_dir, images[-1])
+    images.append(change_pages(images[-1], [5], 77))
+    publish_image(account_dir, images[-1])
     maintenance(account_dir, WITHOUT_SECOND, "off").tidy()
-    assert forms(account_dir) == "ppd"
+    assert storage_forms(account_dir) == "ppd"
     must_hold(account_dir, [images[0], *images[2:]])
 
 
@@ -514,11 +529,11 @@ def test_a_delta_beside_its_plain_data_is_cleared(account_dir: AccountDir) -> No
     """As a crash leaves them, between the name of the one and the end of the other: the plain one
     counts."""
     images = days(account_dir, 2)
-    older = listed(account_dir)[1]
+    older = list_snapshots(account_dir)[1]
     maintenance(account_dir, ALL).tidy()
     (account_dir.path / (older.name + DATA)).write_bytes(images[0])
     must_hold(account_dir, images)
-    clear(account_dir)
+    clean_up(account_dir)
     assert not (account_dir.path / (older.name + DELTA)).exists()
     must_hold(account_dir, images)
     assert maintenance(account_dir, ALL).tidy().compacted == [older.name]
@@ -527,27 +542,30 @@ def test_a_delta_beside_its_plain_data_is_cleared(account_dir: AccountDir) -> No
 def test_a_chain_that_is_broken_says_where(account_dir: AccountDir) -> None:
     images = days(account_dir, 4)
     maintenance(account_dir, ALL).tidy()
-    newest, third, second, oldest = listed(account_dir)
+    newest, third, second, oldest = list_snapshots(account_dir)
     path = data_path(account_dir, second)
     path.chmod(0o600)
     path.write_bytes(path.read_bytes()[:-1] + b"\0")
     for snapshot in (second, oldest):
         with pytest.raises(Failure, match=f"{second.name}.delta: it is not what was written"):
-            content(account_dir, snapshot)
-    assert [content(account_dir, newest), content(account_dir, third)] == [images[3], images[2]]
+            read_image(account_dir, snapshot)
+    assert [read_image(account_dir, newest), read_image(account_dir, third)] == [
+        images[3],
+        images[2],
+    ]
     path.unlink()
     with pytest.raises(
         Failure,
         match=f"{oldest.name} needs a newer snapshot of SHA-256 {second.sha256}, which is missing",
     ):
-        content(account_dir, oldest)
+        read_image(account_dir, oldest)
 
 
 def test_manifests_tell_the_same_before_and_after(account_dir: AccountDir) -> None:
     days(account_dir, 3)
-    before = listed(account_dir)
+    before = list_snapshots(account_dir)
     maintenance(account_dir, ALL).tidy()
-    assert listed(account_dir) == before
+    assert list_snapshots(account_dir) == before
 
 
 def hashes_of(data: bytes) -> PageHashes:
@@ -555,8 +573,8 @@ def hashes_of(data: bytes) -> PageHashes:
 
 
 def test_hashes_tell_the_pages_that_differ_where_sizes_do() -> None:
-    one = image(10) + bytes(2 * PAGE) + image(2, 5)
-    other = changed(image(10), [4], 8)
+    one = database_image(10) + bytes(2 * PAGE) + database_image(2, 5)
+    other = change_pages(database_image(10), [4], 8)
     assert (
         hashes_of(one).find_changes(hashes_of(other))
         == hashes_of(other).find_changes(hashes_of(one))
@@ -566,9 +584,9 @@ def test_hashes_tell_the_pages_that_differ_where_sizes_do() -> None:
 
 def test_a_snapshot_of_before_is_compacted_once_for_each(account_dir: AccountDir) -> None:
     """Two names of one image: the older one becomes a delta without pages."""
-    data = image(40)
-    first: Manifest = seal(account_dir, data, label="one").snapshot
-    second: Manifest = seal(account_dir, data, label="two").snapshot
+    data = database_image(40)
+    first: Manifest = publish_image(account_dir, data, label="one").snapshot
+    second: Manifest = publish_image(account_dir, data, label="two").snapshot
     assert stat_data(account_dir, first).st_ino == stat_data(account_dir, second).st_ino
     assert maintenance(account_dir, ALL).tidy().compacted == [first.name]
     assert stat_data(account_dir, first).st_size < 1000
@@ -579,7 +597,7 @@ def test_what_one_without_a_manifest_hangs_on_stays(account_dir: AccountDir) -> 
     """It counts for nothing, and yet its manifest may come back."""
     images = days(account_dir, 4)
     maintenance(account_dir, ALL).tidy()
-    _, _, second, oldest = listed(account_dir)
+    _, _, second, oldest = list_snapshots(account_dir)
     manifest = account_dir.path / f"{oldest.name}.json"
     manifest.rename(manifest.with_suffix(".away"))
     done = maintenance(account_dir, replace(ALL, keep=1, daily=1)).tidy()
@@ -601,12 +619,12 @@ def test_of_two_with_one_number_none_hangs_on_the_other() -> None:
 
 def test_nothing_hangs_on_what_would_not_be_found_again(account_dir: AccountDir) -> None:
     images = days(account_dir, 2)
-    newest, older = listed(account_dir)
+    newest, older = list_snapshots(account_dir)
     account_dir.replace_manifest(replace(newest, sequence=older.sequence))
     with pytest.raises(Failure, match="would not be found as the base"):
         Compaction(account_dir, account_dir.read_listing(), lambda: None).pack_snapshot(
             older, newest
         )
-    assert sorted(content(account_dir, snapshot) for snapshot in listed(account_dir)) == sorted(
-        images
-    )
+    assert sorted(
+        read_image(account_dir, snapshot) for snapshot in list_snapshots(account_dir)
+    ) == sorted(images)

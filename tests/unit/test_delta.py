@@ -13,7 +13,7 @@ from random import Random
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.account_folders import PAGE, image
+from support.account_folders import PAGE, database_image
 
 from t3_backup.history import delta
 from t3_backup.history.delta import Delta, Header
@@ -95,7 +95,7 @@ def test_every_image_comes_back_along_a_chain_in_which_sizes_shrink_and_grow(
     random: Random,
 ) -> None:
     """Row 37."""
-    newer = mutated(image(random.randrange(1, 30)), random, 30)
+    newer = mutated(database_image(random.randrange(1, 30)), random, 30)
     for _ in range(4):
         older = mutated(newer, random, 30)
         with file() as fd:
@@ -105,7 +105,7 @@ def test_every_image_comes_back_along_a_chain_in_which_sizes_shrink_and_grow(
 
 
 def test_an_image_without_a_base_is_packed_by_itself() -> None:
-    data = image(300)
+    data = database_image(300)
     with file() as fd:
         assert write(fd, data, None) < len(data) // 10
         assert read(fd, None) == data
@@ -124,7 +124,7 @@ def test_what_the_base_has_elsewhere_is_not_stored_again() -> None:
 
 
 def test_more_than_one_group_is_written_and_read() -> None:
-    old, new = image(3000, 1), image(3000, 2)
+    old, new = database_image(3000, 1), database_image(3000, 2)
     with file() as fd:
         write(fd, old, new)
         assert len(list(Delta(fd).groups())) == -(-3000 * PAGE // delta.GROUP_BYTES) > 1
@@ -132,7 +132,7 @@ def test_more_than_one_group_is_written_and_read() -> None:
 
 
 def test_no_bit_of_it_can_flip_unseen() -> None:
-    old, new = image(3, 1), image(3, 2)
+    old, new = database_image(3, 1), database_image(3, 2)
     with file() as fd:
         size = write(fd, old, new)
         whole = os.pread(fd, size + 100, 0)
@@ -148,7 +148,7 @@ def test_no_bit_of_it_can_flip_unseen() -> None:
 @pytest.mark.parametrize("cut", [0, 10, 40, 200])
 def test_what_was_cut_short_is_found(cut: int) -> None:
     with file() as fd:
-        size = write(fd, image(3, 1), image(3, 2))
+        size = write(fd, database_image(3, 1), database_image(3, 2))
         os.ftruncate(fd, min(cut, size))
         with pytest.raises(ValueError, match="SHA-256"):
             Delta(fd)
@@ -156,9 +156,9 @@ def test_what_was_cut_short_is_found(cut: int) -> None:
 
 def test_it_is_not_put_on_another_base() -> None:
     with file() as fd:
-        write(fd, image(5, 1), image(6, 2))
+        write(fd, database_image(5, 1), database_image(6, 2))
         with pytest.raises(ValueError, match="of another base"):
-            read(fd, image(7, 2))
+            read(fd, database_image(7, 2))
 
 
 def test_what_ends_it_between_two_groups_is_raised() -> None:
@@ -170,4 +170,4 @@ def test_what_ends_it_between_two_groups_is_raised() -> None:
 
     header = Header(delta.FORMAT, PAGE, PAGE, "", 0, None)
     with file() as fd, pytest.raises(EndError):
-        delta.write_delta(fd, header, [0], pages_of(image(1)), pages_of(b""), check)
+        delta.write_delta(fd, header, [0], pages_of(database_image(1)), pages_of(b""), check)

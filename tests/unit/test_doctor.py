@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.doctor_facts import ALICE, GIB, HEALTHY, SHELF, STORE, VALUES
-from support.manifests import NOON, made
+from support.doctor_facts import ACCOUNT_DIR, ALICE, GIB, HEALTHY, STORE, VALUES
+from support.manifests import NOON, make_manifest
 
 from t3_backup import settings
 from t3_backup.doctor import checks
@@ -40,7 +40,7 @@ def of(name: str, **changes: Any) -> Finding:
 
 
 def with_shelf(**changes: Any) -> dict[str, Any]:
-    return {"store": replace(STORE, account_dirs=(replace(SHELF, **changes),))}
+    return {"store": replace(STORE, account_dirs=(replace(ACCOUNT_DIR, **changes),))}
 
 
 def with_store(**changes: Any) -> dict[str, Any]:
@@ -258,15 +258,15 @@ def test_data_without_a_manifest_is_a_warning_where_it_is_ours_and_a_note_where_
 
 
 def test_what_waits_for_accept_is_named_with_its_reasons_and_what_was_accepted_is_not() -> None:
-    bad = made(2, verdict="suspect", reasons=("half of its rows are gone",))
-    found = of("shelf alice", **with_shelf(snapshots=(bad, *SHELF.snapshots)))
+    bad = make_manifest(2, verdict="suspect", reasons=("half of its rows are gone",))
+    found = of("shelf alice", **with_shelf(snapshots=(bad, *ACCOUNT_DIR.snapshots)))
     assert found.status == "warn"
     assert f"{bad.name} (suspect: half of its rows are gone)" in found.text
     assert "t3-backup-state accept alice" in found.text
     accepted = replace(bad, accepted_at="2026-11-24T13:00:00Z")
     assert not [
         f
-        for f in examine(**with_shelf(snapshots=(accepted, *SHELF.snapshots)))
+        for f in examine(**with_shelf(snapshots=(accepted, *ACCOUNT_DIR.snapshots)))
         if f.name == "shelf alice"
     ]
 
@@ -285,19 +285,25 @@ def test_what_waits_for_accept_is_named_with_its_reasons_and_what_was_accepted_i
 def test_the_newest_verified_snapshot_may_be_two_days_old_and_not_of_the_future(
     age: timedelta, status: str
 ) -> None:
-    assert of("snapshots alice", **with_shelf(snapshots=(made(1, NOON - age),))).status == status
+    assert (
+        of("snapshots alice", **with_shelf(snapshots=(make_manifest(1, NOON - age),))).status
+        == status
+    )
 
 
 def test_a_newer_one_that_is_not_verified_does_not_make_it_younger() -> None:
-    old = made(1, NOON - timedelta(days=3))
-    bad = made(2, NOON, verdict="damaged", accepted_at="2026-11-24T13:00:00Z")
+    old = make_manifest(1, NOON - timedelta(days=3))
+    bad = make_manifest(2, NOON, verdict="damaged", accepted_at="2026-11-24T13:00:00Z")
     found = of("snapshots alice", **with_shelf(snapshots=(bad, old)))
     assert found.status == "fail"
     assert f"is 3d old ({old.name})" in found.text
 
 
 def test_one_that_was_taken_over_counts_by_its_time_whatever_its_number() -> None:
-    snapshots = (made(1, NOON - timedelta(days=9)), made(0, NOON - timedelta(days=1)))
+    snapshots = (
+        make_manifest(1, NOON - timedelta(days=9)),
+        make_manifest(0, NOON - timedelta(days=1)),
+    )
     assert of("snapshots alice", **with_shelf(snapshots=snapshots)).status == "ok"
 
 
@@ -306,7 +312,7 @@ def tried(ago: timedelta, outcome: str = "unchanged", **changes: Any) -> Attempt
 
 
 def test_a_run_that_found_the_database_unchanged_counts_as_long_as_it_is_fresh() -> None:
-    old = replace(SHELF, snapshots=(made(1, NOON - timedelta(days=5)),))
+    old = replace(ACCOUNT_DIR, snapshots=(make_manifest(1, NOON - timedelta(days=5)),))
     for ago, status in (
         (timedelta(hours=9), "ok"),
         (timedelta(days=3), "fail"),
@@ -358,7 +364,11 @@ def test_a_ledger_that_can_t_be_read_is_a_warning() -> None:
 
 @pytest.mark.parametrize(
     "account_dirs",
-    [(), (replace(SHELF, snapshots=()),), (replace(SHELF, snapshots=(made(verdict="suspect"),)),)],
+    [
+        (),
+        (replace(ACCOUNT_DIR, snapshots=()),),
+        (replace(ACCOUNT_DIR, snapshots=(make_manifest(verdict="suspect"),)),),
+    ],
 )
 def test_a_database_without_a_verified_snapshot_is_a_warning(
     account_dirs: tuple[AccountDirFacts, ...],
@@ -367,11 +377,11 @@ def test_a_database_without_a_verified_snapshot_is_a_warning(
 
 
 def test_snapshots_of_somebody_who_left_the_map_are_a_warning() -> None:
-    zoe = AccountDirFacts("zoe", Path("/s/zoe"), (made(),))
-    assert of("snapshots zoe", **with_store(account_dirs=(SHELF, zoe))).status == "warn"
+    zoe = AccountDirFacts("zoe", Path("/s/zoe"), (make_manifest(),))
+    assert of("snapshots zoe", **with_store(account_dirs=(ACCOUNT_DIR, zoe))).status == "warn"
     assert not [
         f
-        for f in examine(**with_store(account_dirs=(SHELF, replace(zoe, snapshots=()))))
+        for f in examine(**with_store(account_dirs=(ACCOUNT_DIR, replace(zoe, snapshots=()))))
         if f.name == "snapshots zoe"
     ]
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from support.descriptors import leaves_no_file_open
-from support.manifests import made
+from support.manifests import make_manifest
 
 from t3_backup.errors import Failure, UsageError
 from t3_backup.history import verify
@@ -45,7 +45,7 @@ def snapshot(account_dir: AccountDir, monkeypatch: pytest.MonkeyPatch) -> Manife
         os.write(staged_file.writer, DATA)
         staged_file.settle()
         content = hash_content(staged_file.reader)
-        sealed = replace(made(1), bytes=content.bytes, sha256=content.sha256)
+        sealed = replace(make_manifest(1), bytes=content.bytes, sha256=content.sha256)
         account_dir.publish_file(staged_file, sealed)
     return sealed
 

@@ -12,14 +12,14 @@ import pytest
 from support.account_folders import (
     ALL,
     PAGE,
-    changed,
+    change_pages,
     data_path,
-    forms,
-    image,
-    listed,
+    database_image,
+    list_snapshots,
     maintenance,
-    opened,
-    seal,
+    open_account_dir,
+    publish_image,
+    storage_forms,
 )
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -40,28 +40,33 @@ def reader(tmp_path: Path) -> list[str]:
 def test_the_reader_of_the_documentation_reads_every_form(
     reader: list[str], tmp_path: Path
 ) -> None:
-    other = image(1500, 7)
-    newest = changed(other, [3, 4, 5], 8) + image(3, 9)
+    other = database_image(1500, 7)
+    newest = change_pages(other, [3, 4, 5], 8) + database_image(3, 9)
     images = [
         other[: 90 * PAGE],
-        changed(other[: 90 * PAGE], [1], 2) + bytes(9 * PAGE),
+        change_pages(other[: 90 * PAGE], [1], 2) + bytes(9 * PAGE),
         other[: 50 * PAGE],
         other,
         newest,
         newest,
     ]
-    with opened(tmp_path) as account_dir:
+    with open_account_dir(tmp_path) as account_dir:
         for number, data in enumerate(images):
-            seal(account_dir, data, label=f"day-{number}")
+            publish_image(account_dir, data, label=f"day-{number}")
         assert maintenance(account_dir, ALL).tidy().warnings == []
-        assert forms(account_dir) == "pddddd"
-        for number, snapshot in enumerate(reversed(listed(account_dir))):
+        assert storage_forms(account_dir) == "pddddd"
+        for number, snapshot in enumerate(reversed(list_snapshots(account_dir))):
             target = tmp_path / str(number)
             subprocess.run([*reader, str(account_dir.path), snapshot.name, str(target)], check=True)
             assert target.read_bytes() == images[number]
-        delta = data_path(account_dir, listed(account_dir)[-2])
+        delta = data_path(account_dir, list_snapshots(account_dir)[-2])
         delta.chmod(0o600)
         delta.write_bytes(delta.read_bytes()[:-1] + b"\0")
-        line = [*reader, str(account_dir.path), listed(account_dir)[-1].name, str(tmp_path / "x")]
+        line = [
+            *reader,
+            str(account_dir.path),
+            list_snapshots(account_dir)[-1].name,
+            str(tmp_path / "x"),
+        ]
         again = subprocess.run(line, check=False, capture_output=True, text=True)
         assert (again.returncode, again.stderr) == (1, f"{delta.name} is damaged\n")

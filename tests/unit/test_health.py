@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.manifests import NOON, made
+from support.manifests import NOON, make_manifest
 
 from t3_backup.monitor import health
 from t3_backup.monitor import status as monitor_status
@@ -23,7 +23,7 @@ HOUR = timedelta(hours=1)
 DAY = timedelta(days=1)
 MIB = 1 << 20
 LIMITS = Thresholds()
-GOOD = made(1, NOON - 9 * HOUR)
+GOOD = make_manifest(1, NOON - 9 * HOUR)
 
 
 def tried(
@@ -50,18 +50,18 @@ def status(
     )
 
 
-SUSPECT = made(2, NOON - HOUR, verdict="suspect", reasons=("lost most of its rows",))
-DAMAGED = made(2, NOON - HOUR, verdict="damaged", reasons=("integrity_check: a|b",))
+SUSPECT = make_manifest(2, NOON - HOUR, verdict="suspect", reasons=("lost most of its rows",))
+DAMAGED = make_manifest(2, NOON - HOUR, verdict="damaged", reasons=("integrity_check: a|b",))
 ACCEPTED = replace(SUSPECT, accepted_at=format_time(NOON))
-OLD = made(1, NOON - 27 * HOUR)
-FRESH = made(2, NOON - HOUR)  # of a run that was done a second later
+OLD = make_manifest(1, NOON - 27 * HOUR)
+FRESH = make_manifest(2, NOON - HOUR)  # of a run that was done a second later
 BARE = tried("failed", HOUR, "statev2.sqlite is ...", uncovered=("statev2.sqlite",))
-FUTURE = made(2, NOON + 3 * DAY)
+FUTURE = make_manifest(2, NOON + 3 * DAY)
 
 # What there is, and the thresholds; the state, and what the line has of it.
 SITUATIONS = {
     "fresh": (alice(GOOD), {}, 0, "1 account, the oldest last good is 9h old"),
-    "one minute within the limit": (alice(made(1, NOON - 26 * HOUR + HOUR / 60)), {}, 0, "26h old"),
+    "one minute within the limit": (alice(make_manifest(1, NOON - 26 * HOUR + HOUR / 60)), {}, 0, "26h old"),
     "old": (alice(OLD), {}, 2, "alice: the last good one is 27h old (at most 26h)"),
     "old, and failing since": (
         alice(OLD, attempts=(tried(ago=27 * HOUR), tried("failed", 3 * HOUR, "busy"))),
@@ -97,7 +97,7 @@ SITUATIONS = {
     "of the future": (alice(FUTURE, GOOD), {}, 1, f"alice: {FUTURE.name} is dated in the future and does not count"),
     "of the future alone": (alice(FUTURE), {}, 2, "no good snapshot among 1; "),
     "of the future does not hide that the rest is old": (alice(FUTURE, OLD), {}, 2, "27h old (at most 26h); state-2026"),
-    "a clock that was set by seconds": (alice(made(1, NOON + timedelta(seconds=30))), {}, 0, "the oldest last good is 0m old"),
+    "a clock that was set by seconds": (alice(make_manifest(1, NOON + timedelta(seconds=30))), {}, 0, "the oldest last good is 0m old"),
     "unchanged since": (alice(OLD, attempts=(tried("unchanged", 2 * HOUR),)), {}, 0, "the oldest last good is 2h old"),
     "unchanged, but in the future": (alice(OLD, attempts=(tried("unchanged", -DAY),)), {}, 2, "27h old"),
     "unchanged, but what is not known": (alice(attempts=(tried("unchanged", HOUR),)), {}, 2, "never backed up"),
@@ -127,10 +127,10 @@ SITUATIONS = {
         1,
         "alice: not in the map: no new snapshots are taken",
     ),
-    "a labelled one that is verified": (alice(made(1, NOON - HOUR, "prerestore")), {}, 0, "60m old"),
+    "a labelled one that is verified": (alice(make_manifest(1, NOON - HOUR, "prerestore")), {}, 0, "60m old"),
     "a labelled one that is not": (alice(replace(ACCEPTED, label="prerestore"), OLD), {}, 2, "27h old"),
     "fewer than wanted": (alice(GOOD), {"min_snapshots": 2}, 1, "alice: 1 good snapshots, not 2"),
-    "as many as wanted": (alice(made(2, NOON - HOUR), GOOD), {"min_snapshots": 2}, 0, "60m old"),
+    "as many as wanted": (alice(make_manifest(2, NOON - HOUR), GOOD), {"min_snapshots": 2}, 0, "60m old"),
     "not in the map": (alice(OLD, in_map=False), {}, 1, "alice: not in the map: no new snapshots are taken"),
     "a shelf that can't be read": (alice(problem="/store/alice is open to others"), {}, 2, "alice: /store/alice is open to others"),
 }  # fmt: skip
@@ -212,8 +212,8 @@ def test_the_last_error_is_the_newest_failed_attempt_if_nothing_went_well_since(
 
 
 def test_the_trend_is_the_growth_of_a_day_over_the_good_ones() -> None:
-    grown = [made(10 - n, NOON - n * DAY, bytes=(100 - 2 * n) * MIB) for n in range(10)]
-    broken = made(
+    grown = [make_manifest(10 - n, NOON - n * DAY, bytes=(100 - 2 * n) * MIB) for n in range(10)]
+    broken = make_manifest(
         11, NOON, verdict="damaged", reasons=("bad",), bytes=1, accepted_at=format_time(NOON)
     )
     assert judge_health(alice(broken, *grown), NOON, Thresholds()).trend == pytest.approx(2 * MIB)
@@ -224,8 +224,11 @@ def test_the_trend_is_the_growth_of_a_day_over_the_good_ones() -> None:
 
 @pytest.mark.parametrize("spread", [timedelta(), timedelta(minutes=2), 23 * HOUR])
 def test_what_was_seen_for_less_than_a_day_tells_no_trend(spread: timedelta) -> None:
-    assert health.size_trend([made(2, NOON, bytes=9 * MIB), made(1, NOON - spread)]) is None
-    assert health.size_trend([made(1, NOON)]) is None
+    assert (
+        health.size_trend([make_manifest(2, NOON, bytes=9 * MIB), make_manifest(1, NOON - spread)])
+        is None
+    )
+    assert health.size_trend([make_manifest(1, NOON)]) is None
     assert trend_text(None) == "-"
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.manifests import NOON, made
+from support.manifests import NOON, make_manifest
 
 from t3_backup.monitor import chart, html
 from t3_backup.monitor.attempts import Attempt
@@ -25,7 +25,7 @@ HOSTILE = "\"'><script>alert(1)</script><img src=http://example.com/x onerror=al
 
 def nights(count: int, last: datetime = NOON) -> list:
     """One snapshot a night, newest first."""
-    return [made(count - number, last - DAY * number) for number in range(count)]
+    return [make_manifest(count - number, last - DAY * number) for number in range(count)]
 
 
 @pytest.mark.parametrize(
@@ -34,15 +34,26 @@ def nights(count: int, last: datetime = NOON) -> list:
         ([], "bad", "no snapshots"),
         (nights(3), "good", "verified 0s ago"),
         (nights(3, NOON - 3 * DAY), "late", "last verified 3d ago"),
-        ([made(2, verdict="suspect"), made(1, NOON - DAY)], "late", "suspect, waits for accept"),
-        ([made(2, verdict="damaged"), made(1, NOON - DAY)], "bad", "damaged, waits for accept"),
         (
-            [made(2, verdict="damaged", accepted_at="2026-11-24T12:00:00Z"), made(1, NOON - DAY)],
+            [make_manifest(2, verdict="suspect"), make_manifest(1, NOON - DAY)],
+            "late",
+            "suspect, waits for accept",
+        ),
+        (
+            [make_manifest(2, verdict="damaged"), make_manifest(1, NOON - DAY)],
+            "bad",
+            "damaged, waits for accept",
+        ),
+        (
+            [
+                make_manifest(2, verdict="damaged", accepted_at="2026-11-24T12:00:00Z"),
+                make_manifest(1, NOON - DAY),
+            ],
             "good",
             "verified 1d ago",
         ),
         (
-            [made(1, verdict="damaged", accepted_at="2026-11-24T12:00:00Z")],
+            [make_manifest(1, verdict="damaged", accepted_at="2026-11-24T12:00:00Z")],
             "bad",
             "none is verified",
         ),
@@ -76,7 +87,7 @@ def test_an_old_one_that_a_run_found_to_be_still_the_same_is_good_and_says_so() 
 
 
 def test_one_of_the_future_does_not_count_and_wants_a_look() -> None:
-    ahead = made(9, NOON + DAY)
+    ahead = make_manifest(9, NOON + DAY)
     for rest, found in (
         ([], ("bad", "the verified ones are dated in the future")),
         (nights(3), ("late", "verified 0s ago; one is dated in the future")),
@@ -99,7 +110,7 @@ def test_a_database_that_is_not_copied_is_bad_whatever_the_snapshots_are() -> No
 
 
 def test_what_waits_for_accept_is_named_with_its_reasons_and_the_remedy() -> None:
-    bad = made(2, verdict="suspect", reasons=("half is gone", "the level fell"))
+    bad = make_manifest(2, verdict="suspect", reasons=("half is gone", "the level fell"))
     [section] = html.build_page(
         [AccountHistory("alice", [bad], ["a stray"])], "/store", 1, NOON
     ).sections
@@ -137,7 +148,7 @@ class TestTheChart:
 
     def test_labelled_ones_of_long_ago_leave_the_nights_their_room(self) -> None:
         old = [
-            made(number, NOON - 100 * DAY * (4 - number), f"prebump-{number}")
+            make_manifest(number, NOON - 100 * DAY * (4 - number), f"prebump-{number}")
             for number in (1, 2, 3)
         ]
         drawn = chart.draw([*old, *nights(14)[::-1]], NOON)
@@ -147,15 +158,15 @@ class TestTheChart:
         assert drawn.line.startswith("M 17")
 
     def test_a_snapshot_of_the_future_stands_at_the_right_and_one_alone_somewhere(self) -> None:
-        [point] = chart.draw([made(1, NOON + 9 * DAY)], NOON).points
+        [point] = chart.draw([make_manifest(1, NOON + 9 * DAY)], NOON).points
         assert point.x == 98
-        [point] = chart.draw([made(1, NOON - timedelta(hours=6))], NOON).points
+        [point] = chart.draw([make_manifest(1, NOON - timedelta(hours=6))], NOON).points
         assert 2 < point.x < 98
 
     def test_heights_are_shares_of_the_greatest(self) -> None:
         small, large = (
-            made(1, NOON - DAY, bytes=500, copy_seconds=1.0, proof_seconds=1.0),
-            made(2, bytes=1000, copy_seconds=4.0, proof_seconds=0.0),
+            make_manifest(1, NOON - DAY, bytes=500, copy_seconds=1.0, proof_seconds=1.0),
+            make_manifest(2, bytes=1000, copy_seconds=4.0, proof_seconds=0.0),
         )
         first, second = chart.draw([small, large], NOON).points
         assert (first.y, second.y) == (44, 88)
@@ -163,10 +174,10 @@ class TestTheChart:
 
     def test_a_flag_has_its_label_where_there_is_room(self) -> None:
         labelled = [
-            made(number, NOON - DAY * days, f"label-{days}")
+            make_manifest(number, NOON - DAY * days, f"label-{days}")
             for number, days in enumerate((10, 9, 5, 0))
         ]
-        labelled.append(made(9, NOON - DAY * 10))
+        labelled.append(make_manifest(9, NOON - DAY * 10))
         drawn = chart.draw(labelled, NOON)
         assert [(point.flag, point.left) for point in drawn.points if point.label] == [
             ("", False),
@@ -174,7 +185,7 @@ class TestTheChart:
             ("label-5", False),
             ("label-0", True),
         ]
-        long = made(1, NOON - DAY, "l" * 64)
+        long = make_manifest(1, NOON - DAY, "l" * 64)
         assert chart.draw([long], NOON).points[0].flag == "l" * 21 + "…"
 
     @pytest.mark.parametrize(
@@ -203,7 +214,7 @@ class TestTheChart:
         self, history: list
     ) -> None:
         taken = [
-            made(
+            make_manifest(
                 number, NOON - before, label, bytes=count, copy_seconds=took, proof_seconds=took / 2
             )
             for number, (before, label, count, took) in enumerate(history)
@@ -246,7 +257,7 @@ def rendered(*accounts: AccountHistory) -> str:
 def test_no_text_of_others_is_obeyed_by_a_browser() -> None:
     label = 'x"onload="alert(1)'
     bad = replace(
-        made(1, verdict="damaged", reasons=(HOSTILE,)),
+        make_manifest(1, verdict="damaged", reasons=(HOSTILE,)),
         label=label,
         name=f"state-{HOSTILE}",
         user=HOSTILE,
@@ -255,7 +266,9 @@ def test_no_text_of_others_is_obeyed_by_a_browser() -> None:
     found = Parsed(rendered(AccountHistory(HOSTILE, [bad], [HOSTILE])))
     clean = Parsed(
         rendered(
-            AccountHistory("alice", [made(1, verdict="damaged", reasons=("x",), label="y")], ["z"])
+            AccountHistory(
+                "alice", [make_manifest(1, verdict="damaged", reasons=("x",), label="y")], ["z"]
+            )
         )
     )
     assert found.elements == clean.elements

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.manifests import CENSUS, NOON, made, sealed
+from support.manifests import CENSUS, NOON, make_manifest, manifest_text
 
 from t3_backup.store.census import Census
 from t3_backup.store.manifest import FORMAT, METHODS, VERDICTS, Manifest
@@ -27,7 +27,7 @@ LABELS = st.one_of(st.none(), st.from_regex(LABEL, fullmatch=True))
 TEXTS = st.text(max_size=20)
 WHOLE = st.integers(0, 1 << 62)
 MANIFESTS = st.builds(
-    made,
+    make_manifest,
     sequence=WHOLE,
     when=TIMES,
     label=LABELS,
@@ -82,14 +82,14 @@ def test_what_is_written_is_read_again(manifest: Manifest) -> None:
 
 @given(MANIFESTS, st.dictionaries(st.text(min_size=30), JSON, max_size=3))
 def test_keys_of_a_later_version_are_passed_over(manifest: Manifest, more: dict[str, Any]) -> None:
-    assert Manifest.from_text(sealed(more | opened(manifest))) == manifest
+    assert Manifest.from_text(manifest_text(more | opened(manifest))) == manifest
 
 
 @pytest.mark.parametrize("key", ["companion", "restored_since", "pinned_at", "stays_plain"])
 def test_a_manifest_of_before_a_key_came_is_still_one(key: str) -> None:
-    value = opened(made())
+    value = opened(make_manifest())
     del value[key]
-    assert Manifest.from_text(sealed(value)) == made()
+    assert Manifest.from_text(manifest_text(value)) == make_manifest()
 
 
 @given(MANIFESTS)
@@ -101,13 +101,13 @@ def test_a_manifest_of_format_1_which_has_no_checksum_is_still_one(manifest: Man
 
 def test_a_manifest_of_format_2_without_a_checksum_is_none() -> None:
     with pytest.raises(ValueError, match="checksum"):
-        Manifest.from_text(json.dumps(opened(made())))
+        Manifest.from_text(json.dumps(opened(make_manifest())))
 
 
 def test_a_bit_that_flips_anywhere_in_a_manifest_is_found() -> None:
     """A table, a verdict or a number that was changed by a disk is not believed; white space says
     nothing."""
-    data = made(verdict="suspect", reasons=("few rows",)).to_text().encode()
+    data = make_manifest(verdict="suspect", reasons=("few rows",)).to_text().encode()
     value = json.loads(data)
     for place in range(len(data)):
         for bit in range(8):
@@ -123,10 +123,10 @@ def test_a_bit_that_flips_anywhere_in_a_manifest_is_found() -> None:
     "key", [field.name for field in fields(Manifest) if field.default is MISSING]
 )
 def test_a_manifest_that_lacks_a_key_is_none(key: str) -> None:
-    value = opened(made())
+    value = opened(make_manifest())
     del value[key]
     with pytest.raises(ValueError, match=r"."):
-        Manifest.from_text(sealed(value))
+        Manifest.from_text(manifest_text(value))
 
 
 @pytest.mark.parametrize(
@@ -163,14 +163,14 @@ def test_a_manifest_that_lacks_a_key_is_none(key: str) -> None:
 )
 def test_a_value_that_cannot_be_is_refused(key: str, bad: Any) -> None:
     with pytest.raises(ValueError, match=r"."):
-        Manifest.from_text(sealed(opened(made()) | {key: bad}))
+        Manifest.from_text(manifest_text(opened(make_manifest()) | {key: bad}))
 
 
 @settings(max_examples=400)
 @given(st.sampled_from([field.name for field in fields(Manifest)]), JSON)
 def test_whatever_stands_in_a_field_is_read_or_is_a_value_error(key: str, value: Any) -> None:
     try:
-        manifest = Manifest.from_text(sealed(opened(made()) | {key: value}))
+        manifest = Manifest.from_text(manifest_text(opened(make_manifest()) | {key: value}))
     except ValueError:
         return
     assert manifest.when.tzinfo is not None
@@ -192,7 +192,7 @@ def test_a_text_nested_without_end_is_no_manifest() -> None:
 
 
 def test_a_manifest_cut_short_is_none() -> None:
-    text = made().to_text().rstrip()
+    text = make_manifest().to_text().rstrip()
     for cut in range(len(text)):
         with pytest.raises(ValueError, match=r"."):
             Manifest.from_text(text[:cut])
@@ -204,10 +204,10 @@ def test_a_census_with_a_flag_for_a_number_is_refused() -> None:
 
 
 def test_only_what_is_bad_and_unaccepted_holds() -> None:
-    assert not made().holds
+    assert not make_manifest().holds
     for verdict in ("suspect", "damaged"):
-        assert made(verdict=verdict).holds
-        assert not made(verdict=verdict, accepted_at=format_time(NOON)).holds
+        assert make_manifest(verdict=verdict).holds
+        assert not make_manifest(verdict=verdict, accepted_at=format_time(NOON)).holds
 
 
 def test_a_name_is_the_time_in_utc_and_the_label() -> None:

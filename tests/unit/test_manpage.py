@@ -135,7 +135,9 @@ def test_every_field_of_the_journal_is_on_the_page(shown: dict[str, str]) -> Non
     line = Message(
         6,
         "text",
-        StoredSnapshot(manifests.made(label="before"), Path("/store/alice/x.sqlite"), "plain"),
+        StoredSnapshot(
+            manifests.make_manifest(label="before"), Path("/store/alice/x.sqlite"), "plain"
+        ),
     )
     fields = journald.entry_fields(line, AccountResult("alice", "backed_up", "reason"), "run")
     assert {name for name in fields if name.startswith("T3_")} == set(

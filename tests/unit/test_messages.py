@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 from support.host import Host
-from support.manifests import NOON, made
+from support.manifests import NOON, make_manifest
 from support.paths import ROOT
 from support.users import needs_root
 
@@ -134,7 +134,7 @@ def test_markup_in_a_line_is_shown_as_it_is() -> None:
 
 
 def result(**snapshot: object) -> AccountResult:
-    stored = StoredSnapshot(made(**snapshot), Path("/store/alice/x.sqlite"), "plain")
+    stored = StoredSnapshot(make_manifest(**snapshot), Path("/store/alice/x.sqlite"), "plain")
     return AccountResult(
         "alice", "backed_up", snapshots=(stored,), pruned=("state-old",), warnings=("the clock",)
     )
@@ -179,13 +179,15 @@ def test_only_a_failed_or_a_bad_one_alarms() -> None:
 
 
 def test_a_check_says_whether_it_proved_and_evidence_is_no_failure() -> None:
-    assert messages.verify_message(VerifyResult(made(), ())).text.startswith(
+    assert messages.verify_message(VerifyResult(make_manifest(), ())).text.startswith(
         "verified alice state-20261124T120000Z ("
     )
-    assert messages.verify_message(VerifyResult(made(verdict="damaged"), ())).text.startswith(
-        "unchanged alice "
+    assert messages.verify_message(
+        VerifyResult(make_manifest(verdict="damaged"), ())
+    ).text.startswith("unchanged alice ")
+    priority, line, _ = messages.verify_message(
+        VerifyResult(make_manifest(), ("SHA-256 x, y was sealed",))
     )
-    priority, line, _ = messages.verify_message(VerifyResult(made(), ("SHA-256 x, y was sealed",)))
     assert priority == ERROR
     assert "does NOT verify: SHA-256 x, y was sealed" in line
 
@@ -199,9 +201,9 @@ def contents(
 
 def test_the_table_has_a_row_a_snapshot_and_columns_in_line() -> None:
     account_dir = [
-        made(3, NOON, "prebump-0.0.25", bytes=1 << 40, page_count=1 << 28),
-        made(2, NOON - timedelta(hours=5), verdict="suspect"),
-        made(
+        make_manifest(3, NOON, "prebump-0.0.25", bytes=1 << 40, page_count=1 << 28),
+        make_manifest(2, NOON - timedelta(hours=5), verdict="suspect"),
+        make_manifest(
             1,
             NOON - timedelta(days=40),
             verdict="damaged",
@@ -234,7 +236,7 @@ def test_the_table_has_a_row_a_snapshot_and_columns_in_line() -> None:
 
 def test_an_empty_shelf_has_a_heading_alone_and_a_future_snapshot_no_negative_age() -> None:
     assert messages.list_lines(contents([]), NOON) == [messages.list_lines(contents([]), NOON)[0]]
-    [*_, row] = messages.list_lines(contents([made(1, NOON + timedelta(days=9))]), NOON)
+    [*_, row] = messages.list_lines(contents([make_manifest(1, NOON + timedelta(days=9))]), NOON)
     assert " 0s " in row
 
 

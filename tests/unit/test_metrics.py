@@ -11,7 +11,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from support.manifests import NOON, made
+from support.manifests import NOON, make_manifest
 
 import t3_backup
 from t3_backup.monitor import metrics, status
@@ -23,8 +23,8 @@ from t3_backup.text import format_time
 parser = pytest.importorskip("prometheus_client.parser")
 
 HOUR = timedelta(hours=1)
-GOOD = made(1, NOON - 9 * HOUR, wal_growth_bytes=4096)
-SUSPECT = made(2, NOON - HOUR, verdict="suspect", reasons=("fewer rows",), bytes=8192)
+GOOD = make_manifest(1, NOON - 9 * HOUR, wal_growth_bytes=4096)
+SUSPECT = make_manifest(2, NOON - HOUR, verdict="suspect", reasons=("fewer rows",), bytes=8192)
 FAILED = Attempt(format_time(NOON), "run", "failed", None, "busy", 1.5, 0, 0)
 SKIPPED = replace(FAILED, outcome="skipped")
 

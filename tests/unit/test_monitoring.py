@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.manifests import NOON, made
+from support.manifests import NOON, make_manifest
 from support.paths import ROOT
 
 from t3_backup.autoupdate import journal, main, settings
@@ -63,7 +63,7 @@ def of_the_backup() -> bytes:
     overview = Overview(
         Path("/store"),
         1,
-        (AccountView("alice", in_map=True, snapshots=(made(),), attempts=(tried,)),),
+        (AccountView("alice", in_map=True, snapshots=(make_manifest(),), attempts=(tried,)),),
     )
     return metrics.render(status.status_of(overview, NOON, Thresholds()))
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 from support.host import Answer
-from support.manifests import made
+from support.manifests import make_manifest
 from support.paths import ROOT
 
 from t3_backup.store.manifest import Manifest
@@ -29,7 +29,7 @@ Call = Callable[..., Answer]
 def account_dir(tmp_path: Path) -> list[Manifest]:
     """Those of the last four days of alice, newest first, in a store of one's own."""
     now = utc_now().replace(microsecond=0)
-    snapshots = [made(4 - days, now - timedelta(days=days, hours=1)) for days in range(4)]
+    snapshots = [make_manifest(4 - days, now - timedelta(days=days, hours=1)) for days in range(4)]
     snapshots[2] = replace(
         snapshots[2], verdict="damaged", reasons=("broken",), accepted_at=snapshots[1].taken_at
     )

@@ -8,7 +8,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from support.manifests import CENSUS, NOON, made
+from support.manifests import CENSUS, NOON, make_manifest
 
 from t3_backup.output import restore_messages
 from t3_backup.restore.in_place import Restored
@@ -20,7 +20,9 @@ NAME = "state-20261124T120000Z"
 
 def plan(problem: str = "", rows: dict[str, int] | None = None, **changes: Any) -> list[str]:
     live = None if problem else replace(CENSUS, rows=rows if rows is not None else {"events": 1200})
-    return restore_messages.plan_lines(made(1, **changes), live, problem, NOON + timedelta(days=3))
+    return restore_messages.plan_lines(
+        make_manifest(1, **changes), live, problem, NOON + timedelta(days=3)
+    )
 
 
 def test_a_plan_says_which_snapshot_it_is_and_what_changes() -> None:
@@ -92,8 +94,8 @@ def test_what_each_table_gains_or_loses(
 
 def restored(**changes: Any) -> Restored:
     done = Restored(
-        made(1),
-        prerestore=made(2, NOON + timedelta(hours=1), label="prerestore"),
+        make_manifest(1),
+        prerestore=make_manifest(2, NOON + timedelta(hours=1), label="prerestore"),
         seconds={"proof": 0.125, "copy": 2},
     )
     for name, value in changes.items():
@@ -141,7 +143,9 @@ def test_where_nothing_was_kept_there_is_nothing_to_undo_and_where_it_lies_is_sa
 def test_it_is_undone_by_its_label_whatever_it_is_worth_and_with_the_options_it_was_done_with(
     verdict: str,
 ) -> None:
-    kept = made(2, NOON + timedelta(hours=1), label="prerestore", verdict=verdict, reasons=("why",))
+    kept = make_manifest(
+        2, NOON + timedelta(hours=1), label="prerestore", verdict=verdict, reasons=("why",)
+    )
     line = restore_messages.undo_command(
         restored(prerestore=kept), "--dest /srv/store --no-service"
     )

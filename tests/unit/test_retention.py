@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from support.manifests import NOON
-from support.snapshot_histories import kept, numbers, snapshot
+from support.snapshot_histories import kept_snapshots, make_snapshot, sequences
 
 from t3_backup.history.retention import Policy, decide_retention
 from t3_backup.settings import load
@@ -71,23 +71,23 @@ def test_days_weeks_months_and_years_are_those_of_utc(
 ) -> None:
     """Row 14."""
     account_dir = [
-        snapshot(number, datetime.fromisoformat(time).replace(tzinfo=UTC))
+        make_snapshot(number, datetime.fromisoformat(time).replace(tzinfo=UTC))
         for number, time in enumerate(times)
     ]
-    assert numbers(kept(account_dir, replace(JUST_ONE, **asked))) == staying
+    assert sequences(kept_snapshots(account_dir, replace(JUST_ONE, **asked))) == staying
 
 
 def test_a_time_in_another_zone_is_in_its_period_of_utc() -> None:
     """Row 14."""
     times = ["2026-12-31T23:30:00Z", "2027-01-01T00:30:00+01:00", "2027-01-01T00:30:00Z"]
     account_dir = [
-        replace(snapshot(number, NOON), taken_at=time) for number, time in enumerate(times)
+        replace(make_snapshot(number, NOON), taken_at=time) for number, time in enumerate(times)
     ]
-    assert numbers(kept(account_dir, replace(JUST_ONE, yearly=2))) == {1, 2}
+    assert sequences(kept_snapshots(account_dir, replace(JUST_ONE, yearly=2))) == {1, 2}
 
 
 DAILY_FOR_YEARS = [
-    snapshot(number, datetime(2024, 1, 1, 3, 30, tzinfo=UTC) + timedelta(days=number))
+    make_snapshot(number, datetime(2024, 1, 1, 3, 30, tzinfo=UTC) + timedelta(days=number))
     for number in range(1059)
 ]
 
@@ -95,7 +95,8 @@ DAILY_FOR_YEARS = [
 def test_years_of_nights_come_down_to_what_is_asked_for() -> None:
     """The 24th of November 2026, after a run on each night since 2024."""
     days = [
-        one.when.date().isoformat() for one in kept(DAILY_FOR_YEARS, Policy(14, 0, 8, 12, 5, 14))
+        one.when.date().isoformat()
+        for one in kept_snapshots(DAILY_FOR_YEARS, Policy(14, 0, 8, 12, 5, 14))
     ]
     assert days[:14] == [f"2026-11-{day}" for day in range(24, 10, -1)]
     weeks = ["2026-11-08", "2026-11-01", "2026-10-25", "2026-10-18", "2026-10-11"]
@@ -116,14 +117,14 @@ def test_years_of_nights_come_down_to_what_is_asked_for() -> None:
 def test_fifty_runs_in_an_hour_push_no_day_week_month_or_year_out() -> None:
     """Row 35, with the default KEEP."""
     policy = Policy(14, 14, 8, 12, 5, 14)
-    before = kept(DAILY_FOR_YEARS, policy)
+    before = kept_snapshots(DAILY_FOR_YEARS, policy)
     burst = [
-        snapshot(2000 + number, DAILY_FOR_YEARS[-1].when + timedelta(minutes=number + 1))
+        make_snapshot(2000 + number, DAILY_FOR_YEARS[-1].when + timedelta(minutes=number + 1))
         for number in range(50)
     ]
-    staying = kept([*DAILY_FOR_YEARS, *burst], policy)
+    staying = kept_snapshots([*DAILY_FOR_YEARS, *burst], policy)
     # Today's newest is another one now; all the others are there.
-    assert numbers(staying) == numbers(before[1:]) | numbers(burst[-14:])
+    assert sequences(staying) == sequences(before[1:]) | sequences(burst[-14:])
 
 
 def test_labelled_ones_are_counted_by_their_kind_and_apart_from_keep() -> None:
@@ -139,12 +140,12 @@ def test_labelled_ones_are_counted_by_their_kind_and_apart_from_keep() -> None:
         None,
     ]
     account_dir = [
-        snapshot(number, NOON + timedelta(days=number), label=label)
+        make_snapshot(number, NOON + timedelta(days=number), label=label)
         for number, label in enumerate(labels)
     ]
-    assert numbers(kept(account_dir, replace(JUST_ONE, labelled=2))) == {1, 3, 4, 5, 7}
-    assert numbers(kept(account_dir, JUST_ONE)) == {7}
-    assert numbers(kept(account_dir[:6], JUST_ONE)) == {5}, (
+    assert sequences(kept_snapshots(account_dir, replace(JUST_ONE, labelled=2))) == {1, 3, 4, 5, 7}
+    assert sequences(kept_snapshots(account_dir, JUST_ONE)) == {7}
+    assert sequences(kept_snapshots(account_dir[:6], JUST_ONE)) == {5}, (
         "labelled or not, the newest verified one stays"
     )
 
@@ -158,14 +159,14 @@ def reasons(account_dir: list, policy: Policy) -> dict[int, tuple[str, ...]]:
 
 def test_each_decision_names_its_rules() -> None:
     account_dir = [
-        snapshot(1, NOON - timedelta(days=40)),
-        snapshot(2, NOON - timedelta(days=39), "accepted damaged"),
-        snapshot(3, NOON - timedelta(days=38), "accepted suspect"),
-        snapshot(4, NOON - timedelta(days=37), label="prebump-1"),
-        snapshot(5, NOON - timedelta(days=36), label="prebump-2"),
-        snapshot(6, NOON - timedelta(hours=2), pinned=True),
-        snapshot(7, NOON - timedelta(hours=1)),
-        snapshot(8, NOON),
+        make_snapshot(1, NOON - timedelta(days=40)),
+        make_snapshot(2, NOON - timedelta(days=39), "accepted damaged"),
+        make_snapshot(3, NOON - timedelta(days=38), "accepted suspect"),
+        make_snapshot(4, NOON - timedelta(days=37), label="prebump-1"),
+        make_snapshot(5, NOON - timedelta(days=36), label="prebump-2"),
+        make_snapshot(6, NOON - timedelta(hours=2), pinned=True),
+        make_snapshot(7, NOON - timedelta(hours=1)),
+        make_snapshot(8, NOON),
     ]
     assert reasons(account_dir, Policy(1, 2, 1, 0, 1, 1)) == {
         8: (
@@ -188,14 +189,14 @@ def test_each_decision_names_its_rules() -> None:
 def test_what_holds_is_named_and_so_is_a_clock_that_leapt() -> None:
     """Row 15 and Row 34."""
     account_dir = [
-        snapshot(1, NOON),
-        snapshot(2, NOON + timedelta(minutes=1)),
-        snapshot(3, NOON, "suspect"),
+        make_snapshot(1, NOON),
+        make_snapshot(2, NOON + timedelta(minutes=1)),
+        make_snapshot(3, NOON, "suspect"),
     ]
     assert reasons(account_dir, JUST_ONE)[1] == (
         "held by state-20261124T120000Z, which is suspect",
     )
-    ahead = [*account_dir[:2], snapshot(3, NOON + timedelta(days=3650))]
+    ahead = [*account_dir[:2], make_snapshot(3, NOON + timedelta(days=3650))]
     assert reasons(ahead, JUST_ONE)[1] == (
         "the clock may have leapt: state-20361121T120000Z is more than a year after the one before it",
     )
@@ -203,21 +204,23 @@ def test_what_holds_is_named_and_so_is_a_clock_that_leapt() -> None:
 
 def test_a_pause_of_a_year_holds_pruning_for_as_many_runs_as_are_kept_and_no_longer() -> None:
     """Row 15: it can't be told from a clock that leapt."""
-    account_dir = [snapshot(number, NOON + timedelta(days=number)) for number in range(10)]
+    account_dir = [make_snapshot(number, NOON + timedelta(days=number)) for number in range(10)]
     back = NOON + timedelta(days=400)
     for number in range(3):
-        account_dir.append(snapshot(10 + number, back + timedelta(days=number)))
-        assert len(kept(account_dir, Policy(3, 0, 0, 0, 0, 0))) == len(account_dir)
-    account_dir.append(snapshot(13, back + timedelta(days=3)))
-    assert numbers(kept(account_dir, Policy(3, 0, 0, 0, 0, 0))) == {11, 12, 13}
+        account_dir.append(make_snapshot(10 + number, back + timedelta(days=number)))
+        assert len(kept_snapshots(account_dir, Policy(3, 0, 0, 0, 0, 0))) == len(account_dir)
+    account_dir.append(make_snapshot(13, back + timedelta(days=3)))
+    assert sequences(kept_snapshots(account_dir, Policy(3, 0, 0, 0, 0, 0))) == {11, 12, 13}
 
 
 def test_a_pin_under_a_clock_that_was_behind_keeps_nothing_else() -> None:
     """Row 15: nothing before it would ever go."""
-    account_dir = [snapshot(number, NOON + timedelta(days=number)) for number in range(5)]
-    account_dir.append(snapshot(5, NOON - timedelta(days=200), pinned=True))
-    account_dir += [snapshot(6 + number, NOON + timedelta(days=6 + number)) for number in range(3)]
-    assert numbers(kept(account_dir, Policy(2, 0, 0, 0, 0, 0))) == {5, 7, 8}
+    account_dir = [make_snapshot(number, NOON + timedelta(days=number)) for number in range(5)]
+    account_dir.append(make_snapshot(5, NOON - timedelta(days=200), pinned=True))
+    account_dir += [
+        make_snapshot(6 + number, NOON + timedelta(days=6 + number)) for number in range(3)
+    ]
+    assert sequences(kept_snapshots(account_dir, Policy(2, 0, 0, 0, 0, 0))) == {5, 7, 8}
 
 
 def test_the_policy_is_what_the_settings_say() -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.manifests import made
+from support.manifests import make_manifest
 
 from t3_backup.errors import Failure, UsageError
 from t3_backup.store.manifest import Manifest
@@ -23,7 +23,7 @@ TIMES = [
     datetime(2026, 11, 23, 23, 59, 59, tzinfo=UTC),
     datetime(2026, 11, 24, 9, 0, 0, tzinfo=UTC),
 ]
-SHELF = [made(number, when) for number, when in enumerate(TIMES, 1)]
+SHELF = [make_manifest(number, when) for number, when in enumerate(TIMES, 1)]
 
 
 def chosen(when: str, account_dir: list[Manifest] = SHELF) -> int:
@@ -32,7 +32,9 @@ def chosen(when: str, account_dir: list[Manifest] = SHELF) -> int:
 
 def test_latest_is_the_one_that_was_taken_last_whatever_the_clock_said() -> None:
     assert chosen("latest") == 5
-    assert chosen("latest", [made(1, NOW), made(2, NOW - timedelta(days=3650))]) == 2
+    assert (
+        chosen("latest", [make_manifest(1, NOW), make_manifest(2, NOW - timedelta(days=3650))]) == 2
+    )
     assert chosen("latest", list(reversed(SHELF))) == 5
 
 
@@ -40,7 +42,7 @@ def test_a_name_means_that_snapshot_with_or_without_its_ending() -> None:
     assert chosen("state-20261122T235959Z") == 2
     assert chosen("state-20261122T235959Z.sqlite") == 2
     assert chosen("state-20261122T235959Z.delta") == 2
-    labelled = made(9, TIMES[0], label="prebump-0.0.25")
+    labelled = make_manifest(9, TIMES[0], label="prebump-0.0.25")
     assert chosen("state-20261122T000000Z-prebump-0.0.25", [*SHELF, labelled]) == 9
 
 
@@ -157,13 +159,13 @@ def test_no_time_of_the_calendar_is_too_far_away(when: datetime) -> None:
 # Oldest first: of an older T3; before an upgrade; of the newer one; emptied; what a restore took
 # the place of; damaged; what a version that failed has made.
 KINDS = [
-    made(1, TIMES[0], t3_level=29),
-    made(2, TIMES[1], t3_level=30, label="prebump-0.0.25"),
-    made(3, TIMES[2], t3_level=31),
-    made(4, TIMES[3], t3_level=31, verdict="suspect", reasons=("32 rows",)),
-    made(5, TIMES[3] + timedelta(seconds=1), t3_level=31, label="prerestore"),
-    made(6, TIMES[4], t3_level=None, verdict="damaged", reasons=("page 3",)),
-    made(
+    make_manifest(1, TIMES[0], t3_level=29),
+    make_manifest(2, TIMES[1], t3_level=30, label="prebump-0.0.25"),
+    make_manifest(3, TIMES[2], t3_level=31),
+    make_manifest(4, TIMES[3], t3_level=31, verdict="suspect", reasons=("32 rows",)),
+    make_manifest(5, TIMES[3] + timedelta(seconds=1), t3_level=31, label="prerestore"),
+    make_manifest(6, TIMES[4], t3_level=None, verdict="damaged", reasons=("page 3",)),
+    make_manifest(
         7,
         TIMES[4] + timedelta(seconds=1),
         t3_level=31,
@@ -171,7 +173,7 @@ KINDS = [
         verdict="suspect",
         reasons=("32 rows",),
     ),
-    made(8, TIMES[4] + timedelta(seconds=2), t3_level=30, label="postbump-failed"),
+    make_manifest(8, TIMES[4] + timedelta(seconds=2), t3_level=30, label="postbump-failed"),
 ]
 
 
@@ -247,8 +249,8 @@ def test_one_that_is_named_must_be_what_else_is_asked_for(
 
 def test_a_snapshot_of_no_known_level_is_for_no_older_t3() -> None:
     with pytest.raises(Failure):
-        select_restorable([made(1, t3_level=None)], "latest", NOW, level=30)
-    assert select_restorable([made(1, t3_level=None)], "latest", NOW).sequence == 1
+        select_restorable([make_manifest(1, t3_level=None)], "latest", NOW, level=30)
+    assert select_restorable([make_manifest(1, t3_level=None)], "latest", NOW).sequence == 1
 
 
 def test_a_restore_of_nonsense_is_wrong_use_even_where_nothing_is() -> None:
@@ -269,7 +271,7 @@ def test_what_is_not_named_is_verified_of_that_label_and_no_higher_level(
     kinds: list[tuple[str, str | None, int | None]], label: str | None, level: int | None
 ) -> None:
     account_dir = [
-        made(
+        make_manifest(
             number, NOW + timedelta(hours=number), label=kind[1], verdict=kind[0], t3_level=kind[2]
         )
         for number, kind in enumerate(kinds)

@@ -15,9 +15,9 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from support.account_folders import clear, data_path, listed, strays_of
+from support.account_folders import clean_up, data_path, list_snapshots, strays_of
 from support.descriptors import leaves_no_file_open
-from support.manifests import NOON, made
+from support.manifests import NOON, make_manifest
 
 from t3_backup.errors import StoreError
 from t3_backup.store.account_dir import AccountDir
@@ -47,7 +47,7 @@ def publish(
     account_dir: AccountDir, sequence: int = 1, data: bytes = b"data", **changes: object
 ) -> Manifest:
     """A snapshot of a few bytes; the `sequence`th hour of the day."""
-    snapshot = made(sequence, NOON + timedelta(hours=sequence), **changes)
+    snapshot = make_manifest(sequence, NOON + timedelta(hours=sequence), **changes)
     with account_dir.stage_file() as staged_file:
         os.write(staged_file.writer, data)
         staged_file.settle()
@@ -77,11 +77,11 @@ sys.path[:0] = [{str(ROOT)!r}, {str(ROOT / "tests")!r}]
 from dataclasses import replace
 from pathlib import Path
 from datetime import timedelta
-from support.manifests import NOON, made
+from support.manifests import NOON, make_manifest
 from t3_backup.store.store import Store
 with Store.open(Path({str(tmp_path / "store")!r})) as store, store.account_dir("alice") as account_dir:
     [old] = account_dir.read_listing().snapshots
-    new = made(2, NOON + timedelta(hours=2))
+    new = make_manifest(2, NOON + timedelta(hours=2))
     os.write(1, b"begin")
 {"".join(f"    {line}{os.linesep}" for line in body.strip().splitlines())}
 """
@@ -161,7 +161,7 @@ def test_a_manifest_is_replaced_by_one_rename_of_a_synced_file(
 
 def test_what_is_published_is_read_back_newest_first(account_dir: AccountDir) -> None:
     first, second = publish(account_dir, 1, b"one"), publish(account_dir, 2, b"two")
-    assert listed(account_dir) == [second, first]
+    assert list_snapshots(account_dir) == [second, first]
     assert data_path(account_dir, first).read_bytes() == b"one"
     assert strays_of(account_dir) == []
     assert names(account_dir) == {
@@ -180,11 +180,11 @@ def test_what_is_published_is_for_its_owners_eyes_alone(account_dir: AccountDir)
 def test_order_is_by_sequence_whatever_the_clock_said(account_dir: AccountDir) -> None:
     """Row 15."""
     late = publish(account_dir, 1)
-    early = made(2, NOON - timedelta(days=3000))
+    early = make_manifest(2, NOON - timedelta(days=3000))
     with account_dir.stage_file() as staged_file:
         staged_file.settle()
         account_dir.publish_file(staged_file, early)
-    assert [snapshot.name for snapshot in listed(account_dir)] == [early.name, late.name]
+    assert [snapshot.name for snapshot in list_snapshots(account_dir)] == [early.name, late.name]
 
 
 def test_a_whole_snapshot_of_that_name_is_not_written_over(account_dir: AccountDir) -> None:
@@ -192,7 +192,7 @@ def test_a_whole_snapshot_of_that_name_is_not_written_over(account_dir: AccountD
     older = publish(account_dir, 1, b"older")
     with pytest.raises(FileExistsError):
         publish(account_dir, 1, b"newer")
-    assert listed(account_dir) == [older]
+    assert list_snapshots(account_dir) == [older]
     assert data_path(account_dir, older).read_bytes() == b"older"
     assert len(names(account_dir)) == 2
 
@@ -201,7 +201,7 @@ def test_data_of_that_name_is_not_written_over_and_gets_no_manifest(
     account_dir: AccountDir,
 ) -> None:
     """Row 27: the manifest that was named for nothing goes again."""
-    path = data_path(account_dir, made(1, NOON + timedelta(hours=1)))
+    path = data_path(account_dir, make_manifest(1, NOON + timedelta(hours=1)))
     path.write_bytes(b"older")
     with pytest.raises(FileExistsError):
         publish(account_dir, 1, b"newer")
@@ -213,7 +213,7 @@ def test_a_replaced_manifest_is_the_new_one_and_the_data_stays(account_dir: Acco
     old = publish(account_dir, 1, b"one", verdict="suspect", reasons=("few rows",))
     new = replace(old, accepted_at="2026-11-24T12:00:00Z", verdict="verified")
     account_dir.replace_manifest(new)
-    assert listed(account_dir) == [new]
+    assert list_snapshots(account_dir) == [new]
     assert data_path(account_dir, new).read_bytes() == b"one"
     assert len(names(account_dir)) == 2
 
@@ -230,14 +230,14 @@ def test_a_replacement_that_fails_leaves_the_old_manifest(
     monkeypatch.setattr(native, "sync_file", fail)
     with pytest.raises(OSError, match="Input/output"):
         account_dir.replace_manifest(replace(old, verdict="suspect"))
-    assert listed(account_dir) == [old]
+    assert list_snapshots(account_dir) == [old]
     assert len(names(account_dir)) == 2
 
 
 def test_removing_one_leaves_the_others(account_dir: AccountDir) -> None:
     first, second = publish(account_dir, 1), publish(account_dir, 2)
     account_dir.remove_snapshot(first)
-    assert listed(account_dir) == [second]
+    assert list_snapshots(account_dir) == [second]
     assert len(names(account_dir)) == 2
 
 
@@ -258,15 +258,15 @@ def test_strays_are_listed_and_never_removed(account_dir: AccountDir, broken: by
     files = dict(STRAYS)
     files["state-20261103T000000Z.sqlite"] = b"with a broken manifest"
     files["state-20261103T000000Z.json"] = (
-        made(1, NOON).to_text().encode() if broken is None else broken
+        make_manifest(1, NOON).to_text().encode() if broken is None else broken
     )
     for name, data in files.items():
         (account_dir.path / name).write_bytes(data)
-    assert listed(account_dir) == [good]
+    assert list_snapshots(account_dir) == [good]
     assert strays_of(account_dir) == sorted(name for name in files if name.endswith(".sqlite"))
-    clear(account_dir)
+    clean_up(account_dir)
     assert {name: (account_dir.path / name).read_bytes() for name in files} == files
-    assert listed(account_dir) == [good]
+    assert list_snapshots(account_dir) == [good]
 
 
 def test_a_manifest_that_is_a_symlink_is_not_followed(
@@ -277,7 +277,7 @@ def test_a_manifest_that_is_a_symlink_is_not_followed(
     manifest = account_dir.path / f"{snapshot.name}.json"
     manifest.rename(tmp_path / "elsewhere")
     manifest.symlink_to(tmp_path / "elsewhere")
-    assert listed(account_dir) == []
+    assert list_snapshots(account_dir) == []
     assert strays_of(account_dir) == [f"{snapshot.name}.sqlite"]
 
 
@@ -299,16 +299,19 @@ def test_clearing_takes_partial_files_and_manifests_without_data_and_nothing_els
         (account_dir.path / name).touch()
     now = datetime.now(UTC)
     for sequence, label in ((7, None), (8, "label")):
-        lonely = made(sequence, now, label)
+        lonely = make_manifest(sequence, now, label)
         (account_dir.path / f"{lonely.name}.json").write_text(lonely.to_text())
     # Not ours to remove: one that cannot be read, and one that was brought back to the store ahead
     # of its data.
-    kept |= {"state-20261104T000000Z.json", f"{made(9, now - timedelta(days=30)).name}.json"}
+    kept |= {
+        "state-20261104T000000Z.json",
+        f"{make_manifest(9, now - timedelta(days=30)).name}.json",
+    }
     (account_dir.path / "state-20261104T000000Z.json").touch()
-    (account_dir.path / f"{made(9, now - timedelta(days=30)).name}.json").write_text(
-        made(9, now - timedelta(days=30)).to_text()
+    (account_dir.path / f"{make_manifest(9, now - timedelta(days=30)).name}.json").write_text(
+        make_manifest(9, now - timedelta(days=30)).to_text()
     )
-    clear(account_dir)
+    clean_up(account_dir)
     assert names(account_dir) == kept | {f"{good.name}.json", f"{good.name}.sqlite"}
 
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from support.manifests import CENSUS, made
+from support.manifests import CENSUS, make_manifest
 
 from t3_backup.backup.verdict import Judgement, choose_yardstick, find_disagreements, judge_copy
 from t3_backup.store.census import Census
@@ -14,7 +14,7 @@ from t3_backup.store.manifest import Manifest
 from t3_backup.worker.operations.backup import Copied
 
 GOOD = Judgement("verified")
-BEFORE = made()  # 1000 rows, 100 pages, level 30
+BEFORE = make_manifest()  # 1000 rows, 100 pages, level 30
 
 
 def verdict(
@@ -82,7 +82,10 @@ def test_pages_of_another_size_are_compared_by_their_bytes() -> None:
 def test_a_vacuum_may_have_fewer_pages_than_an_online_copy_but_not_fewer_rows() -> None:
     assert verdict(method="vacuum", pages=10) == GOOD
     assert verdict(method="vacuum", rows=10).verdict == "suspect"
-    assert verdict(previous=made(method="vacuum"), method="vacuum", pages=10).verdict == "suspect"
+    assert (
+        verdict(previous=make_manifest(method="vacuum"), method="vacuum", pages=10).verdict
+        == "suspect"
+    )
 
 
 @pytest.mark.parametrize(
@@ -93,7 +96,9 @@ def test_a_migration_level_that_fell_is_suspect(level: int, expected: str) -> No
     assert verdict(level=level).verdict == expected
 
 
-@pytest.mark.parametrize("previous", [None, BEFORE, made(census=replace(CENSUS, t3_level=None))])
+@pytest.mark.parametrize(
+    "previous", [None, BEFORE, make_manifest(census=replace(CENSUS, t3_level=None))]
+)
 def test_what_is_no_t3_database_is_never_verified(previous: Manifest | None) -> None:
     """Row 24."""
     found = verdict(previous=previous, level=None)
@@ -175,18 +180,27 @@ def test_a_copy_without_a_pin_has_nothing_to_agree_with() -> None:
 
 def test_the_newest_good_one_is_the_yardstick() -> None:
     assert choose_yardstick([]) is None
-    assert choose_yardstick([made(2, verdict="damaged"), made(3, verdict="suspect")]) is None
-    assert choose_yardstick([made(3, verdict="suspect"), made(2), made(1)]) == made(2)
-    accepted = made(3, verdict="suspect", accepted_at="2026-11-24T12:00:00Z")
-    assert choose_yardstick([made(2), accepted]) == accepted
-    assert choose_yardstick([made(2), replace(accepted, method="vacuum")]) == made(2)
+    assert (
+        choose_yardstick([make_manifest(2, verdict="damaged"), make_manifest(3, verdict="suspect")])
+        is None
+    )
+    assert choose_yardstick(
+        [make_manifest(3, verdict="suspect"), make_manifest(2), make_manifest(1)]
+    ) == make_manifest(2)
+    accepted = make_manifest(3, verdict="suspect", accepted_at="2026-11-24T12:00:00Z")
+    assert choose_yardstick([make_manifest(2), accepted]) == accepted
+    assert choose_yardstick(
+        [make_manifest(2), replace(accepted, method="vacuum")]
+    ) == make_manifest(2)
 
 
 def test_what_was_put_back_is_the_yardstick_until_something_is_taken_of_it() -> None:
     """A restore to a lower level is no loss to be alarmed of, whatever was taken in between."""
-    back = made(1, restored_since=4)
-    assert choose_yardstick([made(3), made(2), back]) == back
-    assert choose_yardstick([made(4), made(3), back]) == made(4)
-    assert choose_yardstick([made(4, verdict="suspect"), made(3), back]) == back
-    assert choose_yardstick([made(3), replace(back, restored_since=3)]) == made(3)
-    assert choose_yardstick([made(6), back, made(5, restored_since=7)]) == made(5, restored_since=7)
+    back = make_manifest(1, restored_since=4)
+    assert choose_yardstick([make_manifest(3), make_manifest(2), back]) == back
+    assert choose_yardstick([make_manifest(4), make_manifest(3), back]) == make_manifest(4)
+    assert choose_yardstick([make_manifest(4, verdict="suspect"), make_manifest(3), back]) == back
+    assert choose_yardstick([make_manifest(3), replace(back, restored_since=3)]) == make_manifest(3)
+    assert choose_yardstick(
+        [make_manifest(6), back, make_manifest(5, restored_since=7)]
+    ) == make_manifest(5, restored_since=7)

@@ -14,10 +14,9 @@ from typing import Any
 
 import fake_t3
 
-from support.booted.machine import Machine
-from support.booted.machine import machine as boot
+from support.booted.machine import Machine, boot
 from support.booted.t3_servers import LIMITS, TIMERS
-from support.booted.users import STORE, add
+from support.booted.users import STORE, add_user
 
 USERS = ("alice", "bob")
 VERSIONS = "/var/lib/t3-autoupdate/versions"
@@ -86,13 +85,15 @@ with socket.socket() as tcp, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as
 
 
 @contextmanager
-def town(suite: str, debs: Sequence[Path], source: Path, *options: str) -> Iterator[Machine]:
+def gate_machine(
+    suite: str, debs: Sequence[Path], source: Path, *options: str
+) -> Iterator[Machine]:
     """Two users with real data, of which there are snapshots, and with secrets."""
     with boot(suite, *options, packages=debs) as machine:
         # a command that begins ends what another has left in the gate
         machine.run("systemctl", "disable", "--now", *TIMERS)
         for user in USERS:
-            add(machine, user, source)
+            add_user(machine, user, source)
             # Open to all, so that it is the sandbox that keeps them closed, and nothing else.
             for path in (
                 ".t3/userdata/secrets/cookie-signing.bin",
@@ -110,7 +111,7 @@ def town(suite: str, debs: Sequence[Path], source: Path, *options: str) -> Itera
 
 
 @contextmanager
-def listening(machine: Machine) -> Iterator[None]:
+def open_sockets(machine: Machine) -> Iterator[None]:
     """With sockets of every kind that all may connect to."""
     with machine.start("python3", "-c", _LISTENER) as process:
         assert process.stdin is not None
@@ -121,7 +122,7 @@ def listening(machine: Machine) -> Iterator[None]:
         assert process.wait(10) == 0
 
 
-def put(machine: Machine, version: str, variant: str = "good") -> str:
+def install_version(machine: Machine, version: str, variant: str = "good") -> str:
     """Install it as npm does; its prefix."""
     prefix = f"{VERSIONS}/{version}-{variant}"
     data = io.BytesIO()
@@ -138,7 +139,7 @@ def put(machine: Machine, version: str, variant: str = "good") -> str:
     return prefix
 
 
-def attempts(
+def run_trials(
     machine: Machine, wanted: Sequence[tuple[str, str]], env: dict[str, str] | None = None
 ) -> list[dict[str, Any] | None]:
     """Try each prefix on its subject, one after another; None where there is no snapshot."""
@@ -147,7 +148,7 @@ def attempts(
     return [json.loads(line) for line in answer.lines[1:]]
 
 
-def examine(machine: Machine, prefix: str, *users: str) -> list[dict[str, Any]]:
+def run_gate(machine: Machine, prefix: str, *users: str) -> list[dict[str, Any]]:
     """The whole gate."""
     found: list[dict[str, Any]] = json.loads(
         machine.run("python3", "-c", _EXAMINE, prefix, *users).out
@@ -156,7 +157,7 @@ def examine(machine: Machine, prefix: str, *users: str) -> list[dict[str, Any]]:
 
 
 @contextmanager
-def under_way(
+def hanging_trial(
     machine: Machine, prefix: str, subject: str, name: str, env: dict[str, str] | None = None
 ) -> Iterator[Callable[[], None]]:
     """While a trial of a server that hangs is under way; call what it gives to kill whoever started
@@ -180,17 +181,17 @@ def under_way(
             yield kill
         finally:
             kill()
-            sweep(machine)
+            remove_leftovers(machine)
 
 
-def sweep(machine: Machine) -> None:
+def remove_leftovers(machine: Machine) -> None:
     """As every command does first."""
     machine.run(
         "python3", "-c", "from t3_backup.autoupdate.gate import sandbox; sandbox.remove_leftovers()"
     )
 
 
-def left(machine: Machine) -> list[str]:
+def find_leftovers(machine: Machine) -> list[str]:
     """Units and folders of the gate's that are there."""
     units = machine.run(
         "systemctl", "list-units", "--all", "--plain", "--no-legend", "--full", "t3-gate-*"

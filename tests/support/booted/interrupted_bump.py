@@ -19,8 +19,8 @@ from typing import Any
 
 from support.booted import t3_servers
 from support.booted.machine import Machine, Result
-from support.booted.t3_servers import FREEZE, LIVE, PORTS, ROOT, autoupdate, browser
-from support.booted.users import STORE, unit_of
+from support.booted.t3_servers import AUTOUPDATE_ROOT, FREEZE, LIVE, PORTS, autoupdate, browser
+from support.booted.users import STORE, server_unit
 
 USERS = ("alice", "bob")
 OLD, NEW = "0.0.24", "0.0.25"
@@ -82,7 +82,7 @@ print(json.dumps(found))
 
 
 @dataclass
-class Rounds:
+class InterruptedBump:
     """A machine that is brought back to the beginning, and what was there then."""
 
     machine: Machine
@@ -90,19 +90,19 @@ class Rounds:
     rows: dict[str, set[str]] = field(default_factory=dict)
     seconds: float = 0  # that a bump took up to where the accounts would be moved
 
-    def settle(self, source: Path) -> None:
+    def set_up(self, source: Path) -> None:
         """Two people work with a T3 of 0.0.24 that nobody has taken over yet."""
         machine = self.machine
         machine.run("apt", "install", "--yes", "--no-install-recommends", "strace")
         machine.run("systemctl", "disable", "--now", *_TIMERS)
-        t3_servers.settle(machine, source, USERS)
+        t3_servers.set_up_servers(machine, source, USERS)
         machine.write("/etc/default/t3-autoupdate", _SETTINGS)
         machine.write("/opt/look.py", _LOOK)
         for user in USERS:
             self.cookies[user] = browser(machine, user, "login")
-            t3_servers.write_something(machine, user, self.cookies[user])
+            t3_servers.write_message(machine, user, self.cookies[user])
 
-    def begin(self) -> None:
+    def prepare(self) -> None:
         """Run a bump up to where the accounts would be moved; keep what is there then.
 
         The version is a good one, but where it is `broken`: then everybody can write, and nobody is
@@ -111,7 +111,7 @@ class Rounds:
         machine = self.machine
         for user in USERS:
             assert browser(machine, user, "/fake/agent", self.cookies[user], "{}") == 200
-        t3_servers.offer(machine, NEW, "not-authenticated", live_only=True)
+        t3_servers.offer_version(machine, NEW, "not-authenticated", live_only=True)
         began = time.monotonic()
         answer = autoupdate(machine, "--to", NEW)
         self.seconds = time.monotonic() - began
@@ -119,35 +119,35 @@ class Rounds:
         assert answer.out.count("stays on 0.0.24 for now: sleep (pid") == len(USERS), answer
         for user in USERS:
             assert browser(machine, user, "/fake/no-agent", self.cookies[user], "{}") == 200
-            self.rows[user] = set(self.look(user)["rows"])
+            self.rows[user] = set(self.inspect(user)["rows"])
         self._with_all_stopped(_SAVE)
 
-    def again(self, *, broken: bool = False) -> None:
+    def reset(self, *, broken: bool = False) -> None:
         """Back to the beginning."""
         self._with_all_stopped(_PUT_BACK)
         if broken:
             self.machine.write(LIVE, "")
 
     def _with_all_stopped(self, script: str) -> None:
-        places = " ".join((ROOT, STORE, *(f"/home/{user}/.t3" for user in USERS)))
+        places = " ".join((AUTOUPDATE_ROOT, STORE, *(f"/home/{user}/.t3" for user in USERS)))
         words = {
             "places": places,
-            "units": " ".join(map(unit_of, USERS)),
+            "units": " ".join(map(server_unit, USERS)),
             "ports": " ".join(str(PORTS[user]) for user in USERS),
         }
         self.machine.sh((_STOPPED + script + _STARTED).format(**words))
 
-    def look(self, user: str, *, write: bool = False) -> dict[str, Any]:
+    def inspect(self, user: str, *, write: bool = False) -> dict[str, Any]:
         """What a person finds of his account; `write`: and whether he could write something, by
         whatever ran."""
         words = [user, str(PORTS[user]), self.cookies[user], *(["write"] if write else [])]
         return self.machine.run("python3", "/opt/look.py", *words, user=user).document
 
-    def work(self) -> dict[str, dict[str, Any]]:
+    def write(self) -> dict[str, dict[str, Any]]:
         """Everybody goes on to work, as far as he can, since nobody knows of an interruption."""
-        return {user: self.look(user, write=True) for user in USERS}
+        return {user: self.inspect(user, write=True) for user in USERS}
 
-    def end(self, how: Sequence[str] = ("t3-autoupdate", "resume")) -> Result:
+    def finish(self, how: Sequence[str] = ("t3-autoupdate", "resume")) -> Result:
         """Have what was interrupted ended, as root does."""
         return self.machine.run(*how, check=False, timeout=300)
 
@@ -156,7 +156,7 @@ class Rounds:
         who is on which version."""
         versions = {}
         for user in USERS:
-            found, before = self.look(user), work[user]
+            found, before = self.inspect(user), work[user]
             version = versions[user] = found["program"]
             assert found["running"] == version, (user, found["running"], version, ended)
             assert (found["level"], found["scopes"]) == _LEVELS[version], (
@@ -192,7 +192,7 @@ class Rounds:
 
 
 @contextmanager
-def under_way(
+def killable_command(
     machine: Machine, *argv: str
 ) -> Iterator[tuple[subprocess.Popen[str], Callable[[bool], None]]]:
     """A command that runs, and what kills it: itself alone, or with all that it has started."""

@@ -204,7 +204,7 @@ class Machine:
 
 
 @contextmanager
-def machine(
+def boot(
     suite: str, *options: str, prepared: bool = False, packages: Sequence[Path] = ()
 ) -> Iterator[Machine]:
     """Boot a fresh machine of `suite`; `prepared` has all that the package needs, so that it alone is left to install;

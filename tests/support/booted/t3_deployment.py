@@ -10,14 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from support.booted import t3_servers
-from support.booted.machine import Machine
-from support.booted.machine import machine as boot
-from support.booted.t3_servers import USERS, browser, content, write_something
-from support.booted.users import unit_of
+from support.booted.machine import Machine, boot
+from support.booted.t3_servers import USERS, browser, read_content, write_message
+from support.booted.users import server_unit
 
 
 @dataclass
-class Town:
+class Deployment:
     """A machine with users, their cookies, and what they had."""
 
     machine: Machine
@@ -28,37 +27,37 @@ class Town:
         for user in USERS:
             self.cookies[user] = browser(self.machine, user, "login")
             assert browser(self.machine, user, "session", self.cookies[user]) is True
-            write_something(self.machine, user, self.cookies[user])
+            write_message(self.machine, user, self.cookies[user])
 
     def content(self) -> dict[str, dict[str, Any]]:
         """What counts in the live databases."""
-        return {user: content(self.machine, user) for user in USERS}
+        return {user: read_content(self.machine, user) for user in USERS}
 
     def main_pids(self) -> dict[str, str]:
         """The servers' processes."""
-        return {user: self.machine.show(unit_of(user), "MainPID")["MainPID"] for user in USERS}
+        return {user: self.machine.show(server_unit(user), "MainPID")["MainPID"] for user in USERS}
 
     def forget(self, version: str) -> None:
         """A version is no longer on the disk: the next bump to it fetches it anew."""
         self.machine.run(
             "rm",
             "-rf",
-            f"{t3_servers.ROOT}/versions/{version}",
-            f"{t3_servers.ROOT}/versions/{version}.json",
+            f"{t3_servers.AUTOUPDATE_ROOT}/versions/{version}",
+            f"{t3_servers.AUTOUPDATE_ROOT}/versions/{version}.json",
         )
 
 
 @contextmanager
-def town(suite: str, deb: Path, autoupdate_deb: Path, database: Path) -> Iterator[Town]:
+def deploy(suite: str, deb: Path, autoupdate_deb: Path, database: Path) -> Iterator[Deployment]:
     """One whose users are logged in to servers of 0.0.24."""
     with boot(suite, packages=[deb, autoupdate_deb]) as machine:
-        t3_servers.settle(machine, database)
-        found = Town(machine)
+        t3_servers.set_up_servers(machine, database)
+        found = Deployment(machine)
         found.login()
         yield found
 
 
-def listed(machine: Machine, user: str) -> list[dict[str, Any]]:
+def list_account_snapshots(machine: Machine, user: str) -> list[dict[str, Any]]:
     """The snapshots of an account, the newest first."""
     return machine.run("t3-backup-state", "list", user, "--json").document["accounts"][0][
         "snapshots"

@@ -14,12 +14,12 @@ from typing import Any
 import fake_t3
 
 from support.booted.machine import Machine, Result
-from support.booted.users import add, database, unit_of
+from support.booted.users import add_user, database_path, server_unit
 from support.sampling import is_soak
 
 USERS = ("alice", "bob", "carol")
 PORTS = {user: 3773 + number for number, user in enumerate(USERS)}
-ROOT = "/var/lib/t3-autoupdate"
+AUTOUPDATE_ROOT = "/var/lib/t3-autoupdate"
 FREEZE = "/etc/t3-autoupdate.freeze"
 LIVE = "/run/t3-fake-live"  # what is broken on real servers alone is broken while this is there
 PACKAGE = "/usr/local/lib/node_modules/t3"
@@ -79,7 +79,7 @@ print(json.dumps(longest))
 """
 
 
-def offer(
+def offer_version(
     machine: Machine, version: str, variant: str = "good", *, live_only: bool = False
 ) -> None:
     """Have npm know of a version: it lies where T3_NPM_SPEC looks."""
@@ -91,7 +91,7 @@ def offer(
 
 def npm_install_globally(machine: Machine, version: str) -> None:
     """As `npm i -g t3@VERSION` leaves it."""
-    offer(machine, version)
+    offer_version(machine, version)
     script = """
     rm -rf "$2"; mkdir -p "$2"
     tar -xzf "/srv/t3-$1.tgz" -C "$2" --strip-components=1 --no-same-owner
@@ -102,7 +102,7 @@ def npm_install_globally(machine: Machine, version: str) -> None:
     machine.sh(script, version, PACKAGE)
 
 
-def settle(machine: Machine, source: Path, users: Sequence[str] = USERS) -> None:
+def set_up_servers(machine: Machine, source: Path, users: Sequence[str] = USERS) -> None:
     """Users with real data, whose servers of 0.0.24 run; what the timers start, tests start."""
     machine.run("systemctl", "disable", "--now", *TIMERS)
     npm_install_globally(machine, "0.0.24")
@@ -118,14 +118,14 @@ def settle(machine: Machine, source: Path, users: Sequence[str] = USERS) -> None
     )
     machine.run("systemctl", "daemon-reload")
     for user in users:
-        add(machine, user, source)
+        add_user(machine, user, source)
         machine.write(f"/etc/t3-serve/{user}.env", f"T3_PORT={PORTS[user]}\n")
-        machine.run("systemctl", "enable", "--now", unit_of(user))
+        machine.run("systemctl", "enable", "--now", server_unit(user))
     for user in users:
-        machine.until(lambda user=user: answers(machine, user), f"server of {user}")
+        machine.until(lambda user=user: is_listening(machine, user), f"server of {user}")
 
 
-def answers(machine: Machine, user: str) -> bool:
+def is_listening(machine: Machine, user: str) -> bool:
     """Whether a server listens."""
     script = 'exec 3<>"/dev/tcp/127.0.0.1/$1"'
     return machine.run("bash", "-c", script, "bash", str(PORTS[user]), check=False).code == 0
@@ -137,7 +137,7 @@ def browser(machine: Machine, user: str, *words: str) -> Any:
     return machine.run("python3", "/opt/browser.py", user, str(PORTS[user]), *words).document
 
 
-def write_something(machine: Machine, user: str, cookie: str) -> None:
+def write_message(machine: Machine, user: str, cookie: str) -> None:
     """A message of his, by his browser."""
     assert browser(machine, user, "/fake/event", cookie, "{}") == 200
 
@@ -152,7 +152,7 @@ def autoupdate_in_a_hurry(machine: Machine, *words: str) -> Result:
     return machine.run("python3", "-c", _IMPATIENT, *words, check=False, timeout=600)
 
 
-def status(machine: Machine) -> dict[str, Any]:
+def autoupdate_status(machine: Machine) -> dict[str, Any]:
     """What `status --json` says."""
     return autoupdate(machine, "status", "--json").document
 
@@ -162,7 +162,7 @@ def versions(machine: Machine) -> dict[str, str]:
     runs."""
     found = {}
     for user in USERS:
-        link = machine.run("readlink", f"{ROOT}/{user}/current", check=False).out.strip()
+        link = machine.run("readlink", f"{AUTOUPDATE_ROOT}/{user}/current", check=False).out.strip()
         found[user] = link.rpartition("/")[2]
     return found
 
@@ -174,13 +174,18 @@ def running_version(machine: Machine, user: str) -> str:
     done = machine.run("python3", "-c", script, url, check=False)
     if done.code != 0:
         told = machine.run(
-            "journalctl", "--no-pager", "--output=short-precise", "--lines=40", "-u", unit_of(user)
+            "journalctl",
+            "--no-pager",
+            "--output=short-precise",
+            "--lines=40",
+            "-u",
+            server_unit(user),
         ).out
         raise AssertionError(f"the server of {user} does not answer: {done.err[-200:]}\n{told}")
     return done.out.strip()
 
 
-def content(machine: Machine, user: str) -> dict[str, Any]:
+def read_content(machine: Machine, user: str) -> dict[str, Any]:
     """What counts in a user's live database: its level, and every row of his history and logins."""
     script = """
 import hashlib, json, sqlite3, sys
@@ -191,7 +196,7 @@ level = c.execute("SELECT max(migration_id) FROM effect_sql_migrations").fetchon
 columns = [row[1] for row in c.execute("PRAGMA table_info(auth_sessions)")]
 print(json.dumps({"level": level, "scopes": "scopes" in columns, **rows}))
 """
-    return machine.run("python3", "-c", script, database(user), user=user).document
+    return machine.run("python3", "-c", script, database_path(user), user=user).document
 
 
 HISTORY = (
@@ -202,7 +207,7 @@ HISTORY = (
 )
 
 
-def history(found: dict[str, Any]) -> dict[str, Any]:
+def history_of(found: dict[str, Any]) -> dict[str, Any]:
     """Of what `content` gave, what a migration leaves as it is."""
     return {table: found[table] for table in HISTORY}
 
@@ -211,7 +216,7 @@ def assert_not_mixed(machine: Machine, users: Sequence[str] = USERS) -> None:
     """Each account is on the old program with the old schema or on the new one with the new."""
     programs = versions(machine)
     for user in users:
-        found = content(machine, user)
+        found = read_content(machine, user)
         assert (programs[user], found["level"], found["scopes"]) in (
             ("0.0.24", 30, False),
             ("0.0.25", 31, True),
@@ -220,7 +225,7 @@ def assert_not_mixed(machine: Machine, users: Sequence[str] = USERS) -> None:
 
 
 @contextmanager
-def watched(machine: Machine) -> Iterator[dict[str, float]]:
+def measure_outages(machine: Machine) -> Iterator[dict[str, float]]:
     """At the end of the block it holds each user's longest time without an answer, in seconds."""
     found: dict[str, float] = {}
     words = [f"{user}={port}" for user, port in PORTS.items()]
@@ -231,12 +236,12 @@ def watched(machine: Machine) -> Iterator[dict[str, float]]:
         try:
             yield found
         finally:
-            with subprocess_pipe_closed(process):
+            with closed_stdin(process):
                 found |= json.loads(process.stdout.read())
 
 
 @contextmanager
-def subprocess_pipe_closed(process: subprocess.Popen[str]) -> Iterator[None]:
+def closed_stdin(process: subprocess.Popen[str]) -> Iterator[None]:
     """Close its input, which ends it."""
     assert process.stdin is not None
     process.stdin.close()

@@ -69,27 +69,27 @@ while True:
 """
 
 
-def database(user: str) -> str:
+def database_path(user: str) -> str:
     """Where T3 has a user's."""
     return f"/home/{user}/.t3/userdata/state.sqlite"
 
 
-def add(machine: Machine, user: str, source: Path | None = None, mode: int = 0o700) -> None:
+def add_user(machine: Machine, user: str, source: Path | None = None, mode: int = 0o700) -> None:
     """A user with a home of `mode`, a line in the map, and a copy of the database `source` as his
     own."""
     machine.add_user(user, mode)
     machine.sh('echo "$1@example=$1" >>"$2"', user, MAP)
     machine.run("mkdir", "-p", f"/home/{user}/.t3/userdata", user=user)
     if source is not None:
-        machine.copy_in(source, database(user), 0o644, f"{user}:{user}")
+        machine.copy_in(source, database_path(user), 0o644, f"{user}:{user}")
 
 
-def unit_of(user: str) -> str:
+def server_unit(user: str) -> str:
     """The unit of a user's server."""
     return f"t3-serve@{user}.service"
 
 
-def give_units(machine: Machine) -> None:
+def install_server_units(machine: Machine) -> None:
     """Let each user's server be a unit; how many seconds it takes to stop is in /run/linger."""
     machine.write("/opt/server.py", Path(program.__file__).read_bytes())
     machine.write("/opt/serve.py", _SERVE)
@@ -98,25 +98,25 @@ def give_units(machine: Machine) -> None:
     machine.run("systemctl", "daemon-reload")
 
 
-def events(machine: Machine, user: str) -> int:
+def count_events(machine: Machine, user: str) -> int:
     """How many events are in the live database of a user."""
     script = 'import sqlite3, sys; print(sqlite3.connect(sys.argv[1]).execute("SELECT count(*) FROM orchestration_events").fetchone()[0])'
-    return int(machine.run("python3", "-c", script, database(user), user=user).out)
+    return int(machine.run("python3", "-c", script, database_path(user), user=user).out)
 
 
-def listed(machine: Machine) -> dict[str, list[dict[str, Any]]]:
+def list_snapshots(machine: Machine) -> dict[str, list[dict[str, Any]]]:
     """The snapshots of each account, newest first."""
     accounts = machine.run("t3-backup-state", "list", "--json").document["accounts"]
     return {account["user"]: account["snapshots"] for account in accounts}
 
 
-def idle(machine: Machine, unit: str = SERVICE) -> bool:
+def is_idle(machine: Machine, unit: str = SERVICE) -> bool:
     """Whether the service is not at work, nor about to be tried again."""
     return machine.show(unit, "ActiveState")["ActiveState"] in ("inactive", "failed")
 
 
 @contextmanager
-def held(machine: Machine, user: str, unit: str = SERVICE) -> Iterator[int]:
+def paused_worker(machine: Machine, user: str, unit: str = SERVICE) -> Iterator[int]:
     """Start a service and stop (SIGSTOP) the worker that copies `user`'s database, or proves a snapshot of it; the service's pid.
 
     At the end it goes on.
@@ -178,11 +178,11 @@ class Server:
 
 
 @contextmanager
-def server(machine: Machine, user: str, interval_s: float = 0.01) -> Iterator[Server]:
+def running_server(machine: Machine, user: str, interval_s: float = 0.01) -> Iterator[Server]:
     """Start a server on the user's database, as that user; it is stopped at the end, if it still
     runs."""
     text = Path(program.__file__).read_text(encoding="utf-8")
-    line = ["python3", "-I", "-c", text, database(user), f"--interval={interval_s}"]
+    line = ["python3", "-I", "-c", text, database_path(user), f"--interval={interval_s}"]
     with machine.start(*line, user=user) as process:
         try:
             running = Server(machine, process)
@@ -193,18 +193,18 @@ def server(machine: Machine, user: str, interval_s: float = 0.01) -> Iterator[Se
             process.kill()
 
 
-def work(machine: Machine, user: str) -> None:
+def commit_row(machine: Machine, user: str) -> None:
     """Commit something, as the user: the next snapshot is another one then."""
     table, row = (
         "CREATE TABLE IF NOT EXISTS work (x)",
         "INSERT INTO work VALUES (hex(randomblob(50)))",
     )
     script = f"import sqlite3, sys; c = sqlite3.connect(sys.argv[1], 9); c.execute({table!r}); c.execute({row!r}); c.commit()"
-    machine.run("runuser", "-u", user, "--", "python3", "-c", script, database(user))
+    machine.run("runuser", "-u", user, "--", "python3", "-c", script, database_path(user))
 
 
-UNIT = unit_of("alice")
+ALICE_UNIT = server_unit("alice")
 
 
-def state(machine: Machine) -> dict[str, str]:
-    return machine.show(UNIT, "ActiveState", "LoadState", "MainPID", "NRestarts")
+def server_state(machine: Machine) -> dict[str, str]:
+    return machine.show(ALICE_UNIT, "ActiveState", "LoadState", "MainPID", "NRestarts")
