@@ -40,7 +40,7 @@ sys.exit(main.main())
 
 
 @dataclass
-class Place:
+class Autoupdate:
     """Both versions are there."""
 
     host: Host
@@ -84,8 +84,8 @@ def ann(make_user: Callable[..., User], host: Host, small: Path) -> User:
 
 
 @pytest.fixture
-def place(host: Host) -> Place:
-    made = Place(host)
+def autoupdate(host: Host) -> Autoupdate:
+    made = Autoupdate(host)
     for version in (OLD, NEW):
         made.programs.prefix(version).mkdir(parents=True)
         fake_t3.unpack(made.programs.prefix(version), version)
@@ -95,19 +95,21 @@ def place(host: Host) -> Place:
 
 
 def test_a_rollback_of_all_passes_over_who_cannot_go_back(
-    place: Place, ann: User, make_user: Callable[..., User]
+    autoupdate: Autoupdate, ann: User, make_user: Callable[..., User]
 ) -> None:
     """A user who is in the map alone, and one who has no database yet."""
     carol = make_user("out-carol")
-    place.host.write_map(GHOST, carol, ann)
-    place.on(NEW, carol.name, ann.name)
-    shown = place.call("rollback", "--dry-run")
+    autoupdate.host.write_map(GHOST, carol, ann)
+    autoupdate.on(NEW, carol.name, ann.name)
+    shown = autoupdate.call("rollback", "--dry-run")
     assert f"WARN: {GHOST}: no such user on this system: nothing is done with this one" in shown.out
     assert f"{carol.name}: from {NEW} back to {OLD}; there is no database yet" in shown.out
-    assert (shown.code, place.programs.linked_version(ann.name)) == (1, NEW)
-    done = place.call("rollback", "--yes")
+    assert (shown.code, autoupdate.programs.linked_version(ann.name)) == (1, NEW)
+    done = autoupdate.call("rollback", "--yes")
     assert (done.code, done.err) == (1, ""), done
-    assert [place.programs.linked_version(name) for name in (carol.name, ann.name, GLOBAL)] == [
+    assert [
+        autoupdate.programs.linked_version(name) for name in (carol.name, ann.name, GLOBAL)
+    ] == [
         OLD,
         OLD,
         OLD,
@@ -115,87 +117,95 @@ def test_a_rollback_of_all_passes_over_who_cannot_go_back(
 
 
 def test_who_is_not_in_the_map_is_refused_by_his_name(
-    place: Place, ann: User, make_user: Callable[..., User]
+    autoupdate: Autoupdate, ann: User, make_user: Callable[..., User]
 ) -> None:
     other = make_user("out-other")
     for command in ("rollback", "check"):
-        answer = place.call(command, "--user", other.name)
+        answer = autoupdate.call(command, "--user", other.name)
         assert (answer.code, answer.out) == (2, "")
-        assert answer.err == f"t3-autoupdate: {other.name} is not in {place.host.map}\n"
+        assert answer.err == f"t3-autoupdate: {other.name} is not in {autoupdate.host.map}\n"
 
 
-def test_whose_database_has_gone_stays_as_he_is(place: Place, ann: User) -> None:
+def test_whose_database_has_gone_stays_as_he_is(autoupdate: Autoupdate, ann: User) -> None:
     """Its disk may come back, and with it data that no other program was tried on."""
-    assert place.host.t3("run").code == 0
+    assert autoupdate.host.t3("run").code == 0
     ann.database.parent.rename(ann.home / "elsewhere")
-    place.on(OLD, ann.name)
+    autoupdate.on(OLD, ann.name)
     why = f"{ann.name}: stays on {OLD}: {ann.database} is gone, and there are 1 snapshots of it: bring it back first"
-    bumped = place.call("--to", NEW)
+    bumped = autoupdate.call("--to", NEW)
     assert (bumped.code, bumped.err) == (0, "")
     assert f"WARN: {why}" in bumped.out
     assert (
         bumped.out.splitlines()[-1]
         == f"t3-autoupdate: all accounts are on {NEW} or later, except {ann.name}"
     )
-    assert place.programs.linked_version(ann.name) == OLD
-    place.on(NEW, ann.name)
-    back = place.call("rollback", "--yes")
+    assert autoupdate.programs.linked_version(ann.name) == OLD
+    autoupdate.on(NEW, ann.name)
+    back = autoupdate.call("rollback", "--yes")
     assert (back.code, "is gone, and there are 1 snapshots of it" in back.err) == (1, True)
-    assert place.programs.linked_version(ann.name) == NEW
+    assert autoupdate.programs.linked_version(ann.name) == NEW
 
 
-def test_an_undo_is_of_whom_it_names_alone(place: Place, make_user: Callable[..., User]) -> None:
+def test_an_undo_is_of_whom_it_names_alone(
+    autoupdate: Autoupdate, make_user: Callable[..., User]
+) -> None:
     users = [make_user(name) for name in ("out-ann", "out-bob")]
-    place.host.write_map(*users)
-    place.on(OLD, *(user.name for user in users))
+    autoupdate.host.write_map(*users)
+    autoupdate.on(OLD, *(user.name for user in users))
     moves = tuple(
         Move(user.name, NEW, OLD, f"prerollback-{OLD}", phase=DONE, kept="state-x")
         for user in users
     )
-    Journals(place.programs.root).end(
+    Journals(autoupdate.programs.root).end(
         Journal("rollback", OLD, "2026-11-27T05:00:00Z", moves, "done", "2026-11-27T05:01:00Z")
     )
-    answer = place.call("rollback", "--undo", "--user", users[1].name, "--dry-run", "--json")
+    answer = autoupdate.call("rollback", "--undo", "--user", users[1].name, "--dry-run", "--json")
     assert [plan["move"]["user"] for plan in answer.document["plans"]] == [users[1].name]
-    assert place.call("rollback", "--undo", "--dry-run").out.count("again, with the data of") == 2
+    assert (
+        autoupdate.call("rollback", "--undo", "--dry-run").out.count("again, with the data of") == 2
+    )
 
 
-def test_a_check_fails_where_somebody_of_the_map_is_not_there(place: Place, ann: User) -> None:
-    place.host.write_map(ann, GHOST)
-    answer = place.call("check", "--json")
+def test_a_check_fails_where_somebody_of_the_map_is_not_there(
+    autoupdate: Autoupdate, ann: User
+) -> None:
+    autoupdate.host.write_map(ann, GHOST)
+    answer = autoupdate.call("check", "--json")
     assert (answer.code, answer.document["accounts"]) == (
         1,
         {GHOST: {"paired": False, "reason": f"{GHOST}: no such user on this system"}},
     )
-    assert place.call("check").out.count(GHOST) == 1
-    named = place.call("check", "--user", ann.name)
+    assert autoupdate.call("check").out.count(GHOST) == 1
+    named = autoupdate.call("check", "--user", ann.name)
     assert (named.code, named.out) == (1, f"t3-autoupdate: WARN: {ann.name}: no server runs\n")
 
 
 def test_a_line_of_the_map_that_makes_no_sense_is_told_once_and_wants_a_look(
-    place: Place, ann: User
+    autoupdate: Autoupdate, ann: User
 ) -> None:
-    with place.host.map.open("a") as file:
+    with autoupdate.host.map.open("a") as file:
         file.write("bob:bob\n")
     for command in (["status"], ["check"], ["--to", NEW]):
-        place.on(NEW, ann.name)
-        answer = place.call(*command)
+        autoupdate.on(NEW, ann.name)
+        answer = autoupdate.call(*command)
         assert answer.out.count("'bob:bob'") == 1, answer
         assert answer.code == (1 if command == ["status"] else 0)
-    assert "'bob:bob'" in place.call("status", "--json").document["warnings"][-1]
+    assert "'bob:bob'" in autoupdate.call("status", "--json").document["warnings"][-1]
 
 
-def test_an_open_bump_beyond_the_pin_is_no_failure_of_a_night(place: Place, ann: User) -> None:
-    place.on(OLD, ann.name)
+def test_an_open_bump_beyond_the_pin_is_no_failure_of_a_night(
+    autoupdate: Autoupdate, ann: User
+) -> None:
+    autoupdate.on(OLD, ann.name)
     move = Move(ann.name, OLD, NEW, f"prebump-{NEW}", phase="deferred", reason="an agent runs")
-    Journals(place.programs.root).save(Journal("bump", NEW, "2026-11-27T05:00:00Z", (move,)))
-    night = place.call()
+    Journals(autoupdate.programs.root).save(Journal("bump", NEW, "2026-11-27T05:00:00Z", (move,)))
+    night = autoupdate.call()
     assert (night.code, night.err) == (0, "")
     assert (
         f"the bump to {NEW} has not ended (1 deferred): t3-autoupdate drain continues it"
         in night.out
     )
-    by_hand = place.call("--to", "0.0.26")
+    by_hand = autoupdate.call("--to", "0.0.26")
     assert (
         by_hand.code,
         "t3-autoupdate drain continues it; with --include-busy it does not wait" in by_hand.err,

@@ -26,7 +26,7 @@ class Reached(Exception):
     """All was well until then."""
 
 
-class Town:
+class FakeServers:
     """Accounts whose servers run, as far as is said otherwise."""
 
     def __init__(self, machine: Context, patch: pytest.MonkeyPatch, folder: Path) -> None:
@@ -73,64 +73,64 @@ class Town:
 
 
 @pytest.fixture
-def town(machine: Context, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Town:
-    return Town(machine, monkeypatch, tmp_path)
+def servers(machine: Context, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> FakeServers:
+    return FakeServers(machine, monkeypatch, tmp_path)
 
 
 def snapshot(size: int = 1) -> Manifest:
     return make_manifest(bytes=size)
 
 
-def test_where_all_is_well_everybody_is_tried(town: Town) -> None:
-    assert town.bump() == ["alice", "bob"]
-    assert town.warned == []
+def test_where_all_is_well_everybody_is_tried(servers: FakeServers) -> None:
+    assert servers.bump() == ["alice", "bob"]
+    assert servers.warned == []
 
 
-def test_a_server_that_nothing_says_the_port_of_is_not_stopped(town: Town) -> None:
+def test_a_server_that_nothing_says_the_port_of_is_not_stopped(servers: FakeServers) -> None:
     """The login after the switch could not be tried, nor that after the way back: it would have
     been down in vain."""
-    town.ports["bob"] = None
+    servers.ports["bob"] = None
     with pytest.raises(Failure, match=r"bob: a server runs, and no T3_PORT in .*/bob\.env"):
-        upgrade.bump_accounts(town.machine, NEW, asked=True)
-    town.stopped.add("bob")
-    assert town.bump() == ["alice", "bob"]
+        upgrade.bump_accounts(servers.machine, NEW, asked=True)
+    servers.stopped.add("bob")
+    assert servers.bump() == ["alice", "bob"]
 
 
-def test_nor_is_it_by_a_rollback(town: Town, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nor_is_it_by_a_rollback(servers: FakeServers, monkeypatch: pytest.MonkeyPatch) -> None:
     """It would be put back, and back again, and end as neither."""
-    monkeypatch.setattr(Context, "server", lambda _, user: town.server(user))
+    monkeypatch.setattr(Context, "server", lambda _, user: servers.server(user))
     monkeypatch.setattr(journal_runner, "run_move", lambda *_: pytest.fail("something was begun"))
-    town.ports["bob"] = None
+    servers.ports["bob"] = None
     plan = Plan(Move("bob", NEW, OLD, f"prerollback-{OLD}"), ())
     with pytest.raises(Failure, match=r"bob: a server runs, and no T3_PORT in .*/bob\.env"):
         rollback.execute_plans(
-            town.machine, [plan], "rollback", lambda: pytest.fail("somebody was asked")
+            servers.machine, [plan], "rollback", lambda: pytest.fail("somebody was asked")
         )
-    assert town.machine.journals.load() is None
+    assert servers.machine.journals.load() is None
 
 
-def test_two_accounts_of_one_port_are_told_before_one_is_stopped(town: Town) -> None:
-    town.ports["bob"] = town.ports["alice"]
+def test_two_accounts_of_one_port_are_told_before_one_is_stopped(servers: FakeServers) -> None:
+    servers.ports["bob"] = servers.ports["alice"]
     with pytest.raises(
         Failure, match=r"bob: T3_PORT in .*/bob\.env is 3773, which is that of alice"
     ):
-        upgrade.bump_accounts(town.machine, NEW, asked=True)
+        upgrade.bump_accounts(servers.machine, NEW, asked=True)
 
 
-def test_who_had_a_database_and_has_none_stays_as_he_is(town: Town) -> None:
+def test_who_had_a_database_and_has_none_stays_as_he_is(servers: FakeServers) -> None:
     """His disk may not be mounted: with that, a newer T3 would be at his data without a stop, a
     trial or a snapshot."""
-    town.account_dirs["bob"] = [snapshot()]
-    town.missing = {"bob"}
-    assert town.bump() == ["alice"]
-    assert len(town.warned) == 1
-    assert "bob: stays on 0.0.24: " in town.warned[0]
-    town.account_dirs["bob"] = []
-    assert town.bump() == ["alice", "bob"], "who never had one is new"
+    servers.account_dirs["bob"] = [snapshot()]
+    servers.missing = {"bob"}
+    assert servers.bump() == ["alice"]
+    assert len(servers.warned) == 1
+    assert "bob: stays on 0.0.24: " in servers.warned[0]
+    servers.account_dirs["bob"] = []
+    assert servers.bump() == ["alice", "bob"], "who never had one is new"
 
 
 def test_who_has_a_database_that_is_not_copied_and_no_other_stays_as_he_is(
-    town: Town, monkeypatch: pytest.MonkeyPatch
+    servers: FakeServers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Row 39. He looks like somebody new, who needs no snapshot."""
     monkeypatch.setattr(
@@ -138,26 +138,26 @@ def test_who_has_a_database_that_is_not_copied_and_no_other_stays_as_he_is(
         "why_uncovered",
         lambda _, user: "statev2.sqlite is not backed up" if user == "bob" else "",
     )
-    town.missing = {"alice", "bob"}
-    assert town.bump() == ["alice"]
-    assert town.warned == ["bob: stays on 0.0.24: statev2.sqlite is not backed up"]
+    servers.missing = {"alice", "bob"}
+    assert servers.bump() == ["alice"]
+    assert servers.warned == ["bob: stays on 0.0.24: statev2.sqlite is not backed up"]
 
 
 def test_a_disk_of_a_home_without_room_for_the_way_back_is_told(
-    town: Town, monkeypatch: pytest.MonkeyPatch
+    servers: FakeServers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A newer T3 that fills it would fail, and the data of before could not be put back beside what
     it has made."""
-    town.account_dirs["alice"] = [snapshot(100 << 20)]
+    servers.account_dirs["alice"] = [snapshot(100 << 20)]
     real = os.statvfs
 
     def statvfs(path: Path) -> os.statvfs_result:
         found = list(real(path))
-        if path == town.folder:
+        if path == servers.folder:
             found[1], found[4] = 1 << 20, 150  # blocks of a MiB
         return os.statvfs_result(found)
 
-    assert town.bump() == ["alice", "bob"]
+    assert servers.bump() == ["alice", "bob"]
     monkeypatch.setattr(os, "statvfs", statvfs)
     with pytest.raises(Failure, match="150 MiB are free there, and a bump may take 200: make room"):
-        upgrade.bump_accounts(town.machine, NEW, asked=True)
+        upgrade.bump_accounts(servers.machine, NEW, asked=True)

@@ -22,7 +22,7 @@ class PowerCut(BaseException):
 
 
 @dataclass
-class World:
+class FakeAccount:
     """One account, as far as a move can see it: every step is one that a power cut may come before
     or after, or that may fail."""
 
@@ -114,20 +114,20 @@ def planned(data: str | None = None, before: str = OLD, program: str = NEW) -> M
     return Move("alice", before, program, f"prebump-{program}", data=data)
 
 
-def run(world: World, wanted: Move) -> Move:
+def run(account: FakeAccount, wanted: Move) -> Move:
     """Begin, and where the power fails, boot and go on."""
     with suppress(PowerCut):
-        return transition.begin_transition(world, wanted, world.save)
-    world.crash()
-    if world.on_disk is None:
+        return transition.begin_transition(account, wanted, account.save)
+    account.crash()
+    if account.on_disk is None:
         return wanted
-    return transition.continue_transition(world, world.on_disk, world.save)
+    return transition.continue_transition(account, account.on_disk, account.save)
 
 
-def assert_fits(world: World, done: Move) -> None:
-    assert (world.program, world.level) in ((OLD, 30), (NEW, 31)), "a mix"
-    assert world.running
-    assert not world.held
+def assert_fits(account: FakeAccount, done: Move) -> None:
+    assert (account.program, account.level) in ((OLD, 30), (NEW, 31)), "a mix"
+    assert account.running
+    assert not account.held
     assert done.phase not in journal.UNDER_WAY
 
 
@@ -136,7 +136,7 @@ def cuts() -> Iterator[tuple[int, bool]]:
 
 
 def test_a_good_version_is_switched_to_and_a_bad_one_is_taken_back_with_the_data() -> None:
-    good, bad = World(), World(good=False)
+    good, bad = FakeAccount(), FakeAccount(good=False)
     assert run(good, planned()).phase == journal.DONE
     assert (good.program, good.level) == (NEW, 31)
     done = run(bad, planned())
@@ -151,10 +151,10 @@ def test_a_good_version_is_switched_to_and_a_bad_one_is_taken_back_with_the_data
 def test_a_power_cut_before_or_after_any_step_leaves_no_mix(good: bool) -> None:
     reached = set()
     for cut_at, after in cuts():
-        world = World(good=good, cut_at=cut_at, after=after)
-        done = run(world, planned())
-        assert_fits(world, done)
-        assert world.rows >= 10 + world.back, (
+        account = FakeAccount(good=good, cut_at=cut_at, after=after)
+        done = run(account, planned())
+        assert_fits(account, done)
+        assert account.rows >= 10 + account.back, (
             "what was there when it began is there, and what came since it was put back"
         )
         reached.add(done.phase)
@@ -168,65 +168,69 @@ def test_a_power_cut_before_or_after_any_step_leaves_no_mix(good: bool) -> None:
 @pytest.mark.parametrize("good", [True, False])
 def test_two_power_cuts_leave_none_either(good: bool) -> None:
     for first, second in itertools.product(cuts(), range(1, 16)):
-        world = World(good=good, cut_at=first[0], after=first[1])
+        account = FakeAccount(good=good, cut_at=first[0], after=first[1])
         with suppress(PowerCut):
-            transition.begin_transition(world, planned(), world.save)
+            transition.begin_transition(account, planned(), account.save)
         for _ in range(2):
-            if world.on_disk is None:
+            if account.on_disk is None:
                 break
-            world.crash()
-            world.cut_at = world.steps + second
+            account.crash()
+            account.cut_at = account.steps + second
             with suppress(PowerCut):
-                assert_fits(world, transition.continue_transition(world, world.on_disk, world.save))
+                assert_fits(
+                    account, transition.continue_transition(account, account.on_disk, account.save)
+                )
                 break
         else:
-            world.crash()
-            assert world.on_disk is not None
-            assert_fits(world, transition.continue_transition(world, world.on_disk, world.save))
+            account.crash()
+            assert account.on_disk is not None
+            assert_fits(
+                account, transition.continue_transition(account, account.on_disk, account.save)
+            )
 
 
 def test_a_step_that_fails_leaves_no_mix_or_the_account_held() -> None:
     for one in range(2, 40):
-        world = World(fails=frozenset({one}))
+        account = FakeAccount(fails=frozenset({one}))
         with suppress(Failure):
-            done = transition.begin_transition(world, planned(), world.save)
+            done = transition.begin_transition(account, planned(), account.save)
             if done.phase in journal.UNDER_WAY:
-                assert world.held or not world.running, "nothing runs on a mix"
+                assert account.held or not account.running, "nothing runs on a mix"
             else:
-                assert_fits(world, done)
-        world.fails = frozenset()
-        assert world.on_disk is not None
-        assert_fits(world, transition.continue_transition(world, world.on_disk, world.save))
+                assert_fits(account, done)
+        account.fails = frozenset()
+        assert account.on_disk is not None
+        assert_fits(account, transition.continue_transition(account, account.on_disk, account.save))
 
 
 @pytest.mark.parametrize("cut", list(cuts()))
 def test_a_rollback_with_its_data_is_cut_off_anywhere(cut: tuple[int, bool]) -> None:
-    world = World(program=NEW, level=31, rows=20, cut_at=cut[0], after=cut[1])
-    world.snapshots["then"] = (30, 10)
-    done = run(world, replace(planned("then", NEW, OLD), label="prerollback-0.0.24"))
-    assert (world.program, world.level) in ((OLD, 30), (NEW, 31))
-    assert world.running
-    assert not world.held
+    account = FakeAccount(program=NEW, level=31, rows=20, cut_at=cut[0], after=cut[1])
+    account.snapshots["then"] = (30, 10)
+    done = run(account, replace(planned("then", NEW, OLD), label="prerollback-0.0.24"))
+    assert (account.program, account.level) in ((OLD, 30), (NEW, 31))
+    assert account.running
+    assert not account.held
     if done.phase == journal.DONE:
-        assert (world.program, world.rows >= 10) == (OLD, True)
+        assert (account.program, account.rows >= 10) == (OLD, True)
     else:
-        assert world.rows >= 20, "the data of the newer version is all there"
+        assert account.rows >= 20, "the data of the newer version is all there"
 
 
 def test_a_server_that_did_not_run_is_not_started() -> None:
-    world = World(running=False)
-    done = transition.begin_transition(world, planned(), world.save)
-    assert (done.phase, world.running, world.program) == (journal.DONE, False, NEW)
+    account = FakeAccount(running=False)
+    done = transition.begin_transition(account, planned(), account.save)
+    assert (done.phase, account.running, account.program) == (journal.DONE, False, NEW)
 
 
 def test_why_going_back_failed_is_told_once_however_often_it_is_tried() -> None:
-    class Full(World):
+    class Full(FakeAccount):
         def restore_snapshot(self, snapshot: str) -> None:
             raise Failure("no room")
 
-    world = Full(good=False)
-    done = transition.begin_transition(world, planned(), world.save)
+    account = Full(good=False)
+    done = transition.begin_transition(account, planned(), account.save)
     for _ in range(3):
         assert done.phase == journal.REVERTING
         assert done.reason == "no login; and going back failed: no room"
-        done = transition.continue_transition(world, done, world.save)
+        done = transition.continue_transition(account, done, account.save)

@@ -74,7 +74,7 @@ ROUNDS = 8
 
 
 @dataclass(frozen=True)
-class Scene:
+class Scenario:
     """A shelf as it is before a step, and the step."""
 
     name: str
@@ -137,40 +137,40 @@ def _named_twice(account_dir: AccountDir) -> list[bytes]:
     return [data, data]
 
 
-SCENES = [
-    Scene(
+SCENARIOS = [
+    Scenario(
         "compaction",
         lambda account_dir: _days(account_dir, 3),
         _policy(ALL),
         lambda images: images,
         "pdd",
     ),
-    Scene(
+    Scenario(
         "a merge and a pruning",
         _with_an_end,
         _policy(NEWEST_AND_LABELLED),
         lambda images: [images[0], images[3]],
         "pd",
     ),
-    Scene(
+    Scenario(
         "a second name",
         lambda account_dir: _compacted(account_dir, 2),
         _again,
         lambda images: [*images, images[-1]],
         "ppd",
     ),
-    Scene("one of two names goes", _named_twice, _policy(ALL), lambda images: images, "pd"),
+    Scenario("one of two names goes", _named_twice, _policy(ALL), lambda images: images, "pd"),
 ]
 
 
-class Stage:
-    """A scene's shelf in a store of its own, as often as wanted."""
+class ScenarioStore:
+    """The account folder of a scenario, in a store of its own, as often as wanted."""
 
-    def __init__(self, folder: Path, scene: Scene) -> None:
-        self.folder, self.scene = folder, scene
+    def __init__(self, folder: Path, scenario: Scenario) -> None:
+        self.folder, self.scenario = folder, scenario
         self.template = folder / "template"
         with open_account_dir(self.template) as account_dir:
-            self.images = scene.prepare(account_dir)
+            self.images = scenario.prepare(account_dir)
             self.sealed = {
                 s.name: data
                 for s, data in zip(reversed(list_snapshots(account_dir)), self.images, strict=True)
@@ -199,7 +199,7 @@ class Stage:
             try:
                 os.kill(os.getpid(), signal.SIGSTOP)
                 with self.account_dir() as account_dir:
-                    self.scene.step(account_dir)
+                    self.scenario.step(account_dir)
                 code = 0
             except (OSError, Failure):
                 code = 1
@@ -243,7 +243,7 @@ class Stage:
                 snapshot.name: read_image(account_dir, snapshot)
                 for snapshot in list_snapshots(account_dir)
             }
-            kept = self.scene.left(self.images)
+            kept = self.scenario.left(self.images)
             for name, data in self.sealed.items():
                 assert found.get(name, data) == data, f"{what}: {name}"
                 assert name in found or data not in kept, f"{what}: {name} is gone"
@@ -252,80 +252,88 @@ class Stage:
         """The next run comes to the end that it would have come to."""
         with self.account_dir() as account_dir:
             clean_up(account_dir)
-            self.scene.step(account_dir)
+            self.scenario.step(account_dir)
             # A manifest that could not be read for once leaves two snapshots with one number: their
             # order is not known then.
             assert sorted(
                 read_image(account_dir, snapshot) for snapshot in list_snapshots(account_dir)
-            ) == sorted(self.scene.left(self.images)), what
-            assert storage_forms(account_dir) == self.scene.after, what
+            ) == sorted(self.scenario.left(self.images)), what
+            assert storage_forms(account_dir) == self.scenario.after, what
             names = {name for name in os.listdir(account_dir.fd) if not name.endswith(".pages")}
             assert len(names) == 2 * len(list_snapshots(account_dir)), f"{what}: {sorted(names)}"
 
 
-@pytest.fixture(params=SCENES, ids=[scene.name for scene in SCENES])
-def stage(request: pytest.FixtureRequest, tmp_path: Path) -> Stage:
-    return Stage(tmp_path, request.param)
+@pytest.fixture(params=SCENARIOS, ids=[scenario.name for scenario in SCENARIOS])
+def scenario_store(request: pytest.FixtureRequest, tmp_path: Path) -> ScenarioStore:
+    return ScenarioStore(tmp_path, request.param)
 
 
-def test_undisturbed_it_comes_to_its_end(stage: Stage) -> None:
-    stage.fresh()
-    status, _ = stage.run("-e", "trace=none")
+def test_undisturbed_it_comes_to_its_end(scenario_store: ScenarioStore) -> None:
+    scenario_store.fresh()
+    status, _ = scenario_store.run("-e", "trace=none")
     assert status == 0
-    stage.must_be_whole("undisturbed")
-    with stage.account_dir() as account_dir:
-        assert storage_forms(account_dir) == stage.scene.after
+    scenario_store.must_be_whole("undisturbed")
+    with scenario_store.account_dir() as account_dir:
+        assert storage_forms(account_dir) == scenario_store.scenario.after
 
 
 def test_killed_at_any_call_nothing_is_lost_and_the_next_run_ends_it(
-    stage: Stage, tell: Callable[[str], None]
+    scenario_store: ScenarioStore, tell: Callable[[str], None]
 ) -> None:
     """Row 27: at every call there is, of whatever name."""
     points: Counter[str] = Counter()
-    for name, count in sorted(stage.calls().items()):
-        for number in sample(range(1, count + 1), 10, f"{stage.scene.name} killed at {name}"):
+    for name, count in sorted(scenario_store.calls().items()):
+        for number in sample(
+            range(1, count + 1), 10, f"{scenario_store.scenario.name} killed at {name}"
+        ):
             what = f"killed at {name} {number}"
-            stage.fresh()
-            status, _ = stage.run(
+            scenario_store.fresh()
+            status, _ = scenario_store.run(
                 "-e", f"trace={name}", "-e", f"inject={name}:signal=KILL:when={number}"
             )
             if not os.WIFSIGNALED(status):
                 continue  # by that time there are fewer
             points[name] += 1
-            stage.must_be_whole(what)
-            stage.must_heal(what)
+            scenario_store.must_be_whole(what)
+            scenario_store.must_heal(what)
     assert points.total() > amount(100, 8)
     assert {"fsync", "linkat", "unlinkat", "write", "pread64"} & set(
         points
-    ) or stage.scene.name == "one of two names goes"
-    tell(f"{stage.scene.name}: killed at {points.total()} calls: {dict(points.most_common())}")
+    ) or scenario_store.scenario.name == "one of two names goes"
+    tell(
+        f"{scenario_store.scenario.name}: killed at {points.total()} calls: {dict(points.most_common())}"
+    )
 
 
 def test_where_any_call_fails_nothing_is_lost_and_the_next_run_ends_it(
-    stage: Stage, tell: Callable[[str], None]
+    scenario_store: ScenarioStore, tell: Callable[[str], None]
 ) -> None:
     """Rows 19 and 29: EIO and ENOSPC."""
     points: Counter[str] = Counter()
-    calls = stage.calls()
+    calls = scenario_store.calls()
     for name, errors in FALLIBLE.items():
         for number in (
-            sample(range(1, calls[name] + 1), 8, f"{stage.scene.name}: a failure of {name}")
+            sample(
+                range(1, calls[name] + 1), 8, f"{scenario_store.scenario.name}: a failure of {name}"
+            )
             if calls[name]
             else ()
         ):
             for error in errors:
                 what = f"{error} of {name} {number}"
-                stage.fresh()
-                status, _ = stage.run(
+                scenario_store.fresh()
+                status, _ = scenario_store.run(
                     "-e", f"trace={name}", "-e", f"inject={name}:error={error}:when={number}"
                 )
                 assert os.WIFEXITED(status), what
                 assert os.WEXITSTATUS(status) in (0, 1), f"{what}: not an error of ours"
                 points[f"{error} {name}"] += 1
-                stage.must_be_whole(what)
-                stage.must_heal(what)
+                scenario_store.must_be_whole(what)
+                scenario_store.must_heal(what)
     assert points.total() > amount(50, 6)
-    tell(f"{stage.scene.name}: {points.total()} calls failed: {dict(points.most_common())}")
+    tell(
+        f"{scenario_store.scenario.name}: {points.total()} calls failed: {dict(points.most_common())}"
+    )
 
 
 @pytest.mark.parametrize("kind", ["ext4", "xfs"])
@@ -337,34 +345,34 @@ def test_after_a_power_cut_every_sealed_snapshot_comes_out(
     chance = random.Random(37)
     found: Counter[str] = Counter()
     with disk(tmp_path, "xfs", 1024 * MIB) as below:
-        for scene in SCENES[:2]:
-            stage = Stage(tmp_path / "on-root" / str(scene.after), scene)
+        for scenario in SCENARIOS[:2]:
+            scenario_store = ScenarioStore(tmp_path / "on-root" / str(scenario.after), scenario)
             (below / "image").unlink(missing_ok=True)
             make_image(below / "image", kind, 24 * MIB)
             with mounted(below / "image", tmp_path / "live", "-o", "loop") as live:
                 for turn in range(ROUNDS):
                     shutil.rmtree(live / "store", ignore_errors=True)
                     subprocess.run(
-                        ["cp", "-a", stage.template / "store", live / "store"], check=True
+                        ["cp", "-a", scenario_store.template / "store", live / "store"], check=True
                     )
                     os.sync()
-                    stage.store = live / "store"
+                    scenario_store.store = live / "store"
                     frozen = below / f"frozen-{turn}"
-                    _cut(stage, below / "image", frozen, chance)
+                    _cut(scenario_store, below / "image", frozen, chance)
                     with mounted(
                         frozen, tmp_path / "after", "-o", "loop,nouuid" if kind == "xfs" else "loop"
                     ) as after:
-                        stage.store = after / "store"
-                        with stage.account_dir() as account_dir:
+                        scenario_store.store = after / "store"
+                        with scenario_store.account_dir() as account_dir:
                             found[storage_forms(account_dir)] += 1
-                        stage.must_be_whole(f"{kind}, cut {turn}")
-                        stage.must_heal(f"{kind}, cut {turn}")
+                        scenario_store.must_be_whole(f"{kind}, cut {turn}")
+                        scenario_store.must_heal(f"{kind}, cut {turn}")
                     frozen.unlink()
     tell(f"{kind}: {found.total()} power cuts; forms found: {dict(found)}")
     assert len(found) > 2, "all cuts came at the same moment"
 
 
-def _cut(stage: Stage, image: Path, frozen: Path, chance: random.Random) -> None:
+def _cut(scenario_store: ScenarioStore, image: Path, frozen: Path, chance: random.Random) -> None:
     """Clone the image of the disk at a random one of the step's syncs and namings."""
     number = chance.randrange(1, 9)
     name = chance.choice(["fsync", "linkat", "unlinkat", "renameat"])
@@ -373,8 +381,8 @@ def _cut(stage: Stage, image: Path, frozen: Path, chance: random.Random) -> None
     if child == 0:
         try:
             os.kill(os.getpid(), signal.SIGSTOP)
-            with stage.account_dir() as account_dir:
-                stage.scene.step(account_dir)
+            with scenario_store.account_dir() as account_dir:
+                scenario_store.scenario.step(account_dir)
         finally:
             os._exit(0)
     os.waitpid(child, os.WUNTRACED)

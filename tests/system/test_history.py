@@ -242,8 +242,8 @@ def small_disk(folder: Path, size: int) -> Iterator[Path]:
         subprocess.run(["umount", "-l", str(where)], check=True)
 
 
-class Least:
-    """The least that was free of a file system, looked at all the time."""
+class LowestFreeSpace:
+    """The lowest free space of a file system, looked at all the time."""
 
     def __init__(self, where: Path) -> None:
         self._where, self._ended = where, threading.Event()
@@ -286,7 +286,7 @@ def test_the_reserve_of_a_small_disk_is_held_whatever_happens_on_it(
         shutil.copyfile(big, hana.database)
         hana.give(hana.database)
         answers: list[Answer] = []
-        with Least(where) as least:
+        with LowestFreeSpace(where) as lowest:
             for day in range(4):
                 work(hana, day)
                 answers.append(there.t3("run", T3_BACKUP_COMPACT="off"))
@@ -310,8 +310,8 @@ def test_the_reserve_of_a_small_disk_is_held_whatever_happens_on_it(
             r"no room: the copy needs \d+ bytes, \d+ are free, and \d+ of them must stay so \(T3_BACKUP_RESERVE\)",
             refused.out,
         )
-        assert least.bytes >= reserve
-        tell(f"300 MiB: never less than {least.bytes} bytes free, {reserve} of them the reserve")
+        assert lowest.bytes >= reserve
+        tell(f"300 MiB: never less than {lowest.bytes} bytes free, {reserve} of them the reserve")
 
 
 def test_whoever_fills_the_disk_at_any_moment_costs_no_snapshot(

@@ -422,7 +422,7 @@ def test_nothing_is_sealed_that_has_been_given_a_name(folder: int) -> None:
 
 
 @dataclass
-class Stage:
+class HostileRun:
     """A run over two accounts, the first one's worker replaced by a hostile one."""
 
     host: Host
@@ -515,10 +515,10 @@ class Stage:
 
 
 @pytest.fixture
-def stage(
+def hostile_run(
     host: Host, mallory: User, honest: User, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Stage]:
-    made = Stage(host, mallory, honest, monkeypatch)
+) -> Iterator[HostileRun]:
+    made = HostileRun(host, mallory, honest, monkeypatch)
     yield made
     if made.holder_note.exists():
         os.kill(made.holder, signal.SIGKILL)
@@ -559,38 +559,40 @@ SHORT = {"no progress for 1 s": {"stall": 1}, "timed out after 3 s": {"timeout":
 
 
 @pytest.mark.parametrize("what", FAKES)
-def test_the_run_goes_on_beside_a_worker_that(stage: Stage, what: str) -> None:
+def test_the_run_goes_on_beside_a_worker_that(hostile_run: HostileRun, what: str) -> None:
     """Row 36, and row 22: it is ended in time, nothing of it gets a name, and the next account is
     backed up."""
     reason = FAKES[what]
     with leaves_no_file_open():
-        hostile, seconds = stage.run(what, **SHORT.get(reason, {}))
+        hostile, seconds = hostile_run.run(what, **SHORT.get(reason, {}))
     assert hostile.outcome == "failed"
     assert reason in hostile.reason
     assert hostile.reason.isprintable()
-    assert os.listdir(stage.host.account_dir(stage.mallory)) == []
+    assert os.listdir(hostile_run.host.account_dir(hostile_run.mallory)) == []
     assert seconds < BOUND_S / 2
 
 
 @pytest.mark.parametrize("what", ["answers and does not end", "answers and dies"])
 def test_a_copy_that_was_answered_stands_whatever_its_worker_does_then(
-    stage: Stage, what: str
+    hostile_run: HostileRun, what: str
 ) -> None:
     """Row 22. It looks at the files beside it: on a file system of the user's that may never end."""
-    result, _ = stage.run(what, stall=1)
+    result, _ = hostile_run.run(what, stall=1)
     assert result.outcome == "backed_up", result
     assert not result.unsaved
 
 
-def test_a_worker_that_will_not_stop_is_killed(stage: Stage) -> None:
+def test_a_worker_that_will_not_stop_is_killed(hostile_run: HostileRun) -> None:
     """Row 22. Whoever stops the run waits for a moment, not for the worker."""
-    stage.monkeypatch.setattr(supervisor, "_POLITE_SECONDS", 0.2)
-    note = stage.host.folder / "deaf"
-    stage.hire("is deaf to SIGTERM", note)
+    hostile_run.monkeypatch.setattr(supervisor, "_POLITE_SECONDS", 0.2)
+    note = hostile_run.host.folder / "deaf"
+    hostile_run.hire("is deaf to SIGTERM", note)
     stopping = threading.Event()
     limits = Limits(BOUND_S, BOUND_S, MIB, 0, lambda: 1 << 40)
     with ThreadPoolExecutor(1) as pool:
-        work = pool.submit(client.ask, account(stage.mallory), FindDatabase(), limits, stopping)
+        work = pool.submit(
+            client.ask, account(hostile_run.mallory), FindDatabase(), limits, stopping
+        )
         until(note.exists, "deaf worker")
         stopping.set()
         with pytest.raises(Failure, match="stopped before it was done"):
@@ -598,51 +600,55 @@ def test_a_worker_that_will_not_stop_is_killed(stage: Stage) -> None:
     assert child_pids(os.getpid()) == []
 
 
-def test_the_blocks_of_a_worker_past_its_limit_are_given_back_at_once(stage: Stage) -> None:
+def test_the_blocks_of_a_worker_past_its_limit_are_given_back_at_once(
+    hostile_run: HostileRun,
+) -> None:
     """Row 36. Even where another process still has the file open."""
-    hostile, _ = stage.run("fills the disk and leaves a child with its file")
+    hostile, _ = hostile_run.run("fills the disk and leaves a child with its file")
     assert "grew past" in hostile.reason
     [held] = [
         status
-        for status in map(os.stat, Path(f"/proc/{stage.holder}/fd").iterdir())
+        for status in map(os.stat, Path(f"/proc/{hostile_run.holder}/fd").iterdir())
         if status.st_nlink == 0
     ]
     assert (held.st_size, held.st_blocks) == (0, 0)
 
 
-def test_a_perfect_copy_that_somebody_can_still_write_to_gets_no_name(stage: Stage) -> None:
+def test_a_perfect_copy_that_somebody_can_still_write_to_gets_no_name(
+    hostile_run: HostileRun,
+) -> None:
     """Row 36, row 22. The holder has the worker's socket too, and the parent doesn't wait for its
     end."""
-    stage.monkeypatch.setattr(staged_file, "_LEASE_SECONDS", 0.3)
-    hostile, seconds = stage.run("is honest and leaves a child with its file")
+    hostile_run.monkeypatch.setattr(staged_file, "_LEASE_SECONDS", 0.3)
+    hostile, seconds = hostile_run.run("is honest and leaves a child with its file")
     assert hostile.outcome == "failed"
     assert "can still write to the new snapshot" in hostile.reason
-    assert os.listdir(stage.host.account_dir(stage.mallory)) == []
+    assert os.listdir(hostile_run.host.account_dir(hostile_run.mallory)) == []
     assert seconds < BOUND_S / 2
 
 
-def test_a_socket_that_is_held_open_keeps_nobody_waiting(stage: Stage) -> None:
+def test_a_socket_that_is_held_open_keeps_nobody_waiting(hostile_run: HostileRun) -> None:
     """Row 22. Without the descriptor of the file, the holder is of no consequence."""
-    result, seconds = stage.run("is honest and leaves a child with its socket")
+    result, seconds = hostile_run.run("is honest and leaves a child with its socket")
     assert result.outcome == "backed_up", result
     assert seconds < BOUND_S  # the socket ends after a minute
 
 
 def test_a_socket_that_is_written_to_after_the_workers_end_keeps_nobody_waiting(
-    stage: Stage,
+    hostile_run: HostileRun,
 ) -> None:
     """Row 22. What is left in the socket at the worker's death is read, and no more."""
-    hostile, seconds = stage.run("leaves a child that goes on talking")
+    hostile, seconds = hostile_run.run("leaves a child that goes on talking")
     assert hostile.outcome == "failed"
     assert seconds < BOUND_S / 2
 
 
-def test_a_look_that_found_nothing_fails_its_account_alone(stage: Stage) -> None:
+def test_a_look_that_found_nothing_fails_its_account_alone(hostile_run: HostileRun) -> None:
     """Row 36. A dry run believes a worker no more than a run does."""
-    stage.monkeypatch.setattr(client, "_BOOT", "pass")
+    hostile_run.monkeypatch.setattr(client, "_BOOT", "pass")
     limits = Limits(BOUND_S, BOUND_S, MIB, 0, lambda: 1 << 40)
     with pytest.raises(WorkerLost, match="no result"):
-        client.ask(account(stage.mallory), FindDatabase(), limits, threading.Event())
+        client.ask(account(hostile_run.mallory), FindDatabase(), limits, threading.Event())
 
 
 # ---- a hostile database

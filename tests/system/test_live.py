@@ -369,7 +369,7 @@ def test_no_commit_of_a_server_that_never_waits_fails(host: Host, alice: User) -
     assert stats.total.commits > 0
 
 
-class Traced:
+class SourceTrace:
     """The system calls of a run that concern the live database and its sidecars, by process."""
 
     def __init__(self, host: Host, user: User) -> None:
@@ -413,7 +413,7 @@ def test_sqlite_opens_each_live_file_once_and_nothing_else_does(host: Host, alic
     """Row 4: a second descriptor of the database, -wal or -shm in the worker would drop SQLite's
     locks when it is closed."""
     with Writer(alice.database, user=alice.name):
-        traced = Traced(host, alice)
+        traced = SourceTrace(host, alice)
     opens, closes, by = Counter[str](), Counter[str](), set[str]()
     descriptors: dict[tuple[str, str], str] = {}
     for process, name, text in sorted(traced.on_source, key=lambda call: call[0]):
@@ -442,7 +442,7 @@ def test_no_system_call_changes_a_live_file_or_takes_a_writers_lock(
     """Row 3, Row 5: beside a running server, the run reads; the locks of a writer and a
     checkpointer are never taken."""
     with Writer(alice.database, user=alice.name):
-        traced = Traced(host, alice)
+        traced = SourceTrace(host, alice)
     reading = {
         "open",
         "openat",

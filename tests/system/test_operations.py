@@ -127,7 +127,7 @@ USES = {
 
 
 @dataclass
-class Scene:
+class Workers:
     """A user with a database, and workers that note what they import."""
 
     host: Host
@@ -154,17 +154,17 @@ class Scene:
 
 
 @pytest.fixture
-def scene(host: Host, make_user: Callable[..., User], monkeypatch: pytest.MonkeyPatch) -> Scene:
-    made = Scene(host, make_user("opal", TINY))
+def workers(host: Host, make_user: Callable[..., User], monkeypatch: pytest.MonkeyPatch) -> Workers:
+    made = Workers(host, make_user("opal", TINY))
     monkeypatch.setattr(client, "_BOOT", BOOT.replace("NOTE", repr(str(made.note))))
     return made
 
 
 @pytest.fixture
-def copied(scene: Scene) -> Iterator[int]:
+def copied(workers: Workers) -> Iterator[int]:
     """A copy of the database in a file of root's."""
-    fd = scene.file("copy")
-    scene.ask(CopyDatabase(), file=fd)
+    fd = workers.file("copy")
+    workers.ask(CopyDatabase(), file=fd)
     yield fd
     os.close(fd)
 
@@ -174,17 +174,17 @@ def rows(path: Path) -> int:
         return int(database.execute("SELECT count(*) FROM orchestration_events").fetchone()[0])
 
 
-def backup_operations(scene: Scene) -> None:
-    assert scene.ask(FindDatabase()).bytes == TINY.stat().st_size
-    file = scene.file("copy")
+def backup_operations(workers: Workers) -> None:
+    assert workers.ask(FindDatabase()).bytes == TINY.stat().st_size
+    file = workers.file("copy")
     archive = WriteArchive(1 << 20, "")
-    found = scene.ask(CopyDatabase(archive=archive), file=file)
+    found = workers.ask(CopyDatabase(archive=archive), file=file)
     assert found.beside is not None
     assert (found.beside.entries, found.beside.unchanged) == (0, False)
-    other = scene.file("archive")
-    assert scene.ask(archive, file=other).entries == 0
+    other = workers.file("archive")
+    assert workers.ask(archive, file=other).entries == 0
     os.close(other)
-    proof = scene.ask(CheckIntegrity(), file=file)
+    proof = workers.ask(CheckIntegrity(), file=file)
     os.close(file)
     assert (found.method, proof.problems) == ("online", ())
     assert found.pinned is not None
@@ -192,21 +192,21 @@ def backup_operations(scene: Scene) -> None:
     assert (proof.census.rows or {})["orchestration_events"] == rows(TINY)
 
 
-def archive_operations(scene: Scene) -> None:
-    place = scene.user.database.parent
+def archive_operations(workers: Workers) -> None:
+    place = workers.user.database.parent
     (place / "secrets").mkdir(mode=0o700)
     (place / "secrets" / "key").write_text("of before")
     for path in (place / "secrets", place / "secrets" / "key"):
-        scene.user.give(path)
-    file = scene.file("archive")
-    packed = scene.ask(WriteArchive(1 << 20, ""), file=file)
+        workers.user.give(path)
+    file = workers.file("archive")
+    packed = workers.ask(WriteArchive(1 << 20, ""), file=file)
     assert (packed.entries, packed.content_bytes) == (2, 9)
-    assert scene.ask(InspectArchive(1 << 20), file=file) == scene.ask(
+    assert workers.ask(InspectArchive(1 << 20), file=file) == workers.ask(
         StageArchive(ASIDE, 1 << 20), file=file
     )
     os.close(file)
     (place / "secrets" / "key").write_text("of today")
-    done = scene.ask(
+    done = workers.ask(
         InstallArchive(ASIDE, True, dict(mark.rsplit("=", 1) for mark in packed.sealed))
     )
     assert (place / "secrets" / "key").read_text() == "of before"
@@ -214,40 +214,40 @@ def archive_operations(scene: Scene) -> None:
     assert (place / done.left[0] / "secrets" / "key").read_text() == "of today"
 
 
-def restore_operations(scene: Scene) -> None:
-    assert (scene.ask(CountRows()).census.rows or {})["orchestration_events"] == rows(TINY)
-    file, live = scene.file("copy"), scene.user.database
-    scene.ask(CopyDatabase(), file=file)
-    staged = scene.ask(StageDatabase(ASIDE), file=file)
+def restore_operations(workers: Workers) -> None:
+    assert (workers.ask(CountRows()).census.rows or {})["orchestration_events"] == rows(TINY)
+    file, live = workers.file("copy"), workers.user.database
+    workers.ask(CopyDatabase(), file=file)
+    staged = workers.ask(StageDatabase(ASIDE), file=file)
     os.close(file)
-    whole = scene.ask(CheckpointDatabase())
+    whole = workers.ask(CheckpointDatabase())
     assert (whole.whole, whole.beside, whole.reason) == (True, (), "")
     assert whole.old is not None
     assert whole.census is not None
-    clone = scene.file("clone")
-    assert scene.ask(CloneDatabase(whole.old, whole.census), file=clone).method == "clone"
+    clone = workers.file("clone")
+    assert workers.ask(CloneDatabase(whole.old, whole.census), file=clone).method == "clone"
     assert os.fstat(clone).st_size == live.stat().st_size
     os.close(clone)
-    assert scene.ask(SwapDatabases(ASIDE, whole.old, ())).state == "new"
+    assert workers.ask(SwapDatabases(ASIDE, whole.old, ())).state == "new"
     assert staged.staged is not None
     assert FileIdentity.of(live.stat()).inode == staged.staged.inode
     assert live.with_name(ASIDE).stat().st_ino == whole.old.inode
-    assert scene.ask(RecoverSwap(ASIDE, whole.old, staged.staged, (), True, False)).state == "new"
+    assert workers.ask(RecoverSwap(ASIDE, whole.old, staged.staged, (), True, False)).state == "new"
     assert not live.with_name(ASIDE).exists()
 
 
-def legacy_operations(scene: Scene) -> None:
-    folder = scene.host.folder / "old"
+def legacy_operations(workers: Workers) -> None:
+    folder = workers.host.folder / "old"
     folder.mkdir(mode=0o700)
     shutil.copy(TINY, folder / OLD)
     for path in (folder, folder / OLD):
-        scene.user.give(path)
-    place, file = os.open(folder, os.O_PATH | os.O_DIRECTORY), scene.file("copy")
-    assert scene.ask(ListLegacy(), folder=place).names == (OLD,)
-    assert scene.ask(ListLegacy(OLD), folder=place).names == ()
-    assert scene.ask(CopyLegacy(OLD), file=file, folder=place).method == "vacuum"
-    assert rows(scene.host.folder / "copy") == rows(TINY)
-    assert scene.ask(RemoveLegacy(OLD, time.time() + 1), folder=place).names == (OLD,)
+        workers.user.give(path)
+    place, file = os.open(folder, os.O_PATH | os.O_DIRECTORY), workers.file("copy")
+    assert workers.ask(ListLegacy(), folder=place).names == (OLD,)
+    assert workers.ask(ListLegacy(OLD), folder=place).names == ()
+    assert workers.ask(CopyLegacy(OLD), file=file, folder=place).method == "vacuum"
+    assert rows(workers.host.folder / "copy") == rows(TINY)
+    assert workers.ask(RemoveLegacy(OLD, time.time() + 1), folder=place).names == (OLD,)
     assert os.listdir(folder) == []
     for fd in (place, file):
         os.close(fd)
@@ -263,11 +263,11 @@ GROUPS = {
 
 @pytest.mark.parametrize("group", GROUPS)
 def test_each_operation_of_a_group_is_served_by_a_child_that_imports_what_it_needs(
-    scene: Scene, group: str
+    workers: Workers, group: str
 ) -> None:
-    GROUPS[group](scene)
+    GROUPS[group](workers)
     served = {
-        name: known for name, known in scene.modules.items() if OPERATIONS[name].group == group
+        name: known for name, known in workers.modules.items() if OPERATIONS[name].group == group
     }
     assert set(served) == {name for name, entry in OPERATIONS.items() if entry.group == group}
     for name, (before, after) in served.items():
@@ -307,11 +307,11 @@ def test_a_child_refuses_what_is_not_in_the_table_while_it_is_root_still(
 
 
 def test_an_operation_that_its_child_does_not_know_is_a_lost_worker(
-    scene: Scene, monkeypatch: pytest.MonkeyPatch
+    workers: Workers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A parent of another version than the files on the disk, as while a package is being
     upgraded."""
     monkeypatch.setitem(OPERATIONS, "find_state", OPERATIONS["find_database"])
     monkeypatch.setattr("t3_backup.worker.operations._NAMES", {"FindDatabase": "find_state"})
     with pytest.raises(WorkerLost, match="there is no operation 'find_state'"):
-        scene.ask(FindDatabase())
+        workers.ask(FindDatabase())
