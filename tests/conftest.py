@@ -129,7 +129,7 @@ def make_user(host: Host) -> Iterator[Callable[..., User]]:
 
 @pytest.fixture
 def alice(make_user: Callable[..., User], host: Host, small: Path) -> User:
-    """A user with a small real T3 0.0.24 database (4 MiB); the map names her alone."""
+    """A user with a small real T3 0.0.24 database (4 MiB); the map names them alone."""
     user = make_user("alice", small)
     host.write_map(user)
     return user

@@ -76,7 +76,7 @@ class Autoupdate:
 
 @pytest.fixture
 def ann(make_user: Callable[..., User], host: Host, small: Path) -> User:
-    """One with data, whom the map names alone; of a name of her own: other tests may be run at the
+    """One with data, whom the map names alone; of a name of their own: other tests may be run at the
     same time."""
     user = make_user("out-ann", small)
     host.write_map(user)
@@ -116,7 +116,7 @@ def test_a_rollback_of_all_passes_over_who_cannot_go_back(
     ]
 
 
-def test_who_is_not_in_the_map_is_refused_by_his_name(
+def test_who_is_not_in_the_map_is_refused_by_their_name(
     autoupdate: Autoupdate, ann: User, make_user: Callable[..., User]
 ) -> None:
     other = make_user("out-other")
@@ -126,7 +126,7 @@ def test_who_is_not_in_the_map_is_refused_by_his_name(
         assert answer.err == f"t3-autoupdate: {other.name} is not in {autoupdate.host.map}\n"
 
 
-def test_whose_database_has_gone_stays_as_he_is(autoupdate: Autoupdate, ann: User) -> None:
+def test_whose_database_has_gone_stays_as_before(autoupdate: Autoupdate, ann: User) -> None:
     """Its disk may come back, and with it data that no other program was tried on."""
     assert autoupdate.host.t3("run").code == 0
     ann.database.parent.rename(ann.home / "elsewhere")

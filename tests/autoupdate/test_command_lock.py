@@ -44,9 +44,9 @@ def tmp_path() -> Iterator[Path]:
         yield Path(folder)
 
 
-def test_a_user_who_locks_all_that_he_can_open_keeps_no_command_waiting(machine: Context) -> None:
+def test_a_user_who_locks_all_that_they_can_open_keeps_no_command_waiting(machine: Context) -> None:
     """An account that is down, and whose server only `resume` starts, would stay down for as long
-    as he wants."""
+    as that user wants."""
     with hold_lock(machine.settings.root):
         pass  # all is there by now
     line, pipe = [sys.executable, "-c", HOLD, str(machine.settings.root)], subprocess.PIPE
@@ -54,7 +54,7 @@ def test_a_user_who_locks_all_that_he_can_open_keeps_no_command_waiting(machine:
         line, stdin=pipe, stdout=pipe, text=True, user=NOBODY, group=NOBODY, extra_groups=()
     ) as user:
         assert user.stdout is not None
-        assert int(user.stdout.readline()) > 0, "he can open the programs, as everybody"
+        assert int(user.stdout.readline()) > 0, "the user can open the programs, as everybody"
         with hold_lock(machine.settings.root):
             pass
         user.communicate("")

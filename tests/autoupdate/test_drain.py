@@ -110,8 +110,8 @@ def test_a_freeze_in_the_middle_is_heeded_before_the_next_account(
 def test_who_came_in_the_meantime_is_not_moved_by_the_end_of_it(
     machine: Context, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """He runs the program of whoever has none of his own: a call of a newer one migrates what his
-    older server works on."""
+    """They run the program of whoever has none of their own: a call of a newer one migrates what
+    their older server works on."""
     said: list[str] = []
     machine = replace(machine, say=said.append)
     machine.user_map.write_text(f"x={LATE}\n")
@@ -140,7 +140,7 @@ def test_nor_by_the_way_back_of_another(machine: Context, monkeypatch: pytest.Mo
 
 
 def test_a_hold_needs_no_link(machine: Context) -> None:
-    """As of one who came since: his way back begins with it."""
+    """As of one who came since: their way back begins with it."""
     machine.installations.hold(LATE)
     assert machine.installations.is_held(LATE)
     machine.installations.release(LATE)

@@ -468,7 +468,7 @@ def test_the_command_says_it_in_its_exit_status_and_as_json(tmp_path: Path) -> N
 
 @needs_root
 def test_root_is_told_to_call_it_as_the_owner_and_nothing_is_begun(alice: User) -> None:
-    """A -wal of root's beside her database would lock her server out of it."""
+    """A -wal of root's next to their database would lock their server out of it."""
     program = laid_out(alice.home.parent / "t3", "0.0.24")
     words = [
         "--t3",
@@ -492,7 +492,9 @@ def test_root_is_told_to_call_it_as_the_owner_and_nothing_is_begun(alice: User) 
     assert refused.stderr.startswith(f"t3-pair: {words[3]} belongs to {alice.name}")
     assert refused.stderr.endswith(f": runuser -u {alice.name} -- t3-pair {' '.join(words)}\n")
     assert sorted(alice.database.parent.iterdir()) == before
-    assert command("runuser", "-u", alice.name, "--").returncode == 1, "she may; but no server runs"
+    assert command("runuser", "-u", alice.name, "--").returncode == 1, (
+        "they may; but no server runs"
+    )
     assert {path.owner() for path in alice.database.parent.iterdir()} == {alice.name}
 
 

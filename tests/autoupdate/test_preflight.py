@@ -117,8 +117,8 @@ def test_two_accounts_of_one_port_are_told_before_one_is_stopped(servers: FakeSe
         upgrade.bump_accounts(servers.machine, NEW, asked=True)
 
 
-def test_who_had_a_database_and_has_none_stays_as_he_is(servers: FakeServers) -> None:
-    """His disk may not be mounted: with that, a newer T3 would be at his data without a stop, a
+def test_who_had_a_database_and_has_none_stays_as_before(servers: FakeServers) -> None:
+    """Their disk may not be mounted: with that, a newer T3 would be at their data without a stop, a
     trial or a snapshot."""
     servers.account_dirs["bob"] = [snapshot()]
     servers.missing = {"bob"}
@@ -129,10 +129,10 @@ def test_who_had_a_database_and_has_none_stays_as_he_is(servers: FakeServers) ->
     assert servers.bump() == ["alice", "bob"], "who never had one is new"
 
 
-def test_who_has_a_database_that_is_not_copied_and_no_other_stays_as_he_is(
+def test_who_has_a_database_that_is_not_copied_and_no_other_stays_as_before(
     servers: FakeServers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Row 39. He looks like somebody new, who needs no snapshot."""
+    """Row 39. They look like somebody new, who needs no snapshot."""
     monkeypatch.setattr(
         snapshots.Snapshots,
         "why_uncovered",

@@ -123,7 +123,7 @@ def test_while_it_is_frozen_a_drain_says_so_and_leaves_all_as_it_is(bump: Bump) 
     assert bump.programs() == [OLD, OLD, OLD]
     asked = bump.call("--to", NEW)
     assert (asked.code, "frozen" in asked.err) == (1, True), (
-        "who asks by hand is told that he did not get it"
+        "who asks by hand is told that they did not get it"
     )
     assert bump.call("thaw").code == 0
     assert bump.call("drain").code == 0

@@ -1,5 +1,5 @@
-"""A caller who holds the store may have commands called that need it: by the descriptor that he
-holds it by, and by nothing else."""
+"""A caller who holds the store may have commands called that need it: by the descriptor that
+they hold it by, and by nothing else."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who is at work stays on his version, wholly, whatever happens to his server in the meantime; and
+"""Who is at work stays on their version, wholly, whatever happens to their server in the meantime; and
 comes later."""
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from support.booted.t3_servers import (
 from support.booted.users import server_unit
 
 OLD, NEW = "0.0.24", "0.0.25"
-# an agent runs beneath his unit, a turn is in flight in her database; alice is idle
+# an agent runs beneath bob's unit, a turn is in flight in carol's database; alice is idle
 BUSY = ("bob", "carol")
 ENDPOINTS = {OLD: "/api/auth/bootstrap", NEW: "/api/auth/browser-session"}
 TEXTFILES = "/var/lib/prometheus/node-exporter"
@@ -51,7 +51,7 @@ def phases(machine: Machine) -> dict[str, str]:
 
 
 def restart_and_call(deployment: Deployment) -> None:
-    """His server dies and is started again by systemd, hers is restarted by hand, and both call
+    """Bob's server dies and is started again by systemd, carol's is restarted by hand, and both call
     `t3`."""
     machine, before = deployment.machine, deployment.main_pids()
     machine.run("kill", "-9", before["bob"])
@@ -84,7 +84,7 @@ def assert_old(
 
 
 def assert_on(machine: Machine, expected: dict[str, str], everybody: str) -> None:
-    """Who is on what, by link, server and login; `everybody`: the `t3` of whoever has none of his
+    """Who is on what, by link, server and login; `everybody`: the `t3` of whoever has none of their
     own."""
     assert versions(machine) == expected
     t3_servers.assert_not_mixed(machine)

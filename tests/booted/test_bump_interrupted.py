@@ -23,7 +23,7 @@ from support.sampling import amount, chance, counts
 KILLS = int(os.environ.get("T3_TEST_KILLS") or amount(8, 4))
 DRAIN = ("t3-autoupdate", "drain")
 BUMP = ("t3-autoupdate", "--to", NEW)
-# of the accounts, one after another, and of whoever has none of his own
+# of the accounts, one after another, and of whoever has none of their own
 _LINKS = "symlink,symlinkat"
 # of the journal, a link, the freeze file: each is a step's beginning
 _RENAMES = "rename,renameat,renameat2"

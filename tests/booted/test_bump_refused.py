@@ -202,7 +202,7 @@ def test_a_bump_that_is_killed_while_npm_runs_is_in_nobodys_way(bump: Interrupte
 
 @contextmanager
 def unit_with(machine: Machine, user: str, text: str) -> Iterator[None]:
-    """His unit with something more in it, which holds from its next stop on."""
+    """The unit of a user's server, with something more in it, which holds from its next stop on."""
     folder = f"/etc/systemd/system/{server_unit(user)}.d"
     machine.write(f"{folder}/60-test.conf", f"[Service]\n{text}\n")
     machine.run("systemctl", "daemon-reload")
@@ -216,7 +216,7 @@ def unit_with(machine: Machine, user: str, text: str) -> Iterator[None]:
 def test_a_final_snapshot_that_can_not_be_made_starts_the_server_again(
     bump: InterruptedBump,
 ) -> None:
-    """The store is full when alice's server is down already: she goes on where she was, and the
+    """The store is full when alice's server is down already: alice goes on as before, and the
     bump ends."""
     machine = bump.machine
     bump.prepare()

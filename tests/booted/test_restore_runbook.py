@@ -83,7 +83,7 @@ def serve(machine: Machine, *users: str) -> None:
 
 
 def as_alice(machine: Machine, script: str) -> None:
-    """Run a script of Python on her database, with her server stopped meanwhile."""
+    """Run a script of Python on alice's database, with the server stopped meanwhile."""
     machine.run("systemctl", "stop", ALICE_UNIT)
     machine.run("python3", "-c", script, database_path("alice"), user="alice")
 
@@ -233,7 +233,7 @@ def test_an_interrupted_restore_whose_file_is_gone_is_ended(reader: Reader) -> N
 
 @contextmanager
 def holder(machine: Machine) -> Iterator[str]:
-    """The pid, in the machine, of a process of alice's that has her database open."""
+    """The pid, in the machine, of a process of alice's that has the database open."""
     script = "import os, sqlite3, sys, time; c = sqlite3.connect(sys.argv[1]); c.execute('SELECT count(*) FROM orchestration_events'); print(os.getpid(), flush=True); time.sleep(999)"
     with machine.start("python3", "-c", script, database_path("alice"), user="alice") as process:
         try:

@@ -56,7 +56,7 @@ def test_it_can_write_to_the_store_and_the_log_and_to_what_is_its_own(
     machine: Machine, found: dict[str, Any]
 ) -> None:
     """And in /home itself, but in nobody's home: a worker, who is the user by then, has to write a
-    -shm beside his database."""
+    -shm next to their database."""
     assert set(found["writable"]["folders"]) == {STORE, LOG, RUNTIME, "/home"} | PRIVATE
     # By which systemd lets a service ask to be told of scarce memory.
     assert set(found["writable"]["files"]) <= {
@@ -87,7 +87,7 @@ def test_it_has_no_network(found: dict[str, Any]) -> None:
     }
 
 
-def test_it_can_become_a_user_and_end_his_processes_and_no_more(found: dict[str, Any]) -> None:
+def test_it_can_become_a_user_and_end_their_processes_and_no_more(found: dict[str, Any]) -> None:
     three = CAP_KILL | CAP_SETGID | CAP_SETUID
     assert found["capabilities"] == {"CapEff": three, "CapPrm": three, "CapBnd": three, "CapAmb": 0}
     assert found["no_new_privileges"] == "1"

@@ -42,7 +42,7 @@ NOT_VALUES = [
     "sealed_then_its_manifest",
     "removal_takes_the_data_first",
     "replaced_by_one_rename",
-    "an_open_shelf",
+    "an_open_account_folder",
     "no_descriptor_is_left_open",
     "on_a_terminal",
     "without_rich",

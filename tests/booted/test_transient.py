@@ -122,7 +122,7 @@ def test_a_caller_who_is_interrupted_leaves_no_unit(machine: Machine) -> None:
     assert gone(machine)
 
 
-def test_an_owner_is_himself_with_his_own_environment_and_no_more(machine: Machine) -> None:
+def test_an_owner_is_themselves_with_their_own_environment_and_no_more(machine: Machine) -> None:
     machine.run("systemctl", "set-environment", "ANTHROPIC_API_KEY=x")
     script = """
 import json, os, sys

@@ -116,7 +116,7 @@ def test_pruning_on_a_failing_disk_loses_none_that_retention_keeps(
 
 
 @pytest.mark.parametrize("error", ERRORS)
-def test_a_new_shelf_that_cannot_be_synced_holds_nothing(
+def test_a_new_account_folder_that_cannot_be_synced_holds_nothing(
     host: Host, make_user: Callable[..., User], error: str
 ) -> None:
     """Row 29: the very first run of an account: its folder's own name is not on the disk."""

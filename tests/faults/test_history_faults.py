@@ -75,7 +75,7 @@ ROUNDS = 8
 
 @dataclass(frozen=True)
 class Scenario:
-    """A shelf as it is before a step, and the step."""
+    """An account folder as it is before a step, and the step."""
 
     name: str
     prepare: Callable[[AccountDir], list[bytes]]  # the images on it afterwards, oldest first
@@ -178,7 +178,7 @@ class ScenarioStore:
         self.store = folder / "store"
 
     def fresh(self) -> None:
-        """The shelf as it was, hard links and all."""
+        """The account folder as it was, hard links and all."""
         shutil.rmtree(self.store, ignore_errors=True)
         subprocess.run(["cp", "-a", self.template / "store", self.store], check=True)
 

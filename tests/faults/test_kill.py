@@ -39,7 +39,7 @@ MOST = 200  # calls of one name; a sweep that reaches it has lost its end
 
 # Calls of the parent that change the store, and some at which its worker is alive. Those of the
 # second group are made by other threads of the parent too, earlier: they are counted on the
-# account's shelf alone.
+# account's folder alone.
 PARENT = (
     "mkdirat",
     "linkat",
@@ -54,7 +54,7 @@ PARENT = (
     "fadvise64",
     "renameat",
 )
-PARENT_ON_THE_SHELF = ("openat", "fsync", "linkat", "unlinkat", "getdents64")
+PARENT_ON_ACCOUNT_FOLDER = ("openat", "fsync", "linkat", "unlinkat", "getdents64")
 WORKER = {
     "pwrite64": 1,
     "write": 1,
@@ -183,10 +183,14 @@ def test_the_parent_may_be_killed_at_every_call_that_changes_the_store(
     for name in PARENT:
         least = {"linkat": 2, "fsync": 5, "unlinkat": 4, "write": 4}.get(name, 0)
         assert sweep(kills, name, lambda n, name=name: killed(name, n)) >= least
-    for name in PARENT_ON_THE_SHELF:
+    for name in PARENT_ON_ACCOUNT_FOLDER:
         if name not in PARENT:
             assert (
-                sweep(kills, f"{name}@shelf", lambda n, name=name: killed(name, n, *account_dir))
+                sweep(
+                    kills,
+                    f"{name}@account-folder",
+                    lambda n, name=name: killed(name, n, *account_dir),
+                )
                 > 0
             )
     tell(kills.report("parent"))
@@ -324,7 +328,7 @@ def _wait_for_workers(user: User) -> list[int]:
 def test_a_kill_in_the_very_first_run_leaves_a_store_that_works(
     host: Host, bob: User, tell: Callable[[str], None]
 ) -> None:
-    """Row 27: before the store, before the shelf, and before the first snapshot has its name."""
+    """Row 27: before the store, before the account folder, and before the first snapshot has its name."""
     shutil.copyfile(REAL, bob.database)
     points = 0
     for name in ("mkdir", "mkdirat", "fsync", "linkat"):

@@ -86,10 +86,10 @@ STATES = {
     "clean": leave_clean,
     "files": leave_clean,  # and with files beside the database, which come back with it
 }
-UNFOLDED = ("journal", "unreadable")
+NOT_CHECKPOINTED = ("journal", "unreadable")
 
 
-def files_beside(user: User) -> dict[str, bytes]:
+def archived_files(user: User) -> dict[str, bytes]:
     """What is there of the names that come back with the database."""
     place = user.database.parent
     paths = [place / "settings.json", *sorted((place / "secrets").rglob("*"))]
@@ -112,11 +112,11 @@ class Kills:
     def __init__(self, host: Host, user: User, state: str) -> None:
         self.host, self.user, self.state = host, user, state
         self.new = dump_database(host.snapshots(user)[0])
-        self.new_files = files_beside(user)
+        self.new_files = archived_files(user)
         change_database(user, "CREATE TABLE later (x)")
         if state == "files":
             put_files(user, b"later")
-        self.old_files = files_beside(user)
+        self.old_files = archived_files(user)
         STATES[state](user)
         self.known = frozenset(snapshot.name for snapshot in prove_snapshots(host, user))
         self.template = host.folder / "template"
@@ -144,9 +144,9 @@ class Kills:
         intent = self.host.store / f"{self.user.name}+restore.json"
         found = dump_copy(self.user, self.host.folder / "work")
         if found not in (self.old, self.new):
-            # What can't be folded moves away in several steps. Until they are done or undone the
+            # What can't be checkpointed moves away in several steps. Until they are done or undone the
             # intent says so.
-            assert self.state in UNFOLDED, (
+            assert self.state in NOT_CHECKPOINTED, (
                 f"{point}: neither old nor new: {found if isinstance(found, str) else len(found)}"
             )
             assert json.loads(intent.read_text())["begun"], (
@@ -170,7 +170,7 @@ class Kills:
             expected = self.new_files
             assert set(files) - aside == {"state.sqlite"}, f"{point}: {files}"
             kept = {re.sub(r"\.replaced-\w+-\w+", "", name): files[name] for name in aside}
-            assert kept == (self.files if self.state in UNFOLDED else {}), (
+            assert kept == (self.files if self.state in NOT_CHECKPOINTED else {}), (
                 f"{point}: what was kept is not the old state"
             )
         else:
@@ -178,9 +178,9 @@ class Kills:
             expected = self.old_files
             assert after == self.old, f"{point}: neither old nor new"
             assert not aside, f"{point}: {aside}"
-            if self.state in UNFOLDED:
+            if self.state in NOT_CHECKPOINTED:
                 assert files == self.files, f"{point}: the old state was touched"
-        assert files_beside(self.user) == expected, (
+        assert archived_files(self.user) == expected, (
             f"{point}: files of another state than the database"
         )
         assert {path.stat().st_uid for path in self.user.database.parent.iterdir()} == {
@@ -259,7 +259,7 @@ def calls_of(kills: Kills, operation: str) -> Iterator[tuple[str, int]]:
 
 def test_a_worker_may_be_killed_at_every_call(kills: Kills, tell: Callable[[str], None]) -> None:
     for operation in OPERATIONS:
-        if (operation == "clone_database" and kills.state in UNFOLDED) or (
+        if (operation == "clone_database" and kills.state in NOT_CHECKPOINTED) or (
             operation in ("stage_archive", "install_archive") and kills.state != "files"
         ):
             continue

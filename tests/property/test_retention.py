@@ -189,7 +189,7 @@ def test_age_alone_prunes_nothing(account_dir: list[Manifest], keep: int) -> Non
 
 
 @given(histories(), KEEPS, st.randoms(use_true_random=False))
-def test_the_order_of_reading_a_shelf_changes_nothing(
+def test_the_order_of_reading_an_account_folder_changes_nothing(
     account_dir: list[Manifest], keep: int, random
 ) -> None:
     """Row 13: and what decides once decides so again."""
@@ -252,7 +252,7 @@ def snapshot_with_old_name(one: Manifest) -> Manifest:
     return replace(one, name=f"state-{one.label}-{local}" if one.label else f"state-{local}")
 
 
-def test_an_empty_shelf_and_one_of_bad_ones_alone_are_left_as_they_are() -> None:
+def test_an_empty_account_folder_and_one_of_bad_ones_alone_are_left_as_they_are() -> None:
     """Row 13."""
     assert decide_retention([], uniform_policy(1)) == []
     bad = [make_snapshot(number, NOON, "damaged") for number in (1, 2, 3)]

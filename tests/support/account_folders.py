@@ -1,4 +1,4 @@
-"""Snapshots of made-up images on a real shelf, for tests of how they are kept: no database is
+"""Snapshots of made-up images in a real account folder, for tests of how they are kept: no database is
 looked into there."""
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ HEADER = b"SQLite format 3\0" + PAGE.to_bytes(2, "big")
 
 @contextmanager
 def open_account_dir(folder: Path) -> Iterator[AccountDir]:
-    """A shelf in a new store in `folder`, or in the one that is there."""
+    """An account folder in a new store in `folder`, or in the one that is there."""
     with Store.open(folder / "store", create=True) as store:
         account_dir = store.account_dir("alice", create=True)
         assert account_dir is not None
@@ -110,7 +110,7 @@ def read_image(account_dir: AccountDir, snapshot: Manifest) -> bytes:
 def maintenance(
     account_dir: AccountDir, policy: Policy, mode: str = DELTA, limits: Limits = GENEROUS
 ) -> Maintenance:
-    """What keeps the shelf in order."""
+    """What prunes and compacts the account folder."""
     return Maintenance(
         account_dir,
         account_dir.read_listing(),

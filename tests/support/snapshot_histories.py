@@ -1,4 +1,4 @@
-"""Random shelves for tests of retention, and what stays of them."""
+"""Random histories of snapshots for tests of retention, and what stays of them."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def make_snapshot(
     legacy: bool = False,
     pinned: bool = False,
 ) -> Manifest:
-    """One as it lies on a shelf: an accepted one keeps its verdict."""
+    """One as it lies in an account folder: an accepted one keeps its verdict."""
     accepted = verdict.startswith("accepted ")
     kind = verdict.removeprefix("accepted ")
     local = when.strftime("%Y%m%d-%H%M%S")
@@ -69,7 +69,7 @@ def histories(
     jumps: bool = True,
     pins: bool = False,
 ) -> list[Manifest]:
-    """The shelf of one account that nobody has ever pruned, oldest first; without `jumps` nothing
+    """The snapshots of one account that nobody has ever pruned, oldest first; without `jumps` nothing
     looks like one either."""
     gaps = ORDINARY | JUMPS if jumps else ORDINARY
     pinned = st.sampled_from([False] * 5 + [True]) if pins else st.just(False)

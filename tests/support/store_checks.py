@@ -16,19 +16,19 @@ from t3_backup.worker.limits import Limits
 
 
 def hash_files(host: Host, user: User) -> dict[str, str]:
-    """Every file of a shelf, by its SHA-256; but for the hashes of pages, which are a hint and
+    """Every file of an account folder, by its SHA-256; but for the hashes of pages, which are a hint and
     nothing hangs on them."""
     paths = [path for path in list_files(host, user) if path.suffix != ".pages"]
     return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in paths}
 
 
 def list_files(host: Host, user: User) -> list[Path]:
-    """All that lies on a shelf."""
+    """All that lies in an account folder."""
     return sorted(host.account_dir(user).iterdir()) if host.account_dir(user).exists() else []
 
 
 def find_leftovers(host: Host, user: User) -> set[str]:
-    """What lies on a shelf and is no part of a snapshot."""
+    """What lies in an account folder and is no part of a snapshot."""
     found = {path.name for path in list_files(host, user)}
     whole = {
         path.stem

@@ -54,28 +54,28 @@ LEFT_OUT = ("logs/server.log", "caches/x", "server-runtime.json", "anonymous-id"
 
 def lay_out(user: User) -> Path:
     """The real layout beside the user's database."""
-    place = user.database.parent
+    userdata = user.database.parent
     for name, (_, content) in LAYOUT.items():
         if content is None:
-            (place / name).mkdir()
+            (userdata / name).mkdir()
         else:
-            (place / name).write_bytes(content)
+            (userdata / name).write_bytes(content)
     for name in LEFT_OUT:
-        (place / name).parent.mkdir(exist_ok=True)
-        (place / name).write_text("again and again")
-    for path in place.rglob("*"):
+        (userdata / name).parent.mkdir(exist_ok=True)
+        (userdata / name).write_text("again and again")
+    for path in userdata.rglob("*"):
         user.give(path)
     for name, (mode, _) in LAYOUT.items():
-        (place / name).chmod(mode)
-    return place
+        (userdata / name).chmod(mode)
+    return userdata
 
 
-def found(place: Path) -> dict[str, tuple[str, int, int, int, bytes | None]]:
+def found(userdata: Path) -> dict[str, tuple[str, int, int, int, bytes | None]]:
     """What is there of the names that are kept: type and mode, owner, time, content."""
     tops = {name.split("/")[0] for name in LAYOUT}
-    paths = [path for path in place.rglob("*") if path.relative_to(place).parts[0] in tops]
+    paths = [path for path in userdata.rglob("*") if path.relative_to(userdata).parts[0] in tops]
     return {
-        str(path.relative_to(place)): (
+        str(path.relative_to(userdata)): (
             stat.filemode(path.lstat().st_mode), path.lstat().st_uid, path.lstat().st_gid,
             path.lstat().st_mtime_ns, path.read_bytes() if path.is_file() else None,
         )
@@ -128,22 +128,22 @@ def test_the_archive_holds_the_five_names_and_nothing_else(host: Host, laid: Use
 def test_everything_comes_back_with_owner_mode_and_time(
     host: Host, laid: User, only: str | None
 ) -> None:
-    place = laid.database.parent
-    before = found(place)
+    userdata = laid.database.parent
+    before = found(userdata)
     ok(host.t3("run"))
-    shutil.rmtree(place / "secrets")
-    (place / "settings.json").write_text("{}")
-    (place / "keybindings.json").unlink()
-    (place / "attachments" / "later.png").write_bytes(b"later")
-    laid.give(place / "attachments" / "later.png")
-    changed = found(place)
+    shutil.rmtree(userdata / "secrets")
+    (userdata / "settings.json").write_text("{}")
+    (userdata / "keybindings.json").unlink()
+    (userdata / "attachments" / "later.png").write_bytes(b"later")
+    laid.give(userdata / "attachments" / "later.png")
+    changed = found(userdata)
     ok(host.t3("restore", laid.name, "--yes", *(["--only", only] if only else [])))
-    assert found(place) == before
-    assert {path.name for path in place.iterdir() if "replaced" in path.name} == set()
-    assert (place / "logs" / "server.log").exists()
+    assert found(userdata) == before
+    assert {path.name for path in userdata.iterdir() if "replaced" in path.name} == set()
+    assert (userdata / "logs" / "server.log").exists()
     ok(host.t3("restore", laid.name, "--label", "prerestore", "--yes"))
     # What was not there then is left: a restore removes nothing that it has nothing for.
-    now = found(place)
+    now = found(userdata)
     assert {name: now[name] for name in changed if name != "settings.json"} == {
         name: value for name, value in changed.items() if name != "settings.json"
     }
@@ -250,7 +250,7 @@ def test_verify_finds_a_damaged_archive(host: Host, laid: User, damage: str) -> 
 )
 def test_a_symlink_leaks_nothing_into_an_archive(host: Host, laid: User, planted: str) -> None:
     """Row 18. It is passed over, and named."""
-    marker = b"a secret of root's, not hers"
+    marker = b"a secret of root's, not the user's"
     outside = host.folder / "outside"
     outside.mkdir(mode=0o700)
     (outside / "file").write_bytes(marker)

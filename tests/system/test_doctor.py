@@ -43,7 +43,7 @@ OF_THE_MACHINE = {
 
 @pytest.fixture
 def dora(make_user: Callable[..., User], host: Host) -> User:
-    """Who has a database; the map names her."""
+    """Who has a database; the map names them."""
     user = make_user("doc-dora", TINY)
     host.write_map(user)
     return user
@@ -198,7 +198,7 @@ def test_a_database_that_was_deleted_fails_where_there_are_snapshots_of_it(
     assert of(f"account {dora.name}", host.t3("doctor", "--json")).status == "fail"
 
 
-# --- the store and the shelves
+# --- the store and the account folders
 
 
 def test_a_store_that_is_open_to_others_or_another_s_fails(host: Host, dora: User) -> None:
@@ -248,7 +248,7 @@ def test_too_little_room_for_the_next_run_fails(host: Host, dora: User) -> None:
     assert of("space", host.t3("doctor", "--json", T3_BACKUP_RESERVE="900T")).status == "fail"
 
 
-def test_a_shelf_of_the_user_s_own_is_counted_as_the_user_and_waits_for_the_next_run(
+def test_an_account_folder_of_the_user_s_own_is_counted_as_the_user_and_waits_for_the_next_run(
     host: Host, dora: User
 ) -> None:
     host.store.mkdir(mode=0o700)
@@ -262,7 +262,7 @@ def test_a_shelf_of_the_user_s_own_is_counted_as_the_user_and_waits_for_the_next
     assert "with 2 snapshots that they can change" in found.text
 
 
-def test_a_shelf_of_ours_that_was_given_away_fails(host: Host, dora: User) -> None:
+def test_an_account_folder_of_ours_that_was_given_away_fails(host: Host, dora: User) -> None:
     assert host.t3().code == 0
     dora.give(host.account_dir(dora))
     found = of(f"shelf {dora.name}", host.t3("doctor", "--json"))
@@ -395,7 +395,7 @@ def as_user(host: Host, user: User, *words: str, **environ: str) -> Answer:
     return Answer(done.returncode, done.stdout, done.stderr)
 
 
-def test_somebody_else_sees_his_own_account_and_is_told_what_needs_root(
+def test_somebody_else_sees_their_own_account_and_is_told_what_needs_root(
     host: Host, dora: User, make_user: Callable[..., User]
 ) -> None:
     host.write_map(dora, make_user("doc-other", TINY))
@@ -412,7 +412,7 @@ def test_somebody_else_sees_his_own_account_and_is_told_what_needs_root(
     assert "doc-other" not in answer.out
 
 
-def test_with_a_store_of_his_own_he_is_told_of_it(host: Host, dora: User) -> None:
+def test_with_a_store_of_their_own_they_are_told_of_it(host: Host, dora: User) -> None:
     own = {"T3_BACKUP_DEST": str(dora.home / "backups")}
     assert as_user(host, dora, "run", **own).code == 0
     found = statuses(as_user(host, dora, "doctor", "--json", **own))

@@ -1,4 +1,4 @@
-"""A history in little room, with real databases, users and runs: it is smaller, and nothing else
+"""A history that is stored as deltas, with real databases, users and runs: it is smaller, and nothing else
 about it is different."""
 
 from __future__ import annotations
@@ -181,7 +181,7 @@ def test_pruning_in_the_middle_says_why_and_loses_nothing_else(
 def test_a_bit_that_flips_in_any_file_is_found_and_costs_only_what_hangs_on_it(
     host: Host, hana: User, tmp_path: Path
 ) -> None:
-    """Of every file of the shelf, one after the other."""
+    """Of every file of the account folder, one after the other."""
     days = history(host, hana, 4)
     names = [name for name, _ in days]  # oldest first: each hangs on all that come after it
     account_dir = host.account_dir(hana)

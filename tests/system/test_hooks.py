@@ -45,7 +45,7 @@ def folder(host: Host) -> Path:
 
 @pytest.fixture
 def hugo(make_user: Callable[..., User], host: Host) -> User:
-    """Whose database is a link: his account fails."""
+    """Whose database is a link: their account fails."""
     user = make_user("hook-hugo")
     user.database.symlink_to("/etc/passwd")
     host.write_map(user)
@@ -249,7 +249,7 @@ class TestWhatIsAHook:
             ("ping.sh", 0o755),
         ):
             write(folder / name, "#!/bin/sh\n", mode)
-        hugo.give(write(folder / "his", "#!/bin/sh\n"))
+        hugo.give(write(folder / "hugo", "#!/bin/sh\n"))
         (folder / "link").symlink_to("/bin/true")
         (folder / "folder").mkdir()
         os.mkfifo(folder / "pipe")
@@ -259,7 +259,7 @@ class TestWhatIsAHook:
         ]
         assert line == (
             f"WARN: ignored as hooks in {folder}: by-all (others may write to it), data (not executable), "
-            f"folder (not a regular file), his (belongs to uid {hugo.uid}), link (not a regular file), "
+            f"folder (not a regular file), hugo (belongs to uid {hugo.uid}), link (not a regular file), "
             "ping.sh (a name may have only letters, digits, - and _), pipe (not a regular file), writable (others may write to it)"
         )
         assert order(folder) == ["good_1-A"]
@@ -283,14 +283,14 @@ class TestWhatIsAHook:
         assert answer.out.splitlines()[-1] == "done (1 accounts, 1 not well)"
         assert hooks.find_hooks(folder) == hooks.Found(folder)
 
-    @pytest.mark.parametrize("how", ["writable", "his", "a file", "missing"])
+    @pytest.mark.parametrize("how", ["writable", "the user's", "a file", "missing"])
     def test_a_folder_that_is_not_roots_alone_holds_none(
         self, host: Host, folder: Path, hugo: User, how: str
     ) -> None:
         telling(folder, "hook")
         if how == "writable":
             folder.chmod(0o777)
-        elif how == "his":
+        elif how == "the user's":
             hugo.give(folder)
         else:
             folder.rename(host.folder / "elsewhere")
@@ -301,7 +301,7 @@ class TestWhatIsAHook:
         assert order(host.folder / "elsewhere") == []
         assert ("ignored as hooks" in answer.out) == (how != "missing")
 
-    def test_who_is_not_root_has_only_those_that_he_names_himself(
+    def test_who_is_not_root_has_only_those_that_they_name_themselves(
         self, host: Host, ines: User
     ) -> None:
         folder = ines.home / "hooks.d"

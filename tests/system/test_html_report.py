@@ -163,7 +163,9 @@ class TestTheCommand:
             == "t3-backup-state: the report needs the template engine jinja2: apt install python3-jinja2\n"
         )
 
-    def test_a_shelf_that_is_not_as_it_must_be_hides_no_other(self, host: Host, ruth: User) -> None:
+    def test_an_account_folder_that_is_not_as_it_must_be_hides_no_other(
+        self, host: Host, ruth: User
+    ) -> None:
         (host.store / "open").mkdir(mode=0o755)
         answer = host.t3("report", "--html", "-")
         assert answer.code == 1

@@ -42,7 +42,7 @@ OLD = [*PLAIN[:2], LABELLED, PLAIN[2]]
 
 @pytest.fixture
 def ada(make_user: Callable[..., User], host: Host) -> User:
-    """Who has a database, and a shelf of her own that the script made."""
+    """Who has a database, and a folder of snapshots of their own that the script made."""
     user = make_user("ada", TINY)
     host.write_map(user)
     host.store.mkdir(mode=0o700)
@@ -266,7 +266,7 @@ def test_one_in_wal_mode_is_taken_over_and_is_so_no_more(host: Host, ada: User) 
 
 
 @pytest.mark.parametrize("first", ["run", "import-legacy"])
-def test_an_empty_old_shelf_is_simply_replaced(first: str, host: Host, ada: User) -> None:
+def test_an_empty_old_account_folder_is_simply_replaced(first: str, host: Host, ada: User) -> None:
     assert host.t3(first).code == 0
     assert host.t3().code == 0
     assert sorted(os.listdir(host.store)) == sorted([ada.name, "attempts.json"])
@@ -302,10 +302,10 @@ def must_have_taken_over_beside(host: Host, ada: User, kept: Path) -> None:
     hidden.rename(kept)
 
 
-def test_where_the_old_script_still_runs_and_gives_our_shelf_away_nothing_is_moved(
+def test_where_the_old_script_still_runs_and_gives_our_account_folder_away_nothing_is_moved(
     host: Host, ada: User
 ) -> None:
-    """Row 31. It hands the shelf to its user each time; a chown of the one folder mends it."""
+    """Row 31. It hands the account folder to its user each time; a chown of the one folder mends it."""
     assert host.t3().code == 0
     ada.give(host.account_dir(ada))
     leave(host, ada, PLAIN[0], 1)

@@ -169,7 +169,7 @@ def open_snapshot(path: Path) -> sqlite3.Connection:
 
 @pytest.fixture
 def carol(make_user: Callable[..., User], host: Host, grown: Callable[[int], Path]) -> User:
-    """A user whose database takes a while to copy; the map names her alone."""
+    """A user whose database takes a while to copy; the map names them alone."""
     user = make_user("carol", grown(BIG))
     host.write_map(user)
     return user

@@ -35,7 +35,7 @@ TINY = DATA / "state-0.0.24.sqlite"
 
 @pytest.fixture
 def lars(make_user: Callable[..., User], host: Host) -> User:
-    """Who has a database; the map names him."""
+    """Who has a database; the map names them."""
     user = make_user("log-lars", TINY)
     host.write_map(user)
     return user

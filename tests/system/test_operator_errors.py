@@ -65,7 +65,7 @@ def test_ctrl_z_puts_no_run_to_sleep(
     assert "verified" in out
 
 
-def test_who_no_longer_listens_costs_nobody_his_backup(host: Host, five: list[User]) -> None:
+def test_who_no_longer_listens_costs_nobody_a_backup(host: Host, five: list[User]) -> None:
     """Row 20: a full disk under a redirected output, and a pipe that is closed: all are backed up,
     and the exit code says it."""
     with Path("/dev/full").open("w") as full:

@@ -36,7 +36,7 @@ AS_THE_SERVICE = ["setpriv", "--bounding-set", "-all,+setuid,+setgid,+kill", "--
 
 @pytest.fixture
 def rae(make_user: Callable[..., User], host: Host) -> User:
-    """Who has a database; the map names her."""
+    """Who has a database; the map names them."""
     user = make_user("rec-rae", TINY)
     host.write_map(user)
     return user
@@ -111,7 +111,7 @@ def test_every_account_of_every_run_is_noted_but_of_no_dry_one(
     assert stat.S_IMODE((host.store / "attempts.json").stat().st_mode) == 0o600
     listed = host.t3("list", "--json").document
     assert [account["user"] for account in listed["accounts"]] == [rae.name], (
-        "the ledger is no shelf"
+        "the ledger is no account folder"
     )
 
 

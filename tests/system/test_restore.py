@@ -129,7 +129,7 @@ def leave_stray_index(user: User) -> None:
 
 
 @pytest.mark.parametrize(
-    ("leave", "folded"),
+    ("leave", "checkpointed"),
     [
         (leave_newer_rows_in_a_wal, True),
         (leave_stray_index, True),
@@ -139,7 +139,7 @@ def leave_stray_index(user: User) -> None:
     ids=lambda value: getattr(value, "__name__", None),
 )
 def test_what_lies_beside_the_live_database_never_joins_the_restored_one(
-    host: Host, backed: User, leave: Callable[[User], None], folded: bool
+    host: Host, backed: User, leave: Callable[[User], None], checkpointed: bool
 ) -> None:
     """Row 8. Newer rows, a hot journal, a stray index: the content is the snapshot's, and the old
     state is kept whole."""
@@ -154,7 +154,7 @@ def test_what_lies_beside_the_live_database_never_joins_the_restored_one(
     )
     assert dump_database(backed.database) == taken, "what a server opens is another content"
     kept = sorted(path for path in backed.database.parent.iterdir() if ".replaced-" in path.name)
-    if folded:
+    if checkpointed:
         assert kept == []
         assert len(host.snapshots(backed)) == 2
     else:
@@ -213,10 +213,10 @@ def test_who_has_it_open_is_named_and_nothing_is_changed(
     succeeded(host.t3("restore", backed.name, "--yes"))
 
 
-def test_who_opens_it_just_before_the_exchange_keeps_what_he_opened(
+def test_who_opens_it_just_before_the_exchange_keeps_what_they_opened(
     host: Host, backed: User
 ) -> None:
-    """Row 9. He waits in open(2) while the two change places, has the old file, and gets it back
+    """Row 9. They wait in open(2) while the two swap names, have the old file, and get it back
     under its name."""
     before = backed.database.stat().st_ino
     taken = dump_database(backed.database)
@@ -352,7 +352,7 @@ def test_a_place_that_cannot_be_reached_is_one_line(host: Host, backed: User, wh
 def test_the_newest_that_an_older_t3_can_open_is_found(
     host: Host, make_user: Callable[..., User]
 ) -> None:
-    """A shelf of both levels: migrated, gone back, migrated again."""
+    """Snapshots of both levels: migrated, gone back, migrated again."""
     user = make_user("sam", DATA / "state-0.0.24.sqlite")
     host.write_map(user)
     for version in ("0.0.24", "0.0.24", "0.0.25", "0.0.24", "0.0.25"):
@@ -515,7 +515,7 @@ def test_a_run_waits_for_a_restore(host: Host, backed: User) -> None:
     succeeded(host.t3("run", "--keep", "1"))
 
 
-def test_an_unknown_user_and_an_empty_shelf_are_one_line(host: Host, backed: User) -> None:
+def test_an_unknown_user_and_an_empty_account_folder_are_one_line(host: Host, backed: User) -> None:
     for words, code in (
         (("nobody-at-all",), 1),
         ((backed.name, "--label", "none-such"), 1),

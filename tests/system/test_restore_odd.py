@@ -187,7 +187,7 @@ def test_newer_rows_in_a_wal_are_kept_whatever_the_size_of_a_page(
 def test_a_wal_that_breaks_off_in_the_middle_is_kept_with_its_database(
     host: Host, odd: User
 ) -> None:
-    """Row 8. SQLite passes over the sound frames behind a bad one: to fold it would lose them for
+    """Row 8. SQLite passes over the sound frames behind a bad one: a checkpoint would lose them for
     good."""
     script = """
 import os, sqlite3, sys
@@ -407,10 +407,10 @@ def test_a_snapshot_that_is_named_must_be_what_else_was_asked_for(
     must_be_untouched(host, odd, before)
 
 
-def test_who_is_not_root_restores_his_own_account_alone(
+def test_who_is_not_root_restores_their_own_account_alone(
     host: Host, odd: User, make_user: Callable[..., User], small: Path
 ) -> None:
-    """Even where the store, which is his, has a shelf of the other's name."""
+    """Even where the store, which is theirs, has an account folder of the other's name."""
     other = make_user("odd-b", small)
     store = host.folder / "own" / "store"
     store.parent.mkdir()

@@ -29,34 +29,34 @@ ANOTHER = 60000  # a uid that nobody has
 FILES = ("settings.json", "secrets/key.bin", "attachments/a.png")
 
 
-def symlink(user: User, place: Path) -> str:
+def symlink(user: User, userdata: Path) -> str:
     target = user.home / "picture.png"
     target.write_text("a picture")
-    (place / "attachments/link.png").symlink_to(target)
+    (userdata / "attachments/link.png").symlink_to(target)
     return "attachments/link.png"
 
 
-def roots_file(user: User, place: Path) -> str:
-    (place / "secrets/by-root.bin").write_text("root's")
+def roots_file(user: User, userdata: Path) -> str:
+    (userdata / "secrets/by-root.bin").write_text("root's")
     return "secrets/by-root.bin"
 
 
-def anothers_setting(user: User, place: Path) -> str:
-    (place / "settings.json").write_text("another's")
-    os.chown(place / "settings.json", ANOTHER, ANOTHER)
+def anothers_setting(user: User, userdata: Path) -> str:
+    (userdata / "settings.json").write_text("another's")
+    os.chown(userdata / "settings.json", ANOTHER, ANOTHER)
     return "settings.json"
 
 
-def unreadable_file(user: User, place: Path) -> str:
-    path = place / "secrets/closed.bin"
+def unreadable_file(user: User, userdata: Path) -> str:
+    path = userdata / "secrets/closed.bin"
     path.write_text("closed")
     user.give(path)
     path.chmod(0)
     return "secrets/closed.bin"
 
 
-def unreadable_folder(user: User, place: Path) -> str:
-    path = place / "attachments/closed"
+def unreadable_folder(user: User, userdata: Path) -> str:
+    path = userdata / "attachments/closed"
     path.mkdir()
     (path / "in it").write_text("closed")
     user.give(path / "in it")
@@ -65,31 +65,31 @@ def unreadable_folder(user: User, place: Path) -> str:
     return "attachments/closed/in it"
 
 
-def roots_folder(user: User, place: Path) -> str:
-    (place / "attachments/by-root").mkdir()
-    (place / "attachments/by-root/file").write_text("root's")
+def roots_folder(user: User, userdata: Path) -> str:
+    (userdata / "attachments/by-root").mkdir()
+    (userdata / "attachments/by-root/file").write_text("root's")
     return "attachments/by-root/file"
 
 
-def own_file_in_roots_folder(user: User, place: Path) -> str:
-    (place / "attachments/shared").mkdir()
-    (place / "attachments/shared/own").write_text("own")
-    user.give(place / "attachments/shared/own")
+def own_file_in_roots_folder(user: User, userdata: Path) -> str:
+    (userdata / "attachments/shared").mkdir()
+    (userdata / "attachments/shared/own").write_text("own")
+    user.give(userdata / "attachments/shared/own")
     return "attachments/shared/own"
 
 
-def secrets_a_symlink(user: User, place: Path) -> str:
-    (place / "secrets").rename(user.home / "vault")
-    (place / "secrets").symlink_to(user.home / "vault")
+def secrets_a_symlink(user: User, userdata: Path) -> str:
+    (userdata / "secrets").rename(user.home / "vault")
+    (userdata / "secrets").symlink_to(user.home / "vault")
     return "secrets"
 
 
-def secrets_of_root(user: User, place: Path) -> str:
+def secrets_of_root(user: User, userdata: Path) -> str:
     """Its user can give it another name, and can't move it to another folder."""
-    os.chown(place / "secrets", 0, 0)
-    (place / "secrets").chmod(0o755)
-    (place / "secrets/mine.bin").write_text("a secret")
-    user.give(place / "secrets/mine.bin")
+    os.chown(userdata / "secrets", 0, 0)
+    (userdata / "secrets").chmod(0o755)
+    (userdata / "secrets/mine.bin").write_text("a secret")
+    user.give(userdata / "secrets/mine.bin")
     return "secrets/mine.bin"
 
 
@@ -130,8 +130,10 @@ def ok(answer: Answer) -> Answer:
 
 def planted(user: User, *kinds: str) -> dict[str, int]:
     """What must stay, with its inode: it is the thing itself that stays."""
-    place = user.database.parent
-    return {(name := KINDS[kind](user, place)): (place / name).lstat().st_ino for kind in kinds}
+    userdata = user.database.parent
+    return {
+        (name := KINDS[kind](user, userdata)): (userdata / name).lstat().st_ino for kind in kinds
+    }
 
 
 def must_lie_aside(kept: list[str], there: dict[str, int]) -> None:
@@ -149,11 +151,11 @@ def must_lie_aside(kept: list[str], there: dict[str, int]) -> None:
 
 def must_be_there(user: User, kept: list[str], there: dict[str, int]) -> None:
     """Each of them, in place or aside: an undo moves nothing but what it has something for."""
-    place = user.database.parent
+    userdata = user.database.parent
     in_place = [
         name
         for name, inode in there.items()
-        if os.path.lexists(place / name) and (place / name).lstat().st_ino == inode
+        if os.path.lexists(userdata / name) and (userdata / name).lstat().st_ino == inode
     ]
     must_lie_aside(kept, {name: inode for name, inode in there.items() if name not in in_place})
 
@@ -352,10 +354,10 @@ def mounted(folder: Path) -> Iterator[None]:
 def test_what_cannot_be_moved_stays_in_place_and_what_was_to_come_lies_beside_it(
     host: Host, kept: User
 ) -> None:
-    place = kept.database.parent
-    (place / "settings.json").write_text("later")
-    (place / "attachments/a.png").write_text("later")
-    with mounted(place / "attachments"):
+    userdata = kept.database.parent
+    (userdata / "settings.json").write_text("later")
+    (userdata / "attachments/a.png").write_text("later")
+    with mounted(userdata / "attachments"):
         answer = host.t3("restore", kept.name, "--yes", "--json")
     document: dict[str, Any] = answer.document
     assert (answer.code, document["action"]) == (1, "restored"), "it is not all of it"
@@ -364,7 +366,10 @@ def test_what_cannot_be_moved_stays_in_place_and_what_was_to_come_lies_beside_it
         for text in document["warnings"]
         if text.startswith("attachments could not be put back")
     ]
-    assert ((place / "settings.json").read_text(), (place / "attachments/a.png").read_text()) == (
+    assert (
+        (userdata / "settings.json").read_text(),
+        (userdata / "attachments/a.png").read_text(),
+    ) == (
         "first",
         "later",
     )

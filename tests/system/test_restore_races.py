@@ -283,7 +283,7 @@ def test_who_looks_at_the_old_state_that_is_kept_takes_nothing_back(
 def test_what_somebody_wrote_into_the_staged_one_never_joins_the_live_one(
     host: Host, racer: User
 ) -> None:
-    """Row 8. He opens the odd file beside his database, and dies: its -wal is not the old one's,
+    """Row 8. They open the odd file next to their database, and die: its -wal is not the old one's,
     though the old one had none."""
     before = dump_database(racer.database)
     cut_short_before_the_exchange(host, racer)
@@ -339,7 +339,7 @@ def test_a_disk_that_has_another_number_after_a_reboot_is_the_same_disk(
     must_be_ended(host, racer)
 
 
-def test_a_database_of_neither_is_left_to_a_person_and_what_he_removes_is_taken_for_done(
+def test_a_database_of_neither_is_left_to_a_person_and_what_they_remove_is_taken_for_done(
     host: Host, racer: User
 ) -> None:
     """The home was brought back from elsewhere in between: its files are others."""
@@ -367,7 +367,7 @@ def test_a_database_of_neither_is_left_to_a_person_and_what_he_removes_is_taken_
 def test_a_user_who_is_gone_is_no_reason_to_try_again_for_ever(
     host: Host, racer: User, small: Path
 ) -> None:
-    """Nor is a restore of his one of the next user's who has the name."""
+    """Nor is a restore of theirs one of the next user's who has the name."""
     name, home = user_name("race-gone"), host.folder / "gone"
     with throwaway_user(name, home) as gone:
         give_database(gone, small)

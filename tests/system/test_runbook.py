@@ -67,7 +67,7 @@ def test_a_restore_by_hand_brings_the_snapshot_back_and_nothing_else(
     query = "SELECT count(*) FROM orchestration_events"
     with sqlite3.connect(f"file:{snapshot}?immutable=1", uri=True) as sealed:
         expected = sealed.execute(query).fetchone()
-    # As alice, by what her server would do: open it for writing.
+    # As alice, by what the server would do: open it for writing.
     found = subprocess.run(
         ["sqlite3", str(alice.database), "PRAGMA journal_mode=wal; SELECT count(*) FROM orchestration_events;"],
         user=alice.name, group=alice.name, extra_groups=[], capture_output=True, text=True, check=True,

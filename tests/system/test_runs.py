@@ -280,7 +280,7 @@ def store_under_a_file(host: Host, user: User) -> Answer:
     return host.t3(T3_BACKUP_DEST=str(host.folder / "file" / "store"))
 
 
-def shelf_of_another(host: Host, user: User) -> Answer:
+def account_folder_of_another(host: Host, user: User) -> Answer:
     host.store.mkdir(mode=0o700)
     host.account_dir(user).mkdir(mode=0o700)
     os.chown(host.account_dir(user), 12345, 12345)
@@ -350,8 +350,8 @@ OUTCOMES: dict[str, tuple[Callable[[Host, User], Answer], int, str | None, str]]
     ),
     "a suspect copy": (suspect, 1, None, r"WARN: backed up .*suspect"),
     "no room": (no_room, 1, None, r"WARN: backup FAILED for .*T3_BACKUP_RESERVE"),
-    "a shelf of another user's": (
-        shelf_of_another,
+    "an account folder of another user's": (
+        account_folder_of_another,
         1,
         None,
         r"WARN: backup FAILED for .* belongs to uid",

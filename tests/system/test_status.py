@@ -28,7 +28,7 @@ TINY = DATA / "state-0.0.24.sqlite"
 
 @pytest.fixture
 def sam(make_user: Callable[..., User], host: Host) -> User:
-    """Who has a database; the map names him."""
+    """Who has a database; the map names them."""
     user = make_user("st-sam", TINY)
     host.write_map(user)
     return user
@@ -172,7 +172,7 @@ def test_a_database_that_has_not_changed_for_days_is_well_in_status_doctor_and_r
     assert judged() == ("critical", "fail", False)
 
 
-def test_somebody_who_left_the_map_is_a_warning_and_a_shelf_of_the_user_s_own_is_critical(
+def test_somebody_who_left_the_map_is_a_warning_and_an_account_folder_of_the_user_s_own_is_critical(
     host: Host, sam: User, make_user: Callable[..., User]
 ) -> None:
     assert host.t3().code == 0
@@ -305,7 +305,7 @@ def test_for_people_the_same_is_an_error_as_with_every_command(host: Host, sam: 
 # --- somebody who is not root
 
 
-def test_somebody_else_sees_his_own_account_in_his_own_store(host: Host, sam: User) -> None:
+def test_somebody_else_sees_their_own_account_in_their_own_store(host: Host, sam: User) -> None:
     def own(*words: str, dest: Path) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             host.command(*words, "--dest", str(dest)), env=host.env(), cwd=ROOT, user=sam.uid, group=sam.gid, extra_groups=[],

@@ -31,7 +31,7 @@ NAMED = f"{V2} is not backed up: this version of t3-backup copies state.sqlite a
 
 @pytest.fixture
 def una(make_user: Callable[..., User], host: Host) -> User:
-    """Who has a state.sqlite; the map names her alone."""
+    """Who has a state.sqlite; the map names them alone."""
     user = make_user("un-una", TINY)
     host.write_map(user)
     return user
@@ -213,7 +213,7 @@ def test_whatever_else_is_called_a_database_is_named(host: Host, una: User) -> N
 
 
 def test_nothing_is_pruned_of_an_account_that_is_not_covered(host: Host, una: User) -> None:
-    """Row 39. What is on the shelf may be the last of what went into the other file; history is
+    """Row 39. What is in the store may be the last of what went into the other file; history is
     compacted all the same."""
     few = {"T3_BACKUP_KEEP": "1", "T3_BACKUP_COMPACT": "delta"}
     assert host.t3("run", **few).code == 0

@@ -279,7 +279,9 @@ def test_a_store_that_is_open_to_others_is_refused_and_left_as_it_is(host: Host,
     assert host.t3().code == 0
 
 
-def test_a_shelf_that_another_user_owns_is_refused_alone(host: Host, ada: User, ben: User) -> None:
+def test_an_account_folder_that_another_user_owns_is_refused_alone(
+    host: Host, ada: User, ben: User
+) -> None:
     """Row 18."""
     host.write_map(ada, ben)
     host.store.mkdir(mode=0o700)
@@ -296,7 +298,9 @@ def test_a_shelf_that_another_user_owns_is_refused_alone(host: Host, ada: User, 
     assert host.account_dir(ada).stat().st_uid == ben.uid
 
 
-def test_a_shelf_that_is_a_symlink_is_refused_alone(host: Host, ada: User, ben: User) -> None:
+def test_an_account_folder_that_is_a_symlink_is_refused_alone(
+    host: Host, ada: User, ben: User
+) -> None:
     """Row 18. Nothing is written where it leads."""
     host.write_map(ada, ben)
     secret = host.folder / "secret"
@@ -539,7 +543,7 @@ def t3_as(
     return run_as(user, [sys.executable, "-m", "t3_backup", *words], **environ)
 
 
-def test_a_user_backs_up_his_own_account_into_his_own_store(package: Path, ada: User) -> None:
+def test_a_user_backs_up_their_own_account_into_their_own_store(package: Path, ada: User) -> None:
     """No root, no map, no store of root's; list and verify work on it."""
     dest = ada.home / "backups"
     done = t3_as(ada, package, "run", "--dest", str(dest))

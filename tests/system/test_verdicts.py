@@ -55,7 +55,7 @@ def take_days(host: Host, user: User, days: int) -> None:
 
 
 def content(host: Host, user: User) -> dict[str, str]:
-    """Every file of a snapshot, by its hash: all on the shelf but for the hashes of pages, which
+    """Every file of a snapshot, by its hash: all in the account folder but for the hashes of pages, which
     are a hint for the next run."""
     return {
         path.name: hashlib.sha256(path.read_bytes()).hexdigest()

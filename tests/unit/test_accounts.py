@@ -28,7 +28,7 @@ def test_comments_blanks_and_folders_are_no_part_of_a_name() -> None:
 bob@example.org=bob
    # indented
 
-alice@example.org=alice:/home/alice/code   # her project
+alice@example.org=alice:/home/alice/code   # a project
   carol = carol : /srv/x:y
 #dave=dave
 """

@@ -27,20 +27,20 @@ LIMIT = 1 << 20
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Path:
+def userdata(tmp_path: Path) -> Path:
     """A userdata with a secret, a setting and an attachment; nothing of it is fresh."""
-    place = tmp_path / "userdata"
-    (place / "secrets").mkdir(parents=True, mode=0o700)
-    (place / "secrets" / "key.bin").write_bytes(b"key")
-    (place / "settings.json").write_text("{}")
-    (place / "attachments").mkdir()
-    (place / "attachments" / "a.png").write_bytes(os.urandom(1000))
-    return place
+    userdata = tmp_path / "userdata"
+    (userdata / "secrets").mkdir(parents=True, mode=0o700)
+    (userdata / "secrets" / "key.bin").write_bytes(b"key")
+    (userdata / "settings.json").write_text("{}")
+    (userdata / "attachments").mkdir()
+    (userdata / "attachments" / "a.png").write_bytes(os.urandom(1000))
+    return userdata
 
 
 @pytest.fixture
-def opened(place: Path) -> Iterator[int]:
-    fd = os.open(place, os.O_RDONLY | os.O_DIRECTORY)
+def opened(userdata: Path) -> Iterator[int]:
+    fd = os.open(userdata, os.O_RDONLY | os.O_DIRECTORY)
     yield fd
     os.close(fd)
 
@@ -86,11 +86,11 @@ def found_unchanged(folder: int, known: str, limit: int = LIMIT) -> Packed | Non
 
 
 def test_of_what_has_not_changed_no_archive_need_be_asked_for(
-    place: Path, opened: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    userdata: Path, opened: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What the copying worker says of it is what the archiving one would have said."""
     monkeypatch.setattr(archive_walk, "_FRESH_NS", -(1 << 62))
-    (place / "attachments" / "link").symlink_to("/etc/passwd")
+    (userdata / "attachments" / "link").symlink_to("/etc/passwd")
     first = packed(opened, tmp_path / "one")
     again = packed(opened, tmp_path / "two", first.fingerprint)
     assert again.unchanged
@@ -102,12 +102,12 @@ def test_of_what_has_not_changed_no_archive_need_be_asked_for(
 
 
 def test_of_what_may_have_changed_an_archive_is_asked_for(
-    place: Path, opened: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    userdata: Path, opened: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert found_unchanged(opened, "") is None, "too fresh, and nothing is known"
     monkeypatch.setattr(archive_walk, "_FRESH_NS", -(1 << 62))
     known = packed(opened, tmp_path / "one").fingerprint
-    (place / "settings.json").write_text("[]")
+    (userdata / "settings.json").write_text("[]")
     assert found_unchanged(opened, known) is None
     assert found_unchanged(opened, "") is None
 
@@ -126,18 +126,18 @@ def test_of_nothing_no_archive_need_be_asked_for(tmp_path: Path) -> None:
 
 
 CHANGES: list[Callable[[Path], object]] = [
-    lambda place: (place / "settings.json").write_text("[]"),
-    lambda place: (place / "settings.json").chmod(0o600),
-    lambda place: os.utime(place / "settings.json"),
-    lambda place: (place / "secrets" / "key.bin").rename(place / "secrets" / "other.bin"),
-    lambda place: (place / "environment-id").touch(),
-    lambda place: (place / "attachments" / "a.png").unlink(),
+    lambda userdata: (userdata / "settings.json").write_text("[]"),
+    lambda userdata: (userdata / "settings.json").chmod(0o600),
+    lambda userdata: os.utime(userdata / "settings.json"),
+    lambda userdata: (userdata / "secrets" / "key.bin").rename(userdata / "secrets" / "other.bin"),
+    lambda userdata: (userdata / "environment-id").touch(),
+    lambda userdata: (userdata / "attachments" / "a.png").unlink(),
 ]
 
 
 @pytest.mark.parametrize("change", CHANGES)
 def test_any_change_is_another_fingerprint(
-    place: Path,
+    userdata: Path,
     opened: int,
     tmp_path: Path,
     change: Callable[[Path], object],
@@ -146,12 +146,12 @@ def test_any_change_is_another_fingerprint(
     monkeypatch.setattr(archive_walk, "_FRESH_NS", -(1 << 62))
     before = packed(opened, tmp_path / "one").fingerprint
     assert packed(opened, tmp_path / "one").fingerprint == before != ""
-    change(place)
+    change(userdata)
     assert packed(opened, tmp_path / "two").fingerprint != before
 
 
 def test_a_file_that_changes_while_it_is_read_is_packed_anew(
-    place: Path, opened: int, tmp_path: Path
+    userdata: Path, opened: int, tmp_path: Path
 ) -> None:
     times = 0
 
@@ -159,7 +159,7 @@ def test_a_file_that_changes_while_it_is_read_is_packed_anew(
         nonlocal times
         times += 1
         if times == 1:
-            (place / "attachments" / "a.png").write_bytes(b"another")
+            (userdata / "attachments" / "a.png").write_bytes(b"another")
 
     found = packed(opened, tmp_path / "one", alive=change)
     assert found.content_bytes == 5 + len(b"another")
@@ -168,15 +168,15 @@ def test_a_file_that_changes_while_it_is_read_is_packed_anew(
 
 @pytest.mark.parametrize("grows", [True, False])
 def test_one_that_changes_all_the_time_costs_only_itself_and_is_named(
-    place: Path, opened: int, tmp_path: Path, grows: bool
+    userdata: Path, opened: int, tmp_path: Path, grows: bool
 ) -> None:
     size = 3 << 20
-    (place / "attachments" / "a.png").write_bytes(b"x" * size)
+    (userdata / "attachments" / "a.png").write_bytes(b"x" * size)
 
     def change(_: int) -> None:
         nonlocal size
         size = size + 1 if grows else max(0, size - (1 << 12))
-        os.truncate(place / "attachments" / "a.png", size)
+        os.truncate(userdata / "attachments" / "a.png", size)
 
     found = packed(opened, tmp_path / "one", limit=1 << 30, alive=change)
     assert [told.split(":")[0] for told in found.passed] == ["attachments/a.png"]

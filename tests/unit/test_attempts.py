@@ -142,7 +142,9 @@ def test_no_bytes_are_too_strange_and_no_link_is_followed(folder: int, tmp_path:
     assert "set aside" in Ledger(folder).problem
 
 
-def test_a_folder_of_that_name_may_be_a_shelf_and_is_let_be(folder: int, tmp_path: Path) -> None:
+def test_a_folder_of_that_name_may_be_an_account_folder_and_is_let_be(
+    folder: int, tmp_path: Path
+) -> None:
     (tmp_path / NAME).mkdir()
     ledger = Ledger(folder)
     assert "move it away" in ledger.problem

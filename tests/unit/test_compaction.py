@@ -1,4 +1,4 @@
-"""What becomes a delta on what, on a real shelf: nothing goes before what takes its place gives it
+"""What becomes a delta on what, in a real account folder: nothing goes before what takes its place gives it
 back."""
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def days(account_dir: AccountDir, count: int, pages: int = 40) -> list[bytes]:
 
 
 def must_hold(account_dir: AccountDir, images: list[bytes]) -> None:
-    """The shelf's snapshots are those of `images`, oldest first."""
+    """The snapshots that are there are those of `images`, oldest first."""
     assert [
         read_image(account_dir, snapshot) for snapshot in reversed(list_snapshots(account_dir))
     ] == images

@@ -1,5 +1,5 @@
 """A delta gives back the image that it was made of, and tells when it can't. Real files, no
-shelf."""
+account folder."""
 
 from __future__ import annotations
 

@@ -39,7 +39,7 @@ def of(name: str, **changes: Any) -> Finding:
     return found
 
 
-def with_shelf(**changes: Any) -> dict[str, Any]:
+def with_account_dir(**changes: Any) -> dict[str, Any]:
     return {"store": replace(STORE, account_dirs=(replace(ACCOUNT_DIR, **changes),))}
 
 
@@ -77,7 +77,7 @@ def test_a_line_begins_with_how_it_is_and_then_names_what(status: str, line: str
 # --- the map and the accounts
 
 
-def test_a_map_that_can_t_be_read_fails_and_makes_nobody_s_shelf_a_forgotten_one() -> None:
+def test_a_map_that_can_t_be_read_fails_and_makes_nobody_s_account_folder_a_forgotten_one() -> None:
     broken = {"map": MapFacts(Path("/m"), problem="user map /m: No such file"), "accounts": ()}
     assert of("map", **broken) == Finding("fail", "map", "user map /m: No such file")
     assert not [finding for finding in examine(**broken) if finding.name.startswith("snapshots")]
@@ -221,16 +221,16 @@ def test_a_disk_that_holds_store_and_homes_is_noted() -> None:
     assert "as the homes of bob: if that disk fails, both are lost" in one.text
 
 
-# --- shelves and snapshots
+# --- account folders and snapshots
 
 
-def test_a_shelf_that_can_t_be_used_fails_and_one_of_the_user_s_own_waits_to_be_taken_over() -> (
+def test_an_account_folder_that_can_t_be_used_fails_and_one_of_the_user_s_own_waits_to_be_taken_over() -> (
     None
 ):
-    assert of("shelf alice", **with_shelf(problem="open to others", snapshots=())) == Finding(
+    assert of("shelf alice", **with_account_dir(problem="open to others", snapshots=())) == Finding(
         "fail", "shelf alice", "open to others"
     )
-    own = of("shelf alice", **with_shelf(old=12, snapshots=()))
+    own = of("shelf alice", **with_account_dir(old=12, snapshots=()))
     assert own.status == "warn"
     assert (
         "with 12 snapshots that they can change; take them over: t3-backup-state import-legacy alice"
@@ -239,8 +239,8 @@ def test_a_shelf_that_can_t_be_used_fails_and_one_of_the_user_s_own_waits_to_be_
 
 
 def test_what_waits_to_be_taken_over_and_what_can_t_be_are_warnings() -> None:
-    aside = of("shelf alice", **with_shelf(aside=(Path("/s/alice+old"),)))
-    left = of("shelf alice", **with_shelf(leftovers=(Path("/s/alice+leftover"),)))
+    aside = of("shelf alice", **with_account_dir(aside=(Path("/s/alice+old"),)))
+    left = of("shelf alice", **with_account_dir(leftovers=(Path("/s/alice+leftover"),)))
     assert (aside.status, left.status) == ("warn", "warn")
     assert "/s/alice+old" in aside.text
     assert "t3-backup-state import-legacy alice" in aside.text
@@ -250,8 +250,8 @@ def test_what_waits_to_be_taken_over_and_what_can_t_be_are_warnings() -> None:
 def test_data_without_a_manifest_is_a_warning_where_it_is_ours_and_a_note_where_it_never_had_one() -> (
     None
 ):
-    lost = of("shelf alice", **with_shelf(strays=("state-20261124T120000Z.sqlite",)))
-    old = of("shelf alice", **with_shelf(strays=("state-20261101-033000.sqlite",)))
+    lost = of("shelf alice", **with_account_dir(strays=("state-20261124T120000Z.sqlite",)))
+    old = of("shelf alice", **with_account_dir(strays=("state-20261101-033000.sqlite",)))
     assert (lost.status, old.status) == ("warn", "note")
     assert "state-20261124T120000Z.sqlite" in lost.text
     assert "state-20261101-033000.sqlite" in old.text
@@ -259,14 +259,14 @@ def test_data_without_a_manifest_is_a_warning_where_it_is_ours_and_a_note_where_
 
 def test_what_waits_for_accept_is_named_with_its_reasons_and_what_was_accepted_is_not() -> None:
     bad = make_manifest(2, verdict="suspect", reasons=("half of its rows are gone",))
-    found = of("shelf alice", **with_shelf(snapshots=(bad, *ACCOUNT_DIR.snapshots)))
+    found = of("shelf alice", **with_account_dir(snapshots=(bad, *ACCOUNT_DIR.snapshots)))
     assert found.status == "warn"
     assert f"{bad.name} (suspect: half of its rows are gone)" in found.text
     assert "t3-backup-state accept alice" in found.text
     accepted = replace(bad, accepted_at="2026-11-24T13:00:00Z")
     assert not [
         f
-        for f in examine(**with_shelf(snapshots=(accepted, *ACCOUNT_DIR.snapshots)))
+        for f in examine(**with_account_dir(snapshots=(accepted, *ACCOUNT_DIR.snapshots)))
         if f.name == "shelf alice"
     ]
 
@@ -286,7 +286,7 @@ def test_the_newest_verified_snapshot_may_be_two_days_old_and_not_of_the_future(
     age: timedelta, status: str
 ) -> None:
     assert (
-        of("snapshots alice", **with_shelf(snapshots=(make_manifest(1, NOON - age),))).status
+        of("snapshots alice", **with_account_dir(snapshots=(make_manifest(1, NOON - age),))).status
         == status
     )
 
@@ -294,7 +294,7 @@ def test_the_newest_verified_snapshot_may_be_two_days_old_and_not_of_the_future(
 def test_a_newer_one_that_is_not_verified_does_not_make_it_younger() -> None:
     old = make_manifest(1, NOON - timedelta(days=3))
     bad = make_manifest(2, NOON, verdict="damaged", accepted_at="2026-11-24T13:00:00Z")
-    found = of("snapshots alice", **with_shelf(snapshots=(bad, old)))
+    found = of("snapshots alice", **with_account_dir(snapshots=(bad, old)))
     assert found.status == "fail"
     assert f"is 3d old ({old.name})" in found.text
 
@@ -304,7 +304,7 @@ def test_one_that_was_taken_over_counts_by_its_time_whatever_its_number() -> Non
         make_manifest(1, NOON - timedelta(days=9)),
         make_manifest(0, NOON - timedelta(days=1)),
     )
-    assert of("snapshots alice", **with_shelf(snapshots=snapshots)).status == "ok"
+    assert of("snapshots alice", **with_account_dir(snapshots=snapshots)).status == "ok"
 
 
 def tried(ago: timedelta, outcome: str = "unchanged", **changes: Any) -> Attempt:

@@ -1,4 +1,4 @@
-"""Somebody without this tool gets his data out: the reader of docs/format.md, as it stands
+"""Somebody without this tool gets their data out: the reader of docs/format.md, as it stands
 there."""
 
 from __future__ import annotations

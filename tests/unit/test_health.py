@@ -132,7 +132,7 @@ SITUATIONS = {
     "fewer than wanted": (alice(GOOD), {"min_snapshots": 2}, 1, "alice: 1 good snapshots, not 2"),
     "as many as wanted": (alice(make_manifest(2, NOON - HOUR), GOOD), {"min_snapshots": 2}, 0, "60m old"),
     "not in the map": (alice(OLD, in_map=False), {}, 1, "alice: not in the map: no new snapshots are taken"),
-    "a shelf that can't be read": (alice(problem="/store/alice is open to others"), {}, 2, "alice: /store/alice is open to others"),
+    "an account folder that can't be read": (alice(problem="/store/alice is open to others"), {}, 2, "alice: /store/alice is open to others"),
 }  # fmt: skip
 
 

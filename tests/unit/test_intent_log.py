@@ -56,7 +56,7 @@ def test_saving_again_replaces_it_and_leaves_nothing_else(store: Store) -> None:
     assert os.listdir(store.path) == [NAME]
 
 
-def test_each_user_has_his_own_and_no_other_name_is_one(store: Store) -> None:
+def test_each_user_has_their_own_and_no_other_name_is_one(store: Store) -> None:
     for user in ("bob", "alice"):
         replace(PLAN, user=user).save(store)
     for name in (

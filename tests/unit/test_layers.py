@@ -1,5 +1,5 @@
 """Who may import whom: the rule of the house, over the syntax tree; and what is known of T3 Code
-stands in one room."""
+stands in one package."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ MODULES = {
     ".".join(path.relative_to(PACKAGE).with_suffix("").parts): path
     for path in sorted(PACKAGE.rglob("*.py"))
 }
-FLOORS = (  # a room imports the rooms before it, and itself
+FLOORS = (  # a package imports the packages before it, and itself
     "system", "t3", "store", "worker", "history", "backup", "restore", "output", "monitor", "doctor", "cli", "autoupdate",
 )  # fmt: skip
 # what everybody may import
@@ -61,14 +61,14 @@ def own_imports(path: Path) -> list[str]:
     ]
 
 
-def room(module: str) -> str:
+def package_of(module: str) -> str:
     if module.startswith(f"{CHILD}.") or module == CHILD:
         return CHILD
     return module.partition(".")[0]
 
 
 def breaks_the_rule(module: str, other: str) -> bool:
-    mine, theirs = room(module), room(other)
+    mine, theirs = package_of(module), package_of(other)
     if module == ENTRY:
         return theirs != "cli"
     if module in TOP:
@@ -108,18 +108,21 @@ def test_the_rule_can_be_broken(module: str, other: str) -> None:
 
 
 def test_every_module_has_a_room() -> None:
-    assert {room(name) for name in MODULES if name not in TOP and name != ENTRY} == {*FLOORS, CHILD}
+    assert {package_of(name) for name in MODULES if name not in TOP and name != ENTRY} == {
+        *FLOORS,
+        CHILD,
+    }
 
 
 def test_sqlite_is_called_where_a_users_bytes_may_be_parsed_and_nowhere_else() -> None:
-    allowed = [name for name in MODULES if name in APSW or room(name) in APSW]
+    allowed = [name for name in MODULES if name in APSW or package_of(name) in APSW]
     assert [
         name for name, path in MODULES.items() if "apsw" in imports(path) and name not in allowed
     ] == []
 
 
 def test_nothing_below_the_output_prints() -> None:
-    below = [name for name in MODULES if room(name) in FLOORS[: FLOORS.index("output")]]
+    below = [name for name in MODULES if package_of(name) in FLOORS[: FLOORS.index("output")]]
     commands = ("t3.pair_command", "t3.activity")  # what they say is their answer
     calls = [
         (name, node.func)
@@ -177,7 +180,7 @@ def test_what_is_known_of_t3_code_is_spelled_in_one_room() -> None:
     found = [
         f"{name}:{line}: {match[0]}"
         for name, path in MODULES.items()
-        if room(name) != "t3" and name not in DEFAULTS
+        if package_of(name) != "t3" and name not in DEFAULTS
         for line, text in said(path)
         for match in known.finditer(text)
     ]
@@ -194,5 +197,7 @@ def test_what_is_known_of_t3_code_is_spelled_in_one_room() -> None:
 )
 def test_each_of_these_is_spelled_in_that_room(pattern: str) -> None:
     """Else the test above would look for what nobody writes any more."""
-    texts = [text for name, path in MODULES.items() if room(name) == "t3" for _, text in said(path)]
+    texts = [
+        text for name, path in MODULES.items() if package_of(name) == "t3" for _, text in said(path)
+    ]
     assert any(re.search(pattern, text) for text in texts)

@@ -287,7 +287,7 @@ class TestCompletion:
         assert completed("verify", "--dest", str(tmp_path), "--at", "") == {"latest", "1d", "7d"}
 
     @pytest.mark.parametrize("command", ["pin", "unpin"])
-    def test_each_name_behind_the_user_is_one_of_his_snapshots(
+    def test_each_name_behind_the_user_is_one_of_their_snapshots(
         self, command: str, tmp_path: Path
     ) -> None:
         names = [f"state-2026112{day}T101500Z" for day in range(3)]

@@ -234,7 +234,9 @@ def test_the_table_has_a_row_a_snapshot_and_columns_in_line() -> None:
     ]
 
 
-def test_an_empty_shelf_has_a_heading_alone_and_a_future_snapshot_no_negative_age() -> None:
+def test_an_empty_account_folder_has_a_heading_alone_and_a_future_snapshot_no_negative_age() -> (
+    None
+):
     assert messages.list_lines(contents([]), NOON) == [messages.list_lines(contents([]), NOON)[0]]
     [*_, row] = messages.list_lines(contents([make_manifest(1, NOON + timedelta(days=9))]), NOON)
     assert " 0s " in row

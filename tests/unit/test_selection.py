@@ -23,10 +23,10 @@ TIMES = [
     datetime(2026, 11, 23, 23, 59, 59, tzinfo=UTC),
     datetime(2026, 11, 24, 9, 0, 0, tzinfo=UTC),
 ]
-SHELF = [make_manifest(number, when) for number, when in enumerate(TIMES, 1)]
+SNAPSHOTS = [make_manifest(number, when) for number, when in enumerate(TIMES, 1)]
 
 
-def chosen(when: str, account_dir: list[Manifest] = SHELF) -> int:
+def chosen(when: str, account_dir: list[Manifest] = SNAPSHOTS) -> int:
     return select_snapshot(account_dir, when, NOW).sequence
 
 
@@ -35,7 +35,7 @@ def test_latest_is_the_one_that_was_taken_last_whatever_the_clock_said() -> None
     assert (
         chosen("latest", [make_manifest(1, NOW), make_manifest(2, NOW - timedelta(days=3650))]) == 2
     )
-    assert chosen("latest", list(reversed(SHELF))) == 5
+    assert chosen("latest", list(reversed(SNAPSHOTS))) == 5
 
 
 def test_a_name_means_that_snapshot_with_or_without_its_ending() -> None:
@@ -43,7 +43,7 @@ def test_a_name_means_that_snapshot_with_or_without_its_ending() -> None:
     assert chosen("state-20261122T235959Z.sqlite") == 2
     assert chosen("state-20261122T235959Z.delta") == 2
     labelled = make_manifest(9, TIMES[0], label="prebump-0.0.25")
-    assert chosen("state-20261122T000000Z-prebump-0.0.25", [*SHELF, labelled]) == 9
+    assert chosen("state-20261122T000000Z-prebump-0.0.25", [*SNAPSHOTS, labelled]) == 9
 
 
 @pytest.mark.parametrize(
@@ -96,7 +96,7 @@ def test_where_nothing_is_that_old_it_is_a_failure_and_never_the_oldest(when: st
     assert caught.value.exit_code == 1
 
 
-def test_an_empty_shelf_has_no_latest() -> None:
+def test_an_empty_account_folder_has_no_latest() -> None:
     with pytest.raises(Failure, match="no snapshot"):
         chosen("latest", [])
 
@@ -148,10 +148,10 @@ def test_any_text_is_an_instant_or_wrong_use(when: str) -> None:
 @given(st.datetimes(timezones=st.timezones()))
 def test_no_time_of_the_calendar_is_too_far_away(when: datetime) -> None:
     try:
-        found = select_snapshot(SHELF, when.isoformat(), NOW)
+        found = select_snapshot(SNAPSHOTS, when.isoformat(), NOW)
     except (UsageError, Failure):
         return
-    assert found in SHELF
+    assert found in SNAPSHOTS
 
 
 # --- what a restore takes

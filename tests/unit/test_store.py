@@ -65,7 +65,7 @@ def names(account_dir: AccountDir) -> set[str]:
 
 
 def trace(tmp_path: Path, body: str) -> list[str]:
-    """The system calls that `body` makes on a shelf with one snapshot (`old`), in words, in their
+    """The system calls that `body` makes in an account folder with one snapshot (`old`), in words, in their
     order."""
     if shutil.which("strace") is None:
         pytest.skip("the order of system calls is seen by strace")
@@ -318,7 +318,9 @@ def test_clearing_takes_partial_files_and_manifests_without_data_and_nothing_els
 # ---- whose it is
 
 
-def test_a_new_store_and_a_new_shelf_are_private(store: Store, account_dir: AccountDir) -> None:
+def test_a_new_store_and_a_new_account_folder_are_private(
+    store: Store, account_dir: AccountDir
+) -> None:
     assert [stat.S_IMODE(path.stat().st_mode) for path in (store.path, account_dir.path)] == [
         0o700,
         0o700,
@@ -344,14 +346,14 @@ def test_a_folder_with_something_in_it_is_refused_and_left_as_it_is(
     assert stat.S_IMODE((tmp_path / "store").stat().st_mode) == mode
 
 
-def test_an_open_shelf_is_refused(store: Store) -> None:
+def test_an_open_account_folder_is_refused(store: Store) -> None:
     (store.path / "alice").mkdir(mode=0o755)
     with pytest.raises(StoreError, match="open to others"):
         store.account_dir("alice", create=True)
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="gives folders away")
-def test_somebody_elses_store_or_shelf_is_refused(store: Store) -> None:
+def test_somebody_elses_store_or_account_folder_is_refused(store: Store) -> None:
     (store.path / "alice").mkdir(mode=0o700)
     os.chown(store.path / "alice", 65534, 65534)
     with pytest.raises(StoreError, match="belongs to uid 65534"):
@@ -361,7 +363,7 @@ def test_somebody_elses_store_or_shelf_is_refused(store: Store) -> None:
         Store.open(store.path, create=True)
 
 
-def test_a_symlink_is_no_store_and_no_shelf(store: Store, tmp_path: Path) -> None:
+def test_a_symlink_is_no_store_and_no_account_folder(store: Store, tmp_path: Path) -> None:
     """Row 18."""
     (tmp_path / "link").symlink_to(store.path)
     with pytest.raises(StoreError, match="symlink"):
@@ -380,13 +382,13 @@ def test_a_missing_store_is_not_made_unasked(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("user", ["..", ".", "", "a/b", "../alice", ".hidden"])
-def test_a_name_that_is_no_user_has_no_shelf(store: Store, user: str) -> None:
+def test_a_name_that_is_no_user_has_no_account_folder(store: Store, user: str) -> None:
     """Row 18."""
     assert store.account_dir(user, create=True) is None
     assert os.listdir(store.fd) == []
 
 
-def test_nobody_has_a_shelf_unasked(store: Store) -> None:
+def test_nobody_has_an_account_folder_unasked(store: Store) -> None:
     assert store.account_dir("alice") is None
     assert store.users() == []
 

@@ -26,42 +26,42 @@ ASIDE = "state.sqlite.replaced-x"
 LIVE = DATABASE_NAME
 OLD = {LIVE: "old"}
 WAL, JOURNAL = f"{LIVE}-wal", f"{LIVE}-journal"
-BROKEN = OLD | {WAL: "old wal", JOURNAL: "old journal"}  # what could not be folded
+BROKEN = OLD | {WAL: "old wal", JOURNAL: "old journal"}  # what could not be checkpointed
 MOVED = {f"{ASIDE}-wal": "old wal", f"{ASIDE}-journal": "old journal"}
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Iterator[LiveFiles]:
+def live_files(tmp_path: Path) -> Iterator[LiveFiles]:
     opened = LiveFiles.open(tmp_path, os.geteuid(), create=True)
     yield opened
     os.close(opened.folder)
 
 
-def lay(place: LiveFiles, files: dict[str, str]) -> FileIdentity | None:
+def lay(live_files: LiveFiles, files: dict[str, str]) -> FileIdentity | None:
     """Make these files; the identity of the live one."""
     for name, text in files.items():
-        (Path(place.folder_path) / name).write_text(text)
-    return place.identity()
+        (Path(live_files.folder_path) / name).write_text(text)
+    return live_files.identity()
 
 
-def lies(place: LiveFiles) -> dict[str, str]:
-    return {path.name: path.read_text() for path in Path(place.folder_path).iterdir()}
+def lies(live_files: LiveFiles) -> dict[str, str]:
+    return {path.name: path.read_text() for path in Path(live_files.folder_path).iterdir()}
 
 
-def exchanged(place: LiveFiles) -> None:
-    native.rename_exchange(place.folder, ASIDE, LIVE)
+def exchanged(live_files: LiveFiles) -> None:
+    native.rename_exchange(live_files.folder, ASIDE, LIVE)
 
 
-def installed(place: LiveFiles) -> None:
-    native.rename_noreplace(place.folder, ASIDE, LIVE)
+def installed(live_files: LiveFiles) -> None:
+    native.rename_noreplace(live_files.folder, ASIDE, LIVE)
 
 
-def sidecars_moved(place: LiveFiles) -> None:
-    swap._move_sidecars(place, LIVE, ASIDE, SIDECARS)
+def sidecars_moved(live_files: LiveFiles) -> None:
+    swap._move_sidecars(live_files, LIVE, ASIDE, SIDECARS)
 
 
-def one_sidecar_moved(place: LiveFiles) -> None:
-    native.rename_noreplace(place.folder, WAL, f"{ASIDE}-wal")
+def one_sidecar_moved(live_files: LiveFiles) -> None:
+    native.rename_noreplace(live_files.folder, WAL, f"{ASIDE}-wal")
 
 
 def nothing(_: LiveFiles) -> None:
@@ -95,7 +95,7 @@ CASES = {
         BROKEN, (sidecars_moved, exchanged), "new", {LIVE: "new", ASIDE: "old"} | MOVED, keep=True
     ),
     "the old one was removed": Case(
-        OLD, (exchanged, lambda place: place.remove(ASIDE)), "new", {LIVE: "new"}
+        OLD, (exchanged, lambda live_files: live_files.remove(ASIDE)), "new", {LIVE: "new"}
     ),
     "nothing was there, and it was about to begin": Case({}, (nothing,), "old", {}),
     "nothing was there, and it was installed": Case({}, (installed,), "new", {LIVE: "new"}),
@@ -120,109 +120,111 @@ class Seen:
     beside: tuple[str, ...]
 
 
-def arrange(place: LiveFiles, case: Case) -> Seen:
+def arrange(live_files: LiveFiles, case: Case) -> Seen:
     """As it was interrupted; what the intent says of it."""
-    old = lay(place, case.before)
+    old = lay(live_files, case.before)
     if case.staged:
-        lay(place, {ASIDE: "new"})
-    seen = Seen(old, place.identity(ASIDE), tuple(place.sidecars()))
+        lay(live_files, {ASIDE: "new"})
+    seen = Seen(old, live_files.identity(ASIDE), tuple(live_files.sidecars()))
     for step in case.got:
-        step(place)
+        step(live_files)
     return seen
 
 
-def heal(place: LiveFiles, seen: Seen, *, begun: bool = True, keep: bool = False) -> Swapped:
+def heal(live_files: LiveFiles, seen: Seen, *, begun: bool = True, keep: bool = False) -> Swapped:
     return swap.recover_swap(
-        place, ASIDE, seen.old, seen.staged, seen.beside, begun=begun, keep=keep
+        live_files, ASIDE, seen.old, seen.staged, seen.beside, begun=begun, keep=keep
     )
 
 
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 def test_it_is_the_old_state_or_the_new_one_and_again_is_harmless(
-    place: LiveFiles, case: Case
+    live_files: LiveFiles, case: Case
 ) -> None:
-    seen = arrange(place, case)
+    seen = arrange(live_files, case)
     for _ in range(2):
-        assert heal(place, seen, begun=case.begun, keep=case.keep) == Swapped(case.state, False)
-        assert lies(place) == case.after
+        assert heal(live_files, seen, begun=case.begun, keep=case.keep) == Swapped(
+            case.state, False
+        )
+        assert lies(live_files) == case.after
 
 
 # --- somebody else was there meanwhile
 
 
 def test_what_came_out_stays_while_somebody_has_it_open_and_the_new_one_stays_in_place(
-    place: LiveFiles,
+    live_files: LiveFiles,
 ) -> None:
-    """Row 9. He would write to a file that is gone; and the new one may have been worked with
+    """Row 9. They would write to a file that is gone; and the new one may have been worked with
     since."""
-    seen = arrange(place, CASES["they were exchanged"])
-    with (Path(place.folder_path) / ASIDE).open():
-        assert heal(place, seen) == Swapped("new", True)
-        assert lies(place) == {LIVE: "new", ASIDE: "old"}
-    assert heal(place, seen) == Swapped("new", False)
-    assert lies(place) == {LIVE: "new"}
+    seen = arrange(live_files, CASES["they were exchanged"])
+    with (Path(live_files.folder_path) / ASIDE).open():
+        assert heal(live_files, seen) == Swapped("new", True)
+        assert lies(live_files) == {LIVE: "new", ASIDE: "old"}
+    assert heal(live_files, seen) == Swapped("new", False)
+    assert lies(live_files) == {LIVE: "new"}
 
 
-def test_what_is_to_be_kept_may_be_read_by_anybody(place: LiveFiles) -> None:
+def test_what_is_to_be_kept_may_be_read_by_anybody(live_files: LiveFiles) -> None:
     case = CASES["they were exchanged, and the old one is kept"]
-    seen = arrange(place, case)
-    with (Path(place.folder_path) / ASIDE).open():
-        assert heal(place, seen, keep=True) == Swapped("new", False)
-    assert lies(place) == case.after
+    seen = arrange(live_files, case)
+    with (Path(live_files.folder_path) / ASIDE).open():
+        assert heal(live_files, seen, keep=True) == Swapped("new", False)
+    assert lies(live_files) == case.after
 
 
-def test_what_somebody_left_beside_the_staged_one_goes_with_it(place: LiveFiles) -> None:
+def test_what_somebody_left_beside_the_staged_one_goes_with_it(live_files: LiveFiles) -> None:
     """Row 8. It never joins the live one."""
-    seen = arrange(place, CASES["it was about to begin"])
-    lay(place, {f"{ASIDE}-wal": "a -wal of the staged one"})
-    assert heal(place, seen) == Swapped("old", False)
-    assert lies(place) == OLD
+    seen = arrange(live_files, CASES["it was about to begin"])
+    lay(live_files, {f"{ASIDE}-wal": "a -wal of the staged one"})
+    assert heal(live_files, seen) == Swapped("old", False)
+    assert lies(live_files) == OLD
 
 
 def test_what_was_beside_it_is_not_moved_back_to_what_was_written_to_without_it(
-    place: LiveFiles,
+    live_files: LiveFiles,
 ) -> None:
     """Row 8. A server that was started in between has gone on from the main file alone."""
-    seen = arrange(place, CASES["all sidecars were moved"])
-    lay(place, {LIVE: "old, and written to"})
-    before = lies(place)
+    seen = arrange(live_files, CASES["all sidecars were moved"])
+    lay(live_files, {LIVE: "old, and written to"})
+    before = lies(live_files)
     with pytest.raises(Failure, match=rf"written to without {ASIDE}-wal, {ASIDE}-journal"):
-        heal(place, seen, keep=True)
-    assert lies(place) == before
+        heal(live_files, seen, keep=True)
+    assert lies(live_files) == before
 
 
-def test_where_the_live_one_is_gone_nothing_else_goes(place: LiveFiles) -> None:
-    seen = arrange(place, CASES["it was about to begin"])
-    place.remove(LIVE)
+def test_where_the_live_one_is_gone_nothing_else_goes(live_files: LiveFiles) -> None:
+    seen = arrange(live_files, CASES["it was about to begin"])
+    live_files.remove(LIVE)
     with pytest.raises(
         Failure, match=rf"neither the old nor the restored database; next to it: {ASIDE}:"
     ):
-        heal(place, seen)
-    assert lies(place) == {ASIDE: "new"}
+        heal(live_files, seen)
+    assert lies(live_files) == {ASIDE: "new"}
 
 
-def third(place: LiveFiles) -> None:
-    (Path(place.folder_path) / "third").write_text("third")
-    (Path(place.folder_path) / "third").rename(place.path)
+def third(live_files: LiveFiles) -> None:
+    (Path(live_files.folder_path) / "third").write_text("third")
+    (Path(live_files.folder_path) / "third").rename(live_files.path)
 
 
-def test_where_somebody_put_a_third_one_there_nothing_is_removed(place: LiveFiles) -> None:
-    seen = arrange(place, Case(OLD, (), "", {}))
-    third(place)
+def test_where_somebody_put_a_third_one_there_nothing_is_removed(live_files: LiveFiles) -> None:
+    seen = arrange(live_files, Case(OLD, (), "", {}))
+    third(live_files)
     with pytest.raises(
         Failure, match=rf"neither the old nor the restored database; next to it: {ASIDE}:"
     ):
-        heal(place, seen)
-    assert lies(place) == {LIVE: "third", ASIDE: "new"}
-    place.remove(ASIDE)  # somebody has decided
-    assert heal(place, seen) == Swapped("other", False)
-    assert lies(place) == {LIVE: "third"}
+        heal(live_files, seen)
+    assert lies(live_files) == {LIVE: "third", ASIDE: "new"}
+    live_files.remove(ASIDE)  # somebody has decided
+    assert heal(live_files, seen) == Swapped("other", False)
+    assert lies(live_files) == {LIVE: "third"}
 
 
 def test_where_a_server_made_one_of_its_own_it_stays_and_what_was_staged_goes(
-    place: LiveFiles,
+    live_files: LiveFiles,
 ) -> None:
-    seen = arrange(place, Case({}, (), "", {}))
-    third(place)
-    assert heal(place, seen) == Swapped("other", False)
-    assert lies(place) == {LIVE: "third"}
+    seen = arrange(live_files, Case({}, (), "", {}))
+    third(live_files)
+    assert heal(live_files, seen) == Swapped("other", False)
+    assert lies(live_files) == {LIVE: "third"}

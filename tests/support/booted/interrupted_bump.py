@@ -44,7 +44,7 @@ _SAVE = f"rm -rf {_SAVED}; mkdir {_SAVED}; cp -a --parents {{places}} {_SAVED}\n
 _PUT_BACK = f"rm -rf {{places}} {FREEZE} {LIVE}; cp -a {_SAVED}/. /\n"
 
 # What one finds of an account, run as its owner: the version that runs, whether its browser is
-# logged in, and his rows. A word more, and he writes something before, where he can.
+# logged in, and their rows. A word more, and they write something before, where they can.
 _LOOK = r"""
 import json, os, sqlite3, subprocess, sys, urllib.request
 user, port, cookie, *write = sys.argv[1:]
@@ -138,13 +138,13 @@ class InterruptedBump:
         self.machine.sh((_STOPPED + script + _STARTED).format(**words))
 
     def inspect(self, user: str, *, write: bool = False) -> dict[str, Any]:
-        """What a person finds of his account; `write`: and whether he could write something, by
+        """What users find of their account; `write`: and whether they could write something, by
         whatever ran."""
         words = [user, str(PORTS[user]), self.cookies[user], *(["write"] if write else [])]
         return self.machine.run("python3", "/opt/look.py", *words, user=user).document
 
     def write(self) -> dict[str, dict[str, Any]]:
-        """Everybody goes on to work, as far as he can, since nobody knows of an interruption."""
+        """Everybody goes on to work, as far as they can, since nobody knows of an interruption."""
         return {user: self.inspect(user, write=True) for user in USERS}
 
     def finish(self, how: Sequence[str] = ("t3-autoupdate", "resume")) -> Result:

@@ -138,7 +138,7 @@ def browser(machine: Machine, user: str, *words: str) -> Any:
 
 
 def write_message(machine: Machine, user: str, cookie: str) -> None:
-    """A message of his, by his browser."""
+    """Write a message as a user, by their browser."""
     assert browser(machine, user, "/fake/event", cookie, "{}") == 200
 
 
@@ -186,7 +186,7 @@ def running_version(machine: Machine, user: str) -> str:
 
 
 def read_content(machine: Machine, user: str) -> dict[str, Any]:
-    """What counts in a user's live database: its level, and every row of his history and logins."""
+    """What counts in a user's live database: its level, and every row of their history and logins."""
     script = """
 import hashlib, json, sqlite3, sys
 c = sqlite3.connect(sys.argv[1], timeout=10)

@@ -75,7 +75,7 @@ def database_path(user: str) -> str:
 
 
 def add_user(machine: Machine, user: str, source: Path | None = None, mode: int = 0o700) -> None:
-    """A user with a home of `mode`, a line in the map, and a copy of the database `source` as his
+    """A user with a home of `mode`, a line in the map, and a copy of the database `source` as their
     own."""
     machine.add_user(user, mode)
     machine.sh('echo "$1@example=$1" >>"$2"', user, MAP)
