@@ -19,6 +19,7 @@ from pathlib import Path
 
 import pytest
 from fake_t3.served import Served, credential, free_port, laid_out, running
+from support.paths import ROOT
 from support.users import needs_root
 
 from demo.users import User
@@ -26,7 +27,6 @@ from t3_backup.t3 import pair_command, pairing, port_owner
 from t3_backup.t3.endpoints import PAIRING_PATHS
 from t3_backup.t3.pairing import PairingFailed, pair
 
-ROOT = Path(__file__).resolve().parent.parent.parent
 BOOTSTRAP, BROWSER = "/api/auth/bootstrap", "/api/auth/browser-session"
 
 

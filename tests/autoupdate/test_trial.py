@@ -16,6 +16,7 @@ import fake_t3
 import pytest
 from fake_t3 import DATA, STEPS
 from fake_t3.served import free_port
+from support.paths import ROOT
 
 from t3_backup.autoupdate.gate.trial import Outcome, Patience, try_state
 
@@ -111,9 +112,7 @@ def test_a_server_does_not_outlive_who_tries_it(tmp_path: Path) -> None:
         "--port",
         str(port),
     ]
-    with subprocess.Popen(
-        list(map(str, line)), cwd=Path(__file__).resolve().parent.parent.parent
-    ) as process:
+    with subprocess.Popen(list(map(str, line)), cwd=ROOT) as process:
         # not the trial itself, whose line has much of that, too
         pattern = f"bin/t3 serve --host 127.0.0.1 --port {port}"
         until = time.monotonic() + 20

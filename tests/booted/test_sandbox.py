@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 from support.booted.machine import CONFINEMENT_PROBE, Machine, boot
 from support.booted.users import SERVICE, STORE, add_user, database_path
+from support.paths import DATA
 
-DATABASE = Path(__file__).resolve().parent.parent.parent / "demo" / "data" / "state-0.0.24.sqlite"
+DATABASE = DATA / "state-0.0.24.sqlite"
 LOG = "/var/log/t3-backup"
 RUNTIME = "/run/t3-backup"  # what a failed run leaves for the hooks
 PLACES = ("/home", "/home/alice", "/tmp", "/var/tmp", "/dev/shm", STORE, LOG, RUNTIME)

@@ -16,9 +16,9 @@ from pathlib import Path
 import pytest
 from support.booted.machine import Machine, boot
 from support.booted.users import STORE
+from support.paths import ROOT
 from support.sampling import amount, is_soak, sample, seed
 
-ROOT = Path(__file__).resolve().parent.parent.parent
 # the service may execute nothing in the places that it may write
 PLACE = "/usr/lib/t3-backup-tests"
 CONFINED = f"cd {PLACE} && exec /usr/bin/python3 tests/support/sandbox.py"

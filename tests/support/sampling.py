@@ -8,11 +8,11 @@ from __future__ import annotations
 import os
 import subprocess
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from random import Random
 from typing import TypeVar
 
-ROOT = Path(__file__).resolve().parent.parent.parent
+from support.paths import ROOT
+
 Value = TypeVar("Value")
 
 

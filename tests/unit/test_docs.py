@@ -67,6 +67,68 @@ def test_every_lesson_has_the_tests_that_are_named_in_their_files(number: str, t
         )
 
 
+# Whatever names tests or their files, beside the tests themselves.
+SPEAK_OF_TESTS = [
+    *PAGES,
+    *(
+        path
+        for pattern in ("tools/*", "debian/rules", "debian/tests/*", ".ci/*", "csrc/*.[ch]")
+        for path in sorted(ROOT.glob(pattern))
+        if path.is_file()
+    ),
+    ROOT / "Makefile",
+    ROOT / "pyproject.toml",
+]
+
+
+def named_paths(text: str) -> set[str]:
+    """The paths beneath tests/ that a text names; `test_{a,b}.py` and make's foreach are spelled
+    out."""
+    found: set[str] = set()
+    each = re.search(r"\$\(foreach name,([\w ]+),", text)
+    for match in re.findall(r"(?<![\w/.])tests/[\w./@{},$()-]*[\w/}]", text):
+        braces = re.search(r"\{([\w,]+)\}", match)
+        if "$(name)" in match:
+            assert each
+            found |= {match.replace("$(name)", name) for name in each[1].split()}
+        elif braces:
+            found |= {match.replace(braces[0], name) for name in braces[1].split(",")}
+        else:
+            found.add(match.partition("::")[0])
+    return found
+
+
+@pytest.mark.parametrize("page", SPEAK_OF_TESTS, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_test_that_is_named_is_there(page: Path) -> None:
+    text = page.read_text()
+    assert {path for path in named_paths(text) if not (ROOT / path).exists()} == set()
+    stems = {path.stem for path in (ROOT / "tests").rglob("test_*.*")}
+    # a file's stem with braces or a variable in it is a path's, which is looked at above
+    for name in re.findall(r"(?<![\w/])test_[a-z0-9_]+\b(?![${])", text):
+        assert name in stems or f"def {name}(" in PYTHON, name
+
+
+def test_every_helper_of_the_tests_is_in_the_table() -> None:
+    page = (ROOT / "docs" / "development.md").read_text()
+    listed = re.findall(r"^\| `(support/[\w/]+\.py)` \|", page, re.MULTILINE)
+    support = ROOT / "tests" / "support"
+    there = [
+        str(path.relative_to(ROOT / "tests"))
+        for path in [*support.glob("*.py"), *support.glob("booted/*.py")]
+        if path.name != "__init__.py"
+    ]
+    assert sorted(listed) == sorted(there)
+
+
+def test_paths_of_tests_are_found_however_they_are_spelled() -> None:
+    named = "tests/c, tests/unit/test_docs.py::test_x; tests/unit/test_{census,layers}.py `tests/booted/`"
+    assert named_paths(named) == {
+        "tests/c", "tests/unit/test_docs.py", "tests/unit/test_census.py", "tests/unit/test_layers.py", "tests/booted/",
+    }  # fmt: skip
+    made = "$(foreach name,a b,--ignore=tests/unit/test_$(name).py)"
+    assert named_paths(made) == {"tests/unit/test_a.py", "tests/unit/test_b.py"}
+
+
 @pytest.fixture(scope="module")
 def gate() -> set[str]:
     """The names of the tests that are run where no soak is asked for."""

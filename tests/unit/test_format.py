@@ -21,8 +21,7 @@ from support.account_folders import (
     publish_image,
     storage_forms,
 )
-
-ROOT = Path(__file__).resolve().parents[2]
+from support.paths import ROOT
 
 
 @pytest.fixture

@@ -18,6 +18,7 @@ import pytest
 from support.account_folders import clean_up, data_path, list_snapshots, strays_of
 from support.descriptors import leaves_no_file_open
 from support.manifests import NOON, make_manifest
+from support.paths import ROOT
 
 from t3_backup.errors import StoreError
 from t3_backup.store.account_dir import AccountDir
@@ -25,8 +26,6 @@ from t3_backup.store.content import hash_content
 from t3_backup.store.manifest import Manifest
 from t3_backup.store.store import Store
 from t3_backup.system import native
-
-ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture
