@@ -133,3 +133,14 @@ def started(host: Host, *words: str, **more: str) -> Iterator[subprocess.Popen[s
             yield process
         finally:
             process.kill()
+
+
+def succeeded(answer: Answer) -> Answer:
+    """The answer, which must be one of success."""
+    assert answer.code == 0, answer.out + answer.err
+    return answer
+
+
+def list_snapshots(host: Host, user: User) -> list[dict[str, Any]]:
+    """The snapshots of an account as the command lists them, newest first."""
+    return host.t3("list", user.name, "--json").account(user.name)["snapshots"]

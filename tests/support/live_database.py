@@ -18,7 +18,7 @@ import pytest
 
 from demo.users import User
 from demo.writer import Writer
-from support.host import Answer, Host
+from support.host import Host
 from support.processes import until
 
 IN_USE = 4
@@ -79,12 +79,6 @@ def process_holding(user: User, script: str) -> Iterator[subprocess.Popen[str]]:
             yield process
         finally:
             process.kill()
-
-
-def succeeded(answer: Answer) -> Answer:
-    """The same, which must have succeeded."""
-    assert answer.code == 0, answer.out + answer.err
-    return answer
 
 
 def leave_newer_rows_in_a_wal(user: User) -> None:

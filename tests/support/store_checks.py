@@ -80,3 +80,19 @@ def failure_line(answer: Answer, user: User, *words: str) -> str:
     for word in words:
         assert word in lines[0], answer
     return lines[0]
+
+
+def stat_tree(folder: Path) -> dict[str, tuple[object, ...]]:
+    """Everything beneath `folder`: what a change of any of it would change, access times aside."""
+    return {
+        str(path): (
+            status.st_mode,
+            status.st_uid,
+            status.st_ino,
+            status.st_size,
+            status.st_mtime_ns,
+            status.st_ctime_ns,
+        )
+        for path in [folder, *folder.rglob("*")]
+        for status in [path.lstat()]
+    }

@@ -19,7 +19,7 @@ import pytest
 from support import sandbox
 from support.archives import list_archives, wait_out_clock_tick
 from support.databases import commit_row, give_database
-from support.host import Answer, Host
+from support.host import Host, succeeded
 from support.users import needs_root
 
 from demo.users import User
@@ -94,11 +94,6 @@ def names_in(archive: Path) -> list[str]:
     return [name.rstrip("/") for name in out.splitlines()]
 
 
-def ok(answer: Answer) -> Answer:
-    assert answer.code == 0, answer.out + answer.err
-    return answer
-
-
 @pytest.fixture
 def laid(alice: User) -> User:
     lay_out(alice)
@@ -106,7 +101,7 @@ def laid(alice: User) -> User:
 
 
 def test_the_archive_holds_the_five_names_and_nothing_else(host: Host, laid: User) -> None:
-    ok(host.t3("run"))
+    succeeded(host.t3("run"))
     [archive] = archives(host, laid)
     assert archive.stat().st_mode & 0o7777 == 0o400
     assert archive.name == f"files-{hashlib.sha256(archive.read_bytes()).hexdigest()}.tar.zst"
@@ -130,18 +125,18 @@ def test_everything_comes_back_with_owner_mode_and_time(
 ) -> None:
     userdata = laid.database.parent
     before = found(userdata)
-    ok(host.t3("run"))
+    succeeded(host.t3("run"))
     shutil.rmtree(userdata / "secrets")
     (userdata / "settings.json").write_text("{}")
     (userdata / "keybindings.json").unlink()
     (userdata / "attachments" / "later.png").write_bytes(b"later")
     laid.give(userdata / "attachments" / "later.png")
     changed = found(userdata)
-    ok(host.t3("restore", laid.name, "--yes", *(["--only", only] if only else [])))
+    succeeded(host.t3("restore", laid.name, "--yes", *(["--only", only] if only else [])))
     assert found(userdata) == before
     assert {path.name for path in userdata.iterdir() if "replaced" in path.name} == set()
     assert (userdata / "logs" / "server.log").exists()
-    ok(host.t3("restore", laid.name, "--label", "prerestore", "--yes"))
+    succeeded(host.t3("restore", laid.name, "--label", "prerestore", "--yes"))
     # What was not there then is left: a restore removes nothing that it has nothing for.
     now = found(userdata)
     assert {name: now[name] for name in changed if name != "settings.json"} == {
@@ -152,15 +147,15 @@ def test_everything_comes_back_with_owner_mode_and_time(
 
 @by_hand
 def test_the_database_alone_is_put_back_where_so_asked(host: Host, laid: User) -> None:
-    ok(host.t3("run"))
+    succeeded(host.t3("run"))
     (laid.database.parent / "settings.json").write_text("{}")
-    ok(host.t3("restore", laid.name, "--yes", "--only", "database"))
+    succeeded(host.t3("restore", laid.name, "--yes", "--only", "database"))
     assert (laid.database.parent / "settings.json").read_text() == "{}"
 
 
 @by_hand
 def test_files_that_were_not_saved_cannot_be_put_back(host: Host, alice: User) -> None:
-    ok(host.t3("run"))
+    succeeded(host.t3("run"))
     answer = host.t3("restore", alice.name, "--yes", "--only", "files")
     assert (answer.code, "has no files: there were none" in answer.err) == (1, True)
 
@@ -169,21 +164,21 @@ def test_while_nothing_changes_nothing_is_read_and_nothing_is_stored(
     host: Host, laid: User
 ) -> None:
     wait_out_clock_tick(laid.database.parent)
-    ok(host.t3("run"))
+    succeeded(host.t3("run"))
     [archive] = archives(host, laid)
     secret = laid.database.parent / "secrets" / "signing-key.bin"
     # whoever reads it moves this time
     os.utime(secret, ns=(1_000_000_000, secret.stat().st_mtime_ns))
     wait_out_clock_tick(laid.database.parent)
-    ok(host.t3("run"))  # its ctime is another, so it is packed, and the archive is the same
+    succeeded(host.t3("run"))  # its ctime is another, so it is packed, and the archive is the same
     assert archives(host, laid) == [archive]
     os.utime(secret, ns=(1_000_000_000, secret.stat().st_mtime_ns))
     wait_out_clock_tick(laid.database.parent)
-    ok(host.t3("run"))
+    succeeded(host.t3("run"))
     commit_row(laid)  # in the database alone: of what is beside it nothing has changed
     before = secret.stat().st_atime_ns
     used = sum(path.stat().st_blocks for path in archives(host, laid))
-    ok(host.t3("run"))
+    succeeded(host.t3("run"))
     assert secret.stat().st_atime_ns == before
     assert archives(host, laid) == [archive]
     assert sum(path.stat().st_blocks for path in archives(host, laid)) == used
@@ -193,29 +188,29 @@ def test_while_nothing_changes_nothing_is_read_and_nothing_is_stored(
 def test_a_change_makes_a_new_archive_and_the_old_stays_while_a_snapshot_names_it(
     host: Host, laid: User
 ) -> None:
-    ok(host.t3("run"))
+    succeeded(host.t3("run"))
     [old] = archives(host, laid)
     secret = laid.database.parent / "secrets" / "signing-key.bin"
     secret.write_bytes(b"another")
-    ok(host.t3("run"))
+    succeeded(host.t3("run"))
     both = archives(host, laid)
     assert old in both
     assert len(both) == 2
-    ok(host.t3("verify", laid.name))
-    ok(host.t3("run", "--keep", "1"))
+    succeeded(host.t3("verify", laid.name))
+    succeeded(host.t3("run", "--keep", "1"))
     assert archives(host, laid) == [path for path in both if path != old]
-    ok(host.t3("verify", laid.name))
+    succeeded(host.t3("verify", laid.name))
 
 
 def test_an_archive_that_nobody_names_goes_and_a_named_one_never(host: Host, laid: User) -> None:
     """What a run that was killed between archive and manifest leaves."""
-    ok(host.t3("run"))
+    succeeded(host.t3("run"))
     named = archives(host, laid)
     orphan = host.account_dir(laid) / f"files-{'0' * 64}.tar.zst"
     orphan.write_bytes(b"orphan")
     foreign = host.account_dir(laid) / "files-mine.tar.zst"
     foreign.write_bytes(b"somebody's")
-    ok(host.t3("run"))
+    succeeded(host.t3("run"))
     assert not orphan.exists()
     assert foreign.exists()
     assert set(named) <= set(archives(host, laid))
@@ -228,7 +223,7 @@ def test_an_archive_that_nobody_names_goes_and_a_named_one_never(host: Host, lai
 
 @pytest.mark.parametrize("damage", ["flipped", "gone", "cut"])
 def test_verify_finds_a_damaged_archive(host: Host, laid: User, damage: str) -> None:
-    ok(host.t3("run"))
+    succeeded(host.t3("run"))
     [archive] = archives(host, laid)
     data = bytearray(archive.read_bytes())
     archive.unlink()
@@ -242,7 +237,7 @@ def test_verify_finds_a_damaged_archive(host: Host, laid: User, damage: str) -> 
         before = found(laid.database.parent)
         assert host.t3("restore", laid.name, "--yes").code == 1
         assert found(laid.database.parent) == before
-        ok(host.t3("restore", laid.name, "--yes", "--only", "database"))
+        succeeded(host.t3("restore", laid.name, "--yes", "--only", "database"))
 
 
 @pytest.mark.parametrize(
@@ -259,7 +254,7 @@ def test_a_symlink_leaks_nothing_into_an_archive(host: Host, laid: User, planted
         shutil.rmtree(path)
     path.unlink(missing_ok=True)
     path.symlink_to(outside / "file" if planted.endswith(("json", "link")) else outside)
-    answer = ok(host.t3("run"))
+    answer = succeeded(host.t3("run"))
     assert f"not packed: {planted}: a symlink" in answer.out
     [archive] = archives(host, laid)
     plain = subprocess.run(["zstd", "-dc", archive], check=True, capture_output=True).stdout
@@ -273,10 +268,10 @@ def test_what_is_neither_file_nor_folder_is_passed_over(host: Host, laid: User) 
     unreadable.write_bytes(b"x")
     laid.give(unreadable)
     unreadable.chmod(0)
-    answer = ok(host.t3("run"))
+    answer = succeeded(host.t3("run"))
     assert "not packed: attachments/pipe: no regular file" in answer.out
     assert "not packed: secrets/closed.bin: Permission denied" in answer.out
-    ok(host.t3("verify", laid.name))
+    succeeded(host.t3("verify", laid.name))
 
 
 def test_above_the_limit_the_database_alone_is_saved_and_it_is_an_alarm(
@@ -287,30 +282,30 @@ def test_above_the_limit_the_database_alone_is_saved_and_it_is_an_alarm(
     assert "T3_BACKUP_FILES_LIMIT" in answer.out
     assert list_archives(host, laid) == [None]
     assert archives(host, laid) == []
-    ok(host.t3("verify", laid.name))
+    succeeded(host.t3("verify", laid.name))
 
 
 def test_the_limit_of_nothing_turns_it_off(host: Host, laid: User) -> None:
-    ok(host.t3("run", T3_BACKUP_FILES_LIMIT="0"))
+    succeeded(host.t3("run", T3_BACKUP_FILES_LIMIT="0"))
     assert list_archives(host, laid) == [None]
 
 
 def test_where_nothing_is_there_there_is_no_archive(host: Host, alice: User) -> None:
-    ok(host.t3("run"))
+    succeeded(host.t3("run"))
     assert list_archives(host, alice) == [None]
     assert archives(host, alice) == []
 
 
 def test_a_damaged_archive_is_made_good_by_the_next_of_its_content(host: Host, laid: User) -> None:
-    ok(host.t3("run"))
+    succeeded(host.t3("run"))
     [archive] = archives(host, laid)
     archive.write_bytes(b"x" * archive.stat().st_size)
     assert host.t3("verify", laid.name).code == 1
     # another ctime: it is packed anew, and comes out the same
     (laid.database.parent / "settings.json").chmod(0o644)
-    ok(host.t3("run"))
+    succeeded(host.t3("run"))
     assert archives(host, laid) == [archive]
-    ok(host.t3("verify", laid.name))
+    succeeded(host.t3("verify", laid.name))
 
 
 def test_two_users_archives_are_apart(
@@ -321,7 +316,7 @@ def test_two_users_archives_are_apart(
         give_database(user, small)
         lay_out(user)
     host.write_map(*users)
-    ok(host.t3("run"))
+    succeeded(host.t3("run"))
     assert all(len(archives(host, user)) == 1 for user in users)
 
 

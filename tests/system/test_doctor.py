@@ -16,6 +16,7 @@ import pytest
 from support.host import Answer, Host
 from support.manifests import rewrite_manifest
 from support.paths import DATA, ROOT
+from support.store_checks import stat_tree
 from support.users import needs_root
 
 from demo.users import User
@@ -74,22 +75,6 @@ def statuses(answer: Answer) -> dict[str, str]:
     }
 
 
-def picture(folder: Path) -> dict[str, tuple[object, ...]]:
-    """Everything beneath `folder`: what a change of any of it would change, access times aside."""
-    return {
-        str(path): (
-            status.st_mode,
-            status.st_uid,
-            status.st_ino,
-            status.st_size,
-            status.st_mtime_ns,
-            status.st_ctime_ns,
-        )
-        for path in [folder, *folder.rglob("*")]
-        for status in [path.lstat()]
-    }
-
-
 def healthy(user: User) -> dict[str, str]:
     names = (
         "map",
@@ -137,7 +122,7 @@ def test_nothing_is_written_and_no_lock_is_taken(
     odd.give(odd.database)
     host.write_map(dora, other, odd, "doc-nobody")
     assert host.t3().code == 1
-    before = picture(host.folder)
+    before = stat_tree(host.folder)
     held = os.open(host.store, os.O_RDONLY)
     try:
         fcntl.flock(held, fcntl.LOCK_EX)
@@ -146,7 +131,7 @@ def test_nothing_is_written_and_no_lock_is_taken(
         )
     finally:
         os.close(held)
-    assert picture(host.folder) == before
+    assert stat_tree(host.folder) == before
 
 
 def test_before_the_first_run_the_store_is_missed_and_not_made(host: Host, dora: User) -> None:

@@ -19,7 +19,7 @@ from typing import Self
 import pytest
 from support import sandbox
 from support.databases import MIB
-from support.host import Answer, Host
+from support.host import Answer, Host, list_snapshots
 from support.live_database import dump_database
 from support.processes import until
 from support.sampling import amount, sample
@@ -66,10 +66,6 @@ def history(host: Host, user: User, days: int = DAYS) -> list[tuple[str, str]]:
     return found
 
 
-def listed(host: Host, user: User) -> list[dict[str, object]]:
-    return host.t3("list", user.name, "--json").account(user.name)["snapshots"]
-
-
 def used(host: Host, user: User) -> int:
     return int(host.t3("du", user.name, "--json").account(user.name)["stored_bytes"])
 
@@ -89,14 +85,14 @@ def test_five_days_take_hardly_more_than_one_and_all_come_back(
     host: Host, hana: User, tmp_path: Path
 ) -> None:
     days = history(host, hana)
-    assert [snapshot["form"] for snapshot in listed(host, hana)] == [
+    assert [snapshot["form"] for snapshot in list_snapshots(host, hana)] == [
         "plain",
         "delta",
         "delta",
         "delta",
         "delta",
     ]
-    assert used(host, hana) < 1.06 * listed(host, hana)[0]["bytes"]  # type: ignore[operator]
+    assert used(host, hana) < 1.06 * list_snapshots(host, hana)[0]["bytes"]  # type: ignore[operator]
     assert host.t3("verify", hana.name).code == 0
     for name, there in days:
         target = tmp_path / name
@@ -113,7 +109,7 @@ def test_five_days_take_hardly_more_than_one_and_all_come_back(
 def test_what_is_unchanged_is_not_kept_twice_and_counts_as_fresh(host: Host, hana: User) -> None:
     history(host, hana, 2)
     before = {path.name: path.stat().st_mtime_ns for path in host.account_dir(hana).iterdir()}
-    taken_at = str(listed(host, hana)[0]["taken_at"])
+    taken_at = str(list_snapshots(host, hana)[0]["taken_at"])
     until(
         lambda: format_time(utc_now()) > taken_at,
         "later second, by which the run is told from the snapshot",
@@ -123,7 +119,7 @@ def test_what_is_unchanged_is_not_kept_twice_and_counts_as_fresh(host: Host, han
     assert (answer.code, entry["outcome"], entry["snapshots"][0]["name"]) == (
         0,
         "unchanged",
-        listed(host, hana)[0]["name"],
+        list_snapshots(host, hana)[0]["name"],
     )
     assert f"unchanged {hana.name}: still what {entry['snapshots'][0]['name']} holds" in answer.err
     assert {
@@ -144,7 +140,7 @@ def test_a_label_on_what_is_unchanged_costs_a_manifest(host: Host, hana: User) -
     before = used(host, hana)
     assert host.t3("run", "--label", "prebump-0.0.25").code == 0
     assert used(host, hana) - before < 20_000
-    newest, older, _ = listed(host, hana)
+    newest, older, _ = list_snapshots(host, hana)
     assert (newest["label"], newest["form"], older["form"]) == ("prebump-0.0.25", "plain", "delta")
     assert host.t3("verify", hana.name).code == 0
 
@@ -164,10 +160,10 @@ def test_pruning_in_the_middle_says_why_and_loses_nothing_else(
         "keep",
     ]
     assert "(outside: recent 1, days 1)" in plan.out
-    assert len(listed(host, hana)) == DAYS, "it was only said"
+    assert len(list_snapshots(host, hana)) == DAYS, "it was only said"
     done = host.t3("prune", hana.name, T3_BACKUP_KEEP="1")
     assert (done.code, done.out.count("pruned ")) == (0, 2), done
-    assert [snapshot["name"] for snapshot in listed(host, hana)] == [
+    assert [snapshot["name"] for snapshot in list_snapshots(host, hana)] == [
         days[4][0],
         days[2][0],
         days[0][0],
@@ -301,7 +297,11 @@ def test_the_reserve_of_a_small_disk_is_held_whatever_happens_on_it(
             answers.append(there.t3("verify"))
             answers.append(
                 there.t3(
-                    "restore", hana.name, "--at", str(listed(there, hana)[-1]["name"]), "--yes"
+                    "restore",
+                    hana.name,
+                    "--at",
+                    str(list_snapshots(there, hana)[-1]["name"]),
+                    "--yes",
                 )
             )
         assert [answer.code for answer in answers] == [0] * len(answers), answers
@@ -358,7 +358,7 @@ def test_whoever_fills_the_disk_at_any_moment_costs_no_snapshot(
             thread.join()
         assert there.t3("run", T3_BACKUP_KEEP="5").code == 0, "the next run heals"
         assert there.t3("verify").code == 0
-        found = listed(there, hana)
+        found = list_snapshots(there, hana)
         assert {snapshot["name"] for snapshot in found} >= set(list(sealed)[-4:]), (
             "of the last five none is gone"
         )
@@ -369,7 +369,7 @@ def test_whoever_fills_the_disk_at_any_moment_costs_no_snapshot(
 
 def test_an_account_may_take_no_more_than_it_is_allowed(host: Host, hana: User) -> None:
     history(host, hana, 2)
-    size = int(str(listed(host, hana)[0]["bytes"]))
+    size = int(str(list_snapshots(host, hana)[0]["bytes"]))
     work(hana, 7)
     refused = host.t3("run", T3_BACKUP_MAX_BYTES=str(size // 2))
     assert refused.code == 1
@@ -378,7 +378,7 @@ def test_an_account_may_take_no_more_than_it_is_allowed(host: Host, hana: User) 
         refused.out,
     )
     assert host.t3("run", T3_BACKUP_MAX_BYTES=str(2 * size)).code == 0
-    assert len(listed(host, hana)) == 3
+    assert len(list_snapshots(host, hana)) == 3
 
 
 def test_a_vacuumed_database_is_packed_by_itself(host: Host, hana: User, tmp_path: Path) -> None:
@@ -407,7 +407,7 @@ def test_a_vacuumed_database_is_packed_by_itself(host: Host, hana: User, tmp_pat
 
 def test_what_is_listed_says_how_it_is_kept(host: Host, hana: User) -> None:
     history(host, hana, 2)
-    newest, older = listed(host, hana)
+    newest, older = list_snapshots(host, hana)
     for snapshot in (newest, older):
         path = Path(str(snapshot["path"]))
         assert (

@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 from support import sandbox
 from support.databases import commit_row, give_database
-from support.host import Host
+from support.host import Host, succeeded
 from support.live_database import (
     IN_USE,
     change_database,
@@ -32,7 +32,6 @@ from support.live_database import (
     leave_unreadable_wal,
     process_holding,
     run_as,
-    succeeded,
 )
 from support.paths import DATA
 from support.processes import until

@@ -20,14 +20,13 @@ from pathlib import Path
 import pytest
 from support import sandbox
 from support.fault_injection import needs_strace
-from support.host import Answer, Host
+from support.host import Answer, Host, succeeded
 from support.live_database import (
     change_database,
     dump_database,
     hash_live_folder,
     leave_newer_rows_in_a_wal,
     run_as,
-    succeeded,
 )
 from support.users import needs_root
 

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 from support import sandbox
 from support.archives import list_archives, wait_out_clock_tick
-from support.host import Answer, Host
+from support.host import Answer, Host, succeeded
 from support.live_database import paused_restore
 from support.users import needs_root
 
@@ -119,13 +119,8 @@ def kept(host: Host, make_user: Callable[..., User], small: Path) -> User:
         path.write_text("first")
         user.give(path)
         user.give(path.parent)
-    ok(host.t3("run"))
+    succeeded(host.t3("run"))
     return user
-
-
-def ok(answer: Answer) -> Answer:
-    assert answer.code == 0, answer.out + answer.err
-    return answer
 
 
 def planted(user: User, *kinds: str) -> dict[str, int]:
@@ -178,7 +173,7 @@ def reasons(warnings: list[str]) -> list[str]:
 @pytest.mark.parametrize("kind", KINDS)
 def test_what_cannot_be_packed_stays_aside_and_is_named(host: Host, kept: User, kind: str) -> None:
     there = planted(kept, kind)
-    document = ok(host.t3("restore", kept.name, "--yes", "--json")).document
+    document = succeeded(host.t3("restore", kept.name, "--yes", "--json")).document
     must_be_put_back(kept)
     must_lie_aside(document["kept"], there)
     assert document["prerestore"] is not None
@@ -193,7 +188,7 @@ def test_what_cannot_be_packed_stays_aside_and_is_named(host: Host, kept: User, 
 
 def test_a_person_is_told_where_it_lies(host: Host, kept: User) -> None:
     planted(kept, "a symlink")
-    answer = ok(host.t3("restore", kept.name, "--yes"))
+    answer = succeeded(host.t3("restore", kept.name, "--yes"))
     [aside] = left(kept)
     assert (
         f"the part of the old state that no snapshot holds was kept at {aside}/old"
@@ -208,7 +203,7 @@ def test_a_person_is_told_where_it_lies(host: Host, kept: User) -> None:
 def test_of_many_the_first_are_named_and_the_rest_counted(host: Host, kept: User) -> None:
     for number in range(20):
         (kept.database.parent / f"attachments/{number:02}").symlink_to("nowhere")
-    document = ok(host.t3("restore", kept.name, "--yes", "--json")).document
+    document = succeeded(host.t3("restore", kept.name, "--yes", "--json")).document
     packed, aside = document["warnings"]
     for warning in (packed, aside):
         assert warning.count("a symlink") == 5
@@ -220,11 +215,11 @@ def test_so_it_is_for_all_at_once_and_for_the_undo(
     host: Host, kept: User, only: tuple[str, ...]
 ) -> None:
     there = planted(kept, *TOGETHER)
-    document = ok(host.t3("restore", kept.name, "--yes", "--json", *only)).document
+    document = succeeded(host.t3("restore", kept.name, "--yes", "--json", *only)).document
     must_be_put_back(kept)
     must_lie_aside(document["kept"], there)
     more = planted(kept, *TOGETHER[:3])
-    undone = ok(
+    undone = succeeded(
         host.t3("restore", kept.name, "--label", "prerestore", "--yes", "--json", *only)
     ).document
     must_be_there(kept, undone["kept"], more)
@@ -237,7 +232,9 @@ def test_so_it_is_for_all_at_once_and_for_the_undo(
 
 def test_the_database_alone_moves_nothing_of_it(host: Host, kept: User) -> None:
     there = planted(kept, *TOGETHER)
-    document = ok(host.t3("restore", kept.name, "--yes", "--json", "--only", "database")).document
+    document = succeeded(
+        host.t3("restore", kept.name, "--yes", "--json", "--only", "database")
+    ).document
     assert (document["kept"], left(kept)) == ([], set())
     assert {name: (kept.database.parent / name).lstat().st_ino for name in there} == there
 
@@ -249,7 +246,7 @@ def test_one_that_was_interrupted_and_is_completed_keeps_it_too(
     there = planted(kept, *TOGETHER)
     with paused_restore(host, kept, *only, operation="install_archive") as process:
         process.kill()
-    answer = ok(host.t3("accept", kept.name))
+    answer = succeeded(host.t3("accept", kept.name))
     must_be_put_back(kept)
     said = "the part of the old state that no snapshot holds was kept at "
     must_lie_aside(
@@ -257,7 +254,7 @@ def test_one_that_was_interrupted_and_is_completed_keeps_it_too(
     )
     assert len(reasons(answer.out.splitlines())) == 3
     before = left(kept)
-    ok(host.t3("accept", kept.name))
+    succeeded(host.t3("accept", kept.name))
     assert left(kept) == before
 
 
@@ -265,7 +262,7 @@ def test_one_that_was_interrupted_and_is_completed_keeps_it_too(
 def test_what_came_or_changed_after_it_was_sealed_stays_aside(
     host: Host, kept: User, name: str
 ) -> None:
-    ok(host.t3("run"))  # with all that there is, to be put back
+    succeeded(host.t3("run"))  # with all that there is, to be put back
     shutil.rmtree(kept.database.parent / "attachments")
     with paused_restore(host, kept, "--json", operation="install_archive") as process:
         late = kept.database.parent / name
@@ -287,7 +284,7 @@ def test_what_came_or_changed_after_it_was_sealed_stays_aside(
 
 def test_where_files_are_not_saved_the_present_ones_stay_aside(host: Host, kept: User) -> None:
     there = {name: (kept.database.parent / name).stat().st_ino for name in FILES}
-    document = ok(
+    document = succeeded(
         host.t3("restore", kept.name, "--yes", "--json", T3_BACKUP_FILES_LIMIT="0")
     ).document
     assert document["prerestore"]["companion"] is None
@@ -301,10 +298,10 @@ def test_one_that_was_unreadable_already_when_it_was_last_sealed_stays(
     """Nothing has changed since, so nothing is packed anew."""
     there = planted(kept, "an unreadable file")
     wait_out_clock_tick(kept.database.parent)
-    ok(host.t3("run"))
+    succeeded(host.t3("run"))
     assert list_archives(host, kept)[0]["fingerprint"], "else all of it is packed again each night"  # type: ignore[index]
     before = len(list(host.account_dir(kept).glob("files-*")))
-    document = ok(host.t3("restore", kept.name, "--yes", "--json")).document
+    document = succeeded(host.t3("restore", kept.name, "--yes", "--json")).document
     must_lie_aside(document["kept"], there)
     assert len(list(host.account_dir(kept).glob("files-*"))) == before
 
@@ -316,12 +313,12 @@ def test_an_archive_that_is_not_what_was_sealed_gives_nothing_back_and_is_made_a
     (kept.database.parent / "secrets/key.bin").write_text("second")
     wait_out_clock_tick(kept.database.parent)
     [old] = host.account_dir(kept).glob("files-*")
-    ok(host.t3("run"))
+    succeeded(host.t3("run"))
     [new] = set(host.account_dir(kept).glob("files-*")) - {old}
     new.write_bytes(bytes(new.stat().st_size))
-    document = ok(host.t3("restore", kept.name, "--at", first, "--yes", "--json")).document
+    document = succeeded(host.t3("restore", kept.name, "--at", first, "--yes", "--json")).document
     assert document["kept"] == []
-    ok(host.t3("restore", kept.name, "--label", "prerestore", "--yes"))
+    succeeded(host.t3("restore", kept.name, "--label", "prerestore", "--yes"))
     assert (kept.database.parent / "secrets/key.bin").read_text() == "second"
 
 
@@ -330,7 +327,7 @@ def test_what_was_sealed_and_cannot_be_removed_ends_no_restore(host: Host, kept:
     if subprocess.run(["chattr", "+i", secret], capture_output=True, check=False).returncode != 0:
         pytest.skip("no file can be made immutable here")
     try:
-        document = ok(host.t3("restore", kept.name, "--yes", "--json")).document
+        document = succeeded(host.t3("restore", kept.name, "--yes", "--json")).document
     finally:
         for path in (secret, *kept.database.parent.glob("*.replaced-*/gone/secrets/key.bin")):
             subprocess.run(["chattr", "-i", path], check=True)

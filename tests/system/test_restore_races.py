@@ -22,7 +22,7 @@ import pytest
 from support import sandbox
 from support.databases import give_database
 from support.fault_injection import needs_strace
-from support.host import Host
+from support.host import Host, succeeded
 from support.live_database import (
     IN_USE,
     change_database,
@@ -34,7 +34,6 @@ from support.live_database import (
     leave_newer_rows_in_a_wal,
     process_holding,
     run_as,
-    succeeded,
 )
 from support.paths import ROOT
 from support.processes import BOUND_S, until

@@ -23,7 +23,7 @@ from pathlib import Path
 import pytest
 from support import sandbox
 from support.databases import commit_row
-from support.host import Answer, Host
+from support.host import Answer, Host, list_snapshots
 from support.manifests import manifest_text, rewrite_manifest
 from support.paths import DATA
 from support.sampling import amount
@@ -70,11 +70,6 @@ def files(folder: Path) -> dict[str, tuple[int, int, int, int, int, int, str]]:
             status.st_ino, status.st_mode, status.st_uid, status.st_size, status.st_mtime_ns, status.st_ctime_ns, content
         )  # fmt: skip
     return found
-
-
-def listed(host: Host, user: User) -> list[dict]:
-    """Newest first."""
-    return host.t3("list", user.name, "--json").account(user.name)["snapshots"]
 
 
 HOLD = """
@@ -159,7 +154,7 @@ def test_fifty_runs_by_hand_in_an_hour_push_no_earlier_day_out(host: Host, rosa:
         run_at(host, rosa, noon + timedelta(minutes=number), keep="3").snapshots[0].manifest.name
         for number in range(amount(50, 12))
     ]
-    staying = [entry["name"] for entry in listed(host, rosa)]
+    staying = [entry["name"] for entry in list_snapshots(host, rosa)]
     assert staying[:3] == burst[:-4:-1]
     assert staying[3:] == days[:-3:-1], "two earlier days are there, beside today"
     assert host.t3("verify").code == 0
@@ -174,7 +169,11 @@ def test_labelled_ones_are_counted_apart(host: Host, rosa: User) -> None:
         run_at(
             host, rosa, day + timedelta(days=number), label, keep="1", T3_BACKUP_KEEP_LABELLED="1"
         )
-    assert [entry["label"] for entry in listed(host, rosa)] == [None, "manual", "prebump-0.0.26"]
+    assert [entry["label"] for entry in list_snapshots(host, rosa)] == [
+        None,
+        "manual",
+        "prebump-0.0.26",
+    ]
 
 
 def test_a_clock_that_jumps_prunes_nothing_and_is_warned_of(host: Host, rosa: User) -> None:
@@ -193,7 +192,7 @@ def test_a_clock_that_jumps_prunes_nothing_and_is_warned_of(host: Host, rosa: Us
     behind = run_at(host, rosa, today - timedelta(days=3650), keep="1")
     assert (behind.pruned, len(behind.warnings)) == ((), 1)
     assert {*names, ahead.snapshots[0].manifest.name} < {
-        entry["name"] for entry in listed(host, rosa)
+        entry["name"] for entry in list_snapshots(host, rosa)
     }
 
 
@@ -453,7 +452,7 @@ def test_of_two_short_runs_both_are_done(host: Host, rosa: User) -> None:
     for run in runs:
         output, _ = run.communicate(timeout=60)
         assert run.returncode == 0, output
-    entries = listed(host, rosa)
+    entries = list_snapshots(host, rosa)
     assert [entry["sequence"] for entry in entries] == [2, 1]
     assert host.t3("verify").code == 0
     assert {path.suffix for path in host.account_dir(rosa).iterdir()} == {
@@ -476,7 +475,7 @@ def test_a_killed_run_leaves_no_lock_no_file_and_no_worker(host: Host, rosa: Use
     commit_row(rosa)
     answer = host.t3()
     assert answer.code == 0, answer
-    assert len(listed(host, rosa)) == 2
+    assert len(list_snapshots(host, rosa)) == 2
     assert host.t3("verify").code == 0
 
 
@@ -638,7 +637,7 @@ def test_verify_finds_what_is_not_as_it_was_sealed_and_proves_the_others(
     for _ in range(2):
         commit_row(rosa)
         assert host.t3().code == 0
-    newest, oldest = listed(host, rosa)
+    newest, oldest = list_snapshots(host, rosa)
     data = Path(oldest["path"])
     harm(data, data.with_suffix(".json"))
     answer = host.t3("verify", "--all")
@@ -662,7 +661,7 @@ def test_a_snapshot_whose_manifest_is_broken_is_told_of_counts_for_nothing_and_s
     for _ in range(2):
         commit_row(rosa)
         assert host.t3().code == 0
-    data = Path(listed(host, rosa)[1]["path"])
+    data = Path(list_snapshots(host, rosa)[1]["path"])
     manifest = data.with_suffix(".json")
     sound = json.loads(manifest.read_text())
     for text in (

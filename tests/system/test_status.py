@@ -16,6 +16,7 @@ import pytest
 from support.host import Answer, Host
 from support.manifests import rewrite_manifest
 from support.paths import DATA, ROOT
+from support.store_checks import stat_tree
 from support.users import needs_root
 
 from demo.users import User
@@ -187,26 +188,10 @@ def test_somebody_who_left_the_map_is_a_warning_and_an_account_folder_of_the_use
     assert (answer.code, "not in the map" in answer.out) == (1, True)
 
 
-def picture(folder: Path) -> dict[str, tuple[object, ...]]:
-    """Everything beneath `folder`: what a change of any of it would change, access times aside."""
-    return {
-        str(path): (
-            status.st_mode,
-            status.st_uid,
-            status.st_ino,
-            status.st_size,
-            status.st_mtime_ns,
-            status.st_ctime_ns,
-        )
-        for path in [folder, *folder.rglob("*")]
-        for status in [path.lstat()]
-    }
-
-
 def test_nothing_is_written_and_no_lock_is_taken(host: Host, sam: User, tea: User) -> None:
     assert host.t3().code == 0
     (host.store / "attempts.json").write_text("broken")
-    before = picture(host.folder)
+    before = stat_tree(host.folder)
     held = os.open(host.store, os.O_RDONLY)
     try:
         fcntl.flock(held, fcntl.LOCK_EX)
@@ -217,7 +202,7 @@ def test_nothing_is_written_and_no_lock_is_taken(host: Host, sam: User, tea: Use
         assert check(host, "--nagios", sam.name).code == 1
     finally:
         os.close(held)
-    assert picture(host.folder) == before
+    assert stat_tree(host.folder) == before
 
 
 def test_nothing_that_was_noted_of_a_user_s_is_obeyed_by_a_terminal(host: Host, sam: User) -> None:
