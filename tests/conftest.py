@@ -112,8 +112,8 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
 
 @pytest.fixture
 def make_user(host: Host) -> Iterator[Callable[..., User]]:
-    """Makes users called `user_name(NAME)` with a home in the folder of `host`; with `database` (a Path) they
-    get a copy of it as their own."""
+    """Makes users called `user_name(NAME)` with a home in the folder of `host`; with `database` (a
+    Path) they get a copy of it as their own."""
     from contextlib import ExitStack
 
     with ExitStack() as stack:

@@ -76,8 +76,8 @@ class Autoupdate:
 
 @pytest.fixture
 def ann(make_user: Callable[..., User], host: Host, small: Path) -> User:
-    """One with data, whom the map names alone; of a name of their own: other tests may be run at the
-    same time."""
+    """One with data, whom the map names alone; of a name of their own: other tests may be run at
+    the same time."""
     user = make_user("out-ann", small)
     host.write_map(user)
     return user

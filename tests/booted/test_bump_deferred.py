@@ -1,5 +1,5 @@
-"""Who is at work stays on their version, wholly, whatever happens to their server in the meantime; and
-comes later."""
+"""Who is at work stays on their version, wholly, whatever happens to their server in the meantime;
+and comes later."""
 
 from __future__ import annotations
 
@@ -51,8 +51,8 @@ def phases(machine: Machine) -> dict[str, str]:
 
 
 def restart_and_call(deployment: Deployment) -> None:
-    """Bob's server dies and is started again by systemd, carol's is restarted by hand, and both call
-    `t3`."""
+    """Bob's server dies and is started again by systemd, carol's is restarted by hand, and both
+    call `t3`."""
     machine, before = deployment.machine, deployment.main_pids()
     machine.run("kill", "-9", before["bob"])
     machine.run("systemctl", "restart", server_unit("carol"))

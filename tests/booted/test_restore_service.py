@@ -1,4 +1,5 @@
-"""However a restore ends, the server runs again or somebody is told; what an admin wants of a unit stays as they want it.
+"""However a restore ends, the server runs again or somebody is told; what an admin wants of a unit
+stays as they want it.
 
 The units are systemd's own, with servers that write all the time.
 """

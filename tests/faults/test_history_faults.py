@@ -264,76 +264,68 @@ class ScenarioStore:
 
 
 @pytest.fixture(params=SCENARIOS, ids=[scenario.name for scenario in SCENARIOS])
-def scenario_store(request: pytest.FixtureRequest, tmp_path: Path) -> ScenarioStore:
+def stored(request: pytest.FixtureRequest, tmp_path: Path) -> ScenarioStore:
     return ScenarioStore(tmp_path, request.param)
 
 
-def test_undisturbed_it_comes_to_its_end(scenario_store: ScenarioStore) -> None:
-    scenario_store.fresh()
-    status, _ = scenario_store.run("-e", "trace=none")
+def test_undisturbed_it_comes_to_its_end(stored: ScenarioStore) -> None:
+    stored.fresh()
+    status, _ = stored.run("-e", "trace=none")
     assert status == 0
-    scenario_store.must_be_whole("undisturbed")
-    with scenario_store.account_dir() as account_dir:
-        assert storage_forms(account_dir) == scenario_store.scenario.after
+    stored.must_be_whole("undisturbed")
+    with stored.account_dir() as account_dir:
+        assert storage_forms(account_dir) == stored.scenario.after
 
 
 def test_killed_at_any_call_nothing_is_lost_and_the_next_run_ends_it(
-    scenario_store: ScenarioStore, tell: Callable[[str], None]
+    stored: ScenarioStore, tell: Callable[[str], None]
 ) -> None:
     """Row 27: at every call there is, of whatever name."""
     points: Counter[str] = Counter()
-    for name, count in sorted(scenario_store.calls().items()):
-        for number in sample(
-            range(1, count + 1), 10, f"{scenario_store.scenario.name} killed at {name}"
-        ):
+    for name, count in sorted(stored.calls().items()):
+        for number in sample(range(1, count + 1), 10, f"{stored.scenario.name} killed at {name}"):
             what = f"killed at {name} {number}"
-            scenario_store.fresh()
-            status, _ = scenario_store.run(
+            stored.fresh()
+            status, _ = stored.run(
                 "-e", f"trace={name}", "-e", f"inject={name}:signal=KILL:when={number}"
             )
             if not os.WIFSIGNALED(status):
                 continue  # by that time there are fewer
             points[name] += 1
-            scenario_store.must_be_whole(what)
-            scenario_store.must_heal(what)
+            stored.must_be_whole(what)
+            stored.must_heal(what)
     assert points.total() > amount(100, 8)
     assert {"fsync", "linkat", "unlinkat", "write", "pread64"} & set(
         points
-    ) or scenario_store.scenario.name == "one of two names goes"
-    tell(
-        f"{scenario_store.scenario.name}: killed at {points.total()} calls: {dict(points.most_common())}"
-    )
+    ) or stored.scenario.name == "one of two names goes"
+    tell(f"{stored.scenario.name}: killed at {points.total()} calls: {dict(points.most_common())}")
 
 
 def test_where_any_call_fails_nothing_is_lost_and_the_next_run_ends_it(
-    scenario_store: ScenarioStore, tell: Callable[[str], None]
+    stored: ScenarioStore, tell: Callable[[str], None]
 ) -> None:
     """Rows 19 and 29: EIO and ENOSPC."""
     points: Counter[str] = Counter()
-    calls = scenario_store.calls()
+    calls = stored.calls()
     for name, errors in FALLIBLE.items():
         for number in (
-            sample(
-                range(1, calls[name] + 1), 8, f"{scenario_store.scenario.name}: a failure of {name}"
-            )
+            sample(range(1, calls[name] + 1), 8, f"{stored.scenario.name}: a failure of {name}")
             if calls[name]
             else ()
         ):
             for error in errors:
                 what = f"{error} of {name} {number}"
-                scenario_store.fresh()
-                status, _ = scenario_store.run(
+                stored.fresh()
+                status, _ = stored.run(
                     "-e", f"trace={name}", "-e", f"inject={name}:error={error}:when={number}"
                 )
                 assert os.WIFEXITED(status), what
                 assert os.WEXITSTATUS(status) in (0, 1), f"{what}: not an error of ours"
                 points[f"{error} {name}"] += 1
-                scenario_store.must_be_whole(what)
-                scenario_store.must_heal(what)
+                stored.must_be_whole(what)
+                stored.must_heal(what)
     assert points.total() > amount(50, 6)
-    tell(
-        f"{scenario_store.scenario.name}: {points.total()} calls failed: {dict(points.most_common())}"
-    )
+    tell(f"{stored.scenario.name}: {points.total()} calls failed: {dict(points.most_common())}")
 
 
 @pytest.mark.parametrize("kind", ["ext4", "xfs"])
@@ -346,33 +338,33 @@ def test_after_a_power_cut_every_sealed_snapshot_comes_out(
     found: Counter[str] = Counter()
     with disk(tmp_path, "xfs", 1024 * MIB) as below:
         for scenario in SCENARIOS[:2]:
-            scenario_store = ScenarioStore(tmp_path / "on-root" / str(scenario.after), scenario)
+            stored = ScenarioStore(tmp_path / "on-root" / str(scenario.after), scenario)
             (below / "image").unlink(missing_ok=True)
             make_image(below / "image", kind, 24 * MIB)
             with mounted(below / "image", tmp_path / "live", "-o", "loop") as live:
                 for turn in range(ROUNDS):
                     shutil.rmtree(live / "store", ignore_errors=True)
                     subprocess.run(
-                        ["cp", "-a", scenario_store.template / "store", live / "store"], check=True
+                        ["cp", "-a", stored.template / "store", live / "store"], check=True
                     )
                     os.sync()
-                    scenario_store.store = live / "store"
+                    stored.store = live / "store"
                     frozen = below / f"frozen-{turn}"
-                    _cut(scenario_store, below / "image", frozen, chance)
+                    _cut(stored, below / "image", frozen, chance)
                     with mounted(
                         frozen, tmp_path / "after", "-o", "loop,nouuid" if kind == "xfs" else "loop"
                     ) as after:
-                        scenario_store.store = after / "store"
-                        with scenario_store.account_dir() as account_dir:
+                        stored.store = after / "store"
+                        with stored.account_dir() as account_dir:
                             found[storage_forms(account_dir)] += 1
-                        scenario_store.must_be_whole(f"{kind}, cut {turn}")
-                        scenario_store.must_heal(f"{kind}, cut {turn}")
+                        stored.must_be_whole(f"{kind}, cut {turn}")
+                        stored.must_heal(f"{kind}, cut {turn}")
                     frozen.unlink()
     tell(f"{kind}: {found.total()} power cuts; forms found: {dict(found)}")
     assert len(found) > 2, "all cuts came at the same moment"
 
 
-def _cut(scenario_store: ScenarioStore, image: Path, frozen: Path, chance: random.Random) -> None:
+def _cut(stored: ScenarioStore, image: Path, frozen: Path, chance: random.Random) -> None:
     """Clone the image of the disk at a random one of the step's syncs and namings."""
     number = chance.randrange(1, 9)
     name = chance.choice(["fsync", "linkat", "unlinkat", "renameat"])
@@ -381,8 +373,8 @@ def _cut(scenario_store: ScenarioStore, image: Path, frozen: Path, chance: rando
     if child == 0:
         try:
             os.kill(os.getpid(), signal.SIGSTOP)
-            with scenario_store.account_dir() as account_dir:
-                scenario_store.scenario.step(account_dir)
+            with stored.account_dir() as account_dir:
+                stored.scenario.step(account_dir)
         finally:
             os._exit(0)
     os.waitpid(child, os.WUNTRACED)

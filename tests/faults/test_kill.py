@@ -328,7 +328,8 @@ def _wait_for_workers(user: User) -> list[int]:
 def test_a_kill_in_the_very_first_run_leaves_a_store_that_works(
     host: Host, bob: User, tell: Callable[[str], None]
 ) -> None:
-    """Row 27: before the store, before the account folder, and before the first snapshot has its name."""
+    """Row 27: before the store, before the account folder, and before the first snapshot has its
+    name."""
     shutil.copyfile(REAL, bob.database)
     points = 0
     for name in ("mkdir", "mkdirat", "fsync", "linkat"):

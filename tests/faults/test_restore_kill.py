@@ -144,8 +144,8 @@ class Kills:
         intent = self.host.store / f"{self.user.name}+restore.json"
         found = dump_copy(self.user, self.host.folder / "work")
         if found not in (self.old, self.new):
-            # What can't be checkpointed moves away in several steps. Until they are done or undone the
-            # intent says so.
+            # What can't be checkpointed moves away in several steps. Until they are done or undone
+            # the intent says so.
             assert self.state in NOT_CHECKPOINTED, (
                 f"{point}: neither old nor new: {found if isinstance(found, str) else len(found)}"
             )

@@ -1,4 +1,5 @@
-"""An account folder against a model of it: whatever is sealed, let go, compacted, interrupted or cut off by a clock, what is there is whole.
+"""An account folder against a model of it: whatever is sealed, let go, compacted, interrupted or
+cut off by a clock, what is there is whole.
 
 The model knows the image of every snapshot, and what retention decides. Steps end early at a check
 between two of them, or at a call to the disk, as a full one or a stop would end them.

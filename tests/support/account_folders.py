@@ -1,5 +1,5 @@
-"""Snapshots of made-up images in a real account folder, for tests of how they are kept: no database is
-looked into there."""
+"""Snapshots of made-up images in a real account folder, for tests of how they are kept: no database
+is looked into there."""
 
 from __future__ import annotations
 

@@ -1,8 +1,7 @@
 """The packages under test, built from this checkout as it stands, and some that are as they but for a higher version.
 
-`python3 -m support.packages FOLDER` makes both in `this` and `newer` there, for more than one run of
-the tests: T3_TEST_DEB and T3_TEST_NEWER_DEB name those folders.
-"""
+`python3 -m support.packages FOLDER` makes both in `this` and `newer` there, for more than one run
+of the tests: T3_TEST_DEB and T3_TEST_NEWER_DEB name those folders."""
 
 from __future__ import annotations
 

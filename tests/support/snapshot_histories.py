@@ -69,8 +69,8 @@ def histories(
     jumps: bool = True,
     pins: bool = False,
 ) -> list[Manifest]:
-    """The snapshots of one account that nobody has ever pruned, oldest first; without `jumps` nothing
-    looks like one either."""
+    """The snapshots of one account that nobody has ever pruned, oldest first; without `jumps`
+    nothing looks like one either."""
     gaps = ORDINARY | JUMPS if jumps else ORDINARY
     pinned = st.sampled_from([False] * 5 + [True]) if pins else st.just(False)
     runs = draw(

@@ -16,8 +16,8 @@ from t3_backup.worker.limits import Limits
 
 
 def hash_files(host: Host, user: User) -> dict[str, str]:
-    """Every file of an account folder, by its SHA-256; but for the hashes of pages, which are a hint and
-    nothing hangs on them."""
+    """Every file of an account folder, by its SHA-256; but for the hashes of pages, which are a
+    hint and nothing hangs on them."""
     paths = [path for path in list_files(host, user) if path.suffix != ".pages"]
     return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in paths}
 

@@ -1,5 +1,5 @@
-"""A history that is stored as deltas, with real databases, users and runs: it is smaller, and nothing else
-about it is different."""
+"""A history that is stored as deltas, with real databases, users and runs: it is smaller, and
+nothing else about it is different."""
 
 from __future__ import annotations
 

@@ -305,7 +305,8 @@ def must_have_taken_over_beside(host: Host, ada: User, kept: Path) -> None:
 def test_where_the_old_script_still_runs_and_gives_our_account_folder_away_nothing_is_moved(
     host: Host, ada: User
 ) -> None:
-    """Row 31. It hands the account folder to its user each time; a chown of the one folder mends it."""
+    """Row 31. It hands the account folder to its user each time; a chown of the one folder mends
+    it."""
     assert host.t3().code == 0
     ada.give(host.account_dir(ada))
     leave(host, ada, PLAIN[0], 1)

@@ -55,8 +55,8 @@ def take_days(host: Host, user: User, days: int) -> None:
 
 
 def content(host: Host, user: User) -> dict[str, str]:
-    """Every file of a snapshot, by its hash: all in the account folder but for the hashes of pages, which
-    are a hint for the next run."""
+    """Every file of a snapshot, by its hash: all in the account folder but for the hashes of pages,
+    which are a hint for the next run."""
     return {
         path.name: hashlib.sha256(path.read_bytes()).hexdigest()
         for path in host.account_dir(user).iterdir()

@@ -1,5 +1,5 @@
-"""What becomes a delta on what, in a real account folder: nothing goes before what takes its place gives it
-back."""
+"""What becomes a delta on what, in a real account folder: nothing goes before what takes its place
+gives it back."""
 
 from __future__ import annotations
 

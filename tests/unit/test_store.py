@@ -64,8 +64,8 @@ def names(account_dir: AccountDir) -> set[str]:
 
 
 def trace(tmp_path: Path, body: str) -> list[str]:
-    """The system calls that `body` makes in an account folder with one snapshot (`old`), in words, in their
-    order."""
+    """The system calls that `body` makes in an account folder with one snapshot (`old`), in words,
+    in their order."""
     if shutil.which("strace") is None:
         pytest.skip("the order of system calls is seen by strace")
     script = tmp_path / "script.py"

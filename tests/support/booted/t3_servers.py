@@ -186,7 +186,8 @@ def running_version(machine: Machine, user: str) -> str:
 
 
 def read_content(machine: Machine, user: str) -> dict[str, Any]:
-    """What counts in a user's live database: its level, and every row of their history and logins."""
+    """What counts in a user's live database: its level, and every row of their history and
+    logins."""
     script = """
 import hashlib, json, sqlite3, sys
 c = sqlite3.connect(sys.argv[1], timeout=10)
