@@ -1,5 +1,6 @@
-# t3-backup. `make demo` shows the main job, `make test` is for every change, `make check` is the gate, `make soak` is all there is,
-# `make install` installs the Debian package; each installs what it needs (as root).
+# t3-backup. `make demo` shows the main job, `make test` is for every change, `make check` is the
+# gate, `make soak` is all there is, `make install` installs the Debian package; each installs what
+# it needs (as root).
 
 PYTHON = /usr/bin/python3
 EXTENSION = t3_backup/_copier.abi3.so
@@ -48,5 +49,5 @@ install: deb
 	apt-get install -y --reinstall --allow-downgrades ./t3-backup_*.deb
 
 clean:
-	rm -rf build t3-backup_*.deb t3-autoupdate_*.deb t3_backup/_copier.abi3.so t3_backup/_copier.c *.egg-info dist
+	rm -rf build dist t3-backup_*.deb t3-autoupdate_*.deb $(EXTENSION) t3_backup/_copier.c *.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
