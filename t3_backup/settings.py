@@ -1,20 +1,18 @@
-"""Where every value of a run comes from: defaults, then /etc/default/t3-backup, then the environment, then flags.
+"""Name the settings of t3-backup, in one table.
 
-A value that makes no sense is refused by its name, with the value and its origin (flag,
-environment, or file and line). Nothing here touches the store or the accounts.
+A flag beats the environment, which beats /etc/default/t3-backup, which beats the default. Nothing
+here touches the store or the accounts.
 """
 
 from __future__ import annotations
 
 import math
 import re
-import shlex
-from collections.abc import Callable, Collection, Iterator, Mapping
-from dataclasses import dataclass, field, fields
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
 
-from t3_backup.errors import UsageError
+from t3_backup.config import BYTES, SECONDS, Known, absolute, resolve, setting, table, whole
 
 DEFAULTS_FILE = Path("/etc/default/t3-backup")
 # Debian's, of prometheus-node-exporter
@@ -23,47 +21,7 @@ DEFAULT_LOG = Path("/var/log/t3-backup/t3-backup-state.log")
 DEFAULT_HOOKS = Path("/etc/t3-backup/hooks.d")
 
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
-_T = TypeVar("_T")
-
-
-@dataclass(frozen=True)
-class Setting:
-    """Everything that is known of one setting.
-
-    The shipped file of /etc/default, the manual page, the help and docs/interface/settings.md are
-    made from it.
-    """
-
-    name: str  # in the file and the environment
-    default: str  # as it would be written there
-    parse: Callable[[str], Any]  # raises ValueError, saying what is wanted
-    meaning: str  # whole sentences; what is typed as it is stands in backticks
-    unit: str = ""  # of a number
-
-
-Known = Mapping[str, Setting]  # by the name of the field that has the value
-
-
-def setting(
-    name: str, default: str, parse: Callable[[str], _T], meaning: str, unit: str = ""
-) -> _T:
-    """Declare a field of a dataclass of settings."""
-    return field(
-        default=parse(default), metadata={"setting": Setting(name, default, parse, meaning, unit)}
-    )
-
-
-def table(settings: type) -> Known:
-    """List the settings that a dataclass declares, by field."""
-    return {one.name: one.metadata["setting"] for one in fields(settings)}
-
-
-def absolute(text: str) -> Path:
-    """Raises ValueError where it is no absolute path, saying what is wanted."""
-    path = Path(text)
-    if not path.is_absolute() or "\0" in text:
-        raise ValueError("an absolute path")
-    return path
+_COUNT = whole(0, 100_000)
 
 
 def _folder_or_none(text: str) -> Path | None:
@@ -71,20 +29,6 @@ def _folder_or_none(text: str) -> Path | None:
         return None if text == "none" else absolute(text)
     except ValueError:
         raise ValueError("an absolute path, or none") from None
-
-
-def whole(least: int, most: int) -> Callable[[str], int]:
-    """The conversion of a whole number within limits.
-
-    It raises ValueError, saying what is wanted.
-    """
-
-    def convert(text: str) -> int:
-        if not re.fullmatch(r"[0-9]{1,9}", text) or not least <= int(text) <= most:
-            raise ValueError(f"a whole number from {least} to {most}")
-        return int(text)
-
-    return convert
 
 
 def _one_of(*words: str) -> Callable[[str], str]:
@@ -110,20 +54,19 @@ def _size_or_auto(text: str) -> int | None:
         raise ValueError(f"auto, or {error}") from None
 
 
-_COUNT = whole(0, 100_000)
-SECONDS = "seconds"
-BYTES = "bytes; K, M, G or T"
-
-
 @dataclass(frozen=True)
 class Settings:
-    """The values of one run, and the table of all settings: to add one, add a field here and run tools/settings_files.py."""
+    """The values of one run, and the table of all settings.
+
+    To add one, add a field here and run tools/settings_files.py.
+    """
 
     dest: Path = setting(
         "T3_BACKUP_DEST",
         "/var/backups/t3-state",
         absolute,
-        "The store of the snapshots. The service may write to another one only if a drop-in says so.",
+        "The store of the snapshots. "
+        "The service may write to another one only if a drop-in says so.",
     )
     map: Path = setting(
         "T3_BACKUP_MAP",
@@ -135,13 +78,15 @@ class Settings:
         "T3_BACKUP_KEEP",
         "14",
         whole(1, 100_000),
-        "Keep the newest N verified snapshots, and the newest verified one of each of the last N days with one.",
+        "Keep the newest N verified snapshots, "
+        "and the newest verified one of each of the last N days with one.",
     )
     keep_daily: int = setting(
         "T3_BACKUP_KEEP_DAILY",
         "0",
         _COUNT,
-        "Keep the newest verified snapshot of each of the last N days (UTC) with one, where N is more than `T3_BACKUP_KEEP`.",
+        "Keep the newest verified snapshot of each of the last N days (UTC) with one, "
+        "where N is more than `T3_BACKUP_KEEP`.",
     )
     keep_weekly: int = setting(
         "T3_BACKUP_KEEP_WEEKLY",
@@ -172,15 +117,16 @@ class Settings:
         "T3_BACKUP_COMPACT",
         "auto",
         _one_of("auto", "delta", "reflink", "off"),
-        "How older snapshots are stored. `delta`: as what differs from the next newer one. `reflink`: new snapshots share on the "
-        "disk what they have in common (xfs, btrfs). `auto`: `reflink` where the file system can, else `delta`. "
-        "`off`: as full copies.",
+        "How older snapshots are stored. `delta`: as what differs from the next newer one. "
+        "`reflink`: new snapshots share on the disk what they have in common (xfs, btrfs). "
+        "`auto`: `reflink` where the file system can, else `delta`. `off`: as full copies.",
     )
     timeout: int = setting(
         "T3_BACKUP_TIMEOUT",
         "900",
         whole(1, 86_400),
-        "Time limit for one account, copy and proof together. A run ends by itself after (accounts/jobs+1) times as long.",
+        "Time limit for one account, copy and proof together. "
+        "A run ends by itself after (accounts/jobs+1) times as long.",
         SECONDS,
     )
     jobs: int = setting(
@@ -204,37 +150,40 @@ class Settings:
         "T3_BACKUP_RESERVE",
         "auto",
         _size_or_auto,
-        "What stays free on the store's disk, and on the disk of a home while a copy lets its -wal grow. `auto`: 5 % of the disk, "
-        "but 2 GiB at most. Where there is no room for a copy, snapshots that are not to stay are removed first.",
+        "What stays free on the store's disk, and on the disk of a home while a copy lets its -wal "
+        "grow. `auto`: 5 % of the disk, but 2 GiB at most. Where there is no room for a copy, "
+        "snapshots that are not to stay are removed first.",
         BYTES,
     )
     max_bytes: int = setting(
         "T3_BACKUP_MAX_BYTES",
         "0",
         _size,
-        "What the history of one account may take of the disk. Where one more copy would exceed it, and pruning does not help, the "
-        "account fails. 0: no limit.",
+        "What the history of one account may take of the disk. Where one more copy would exceed it, "
+        "and pruning does not help, the account fails. 0: no limit.",
         BYTES,
     )
     log: Path = setting(
         "T3_BACKUP_LOG",
         str(DEFAULT_LOG),
         absolute,
-        "The log of root's runs, one JSON object in one line for each account. `/dev/null`: no log.",
+        "The log of root's runs, one JSON object in one line for each account. "
+        "`/dev/null`: no log.",
     )
     files_limit: int = setting(
         "T3_BACKUP_FILES_LIMIT",
         "1G",
         _size,
-        "Limit for the files that are saved with a database (secrets, settings, attachments). Above it they are not saved, and the "
-        "account counts as not well. 0: they are never saved.",
+        "Limit for the files that are saved with a database (secrets, settings, attachments). Above "
+        "it they are not saved, and the account counts as not well. 0: they are never saved.",
         BYTES,
     )
     textfiles: Path | None = setting(
         "T3_BACKUP_TEXTFILE_DIR",
         str(DEFAULT_TEXTFILES),
         _folder_or_none,
-        "The folder of the metrics, for the textfile collector of prometheus-node-exporter. `none`: no metrics.",
+        "The folder of the metrics, for the textfile collector of prometheus-node-exporter. "
+        "`none`: no metrics.",
     )
     hooks: Path = setting(
         "T3_BACKUP_HOOKS",
@@ -247,7 +196,10 @@ class Settings:
     )
 
     def run_timeout(self, accounts: int) -> int:
-        """Seconds after which a run over so many accounts begins no further one: slow ones alone can't starve the rest."""
+        """Return the seconds after which a run over so many accounts begins no further one.
+
+        So slow accounts alone can't starve the rest.
+        """
         return self.timeout * (1 + math.ceil(accounts / self.jobs))
 
 
@@ -261,7 +213,9 @@ def load(
     *,
     forgiving: bool = False,
 ) -> Settings:
-    """The settings of a run. `flags` maps a field's name to what was given on the command line, or None.
+    """Read the settings of a run.
+
+    `flags` maps a field's name to what was given on the command line, or None.
 
     Raises UsageError for the first value that makes no sense; a `forgiving` caller, who has to go
     on with whatever there is, gets the default in its place, and of the file what stands before its
@@ -270,71 +224,3 @@ def load(
     return Settings(
         **resolve(KNOWN, "T3_BACKUP_", flags, environ, defaults_file, forgiving=forgiving)
     )
-
-
-def resolve(
-    known: Known,
-    prefix: str,
-    flags: Mapping[str, str | None],
-    environ: Mapping[str, str],
-    defaults_file: Path,
-    *,
-    forgiving: bool = False,
-) -> dict[str, Any]:
-    """The values of a command by field, each converted; in the file a name with `prefix` that is none of them is an error.
-
-    As to `flags`, `forgiving` and what is raised, see `load`.
-    """
-    from_file: dict[str, tuple[str, str]] = {}
-    try:
-        from_file.update(
-            _read_defaults(defaults_file, {one.name for one in known.values()}, prefix)
-        )
-    except UsageError:
-        if not forgiving:
-            raise
-    values = {}
-    for attribute, one in known.items():
-        name = one.name
-        value, origin = from_file.get(name, (one.default, "default"))
-        if environ.get(name, "") != "":  # empty means unset, as ${NAME:-default} has it
-            value, origin = environ[name], "environment"
-        if (flag := flags.get(attribute)) is not None:
-            value, origin = flag, f"flag --{attribute}"
-        try:
-            values[attribute] = one.parse(value)
-        except ValueError as error:
-            if not forgiving:
-                raise UsageError(f"{name}: {value!r} ({origin}) is not {error}") from None
-            values[attribute] = one.parse(one.default)
-    return values
-
-
-def _read_defaults(
-    path: Path, names: Collection[str], prefix: str
-) -> Iterator[tuple[str, tuple[str, str]]]:
-    """Name, value and origin of each setting in a file of /etc/default; a name with `prefix` that is none of `names` is an error.
-
-    Raises UsageError with the line.
-    """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        return
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path}: cannot be read: {error}") from None
-    for number, line in enumerate(text.splitlines(), 1):
-        try:
-            words = shlex.split(line, comments=True)
-        except ValueError as error:
-            raise UsageError(f"{path}:{number}: {error}") from None
-        if words[:1] == ["export"]:
-            words = words[1:]
-        for word in words:
-            name, equals, value = word.partition("=")
-            if not equals or (name.startswith(prefix) and name not in names):
-                raise UsageError(
-                    f"{path}:{number}: {word!r} is not a setting; known: {', '.join(sorted(names))}"
-                )
-            if name in names and value != "":
-                yield name, (value, f"{path}:{number}")

@@ -21,7 +21,7 @@ from t3_backup import settings as backup_settings
 from t3_backup.autoupdate import parser as bump
 from t3_backup.autoupdate import settings as bump_settings
 from t3_backup.cli import parser as backup
-from t3_backup.settings import Known
+from t3_backup.config import Known
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -20,7 +20,7 @@ sys.path.insert(0, str(ROOT))
 from t3_backup import settings as backup_settings  # noqa: E402
 from t3_backup.autoupdate import settings as bump_settings  # noqa: E402
 from t3_backup.cli import parser as parser_module  # noqa: E402
-from t3_backup.settings import Known, Setting  # noqa: E402
+from t3_backup.config import Known, Setting  # noqa: E402
 
 _WIDTH = 100
 _INTRO = """\

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from t3_backup.settings import SECONDS, Known, absolute, resolve, setting, table, whole
+from t3_backup.config import SECONDS, Known, absolute, resolve, setting, table, whole
 from t3_backup.t3 import versions
 
 # npm of Debian installs below /usr/local, that of others below /usr

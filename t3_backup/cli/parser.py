@@ -14,7 +14,7 @@ from t3_backup.cli.commands import COMMANDS, Arguments
 from t3_backup.errors import UsageError
 
 if TYPE_CHECKING:
-    from t3_backup.settings import Known
+    from t3_backup.config import Known
 
 _PROGRAM = "t3-backup-state"
 _EXAMPLES = (

@@ -21,7 +21,7 @@ FLOORS = (  # a package imports the packages before it, and itself
     "system", "t3", "store", "worker", "history", "backup", "restore", "output", "monitor", "doctor", "cli", "autoupdate",
 )  # fmt: skip
 # what everybody may import
-TOP = ("errors", "settings", "accounts", "text", "records", "__init__", "_copier")
+TOP = ("errors", "config", "settings", "accounts", "text", "records", "__init__", "_copier")
 ENTRY = "__main__"  # python3 -m t3_backup: it starts the command, and nothing imports it
 CHILD = "worker.child"
 CHILD_MAY = (
