@@ -15,36 +15,26 @@ from t3_backup.store.store import Store
 
 
 def pending_restores(store: Store, user: str | None, out: Console) -> dict[str, PendingRestore]:
-    """Find the restores that have not ended, by user; of `user` alone, where one is named.
-
-    Each is said.
-    """
-    found = {
-        restore.user: restore
-        for restore in pending.find_pending(store)
-        if user in (None, restore.user)
-    }
-    for restore in found.values():
+    """Find and tell the restores that have not ended: those of `user`, or where it is None, all."""
+    found = [one for one in pending.find_pending(store) if user in (None, one.user)]
+    for restore in found:
         out.warn(restore.text)
-    return found
+    return {restore.user: restore for restore in found}
 
 
 def account_contents(
     store: Store, user: str, listing: Listing, restores: Mapping[str, PendingRestore]
 ) -> AccountContents:
     """Return what the store has of one account."""
-    leftovers = [
-        str(store.path / name) for name in store.list_set_aside(user) + store.list_leftovers(user)
-    ]
-    return AccountContents(
-        user, listing.stored_snapshots(), listing.strays, leftovers, restores.get(user)
-    )
+    names = store.list_set_aside(user) + store.list_leftovers(user)
+    leftovers, restore = [str(store.path / name) for name in names], restores.get(user)
+    return AccountContents(user, listing.stored_snapshots(), listing.strays, leftovers, restore)
 
 
 class AccountDirs:
     """Open the folder of `user`, or of all accounts, one after the other.
 
-    One of many that can't be is said, and counted.
+    One of many that can't be opened is told, and counted.
     """
 
     def __init__(self, store: Store, user: str | None, out: Console) -> None:
@@ -57,16 +47,15 @@ class AccountDirs:
         for user in [self._user] if self._user is not None else self._store.users():
             try:
                 account_dir = self._store.account_dir(user)
-                if account_dir is None and self._user is None:
-                    # that of a user without a database, which a run makes and removes again
-                    continue
-                if account_dir is None:
-                    raise StoreError(f"no snapshots of {user} in {self._store.path}")
             except StoreError as error:
                 if self._user is not None:
                     raise
                 self._out.warn(str(error))
                 self.refused += 1
                 continue
-            with account_dir:
-                yield account_dir
+            if account_dir is not None:
+                with account_dir:
+                    yield account_dir
+            elif self._user is not None:
+                raise StoreError(f"no snapshots of {user} in {self._store.path}")
+            # else it is that of a user without a database, which a run makes and removes again

@@ -18,23 +18,15 @@ _MOST_BYTES = 64 << 20  # of what a run has left
 
 
 def hooks_command(args: argparse.Namespace, values: Settings) -> int:
-    """Run `hooks`: call them, for the run that systemd speaks of, or to try them.
-
-    Exit code 1 where one fails.
-    """
+    """Run `hooks`: call them; exit code 1 where one fails."""
     left = _read(args.document) if args.document is not None else None
-    return (
-        EXIT_OK
-        if call_hooks_for(describe_end_by_systemd(os.environ, left), values, Console(sys.stdout))
-        else Failure.exit_code
-    )
+    ending = describe_end_by_systemd(os.environ, left)
+    well = call_hooks_for(ending, values, Console(sys.stdout))
+    return EXIT_OK if well else Failure.exit_code
 
 
 def _read(path: str) -> dict[str, Any] | None:
-    """Read what a run has left.
-
-    None where that is not there, or nothing that one of ours leaves.
-    """
+    """Read what a run has left; None where that is not there, or nothing that a run leaves."""
     with contextlib.suppress(OSError, ValueError, RecursionError):
         with open(path, "rb") as file:
             value = json.loads(file.read(_MOST_BYTES))

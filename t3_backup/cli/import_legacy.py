@@ -1,4 +1,4 @@
-"""The command `import-legacy`: take over the snapshots that an earlier script left in folders of the users' own."""
+"""The command `import-legacy`: take over the snapshots that an earlier script left to the users."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from t3_backup.text import INFO, utc_now
 
 
 def import_legacy_command(args: argparse.Namespace, values: Settings) -> int:
-    """Run `import-legacy`: make old snapshots ours, of the users that are named or of all who have some."""
+    """Run `import-legacy`: make old snapshots ours, of the named users or of all who have some."""
     if os.geteuid() != 0:
         raise UsageError("import-legacy needs root: the users own the folders of an earlier script")
     out = Console(sys.stderr if args.json else sys.stdout)
@@ -41,9 +41,7 @@ def import_legacy_command(args: argparse.Namespace, values: Settings) -> int:
             if stop.is_set():
                 break
             documents.append(_import_of(user, values, store, stop, out))
-        measured = recorder.write_metrics(
-            recorder.metrics_folder(values, args.dest), store, values, out
-        )
+        measured = recorder.write_metrics(store, values, args.dest, out)
     if args.json:
         console.print_document({"accounts": documents})
     elif not documents and not stop.is_set():
@@ -56,16 +54,12 @@ def import_legacy_command(args: argparse.Namespace, values: Settings) -> int:
 def _import_of(
     user: str, values: Settings, store: Store, stop: StopRequest, out: Console
 ) -> dict[str, Any]:
-    """Import those of one user; what is said of it is said.
-
-    What is wrong with one user costs no other.
-    """
+    """Import those of one user, and say so; what is wrong with one user costs no other."""
     names, warnings, problem = list[str](), list[str](), ""
     try:
         limits = limits_of(values, store.free_bytes, store.total_bytes())
-        order = SnapshotOrder(
-            accounts.find(user), limits, None, utc_now(), stop, listen=lambda _: None
-        )
+        account = accounts.find(user)
+        order = SnapshotOrder(account, limits, None, utc_now(), stop, lambda _: None)
         legacy_import.set_aside(order, store)
         if store.list_set_aside(user):
             account_dir = store.account_dir(user, create=True)
@@ -87,10 +81,5 @@ def _import_of(
     waiting = [str(store.path / name) for name in store.list_set_aside(user)]
     if not names and not warnings and not problem and not waiting:
         out.line(INFO, f"{user}: no snapshots of an earlier script to take over")
-    return {
-        "user": user,
-        "taken_over": names,
-        "waiting": waiting,
-        "warnings": warnings,
-        "problem": problem,
-    }
+    known = {"user": user, "taken_over": names, "waiting": waiting}
+    return known | {"warnings": warnings, "problem": problem}

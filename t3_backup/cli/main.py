@@ -1,7 +1,7 @@
-"""`t3-backup-state`: read the command line, call the one command's module; the exit code is the verdict.
+"""Run `t3-backup-state`: read the command line, and call the one command's module.
 
-0 all well; 1 at least one account or snapshot is not; 2 wrong use or configuration; 75 another run
-holds the store.
+The exit code is the verdict: 0 all well; 1 at least one account or snapshot is not; 2 wrong use or
+configuration; 75 another run holds the store.
 
 A command's module is imported when it is called for: starting Python is most of what a small
 command costs.
@@ -50,10 +50,8 @@ def main(
 def find_command(name: str) -> Callable[[argparse.Namespace, Settings], int]:
     """Import the module of a command and return its function."""
     word = name.replace("-", "_")
-    command: Callable[[argparse.Namespace, Settings], int]
-    command = getattr(
-        importlib.import_module(f"t3_backup.cli.{_MODULES.get(word, word)}"), f"{word}_command"
-    )
+    module = importlib.import_module(f"t3_backup.cli.{_MODULES.get(word, word)}")
+    command: Callable[[argparse.Namespace, Settings], int] = getattr(module, f"{word}_command")
     return command
 
 
@@ -62,10 +60,9 @@ def _run_command(words: Sequence[str], environ: Mapping[str, str], defaults: Pat
     from t3_backup import settings
 
     flags = {name: getattr(args, name, None) for name in _FLAGS}
+    file = defaults or settings.DEFAULTS_FILE
     # A run that failed for its settings is told of, too.
-    values = settings.load(
-        flags, environ, defaults or settings.DEFAULTS_FILE, forgiving=args.command == "hooks"
-    )
+    values = settings.load(flags, environ, file, forgiving=args.command == "hooks")
     return find_command(args.command)(args, values)
 
 

@@ -21,15 +21,13 @@ from t3_backup.text import INFO
 def change_marks(
     args: argparse.Namespace, values: Settings, change: Callable[[Store], MarkChange]
 ) -> int:
-    """Let `change` do its work under the store's lock, and say what came of it; the exit code."""
+    """Let `change` work under the store's lock, tell what came of it, and return the exit code."""
     out = Console(sys.stderr if args.json else sys.stdout)
     with Store.open(values.dest) as store:
         store.lock(wait=WAIT_S)
         broken = recover_interrupted(store, restore_limits(values, store), out.warn)
         changed, said = change(store)
-        measured = recorder.write_metrics(
-            recorder.metrics_folder(values, args.dest), store, values, out
-        )
+        measured = recorder.write_metrics(store, values, args.dest, out)
     for line in said:
         out.line(INFO, line)
     if args.json:

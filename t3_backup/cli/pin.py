@@ -1,4 +1,4 @@
-"""The commands `pin` and `unpin`: keep snapshots whatever retention says, and leave them to it again."""
+"""The commands `pin` and `unpin`: exempt snapshots from pruning, and leave them to it again."""
 
 from __future__ import annotations
 
@@ -6,19 +6,23 @@ import argparse
 
 from t3_backup.cli.marks import change_marks
 from t3_backup.settings import Settings
-from t3_backup.store.marks import set_pins
+from t3_backup.store.marks import MarkChange, set_pins
+from t3_backup.store.store import Store
 from t3_backup.text import utc_now
 
 
 def pin_command(args: argparse.Namespace, values: Settings) -> int:
     """Run `pin`: what is named is not pruned, whatever the settings say."""
-    return change_marks(
-        args, values, lambda store: set_pins(store, args.user, args.names, utc_now(), pinned=True)
-    )
+    return _change(args, values, pinned=True)
 
 
 def unpin_command(args: argparse.Namespace, values: Settings) -> int:
     """Run `unpin`: leave what is named to retention again."""
-    return change_marks(
-        args, values, lambda store: set_pins(store, args.user, args.names, utc_now(), pinned=False)
-    )
+    return _change(args, values, pinned=False)
+
+
+def _change(args: argparse.Namespace, values: Settings, *, pinned: bool) -> int:
+    def change(store: Store) -> MarkChange:
+        return set_pins(store, args.user, args.names, utc_now(), pinned=pinned)
+
+    return change_marks(args, values, change)

@@ -29,7 +29,7 @@ def confirm(question: str, wrong_use: str, *, yes: bool, silent: bool) -> None:
 
 @contextlib.contextmanager
 def default_signals() -> Iterator[None]:
-    """Let a signal end the command as it ends any other, while somebody is asked and nothing is begun."""
+    """Let a signal end the command as it ends any other, while somebody is asked."""
     numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGTSTP)
     before = [signal.signal(number, signal.SIG_DFL) for number in numbers]
     try:

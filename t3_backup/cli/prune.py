@@ -1,4 +1,4 @@
-"""The command `prune`: let go what retention does not keep, and compact the rest, or say what would go and why."""
+"""The command `prune`: let go what retention does not keep, and compact the rest."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ from t3_backup.text import INFO
 
 
 def prune_command(args: argparse.Namespace, values: Settings) -> int:
-    """Run `prune`: let go what retention lets go, and compact the rest.
+    """Run `prune`: remove what retention lets go, and compact the rest.
 
-    Or (--dry-run) say what would go, what stays, and why.
+    With --dry-run, say what would go, what stays, and why.
     """
     out = Console(sys.stderr if args.json else sys.stdout)
     stop = signals.stop_on_signals()
@@ -44,24 +44,20 @@ def prune_command(args: argparse.Namespace, values: Settings) -> int:
         for account_dir in account_dirs:
             found = attempts.uncovered_since(noted.get(account_dir.user, ()))
             hold = databases.summary(found[1].uncovered) if found else ""
-            maintenance = Maintenance.of(
-                account_dir, account_dir.read_listing(), values, limits, stop
-            )
+            listing = account_dir.read_listing()
+            maintenance = Maintenance.of(account_dir, listing, values, limits, stop)
             decisions = maintenance.decide_retention()
             if args.dry_run:
                 accounts.append(_plan(account_dir.user, decisions, hold, out))
             else:
                 accounts.append(_prune(maintenance, decisions, hold, out))
                 warned |= bool(accounts[-1]["warnings"])
-        measured = args.dry_run or recorder.write_metrics(
-            recorder.metrics_folder(values, args.dest), store, values, out
-        )
+        measured = args.dry_run or recorder.write_metrics(store, values, args.dest, out)
     if args.json:
         console.print_document({"accounts": accounts})
     stop.end()
-    return (
-        Failure.exit_code if warned or unended or account_dirs.refused or not measured else EXIT_OK
-    )
+    failed = warned or unended or account_dirs.refused or not measured
+    return Failure.exit_code if failed else EXIT_OK
 
 
 def _plan(user: str, decisions: list[Decision], hold: str, out: Console) -> dict[str, Any]:

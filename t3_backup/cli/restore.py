@@ -1,4 +1,4 @@
-"""The command `restore`: choose a snapshot, show what it would bring, ask, and put it back or write it elsewhere."""
+"""The command `restore`: show what a snapshot would bring, ask, and put it back or elsewhere."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import argparse
 import os
 import shlex
 import sys
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -37,8 +38,22 @@ from t3_backup.worker.limits import Limits
 from t3_backup.worker.operations.restore import CountRows
 
 
+@dataclass(frozen=True)
+class _Restore:
+    """What one call of the command is about."""
+
+    args: argparse.Namespace
+    values: Settings
+    store: Store
+    account_dir: AccountDir
+    snapshot: Manifest
+    limits: Limits
+    stop: StopRequest
+    out: Console
+
+
 def restore_command(args: argparse.Namespace, values: Settings) -> int:
-    """Run `restore`: put a snapshot back in the place of the live database, or write it elsewhere (--to)."""
+    """Run `restore`: put a snapshot back in the place of the live database, or elsewhere (--to)."""
     out = Console(sys.stderr if args.json else sys.stdout)
     stop = signals.stop_on_signals()
     with Store.open(values.dest) as store:
@@ -47,121 +62,84 @@ def restore_command(args: argparse.Namespace, values: Settings) -> int:
             raise StoreError(f"no snapshots of {args.user} in {store.path}")
         with account_dir:
             if os.geteuid() != 0 and args.user != (own := accounts.own().user):
-                raise UsageError(
-                    f"{own} is not root and may restore only their own account, not {args.user}"
-                )
+                whose = f"only their own account, not {args.user}"
+                raise UsageError(f"{own} is not root and may restore {whose}")
+            known = account_dir.read_listing().snapshots
             snapshot = select_restorable(
-                account_dir.read_listing().snapshots,
-                args.at,
-                utc_now(),
-                label=args.label,
-                level=args.schema,
+                known, args.at, utc_now(), label=args.label, level=args.schema
             )
+            limits = restore_limits(values, store)
             do = _elsewhere if args.to is not None else _in_place
-            document, failed = do(args, values, store, account_dir, snapshot, stop, out)
-            whole = {
-                "user": args.user,
-                "snapshot": documents.snapshot_document(
-                    account_dir.read_listing().stored_snapshot(snapshot)
-                ),
-            } | document
+            done, well = do(_Restore(args, values, store, account_dir, snapshot, limits, stop, out))
+            stored = account_dir.read_listing().stored_snapshot(snapshot)
+            about = {"user": args.user, "snapshot": documents.snapshot_document(stored)}
     if args.json:
-        console.print_document(whole)
+        console.print_document(about | done)
     stop.end()
-    return Failure.exit_code if failed else EXIT_OK
+    return EXIT_OK if well else Failure.exit_code
 
 
-def _elsewhere(
-    args: argparse.Namespace,
-    values: Settings,
-    store: Store,
-    account_dir: AccountDir,
-    snapshot: Manifest,
-    stop: StopRequest,
-    out: Console,
-) -> tuple[dict[str, Any], bool]:
+def _elsewhere(restore: _Restore) -> tuple[dict[str, Any], bool]:
+    args, snapshot = restore.args, restore.snapshot
     if not args.dry_run:
-        with store.locked(shared=True, wait=WAIT_S):
+        with restore.store.locked(shared=True, wait=WAIT_S):
             export.export_snapshot(
-                account_dir, snapshot, Path(args.to), restore_limits(values, store), stop
+                restore.account_dir, snapshot, Path(args.to), restore.limits, restore.stop
             )
-    out.line(
-        INFO,
-        f"{'would write' if args.dry_run else 'wrote'} {snapshot.name} of {args.user} to {args.to}",
-    )
-    return {"action": "planned" if args.dry_run else "written", "to": args.to}, False
+    verb = "would write" if args.dry_run else "wrote"
+    restore.out.line(INFO, f"{verb} {snapshot.name} of {args.user} to {args.to}")
+    return {"action": "planned" if args.dry_run else "written", "to": args.to}, True
 
 
-def _in_place(
-    args: argparse.Namespace,
-    values: Settings,
-    store: Store,
-    account_dir: AccountDir,
-    snapshot: Manifest,
-    stop: StopRequest,
-    out: Console,
-) -> tuple[dict[str, Any], bool]:
+def _in_place(restore: _Restore) -> tuple[dict[str, Any], bool]:
+    args, store, snapshot, out = restore.args, restore.store, restore.snapshot, restore.out
     files = args.only != "database" and snapshot.companion is not None
     if args.only == "files" and not files:
         raise Failure(f"{snapshot.name} has no files: there were none, or they were not saved")
-    account, bounds = accounts.find(args.user), restore_limits(values, store)
-    live, problem = _live(account, bounds, stop)
-    document: dict[str, Any] = {
-        "live": None if live is None else live.as_json(),
-        "live_problem": problem,
-    }
+    account = accounts.find(args.user)
+    live, problem = _live(account, restore.limits, restore.stop)
+    about = {"live": None if live is None else live.as_json(), "live_problem": problem}
     for line in restore_messages.plan_lines(snapshot, live, problem, utc_now()):
         out.line(INFO, line)
     if args.dry_run:
-        return document | {"action": "planned"}, False
-    question, wrong_use = (
-        f"Replace {state_database(account.home)} with it?",
-        "a restore replaces the live database",
-    )
+        return about | {"action": "planned"}, True
+    question = f"Replace {state_database(account.home)} with it?"
+    wrong_use = "a restore replaces the live database"
     confirm(question, wrong_use, yes=args.yes, silent=args.json)
     store.lock(wait=WAIT_S)
-    if broken := [
-        one
-        for one in recover_interrupted(store, bounds, out.warn)
-        if one.user == args.user and not one.whole
-    ]:
-        raise Failure(broken[0].reason)
-    if not account_dir.has_manifest(snapshot):
+    for one in recover_interrupted(store, restore.limits, out.warn):
+        if one.user == args.user and not one.whole:
+            raise Failure(one.reason)
+    if not restore.account_dir.has_manifest(snapshot):
         raise Failure(f"{snapshot.name} was pruned in the meantime")
-    job = RestoreJob(
-        account=account,
-        store=store,
-        account_dir=account_dir,
-        snapshot=snapshot,
-        service=None if args.no_service else find_service(args.user),
-        limits=bounds,
-        stopping=stop,
-        now=utc_now,
-        say=partial(out.line, INFO),
-        database=args.only != "files",
-        files=files,
-        files_limit=values.files_limit,
+    done = in_place.restore_in_place(
+        RestoreJob(
+            account=account,
+            store=store,
+            account_dir=restore.account_dir,
+            snapshot=snapshot,
+            service=None if args.no_service else find_service(args.user),
+            limits=restore.limits,
+            stopping=restore.stop,
+            now=utc_now,
+            say=partial(out.line, INFO),
+            database=args.only != "files",
+            files=files,
+            files_limit=restore.values.files_limit,
+        )
     )
-    done = in_place.restore_in_place(job)
-    measured = recorder.write_metrics(
-        recorder.metrics_folder(values, args.dest), store, values, out
-    )
-    options = shlex.join(
-        [
-            *(["--dest", args.dest] if args.dest else []),
-            *(["--no-service"] if args.no_service else []),
-        ]
-    )
+    measured = recorder.write_metrics(store, restore.values, args.dest, out)
+    given = ["--dest", args.dest] if args.dest else []
+    options = shlex.join(given + (["--no-service"] if args.no_service else []))
     for told in restore_messages.done_lines(done, options):
         out.line(told.priority, told.text)
     undo = None if done.prerestore is None else restore_messages.undo_command(done, options)
-    return document | documents.restored_document(done, undo), done.server == "failed" or bool(
-        done.missing
-    ) or not measured
+    well = done.server != "failed" and not done.missing and measured
+    return about | documents.restored_document(done, undo), well
 
 
 def _live(account: Account, limits: Limits, stop: StopRequest) -> tuple[Census | None, str]:
-    """Take the census of the live database, or say why that can't be done: nothing depends on it."""
+    """Take the census of the live database, or say why not: nothing depends on it."""
     try:
         return client.ask(account, CountRows(), limits, stop).census, ""
     except Failure as failure:

@@ -1,4 +1,4 @@
-"""The command `run`: decide whom to back up, who hears of it, and what follows a run that failed."""
+"""The command `run`: decide whom to back up, and who hears of it."""
 
 from __future__ import annotations
 
@@ -30,10 +30,7 @@ from t3_backup.text import INFO
 
 
 def run_command(args: argparse.Namespace, values: Settings) -> int:
-    """Run `run`: back up the accounts.
-
-    Where that failed, the hooks are called, or left to the unit that does.
-    """
+    """Run `run`: back up the accounts, and have the hooks called where that failed."""
     run, results, problem = logfile.run_id(), list[AccountResult](), ""
     try:
         code = _back_up(args, values, run, results)
@@ -53,9 +50,8 @@ def _back_up(
     What became of each account is added to `results`.
     """
     if args.label is not None and not LABEL.fullmatch(args.label):
-        raise UsageError(
-            f"--label {args.label!r} is not one: letters, digits and . _ + - (at most 64, the first a letter or digit)"
-        )
+        wanted = "letters, digits and . _ + - (at most 64, the first a letter or digit)"
+        raise UsageError(f"--label {args.label!r} is not one: {wanted}")
     if logfile.is_service():
         _must_outlive_the_service(values.dest)
     shown = sd_notify.make_notifier()
@@ -63,10 +59,9 @@ def _back_up(
     # else a caller holds the store: a server is down, and waits for this
     if lock.INHERITED not in os.environ:
         signals.lower_priority()
-    out_lines = console.make_console(sys.stderr if args.json else sys.stdout, run)
-    with Reporter(
-        out_lines, None if args.dry_run else logfile.open_log(values.log, run), shown
-    ) as out:
+    lines = console.make_console(sys.stderr if args.json else sys.stdout, run)
+    log = None if args.dry_run else logfile.open_log(values.log, run)
+    with Reporter(lines, log, shown) as out:
         found, failures = _accounts(args.user, values, out)
         out.expect(len(found) + len(failures))
         forgotten: list[str] = []
@@ -80,16 +75,13 @@ def _back_up(
                 broken, running = _end_restores(store, values, found, out)
                 failures += broken
                 record.begin(failures)
-                results += failures + backup_run.run_backups(
-                    BackupRun(values, store, args.label, stop, out.listen), found, record.finished
-                )
-                folder = recorder.metrics_folder(values, args.dest)
-                recorded = (
-                    recorder.write_metrics(folder, store, values, out, results)
-                    and not record.broken
-                    and running
-                )
-                forgotten = _forgotten(store, results) if args.user is None else []
+                this = BackupRun(values, store, args.label, stop, out.listen)
+                results += failures + backup_run.run_backups(this, found, record.finished)
+                measured = recorder.write_metrics(store, values, args.dest, out, results)
+                recorded = measured and not record.broken and running
+                if args.user is None:
+                    tried = {result.user for result in results}
+                    forgotten = [user for user in store.users() if user not in tried]
         for user in forgotten:
             out.warn(f"{user} has snapshots in {values.dest}, but is not in {values.map}")
         if not results:
@@ -106,18 +98,15 @@ def _back_up(
 def _end_restores(
     store: Store, values: Settings, found: list[Account], out: Reporter
 ) -> tuple[list[AccountResult], bool]:
-    """End interrupted restores. Returns what became of those that can't be ended, and whether all is well with the servers.
+    """End interrupted restores, and return what became of those that can't be ended.
 
-    The account of one that can't be goes from `found`: what is in its place may be a part of a
-    state.
+    Return also whether all is well with the servers. The account of a restore that can't be ended
+    goes from `found`: what is in its place may be a part of a state.
     """
     unended = recover_interrupted(store, restore_limits(values, store), out.warn)
     reasons = {one.user: one.reason for one in unended if not one.whole}
-    broken = [
-        AccountResult(account.user, "failed", reasons[account.user])
-        for account in found
-        if account.user in reasons
-    ]
+    users = [account.user for account in found if account.user in reasons]
+    broken = [AccountResult(user, "failed", reasons[user]) for user in users]
     found[:] = [account for account in found if account.user not in reasons]
     for result in broken:
         out.finished(result)
@@ -125,37 +114,25 @@ def _end_restores(
 
 
 def _must_outlive_the_service(dest: Path) -> None:
-    """Refuse a store in a folder that a service has for itself: it goes with the service.
-
-    Raises UsageError.
-    """
+    """Raise UsageError for a store in a folder that the service has for itself: it goes with it."""
     if any(dest.resolve().is_relative_to(place) for place in units.PRIVATE):
-        raise UsageError(
-            f"T3_BACKUP_DEST: {dest} is in a temporary folder, which is private to the service and removed with it"
-        )
-
-
-def _forgotten(store: Store, results: list[AccountResult]) -> list[str]:
-    """List who has an account folder and was no part of the run."""
-    return [user for user in store.users() if user not in {result.user for result in results}]
+        why = "in a temporary folder, which is private to the service and removed with it"
+        raise UsageError(f"T3_BACKUP_DEST: {dest} is {why}")
 
 
 def _accounts(
     users: list[str] | None, values: Settings, out: Reporter
 ) -> tuple[list[Account], list[AccountResult]]:
     """Find whom to back up, and who of those named can't be. Raises UsageError and Failure."""
+    wanted = sorted(set(users or []))
     if os.geteuid() != 0:
         own = accounts.own()
-        others = sorted(set(users or []) - {own.user})
-        if others:
-            raise UsageError(
-                f"{own.user} is not root and may back up only their own account, not {', '.join(others)}"
-            )
+        if others := ", ".join(user for user in wanted if user != own.user):
+            whose = f"only their own account, not {others}"
+            raise UsageError(f"{own.user} is not root and may back up {whose}")
         return [own], []
-    if users:
-        wanted = sorted(set(users))
-        known = None
-    else:
+    known = None
+    if not users:
         known = accounts.read_map(values.map)
         wanted = list(known.users)
         for warning in known.warnings:

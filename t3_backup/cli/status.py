@@ -1,4 +1,4 @@
-"""The command `status`: say how each account's backups are; with --nagios, as a check of Nagios or Icinga.
+"""The command `status`: say how each account's backups are, also as a check of Nagios or Icinga.
 
 A check answers in its own way whatever happens: one line on standard output, and exit code 3 for
 unknown.
@@ -28,9 +28,8 @@ def status_command(args: argparse.Namespace, values: Settings) -> int:
     out = Console(sys.stderr if args.json else sys.stdout)
     known = collect.users_to_watch(values.map)
     with Store.open(values.dest) as store:
-        status = monitor_status.status_of(
-            collect.collect_overview(store, known, args.user), utc_now(), limits
-        )
+        overview = collect.collect_overview(store, known, args.user)
+    status = monitor_status.status_of(overview, utc_now(), limits)
     if args.nagios:
         if not status.accounts:
             raise Failure(f"no accounts: none in {values.map}, and no snapshots in {values.dest}")
@@ -48,15 +47,12 @@ def status_command(args: argparse.Namespace, values: Settings) -> int:
 
 
 def answer_check(check: Callable[[], int]) -> int:
-    """Return the exit code of `check`.
-
-    Whatever ends it otherwise becomes a line that says UNKNOWN.
-    """
+    """Return the exit code of `check`; whatever else ends it becomes a line that says UNKNOWN."""
     try:
         return check()
     except (Failure, OSError) as error:
         why = explain(error)
-    except Exception as error:  # noqa: BLE001 - a mistake of ours is unknown, too, and a traceback nothing that a monitor reads
+    except Exception as error:  # noqa: BLE001 - a monitor reads no traceback
         why = f"internal error, please report it: {error!r}"
     Console(sys.stdout).line(INFO, monitor_status.plugin_line("UNKNOWN", why))
     return monitor_status.UNKNOWN
@@ -68,9 +64,8 @@ def _thresholds(args: argparse.Namespace) -> health.Thresholds:
     if not most:
         raise UsageError(f"--max-age {args.max_age!r} is no time span such as 90m, 26h or 2d")
     if not re.fullmatch(r"[0-9]{1,6}", args.min_snapshots):
-        raise UsageError(
-            f"--min-snapshots {args.min_snapshots!r} is no whole number from 0 to 999999"
-        )
+        wanted = "no whole number from 0 to 999999"
+        raise UsageError(f"--min-snapshots {args.min_snapshots!r} is {wanted}")
     if args.json and args.nagios:
         raise UsageError("--json and --nagios can't be used together")
     return health.Thresholds(most, int(args.min_snapshots))

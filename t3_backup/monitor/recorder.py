@@ -75,17 +75,18 @@ def metrics_folder(values: Settings, dest: str | None) -> Path | None:
 
 
 def write_metrics(
-    folder: Path | None,
     store: Store,
     values: Settings,
+    dest: str | None,
     out: Reporter | Console,
     results: Sequence[AccountResult] = (),
 ) -> bool:
-    """Write the metrics of the store, which is locked.
+    """Write the metrics of the store, which is locked, where a command with this --dest has any.
 
     `results` are those of the run that has it: what it knows of a folder is not read again. False,
     once it was said, where they can't be written.
     """
+    folder = metrics_folder(values, dest)
     if folder is None:
         return True
     try:

@@ -1,4 +1,4 @@
-"""Write a snapshot to a file elsewhere: a plain database, proven, and never in the place of something that is there."""
+"""Write a snapshot to a new file elsewhere, as a plain database that is proven."""
 
 from __future__ import annotations
 
@@ -34,15 +34,13 @@ def export_snapshot(
     """
     folder = _open_folder(path)
     try:
-        source = chain.open_data(
-            account_dir, account_dir.read_listing(), snapshot, replace(limits, reserve=0), stopping
-        )
+        listing, unbounded = account_dir.read_listing(), replace(limits, reserve=0)
+        source = chain.open_data(account_dir, listing, snapshot, unbounded, stopping)
         try:
             check = verify.verify_bytes(source, snapshot, limits, stopping)
             if not check.verifies:
-                raise Failure(
-                    f"{snapshot.name} does not verify and is not written: {'; '.join(check.reasons[:5])}"
-                )
+                why = "; ".join(check.reasons[:5])
+                raise Failure(f"{snapshot.name} does not verify and is not written: {why}")
             with StagedFile.create(folder, f".partial-{secrets.token_hex(8)}") as staged_file:
                 native.copy(source, staged_file.writer, snapshot.bytes)
                 os.fchmod(staged_file.writer, _MODE)
@@ -52,29 +50,31 @@ def export_snapshot(
         finally:
             os.close(source)
     except FileExistsError:
-        raise UsageError(
-            f"--to {path}: there is such a file already; nothing is overwritten"
-        ) from None
+        raise _exists(path) from None
     finally:
         os.close(folder)
 
 
+def _exists(path: Path) -> UsageError:
+    return UsageError(f"--to {path}: there is such a file already; nothing is overwritten")
+
+
 def _open_folder(path: Path) -> int:
-    """Open the folder of `path`, reached without a symlink: it may be in a home, whose owner could turn it elsewhere meanwhile."""
+    """Open the folder of `path`, reached without a symlink.
+
+    It may be in a home, whose owner could turn it elsewhere meanwhile.
+    """
     whole = Path(os.path.abspath(path))  # no symlink is resolved by it
     if whole.name in ("", ".", "..") or os.path.lexists(whole):
-        raise UsageError(f"--to {path}: there is such a file already; nothing is overwritten")
+        raise _exists(path)
+    below = str(whole.parent.relative_to("/"))
     root = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        return native.open_beneath(
-            root, str(whole.parent.relative_to("/")) or ".", os.O_RDONLY | os.O_DIRECTORY
-        )
+        return native.open_beneath(root, below, os.O_RDONLY | os.O_DIRECTORY)
     except OSError as error:
-        what = (
-            "a symlink on the way, which is not followed"
-            if error.errno == errno.ELOOP
-            else error.strerror
-        )
+        what = error.strerror
+        if error.errno == errno.ELOOP:
+            what = "a symlink on the way, which is not followed"
         raise UsageError(f"--to {path}: {whole.parent}: {what}") from None
     finally:
         os.close(root)

@@ -1,8 +1,8 @@
-"""Put a snapshot back in the place of a live database, and complete or undo what an interrupted restore left.
+"""Put a snapshot back in the place of a live database.
 
 The order: prove the snapshot; stage it beside the live database; stop the server; fold the old
 state into its one file and seal that as a snapshot of its own (prerestore); exchange the two in one
-step. What is about to be done is on the disk before it is done (`intent`). All that happens beneath
+step. What is about to be done is on the disk before it is done (`intent_log`). All that happens beneath
 a home is done by workers, as its owner.
 """
 
@@ -74,10 +74,19 @@ class Restored:
     prerestore: Manifest | None = None  # what it took the place of
     # where what could not be sealed of the old state lies beside the new one
     kept: list[str] = field(default_factory=list)
-    missing: tuple[str, ...] = ()  # as in Ended
+    missing: tuple[str, ...] = ()  # as in Recovered
     server: str = "none"  # the same
     warnings: list[str] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
+
+    @contextlib.contextmanager
+    def timed(self, step: str) -> Iterator[None]:
+        """Note how long a step took."""
+        began = time.monotonic()
+        try:
+            yield
+        finally:
+            self.seconds[step] = round(time.monotonic() - began, 3)
 
 
 def restore_in_place(job: RestoreJob) -> Restored:
@@ -91,10 +100,9 @@ def restore_in_place(job: RestoreJob) -> Restored:
         listing = job.account_dir.read_listing()
         plain = listing.is_plain(job.snapshot)
         # Whoever restores needs it now, and has it for a moment only: to the end of the disk.
-        with contextlib.nullcontext() if plain else _timed(done, "data"):
-            data = chain.open_data(
-                job.account_dir, listing, job.snapshot, replace(job.limits, reserve=0), job.stopping
-            )
+        limits = replace(job.limits, reserve=0)
+        with contextlib.nullcontext() if plain else done.timed("data"):
+            data = chain.open_data(job.account_dir, listing, job.snapshot, limits, job.stopping)
         held.callback(os.close, data)
         _restore_data(job, done, data, held.close)
     return done
@@ -102,24 +110,18 @@ def restore_in_place(job: RestoreJob) -> Restored:
 
 def _restore_data(job: RestoreJob, done: Restored, data: int, release: Callable[[], None]) -> None:
     """Restore the bytes in the open file `data`, until it is released."""
-    with _timed(done, "proof"):
+    with done.timed("proof"):
         _prove_snapshot(job, data)
     job.say(f"proven {job.snapshot.name}")
     began = job.now()
     aside = f"{DATABASE_NAME}.replaced-{began:%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"
-    plan = Intent(
-        job.account.user,
-        job.snapshot.name,
-        format_time(began),
-        aside,
-        database=job.database,
-        files=job.files,
-    )
+    what = (job.account.user, job.snapshot.name, format_time(began), aside)
+    plan = Intent(*what, database=job.database, files=job.files)
     plan.save(job.store)
     problem: Exception | None = None
     try:
         _prepare_and_exchange(job, plan, done, data, release)
-    except Exception as error:  # noqa: BLE001 - whatever it is: the server is stopped, and something is staged
+    except Exception as error:  # noqa: BLE001 - the server is stopped, and something is staged
         problem = error
     _finish(job, done, problem)
 
@@ -130,37 +132,29 @@ def _prepare_and_exchange(
     live, staged = _stage_all(job, plan, done, data)
     release()
     if job.service is not None:
-        plan = replace(
-            plan, unit=job.service.unit, ran=job.service.runs(), masked=not job.service.is_masked()
-        )
+        ran, masked = job.service.runs(), not job.service.is_masked()
+        plan = replace(plan, unit=job.service.unit, ran=ran, masked=masked)
         plan.save(job.store)
-        with _timed(done, "stop"):
+        with done.timed("stop"):
             job.service.stop(mask=plan.masked)
         if plan.ran:
             job.say(f"stopped {plan.unit}")
     if job.stopping.is_set():
         raise Cancelled("stopped before anything was replaced")
     try:
-        with _timed(done, "fold"):
+        with done.timed("fold"):
             folded = client.ask(job.account, CheckpointDatabase(), job.limits, job.stopping)
         live = folded.old or live
-        with _timed(done, "prerestore"):
+        with done.timed("prerestore"):
             done.prerestore, sealed = _seal_old_state(job, folded, done)
         keep = (folded.old is not None and done.prerestore is None) or bool(folded.beside)
         # Of what is beside a database nothing goes but what is known to be in the archive: so it
         # is, whoever ends this.
-        plan = replace(
-            plan,
-            begun=True,
-            old=folded.old,
-            staged=staged,
-            beside=folded.beside,
-            keep=keep,
-            sealed=sealed,
-        )
+        plan = replace(plan, begun=True, old=folded.old, staged=staged, beside=folded.beside)
+        plan = replace(plan, keep=keep, sealed=sealed)
         plan.save(job.store)
         if job.database:
-            with _timed(done, "exchange"):
+            with done.timed("exchange"):
                 # Nothing but a limit stops it.
                 swap = SwapDatabases(plan.aside, plan.old, plan.beside)
                 client.ask(job.account, swap, job.limits, threading.Event())
@@ -173,99 +167,82 @@ def _stage_all(
 ) -> tuple[FileIdentity | None, FileIdentity | None]:
     """Write all that is to be put back beside what is there.
 
-    The live database, where it is to be replaced, and what was staged.
+    Return the live database, where it is to be replaced, and what was staged.
     """
     live = new = None
-    with _timed(done, "copy"):
+    with done.timed("copy"):
         if job.database:
-            staged = client.ask(
-                job.account, StageDatabase(plan.aside), job.limits, job.stopping, file=data
-            )
+            stage = StageDatabase(plan.aside)
+            staged = client.ask(job.account, stage, job.limits, job.stopping, file=data)
             live, new = staged.live, staged.staged
             if found := job.snapshot.census.differences(staged.census):
-                raise WorkerLost(
-                    f"what was written is not {job.snapshot.name}: {'; '.join(found[:3])}"
-                )
+                why = "; ".join(found[:3])
+                raise WorkerLost(f"what was written is not {job.snapshot.name}: {why}")
         if job.files:
             assert job.snapshot.companion is not None
             fd = archives.open_archive(job.account_dir, job.snapshot.companion)
             try:
-                operation = StageArchive(plan.aside, job.snapshot.companion.content_bytes)
-                client.ask(job.account, operation, job.limits, job.stopping, file=fd)
+                unpack = StageArchive(plan.aside, job.snapshot.companion.content_bytes)
+                client.ask(job.account, unpack, job.limits, job.stopping, file=fd)
             finally:
                 os.close(fd)
     return live, new
 
 
 def _with_holders(error: InUse, live: FileIdentity | None) -> InUse:
-    """The same, with who it is."""
-    who = open_files.describe_holders(live, patient=True) if live else ""
-    return InUse(
-        f"{error}; it is held by {who}; nothing was changed"
-        if who
-        else f"{error}; nothing was changed: try again"
-    )
+    """Add to the error who has the live database open."""
+    who = open_files.describe_holders(live) if live else ""
+    if who:
+        return InUse(f"{error}; it is held by {who}; nothing was changed")
+    return InUse(f"{error}; nothing was changed: try again")
 
 
 def _seal_old_state(
     job: RestoreJob, folded: Checkpointed, done: Restored
 ) -> tuple[Manifest | None, dict[str, str]]:
-    """Seal the old state as a snapshot, and tell by their marks (`pack.marks`) which files beside it are in it.
+    """Seal the old state as a snapshot.
 
-    None where there is nothing that can be sealed, and then it is not removed.
+    Return it, and the marks of the files that were packed with it. None where there is nothing that
+    can be sealed, and then it is not removed.
     """
     if folded.old is None:
         if folded.reason:
             done.warnings.append(folded.reason)
         return None, {}
-    if not folded.whole:
-        done.warnings.append(
-            f"{folded.reason}: the old state can't be sealed, so it was kept next to the new one"
-        )
-        return None, {}
-    order = SnapshotOrder(
-        job.account, job.limits, PRERESTORE, job.now(), job.stopping, lambda _: None
-    )
-    listing = job.account_dir.read_listing()
-    archive_maker = ArchiveMaker(order, job.account_dir, listing.snapshots, job.files_limit)
+    now, listing = job.now(), job.account_dir.read_listing()
+    order = SnapshotOrder(job.account, job.limits, PRERESTORE, now, job.stopping, lambda _: None)
+    maker = ArchiveMaker(order, job.account_dir, listing.snapshots, job.files_limit)
     try:
-        kept = take_snapshot(
-            order, job.account_dir, listing, folded=folded, archive_maker=archive_maker
-        ).snapshot
-    except (
-        SourceError,
-        NotTheSame,
-    ) as error:  # what is there is no database that a copy of it could prove
-        done.warnings.append(
-            f"{error}: the old state can't be sealed, so it was kept next to the new one"
-        )
+        if not folded.whole:
+            raise SourceError(folded.reason)
+        taken = take_snapshot(order, job.account_dir, listing, folded=folded, archive_maker=maker)
+    except (SourceError, NotTheSame) as error:  # it is no database that a copy could prove
+        why = "the old state can't be sealed, so it was kept next to the new one"
+        done.warnings.append(f"{error}: {why}")
         return None, {}
-    if archive_maker.not_packed:
-        done.warnings.append(f"not packed: {shorten_list(archive_maker.not_packed)}")
-    if archive_maker.unsaved:
-        done.warnings.append(
-            f"the files next to the database could not be sealed: {archive_maker.unsaved}"
-        )
+    kept = taken.snapshot
+    if maker.not_packed:
+        done.warnings.append(f"not packed: {shorten_list(maker.not_packed)}")
+    if maker.unsaved:
+        why = maker.unsaved
+        done.warnings.append(f"the files next to the database could not be sealed: {why}")
     job.say(f"kept the present state as {kept.name} ({kept.verdict})")
-    return kept, {} if kept.companion is None else archive_maker.packed_marks
+    return kept, {} if kept.companion is None else maker.packed_marks
 
 
 def _prove_snapshot(job: RestoreJob, data: int) -> None:
+    snapshot, limits, stopping = job.snapshot, job.limits, job.stopping
     # to undo is to have what there was
-    if job.snapshot.verdict == "damaged" and job.snapshot.label != PRERESTORE:
-        why = "; ".join(job.snapshot.reasons)
-        raise Failure(
-            f"{job.snapshot.name} is damaged ({why}) and not put back; --to FILE writes it elsewhere"
-        )
-    check = verify.verify_bytes(data, job.snapshot, job.limits, job.stopping)
-    if job.files and job.snapshot.companion is not None:
-        check = check.with_problem(
-            verify.verify_archive(job.account_dir, job.snapshot.companion, job.limits, job.stopping)
-        )
+    if snapshot.verdict == "damaged" and snapshot.label != PRERESTORE:
+        what = f"{snapshot.name} is damaged ({'; '.join(snapshot.reasons)})"
+        raise Failure(f"{what} and not put back; --to FILE writes it elsewhere")
+    check = verify.verify_bytes(data, snapshot, limits, stopping)
+    if job.files and snapshot.companion is not None:
+        archive = verify.verify_archive(job.account_dir, snapshot.companion, limits, stopping)
+        check = check.with_problem(archive)
     if not check.verifies:
-        raise Failure(
-            f"{job.snapshot.name} does not verify and is not put back: {'; '.join(check.reasons[:5])}"
-        )
+        why = "; ".join(check.reasons[:5])
+        raise Failure(f"{snapshot.name} does not verify and is not put back: {why}")
 
 
 def _finish(job: RestoreJob, done: Restored, problem: Exception | None) -> None:
@@ -275,11 +252,9 @@ def _finish(job: RestoreJob, done: Restored, problem: Exception | None) -> None:
     try:
         ended = finish_restore(plan, job.account, job.store, job.limits)
     except (Failure, OSError) as error:
-        before = f"{explain(problem)}; then " if problem else ""
-        left = f"; {plan.unit} stays stopped" if plan.unit else ""
-        raise Failure(
-            f"{before}{explain(error)}{left}; what is left is tried again by the next command"
-        ) from error
+        said = f"{explain(problem)}; then " if problem else ""
+        said += explain(error) + (f"; {plan.unit} stays stopped" if plan.unit else "")
+        raise Failure(f"{said}; what is left is tried again by the next command") from error
     done.server = ended.server
     done.warnings += ended.warnings
     if ended.server == "started":
@@ -294,13 +269,3 @@ def _finish(job: RestoreJob, done: Restored, problem: Exception | None) -> None:
     done.missing = ended.missing
     if problem is not None:
         done.warnings.append(f"it was completed after: {explain(problem)}")
-
-
-@contextlib.contextmanager
-def _timed(done: Restored, step: str) -> Iterator[None]:
-    """Note how long a step took."""
-    began = time.monotonic()
-    try:
-        yield
-    finally:
-        done.seconds[step] = round(time.monotonic() - began, 3)

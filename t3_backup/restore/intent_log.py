@@ -1,6 +1,6 @@
-"""What a restore is about to do, on the disk before it does it: so that the next command can complete or undo it.
+"""Write down what a restore is about to do, so that the next command can complete or undo it.
 
-It lies in the store, which is root's, as USER+restore.json; no account can have a shelf of such a
+It lies in the store, which is root's, as USER+restore.json; no account folder can have such a
 name. It is gone when the restore has ended, whichever way.
 """
 
@@ -27,7 +27,7 @@ _FORMAT = 1
 
 @dataclass(frozen=True)
 class Intent:
-    """One restore."""
+    """What one restore is about to do."""
 
     JSON_KEYS = MORE
 
@@ -57,20 +57,20 @@ class Intent:
         replace_file(store.fd, self.user + _ENDING, text.encode(), 0o600, temporary=temporary)
 
     def remove(self, store: Store) -> None:
-        """It has ended. Raises OSError."""
+        """Remove it, durably: the restore has ended. Raises OSError."""
         os.unlink(self.user + _ENDING, dir_fd=store.fd)
         native.sync_directory(store.fd, str(store.path))
 
 
 def users_with_intent(store: Store) -> list[str]:
-    """The users of whom a restore has not ended: it runs, or was interrupted."""
+    """List the users of whom a restore has not ended: it runs, or was interrupted."""
     os.lseek(store.fd, 0, os.SEEK_SET)
     names = (name.removesuffix(_ENDING) for name in os.listdir(store.fd) if name.endswith(_ENDING))
     return sorted(name for name in names if is_user_name(name))
 
 
 def load_intent(store: Store, user: str) -> Intent | None:
-    """That of `user`; None where there is none. Raises StoreError where it can't be read."""
+    """Load the intent of `user`, or None. Raises StoreError where it can't be read."""
     path = store.path / (user + _ENDING)
     try:
         fd = os.open(user + _ENDING, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=store.fd)
@@ -88,13 +88,12 @@ def load_intent(store: Store, user: str) -> Intent | None:
             value.setdefault("sealed", {})
         return decode_record(Intent, value)
     except (OSError, ValueError) as error:
-        raise StoreError(
-            f"{path}, of a restore that was interrupted, can't be read ({error}); look at it, then remove it"
-        ) from None
+        what = f"{path}, of a restore that was interrupted, can't be read ({error})"
+        raise StoreError(f"{what}; look at it, then remove it") from None
 
 
 def clear_intent(store: Store) -> None:
-    """Remove what was being written when somebody died.
+    """Remove what was being written when a command died.
 
     Only under the store's lock. Raises OSError.
     """

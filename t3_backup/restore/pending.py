@@ -1,6 +1,7 @@
-"""Restores that have not ended, for commands that take no lock: each runs, or was interrupted, and what is to be done then.
+"""Find restores that have not ended, for commands that take no lock.
 
-Nothing is ended here; `restore` does that, under the lock.
+Each runs, or was interrupted, and then it is said what to do. Nothing is ended here; `restore` does
+that, under the lock.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from t3_backup.store.store import Store
 
 @dataclass(frozen=True)
 class PendingRestore:
-    """One restore."""
+    """A restore that has not ended."""
 
     user: str
     snapshot: str | None = None  # name of what is put back
@@ -27,17 +28,19 @@ class PendingRestore:
 
     @property
     def text(self) -> str:
-        """For people: what was found; what to do."""
+        """What was found and what to do, for people."""
         if self.problem:
             return self.problem
         what = f"a restore of {self.user} to {self.snapshot}, begun at {self.began},"
         if self.running:
-            return f"{what} is running or was interrupted; if interrupted, the command that holds the store's lock ends it"
-        stopped = f"; {self.unit} stays stopped until then" if self.unit else ""
-        return f"{what} was interrupted; the next run ends it; to end it now: t3-backup-state accept {self.user}{stopped}"
+            then = "if interrupted, the command that holds the store's lock ends it"
+            return f"{what} is running or was interrupted; {then}"
+        then = f"the next run ends it; to end it now: t3-backup-state accept {self.user}"
+        then += f"; {self.unit} stays stopped until then" if self.unit else ""
+        return f"{what} was interrupted; {then}"
 
     def as_json(self) -> dict[str, Any]:
-        """The interface."""
+        """Return what the interface says of it."""
         return {
             "snapshot": self.snapshot,
             "began": self.began,
@@ -47,10 +50,10 @@ class PendingRestore:
 
 
 def find_pending(store: Store) -> list[PendingRestore]:
-    """All of them, by user.
+    """Find the restores that have not ended, by user.
 
-    Whoever restores holds the lock from before his intent is there until it is gone. So one that
-    was there before and after the lock was seen to be free was interrupted.
+    A restore holds the lock from before its intent is there until it is gone. So one that was there
+    before and after the lock was seen to be free was interrupted.
     """
     before = {(found.user, found.began) for found in _pending_of(store)}
     held = lock.is_held(store.fd)

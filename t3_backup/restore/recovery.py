@@ -1,4 +1,4 @@
-"""Finish a restore, wherever it got to: complete or undo it, let the server run again, and say so to the store.
+"""Finish a restore, wherever it got to: complete or undo it, and let the server run again.
 
 It is called by the restore itself, and by the next command where that one died. Again is harmless:
 the intent goes last.
@@ -7,9 +7,8 @@ the intent goes last.
 from __future__ import annotations
 
 import os
-import pwd
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from t3_backup import accounts
@@ -56,11 +55,8 @@ def finish_restore(
         if plan.begun:
             raise
         # Nothing was in place of anything: that must not keep the server from running.
-        files = _NOTHING
-        state, warnings = (
-            "old",
-            [f"staged files may still be next to the database as {plan.aside}: {explain(error)}"],
-        )
+        what = f"staged files may still be next to the database as {plan.aside}: {explain(error)}"
+        state, warnings, files = "old", [what], _NOTHING
     server, trouble = _release_server(plan)
     warnings += trouble
     if state == "new" and plan.database and not plan.marked:
@@ -68,20 +64,18 @@ def finish_restore(
             _mark_restored(store, plan)
             plan = replace(plan, marked=True)
         except (Failure, OSError) as error:
-            warnings.append(
-                f"{plan.snapshot} could not be marked as put back ({explain(error)}): the next snapshot may be suspect"
-            )
+            what = f"{plan.snapshot} could not be marked as put back ({explain(error)})"
+            warnings.append(f"{what}: the next snapshot may be suspect")
     if server == "failed":
         plan.save(store)
     else:
         plan.remove(store)
-    kept = [plan.aside] if plan.database and plan.keep and state == "new" else []
-    where = (
-        ()
-        if account is None
-        else tuple(str(state_database(account.home).parent / name) for name in (*kept, *files.left))
-    )
-    return Recovered(state, server, tuple(warnings), where, files.missing)
+    names = [plan.aside] if plan.database and plan.keep and state == "new" else []
+    kept: tuple[str, ...] = ()
+    if account is not None:
+        folder = state_database(account.home).parent
+        kept = tuple(str(folder / name) for name in (*names, *files.left))
+    return Recovered(state, server, tuple(warnings), kept, files.missing)
 
 
 def _finish_files(
@@ -94,17 +88,15 @@ def _finish_files(
     state, warnings, files = ("new" if plan.begun else "old"), list[str](), _NOTHING
     if account is None:
         return "other", [f"there is no user {plan.user} any more"], files
+    before = (plan.old, plan.staged, plan.beside)
     try:
         if plan.database:
-            operation = RecoverSwap(
-                plan.aside, plan.old, plan.staged, plan.beside, plan.begun, plan.keep
-            )
-            swapped = client.ask(account, operation, limits, threading.Event())
+            recover = RecoverSwap(plan.aside, *before, plan.begun, plan.keep)
+            swapped = client.ask(account, recover, limits, threading.Event())
             state = swapped.state
             if swapped.held:
-                warnings.append(
-                    f"the old state is open in another process, so it was kept next to the new one as {plan.aside}"
-                )
+                what = "the old state is open in another process"
+                warnings.append(f"{what}, so it was kept next to the new one as {plan.aside}")
         if plan.files:
             install = InstallArchive(plan.aside, state == "new", plan.sealed)
             files = client.ask(account, install, limits, threading.Event())
@@ -125,9 +117,8 @@ def _release_server(plan: Intent) -> tuple[str, list[str]]:
         Service(plan.unit).release(unmask=plan.masked, start=plan.ran)
     except Failure as failure:
         by_hand = f"systemctl unmask --runtime {plan.unit}; systemctl start {plan.unit}"
-        return "failed", [
-            f"{failure}; the server is down; the next command tries it again, or: {by_hand}"
-        ]
+        then = f"the server is down; the next command tries it again, or: {by_hand}"
+        return "failed", [f"{failure}; {then}"]
     return ("started" if plan.ran else "stopped"), []
 
 
@@ -147,29 +138,10 @@ def _mark_restored(store: Store, plan: Intent) -> None:
                 account_dir.replace_manifest(replace(snapshot, restored_since=following))
 
 
-def finish_all_restores(store: Store, limits: Limits) -> Iterator[tuple[str, Recovered | str]]:
-    """Finish every interrupted restore, under the store's lock.
-
-    Yield by user how it ended, or why it could not be.
-    """
-    intent_log.clear_intent(store)
-    for user in intent_log.users_with_intent(store):
-        try:
-            plan = intent_log.load_intent(store, user)
-            if plan is not None:
-                yield user, finish_restore(plan, _find_account(user), store, limits)
-        except (Failure, OSError) as error:
-            yield user, explain(error)
-
-
 def _find_account(user: str) -> Account | None:
     if os.geteuid() != 0:
         return accounts.own()
-    try:
-        pwd.getpwnam(user)
-    except KeyError:
-        return None
-    return accounts.find(user)
+    return accounts.find(user) if accounts.exists(user) else None
 
 
 _RECOVERED = {
@@ -197,22 +169,23 @@ def restore_limits(values: Settings, store: Store) -> Limits:
 
 
 def recover_interrupted(
-    store: Store, bounds: Limits, warn: Callable[[str], None]
+    store: Store, limits: Limits, warn: Callable[[str], None]
 ) -> list[Unrecovered]:
-    """Complete or undo every interrupted restore, and say so.
+    """Complete or undo every interrupted restore, under the store's lock, and say so.
 
     Return those that are not well since.
     """
+    intent_log.clear_intent(store)
     unended = []
-    for user, ended in finish_all_restores(store, bounds):
-        if isinstance(ended, str):
-            unended.append(
-                Unrecovered(
-                    user,
-                    f"an interrupted restore could be neither completed nor undone: {ended}",
-                    whole=False,
-                )
-            )
+    for user in intent_log.users_with_intent(store):
+        try:
+            plan = intent_log.load_intent(store, user)
+            if plan is None:
+                continue
+            ended = finish_restore(plan, _find_account(user), store, limits)
+        except (Failure, OSError) as error:
+            why = f"could be neither completed nor undone: {explain(error)}"
+            unended.append(Unrecovered(user, f"an interrupted restore {why}", whole=False))
             warn(f"{user}: {unended[-1].reason}")
             continue
         warn(f"{user}: an interrupted restore {_RECOVERED[ended.state]}")

@@ -19,13 +19,13 @@ _POLL_S = 0.05
 _MOST = 5
 
 
-def describe_holders(file: FileIdentity, *, patient: bool) -> str:
-    """Name the processes that have `file` open, for people: `pid 4711 (sqlite3 FILE)`; empty where none is to be seen.
+def describe_holders(file: FileIdentity) -> str:
+    """Name the processes that have `file` open, for people: `pid 4711 (sqlite3 FILE)`.
 
-    Where `patient`, one that is just about to have it open is waited for. Without root's rights one
-    sees one's own alone.
+    Empty where none is to be seen. One that is just about to open it is waited for. Without root's
+    rights one sees one's own alone.
     """
-    until = time.monotonic() + (_PATIENCE_S if patient else 0)
+    until = time.monotonic() + _PATIENCE_S
     while not (found := list(_holders(file))) and time.monotonic() < until:
         time.sleep(_POLL_S)
     more = [f"and {len(found) - _MOST} more"] if len(found) > _MOST else []
