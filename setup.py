@@ -1,4 +1,4 @@
-"""Build and metadata of t3-backup. The version is read from the package's text: importing it would need what it builds.
+"""Build t3-backup. The version is read from its text: importing it would need what is built here.
 
 `bdist_deb` (stdeb's) makes the Debian packages. Their one truth is the folder debian/, which stdeb
 would write anew.
@@ -28,7 +28,7 @@ except ImportError:  # only who makes a package needs it
 else:
 
     class SourcePackage(sdist_dsc):
-        """stdeb's source package, with the hand-kept debian/ in the place of the one that stdeb thinks out."""
+        """stdeb's source package, with the hand-kept debian/ in the place of stdeb's own."""
 
         def run(self) -> None:
             """Have stdeb make its own, and make ours of it."""
@@ -48,9 +48,8 @@ else:
 
         def run(self) -> None:
             """Say what to do instead."""
-            raise SystemExit(
-                "debian/ is kept by hand; to make the package: make deb (or: python3 setup.py bdist_deb)"
-            )
+            how = "make deb (or: python3 setup.py bdist_deb)"
+            raise SystemExit(f"debian/ is kept by hand; to make the package: {how}")
 
     commands = {"bdist_deb": bdist_deb, "sdist_dsc": SourcePackage, "debianize": NoDebianize}
 
@@ -59,8 +58,9 @@ setup(
     version=VERSION.group(1),
     description="Verified backups of every T3 Code user's state.sqlite",
     long_description=(
-        "Takes a consistent, proven copy of each T3 Code user's state.sqlite on a shared machine, as its owner, "
-        "without stopping or delaying the live server, and keeps it where the user's own processes can't alter it."
+        "Takes a consistent, proven copy of each T3 Code user's state.sqlite on a shared machine, "
+        "as its owner, without stopping or delaying the live server, and keeps it where the user's "
+        "own processes can't alter it."
     ),
     long_description_content_type="text/plain",
     maintainer="The t3-backup maintainers",

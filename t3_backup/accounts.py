@@ -1,4 +1,4 @@
-"""Whose databases there are: the user map, and what the system says of those users.
+"""Find whose databases there are: the user map, and what the system says of those users.
 
 The map has lines `authentik=os_user[:cwd]`; `#` begins a comment. A line that makes no sense is a
 warning with its number and never stops the others. Nothing beneath a home is looked at here: that
@@ -44,7 +44,7 @@ class UserMap:
 
 
 def parse_map(text: str, name: str) -> UserMap:
-    """The users of a map's text; `name` is what warnings call it."""
+    """Parse the text of a map; `name` is what warnings call it."""
     users: set[str] = set()
     warnings: list[str] = []
     for number, raw in enumerate(text.splitlines(), 1):
@@ -54,31 +54,30 @@ def parse_map(text: str, name: str) -> UserMap:
         alias, _, right = line.partition("=")
         user = right.partition(":")[0].strip()
         if not alias.strip() or not _USER.fullmatch(user):
-            warnings.append(
-                f"{name}:{number}: not a line of the form authentik=os_user[:cwd]: {raw.strip()!r}"
-            )
+            wanted = "not a line of the form authentik=os_user[:cwd]"
+            warnings.append(f"{name}:{number}: {wanted}: {raw.strip()!r}")
         else:
             users.add(user)
     return UserMap(tuple(sorted(users)), tuple(warnings))
 
 
 def read_map(path: Path) -> UserMap:
-    """The map at `path`. Raises UsageError where it cannot be read."""
+    """Read the map at `path`. Raises UsageError where that can't be."""
     try:
-        return parse_map(path.read_text(encoding="utf-8", errors="surrogateescape"), str(path))
+        text = path.read_text(encoding="utf-8", errors="surrogateescape")
     except OSError as error:
-        raise UsageError(
-            f"user map {path}: {error.strerror}; name another by --map or T3_BACKUP_MAP"
-        ) from None
+        what = f"user map {path}: {error.strerror}"
+        raise UsageError(f"{what}; name another by --map or T3_BACKUP_MAP") from None
+    return parse_map(text, str(path))
 
 
 def is_user_name(text: str) -> bool:
-    """Whether `text` may be a user's name, and so the name of a shelf."""
+    """Tell whether `text` may be a user's name, and so the name of an account folder."""
     return _USER.fullmatch(text) is not None
 
 
 def find(user: str) -> Account:
-    """The account of `user`.
+    """Look up the account of a user of the system.
 
     Raises Failure where there is none, and for uid 0: root has no T3 server.
     """
@@ -95,7 +94,7 @@ def find(user: str) -> Account:
 
 
 def exists(user: str) -> bool:
-    """Whether the system has a user of this name."""
+    """Tell whether the system has a user of this name."""
     try:
         pwd.getpwnam(user)
     except KeyError:
@@ -104,7 +103,7 @@ def exists(user: str) -> bool:
 
 
 def own() -> Account:
-    """The account of whoever runs this. Raises Failure for a uid without a name."""
+    """Look up the account of whoever runs this. Raises Failure for a uid without a name."""
     try:
         return find(pwd.getpwuid(os.geteuid()).pw_name)
     except KeyError:

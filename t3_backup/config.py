@@ -61,7 +61,7 @@ def absolute(text: str) -> Path:
 
 
 def whole(least: int, most: int) -> Callable[[str], int]:
-    """Make the conversion of a whole number within limits; it raises ValueError as `absolute` does."""
+    """Make the conversion of a whole number within limits. It raises as `absolute` does."""
 
     def convert(text: str) -> int:
         if not re.fullmatch(r"[0-9]{1,9}", text) or not least <= int(text) <= most:

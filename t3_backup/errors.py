@@ -1,4 +1,4 @@
-"""Everything that can go wrong, as one tree; each error knows its exit code.
+"""Name everything that can go wrong, as one tree; each error knows its exit code.
 
     Failure                    1   an account, or the run, could not be done
       SourceError                  the user's database cannot be copied as it stands
@@ -7,13 +7,14 @@
       TryLater                     nothing is wrong, but not now: busy, over a budget, out of time
       WorkerLost                   the process that worked as the user died or broke its word
         NotTheSame                 a copy is not what its source was
+      NoRoom                       it would use up disk space that must stay free
       StoreError                   the place for the snapshots is not as it must be
       Cancelled                    somebody stopped the run
-      InUse                    4   somebody has the database open that is to be replaced; nothing was changed
+      InUse                    4   somebody has the database open that is to be replaced
     UsageError                 2   wrong use or configuration
     LockHeld                  75   another run holds the store (EX_TEMPFAIL: try again later)
 
-Errors are raised, not logged: `report` alone speaks to people. A message is one line that says
+Errors are raised, not logged: `output` alone speaks to people. A message is one line that says
 what, where and what to do.
 """
 
@@ -57,7 +58,7 @@ class NoRoom(Failure):
 
 
 class StoreError(Failure):
-    """The store or a shelf in it is not private, not ours, or out of room."""
+    """The store or an account folder is not private, not ours, or out of room."""
 
 
 class Cancelled(Failure):
@@ -90,7 +91,7 @@ WORKER_ERRORS: dict[str, type[Failure]] = {
 
 
 def explain(error: Exception) -> str:
-    """What went wrong, for one line: an OSError says where and why, without its number."""
+    """Say what went wrong in one line: of an OSError where and why, without its number."""
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
     return str(error)

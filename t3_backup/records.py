@@ -39,10 +39,7 @@ def parse_object(text: str | bytes) -> dict[str, Any]:
 
 
 def decode_record(kind: type[T], value: Any) -> T:
-    """Make a `kind` of what JSON holds.
-
-    Raises ValueError, which names the key, where that can't be.
-    """
+    """Make a `kind` of what JSON holds. Raises ValueError, which names the key."""
     if type(value) is not dict:
         raise ValueError("not a JSON object")
     keys = getattr(kind, "JSON_KEYS", EXACT)
@@ -88,10 +85,8 @@ def _decoder(hint: Any) -> _Decoder:
     if origin is Annotated and isinstance(parts[1], range):
         return lambda value: _number(value, (int,), parts[1])
     if origin is Annotated:
-        inner = _decoder(parts[0])
-        return lambda value: functools.reduce(
-            lambda found, check: check(found), parts[1:], inner(value)
-        )
+        checks = (_decoder(parts[0]), *parts[1:])
+        return lambda value: functools.reduce(lambda found, check: check(found), checks, value)
     if origin in (Union, UnionType) and len(parts) == 2 and NoneType in parts:
         inner = _decoder(parts[0] if parts[1] is NoneType else parts[1])
         return lambda value: None if value is None else inner(value)

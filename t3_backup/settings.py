@@ -110,8 +110,8 @@ class Settings:
         "T3_BACKUP_KEEP_LABELLED",
         "14",
         _COUNT,
-        "Keep the newest N verified snapshots of each kind of label (`prebump` of `prebump-0.0.25`). "
-        "0: no snapshot is kept for its label.",
+        "Keep the newest N verified snapshots of each kind of label "
+        "(`prebump` of `prebump-0.0.25`). 0: no snapshot is kept for its label.",
     )
     compact: str = setting(
         "T3_BACKUP_COMPACT",
@@ -159,8 +159,8 @@ class Settings:
         "T3_BACKUP_MAX_BYTES",
         "0",
         _size,
-        "What the history of one account may take of the disk. Where one more copy would exceed it, "
-        "and pruning does not help, the account fails. 0: no limit.",
+        "What the history of one account may take of the disk. Where one more copy would exceed "
+        "it, and pruning does not help, the account fails. 0: no limit.",
         BYTES,
     )
     log: Path = setting(
@@ -174,8 +174,8 @@ class Settings:
         "T3_BACKUP_FILES_LIMIT",
         "1G",
         _size,
-        "Limit for the files that are saved with a database (secrets, settings, attachments). Above "
-        "it they are not saved, and the account counts as not well. 0: they are never saved.",
+        "Limit for the files that are saved with a database (secrets, settings, attachments). "
+        "Above it they are not saved, and the account counts as not well. 0: they are never saved.",
         BYTES,
     )
     textfiles: Path | None = setting(

@@ -13,20 +13,17 @@ ERROR, WARNING, INFO = 3, 4, 6
 
 
 def format_columns(rows: Sequence[Sequence[str]], right: Container[int]) -> list[str]:
-    """A line for each row, as wide as it must be; columns that are `right` end below each other."""
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    aligned = [
-        [
-            c.rjust(w) if i in right else c.ljust(w)
-            for i, (c, w) in enumerate(zip(row, widths, strict=True))
-        ]
-        for row in rows
-    ]
-    return ["  ".join(cells).rstrip() for cells in aligned]
+    """Make a line of each row, as wide as it must be; columns in `right` are aligned right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+
+    def align(column: int, cell: str) -> str:
+        return cell.rjust(widths[column]) if column in right else cell.ljust(widths[column])
+
+    return ["  ".join(align(*cell) for cell in enumerate(row)).rstrip() for row in rows]
 
 
 def format_size(count: float) -> str:
-    """Bytes as people read them: 61.5 MiB."""
+    """Write bytes as people read them: 61.5 MiB."""
     for unit in ("B", "KiB", "MiB", "GiB"):
         if count < 1024:
             return f"{count:.0f} B" if unit == "B" else f"{count:.1f} {unit}"
@@ -35,14 +32,14 @@ def format_size(count: float) -> str:
 
 
 def utc_now() -> datetime:
-    """Now, in UTC."""
+    """Return the time now, in UTC."""
     from datetime import UTC, datetime
 
     return datetime.now(UTC)
 
 
 def format_age(seconds: float) -> str:
-    """A time span as people say it: 3d."""
+    """Write a time span as people say it: 3d."""
     for unit, length in (("d", 86400), ("h", 3600), ("m", 60)):
         if seconds >= length:
             return f"{seconds / length:.0f}{unit}"
@@ -50,12 +47,12 @@ def format_age(seconds: float) -> str:
 
 
 def printable(text: str, most: int = 500) -> str:
-    """At most `most` characters of `text`, with nothing in it that a terminal or the journal would obey."""
+    """Take what no terminal and no journal obeys: of `text`, `most` characters at most."""
     return "".join(c if c.isprintable() else "?" for c in text[:most])
 
 
 def format_time(when: datetime) -> str:
-    """RFC 3339 in UTC, whole seconds: 2026-11-24T03:30:12Z."""
+    """Write a time by RFC 3339, in UTC and whole seconds: 2026-11-24T03:30:12Z."""
     from datetime import UTC
 
     return when.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

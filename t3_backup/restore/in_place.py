@@ -2,8 +2,8 @@
 
 The order: prove the snapshot; stage it beside the live database; stop the server; fold the old
 state into its one file and seal that as a snapshot of its own (prerestore); exchange the two in one
-step. What is about to be done is on the disk before it is done (`intent_log`). All that happens beneath
-a home is done by workers, as its owner.
+step. What is about to be done is on the disk before it is done (`intent_log`). All that happens
+beneath a home is done by workers, as its owner.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
-"""Write a small file that is there whole, as it was or as it is to be, whatever happens while it is written.
+"""Write small files that are there whole, as before or as wanted, whatever happens meanwhile.
 
-Written to a temporary beside it, synced, and renamed into its place; then the folder is synced. By
-default the temporary has a name of its own that the next writer takes over, so a crash leaves one
-at most; two writers at once must be kept apart by a lock of theirs, or by names of their own.
+Each is written to a temporary beside it, synced, and renamed into its place; then the folder is
+synced. By default the temporary has a name of its own that the next writer takes over, so a crash
+leaves one at most; two writers at once must be kept apart by a lock of theirs, or by names of their
+own.
 """
 
 from __future__ import annotations
@@ -25,9 +26,10 @@ _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 def replace_file(
     folder: int, name: str, data: bytes, mode: int, *, temporary: str | None = None
 ) -> None:
-    """Have `data` under `name` in the open `folder`, durable when this returns. Raises OSError, and then the old one is there.
+    """Have `data` under `name` in the open `folder`, durable when this returns.
 
-    `temporary` is a name that no other writer has, for those that no lock keeps apart.
+    Raises OSError, and then the old file is there. `temporary` is a name that no other writer has,
+    for those that no lock keeps apart.
     """
     if temporary is None:
         temporary = name + _NEW
@@ -52,16 +54,13 @@ def replace_file(
 
 
 def replace_path(path: Path, data: bytes, mode: int) -> None:
-    """Do the same by a path.
-
-    Raises OSError, where its folder is a symlink as well: nothing is followed.
-    """
+    """Replace a file by its path. Raises OSError, also where its folder is a symlink."""
     with opened(path.parent) as folder:
         replace_file(folder, path.name, data, mode)
 
 
 def remove_path(path: Path) -> bool:
-    """Remove a file, durably; whether it was there. Raises OSError, as `replace_path` does."""
+    """Remove a file, durably, and tell whether it was there. Raises OSError as `replace_path`."""
     with opened(path.parent) as folder:
         try:
             os.unlink(path.name, dir_fd=folder)
@@ -72,18 +71,18 @@ def remove_path(path: Path) -> bool:
 
 
 def write_output(path: Path, text: str) -> None:
-    """Make the file that somebody asked for hold `text`. A new one is one's own alone; one's own keeps the mode that it had.
+    """Make the file that somebody asked for hold `text`.
 
-    What is no regular file is refused, not replaced: a device or a link that root is told to write
-    to is a slip of the hand. Its folder may be reached by a link. Raises UsageError, and OSError.
+    A new one is for its owner alone; an own file keeps its mode. What is no regular file is
+    refused, not replaced: a device or a link that root is told to write to is a slip of the hand.
+    Its folder may be reached by a link. Raises UsageError, and OSError.
     """
     mode = _output_mode(path)
     data = text.encode(errors="backslashreplace")
     folder = os.open(path.parent, _FOLDER)
+    temporary = f".{path.name[:200]}.{os.urandom(6).hex()}"
     try:
-        replace_file(
-            folder, path.name, data, mode, temporary=f".{path.name[:200]}.{os.urandom(6).hex()}"
-        )
+        replace_file(folder, path.name, data, mode, temporary=temporary)
     except OSError as error:
         error.filename = str(path)  # which is what was asked for
         raise
@@ -104,7 +103,7 @@ def _output_mode(path: Path) -> int:
 
 @contextlib.contextmanager
 def opened(folder: Path) -> Iterator[int]:
-    """Open a folder for as long as the block. Raises OSError, where it is a symlink as well."""
+    """Open a folder for as long as the block. Raises OSError, also where it is a symlink."""
     fd = os.open(folder, _FOLDER | os.O_NOFOLLOW)
     try:
         yield fd

@@ -1,4 +1,4 @@
-"""Measure a disk: how much of it stays free for whoever else writes to it, and how much files take."""
+"""Measure a disk: how much of it stays free for others, and how much files take."""
 
 from __future__ import annotations
 
@@ -13,17 +13,24 @@ _SHARE = 0.05
 _MOST_BYTES = 2 << 30
 _LARGE_BYTES = 1 << 20  # smaller files are not worth asking about
 
+# What an ioctl for a file's extents takes: see ioctl_fiemap(2).
+_FIEMAP = 0xC020660B
+_HEADER = struct.Struct("=QQIIII")  # start, length, flags, mapped, count, reserved
+_EXTENT = struct.Struct("=QQQ16xI12x")  # logical, physical, length, flags
+_AT_ONCE = 1000
+_SYNC = 1
+_LAST, _SHARED = 0x1, 0x2000
+
+Stretch = tuple[int, int]  # bytes of the disk, from and to
+
 
 def reserve_of(wanted: int | None, total: int) -> int:
-    """Compute what stays free of a file system of `total` bytes: as many as `wanted`, or 5 % of it, but 2 GiB at most."""
+    """Compute what stays free of `total` bytes: `wanted`, or else 5 %, but 2 GiB at most."""
     return min(int(total * _SHARE), _MOST_BYTES) if wanted is None else wanted
 
 
 def used_bytes(folder: int) -> int:
-    """Sum what the files in the open `folder` take on the disk.
-
-    A second name counts for nothing, nor does what two share.
-    """
+    """Sum what the files in the open `folder` take on the disk; what two share counts once."""
     os.lseek(folder, 0, os.SEEK_SET)  # btrfs lists what was there when it was last rewound
     blocks: dict[int, int] = {}
     stretches: list[Stretch] = []
@@ -32,21 +39,17 @@ def used_bytes(folder: int) -> int:
             status = os.stat(name, dir_fd=folder, follow_symlinks=False)
         except FileNotFoundError:  # pruned in the meantime
             continue
-        if (
-            status.st_ino not in blocks
-            and status.st_size >= _LARGE_BYTES
-            and stat.S_ISREG(status.st_mode)
-        ):
+        large = stat.S_ISREG(status.st_mode) and status.st_size >= _LARGE_BYTES
+        if large and status.st_ino not in blocks:
             stretches += _shared(folder, name)
         blocks[status.st_ino] = status.st_blocks
     return sum(blocks.values()) * BLOCK_BYTES - counted_twice(stretches)
 
 
 def _shared(folder: int, name: str) -> list[Stretch]:
+    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     try:
-        fd = os.open(
-            name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder
-        )
+        fd = os.open(name, flags, dir_fd=folder)
     except OSError:
         return []
     try:
@@ -57,29 +60,8 @@ def _shared(folder: int, name: str) -> list[Stretch]:
         os.close(fd)
 
 
-_FIEMAP = 0xC020660B
-
-
-_HEADER = struct.Struct("=QQIIII")  # start, length, flags, mapped, count, reserved
-
-
-_EXTENT = struct.Struct("=QQQ16xI12x")  # logical, physical, length, flags
-
-
-_AT_ONCE = 1000
-
-
-_SYNC = 1
-
-
-_LAST, _SHARED = 0x1, 0x2000
-
-
-Stretch = tuple[int, int]  # bytes of the disk, from and to
-
-
 def shared_stretches(fd: int) -> list[Stretch]:
-    """List the stretches of an open file that others have, too; none where the file system can't tell. Raises OSError."""
+    """List the stretches that an open file shares. Raises OSError where it can't be told."""
     found: list[Stretch] = []
     start = 0
     while True:

@@ -23,25 +23,23 @@ ffi: Any = _copier.ffi
 lib: Any = _copier.lib
 
 
-# Ways to copy a file: to share its extents, or whatever can be done.
+# Ways to copy a file: sharing its extents, and whatever there is, the cheapest first.
 REFLINK: int = lib.T3_COPY_REFLINK
-ANY: int = lib.T3_COPY_ANY
+_ANY: int = lib.T3_COPY_ANY
 
 
 def check_result(result: int, path: str | None = None) -> int:
-    """Return what a function of the extension returned.
-
-    Raises OSError where it is a negative errno; `path` is whom it names.
-    """
+    """Return what the extension did; raise OSError, which names `path`, for a negative errno."""
     if result < 0:
         raise OSError(-result, os.strerror(-result), path)
     return result
 
 
 def open_beneath(dir_fd: int, path: str, flags: int, mode: int = 0) -> int:
-    """Open `path`, relative to `dir_fd`, with no symlink anywhere on the way and no way out. Returns a descriptor.
+    """Open `path` beneath `dir_fd`, with no symlink anywhere on the way and no way out.
 
-    Raises `OSError`: ELOOP for a symlink, EXDEV for a way out, and what openat2(2) says.
+    Return a descriptor. Raises `OSError`: ELOOP for a symlink, EXDEV for a way out, and what
+    openat2(2) says.
     """
     return check_result(lib.t3_open_beneath(dir_fd, os.fsencode(path), flags, mode), path)
 
@@ -55,7 +53,7 @@ def link_unnamed(fd: int, dir_fd: int, name: str) -> None:
 
 
 def rename_noreplace(dir_fd: int, old: str, new: str) -> None:
-    """Rename within one directory.
+    """Rename a file within one directory, never over another one.
 
     Raises `OSError`: EEXIST if `new` is there, and what renameat2(2) says.
     """
@@ -80,39 +78,38 @@ def sync_file(fd: int, path: str | None = None) -> None:
 
 
 def sync_directory(fd: int, path: str | None = None) -> None:
-    """Wait until the directory's names are on the disk; a file system that can't (EINVAL) is taken at its word.
+    """Wait until the directory's names are on the disk.
 
-    Raises `OSError`; `path` is for the message.
+    A file system that can't sync one (EINVAL) is taken at its word. Raises `OSError`; `path` is for
+    the message.
     """
     check_result(lib.t3_sync_directory(fd), path)
 
 
-def copy(src: int, dst: int, size: int, methods: int = ANY) -> int:
-    """Make the empty file `dst` the same as the first `size` bytes of `src`; returns the method that finished. No sync.
+def copy(src: int, dst: int, size: int, methods: int = _ANY) -> int:
+    """Copy the first `size` bytes of `src` to the empty file `dst`, without a sync.
 
-    Raises `OSError`: EIO if the source ended early, EOPNOTSUPP and its like if none of `methods`
-    can be had.
+    Return the method that finished. Raises `OSError`: EIO if the source ended early, EOPNOTSUPP and
+    its like if none of `methods` can be had.
     """
     return check_result(lib.t3_copy(src, dst, size, methods))
 
 
 def hash_pages(data: Buffer, page_size: int) -> bytes:
-    """The XXH3-128 of each page of `data`, HASH_BYTES each, one after the other.
+    """Hash each page of `data` by XXH3-128: HASH_BYTES each, one after the other.
 
     A last page may be cut short.
     """
-    pages = -(-memoryview(data).nbytes // page_size)
-    hashes = bytearray(pages * HASH_BYTES)
-    lib.t3_hash_pages(
-        ffi.from_buffer(data), memoryview(data).nbytes, page_size, ffi.from_buffer(hashes)
-    )
+    size = memoryview(data).nbytes
+    hashes = bytearray(-(-size // page_size) * HASH_BYTES)
+    lib.t3_hash_pages(ffi.from_buffer(data), size, page_size, ffi.from_buffer(hashes))
     return bytes(hashes)
 
 
 def differing_pages(one: int, other: int, first: int, count: int, page_size: int) -> array[int]:
-    """Numbers, ascending, of those `count` pages from `first` on in which two files differ; past its end a file is zeros.
+    """List by number the pages that differ in two files, of `count` pages from `first` on.
 
-    Raises `OSError`.
+    Past its end a file is zeros. Raises `OSError`.
     """
     found = array("I", bytes(4 * count))
     pointer = ffi.from_buffer("uint32_t[]", found)
@@ -123,17 +120,14 @@ def differing_pages(one: int, other: int, first: int, count: int, page_size: int
 def read_pages(
     one: int, other: int, from_other: bytes, numbers: Sequence[int], page_size: int
 ) -> bytearray:
-    """Pages by their numbers, one after the other: from `other` where `from_other` has a 1, else from `one` (-1: zeros).
+    """Read pages by their numbers, one after the other.
 
-    Past its end a file is zeros. Raises `OSError`.
+    Each is from `other` where `from_other` has a 1, else from `one` (-1: zeros). Past its end a
+    file is zeros. Raises `OSError`.
     """
-    data = bytearray(len(numbers) * page_size)
-    pages = ffi.from_buffer("uint32_t[]", array("I", numbers))
-    check_result(
-        lib.t3_read_pages(
-            one, other, from_other, pages, len(numbers), page_size, ffi.from_buffer(data)
-        )
-    )
+    count, data = len(numbers), bytearray(len(numbers) * page_size)
+    pages, buffer = ffi.from_buffer("uint32_t[]", array("I", numbers)), ffi.from_buffer(data)
+    check_result(lib.t3_read_pages(one, other, from_other, pages, count, page_size, buffer))
     return data
 
 
@@ -144,27 +138,28 @@ def write_pages(fd: int, numbers: Sequence[int], page_size: int, data: Buffer) -
 
 
 def confine(parent_pid: int) -> None:
-    """Give up new privileges, core dumps and being traced, and die when the thread that started this process ends.
+    """Give up new privileges, core dumps and being traced, and die with the parent.
 
-    Call it after the last change of user, which would undo it. Raises `OSError`: ESRCH if the
-    parent is gone already.
+    The parent is the thread that started this process. Call it after the last change of user, which
+    would undo it. Raises `OSError`: ESRCH if the parent is gone already.
     """
     check_result(lib.t3_confine(parent_pid))
 
 
 def cancel_on_signal(signo: int) -> None:
-    """Let the signal cancel every VFS destination of this process, those still to come included, until they are reset.
+    """Let the signal cancel every VFS destination of this process, until it is reset.
 
-    It replaces a handler of Python's. Raises `OSError`: EINVAL for a signal that can't be caught.
+    That holds for destinations still to come. It replaces a handler of Python's. Raises `OSError`:
+    EINVAL for a signal that can't be caught.
     """
     check_result(lib.t3_cancel_on_signal(signo))
 
 
 def register_vfs(connection: Any) -> None:
-    """Register the VFS `t3copy` in the SQLite of an apsw connection, for the life of the process. Again is harmless.
+    """Register the VFS `t3copy` in the SQLite of an apsw connection, for the process's life.
 
-    Raises `apsw.Error` where that SQLite refuses extensions, or where another SQLite of this
-    process has the VFS.
+    Again is harmless. Raises `apsw.Error` where that SQLite refuses extensions, or where another
+    SQLite of this process has the VFS.
     """
     # The names of apsw 3.40, which newer ones keep.
     connection.enableloadextension(True)

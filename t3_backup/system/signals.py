@@ -1,4 +1,4 @@
-"""Let a command be told to stop, and let others go first: signals, the terminal, and the priority."""
+"""Let a command be told to stop, and let others go first."""
 
 from __future__ import annotations
 
@@ -21,19 +21,18 @@ class StopRequest(threading.Event):
     number: int | None = None
 
     def end(self) -> None:
-        """Once all is cleaned up, end as was asked: so that who asked can tell it from a failure."""
+        """End as was asked, once all is cleaned up: who asked can tell it from a failure."""
         if self.number is not None:
             signal.signal(self.number, signal.SIG_DFL)
             os.kill(os.getpid(), self.number)
 
 
 def stop_on_signals(told: Callable[[], None] = lambda: None) -> StopRequest:
-    """Make an event that SIGTERM, SIGINT and SIGHUP (the terminal has gone) set; then `told` is called.
+    """Make an event that SIGTERM, SIGINT and SIGHUP set, and call `told` then.
 
-    What runs is stopped cleanly, what waits is not begun.
-
-    The terminal can't put it to sleep: with the workers asleep a pin would hold a server's -wal,
-    and with the parent asleep nobody would end it.
+    What runs is stopped cleanly, what waits is not begun. The terminal can't put it to sleep: with
+    the workers asleep a pin would hold a server's -wal, and with the parent asleep nobody would end
+    it.
     """
     stopping = StopRequest()
     for number in (signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU):

@@ -1,4 +1,4 @@
-"""Facts of SQLite that need no SQLite: flags that Debian's apsw does not name, and the files beside a database."""
+"""State facts of SQLite that need no SQLite: a flag, and the files beside a database."""
 
 from __future__ import annotations
 

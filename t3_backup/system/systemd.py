@@ -1,4 +1,4 @@
-"""Call systemctl(1) by one set of rules; stop a service, keep it from starting for a while, start it again.
+"""Call systemctl(1) by one set of rules; stop a service, keep it from starting, start it again.
 
 On a machine that systemd has not booted, or without such a unit, there is no service.
 """
@@ -16,12 +16,8 @@ from t3_backup.errors import Failure
 
 BOOTED = Path("/run/systemd/system")  # by systemd, where it is there (sd_booted(3))
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin"  # where systemd looks for a program, too
-ENVIRONMENT: Mapping[str, str] = {
-    "PATH": PATH,
-    "LC_ALL": "C.UTF-8",
-    "TZ": "UTC",
-    "SYSTEMD_COLORS": "0",
-}
+_C = {"LC_ALL": "C.UTF-8", "TZ": "UTC", "SYSTEMD_COLORS": "0"}
+ENVIRONMENT: Mapping[str, str] = {"PATH": PATH, **_C}
 _SYSTEMCTL = "/usr/bin/systemctl"
 _STOP_SECONDS = 300  # systemd's own limit (TimeoutStopSec) is the shorter one
 _SECONDS = 60
@@ -29,10 +25,11 @@ _RUNNING = ("active", "activating", "reloading")
 
 
 def call_systemctl(*words: str, seconds: float = _SECONDS, check: bool = True) -> str:
-    """Call systemctl with these words; what it prints. Raises Failure where it does not end in time or, with `check`, well.
+    """Call systemctl with these words, and return what it prints.
 
-    It asks nobody for a password, and has no pager, no colours, no language but C and no time zone
-    but UTC. It runs in a process group of its own: a Ctrl-C is the command's to hear.
+    Raises Failure where it does not end in time or, with `check`, well. It asks nobody for a
+    password, and has no pager, no colours, no language but C and no time zone but UTC. It runs in a
+    process group of its own: a Ctrl-C is the command's to hear.
     """
     said = " ".join(["systemctl", *(word for word in words if not word.startswith("-"))])
     try:
@@ -70,20 +67,23 @@ class Service:
         return None if not BOOTED.is_dir() or self.show("LoadState") == "not-found" else self
 
     def runs(self) -> bool:
-        """Tell whether it runs, is about to, or has crashed: one that its database brings down is started with another."""
+        """Tell whether it runs, is about to, or has crashed.
+
+        One that its database brings down is started with another.
+        """
         state = self.show("ActiveState")
-        return state in _RUNNING or (
-            state == "failed" and self.show("ExecMainStatus") != str(self.stopped_status)
-        )
+        if state == "failed":
+            return self.show("ExecMainStatus") != str(self.stopped_status)
+        return state in _RUNNING
 
     def is_masked(self) -> bool:
         """Tell whether an admin keeps it from starting."""
         return self.show("LoadState") == "masked"
 
     def stop(self, *, mask: bool) -> None:
-        """Stop it, and, where asked, let nobody start it until `release`. Raises Failure where it goes on.
+        """Stop it, and, where asked, let nobody start it until `release`.
 
-        How it ends is its own matter, and it may take its time.
+        How it ends is its own matter, and it may take its time. Raises Failure where it goes on.
         """
         # before the mask, which hides how it wants to be stopped
         self._call("stop", seconds=_STOP_SECONDS)
@@ -91,9 +91,8 @@ class Service:
             self._call("mask", "--runtime")  # a reboot undoes it
             self._call("stop", seconds=_STOP_SECONDS)  # it may have been started in between
         if (state := self.show("ActiveState")) not in ("inactive", "failed"):
-            raise Failure(
-                f"{self.unit} does not stop (it is {state}): systemctl status {self.unit}"
-            )
+            what = f"{self.unit} does not stop (it is {state})"
+            raise Failure(f"{what}: systemctl status {self.unit}")
 
     def release(self, *, unmask: bool, start: bool) -> None:
         """Undo `stop`, and start it where asked. Raises Failure."""

@@ -1,4 +1,4 @@
-"""Run a command as a transient unit of systemd: as another user, in a sandbox of its own, with limits that its end is held to.
+"""Run a command as a transient unit of systemd: as another user, in a sandbox, with limits.
 
 systemd starts it, outside of whatever sandbox this process is in, by systemd-run(1), which waits
 for it over the system bus, and without a shell. What it prints is taken up to a limit, and not
@@ -25,6 +25,7 @@ _CHUNK_BYTES = 1 << 16
 _GRACE_S = 15.0  # for systemd to end it by its own limit, before it is stopped from here
 _ENVIRONMENT = {"PATH": PATH, "LANG": "C.UTF-8"}
 _GONE = ("inactive", "failed")
+_SYSTEMD_RUN = ("systemd-run", "--quiet", "--pipe", "--wait", "--collect", "--service-type=exec")
 _BUS = Path("/run/dbus/system_bus_socket")
 
 _OF_AN_OWNER = (
@@ -42,9 +43,7 @@ _OF_AN_OWNER = (
 class Done:
     """How a command ended: its exit code, and what it printed, up to the limit."""
 
-    # of the command; where systemd could not start it, that of systemd-run(1), which says why in
-    # `err`
-    code: int
+    code: int  # where systemd could not start it, that of systemd-run(1), which says why in `err`
     out: str
     err: str
     timed_out: bool = False
@@ -58,38 +57,24 @@ def run(
     seconds: float,
     limit_bytes: int = _LIMIT_BYTES,
 ) -> Done:
-    """Run `argv` as the unit `name`.service with these properties, for so many seconds at most; afterwards it is gone.
+    """Run `argv` as the unit `name`.service with these properties, for so many seconds at most.
 
-    Its standard input is empty. Raises Failure where there is no systemd-run(1) or no bus, or where
-    the unit outlives its end.
+    Afterwards it is gone. Its standard input is empty. Raises Failure where there is no
+    systemd-run(1) or no bus, or where the unit outlives its end.
     """
     if not _BUS.exists():
-        raise Failure(
-            "the system bus, by which units are asked for, does not run: systemctl start dbus.socket"
-        )
+        what = "the system bus, by which units are asked for, does not run"
+        raise Failure(f"{what}: systemctl start dbus.socket")
     unit = f"{name}.service"
-    line = [
-        "systemd-run",
-        "--quiet",
-        "--pipe",
-        "--wait",
-        "--collect",
-        "--service-type=exec",
-        f"--unit={unit}",
-    ]
+    line = [*_SYSTEMD_RUN, f"--unit={unit}"]
     line += [f"--property={one}" for one in (*properties, f"RuntimeMaxSec={seconds:.3f}")]
     # systemd puts its variables in (systemd.service(5))
     line += ["--", *(word.replace("$", "$$") for word in argv)]
-    pipe = subprocess.PIPE
+    null, pipe = subprocess.DEVNULL, subprocess.PIPE
     try:
         # In a group of its own: a Ctrl-C is ours to hear.
         process = subprocess.Popen(
-            line,
-            stdin=subprocess.DEVNULL,
-            stdout=pipe,
-            stderr=pipe,
-            process_group=0,
-            env=_ENVIRONMENT,
+            line, stdin=null, stdout=pipe, stderr=pipe, process_group=0, env=_ENVIRONMENT
         )
     except OSError as error:
         raise Failure(f"systemd-run: {error.strerror}") from None
@@ -103,40 +88,24 @@ def run(
             if not ended:
                 process.kill()
                 end(unit)
-    return Done(
-        process.returncode, out, err, timed_out=not ended or time.monotonic() - began >= seconds
-    )
+    late = time.monotonic() - began >= seconds
+    return Done(process.returncode, out, err, timed_out=late or not ended)
 
 
-def as_owner(
-    user: str, argv: Sequence[str], seconds: float, *, properties: Sequence[str] = ()
-) -> Done:
-    """Run `argv` as an account's owner, with nothing of this process's environment, nor of systemd's. Raises Failure."""
+def as_owner(user: str, argv: Sequence[str], seconds: float) -> Done:
+    """Run `argv` as an account's owner, with an environment of its own. Raises Failure."""
     account = accounts.find(user)
-    environment = (
-        f"HOME={account.home}",
-        f"USER={account.user}",
-        f"LOGNAME={account.user}",
-        f"PATH={PATH}",
-        "LANG=C.UTF-8",
-    )
-    line = ["/usr/bin/env", "-i", *environment, *argv]
-    whole = (
-        f"User={account.user}",
-        f"WorkingDirectory=-{account.home}",
-        *_OF_AN_OWNER,
-        *properties,
-    )
-    return run(
-        line, name=f"{_name_of(user)}-{secrets.token_hex(4)}", properties=whole, seconds=seconds
-    )
+    name, home = account.user, account.home
+    environ = {"HOME": home, "USER": name, "LOGNAME": name, **_ENVIRONMENT}
+    # nothing of systemd's environment either
+    line = ["/usr/bin/env", "-i", *(f"{key}={value}" for key, value in environ.items()), *argv]
+    properties = (f"User={name}", f"WorkingDirectory=-{home}", *_OF_AN_OWNER)
+    unit = f"{_name_of(user)}-{secrets.token_hex(4)}"
+    return run(line, name=unit, properties=properties, seconds=seconds)
 
 
 def end_owners(user: str) -> None:
-    """Kill what `as_owner` runs for an account; what a caller that was killed has left, too.
-
-    Raises Failure.
-    """
+    """Kill what `as_owner` runs for an account, or has left behind. Raises Failure."""
     end(f"{_name_of(user)}-*.service")
 
 
@@ -158,17 +127,14 @@ def end(pattern: str) -> None:
         left = call_systemctl("list-units", "--all", "--plain", "--no-legend", "--full", pattern)
     except Failure as failure:
         raise Failure(f"{pattern}: it can't be checked whether it has ended: {failure}") from None
-    running = [
-        words[0]
-        for line in left.splitlines()
-        if len(words := line.split()) > 2 and words[2] not in _GONE
-    ]
+    units = [line.split() for line in left.splitlines()]
+    running = [words[0] for words in units if len(words) > 2 and words[2] not in _GONE]
     if running:
         raise Failure(f"{', '.join(running)} does not end: systemctl status {running[0]}")
 
 
 def _read(process: subprocess.Popen[bytes], until: float, limit: int) -> tuple[str, str, bool]:
-    """What it prints on both streams, each up to the limit, and whether both have ended in time."""
+    """Read both streams, each up to the limit, and tell whether both have ended in time."""
     kept = {process.stdout: bytearray(), process.stderr: bytearray()}
     with selectors.DefaultSelector() as selector:
         for stream in kept:
@@ -191,7 +157,7 @@ def _read(process: subprocess.Popen[bytes], until: float, limit: int) -> tuple[s
 
 
 def _has_ended(process: subprocess.Popen[bytes]) -> bool:
-    """With its streams closed it is about to."""
+    """Wait for its end: with its streams closed it is about to."""
     try:
         process.wait(_GRACE_S)
     except subprocess.TimeoutExpired:
