@@ -1,4 +1,4 @@
-"""How the extension is compiled: cffi in API mode over the real C files, one abi3 shared object.
+"""Compile the extension: cffi in API mode over the real C files, one abi3 shared object.
 
 The object has two faces: the Python module `t3_backup._copier`, and a SQLite loadable extension
 with the entry `sqlite3_t3copy_init`. It is not linked against libsqlite3, so a process never holds
@@ -36,10 +36,12 @@ ffibuilder.cdef("""
     int t3_copy(int src, int dst, int64_t bytes, int methods);
 
     int64_t t3_hash_pages(const void *data, int64_t bytes, int page_bytes, void *hashes);
-    int64_t t3_differing_pages(int one, int other, int64_t first, int64_t count, int page_bytes, uint32_t *pages);
+    int64_t t3_differing_pages(int one, int other, int64_t first, int64_t count, int page_bytes,
+                               uint32_t *pages);
     int t3_read_pages(int one, int other, const uint8_t *from_other, const uint32_t *pages,
                       int64_t count, int page_bytes, void *data);
-    int t3_write_pages(int fd, const uint32_t *pages, int64_t count, int page_bytes, const void *data);
+    int t3_write_pages(int fd, const uint32_t *pages, int64_t count, int page_bytes,
+                       const void *data);
 
     int t3_confine(int parent);
 """)

@@ -42,13 +42,17 @@ void t3_destination_free(t3_destination *destination);
 /* Let the signal `signo` cancel every destination of this process: every later write fails. */
 int t3_cancel_on_signal(int signo);
 
-/* ---- io.c: whole reads and writes ------------------------------------------------------- */
+/* ---- io.c: whole reads, writes and copies ----------------------------------------------- */
 
 /* Read `bytes` at `offset`. Returns how many: fewer only where the file ends. */
 int64_t t3_read_at(int fd, void *data, int64_t bytes, int64_t offset);
 
 /* Write `bytes` at `offset`. */
 int t3_write_at(int fd, const void *data, int64_t bytes, int64_t offset);
+
+/* Copy by copy_file_range from `*done` to `bytes`, and advance `*done`: short of it only where the
+ * source ends. */
+int t3_copy_range(int src, int dst, int64_t bytes, int64_t *done);
 
 /* ---- files.c: opening, naming, syncing, copying ----------------------------------------- */
 

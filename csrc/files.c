@@ -21,7 +21,6 @@
 #include <unistd.h>
 
 enum {
-    RANGE_BYTES = 64 << 20, /* one copy_file_range: short enough for a signal to be noticed */
     READ_BYTES = 1 << 20,
     OPEN_RETRIES = 16,
 };
@@ -147,26 +146,6 @@ static int copy_reflink(int src, int dst, int64_t bytes)
     return T3_CALL(ftruncate, dst, bytes) < 0 ? -errno : 0;
 }
 
-/* Copy from `*done` on, and advance it. Returns 0 also where the kernel reports the end of the
- * source early: the caller compares `*done` with `bytes`. */
-static int copy_range(int src, int dst, int64_t bytes, int64_t *done)
-{
-    while (*done < bytes) {
-        loff_t in = *done, out = *done;
-        size_t wanted = (size_t)(bytes - *done < RANGE_BYTES ? bytes - *done : RANGE_BYTES);
-        ssize_t n = T3_CALL(copy_file_range, src, &in, dst, &out, T3_LIMIT(copy_file_range, wanted),
-                            0);
-        if (n < 0 && errno == EINTR)
-            continue;
-        if (n < 0)
-            return -errno;
-        if (n == 0)
-            break;
-        *done += n;
-    }
-    return 0;
-}
-
 /* Find the next extent of data from `*from` on. Advance `*from` to its start, return its end. */
 static int64_t next_data(int src, int64_t *from, int64_t bytes)
 {
@@ -231,7 +210,7 @@ int t3_copy(int src, int dst, int64_t bytes, int methods)
             return rc;
     }
     if (methods & T3_COPY_RANGE) {
-        rc = copy_range(src, dst, bytes, &done);
+        rc = t3_copy_range(src, dst, bytes, &done);
         if (rc == 0 && done == bytes)
             return T3_COPY_RANGE;
         if (rc == 0)
