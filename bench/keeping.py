@@ -1,7 +1,7 @@
-"""The ways to keep a history of a database that are compared, day after day in a folder of their own: lists of commands.
+"""The ways to keep a history of a database that are compared: lists of commands.
 
-All but ours are given the same file each day, a snapshot of ours, under the same name. Nothing here
-measures.
+Each keeps day after day in a folder of its own. All but ours are given the same file each day, a
+snapshot of ours, under the same name. Nothing here measures.
 """
 
 from __future__ import annotations
@@ -56,17 +56,8 @@ def _unpacked(folder: Path, day: int, to: Path) -> list[Command]:
 def _restic(compression: str) -> Way:
     def line(folder: Path, *words: str) -> Command:
         cache = folder.with_name(f"{folder.name}.cache")  # of its own, and not counted
-        return [
-            "env",
-            "RESTIC_PASSWORD=bench",
-            "restic",
-            "-q",
-            "-r",
-            str(folder),
-            "--cache-dir",
-            str(cache),
-            *words,
-        ]
+        options = ["-q", "-r", str(folder), "--cache-dir", str(cache)]
+        return ["env", "RESTIC_PASSWORD=bench", "restic", *options, *words]
 
     return Way(
         f"restic --compression {compression}",
@@ -100,19 +91,14 @@ def _borg(title: str, *options: str) -> Way:
     )
 
 
+_ZSTD = ("--compression", "zstd")
 WAYS = (
     Way(FULL, _nothing, _copied, _copied_back),
     Way("zstd -T0 of each, sync", _nothing, _packed, _unpacked),
     _restic("auto"),  # max takes 5 % less room, and three times as long
-    _borg("borg --compression zstd", "--compression", "zstd"),
+    _borg("borg --compression zstd", *_ZSTD),
     # A chunk a page: the best that can be told it of a database, at the price of a large index.
-    _borg(
-        "borg, zstd, --chunker-params fixed,4096",
-        "--compression",
-        "zstd",
-        "--chunker-params",
-        "fixed,4096",
-    ),
+    _borg("borg, zstd, --chunker-params fixed,4096", *_ZSTD, "--chunker-params", "fixed,4096"),
 )
 
 

@@ -32,7 +32,7 @@ class Cost:
     peak_rss_bytes: int = 0
 
     def then(self, later: Cost) -> Cost:
-        """This and `later`, one after the other."""
+        """Add `later`, which came after this."""
         return Cost(
             self.wall_s + later.wall_s,
             self.cpu_s + later.cpu_s,
@@ -51,9 +51,9 @@ def run(
     limit_s: float = 600.0,
     pass_fds: Sequence[int] = (),
 ) -> Cost:
-    """Run `command` to its end, or kill it after `limit_s`. Its output, both streams, goes to `output`.
+    """Run `command` to its end, or kill it after `limit_s`.
 
-    Raises CalledProcessError if it fails by itself.
+    Both of its streams go to `output`. Raises CalledProcessError if it fails by itself.
     """
     began = time.perf_counter()
     process = subprocess.Popen(
@@ -91,17 +91,15 @@ def run(
 
 
 def _tree_bytes(root: int) -> tuple[int, int]:
-    """RssAnon and VmRSS of a process and its descendants."""
+    """Sum RssAnon and VmRSS of a process and its descendants."""
     anon, rss, pids = 0, 0, [root]
     while pids:
         pid = pids.pop()
         try:
             status = Path(f"/proc/{pid}/status").read_text(encoding="ascii", errors="replace")
             for task in os.listdir(f"/proc/{pid}/task"):
-                pids += map(
-                    int,
-                    Path(f"/proc/{pid}/task/{task}/children").read_text(encoding="ascii").split(),
-                )
+                children = Path(f"/proc/{pid}/task/{task}/children").read_text(encoding="ascii")
+                pids += map(int, children.split())
         except OSError:
             continue  # it has ended meanwhile
         anon += _field(status, "RssAnon:")

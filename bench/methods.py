@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import sqlite3
-import sys
 from collections.abc import Callable
 from contextlib import closing, suppress
 from dataclasses import dataclass
@@ -33,7 +32,8 @@ LIMIT = "copy_file_range, fsync"
 # Straight from the kernel's copy to the sync: the least that any copy of a file can cost here.
 _COPY_FILE_RANGE = """
 import os, sys
-source, target = os.open(sys.argv[1], os.O_RDONLY), os.open(sys.argv[2], os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+source = os.open(sys.argv[1], os.O_RDONLY)
+target = os.open(sys.argv[2], os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
 left = os.fstat(source).st_size
 while left > 0 and (done := os.copy_file_range(source, target, left)):
     left -= done
@@ -87,7 +87,7 @@ def _hand_made(place: Place) -> list[list[str]]:
 
 
 def plain_copy(source: Path, target: Path) -> list[str]:
-    """The command that copies a file to a new one, and syncs it."""
+    """Return the command that copies a file to a new one, and syncs it."""
     return [PYTHON, "-I", "-S", "-c", _COPY_FILE_RANGE, str(source), str(target)]
 
 
@@ -148,30 +148,23 @@ METHODS = (
 
 
 def moments(path: str) -> int:
-    """How many different moments of the database the copy at `path` shows; 1 is right. 0: cannot be
-    read."""
-    with (
-        suppress(sqlite3.Error),
-        closing(sqlite3.connect(f"file:{path}?immutable=1", uri=True)) as copy,
-    ):
+    """Count the moments of the database that the copy at `path` shows: 1 is right, 0 unreadable."""
+    name = f"file:{path}?immutable=1"
+    with suppress(sqlite3.Error), closing(sqlite3.connect(name, uri=True)) as copy:
         return len(moment(copy))
     return 0
 
 
 def unnamed_file(folder: Path) -> int:
-    """A new file without a name, as the store begins a snapshot with."""
+    """Make a file without a name, as the store begins a snapshot with."""
     return os.open(folder, os.O_TMPFILE | os.O_RDWR, 0o600)
 
 
 def absent(root: Path) -> dict[str, str]:
-    """The ways that cannot be measured here, and why."""
+    """List the ways that cannot be measured here, and why."""
     reasons = {}
-    if not (root / "t3_backup" / "__main__.py").is_file():
-        reasons[RUN] = "t3_backup has no command yet"
-    elif os.geteuid() != 0:
+    if os.geteuid() != 0:
         reasons[RUN] = "needs root: a user is made who owns the database"
     if not list((root / "t3_backup").glob("_copier*.so")):
         reasons[OURS] = reasons[RUN] = "the C extension is not built (make build)"
-    if sys.platform != "linux":
-        reasons[LIMIT] = reasons[LIMIT_IDLE] = "needs Linux"
     return reasons

@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 
-from bench import methods
+from bench import methods, tables
 from bench.measure import Cost
+from bench.tables import Target, spread
 from demo.server import Window
 
 _MIB = 1 << 20
@@ -27,15 +28,6 @@ class Sample:
 Samples = Mapping[str, Sequence[Sample]]
 
 
-@dataclass(frozen=True)
-class Target:
-    """One promise and whether it was kept. `shown` is what was measured against it."""
-
-    claim: str
-    shown: str
-    kept: bool
-
-
 def _walls(samples: Samples, title: str) -> list[float]:
     return [sample.cost.wall_s for sample in samples.get(title, ())]
 
@@ -44,18 +36,15 @@ def _windows(samples: Samples, title: str) -> list[Window]:
     return [sample.window for sample in samples.get(title, ()) if sample.window is not None]
 
 
-def spread(values: Sequence[float], digits: int = 2) -> str:
-    """The median, and behind it the least and the most."""
-    if not values:
-        return "-"
-    middle = f"{median(values):.{digits}f}"
-    return (
-        middle
-        if len(values) == 1
-        else f"{middle} ({min(values):.{digits}f}-{max(values):.{digits}f})"
-    )
-
-
+_NOTES = (
+    "Medians over the rounds, in brackets the least and the most; the memory is the most. The "
+    "cache is warm. CPU, bytes and memory are those of the whole process tree, wall time of the "
+    "whole process with its start. The writer is a process of its own (WAL, synchronous FULL, "
+    "busy_timeout 0, a commit every 2 ms); its figures are of the time that a row took and half a "
+    "second after it. A copy shows one moment if every counter in it agrees. Before each turn as "
+    "much page cache as a copy takes is filled and given back: in a virtual machine memory that "
+    "was not touched lately is slow, whoever writes to it (`--no-touch` leaves that out)."
+)
 HEADINGS = (
     "method", "n", "wall s", "CPU s", "written MB", "peak anon MiB",
     "p50 ms", "p99 ms", "p99.9 ms", "longest stall ms", "busy errors", "one moment",
@@ -69,16 +58,14 @@ def rows(samples: Samples) -> list[tuple[str, ...]]:
         costs, windows = [sample.cost for sample in found], _windows(samples, title)
         idle = title == methods.IDLE
         unfinished = sum(not cost.finished for cost in costs)
-        wall = (
-            f"no result after {methods.BACKUP_LIMIT_S:.0f} s ({unfinished}x)"
-            if unfinished
-            else None
-        )
+        wall = spread([cost.wall_s for cost in costs])
+        if unfinished:
+            wall = f"no result after {methods.BACKUP_LIMIT_S:.0f} s ({unfinished}x)"
         looked = [sample.moments for sample in found if sample.moments is not None]
         table.append((
             title,
             str(len(found)),
-            "-" if idle else wall or spread([cost.wall_s for cost in costs]),
+            "-" if idle else wall,
             "-" if idle else spread([cost.cpu_s for cost in costs]),
             "-" if idle else f"{median(cost.written_bytes for cost in costs) / 1e6:.0f}",
             "-" if idle else f"{max(cost.peak_anon_bytes for cost in costs) / _MIB:.0f}",
@@ -115,11 +102,8 @@ def targets(samples: Samples) -> list[Target]:
     ):
         ratio = _ratio(samples, above, below)
         if ratio is not None:
-            found.append(
-                Target(
-                    claim, f"{ratio:.3f}", ratio < limit if "<=" not in claim else ratio <= limit
-                )
-            )
+            kept = ratio <= limit if "<=" in claim else ratio < limit
+            found.append(Target(claim, f"{ratio:.3f}", kept))
     idle, vacuum = (_windows(samples, title) for title in (methods.IDLE, methods.VACUUM_SYNC))
     for title, name in ((methods.OURS, "our copy"), (methods.RUN, "the whole run")):
         stalls = [window.longest for window in _windows(samples, title)]
@@ -130,19 +114,14 @@ def targets(samples: Samples) -> list[Target]:
         shown = f"median {median(stalls):.0f} ms, worst {max(stalls):.0f} ms"
         claim = f"longest stall during {name} <= max(2 x idle, 50 ms) = {allowed:.0f} ms"
         found.append(Target(claim, shown, median(stalls) <= allowed))
-        below_claim = (
-            f"longest stall during {name} < that of VACUUM INTO with fsync = {theirs:.0f} ms"
-        )
-        found.append(Target(below_claim, shown, median(stalls) < theirs))
+        claim = f"longest stall during {name} < that of VACUUM INTO with fsync = {theirs:.0f} ms"
+        found.append(Target(claim, shown, median(stalls) < theirs))
         errors = sum(window.errors for window in _windows(samples, title))
         found.append(Target(f"busy errors during {name} = 0", str(errors), errors == 0))
     if samples.get(methods.RUN):
         peak = max(sample.cost.peak_anon_bytes for sample in samples[methods.RUN]) / _MIB
-        found.append(
-            Target(
-                "anonymous memory of the whole run's tree < 100 MiB", f"{peak:.0f} MiB", peak < 100
-            )
-        )
+        claim = "anonymous memory of the whole run's tree < 100 MiB"
+        found.append(Target(claim, f"{peak:.0f} MiB", peak < 100))
     return found
 
 
@@ -157,46 +136,18 @@ def stalls(samples: Samples) -> str:
 
 
 def plain(machine: Mapping[str, str], samples: Samples, skipped: Mapping[str, str]) -> str:
-    """For a terminal."""
-    table = [HEADINGS, *rows(samples)]
-    widths = [max(len(row[column]) for row in table) for column in range(len(HEADINGS))]
-    lines = [f"{name + ':':<14} {value}" for name, value in machine.items()] + [""]
-    lines += [
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        for row in table
-    ]
+    """Write it all for a terminal."""
+    lines = [f"{name + ':':<14} {value}" for name, value in machine.items()]
+    lines += ["", *tables.plain_table(HEADINGS, rows(samples))]
     lines += [f"not measured: {title} ({reason})" for title, reason in skipped.items()]
-    lines += ["", stalls(samples), ""]
-    lines += [
-        f"{'PASS' if one.kept else 'MISS'}  {one.claim}: {one.shown}" for one in targets(samples)
-    ]
-    return "\n".join(lines)
+    return "\n".join([*lines, "", stalls(samples), "", *tables.plain_targets(targets(samples))])
 
 
 def markdown(machine: Mapping[str, str], samples: Samples, skipped: Mapping[str, str]) -> str:
-    """For the documentation."""
-    lines = [
-        "# Benchmarks",
-        "",
-        "`make bench` measured this; all rows in one run, one after the other, over and over.",
-        "",
-    ]
-    lines += [f"- {name}: {value}" for name, value in machine.items()]
-    lines += ["", "| " + " | ".join(HEADINGS) + " |", "|---|" + "---:|" * (len(HEADINGS) - 1)]
-    lines += ["| " + " | ".join(row) + " |" for row in rows(samples)]
-    lines += [
-        "",
-        "Medians over the rounds, in brackets the least and the most; the memory is the most. The cache is warm. CPU, bytes and",
-        "memory are those of the whole process tree, wall time of the whole process with its start. The writer is a process of",
-        "its own (WAL, synchronous FULL, busy_timeout 0, a commit every 2 ms); its figures are of the time that a row took and",
-        "half a second after it. A copy shows one moment if every counter in it agrees. Before each turn as much page cache as a",
-        "copy takes is filled and given back: in a virtual machine memory that was not touched lately is slow, whoever writes",
-        "to it (`--no-touch` leaves that out).",
-    ]
+    """Write it all for the documentation."""
+    head = "`make bench` measured this; all rows in one run, one after the other, over and over."
+    lines = ["# Benchmarks", "", head, "", *tables.markdown_about(machine)]
+    lines += ["", *tables.markdown_table(HEADINGS, rows(samples)), "", *tables.paragraph(_NOTES)]
     lines += ["", *(f"Not measured: {title} ({reason})." for title, reason in skipped.items())]
-    lines += [stalls(samples) + ".", "", "| target | measured | |", "|---|---|---|"]
-    lines += [
-        f"| {one.claim} | {one.shown} | {'pass' if one.kept else 'MISS'} |"
-        for one in targets(samples)
-    ]
+    lines += [stalls(samples) + ".", "", *tables.markdown_targets(targets(samples))]
     return "\n".join(lines) + "\n"

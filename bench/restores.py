@@ -1,4 +1,4 @@
-"""A restore side by side with a plain copy of the same file, and with what a hand would do: measured, and as a table.
+"""Measure a restore beside a plain copy of the same file, and beside what a hand would do.
 
 All of it with the server stopped, and in turns: a disturbance of the machine meets every way alike.
 The command says itself what each of its steps took; proof and safety snapshot are what a plain copy
@@ -15,8 +15,8 @@ from pathlib import Path
 from statistics import median
 from typing import IO
 
-from bench import measure, methods
-from bench.report import Target, spread
+from bench import measure, methods, tables
+from bench.tables import Target, spread
 
 LIMIT = "limit: copy_file_range, fsync"
 BY_HAND = "by hand: cp, sync"
@@ -26,6 +26,13 @@ PROOF = "restore: proof of the snapshot before it"
 SAFETY = "restore: the present state folded, sealed and proven"
 WHOLE = "restore: all of the command"
 MOST = 1.5  # times the limit that our copy and exchange may take
+
+_NOTES = (
+    "Medians over the rounds, in brackets the least and the most. The cache is warm. The limit has "
+    "the start of a small Python in it, ours that of two workers. A copy by hand is not proven, "
+    "keeps nothing of the present state, and leaves the old `-wal` beside the new database; "
+    "`.restore` is not one step: whoever is interrupted in it has to begin anew."
+)
 
 Seconds = Mapping[str, Sequence[float]]  # of each way, a figure a round
 
@@ -47,7 +54,7 @@ class Scene:
 
 
 def compare(scene: Scene, rounds: int, say: Callable[[str], None]) -> dict[str, list[float]]:
-    """All ways, `rounds` times."""
+    """Measure all ways, `rounds` times."""
     found: dict[str, list[float]] = {}
     _begin(scene)
     store = scene.folder / "store"
@@ -70,7 +77,7 @@ def compare(scene: Scene, rounds: int, say: Callable[[str], None]) -> dict[str, 
 
 
 def _begin(scene: Scene) -> None:
-    """The live database as a server that was stopped has left it."""
+    """Make the live database as a server that was stopped has left it."""
     for left in scene.live.parent.glob("state.sqlite*"):
         left.unlink()
     shutil.copyfile(scene.fresh, scene.live)
@@ -78,10 +85,9 @@ def _begin(scene: Scene) -> None:
 
 
 def _run(scene: Scene, *commands: list[str]) -> float:
-    """Their wall time in seconds."""
-    return sum(
-        measure.run(command, cwd=scene.root, output=scene.output).wall_s for command in commands
-    )
+    """Run the commands, and return their wall time in seconds."""
+    costs = [measure.run(command, cwd=scene.root, output=scene.output) for command in commands]
+    return sum(cost.wall_s for cost in costs)
 
 
 def _limit(scene: Scene, snapshot: Path) -> dict[str, float]:
@@ -94,7 +100,7 @@ def _by_hand(scene: Scene, snapshot: Path) -> dict[str, float]:
 
 
 def _sqlite(scene: Scene, snapshot: Path) -> dict[str, float]:
-    """Into the live database, as people do it: it is written through its -wal."""
+    """Restore into the live database, as people do it: it is written through its -wal."""
     command = [methods.SQLITE, str(scene.live), f".restore '{snapshot}'"]
     return {SQLITE: _run(scene, command, ["sync", str(scene.live), str(scene.live.parent)])}
 
@@ -116,71 +122,28 @@ def _restore(scene: Scene, snapshot: Path) -> dict[str, float]:
 
 
 def _ours(scene: Scene, *words: str) -> list[str]:
-    return [
-        methods.PYTHON,
-        "-m",
-        "t3_backup",
-        *words,
-        "--dest",
-        str(scene.folder / "store"),
-        "--json",
-    ]
-
-
-# ---- what it came to
+    options = ["--dest", str(scene.folder / "store"), "--json"]
+    return [methods.PYTHON, "-m", "t3_backup", *words, *options]
 
 
 def targets(found: Seconds) -> list[Target]:
-    """What this project promises of a restore, against what was measured: by rounds, since they are
-    pairs."""
+    """Compare what is promised with what was measured: by rounds, since they are pairs."""
     ratios = [ours / limit for ours, limit in zip(found[OURS], found[LIMIT], strict=True)]
-    middle = median(ratios)
-    return [
-        Target(f"copy and exchange of a restore / limit <= {MOST}", f"{middle:.2f}", middle <= MOST)
-    ]
+    middle, claim = median(ratios), f"copy and exchange of a restore / limit <= {MOST}"
+    return [Target(claim, f"{middle:.2f}", middle <= MOST)]
 
 
 def plain(found: Seconds) -> str:
-    """For a terminal."""
+    """Write it for a terminal."""
     width = max(len(title) for title in found)
     lines = [f"{title.ljust(width)}  {spread(seconds)} s" for title, seconds in found.items()]
-    return "\n".join(
-        [
-            *lines,
-            *(
-                f"{'PASS' if one.kept else 'MISS'}  {one.claim}: {one.shown}"
-                for one in targets(found)
-            ),
-        ]
-    )
+    return "\n".join([*lines, *tables.plain_targets(targets(found))])
 
 
 def markdown(about: Mapping[str, str], found: Seconds) -> str:
-    """For the documentation: a section of the page."""
-    lines = [
-        "## A restore",
-        "",
-        "`make bench BENCH=--restore` measured this, in turns, with the server stopped.",
-        "",
-    ]
-    lines += [f"- {name}: {value}" for name, value in about.items()]
-    lines += [
-        "",
-        "| | wall s |",
-        "|---|---:|",
-        *(f"| {title} | {spread(seconds)} |" for title, seconds in found.items()),
-    ]
-    lines += [
-        "",
-        "Medians over the rounds, in brackets the least and the most. The cache is warm. The limit has the start of a small Python",
-        "in it, ours that of two workers. A copy by hand is not proven, keeps nothing of the present state, and leaves the old",
-        "`-wal` beside the new database; `.restore` is not one step: whoever is interrupted in it has to begin anew.",
-        "",
-        "| target | measured | |",
-        "|---|---|---|",
-        *(
-            f"| {one.claim} | {one.shown} | {'pass' if one.kept else 'MISS'} |"
-            for one in targets(found)
-        ),
-    ]
-    return "\n".join(lines) + "\n"
+    """Write it for the documentation: a section of the page."""
+    head = "`make bench BENCH=--restore` measured this, in turns, with the server stopped."
+    lines = ["## A restore", "", head, "", *tables.markdown_about(about), ""]
+    rows = [(title, spread(seconds)) for title, seconds in found.items()]
+    lines += [*tables.markdown_table(("", "wall s"), rows), "", *tables.paragraph(_NOTES)]
+    return "\n".join([*lines, "", *tables.markdown_targets(targets(found))]) + "\n"

@@ -1,4 +1,4 @@
-"""What starting costs: small commands and runs of an earlier revision beside those of this one, in turns, in one run.
+"""Measure what starting costs: small commands and runs, beside those of an earlier revision.
 
 The earlier revision is taken from git and built beneath the working folder. Each code has a store
 of its own; the accounts, which change before each run, are the same for both.
@@ -18,9 +18,9 @@ from pathlib import Path
 from statistics import median
 from typing import IO
 
-from bench import measure, methods
+from bench import measure, methods, tables
 from bench.measure import Cost
-from bench.report import Target
+from bench.tables import Target
 from demo.users import User, throwaway_user
 
 BEFORE = "37d8cc2"  # what this is compared with, where nothing else is asked for
@@ -34,17 +34,27 @@ LIST = f"list, {_FEW} accounts"
 RUN = f"run, {_FEW} accounts of 4 MiB that changed"
 LARGE = f"run, {_MANY} accounts of 1 MB that changed"
 LOOP = f"a loop of VACUUM INTO as each of these {_MANY} users"
-_CHANGE = "CREATE TABLE IF NOT EXISTS bench_change (number INTEGER PRIMARY KEY); INSERT INTO bench_change DEFAULT VALUES;"
-_LOOP = (
-    'for user in "$@"; do home="$0/$user"; '
-    'runuser -u "$user" -- sqlite3 "$home/.t3/userdata/state.sqlite" "VACUUM INTO \'$home/copy\'" || exit; done'
+_CHANGE = """
+CREATE TABLE IF NOT EXISTS bench_change (number INTEGER PRIMARY KEY);
+INSERT INTO bench_change DEFAULT VALUES;
+"""
+_LOOP = """
+for user in "$@"; do
+    home="$0/$user"
+    query="VACUUM INTO '$home/copy'"
+    runuser -u "$user" -- sqlite3 "$home/.t3/userdata/state.sqlite" "$query" || exit
+done
+"""
+_NOTES = (
+    "Medians over the rounds; user and system time, with that of all child processes. Every "
+    "account had changed before each run. The loop copies each database by `VACUUM INTO` as its "
+    "user, and neither proves, syncs nor keeps anything."
 )
 
 
 @dataclass
 class Started:
-    """What each command cost, by its title: before and now, a pair a round; and the loop, one a
-    round."""
+    """What each command cost, by its title: before and now, a pair a round; and the loop."""
 
     before: dict[str, list[Cost]] = field(default_factory=dict)
     now: dict[str, list[Cost]] = field(default_factory=dict)
@@ -52,31 +62,24 @@ class Started:
 
 
 def earlier_code(root: Path, work: Path, revision: str) -> Path:
-    """Take a revision from git and build it; the folder stays for the next time. Raises
-    CalledProcessError."""
-    name = subprocess.run(
-        ["git", "rev-parse", "--verify", f"{revision}^{{commit}}"],
-        cwd=root,
-        capture_output=True,
-        text=True,
-        check=True,
-    ).stdout.strip()
+    """Take a revision from git and build it; the folder stays for the next time.
+
+    Raises CalledProcessError.
+    """
+    line = ["git", "rev-parse", "--verify", f"{revision}^{{commit}}"]
+    name = subprocess.check_output(line, cwd=root, text=True).strip()
     folder = work / f"code-{name}"
     if not folder.exists():
         partial = work / f"code-{name}.partial"
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
-        with subprocess.Popen(
-            ["git", "archive", name], cwd=root, stdout=subprocess.PIPE
-        ) as archive:
+        line = ["git", "archive", name]
+        with subprocess.Popen(line, cwd=root, stdout=subprocess.PIPE) as archive:
             subprocess.run(["tar", "-x"], cwd=partial, stdin=archive.stdout, check=True)
         if archive.returncode:
             raise subprocess.CalledProcessError(archive.returncode, "git archive")
-        subprocess.run(
-            [methods.PYTHON, "setup.py", "--quiet", "build_ext", "--inplace"],
-            cwd=partial,
-            check=True,
-        )
+        line = [methods.PYTHON, "setup.py", "--quiet", "build_ext", "--inplace"]
+        subprocess.run(line, cwd=partial, check=True)
         partial.rename(folder)
     return folder
 
@@ -169,12 +172,8 @@ def _loop(accounts: _Accounts, output: IO[bytes]) -> Cost:
     for name in names:
         with contextlib.suppress(FileNotFoundError):
             (accounts.folder / name / "copy").unlink()
-    return measure.run(
-        ["/bin/sh", "-c", _LOOP, str(accounts.folder), *names], cwd=accounts.folder, output=output
-    )
-
-
-# ---- what it came to
+    line = ["/bin/sh", "-c", _LOOP, str(accounts.folder), *names]
+    return measure.run(line, cwd=accounts.folder, output=output)
 
 
 @dataclass(frozen=True)
@@ -213,108 +212,47 @@ def rows(found: Started) -> list[Row]:
 
 
 def times_of_loop(found: Started, side: Mapping[str, Sequence[Cost]]) -> float:
-    """Compute how many times as long as the loop the run of many accounts takes: by rounds, since
-    they are pairs."""
-    return median(
-        [run.wall_s / loop.wall_s for run, loop in zip(side[LARGE], found.loop, strict=True)]
-    )
+    """Compute how many loops the run of many accounts takes: by rounds, since they are pairs."""
+    pairs = zip(side[LARGE], found.loop, strict=True)
+    return median([run.wall_s / loop.wall_s for run, loop in pairs])
 
 
 def targets(found: Started) -> list[Target]:
     """Compare what this project promises of its start with what was measured."""
-    kept = [
-        Target(
-            f"CPU of {row.title} / before <= {MOST_CPU}",
-            f"{row.cpu_ratio:.2f}",
-            row.cpu_ratio <= MOST_CPU,
-        )
-        for row in rows(found)[:3]
-    ]
-    times = times_of_loop(found, found.now)
-    return [
-        *kept,
-        Target(
-            f"wall of {LARGE} / {LOOP} <= {MOST_TIMES:.0f}", f"{times:.1f}", times <= MOST_TIMES
-        ),
-    ]
+    kept = []
+    for row in rows(found)[:3]:
+        claim, ratio = f"CPU of {row.title} / before <= {MOST_CPU}", row.cpu_ratio
+        kept.append(Target(claim, f"{ratio:.2f}", ratio <= MOST_CPU))
+    claim, times = f"wall of {LARGE} / {LOOP} <= {MOST_TIMES:.0f}", times_of_loop(found, found.now)
+    return [*kept, Target(claim, f"{times:.1f}", times <= MOST_TIMES)]
+
+
+_HEADINGS = ("command", "CPU s before", "now", "ratio", "wall s before", "now", "ratio")
 
 
 def _table(found: Started) -> Iterator[tuple[str, ...]]:
-    yield ("command", "CPU s before", "now", "ratio", "wall s before", "now", "ratio")
     for row in rows(found):
         cpu = (f"{row.cpu_before:.3f}", f"{row.cpu_now:.3f}", f"{row.cpu_ratio:.2f}")
-        yield (
-            row.title,
-            *cpu,
-            f"{row.wall_before:.3f}",
-            f"{row.wall_now:.3f}",
-            f"{row.wall_ratio:.2f}",
-        )
-    cpu_s, wall_s = (
-        median([cost.cpu_s for cost in found.loop]),
-        median([cost.wall_s for cost in found.loop]),
-    )
+        wall = (f"{row.wall_before:.3f}", f"{row.wall_now:.3f}", f"{row.wall_ratio:.2f}")
+        yield (row.title, *cpu, *wall)
+    cpu_s = median([cost.cpu_s for cost in found.loop])
+    wall_s = median([cost.wall_s for cost in found.loop])
     yield (LOOP, "-", f"{cpu_s:.3f}", "-", "-", f"{wall_s:.3f}", "-")
     before, now = times_of_loop(found, found.before), times_of_loop(found, found.now)
-    yield (
-        f"the run of {_MANY}, in times of the loop",
-        "-",
-        "-",
-        "-",
-        f"{before:.1f}",
-        f"{now:.1f}",
-        f"{now / before:.2f}",
-    )
+    times = (f"{before:.1f}", f"{now:.1f}", f"{now / before:.2f}")
+    yield (f"the run of {_MANY}, in times of the loop", "-", "-", "-", *times)
 
 
 def plain(found: Started) -> str:
     """Write it for a terminal."""
-    table = list(_table(found))
-    widths = [max(len(row[column]) for row in table) for column in range(len(table[0]))]
-    lines = [
-        "  ".join(
-            cell.rjust(w) if i else cell.ljust(w)
-            for i, (cell, w) in enumerate(zip(r, widths, strict=True))
-        )
-        for r in table
-    ]
-    return "\n".join(
-        [
-            *lines,
-            *(
-                f"{'PASS' if one.kept else 'MISS'}  {one.claim}: {one.shown}"
-                for one in targets(found)
-            ),
-        ]
-    )
+    lines = tables.plain_table(_HEADINGS, list(_table(found)), right=True)
+    return "\n".join([*lines, *tables.plain_targets(targets(found))])
 
 
 def markdown(about: Mapping[str, str], found: Started) -> str:
     """Write it for the documentation: a section of the page."""
-    head, *body = _table(found)
-    lines = [
-        "## Starting",
-        "",
-        "`make bench BENCH=--start` measured this, in turns with an earlier revision.",
-        "",
-    ]
-    lines += [f"- {name}: {value}" for name, value in about.items()]
-    lines += [
-        "",
-        f"| {' | '.join(head)} |",
-        f"|---|{'---:|' * (len(head) - 1)}",
-        *(f"| {' | '.join(row)} |" for row in body),
-    ]
-    lines += [
-        "",
-        "Medians over the rounds; user and system time, with that of all child processes. Every account had changed before each",
-        "run. The loop copies each database by `VACUUM INTO` as its user, and neither proves, syncs nor keeps anything.",
-        "",
-        "| target | measured | |",
-        "|---|---|---|",
-        *(
-            f"| {one.claim} | {one.shown} | {'pass' if one.kept else 'MISS'} |"
-            for one in targets(found)
-        ),
-    ]
+    head = "`make bench BENCH=--start` measured this, in turns with an earlier revision."
+    lines = ["## Starting", "", head, "", *tables.markdown_about(about)]
+    lines += ["", *tables.markdown_table(_HEADINGS, list(_table(found)))]
+    lines += ["", *tables.paragraph(_NOTES), "", *tables.markdown_targets(targets(found))]
     return "\n".join(lines) + "\n"

@@ -1,4 +1,4 @@
-"""What a history takes, and what it takes to keep and to restore it: a database that grows day by day, kept in several ways.
+"""Measure what a history takes, kept in several ways: a database that grows day by day.
 
 A day is ours first, backup and compaction apart; what the backup made is then given to every other
 way. What each way gives back of the first day and of the last has to have the SHA-256 that it was
@@ -32,8 +32,7 @@ Say = Callable[[str], None]
 
 @dataclass
 class Compacted:
-    """One compaction, and the hashing of the newest image just before it, each time with as much of
-    it in memory."""
+    """One compaction, and the hashing of the newest image just before it, as warm or as cold."""
 
     cost: Cost
     sha256sum_s: float
@@ -71,8 +70,7 @@ class Year:
 
 
 def compare(scene: Scene, ways: Sequence[Way], days: int, rounds: int, say: Say) -> Found:
-    """So many days of ours and of `ways`; then restores of the oldest and the newest, in `rounds`
-    turns."""
+    """Measure so many days of ours and of `ways`, then restores of the oldest and the newest."""
     found, ours = Found(), Ours(scene.folder, scene.user)
     shutil.copyfile(scene.fresh, scene.live)
     scene.give(scene.live)
@@ -89,13 +87,10 @@ def compare(scene: Scene, ways: Sequence[Way], days: int, rounds: int, say: Say)
         names.append(snapshot)
         for way in ways:
             scene.prepare(scene.folder, image.stat().st_size)
-            found.days.setdefault(way.title, []).append(
-                _run(scene, *way.keep(_folder(scene, way), image, day))
-            )
-        say(
-            f"day {day}/{days}  "
-            + ", ".join(f"{title} {costs[-1].wall_s:.1f} s" for title, costs in found.days.items())
-        )
+            cost = _run(scene, *way.keep(_folder(scene, way), image, day))
+            found.days.setdefault(way.title, []).append(cost)
+        walls = [f"{title} {costs[-1].wall_s:.1f} s" for title, costs in found.days.items()]
+        say(f"day {day}/{days}  {', '.join(walls)}")
         found.first_bytes = found.first_bytes or image.stat().st_size
         found.newest_bytes = image.stat().st_size
         image.unlink()
@@ -117,8 +112,7 @@ def compare(scene: Scene, ways: Sequence[Way], days: int, rounds: int, say: Say)
 
 
 def year(scene: Scene, days: int, say: Say) -> Year:
-    """So many days of ours alone, each with a hundredth of the rows that there were on the
-    first."""
+    """Measure so many days of ours alone, each with a hundredth of the first one's rows."""
     ours = Ours(scene.folder, scene.user)
     shutil.copyfile(scene.fresh, scene.live)
     scene.give(scene.live)
@@ -137,26 +131,17 @@ def year(scene: Scene, days: int, say: Say) -> Year:
             found.first_bytes = found.first_bytes or size
             found.newest_bytes = size
         if day % 30 == 0 or day == days:
-            say(
-                f"day {day}/{days}  {disk_bytes(ours.store) / 1e6:.1f} MB kept, a day {spent[-1]:.2f} s"
-            )
+            kept = f"{disk_bytes(ours.store) / 1e6:.1f} MB kept"
+            say(f"day {day}/{days}  {kept}, a day {spent[-1]:.2f} s")
     for which, name, sha256 in ((OLDEST, names[0], hashes[0]), (NEWEST, names[-1], hashes[-1])):
         _fetch(scene, found, OURS, which, sha256, ours.store, ours.fetch(name, _fetched(scene)))
     seconds = {which: values[0] for which, values in found.fetched[OURS].items()}
-    return Year(
-        days,
-        found.first_bytes,
-        found.newest_bytes,
-        disk_bytes(ours.store),
-        spent,
-        seconds,
-        found.unequal,
-    )
+    sizes = (found.first_bytes, found.newest_bytes, disk_bytes(ours.store))
+    return Year(days, *sizes, spent, seconds, found.unequal)
 
 
 def _our_day(scene: Scene, ours: Ours, day: int, found: Found, *, last: bool) -> str:
-    """Our backup, a copy of what it made for the others, and our compaction; the name of the
-    snapshot."""
+    """Back up, copy that for the other ways, and compact; return the name of the snapshot."""
     before = _snapshots(ours)
     scene.prepare(scene.folder, scene.live.stat().st_size)
     run = _run(scene, ours.run("off"))
@@ -189,7 +174,7 @@ def _our_day(scene: Scene, ours: Ours, day: int, found: Found, *, last: bool) ->
 
 
 def _fetched(scene: Scene) -> Path:
-    """Where restores go."""
+    """Name the folder where restores go."""
     return scene.folder / "fetched"
 
 
@@ -202,7 +187,7 @@ def _fetch(
     source: Path,
     lines: Sequence[Command],
 ) -> None:
-    """A restore out of `source`, of which nothing is in memory, to the disk."""
+    """Restore out of `source`, of which nothing is in memory, to the disk."""
     to = _fetched(scene)
     to.mkdir()
     try:
@@ -239,7 +224,7 @@ def _turns(database: Path) -> int:
 
 
 def disk_bytes(folder: Path) -> int:
-    """What all files in it take of the disk."""
+    """Sum what all files in a folder take of the disk."""
     return sum(path.lstat().st_blocks * 512 for path in folder.rglob("*"))
 
 

@@ -1,5 +1,4 @@
-"""What a compaction reads of the shelf, by strace: to find and pack what differs, and to prove what
-came of it."""
+"""Count what a compaction reads of the account folder, by strace: to pack, and to prove."""
 
 from __future__ import annotations
 
@@ -28,38 +27,21 @@ class Reads:
 
 
 def trace(command: Sequence[str], cwd: Path, log: Path, account_dir: Path, images: int) -> Reads:
-    """Run a compaction of the snapshots in `shelf`, two of which are plain and have `images` bytes.
+    """Run a compaction in `account_dir`, where two snapshots are plain and have `images` bytes.
 
     Raises CalledProcessError.
     """
     calls = ",".join([*sorted(_READS), "fadvise64"])
-    line = [
-        "strace",
-        "-f",
-        "-qq",
-        "-y",
-        "-e",
-        f"trace={calls}",
-        "-e",
-        "signal=none",
-        "-o",
-        str(log),
-        *command,
-    ]
-    subprocess.run(
-        line,
-        cwd=cwd,
-        check=True,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
+    options = ["-f", "-qq", "-y", "-e", f"trace={calls}", "-e", "signal=none", "-o", str(log)]
+    null = subprocess.DEVNULL
+    line = ["strace", *options, *command]
+    subprocess.run(line, cwd=cwd, check=True, stdin=null, stdout=null, stderr=null)
     with log.open(encoding="utf-8", errors="replace") as lines:
         return Reads(images, *count(lines, str(account_dir)))
 
 
 def count(lines: Iterable[str], folder: str) -> tuple[int, int, int]:
-    """Bytes read of files in `folder`: of page hashes, of others before the first fadvise of one, and after it. Pure.
+    """Sum the bytes read in `folder`: of page hashes, of others before an fadvise, and after it.
 
     The advice is to drop what is in memory: the proof is of what the disk holds.
     """
