@@ -1,4 +1,4 @@
-"""Grows a T3-shaped database of any size from a real one.
+"""Grow a T3-shaped database of any size from a real one.
 
 `grow` makes a new file as a stopped T3 server leaves it: WAL in the header, no -wal, no -shm.
 `add_day` adds a day's work to one. Neither is durable (nothing is synced: the data is made up), and
@@ -24,7 +24,7 @@ _RECENT_THREADS = 40  # how many threads a day of work touches again
 
 
 def parse_size(text: str) -> int:
-    """`1200M`, `60k`, `4G` or a plain number, in bytes (powers of 1000)."""
+    """Read `1200M`, `60k`, `4G` or a plain number as bytes (powers of 1000)."""
     factor = {"K": 10**3, "M": 10**6, "G": 10**9}.get(text[-1:].upper())
     return int(text) if factor is None else int(float(text[:-1]) * factor)
 
@@ -44,9 +44,8 @@ def grow(path: Path, size: int, version: str = "0.0.24", seed: int = 1) -> None:
         database.execute("PRAGMA journal_mode=OFF")
         author = _author(database, seed, size)
         threads = _threads(database)
-        turns = author.turns(
-            threads, _project(database), batch=min(100, max(1, size // _TURN_BYTES // 20))
-        )
+        batch = min(100, max(1, size // _TURN_BYTES // 20))
+        turns = author.turns(threads, _project(database), batch)
         database.execute("BEGIN")
         while _size(database) < size:
             _insert(database, next(turns))
@@ -58,8 +57,7 @@ def grow(path: Path, size: int, version: str = "0.0.24", seed: int = 1) -> None:
 
 
 def add_day(path: Path, fraction: float = 0.01, seed: int = 2) -> None:
-    """Add about `fraction` of the rows that are there, as a day of work would: in recent and in new
-    threads."""
+    """Add about `fraction` of the rows, as a day of work does: in recent and in new threads."""
     database = _open(path, path.stat().st_size)
     try:
         present = int(database.execute("SELECT count(*) FROM projection_turns").fetchone()[0])
@@ -86,19 +84,16 @@ def _open(path: Path, size: int) -> sqlite3.Connection:
 
 def _author(database: sqlite3.Connection, seed: int, size: int) -> Author:
     sequence = int(database.execute("SELECT max(sequence) FROM orchestration_events").fetchone()[0])
-    last = str(
-        database.execute("SELECT max(created_at) FROM projection_thread_messages").fetchone()[0]
-        or ""
-    )
+    query = "SELECT max(created_at) FROM projection_thread_messages"
+    last = database.execute(query).fetchone()[0]
     began = datetime.fromisoformat(last) if last else datetime(2026, 6, 4, 13, tzinfo=UTC)
     text_bytes = min(24 << 20, max(256 << 10, size // 24))
-    # The sequence is part of the seed: two days in a row with one seed would else make the same
-    # ids.
+    # The sequence is part of the seed: else two days with one seed would make the same ids.
     return Author(seed * 1_000_003 + sequence, sequence, began + timedelta(hours=8), text_bytes)
 
 
 def _threads(database: sqlite3.Connection, limit: int = -1) -> list[Thread]:
-    """The last `limit` threads (-1: all), oldest first, each with its next version and turn."""
+    """List the last `limit` threads (-1: all), each with its next version and turn."""
     found = database.execute(
         "SELECT thread_id,"
         " (SELECT coalesce(max(stream_version), -1) + 1 FROM orchestration_events"
@@ -125,7 +120,7 @@ def _insert(database: sqlite3.Connection, rows: Rows) -> None:
 
 
 def _close_books(database: sqlite3.Connection, author: Author) -> None:
-    """Every projector has seen every event: what `demo.writer.moment` looks for."""
+    """Let every projector have seen every event, as `demo.writer.moment` expects."""
     database.execute(
         "UPDATE projection_state SET last_applied_sequence = ?, updated_at = ?",
         (author.sequence, stamp(author.now)),
@@ -133,7 +128,7 @@ def _close_books(database: sqlite3.Connection, author: Author) -> None:
 
 
 def _as_the_server_leaves_it(path: Path) -> None:
-    """WAL in the header; closing the last connection removes the sidecars."""
+    """Have WAL in the header; closing the last connection removes the sidecars."""
     database = sqlite3.connect(path, isolation_level=None)
     try:
         mode = database.execute("PRAGMA journal_mode=WAL").fetchone()[0]
@@ -145,13 +140,11 @@ def _as_the_server_leaves_it(path: Path) -> None:
 
 def main() -> None:
     """`python3 -m demo.grow PATH --size 1200M --version 0.0.24`."""
-    parser = argparse.ArgumentParser(
-        prog="demo.grow", description="Grow a T3-shaped database from a real one."
-    )
+    about = "Grow a T3-shaped database from a real one."
+    parser = argparse.ArgumentParser(prog="demo.grow", description=about)
     parser.add_argument("path", type=Path)
-    parser.add_argument(
-        "--size", type=parse_size, default=parse_size("60M"), help="about so many bytes, e.g. 1200M"
-    )
+    size = "about so many bytes, e.g. 1200M"
+    parser.add_argument("--size", type=parse_size, default=parse_size("60M"), help=size)
     parser.add_argument("--version", default="0.0.24", help="T3 version: 0.0.24 or 0.0.25")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--add-day", action="store_true", help="add one day's work to PATH instead")

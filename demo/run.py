@@ -1,4 +1,4 @@
-"""`make demo`: three accounts, one of them being written to all the time, backed up, listed and verified.
+"""`make demo`: back up, list and verify three accounts, one of them written to all the time.
 
 As root it makes three throw-away users and their state in one temporary folder, and leaves the
 system as it was. Without root there is no becoming another user: then it backs up the caller's own
@@ -28,10 +28,8 @@ from demo.writer import Writer
 
 _PYTHON = "/usr/bin/python3"
 _ROOT = Path(__file__).resolve().parent.parent
-_ENVIRON = os.environ | {
-    "T3_BACKUP_LOG": "/dev/null",
-    "T3_BACKUP_TEXTFILE_DIR": "none",
-}  # a demo is nothing for the records of the machine
+# a demo is nothing for the records of the machine
+_ENVIRON = os.environ | {"T3_BACKUP_LOG": "/dev/null", "T3_BACKUP_TEXTFILE_DIR": "none"}
 _STALL_NOTICED_MS = 100.0  # a stall that a person may notice
 
 
@@ -68,19 +66,13 @@ class Demo:
         self.say(f"\n\033[1m{text}\033[0m" if bold else f"\n== {text}")
 
     def command(self, *words: str) -> None:
-        """Run one subcommand, its output below a line that shows it as an administrator would type
-        it."""
+        """Run one subcommand, its output below a line that shows it as it is typed."""
         arguments = [*words, "--dest", str(self._dest)]
         if words[0] == "run":
             arguments += ["--map", str(self._map_file)]
         self.say(f"$ t3-backup-state {shlex.join(arguments)}")
-        done = subprocess.run(
-            [_PYTHON, "-m", "t3_backup", *arguments],
-            cwd=_ROOT,
-            env=_ENVIRON,
-            stdin=subprocess.DEVNULL,
-            check=False,
-        )
+        line, null = [_PYTHON, "-m", "t3_backup", *arguments], subprocess.DEVNULL
+        done = subprocess.run(line, cwd=_ROOT, env=_ENVIRON, stdin=null, check=False)
         if done.returncode:
             self.failures.append(f"t3-backup-state {words[0]} ended with {done.returncode}")
 
@@ -91,14 +83,15 @@ class Demo:
             self.failures.append(claim)
 
     def writer(self, title: str, window: Window) -> None:
-        """What the live server noticed."""
+        """Say what the live server noticed."""
         self.say(
             f"  {title:<24} {window.commits:6,} commits {window.errors:3} busy errors   "
-            f"p50 {window.p50:6.2f} ms   p99 {window.p99:6.2f} ms   longest stall {window.longest:6.1f} ms"
+            f"p50 {window.p50:6.2f} ms   p99 {window.p99:6.2f} ms   "
+            f"longest stall {window.longest:6.1f} ms"
         )
 
     def end(self) -> int:
-        """The exit code."""
+        """Say how it went, and return the exit code."""
         for failure in self.failures:
             self.say(f"FAILED: {failure}")
         self.say("" if self.failures else "\nAll went well. The demo's users and files are gone.")
@@ -106,15 +99,14 @@ class Demo:
 
 
 def as_root(folder: Path) -> int:
-    """The whole demo, in `folder`, with users of its own."""
+    """Give the whole demo, in `folder`, with users of its own."""
     map_file, dest = folder / "user-map", folder / "backups"
     demo = Demo(dest, map_file)
     # The users must reach their homes; what else lies in the folder is closed by its own mode.
     folder.chmod(0o711)
     dest.mkdir(mode=0o700)
-    map_file.write_text(
-        "".join(f"{plan.name}=t3demo-{plan.name}\n" for plan in PLANS), encoding="utf-8"
-    )
+    lines = [f"{plan.name}=t3demo-{plan.name}\n" for plan in PLANS]
+    map_file.write_text("".join(lines), encoding="utf-8")
     with ExitStack() as stack:
         demo.title("Three accounts")
         users: dict[str, User] = {}
@@ -129,12 +121,9 @@ def as_root(folder: Path) -> int:
         user = users[live.name]
         with Writer(user.database, user=user.name) as writer:
             _tour(demo, writer)
-        sidecars = [
-            entry.name for entry in user.database.parent.iterdir() if entry != user.database
-        ]
-        demo.check(
-            not sidecars, f"{user.name}'s server stopped cleanly: no -wal and no -shm left behind"
-        )
+        others = [entry for entry in user.database.parent.iterdir() if entry != user.database]
+        claim = f"{user.name}'s server stopped cleanly: no -wal and no -shm left behind"
+        demo.check(not others, claim)
     return demo.end()
 
 
@@ -161,13 +150,12 @@ def _tour(demo: Demo, writer: Writer) -> None:
     demo.check(all(window.commits > 0 for _, window in during), "alice's server went on committing")
     worst = max(window.longest for _, window in during)
     if worst > _STALL_NOTICED_MS:
-        demo.say(
-            f"  note   the longest stall, {worst:.0f} ms, is long; this machine's disk was busy"
-        )
+        note = f"the longest stall, {worst:.0f} ms, is long; this machine's disk was busy"
+        demo.say(f"  note   {note}")
 
 
 def as_caller(folder: Path) -> int:
-    """The demo without root: the caller's own account, or a word on what is needed."""
+    """Give the demo without root: the caller's own account, or a word on what is needed."""
     entry = pwd.getpwuid(os.geteuid())
     if not (Path(entry.pw_dir) / ".t3" / "userdata" / "state.sqlite").is_file():
         print("The demo makes throw-away users, for which it needs root:  sudo make demo")
@@ -184,7 +172,7 @@ def as_caller(folder: Path) -> int:
 
 
 def _apt_line() -> str | None:
-    """What to install first, if something is missing."""
+    """Say what to install first, if something is missing."""
     packages = [("apsw", "python3-apsw"), ("_cffi_backend", "python3-cffi-backend")]
     absent = [package for module, package in packages if importlib.util.find_spec(module) is None]
     if shutil.which("useradd") is None:
@@ -193,13 +181,11 @@ def _apt_line() -> str | None:
 
 
 def main() -> int:
-    """Run the demo; the exit code."""
-    parser = argparse.ArgumentParser(
-        prog="demo.run", description=__doc__.splitlines()[0] if __doc__ else None
-    )
-    parser.add_argument(
-        "--keep", action="store_true", help="keep the temporary folder (not the users)"
-    )
+    """Run the demo, and return the exit code."""
+    about = (__doc__ or "").splitlines()[0]
+    parser = argparse.ArgumentParser(prog="demo.run", description=about)
+    keep = "keep the temporary folder (not the users)"
+    parser.add_argument("--keep", action="store_true", help=keep)
     given = parser.parse_args()
     needed = _apt_line()
     if needed is not None:

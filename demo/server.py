@@ -1,4 +1,4 @@
-"""A process that commits to a T3-shaped database the way T3's server does, and measures how long each commit took.
+"""Commit to a T3-shaped database the way T3's server does, and measure each commit.
 
 One connection, WAL, synchronous FULL, foreign keys, busy_timeout 0. This file needs nothing but the
 standard library: `demo.writer.Writer(user=...)` hands its text to an interpreter of that user's,
@@ -27,8 +27,7 @@ from dataclasses import asdict, dataclass
 
 @dataclass(frozen=True)
 class Window:
-    """The commits of one stretch of time; latencies in milliseconds, from BEGIN IMMEDIATE to
-    COMMIT's return."""
+    """The commits of one stretch of time; ms from BEGIN IMMEDIATE to COMMIT's return."""
 
     commits: int
     errors: int
@@ -39,13 +38,12 @@ class Window:
 
 
 def summarize(latencies_ns: array[int], errors: int) -> Window:
-    """Statistics of latencies in nanoseconds (nearest rank); zeros where there are none."""
+    """Rank latencies in nanoseconds (nearest rank); zeros where there are none."""
     ordered = sorted(latencies_ns)
 
     def rank(share: float) -> float:
-        return (
-            round(ordered[max(0, math.ceil(share * len(ordered)) - 1)] / 1e6, 3) if ordered else 0.0
-        )
+        at = max(0, math.ceil(share * len(ordered)) - 1)
+        return round(ordered[at] / 1e6, 3) if ordered else 0.0
 
     return Window(len(ordered), errors, rank(0.5), rank(0.99), rank(0.999), rank(1.0))
 
@@ -66,15 +64,12 @@ class _Server:
         self._text = ("The quick server answers while somebody copies what it says. " * 20)[:1100]
 
     def commit(self) -> None:
-        """An event, its message and its receipt, and every projector's counter, in one
-        transaction."""
+        """Write an event, its message, its receipt and all counters in one transaction."""
         self._turn += 1
         thread = self._threads[self._turn // 20 % len(self._threads)]
         event, message, command, turn = (str(uuid.uuid4()) for _ in range(4))
-        at = (
-            time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime())
-            + f".{time.time_ns() // 10**6 % 1000:03d}Z"
-        )
+        milliseconds = time.time_ns() // 10**6 % 1000
+        at = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime()) + f".{milliseconds:03d}Z"
         run = self._database.execute
         run("BEGIN IMMEDIATE")
         number = run("SELECT max(sequence) + 1 FROM orchestration_events").fetchone()[0]
@@ -83,9 +78,13 @@ class _Server:
             " WHERE aggregate_kind = 'thread' AND stream_id = ?",
             (thread,),
         ).fetchone()[0]
-        payload = f'{{"threadId":"{thread}","messageId":"{message}","moment":{number},"text":"{self._text[:400]}"}}'
+        payload = (
+            f'{{"threadId":"{thread}","messageId":"{message}","moment":{number},'
+            f'"text":"{self._text[:400]}"}}'
+        )
         run(
-            "INSERT INTO orchestration_events VALUES (?,?,'thread',?,?,'thread.message-sent',?,?,NULL,?,'provider',?,'{}')",
+            "INSERT INTO orchestration_events VALUES"
+            " (?,?,'thread',?,?,'thread.message-sent',?,?,NULL,?,'provider',?,'{}')",
             (number, event, thread, version, at, command, command, payload),
         )
         run(
@@ -124,7 +123,7 @@ class _Session:
         self._stopping = True
 
     def run(self) -> None:
-        """Until SIGTERM, the end of the input, or (without linger) the end of the time."""
+        """Commit until SIGTERM, the end of the input, or (without linger) of the time."""
         due, started = time.monotonic(), False
         while not self._stopping:
             over = time.monotonic() >= self._until
@@ -148,10 +147,8 @@ class _Session:
         for latencies in self._latencies.values():
             everything.extend(latencies)
         total = summarize(everything, sum(self._errors.values()))
-        return {
-            **asdict(total),
-            "windows": {name: asdict(self._window(name)) for name in self._latencies},
-        }
+        windows = {name: asdict(self._window(name)) for name in self._latencies}
+        return {**asdict(total), "windows": windows}
 
     def _window(self, name: str) -> Window:
         return summarize(self._latencies[name], self._errors[name])
@@ -192,20 +189,16 @@ def _say(answer: Mapping[str, object]) -> None:
 
 def main() -> None:
     """`python3 -m demo.writer PATH --interval 0.002`; see the top of this file."""
-    parser = argparse.ArgumentParser(
-        prog="demo.writer", description="Commit as T3's server does, and measure it."
-    )
+    about = "Commit as T3's server does, and measure it."
+    parser = argparse.ArgumentParser(prog="demo.writer", description=about)
     parser.add_argument("path")
-    parser.add_argument(
-        "--interval", type=float, default=0.002, help="seconds from one commit to the next"
-    )
-    parser.add_argument(
-        "--busy-timeout", type=int, default=0, help="milliseconds; T3's server has 0"
-    )
+    pace = "seconds from one commit to the next"
+    parser.add_argument("--interval", type=float, default=0.002, help=pace)
+    patience = "milliseconds; T3's server has 0"
+    parser.add_argument("--busy-timeout", type=int, default=0, help=patience)
     parser.add_argument("--journal-mode", choices=("wal", "delete"), default="wal")
-    parser.add_argument(
-        "--seconds", type=float, default=0.0, help="commit for so long; 0: until it is stopped"
-    )
+    span = "commit for so long; 0: until it is stopped"
+    parser.add_argument("--seconds", type=float, default=0.0, help=span)
     parser.add_argument("--linger", action="store_true", help="after that, keep the database open")
     given = parser.parse_args()
     server = _Server(given.path, given.journal_mode, given.busy_timeout)

@@ -1,4 +1,4 @@
-"""Throw-away system users for the demo, the benchmark and the system tests: made, and always removed again.
+"""Make throw-away system users for the demo, the benchmark and the tests, and remove them.
 
 Needs root and the `passwd` package. Gives no guarantee against SIGKILL: what a killed run left
 behind is removed by the next one of the same name.
@@ -45,7 +45,7 @@ class User:
 
 
 def missing() -> str | None:
-    """What stands in the way of making users, for people; None if nothing does."""
+    """Say what stands in the way of making users; None if nothing does."""
     if os.geteuid() != 0:
         return "making throw-away users needs root"
     if shutil.which("useradd") is None or shutil.which("userdel") is None:
@@ -55,15 +55,17 @@ def missing() -> str | None:
 
 @contextmanager
 def throwaway_user(name: str, home: Path) -> Iterator[User]:
-    """A system user without login whose home is `home` (made, mode 0700, with `.t3/userdata` in it, 0755 as T3 does).
+    """Make a system user without login, whose home is `home`.
 
-    The user is removed on leaving; the home is the caller's to remove. End the user's processes
-    before. Raises FileExistsError if there is such a user who is not one of ours or is in use, and
+    The home is made with mode 0700, and `.t3/userdata` in it with 0755, as T3 does. The user is
+    removed on leaving; the home is the caller's to remove. End the user's processes before. Raises
+    FileExistsError if there is such a user who is not one of ours or is in use, and
     CalledProcessError.
     """
     remove_leftover(name)
-    run_alone("useradd", "--system", "--user-group", "--no-create-home", "--no-log-init", "--home-dir", str(home),
-         "--shell", "/usr/sbin/nologin", "--comment", _COMMENT, name)  # fmt: skip
+    options = ["--system", "--user-group", "--no-create-home", "--no-log-init"]
+    options += ["--home-dir", str(home), "--shell", "/usr/sbin/nologin", "--comment", _COMMENT]
+    run_alone("useradd", *options, name)
     try:
         entry = pwd.getpwnam(name)
         user = User(name, entry.pw_uid, entry.pw_gid, home)
@@ -78,9 +80,9 @@ def throwaway_user(name: str, home: Path) -> Iterator[User]:
 
 @contextmanager
 def signals_as_exit() -> Iterator[None]:
-    """Let SIGTERM and SIGHUP unwind the stack (SystemExit 128 + number), so that everything is cleaned up.
+    """Let SIGTERM and SIGHUP unwind the stack, so that everything is cleaned up.
 
-    A second one while cleaning up is ignored.
+    They end it by SystemExit (128 + number). A second one while cleaning up is ignored.
     """
 
     def leave(number: int, _: FrameType | None) -> None:
@@ -109,7 +111,7 @@ def remove_leftover(name: str) -> None:
 
 
 def _is_at_work(uid: int) -> bool:
-    """Whether a process of that user is there."""
+    """Tell whether a process of that user is there."""
     for entry in Path("/proc").iterdir():
         with suppress(OSError):
             if entry.name.isdigit() and entry.stat().st_uid == uid:
@@ -118,8 +120,7 @@ def _is_at_work(uid: int) -> bool:
 
 
 def run_alone(*command: str) -> None:
-    """Run a command that changes users, while no other process does so. Raises
-    CalledProcessError."""
+    """Run a command that changes users, while no other does. Raises CalledProcessError."""
     _LOCK.parent.mkdir(parents=True, exist_ok=True)
     with _LOCK.open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)

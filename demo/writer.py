@@ -1,4 +1,4 @@
-"""A live writer: a process that commits all the time as T3's server does, and the proof that a copy is one moment of it.
+"""Run a live writer, which commits as T3's server does, and tell whether a copy is one moment.
 
 Each of its transactions writes the same number into many places; `moment` reads them back. The
 process itself is `demo.server`, which `python3 -m demo.writer PATH` runs by hand.
@@ -32,7 +32,7 @@ class Stats:
 
 
 def moment(connection: sqlite3.Connection) -> set[int]:
-    """The numbers that must agree in any one snapshot: exactly one value means one moment.
+    """Read the numbers that must agree in any one snapshot: one value means one moment.
 
     They come from every projector, the newest event, its payload, its receipt, its message and the
     sequence table: pages far apart. Any object with sqlite3's or apsw's `execute` will do; only
@@ -42,16 +42,13 @@ def moment(connection: sqlite3.Connection) -> set[int]:
     def rows(query: str, *arguments: object) -> list[tuple[object, ...]]:
         return list(connection.execute(query, arguments))
 
-    found: list[object] = [
-        row[0] for row in rows("SELECT DISTINCT last_applied_sequence FROM projection_state")
-    ]
-    found += [
-        row[0]
-        for row in rows("SELECT seq FROM sqlite_sequence WHERE name = 'orchestration_events'")
-    ]
-    found += [
-        row[0] for row in rows("SELECT max(result_sequence) FROM orchestration_command_receipts")
-    ]
+    found: list[object] = []
+    for query in (
+        "SELECT DISTINCT last_applied_sequence FROM projection_state",
+        "SELECT seq FROM sqlite_sequence WHERE name = 'orchestration_events'",
+        "SELECT max(result_sequence) FROM orchestration_command_receipts",
+    ):
+        found += [row[0] for row in rows(query)]
     newest = rows(
         "SELECT sequence, payload_json FROM orchestration_events ORDER BY sequence DESC LIMIT 1"
     )
@@ -60,19 +57,18 @@ def moment(connection: sqlite3.Connection) -> set[int]:
         found.append(sequence)
         if "moment" in payload:
             found.append(payload["moment"])
-            text = rows(
-                "SELECT text FROM projection_thread_messages WHERE message_id = ?",
-                payload["messageId"],
-            )
+            query = "SELECT text FROM projection_thread_messages WHERE message_id = ?"
+            text = rows(query, payload["messageId"])
             found.append(int(str(text[0][0]).rsplit("#", 1)[1]) if text else MISSING)
     return {MISSING if value is None else int(str(value)) for value in found}
 
 
 class Writer:
-    """A live writer in a process of its own; ready (its first commit is durable) when `with` has been entered.
+    """A live writer in a process of its own.
 
-    `interval_s` and `seconds` are in seconds, `busy_timeout_ms` in milliseconds. With `user` (needs
-    root) it runs as that user. Leaving the block stops it, if nobody did before.
+    It is ready (its first commit is durable) when `with` has been entered. `interval_s` and
+    `seconds` are in seconds, `busy_timeout_ms` in milliseconds. With `user` (needs root) it runs as
+    that user. Leaving the block stops it, if nobody did before.
     """
 
     def __init__(
@@ -86,12 +82,9 @@ class Writer:
         linger: bool = False,
         user: str | None = None,
     ) -> None:
-        options = [
-            f"--interval={interval_s}",
-            f"--busy-timeout={busy_timeout_ms}",
-            f"--journal-mode={journal_mode}",
-        ]
-        options += [f"--seconds={seconds}"] + (["--linger"] if linger else [])
+        options = [f"--interval={interval_s}", f"--busy-timeout={busy_timeout_ms}"]
+        options += [f"--journal-mode={journal_mode}", f"--seconds={seconds}"]
+        options += ["--linger"] if linger else []
         text = Path(server.__file__).read_text(encoding="utf-8")
         self._command = [sys.executable, "-I", "-c", text, str(path.absolute()), *options]
         self._user = user
@@ -122,8 +115,7 @@ class Writer:
 
     def mark(self, name: str) -> Window:
         """Begin the window `name` (again); the statistics of the one that ends here."""
-        answer = self._ask(f"mark {name}")
-        return _window_of(answer)
+        return _window_of(self._ask(f"mark {name}"))
 
     def pause(self) -> None:
         """No commits until `resume`; the connection stays open."""
@@ -143,9 +135,8 @@ class Writer:
         self._close()
         windows = answer["windows"]
         assert isinstance(windows, dict)
-        return Stats(
-            _window_of(answer), {name: _window_of(window) for name, window in windows.items()}
-        )
+        by_name = {name: _window_of(window) for name, window in windows.items()}
+        return Stats(_window_of(answer), by_name)
 
     def kill(self) -> None:
         """SIGKILL: the -wal and the -shm stay as they are."""
