@@ -138,7 +138,7 @@ def _tour(demo: Demo, writer: Writer) -> None:
     writer.mark("second")
     demo.command("run")
     windows.append(("during the second run", writer.mark("after")))
-    demo.title("What is on the shelves")
+    demo.title("What is in the store")
     demo.command("list")
     demo.title("Is it still what it was?")
     demo.command("verify")

@@ -1,5 +1,5 @@
 #!/usr/bin/python3
-"""Print a manual page, t3-backup-state(8) or t3-autoupdate(8): prose of docs/NAME.8.in; commands, options and settings as they are.
+"""Print a manual page, t3-backup-state(8) or t3-autoupdate(8), from docs/NAME.8.in.
 
 What can drift is taken from the parser and from the table of settings, as tools/settings_files.py
 does. The date is that of SOURCE_DATE_EPOCH, so that a build can be repeated byte for byte.
@@ -34,12 +34,13 @@ class Program(NamedTuple):
     defaults: Path  # the file that is shipped with them
 
 
+_DEBIAN = ROOT / "debian"
 PROGRAMS = {
     "t3-backup-state": Program(
-        backup.build_parser, backup_settings.KNOWN, ROOT / "debian" / "t3-backup.default"
+        backup.build_parser, backup_settings.KNOWN, _DEBIAN / "t3-backup.default"
     ),
     "t3-autoupdate": Program(
-        bump.build_parser, bump_settings.KNOWN, ROOT / "debian" / "t3-autoupdate.default"
+        bump.build_parser, bump_settings.KNOWN, _DEBIAN / "t3-autoupdate.default"
     ),
 }
 # what is typed must be shown as it is
@@ -47,7 +48,7 @@ _EXACT = {"-": "\\-", "'": "\\(aq", "`": "\\(ga", "^": "\\(ha", "~": "\\(ti", '"
 
 
 def escape(text: str) -> str:
-    """`text` as roff has it: no character that is replaced by a nicer one, no line that is taken for a request."""
+    """Write `text` so that roff replaces no character of it and takes no line for a request."""
     text = text.replace("\\", "\\e")
     for plain, exact in _EXACT.items():
         text = text.replace(plain, exact)
@@ -55,29 +56,28 @@ def escape(text: str) -> str:
 
 
 def commands(top: argparse.ArgumentParser) -> dict[str, tuple[str, argparse.ArgumentParser]]:
-    """Each command's help and parser."""
+    """Find each command's help and parser."""
     [group] = [action for action in top._actions if isinstance(action, argparse._SubParsersAction)]
     helps = {choice.dest: choice.help or "" for choice in group._choices_actions}
     return {name: (helps[name], sub) for name, sub in group.choices.items()}
 
 
 def shape(action: argparse.Action) -> str:
-    """What is written for an argument: `[--dest DIR]`, `[USER]`, `NAME...`."""
-    words = (
-        " ".join([*action.option_strings[-1:], *([str(action.metavar)] if action.metavar else [])])
-    ).strip()
+    """Write what is typed for an argument: `[--dest DIR]`, `[USER]`, `NAME...`."""
+    metavar = [str(action.metavar)] if action.metavar else []
+    words = " ".join([*action.option_strings[-1:], *metavar])
     words += "..." if action.nargs in ("+", "*") else ""
     return words if action.required and action.nargs != "*" else f"[{words}]"
 
 
 def arguments(command: argparse.ArgumentParser) -> list[argparse.Action]:
-    """Those that tell one command from another: --help and --version are everywhere."""
+    """List the arguments of one command; --help and --version are everywhere."""
     general = (argparse._HelpAction, argparse._VersionAction, argparse._SubParsersAction)
     return [action for action in command._actions if not isinstance(action, general)]
 
 
 def synopsis(top: argparse.ArgumentParser) -> Iterator[str]:
-    """How each command is called."""
+    """Write how each command is called."""
     for words, command in calls(top):
         yield f".B {escape(words)}"
         yield escape(" ".join(shape(action) for action in arguments(command)))
@@ -86,7 +86,7 @@ def synopsis(top: argparse.ArgumentParser) -> Iterator[str]:
 
 
 def calls(top: argparse.ArgumentParser) -> Iterator[tuple[str, argparse.ArgumentParser]]:
-    """What is typed before arguments, without a command first where that means something."""
+    """Yield what is typed before arguments, without a command first where that means something."""
     if arguments(top):
         yield top.prog, top
     for name, (_, command) in commands(top).items():
@@ -94,7 +94,7 @@ def calls(top: argparse.ArgumentParser) -> Iterator[tuple[str, argparse.Argument
 
 
 def options(top: argparse.ArgumentParser) -> Iterator[str]:
-    """Each command with its options."""
+    """Write each command with its options."""
     if arguments(top):
         yield ".SS Without a command"
         yield from described(top)
@@ -103,11 +103,12 @@ def options(top: argparse.ArgumentParser) -> Iterator[str]:
         yield escape(about[:1].upper() + about[1:] + ".")
         yield from described(command)
     yield ".SS Everywhere"
-    yield ".TP\n\\fB\\-h, \\-\\-help\\fR\nSay how a command is used.\n.TP\n\\fB\\-\\-version\\fR\nSay which version this is."
+    yield ".TP\n\\fB\\-h, \\-\\-help\\fR\nSay how a command is used."
+    yield ".TP\n\\fB\\-\\-version\\fR\nSay which version this is."
 
 
 def described(command: argparse.ArgumentParser) -> Iterator[str]:
-    """The options of one."""
+    """Write the options of one command."""
     for action in arguments(command):
         if action.option_strings:
             yield ".TP"
@@ -117,7 +118,7 @@ def described(command: argparse.ArgumentParser) -> Iterator[str]:
 
 
 def known_settings(known: Known) -> Iterator[str]:
-    """Each setting with its meaning, unit and default."""
+    """Write each setting with its meaning, unit and default."""
     for one in known.values():
         meaning = re.sub(r"\\\(ga(.+?)\\\(ga", r"\\fB\1\\fR", escape(one.meaning))
         unit = f"\nUnit: {escape(one.unit)}." if one.unit else ""
@@ -125,21 +126,19 @@ def known_settings(known: Known) -> Iterator[str]:
 
 
 def examples(top: argparse.ArgumentParser) -> Iterator[str]:
-    """Those of the help: each a command, and behind spaces what it does."""
+    """Write those of the help: each a command, and behind spaces what it does."""
     for line in (top.epilog or "").split("\n\n", maxsplit=1)[0].splitlines()[1:]:
         command, *does = re.split(r"\s{2,}", line.strip(), maxsplit=1)
         yield "\n.br\n".join([f".B {escape(command)}", *map(escape, does)]) + "\n.PP"
 
 
 def page(name: str) -> str:
-    """The whole of it."""
+    """Write the whole page."""
     program = PROGRAMS[name]
     top = program.parser()
-    date = time.strftime(
-        "%Y-%m-%d", time.gmtime(int(os.environ.get("SOURCE_DATE_EPOCH") or time.time()))
-    )
+    when = time.gmtime(int(os.environ.get("SOURCE_DATE_EPOCH") or time.time()))
     filled = {
-        "DATE": date,
+        "DATE": time.strftime("%Y-%m-%d", when),
         "VERSION": t3_backup.__version__,
         "SYNOPSIS": "\n".join(synopsis(top)),
         "COMMANDS": "\n".join(options(top)),

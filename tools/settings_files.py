@@ -1,5 +1,5 @@
 #!/usr/bin/python3
-"""Write the files that are made from the tables of settings, or with --check say which are not up to date.
+"""Write the files that are made from the tables of settings, or with --check compare them.
 
 They are the commented files for /etc/default and docs/interface/settings.md. The manual pages take
 the same tables when they are made (tools/manpage.py). Usage: tools/settings_files.py [--check]
@@ -28,7 +28,8 @@ _INTRO = """\
 
 # Settings
 
-A value that makes no sense is refused by its name, with the value and where it came from. Units of bytes are powers of 1024.
+A value that makes no sense is refused by its name, with the value and where it came from. Units of
+bytes are powers of 1024.
 
 ## t3-backup-state
 
@@ -37,13 +38,13 @@ A flag beats the environment, which beats `/etc/default/t3-backup`, which beats 
 _BUMP = """
 ## t3-autoupdate
 
-The environment beats `/etc/default/t3-autoupdate`, which beats the default. The user map, the store and the folder of the metrics
-are those of the backup.
+The environment beats `/etc/default/t3-autoupdate`, which beats the default. The user map, the store
+and the folder of the metrics are those of the backup.
 """
 
 
 def default_file(about: str, known: Known) -> str:
-    """Write a file for /etc/default: each setting commented out, with its default, below what it means."""
+    """Write a file for /etc/default: each setting commented out, below what it means."""
     parts = [_comment(about)]
     for one in known.values():
         unit = f" Unit: {one.unit}." if one.unit else ""
@@ -61,15 +62,8 @@ def document() -> str:
     flags = _flags(parser_module.build_parser())
     rows: list[tuple[str, ...]] = [("name", "flag", "default", "unit", "meaning"), ("---",) * 5]
     for field, one in backup_settings.KNOWN.items():
-        rows.append(
-            (
-                f"`{one.name}`",
-                f"`--{field}`" if field in flags else "",
-                f"`{one.default}`",
-                one.unit,
-                _meaning(one),
-            )
-        )
+        flag = f"`--{field}`" if field in flags else ""
+        rows.append((f"`{one.name}`", flag, f"`{one.default}`", one.unit, _meaning(one)))
     bump_rows: list[tuple[str, ...]] = [("name", "default", "unit", "meaning"), ("---",) * 4]
     bump_rows += [
         (f"`{one.name}`", f"`{one.default}`", one.unit, _meaning(one))
@@ -84,25 +78,22 @@ def _meaning(one: Setting) -> str:
 
 def _table(rows: Sequence[tuple[str, ...]]) -> Iterator[str]:
     for row in rows:
-        yield (
-            re.sub(r"  +", " ", f"| {' | '.join(row)} |")
-            if row[0] != "---"
-            else f"|{'|'.join(row)}|"
-        )
+        if row[0] == "---":
+            yield f"|{'|'.join(row)}|"
+        else:
+            yield re.sub(r"  +", " ", f"| {' | '.join(row)} |")
 
 
 def _flags(parser: argparse.ArgumentParser) -> set[str]:
     """List the long options of all commands, as the names of fields."""
-    commands = [
-        action for action in parser._actions if isinstance(action, argparse._SubParsersAction)
-    ]
-    parsers = [command for action in commands for command in action.choices.values()]
-    options = {
-        option
-        for command in parsers
+    actions = [
+        action
+        for group in parser._actions
+        if isinstance(group, argparse._SubParsersAction)
+        for command in group.choices.values()
         for action in command._actions
-        for option in action.option_strings
-    }
+    ]
+    options = {option for action in actions for option in action.option_strings}
     return {option.removeprefix("--") for option in options if option.startswith("--")}
 
 
@@ -110,12 +101,14 @@ def files() -> dict[Path, str]:
     """List every file that is made from the tables, with what must be in it."""
     return {
         ROOT / "debian" / "t3-backup.default": default_file(
-            "Settings of t3-backup-state, for the timer and by hand. The environment beats them. See t3-backup-state(8).",
+            "Settings of t3-backup-state, for the timer and by hand. The environment beats them. "
+            "See t3-backup-state(8).",
             backup_settings.KNOWN,
         ),
         ROOT / "debian" / "t3-autoupdate.default": default_file(
-            "Settings of t3-autoupdate. The environment beats them. The user map, the store and the folder of the metrics are "
-            "those of /etc/default/t3-backup. See t3-autoupdate(8).",
+            "Settings of t3-autoupdate. The environment beats them. "
+            "The user map, the store and the folder of the metrics are those of "
+            "/etc/default/t3-backup. See t3-autoupdate(8).",
             bump_settings.KNOWN,
         ),
         ROOT / "docs" / "interface" / "settings.md": document(),
@@ -123,27 +116,22 @@ def files() -> dict[Path, str]:
 
 
 def main() -> int:
-    """Write the files, or check them; the exit code."""
+    """Write the files, or check them, and return the exit code."""
     given = argparse.ArgumentParser(description="Make the files that document the settings.")
-    given.add_argument(
-        "--check", action="store_true", help="write nothing; say which files are not up to date"
-    )
-    check = given.parse_args().check
-    stale = [
-        path
-        for path, text in files().items()
-        if not path.exists() or path.read_text(encoding="utf-8") != text
-    ]
-    for path in stale:
+    about = "write nothing; say which files are not up to date"
+    given.add_argument("--check", action="store_true", help=about)
+    check, stale = given.parse_args().check, False
+    for path, text in files().items():
+        name = path.relative_to(ROOT)
+        if path.exists() and path.read_text(encoding="utf-8") == text:
+            continue
+        stale = True
         if check:
-            print(
-                f"{path.relative_to(ROOT)} is not up to date; run tools/settings_files.py",
-                file=sys.stderr,
-            )
+            print(f"{name} is not up to date; run tools/settings_files.py", file=sys.stderr)
         else:
             path.parent.mkdir(exist_ok=True)
-            path.write_text(files()[path], encoding="utf-8")
-            print(f"wrote {path.relative_to(ROOT)}")
+            path.write_text(text, encoding="utf-8")
+            print(f"wrote {name}")
     return 1 if check and stale else 0
 
 

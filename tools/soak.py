@@ -67,15 +67,11 @@ def steps() -> list[Step]:
             for release in RELEASES
             if has(path, release)
         ]
-    for path in [
-        *files("system"),
-        Path("tests/unit/test_census.py"),
-        Path("tests/unit/test_integrity.py"),
-    ]:
+    units = [Path("tests/unit/test_census.py"), Path("tests/unit/test_integrity.py")]
+    for path in [*files("system"), *units]:
         if path.stem.removeprefix("test_") not in NOT_SQLITE:
-            found.append(
-                Step(f"newest-apsw-{path.stem}", ("tools/newest-apsw", "--soak", str(path)))
-            )
+            line = ("tools/newest-apsw", "--soak", str(path))
+            found.append(Step(f"newest-apsw-{path.stem}", line))
     return found
 
 
@@ -85,22 +81,17 @@ def files(folder: str) -> list[Path]:
 
 
 def has(path: Path, release: str) -> bool:
-    """Whether tests of a file boot that release: some say themselves which one it is."""
+    """Tell whether tests of a file boot that release: some say themselves which one it is."""
     named = re.findall(r"params=\[(.*)\]", (ROOT / path).read_text())
     return not named or any(release in names for names in named)
 
 
 def commit() -> str:
-    """Name the commit.
-
-    Where the checkout has changed since, one that holds the changes, and is another each time.
-    """
+    """Name the commit, or where the checkout has changed since, a new one with the changes."""
 
     def git(*words: str) -> str:
         line = ["git", "-c", f"safe.directory={ROOT}", *words]
-        return subprocess.run(
-            line, cwd=ROOT, check=True, capture_output=True, text=True
-        ).stdout.strip()
+        return subprocess.check_output(line, cwd=ROOT, text=True).strip()
 
     return git("stash", "create") or git("rev-parse", "HEAD")
 
@@ -124,17 +115,11 @@ class Soak:
         if not folder.exists():
             environ = os.environ | {"PYTHONPATH": "."}
             unfinished = self.folder / f"packages-{os.getpid()}"
-            subprocess.run(
-                [PYTHON, "-m", "support.packages", unfinished],
-                cwd=ROOT / "tests",
-                env=environ,
-                check=True,
-            )
+            line = [PYTHON, "-m", "support.packages", str(unfinished)]
+            subprocess.run(line, cwd=ROOT / "tests", env=environ, check=True)
             unfinished.rename(folder)
-        os.environ |= {
-            "T3_TEST_DEB": str(folder / "this"),
-            "T3_TEST_NEWER_DEB": str(folder / "newer"),
-        }
+        os.environ["T3_TEST_DEB"] = str(folder / "this")
+        os.environ["T3_TEST_NEWER_DEB"] = str(folder / "newer")
 
     def known(self, step: Step) -> Outcome | None:
         """Say what came of it before."""
@@ -173,12 +158,8 @@ class Soak:
                 self.say(f"NOT RUN to its end, no time is left: {step.name}")
                 return None
         lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
-        found = Outcome(
-            step.name,
-            code == 0,
-            round(time.monotonic() - began, 1),
-            lines[-1].strip("= ") if lines else "",
-        )
+        took, said = round(time.monotonic() - began, 1), lines[-1].strip("= ") if lines else ""
+        found = Outcome(step.name, code == 0, took, said)
         (self.folder / f"{step.name}.json").write_text(json.dumps(asdict(found)) + "\n")
         self.say(f"{'passed' if found.passed else 'FAILED'}: {step.name}: {found.said}")
         if not found.passed:
@@ -228,8 +209,9 @@ def proof(soak: Soak, wanted: list[Step]) -> str:
     lines = [
         "# What the last soak has shown",
         "",
-        "`tools/soak.py --proof` writes this page. A soak runs every test on each release that it is for, and every step of each",
-        "sweep, of which `make check` tries a sample. [development.md](development.md) says what runs where.",
+        "`tools/soak.py --proof` writes this page. A soak runs every test on each release that it",
+        "is for, and every step of each sweep, of which `make check` tries a sample.",
+        "[development.md](development.md) says what runs where.",
         "",
         f"Commit `{soak.commit[:12]}`: {summary}.",
         "",
@@ -248,15 +230,13 @@ def proof(soak: Soak, wanted: list[Step]) -> str:
 
 
 def main() -> int:
-    """Do what the command line says; the exit code."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    """Do what the command line says, and return the exit code."""
+    raw = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=raw)
     parser.add_argument("--slice", help=f"a part alone: 0 to {SLICES - 1}, or auto: by the commit")
     parser.add_argument("--seconds", type=float, help="how long it may take")
-    parser.add_argument(
-        "--jobs", type=int, default=os.cpu_count() or 1, help="how many steps at a time"
-    )
+    jobs = os.cpu_count() or 1
+    parser.add_argument("--jobs", type=int, default=jobs, help="how many steps at a time")
     parser.add_argument("--list", action="store_true", help="name the steps and go")
     parser.add_argument("--proof", action="store_true", help="write docs/proof.md and go")
     parser.add_argument("names", nargs="*", metavar="STEP", help="these steps alone")
@@ -280,14 +260,12 @@ def main() -> int:
         found = list(pool.map(soak.run, wanted))
     not_run = [step.name for step, outcome in zip(wanted, found, strict=True) if outcome is None]
     failed = [outcome.name for outcome in found if outcome and not outcome.passed]
-    print(
-        f"== soak: {len(wanted) - len(not_run) - len(failed)} steps passed, {len(failed)} failed, {len(not_run)} not run"
-    )
+    passed = len(wanted) - len(not_run) - len(failed)
+    print(f"== soak: {passed} steps passed, {len(failed)} failed, {len(not_run)} not run")
     for what, names in (("failed", failed), ("not run", not_run)):
         if names:
             print(f"{what}: {' '.join(names)}")
-    # What a slice had no time for is no failure, nor a success: it is said, and the whole soak has
-    # it.
+    # What a slice had no time for is no failure, nor a success: the whole soak has it.
     return 1 if failed or (not_run and words.seconds is None) else 0
 
 
