@@ -95,7 +95,7 @@ _ZSTD = ("--compression", "zstd")
 WAYS = (
     Way(FULL, _nothing, _copied, _copied_back),
     Way("zstd -T0 of each, sync", _nothing, _packed, _unpacked),
-    _restic("auto"),  # max takes 5 % less room, and three times as long
+    _restic("auto"),  # max takes 5 % less, and three times as long
     _borg("borg --compression zstd", *_ZSTD),
     # A chunk a page: the best that can be told it of a database, at the price of a large index.
     _borg("borg, zstd, --chunker-params fixed,4096", *_ZSTD, "--chunker-params", "fixed,4096"),

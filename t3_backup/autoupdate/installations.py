@@ -3,7 +3,7 @@
     versions/0.0.24/bin/t3   and all that belongs to it, as npm lays it out
     versions/0.0.24.json     what is known of it
     alice/current            -> ../versions/0.0.24
-    alice/held               while it is there, nothing of hers starts
+    alice/held               while it is there, nothing of theirs starts
     global/current           the default: the program of every account that has no link of its own
     bin/t3                   what is called as `t3`: it runs the program of its caller
 

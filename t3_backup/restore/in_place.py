@@ -1,8 +1,8 @@
 """Put a snapshot back in the place of a live database.
 
-The order: prove the snapshot; stage it beside the live database; stop the server; fold the old
-state into its one file and seal that as a snapshot of its own (prerestore); exchange the two in one
-step. What is about to be done is on the disk before it is done (`intent_log`). All that happens
+The order: prove the snapshot; stage it beside the live database; stop the server; checkpoint the
+old state into its one file and seal that as a snapshot of its own (prerestore); exchange the two in
+one step. What is about to be done is on the disk before it is done (`intent_log`). All that happens
 beneath a home is done by workers, as its owner.
 """
 

@@ -42,7 +42,7 @@ class Intent:
     begun: bool = False  # whether the exchange may have begun
     old: FileIdentity | None = None  # the live database before it; None: there was none
     staged: FileIdentity | None = None  # what was staged to take its place
-    # endings of what was beside it and could not be folded
+    # endings of what was beside it and could not be checkpointed
     beside: tuple[Annotated[str, one_of(SIDECARS)], ...] = ()
     keep: bool = False  # whether the old state stays next to the new one
     database: bool = True  # whether the database is put back

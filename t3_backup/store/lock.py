@@ -56,12 +56,12 @@ def acquire(directory: int, path: Path, *, shared: bool = False, wait: float) ->
 
 
 def _is_inherited(directory: int) -> bool:
-    """Tell whether the caller of this command holds `directory`, and passed the descriptor on."""
+    """Tell whether this command's caller holds the open `directory`, by an inherited descriptor."""
     text = os.environ.get(INHERITED, "")
     with contextlib.suppress(OSError, ValueError, OverflowError):
         held = int(text)
         if os.path.samestat(os.fstat(held), os.fstat(directory)):
-            # at once where it is his; else it is nobody's, or another's
+            # at once where it is the caller's; else it is nobody's, or another's
             fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
             return True
     return False
@@ -73,7 +73,7 @@ def release(directory: int) -> None:
 
 
 def is_held(directory: int) -> bool:
-    """Whether somebody holds the open `directory` for himself alone.
+    """Tell whether the open `directory` is held exclusively.
 
     The lock is not tried: that could cost a run its turn.
     """
