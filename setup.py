@@ -1,7 +1,8 @@
-"""Build t3-backup. The version is read from its text: importing it would need what is built here.
+"""Build t3-backup.
 
-`bdist_deb` (stdeb's) makes the Debian packages. Their one truth is the folder debian/, which stdeb
-would write anew.
+The version is read from the package's text: importing it would need what is built here. `bdist_deb`
+(stdeb's) makes the Debian packages. Their one truth is the folder debian/, which stdeb would write
+anew.
 """
 
 import re

@@ -1,4 +1,4 @@
-"""`make bench`: ways to copy a live T3 database side by side, in one table, from one run.
+"""Compare ways to copy a live T3 database, in one table, from one run.
 
 Every round starts from the same database and a fresh writer; within a round every way has its turn,
 so that a disturbance of the machine meets them all alike. Results are deleted, and written-back

@@ -120,17 +120,17 @@ class Ours:
         return self.store / self.user
 
     def run(self, compact: str) -> Command:
-        """A backup: copy and proof, and with `compact` other than off what is done after it."""
+        """Back up: copy and prove, and unless `compact` is off, do what comes after."""
         map_file = self.folder / "map"
         map_file.write_text(f"{self.user}={self.user}\n", encoding="utf-8")
         return self._line(compact, "run", "--user", self.user, "--map", str(map_file))
 
     def compact(self) -> Command:
-        """What `run` would have done after its backup."""
+        """Do what `run` would have done after its backup."""
         return self._line("delta", "prune", self.user)
 
     def fetch(self, name: str, to: Path) -> list[Command]:
-        """A snapshot, written to somewhere in an empty folder."""
+        """Write a snapshot to somewhere in an empty folder."""
         return [self._line("delta", "restore", self.user, "--at", name, "--to", str(to / NAME))]
 
     def _line(self, compact: str, *words: str) -> Command:

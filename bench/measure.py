@@ -1,4 +1,4 @@
-"""What a command costs: wall and CPU seconds, bytes written, peak memory of its whole process tree.
+"""Measure what a command costs: seconds, bytes written, memory of all processes.
 
 Reads /proc (Linux). Memory is sampled, so a peak shorter than some 10 ms can be missed; CPU and
 bytes are the kernel's own sums and exact.

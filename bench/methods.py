@@ -1,4 +1,4 @@
-"""The ways to copy that are compared: each a list of commands that makes a copy at a given place.
+"""List the ways to copy that are compared: each makes a copy at a given place.
 
 Nothing here measures. Every way reads the same live database; what it leaves behind is removed by
 `bench.bench`.
@@ -148,7 +148,7 @@ METHODS = (
 
 
 def moments(path: str) -> int:
-    """Count the moments of the database that the copy at `path` shows: 1 is right, 0 unreadable."""
+    """Count the moments that the copy at `path` shows: 1 is right, 0 unreadable."""
     name = f"file:{path}?immutable=1"
     with suppress(sqlite3.Error), closing(sqlite3.connect(name, uri=True)) as copy:
         return len(moment(copy))

@@ -1,4 +1,4 @@
-"""Make the online copy alone, as a worker does: into an unnamed file, finished and synced.
+"""Make the online copy alone, as a worker does, into an unnamed file.
 
 `python3 -m bench.ours SOURCE FD`: FD is an inherited descriptor of an empty file, open for reading
 and writing. Runs as whoever may read SOURCE; proves and seals nothing.

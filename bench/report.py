@@ -1,4 +1,4 @@
-"""The table, the ratios and the targets of a benchmark. Pure: samples in, text out."""
+"""Write the table and the targets of a benchmark. Pure: samples in, text out."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ HEADINGS = (
 
 
 def rows(samples: Samples) -> list[tuple[str, ...]]:
-    """The cells of the table, a row a way; medians with the least and the most behind them."""
+    """Write the cells of the table, a row a way."""
     table: list[tuple[str, ...]] = []
     for title, found in samples.items():
         costs, windows = [sample.cost for sample in found], _windows(samples, title)
@@ -126,7 +126,7 @@ def targets(samples: Samples) -> list[Target]:
 
 
 def stalls(samples: Samples) -> str:
-    """The longest stalls side by side, in one line."""
+    """Write the longest stalls side by side, in one line."""
     parts = []
     for title in (methods.IDLE, methods.OURS, methods.RUN, methods.VACUUM_SYNC):
         longest = [window.longest for window in _windows(samples, title)]

@@ -1,4 +1,4 @@
-"""Measure a restore beside a plain copy of the same file, and beside what a hand would do.
+"""Measure a restore beside a plain copy, and beside what a hand would do.
 
 All of it with the server stopped, and in turns: a disturbance of the machine meets every way alike.
 The command says itself what each of its steps took; proof and safety snapshot are what a plain copy
@@ -100,7 +100,7 @@ def _by_hand(scene: Scene, snapshot: Path) -> dict[str, float]:
 
 
 def _sqlite(scene: Scene, snapshot: Path) -> dict[str, float]:
-    """Restore into the live database, as people do it: it is written through its -wal."""
+    """Restore into the live database, as people do it, through its -wal."""
     command = [methods.SQLITE, str(scene.live), f".restore '{snapshot}'"]
     return {SQLITE: _run(scene, command, ["sync", str(scene.live), str(scene.live.parent)])}
 
@@ -127,7 +127,7 @@ def _ours(scene: Scene, *words: str) -> list[str]:
 
 
 def targets(found: Seconds) -> list[Target]:
-    """Compare what is promised with what was measured: by rounds, since they are pairs."""
+    """Compare what is promised with what was measured, by rounds: they are pairs."""
     ratios = [ours / limit for ours, limit in zip(found[OURS], found[LIMIT], strict=True)]
     middle, claim = median(ratios), f"copy and exchange of a restore / limit <= {MOST}"
     return [Target(claim, f"{middle:.2f}", middle <= MOST)]

@@ -1,4 +1,4 @@
-"""Measure what starting costs: small commands and runs, beside those of an earlier revision.
+"""Measure what starting costs, beside an earlier revision.
 
 The earlier revision is taken from git and built beneath the working folder. Each code has a store
 of its own; the accounts, which change before each run, are the same for both.
@@ -121,7 +121,7 @@ def compare(
     output: IO[bytes],
     say: Callable[[str], None],
 ) -> Started:
-    """Measure the code of before and this one, in turns; who begins changes from round to round."""
+    """Measure the code of before and this one, in turns; who begins changes."""
     found = Started()
     with ExitStack() as stack:
         few = _made(stack, work, "few", _FEW, grown(_FEW_BYTES))
@@ -167,7 +167,7 @@ def compare(
 
 
 def _loop(accounts: _Accounts, output: IO[bytes]) -> Cost:
-    """What a person would do by hand: one copy after the other, each as its user."""
+    """Copy as a person would by hand: one after the other, each as its user."""
     names = [user.name for user in accounts.users]
     for name in names:
         with contextlib.suppress(FileNotFoundError):
@@ -212,7 +212,7 @@ def rows(found: Started) -> list[Row]:
 
 
 def times_of_loop(found: Started, side: Mapping[str, Sequence[Cost]]) -> float:
-    """Compute how many loops the run of many accounts takes: by rounds, since they are pairs."""
+    """Compute how many loops the run of many accounts takes, by rounds."""
     pairs = zip(side[LARGE], found.loop, strict=True)
     return median([run.wall_s / loop.wall_s for run, loop in pairs])
 

@@ -1,4 +1,4 @@
-"""Measure what a history takes, kept in several ways: a database that grows day by day.
+"""Measure what a history of a growing database takes, kept in several ways.
 
 A day is ours first, backup and compaction apart; what the backup made is then given to every other
 way. What each way gives back of the first day and of the last has to have the SHA-256 that it was
@@ -70,7 +70,7 @@ class Year:
 
 
 def compare(scene: Scene, ways: Sequence[Way], days: int, rounds: int, say: Say) -> Found:
-    """Measure so many days of ours and of `ways`, then restores of the oldest and the newest."""
+    """Measure days of ours and of `ways`, then restores of the oldest and newest."""
     found, ours = Found(), Ours(scene.folder, scene.user)
     shutil.copyfile(scene.fresh, scene.live)
     scene.give(scene.live)
@@ -112,7 +112,7 @@ def compare(scene: Scene, ways: Sequence[Way], days: int, rounds: int, say: Say)
 
 
 def year(scene: Scene, days: int, say: Say) -> Year:
-    """Measure so many days of ours alone, each with a hundredth of the first one's rows."""
+    """Measure days of ours alone, each with a hundredth of the first one's rows."""
     ours = Ours(scene.folder, scene.user)
     shutil.copyfile(scene.fresh, scene.live)
     scene.give(scene.live)
@@ -141,7 +141,7 @@ def year(scene: Scene, days: int, say: Say) -> Year:
 
 
 def _our_day(scene: Scene, ours: Ours, day: int, found: Found, *, last: bool) -> str:
-    """Back up, copy that for the other ways, and compact; return the name of the snapshot."""
+    """Back up, copy that for the other ways, and compact; return the snapshot's name."""
     before = _snapshots(ours)
     scene.prepare(scene.folder, scene.live.stat().st_size)
     run = _run(scene, ours.run("off"))

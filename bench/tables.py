@@ -1,4 +1,4 @@
-"""Write figures, tables and targets as text, for a terminal and for the documentation. Pure."""
+"""Write figures, tables and targets for a terminal and the documentation. Pure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Count what a compaction reads of the account folder, by strace: to pack, and to prove."""
+"""Count by strace what a compaction reads: to pack, and to prove."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Reads:
 
 
 def trace(command: Sequence[str], cwd: Path, log: Path, account_dir: Path, images: int) -> Reads:
-    """Run a compaction in `account_dir`, where two snapshots are plain and have `images` bytes.
+    """Run a compaction in `account_dir`, where two plain ones have `images` bytes.
 
     Raises CalledProcessError.
     """
@@ -41,7 +41,7 @@ def trace(command: Sequence[str], cwd: Path, log: Path, account_dir: Path, image
 
 
 def count(lines: Iterable[str], folder: str) -> tuple[int, int, int]:
-    """Sum the bytes read in `folder`: of page hashes, of others before an fadvise, and after it.
+    """Sum the bytes read in `folder`: of page hashes, and before and after an fadvise.
 
     The advice is to drop what is in memory: the proof is of what the disk holds.
     """

@@ -1,4 +1,4 @@
-"""Compile the extension: cffi in API mode over the real C files, one abi3 shared object.
+"""Compile the extension: cffi's API mode over the C files, one abi3 object.
 
 The object has two faces: the Python module `t3_backup._copier`, and a SQLite loadable extension
 with the entry `sqlite3_t3copy_init`. It is not linked against libsqlite3, so a process never holds

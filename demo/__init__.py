@@ -1,1 +1,1 @@
-"""T3-shaped databases and a live writer, for the demo, the tests and the benchmark."""
+"""T3-shaped databases and a live writer, for demo, tests and benchmark."""

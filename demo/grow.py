@@ -57,7 +57,7 @@ def grow(path: Path, size: int, version: str = "0.0.24", seed: int = 1) -> None:
 
 
 def add_day(path: Path, fraction: float = 0.01, seed: int = 2) -> None:
-    """Add about `fraction` of the rows, as a day of work does: in recent and in new threads."""
+    """Add about `fraction` of the rows, as a day of work does, to recent threads."""
     database = _open(path, path.stat().st_size)
     try:
         present = int(database.execute("SELECT count(*) FROM projection_turns").fetchone()[0])

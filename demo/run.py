@@ -1,4 +1,4 @@
-"""`make demo`: back up, list and verify three accounts, one of them written to all the time.
+"""Show the main job on three accounts, one of them written to all the time.
 
 As root it makes three throw-away users and their state in one temporary folder, and leaves the
 system as it was. Without root there is no becoming another user: then it backs up the caller's own
@@ -155,7 +155,7 @@ def _tour(demo: Demo, writer: Writer) -> None:
 
 
 def as_caller(folder: Path) -> int:
-    """Give the demo without root: the caller's own account, or a word on what is needed."""
+    """Give the demo without root: the caller's own account, or what is needed."""
     entry = pwd.getpwuid(os.geteuid())
     if not (Path(entry.pw_dir) / ".t3" / "userdata" / "state.sqlite").is_file():
         print("The demo makes throw-away users, for which it needs root:  sudo make demo")

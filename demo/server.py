@@ -1,4 +1,4 @@
-"""Commit to a T3-shaped database the way T3's server does, and measure each commit.
+"""Commit to a T3-shaped database as T3's server does, and measure each commit.
 
 One connection, WAL, synchronous FULL, foreign keys, busy_timeout 0. This file needs nothing but the
 standard library: `demo.writer.Writer(user=...)` hands its text to an interpreter of that user's,

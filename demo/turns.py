@@ -1,4 +1,4 @@
-"""The rows that one turn of a conversation leaves in T3's database, made up but shaped as in life.
+"""Make up the rows that a turn of a conversation leaves in T3's database.
 
 Owns the text, the ids, the times and the rows; touches no database. The same seed gives the same
 rows.
@@ -94,7 +94,7 @@ class Author:
         self._pool = self._make_pool(text_bytes)
 
     def _make_pool(self, size: int) -> str:
-        """Make some `size` characters of text, free of quotes, safe to stand in JSON as it is."""
+        """Make some `size` characters of text, which can stand in JSON as they are."""
         pick = self._random
         words = list(_GLUE)
         words += ["".join(pick.choices(_SYLLABLES, k=pick.randint(1, 4))) for _ in range(6000)]
@@ -125,7 +125,7 @@ class Author:
         return stamp(self.now)
 
     def pick(self, threads: list[Thread]) -> Thread:
-        """Pick a thread, the later ones more often: people go on with what they began last."""
+        """Pick a thread, the later ones more often, as people do."""
         return threads[-1 - int(len(threads) * self._random.random() ** 3)]
 
     def thread(self, project_id: str, rows: Rows) -> Thread:
@@ -144,7 +144,7 @@ class Author:
         return thread
 
     def turn(self, thread: Thread, rows: Rows) -> None:
-        """Add a turn: a question, answers, tool calls, the answer, a checkpoint; some 60 kB."""
+        """Add a turn, from the question to the checkpoint: some 60 kB."""
         turn_id, began = self.uuid(), self.tick(40_000)
         of_thread = f'{{"threadId":"{thread.thread_id}"'
         self._message(thread, turn_id, "user", self.text(400), began, rows)

@@ -1,4 +1,4 @@
-"""Make throw-away system users for the demo, the benchmark and the tests, and remove them.
+"""Make throw-away system users for demo, benchmark and tests, and remove them.
 
 Needs root and the `passwd` package. Gives no guarantee against SIGKILL: what a killed run left
 behind is removed by the next one of the same name.
@@ -120,7 +120,7 @@ def _is_at_work(uid: int) -> bool:
 
 
 def run_alone(*command: str) -> None:
-    """Run a command that changes users, while no other does. Raises CalledProcessError."""
+    """Run a command that changes users, alone. Raises CalledProcessError."""
     _LOCK.parent.mkdir(parents=True, exist_ok=True)
     with _LOCK.open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)

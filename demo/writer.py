@@ -1,4 +1,4 @@
-"""Run a live writer, which commits as T3's server does, and tell whether a copy is one moment.
+"""Run a live writer, and tell whether a copy shows one moment of it.
 
 Each of its transactions writes the same number into many places; `moment` reads them back. The
 process itself is `demo.server`, which `python3 -m demo.writer PATH` runs by hand.
@@ -32,7 +32,7 @@ class Stats:
 
 
 def moment(connection: sqlite3.Connection) -> set[int]:
-    """Read the numbers that must agree in any one snapshot: one value means one moment.
+    """Read the numbers that must agree in a snapshot: one value means one moment.
 
     They come from every projector, the newest event, its payload, its receipt, its message and the
     sequence table: pages far apart. Any object with sqlite3's or apsw's `execute` will do; only

@@ -1,4 +1,4 @@
-"""Find whose databases there are: the user map, and what the system says of those users.
+"""Find whose databases there are: in the user map, and among the users.
 
 The map has lines `authentik=os_user[:cwd]`; `#` begins a comment. A line that makes no sense is a
 warning with its number and never stops the others. Nothing beneath a home is looked at here: that
@@ -103,7 +103,7 @@ def exists(user: str) -> bool:
 
 
 def own() -> Account:
-    """Look up the account of whoever runs this. Raises Failure for a uid without a name."""
+    """Look up the account of whoever runs this; Failure for a uid without a name."""
     try:
         return find(pwd.getpwuid(os.geteuid()).pw_name)
     except KeyError:

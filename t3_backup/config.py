@@ -1,7 +1,8 @@
-"""Declare settings in a table, and resolve their values: default, file, environment, flag.
+"""Declare settings in a table, and resolve their values.
 
-A value that makes no sense is refused by its name, with the value and its origin (flag,
-environment, or file and line).
+A flag beats the environment, which beats a file of /etc/default, which beats the default. A value
+that makes no sense is refused by its name, with the value and its origin (flag, environment, or
+file and line).
 """
 
 from __future__ import annotations
@@ -53,7 +54,7 @@ def table(settings: type) -> Known:
 
 
 def absolute(text: str) -> Path:
-    """Convert an absolute path. Raises ValueError, saying what is wanted, where it is none."""
+    """Convert an absolute path; ValueError, saying what is wanted, where it is none."""
     path = Path(text)
     if not path.is_absolute() or "\0" in text:
         raise ValueError("an absolute path")
@@ -61,7 +62,7 @@ def absolute(text: str) -> Path:
 
 
 def whole(least: int, most: int) -> Callable[[str], int]:
-    """Make the conversion of a whole number within limits. It raises as `absolute` does."""
+    """Make the conversion of a whole number within limits, raising as `absolute`."""
 
     def convert(text: str) -> int:
         if not re.fullmatch(r"[0-9]{1,9}", text) or not least <= int(text) <= most:

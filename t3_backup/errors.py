@@ -38,11 +38,11 @@ class SourceAbsent(SourceError):
 
 
 class SourceRefused(SourceError):
-    """The path is not what it claims to be: a symlink, a hard link, somebody else's file."""
+    """The path is no plain file of the user's: a symlink, a hard link, another's."""
 
 
 class TryLater(Failure):
-    """Nothing is broken; the copy would cost the server too much, or take too long, right now."""
+    """Nothing is broken; the copy would cost too much, or take too long, right now."""
 
 
 class WorkerLost(Failure):
@@ -66,7 +66,7 @@ class Cancelled(Failure):
 
 
 class InUse(Failure):
-    """Somebody has the live database open, or had it in the meantime. Nothing was changed."""
+    """Somebody has the live database open, or had it. Nothing was changed."""
 
     exit_code = 4
 
@@ -91,7 +91,7 @@ WORKER_ERRORS: dict[str, type[Failure]] = {
 
 
 def explain(error: Exception) -> str:
-    """Say what went wrong in one line: of an OSError where and why, without its number."""
+    """Say what went wrong in one line: of an OSError where and why, no number."""
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
     return str(error)

@@ -1,4 +1,4 @@
-"""Decode JSON into dataclasses, strictly: each type, range and choice is what the annotations say.
+"""Decode JSON into dataclasses, strictly, by what their annotations say.
 
 A bool is no integer, a float is none, and no text is converted. `Annotated[int, range(...)]` says
 which integers may be; without it, those of SQLite's 64 bits. Any other thing in an `Annotated` is

@@ -196,7 +196,7 @@ class Settings:
     )
 
     def run_timeout(self, accounts: int) -> int:
-        """Return the seconds after which a run over so many accounts begins no further one.
+        """Return the seconds after which a run over so many begins no further one.
 
         So slow accounts alone can't starve the rest.
         """

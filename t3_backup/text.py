@@ -1,4 +1,4 @@
-"""Format sizes, ages, times and tables, and make foreign text safe to print. Pure."""
+"""Format sizes, ages, times and tables; make foreign text safe to print. Pure."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ ERROR, WARNING, INFO = 3, 4, 6
 
 
 def format_columns(rows: Sequence[Sequence[str]], right: Container[int]) -> list[str]:
-    """Make a line of each row, as wide as it must be; columns in `right` are aligned right."""
+    """Make a line of each row; the columns in `right` are aligned right."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
 
     def align(column: int, cell: str) -> str:
@@ -47,7 +47,7 @@ def format_age(seconds: float) -> str:
 
 
 def printable(text: str, most: int = 500) -> str:
-    """Take what no terminal and no journal obeys: of `text`, `most` characters at most."""
+    """Make `text` safe for a terminal and the journal; `most` characters at most."""
     return "".join(c if c.isprintable() else "?" for c in text[:most])
 
 

@@ -1,5 +1,5 @@
 #!/usr/bin/python3
-"""Print a manual page, t3-backup-state(8) or t3-autoupdate(8), from docs/NAME.8.in.
+"""Print the manual page of t3-backup-state or t3-autoupdate.
 
 What can drift is taken from the parser and from the table of settings, as tools/settings_files.py
 does. The date is that of SOURCE_DATE_EPOCH, so that a build can be repeated byte for byte.
@@ -48,7 +48,7 @@ _EXACT = {"-": "\\-", "'": "\\(aq", "`": "\\(ga", "^": "\\(ha", "~": "\\(ti", '"
 
 
 def escape(text: str) -> str:
-    """Write `text` so that roff replaces no character of it and takes no line for a request."""
+    """Write `text` so that roff shows it as it is."""
     text = text.replace("\\", "\\e")
     for plain, exact in _EXACT.items():
         text = text.replace(plain, exact)
@@ -86,7 +86,7 @@ def synopsis(top: argparse.ArgumentParser) -> Iterator[str]:
 
 
 def calls(top: argparse.ArgumentParser) -> Iterator[tuple[str, argparse.ArgumentParser]]:
-    """Yield what is typed before arguments, without a command first where that means something."""
+    """Yield what is typed before arguments; without a command first, where it can be."""
     if arguments(top):
         yield top.prog, top
     for name, (_, command) in commands(top).items():

@@ -1,5 +1,5 @@
 #!/usr/bin/python3
-"""Write the files that are made from the tables of settings, or with --check compare them.
+"""Write the files that are made from the tables of settings, or check them.
 
 They are the commented files for /etc/default and docs/interface/settings.md. The manual pages take
 the same tables when they are made (tools/manpage.py). Usage: tools/settings_files.py [--check]

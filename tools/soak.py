@@ -1,5 +1,5 @@
 #!/usr/bin/python3 -I
-"""Run everything there is, step by step: what has passed for this commit is not run again.
+"""Run everything there is, but what has passed for this commit already.
 
 `tools/soak.py` goes on until all has passed or failed. `--slice 3` runs the fourth of seven parts;
 a part of each seven commits is `--slice auto`. With `--seconds` no step is begun, or waited for,
@@ -54,7 +54,7 @@ def pytest(*words: str) -> tuple[str, ...]:
 
 
 def steps() -> list[Step]:
-    """Name all there is, in an order that does not change while no test file comes or goes."""
+    """Name all steps, in an order that is the same while no test file comes or goes."""
     found = [
         Step("measured", ("tools/coverage",)),
         Step("c-coverage", ("make", "-C", "tests/c", "check", "asan", "coverage")),
@@ -81,13 +81,13 @@ def files(folder: str) -> list[Path]:
 
 
 def has(path: Path, release: str) -> bool:
-    """Tell whether tests of a file boot that release: some say themselves which one it is."""
+    """Tell whether tests of a file boot that release: some say which one they do."""
     named = re.findall(r"params=\[(.*)\]", (ROOT / path).read_text())
     return not named or any(release in names for names in named)
 
 
 def commit() -> str:
-    """Name the commit, or where the checkout has changed since, a new one with the changes."""
+    """Name the commit, or for a changed checkout, a new one with the changes."""
 
     def git(*words: str) -> str:
         line = ["git", "-c", f"safe.directory={ROOT}", *words]

@@ -1,5 +1,5 @@
 #!/usr/bin/python3 -I
-"""Print how many tests of each suite ran, and their seconds, from what pytest has written.
+"""Print how many tests of each suite ran, and their seconds, from pytest's XML.
 
 Usage: tools/suites.py XML...
 """

@@ -1,1 +1,1 @@
-"""The command line of `t3-backup-state`: each command has a module and a function of its name."""
+"""The command line of `t3-backup-state`: a module and a function a command."""

@@ -1,4 +1,4 @@
-"""The command `accept`: accept suspect and damaged snapshots, so that pruning goes on."""
+"""The command `accept`: accept suspect and damaged snapshots."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ from t3_backup.store.store import Store
 
 
 def pending_restores(store: Store, user: str | None, out: Console) -> dict[str, PendingRestore]:
-    """Find and tell the restores that have not ended: those of `user`, or where it is None, all."""
+    """Find and tell the restores that have not ended: of `user`, or where None, all."""
     found = [one for one in pending.find_pending(store) if user in (None, one.user)]
     for restore in found:
         out.warn(restore.text)

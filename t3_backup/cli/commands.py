@@ -1,4 +1,4 @@
-"""What each command of `t3-backup-state` is given: its help, and its arguments with theirs."""
+"""Name the arguments of each command of `t3-backup-state`, with their help."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ from t3_backup.text import INFO, format_size
 
 
 def du_command(args: argparse.Namespace, values: Settings) -> int:
-    """Run `du`: say what each account's history takes, and what full copies would take."""
+    """Run `du`: say what each account's history takes, and full copies would."""
     out = Console(sys.stderr if args.json else sys.stdout)
     accounts: list[dict[str, Any]] = []
     with Store.open(values.dest) as store:

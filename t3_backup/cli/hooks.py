@@ -1,4 +1,4 @@
-"""The command `hooks`: call the failure hooks, for a run that systemd speaks of or to try them."""
+"""The command `hooks`: call the failure hooks, for a failed run or to try them."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def hooks_command(args: argparse.Namespace, values: Settings) -> int:
 
 
 def _read(path: str) -> dict[str, Any] | None:
-    """Read what a run has left; None where that is not there, or nothing that a run leaves."""
+    """Read what a run has left; None where that can't be read as such."""
     with contextlib.suppress(OSError, ValueError, RecursionError):
         with open(path, "rb") as file:
             value = json.loads(file.read(_MOST_BYTES))

@@ -1,4 +1,4 @@
-"""The command `import-legacy`: take over the snapshots that an earlier script left to the users."""
+"""The command `import-legacy`: take over the snapshots of an earlier script."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from t3_backup.text import INFO, utc_now
 
 
 def import_legacy_command(args: argparse.Namespace, values: Settings) -> int:
-    """Run `import-legacy`: make old snapshots ours, of the named users or of all who have some."""
+    """Run `import-legacy`: take over old snapshots, of the named users or of all."""
     if os.geteuid() != 0:
         raise UsageError("import-legacy needs root: the users own the folders of an earlier script")
     out = Console(sys.stderr if args.json else sys.stdout)
@@ -54,7 +54,7 @@ def import_legacy_command(args: argparse.Namespace, values: Settings) -> int:
 def _import_of(
     user: str, values: Settings, store: Store, stop: StopRequest, out: Console
 ) -> dict[str, Any]:
-    """Import those of one user, and say so; what is wrong with one user costs no other."""
+    """Import those of one user, and say so; a failure costs no other user."""
     names, warnings, problem = list[str](), list[str](), ""
     try:
         limits = limits_of(values, store.free_bytes, store.total_bytes())

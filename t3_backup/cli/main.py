@@ -1,4 +1,4 @@
-"""Run `t3-backup-state`: read the command line, and call the one command's module.
+"""Run `t3-backup-state`: read the command line, and call the command's module.
 
 The exit code is the verdict: 0 all well; 1 at least one account or snapshot is not; 2 wrong use or
 configuration; 75 another run holds the store.
@@ -33,7 +33,7 @@ def main(
     environ: Mapping[str, str] = os.environ,
     defaults: Path | None = None,
 ) -> int:
-    """Run the command and return its exit code; an error is one line on standard error."""
+    """Run the command, say an error in one line, and return the exit code."""
     words = sys.argv[1:] if argv is None else list(argv)
     if asks_for_check(words):
         from t3_backup.cli.status import answer_check

@@ -21,7 +21,7 @@ from t3_backup.text import INFO
 def change_marks(
     args: argparse.Namespace, values: Settings, change: Callable[[Store], MarkChange]
 ) -> int:
-    """Let `change` work under the store's lock, tell what came of it, and return the exit code."""
+    """Let `change` work under the store's lock, tell of it, return the exit code."""
     out = Console(sys.stderr if args.json else sys.stdout)
     with Store.open(values.dest) as store:
         store.lock(wait=WAIT_S)

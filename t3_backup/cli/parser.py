@@ -1,4 +1,4 @@
-"""Parse the command line of `t3-backup-state`; the manual page is made from the same parser."""
+"""Parse the command line of `t3-backup-state`, and write its help."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def epilog(examples: str, known: Known, where: str, exit_status: str) -> str:
-    """Write what stands below the options: examples, names of settings, and the exit status."""
+    """Write what stands below the options: examples, settings and exit status."""
     import textwrap
 
     names = ", ".join(
@@ -123,7 +123,7 @@ def _epilog() -> str:
 
 
 def asks_for_check(words: Sequence[str]) -> bool:
-    """Tell whether a command line asks for a check of Nagios', even where it can't be parsed.
+    """Tell whether a command line asks for a Nagios check, even an unparsable one.
 
     That is certain: the command comes first, and no option has an abbreviation.
     """
@@ -131,7 +131,7 @@ def asks_for_check(words: Sequence[str]) -> bool:
 
 
 def build_parser(only: str | None = None) -> argparse.ArgumentParser:
-    """Build the parser of all commands, or of one alone where it is known which it will be."""
+    """Build the parser of all commands, or of `only` the one that it will be."""
     top = Parser(
         prog=_PROGRAM,
         description="Proven copies of every T3 Code user's live database. Without a command: run.",

@@ -1,4 +1,4 @@
-"""The commands `pin` and `unpin`: exempt snapshots from pruning, and leave them to it again."""
+"""The commands `pin` and `unpin`: exempt snapshots from pruning, or no longer."""
 
 from __future__ import annotations
 

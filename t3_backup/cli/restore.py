@@ -1,4 +1,4 @@
-"""The command `restore`: show what a snapshot would bring, ask, and put it back or elsewhere."""
+"""The command `restore`: show what it would bring, ask, and put a snapshot back."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class _Restore:
 
 
 def restore_command(args: argparse.Namespace, values: Settings) -> int:
-    """Run `restore`: put a snapshot back in the place of the live database, or elsewhere (--to)."""
+    """Run `restore`: put a snapshot back in place, or elsewhere (--to)."""
     out = Console(sys.stderr if args.json else sys.stdout)
     stop = signals.stop_on_signals()
     with Store.open(values.dest) as store:

@@ -114,7 +114,7 @@ def _end_restores(
 
 
 def _must_outlive_the_service(dest: Path) -> None:
-    """Raise UsageError for a store in a folder that the service has for itself: it goes with it."""
+    """Raise UsageError for a store in a folder that goes with the service."""
     if any(dest.resolve().is_relative_to(place) for place in units.PRIVATE):
         why = "in a temporary folder, which is private to the service and removed with it"
         raise UsageError(f"T3_BACKUP_DEST: {dest} is {why}")
@@ -123,7 +123,10 @@ def _must_outlive_the_service(dest: Path) -> None:
 def _accounts(
     users: list[str] | None, values: Settings, out: Reporter
 ) -> tuple[list[Account], list[AccountResult]]:
-    """Find whom to back up, and who of those named can't be. Raises UsageError and Failure."""
+    """Find whom to back up, and who of those named can't be.
+
+    Raises UsageError and Failure.
+    """
     wanted = sorted(set(users or []))
     if os.geteuid() != 0:
         own = accounts.own()

@@ -1,4 +1,4 @@
-"""The command `status`: say how each account's backups are, also as a check of Nagios or Icinga.
+"""The command `status`: say how each account's backups are; also for Nagios.
 
 A check answers in its own way whatever happens: one line on standard output, and exit code 3 for
 unknown.
@@ -47,7 +47,7 @@ def status_command(args: argparse.Namespace, values: Settings) -> int:
 
 
 def answer_check(check: Callable[[], int]) -> int:
-    """Return the exit code of `check`; whatever else ends it becomes a line that says UNKNOWN."""
+    """Return the exit code of `check`; whatever else ends it is said as UNKNOWN."""
     try:
         return check()
     except (Failure, OSError) as error:

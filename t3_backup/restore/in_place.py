@@ -246,7 +246,10 @@ def _prove_snapshot(job: RestoreJob, data: int) -> None:
 
 
 def _finish(job: RestoreJob, done: Restored, problem: Exception | None) -> None:
-    """Complete or undo it, and say which. Raises `problem` where the old state is in its place."""
+    """Complete or undo the restore, and say which.
+
+    Raises `problem` where the old state is in its place.
+    """
     plan = intent_log.load_intent(job.store, job.account.user)
     assert plan is not None
     try:

@@ -1,4 +1,4 @@
-"""Write down what a restore is about to do, so that the next command can complete or undo it.
+"""Write down what a restore is about to do: what the next command needs to know.
 
 It lies in the store, which is root's, as USER+restore.json; no account folder can have such a
 name. It is gone when the restore has ended, whichever way.

@@ -1,4 +1,4 @@
-"""Finish a restore, wherever it got to: complete or undo it, and let the server run again.
+"""Finish a restore, wherever it got to, and let the server run again.
 
 It is called by the restore itself, and by the next command where that one died. Again is harmless:
 the intent goes last.

@@ -1,4 +1,4 @@
-"""Write small files that are there whole, as before or as wanted, whatever happens meanwhile.
+"""Write small files so that each is there whole, as before or as wanted.
 
 Each is written to a temporary beside it, synced, and renamed into its place; then the folder is
 synced. By default the temporary has a name of its own that the next writer takes over, so a crash
@@ -60,7 +60,10 @@ def replace_path(path: Path, data: bytes, mode: int) -> None:
 
 
 def remove_path(path: Path) -> bool:
-    """Remove a file, durably, and tell whether it was there. Raises OSError as `replace_path`."""
+    """Remove a file, durably, and tell whether it was there.
+
+    Raises OSError as `replace_path` does.
+    """
     with opened(path.parent) as folder:
         try:
             os.unlink(path.name, dir_fd=folder)
@@ -103,7 +106,7 @@ def _output_mode(path: Path) -> int:
 
 @contextlib.contextmanager
 def opened(folder: Path) -> Iterator[int]:
-    """Open a folder for as long as the block. Raises OSError, also where it is a symlink."""
+    """Open a folder for as long as the block; OSError where it is a symlink."""
     fd = os.open(folder, _FOLDER | os.O_NOFOLLOW)
     try:
         yield fd

@@ -25,12 +25,12 @@ Stretch = tuple[int, int]  # bytes of the disk, from and to
 
 
 def reserve_of(wanted: int | None, total: int) -> int:
-    """Compute what stays free of `total` bytes: `wanted`, or else 5 %, but 2 GiB at most."""
+    """Compute what stays free of `total` bytes: `wanted`, else 5 %, 2 GiB at most."""
     return min(int(total * _SHARE), _MOST_BYTES) if wanted is None else wanted
 
 
 def used_bytes(folder: int) -> int:
-    """Sum what the files in the open `folder` take on the disk; what two share counts once."""
+    """Sum what the files in the open `folder` take; what two share counts once."""
     os.lseek(folder, 0, os.SEEK_SET)  # btrfs lists what was there when it was last rewound
     blocks: dict[int, int] = {}
     stretches: list[Stretch] = []
@@ -61,7 +61,7 @@ def _shared(folder: int, name: str) -> list[Stretch]:
 
 
 def shared_stretches(fd: int) -> list[Stretch]:
-    """List the stretches that an open file shares. Raises OSError where it can't be told."""
+    """List the stretches that an open file shares; OSError where it can't be told."""
     found: list[Stretch] = []
     start = 0
     while True:
@@ -83,7 +83,7 @@ def shared_stretches(fd: int) -> list[Stretch]:
 
 
 def counted_twice(stretches: Iterable[Stretch]) -> int:
-    """Compute by how many bytes the sum of the stretches is more than what they take. Pure."""
+    """Compute how much of the stretches is counted twice, in bytes. Pure."""
     total, end = 0, 0
     for first, last in sorted(stretches):
         total += max(0, min(end, last) - first)

@@ -36,6 +36,6 @@ class FileIdentity:
         )
 
     def holds_the_same(self, other: FileIdentity) -> bool:
-        """Tell whether nothing was written since it was `other`; its names may have changed."""
+        """Tell whether nothing was written since it was `other`; names may differ."""
         mine, theirs = (self.inode, self.bytes), (other.inode, other.bytes)
         return mine == theirs and self.modified_ns == other.modified_ns

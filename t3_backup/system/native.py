@@ -29,14 +29,14 @@ _ANY: int = lib.T3_COPY_ANY
 
 
 def check_result(result: int, path: str | None = None) -> int:
-    """Return what the extension did; raise OSError, which names `path`, for a negative errno."""
+    """Return a result, or raise OSError, which names `path`, for a negative errno."""
     if result < 0:
         raise OSError(-result, os.strerror(-result), path)
     return result
 
 
 def open_beneath(dir_fd: int, path: str, flags: int, mode: int = 0) -> int:
-    """Open `path` beneath `dir_fd`, with no symlink anywhere on the way and no way out.
+    """Open `path` beneath `dir_fd`, with no symlink on the way and no way out.
 
     Return a descriptor. Raises `OSError`: ELOOP for a symlink, EXDEV for a way out, and what
     openat2(2) says.
@@ -45,7 +45,7 @@ def open_beneath(dir_fd: int, path: str, flags: int, mode: int = 0) -> int:
 
 
 def link_unnamed(fd: int, dir_fd: int, name: str) -> None:
-    """Give the unnamed file (`O_TMPFILE`) of `fd` a name in a directory of its file system.
+    """Give the unnamed file (`O_TMPFILE`) of `fd` a name on its file system.
 
     Raises `OSError`: EEXIST if there is such a name, and what linkat(2) says.
     """
@@ -107,7 +107,7 @@ def hash_pages(data: Buffer, page_size: int) -> bytes:
 
 
 def differing_pages(one: int, other: int, first: int, count: int, page_size: int) -> array[int]:
-    """List by number the pages that differ in two files, of `count` pages from `first` on.
+    """List the numbers of the pages that differ, of `count` from `first` on.
 
     Past its end a file is zeros. Raises `OSError`.
     """
@@ -156,7 +156,7 @@ def cancel_on_signal(signo: int) -> None:
 
 
 def register_vfs(connection: Any) -> None:
-    """Register the VFS `t3copy` in the SQLite of an apsw connection, for the process's life.
+    """Register the VFS `t3copy` in an apsw connection's SQLite, for good.
 
     Again is harmless. Raises `apsw.Error` where that SQLite refuses extensions, or where another
     SQLite of this process has the VFS.

@@ -1,4 +1,4 @@
-"""Find who has a file open: in /proc, by what stat(2) says of each descriptor (proc(5)).
+"""Find who has a file open: by what stat(2) says of each descriptor in /proc.
 
 Nothing of a user's is opened for it.
 """
@@ -20,7 +20,7 @@ _MOST = 5
 
 
 def describe_holders(file: FileIdentity) -> str:
-    """Name the processes that have `file` open, for people: `pid 4711 (sqlite3 FILE)`.
+    """Name the processes that have `file` open: `pid 4711 (sqlite3 FILE)`.
 
     Empty where none is to be seen. One that is just about to open it is waited for. Without root's
     rights one sees one's own alone.

@@ -1,4 +1,4 @@
-"""State facts of SQLite that need no SQLite: a flag, and the files beside a database."""
+"""State facts of SQLite: a flag, and the files beside a database."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Call systemctl(1) by one set of rules; stop a service, keep it from starting, start it again.
+"""Call systemctl(1) by one set of rules; stop, mask and start services.
 
 On a machine that systemd has not booted, or without such a unit, there is no service.
 """

@@ -1,4 +1,4 @@
-"""Run a command as a transient unit of systemd: as another user, in a sandbox, with limits.
+"""Run a command as a transient unit of systemd, in a sandbox and with limits.
 
 systemd starts it, outside of whatever sandbox this process is in, by systemd-run(1), which waits
 for it over the system bus, and without a shell. What it prints is taken up to a limit, and not
@@ -57,7 +57,7 @@ def run(
     seconds: float,
     limit_bytes: int = _LIMIT_BYTES,
 ) -> Done:
-    """Run `argv` as the unit `name`.service with these properties, for so many seconds at most.
+    """Run `argv` as the unit `name`.service, for so many seconds at most.
 
     Afterwards it is gone. Its standard input is empty. Raises Failure where there is no
     systemd-run(1) or no bus, or where the unit outlives its end.
@@ -93,7 +93,7 @@ def run(
 
 
 def as_owner(user: str, argv: Sequence[str], seconds: float) -> Done:
-    """Run `argv` as an account's owner, with an environment of its own. Raises Failure."""
+    """Run `argv` as an account's owner, with its own environment. Raises Failure."""
     account = accounts.find(user)
     name, home = account.user, account.home
     environ = {"HOME": home, "USER": name, "LOGNAME": name, **_ENVIRONMENT}
@@ -114,7 +114,7 @@ def _name_of(user: str) -> str:
 
 
 def end(pattern: str) -> None:
-    """Kill the units of this name, or of this pattern of names, and wait until they are gone.
+    """Kill the units of this name or pattern, and wait until they are gone.
 
     Raises Failure where one goes on.
     """
@@ -134,7 +134,7 @@ def end(pattern: str) -> None:
 
 
 def _read(process: subprocess.Popen[bytes], until: float, limit: int) -> tuple[str, str, bool]:
-    """Read both streams, each up to the limit, and tell whether both have ended in time."""
+    """Read both streams, up to the limit each, and tell whether both ended in time."""
     kept = {process.stdout: bytearray(), process.stderr: bytearray()}
     with selectors.DefaultSelector() as selector:
         for stream in kept:
