@@ -27,7 +27,7 @@ ffibuilder.cdef("""
 
     enum { T3_COPY_REFLINK, T3_COPY_RANGE, T3_COPY_READ_WRITE, T3_COPY_ANY, ... };
 
-    int t3_open_beneath(int dirfd, const char *path, int flags, int mode);
+    int t3_open_beneath(int dirfd, const char *path, int flags);
     int t3_link_unnamed(int fd, int dirfd, const char *name);
     int t3_rename_noreplace(int dirfd, const char *from, const char *to);
     int t3_rename_exchange(int dirfd, const char *one, const char *other);

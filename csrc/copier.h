@@ -58,9 +58,9 @@ int t3_copy_range(int src, int dst, int64_t bytes, int64_t *done);
 
 enum { T3_COPY_REFLINK = 1, T3_COPY_RANGE = 2, T3_COPY_READ_WRITE = 4, T3_COPY_ANY = 7 };
 
-/* Open `path` beneath `dirfd` as openat2 does: no symlink anywhere, no way out, no magic link.
- * Returns a descriptor (O_CLOEXEC). */
-int t3_open_beneath(int dirfd, const char *path, int flags, int mode);
+/* Open `path`, which is there, beneath `dirfd` as openat2 does: no symlink anywhere, no way out, no
+ * magic link. Returns a descriptor (O_CLOEXEC). */
+int t3_open_beneath(int dirfd, const char *path, int flags);
 
 /* Give an unnamed file a name, never over an existing one (-EEXIST). */
 int t3_link_unnamed(int fd, int dirfd, const char *name);

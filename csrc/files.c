@@ -26,14 +26,14 @@ enum {
 };
 
 /* Open one component of a path. */
-static int open_component(int dirfd, const char *name, int flags, int mode)
+static int open_component(int dirfd, const char *name, int flags)
 {
     char target;
     int fd, error;
 
     if (strcmp(name, "..") == 0)
         return -EXDEV;
-    fd = T3_CALL(openat, dirfd, name, flags | O_NOFOLLOW | O_CLOEXEC, mode);
+    fd = T3_CALL(openat, dirfd, name, flags | O_NOFOLLOW | O_CLOEXEC);
     if (fd >= 0)
         return fd;
     error = errno;
@@ -46,7 +46,7 @@ static int open_component(int dirfd, const char *name, int flags, int mode)
 /* Do the same as openat2 one component at a time, for where a system call filter hides openat2
  * because it can't inspect its arguments (systemd's RestrictSUIDSGID= does). Any ".." is refused as
  * a way out. */
-static int open_by_components(int dirfd, const char *path, int flags, int mode)
+static int open_by_components(int dirfd, const char *path, int flags)
 {
     char components[PATH_MAX], *rest = NULL;
     int fd = dirfd;
@@ -59,7 +59,7 @@ static int open_by_components(int dirfd, const char *path, int flags, int mode)
     for (char *name = strtok_r(components, "/", &rest), *next; name; name = next) {
         int parent = fd;
         next = strtok_r(NULL, "/", &rest);
-        fd = open_component(parent, name, next ? O_PATH | O_DIRECTORY : flags, mode);
+        fd = open_component(parent, name, next ? O_PATH | O_DIRECTORY : flags);
         if (parent != dirfd)
             T3_CLOSE(parent); /* Nothing was written through it, so a failure means nothing. */
         if (fd < 0)
@@ -68,12 +68,10 @@ static int open_by_components(int dirfd, const char *path, int flags, int mode)
     return fd == dirfd ? -ENOENT : fd;
 }
 
-int t3_open_beneath(int dirfd, const char *path, int flags, int mode)
+int t3_open_beneath(int dirfd, const char *path, int flags)
 {
     struct open_how how = {
         .flags = (uint64_t)(flags | O_CLOEXEC),
-        /* The kernel refuses a mode where nothing is created. */
-        .mode = flags & (O_CREAT | __O_TMPFILE) ? (uint64_t)mode : 0,
         .resolve = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS,
     };
 
@@ -84,7 +82,7 @@ int t3_open_beneath(int dirfd, const char *path, int flags, int mode)
         if (fd >= 0)
             return (int)fd;
         if (errno == ENOSYS)
-            return open_by_components(dirfd, path, flags, mode);
+            return open_by_components(dirfd, path, flags);
         if ((errno != EAGAIN && errno != EINTR) || attempt == OPEN_RETRIES)
             return -errno;
     }

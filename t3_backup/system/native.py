@@ -35,13 +35,13 @@ def check_result(result: int, path: str | None = None) -> int:
     return result
 
 
-def open_beneath(dir_fd: int, path: str, flags: int, mode: int = 0) -> int:
+def open_beneath(dir_fd: int, path: str, flags: int) -> int:
     """Open `path` beneath `dir_fd`, with no symlink on the way and no way out.
 
     Return a descriptor. Raises `OSError`: ELOOP for a symlink, EXDEV for a way out, and what
     openat2(2) says.
     """
-    return check_result(lib.t3_open_beneath(dir_fd, os.fsencode(path), flags, mode), path)
+    return check_result(lib.t3_open_beneath(dir_fd, os.fsencode(path), flags), path)
 
 
 def link_unnamed(fd: int, dir_fd: int, name: str) -> None:
