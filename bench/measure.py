@@ -79,8 +79,7 @@ def run(
     finally:
         os.close(pidfd)
     wall = time.perf_counter() - began
-    # A process that has ended and is not yet waited for still has its account, with that of its
-    # children in it.
+    # A process that has ended and is not waited for yet has its account, its children's in it.
     os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
     written = _written_bytes(process.pid)
     _, status, usage = os.wait4(process.pid, 0)

@@ -117,8 +117,7 @@ def _nothing(_: Place) -> str | None:
 
 
 def _named(place: Place) -> str | None:
-    # SQLite opens by name only. Imported here: the other ways can be measured without the
-    # extension.
+    # SQLite opens by name only. Imported here: the other ways can do without the extension.
     from t3_backup.system import native  # noqa: PLC0415
 
     folder = os.open(place.folder, os.O_PATH | os.O_DIRECTORY)
@@ -141,8 +140,7 @@ METHODS = (
     Method(RUN, _run, _sealed),
     Method(HAND_MADE, _hand_made, _target),
     Method(LIMIT, _limit, _nothing),
-    # Last and seldom: it takes its half minute without a result, and the database grows all the
-    # while.
+    # Last and seldom: for half a minute the database grows, and there is no result.
     Method(BACKUP, _backup, _target, limit_s=BACKUP_LIMIT_S, rounds=2),
 )
 

@@ -76,8 +76,7 @@ def add_day(path: Path, fraction: float = 0.01, seed: int = 2) -> None:
 def _open(path: Path, size: int) -> sqlite3.Connection:
     database = sqlite3.connect(path, isolation_level=None)
     database.execute("PRAGMA synchronous=OFF")
-    # Random ids touch pages all over the indexes: with a cache smaller than those, growing is ten
-    # times slower.
+    # Random ids touch pages all over the indexes: a cache smaller than those is ten times slower.
     database.execute(f"PRAGMA cache_size=-{min(size, _CACHE_LIMIT_BYTES) // 1024 + 8192}")
     return database
 

@@ -130,8 +130,7 @@ class _Session:
             if over and not self._linger:
                 return
             idle = over or self._paused
-            # A tenth of a second bounds how late SIGTERM is seen: a signal does not end select by
-            # itself.
+            # A tenth of a second bounds how late SIGTERM is seen: no signal ends a select.
             if select.select([0], [], [], 0.1 if idle else max(0.0, due - time.monotonic()))[0]:
                 self._listen()
             elif not idle and time.monotonic() >= due:

@@ -23,9 +23,8 @@ def list_command(args: argparse.Namespace, values: Settings) -> int:
         restores = pending_restores(store, args.user, out)
         account_dirs = AccountDirs(store, args.user, out)
         for account_dir in account_dirs:
-            contents = account_contents(
-                store, account_dir.user, account_dir.read_listing(), restores
-            )
+            listing = account_dir.read_listing()
+            contents = account_contents(store, account_dir.user, listing, restores)
             accounts.append(documents.contents_document(contents))
             if not args.json:
                 for line in messages.list_lines(contents, utc_now()):

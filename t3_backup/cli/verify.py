@@ -43,8 +43,7 @@ def verify_command(args: argparse.Namespace, values: Settings) -> int:
             archives: dict[str, str] = {}
             with ChainReader(account_dir, limits, stop) as reader:
                 for snapshot in snapshots:
-                    # Locked for one at a time, with a gap: a proof of everything must not cost the
-                    # timer its run.
+                    # Locked for one at a time, with a gap: it must not cost the timer its run.
                     if stop.is_set() or (done and stop.wait(GAP_S)):
                         break
                     with store.locked(shared=True, wait=WAIT_S if not done else values.timeout):
@@ -56,13 +55,12 @@ def verify_command(args: argparse.Namespace, values: Settings) -> int:
                             check = verify.verify_snapshot(
                                 account_dir, listing, snapshot, limits, stop, reader
                             )
-                            if snapshot.companion is not None:
-                                sha256 = snapshot.companion.sha256
-                                if sha256 not in archives:  # the same one belongs to many
-                                    archives[sha256] = verify.verify_archive(
-                                        account_dir, snapshot.companion, limits, stop
+                            if archive := snapshot.companion:
+                                if archive.sha256 not in archives:  # the same one belongs to many
+                                    archives[archive.sha256] = verify.verify_archive(
+                                        account_dir, archive, limits, stop
                                     )
-                                check = check.with_problem(archives[sha256])
+                                check = check.with_problem(archives[archive.sha256])
                         except Cancelled:
                             break
                     done += 1
@@ -70,9 +68,8 @@ def verify_command(args: argparse.Namespace, values: Settings) -> int:
                     message = messages.verify_message(check)
                     out.line(message.priority, message.text)
                     checked.append((listing.stored_snapshot(snapshot), check))
-            contents = account_contents(
-                store, account_dir.user, account_dir.update_listing(listing), restores
-            )
+            listing = account_dir.update_listing(listing)
+            contents = account_contents(store, account_dir.user, listing, restores)
             accounts.append(documents.verify_document(contents, checked))
             for name in contents.strays if args.at is None else []:
                 out.warn(f"{account_dir.user} {name} is not counted: it has no valid manifest")
