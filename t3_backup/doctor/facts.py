@@ -1,50 +1,17 @@
-"""Gather what the machine is like, as far as a backup depends on it; `checks` judges it.
-
-Nothing is written and no lock is taken. A database is looked for as its owner, by a worker, as a
-run does it.
-"""
+"""Hold the facts on which backups depend: what `gather` found out, and `checks` judges."""
 
 from __future__ import annotations
 
-import importlib
-import os
-import threading
-from contextlib import closing
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 
-import apsw
-
-from t3_backup import accounts
-from t3_backup.accounts import Account
-from t3_backup.doctor import units
-from t3_backup.errors import (
-    Cancelled,
-    Failure,
-    SourceAbsent,
-    SourceRefused,
-    StoreError,
-    UsageError,
-    explain,
-)
-from t3_backup.monitor import collect, hooks, metrics, recorder
+from t3_backup.doctor.units import Systemd
+from t3_backup.monitor import hooks
 from t3_backup.monitor.attempts import Attempts
-from t3_backup.restore import pending
 from t3_backup.restore.pending import PendingRestore
-from t3_backup.settings import Settings
 from t3_backup.store.manifest import Manifest
-from t3_backup.store.store import Store
-from t3_backup.system import native
-from t3_backup.text import utc_now
-from t3_backup.worker import client
-from t3_backup.worker.limits import Limits
-from t3_backup.worker.operations.backup import FindDatabase
-from t3_backup.worker.operations.legacy import ListLegacy
 from t3_backup.worker.protocol import Source
-from t3_backup.worker.supervisor import SourceListener
-
-_LOOK_S = 30  # for one worker that finds a file
 
 
 @dataclass(frozen=True)
@@ -64,8 +31,7 @@ class AccountFacts:
     user: str
     home: Path | None = None  # canonical
     home_device: int | None = None
-    # the database and its -wal; None where there is none, or a problem
-    source: Source | None = None
+    source: Source | None = None  # the database and its -wal; None where there is none
     problem: str = ""  # why it can't be backed up
     uncovered: tuple[str, ...] = ()  # names of databases that are not copied
 
@@ -79,8 +45,7 @@ class AccountDirFacts:
     snapshots: tuple[Manifest, ...] = ()
     strays: tuple[str, ...] = ()
     problem: str = ""  # why it can't be used
-    # how many snapshots of earlier days are in it, where it is the user's own
-    old: int | None = None
+    old: int | None = None  # how many old snapshots are in it, where it is the user's own
     aside: tuple[Path, ...] = ()  # folders that wait to be taken over
     leftovers: tuple[Path, ...] = ()  # and those with what could not be
 
@@ -110,7 +75,7 @@ class StoreFacts:
 
 @dataclass(frozen=True)
 class Libraries:
-    """What we stand on. A problem is empty where there is none."""
+    """The libraries in use. A problem is empty where there is none."""
 
     apsw: str
     sqlite: str
@@ -130,205 +95,15 @@ class TextfileFacts:
 
 @dataclass(frozen=True)
 class Facts:
-    """All of it."""
+    """All that the doctor judges."""
 
     now: datetime
     is_root: bool
-    # None for users who are not root: their own account is the one that counts
-    map: MapFacts | None
+    map: MapFacts | None  # None for users who are not root: their own account alone counts
     accounts: tuple[AccountFacts, ...]
     store: StoreFacts
     log_folder: Path | None  # canonical; None where it is not there
     libraries: Libraries
-    systemd: units.Systemd
+    systemd: Systemd
     textfiles: TextfileFacts | None = None  # None: there are no metrics
     hooks: hooks.Found | None = None  # None for users who are not root
-
-
-def gather_facts(settings: Settings, stopping: threading.Event) -> Facts:
-    """Gather all facts. Raises Cancelled once `stopping` is set."""
-    is_root = os.geteuid() == 0
-    known = _map(settings.map) if is_root else None
-    found = [
-        _account(user, stopping) for user in (known.users if known else (accounts.own().user,))
-    ]
-    return Facts(
-        now=utc_now(),
-        is_root=is_root,
-        map=known,
-        accounts=tuple(found),
-        store=_store(settings.dest, stopping),
-        log_folder=_real(settings.log.parent) if os.path.isdir(settings.log.parent) else None,
-        libraries=_libraries(),
-        systemd=units.read_units(),
-        textfiles=_textfiles(settings),
-        hooks=hooks.find_hooks(settings.hooks) if is_root else None,
-    )
-
-
-def _textfiles(settings: Settings) -> TextfileFacts | None:
-    folder = recorder.metrics_folder(settings, None)
-    return (
-        TextfileFacts(_real(folder), metrics.why_not_writable(folder))
-        if folder is not None
-        else None
-    )
-
-
-def _map(path: Path) -> MapFacts:
-    try:
-        known = accounts.read_map(path)
-    except UsageError as error:
-        return MapFacts(path, problem=str(error))
-    return MapFacts(path, known.users, known.warnings)
-
-
-def _limits() -> Limits:
-    """Limit what looking at a database may take; whether a copy would fit is judged elsewhere."""
-    return Limits(_LOOK_S, _LOOK_S, 0, 0, lambda: 1 << 62)
-
-
-def _account(user: str, stopping: threading.Event) -> AccountFacts:
-    home = device = None
-    heard = SourceListener()
-    try:
-        account = accounts.find(user)
-        home = _real(account.home)
-        device = home.stat().st_dev if os.path.exists(home) else None
-        source = client.ask(account, FindDatabase(), _limits(), stopping, heard)
-        return AccountFacts(user, home, device, source, uncovered=heard.uncovered)
-    except SourceAbsent:
-        return AccountFacts(user, home, device, uncovered=heard.uncovered)
-    except Cancelled:
-        raise
-    except (Failure, OSError) as error:
-        return AccountFacts(user, home, device, problem=explain(error), uncovered=heard.uncovered)
-
-
-def _store(dest: Path, stopping: threading.Event) -> StoreFacts:
-    place = next(path for path in (dest, *dest.parents) if os.path.exists(path))
-    status, room = place.stat(), os.statvfs(place)
-    found = StoreFacts(
-        path=dest,
-        real=_real(dest),
-        exists=os.path.lexists(dest),
-        kind=_kind(place),
-        read_only=bool(room.f_flag & os.ST_RDONLY),
-        free_bytes=room.f_bavail * room.f_frsize,
-        total_bytes=room.f_blocks * room.f_frsize,
-        device=status.st_dev,
-        foreign=place == dest and os.geteuid() not in (0, status.st_uid),
-    )
-    try:
-        with Store.open(dest) as store:
-            beside = {name.partition("+")[0] for name in os.listdir(store.fd) if "+" in name}
-            users = sorted({*store.users(), *filter(accounts.is_user_name, beside)})
-            account_dirs = tuple(_account_dir(store, user, stopping) for user in users)
-            problems: list[str] = []
-            attempts = collect.attempts_of(store, problems.append)
-            restores = tuple(pending.find_pending(store))
-            return replace(
-                found,
-                account_dirs=account_dirs,
-                restores=restores,
-                attempts=attempts,
-                ledger_problem="; ".join(problems),
-            )
-    except (StoreError, OSError) as error:
-        return replace(found, problem=explain(error))
-
-
-def _real(path: Path) -> Path:
-    return Path(os.path.realpath(path))
-
-
-def _kind(path: Path) -> str:
-    """Find the type of the file system that `path` is on: by its mount (proc(5)), since a path may be beneath several."""
-    fd = os.open(path, os.O_PATH | os.O_CLOEXEC)
-    try:
-        info = Path(f"/proc/self/fdinfo/{fd}").read_text(encoding="ascii")
-    finally:
-        os.close(fd)
-    mount = next(line.split()[1] for line in info.splitlines() if line.startswith("mnt_id:"))
-    return kind_of(
-        Path("/proc/self/mountinfo").read_text(encoding="utf-8", errors="surrogateescape"), mount
-    )
-
-
-def kind_of(mounts: str, mount: str) -> str:
-    """Find the type of the mount with this id in the text of /proc/self/mountinfo."""
-    for line in mounts.splitlines():
-        if line.split(" ", 1)[0] == mount:
-            return line.partition(" - ")[2].split(" ")[0]
-    return "unknown"
-
-
-def _account_dir(store: Store, user: str, stopping: threading.Event) -> AccountDirFacts:
-    found = AccountDirFacts(
-        user,
-        store.path / user,
-        aside=tuple(store.path / name for name in store.list_set_aside(user)),
-        leftovers=tuple(store.path / name for name in store.list_leftovers(user)),
-    )
-    try:
-        if (account_dir := store.account_dir(user)) is None:
-            return found
-        with account_dir:
-            listing = account_dir.read_listing()
-            return replace(found, snapshots=listing.snapshots, strays=listing.strays)
-    except (StoreError, OSError) as error:
-        found = replace(found, problem=explain(error))
-    try:
-        return _given_away(store, accounts.find(user), found, stopping)
-    except Cancelled:
-        raise
-    except (
-        Failure,
-        OSError,
-    ):  # its user is gone, or can't be asked: what is known already is enough
-        return found
-
-
-def _given_away(
-    store: Store, account: Account, found: AccountDirFacts, stopping: threading.Event
-) -> AccountDirFacts:
-    """Add how many old snapshots are in the folder, where it is the user's own."""
-    if not store.is_given_away(account.user, account.uid):
-        return found
-    folder = store.open_set_aside(account.user, account.uid)
-    try:
-        names = client.ask(account, ListLegacy(), _limits(), stopping, folder=folder).names
-    except SourceRefused:
-        return replace(
-            found,
-            problem=f"{found.path} is ours, but was given to its user; if no old script does it: chown root: {found.path}",
-        )
-    finally:
-        os.close(folder)
-    return replace(found, old=len(names), problem="")
-
-
-def _libraries() -> Libraries:
-    extension = ""
-    try:
-        with closing(apsw.Connection(":memory:")) as connection:
-            native.register_vfs(connection)
-    except (apsw.Error, OSError) as error:
-        extension = str(error)
-    return Libraries(
-        apsw=apsw.apswversion(),
-        sqlite=apsw.sqlitelibversion(),
-        extension=extension,
-        seccomp=_importing("seccomp"),
-        systemd=_importing("systemd.journal"),
-        prometheus=_importing("prometheus_client"),
-    )
-
-
-def _importing(module: str) -> str:
-    """Say why a module can't be imported; empty where it can."""
-    try:
-        importlib.import_module(module)
-    except ImportError as error:
-        return str(error)
-    return ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from t3_backup.text import ERROR, INFO, WARNING
@@ -30,3 +31,28 @@ class Finding:
     def as_json(self) -> dict[str, str]:
         """Write it as the interface has it."""
         return {"name": self.name, "status": self.status, "text": self.text}
+
+
+def ok(name: str, text: str) -> Finding:
+    """Say that all is well."""
+    return Finding("ok", name, text)
+
+
+def note(name: str, text: str) -> Finding:
+    """Say what is there to be known."""
+    return Finding("note", name, text)
+
+
+def warn(name: str, text: str) -> Finding:
+    """Say what wants a look."""
+    return Finding("warn", name, text)
+
+
+def fail(name: str, text: str) -> Finding:
+    """Say what must be mended: without that, backups are not made, or are none."""
+    return Finding("fail", name, text)
+
+
+def shorten(names: Sequence[str]) -> str:
+    """List the first five names, and say how many more there are."""
+    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")

@@ -1,4 +1,4 @@
-"""Check the units: whether the timers start what they should, and the services are ours and may do their work.
+"""Check the units: whether the timers start what they should, and the services may do it.
 
 Pure: facts in, findings out.
 """
@@ -13,7 +13,7 @@ from pathlib import Path
 
 from t3_backup.doctor import units
 from t3_backup.doctor.facts import Facts
-from t3_backup.doctor.finding import Finding
+from t3_backup.doctor.finding import Finding, fail, note, ok, warn
 from t3_backup.doctor.units import PACKAGED, PROOF_SERVICE, PROOF_TIMER, SERVICE, TIMER, Systemd
 from t3_backup.errors import LockHeld
 from t3_backup.settings import Settings
@@ -26,37 +26,28 @@ def check_units(facts: Facts, settings: Settings) -> Iterator[Finding]:
     systemd = facts.systemd
     yield from _by_hand(systemd)
     if not systemd.runs:
-        yield Finding(
-            "note",
-            "systemd",
-            "does not run here: nothing starts a backup by itself; use cron, or run t3-backup-state by hand",
-        )
+        mend = "use cron, or run t3-backup-state by hand"
+        yield note("systemd", f"does not run here: nothing starts a backup by itself; {mend}")
         return
     if systemd.problem:
-        yield Finding("warn", "systemd", f"can't be asked: {systemd.problem}")
+        yield warn("systemd", f"can't be asked: {systemd.problem}")
         return
     yield _timer("timer", TIMER, systemd.timer, systemd.service)
     yield from _drop_ins(systemd)
     if "T3_BACKUP_" in systemd.service.get("Environment", ""):
-        yield Finding(
-            "warn",
-            "drop-ins",
-            f"Environment= of {SERVICE} has settings that are not looked at here; put them into /etc/default/t3-backup",
-        )
+        found = f"Environment= of {SERVICE} has settings that are not looked at here"
+        yield warn("drop-ins", f"{found}; put them into /etc/default/t3-backup")
     if systemd.service.get("LoadState") == "loaded":
         yield _last_run("last run", SERVICE, systemd.service)
         yield _sandbox("sandbox", SERVICE, systemd.service, _written_by_a_run(facts), systemd.homes)
         yield _time_limit(systemd.service, settings, len(facts.accounts))
     else:
-        yield Finding("fail", "service", _not_loaded(SERVICE, systemd.service))
+        yield fail("service", _not_loaded(SERVICE, systemd.service))
     yield from _proof(facts)
 
 
 def _proof(facts: Facts) -> Iterator[Finding]:
-    """Check the weekly proof.
-
-    Backups are made without it: so nothing fails here but a proof that has.
-    """
+    """Check the weekly proof: backups are made without it, so only a failed one fails."""
     systemd = facts.systemd
     timer, service = systemd.proof_timer, systemd.proof_service
     yield _leniently(_timer("proof timer", PROOF_TIMER, timer, service))
@@ -65,7 +56,7 @@ def _proof(facts: Facts) -> Iterator[Finding]:
         store = {facts.store.real: "the store"}
         yield _leniently(_sandbox("proof sandbox", PROOF_SERVICE, service, store, systemd.homes))
     else:
-        yield Finding("warn", "proof service", _not_loaded(PROOF_SERVICE, service))
+        yield warn("proof service", _not_loaded(PROOF_SERVICE, service))
 
 
 def _leniently(finding: Finding) -> Finding:
@@ -73,20 +64,14 @@ def _leniently(finding: Finding) -> Finding:
 
 
 def _by_hand(systemd: Systemd) -> Iterator[Finding]:
-    """Find what shadows the package: its script goes on giving the account folders away, or its units start it."""
-    fragments = [
-        unit.get("FragmentPath", "")
-        for unit in (systemd.service, systemd.timer)
-        if unit.get("LoadState") != "masked"
-    ]
+    """Find what shadows the package: an older script, or units that start it."""
     files = list(systemd.old)
-    files += [
-        path
-        for path in fragments
-        if path and Path(path).parent not in PACKAGED and path not in files
-    ]
+    for unit in (systemd.service, systemd.timer):
+        path = unit.get("FragmentPath", "") if unit.get("LoadState") != "masked" else ""
+        if path and Path(path).parent not in PACKAGED and path not in files:
+            files.append(path)
     if not files:
-        yield Finding("ok", "by hand", "no older manual installation")
+        yield ok("by hand", "no older manual installation")
         return
     commands = [f"rm {shlex.join(files)}"]
     if systemd.runs:
@@ -95,11 +80,8 @@ def _by_hand(systemd: Systemd) -> Iterator[Finding]:
         commands.insert(0, f"systemctl disable --now {TIMER}")
     if systemd.runs and systemd.packaged:
         commands.append(f"systemctl enable --now {TIMER}")
-    yield Finding(
-        "fail",
-        "by hand",
-        f"an older manual installation hides the package: {', '.join(files)}; {' && '.join(commands)}",
-    )
+    found = f"an older manual installation hides the package: {', '.join(files)}"
+    yield fail("by hand", f"{found}; {' && '.join(commands)}")
 
 
 def _not_loaded(unit: str, properties: Mapping[str, str]) -> str:
@@ -115,72 +97,52 @@ def _not_loaded(unit: str, properties: Mapping[str, str]) -> str:
 def _timer(name: str, unit: str, timer: Mapping[str, str], service: Mapping[str, str]) -> Finding:
     enable = f"systemctl enable --now {unit}"
     if timer.get("LoadState") != "loaded":
-        return Finding("fail", name, f"{_not_loaded(unit, timer)}; until then it starts nothing")
-    if timer.get("UnitFileState") != "enabled":
-        return Finding(
-            "fail",
-            name,
-            f"not enabled ({timer.get('UnitFileState') or 'no state'}): it starts nothing; {enable}",
-        )
+        return fail(name, f"{_not_loaded(unit, timer)}; until then it starts nothing")
+    if (state := timer.get("UnitFileState")) != "enabled":
+        return fail(name, f"not enabled ({state or 'no state'}): it starts nothing; {enable}")
     if timer.get("ActiveState") != "active":
-        return Finding(
-            "fail", name, f"enabled, but not active ({timer.get('ActiveState')}); {enable}"
-        )
+        return fail(name, f"enabled, but not active ({timer.get('ActiveState')}); {enable}")
     if timer.get("NextElapseUSecRealtime", "") not in _NEVER:
-        return Finding("ok", name, f"enabled and active, next on {timer['NextElapseUSecRealtime']}")
+        return ok(name, f"enabled and active, next on {timer['NextElapseUSecRealtime']}")
     if service.get("ActiveState") in ("activating", "active"):
-        return Finding("ok", name, "enabled and active; its service is running now")
-    return Finding(
-        "fail",
-        name,
-        f"never starts anything (no OnCalendar= that is still to come); systemctl cat {unit}",
-    )
+        return ok(name, "enabled and active; its service is running now")
+    why = "no OnCalendar= that is still to come"
+    return fail(name, f"never starts anything ({why}); systemctl cat {unit}")
 
 
 def _drop_ins(systemd: Systemd) -> Iterator[Finding]:
     known = (systemd.service, systemd.timer, systemd.proof_service, systemd.proof_timer)
     paths = [path for unit in known for path in units.parse_paths(unit.get("DropInPaths", ""))]
     if paths:
-        yield Finding("note", "drop-ins", f"{', '.join(map(str, paths))} change the units")
+        yield note("drop-ins", f"{', '.join(map(str, paths))} change the units")
 
 
 def _last_run(name: str, unit: str, service: Mapping[str, str]) -> Finding:
     result, code = service.get("Result"), service.get("ExecMainStatus")
     when = service.get("ExecMainExitTimestamp", "")
     if service.get("SubState") == "auto-restart":
-        return Finding(
-            "warn", name, f"ended with exit status {code}, {when}; systemd tries again by itself"
-        )
+        return warn(name, f"ended with exit status {code}, {when}; systemd tries again by itself")
     if service.get("ActiveState") in ("activating", "active"):
-        return Finding("ok", name, f"one is running since {service.get('ExecMainStartTimestamp')}")
+        return ok(name, f"one is running since {service.get('ExecMainStartTimestamp')}")
     if when in _NEVER:
-        return Finding("note", name, "none since the machine was started")
+        return note(name, "none since the machine was started")
     if result == "success" and code == "0":
-        return Finding("ok", name, f"went well, {when}")
+        return ok(name, f"went well, {when}")
+    again = f"run it now: systemctl start {unit}"
     if result == "success" and code == str(int(signal.SIGTERM)):  # which the unit takes for one
-        return Finding(
-            "warn",
-            name,
-            f"was stopped before it was done, {when}; run it now: systemctl start {unit}",
-        )
+        return warn(name, f"was stopped before it was done, {when}; {again}")
     if code == str(LockHeld.exit_code):
-        return Finding(
-            "warn", name, f"another run held the store, {when}; run it now: systemctl start {unit}"
-        )
-    return Finding(
-        "fail",
-        name,
-        f"failed ({result}, exit status {code}), {when}; see why: journalctl -u {unit}",
-    )
+        return warn(name, f"another run held the store, {when}; {again}")
+    found = f"failed ({result}, exit status {code}), {when}"
+    return fail(name, f"{found}; see why: journalctl -u {unit}")
 
 
 def _written_by_a_run(facts: Facts) -> dict[Path, str]:
-    """List where a run writes: a worker makes the -shm of a database in its home, and root the snapshots in the store."""
-    wanted = {facts.store.real: "the store"} | {
-        account.home: f"the home of {account.user}"
-        for account in facts.accounts
-        if account.home is not None
-    }
+    """List where a run writes; in a home, a worker makes the -shm of the database."""
+    wanted = {facts.store.real: "the store"}
+    for account in facts.accounts:
+        if account.home is not None:
+            wanted[account.home] = f"the home of {account.user}"
     if facts.log_folder is not None:
         wanted[facts.log_folder] = "the log's folder"
     if facts.textfiles is not None and not facts.textfiles.problem:
@@ -193,28 +155,21 @@ def _sandbox(
 ) -> Finding:
     closed = [path for path in wanted if not units.is_writable(path, service, homes)]
     if not closed:
-        return Finding("ok", name, f"{unit} may write to every folder it needs")
+        return ok(name, f"{unit} may write to every folder it needs")
     found = ", ".join(f"{wanted[path]} ({path})" for path in closed)
     if hidden := [path for path in closed if units.is_hidden(path, service)]:
-        places = ", ".join(map(str, hidden))
-        return Finding(
-            "fail",
-            name,
-            f"{unit} does not see {found}; {places} must be elsewhere (PrivateTmp=, InaccessiblePaths=)",
-        )
-    command = units.drop_in(
-        unit, "paths", *(f"ReadWritePaths={units.in_unit(path)}" for path in closed)
-    )
-    return Finding("fail", name, f"{unit} may not write to {found}; {command}")
+        mend = "must be elsewhere (PrivateTmp=, InaccessiblePaths=)"
+        return fail(name, f"{unit} does not see {found}; {', '.join(map(str, hidden))} {mend}")
+    lines = [f"ReadWritePaths={units.in_unit(path)}" for path in closed]
+    command = units.drop_in(unit, "paths", *lines)
+    return fail(name, f"{unit} may not write to {found}; {command}")
 
 
 def _time_limit(service: Mapping[str, str], settings: Settings, accounts: int) -> Finding:
-    limit, needed = (
-        units.parse_span(service.get("TimeoutStartUSec", "")),
-        settings.run_timeout(accounts),
-    )
-    found = f"systemd ends a run after {service.get('TimeoutStartUSec')}; a run may take up to {needed} s"
+    text, needed = service.get("TimeoutStartUSec", ""), settings.run_timeout(accounts)
+    limit = units.parse_span(text)
+    found = f"systemd ends a run after {text}; a run may take up to {needed} s"
     if limit is not None and limit > needed:
-        return Finding("ok", "time limit", found)
+        return ok("time limit", found)
     command = units.drop_in(SERVICE, "time", f"TimeoutStartSec={2 * needed}")
-    return Finding("warn", "time limit", f"{found} with {accounts} accounts; {command}")
+    return warn("time limit", f"{found} with {accounts} accounts; {command}")

@@ -1,12 +1,15 @@
-"""Read what systemd knows of our units, and what an installation by hand left; `unit_checks` judges it. Changes nothing."""
+"""Read what systemd knows of our units, and what an installation by hand left.
+
+`unit_checks` judges it. Nothing is changed.
+"""
 
 from __future__ import annotations
 
 import os
 import re
 import shlex
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from t3_backup.errors import Failure
@@ -30,44 +33,24 @@ PRIVATE = (Path("/tmp"), Path("/var/tmp"))  # noqa: S108 - nothing is made there
 
 _TIMEOUT_S = 10
 _PATHS = ("ReadWritePaths", "ReadOnlyPaths", "InaccessiblePaths")
-_OF_A_TIMER = (
-    "LoadState",
-    "ActiveState",
-    "UnitFileState",
-    "FragmentPath",
-    "DropInPaths",
-    "NextElapseUSecRealtime",
-)
+# Properties, as --property= takes them.
+_OF_ANY = "LoadState,ActiveState,FragmentPath,DropInPaths"
+_OF_A_TIMER = f"{_OF_ANY},UnitFileState,NextElapseUSecRealtime"
 _OF_A_SERVICE = (
-    *("LoadState", "ActiveState", "SubState", "FragmentPath", "DropInPaths"),
-    *(
-        "Result",
-        "ExecMainStatus",
-        "ExecMainStartTimestamp",
-        "ExecMainExitTimestamp",
-        "TimeoutStartUSec",
-    ),
-    *("ProtectSystem", "ProtectHome", "PrivateTmp", "Environment", *_PATHS),
+    f"{_OF_ANY},SubState,Result,ExecMainStatus,ExecMainStartTimestamp,ExecMainExitTimestamp,"
+    f"TimeoutStartUSec,ProtectSystem,ProtectHome,PrivateTmp,Environment,{','.join(_PATHS)}"
 )
-_SPAN_S = {
-    "us": 1e-6,
-    "ms": 1e-3,
-    "s": 1,
-    "min": 60,
-    "h": 3600,
-    "d": 86_400,
-    "w": 7 * 86_400,
-    "month": 2_629_800,
-    "y": 31_557_600,
-}
+_DAY_S = 86_400
+_SPAN_S = {"us": 1e-6, "ms": 1e-3, "s": 1, "min": 60, "h": 3600, "d": _DAY_S, "w": 7 * _DAY_S}
+_SPAN_S |= {"month": 2_629_800, "y": 31_557_600}
 
 
 @dataclass(frozen=True)
 class Systemd:
-    """The facts.
+    """What systemd says of our units.
 
-    A unit's properties are as `systemctl show` has them, paths made canonical; none where systemd
-    does not run.
+    Their properties are as `systemctl show` has them, paths made canonical; none where systemd does
+    not run.
     """
 
     runs: bool
@@ -82,66 +65,51 @@ class Systemd:
 
 
 def read_units() -> Systemd:
-    """Read them as they are now."""
-    units = (str(OVERRIDES / SERVICE), str(OVERRIDES / TIMER))
-    old = tuple(
-        path
-        for path in (*units, *OLD_SCRIPTS)
-        if os.path.lexists(path) and os.path.realpath(path) != os.devnull
+    """Read the units as they are now."""
+    candidates = (str(OVERRIDES / SERVICE), str(OVERRIDES / TIMER), *OLD_SCRIPTS)
+    found = Systemd(
+        runs=BOOTED.is_dir(),
+        old=tuple(
+            path
+            for path in candidates
+            if os.path.lexists(path) and os.path.realpath(path) != os.devnull
+        ),
+        packaged=any((folder / TIMER).exists() for folder in PACKAGED),
+        homes=Path(os.path.realpath("/home")),
     )
-    packaged = any((folder / TIMER).exists() for folder in PACKAGED)
-    if not BOOTED.is_dir():
-        return Systemd(runs=False, old=old, packaged=packaged)
+    if not found.runs:
+        return found
     try:
-        timer, proof_timer = _show_timer(TIMER), _show_timer(PROOF_TIMER)
-        service, proof_service = _show_service(SERVICE), _show_service(PROOF_SERVICE)
+        return replace(
+            found,
+            timer=_show(TIMER, _OF_A_TIMER),
+            service=_show_service(SERVICE),
+            proof_timer=_show(PROOF_TIMER, _OF_A_TIMER),
+            proof_service=_show_service(PROOF_SERVICE),
+        )
     except Failure as failure:
-        return Systemd(runs=True, problem=str(failure), old=old, packaged=packaged)
-    homes = Path(os.path.realpath("/home"))
-    return Systemd(
-        runs=True,
-        timer=timer,
-        service=service,
-        proof_timer=proof_timer,
-        proof_service=proof_service,
-        old=old,
-        packaged=packaged,
-        homes=homes,
-    )
-
-
-def _show_timer(unit: str) -> dict[str, str]:
-    return _show(unit, _OF_A_TIMER)
+        return replace(found, problem=str(failure))
 
 
 def _show_service(unit: str) -> dict[str, str]:
     service = _show(unit, _OF_A_SERVICE)
-    return service | {
-        name: shlex.join(map(os.path.realpath, parse_paths(service.get(name, ""))))
-        for name in _PATHS
-    }
+    for name in _PATHS:
+        service[name] = shlex.join(map(os.path.realpath, parse_paths(service.get(name, ""))))
+    return service
 
 
-def _show(unit: str, properties: Sequence[str]) -> dict[str, str]:
-    return parse_show(
-        call_systemctl("show", f"--property={','.join(properties)}", "--", unit, seconds=_TIMEOUT_S)
-    )
+def _show(unit: str, properties: str) -> dict[str, str]:
+    shown = call_systemctl("show", f"--property={properties}", "--", unit, seconds=_TIMEOUT_S)
+    return parse_show(shown)
 
 
 def parse_show(text: str) -> dict[str, str]:
     """Parse the output of `systemctl show`: properties and their values."""
-    return {
-        name: value
-        for name, equals, value in (line.partition("=") for line in text.splitlines())
-        if equals
-    }
+    return dict(line.split("=", 1) for line in text.splitlines() if "=" in line)
 
 
 def parse_span(text: str) -> float | None:
-    """Parse a time span as systemd writes it, in seconds (systemd.time(7)): `2h 30min`, `infinity`.
-
-    None for what is none.
-    """
+    """Parse a time span such as `2h 30min` (systemd.time(7)), in seconds; None for what is none."""
     if text == "infinity":
         return float("inf")
     seconds = 0.0
@@ -154,7 +122,7 @@ def parse_span(text: str) -> float | None:
 
 
 def parse_paths(text: str) -> list[Path]:
-    """Parse a property that is a list of paths, without the marks that systemd.exec(5) allows before each."""
+    """Parse a list of paths, without the marks before each (systemd.exec(5))."""
     try:
         words = shlex.split(text)
     except ValueError:
@@ -163,7 +131,7 @@ def parse_paths(text: str) -> list[Path]:
 
 
 def is_hidden(path: Path, service: Mapping[str, str]) -> bool:
-    """Tell whether a service with these properties sees something else at `path` (canonical) than the machine does."""
+    """Tell whether a service sees something else at `path` (canonical) than the machine does."""
     hidden = parse_paths(service.get("InaccessiblePaths", ""))
     if service.get("PrivateTmp", "no") != "no":
         hidden += PRIVATE
@@ -171,7 +139,7 @@ def is_hidden(path: Path, service: Mapping[str, str]) -> bool:
 
 
 def is_writable(path: Path, service: Mapping[str, str], homes: Path = Path("/home")) -> bool:
-    """Tell whether a service with these properties may write beneath `path`: the deepest rule decides. All canonical."""
+    """Tell whether a service may write beneath `path`: the deepest rule decides. All canonical."""
     if is_hidden(path, service):
         return False
     rules = {Path("/"): True}
@@ -183,24 +151,22 @@ def is_writable(path: Path, service: Mapping[str, str], homes: Path = Path("/hom
             rules |= {Path(name): False for name in ("/usr", "/boot", "/efi", "/etc")}
         case "yes":
             rules |= {Path(name): False for name in ("/usr", "/boot", "/efi")}
-    rules |= dict.fromkeys(
-        (homes, Path("/root"), Path("/run/user")), service.get("ProtectHome", "no") == "no"
-    )
+    open_homes = service.get("ProtectHome", "no") == "no"
+    rules |= dict.fromkeys((homes, Path("/root"), Path("/run/user")), open_homes)
     for name in _PATHS:
         rules |= dict.fromkeys(parse_paths(service.get(name, "")), name == "ReadWritePaths")
-    return rules[
-        max((rule for rule in rules if path.is_relative_to(rule)), key=lambda rule: len(rule.parts))
-    ]
+    return rules[max(filter(path.is_relative_to, rules), key=lambda rule: len(rule.parts))]
 
 
 def drop_in(unit: str, name: str, *lines: str) -> str:
     """Write the command that adds `lines` to the service `unit` by a drop-in."""
     folder = OVERRIDES / f"{unit}.d"
     words = shlex.join(["[Service]", *lines])
-    return f"mkdir -p {folder} && printf '%s\\n' {words} >{folder}/{name}.conf && systemctl daemon-reload"
+    write = f"mkdir -p {folder} && printf '%s\\n' {words} >{folder}/{name}.conf"
+    return f"{write} && systemctl daemon-reload"
 
 
 def in_unit(path: Path) -> str:
-    """Write `path` as a list of paths in a unit file has it, with the mark that lets it be missing."""
+    """Write `path` as a unit file has it in a list, with the mark that lets it be missing."""
     text = f"-{path}".replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%")
     return f'"{text}"' if re.search(r"[\s\"']", text) else text

@@ -13,15 +13,15 @@ from support.doctor_facts import ACCOUNT_DIR, ALICE, GIB, HEALTHY, STORE, VALUES
 from support.manifests import NOON, make_manifest
 
 from t3_backup import settings
-from t3_backup.doctor import checks
+from t3_backup.doctor import checks, store_checks
 from t3_backup.doctor.facts import (
     AccountDirFacts,
     AccountFacts,
     MapFacts,
     TextfileFacts,
-    kind_of,
 )
 from t3_backup.doctor.finding import Finding
+from t3_backup.doctor.gather import kind_of
 from t3_backup.monitor.attempts import Attempt
 from t3_backup.monitor.hooks import Found
 from t3_backup.restore.pending import PendingRestore
@@ -163,7 +163,7 @@ def test_a_store_that_can_t_be_used_fails_and_one_that_is_not_there_yet_warns() 
 @pytest.mark.parametrize(
     ("kind", "status"),
     [
-        *((kind, "ok") for kind in checks.TESTED),
+        *((kind, "ok") for kind in store_checks.TESTED),
         *((kind, "fail") for kind in ("tmpfs", "ramfs", "nfs", "nfs4", "cifs", "9p", "fuse.sshfs")),
         *(
             (kind, "warn")

@@ -64,6 +64,7 @@ def test_a_run_brings_nothing_that_a_plain_one_has_no_use_for(tmp_path: Path) ->
         "statistics",
         "prometheus_client",
         "t3_backup.doctor.facts",
+        "t3_backup.doctor.gather",
     )
     assert "t3_backup.backup.run" in found
     assert [name for name in others if name in found] == []
