@@ -1,4 +1,4 @@
-"""The ledger of attempts: for each account what the last runs came to, in one file of the store's.
+"""Keep the ledger of attempts: what the last runs came to for each account, in one file.
 
 Snapshots tell when it went well; the ledger, when it was tried. It is for those who watch over
 backups and never decides what is copied: without it, or with a broken one that was set aside, every
@@ -88,9 +88,9 @@ def make_attempt(result: AccountResult, run: str, now: datetime) -> Attempt:
 
 
 def uncovered_since(attempts: Sequence[Attempt]) -> tuple[Attempt, Attempt] | None:
-    """Find the first and the last of the attempts that found a database which is not copied; None once all are covered.
+    """Find the first and the last attempt that found a database which is not copied.
 
-    One that failed without having looked tells nothing.
+    None once all are covered. An attempt that failed without having looked tells nothing.
     """
     found: list[Attempt] = []
     for attempt in reversed(attempts):
@@ -102,7 +102,7 @@ def uncovered_since(attempts: Sequence[Attempt]) -> tuple[Attempt, Attempt] | No
 
 
 def read(folder: int) -> dict[str, list[Attempt]]:
-    """The ledger in the open `folder`, the store; empty where there is none.
+    """Read the ledger in the open `folder`, the store; empty where there is none.
 
     Raises ValueError for a broken one, and OSError.
     """
@@ -117,7 +117,7 @@ def read(folder: int) -> dict[str, list[Attempt]]:
 
 
 def from_text(text: str) -> dict[str, list[Attempt]]:
-    """The ledger of a file's text. Raises ValueError."""
+    """Decode the text of the file. Raises ValueError."""
     value = parse_object(text)
     if value.get("format") != _FORMAT or not isinstance(value.get("accounts"), dict):
         raise ValueError(f"not a ledger of format {_FORMAT}")
@@ -130,7 +130,7 @@ def from_text(text: str) -> dict[str, list[Attempt]]:
 
 
 def to_text(attempts: Attempts) -> str:
-    """The file's content: the newest MOST of each account, one a line."""
+    """Write the file's content: the newest MOST of each account, one a line."""
     accounts = []
     for user, listed in sorted(attempts.items()):
         lines = ",\n  ".join(json.dumps(asdict(attempt)) for attempt in listed[-MOST:])
@@ -139,9 +139,9 @@ def to_text(attempts: Attempts) -> str:
 
 
 def _set_aside(folder: int) -> str:
-    """Move a broken ledger out of the way, over an earlier one; what came of it.
+    """Move a broken ledger out of the way, over an earlier one, and say what came of it.
 
-    A folder may be a shelf, and is let be.
+    A folder of that name may be an account's, and stays.
     """
     try:
         if not stat.S_ISDIR(os.stat(NAME, dir_fd=folder, follow_symlinks=False).st_mode):
@@ -156,10 +156,7 @@ class Ledger:
     """The ledger while a run, which holds the store's lock, adds to it."""
 
     def __init__(self, folder: int) -> None:
-        """Read what is there in the open `folder`.
-
-        What is broken is set aside, and `problem` says so.
-        """
+        """Read what is there in the open `folder`; a broken one is set aside, as `problem` says."""
         self._folder = folder
         self.problem = ""
         self.attempts: dict[str, list[Attempt]] = {}
@@ -169,9 +166,6 @@ class Ledger:
             self.problem = f"{NAME} is broken ({printable(explain(error))}); {_set_aside(folder)}"
 
     def add(self, user: str, attempt: Attempt) -> None:
-        """Note an attempt; durable when this returns.
-
-        Raises OSError, and then the file is as it was.
-        """
+        """Note an attempt, durably. Raises OSError, and then the file is as it was."""
         self.attempts[user] = [*self.attempts.get(user, []), attempt][-MOST:]
         replace_file(self._folder, NAME, to_text(self.attempts).encode(), 0o600)

@@ -1,4 +1,6 @@
-"""Where things stand in the charts of the report: shares of width and height in percent. Pure; all times are UTC.
+"""Draw the charts of the report: shares of width and height in percent.
+
+Pure; all times are UTC.
 
 A year of labelled snapshots beside two weeks of nights would leave the nights no room. So the axis
 of time begins with the oldest snapshot that has no label; what is older stands before it, at even
@@ -17,11 +19,7 @@ _LEFT, _RIGHT = 2.0, 98.0
 _EARLIER_EACH, _EARLIER_MOST = 5.0, 30.0
 _SHORTEST = timedelta(days=1)
 _MOST_TICKS = 5
-_STEPS = [
-    timedelta(hours=6),
-    timedelta(hours=12),
-    *(timedelta(days=days) for days in (1, 2, 7, 14)),
-]
+_STEPS = [timedelta(hours=hours) for hours in (6, 12, 24, 2 * 24, 7 * 24, 14 * 24)]
 _MONTHS = (1, 2, 3, 6, 12, 24, 60, 120)
 _MONTH = timedelta(days=30)
 _EPOCH = datetime(1969, 12, 29, tzinfo=UTC)  # a Monday
@@ -67,12 +65,9 @@ class Chart:
 
 
 def draw(oldest_first: Sequence[Manifest], now: datetime) -> Chart:
-    """The charts of the snapshots of one account, of which there is one at least."""
-    begin = min(
-        (snapshot.when for snapshot in oldest_first if snapshot.label is None),
-        default=oldest_first[0].when,
-    )
-    begin = min(begin, now - _SHORTEST)
+    """Draw the snapshots of one account, of which there is one at least."""
+    unlabelled = [snapshot.when for snapshot in oldest_first if snapshot.label is None]
+    begin = min(min(unlabelled, default=oldest_first[0].when), now - _SHORTEST)
     earlier = sum(snapshot.when < begin for snapshot in oldest_first)
     left = _LEFT + min(earlier * _EARLIER_EACH, _EARLIER_MOST)
     each = (left - _LEFT) / earlier if earlier else 0.0
@@ -91,9 +86,13 @@ def draw(oldest_first: Sequence[Manifest], now: datetime) -> Chart:
         for x, snapshot in zip(places, ordered, strict=True)
     )
     line = " L ".join(f"{point.x} {round(100 - point.y, 2)}" for point in points[earlier:])
-    marks = tuple(ticks(begin, now, left))
     return Chart(
-        points, marks, left if earlier else None, f"M {line}" if line else "", largest, longest
+        points=points,
+        ticks=tuple(ticks(begin, now, left)),
+        begins=left if earlier else None,
+        line=f"M {line}" if line else "",
+        largest=largest,
+        longest=longest,
     )
 
 
@@ -104,6 +103,7 @@ def _point(
     room = (x - _NAME_ROOM, x) if left else (x, x + _NAME_ROOM)
     if label and sum(room[0] <= other <= room[1] for other in flags) == 1:  # its own
         flag = label if len(label) <= _LONGEST_NAME else label[: _LONGEST_NAME - 1] + "…"
+    told = [f"{snapshot.when:%Y-%m-%d %H:%M} UTC", snapshot.verdict, label]
     return Point(
         x=x,
         y=_share(snapshot.bytes, largest),
@@ -113,19 +113,17 @@ def _point(
         label=snapshot.label,
         flag=flag,
         left=left,
-        title=", ".join(
-            filter(None, [f"{snapshot.when:%Y-%m-%d %H:%M} UTC", snapshot.verdict, label])
-        ),
+        title=", ".join(filter(None, told)),
     )
 
 
 def _share(value: float, most: float) -> float:
-    """Of the height: the greatest one leaves some air above."""
+    """Compute a share of the height; the greatest one leaves some air above."""
     return round(88 * value / most, 2) if most else 0.0
 
 
 def ticks(begin: datetime, end: datetime, left: float) -> list[Tick]:
-    """Round times, at most as many as can be read side by side; the axis begins at `left`."""
+    """List round times, as many as can be read side by side; the axis begins at `left`."""
     span = end - begin
     step = next((step for step in _STEPS if span / step <= _MOST_TICKS), None)
     found = []
@@ -144,11 +142,9 @@ def _every(step: timedelta, begin: datetime, end: datetime) -> Iterator[datetime
 
 
 def _months(begin: datetime, end: datetime) -> Iterator[datetime]:
-    """The first days of months."""
-    step = next(
-        (months for months in _MONTHS if (end - begin) / (_MONTH * months) <= _MOST_TICKS),
-        _MONTHS[-1],
-    )
+    """Give the first days of months."""
+    few = (months for months in _MONTHS if (end - begin) / (_MONTH * months) <= _MOST_TICKS)
+    step = next(few, _MONTHS[-1])
     for month in range(begin.year * 12, end.year * 12 + 12, step):
         when = datetime(month // 12, month % 12 + 1, 1, tzinfo=UTC)
         if begin <= when <= end:

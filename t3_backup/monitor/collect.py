@@ -1,14 +1,13 @@
-"""Collect what there is of every account, for whoever watches over backups: its snapshots, its attempts, the room they take.
+"""Collect each account's snapshots, attempts and disk usage, for whoever watches over backups.
 
-Only the store and the map are read; no home is looked into, no lock is taken and nothing is
-written.
+Only the store and the map are read. No home is looked into, no lock is taken, nothing is written.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from t3_backup import accounts
@@ -36,12 +35,12 @@ class AccountView:
 
 @dataclass(frozen=True)
 class Overview:
-    """All of them, by name."""
+    """All accounts, by name."""
 
     store: Path
     free_bytes: int
     accounts: tuple[AccountView, ...]
-    warnings: tuple[str, ...] = field(default=())  # of the map and the ledger
+    warnings: tuple[str, ...] = ()  # of the map and the ledger
 
 
 def collect_overview(
@@ -50,9 +49,9 @@ def collect_overview(
     user: str | None = None,
     listings: Mapping[str, Listing] | None = None,
 ) -> Overview:
-    """Gather the accounts of the map `known`, and whoever else has a folder; or `user` alone.
+    """Collect the accounts of the map `known`, and whoever else has a folder; or `user` alone.
 
-    The folder of whom `listings` has is not read again. Raises Failure where `user` is unknown.
+    A folder that `listings` has is not read again. Raises Failure where `user` is unknown.
     """
     warnings = list(known.warnings)
     noted = attempts_of(store, warnings.append)
@@ -61,28 +60,19 @@ def collect_overview(
         if user not in users:
             raise Failure(f"{user} is not in the map, and has no snapshots in {store.path}")
         users = [user]
-    views = (
-        _view(store, name, known, noted.get(name, ()), (listings or {}).get(name)) for name in users
-    )
-    return Overview(
-        store.path,
-        store.free_bytes(),
-        tuple(view for view in views if view is not None),
-        tuple(warnings),
-    )
+    read = listings or {}
+    views = [_view(store, name, known, noted.get(name, ()), read.get(name)) for name in users]
+    there = tuple(view for view in views if view is not None)
+    return Overview(store.path, store.free_bytes(), there, tuple(warnings))
 
 
 def attempts_of(store: Store, warn: Callable[[str], None]) -> Attempts:
-    """Read the ledger of attempts.
-
-    Of one that can't be read `warn` is told, and it counts as empty.
-    """
+    """Read the ledger of attempts; one that can't be read counts as empty, once `warn` was told."""
     try:
         return attempts.read(store.fd)
     except (ValueError, OSError) as error:
-        warn(
-            f"{store.path / attempts.NAME} can't be read: {printable(explain(error))}; the next run begins a new one"
-        )
+        why = f"{store.path / attempts.NAME} can't be read: {printable(explain(error))}"
+        warn(f"{why}; the next run begins a new one")
         return {}
 
 
@@ -93,10 +83,7 @@ def _view(
     noted: Sequence[Attempt],
     listing: Listing | None,
 ) -> AccountView | None:
-    """Gather one account.
-
-    None for somebody who is not in the map and whose folder went while we looked.
-    """
+    """Collect one account; None where it is not in the map and its folder has just gone."""
     in_map = user in known.users
     try:
         account_dir = store.account_dir(user)
@@ -114,8 +101,6 @@ def users_to_watch(path: Path) -> accounts.UserMap:
 
     Raises UsageError and Failure.
     """
-    return (
-        accounts.read_map(path)
-        if os.geteuid() == 0
-        else accounts.UserMap((accounts.own().user,), ())
-    )
+    if os.geteuid() == 0:
+        return accounts.read_map(path)
+    return accounts.UserMap((accounts.own().user,), ())

@@ -1,4 +1,4 @@
-"""Follow up a run, or the weekly proof, that has failed: make its document, and call the hooks with it.
+"""Follow up a failed run, or weekly proof: make its document, and call the hooks with it.
 
 By hand the command calls them itself. A service can't (it has no network): it leaves the document
 in its runtime folder, for the unit that systemd starts then. That unit also speaks for a run that
@@ -31,14 +31,12 @@ class RunEnd:
     """How a run ended, and what it had done; the keys of the document."""
 
     run: str  # its id, as in the log
-    # as systemd calls it: exit-code, signal, timeout, oom-kill ...; test where there was no run
-    result: str
+    result: str  # as systemd calls it: exit-code, timeout, oom-kill ...; test where there was none
     exit: int | None
     signal: str | None  # by which it ended, without SIG; neither where nothing could be started
     error: str | None  # what ended the whole of it
     version: str
-    # as `run --json` has them; none where the run could not say
-    accounts: Sequence[Mapping[str, Any]]
+    accounts: Sequence[Mapping[str, Any]]  # as in `run --json`; none where it could not say
     unit: str | None = None  # of systemd; None where it was run by hand
 
     def document(self) -> bytes:
@@ -47,15 +45,12 @@ class RunEnd:
 
     def variables(self) -> dict[str, str]:
         """Return what a hook has in its environment."""
+        bad = [str(one["user"]) for one in self.accounts if documents.needs_attention(one)]
         return {
             "T3_BACKUP_RUN": self.run,
             "T3_BACKUP_RESULT": self.result,
             "T3_BACKUP_EXIT": str(self.exit) if self.exit is not None else self.signal or "unknown",
-            "T3_BACKUP_NOT_WELL": " ".join(
-                str(account["user"])
-                for account in self.accounts
-                if documents.needs_attention(account)
-            ),
+            "T3_BACKUP_NOT_WELL": " ".join(bad),
             "T3_BACKUP_UNIT": self.unit or "",
         }
 
@@ -67,19 +62,14 @@ def describe_own_end(run: str, code: int, error: str, results: Sequence[AccountR
 
 
 def follow_failure(ending: RunEnd, values: Settings, out: Console) -> None:
-    """Do what follows a failed run.
-
-    Nothing that goes wrong here changes what the run came to.
-    """
+    """Do what follows a failed run; what goes wrong here does not change what it came to."""
     folder = os.environ.get("RUNTIME_DIRECTORY", "").partition(":")[0]
     if logfile.is_service() and folder:
         try:
             _leave_document(Path(folder), ending)
         except OSError as error:
             out.warn(f"the result of the run can't be saved for the hooks: {explain(error)}")
-    elif (
-        ending.exit == Failure.exit_code
-    ):  # with 2 and 75 nothing was begun, and whoever typed it sees it
+    elif ending.exit == Failure.exit_code:  # with 2 and 75 nothing was begun
         call_hooks_for(ending, values, out)
 
 
@@ -107,17 +97,13 @@ def describe_end_by_systemd(environ: Mapping[str, str], left: Mapping[str, Any] 
 
 
 def call_hooks_for(ending: RunEnd, values: Settings, out: Console) -> bool:
-    """Call the hooks, those of the default folder for root's runs alone.
-
-    Tell whether all ended well.
-    """
+    """Call the hooks, and tell whether all ended well; the default folder's for root alone."""
     if values.hooks == DEFAULT_HOOKS and os.geteuid() != 0:
         return True
     found = hooks.find_hooks(values.hooks)
     stop = signals.stop_on_signals()
-    well = hooks.call_all(
-        found, ending.document(), ending.variables(), values.hook_timeout, stop, out
-    )
+    document, variables = ending.document(), ending.variables()
+    well = hooks.call_all(found, document, variables, values.hook_timeout, stop, out)
     stop.end()
     return well and not found.passed_over
 

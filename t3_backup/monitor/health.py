@@ -1,9 +1,9 @@
-"""Judge how each account's backups are: fresh, good and enough of them, or what is wrong. Pure: values and a clock in, values out.
+"""Judge how each account's backups are: fresh, good and enough of them, or what is wrong.
 
-What counts is when the database was last known to be safe: the time of a verified snapshot, or of a
-run that found it unchanged. `judge_freshness` alone decides that, for the status, the doctor and
-the report. That a run ended well says nothing here. What lies in the future was written by a wrong
-clock, and makes nothing fresh.
+Pure: values and a clock in, values out. What counts is when the database was last known to be
+safe: the time of a verified snapshot, or of a run that found it unchanged. `judge_freshness` alone
+decides that, for the status, the doctor and the report. That a run ended well says nothing here.
+What lies in the future was written by a wrong clock, and makes nothing fresh.
 """
 
 from __future__ import annotations
@@ -41,17 +41,14 @@ class Freshness:
     last_good: datetime | None  # UTC; None: never
     good: tuple[Manifest, ...]  # the verified ones that are not of the future, newest first
     ahead: tuple[Manifest, ...]  # the verified ones that are, newest first
-    # names of databases that are not copied: what was taken since the first of them does not count
+    # names of databases that are not copied: what was taken since the first does not count
     uncovered: tuple[str, ...]
 
     @property
     def confirmed(self) -> datetime | None:
         """When a run last found the database unchanged, where that is what makes it fresh."""
-        return (
-            None
-            if self.last_good is None or self.last_good <= self.good[0].when
-            else self.last_good
-        )
+        newer = self.last_good is not None and self.last_good > self.good[0].when
+        return self.last_good if newer else None
 
     def is_old(self, now: datetime) -> bool:
         """Tell whether the last good is older than OLD."""
@@ -71,13 +68,11 @@ class Health:
     """How one account's backups are."""
 
     view: AccountView
-    last_good: datetime | None  # UTC; None: never
-    good: tuple[Manifest, ...]  # the verified ones that are not of the future, newest first
+    fresh: Freshness
     trend: float | None  # bytes a day by which the database grows; None where that can't be told
     last_error: Attempt | None  # the newest failed attempt, if nothing went well since
     note: str  # what there is to be known where all is well
     troubles: tuple[Trouble, ...]
-    uncovered: tuple[str, ...] = ()  # names of databases that are not copied
 
     @property
     def state(self) -> str:
@@ -87,9 +82,7 @@ class Health:
     @property
     def text(self) -> str:
         """What is to be said of it, the worst first; may be empty."""
-        ordered = sorted(
-            self.troubles, key=lambda trouble: STATES.index(trouble.state), reverse=True
-        )
+        ordered = sorted(self.troubles, key=lambda trouble: -STATES.index(trouble.state))
         return "; ".join(trouble.text for trouble in ordered) or self.note
 
 
@@ -101,12 +94,9 @@ def worst(states: Iterable[str]) -> str:
 def judge_freshness(
     snapshots: Iterable[Manifest], attempts: Sequence[Attempt], now: datetime
 ) -> Freshness:
-    """Judge when the database of an account with these snapshots and attempts (the oldest first) was last known to be safe."""
-    verified = sorted(
-        (one for one in snapshots if one.verdict == "verified"),
-        key=lambda snapshot: snapshot.when,
-        reverse=True,
-    )
+    """Judge when a database was last known to be safe; `attempts` has the oldest first."""
+    verified = [snapshot for snapshot in snapshots if snapshot.verdict == "verified"]
+    verified.sort(key=lambda snapshot: snapshot.when, reverse=True)
     good = tuple(snapshot for snapshot in verified if snapshot.when <= now + _FUTURE)
     ahead = tuple(snapshot for snapshot in verified if snapshot.when > now + _FUTURE)
     bare = uncovered_since(attempts)
@@ -120,22 +110,12 @@ def judge_freshness(
 def judge_health(view: AccountView, now: datetime, limits: Thresholds) -> Health:
     """Judge how the account is at `now`."""
     fresh = judge_freshness(view.snapshots, view.attempts, now)
-    no_database = (
-        not view.snapshots and bool(view.attempts) and view.attempts[-1].outcome == "skipped"
-    )
-    troubles = tuple(_troubles(view, fresh, now, limits, no_database=no_database))
-    note = "no database" if no_database else ""
+    skipped = bool(view.attempts) and view.attempts[-1].outcome == "skipped"
+    no_database = skipped and not view.snapshots
     error = _last_error(view, fresh.last_good)
-    return Health(
-        view,
-        fresh.last_good,
-        fresh.good,
-        size_trend(fresh.good),
-        error,
-        note,
-        troubles,
-        fresh.uncovered,
-    )
+    troubles = _troubles(view, fresh, error, now, limits, no_database=no_database)
+    note = "no database" if no_database else ""
+    return Health(view, fresh, size_trend(fresh.good), error, note, tuple(troubles))
 
 
 def _confirmations(
@@ -162,9 +142,14 @@ def _last_error(view: AccountView, last_good: datetime | None) -> Attempt | None
 
 
 def _troubles(
-    view: AccountView, fresh: Freshness, now: datetime, limits: Thresholds, *, no_database: bool
+    view: AccountView,
+    fresh: Freshness,
+    error: Attempt | None,
+    now: datetime,
+    limits: Thresholds,
+    *,
+    no_database: bool,
 ) -> Iterator[Trouble]:
-    last_good = fresh.last_good
     if not view.in_map:
         yield Trouble(WARNING, "not in the map: no new snapshots are taken")
         if view.problem:
@@ -174,40 +159,27 @@ def _troubles(
         yield Trouble(CRITICAL, view.problem)
         return
     if no_database:
-        passed = now - view.attempts[-1].when
-        if not -_FUTURE <= passed <= limits.max_age:
-            yield Trouble(
-                CRITICAL, f"last checked at {view.attempts[-1].at}: there was no database"
-            )
+        last = view.attempts[-1]
+        if not -_FUTURE <= now - last.when <= limits.max_age:
+            yield Trouble(CRITICAL, f"last checked at {last.at}: there was no database")
         return
     if fresh.uncovered:
         yield Trouble(CRITICAL, databases.explain(fresh.uncovered))
     if held := [snapshot for snapshot in view.snapshots if snapshot.holds]:
         more = f" and {len(held) - 1} more" if len(held) > 1 else ""
-        why = "; ".join(held[0].reasons)
-        yield Trouble(
-            CRITICAL,
-            f"{held[0].name} is {held[0].verdict} ({why}){more}; nothing is pruned until: t3-backup-state accept {view.user}",
-        )
+        found = f"{held[0].name} is {held[0].verdict} ({'; '.join(held[0].reasons)}){more}"
+        until = f"t3-backup-state accept {view.user}"
+        yield Trouble(CRITICAL, f"{found}; nothing is pruned until: {until}")
     if not fresh.uncovered:
-        yield from _age(view, last_good, now, limits)
+        yield from _age(view, fresh.last_good, now, limits)
     if fresh.ahead:
-        yield Trouble(
-            WARNING,
-            f"{fresh.ahead[0].name} is dated in the future and does not count; was the clock set back?",
-        )
-    if last_good is not None and len(fresh.good) < limits.min_snapshots:
+        found = f"{fresh.ahead[0].name} is dated in the future and does not count"
+        yield Trouble(WARNING, f"{found}; was the clock set back?")
+    if fresh.last_good is not None and len(fresh.good) < limits.min_snapshots:
         yield Trouble(WARNING, f"{len(fresh.good)} good snapshots, not {limits.min_snapshots}")
     if view.attempts and (unsaved := view.attempts[-1].unsaved):
         yield Trouble(WARNING, f"the files next to the database were not saved ({unsaved})")
-    newest = view.attempts[-1] if view.attempts else None
-    if (
-        last_good is not None
-        and newest
-        and newest.failed
-        and not newest.uncovered
-        and (error := _last_error(view, last_good))
-    ):
+    if error is not None and fresh.last_good is not None and not view.attempts[-1].uncovered:
         yield Trouble(WARNING, f"the last attempt failed ({error.reason})")
 
 
@@ -215,12 +187,10 @@ def _age(
     view: AccountView, last_good: datetime | None, now: datetime, limits: Thresholds
 ) -> Iterator[Trouble]:
     if last_good is not None:
-        passed = (now - last_good).total_seconds()
-        if passed > limits.max_age.total_seconds():
-            yield Trouble(
-                CRITICAL,
-                f"the last good one is {format_span(passed)} old (at most {format_span(limits.max_age.total_seconds())})",
-            )
+        passed, most = (now - last_good).total_seconds(), limits.max_age.total_seconds()
+        if passed > most:
+            found = f"the last good one is {format_span(passed)} old"
+            yield Trouble(CRITICAL, f"{found} (at most {format_span(most)})")
         return
     why = f" ({view.attempts[-1].reason})" if view.attempts and view.attempts[-1].failed else ""
     if view.snapshots:
@@ -230,22 +200,16 @@ def _age(
 
 
 def size_trend(good: Sequence[Manifest]) -> float | None:
-    """Compute the bytes a day by which the database grew: the line of least squares.
+    """Compute the bytes a day by which the database grew, by least squares.
 
     None where sizes span less than a day.
     """
     if len(good) < 2 or good[0].when - good[-1].when < _LEAST_SPAN:
         return None
     days = [(snapshot.when - good[-1].when) / timedelta(days=1) for snapshot in good]
-    mean_day, mean_bytes = (
-        sum(days) / len(good),
-        sum(snapshot.bytes for snapshot in good) / len(good),
-    )
-    along = sum(
-        (day - mean_day) * (snapshot.bytes - mean_bytes)
-        for day, snapshot in zip(days, good, strict=True)
-    )
-    return along / sum((day - mean_day) ** 2 for day in days)
+    mean = sum(days) / len(days)
+    along = sum((day - mean) * one.bytes for day, one in zip(days, good, strict=True))
+    return along / sum((day - mean) ** 2 for day in days)
 
 
 def trend_text(trend: float | None) -> str:
@@ -256,7 +220,7 @@ def trend_text(trend: float | None) -> str:
 
 
 def format_span(seconds: float) -> str:
-    """Write a time span that can be told from one that is a little longer: `45m`, `26.2h`, `3.5d`."""
+    """Write a time span that can be told from a slightly longer one: `45m`, `26.2h`, `3.5d`."""
     if seconds < 7200:
         return f"{max(0, seconds) / 60:.0f}m"
     number, unit = (seconds / 3600, "h") if seconds < 3 * 86_400 else (seconds / 86_400, "d")

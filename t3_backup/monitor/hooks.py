@@ -1,4 +1,4 @@
-"""Hooks: the admin's own programs, called one after the other, by their names, when a run has failed.
+"""Call hooks, the admin's own programs, in the order of their names, when a run has failed.
 
 Which file is one is decided here, and each has a bounded time, with the run's document on its
 standard input. What goes wrong with a hook is told in one line: it is never raised, costs no other
@@ -31,13 +31,12 @@ _GRACE_S = 2.0  # between SIGTERM and SIGKILL
 _REAP_S = 10.0  # for what is dead, but stuck in the kernel
 _KEPT = 4096  # bytes of what a hook says: the last ones
 _PIECE = 1 << 16
-# the run's own
-_NOT_PASSED_ON = ("NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC", "JOURNAL_STREAM")
+_OF_THE_RUN = ("NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC", "JOURNAL_STREAM")  # alone
 
 
 @dataclass(frozen=True)
 class Found:
-    """What is in the folder: hooks in the order in which they are called, and what somebody may have meant to be one."""
+    """What is in the folder: hooks in the order of their calls, and what may be meant as one."""
 
     folder: Path
     hooks: tuple[str, ...] = ()
@@ -45,7 +44,7 @@ class Found:
 
 
 def find_hooks(folder: Path) -> Found:
-    """The hooks in `folder`.
+    """Find the hooks in `folder`.
 
     One that is missing holds none; one that others may write to holds none that could be trusted.
     """
@@ -53,25 +52,18 @@ def find_hooks(folder: Path) -> Found:
     try:
         if why := objection_to_owner(os.stat(folder), me):
             return Found(folder, (), (f"all of it ({why})",))
-        entries = {
-            name: os.stat(folder / name, follow_symlinks=False)
-            for name in sorted(os.listdir(folder))
-        }
+        names = [name for name in sorted(os.listdir(folder)) if not _LEFT_BEHIND.fullmatch(name)]
+        judged = {name: objection(name, (folder / name).lstat(), me) for name in names}
     except FileNotFoundError:
         return Found(folder)
     except OSError as error:
         return Found(folder, (), (f"all of it ({error.strerror})",))
-    judged = {
-        name: objection(name, status, me)
-        for name, status in entries.items()
-        if not _LEFT_BEHIND.fullmatch(name)
-    }
     hooks = tuple(name for name, why in judged.items() if not why)
     return Found(folder, hooks, tuple(f"{name} ({why})" for name, why in judged.items() if why))
 
 
 def objection(name: str, status: os.stat_result, me: int) -> str:
-    """Why a file is no hook for a run of uid `me`; empty where it is one."""
+    """Say why a file is no hook for a run of uid `me`; empty where it is one."""
     if not _NAME.fullmatch(name):
         return "a name may have only letters, digits, - and _"
     if not stat.S_ISREG(status.st_mode):
@@ -82,7 +74,7 @@ def objection(name: str, status: os.stat_result, me: int) -> str:
 
 
 def objection_to_owner(status: os.stat_result, me: int) -> str:
-    """Why somebody else could decide what is in it; empty where nobody could."""
+    """Say why somebody else could decide what is in it; empty where nobody could."""
     if status.st_uid not in (0, me):
         return f"belongs to uid {status.st_uid}"
     return "others may write to it" if status.st_mode & 0o022 else ""
@@ -96,18 +88,14 @@ def call_all(
     stopping: threading.Event,
     out: Console,
 ) -> bool:
-    """Call every hook, for `seconds` at most each, unless `stopping`, and tell `out` of it.
-
-    Whether all ended well.
-    """
+    """Call every hook until `stopping`, each for `seconds` at most; tell whether all ended well."""
     if found.passed_over:
         out.warn(f"ignored as hooks in {found.folder}: {', '.join(found.passed_over)}")
     well = True
     for name in found.hooks:
         if stopping.is_set():
             return False
-        problem = call_hook(found.folder / name, document, environ, seconds, stopping)
-        if problem:
+        if problem := call_hook(found.folder / name, document, environ, seconds, stopping):
             out.warn(f"hook {name} {problem}")
             well = False
         else:
@@ -122,22 +110,22 @@ def call_hook(
     seconds: float,
     stopping: threading.Event,
 ) -> str:
-    """Call one, for `seconds` at most.
-
-    What went wrong and the last line that it said; empty where nothing did.
-    """
+    """Call a hook, and say what went wrong, with its last line; empty where nothing did."""
     given = os.memfd_create("run")  # a file: who doesn't read it holds nobody up
     try:
         with open(given, "wb", closefd=False) as file:
             file.write(document)
         os.lseek(given, 0, os.SEEK_SET)
-        variables = {
-            name: value for name, value in os.environ.items() if name not in _NOT_PASSED_ON
-        }
+        inherited = {name: value for name, value in os.environ.items() if name not in _OF_THE_RUN}
         process = subprocess.Popen(
-            [hook], stdin=given, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, cwd="/", env=variables | dict(environ),
+            [hook],
+            stdin=given,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            cwd="/",
+            env=inherited | dict(environ),
             start_new_session=True,
-        )  # fmt: skip
+        )
     except OSError as error:
         return f"can't be executed: {error.strerror} (is the program of its first line there?)"
     finally:
@@ -147,7 +135,8 @@ def call_hook(
     last = said.decode(errors="replace").strip().rpartition("\n")[2]
     saying = f": {last}" if last else ""
     if not ended:
-        return f"was ended, since {'the run was stopped' if stopping.is_set() else f'it took more than {seconds:g} s'}{saying}"
+        late = f"it took more than {seconds:g} s"
+        return f"was ended, since {'the run was stopped' if stopping.is_set() else late}{saying}"
     if code is not None and code < 0:
         return f"was killed by signal {-code}{saying}"
     return f"failed (exit {code}){saying}" if code else ""
@@ -156,7 +145,7 @@ def call_hook(
 def _watch(
     process: subprocess.Popen[bytes], deadline: Deadline, stopping: threading.Event
 ) -> tuple[bool, bytes]:
-    """Wait for its end, or end it with all of its process group. Whether it ended by itself, and the last that it said.
+    """Wait for its end, or end its process group; return whether it ended, and its last bytes.
 
     The end of its output is not waited for: what it left in the background may hold that open.
     """
@@ -179,10 +168,10 @@ def _watch(
                     poll.unregister(out)
         if not ended:
             _signal_group(process, signal.SIGTERM)
-            _is_readable(pidfd, _GRACE_S)
+            select.select([pidfd], [], [], _GRACE_S)
             # not yet reaped, so that its number is still its own
             _signal_group(process, signal.SIGKILL)
-            _is_readable(pidfd, _REAP_S)
+            select.select([pidfd], [], [], _REAP_S)
         return ended, (said + _read(out))[-_KEPT:]
     finally:
         os.close(pidfd)
@@ -193,10 +182,6 @@ def _read(fd: int) -> bytes:
     with contextlib.suppress(BlockingIOError):
         return os.read(fd, _PIECE)
     return b""
-
-
-def _is_readable(fd: int, seconds: float) -> bool:
-    return bool(select.select([fd], [], [], seconds)[0])
 
 
 def _signal_group(process: subprocess.Popen[bytes], number: int) -> None:

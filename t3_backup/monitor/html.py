@@ -1,4 +1,4 @@
-"""Make the report, one page of HTML: what is on it, from values alone, and its text by the template.
+"""Make the report, one page of HTML: what is on it, from values alone, and its text.
 
 The page needs nothing but itself: no script, no font, no image of elsewhere, and its policy forbids
 them. Every text is escaped by the template engine.
@@ -28,11 +28,11 @@ _FEW = 12  # rows of a table that is shown at once
 
 @dataclass(frozen=True)
 class AccountHistory:
-    """What the store has of one account: its snapshots, newest first, and what somebody should know besides."""
+    """What the store has of one account."""
 
     user: str
-    snapshots: Sequence[Manifest]
-    notes: Sequence[str] = ()
+    snapshots: Sequence[Manifest]  # newest first
+    notes: Sequence[str] = ()  # what somebody should know besides
     attempts: Sequence[Attempt] = ()  # the oldest first
 
 
@@ -59,8 +59,7 @@ class Section:
     """What is shown of one account."""
 
     user: str
-    # good, late (suspect ones wait, the last good is old, or one is of the future) or bad
-    state: str
+    state: str  # good, late (suspect ones wait, the last good is old or of the future) or bad
     says: str
     count: int
     size: str
@@ -75,7 +74,7 @@ class Section:
 
 @dataclass(frozen=True)
 class Page:
-    """What is shown of all."""
+    """What is shown of all accounts."""
 
     place: str
     made: str
@@ -105,27 +104,20 @@ def build_page(accounts: Sequence[AccountHistory], place: str, free: int, now: d
     )
 
 
-def judge_section(account: AccountHistory, now: datetime) -> tuple[str, str]:
-    """Judge how an account is, and in what words: good, late or bad."""
-    return _judge(account, health.judge_freshness(account.snapshots, account.attempts, now), now)
-
-
 def _judge(account: AccountHistory, fresh: Freshness, now: datetime) -> tuple[str, str]:
-    waiting = [snapshot for snapshot in account.snapshots if snapshot.holds]
+    """Judge how an account is, and in what words: good, late or bad."""
     if fresh.uncovered:
         return "bad", databases.summary(fresh.uncovered)
     if not account.snapshots:
         return "bad", "no snapshots"
     if not fresh.good:
-        return (
-            "bad",
-            "the verified ones are dated in the future" if fresh.ahead else "none is verified",
-        )
+        future = "the verified ones are dated in the future"
+        return "bad", future if fresh.ahead else "none is verified"
+    waiting = {snapshot.verdict for snapshot in account.snapshots if snapshot.holds}
+    if "damaged" in waiting:
+        return "bad", "damaged, waits for accept"
     if waiting:
-        worst = (
-            "damaged" if any(snapshot.verdict == "damaged" for snapshot in waiting) else "suspect"
-        )
-        return "bad" if worst == "damaged" else "late", f"{worst}, waits for accept"
+        return "late", "suspect, waits for accept"
     told = f"verified {_ago(fresh.good[0].when, now)}"
     if fresh.confirmed:
         told += f", unchanged {_ago(fresh.confirmed, now)}"
@@ -143,14 +135,10 @@ def _section(account: AccountHistory, now: datetime) -> Section:
     state, says = _judge(account, fresh, now)
     snapshots = account.snapshots
     waiting = [snapshot for snapshot in snapshots if snapshot.holds]
-    notes = [
-        f"{snapshot.name} is {snapshot.verdict}: {'; '.join(snapshot.reasons)}"
-        for snapshot in waiting
-    ]
+    notes = [f"{one.name} is {one.verdict}: {'; '.join(one.reasons)}" for one in waiting]
     if waiting:
-        notes.append(
-            f"Nothing of {account.user} is pruned until: t3-backup-state accept {account.user}"
-        )
+        until = f"t3-backup-state accept {account.user}"
+        notes.append(f"Nothing of {account.user} is pruned until: {until}")
     if fresh.uncovered:
         notes.insert(0, databases.explain(fresh.uncovered))
     drawn = chart.draw(snapshots[::-1], now) if snapshots else None
@@ -196,9 +184,13 @@ def render_page(view: Page) -> str:
     """Write the page's text. Raises Failure where the template engine is not installed."""
     jinja2 = template_engine()
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(_TEMPLATES), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True,
-        lstrip_blocks=True, keep_trailing_newline=True,
-    )  # fmt: skip
+        loader=jinja2.FileSystemLoader(_TEMPLATES),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
     text: str = environment.get_template("report.html").render(page=view)
     return text
 

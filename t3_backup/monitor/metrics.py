@@ -1,4 +1,4 @@
-"""Write the metrics, in the text format of Prometheus, for the textfile collector of its node exporter.
+"""Write the metrics as text for the textfile collector of Prometheus's node exporter.
 
 A registry of its own, made anew for each file, which is there whole or not at all. Times are
 seconds since 1970, sizes bytes. The names are an interface (docs/monitoring.md); alerts and
@@ -31,12 +31,10 @@ def render(status: Status) -> bytes:
     def by_account(name: str, meaning: str, *labels: str) -> Gauge:
         return gauge(name, meaning, "account", *labels)
 
-    gauge("build_info", "1; the version that wrote this.", "version").labels(
-        t3_backup.__version__
-    ).set(1)
-    gauge("store_free_bytes", "Free space on the store's file system.").set(
-        status.overview.free_bytes
-    )
+    version = gauge("build_info", "1; the version that wrote this.", "version")
+    version.labels(t3_backup.__version__).set(1)
+    free = gauge("store_free_bytes", "Free space on the store's file system.")
+    free.set(status.overview.free_bytes)
     in_map = by_account("account_in_map", "1 where the user map names the account, else 0.")
     success = by_account(
         "last_success_timestamp_seconds",
@@ -71,15 +69,14 @@ def render(status: Status) -> bytes:
         if not view.snapshots and health.note:
             continue  # no database, and nothing to be said of it
         in_map.labels(user).set(view.in_map)
-        success.labels(user).set(health.last_good.timestamp() if health.last_good else 0)
+        last_good = health.fresh.last_good
+        success.labels(user).set(last_good.timestamp() if last_good else 0)
         for name in VERDICTS:
-            kept.labels(user, name).set(
-                sum(snapshot.verdict == name for snapshot in view.snapshots)
-            )
+            kept.labels(user, name).set(sum(one.verdict == name for one in view.snapshots))
         held.labels(user).set(sum(snapshot.holds for snapshot in view.snapshots))
         used.labels(user).set(view.used_bytes)
         if view.attempts:
-            bare.labels(user).set(len(health.uncovered))
+            bare.labels(user).set(len(health.fresh.uncovered))
             last = view.attempts[-1]
             attempt.labels(user).set(last.when.timestamp())
             well.labels(user).set(not last.failed and not last.unsaved)
@@ -102,19 +99,15 @@ def write(folder: Path, content: bytes) -> None:
 
 
 def why_not_writable(folder: Path) -> str:
-    """Say why root without its power over others' files, as the service runs, can't write there.
-
-    Empty where it can.
-    """
+    """Say why root, without its power over others' files, can't write there; empty where it can."""
     try:
         status = os.stat(folder, follow_symlinks=False)
     except OSError as error:
         return str(error.strerror)
     if not stat.S_ISDIR(status.st_mode):
         return "it is a symlink or no folder"
-    mine = (
-        stat.S_IWUSR if status.st_uid == 0 else stat.S_IWGRP if status.st_gid == 0 else stat.S_IWOTH
-    )
-    if not status.st_mode & mine:
-        return f"root may not write there (owner {status.st_uid}, mode {stat.S_IMODE(status.st_mode):04o})"
-    return ""
+    of_group = stat.S_IWGRP if status.st_gid == 0 else stat.S_IWOTH
+    if status.st_mode & (stat.S_IWUSR if status.st_uid == 0 else of_group):
+        return ""
+    mode = f"{stat.S_IMODE(status.st_mode):04o}"
+    return f"root may not write there (owner {status.st_uid}, mode {mode})"

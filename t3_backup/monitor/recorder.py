@@ -1,4 +1,4 @@
-"""Record what a run came to, for those who watch over backups: in the ledger of attempts, and as metrics.
+"""Record what a run came to, in the ledger of attempts and as metrics.
 
 Written while the store's lock is held. Whatever of it can't be written is said, and costs nobody
 their backup, but the command its exit code 0.
@@ -43,7 +43,7 @@ class Recorder:
             self._note_result(result)
 
     def finished(self, result: AccountResult) -> None:
-        """Tell the audience what became of an account, and note it."""
+        """Report what became of an account, and note it."""
         self._out.finished(result)
         self._note_result(result)
 
@@ -54,9 +54,8 @@ class Recorder:
             except OSError as error:
                 first, self.broken = not self.broken, True
                 if first:
-                    self._out.warn(
-                        f"{self._store.path / attempts.NAME} can't be written: {error.strerror or explain(error)}"
-                    )
+                    why = error.strerror or explain(error)
+                    self._out.warn(f"{self._store.path / attempts.NAME} can't be written: {why}")
 
 
 def metrics_folder(values: Settings, dest: str | None) -> Path | None:
@@ -65,13 +64,10 @@ def metrics_folder(values: Settings, dest: str | None) -> Path | None:
     `dest` is its --dest: another store is nobody's to watch. The folder of the default alone may be
     missing without a word.
     """
-    if (
-        os.geteuid() != 0
-        or dest is not None
-        or (values.textfiles == DEFAULT_TEXTFILES and not os.path.lexists(DEFAULT_TEXTFILES))
-    ):
+    if os.geteuid() != 0 or dest is not None:
         return None
-    return values.textfiles
+    absent = values.textfiles == DEFAULT_TEXTFILES and not os.path.lexists(DEFAULT_TEXTFILES)
+    return None if absent else values.textfiles
 
 
 def write_metrics(
@@ -83,8 +79,8 @@ def write_metrics(
 ) -> bool:
     """Write the metrics of the store, which is locked, where a command with this --dest has any.
 
-    `results` are those of the run that has it: what it knows of a folder is not read again. False,
-    once it was said, where they can't be written.
+    `results` are those of the run that holds it: what it knows of a folder is not read again.
+    Returns False, once it was said, where they can't be written.
     """
     folder = metrics_folder(values, dest)
     if folder is None:

@@ -35,7 +35,7 @@ _LONGEST_TEXT = 200  # characters of each
 
 @dataclass(frozen=True)
 class Status:
-    """All of it at one moment."""
+    """How all backups are at one moment."""
 
     overview: Overview
     accounts: tuple[Health, ...]
@@ -45,16 +45,14 @@ class Status:
     @property
     def state(self) -> str:
         """The worst of it; what the map or the ledger is warned of counts."""
-        return worst(
-            [health.state for health in self.accounts] + [WARNING for _ in self.overview.warnings]
-        )
+        warned = [WARNING for _ in self.overview.warnings]
+        return worst([health.state for health in self.accounts] + warned)
 
 
 def status_of(overview: Overview, now: datetime, limits: Thresholds) -> Status:
     """Judge all of `overview` at `now`."""
-    return Status(
-        overview, tuple(judge_health(view, now, limits) for view in overview.accounts), now, limits
-    )
+    accounts = tuple(judge_health(view, now, limits) for view in overview.accounts)
+    return Status(overview, accounts, now, limits)
 
 
 def table(status: Status) -> list[str]:
@@ -70,11 +68,11 @@ def table(status: Status) -> list[str]:
 
 
 def _row(health: Health, now: datetime) -> tuple[str, ...]:
-    view, good = health.view, health.good
+    view, good, last_good = health.view, health.fresh.good, health.fresh.last_good
     return (
         view.user,
-        _when(health.last_good) if health.last_good else "never",
-        format_span((now - health.last_good).total_seconds()) if health.last_good else "-",
+        _when(last_good) if last_good else "never",
+        format_span((now - last_good).total_seconds()) if last_good else "-",
         format_size(good[0].bytes) if good else "-",
         f"{len(good)}/{len(view.snapshots)}",
         format_size(view.used_bytes),
@@ -88,60 +86,51 @@ def _when(when: datetime) -> str:
 
 
 def nagios(status: Status) -> tuple[str, int]:
-    """Write the one line of a check, with its exit code (the Monitoring Plugins' guidelines have its form)."""
-    bad = sorted(
-        (h for h in status.accounts if h.state != OK), key=lambda health: health.state != CRITICAL
-    )
-    texts = [f"{health.view.user}: {health.text}" for health in bad] + list(
-        status.overview.warnings
-    )
+    """Write the one line of a check, and its exit code (the Monitoring Plugins' guidelines)."""
+    bad = [health for health in status.accounts if health.state != OK]
+    bad.sort(key=lambda health: health.state != CRITICAL)
+    texts = [f"{health.view.user}: {health.text}" for health in bad]
+    texts += status.overview.warnings
     shown = [
         text if len(text) <= _LONGEST_TEXT else f"{text[:_LONGEST_TEXT]}..."
         for text in texts[:_MOST_TEXTS]
     ]
     if len(texts) > _MOST_TEXTS:
         shown.append(f"and {len(texts) - _MOST_TEXTS} more")
-    count = len(status.accounts)
-    summary = (
-        "; ".join(shown)
-        or f"{count} account{'' if count == 1 else 's'}, {_oldest(status.accounts, status.now)}"
-    )
+    if not shown:
+        count = len(status.accounts)
+        shown = [f"{count} account{'' if count == 1 else 's'}, {_oldest(status)}"]
     perfdata = [part for health in status.accounts for part in _perfdata(health, status)]
     perfdata.append(f"'store_free'={status.overview.free_bytes}B;;;0")
-    return plugin_line(status.state.upper(), summary, perfdata), EXIT_CODES[status.state]
+    return plugin_line(status.state.upper(), "; ".join(shown), perfdata), EXIT_CODES[status.state]
 
 
 def plugin_line(word: str, text: str, perfdata: Sequence[str] = ()) -> str:
     """Write a line as checks print it: a bar begins the perfdata, so none may be in the text."""
-    return f"T3-BACKUP {word} - {text.replace('|', '/')}" + (
-        f" | {' '.join(perfdata)}" if perfdata else ""
-    )
+    bar = f" | {' '.join(perfdata)}" if perfdata else ""
+    return f"T3-BACKUP {word} - {text.replace('|', '/')}{bar}"
 
 
-def _oldest(accounts: Sequence[Health], now: datetime) -> str:
-    goods = [health.last_good for health in accounts if health.last_good]
-    return (
-        f"the oldest last good is {format_span((now - min(goods)).total_seconds())} old"
-        if goods
-        else "no database yet"
-    )
+def _oldest(status: Status) -> str:
+    goods = [one.fresh.last_good for one in status.accounts if one.fresh.last_good]
+    if not goods:
+        return "no database yet"
+    return f"the oldest last good is {format_span((status.now - min(goods)).total_seconds())} old"
 
 
 def _perfdata(health: Health, status: Status) -> list[str]:
     """List ages in seconds and sizes in bytes; an account without a database has none."""
     if not health.view.snapshots and health.state == OK:
         return []
-    user, most = health.view.user, int(status.limits.max_age.total_seconds())
-    age = (
-        f"{max(0, int((status.now - health.last_good).total_seconds()))}s"
-        if health.last_good
-        else "U"
-    )
+    user, good, last_good = health.view.user, health.fresh.good, health.fresh.last_good
+    age = "U"
+    if last_good:
+        age = f"{max(0, int((status.now - last_good).total_seconds()))}s"
     found = [
-        f"'{user}_age'={age};;{most};0",
-        f"'{user}_snapshots'={len(health.good)};{status.limits.min_snapshots}:;;0",
+        f"'{user}_age'={age};;{int(status.limits.max_age.total_seconds())};0",
+        f"'{user}_snapshots'={len(good)};{status.limits.min_snapshots}:;;0",
     ]
-    return [*found, f"'{user}_size'={health.good[0].bytes}B;;;0"] if health.good else found
+    return [*found, f"'{user}_size'={good[0].bytes}B;;;0"] if good else found
 
 
 def document(status: Status) -> dict[str, Any]:
@@ -156,21 +145,21 @@ def document(status: Status) -> dict[str, Any]:
 
 
 def _account(health: Health, now: datetime) -> dict[str, Any]:
-    view, good = health.view, health.good
+    view, good, last_good = health.view, health.fresh.good, health.fresh.last_good
     return {
         "user": view.user,
         "state": health.state,
         "troubles": [asdict(trouble) for trouble in health.troubles],
         "note": health.note,
         "in_map": view.in_map,
-        "last_good": format_time(health.last_good) if health.last_good else None,
-        "age_seconds": int((now - health.last_good).total_seconds()) if health.last_good else None,
+        "last_good": format_time(last_good) if last_good else None,
+        "age_seconds": int((now - last_good).total_seconds()) if last_good else None,
         "bytes": good[0].bytes if good else None,
         "good": len(good),
         "snapshots": len(view.snapshots),
         "used_bytes": view.used_bytes,
         "bytes_per_day": round(health.trend) if health.trend is not None else None,
-        "uncovered": list(health.uncovered),
+        "uncovered": list(health.fresh.uncovered),
         "last_attempt": asdict(view.attempts[-1]) if view.attempts else None,
         "last_error": asdict(health.last_error) if health.last_error else None,
     }

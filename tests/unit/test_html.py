@@ -62,7 +62,12 @@ def nights(count: int, last: datetime = NOON) -> list:
 def test_an_account_is_good_late_or_bad_and_says_why(
     snapshots: list, state: str, says: str
 ) -> None:
-    assert html.judge_section(AccountHistory("alice", snapshots), NOON) == (state, says)
+    assert judged(AccountHistory("alice", snapshots)) == (state, says)
+
+
+def judged(account: AccountHistory) -> tuple[str, str]:
+    [section] = html.build_page([account], "/store", 1, NOON).sections
+    return section.state, section.says
 
 
 def tried(ago: timedelta, outcome: str = "unchanged", **changes: Any) -> Attempt:
@@ -76,14 +81,8 @@ def test_an_old_one_that_a_run_found_to_be_still_the_same_is_good_and_says_so() 
         (3 * DAY, "late", "last verified 5d ago, unchanged 3d ago"),
         (6 * DAY, "late", "last verified 5d ago"),
     ):
-        assert html.judge_section(AccountHistory("alice", old, attempts=[tried(ago)]), NOON) == (
-            state,
-            says,
-        )
-    assert (
-        html.judge_section(AccountHistory("alice", old, attempts=[tried(DAY, "failed")]), NOON)[0]
-        == "late"
-    )
+        assert judged(AccountHistory("alice", old, attempts=[tried(ago)])) == (state, says)
+    assert judged(AccountHistory("alice", old, attempts=[tried(DAY, "failed")]))[0] == "late"
 
 
 def test_one_of_the_future_does_not_count_and_wants_a_look() -> None:
@@ -93,7 +92,7 @@ def test_one_of_the_future_does_not_count_and_wants_a_look() -> None:
         (nights(3), ("late", "verified 0s ago; one is dated in the future")),
         (nights(3, NOON - 3 * DAY), ("late", "last verified 3d ago")),
     ):
-        assert html.judge_section(AccountHistory("alice", [ahead, *rest]), NOON) == found
+        assert judged(AccountHistory("alice", [ahead, *rest])) == found
 
 
 def test_a_database_that_is_not_copied_is_bad_whatever_the_snapshots_are() -> None:
@@ -102,7 +101,7 @@ def test_a_database_that_is_not_copied_is_bad_whatever_the_snapshots_are() -> No
         shelved = AccountHistory(
             "alice", snapshots, attempts=[tried(DAY, "failed", uncovered=("statev2.sqlite",))]
         )
-        assert html.judge_section(shelved, NOON) == ("bad", "statev2.sqlite is not backed up")
+        assert judged(shelved) == ("bad", "statev2.sqlite is not backed up")
         [section] = html.build_page([shelved], "/store", 1, NOON).sections
         assert section.notes[0].startswith(
             "statev2.sqlite is not backed up: this version of t3-backup copies state.sqlite alone; next: "
