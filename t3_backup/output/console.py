@@ -1,4 +1,4 @@
-"""Bring lines to whoever reads: plain, to the journal with its fields, as progress bars on a terminal, or one JSON document.
+"""Bring lines to whoever reads: plain, to the journal with fields, or above progress bars.
 
 Nothing is decided here, and nothing in a line is obeyed by a terminal. A reader who has gone costs
 nobody their backup.
@@ -13,7 +13,6 @@ import os
 import sys
 import threading
 from collections.abc import Callable
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TextIO
 
 from t3_backup.backup.result import AccountResult
@@ -29,7 +28,7 @@ _LONGEST_LINE = 20_000  # characters
 
 
 def _discard_stream(stream: TextIO) -> None:
-    """Send a stream that nobody reads any more to nowhere: what is still buffered must not fail the exit, too."""
+    """Send a stream that nobody reads to nowhere: what is buffered must not fail the exit, too."""
     with contextlib.suppress(OSError, ValueError):
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, stream.fileno())
@@ -49,10 +48,9 @@ class Console:
             stream.reconfigure(errors="backslashreplace")
 
     def line(self, priority: int, text: str) -> None:
-        """Write one line.
+        """Write one line, of which a terminal obeys nothing, whatever a user has put into it.
 
-        Its text may hold what a user chose: nothing in it is obeyed by a terminal. A stream that
-        can't be written to any more costs nobody their backup: it is remembered in `broken`.
+        A stream that can't be written to any more costs nobody their backup: `broken` tells.
         """
         with self._lock:
             try:
@@ -79,20 +77,12 @@ class Console:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         return None
 
 
 class JournalConsole(Console):
-    """Entries with fields in the journal for an account's events.
-
-    All else is a line on its stream.
-    """
+    """Entries with fields in the journal for an account's events; lines for all else."""
 
     def __init__(self, stream: TextIO, run: str, send: Callable[..., object]) -> None:
         super().__init__(stream)
@@ -102,11 +92,10 @@ class JournalConsole(Console):
     def finished(self, result: AccountResult) -> None:
         """Send each event with its fields; write it as a line where it can't be sent."""
         for line in result_messages(result):
-            fields = journald.entry_fields(line, result, self._run)
+            entry = journald.entry_fields(line, result, self._run)
+            fields = {name: printable(value, _LONGEST_LINE) for name, value in entry.items()}
             try:
-                self._send(
-                    **{name: printable(value, _LONGEST_LINE) for name, value in fields.items()}
-                )
+                self._send(**fields)
             except OSError:
                 self.line(line.priority, line.text)
 
@@ -142,11 +131,8 @@ class ProgressBars(Console):
         )
 
     def listen(self, user: str, event: Event) -> None:
-        """Move the account's bar.
-
-        Two workers may prove one account: one at a time is heard.
-        """
-        with self._lock:
+        """Move the account's bar."""
+        with self._lock:  # two workers may prove one account
             self._move_bar(user, event)
 
     def _move_bar(self, user: str, event: Event) -> None:
@@ -174,20 +160,14 @@ class ProgressBars(Console):
         self._bars.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._bars.stop()
 
 
 def make_console(stream: TextIO, run: str) -> Console:
-    """Return the console that suits `stream`.
+    """Return the console that suits `stream`; `run` is the run's id.
 
-    Bars on a terminal, fields in the journal (where their packages are there), else lines. `run` is
-    the run's id.
+    Bars on a terminal, fields in the journal (where their packages are there), else lines.
     """
     if stream.isatty() and os.environ.get("TERM", "dumb") != "dumb":
         with contextlib.suppress(ImportError):
@@ -204,10 +184,7 @@ def say_error(error: Failure | OSError) -> int:
 
 
 def print_document(document: dict[str, Any]) -> None:
-    """Print one JSON document on standard output.
-
-    Raises OSError where nobody takes it.
-    """
+    """Print one JSON document on standard output. Raises OSError where nobody takes it."""
     print_text(json.dumps(document, indent=1) + "\n")
 
 

@@ -1,4 +1,4 @@
-"""The JSON documents of the commands (docs/interface/json.md): values in, plain dicts and lists out."""
+"""Make the JSON documents of the commands (docs/interface/json.md): values in, plain dicts out."""
 
 from __future__ import annotations
 
@@ -35,30 +35,27 @@ def snapshot_document(snapshot: StoredSnapshot) -> dict[str, Any]:
 
 def run_document(results: Sequence[AccountResult]) -> dict[str, Any]:
     """Describe a run."""
+    return {"accounts": [result_document(result) for result in results]}
+
+
+def result_document(result: AccountResult) -> dict[str, Any]:
+    """Describe what a run did for one account."""
     return {
-        "accounts": [
-            {
-                "user": result.user,
-                "outcome": result.outcome,
-                "reason": result.reason,
-                "snapshots": [snapshot_document(snapshot) for snapshot in result.snapshots],
-                "unsaved": result.unsaved,
-                "uncovered": list(result.uncovered),
-                "taken_over": list(result.taken_over),
-                "pruned": list(result.pruned),
-                "compacted": list(result.compacted),
-                "warnings": list(result.warnings),
-            }
-            for result in results
-        ]
+        "user": result.user,
+        "outcome": result.outcome,
+        "reason": result.reason,
+        "snapshots": [snapshot_document(snapshot) for snapshot in result.snapshots],
+        "unsaved": result.unsaved,
+        "uncovered": list(result.uncovered),
+        "taken_over": list(result.taken_over),
+        "pruned": list(result.pruned),
+        "compacted": list(result.compacted),
+        "warnings": list(result.warnings),
     }
 
 
 def needs_attention(account: Mapping[str, Any]) -> bool:
-    """Tell of one account in a run's document whether somebody must look at it.
-
-    As `AccountResult.alarms` does.
-    """
+    """Judge one account in a run's document as `AccountResult.alarms` does."""
     bad = any(
         snapshot["verdict"] != "verified" and snapshot.get("accepted_at") is None
         for snapshot in account["snapshots"]
@@ -68,9 +65,7 @@ def needs_attention(account: Mapping[str, Any]) -> bool:
 
 def contents_document(contents: AccountContents) -> dict[str, Any]:
     """Describe what the store has of one account, as `list` does."""
-    return _account_document(
-        contents, [snapshot_document(snapshot) for snapshot in contents.snapshots]
-    )
+    return _account_document(contents, list(map(snapshot_document, contents.snapshots)))
 
 
 def verify_document(

@@ -1,4 +1,7 @@
-"""Write to the journal: tell whether a stream goes there, and give an account's event its fields (docs/interface/log.md)."""
+"""Write to the journal: find out whether a stream goes there, and make an event's fields.
+
+The fields are an interface (docs/interface/log.md).
+"""
 
 from __future__ import annotations
 
@@ -34,10 +37,7 @@ def find_sender() -> Callable[..., object] | None:
 
 
 def entry_fields(line: Message, result: AccountResult, run: str) -> dict[str, str]:
-    """Return the entry of one event (systemd.journal-fields(7) has the first three).
-
-    `run` is the run's id.
-    """
+    """Return the entry of one event of the run with this id (systemd.journal-fields(7))."""
     found = {
         "MESSAGE": line.text,
         "PRIORITY": str(line.priority),

@@ -1,8 +1,8 @@
-"""Write the log: for each account and run one JSON object a line, in a file that logrotate takes away at any moment.
+"""Write the log: one JSON object a line for each account and run.
 
-So the file is opened, written once and closed for each object. Root alone has a log, and where its
-folder is not there (nothing was ever installed) there is none. A log that can't be written is said,
-and costs nobody their backup.
+Logrotate may take the file away at any moment, so it is opened, written once and closed for each
+object. Root alone has a log, and where its folder is not there (nothing was ever installed) there
+is none. A log that can't be written is said, and costs nobody their backup.
 """
 
 from __future__ import annotations
@@ -17,20 +17,13 @@ from typing import Any
 
 import t3_backup
 from t3_backup.backup.result import AccountResult
-from t3_backup.output.documents import snapshot_document
+from t3_backup.output.documents import result_document
 from t3_backup.settings import DEFAULT_LOG
 from t3_backup.text import format_time, utc_now
 
 # O_NONBLOCK: a pipe that nobody reads must not hold the run.
-_APPEND = (
-    os.O_WRONLY
-    | os.O_APPEND
-    | os.O_CREAT
-    | os.O_NOFOLLOW
-    | os.O_CLOEXEC
-    | os.O_NOCTTY
-    | os.O_NONBLOCK
-)
+_APPEND = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+_APPEND |= os.O_NOCTTY | os.O_NONBLOCK
 _SNAPSHOT_KEYS = (
     "name",
     "path",
@@ -50,10 +43,7 @@ def is_service(environ: Mapping[str, str] = os.environ) -> bool:
 
 
 def run_id(environ: Mapping[str, str] = os.environ) -> str:
-    """Return what all events of this run have in common.
-
-    It is systemd's INVOCATION_ID, where systemd has started this very process.
-    """
+    """Return the id of this run: systemd's INVOCATION_ID, where it has started this process."""
     if is_service(environ) and (invocation := environ.get("INVOCATION_ID")):
         return invocation
     return os.urandom(16).hex()
@@ -61,27 +51,10 @@ def run_id(environ: Mapping[str, str] = os.environ) -> str:
 
 def log_entry(result: AccountResult, run: str, now: datetime) -> dict[str, Any]:
     """Return what the log says of one account."""
-    return {
-        "time": format_time(now),
-        "run": run,
-        "version": t3_backup.__version__,
-        "user": result.user,
-        "outcome": result.outcome,
-        "reason": result.reason,
-        "snapshots": [
-            _snapshot_entry(snapshot_document(snapshot)) for snapshot in result.snapshots
-        ],
-        "unsaved": result.unsaved,
-        "uncovered": list(result.uncovered),
-        "taken_over": list(result.taken_over),
-        "pruned": list(result.pruned),
-        "compacted": list(result.compacted),
-        "warnings": list(result.warnings),
-    }
-
-
-def _snapshot_entry(snapshot: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: snapshot[key] for key in _SNAPSHOT_KEYS}
+    entry = {"time": format_time(now), "run": run, "version": t3_backup.__version__}
+    found = result_document(result)
+    snapshots = [{key: one[key] for key in _SNAPSHOT_KEYS} for one in found["snapshots"]]
+    return entry | found | {"snapshots": snapshots}
 
 
 def append_entry(path: Path, value: Mapping[str, Any]) -> None:
@@ -99,7 +72,7 @@ def append_entry(path: Path, value: Mapping[str, Any]) -> None:
 
 
 class Log:
-    """The log of one run."""
+    """The log of one run; `broken` where it could not be written."""
 
     def __init__(self, path: Path, run: str) -> None:
         self._path = path
@@ -107,10 +80,7 @@ class Log:
         self.broken = False
 
     def finished(self, result: AccountResult) -> str | None:
-        """Note what became of an account.
-
-        Return what somebody should know, the first time that it can't be done.
-        """
+        """Note what became of an account; return why that can't be done, the first time."""
         try:
             append_entry(self._path, log_entry(result, self._run, utc_now()))
         except OSError as error:
@@ -120,10 +90,7 @@ class Log:
 
 
 def open_log(path: Path, run: str) -> Log | None:
-    """Return the log at `path`, where this run has one.
-
-    The folder of the default one alone may be missing without a word.
-    """
+    """Return the log at `path`, if this run has one; only the default's folder may be missing."""
     if os.geteuid() != 0 or (path == DEFAULT_LOG and not path.parent.is_dir()):
         return None
     return Log(path, run)

@@ -1,7 +1,6 @@
-"""The texts that people read of accounts and snapshots: values in, values out.
+"""Write the texts that people read of accounts and snapshots: values in, values out.
 
-A line begins with what happened, names the account, and has a priority. `console` brings it to
-whoever reads.
+A line begins with what happened, names the account, and has a priority.
 """
 
 from __future__ import annotations
@@ -18,6 +17,10 @@ from t3_backup.text import ERROR, INFO, WARNING, format_age, format_columns, for
 if TYPE_CHECKING:  # they bring the worker's client, which only those need who verify
     from t3_backup.history.usage import Usage
     from t3_backup.history.verify import VerifyResult
+
+
+_HEADS: tuple[str, ...] = ("WHEN (UTC)", "AGE", "SIZE", "PAGES", "METHOD")
+_HEADS += ("LEVEL", "FILES", "LABEL", "VERDICT", "NAME")
 
 
 class Message(NamedTuple):
@@ -38,70 +41,37 @@ def result_messages(result: AccountResult) -> list[Message]:
         lines.append(Message(INFO, f"skip {user} ({result.reason})"))
     elif result.outcome == "planned":
         lines.append(Message(INFO, f"would back up {user}: {result.reason}"))
-    describe = (
-        _describe_unchanged if result.unchanged or result.outcome == "unchanged" else _describe_new
-    )
-    lines += [describe(user, snapshot) for snapshot in reversed(result.snapshots)]
+    unchanged = result.unchanged or result.outcome == "unchanged"
+    lines += [_snapshot_message(user, one, unchanged) for one in reversed(result.snapshots)]
     if result.unsaved:
-        lines.append(
-            Message(
-                ERROR,
-                f"WARN: {user}: the files next to the database were not saved: {result.unsaved}",
-            )
-        )
+        text = f"the files next to the database were not saved: {result.unsaved}"
+        lines.append(Message(ERROR, f"WARN: {user}: {text}"))
     lines += [Message(INFO, f"pruned {user}: {name}") for name in result.pruned]
     return lines + [Message(WARNING, f"WARN: {warning}") for warning in result.warnings]
 
 
-def _describe_new(user: str, snapshot: StoredSnapshot) -> Message:
+def _snapshot_message(user: str, snapshot: StoredSnapshot, unchanged: bool) -> Message:
     manifest = snapshot.manifest
-    seconds = manifest.copy_seconds + manifest.proof_seconds
-    detail = f"{manifest.bytes} bytes, {seconds:.1f} s, {manifest.method}, {manifest.verdict}"
-    text = f"backed up {user} -> {snapshot.path} ({detail})"
-    if manifest.verdict == "verified":
-        return Message(INFO, text, snapshot)
-    why = "; ".join(manifest.reasons)
-    return Message(
-        ERROR,
-        f"WARN: {text}: {why}; nothing is pruned until: t3-backup-state accept {user}",
-        snapshot,
-    )
-
-
-def _describe_unchanged(user: str, snapshot: StoredSnapshot) -> Message:
-    manifest = snapshot.manifest
-    text = f"unchanged {user}: still what {manifest.name} holds ({manifest.bytes} bytes, {manifest.verdict})"
+    if unchanged:
+        detail = f"{manifest.bytes} bytes, {manifest.verdict}"
+        text = f"unchanged {user}: still what {manifest.name} holds ({detail})"
+    else:
+        seconds = manifest.copy_seconds + manifest.proof_seconds
+        detail = f"{manifest.bytes} bytes, {seconds:.1f} s, {manifest.method}, {manifest.verdict}"
+        text = f"backed up {user} -> {snapshot.path} ({detail})"
     if not manifest.holds:
         return Message(INFO, text, snapshot)
-    why = "; ".join(manifest.reasons)
-    return Message(
-        ERROR,
-        f"WARN: {text}: {why}; nothing is pruned until: t3-backup-state accept {user}",
-        snapshot,
-    )
+    until = f"t3-backup-state accept {user}"
+    why = f"{'; '.join(manifest.reasons)}; nothing is pruned until: {until}"
+    return Message(ERROR, f"WARN: {text}: {why}", snapshot)
 
 
 def list_lines(contents: AccountContents, now: datetime) -> list[str]:
     """Return the table of one account's snapshots, and what is there besides."""
     manifests = [snapshot.manifest for snapshot in contents.snapshots]
-    rows: list[tuple[str, ...]] = [
-        (
-            "WHEN (UTC)",
-            "AGE",
-            "SIZE",
-            "PAGES",
-            "METHOD",
-            "LEVEL",
-            "FILES",
-            "LABEL",
-            "VERDICT",
-            "NAME",
-        )
-    ]
-    rows += [_list_row(manifest, now) for manifest in manifests]
-    archives = {
-        one.companion.sha256: one.companion.bytes for one in manifests if one.companion is not None
-    }
+    rows = [_HEADS, *(_list_row(manifest, now) for manifest in manifests)]
+    companions = [one.companion for one in manifests if one.companion is not None]
+    archives = {one.sha256: one.bytes for one in companions}
     total = sum(manifest.bytes for manifest in manifests) + sum(archives.values())
     lines = [f"{contents.user}: {len(manifests)} snapshots, {format_size(total)}"]
     if manifests:
@@ -110,13 +80,10 @@ def list_lines(contents: AccountContents, now: datetime) -> list[str]:
 
 
 def _list_row(manifest: Manifest, now: datetime) -> tuple[str, ...]:
-    verdict = (
-        manifest.verdict
-        + (" (accepted)" if manifest.accepted_at else "")
-        + (" (pinned)" if manifest.pinned_at else "")
-    )
+    accepted = " (accepted)" if manifest.accepted_at else ""
+    pinned = " (pinned)" if manifest.pinned_at else ""
     return (
-        manifest.taken_at.replace("T", " ").removesuffix("Z"),
+        format_taken_at(manifest),
         format_age((now - manifest.when).total_seconds()),
         format_size(manifest.bytes),
         str(manifest.page_count),
@@ -124,19 +91,22 @@ def _list_row(manifest: Manifest, now: datetime) -> tuple[str, ...]:
         "-" if manifest.t3_level is None else str(manifest.t3_level),
         format_size(manifest.companion.bytes) if manifest.companion is not None else "-",
         manifest.label or "-",
-        verdict,
+        f"{manifest.verdict}{accepted}{pinned}",
         manifest.name,
     )
 
 
+def format_taken_at(manifest: Manifest) -> str:
+    """Write when a snapshot was taken, in UTC: `2026-11-24 03:30:12`."""
+    return manifest.taken_at.replace("T", " ").removesuffix("Z")
+
+
 def uncounted_lines(contents: AccountContents) -> list[str]:
     """Return a line for each thing that is there of one account, and is no snapshot."""
+    left = "not counted: could not be taken over:"
     return [
         *(f"not counted: no valid manifest: {name}" for name in contents.strays),
-        *(
-            f"not counted: could not be taken over: the files in {path}"
-            for path in contents.leftovers
-        ),
+        *(f"{left} the files in {path}" for path in contents.leftovers),
     ]
 
 
@@ -169,8 +139,6 @@ def usage_lines(usage: Usage) -> list[str]:
         )
         for one in usage.stored
     ]
-    return (
-        [first, *(f"  {line}" for line in format_columns(rows, right={0, 1, 3}))]
-        if usage.stored
-        else [first]
-    )
+    if not usage.stored:
+        return [first]
+    return [first, *(f"  {line}" for line in format_columns(rows, right={0, 1, 3}))]

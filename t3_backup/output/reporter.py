@@ -1,13 +1,11 @@
 """Tell all who hear of a run: people by lines (or the journal), the log, and systemd's status.
 
-Whoever of them can't be told any more costs nobody their backup: `broken` remembers it for the exit
-code.
+One that can't be told any more costs nobody their backup: `broken` keeps it for the exit code.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from types import TracebackType
 from typing import Self
 
 from t3_backup.backup.result import AccountResult
@@ -20,7 +18,7 @@ from t3_backup.worker.protocol import Event
 
 
 class Reporter:
-    """Tell those of one run; without a log where it has none."""
+    """Tell all who hear of one run; without a log where it has none."""
 
     def __init__(self, lines: Console, log: Log | None, shown: Notifier) -> None:
         self._lines = lines
@@ -58,22 +56,15 @@ class Reporter:
 
     def ended(self, results: Sequence[AccountResult]) -> None:
         """Tell what the run came to."""
-        self.line(
-            INFO,
-            f"done ({len(results)} accounts, {sum(result.alarms for result in results)} not well)",
-        )
+        bad = sum(result.alarms for result in results)
+        self.line(INFO, f"done ({len(results)} accounts, {bad} not well)")
         self._notifier.say(sd_notify.describe_end(results, utc_now()))
 
     def __enter__(self) -> Self:
         self._lines.__enter__()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._lines.__exit__(kind, error, trace)
+    def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
+        self._lines.__exit__()
         if error is not None:
             self._notifier.say(f"not done: {error}")

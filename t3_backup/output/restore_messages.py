@@ -1,10 +1,10 @@
-"""The texts that people read of a restore, before and after it: values in, lines out."""
+"""Write the texts that people read of a restore, before and after it: values in, lines out."""
 
 from __future__ import annotations
 
 from datetime import datetime
 
-from t3_backup.output.messages import Message
+from t3_backup.output.messages import Message, format_taken_at
 from t3_backup.restore.in_place import Restored
 from t3_backup.restore.recovery import describe_remains
 from t3_backup.store.census import Census
@@ -16,48 +16,37 @@ _MOST_TABLES = 8
 
 
 def plan_lines(snapshot: Manifest, live: Census | None, problem: str, now: datetime) -> list[str]:
-    """Say what is to be put back, and what that gains and loses.
+    """Say what is to be put back, and what that gains and loses beside the `live` database.
 
-    It is compared with the `live` database; `problem` where that can't be read.
+    `problem` is why that can't be read.
     """
     old = format_age((now - snapshot.when).total_seconds())
-    when = snapshot.taken_at.replace("T", " ").removesuffix("Z")
+    taken = f"taken {format_taken_at(snapshot)} UTC ({old} ago)"
     label = f", label {snapshot.label}" if snapshot.label else ""
-    verdict = (
-        f"{snapshot.verdict} ({'; '.join(snapshot.reasons)})"
-        if snapshot.reasons
-        else snapshot.verdict
-    )
+    level, size = _level(snapshot.t3_level), format_size(snapshot.bytes)
+    why = f" ({'; '.join(snapshot.reasons)})" if snapshot.reasons else ""
     lines = [
         f"snapshot of {snapshot.user}: {snapshot.name}",
-        f"  taken {when} UTC ({old} ago){label}; T3 level {_level(snapshot.t3_level)}; {format_size(snapshot.bytes)}; {verdict}",
+        f"  {taken}{label}; T3 level {level}; {size}; {snapshot.verdict}{why}",
     ]
     if (files := snapshot.companion) is not None:
-        lines.append(
-            f"  with {files.entries} files and folders ({format_size(files.content_bytes)})"
-        )
+        size = format_size(files.content_bytes)
+        lines.append(f"  with {files.entries} files and folders ({size})")
     else:
         lines.append("  without files: there were none, or they were not saved")
     if live is None:
         return [*lines, f"  the live database can't be compared with it: {problem}"]
-    then, now_rows = snapshot.census.total_rows, live.total_rows
-    lines.append(
-        f"  live: T3 level {_level(live.t3_level)}; {now_rows:,} rows, {then:,} in the snapshot"
-    )
+    rows = f"{live.total_rows:,} rows, {snapshot.census.total_rows:,} in the snapshot"
+    lines.append(f"  live: T3 level {_level(live.t3_level)}; {rows}")
     changes = row_changes(snapshot.census, live)
     shown = [f"{table} {count:+,}" for table, count in changes[:_MOST_TABLES]]
-    more = [f"and {len(changes) - _MOST_TABLES} more tables"] if len(changes) > _MOST_TABLES else []
-    return [
-        *lines,
-        f"  rows that the restore adds and removes: {', '.join(shown + more) or 'none'}",
-    ]
+    if len(changes) > _MOST_TABLES:
+        shown.append(f"and {len(changes) - _MOST_TABLES} more tables")
+    return [*lines, f"  rows that the restore adds and removes: {', '.join(shown) or 'none'}"]
 
 
 def row_changes(then: Census, live: Census) -> list[tuple[str, int]]:
-    """Tell by how many rows each table changes where `then` takes the place of `live`.
-
-    The greatest change first.
-    """
+    """Count the rows by which tables change from `live` to `then`, the greatest change first."""
     before, after = live.rows or {}, then.rows or {}
     changes = [
         (table, max(0, after.get(table, 0)) - max(0, before.get(table, 0)))
@@ -77,11 +66,8 @@ def done_lines(restored: Restored, options: str) -> list[Message]:
     lines = [Message(WARNING, f"WARN: {user}: {warning}") for warning in restored.warnings]
     lines.append(Message(INFO, f"restored {user} from {restored.snapshot.name} ({took})"))
     if restored.server == "stopped":
-        lines.append(
-            Message(
-                INFO, f"{user}: the server did not run before the restore, so it was not started"
-            )
-        )
+        text = "the server did not run before the restore, so it was not started"
+        lines.append(Message(INFO, f"{user}: {text}"))
     lines += [Message(INFO, describe_remains(path)) for path in restored.kept]
     if restored.prerestore:
         lines.append(Message(INFO, f"to undo it: {undo_command(restored, options)}"))
@@ -89,11 +75,6 @@ def done_lines(restored: Restored, options: str) -> list[Message]:
 
 
 def undo_command(restored: Restored, options: str) -> str:
-    """Return the one command that undoes a restore.
-
-    `options` are those with which it was done, that the undoing needs, too.
-    """
-    assert restored.prerestore is not None
-    return (
-        f"t3-backup-state restore {restored.snapshot.user} --label {PRERESTORE} {options}".rstrip()
-    )
+    """Return the one command that undoes a restore; it needs the same `options`."""
+    user = restored.snapshot.user
+    return f"t3-backup-state restore {user} --label {PRERESTORE} {options}".rstrip()

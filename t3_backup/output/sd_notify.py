@@ -1,4 +1,4 @@
-"""Show how far a run is in `systemctl status`: sd_notify(3), where systemd asks for it (NOTIFY_SOCKET).
+"""Show how far a run is in `systemctl status`, where systemd asks for it (sd_notify(3)).
 
 Nobody depends on it: without python3-systemd, or where it can't be sent, it is not.
 """
@@ -32,16 +32,12 @@ class AccountProgress:
 
 
 def describe_progress(working: Mapping[str, AccountProgress], done: int, accounts: int) -> str:
-    """Say how far a run is: `alice: copy 43 % (412.0 MiB of 958.3 MiB).
-
-    2 of 5 accounts done`.
-    """
+    """Say how far a run is: `alice: copy 43 % (412.0 MiB of 958.3 MiB); 2 of 5 accounts done`."""
     parts = [f"{user}: {_describe_share(work)}" for user, work in sorted(working.items())]
     if len(parts) > _MOST_NAMES:
         parts[_MOST_NAMES:] = [f"{len(parts) - _MOST_NAMES} more"]
-    return "; ".join(
-        [*([", ".join(parts)] if parts else []), f"{done} of {accounts} accounts done"]
-    )
+    first = f"{', '.join(parts)}; " if parts else ""
+    return f"{first}{done} of {accounts} accounts done"
 
 
 def _describe_share(work: AccountProgress) -> str:
@@ -49,12 +45,14 @@ def _describe_share(work: AccountProgress) -> str:
     if work.phase != "copy" or not work.total:
         return work.phase
     done = min(work.done, work.total)  # a database grows while it is copied
-    return f"{work.phase} {done * 100 // work.total} % ({format_size(done)} of {format_size(work.total)})"
+    share = f"{format_size(done)} of {format_size(work.total)}"
+    return f"{work.phase} {done * 100 // work.total} % ({share})"
 
 
 def describe_end(results: Sequence[AccountResult], now: datetime) -> str:
     """Say what a run came to: `done: 5 accounts, 0 not well (2026-11-26 03:41 UTC)`."""
-    return f"done: {len(results)} accounts, {sum(result.alarms for result in results)} not well ({now:%Y-%m-%d %H:%M} UTC)"
+    bad = sum(result.alarms for result in results)
+    return f"done: {len(results)} accounts, {bad} not well ({now:%Y-%m-%d %H:%M} UTC)"
 
 
 class Notifier:
@@ -99,10 +97,7 @@ class Notifier:
         self._send(f"STATUS={printable(text, _LONGEST)}")
 
     def stopping(self) -> None:
-        """Show that the run is asked to stop.
-
-        A signal may call it at any moment: it waits for no lock.
-        """
+        """Show that the run is asked to stop; it waits for no lock, since a signal may call it."""
         self._send("STOPPING=1\nSTATUS=stopping")
 
     def _send(self, text: str) -> None:
@@ -112,10 +107,7 @@ class Notifier:
 
 
 def make_notifier() -> Notifier:
-    """Return what shows the status of this run to whom NOTIFY_SOCKET names.
-
-    To nobody where there is none.
-    """
+    """Return what shows this run's status to whom NOTIFY_SOCKET names, if to anybody."""
     notify: Callable[[str], object] | None = None
     if os.environ.get("NOTIFY_SOCKET"):
         with contextlib.suppress(ImportError):
