@@ -1,7 +1,4 @@
-"""Take the steps of a move on a real machine.
-
-They change an account's link, its snapshots and its unit.
-"""
+"""Take the steps of a move: change an account's link, its snapshots and its unit."""
 
 from __future__ import annotations
 
@@ -20,10 +17,7 @@ _POLL_S = 0.2
 
 @dataclass
 class LiveSteps:
-    """Take one account's steps.
-
-    The caller holds the store, so that no other run comes between stop and start.
-    """
+    """Take the steps of one account, while the caller holds the store."""
 
     server: Server
     installations: Installations
@@ -32,8 +26,7 @@ class LiveSteps:
     warn: Callable[[str], None]  # of what somebody should know
     # seconds since the stop, up to the last login, by step
     downtime: dict[str, float] = field(default_factory=dict, init=False)
-    # time.monotonic() of the last that is in it
-    _mark: float | None = field(default=None, init=False)
+    _mark: float | None = field(default=None, init=False)  # what is counted ends at this time
 
     def hold(self) -> None:
         """Let nothing of the account's start from now on."""
@@ -59,11 +52,10 @@ class LiveSteps:
 
     def keep_snapshot(self, label: str, *, proven: bool) -> str:
         """Seal a snapshot of what is there now, and return its name."""
-        name = self.snapshots.take_snapshot(
-            self.server.user, label, proven=proven, at_rest=True
-        ).name
+        user = self.server.user
+        made = self.snapshots.take_snapshot(user, label, proven=proven, at_rest=True)
         self._count_downtime("copies")
-        return name
+        return made.name
 
     def link_version(self, version: str) -> None:
         """Make `version` the account's program."""
@@ -76,17 +68,13 @@ class LiveSteps:
         self._count_downtime("copies")
 
     def check_login(self) -> str:
-        """Log in to the running server, and see that it stays up.
-
-        Return the endpoint that served the login.
-        """
+        """Log in to the server, see that it stays up, and return the login's endpoint."""
+        patience = self.settings.patience
         try:
-            self.server.require_port()
-            self.server.await_port(self.settings.patience)
+            self.server.await_port(patience)
             before = self.server.run_state()
-            endpoint = self.server.log_in(
-                self.installations.program_of(self.server.user), self.settings.patience
-            )
+            program = self.installations.program_of(self.server.user)
+            endpoint = self.server.log_in(program, patience)
             self._count_downtime("start")
             self._stay_up(before)
         except Failure:
@@ -99,15 +87,12 @@ class LiveSteps:
         while time.monotonic() < until:
             time.sleep(_POLL_S)
             if (now := self.server.run_state()) != before:
-                raise Failure(
-                    f"{self.server.user}: the server did not stay up after a login (it is {now[0]}, restarted {now[2]} times)"
-                )
+                state = f"it is {now[0]}, restarted {now[2]} times"
+                why = f"the server did not stay up after a login ({state})"
+                raise Failure(f"{self.server.user}: {why}")
 
     def _count_downtime(self, step: str) -> None:
-        """Count all time since the last count for this step.
-
-        Count nothing where this process has stopped no server.
-        """
+        """Count the time since the last count for this step, once the server was stopped."""
         if self._mark is not None:
             now = time.monotonic()
             self.downtime[step] = self.downtime.get(step, 0) + now - self._mark

@@ -1,4 +1,1 @@
-"""All that is known of T3 Code.
-
-Files, ledger, versions, pairing, servers, who is at work.
-"""
+"""Know T3 Code: files, ledger, versions, pairing, servers, and who is at work."""

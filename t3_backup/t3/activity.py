@@ -12,6 +12,7 @@ import sys
 from contextlib import closing
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import apsw
 
@@ -31,9 +32,7 @@ def read_activity(database: Path) -> dict[str, Any] | None:
         database.lstat()
     except FileNotFoundError:
         return None
-    uri = (
-        f"file:{str(database).replace('%', '%25').replace('?', '%3f').replace('#', '%23')}?mode=ro"
-    )
+    uri = f"file:{quote(bytes(database))}?mode=ro"
     flags = apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI | NOFOLLOW
     with closing(apsw.Connection(uri, flags=flags)) as connection:
         connection.setbusytimeout(_BUSY_MS)

@@ -39,11 +39,10 @@ def is_uncovered(name: str) -> bool:
 
 
 def uncovered(folder: int) -> tuple[str, ...]:
-    """List the databases in the open `folder` that are not copied.
+    """List the databases in the open `folder` that are not copied, T3's own first.
 
-    MOST names, T3's own first. Raises OSError. Only names are read, and nothing is opened: a
-    symlink, and a file that can't be read, may be data. A folder is none. It takes time, but no
-    memory, whatever the folder holds.
+    Raises OSError. Only names are read, and nothing is opened: a symlink, and a file that can't be
+    read, may be data. A folder is none. It takes time, but no memory, whatever the folder holds.
     """
     fd = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=folder)
     try:
@@ -67,24 +66,16 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
 
 
 def summary(names: Sequence[str]) -> str:
-    """Say in a few words which databases are not backed up.
-
-    The names are printable ones.
-    """
-    shown = ", ".join(
-        name if re.fullmatch(_PLAIN, name) else f'"{name}"' for name in names[:_SHOWN]
-    )
-    more = (
-        f" and {'at least ' if len(names) == MOST else ''}{len(names) - _SHOWN} more"
-        if len(names) > _SHOWN
-        else ""
-    )
-    return f"{shown}{more} {'is' if len(names) == 1 else 'are'} not backed up"
+    """Say in a few words which databases, by printable names, are not backed up."""
+    shown = [name if re.fullmatch(_PLAIN, name) else f'"{name}"' for name in names[:_SHOWN]]
+    more = f"{'at least ' if len(names) == MOST else ''}{len(names) - _SHOWN} more"
+    which = ", ".join(shown) + (f" and {more}" if len(names) > _SHOWN else "")
+    return f"{which} {'is' if len(names) == 1 else 'are'} not backed up"
 
 
 def explain(names: Sequence[str]) -> str:
-    """Say it with the cause and the next step."""
+    """Say which databases are not backed up, why, and what to do next."""
     return (
-        f"{summary(names)}: this version of t3-backup copies {COPIED} alone; next: install a t3-backup that copies it too, "
-        "or move a file that is not T3's out of userdata"
+        f"{summary(names)}: this version of t3-backup copies {COPIED} alone; next: install a "
+        "t3-backup that copies it too, or move a file that is not T3's out of userdata"
     )

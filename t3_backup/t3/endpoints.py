@@ -8,5 +8,4 @@ PAIRING_PATHS = ("/api/auth/browser-session", "/api/auth/bootstrap")
 SESSION_PATH = "/api/auth/session"
 COOKIE = "t3_session"
 ENVIRONMENT_PATH = "/.well-known/t3/environment"
-VERSION_KEY = "serverVersion"  # in what that path answers
 STEP_SECONDS = 15.0  # for each step of a login: no more than a person at a browser would wait

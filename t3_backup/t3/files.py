@@ -15,8 +15,7 @@ STATE_DATABASE = f"{BASE_DIR}/{STATE_IN_BASE}"
 WAL_NAME = f"{DATABASE_NAME}-wal"
 NO_DATABASE = f"no {DATABASE_NAME}"  # what is said of an account without one
 
-# Beside the database. Logs, caches and server-runtime.json come again by themselves; worktrees are
-# git's.
+# Beside the database. Logs, caches and server-runtime.json come again; worktrees are git's.
 KEPT_FILES = ("attachments", "environment-id", "keybindings.json", "secrets", "settings.json")
 
 

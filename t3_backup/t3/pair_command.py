@@ -1,7 +1,4 @@
-"""The command `t3-pair`.
-
-Log in to one T3 server, for people and scripts that ask whether anybody can.
-"""
+"""Run `t3-pair`: log in to one T3 server, for whoever asks whether anybody can."""
 
 from __future__ import annotations
 
@@ -13,7 +10,7 @@ import pwd
 import re
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn
@@ -43,10 +40,10 @@ def _seconds(text: str) -> float:
 
 
 def _refusal(base_dir: Path, words: Sequence[str]) -> str:
-    """Say why it can't be called so, or how root is to call it instead.
+    """Say why it can't be called so; empty where it may go on.
 
-    Empty where it may go on. The mint would begin a new state where there is none. Files that root
-    makes beside a database are closed to its owner.
+    The mint would begin a new state where there is none. Files that root makes beside a database
+    are closed to its owner.
     """
     try:
         owner = (base_dir / ".").stat().st_uid
@@ -65,42 +62,23 @@ def _refusal(base_dir: Path, words: Sequence[str]) -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run `t3-pair`.
-
-    Exit status 0 where people can log in, 1 where not, 2 for wrong use.
-    """
+    """Run `t3-pair`: exit 0 where people can log in, 1 where not, 2 for wrong use."""
     parser = _Parser(
         prog="t3-pair",
         description="Log in to a T3 server as a browser does, as the owner of its state.",
     )
-    parser.add_argument(
-        "--t3",
-        type=Path,
-        required=True,
-        metavar="BIN",
-        help="the program that mints the credential",
-    )
-    parser.add_argument(
-        "--base-dir",
-        type=Path,
-        required=True,
-        metavar="DIR",
-        help="where the server has its state (~/.t3)",
-    )
-    parser.add_argument(
-        "--port", type=_port, required=True, metavar="N", help=f"where it listens on {HOST}"
-    )
-    parser.add_argument(
-        "--seconds",
-        type=_seconds,
-        default=STEP_SECONDS,
-        metavar="S",
-        help=f"for each step ({STEP_SECONDS:g})",
-    )
+
+    def required(flag: str, kind: Callable[[str], Any], metavar: str, meaning: str) -> None:
+        parser.add_argument(flag, type=kind, required=True, metavar=metavar, help=meaning)
+
+    required("--t3", Path, "BIN", "the program that mints the credential")
+    required("--base-dir", Path, "DIR", "where the server has its state (~/.t3)")
+    required("--port", _port, "N", f"where it listens on {HOST}")
+    each = f"for each step ({STEP_SECONDS:g})"
+    parser.add_argument("--seconds", type=_seconds, default=STEP_SECONDS, metavar="S", help=each)
     parser.add_argument("--json", action="store_true", help="one JSON object instead of a line")
-    parser.add_argument(
-        "--version", action="version", version=f"{parser.prog} {t3_backup.__version__}"
-    )
+    version = f"{parser.prog} {t3_backup.__version__}"
+    parser.add_argument("--version", action="version", version=version)
     words = sys.argv[1:] if argv is None else list(argv)
     args = parser.parse_args(words)
     if why := _refusal(args.base_dir, [parser.prog, *words]):
@@ -110,7 +88,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from t3_backup.t3.pairing import PairingFailed, pair  # noqa: PLC0415
 
     try:
-        endpoint = pair(args.t3, args.base_dir, args.port, args.seconds).endpoint
+        endpoint = pair(args.t3, args.base_dir, args.port, args.seconds)
         document: dict[str, Any] = {"paired": True, "endpoint": endpoint}
         text, code = f"paired by {endpoint}", EXIT_OK
     except PairingFailed as failed:

@@ -15,7 +15,6 @@ import re
 import signal
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from http.cookies import CookieError, SimpleCookie
 from pathlib import Path
 from typing import Any
@@ -30,13 +29,7 @@ from t3_backup.text import printable
 _LIMIT_BYTES = 64 << 10  # of an answer, and of what the command prints
 _CREDENTIAL = re.compile(r"[\x21-\x7e]{1,512}")
 _END_S = 2.0
-
-
-@dataclass(frozen=True)
-class Paired:
-    """Tell how a login worked."""
-
-    endpoint: str  # which took the credential
+_MINT = "t3 auth pairing create"  # as people type it
 
 
 class PairingFailed(Failure):
@@ -49,16 +42,16 @@ class PairingFailed(Failure):
         self.reason = reason
 
 
-def pair(t3: Path, base_dir: Path, port: int, seconds: float = STEP_SECONDS) -> Paired:
-    """Log in, as the owner of `base_dir`; each step may take so many seconds.
+def pair(t3: Path, base_dir: Path, port: int, seconds: float = STEP_SECONDS) -> str:
+    """Log in as the owner of `base_dir`; return the endpoint that took the credential.
 
-    Raises PairingFailed.
+    Each step may take so many seconds. Raises PairingFailed.
     """
     return asyncio.run(_pair(t3, base_dir, port, seconds))
 
 
-async def _pair(t3: Path, base_dir: Path, port: int, seconds: float) -> Paired:
-    credential = await mint_credential(t3, base_dir, seconds)
+async def _pair(t3: Path, base_dir: Path, port: int, seconds: float) -> str:
+    credential = await _mint_credential(t3, base_dir, seconds)
     _check_listener(port)
     limit = aiohttp.ClientTimeout(total=seconds)
     # No cookie of an earlier answer, no proxy of the environment, no connection that an earlier
@@ -79,16 +72,15 @@ async def _pair(t3: Path, base_dir: Path, port: int, seconds: float) -> Paired:
         if status != 200:
             raise PairingFailed("session", f"GET {SESSION_PATH} answered {status}")
         if _parse_object("session", body).get("authenticated") is not True:
-            raise PairingFailed(
-                "session", f"GET {SESSION_PATH} says that the new cookie is not authenticated"
-            )
-        return Paired(endpoint)
+            why = "says that the new cookie is not authenticated"
+            raise PairingFailed("session", f"GET {SESSION_PATH} {why}")
+        return endpoint
 
 
-async def mint_credential(t3: Path, base_dir: Path, seconds: float) -> str:
-    """Have T3 make a credential that logs one browser in.
+async def _mint_credential(t3: Path, base_dir: Path, seconds: float) -> str:
+    """Have T3 make a credential that logs one browser in, without a server.
 
-    It needs no server. Raises PairingFailed.
+    Raises PairingFailed.
     """
     line = program.mint_command(t3, base_dir)
     nothing, pipe = asyncio.subprocess.DEVNULL, asyncio.subprocess.PIPE
@@ -105,51 +97,39 @@ async def mint_credential(t3: Path, base_dir: Path, seconds: float) -> str:
             out, said = await asyncio.gather(_read(process.stdout), _read(process.stderr))
             code = await process.wait()
     except TimeoutError:
-        raise PairingFailed(
-            "mint", f"t3 auth pairing create did not end within {seconds:g} s"
-        ) from None
+        raise PairingFailed("mint", f"{_MINT} did not end within {seconds:g} s") from None
     finally:
         await _end_process(process)
     if code != 0:  # T3 says what is wrong on its standard output
-        raise PairingFailed(
-            "mint",
-            f"t3 auth pairing create ended with {code}: {_first_line(out) or _first_line(said) or 'no reason is given'}",
-        )
+        why = _first_line(out) or _first_line(said) or "no reason is given"
+        raise PairingFailed("mint", f"{_MINT} ended with {code}: {why}")
     if len(out) > _LIMIT_BYTES:
-        raise PairingFailed(
-            "mint", f"t3 auth pairing create printed more than {_LIMIT_BYTES} bytes"
-        )
+        raise PairingFailed("mint", f"{_MINT} printed more than {_LIMIT_BYTES} bytes")
     credential = _parse_object("mint", out).get("credential")
     if not isinstance(credential, str) or not _CREDENTIAL.fullmatch(credential):
-        raise PairingFailed("mint", "t3 auth pairing create printed no credential")
+        raise PairingFailed("mint", f"{_MINT} printed no credential")
     return credential
 
 
 def _check_listener(port: int) -> None:
-    """Raise PairingFailed unless the owner's server listens.
-
-    Whoever gets the credential can log in with it.
-    """
+    """Raise PairingFailed unless the owner's server listens: none else may hear."""
     try:
         found = port_owner.listener_uids(port)
     except (OSError, ValueError) as error:
-        raise PairingFailed(
-            "exchange", f"it can't be checked who listens on port {port}: {error}"
-        ) from None
+        why = f"it can't be checked who listens on port {port}: {error}"
+        raise PairingFailed("exchange", why) from None
     if not found:
         raise PairingFailed("exchange", f"POST {PAIRING_PATHS[0]}: nobody listens on port {port}")
     others = [uid for uid in found if uid not in (os.geteuid(), 0)]
     if others:
-        raise PairingFailed(
-            "exchange",
-            f"it is uid {others[0]} who listens on port {port}, and is not given the credential",
-        )
+        who = f"it is uid {others[0]} who listens on port {port}"
+        raise PairingFailed("exchange", f"{who}, and is not given the credential")
 
 
 async def _exchange_credential(client: aiohttp.ClientSession, credential: str) -> tuple[str, str]:
-    """Find the endpoint that takes the credential, and the cookie it sets.
+    """Find the endpoint that takes the credential, by the first answer that is no 404.
 
-    The first answer that is no 404 decides.
+    Return it, and the cookie it sets.
     """
     for endpoint in PAIRING_PATHS:
         status, body, cookies = await _request(
@@ -160,48 +140,39 @@ async def _exchange_credential(client: aiohttp.ClientSession, credential: str) -
         if status != 200:
             raise PairingFailed("exchange", f"POST {endpoint} answered {status}")
         if _parse_object("exchange", body).get("authenticated") is not True:
-            raise PairingFailed(
-                "exchange", f"POST {endpoint} answered 200 and does not say authenticated"
-            )
+            why = "answered 200 and does not say authenticated"
+            raise PairingFailed("exchange", f"POST {endpoint} {why}")
         if not cookies.get(COOKIE):
             raise PairingFailed("exchange", f"POST {endpoint} set no cookie {COOKIE}")
         return endpoint, cookies[COOKIE]
-    raise PairingFailed(
-        "exchange",
-        f"there is none of {', '.join(PAIRING_PATHS)}: this version pairs by another name",
-    )
+    none = f"there is none of {', '.join(PAIRING_PATHS)}"
+    raise PairingFailed("exchange", f"{none}: this version pairs by another name")
 
 
 async def _request(
     client: aiohttp.ClientSession, step: str, method: str, path: str, **how: Any
 ) -> tuple[int, bytes, dict[str, str]]:
-    """Send one request.
+    """Send one request; return status, body and cookies of its answer, within limits.
 
-    Status, body and cookies of its answer, within limits of time and size. Raises PairingFailed.
+    Raises PairingFailed.
     """
+    what = f"{method} {path}"
     try:
         async with client.request(method, path, allow_redirects=False, **how) as answer:
-            body = await answer.content.read(_LIMIT_BYTES + 1)
-            while len(body) <= _LIMIT_BYTES and (
-                more := await answer.content.read(_LIMIT_BYTES + 1 - len(body))
-            ):
+            body = b""
+            while more := await answer.content.read(_LIMIT_BYTES + 1 - len(body)):
                 body += more
             if len(body) > _LIMIT_BYTES:
-                raise PairingFailed(
-                    step, f"{method} {path} answered with more than {_LIMIT_BYTES} bytes"
-                )
+                raise PairingFailed(step, f"{what} answered with more than {_LIMIT_BYTES} bytes")
             return answer.status, body, _parse_cookies(answer.headers.getall("Set-Cookie", []))
     except TimeoutError:
-        raise PairingFailed(step, f"{method} {path} did not answer in time") from None
+        raise PairingFailed(step, f"{what} did not answer in time") from None
     except aiohttp.ClientConnectorError as error:
-        why = os.strerror(error.os_error.errno or 0)
-        raise PairingFailed(
-            step, f"{method} {path}: no connection to port {error.port}: {why}"
-        ) from None
+        why = f"no connection to port {error.port}: {os.strerror(error.os_error.errno or 0)}"
+        raise PairingFailed(step, f"{what}: {why}") from None
     except (aiohttp.ClientError, ValueError, OSError) as error:
-        raise PairingFailed(
-            step, f"{method} {path}: {_first_line(str(error).encode()) or type(error).__name__}"
-        ) from None
+        why = _first_line(str(error).encode()) or type(error).__name__
+        raise PairingFailed(step, f"{what}: {why}") from None
 
 
 def _parse_cookies(lines: Sequence[str]) -> dict[str, str]:

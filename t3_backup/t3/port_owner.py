@@ -1,7 +1,4 @@
-"""Find out who listens on a port of this machine.
-
-Any user may take one that is free, if only for a moment.
-"""
+"""Find out who listens on a port, since any user may take one that is free."""
 
 from __future__ import annotations
 
@@ -15,14 +12,9 @@ _LISTEN = "0A"
 
 
 def _as_kernel_writes(packed: bytes) -> str:
-    """Write an address as the kernel does there.
-
-    In words of the machine's own byte order.
-    """
-    return "".join(
-        f"{int.from_bytes(packed[at : at + 4], sys.byteorder):08X}"
-        for at in range(0, len(packed), 4)
-    )
+    """Write an address as the kernel does there, in words of its own byte order."""
+    words = (packed[at : at + 4] for at in range(0, len(packed), 4))
+    return "".join(f"{int.from_bytes(word, sys.byteorder):08X}" for word in words)
 
 
 _LOOPBACK = (
@@ -39,9 +31,8 @@ def listener_uids(port: int) -> list[int]:
     """
     found = list(_listeners(port))
     # Who has taken the very address is asked before who has taken all of them.
-    return [uid for address, uid in found if address in _LOOPBACK] or [
-        uid for address, uid in found if address in _ANY
-    ]
+    here = [uid for address, uid in found if address in _LOOPBACK]
+    return here or [uid for address, uid in found if address in _ANY]
 
 
 def _listeners(port: int) -> Iterator[tuple[str, int]]:

@@ -1,7 +1,4 @@
-"""Know T3's program.
-
-Its npm package, its command lines, and how it says its version.
-"""
+"""Know T3's program: its npm package, its command lines and its version."""
 
 from __future__ import annotations
 
@@ -23,17 +20,8 @@ def serve_command(program: Path, host: str, port: int, base_dir: Path) -> list[s
 
 def mint_command(program: Path, base_dir: Path) -> list[str]:
     """Give the command line that makes and prints a credential."""
-    return [
-        str(program),
-        "auth",
-        "pairing",
-        "create",
-        "--base-dir",
-        str(base_dir),
-        "--ttl",
-        "5m",
-        "--json",
-    ]
+    options = ["--base-dir", str(base_dir), "--ttl", "5m", "--json"]
+    return [str(program), "auth", "pairing", "create", *options]
 
 
 def parse_version_output(text: str) -> str:
@@ -52,6 +40,5 @@ def find_package(program: Path) -> tuple[Path, str]:
             about = json.loads((folder / "package.json").read_text(encoding="utf-8"))
             if folder.parent.name == MODULES_DIR.name:
                 return folder, str(about["version"])
-    raise Failure(
-        f"{program} is no program of an npm package, so T3's version is unknown: npm i -g t3@VERSION, or set T3_BIN"
-    )
+    why = f"{program} is no program of an npm package, so T3's version is unknown"
+    raise Failure(f"{why}: npm i -g t3@VERSION, or set T3_BIN")

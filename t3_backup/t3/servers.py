@@ -26,15 +26,14 @@ _CGROUPS = Path("/sys/fs/cgroup")
 _PORT = re.compile(rf'\s*(?:export\s+)?{PORT_VARIABLE}=["\']?(\d{{1,5}})["\']?\s*')
 _READ_S = 30
 _PAIR_S = 60
-# What reading an answer may raise: it is the owner's word, who may have put any text in the place
-# of ours.
+# What reading an answer may raise: it is the owner's word, who may put any text in its place.
 _NO_ANSWER = (ValueError, KeyError, TypeError, RecursionError)
 _POLL_S = 0.1
 
 
 @dataclass(frozen=True)
 class Activity:
-    """Tell what the live database of an account says."""
+    """What the live database of an account says."""
 
     level: int | None
     turns: int  # that agents are at
@@ -42,7 +41,7 @@ class Activity:
 
 @dataclass(frozen=True)
 class Server:
-    """Hold one account and its server."""
+    """One account and its server."""
 
     account: Account
     service: Service | None  # None: systemd has no unit of that name
@@ -65,54 +64,32 @@ class Server:
 
     def has_crashed(self) -> bool:
         """Tell whether it has ended by itself, and badly."""
-        return (
-            self.runs()
-            and self.service is not None
-            and self.service.show("ActiveState") == "failed"
-        )
-
-    def require_port(self) -> None:
-        """Raise Failure where nothing says where it listens."""
-        if self.port is None:
-            raise Failure(f"{self.user}: {self.settings} has no {PORT_VARIABLE} to log in at")
+        service = self.service
+        return service is not None and service.runs() and service.show("ActiveState") == "failed"
 
     def read_activity(self) -> Activity | None:
         """Read from its database, as its owner; None where there is none. Raises Failure."""
-        done = self._run_as_owner(
-            [*_python("activity"), str(state_database(self.account.home))], _READ_S
-        )
+        database = state_database(self.account.home)
+        done = self._run_as_owner([*_python("activity"), str(database)], _READ_S)
         try:
-            value = json.loads(done)
-            return (
-                None
-                if value is None
-                else Activity(_integer(value["level"]), _integer(value["turns"]) or 0)
-            )
+            if (value := json.loads(done)) is None:
+                return None
+            return Activity(_integer(value["level"]), _integer(value["turns"]) or 0)
         except _NO_ANSWER:
-            raise Failure(
-                f"{self.user}: {state_database(self.account.home)} can't be looked at"
-            ) from None
+            raise Failure(f"{self.user}: {database} can't be looked at") from None
 
     def why_busy(self) -> str:
         """Say who works with it now; empty where nobody does. Raises Failure."""
-        if not self.runs():
+        if self.service is None or not self.service.runs():
             return ""
-        agents = self.agent_processes()
+        main = self.service.show("MainPID")
+        # what its agents and terminals run
+        agents = [pid for pid in _list_members(self.service.show("ControlGroup")) if pid != main]
         if agents:
-            return f"{agents[0]} runs beneath {self._unit()}" + (
-                f", and {len(agents) - 1} more" if len(agents) > 1 else ""
-            )
+            more = f", and {len(agents) - 1} more" if len(agents) > 1 else ""
+            return f"{_describe_process(agents[0])} runs beneath {self.service.unit}{more}"
         live = self.read_activity()
         return f"{live.turns} turns are in flight" if live is not None and live.turns else ""
-
-    def agent_processes(self) -> list[str]:
-        """Describe the processes beneath the unit but the server itself.
-
-        What its agents and terminals run.
-        """
-        assert self.service is not None
-        main = self.service.show("MainPID")
-        return [f"{_process_name(pid)} (pid {pid})" for pid in self._processes() if pid != main]
 
     def stop(self) -> None:
         """Stop it, and prove it gone. Raises Failure where any of its processes goes on.
@@ -127,8 +104,8 @@ class Server:
         self.service.stop(mask=False)
         left = _list_members(group)
         if self.service.show("MainPID") != "0" or left:
-            names = ", ".join(f"{_process_name(pid)} (pid {pid})" for pid in left)
-            raise Failure(f"{self._unit()} was stopped, and {names or 'its process'} goes on")
+            names = ", ".join(map(_describe_process, left)) or "its process"
+            raise Failure(f"{self.service.unit} was stopped, and {names} goes on")
 
     def start(self) -> None:
         """Start it. Raises Failure."""
@@ -138,51 +115,37 @@ class Server:
     def await_port(self, seconds: float) -> None:
         """Wait until it listens.
 
-        Raises Failure where it ends, or does not listen within so many seconds.
+        Raises Failure where it ends, does not listen within so many seconds, or has no known port.
         """
         assert self.service is not None
+        port, unit = self._require_port(), self.service.unit
         until = time.monotonic() + seconds
-        while not self._listens():
+        while not _listens(port):
             state = self.service.show("ActiveState")
             if state not in ("active", "activating", "reloading"):
-                raise Failure(
-                    f"{self._unit()} ended right after its start (it is {state}): journalctl -u {self._unit()}"
-                )
+                ended = f"{unit} ended right after its start (it is {state})"
+                raise Failure(f"{ended}: journalctl -u {unit}")
             if time.monotonic() >= until:
-                raise Failure(
-                    f"{self._unit()} does not listen on port {self.port} after {seconds:g} s"
-                )
+                raise Failure(f"{unit} does not listen on port {port} after {seconds:g} s")
             time.sleep(_POLL_S)
 
     def run_state(self) -> tuple[str, str, str]:
-        """Read what changes when it ends or starts again.
-
-        State, main process, number of restarts.
-        """
+        """Read what changes when it ends or starts again: state, main process, restarts."""
         assert self.service is not None
-        return (
-            self.service.show("ActiveState"),
-            self.service.show("MainPID"),
-            self.service.show("NRestarts"),
-        )
+        show = self.service.show
+        return show("ActiveState"), show("MainPID"), show("NRestarts")
 
     def log_in(self, program: Path, patience: float) -> str:
-        """Log in as a browser does, with a credential that `program` mints as the owner.
+        """Log in as a browser does, by what `program` mints; return the endpoint.
 
-        Return the endpoint. Each step may take `patience` seconds, and no more than a person at a
-        browser would wait. Raises Failure.
+        Each step may take `patience` seconds, and no more than a person at a browser would wait.
+        Raises Failure.
         """
         if not self.runs():
             raise Failure(f"{self.user}: no server runs")
-        self.require_port()
-        line = [
-            *_python("pair_command"),
-            f"--t3={program}",
-            f"--base-dir={self.base_dir}",
-            f"--port={self.port}",
-            "--json",
-        ]
-        line.append(f"--seconds={min(patience, STEP_SECONDS):g}")
+        port, seconds = self._require_port(), min(patience, STEP_SECONDS)
+        line = [*_python("pair_command"), f"--t3={program}", f"--base-dir={self.base_dir}"]
+        line += [f"--port={port}", "--json", f"--seconds={seconds:g}"]
         done = transient_unit.as_owner(self.user, line, _PAIR_S)
         try:
             said = json.loads(done.out)
@@ -190,37 +153,22 @@ class Server:
                 return str(said["endpoint"])[:200]
             reason = f"{said['step']}: {said['reason']}"
         except _NO_ANSWER:
-            reason = (
-                "the check took too long"
-                if done.timed_out
-                else f"the check ended with {done.code}: {done.err[-300:].strip()}"
-            )
-        raise Failure(f"{self.user}: no login on port {self.port}: {reason[:500]}")
+            reason = f"the check ended with {done.code}: {done.err[-300:].strip()}"
+            if done.timed_out:
+                reason = "the check took too long"
+        raise Failure(f"{self.user}: no login on port {port}: {reason[:500]}")
 
-    def _listens(self) -> bool:
-        try:
-            with socket.create_connection((HOST, self.port or 0), timeout=1):
-                return True
-        except OSError:
-            return False
-
-    def _processes(self) -> list[str]:
-        assert self.service is not None
-        return _list_members(self.service.show("ControlGroup"))
+    def _require_port(self) -> int:
+        if self.port is None:
+            raise Failure(f"{self.user}: {self.settings} has no {PORT_VARIABLE} to log in at")
+        return self.port
 
     def _run_as_owner(self, line: Sequence[str], seconds: float) -> str:
         done = transient_unit.as_owner(self.user, line, seconds)
-        if done.code != 0:
-            why = (
-                "it took too long"
-                if done.timed_out
-                else (done.err.strip().splitlines() or [f"exit status {done.code}"])[-1]
-            )
-            raise Failure(f"{self.user}: {why[:500]}")
-        return done.out
-
-    def _unit(self) -> str:
-        return self.service.unit if self.service else f"the server of {self.user}"
+        if done.code == 0:
+            return done.out
+        why = (done.err.strip().splitlines() or [f"exit status {done.code}"])[-1]
+        raise Failure(f"{self.user}: {'it took too long' if done.timed_out else why[:500]}")
 
 
 def find_service(user: str) -> Service | None:
@@ -229,10 +177,7 @@ def find_service(user: str) -> Service | None:
 
 
 def find_server(user: str, settings_dir: Path) -> Server:
-    """Find the server of `user`; `settings_dir` is the folder with USER.env.
-
-    Raises Failure.
-    """
+    """Find the server of `user`, whose port `settings_dir`/USER.env names. Raises Failure."""
     settings = settings_dir / f"{user}.env"
     return Server(accounts.find(user), find_service(user), _read_port(settings), settings)
 
@@ -253,10 +198,7 @@ def _python(module: str) -> list[str]:
 
 
 def _list_members(group: str) -> list[str]:
-    """List the processes of a control group and of those beneath it.
-
-    None where it has gone.
-    """
+    """List the processes of a control group, and of those beneath it."""
     if not group.startswith("/") or group == "/":
         return []
     found: set[str] = set()
@@ -266,11 +208,19 @@ def _list_members(group: str) -> list[str]:
     return sorted(found, key=int)
 
 
-def _process_name(pid: str) -> str:
+def _describe_process(pid: str) -> str:
+    name = "a process"
+    with contextlib.suppress(OSError):
+        name = Path(f"/proc/{pid}/comm").read_text(encoding="utf-8", errors="replace").strip()
+    return f"{name} (pid {pid})"
+
+
+def _listens(port: int) -> bool:
     try:
-        return Path(f"/proc/{pid}/comm").read_text(encoding="utf-8", errors="replace").strip()
+        with socket.create_connection((HOST, port), timeout=1):
+            return True
     except OSError:
-        return "a process"
+        return False
 
 
 def _integer(value: Any) -> int | None:

@@ -1,17 +1,12 @@
-"""Name T3 Code's tables.
-
-What a person would miss, what only grows, and who is at work.
-"""
+"""Name T3 Code's tables: what people would miss, what only grows, who is at work."""
 
 from __future__ import annotations
 
 from t3_backup.t3.ledger import LEDGER_TABLE
 
-PROJECTS, THREADS, MESSAGES = (
-    "projection_projects",
-    "projection_threads",
-    "projection_thread_messages",
-)
+PROJECTS = "projection_projects"
+THREADS = "projection_threads"
+MESSAGES = "projection_thread_messages"
 EVENTS = "orchestration_events"
 SESSIONS = "auth_sessions"
 
@@ -25,20 +20,16 @@ CONTENT = {
 }
 # No migration makes these smaller. Sessions are not among them: a migration may log everybody out.
 HISTORY = (PROJECTS, THREADS, MESSAGES, EVENTS)
+_TEXT = "replace(replace(replace(replace(text, ' ', ''), char(9), ''), char(10), ''), char(13), '')"
 # What somebody has said, by table and column: what it is a number of, and how it is counted. A
 # migration may bring it into another form, but makes it no less.
 SAID = {
-    (MESSAGES, "text"): (
-        "characters",
-        "sum(length(replace(replace(replace(replace(text, ' ', ''), char(9), ''), char(10), ''), char(13), '')))",
-    ),
+    (MESSAGES, "text"): ("characters", f"sum(length({_TEXT}))"),
     (EVENTS, "payload_json"): ("payloads", "sum(length(payload_json) > length('{}'))"),
 }
-# T3 only ever adds to these, whatever else happens: their keys are AUTOINCREMENT, or the
-# migrations' numbers.
+# T3 only ever adds to these: their keys are AUTOINCREMENT, or the migrations' numbers.
 APPEND_ONLY = (EVENTS, LEDGER_TABLE)
-# The turns that an agent is at. A session that ended badly leaves its turn behind, but not its
-# status.
+# The turns that an agent is at. A session that ended badly leaves its turn, but not its status.
 TURNS_IN_FLIGHT_QUERY = (
     "SELECT count(*) FROM projection_thread_sessions "
     "WHERE active_turn_id IS NOT NULL AND status IN ('starting', 'running')"

@@ -18,9 +18,9 @@ VersionKey = tuple[int, int, int, bool, tuple[tuple[bool, int, str], ...]]
 
 
 def version_key(version: str) -> VersionKey:
-    """Give a key that orders versions as semver.org has it.
+    """Give a key that orders versions as semver.org does, pre-releases too.
 
-    A pre-release before its release. Raises UsageError.
+    Raises UsageError.
     """
     match = _VERSION.fullmatch(version)
     if match is None:

@@ -38,8 +38,8 @@ def serving(folder: Path, version: str, variant: str = "good") -> Iterator[Serve
 
 
 def pair_with(served: Served) -> str:
-    """The endpoint that served it."""
-    return pair(served.program, served.base, served.port).endpoint
+    """Log in, and return the endpoint that served it."""
+    return pair(served.program, served.base, served.port)
 
 
 @pytest.mark.parametrize(
@@ -364,7 +364,7 @@ def test_the_cookie_is_given_back_as_it_came(mint: Callable[[str], Path], tmp_pa
         200, AUTHENTICATED, "Set-Cookie: other=1; Path=/", f"Set-Cookie: t3_session={value}; Path=/"
     )
     script = Script(exchanged, http(200, AUTHENTICATED))
-    assert pair(mint(MINTS), tmp_path, script.port).endpoint == BROWSER
+    assert pair(mint(MINTS), tmp_path, script.port) == BROWSER
     assert f"Cookie: t3_session={value}" in script.headers
 
 
@@ -437,7 +437,7 @@ def test_no_proxy_is_asked(
     script = Script(GOOD, http(200, AUTHENTICATED))
     for name in ("http_proxy", "HTTP_PROXY", "all_proxy"):
         monkeypatch.setenv(name, f"http://127.0.0.1:{free_port()}")
-    assert pair(mint(MINTS), tmp_path, script.port, seconds=5).endpoint == PAIRING_PATHS[0]
+    assert pair(mint(MINTS), tmp_path, script.port, seconds=5) == PAIRING_PATHS[0]
     assert script.asked == [f"POST {BROWSER} HTTP/1.1", "GET /api/auth/session HTTP/1.1"]
 
 

@@ -156,7 +156,6 @@ KNOWN_OF_T3 = (
     r"\bauth_\w",
     r"/api/auth",
     r"\.well-known",
-    r"serverVersion",
     r"t3-serve",
     r"T3_PORT",
     r"node_modules",

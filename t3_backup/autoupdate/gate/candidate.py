@@ -7,7 +7,6 @@ kept: one that prints without end fills no disk.
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import re
 import signal
@@ -18,17 +17,15 @@ import time
 from collections import deque
 from contextlib import suppress
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 import aiohttp
 
-from t3_backup.t3.endpoints import ENVIRONMENT_PATH, HOST, VERSION_KEY
+from t3_backup.t3.endpoints import HOST
 from t3_backup.t3.program import serve_command
 from t3_backup.text import printable
 
 _POLL_S = 0.1
-_ASK_S = 5.0  # for GET /, which is told and decides nothing
 _END_S = 5.0
 _CHUNK_BYTES = 64 << 10
 _LINE_BYTES = 4096
@@ -37,40 +34,27 @@ _TROUBLE = re.compile(r"migration.*(fail|error)|SqlError|SQLITE_", re.IGNORECASE
 
 
 class Candidate:
-    """Run a server.
-
-    At the end of the block it and its group are gone, however far it came.
-    """
+    """Run a server; at the end of the block it is gone with all of its group."""
 
     def __init__(self, t3: Path, base_dir: Path, port: int) -> None:
         """Start it. Raises OSError."""
         # Whoever kills this process ends the server, too.
-        line = [
-            "/usr/bin/setpriv",
-            "--pdeathsig",
-            "KILL",
-            "--",
-            *serve_command(t3, HOST, port, base_dir),
-        ]
+        line = ["/usr/bin/setpriv", "--pdeathsig", "KILL", "--"]
+        line += serve_command(t3, HOST, port, base_dir)
         nothing, pipe = subprocess.DEVNULL, subprocess.PIPE
         self._process = subprocess.Popen(
             line, stdin=nothing, stdout=pipe, stderr=subprocess.STDOUT, process_group=0
         )
         self._port = port
         self._said: deque[str] = deque(maxlen=_LINES)
-        self._trouble: str | None = None
+        self.trouble: str | None = None  # the first line on a database it could not migrate
         self._reader = threading.Thread(target=self._read_log, daemon=True)
         self._reader.start()
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         with suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
@@ -80,11 +64,6 @@ class Candidate:
     def ended(self) -> int | None:
         """Give its exit code, negative for a signal; None while it runs."""
         return self._process.poll()
-
-    @property
-    def trouble(self) -> str | None:
-        """Give the first line that speaks of a database it could not migrate."""
-        return self._trouble
 
     @property
     def log(self) -> tuple[str, ...]:
@@ -112,29 +91,8 @@ class Candidate:
         """Ask it to stop."""
         self._process.terminate()
 
-    def probe_status(self, seconds: float) -> int | None:
-        """Ask for the status of GET /, which is all that a probe of liveness sees.
-
-        None without an answer.
-        """
-        answer = self._get("/", min(seconds, _ASK_S))
-        return None if answer is None else answer[0]
-
-    def ask_version(self, seconds: float) -> str | None:
-        """Ask which version it is.
-
-        Empty where it answers something else, None where it doesn't answer.
-        """
-        answer = self._get(ENVIRONMENT_PATH, seconds)
-        if answer is None:
-            return None
-        try:
-            return printable(str(json.loads(answer[1])[VERSION_KEY]), 100)
-        except (ValueError, KeyError, TypeError, RecursionError):
-            return ""
-
-    def _get(self, path: str, seconds: float) -> tuple[int, bytes] | None:
-        """Get status and first bytes of a path; None without an answer in all this time."""
+    def probe_status(self, path: str, seconds: float) -> int | None:
+        """Get the status of a path; None without an answer in all this time."""
         try:
             return asyncio.run(_fetch(f"http://{HOST}:{self._port}{path}", seconds))
         except (TimeoutError, aiohttp.ClientError, ValueError, OSError):
@@ -157,24 +115,23 @@ class Candidate:
         text = printable(line[:_LINE_BYTES].decode(errors="replace"), _LINE_BYTES)
         if text.strip():
             self._said.append(text[:_CHARS])
-            if self._trouble is None and _TROUBLE.search(text):
-                self._trouble = text[:_CHARS]
+            if self.trouble is None and _TROUBLE.search(text):
+                self.trouble = text[:_CHARS]
 
 
-async def _fetch(url: str, seconds: float) -> tuple[int, bytes]:
-    """Get the first bytes of a URL: no redirect, no proxy, and nothing unpacked."""
-    limit, jar, headers = (
-        aiohttp.ClientTimeout(total=seconds),
-        aiohttp.DummyCookieJar(),
-        {"Accept-Encoding": "identity"},
-    )
+async def _fetch(url: str, seconds: float) -> int:
+    """Get a URL's status, once its first bytes came; no redirect, no proxy."""
     async with (
         aiohttp.ClientSession(
-            timeout=limit, cookie_jar=jar, trust_env=False, auto_decompress=False, headers=headers
+            timeout=aiohttp.ClientTimeout(total=seconds),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            trust_env=False,
+            auto_decompress=False,
+            headers={"Accept-Encoding": "identity"},
         ) as client,
         client.get(url, allow_redirects=False) as answer,
     ):
-        body = b""
-        while len(body) < _CHUNK_BYTES and (more := await answer.content.read(_CHUNK_BYTES)):
-            body += more
-        return answer.status, body
+        left = _CHUNK_BYTES
+        while left > 0 and (more := await answer.content.read(left)):
+            left -= len(more)
+        return answer.status

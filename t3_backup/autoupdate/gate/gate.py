@@ -32,19 +32,26 @@ _LIMIT_BYTES = 256 << 10
 _LINES, _CHARS = 40, 500
 
 
+_Text = Annotated[str, lambda text: printable(text, _CHARS)]
+_Number = Annotated[int, range(1 << 31)]  # no level and no status is as great
+_Log = Annotated[tuple[_Text, ...], lambda lines: lines[:_LINES]]
+
+
 @dataclass(frozen=True)
 class Trial:
-    """Tell what a candidate did with one state."""
+    """What a candidate did with one state."""
 
-    subject: str  # a user, or EMPTY
+    JSON_KEYS = MORE
+
+    subject: str  # a user, or EMPTY; the rest is what it printed
     passed: bool
-    step: str = ""  # one of STEPS, or GATE where there was no verdict at all
-    reason: str = ""
-    endpoint: str | None = None
-    probe: int | None = None
-    level_before: int | None = None
-    level_after: int | None = None
-    log: tuple[str, ...] = ()
+    step: Annotated[str, one_of(("", *STEPS, GATE))] = ""  # GATE: there was no verdict at all
+    reason: _Text = ""
+    endpoint: Annotated[str, one_of(PAIRING_PATHS)] | None = None
+    probe: _Number | None = None
+    level_before: _Number | None = None
+    level_after: _Number | None = None
+    log: _Log = ()
 
 
 def try_version(
@@ -55,17 +62,15 @@ def try_version(
     watch_seconds: int,
     say: Callable[[str], None],
 ) -> Iterator[Trial]:
-    """Try the version whose prefix is `program`.
+    """Try the version in `program` on an empty state, then on each account's data.
 
-    It is tried on an empty state, then on each account's data; the first that fails is the last.
-    `write_snapshot` writes an account's newest verified snapshot to a new file; False where there
-    is none. Raises Failure, OSError.
+    The first that fails is the last. `write_snapshot` writes an account's newest verified snapshot
+    to a new file; False where there is none. Raises Failure, OSError.
     """
     for user in (None, *accounts):
         say(f"gate: trying {'an empty state' if user is None else f'a copy of the data of {user}'}")
-        trial = run_trial(
-            program, user or EMPTY, None if user is None else write_snapshot, watch_seconds
-        )
+        write = None if user is None else write_snapshot
+        trial = run_trial(program, user or EMPTY, write, watch_seconds)
         if trial is not None:
             yield trial
             if not trial.passed:
@@ -78,36 +83,19 @@ def run_trial(
     write_snapshot: Callable[[str, Path], bool] | None,
     watch_seconds: int,
 ) -> Trial | None:
-    """Run one trial, on an empty state without `write_snapshot`.
-
-    None where there is no snapshot to try it on.
-    """
+    """Run one trial, on the snapshot that is written; None where there is none."""
     name = sandbox.unit_name(subject if write_snapshot else None)
     try:
         state = sandbox.build_root(name)
         if write_snapshot is not None and not write_snapshot(subject, state):
             return None
         given = state.stat().st_size if write_snapshot else 0
-        # The candidate must not see what an administrator has put into the environment of all
-        # units.
+        # The candidate must not see what an admin has put into the environment of all units.
         home = sandbox.home_dir(name)
-        line = [
-            "/usr/bin/env",
-            "-i",
-            f"HOME={home}",
-            f"TMPDIR={home}",
-            f"PATH={PATH}",
-            "LANG=C.UTF-8",
-        ]
-        line += [
-            sys.executable,
-            "-I",
-            "-m",
-            "t3_backup.autoupdate.gate.trial",
-            f"--t3={program}/bin/t3",
-            f"--base-dir={home}",
-        ]
-        line += [f"--port={_PORT}", f"--watch={watch_seconds}", *LIMITS, "--alone"]
+        line = ["/usr/bin/env", "-i", f"HOME={home}", f"TMPDIR={home}", f"PATH={PATH}"]
+        line += ["LANG=C.UTF-8", sys.executable, "-I", "-m", "t3_backup.autoupdate.gate.trial"]
+        line += [f"--t3={program}/bin/t3", f"--base-dir={home}", f"--port={_PORT}"]
+        line += [f"--watch={watch_seconds}", *LIMITS, "--alone"]
         done = transient_unit.run(
             line,
             name=name,
@@ -121,57 +109,28 @@ def run_trial(
 
 
 def read_trial(subject: str, done: transient_unit.Done) -> Trial:
-    """The verdict of a trial, of which not a word is trusted.
+    """Read the verdict of a trial, of which not a word is trusted.
 
     A type that is wrong is no verdict, and no verdict is a failure.
     """
     if done.timed_out:
         return Trial(subject, passed=False, step=GATE, reason="the trial took too long")
     try:
-        return _judge_verdict(subject, decode_record(_Verdict, parse_object(done.out)), done.code)
+        found = decode_record(Trial, parse_object(done.out) | {"subject": subject})
+        _check_verdict(found, done.code)
+        return found
     except ValueError:
         said = (done.err.strip().splitlines() or [""])[-1]
         reason = f"the trial gave no verdict (exit status {done.code}): {printable(said, _CHARS)}"
         return Trial(subject, passed=False, step=GATE, reason=reason)
 
 
-_Text = Annotated[str, lambda text: printable(text, _CHARS)]
-_Number = Annotated[int, range(1 << 31)]  # no level and no status is as great
-
-
-@dataclass(frozen=True)
-class _Verdict:
-    """What a trial prints."""
-
-    JSON_KEYS = MORE
-
-    passed: bool
-    step: Annotated[str, one_of(("", *STEPS, GATE))]
-    reason: _Text
-    endpoint: Annotated[str, one_of(PAIRING_PATHS)] | None
-    probe: _Number | None
-    level_before: _Number | None
-    level_after: _Number | None
-    log: tuple[_Text, ...]
-
-
-def _judge_verdict(subject: str, said: _Verdict, code: int) -> Trial:
+def _check_verdict(found: Trial, code: int) -> None:
     """Raise ValueError where the parts of a verdict do not agree."""
-    if said.passed != (code == 0):
+    if found.passed != (code == 0):
         raise ValueError("its verdict and its exit status differ")
-    if said.passed != (said.step == "") or (said.passed and said.endpoint is None):
+    if found.passed != (found.step == "") or (found.passed and found.endpoint is None):
         raise ValueError("no step, or no endpoint")
-    before, after = said.level_before, said.level_after
-    if said.passed and (after is None or after < (before or 0)):
+    after = found.level_after
+    if found.passed and (after is None or after < (found.level_before or 0)):
         raise ValueError("no level, or a lower one")
-    return Trial(
-        subject,
-        said.passed,
-        said.step,
-        said.reason,
-        said.endpoint,
-        said.probe,
-        before,
-        after,
-        said.log[:_LINES],
-    )

@@ -23,13 +23,16 @@ _PUBLIC = Path("/var/lib")
 _FOLDERS = ("dev", "etc", "proc", "run", "tmp", "usr", "var", "var/lib", "var/tmp")
 _LINKS = ("bin", "sbin", "lib", "lib32", "lib64", "libx32")  # into /usr
 _UIDS = range(61184, 65520)  # of transient users; Node wants a name for whichever it becomes
+_REFUSED_CALLS = (
+    "@privileged @debug @keyring @mount @raw-io @reboot @swap @module @cpu-emulation @obsolete"
+)
 _FILE_BYTES = 4 << 30  # how much greater than what it was given a file may become
 
 
 def unit_name(user: str | None) -> str:
     """Name the unit and the folder of an account's trial, or of an empty state's.
 
-    It is such a name whatever signs the account's own name has.
+    Whatever characters the account's own name has, this is a valid one.
     """
     return f"{_PREFIX}{'empty' if user is None else user.encode().hex()}"
 
@@ -40,10 +43,7 @@ def home_dir(name: str) -> Path:
 
 
 def build_root(name: str) -> Path:
-    """Make the sandbox anew, and say where to put its database.
-
-    Raises Failure and OSError.
-    """
+    """Make the sandbox anew, and say where to put its database. Raises Failure and OSError."""
     remove_root(name)
     _PRIVATE.mkdir(mode=0o700, exist_ok=True)
     state = _PRIVATE / name / STATE_IN_BASE
@@ -58,21 +58,17 @@ def build_root(name: str) -> Path:
         if Path("/", link).is_symlink():
             (root / link).symlink_to(os.readlink(Path("/", link)))
     users = "".join(f"t3:x:{uid}:{uid}::{home_dir(name)}:/bin/sh\n" for uid in _UIDS)
-    for path, text in (
-        ("etc/passwd", users),
-        ("etc/hosts", "127.0.0.1 localhost\n"),
-        (MARK.relative_to("/"), ""),
-    ):
+    files = {"etc/passwd": users, "etc/hosts": "127.0.0.1 localhost\n", str(MARK)[1:]: ""}
+    for path, text in files.items():
         (root / path).write_text(text)
         (root / path).chmod(0o644)
     return state
 
 
 def unit_properties(name: str, program: Path, given: int) -> tuple[str, ...]:
-    """List the properties of the unit.
-
-    The program is in the prefix `program`, and its data has `given` bytes.
-    """
+    """List the properties of the unit for data of `given` bytes."""
+    # For a caller that was killed. What is mounted in the sandbox can't be removed from in there.
+    enter, paths = "/usr/bin/nsenter --mount=/proc/1/ns/mnt", " ".join(map(str, _paths(name)))
     return (
         "DynamicUser=yes",
         f"StateDirectory={name}",
@@ -107,7 +103,7 @@ def unit_properties(name: str, program: Path, given: int) -> tuple[str, ...]:
         "KeyringMode=private",
         "SystemCallArchitectures=native",
         "SystemCallFilter=@system-service",
-        "SystemCallFilter=~@privileged @debug @keyring @mount @raw-io @reboot @swap @module @cpu-emulation @obsolete",
+        f"SystemCallFilter=~{_REFUSED_CALLS}",
         "SystemCallFilter=~process_vm_readv process_vm_writev",
         "SystemCallFilter=capset",  # setpriv(1) sets what it has anew, which is nothing
         "SystemCallErrorNumber=EPERM",
@@ -120,9 +116,7 @@ def unit_properties(name: str, program: Path, given: int) -> tuple[str, ...]:
         # whatever it has left running; the server itself was asked to stop by then
         "KillSignal=SIGKILL",
         "Nice=10",
-        # For a caller that was killed. What is mounted in the sandbox can't be removed from in
-        # there.
-        f"ExecStopPost=+/usr/bin/nsenter --mount=/proc/1/ns/mnt -- /usr/bin/rm -rf -- {' '.join(map(str, _paths(name)))}",
+        f"ExecStopPost=+{enter} -- /usr/bin/rm -rf -- {paths}",
     )
 
 
@@ -136,10 +130,7 @@ def remove_root(name: str) -> None:
 
 
 def remove_leftovers() -> None:
-    """End and remove what trials of a command that was killed have left.
-
-    Raises Failure and OSError.
-    """
+    """End and remove the trials of a command that was killed. Raises Failure and OSError."""
     left = [path for where in (_PRIVATE, _PUBLIC) for path in where.glob(f"{_PREFIX}*")]
     if left:
         transient_unit.end(f"{_PREFIX}*.service")

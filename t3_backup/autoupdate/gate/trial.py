@@ -23,6 +23,7 @@ from t3_backup.autoupdate.gate.candidate import Candidate
 from t3_backup.autoupdate.gate.steps import GATE, MARK
 from t3_backup.system import native
 from t3_backup.t3 import pairing
+from t3_backup.t3.endpoints import ENVIRONMENT_PATH
 from t3_backup.t3.files import STATE_IN_BASE
 from t3_backup.t3.ledger import LEDGER_TABLE, LEVEL_QUERY
 from t3_backup.t3.pairing import PairingFailed
@@ -31,18 +32,18 @@ from t3_backup.t3.unit import STOPPED_STATUS
 
 _STOPPED = (0, STOPPED_STATUS)
 _BUSY_MS = 5000
+_PROBE_S = 5.0  # for GET /, which is told and decides nothing
 
 
 @dataclass
 class Outcome:
-    """Tell what a trial came to; as JSON it is what the gate reads."""
+    """What a trial came to; as JSON it is what the gate reads."""
 
     passed: bool = False
     step: str = ""
     reason: str = ""
     endpoint: str | None = None
-    probe: int | None = None  # status of GET /: all that a probe of liveness would have seen
-    server_version: str | None = None
+    probe: int | None = None  # status of GET /: all that a probe of liveness sees
     level_before: int | None = None
     level_after: int | None = None
     log: tuple[str, ...] = ()
@@ -58,7 +59,7 @@ class TurnedAway(Exception):
 
 @dataclass(frozen=True)
 class Patience:
-    """Limit each step, in seconds."""
+    """The limit of each step, in seconds."""
 
     serve: float
     pair: float
@@ -68,13 +69,10 @@ class Patience:
 
 @dataclass(frozen=True)
 class History:
-    """Hold what counts in a database.
-
-    These are its level, the rows of each table of people's history, and what those say.
-    """
+    """What counts in a database."""
 
     level: int | None
-    rows: dict[str, int]
+    rows: dict[str, int]  # by table of people's history
     said: dict[str, int]  # by what it is a number of
 
 
@@ -95,11 +93,8 @@ def try_state(t3: Path, base_dir: Path, port: int, patience: Patience) -> Outcom
             except TurnedAway as failed:
                 found.step, found.reason = failed.step, str(failed)
     except OSError as error:
-        found.passed, found.step, found.reason = (
-            False,
-            "start",
-            f"it can't be started: {error.strerror}",
-        )
+        found.passed = False
+        found.step, found.reason = "start", f"it can't be started: {error.strerror}"
         return found
     if found.step:
         found.log = server.log
@@ -107,27 +102,31 @@ def try_state(t3: Path, base_dir: Path, port: int, patience: Patience) -> Outcom
 
 
 def _take_steps(
-    found: Outcome, server: Candidate, t3: Path, base_dir: Path, port: int, patience: Patience, before: History
-) -> None:  # fmt: skip
+    found: Outcome,
+    server: Candidate,
+    t3: Path,
+    base_dir: Path,
+    port: int,
+    patience: Patience,
+    before: History,
+) -> None:
     if not server.await_port(patience.serve):
         if (code := server.ended) is not None:
             raise TurnedAway("start", f"it ended with {code} before it listened")
         raise TurnedAway("serve", f"it does not listen after {patience.serve:g} s")
-    found.probe = server.probe_status(patience.pair)
-    found.server_version = server.ask_version(patience.pair)
-    if found.server_version is None:
+    found.probe = server.probe_status("/", min(patience.pair, _PROBE_S))
+    if server.probe_status(ENVIRONMENT_PATH, patience.pair) is None:
         raise TurnedAway("serve", f"it listens and does not answer within {patience.pair:g} s")
     try:
-        found.endpoint = pairing.pair(t3, base_dir, port, patience.pair).endpoint
+        found.endpoint = pairing.pair(t3, base_dir, port, patience.pair)
     except PairingFailed as failed:
         also = "" if server.ended is None else f" (the server ended with {server.ended})"
         raise TurnedAway("pairing", f"{failed}{also}") from None
     _compare_history(found, base_dir, before)
     _check_for_trouble(server)
     if (code := server.await_end(patience.watch)) is not None:
-        raise TurnedAway(
-            "steady", f"it ended with {code} within {patience.watch:g} s after a login"
-        )
+        when = f"within {patience.watch:g} s after a login"
+        raise TurnedAway("steady", f"it ended with {code} {when}")
     _check_for_trouble(server)
     server.terminate()
     code = server.await_end(patience.stop)
@@ -147,14 +146,11 @@ def _compare_history(found: Outcome, base_dir: Path, before: History) -> None:
         raise TurnedAway("data", f"its database can't be read: {error}") from None
     found.level_after = after.level
     if after.level is None or (before.level or 0) > after.level:
-        raise TurnedAway(
-            "migration", f"the database went from level {before.level} to {after.level}"
-        )
+        text = f"the database went from level {before.level} to {after.level}"
+        raise TurnedAway("migration", text)
     for table, count in before.rows.items():
-        if after.rows.get(table, 0) < count:
-            raise TurnedAway(
-                "data", f"{table} had {count} rows, and has {after.rows.get(table, 0)}"
-            )
+        if (left := after.rows.get(table, 0)) < count:
+            raise TurnedAway("data", f"{table} had {count} rows, and has {left}")
     for what, count in before.said.items():
         if after.said.get(what, count) < count:
             raise TurnedAway("data", f"there were {count} {what}, and there are {after.said[what]}")
@@ -174,9 +170,8 @@ def _read_history(database: Path) -> History:
         cursor = connection.cursor()
         for statement in ("PRAGMA trusted_schema=0", "PRAGMA query_only=1"):
             cursor.execute(statement)
-        tables = {
-            row[0] for row in cursor.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")
-        }
+        named = cursor.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")
+        tables = {row[0] for row in named}
         rows = {
             table: sum(1 for _ in cursor.execute(f'SELECT * FROM "{table}"'))  # noqa: S608 - one of HISTORY
             for table in HISTORY
@@ -189,10 +184,7 @@ def _read_history(database: Path) -> History:
         }
         said = {}
         for (table, column), (what, measure) in SAID.items():
-            if (
-                table,
-                column,
-            ) in columns:  # one that has gone can't be compared; its rows still are
+            if (table, column) in columns:  # of one that has gone, the rows still are compared
                 cursor.execute(f'SELECT {measure} FROM "{table}"')  # noqa: S608 - SAID's own text
                 ((value,),) = cursor.fetchall()
                 said[f"{what} in {table}"] = _integer(value) or 0
@@ -210,10 +202,8 @@ def _integer(value: object) -> int | None:
 
 
 def _why_not_alone() -> str:
-    """Say why this is not the gate's sandbox; empty where it is.
-
-    systemd may leave out what it can't confine.
-    """
+    """Say why this is not the gate's sandbox; empty where it is."""
+    # systemd may leave out what it can't confine
     if os.getuid() == 0:
         return "it would run as root"
     if not MARK.exists():
@@ -232,22 +222,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--pair", type=float, default=10.0)
     parser.add_argument("--watch", type=float, default=10.0)
     parser.add_argument("--stop", type=float, default=30.0)
-    parser.add_argument(
-        "--alone", action="store_true", help="go on inside of the gate's sandbox only"
-    )
+    meaning = "go on inside of the gate's sandbox only"
+    parser.add_argument("--alone", action="store_true", help=meaning)
     args = parser.parse_args(argv)
-    # The candidate, which runs as the same user, must not be able to write the outcome in our
-    # place.
+    # The candidate, which runs as the same user, must not write the outcome in our place.
     native.confine(os.getppid())
     if args.alone and (why := _why_not_alone()):
         found = Outcome(step=GATE, reason=f"the sandbox does not hold: {why}")
     else:
-        found = try_state(
-            args.t3,
-            args.base_dir,
-            args.port,
-            Patience(args.serve, args.pair, args.watch, args.stop),
-        )
+        patience = Patience(args.serve, args.pair, args.watch, args.stop)
+        found = try_state(args.t3, args.base_dir, args.port, patience)
     print(json.dumps(asdict(found)))
     return 0 if found.passed else 1
 
