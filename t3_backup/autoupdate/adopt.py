@@ -28,7 +28,8 @@ _ROOT_ONLY = (0,)
 _PREFIXES = "@-:+!|"  # of a command line in a unit (systemd.service(5))
 
 _DROP_IN = """\
-# Of t3-autoupdate: a server runs its account's own program, and nothing while that is being changed.
+# Of t3-autoupdate: a server runs its account's own program, and nothing while that is being \
+changed.
 [Unit]
 ConditionPathExists=!{root}/%i/held
 [Service]
@@ -38,10 +39,7 @@ ExecStart={line}
 
 
 def adopt_accounts(context: Context) -> str:
-    """Have all accounts run by our links; return the version of the default.
-
-    Raises as `adopt_program` does.
-    """
+    """Have all accounts run by our links; return the default's version. Raises as below."""
     users = [one.user for one in context.servers()]
     return adopt_program(context.installations, context.settings.bin, users, context.say)
 
@@ -49,17 +47,16 @@ def adopt_accounts(context: Context) -> str:
 def adopt_program(
     installations: Installations, program: Path, users: Sequence[str], say: Callable[[str], None]
 ) -> str:
-    """Take `program` over for these users, once more without harm.
+    """Take `program` over for these users, and return the version of the default.
 
-    Return the version of the default. Raises Failure, also where a server would go on to run
-    another program, and OSError.
+    Once more does no harm. Raises Failure, also where a server would go on to run another program,
+    and OSError.
     """
     if os.path.realpath(program) == str(installations.launcher):
         version = installations.linked_version(GLOBAL)
         if version is None:
-            raise Failure(
-                f"{program} is our launcher, but {installations.root} has no program: npm i -g t3@VERSION, then adopt again"
-            )
+            why = f"{program} is our launcher, but {installations.root} has no program"
+            raise Failure(f"{why}: npm i -g t3@VERSION, then adopt again")
     else:
         version = _copy_version(installations, program, say)
         if installations.linked_version(GLOBAL) is None:
@@ -87,17 +84,16 @@ def _copy_version(installations: Installations, program: Path, say: Callable[[st
         (folder / PROGRAM).parent.mkdir()
         inner = Path(os.path.realpath(program)).relative_to(package)
         os.symlink(Path("..", MODULES_DIR, package.name, inner), folder / PROGRAM)
-        installations.finish_version(
-            folder, About(version, f"copied from {package}", installations.about(version).level)
-        )
+        level = installations.about(version).level
+        installations.finish_version(folder, About(version, f"copied from {package}", level))
         say(f"T3 {version} was copied from {package} to {installations.prefix(version)}")
     return version
 
 
 def _write_drop_in(installations: Installations, program: Path) -> None:
-    """Write the drop-in of all servers, and have systemd read it.
+    """Write the drop-in of all servers, and have systemd read it; nothing restarts.
 
-    Start and stop nothing. Raises Failure and OSError.
+    Raises Failure and OSError.
     """
     line = rewrite_command(read_unit(), installations.launcher, program)
     if line is None:
@@ -111,38 +107,32 @@ def _write_drop_in(installations: Installations, program: Path) -> None:
 
 
 def read_unit() -> str:
-    """Read the unit of the servers with its drop-ins, but ours.
-
-    Empty where there is none.
-    """
+    """Read the unit of the servers with its drop-ins, but ours; empty without one."""
     done = call_systemctl("cat", TEMPLATE, check=False)
     parts = re.split(r"(?m)^# (/.*)$", done)[1:]  # path, text, path, text ...
-    return "\n".join(
-        text for path, text in zip(parts[::2], parts[1::2], strict=True) if path != str(DROP_IN)
-    )
+    texts = zip(parts[::2], parts[1::2], strict=True)
+    return "\n".join(text for path, text in texts if path != str(DROP_IN))
 
 
 def why_another_runs(service: Service, launcher: Path, program: Path) -> str:
-    """Say what a unit runs that is neither our launcher nor `program`, a link to it.
+    """Say what else a unit runs than our launcher or `program`; empty if nothing.
 
-    Empty where it doesn't. Raises Failure. A drop-in whose name comes after ours has the last word:
-    `systemctl edit` makes an override.conf.
+    A drop-in whose name comes after ours has the last word: `systemctl edit` makes an
+    override.conf. Raises Failure.
     """
     found = re.findall(r"\{ path=(\S+) ;", service.show("ExecStart"))
     others = [path for path in found if path not in (str(launcher), str(program))]
     if not others:
         return ""
     return (
-        f"{service.unit} runs {others[0]}, and not the program of its account, by a drop-in that comes after {DROP_IN}: "
-        f"systemctl cat {service.unit} shows it; let it run {launcher} instead"
+        f"{service.unit} runs {others[0]}, and not the program of its account, by a drop-in that "
+        f"comes after {DROP_IN}: systemctl cat {service.unit} shows it; "
+        f"let it run {launcher} instead"
     )
 
 
 def rewrite_command(unit: str, launcher: Path, program: Path) -> str | None:
-    """Put `launcher` into the ExecStart= of a unit, all else as it stands.
-
-    None where it has none. Raises Failure.
-    """
+    """Put `launcher` into the ExecStart= of a unit; None where it has none. Raises Failure."""
     line = ""
     for raw in re.sub(r"[ \t]*\\\n\s*", " ", unit).splitlines():
         name, equals, value = raw.partition("=")
@@ -154,12 +144,9 @@ def rewrite_command(unit: str, launcher: Path, program: Path) -> str | None:
     words = line.removeprefix(prefix).split()
     if Path(words[0]).name == "node" and len(words) > 1 and not words[1].startswith("-"):
         words = words[1:]  # the program is what node is told to run
-    if Path(words[0]).name != NAME and os.path.realpath(words[0]) not in (
-        os.path.realpath(program),
-        str(launcher),
-    ):
-        raise Failure(
-            f"{TEMPLATE}: ExecStart={line} does not run t3 itself; let it run {launcher} instead, which runs the T3 of its user"
-        )
+    known = (os.path.realpath(program), str(launcher))
+    if Path(words[0]).name != NAME and os.path.realpath(words[0]) not in known:
+        mend = f"let it run {launcher} instead, which runs the T3 of its user"
+        raise Failure(f"{TEMPLATE}: ExecStart={line} does not run t3 itself; {mend}")
     rest = line[line.index(words[0], len(prefix)) + len(words[0]) :]
     return f"{prefix}{shlex.quote(str(launcher))}{rest}"

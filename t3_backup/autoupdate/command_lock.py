@@ -16,7 +16,7 @@ _WAIT_S = 5.0
 
 @contextlib.contextmanager
 def hold_lock(root: Path) -> Iterator[None]:
-    """Keep other commands waiting, and remove what one that died has left in the gate.
+    """Keep other commands waiting, and remove what a dead one left in the gate.
 
     Raises LockHeld and OSError.
     """

@@ -1,7 +1,4 @@
-"""Hold what every command of t3-autoupdate needs.
-
-These are settings, accounts, snapshots, and who hears of what is done.
-"""
+"""Hold what each command of t3-autoupdate needs: settings, accounts, snapshots."""
 
 from __future__ import annotations
 
@@ -22,7 +19,7 @@ from t3_backup.t3.servers import Server
 
 @dataclass(frozen=True)
 class Context:
-    """Hold the values of one command."""
+    """The values of one command."""
 
     settings: Settings
     user_map: Path
@@ -44,10 +41,7 @@ class Context:
         return Journals(self.settings.root)
 
     def users(self) -> list[str]:
-        """List who has, or may have, a T3 server.
-
-        Warn of each line of the map that makes no sense.
-        """
+        """List who may have a T3 server; warn of each line of the map that makes no sense."""
         found = accounts.read_map(self.user_map)
         for warning in found.warnings:
             self.warn_once(warning)
@@ -74,9 +68,6 @@ class Context:
         return servers.find_server(user, self.settings.serve)
 
     def raise_if_stopped(self, left: str) -> None:
-        """Raise Cancelled once somebody wants an end.
-
-        `left` says what becomes of the rest.
-        """
+        """Raise Cancelled once somebody wants an end; `left` tells of the rest."""
         if self.stopping.is_set():
             raise Cancelled(f"stopped; {left}")

@@ -1,7 +1,4 @@
-"""Keep T3's versions as they are while a file is there.
-
-The reason is in it, for whoever comes to look.
-"""
+"""Keep T3's versions as they are while a file is there, which holds the reason."""
 
 from __future__ import annotations
 

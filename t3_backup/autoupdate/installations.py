@@ -34,7 +34,8 @@ _NEW = ".new-"
 
 _LAUNCHER = """\
 #!/bin/sh
-# Runs the T3 of whoever calls it: a call of a newer one migrates the database, and an older server can't work with that.
+# Runs the T3 of whoever calls it: a call of a newer one migrates the database, and an older \
+server can't work with that.
 root={root}
 own="$root/$(id -un)"
 if [ -e "$own/held" ]; then
@@ -48,7 +49,7 @@ exec "$own/current/bin/t3" "$@"
 
 @dataclass(frozen=True)
 class About:
-    """Tell what is known of an installed version."""
+    """What is known of an installed version."""
 
     version: str
     origin: str  # where it came from
@@ -57,7 +58,7 @@ class About:
 
 @dataclass(frozen=True)
 class Installations:
-    """Hold all that is installed beneath `root`."""
+    """All that is installed beneath `root`."""
 
     root: Path
 
@@ -78,26 +79,22 @@ class Installations:
     def installed_versions(self) -> list[str]:
         """List the versions that are there, the oldest first."""
         with contextlib.suppress(FileNotFoundError):
-            names = [
-                name for name in os.listdir(self.root / "versions") if versions.is_version(name)
-            ]
+            names = filter(versions.is_version, os.listdir(self.root / "versions"))
             return sorted(filter(self.is_installed, names), key=versions.version_key)
         return []
 
     def about(self, version: str) -> About:
         """Read what is known of a version."""
         with contextlib.suppress(OSError, ValueError, TypeError):
-            value = json.loads(
-                (self.root / "versions" / f"{version}.json").read_text(encoding="utf-8")
-            )
+            value = json.loads(self._about(version).read_text(encoding="utf-8"))
             level = value["level"]
             return About(version, str(value["origin"]), level if level is None else int(level))
         return About(version, "unknown", versions.KNOWN_LEVELS.get(version))
 
     def save_about(self, about: About) -> None:
         """Keep what is known of a version. Raises OSError."""
-        path = self.root / "versions" / f"{about.version}.json"
-        replace_path(path, (json.dumps(asdict(about), indent=1) + "\n").encode(), 0o644)
+        text = json.dumps(asdict(about), indent=1) + "\n"
+        replace_path(self._about(about.version), text.encode(), 0o644)
 
     def begin_version(self) -> Path:
         """Make an empty folder that can become a version, and remove older ones."""
@@ -109,10 +106,7 @@ class Installations:
         return folder
 
     def finish_version(self, folder: Path, about: About) -> None:
-        """Give a folder of `begin_version` the name of the whole version in it.
-
-        Raises Failure and OSError.
-        """
+        """Name a folder of `begin_version` after the version in it. Raises Failure and OSError."""
         if not os.access(folder / PROGRAM, os.X_OK):
             raise Failure(f"{about.origin}: there is no program t3 in it")
         os.sync()  # a program that a power cut has emptied in part would look whole
@@ -120,10 +114,7 @@ class Installations:
         self.save_about(about)
 
     def linked_version(self, user: str) -> str | None:
-        """Read the version that an account's own link names; None where it has none.
-
-        Raises Failure where the link names no version.
-        """
+        """Read the version that an account's own link names; None without one. Raises Failure."""
         path = self._folder(user) / "current"
         try:
             target = os.readlink(path)
@@ -137,10 +128,7 @@ class Installations:
         return name
 
     def version_of(self, user: str) -> str:
-        """Read the version that an account is on: that of its own link, or the default.
-
-        Raises Failure.
-        """
+        """Read an account's version: that of its own link, or the default. Raises Failure."""
         found = self.linked_version(user) or self.linked_version(GLOBAL)
         if found is None:
             raise Failure("T3 is not taken over yet: t3-autoupdate adopt")
@@ -153,9 +141,9 @@ class Installations:
         return (own if own.is_symlink() else self.root / GLOBAL / "current") / PROGRAM
 
     def link_version(self, user: str, version: str) -> None:
-        """Make `version` the program of an account, in one step.
+        """Make `version` the program of an account, in one durable step.
 
-        Durable when this returns. Raises Failure and OSError.
+        Raises Failure and OSError.
         """
         if not self.is_installed(version):
             raise Failure(f"T3 {version} is not installed in {self.root}")
@@ -166,47 +154,29 @@ class Installations:
     def linked_users(self) -> list[str]:
         """List the accounts that have a link of their own."""
         names = os.listdir(self.root) if self.root.is_dir() else []
-        return sorted(
-            name
-            for name in names
-            if name not in _OURS and (self.root / name / "current").is_symlink()
-        )
+        linked = {name for name in names if (self.root / name / "current").is_symlink()}
+        return sorted(linked.difference(_OURS))
 
     def link_newcomers(self, users: Iterable[str]) -> None:
-        """Link each account that has no link to the version that it is on.
+        """Link each account without a link to its version, so that it stays there.
 
-        So it stays there. Raises Failure and OSError.
+        Raises Failure and OSError.
         """
         for user in users:
             if self.linked_version(user) is None:
                 self.link_version(user, self.version_of(user))
 
     def lower_default(self) -> None:
-        """Keep the default from being above the version of any account.
-
-        Raises Failure and OSError.
-        """
+        """Lower the default to the lowest version of an account. Raises Failure and OSError."""
         found = [self.version_of(user) for user in self.linked_users()]
         lowest = min(found, key=versions.version_key, default=None)
         if lowest is not None and self.linked_version(GLOBAL) != lowest:
             self.link_version(GLOBAL, lowest)
 
     def hold(self, user: str) -> None:
-        """Let nothing of an account's start, after a boot neither.
-
-        Durable when this returns. Raises OSError.
-        """
+        """Let nothing of an account's start, after a boot neither; durable. Raises OSError."""
         self._folder(user).mkdir(exist_ok=True)  # an account without a link may be held, too
-        with opened(self._folder(user)) as folder:
-            os.close(
-                os.open(
-                    "held",
-                    os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC,
-                    0o644,
-                    dir_fd=folder,
-                )
-            )
-            native.sync_directory(folder, str(self._folder(user)))
+        replace_path(self._folder(user) / "held", b"", 0o644)
 
     def release(self, user: str) -> None:
         """End the hold of an account. Raises OSError."""
@@ -224,17 +194,16 @@ class Installations:
 
     def _folder(self, user: str) -> Path:
         if user != GLOBAL and user in _OURS:
-            raise Failure(
-                f"{user}: an account of this name can't have a program of its own: {self.root / user} is ours"
-            )
+            why = "an account of this name can't have a program of its own"
+            raise Failure(f"{user}: {why}: {self.root / user} is ours")
         return self.root / user
+
+    def _about(self, version: str) -> Path:
+        return self.root / "versions" / f"{version}.json"
 
 
 def replace_link(path: Path, target: str) -> None:
-    """Make `path` a symlink to `target`, in one step, whatever it was.
-
-    Durable when this returns. Raises OSError.
-    """
+    """Make `path` a symlink to `target`, in one durable step, whatever it was. Raises OSError."""
     with opened(path.parent) as folder:
         new = f"{_NEW}{path.name}"
         with contextlib.suppress(FileNotFoundError):

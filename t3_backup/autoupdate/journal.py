@@ -24,10 +24,8 @@ _FORMAT = 1
 
 WAITING = "waiting"  # nothing was touched
 DEFERRED = "deferred"  # nothing was touched, since somebody works with it
-# held; the server is being stopped, and what it leaves is kept; program and data are untouched
-STOPPING = "stopping"
-# `kept` is sealed; program and data are being changed; nothing has run since
-SWITCHING = "switching"
+STOPPING = "stopping"  # held; the server is being stopped, and what it leaves is kept
+SWITCHING = "switching"  # `kept` is sealed; program and data are being changed; nothing runs
 STARTING = "starting"  # program and data are the new ones; the new program runs, or did
 DONE = "done"  # it was logged in to on the new program
 REVERTING = "reverting"  # program and data are being put back
@@ -39,7 +37,7 @@ UNDER_WAY = (STOPPING, SWITCHING, STARTING, REVERTING, RETURNING)
 
 @dataclass(frozen=True)
 class Move:
-    """Tell where one account is on its way from one program to another."""
+    """Where one account is on its way from one program to another."""
 
     JSON_KEYS = GROWING
 
@@ -47,8 +45,7 @@ class Move:
     before: str  # the version it is on
     program: str  # the version it is to be on
     label: str  # of the snapshot of what it leaves
-    # the snapshot that is put back with the program; None: the data stays as it is
-    data: str | None = None
+    data: str | None = None  # the snapshot that is put back; None: the data stays as it is
     phase: Annotated[str, one_of(PHASES)] = WAITING
     ran: bool = False  # whether the server ran before
     kept: str | None = None  # the snapshot of what it left
@@ -60,7 +57,7 @@ class Move:
 
 @dataclass(frozen=True)
 class Journal:
-    """Hold one bump or rollback. Times are RFC 3339, UTC."""
+    """One bump or rollback. Times are RFC 3339, UTC."""
 
     JSON_KEYS = GROWING
 
@@ -70,14 +67,12 @@ class Journal:
     moves: tuple[Move, ...]
     ended: str = ""
     result: str = ""  # done, failed or stopped
-    # user to the snapshot that was taken while the server ran
-    prebump: dict[str, str] = field(default_factory=dict)
+    prebump: dict[str, str] = field(default_factory=dict)  # user: snapshot of the running server
 
     def with_move(self, move: Move) -> Journal:
         """Return the same, with another state of an account's move."""
-        return replace(
-            self, moves=tuple(move if one.user == move.user else one for one in self.moves)
-        )
+        moves = tuple(move if one.user == move.user else one for one in self.moves)
+        return replace(self, moves=moves)
 
     def users(self, *phases: str) -> list[str]:
         """List those whose move is in one of these phases."""
@@ -90,20 +85,17 @@ class Journal:
 
     def as_json(self) -> dict[str, Any]:
         """Give the interface of `status` and `history`."""
-        return asdict(self) | {"moves": [asdict(move) for move in self.moves]}
+        return asdict(self)
 
 
 @dataclass(frozen=True)
 class Journals:
-    """Keep journals beneath a folder of root's, whose lock the caller holds."""
+    """The journals beneath a folder of root's, whose lock the caller holds."""
 
     root: Path
 
     def load(self) -> Journal | None:
-        """Read the one that has not ended; None where there is none.
-
-        Raises Failure where it can't be read.
-        """
+        """Read the one that has not ended; None where there is none. Raises Failure."""
         value = self._read(NAME)
         return None if value is None else _decode_journal(value, self.root / NAME)
 
@@ -112,10 +104,7 @@ class Journals:
         self._write(NAME, {"format": _FORMAT} | journal.as_json())
 
     def history(self) -> list[Journal]:
-        """Read those that have ended, the newest first.
-
-        Raises Failure where they can't be read.
-        """
+        """Read those that have ended, the newest first. Raises Failure."""
         value = self._read(HISTORY)
         entries = [] if value is None else value.get("entries", [])
         if not isinstance(entries, list):

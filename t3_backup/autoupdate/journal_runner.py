@@ -1,7 +1,4 @@
-"""Run the moves of a journal.
-
-Hold the store, take the steps, save each phase, and report what became of it.
-"""
+"""Run the moves of a journal: hold the store, save each phase, report the end."""
 
 from __future__ import annotations
 
@@ -29,10 +26,7 @@ def now() -> str:
 
 
 def run_move(context: Context, plan: Journal, wanted: Move, transition: Transition) -> Journal:
-    """Begin or continue one move, with the store held from before the stop to the end.
-
-    Return the journal as it is since.
-    """
+    """Begin or continue one move with the store held, and return the new journal."""
     latest = plan
 
     def save(state: Move) -> None:
@@ -40,13 +34,15 @@ def run_move(context: Context, plan: Journal, wanted: Move, transition: Transiti
         latest = latest.with_move(state)
         context.journals.save(latest)
 
-    server = context.server(wanted.user)
     steps = LiveSteps(
-        server, context.installations, context.snapshots, context.settings, context.warn
+        server=context.server(wanted.user),
+        installations=context.installations,
+        snapshots=context.snapshots,
+        settings=context.settings,
+        warn=context.warn,
     )
-    with context.snapshots.hold_store(
-        _INTERRUPTED_WAIT_S if wanted.phase in journal.UNDER_WAY else _STORE_WAIT_S
-    ):
+    wait = _INTERRUPTED_WAIT_S if wanted.phase in journal.UNDER_WAY else _STORE_WAIT_S
+    with context.snapshots.hold_store(wait):
         done = transition(steps, wanted, save)
     _report_move(context, done, steps.downtime)
     return latest
@@ -68,14 +64,12 @@ def _report_move(context: Context, done: Move, downtime: Mapping[str, float]) ->
     elif done.phase == journal.REVERTED:
         steps = ", ".join(f"{step} {seconds:.1f}" for step, seconds in downtime.items())
         without += f" ({steps})" if without else ""
-        context.warn(
-            f"{done.user}: {done.program} failed: {done.reason}; back on {done.before} with the data of {done.kept}{without}"
-        )
+        back = f"back on {done.before} with the data of {done.kept}{without}"
+        context.warn(f"{done.user}: {done.program} failed: {done.reason}; {back}")
         _report_loss(context, done)
     elif done.phase == journal.WAITING:
-        context.warn(
-            f"{done.user}: nothing was changed, still on {done.before}: {done.reason}{without}"
-        )
+        still = f"nothing was changed, still on {done.before}"
+        context.warn(f"{done.user}: {still}: {done.reason}{without}")
     else:
         held = context.installations.is_held(done.user)
         where = "IS DOWN, and held" if held else f"is on {done.before}, and not well"
@@ -88,11 +82,9 @@ def _report_loss(context: Context, done: Move) -> None:
     known = {one.name: one for one in context.snapshots.list_snapshots(done.user)}
     kept, failed = known.get(done.kept or ""), known.get(done.failed or "")
     if kept is None or failed is None:
-        context.warn(
-            f"{done.user}: what was written on {done.program} is in the newest snapshot with the label prerestore"
-        )
+        where = "is in the newest snapshot with the label prerestore"
+        context.warn(f"{done.user}: what was written on {done.program} {where}")
         return
     lost = describe_loss(failed.census.rows or {}, kept.census.rows or {})
-    context.warn(
-        f"{done.user}: written on {done.program} and no longer there: {lost}; it is in {failed.name}"
-    )
+    what = f"written on {done.program} and no longer there: {lost}"
+    context.warn(f"{done.user}: {what}; it is in {failed.name}")

@@ -1,8 +1,8 @@
-"""Run `t3-autoupdate`.
+"""Run `t3-autoupdate`: turn arguments into calls, one function a subcommand.
 
-It turns arguments into calls, one function a subcommand. Exit codes: 0 all well; 1 something is
-not, and each account is on a program and data that fit; 2 wrong use or configuration; 75 another
-one is at work. A command that was stopped by a signal cleans up, and ends by that signal.
+Exit codes: 0 all well; 1 something is not, and each account is on a program and data that fit;
+2 wrong use or configuration; 75 another one is at work. A command that was stopped by a signal
+cleans up, and ends by that signal.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from functools import partial
 from pathlib import Path
 
 from t3_backup import settings as backup_settings
-from t3_backup.autoupdate import adopt, freeze, journal, metrics, rollback, settings, upgrade
+from t3_backup.autoupdate import adopt, freeze, journal, metrics, resume, rollback, settings
 from t3_backup.autoupdate.command_lock import hold_lock
 from t3_backup.autoupdate.context import Context
 from t3_backup.autoupdate.gate.gate import Trial
@@ -26,6 +26,7 @@ from t3_backup.autoupdate.journal_runner import now
 from t3_backup.autoupdate.parser import parse_arguments
 from t3_backup.autoupdate.snapshots import Snapshots
 from t3_backup.autoupdate.status import read_status
+from t3_backup.autoupdate.upgrade import bump_accounts
 from t3_backup.cli.prompt import confirm
 from t3_backup.errors import EXIT_OK, Cancelled, Failure, UsageError, explain
 from t3_backup.output.console import Console, print_document
@@ -40,10 +41,7 @@ def main(
     environ: Mapping[str, str] = os.environ,
     defaults: Path = settings.DEFAULTS_FILE,
 ) -> int:
-    """Run the command and return its exit code.
-
-    An error is one line on standard error.
-    """
+    """Run the command and return its exit code; an error is one line."""
     stop = signals.StopRequest()
     try:
         args = parse_arguments(sys.argv[1:] if argv is None else list(argv))
@@ -109,7 +107,7 @@ def _run(context: Context, args: argparse.Namespace) -> int:
     trials: list[Trial] = []
     if not (by_timer and freeze.report_frozen(context.settings.freeze, context.say)):
         with _locked(context):
-            trials = upgrade.bump_accounts(
+            trials = bump_accounts(
                 context,
                 version,
                 asked=args.to is not None,
@@ -121,36 +119,31 @@ def _run(context: Context, args: argparse.Namespace) -> int:
     for one in above:
         context.warn(f"{one.user}: {one.trouble}")
     if args.json:
-        print_document(
-            found.as_json() | {"version": version, "trials": [asdict(one) for one in trials]}
-        )
+        tried = {"version": version, "trials": [asdict(one) for one in trials]}
+        print_document(found.as_json() | tried)
     return Failure.exit_code if above else EXIT_OK
-
-
-def _status_document(context: Context) -> dict[str, object]:
-    """Give what `status --json` says, after what was done."""
-    return read_status(context).as_json()
 
 
 def _drain(context: Context, args: argparse.Namespace) -> int:
     with _locked(context):
-        upgrade.resume_interrupted(context)
-        upgrade.drain_deferred(context, include_busy=args.include_busy)
+        resume.resume_interrupted(context)
+        resume.drain_deferred(context, include_busy=args.include_busy)
     return _print_status(context, args)
 
 
 def _resume(context: Context, args: argparse.Namespace) -> int:
     with _locked(context):
         plan = context.journals.load()
-        upgrade.resume_interrupted(context)
+        resume.resume_interrupted(context)
     if plan is None or not plan.users(*journal.UNDER_WAY):
         context.say("nothing was interrupted")
     return _print_status(context, args)
 
 
 def _print_status(context: Context, args: argparse.Namespace) -> int:
+    """Print with --json what `status` says after what was done."""
     if args.json:
-        print_document(_status_document(context))
+        print_document(read_status(context).as_json())
     return EXIT_OK
 
 
@@ -158,13 +151,12 @@ def _rollback(context: Context, args: argparse.Namespace) -> int:
     left: list[str] = []
     _check_user(context, args.user)
     with _locked(context):
-        upgrade.resume_interrupted(context)
+        resume.resume_interrupted(context)
         if args.undo:
             plans = rollback.plan_undo(context, args.user)
         else:
-            plans, left = rollback.plan_rollback(
-                context, [args.user] if args.user else context.users(), args.to
-            )
+            users = [args.user] if args.user else context.users()
+            plans, left = rollback.plan_rollback(context, users, args.to)
         for why in left:
             context.warn(f"{why}: nothing is done with this one")
         if args.dry_run:
@@ -172,14 +164,11 @@ def _rollback(context: Context, args: argparse.Namespace) -> int:
                 for line in plan.lines:
                     context.say(line)
         else:
-            rollback.execute_plans(
-                context, plans, "undo" if args.undo else "rollback", partial(_ask_consent, args)
-            )
+            kind = "undo" if args.undo else "rollback"
+            rollback.execute_plans(context, plans, kind, partial(_ask_consent, args))
     if args.json:
-        print_document(
-            _status_document(context)
-            | {"plans": [{"move": asdict(one.move), "lines": one.lines} for one in plans]}
-        )
+        planned = [{"move": asdict(one.move), "lines": one.lines} for one in plans]
+        print_document(read_status(context).as_json() | {"plans": planned})
     return Failure.exit_code if left else EXIT_OK
 
 
@@ -190,10 +179,7 @@ def _check_user(context: Context, user: str | None) -> None:
 
 
 def _ask_consent(args: argparse.Namespace) -> None:
-    """Ask whether to do it.
-
-    Raises UsageError where nobody can be asked, Failure where the answer is no.
-    """
+    """Ask whether to do it. Raises UsageError where nobody can be asked, Failure for a no."""
     confirm("Do that?", "a rollback replaces live databases", yes=args.yes, silent=args.json)
 
 
@@ -212,9 +198,8 @@ def _check(context: Context, args: argparse.Namespace) -> int:
             if not server.runs() and args.user is None:
                 context.say(f"{user}: no server runs")
                 continue
-            endpoint = server.log_in(
-                context.installations.program_of(user), context.settings.patience
-            )
+            program = context.installations.program_of(user)
+            endpoint = server.log_in(program, context.settings.patience)
             context.say(f"{user}: login by {endpoint}")
             found[user] = {"paired": True, "endpoint": endpoint}
         except Failure as failure:

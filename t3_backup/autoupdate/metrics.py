@@ -1,7 +1,4 @@
-"""Write the metrics of t3-autoupdate, beside those of the backup.
-
-The names are an interface.
-"""
+"""Write the metrics of t3-autoupdate; their names are an interface."""
 
 from __future__ import annotations
 
@@ -9,7 +6,6 @@ from datetime import datetime
 
 from t3_backup.autoupdate import freeze, journal
 from t3_backup.autoupdate.context import Context
-from t3_backup.autoupdate.installations import GLOBAL
 from t3_backup.errors import Failure
 from t3_backup.system.atomic_file import replace_path
 
@@ -17,10 +13,7 @@ NAME = "t3_autoupdate.prom"
 
 
 def render_metrics(context: Context) -> bytes:
-    """Make the file's content, in Prometheus's text format.
-
-    Raises ImportError without python3-prometheus-client, and Failure.
-    """
+    """Render the file. Raises ImportError without python3-prometheus-client, and Failure."""
     from prometheus_client import CollectorRegistry, Gauge, generate_latest
 
     registry = CollectorRegistry()
@@ -30,37 +23,28 @@ def render_metrics(context: Context) -> bytes:
 
     plan = context.journals.load()
     history = context.journals.history()
-    gauge("frozen", "1 while nothing is changed by itself.").set(
-        freeze.read_reason(context.settings.freeze) is not None
-    )
-    program = gauge(
-        "account_version_info", "1; the version of the account's program.", "account", "version"
-    )
+    frozen = gauge("frozen", "1 while nothing is changed by itself.")
+    frozen.set(freeze.read_reason(context.settings.freeze) is not None)
+    meaning = "1; the version of the account's program."
+    program = gauge("account_version_info", meaning, "account", "version")
     held = gauge("account_held", "1 while the account's server may not start.", "account")
     for user in context.installations.linked_users():
-        if user != GLOBAL:
-            program.labels(user, context.installations.linked_version(user)).set(1)
-            held.labels(user).set(context.installations.is_held(user))
+        program.labels(user, context.installations.linked_version(user)).set(1)
+        held.labels(user).set(context.installations.is_held(user))
     waiting = gauge("deferred", "Accounts that a bump has left for later.")
     waiting.set(len(plan.users(journal.DEFERRED, journal.WAITING)) if plan else 0)
-    gauge("interrupted", "Accounts of which a move was begun and has not ended.").set(
-        len(plan.users(*journal.UNDER_WAY)) if plan else 0
-    )
+    interrupted = gauge("interrupted", "Accounts of which a move was begun and has not ended.")
+    interrupted.set(len(plan.users(*journal.UNDER_WAY)) if plan else 0)
     if history:
-        gauge("last_ended_timestamp_seconds", "When the last bump or rollback ended.").set(
-            datetime.fromisoformat(history[0].ended).timestamp()
-        )
-        gauge("last_ok", "1 where the last bump or rollback was done.").set(
-            history[0].result == "done"
-        )
+        ended = gauge("last_ended_timestamp_seconds", "When the last bump or rollback ended.")
+        ended.set(datetime.fromisoformat(history[0].ended).timestamp())
+        last_ok = gauge("last_ok", "1 where the last bump or rollback was done.")
+        last_ok.set(history[0].result == "done")
     return bytes(generate_latest(registry))
 
 
 def write_metrics(context: Context) -> None:
-    """Put the file into its folder.
-
-    Warn where it can't be written, since nothing depends on it.
-    """
+    """Put the file into its folder; only warn where that can't be done."""
     folder = context.textfiles
     if folder is None or not folder.is_dir():
         return

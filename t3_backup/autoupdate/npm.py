@@ -20,25 +20,17 @@ from t3_backup.t3.program import parse_version_output
 from t3_backup.t3.unit import SETTINGS_DIR
 
 _NAME = "t3-fetch"
-# of a DynamicUser= with StateDirectory= (systemd.exec(5))
-_STATE = Path("/var/lib/private") / _NAME
-_PUBLIC = Path("/var/lib") / _NAME
+_STATE = Path("/var/lib/private") / _NAME  # of a DynamicUser= (systemd.exec(5))
+_HOME = f"/var/lib/{_NAME}"
+_PUBLIC = Path(_HOME)
 _SECONDS = 900
 _VERSION_SECONDS = 60
-_NPM = (
-    "npm",
-    "install",
-    "--global",
-    "--no-audit",
-    "--no-fund",
-    "--no-update-notifier",
-    "--loglevel=error",
-)
+_QUIETLY = ("--no-audit", "--no-fund", "--no-update-notifier", "--loglevel=error")
 PROPERTIES = (
     "DynamicUser=yes",
     f"StateDirectory={_NAME}",
-    f"Environment=HOME=/var/lib/{_NAME} npm_config_cache=/var/lib/{_NAME}/cache npm_config_prefix=/var/lib/{_NAME}/prefix",
-    f"WorkingDirectory=/var/lib/{_NAME}",
+    f"Environment=HOME={_HOME} npm_config_cache={_HOME}/cache npm_config_prefix={_HOME}/prefix",
+    f"WorkingDirectory={_HOME}",
     "ProtectHome=yes",
     "ProtectSystem=strict",
     "ProtectProc=invisible",
@@ -58,25 +50,20 @@ PROPERTIES = (
 def fetch_version(
     installations: Installations, version: str, spec: str, say: Callable[[str], None]
 ) -> None:
-    """Have `version` installed in its own prefix.
+    """Install `version` in its own prefix, from `spec`: npm's name, or an archive.
 
-    `spec` is npm's name of it, or an archive of it. Raises Failure and OSError. Where it is
-    installed already, nothing is done: going forth and back needs no network.
+    Where it is installed already, nothing is done: going forth and back needs no network. Raises
+    Failure and OSError.
     """
     if installations.is_installed(version):
         return
     remove_leftovers()
     try:
         _STATE.mkdir(mode=0o700, parents=True)
-        wanted = _local_copy(spec)
-        line = [*_NPM, wanted]
+        line = ["npm", "install", "--global", *_QUIETLY, _local_copy(spec)]
         done = transient_unit.run(line, name=_NAME, properties=PROPERTIES, seconds=_SECONDS)
         if done.code != 0:
-            why = (
-                "it took too long"
-                if done.timed_out
-                else _last_line(done.err or done.out, done.code)
-            )
+            why = "it took too long" if done.timed_out else _last_line(done)
             raise Failure(f"npm could not install {spec}: {why}")
         _keep_version(installations, version, spec)
     finally:
@@ -92,47 +79,34 @@ def _keep_version(installations: Installations, version: str, spec: str) -> None
         for part in ("", "bin", "lib"):
             if not (made / part).is_dir() or (made / part).is_symlink():
                 raise Failure(f"{spec} has no program t3 in it")
-        owner = made.lstat().st_uid
         target = folder / "prefix"
-        copy_package(made, target, (owner, 0))
+        copy_package(made, target, (made.lstat().st_uid, 0))
         for part in ("bin", "lib"):
             os.rename(target / part, folder / part)
         shutil.rmtree(target)
         if not (folder / PROGRAM).exists():
             raise Failure(f"{spec} has no program t3 in it")
-        said = ask_version(folder / PROGRAM)
-        if said != version:
+        if (said := ask_version(folder / PROGRAM)) != version:
             raise Failure(f"{spec} is not T3 {version}: it says {said!r}")
-        installations.finish_version(
-            folder, About(version, f"npm {spec}", installations.about(version).level)
-        )
+        level = installations.about(version).level
+        installations.finish_version(folder, About(version, f"npm {spec}", level))
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
         raise
 
 
 def ask_version(program: Path) -> str:
-    """Ask a program for its version, as a user that owns nothing, without network.
-
-    Raises Failure.
-    """
-    properties = (*PROPERTIES, "PrivateNetwork=yes")
-    done = transient_unit.run(
-        [str(program), "--version"],
-        name=f"{_NAME}-version",
-        properties=properties,
-        seconds=_VERSION_SECONDS,
-    )
+    """Ask a program its version, as a user that owns nothing, without network. Raises Failure."""
+    line, properties = [str(program), "--version"], (*PROPERTIES, "PrivateNetwork=yes")
+    name = f"{_NAME}-version"
+    done = transient_unit.run(line, name=name, properties=properties, seconds=_VERSION_SECONDS)
     if done.code != 0:
-        raise Failure(f"{program} --version failed: {_last_line(done.err or done.out, done.code)}")
+        raise Failure(f"{program} --version failed: {_last_line(done)}")
     return parse_version_output(done.out)
 
 
 def remove_leftovers() -> None:
-    """End and remove what an earlier fetch left.
-
-    It may have been killed while npm ran. Raises Failure and OSError.
-    """
+    """End and remove a fetch that was killed while npm ran. Raises Failure and OSError."""
     if _STATE.exists():
         transient_unit.end(f"{_NAME}*.service")
         remove_tree(_STATE)
@@ -141,10 +115,7 @@ def remove_leftovers() -> None:
 
 
 def _local_copy(spec: str) -> str:
-    """Say what npm is to install.
-
-    An archive of this machine is copied to where npm can reach it.
-    """
+    """Say what npm is to install; an archive is copied to where npm can reach it."""
     path = Path(spec.removeprefix("file:"))
     if not path.is_absolute():
         return spec
@@ -153,9 +124,9 @@ def _local_copy(spec: str) -> str:
         shutil.copyfile(path, copy)
     except OSError as error:
         raise Failure(f"T3_NPM_SPEC: {path}: {error.strerror}") from None
-    return f"/var/lib/{_NAME}/{copy.name}"
+    return f"{_HOME}/{copy.name}"
 
 
-def _last_line(text: str, code: int) -> str:
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return (lines[-1] if lines else f"exit status {code}")[:500]
+def _last_line(done: transient_unit.Done) -> str:
+    lines = [line.strip() for line in (done.err or done.out).splitlines() if line.strip()]
+    return (lines[-1] if lines else f"exit status {done.code}")[:500]

@@ -36,10 +36,7 @@ def copy_package(source: Path, target: Path, allowed: Sequence[int]) -> None:
 
 
 def remove_tree(path: Path) -> None:
-    """Remove a folder with all that somebody else has put into it.
-
-    Raises Failure and OSError.
-    """
+    """Remove a folder with all that somebody else has put in. Raises Failure and OSError."""
     # shutil.rmtree() ends where folders are deeper in each other than Python calls itself.
     done = subprocess.run(
         ["/usr/bin/rm", "-rf", "--", str(path)],
@@ -49,9 +46,8 @@ def remove_tree(path: Path) -> None:
         check=False,
     )
     if done.returncode != 0:
-        raise Failure(
-            f"{path} can't be removed: {(done.stderr.strip().splitlines() or ['no reason is given'])[0]}"
-        )
+        why = (done.stderr.strip().splitlines() or ["no reason is given"])[0]
+        raise Failure(f"{path} can't be removed: {why}")
 
 
 def _raise(error: OSError) -> NoReturn:
@@ -59,25 +55,20 @@ def _raise(error: OSError) -> NoReturn:
 
 
 def _check_entry(path: Path, source: Path, allowed: Sequence[int]) -> int:
-    """Refuse what must not be copied; return how many bytes it takes, about.
-
-    Raises Failure.
-    """
+    """Refuse what must not be copied; return about how many bytes it takes. Raises Failure."""
     status = path.lstat()
     if status.st_uid not in allowed:
         raise Failure(f"{path} belongs to uid {status.st_uid}: what everybody runs must be root's")
     if stat.S_ISLNK(status.st_mode):
         target = Path(os.readlink(path))
-        if target.is_absolute() or not (path.parent / target).resolve().is_relative_to(
-            source.resolve()
-        ):
+        real = (path.parent / target).resolve()
+        if target.is_absolute() or not real.is_relative_to(source.resolve()):
             raise Failure(f"{path} leads out of {source}")
     elif not (stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode)):
         raise Failure(f"{path} is neither a file nor a folder")
     elif status.st_mode & (stat.S_ISUID | stat.S_ISGID) and stat.S_ISREG(status.st_mode):
         raise Failure(f"{path} runs as another user (set-id)")
     elif status.st_mode & 0o022:
-        raise Failure(
-            f"{path} can be written to by others than its owner (mode {stat.S_IMODE(status.st_mode):04o})"
-        )
+        mode = f"{stat.S_IMODE(status.st_mode):04o}"
+        raise Failure(f"{path} can be written to by others than its owner (mode {mode})")
     return status.st_size + _ENTRY_BYTES

@@ -1,7 +1,4 @@
-"""Check before a bump what would otherwise come out only once a server is down.
-
-These are ports, databases and disks.
-"""
+"""Check ports, databases and disks before a bump takes a server down."""
 
 from __future__ import annotations
 
@@ -28,13 +25,11 @@ def check_ports(everybody: Sequence[Server]) -> None:
     users: dict[int, str] = {}
     for one in everybody:
         if one.port is None and one.runs():
-            raise Failure(
-                f"{one.user}: a server runs, and no {PORT_VARIABLE} in {one.settings} says on which port; {UNTOUCHED}"
-            )
+            why = f"a server runs, and no {PORT_VARIABLE} in {one.settings} says on which port"
+            raise Failure(f"{one.user}: {why}; {UNTOUCHED}")
         if one.port is not None and (other := users.setdefault(one.port, one.user)) != one.user:
-            raise Failure(
-                f"{one.user}: {PORT_VARIABLE} in {one.settings} is {one.port}, which is that of {other}; {UNTOUCHED}"
-            )
+            why = f"{PORT_VARIABLE} in {one.settings} is {one.port}, which is that of {other}"
+            raise Failure(f"{one.user}: {why}; {UNTOUCHED}")
 
 
 def why_no_database(one: Server, snapshots: Snapshots) -> str:
@@ -45,16 +40,14 @@ def why_no_database(one: Server, snapshots: Snapshots) -> str:
     if not (known := snapshots.list_snapshots(one.user)):
         return snapshots.why_uncovered(one.user)
     back = f"bring it back first (t3-backup-state restore {one.user})"
-    return f"{state_database(one.account.home)} is gone, and there are {len(known)} snapshots of it: {back}"
+    gone = f"{state_database(one.account.home)} is gone"
+    return f"{gone}, and there are {len(known)} snapshots of it: {back}"
 
 
 def check_disk_space(
     root: Path, found: Sequence[Server], known: Mapping[str, Sequence[Manifest]]
 ) -> None:
-    """Check that there is room for the version, the gate and the way back.
-
-    What is put back in the worst case may be on another disk. Raises Failure.
-    """
+    """Check that there is room for the version, the gate and the way back. Raises Failure."""
     sizes = {one.user: known[one.user][0].bytes if known[one.user] else 0 for one in found}
     _check_free(root, _SPARE_BYTES + 2 * max(sizes.values(), default=0))
     for one in found:
@@ -67,6 +60,5 @@ def _check_free(path: Path, needed: int) -> None:
     status = os.statvfs(path)
     free = status.f_bavail * status.f_frsize
     if free < needed:
-        raise Failure(
-            f"{path}: {free >> 20} MiB are free there, and a bump may take {needed >> 20}: make room"
-        )
+        found = f"{free >> 20} MiB are free there, and a bump may take {needed >> 20}"
+        raise Failure(f"{path}: {found}: make room")

@@ -6,7 +6,7 @@ back.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from t3_backup.autoupdate import journal, journal_runner, preflight, snapshots, transition
@@ -19,21 +19,19 @@ from t3_backup.t3 import versions
 
 @dataclass(frozen=True)
 class Plan:
-    """Tell what would be done with one account, for a person to decide."""
+    """What would be done with one account, for a person to decide."""
 
     move: Move
     lines: tuple[str, ...]
-    # else there is no database yet: nothing to keep, and nothing that could not be opened
-    has_data: bool = True
+    has_data: bool = True  # else there is no database yet, and nothing to keep
 
 
 def plan_rollback(
     context: Context, users: Sequence[str], version: str | None
 ) -> tuple[list[Plan], list[str]]:
-    """Plan how each of `users` gets to `version`, or to the one before.
+    """Plan how `users` get to `version`, or to the one before; say why some can't.
 
-    Say why some can't. An account that can't keeps no other from it. Raises Failure where none is
-    left.
+    An account that can't keeps no other from it. Raises Failure where none is left.
     """
     plans, left = [], []
     for user in users:
@@ -46,8 +44,8 @@ def plan_rollback(
         if plan.move.data is not None or plan.move.program != plan.move.before:
             plans.append(plan)
     if not plans:
-        nothing = "no account is on a newer version than before, or has a database of a newer one: nothing to roll back"
-        raise Failure("; ".join(dict.fromkeys(left)) or nothing)
+        none = "no account is on a newer version than before, or has a database of a newer one"
+        raise Failure("; ".join(dict.fromkeys(left)) or f"{none}: nothing to roll back")
     return plans, left
 
 
@@ -60,102 +58,64 @@ def _plan_account(context: Context, user: str, version: str | None) -> Plan:
 
 
 def _find_version_before(context: Context, user: str, current: str) -> str:
-    """Find the version that a user came from in the history.
-
-    Without one, take the newest one on the disk that is lower.
-    """
+    """Find the version that a user came from, or the newest lower one on the disk."""
     for one in context.journals.history():
         for step in one.moves:
             if step.user == user and step.phase == journal.DONE and step.program == current:
                 return step.before
-    lower = [
-        one
-        for one in context.installations.installed_versions()
-        if versions.version_key(one) < versions.version_key(current)
-    ]
-    return lower[-1] if lower else current
+    there = context.installations.installed_versions()
+    mine = versions.version_key(current)
+    return next((one for one in reversed(there) if versions.version_key(one) < mine), current)
 
 
 def _plan_move(context: Context, user: str, current: str, target: str) -> Plan:
     if not context.installations.is_installed(target):
         there = ", ".join(context.installations.installed_versions()) or "none"
-        raise Failure(
-            f"{user}: T3 {target} is not in {context.installations.prefix(target).parent}; there are: {there}"
-        )
+        where = context.installations.prefix(target).parent
+        raise Failure(f"{user}: T3 {target} is not in {where}; there are: {there}")
     level = context.installations.about(target).level
     if level is None:
-        raise Failure(
-            f"{user}: it is unknown which database T3 {target} can open; put one back by hand: t3-backup-state restore"
-        )
+        why = f"it is unknown which database T3 {target} can open"
+        raise Failure(f"{user}: {why}; put one back by hand: t3-backup-state restore")
     server = context.server(user)
     live = server.read_activity()
     if live is None and (why := preflight.why_no_database(server, context.snapshots)):
         raise Failure(f"{user}: {why}")
     wanted = Move(user, current, target, f"{snapshots.LEFT}{target}")
+    back = f"{user}: from {current} back to {target}"
     if live is None:
-        return Plan(
-            wanted,
-            (f"{user}: from {current} back to {target}; there is no database yet",),
-            has_data=False,
-        )
+        return Plan(wanted, (f"{back}; there is no database yet",), has_data=False)
     if live.level is None or live.level <= level:
-        return Plan(
-            wanted,
-            (
-                f"{user}: from {current} back to {target}; the database stays, it is of level {live.level}",
-            ),
-        )
+        return Plan(wanted, (f"{back}; the database stays, it is of level {live.level}",))
     snapshot, rows = context.snapshots.plan_restore(user, level)
     then = f"the data of {snapshot.taken_at} (level {snapshot.t3_level}, {snapshot.name})"
-    undo = (
-        f"it is kept as a snapshot {wanted.label}, and t3-autoupdate rollback --undo brings it back"
-    )
-    lines = (
-        f"{user}: from {current} back to {target}, with {then}",
-        f"{user}: will be lost: {_describe_loss(rows, snapshot.census.rows or {})}; {undo}",
-    )
+    kept = f"it is kept as a snapshot {wanted.label}"
+    undo = f"{kept}, and t3-autoupdate rollback --undo brings it back"
+    lost = "what was written since; the live database can't be counted"
+    if rows is not None:
+        lost = snapshots.describe_loss(rows, snapshot.census.rows or {})
+    lines = (f"{back}, with {then}", f"{user}: will be lost: {lost}; {undo}")
     return Plan(replace(wanted, data=snapshot.name), lines)
 
 
-def _describe_loss(live: Mapping[str, int] | None, then: Mapping[str, int]) -> str:
-    return (
-        "what was written since; the live database can't be counted"
-        if live is None
-        else snapshots.describe_loss(live, then)
-    )
-
-
 def plan_undo(context: Context, user: str | None = None) -> list[Plan]:
-    """Plan how the last rollback (of `user`) is undone, program and data.
-
-    Raises Failure.
-    """
-    rollbacks = (one for one in context.journals.history() if one.kind == "rollback")
-    last = next(
-        (one for one in rollbacks if user is None or any(step.user == user for step in one.moves)),
-        None,
-    )
-    if last is None:
+    """Plan how the last rollback (of `user`) is undone, program and data. Raises Failure."""
+    found = [one for one in context.journals.history() if one.kind == "rollback"]
+    if user is not None:
+        found = [one for one in found if user in one.users(*journal.PHASES)]
+    if not found:
         raise Failure(f"there was no rollback{f' of {user}' if user else ''} that could be undone")
-    plans = []
+    plans, last = [], found[0]
     for step in last.moves:
         if step.phase != journal.DONE or user not in (None, step.user):
             continue
         if context.installations.version_of(step.user) != step.program or step.kept is None:
-            raise Failure(
-                f"{step.user} is not on {step.program} any more: the rollback of {last.began} can't be undone"
-            )
-        wanted = Move(
-            step.user,
-            step.program,
-            step.before,
-            f"preundo-{step.program}",
-            data=step.kept if step.data else None,
-        )
-        text = (
-            f"{step.user}: from {step.program} to {step.before} again, with the data of {step.kept}"
-        )
-        plans.append(Plan(wanted, (text,)))
+            why = f"{step.user} is not on {step.program} any more"
+            raise Failure(f"{why}: the rollback of {last.began} can't be undone")
+        label, data = f"preundo-{step.program}", step.kept if step.data else None
+        wanted = Move(step.user, step.program, step.before, label, data)
+        back = f"{step.user}: from {step.program} to {step.before} again"
+        plans.append(Plan(wanted, (f"{back}, with the data of {step.kept}",)))
     if not plans:
         raise Failure(f"the rollback of {last.began} changed nothing")
     return plans
@@ -166,8 +126,7 @@ def execute_plans(
 ) -> None:
     """Say what would be done, have somebody agree, and do it.
 
-    Raises Failure where an account failed, and Cancelled where somebody wanted an end; the others
-    stay as they are.
+    Raises Failure where an account failed, and Cancelled; the others stay as they are.
     """
     for plan in plans:
         for line in plan.lines:

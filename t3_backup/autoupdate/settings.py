@@ -1,7 +1,6 @@
-"""Read the settings of t3-autoupdate.
+"""Read the settings of t3-autoupdate: defaults, the file, environment, flags.
 
-The order is: defaults, then /etc/default/t3-autoupdate, then the environment, then flags. The user
-map, the store and the folder of the metrics are those of t3-backup.
+The user map, the store and the folder of the metrics are those of t3-backup.
 """
 
 from __future__ import annotations
@@ -48,14 +47,15 @@ class Settings:
         "T3_NPM_SPEC",
         "t3@{version}",
         _spec,
-        "What npm is asked for; `{version}` stands for the version. An archive on this machine (`/srv/t3-{version}.tgz`) needs no "
-        "network.",
+        "What npm is asked for; `{version}` stands for the version. An archive on this machine "
+        "(`/srv/t3-{version}.tgz`) needs no network.",
     )
     bin: Path = setting(
         "T3_BIN",
         _BINS[0],
         absolute,
-        f"What people call as `t3`; it becomes the launcher. By default `{_BINS[1]}` where only that one is there.",
+        "What people call as `t3`; it becomes the launcher. "
+        f"By default `{_BINS[1]}` where only that one is there.",
     )
     serve: Path = setting(
         "T3_SERVE_DIR",
@@ -86,7 +86,8 @@ class Settings:
         "T3_AUTOUPDATE_PATIENCE",
         "30",
         whole(1, 3600),
-        "Time limit for a server that was started to listen, and to answer each step of a login (15 at most).",
+        "Time limit for a server that was started to listen, and to answer each step of a login "
+        "(15 at most).",
         SECONDS,
     )
     settle: int = setting(
@@ -102,17 +103,7 @@ KNOWN: Known = table(Settings)
 
 
 def load(environ: Mapping[str, str], defaults_file: Path = DEFAULTS_FILE) -> Settings:
-    """Read the settings of a command.
-
-    Raises UsageError for the first value that makes no sense.
-    """
+    """Read the settings of a command. Raises UsageError for the first that makes no sense."""
     there = next(filter(os.path.lexists, _BINS), _BINS[0])
-    return Settings(
-        **resolve(
-            {**KNOWN, "bin": replace(KNOWN["bin"], default=there)},
-            "T3_",
-            {},
-            environ,
-            defaults_file,
-        )
-    )
+    known = {**KNOWN, "bin": replace(KNOWN["bin"], default=there)}
+    return Settings(**resolve(known, "T3_", {}, environ, defaults_file))

@@ -26,24 +26,17 @@ from t3_backup.t3.tables import CONTENT
 
 COMMAND = (sys.executable, "-I", "-m", "t3_backup.cli.main")
 _POLL_S = 1.0
-_LOCK_HELD = LockHeld.exit_code
 LEFT = "prerollback-"  # begins the label of what a rollback has left
 
 
 def is_good(snapshot: Manifest) -> bool:
-    """Tell whether a snapshot is verified, and not the work of a version that is gone.
-
-    Such are those of a version that failed, and of one that was rolled back.
-    """
+    """Tell whether a snapshot is verified, and its version was not turned back."""
     label = snapshot.label or ""
     return snapshot.verdict == "verified" and label not in UNWANTED and not label.startswith(LEFT)
 
 
 def describe_loss(before: Mapping[str, int], after: Mapping[str, int]) -> str:
-    """Say what the tables of `before` have and those of `after` have not, in rows.
-
-    It reads like '3 events, 1 messages'.
-    """
+    """Say how many rows are not in `after`, such as '3 events, 1 messages'."""
     fewer = {word: before.get(table, 0) - after.get(table, 0) for table, word in CONTENT.items()}
     return ", ".join(f"{count} {word}" for word, count in fewer.items() if count > 0) or "nothing"
 
@@ -59,10 +52,7 @@ class Snapshots:
 
     @contextmanager
     def hold_store(self, patience: float) -> Iterator[None]:
-        """Hold the store, so that no other run comes in between.
-
-        Raises LockHeld after so many seconds, and StoreError.
-        """
+        """Hold the store against other runs. Raises LockHeld after so long, and StoreError."""
         with Store.open(self._store, create=True) as store:
             store.lock(wait=patience)
             self._held = store.fd
@@ -72,16 +62,12 @@ class Snapshots:
                 self._held = None
 
     def list_snapshots(self, user: str) -> list[Manifest]:
-        """List an account's snapshots, the newest first.
-
-        The list is empty where the store has no folder of the account. Takes no lock.
-        """
+        """List an account's snapshots, the newest first, without a lock."""
         if not (self._store / user).is_dir():
             return []
         try:
             with Store.open(self._store) as store:
-                account_dir = store.account_dir(user)
-                if account_dir is None:
+                if (account_dir := store.account_dir(user)) is None:
                     return []
                 with account_dir:
                     return list(account_dir.read_listing().snapshots)
@@ -98,81 +84,57 @@ class Snapshots:
         later is left for later.
         """
         environ = {"T3_BACKUP_COMPACT": "off"} if at_rest else {}
-        code, document, said = self._call(
-            "run", "--user", user, *(["--label", label] if label else []), environ=environ
-        )
-        for account in (document or {}).get("accounts", []):
+        words = ["--label", label] if label else []
+        code, document, said = self._call("run", "--user", user, *words, environ=environ)
+        accounts = (document or {}).get("accounts", [])
+        for account in accounts:
             if proven and account.get("uncovered"):
                 raise Failure(f"{user}: {account['reason']}")
             if account["user"] == user and account["snapshots"]:
                 made = account["snapshots"][0]
                 if proven and made["verdict"] != "verified":
-                    raise Failure(
-                        f"{user}: the snapshot {made['name']} is {made['verdict']}: t3-backup-state list {user} says why"
-                    )
+                    found = f"the snapshot {made['name']} is {made['verdict']}"
+                    raise Failure(f"{user}: {found}: t3-backup-state list {user} says why")
                 return self._find_snapshot(user, made["name"])
-        reasons = [
-            account["reason"]
-            for account in (document or {}).get("accounts", [])
-            if account.get("reason")
-        ]
-        raise Failure(
-            f"{user}: no snapshot could be taken: {'; '.join(reasons) or said or f'exit status {code}'}"
-        )
+        reasons = [account["reason"] for account in accounts if account.get("reason")]
+        why = "; ".join(reasons) or said or f"exit status {code}"
+        raise Failure(f"{user}: no snapshot could be taken: {why}")
 
     def why_uncovered(self, user: str) -> str:
-        """Say why an account has data that no snapshot holds.
-
-        Empty where it has none, or that can't be told. Takes no lock.
-        """
+        """Say why an account has data that no snapshot holds; empty where it has none."""
         _, document, _ = self._call("run", "--user", user, "--dry-run")
-        return next(
-            (
-                str(one["reason"])
-                for one in (document or {}).get("accounts", [])
-                if one.get("uncovered")
-            ),
-            "",
-        )
+        accounts = (document or {}).get("accounts", [])
+        return next((str(one["reason"]) for one in accounts if one.get("uncovered")), "")
 
     def restore_snapshot(self, user: str, name: str) -> list[str]:
-        """Put a snapshot back, and list what somebody should know of it.
-
-        The server must not run. Raises Failure.
-        """
+        """Put a snapshot back while no server runs; list what to know of it. Raises Failure."""
         code, document, said = self._call("restore", user, "--at", name, "--yes", "--no-service")
         if document is None or document["action"] != "restored":
             raise Failure(f"{user}: {name} could not be put back: {said or f'exit status {code}'}")
         return [*document["warnings"], *map(describe_remains, document["kept"])]
 
     def write_newest(self, user: str, path: Path) -> bool:
-        """Write the newest good snapshot to a new file; False where there is none.
-
-        Raises Failure.
-        """
+        """Write the newest good snapshot to a new file; False without one. Raises Failure."""
         newest = next(filter(is_good, self.list_snapshots(user)), None)
         if newest is None:
             return False
         code, _, said = self._call("restore", user, "--at", newest.name, "--to", str(path))
         if code != 0:
-            raise Failure(
-                f"{user}: no copy of the newest snapshot could be made: {said or f'exit status {code}'}"
-            )
+            why = said or f"exit status {code}"
+            raise Failure(f"{user}: no copy of the newest snapshot could be made: {why}")
         return True
 
     def plan_restore(self, user: str, level: int) -> tuple[Manifest, Mapping[str, int] | None]:
-        """Find the newest good snapshot that a program of this level can open.
+        """Find the newest good snapshot up to this level, and count the live rows.
 
-        Count the live database's rows, too. It is the command that is asked: only a worker of its
-        may count them, as the owner. Raises Failure.
+        The command is asked: only a worker of its may count them, as the owner. Raises Failure.
         """
         code, document, said = self._call("restore", user, "--schema", str(level), "--dry-run")
         if document is None or code != 0:
             raise Failure(f"{user}: {said or f'exit status {code}'}")
         live = document["live"]
-        return self._find_snapshot(
-            user, document["snapshot"]["name"]
-        ), None if live is None else live["rows"]
+        found = self._find_snapshot(user, document["snapshot"]["name"])
+        return found, None if live is None else live["rows"]
 
     def _find_snapshot(self, user: str, name: str) -> Manifest:
         """Find what the command named. Raises Failure where it is not there any more."""
@@ -184,14 +146,14 @@ class Snapshots:
     def _call(
         self, *words: str, environ: Mapping[str, str] | None = None
     ) -> tuple[int, dict[str, Any] | None, str]:
-        """Call the command: exit code, document, and last line of what it said.
+        """Call the command, once no other run holds the store.
 
-        Waits while another run holds the store.
+        Return its exit code, its document, and the last line of what it said.
         """
         until = time.monotonic() + self._patience
         while True:
             code, out, said = self._run_process([*COMMAND, *words, "--json"], environ or {})
-            if code != _LOCK_HELD or self._held is not None or time.monotonic() >= until:
+            if code != LockHeld.exit_code or self._held is not None or time.monotonic() >= until:
                 break
             time.sleep(_POLL_S)
         try:
@@ -217,9 +179,5 @@ class Snapshots:
             pass_fds=passed,
             process_group=0,
         )
-        lines = done.stderr.strip().splitlines()
-        return (
-            done.returncode,
-            done.stdout,
-            (lines[-1] if lines else "").removeprefix("t3-backup-state: "),
-        )
+        said = (done.stderr.strip().splitlines() or [""])[-1].removeprefix("t3-backup-state: ")
+        return done.returncode, done.stdout, said

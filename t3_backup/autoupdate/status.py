@@ -1,6 +1,6 @@
 """Find out who is on which version, and whether the databases fit.
 
-It says what to do where one doesn't. Nothing is changed.
+Nothing is changed.
 """
 
 from __future__ import annotations
@@ -17,12 +17,10 @@ from t3_backup.autoupdate.journal import Journal
 from t3_backup.errors import Failure
 from t3_backup.t3.unit import unit_name
 
-NOT_ADOPTED = "not adopted"
-
 
 @dataclass(frozen=True)
 class AccountStatus:
-    """Tell how one account is."""
+    """How one account is."""
 
     user: str
     version: str  # of its program; empty where T3 is not taken over
@@ -35,16 +33,13 @@ class AccountStatus:
 
     @property
     def is_above(self) -> bool:
-        """Tell whether a newer T3 has migrated the database.
-
-        The account's version can't work with that.
-        """
+        """Tell whether a newer T3 has migrated the database, beyond the account's own."""
         return self.level is not None and self.expected is not None and self.level > self.expected
 
 
 @dataclass(frozen=True)
 class BumpStatus:
-    """Tell how all accounts are, and what is under way."""
+    """How all accounts are, and what is under way."""
 
     pin: str
     version: str  # of the default
@@ -57,11 +52,8 @@ class BumpStatus:
     @property
     def is_well(self) -> bool:
         """Tell whether nothing wants a look."""
-        return (
-            self.frozen is None
-            and not self.warnings
-            and not any(one.trouble for one in self.accounts)
-        )
+        troubled = any(one.trouble for one in self.accounts)
+        return self.frozen is None and not self.warnings and not troubled
 
     def as_json(self) -> dict[str, Any]:
         """Give the interface of `status --json`."""
@@ -77,28 +69,18 @@ class BumpStatus:
 
     def lines(self) -> list[tuple[bool, str]]:
         """Say it to a person, line by line; true where it wants a look."""
-        found = [
-            (
-                False,
-                f"T3 {self.version or 'is not taken over yet: t3-autoupdate adopt'} (pin {self.pin})",
-            )
-        ]
+        version = self.version or "is not taken over yet: t3-autoupdate adopt"
+        found = [(False, f"T3 {version} (pin {self.pin})")]
         if self.frozen is not None:
             found.append((True, f"frozen: {self.frozen}; t3-autoupdate thaw ends it"))
         found += [(True, warning) for warning in self.warnings]
-        if self.journal is not None:
-            under_way = (
-                f"a {self.journal.kind} to {self.journal.version} since {self.journal.began}"
-            )
-            found.append((False, f"{under_way}: {journal.summarize_moves(self.journal.moves)}"))
+        if (plan := self.journal) is not None:
+            moves = journal.summarize_moves(plan.moves)
+            found.append((False, f"a {plan.kind} to {plan.version} since {plan.began}: {moves}"))
         for one in self.accounts:
-            levels = "no database" if one.level is None else f"level {one.level}"
-            what = [
-                one.version or NOT_ADOPTED,
-                levels,
-                "running" if one.running else "not running",
-                *([one.phase] if one.phase else []),
-            ]
+            level = "no database" if one.level is None else f"level {one.level}"
+            runs = "running" if one.running else "not running"
+            what = filter(None, (one.version or "not adopted", level, runs, one.phase))
             text = f"{one.user}: {', '.join(what)}"
             found.append((bool(one.trouble), f"{text}: {one.trouble}" if one.trouble else text))
         return found
@@ -113,13 +95,11 @@ def read_status(context: Context) -> BumpStatus:
     warnings = []
     if version and os.path.realpath(context.settings.bin) != str(installations.launcher):
         text = f"{context.settings.bin} is not our launcher any more"
-        warnings.append(
-            f"{text}: a call of it may migrate a database under an older server; t3-autoupdate adopt"
-        )
+        why = "a call of it may migrate a database under an older server"
+        warnings.append(f"{text}: {why}; t3-autoupdate adopt")
     if version and not adopt.DROP_IN.exists():
-        warnings.append(
-            f"{adopt.DROP_IN} is missing: servers don't run their account's own program; t3-autoupdate adopt"
-        )
+        why = "servers don't run their account's own program"
+        warnings.append(f"{adopt.DROP_IN} is missing: {why}; t3-autoupdate adopt")
     known = read_map(context.user_map)
     warnings += known.warnings
     if not known.users:
@@ -142,9 +122,8 @@ def _read_account(context: Context, user: str, plan: Journal | None) -> AccountS
         if crashed:
             trouble = f"its server has failed: journalctl -u {unit_name(user)}"
         if server.service is not None:
-            another = adopt.why_another_runs(
-                server.service, installations.launcher, context.settings.bin
-            )
+            launcher, called = installations.launcher, context.settings.bin
+            another = adopt.why_another_runs(server.service, launcher, called)
         live = server.read_activity()
         level = None if live is None else live.level
     except Failure as failure:
@@ -152,7 +131,8 @@ def _read_account(context: Context, user: str, plan: Journal | None) -> AccountS
     expected = installations.about(version).level if version else None
     found = AccountStatus(user, version, level, expected, running, phase, held, trouble)
     if phase in journal.UNDER_WAY:
-        trouble = f"{'held, ' if held else ''}its move has not ended; unless one is running: t3-autoupdate resume"
+        mend = "unless one is running: t3-autoupdate resume"
+        trouble = f"{'held, ' if held else ''}its move has not ended; {mend}"
     elif held:
         trouble = "held, but no move is under way: t3-autoupdate resume"
     elif found.is_above:
@@ -163,12 +143,10 @@ def _read_account(context: Context, user: str, plan: Journal | None) -> AccountS
 
 
 def _explain_above(one: AccountStatus) -> str:
-    """Say what to do.
-
-    Any call of a newer T3 migrates a database, whatever server runs on it.
-    """
+    """Say what to do: any call of a newer T3 migrates a database."""
     return (
-        f"the database is of level {one.level}, above {one.expected} of {one.version}: a newer t3 was called on it; nobody can "
-        f"log in. Put back the newest that fits: t3-autoupdate rollback --user {one.user} --to {one.version}; "
-        f"or go on to the version that it is of: t3-autoupdate --to VERSION"
+        f"the database is of level {one.level}, above {one.expected} of {one.version}: "
+        "a newer t3 was called on it; nobody can log in. Put back the newest that fits: "
+        f"t3-autoupdate rollback --user {one.user} --to {one.version}; "
+        "or go on to the version that it is of: t3-autoupdate --to VERSION"
     )

@@ -69,9 +69,8 @@ def begin_transition(steps: AccountSteps, move: Move, save: Save) -> Move:
     try:
         steps.hold()
         steps.stop_server()
-        move = _enter(
-            move, save, phase=journal.SWITCHING, kept=steps.keep_snapshot(move.label, proven=True)
-        )
+        kept = steps.keep_snapshot(move.label, proven=True)
+        move = _enter(move, save, phase=journal.SWITCHING, kept=kept)
         steps.link_version(move.program)
         if move.data is not None:
             steps.restore_snapshot(move.data)
@@ -96,9 +95,8 @@ def continue_transition(steps: AccountSteps, move: Move, save: Save) -> Move:
 def _start_server(steps: AccountSteps, move: Move, save: Save) -> Move:
     steps.release()
     if not move.ran:
-        return _enter(
-            move, save, phase=journal.DONE, reason="its server did not run, and was not tried"
-        )
+        why = "its server did not run, and was not tried"
+        return _enter(move, save, phase=journal.DONE, reason=why)
     steps.start_server()
     return _enter(move, save, phase=journal.DONE, endpoint=steps.check_login(), reason="")
 
@@ -109,16 +107,11 @@ def _take_back(steps: AccountSteps, move: Move, save: Save, reason: str) -> Move
     Where nothing was changed yet, or all is put back already, only the server is started again.
     Data that was put back is not put back again: somebody may have worked with it since.
     """
-    untouched = move.phase == journal.STOPPING
+    phase = journal.WAITING if move.phase == journal.STOPPING else journal.REVERTED
     try:
         if move.phase not in (journal.STOPPING, journal.RETURNING):
-            move = _enter(
-                move,
-                save,
-                phase=journal.REVERTING,
-                wrote=move.wrote or move.phase == journal.STARTING,
-                reason=reason,
-            )
+            wrote = move.wrote or move.phase == journal.STARTING
+            move = _enter(move, save, phase=journal.REVERTING, wrote=wrote, reason=reason)
             steps.hold()
             steps.stop_server()
             if move.wrote and move.failed is None:
@@ -130,21 +123,15 @@ def _take_back(steps: AccountSteps, move: Move, save: Save, reason: str) -> Move
         steps.release()
         if move.ran:
             steps.start_server()
-            endpoint = steps.check_login()
-            move = replace(move, endpoint=endpoint)
-        return _enter(
-            move, save, phase=journal.WAITING if untouched else journal.REVERTED, reason=reason
-        )
+            move = replace(move, endpoint=steps.check_login())
+        return _enter(move, save, phase=phase, reason=reason)
     except (Failure, OSError) as error:
         first, _, _ = reason.partition(_AND_BACK)  # it may have been tried before
         return _enter(move, save, reason=f"{first}{_AND_BACK}{explain(error)}")
 
 
 def _keep_what_failed(steps: AccountSteps, move: Move, save: Save) -> Move:
-    """Keep what was written on the new program.
-
-    Where that fails, go back nevertheless (a restore keeps it, too).
-    """
+    """Keep what the new program wrote; if that fails, a restore keeps it, too."""
     try:
         return _enter(move, save, failed=steps.keep_snapshot(POSTBUMP_FAILED, proven=False))
     except (Failure, OSError):

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from t3_backup.autoupdate import freeze, journal_runner, rollback, transition, upgrade
+from t3_backup.autoupdate import freeze, journal_runner, resume, rollback, transition
 from t3_backup.autoupdate.context import Context
 from t3_backup.autoupdate.installations import GLOBAL
 from t3_backup.autoupdate.journal import DEFERRED, DONE, WAITING, Journal, Move
@@ -62,7 +62,7 @@ def test_who_is_no_user_any_more_is_left_out_and_holds_nobody_up(
     """Else no drain would ever get to the others, and the bump would never end."""
     wait(machine, GONE, ONE)
     users = carried(machine, monkeypatch)
-    upgrade.drain_deferred(machine)
+    resume.drain_deferred(machine)
     assert users == [ONE]
     assert machine.journals.load() is None
     assert machine.installations.linked_version(GLOBAL) == NEW
@@ -80,7 +80,7 @@ def test_one_that_cannot_be_looked_at_stays_for_later_and_the_others_are_moved(
     monkeypatch.setattr(Server, "why_busy", busy)
     wait(machine, ONE, OTHER)
     users = carried(machine, monkeypatch)
-    upgrade.drain_deferred(machine)
+    resume.drain_deferred(machine)
     assert users == [OTHER]
     plan = machine.journals.load()
     assert plan is not None
@@ -97,13 +97,13 @@ def test_a_freeze_in_the_middle_is_heeded_before_the_next_account(
     wait(machine, ONE, OTHER)
     users = carried(machine, monkeypatch, frozen_after=ONE)
     with pytest.raises(Failure, match="stop that; once that is mended: t3-autoupdate thaw"):
-        upgrade.drain_deferred(machine)
+        resume.drain_deferred(machine)
     assert users == [ONE]
     plan = machine.journals.load()
     assert plan is not None
     assert (plan.users(DONE), plan.users(WAITING)) == ([ONE], [OTHER])
     freeze.thaw(machine.settings.freeze)
-    upgrade.drain_deferred(machine)
+    resume.drain_deferred(machine)
     assert users == [ONE, OTHER]
 
 
@@ -117,7 +117,7 @@ def test_who_came_in_the_meantime_is_not_moved_by_the_end_of_it(
     machine.user_map.write_text(f"x={LATE}\n")
     wait(machine, ONE)
     carried(machine, monkeypatch)
-    upgrade.drain_deferred(machine)
+    resume.drain_deferred(machine)
     assert machine.installations.linked_version(GLOBAL) == NEW
     assert machine.installations.linked_version(LATE) == OLD
     assert said[-1].startswith("all accounts are on 0.0.25 or later, except ")

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from t3_backup.autoupdate import freeze, journal_runner, upgrade
+from t3_backup.autoupdate import freeze, journal_runner, resume
 from t3_backup.autoupdate.context import Context
 from t3_backup.autoupdate.installations import GLOBAL
 from t3_backup.autoupdate.journal import DONE, REVERTED, WAITING, Journal, Move
@@ -25,7 +25,7 @@ def test_a_failure_that_was_not_told_yet_is_the_end_of_the_bump(
     moves = (replace(ALICE, phase=first), replace(BOB, phase=REVERTED, reason="no login"))
     machine.journals.save(Journal("bump", NEW, journal_runner.now(), moves))
     with pytest.raises(Failure, match=r"bob: bump from 0\.0\.24 to 0\.0\.25 failed: no login"):
-        upgrade.resume_interrupted(machine)
+        resume.resume_interrupted(machine)
     assert "no login" in (freeze.read_reason(machine.settings.freeze) or "")
     assert machine.journals.load() is None
     assert machine.journals.history()[0].result == "failed"
@@ -41,7 +41,7 @@ def test_a_bump_that_lacks_nothing_but_its_end_is_ended(machine: Context) -> Non
             (replace(ALICE, phase=DONE), replace(BOB, phase=DONE)),
         )
     )
-    upgrade.resume_interrupted(machine)
+    resume.resume_interrupted(machine)
     assert freeze.read_reason(machine.settings.freeze) is None
     assert machine.journals.history()[0].result == "done"
     assert machine.installations.linked_version(GLOBAL) == NEW
