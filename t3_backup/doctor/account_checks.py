@@ -1,4 +1,4 @@
-"""Check each account: its database, its snapshots, a restore of it that has not ended.
+"""Check each account: its database, its snapshots, a restore under way.
 
 Pure: facts in, findings out.
 """
@@ -40,7 +40,7 @@ def _database(account: AccountFacts, snapshots: int) -> Iterator[Finding]:
 
 
 def check_account_dirs(facts: Facts) -> Iterator[Finding]:
-    """Check what is in the store of each account, and the restores that have not ended."""
+    """Check what the store has of each account, and restores that have not ended."""
     for account_dir in facts.store.account_dirs:
         yield from _account_dir(account_dir)
     for restore in facts.store.restores:
@@ -79,7 +79,7 @@ def _account_dir(account_dir: AccountDirFacts) -> Iterator[Finding]:
 
 
 def _restore(restore: PendingRestore) -> Finding:
-    """Tell of a restore that has not ended: until somebody ends it, a server may not start."""
+    """Tell of a restore that has not ended: a server may not start until then."""
     name = f"restore {restore.user}"
     return warn(name, restore.text) if restore.running else fail(name, restore.text)
 

@@ -1,4 +1,4 @@
-"""Check what stands in the way of good backups on this machine, and say what to do about it.
+"""Check what stands in the way of good backups here, and say what to do about it.
 
 Pure: facts in, findings out. Only a failed check makes the command fail: without mending it,
 backups are not made, or are none. A warning wants a look; a note is there to be known.
@@ -114,7 +114,7 @@ def _libraries(found: Libraries) -> Iterator[Finding]:
 
 
 def has_wal_reset_bug(version: str) -> bool:
-    """Tell whether a SQLite of that version has the bug of sqlite.org/wal.html#walresetbug."""
+    """Tell whether that SQLite has the bug of sqlite.org/wal.html#walresetbug."""
     number = tuple(int(part) for part in re.findall(r"\d+", version)[:3])
     mended = (
         number >= (3, 51, 3) or (3, 50, 7) <= number < (3, 51) or (3, 44, 6) <= number < (3, 45)

@@ -1,4 +1,4 @@
-"""Hold the facts on which backups depend: what `gather` found out, and `checks` judges."""
+"""Hold the facts on which backups depend, as `gather` found them."""
 
 from __future__ import annotations
 

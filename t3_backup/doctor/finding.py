@@ -12,7 +12,7 @@ _PRIORITIES = {"ok": INFO, "note": INFO, "warn": WARNING, "fail": ERROR}
 
 @dataclass(frozen=True)
 class Finding:
-    """One check; `name` is what was looked at, the account behind a space where it is one's."""
+    """One check; `name` is what was looked at, and whose it is, behind a space."""
 
     status: str  # ok, note, warn or fail
     name: str

@@ -1,4 +1,4 @@
-"""Gather what the machine is like, as far as a backup depends on it; `checks` judges it.
+"""Gather the facts on which backups depend, for `checks` to judge.
 
 Nothing is written and no lock is taken. A database is looked for as its owner, by a worker, as a
 run does it.

@@ -1,4 +1,4 @@
-"""Check the store and its disk: whether it is private, fit for snapshots and large enough.
+"""Check that the store is private, fit for snapshots and large enough.
 
 Pure: facts in, findings out.
 """

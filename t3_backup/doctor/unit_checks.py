@@ -1,4 +1,4 @@
-"""Check the units: whether the timers start what they should, and the services may do it.
+"""Check that the timers start what they should, and the services may do it.
 
 Pure: facts in, findings out.
 """

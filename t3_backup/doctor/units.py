@@ -109,7 +109,7 @@ def parse_show(text: str) -> dict[str, str]:
 
 
 def parse_span(text: str) -> float | None:
-    """Parse a time span such as `2h 30min` (systemd.time(7)), in seconds; None for what is none."""
+    """Parse a time span such as `2h 30min` (systemd.time(7)); None for what is none."""
     if text == "infinity":
         return float("inf")
     seconds = 0.0
@@ -131,7 +131,7 @@ def parse_paths(text: str) -> list[Path]:
 
 
 def is_hidden(path: Path, service: Mapping[str, str]) -> bool:
-    """Tell whether a service sees something else at `path` (canonical) than the machine does."""
+    """Tell whether a service sees something else at `path` than the machine does."""
     hidden = parse_paths(service.get("InaccessiblePaths", ""))
     if service.get("PrivateTmp", "no") != "no":
         hidden += PRIVATE
@@ -139,7 +139,7 @@ def is_hidden(path: Path, service: Mapping[str, str]) -> bool:
 
 
 def is_writable(path: Path, service: Mapping[str, str], homes: Path = Path("/home")) -> bool:
-    """Tell whether a service may write beneath `path`: the deepest rule decides. All canonical."""
+    """Tell whether a service may write beneath `path`; all paths are canonical."""
     if is_hidden(path, service):
         return False
     rules = {Path("/"): True}
@@ -167,6 +167,6 @@ def drop_in(unit: str, name: str, *lines: str) -> str:
 
 
 def in_unit(path: Path) -> str:
-    """Write `path` as a unit file has it in a list, with the mark that lets it be missing."""
+    """Write `path` for a list in a unit file, with the mark that lets it be missing."""
     text = f"-{path}".replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%")
     return f'"{text}"' if re.search(r"[\s\"']", text) else text

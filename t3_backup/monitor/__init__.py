@@ -1,1 +1,1 @@
-"""Watch over backups: status, health, metrics, attempts, HTML report, failure hooks."""
+"""Watch over backups: status, health, metrics, attempts, report, failure hooks."""

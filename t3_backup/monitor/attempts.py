@@ -1,4 +1,4 @@
-"""Keep the ledger of attempts: what the last runs came to for each account, in one file.
+"""Keep the ledger of attempts: what the last runs came to for each account.
 
 Snapshots tell when it went well; the ledger, when it was tried. It is for those who watch over
 backups and never decides what is copied: without it, or with a broken one that was set aside, every
@@ -139,7 +139,7 @@ def to_text(attempts: Attempts) -> str:
 
 
 def _set_aside(folder: int) -> str:
-    """Move a broken ledger out of the way, over an earlier one, and say what came of it.
+    """Move a broken ledger aside, over an earlier one, and say what came of it.
 
     A folder of that name may be an account's, and stays.
     """
@@ -156,7 +156,7 @@ class Ledger:
     """The ledger while a run, which holds the store's lock, adds to it."""
 
     def __init__(self, folder: int) -> None:
-        """Read what is there in the open `folder`; a broken one is set aside, as `problem` says."""
+        """Read it in the open `folder`; a broken one is set aside, as `problem` says."""
         self._folder = folder
         self.problem = ""
         self.attempts: dict[str, list[Attempt]] = {}

@@ -123,7 +123,7 @@ def _share(value: float, most: float) -> float:
 
 
 def ticks(begin: datetime, end: datetime, left: float) -> list[Tick]:
-    """List round times, as many as can be read side by side; the axis begins at `left`."""
+    """List round times, as many as can be read on an axis that begins at `left`."""
     span = end - begin
     step = next((step for step in _STEPS if span / step <= _MOST_TICKS), None)
     found = []

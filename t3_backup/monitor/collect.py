@@ -1,4 +1,4 @@
-"""Collect each account's snapshots, attempts and disk usage, for whoever watches over backups.
+"""Collect each account's snapshots, attempts and disk usage.
 
 Only the store and the map are read. No home is looked into, no lock is taken, nothing is written.
 """
@@ -23,7 +23,7 @@ from t3_backup.text import printable
 
 @dataclass(frozen=True)
 class AccountView:
-    """One account; where its folder can't be read, it has a `problem` and no snapshots."""
+    """One account; if its folder can't be read, it has a `problem`, no snapshots."""
 
     user: str
     in_map: bool
@@ -49,7 +49,7 @@ def collect_overview(
     user: str | None = None,
     listings: Mapping[str, Listing] | None = None,
 ) -> Overview:
-    """Collect the accounts of the map `known`, and whoever else has a folder; or `user` alone.
+    """Collect the accounts of the map and all others with a folder, or `user` alone.
 
     A folder that `listings` has is not read again. Raises Failure where `user` is unknown.
     """
@@ -67,7 +67,7 @@ def collect_overview(
 
 
 def attempts_of(store: Store, warn: Callable[[str], None]) -> Attempts:
-    """Read the ledger of attempts; one that can't be read counts as empty, once `warn` was told."""
+    """Read the ledger of attempts; `warn`, and give none, where it can't be read."""
     try:
         return attempts.read(store.fd)
     except (ValueError, OSError) as error:
@@ -83,7 +83,7 @@ def _view(
     noted: Sequence[Attempt],
     listing: Listing | None,
 ) -> AccountView | None:
-    """Collect one account; None where it is not in the map and its folder has just gone."""
+    """Collect one account; None without a line in the map and a folder."""
     in_map = user in known.users
     try:
         account_dir = store.account_dir(user)
@@ -97,7 +97,7 @@ def _view(
 
 
 def users_to_watch(path: Path) -> accounts.UserMap:
-    """Tell whose backups to watch: those of the map at `path`, or one's own for who is not root.
+    """Tell whose backups to watch: the map's for root, one's own for others.
 
     Raises UsageError and Failure.
     """

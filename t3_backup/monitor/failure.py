@@ -1,4 +1,4 @@
-"""Follow up a failed run, or weekly proof: make its document, and call the hooks with it.
+"""Follow up a failed run, or weekly proof: call the hooks with its document.
 
 By hand the command calls them itself. A service can't (it has no network): it leaves the document
 in its runtime folder, for the unit that systemd starts then. That unit also speaks for a run that
@@ -62,7 +62,7 @@ def describe_own_end(run: str, code: int, error: str, results: Sequence[AccountR
 
 
 def follow_failure(ending: RunEnd, values: Settings, out: Console) -> None:
-    """Do what follows a failed run; what goes wrong here does not change what it came to."""
+    """Call the hooks after a failed run, or leave its document for the unit that does."""
     folder = os.environ.get("RUNTIME_DIRECTORY", "").partition(":")[0]
     if logfile.is_service() and folder:
         try:
@@ -97,7 +97,7 @@ def describe_end_by_systemd(environ: Mapping[str, str], left: Mapping[str, Any] 
 
 
 def call_hooks_for(ending: RunEnd, values: Settings, out: Console) -> bool:
-    """Call the hooks, and tell whether all ended well; the default folder's for root alone."""
+    """Call the hooks (the default ones for root alone); tell whether all ended well."""
     if values.hooks == DEFAULT_HOOKS and os.geteuid() != 0:
         return True
     found = hooks.find_hooks(values.hooks)

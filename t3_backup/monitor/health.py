@@ -1,4 +1,4 @@
-"""Judge how each account's backups are: fresh, good and enough of them, or what is wrong.
+"""Judge how each account's backups are: fresh, good and enough, or what is wrong.
 
 Pure: values and a clock in, values out. What counts is when the database was last known to be
 safe: the time of a verified snapshot, or of a run that found it unchanged. `judge_freshness` alone
@@ -94,7 +94,7 @@ def worst(states: Iterable[str]) -> str:
 def judge_freshness(
     snapshots: Iterable[Manifest], attempts: Sequence[Attempt], now: datetime
 ) -> Freshness:
-    """Judge when a database was last known to be safe; `attempts` has the oldest first."""
+    """Judge when a database was last known to be safe, by attempts oldest first."""
     verified = [snapshot for snapshot in snapshots if snapshot.verdict == "verified"]
     verified.sort(key=lambda snapshot: snapshot.when, reverse=True)
     good = tuple(snapshot for snapshot in verified if snapshot.when <= now + _FUTURE)
@@ -220,7 +220,7 @@ def trend_text(trend: float | None) -> str:
 
 
 def format_span(seconds: float) -> str:
-    """Write a time span that can be told from a slightly longer one: `45m`, `26.2h`, `3.5d`."""
+    """Write a time span so that a little more can be told: `45m`, `26.2h`, `3.5d`."""
     if seconds < 7200:
         return f"{max(0, seconds) / 60:.0f}m"
     number, unit = (seconds / 3600, "h") if seconds < 3 * 86_400 else (seconds / 86_400, "d")

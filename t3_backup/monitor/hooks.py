@@ -1,4 +1,4 @@
-"""Call hooks, the admin's own programs, in the order of their names, when a run has failed.
+"""Call hooks, the admin's own programs, by their names, when a run has failed.
 
 Which file is one is decided here, and each has a bounded time, with the run's document on its
 standard input. What goes wrong with a hook is told in one line: it is never raised, costs no other
@@ -36,7 +36,7 @@ _OF_THE_RUN = ("NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC", "JOURNAL_STREAM
 
 @dataclass(frozen=True)
 class Found:
-    """What is in the folder: hooks in the order of their calls, and what may be meant as one."""
+    """What is in the folder: hooks in the order of calls, and what may be meant so."""
 
     folder: Path
     hooks: tuple[str, ...] = ()
@@ -88,7 +88,7 @@ def call_all(
     stopping: threading.Event,
     out: Console,
 ) -> bool:
-    """Call every hook until `stopping`, each for `seconds` at most; tell whether all ended well."""
+    """Call every hook, for `seconds` at most; tell whether all ended well."""
     if found.passed_over:
         out.warn(f"ignored as hooks in {found.folder}: {', '.join(found.passed_over)}")
     well = True
@@ -110,7 +110,7 @@ def call_hook(
     seconds: float,
     stopping: threading.Event,
 ) -> str:
-    """Call a hook, and say what went wrong, with its last line; empty where nothing did."""
+    """Call a hook, and say what went wrong, with its last line; empty if nothing."""
     given = os.memfd_create("run")  # a file: who doesn't read it holds nobody up
     try:
         with open(given, "wb", closefd=False) as file:
@@ -145,7 +145,7 @@ def call_hook(
 def _watch(
     process: subprocess.Popen[bytes], deadline: Deadline, stopping: threading.Event
 ) -> tuple[bool, bytes]:
-    """Wait for its end, or end its process group; return whether it ended, and its last bytes.
+    """Wait for its end, or end its group; return whether it ended, and its last bytes.
 
     The end of its output is not waited for: what it left in the background may hold that open.
     """

@@ -1,4 +1,4 @@
-"""Make the report, one page of HTML: what is on it, from values alone, and its text.
+"""Make the report, one page of HTML: values in, text out.
 
 The page needs nothing but itself: no script, no font, no image of elsewhere, and its policy forbids
 them. Every text is escaped by the template engine.

@@ -1,4 +1,4 @@
-"""Write the metrics as text for the textfile collector of Prometheus's node exporter.
+"""Write the metrics for the textfile collector of Prometheus's node exporter.
 
 A registry of its own, made anew for each file, which is there whole or not at all. Times are
 seconds since 1970, sizes bytes. The names are an interface (docs/monitoring.md); alerts and
@@ -99,7 +99,7 @@ def write(folder: Path, content: bytes) -> None:
 
 
 def why_not_writable(folder: Path) -> str:
-    """Say why root, without its power over others' files, can't write there; empty where it can."""
+    """Say why root can't write there by its own rights; empty where it can."""
     try:
         status = os.stat(folder, follow_symlinks=False)
     except OSError as error:

@@ -77,10 +77,9 @@ def write_metrics(
     out: Reporter | Console,
     results: Sequence[AccountResult] = (),
 ) -> bool:
-    """Write the metrics of the store, which is locked, where a command with this --dest has any.
+    """Write the metrics of the locked store; say so, and return False, if that fails.
 
-    `results` are those of the run that holds it: what it knows of a folder is not read again.
-    Returns False, once it was said, where they can't be written.
+    A command with this `dest` may have none to write. `results` are those of the run that holds it: what it knows of a folder is not read again.
     """
     folder = metrics_folder(values, dest)
     if folder is None:

@@ -1,4 +1,4 @@
-"""Tell how the backups are: a table for people, a document for programs, one line for Nagios.
+"""Tell how the backups are: as a table, as JSON, or as one line for Nagios.
 
 Values in, texts out.
 """
@@ -86,7 +86,7 @@ def _when(when: datetime) -> str:
 
 
 def nagios(status: Status) -> tuple[str, int]:
-    """Write the one line of a check, and its exit code (the Monitoring Plugins' guidelines)."""
+    """Write the line of a check, and its exit code (Monitoring Plugins' guidelines)."""
     bad = [health for health in status.accounts if health.state != OK]
     bad.sort(key=lambda health: health.state != CRITICAL)
     texts = [f"{health.view.user}: {health.text}" for health in bad]
@@ -106,7 +106,7 @@ def nagios(status: Status) -> tuple[str, int]:
 
 
 def plugin_line(word: str, text: str, perfdata: Sequence[str] = ()) -> str:
-    """Write a line as checks print it: a bar begins the perfdata, so none may be in the text."""
+    """Write a line as checks print it, with no bar but that before the perfdata."""
     bar = f" | {' '.join(perfdata)}" if perfdata else ""
     return f"T3-BACKUP {word} - {text.replace('|', '/')}{bar}"
 

@@ -1,4 +1,4 @@
-"""Bring lines to whoever reads: plain, to the journal with fields, or above progress bars.
+"""Bring lines to whoever reads: plain, with fields, or above progress bars.
 
 Nothing is decided here, and nothing in a line is obeyed by a terminal. A reader who has gone costs
 nobody their backup.
@@ -28,7 +28,7 @@ _LONGEST_LINE = 20_000  # characters
 
 
 def _discard_stream(stream: TextIO) -> None:
-    """Send a stream that nobody reads to nowhere: what is buffered must not fail the exit, too."""
+    """Send a stream that nobody reads to nowhere, so that the exit does not fail."""
     with contextlib.suppress(OSError, ValueError):
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, stream.fileno())
@@ -48,7 +48,7 @@ class Console:
             stream.reconfigure(errors="backslashreplace")
 
     def line(self, priority: int, text: str) -> None:
-        """Write one line, of which a terminal obeys nothing, whatever a user has put into it.
+        """Write one line, of which a terminal obeys nothing, whatever is in it.
 
         A stream that can't be written to any more costs nobody their backup: `broken` tells.
         """

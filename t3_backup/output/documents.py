@@ -1,4 +1,4 @@
-"""Make the JSON documents of the commands (docs/interface/json.md): values in, plain dicts out."""
+"""Make the JSON documents of the commands (docs/interface/json.md)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Write to the journal: find out whether a stream goes there, and make an event's fields.
+"""Write to the journal: find out whether a stream goes there, and make fields.
 
 The fields are an interface (docs/interface/log.md).
 """
@@ -37,7 +37,7 @@ def find_sender() -> Callable[..., object] | None:
 
 
 def entry_fields(line: Message, result: AccountResult, run: str) -> dict[str, str]:
-    """Return the entry of one event of the run with this id (systemd.journal-fields(7))."""
+    """Return the entry of one event of the run (systemd.journal-fields(7))."""
     found = {
         "MESSAGE": line.text,
         "PRIORITY": str(line.priority),

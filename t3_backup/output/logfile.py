@@ -43,7 +43,7 @@ def is_service(environ: Mapping[str, str] = os.environ) -> bool:
 
 
 def run_id(environ: Mapping[str, str] = os.environ) -> str:
-    """Return the id of this run: systemd's INVOCATION_ID, where it has started this process."""
+    """Return the id of this run: systemd's INVOCATION_ID, or a new one."""
     if is_service(environ) and (invocation := environ.get("INVOCATION_ID")):
         return invocation
     return os.urandom(16).hex()
@@ -90,7 +90,7 @@ class Log:
 
 
 def open_log(path: Path, run: str) -> Log | None:
-    """Return the log at `path`, if this run has one; only the default's folder may be missing."""
+    """Return the log at `path`, if this run has one."""
     if os.geteuid() != 0 or (path == DEFAULT_LOG and not path.parent.is_dir()):
         return None
     return Log(path, run)

@@ -1,4 +1,4 @@
-"""Write the texts that people read of accounts and snapshots: values in, values out.
+"""Write the texts that people read of accounts and snapshots.
 
 A line begins with what happened, names the account, and has a priority.
 """

@@ -1,4 +1,4 @@
-"""Tell all who hear of a run: people by lines (or the journal), the log, and systemd's status.
+"""Tell all who hear of a run: people, the log, and systemd's status.
 
 One that can't be told any more costs nobody their backup: `broken` keeps it for the exit code.
 """

@@ -1,4 +1,4 @@
-"""Write the texts that people read of a restore, before and after it: values in, lines out."""
+"""Write the texts that people read before and after a restore."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _MOST_TABLES = 8
 
 
 def plan_lines(snapshot: Manifest, live: Census | None, problem: str, now: datetime) -> list[str]:
-    """Say what is to be put back, and what that gains and loses beside the `live` database.
+    """Say what is to be put back, and what differs from the `live` database.
 
     `problem` is why that can't be read.
     """
@@ -46,7 +46,7 @@ def plan_lines(snapshot: Manifest, live: Census | None, problem: str, now: datet
 
 
 def row_changes(then: Census, live: Census) -> list[tuple[str, int]]:
-    """Count the rows by which tables change from `live` to `then`, the greatest change first."""
+    """Count the rows by which tables change to `then`, the greatest change first."""
     before, after = live.rows or {}, then.rows or {}
     changes = [
         (table, max(0, after.get(table, 0)) - max(0, before.get(table, 0)))

@@ -1,4 +1,4 @@
-"""Show how far a run is in `systemctl status`, where systemd asks for it (sd_notify(3)).
+"""Show how far a run is in `systemctl status` (sd_notify(3)).
 
 Nobody depends on it: without python3-systemd, or where it can't be sent, it is not.
 """
@@ -32,7 +32,7 @@ class AccountProgress:
 
 
 def describe_progress(working: Mapping[str, AccountProgress], done: int, accounts: int) -> str:
-    """Say how far a run is: `alice: copy 43 % (412.0 MiB of 958.3 MiB); 2 of 5 accounts done`."""
+    """Say how far a run is: `alice: copy 43 % (4 GiB of 9 GiB); 2 of 5 accounts done`."""
     parts = [f"{user}: {_describe_share(work)}" for user, work in sorted(working.items())]
     if len(parts) > _MOST_NAMES:
         parts[_MOST_NAMES:] = [f"{len(parts) - _MOST_NAMES} more"]
@@ -41,7 +41,7 @@ def describe_progress(working: Mapping[str, AccountProgress], done: int, account
 
 
 def _describe_share(work: AccountProgress) -> str:
-    """Say how far the copy is. A proof reads some pages often: no share of it can be told."""
+    """Say how far a copy is; a proof reads some pages often, and has no share."""
     if work.phase != "copy" or not work.total:
         return work.phase
     done = min(work.done, work.total)  # a database grows while it is copied
@@ -97,7 +97,7 @@ class Notifier:
         self._send(f"STATUS={printable(text, _LONGEST)}")
 
     def stopping(self) -> None:
-        """Show that the run is asked to stop; it waits for no lock, since a signal may call it."""
+        """Show that the run is asked to stop; a signal may call it, so no lock is taken."""
         self._send("STOPPING=1\nSTATUS=stopping")
 
     def _send(self, text: str) -> None:
