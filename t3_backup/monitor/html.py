@@ -37,38 +37,16 @@ class AccountHistory:
 
 
 @dataclass(frozen=True)
-class Row:
-    """A snapshot in the table."""
-
-    when: str
-    age: str
-    size: str
-    verdict: str
-    accepted: str
-    reasons: tuple[str, ...]
-    label: str
-    copy: str
-    proof: str
-    method: str
-    level: str
-    name: str
-
-
-@dataclass(frozen=True)
 class Section:
     """What is shown of one account."""
 
     user: str
     state: str  # good, late (suspect ones wait, the last good is old or of the future) or bad
     says: str
-    count: int
-    size: str
+    snapshots: Sequence[Manifest]  # newest first
+    bytes: int  # of all of them
     notes: tuple[str, ...]
     chart: Chart | None  # none where there is no snapshot
-    newest_size: str
-    largest: str
-    longest: str
-    rows: tuple[Row, ...]
     shown: bool  # the table, without asking for it
 
 
@@ -141,37 +119,15 @@ def _section(account: AccountHistory, now: datetime) -> Section:
         notes.append(f"Nothing of {account.user} is pruned until: {until}")
     if fresh.uncovered:
         notes.insert(0, databases.explain(fresh.uncovered))
-    drawn = chart.draw(snapshots[::-1], now) if snapshots else None
     return Section(
         user=account.user,
         state=state,
         says=says,
-        count=len(snapshots),
-        size=format_size(sum(snapshot.bytes for snapshot in snapshots)),
+        snapshots=snapshots,
+        bytes=sum(snapshot.bytes for snapshot in snapshots),
         notes=(*notes, *account.notes),
-        chart=drawn,
-        newest_size=format_size(snapshots[0].bytes) if snapshots else "",
-        largest=format_size(drawn.largest) if drawn else "",
-        longest=seconds(drawn.longest) if drawn else "",
-        rows=tuple(_row(snapshot, now) for snapshot in snapshots),
+        chart=chart.draw(snapshots[::-1], now) if snapshots else None,
         shown=len(snapshots) <= _FEW,
-    )
-
-
-def _row(snapshot: Manifest, now: datetime) -> Row:
-    return Row(
-        when=f"{snapshot.when:%Y-%m-%d %H:%M}",
-        age=format_age((now - snapshot.when).total_seconds()),
-        size=format_size(snapshot.bytes),
-        verdict=snapshot.verdict,
-        accepted=snapshot.accepted_at or "",
-        reasons=snapshot.reasons,
-        label=snapshot.label or "",
-        copy=seconds(snapshot.copy_seconds),
-        proof=seconds(snapshot.proof_seconds),
-        method=snapshot.method,
-        level="" if snapshot.t3_level is None else str(snapshot.t3_level),
-        name=snapshot.name,
     )
 
 
@@ -191,6 +147,7 @@ def render_page(view: Page) -> str:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
+    environment.filters |= {"size": format_size, "seconds": seconds}
     text: str = environment.get_template("report.html").render(page=view)
     return text
 
