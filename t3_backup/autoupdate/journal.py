@@ -57,7 +57,7 @@ class Move:
 
 @dataclass(frozen=True)
 class Journal:
-    """One bump or rollback. Times are RFC 3339, UTC."""
+    """One bump or rollback; the keys of `status --json`, too. Times are RFC 3339, UTC."""
 
     JSON_KEYS = GROWING
 
@@ -83,10 +83,6 @@ class Journal:
         [found] = [move for move in self.moves if move.user == user]
         return found
 
-    def as_json(self) -> dict[str, Any]:
-        """Give the interface of `status` and `history`."""
-        return asdict(self)
-
 
 @dataclass(frozen=True)
 class Journals:
@@ -101,7 +97,7 @@ class Journals:
 
     def save(self, journal: Journal) -> None:
         """Write the one that has not ended; durable when this returns. Raises OSError."""
-        self._write(NAME, {"format": _FORMAT} | journal.as_json())
+        self._write(NAME, {"format": _FORMAT} | asdict(journal))
 
     def history(self) -> list[Journal]:
         """Read those that have ended, the newest first. Raises Failure."""
@@ -117,7 +113,7 @@ class Journals:
         After a crash in between it is in both: the caller ends it again.
         """
         entries = [one for one in self.history() if one.began != journal.began]
-        documents = [{"format": _FORMAT} | one.as_json() for one in [journal, *entries][:_KEPT]]
+        documents = [{"format": _FORMAT} | asdict(one) for one in [journal, *entries][:_KEPT]]
         self._write(HISTORY, {"entries": documents})
         remove_path(self.root / NAME)
 

@@ -120,7 +120,7 @@ def _run(context: Context, args: argparse.Namespace) -> int:
         context.warn(f"{one.user}: {one.trouble}")
     if args.json:
         tried = {"version": version, "trials": [asdict(one) for one in trials]}
-        print_document(found.as_json() | tried)
+        print_document(asdict(found) | tried)
     return Failure.exit_code if above else EXIT_OK
 
 
@@ -143,7 +143,7 @@ def _resume(context: Context, args: argparse.Namespace) -> int:
 def _print_status(context: Context, args: argparse.Namespace) -> int:
     """Print with --json what `status` says after what was done."""
     if args.json:
-        print_document(read_status(context).as_json())
+        print_document(asdict(read_status(context)))
     return EXIT_OK
 
 
@@ -168,7 +168,7 @@ def _rollback(context: Context, args: argparse.Namespace) -> int:
             rollback.execute_plans(context, plans, kind, partial(_ask_consent, args))
     if args.json:
         planned = [{"move": asdict(one.move), "lines": one.lines} for one in plans]
-        print_document(read_status(context).as_json() | {"plans": planned})
+        print_document(asdict(read_status(context)) | {"plans": planned})
     return Failure.exit_code if left else EXIT_OK
 
 
@@ -213,7 +213,7 @@ def _check(context: Context, args: argparse.Namespace) -> int:
 def _status(context: Context, args: argparse.Namespace) -> int:
     found = read_status(context)
     if args.json:
-        print_document(found.as_json())
+        print_document(asdict(found))
     else:
         for wants_a_look, line in found.lines():
             (context.warn if wants_a_look else context.say)(line)

@@ -6,8 +6,7 @@ Nothing is changed.
 from __future__ import annotations
 
 import os
-from dataclasses import asdict, dataclass, replace
-from typing import Any
+from dataclasses import dataclass, replace
 
 from t3_backup.accounts import read_map
 from t3_backup.autoupdate import adopt, freeze, journal
@@ -39,7 +38,7 @@ class AccountStatus:
 
 @dataclass(frozen=True)
 class BumpStatus:
-    """How all accounts are, and what is under way."""
+    """How all accounts are, and what is under way; the keys of `status --json`."""
 
     pin: str
     version: str  # of the default
@@ -54,18 +53,6 @@ class BumpStatus:
         """Tell whether nothing wants a look."""
         troubled = any(one.trouble for one in self.accounts)
         return self.frozen is None and not self.warnings and not troubled
-
-    def as_json(self) -> dict[str, Any]:
-        """Give the interface of `status --json`."""
-        return {
-            "pin": self.pin,
-            "version": self.version,
-            "frozen": self.frozen,
-            "journal": None if self.journal is None else self.journal.as_json(),
-            "last": None if self.last is None else self.last.as_json(),
-            "accounts": [asdict(one) for one in self.accounts],
-            "warnings": list(self.warnings),
-        }
 
     def lines(self) -> list[tuple[bool, str]]:
         """Say it to a person, line by line; true where it wants a look."""

@@ -14,7 +14,6 @@ from collections.abc import Iterator, Sequence
 
 from t3_backup.t3.files import DATABASE_NAME
 
-COPIED = DATABASE_NAME
 ENDING = ".sqlite"
 SUCCESSOR = "statev2.sqlite"
 # Held in a transaction for as long as a server lives, and empty: never copied, restored or removed.
@@ -31,7 +30,7 @@ def is_uncovered(name: str) -> bool:
     """Tell whether `name` is that of a database which is not copied."""
     return (
         name.endswith(ENDING)
-        and name != COPIED
+        and name != DATABASE_NAME
         and name not in LOCKS
         and len(name) <= _LONGEST
         and "/" not in name
@@ -76,6 +75,6 @@ def summary(names: Sequence[str]) -> str:
 def explain(names: Sequence[str]) -> str:
     """Say which databases are not backed up, why, and what to do next."""
     return (
-        f"{summary(names)}: this version of t3-backup copies {COPIED} alone; next: install a "
+        f"{summary(names)}: this version of t3-backup copies {DATABASE_NAME} alone; next: install a "
         "t3-backup that copies it too, or move a file that is not T3's out of userdata"
     )

@@ -14,7 +14,6 @@ from support.descriptors import leaves_no_file_open
 
 from t3_backup.errors import WorkerLost
 from t3_backup.t3 import databases
-from t3_backup.t3.files import DATABASE_NAME
 from t3_backup.worker import protocol
 from t3_backup.worker.protocol import Source
 
@@ -30,10 +29,6 @@ def folder(tmp_path: Path) -> Iterator[int]:
 def fill(place: Path, *names: str) -> None:
     for name in names:
         (place / name).touch()
-
-
-def test_what_is_copied_is_what_the_accounts_say() -> None:
-    assert DATABASE_NAME == databases.COPIED
 
 
 def test_what_is_known_to_be_no_data_is_not_told_of(folder: int, tmp_path: Path) -> None:
