@@ -79,7 +79,8 @@ def write_metrics(
 ) -> bool:
     """Write the metrics of the locked store; say so, and return False, if that fails.
 
-    A command with this `dest` may have none to write. `results` are those of the run that holds it: what it knows of a folder is not read again.
+    A command with this `dest` may have none to write. `results` are those of the run that holds it:
+    what it knows of a folder is not read again.
     """
     folder = metrics_folder(values, dest)
     if folder is None:
