@@ -75,6 +75,6 @@ def summary(names: Sequence[str]) -> str:
 def explain(names: Sequence[str]) -> str:
     """Say which databases are not backed up, why, and what to do next."""
     return (
-        f"{summary(names)}: this version of t3-backup copies {DATABASE_NAME} alone; next: install a "
-        "t3-backup that copies it too, or move a file that is not T3's out of userdata"
+        f"{summary(names)}: this version of t3-backup copies {DATABASE_NAME} alone; next: "
+        "install a t3-backup that copies it too, or move a file that is not T3's out of userdata"
     )
