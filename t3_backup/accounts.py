@@ -37,11 +37,6 @@ class UserMap:
     users: tuple[str, ...]
     warnings: tuple[str, ...]
 
-    @property
-    def is_empty(self) -> bool:
-        """True where the map names nobody and nothing in it went wrong."""
-        return not self.users and not self.warnings
-
 
 def parse_map(text: str, name: str) -> UserMap:
     """Parse the text of a map; `name` is what warnings call it."""

@@ -147,6 +147,6 @@ def _accounts(
         except Failure as failure:
             failures.append(AccountResult(user, "failed", str(failure)))
             out.finished(failures[-1])
-    if known is not None and not found and not failures and not known.is_empty:
+    if known is not None and known.warnings and not known.users:
         raise Failure(f"{values.map}: no line names an account")
     return found, failures

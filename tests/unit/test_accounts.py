@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.users import needs_root
 
-from t3_backup.accounts import find, is_user_name, parse_map, read_map
+from t3_backup.accounts import UserMap, find, is_user_name, parse_map, read_map
 from t3_backup.errors import Failure, UsageError
 from t3_backup.t3.files import STATE_DATABASE, state_database
 
@@ -108,9 +108,9 @@ def test_a_mark_within_a_word_begins_no_comment() -> None:
 
 
 def test_an_empty_map_is_empty_and_one_of_bad_lines_is_not() -> None:
-    assert parse_map("\n# nobody yet\n", "map").is_empty
-    assert not parse_map("nonsense\n", "map").is_empty
-    assert not parse_map("a=amy\n", "map").is_empty
+    assert parse_map("\n# nobody yet\n", "map") == UserMap((), ())
+    assert parse_map("nonsense\n", "map").warnings
+    assert parse_map("a=amy\n", "map").users
 
 
 @given(st.text())
