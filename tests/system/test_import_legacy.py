@@ -331,7 +331,9 @@ def test_what_is_not_done_in_time_waits_for_the_next_call(
         ada.give(host.account_dir(ada) / f"{name}.sqlite")
     first = take_over(host, "--timeout", "1")
     done = len(first.account(ada.name)["taken_over"])
-    assert (first.code == 0) is (done == len(PLAIN)) is (first.account(ada.name)["waiting"] == [])
+    assert (first.code == 0) is (first.account(ada.name)["waiting"] == [])
+    # the time may also be over when all are taken over, and only the last look is missing
+    assert done == len(PLAIN) or first.code != 0
     second = take_over(host)
     assert (
         second.code,
