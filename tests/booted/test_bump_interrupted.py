@@ -39,8 +39,8 @@ def bump(
 ) -> Iterator[InterruptedBump]:
     with boot(request.param, packages=[deb, autoupdate_deb]) as machine:
         found = InterruptedBump(machine)
-        found.settle(grown(8))
-        found.begin()
+        found.set_up(grown(8))
+        found.prepare()
         yield found
 
 

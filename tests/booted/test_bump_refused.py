@@ -50,7 +50,7 @@ def bump(
 ) -> Iterator[InterruptedBump]:
     with boot(request.param, packages=[deb, autoupdate_deb]) as machine:
         found = InterruptedBump(machine)
-        found.settle(grown(8))
+        found.set_up(grown(8))
         t3_servers.offer_version(machine, NEW)
         yield found
 
