@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from support import programs
 from support.host import Answer, Host
 
 KILLED = -9
@@ -89,18 +90,6 @@ def trace_worker(host: Host, *options: str, words: Sequence[str] = ("run",)) -> 
     ), log.read_text() if log.exists() else ""
 
 
-# Put before the command, it makes the kernel refuse one call with one error in everything that is
-# started by it.
-_REFUSE = """
-import os, seccomp, sys
-name, position, mask, value, error = sys.argv[1], *map(int, sys.argv[2:6])
-calls = seccomp.SyscallFilter(seccomp.ALLOW)
-calls.add_rule(seccomp.ERRNO(error), name, seccomp.Arg(position, seccomp.MASKED_EQ, mask, value))
-calls.load()
-os.execv(sys.argv[6], sys.argv[6:])
-"""
-
-
 def run_refused(
     host: Host,
     call: str,
@@ -113,14 +102,8 @@ def run_refused(
 ) -> Answer:
     """A run in which the kernel answers `error` to each `call` whose argument `position`, masked,
     is `value`."""
-    line = [
-        sys.executable,
-        "-c",
-        _REFUSE,
-        call,
-        *map(str, (position, mask, value, error)),
-        *host.command(*words),
-    ]
+    numbers = map(str, (position, mask, value, error))
+    line = programs.line("refuse_call.py", call, *numbers, *host.command(*words))
     done = subprocess.run(
         line, env=host.env(), cwd="/", capture_output=True, text=True, timeout=120, check=False
     )

@@ -7,13 +7,13 @@ import json
 import os
 import sqlite3
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
+from support import programs
 from support.host import Host
 from support.users import needs_root
 
@@ -25,19 +25,7 @@ pytestmark = needs_root
 PATIENCE_S = 60
 MARGIN_S = 5  # to kill, to reap, and to start two interpreters on a busy machine
 
-# Holds a WAL database for itself; lets go so many seconds after a line on its standard input, or at
-# its end.
-_HOLDER = """
-import select, sqlite3, sys, time
-db = sqlite3.connect(sys.argv[1], isolation_level=None)
-db.execute("PRAGMA locking_mode=EXCLUSIVE")
-db.execute("UPDATE projection_state SET updated_at = updated_at")
-print("held", flush=True)
-sys.stdin.readline()
-time.sleep(float(sys.argv[2]))
-db.close()
-"""
-
+_TOUCH = "UPDATE projection_state SET updated_at = updated_at"
 LOCK_PAGE_BYTE = 0x4000_0000
 _BIG_PAGE = 65536
 # Header bytes that the copy has of its own: the WAL flag, the change counter, the schema cookie (a
@@ -50,12 +38,12 @@ def held(user: User, seconds: float) -> Iterator[subprocess.Popen[str]]:
     """A process of the user's that has the database exclusively; a line to its standard input
     starts its clock."""
     process = subprocess.Popen(
-        [sys.executable, "-I", "-c", _HOLDER, str(user.database), str(seconds)],
+        programs.line("lock_database.py", str(user.database), _TOUCH, str(seconds)),
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd="/", user=user.name, group=user.name, extra_groups=[],
     )  # fmt: skip
     try:
         assert process.stdout is not None
-        assert process.stdout.readline() == "held\n"
+        assert process.stdout.readline() == "locked\n"
         yield process
     finally:
         process.kill()

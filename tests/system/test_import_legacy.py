@@ -12,7 +12,6 @@ import shutil
 import signal
 import sqlite3
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from contextlib import closing
@@ -21,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support import sandbox
+from support import programs, sandbox
 from support.databases import commit_row
 from support.host import Answer, Host, started
 from support.paths import DATA, ROOT
@@ -486,23 +485,10 @@ def test_a_process_of_the_users_in_the_old_folder_reaches_nothing_of_ours(
     """It keeps its working folder, and may still make files there; they come below all others, or
     stay where they are."""
     leave_all(host, ada, PLAIN)
-    script = """
-import os, sys, time
-os.setgroups([]); os.setgid(int(sys.argv[2])); os.setuid(int(sys.argv[2]))
-print("in", flush=True)
-sys.stdin.readline()
-found = []
-for path in ("..", "../" + sys.argv[1], "../" + sys.argv[1] + "/x"):
-    try: found.append(os.listdir(path))
-    except OSError as error: found.append(error.errno)
-try: os.rename("mine", "../" + sys.argv[1] + "/mine"); found.append("moved")
-except OSError as error: found.append(error.errno)
-print(found)
-"""
     (host.account_dir(ada) / "mine").write_text("x")
     ada.give(host.account_dir(ada) / "mine")
     with subprocess.Popen(
-        [sys.executable, "-I", "-c", script, ada.name, str(ada.uid)],
+        programs.line("stay_inside.py", ada.name, str(ada.uid)),
         cwd=host.account_dir(ada), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
     ) as inside:  # fmt: skip
         assert inside.stdout is not None

@@ -10,7 +10,6 @@ import shutil
 import signal
 import sqlite3
 import subprocess
-import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -20,6 +19,7 @@ from typing import Any
 
 import apsw
 import pytest
+from support import programs
 from support.databases import MIB, give_database
 from support.host import Answer, Host, started
 from support.paths import DATA
@@ -43,22 +43,12 @@ BIG = 500  # MiB: the copy takes long enough to be met in the middle
 READ_MARKS = range(123, 128)
 WRITER_AND_CHECKPOINTER = {120, 121}  # and those that a writer and a checkpointer lock
 
-# A server that works hard: a mebibyte a commit.
-_HEAVY = """
-import sqlite3, sys
-db = sqlite3.connect(sys.argv[1], timeout=60, isolation_level=None)
-db.execute("CREATE TABLE IF NOT EXISTS ballast(content)")
-print("ready", flush=True)
-while True:
-    db.execute("INSERT INTO ballast VALUES (randomblob(1 << 20))")
-"""
-
 
 @contextmanager
 def heavy_writer(user: User) -> Iterator[None]:
     """Until the block is left, a process of the user's commits as fast as it can."""
     process = subprocess.Popen(
-        [sys.executable, "-I", "-c", _HEAVY, str(user.database)],
+        programs.line("write_mebibytes.py", str(user.database)),
         stdout=subprocess.PIPE, text=True, cwd="/", user=user.name, group=user.name, extra_groups=[],
     )  # fmt: skip
     try:

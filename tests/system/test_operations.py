@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import pytest
+from support import programs
 from support.host import Host
 from support.paths import DATA, ROOT
 from support.processes import BOUND_S
@@ -58,24 +59,6 @@ TINY = DATA / "state-0.0.24.sqlite"
 ASIDE = "state.sqlite.replaced-x"
 OLD = "state-20261101-033000.sqlite"
 A = TypeVar("A", bound=Event)
-
-# The worker's own beginning, which also notes what is imported: when it becomes the user, and at
-# its end.
-BOOT = """
-import json, os, sys
-note = os.open(NOTE, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-p = sys.argv.pop(1); p in sys.path or sys.path.insert(0, p)
-from t3_backup.worker.child import sandbox
-from t3_backup.worker.child.main import main
-become, seen = sandbox.become_user, []
-def noted(*who):
-    seen.append(sorted(sys.modules))
-    become(*who)
-sandbox.become_user = noted
-code = main()
-os.write(note, json.dumps([*seen, sorted(sys.modules)]).encode())
-os._exit(code)
-"""
 
 # What takes long to import, and who has a use for it.
 CENSUS = {"apsw"}
@@ -156,7 +139,7 @@ class Workers:
 @pytest.fixture
 def workers(host: Host, make_user: Callable[..., User], monkeypatch: pytest.MonkeyPatch) -> Workers:
     made = Workers(host, make_user("opal", TINY))
-    monkeypatch.setattr(client, "_BOOT", BOOT.replace("NOTE", repr(str(made.note))))
+    monkeypatch.setattr(client, "_BOOT", programs.text_with("note_imports.py", str(made.note)))
     return made
 
 

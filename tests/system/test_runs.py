@@ -12,7 +12,6 @@ import re
 import signal
 import sqlite3
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -21,7 +20,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from support import sandbox
+from support import programs, sandbox
 from support.databases import commit_row
 from support.host import Answer, Host, list_snapshots
 from support.manifests import manifest_text, rewrite_manifest
@@ -72,28 +71,18 @@ def files(folder: Path) -> dict[str, tuple[int, int, int, int, int, int, str]]:
     return found
 
 
-HOLD = """
-import sqlite3, sys
-db = sqlite3.connect(sys.argv[1], isolation_level=None)
-db.execute("PRAGMA locking_mode=exclusive")
-db.execute("BEGIN IMMEDIATE")
-print("held", flush=True)
-sys.stdin.read()
-"""
-
-
 @contextmanager
 def locked_source(user: User) -> Iterator[None]:
     """Nobody can read the user's database meanwhile: a run that comes to it waits in the middle of
     its work."""
     holder = subprocess.Popen(
-        [sys.executable, "-I", "-c", HOLD, str(user.database)],
+        programs.line("lock_database.py", str(user.database), "BEGIN IMMEDIATE"),
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, user=user.uid, group=user.gid, extra_groups=[], cwd="/",
     )  # fmt: skip
     assert holder.stdin is not None
     assert holder.stdout is not None
     try:
-        assert holder.stdout.readline() == "held\n"
+        assert holder.stdout.readline() == "locked\n"
         yield
     finally:
         holder.stdin.close()
@@ -479,33 +468,12 @@ def test_a_killed_run_leaves_no_lock_no_file_and_no_worker(host: Host, rosa: Use
     assert host.t3("verify").code == 0
 
 
-ATTEMPTS = """
-import fcntl, os, sys
-store, shelf = sys.argv[1:]
-def attempt(name, call):
-    try:
-        call()
-        print(name, "went through")
-    except OSError as error:
-        print(name, error.strerror)
-attempt("open", lambda: fcntl.flock(os.open(store, os.O_RDONLY), fcntl.LOCK_EX))
-attempt("open by path", lambda: fcntl.flock(os.open(store, os.O_PATH), fcntl.LOCK_EX))
-attempt("list", lambda: os.listdir(store))
-attempt("folder", lambda: os.mkdir(store + "/bob"))
-attempt("file", lambda: open(shelf + "/state-20200101T000000Z.sqlite", "w"))
-attempt("move", lambda: os.rename(store, store + ".old"))
-attempt("replace", lambda: os.rmdir(shelf))
-attempt("chmod", lambda: os.chmod(store, 0o777))
-attempt("remove", lambda: [os.unlink(shelf + "/" + name) for name in os.listdir(shelf)])
-"""
-
-
 def test_what_a_user_tries_on_the_store_changes_nothing(host: Host, rosa: User) -> None:
     """Row 21."""
     assert host.t3().code == 0
     before = files(host.store)
     tried = subprocess.run(
-        [sys.executable, "-I", "-c", ATTEMPTS, str(host.store), str(host.account_dir(rosa))],
+        programs.line("harm_store.py", str(host.store), str(host.account_dir(rosa))),
         user=rosa.uid, group=rosa.gid, extra_groups=[], cwd="/", capture_output=True, text=True, check=True, timeout=30,
     )  # fmt: skip
     assert len(tried.stdout.splitlines()) == 9

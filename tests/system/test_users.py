@@ -11,13 +11,12 @@ import sqlite3
 import stat
 import subprocess
 import sys
-import textwrap
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from support import sandbox
+from support import programs, sandbox
 from support.databases import commit_row, give_database
 from support.host import Answer, Host, started
 from support.paths import DATA, ROOT
@@ -59,8 +58,8 @@ def run_as(user: User, command: list[str], **environ: str) -> subprocess.Complet
     )
 
 
-def script_as(user: User, script: str, *words: str) -> str:
-    done = run_as(user, [sys.executable, "-I", "-c", textwrap.dedent(script), *words])
+def output_as(user: User, command: list[str]) -> str:
+    done = run_as(user, command)
     assert done.returncode == 0, done
     return done.stdout
 
@@ -110,15 +109,7 @@ def must_go_on_without(answer: Answer, refused: User, others: User, *reasons: st
 def locked(user: User) -> Iterator[subprocess.Popen[str]]:
     """The database is locked by its owner's server, so that a worker waits; closing its standard
     input lets go."""
-    script = """
-        import sqlite3, sys
-        database = sqlite3.connect(sys.argv[1], isolation_level=None)
-        database.execute("PRAGMA locking_mode=EXCLUSIVE")
-        database.execute("BEGIN EXCLUSIVE")
-        print("locked", flush=True)
-        sys.stdin.read()
-    """
-    command = [sys.executable, "-I", "-c", textwrap.dedent(script), str(user.database)]
+    command = programs.line("lock_database.py", str(user.database), "BEGIN EXCLUSIVE")
     with subprocess.Popen(
         command,
         stdin=subprocess.PIPE,
@@ -219,46 +210,11 @@ def test_no_user_can_list_read_change_or_delete_a_snapshot(
             1,
         )
     before = picture(host.store)
-    script = """
-        import os, shutil, sys
-        store, shelf, data, away = sys.argv[1:]
-        steps = {
-            "list the store": lambda: os.listdir(store),
-            "list the shelf": lambda: os.listdir(shelf),
-            "read": lambda: open(data).close(),
-            "change": lambda: open(data, "r+").close(),
-            "truncate": lambda: os.truncate(data, 0),
-            "touch": lambda: os.utime(data),
-            "chmod": lambda: os.chmod(data, 0o666),
-            "delete": lambda: os.unlink(data),
-            "rename": lambda: os.rename(data, away),
-            "link": lambda: os.link(data, away),
-            "add": lambda: open(shelf + "/mine", "w").close(),
-            "remove the shelf": lambda: os.rename(shelf, shelf + ".old"),
-            "replace the store": lambda: os.rename(store, store + ".old"),
-            "open the shelf to others": lambda: os.chmod(shelf, 0o777),
-        }
-        for name, step in steps.items():
-            try:
-                step()
-                print(name)
-            except PermissionError:
-                pass
-    """
     for user in (ada, ben):
         for account_dir in (host.account_dir(ada), host.account_dir(ben)):
             [data] = account_dir.glob("*.sqlite")
-            assert (
-                script_as(
-                    user,
-                    script,
-                    str(host.store),
-                    str(account_dir),
-                    str(data),
-                    str(user.home / "away"),
-                )
-                == ""
-            )
+            words = map(str, (host.store, account_dir, data, user.home / "away"))
+            assert output_as(user, programs.line("harm_snapshots.py", *words)) == ""
     assert picture(host.store) == before
 
 

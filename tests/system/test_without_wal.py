@@ -8,13 +8,13 @@ import re
 import shutil
 import sqlite3
 import subprocess
-import sys
 from collections.abc import Callable
 from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
+from support import programs
 from support.host import Host
 from support.users import needs_root
 
@@ -27,15 +27,12 @@ SIZE = 4  # MiB
 
 # A server that dies in a transaction whose journal is already on the disk, as is half of its
 # change.
-_DIES = """
-import os, signal, sqlite3, sys
-db = sqlite3.connect(sys.argv[1], isolation_level=None)
-db.execute("PRAGMA journal_mode=DELETE")
-db.execute("PRAGMA cache_size=10")
-db.execute("BEGIN")
-db.execute("UPDATE projection_thread_messages SET text = 'half of a transaction ' || text")
-os.kill(os.getpid(), signal.SIGKILL)
-"""
+_HALF_A_TRANSACTION = (
+    "PRAGMA journal_mode=DELETE",
+    "PRAGMA cache_size=10",
+    "BEGIN",
+    "UPDATE projection_thread_messages SET text = 'half of a transaction ' || text",
+)
 _JOURNAL_MAGIC = bytes.fromhex("d9d505f920a163d7")
 
 
@@ -157,7 +154,7 @@ def test_a_hot_journal_is_named_and_left_to_the_server(
             "SELECT message_id, text FROM projection_thread_messages ORDER BY 1"
         ).fetchall()
     subprocess.run(
-        [sys.executable, "-I", "-c", _DIES, str(database)],
+        programs.line("run_sql.py", "die", str(database), *_HALF_A_TRANSACTION),
         cwd="/",
         user=dora.name,
         group=dora.name,

@@ -1,19 +1,23 @@
-"""Lock a database as its server does, until standard input ends.
+"""Lock a database as its server does, until a line is read or standard input ends.
 
-Usage: DATABASE STATEMENT, which is what takes the lock. Prints `locked` once it has it.
+Usage: DATABASE STATEMENT [SECONDS]. STATEMENT takes the lock; `locked` is printed once it has it.
+SECONDS more it is kept.
 """
 
 import sqlite3
 import sys
+import time
 
 
 def main() -> None:
-    path, statement = sys.argv[1:]
+    path, statement, *seconds = sys.argv[1:]
     database = sqlite3.connect(path, isolation_level=None)
     database.execute("PRAGMA locking_mode=EXCLUSIVE")
     database.execute(statement)
     print("locked", flush=True)
-    sys.stdin.read()
+    sys.stdin.readline()
+    time.sleep(float(*seconds))
+    database.close()
 
 
 if __name__ == "__main__":
