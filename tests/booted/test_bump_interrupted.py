@@ -1,6 +1,7 @@
-"""A bump is killed at its steps and at random moments, and the power fails: what ends it leaves no account mixed and loses nothing.
+"""A bump is killed at its steps and at random moments, and the power fails.
 
-T3_TEST_KILLS is the number of those moments. In a soak it is killed at every step.
+What ends it leaves no account mixed and loses nothing. T3_TEST_KILLS is the number of those
+moments. In a soak it is killed at every step.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support import programs
 from support.booted.interrupted_bump import NEW, OLD, InterruptedBump, killable_command
 from support.booted.machine import Result, boot, install_package
 from support.booted.t3_servers import AUTOUPDATE_ROOT
@@ -28,7 +30,11 @@ _LINKS = "symlink,symlinkat"
 # of the journal, a link, the freeze file: each is a step's beginning
 _RENAMES = "rename,renameat,renameat2"
 # The command, which waits for nobody's backup before it stops a server.
-_HURRIED = "import sys; from t3_backup.autoupdate import main, journal_runner; journal_runner._STORE_WAIT_S = 0; sys.exit(main.main(sys.argv[1:]))"
+_HURRIED = programs.booted_line(
+    "call_with.py",
+    "t3_backup.autoupdate.journal_runner._STORE_WAIT_S=0",
+    "t3_backup.autoupdate.main",
+)
 _KILLED = (-9, 137)
 _MOST = 60  # renames of a bump of two accounts, by far
 
@@ -165,7 +171,7 @@ def test_who_is_down_is_not_left_so_because_a_backup_runs(bump: InterruptedBump)
         assert backup.stdout is not None
         assert backup.stdin is not None
         assert backup.stdout.readline() == "held\n"
-        with killable_command(bump.machine, "python3", "-c", _HURRIED, "resume") as (process, _):
+        with killable_command(bump.machine, *_HURRIED, "resume") as (process, _):
             with pytest.raises(subprocess.TimeoutExpired):
                 process.wait(3)
             backup.stdin.close()
@@ -211,20 +217,6 @@ def test_a_kill_of_a_rollback_leaves_nobody_mixed(
     assert version == f"t3 v{OLD}\n", "what runs for anybody else must migrate nobody's database"
 
 
-# Until a bump is in a phase, and then at once; a phase that it has gone through by then is no
-# reason to go on waiting.
-_PHASE = """
-import json, sys
-while True:
-    try:
-        moves = json.load(open("/var/lib/t3-autoupdate/journal.json"))["moves"]
-    except FileNotFoundError:
-        sys.exit("it has ended")
-    if any(move["phase"] == sys.argv[1] for move in moves):
-        break
-"""
-
-
 @pytest.mark.parametrize(
     ("phase", "broken"), [("stopping", False), ("starting", False), ("returning", True)]
 )
@@ -233,7 +225,7 @@ def test_a_power_cut_is_ended_by_the_next_boot(
 ) -> None:
     bump.reset(broken=broken)
     with killable_command(bump.machine, *DRAIN):
-        bump.machine.run("python3", "-c", _PHASE, phase)
+        bump.machine.run(*programs.booted_line("wait_for_phase.py", phase))
         bump.machine = bump.machine.lose_power()
     unit = bump.machine.show(
         "t3-autoupdate-resume.service", "ConditionResult", "ActiveState", "ExecMainStatus", "Result"

@@ -1,5 +1,6 @@
-"""What is no version's fault: a full disk, an npm that fails, a snapshot that doesn't prove, a unit that doesn't stop. No bump then.
+"""What is no version's fault, and no bump then.
 
+That is a full disk, an npm that fails, a snapshot that doesn't prove, a unit that doesn't stop.
 Everybody goes on working: no server is restarted, no program and no row changes, and the next bump
 may come.
 """
@@ -12,36 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support import programs
 from support.booted import t3_servers
 from support.booted.interrupted_bump import NEW, OLD, USERS, InterruptedBump, killable_command
 from support.booted.machine import Machine, Result, boot
 from support.booted.t3_servers import AUTOUPDATE_ROOT, FREEZE, autoupdate
 from support.booted.users import STORE, database_path, server_unit
-
-# The command, with another limit for npm.
-_IMPATIENT = "import sys; from t3_backup.autoupdate import main, npm; npm._SECONDS = {seconds}; sys.exit(main.main(sys.argv[1:]))"
-# Flips the last byte of an index that nothing here reads: its page is whole, and does not say what
-# the table says.
-_DAMAGE = """
-import sqlite3, sys
-path = sys.argv[1]
-c = sqlite3.connect(path)
-c.execute("CREATE TABLE worn (word TEXT)")
-c.execute("CREATE INDEX worn_word ON worn (word)")
-c.execute("INSERT INTO worn VALUES ('some words of a file')")
-c.commit()
-(page,), (size,) = c.execute("SELECT rootpage FROM sqlite_schema WHERE name = 'worn_word'").fetchone(), c.execute("PRAGMA page_size").fetchone()
-c.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-c.close()
-with open(path, "r+b") as file:
-    file.seek((page - 1) * size)
-    data = file.read(size)
-    assert data.count(b"words of") == 1
-    file.seek((page - 1) * size)
-    file.write(data.replace(b"words of", b"wards of"))
-c = sqlite3.connect(path)
-assert c.execute("PRAGMA integrity_check").fetchone()[0] != "ok"
-"""
 
 
 @pytest.fixture(scope="module", params=["bookworm"])
@@ -100,16 +77,7 @@ def npm_is(machine: Machine, script: str) -> Iterator[None]:
 @contextmanager
 def small(machine: Machine, path: str, spare: str) -> Iterator[None]:
     """A folder on a disk of its own, with what it has, and no more room than `spare`."""
-    script = """
-    mkdir -p "$1"
-    cp -a "$1" /var/tmp/aside
-    mount -t tmpfs -o "mode=$(stat -c %a "$1"),size=$(($(du -sk "$1" | cut -f1) * 5 / 4 + 65536))k" tmpfs "$1"
-    cp -a /var/tmp/aside/. "$1"
-    rm -rf /var/tmp/aside
-    avail=$(df --output=avail -B1 "$1" | tail -n 1)
-    head -c $((avail - $(numfmt --from=iec "$2"))) /dev/zero >"$1/.filling"
-    """
-    machine.sh(script, path, spare)
+    machine.sh(programs.text("fill_disk.sh"), path, spare)
     try:
         yield
     finally:
@@ -147,11 +115,11 @@ def test_a_disk_without_room_for_another_version_is_told_before_anything_is_fetc
 )
 def test_an_npm_that_fails_changes_nothing(bump: InterruptedBump, npm: str, why: str) -> None:
     machine = bump.machine
-    impatient = _IMPATIENT.format(seconds=3 if "too long" in why else 60)
+    limit = f"t3_backup.autoupdate.npm._SECONDS={3 if 'too long' in why else 60}"
+    words = (limit, "t3_backup.autoupdate.main", "--to", NEW)
+    line = programs.booted_line("call_with.py", *words)
     with npm_is(machine, npm):
-        refused(
-            bump, why, lambda: machine.run("python3", "-c", impatient, "--to", NEW, check=False)
-        )
+        refused(bump, why, lambda: machine.run(*line, check=False))
     assert machine.run("systemctl", "list-units", "--all", "--no-legend", "t3-fetch*").out == ""
     assert machine.run("ls", f"{AUTOUPDATE_ROOT}/versions").lines == [OLD, f"{OLD}.json"]
 
@@ -170,7 +138,7 @@ def test_a_database_of_which_no_snapshot_proves_is_told_before_anything_is_switc
     path = database_path("bob")
     machine.run("systemctl", "stop", server_unit("bob"))
     machine.run("cp", "-a", path, "/var/tmp/whole")
-    machine.run("python3", "-c", _DAMAGE, path, user="bob")
+    machine.run(*programs.booted_line("damage_index.py", path), user="bob")
     machine.run("systemctl", "start", server_unit("bob"))
     machine.until(lambda: t3_servers.is_listening(machine, "bob"), "server of bob")
     try:

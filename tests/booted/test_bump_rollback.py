@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from support import programs
 from support.booted import t3_servers
 from support.booted.t3_deployment import Deployment, deploy, list_account_snapshots
 from support.booted.t3_servers import (
@@ -22,18 +23,6 @@ from support.booted.t3_servers import (
 
 OLD, NEW = "0.0.24", "0.0.25"
 LATER = "/run/days-later"
-# The clock of t3-backup-state and t3-autoupdate is so many days ahead, and nobody else's: also
-# where Python is isolated (-I).
-_CLOCK = f"""
-import datetime, pathlib
-try:
-    days = int(pathlib.Path("{LATER}").read_text())
-    from t3_backup import text
-except (OSError, ImportError):
-    pass
-else:
-    text.utc_now = lambda true=text.utc_now: true() + datetime.timedelta(days=days)
-"""
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +30,9 @@ def deployment(
     suite: str, deb: Path, autoupdate_deb: Path, grown: Callable[[int], Path]
 ) -> Iterator[Deployment]:
     with deploy(suite, deb, autoupdate_deb, grown(8)) as found:
-        found.machine.write("/usr/lib/python3/dist-packages/days_later.py", _CLOCK)
+        found.machine.write(
+            "/usr/lib/python3/dist-packages/days_later.py", programs.text("days_later.py")
+        )
         found.machine.write("/usr/lib/python3/dist-packages/days-later.pth", "import days_later\n")
         t3_servers.offer_version(found.machine, NEW)
         yield found
@@ -77,10 +68,8 @@ def test_a_newer_t3_that_was_called_on_an_older_database_is_noticed_and_what_is_
     said = autoupdate(machine, "status")
     assert said.code == 1
     [line] = [line for line in said.out.splitlines() if "bob: " in line]
-    assert (
-        f"WARN: bob: {OLD}, level 31, running: the database is of level 31, above 30 of {OLD}: a newer t3 was called on it"
-        in line
-    )
+    why = f"the database is of level 31, above 30 of {OLD}: a newer t3 was called on it"
+    assert f"WARN: bob: {OLD}, level 31, running: {why}" in line
     todo = f"t3-autoupdate rollback --user bob --to {OLD}"
     assert f"{todo};" in line
     found = {one["user"]: one for one in autoupdate_status(machine)["accounts"]}
@@ -126,10 +115,8 @@ def test_a_week_later_it_is_rolled_back_out_of_a_compacted_history_and_that_is_u
 
     planned = autoupdate(machine, "rollback", "--user", user, "--dry-run")
     assert planned.code == 0, planned
-    assert (
-        f"{user}: from {NEW} back to {OLD}, with the data of {kept['taken_at']} (level 30, {kept['name']})"
-        in planned.out
-    )
+    data = f"the data of {kept['taken_at']} (level 30, {kept['name']})"
+    assert f"{user}: from {NEW} back to {OLD}, with {data}" in planned.out
     assert f"{user}: will be lost: 9 messages, 9 events" in planned.out
     refused = autoupdate(machine, "rollback", "--user", user)
     assert (refused.code, "say --yes, or --dry-run" in refused.err) == (2, True)

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from support import programs
 from support.booted import t3_servers
 from support.booted.machine import Machine, boot
 from support.booted.runbook import Page, Reader
@@ -30,7 +31,8 @@ def reader(
     with boot(suite, packages=[deb, autoupdate_deb]) as machine:
         t3_servers.set_up_servers(machine, grown(8))
         machine.sh(
-            "systemctl stop 't3-serve@*'; mkdir -p /srv/kept; cp -a /home /etc/default/t3-autoupdate /srv/kept"
+            "systemctl stop 't3-serve@*'; mkdir -p /srv/kept; "
+            "cp -a /home /etc/default/t3-autoupdate /srv/kept"
         )
         yield Reader(machine, PAGE)
 
@@ -39,17 +41,7 @@ def reader(
 def fresh(reader: Reader) -> Reader:
     """Nothing is taken over, nobody has a snapshot, and 0.0.25 is to be had."""
     machine = reader.machine
-    machine.sh(
-        """
-        systemctl stop 't3-serve@*'
-        systemctl reset-failed
-        rm -rf "$1" "$2"/* /home/* /etc/systemd/system/t3-serve@.service.d /etc/t3-autoupdate.freeze /run/t3-fake-live /root/*.sqlite
-        systemctl daemon-reload
-        cp -a /srv/kept/home/* /home/
-        cp -a /srv/kept/t3-autoupdate /etc/default/
-        """,
-        t3_servers.AUTOUPDATE_ROOT, STORE,
-    )  # fmt: skip
+    machine.sh(programs.text("begin_bump_afresh.sh"), t3_servers.AUTOUPDATE_ROOT, STORE)
     t3_servers.npm_install_globally(machine, "0.0.24")
     t3_servers.offer_version(machine, "0.0.25")
     serve(machine)

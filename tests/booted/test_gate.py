@@ -1,7 +1,8 @@
-"""The gate on a machine with real data: what it turns away and where, what a candidate can reach from in there, and what is left.
+"""The gate on a machine with real data.
 
-Each bad version is tried on an empty state and on the data of two users, three trials at a time;
-where it is no soak, one version for each step at which one can fail, on one user's.
+What it turns away and where, what a candidate can reach from in there, and what is left. Each bad
+version is tried on an empty state and on the data of two users, three trials at a time; where it is
+no soak, one version for each step at which one can fail, on one user's.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import Any
 
 import pytest
 from fake_t3 import STEPS
+from support import programs
 from support.booted.gate_trials import (
     PRIVATE,
     SECRET,
@@ -151,13 +153,18 @@ def test_a_hostile_version_reaches_nothing(machine: Machine) -> None:
     assert (trial["step"], trial["log"]) == ("start", ["hostile: []"]), trial
     # Without the sandbox it gets at all of this: none of it is out of reach by itself.
     reachable = {
-        "tcp 127.0.0.1:4999", "udp 127.0.0.1:4999", "unix @t3-test-abstract", "unix /run/t3-test/socket",
-        "unix /run/systemd/private", "read /home/alice/.t3/userdata/state.sqlite",
-        "read /home/alice/.t3/userdata/secrets/cookie-signing.bin", "read /home/bob/.t3/worktrees/work",
-        "read /home/bob/.ssh/id_ed25519", "read /etc/shadow", "read /etc/t3-serve/alice.env", "read /var/backups/t3-state/alice",
-        "read /var/lib/t3-autoupdate/journal.json", f"read {other}", f"read /var/lib/{unit_name('bob')}/userdata",
-        "read /tmp/t3-test", "read /var/tmp/t3-test", "environment ANTHROPIC_API_KEY", "read /home/alice", "write /", "write /home", "write /usr", "write /etc", "write /dev/shm",
-    }  # fmt: skip
+        *("tcp 127.0.0.1:4999", "udp 127.0.0.1:4999"),
+        *("unix @t3-test-abstract", "unix /run/t3-test/socket", "unix /run/systemd/private"),
+        "read /home/alice/.t3/userdata/state.sqlite",
+        "read /home/alice/.t3/userdata/secrets/cookie-signing.bin",
+        *("read /home/bob/.t3/worktrees/work", "read /home/bob/.ssh/id_ed25519"),
+        *("read /etc/shadow", "read /etc/t3-serve/alice.env"),
+        *("read /var/backups/t3-state/alice", "read /var/lib/t3-autoupdate/journal.json"),
+        *(f"read {other}", f"read /var/lib/{unit_name('bob')}/userdata"),
+        *("read /tmp/t3-test", "read /var/tmp/t3-test", "read /home/alice"),
+        "environment ANTHROPIC_API_KEY",
+        *("write /", "write /home", "write /usr", "write /etc", "write /dev/shm"),
+    }
     assert reachable <= outside, reachable - outside
     for kind in ("read /proc/", "signal ", "ptrace "):
         assert any(name.startswith(kind) for name in outside), kind
@@ -182,10 +189,12 @@ def test_nobody_but_the_sandbox_keeps_a_user_without_rights_out(machine: Machine
         )
     outside = set(json.loads(answer.out.removeprefix("hostile: ")))
     expected = {
-        "tcp 127.0.0.1:4999", "udp 127.0.0.1:4999", "unix @t3-test-abstract", "unix /run/t3-test/socket",
-        "read /home/alice/.t3/userdata/state.sqlite", "read /home/alice/.t3/userdata/secrets/cookie-signing.bin",
-        "read /home/alice", "write /dev/shm",
-    }  # fmt: skip
+        *("tcp 127.0.0.1:4999", "udp 127.0.0.1:4999"),
+        *("unix @t3-test-abstract", "unix /run/t3-test/socket"),
+        "read /home/alice/.t3/userdata/state.sqlite",
+        "read /home/alice/.t3/userdata/secrets/cookie-signing.bin",
+        *("read /home/alice", "write /dev/shm"),
+    }
     assert expected <= outside, expected - outside
 
 
@@ -269,15 +278,7 @@ def test_without_its_sandbox_a_trial_is_not_begun(machine: Machine) -> None:
 @pytest.mark.skipif(not _NODE.exists(), reason="there is no Node here")
 def test_a_real_node_works_in_there(machine: Machine) -> None:
     """It makes programs in memory and threads, and asks for its user and its network."""
-    script = """
-    const os = require("node:os"), { Worker } = require("node:worker_threads"), { execFileSync } = require("node:child_process");
-    let sum = 0; for (let i = 0; i < 3e7; i++) sum = (sum + i * i) % 1000003;
-    const wasm = new WebAssembly.Module(new Uint8Array([0, 97, 115, 109, 1, 0, 0, 0]));
-    console.error(JSON.stringify({ sum, home: os.homedir(), uid: process.getuid(), net: Object.keys(os.networkInterfaces()),
-        child: execFileSync("/usr/bin/env", ["true"]).length, user: (() => { try { return os.userInfo().username } catch (e) { return String(e) } })() }));
-    new Worker("require('node:worker_threads').parentPort.postMessage(1)", { eval: true }).on("message", () => {
-        console.log("worked"); process.exit(1); });
-    """
+    script = programs.text("work_in_node.js")
     prefix = f"{VERSIONS}/node"
     machine.write(f"{prefix}/bin/t3", f"#!/usr/bin/env node\n{script}", 0o755)
     [trial] = run_trials(machine, [(prefix, EMPTY)])

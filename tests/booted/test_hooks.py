@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support import programs
 from support.booted.machine import Machine, boot
 from support.booted.users import (
     SERVICE,
@@ -25,20 +26,6 @@ from t3_backup.settings import DEFAULT_HOOKS
 HOOKS = f"t3-backup-hooks@{SERVICE}.service"
 EXAMPLE = "/usr/share/doc/t3-backup/examples/healthchecks-ping"
 LEFT = "/run/t3-backup/failed-run.json"
-TELL = "#!/bin/sh\numask 077\nmkdir -p /var/lib/told\ncat >/var/lib/told/new && mv /var/lib/told/new /var/lib/told/run\n"
-CHECK = """\
-import http.server, pathlib
-class Pinged(http.server.BaseHTTPRequestHandler):
-    def do_POST(self):
-        body = self.rfile.read(int(self.headers["Content-Length"])).decode()
-        with open("/root/pings", "a") as file:
-            print(self.path, body.replace("\\n", " | "), file=file)
-        self.send_response(200)
-        self.end_headers()
-server = http.server.HTTPServer(("127.0.0.1", 8000), Pinged)
-print("listens", flush=True)
-server.serve_forever()
-"""
 
 
 @pytest.fixture
@@ -49,7 +36,7 @@ def machine(suite: str, deb: Path, grown: Callable[[int], Path]) -> Iterator[Mac
             add_user(booted, user, grown(4))
         booted.run("mv", database_path("alice"), "/home/alice/elsewhere")
         booted.run("ln", "-s", "/home/alice/elsewhere", database_path("alice"), user="alice")
-        booted.write(f"{DEFAULT_HOOKS}/tell", TELL, 0o700)
+        booted.write(f"{DEFAULT_HOOKS}/tell", programs.text("keep_what_is_told.sh"), 0o700)
         yield booted
 
 
@@ -158,7 +145,7 @@ def test_the_example_pings_a_check_over_the_network(machine: Machine) -> None:
         's|^URL = ""|URL = "http://127.0.0.1:8000/some-uuid"|',
         f"{DEFAULT_HOOKS}/healthchecks-ping",
     )
-    with machine.start("python3", "-c", CHECK) as check:
+    with machine.start(*programs.booted_line("receive_pings.py")) as check:
         assert check.stdout is not None
         assert check.stdout.readline() == "listens\n"
         fail(machine)
@@ -168,7 +155,8 @@ def test_the_example_pings_a_check_over_the_network(machine: Machine) -> None:
         [ping] = machine.read("/root/pings").splitlines()
         check.kill()
     assert ping.startswith(
-        "/some-uuid/fail machine: t3-backup-state.service failed (exit-code, exit 1) | alice: failed: "
+        "/some-uuid/fail machine: t3-backup-state.service failed (exit-code, exit 1) | "
+        "alice: failed: "
     )
 
 

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from support import programs
 from support.booted.machine import Machine, boot
 from support.booted.runbook import Page, Reader
 from support.booted.users import (
@@ -27,19 +28,8 @@ from support.paths import DATA, ROOT
 
 PAGE = Page.read(ROOT / "docs" / "runbooks" / "restore.md")
 USERDATA = str(Path(database_path("alice")).parent)
-# All but a thread with one event, to which the server goes on writing: it was begun anew on an
-# empty database.
-EMPTY = """
-import sqlite3, sys
-c = sqlite3.connect(sys.argv[1])
-c.execute("PRAGMA foreign_keys=off")
-for (table,) in c.execute("SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite%'").fetchall():
-    if table != "effect_sql_migrations":
-        first = f' WHERE rowid > (SELECT min(rowid) FROM "{table}")' if table in ("projection_threads", "orchestration_events") else ""
-        c.execute(f'DELETE FROM "{table}"' + first)
-c.commit()
-"""
-DAMAGE = "import os, sys; f = open(sys.argv[1], 'r+b'); f.seek(100_000); f.write(os.urandom(20_000)); f.close()"
+EMPTY = programs.text("empty_database.py")
+DAMAGE = programs.text("scribble.py")
 
 
 @pytest.fixture(scope="module")
@@ -64,8 +54,9 @@ def reader(suite: str, deb: Path, grown: Callable[[int], Path]) -> Iterator[Read
 def begun(reader: Reader) -> None:
     """Both users as they were, with their servers at work."""
     reader.machine.sh(
-        "systemctl stop t3-serve@alice t3-serve@bob; systemctl reset-failed; rm -rf /home/alice /home/bob /mnt/t3-state; "
-        'rm -rf "$1"; cp -a /srv/kept/t3-state "$1"; cp -a /srv/kept/alice /srv/kept/bob /home',
+        "systemctl stop t3-serve@alice t3-serve@bob; systemctl reset-failed; "
+        'rm -rf /home/alice /home/bob /mnt/t3-state "$1"; cp -a /srv/kept/t3-state "$1"; '
+        "cp -a /srv/kept/alice /srv/kept/bob /home",
         STORE,
     )
     serve(reader.machine, "alice", "bob")
@@ -101,7 +92,8 @@ exec /usr/bin/python3 "$@"
 """, 0o755)  # fmt: skip
     machine.sh("""
     rm -f /run/held
-    (exec -a /opt/python3 /usr/bin/python3 /usr/bin/t3-backup-state restore alice --yes >/dev/null 2>&1) &
+    restore='/usr/bin/python3 /usr/bin/t3-backup-state restore alice --yes'
+    (exec -a /opt/python3 $restore >/dev/null 2>&1) &
     until [ -s /run/held ]; do :; done
     kill -9 $!
     pkill -9 -F /run/held || :
@@ -144,11 +136,9 @@ def test_the_way_back_to_an_older_t3(reader: Reader) -> None:
         )
         machine.run("t3-backup-state", "run", "--user", "alice")
     reader.follow("Back to an older T3")
-    script = 'import sqlite3, sys; print(sqlite3.connect(sys.argv[1]).execute("SELECT max(migration_id) FROM effect_sql_migrations").fetchone()[0])'
-    assert (
-        machine.run("python3", "-c", script, database_path("alice"), user="alice").out.strip()
-        == "30"
-    )
+    query = "SELECT max(migration_id) FROM effect_sql_migrations"
+    line = programs.booted_line("print_query.py", database_path("alice"), query)
+    assert machine.run(*line, user="alice").out.strip() == "30"
     assert server_state(machine)["ActiveState"] == "active"
 
 
@@ -234,10 +224,11 @@ def test_an_interrupted_restore_whose_file_is_gone_is_ended(reader: Reader) -> N
 @contextmanager
 def holder(machine: Machine) -> Iterator[str]:
     """The pid, in the machine, of a process of alice's that has the database open."""
-    script = "import os, sqlite3, sys, time; c = sqlite3.connect(sys.argv[1]); c.execute('SELECT count(*) FROM orchestration_events'); print(os.getpid(), flush=True); time.sleep(999)"
-    with machine.start("python3", "-c", script, database_path("alice"), user="alice") as process:
+    line = programs.booted_line("hold_open.py", "idle", database_path("alice"))
+    with machine.start(*line, user="alice") as process:
         try:
             assert process.stdout is not None
+            assert process.stdout.readline() == "ready\n"
             yield process.stdout.readline().strip()
         finally:
             process.kill()
@@ -264,21 +255,16 @@ def test_a_run_that_is_at_work_is_stopped_and_then_it_is_restored(reader: Reader
 
 def test_a_restore_is_undone_and_done_again(reader: Reader) -> None:
     machine = reader.machine
-    machine.run(
-        "python3",
-        "-c",
-        "import sqlite3, sys; c = sqlite3.connect(sys.argv[1], 9); c.execute('CREATE TABLE mine (x)')",
-        database_path("alice"),
-        user="alice",
-    )
+    statement = "CREATE TABLE mine (x)"
+    line = programs.booted_line("run_sql.py", "close", database_path("alice"), statement)
+    machine.run(*line, user="alice")
     machine.run("t3-backup-state", "restore", "alice", "--yes")
     first = list_snapshots(machine)["alice"][0]["name"]
-    tables = "import sqlite3, sys; print(*sqlite3.connect(sys.argv[1], 9).execute(\"SELECT name FROM sqlite_schema WHERE name = 'mine'\"))"
-    assert (
-        machine.run("python3", "-c", tables, database_path("alice"), user="alice").out.strip() == ""
-    )
+    query = "SELECT name FROM sqlite_schema WHERE name = 'mine'"
+    tables = programs.booted_line("print_query.py", database_path("alice"), query)
+    assert machine.run(*tables, user="alice").out.strip() == ""
     reader.follow("Undo a restore", {"state-20261126T054852Z-prerestore": first})
-    assert "mine" in machine.run("python3", "-c", tables, database_path("alice"), user="alice").out
+    assert "mine" in machine.run(*tables, user="alice").out
 
 
 def test_every_step_of_the_page_was_followed() -> None:

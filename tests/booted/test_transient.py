@@ -9,22 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support import programs
 from support.booted.gate_trials import gate_machine
 from support.booted.machine import Machine
 from support.paths import ROOT
 
-_CALL = """
-import dataclasses, json, sys, time
-from t3_backup.system import transient_unit as transient
-from t3_backup.errors import Failure
-function, words, how = json.load(sys.stdin)
-began = time.monotonic()
-try:
-    found = dataclasses.asdict(getattr(transient, function)(*words, **how))
-except Failure as failure:
-    found = {"failure": str(failure)}
-print(json.dumps(found | {"seconds": time.monotonic() - began}))
-"""
+_CALL = programs.booted_line("call_transient_unit.py")
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +27,7 @@ def machine(suite: str, deb: Path, autoupdate_deb: Path) -> Iterator[Machine]:
 
 def call(machine: Machine, function: str, *words: Any, **how: Any) -> dict[str, Any]:
     text = json.dumps([function, words, how])
-    return machine.run("python3", "-c", _CALL, stdin=text, env={"SECRET": "x"}).document
+    return machine.run(*_CALL, stdin=text, env={"SECRET": "x"}).document
 
 
 def run(machine: Machine, *argv: str, **how: Any) -> dict[str, Any]:
@@ -56,8 +46,8 @@ def gone(machine: Machine) -> bool:
 def test_a_command_is_run_as_it_stands_and_its_streams_are_apart(machine: Machine) -> None:
     """No shell, and nothing of systemd's either: a $ is a $, and a % is a %."""
     words = ["$HOME", "${HOME}", "$$", "a$", "%n %%", "two words", '"', "\\n", "'", ";", ""]
-    script = "import json, sys; print(json.dumps(sys.argv[1:])); sys.stderr.write('e'); sys.exit(7 if sys.stdin.read() == '' else 8)"
-    found = run(machine, "/usr/bin/python3", "-c", script, *words)
+    line = ["/usr/bin/python3", "-c", programs.text("show_words.py"), *words]
+    found = run(machine, *line)
     assert (found["code"], json.loads(found["out"]), found["err"], found["timed_out"]) == (
         7,
         words,
@@ -108,10 +98,7 @@ def test_what_can_not_be_started_says_why(machine: Machine) -> None:
 
 
 def test_a_caller_who_is_interrupted_leaves_no_unit(machine: Machine) -> None:
-    script = "from t3_backup.system import transient_unit as transient; transient.run(['/bin/sleep', '1000'], name='t3-test', properties=[], seconds=60)"
-    with machine.start(
-        "python3", "-c", "import os; print(os.getpid(), flush=True)\n" + script
-    ) as process:
+    with machine.start(*programs.booted_line("sleep_in_unit.py")) as process:
         assert process.stdout is not None
         pid = process.stdout.readline().strip()
         machine.until(
@@ -124,15 +111,8 @@ def test_a_caller_who_is_interrupted_leaves_no_unit(machine: Machine) -> None:
 
 def test_an_owner_is_themselves_with_their_own_environment_and_no_more(machine: Machine) -> None:
     machine.run("systemctl", "set-environment", "ANTHROPIC_API_KEY=x")
-    script = """
-import json, os, sys
-status = dict(line.split(":", 1) for line in open("/proc/self/status"))
-print(json.dumps({"env": dict(os.environ), "ids": [os.getuid(), os.getgid()], "groups": os.getgroups(), "cwd": os.getcwd(),
-    "stdin": sys.stdin.read(), "nnp": status["NoNewPrivs"].strip(), "caps": int(status["CapPrm"], 16) | int(status["CapBnd"], 16)}))
-"""
-    found = json.loads(
-        call(machine, "as_owner", "alice", ["/usr/bin/python3", "-c", script], 20)["out"]
-    )
+    line = ["/usr/bin/python3", "-c", programs.text("show_self.py")]
+    found = json.loads(call(machine, "as_owner", "alice", line, 20)["out"])
     machine.run("systemctl", "unset-environment", "ANTHROPIC_API_KEY")
     uid = int(machine.run("id", "-u", "alice").out)
     environment = {
@@ -168,11 +148,8 @@ def test_units_are_ended_by_a_pattern_and_others_stay(machine: Machine) -> None:
             "-c",
             "trap '' TERM; while :; do sleep 1; done",
         )
-    machine.run(
-        "python3",
-        "-c",
-        "from t3_backup.system import transient_unit as transient; transient.end('t3-test-*.service')",
-    )
+    end = programs.booted_line("end_units.py", "t3-test-*.service")
+    machine.run(*end)
     assert (
         machine.run("systemctl", "is-active", "t3-test-a", "t3-test-b", "other", check=False).lines[
             2
@@ -183,11 +160,7 @@ def test_units_are_ended_by_a_pattern_and_others_stay(machine: Machine) -> None:
         ["failed"] * 2,
         ["inactive"] * 2,
     )
-    machine.run(
-        "python3",
-        "-c",
-        "from t3_backup.system import transient_unit as transient; transient.end('t3-test-*.service')",
-    )  # there is none
+    machine.run(*end)  # there is none
     machine.run("systemctl", "kill", "--signal=KILL", "other")
     machine.run("systemctl", "reset-failed")
 

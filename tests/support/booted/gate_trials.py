@@ -14,6 +14,7 @@ from typing import Any
 
 import fake_t3
 
+from support import programs
 from support.booted.machine import Machine, boot
 from support.booted.t3_servers import LIMITS, TIMERS
 from support.booted.users import STORE, add_user
@@ -22,6 +23,7 @@ USERS = ("alice", "bob")
 VERSIONS = "/var/lib/t3-autoupdate/versions"
 SECRET = "that-nobody-else-has"  # in all that is a secret of alice's
 PRIVATE = {"ANTHROPIC_API_KEY": SECRET, "OPENAI_API_KEY": SECRET, "AWS_SECRET_ACCESS_KEY": SECRET}
+_TRIALS = programs.booted_line("try_trials.py", "2", STORE, *LIMITS)
 # What a hostile version tries besides.
 TARGETS = (
     "read /tmp/t3-test",
@@ -31,57 +33,6 @@ TARGETS = (
     "parent mem",
     "namespace user",
 )
-
-# Its pid; then one trial for each line of standard input: PREFIX SUBJECT; for each a line of JSON.
-_ATTEMPTS = f"""
-import dataclasses, json, os, sys
-from pathlib import Path
-from t3_backup.autoupdate.gate import gate
-from t3_backup.autoupdate.snapshots import Snapshots
-gate.LIMITS = {LIMITS!r}
-print(os.getpid(), flush=True)
-for line in sys.stdin:
-    prefix, subject = line.split()
-    write = None if subject == gate.EMPTY else Snapshots(Path({STORE!r})).write_newest
-    found = gate.run_trial(Path(prefix), subject, write, int(sys.argv[1]))
-    print(json.dumps(found and dataclasses.asdict(found)), flush=True)
-"""
-_EXAMINE = f"""
-import dataclasses, json, sys
-from pathlib import Path
-from t3_backup.autoupdate.gate import gate
-from t3_backup.autoupdate.snapshots import Snapshots
-found = list(gate.try_version(Path(sys.argv[1]), sys.argv[2:], Snapshots(Path({STORE!r})).write_newest, watch_seconds=2, say=lambda text: None))
-print(json.dumps([dataclasses.asdict(trial) for trial in found]))
-"""
-# What there is to be reached on the machine: each a way out of a network of one's own, or of a file
-# system.
-_LISTENER = r"""
-import os, selectors, socket, sys
-os.makedirs("/run/t3-test", exist_ok=True)
-with socket.socket() as tcp, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp, socket.socket(socket.AF_UNIX) as path, \
-        socket.socket(socket.AF_UNIX) as abstract, selectors.DefaultSelector() as selector:
-    tcp.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    for server in (tcp, udp):
-        server.bind(("127.0.0.1", 4999))
-    path.bind("/run/t3-test/socket")
-    os.chmod("/run/t3-test/socket", 0o777)
-    abstract.bind("\0t3-test-abstract")
-    for server in (tcp, path, abstract):
-        server.listen(50)
-    for server in (tcp, udp, path, abstract, sys.stdin):
-        selector.register(server, selectors.EVENT_READ)
-    print("listens", flush=True)
-    while True:
-        for key, _ in selector.select():
-            if key.fileobj is sys.stdin:
-                os.unlink("/run/t3-test/socket")
-                sys.exit()
-            elif key.fileobj is udp:
-                udp.sendto(b"!", udp.recvfrom(10)[1])
-            else:
-                key.fileobj.accept()[0].close()
-"""
 
 
 @contextmanager
@@ -113,7 +64,7 @@ def gate_machine(
 @contextmanager
 def open_sockets(machine: Machine) -> Iterator[None]:
     """With sockets of every kind that all may connect to."""
-    with machine.start("python3", "-c", _LISTENER) as process:
+    with machine.start(*programs.booted_line("listen.py")) as process:
         assert process.stdin is not None
         assert process.stdout is not None
         assert (said := process.stdout.readline()) == "listens\n", said + process.stdout.read()
@@ -144,14 +95,14 @@ def run_trials(
 ) -> list[dict[str, Any] | None]:
     """Try each prefix on its subject, one after another; None where there is no snapshot."""
     lines = "".join(f"{prefix} {subject}\n" for prefix, subject in wanted)
-    answer = machine.run("python3", "-c", _ATTEMPTS, "2", stdin=lines, env=env, timeout=900)
+    answer = machine.run(*_TRIALS, stdin=lines, env=env, timeout=900)
     return [json.loads(line) for line in answer.lines[1:]]
 
 
 def run_gate(machine: Machine, prefix: str, *users: str) -> list[dict[str, Any]]:
     """The whole gate."""
     found: list[dict[str, Any]] = json.loads(
-        machine.run("python3", "-c", _EXAMINE, prefix, *users).out
+        machine.run(*programs.booted_line("try_version.py", STORE, prefix, *users)).out
     )
     return found
 
@@ -162,7 +113,7 @@ def hanging_trial(
 ) -> Iterator[Callable[[], None]]:
     """While a trial of a server that hangs is under way; call what it gives to kill whoever started
     it."""
-    with machine.start("python3", "-c", _ATTEMPTS, "2", env=env) as process:
+    with machine.start(*_TRIALS, env=env) as process:
         assert process.stdin is not None
         assert process.stdout is not None
         pid = process.stdout.readline().strip()

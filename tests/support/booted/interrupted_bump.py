@@ -1,8 +1,8 @@
-"""A bump of two accounts from the same beginning, again and again: each round is cut off in another way, and what it leaves is seen.
+"""A bump of two accounts from the same beginning, again and again.
 
-The beginning is a bump that the gate has passed, with a proven snapshot of each account, of which
-both accounts were deferred: all that is left is to move them, which is where a mix could come from.
-`t3-autoupdate drain` does that.
+Each round is cut off in another way, and what it leaves is seen. The beginning is a bump that the
+gate has passed, with a proven snapshot of each account, of which both accounts were deferred: all
+that is left is to move them, which is where a mix could come from. `t3-autoupdate drain` does that.
 """
 
 from __future__ import annotations
@@ -17,9 +17,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from support import programs
 from support.booted import t3_servers
 from support.booted.machine import Machine, Result
-from support.booted.t3_servers import AUTOUPDATE_ROOT, FREEZE, LIVE, PORTS, autoupdate, browser
+from support.booted.t3_servers import AUTOUPDATE_ROOT, LIVE, PORTS, autoupdate, browser
 from support.booted.users import STORE, server_unit
 
 USERS = ("alice", "bob")
@@ -30,55 +31,9 @@ _TIMERS = ("t3-backup-state.timer", "t3-backup-verify.timer")
 _SAVED = "/var/tmp/beginning"
 _SETTINGS = (
     # of seconds
-    "T3_NPM_SPEC=/srv/t3-{version}.tgz\nT3_AUTOUPDATE_WATCH=1\nT3_AUTOUPDATE_PATIENCE=10\nT3_AUTOUPDATE_SETTLE=0\n"
+    "T3_NPM_SPEC=/srv/t3-{version}.tgz\n"
+    "T3_AUTOUPDATE_WATCH=1\nT3_AUTOUPDATE_PATIENCE=10\nT3_AUTOUPDATE_SETTLE=0\n"
 )
-_STOPPED = "systemctl stop {units}\n"
-_STARTED = """
-systemctl reset-failed 't3-serve@*' 't3-as-*' 't3-autoupdate*' 2>/dev/null || true
-systemctl start {units}
-for port in {ports}; do
-    for _ in {{1..600}}; do exec 3<>"/dev/tcp/127.0.0.1/$port" && break || sleep 0.05; done 2>/dev/null
-done
-"""
-_SAVE = f"rm -rf {_SAVED}; mkdir {_SAVED}; cp -a --parents {{places}} {_SAVED}\n"
-_PUT_BACK = f"rm -rf {{places}} {FREEZE} {LIVE}; cp -a {_SAVED}/. /\n"
-
-# What one finds of an account, run as its owner: the version that runs, whether its browser is
-# logged in, and their rows. A word more, and they write something before, where they can.
-_LOOK = r"""
-import json, os, sqlite3, subprocess, sys, urllib.request
-user, port, cookie, *write = sys.argv[1:]
-def ask(path, **how):
-    headers = {"Cookie": cookie, "Content-Type": "application/json"}
-    request = urllib.request.Request(f"http://127.0.0.1:{port}{path}", headers=headers, **how)
-    with urllib.request.urlopen(request, timeout=20) as answer:
-        return json.load(answer), answer.headers.get("Set-Cookie", "").split(";")[0]
-def login():
-    line = ["t3", "auth", "pairing", "create", "--base-dir", f"/home/{user}/.t3", "--ttl", "5m", "--json"]
-    minted = subprocess.run(line, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL).stdout
-    path = "bootstrap" if found["running"] == "0.0.24" else "browser-session"
-    return ask(f"/api/auth/{path}", data=json.dumps({"credential": json.loads(minted)["credential"]}).encode())[1]
-found = {"running": None, "wrote": False, "session": False}
-try:
-    found["running"] = ask("/.well-known/t3/environment")[0]["serverVersion"]
-    found["session"] = ask("/api/auth/session")[0]["authenticated"]
-    if write:
-        cookie = cookie if found["session"] else login()
-        ask("/fake/event", data=b"{}")
-        found["wrote"] = True
-except (OSError, ValueError):
-    pass
-if found["running"] or not write:
-    c = sqlite3.connect(f"/home/{user}/.t3/userdata/state.sqlite", timeout=20)
-    found["level"] = c.execute("SELECT max(migration_id) FROM effect_sql_migrations").fetchone()[0]
-    found["scopes"] = "scopes" in [row[1] for row in c.execute("PRAGMA table_info(auth_sessions)")]
-    names = "SELECT event_id FROM orchestration_events", "SELECT message_id FROM projection_thread_messages"
-    found["rows"] = [row[0] for name in names for row in c.execute(name)]
-    link = f"/var/lib/t3-autoupdate/{user}/current"
-    found["program"] = os.readlink(link).rpartition("/")[2] if os.path.islink(link) else ""
-    found["held"] = os.path.exists(f"/var/lib/t3-autoupdate/{user}/held")
-print(json.dumps(found))
-"""
 
 
 @dataclass
@@ -97,7 +52,7 @@ class InterruptedBump:
         machine.run("systemctl", "disable", "--now", *_TIMERS)
         t3_servers.set_up_servers(machine, source, USERS)
         machine.write("/etc/default/t3-autoupdate", _SETTINGS)
-        machine.write("/opt/look.py", _LOOK)
+        machine.write("/opt/look.py", programs.text("look.py"))
         for user in USERS:
             self.cookies[user] = browser(machine, user, "login")
             t3_servers.write_message(machine, user, self.cookies[user])
@@ -120,22 +75,20 @@ class InterruptedBump:
         for user in USERS:
             assert browser(machine, user, "/fake/no-agent", self.cookies[user], "{}") == 200
             self.rows[user] = set(self.inspect(user)["rows"])
-        self._with_all_stopped(_SAVE)
+        self._with_all_stopped("save")
 
     def reset(self, *, broken: bool = False) -> None:
         """Back to the beginning."""
-        self._with_all_stopped(_PUT_BACK)
+        self._with_all_stopped("put_back")
         if broken:
             self.machine.write(LIVE, "")
 
-    def _with_all_stopped(self, script: str) -> None:
-        places = " ".join((AUTOUPDATE_ROOT, STORE, *(f"/home/{user}/.t3" for user in USERS)))
-        words = {
-            "places": places,
-            "units": " ".join(map(server_unit, USERS)),
-            "ports": " ".join(str(PORTS[user]) for user in USERS),
-        }
-        self.machine.sh((_STOPPED + script + _STARTED).format(**words))
+    def _with_all_stopped(self, what: str) -> None:
+        units = " ".join(map(server_unit, USERS))
+        ports = " ".join(str(PORTS[user]) for user in USERS)
+        places = (AUTOUPDATE_ROOT, STORE, *(f"/home/{user}/.t3" for user in USERS))
+        script = programs.text("with_servers_stopped.sh")
+        self.machine.sh(script, what, _SAVED, units, ports, *places)
 
     def inspect(self, user: str, *, write: bool = False) -> dict[str, Any]:
         """What users find of their account; `write`: and whether they could write something, by
@@ -175,7 +128,8 @@ class InterruptedBump:
             )
             if before["wrote"] and before["running"] <= version:
                 assert rows >= set(before["rows"]), (
-                    f"what {user} wrote on {before['running']} after the interruption is missing: {ended}"
+                    f"what {user} wrote on {before['running']} after the interruption "
+                    f"is missing: {ended}"
                 )
             elif before["wrote"]:
                 assert f"{user}: written on {NEW} and no longer there: 1 messages" in ended.text, (

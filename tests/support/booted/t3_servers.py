@@ -13,6 +13,7 @@ from typing import Any
 
 import fake_t3
 
+from support import programs
 from support.booted.machine import Machine, Result
 from support.booted.users import add_user, database_path, server_unit
 from support.sampling import is_soak
@@ -26,57 +27,8 @@ PACKAGE = "/usr/local/lib/node_modules/t3"
 # How long the steps of a trial in the gate may take: the real ones in a soak; else so little that
 # nothing is waited for in vain.
 LIMITS: tuple[str, ...] = () if is_soak() else ("--serve=15", "--pair=6", "--stop=8")
-_IMPATIENT = f"import sys; from t3_backup.autoupdate import main as cli; from t3_backup.autoupdate.gate import gate; gate.LIMITS = {LIMITS!r}; sys.exit(cli.main(sys.argv[1:]))"
 # which go by the real clock, into the middle of a test
 TIMERS = ("t3-autoupdate.timer", "t3-autoupdate-drain.timer")
-# What a browser does, as one command: print JSON of what was asked.
-_BROWSER = r"""
-import json, subprocess, sys, urllib.error, urllib.request
-user, port, what, *words = sys.argv[1:]
-base = f"http://127.0.0.1:{port}"
-def call(path, body=None, cookie=None, method=None):
-    headers = {"Content-Type": "application/json"} | ({"Cookie": cookie} if cookie else {})
-    data = None if body is None else json.dumps(body).encode()
-    request = urllib.request.Request(base + path, data, headers, method=method)
-    try:
-        with urllib.request.urlopen(request, timeout=20) as answer:
-            return answer.status, answer.read(), answer.headers.get("Set-Cookie", "").split(";")[0]
-    except urllib.error.HTTPError as error:
-        return error.code, b"", ""
-if what == "login":
-    line = ["runuser", "-u", user, "--", "t3", "auth", "pairing", "create", "--base-dir", f"/home/{user}/.t3", "--ttl", "5m", "--json"]
-    credential = json.loads(subprocess.run(line, stdout=subprocess.PIPE, check=True).stdout)["credential"]
-    for path in ("/api/auth/browser-session", "/api/auth/bootstrap"):
-        status, _, cookie = call(path, {"credential": credential})
-        if status == 200:
-            break
-    print(json.dumps(cookie))
-elif what == "session":
-    print(json.dumps(json.loads(call("/api/auth/session", cookie=words[0])[1])["authenticated"]))
-else:
-    print(json.dumps(call(what, json.loads(words[1]), words[0])[0]))
-"""
-# Each server's gaps: the longest time, in seconds, in which nobody answered on its port.
-_WATCHER = r"""
-import json, select, socket, sys, time
-ports = {user: int(port) for user, port in (word.split("=") for word in sys.argv[1:])}
-last, longest = {user: time.monotonic() for user in ports}, dict.fromkeys(ports, 0.0)
-print("began", flush=True)
-while not select.select([sys.stdin], [], [], 0.02)[0]:
-    for user, port in ports.items():
-        try:
-            with socket.create_connection(("127.0.0.1", port), 0.5) as there:
-                there.settimeout(0.5)
-                there.sendall(b"GET /.well-known/t3/environment HTTP/1.0\r\n\r\n")
-                assert there.recv(1)
-        except (OSError, AssertionError):
-            continue
-        now = time.monotonic()
-        longest[user], last[user] = max(longest[user], now - last[user]), now
-for user in ports:
-    longest[user] = max(longest[user], time.monotonic() - last[user])
-print(json.dumps(longest))
-"""
 
 
 def offer_version(
@@ -92,14 +44,7 @@ def offer_version(
 def npm_install_globally(machine: Machine, version: str) -> None:
     """As `npm i -g t3@VERSION` leaves it."""
     offer_version(machine, version)
-    script = """
-    rm -rf "$2"; mkdir -p "$2"
-    tar -xzf "/srv/t3-$1.tgz" -C "$2" --strip-components=1 --no-same-owner
-    program=$(python3 -c 'import json, sys; print(json.load(open(sys.argv[1] + "/package.json"))["bin"]["t3"])' "$2")
-    chmod 755 "$2/$program"
-    ln -sfn "../lib/node_modules/t3/$program" /usr/local/bin/t3
-    """
-    machine.sh(script, version, PACKAGE)
+    machine.sh(programs.text("npm_install_globally.sh"), version, PACKAGE)
 
 
 def set_up_servers(machine: Machine, source: Path, users: Sequence[str] = USERS) -> None:
@@ -108,8 +53,8 @@ def set_up_servers(machine: Machine, source: Path, users: Sequence[str] = USERS)
     npm_install_globally(machine, "0.0.24")
     # npm itself would be 300 packages in the tree
     machine.copy_in(fake_t3.HERE / "npm", "/usr/local/bin/npm", 0o755)
-    machine.write("/opt/browser.py", _BROWSER)
-    machine.write("/opt/watcher.py", _WATCHER)
+    machine.write("/opt/browser.py", programs.text("browser.py"))
+    machine.write("/opt/watch_ports.py", programs.text("watch_ports.py"))
     machine.copy_in(
         fake_t3.HERE / "t3-serve@.service", "/etc/systemd/system/t3-serve@.service", 0o644
     )
@@ -149,7 +94,9 @@ def autoupdate(machine: Machine, *words: str, **how: Any) -> Result:
 
 def autoupdate_in_a_hurry(machine: Machine, *words: str) -> Result:
     """The same, with a gate that gives up on a version by LIMITS."""
-    return machine.run("python3", "-c", _IMPATIENT, *words, check=False, timeout=600)
+    limits = f"t3_backup.autoupdate.gate.gate.LIMITS={json.dumps(LIMITS)}"
+    line = programs.booted_line("call_with.py", limits, "t3_backup.autoupdate.main", *words)
+    return machine.run(*line, check=False, timeout=600)
 
 
 def autoupdate_status(machine: Machine) -> dict[str, Any]:
@@ -169,9 +116,8 @@ def versions(machine: Machine) -> dict[str, str]:
 
 def running_version(machine: Machine, user: str) -> str:
     """What the server itself says that it is."""
-    script = 'import json, sys, urllib.request as r; print(json.load(r.urlopen(sys.argv[1], timeout=20))["serverVersion"])'
-    url = f"http://127.0.0.1:{PORTS[user]}/.well-known/t3/environment"
-    done = machine.run("python3", "-c", script, url, check=False)
+    line = programs.booted_line("print_version.py", str(PORTS[user]))
+    done = machine.run(*line, check=False)
     if done.code != 0:
         told = machine.run(
             "journalctl",
@@ -188,16 +134,8 @@ def running_version(machine: Machine, user: str) -> str:
 def read_content(machine: Machine, user: str) -> dict[str, Any]:
     """What counts in a user's live database: its level, and every row of their history and
     logins."""
-    script = """
-import hashlib, json, sqlite3, sys
-c = sqlite3.connect(sys.argv[1], timeout=10)
-tables = "projection_projects projection_threads projection_thread_messages orchestration_events auth_sessions".split()
-rows = {t: hashlib.sha256(repr(sorted(c.execute(f"SELECT * FROM {t}").fetchall(), key=repr)).encode()).hexdigest() for t in tables}
-level = c.execute("SELECT max(migration_id) FROM effect_sql_migrations").fetchone()[0]
-columns = [row[1] for row in c.execute("PRAGMA table_info(auth_sessions)")]
-print(json.dumps({"level": level, "scopes": "scopes" in columns, **rows}))
-"""
-    return machine.run("python3", "-c", script, database_path(user), user=user).document
+    line = programs.booted_line("digest_database.py", database_path(user))
+    return machine.run(*line, user=user).document
 
 
 HISTORY = (
@@ -230,7 +168,7 @@ def measure_outages(machine: Machine) -> Iterator[dict[str, float]]:
     """At the end of the block it holds each user's longest time without an answer, in seconds."""
     found: dict[str, float] = {}
     words = [f"{user}={port}" for user, port in PORTS.items()]
-    with machine.start("python3", "/opt/watcher.py", *words) as process:
+    with machine.start("python3", "/opt/watch_ports.py", *words) as process:
         assert process.stdout is not None
         assert process.stdin is not None
         assert process.stdout.readline() == "began\n"

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from demo import server as program
+from support import programs
 from support.booted.machine import BOUND_S, Machine
 
 MAP = "/etc/ttyd-user-map"
@@ -30,42 +31,6 @@ Restart=on-failure
 SuccessExitStatus=
 [Install]
 WantedBy=multi-user.target
-"""
-_SERVE = """
-import signal, subprocess, sys, time
-awaited = {signal.SIGTERM, signal.SIGCHLD}
-signal.pthread_sigmask(signal.SIG_BLOCK, awaited)  # the child inherits it, and ends when its input does
-server = subprocess.Popen([sys.executable, "/opt/server.py", sys.argv[1], "--interval=0.01"], stdin=subprocess.PIPE)
-if signal.sigwait(awaited) == signal.SIGCHLD:
-    sys.exit(server.wait())
-time.sleep(float(open("/run/linger").read()))
-server.stdin.close()
-server.wait()
-sys.exit(130)
-"""
-
-
-# Stop the first worker that runs as the user, and say which it is. A worker may live for a tenth of
-# a second: so this runs before all others, knows a worker by its request while it still imports,
-# and then looks at nothing but that one.
-_STOP_WORKER = """
-import os, pwd, re, signal, sys
-uid = pwd.getpwnam(sys.argv[1]).pw_uid
-words = re.compile(rb't3_backup.worker.*"%b".*"uid": %d,' % (sys.argv[2].encode(), uid), re.DOTALL)
-print("watching", flush=True)
-while True:
-    for pid in filter(str.isdigit, os.listdir("/proc")):
-        try:
-            with open(f"/proc/{pid}/cmdline", "rb") as command:
-                if not words.search(command.read()):
-                    continue
-            while True:
-                with open(f"/proc/{pid}/status") as status:
-                    if f"\\nUid:\\t{uid}\\t" in status.read():
-                        os.kill(int(pid), signal.SIGSTOP)
-                        sys.exit(pid)
-        except (FileNotFoundError, ProcessLookupError):
-            continue
 """
 
 
@@ -92,7 +57,7 @@ def server_unit(user: str) -> str:
 def install_server_units(machine: Machine) -> None:
     """Let each user's server be a unit; how many seconds it takes to stop is in /run/linger."""
     machine.write("/opt/server.py", Path(program.__file__).read_bytes())
-    machine.write("/opt/serve.py", _SERVE)
+    machine.write("/opt/serve.py", programs.text("serve.py"))
     machine.write("/run/linger", "0")
     machine.write("/etc/systemd/system/t3-serve@.service", _UNIT)
     machine.run("systemctl", "daemon-reload")
@@ -100,8 +65,9 @@ def install_server_units(machine: Machine) -> None:
 
 def count_events(machine: Machine, user: str) -> int:
     """How many events are in the live database of a user."""
-    script = 'import sqlite3, sys; print(sqlite3.connect(sys.argv[1]).execute("SELECT count(*) FROM orchestration_events").fetchone()[0])'
-    return int(machine.run("python3", "-c", script, database_path(user), user=user).out)
+    query = "SELECT count(*) FROM orchestration_events"
+    line = programs.booted_line("print_query.py", database_path(user), query)
+    return int(machine.run(*line, user=user).out)
 
 
 def list_snapshots(machine: Machine) -> dict[str, list[dict[str, Any]]]:
@@ -117,12 +83,12 @@ def is_idle(machine: Machine, unit: str = SERVICE) -> bool:
 
 @contextmanager
 def paused_worker(machine: Machine, user: str, unit: str = SERVICE) -> Iterator[int]:
-    """Start a service and stop (SIGSTOP) the worker that copies `user`'s database, or proves a snapshot of it; the service's pid.
+    """Start a service and stop (SIGSTOP) its worker for `user`; the service's pid.
 
-    At the end it goes on.
+    That is the worker that copies the database, or proves a snapshot of it. At the end it goes on.
     """
     operation = "copy_database" if unit == SERVICE else "check_integrity"
-    with machine.start("python3", "-c", _STOP_WORKER, user, operation) as watching:
+    with machine.start(*programs.booted_line("stop_worker.py", user, operation)) as watching:
         try:
             assert watching.stdout is not None
             assert watching.stdout.readline() == "watching\n"
@@ -199,8 +165,8 @@ def commit_row(machine: Machine, user: str) -> None:
         "CREATE TABLE IF NOT EXISTS work (x)",
         "INSERT INTO work VALUES (hex(randomblob(50)))",
     )
-    script = f"import sqlite3, sys; c = sqlite3.connect(sys.argv[1], 9); c.execute({table!r}); c.execute({row!r}); c.commit()"
-    machine.run("runuser", "-u", user, "--", "python3", "-c", script, database_path(user))
+    line = programs.booted_line("run_sql.py", "close", database_path(user), table, row)
+    machine.run("runuser", "-u", user, "--", *line)
 
 
 ALICE_UNIT = server_unit("alice")
