@@ -18,6 +18,7 @@ import pytest
 
 from demo.users import User
 from demo.writer import Writer
+from support import programs
 from support.host import Host
 from support.processes import until
 
@@ -41,16 +42,17 @@ def hash_live_folder(user: User) -> dict[str, str]:
 
 def change_database(user: User, statement: str = "DELETE FROM checkpoint_diff_blobs") -> None:
     """Change the live database as its user."""
-    run_as(
-        user,
-        "import sqlite3, sys; c = sqlite3.connect(sys.argv[1]); c.execute(sys.argv[2]); c.commit(); c.close()",
-        statement,
-    )
+    run_sql(user, statement)
 
 
-def run_as(user: User, script: str, *words: str) -> str:
-    """What a Python script of the user's prints; its first argument is the live database."""
-    line = [sys.executable, "-I", "-c", script, str(user.database), *words]
+def run_sql(user: User, *statements: str, end: str = "close", path: Path | None = None) -> None:
+    """Execute statements on the live database, or that at `path`, as its user, who closes it or
+    dies in the end."""
+    run_as(user, programs.line("run_sql.py", end, str(path or user.database), *statements))
+
+
+def run_as(user: User, line: list[str]) -> str:
+    """What a program of the user's prints."""
     return subprocess.run(
         line,
         cwd="/",
@@ -65,14 +67,21 @@ def run_as(user: User, script: str, *words: str) -> str:
 
 
 @contextmanager
-def process_holding(user: User, script: str) -> Iterator[subprocess.Popen[str]]:
-    """A process of the user's that has run `script` on the live database, and stays until the block
+def process_holding(
+    user: User, how: str, path: Path | None = None
+) -> Iterator[subprocess.Popen[str]]:
+    """A process of the user's that has the live database, or that at `path`, open until the block
     is left."""
-    whole = f"import os, sqlite3, sys\npath = sys.argv[1]\n{script}\nprint('ready', flush=True)\nsys.stdin.read()\n"
     with subprocess.Popen(
-        [sys.executable, "-I", "-c", whole, str(user.database)],
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd="/", user=user.uid, group=user.gid, extra_groups=[],
-    ) as process:  # fmt: skip
+        programs.line("hold_open.py", how, str(path or user.database)),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd="/",
+        user=user.uid,
+        group=user.gid,
+        extra_groups=[],
+    ) as process:
         try:
             assert process.stdout is not None
             assert process.stdout.readline() == "ready\n"
@@ -91,17 +100,18 @@ def leave_newer_rows_in_a_wal(user: User) -> None:
 def leave_hot_journal(user: User) -> None:
     """A journal of a writer that was killed in a transaction, after a part of it was in the main
     file."""
-    script = """
-import os, sqlite3, sys
-c = sqlite3.connect(sys.argv[1], isolation_level=None)
-c.execute("PRAGMA journal_mode=delete"); c.execute("PRAGMA cache_size=1"); c.execute("PRAGMA cache_spill=1")
-c.execute("BEGIN"); c.execute("UPDATE orchestration_events SET payload_json = payload_json || 'x'")
-# More than its cache holds: to write it, the journal must be on the disk.
-c.execute("CREATE TABLE spilled AS WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT 500) SELECT randomblob(3000) FROM n")
-os.kill(os.getpid(), 9)
-"""
+    # More than its cache holds: to write it, the journal must be on the disk.
+    numbers = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT 500)"
+    statements = (
+        "PRAGMA journal_mode=delete",
+        "PRAGMA cache_size=1",
+        "PRAGMA cache_spill=1",
+        "BEGIN",
+        "UPDATE orchestration_events SET payload_json = payload_json || 'x'",
+        f"CREATE TABLE spilled AS {numbers} SELECT randomblob(3000) FROM n",
+    )
     with pytest.raises(subprocess.CalledProcessError):
-        run_as(user, script)
+        run_sql(user, *statements, end="die")
     assert Path(f"{user.database}-journal").read_bytes()[:1] == b"\xd9", (
         "it is not hot yet: its header is not written"
     )
@@ -168,7 +178,8 @@ def paused_restore(
     wrapper = host.folder / "python3"
     hold = f"echo $$ >{at}; read line <{held}"
     wrapper.write_text(
-        f'#!/bin/sh\ncase "$*" in *\'"operation": "{operation}"\'*) {hold} ;; esac\nexec {sys.executable} "$@"\n'
+        f'#!/bin/sh\ncase "$*" in *\'"operation": "{operation}"\'*) {hold} ;; esac\n'
+        f'exec {sys.executable} "$@"\n'
     )
     wrapper.chmod(0o755)
     line = [str(wrapper), "-m", "t3_backup", "restore", user.name, "--yes", *words]

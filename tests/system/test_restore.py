@@ -31,7 +31,7 @@ from support.live_database import (
     leave_newer_rows_in_a_wal,
     leave_unreadable_wal,
     process_holding,
-    run_as,
+    run_sql,
 )
 from support.paths import DATA
 from support.processes import until
@@ -147,10 +147,7 @@ def test_what_lies_beside_the_live_database_never_joins_the_restored_one(
     before = hash_live_folder(backed)
     answer = succeeded(host.t3("restore", backed.name, "--yes"))
     assert dump_database(backed.database) == taken
-    run_as(
-        backed,
-        "import sqlite3, sys; sqlite3.connect(sys.argv[1]).execute('PRAGMA journal_mode=wal').fetchall()",
-    )
+    run_sql(backed, "PRAGMA journal_mode=wal")
     assert dump_database(backed.database) == taken, "what a server opens is another content"
     kept = sorted(path for path in backed.database.parent.iterdir() if ".replaced-" in path.name)
     if checkpointed:
@@ -185,22 +182,13 @@ def test_rows_that_were_only_in_the_wal_are_in_what_is_kept(host: Host, backed: 
     )
 
 
-@pytest.mark.parametrize(
-    "hold",
-    [
-        "c = sqlite3.connect(path, isolation_level=None); c.execute('BEGIN'); c.execute('SELECT * FROM orchestration_events').fetchone()",
-        "c = sqlite3.connect(path, isolation_level=None); c.execute('BEGIN IMMEDIATE')",
-        "c = sqlite3.connect(path); c.execute('SELECT count(*) FROM orchestration_events').fetchall()",
-        "file = open(path)",
-    ],
-    ids=["reads", "writes", "idle", "only_open"],
-)
+@pytest.mark.parametrize("how", ["reads", "writes", "idle", "only_open"])
 def test_who_has_it_open_is_named_and_nothing_is_changed(
-    host: Host, backed: User, hold: str
+    host: Host, backed: User, how: str
 ) -> None:
     """Row 9. An idle holder has no lock that SQLite would show."""
     before = hash_live_folder(backed)["state.sqlite"]
-    with process_holding(backed, hold) as holder:
+    with process_holding(backed, how) as holder:
         answer = host.t3("restore", backed.name, "--yes")
         assert answer.code == IN_USE, answer
         assert f"pid {holder.pid} (" in answer.err
@@ -251,10 +239,7 @@ def test_who_opens_it_just_before_the_exchange_keeps_what_they_opened(
             return bool(workers)
 
         until(exchanging, "lease of the exchange")
-        with process_holding(
-            backed,
-            "file = open(path, 'r+b')\nassert os.fstat(file.fileno()).st_ino == os.stat(path).st_ino",
-        ) as holder:
+        with process_holding(backed, "opened_to_write") as holder:
             out, err = process.communicate(timeout=60)
             assert process.returncode == IN_USE, out + err
             assert f"pid {holder.pid} (" in err

@@ -26,7 +26,7 @@ from support.live_database import (
     dump_database,
     hash_live_folder,
     leave_newer_rows_in_a_wal,
-    run_as,
+    run_sql,
 )
 from support.users import needs_root
 
@@ -161,11 +161,8 @@ def test_a_live_file_of_any_length_is_replaced_and_kept(
 def test_newer_rows_in_a_wal_are_kept_whatever_the_size_of_a_page(
     host: Host, odd: User, size: int
 ) -> None:
-    pragma = "import sqlite3, sys; c = sqlite3.connect(sys.argv[1], isolation_level=None)\n"
-    pragma += "for p in sys.argv[2:]: c.execute(p).fetchall()\nc.close()"
-    run_as(
+    run_sql(
         odd,
-        pragma,
         "PRAGMA journal_mode=delete",
         f"PRAGMA page_size={size}",
         "VACUUM",
@@ -188,15 +185,14 @@ def test_a_wal_that_breaks_off_in_the_middle_is_kept_with_its_database(
 ) -> None:
     """Row 8. SQLite passes over the sound frames behind a bad one: a checkpoint would lose them for
     good."""
-    script = """
-import os, sqlite3, sys
-c = sqlite3.connect(sys.argv[1], isolation_level=None)
-c.execute("PRAGMA journal_mode=wal"); c.execute("PRAGMA wal_autocheckpoint=0"); c.execute("CREATE TABLE written (x)")
-for _ in range(100): c.execute("INSERT INTO written VALUES (randomblob(1000))")
-os.kill(os.getpid(), 9)
-"""
+    statements = (
+        "PRAGMA journal_mode=wal",
+        "PRAGMA wal_autocheckpoint=0",
+        "CREATE TABLE written (x)",
+        *["INSERT INTO written VALUES (randomblob(1000))"] * 100,
+    )
     with pytest.raises(subprocess.CalledProcessError):
-        run_as(odd, script)
+        run_sql(odd, *statements, end="die")
     taken = dump_database(host.snapshots(odd)[0])
     wal = Path(f"{odd.database}-wal")
     with wal.open("r+b") as file:
@@ -221,11 +217,11 @@ def test_where_a_wal_without_its_database_went_is_said(host: Host, odd: User) ->
 
 def test_a_journal_that_is_done_with_is_not_taken_for_a_hot_one(host: Host, odd: User) -> None:
     """journal_mode=persist leaves it there, with a zeroed header."""
-    script = "import sqlite3, sys; c = sqlite3.connect(sys.argv[1]); c.execute('PRAGMA journal_mode=delete')\n"
-    run_as(
+    run_sql(
         odd,
-        script
-        + "c.execute('PRAGMA journal_mode=persist'); c.execute('CREATE TABLE later (x)'); c.commit(); c.close()",
+        "PRAGMA journal_mode=delete",
+        "PRAGMA journal_mode=persist",
+        "CREATE TABLE later (x)",
     )
     assert Path(f"{odd.database}-journal").stat().st_size > 0
     answer = succeeded(host.t3("restore", odd.name, "--yes"))

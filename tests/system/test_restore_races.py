@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from support import sandbox
+from support import programs, sandbox
 from support.databases import give_database
 from support.fault_injection import needs_strace
 from support.host import Host, succeeded
@@ -34,6 +34,7 @@ from support.live_database import (
     leave_newer_rows_in_a_wal,
     process_holding,
     run_as,
+    run_sql,
 )
 from support.paths import ROOT
 from support.processes import BOUND_S, until
@@ -43,31 +44,8 @@ from demo.users import User, throwaway_user
 
 pytestmark = [needs_root, needs_strace, pytest.mark.skipif(sandbox.ACTIVE, reason="by hand")]
 
-# A server that systemd does not know of: as soon as another file has the name of its database, it
-# opens and writes it.
-SERVER = """
-import os, sqlite3, sys
-path, old = sys.argv[1], int(sys.argv[2])
-print('ready', flush=True)
-while os.stat(path).st_ino == old: pass
-c = sqlite3.connect(path, timeout=30, isolation_level=None)
-c.execute('PRAGMA journal_mode=wal'); c.execute('CREATE TABLE server_was_here (x)')
-c.execute('INSERT INTO server_was_here VALUES (hex(randomblob(2000)))')
-print('written', flush=True)
-"""
-STAYS = "sys.stdin.read()"
-DIES = "os.kill(os.getpid(), 9)"
 # Hours of work, in a -wal alone.
-WORK = """
-import os, sqlite3, sys
-c = sqlite3.connect(sys.argv[1], isolation_level=None)
-c.execute('PRAGMA journal_mode=wal'); c.execute('PRAGMA wal_autocheckpoint=0'); c.execute('CREATE TABLE work (x)')
-"""
-LOOK = """
-import sqlite3, sys
-c = sqlite3.connect(sys.argv[1])
-print(*(row[0] for row in c.execute('PRAGMA integrity_check')), *(row[0] for row in c.execute("SELECT name FROM sqlite_schema")))
-"""
+WORK = ("PRAGMA journal_mode=wal", "PRAGMA wal_autocheckpoint=0", "CREATE TABLE work (x)")
 
 
 @pytest.fixture
@@ -87,7 +65,7 @@ def inode(user: User) -> int:
 def found(user: User) -> list[str]:
     """What a server that opens the live database finds: what integrity_check says, then the names
     of the schema."""
-    return run_as(user, LOOK).split()
+    return run_as(user, programs.line("check_database.py", str(user.database))).split()
 
 
 def intent(host: Host, user: User) -> Path:
@@ -145,8 +123,9 @@ def restoring(
 
 @contextmanager
 def waiting_server(user: User, then: str) -> Iterator[subprocess.Popen[str]]:
-    """SERVER, at its loop; once it has written it does what `then` says."""
-    line = [sys.executable, "-I", "-c", SERVER + then, str(user.database), str(inode(user))]
+    """A server that systemd does not know of: as soon as another file has the name of its
+    database, it opens and writes it, and then `stays` or `dies`."""
+    line = programs.line("write_when_replaced.py", then, str(user.database), str(inode(user)))
     with subprocess.Popen(
         line,
         stdin=subprocess.PIPE,
@@ -215,7 +194,7 @@ def must_be_ended(host: Host, user: User) -> None:
     assert [name for name in hash_live_folder(user) if "replaced" in name] == []
 
 
-@pytest.mark.parametrize("then", [STAYS, DIES], ids=["stays", "dies"])
+@pytest.mark.parametrize("then", ["stays", "dies"])
 @pytest.mark.parametrize(
     "held",
     ["renameat2:delay_exit=500000", "fsync:delay_exit=200000"],
@@ -241,7 +220,7 @@ def test_a_server_that_starts_right_after_the_exchange_keeps_what_it_writes(
     must_be_ended(host, racer)
 
 
-@pytest.mark.parametrize("end", ["c.close()", DIES], ids=["closed", "killed"])
+@pytest.mark.parametrize("end", ["close", "die"], ids=["closed", "killed"])
 def test_work_done_after_an_interrupted_restore_is_not_taken_back(
     host: Host, racer: User, end: str
 ) -> None:
@@ -249,9 +228,9 @@ def test_work_done_after_an_interrupted_restore_is_not_taken_back(
     run ends the restore."""
     cut_short_after_the_exchange(host, racer)
     with contextlib.suppress(subprocess.CalledProcessError):
-        run_as(racer, WORK + end)
+        run_sql(racer, *WORK, end=end)
     new = inode(racer)
-    with process_holding(racer, f"file = open({str(aside(racer))!r})"):
+    with process_holding(racer, "only_open", aside(racer)):
         answer = succeeded(host.t3("run"))
     assert (
         "is open in another process, so it was kept next to the new one" in answer.err + answer.out
@@ -271,7 +250,7 @@ def test_who_looks_at_the_old_state_that_is_kept_takes_nothing_back(
     old = inode(racer)
     with restoring(host, racer, "swap_databases", "exit_group:delay_enter=1000000") as process:
         until(lambda: inode(racer) != old and not worker_of(old), "exchange that has ended")
-        with process_holding(racer, f"file = open({str(aside(racer))!r})"):
+        with process_holding(racer, "only_open", aside(racer)):
             out, err = process.communicate(timeout=BOUND_S)
     assert process.returncode == 0, out + err
     assert "open in another process" not in out
@@ -287,7 +266,7 @@ def test_what_somebody_wrote_into_the_staged_one_never_joins_the_live_one(
     before = dump_database(racer.database)
     cut_short_before_the_exchange(host, racer)
     with pytest.raises(subprocess.CalledProcessError):
-        run_as(racer, WORK.replace("sys.argv[1]", "sys.argv[2]") + DIES, str(aside(racer)))
+        run_sql(racer, *WORK, end="die", path=aside(racer))
     assert Path(f"{aside(racer)}-wal").stat().st_size > 0
     succeeded(host.t3("accept", racer.name))
     assert set(hash_live_folder(racer)) == {"state.sqlite"}
@@ -308,10 +287,7 @@ def test_a_server_that_makes_its_own_while_a_stray_wal_is_moved_away_keeps_it(
     ) as process:
         until(lambda: moved(racer, "-wal"), "moved -wal")
         assert not racer.database.exists()
-        run_as(
-            racer,
-            "import sqlite3, sys; c = sqlite3.connect(sys.argv[1]); c.execute('CREATE TABLE fresh (x)'); c.close()",
-        )
+        run_sql(racer, "CREATE TABLE fresh (x)")
         out, err = process.communicate(timeout=BOUND_S)
     assert process.returncode == IN_USE, out + err
     assert found(racer) == ["ok", "fresh"]
@@ -400,10 +376,7 @@ def test_a_server_that_wrote_without_its_journal_is_left_to_a_person_with_both(
         kill(process, old)
     assert inode(racer) == old
     # Half of a transaction is in it: page 1 alone can be counted on.
-    run_as(
-        racer,
-        "import sqlite3, sys; c = sqlite3.connect(sys.argv[1]); c.execute('PRAGMA user_version = 77'); c.close()",
-    )
+    run_sql(racer, "PRAGMA user_version = 77")
     before = hash_live_folder(racer)
     answer = host.t3("run")
     assert answer.code == 1, answer
@@ -493,13 +466,13 @@ def test_a_terminal_that_goes_away_before_the_exchange_undoes_it(
 
 
 # The command, which waits for longer than any restore takes.
-PATIENT = "import sys; from t3_backup.cli import main as cli, restore as restoring; restoring.WAIT_S = 60; sys.exit(cli.main(sys.argv[1:]))"
+PATIENT = ("t3_backup.cli.restore.WAIT_S=60", "t3_backup.cli.main")
 
 
 def test_of_two_at_once_the_second_waits_and_both_are_whole(host: Host, racer: User) -> None:
     """Row 16. The second keeps what the first put back."""
     taken = dump_database(host.snapshots(racer)[0])
-    line = [sys.executable, "-c", PATIENT, "restore", racer.name, "--yes"]
+    line = programs.line("call_with.py", *PATIENT, "restore", racer.name, "--yes", isolated=False)
     how = {
         "env": host.env(),
         "cwd": ROOT,
