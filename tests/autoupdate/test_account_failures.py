@@ -4,13 +4,13 @@ Real users, a real store, no servers."""
 from __future__ import annotations
 
 import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import fake_t3
 import pytest
+from support import programs
 from support.host import Answer, Host
 from support.paths import ROOT
 from support.users import needs_root
@@ -23,20 +23,6 @@ pytestmark = needs_root
 
 OLD, NEW = "0.0.24", "0.0.25"
 GHOST = "t3-ghost-of-nobody"
-# t3-backup-state is not installed: it is that of the checkout. Without systemd there are no units
-# to look from as the owner.
-_COMMAND = """
-import sys
-from t3_backup.autoupdate import main, snapshots
-from t3_backup.t3 import activity
-from t3_backup.t3.servers import Activity, Server
-def as_root(server):
-    value = activity.read_activity(server.account.home / '.t3/userdata/state.sqlite')
-    return None if value is None else Activity(**value)
-snapshots.COMMAND = (sys.executable, "-m", "t3_backup.cli.main")
-Server.read_activity = as_root
-sys.exit(main.main())
-"""
 
 
 @dataclass
@@ -56,7 +42,7 @@ class Autoupdate:
             "T3_AUTOUPDATE_FREEZE": str(self.host.folder / "freeze"),
             "T3_BIN": f"{root}/bin/t3",
         }
-        line = [sys.executable, "-c", _COMMAND, *words]
+        line = programs.line("autoupdate.py", "as-root", *words, isolated=False)
         done = subprocess.run(
             line,
             env=self.host.env(**more),

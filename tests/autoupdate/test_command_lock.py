@@ -5,12 +5,12 @@ from __future__ import annotations
 import fcntl
 import os
 import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from support import programs
 from support.users import needs_root
 
 from t3_backup.autoupdate.command_lock import hold_lock
@@ -20,20 +20,6 @@ from t3_backup.errors import LockHeld
 pytestmark = needs_root
 
 NOBODY = 65534
-# Whatever of it can be opened is locked.
-HOLD = """
-import fcntl, os, sys
-held = 0
-for folder, folders, files in os.walk(sys.argv[1]):
-    for path in (folder, *(os.path.join(folder, name) for name in (*folders, *files))):
-        try:
-            fcntl.flock(os.open(path, os.O_RDONLY), fcntl.LOCK_EX | fcntl.LOCK_NB)
-            held += 1
-        except OSError:
-            pass
-print(held, flush=True)
-sys.stdin.read()
-"""
 
 
 @pytest.fixture
@@ -49,7 +35,7 @@ def test_a_user_who_locks_all_that_they_can_open_keeps_no_command_waiting(machin
     as that user wants."""
     with hold_lock(machine.settings.root):
         pass  # all is there by now
-    line, pipe = [sys.executable, "-c", HOLD, str(machine.settings.root)], subprocess.PIPE
+    line, pipe = programs.line("lock_all.py", str(machine.settings.root)), subprocess.PIPE
     with subprocess.Popen(
         line, stdin=pipe, stdout=pipe, text=True, user=NOBODY, group=NOBODY, extra_groups=()
     ) as user:

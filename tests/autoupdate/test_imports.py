@@ -5,29 +5,20 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from support import programs
 from support.paths import ROOT
 
 import t3_backup
 
 SLOW = ("aiohttp", "asyncio", "apsw", "zstandard")
-SCRIPT = """
-import sys
-from importlib import import_module
-try:
-    import_module(sys.argv[1]).main(sys.argv[2:])
-except SystemExit as end:
-    assert not end.code, end
-print(*sorted(sys.modules), file=sys.stderr)
-"""
 
 
 def loaded(module: str, words: list[str], environ: dict[str, str]) -> tuple[str, set[str]]:
     """What it printed, and all that was imported by then."""
-    line = [sys.executable, "-c", SCRIPT, module, *words]
+    line = programs.line("print_imports.py", module, *words, isolated=False)
     done = subprocess.run(
         line, cwd=ROOT, env=os.environ | environ, capture_output=True, text=True, check=True
     )

@@ -19,6 +19,7 @@ from pathlib import Path
 
 import pytest
 from fake_t3.served import Served, credential, free_port, laid_out, running
+from support import programs
 from support.paths import ROOT
 from support.users import needs_root
 
@@ -376,24 +377,13 @@ def test_a_server_that_is_not_there_is_told(mint: Callable[[str], Path], tmp_pat
     assert failed.value.step == "exchange"
 
 
-# Takes the credential of whoever offers it, and says what a T3 would.
-THIEF = """
-import socket, sys
-with socket.create_server(("127.0.0.1", 0)) as port:
-    print(port.getsockname()[1], flush=True)
-    port.settimeout(20)
-    taken, _ = port.accept()
-    print(taken.recv(65536), flush=True)
-"""
-
-
 @needs_root
 def test_who_has_taken_the_port_of_another_gets_no_credential_of_his(
     mint: Callable[[str], Path], tmp_path: Path
 ) -> None:
     """Between its stop and its start a server's port is anybody's; with the credential one is
     in."""
-    line, pipe = [sys.executable, "-c", THIEF], subprocess.PIPE
+    line, pipe = programs.line("take_credential.py"), subprocess.PIPE
     with subprocess.Popen(
         line, stdout=pipe, text=True, user=65534, group=65534, extra_groups=()
     ) as thief:

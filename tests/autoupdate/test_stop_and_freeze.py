@@ -6,7 +6,6 @@ from __future__ import annotations
 import json
 import signal
 import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any
 
 import fake_t3
 import pytest
+from support import programs
 from support.host import Answer, Host
 from support.paths import ROOT
 from support.processes import until
@@ -27,13 +27,6 @@ from t3_backup.autoupdate.journal import Journal, Journals, Move
 pytestmark = needs_root
 
 OLD, NEW = "0.0.24", "0.0.25"
-# t3-backup-state is not installed: it is that of the checkout.
-_COMMAND = """
-import sys
-from t3_backup.autoupdate import main, snapshots
-snapshots.COMMAND = (sys.executable, "-m", "t3_backup.cli.main")
-sys.exit(main.main())
-"""
 
 
 @dataclass
@@ -53,7 +46,8 @@ class Bump:
 
     def start(self, *words: str) -> subprocess.Popen[str]:
         more = {"T3_AUTOUPDATE_ROOT": str(self.root), "T3_AUTOUPDATE_FREEZE": str(self.freeze)}
-        line, pipe = [sys.executable, "-c", _COMMAND, *words], subprocess.PIPE
+        line = programs.line("autoupdate.py", "as-owner", *words, isolated=False)
+        pipe = subprocess.PIPE
         return subprocess.Popen(
             line, env=self.host.env(**more), cwd=ROOT, stdout=pipe, stderr=pipe, text=True
         )

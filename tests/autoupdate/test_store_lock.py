@@ -6,29 +6,16 @@ from __future__ import annotations
 import fcntl
 import os
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from support import programs
 from support.host import Host
 from support.paths import ROOT
 from support.users import needs_root
 
 from t3_backup.store import lock
-
-SCRIPT = """
-import os, sys
-from pathlib import Path
-from t3_backup.store.store import lock
-from t3_backup.errors import LockHeld
-path = Path(sys.argv[1])
-fd = os.open(path, os.O_RDONLY)
-try:
-    lock.acquire(fd, path, wait=0)
-except LockHeld:
-    sys.exit(75)
-"""
 
 
 @pytest.fixture
@@ -40,7 +27,7 @@ def held(tmp_path: Path) -> Iterator[int]:
 
 
 def acquired(path: Path, said: object, *passed: int) -> bool:
-    line = [sys.executable, "-c", SCRIPT, str(path)]
+    line = programs.line("acquire_lock.py", str(path), isolated=False)
     environ = os.environ | {"PYTHONPATH": str(ROOT), lock.INHERITED: str(said)}
     return subprocess.run(line, env=environ, pass_fds=passed, check=False).returncode == 0
 

@@ -16,6 +16,7 @@ import fake_t3
 import pytest
 from fake_t3 import DATA, STEPS
 from fake_t3.served import free_port
+from support import programs
 from support.paths import ROOT
 
 from t3_backup.autoupdate.gate.trial import Outcome, Patience, try_state
@@ -177,17 +178,8 @@ def test_one_that_prints_without_end_fills_nothing(tmp_path: Path) -> None:
 
 
 def test_one_that_answers_a_byte_at_a_time_has_not_answered(tmp_path: Path) -> None:
-    script = """
-import socket, sys, time
-with socket.create_server(("127.0.0.1", int(sys.argv[sys.argv.index("--port") + 1]))) as server:
-    while True:
-        there, _ = server.accept()
-        there.sendall(b"HTTP/1.1 200 OK\\r\\nX: ")
-        while True:
-            there.sendall(b"x"); time.sleep(0.2)
-"""
     program = tmp_path / "t3"
-    program.write_text(f"#!/usr/bin/python3\n{script}")
+    program.write_text("#!/usr/bin/python3\n" + programs.text("answer_slowly.py"))
     program.chmod(0o755)
     began = time.monotonic()
     found = try_state(program, tmp_path / "base", free_port(), QUICK["hung"])

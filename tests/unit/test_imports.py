@@ -4,10 +4,10 @@ what it needs and no more."""
 from __future__ import annotations
 
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from support import programs
 from support.paths import ROOT
 
 from t3_backup.cli import main, parser
@@ -21,15 +21,8 @@ OF_OTHERS = (
 
 def imported_by(*words: str) -> set[str]:
     """The modules that a command has imported when it ends."""
-    program = (
-        "import sys\n"
-        "from t3_backup.cli.main import main\n"
-        "try: main(sys.argv[1:])\n"
-        "except SystemExit: pass\n"
-        "print('\\n'.join(sys.modules), file=sys.stderr)"
-    )
     done = subprocess.run(
-        [sys.executable, "-c", program, *words],
+        programs.line("print_imports.py", "t3_backup.cli.main", *words, isolated=False),
         cwd=ROOT,
         capture_output=True,
         text=True,

@@ -8,12 +8,12 @@ import os
 import re
 import signal
 import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from support import programs
 
 from t3_backup.errors import StoreError
 from t3_backup.restore import intent_log
@@ -118,18 +118,8 @@ def test_a_writer_that_is_killed_leaves_the_one_before_and_what_can_be_cleared(
     store: Store,
 ) -> None:
     PLAN.save(store)
-    script = """
-import os, sys
-from dataclasses import replace
-from pathlib import Path
-from t3_backup.system import native as copier; from t3_backup.restore.in_place import intent_log as intent
-from t3_backup.store.store import Store
-copier.sync_file = lambda *_: os.kill(os.getpid(), 9)
-store = Store.open(Path(sys.argv[1]))
-replace(intent.load_intent(store, "alice"), begun=True).save(store)
-"""
     done = subprocess.run(
-        [sys.executable, "-c", script, store.path],
+        programs.line("die_in_intent.py", str(store.path), isolated=False),
         env=os.environ | {"PYTHONPATH": os.getcwd()},
         check=False,
     )

@@ -8,13 +8,13 @@ import re
 import shutil
 import stat
 import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from support import programs
 from support.account_folders import clean_up, data_path, list_snapshots, strays_of
 from support.descriptors import leaves_no_file_open
 from support.manifests import NOON, make_manifest
@@ -63,32 +63,17 @@ def names(account_dir: AccountDir) -> set[str]:
 # ---- the order of steps
 
 
-def trace(tmp_path: Path, body: str) -> list[str]:
-    """The system calls that `body` makes in an account folder with one snapshot (`old`), in words,
-    in their order."""
+def trace(tmp_path: Path, change: str) -> list[str]:
+    """The system calls that a change (see `change_snapshot.py`) makes in an account folder with one
+    snapshot, in words, in their order."""
     if shutil.which("strace") is None:
         pytest.skip("the order of system calls is seen by strace")
-    script = tmp_path / "script.py"
-    script.write_text(
-        f"""
-import os, sys
-sys.path[:0] = [{str(ROOT)!r}, {str(ROOT / "tests")!r}]
-from dataclasses import replace
-from pathlib import Path
-from datetime import timedelta
-from support.manifests import NOON, make_manifest
-from t3_backup.store.store import Store
-with Store.open(Path({str(tmp_path / "store")!r})) as store, store.account_dir("alice") as account_dir:
-    [old] = account_dir.read_listing().snapshots
-    new = make_manifest(2, NOON + timedelta(hours=2))
-    os.write(1, b"begin")
-{"".join(f"    {line}{os.linesep}" for line in body.strip().splitlines())}
-"""
-    )
     log = tmp_path / "log"
     calls = "trace=write,fsync,fdatasync,sync_file_range,linkat,unlinkat,rename,renameat,renameat2,fcntl"
-    line = ["strace", "-y", "-qq", "-o", str(log), "-e", calls, sys.executable, str(script)]
-    done = subprocess.run(line, capture_output=True, text=True, check=False)
+    program = programs.line("change_snapshot.py", change, str(tmp_path / "store"), isolated=False)
+    line = ["strace", "-y", "-qq", "-o", str(log), "-e", calls, *program]
+    environ = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(line, env=environ, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     found = []
     _, _, rest = log.read_text().partition('"begin"')
@@ -118,15 +103,7 @@ def test_a_snapshot_is_sealed_then_its_manifest_is_named_and_its_data_last(
 ) -> None:
     """Rows 27 and 28: every name is on the disk before the next one that relies on it is given."""
     publish(account_dir)
-    steps = trace(
-        tmp_path,
-        """
-with account_dir.stage_file() as staged_file:
-    os.write(staged_file.writer, b"data")
-    staged_file.settle()
-    account_dir.publish_file(staged_file, new)
-""",
-    )
+    steps = trace(tmp_path, "publish")
     assert steps == [
         *("write", "lease", "sync file"),
         *("write", "sync file", "name manifest", "sync folder"),
@@ -139,7 +116,7 @@ def test_removal_takes_the_data_first_and_the_manifest_once_that_is_on_the_disk(
 ) -> None:
     """Rows 27 and 28: data without a manifest would stay for ever."""
     publish(account_dir)
-    assert trace(tmp_path, "account_dir.remove_snapshot(old)") == [
+    assert trace(tmp_path, "remove") == [
         "unlink data",
         "sync folder",
         "unlink manifest",
@@ -151,7 +128,7 @@ def test_a_manifest_is_replaced_by_one_rename_of_a_synced_file(
 ) -> None:
     """Row 27: there is no moment without a whole manifest."""
     publish(account_dir)
-    steps = trace(tmp_path, "account_dir.replace_manifest(replace(old, verdict='suspect'))")
+    steps = trace(tmp_path, "replace")
     assert steps == ["write", "sync file", "name partial", "rename to manifest", "sync folder"]
 
 
