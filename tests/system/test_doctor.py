@@ -8,11 +8,11 @@ import os
 import re
 import shutil
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from support import programs
 from support.host import Answer, Host
 from support.manifests import rewrite_manifest
 from support.paths import DATA, ROOT
@@ -315,8 +315,8 @@ def test_snapshots_of_somebody_who_left_the_map_are_told(
 def test_a_missing_package_is_told_by_what_it_costs(
     module: str, name: str, status: str, host: Host, dora: User
 ) -> None:
-    hide = f"import sys; sys.modules['{module}'] = None; from t3_backup.cli.main import main; sys.exit(main(['doctor', '--json']))"
-    line = [sys.executable, "-c", hide]
+    words = (module, "doctor", "--json")
+    line = programs.line("call_without.py", *words, isolated=False)
     done = subprocess.run(
         line, env=host.env(), cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
     )

@@ -9,7 +9,6 @@ import re
 import shutil
 import stat
 import subprocess
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from datetime import timedelta
@@ -18,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support import programs
 from support.host import Host
 from support.manifests import NOON, make_manifest
 from support.paths import DATA, ROOT
@@ -151,9 +151,8 @@ class TestTheCommand:
     def test_without_the_template_engine_it_says_what_to_install(
         self, host: Host, ruth: User
     ) -> None:
-        # What the import system does for a package that isn't there.
-        hide = "import sys; sys.modules['jinja2'] = None; from t3_backup.cli.main import main; sys.exit(main())"
-        line = [sys.executable, "-c", hide, "report", "--html", "-"]
+        words = ("jinja2", "report", "--html", "-")
+        line = programs.line("call_without.py", *words, isolated=False)
         done = subprocess.run(
             line, env=host.env(), cwd=ROOT, capture_output=True, text=True, check=False
         )

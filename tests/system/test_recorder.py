@@ -8,13 +8,12 @@ import os
 import shutil
 import stat
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from support import sandbox
+from support import programs, sandbox
 from support.databases import commit_row
 from support.host import Answer, Host
 from support.manifests import rewrite_manifest
@@ -237,9 +236,8 @@ def test_without_the_library_a_run_says_so_and_goes_well(
         ("run", "no metrics are written to"),
         ("doctor", "apt install python3-prometheus-client"),
     ):
-        hide = f"import sys; sys.modules['prometheus_client'] = None; from t3_backup.cli.main import main; sys.exit(main(['{command}']))"
         done = subprocess.run(
-            [sys.executable, "-c", hide],
+            programs.line("call_without.py", "prometheus_client", command, isolated=False),
             env=host.env(),
             cwd=ROOT,
             capture_output=True,

@@ -14,6 +14,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from support import programs
 from support.host import Host
 from support.manifests import NOON, make_manifest
 from support.paths import ROOT
@@ -272,9 +273,8 @@ def test_without_rich_or_on_a_dumb_terminal_there_are_plain_lines(
 ) -> None:
     command, terminal = host.command("run"), "dumb"
     if how == "no rich":
-        # What the import system does for a package that isn't there.
-        hide = "import sys; sys.modules['rich'] = None; from t3_backup.cli.main import main; sys.exit(main(['run']))"
-        command, terminal = [sys.executable, "-c", hide], "xterm-256color"
+        command = programs.line("call_without.py", "rich", "run", isolated=False)
+        terminal = "xterm-256color"
     code, shown = on_terminal(command, host.env(TERM=terminal))
     assert code == 0, shown
     assert "\x1b" not in shown
