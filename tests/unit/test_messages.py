@@ -3,6 +3,7 @@ terminal would obey."""
 
 from __future__ import annotations
 
+import json
 import os
 import pty
 import re
@@ -33,18 +34,16 @@ HOSTILE = "a\x1b[31mb\x1b]0;title\x07c\rd\ne\x9bf\u202eg\ud800h"
 SHOWN = "a?[31mb?]0;title?c?d?e?f?g?h"
 
 
-def says(code: str, stdout: Path, environ: dict[str, str]) -> str:
+def printing(*lines: tuple[int | None, str]) -> list[str]:
+    """The command line of a process that prints lines of these priorities; None: a warning."""
+    return programs.line("print_lines.py", json.dumps(lines), isolated=False)
+
+
+def says(command: list[str], stdout: Path, environ: dict[str, str]) -> str:
     """What a process whose standard output is that file writes there."""
     with stdout.open("w") as file:
         base = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), "LANG": "C.UTF-8"}
-        program = "import sys; from t3_backup.output import console as lines; out = lines.make_console(sys.stdout, 'run'); "
-        subprocess.run(
-            [sys.executable, "-c", program + code],
-            stdout=file,
-            env=base | environ,
-            check=True,
-            timeout=30,
-        )
+        subprocess.run(command, stdout=file, env=base | environ, check=True, timeout=30)
     return stdout.read_text(encoding="utf-8")
 
 
@@ -71,9 +70,9 @@ def test_lines_for_the_journal_carry_their_priority(tmp_path: Path) -> None:
     file = tmp_path / "out"
     file.touch()
     status = file.stat()
-    code = "out.line(6, 'well'); out.warn('look'); out.line(3, 'bad')"
+    command = printing((6, "well"), (None, "look"), (3, "bad"))
     assert (
-        says(code, file, {"JOURNAL_STREAM": f"{status.st_dev}:{status.st_ino}"})
+        says(command, file, {"JOURNAL_STREAM": f"{status.st_dev}:{status.st_ino}"})
         == "<6>well\n<4>WARN: look\n<3>bad\n"
     )
 
@@ -83,7 +82,7 @@ def test_lines_for_anybody_else_carry_none(stream: str | None, tmp_path: Path) -
     """JOURNAL_STREAM is inherited by what a service redirects elsewhere."""
     environ = {} if stream is None else {"JOURNAL_STREAM": stream}
     assert (
-        says("out.line(6, 'well'); out.warn('look')", tmp_path / "out", environ)
+        says(printing((6, "well"), (None, "look")), tmp_path / "out", environ)
         == "well\nWARN: look\n"
     )
 
@@ -105,13 +104,9 @@ def test_what_ends_a_whole_run_is_an_error_to_the_journal_and_one_line_to_anybod
 
 
 def test_a_line_stays_one_line_and_a_terminal_obeys_nothing_in_it(tmp_path: Path) -> None:
-    assert says(f"out.line(6, {HOSTILE!r})", tmp_path / "out", {}) == SHOWN + "\n"
+    assert says(printing((6, HOSTILE)), tmp_path / "out", {}) == SHOWN + "\n"
     code, shown = on_terminal(
-        [
-            sys.executable,
-            "-c",
-            f"import sys; from t3_backup.output import console as lines\nwith lines.make_console(sys.stdout, 'run') as out: out.line(6, {HOSTILE!r})",
-        ],
+        printing((6, HOSTILE)),
         {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), "LANG": "C.UTF-8", "TERM": "xterm"},
     )
     assert code == 0, shown
@@ -123,11 +118,7 @@ def test_a_line_stays_one_line_and_a_terminal_obeys_nothing_in_it(tmp_path: Path
 def test_markup_in_a_line_is_shown_as_it_is() -> None:
     text = "[bold]not bold[/bold] [/] :smile: /home/[x]"
     code, shown = on_terminal(
-        [
-            sys.executable,
-            "-c",
-            f"import sys; from t3_backup.output import console as lines\nwith lines.make_console(sys.stdout, 'run') as out: out.line(6, {text!r})",
-        ],
+        printing((6, text)),
         {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), "LANG": "C.UTF-8", "TERM": "xterm"},
     )
     assert code == 0, shown
