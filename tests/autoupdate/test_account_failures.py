@@ -117,7 +117,8 @@ def test_whose_database_has_gone_stays_as_before(autoupdate: Autoupdate, ann: Us
     assert autoupdate.host.t3("run").code == 0
     ann.database.parent.rename(ann.home / "elsewhere")
     autoupdate.on(OLD, ann.name)
-    why = f"{ann.name}: stays on {OLD}: {ann.database} is gone, and there are 1 snapshots of it: bring it back first"
+    gone = f"{ann.database} is gone, and there are 1 snapshots of it: bring it back first"
+    why = f"{ann.name}: stays on {OLD}: {gone}"
     bumped = autoupdate.call("--to", NEW)
     assert (bumped.code, bumped.err) == (0, "")
     assert f"WARN: {why}" in bumped.out

@@ -226,7 +226,8 @@ def headers_without_end(there: socket.socket) -> None:
 def bomb(there: socket.socket) -> None:
     """A small body that unpacks to a large one."""
     body = gzip.compress(AUTHENTICATED.encode() + b" " * (16 << 20))
-    head = f"HTTP/1.1 200 X\r\nContent-Encoding: gzip\r\nContent-Length: {len(body)}\r\n{COOKIE}\r\n\r\n"
+    headers = ("Content-Encoding: gzip", f"Content-Length: {len(body)}", COOKIE)
+    head = "\r\n".join(("HTTP/1.1 200 X", *headers, "", ""))
     there.sendall(head.encode() + body)
 
 
@@ -252,7 +253,8 @@ def mint(tmp_path: Path) -> Callable[[str], Path]:
     return make
 
 
-MINTS = """echo 'ExperimentalWarning' >&2; printf '{\\n "id": "1",\\n "credential": "ABCDEFGH2345"\\n}\\n'"""
+MINTED = r"""{\n "id": "1",\n "credential": "ABCDEFGH2345"\n}\n"""
+MINTS = f"echo 'ExperimentalWarning' >&2; printf '{MINTED}'"
 
 
 @pytest.mark.parametrize(

@@ -43,7 +43,8 @@ def give(database: Path, data: str) -> None:
     """What a server of this version has made, and somebody has said something to."""
     shutil.copyfile(DATA / f"state-{data}.sqlite", database)
     with closing(sqlite3.connect(database)) as connection:
-        row = "INSERT INTO projection_thread_messages VALUES (?, 't', NULL, 'user', ?, 0, '', '', NULL)"
+        columns = "?, 't', NULL, 'user', ?, 0, '', '', NULL"
+        row = f"INSERT INTO projection_thread_messages VALUES ({columns})"
         connection.executemany(row, [("1", " Build it, \n please. "), ("2", "And\n\ttest it.")])
         connection.commit()
 
@@ -164,7 +165,8 @@ def test_one_that_prints_without_end_fills_nothing(tmp_path: Path) -> None:
     """With and without an end of its lines: it is a pipe that it prints to, and no file."""
     program, base = wrapped(
         tmp_path,
-        f"exec 3>&1; readlink /proc/self/fd/3 >{tmp_path}/stdout; exec 3>&-; (yes; :) & (tr '\\0' x </dev/zero) &",
+        f"exec 3>&1; readlink /proc/self/fd/3 >{tmp_path}/stdout; exec 3>&-; "
+        "(yes; :) & (tr '\\0' x </dev/zero) &",
     )
     found = try_state(program, base, free_port(), Patience(serve=10, pair=10, watch=2, stop=5))
     assert found.passed, found
@@ -195,9 +197,10 @@ def test_a_program_that_is_none_is_a_failure_at_its_start(tmp_path: Path) -> Non
 
 def migrating(folder: Path, statement: str) -> Outcome:
     """One that has done this to the database, too, before it serves: rows stay."""
-    script = "/usr/bin/python3 -c 'import sqlite3, sys; c = sqlite3.connect(sys.argv[1]); c.execute(sys.argv[2]); c.commit()'"
-    base = folder / "base"
-    program, _ = wrapped(folder, f'{script} {base}/userdata/state.sqlite "{statement}"')
+    base, run_sql = folder / "base", folder / "run_sql.py"
+    run_sql.write_text(programs.text("run_sql.py"))
+    database = f"{base}/userdata/state.sqlite"
+    program, _ = wrapped(folder, f'/usr/bin/python3 {run_sql} close {database} "{statement}"')
     (base / "userdata").mkdir(parents=True)
     give(base / "userdata/state.sqlite", "0.0.24")
     return try_state(program, base, free_port(), PATIENT)
@@ -220,12 +223,15 @@ def test_one_that_keeps_the_rows_and_not_what_is_in_them_is_told(
     assert statement.split()[1] in found.reason
 
 
+OTHER_PAYLOAD = "json_set(json_remove(payload_json, '$.createdAt'), '$.v', 2)"
+
+
 @pytest.mark.parametrize(
     "statement",
     [
         "UPDATE projection_thread_messages SET text = trim(text)",
         "UPDATE projection_thread_messages SET text = replace(text, char(10), ' ')",
-        "UPDATE orchestration_events SET payload_json = json_set(json_remove(payload_json, '$.createdAt'), '$.v', 2)",
+        f"UPDATE orchestration_events SET payload_json = {OTHER_PAYLOAD}",
         "ALTER TABLE projection_thread_messages RENAME COLUMN text TO content",
     ],
 )

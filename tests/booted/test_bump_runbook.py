@@ -135,10 +135,11 @@ def test_who_is_at_work_is_waited_for_and_then_not(adopted: Reader) -> None:
 
 
 def test_a_bump_that_was_killed_is_gone_on_with(adopted: Reader) -> None:
+    port = t3_servers.PORTS["alice"]
     script = f"""
     t3-autoupdate --to 0.0.25 >/dev/null 2>&1 & bump=$!
     {_UNTIL}
-    until (exec 3<>/dev/tcp/127.0.0.1/{t3_servers.PORTS["alice"]}) 2>/dev/null; do kill -0 $bump; done
+    until (exec 3<>/dev/tcp/127.0.0.1/{port}) 2>/dev/null; do kill -0 $bump; done
     kill -9 $bump
     """
     adopted.machine.sh(script, "starting", JOURNAL, env={"T3_AUTOUPDATE_SETTLE": "60"})

@@ -329,9 +329,11 @@ def test_an_installation_by_hand_is_found_where_it_was_put(host: Host, dora: Use
     """In a mount namespace of its own, with a /usr/local/bin and an /etc/systemd/system of its
     own."""
     script = (
-        "mount -t tmpfs none /usr/local/bin; mount -t tmpfs none /usr/local/sbin; mkdir -p /etc/systemd/system; "
-        "mount -t tmpfs none /etc/systemd/system; touch /usr/local/bin/t3-backup-state.sh /usr/local/sbin/t3-backup-state; "
-        "touch /etc/systemd/system/t3-backup-state.service; ln -s /dev/null /etc/systemd/system/t3-backup-state.timer"
+        "mount -t tmpfs none /usr/local/bin; mount -t tmpfs none /usr/local/sbin; "
+        "mkdir -p /etc/systemd/system; mount -t tmpfs none /etc/systemd/system; "
+        "touch /usr/local/bin/t3-backup-state.sh /usr/local/sbin/t3-backup-state; "
+        "touch /etc/systemd/system/t3-backup-state.service; "
+        "ln -s /dev/null /etc/systemd/system/t3-backup-state.timer"
     )
     found = of("by hand", in_own_namespace(host, script, "doctor", "--json"))
     assert found.status == "fail"

@@ -39,8 +39,14 @@ def held(user: User, seconds: float) -> Iterator[subprocess.Popen[str]]:
     starts its clock."""
     process = subprocess.Popen(
         programs.line("lock_database.py", str(user.database), _TOUCH, str(seconds)),
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd="/", user=user.name, group=user.name, extra_groups=[],
-    )  # fmt: skip
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd="/",
+        user=user.name,
+        group=user.name,
+        extra_groups=[],
+    )
     try:
         assert process.stdout is not None
         assert process.stdout.readline() == "locked\n"
@@ -63,9 +69,9 @@ def worker_has_begun(run: subprocess.Popen[str], user: User) -> bool:
 
 
 def test_vacuum_takes_over_within_the_same_deadline(host: Host, alice: User) -> None:
-    """A process keeps the database to itself for seven tenths of the time: half is the online copy's, the rest is VACUUM's.
+    """A process keeps the database to itself for seven tenths of the time.
 
-    To wait for a lock is no stall, however long.
+    Half is the online copy's, the rest is VACUUM's. To wait for a lock is no stall, however long.
     """
     timeout = 20  # of which an interpreter may take four seconds to start, and VACUUM six
     with held(alice, 0.7 * timeout) as holder:

@@ -447,9 +447,10 @@ class HostileRun:
     def run(
         self, behaviour: str, *, timeout: int = 15, stall: int = 10
     ) -> tuple[AccountResult, float]:
-        """What became of the hostile account, and how many seconds the run took. The other account is backed up, always.
+        """What became of the hostile account, and how many seconds the run took.
 
-        The limits are the hostile one's: the other's interpreter may be slow to start.
+        The other account is backed up, always. The limits are the hostile one's: the other's
+        interpreter may be slow to start.
         """
         self.monkeypatch.setattr(client, "ask", self.patient(client.ask))
         self.hire(behaviour)
@@ -576,7 +577,8 @@ def test_the_run_goes_on_beside_a_worker_that(hostile_run: HostileRun, what: str
 def test_a_copy_that_was_answered_stands_whatever_its_worker_does_then(
     hostile_run: HostileRun, what: str
 ) -> None:
-    """Row 22. It looks at the files beside it: on a file system of the user's that may never end."""
+    """Row 22. It looks at the files beside it: on a file system of the user's that may never
+    end."""
     result, _ = hostile_run.run(what, stall=1)
     assert result.outcome == "backed_up", result
     assert not result.unsaved

@@ -1,6 +1,7 @@
-"""Old snapshots, which a script of earlier days left in folders of their users' own, become ours by `import-legacy`; none is lost.
+"""Old snapshots become ours by `import-legacy`; none is lost.
 
-A run makes its own backup all the same, touches none of them, and says what to type.
+A script of earlier days left them in folders of their users' own. A run makes its own backup all
+the same, touches none of them, and says what to type.
 """
 
 from __future__ import annotations
@@ -410,7 +411,9 @@ def test_a_run_sets_them_aside_backs_up_and_says_what_to_type(host: Host, ada: U
     for number in (1, 2):  # each run says so again
         answer = host.t3("run", "--json")
         assert (answer.code, answer.account(ada.name)["taken_over"]) == (0, [])
-        waits = f"{ada.name}: old snapshots wait in {host.store}/{ada.name}+old; take them over: t3-backup-state import-legacy {ada.name}"
+        command = f"t3-backup-state import-legacy {ada.name}"
+        old = f"{host.store}/{ada.name}+old"
+        waits = f"{ada.name}: old snapshots wait in {old}; take them over: {command}"
         assert answer.account(ada.name)["warnings"] == [waits]
         assert f"WARN: {waits}" in answer.err
         assert [s["sequence"] for s in listed(host, ada)] == list(range(number, 0, -1))

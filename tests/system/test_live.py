@@ -49,8 +49,13 @@ def heavy_writer(user: User) -> Iterator[None]:
     """Until the block is left, a process of the user's commits as fast as it can."""
     process = subprocess.Popen(
         programs.line("write_mebibytes.py", str(user.database)),
-        stdout=subprocess.PIPE, text=True, cwd="/", user=user.name, group=user.name, extra_groups=[],
-    )  # fmt: skip
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd="/",
+        user=user.name,
+        group=user.name,
+        extra_groups=[],
+    )
     try:
         assert process.stdout is not None
         assert process.stdout.readline() == "ready\n"
@@ -286,8 +291,10 @@ def test_a_stopped_worker_is_ended_for_the_wal_it_holds_before_it_counts_as_stal
 
 _READS = re.compile(
     r"BEGIN|COMMIT|ROLLBACK|SELECT .*"
-    r"|PRAGMA (trusted_schema=0|temp_store=memory|cache_size=-\d+|mmap_size=\d+|query_only=1|synchronous=off)"
-    r"|PRAGMA journal_mode|PRAGMA main\.(page_size|page_count|user_version|application_id|table_list|table_x?info\(.*\))"
+    r"|PRAGMA (trusted_schema=0|temp_store=memory|cache_size=-\d+|mmap_size=\d+)"
+    r"|PRAGMA (query_only=1|synchronous=off|journal_mode)"
+    r"|PRAGMA main\.(page_size|page_count|user_version|application_id)"
+    r"|PRAGMA main\.(table_list|table_x?info\(.*\))"
     r"|VACUUM INTO 'file:t3copy-\d+\?vfs=t3copy'",
     re.DOTALL,
 )

@@ -210,7 +210,8 @@ def test_who_opens_it_just_before_the_exchange_keeps_what_they_opened(
     wrapper = host.folder / "python3"
     late = "-qq -o /dev/null -e trace=renameat2 -e inject=renameat2:delay_enter=1000000"
     wrapper.write_text(
-        f'#!/bin/sh\ncase "$*" in *\'"operation": "swap_databases"\'*) exec strace -D {late} {sys.executable} "$@" ;; esac\n'
+        '#!/bin/sh\ncase "$*" in *\'"operation": "swap_databases"\'*) '
+        f'exec strace -D {late} {sys.executable} "$@" ;; esac\n'
         f'exec {sys.executable} "$@"\n'
     )
     wrapper.chmod(0o755)
@@ -446,7 +447,10 @@ def test_a_damaged_live_database_is_sealed_as_it_is(host: Host, backed: User) ->
     with closing(
         sqlite3.connect(f"file:{backed.database}?mode=ro&immutable=1", uri=True)
     ) as connection:
-        query = "SELECT rootpage FROM sqlite_schema WHERE type = 'index' AND tbl_name = 'orchestration_events' ORDER BY name LIMIT 1"
+        query = (
+            "SELECT rootpage FROM sqlite_schema WHERE type = 'index' "
+            "AND tbl_name = 'orchestration_events' ORDER BY name LIMIT 1"
+        )
         [(page,)] = connection.execute(query)
     with backed.database.open("r+b") as file:
         file.seek((page - 1) * 4096 + 2000)
@@ -477,7 +481,8 @@ def test_a_run_waits_for_a_restore(host: Host, backed: User) -> None:
     os.mkfifo(held)
     wrapper = host.folder / "python3"
     wrapper.write_text(
-        f'#!/bin/sh\ncase "$*" in *\'"operation": "swap_databases"\'*) read line <{held} ;; esac\nexec {sys.executable} "$@"\n'
+        '#!/bin/sh\ncase "$*" in *\'"operation": "swap_databases"\'*) '
+        f'read line <{held} ;; esac\nexec {sys.executable} "$@"\n'
     )
     wrapper.chmod(0o755)
     line = [str(wrapper), "-m", "t3_backup", "restore", backed.name, "--yes"]

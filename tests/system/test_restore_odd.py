@@ -1,7 +1,8 @@
-"""A restore where something is odd: the live file, what lies beside it, the folder it is in, or what was asked for.
+"""A restore where something is odd.
 
-A live database that is broken is what people restore after, so it is no reason to refuse. What does
-stand in the way is one line, found before anything is staged.
+That is the live file, what lies beside it, the folder it is in, or what was asked for. A live
+database that is broken is what people restore after, so it is no reason to refuse. What does stand
+in the way is one line, found before anything is staged.
 """
 
 from __future__ import annotations
@@ -94,7 +95,10 @@ def immutable(path: Path) -> Iterator[None]:
 
 def damage(user: User) -> None:
     """Overwrite a page of an index: integrity_check says so."""
-    query = "SELECT rootpage FROM sqlite_schema WHERE type = 'index' AND tbl_name = 'orchestration_events' ORDER BY name LIMIT 1"
+    query = (
+        "SELECT rootpage FROM sqlite_schema WHERE type = 'index' "
+        "AND tbl_name = 'orchestration_events' ORDER BY name LIMIT 1"
+    )
     with closing(
         sqlite3.connect(f"file:{user.database}?mode=ro&immutable=1", uri=True)
     ) as connection:
@@ -415,8 +419,15 @@ def test_who_is_not_root_restores_their_own_account_alone(
     def as_odd(*words: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [sys.executable, "-m", "t3_backup", *words, "--dest", str(store)],
-            env=host.env(), cwd="/", user=odd.uid, group=odd.gid, extra_groups=[], capture_output=True, text=True, check=False,
-        )  # fmt: skip
+            env=host.env(),
+            cwd="/",
+            user=odd.uid,
+            group=odd.gid,
+            extra_groups=[],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
 
     before = dump_database(odd.database)
     assert as_odd("run").returncode == 0

@@ -1,8 +1,9 @@
-"""A restore that others run into, or that is cut short: what is in place is the old state or the new one, whole, and work goes on.
+"""A restore that others run into, or that is cut short.
 
-Others are servers that systemd does not know of, and people who look at what they find. A step is
-held at one of its calls by strace, so that what comes in between does so each time. What is found
-afterwards is read as the user's next server would.
+What is in place is the old state or the new one, whole, and work goes on. Others are servers that
+systemd does not know of, and people who look at what they find. A step is held at one of its calls
+by strace, so that what comes in between does so each time. What is found afterwards is read as the
+user's next server would.
 """
 
 from __future__ import annotations
@@ -101,7 +102,8 @@ def restoring(
     wrapper = host.folder / "python3"
     strace = f"strace -D -qq -o /dev/null -e trace={held.partition(':')[0]} -e inject={held}"
     wrapper.write_text(
-        f'#!/bin/sh\ncase "$*" in *\'"operation": "{operation}"\'*) exec {strace} {sys.executable} "$@" ;; esac\nexec {sys.executable} "$@"\n'
+        f'#!/bin/sh\ncase "$*" in *\'"operation": "{operation}"\'*) '
+        f'exec {strace} {sys.executable} "$@" ;; esac\nexec {sys.executable} "$@"\n'
     )
     wrapper.chmod(0o755)
     line = [str(wrapper), "-m", "t3_backup", "restore", user.name, "--yes", *words]
@@ -382,8 +384,8 @@ def test_a_server_that_wrote_without_its_journal_is_left_to_a_person_with_both(
     assert answer.code == 1, answer
     journal = f"{aside(racer).name}-journal"
     assert (
-        f"could be neither completed nor undone: {racer.database} was written to without {journal}, a part of it"
-        in answer.out
+        f"could be neither completed nor undone: {racer.database} was written to "
+        f"without {journal}, a part of it" in answer.out
     )
     assert {
         name: text for name, text in hash_live_folder(racer).items() if name in before

@@ -66,8 +66,9 @@ def files(folder: Path) -> dict[str, tuple[int, int, int, int, int, int, str]]:
         status = path.lstat()
         content = hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
         found[str(path.relative_to(folder))] = (
-            status.st_ino, status.st_mode, status.st_uid, status.st_size, status.st_mtime_ns, status.st_ctime_ns, content
-        )  # fmt: skip
+            *(status.st_ino, status.st_mode, status.st_uid, status.st_size),
+            *(status.st_mtime_ns, status.st_ctime_ns, content),
+        )
     return found
 
 
@@ -77,8 +78,14 @@ def locked_source(user: User) -> Iterator[None]:
     its work."""
     holder = subprocess.Popen(
         programs.line("lock_database.py", str(user.database), "BEGIN IMMEDIATE"),
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, user=user.uid, group=user.gid, extra_groups=[], cwd="/",
-    )  # fmt: skip
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        user=user.uid,
+        group=user.gid,
+        extra_groups=[],
+        cwd="/",
+    )
     assert holder.stdin is not None
     assert holder.stdout is not None
     try:
@@ -295,6 +302,8 @@ def verify_too_old(host: Host, user: User) -> Answer:
 
 
 # What happens -> exit code, what standard error says (None: nothing), what standard output says.
+# how a lock's holder is called
+HOLDER = "another run" if sandbox.ACTIVE else rf"pid {os.getpid()} .*python3.*"
 OUTCOMES: dict[str, tuple[Callable[[Host, User], Answer], int, str | None, str]] = {
     "all well": (well, 0, None, r"done \(1 accounts, 0 not well\)"),
     "the same by its name": (
@@ -392,7 +401,7 @@ OUTCOMES: dict[str, tuple[Callable[[Host, User], Answer], int, str | None, str]]
     "a lock that is held": (
         lock_held,
         75,
-        rf"is in use by {'another run' if sandbox.ACTIVE else rf'pid {os.getpid()} .*python3.*'}; try again later",
+        rf"is in use by {HOLDER}; try again later",
         r"",
     ),
 }
@@ -474,8 +483,15 @@ def test_what_a_user_tries_on_the_store_changes_nothing(host: Host, rosa: User) 
     before = files(host.store)
     tried = subprocess.run(
         programs.line("harm_store.py", str(host.store), str(host.account_dir(rosa))),
-        user=rosa.uid, group=rosa.gid, extra_groups=[], cwd="/", capture_output=True, text=True, check=True, timeout=30,
-    )  # fmt: skip
+        user=rosa.uid,
+        group=rosa.gid,
+        extra_groups=[],
+        cwd="/",
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=30,
+    )
     assert len(tried.stdout.splitlines()) == 9
     assert "went through" not in tried.stdout, tried.stdout
     assert files(host.store) == before

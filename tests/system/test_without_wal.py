@@ -74,7 +74,8 @@ def test_a_server_that_never_waits_loses_at_most_one_commit_in_a_hundred(
         window = writer.mark("after")
         assert writer.stop().total.errors == window.errors
     print(
-        f"{window.errors} busy errors beside {window.commits} commits: {window.errors / window.commits:.2%}"
+        f"{window.errors} busy errors beside {window.commits} commits: "
+        f"{window.errors / window.commits:.2%}"
     )
     assert window.errors <= 0.01 * window.commits
     [account] = answer.document["accounts"]

@@ -3,6 +3,7 @@ what it needs and no more."""
 
 from __future__ import annotations
 
+import argparse
 import subprocess
 from pathlib import Path
 
@@ -14,9 +15,11 @@ from t3_backup.cli import main, parser
 
 # What a command may not bring that only others need.
 OF_OTHERS = (
-    "apsw", "zstandard", "subprocess", "tempfile", "concurrent.futures", "rich", "jinja2", "secrets", "random", "shutil",
-    "prometheus_client", "importlib.metadata", "t3_backup.worker", "t3_backup.history", "t3_backup.doctor", "t3_backup.monitor",
-)  # fmt: skip
+    *("apsw", "zstandard", "rich", "jinja2", "prometheus_client"),
+    *("subprocess", "tempfile", "concurrent.futures", "secrets", "random", "shutil"),
+    "importlib.metadata",
+    *("t3_backup.worker", "t3_backup.history", "t3_backup.doctor", "t3_backup.monitor"),
+)
 
 
 def imported_by(*words: str) -> set[str]:
@@ -79,8 +82,9 @@ def test_each_command_has_a_module_and_a_function_of_its_name() -> None:
 def test_a_parser_of_one_command_is_that_of_the_whole(name: str) -> None:
     whole, one = parser.build_parser(), parser.build_parser(name)
 
-    def helped(top: object) -> str:
-        [group] = [action for action in top._actions if action.dest == "command"]  # type: ignore[attr-defined]
+    def helped(top: argparse.ArgumentParser) -> str:
+        [group] = [action for action in top._actions if action.dest == "command"]
+        assert isinstance(group.choices, dict)
         return str(group.choices[name].format_help())
 
     assert helped(one) == helped(whole)

@@ -69,7 +69,8 @@ def trace(tmp_path: Path, change: str) -> list[str]:
     if shutil.which("strace") is None:
         pytest.skip("the order of system calls is seen by strace")
     log = tmp_path / "log"
-    calls = "trace=write,fsync,fdatasync,sync_file_range,linkat,unlinkat,rename,renameat,renameat2,fcntl"
+    calls = "trace=write,fsync,fdatasync,sync_file_range,fcntl"
+    calls += ",linkat,unlinkat,rename,renameat,renameat2"
     program = programs.line("change_snapshot.py", change, str(tmp_path / "store"), isolated=False)
     line = ["strace", "-y", "-qq", "-o", str(log), "-e", calls, *program]
     environ = os.environ | {"PYTHONPATH": str(ROOT)}
@@ -92,9 +93,8 @@ def trace(tmp_path: Path, change: str) -> list[str]:
             found.append("write")
         elif name is not None:
             kind = {".json": "manifest", ".sqlite": "data"}.get(Path(name[1]).suffix, "partial")
-            found.append(
-                f"{'name' if call == 'linkat' else 'unlink' if call == 'unlinkat' else 'rename to'} {kind}"
-            )
+            verb = {"linkat": "name", "unlinkat": "unlink"}.get(call, "rename to")
+            found.append(f"{verb} {kind}")
     return found
 
 
