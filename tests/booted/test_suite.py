@@ -66,8 +66,10 @@ def machine(suite: str, deb: Path, tmp_path_factory: pytest.TempPathFactory) -> 
         suite, f"--bind-ro={ROOT}:/mnt/checkout", f"--bind-ro={built}:/mnt/c", packages=[deb]
     ) as booted:
         booted.sh(
-            "apt-get install -qq -y --no-install-recommends dbus procps python3-pytest python3-hypothesis sqlite3 zstd; "
-            f"systemctl start dbus.socket; mkdir -p {PLACE}; cd /mnt/checkout; cp -r tests demo docs pyproject.toml /mnt/c {PLACE}"
+            "apt-get install -qq -y --no-install-recommends dbus procps python3-pytest "
+            "python3-hypothesis sqlite3 zstd; "
+            f"systemctl start dbus.socket; mkdir -p {PLACE}; cd /mnt/checkout; "
+            f"cp -r tests demo docs pyproject.toml /mnt/c {PLACE}"
         )
         yield booted
 

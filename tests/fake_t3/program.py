@@ -158,7 +158,8 @@ def mint(connection: sqlite3.Connection, seconds: float) -> dict[str, object]:
     }
     expires = now(timedelta(seconds=seconds))
     connection.execute(
-        f"INSERT INTO auth_pairing_links (id, credential, method, {column}, subject, created_at, expires_at)"
+        f"INSERT INTO auth_pairing_links (id, credential, method, {column}, subject, created_at, "
+        "expires_at)"
         " VALUES (?, ?, 'one-time-token', ?, 'one-time-token', ?, ?)",
         (made["id"], made["credential"], value, now(), expires),
     )
@@ -187,7 +188,8 @@ class Sessions:
     def _begin(self, credential: str) -> tuple[str, str] | None:
         column, _ = role()
         found = self.connection.execute(
-            f"SELECT id, subject, {column} FROM auth_pairing_links WHERE credential = ? AND consumed_at IS NULL AND expires_at > ?",
+            f"SELECT id, subject, {column} FROM auth_pairing_links WHERE credential = ? AND "
+            "consumed_at IS NULL AND expires_at > ?",
             (credential, now()),
         ).fetchone()
         if found is None:
@@ -197,7 +199,8 @@ class Sessions:
             "UPDATE auth_pairing_links SET consumed_at = ? WHERE id = ?", (now(), found[0])
         )
         self.connection.execute(
-            f"INSERT INTO auth_sessions (session_id, subject, {column}, method, issued_at, expires_at)"
+            f"INSERT INTO auth_sessions (session_id, subject, {column}, method, issued_at, "
+            "expires_at)"
             " VALUES (?, ?, ?, 'browser-session-cookie', ?, ?)",
             (name, found[1], found[2], now(), expires),
         )
@@ -374,12 +377,15 @@ class Server(ThreadingHTTPServer):
     def event(self, thread: str, name: str) -> None:
         """Somebody says something in a thread."""
         self.connection.execute(
-            "INSERT INTO orchestration_events (event_id, aggregate_kind, stream_id, stream_version, event_type, occurred_at,"
-            " actor_kind, payload_json, metadata_json) VALUES (?, 'thread', ?, 1, 'thread.message-sent', ?, 'client', '{}', '{}')",
+            "INSERT INTO orchestration_events (event_id, aggregate_kind, stream_id, "
+            "stream_version, event_type, occurred_at,"
+            " actor_kind, payload_json, metadata_json) VALUES (?, 'thread', ?, 1, "
+            "'thread.message-sent', ?, 'client', '{}', '{}')",
             (name, name, now()),
         )
         self.connection.execute(
-            "INSERT INTO projection_thread_messages (message_id, thread_id, role, text, is_streaming, created_at, updated_at)"
+            "INSERT INTO projection_thread_messages (message_id, thread_id, role, text, "
+            "is_streaming, created_at, updated_at)"
             " VALUES (?, ?, 'user', ?, 0, ?, ?)",
             (name, thread, f"said at {now()}", now(), now()),
         )
@@ -388,18 +394,22 @@ class Server(ThreadingHTTPServer):
         """A turn of this name begins in a thread, or the one that it is at ends."""
         if begun is None:
             self.connection.execute(
-                "UPDATE projection_turns SET state = 'completed', completed_at = ? WHERE thread_id = ? AND state = 'running'",
+                "UPDATE projection_turns SET state = 'completed', completed_at = ? WHERE thread_id "
+                "= ? AND state = 'running'",
                 (now(), thread),
             )
         else:
             self.connection.execute(
-                "INSERT INTO projection_turns (thread_id, turn_id, state, requested_at, started_at, checkpoint_files_json)"
+                "INSERT INTO projection_turns (thread_id, turn_id, state, requested_at, "
+                "started_at, checkpoint_files_json)"
                 " VALUES (?, ?, 'running', ?, ?, '[]')",
                 (thread, begun, now(), now()),
             )
         self.connection.execute(
-            "INSERT INTO projection_thread_sessions (thread_id, status, active_turn_id, updated_at) VALUES (?, ?, ?, ?)"
-            " ON CONFLICT (thread_id) DO UPDATE SET status = excluded.status, active_turn_id = excluded.active_turn_id,"
+            "INSERT INTO projection_thread_sessions (thread_id, status, active_turn_id, "
+            "updated_at) VALUES (?, ?, ?, ?)"
+            " ON CONFLICT (thread_id) DO UPDATE SET status = excluded.status, active_turn_id = "
+            "excluded.active_turn_id,"
             " updated_at = excluded.updated_at",
             (thread, "running" if begun else "ready", begun, now()),
         )

@@ -451,7 +451,8 @@ def test_where_extents_can_be_shared_all_stay_plain_and_share_them(
         )
     share = taken / sum(len(data) for data in images[1:])
     tell(
-        f"{kind}: 7 more days took {taken} bytes of the disk, {share:.3f} of full copies\n{said.rstrip()}"
+        f"{kind}: 7 more days took {taken} bytes of the disk, {share:.3f} of full "
+        f"copies\n{said.rstrip()}"
     )
     assert share < 0.1
 

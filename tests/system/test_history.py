@@ -363,7 +363,8 @@ def test_whoever_fills_the_disk_at_any_moment_costs_no_snapshot(
             "of the last five none is gone"
         )
         tell(
-            f"a disk that is full time and again: {codes.count(0)} of {len(codes)} runs went well, {len(found)} snapshots are whole"
+            f"a disk that is full time and again: {codes.count(0)} of {len(codes)} runs went well, "
+            f"{len(found)} snapshots are whole"
         )
 
 

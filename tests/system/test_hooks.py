@@ -258,9 +258,12 @@ class TestWhatIsAHook:
             line for line in answer.out.splitlines() if line.startswith("WARN: ignored as hooks")
         ]
         assert line == (
-            f"WARN: ignored as hooks in {folder}: by-all (others may write to it), data (not executable), "
-            f"folder (not a regular file), hugo (belongs to uid {hugo.uid}), link (not a regular file), "
-            "ping.sh (a name may have only letters, digits, - and _), pipe (not a regular file), writable (others may write to it)"
+            f"WARN: ignored as hooks in {folder}: by-all (others may write to it), data (not "
+            "executable), "
+            f"folder (not a regular file), hugo (belongs to uid {hugo.uid}), link (not a regular "
+            "file), "
+            "ping.sh (a name may have only letters, digits, - and _), pipe (not a regular file), "
+            "writable (others may write to it)"
         )
         assert order(folder) == ["good_1-A"]
 

@@ -59,8 +59,8 @@ def test_a_restore_that_runs_and_one_that_was_interrupted_are_told_of(
     for code, text, interrupted in said(host, alice).values():
         assert code == 0
         assert (
-            f"was interrupted; the next run ends it; to end it now: t3-backup-state accept {alice.name}"
-            in text
+            "was interrupted; the next run ends it; to end it now: "
+            f"t3-backup-state accept {alice.name}" in text
         )
         assert interrupted is True
     [(status, text)] = checks(host, alice)

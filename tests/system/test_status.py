@@ -268,7 +268,8 @@ def test_no_accounts_at_all_and_senseless_settings_are_unknown(host: Host, sam: 
 
 def test_a_mistake_of_ours_is_unknown_and_no_traceback(host: Host, sam: User) -> None:
     program = (
-        "import sys; from t3_backup.monitor import status as health_report; from t3_backup.cli.main import main\n"
+        "import sys; from t3_backup.monitor import status as health_report; "
+        "from t3_backup.cli.main import main\n"
         "health_report.nagios = lambda _: 1 / 0\n"
         "sys.exit(main(['status', '--nagios']))"
     )

@@ -254,7 +254,8 @@ def orphaned_rows(path: Path, small: Path) -> None:
     shutil.copyfile(small, path)
     with closing(sqlite3.connect(path, isolation_level=None)) as connection:
         connection.executescript(
-            "CREATE TABLE p (id PRIMARY KEY); CREATE TABLE c (p REFERENCES p (id)); INSERT INTO c VALUES ('nobody');"
+            "CREATE TABLE p (id PRIMARY KEY); CREATE TABLE c (p REFERENCES p (id)); "
+            "INSERT INTO c VALUES ('nobody');"
         )
 
 

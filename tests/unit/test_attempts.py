@@ -170,7 +170,8 @@ def test_a_writer_that_is_killed_leaves_the_old_file_whole_and_the_next_one_succ
 ) -> None:
     replace_file(folder, "file", b"old", 0o644)
     code = (
-        "import os, signal, sys; from t3_backup.system import native as copier, atomic_file as replacing\n"
+        "import os, signal, sys; from t3_backup.system import native as copier, atomic_file as "
+        "replacing\n"
         f"{call} = lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL)\n"
         "replacing.replace_file(os.open(sys.argv[1], os.O_RDONLY), 'file', b'new', 0o644)"
     )

@@ -117,7 +117,8 @@ def test_a_virtual_table_of_a_module_that_nobody_has_stops_nothing() -> None:
         "CREATE TABLE t (x)",
         ones("t", 2),
         "PRAGMA writable_schema=1",
-        "INSERT INTO sqlite_schema VALUES ('table', 'v', 'v', 0, 'CREATE VIRTUAL TABLE v USING nobody_has_this(x)')",
+        "INSERT INTO sqlite_schema VALUES ('table', 'v', 'v', 0, 'CREATE VIRTUAL TABLE v USING "
+        "nobody_has_this(x)')",
         "PRAGMA writable_schema=RESET",
     )
     assert found.ends == {"t": 2}

@@ -109,7 +109,8 @@ def test_what_is_said_names_the_file_and_the_next_step() -> None:
         == 'a.sqlite, "is fine; "b.sqlite" are not backed up'
     )
     assert databases.explain(["statev2.sqlite"]).startswith(
-        "statev2.sqlite is not backed up: this version of t3-backup copies state.sqlite alone; next: "
+        "statev2.sqlite is not backed up: this version of t3-backup copies state.sqlite alone; "
+        "next: "
     )
 
 

@@ -233,8 +233,8 @@ def test_an_account_folder_that_can_t_be_used_fails_and_one_of_the_user_s_own_wa
     own = of("shelf alice", **with_account_dir(old=12, snapshots=()))
     assert own.status == "warn"
     assert (
-        "with 12 snapshots that they can change; take them over: t3-backup-state import-legacy alice"
-        in own.text
+        "with 12 snapshots that they can change; take them over: "
+        "t3-backup-state import-legacy alice" in own.text
     )
 
 

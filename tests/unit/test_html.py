@@ -104,7 +104,8 @@ def test_a_database_that_is_not_copied_is_bad_whatever_the_snapshots_are() -> No
         assert judged(shelved) == ("bad", "statev2.sqlite is not backed up")
         [section] = html.build_page([shelved], "/store", 1, NOON).sections
         assert section.notes[0].startswith(
-            "statev2.sqlite is not backed up: this version of t3-backup copies state.sqlite alone; next: "
+            "statev2.sqlite is not backed up: this version of t3-backup copies state.sqlite alone; "
+            "next: "
         )
 
 

@@ -62,7 +62,8 @@ def an_index_without_its_newest_entries(path: Path) -> None:
         database.execute("UPDATE orchestration_events SET command_id = 'moved' WHERE sequence = 3")
         database.execute("PRAGMA writable_schema=on")
         database.execute(
-            "UPDATE sqlite_schema SET type='index', tbl_name='orchestration_events', sql=? WHERE name = 'idx_orch_events_command_id'",
+            "UPDATE sqlite_schema SET type='index', tbl_name='orchestration_events', sql=? WHERE "
+            "name = 'idx_orch_events_command_id'",
             (sql,),
         )
 
@@ -104,7 +105,8 @@ def test_the_shares_together_find_what_the_whole_finds(copy: Path, harm) -> None
 def test_rows_without_a_parent_are_found(copy: Path) -> None:
     with closing(sqlite3.connect(copy, isolation_level=None)) as database:
         database.executescript(
-            "CREATE TABLE child(p REFERENCES projection_threads(thread_id)); INSERT INTO child VALUES ('no such');"
+            "CREATE TABLE child(p REFERENCES projection_threads(thread_id)); "
+            "INSERT INTO child VALUES ('no such');"
         )
     for shares in (1, 2):
         found = problems(copy, shares)

@@ -54,8 +54,10 @@ def test_where_nobody_holds_the_store_it_was_interrupted_and_the_text_says_what_
     [found] = pending.find_pending(store)
     assert found == PendingRestore("alice", ALICE.snapshot, ALICE.began, ALICE.unit)
     assert found.text == (
-        "a restore of alice to state-20261124T033012Z, begun at 2026-11-24T09:00:00Z, was interrupted; "
-        "the next run ends it; to end it now: t3-backup-state accept alice; t3-serve@alice.service stays stopped until then"
+        "a restore of alice to state-20261124T033012Z, begun at 2026-11-24T09:00:00Z, was "
+        "interrupted; "
+        "the next run ends it; to end it now: t3-backup-state accept alice; "
+        "t3-serve@alice.service stays stopped until then"
     )
     assert found.as_json() == {
         "snapshot": ALICE.snapshot,

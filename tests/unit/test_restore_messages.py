@@ -65,7 +65,8 @@ def test_of_many_tables_the_greatest_changes_are_shown() -> None:
     rows = {f"t{number:02}": number for number in range(12)}
     line = plan(rows=rows)[-1]
     assert line == (
-        "  rows that the restore adds and removes: events +1,000, t11 -11, t10 -10, t09 -9, t08 -8, t07 -7, t06 -6, t05 -5, and 4 more tables"
+        "  rows that the restore adds and removes: "
+        "events +1,000, t11 -11, t10 -10, t09 -9, t08 -8, t07 -7, t06 -6, t05 -5, and 4 more tables"
     )
 
 

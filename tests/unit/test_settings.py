@@ -274,7 +274,8 @@ def test_a_file_that_may_not_be_read_is_refused_and_not_taken_for_absent(host) -
     file.chmod(0o600)
     code = (
         "import os, pwd, sys; from pathlib import Path; from t3_backup.cli.main import main; "
-        "os.setgroups([]); os.setuid(pwd.getpwnam('nobody').pw_uid); sys.exit(main(['list'], {}, Path(sys.argv[1])))"
+        "os.setgroups([]); os.setuid(pwd.getpwnam('nobody').pw_uid); "
+        "sys.exit(main(['list'], {}, Path(sys.argv[1])))"
     )
     done = subprocess.run(
         [sys.executable, "-c", code, str(file)],

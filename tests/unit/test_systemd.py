@@ -32,7 +32,8 @@ def test_it_gets_words_and_nothing_of_this_process_s_environment(
     make(
         program,
         "#!/usr/bin/python3 -I\nimport json, os, sys\n"
-        "print(json.dumps([sys.argv[1:], dict(os.environ), sys.stdin.read(), os.getpgid(0) == os.getpid()]))\n",
+        "print(json.dumps([sys.argv[1:], dict(os.environ), sys.stdin.read(), os.getpgid(0) == "
+        "os.getpid()]))\n",
     )
     monkeypatch.setenv("LC_ALL", "de_DE.UTF-8")
     monkeypatch.setenv("SYSTEMD_PAGER", "less")
