@@ -28,6 +28,10 @@ from t3_backup.backup import publish
 from t3_backup.backup import run as backup_run
 from t3_backup.backup.account import BackupRun
 from t3_backup.store.store import Store
+from t3_backup.worker import client
+from t3_backup.worker.operations import Operation
+from t3_backup.worker.operations.archive import InspectArchive
+from t3_backup.worker.operations.backup import CheckIntegrity, CopyDatabase, WriteArchive
 
 pytestmark = needs_root
 by_hand = pytest.mark.skipif(sandbox.ACTIVE, reason="by hand")
@@ -183,6 +187,40 @@ def test_while_nothing_changes_nothing_is_read_and_nothing_is_stored(
     assert archives(host, laid) == [archive]
     assert sum(path.stat().st_blocks for path in archives(host, laid)) == used
     assert len({json.dumps(companion) for companion in list_archives(host, laid)[:2]}) == 1
+
+
+@by_hand
+def test_no_worker_is_started_for_files_that_have_not_changed(
+    host: Host, laid: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wait_out_clock_tick(laid.database.parent)
+    succeeded(host.t3("run"))
+    asked: list[type] = []
+    ask = client.ask
+
+    def noted(
+        account: accounts.Account, operation: Operation[Any], *more: Any, **named: Any
+    ) -> Any:
+        asked.append(type(operation))
+        return ask(account, operation, *more, **named)
+
+    monkeypatch.setattr(client, "ask", noted)
+    values = settings.load({}, host.env(), Path("/dev/null"))
+    for change, expected in (
+        (lambda: None, [CopyDatabase, CheckIntegrity]),
+        (
+            lambda: (laid.database.parent / "settings.json").write_text("[]"),
+            [CopyDatabase, WriteArchive, InspectArchive, CheckIntegrity],
+        ),
+    ):
+        commit_row(laid)
+        change()
+        asked.clear()
+        with Store.open(host.store) as store:
+            run = BackupRun(values, store, None, threading.Event(), lambda *_: None)
+            [result] = backup_run.run_backups(run, [accounts.find(laid.name)], lambda _: None)
+        assert result.outcome == "backed_up", result
+        assert asked == expected
 
 
 def test_a_change_makes_a_new_archive_and_the_old_stays_while_a_snapshot_names_it(
