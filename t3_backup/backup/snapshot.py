@@ -1,8 +1,9 @@
 """Take one snapshot of one account, from the copy to its name.
 
 The steps: copy, settle, hash and prove, judge, publish. Two workers do it: the one that copies
-holds the new file and is dead before anybody believes what is in it; the one that proves can only
-read it. Beside the second, root hashes the same bytes. Until `publish` nothing has a name.
+holds the new file and is dead before anybody believes what is in it; the one that proves starts
+meanwhile, and can only read it. Beside it, root hashes the same bytes. Until `publish` nothing has
+a name.
 """
 
 from __future__ import annotations
@@ -29,9 +30,10 @@ from t3_backup.store.staged_file import StagedFile
 from t3_backup.system.deadline import Deadline
 from t3_backup.text import format_time
 from t3_backup.worker import client
+from t3_backup.worker.client import Worker
 from t3_backup.worker.operations.backup import Copied, Proven
 from t3_backup.worker.operations.restore import Checkpointed, CloneDatabase
-from t3_backup.worker.proof import prove_file
+from t3_backup.worker.proof import prove_file, start_prover
 
 
 def take_snapshot(
@@ -52,7 +54,10 @@ def take_snapshot(
     it shares extents with the one before. Raises Failure and OSError, and then nothing is named.
     """
     deadline = Deadline.after(order.limits.seconds)
-    with account_dir.stage_file() as staged_file:
+    with (
+        account_dir.stage_file() as staged_file,
+        start_prover(order.account, order.limits) as prover,
+    ):
         wanted = archive_maker.order_archive()
         copied = (
             _copy_folded(order, staged_file.writer, folded)
@@ -70,7 +75,7 @@ def take_snapshot(
         companion = archive_maker.get_companion(wanted, copied.beside, deadline)
         if companion is not None:
             listing = listing.with_file(archive_name(companion))
-        content, proven = settle_and_prove(order, staged_file, copied, deadline)
+        content, proven = settle_and_prove(order, staged_file, copied, deadline, prover)
         judged = _judge(copied, proven, listing.snapshots, witness)
         manifest = make_manifest(
             order, listing, listing.next_sequence(), copied, proven, content, judged
@@ -91,18 +96,23 @@ def _copy_folded(order: SnapshotOrder, file: int, folded: Checkpointed) -> Copie
 
 
 def settle_and_prove(
-    order: SnapshotOrder, staged_file: StagedFile, copied: Copied, deadline: Deadline
+    order: SnapshotOrder,
+    staged_file: StagedFile,
+    copied: Copied,
+    deadline: Deadline,
+    prover: Worker[Proven] | None = None,
 ) -> tuple[Content, Proven]:
     """End all writing to the file that was copied into, hash it and have it proven.
 
-    Raises Failure and OSError; NotTheSame where it isn't what was copied.
+    A `prover` is a worker that waits for this. Raises Failure and OSError; NotTheSame where it
+    isn't what was copied.
     """
     staged_file.settle()
     left = limits_until(order.limits, deadline)
     fd = staged_file.open()
     try:
         content, proven = prove_file(
-            order.account, fd, left, order.stopping, order.listen, pages=True
+            order.account, fd, left, order.stopping, order.listen, pages=True, waiting=prover
         )
         if not proven.problems:
             _check_agreement(content, read_database_bytes(fd), copied, proven)

@@ -6,6 +6,7 @@ It gets one descriptor of the store's, the socket on which it answers, and nothi
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
@@ -14,7 +15,7 @@ import sys
 import threading
 from dataclasses import replace
 from pathlib import Path
-from typing import TypeVar
+from typing import Generic, Self, TypeVar
 
 from t3_backup.accounts import Account
 from t3_backup.errors import Failure, WorkerLost
@@ -23,7 +24,7 @@ from t3_backup.worker.limits import Limits
 from t3_backup.worker.operations import OPERATIONS, Job, Operation, encode_request, name_of
 from t3_backup.worker.operations.backup import Copied, CopyDatabase, WriteArchive
 from t3_backup.worker.protocol import Event, Source
-from t3_backup.worker.supervisor import Listener, WorkerState, supervise
+from t3_backup.worker.supervisor import Listener, WorkerState, kill_worker, supervise
 
 A = TypeVar("A", bound=Event)
 _PACKAGE = Path(__file__).resolve().parent.parent.parent
@@ -43,6 +44,82 @@ def ignore_event(_: Event) -> None:
     """Listen to nothing."""
 
 
+class Worker(Generic[A]):
+    """A worker that is running, for one operation.
+
+    One that `waits` is started ahead of its time: it imports what the operation needs, and does no
+    more until `hand_over` gives it the request and a file to read.
+    """
+
+    def __init__(
+        self,
+        account: Account,
+        operation: Operation[A],
+        limits: Limits,
+        *,
+        file: int = -1,
+        folder: int = -1,
+        waits: bool = False,
+    ) -> None:
+        self._operation, self._limits, self._file = operation, limits, file
+        self._channel, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+        with theirs:
+            self._job = Job(
+                home=str(account.home),
+                uid=account.uid,
+                gid=account.gid,
+                groups=account.groups,
+                become=os.geteuid() == 0,
+                parent=os.getpid(),
+                channel=theirs.fileno(),
+                seconds=limits.seconds,
+                wal_budget=limits.wal_budget,
+                file=file,
+                folder=folder,
+                waits=waits,
+            )
+            request = encode_request(self._job, operation)
+            self._process = subprocess.Popen(
+                [sys.executable, "-I", "-c", _BOOT, str(_PACKAGE), request],
+                stdin=subprocess.DEVNULL,
+                stdout=theirs.fileno(),
+                stderr=theirs.fileno(),
+                pass_fds=[fd for fd in (theirs.fileno(), file, folder) if fd >= 0],
+                cwd="/",
+                # a Ctrl-C is the command's to hear: it ends them, or lets them finish
+                process_group=0,
+                env={"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8"},
+            )
+        self._pidfd = os.pidfd_open(self._process.pid)
+
+    def hand_over(self, operation: Operation[A], limits: Limits, file: int) -> None:
+        """Let one that waits begin, with `file` to read."""
+        self._operation, self._limits = operation, limits
+        job = replace(self._job, file=file, seconds=limits.seconds)
+        with contextlib.suppress(ConnectionError):  # it has died, and `answer` tells why
+            self._channel.sendall(encode_request(job, operation).encode() + b"\n")
+
+    def answer(self, stopping: threading.Event, listen: Listener) -> A:
+        """Watch it until it is dead, and return its answer. Raises as `ask` does."""
+        state = WorkerState(self._limits)
+        written = self._file if OPERATIONS[name_of(self._operation)].writes else -1
+        try:
+            supervise(self._process, self._pidfd, self._channel, state, written, stopping, listen)
+        finally:
+            if state.folder >= 0:
+                os.close(state.folder)
+        return _judge_answer(self._process, state, self._operation)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._process.returncode is None:  # it was never asked
+            kill_worker(self._process, self._pidfd)
+        os.close(self._pidfd)
+        self._channel.close()
+
+
 def ask(
     account: Account,
     operation: Operation[A],
@@ -59,43 +136,8 @@ def ask(
     such. Raises what the worker reported, TryLater past a limit, WorkerLost where it died,
     Cancelled once `stopping` is set; then a file that it was to write is empty again.
     """
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
-    with ours:
-        with theirs:
-            job = Job(
-                home=str(account.home),
-                uid=account.uid,
-                gid=account.gid,
-                groups=account.groups,
-                become=os.geteuid() == 0,
-                parent=os.getpid(),
-                channel=theirs.fileno(),
-                seconds=limits.seconds,
-                wal_budget=limits.wal_budget,
-                file=file,
-                folder=folder,
-            )
-            process = subprocess.Popen(
-                [sys.executable, "-I", "-c", _BOOT, str(_PACKAGE), encode_request(job, operation)],
-                stdin=subprocess.DEVNULL,
-                stdout=theirs.fileno(),
-                stderr=theirs.fileno(),
-                pass_fds=[fd for fd in (theirs.fileno(), file, folder) if fd >= 0],
-                cwd="/",
-                # a Ctrl-C is the command's to hear: it ends them, or lets them finish
-                process_group=0,
-                env={"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8"},
-            )
-        state = WorkerState(limits)
-        pidfd = os.pidfd_open(process.pid)
-        try:
-            written = file if OPERATIONS[name_of(operation)].writes else -1
-            supervise(process, pidfd, ours, state, written, stopping, listen)
-        finally:
-            os.close(pidfd)
-            if state.folder >= 0:
-                os.close(state.folder)
-    return _judge_answer(process, state, operation)
+    with Worker(account, operation, limits, file=file, folder=folder) as worker:
+        return worker.answer(stopping, listen)
 
 
 def copy_database(

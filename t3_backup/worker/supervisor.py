@@ -121,11 +121,11 @@ def supervise(
             _check_limits(state, file)
     except TryLater:
         answered = isinstance(state.result, Event)
-        _kill(process, pidfd, -1 if answered else file)
+        kill_worker(process, pidfd, -1 if answered else file)
         if not answered:
             raise
     except BaseException:
-        _kill(process, pidfd, file)
+        kill_worker(process, pidfd, file)
         raise
 
 
@@ -226,7 +226,7 @@ def _stop(pidfd: int) -> None:
     poll.poll(_POLITE_SECONDS * 1000)
 
 
-def _kill(process: subprocess.Popen[bytes], pidfd: int, file: int) -> None:
+def kill_worker(process: subprocess.Popen[bytes], pidfd: int, file: int = -1) -> None:
     """Kill and reap; give the new file's blocks back.
 
     One that can't be reaped (asleep in the kernel) is left behind.

@@ -29,7 +29,6 @@ from t3_backup.backup import run as backup_run
 from t3_backup.backup.account import BackupRun
 from t3_backup.store.store import Store
 from t3_backup.worker import client
-from t3_backup.worker.operations import Operation
 from t3_backup.worker.operations.archive import InspectArchive
 from t3_backup.worker.operations.backup import CheckIntegrity, CopyDatabase, WriteArchive
 
@@ -196,15 +195,13 @@ def test_no_worker_is_started_for_files_that_have_not_changed(
     wait_out_clock_tick(laid.database.parent)
     succeeded(host.t3("run"))
     asked: list[type] = []
-    ask = client.ask
+    answer = client.Worker.answer
 
-    def noted(
-        account: accounts.Account, operation: Operation[Any], *more: Any, **named: Any
-    ) -> Any:
-        asked.append(type(operation))
-        return ask(account, operation, *more, **named)
+    def noted(worker: client.Worker[Any], *more: Any) -> Any:
+        asked.append(type(worker._operation))
+        return answer(worker, *more)
 
-    monkeypatch.setattr(client, "ask", noted)
+    monkeypatch.setattr(client.Worker, "answer", noted)
     values = settings.load({}, host.env(), Path("/dev/null"))
     for change, expected in (
         (lambda: None, [CopyDatabase, CheckIntegrity]),

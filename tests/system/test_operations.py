@@ -5,7 +5,10 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 import shutil
+import signal
+import socket
 import sqlite3
 import subprocess
 import sys
@@ -21,7 +24,7 @@ import pytest
 from support import programs
 from support.host import Host
 from support.paths import DATA, ROOT
-from support.processes import BOUND_S
+from support.processes import BOUND_S, child_pids, process_status, until
 from support.users import needs_root
 
 from demo.users import User
@@ -40,6 +43,7 @@ from t3_backup.worker.operations.backup import (
     CheckIntegrity,
     CopyDatabase,
     FindDatabase,
+    Proven,
     WriteArchive,
 )
 from t3_backup.worker.operations.legacy import CopyLegacy, ListLegacy, RemoveLegacy
@@ -59,6 +63,8 @@ TINY = DATA / "state-0.0.24.sqlite"
 ASIDE = "state.sqlite.replaced-x"
 OLD = "state-20261101-033000.sqlite"
 A = TypeVar("A", bound=Event)
+
+READ_CALL = {"x86_64": 0, "aarch64": 63}[platform.machine()]  # read(2), as /proc has it
 
 # What takes long to import, and who has a use for it.
 CENSUS = {"apsw"}
@@ -298,3 +304,59 @@ def test_an_operation_that_its_child_does_not_know_is_a_lost_worker(
     monkeypatch.setattr("t3_backup.worker.operations._NAMES", {"FindDatabase": "find_state"})
     with pytest.raises(WorkerLost, match="there is no operation 'find_state'"):
         workers.ask(FindDatabase())
+
+
+@pytest.fixture
+def prover(workers: Workers) -> Iterator[client.Worker[Proven]]:
+    """A worker that has imported all that it needs, and waits to be asked."""
+    limits = Limits(BOUND_S, BOUND_S, 1 << 30, 0, lambda: 1 << 40)
+    who = accounts.find(workers.user.name)
+    with client.Worker(who, CheckIntegrity(), limits, waits=True) as prover:
+        call = Path(f"/proc/{prover._process.pid}/syscall")
+        reads = f"{READ_CALL} {prover._job.channel:#x} "
+        until(lambda: call.read_text().startswith(reads), "worker that waits")
+        yield prover
+    assert child_pids(os.getpid()) == []
+
+
+def test_a_worker_that_waits_is_root_still_and_holds_nothing(
+    workers: Workers, prover: client.Worker[Proven]
+) -> None:
+    """So no process of the user reaches into it, and nothing could be taken from it."""
+    pid = prover._process.pid
+    assert process_status(pid)["Uid"].split() == ["0"] * 4
+    opened = {os.readlink(path) for path in Path(f"/proc/{pid}/fd").iterdir()}
+    opened -= {"/dev/null", str(workers.note)}
+    assert all(one.startswith("socket:") for one in opened), opened
+
+
+def test_a_worker_that_waits_proves_what_it_is_handed_and_can_only_read_it(
+    workers: Workers, copied: int
+) -> None:
+    expected = workers.ask(CheckIntegrity(), file=copied)
+    limits = Limits(BOUND_S, BOUND_S, 1 << 30, 0, lambda: 1 << 40)
+    who = accounts.find(workers.user.name)
+    with client.Worker(who, CheckIntegrity(), limits, waits=True) as prover:
+        prover.hand_over(CheckIntegrity(), limits, copied)
+        found = prover.answer(threading.Event(), lambda _: None)
+    assert (found.problems, found.census) == ((), expected.census)
+    before, after = json.loads(workers.note.read_text())
+    assert set(before) == set(after)
+    assert set(after) & COSTLY == USES["check_integrity"]
+
+
+def test_a_worker_that_is_never_asked_ends_with_its_parent_s_end_of_the_channel(
+    prover: client.Worker[Proven],
+) -> None:
+    prover._channel.shutdown(socket.SHUT_WR)
+    assert prover._process.wait(BOUND_S) == 0
+
+
+def test_a_worker_that_died_while_it_waited_is_told_of(
+    prover: client.Worker[Proven], copied: int
+) -> None:
+    os.kill(prover._process.pid, signal.SIGKILL)
+    prover._process.wait(BOUND_S)
+    prover.hand_over(CheckIntegrity(), prover._limits, copied)
+    with pytest.raises(WorkerLost, match="killed by SIGKILL"):
+        prover.answer(threading.Event(), lambda _: None)

@@ -382,6 +382,7 @@ JOBS = st.builds(
     wal_budget=COUNTS,
     file=st.integers(-1, 1 << 31),
     folder=st.integers(-1, 1 << 31),
+    waits=st.booleans(),
 )
 REQUESTS: st.SearchStrategy[Operation[Any]] = st.one_of(
     st.builds(CopyDatabase, st.sampled_from(["online", "vacuum"]), st.booleans()),

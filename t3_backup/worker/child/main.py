@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import errno
 import gc
+import os
 import signal
 import sys
+from dataclasses import replace
 from importlib import import_module
 from typing import Any
 
@@ -21,13 +23,14 @@ from t3_backup.worker.operations import OPERATIONS, Operation, decode_request
 from t3_backup.worker.protocol import Event
 
 _PACKAGE = "t3_backup.worker.child"
+_PIECE_BYTES = 1 << 16
 
 
 def serve_operation(name: str, task: Task, operation: Operation[Any]) -> Event | None:
     """Serve one operation, from within the process that is to be confined.
 
-    Returns None where the database that was found is all that was asked for. Raises Failure and
-    OSError.
+    Returns None where the database that was found is all that was asked for, or where a child that
+    waits is never asked. Raises Failure and OSError.
     """
     entry = OPERATIONS[name]
     serve = getattr(import_module(f"{_PACKAGE}.{entry.child}"), f"serve_{name}")
@@ -36,6 +39,13 @@ def serve_operation(name: str, task: Task, operation: Operation[Any]) -> Event |
         import_module(f"{_PACKAGE}.vfs").register_vfs()
     gc.freeze()  # what was imported stays to the end: no collection need look at it
     gc.enable()
+    if task.job.waits:
+        if (text := _receive_request(task.job.channel)) is None:
+            return None
+        _, task.job, operation = decode_request(text)
+        # Whether this is the parent still is looked at below, before a byte is read of it.
+        path = f"/proc/{task.job.parent}/fd/{task.job.file}"
+        task.job = replace(task.job, file=os.open(path, os.O_RDONLY | os.O_CLOEXEC))
     if task.job.become:
         sandbox.become_user(task.job.uid, task.job.gid, task.job.groups)
     sandbox.confine_process(task.job.parent)
@@ -45,6 +55,16 @@ def serve_operation(name: str, task: Task, operation: Operation[Any]) -> Event |
     sandbox.filter_calls(clones=entry.clones)
     answer: Event | None = serve(task, operation)
     return answer
+
+
+def _receive_request(channel: int) -> str | None:
+    """Wait for the line with the request; None where the parent is gone, or has no use for it."""
+    text = b""
+    while not text.endswith(b"\n"):
+        if not (piece := os.read(channel, _PIECE_BYTES)):
+            return None
+        text += piece
+    return text.decode()
 
 
 def main() -> int:

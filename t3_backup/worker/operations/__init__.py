@@ -85,6 +85,8 @@ class Job:
     file: int = -1  # the new snapshot, open for writing, or what is to be read; -1: there is none
     # O_PATH descriptor of a folder with snapshots of earlier days; -1: there is none
     folder: int = -1
+    # whether the child waits for its request, which names the file by the parent's number
+    waits: bool = False
 
 
 def name_of(operation: Operation[Any]) -> str:
