@@ -31,7 +31,8 @@ from t3_backup.system.deadline import Deadline
 from t3_backup.text import format_time
 from t3_backup.worker import client
 from t3_backup.worker.client import Worker
-from t3_backup.worker.operations.backup import Copied, Proven
+from t3_backup.worker.operations.backup import Copied
+from t3_backup.worker.operations.proof import Proven
 from t3_backup.worker.operations.restore import Checkpointed, CloneDatabase
 from t3_backup.worker.proof import prove_file, start_prover
 

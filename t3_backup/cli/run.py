@@ -12,9 +12,7 @@ from t3_backup.accounts import Account
 from t3_backup.backup import run as backup_run
 from t3_backup.backup.account import BackupRun
 from t3_backup.backup.result import AccountResult
-from t3_backup.doctor import units
 from t3_backup.errors import EXIT_OK, Failure, UsageError, explain
-from t3_backup.monitor import failure as run_failure
 from t3_backup.monitor import recorder
 from t3_backup.output import console, documents, logfile, sd_notify
 from t3_backup.output.console import Console, say_error
@@ -37,6 +35,8 @@ def run_command(args: argparse.Namespace, values: Settings) -> int:
     except (Failure, OSError) as error:
         code, problem = say_error(error), explain(error)
     if code != EXIT_OK and not args.dry_run:
+        from t3_backup.monitor import failure as run_failure
+
         ending = run_failure.describe_own_end(run, code, problem, results)
         run_failure.follow_failure(ending, values, Console(sys.stderr if args.json else sys.stdout))
     return code
@@ -115,6 +115,8 @@ def _end_restores(
 
 def _must_outlive_the_service(dest: Path) -> None:
     """Raise UsageError for a store in a folder that goes with the service."""
+    from t3_backup.doctor import units
+
     if any(dest.resolve().is_relative_to(place) for place in units.PRIVATE):
         why = "in a temporary folder, which is private to the service and removed with it"
         raise UsageError(f"T3_BACKUP_DEST: {dest} is {why}")

@@ -18,7 +18,7 @@ from t3_backup.store.content import Content, hash_content, read_page_size
 from t3_backup.worker import client
 from t3_backup.worker.client import Worker
 from t3_backup.worker.limits import Limits
-from t3_backup.worker.operations.backup import CheckIntegrity, Proven
+from t3_backup.worker.operations.proof import CheckIntegrity, Proven
 from t3_backup.worker.supervisor import Listener
 
 _SHARED_BYTES = 64 << 20  # a smaller file is proven before a second worker would have started

@@ -95,7 +95,7 @@ EVENTS = {
     "Phase": __name__,
     "Progress": __name__,
     "Copied": _OPERATIONS + "backup",
-    "Proven": _OPERATIONS + "backup",
+    "Proven": _OPERATIONS + "proof",
     "Packed": _OPERATIONS + "backup",
     "Inspected": _OPERATIONS + "archive",
     "Installed": _OPERATIONS + "archive",

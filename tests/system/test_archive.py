@@ -30,7 +30,8 @@ from t3_backup.backup.account import BackupRun
 from t3_backup.store.store import Store
 from t3_backup.worker import client
 from t3_backup.worker.operations.archive import InspectArchive
-from t3_backup.worker.operations.backup import CheckIntegrity, CopyDatabase, WriteArchive
+from t3_backup.worker.operations.backup import CopyDatabase, WriteArchive
+from t3_backup.worker.operations.proof import CheckIntegrity
 
 pytestmark = needs_root
 by_hand = pytest.mark.skipif(sandbox.ACTIVE, reason="by hand")

@@ -39,14 +39,9 @@ from t3_backup.worker.operations.archive import (
     InstallArchive,
     StageArchive,
 )
-from t3_backup.worker.operations.backup import (
-    CheckIntegrity,
-    CopyDatabase,
-    FindDatabase,
-    Proven,
-    WriteArchive,
-)
+from t3_backup.worker.operations.backup import CopyDatabase, FindDatabase, WriteArchive
 from t3_backup.worker.operations.legacy import CopyLegacy, ListLegacy, RemoveLegacy
+from t3_backup.worker.operations.proof import CheckIntegrity, Proven
 from t3_backup.worker.operations.restore import (
     CheckpointDatabase,
     CloneDatabase,
@@ -173,9 +168,16 @@ def backup_operations(workers: Workers) -> None:
     other = workers.file("archive")
     assert workers.ask(archive, file=other).entries == 0
     os.close(other)
+    os.close(file)
+    assert found.method == "online"
+
+
+def proof_operations(workers: Workers) -> None:
+    file = workers.file("copy")
+    found = workers.ask(CopyDatabase(), file=file)
     proof = workers.ask(CheckIntegrity(), file=file)
     os.close(file)
-    assert (found.method, proof.problems) == ("online", ())
+    assert proof.problems == ()
     assert found.pinned is not None
     assert found.pinned.differences(proof.census) == []
     assert (proof.census.rows or {})["orchestration_events"] == rows(TINY)
@@ -244,6 +246,7 @@ def legacy_operations(workers: Workers) -> None:
 
 GROUPS = {
     "backup": backup_operations,
+    "proof": proof_operations,
     "archive": archive_operations,
     "restore": restore_operations,
     "legacy": legacy_operations,

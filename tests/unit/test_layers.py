@@ -30,6 +30,7 @@ CHILD_MAY = (
     "worker.operations.archive",
     "worker.operations.backup",
     "worker.operations.legacy",
+    "worker.operations.proof",
     "worker.operations.restore",
     "store.names",
     "store.census",

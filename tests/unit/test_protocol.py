@@ -20,8 +20,9 @@ from t3_backup.system.sqlite import SIDECARS
 from t3_backup.worker import operations, protocol
 from t3_backup.worker.operations import Job, Operation
 from t3_backup.worker.operations.archive import Inspected, InstallArchive, Installed
-from t3_backup.worker.operations.backup import Copied, CopyDatabase, Packed, Proven
+from t3_backup.worker.operations.backup import Copied, CopyDatabase, Packed
 from t3_backup.worker.operations.legacy import Listed, RemoveLegacy
+from t3_backup.worker.operations.proof import Proven
 from t3_backup.worker.operations.restore import (
     Checkpointed,
     CloneDatabase,

@@ -21,7 +21,7 @@ from t3_backup.worker.child.census import quote_name, require_tables
 from t3_backup.worker.child.connection import execute
 from t3_backup.worker.child.task import Task
 from t3_backup.worker.child.vfs import Destination
-from t3_backup.worker.operations.backup import CheckIntegrity, Proven
+from t3_backup.worker.operations.proof import CheckIntegrity, Proven
 from t3_backup.worker.protocol import Phase
 
 _MOST_PROBLEMS = 20

@@ -48,7 +48,7 @@ class Entry(NamedTuple):
 OPERATIONS = {
     "find_database": Entry("FindDatabase", "backup", "locate", locates=True),
     "copy_database": Entry("CopyDatabase", "backup", "copy", writes=True, locates=True, vfs=True),
-    "check_integrity": Entry("CheckIntegrity", "backup", "integrity", vfs=True),
+    "check_integrity": Entry("CheckIntegrity", "proof", "integrity", vfs=True),
     "write_archive": Entry("WriteArchive", "backup", "archive_write", writes=True),
     "inspect_archive": Entry("InspectArchive", "archive", "archive_read"),
     "stage_archive": Entry("StageArchive", "archive", "archive_read"),

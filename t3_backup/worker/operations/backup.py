@@ -1,4 +1,4 @@
-"""The operations of a backup: find the live database, copy it, check the copy, archive the rest."""
+"""The operations on a live database and the files beside it: find it, copy it, archive them."""
 
 from __future__ import annotations
 
@@ -41,16 +41,6 @@ class Copied(Event):
 
 
 @dataclass(frozen=True)
-class Proven(Event):
-    """What SQLite's checks and the census found in a file."""
-
-    problems: Texts  # of integrity_check and foreign_key_check; none: it is sound
-    census: Census
-    seconds: Seconds
-    sqlite_version: Text
-
-
-@dataclass(frozen=True)
 class FindDatabase(Operation[Source]):
     """Find the live database and its sizes."""
 
@@ -71,11 +61,3 @@ class CopyDatabase(Operation[Copied]):
     mmap: bool = True
     # the archive that will be asked for afterwards, unless the answer says that it need not be
     archive: WriteArchive | None = None
-
-
-@dataclass(frozen=True)
-class CheckIntegrity(Operation[Proven]):
-    """Check the job's file, or one share of it. Nobody writes it any more."""
-
-    share: int = 0
-    shares: int = 1

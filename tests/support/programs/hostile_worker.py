@@ -45,7 +45,7 @@ def _lie(**changes: Callable[[Any], object]) -> NoReturn:
     sys.path.insert(0, _PACKAGE)
     from t3_backup.errors import Failure  # noqa: PLC0415
     from t3_backup.worker.child.task import Task  # noqa: PLC0415
-    from t3_backup.worker.operations.backup import Proven  # noqa: PLC0415
+    from t3_backup.worker.operations.proof import Proven  # noqa: PLC0415
     from t3_backup.worker.protocol import Event  # noqa: PLC0415
 
     report = Task.report
