@@ -15,7 +15,7 @@ import sys
 import threading
 from dataclasses import replace
 from pathlib import Path
-from typing import Generic, Self, TypeVar
+from typing import Any, Generic, Self, TypeVar
 
 from t3_backup.accounts import Account
 from t3_backup.errors import Failure, WorkerLost
@@ -62,35 +62,27 @@ class Worker(Generic[A]):
         waits: bool = False,
     ) -> None:
         self._operation, self._limits, self._file = operation, limits, file
-        self._channel, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
-        with theirs:
-            self._job = Job(
-                home=str(account.home),
-                uid=account.uid,
-                gid=account.gid,
-                groups=account.groups,
-                become=os.geteuid() == 0,
-                parent=os.getpid(),
-                channel=theirs.fileno(),
-                seconds=limits.seconds,
-                wal_budget=limits.wal_budget,
-                file=file,
-                folder=folder,
-                waits=waits,
-            )
-            request = encode_request(self._job, operation)
-            self._process = subprocess.Popen(
-                [sys.executable, "-I", "-c", _BOOT, str(_PACKAGE), request],
-                stdin=subprocess.DEVNULL,
-                stdout=theirs.fileno(),
-                stderr=theirs.fileno(),
-                pass_fds=[fd for fd in (theirs.fileno(), file, folder) if fd >= 0],
-                cwd="/",
-                # a Ctrl-C is the command's to hear: it ends them, or lets them finish
-                process_group=0,
-                env={"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8"},
-            )
-        self._pidfd = os.pidfd_open(self._process.pid)
+        with contextlib.ExitStack() as undo:
+            ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+            self._channel = undo.enter_context(ours)
+            with theirs:
+                self._job = Job(
+                    home=str(account.home),
+                    uid=account.uid,
+                    gid=account.gid,
+                    groups=account.groups,
+                    become=os.geteuid() == 0,
+                    parent=os.getpid(),
+                    channel=theirs.fileno(),
+                    seconds=limits.seconds,
+                    wal_budget=limits.wal_budget,
+                    file=file,
+                    folder=folder,
+                    waits=waits,
+                )
+                self._process = _start_process(self._job, operation)
+            self._pidfd = os.pidfd_open(self._process.pid)
+            undo.pop_all()
 
     def hand_over(self, operation: Operation[A], limits: Limits, file: int) -> None:
         """Let one that waits begin, with `file` to read."""
@@ -162,6 +154,21 @@ def copy_database(
         os.ftruncate(file, 0)
         operation = replace(operation, mmap=False)
         return ask(account, operation, limits, stopping, listen, file=file)
+
+
+def _start_process(job: Job, operation: Operation[Any]) -> subprocess.Popen[bytes]:
+    """Start the process of a worker, with the descriptors that its job names."""
+    return subprocess.Popen(
+        [sys.executable, "-I", "-c", _BOOT, str(_PACKAGE), encode_request(job, operation)],
+        stdin=subprocess.DEVNULL,
+        stdout=job.channel,
+        stderr=job.channel,
+        pass_fds=[fd for fd in (job.channel, job.file, job.folder) if fd >= 0],
+        cwd="/",
+        # a Ctrl-C is the command's to hear: it ends them, or lets them finish
+        process_group=0,
+        env={"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8"},
+    )
 
 
 class _BusError(WorkerLost):

@@ -196,10 +196,12 @@ def test_no_worker_is_started_for_files_that_have_not_changed(
     wait_out_clock_tick(laid.database.parent)
     succeeded(host.t3("run"))
     asked: list[type] = []
+    waited: list[bool] = []
     answer = client.Worker.answer
 
     def noted(worker: client.Worker[Any], *more: Any) -> Any:
         asked.append(type(worker._operation))
+        waited.append(worker._job.waits)
         return answer(worker, *more)
 
     monkeypatch.setattr(client.Worker, "answer", noted)
@@ -219,6 +221,7 @@ def test_no_worker_is_started_for_files_that_have_not_changed(
             [result] = backup_run.run_backups(run, [accounts.find(laid.name)], lambda _: None)
         assert result.outcome == "backed_up", result
         assert asked == expected
+        assert waited[-1] is (len(os.sched_getaffinity(0)) > 1), "the proof's is started early"
 
 
 def test_a_change_makes_a_new_archive_and_the_old_stays_while_a_snapshot_names_it(
