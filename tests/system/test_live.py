@@ -23,6 +23,7 @@ from support import programs
 from support.databases import MIB, give_database
 from support.host import Answer, Host, started
 from support.paths import DATA
+from support.processes import child_pids
 from support.users import needs_root
 
 from demo.users import User
@@ -89,15 +90,12 @@ def wait_for(what: str, look: Callable[[], Any], run: subprocess.Popen[str]) -> 
 
 
 def worker_of(run: subprocess.Popen[str], user: User) -> int | None:
-    """The process id of the run's worker for this user, once there is one."""
-    for task in Path(f"/proc/{run.pid}/task").iterdir():
-        for pid in (task / "children").read_text().split():
-            try:
-                command = Path(f"/proc/{pid}/cmdline").read_text()
-            except (FileNotFoundError, ProcessLookupError):
-                continue
-            if str(user.home) in command and "t3_backup.worker.child.main" in command:
-                return int(pid)
+    """The process id of the run's worker that copies this user's database, once there is one."""
+    for pid in child_pids(run.pid):
+        with suppress(FileNotFoundError, ProcessLookupError):
+            command = Path(f"/proc/{pid}/cmdline").read_text()
+            if str(user.home) in command and '"operation": "copy_database"' in command:
+                return pid
     return None
 
 
