@@ -453,6 +453,9 @@ class HostileRun:
         interpreter may be slow to start.
         """
         self.monkeypatch.setattr(client, "ask", self.patient(client.ask))
+        self.monkeypatch.setattr(
+            client.Worker, "hand_over", self.patient_with_one_that_waits(client.Worker.hand_over)
+        )
         self.hire(behaviour)
         values = Settings(
             dest=self.host.store,
@@ -511,6 +514,18 @@ class HostileRun:
             if who.user == self.honest.name:
                 limits = replace(limits, seconds=BOUND_S, stall=BOUND_S)
             return step(who, operation, limits, *words, **more)
+
+        return limited
+
+    def patient_with_one_that_waits(self, step: Callable[..., None]) -> Callable[..., None]:
+        """The same for a worker that is asked later."""
+
+        def limited(
+            worker: client.Worker[Any], operation: Operation[Any], limits: Limits, file: int
+        ) -> None:
+            if worker._job.home == str(self.honest.home):
+                limits = replace(limits, seconds=BOUND_S, stall=BOUND_S)
+            step(worker, operation, limits, file)
 
         return limited
 

@@ -34,7 +34,7 @@ def _sleep() -> None:
 
 def _be_honest() -> NoReturn:
     sys.path.insert(0, _PACKAGE)
-    sys.argv[1:] = [_REQUEST]
+    sys.argv[1:] = [json.dumps(_request)]
     from t3_backup.worker.child.main import main as work  # noqa: PLC0415 - it is found by now
 
     sys.exit(work())
@@ -266,9 +266,24 @@ BEHAVIOURS: dict[str, Callable[[], object]] = {
 }
 
 
+def _wait_to_be_asked() -> None:
+    """Take the request of a worker that was started ahead of its time; end where none comes."""
+    global _request, _file  # noqa: PLW0603 - it is all that the behaviours know
+    with os.fdopen(os.dup(_channel)) as lines:
+        line = lines.readline()
+    if not line:
+        sys.exit(0)
+    _request = json.loads(line)
+    job = _request["job"]
+    _file = os.open(f"/proc/{job['parent']}/fd/{job['file']}", os.O_RDONLY)
+    job |= {"file": _file, "waits": False}
+
+
 def main() -> None:
     if _request["job"]["uid"] != int(sys.argv[1]):
         _be_honest()
+    if _request["job"]["waits"]:
+        _wait_to_be_asked()
     BEHAVIOURS[_BEHAVIOUR]()
 
 
