@@ -52,7 +52,7 @@ def prove_snapshots(
             return []
         with account_dir:
             found = list_snapshots(account_dir)
-            assert strays_of(account_dir) == []
+            assert strays_of(account_dir) == [], strays_of(account_dir)
             for snapshot in found:
                 path = data_path(account_dir, snapshot)
                 assert path.stat().st_size == snapshot.bytes

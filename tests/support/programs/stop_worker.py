@@ -26,6 +26,7 @@ def main() -> None:
     uid = pwd.getpwnam(sys.argv[1]).pw_uid
     pattern = rb't3_backup.worker.*"%b".*"uid": %d,' % (sys.argv[2].encode(), uid)
     words = re.compile(pattern, re.DOTALL)
+    os.nice(-20)  # on a busy machine a worker would come and go before this looks again
     print("watching", flush=True)
     while True:
         for pid in filter(str.isdigit, os.listdir("/proc")):
