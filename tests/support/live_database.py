@@ -13,6 +13,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -20,7 +21,7 @@ from demo.users import User
 from demo.writer import Writer
 from support import programs
 from support.host import Host
-from support.processes import until
+from support.processes import until, user_process
 
 IN_USE = 4
 
@@ -66,28 +67,26 @@ def run_as(user: User, line: list[str]) -> str:
     ).stdout
 
 
+def file_facts(path: Path) -> tuple[Any, ...]:
+    """Everything that a backup could change of a file: its bytes and all that stat knows, but for
+    the time of reading."""
+    status = path.stat()
+    digest = hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
+    names = (
+        "st_ino", "st_mode", "st_uid", "st_gid", "st_nlink", "st_size", "st_mtime_ns", "st_ctime_ns",
+    )  # fmt: skip
+    return digest, *(getattr(status, name) for name in names)
+
+
 @contextmanager
 def process_holding(
     user: User, how: str, path: Path | None = None
 ) -> Iterator[subprocess.Popen[str]]:
     """A process of the user's that has the live database, or that at `path`, open until the block
     is left."""
-    with subprocess.Popen(
-        programs.line("hold_open.py", how, str(path or user.database)),
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        cwd="/",
-        user=user.uid,
-        group=user.gid,
-        extra_groups=[],
-    ) as process:
-        try:
-            assert process.stdout is not None
-            assert process.stdout.readline() == "ready\n"
-            yield process
-        finally:
-            process.kill()
+    line = programs.line("hold_open.py", how, str(path or user.database))
+    with user_process(user, line) as process:
+        yield process
 
 
 def leave_newer_rows_in_a_wal(user: User) -> None:

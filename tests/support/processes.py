@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import pwd
+import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -60,3 +61,26 @@ def processes_of(user: User) -> list[int]:
                 ):
                     found.append(int(entry.name))
     return found
+
+
+@contextlib.contextmanager
+def user_process(
+    user: User, line: Sequence[str], ready: str = "ready"
+) -> Iterator[subprocess.Popen[str]]:
+    """A program that runs as the user, once it has said that it is `ready`; killed at the end."""
+    with subprocess.Popen(
+        line,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd="/",
+        user=user.uid,
+        group=user.gid,
+        extra_groups=[],
+    ) as process:
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline() == f"{ready}\n"
+            yield process
+        finally:
+            process.kill()

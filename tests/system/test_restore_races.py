@@ -38,7 +38,7 @@ from support.live_database import (
     run_sql,
 )
 from support.paths import ROOT
-from support.processes import BOUND_S, until
+from support.processes import BOUND_S, until, user_process
 from support.users import needs_root, user_name
 
 from demo.users import User, throwaway_user
@@ -128,22 +128,8 @@ def waiting_server(user: User, then: str) -> Iterator[subprocess.Popen[str]]:
     """A server that systemd does not know of: as soon as another file has the name of its
     database, it opens and writes it, and then `stays` or `dies`."""
     line = programs.line("write_when_replaced.py", then, str(user.database), str(inode(user)))
-    with subprocess.Popen(
-        line,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        cwd="/",
-        user=user.uid,
-        group=user.gid,
-        extra_groups=[],
-    ) as process:
-        try:
-            assert process.stdout is not None
-            assert process.stdout.readline() == "ready\n"
-            yield process
-        finally:
-            process.kill()
+    with user_process(user, line) as process:
+        yield process
 
 
 def worker_of(file: int) -> list[str]:

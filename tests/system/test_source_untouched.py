@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import shutil
 import sqlite3
@@ -10,34 +9,16 @@ import stat
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 from support.host import Answer, Host
+from support.live_database import file_facts
 from support.users import needs_root
 
 from demo.users import User
 from demo.writer import Writer
 
 pytestmark = needs_root
-
-
-def facts(path: Path) -> tuple[Any, ...]:
-    """Everything that a backup could change of a file: its bytes and all that stat knows, but for
-    the time of reading."""
-    status = path.stat()
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    names = (
-        "st_ino",
-        "st_mode",
-        "st_uid",
-        "st_gid",
-        "st_nlink",
-        "st_size",
-        "st_mtime_ns",
-        "st_ctime_ns",
-    )
-    return digest, *(getattr(status, name) for name in names)
 
 
 def names_in(folder: Path) -> set[str]:
@@ -78,10 +59,13 @@ def test_a_backup_changes_no_byte_of_the_source_beside_a_running_server(
     with Writer(alice.database, user=alice.name) as writer:
         writer.pause()
         assert wal.stat().st_size > 0
-        names, before = names_in(alice.database.parent), [facts(alice.database), facts(wal)]
+        names, before = (
+            names_in(alice.database.parent),
+            [file_facts(alice.database), file_facts(wal)],
+        )
         mapped = (shm.stat().st_ino, shm.stat().st_mode, shm.stat().st_uid, shm.stat().st_size)
         back_up(host, alice)
-        assert [facts(alice.database), facts(wal)] == before
+        assert [file_facts(alice.database), file_facts(wal)] == before
         assert (
             shm.stat().st_ino,
             shm.stat().st_mode,
@@ -100,10 +84,10 @@ def test_a_backup_changes_no_byte_of_the_source_of_a_stopped_server(
     open and write."""
     with Writer(alice.database, user=alice.name) as writer:
         writer.stop()
-    names, before = names_in(alice.database.parent), facts(alice.database)
+    names, before = names_in(alice.database.parent), file_facts(alice.database)
     assert names == {"state.sqlite"}
     back_up(host, alice)
-    assert facts(alice.database) == before
+    assert file_facts(alice.database) == before
     only_empty_sidecars_came(alice, names)
     the_user_can_write(alice)
 
@@ -115,9 +99,9 @@ def test_a_backup_changes_no_byte_of_what_a_killed_server_left(host: Host, alice
     with Writer(alice.database, user=alice.name) as writer:
         writer.kill()
     assert wal.stat().st_size > 0
-    names, before = names_in(alice.database.parent), [facts(alice.database), facts(wal)]
+    names, before = names_in(alice.database.parent), [file_facts(alice.database), file_facts(wal)]
     back_up(host, alice)
-    assert [facts(alice.database), facts(wal)] == before
+    assert [file_facts(alice.database), file_facts(wal)] == before
     only_empty_sidecars_came(alice, names)
     the_user_can_write(alice)
 
@@ -129,9 +113,9 @@ def test_a_killed_servers_wal_without_its_index_is_left_as_it_is(host: Host, ali
     with Writer(alice.database, user=alice.name) as writer:
         writer.kill()
     shm.unlink()
-    names, before = names_in(alice.database.parent), [facts(alice.database), facts(wal)]
+    names, before = names_in(alice.database.parent), [file_facts(alice.database), file_facts(wal)]
     back_up(host, alice)
-    assert [facts(alice.database), facts(wal)] == before
+    assert [file_facts(alice.database), file_facts(wal)] == before
     only_empty_sidecars_came(alice, names)
     the_user_can_write(alice)
 
@@ -189,7 +173,7 @@ def test_a_run_that_fails_changes_nothing_either(
     with alice.database.open("r+b") as file:
         file.seek(100)
         file.write(os.urandom(4096 * 8))
-    names, before = names_in(alice.database.parent), facts(alice.database)
+    names, before = names_in(alice.database.parent), file_facts(alice.database)
     assert host.t3().code == 1
-    assert facts(alice.database) == before
+    assert file_facts(alice.database) == before
     only_empty_sidecars_came(alice, names)

@@ -20,7 +20,7 @@ from support import programs, sandbox
 from support.databases import commit_row, give_database
 from support.host import Answer, Host, started
 from support.paths import DATA, ROOT
-from support.processes import BOUND_S, process_status
+from support.processes import BOUND_S, process_status, user_process
 from support.users import needs_root, user_name
 
 from demo.users import User, run_alone
@@ -110,21 +110,8 @@ def locked(user: User) -> Iterator[subprocess.Popen[str]]:
     """The database is locked by its owner's server, so that a worker waits; closing its standard
     input lets go."""
     command = programs.line("lock_database.py", str(user.database), "BEGIN EXCLUSIVE")
-    with subprocess.Popen(
-        command,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        user=user.uid,
-        group=user.gid,
-        extra_groups=[],
-    ) as process:
-        try:
-            assert process.stdout is not None
-            assert process.stdout.readline() == "locked\n"
-            yield process
-        finally:
-            process.kill()
+    with user_process(user, command, "locked") as process:
+        yield process
 
 
 def confined_children(parent: int) -> dict[int, dict[str, str]]:

@@ -3,7 +3,6 @@ first."""
 
 from __future__ import annotations
 
-import hashlib
 import re
 import shutil
 import sqlite3
@@ -11,11 +10,11 @@ import subprocess
 from collections.abc import Callable
 from contextlib import closing, suppress
 from pathlib import Path
-from typing import Any
 
 import pytest
 from support import programs
 from support.host import Host
+from support.live_database import file_facts
 from support.users import needs_root
 
 from demo.users import User
@@ -124,22 +123,6 @@ def test_an_idle_server_without_wal_is_copied_at_once(host: Host, dora: User) ->
     )
 
 
-def facts(path: Path) -> tuple[Any, ...]:
-    status = path.stat()
-    digest = hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
-    names = (
-        "st_ino",
-        "st_mode",
-        "st_uid",
-        "st_gid",
-        "st_nlink",
-        "st_size",
-        "st_mtime_ns",
-        "st_ctime_ns",
-    )
-    return digest, *(getattr(status, name) for name in names)
-
-
 def test_a_hot_journal_is_named_and_left_to_the_server(
     host: Host, make_user: Callable[..., User], grown: Callable[[int], Path]
 ) -> None:
@@ -168,9 +151,9 @@ def test_a_hot_journal_is_named_and_left_to_the_server(
     )
     assert _texts(database, journal, host) == texts, "the journal is not hot: it plays nothing back"
     folder = database.parent
-    before = [facts(database), facts(journal), facts(folder)]
+    before = [file_facts(database), file_facts(journal), file_facts(folder)]
     answer = host.t3()
-    assert [facts(database), facts(journal), facts(folder)] == before
+    assert [file_facts(database), file_facts(journal), file_facts(folder)] == before
     assert {path.name for path in folder.iterdir()} == {database.name, journal.name}
     assert answer.code == 1, answer
     assert re.search(rf"FAILED for {dora.name} \(.*hot journal.*start its T3 server", answer.out), (
