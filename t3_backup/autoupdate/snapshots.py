@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,6 +21,7 @@ from t3_backup.store import lock
 from t3_backup.store.manifest import Manifest
 from t3_backup.store.names import UNWANTED
 from t3_backup.store.store import Store
+from t3_backup.system.process import run_in_own_group
 from t3_backup.t3.tables import CONTENT
 
 COMMAND = (sys.executable, "-I", "-m", "t3_backup.cli.main")
@@ -168,16 +168,6 @@ class Snapshots:
         if self._held is not None:
             whole[lock.INHERITED] = str(self._held)
             passed = (self._held,)
-        # In a group of its own: a Ctrl-C is this command's to hear.
-        done = subprocess.run(
-            line,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            check=False,
-            env=whole,
-            pass_fds=passed,
-            process_group=0,
-        )
+        done = run_in_own_group(line, env=whole, pass_fds=passed)
         said = (done.stderr.strip().splitlines() or [""])[-1].removeprefix("t3-backup-state: ")
         return done.returncode, done.stdout, said

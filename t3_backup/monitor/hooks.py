@@ -21,6 +21,7 @@ from pathlib import Path
 
 from t3_backup.output.console import Console
 from t3_backup.system.deadline import Deadline
+from t3_backup.system.process import start_in_own_group
 from t3_backup.text import INFO
 
 _NAME = re.compile(r"[A-Za-z0-9_-]+")  # run-parts(8)
@@ -117,14 +118,14 @@ def call_hook(
             file.write(document)
         os.lseek(given, 0, os.SEEK_SET)
         inherited = {name: value for name, value in os.environ.items() if name not in _OF_THE_RUN}
-        process = subprocess.Popen(
-            [hook],
+        process = start_in_own_group(
+            [str(hook)],
             stdin=given,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             cwd="/",
             env=inherited | dict(environ),
-            start_new_session=True,
+            session=True,
         )
     except OSError as error:
         return f"can't be executed: {error.strerror} (is the program of its first line there?)"

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Self
 
 from t3_backup.errors import Failure
+from t3_backup.system.process import run_in_own_group
 
 BOOTED = Path("/run/systemd/system")  # by systemd, where it is there (sd_booted(3))
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin"  # where systemd looks for a program, too
@@ -28,21 +29,15 @@ def call_systemctl(*words: str, seconds: float = _SECONDS, check: bool = True) -
     """Call systemctl with these words, and return what it prints.
 
     Raises Failure where it does not end in time or, with `check`, well. It asks nobody for a
-    password, and has no pager, no colours, no language but C and no time zone but UTC. It runs in a
-    process group of its own: a Ctrl-C is the command's to hear.
+    password, and has no pager, no colours, no language but C and no time zone but UTC. A Ctrl-C
+    does not end it.
     """
     said = " ".join(["systemctl", *(word for word in words if not word.startswith("-"))])
     try:
-        done = subprocess.run(
+        done = run_in_own_group(
             [_SYSTEMCTL, "--no-ask-password", "--no-pager", *words],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            encoding="utf-8",
-            errors="replace",
             env=ENVIRONMENT,
-            timeout=seconds,
-            check=False,
-            process_group=0,
+            seconds=seconds,
         )
     except OSError as error:
         raise Failure(f"{said}: {error.strerror}") from None

@@ -18,6 +18,7 @@ from pathlib import Path
 
 from t3_backup import accounts
 from t3_backup.errors import Failure
+from t3_backup.system.process import start_in_own_group
 from t3_backup.system.systemd import BOOTED, PATH, call_systemctl
 
 _LIMIT_BYTES = 1 << 20
@@ -72,10 +73,7 @@ def run(
     line += ["--", *(word.replace("$", "$$") for word in argv)]
     null, pipe = subprocess.DEVNULL, subprocess.PIPE
     try:
-        # In a group of its own: a Ctrl-C is ours to hear.
-        process = subprocess.Popen(
-            line, stdin=null, stdout=pipe, stderr=pipe, process_group=0, env=_ENVIRONMENT
-        )
+        process = start_in_own_group(line, stdin=null, stdout=pipe, stderr=pipe, env=_ENVIRONMENT)
     except OSError as error:
         raise Failure(f"systemd-run: {error.strerror}") from None
     began = time.monotonic()

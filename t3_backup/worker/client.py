@@ -19,6 +19,7 @@ from typing import Any, Generic, Self, TypeVar
 
 from t3_backup.accounts import Account
 from t3_backup.errors import Failure, WorkerLost
+from t3_backup.system.process import start_in_own_group
 from t3_backup.text import printable
 from t3_backup.worker.limits import Limits
 from t3_backup.worker.operations import OPERATIONS, Job, Operation, encode_request, name_of
@@ -158,15 +159,13 @@ def copy_database(
 
 def _start_process(job: Job, operation: Operation[Any]) -> subprocess.Popen[bytes]:
     """Start the process of a worker, with the descriptors that its job names."""
-    return subprocess.Popen(
+    return start_in_own_group(
         [sys.executable, "-I", "-c", _BOOT, str(_PACKAGE), encode_request(job, operation)],
         stdin=subprocess.DEVNULL,
         stdout=job.channel,
         stderr=job.channel,
         pass_fds=[fd for fd in (job.channel, job.file, job.folder) if fd >= 0],
         cwd="/",
-        # a Ctrl-C is the command's to hear: it ends them, or lets them finish
-        process_group=0,
         env={"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8"},
     )
 

@@ -21,6 +21,7 @@ from typing import Self
 
 import aiohttp
 
+from t3_backup.system.process import start_in_own_group
 from t3_backup.t3.endpoints import HOST
 from t3_backup.t3.program import serve_command
 from t3_backup.text import printable
@@ -42,8 +43,8 @@ class Candidate:
         line = ["/usr/bin/setpriv", "--pdeathsig", "KILL", "--"]
         line += serve_command(t3, HOST, port, base_dir)
         nothing, pipe = subprocess.DEVNULL, subprocess.PIPE
-        self._process = subprocess.Popen(
-            line, stdin=nothing, stdout=pipe, stderr=subprocess.STDOUT, process_group=0
+        self._process = start_in_own_group(
+            line, stdin=nothing, stdout=pipe, stderr=subprocess.STDOUT
         )
         self._port = port
         self._said: deque[str] = deque(maxlen=_LINES)
