@@ -10,6 +10,8 @@ from demo.users import User
 from support.account_folders import data_path, list_snapshots, strays_of
 from support.host import Answer, Host
 from t3_backup.history.verify import verify_snapshot
+from t3_backup.store.account_dir import AccountDir
+from t3_backup.store.listing import stem_of
 from t3_backup.store.manifest import Manifest
 from t3_backup.store.store import Store
 from t3_backup.worker.limits import Limits
@@ -52,7 +54,7 @@ def prove_snapshots(
             return []
         with account_dir:
             found = list_snapshots(account_dir)
-            assert strays_of(account_dir) == [], strays_of(account_dir)
+            assert strays_of(account_dir) == [], _explain_strays(account_dir)
             for snapshot in found:
                 path = data_path(account_dir, snapshot)
                 assert path.stat().st_size == snapshot.bytes
@@ -63,6 +65,17 @@ def prove_snapshots(
                     )
                     assert check.verifies, check
             return found
+
+
+def _explain_strays(account_dir: AccountDir) -> str:
+    """Why the manifest of each stray can't be read."""
+    found = []
+    for name in strays_of(account_dir):
+        try:
+            found.append(f"{name}: {account_dir.read_manifest(stem_of(name))}")
+        except (OSError, ValueError) as error:
+            found.append(f"{name}: {error!r}")
+    return "; ".join(found)
 
 
 def failure_line(answer: Answer, user: User, *words: str) -> str:
