@@ -38,6 +38,11 @@ def grow(path: Path, size: int, version: str = "0.0.24", seed: int = 1) -> None:
     if path.exists():
         raise FileExistsError(path)
     shutil.copyfile(DATA / f"state-{version}.sqlite", path)
+    grow_further(path, size, seed)
+
+
+def grow_further(path: Path, size: int, seed: int = 1) -> None:
+    """Grow a database of any T3 before V2 to about `size` bytes, where it is."""
     database = _open(path, size)
     try:
         # No journal: a crash while growing spoils a file that nobody has used yet.

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import zstandard
 
+from support import programs
+
 T3 = Path(__file__).resolve().parent.parent / "data" / "t3"
 
 _LEVELS = {
@@ -37,3 +39,9 @@ def is_v2(name: str) -> bool:
 def level_of(name: str) -> int:
     """The greatest id of its ledger."""
     return _LEVELS[name]
+
+
+def import_line(userdata: Path, *flags: str) -> list[str]:
+    """The command line of what a V2 program does there when it first starts."""
+    schema, ledger = (T3 / "schema-61.sql").read_text(), (T3 / "ledger-61.txt").read_text()
+    return programs.line("import_v2.py", schema, ledger, str(userdata), *flags)
