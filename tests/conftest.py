@@ -16,6 +16,7 @@ import pytest
 from support import sandbox
 from support.databases import MIB, give_database
 from support.host import Host
+from support.released import Released, build_released
 from support.sampling import is_soak, seed
 from support.users import remove_leftover_users, user_name
 
@@ -153,3 +154,10 @@ def grown(tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], Path]:
 def small(grown: Callable[[int], Path]) -> Path:
     """A T3 database of 4 MiB."""
     return grown(4)
+
+
+@pytest.fixture(scope="session")
+def released() -> Iterator[Released]:
+    """Version 0.1.0, built once a session."""
+    with build_released() as built:
+        yield built
