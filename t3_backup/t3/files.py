@@ -16,7 +16,15 @@ WAL_NAME = f"{DATABASE_NAME}-wal"
 NO_DATABASE = f"no {DATABASE_NAME}"  # what is said of an account without one
 
 # Beside the database. Logs, caches and server-runtime.json come again; worktrees are git's.
-KEPT_FILES = ("attachments", "environment-id", "keybindings.json", "secrets", "settings.json")
+KEPT_FILES = (
+    "attachments",
+    "browser-artifacts",
+    "environment-id",
+    "keybindings.json",
+    "secrets",
+    "settings.json",
+    "themes",
+)
 
 
 def base_dir(home: Path) -> Path:

@@ -52,6 +52,10 @@ LAYOUT: dict[str, tuple[int, bytes | None]] = {
     f"attachments/{LONG}/{LONG}": (0o640, b"deep"),
     "attachments/read-only folder": (0o555, None),
     "attachments/read-only folder/file": (0o444, b"x"),
+    "themes": (0o755, None),
+    "themes/solarized ä.json": (0o644, b"{}"),
+    "browser-artifacts": (0o755, None),
+    "browser-artifacts/browser-screenshot-localhost-1.png": (0o644, os.urandom(1000)),
 }
 LEFT_OUT = ("logs/server.log", "caches/x", "server-runtime.json", "anonymous-id")
 
@@ -104,7 +108,7 @@ def laid(alice: User) -> User:
     return alice
 
 
-def test_the_archive_holds_the_five_names_and_nothing_else(host: Host, laid: User) -> None:
+def test_the_archive_holds_what_is_kept_and_nothing_else(host: Host, laid: User) -> None:
     succeeded(host.t3("run"))
     [archive] = archives(host, laid)
     assert archive.stat().st_mode & 0o7777 == 0o400
@@ -131,6 +135,7 @@ def test_everything_comes_back_with_owner_mode_and_time(
     before = found(userdata)
     succeeded(host.t3("run"))
     shutil.rmtree(userdata / "secrets")
+    shutil.rmtree(userdata / "themes")
     (userdata / "settings.json").write_text("{}")
     (userdata / "keybindings.json").unlink()
     (userdata / "attachments" / "later.png").write_bytes(b"later")
