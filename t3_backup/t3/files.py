@@ -25,6 +25,11 @@ KEPT_FILES = (
     "settings.json",
     "themes",
 )
+# Of these, what must be of one moment: a secret that the settings name and that is not there, T3
+# wipes at its next save; the identity and the key that signs with it name and prove the logins.
+ONE_MOMENT = ("settings.json", "secrets", "environment-id")
+# after "not packed: "
+MIXED = "settings.json and secrets of one moment: they changed while they were packed"
 
 
 def base_dir(home: Path) -> Path:

@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import io
 import os
+import subprocess
+import sys
 import tarfile
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -110,6 +112,10 @@ def test_of_what_may_have_changed_an_archive_is_asked_for(
     (userdata / "settings.json").write_text("[]")
     assert found_unchanged(opened, known) is None
     assert found_unchanged(opened, "") is None
+    known = packed(opened, tmp_path / "two").fingerprint
+    assert found_unchanged(opened, known) is not None
+    put(userdata / "secrets" / "key.bin", b"yek")
+    assert found_unchanged(opened, known) is None, "the settings alone are as they were"
 
 
 def test_of_nothing_no_archive_need_be_asked_for(tmp_path: Path) -> None:
@@ -183,6 +189,137 @@ def test_one_that_changes_all_the_time_costs_only_itself_and_is_named(
     assert found.fingerprint == ""
     unpacked = content(tmp_path / "one", found)
     assert (unpacked["secrets/key.bin"], unpacked["settings.json"]) == (b"key", b"{}")
+
+
+# --- settings and secrets of one moment
+
+
+def put(path: Path, content: bytes) -> None:
+    """As T3 saves: another file that takes the name."""
+    new = path.with_name(f".{path.name}.tmp")
+    new.write_bytes(content)
+    new.rename(path)
+
+
+def test_a_secret_that_comes_after_the_look_is_packed_with_the_settings_that_name_it(
+    userdata: Path, opened: int, tmp_path: Path
+) -> None:
+    """Row 40. No file that is read has changed meanwhile, and still one is missing."""
+    (userdata / "settings.json").write_text("secrets/new.bin")
+    came = False
+
+    def come(_: int) -> None:
+        nonlocal came
+        if not came:
+            put(userdata / "secrets" / "new.bin", b"new")
+            came = True
+
+    found = packed(opened, tmp_path / "one", alive=come)
+    assert found.passed == ()
+    assert content(tmp_path / "one", found)["secrets/new.bin"] == b"new"
+
+
+def test_settings_that_are_saved_after_they_were_read_are_packed_again(
+    userdata: Path, opened: int, tmp_path: Path
+) -> None:
+    """Row 40. The secret was gone before the look, and its reference goes after it was read."""
+    (userdata / "settings.json").write_text("secrets/gone.bin")
+    size = 1000 + len("key") + len("secrets/gone.bin")
+    saved = False
+
+    def save(done: int) -> None:
+        nonlocal saved
+        if done == size and not saved:
+            put(userdata / "settings.json", b"none")
+            saved = True
+
+    found = packed(opened, tmp_path / "one", alive=save)
+    assert found.passed == ()
+    assert content(tmp_path / "one", found)["settings.json"] == b"none"
+
+
+@pytest.mark.parametrize("name", ["settings.json", "secrets/key.bin", "environment-id"])
+def test_what_changes_at_each_try_is_packed_and_named_and_has_no_fingerprint(
+    userdata: Path,
+    opened: int,
+    tmp_path: Path,
+    name: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Row 40. No file is passed over for it, and the next run packs all of it anew."""
+    monkeypatch.setattr(archive_walk, "_FRESH_NS", -(1 << 62))
+    (userdata / "environment-id").write_text("4f1c")
+    tries, whole = 0, False
+
+    def change(done: int) -> None:
+        nonlocal tries, whole
+        now = done >= 1000 + len("4f1ckey{}")
+        if now and not whole:
+            tries += 1
+            put(userdata / name, (userdata / name).read_bytes())
+        whole = now
+
+    found = packed(opened, tmp_path / "one", alive=change)
+    assert tries == 3
+    told = "settings.json and secrets of one moment: they changed while they were packed"
+    assert found.passed == (told,)
+    assert found.fingerprint == ""
+    assert content(tmp_path / "one", found)[name] == (userdata / name).read_bytes()
+    assert packed(opened, tmp_path / "two").fingerprint
+
+
+def test_what_need_not_be_of_one_moment_may_change_once_it_is_read(
+    userdata: Path, opened: int, tmp_path: Path
+) -> None:
+    """Else who draws pictures all day would have all of it packed three times."""
+    times = 0
+
+    def change(_: int) -> None:
+        nonlocal times
+        times += 1
+        (userdata / "attachments" / f"{times}.png").write_bytes(b"later")
+
+    assert packed(opened, tmp_path / "one", alive=change).passed == ()
+    assert times == 3, "one for each file"
+
+
+SAVE = """
+import itertools, os, sys
+for number in itertools.count(1):
+    for name in ("secrets/key.bin", "settings.json"):
+        with open("new", "w") as file:
+            file.write(str(number))
+        os.rename("new", name)
+    if number == 1:
+        print(flush=True)
+"""
+
+
+def test_beside_a_process_that_saves_all_the_time_no_mix_goes_unnamed(
+    userdata: Path, opened: int, tmp_path: Path
+) -> None:
+    """Row 40. It saves the secret, then the settings: so of one moment they differ by one save."""
+    (userdata / "secrets" / "last.bin").write_bytes(os.urandom(LIMIT))  # read between the two
+    named = number = 0
+    with subprocess.Popen(
+        [sys.executable, "-c", SAVE], cwd=userdata, stdout=subprocess.PIPE
+    ) as saver:
+        try:
+            assert saver.stdout is not None
+            assert saver.stdout.readline()
+            while named < 5:
+                number += 1
+                assert number < 500, "it never met a save"
+                found = packed(opened, tmp_path / f"{number}", limit=2 * LIMIT)
+                if found.passed:
+                    named += 1
+                    continue
+                got = content(tmp_path / f"{number}", found)
+                saved = int(got["secrets/key.bin"]), int(got["settings.json"])
+                assert saved[0] - saved[1] in (0, 1), saved
+            assert saver.poll() is None
+        finally:
+            saver.kill()
 
 
 def test_more_than_the_limit_is_not_packed(opened: int, tmp_path: Path) -> None:

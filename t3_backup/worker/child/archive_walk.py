@@ -11,11 +11,11 @@ import os
 import stat
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from t3_backup.system import native
-from t3_backup.t3.files import KEPT_FILES
+from t3_backup.t3.files import KEPT_FILES, ONE_MOMENT
 from t3_backup.worker.child.digest import sha256
 from t3_backup.worker.operations.backup import Packed, WriteArchive
 
@@ -24,7 +24,6 @@ from t3_backup.worker.operations.backup import Packed, WriteArchive
 _FRESH_NS = 2_000_000_000
 _MOST_PASSED = 100  # that are told of
 _MOST_LOOKED_AT = 2000  # beside the copy of a database, which they must not hold up
-_MOST_PASSED = 100  # that are told of
 
 
 @dataclass(frozen=True)
@@ -38,6 +37,12 @@ class Entry:
     def is_folder(self) -> bool:
         """Tell a folder from a file."""
         return stat.S_ISDIR(self.status.st_mode)
+
+    @property
+    def state(self) -> tuple[object, ...]:
+        """Return what is another one once anything was done to it."""
+        s = self.status
+        return (self.path, s.st_mode, s.st_size, s.st_mtime_ns, s.st_ctime_ns, s.st_ino)
 
     @property
     def bytes(self) -> int:
@@ -86,11 +91,29 @@ def take_inventory(folder: int, uid: int, most: int = sys.maxsize) -> Inventory 
     return Inventory(entries, passed, fingerprint(entries, time.time_ns()))
 
 
+def is_still(folder: int, uid: int, seen: Inventory) -> bool:
+    """Tell whether what must be of one moment is as it was `seen`. Raises OSError.
+
+    Then there was a moment, between both looks, at which all of it was so.
+    """
+    passed: list[str] = []
+    entries = sorted(walk_entries(folder, uid, passed, ONE_MOMENT), key=lambda entry: entry.path)
+    return _moment(entries, passed) == _moment(seen.entries, seen.passed)
+
+
+def _moment(entries: list[Entry], passed: list[str]) -> object:
+    return (
+        [entry.state for entry in entries if top_name(entry.path) in ONE_MOMENT],
+        sorted(told for told in passed if top_name(told) in ONE_MOMENT),
+    )
+
+
 def find_unchanged(folder: int, uid: int, archive: WriteArchive) -> Packed | None:
     """Describe what is in the open `folder` where no archive of it need be written.
 
-    None is needed of nothing, nor of what is as in the archive that is known. Returns None where
-    one may be needed; many files are left to the worker that would pack them. Raises OSError.
+    None is needed of nothing, nor of what is as in the archive that is known: all of it, so that it
+    is of one moment as that archive is. Returns None where one may be needed; many files are left
+    to the worker that would pack them. Raises OSError.
     """
     found = take_inventory(folder, uid, _MOST_LOOKED_AT)
     if found is None or found.bytes > archive.limit:
@@ -124,9 +147,11 @@ def top_name(path: str) -> str:
     return path.partition("/")[0].partition(":")[0]
 
 
-def walk_entries(folder: int, uid: int, passed: list[str]) -> Iterator[Entry]:
-    """Walk all that is to be packed; `passed` gets what is not, with the reason."""
-    waiting = list(KEPT_FILES)
+def walk_entries(
+    folder: int, uid: int, passed: list[str], names: Sequence[str] = KEPT_FILES
+) -> Iterator[Entry]:
+    """Walk all that is to be packed of `names`; `passed` gets what is not, with the reason."""
+    waiting = list(names)
     while waiting:
         path = waiting.pop()
         try:
@@ -185,6 +210,5 @@ def fingerprint(entries: list[Entry], now_ns: int) -> str:
         s = entry.status
         if max(s.st_mtime_ns, s.st_ctime_ns) > now_ns - _FRESH_NS:
             return ""
-        known = (entry.path, s.st_mode, s.st_size, s.st_mtime_ns, s.st_ctime_ns, s.st_ino)
-        digest.update(repr(known).encode("utf-8", "surrogateescape") + b"\n")
+        digest.update(repr(entry.state).encode("utf-8", "surrogateescape") + b"\n")
     return digest.hexdigest()

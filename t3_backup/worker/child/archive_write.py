@@ -17,8 +17,9 @@ import zstandard
 
 from t3_backup.errors import SourceError
 from t3_backup.system import native
+from t3_backup.t3.files import MIXED
 from t3_backup.worker.child import sandbox
-from t3_backup.worker.child.archive_walk import Entry, take_inventory
+from t3_backup.worker.child.archive_walk import Entry, is_still, take_inventory
 from t3_backup.worker.child.live_files import LiveFiles
 from t3_backup.worker.child.task import Task
 from t3_backup.worker.operations.backup import Packed, WriteArchive
@@ -61,9 +62,9 @@ def write_archive(
 ) -> Packed:
     """Pack what is in the open `folder` into the empty `file`.
 
-    Nothing is written where its fingerprint is the one that is `known`. `told` hears how many bytes
-    there are, `alive` how many are done. Raises SourceError above `limit` bytes of content,
-    OSError.
+    Nothing is written where its fingerprint is the one that is `known`. Settings and secrets are of
+    one moment, or are named as of several. `told` hears how many bytes there are, `alive` how many
+    are done. Raises SourceError above `limit` bytes of content, OSError.
     """
     for number in range(_TRIES):
         last = number == _TRIES - 1  # then one that changes all the time costs only itself
@@ -82,7 +83,12 @@ def write_archive(
         os.ftruncate(file, 0)
         os.lseek(file, 0, os.SEEK_SET)
         before = len(passed)
+        seen = replace(found, passed=passed.copy())
         if (written := _write(folder, entries, file, passed, alive, anyhow=last)) is not None:
+            if not is_still(folder, uid, seen):
+                if not last:
+                    continue
+                passed.insert(0, MIXED)  # of many, the first are told
             # Whoever takes this archive for the next one, too, must hear of what could not be read.
             mark = "" if last or len(passed) > before else found.fingerprint
             count, content_bytes = written
