@@ -15,6 +15,11 @@ STATE_DATABASE = f"{BASE_DIR}/{STATE_IN_BASE}"
 WAL_NAME = f"{DATABASE_NAME}-wal"
 NO_DATABASE = f"no {DATABASE_NAME}"  # what is said of an account without one
 
+# A new version copies the old database into such a folder, links the copy to its new name, and
+# removes the folder. Killed in between, it leaves the database with two names for ever.
+IMPORT_FOLDER = ".v2-import-"  # and what makes it unique
+IMPORT_COPY = "snapshot.sqlite"
+
 # Beside the database. Logs, caches and server-runtime.json come again; worktrees are git's.
 KEPT_FILES = (
     "attachments",

@@ -211,6 +211,25 @@ def test_a_wal_that_breaks_off_in_the_middle_is_kept_with_its_database(
     assert any("breaks off" in warning for warning in document["warnings"])
 
 
+def test_a_database_that_a_killed_import_left_with_two_names_is_backed_up_and_put_back(
+    host: Host, odd: User
+) -> None:
+    """Row 11. The other name keeps what was replaced, and joins nothing."""
+    [first] = host.snapshots(odd)
+    taken = dump_database(first)
+    copy = odd.database.parent / ".v2-import-aB3xYz" / "snapshot.sqlite"
+    copy.parent.mkdir()
+    copy.hardlink_to(odd.database)
+    odd.give(copy.parent)
+    changed = dump_database(odd.database)
+    succeeded(host.t3("run"))
+    assert [dump_database(one) for one in host.snapshots(odd) if one != first] == [changed]
+    succeeded(host.t3("restore", odd.name, "--yes", "--at", first.stem))
+    assert dump_database(odd.database) == taken
+    assert dump_database(copy) == dump_database(prerestore(host, odd)[0]) == changed
+    assert odd.database.stat().st_nlink == copy.stat().st_nlink == 1
+
+
 def test_where_a_wal_without_its_database_went_is_said(host: Host, odd: User) -> None:
     leave_newer_rows_in_a_wal(odd)
     odd.database.unlink()

@@ -86,7 +86,7 @@ class LiveFiles:
             status = os.stat(name, dir_fd=self.folder, follow_symlinks=False)
         except FileNotFoundError:
             return None
-        require_own_file(status, self.path_of(name), self.uid)
+        require_own_file(status, self.path_of(name), self.uid, self.folder)
         return FileIdentity.of(status)
 
     def sidecars(self, name: str = DATABASE_NAME) -> list[str]:

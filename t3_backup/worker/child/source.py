@@ -8,6 +8,7 @@ the descriptor). Only O_PATH and stat are used beside it.
 from __future__ import annotations
 
 import errno
+import itertools
 import os
 import stat
 import time
@@ -15,12 +16,22 @@ from dataclasses import dataclass
 
 from t3_backup.errors import SourceAbsent, SourceError, SourceRefused
 from t3_backup.system import native
-from t3_backup.t3.files import DATABASE_NAME, NO_DATABASE, STATE_DATABASE, STATE_FOLDER
+from t3_backup.system.sqlite import SIDECARS
+from t3_backup.t3.files import (
+    DATABASE_NAME,
+    IMPORT_COPY,
+    IMPORT_FOLDER,
+    NO_DATABASE,
+    STATE_DATABASE,
+    STATE_FOLDER,
+)
+
+_MOST_IMPORTS = 64  # leftovers that are looked into
 
 
 @dataclass(frozen=True)
 class LiveDatabase:
-    """A database found beneath a home: regular, owned by the user, with one name."""
+    """A database found beneath a home: regular, owned by the user, with one name that counts."""
 
     folder: int  # O_PATH descriptor of the folder that holds it
     path: str  # canonical
@@ -104,7 +115,7 @@ def find_in_folder(folder: int, home: str, uid: int) -> LiveDatabase:
         raise _unreachable(error, path) from None
     status = os.fstat(file)
     os.close(file)  # O_PATH: closing it drops no lock
-    require_own_file(status, path, uid)
+    require_own_file(status, path, uid, folder)
     # The name that the kernel gives has no symlink left in it, so SQLite may be told to follow
     # none.
     return LiveDatabase(
@@ -112,10 +123,11 @@ def find_in_folder(folder: int, home: str, uid: int) -> LiveDatabase:
     )
 
 
-def require_own_file(status: os.stat_result, path: str, uid: int) -> None:
-    """Raise SourceRefused where `path` is not one regular file of the user's own.
+def require_own_file(status: os.stat_result, path: str, uid: int, folder: int) -> None:
+    """Raise SourceRefused where `path` in the open `folder` is not one file of the user's own.
 
-    That is: a symlink, no regular file, somebody else's, or one with a second name.
+    That is: a symlink, no regular file, somebody else's, or one with a second name, unless that is
+    what an import has left there.
     """
     if stat.S_ISLNK(status.st_mode):
         raise SourceRefused(f"{path} is a symlink; put the database itself there")
@@ -123,11 +135,61 @@ def require_own_file(status: os.stat_result, path: str, uid: int) -> None:
         raise SourceRefused(f"{path} is not a regular file")
     if status.st_uid != uid:
         raise SourceRefused(f"{path} belongs to uid {status.st_uid}, not to uid {uid}")
-    if status.st_nlink != 1:
+    if status.st_nlink != 1 and not (
+        status.st_nlink == 2 and _is_left_of_import(folder, status, uid)
+    ):
         raise SourceRefused(
             f"{path} has {status.st_nlink} names (hard links); "
             "its -wal can belong to only one of them"
         )
+
+
+def _is_left_of_import(folder: int, status: os.stat_result, uid: int) -> bool:
+    """Tell whether the file's other name is that of a copy which an import has left.
+
+    Nobody opens it by that name: so it has no -wal, -shm or -journal of its own. Nothing is opened
+    but folders.
+    """
+    try:
+        return any(_is_copy(folder, name, status, uid) for name in _imports(folder))
+    except OSError:
+        return False
+
+
+def _imports(folder: int) -> list[str]:
+    fd = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=folder)
+    try:
+        with os.scandir(fd) as entries:
+            names = (entry.name for entry in entries if entry.name.startswith(IMPORT_FOLDER))
+            return list(itertools.islice(names, _MOST_IMPORTS))
+    finally:
+        os.close(fd)
+
+
+def _is_copy(folder: int, name: str, status: os.stat_result, uid: int) -> bool:
+    try:
+        fd = native.open_beneath(folder, name, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW)
+    except OSError:  # no folder, or one that is reached by a symlink
+        return False
+    try:
+        if os.fstat(fd).st_uid != uid:
+            return False
+        copy = os.stat(IMPORT_COPY, dir_fd=fd, follow_symlinks=False)
+        return os.path.samestat(copy, status) and not any(
+            _has(fd, IMPORT_COPY + ending) for ending in SIDECARS
+        )
+    except OSError:
+        return False
+    finally:
+        os.close(fd)
+
+
+def _has(folder: int, name: str) -> bool:
+    try:
+        os.stat(name, dir_fd=folder, follow_symlinks=False)
+    except FileNotFoundError:
+        return False
+    return True
 
 
 def _unreachable(error: OSError, path: str) -> SourceError:
