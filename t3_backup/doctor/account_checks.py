@@ -12,7 +12,7 @@ from t3_backup.doctor.finding import Finding, fail, note, ok, shorten, warn
 from t3_backup.monitor import health
 from t3_backup.restore.pending import PendingRestore
 from t3_backup.store.names import is_legacy
-from t3_backup.t3 import databases
+from t3_backup.t3 import databases, unlisted
 from t3_backup.text import format_age, format_size
 
 
@@ -37,6 +37,8 @@ def _database(account: AccountFacts, snapshots: int) -> Iterator[Finding]:
         yield fail(name, f"no database, but {snapshots} snapshots of it: {mend}")
     elif not account.uncovered:
         yield note(name, "database: none; it is skipped until its T3 server has made one")
+    if account.unlisted:
+        yield note(f"files {account.user}", unlisted.explain(account.unlisted))
 
 
 def check_account_dirs(facts: Facts) -> Iterator[Finding]:

@@ -34,6 +34,7 @@ class AccountFacts:
     source: Source | None = None  # the database and its -wal; None where there is none
     problem: str = ""  # why it can't be backed up
     uncovered: tuple[str, ...] = ()  # names of databases that are not copied
+    unlisted: tuple[str, ...] = ()  # and of what else is not, and not known to come again
 
 
 @dataclass(frozen=True)

@@ -80,20 +80,29 @@ def _map(path: Path) -> MapFacts:
 
 
 def _account(user: str, stopping: threading.Event) -> AccountFacts:
-    home = device = None
+    home = device = source = None
+    problem = ""
     heard = SourceListener()
     try:
         account = accounts.find(user)
         home = _real(account.home)
         device = home.stat().st_dev if os.path.exists(home) else None
         source = client.ask(account, FindDatabase(), _LIMITS, stopping, heard)
-        return AccountFacts(user, home, device, source, uncovered=heard.uncovered)
     except SourceAbsent:
-        return AccountFacts(user, home, device, uncovered=heard.uncovered)
+        pass
     except Cancelled:
         raise
     except (Failure, OSError) as error:
-        return AccountFacts(user, home, device, problem=explain(error), uncovered=heard.uncovered)
+        problem = explain(error)
+    return AccountFacts(
+        user,
+        home,
+        device,
+        source,
+        problem,
+        uncovered=heard.uncovered,
+        unlisted=heard.unlisted,
+    )
 
 
 def _store(dest: Path, stopping: threading.Event) -> StoreFacts:

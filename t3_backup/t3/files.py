@@ -20,7 +20,11 @@ NO_DATABASE = f"no {DATABASE_NAME}"  # what is said of an account without one
 IMPORT_FOLDER = ".v2-import-"  # and what makes it unique
 IMPORT_COPY = "snapshot.sqlite"
 
-# Beside the database. Logs, caches and server-runtime.json come again; worktrees are git's.
+# What comes again by itself, or from git. Beside a server-runtime.json that was put back no server
+# would start.
+REGENERATED = ("anonymous-id", "caches", "logs", "server-runtime.json", "worktrees")
+
+# Beside the database.
 KEPT_FILES = (
     "attachments",
     "browser-artifacts",

@@ -15,6 +15,7 @@ from typing import Annotated, Any
 from t3_backup.errors import WORKER_ERRORS, Failure, WorkerLost
 from t3_backup.records import decode_record, one_of, parse_object
 from t3_backup.t3 import databases
+from t3_backup.t3.unlisted import is_unlisted
 from t3_backup.text import printable
 
 PHASES = ("copy", "prove", "pack", "inspect", "unpack")
@@ -46,6 +47,12 @@ def _check_uncovered(names: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(map(printable, names))
 
 
+def _check_unlisted(names: tuple[str, ...]) -> tuple[str, ...]:
+    if len(names) > databases.MOST or not all(map(is_unlisted, names)):
+        raise ValueError(f"it is {printable(repr(names))}")
+    return tuple(map(printable, names))
+
+
 # What the fields of an event may hold. The texts are what a terminal gets to see as they are.
 Count = Annotated[int, range(1 << 62)]  # of bytes, of things
 Seconds = Annotated[float, _check_seconds]
@@ -68,6 +75,8 @@ class Source(Event):
     wal_bytes: Count
     # names of databases beside it that are not copied
     others: Annotated[tuple[str, ...], _check_uncovered] = ()
+    # names of what is beside it, not saved, and not known to come again
+    unlisted: Annotated[tuple[str, ...], _check_unlisted] = ()
 
 
 @dataclass(frozen=True)

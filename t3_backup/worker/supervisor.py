@@ -38,12 +38,13 @@ Listener = Callable[[Event], None]
 
 
 class SourceListener:
-    """A listener that takes in which databases are not copied, and hands all else on."""
+    """A listener that takes in what is not copied, and hands all else on."""
 
     def __init__(self, listen: Listener = lambda _: None) -> None:
         self._listen = listen
         self.looked = False  # whether a database was heard of at all
         self.uncovered: tuple[str, ...] = ()
+        self.unlisted: tuple[str, ...] = ()
 
     def __call__(self, event: Event) -> None:
         """Hear of `event`."""
@@ -51,6 +52,7 @@ class SourceListener:
             self.looked = True
             # what packs the files beside it tells of none
             self.uncovered = self.uncovered or event.others
+            self.unlisted = self.unlisted or event.unlisted
         else:
             self._listen(event)
 

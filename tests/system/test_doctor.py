@@ -183,6 +183,25 @@ def test_a_database_that_was_deleted_fails_where_there_are_snapshots_of_it(
     assert of(f"account {dora.name}", host.t3("doctor", "--json")).status == "fail"
 
 
+def test_what_lies_beside_a_database_and_is_not_saved_is_told_by_name(
+    host: Host, dora: User
+) -> None:
+    """Also where there is no database yet; and a terminal obeys none of it."""
+    place = dora.database.parent
+    for known in ("settings.json", "anonymous-id", "server-lock.sqlite", "themes"):
+        (place / known).touch()
+    names = [one["name"] for one in host.t3("doctor", "--json").document["checks"]]
+    assert f"files {dora.name}" not in names
+    (place / "plugins.json").touch()
+    (place / "evil\n\x1b[2J").touch()
+    said = 'userdata also holds "evil??[2J", plugins.json: not saved; next: '
+    told = [of(f"files {dora.name}", host.t3("doctor", "--json"))]
+    dora.database.rename(dora.home / "away")
+    told.append(of(f"files {dora.name}", host.t3("doctor", "--json")))
+    assert [(one.status, one.text.startswith(said)) for one in told] == [("note", True)] * 2
+    assert host.t3("run", "--json").account(dora.name)["outcome"] == "skipped"
+
+
 # --- the store and the account folders
 
 

@@ -141,6 +141,20 @@ def test_a_database_that_is_not_copied_fails_by_name_beside_one_that_is_and_alon
         assert [one.status for one in found[1:]] == (["ok"] if account.source else [])
 
 
+@pytest.mark.parametrize(
+    "account",
+    [ALICE, replace(ALICE, source=None), replace(ALICE, source=None, problem="a symlink")],
+    ids=["well", "none", "refused"],
+)
+def test_what_is_on_no_list_is_noted_once_whatever_is_the_matter_with_the_database(
+    account: AccountFacts,
+) -> None:
+    found = of("files alice", accounts=(replace(account, unlisted=("plugins", "notes.txt")),))
+    assert found.status == "note"
+    assert found.text.startswith("userdata also holds plugins, notes.txt: not saved; next: ")
+    assert not [one for one in examine(accounts=(account,)) if one.name == "files alice"]
+
+
 def test_a_database_that_is_gone_while_its_snapshots_are_there_fails() -> None:
     found = of("account alice", accounts=(replace(ALICE, source=None),))
     assert found.status == "fail"

@@ -37,6 +37,7 @@ CHILD_MAY = (
     "t3.files",
     "t3.databases",
     "t3.ledger",
+    "t3.unlisted",
 )  # beside system and errors, text, records
 CHILD_TOP = ("errors", "text", "records", "__init__", "_copier")
 APSW = (CHILD, "doctor", "t3.activity", "autoupdate.gate.trial")  # where SQLite may be called

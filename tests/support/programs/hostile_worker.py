@@ -133,7 +133,7 @@ def _be_deaf() -> None:
 
 
 def _fill_the_disk() -> None:
-    _say(event="source", bytes=4096, wal_bytes=0, others=[])
+    _say(event="source", bytes=4096, wal_bytes=0, others=[], unlisted=[])
     while True:
         os.write(_file, b"x" * (1 << 20))
 
@@ -218,10 +218,10 @@ BEHAVIOURS: dict[str, Callable[[], object]] = {
     "fills the disk at the far end": _fill_the_far_end,
     "allocates blocks past the end": _allocate_past_the_end,
     "claims a source larger than the disk": lambda: _say_and_sleep(
-        event="source", bytes=1 << 61, wal_bytes=0, others=[]
+        event="source", bytes=1 << 61, wal_bytes=0, others=[], unlisted=[]
     ),
     "claims a source that cannot be": lambda: _say_and_sleep(
-        event="source", bytes=1 << 62, wal_bytes=0, others=[]
+        event="source", bytes=1 << 62, wal_bytes=0, others=[], unlisted=[]
     ),
     "floods with noise": lambda: _flood(b"garbage\n" * 8000),
     "floods with empty lines": lambda: _flood(b"\n" * 60000),
