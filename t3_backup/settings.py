@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import math
 import re
+import shlex
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from posixpath import normpath
 
+from t3_backup.accounts import is_user_name
 from t3_backup.config import BYTES, SECONDS, Known, absolute, resolve, setting, table, whole
 
 DEFAULTS_FILE = Path("/etc/default/t3-backup")
@@ -52,6 +55,35 @@ def _size_or_auto(text: str) -> int | None:
         return None if text == "auto" else _size(text)
     except ValueError as error:
         raise ValueError(f"auto, or {error}") from None
+
+
+def _words(text: str) -> list[str]:
+    try:
+        return [] if text == "none" else shlex.split(text)
+    except ValueError:
+        raise ValueError("words with a space between, or none") from None
+
+
+def _base_dirs(text: str) -> tuple[tuple[str, Path], ...]:
+    found: dict[str, Path] = {}
+    for word in _words(text):
+        user, _, path = word.partition("=")
+        if not is_user_name(user) or user in found or not _is_plain(path):
+            raise ValueError("USER=FOLDER for each user once, a space between, or none")
+        found[user] = Path(path)
+    return tuple(found.items())
+
+
+def _patterns(text: str) -> tuple[str, ...]:
+    found = tuple(_words(text))
+    if not all(map(_is_plain, found)):
+        raise ValueError("absolute paths, a space between, or none")
+    return found
+
+
+def _is_plain(path: str) -> bool:
+    """Tell whether a path is absolute, and as the kernel would write it."""
+    return path.startswith("/") and path == normpath(path) and "\0" not in path
 
 
 @dataclass(frozen=True)
@@ -177,6 +209,23 @@ class Settings:
         "Limit for the files that are saved with a database (secrets, settings, attachments). "
         "Above it they are not saved, and the account counts as not well. 0: they are never saved.",
         BYTES,
+    )
+    base_dirs: tuple[tuple[str, Path], ...] = setting(
+        "T3_BACKUP_BASE_DIRS",
+        "none",
+        _base_dirs,
+        "The base directories of accounts whose T3 keeps its state where their unit does not say "
+        'so, in quotes where they are several: `"alice=/srv/t3/alice bob=/data/t3"`. '
+        "`none`: that of the unit (`--base-dir` or `T3CODE_HOME`), else `~/.t3`.",
+    )
+    ignore: tuple[str, ...] = setting(
+        "T3_BACKUP_IGNORE",
+        "none",
+        _patterns,
+        "Databases that T3 has open and that are meant not to be backed up: absolute paths, a "
+        "space between, in quotes where they are several. They may be shell patterns, in which a "
+        "`*` stands for no slash. "
+        "`none`: each is backed up, or its account fails.",
     )
     textfiles: Path | None = setting(
         "T3_BACKUP_TEXTFILE_DIR",

@@ -33,6 +33,8 @@ NAMES = {
     "compact": "T3_BACKUP_COMPACT",
     "log": "T3_BACKUP_LOG",
     "files_limit": "T3_BACKUP_FILES_LIMIT",
+    "base_dirs": "T3_BACKUP_BASE_DIRS",
+    "ignore": "T3_BACKUP_IGNORE",
     "textfiles": "T3_BACKUP_TEXTFILE_DIR",
     "hooks": "T3_BACKUP_HOOKS",
     "hook_timeout": "T3_BACKUP_HOOK_TIMEOUT",
@@ -56,6 +58,15 @@ FOUR = {
     "compact": ("delta", "delta", "off", "off", "reflink", "reflink"),
     "log": ("/a", Path("/a"), "/b", Path("/b"), "/c", Path("/c")),
     "files_limit": ("1K", 1024, "2", 2, "3G", 3 << 30),
+    "base_dirs": (
+        "alice=/a",
+        (("alice", Path("/a")),),
+        "none",
+        (),
+        "alice=/c bob=/d",
+        (("alice", Path("/c")), ("bob", Path("/d"))),
+    ),
+    "ignore": ("/a", ("/a",), "none", (), "/c/*.db '/d e'", ("/c/*.db", "/d e")),
     "textfiles": ("/a", Path("/a"), "none", None, "/c", Path("/c")),
     "hooks": ("/a", Path("/a"), "/b", Path("/b"), "/c", Path("/c")),
     "hook_timeout": ("1", 1, "2", 2, "3", 3),
@@ -109,6 +120,14 @@ SENSELESS = (
         for text in ("-1", "1.5G", "2g", "1 G", "G", "5P", "1GB", "much", "\u0667")
     ]
     + [("reserve", "AUTO"), ("max_bytes", "auto")]
+    + [
+        ("base_dirs", text)
+        for text in (
+            *("alice", "alice=", "=/a", "alice=a", "alice=~/a", "alice=/a/../b", "alice=/a/"),
+            *("alice=/a alice=/b", "../x=/a", "alice=/a,bob=/b bob", 'alice="/a'),
+        )
+    ]
+    + [("ignore", text) for text in ("a", "*.sqlite", "/a b", "~/a", "/a//b", "/a/./b", '"/a')]
     + [("compact", text) for text in ("on", "Delta", "delta,off", " off")]
 )
 
