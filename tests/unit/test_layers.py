@@ -38,6 +38,8 @@ CHILD_MAY = (
     "t3.databases",
     "t3.ledger",
     "t3.unlisted",
+    "t3.open_databases",
+    "t3.server_processes",
 )  # beside system and errors, text, records
 CHILD_TOP = ("errors", "text", "records", "__init__", "_copier")
 APSW = (CHILD, "doctor", "t3.activity", "autoupdate.gate.trial")  # where SQLite may be called
@@ -160,6 +162,8 @@ KNOWN_OF_T3 = (
     r"\.well-known",
     r"t3-serve",
     r"T3_PORT",
+    r"T3CODE_",
+    r"v2-import",
     r"node_modules",
     r"auth pairing",
     r"\b130\b",
