@@ -197,7 +197,11 @@ def hollow(
         there.environ["T3_BACKUP_RESERVE"] = "0"
         with mounted(image, where, "-o", "loop,nodelalloc"):
             make_snapshots(there, user, 2)
-        _hollow_out(image)
+            subprocess.run(["fsfreeze", "--freeze", str(where)], check=True)
+            used = _used_blocks(image)
+            subprocess.run(["fsfreeze", "--unfreeze", str(where)], check=True)
+        image.unlink()
+        _write_hollow(image, used)
 
         def fail() -> None:
             with filler.open("wb", buffering=0) as file:
@@ -212,7 +216,12 @@ def hollow(
             yield there, user, fail, filler.unlink
 
 
-def _hollow_out(image: Path) -> None:
+def _used_blocks(image: Path) -> list[bytes | None]:
+    """The blocks of a file system that is frozen; None for each that is free.
+
+    Where it is only unmounted, a mount namespace that another test has just made may hold it still,
+    and what it was about to write.
+    """
     dump = subprocess.run(
         ["dumpe2fs", str(image)], capture_output=True, text=True, check=True
     ).stdout
@@ -223,13 +232,19 @@ def _hollow_out(image: Path) -> None:
             free.update(range(int(first), int(last or first) + 1))
     assert len(free) > 1000
     content = image.read_bytes()
-    with image.open("wb", buffering=0) as file:  # emptied: holes everywhere
-        for block in range(len(content) // BLOCK):
-            if block not in free:
-                os.pwrite(
-                    file.fileno(), content[block * BLOCK : (block + 1) * BLOCK], block * BLOCK
-                )
-        file.truncate(len(content))
+    return [
+        None if block in free else content[block * BLOCK : (block + 1) * BLOCK]
+        for block in range(len(content) // BLOCK)
+    ]
+
+
+def _write_hollow(image: Path, used: list[bytes | None]) -> None:
+    """A new image with these blocks, and holes for the others."""
+    with image.open("xb", buffering=0) as file:
+        for block, content in enumerate(used):
+            if content is not None:
+                os.pwrite(file.fileno(), content, block * BLOCK)
+        file.truncate(len(used) * BLOCK)
 
 
 Hollow = tuple[Host, User, Callable[[], None], Callable[[], None]]
