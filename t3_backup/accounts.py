@@ -28,6 +28,8 @@ class Account:
     gid: int
     groups: tuple[int, ...]  # supplementary, the primary one among them
     home: Path
+    base_dir: Path | None = None  # where its T3 keeps its state; None: in the usual place
+    server_pid: int = 0  # of its server, as systemd knows it; 0: none is known to run
 
 
 @dataclass(frozen=True)

@@ -1,15 +1,16 @@
 """Decode JSON into dataclasses, strictly, by what their annotations say.
 
 A bool is no integer, a float is none, and no text is converted. `Annotated[int, range(...)]` says
-which integers may be; without it, those of SQLite's 64 bits. Any other thing in an `Annotated` is
-called with the value, and returns the one to use.
+which integers may be; without it, those of SQLite's 64 bits. `Annotated[SomeRecord, GROWING]`
+says which keys that record may lack or have here. Any other thing in an `Annotated` is called with
+the value, and returns the one to use.
 """
 
 from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import MISSING, fields, is_dataclass
 from types import NoneType, UnionType
 from typing import Annotated, Any, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -38,11 +39,14 @@ def parse_object(text: str | bytes) -> dict[str, Any]:
     return value
 
 
-def decode_record(kind: type[T], value: Any) -> T:
-    """Make a `kind` of what JSON holds. Raises ValueError, which names the key."""
+def decode_record(kind: type[T], value: Any, keys: str | None = None) -> T:
+    """Make a `kind` of what JSON holds. Raises ValueError, which names the key.
+
+    `keys` counts more than what the class says by JSON_KEYS.
+    """
     if type(value) is not dict:
         raise ValueError("not a JSON object")
-    keys = getattr(kind, "JSON_KEYS", EXACT)
+    keys = keys or getattr(kind, "JSON_KEYS", EXACT)
     plan = _plan(kind)  # type: ignore[arg-type]  # mypy takes no type for hashable
     if keys == EXACT and (unknown := value.keys() - plan.keys()):
         raise ValueError(f"{printable(repr(min(unknown)))} is no key of it")
@@ -84,6 +88,8 @@ def _decoder(hint: Any) -> _Decoder:
     origin, parts = get_origin(hint), get_args(hint)
     if origin is Annotated and isinstance(parts[1], range):
         return lambda value: _number(value, (int,), parts[1])
+    if origin is Annotated and parts[1] in (MORE, GROWING):
+        return lambda value: decode_record(parts[0], value, parts[1])
     if origin is Annotated:
         checks = (_decoder(parts[0]), *parts[1:])
         return lambda value: functools.reduce(lambda found, check: check(found), checks, value)
@@ -93,6 +99,9 @@ def _decoder(hint: Any) -> _Decoder:
     if origin is tuple and parts[1:] == (...,):
         inner = _decoder(parts[0])
         return lambda value: tuple([inner(item) for item in _typed(value, list)])
+    if origin is tuple:
+        inners = [_decoder(part) for part in parts]
+        return lambda value: _row(value, inners)
     if origin is dict and parts[0] is str:
         inner = _decoder(parts[1])
         return lambda value: {key: inner(item) for key, item in _typed(value, dict).items()}
@@ -105,6 +114,12 @@ def _decoder(hint: Any) -> _Decoder:
     if hint in (str, bool):
         return lambda value: _typed(value, hint)
     raise TypeError(f"{hint} has no place in a record")
+
+
+def _row(value: Any, inners: Sequence[_Decoder]) -> tuple[Any, ...]:
+    if len(_typed(value, list)) != len(inners):
+        raise ValueError("it has too many items, or too few")
+    return tuple([inner(item) for inner, item in zip(inners, value, strict=True)])
 
 
 def _typed(value: Any, kind: type) -> Any:

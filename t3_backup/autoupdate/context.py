@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from t3_backup import accounts
+from t3_backup.autoupdate.activity import read_activity
 from t3_backup.autoupdate.installations import Installations
 from t3_backup.autoupdate.journal import Journals
 from t3_backup.autoupdate.settings import Settings
@@ -65,7 +66,7 @@ class Context:
 
     def server(self, user: str) -> Server:
         """Find the server of `user`. Raises Failure."""
-        return servers.find_server(user, self.settings.serve)
+        return servers.find_server(user, self.settings.serve, read_activity)
 
     def raise_if_stopped(self, left: str) -> None:
         """Raise Cancelled once somebody wants an end; `left` tells of the rest."""

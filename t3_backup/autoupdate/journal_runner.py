@@ -85,6 +85,6 @@ def _report_loss(context: Context, done: Move) -> None:
         where = "is in the newest snapshot with the label prerestore"
         context.warn(f"{done.user}: what was written on {done.program} {where}")
         return
-    lost = describe_loss(failed.census.rows or {}, kept.census.rows or {})
+    lost = describe_loss(failed.live.census, kept.live.census)
     what = f"written on {done.program} and no longer there: {lost}"
     context.warn(f"{done.user}: {what}; it is in {failed.name}")

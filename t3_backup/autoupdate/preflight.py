@@ -48,7 +48,7 @@ def check_disk_space(
     root: Path, found: Sequence[Server], known: Mapping[str, Sequence[Manifest]]
 ) -> None:
     """Check that there is room for the version, the gate and the way back. Raises Failure."""
-    sizes = {one.user: known[one.user][0].bytes if known[one.user] else 0 for one in found}
+    sizes = {one.user: known[one.user][0].total_bytes if known[one.user] else 0 for one in found}
     _check_free(root, _SPARE_BYTES + 2 * max(sizes.values(), default=0))
     for one in found:
         if sizes[one.user]:

@@ -87,13 +87,13 @@ def _plan_move(context: Context, user: str, current: str, target: str) -> Plan:
         return Plan(wanted, (f"{back}; there is no database yet",), has_data=False)
     if live.level is None or live.level <= level:
         return Plan(wanted, (f"{back}; the database stays, it is of level {live.level}",))
-    snapshot, rows = context.snapshots.plan_restore(user, level)
-    then = f"the data of {snapshot.taken_at} (level {snapshot.t3_level}, {snapshot.name})"
+    snapshot, found = context.snapshots.plan_restore(user, level)
+    then = f"the data of {snapshot.taken_at} (level {snapshot.live.t3_level}, {snapshot.name})"
     kept = f"it is kept as a snapshot {wanted.label}"
     undo = f"{kept}, and t3-autoupdate rollback --undo brings it back"
     lost = "what was written since; the live database can't be counted"
-    if rows is not None:
-        lost = snapshots.describe_loss(rows, snapshot.census.rows or {})
+    if found is not None:
+        lost = snapshots.describe_loss(found, snapshot.live.census)
     lines = (f"{back}, with {then}", f"{user}: will be lost: {lost}; {undo}")
     return Plan(replace(wanted, data=snapshot.name), lines)
 

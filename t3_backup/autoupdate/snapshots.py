@@ -18,11 +18,12 @@ from typing import Any
 from t3_backup.errors import Failure, LockHeld, StoreError, explain
 from t3_backup.restore.recovery import describe_remains
 from t3_backup.store import lock
+from t3_backup.store.census import Census, comparable_content
 from t3_backup.store.manifest import Manifest
 from t3_backup.store.names import UNWANTED
 from t3_backup.store.store import Store
 from t3_backup.system.process import run_in_own_group
-from t3_backup.t3.tables import CONTENT
+from t3_backup.t3 import content, databases
 
 COMMAND = (sys.executable, "-I", "-m", "t3_backup.cli.main")
 _POLL_S = 1.0
@@ -32,13 +33,19 @@ LEFT = "prerollback-"  # begins the label of what a rollback has left
 def is_good(snapshot: Manifest) -> bool:
     """Tell whether a snapshot is verified, and its version was not turned back."""
     label = snapshot.label or ""
-    return snapshot.verdict == "verified" and label not in UNWANTED and not label.startswith(LEFT)
+    return snapshot.is_good and label not in UNWANTED and not label.startswith(LEFT)
 
 
-def describe_loss(before: Mapping[str, int], after: Mapping[str, int]) -> str:
-    """Say how many rows are not in `after`, such as '3 events, 1 messages'."""
-    fewer = {word: before.get(table, 0) - after.get(table, 0) for table, word in CONTENT.items()}
-    return ", ".join(f"{count} {word}" for word, count in fewer.items() if count > 0) or "nothing"
+def describe_loss(before: Census, after: Census) -> str:
+    """Say what a person would miss in `after`, and logins, such as '3 events, 1 messages'."""
+    then, now = comparable_content(before, after) or ({}, {})
+    changes = content.changes(
+        then | content.sessions_of_rows(before.rows or {}),
+        now | content.sessions_of_rows(after.rows or {}),
+    )
+    return (
+        ", ".join(f"{-count} {word}" for word, count in changes.items() if count < 0) or "nothing"
+    )
 
 
 class Snapshots:
@@ -95,6 +102,10 @@ class Snapshots:
                 if proven and made["verdict"] != "verified":
                     found = f"the snapshot {made['name']} is {made['verdict']}"
                     raise Failure(f"{user}: {found}: t3-backup-state list {user} says why")
+                if proven and (missing := made.get("missing")):
+                    found = ", ".join(databases.shown_name(one["file"]) for one in missing)
+                    why = f"{made['name']} lacks {found}: t3-backup-state doctor says why"
+                    raise Failure(f"{user}: the snapshot {why}")
                 return self._find_snapshot(user, made["name"])
         reasons = [account["reason"] for account in accounts if account.get("reason")]
         why = "; ".join(reasons) or said or f"exit status {code}"
@@ -124,17 +135,17 @@ class Snapshots:
             raise Failure(f"{user}: no copy of the newest snapshot could be made: {why}")
         return True
 
-    def plan_restore(self, user: str, level: int) -> tuple[Manifest, Mapping[str, int] | None]:
-        """Find the newest good snapshot up to this level, and count the live rows.
+    def plan_restore(self, user: str, level: int) -> tuple[Manifest, Census | None]:
+        """Find the newest good snapshot up to this level, and count what is in the live database.
 
-        The command is asked: only a worker of its may count them, as the owner. Raises Failure.
+        The command is asked: only a worker of its may count, as the owner. Raises Failure.
         """
         code, document, said = self._call("restore", user, "--schema", str(level), "--dry-run")
         if document is None or code != 0:
             raise Failure(f"{user}: {said or f'exit status {code}'}")
         live = document["live"]
         found = self._find_snapshot(user, document["snapshot"]["name"])
-        return found, None if live is None else live["rows"]
+        return found, None if live is None else Census.from_json(live)
 
     def _find_snapshot(self, user: str, name: str) -> Manifest:
         """Find what the command named. Raises Failure where it is not there any more."""

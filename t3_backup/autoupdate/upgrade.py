@@ -135,7 +135,7 @@ def run_gate(
     installations = context.installations
     for one in found:
         newest, live = next(filter(snapshots.is_good, known[one.user]), None), one.read_activity()
-        if live is not None and (newest is None or newest.t3_level != live.level):
+        if live is not None and (newest is None or newest.live.t3_level != live.level):
             # else nothing would be known of this one's data, as it is now
             context.snapshots.take_snapshot(one.user, None)
     users, trials = [one.user for one in found], []

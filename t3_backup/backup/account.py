@@ -17,11 +17,13 @@ from functools import partial
 from t3_backup.accounts import Account
 from t3_backup.backup import legacy_import
 from t3_backup.backup.archive import ArchiveMaker
+from t3_backup.backup.coverage import SourceListener
 from t3_backup.backup.limits import limits_of
 from t3_backup.backup.order import SnapshotOrder
 from t3_backup.backup.result import AccountResult
-from t3_backup.backup.snapshot import take_snapshot
+from t3_backup.backup.snapshot import take_snapshot, take_witness
 from t3_backup.errors import Failure, NoRoom, SourceAbsent, explain
+from t3_backup.history import chain
 from t3_backup.history.maintenance import Maintenance
 from t3_backup.history.result import MaintenanceResult
 from t3_backup.settings import Settings
@@ -36,7 +38,6 @@ from t3_backup.worker import client
 from t3_backup.worker.limits import Limits
 from t3_backup.worker.operations.backup import FindDatabase
 from t3_backup.worker.protocol import Event, Phase
-from t3_backup.worker.supervisor import SourceListener
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
@@ -74,14 +75,13 @@ def back_up_account(run: BackupRun, account: Account) -> AccountResult:
     account_dir = run.store.account_dir(account.user, create=True)
     assert account_dir is not None
     with account_dir:
-        listing = remove_leftovers(account_dir, account_dir.read_listing())
-        heard = SourceListener(order.listen)
+        listing = remove_leftovers(account_dir, account_dir.read_listing(), chain.find_needed)
+        heard = SourceListener(account.user, run.settings.ignore, order.listen)
         order = replace(order, listen=heard)
         step = partial(_back_up_database, run, order, account_dir, listing, heard)
         result = fail_uncovered(catch_failure(account, step), heard)
-    return replace(
-        result, warnings=(*legacy_import.tell_waiting(account.user, run.store), *result.warnings)
-    )
+    waiting = legacy_import.tell_waiting(account.user, run.store)
+    return replace(result, warnings=(*waiting, *result.warnings))
 
 
 def _back_up_database(
@@ -100,6 +100,7 @@ def _back_up_database(
         share = maintenance.shares_extents()
         maintenance = replace(maintenance, known_to_share=share)
     take = partial(take_snapshot, archive_maker=archive_maker, share=share)
+    witness = partial(take_witness, archive_maker=archive_maker)
     early = MaintenanceResult(listing)
     try:
         deadline = Deadline.after(order.limits.seconds)
@@ -135,25 +136,25 @@ def _back_up_database(
                 "failed",
                 f"{absent}, but there are {len(before)} snapshots of it: was it deleted?",
             )
-        if heard.uncovered:  # the folder stays, as that of everybody who has data
+        if heard.failures:  # the folder stays, as that of everybody who has data
             return AccountResult(account.user, "failed", str(absent))
         with contextlib.suppress(OSError):  # not empty: something of somebody else's is there
             os.rmdir(account.user, dir_fd=run.store.fd)
         return AccountResult(account.user, "skipped", str(absent))
     listing, taken, unchanged = published.listing, [published.snapshot], published.unchanged
     warnings = [*_clock_warnings(before, taken[0]), *archive_maker.warnings, *published.warnings]
-    if taken[0].verdict == "damaged" and not unchanged:
+    if taken[0].live.verdict == "damaged" and not unchanged:
         try:
-            witness = take(order.until(deadline), account_dir, listing, witness=taken[0])
-            listing = witness.listing
-            taken.insert(0, witness.snapshot)
+            second = witness(order.until(deadline), account_dir, listing, taken[0])
+            listing = second.listing
+            taken.insert(0, second.snapshot)
         except (Failure, OSError) as error:
             warnings.append(
                 f"{account.user}: VACUUM INTO, tried as a second witness, failed too: "
                 f"{explain(error)}"
             )
     tidied = MaintenanceResult(listing)
-    if taken[0].verdict == "verified":
+    if taken[0].verdict in ("verified", "unproven"):
         tidied = replace(maintenance, listing=listing).tidy(_find_hold(order, heard))
     return AccountResult(
         account.user,
@@ -165,8 +166,23 @@ def _back_up_database(
         archive_maker.unsaved,
         compacted=(*early.compacted, *tidied.compacted),
         unchanged=unchanged,
+        unproven=_find_new_doubt(before, taken[-1]),
         listing=None if tidied.stale else tidied.listing,
     )
+
+
+def _find_new_doubt(before: Sequence[Manifest], taken: Manifest) -> str:
+    """Tell why a snapshot could not be judged, where the one before it does not say the same.
+
+    Empty where it was judged, or nothing of it is new: one alarm is enough.
+    """
+    if taken.verdict != "unproven":
+        return ""
+    earlier = (one for one in before if one.sequence <= taken.sequence)
+    newest = max(earlier, key=lambda one: one.sequence, default=None)
+    if newest is not None and (newest.verdict, newest.reasons) == (taken.verdict, taken.reasons):
+        return ""
+    return "; ".join(taken.reasons)
 
 
 def _find_hold(order: SnapshotOrder, heard: SourceListener) -> str:
@@ -213,13 +229,13 @@ def catch_failure(account: Account, step: Callable[[], AccountResult]) -> Accoun
 
 
 def fail_uncovered(result: AccountResult, heard: SourceListener) -> AccountResult:
-    """Return the result, but failed where a database is not copied.
+    """Return the result, but failed where something is not copied.
 
-    Whatever came of the one that is.
+    Whatever came of what is.
     """
-    if not heard.uncovered:
+    warnings = tuple(f"{result.user}: {one}" for one in heard.warnings)
+    result = replace(result, warnings=(*result.warnings, *warnings))
+    if not heard.failures:
         return result
-    reasons = [databases.explain(heard.uncovered)]
-    if result.outcome == "failed":
-        reasons.append(result.reason)
+    reasons = [*heard.failures, *([result.reason] if result.outcome == "failed" else [])]
     return replace(result, outcome="failed", reason="; ".join(reasons), uncovered=heard.uncovered)

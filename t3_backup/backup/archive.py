@@ -18,7 +18,7 @@ from t3_backup.history.verify import find_archive_problem
 from t3_backup.store import archives
 from t3_backup.store.account_dir import AccountDir
 from t3_backup.store.content import hash_content
-from t3_backup.store.manifest import Companion, Manifest
+from t3_backup.store.manifest import ARCHIVE_PREFIX, Companion, Manifest
 from t3_backup.store.names import PRERESTORE
 from t3_backup.store.staged_file import StagedFile
 from t3_backup.system.deadline import Deadline
@@ -108,12 +108,18 @@ class ArchiveMaker:
         if not packed.unchanged:
             return None
         self.packed_marks = _marks_of(packed)
-        return self._last()
+        last = self._last()
+        return None if last is None else archives.give_own_name(self.account_dir, last)
 
     def _tell_passed(self, packed: Packed) -> None:
         self.not_packed = packed.passed
         user = self.order.account.user
         self.warnings += [f"{user}: not packed: {passed}" for passed in packed.passed]
+
+    @property
+    def made(self) -> Companion | None:
+        """The companion that was made, or stands for it; None where there is none."""
+        return self._made
 
     def _last(self) -> Companion | None:
         return next(
@@ -150,6 +156,7 @@ class ArchiveMaker:
                 packed.entries,
                 packed.content_bytes,
                 packed.fingerprint,
+                ARCHIVE_PREFIX,
             )
             limits = limits_until(order.limits, deadline, least=_LEAST_S)
             if problem := find_archive_problem(order.account, fd, made, limits, order.stopping):

@@ -18,7 +18,8 @@ from datetime import UTC, datetime
 from t3_backup.accounts import is_user_name
 from t3_backup.backup import verdict
 from t3_backup.backup.order import SnapshotOrder
-from t3_backup.backup.snapshot import make_manifest, settle_and_prove
+from t3_backup.backup.snapshot import copied_files, make_manifest, settle_and_prove
+from t3_backup.backup.verdict import Judged
 from t3_backup.errors import (
     Cancelled,
     Failure,
@@ -34,6 +35,7 @@ from t3_backup.store.listing import Listing
 from t3_backup.store.names import ParsedName, legacy_name
 from t3_backup.store.store import Store
 from t3_backup.system.deadline import Deadline
+from t3_backup.t3.files import DATABASE_NAME
 from t3_backup.worker import client
 from t3_backup.worker.operations.legacy import CopyLegacy, ListLegacy, RemoveLegacy
 
@@ -208,27 +210,30 @@ def _import_one(
     """
     order = replace(order, when=parsed.when, label=parsed.label)
     deadline = Deadline.after(order.limits.seconds)
-    with account_dir.stage_file() as staged_file:
+    with copied_files(account_dir) as files:
         copied = client.ask(
             order.account,
             CopyLegacy(name),
             order.limits,
             order.stopping,
             order.listen,
-            file=staged_file.writer,
+            file=files.stage(DATABASE_NAME).writer,
             folder=folder,
         )
-        content, proven = settle_and_prove(order, staged_file, copied, deadline)
-        judged = verdict.judge_copy(proven.problems, proven.census, copied.method, None)
+        files.take_one(DATABASE_NAME, copied)
+        [one] = settle_and_prove(order, files, deadline, None).values()
+        content, judged = one.settled.content, verdict.judge_proof(one.copied, one.proven, None)
         if judged.verdict != "verified":
             raise SourceError(f"{judged.verdict}: {'; '.join(judged.reasons[:3])}")
         snapshots = done.listing.snapshots
         # A run that died between the sealing and the removal has left it in both places.
         for twin in snapshots:
-            if (twin.when, twin.label, twin.sha256) == (parsed.when, parsed.label, content.sha256):
+            known = (twin.when, twin.label, twin.live.sha256)
+            if known == (parsed.when, parsed.label, content.sha256):
                 return None
         sequence = min([1, *(snapshot.sequence for snapshot in snapshots)]) - 1
-        snapshot = make_manifest(order, done.listing, sequence, copied, proven, content, judged)
-        account_dir.publish_file(staged_file, snapshot)
+        of_all, whole = {DATABASE_NAME: one}, Judged({DATABASE_NAME: judged})
+        snapshot = make_manifest(order, done.listing, sequence, files, of_all, whole)
+        account_dir.publish_snapshot(snapshot, {DATABASE_NAME: one.settled.file.name_as})
         done.listing = done.listing.with_snapshot(snapshot)
     return snapshot.name

@@ -26,13 +26,15 @@ class AccountResult:
     unchanged: bool = False  # nothing new was kept: the newest of `snapshots` was there before
     # names of databases that are not copied: then the account has failed
     uncovered: tuple[str, ...] = ()
+    unproven: str = ""  # why the new snapshot can't be judged, where that is new
     listing: Listing | None = None  # of the account's folder in the end; None: it is not known
 
     @property
     def alarms(self) -> bool:
         """Tell whether somebody must look at it.
 
-        That is: it failed, or was kept but is not good, or not all of it was kept.
+        That is: it failed, or was kept but is not good, or not all of it was kept; or it can't be
+        judged, which the run before did not say.
         """
-        bad = any(snapshot.manifest.holds for snapshot in self.snapshots)
-        return self.outcome == "failed" or bool(self.unsaved) or bad
+        bad = any(one.manifest.holds or one.manifest.missing for one in self.snapshots)
+        return self.outcome == "failed" or bool(self.unsaved) or bool(self.unproven) or bad

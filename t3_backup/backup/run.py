@@ -9,18 +9,21 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
 from t3_backup.accounts import Account
 from t3_backup.backup.account import BackupRun, back_up_account, catch_failure, fail_uncovered
+from t3_backup.backup.coverage import SourceListener
 from t3_backup.backup.limits import limits_of
 from t3_backup.backup.result import AccountResult
 from t3_backup.errors import SourceAbsent
 from t3_backup.settings import Settings
 from t3_backup.system.deadline import Deadline
-from t3_backup.t3.files import state_database
+from t3_backup.t3 import databases
+from t3_backup.t3.files import state_place
 from t3_backup.worker import client
 from t3_backup.worker.operations.backup import FindDatabase
-from t3_backup.worker.supervisor import SourceListener
+from t3_backup.worker.sources import Source
 
 
 def run_backups(
@@ -75,17 +78,27 @@ def plan_backups(
             source = client.ask(account, FindDatabase(), limits, stopping, heard)
         except SourceAbsent as absent:
             return AccountResult(account.user, "skipped", str(absent))
-        return AccountResult(
-            account.user,
-            "planned",
-            f"{state_database(account.home)} ({source.bytes} bytes, -wal {source.wal_bytes})",
-        )
+        return AccountResult(account.user, "planned", _describe_plan(account, source))
 
     results = []
     for account in accounts:
-        heard = SourceListener()
+        heard = SourceListener(account.user, settings.ignore)
         results.append(
             fail_uncovered(catch_failure(account, partial(plan_account, account, heard)), heard)
         )
         finished(results[-1])
     return results
+
+
+def _describe_plan(account: Account, source: Source) -> str:
+    """Name each database that would be copied, with its sizes, and those that can't be."""
+    folder = Path(*state_place(str(account.home), str(account.base_dir or "")))
+    copied = [
+        f"{folder / one.file} ({one.bytes} bytes, -wal {one.wal_bytes})" for one in source.usable
+    ]
+    refused = [
+        f"but not {databases.shown_name(one.file)}: {one.problem}"
+        for one in source.databases
+        if one.problem
+    ]
+    return "; ".join([*copied, *refused])

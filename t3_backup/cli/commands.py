@@ -43,7 +43,7 @@ _ONLY: Argument = (
     "--only",
     {
         "choices": ("database", "files"),
-        "help": "only the database, or only its secrets, settings and attachments",
+        "help": "only the databases, or only their secrets, settings and attachments",
     },
 )
 _NAMES = _option(
@@ -106,6 +106,9 @@ COMMANDS: dict[str, tuple[str, Arguments]] = {
             _option("--label", "L", "one of this label; 'prerestore' undoes the last restore"),
             _option("--schema", "N", "one whose T3 migration level is at most N", type=_level),
             _ONLY,
+            _option(
+                "--database", "NAME", "only this one of its databases; all else stays as it is"
+            ),
             _option("--to", "FILE", "write it to a new file, and touch nothing else"),
             _flag("--dry-run", "show what would be put back, and which rows are gained and lost"),
             _flag("--yes", "do not ask"),

@@ -12,6 +12,7 @@ from t3_backup.backup import legacy_import
 from t3_backup.backup.limits import limits_of
 from t3_backup.backup.order import SnapshotOrder
 from t3_backup.errors import EXIT_OK, Cancelled, Failure, UsageError, explain
+from t3_backup.history import chain
 from t3_backup.monitor import recorder
 from t3_backup.output import console
 from t3_backup.output.console import Console
@@ -65,7 +66,9 @@ def _import_of(
             account_dir = store.account_dir(user, create=True)
             assert account_dir is not None
             with account_dir:
-                listing = remove_leftovers(account_dir, account_dir.read_listing())
+                listing = remove_leftovers(
+                    account_dir, account_dir.read_listing(), chain.find_needed
+                )
                 deadline = Deadline.after(order.limits.seconds)
                 done = legacy_import.import_legacy(order, store, account_dir, listing, deadline)
                 names, warnings = done.names, done.warnings

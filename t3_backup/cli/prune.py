@@ -10,6 +10,7 @@ from typing import Any
 from t3_backup.backup.limits import limits_of
 from t3_backup.cli.accounts import AccountDirs
 from t3_backup.errors import EXIT_OK, Failure
+from t3_backup.history import chain
 from t3_backup.history.maintenance import Maintenance
 from t3_backup.history.retention import Decision
 from t3_backup.monitor import attempts, collect, recorder
@@ -75,7 +76,7 @@ def _prune(
 ) -> dict[str, Any]:
     user = maintenance.account_dir.user
     why = {decision.snapshot.name: ", ".join(decision.reasons) for decision in decisions}
-    listing = remove_leftovers(maintenance.account_dir, maintenance.listing)
+    listing = remove_leftovers(maintenance.account_dir, maintenance.listing, chain.find_needed)
     done = replace(maintenance, listing=listing).tidy(hold)
     for name in done.pruned:
         out.line(INFO, f"pruned {user} {name} ({why[name]})")

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import shlex
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -18,24 +20,29 @@ from t3_backup.errors import EXIT_OK, Failure, StoreError, UsageError
 from t3_backup.monitor import recorder
 from t3_backup.output import console, documents, restore_messages
 from t3_backup.output.console import Console
+from t3_backup.output.restore_messages import Change
 from t3_backup.restore import export, in_place
-from t3_backup.restore.in_place import RestoreJob
+from t3_backup.restore.job import RestoreJob
 from t3_backup.restore.recovery import recover_interrupted, restore_limits
 from t3_backup.settings import Settings
 from t3_backup.store.account_dir import AccountDir
 from t3_backup.store.census import Census
 from t3_backup.store.lock import WAIT_S
 from t3_backup.store.manifest import Manifest
-from t3_backup.store.selection import select_restorable
+from t3_backup.store.selection import find_passed_over, select_restorable
 from t3_backup.store.store import Store
 from t3_backup.system import signals
 from t3_backup.system.signals import StopRequest
-from t3_backup.t3.files import state_database
+from t3_backup.t3.base_dir import place_accounts
+from t3_backup.t3.files import state_place
 from t3_backup.t3.servers import find_service
-from t3_backup.text import INFO, utc_now
+from t3_backup.text import INFO, WARNING, printable, utc_now
 from t3_backup.worker import client
 from t3_backup.worker.limits import Limits
+from t3_backup.worker.operations.backup import FindDatabase
 from t3_backup.worker.operations.restore import CountRows
+from t3_backup.worker.protocol import Event
+from t3_backup.worker.sources import Source
 
 
 @dataclass(frozen=True)
@@ -65,45 +72,90 @@ def restore_command(args: argparse.Namespace, values: Settings) -> int:
                 whose = f"only their own account, not {args.user}"
                 raise UsageError(f"{own} is not root and may restore {whose}")
             known = account_dir.read_listing().snapshots
-            snapshot = select_restorable(
-                known, args.at, utc_now(), label=args.label, level=args.schema
-            )
+            passed = find_passed_over(known, args.at, utc_now())
+            try:
+                snapshot = select_restorable(
+                    known, args.at, utc_now(), label=args.label, level=args.schema
+                )
+            except Failure as failure:
+                if passed is None or isinstance(failure, UsageError):
+                    raise
+                told = restore_messages.passed_over_line(passed)
+                raise Failure(f"{failure}; {told}") from None
+            if passed is not None and passed.sequence < snapshot.sequence:
+                passed = None
+            if passed is not None:
+                out.line(WARNING, f"WARN: {restore_messages.passed_over_line(passed)}")
+            _check_database(args, snapshot)
             limits = restore_limits(values, store)
             do = _elsewhere if args.to is not None else _in_place
             done, well = do(_Restore(args, values, store, account_dir, snapshot, limits, stop, out))
             stored = account_dir.read_listing().stored_snapshot(snapshot)
-            about = {"user": args.user, "snapshot": documents.snapshot_document(stored)}
+            about = {
+                "user": args.user,
+                "snapshot": documents.snapshot_document(stored),
+                "passed_over": None if passed is None else passed.name,
+            }
     if args.json:
         console.print_document(about | done)
     stop.end()
     return EXIT_OK if well else Failure.exit_code
 
 
+def _check_database(args: argparse.Namespace, snapshot: Manifest) -> None:
+    """Raise UsageError where the database that is named can't be put back."""
+    if args.database is None:
+        return
+    if args.only == "files":
+        raise UsageError("--database names a database, and --only files puts none back")
+    if snapshot.image_of(args.database) is None:
+        has = ", ".join(printable(one.file) for one in snapshot.databases)
+        what = f"--database {printable(args.database)}: {snapshot.name} has none of that name"
+        raise UsageError(f"{what}, but {has}")
+
+
 def _elsewhere(restore: _Restore) -> tuple[dict[str, Any], bool]:
     args, snapshot = restore.args, restore.snapshot
+    image = snapshot.live_image if args.database is None else snapshot.image_of(args.database)
+    assert image is not None
     if not args.dry_run:
         with restore.store.locked(shared=True, wait=WAIT_S):
-            export.export_snapshot(
-                restore.account_dir, snapshot, Path(args.to), restore.limits, restore.stop
+            export.export_database(
+                restore.account_dir,
+                image,
+                Path(args.to),
+                restore.limits,
+                restore.stop,
             )
     verb = "would write" if args.dry_run else "wrote"
-    restore.out.line(INFO, f"{verb} {snapshot.name} of {args.user} to {args.to}")
+    restore.out.line(INFO, f"{verb} {image.name} of {args.user} to {args.to}")
     return {"action": "planned" if args.dry_run else "written", "to": args.to}, True
 
 
 def _in_place(restore: _Restore) -> tuple[dict[str, Any], bool]:
     args, store, snapshot, out = restore.args, restore.store, restore.snapshot, restore.out
-    files = args.only != "database" and snapshot.companion is not None
+    files = snapshot.companion is not None and args.only != "database" and args.database is None
     if args.only == "files" and not files:
         raise Failure(f"{snapshot.name} has no files: there were none, or they were not saved")
-    account = accounts.find(args.user)
-    live, problem = _live(account, restore.limits, restore.stop)
-    about = {"live": None if live is None else live.as_json(), "live_problem": problem}
-    for line in restore_messages.plan_lines(snapshot, live, problem, utc_now()):
+    named = dict(restore.values.base_dirs)
+    [account] = place_accounts([accounts.find(args.user)], named, out.warn)
+    databases = args.only != "files"
+    found = _find_databases(account, restore.limits, restore.stop)
+    moved = [one.file for one in snapshot.databases if args.database in (None, one.file)]
+    whole = databases and args.database is None
+    lacking = [file for file in found if whole and snapshot.image_of(file) is None]
+    change = Change(args.database, databases, files, lacking)
+    live, problem = _live(account, change.compared(snapshot).file, restore.limits, restore.stop)
+    about = {
+        "live": None if live is None else live.as_json(),
+        "live_problem": problem,
+        "databases": documents.database_changes(moved if databases else (), lacking),
+    }
+    for line in restore_messages.plan_lines(snapshot, live, problem, utc_now(), change):
         out.line(INFO, line)
     if args.dry_run:
         return about | {"action": "planned"}, True
-    question = f"Replace {state_database(account.home)} with it?"
+    question = _question(account, moved if databases else [], lacking)
     wrong_use = "a restore replaces the live database"
     confirm(question, wrong_use, yes=args.yes, silent=args.json)
     store.lock(wait=WAIT_S)
@@ -123,7 +175,8 @@ def _in_place(restore: _Restore) -> tuple[dict[str, Any], bool]:
             stopping=restore.stop,
             now=utc_now,
             say=partial(out.line, INFO),
-            database=args.only != "files",
+            database=databases,
+            file=args.database,
             files=files,
             files_limit=restore.values.files_limit,
         )
@@ -138,9 +191,33 @@ def _in_place(restore: _Restore) -> tuple[dict[str, Any], bool]:
     return about | documents.restored_document(done, undo), well
 
 
-def _live(account: Account, limits: Limits, stop: StopRequest) -> tuple[Census | None, str]:
-    """Take the census of the live database, or say why not: nothing depends on it."""
+def _question(account: Account, moved: Sequence[str], lacking: Sequence[str]) -> str:
+    """Ask whether what is there may be replaced."""
+    folder = Path(*state_place(str(account.home), str(account.base_dir or "")))
+    if len(moved) == 1 and not lacking:
+        return f"Replace {printable(str(folder / moved[0]))} with it?"
+    what = "the databases" if moved else "what is beside the databases"
+    return f"Replace {what} in {folder} with it?"
+
+
+def _find_databases(account: Account, limits: Limits, stop: StopRequest) -> tuple[str, ...]:
+    """Name the databases that a backup would copy now: nothing depends on it."""
+    found = list[str]()
+
+    def listen(event: Event) -> None:
+        if isinstance(event, Source):
+            found.extend(one.file for one in event.databases)
+
+    with contextlib.suppress(Failure):
+        client.ask(account, FindDatabase(), limits, stop, listen)
+    return tuple(found)
+
+
+def _live(
+    account: Account, file: str, limits: Limits, stop: StopRequest
+) -> tuple[Census | None, str]:
+    """Take the census of a live database, or say why not: nothing depends on it."""
     try:
-        return client.ask(account, CountRows(), limits, stop).census, ""
+        return client.ask(account, CountRows(file), limits, stop).census, ""
     except Failure as failure:
         return None, str(failure)

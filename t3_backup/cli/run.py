@@ -24,6 +24,7 @@ from t3_backup.store.lock import WAIT_S
 from t3_backup.store.names import LABEL
 from t3_backup.store.store import Store
 from t3_backup.system import signals
+from t3_backup.t3.base_dir import place_accounts
 from t3_backup.text import INFO
 
 
@@ -135,7 +136,7 @@ def _accounts(
         if others := ", ".join(user for user in wanted if user != own.user):
             whose = f"only their own account, not {others}"
             raise UsageError(f"{own.user} is not root and may back up {whose}")
-        return [own], []
+        return place_accounts([own], dict(values.base_dirs), out.warn), []
     known = None
     if not users:
         known = accounts.read_map(values.map)
@@ -151,4 +152,4 @@ def _accounts(
             out.finished(failures[-1])
     if known is not None and known.warnings and not known.users:
         raise Failure(f"{values.map}: no line names an account")
-    return found, failures
+    return place_accounts(found, dict(values.base_dirs), out.warn), failures

@@ -10,7 +10,7 @@ from t3_backup.backup.limits import limits_of
 from t3_backup.cli.accounts import AccountDirs, account_contents, pending_restores
 from t3_backup.errors import EXIT_OK, Cancelled, Failure
 from t3_backup.history import verify
-from t3_backup.history.chain import ChainReader
+from t3_backup.history.chain import ChainReaders
 from t3_backup.history.verify import VerifyResult
 from t3_backup.output import console, documents, messages
 from t3_backup.output.console import Console
@@ -41,7 +41,7 @@ def verify_command(args: argparse.Namespace, values: Settings) -> int:
                 snapshots = [select_snapshot(snapshots, args.at, utc_now())]
             checked: list[tuple[StoredSnapshot, VerifyResult]] = []
             archives: dict[str, str] = {}
-            with ChainReader(account_dir, limits, stop) as reader:
+            with ChainReaders(account_dir, limits, stop) as readers:
                 for snapshot in snapshots:
                     # Locked for one at a time, with a gap: it must not cost the timer its run.
                     if stop.is_set() or (done and stop.wait(GAP_S)):
@@ -53,7 +53,7 @@ def verify_command(args: argparse.Namespace, values: Settings) -> int:
                         listing = account_dir.update_listing(listing)
                         try:
                             check = verify.verify_snapshot(
-                                account_dir, listing, snapshot, limits, stop, reader
+                                account_dir, listing, snapshot, limits, stop, readers
                             )
                             if archive := snapshot.companion:
                                 if archive.sha256 not in archives:  # the same one belongs to many

@@ -10,10 +10,12 @@ from collections.abc import Iterator
 from t3_backup.doctor.facts import AccountDirFacts, AccountFacts, Facts
 from t3_backup.doctor.finding import Finding, fail, note, ok, shorten, warn
 from t3_backup.monitor import health
+from t3_backup.output.messages import missing_texts
 from t3_backup.restore.pending import PendingRestore
 from t3_backup.store.names import is_legacy
 from t3_backup.t3 import databases, unlisted
 from t3_backup.text import format_age, format_size
+from t3_backup.worker.sources import Source
 
 
 def check_databases(facts: Facts) -> Iterator[Finding]:
@@ -25,20 +27,47 @@ def check_databases(facts: Facts) -> Iterator[Finding]:
 
 def _database(account: AccountFacts, snapshots: int) -> Iterator[Finding]:
     name = f"account {account.user}"
-    if account.uncovered:
-        yield fail(name, databases.explain(account.uncovered))
+    for text in account.failures:
+        yield fail(name, text)
+    for text in account.warnings:
+        yield warn(name, text)
     if account.problem:
         yield fail(name, account.problem)
     elif (source := account.source) is not None:
-        sizes = f"{format_size(source.bytes)}, -wal {format_size(source.wal_bytes)}"
-        yield ok(name, f"database of {sizes}")
+        yield from _sources(account.user, source)
     elif snapshots:
         mend = "was it deleted? restore one, or take the account out of the map"
         yield fail(name, f"no database, but {snapshots} snapshots of it: {mend}")
-    elif not account.uncovered:
+    elif not account.failures:
         yield note(name, "database: none; it is skipped until its T3 server has made one")
     if account.unlisted:
         yield note(f"files {account.user}", unlisted.explain(account.unlisted))
+
+
+def _sources(user: str, source: Source) -> Iterator[Finding]:
+    """Tell of the databases that were found; one that can't be copied fails by its name."""
+    name = f"account {user}"
+    for one in source.databases:
+        if one.problem:
+            remedy = databases.missing_remedy(user, one.file)
+            shown = databases.shown_name(one.file)
+            yield fail(name, f"{shown} can't be copied: {one.problem}; next: {remedy}")
+    if not source.usable:
+        if not source.databases:
+            yield ok(name, f"database of {_sizes(source.bytes, source.wal_bytes)}")
+        return
+    sizes = [_sizes(one.bytes, one.wal_bytes) for one in source.usable]
+    if len(source.databases) == 1:
+        yield ok(name, f"database of {sizes[0]}")
+        return
+    files = [databases.shown_name(one.file) for one in source.usable]
+    told = [f"{file} of {size}" for file, size in zip(files, sizes, strict=True)]
+    count = "1 database" if len(told) == 1 else f"{len(told)} databases"
+    yield ok(name, f"{count}: {'; '.join(told)}")
+
+
+def _sizes(size: int, wal_bytes: int) -> str:
+    return f"{format_size(size)}, -wal {format_size(wal_bytes)}"
 
 
 def check_account_dirs(facts: Facts) -> Iterator[Finding]:
@@ -70,6 +99,9 @@ def _account_dir(account_dir: AccountDirFacts) -> Iterator[Finding]:
     if lost:
         mend = "bring their .json back, or move them away"
         yield warn(name, f"not counted: no valid manifest: {shorten(lost)}; {mend}")
+    if account_dir.snapshots:
+        for text in missing_texts(account_dir.snapshots[0]):
+            yield fail(name, text)
     waiting = [
         f"{snapshot.name} ({snapshot.verdict}: {'; '.join(snapshot.reasons)})"
         for snapshot in account_dir.snapshots
@@ -119,8 +151,10 @@ def _freshness(account: AccountFacts, account_dir: AccountDirFacts | None, facts
     if fresh.ahead:
         first = "the newest verified snapshot is dated in the future"
         ahead = f"{first} ({fresh.ahead[0].name}); was the clock set back?"
+    doubt = health.explain_doubt(account_dir.snapshots if account_dir else ())
+    doubt = doubt and f"{doubt}; next: install a SQLite that can judge it, and back up {now}"
     if not fresh.good:
-        return warn(name, ahead or f"no verified snapshot; back up {now}")
+        return warn(name, ahead or doubt or f"no verified snapshot; back up {now}")
     newest = fresh.good[0]
     age = format_age((facts.now - newest.when).total_seconds())
     found = f"the newest verified snapshot is {age} old ({newest.name})"
@@ -129,4 +163,5 @@ def _freshness(account: AccountFacts, account_dir: AccountDirFacts | None, facts
         found += f", and the database was unchanged {ago} ago"
     if fresh.is_old(facts.now):
         return fail(name, f"{found}; find out why there is no newer one, and back up {now}")
-    return warn(name, ahead) if ahead else ok(name, found)
+    troubles = "; ".join(filter(None, (ahead, doubt)))
+    return warn(name, troubles) if troubles else ok(name, found)

@@ -11,7 +11,7 @@ from t3_backup.monitor import hooks
 from t3_backup.monitor.attempts import Attempts
 from t3_backup.restore.pending import PendingRestore
 from t3_backup.store.manifest import Manifest
-from t3_backup.worker.protocol import Source
+from t3_backup.worker.sources import Source
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,10 @@ class AccountFacts:
     home_device: int | None = None
     source: Source | None = None  # the database and its -wal; None where there is none
     problem: str = ""  # why it can't be backed up
-    uncovered: tuple[str, ...] = ()  # names of databases that are not copied
+    # names of databases that are not copied, or paths where T3 has them open elsewhere
+    uncovered: tuple[str, ...] = ()
+    failures: tuple[str, ...] = ()  # why they are not, or why that can't be told; what to do
+    warnings: tuple[str, ...] = ()  # what somebody should know of what is open
     unlisted: tuple[str, ...] = ()  # and of what else is not, and not known to come again
 
 

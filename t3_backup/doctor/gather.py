@@ -17,6 +17,7 @@ import apsw
 
 from t3_backup import accounts
 from t3_backup.accounts import Account
+from t3_backup.backup.coverage import SourceListener
 from t3_backup.doctor import units
 from t3_backup.doctor.facts import (
     AccountDirFacts,
@@ -33,12 +34,12 @@ from t3_backup.restore import pending
 from t3_backup.settings import Settings
 from t3_backup.store.store import Store
 from t3_backup.system import native
+from t3_backup.t3.base_dir import place_accounts
 from t3_backup.text import utc_now
 from t3_backup.worker import client
 from t3_backup.worker.limits import Limits
 from t3_backup.worker.operations.backup import FindDatabase
 from t3_backup.worker.operations.legacy import ListLegacy
-from t3_backup.worker.supervisor import SourceListener
 
 _LOOK_S = 30  # for one worker that finds a file
 # Whether a copy would fit is judged elsewhere.
@@ -54,7 +55,7 @@ def gather_facts(settings: Settings, stopping: threading.Event) -> Facts:
         now=utc_now(),
         is_root=is_root,
         map=known,
-        accounts=tuple(_account(user, stopping) for user in users),
+        accounts=tuple(_account(user, settings, stopping) for user in users),
         store=_store(settings.dest, stopping),
         log_folder=_real(settings.log.parent) if os.path.isdir(settings.log.parent) else None,
         libraries=_libraries(),
@@ -79,12 +80,13 @@ def _map(path: Path) -> MapFacts:
     return MapFacts(path, known.users, known.warnings)
 
 
-def _account(user: str, stopping: threading.Event) -> AccountFacts:
+def _account(user: str, settings: Settings, stopping: threading.Event) -> AccountFacts:
     home = device = source = None
     problem = ""
-    heard = SourceListener()
+    heard = SourceListener(user, settings.ignore)
     try:
-        account = accounts.find(user)
+        named = dict(settings.base_dirs)
+        [account] = place_accounts([accounts.find(user)], named, lambda _: None)
         home = _real(account.home)
         device = home.stat().st_dev if os.path.exists(home) else None
         source = client.ask(account, FindDatabase(), _LIMITS, stopping, heard)
@@ -101,6 +103,8 @@ def _account(user: str, stopping: threading.Event) -> AccountFacts:
         source,
         problem,
         uncovered=heard.uncovered,
+        failures=heard.failures,
+        warnings=heard.warnings,
         unlisted=heard.unlisted,
     )
 

@@ -1,6 +1,7 @@
-"""Find which snapshot each delta needs, and rebuild an image along the chain of deltas.
+"""Find which image each delta needs, and rebuild an image along the chain of deltas.
 
-A delta names its base by SHA-256: that of a newer snapshot in the same account folder.
+A delta names its base by SHA-256: that of a newer image of the same database in the same account
+folder.
 """
 
 from __future__ import annotations
@@ -21,22 +22,20 @@ from t3_backup.history.image import Image
 from t3_backup.store.account_dir import AccountDir
 from t3_backup.store.content import hash_content
 from t3_backup.store.listing import Listing
-from t3_backup.store.manifest import Manifest
-from t3_backup.store.names import DATA, DELTA, is_sealed_name
+from t3_backup.store.manifest import StoredDatabase
+from t3_backup.store.names import DATA, DELTA, is_sealed_name, snapshot_of_image
 from t3_backup.worker.limits import Limits
 
 _SPARE_FOLDER = "/var/tmp"  # noqa: S108 - for an unnamed file, where the store can't be written to
 
 
-def read_header(account_dir: AccountDir, listing: Listing, snapshot: Manifest) -> Header | None:
+def read_header(account_dir: AccountDir, listing: Listing, stored: StoredDatabase) -> Header | None:
     """Read the header of a snapshot's delta; None where the snapshot is plain.
 
     Raises Failure and OSError.
     """
     return (
-        None
-        if listing.is_plain(snapshot)
-        else _read_delta_header(account_dir, snapshot.name + DELTA)
+        None if listing.is_plain(stored) else _read_delta_header(account_dir, stored.name + DELTA)
     )
 
 
@@ -60,39 +59,48 @@ def opened_delta(account_dir: AccountDir, name: str) -> Iterator[int]:
         os.close(fd)
 
 
-def bases_of_strays(account_dir: AccountDir, strays: Iterable[str]) -> set[str]:
+def bases_of(account_dir: AccountDir, names: Iterable[str]) -> set[str]:
     """Return the SHA-256s of the images that those files need, if they are deltas.
 
     Raises OSError where that can't be told for now.
     """
     needed = set()
-    for name in strays:
+    for name in names:
         if name.endswith(DELTA):
             with contextlib.suppress(Failure):  # no delta any more
                 needed.add(_read_delta_header(account_dir, name).base_sha256 or "")
     return needed
 
 
-def find_base(snapshots: Iterable[Manifest], snapshot: Manifest, sha256: str) -> Manifest | None:
+def find_needed(account_dir: AccountDir, listing: Listing) -> set[str]:
+    """Return the SHA-256s of the images that deltas need. Raises OSError."""
+    return bases_of(account_dir, listing.names)
+
+
+def find_base(
+    images: Iterable[StoredDatabase], stored: StoredDatabase, sha256: str
+) -> StoredDatabase | None:
     """Return the nearest newer snapshot of that SHA-256; None where there is none."""
     newer = (
         other
-        for other in snapshots
-        if other.sha256 == sha256 and other.sequence > snapshot.sequence
+        for other in images
+        if other.file == stored.file and other.sha256 == sha256 and other.sequence > stored.sequence
     )
     return min(newer, key=lambda other: other.sequence, default=None)
 
 
-def read_chain(account_dir: AccountDir, listing: Listing, snapshot: Manifest) -> list[Manifest]:
+def read_chain(
+    account_dir: AccountDir, listing: Listing, stored: StoredDatabase
+) -> list[StoredDatabase]:
     """Return the snapshot, its base, the base of that, down to one that needs none.
 
     Raises Failure and OSError.
     """
-    chain = [snapshot]
+    chain = [stored]
     while (
         header := read_header(account_dir, listing, chain[-1])
     ) is not None and header.base_sha256 is not None:
-        base = find_base(listing.snapshots, chain[-1], header.base_sha256) or _find_stray_base(
+        base = find_base(listing.images, chain[-1], header.base_sha256) or _find_stray_base(
             account_dir, listing, chain, header
         )
         if base is None:
@@ -105,31 +113,32 @@ def read_chain(account_dir: AccountDir, listing: Listing, snapshot: Manifest) ->
 
 
 def _find_stray_base(
-    account_dir: AccountDir, listing: Listing, chain: Sequence[Manifest], header: Header
-) -> Manifest | None:
-    """Find the base that `header` names, where its manifest is not there.
+    account_dir: AccountDir, listing: Listing, chain: Sequence[StoredDatabase], header: Header
+) -> StoredDatabase | None:
+    """Find the base that `header` names, where its manifest, or the live image beside it, is gone.
 
     Its image is what it was all the same.
     """
     assert header.base_sha256 is not None
-    known = {one.name for one in chain}
-    for name in listing.strays:
-        found = replace(
-            chain[-1],
-            name=name.rpartition(".")[0],
-            sha256=header.base_sha256,
-            bytes=header.base_bytes,
-        )
+    known = {image.name for image in listing.images} | {one.name for one in chain}
+    for name in sorted(listing.names):
+        stem, dot, ending = name.rpartition(".")
+        if dot + ending not in (DATA, DELTA):
+            continue
+        record = replace(chain[-1].record, sha256=header.base_sha256, bytes=header.base_bytes)
+        found = replace(chain[-1], name=stem, record=record)
+        snapshot = snapshot_of_image(stem)
         if (
-            is_sealed_name(found.name + DATA)
-            and found.name not in known
+            snapshot is not None
+            and is_sealed_name(snapshot + DATA)
+            and stem not in known
             and _has_image(account_dir, listing, found)
         ):
             return found
     return None
 
 
-def _has_image(account_dir: AccountDir, listing: Listing, stray: Manifest) -> bool:
+def _has_image(account_dir: AccountDir, listing: Listing, stray: StoredDatabase) -> bool:
     if (header := read_header(account_dir, listing, stray)) is not None:
         return header.sha256 == stray.sha256
     fd = account_dir.open_plain_data(stray)
@@ -142,7 +151,7 @@ def _has_image(account_dir: AccountDir, listing: Listing, stray: Manifest) -> bo
 def build_image(
     account_dir: AccountDir,
     listing: Listing,
-    snapshot: Manifest,
+    stored: StoredDatabase,
     check: Callable[[], None],
     *,
     copied: bool = False,
@@ -151,10 +160,10 @@ def build_image(
 
     Over what is stored, or (`copied`) in a file of its own. Raises Failure and OSError.
     """
-    chain = read_chain(account_dir, listing, snapshot)
+    chain = read_chain(account_dir, listing, stored)
     plain = account_dir.open_plain_data(chain[-1]) if listing.is_plain(chain[-1]) else None
     try:
-        image = Image(plain, _open_unnamed(account_dir), snapshot.page_size, check)
+        image = Image(plain, _open_unnamed(account_dir), stored.page_size, check)
     except BaseException:
         if plain is not None:
             os.close(plain)
@@ -175,19 +184,19 @@ def empty_image(account_dir: AccountDir, page_size: int, check: Callable[[], Non
     return Image(None, _open_unnamed(account_dir), page_size, check)
 
 
-def apply_delta(image: Image, account_dir: AccountDir, snapshot: Manifest) -> None:
+def apply_delta(image: Image, account_dir: AccountDir, stored: StoredDatabase) -> None:
     """Turn the image of its base into that of a snapshot which is a delta.
 
     Raises Failure and OSError.
     """
-    with opened_delta(account_dir, snapshot.name + DELTA) as fd:
+    with opened_delta(account_dir, stored.name + DELTA) as fd:
         image.apply_delta(Delta(fd))
 
 
 def open_data(
     account_dir: AccountDir,
     listing: Listing,
-    snapshot: Manifest,
+    stored: StoredDatabase,
     limits: Limits,
     stopping: threading.Event,
 ) -> int:
@@ -195,17 +204,17 @@ def open_data(
 
     They are not proven by it. Raises Failure and OSError; Cancelled once `stopping` is set.
     """
-    if listing.is_plain(snapshot):
-        return account_dir.open_plain_data(snapshot)
-    _check_free_space(account_dir, snapshot, limits)
+    if listing.is_plain(stored):
+        return account_dir.open_plain_data(stored)
+    _check_free_space(account_dir, stored, limits)
     with build_image(
-        account_dir, listing, snapshot, partial(check_stop, stopping), copied=True
+        account_dir, listing, stored, partial(check_stop, stopping), copied=True
     ) as image:
         return image.open_copy()
 
 
 class ChainReader:
-    """Open the snapshots of an account one after the other, newest first.
+    """Open the images of one database of an account one after the other, newest first.
 
     Of a chain, each is made out of the one before it.
     """
@@ -215,26 +224,26 @@ class ChainReader:
         self._image: Image | None = None
         self._sha256 = ""  # the SHA-256 of what the image is to be
 
-    def open_data(self, listing: Listing, snapshot: Manifest) -> int:
+    def open_data(self, listing: Listing, stored: StoredDatabase) -> int:
         """Open a snapshot as the function `open_data` does.
 
         Nobody may use what was opened before.
         """
-        header = read_header(self._account_dir, listing, snapshot)
+        header = read_header(self._account_dir, listing, stored)
         if header is None:
-            return self._account_dir.open_plain_data(snapshot)
+            return self._account_dir.open_plain_data(stored)
         try:
             if self._image is not None and header.base_sha256 == self._sha256:
-                apply_delta(self._image, self._account_dir, snapshot)
+                apply_delta(self._image, self._account_dir, stored)
             else:
                 self.close()
-                _check_free_space(self._account_dir, snapshot, self._limits)
+                _check_free_space(self._account_dir, stored, self._limits)
                 check = partial(check_stop, self._stopping)
-                self._image = build_image(self._account_dir, listing, snapshot, check, copied=True)
+                self._image = build_image(self._account_dir, listing, stored, check, copied=True)
         except BaseException:
             self.close()
             raise
-        self._sha256 = snapshot.sha256
+        self._sha256 = stored.sha256
         return self._image.open_copy()
 
     def close(self) -> None:
@@ -243,11 +252,24 @@ class ChainReader:
             self._image.close()
         self._image, self._sha256 = None, ""
 
+
+class ChainReaders:
+    """A reader for each database of an account."""
+
+    def __init__(self, account_dir: AccountDir, limits: Limits, stopping: threading.Event) -> None:
+        self._what = account_dir, limits, stopping
+        self._readers: dict[str, ChainReader] = {}
+
+    def of(self, file: str) -> ChainReader:
+        """Return the reader of the database `file`."""
+        return self._readers.setdefault(file, ChainReader(*self._what))
+
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.close()
+        for reader in self._readers.values():
+            reader.close()
 
 
 def check_stop(stopping: threading.Event) -> None:
@@ -256,7 +278,7 @@ def check_stop(stopping: threading.Event) -> None:
         raise Cancelled("stopped before it was done")
 
 
-def _check_free_space(account_dir: AccountDir, snapshot: Manifest, limits: Limits) -> None:
+def _check_free_space(account_dir: AccountDir, stored: StoredDatabase, limits: Limits) -> None:
     """Raise NoRoom where a copy of a snapshot would use up what must stay free.
 
     That is looked at where it will be written.
@@ -267,9 +289,9 @@ def _check_free_space(account_dir: AccountDir, snapshot: Manifest, limits: Limit
     finally:
         os.close(fd)
     free = status.f_bavail * status.f_frsize
-    if free - snapshot.bytes < limits.reserve:
+    if free - stored.bytes < limits.reserve:
         raise NoRoom(
-            f"no room to rebuild {snapshot.name}: it needs {snapshot.bytes} bytes, {free} are "
+            f"no room to rebuild {stored.name}: it needs {stored.bytes} bytes, {free} are "
             f"free, and {limits.reserve} "
             "of them must stay so (T3_BACKUP_RESERVE); free some space"
         )

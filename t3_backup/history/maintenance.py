@@ -22,7 +22,7 @@ from t3_backup.history.retention import Decision, Policy
 from t3_backup.settings import Settings
 from t3_backup.store.account_dir import AccountDir
 from t3_backup.store.listing import Listing
-from t3_backup.store.manifest import Manifest
+from t3_backup.store.manifest import StoredDatabase
 from t3_backup.system.disk import BLOCK_BYTES, used_bytes
 from t3_backup.worker.limits import Limits
 
@@ -77,19 +77,18 @@ class Maintenance:
         )
 
     def lasting_bytes(self) -> int:
-        """Return what the history takes beside one more plain copy.
+        """Return what the history takes beside one more plain copy of each database.
 
         The newest of now is compacted then. Raises OSError.
         """
-        plain = next(
-            (snapshot for snapshot in self.listing.snapshots if self.listing.is_plain(snapshot)),
-            None,
-        )
         going = 0
-        if plain is not None and self.mode != OFF and not self.shares_extents():
-            going = (
-                self.account_dir.stat_file(self.listing.data_name(plain)).st_blocks * BLOCK_BYTES
-            )
+        if self.mode != OFF and not self.shares_extents():
+            newest: dict[str, str] = {}  # by database
+            for image in self.listing.images:
+                if self.listing.is_plain(image) and self.listing.has_data(image):
+                    newest.setdefault(image.file, self.listing.data_name(image))
+            blocks = [self.account_dir.stat_file(name).st_blocks for name in newest.values()]
+            going = sum(blocks) * BLOCK_BYTES
         return used_bytes(self.account_dir.fd) - going
 
     def decide_retention(self) -> list[Decision]:
@@ -134,41 +133,54 @@ class Maintenance:
                     "T3_BACKUP_COMPACT=reflink does nothing"
                 )
             else:
-                self._compact_all(done.listing.snapshots, done)
+                for file in dict.fromkeys(image.file for image in done.listing.images):
+                    self._compact_all(done.listing.images_of(file), done)
         done.refresh(self.account_dir)
         if done.listing.snapshots:
-            newest = done.listing.snapshots[0]
+            newest = {image.file: image for image in reversed(done.listing.images)}
             done.listing = page_hashes.remove_other_page_hashes(
-                self.account_dir, done.listing, newest
+                self.account_dir, done.listing, newest.values()
             )
 
-    def _compact_all(self, snapshots: Sequence[Manifest], done: MaintenanceResult) -> None:
-        bases = compaction.choose_bases(snapshots)
-        for snapshot in reversed(snapshots):
+    def _compact_all(self, images: Sequence[StoredDatabase], done: MaintenanceResult) -> None:
+        """Compact the images of one database.
+
+        What is the same as the newest that stays plain is the same file, and takes no room.
+        """
+        bases = compaction.choose_bases(images)
+        staying = {image.sha256 for image in images if image.name not in bases}
+        for image in reversed(images):
             if (
-                snapshot.name not in bases
-                or snapshot.stays_plain
-                or not done.listing.is_plain(snapshot)
+                image.name not in bases
+                or image.record.stays_plain
+                or image.sha256 in staying
+                or not done.listing.is_plain(image)
             ):
                 continue
             try:
                 done.refresh(self.account_dir)
                 self._check_free_space()
                 step = Compaction(self.account_dir, done.listing, self._check_free_space)
-                if compacted := step.pack_snapshot(snapshot, bases[snapshot.name]):
+                if compacted := step.pack_image(image, bases[image.name]):
                     done.listing = compacted
-                    done.compacted.append(snapshot.name)
+                    done.compacted.append(image.name)
                 else:
-                    plain = replace(snapshot, stays_plain=True)
-                    self.account_dir.replace_manifest(plain)
-                    done.listing = done.listing.with_manifest(plain)
+                    self._leave_plain(image, done)
             except Cancelled:
                 raise
             except (Failure, OSError) as error:
                 done.stale = True
                 done.warnings.append(
-                    f"{self.account_dir.user}: {snapshot.name} stays a plain copy: {explain(error)}"
+                    f"{self.account_dir.user}: {image.name} stays a plain copy: {explain(error)}"
                 )
+
+    def _leave_plain(self, image: StoredDatabase, done: MaintenanceResult) -> None:
+        """Note that the image takes no less room as a delta."""
+        known = {snapshot.name: snapshot for snapshot in done.listing.snapshots}
+        record = replace(image.record, stays_plain=True)
+        snapshot = known[image.snapshot.name].with_database(record)
+        self.account_dir.replace_manifest(snapshot)
+        done.listing = done.listing.with_manifest(snapshot)
 
     def _check_free_space(self) -> None:
         """Raise Cancelled, and NoRoom where the disk is near its end.

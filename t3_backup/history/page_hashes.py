@@ -7,13 +7,13 @@ SHA-256, and where they are missing or wrong the images themselves are compared.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from t3_backup.history import checksummed_file
 from t3_backup.store.account_dir import AccountDir
 from t3_backup.store.listing import Listing
-from t3_backup.store.manifest import Manifest
+from t3_backup.store.manifest import StoredDatabase
 from t3_backup.store.names import PAGES
 from t3_backup.system import native
 from t3_backup.system.native import HASH_BYTES
@@ -86,13 +86,13 @@ def compare_pages(
     return found
 
 
-def read_page_hashes(account_dir: AccountDir, snapshot: Manifest) -> PageHashes | None:
+def read_page_hashes(account_dir: AccountDir, stored: StoredDatabase) -> PageHashes | None:
     """Read the page hashes that are kept for a snapshot.
 
     None where there are none, or they are not its own.
     """
     try:
-        fd = account_dir.open_file(snapshot.name + PAGES)
+        fd = account_dir.open_file(stored.name + PAGES)
     except OSError:
         return None
     try:
@@ -101,40 +101,39 @@ def read_page_hashes(account_dir: AccountDir, snapshot: Manifest) -> PageHashes 
         return None
     finally:
         os.close(fd)
-    return (
-        found if (found.sha256, found.page_size) == (snapshot.sha256, snapshot.page_size) else None
-    )
+    return found if (found.sha256, found.page_size) == (stored.sha256, stored.page_size) else None
 
 
-def find_problem(account_dir: AccountDir, listing: Listing, snapshot: Manifest) -> str:
+def find_problem(account_dir: AccountDir, listing: Listing, stored: StoredDatabase) -> str:
     """Tell what is wrong with the page hashes of a snapshot.
 
     Empty: nothing, or there are none.
     """
     if (
-        snapshot.name + PAGES not in listing.names
-        or read_page_hashes(account_dir, snapshot) is not None
+        stored.name + PAGES not in listing.names
+        or read_page_hashes(account_dir, stored) is not None
     ):
         return ""
-    return f"{snapshot.name}{PAGES} is not what was written; the next run makes it anew"
+    return f"{stored.name}{PAGES} is not what was written; the next run makes it anew"
 
 
-def write_page_hashes(account_dir: AccountDir, snapshot: Manifest, hashes: PageHashes) -> None:
+def write_page_hashes(account_dir: AccountDir, stored: StoredDatabase, hashes: PageHashes) -> None:
     """Write the page hashes of a snapshot. Raises OSError."""
     with account_dir.stage_file() as file:
         hashes.write(file.writer)
-        native.sync_file(file.writer, snapshot.name + PAGES)
-        account_dir.replace_file(file.name_as, snapshot.name + PAGES)
+        native.sync_file(file.writer, stored.name + PAGES)
+        account_dir.replace_file(file.name_as, stored.name + PAGES)
 
 
 def remove_other_page_hashes(
-    account_dir: AccountDir, listing: Listing, snapshot: Manifest
+    account_dir: AccountDir, listing: Listing, newest: Iterable[StoredDatabase]
 ) -> Listing:
-    """Remove the page hashes of all other snapshots, and return the new listing.
+    """Remove the page hashes of all images but the `newest`, and return the new listing.
 
     Raises OSError.
     """
-    others = [name for name in listing.page_hash_names() if name != snapshot.name + PAGES]
+    staying = {image.name + PAGES for image in newest}
+    others = [name for name in listing.page_hash_names() if name not in staying]
     for name in others:
         account_dir.remove_file(name)
     return listing.without_files(others)

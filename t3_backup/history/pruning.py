@@ -6,7 +6,7 @@ A delta whose base goes gets another base first. What can't be read counts as ne
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from t3_backup.errors import Cancelled, Failure, explain
@@ -18,7 +18,7 @@ from t3_backup.history.retention import Policy
 from t3_backup.store.account_dir import AccountDir
 from t3_backup.store.archives import remove_unused_archives
 from t3_backup.store.listing import Listing
-from t3_backup.store.manifest import Manifest
+from t3_backup.store.manifest import Manifest, StoredDatabase
 
 
 @dataclass(frozen=True)
@@ -52,8 +52,12 @@ class Pruning:
         if outdated:
             # What has no sound manifest counts for nothing, but what it needs stays: the manifest
             # may come back.
-            needed = chain.bases_of_strays(self.account_dir, self.done.listing.strays)
-            outdated = [snapshot for snapshot in outdated if snapshot.sha256 not in needed]
+            needed = chain.bases_of(self.account_dir, self.done.listing.strays)
+            outdated = [
+                snapshot
+                for snapshot in outdated
+                if needed.isdisjoint(image.sha256 for image in snapshot.images)
+            ]
             going = self._rebase({snapshot.name for snapshot in outdated})
             outdated = [snapshot for snapshot in outdated if snapshot.name in going]
         # the oldest first: a stop in between leaves what is newer
@@ -84,67 +88,78 @@ class Pruning:
         return [decision.snapshot for decision in decisions if not decision.keep]
 
     def _rebase(self, going: set[str]) -> set[str]:
-        """Give the deltas on those that go another base.
+        """Give the deltas on images of those that go another base.
 
-        Return the names of those that can go then.
+        Return the names of the snapshots that can go then.
         """
-        snapshots = self.done.listing.snapshots
         headers = self._read_headers(going)
-        kept = [snapshot for snapshot in snapshots if snapshot.name not in going]
-        gone = [snapshot for snapshot in snapshots if snapshot.name in going]
+        staying: set[str] = set()
+        for file in dict.fromkeys(image.file for image in self.done.listing.images):
+            images = self.done.listing.images_of(file)
+            kept = [image for image in images if image.snapshot.name not in going]
+            gone = [image for image in images if image.snapshot.name in going]
+            staying |= self._rebase_images(kept, gone, headers)
+        return going - staying
+
+    def _rebase_images(
+        self,
+        kept: Sequence[StoredDatabase],
+        gone: Sequence[StoredDatabase],
+        headers: Mapping[str, Header | None],
+    ) -> set[str]:
+        """The same for the images of one database: the names of snapshots that can't go."""
         rebases, stuck = compaction.plan_rebases(kept, gone, headers)
         staying: set[str] = set()
-        for snapshot, base in reversed(rebases):
+        everyone = {image.snapshot.name for image in gone}
+        for image, base in reversed(rebases):
             try:
                 self.done.refresh(self.account_dir)
                 step = Compaction(self.account_dir, self.done.listing, self.check_free_space)
-                self.done.listing = step.pack_snapshot(snapshot, base) or self.done.listing
+                self.done.listing = step.pack_image(image, base) or self.done.listing
             except Cancelled:
                 raise
             except (Failure, OSError) as error:
                 self.done.stale = True
                 self.done.warnings.append(
-                    f"{self.account_dir.user}: the base of {snapshot.name} can't be pruned: "
+                    f"{self.account_dir.user}: the base of {image.name} can't be pruned: "
                     f"{explain(error)}"
                 )
-                staying |= self._chain_names(snapshot) or going
-        for snapshot in gone:
-            if snapshot.name in stuck:
-                staying |= self._chain_names(snapshot) or going
-        return going - staying
+                staying |= self._chain_names(image) or everyone
+        for image in gone:
+            if image.name in stuck:
+                staying |= self._chain_names(image) or everyone
+        return staying
 
     def _read_headers(self, going: set[str]) -> dict[str, Header | None]:
-        """Read the headers of those that stay, by name.
+        """Read the headers of the images that stay, by name.
 
         What one that can't be read needs is taken from `going`.
         """
         headers: dict[str, Header | None] = {}
-        snapshots = self.done.listing.snapshots
+        images = self.done.listing.images
         # the oldest first: what is taken from it is newer, and is looked at, too
-        for snapshot in reversed(snapshots):
-            if snapshot.name in going:
+        for image in reversed(images):
+            if image.snapshot.name in going:
                 continue
             try:
-                headers[snapshot.name] = chain.read_header(
-                    self.account_dir, self.done.listing, snapshot
-                )
+                headers[image.name] = chain.read_header(self.account_dir, self.done.listing, image)
             except (Failure, OSError) as error:
                 # That is the nearest that there is: what was between the two went when it had got
                 # the next as its base.
                 self.done.warnings.append(
-                    f"{self.account_dir.user}: {snapshot.name} can't be read, so the snapshots it "
+                    f"{self.account_dir.user}: {image.name} can't be read, so the snapshots it "
                     f"needs are kept: {explain(error)}"
                 )
-                if base := compaction.choose_bases(snapshots).get(snapshot.name):
-                    going.discard(base.name)
+                same = self.done.listing.images_of(image.file)
+                if base := compaction.choose_bases(same).get(image.name):
+                    going.discard(base.snapshot.name)
         return headers
 
-    def _chain_names(self, snapshot: Manifest) -> set[str]:
-        """Return the names of those that a snapshot needs; none where that can't be told."""
+    def _chain_names(self, image: StoredDatabase) -> set[str]:
+        """Return the names of the snapshots that an image needs; none where that can't be told."""
         try:
             self.done.refresh(self.account_dir)
-            return {
-                one.name for one in chain.read_chain(self.account_dir, self.done.listing, snapshot)
-            }
+            needed = chain.read_chain(self.account_dir, self.done.listing, image)
+            return {one.snapshot.name for one in needed}
         except (Failure, OSError):
             return set()

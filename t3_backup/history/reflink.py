@@ -16,7 +16,7 @@ from t3_backup.history.page_hashes import PageHashes
 from t3_backup.store.account_dir import AccountDir
 from t3_backup.store.content import Content, hash_on_disk
 from t3_backup.store.listing import Listing
-from t3_backup.store.manifest import Manifest
+from t3_backup.store.manifest import StoredDatabase
 from t3_backup.store.staged_file import StagedFile
 from t3_backup.system import native
 
@@ -48,7 +48,7 @@ def write_shared(
     content: Content,
     page_size: int,
     listing: Listing,
-    before: Manifest,
+    before: StoredDatabase,
 ) -> bool:
     """Write the `content` of a settled file into the new file `shared`.
 
@@ -81,7 +81,7 @@ def _find_changes(
     staged_file: StagedFile,
     content: Content,
     page_size: int,
-    before: Manifest,
+    before: StoredDatabase,
     source: int,
 ) -> Sequence[int]:
     """Return the pages within the new image that differ."""

@@ -1,9 +1,9 @@
 """Which snapshots stay, and why. A pure function over manifests: no clock, no files.
 
 Periods are those of UTC and are counted in the order of the sequence numbers, from the newest
-verified snapshot back: neither age nor a clock that jumps prunes anything. A suspect or damaged
-snapshot that nobody has accepted holds everything, so that a server which began anew on an empty
-database can't roll the history out of the door.
+verified (or unproven) snapshot back: neither age nor a clock that jumps prunes anything. A suspect
+or damaged snapshot that nobody has accepted holds everything, so that a server which began anew on
+an empty database can't roll the history out of the door.
 """
 
 from __future__ import annotations
@@ -20,6 +20,9 @@ from t3_backup.store.manifest import Manifest
 
 # by how much a time may be past a later one's before the clock is to blame
 _PAST_DOUBT = timedelta(days=1)
+# Each of these is counted among its like alone, so that no other pushes a good one out.
+_COUNTED = ("verified", "unproven", "incomplete")
+_EVIDENCE = "evidence"
 _LEAP = timedelta(days=366)  # between one run and the next, the clock may have leapt
 
 
@@ -80,7 +83,7 @@ class Policy:
 
     def outside(self, snapshot: Manifest) -> str:
         """Tell why a snapshot goes: the rules that might have kept it."""
-        if snapshot.verdict != "verified":
+        if _class_of(snapshot) == _EVIDENCE:
             return f"outside: evidence {self.keep}"
         if snapshot.label is not None:
             return f"outside: label {label_kind(snapshot.label)} {self.labelled}"
@@ -105,6 +108,13 @@ class Decision:
     reasons: tuple[str, ...]
 
 
+def _class_of(snapshot: Manifest) -> str:
+    """Say what it counts as: one of _COUNTED, or evidence."""
+    if snapshot.verdict == "verified" and snapshot.missing:
+        return "incomplete"
+    return snapshot.verdict if snapshot.verdict in _COUNTED else _EVIDENCE
+
+
 def label_kind(label: str) -> str:
     """Return the kind of a label, by which labels are counted.
 
@@ -117,9 +127,10 @@ def decide_retention(snapshots: Iterable[Manifest], policy: Policy) -> list[Deci
     """Decide what becomes of each snapshot of one account, newest first.
 
     Stays: the newest verified ones; the newest verified one of each of the last days, weeks, months
-    and years that have one; the newest verified ones of each kind of label; the newest accepted
-    ones that are not verified (they are evidence): as many of each as the policy says. Whatever it
-    says: a pinned one; the newest verified one; and all, while any is held.
+    and years that have one; the newest verified ones of each kind of label; of unproven ones the
+    same, counted apart; the newest accepted ones of another verdict (they are evidence): as many of
+    each as the policy says. Whatever it says: a pinned one; the newest verified one, and the newest
+    unproven one; and all, while any is held.
     """
     newest_first = sorted(snapshots, key=lambda snapshot: snapshot.sequence, reverse=True)
     why: dict[int, list[str]] = defaultdict(list)
@@ -128,28 +139,12 @@ def decide_retention(snapshots: Iterable[Manifest], policy: Policy) -> list[Deci
     if held:
         _keep_all(why, newest_first, f"held by {held[0].name}, which is {held[0].verdict}")
 
-    verified = [snapshot for snapshot in newest_first if snapshot.verdict == "verified"]
-    plain = [snapshot for snapshot in verified if snapshot.label is None]
-    if verified:
-        why[verified[0].sequence].append("the newest verified one")
-    _keep_first(why, plain, policy.keep, "recent")
-    # One of a time to come stays anyhow, and must take no period's place: the clock was wrong then.
-    countable = [snapshot for snapshot in plain if snapshot.when <= verified[0].when + _PAST_DOUBT]
-    for name, count, period in policy.periods():
-        _keep_periods(why, countable, count, name, period)
-    kinds: dict[str, list[Manifest]] = defaultdict(list)
-    for snapshot in verified:
-        if snapshot.label is not None:
-            kinds[label_kind(snapshot.label)].append(snapshot)
-    for kind, group in kinds.items():
-        _keep_first(why, group, policy.labelled, f"label {kind}")
-    _keep_first(why, [s for s in newest_first if s.verdict != "verified"], policy.keep, "evidence")
-    if leap := _find_leap(plain, policy.keep):
-        _keep_all(
-            why,
-            newest_first,
-            f"the clock may have leapt: {leap.name} is more than a year after the one before it",
-        )
+    for kind in _COUNTED:
+        like = [snapshot for snapshot in newest_first if _class_of(snapshot) == kind]
+        if like:
+            _keep_by_policy(why, newest_first, kind, like, policy)
+    evidence = [snapshot for snapshot in newest_first if _class_of(snapshot) == _EVIDENCE]
+    _keep_first(why, evidence, policy.keep, "evidence")
     # One from the future (the clock was wrong then, or is now) says nothing about ages: it stays.
     for snapshot in _find_future_ones(newest_first, witnesses=why.keys()):
         why[snapshot.sequence].append("taken at a time after its successor's")
@@ -166,6 +161,35 @@ def decide_retention(snapshots: Iterable[Manifest], policy: Policy) -> list[Deci
         )
         for one in newest_first
     ]
+
+
+def _keep_by_policy(
+    why: dict[int, list[str]],
+    newest_first: Sequence[Manifest],
+    kind: str,
+    like: Sequence[Manifest],
+    policy: Policy,
+) -> None:
+    """Keep of those of one kind, of which there is one at least, what the policy says."""
+    plain = [snapshot for snapshot in like if snapshot.label is None]
+    why[like[0].sequence].append(f"the newest {kind} one")
+    _keep_first(why, plain, policy.keep, "recent")
+    # One of a time to come stays anyhow, and must take no period's place: the clock was wrong then.
+    countable = [snapshot for snapshot in plain if snapshot.when <= like[0].when + _PAST_DOUBT]
+    for name, count, period in policy.periods():
+        _keep_periods(why, countable, count, name, period)
+    kinds: dict[str, list[Manifest]] = defaultdict(list)
+    for snapshot in like:
+        if snapshot.label is not None:
+            kinds[label_kind(snapshot.label)].append(snapshot)
+    for of, group in kinds.items():
+        _keep_first(why, group, policy.labelled, f"label {of}")
+    if leap := _find_leap(plain, policy.keep):
+        _keep_all(
+            why,
+            newest_first,
+            f"the clock may have leapt: {leap.name} is more than a year after the one before it",
+        )
 
 
 def _find_leap(plain: Sequence[Manifest], keep: int) -> Manifest | None:

@@ -5,14 +5,13 @@ Nothing is locked or written.
 
 from __future__ import annotations
 
-import contextlib
 from dataclasses import dataclass
 
 from t3_backup.errors import Failure
 from t3_backup.history import chain
 from t3_backup.store.account_dir import AccountDir
 from t3_backup.store.listing import Listing
-from t3_backup.store.manifest import Manifest
+from t3_backup.store.manifest import Manifest, StoredDatabase
 from t3_backup.system.disk import BLOCK_BYTES, used_bytes
 
 
@@ -21,10 +20,11 @@ class SnapshotUsage:
     """How one snapshot is kept."""
 
     snapshot: Manifest
-    form: str  # plain, delta, or packed (by itself); or missing
+    # of its live image: plain, delta, or packed (by itself); or missing
+    form: str
     bytes: int  # of the disk; what two names have in common counts for the newer one
-    base: str | None  # name of the snapshot that it needs
-    dependents: int  # snapshots that need it, directly or through others
+    base: str | None  # name of the snapshot that its live image needs
+    dependents: int  # snapshots that need one of its images, directly or through others
 
 
 @dataclass(frozen=True)
@@ -40,44 +40,53 @@ class Usage:
 def measure_usage(account_dir: AccountDir) -> Usage:
     """Measure what an account's folder takes. Raises OSError."""
     listing = account_dir.read_listing()
-    snapshots = listing.snapshots
-    bases = {snapshot.name: _find_base(account_dir, listing, snapshot) for snapshot in snapshots}
-    dependents = dict.fromkeys(bases, 0)
+    bases = {image.name: _find_base(account_dir, listing, image) for image in listing.images}
+    dependents: dict[str, set[str]] = {image.name: set() for image in listing.images}
     # the oldest first: what needs one is known before that needs another
-    for snapshot in reversed(snapshots):
-        if (base := bases[snapshot.name][1]) is not None:
-            dependents[base.name] += 1 + dependents[snapshot.name]
+    for image in reversed(listing.images):
+        if (base := bases[image.name][1]) is not None:
+            dependents[base.name] |= {image.snapshot.name, *dependents[image.name]}
     seen: set[int] = set()
     stored = []
-    for snapshot in snapshots:
-        form, base = bases[snapshot.name]
-        taken = 0
-        with contextlib.suppress(FileNotFoundError):  # missing, or pruned in the meantime
-            if (status := account_dir.stat_file(listing.data_name(snapshot))).st_ino not in seen:
-                seen.add(status.st_ino)
-                taken = status.st_blocks * BLOCK_BYTES
-        stored.append(
-            SnapshotUsage(
-                snapshot, form, taken, base.name if base else None, dependents[snapshot.name]
-            )
-        )
+    for snapshot in listing.snapshots:
+        form, base = bases[snapshot.live_image.name]
+        hanging = set[str]().union(*(dependents[image.name] for image in snapshot.images))
+        taken = sum(_own_bytes(account_dir, listing, image, seen) for image in snapshot.images)
+        needed = base.snapshot.name if base else None
+        stored.append(SnapshotUsage(snapshot, form, taken, needed, len(hanging)))
     return Usage(
         account_dir.user,
         tuple(stored),
         used_bytes(account_dir.fd),
-        sum(snapshot.bytes for snapshot in snapshots),
+        sum(snapshot.total_bytes for snapshot in listing.snapshots),
     )
 
 
-def _find_base(
-    account_dir: AccountDir, listing: Listing, snapshot: Manifest
-) -> tuple[str, Manifest | None]:
+def _own_bytes(
+    account_dir: AccountDir, listing: Listing, image: StoredDatabase, seen: set[int]
+) -> int:
+    """Bytes of the disk that an image takes; 0 for what was `seen`, or is not there."""
     try:
-        header = chain.read_header(account_dir, listing, snapshot)
+        status = account_dir.stat_file(listing.data_name(image))
+    except FileNotFoundError:  # missing, or pruned in the meantime
+        return 0
+    if status.st_ino in seen:
+        return 0
+    seen.add(status.st_ino)
+    return status.st_blocks * BLOCK_BYTES
+
+
+def _find_base(
+    account_dir: AccountDir, listing: Listing, image: StoredDatabase
+) -> tuple[str, StoredDatabase | None]:
+    if not listing.has_data(image):
+        return "missing", None
+    try:
+        header = chain.read_header(account_dir, listing, image)
     except (Failure, OSError):
         return "missing", None
     if header is None:
         return "plain", None
     if header.base_sha256 is None:
         return "packed", None
-    return "delta", chain.find_base(listing.snapshots, snapshot, header.base_sha256)
+    return "delta", chain.find_base(listing.images, image, header.base_sha256)

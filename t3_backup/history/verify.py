@@ -9,17 +9,18 @@ from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from t3_backup.accounts import Account
 from t3_backup.errors import Cancelled, Failure, explain
 from t3_backup.history import chain, page_hashes
-from t3_backup.history.chain import ChainReader
+from t3_backup.history.chain import ChainReader, ChainReaders
 from t3_backup.store import archives
 from t3_backup.store.account_dir import AccountDir
 from t3_backup.store.content import hash_content
 from t3_backup.store.listing import Listing
-from t3_backup.store.manifest import Companion, Manifest
+from t3_backup.store.manifest import Companion, Manifest, StoredDatabase
 from t3_backup.worker import client
 from t3_backup.worker.limits import Limits
 from t3_backup.worker.operations.archive import InspectArchive
@@ -49,43 +50,66 @@ def verify_snapshot(
     snapshot: Manifest,
     limits: Limits,
     stopping: threading.Event,
-    reader: ChainReader | None = None,
+    readers: ChainReaders | None = None,
 ) -> VerifyResult:
-    """Prove `snapshot` again.
+    """Prove `snapshot` again, each of its databases.
 
-    A damaged one is evidence: it proves when its bytes are the ones that were sealed. Who proves
-    one after the other has a `reader` of the account's chain. Raises Cancelled once `stopping` is
+    A damaged one is evidence: it proves when its bytes are the ones that were sealed. So does an
+    unproven one, whose census is compared as far as it was known. Who proves one after the other
+    has `readers` of the account's chains. Raises Cancelled once `stopping` is
     set.
     """
+    reasons: list[str] = []
+    for image in snapshot.images:
+        reader = None if readers is None else readers.of(image.file)
+        found = verify_image(account_dir, listing, image, limits, stopping, reader)
+        reasons += name_database(image, found)
+    return VerifyResult(snapshot, tuple(reasons))
+
+
+def name_database(image: StoredDatabase, reasons: Sequence[str]) -> list[str]:
+    """Return reasons that say which database they are about, where it is not the live one."""
+    return list(reasons) if image.record.live else [f"{image.file}: {one}" for one in reasons]
+
+
+def verify_image(
+    account_dir: AccountDir,
+    listing: Listing,
+    image: StoredDatabase,
+    limits: Limits,
+    stopping: threading.Event,
+    reader: ChainReader | None = None,
+) -> tuple[str, ...]:
+    """Tell how one image is not what was sealed; empty: it is. Raises as `verify_snapshot` does."""
     try:
         if reader is not None:
-            fd = reader.open_data(listing, snapshot)
+            fd = reader.open_data(listing, image)
         else:
-            fd = chain.open_data(account_dir, listing, snapshot, limits, stopping)
+            fd = chain.open_data(account_dir, listing, image, limits, stopping)
     except Cancelled:
         raise
     except OSError as error:
-        return VerifyResult(snapshot, (f"cannot be opened: {error.strerror}",))
+        return (f"cannot be opened: {error.strerror}",)
     except Failure as failure:
-        return VerifyResult(snapshot, (str(failure),))
+        return (str(failure),)
     try:
-        return verify_bytes(fd, snapshot, limits, stopping).with_problem(
-            page_hashes.find_problem(account_dir, listing, snapshot)
-        )
+        found = verify_bytes(fd, image, limits, stopping)
+        problem = page_hashes.find_problem(account_dir, listing, image)
+        return (*found, problem) if problem else found
     finally:
         os.close(fd)
 
 
 def verify_bytes(
-    fd: int, snapshot: Manifest, limits: Limits, stopping: threading.Event
-) -> VerifyResult:
+    fd: int, image: StoredDatabase, limits: Limits, stopping: threading.Event
+) -> tuple[str, ...]:
     """Prove the same of bytes that are in the open file `fd` already."""
     try:
-        return VerifyResult(snapshot, tuple(_find_reasons(fd, snapshot, limits, stopping)))
+        return tuple(_find_reasons(fd, image, limits, stopping))
     except Cancelled:
         raise
     except (Failure, OSError) as error:
-        return VerifyResult(snapshot, (explain(error),))
+        return (explain(error),)
 
 
 def verify_archive(
@@ -132,21 +156,26 @@ def find_archive_problem(
 
 
 def _find_reasons(
-    fd: int, snapshot: Manifest, limits: Limits, stopping: threading.Event
+    fd: int, image: StoredDatabase, limits: Limits, stopping: threading.Event
 ) -> list[str]:
-    if snapshot.verdict == "damaged":
+    if image.record.verdict == "damaged":
         content, found = hash_content(fd), []
     else:
         try:
-            content, proven = prove_file(find_reader(snapshot.user), fd, limits, stopping)
-            found = [*proven.problems, *snapshot.census.differences(proven.census)]
+            reader = find_reader(image.snapshot.user)
+            content, proven = prove_file(reader, fd, limits, stopping)
+            # SQLite's word of one that it could not judge is another by every version.
+            vague = image.record.verdict == "unproven"
+            known_only = vague or bool(proven.unjudged)
+            found = image.record.census.differences(proven.census, known_only=known_only)
+            found = [*([] if vague else proven.problems), *found]
         except Cancelled:
             raise
         except Failure as failure:
             # What was changed may be no database any more: then the hash is what tells.
             content, found = hash_content(fd), [str(failure)]
-    if content.bytes != snapshot.bytes:
-        return [f"{content.bytes} bytes, {snapshot.bytes} were sealed"]
-    if content.sha256 != snapshot.sha256:
-        return [f"SHA-256 {content.sha256}, {snapshot.sha256} was sealed"]
+    if content.bytes != image.bytes:
+        return [f"{content.bytes} bytes, {image.bytes} were sealed"]
+    if content.sha256 != image.sha256:
+        return [f"SHA-256 {content.sha256}, {image.sha256} was sealed"]
     return found

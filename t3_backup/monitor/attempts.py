@@ -47,6 +47,8 @@ class Attempt:
     wal_growth_bytes: int  # by how much the live -wal grew for it
     unsaved: str = ""  # why what is beside the database was not saved with it
     uncovered: tuple[str, ...] = ()  # names of databases that are not copied
+    # names of databases that could not be copied, where others were
+    missing: tuple[str, ...] = ()
 
     @property
     def when(self) -> datetime:
@@ -80,10 +82,11 @@ def make_attempt(result: AccountResult, run: str, now: datetime) -> Attempt:
         verdict=newest.verdict if newest else None,
         reason=printable(result.reason),
         seconds=round(result.seconds, 3),
-        bytes=newest.bytes if newest else 0,
-        wal_growth_bytes=newest.wal_growth_bytes if newest else 0,
+        bytes=newest.live.bytes if newest else 0,
+        wal_growth_bytes=newest.live.wal_growth_bytes if newest else 0,
         unsaved=printable(result.unsaved),
         uncovered=result.uncovered,
+        missing=tuple(printable(one.file) for one in newest.missing) if newest else (),
     )
 
 

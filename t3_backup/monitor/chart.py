@@ -78,8 +78,8 @@ def draw(oldest_first: Sequence[Manifest], now: datetime) -> Chart:
     ordered = sorted(oldest_first, key=lambda snapshot: snapshot.when)
     places = [place(snapshot.when) for snapshot in ordered]
     places[:earlier] = [round(_LEFT + each * number, 2) for number in range(earlier)]
-    largest = max(snapshot.bytes for snapshot in ordered)
-    longest = max(snapshot.copy_seconds + snapshot.proof_seconds for snapshot in ordered)
+    largest = max(snapshot.total_bytes for snapshot in ordered)
+    longest = max(snapshot.live.copy_seconds + snapshot.live.proof_seconds for snapshot in ordered)
     flags = [x for x, snapshot in zip(places, ordered, strict=True) if snapshot.label]
     points = tuple(
         _point(snapshot, x, flags, largest, longest)
@@ -106,9 +106,9 @@ def _point(
     told = [f"{snapshot.when:%Y-%m-%d %H:%M} UTC", snapshot.verdict, label]
     return Point(
         x=x,
-        y=_share(snapshot.bytes, largest),
-        copy=_share(snapshot.copy_seconds, longest),
-        both=_share(snapshot.copy_seconds + snapshot.proof_seconds, longest),
+        y=_share(snapshot.total_bytes, largest),
+        copy=_share(snapshot.live.copy_seconds, longest),
+        both=_share(snapshot.live.copy_seconds + snapshot.live.proof_seconds, longest),
         verdict=snapshot.verdict,
         label=snapshot.label,
         flag=flag,

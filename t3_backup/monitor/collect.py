@@ -15,7 +15,7 @@ from t3_backup.errors import Failure, StoreError, explain
 from t3_backup.monitor import attempts
 from t3_backup.monitor.attempts import Attempt, Attempts
 from t3_backup.store.listing import Listing
-from t3_backup.store.manifest import Manifest
+from t3_backup.store.manifest import Manifest, StoredDatabase
 from t3_backup.store.store import Store
 from t3_backup.system.disk import used_bytes
 from t3_backup.text import printable
@@ -31,6 +31,7 @@ class AccountView:
     attempts: tuple[Attempt, ...] = ()  # the oldest first
     used_bytes: int = 0  # of the store's disk
     problem: str = ""
+    lost: tuple[StoredDatabase, ...] = ()  # images whose files are gone, newest first
 
 
 @dataclass(frozen=True)
@@ -90,8 +91,11 @@ def _view(
         if account_dir is None:
             return AccountView(user, in_map, attempts=tuple(noted)) if in_map else None
         with account_dir:
-            snapshots = (listing or account_dir.read_listing()).snapshots
-            return AccountView(user, in_map, snapshots, tuple(noted), used_bytes(account_dir.fd))
+            listing = listing or account_dir.read_listing()
+            used = used_bytes(account_dir.fd)
+            return AccountView(
+                user, in_map, listing.snapshots, tuple(noted), used, lost=listing.lost_images
+            )
     except (StoreError, OSError) as error:
         return AccountView(user, in_map, attempts=tuple(noted), problem=explain(error))
 

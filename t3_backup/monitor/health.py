@@ -16,7 +16,7 @@ from t3_backup.monitor.attempts import UNCHANGED, Attempt, uncovered_since
 from t3_backup.monitor.collect import AccountView
 from t3_backup.store.manifest import Manifest
 from t3_backup.t3 import databases
-from t3_backup.text import format_size
+from t3_backup.text import format_size, printable
 
 OK, WARNING, CRITICAL = "ok", "warning", "critical"
 STATES = (OK, WARNING, CRITICAL)  # in order
@@ -95,7 +95,7 @@ def judge_freshness(
     snapshots: Iterable[Manifest], attempts: Sequence[Attempt], now: datetime
 ) -> Freshness:
     """Judge when a database was last known to be safe, by attempts oldest first."""
-    verified = [snapshot for snapshot in snapshots if snapshot.verdict == "verified"]
+    verified = [snapshot for snapshot in snapshots if snapshot.is_good]
     verified.sort(key=lambda snapshot: snapshot.when, reverse=True)
     good = tuple(snapshot for snapshot in verified if snapshot.when <= now + _FUTURE)
     ahead = tuple(snapshot for snapshot in verified if snapshot.when > now + _FUTURE)
@@ -109,7 +109,9 @@ def judge_freshness(
 
 def judge_health(view: AccountView, now: datetime, limits: Thresholds) -> Health:
     """Judge how the account is at `now`."""
-    fresh = judge_freshness(view.snapshots, view.attempts, now)
+    holed = {image.snapshot.name for image in view.lost}
+    whole = [snapshot for snapshot in view.snapshots if snapshot.name not in holed]
+    fresh = judge_freshness(whole, view.attempts, now)
     skipped = bool(view.attempts) and view.attempts[-1].outcome == "skipped"
     no_database = skipped and not view.snapshots
     error = _last_error(view, fresh.last_good)
@@ -128,7 +130,10 @@ def _confirmations(
     return [
         tried.when
         for tried in attempts
-        if tried.outcome == UNCHANGED and first <= tried.when <= now + _FUTURE
+        if tried.outcome == UNCHANGED
+        and tried.verdict in (None, "verified")  # of what it was found to be still
+        and not tried.missing
+        and first <= tried.when <= now + _FUTURE
     ]
 
 
@@ -165,11 +170,25 @@ def _troubles(
         return
     if fresh.uncovered:
         yield Trouble(CRITICAL, databases.explain(fresh.uncovered))
+    if view.snapshots and (missing := view.snapshots[0].missing):
+        found = "; ".join(
+            f"{databases.shown_name(one.file)} is not in the newest snapshot: "
+            f"{printable(one.reason)}"
+            for one in missing
+        )
+        yield Trouble(CRITICAL, found)
+    if view.lost:
+        more = f" and {len(view.lost) - 1} more" if len(view.lost) > 1 else ""
+        lost = f"{view.lost[0].snapshot.name} has lost {databases.shown_name(view.lost[0].file)}"
+        next_step = "next: t3-backup-state run, which brings back what is the same in the home"
+        yield Trouble(CRITICAL, f"{lost}{more}: no file holds it any more; {next_step}")
     if held := [snapshot for snapshot in view.snapshots if snapshot.holds]:
         more = f" and {len(held) - 1} more" if len(held) > 1 else ""
         found = f"{held[0].name} is {held[0].verdict} ({'; '.join(held[0].reasons)}){more}"
         until = f"t3-backup-state accept {view.user}"
         yield Trouble(CRITICAL, f"{found}; nothing is pruned until: {until}")
+    if doubt := explain_doubt(view.snapshots):
+        yield Trouble(WARNING, doubt)
     if not fresh.uncovered:
         yield from _age(view, fresh.last_good, now, limits)
     if fresh.ahead:
@@ -181,6 +200,14 @@ def _troubles(
         yield Trouble(WARNING, f"the files next to the database were not saved ({unsaved})")
     if error is not None and fresh.last_good is not None and not view.attempts[-1].uncovered:
         yield Trouble(WARNING, f"the last attempt failed ({error.reason})")
+
+
+def explain_doubt(snapshots: Sequence[Manifest]) -> str:
+    """Say why the newest snapshot can't be judged; empty: it was judged, or there is none."""
+    newest = max(snapshots, key=lambda snapshot: snapshot.sequence, default=None)
+    if newest is None or newest.verdict != "unproven":
+        return ""
+    return f"{newest.name} is unproven ({'; '.join(newest.reasons)})"
 
 
 def _age(
@@ -199,16 +226,19 @@ def _age(
         yield Trouble(CRITICAL, f"never backed up{why}")
 
 
-def size_trend(good: Sequence[Manifest]) -> float | None:
-    """Compute the bytes a day by which the database grew, by least squares.
+def size_trend(good: Sequence[Manifest], file: str | None = None) -> float | None:
+    """Compute the bytes a day by which a database grew, by least squares; else the live one.
 
-    None where sizes span less than a day.
+    None where sizes span less than a day. What is another database in an older snapshot does not
+    count.
     """
-    if len(good) < 2 or good[0].when - good[-1].when < _LEAST_SPAN:
+    file = file or (good[0].live.file if good else "")
+    found = [(one.when, image.bytes) for one in good if (image := one.image_of(file))]
+    if len(found) < 2 or found[0][0] - found[-1][0] < _LEAST_SPAN:
         return None
-    days = [(snapshot.when - good[-1].when) / timedelta(days=1) for snapshot in good]
+    days = [(when - found[-1][0]) / timedelta(days=1) for when, _ in found]
     mean = sum(days) / len(days)
-    along = sum((day - mean) * one.bytes for day, one in zip(days, good, strict=True))
+    along = sum((day - mean) * size for day, (_, size) in zip(days, found, strict=True))
     return along / sum((day - mean) ** 2 for day in days)
 
 

@@ -18,6 +18,7 @@ from t3_backup.monitor import chart, health
 from t3_backup.monitor.attempts import Attempt
 from t3_backup.monitor.chart import Chart
 from t3_backup.monitor.health import Freshness
+from t3_backup.output.messages import missing_texts
 from t3_backup.store.manifest import Manifest
 from t3_backup.t3 import databases
 from t3_backup.text import format_age, format_size
@@ -77,7 +78,7 @@ def build_page(accounts: Sequence[AccountHistory], place: str, free: int, now: d
         version=t3_backup.__version__,
         sections=tuple(_section(account, now) for account in accounts),
         count=len(snapshots),
-        size=format_size(sum(snapshot.bytes for snapshot in snapshots)),
+        size=format_size(sum(snapshot.total_bytes for snapshot in snapshots)),
         free=format_size(free),
     )
 
@@ -88,6 +89,13 @@ def _judge(account: AccountHistory, fresh: Freshness, now: datetime) -> tuple[st
         return "bad", databases.summary(fresh.uncovered)
     if not account.snapshots:
         return "bad", "no snapshots"
+    if missing := account.snapshots[0].missing:
+        more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+        shown = databases.shown_name(missing[0].file)
+        return "bad", f"{shown}{more}: not in the newest snapshot"
+    doubt = health.explain_doubt(account.snapshots)
+    if not fresh.good and doubt and not fresh.ahead:
+        return "bad", "none is verified; the newest is unproven"
     if not fresh.good:
         future = "the verified ones are dated in the future"
         return "bad", future if fresh.ahead else "none is verified"
@@ -101,6 +109,8 @@ def _judge(account: AccountHistory, fresh: Freshness, now: datetime) -> tuple[st
         told += f", unchanged {_ago(fresh.confirmed, now)}"
     if fresh.is_old(now):
         return "late", f"last {told}"
+    if doubt:
+        return "late", f"{told}; the newest is unproven"
     return ("late", f"{told}; one is dated in the future") if fresh.ahead else ("good", told)
 
 
@@ -117,6 +127,10 @@ def _section(account: AccountHistory, now: datetime) -> Section:
     if waiting:
         until = f"t3-backup-state accept {account.user}"
         notes.append(f"Nothing of {account.user} is pruned until: {until}")
+    if doubt := health.explain_doubt(snapshots):
+        notes.append(doubt)
+    if snapshots:
+        notes = [*missing_texts(snapshots[0]), *notes]
     if fresh.uncovered:
         notes.insert(0, databases.explain(fresh.uncovered))
     return Section(
@@ -124,7 +138,7 @@ def _section(account: AccountHistory, now: datetime) -> Section:
         state=state,
         says=says,
         snapshots=snapshots,
-        bytes=sum(snapshot.bytes for snapshot in snapshots),
+        bytes=sum(snapshot.total_bytes for snapshot in snapshots),
         notes=(*notes, *account.notes),
         chart=chart.draw(snapshots[::-1], now) if snapshots else None,
         shown=len(snapshots) <= _FEW,

@@ -47,6 +47,10 @@ def render(status: Status) -> bytes:
     bare = by_account(
         "uncovered_databases", "Databases of the account that are not copied; nothing is pruned."
     )
+    lacking = by_account(
+        "missing_databases",
+        "Databases of the account that could not be copied and are not in the newest snapshot.",
+    )
     used = by_account("used_bytes", "What the account's snapshots take on the store's disk.")
     attempt = by_account("last_attempt_timestamp_seconds", "When the last attempt ended.")
     well = by_account("last_attempt_ok", "1 where the last attempt succeeded in full, else 0.")
@@ -79,12 +83,13 @@ def render(status: Status) -> bytes:
             bare.labels(user).set(len(health.fresh.uncovered))
             last = view.attempts[-1]
             attempt.labels(user).set(last.when.timestamp())
-            well.labels(user).set(not last.failed and not last.unsaved)
+            well.labels(user).set(not last.failed and not last.unsaved and not last.missing)
             duration.labels(user).set(last.seconds)
         if view.snapshots:
             newest = view.snapshots[0]
-            size.labels(user).set(newest.bytes)
-            growth.labels(user).set(newest.wal_growth_bytes)
+            lacking.labels(user).set(len(newest.missing))
+            size.labels(user).set(newest.live.bytes)
+            growth.labels(user).set(newest.live.wal_growth_bytes)
             for name in VERDICTS:
                 verdict.labels(user, name).set(newest.verdict == name)
     return bytes(generate_latest(registry))

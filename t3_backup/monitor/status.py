@@ -11,6 +11,7 @@ from datetime import datetime
 from typing import Any
 
 from t3_backup.monitor.collect import Overview
+from t3_backup.monitor.database_states import database_states, describe
 from t3_backup.monitor.health import (
     CRITICAL,
     OK,
@@ -60,6 +61,8 @@ def table(status: Status) -> list[str]:
     rows = [_HEADS, *(_row(health, status.now) for health in status.accounts)]
     lines = format_columns(rows, right={2, 3, 4, 5, 6}) if status.accounts else []
     for health in status.accounts:
+        if found := describe(database_states(health)):
+            lines.append(f"{health.view.user}: {found}")
         if error := health.last_error:
             lines.append(f"{health.view.user}: last error {_when(error.when)}: {error.reason}")
     lines.append(f"{status.overview.store}: {format_size(status.overview.free_bytes)} free")
@@ -73,7 +76,7 @@ def _row(health: Health, now: datetime) -> tuple[str, ...]:
         view.user,
         _when(last_good) if last_good else "never",
         format_span((now - last_good).total_seconds()) if last_good else "-",
-        format_size(good[0].bytes) if good else "-",
+        format_size(good[0].total_bytes) if good else "-",
         f"{len(good)}/{len(view.snapshots)}",
         format_size(view.used_bytes),
         trend_text(health.trend),
@@ -130,7 +133,7 @@ def _perfdata(health: Health, status: Status) -> list[str]:
         f"'{user}_age'={age};;{int(status.limits.max_age.total_seconds())};0",
         f"'{user}_snapshots'={len(good)};{status.limits.min_snapshots}:;;0",
     ]
-    return [*found, f"'{user}_size'={good[0].bytes}B;;;0"] if good else found
+    return [*found, f"'{user}_size'={good[0].live.bytes}B;;;0"] if good else found
 
 
 def document(status: Status) -> dict[str, Any]:
@@ -154,12 +157,14 @@ def _account(health: Health, now: datetime) -> dict[str, Any]:
         "in_map": view.in_map,
         "last_good": format_time(last_good) if last_good else None,
         "age_seconds": int((now - last_good).total_seconds()) if last_good else None,
-        "bytes": good[0].bytes if good else None,
+        "bytes": good[0].live.bytes if good else None,
         "good": len(good),
         "snapshots": len(view.snapshots),
         "used_bytes": view.used_bytes,
         "bytes_per_day": round(health.trend) if health.trend is not None else None,
         "uncovered": list(health.fresh.uncovered),
+        "databases": [asdict(state) for state in database_states(health)],
+        "missing": [asdict(one) for one in view.snapshots[0].missing] if view.snapshots else [],
         "last_attempt": asdict(view.attempts[-1]) if view.attempts else None,
         "last_error": asdict(health.last_error) if health.last_error else None,
     }

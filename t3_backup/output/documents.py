@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -29,8 +29,17 @@ class AccountContents:
 
 
 def snapshot_document(snapshot: StoredSnapshot) -> dict[str, Any]:
-    """Describe a snapshot: its manifest, and where and in which form its data is."""
-    return snapshot.manifest.as_json() | {"path": str(snapshot.path), "form": snapshot.form}
+    """Describe a snapshot: its manifest, and where and in which form each of its images is."""
+    document = snapshot.manifest.as_json()
+    databases = [
+        one | {"path": str(snapshot.paths[one["file"]]), "form": snapshot.forms[one["file"]]}
+        for one in document["databases"]
+    ]
+    return document | {
+        "databases": databases,
+        "path": str(snapshot.path),
+        "form": snapshot.form,
+    }
 
 
 def run_document(results: Sequence[AccountResult]) -> dict[str, Any]:
@@ -47,6 +56,7 @@ def result_document(result: AccountResult) -> dict[str, Any]:
         "snapshots": [snapshot_document(snapshot) for snapshot in result.snapshots],
         "unsaved": result.unsaved,
         "uncovered": list(result.uncovered),
+        "unproven": result.unproven,
         "taken_over": list(result.taken_over),
         "pruned": list(result.pruned),
         "compacted": list(result.compacted),
@@ -57,10 +67,15 @@ def result_document(result: AccountResult) -> dict[str, Any]:
 def needs_attention(account: Mapping[str, Any]) -> bool:
     """Judge one account in a run's document as `AccountResult.alarms` does."""
     bad = any(
-        snapshot["verdict"] != "verified" and snapshot.get("accepted_at") is None
+        (
+            snapshot["verdict"] not in ("verified", "unproven")
+            and snapshot.get("accepted_at") is None
+        )
+        or bool(snapshot.get("missing"))
         for snapshot in account["snapshots"]
     )
-    return account["outcome"] == "failed" or bool(account.get("unsaved", "")) or bad
+    told = any(account.get(key, "") for key in ("unsaved", "unproven"))
+    return account["outcome"] == "failed" or told or bad
 
 
 def contents_document(contents: AccountContents) -> dict[str, Any]:
@@ -120,7 +135,7 @@ def usage_document(usage: Usage) -> dict[str, Any]:
     snapshots = [
         {
             "name": one.snapshot.name,
-            "bytes": one.snapshot.bytes,
+            "bytes": one.snapshot.total_bytes,
             "form": one.form,
             "stored_bytes": one.bytes,
             "base": one.base,
@@ -136,11 +151,20 @@ def usage_document(usage: Usage) -> dict[str, Any]:
     }
 
 
+def database_changes(put_back: Iterable[str], put_aside: Iterable[str]) -> list[dict[str, str]]:
+    """Describe what a restore does to each database."""
+    return [
+        *({"file": file, "action": "put back"} for file in put_back),
+        *({"file": file, "action": "put aside"} for file in put_aside),
+    ]
+
+
 def restored_document(done: Restored, undo: str | None) -> dict[str, Any]:
     """Describe what a restore did; `undo` is the command that undoes it."""
     return {
         "action": "restored",
         "prerestore": None if done.prerestore is None else done.prerestore.as_json(),
+        "databases": database_changes(done.put_back, done.put_aside),
         "kept": done.kept,
         "server": done.server,
         "warnings": done.warnings,

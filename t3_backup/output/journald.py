@@ -59,7 +59,7 @@ def _snapshot_fields(snapshot: StoredSnapshot) -> dict[str, str]:
         "T3_BACKUP_SNAPSHOT": manifest.name,
         "T3_BACKUP_PATH": str(snapshot.path),
         "T3_BACKUP_VERDICT": manifest.verdict,
-        "T3_BACKUP_BYTES": str(manifest.bytes),
-        "T3_BACKUP_METHOD": manifest.method,
+        "T3_BACKUP_BYTES": str(manifest.live.bytes),
+        "T3_BACKUP_METHOD": manifest.live.method,
     }
     return found if manifest.label is None else found | {"T3_BACKUP_LABEL": manifest.label}

@@ -34,6 +34,7 @@ _SNAPSHOT_KEYS = (
     "proof_seconds",
     "label",
     "reasons",
+    "missing",
 )
 
 

@@ -12,6 +12,7 @@ from t3_backup.backup.result import AccountResult
 from t3_backup.output.documents import AccountContents
 from t3_backup.store.listing import StoredSnapshot
 from t3_backup.store.manifest import Manifest
+from t3_backup.t3 import databases
 from t3_backup.text import ERROR, INFO, WARNING, format_age, format_columns, format_size
 
 if TYPE_CHECKING:  # they bring the worker's client, which only those need who verify
@@ -42,7 +43,11 @@ def result_messages(result: AccountResult) -> list[Message]:
     elif result.outcome == "planned":
         lines.append(Message(INFO, f"would back up {user}: {result.reason}"))
     unchanged = result.unchanged or result.outcome == "unchanged"
-    lines += [_snapshot_message(user, one, unchanged) for one in reversed(result.snapshots)]
+    for one in reversed(result.snapshots):
+        lines.append(_snapshot_message(user, one, unchanged, alarm=bool(result.unproven)))
+        lines += [
+            Message(ERROR, f"WARN: {user}: {text}", one) for text in missing_texts(one.manifest)
+        ]
     if result.unsaved:
         text = f"the files next to the database were not saved: {result.unsaved}"
         lines.append(Message(ERROR, f"WARN: {user}: {text}"))
@@ -50,15 +55,21 @@ def result_messages(result: AccountResult) -> list[Message]:
     return lines + [Message(WARNING, f"WARN: {warning}") for warning in result.warnings]
 
 
-def _snapshot_message(user: str, snapshot: StoredSnapshot, unchanged: bool) -> Message:
+def _snapshot_message(
+    user: str, snapshot: StoredSnapshot, unchanged: bool, *, alarm: bool
+) -> Message:
     manifest = snapshot.manifest
     if unchanged:
-        detail = f"{manifest.bytes} bytes, {manifest.verdict}"
+        detail = f"{_count(manifest)}{manifest.total_bytes} bytes, {manifest.verdict}"
         text = f"unchanged {user}: still what {manifest.name} holds ({detail})"
     else:
-        seconds = manifest.copy_seconds + manifest.proof_seconds
-        detail = f"{manifest.bytes} bytes, {seconds:.1f} s, {manifest.method}, {manifest.verdict}"
+        seconds = sum(one.copy_seconds + one.proof_seconds for one in manifest.databases)
+        size, how = manifest.total_bytes, manifest.live.method
+        detail = f"{_count(manifest)}{size} bytes, {seconds:.1f} s, {how}, {manifest.verdict}"
         text = f"backed up {user} -> {snapshot.path} ({detail})"
+    if manifest.verdict == "unproven":
+        priority = ERROR if alarm else WARNING
+        return Message(priority, f"WARN: {text}: {'; '.join(manifest.reasons)}", snapshot)
     if not manifest.holds:
         return Message(INFO, text, snapshot)
     until = f"t3-backup-state accept {user}"
@@ -66,13 +77,30 @@ def _snapshot_message(user: str, snapshot: StoredSnapshot, unchanged: bool) -> M
     return Message(ERROR, f"WARN: {text}: {why}", snapshot)
 
 
+def _count(manifest: Manifest) -> str:
+    """Say how many databases a snapshot has, where that is more than one."""
+    count = len(manifest.databases)
+    return f"{count} databases, " if count > 1 else ""
+
+
+def missing_texts(manifest: Manifest) -> list[str]:
+    """Say of each database that was there and is not in a snapshot why, and what to do."""
+    return [
+        databases.explain_missing(manifest.user, one.file, manifest.name, one.reason)
+        for one in manifest.missing
+    ]
+
+
 def list_lines(contents: AccountContents, now: datetime) -> list[str]:
     """Return the table of one account's snapshots, and what is there besides."""
     manifests = [snapshot.manifest for snapshot in contents.snapshots]
     rows = [_HEADS, *(_list_row(manifest, now) for manifest in manifests)]
+    if any(len(manifest.databases) > 1 for manifest in manifests):
+        counts = ["DATABASES", *(str(len(manifest.databases)) for manifest in manifests)]
+        rows = [(*row[:-1], count, row[-1]) for row, count in zip(rows, counts, strict=True)]
     companions = [one.companion for one in manifests if one.companion is not None]
     archives = {one.sha256: one.bytes for one in companions}
-    total = sum(manifest.bytes for manifest in manifests) + sum(archives.values())
+    total = sum(manifest.total_bytes for manifest in manifests) + sum(archives.values())
     lines = [f"{contents.user}: {len(manifests)} snapshots, {format_size(total)}"]
     if manifests:
         lines += [f"  {line}" for line in format_columns(rows, right={1, 2, 3, 5, 6})]
@@ -82,16 +110,17 @@ def list_lines(contents: AccountContents, now: datetime) -> list[str]:
 def _list_row(manifest: Manifest, now: datetime) -> tuple[str, ...]:
     accepted = " (accepted)" if manifest.accepted_at else ""
     pinned = " (pinned)" if manifest.pinned_at else ""
+    missing = f", {len(manifest.missing)} missing" if manifest.missing else ""
     return (
         format_taken_at(manifest),
         format_age((now - manifest.when).total_seconds()),
-        format_size(manifest.bytes),
-        str(manifest.page_count),
-        manifest.method,
-        "-" if manifest.t3_level is None else str(manifest.t3_level),
+        format_size(manifest.total_bytes),
+        str(manifest.live.page_count),
+        manifest.live.method,
+        "-" if manifest.live.t3_level is None else str(manifest.live.t3_level),
         format_size(manifest.companion.bytes) if manifest.companion is not None else "-",
         manifest.label or "-",
-        f"{manifest.verdict}{accepted}{pinned}",
+        f"{manifest.verdict}{missing}{accepted}{pinned}",
         manifest.name,
     )
 
@@ -119,7 +148,7 @@ def verify_message(result: VerifyResult) -> Message:
     if manifest.verdict != "verified":
         when = f"{manifest.verdict} when it was taken: {'; '.join(manifest.reasons)}"
         return Message(INFO, f"unchanged {manifest.user} {manifest.name} ({when})")
-    return Message(INFO, f"verified {manifest.user} {manifest.name} ({manifest.bytes} bytes)")
+    return Message(INFO, f"verified {manifest.user} {manifest.name} ({manifest.total_bytes} bytes)")
 
 
 def usage_lines(usage: Usage) -> list[str]:
@@ -131,7 +160,7 @@ def usage_lines(usage: Usage) -> list[str]:
     rows += [
         (
             format_size(one.bytes),
-            format_size(one.snapshot.bytes),
+            format_size(one.snapshot.total_bytes),
             one.form,
             str(one.dependents),
             one.snapshot.name,

@@ -2,20 +2,41 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime
 
 from t3_backup.output.messages import Message, format_taken_at
 from t3_backup.restore.in_place import Restored
 from t3_backup.restore.recovery import describe_remains
-from t3_backup.store.census import Census
-from t3_backup.store.manifest import Manifest
+from t3_backup.store.census import Census, comparable_content
+from t3_backup.store.manifest import DatabaseRecord, Manifest
 from t3_backup.store.names import PRERESTORE
-from t3_backup.text import INFO, WARNING, format_age, format_size
+from t3_backup.t3 import content
+from t3_backup.t3.logins import explain_ended
+from t3_backup.text import INFO, WARNING, format_age, format_size, printable
 
 _MOST_TABLES = 8
 
 
-def plan_lines(snapshot: Manifest, live: Census | None, problem: str, now: datetime) -> list[str]:
+@dataclass(frozen=True)
+class Change:
+    """What a restore is to change, beside what its snapshot says."""
+
+    file: str | None = None  # the only database that is put back; None: all
+    databases: bool = True  # whether databases are put back
+    files: bool = True  # whether what is beside them is
+    lacking: Sequence[str] = ()  # databases that are there, and not in the snapshot
+
+    def compared(self, snapshot: Manifest) -> DatabaseRecord:
+        """Return the database of the snapshot that the present one is compared with."""
+        image = None if self.file is None else snapshot.image_of(self.file)
+        return snapshot.live if image is None else image.record
+
+
+def plan_lines(
+    snapshot: Manifest, live: Census | None, problem: str, now: datetime, change: Change
+) -> list[str]:
     """Say what is to be put back, and what differs from the `live` database.
 
     `problem` is why that can't be read.
@@ -23,26 +44,69 @@ def plan_lines(snapshot: Manifest, live: Census | None, problem: str, now: datet
     old = format_age((now - snapshot.when).total_seconds())
     taken = f"taken {format_taken_at(snapshot)} UTC ({old} ago)"
     label = f", label {snapshot.label}" if snapshot.label else ""
-    level, size = _level(snapshot.t3_level), format_size(snapshot.bytes)
+    then = change.compared(snapshot)
+    level, size = _level(snapshot.live.t3_level), format_size(snapshot.total_bytes)
     why = f" ({'; '.join(snapshot.reasons)})" if snapshot.reasons else ""
     lines = [
         f"snapshot of {snapshot.user}: {snapshot.name}",
         f"  {taken}{label}; T3 level {level}; {size}; {snapshot.verdict}{why}",
+        *_database_lines(snapshot, change),
     ]
     if (files := snapshot.companion) is not None:
         size = format_size(files.content_bytes)
         lines.append(f"  with {files.entries} files and folders ({size})")
     else:
         lines.append("  without files: there were none, or they were not saved")
+    logins = explain_ended(snapshot.when, now, files=change.files and files is not None)
+    if logins and change.databases:
+        lines.append(f"  {logins}")
     if live is None:
         return [*lines, f"  the live database can't be compared with it: {problem}"]
-    rows = f"{live.total_rows:,} rows, {snapshot.census.total_rows:,} in the snapshot"
+    rows = f"{live.total_rows:,} rows, {then.census.total_rows:,} in the snapshot"
     lines.append(f"  live: T3 level {_level(live.t3_level)}; {rows}")
-    changes = row_changes(snapshot.census, live)
+    if (counted := comparable_content(live, then.census)) is not None:
+        moved = [f"{word} {count:+,}" for word, count in content.changes(*counted).items()]
+        lines.append(f"  content that the restore adds and removes: {', '.join(moved) or 'none'}")
+    changes = row_changes(then.census, live)
     shown = [f"{table} {count:+,}" for table, count in changes[:_MOST_TABLES]]
     if len(changes) > _MOST_TABLES:
         shown.append(f"and {len(changes) - _MOST_TABLES} more tables")
     return [*lines, f"  rows that the restore adds and removes: {', '.join(shown) or 'none'}"]
+
+
+def passed_over_line(passed: Manifest) -> str:
+    """Say that a newer snapshot is there which a restore does not choose, and how to have it."""
+    why = f"{passed.name} is newer and unproven ({'; '.join(passed.reasons)})"
+    command = f"t3-backup-state restore {passed.user} --at {passed.name}"
+    return f"{passed.user}: {why}, and passed over; to put it back: {command}"
+
+
+def _database_lines(snapshot: Manifest, change: Change) -> list[str]:
+    """Say which databases there are beside the live one, and what becomes of others."""
+    if change.file is not None:
+        one = change.compared(snapshot)
+        what = f"{printable(one.file)} alone of it: {_describe(one)}"
+        return [f"  {what}; other databases stay as they are"]
+    then = "it is put aside, and kept in a snapshot of the present state"
+    return [
+        *(
+            f"  with {printable(one.file)}: {_describe(one)}"
+            for one in snapshot.databases
+            if not one.live
+        ),
+        *(
+            f"  without {printable(one.file)}, which was there: {one.reason}"
+            for one in snapshot.missing
+        ),
+        *(
+            f"  {printable(file)} is not in it: {then}"
+            for file in (change.lacking if change.databases else ())
+        ),
+    ]
+
+
+def _describe(one: DatabaseRecord) -> str:
+    return f"T3 level {_level(one.t3_level)}; {format_size(one.bytes)}"
 
 
 def row_changes(then: Census, live: Census) -> list[tuple[str, int]]:
@@ -67,6 +131,10 @@ def done_lines(restored: Restored, options: str) -> list[Message]:
     lines.append(Message(INFO, f"restored {user} from {restored.snapshot.name} ({took})"))
     if restored.server == "stopped":
         text = "the server did not run before the restore, so it was not started"
+        lines.append(Message(INFO, f"{user}: {text}"))
+    if restored.put_aside:
+        files = ", ".join(printable(file) for file in restored.put_aside)
+        text = f"{files}: not in the snapshot, so put aside"
         lines.append(Message(INFO, f"{user}: {text}"))
     lines += [Message(INFO, describe_remains(path)) for path in restored.kept]
     if restored.prerestore:

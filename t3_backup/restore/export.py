@@ -12,7 +12,7 @@ from pathlib import Path
 from t3_backup.errors import Failure, UsageError
 from t3_backup.history import chain, verify
 from t3_backup.store.account_dir import AccountDir
-from t3_backup.store.manifest import Manifest
+from t3_backup.store.manifest import StoredDatabase
 from t3_backup.store.staged_file import StagedFile
 from t3_backup.system import native
 from t3_backup.worker.limits import Limits
@@ -20,14 +20,14 @@ from t3_backup.worker.limits import Limits
 _MODE = 0o600
 
 
-def export_snapshot(
+def export_database(
     account_dir: AccountDir,
-    snapshot: Manifest,
+    image: StoredDatabase,
     path: Path,
     limits: Limits,
     stopping: threading.Event,
 ) -> None:
-    """Prove `snapshot` and write it to `path`, which must not be there.
+    """Prove a database of a snapshot and write it to `path`, which must not be there.
 
     One's own, mode 0600; durable when this returns. A damaged one is written, too: as evidence.
     Raises UsageError for a place that can't be, Failure and OSError.
@@ -35,14 +35,13 @@ def export_snapshot(
     folder = _open_folder(path)
     try:
         listing, unbounded = account_dir.read_listing(), replace(limits, reserve=0)
-        source = chain.open_data(account_dir, listing, snapshot, unbounded, stopping)
+        source = chain.open_data(account_dir, listing, image, unbounded, stopping)
         try:
-            check = verify.verify_bytes(source, snapshot, limits, stopping)
-            if not check.verifies:
-                why = "; ".join(check.reasons[:5])
-                raise Failure(f"{snapshot.name} does not verify and is not written: {why}")
+            if reasons := verify.verify_bytes(source, image, limits, stopping):
+                why = "; ".join(reasons[:5])
+                raise Failure(f"{image.name} does not verify and is not written: {why}")
             with StagedFile.create(folder, f".partial-{secrets.token_hex(8)}") as staged_file:
-                native.copy(source, staged_file.writer, snapshot.bytes)
+                native.copy(source, staged_file.writer, image.bytes)
                 os.fchmod(staged_file.writer, _MODE)
                 native.sync_file(staged_file.writer, str(path))
                 staged_file.name_as(path.name)

@@ -9,20 +9,21 @@ from __future__ import annotations
 import json
 import os
 from dataclasses import asdict, dataclass, field
-from typing import Annotated
+from typing import Any
 
 from t3_backup.accounts import is_user_name
 from t3_backup.errors import StoreError
-from t3_backup.records import MORE, decode_record, one_of, parse_object
+from t3_backup.records import MORE, decode_record, parse_object
+from t3_backup.store.replacement import Replacement
 from t3_backup.store.store import Store
 from t3_backup.system import native
 from t3_backup.system.atomic_file import replace_file
-from t3_backup.system.file_identity import FileIdentity
-from t3_backup.system.sqlite import SIDECARS
+from t3_backup.t3.files import DATABASE_NAME
 
 _ENDING = "+restore.json"
 _PARTIAL = ".partial-"
-_FORMAT = 1
+_FORMAT = 2
+_OF_ONE = 1  # of one database, whose keys are among the others
 
 
 @dataclass(frozen=True)
@@ -34,21 +35,23 @@ class Intent:
     user: str
     snapshot: str  # name of what is put back
     began: str  # RFC 3339
-    aside: str  # name of what is staged beside the live database
+    aside: str  # ending of the names of what is staged beside the live databases
+    base_dir: str | None = None  # of the databases; None: the usual one
     unit: str | None = None  # of the server that is kept from starting
     ran: bool = False  # whether it ran before
     masked: bool = False  # whether it was masked for this
     marked: bool = False  # whether the snapshot's manifest says that it was put back
     begun: bool = False  # whether the exchange may have begun
-    old: FileIdentity | None = None  # the live database before it; None: there was none
-    staged: FileIdentity | None = None  # what was staged to take its place
-    # endings of what was beside it and could not be checkpointed
-    beside: tuple[Annotated[str, one_of(SIDECARS)], ...] = ()
-    keep: bool = False  # whether the old state stays next to the new one
-    database: bool = True  # whether the database is put back
-    files: bool = False  # whether what is beside it is
+    # what becomes of each, in the order of the exchange; none: databases stay as they are
+    databases: tuple[Replacement, ...] = ()
+    files: bool = False  # whether what is beside them is put back
     # marks (of the worker's) of what that takes the place of; all else stays
     sealed: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def staged_files(self) -> str:
+        """Name of what the files beside the databases are staged by."""
+        return DATABASE_NAME + self.aside
 
     def save(self, store: Store) -> None:
         """Write it; durable when this returns. Raises OSError."""
@@ -81,15 +84,34 @@ def load_intent(store: Store, user: str) -> Intent | None:
     try:
         with open(fd, encoding="utf-8") as file:
             value = parse_object(file.read())
-        if value.get("format") != _FORMAT or value.get("user") != user:
+        if value.get("format") not in (_OF_ONE, _FORMAT) or value.get("user") != user:
             raise ValueError("not one of ours")
-        # 0.1.0 had this in its place: what was sealed is not known, and so all of it stays
-        if "keep_files" in value:
-            value.setdefault("sealed", {})
+        if value["format"] == _OF_ONE:
+            value = _of_one(value)
         return decode_record(Intent, value)
     except (OSError, ValueError) as error:
         what = f"{path}, of a restore that was interrupted, can't be read ({error})"
         raise StoreError(f"{what}; look at it, then remove it") from None
+
+
+def _of_one(value: dict[str, Any]) -> dict[str, Any]:
+    """Make one of format 1 into what it is today. Raises ValueError."""
+    # 0.1.0 had this in its place: what was sealed is not known, and so all of it stays
+    if "keep_files" in value:
+        value.setdefault("sealed", {})
+    one = {"file": DATABASE_NAME}
+    for key in ("old", "staged", "beside", "keep", "database"):
+        if key not in value:
+            raise ValueError(f"there is no {key}")
+        one[key] = value.pop(key)
+    aside = value.get("aside")
+    if not isinstance(aside, str) or not aside.startswith(DATABASE_NAME):
+        raise ValueError("aside: it is another name")
+    return value | {
+        "base_dir": None,
+        "aside": aside.removeprefix(DATABASE_NAME),
+        "databases": [one] if one.pop("database") else [],
+    }
 
 
 def clear_intent(store: Store) -> None:

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from t3_backup import accounts
 from t3_backup.accounts import Account
@@ -20,7 +21,8 @@ from t3_backup.restore.intent_log import Intent
 from t3_backup.settings import Settings
 from t3_backup.store.store import Store
 from t3_backup.system.systemd import Service
-from t3_backup.t3.files import state_database
+from t3_backup.t3.files import state_place
+from t3_backup.text import printable
 from t3_backup.worker import client
 from t3_backup.worker.limits import Limits
 from t3_backup.worker.operations.archive import InstallArchive, Installed
@@ -50,16 +52,16 @@ def finish_restore(
     the server can't be started: the next command tries it again.
     """
     try:
-        state, warnings, files = _finish_files(plan, account, limits)
+        state, warnings, files, changed = _finish_files(plan, account, limits)
     except (Failure, OSError) as error:
         if plan.begun:
             raise
         # Nothing was in place of anything: that must not keep the server from running.
-        what = f"staged files may still be next to the database as {plan.aside}: {explain(error)}"
-        state, warnings, files = "old", [what], _NOTHING
+        what = f"staged files may still be next to the databases as *{plan.aside}: {explain(error)}"
+        state, warnings, files, changed = "old", [what], _NOTHING, ()
     server, trouble = _release_server(plan)
     warnings += trouble
-    if state == "new" and plan.database and not plan.marked:
+    if state == "new" and plan.databases and not plan.marked:
         try:
             _mark_restored(store, plan)
             plan = replace(plan, marked=True)
@@ -70,40 +72,41 @@ def finish_restore(
         plan.save(store)
     else:
         plan.remove(store)
-    names = [plan.aside] if plan.database and plan.keep and state == "new" else []
+    kept_ones = [one.file for one in plan.databases if one.keep or one.file in changed]
+    names = [file + plan.aside for file in kept_ones if state == "new"]
     kept: tuple[str, ...] = ()
     if account is not None:
-        folder = state_database(account.home).parent
+        folder = Path(*state_place(str(account.home), str(account.base_dir or "")))
         kept = tuple(str(folder / name) for name in (*names, *files.left))
     return Recovered(state, server, tuple(warnings), kept, files.missing)
 
 
 def _finish_files(
     plan: Intent, account: Account | None, limits: Limits
-) -> tuple[str, list[str], Installed]:
+) -> tuple[str, list[str], Installed, Sequence[str]]:
     """Finish what is beneath the home.
 
-    Return what is in place, what somebody should know, and which files stay.
+    Return what is in place, what somebody should know, which files stay, and which of the old
+    databases, since they are not what was sealed.
     """
     state, warnings, files = ("new" if plan.begun else "old"), list[str](), _NOTHING
+    changed: Sequence[str] = ()
     if account is None:
-        return "other", [f"there is no user {plan.user} any more"], files
-    before = (plan.old, plan.staged, plan.beside)
+        return "other", [f"there is no user {plan.user} any more"], files, changed
     try:
-        if plan.database:
-            recover = RecoverSwap(plan.aside, *before, plan.begun, plan.keep)
+        if plan.databases:
+            recover = RecoverSwap(plan.aside, plan.databases, plan.begun)
             swapped = client.ask(account, recover, limits, threading.Event())
-            state = swapped.state
-            if swapped.held:
-                what = "the old state is open in another process"
-                warnings.append(f"{what}, so it was kept next to the new one as {plan.aside}")
+            state, changed = swapped.state, swapped.changed
+            what = "the old state is open in another process, so it was kept next to the new one as"
+            warnings += [f"{what} {printable(file)}{plan.aside}" for file in swapped.held]
         if plan.files:
-            install = InstallArchive(plan.aside, state == "new", plan.sealed)
+            install = InstallArchive(plan.staged_files, state == "new", plan.sealed)
             files = client.ask(account, install, limits, threading.Event())
             warnings += [*files.missing, *files.reasons]
     except SourceAbsent:
         state = "other"  # the folder itself is gone, and all that was in it
-    return state, warnings, files
+    return state, warnings, files, changed
 
 
 def _release_server(plan: Intent) -> tuple[str, list[str]]:
@@ -138,10 +141,15 @@ def _mark_restored(store: Store, plan: Intent) -> None:
                 account_dir.replace_manifest(replace(snapshot, restored_since=following))
 
 
-def _find_account(user: str) -> Account | None:
+def _find_account(plan: Intent) -> Account | None:
+    """Find whose restore it was, with the databases where they were then."""
     if os.geteuid() != 0:
-        return accounts.own()
-    return accounts.find(user) if accounts.exists(user) else None
+        found = accounts.own()
+    elif accounts.exists(plan.user):
+        found = accounts.find(plan.user)
+    else:
+        return None
+    return replace(found, base_dir=None if plan.base_dir is None else Path(plan.base_dir))
 
 
 _RECOVERED = {
@@ -182,7 +190,7 @@ def recover_interrupted(
             plan = intent_log.load_intent(store, user)
             if plan is None:
                 continue
-            ended = finish_restore(plan, _find_account(user), store, limits)
+            ended = finish_restore(plan, _find_account(plan), store, limits)
         except (Failure, OSError) as error:
             why = f"could be neither completed nor undone: {explain(error)}"
             unended.append(Unrecovered(user, f"an interrupted restore {why}", whole=False))
@@ -198,4 +206,4 @@ def recover_interrupted(
 
 def describe_remains(path: str) -> str:
     """Say where there is what no snapshot gives back."""
-    return f"the part of the old state that no snapshot holds was kept at {path}"
+    return f"the part of the old state that no snapshot holds was kept at {printable(path)}"

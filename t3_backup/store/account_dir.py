@@ -1,12 +1,12 @@
 """One account's folder in the store, and the order of steps that makes a snapshot durable.
 
-A snapshot exists when its data has a name, and it gets that name last: first the proven bytes are
-synced and hashed, then the manifest is named and synced, then the data. So a crash leaves at most a
-manifest without data, which the next run removes and which was never a snapshot. Removal goes the
-other way round. A published file is never changed. Data without a manifest is somebody else's: it
-is listed, never counted and never removed.
+A snapshot exists when the image of its live database has a name, and that gets it last: first the
+proven bytes are synced and hashed, then the manifest is named and synced, then the images. So a
+crash leaves at most a manifest without the live image, which the next run removes with all that it
+names and which was never a snapshot. Removal begins with the live image. A published file is never
+changed. Data without a manifest is somebody else's: it is listed, never counted and never removed.
 
-The data is a plain database or a delta, which needs a newer one's (`chain`); where both are there,
+An image is a plain database or a delta, which needs a newer one's (`chain`); where both are there,
 the plain one counts.
 """
 
@@ -14,19 +14,20 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Self
 
-from t3_backup.store.listing import Listing, data_stems, sort_snapshots
-from t3_backup.store.manifest import Manifest
+from t3_backup.store.listing import Listing, find_strays, sort_snapshots
+from t3_backup.store.manifest import Manifest, StoredDatabase
 from t3_backup.store.names import DATA, DELTA, MANIFEST, PAGES, parse_name
 from t3_backup.store.staged_file import StagedFile
 from t3_backup.system import native
 
 PARTIAL = ".partial-"  # begins the name of a file that is not whole yet
+NameAs = Callable[[str], None]  # gives a file a name
 
 
 @dataclass(frozen=True)
@@ -40,19 +41,20 @@ class AccountDir:
     def read_listing(self) -> Listing:
         """Read the folder and every manifest in it. Raises OSError."""
         names = self.read_names()
-        snapshots, strays, data_names = [], [], {}
-        for name, stem in data_stems(names).items():
-            try:
-                snapshots.append(self.read_manifest(stem))
-            except (OSError, ValueError):
-                strays.append(name)
-            data_names[stem] = name
-        return Listing(
-            self.path,
-            names,
-            sort_snapshots(snapshots, lambda one: data_names[one.name]),
-            tuple(strays),
-        )
+        known = self.read_manifests(names)
+        listing = Listing(self.path, names, (), find_strays(names, known))
+        there = [snapshot for snapshot in known if listing.has_data(snapshot.live_image)]
+        return replace(listing, snapshots=sort_snapshots(there))
+
+    def read_manifests(self, names: Iterable[str]) -> list[Manifest]:
+        """Read those of `names` that are sound manifests, whatever else is there."""
+        found = []
+        for name in sorted(names):
+            stem = name.removesuffix(MANIFEST)
+            if name.endswith(MANIFEST) and parse_name(stem) is not None:
+                with contextlib.suppress(OSError, ValueError):
+                    found.append(self.read_manifest(stem))
+        return found
 
     def update_listing(self, listing: Listing) -> Listing:
         """Return `listing` where the folder still has the same names, else read it again.
@@ -91,9 +93,9 @@ class AccountDir:
         """Tell whether the manifest of a snapshot is still there."""
         return self.has_file(snapshot.name + MANIFEST)
 
-    def open_plain_data(self, snapshot: Manifest) -> int:
-        """Open the plain data of a snapshot, read-only. Raises OSError."""
-        return self.open_file(snapshot.name + DATA)
+    def open_plain_data(self, image: StoredDatabase) -> int:
+        """Open an image that is plain, read-only. Raises OSError."""
+        return self.open_file(image.name + DATA)
 
     def open_file(self, name: str) -> int:
         """Open the file of that name, read-only. Raises OSError."""
@@ -110,35 +112,51 @@ class AccountDir:
         except OSError as error:
             raise OSError(error.errno, error.strerror, str(self.path)) from error
 
-    def publish_file(self, staged_file: StagedFile, manifest: Manifest) -> None:
-        """Name a settled file by its `manifest`; durable when this returns.
+    def publish_snapshot(self, manifest: Manifest, images: Mapping[str, NameAs]) -> None:
+        """Name settled files, by database, and their `manifest`; durable when this returns.
 
         Raises OSError, and then nothing is named. ValueError for a manifest that could not be read
         again: its snapshot would never be seen.
         """
-        self._publish(manifest, staged_file.name_as)
+        if (
+            Manifest.from_text(manifest.to_text()).name != manifest.name
+            or parse_name(manifest.name) is None
+        ):
+            raise ValueError(f"{manifest.name} is no name of a snapshot")
+        with self._staged_manifest(manifest) as file:
+            file.name_as(manifest.name + MANIFEST)
+        named = False
+        try:
+            self.sync()
+            for image in _live_last(manifest):
+                images[image.file](image.name + DATA)
+                named = True
+            self.sync()
+        except BaseException:
+            if named:
+                self.remove_snapshot(manifest)  # no image without a manifest, whatever comes next
+            else:
+                self.remove_file(manifest.name + MANIFEST)
+            raise
 
-    def publish_link(self, image: Manifest, manifest: Manifest) -> None:
-        """Name the plain data of `image` once more, by a further `manifest`.
+    def link_data(self, image: StoredDatabase, name: str) -> None:
+        """Give an image that is plain one more name.
 
-        It takes no disk space, and goes with its last name. Raises as `publish_file` does.
+        It takes no disk space, and goes with its last name. Raises OSError.
         """
-        self._publish(manifest, partial(self._link_data, image))
-
-    def replace_data_by_link(self, image: Manifest, snapshot: Manifest) -> None:
-        """Replace the data of `snapshot` by another name of the plain data of `image`.
-
-        Raises OSError.
-        """
-        self.replace_file(partial(self._link_data, image), snapshot.name + DATA)
-        self.sync()
-
-    def _link_data(self, image: Manifest, name: str) -> None:
         os.link(
             image.name + DATA, name, src_dir_fd=self.fd, dst_dir_fd=self.fd, follow_symlinks=False
         )
 
-    def replace_file(self, name_as: Callable[[str], None], name: str) -> None:
+    def replace_data_by_link(self, image: StoredDatabase, other: StoredDatabase) -> None:
+        """Replace the image `other` by another name of `image`, which is plain.
+
+        Raises OSError.
+        """
+        self.replace_file(partial(self.link_data, image), other.name + DATA)
+        self.sync()
+
+    def replace_file(self, name_as: NameAs, name: str) -> None:
         """Name a file by `name_as`, in the place of what has `name`.
 
         Raises OSError.
@@ -147,37 +165,17 @@ class AccountDir:
         name_as(first)
         os.rename(first, name, src_dir_fd=self.fd, dst_dir_fd=self.fd)
 
-    def _publish(self, manifest: Manifest, name_as: Callable[[str], None]) -> None:
-        if (
-            Manifest.from_text(manifest.to_text()).name != manifest.name
-            or parse_name(manifest.name) is None
-        ):
-            raise ValueError(f"{manifest.name} is no name of a snapshot")
-        with self._staged_manifest(manifest) as file:
-            file.name_as(manifest.name + MANIFEST)
-        try:
-            self.sync()
-            name_as(manifest.name + DATA)
-        except BaseException:
-            self.remove_file(manifest.name + MANIFEST)
-            raise
-        try:
-            self.sync()
-        except OSError:
-            self.remove_snapshot(manifest)
-            raise
-
-    def replace_data(self, snapshot: Manifest, staged_file: StagedFile, ending: str) -> None:
-        """Make a settled file the data of a snapshot, and remove the former.
+    def replace_data(self, image: StoredDatabase, staged_file: StagedFile, ending: str) -> None:
+        """Make a settled file the data of an image, and remove the former.
 
         It is a delta or (`DATA`) plain. Raises OSError. Durably there before anything goes. Until
         then, and where both are there, the plain one is what counts.
         """
-        self.replace_file(staged_file.name_as, snapshot.name + ending)
+        self.replace_file(staged_file.name_as, image.name + ending)
         self.sync()
         for other in (DELTA,) if ending == DATA else (DATA, PAGES):
             with contextlib.suppress(FileNotFoundError):
-                self.remove_file(snapshot.name + other)
+                self.remove_file(image.name + other)
 
     def replace_manifest(self, manifest: Manifest) -> None:
         """Put a new manifest in the place of the one of the same name, in one step.
@@ -205,12 +203,13 @@ class AccountDir:
     def remove_snapshot(self, snapshot: Manifest) -> None:
         """Remove a snapshot that no delta needs.
 
-        Data, then, durably after it, the manifest. Raises OSError.
+        Its images, the live one's first, then, durably after them, the manifest. Raises OSError.
         """
-        # the plain one last: what is left is the snapshot still
-        for ending in (PAGES, DELTA, DATA):
-            with contextlib.suppress(FileNotFoundError):
-                self.remove_file(snapshot.name + ending)
+        for image in reversed(_live_last(snapshot)):
+            # the plain one last: what is left is the image still
+            for ending in (PAGES, DELTA, DATA):
+                with contextlib.suppress(FileNotFoundError):
+                    self.remove_file(image.name + ending)
         # on a failing disk an orphaned manifest is the next run's to clear
         with contextlib.suppress(OSError):
             self.sync()
@@ -225,3 +224,8 @@ class AccountDir:
 
     def __exit__(self, *_: object) -> None:
         os.close(self.fd)
+
+
+def _live_last(snapshot: Manifest) -> list[StoredDatabase]:
+    """Its images, in the order that gives them names: the live one makes it a snapshot."""
+    return sorted(snapshot.images, key=lambda image: image.record.live)

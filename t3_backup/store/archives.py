@@ -9,7 +9,7 @@ import os
 
 from t3_backup.store.account_dir import AccountDir
 from t3_backup.store.content import hash_content
-from t3_backup.store.listing import Listing, archive_name
+from t3_backup.store.listing import Listing, archive_name, with_own_name
 from t3_backup.store.manifest import Companion
 from t3_backup.store.staged_file import StagedFile
 
@@ -40,6 +40,24 @@ def keep_archive(account_dir: AccountDir, staged_file: StagedFile, companion: Co
             return
         account_dir.replace_file(staged_file.name_as, name)
     account_dir.sync()
+
+
+def give_own_name(account_dir: AccountDir, companion: Companion) -> Companion:
+    """Let an archive have the name that format 3 gives it, and return it so. Raises OSError.
+
+    An earlier version of this tool, to which somebody goes back, removes those of format 2 that no
+    manifest names which it can read.
+    """
+    own = with_own_name(companion)
+    if own != companion and not has_archive(account_dir, own):
+        old, new = archive_name(companion), archive_name(own)
+        fd = account_dir.fd
+        account_dir.replace_file(
+            lambda name: os.link(old, name, src_dir_fd=fd, dst_dir_fd=fd, follow_symlinks=False),
+            new,
+        )
+        account_dir.sync()
+    return own
 
 
 def is_whole_archive(account_dir: AccountDir, companion: Companion) -> bool:

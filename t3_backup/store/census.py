@@ -1,18 +1,43 @@
 """Describe what a database holds, small enough to compare.
 
-That is its schema, T3's level, and where each table ends.
+That is its schema, T3's level, where each table ends, and what a person would miss.
 """
 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Annotated, Any
 
-from t3_backup.records import decode_record
+from t3_backup.records import GROWING, decode_record
+from t3_backup.t3 import content
+from t3_backup.text import printable
 
 # Where SQLite cannot read what is asked for: the database is damaged, and the checks will say
 # where.
 UNREADABLE = -1
+MOST_MIGRATIONS = 1000  # that a census names
+_NAME = 100  # characters of a migration's name; T3's are shorter
+
+Migration = tuple[int, str]  # id and name
+
+
+def check_ledger(ledger: tuple[Migration, ...]) -> tuple[Migration, ...]:
+    """Check a ledger, and make its names printable. Raises ValueError."""
+    if len(ledger) > MOST_MIGRATIONS:
+        raise ValueError("it names too many migrations")
+    return tuple((number, printable(name, _NAME)) for number, name in ledger)
+
+
+def _check_content(counts: dict[str, int]) -> dict[str, int]:
+    """Leave out what this version has no word for: whoever wrote it, people get to see the rest."""
+    return {word: count for word, count in counts.items() if word in content.WORDS}
+
+
+def make_ledger(rows: list[tuple[Any, ...]]) -> tuple[Migration, ...]:
+    """Make a ledger of ids and names; a row of other types is none of T3's."""
+    return check_ledger(
+        tuple((row[0], row[1]) for row in rows if (type(row[0]), type(row[1])) == (int, str))
+    )
 
 
 @dataclass(frozen=True)
@@ -28,6 +53,10 @@ class Census:
     # table -> greatest rowid, or the count of rows where there is none; -1: unreadable
     ends: dict[str, int]
     rows: dict[str, int] | None = None  # table -> count of rows; -1: unreadable; None: not counted
+    # what a person would miss: word -> count; -1: unreadable; None: not counted, or not T3's
+    content: Annotated[dict[str, int], _check_content] | None = None
+    # T3's migrations, by id; None: not a T3 database, or a census of before
+    ledger: Annotated[tuple[Migration, ...], check_ledger] | None = None
 
     @property
     def total_rows(self) -> int:
@@ -36,29 +65,58 @@ class Census:
 
     def as_json(self) -> dict[str, Any]:
         """For the manifest and for the pipe."""
-        return asdict(self)
+        ledger = None if self.ledger is None else [list(one) for one in self.ledger]
+        return asdict(self) | {"ledger": ledger}
 
     @staticmethod
     def from_json(value: Any) -> Census:
-        """Decode what `as_json` gave, from an untrusted value. Raises ValueError."""
-        return decode_record(Census, value)
+        """Decode what `as_json` of whatever version gave. Raises ValueError."""
+        return decode_record(Census, value, GROWING)
 
-    def differences(self, other: Census) -> list[str]:
-        """What is not the same in `other`, in words; row counts only where both have them."""
+    def differences(self, other: Census, *, known_only: bool = False) -> list[str]:
+        """What is not the same in `other`, in words; what was counted only where both have it.
+
+        `known_only`: what one of them could not read is passed over.
+        """
         mine, theirs = asdict(self), asdict(other)
-        ignored = {"ends", "rows"}
+        ignored = {"ends", "rows", "content", "ledger"}
         found = [
             f"{k} {mine[k]} against {theirs[k]}"
             for k in mine
-            if k not in ignored and mine[k] != theirs[k]
+            if k not in ignored
+            and mine[k] != theirs[k]
+            and not (known_only and None in (mine[k], theirs[k]))
         ]
-        pairs = [("end of", self.ends, other.ends)]
+        pairs: list[tuple[str, dict[Any, Any], dict[Any, Any]]] = [
+            ("end of", self.ends, other.ends)
+        ]
         if self.rows is not None and other.rows is not None:
             pairs.append(("rows of", self.rows, other.rows))
+        if self.content is not None and other.content is not None:
+            # a version that has another word does not find fault with what was sealed before it
+            words = self.content.keys() & other.content.keys()
+            left, right = (
+                {word: one[word] for word in words} for one in (self.content, other.content)
+            )
+            pairs.append(("count of", left, right))
+        if self.ledger is not None and other.ledger is not None:
+            pairs.append(("migration", dict(self.ledger), dict(other.ledger)))
         for what, left, right in pairs:
             found += [
-                f"{what} {table} {left.get(table)} against {right.get(table)}"
-                for table in sorted(left.keys() | right.keys())
-                if left.get(table) != right.get(table)
+                f"{what} {key} {left.get(key)} against {right.get(key)}"
+                for key in sorted(left.keys() | right.keys())
+                if left.get(key) != right.get(key)
+                and not (known_only and UNREADABLE in (left.get(key), right.get(key)))
             ]
         return found
+
+
+def comparable_content(one: Census, other: Census) -> tuple[dict[str, int], dict[str, int]] | None:
+    """Give the content of both, counted in the same way; None where one of them is not T3's.
+
+    An earlier version counted rows alone, also of what was deleted: then so it is for both.
+    """
+    if one.content is not None and other.content is not None:
+        return one.content, other.content
+    left, right = content.content_of_rows(one.rows or {}), content.content_of_rows(other.rows or {})
+    return None if left is None or right is None else (left, right)

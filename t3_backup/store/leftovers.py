@@ -7,61 +7,80 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Container
+from collections.abc import Callable, Container
 
 from t3_backup.store.account_dir import PARTIAL, AccountDir
 from t3_backup.store.archives import remove_unused_archives
 from t3_backup.store.listing import Listing
-from t3_backup.store.names import DATA, DELTA, MANIFEST, PAGES, parse_name
+from t3_backup.store.manifest import Manifest
+from t3_backup.store.names import DATA, DELTA, MANIFEST, PAGES, snapshot_of_image
 
 # between the time in a manifest and its writing lies one copy and one proof
 _LONGEST_RUN_S = 2 * 86_400
 
 
-def remove_leftovers(account_dir: AccountDir, listing: Listing) -> Listing:
+def remove_leftovers(
+    account_dir: AccountDir,
+    listing: Listing,
+    find_needed: Callable[[AccountDir, Listing], set[str]],
+) -> Listing:
     """Remove what an interrupted run left, and return the new listing.
 
-    `listing` was read just now. Raises OSError. That is: partial files, manifests whose data never
-    got its name, deltas beside their plain data, and page hashes and archives of no snapshot.
+    `listing` was read just now. `find_needed` finds the SHA-256s of the images that deltas need.
+    Raises OSError. That is: partial files, manifests whose live image never got its name, with the
+    images that they name, deltas beside their plain images, and page hashes and archives of no
+    snapshot.
     """
-    leftovers = [
-        name for name in sorted(listing.names) if _is_leftover(account_dir, name, listing.names)
-    ]
-    for name in leftovers:
+    leftovers = [name for name in sorted(listing.names) if _is_leftover(name, listing.names)]
+    unborn = _find_unborn_snapshots(account_dir, listing)
+    if any(listing.has_data(image) for snapshot in unborn for image in snapshot.images):
+        needed = find_needed(account_dir, listing)
+        # one that was born, and has lost its live image since
+        unborn = [one for one in unborn if needed.isdisjoint(i.sha256 for i in one.images)]
+    for snapshot in unborn:
+        leftovers += _files_of(snapshot, listing)
+    for name in dict.fromkeys(leftovers):
         account_dir.remove_file(name)
     return remove_unused_archives(account_dir, listing.without_files(leftovers))
 
 
-def _is_leftover(account_dir: AccountDir, name: str, names: Container[str]) -> bool:
+def _is_leftover(name: str, names: Container[str]) -> bool:
     if name.startswith(PARTIAL):
         return True
     stem = os.path.splitext(name)[0]
-    if parse_name(stem) is None:
+    if snapshot_of_image(stem) is None:
         return False
-    plain, delta = stem + DATA in names, stem + DELTA in names
-    return (
-        (
-            name == stem + MANIFEST
-            and not plain
-            and not delta
-            and _is_our_manifest(account_dir, stem)
-        )
-        or (name == stem + DELTA and plain)
-        or (name == stem + PAGES and not plain)
-    )
+    plain = stem + DATA in names
+    return (name == stem + DELTA and plain) or (name == stem + PAGES and not plain)
 
 
-def _is_our_manifest(account_dir: AccountDir, stem: str) -> bool:
+def _find_unborn_snapshots(account_dir: AccountDir, listing: Listing) -> list[Manifest]:
+    """Find those whose live image has no name."""
+    there = {snapshot.name for snapshot in listing.snapshots}
+    bare = [
+        name
+        for name in listing.names
+        if name.endswith(MANIFEST) and name.removesuffix(MANIFEST) not in there
+    ]
+    found = account_dir.read_manifests(bare)
+    return [snapshot for snapshot in found if _is_our_manifest(account_dir, snapshot)]
+
+
+def _files_of(snapshot: Manifest, listing: Listing) -> list[str]:
+    """List what is there of a snapshot: images first, then the manifest."""
+    names = [image.name + end for image in snapshot.images for end in (PAGES, DELTA, DATA)]
+    return [name for name in (*names, snapshot.name + MANIFEST) if name in listing.names]
+
+
+def _is_our_manifest(account_dir: AccountDir, snapshot: Manifest) -> bool:
     """Tell whether a run left the manifest, and nobody brought it back ahead of its data.
 
     It was written when its snapshot was taken; or so long ago that whoever brings back a store is
     done.
     """
     try:
-        written = account_dir.stat_file(stem + MANIFEST).st_ctime
-        old = time.time() - written > _LONGEST_RUN_S
-        return (
-            abs(written - account_dir.read_manifest(stem).when.timestamp()) < _LONGEST_RUN_S or old
-        )
-    except (OSError, ValueError):
+        written = account_dir.stat_file(snapshot.name + MANIFEST).st_ctime
+    except OSError:
         return False
+    old = time.time() - written > _LONGEST_RUN_S
+    return abs(written - snapshot.when.timestamp()) < _LONGEST_RUN_S or old

@@ -8,26 +8,43 @@ failed half way, the folder is read again.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
-from t3_backup.store.manifest import Companion, Manifest
-from t3_backup.store.names import DATA, DELTA, MANIFEST, PAGES, parse_name
+from t3_backup.store.manifest import (
+    ARCHIVE_PREFIX,
+    ARCHIVE_PREFIXES,
+    Companion,
+    Manifest,
+    StoredDatabase,
+)
+from t3_backup.store.names import DATA, DELTA, MANIFEST, PAGES, snapshot_of_image
 
 Form = Literal["plain", "delta"]
 
-_ARCHIVE = re.compile(r"files-[0-9a-f]{64}\.tar\.zst")
+_ARCHIVE = re.compile(rf"({'|'.join(ARCHIVE_PREFIXES)})-[0-9a-f]{{64}}\.tar\.zst")
 
 
 @dataclass(frozen=True)
 class StoredSnapshot:
-    """One snapshot in the store: its manifest, and where and how its data is kept."""
+    """One snapshot in the store: its manifest, and where and how its images are kept."""
 
     manifest: Manifest
-    path: Path
-    form: Form
+    paths: Mapping[str, Path]  # by database
+    forms: Mapping[str, Form]  # the same
+
+    @property
+    def path(self) -> Path:
+        """Where the image of its live database is."""
+        return self.paths[self.manifest.live.file]
+
+    @property
+    def form(self) -> Form:
+        """How the image of its live database is kept."""
+        return self.forms[self.manifest.live.file]
 
 
 @dataclass(frozen=True)
@@ -36,29 +53,51 @@ class Listing:
 
     folder: Path
     names: frozenset[str]  # of all files
-    snapshots: tuple[Manifest, ...]  # newest first: those with data and a sound manifest
+    snapshots: tuple[Manifest, ...]  # newest first: those with live data and a sound manifest
     # data files that don't count, sorted: no manifest, or none that can be read
     strays: tuple[str, ...]
 
-    def is_plain(self, snapshot: Manifest) -> bool:
-        """Tell whether the data of a snapshot is a database as it was, and no delta."""
-        return snapshot.name + DELTA not in self.names or snapshot.name + DATA in self.names
+    @cached_property
+    def images(self) -> tuple[StoredDatabase, ...]:
+        """The images of all snapshots, newest first."""
+        return tuple(image for snapshot in self.snapshots for image in snapshot.images)
 
-    def data_name(self, snapshot: Manifest) -> str:
-        """Return the name of the file that holds the data of a snapshot."""
-        return snapshot.name + (DATA if self.is_plain(snapshot) else DELTA)
+    @cached_property
+    def lost_images(self) -> tuple[StoredDatabase, ...]:
+        """The images whose files are gone: their snapshots are not whole any more."""
+        return tuple(image for image in self.images if not self.has_data(image))
+
+    def images_of(self, file: str) -> tuple[StoredDatabase, ...]:
+        """Return the images of one database, newest first."""
+        return tuple(image for image in self.images if image.file == file)
+
+    def is_plain(self, image: StoredDatabase) -> bool:
+        """Tell whether an image is a database as it was, and no delta."""
+        return image.name + DELTA not in self.names or image.name + DATA in self.names
+
+    def has_data(self, image: StoredDatabase) -> bool:
+        """Tell whether there is a file of an image, plain or delta."""
+        return not self.names.isdisjoint({image.name + DATA, image.name + DELTA})
+
+    def data_name(self, image: StoredDatabase) -> str:
+        """Return the name of the file that holds an image."""
+        return image.name + (DATA if self.is_plain(image) else DELTA)
 
     def stored_snapshot(self, snapshot: Manifest) -> StoredSnapshot:
-        """Return a snapshot with the path and the form of its data."""
-        form: Form = "plain" if self.is_plain(snapshot) else "delta"
-        return StoredSnapshot(snapshot, self.folder / self.data_name(snapshot), form)
+        """Return a snapshot with the paths and the forms of its images."""
+        images = snapshot.images
+        return StoredSnapshot(
+            snapshot,
+            {image.file: self.folder / self.data_name(image) for image in images},
+            {image.file: "plain" if self.is_plain(image) else "delta" for image in images},
+        )
 
     def stored_snapshots(self) -> tuple[StoredSnapshot, ...]:
         """Return all snapshots so, newest first."""
         return tuple(map(self.stored_snapshot, self.snapshots))
 
     def used_stems(self) -> set[str]:
-        """Return every name that a new snapshot must not have."""
+        """Return every name that a new snapshot, or an image of it, must not have."""
         return {stem_of(name) for name in self.names}
 
     def next_sequence(self) -> int:
@@ -66,8 +105,9 @@ class Listing:
 
         One whose manifest can't be read now may have one, too.
         """
-        hidden = [name for name in self.strays if stem_of(name) + MANIFEST in self.names]
-        return max([0, *(snapshot.sequence for snapshot in self.snapshots)]) + 1 + len(hidden)
+        hidden = {snapshot_of_image(stem_of(name)) for name in self.strays}
+        unread = [stem for stem in hidden if f"{stem}{MANIFEST}" in self.names]
+        return max([0, *(snapshot.sequence for snapshot in self.snapshots)]) + 1 + len(unread)
 
     def unused_archives(self) -> list[str]:
         """Return the names of the archives that no snapshot names.
@@ -88,32 +128,32 @@ class Listing:
         return sorted(
             name
             for name in self.names
-            if name.endswith(PAGES) and parse_name(name.removesuffix(PAGES)) is not None
+            if name.endswith(PAGES) and snapshot_of_image(name.removesuffix(PAGES)) is not None
         )
 
     def with_snapshot(self, manifest: Manifest) -> Listing:
-        """Return the listing after a plain snapshot was published."""
-        names = self.names | {manifest.name + MANIFEST, manifest.name + DATA}
-        return replace(self, names=names)._with_snapshots([*self.snapshots, manifest])
+        """Return the listing after a snapshot was published, whose images are plain."""
+        data = {image.name + DATA for image in manifest.images}
+        names = self.names | {manifest.name + MANIFEST, *data}
+        return replace(self, names=names, snapshots=sort_snapshots([*self.snapshots, manifest]))
 
     def without_snapshot(self, snapshot: Manifest) -> Listing:
         """Return the listing after a snapshot was removed."""
-        names = self.names - {snapshot.name + ending for ending in (PAGES, DELTA, DATA, MANIFEST)}
-        return replace(self, names=names)._with_snapshots(
-            one for one in self.snapshots if one.name != snapshot.name
-        )
+        gone = {image.name + end for image in snapshot.images for end in (PAGES, DELTA, DATA)}
+        rest = [one for one in self.snapshots if one.name != snapshot.name]
+        names = self.names - gone - {snapshot.name + MANIFEST}
+        return replace(self, names=names, snapshots=tuple(rest))
 
     def with_manifest(self, manifest: Manifest) -> Listing:
         """Return the listing after the manifest of a snapshot was replaced."""
-        return self._with_snapshots(
-            manifest if one.name == manifest.name else one for one in self.snapshots
-        )
+        found = [manifest if one.name == manifest.name else one for one in self.snapshots]
+        return replace(self, snapshots=tuple(found))
 
-    def with_form(self, snapshot: Manifest, form: Form) -> Listing:
-        """Return the listing after a snapshot has got data of that form."""
+    def with_form(self, image: StoredDatabase, form: Form) -> Listing:
+        """Return the listing after an image has got that form."""
         gone, ending = ((DELTA,), DATA) if form == "plain" else ((DATA, PAGES), DELTA)
-        names = self.names - {snapshot.name + other for other in gone} | {snapshot.name + ending}
-        return replace(self, names=names)._with_snapshots(self.snapshots)
+        names = self.names - {image.name + other for other in gone} | {image.name + ending}
+        return replace(self, names=names)
 
     def with_file(self, name: str) -> Listing:
         """Return the listing after a file got a name that makes no snapshot."""
@@ -123,40 +163,43 @@ class Listing:
         """Return the listing after files were removed that are no snapshot's data."""
         return replace(self, names=self.names - set(names))
 
-    def _with_snapshots(self, snapshots: Iterable[Manifest]) -> Listing:
-        return replace(self, snapshots=sort_snapshots(snapshots, self.data_name))
 
-
-def sort_snapshots(
-    snapshots: Iterable[Manifest], data_name: Callable[[Manifest], str]
-) -> tuple[Manifest, ...]:
-    """Sort snapshots newest first; those with one number by the names of their files."""
-    by_name = sorted(snapshots, key=data_name)
+def sort_snapshots(snapshots: Iterable[Manifest]) -> tuple[Manifest, ...]:
+    """Sort snapshots newest first; those with one number by their names."""
+    by_name = sorted(snapshots, key=lambda snapshot: snapshot.name)
     return tuple(sorted(by_name, key=lambda snapshot: snapshot.sequence, reverse=True))
 
 
-def data_stems(names: Iterable[str]) -> dict[str, str]:
-    """Return the data files that may be a snapshot's, sorted, and the stem of each.
+def find_strays(names: Iterable[str], known: Iterable[Manifest]) -> tuple[str, ...]:
+    """Return the data files that no manifest of `known` names, sorted.
 
     Plain data counts before a delta.
     """
     everything = frozenset(names)
-    found = {}
+    claimed = {image.name for snapshot in known for image in snapshot.images}
+    found = []
     for name in sorted(everything):
         stem = stem_of(name)
-        if name not in (stem + DATA, stem + DELTA) or parse_name(stem) is None:
+        if name not in (stem + DATA, stem + DELTA) or stem in claimed:
             continue
-        if name == stem + DATA or stem + DATA not in everything:
-            found[name] = stem
-    return found
+        if name == stem + DELTA and stem + DATA in everything:
+            continue
+        if snapshot_of_image(stem) is not None:
+            found.append(name)
+    return tuple(found)
 
 
 def stem_of(name: str) -> str:
-    """Return the name of the snapshot that a file is of, else the file's own name."""
+    """Return the name of the snapshot or image that a file is of, else the file's own name."""
     stem, dot, ending = name.rpartition(".")
     return stem if dot + ending in (DATA, DELTA, MANIFEST) else name
 
 
 def archive_name(companion: Companion) -> str:
     """Return the name of an archive's file, which is its content's."""
-    return f"files-{companion.sha256}.tar.zst"
+    return f"{companion.prefix}-{companion.sha256}.tar.zst"
+
+
+def with_own_name(companion: Companion) -> Companion:
+    """Return the same archive by a name that earlier versions of this tool never remove."""
+    return replace(companion, prefix=ARCHIVE_PREFIX)

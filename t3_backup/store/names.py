@@ -1,55 +1,75 @@
-"""Build and parse the names of snapshots and of the files beside them. Pure."""
+"""Build and parse the names of snapshots and of the files beside them. Pure.
+
+A name carries the time in UTC and the label, so that a store can be read by eye:
+`state-20261124T033012Z-prebump-0.0.25.sqlite`. An image has the name of its snapshot, or, where the
+snapshot has more than one, also the name of its database after a full stop.
+"""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 PRERESTORE = "prerestore"  # the label of what a restore took the place of
-
-
-# and of what a version of T3 has made of a database before it failed
-POSTBUMP_FAILED = "postbump-failed"
-
-
+POSTBUMP_FAILED = "postbump-failed"  # what a version of T3 has made of data before it failed
 UNWANTED = (PRERESTORE, POSTBUMP_FAILED)  # nobody goes back to those who does not ask for them
 
-
 DATA = ".sqlite"
-
-
+DELTA = ".delta"
 MANIFEST = ".json"
-
-
 PAGES = ".pages"  # the hashes of its pages, beside the newest
 
-
 LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,63}")
-
-
 _NAME = re.compile(r"state-(?P<time>\d{8}T\d{6}Z)(?:\.(?P<again>\d+))?(?:-(?P<label>.+))?")
-
-
 # What the shell script of earlier days wrote, in local time.
 _LEGACY = re.compile(r"state-(?:(?P<label>.+)-)?(?P<time>\d{8}-\d{6})")
-
-
 _SCRIPT_BEGAN = datetime(2020, 1, 1, tzinfo=UTC)
-
-
 _STAMP = "%Y%m%dT%H%M%SZ"
+# What a database's name may be to become a part of an image's: no digit first, which would look
+# like the number of a second snapshot in one second.
+_PART = re.compile(r"[A-Za-z_][A-Za-z0-9_+-]{0,63}")
+_HASHED = "db-"  # begins what stands for any other name, and so no part of a name's own
+_HASH_DIGITS = 16
 
 
-def snapshot_name(when: datetime, label: str | None, taken: set[str]) -> str:
-    """A name that is not in `taken`: a second one in the same second gets `.2`, and so on."""
+def snapshot_name(
+    when: datetime, label: str | None, taken: set[str], files: Sequence[str] = ()
+) -> str:
+    """A name that is not in `taken`, nor those of its images of `files`.
+
+    A second one in the same second gets `.2`, and so on.
+    """
     stamp = when.astimezone(UTC).strftime(_STAMP)
     suffix = f"-{label}" if label else ""
     name, again = f"state-{stamp}{suffix}", 1
-    while name in taken:
+    while name in taken or any(image_stem(name, file) in taken for file in files):
         again += 1
         name = f"state-{stamp}.{again}{suffix}"
     return name
+
+
+def image_stem(name: str, file: str) -> str:
+    """Name the image of the database `file` in the snapshot `name`, beside the snapshot's own."""
+    part = file.removesuffix(DATA)
+    if not _PART.fullmatch(part) or part.startswith(_HASHED):
+        import hashlib  # noqa: PLC0415 - a worker starts faster without it
+
+        digest = hashlib.sha256(file.encode("utf-8", "surrogateescape")).hexdigest()
+        part = _HASHED + digest[:_HASH_DIGITS]
+    return f"{name}.{part}"
+
+
+def snapshot_of_image(stem: str) -> str | None:
+    """Return the name of the snapshot that an image would be of, by its own name.
+
+    None where it can't be one. A snapshot's own name is returned as it is.
+    """
+    if parse_name(stem) is not None:
+        return stem
+    name, _, part = stem.rpartition(".")
+    return name if _PART.fullmatch(part) and parse_name(name) is not None else None
 
 
 @dataclass(frozen=True)
@@ -112,6 +132,3 @@ def legacy_name(file_name: str, now: datetime) -> ParsedName | None:
         return None
     # No other time can be the script's, and what a user has made up must not stand for the newest.
     return parsed if _SCRIPT_BEGAN <= parsed.when <= now + timedelta(hours=1) else None
-
-
-DELTA = ".delta"

@@ -51,16 +51,13 @@ def select_restorable(
     if named := next((snapshot for snapshot in snapshots if when in _names_of(snapshot)), None):
         if label is not None and named.label != label:
             raise UsageError(f"--at names {named.name}, whose label is {named.label}, not {label}")
-        if level is not None and (named.t3_level is None or named.t3_level > level):
-            raise UsageError(
-                f"--at names {named.name}, whose T3 level is {named.t3_level}, above {level}"
-            )
+        found = named.live.t3_level
+        if level is not None and (found is None or found > level):
+            raise UsageError(f"--at names {named.name}, whose T3 level is {found}, above {level}")
         return named
     # What the last restore took the place of comes back whatever it is worth, and never another one
     # for it.
-    good = [
-        snapshot for snapshot in snapshots if snapshot.verdict == "verified" or label == PRERESTORE
-    ]
+    good = [snapshot for snapshot in snapshots if snapshot.is_good or label == PRERESTORE]
     wanted = [
         snapshot
         for snapshot in good
@@ -70,7 +67,7 @@ def select_restorable(
         wanted = [
             snapshot
             for snapshot in wanted
-            if snapshot.t3_level is not None and snapshot.t3_level <= level
+            if snapshot.live.t3_level is not None and snapshot.live.t3_level <= level
         ]
     try:
         return select_snapshot(wanted, when, now)
@@ -85,6 +82,24 @@ def select_restorable(
             f"no verified snapshot{which} among the {len(snapshots)} there are; "
             "any can be named by --at"
         ) from None
+
+
+def find_passed_over(snapshots: Sequence[Manifest], when: str, now: datetime) -> Manifest | None:
+    """Find the newest unproven snapshot that `when` means, unless it is a name.
+
+    Such a one is put back by its name alone, and somebody should know that it is there.
+    """
+    if any(when in _names_of(snapshot) for snapshot in snapshots):
+        return None
+    unproven = [
+        snapshot
+        for snapshot in snapshots
+        if snapshot.verdict == "unproven" and snapshot.label not in UNWANTED
+    ]
+    try:
+        return select_snapshot(unproven, when, now)
+    except Failure:
+        return None
 
 
 def _names_of(snapshot: Manifest) -> tuple[str, ...]:

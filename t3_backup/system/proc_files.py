@@ -18,6 +18,12 @@ def parse_fields(text: str) -> dict[str, str]:
     }
 
 
+def parse_effective_user(text: str) -> int:
+    """Take the effective user from status; -1 where there is none."""
+    _, found, rest = text.partition("\nUid:\t")
+    return int(rest.split(None, 2)[1]) if found else -1
+
+
 def parse_start(text: str) -> str:
     """Take from stat when the process began: with its pid, that tells which process it is."""
     return text.rpartition(")")[2].split()[19]  # the name before it may hold anything

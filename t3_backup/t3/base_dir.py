@@ -8,11 +8,13 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from t3_backup.accounts import Account
+from t3_backup.errors import Failure
 from t3_backup.system import systemd
+from t3_backup.t3.files import base_dir
 from t3_backup.t3.server_processes import BASE_DIR_VARIABLE, base_dir_in, resolve_base_dir
 from t3_backup.t3.unit import SETTINGS_DIR, unit_name
 
@@ -61,6 +63,27 @@ def base_dirs(
     }
 
 
+def place_accounts(
+    accounts: Sequence[Account], named: Mapping[str, Path], warn: Callable[[str], None]
+) -> list[Account]:
+    """Return the accounts with their base directories, and the main processes of their servers.
+
+    Where systemd can't be asked, `warn` hears of it, and each has the usual one, or that `named`.
+    """
+    try:
+        units = find_units(accounts)
+    except Failure as failure:
+        warn(f"where T3 keeps its state is taken to be the usual place: {failure}")
+        units = {}
+    placed = []
+    for one in accounts:
+        unit = units.get(one.user, ServerUnit(base_dir(one.home)))
+        place = named.get(one.user, unit.base_dir)
+        usual = None if place == base_dir(one.home) else place
+        placed.append(replace(one, base_dir=usual, server_pid=unit.main_pid))
+    return placed
+
+
 def split_units(text: str) -> dict[str, str]:
     """Split what `systemctl show` prints of several units: the properties of each, by its name."""
     blocks = re.split(r"\n\n+", text.strip())
@@ -85,7 +108,9 @@ def parse_unit(
     commands = [
         match[1] for value in said.get("ExecStart", []) for match in _ARGUMENTS.finditer(value)
     ]
-    words = [_expand(word, variables) for command in commands for word in _split(command)]
+    words = [
+        one for command in commands for word in _split(command) for one in _expand(word, variables)
+    ]
     given = base_dir_in(words) or variables.get(BASE_DIR_VARIABLE, "")
     [folder] = said.get("WorkingDirectory", [""])[:1]
     cwd = home if folder.lstrip("!-") in ("", "~") else folder.lstrip("!-")
@@ -117,9 +142,15 @@ def _split(text: str, *, comments: bool = False) -> list[str]:
         return text.split()
 
 
-def _expand(word: str, variables: Mapping[str, str]) -> str:
-    """Put variables in, as systemd.service(5) does for a command line."""
-    return _VARIABLE.sub(lambda match: variables.get(match[1] or match[2], ""), word)
+def _expand(word: str, variables: Mapping[str, str]) -> list[str]:
+    """Put variables in, as systemd.service(5) does for a command line.
+
+    One without braces that is a word by itself becomes as many words as it has.
+    """
+    match = _VARIABLE.fullmatch(word)
+    if match is not None and match[2]:
+        return variables.get(match[2], "").split()
+    return [_VARIABLE.sub(lambda match: variables.get(match[1] or match[2], ""), word)]
 
 
 def _read_settings(path: Path) -> str:

@@ -1,4 +1,4 @@
-"""Know the names of T3's databases, and find those that a backup does not cover.
+"""Know the names of T3's databases, find them, and tell which one the server works with.
 
 T3 Code has moved its data to another file before (`statev2.sqlite`), and a backup that knows the
 old file alone goes on "succeeding" with what never changes again. So the rule is the other way
@@ -10,50 +10,74 @@ from __future__ import annotations
 import heapq
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple
 
 from t3_backup.t3.files import DATABASE_NAME
+from t3_backup.text import printable
 
 ENDING = ".sqlite"
 SUCCESSOR = "statev2.sqlite"
+KNOWN = (DATABASE_NAME, SUCCESSOR)
 # Held in a transaction for as long as a server lives, and empty: never copied, restored or removed.
 LOCKS = frozenset(
     {"server-lock.sqlite", "server-launcher-lock.sqlite", "server-database-access.sqlite"}
 )
-MOST = 16  # names that are told of
+MOST = 16  # databases of an account that are copied, and as many more that are told of
 _LONGEST = 255  # NAME_MAX of Linux; a byte is never more than one character
+_LONGEST_USED = 200  # bytes: SQLite, and a swap, append endings to a name
 _SHOWN = 3
-_PLAIN = r"[A-Za-z0-9_.+-]+"
+_PLAIN = r"[A-Za-z0-9_.+/-]+"
 
 
-def is_uncovered(name: str) -> bool:
-    """Tell whether `name` is that of a database which is not copied."""
+class Candidate(NamedTuple):
+    """A database of which one is the live one."""
+
+    file: str
+    held: bool  # whether T3's server has it open
+    changed_ns: int  # when it, or its -wal, changed last
+
+
+def is_database(name: str) -> bool:
+    """Tell whether a file of that name beside T3's others is a database to be copied."""
     return (
         name.endswith(ENDING)
-        and name != DATABASE_NAME
         and name not in LOCKS
         and len(name) <= _LONGEST
         and "/" not in name
+        and "\0" not in name
     )
 
 
-def uncovered(folder: int) -> tuple[str, ...]:
-    """List the databases in the open `folder` that are not copied, T3's own first.
+def name_problem(name: str) -> str:
+    """Say why a database of that name can't be copied or swapped; empty: it can be."""
+    try:
+        length = len(name.encode())
+    except UnicodeEncodeError:
+        return "its name is not UTF-8, and SQLite opens no other"
+    return "its name is too long" if length > _LONGEST_USED else ""
+
+
+def find_names(folder: int) -> tuple[list[str], list[str]]:
+    """List the databases in the open `folder`, T3's own first: MOST, and as many more at most.
 
     Raises OSError. Only names are read, and nothing is opened: a symlink, and a file that can't be
-    read, may be data. A folder is none. It takes time, but no memory, whatever the folder holds.
+    read, may be data. A folder is none, but for one by a name of T3's. It takes time, but no
+    memory, whatever the folder holds.
     """
     fd = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=folder)
     try:
-        return tuple(heapq.nsmallest(MOST, _names(fd), key=lambda name: (name != SUCCESSOR, name)))
+        found = heapq.nsmallest(2 * MOST, _names(fd), key=lambda name: (name not in KNOWN, name))
     finally:
         os.close(fd)
+    return found[:MOST], found[MOST:]
 
 
 def _names(fd: int) -> Iterator[str]:
     with os.scandir(fd) as entries:
         for entry in entries:
-            if is_uncovered(entry.name) and not _is_folder(entry):
+            known = entry.name in KNOWN  # then a folder is told of: it is in the way
+            if is_database(entry.name) and (known or not _is_folder(entry)):
                 yield entry.name
 
 
@@ -64,17 +88,60 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
         return False
 
 
+def choose_live(candidates: Iterable[Candidate]) -> str:
+    """Choose the database that the server works with.
+
+    It is one that the server has open; of several, or of none, the one that changed last. Of two
+    that changed together it is the later T3's.
+    """
+    return max(
+        candidates, key=lambda one: (one.held, one.changed_ns, one.file == SUCCESSOR, one.file)
+    ).file
+
+
+def shown_name(name: str) -> str:
+    """Write a database's name or path for people: in quotes where it is an odd one."""
+    return name if re.fullmatch(_PLAIN, name) else f'"{printable(name)}"'
+
+
 def summary(names: Sequence[str]) -> str:
     """Say in a few words which databases, by printable names, are not backed up."""
-    shown = [name if re.fullmatch(_PLAIN, name) else f'"{name}"' for name in names[:_SHOWN]]
+    shown = [shown_name(name) for name in names[:_SHOWN]]
     more = f"{'at least ' if len(names) == MOST else ''}{len(names) - _SHOWN} more"
     which = ", ".join(shown) + (f" and {more}" if len(names) > _SHOWN else "")
     return f"{which} {'is' if len(names) == 1 else 'are'} not backed up"
 
 
+def explain_missing(user: str, name: str, snapshot: str, reason: str) -> str:
+    """Say that a database is not in a snapshot, why, and what to do next."""
+    where = f"{shown_name(name)} is not in {snapshot}: {printable(reason)}"
+    return f"{where}; next: {missing_remedy(user, name)}"
+
+
+def missing_remedy(user: str, name: str) -> str:
+    """Say what to do about a database that can't be copied."""
+    if name not in KNOWN:
+        return "move it out of userdata if it is not T3's"
+    restore = f"t3-backup-state restore {user} --database {name}"
+    return f"run again; where that fails too, put an older one back: {restore}"
+
+
 def explain(names: Sequence[str]) -> str:
-    """Say which databases are not backed up, why, and what to do next."""
-    return (
-        f"{summary(names)}: this version of t3-backup copies {DATABASE_NAME} alone; next: "
-        "install a t3-backup that copies it too, or move a file that is not T3's out of userdata"
-    )
+    """Say which databases are not backed up, why, and what to do next.
+
+    What is a path, T3 has open elsewhere.
+    """
+    many = [name for name in names if "/" not in name]
+    opened = [name for name in names if "/" in name]
+    found = []
+    if many:
+        found.append(
+            f"{summary(many)}: at most {MOST} databases of an account are copied; next: "
+            "t3-backup-state run, or move a file that is not T3's out of userdata"
+        )
+    if opened:
+        found.append(
+            f"{summary(opened)}: T3 has {'it' if len(opened) == 1 else 'them'} open; next: "
+            "t3-backup-state doctor, which says what to type"
+        )
+    return "; ".join(found)

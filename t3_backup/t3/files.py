@@ -9,10 +9,10 @@ if TYPE_CHECKING:  # a worker starts faster without it
 
 DATABASE_NAME = "state.sqlite"
 BASE_DIR = ".t3"  # beneath the home
-STATE_IN_BASE = f"userdata/{DATABASE_NAME}"  # beneath the base directory
-STATE_FOLDER = f"{BASE_DIR}/userdata"  # beneath the home, as what follows
+_USERDATA = "userdata"
+STATE_IN_BASE = f"{_USERDATA}/{DATABASE_NAME}"  # beneath the base directory
+STATE_FOLDER = f"{BASE_DIR}/{_USERDATA}"  # beneath the home, as what follows
 STATE_DATABASE = f"{BASE_DIR}/{STATE_IN_BASE}"
-WAL_NAME = f"{DATABASE_NAME}-wal"
 NO_DATABASE = f"no {DATABASE_NAME}"  # what is said of an account without one
 
 # A new version copies the old database into such a folder, links the copy to its new name, and
@@ -39,6 +39,20 @@ KEPT_FILES = (
 ONE_MOMENT = ("settings.json", "secrets", "environment-id")
 # after "not packed: "
 MIXED = "settings.json and secrets of one moment: they changed while they were packed"
+
+
+def state_place(home: str, base_dir: str) -> tuple[str, str]:
+    """Say where the state folder is: beneath which folder, by which path.
+
+    The first is the home where the base directory is in it, and else the root: from there on no
+    symlink is followed. An empty `base_dir` is the usual one.
+    """
+    if not base_dir:
+        return home, STATE_FOLDER
+    inside = home.rstrip("/") + "/"
+    if base_dir.startswith(inside):
+        return home, f"{base_dir.removeprefix(inside)}/{_USERDATA}"
+    return "/", f"{base_dir.strip('/')}/{_USERDATA}"
 
 
 def base_dir(home: Path) -> Path:

@@ -8,7 +8,7 @@ whatever it is called and wherever it lies. `open_findings` judges what is found
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated, Any
 
@@ -94,7 +94,8 @@ def find_databases(names: Mapping[str, bool]) -> dict[str, bool]:
         for end in _SIDECARS:
             if path.endswith(end):
                 main = path.removesuffix(end)
-                gone = deleted and end in _LASTING
+                # it is opened after its database: one without it is of a file that has gone
+                gone = end in _LASTING and (deleted or main not in names)
                 found[main] = found.get(main, False) or names.get(main, False) or gone
     return found
 
@@ -126,6 +127,30 @@ def base_dirs_of(paths: Iterable[str]) -> set[str]:
     """Return the base directories, as the kernel names them, that databases at `paths` are of."""
     folders = {os.path.dirname(path) for path in paths}
     return {one.removesuffix(f"/{_FOLDER}") for one in folders if one.endswith(f"/{_FOLDER}")}
+
+
+def find_held_names(
+    held: Sequence[Held], base_dir: str, covered: Mapping[str, int], device: str = ""
+) -> frozenset[str]:
+    """Return which of the databases `covered` T3 has open; the rest as in `open_findings`."""
+    folder = printable(f"{base_dir.rstrip('/')}/{_FOLDER}")
+    return frozenset(
+        name
+        for name, inode in covered.items()
+        if any(is_covered(one, folder, {printable(name): inode}, device) for one in held)
+    )
+
+
+def is_covered(one: Held, folder: str, covered: Mapping[str, int], device: str) -> bool:
+    """Tell whether what is held is one of the databases `covered` in `folder`."""
+    place, name = os.path.split(one.path)
+    if one.deleted or name not in covered:
+        return False
+    inode = covered[name]
+    if not one.inode or not inode:
+        return place == folder
+    elsewhere = device and one.device and device != one.device
+    return one.inode == inode and not elsewhere
 
 
 def limited(found: OpenDatabases) -> OpenDatabases:

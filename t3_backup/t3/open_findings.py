@@ -11,8 +11,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 from t3_backup.t3.files import STATE_IN_BASE
-from t3_backup.t3.open_databases import Held, Server, base_dirs_of
-from t3_backup.t3.unit import unit_name
+from t3_backup.t3.open_databases import Held, Server, Stranger, base_dirs_of, is_covered
 from t3_backup.text import printable
 
 _FOLDER = os.path.dirname(STATE_IN_BASE)  # beneath the base directory
@@ -47,20 +46,9 @@ def uncovered_open(
     return [
         one
         for one in held
-        if not _is_covered(one, folder, shown, device)
+        if not is_covered(one, folder, shown, device)
         and not any(_matches(one.path, pattern) for pattern in ignored)
     ]
-
-
-def _is_covered(one: Held, folder: str, covered: Mapping[str, int], device: str) -> bool:
-    place, name = os.path.split(one.path)
-    if one.deleted or name not in covered:
-        return False
-    inode = covered[name]
-    if not one.inode or not inode:
-        return place == folder
-    elsewhere = device and one.device and device != one.device
-    return one.inode == inode and not elsewhere
 
 
 def _matches(path: str, pattern: str) -> bool:
@@ -100,11 +88,19 @@ def explain_uncovered(
     what = f"T3 has {', '.join(shown)}{more} open (pid {first.pid}), which is not backed up"
     if first.deleted:
         why = "it was removed or replaced under the server, and is gone when that ends"
+        from t3_backup.t3.unit import unit_name  # noqa: PLC0415 - a worker starts faster without it
+
         return f"{what}: {why}; next: save what it shows, then systemctl restart {unit_name(user)}"
     others = base_dirs_of([first.path]) - {base_dir}
     cover = f'{setting}="{user}={others.pop()}", or ' if others else ""
     why = f"it is none of the databases in {base_dir} that are"
     return f'{what}: {why}; next: set {cover}{ignore}="{first.path}" to leave it out'
+
+
+def explain_stranger(stranger: Stranger) -> str:
+    """Say which process that is none of T3's has a database of T3's open."""
+    who = f"{stranger.command} (pid {stranger.pid})"
+    return f"{who} has {stranger.path} open and is no T3 server; next: end it, if it is not needed"
 
 
 def explain_double(double: DoubleServers) -> str:

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import NamedTuple
 
 from t3_backup.t3.files import BASE_DIR
 
@@ -21,6 +22,7 @@ _MAIN_VARIABLE = "SYSTEMD_EXEC_PID"
 VARIABLES = (BASE_DIR_VARIABLE, "HOME", _MAIN_VARIABLE)  # that are looked at
 _PROGRAM = "t3"
 _SERVING = frozenset({"serve", "start"})
+_ASKING = frozenset({"--version", "-v", "--help", "-h"})
 _UNIT, _SERVICE = "t3-serve@", ".service"
 # T3's own service, in the manager of its user; none of this project's
 _OWN_UNIT, _OTHERS = ("t3code", "t3-", "t3@"), ("t3-backup", "t3-autoupdate")
@@ -40,8 +42,7 @@ _WITH_VALUE = frozenset({  # options of an interpreter whose value is the next w
 _WITHOUT_SCRIPT = frozenset({"-e", "--eval", "-p", "--print", "-c", "-m"})
 
 
-@dataclass(frozen=True)
-class Process:
+class Process(NamedTuple):
     """What /proc says of a process; texts are empty where it can't be read."""
 
     pid: int
@@ -49,7 +50,7 @@ class Process:
     arguments: tuple[str, ...]
     program: str = ""  # the file that is executed
     cgroup: str = "/"
-    environment: Mapping[str, str] = field(default_factory=dict)  # VARIABLES, where they are set
+    environment: Mapping[str, str] = MappingProxyType({})  # VARIABLES, where they are set
     cwd: str = ""
     start: str = ""  # when it began: a pid may be another process's later
 
@@ -102,8 +103,7 @@ class Process:
         return None
 
 
-@dataclass(frozen=True)
-class T3Process:
+class T3Process(NamedTuple):
     """A process of T3's."""
 
     process: Process
@@ -126,7 +126,7 @@ def find_t3_processes(processes: Sequence[Process], home: str) -> list[T3Process
     servers = {
         one.pid
         for one in processes
-        if one.pid in mains or (one.is_t3() and not _SERVING.isdisjoint(one.words()))
+        if one.pid in mains or (one.is_t3() and _says_to_serve(one.words()))
     }
     programs = {one.own_program() for one in processes if one.pid in servers} - {""}
     return [
@@ -199,6 +199,13 @@ def unit_of(cgroup: str) -> str:
             return "/".join(parts[: at + 1])
         managed = managed or name.startswith(_MANAGER)
     return ""
+
+
+def _says_to_serve(words: Sequence[str]) -> bool:
+    """Tell whether T3's program is a server by its words; without a command it is one, too."""
+    if not words or words[0].startswith("-"):
+        return _ASKING.isdisjoint(words)
+    return not _SERVING.isdisjoint(words)
 
 
 def _main_processes(processes: Sequence[Process]) -> set[int]:

@@ -8,10 +8,9 @@ import re
 import socket
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from t3_backup import accounts
 from t3_backup.accounts import Account
@@ -19,12 +18,11 @@ from t3_backup.errors import Failure
 from t3_backup.system import transient_unit
 from t3_backup.system.systemd import Service
 from t3_backup.t3.endpoints import HOST, STEP_SECONDS
-from t3_backup.t3.files import base_dir, state_database
+from t3_backup.t3.files import base_dir
 from t3_backup.t3.unit import PORT_VARIABLE, STOPPED_STATUS, unit_name
 
 _CGROUPS = Path("/sys/fs/cgroup")
 _PORT = re.compile(rf'\s*(?:export\s+)?{PORT_VARIABLE}=["\']?(\d{{1,5}})["\']?\s*')
-_READ_S = 30
 _PAIR_S = 60
 # What reading an answer may raise: it is the owner's word, who may put any text in its place.
 _NO_ANSWER = (ValueError, KeyError, TypeError, RecursionError)
@@ -39,6 +37,9 @@ class Activity:
     turns: int  # that agents are at
 
 
+Look = Callable[[Account], Activity | None]  # None: there is no database; raises Failure
+
+
 @dataclass(frozen=True)
 class Server:
     """One account and its server."""
@@ -47,6 +48,7 @@ class Server:
     service: Service | None  # None: systemd has no unit of that name
     port: int | None  # None: nothing says where it listens
     settings: Path  # which would say it
+    look: Look  # at what it is at
 
     @property
     def user(self) -> str:
@@ -69,14 +71,7 @@ class Server:
 
     def read_activity(self) -> Activity | None:
         """Read from its database, as its owner; None where there is none. Raises Failure."""
-        database = state_database(self.account.home)
-        done = self._run_as_owner([*_python("activity"), str(database)], _READ_S)
-        try:
-            if (value := json.loads(done)) is None:
-                return None
-            return Activity(_integer(value["level"]), _integer(value["turns"]) or 0)
-        except _NO_ANSWER:
-            raise Failure(f"{self.user}: {database} can't be looked at") from None
+        return self.look(self.account)
 
     def why_busy(self) -> str:
         """Say who works with it now; empty where nobody does. Raises Failure."""
@@ -163,23 +158,16 @@ class Server:
             raise Failure(f"{self.user}: {self.settings} has no {PORT_VARIABLE} to log in at")
         return self.port
 
-    def _run_as_owner(self, line: Sequence[str], seconds: float) -> str:
-        done = transient_unit.as_owner(self.user, line, seconds)
-        if done.code == 0:
-            return done.out
-        why = (done.err.strip().splitlines() or [f"exit status {done.code}"])[-1]
-        raise Failure(f"{self.user}: {'it took too long' if done.timed_out else why[:500]}")
-
 
 def find_service(user: str) -> Service | None:
     """Find the unit of a user's server; None where there is none."""
     return Service(f"{unit_name(user)}.service", STOPPED_STATUS).find()
 
 
-def find_server(user: str, settings_dir: Path) -> Server:
+def find_server(user: str, settings_dir: Path, look: Look) -> Server:
     """Find the server of `user`, whose port `settings_dir`/USER.env names. Raises Failure."""
     settings = settings_dir / f"{user}.env"
-    return Server(accounts.find(user), find_service(user), _read_port(settings), settings)
+    return Server(accounts.find(user), find_service(user), _read_port(settings), settings, look)
 
 
 def _read_port(path: Path) -> int | None:
@@ -221,7 +209,3 @@ def _listens(port: int) -> bool:
             return True
     except OSError:
         return False
-
-
-def _integer(value: Any) -> int | None:
-    return value if type(value) is int else None

@@ -13,6 +13,7 @@ import socket
 import subprocess
 import sys
 import threading
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Generic, Self, TypeVar
@@ -20,12 +21,26 @@ from typing import Any, Generic, Self, TypeVar
 from t3_backup.accounts import Account
 from t3_backup.errors import Failure, WorkerLost
 from t3_backup.system.process import start_in_own_group
+from t3_backup.t3.files import DATABASE_NAME, state_place
 from t3_backup.text import printable
 from t3_backup.worker.limits import Limits
 from t3_backup.worker.operations import OPERATIONS, Job, Operation, encode_request, name_of
-from t3_backup.worker.operations.backup import Copied, CopyDatabase, WriteArchive
-from t3_backup.worker.protocol import Event, Source
-from t3_backup.worker.supervisor import Listener, WorkerState, kill_worker, supervise
+from t3_backup.worker.operations.backup import (
+    Copied,
+    CopiedAll,
+    CopyDatabase,
+    CopyDatabases,
+    WriteArchive,
+)
+from t3_backup.worker.protocol import Event
+from t3_backup.worker.sources import Source
+from t3_backup.worker.supervisor import (
+    Listener,
+    Provider,
+    WorkerState,
+    kill_worker,
+    supervise,
+)
 
 A = TypeVar("A", bound=Event)
 _PACKAGE = Path(__file__).resolve().parent.parent.parent
@@ -37,7 +52,7 @@ _PACKAGE = Path(__file__).resolve().parent.parent.parent
 _BOOT = (
     "import gc; gc.disable(); import os, sys; p = sys.argv.pop(1); "
     "p in sys.path or sys.path.insert(0, p); "
-    "from t3_backup.worker.child.main import main; os._exit(main())"
+    "from t3_backup.worker.child.boot import main; os._exit(main())"
 )
 
 
@@ -62,13 +77,17 @@ class Worker(Generic[A]):
         folder: int = -1,
         waits: bool = False,
     ) -> None:
-        self._operation, self._limits, self._file = operation, limits, file
+        self._operation, self._limits = operation, limits
+        self._files = [file] if file >= 0 and OPERATIONS[name_of(operation)].writes else []
+        home, folder_path = state_place(str(account.home), str(account.base_dir or ""))
         with contextlib.ExitStack() as undo:
             ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
             self._channel = undo.enter_context(ours)
             with theirs:
                 self._job = Job(
-                    home=str(account.home),
+                    home=home,
+                    state_folder=folder_path,
+                    server_pid=account.server_pid,
                     uid=account.uid,
                     gid=account.gid,
                     groups=account.groups,
@@ -85,19 +104,23 @@ class Worker(Generic[A]):
             self._pidfd = os.pidfd_open(self._process.pid)
             undo.pop_all()
 
-    def hand_over(self, operation: Operation[A], limits: Limits, file: int) -> None:
-        """Let one that waits begin, with `file` to read."""
+    def hand_over(self, operation: Operation[A], limits: Limits, files: Sequence[int]) -> None:
+        """Let one that waits begin, with `files` to read."""
         self._operation, self._limits = operation, limits
-        job = replace(self._job, file=file, seconds=limits.seconds)
+        job = replace(self._job, files=tuple(files), seconds=limits.seconds)
         with contextlib.suppress(ConnectionError):  # it has died, and `answer` tells why
             self._channel.sendall(encode_request(job, operation).encode() + b"\n")
 
-    def answer(self, stopping: threading.Event, listen: Listener) -> A:
-        """Watch it until it is dead, and return its answer. Raises as `ask` does."""
-        state = WorkerState(self._limits)
-        written = self._file if OPERATIONS[name_of(self._operation)].writes else -1
+    def answer(
+        self, stopping: threading.Event, listen: Listener, provide: Provider | None = None
+    ) -> A:
+        """Watch it until it is dead, and return its answer. Raises as `ask` does.
+
+        What it has found is told to `provide`, which gives it files to write to.
+        """
+        state = WorkerState(self._limits, provide, files=self._files)
         try:
-            supervise(self._process, self._pidfd, self._channel, state, written, stopping, listen)
+            supervise(self._process, self._pidfd, self._channel, state, stopping, listen)
         finally:
             if state.folder >= 0:
                 os.close(state.folder)
@@ -122,15 +145,17 @@ def ask(
     *,
     file: int = -1,
     folder: int = -1,
+    provide: Provider | None = None,
 ) -> A:
     """Let a worker serve one operation as the account's owner, and return its answer.
 
     It is watched until it is dead. It gets the descriptors `file` and `folder`, where there are
-    such. Raises what the worker reported, TryLater past a limit, WorkerLost where it died,
-    Cancelled once `stopping` is set; then a file that it was to write is empty again.
+    such, and those of `provide` once it has told what it found. Raises what the worker reported,
+    TryLater past a limit, WorkerLost where it died, Cancelled once `stopping` is set; then a file
+    that it was to write is empty again.
     """
     with Worker(account, operation, limits, file=file, folder=folder) as worker:
-        return worker.answer(stopping, listen)
+        return worker.answer(stopping, listen, provide)
 
 
 def copy_database(
@@ -141,20 +166,42 @@ def copy_database(
     listen: Listener,
     *,
     method: str = "online",
-    archive: WriteArchive | None = None,
+    database: str = DATABASE_NAME,
 ) -> Copied:
-    """Copy the account's database into the empty `file`. Raises as `ask` does.
+    """Copy one of the account's databases into the empty `file`. Raises as `ask` does.
 
-    The answer also says whether the `archive` that is to follow need not be written. A worker that
-    SIGBUS killed (somebody cut the source short under its map) is tried once more without a map.
+    A worker that SIGBUS killed (somebody cut the source short under its map) is tried once more
+    without a map.
     """
-    operation = CopyDatabase(method, archive=archive)
+    operation = CopyDatabase(method, database=database)
     try:
         return ask(account, operation, limits, stopping, listen, file=file)
     except _BusError:
         os.ftruncate(file, 0)
         operation = replace(operation, mmap=False)
         return ask(account, operation, limits, stopping, listen, file=file)
+
+
+def copy_databases(
+    account: Account,
+    provide: Provider,
+    limits: Limits,
+    stopping: threading.Event,
+    listen: Listener,
+    *,
+    archive: WriteArchive | None = None,
+) -> CopiedAll:
+    """Copy all of the account's databases into the empty files that `provide` gives.
+
+    The answer also says whether the `archive` that is to follow need not be written. Raises as
+    `ask` does; tried once more as in `copy_database`, then `provide` is asked again.
+    """
+    operation = CopyDatabases(archive=archive)
+    try:
+        return ask(account, operation, limits, stopping, listen, provide=provide)
+    except _BusError:
+        operation = replace(operation, mmap=False)
+        return ask(account, operation, limits, stopping, listen, provide=provide)
 
 
 def _start_process(job: Job, operation: Operation[Any]) -> subprocess.Popen[bytes]:

@@ -14,8 +14,6 @@ from typing import Annotated, Any
 
 from t3_backup.errors import WORKER_ERRORS, Failure, WorkerLost
 from t3_backup.records import decode_record, one_of, parse_object
-from t3_backup.t3 import databases
-from t3_backup.t3.unlisted import is_unlisted
 from t3_backup.text import printable
 
 PHASES = ("copy", "prove", "pack", "inspect", "unpack")
@@ -41,18 +39,6 @@ def _check_seconds(value: float) -> float:
     return value
 
 
-def _check_uncovered(names: tuple[str, ...]) -> tuple[str, ...]:
-    if len(names) > databases.MOST or not all(map(databases.is_uncovered, names)):
-        raise ValueError(f"it is {printable(repr(names))}")
-    return tuple(map(printable, names))
-
-
-def _check_unlisted(names: tuple[str, ...]) -> tuple[str, ...]:
-    if len(names) > databases.MOST or not all(map(is_unlisted, names)):
-        raise ValueError(f"it is {printable(repr(names))}")
-    return tuple(map(printable, names))
-
-
 # What the fields of an event may hold. The texts are what a terminal gets to see as they are.
 Count = Annotated[int, range(1 << 62)]  # of bytes, of things
 Seconds = Annotated[float, _check_seconds]
@@ -62,21 +48,6 @@ Texts = Annotated[tuple[Text, ...], lambda texts: texts[:MOST_NAMES]]
 
 class Event:
     """What a worker reports; the answers of each operation are with it in `worker.operations`."""
-
-
-@dataclass(frozen=True)
-class Source(Event):
-    """The live database, as found: sizes in bytes.
-
-    A descriptor (O_PATH) of its folder travels along.
-    """
-
-    bytes: Count
-    wal_bytes: Count
-    # names of databases beside it that are not copied
-    others: Annotated[tuple[str, ...], _check_uncovered] = ()
-    # names of what is beside it, not saved, and not known to come again
-    unlisted: Annotated[tuple[str, ...], _check_unlisted] = ()
 
 
 @dataclass(frozen=True)
@@ -100,19 +71,22 @@ class Progress(Event):
 # name is in small letters.
 _OPERATIONS = "t3_backup.worker.operations."
 EVENTS = {
-    "Source": __name__,
+    "Source": "t3_backup.worker.sources",
     "Phase": __name__,
     "Progress": __name__,
     "Copied": _OPERATIONS + "backup",
+    "CopiedAll": _OPERATIONS + "backup",
     "Proven": _OPERATIONS + "proof",
+    "ProvenAll": _OPERATIONS + "proof",
     "Packed": _OPERATIONS + "backup",
     "Inspected": _OPERATIONS + "archive",
     "Installed": _OPERATIONS + "archive",
     "Counted": _OPERATIONS + "restore",
     "Staged": _OPERATIONS + "restore",
-    "Checkpointed": _OPERATIONS + "restore",
+    "CheckpointedAll": _OPERATIONS + "restore",
     "Swapped": _OPERATIONS + "restore",
     "Listed": _OPERATIONS + "legacy",
+    "Activity": _OPERATIONS + "activity",
 }
 _NAMES = {name.lower(): name for name in EVENTS}
 

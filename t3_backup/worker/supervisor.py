@@ -16,15 +16,15 @@ import socket
 import subprocess
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from t3_backup.errors import Cancelled, Failure, NoRoom, TryLater, WorkerLost
 from t3_backup.system.disk import reserve_of
-from t3_backup.t3.files import WAL_NAME
 from t3_backup.worker import protocol
 from t3_backup.worker.limits import Limits
-from t3_backup.worker.protocol import MAX_LINE, Event, Phase, Progress, Source
+from t3_backup.worker.protocol import MAX_LINE, Event, Phase, Progress
+from t3_backup.worker.sources import Source
 
 _TICK_MS = 200
 _REAP_SECONDS = 10
@@ -35,26 +35,8 @@ _PIECE_BYTES = 1 << 16
 _LAST_PIECES = 64
 
 Listener = Callable[[Event], None]
-
-
-class SourceListener:
-    """A listener that takes in what is not copied, and hands all else on."""
-
-    def __init__(self, listen: Listener = lambda _: None) -> None:
-        self._listen = listen
-        self.looked = False  # whether a database was heard of at all
-        self.uncovered: tuple[str, ...] = ()
-        self.unlisted: tuple[str, ...] = ()
-
-    def __call__(self, event: Event) -> None:
-        """Hear of `event`."""
-        if isinstance(event, Source):
-            self.looked = True
-            # what packs the files beside it tells of none
-            self.uncovered = self.uncovered or event.others
-            self.unlisted = self.unlisted or event.unlisted
-        else:
-            self._listen(event)
+# told what a worker has found, it gives the descriptors of the files that are to be written
+Provider = Callable[[Source], Sequence[int]]
 
 
 @dataclass
@@ -62,6 +44,8 @@ class WorkerState:
     """What the parent knows of a running worker."""
 
     limits: Limits
+    provide: Provider | None = None
+    files: Sequence[int] = ()  # that it writes to
     began: float = field(default_factory=time.monotonic)
     heard: float = field(default_factory=time.monotonic)
     source: Source | None = None
@@ -70,14 +54,16 @@ class WorkerState:
     noise: str = ""
 
     def wal_growth(self) -> int:
-        """Return the bytes by which the -wal has grown since the worker found it."""
+        """Return the bytes by which each -wal has grown since the worker found it, in all."""
         if self.source is None or self.folder < 0:
             return 0
-        try:
-            now = os.stat(WAL_NAME, dir_fd=self.folder, follow_symlinks=False).st_size
-        except OSError:  # not there, or not to be searched: then the worker's own look counts
-            return 0
-        return now - self.source.wal_bytes
+        growth = 0
+        for one in self.source.usable:
+            # not there, or not to be searched: then the worker's own look counts
+            with contextlib.suppress(OSError, ValueError):
+                status = os.stat(one.file + "-wal", dir_fd=self.folder, follow_symlinks=False)
+                growth += max(0, status.st_size - one.wal_bytes)
+        return growth
 
     def home_is_near_its_end(self) -> bool:
         """Tell whether the home's file system has less free than must stay so."""
@@ -91,7 +77,6 @@ def supervise(
     pidfd: int,
     channel: socket.socket,
     state: WorkerState,
-    file: int,
     stopping: threading.Event,
     listen: Listener,
 ) -> None:
@@ -120,14 +105,14 @@ def supervise(
             if stopping.is_set():
                 _stop(pidfd)
                 raise Cancelled("stopped before it was done")
-            _check_limits(state, file)
+            _check_limits(state)
     except TryLater:
         answered = isinstance(state.result, Event)
-        kill_worker(process, pidfd, -1 if answered else file)
+        kill_worker(process, pidfd, () if answered else state.files)
         if not answered:
             raise
     except BaseException:
-        kill_worker(process, pidfd, file)
+        kill_worker(process, pidfd, state.files)
         raise
 
 
@@ -152,11 +137,11 @@ def _receive(
     if len(pending) > MAX_LINE:
         raise WorkerLost("the worker sent a line without an end")
     for line in lines:
-        _hear(bytes(line), state, listen)
+        _hear(bytes(line), channel, state, listen)
     return True
 
 
-def _hear(line: bytes, state: WorkerState, listen: Listener) -> None:
+def _hear(line: bytes, channel: socket.socket, state: WorkerState, listen: Listener) -> None:
     event = protocol.decode_event(line)
     if event is None:
         state.noise = (state.noise + line.decode(errors="replace") + "\n")[-_NOISE:]
@@ -167,6 +152,9 @@ def _hear(line: bytes, state: WorkerState, listen: Listener) -> None:
             state.source = event
             listen(event)
             _must_fit(event, state.limits)
+            if state.provide is not None and event.usable:
+                state.files = state.provide(event)
+                socket.send_fds(channel, [b"\n"], list(state.files))
     elif isinstance(event, Phase | Progress):
         listen(event)
     else:
@@ -189,7 +177,7 @@ def _must_fit(source: Source, limits: Limits) -> None:
         )
 
 
-def _check_limits(state: WorkerState, file: int) -> None:
+def _check_limits(state: WorkerState) -> None:
     limits, now = state.limits, time.monotonic()
     if now - state.began > limits.seconds:
         raise TryLater(f"timed out after {limits.seconds:.0f} s (T3_BACKUP_TIMEOUT)")
@@ -204,19 +192,16 @@ def _check_limits(state: WorkerState, file: int) -> None:
         raise TryLater(
             "the -wal that the copy holds has nearly filled the disk of the home; free some space"
         )
-    if file >= 0:
-        status = os.fstat(file)
-        most = protocol.copy_limit(
-            state.source.bytes + state.source.wal_bytes if state.source else 0
+    if not state.files:
+        return
+    most = protocol.copy_limit(state.source.bytes + state.source.wal_bytes if state.source else 0)
+    used = [os.fstat(file) for file in state.files]
+    if max(sum(one.st_size for one in used), sum(one.st_blocks for one in used) * 512) > most:
+        raise WorkerLost(f"the new snapshot grew past {most} bytes, more than its source can need")
+    if limits.free_bytes() < limits.reserve:
+        raise NoRoom(
+            "the store's disk has fallen below its reserve (T3_BACKUP_RESERVE); free some space"
         )
-        if max(status.st_size, status.st_blocks * 512) > most:
-            raise WorkerLost(
-                f"the new snapshot grew past {most} bytes, more than its source can need"
-            )
-        if limits.free_bytes() < limits.reserve:
-            raise NoRoom(
-                "the store's disk has fallen below its reserve (T3_BACKUP_RESERVE); free some space"
-            )
 
 
 def _stop(pidfd: int) -> None:
@@ -228,14 +213,14 @@ def _stop(pidfd: int) -> None:
     poll.poll(_POLITE_SECONDS * 1000)
 
 
-def kill_worker(process: subprocess.Popen[bytes], pidfd: int, file: int = -1) -> None:
-    """Kill and reap; give the new file's blocks back.
+def kill_worker(process: subprocess.Popen[bytes], pidfd: int, files: Sequence[int] = ()) -> None:
+    """Kill and reap; give the blocks of the new files back.
 
     One that can't be reaped (asleep in the kernel) is left behind.
     """
     with contextlib.suppress(ProcessLookupError):
         signal.pidfd_send_signal(pidfd, signal.SIGKILL)
-    if file >= 0:
+    for file in files:
         with contextlib.suppress(OSError):
             os.ftruncate(file, 0)
     with contextlib.suppress(subprocess.TimeoutExpired):

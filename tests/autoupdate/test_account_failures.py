@@ -42,7 +42,7 @@ class Autoupdate:
             "T3_AUTOUPDATE_FREEZE": str(self.host.folder / "freeze"),
             "T3_BIN": f"{root}/bin/t3",
         }
-        line = programs.line("autoupdate.py", "as-root", *words, isolated=False)
+        line = programs.line("autoupdate.py", *words, isolated=False)
         done = subprocess.run(
             line,
             env=self.host.env(**more),

@@ -37,7 +37,7 @@ def test_what_no_snapshot_gives_back_lies_aside_and_is_told(
         monkeypatch.setenv(name, value)
     told: list[str] = []
     knobs = settings.load({}, host.folder / "no-defaults")
-    server = servers.find_server(user.name, knobs.serve)
+    server = servers.find_server(user.name, knobs.serve, lambda _: None)
     steps = LiveSteps(
         server, Installations(host.folder / "root"), Snapshots(host.store), knobs, told.append
     )

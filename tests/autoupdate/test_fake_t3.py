@@ -24,7 +24,8 @@ from fake_t3 import DATA, hostile
 from fake_t3.served import Served, call, credential, free_port, laid_out, running
 from support.processes import until
 
-from t3_backup.t3.activity import read_activity
+from t3_backup.worker.child.activity import read_activity
+from t3_backup.worker.child.source import LiveDatabase
 
 BOOTSTRAP, BROWSER = "/api/auth/bootstrap", "/api/auth/browser-session"
 HISTORY = (
@@ -425,7 +426,10 @@ def test_a_turn_is_seen_while_it_is_in_flight(tmp_path: Path, data: str | None) 
                 served.database,
                 "SELECT state, completed_at IS NOT NULL FROM projection_turns ORDER BY row_id",
             )
-            seen.append((read_activity(served.database)["turns"], turns[-1]))
+            folder = os.open(served.database.parent, os.O_PATH)
+            found = read_activity(LiveDatabase(folder, str(served.database), 0))
+            os.close(folder)
+            seen.append((found.turns, turns[-1]))
         assert seen == [(1, ("running", 0)), (0, ("completed", 1))] * 2
 
 

@@ -42,11 +42,6 @@ class FakeServers:
         patch.setattr(Context, "servers", lambda _: [self.server(user) for user in self.ports])
         patch.setattr(Server, "runs", lambda one: one.user not in self.stopped)
         patch.setattr(
-            Server,
-            "read_activity",
-            lambda one: None if one.user in self.missing else Activity(30, 0),
-        )
-        patch.setattr(
             snapshots.Snapshots, "list_snapshots", lambda _, user: self.account_dirs[user]
         )
         patch.setattr(npm, "fetch_version", lambda *_: None)
@@ -63,6 +58,7 @@ class FakeServers:
             None,
             self.ports[user],
             self.folder / f"{user}.env",
+            lambda one: None if one.user in self.missing else Activity(30, 0),
         )
 
     def bump(self) -> list[str]:

@@ -46,7 +46,7 @@ class Bump:
 
     def start(self, *words: str) -> subprocess.Popen[str]:
         more = {"T3_AUTOUPDATE_ROOT": str(self.root), "T3_AUTOUPDATE_FREEZE": str(self.freeze)}
-        line = programs.line("autoupdate.py", "as-owner", *words, isolated=False)
+        line = programs.line("autoupdate.py", *words, isolated=False)
         pipe = subprocess.PIPE
         return subprocess.Popen(
             line, env=self.host.env(**more), cwd=ROOT, stdout=pipe, stderr=pipe, text=True

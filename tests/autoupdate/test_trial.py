@@ -18,8 +18,16 @@ from fake_t3 import DATA, STEPS
 from fake_t3.served import free_port
 from support import programs
 from support.paths import ROOT
+from support.t3_data import real_database
 
-from t3_backup.autoupdate.gate.trial import Outcome, Patience, try_state
+from t3_backup.autoupdate.gate.trial import (
+    Outcome,
+    Patience,
+    TurnedAway,
+    _compare_history,
+    _read_history,
+    try_state,
+)
 
 PATIENT = Patience(serve=20, pair=20, watch=2, stop=20)
 QUICK = {  # for what is to run out
@@ -237,3 +245,63 @@ OTHER_PAYLOAD = "json_set(json_remove(payload_json, '$.createdAt'), '$.v', 2)"
 )
 def test_one_that_brings_it_into_another_form_is_not(tmp_path: Path, statement: str) -> None:
     assert migrating(tmp_path, statement).passed
+
+
+V2_MESSAGES = "orchestration_v2_projection_messages"
+
+
+def compared(base: Path, *statements: str) -> None:
+    """Compare a V2 database, in which three things were said, with what these make of it.
+
+    No program that is here can serve it.
+    """
+    (base / "userdata").mkdir(parents=True)
+    database = real_database("v2-from26-55", base / "userdata/state.sqlite")
+    texts = (" Build it, \n please. ", "And\n\ttest it.", "Ship it.")
+    with closing(sqlite3.connect(database, isolation_level=None)) as connection:
+        for number, text in enumerate(texts):
+            connection.execute(
+                f"INSERT INTO {V2_MESSAGES} VALUES (?, 't', NULL, NULL, 'user', 0, '', '', "
+                "json_object('text', ?))",
+                (str(number), text),
+            )
+        before = _read_history(database)
+        for statement in statements:
+            connection.execute(statement)
+    _compare_history(Outcome(), base, before)
+
+
+@pytest.mark.parametrize(
+    ("statement", "told"),
+    [
+        (f"DELETE FROM {V2_MESSAGES} WHERE message_id = '1'", "3 messages, and there are 2"),
+        (f"DROP TABLE {V2_MESSAGES}", "3 messages, and there are 0"),
+        (f"UPDATE {V2_MESSAGES} SET payload_json = '{{}}'", "characters in"),
+        (
+            f"UPDATE {V2_MESSAGES} SET payload_json = json_set(payload_json, '$.text', ' ')",
+            "characters in",
+        ),
+        ("DELETE FROM projection_projects", "1 projects, and there are 0"),
+        ("UPDATE projection_projects SET deleted_at = 'x'", "1 projects, and there are 0"),
+    ],
+)
+def test_what_v2_has_lost_is_told(tmp_path: Path, statement: str, told: str) -> None:
+    with pytest.raises(TurnedAway, match=told) as caught:
+        compared(tmp_path, statement)
+    assert caught.value.step == "data"
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "DELETE FROM orchestration_events WHERE sequence < 5",
+        "DROP TABLE orchestration_events",
+        "DELETE FROM projection_threads",
+        "DELETE FROM projection_thread_messages",
+        "DELETE FROM auth_sessions",
+        f"UPDATE {V2_MESSAGES} SET rowid = rowid + 1000",
+        f"UPDATE {V2_MESSAGES} SET payload_json = json_set(payload_json, '$.v', 2)",
+    ],
+)
+def test_what_v2_tidies_up_is_no_loss(tmp_path: Path, statement: str) -> None:
+    compared(tmp_path, statement)

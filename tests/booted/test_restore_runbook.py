@@ -202,7 +202,7 @@ def copy_tree(source: Machine, folder: str, target: Machine, place: str) -> None
 
 def test_an_interrupted_restore_is_ended(reader: Reader) -> None:
     machine = reader.machine
-    interrupted(machine, "checkpoint_database")
+    interrupted(machine, "checkpoint_databases")
     assert server_state(machine)["LoadState"] == "masked"
     reader.follow("A restore was interrupted")
     assert server_state(machine)["LoadState"] == "loaded"

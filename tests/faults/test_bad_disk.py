@@ -372,4 +372,4 @@ def test_every_named_snapshot_is_whole_after_a_power_cut(
 def _must_be_as_sealed(host: Host, user: User, found: list[Manifest]) -> None:
     for snapshot in found:
         data = (host.account_dir(user) / f"{snapshot.name}.sqlite").read_bytes()
-        assert hashlib.sha256(data).hexdigest() == snapshot.sha256
+        assert hashlib.sha256(data).hexdigest() == snapshot.live.sha256

@@ -131,10 +131,13 @@ def _again(account_dir: AccountDir) -> None:
 
 
 def _named_twice(account_dir: AccountDir) -> list[bytes]:
+    """One image by two names, and a newer one, by which both are to be deltas."""
     data = database_image(12)
     for label in ("one", "two"):
         publish_image(account_dir, data, label=label)
-    return [data, data]
+    newer = change_pages(data, [3], 1)
+    publish_image(account_dir, newer)
+    return [data, data, newer]
 
 
 SCENARIOS = [
@@ -159,7 +162,7 @@ SCENARIOS = [
         lambda images: [*images, images[-1]],
         "ppd",
     ),
-    Scenario("one of two names goes", _named_twice, _policy(ALL), lambda images: images, "pd"),
+    Scenario("both names of one go", _named_twice, _policy(ALL), lambda images: images, "pdd"),
 ]
 
 

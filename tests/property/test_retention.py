@@ -364,3 +364,20 @@ def test_a_clock_that_was_ten_years_ahead_takes_no_day_away_for_good() -> None:
     ]
     staying = kept_snapshots([*month, *ahead, *week, *burst], 3)
     assert sequences([*week[1:], burst[-1], *ahead]) <= sequences(staying)
+
+
+@given(histories(jumps=False), histories(jumps=False), KEEPS)
+def test_unproven_ones_take_no_place_of_others_and_no_more_than_theirs(
+    account_dir: list[Manifest], others: list[Manifest], keep: int
+) -> None:
+    """Row 13: what SQLite can't judge neither pushes out a verified one nor holds anything."""
+    unproven = [
+        replace(one, sequence=10_000 + one.sequence, verdict="unproven", accepted_at=None)
+        for one in others
+    ]
+    alone = kept_sequences(account_dir, keep)
+    staying = kept_sequences([*account_dir, *unproven], keep)
+    assert alone <= staying
+    if not any(one.holds for one in account_dir):
+        proven = [replace(one, verdict="verified") for one in unproven]
+        assert {one for one in staying if one > 10_000} <= kept_sequences(proven, keep)

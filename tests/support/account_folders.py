@@ -5,16 +5,16 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from support.manifests import make_manifest
+from support.manifests import beside, make_manifest
 from t3_backup.backup import publish
-from t3_backup.backup.publish import Published
+from t3_backup.backup.publish import Published, SettledFile
 from t3_backup.history import chain
 from t3_backup.history.maintenance import DELTA, Maintenance
 from t3_backup.history.retention import Policy
@@ -22,7 +22,9 @@ from t3_backup.store.account_dir import AccountDir
 from t3_backup.store.content import hash_content
 from t3_backup.store.leftovers import remove_leftovers
 from t3_backup.store.manifest import Manifest
+from t3_backup.store.staged_file import StagedFile
 from t3_backup.store.store import Store
+from t3_backup.t3.files import DATABASE_NAME
 from t3_backup.worker.limits import Limits
 
 PAGE = 4096
@@ -85,23 +87,55 @@ def publish_image(
             file.write(data)
         staged_file.settle()
         content = hash_content(staged_file.reader, PAGE)
-        snapshot = make_manifest(
-            sequence, when, changes.pop("label", None), bytes=len(data), sha256=content.sha256
-        )
-        snapshot = replace(snapshot, page_count=len(data) // PAGE, **changes)
+        changes = {"bytes": len(data), "sha256": content.sha256} | changes
+        changes = {"page_count": len(data) // PAGE} | changes
+        snapshot = make_manifest(sequence, when, changes.pop("label", None), **changes)
         if snapshot.name in listing.used_stems():
             snapshot = replace(
                 snapshot, name=f"{snapshot.name[:22]}.{sequence + 1}{snapshot.name[22:]}"
             )
-        return publish.publish_snapshot(
-            account_dir, staged_file, content, snapshot, listing, share=share
-        )
+        settled = {DATABASE_NAME: SettledFile(staged_file, content)}
+        return publish.publish_snapshot(account_dir, settled, snapshot, listing, share=share)
+
+
+def publish_images(
+    account_dir: AccountDir, images: Mapping[str, bytes], live: str, **changes: Any
+) -> Published:
+    """Seal images, by database, as the next snapshot."""
+    listing = account_dir.read_listing()
+    sequence = listing.next_sequence()
+    with ExitStack() as held:
+        settled = {}
+        for file, data in images.items():
+            staged_file = held.enter_context(account_dir.stage_file())
+            with open(os.dup(staged_file.writer), "wb") as target:
+                target.write(data)
+            staged_file.settle()
+            settled[file] = SettledFile(staged_file, hash_content(staged_file.reader, PAGE))
+        records = {
+            file: {
+                "bytes": len(data),
+                "sha256": settled[file].content.sha256,
+                "page_count": len(data) // PAGE,
+            }
+            for file, data in images.items()
+        }
+        when = START + timedelta(seconds=sequence)
+        snapshot = make_manifest(sequence, when, file=live, **records.pop(live), **changes)
+        for file, record in records.items():
+            snapshot = beside(snapshot, file, **record)
+        return publish.publish_snapshot(account_dir, settled, snapshot, listing)
+
+
+def publish_as(account_dir: AccountDir, staged_file: StagedFile, manifest: Manifest) -> None:
+    """Name a settled file by a manifest of one database."""
+    account_dir.publish_snapshot(manifest, {manifest.live.file: staged_file.name_as})
 
 
 def read_image(account_dir: AccountDir, snapshot: Manifest) -> bytes:
     """The image of a snapshot, however it is kept."""
     fd = chain.open_data(
-        account_dir, account_dir.read_listing(), snapshot, GENEROUS, threading.Event()
+        account_dir, account_dir.read_listing(), snapshot.live_image, GENEROUS, threading.Event()
     )
     with open(fd, "rb") as file:
         return file.read()
@@ -134,22 +168,22 @@ def strays_of(account_dir: AccountDir) -> list[str]:
 
 def data_path(account_dir: AccountDir, snapshot: Manifest) -> Path:
     """Where the data of a snapshot is now."""
-    return account_dir.path / account_dir.read_listing().data_name(snapshot)
+    return account_dir.path / account_dir.read_listing().data_name(snapshot.live_image)
 
 
 def stat_data(account_dir: AccountDir, snapshot: Manifest) -> os.stat_result:
     """The status of the file that the data of a snapshot is in now."""
-    return account_dir.stat_file(account_dir.read_listing().data_name(snapshot))
+    return account_dir.stat_file(account_dir.read_listing().data_name(snapshot.live_image))
 
 
 def clean_up(account_dir: AccountDir) -> None:
     """Remove what an interrupted run left."""
-    remove_leftovers(account_dir, account_dir.read_listing())
+    remove_leftovers(account_dir, account_dir.read_listing(), chain.find_needed)
 
 
 def storage_forms(account_dir: AccountDir) -> str:
     """Newest first: `p` for a plain one, `d` for a delta."""
     return "".join(
-        "p" if account_dir.read_listing().is_plain(snapshot) else "d"
+        "p" if account_dir.read_listing().is_plain(snapshot.live_image) else "d"
         for snapshot in list_snapshots(account_dir)
     )

@@ -16,7 +16,7 @@ from t3_backup.doctor.facts import (
     StoreFacts,
 )
 from t3_backup.doctor.units import Systemd
-from t3_backup.worker.protocol import Source
+from t3_backup.worker.sources import Source
 
 GIB = 1 << 30
 VALUES = settings.load({}, {}, Path("/dev/null"))

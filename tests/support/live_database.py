@@ -149,14 +149,14 @@ def hash_state_files(user: User) -> dict[str, str]:
     }
 
 
-def dump_copy(user: User, work: Path) -> list[str] | str:
-    """All that a server would find in the place of the live database, read from a copy of it; what
-    SQLite says where it can't."""
+def dump_copy(user: User, work: Path, path: Path | None = None) -> list[str] | str:
+    """All that a server would find in the place of the live database, or that at `path`, read from
+    a copy of it; what SQLite says where it can't."""
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir()
     for ending in ("", "-wal", "-journal"):
-        if Path(f"{user.database}{ending}").exists():
-            shutil.copyfile(f"{user.database}{ending}", work / f"state.sqlite{ending}")
+        if Path(f"{path or user.database}{ending}").exists():
+            shutil.copyfile(f"{path or user.database}{ending}", work / f"state.sqlite{ending}")
     try:
         with closing(sqlite3.connect(f"file:{work}/state.sqlite?mode=rw", uri=True)) as connection:
             return list(connection.iterdump())

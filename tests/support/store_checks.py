@@ -57,8 +57,8 @@ def prove_snapshots(
             assert strays_of(account_dir) == [], _explain_strays(account_dir)
             for snapshot in found:
                 path = data_path(account_dir, snapshot)
-                assert path.stat().st_size == snapshot.bytes
-                assert hashlib.sha256(path.read_bytes()).hexdigest() == snapshot.sha256
+                assert path.stat().st_size == snapshot.live.bytes
+                assert hashlib.sha256(path.read_bytes()).hexdigest() == snapshot.live.sha256
                 if snapshot.name not in known:
                     check = verify_snapshot(
                         account_dir, account_dir.read_listing(), snapshot, limits, threading.Event()

@@ -30,8 +30,8 @@ from t3_backup.backup.account import BackupRun
 from t3_backup.store.store import Store
 from t3_backup.worker import client
 from t3_backup.worker.operations.archive import InspectArchive
-from t3_backup.worker.operations.backup import CopyDatabase, WriteArchive
-from t3_backup.worker.operations.proof import CheckIntegrity
+from t3_backup.worker.operations.backup import CopyDatabases, WriteArchive
+from t3_backup.worker.operations.proof import CheckDatabases
 
 pytestmark = needs_root
 by_hand = pytest.mark.skipif(sandbox.ACTIVE, reason="by hand")
@@ -92,7 +92,7 @@ def found(userdata: Path) -> dict[str, tuple[str, int, int, int, bytes | None]]:
 
 
 def archives(host: Host, user: User) -> list[Path]:
-    return sorted(host.account_dir(user).glob("files-*.tar.zst"))
+    return sorted(host.account_dir(user).glob("beside-*.tar.zst"))
 
 
 def names_in(archive: Path) -> list[str]:
@@ -112,7 +112,7 @@ def test_the_archive_holds_what_is_kept_and_nothing_else(host: Host, laid: User)
     succeeded(host.t3("run"))
     [archive] = archives(host, laid)
     assert archive.stat().st_mode & 0o7777 == 0o400
-    assert archive.name == f"files-{hashlib.sha256(archive.read_bytes()).hexdigest()}.tar.zst"
+    assert archive.name == f"beside-{hashlib.sha256(archive.read_bytes()).hexdigest()}.tar.zst"
     [companion] = list_archives(host, laid)
     assert companion is not None
     assert companion["entries"] == len(LAYOUT)
@@ -212,10 +212,10 @@ def test_no_worker_is_started_for_files_that_have_not_changed(
     monkeypatch.setattr(client.Worker, "answer", noted)
     values = settings.load({}, host.env(), Path("/dev/null"))
     for change, expected in (
-        (lambda: None, [CopyDatabase, CheckIntegrity]),
+        (lambda: None, [CopyDatabases, CheckDatabases]),
         (
             lambda: (laid.database.parent / "settings.json").write_text("[]"),
-            [CopyDatabase, WriteArchive, InspectArchive, CheckIntegrity],
+            [CopyDatabases, WriteArchive, InspectArchive, CheckDatabases],
         ),
     ):
         commit_row(laid)
@@ -250,9 +250,9 @@ def test_an_archive_that_nobody_names_goes_and_a_named_one_never(host: Host, lai
     """What a run that was killed between archive and manifest leaves."""
     succeeded(host.t3("run"))
     named = archives(host, laid)
-    orphan = host.account_dir(laid) / f"files-{'0' * 64}.tar.zst"
+    orphan = host.account_dir(laid) / f"beside-{'0' * 64}.tar.zst"
     orphan.write_bytes(b"orphan")
-    foreign = host.account_dir(laid) / "files-mine.tar.zst"
+    foreign = host.account_dir(laid) / "beside-mine.tar.zst"
     foreign.write_bytes(b"somebody's")
     succeeded(host.t3("run"))
     assert not orphan.exists()
@@ -396,5 +396,5 @@ def test_where_the_disk_was_full_the_second_try_has_the_files_as_well(
     assert result.pruned
     [taken] = result.snapshots
     assert taken.manifest.companion is not None
-    assert (taken.path.parent / f"files-{taken.manifest.companion.sha256}.tar.zst").exists()
+    assert (taken.path.parent / f"beside-{taken.manifest.companion.sha256}.tar.zst").exists()
     assert host.t3("verify", laid.name).code == 0

@@ -141,7 +141,9 @@ def test_a_label_on_what_is_unchanged_costs_a_manifest(host: Host, hana: User) -
     assert host.t3("run", "--label", "prebump-0.0.25").code == 0
     assert used(host, hana) - before < 20_000
     newest, older, _ = list_snapshots(host, hana)
-    assert (newest["label"], newest["form"], older["form"]) == ("prebump-0.0.25", "plain", "delta")
+    assert (newest["label"], newest["form"], older["form"]) == ("prebump-0.0.25", "plain", "plain")
+    paths = [Path(str(one["path"])) for one in (newest, older)]
+    assert paths[0].samefile(paths[1])
     assert host.t3("verify", hana.name).code == 0
 
 
@@ -416,9 +418,11 @@ def test_what_is_listed_says_how_it_is_kept(host: Host, hana: User) -> None:
             == f"{snapshot['name']}.{'sqlite' if snapshot['form'] == 'plain' else 'delta'}"
         )
         assert (
-            json.loads((path.parent / f"{snapshot['name']}.json").read_text())["sha256"]
-            == snapshot["sha256"]
+            json.loads((path.parent / f"{snapshot['name']}.json").read_text())["databases"][0]
+            | {"path": str(path), "form": snapshot["form"]}
+            == snapshot["databases"][0]
         )
+        assert snapshot["databases"][0]["sha256"] == snapshot["sha256"]
     plain = Path(str(newest["path"]))
     assert hashlib.sha256(plain.read_bytes()).hexdigest() == newest["sha256"]
     du = host.t3("du", hana.name)

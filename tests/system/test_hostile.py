@@ -15,7 +15,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -521,11 +521,14 @@ class HostileRun:
         """The same for a worker that is asked later."""
 
         def limited(
-            worker: client.Worker[Any], operation: Operation[Any], limits: Limits, file: int
+            worker: client.Worker[Any],
+            operation: Operation[Any],
+            limits: Limits,
+            files: Sequence[int],
         ) -> None:
             if worker._job.home == str(self.honest.home):
                 limits = replace(limits, seconds=BOUND_S, stall=BOUND_S)
-            step(worker, operation, limits, file)
+            step(worker, operation, limits, files)
 
         return limited
 

@@ -93,6 +93,7 @@ def test_each_account_and_run_has_a_line_with_all_that_the_run_said(
             "proof_seconds",
             "label",
             "reasons",
+            "missing",
         )
         assert line["snapshots"] == [
             {key: snapshot[key] for key in keys} for snapshot in told["snapshots"]

@@ -7,10 +7,10 @@ import contextlib
 import json
 import os
 import re
-import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -19,6 +19,7 @@ from support.fault_injection import needs_strace
 from support.host import Host
 from support.paths import ROOT
 from support.processes import child_pids, until, user_process
+from support.t3_server import serving, t3_program
 from support.users import needs_root
 
 from demo.users import User
@@ -36,12 +37,7 @@ def ann(make_user: Callable[..., User]) -> User:
 
 @pytest.fixture
 def program(host: Host) -> Path:
-    """An executable called t3: it is Python's, so that it can hold what it is told to."""
-    path = host.folder / "bin" / "t3"
-    path.parent.mkdir()
-    shutil.copy(os.path.realpath(sys.executable), path)
-    path.chmod(0o755)
-    return path
+    return t3_program(host.folder)
 
 
 Serve = Callable[..., contextlib.AbstractContextManager["subprocess.Popen[str]"]]
@@ -51,24 +47,7 @@ Serve = Callable[..., contextlib.AbstractContextManager["subprocess.Popen[str]"]
 def serve(ann: User, program: Path) -> Serve:
     """Starts a server that holds databases, with the `words` of its command line."""
 
-    @contextlib.contextmanager
-    def start(
-        *databases: str | Path,
-        words: tuple[str, ...] = ("serve",),
-        variables: tuple[str, ...] = (),
-        executable: tuple[str, ...] = (str(program),),
-    ) -> Iterator[subprocess.Popen[str]]:
-        text = programs.text("hold_databases.py")
-        line = ["/usr/bin/env", f"HOME={ann.home}", *variables, *executable, "-I", "-c", text]
-        with user_process(ann, [*line, *words, "--", *map(str, databases)]) as process:
-            try:
-                yield process
-            finally:
-                agents = child_pids(process.pid)
-        for pid in agents:  # they end with their parent, in their own time
-            until(lambda pid=pid: not Path(f"/proc/{pid}").exists(), "end of an agent")
-
-    return start
+    return partial(serving, ann, program)
 
 
 def line_of(user: User, *expected: int, seconds: str = "20") -> list[str]:

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import pytest
 from support import programs
@@ -30,20 +30,27 @@ from support.users import needs_root
 from demo.users import User
 from t3_backup import accounts
 from t3_backup.errors import WorkerLost
+from t3_backup.store.replacement import Replacement
 from t3_backup.system.file_identity import FileIdentity
 from t3_backup.worker import client
 from t3_backup.worker.limits import Limits
 from t3_backup.worker.operations import OPERATIONS, Job, Operation, encode_request, name_of
+from t3_backup.worker.operations.activity import ReadActivity
 from t3_backup.worker.operations.archive import (
     InspectArchive,
     InstallArchive,
     StageArchive,
 )
-from t3_backup.worker.operations.backup import CopyDatabase, FindDatabase, WriteArchive
+from t3_backup.worker.operations.backup import (
+    CopyDatabase,
+    CopyDatabases,
+    FindDatabase,
+    WriteArchive,
+)
 from t3_backup.worker.operations.legacy import CopyLegacy, ListLegacy, RemoveLegacy
-from t3_backup.worker.operations.proof import CheckIntegrity, Proven
+from t3_backup.worker.operations.proof import CheckDatabases, CheckIntegrity, ProvenAll
 from t3_backup.worker.operations.restore import (
-    CheckpointDatabase,
+    CheckpointDatabases,
     CloneDatabase,
     CountRows,
     RecoverSwap,
@@ -51,12 +58,16 @@ from t3_backup.worker.operations.restore import (
     SwapDatabases,
 )
 from t3_backup.worker.protocol import Event
+from t3_backup.worker.sources import Source
+from t3_backup.worker.supervisor import Provider
 
 pytestmark = needs_root
 
 TINY = DATA / "state-0.0.24.sqlite"
-ASIDE = "state.sqlite.replaced-x"
+ENDING = ".replaced-x"
+ASIDE = f"state.sqlite{ENDING}"
 OLD = "state-20261101-033000.sqlite"
+LIMITS = Limits(BOUND_S, BOUND_S, 1 << 30, 0, lambda: 1 << 40)
 A = TypeVar("A", bound=Event)
 
 READ_CALL = {"x86_64": 0, "aarch64": 63}[platform.machine()]  # read(2), as /proc has it
@@ -93,14 +104,17 @@ COSTLY = {
 USES = {
     "find_database": set[str](),
     "copy_database": CENSUS,
+    "copy_databases": CENSUS,
     "check_integrity": CENSUS,
+    "check_databases": CENSUS,
     "write_archive": ARCHIVES,
     "inspect_archive": ARCHIVES,
     "stage_archive": ARCHIVES,
     "install_archive": set[str](),
     "count_rows": CENSUS,
+    "read_activity": CENSUS,
     "stage_database": CENSUS,
-    "checkpoint_database": CENSUS,
+    "checkpoint_databases": CENSUS,
     "clone_database": set[str](),
     "swap_databases": CENSUS,
     "recover_swap": CENSUS,
@@ -119,14 +133,34 @@ class Workers:
     # at the change of user, and at the end
     modules: dict[str, tuple[set[str], set[str]]] = field(default_factory=dict)
 
-    def ask(self, operation: Operation[A], *, file: int = -1, folder: int = -1) -> A:
+    def ask(
+        self,
+        operation: Operation[A],
+        *,
+        file: int = -1,
+        folder: int = -1,
+        provide: Provider | None = None,
+    ) -> A:
         """Have a worker serve it."""
-        limits = Limits(BOUND_S, BOUND_S, 1 << 30, 0, lambda: 1 << 40)
         who = accounts.find(self.user.name)
-        answer = client.ask(who, operation, limits, threading.Event(), file=file, folder=folder)
+        answer = client.ask(
+            who, operation, LIMITS, threading.Event(), file=file, folder=folder, provide=provide
+        )
+        self.note_modules(operation)
+        return answer
+
+    def hand_over(self, operation: Operation[A], *files: int) -> A:
+        """Have a worker that waits serve it."""
+        who = accounts.find(self.user.name)
+        with client.Worker(who, operation, LIMITS, waits=True) as worker:
+            worker.hand_over(operation, LIMITS, files)
+            answer = worker.answer(threading.Event(), lambda _: None)
+        self.note_modules(operation)
+        return answer
+
+    def note_modules(self, operation: Operation[Any]) -> None:
         before, after = json.loads(self.note.read_text())
         self.modules[name_of(operation)] = set(before), set(after)
-        return answer
 
     @property
     def note(self) -> Path:
@@ -162,25 +196,52 @@ def backup_operations(workers: Workers) -> None:
     assert workers.ask(FindDatabase()).bytes == TINY.stat().st_size
     file = workers.file("copy")
     archive = WriteArchive(1 << 20, "")
-    found = workers.ask(CopyDatabase(archive=archive), file=file)
-    assert found.beside is not None
-    assert (found.beside.entries, found.beside.unchanged) == (0, False)
+    assert workers.ask(CopyDatabase(), file=file).method == "online"
     other = workers.file("archive")
     assert workers.ask(archive, file=other).entries == 0
     os.close(other)
     os.close(file)
-    assert found.method == "online"
+    shutil.copy(TINY, workers.user.database.with_name("statev2.sqlite"))
+    workers.user.give(workers.user.database.with_name("statev2.sqlite"))
+    files = {}
+
+    def provide(source: Source) -> list[int]:
+        files.update({one.file: workers.file(one.file) for one in source.usable})
+        return list(files.values())
+
+    found = workers.ask(CopyDatabases(archive=archive), provide=provide)
+    assert found.beside is not None
+    assert (found.beside.entries, found.beside.unchanged) == (0, False)
+    assert [one.file for one in found.databases] == ["state.sqlite", "statev2.sqlite"]
+    for one in found.databases:
+        assert one.copied is not None
+        assert one.copied.method == "online"
+        assert rows(workers.host.folder / one.file) == rows(TINY)
+        os.close(files[one.file])
 
 
 def proof_operations(workers: Workers) -> None:
     file = workers.file("copy")
     found = workers.ask(CopyDatabase(), file=file)
     proof = workers.ask(CheckIntegrity(), file=file)
+    junk = workers.file("junk")
+    os.write(junk, b"junk" * 2000)
+    [sound, bad] = workers.hand_over(CheckDatabases(), file, junk).proofs
+    assert sound.proven is not None
+    assert (sound.proven.problems, sound.proven.census) == ((), proof.census)
+    assert bad.proven is None
+    assert "file is not a database" in bad.reason
+    os.close(junk)
     os.close(file)
     assert proof.problems == ()
     assert found.pinned is not None
     assert found.pinned.differences(proof.census) == []
     assert (proof.census.rows or {})["orchestration_events"] == rows(TINY)
+
+
+def activity_operations(workers: Workers) -> None:
+    found = workers.ask(ReadActivity())
+    assert (found.level, found.turns) == (30, 0)
 
 
 def archive_operations(workers: Workers) -> None:
@@ -209,21 +270,24 @@ def restore_operations(workers: Workers) -> None:
     assert (workers.ask(CountRows()).census.rows or {})["orchestration_events"] == rows(TINY)
     file, live = workers.file("copy"), workers.user.database
     workers.ask(CopyDatabase(), file=file)
-    staged = workers.ask(StageDatabase(ASIDE), file=file)
+    staged = workers.ask(StageDatabase(live.name, ENDING), file=file)
     os.close(file)
-    whole = workers.ask(CheckpointDatabase())
+    [whole] = workers.ask(CheckpointDatabases((live.name,))).databases
     assert (whole.whole, whole.beside, whole.reason) == (True, (), "")
     assert whole.old is not None
     assert whole.census is not None
     clone = workers.file("clone")
-    assert workers.ask(CloneDatabase(whole.old, whole.census), file=clone).method == "clone"
+    assert (
+        workers.ask(CloneDatabase(live.name, whole.old, whole.census), file=clone).method == "clone"
+    )
     assert os.fstat(clone).st_size == live.stat().st_size
     os.close(clone)
-    assert workers.ask(SwapDatabases(ASIDE, whole.old, ())).state == "new"
+    one = Replacement(live.name, whole.old, staged.staged)
+    assert workers.ask(SwapDatabases(ENDING, (one,))).state == "new"
     assert staged.staged is not None
     assert FileIdentity.of(live.stat()).inode == staged.staged.inode
     assert live.with_name(ASIDE).stat().st_ino == whole.old.inode
-    assert workers.ask(RecoverSwap(ASIDE, whole.old, staged.staged, (), True, False)).state == "new"
+    assert workers.ask(RecoverSwap(ENDING, (one,), True)).state == "new"
     assert not live.with_name(ASIDE).exists()
 
 
@@ -247,6 +311,7 @@ def legacy_operations(workers: Workers) -> None:
 GROUPS = {
     "backup": backup_operations,
     "proof": proof_operations,
+    "activity": activity_operations,
     "archive": archive_operations,
     "restore": restore_operations,
     "legacy": legacy_operations,
@@ -310,11 +375,10 @@ def test_an_operation_that_its_child_does_not_know_is_a_lost_worker(
 
 
 @pytest.fixture
-def prover(workers: Workers) -> Iterator[client.Worker[Proven]]:
+def prover(workers: Workers) -> Iterator[client.Worker[ProvenAll]]:
     """A worker that has imported all that it needs, and waits to be asked."""
-    limits = Limits(BOUND_S, BOUND_S, 1 << 30, 0, lambda: 1 << 40)
     who = accounts.find(workers.user.name)
-    with client.Worker(who, CheckIntegrity(), limits, waits=True) as prover:
+    with client.Worker(who, CheckDatabases(), LIMITS, waits=True) as prover:
         call = Path(f"/proc/{prover._process.pid}/syscall")
         reads = f"{READ_CALL} {prover._job.channel:#x} "
         until(lambda: call.read_text().startswith(reads), "worker that waits")
@@ -323,7 +387,7 @@ def prover(workers: Workers) -> Iterator[client.Worker[Proven]]:
 
 
 def test_a_worker_that_waits_is_root_still_and_holds_nothing(
-    workers: Workers, prover: client.Worker[Proven]
+    workers: Workers, prover: client.Worker[ProvenAll]
 ) -> None:
     """So no process of the user reaches into it, and nothing could be taken from it."""
     pid = prover._process.pid
@@ -337,29 +401,26 @@ def test_a_worker_that_waits_proves_what_it_is_handed_and_can_only_read_it(
     workers: Workers, copied: int
 ) -> None:
     expected = workers.ask(CheckIntegrity(), file=copied)
-    limits = Limits(BOUND_S, BOUND_S, 1 << 30, 0, lambda: 1 << 40)
-    who = accounts.find(workers.user.name)
-    with client.Worker(who, CheckIntegrity(), limits, waits=True) as prover:
-        prover.hand_over(CheckIntegrity(), limits, copied)
-        found = prover.answer(threading.Event(), lambda _: None)
-    assert (found.problems, found.census) == ((), expected.census)
+    [found] = workers.hand_over(CheckDatabases(), copied).proofs
+    assert found.proven is not None
+    assert (found.proven.problems, found.proven.census) == ((), expected.census)
     before, after = json.loads(workers.note.read_text())
     assert set(before) == set(after)
-    assert set(after) & COSTLY == USES["check_integrity"]
+    assert set(after) & COSTLY == USES["check_databases"]
 
 
 def test_a_worker_that_is_never_asked_ends_with_its_parent_s_end_of_the_channel(
-    prover: client.Worker[Proven],
+    prover: client.Worker[ProvenAll],
 ) -> None:
     prover._channel.shutdown(socket.SHUT_WR)
     assert prover._process.wait(BOUND_S) == 0
 
 
 def test_a_worker_that_died_while_it_waited_is_told_of(
-    prover: client.Worker[Proven], copied: int
+    prover: client.Worker[ProvenAll], copied: int
 ) -> None:
     os.kill(prover._process.pid, signal.SIGKILL)
     prover._process.wait(BOUND_S)
-    prover.hand_over(CheckIntegrity(), prover._limits, copied)
+    prover.hand_over(CheckDatabases(), prover._limits, [copied])
     with pytest.raises(WorkerLost, match="killed by SIGKILL"):
         prover.answer(threading.Event(), lambda _: None)

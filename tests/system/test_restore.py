@@ -91,6 +91,7 @@ def test_the_plan_says_what_is_gained_and_lost_and_touches_nothing(
 ) -> None:
     before = hash_live_folder(backed)
     answer = succeeded(host.t3("restore", backed.name, "--dry-run"))
+    assert "content that the restore adds and removes: none" in answer.out
     assert "rows that the restore adds and removes: checkpoint_diff_blobs +48" in answer.out
     document = succeeded(host.t3("restore", backed.name, "--dry-run", "--json")).document
     assert document["action"] == "planned"

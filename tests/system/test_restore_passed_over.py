@@ -300,10 +300,10 @@ def test_one_that_was_unreadable_already_when_it_was_last_sealed_stays(
     wait_out_clock_tick(kept.database.parent)
     succeeded(host.t3("run"))
     assert list_archives(host, kept)[0]["fingerprint"], "else all of it is packed again each night"  # type: ignore[index]
-    before = len(list(host.account_dir(kept).glob("files-*")))
+    before = len(list(host.account_dir(kept).glob("beside-*")))
     document = succeeded(host.t3("restore", kept.name, "--yes", "--json")).document
     must_lie_aside(document["kept"], there)
-    assert len(list(host.account_dir(kept).glob("files-*"))) == before
+    assert len(list(host.account_dir(kept).glob("beside-*"))) == before
 
 
 def test_an_archive_that_is_not_what_was_sealed_gives_nothing_back_and_is_made_again(
@@ -312,9 +312,9 @@ def test_an_archive_that_is_not_what_was_sealed_gives_nothing_back_and_is_made_a
     first = host.snapshots(kept)[0].stem
     (kept.database.parent / "secrets/key.bin").write_text("second")
     wait_out_clock_tick(kept.database.parent)
-    [old] = host.account_dir(kept).glob("files-*")
+    [old] = host.account_dir(kept).glob("beside-*")
     succeeded(host.t3("run"))
-    [new] = set(host.account_dir(kept).glob("files-*")) - {old}
+    [new] = set(host.account_dir(kept).glob("beside-*")) - {old}
     new.write_bytes(bytes(new.stat().st_size))
     document = succeeded(host.t3("restore", kept.name, "--at", first, "--yes", "--json")).document
     assert document["kept"] == []

@@ -293,7 +293,7 @@ def test_a_disk_that_has_another_number_after_a_reboot_is_the_same_disk(
     cut_short(host, racer)
     value = json.loads(intent(host, racer).read_text())
     for name in ("old", "staged"):
-        value[name]["device"] += 1
+        value["databases"][0][name]["device"] += 1
     intent(host, racer).write_text(json.dumps(value))
     succeeded(host.t3("run"))
     assert dump_database(racer.database) == (
@@ -435,7 +435,7 @@ def test_who_ends_it_during_the_exchange_still_has_its_document(host: Host, race
     must_be_ended(host, racer)
 
 
-@pytest.mark.parametrize("operation", ["stage_database", "checkpoint_database"])
+@pytest.mark.parametrize("operation", ["stage_database", "checkpoint_databases"])
 def test_a_terminal_that_goes_away_before_the_exchange_undoes_it(
     host: Host, racer: User, operation: str
 ) -> None:

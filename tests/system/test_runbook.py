@@ -31,8 +31,8 @@ def commands(host: Host, user: User, snapshot: str) -> list[str]:
         "/var/backups/t3-state/alice": str(host.account_dir(user)),
         "-u alice": f"-u {user.name}",
         "state-20261124T033012Z": snapshot,
-        "files-5f0c6e1a.tar.zst": next(
-            path.name for path in host.account_dir(user).glob("files-*")
+        "beside-5f0c6e1a.tar.zst": next(
+            path.name for path in host.account_dir(user).glob("beside-*")
         ),
     }
     for old, new in replaced.items():

@@ -23,7 +23,7 @@ import pytest
 from support import programs, sandbox
 from support.databases import commit_row
 from support.host import Answer, Host, list_snapshots
-from support.manifests import manifest_text, rewrite_manifest
+from support.manifests import manifest_text, rewrite_manifest, with_keys
 from support.paths import DATA
 from support.sampling import amount
 from support.users import needs_root
@@ -588,7 +588,7 @@ def replace_by_a_symlink(data: Path, manifest: Path) -> None:
 
 def change(**changes: object) -> Callable[[Path, Path], None]:
     def apply(data: Path, manifest: Path) -> None:
-        value = json.loads(manifest.read_text())
+        [value] = json.loads(manifest.read_text())["databases"]
         rewrite_manifest(
             manifest,
             **{
@@ -653,10 +653,12 @@ def test_a_snapshot_whose_manifest_is_broken_is_told_of_counts_for_nothing_and_s
         "{}",
         "[" * 100_000,
         '{"format": 3}',
+        manifest_text(sound | {"format": 4}),
+        manifest_text(sound | {"databases": []}),
         "\xff",
         manifest_text(sound | {"name": "another"}),
         manifest_text(sound | {"reasons": 5}),
-        json.dumps(sound | {"bytes": sound["bytes"] ^ 1}),
+        json.dumps(with_keys(sound, bytes=sound["databases"][0]["bytes"] ^ 1)),
         None,
     ):
         manifest.unlink()
@@ -710,7 +712,7 @@ def test_several_accounts_at_once_are_as_good_as_one_after_the_other(
         for snapshot in host.snapshots(user):
             assert (
                 hashlib.sha256(snapshot.read_bytes()).hexdigest()
-                == json.loads(snapshot.with_suffix(".json").read_text())["sha256"]
+                == json.loads(snapshot.with_suffix(".json").read_text())["databases"][0]["sha256"]
             )
 
 
@@ -726,6 +728,7 @@ def test_with_json_the_document_is_alone_on_standard_output(host: Host, rosa: Us
         "snapshots",
         "unsaved",
         "uncovered",
+        "unproven",
         "taken_over",
         "pruned",
         "compacted",

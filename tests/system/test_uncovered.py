@@ -1,5 +1,6 @@
-"""A database that is not copied fails its account by name, everywhere, and `state.sqlite` is copied
-all the same. Real users."""
+"""A database that is one too many is not copied, and fails its account by name, everywhere; all
+others are copied all the same. What is no database, or can't be copied, is told as such. Real
+users."""
 
 from __future__ import annotations
 
@@ -20,19 +21,21 @@ from support.users import needs_root
 from demo.users import User
 from t3_backup.autoupdate.snapshots import Snapshots
 from t3_backup.errors import Failure
-from t3_backup.t3.databases import LOCKS
+from t3_backup.t3.databases import LOCKS, MOST
 
 pytestmark = needs_root
 
 TINY = DATA / "state-0.0.24.sqlite"
-V2 = "statev2.sqlite"
-NAMED = f"{V2} is not backed up: this version of t3-backup copies state.sqlite alone; next: "
+LATE = "zz.sqlite"  # comes last of all names
+NAMED = f"{LATE} is not backed up: at most 16 databases of an account are copied; next: "
 
 
 @pytest.fixture
 def una(make_user: Callable[..., User], host: Host) -> User:
-    """Who has a state.sqlite; the map names them alone."""
+    """Who has as many databases as are copied, a state.sqlite among them; the map names them
+    alone."""
     user = make_user("un-una", TINY)
+    crowd(user, MOST - 1)
     host.write_map(user)
     return user
 
@@ -45,14 +48,30 @@ def vic(make_user: Callable[..., User], host: Host) -> User:
     return user
 
 
-def put(user: User, name: str = V2) -> Path:
+def crowd(user: User, count: int) -> None:
+    """So many databases that nobody knows, each of a page or two."""
+    for number in range(count):
+        path = user.database.parent / f"d{number:02}.sqlite"
+        with closing(sqlite3.connect(path)) as database:
+            database.execute("CREATE TABLE things (id TEXT)")
+            database.commit()
+        user.give(path)
+        os.utime(path, (1_700_000_000, 1_700_000_000))
+
+
+def manifests(host: Host, user: User) -> list[str]:
+    """The names of the manifests of a user's snapshots."""
+    return sorted(path.name for path in (host.store / user.name).glob("state-*.json"))
+
+
+def put(user: User, name: str = LATE) -> Path:
     """A database as a server that runs leaves it: WAL mode, and what was committed is in its
     -wal."""
     path = user.database.parent / name
     with closing(sqlite3.connect(path)) as database:
         database.execute("PRAGMA journal_mode=wal")
-        database.execute("CREATE TABLE orchestration_v2_projection_threads (id TEXT)")
-        database.execute("INSERT INTO orchestration_v2_projection_threads VALUES ('a thread')")
+        database.execute("CREATE TABLE things (id TEXT)")
+        database.execute("INSERT INTO things VALUES ('a thread')")
         database.commit()
         sidecars = {end: Path(f"{path}{end}").read_bytes() for end in ("-wal", "-shm")}
     for end, content in sidecars.items():
@@ -62,55 +81,34 @@ def put(user: User, name: str = V2) -> Path:
     return path
 
 
-def test_a_successor_beside_the_database_fails_by_name_and_the_database_is_copied(
-    host: Host, una: User
-) -> None:
+def test_one_too_many_fails_by_name_and_the_others_are_copied(host: Host, una: User) -> None:
     """Row 39."""
     put(una)
-    before = {path.name: path.read_bytes() for path in una.database.parent.glob(f"{V2}*")}
+    before = {path.name: path.read_bytes() for path in una.database.parent.glob(f"{LATE}*")}
     assert len(before) == 3
     answer = host.t3("run", "--json")
     account = answer.account(una.name)
-    assert (answer.code, account["outcome"], account["uncovered"]) == (1, "failed", [V2])
+    assert (answer.code, account["outcome"], account["uncovered"]) == (1, "failed", [LATE])
     assert account["reason"].startswith(NAMED)
-    assert [(one["verdict"], one["bytes"]) for one in account["snapshots"]] == [
-        ("verified", TINY.stat().st_size)
-    ]
-    assert len(host.snapshots(una)) == 1
+    [snapshot] = account["snapshots"]
+    assert (snapshot["verdict"], len(snapshot["databases"])) == ("verified", MOST)
+    assert LATE not in {one["file"] for one in snapshot["databases"]}
+    assert len(manifests(host, una)) == 1
     assert f"WARN: backup FAILED for {una.name} ({NAMED}" in answer.err
     assert f"backed up {una.name} -> " in answer.err
     assert {name: (una.database.parent / name).read_bytes() for name in before} == before
 
 
 def test_it_fails_again_where_the_database_is_unchanged(host: Host, una: User) -> None:
-    """Row 39. That nothing changes any more is what the old file looks like once T3 has left it."""
+    """Row 39. That nothing changes any more is what old files look like once T3 has left them."""
     assert host.t3("run").code == 0
     put(una)
     answers = [host.t3("run", "--json") for _ in range(2)]
     for answer in answers:
         account = answer.account(una.name)
-        assert (answer.code, account["outcome"], account["uncovered"]) == (1, "failed", [V2])
+        assert (answer.code, account["outcome"], account["uncovered"]) == (1, "failed", [LATE])
         assert f"unchanged {una.name}: still what " in answer.err
-    assert len(host.snapshots(una)) == 1
-
-
-def test_a_successor_alone_is_no_account_without_a_database(host: Host, vic: User) -> None:
-    """Row 39."""
-    put(vic)
-    answer = host.t3("run")
-    assert answer.code == 1
-    assert f"WARN: backup FAILED for {vic.name} ({NAMED}" in answer.out
-    assert "skip" not in answer.out
-    found = host.t3("status", "--json")
-    assert (found.code, found.account(vic.name)["state"], found.account(vic.name)["note"]) == (
-        1,
-        "critical",
-        "",
-    )
-    assert found.account(vic.name)["uncovered"] == [V2]
-    planned = host.t3("run", "--dry-run", "--json")
-    assert (planned.code, planned.account(vic.name)["outcome"]) == (1, "failed")
-    assert planned.account(vic.name)["reason"].startswith(NAMED)
+    assert len(manifests(host, una)) == 1
 
 
 def test_status_nagios_doctor_metrics_and_the_report_name_it(host: Host, una: User) -> None:
@@ -130,9 +128,9 @@ def test_status_nagios_doctor_metrics_and_the_report_name_it(host: Host, una: Us
     plain = host.t3("status")
     assert (plain.code, f"critical: {NAMED}" in plain.out) == (1, True)
     document = host.t3("status", "--json").account(una.name)
-    assert (document["state"], document["uncovered"]) == ("critical", [V2])
+    assert (document["state"], document["uncovered"]) == ("critical", [LATE])
     assert [trouble["text"].startswith(NAMED) for trouble in document["troubles"]] == [True]
-    assert document["last_attempt"]["uncovered"] == document["last_error"]["uncovered"] == [V2]
+    assert document["last_attempt"]["uncovered"] == document["last_error"]["uncovered"] == [LATE]
     line = host.t3("status", "--nagios")
     assert (line.code, line.out.startswith(f"T3-BACKUP CRITICAL - {una.name}: {NAMED}")) == (
         2,
@@ -142,11 +140,11 @@ def test_status_nagios_doctor_metrics_and_the_report_name_it(host: Host, una: Us
     assert f't3_backup_uncovered_databases{{account="{una.name}"}} 1.0' in metrics
     assert f't3_backup_last_attempt_ok{{account="{una.name}"}} 0.0' in metrics
     pytest.importorskip("jinja2")
-    assert f"{V2} is not backed up" in host.t3("report", "--html", "-").out
+    assert f"{LATE} is not backed up" in host.t3("report", "--html", "-").out
 
 
 def test_what_is_taken_beside_it_counts_as_no_good_one(host: Host, una: User) -> None:
-    """Row 39. The light may not stay green for what is left behind in the old file."""
+    """Row 39. The light may not stay green for what is left behind."""
     put(una)
     assert host.t3("run").code == 1
     found = host.t3("status", "--json").account(una.name)
@@ -156,7 +154,7 @@ def test_what_is_taken_beside_it_counts_as_no_good_one(host: Host, una: User) ->
 def test_once_it_is_gone_all_is_well_again(host: Host, una: User) -> None:
     path = put(una)
     assert host.t3("run").code == 1
-    for one in path.parent.glob(f"{V2}*"):
+    for one in path.parent.glob(f"{LATE}*"):
         one.unlink()
     assert host.t3("run").code == 0
     found = host.t3("status", "--json").account(una.name)
@@ -185,29 +183,32 @@ def test_a_lock_database_and_a_folder_alone_are_an_account_without_a_database(
     assert (answer.code, answer.account(vic.name)["outcome"]) == (0, "skipped")
 
 
-def test_whatever_else_is_called_a_database_is_named(host: Host, una: User) -> None:
-    """Row 39. A later one, a link, one that its owner can't read, one of root's, a name that a
-    terminal would obey."""
-    folder = una.database.parent
-    put(una, "statev3.sqlite")
+def test_whatever_is_called_a_database_and_can_t_be_copied_is_named(
+    host: Host, make_user: Callable[..., User]
+) -> None:
+    """Row 39. A link, one that its owner can't read, a name that a terminal would obey."""
+    user = make_user("un-xia", TINY)
+    host.write_map(user)
+    folder = user.database.parent
+    evil = folder / "evil\n\x1b[2Jok.sqlite"
     (folder / "link.sqlite").symlink_to("/etc/passwd")
-    (folder / "closed.sqlite").touch(mode=0)
-    (folder / "evil\n\x1b[2Jok.sqlite").touch()
-    Path(os.fsdecode(os.fsencode(folder) + b"/\xff.sqlite")).touch()
+    for path in (folder / "closed.sqlite", evil):
+        path.write_bytes(b"something" * 1000)
+        user.give(path)
+        os.utime(path, (1_700_000_000, 1_700_000_000))
+    (folder / "closed.sqlite").chmod(0)
     answer = host.t3("run", "--json")
-    account = answer.account(una.name)
-    assert (answer.code, account["outcome"], len(account["snapshots"])) == (1, "failed", 1)
-    assert set(account["uncovered"]) == {
-        "statev3.sqlite",
-        "link.sqlite",
-        "closed.sqlite",
-        "evil??[2Jok.sqlite",
-        "?.sqlite",
-    }
-    assert account["reason"].startswith(
-        'closed.sqlite, "evil??[2Jok.sqlite", link.sqlite and 2 more are not backed up: '
-    )
+    account = answer.account(user.name)
+    assert (answer.code, account["outcome"], account["uncovered"]) == (1, "backed_up", [])
+    [snapshot] = account["snapshots"]
+    assert [one["file"] for one in snapshot["databases"]] == ["state.sqlite"]
+    named = ["closed.sqlite", evil.name, "link.sqlite"]
+    assert [one["file"] for one in snapshot["missing"]] == named
+    for shown in ("closed.sqlite", '"evil??[2Jok.sqlite"', "link.sqlite"):
+        assert f"WARN: {user.name}: {shown} is not in {snapshot['name']}: " in answer.err
+    assert "\x1b" not in answer.err
     line = host.t3("status", "--nagios").out
+    assert line.startswith("T3-BACKUP CRITICAL - ")
     assert line.count("\n") == 1
     assert "\x1b" not in line
 
@@ -222,14 +223,14 @@ def test_nothing_is_pruned_of_an_account_that_is_not_covered(host: Host, una: Us
     answer = host.t3("run", "--json", **few)
     account = answer.account(una.name)
     assert (account["pruned"], len(account["compacted"])) == ([], 1)
-    assert account["warnings"] == [f"{una.name}: nothing is pruned: {V2} is not backed up"]
+    assert account["warnings"] == [f"{una.name}: nothing is pruned: {LATE} is not backed up"]
     by_hand = host.t3("prune", "--json", **few)
     assert (by_hand.code, by_hand.account(una.name)["pruned"]) == (1, [])
-    assert f"WARN: {una.name}: nothing is pruned: {V2} is not backed up" in by_hand.err
+    assert f"WARN: {una.name}: nothing is pruned: {LATE} is not backed up" in by_hand.err
     planned = host.t3("prune", "--dry-run", **few)
-    assert f"WARN: {una.name}: nothing is pruned: {V2} is not backed up" in planned.out
+    assert f"WARN: {una.name}: nothing is pruned: {LATE} is not backed up" in planned.out
     assert len(host.t3("list", "--json").account(una.name)["snapshots"]) == 2
-    for one in una.database.parent.glob(f"{V2}*"):
+    for one in una.database.parent.glob(f"{LATE}*"):
         one.unlink()
     assert len(host.t3("run", "--json", **few).account(una.name)["pruned"]) == 1
 
@@ -238,7 +239,7 @@ def test_nor_is_it_to_make_room(host: Host, una: User) -> None:
     """Row 39. Where the account may take no more, the newest copy is what is not made."""
     few = {"T3_BACKUP_KEEP": "1", "T3_BACKUP_MAX_BYTES": str(TINY.stat().st_size * 3 // 2)}
     assert host.t3("run", **few).code == 0
-    [kept] = host.snapshots(una)
+    [kept] = manifests(host, una)
     commit_row(una)
     put(una)
     answer = host.t3("run", "--json", **few)
@@ -246,9 +247,9 @@ def test_nor_is_it_to_make_room(host: Host, una: User) -> None:
         answer.code,
         answer.account(una.name)["uncovered"],
         answer.account(una.name)["pruned"],
-    ) == (1, [V2], [])
+    ) == (1, [LATE], [])
     assert "(T3_BACKUP_MAX_BYTES)" in answer.account(una.name)["reason"]
-    assert host.snapshots(una) == [kept]
+    assert manifests(host, una) == [kept]
 
 
 def test_a_folder_of_the_home_that_cannot_be_listed_fails_and_says_so(
@@ -285,6 +286,7 @@ def test_a_version_is_not_changed_where_its_data_would_not_be_kept(
     )
     other = make_user("un-wim")
     assert snapshots.why_uncovered(other.name) == ""
+    crowd(other, MOST)
     put(other)
     assert snapshots.why_uncovered(other.name).startswith(NAMED)
 
@@ -293,10 +295,10 @@ def test_the_log_and_the_ledger_name_it(host: Host, una: User) -> None:
     put(una)
     assert host.t3("run").code == 1
     [line] = (host.folder / "log").read_text().splitlines()
-    assert json.loads(line)["uncovered"] == [V2]
+    assert json.loads(line)["uncovered"] == [LATE]
     [attempt] = json.loads((host.store / "attempts.json").read_text())["accounts"][una.name]
     assert (attempt["uncovered"], attempt["outcome"], attempt["verdict"]) == (
-        [V2],
+        [LATE],
         "failed",
         "verified",
     )

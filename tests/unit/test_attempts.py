@@ -13,12 +13,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from support.manifests import NOON, make_manifest
+from support.manifests import NOON, make_manifest, stored_snapshot
 
 from t3_backup.backup.result import AccountResult
 from t3_backup.monitor import attempts
 from t3_backup.monitor.attempts import BROKEN, MOST, NAME, Attempt, Ledger
-from t3_backup.store.listing import StoredSnapshot
+from t3_backup.store.manifest import Missing
 from t3_backup.system.atomic_file import replace_file
 
 ONE = Attempt("2026-11-24T03:30:12Z", "run", "backed_up", "verified", "", 0.5, 409_600, 4096)
@@ -54,11 +54,21 @@ def test_what_is_not_copied_is_kept_with_the_attempt_and_an_older_ledger_knows_o
     bare = replace(ONE, uncovered=("statev2.sqlite",))
     Ledger(folder).add("alice", bare)
     assert attempts.read(folder) == {"alice": [bare]}
-    keys = {key: value for key, value in vars(bare).items() if key != "uncovered"}
+    keys = {key: value for key, value in vars(bare).items() if key not in ("uncovered", "missing")}
     assert Attempt.from_json(keys) == ONE
-    for odd in ("statev2.sqlite", [1], None, {}):
-        with pytest.raises(ValueError, match="uncovered"):
-            Attempt.from_json(keys | {"uncovered": odd})
+    for name in ("uncovered", "missing"):
+        for odd in ("statev2.sqlite", [1], None, {}):
+            with pytest.raises(ValueError, match=name):
+                Attempt.from_json(keys | {name: odd})
+
+
+def test_what_could_not_be_copied_is_kept_with_the_attempt() -> None:
+    lacking = make_manifest(missing=(Missing("ju\x1bnk.sqlite", "it is not a SQLite database"),))
+    stored = stored_snapshot(lacking, Path("/store/x.sqlite"))
+    attempt = attempts.make_attempt(
+        AccountResult("alice", "unchanged", snapshots=(stored,)), "r", NOON
+    )
+    assert attempt.missing == ("ju?nk.sqlite",)
 
 
 def test_a_database_counts_as_not_copied_until_a_run_that_looked_finds_none() -> None:
@@ -81,7 +91,7 @@ def test_an_attempt_tells_of_the_newest_snapshot_and_how_long_it_all_took() -> N
         make_manifest(2, verdict="suspect", bytes=5, wal_growth_bytes=7),
         make_manifest(1, verdict="damaged"),
     )
-    two = [StoredSnapshot(manifest, Path(manifest.name), "plain") for manifest in manifests]
+    two = [stored_snapshot(manifest, Path(manifest.name), "plain") for manifest in manifests]
     found = attempts.make_attempt(
         AccountResult("alice", "backed_up", "why\x1b", tuple(two), seconds=1.23456), "id", NOON
     )

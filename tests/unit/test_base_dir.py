@@ -47,6 +47,7 @@ def line(words: str) -> str:
         (line(" --base-dir x"), "/home/ann/x"),
         (line(" --base-dir x") + "\nWorkingDirectory=!/w", "/w/x"),
         (line(" --base-dir ${D}/x") + "\nEnvironment=D=/d", "/d/x"),
+        (line(" $WORDS") + '\nEnvironment="WORDS=--port 1 --base-dir /w"', "/w"),
         (line(" --base-dir /it's"), "/it's"),
         (line("") + "\nEnvironment=A=1 T3CODE_HOME=/b", "/b"),
         (line("") + '\nEnvironment="T3CODE_HOME=/b c"', "/b c"),

@@ -208,7 +208,7 @@ def test_rows_are_counted_only_where_asked() -> None:
     connection = database("CREATE TABLE t (x)", ones("t", 3))
     bare = take_census(connection, count_rows=False)
     assert (bare.rows, bare.total_rows) == (None, 0)
-    assert replace(take_census(connection, count_rows=True), rows=None) == bare
+    assert replace(take_census(connection, count_rows=True), rows=None, content=None) == bare
 
 
 def test_a_census_survives_json() -> None:
@@ -236,6 +236,29 @@ def test_every_difference_is_named() -> None:
     dropped = one.differences(census(*full, "DROP TABLE u"))
     assert any(text.startswith("schema_sha256 ") for text in dropped)
     assert "end of u 3 against None" in dropped
+
+
+def test_content_and_migrations_are_compared_where_both_have_them() -> None:
+    one = replace(census("CREATE TABLE t (x)"), content={"threads": 3}, ledger=((1, "a"), (2, "b")))
+    other = replace(one, content={"threads": 2}, ledger=((1, "a"), (2, "c"), (3, "d")))
+    assert one.differences(other) == [
+        "count of threads 3 against 2",
+        "migration 2 b against c",
+        "migration 3 None against d",
+    ]
+    assert one.differences(replace(other, content=None, ledger=None)) == []
+    more = replace(one, content={"threads": 3, "messages": 1})
+    assert one.differences(more) == more.differences(one) == []
+    assert replace(one, content=None, ledger=None).differences(other) == []
+
+
+def test_what_was_not_known_is_passed_over_where_only_the_known_counts() -> None:
+    full = ("CREATE TABLE t (x)", ones("t", 3))
+    sealed = replace(census(*full), ends={"t": UNREADABLE}, rows={"t": UNREADABLE})
+    assert len(sealed.differences(census(*full))) == 2
+    assert sealed.differences(census(*full), known_only=True) == []
+    later = census(*full, "PRAGMA user_version=2")
+    assert sealed.differences(later, known_only=True) == ["user_version 0 against 2"]
 
 
 def test_pages_and_rows_are_compared_only_where_it_makes_sense() -> None:

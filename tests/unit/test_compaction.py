@@ -23,6 +23,7 @@ from support.account_folders import (
     list_snapshots,
     maintenance,
     publish_image,
+    publish_images,
     read_image,
     stat_data,
     storage_forms,
@@ -36,7 +37,7 @@ from t3_backup.history.delta import Header
 from t3_backup.history.page_hashes import PageHashes
 from t3_backup.history.retention import Policy
 from t3_backup.store.account_dir import AccountDir
-from t3_backup.store.manifest import Manifest
+from t3_backup.store.manifest import Manifest, StoredDatabase
 from t3_backup.store.names import DATA, DELTA, PAGES
 from t3_backup.system import native
 
@@ -91,9 +92,10 @@ def test_where_nothing_is_verified_all_stay_plain() -> None:
     )
 
 
-def numbered(sequence: int, **more: Any) -> Manifest:
+def numbered(sequence: int, **more: Any) -> StoredDatabase:
     """One whose image's SHA-256 is its number, and its name has it, too."""
-    return make_manifest(sequence, **({"label": f"s{sequence}", "sha256": str(sequence)} | more))
+    keys = {"label": f"s{sequence}", "sha256": str(sequence)} | more
+    return make_manifest(sequence, **keys).live_image
 
 
 def headers(**on: str) -> dict[str, Header | None]:
@@ -168,15 +170,15 @@ def test_without_right_hashes_pages_are_compared(account_dir: AccountDir, spoil:
     images = days(account_dir, 2)
     newest, older = list_snapshots(account_dir)
     path = account_dir.path / (older.name + PAGES)
-    found = page_hashes.read_page_hashes(account_dir, older)
+    found = page_hashes.read_page_hashes(account_dir, older.live_image)
     assert found is not None
     path.unlink()
     if spoil == "cut":
         path.write_bytes(b"{}\n")
     elif spoil != "gone":
-        other = page_hashes.read_page_hashes(account_dir, newest)
+        other = page_hashes.read_page_hashes(account_dir, newest.live_image)
         assert other is not None
-        hashes = replace(other, sha256=older.sha256 if spoil == "wrong" else "0" * 64)
+        hashes = replace(other, sha256=older.live.sha256 if spoil == "wrong" else "0" * 64)
         with open(path, "wb") as file:
             hashes.write(file.fileno())
     assert maintenance(account_dir, ALL).tidy().compacted == [older.name]
@@ -242,7 +244,7 @@ def test_one_that_is_too_different_is_packed_by_itself_and_others_hang_on_it(
         chain.read_header(account_dir, account_dir.read_listing(), snapshot)
         for snapshot in (middle, oldest)
     ]
-    assert [header and header.base_sha256 for header in on] == [None, middle.sha256]
+    assert [header and header.base_sha256 for header in on] == [None, middle.live.sha256]
     must_hold(account_dir, images)
 
 
@@ -257,8 +259,8 @@ def test_one_that_takes_no_less_room_packed_stays_plain_and_is_left_alone(
     for data in images:
         publish_image(account_dir, data)
     assert maintenance(account_dir, ALL).tidy().compacted == []
-    assert [snapshot.stays_plain for snapshot in list_snapshots(account_dir)] == [False, True]
-    monkeypatch.delattr(compaction.Compaction, "pack_snapshot")
+    assert [snapshot.live.stays_plain for snapshot in list_snapshots(account_dir)] == [False, True]
+    monkeypatch.delattr(compaction.Compaction, "pack_image")
     assert maintenance(account_dir, ALL).tidy().warnings == []
     must_hold(account_dir, images)
 
@@ -282,7 +284,7 @@ def test_bad_ones_hang_on_good_ones_and_nothing_on_them(account_dir: AccountDir)
     assert storage_forms(account_dir) == "ppddd"
     good = list_snapshots(account_dir)[1]
     assert [
-        chain.read_chain(account_dir, account_dir.read_listing(), snapshot)[1]
+        chain.read_chain(account_dir, account_dir.read_listing(), snapshot.live_image)[1].snapshot
         for snapshot in list_snapshots(account_dir)[2:]
     ] == [
         good,
@@ -293,7 +295,7 @@ def test_bad_ones_hang_on_good_ones_and_nothing_on_them(account_dir: AccountDir)
 
 
 def sizes_of(account_dir: AccountDir) -> list[int]:
-    return [snapshot.page_count for snapshot in reversed(list_snapshots(account_dir))]
+    return [snapshot.live.page_count for snapshot in reversed(list_snapshots(account_dir))]
 
 
 def test_a_merged_delta_gives_back_what_shrank_and_grew(account_dir: AccountDir) -> None:
@@ -348,7 +350,7 @@ def test_where_the_older_one_cannot_be_hung_elsewhere_nothing_goes(
     def fail(*_: object) -> bool:
         raise Failure("it can't be")
 
-    monkeypatch.setattr(compaction.Compaction, "pack_snapshot", fail)
+    monkeypatch.setattr(compaction.Compaction, "pack_image", fail)
     done = maintenance(account_dir, WITHOUT_SECOND).tidy()
     assert done.pruned == []
     assert done.warnings == [
@@ -504,7 +506,7 @@ def test_an_older_version_takes_no_manifest_of_a_delta_for_a_leftover(
     days(account_dir, 2)
     older = list_snapshots(account_dir)[1]
     path = account_dir.path / f"{older.name}.json"
-    value = json.loads(path.read_text())
+    value = json.loads(replace(older, format=2).to_text())
     del value["checksum"]
     path.chmod(0o600)
     path.write_text(json.dumps(value | {"format": 1}))
@@ -556,7 +558,7 @@ def test_a_chain_that_is_broken_says_where(account_dir: AccountDir) -> None:
     path.unlink()
     with pytest.raises(
         Failure,
-        match=f"{oldest.name} needs a newer snapshot of SHA-256 {second.sha256}, which is missing",
+        match=f"{oldest.name} needs a newer snapshot of SHA-256 {second.live.sha256}, which is missing",
     ):
         read_image(account_dir, oldest)
 
@@ -582,15 +584,21 @@ def test_hashes_tell_the_pages_that_differ_where_sizes_do() -> None:
     )
 
 
-def test_a_snapshot_of_before_is_compacted_once_for_each(account_dir: AccountDir) -> None:
-    """Two names of one image: the older one becomes a delta without pages."""
+def test_what_is_the_same_as_the_newest_takes_no_room_and_later_a_delta_each(
+    account_dir: AccountDir,
+) -> None:
+    """Two names of one image are one file as long as the newest is the same."""
     data = database_image(40)
     first: Manifest = publish_image(account_dir, data, label="one").snapshot
     second: Manifest = publish_image(account_dir, data, label="two").snapshot
     assert stat_data(account_dir, first).st_ino == stat_data(account_dir, second).st_ino
-    assert maintenance(account_dir, ALL).tidy().compacted == [first.name]
+    assert maintenance(account_dir, ALL).tidy().compacted == []
+    assert stat_data(account_dir, first).st_ino == stat_data(account_dir, second).st_ino
+    newest = change_pages(data, [7], 1)
+    publish_image(account_dir, newest)
+    assert maintenance(account_dir, ALL).tidy().compacted == [first.name, second.name]
     assert stat_data(account_dir, first).st_size < 1000
-    must_hold(account_dir, [data, data])
+    must_hold(account_dir, [data, data, newest])
 
 
 def test_what_one_without_a_manifest_hangs_on_stays(account_dir: AccountDir) -> None:
@@ -622,9 +630,32 @@ def test_nothing_hangs_on_what_would_not_be_found_again(account_dir: AccountDir)
     newest, older = list_snapshots(account_dir)
     account_dir.replace_manifest(replace(newest, sequence=older.sequence))
     with pytest.raises(Failure, match="would not be found as the base"):
-        Compaction(account_dir, account_dir.read_listing(), lambda: None).pack_snapshot(
-            older, newest
+        Compaction(account_dir, account_dir.read_listing(), lambda: None).pack_image(
+            older.live_image, newest.live_image
         )
     assert sorted(
         read_image(account_dir, snapshot) for snapshot in list_snapshots(account_dir)
     ) == sorted(images)
+
+
+def test_one_that_lost_its_live_image_keeps_what_an_older_one_needs(
+    account_dir: AccountDir,
+) -> None:
+    """It is no snapshot any more; the image of its other database is still a base."""
+    v1, v2 = "state.sqlite", "statev2.sqlite"
+    old, new = database_image(60), database_image(60, 1)
+    publish_images(account_dir, {v1: old, v2: new}, v2)
+    publish_images(account_dir, {v1: change_pages(old, [7], 2), v2: change_pages(new, [7], 2)}, v2)
+    maintenance(account_dir, ALL).tidy()
+    newest, older = list_snapshots(account_dir)
+    account_dir.remove_file(newest.live_image.name + DATA)
+    clean_up(account_dir)
+    listing, image = account_dir.read_listing(), older.image_of(v1)
+    assert image is not None
+    assert listing.data_name(image) == image.name + DELTA
+    with chain.build_image(account_dir, listing, image, lambda: None) as built:
+        assert built.hash_content().sha256 == image.sha256
+    # once nobody needs it, it goes
+    account_dir.remove_snapshot(older)
+    clean_up(account_dir)
+    assert account_dir.read_names() == frozenset()

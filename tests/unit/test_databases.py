@@ -1,4 +1,4 @@
-"""Which files of a folder are databases that no backup covers: by their names, on real folders,
+"""Which files of a folder are databases: by their names, on real folders,
 however full and odd these are."""
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from support.descriptors import leaves_no_file_open
 from t3_backup.errors import WorkerLost
 from t3_backup.t3 import databases
 from t3_backup.worker import protocol
-from t3_backup.worker.protocol import Source
+from t3_backup.worker.sources import Source
 
 
 @pytest.fixture
@@ -29,6 +29,15 @@ def folder(tmp_path: Path) -> Iterator[int]:
 def fill(place: Path, *names: str) -> None:
     for name in names:
         (place / name).touch()
+
+
+@pytest.mark.parametrize("name", databases.KNOWN)
+def test_a_folder_in_the_place_of_t3s_own_is_told_of(
+    folder: int, tmp_path: Path, name: str
+) -> None:
+    """Else its account would be one without a database."""
+    (tmp_path / name).mkdir()
+    assert databases.find_names(folder) == ([name], [])
 
 
 def test_what_is_known_to_be_no_data_is_not_told_of(folder: int, tmp_path: Path) -> None:
@@ -57,7 +66,7 @@ def test_what_is_known_to_be_no_data_is_not_told_of(folder: int, tmp_path: Path)
     (tmp_path / ".v2-import-aB3xYz").mkdir()
     fill(tmp_path / ".v2-import-aB3xYz", "snapshot.sqlite")
     (tmp_path / "folder.sqlite").mkdir()
-    assert databases.uncovered(folder) == ()
+    assert databases.find_names(folder) == (["state.sqlite"], [])
 
 
 def test_all_else_that_ends_as_a_database_is(folder: int, tmp_path: Path) -> None:
@@ -67,9 +76,9 @@ def test_all_else_that_ends_as_a_database_is(folder: int, tmp_path: Path) -> Non
     (tmp_path / "to-a-folder.sqlite").symlink_to("/")
     os.mkfifo(tmp_path / "pipe.sqlite")
     (tmp_path / "closed.sqlite").touch(mode=0)
-    found = databases.uncovered(folder)
-    assert found[0] == "statev2.sqlite"
-    assert sorted(found[1:]) == [
+    found, more = databases.find_names(folder)
+    assert (found[:2], more) == (["state.sqlite", "statev2.sqlite"], [])
+    assert sorted(found[2:]) == [
         ".sqlite", "a\nb.sqlite", "closed.sqlite", "link.sqlite", "pipe.sqlite", "statev3.sqlite", "to-a-folder.sqlite",
     ]  # fmt: skip
 
@@ -82,24 +91,24 @@ def test_of_thousands_the_first_few_are_told_and_t3_s_own_is_among_them(
     fill(tmp_path, "statev2.sqlite")
     tracemalloc.start()
     try:
-        found = databases.uncovered(folder)
+        found, more = databases.find_names(folder)
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
     assert peak < 1 << 15  # a list of them would take ten times as much
-    assert found == (
-        "statev2.sqlite",
-        *(f"{number:06}.sqlite" for number in range(databases.MOST - 1)),
-    )
+    most = databases.MOST
+    names = [f"{number:06}.sqlite" for number in range(2 * most)]
+    assert found == ["statev2.sqlite", *names[: most - 1]]
+    assert more == names[most - 1 : 2 * most - 1]
     assert (
-        databases.summary(found)
-        == "statev2.sqlite, 000000.sqlite, 000001.sqlite and at least 13 more are not backed up"
+        databases.summary(more)
+        == "000015.sqlite, 000016.sqlite, 000017.sqlite and at least 13 more are not backed up"
     )
 
 
 def test_no_descriptor_is_left_open(folder: int) -> None:
     with leaves_no_file_open():
-        databases.uncovered(folder)
+        databases.find_names(folder)
 
 
 def test_what_is_said_names_the_file_and_the_next_step() -> None:
@@ -109,15 +118,24 @@ def test_what_is_said_names_the_file_and_the_next_step() -> None:
         == 'a.sqlite, "is fine; "b.sqlite" are not backed up'
     )
     assert databases.explain(["statev2.sqlite"]).startswith(
-        "statev2.sqlite is not backed up: this version of t3-backup copies state.sqlite alone; "
-        "next: "
+        "statev2.sqlite is not backed up: at most 16 databases of an account are copied; next: "
     )
+
+
+def test_what_t3_has_open_elsewhere_is_explained_by_its_path() -> None:
+    path = "/home/ann/.t3-dev/userdata/state.sqlite"
+    assert databases.explain([path]) == (
+        f"{path} is not backed up: T3 has it open; next: "
+        "t3-backup-state doctor, which says what to type"
+    )
+    both = databases.explain(["zz.sqlite", path, "/x/y z"])
+    assert both.startswith("zz.sqlite is not backed up: at most 16 databases of an account are ")
+    assert f'; {path}, "/x/y z" are not backed up: T3 has them open; next: ' in both
 
 
 @pytest.mark.parametrize(
     "names",
     [
-        ["state.sqlite"],
         ["server-lock.sqlite"],
         ["passwd"],
         ["a/b.sqlite"],
@@ -127,7 +145,6 @@ def test_what_is_said_names_the_file_and_the_next_step() -> None:
         "a.sqlite",
     ],
     ids=[
-        "copied",
         "a lock",
         "another ending",
         "a path",
@@ -150,5 +167,5 @@ def test_names_of_any_bytes_arrive_and_nothing_in_them_is_obeyed() -> None:
     """Row 36."""
     odd = os.fsdecode(b"\xff\x1b[2J\n.sqlite")
     assert protocol.decode_event(
-        protocol.encode_event(Source(1, 2, ("statev2.sqlite", odd)))
-    ) == Source(1, 2, ("statev2.sqlite", "??[2J?.sqlite"))
+        protocol.encode_event(Source(1, 2, others=("statev2.sqlite", odd)))
+    ) == Source(1, 2, others=("statev2.sqlite", "??[2J?.sqlite"))

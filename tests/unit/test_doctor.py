@@ -25,8 +25,12 @@ from t3_backup.doctor.gather import kind_of
 from t3_backup.monitor.attempts import Attempt
 from t3_backup.monitor.hooks import Found
 from t3_backup.restore.pending import PendingRestore
+from t3_backup.store.manifest import Missing
+from t3_backup.t3 import databases
 from t3_backup.text import format_time
-from t3_backup.worker.protocol import Source
+from t3_backup.worker.sources import Source, SourceDatabase
+
+NAMED = databases.explain(["statev2.sqlite"])
 
 
 def examine(**changes: Any) -> list[Finding]:
@@ -106,6 +110,18 @@ def test_hooks_are_named_and_what_is_passed_over_is_a_warning() -> None:
     assert (bad.status, bad.text) == ("warn", f"in {folder} are ignored: ping.sh (why), x (why)")
 
 
+def test_what_is_open_elsewhere_and_what_somebody_should_know_of_it_is_told() -> None:
+    account = replace(ALICE, failures=("T3 has /x open",), warnings=("two servers: 7, 8",))
+    found = [one for one in examine(accounts=(account,)) if one.name == "account alice"]
+    assert [(one.status, one.text) for one in found][:2] == [
+        ("fail", "T3 has /x open"),
+        ("warn", "two servers: 7, 8"),
+    ]
+    none = {"accounts": (replace(account, source=None),)} | with_store(account_dirs=())
+    found = [one for one in examine(**none) if one.name == "account alice"]
+    assert [one.status for one in found] == ["fail", "warn"]
+
+
 def test_an_empty_map_is_a_warning() -> None:
     assert of("map", map=MapFacts(Path("/m")), accounts=()).status == "warn"
 
@@ -125,11 +141,61 @@ def test_the_size_of_a_database_is_told_and_none_is_only_noted() -> None:
     assert not [finding for finding in examine(**none) if finding.name == "snapshots alice"]
 
 
+def found_in(*found: SourceDatabase) -> dict[str, Any]:
+    sizes = sum(one.bytes for one in found), sum(one.wal_bytes for one in found)
+    return {"accounts": (replace(ALICE, source=Source(*sizes, found)),)}
+
+
+def test_each_of_several_databases_is_named_with_its_size() -> None:
+    old = SourceDatabase("state.sqlite", 1 << 20, 0)
+    new = SourceDatabase("statev2.sqlite", GIB, 1 << 20)
+    assert of("account alice", **found_in(old)).text == "database of 1.0 MiB, -wal 0 B"
+    assert of("account alice", **found_in(old, new)) == Finding(
+        "ok",
+        "account alice",
+        "2 databases: state.sqlite of 1.0 MiB, -wal 0 B; statev2.sqlite of 1.0 GiB, -wal 1.0 MiB",
+    )
+
+
+def test_one_of_several_databases_that_can_t_be_copied_fails_by_name() -> None:
+    junk = SourceDatabase("junk.sqlite", 0, 0, "it is not a SQLite database")
+    rotten = SourceDatabase("state.sqlite", 0, 0, "it can't be read")
+    new = SourceDatabase("statev2.sqlite", GIB, 1 << 20)
+    found = [one for one in examine(**found_in(junk, rotten, new)) if one.name == "account alice"]
+    assert [(one.status, one.text) for one in found] == [
+        (
+            "fail",
+            (
+                "junk.sqlite can't be copied: it is not a SQLite database; next: "
+                "move it out of userdata if it is not T3's"
+            ),
+        ),
+        (
+            "fail",
+            (
+                "state.sqlite can't be copied: it can't be read; next: run again; where that fails "
+                "too, put an older one back: t3-backup-state restore alice --database state.sqlite"
+            ),
+        ),
+        ("ok", "1 database: statev2.sqlite of 1.0 GiB, -wal 1.0 MiB"),
+    ]
+
+
+def test_a_newest_snapshot_that_lacks_a_database_fails_by_name() -> None:
+    missing = (Missing("junk.sqlite", "it is not a SQLite database"),)
+    lacking = make_manifest(2, NOON - timedelta(hours=1), missing=missing)
+    found = of("shelf alice", **with_account_dir(snapshots=(lacking, *ACCOUNT_DIR.snapshots)))
+    assert found.status == "fail"
+    assert found.text.startswith(f"junk.sqlite is not in {lacking.name}: it is not a SQLite")
+    whole = with_account_dir(snapshots=(make_manifest(3, NOON), lacking))
+    assert not [finding for finding in examine(**whole) if finding.name == "shelf alice"]
+
+
 def test_a_database_that_is_not_copied_fails_by_name_beside_one_that_is_and_alone() -> None:
     """Row 39."""
     for account in (
-        replace(ALICE, uncovered=("statev2.sqlite",)),
-        replace(ALICE, source=None, uncovered=("statev2.sqlite",)),
+        replace(ALICE, uncovered=("statev2.sqlite",), failures=(NAMED,)),
+        replace(ALICE, source=None, uncovered=("statev2.sqlite",), failures=(NAMED,)),
     ):
         found = [
             one
@@ -366,7 +432,7 @@ def test_what_was_taken_beside_a_database_that_is_not_copied_counts_for_nothing(
     there = of("snapshots alice", **with_store(attempts=attempts), accounts=bare)
     assert (
         there.status,
-        there.text.startswith("statev2.sqlite is not backed up: this version"),
+        there.text.startswith("statev2.sqlite is not backed up: at most 16"),
     ) == ("fail", True)
 
 

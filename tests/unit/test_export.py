@@ -6,16 +6,15 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from support.account_folders import publish_as
 from support.descriptors import leaves_no_file_open
 from support.manifests import make_manifest
 
 from t3_backup.errors import Failure, UsageError
 from t3_backup.history import verify
-from t3_backup.history.verify import VerifyResult
 from t3_backup.restore import export
 from t3_backup.store.account_dir import AccountDir
 from t3_backup.store.content import hash_content
@@ -40,13 +39,13 @@ def account_dir(tmp_path: Path) -> Iterator[AccountDir]:
 @pytest.fixture
 def snapshot(account_dir: AccountDir, monkeypatch: pytest.MonkeyPatch) -> Manifest:
     """One that verifies: the proof itself takes an account, and is tested with real ones."""
-    monkeypatch.setattr(verify, "verify_bytes", lambda _, snapshot, *__: VerifyResult(snapshot, ()))
+    monkeypatch.setattr(verify, "verify_bytes", lambda *_: ())
     with account_dir.stage_file() as staged_file:
         os.write(staged_file.writer, DATA)
         staged_file.settle()
         content = hash_content(staged_file.reader)
-        sealed = replace(make_manifest(1), bytes=content.bytes, sha256=content.sha256)
-        account_dir.publish_file(staged_file, sealed)
+        sealed = make_manifest(1, bytes=content.bytes, sha256=content.sha256)
+        publish_as(account_dir, staged_file, sealed)
     return sealed
 
 
@@ -57,7 +56,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def write(account_dir: AccountDir, snapshot: Manifest, path: Path) -> None:
-    export.export_snapshot(account_dir, snapshot, path, LIMITS, threading.Event())
+    export.export_database(account_dir, snapshot.live_image, path, LIMITS, threading.Event())
 
 
 def test_it_is_the_snapshot_and_its_owners_alone(
@@ -165,9 +164,7 @@ def test_a_place_without_a_name_is_wrong_use(
 def test_what_does_not_verify_is_not_written(
     account_dir: AccountDir, snapshot: Manifest, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(
-        verify, "verify_bytes", lambda *_: VerifyResult(snapshot, ("another SHA-256",))
-    )
+    monkeypatch.setattr(verify, "verify_bytes", lambda *_: ("another SHA-256",))
     with pytest.raises(Failure, match="does not verify and is not written: another SHA-256"):
         write(account_dir, snapshot, folder / "a")
     assert os.listdir(folder) == []

@@ -10,13 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.manifests import NOON, make_manifest
+from support.manifests import NOON, beside, make_manifest
 
 from t3_backup.monitor import health
 from t3_backup.monitor import status as monitor_status
 from t3_backup.monitor.attempts import Attempt
 from t3_backup.monitor.collect import AccountView, Overview
+from t3_backup.monitor.database_states import database_states
 from t3_backup.monitor.health import Thresholds, format_span, judge_health, trend_text
+from t3_backup.store.manifest import Manifest, Missing
 from t3_backup.text import format_time
 
 HOUR = timedelta(hours=1)
@@ -52,10 +54,15 @@ def status(
 
 SUSPECT = make_manifest(2, NOON - HOUR, verdict="suspect", reasons=("lost most of its rows",))
 DAMAGED = make_manifest(2, NOON - HOUR, verdict="damaged", reasons=("integrity_check: a|b",))
+UNPROVEN = make_manifest(2, NOON - HOUR, verdict="unproven", reasons=("SQLite can't judge it",))
 ACCEPTED = replace(SUSPECT, accepted_at=format_time(NOON))
 OLD = make_manifest(1, NOON - 27 * HOUR)
 FRESH = make_manifest(2, NOON - HOUR)  # of a run that was done a second later
 BARE = tried("failed", HOUR, "statev2.sqlite is ...", uncovered=("statev2.sqlite",))
+LACKING = make_manifest(
+    2, NOON - HOUR, missing=(Missing("junk.sqlite", "it is not a SQLite database"),)
+)
+JUNK = "alice: junk.sqlite is not in the newest snapshot: it is not a SQLite database"
 FUTURE = make_manifest(2, NOON + 3 * DAY)
 
 # What there is, and the thresholds; the state, and what the line has of it.
@@ -71,6 +78,14 @@ SITUATIONS = {
     ),
     "old, but for a longer limit": (alice(OLD), {"max_age": 2 * DAY}, 0, "the oldest last good is 27h old"),
     "fresh, but for a shorter limit": (alice(GOOD), {"max_age": HOUR}, 2, "the last good one is 9h old (at most 60m)"),
+    "unproven": (alice(GOOD, UNPROVEN), {}, 1, "alice: state-20261124T110000Z is unproven (SQLite can't judge it)"),
+    "unproven, and unchanged since": (
+        alice(OLD, UNPROVEN, attempts=(tried(ago=27 * HOUR), tried("unchanged", HOUR / 2, verdict="unproven"))),
+        {},
+        2,
+        "the last good one is 27h old (at most 26h); state-20261124T110000Z is unproven",
+    ),
+    "unproven, and judged since": (alice(UNPROVEN, replace(FRESH, sequence=3)), {}, 0, "60m old"),
     "none, and never tried": (alice(), {}, 2, "alice: never backed up |"),
     "none, since it failed": (alice(attempts=(tried("failed", reason="busy"),)), {}, 2, "alice: never backed up (busy)"),
     "skipped": (alice(attempts=(tried("skipped", reason="no state.sqlite"),)), {}, 0, "no database yet"),
@@ -106,7 +121,7 @@ SITUATIONS = {
         alice(FRESH, GOOD, attempts=(tried(), BARE)),
         {},
         2,
-        "alice: statev2.sqlite is not backed up: this version of t3-backup copies state.sqlite alone; next: ",
+        "alice: statev2.sqlite is not backed up: at most 16 databases of an account are copied; next: ",
     ),
     "a database that is not copied, and no other": (alice(attempts=(BARE,)), {}, 2, "alice: statev2.sqlite is not backed up"),
     "a database that is not copied, and then nobody could look": (
@@ -126,6 +141,25 @@ SITUATIONS = {
         {},
         1,
         "alice: not in the map: no new snapshots are taken",
+    ),
+    "a database that could not be copied": (alice(LACKING, GOOD), {}, 2, f"{JUNK} |"),
+    "a database that could not be copied, and no snapshot is whole": (
+        alice(LACKING),
+        {},
+        2,
+        f"{JUNK}; no good snapshot among 1 |",
+    ),
+    "a database that could not be copied, and the rest of them is unchanged since": (
+        alice(LACKING, OLD, attempts=(tried("unchanged", HOUR / 2, missing=("junk.sqlite",)),)),
+        {},
+        2,
+        f"{JUNK}; the last good one is 27h old (at most 26h) |",
+    ),
+    "a database that could not be copied, and now is": (
+        alice(make_manifest(3, NOON - HOUR / 2), LACKING, GOOD),
+        {},
+        0,
+        "the oldest last good is 30m old",
     ),
     "a labelled one that is verified": (alice(make_manifest(1, NOON - HOUR, "prerestore")), {}, 0, "60m old"),
     "a labelled one that is not": (alice(replace(ACCEPTED, label="prerestore"), OLD), {}, 2, "27h old"),
@@ -280,3 +314,120 @@ def test_the_document_says_the_same() -> None:
     ) == (9 * 3600, 1, 2, MIB)
     assert account["last_attempt"]["outcome"] == "backed_up"
     assert [trouble["state"] for trouble in account["troubles"]] == ["critical"]
+
+
+OLDER, V2 = "state.sqlite", "statev2.sqlite"
+
+
+def night(days: int, live: int, frozen: str | None, *, is_old: bool = False) -> Manifest:
+    """A snapshot of so many days ago: its live V2 of `live` MiB, and beside it a V1."""
+    when = NOON - days * DAY
+    if is_old:
+        return make_manifest(100 - days, when, sha256=frozen, bytes=MIB // 2)
+    snapshot = make_manifest(100 - days, when, file=V2, bytes=live * MIB, t3_level=61)
+    changes = {"sha256": frozen, "t3_level": 54, "bytes": MIB // 2}
+    return beside(snapshot, OLDER, **changes) if frozen else snapshot
+
+
+A, B = "aa" * 32, "bb" * 32
+
+
+def states_of(*snapshots: Manifest) -> list[Any]:
+    return database_states(judge_health(alice(*snapshots), NOON, LIMITS))
+
+
+def test_each_database_is_told_with_its_own_growth_and_since_when_it_is_frozen() -> None:
+    nights = [night(days, 10 - 2 * days, A) for days in range(4)]
+    live, frozen = states_of(*nights, night(4, 0, B, is_old=True))
+    assert (live.file, live.live, live.level, live.bytes) == (V2, True, 61, 10 * MIB)
+    assert (live.bytes_per_day, live.frozen_since) == (pytest.approx(2 * MIB, abs=2), None)
+    assert (frozen.file, frozen.live, frozen.level, frozen.bytes) == (OLDER, False, 54, MIB // 2)
+    assert (frozen.frozen_since, frozen.bytes_per_day) == (nights[3].taken_at, 0)
+    assert live.moment == nights[0].taken_at
+    moment = "2026-11-24T11:59:58.250Z"
+    [one] = states_of(make_manifest(moment=moment))
+    assert (one.moment, one.frozen_since, one.bytes_per_day) == (moment, None, None)
+
+
+@pytest.mark.parametrize(
+    ("found", "days"),
+    [
+        ([A], 0),  # the first that is known of it
+        ([A, A, A], 2),
+        ([A, A, B, A], 1),  # the run is broken
+        ([A, A, None, A], 1),
+        ([A, B], None),  # not the live one, and it changes all the same
+    ],
+)
+def test_what_is_frozen_is_so_since_the_oldest_in_a_row(
+    found: list[str | None], days: int | None
+) -> None:
+    nights = [night(number, 1, sha256) for number, sha256 in enumerate(found)]
+    [_, frozen] = states_of(*nights)
+    assert frozen.frozen_since == (None if days is None else nights[days].taken_at)
+
+
+def test_what_was_live_before_is_frozen_from_the_snapshot_that_has_another_live_one() -> None:
+    for before in (A, B):
+        first = night(0, 1, A)
+        [_, frozen] = states_of(first, night(1, 1, before, is_old=True))
+        assert frozen.frozen_since == first.taken_at
+
+
+def test_the_table_has_a_line_of_each_account_with_several_databases() -> None:
+    nights = [night(days, 5 - days, A) for days in range(3)]
+    bob = replace(alice(GOOD), user="bob")
+    lines = monitor_status.table(status(alice(*nights), bob))
+    told = [line for line in lines if "frozen" in line or line.startswith("bob:")]
+    assert told == [
+        (
+            "alice: statev2.sqlite live, level 61, 5.0 MiB, +1.0 MiB/d; "
+            "state.sqlite frozen since 2026-11-22, level 54, 512.0 KiB"
+        )
+    ]
+    lines = monitor_status.table(status(alice(night(0, 5, A), night(1, 5, B))))
+    [line] = [line for line in lines if line.startswith("alice:")]
+    assert line.endswith("; state.sqlite not live, level 54, 512.0 KiB, +0 B/d")
+
+
+def test_the_document_lists_the_databases_and_what_is_missing() -> None:
+    lacking = replace(night(0, 5, A), missing=LACKING.missing)
+    [account, bare] = monitor_status.document(
+        status(alice(lacking, night(1, 4, A)), replace(alice(), user="bob"))
+    )["accounts"]
+    assert account["databases"] == [
+        {
+            "file": V2,
+            "live": True,
+            "level": 61,
+            "bytes": 5 * MIB,
+            "bytes_per_day": None,
+            "verdict": "verified",
+            "frozen_since": None,
+            "moment": lacking.taken_at,
+        },
+        {
+            "file": OLDER,
+            "live": False,
+            "level": 54,
+            "bytes": MIB // 2,
+            "bytes_per_day": None,
+            "verdict": "verified",
+            "frozen_since": night(1, 4, A).taken_at,
+            "moment": lacking.taken_at,
+        },
+    ]
+    missing = [{"file": "junk.sqlite", "reason": "it is not a SQLite database"}]
+    assert account["missing"] == missing
+    assert (account["state"], account["good"]) == ("critical", 1)
+    assert (bare["databases"], bare["missing"]) == ([], [])
+
+
+def test_a_snapshot_that_lost_an_image_is_not_good() -> None:
+    """Its live image is there, so that it is a snapshot still."""
+    newest, older = night(0, 10, A), night(1, 8, A)
+    image = newest.image_of(OLDER)
+    assert image is not None
+    found = judge_health(alice(newest, older, lost=(image,)), NOON, LIMITS)
+    assert (found.state, found.fresh.last_good) == ("critical", older.when)
+    assert found.text.startswith(f"{newest.name} has lost {OLDER}: no file holds it any more; ")

@@ -17,6 +17,7 @@ from support.manifests import NOON, make_manifest
 from t3_backup.monitor import chart, html
 from t3_backup.monitor.attempts import Attempt
 from t3_backup.monitor.html import AccountHistory
+from t3_backup.store.manifest import Missing
 from t3_backup.text import format_time
 
 DAY = timedelta(days=1)
@@ -104,9 +105,22 @@ def test_a_database_that_is_not_copied_is_bad_whatever_the_snapshots_are() -> No
         assert judged(shelved) == ("bad", "statev2.sqlite is not backed up")
         [section] = html.build_page([shelved], "/store", 1, NOON).sections
         assert section.notes[0].startswith(
-            "statev2.sqlite is not backed up: this version of t3-backup copies state.sqlite alone; "
-            "next: "
+            "statev2.sqlite is not backed up: at most 16 databases of an account are copied; next: "
         )
+
+
+def test_a_database_that_could_not_be_copied_is_bad_and_named_with_the_remedy() -> None:
+    lacking = replace(make_manifest(4), missing=(Missing("junk.sqlite", "it is not a <b>"),))
+    account = AccountHistory("alice", [lacking, *nights(3, NOON - DAY)])
+    assert judged(account) == ("bad", "junk.sqlite: not in the newest snapshot")
+    [section] = html.build_page([account], "/store", 1, NOON).sections
+    assert section.notes[0] == (
+        f"junk.sqlite is not in {lacking.name}: it is not a <b>; next: "
+        "move it out of userdata if it is not T3's"
+    )
+    assert "verified, 1 missing" in rendered(account)
+    later = AccountHistory("alice", [make_manifest(5, NOON), lacking])
+    assert judged(later)[0] == "good"
 
 
 def test_what_waits_for_accept_is_named_with_its_reasons_and_the_remedy() -> None:
@@ -257,11 +271,10 @@ def rendered(*accounts: AccountHistory) -> str:
 def test_no_text_of_others_is_obeyed_by_a_browser() -> None:
     label = 'x"onload="alert(1)'
     bad = replace(
-        make_manifest(1, verdict="damaged", reasons=(HOSTILE,)),
+        make_manifest(1, verdict="damaged", reasons=(HOSTILE,), method=HOSTILE),
         label=label,
         name=f"state-{HOSTILE}",
         user=HOSTILE,
-        method=HOSTILE,
     )
     found = Parsed(rendered(AccountHistory(HOSTILE, [bad], [HOSTILE])))
     clean = Parsed(

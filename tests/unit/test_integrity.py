@@ -15,19 +15,23 @@ import pytest
 from t3_backup.errors import SourceError
 from t3_backup.worker.child.integrity import check_integrity
 from t3_backup.worker.child.vfs import Destination, register_vfs
+from t3_backup.worker.operations.proof import Proven
 
 PAGE = 4096
 
 
 def problems(path: Path, shares: int) -> list[tuple[str, ...]]:
     """What each share finds; one share is the whole integrity_check."""
+    return [proven.problems for proven in prove(path, shares)]
+
+
+def prove(path: Path, shares: int) -> list[Proven]:
     register_vfs()
     fd = os.open(path, os.O_RDONLY)
     try:
         with Destination(fd) as destination:
             return [
-                check_integrity(destination, share=share, shares=shares).problems
-                for share in range(shares)
+                check_integrity(destination, share=share, shares=shares) for share in range(shares)
             ]
     finally:
         os.close(fd)
@@ -109,9 +113,10 @@ def test_rows_without_a_parent_are_found(copy: Path) -> None:
             "INSERT INTO child VALUES ('no such');"
         )
     for shares in (1, 2):
-        found = problems(copy, shares)
-        assert found[0] == ("foreign_key_check: rows without a parent in child",)
-        assert not any(found[1:])
+        found = prove(copy, shares)
+        assert found[0].orphans == "foreign_key_check: rows without a parent in child"
+        assert not any(proven.orphans for proven in found[1:])
+        assert not any(proven.problems for proven in found), "the rows are what the source has"
 
 
 def test_where_the_whole_finds_damage_the_shares_do_too(copy: Path) -> None:

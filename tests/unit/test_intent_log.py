@@ -18,18 +18,22 @@ from support import programs
 from t3_backup.errors import StoreError
 from t3_backup.restore import intent_log
 from t3_backup.restore.intent_log import Intent
+from t3_backup.store.replacement import Replacement
 from t3_backup.store.store import Store
 from t3_backup.system import native
 from t3_backup.system.file_identity import FileIdentity
 
-PLAN = Intent("alice", "state-20261124T033012Z", "2026-11-24T09:00:00Z", "state.sqlite.replaced-x")
+PLAN = Intent("alice", "state-20261124T033012Z", "2026-11-24T09:00:00Z", ".replaced-x")
+OLD = FileIdentity(1, 2, 3, 4, 5, 6, 7)
 WHOLE = replace(
     PLAN,
     unit="t3-serve@alice.service",
     ran=True,
     begun=True,
-    old=FileIdentity(1, 2, 3, 4, 5, 6, 7),
-    keep=True,
+    databases=(
+        Replacement("state.sqlite", OLD, replace(OLD, inode=8), ("-wal",), True),
+        Replacement("statev2.sqlite", OLD, None),
+    ),
     files=True,
     sealed={"secrets": "5f0c", "settings.json": "e1"},
 )
@@ -155,10 +159,11 @@ BROKEN: dict[str, bytes | dict[str, object]] = {
     "not text": b"\xff\xfe\x00",
     "too deep": b"[" * 100_000,
     "a list": b"[]",
-    "a later format": {"format": 2},
+    "a later format": {"format": 3},
     "another's": {"user": "bob"},
-    "a strange file": {"old": {"inode": -1}},
-    "no file": {"old": "x"},
+    "a strange file": {"databases": [{"file": "state.sqlite", "old": {"inode": -1}}]},
+    "no file": {"databases": ["x"]},
+    "no database": {"databases": [{"file": "../x", "old": None, "staged": None}]},
     "no marks": {"sealed": ["secrets"]},
     "no texts as marks": {"sealed": {"secrets": 1}},
 }
@@ -180,7 +185,7 @@ def test_one_that_cannot_be_read_is_one_line_that_says_where_and_what_to_do(
     assert intent_log.users_with_intent(store) == ["alice"], "it is not forgotten"
 
 
-@pytest.mark.parametrize("field", ["user", "snapshot", "aside", "begun", "old", "keep", "sealed"])
+@pytest.mark.parametrize("field", ["user", "snapshot", "aside", "begun", "databases", "sealed"])
 def test_one_without_a_field_is_broken(store: Store, field: str) -> None:
     whole = saved(store)
     del whole[field]
@@ -189,11 +194,50 @@ def test_one_without_a_field_is_broken(store: Store, field: str) -> None:
         intent_log.load_intent(store, "alice")
 
 
-def test_one_that_the_version_before_left_is_read_and_takes_nothing_away(store: Store) -> None:
-    before = saved(store) | {"keep_files": False}
-    del before["sealed"]
-    (store.path / NAME).write_text(json.dumps(before))
-    assert intent_log.load_intent(store, "alice") == replace(WHOLE, sealed={})
+# As 0.1.0 wrote it, and as the version after it did, at the exchange.
+RELEASED = json.loads("""{
+ "format": 1, "user": "alice", "snapshot": "state-20261124T033012Z",
+ "began": "2026-11-24T09:00:00Z", "aside": "state.sqlite.replaced-x",
+ "unit": "t3-serve@alice.service", "ran": true, "masked": false, "marked": false, "begun": true,
+ "old": {"device": 1, "inode": 2, "bytes": 3, "modified_ns": 4, "changed_ns": 5, "mode": 6, "gid": 7},
+ "staged": {"device": 1, "inode": 8, "bytes": 3, "modified_ns": 4, "changed_ns": 5, "mode": 6, "gid": 7},
+ "beside": ["-wal"], "keep": true, "database": true, "files": true, "keep_files": false
+}""")
+BEFORE = {key: value for key, value in RELEASED.items() if key != "keep_files"} | {
+    "sealed": {"secrets": "5f0c", "settings.json": "e1"}
+}
+
+
+def load(store: Store, document: dict[str, object]) -> Intent | None:
+    (store.path / NAME).write_text(json.dumps(document))
+    return intent_log.load_intent(store, "alice")
+
+
+def test_one_of_format_1_is_of_the_one_database_that_there_was(store: Store) -> None:
+    expected = replace(WHOLE, databases=WHOLE.databases[:1])
+    assert load(store, BEFORE) == expected
+    assert load(store, RELEASED) == replace(expected, sealed={}), "it takes nothing away"
+    assert load(store, BEFORE | {"database": False}) == replace(WHOLE, databases=())
+
+
+def test_one_of_format_1_that_is_about_to_stage_says_what_to_remove(store: Store) -> None:
+    early = BEFORE | {"old": None, "staged": None, "beside": [], "keep": False, "begun": False}
+    plan = load(store, early)
+    assert plan is not None
+    assert [one.file + plan.aside for one in plan.databases] == [RELEASED["aside"]]
+    assert plan.staged_files == RELEASED["aside"]
+
+
+@pytest.mark.parametrize("key", ["old", "staged", "beside", "keep", "database", "aside", "sealed"])
+def test_one_of_format_1_without_a_key_of_it_is_broken(store: Store, key: str) -> None:
+    with pytest.raises(StoreError, match="look at it, then remove it"):
+        load(store, {name: value for name, value in BEFORE.items() if name != key})
+
+
+@pytest.mark.parametrize("aside", ["elsewhere", 1, None])
+def test_one_of_format_1_with_a_name_of_nothing_is_broken(store: Store, aside: object) -> None:
+    with pytest.raises(StoreError):
+        load(store, BEFORE | {"aside": aside})
 
 
 def test_a_field_of_a_later_version_is_passed_over(store: Store) -> None:

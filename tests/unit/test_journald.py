@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.manifests import make_manifest
+from support.manifests import make_manifest, stored_snapshot
 
 from t3_backup.backup.result import AccountResult
 from t3_backup.output import console, journald
@@ -22,7 +22,7 @@ RUN = "0123456789abcdef0123456789abcdef"
 
 
 def snapshot(**changes: Any) -> StoredSnapshot:
-    return StoredSnapshot(make_manifest(**changes), Path("/store/alice/x.sqlite"), "plain")
+    return stored_snapshot(make_manifest(**changes), Path("/store/alice/x.sqlite"), "plain")
 
 
 def entries(result: AccountResult) -> list[dict[str, str]]:

@@ -15,11 +15,18 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.manifests import CENSUS, NOON, make_manifest, manifest_text
+from support.manifests import CENSUS, NOON, make_manifest, manifest_text, with_keys
 
 from t3_backup.store.census import Census
-from t3_backup.store.manifest import FORMAT, METHODS, VERDICTS, Manifest
-from t3_backup.store.names import LABEL, parse_name, snapshot_name
+from t3_backup.store.manifest import (
+    METHODS,
+    VERDICTS,
+    DatabaseRecord,
+    Manifest,
+    Missing,
+    sort_databases,
+)
+from t3_backup.store.names import LABEL, image_stem, parse_name, snapshot_name, snapshot_of_image
 from t3_backup.text import format_time
 
 TIMES = st.integers(0, 1 << 32).map(lambda seconds: datetime.fromtimestamp(seconds, UTC))
@@ -45,6 +52,8 @@ MANIFESTS = st.builds(
         st.just(CENSUS),
         ends=st.dictionaries(TEXTS, WHOLE),
         rows=st.none() | st.dictionaries(TEXTS, WHOLE),
+        content=st.none() | st.fixed_dictionaries({"projects": WHOLE, "messages": WHOLE}),
+        ledger=st.none() | st.lists(st.tuples(WHOLE, st.just("Initial")), max_size=2).map(tuple),
     ),
 )
 JSON = st.recursive(
@@ -88,20 +97,41 @@ def test_keys_of_a_later_version_are_passed_over(manifest: Manifest, more: dict[
 @pytest.mark.parametrize("key", ["companion", "restored_since", "pinned_at", "stays_plain"])
 def test_a_manifest_of_before_a_key_came_is_still_one(key: str) -> None:
     value = opened(make_manifest())
-    del value[key]
+    del (value if key in value else value["databases"][0])[key]
     assert Manifest.from_text(manifest_text(value)) == make_manifest()
 
 
-@given(MANIFESTS)
+@given(MANIFESTS.map(lambda one: replace(one.with_live(moment=""), format=2)))
+def test_a_manifest_of_format_2_is_of_one_database_and_stays_of_its_format(
+    manifest: Manifest,
+) -> None:
+    value = opened(manifest)
+    assert "databases" not in value
+    assert value["bytes"] == manifest.live.bytes
+    assert Manifest.from_text(manifest.to_text()) == manifest
+
+
+def test_a_census_of_before_or_after_a_key_came_is_still_one() -> None:
+    """A worker's is not: it is of the same version as whoever started it."""
+    keys = CENSUS.as_json()
+    later = keys | {"more": 1, "content": {"threads": 1, "dreams": 2}}
+    del keys["content"], keys["ledger"]
+    for stored, read in ((keys, CENSUS), (later, replace(CENSUS, content={"threads": 1}))):
+        value = with_keys(opened(make_manifest()), census=stored)
+        assert Manifest.from_text(manifest_text(value)) == make_manifest(census=read)
+
+
+@given(MANIFESTS.map(lambda one: replace(one.with_live(moment=""), format=2)))
 def test_a_manifest_of_format_1_which_has_no_checksum_is_still_one(manifest: Manifest) -> None:
     older = Manifest.from_text(json.dumps(opened(manifest) | {"format": 1}))
-    assert replace(older, format=manifest.format) == manifest
-    assert json.loads(older.to_text())["format"] == manifest.format  # written anew, it gets one
+    assert replace(older, format=2) == manifest
+    assert json.loads(older.to_text())["format"] == 2  # written anew, it gets one
 
 
-def test_a_manifest_of_format_2_without_a_checksum_is_none() -> None:
+@pytest.mark.parametrize("number", [2, 3])
+def test_a_manifest_of_a_later_format_without_a_checksum_is_none(number: int) -> None:
     with pytest.raises(ValueError, match="checksum"):
-        Manifest.from_text(json.dumps(opened(make_manifest())))
+        Manifest.from_text(json.dumps(opened(make_manifest(format=number))))
 
 
 def test_a_bit_that_flips_anywhere_in_a_manifest_is_found() -> None:
@@ -132,7 +162,7 @@ def test_a_manifest_that_lacks_a_key_is_none(key: str) -> None:
 @pytest.mark.parametrize(
     ("key", "bad"),
     [
-        ("format", 3),
+        ("format", 4),
         ("format", "2"),
         ("verdict", "good"),
         ("verdict", None),
@@ -158,26 +188,50 @@ def test_a_manifest_that_lacks_a_key_is_none(key: str) -> None:
         ("census", CENSUS.as_json() | {"ends": {"t": "1"}}),
         ("census", CENSUS.as_json() | {"rows": 5}),
         ("census", CENSUS.as_json() | {"t3_level": "30"}),
-        ("census", CENSUS.as_json() | {"more": 1}),
+        ("census", CENSUS.as_json() | {"content": {"threads": "1"}}),
+        ("census", CENSUS.as_json() | {"ledger": [[1]]}),
+        ("census", CENSUS.as_json() | {"ledger": [["1", "x"]]}),
     ],
 )
 def test_a_value_that_cannot_be_is_refused(key: str, bad: Any) -> None:
     with pytest.raises(ValueError, match=r"."):
-        Manifest.from_text(manifest_text(opened(make_manifest()) | {key: bad}))
+        Manifest.from_text(manifest_text(with_keys(opened(make_manifest()), **{key: bad})))
+
+
+@pytest.mark.parametrize(
+    "databases",
+    [
+        [],
+        [{"live": False}],
+        [{}, {}],
+        [{}, {"file": "statev2.sqlite"}],
+        [{"file": "../state.sqlite"}],
+        [{"file": "state.db"}],
+        [{"file": "server-lock.sqlite"}],
+    ],
+)
+def test_databases_that_can_not_be_a_snapshot_s_are_refused(databases: list[Any]) -> None:
+    """One of them, and no more, is the live one, and each has a name of its own."""
+    [record] = opened(make_manifest())["databases"]
+    changed = [record | one for one in databases]
+    with pytest.raises(ValueError, match=r"."):
+        Manifest.from_text(manifest_text(opened(make_manifest()) | {"databases": changed}))
 
 
 @settings(max_examples=400)
-@given(st.sampled_from([field.name for field in fields(Manifest)]), JSON)
+@given(
+    st.sampled_from([field.name for kind in (Manifest, DatabaseRecord) for field in fields(kind)]),
+    JSON,
+)
 def test_whatever_stands_in_a_field_is_read_or_is_a_value_error(key: str, value: Any) -> None:
     try:
-        manifest = Manifest.from_text(manifest_text(opened(make_manifest()) | {key: value}))
+        keys = with_keys(opened(make_manifest()), **{key: value})
+        manifest = Manifest.from_text(manifest_text(keys))
     except ValueError:
         return
     assert manifest.when.tzinfo is not None
     again = Manifest.from_text(manifest.to_text())
-    assert again == replace(manifest, format=FORMAT) or "NaN" in manifest.to_text(), (
-        "what is written is of today's format"
-    )
+    assert again == manifest or "NaN" in manifest.to_text()
 
 
 @given(st.text() | JSON.map(json.dumps))
@@ -294,3 +348,54 @@ def test_other_names_are_none_of_ours(name: str) -> None:
 def test_no_name_is_too_strange_to_look_at(name: str) -> None:
     parsed = parse_name(name)
     assert parsed is None or parsed.when.tzinfo == UTC
+
+
+SIBLINGS = ["statev2.sqlite", "statev3.sqlite", "2-day.sqlite", "a b.sqlite", ".sqlite"]
+SIBLINGS += ["db-54d9fc6cdd629891.sqlite"]  # whose name is what stands for "a b.sqlite"
+
+
+def both(live: str, *others: str) -> Manifest:
+    """A manifest of several databases."""
+    manifest = make_manifest()
+    records = [replace(manifest.live, file=file, live=file == live) for file in (live, *others)]
+    return replace(manifest, databases=sort_databases(records))
+
+
+@pytest.mark.parametrize("other", SIBLINGS)
+def test_the_first_database_has_the_image_of_the_snapshot_s_own_name(other: str) -> None:
+    """An earlier version of this tool takes only that for data, and counts by it."""
+    for manifest in (both(other, "state.sqlite"), both("state.sqlite", other)):
+        names = {image.file: image.name for image in manifest.images}
+        assert names["state.sqlite"] == manifest.name
+        assert names[other].startswith(f"{manifest.name}.")
+        assert snapshot_of_image(names[other]) == manifest.name
+        assert parse_name(names[other]) is None
+        assert Manifest.from_text(manifest.to_text()) == manifest
+
+
+def test_where_the_first_database_is_not_the_live_one_has_that_name() -> None:
+    manifest = both("statev2.sqlite", "statev3.sqlite")
+    assert manifest.live_image.name == manifest.name
+    assert {image.name for image in manifest.images} == {manifest.name, f"{manifest.name}.statev3"}
+
+
+def test_names_of_images_of_different_databases_differ() -> None:
+    names = [image_stem("state-20261124T120000Z", file) for file in SIBLINGS]
+    assert len(set(names)) == len(names)
+    assert not any("/" in name or " " in name for name in names)
+
+
+def test_a_new_name_is_none_of_an_image_that_is_there() -> None:
+    """A label may look like the name of a database."""
+    label = "a.statev2"
+    taken = {snapshot_name(NOON, label, set())}
+    assert snapshot_name(NOON, "a", taken) == f"state-{NOON:%Y%m%dT%H%M%SZ}-a"
+    assert snapshot_name(NOON, "a", taken, ("statev2.sqlite",)).endswith(".2-a")
+
+
+def test_a_snapshot_that_lacks_a_database_is_not_good() -> None:
+    manifest = replace(make_manifest(), missing=(Missing("junk.sqlite", "it is no database"),))
+    assert manifest.verdict == "verified"
+    assert not manifest.is_good
+    assert not manifest.holds
+    assert Manifest.from_text(manifest.to_text()) == manifest

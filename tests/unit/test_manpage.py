@@ -21,7 +21,6 @@ from t3_backup.backup.result import AccountResult
 from t3_backup.cli.parser import build_parser
 from t3_backup.output import journald
 from t3_backup.output.messages import Message
-from t3_backup.store.listing import StoredSnapshot
 
 MAKER = ROOT / "tools" / "manpage.py"
 DEBIAN = ROOT / "debian"
@@ -135,7 +134,7 @@ def test_every_field_of_the_journal_is_on_the_page(shown: dict[str, str]) -> Non
     line = Message(
         6,
         "text",
-        StoredSnapshot(
+        manifests.stored_snapshot(
             manifests.make_manifest(label="before"), Path("/store/alice/x.sqlite"), "plain"
         ),
     )
@@ -154,7 +153,7 @@ def test_what_is_to_be_typed_is_shown_as_it_is(shown: dict[str, str]) -> None:
     page = shown["t3-backup-state"]
     assert "[Service] ReadWritePaths=/srv/backups" in page
     assert "'latest'" in page
-    assert " ~/.t3/userdata/state.sqlite," in page
+    assert " ~/.t3/userdata:" in page
 
 
 @pytest.mark.parametrize("name", PROGRAMS)

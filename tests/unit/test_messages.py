@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 from support import programs
 from support.host import Host
-from support.manifests import NOON, make_manifest
+from support.manifests import NOON, beside, make_manifest, stored_snapshot
 from support.paths import ROOT
 from support.users import needs_root
 
@@ -27,7 +27,7 @@ from t3_backup.history.verify import VerifyResult
 from t3_backup.output import messages
 from t3_backup.output.documents import AccountContents
 from t3_backup.store.listing import StoredSnapshot
-from t3_backup.store.manifest import Manifest
+from t3_backup.store.manifest import Manifest, Missing
 from t3_backup.text import ERROR, INFO, WARNING
 
 HOSTILE = "a\x1b[31mb\x1b]0;title\x07c\rd\ne\x9bf\u202eg\ud800h"
@@ -126,7 +126,7 @@ def test_markup_in_a_line_is_shown_as_it_is() -> None:
 
 
 def result(**snapshot: object) -> AccountResult:
-    stored = StoredSnapshot(make_manifest(**snapshot), Path("/store/alice/x.sqlite"), "plain")
+    stored = stored_snapshot(make_manifest(**snapshot), Path("/store/alice/x.sqlite"), "plain")
     return AccountResult(
         "alice", "backed_up", snapshots=(stored,), pruned=("state-old",), warnings=("the clock",)
     )
@@ -162,10 +162,61 @@ def test_what_was_not_backed_up_is_told_with_its_reason() -> None:
     assert told(AccountResult("bob", "planned", "x")) == [(INFO, "would back up bob: x")]
 
 
+JUNK = Missing("junk.sqlite", "it is not a SQLite database")
+
+
+def test_each_database_that_could_not_be_copied_has_an_alarm_of_its_own() -> None:
+    odd = Missing("a b\x1b.sqlite", "it is a symlink")
+    rotten = Missing("state.sqlite", "it can't be read")
+    found = result(missing=(odd, JUNK, rotten), file="statev2.sqlite")
+    name = found.snapshots[0].manifest.name
+    first, *alarms, _, _ = told(found)
+    assert first[0] == INFO
+    assert first[1].startswith("backed up alice -> ")
+    move = "next: move it out of userdata if it is not T3's"
+    assert alarms == [
+        (ERROR, f'WARN: alice: "a b?.sqlite" is not in {name}: it is a symlink; {move}'),
+        (ERROR, f"WARN: alice: junk.sqlite is not in {name}: it is not a SQLite database; {move}"),
+        (
+            ERROR,
+            (
+                f"WARN: alice: state.sqlite is not in {name}: it can't be read; next: run again; where "
+                "that fails too, put an older one back: t3-backup-state restore alice "
+                "--database state.sqlite"
+            ),
+        ),
+    ]
+
+
+def test_the_line_of_a_run_says_how_many_databases_where_there_are_several() -> None:
+    manifest = beside(make_manifest(file="statev2.sqlite"), "state.sqlite", bytes=1024)
+    paths = {file: Path(f"/store/alice/{file}") for file in ("state.sqlite", "statev2.sqlite")}
+    stored = StoredSnapshot(manifest, paths, dict.fromkeys(paths, "plain"))
+    for unchanged, line in (
+        (
+            False,
+            (
+                "backed up alice -> /store/alice/statev2.sqlite "
+                "(2 databases, 410624 bytes, 1.5 s, online, verified)"
+            ),
+        ),
+        (
+            True,
+            (
+                f"unchanged alice: still what {manifest.name} holds "
+                "(2 databases, 410624 bytes, verified)"
+            ),
+        ),
+    ):
+        one = AccountResult("alice", "backed_up", snapshots=(stored,), unchanged=unchanged)
+        assert told(one) == [(INFO, line)]
+
+
 def test_only_a_failed_or_a_bad_one_alarms() -> None:
     assert not result().alarms
     assert result(verdict="suspect").alarms
     assert result(verdict="damaged").alarms
+    assert result(missing=(JUNK,)).alarms
     assert AccountResult("bob", "failed").alarms
     assert not AccountResult("bob", "skipped").alarms
 
@@ -187,7 +238,7 @@ def test_a_check_says_whether_it_proved_and_evidence_is_no_failure() -> None:
 def contents(
     snapshots: list[Manifest], strays: Sequence[str] = (), leftovers: Sequence[str] = ()
 ) -> AccountContents:
-    stored = [StoredSnapshot(manifest, Path(manifest.name), "plain") for manifest in snapshots]
+    stored = [stored_snapshot(manifest, Path(manifest.name), "plain") for manifest in snapshots]
     return AccountContents("alice", stored, strays, leftovers)
 
 
@@ -224,6 +275,31 @@ def test_the_table_has_a_row_a_snapshot_and_columns_in_line() -> None:
         "  not counted: no valid manifest: state-x.sqlite",
         "  not counted: could not be taken over: the files in /b/alice+old",
     ]
+
+
+def test_the_table_counts_databases_where_a_snapshot_has_several_and_what_is_missing() -> None:
+    one = make_manifest(1, NOON - timedelta(hours=5), missing=(JUNK,))
+    two = beside(make_manifest(2, NOON, file="statev2.sqlite", t3_level=61), "state.sqlite")
+    _, titles, *rows = messages.list_lines(several([two, one]), NOON)
+    assert titles.split()[-3:] == ["VERDICT", "DATABASES", "NAME"]
+    assert [row.split()[-2:] for row in rows] == [["2", two.name], ["1", one.name]]
+    assert " 61 " in rows[0]
+    assert "verified, 1 missing" in rows[1]
+    _, titles, row = messages.list_lines(several([one]), NOON)
+    assert "DATABASES" not in titles
+    assert "verified, 1 missing" in row
+
+
+def several(snapshots: list[Manifest]) -> AccountContents:
+    stored = [
+        StoredSnapshot(
+            one,
+            {record.file: Path(record.file) for record in one.databases},
+            {record.file: "plain" for record in one.databases},
+        )
+        for one in snapshots
+    ]
+    return AccountContents("alice", stored)
 
 
 def test_an_empty_account_folder_has_a_heading_alone_and_a_future_snapshot_no_negative_age() -> (

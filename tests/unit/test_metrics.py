@@ -18,6 +18,7 @@ from t3_backup.monitor import metrics, status
 from t3_backup.monitor.attempts import Attempt
 from t3_backup.monitor.collect import AccountView, Overview
 from t3_backup.monitor.health import Thresholds
+from t3_backup.store.manifest import Missing
 from t3_backup.text import format_time
 
 parser = pytest.importorskip("prometheus_client.parser")
@@ -61,12 +62,15 @@ def test_the_parser_of_prometheus_reads_what_is_known_of_an_account() -> None:
         ("t3_backup_last_snapshot_verdict", "verified"): 0,
         ("t3_backup_last_snapshot_verdict", "suspect"): 1,
         ("t3_backup_last_snapshot_verdict", "damaged"): 0,
+        ("t3_backup_last_snapshot_verdict", "unproven"): 0,
         ("t3_backup_snapshots", "verified"): 1,
         ("t3_backup_snapshots", "suspect"): 1,
         ("t3_backup_snapshots", "damaged"): 0,
+        ("t3_backup_snapshots", "unproven"): 0,
         ("t3_backup_snapshots_held",): 1,
         ("t3_backup_used_bytes",): 77,
         ("t3_backup_uncovered_databases",): 0,
+        ("t3_backup_missing_databases",): 0,
     }
     assert found[("t3_backup_store_free_bytes",)] == 10 << 30
     assert found[("t3_backup_build_info", t3_backup.__version__)] == 1
@@ -94,6 +98,15 @@ def test_a_database_that_is_not_copied_is_counted_and_what_was_taken_beside_it_i
     found = samples(rendered(replace(ALICE, attempts=(bare,))))
     assert found[("t3_backup_uncovered_databases", "alice")] == 1
     assert found[("t3_backup_last_success_timestamp_seconds", "alice")] == 0
+
+
+def test_a_database_that_could_not_be_copied_is_counted_and_is_no_success() -> None:
+    lacking = replace(GOOD, missing=(Missing("junk.sqlite", "it is not a SQLite database"),))
+    tried = replace(FAILED, outcome="backed_up", reason="", missing=("junk.sqlite",))
+    found = samples(rendered(replace(ALICE, snapshots=(lacking,), attempts=(tried,))))
+    assert found[("t3_backup_missing_databases", "alice")] == 1
+    assert found[("t3_backup_last_success_timestamp_seconds", "alice")] == 0
+    assert found[("t3_backup_last_attempt_ok", "alice")] == 0
 
 
 def test_two_files_in_one_process_know_nothing_of_each_other() -> None:

@@ -169,6 +169,7 @@ HEALTHY: dict[str, float] = {
     "last_attempt_ok{account='alice'}": 1,
     "snapshots_held{account='alice'}": 0,
     "uncovered_databases{account='alice'}": 0,
+    "missing_databases{account='alice'}": 0,
     "last_snapshot_bytes{account='alice'}": 1000,
     "store_free_bytes": 2000,
 }
@@ -186,6 +187,10 @@ SITUATIONS: dict[str, tuple[Mapping[str, float | None], set[str]]] = {
     "a database that is not copied": (
         {"uncovered_databases{account='alice'}": 1},
         {"T3BackupUncovered"},
+    ),
+    "a database that could not be copied": (
+        {"missing_databases{account='alice'}": 1},
+        {"T3BackupMissing"},
     ),
     "failing": ({"last_attempt_ok{account='alice'}": 0}, {"T3BackupFailing"}),
     "no runs": (
@@ -207,6 +212,7 @@ SITUATIONS: dict[str, tuple[Mapping[str, float | None], set[str]]] = {
             "last_success_timestamp_seconds{account='alice'}": 1,
             "snapshots_held{account='alice'}": 1,
             "uncovered_databases{account='alice'}": 1,
+            "missing_databases{account='alice'}": 1,
         },
         set(),
     ),
@@ -316,6 +322,7 @@ def labels(name: str) -> str:
         "T3BackupNeverMade",
         "T3BackupHeld",
         "T3BackupUncovered",
+        "T3BackupMissing",
         "T3BackupFailing",
         "T3AutoupdateHeld",
     ):

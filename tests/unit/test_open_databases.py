@@ -51,8 +51,8 @@ def test_sqlite_is_known_by_its_ending_or_by_what_lies_beside_it() -> None:
         "/h.txt",
     )
     assert find_databases(dict.fromkeys(names, False)) == dict.fromkeys(
-        ("/a.sqlite", "/b.sqlite3", "/c.db", "/d", "/e", "/f"), False
-    )
+        ("/a.sqlite", "/b.sqlite3", "/c.db", "/d", "/f"), False
+    ) | {"/e": True}, "a -shm is opened after its database, which has gone"
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from support.account_folders import publish_as
 from support.host import Answer
 from support.manifests import make_manifest
 from support.paths import ROOT
@@ -41,7 +42,7 @@ def account_dir(tmp_path: Path) -> list[Manifest]:
                 with opened.stage_file() as staged_file:
                     os.write(staged_file.writer, b"data")
                     staged_file.settle()
-                    opened.publish_file(staged_file, snapshot)
+                    publish_as(opened, staged_file, snapshot)
     return snapshots
 
 

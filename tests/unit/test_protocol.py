@@ -6,7 +6,7 @@ import importlib
 import json
 import types
 import typing
-from dataclasses import asdict, replace
+from dataclasses import asdict, is_dataclass, replace
 from typing import Any
 
 import pytest
@@ -15,23 +15,36 @@ from hypothesis import strategies as st
 
 from t3_backup.errors import WORKER_ERRORS, Failure, InUse, SourceRefused, TryLater, WorkerLost
 from t3_backup.store.census import Census
+from t3_backup.store.replacement import Replacement
 from t3_backup.system.file_identity import FileIdentity
 from t3_backup.system.sqlite import SIDECARS
+from t3_backup.t3 import content
+from t3_backup.t3.open_databases import Held, OpenDatabases, Server, Stranger
+from t3_backup.text import printable
 from t3_backup.worker import operations, protocol
 from t3_backup.worker.operations import Job, Operation
+from t3_backup.worker.operations.activity import Activity
 from t3_backup.worker.operations.archive import Inspected, InstallArchive, Installed
-from t3_backup.worker.operations.backup import Copied, CopyDatabase, Packed
+from t3_backup.worker.operations.backup import (
+    Copied,
+    CopiedAll,
+    CopiedDatabase,
+    CopyDatabase,
+    Packed,
+)
 from t3_backup.worker.operations.legacy import Listed, RemoveLegacy
-from t3_backup.worker.operations.proof import Proven
+from t3_backup.worker.operations.proof import ProofOf, Proven, ProvenAll
 from t3_backup.worker.operations.restore import (
     Checkpointed,
+    CheckpointedAll,
     CloneDatabase,
     Counted,
     RecoverSwap,
     Staged,
     Swapped,
 )
-from t3_backup.worker.protocol import Event, Phase, Progress, Source
+from t3_backup.worker.protocol import Event, Phase, Progress
+from t3_backup.worker.sources import Source, SourceDatabase
 
 COUNTS = st.integers(0, (1 << 62) - 1)
 SECONDS = st.floats(0, 1e9)
@@ -49,6 +62,8 @@ CENSUSES = st.builds(
     t3_level=st.none() | WHOLE,
     ends=TABLES,
     rows=st.none() | TABLES,
+    content=st.none() | st.dictionaries(st.sampled_from(["threads", "messages"]), WHOLE),
+    ledger=st.none() | st.lists(st.tuples(WHOLE, PLAIN), max_size=3).map(tuple),
 )
 COPIES = st.builds(
     Copied,
@@ -67,6 +82,8 @@ PROOFS = st.builds(
     census=CENSUSES,
     seconds=SECONDS,
     sqlite_version=PLAIN,
+    unjudged=PLAIN,
+    orphans=PLAIN,
 )
 U64 = st.integers(0, (1 << 64) - 1)
 IDENTITIES = st.builds(FileIdentity, U64, U64, U64, U64, U64, U64, U64)
@@ -75,22 +92,68 @@ OTHERS = st.lists(
     st.sampled_from(["statev2.sqlite", "statev3.sqlite", "x y.sqlite"]), max_size=16
 ).map(tuple)
 BESIDE = st.lists(st.sampled_from(SIDECARS), max_size=3).map(tuple)
+FILES = st.sampled_from(["state.sqlite", "statev2.sqlite", "statev3.sqlite", "x y.sqlite"])
 CHECKPOINTED = st.builds(
-    Checkpointed, st.none() | IDENTITIES, st.booleans(), PLAIN, st.none() | CENSUSES, BESIDE
+    CheckpointedAll,
+    st.lists(
+        st.builds(
+            Checkpointed,
+            FILES,
+            st.none() | IDENTITIES,
+            st.booleans(),
+            PLAIN,
+            st.none() | CENSUSES,
+            BESIDE,
+            COUNTS,
+        ),
+        min_size=1,
+        max_size=3,
+        unique_by=lambda one: one.file,
+    ).map(tuple),
+    OTHERS,
 )
 STAGED = st.builds(Staged, st.none() | IDENTITIES, st.none() | IDENTITIES, CENSUSES)
+DATABASE_NAMES = st.sampled_from(["state.sqlite", "statev2.sqlite", "x y.sqlite", ".sqlite"])
+FOUND = st.builds(SourceDatabase, DATABASE_NAMES, COUNTS, COUNTS, PLAIN, COUNTS)
+PIDS = st.integers(1, 4_000_000)
+OPENED = st.builds(
+    OpenDatabases,
+    st.lists(st.builds(Server, PIDS, PLAIN, PLAIN), max_size=3).map(tuple),
+    st.lists(st.builds(Held, PLAIN, PIDS, st.booleans(), U64, PLAIN), max_size=3).map(tuple),
+    st.lists(st.builds(Stranger, PIDS, PLAIN, PLAIN), max_size=3).map(tuple),
+    NAMES,
+)
+PACKED = st.builds(Packed, COUNTS, COUNTS, PLAIN, st.booleans(), NAMES, NAMES)
 EVENTS = st.one_of(
-    st.builds(Source, COUNTS, COUNTS, OTHERS),
+    st.builds(
+        Source,
+        COUNTS,
+        COUNTS,
+        st.lists(FOUND, max_size=16, unique_by=lambda one: one.file).map(tuple),
+        OTHERS,
+        base_dir=PLAIN,
+        device=PLAIN,
+        opened=st.none() | OPENED,
+    ),
     st.builds(Phase, st.sampled_from(protocol.PHASES), COUNTS),
     st.builds(Progress, COUNTS, COUNTS),
     COPIES,
     PROOFS,
     st.builds(Listed, NAMES),
     st.builds(Counted, CENSUSES),
+    st.builds(Activity, st.none() | st.integers(0, 99), COUNTS),
     STAGED,
     CHECKPOINTED,
-    st.builds(Swapped, st.sampled_from(["old", "new", "other"]), st.booleans()),
-    st.builds(Packed, COUNTS, COUNTS, PLAIN, st.booleans(), NAMES, NAMES),
+    st.builds(Swapped, st.sampled_from(["old", "new", "other"]), OTHERS, OTHERS),
+    PACKED,
+    st.builds(
+        CopiedAll,
+        st.lists(st.builds(CopiedDatabase, DATABASE_NAMES, st.none() | COPIES, PLAIN)).map(tuple),
+        DATABASE_NAMES,
+        SECONDS,
+        st.none() | PACKED,
+    ),
+    st.builds(ProvenAll, st.lists(st.builds(ProofOf, st.none() | PROOFS, PLAIN)).map(tuple)),
     st.builds(Inspected, COUNTS, COUNTS),
     st.builds(Installed, NAMES, NAMES, NAMES),
 )
@@ -108,17 +171,29 @@ ODD = JSON | st.sampled_from(
 
 FILE = FileIdentity(1, 2, 3, 4, 5, 0o644, 6)
 GOOD = Proven(("a",), Census(4096, 1, 0, 0, "0", 30, {"t": 1}, {"t": 1}), 0.25, "3.40.1")
+
+
+def of_before(census: Census) -> dict[str, Any]:
+    """What an earlier version knows of a database: a manifest may lack the rest, a worker not."""
+    keys = census.as_json()
+    del keys["content"]
+    return keys
+
+
 WRITTEN = json.loads(protocol.encode_event(Staged(None, FILE, GOOD.census)))
 
 
 def texts(value: Any) -> list[str]:
     """Every text that people may get to see of what was decoded."""
-    if isinstance(value, Failure):
+    if isinstance(value, Failure | str):
         return [str(value)]
-    lists = [item for item in vars(value).values() if isinstance(item, tuple)]
-    return [item for item in vars(value).values() if isinstance(item, str)] + [
-        text for texts in lists for text in texts
-    ]
+    if isinstance(value, tuple):
+        return [text for item in value for text in texts(item)]
+    if not is_dataclass(value) or isinstance(value, Census):
+        return []
+    # the name of a database is that of a file, and made printable where it is told
+    told = [item for key, item in vars(value).items() if key not in ("file", "live")]
+    return texts(tuple(told))
 
 
 def believe(line: bytes) -> Event | Failure | None:
@@ -170,21 +245,28 @@ def test_an_odd_census_is_an_event_or_the_end(proof: Proven, data: st.DataObject
     if isinstance(answer, Proven):
         str(answer.census.page_count * answer.census.page_size)
         float(answer.census.total_rows)
+        assert answer.census.content is None or answer.census.content.keys() <= content.WORDS
+        assert all(name.isprintable() for _, name in answer.census.ledger or ())
 
 
 @given(st.one_of(CHECKPOINTED, STAGED), IDENTITIES, st.data())
 def test_an_odd_identity_is_an_event_or_the_end(
-    event: Checkpointed | Staged, file: FileIdentity, data: st.DataObject
+    event: CheckpointedAll | Staged, file: FileIdentity, data: st.DataObject
 ) -> None:
     """Row 36. What is let in names a file: whole numbers that stat(2) could say, and no other
     field."""
-    where = "old" if isinstance(event, Checkpointed) else "live"
-    value = json.loads(protocol.encode_event(event)) | {where: asdict(file)}
-    name = data.draw(st.sampled_from([*sorted(value[where]), "more"]))
-    value[where][name] = data.draw(ODD)
+    value = json.loads(protocol.encode_event(event))
+    about = asdict(file)
+    if isinstance(event, CheckpointedAll):
+        value["databases"][0]["old"] = about
+    else:
+        value["live"] = about
+    name = data.draw(st.sampled_from([*sorted(about), "more"]))
+    about[name] = data.draw(ODD)
     answer = believe(lines_of(value))
-    if isinstance(answer, Checkpointed | Staged):
-        found = getattr(answer, where)
+    if isinstance(answer, CheckpointedAll | Staged):
+        found = answer.live if isinstance(answer, Staged) else answer.databases[0].old
+        assert found is not None
         assert all(
             type(number) is int and 0 <= number < 1 << 64 for number in asdict(found).values()
         )
@@ -344,6 +426,12 @@ def test_an_event_without_a_field_is_the_end(without: str) -> None:
         json.loads(
             protocol.encode_event(replace(GOOD, census=replace(GOOD.census, ends={"t": 10**4000})))
         ),
+        {"event": "counted", "census": GOOD.census.as_json() | {"ledger": [[1, "a", "b"]]}},
+        {"event": "counted", "census": GOOD.census.as_json() | {"ledger": [["1", "a"]]}},
+        {"event": "counted", "census": GOOD.census.as_json() | {"ledger": [[1, "a"]] * 1001}},
+        {"event": "counted", "census": GOOD.census.as_json() | {"content": {"threads": "1"}}},
+        {"event": "counted", "census": GOOD.census.as_json() | {"more": 1}},
+        {"event": "counted", "census": of_before(GOOD.census)},
     ],
     ids=lambda value: str(value)[:60],
 )
@@ -394,13 +482,20 @@ REQUESTS: st.SearchStrategy[Operation[Any]] = st.one_of(
     st.builds(
         RecoverSwap,
         st.text(),
-        st.none() | IDENTITIES,
-        st.none() | IDENTITIES,
-        BESIDE,
-        st.booleans(),
+        st.lists(
+            st.builds(
+                Replacement,
+                FILES,
+                st.none() | IDENTITIES,
+                st.none() | IDENTITIES,
+                BESIDE,
+                st.booleans(),
+            ),
+            max_size=3,
+        ).map(tuple),
         st.booleans(),
     ),
-    st.builds(CloneDatabase, IDENTITIES, CENSUSES),
+    st.builds(CloneDatabase, FILES, IDENTITIES, CENSUSES),
 )
 
 
@@ -468,32 +563,44 @@ def test_who_has_the_database_open_is_the_one_error_with_an_exit_code_of_its_own
     assert arrived.exit_code == 4
 
 
-@given(st.text(max_size=600))
-def test_no_control_character_survives_in_why_it_could_not_be_checkpointed(reason: str) -> None:
-    value = {
-        "event": "checkpointed",
+def checkpointed(**changes: Any) -> dict[str, Any]:
+    """What says that one database could not be checkpointed."""
+    one = {
+        "file": "state.sqlite",
         "old": asdict(FILE),
         "whole": False,
-        "reason": reason,
+        "reason": "",
         "census": None,
         "beside": ["-wal"],
+        "changed_ns": 1,
+        "held": False,
     }
-    arrived = believe(lines_of(value))
-    assert isinstance(arrived, Checkpointed)
-    assert len(arrived.reason) <= 500
+    return {"event": "checkpointedall", "databases": [one | changes], "others": []}
+
+
+@given(st.text(max_size=600))
+def test_no_control_character_survives_in_why_it_could_not_be_checkpointed(reason: str) -> None:
+    arrived = believe(lines_of(checkpointed(reason=reason)))
+    assert isinstance(arrived, CheckpointedAll)
+    assert len(arrived.databases[0].reason) <= 500
+    assert printable(arrived.databases[0].reason) == arrived.databases[0].reason
 
 
 @pytest.mark.parametrize("ending", ["", "-wal2", "/../../other/state.sqlite", ".sqlite"])
 def test_what_is_beside_a_database_can_be_nothing_else(ending: str) -> None:
-    value = {
-        "event": "checkpointed",
-        "old": None,
-        "whole": False,
-        "reason": "",
-        "census": None,
-        "beside": [ending],
-    }
-    assert isinstance(believe(lines_of(value)), WorkerLost)
+    assert isinstance(believe(lines_of(checkpointed(beside=[ending]))), WorkerLost)
+
+
+@pytest.mark.parametrize("file", ["", "state", "../state.sqlite", "server-lock.sqlite", 1])
+def test_what_was_checkpointed_has_the_name_of_a_database(file: object) -> None:
+    assert isinstance(believe(lines_of(checkpointed(file=file))), WorkerLost)
+
+
+def test_no_database_was_checkpointed_twice_and_none_beyond_number() -> None:
+    [one] = checkpointed()["databases"]
+    for files in (["state.sqlite"] * 2, [f"{number}.sqlite" for number in range(100)]):
+        value = checkpointed() | {"databases": [one | {"file": file} for file in files]}
+        assert isinstance(believe(lines_of(value)), WorkerLost)
 
 
 def test_a_refusal_is_told_apart_from_a_failure() -> None:

@@ -18,6 +18,7 @@ from support.account_folders import (
     list_snapshots,
     maintenance,
     publish_image,
+    publish_images,
     read_image,
     stat_data,
     storage_forms,
@@ -25,6 +26,7 @@ from support.account_folders import (
 
 from t3_backup.history import page_hashes, reflink
 from t3_backup.store.account_dir import AccountDir
+from t3_backup.store.names import DATA
 from t3_backup.system import native
 
 
@@ -151,17 +153,37 @@ def test_where_nothing_can_be_shared_it_takes_room_and_is_there(
 
 def test_its_hashes_are_made_anew_where_they_are_lost(account_dir: AccountDir) -> None:
     snapshot = publish_image(account_dir, database_image(9)).snapshot
-    found = page_hashes.read_page_hashes(account_dir, snapshot)
+    found = page_hashes.read_page_hashes(account_dir, snapshot.live_image)
     assert found is not None
     assert found.hashes == native.hash_pages(database_image(9), PAGE)
     beside = account_dir.path / f"{snapshot.name}.pages"
     beside.chmod(0o600)
     beside.write_bytes(b"spoilt")
     assert "is not what was written" in page_hashes.find_problem(
-        account_dir, account_dir.read_listing(), snapshot
+        account_dir, account_dir.read_listing(), snapshot.live_image
     )
     publish_image(account_dir, database_image(9))
     assert (
-        page_hashes.read_page_hashes(account_dir, snapshot),
-        page_hashes.find_problem(account_dir, account_dir.read_listing(), snapshot),
+        page_hashes.read_page_hashes(account_dir, snapshot.live_image),
+        page_hashes.find_problem(account_dir, account_dir.read_listing(), snapshot.live_image),
     ) == (found, "")
+
+
+def test_an_image_whose_file_is_gone_comes_back_with_the_same_from_the_database(
+    account_dir: AccountDir,
+) -> None:
+    """That of a frozen database, which else no later run could publish a snapshot beside."""
+    v1, v2 = "state.sqlite", "statev2.sqlite"
+    images = {v1: database_image(9), v2: database_image(9, 1)}
+    first = publish_images(account_dir, images, v2).snapshot
+    frozen = first.image_of(v1)
+    assert frozen is not None
+    account_dir.remove_file(frozen.name + DATA)
+    assert maintenance(account_dir, ALL).lasting_bytes() >= 0
+    found = publish_images(account_dir, images | {v2: database_image(9, 2)}, v2)
+    assert f"{frozen.name} no longer matched its checksum" in found.warnings[0]
+    assert found.listing.names == account_dir.read_names()
+    for snapshot in list_snapshots(account_dir):
+        image = snapshot.image_of(v1)
+        assert image is not None
+        assert (account_dir.path / (image.name + DATA)).read_bytes() == images[v1]

@@ -22,6 +22,20 @@ class Inner:
 
 
 @dataclass(frozen=True)
+class Open(Inner):
+    JSON_KEYS = MORE
+
+    later: int = 1
+
+
+@dataclass(frozen=True)
+class Growing(Inner):
+    JSON_KEYS = GROWING
+
+    later: int = 1
+
+
+@dataclass(frozen=True)
 class Record:
     whole: int
     small: Annotated[int, range(10)]
@@ -35,22 +49,10 @@ class Record:
     inner: Inner
     inners: tuple[Inner, ...]
     marks: dict[str, int]
+    pair: tuple[int, str]
+    older: Annotated[Growing, MORE]
     other: Inner | None = None
     later: dict[str, str] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Open(Inner):
-    JSON_KEYS = MORE
-
-    later: int = 1
-
-
-@dataclass(frozen=True)
-class Growing(Inner):
-    JSON_KEYS = GROWING
-
-    later: int = 1
 
 
 INT64 = st.integers(-(1 << 63), (1 << 63) - 1)
@@ -69,6 +71,8 @@ RECORDS = st.builds(
     inner=INNERS,
     inners=st.lists(INNERS, max_size=3).map(tuple),
     marks=st.dictionaries(st.text(), INT64, max_size=3),
+    pair=st.tuples(INT64, st.text()),
+    older=st.builds(Growing, INT64, st.just(()), INT64),
     other=st.none() | INNERS,
     later=st.dictionaries(st.text(), st.text(), max_size=3),
 )
@@ -80,7 +84,22 @@ JSON = st.recursive(
     max_leaves=8,
 )
 GOOD = Record(
-    1, 2, 3, 0.5, True, "t", "a", "abc", None, Inner(1, ("x",)), (Inner(2, ()),), {"m": 1}, None, {}
+    1,
+    2,
+    3,
+    0.5,
+    True,
+    "t",
+    "a",
+    "abc",
+    None,
+    Inner(1, ("x",)),
+    (Inner(2, ()),),
+    {"m": 1},
+    (1, "p"),
+    Growing(1, ()),
+    None,
+    {},
 )
 
 
@@ -127,6 +146,20 @@ def fits(hint: str, value: Any) -> bool:
             return kind is list and all(fits("inner", one) for one in value)
         case "marks":
             return kind is dict and all(fits("whole", one) for one in value.values())
+        case "pair":
+            return (
+                kind is list
+                and [type(one) for one in value] == [int, str]
+                and fits("whole", value[0])
+            )
+        case "older":
+            return (
+                kind is dict
+                and {"number", "names", "later"} <= set(value)
+                and fits("whole", value["number"])
+                and fits("names", value["names"])
+                and fits("whole", value["later"])
+            )
         case "other":
             return value is None or fits("inner", value)
         case _:

@@ -156,6 +156,6 @@ def test_a_backup_and_a_restore_take_it_for_the_live_one(userdata: Path, tmp_pat
     assert found.path == str(userdata / "state.sqlite")
     place = LiveFiles.open(str(tmp_path), UID)
     try:
-        assert place.identity() is not None
+        assert place.identity("state.sqlite") is not None
     finally:
         os.close(place.folder)

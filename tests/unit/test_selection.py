@@ -285,7 +285,10 @@ def test_what_is_not_named_is_verified_of_that_label_and_no_higher_level(
             if label
             else snapshot.label not in ("prerestore", "postbump-failed")
         )
-        and (level is None or (snapshot.t3_level is not None and snapshot.t3_level <= level))
+        and (
+            level is None
+            or (snapshot.live.t3_level is not None and snapshot.live.t3_level <= level)
+        )
     ]
     try:
         assert select_restorable(account_dir, "latest", NOW, label=label, level=level) == fit[-1]

@@ -77,6 +77,8 @@ def test_under_node_the_script_is_the_program() -> None:
         f"{NODE} /usr/local/lib/node_modules/t3/dist/bin.mjs serve",
         "/usr/bin/bun run /opt/t3 serve",
         "/usr/bin/python3.11 -I /usr/local/bin/t3 serve",
+        "/usr/local/bin/t3",
+        f"{NODE} /home/ann/.npm/_npx/1f/node_modules/.bin/t3 --port 3773",
     ],
 )
 def test_what_serves_by_its_command_line_is_one_without_a_unit(line: str) -> None:

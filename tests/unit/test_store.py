@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 from support import programs
-from support.account_folders import clean_up, data_path, list_snapshots, strays_of
+from support.account_folders import clean_up, data_path, list_snapshots, publish_as, strays_of
 from support.descriptors import leaves_no_file_open
 from support.manifests import NOON, make_manifest
 from support.paths import ROOT
@@ -51,8 +51,8 @@ def publish(
         os.write(staged_file.writer, data)
         staged_file.settle()
         content = hash_content(staged_file.reader)
-        snapshot = replace(snapshot, bytes=content.bytes, sha256=content.sha256)
-        account_dir.publish_file(staged_file, snapshot)
+        snapshot = snapshot.with_live(bytes=content.bytes, sha256=content.sha256)
+        publish_as(account_dir, staged_file, snapshot)
     return snapshot
 
 
@@ -159,7 +159,7 @@ def test_order_is_by_sequence_whatever_the_clock_said(account_dir: AccountDir) -
     early = make_manifest(2, NOON - timedelta(days=3000))
     with account_dir.stage_file() as staged_file:
         staged_file.settle()
-        account_dir.publish_file(staged_file, early)
+        publish_as(account_dir, staged_file, early)
     assert [snapshot.name for snapshot in list_snapshots(account_dir)] == [early.name, late.name]
 
 

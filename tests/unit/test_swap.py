@@ -6,6 +6,7 @@ database goes.
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -13,17 +14,20 @@ from pathlib import Path
 
 import pytest
 
-from t3_backup.errors import Failure
+from t3_backup.errors import Failure, InUse
+from t3_backup.store.replacement import Replacement
 from t3_backup.system import native
 from t3_backup.system.file_identity import FileIdentity
 from t3_backup.system.sqlite import SIDECARS
+from t3_backup.t3.databases import SUCCESSOR
 from t3_backup.t3.files import DATABASE_NAME
-from t3_backup.worker.child import swap
+from t3_backup.worker.child import swap, swap_recovery
 from t3_backup.worker.child.live_files import LiveFiles
 from t3_backup.worker.operations.restore import Swapped
 
-ASIDE = "state.sqlite.replaced-x"
-LIVE = DATABASE_NAME
+ENDING = ".replaced-x"
+LIVE, V2 = DATABASE_NAME, SUCCESSOR
+ASIDE, V2_ASIDE = LIVE + ENDING, V2 + ENDING
 OLD = {LIVE: "old"}
 WAL, JOURNAL = f"{LIVE}-wal", f"{LIVE}-journal"
 BROKEN = OLD | {WAL: "old wal", JOURNAL: "old journal"}  # what could not be checkpointed
@@ -41,7 +45,7 @@ def lay(live_files: LiveFiles, files: dict[str, str]) -> FileIdentity | None:
     """Make these files; the identity of the live one."""
     for name, text in files.items():
         (Path(live_files.folder_path) / name).write_text(text)
-    return live_files.identity()
+    return live_files.identity(LIVE)
 
 
 def lies(live_files: LiveFiles) -> dict[str, str]:
@@ -57,7 +61,7 @@ def installed(live_files: LiveFiles) -> None:
 
 
 def sidecars_moved(live_files: LiveFiles) -> None:
-    swap._move_sidecars(live_files, LIVE, ASIDE, SIDECARS)
+    swap.move_sidecars(live_files, LIVE, ASIDE, SIDECARS)
 
 
 def one_sidecar_moved(live_files: LiveFiles) -> None:
@@ -125,16 +129,15 @@ def arrange(live_files: LiveFiles, case: Case) -> Seen:
     old = lay(live_files, case.before)
     if case.staged:
         lay(live_files, {ASIDE: "new"})
-    seen = Seen(old, live_files.identity(ASIDE), tuple(live_files.sidecars()))
+    seen = Seen(old, live_files.identity(ASIDE), tuple(live_files.sidecars(LIVE)))
     for step in case.got:
         step(live_files)
     return seen
 
 
 def heal(live_files: LiveFiles, seen: Seen, *, begun: bool = True, keep: bool = False) -> Swapped:
-    return swap.recover_swap(
-        live_files, ASIDE, seen.old, seen.staged, seen.beside, begun=begun, keep=keep
-    )
+    one = Replacement(LIVE, seen.old, seen.staged, seen.beside, keep)
+    return swap_recovery.recover_swap(live_files, ENDING, [one], begun=begun)
 
 
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
@@ -143,9 +146,7 @@ def test_it_is_the_old_state_or_the_new_one_and_again_is_harmless(
 ) -> None:
     seen = arrange(live_files, case)
     for _ in range(2):
-        assert heal(live_files, seen, begun=case.begun, keep=case.keep) == Swapped(
-            case.state, False
-        )
+        assert heal(live_files, seen, begun=case.begun, keep=case.keep) == Swapped(case.state)
         assert lies(live_files) == case.after
 
 
@@ -159,9 +160,9 @@ def test_what_came_out_stays_while_somebody_has_it_open_and_the_new_one_stays_in
     since."""
     seen = arrange(live_files, CASES["they were exchanged"])
     with (Path(live_files.folder_path) / ASIDE).open():
-        assert heal(live_files, seen) == Swapped("new", True)
+        assert heal(live_files, seen) == Swapped("new", held=(LIVE,))
         assert lies(live_files) == {LIVE: "new", ASIDE: "old"}
-    assert heal(live_files, seen) == Swapped("new", False)
+    assert heal(live_files, seen) == Swapped("new")
     assert lies(live_files) == {LIVE: "new"}
 
 
@@ -169,7 +170,7 @@ def test_what_is_to_be_kept_may_be_read_by_anybody(live_files: LiveFiles) -> Non
     case = CASES["they were exchanged, and the old one is kept"]
     seen = arrange(live_files, case)
     with (Path(live_files.folder_path) / ASIDE).open():
-        assert heal(live_files, seen, keep=True) == Swapped("new", False)
+        assert heal(live_files, seen, keep=True) == Swapped("new")
     assert lies(live_files) == case.after
 
 
@@ -177,7 +178,7 @@ def test_what_somebody_left_beside_the_staged_one_goes_with_it(live_files: LiveF
     """Row 8. It never joins the live one."""
     seen = arrange(live_files, CASES["it was about to begin"])
     lay(live_files, {f"{ASIDE}-wal": "a -wal of the staged one"})
-    assert heal(live_files, seen) == Swapped("old", False)
+    assert heal(live_files, seen) == Swapped("old")
     assert lies(live_files) == OLD
 
 
@@ -205,7 +206,7 @@ def test_where_the_live_one_is_gone_nothing_else_goes(live_files: LiveFiles) -> 
 
 def third(live_files: LiveFiles) -> None:
     (Path(live_files.folder_path) / "third").write_text("third")
-    (Path(live_files.folder_path) / "third").rename(live_files.path)
+    (Path(live_files.folder_path) / "third").rename(live_files.path_of(LIVE))
 
 
 def test_where_somebody_put_a_third_one_there_nothing_is_removed(live_files: LiveFiles) -> None:
@@ -217,7 +218,7 @@ def test_where_somebody_put_a_third_one_there_nothing_is_removed(live_files: Liv
         heal(live_files, seen)
     assert lies(live_files) == {LIVE: "third", ASIDE: "new"}
     live_files.remove(ASIDE)  # somebody has decided
-    assert heal(live_files, seen) == Swapped("other", False)
+    assert heal(live_files, seen) == Swapped("other")
     assert lies(live_files) == {LIVE: "third"}
 
 
@@ -226,5 +227,178 @@ def test_where_a_server_made_one_of_its_own_it_stays_and_what_was_staged_goes(
 ) -> None:
     seen = arrange(live_files, Case({}, (), "", {}))
     third(live_files)
-    assert heal(live_files, seen) == Swapped("other", False)
+    assert heal(live_files, seen) == Swapped("other")
     assert lies(live_files) == {LIVE: "third"}
+
+
+# --- several databases
+
+THIRD = "third.sqlite"
+BOTH = {V2: "old v2", LIVE: "old", THIRD: "old third"}
+NEW = {V2: "new v2", LIVE: "new"}
+
+
+def plan(live_files: LiveFiles, *, keep: tuple[str, ...] = ()) -> list[Replacement]:
+    """All three lie there; two are staged, and the third is to go aside."""
+    lay(live_files, BOTH | {V2_ASIDE: "new v2", ASIDE: "new"})
+    return [
+        Replacement(
+            name,
+            live_files.identity(name),
+            live_files.identity(name + ENDING),
+            keep=name in keep,
+        )
+        for name in (V2, LIVE, THIRD)
+    ]
+
+
+def steps(databases: list[Replacement]) -> list[tuple[Replacement, ...]]:
+    """What may have been done by the time that it was interrupted: nothing, to all of it."""
+    return [tuple(databases[:count]) for count in range(len(databases) + 1)]
+
+
+@pytest.mark.parametrize("count", range(4))
+@pytest.mark.parametrize("keep", [(), (THIRD,), (V2, THIRD)], ids=lambda kept: f"{len(kept)} kept")
+def test_of_several_all_are_old_or_all_are_new(
+    live_files: LiveFiles, count: int, keep: tuple[str, ...]
+) -> None:
+    databases = plan(live_files, keep=keep)
+    for one in steps(databases)[count]:
+        swap.exchange(live_files, ENDING, one)
+    aside = {name + ENDING: BOTH[name] for name in keep}
+    for _ in range(2):
+        state = swap_recovery.recover_swap(live_files, ENDING, databases, begun=True).state
+        assert state == ("new" if count else "old")
+        assert lies(live_files) == (NEW | aside if count else BOTH)
+
+
+def test_what_was_staged_of_several_goes_where_it_was_not_begun(live_files: LiveFiles) -> None:
+    databases = [Replacement(name, None, None) for name in (V2, LIVE)]
+    plan(live_files)
+    assert swap_recovery.recover_swap(live_files, ENDING, databases, begun=False) == Swapped("old")
+    assert lies(live_files) == BOTH
+
+
+def test_one_that_was_written_to_before_the_rest_was_exchanged_stays_aside_with_its_wal(
+    live_files: LiveFiles,
+) -> None:
+    """What a person did with the old one meanwhile is in no snapshot."""
+    databases = plan(live_files)
+    swap.exchange(live_files, ENDING, databases[0])
+    lay(live_files, {LIVE: "old, and more", f"{LIVE}-wal": "of it"})
+    assert swap_recovery.recover_swap(live_files, ENDING, databases, begun=True) == Swapped(
+        "new", changed=(LIVE,)
+    )
+    assert lies(live_files) == NEW | {ASIDE: "old, and more", f"{ASIDE}-wal": "of it"}
+
+
+def test_one_that_is_open_is_never_taken_out_of_its_place(live_files: LiveFiles) -> None:
+    """Who has it open would write its -wal beside the new one: it is tried again."""
+    databases = plan(live_files)
+    swap.exchange(live_files, ENDING, databases[0])
+    before = lies(live_files)
+    with Path(live_files.path_of(LIVE)).open(), pytest.raises(InUse, match="open in another"):
+        swap_recovery.recover_swap(live_files, ENDING, databases, begun=True)
+    assert lies(live_files) == before
+    assert swap_recovery.recover_swap(live_files, ENDING, databases, begun=True) == Swapped("new")
+    assert lies(live_files) == NEW
+
+
+def test_where_one_of_several_is_another_nothing_is_removed_until_a_person_has_decided(
+    live_files: LiveFiles,
+) -> None:
+    databases = plan(live_files)
+    swap.exchange(live_files, ENDING, databases[0])
+    third(live_files)
+    before = lies(live_files)
+    with pytest.raises(Failure, match=rf"next to it: {ASIDE}:"):
+        swap_recovery.recover_swap(live_files, ENDING, databases, begun=True)
+    assert lies(live_files) == before
+    live_files.remove(ASIDE)
+    assert swap_recovery.recover_swap(live_files, ENDING, databases, begun=True) == Swapped("new")
+    assert lies(live_files) == {V2: "new v2", LIVE: "third"}
+
+
+class Broken:
+    """Breaks the lease on one file, as who opens it does, when the exchange of another begins."""
+
+    def __init__(self, live_files: LiveFiles, opened: str, at: str) -> None:
+        self.path, self.at = live_files.path_of(opened), at
+        self.calls: list[str] = []
+
+    def __call__(self, place: LiveFiles, ending: str, one: Replacement) -> None:
+        exchange(place, ending, one)
+        self.calls.append(one.file)
+        if one.file == self.at:
+            with contextlib.suppress(BlockingIOError):
+                os.open(self.path, os.O_RDWR | os.O_NONBLOCK)
+
+
+exchange = swap.exchange
+
+
+@pytest.fixture
+def sound(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The files here hold texts: none is read as a database."""
+    monkeypatch.setattr(swap, "read_census", lambda *_: None)
+
+
+@pytest.mark.parametrize("at", [V2, LIVE, THIRD])
+@pytest.mark.parametrize("opened", [V2 + ENDING, LIVE, THIRD])
+def test_who_opens_an_old_one_at_any_time_has_all_put_back(
+    live_files: LiveFiles, monkeypatch: pytest.MonkeyPatch, sound: None, opened: str, at: str
+) -> None:
+    """By the name that it has by then."""
+    databases = plan(live_files)
+    order = [V2, LIVE, THIRD]
+    gone = opened in order and order.index(opened) <= order.index(at)
+    broken = Broken(live_files, opened + ENDING if gone else opened, at)
+    monkeypatch.setattr(swap, "exchange", broken)
+    with pytest.raises(InUse, match="was opened by another process in between"):
+        swap.swap_databases(live_files, ENDING, databases)
+    assert lies(live_files) == BOTH | {V2_ASIDE: "new v2", ASIDE: "new"}
+    assert broken.calls == order[: order.index(at) + 1], "none is exchanged after that"
+
+
+@pytest.mark.parametrize("at", [V2, LIVE])
+def test_who_opens_a_new_one_keeps_it_and_finds_no_old_one_beside_it(
+    live_files: LiveFiles, monkeypatch: pytest.MonkeyPatch, sound: None, at: str
+) -> None:
+    databases = plan(live_files)
+
+    calls = []
+
+    def counted(place: LiveFiles, ending: str, one: Replacement) -> None:
+        exchange(place, ending, one)
+        calls.append(one.file)
+        if one.file == at:
+            for name in (at, at + ENDING):
+                with contextlib.suppress(BlockingIOError):
+                    os.open(live_files.path_of(name), os.O_RDWR | os.O_NONBLOCK)
+
+    monkeypatch.setattr(swap, "exchange", counted)
+    with pytest.raises(InUse):
+        swap.swap_databases(live_files, ENDING, databases)
+    assert calls == [V2, LIVE, THIRD]
+    assert lies(live_files) == NEW | {name + ENDING: text for name, text in BOTH.items()}
+
+
+def test_several_change_places_and_what_nothing_takes_the_place_of_goes_aside(
+    live_files: LiveFiles, sound: None
+) -> None:
+    assert swap.swap_databases(live_files, ENDING, plan(live_files)) == Swapped("new")
+    assert lies(live_files) == NEW | {name + ENDING: text for name, text in BOTH.items()}
+
+
+@pytest.mark.parametrize("name", [V2, LIVE, THIRD, V2_ASIDE, ASIDE])
+def test_while_one_of_them_is_open_nothing_is_changed(
+    live_files: LiveFiles, sound: None, name: str
+) -> None:
+    databases = plan(live_files)
+    before = lies(live_files)
+    with (
+        Path(live_files.path_of(name)).open(),
+        pytest.raises(InUse, match=f"{name} is open in another process"),
+    ):
+        swap.swap_databases(live_files, ENDING, databases)
+    assert lies(live_files) == before

@@ -17,7 +17,7 @@ from t3_backup.t3 import unlisted
 from t3_backup.t3.databases import LOCKS, MOST
 from t3_backup.t3.files import KEPT_FILES
 from t3_backup.worker import protocol
-from t3_backup.worker.protocol import Source
+from t3_backup.worker.sources import Source
 
 
 @pytest.fixture
@@ -96,5 +96,5 @@ def test_names_of_any_bytes_arrive_and_nothing_in_them_is_obeyed() -> None:
     """Row 36."""
     odd = os.fsdecode(b"\xff\x1b[2J\n")
     assert protocol.decode_event(
-        protocol.encode_event(Source(1, 2, (), ("plugins", odd)))
-    ) == Source(1, 2, (), ("plugins", "??[2J?"))
+        protocol.encode_event(Source(1, 2, (), (), ("plugins", odd)))
+    ) == Source(1, 2, (), (), ("plugins", "??[2J?"))

@@ -1,17 +1,27 @@
 """What a proven copy is worth. Row 12 and Row 34: damage, and a loss that no check of SQLite's
-sees."""
+sees.
+
+What counts as loss in a database of T3's is in test_content.py; that of most censuses here has no
+ledger, so that its rows and pages count."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
 import pytest
-from support.manifests import CENSUS, make_manifest
+from support.manifests import CENSUS, beside, make_manifest
 
-from t3_backup.backup.verdict import Judgement, choose_yardstick, find_disagreements, judge_copy
+from t3_backup.backup.verdict import (
+    Judgement,
+    choose_yardstick,
+    find_disagreements,
+    judge_copy,
+    judge_databases,
+)
 from t3_backup.store.census import Census
-from t3_backup.store.manifest import Manifest
+from t3_backup.store.manifest import Manifest, Missing
 from t3_backup.worker.operations.backup import Copied
+from t3_backup.worker.operations.proof import Proven
 
 GOOD = Judgement("verified")
 BEFORE = make_manifest()  # 1000 rows, 100 pages, level 30
@@ -25,7 +35,7 @@ def verdict(
     level: int | None = 30,
 ) -> Judgement:
     census = replace(CENSUS, rows={"events": rows}, page_count=pages, t3_level=level)
-    return judge_copy((), census, method, previous)
+    return judge_copy((), census, method, previous.live_image if previous else None)
 
 
 def test_the_first_sound_copy_is_verified() -> None:
@@ -41,19 +51,25 @@ def test_whatever_a_check_finds_makes_it_damaged_and_is_the_reason() -> None:
     """Row 12."""
     found = ("row 3 missing from index x", "foreign_key_check: rows without a parent in y")
     for previous in (None, BEFORE):
-        assert judge_copy(found, CENSUS, "online", previous) == Judgement("damaged", found)
+        image = previous.live_image if previous else None
+        assert judge_copy(found, CENSUS, "online", image) == Judgement("damaged", found)
 
 
 def test_damage_outweighs_loss() -> None:
     """Row 12."""
-    assert judge_copy(("broken",), replace(CENSUS, rows={}), "online", BEFORE).verdict == "damaged"
+    assert (
+        judge_copy(("broken",), replace(CENSUS, rows={}), "online", BEFORE.live_image).verdict
+        == "damaged"
+    )
 
 
 @pytest.mark.parametrize(
     ("rows", "expected"),
     [(0, "suspect"), (1, "suspect"), (499, "suspect"), (500, "verified"), (999, "verified")],
 )
-def test_more_than_half_of_the_rows_gone_is_suspect(rows: int, expected: str) -> None:
+def test_more_than_half_of_the_rows_of_an_unknown_database_gone_is_suspect(
+    rows: int, expected: str
+) -> None:
     """Row 34."""
     found = verdict(rows=rows)
     assert found.verdict == expected
@@ -65,7 +81,9 @@ def test_more_than_half_of_the_rows_gone_is_suspect(rows: int, expected: str) ->
 @pytest.mark.parametrize(
     ("pages", "expected"), [(1, "suspect"), (49, "suspect"), (50, "verified"), (99, "verified")]
 )
-def test_more_than_half_of_the_pages_gone_is_suspect(pages: int, expected: str) -> None:
+def test_more_than_half_of_the_pages_of_an_unknown_database_gone_is_suspect(
+    pages: int, expected: str
+) -> None:
     """Row 34."""
     found = verdict(pages=pages)
     assert found.verdict == expected
@@ -76,7 +94,7 @@ def test_more_than_half_of_the_pages_gone_is_suspect(pages: int, expected: str) 
 
 def test_pages_of_another_size_are_compared_by_their_bytes() -> None:
     census = replace(CENSUS, page_size=65536, page_count=7)
-    assert judge_copy((), census, "online", BEFORE) == GOOD
+    assert judge_copy((), census, "online", BEFORE.live_image) == GOOD
 
 
 def test_a_vacuum_may_have_fewer_pages_than_an_online_copy_but_not_fewer_rows() -> None:
@@ -114,9 +132,10 @@ def test_every_reason_is_told() -> None:
 def test_tables_that_could_not_be_counted_count_nothing() -> None:
     census = replace(CENSUS, rows={"events": -1, "others": 600})
     assert census.total_rows == 600
-    assert judge_copy((), census, "online", BEFORE) == GOOD
+    assert judge_copy((), census, "online", BEFORE.live_image) == GOOD
     assert (
-        judge_copy((), replace(CENSUS, rows={"events": -1}), "online", BEFORE).verdict == "suspect"
+        judge_copy((), replace(CENSUS, rows={"events": -1}), "online", BEFORE.live_image).verdict
+        == "suspect"
     )
 
 
@@ -174,6 +193,17 @@ def test_a_vacuumed_copy_lies_between_two_moments() -> None:
         )
 
 
+def test_of_v2_the_events_may_become_fewer_while_it_is_vacuumed() -> None:
+    """A compaction removes those that it can do without; the ledger only grows."""
+    v2 = replace(HELD, ends=HELD.ends | {"orchestration_v2_projection_threads": 1})
+    fewer = replace(v2, ends=v2.ends | {"orchestration_events": 4})
+    assert find_disagreements(copied(before=v2, after=v2), fewer) == []
+    lower = replace(v2, ends=v2.ends | {"effect_sql_migrations": 29})
+    assert find_disagreements(copied(before=v2, after=v2), lower) == [
+        "end of effect_sql_migrations 29, not from 30 to 30"
+    ]
+
+
 def test_a_copy_without_a_pin_has_nothing_to_agree_with() -> None:
     assert find_disagreements(copied(), HELD) == []
 
@@ -190,7 +220,7 @@ def test_the_newest_good_one_is_the_yardstick() -> None:
     accepted = make_manifest(3, verdict="suspect", accepted_at="2026-11-24T12:00:00Z")
     assert choose_yardstick([make_manifest(2), accepted]) == accepted
     assert choose_yardstick(
-        [make_manifest(2), replace(accepted, method="vacuum")]
+        [make_manifest(2), accepted.with_live(method="vacuum")]
     ) == make_manifest(2)
 
 
@@ -204,3 +234,16 @@ def test_what_was_put_back_is_the_yardstick_until_something_is_taken_of_it() -> 
     assert choose_yardstick(
         [make_manifest(6), back, make_manifest(5, restored_since=7)]
     ) == make_manifest(5, restored_since=7)
+
+
+def test_one_that_could_not_be_copied_and_then_is_gone_is_missed_all_the_same() -> None:
+    """Junk that was never copied is not."""
+    v1, live = "state.sqlite", "statev2.sqlite"
+    one = Copied("online", 0, 0, 0, 0.0, None, None, None)
+    found = {live: (one, Proven((), CENSUS, 0.0, "3.40.1"))}
+    whole = beside(make_manifest(1, file=live), v1)
+    lacks = make_manifest(2, file=live, missing=(Missing(v1, "why"), Missing("junk.sqlite", "why")))
+    assert judge_databases(found, lacks.missing, [lacks, whole]).reasons == ()
+    judged = judge_databases(found, [], [lacks, whole])
+    assert judged.reasons == (f"{v1} is gone; {whole.name} has it",)
+    assert judged.of_whole(live).verdict == "suspect"

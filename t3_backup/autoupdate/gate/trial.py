@@ -22,12 +22,12 @@ import apsw
 from t3_backup.autoupdate.gate.candidate import Candidate
 from t3_backup.autoupdate.gate.steps import GATE, MARK
 from t3_backup.system import native
-from t3_backup.t3 import pairing
+from t3_backup.t3 import content, pairing
+from t3_backup.t3.content import Counted, Said
 from t3_backup.t3.endpoints import ENVIRONMENT_PATH
 from t3_backup.t3.files import STATE_IN_BASE
 from t3_backup.t3.ledger import LEDGER_TABLE, LEVEL_QUERY
 from t3_backup.t3.pairing import PairingFailed
-from t3_backup.t3.tables import HISTORY, SAID
 from t3_backup.t3.unit import STOPPED_STATUS
 
 _STOPPED = (0, STOPPED_STATUS)
@@ -69,11 +69,11 @@ class Patience:
 
 @dataclass(frozen=True)
 class History:
-    """What counts in a database."""
+    """What counts in a database, and what of it was looked for."""
 
     level: int | None
-    rows: dict[str, int]  # by table of people's history
-    said: dict[str, int]  # by what it is a number of
+    content: dict[Counted, int]
+    said: dict[Said, int]
 
 
 def try_state(t3: Path, base_dir: Path, port: int, patience: Patience) -> Outcome:
@@ -141,19 +141,23 @@ def _take_steps(
 def _compare_history(found: Outcome, base_dir: Path, before: History) -> None:
     """Raise TurnedAway unless all that was there still is."""
     try:
-        after = _read_history(base_dir / STATE_IN_BASE)
+        after = _read_history(base_dir / STATE_IN_BASE, before)
     except apsw.Error as error:
         raise TurnedAway("data", f"its database can't be read: {error}") from None
     found.level_after = after.level
     if after.level is None or (before.level or 0) > after.level:
         text = f"the database went from level {before.level} to {after.level}"
         raise TurnedAway("migration", text)
-    for table, count in before.rows.items():
-        if (left := after.rows.get(table, 0)) < count:
-            raise TurnedAway("data", f"{table} had {count} rows, and has {left}")
-    for what, count in before.said.items():
-        if after.said.get(what, count) < count:
-            raise TurnedAway("data", f"there were {count} {what}, and there are {after.said[what]}")
+    for counted, count in before.content.items():
+        _check_left(counted.word, count, after.content.get(counted, 0))
+    for said, count in before.said.items():
+        # of a column that has gone, the rows still are compared
+        _check_left(f"{said.what} in {said.table}", count, after.said.get(said, count))
+
+
+def _check_left(what: str, before: int, after: int) -> None:
+    if after < before:
+        raise TurnedAway("data", f"there were {before} {what}, and there are {after}")
 
 
 def _check_for_trouble(server: Candidate) -> None:
@@ -161,40 +165,65 @@ def _check_for_trouble(server: Candidate) -> None:
         raise TurnedAway("migration", f"it said: {server.trouble}")
 
 
-def _read_history(database: Path) -> History:
-    """Read every row, and check the whole file. Raises apsw.Error."""
+def _read_history(database: Path, before: History | None = None) -> History:
+    """Count what is in a database, and check the whole file. Raises apsw.Error.
+
+    What counts is what counted `before`: a migration may leave tables behind.
+    """
     if not database.exists():
         return History(None, {}, {})
     with closing(apsw.Connection(str(database), flags=apsw.SQLITE_OPEN_READONLY)) as connection:
         connection.setbusytimeout(_BUSY_MS)
         cursor = connection.cursor()
-        for statement in ("PRAGMA trusted_schema=0", "PRAGMA query_only=1"):
-            cursor.execute(statement)
-        named = cursor.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")
-        tables = {row[0] for row in named}
-        rows = {
-            table: sum(1 for _ in cursor.execute(f'SELECT * FROM "{table}"'))  # noqa: S608 - one of HISTORY
-            for table in HISTORY
-            if table in tables
+        cursor.execute("PRAGMA query_only=1")
+        _read_schema(cursor)
+        tables = {
+            str(name)
+            for (name,) in cursor.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")
         }
-        columns = {
-            (table, row[1])
-            for table in rows
-            for row in cursor.execute(f'PRAGMA table_info("{table}")')
+        kept = {
+            one: _ask_number(cursor, one.query(_columns(cursor, one.table)))
+            for one in (content.counted_in(tables) if before is None else before.content)
+            if one.table in tables
         }
-        said = {}
-        for (table, column), (what, measure) in SAID.items():
-            if (table, column) in columns:  # of one that has gone, the rows still are compared
-                cursor.execute(f'SELECT {measure} FROM "{table}"')  # noqa: S608 - SAID's own text
-                ((value,),) = cursor.fetchall()
-                said[f"{what} in {table}"] = _integer(value) or 0
+        said = {
+            one: _ask_number(cursor, f'SELECT {one.measure} FROM "{one.table}"')  # noqa: S608 - of constants alone
+            for one in (content.said_in(tables) if before is None else before.said)
+            if one.column in _columns(cursor, one.table)
+        }
         level = None
         if LEDGER_TABLE in tables:
             ((level,),) = cursor.execute(LEVEL_QUERY)
         ((checked,),) = cursor.execute("PRAGMA integrity_check(1)").fetchall()
         if checked != "ok":
             raise apsw.CorruptError(checked)
-    return History(_integer(level), rows, said)
+    return History(_integer(level), kept, said)
+
+
+def _columns(cursor: apsw.Cursor, table: str) -> set[str]:
+    """Name the columns of a table; none where it is not there."""
+    return {str(row[1]) for row in cursor.execute(f'PRAGMA table_info("{table}")')}
+
+
+def _ask_number(cursor: apsw.Cursor, query: str) -> int:
+    ((value,),) = cursor.execute(query).fetchall()
+    return _integer(value) or 0
+
+
+def _read_schema(cursor: apsw.Cursor) -> None:
+    """Have SQLite read the schema, as a worker does: trusted only where it can't be read else.
+
+    Raises apsw.Error.
+    """
+    for trusted in (0, 1):
+        cursor.execute(f"PRAGMA trusted_schema={trusted}")
+        try:
+            cursor.execute("SELECT 1 FROM sqlite_schema LIMIT 1").fetchall()
+        except apsw.Error as error:
+            if trusted or "unsafe use of" not in str(error):
+                raise
+        else:
+            return
 
 
 def _integer(value: object) -> int | None:

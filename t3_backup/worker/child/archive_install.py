@@ -30,7 +30,7 @@ _FIXED = (errno.EACCES, errno.EPERM, errno.EBUSY, errno.EXDEV)
 
 def serve_install_archive(task: Task, operation: InstallArchive) -> Installed:
     """Put it in place, or remove it."""
-    place = LiveFiles.open(task.job.home, task.job.uid)
+    place = LiveFiles.of(task.job)
     return install_archive(
         place, operation.aside, install=operation.install, sealed=operation.sealed
     )

@@ -45,7 +45,7 @@ def serve_inspect_archive(task: Task, operation: InspectArchive) -> Inspected:
 
 def serve_stage_archive(task: Task, operation: StageArchive) -> Inspected:
     """Unpack the archive in the job's file beside the live database."""
-    place = LiveFiles.open(task.job.home, task.job.uid)
+    place = LiveFiles.of(task.job)
     return stage_archive(place, task.job.file, operation.aside, operation.limit, task.report_alive)
 
 

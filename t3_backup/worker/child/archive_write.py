@@ -23,7 +23,8 @@ from t3_backup.worker.child.archive_walk import Entry, is_still, take_inventory
 from t3_backup.worker.child.live_files import LiveFiles
 from t3_backup.worker.child.task import Task
 from t3_backup.worker.operations.backup import Packed, WriteArchive
-from t3_backup.worker.protocol import Phase, Source
+from t3_backup.worker.protocol import Phase
+from t3_backup.worker.sources import Source
 
 LEVEL = 3  # of zstd
 _MOST_ENTRIES = 200_000
@@ -39,7 +40,7 @@ def serve_write_archive(task: Task, operation: WriteArchive) -> Packed:
         sandbox.limit_file_size(total)
         task.report(Phase("pack", total))
 
-    job, place = task.job, LiveFiles.open(task.job.home, task.job.uid)
+    job, place = task.job, LiveFiles.of(task.job)
     return write_archive(
         place.folder,
         job.uid,

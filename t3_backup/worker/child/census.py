@@ -1,4 +1,4 @@
-"""Take the census of a database: schema, T3's migration level, and where each table ends.
+"""Take the census of a database: schema, T3's migrations, where each table ends, what is in it.
 
 A census of the source is taken inside the pin and must equal the census of the copy:
 `integrity_check` is content with an empty database, with another one, and with one that lost its
@@ -14,8 +14,16 @@ from typing import Any
 import apsw
 
 from t3_backup.errors import SourceError
-from t3_backup.store.census import UNREADABLE, Census
-from t3_backup.t3.ledger import LEDGER_TABLE
+from t3_backup.store.census import (
+    MOST_MIGRATIONS,
+    UNREADABLE,
+    Census,
+    Migration,
+    make_ledger,
+)
+from t3_backup.t3.content import counted_in
+from t3_backup.t3.ledger import LEDGER_COLUMNS, LEDGER_TABLE
+from t3_backup.worker.child.connection import read_schema
 from t3_backup.worker.child.digest import sha256
 
 # Every name by which SQLite gives a table's rowid, as long as no column has taken it
@@ -29,6 +37,7 @@ def take_census(connection: apsw.Connection, *, count_rows: bool) -> Census:
     Without `count_rows` it costs a few pages a table. What damage makes unreadable is said to be
     so; any other trouble raises apsw.Error.
     """
+    read_schema(connection)
     without_rowid = _tables(connection)
     tables = sorted(without_rowid)
     ends = {table: _end(connection, table, without_rowid=without_rowid[table]) for table in tables}
@@ -40,10 +49,15 @@ def take_census(connection: apsw.Connection, *, count_rows: bool) -> Census:
         schema_sha256=_schema(connection),
         t3_level=_level(connection, tables),
         ends=ends,
+        ledger=_ledger(connection, tables),
     )
     if not count_rows:
         return census
-    return replace(census, rows={table: _count(connection, table) for table in tables})
+    rows = {
+        table: UNREADABLE if without_rowid[table] is None else _count(connection, table)
+        for table in tables
+    }
+    return replace(census, rows=rows, content=_content(connection, rows))
 
 
 def require_tables(taken: Census) -> None:
@@ -55,30 +69,44 @@ def require_tables(taken: Census) -> None:
         )
 
 
-def _tables(connection: apsw.Connection) -> dict[str, bool]:
+def _tables(connection: apsw.Connection) -> dict[str, bool | None]:
     """The ordinary tables, and whether each is WITHOUT ROWID.
 
-    Virtual ones hold nothing of their own.
+    None: it can't be asked, since this SQLite does not have it, or its name is not UTF-8. Virtual
+    ones hold nothing of their own.
     """
-    names = {
-        name
-        for (name,) in connection.cursor().execute(
-            "SELECT name FROM sqlite_schema WHERE type = 'table'"
-        )
+    cursor = connection.cursor()
+    query = "SELECT CAST(name AS BLOB), rootpage FROM sqlite_schema WHERE type = 'table'"
+    roots: Any = cursor.execute(query).fetchall()
+    kinds = {
+        name: (kind, bool(without_rowid))
+        for name, kind, without_rowid in cursor.execute(
+            "SELECT CAST(name AS BLOB), type, wr FROM pragma_table_list WHERE schema = 'main'"
+        ).fetchall()
     }
-    rows = connection.cursor().execute("PRAGMA main.table_list").fetchall()
-    return {
-        str(row[1]): bool(row[4])
-        for row in rows
-        if row[1] in names and row[2] in ("table", "shadow")
-    }
+    [(encoding,)] = cursor.execute("PRAGMA encoding").fetchall()
+    found: dict[str, bool | None] = {}
+    for name, root in roots:
+        kind, without_rowid = kinds.get(name, ("", None))
+        if kind not in ("table", "shadow") and (kind or not root):
+            continue
+        try:
+            found[name.decode(str(encoding))] = without_rowid
+        except UnicodeDecodeError:
+            found[name.decode(str(encoding), "backslashreplace")] = None
+    return found
 
 
-def _end(connection: apsw.Connection, table: str, *, without_rowid: bool) -> int:
-    columns = {
-        str(row[1]).lower()
-        for row in connection.cursor().execute(f"PRAGMA main.table_xinfo({quote_name(table)})")
-    }
+def _end(connection: apsw.Connection, table: str, *, without_rowid: bool | None) -> int:
+    if without_rowid is None:
+        return UNREADABLE
+    try:
+        columns = {
+            str(row[1]).lower()
+            for row in connection.cursor().execute(f"PRAGMA main.table_xinfo({quote_name(table)})")
+        }
+    except UnicodeDecodeError:
+        return UNREADABLE
     rowid = next((name for name in _ROWID_NAMES if name not in columns), None)
     if without_rowid or rowid is None:
         return _count(connection, table)
@@ -94,22 +122,45 @@ def _count(connection: apsw.Connection, table: str) -> int:
 def _or_unreadable(connection: apsw.Connection, query: str) -> int:
     try:
         return _one(connection, query)
-    except apsw.CorruptError:
+    except (apsw.CorruptError, apsw.SQLError):  # the latter where it needs what SQLite lacks
         return UNREADABLE
 
 
+def _content(connection: apsw.Connection, rows: dict[str, int]) -> dict[str, int] | None:
+    """Count what a person would miss; where all rows of a table do, they are counted already."""
+    found = {}
+    for one in counted_in(rows):
+        found[one.word] = rows.get(one.table, 0)
+        if found[one.word] > 0 and one.deleted in _columns(connection, one.table):
+            found[one.word] = _or_unreadable(connection, one.query((one.deleted,)))
+    return found or None
+
+
+def _columns(connection: apsw.Connection, table: str) -> set[str]:
+    rows = connection.cursor().execute(f"PRAGMA main.table_info({quote_name(table)})")
+    return {str(row[1]) for row in rows}
+
+
+def _ledger(connection: apsw.Connection, tables: list[str]) -> tuple[Migration, ...] | None:
+    if LEDGER_TABLE not in tables or not _columns(connection, LEDGER_TABLE) >= {*LEDGER_COLUMNS}:
+        return None
+    newest = (
+        f"SELECT {', '.join(LEDGER_COLUMNS)} FROM main.{LEDGER_TABLE} "
+        f"ORDER BY {LEDGER_COLUMNS[0]} DESC LIMIT {MOST_MIGRATIONS}"
+    )
+    try:
+        return make_ledger(connection.cursor().execute(newest).fetchall()[::-1])
+    except apsw.CorruptError:
+        return None
+
+
 def _level(connection: apsw.Connection, tables: list[str]) -> int | None:
-    if LEDGER_TABLE not in tables:
+    if LEDGER_TABLE not in tables or LEDGER_COLUMNS[0] not in _columns(connection, LEDGER_TABLE):
         return None
-    columns = {
-        row[1] for row in connection.cursor().execute(f"PRAGMA main.table_info({LEDGER_TABLE})")
-    }
-    if "migration_id" not in columns:
-        return None
-    with contextlib.suppress(apsw.CorruptError):
+    with contextlib.suppress(apsw.CorruptError, apsw.SQLError):
         [(level,)] = (
             connection.cursor()
-            .execute(f"SELECT max(migration_id) FROM main.{LEDGER_TABLE}")
+            .execute(f"SELECT max({LEDGER_COLUMNS[0]}) FROM main.{LEDGER_TABLE}")
             .fetchall()
         )
         return level if isinstance(level, int) else None
@@ -117,8 +168,17 @@ def _level(connection: apsw.Connection, tables: list[str]) -> int | None:
 
 
 def _schema(connection: apsw.Connection) -> str:
+    columns = ("type", "name", "tbl_name", "sql")
+    query = "SELECT {} FROM sqlite_schema ORDER BY type, name"
+    try:
+        return _digest(connection, query.format(", ".join(columns)))
+    except UnicodeDecodeError:
+        bare = ", ".join(f"CAST({column} AS BLOB)" for column in columns)
+        return _digest(connection, query.format(bare))
+
+
+def _digest(connection: apsw.Connection, query: str) -> str:
     digest = sha256()
-    query = "SELECT type, name, tbl_name, sql FROM sqlite_schema ORDER BY type, name"
     for row in connection.cursor().execute(query):
         digest.update(repr(row).encode("utf-8", "surrogatepass"))
     return str(digest.hexdigest())

@@ -1,4 +1,4 @@
-"""Copy a live database that is whole in its one file.
+"""Copy one of the live databases, which is whole in its one file.
 
 The copy shares its extents where the file system can do so.
 """
@@ -7,35 +7,33 @@ from __future__ import annotations
 
 import time
 
-from t3_backup.store.census import Census
 from t3_backup.system import native
-from t3_backup.system.file_identity import FileIdentity
 from t3_backup.worker.child import sandbox
 from t3_backup.worker.child.header import clear_wal_flag
 from t3_backup.worker.child.live_files import LiveFiles
 from t3_backup.worker.child.task import Task
 from t3_backup.worker.operations.backup import Copied
 from t3_backup.worker.operations.restore import CloneDatabase
-from t3_backup.worker.protocol import Source
+from t3_backup.worker.sources import Source
 
 
 def serve_clone_database(task: Task, operation: CloneDatabase) -> Copied:
     """Copy the live database into the job's file."""
-    place = LiveFiles.open(task.job.home, task.job.uid)
+    place = LiveFiles.of(task.job)
     task.report(Source(operation.old.bytes, 0))
     sandbox.limit_file_size(operation.old.bytes)
-    return clone_database(place, operation.old, task.job.file, operation.census)
+    return clone_database(place, operation, task.job.file)
 
 
-def clone_database(place: LiveFiles, old: FileIdentity, file: int, taken: Census) -> Copied:
-    """Copy the state `old` into the empty `file`.
+def clone_database(place: LiveFiles, operation: CloneDatabase, file: int) -> Copied:
+    """Copy the state that the operation names into the empty `file`.
 
     It shares its extents where the file system can. Raises InUse, OSError.
     """
-    began = time.monotonic()
-    with place.hold_lease() as lease:
+    began, old = time.monotonic(), operation.old
+    with place.hold_lease(operation.database) as lease:
         lease.require_same(old)
         native.copy(lease.fd, file, old.bytes)
         lease.require_held()
     clear_wal_flag(file)
-    return Copied("clone", old.bytes, 0, 0, time.monotonic() - began, taken, None, None)
+    return Copied("clone", old.bytes, 0, 0, time.monotonic() - began, operation.census, None, None)

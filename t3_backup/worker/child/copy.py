@@ -10,20 +10,20 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager, suppress
-from dataclasses import replace
+from contextlib import closing, contextmanager
 
 import apsw
 
 from t3_backup.errors import TryLater
+from t3_backup.store.census import Census
 from t3_backup.worker.child import census
-from t3_backup.worker.child.archive_walk import find_unchanged
 from t3_backup.worker.child.connection import as_failure, connect, execute, is_wal
 from t3_backup.worker.child.header import clear_wal_flag
 from t3_backup.worker.child.pinned_read import (
     Budget,
     Unfinished,
     copy_pinned,
+    format_moment,
     open_destination,
     pin_read,
 )
@@ -38,26 +38,21 @@ _HOT_TRIES = 6
 
 
 def serve_copy_database(task: Task, operation: CopyDatabase) -> Copied:
-    """Copy the database that was found into the job's file.
-
-    Then look whether the files beside it have changed.
-    """
+    """Copy one of the databases that were found into the job's file."""
+    source = task.database(operation.database)
     with Destination(task.job.file, task.job.channel) as destination:
-        alive = Progress(0, 0)
-        budget = Budget(
-            task.database, task.job.seconds, task.job.wal_budget, waiting=lambda: task.report(alive)
+        budget = budget_of(task, source)
+        task.report(Phase("copy", source.size))
+        return copy_database(
+            source, destination, budget, method=operation.method, mmap=operation.mmap
         )
-        task.report(Phase("copy", task.database.size))
-        copied = copy_database(
-            task.database, destination, budget, method=operation.method, mmap=operation.mmap
-        )
-    if operation.archive is None:
-        return copied
-    task.report(copied)  # it stands, even if the user's own file system doesn't answer what follows
-    with suppress(OSError):
-        found = find_unchanged(task.database.folder, task.job.uid, operation.archive)
-        return replace(copied, beside=found)
-    return copied
+
+
+def budget_of(task: Task, source: LiveDatabase, share: float = 1.0) -> Budget:
+    """Return what the copy of one database may cost, of what is left to the task."""
+    alive = Progress(0, 0)
+    left = max(0.0, task.seconds_left()) * share
+    return Budget(source, left, task.job.wal_budget, waiting=lambda: task.report(alive))
 
 
 def copy_database(
@@ -125,23 +120,44 @@ def _online_once(
     began = time.monotonic()
     with closing(connect(source, mmap=mmap)) as live:
         if is_wal(live):
-            with closing(open_destination(destination)) as copy, pin_read(live):
-                taken, restarts = copy_pinned(live, copy, budget), 0
-        else:
-            taken, restarts = copy_unpinned(live, destination, budget)
+            with pin_read(live) as moment:
+                return copy_pin(live, moment, destination, budget)
+        moment = format_moment()
+        taken, restarts = copy_unpinned(live, destination, budget)
+    return _finish(destination, budget, taken, restarts, time.monotonic() - began, moment)
+
+
+def copy_pin(
+    live: apsw.Connection, moment: str, destination: Destination, budget: Budget
+) -> Copied:
+    """Copy the moment that a connection has pinned into `destination`. Raises apsw.Error."""
+    began = time.monotonic()
+    with closing(open_destination(destination)) as copy:
+        taken = copy_pinned(live, copy, budget)
+    return _finish(destination, budget, taken, 0, time.monotonic() - began, moment)
+
+
+def _finish(
+    destination: Destination,
+    budget: Budget,
+    taken: Census | None,
+    restarts: int,
+    seconds: float,
+    moment: str,
+) -> Copied:
     destination.finish()
     clear_wal_flag(destination.fd)
     destination.finish()
-    seconds = time.monotonic() - began
     return Copied(
         method="online",
-        source_bytes=source.size,
+        source_bytes=budget.source.size,
         wal_growth_bytes=budget.wal_growth(),
         restarts=restarts,
         seconds=seconds,
         pinned=taken,
         before=None,
         after=None,
+        moment=moment,
     )
 
 

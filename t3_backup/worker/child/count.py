@@ -6,7 +6,9 @@ from contextlib import closing
 
 import apsw
 
+from t3_backup.errors import SourceAbsent
 from t3_backup.store.census import Census
+from t3_backup.t3.files import NO_DATABASE
 from t3_backup.worker.child import census
 from t3_backup.worker.child.connection import as_failure, connect
 from t3_backup.worker.child.pinned_read import pin_read
@@ -15,9 +17,20 @@ from t3_backup.worker.child.task import Task
 from t3_backup.worker.operations.restore import Counted, CountRows
 
 
-def serve_count_rows(task: Task, _operation: CountRows) -> Counted:
-    """Count the rows of the live database."""
-    return Counted(count_rows(find_database(task.job.home, task.job.uid)))
+def serve_count_rows(task: Task, operation: CountRows) -> Counted:
+    """Count the rows of one of the live databases."""
+    try:
+        source = find_database(
+            task.job.home,
+            task.job.uid,
+            operation.database,
+            state_folder=task.job.state_folder,
+        )
+    except SourceAbsent as error:
+        raise SourceAbsent(
+            f"no {operation.database}" if str(error) == NO_DATABASE else str(error)
+        ) from None
+    return Counted(count_rows(source))
 
 
 def count_rows(source: LiveDatabase) -> Census:

@@ -20,7 +20,7 @@ from t3_backup.errors import SourceError, SourceRefused
 from t3_backup.store.names import is_sealed_name, legacy_name
 from t3_backup.system import native
 from t3_backup.worker.child import sandbox
-from t3_backup.worker.child.connection import execute
+from t3_backup.worker.child.connection import execute, prepare
 from t3_backup.worker.child.copy import sqlite_errors
 from t3_backup.worker.child.header import clear_wal_flag
 from t3_backup.worker.child.pinned_read import Budget, copy_pinned, open_destination
@@ -29,7 +29,8 @@ from t3_backup.worker.child.task import Task
 from t3_backup.worker.child.vfs import Destination
 from t3_backup.worker.operations.backup import Copied
 from t3_backup.worker.operations.legacy import CopyLegacy, Listed, ListLegacy, RemoveLegacy
-from t3_backup.worker.protocol import MOST_NAMES, Phase, Source, copy_limit
+from t3_backup.worker.protocol import MOST_NAMES, Phase, copy_limit
+from t3_backup.worker.sources import Source
 
 _SIDECARS = ("-wal", "-journal")
 
@@ -140,14 +141,8 @@ def copy_snapshot(found: LegacySnapshot, destination: Destination, budget: Budge
         closing(open_destination(destination)) as copy,
     ):
         # No map of it: the user may cut it short at any time.
-        execute(
-            old,
-            "PRAGMA trusted_schema=0",
-            "PRAGMA temp_store=memory",
-            "PRAGMA mmap_size=0",
-            "PRAGMA query_only=1",
-            "BEGIN",
-        )
+        prepare(old, "PRAGMA mmap_size=0", "PRAGMA query_only=1")
+        execute(old, "BEGIN")
         taken = copy_pinned(old, copy, budget)
     destination.finish()
     clear_wal_flag(destination.fd)

@@ -1,4 +1,4 @@
-"""The folder of a live database, for whoever puts another one there.
+"""The folder of live databases, for whoever puts others there.
 
 Runs as its owner. No symlink is followed on the way. A descriptor of the database is opened here
 only while this process has no SQLite connection to it: closing one would drop SQLite's locks.
@@ -19,8 +19,9 @@ from t3_backup.errors import Failure, InUse, SourceAbsent, SourceError, SourceRe
 from t3_backup.system import native
 from t3_backup.system.file_identity import FileIdentity
 from t3_backup.system.sqlite import SIDECARS
-from t3_backup.t3.files import DATABASE_NAME, STATE_FOLDER
+from t3_backup.t3.files import STATE_FOLDER
 from t3_backup.worker.child.source import open_home, require_own_file
+from t3_backup.worker.operations import Job
 
 _ACCESS = "system.posix_acl_access"
 PROBE = ".probe"  # ending of what is made beside what is staged, to see what can be done there
@@ -30,15 +31,17 @@ _T3_MODE = 0o644  # T3's own, where there is no file to take it from
 
 @dataclass(frozen=True)
 class LiveFiles:
-    """The folder of a live database, open."""
+    """The folder of an account's databases, open."""
 
     folder: int
-    path: str  # of the database, canonical
+    folder_path: str  # canonical
     uid: int
 
     @staticmethod
-    def open(home: str, uid: int, *, create: bool = False) -> LiveFiles:
-        """Open the folder beneath `home`; folders on the way are made where asked.
+    def open(
+        home: str, uid: int, state_folder: str = STATE_FOLDER, *, create: bool = False
+    ) -> LiveFiles:
+        """Open the `state_folder` beneath `home`; folders on the way are made where asked.
 
         Raises SourceRefused for a symlink on the way. SourceAbsent where there is none, SourceError
         where it can't be reached.
@@ -46,10 +49,10 @@ class LiveFiles:
         home_fd = open_home(home)
         try:
             if create:
-                _make_folders(home_fd)
-            folder = native.open_beneath(home_fd, STATE_FOLDER, os.O_RDONLY | os.O_DIRECTORY)
+                _make_folders(home_fd, state_folder)
+            folder = native.open_beneath(home_fd, state_folder, os.O_RDONLY | os.O_DIRECTORY)
         except OSError as error:
-            where = os.path.join(home, STATE_FOLDER)
+            where = os.path.join(home, state_folder)
             if error.errno in (errno.ELOOP, errno.ENOTDIR, errno.EXDEV):
                 raise SourceRefused(
                     f"{where}: a symlink on the way (or no folder); nothing there is followed"
@@ -59,25 +62,18 @@ class LiveFiles:
             raise SourceError(f"{where}: {error.strerror}") from None
         finally:
             os.close(home_fd)
-        return LiveFiles(
-            folder, os.path.join(os.readlink(f"/proc/self/fd/{folder}"), DATABASE_NAME), uid
-        )
+        return LiveFiles(folder, os.readlink(f"/proc/self/fd/{folder}"), uid)
 
-    @property
-    def name(self) -> str:
-        """Return the name of the database in its folder."""
-        return os.path.basename(self.path)
-
-    @property
-    def folder_path(self) -> str:
-        """Return the path of its folder."""
-        return os.path.dirname(self.path)
+    @staticmethod
+    def of(job: Job, *, create: bool = False) -> LiveFiles:
+        """Open the folder of whom the job is about. Raises as `open` does."""
+        return LiveFiles.open(job.home, job.uid, job.state_folder, create=create)
 
     def path_of(self, name: str) -> str:
         """Return the path of a name in its folder."""
         return os.path.join(self.folder_path, name)
 
-    def identity(self, name: str = DATABASE_NAME) -> FileIdentity | None:
+    def identity(self, name: str) -> FileIdentity | None:
         """Return what has that name; None where nothing has.
 
         Raises SourceRefused where it is not the user's own regular file.
@@ -89,7 +85,7 @@ class LiveFiles:
         require_own_file(status, self.path_of(name), self.uid, self.folder)
         return FileIdentity.of(status)
 
-    def sidecars(self, name: str = DATABASE_NAME) -> list[str]:
+    def sidecars(self, name: str) -> list[str]:
         """List the endings (of SIDECARS) of what lies beside `name`, whatever it is."""
         return [ending for ending in SIDECARS if self.has(name + ending)]
 
@@ -116,6 +112,17 @@ class LiveFiles:
             return False
         return status.st_size > 0 or not stat.S_ISREG(status.st_mode)
 
+    def modified_ns(self, name: str) -> int:
+        """Say when what has that name was written to last, in nanoseconds since 1970.
+
+        0 where nothing has.
+        """
+        try:
+            status = os.stat(name, dir_fd=self.folder, follow_symlinks=False)
+        except FileNotFoundError:
+            return 0
+        return max(0, status.st_mtime_ns)
+
     def is_hot(self, name: str) -> bool:
         """Tell whether a journal holds what is to be rolled back.
 
@@ -136,12 +143,12 @@ class LiveFiles:
         finally:
             os.close(fd)
 
-    def drop_empty(self) -> None:
-        """Remove what holds nothing; nobody may have it open.
+    def drop_empty(self, name: str) -> None:
+        """Remove what holds nothing beside the database `name`, which nobody may have open.
 
         That is a -wal or -journal that is done with, a -shm without a -wal.
         """
-        wal, index, journal = (self.name + ending for ending in SIDECARS)
+        wal, index, journal = (name + ending for ending in SIDECARS)
         if not self.has_content(wal):
             self.remove(wal)
         if not self.is_hot(journal):
@@ -154,10 +161,11 @@ class LiveFiles:
         if self.has(name):
             os.unlink(name, dir_fd=self.folder)
 
-    def create(self, name: str, like: FileIdentity | None) -> int:
-        """Make a new file with the owner, group, mode and access list of the live one.
+    def create(self, name: str, live: str = "", like: FileIdentity | None = None) -> int:
+        """Make a new file with the owner, group, mode and access list of the database `live`.
 
-        The live one is `like`. Raises SourceError where its group can't be had, OSError.
+        That one was seen as `like`; None: there is none. Raises SourceError where its group can't
+        be had, OSError.
         """
         mode = _T3_MODE if like is None else like.mode & 0o777
         flags = os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -168,12 +176,12 @@ class LiveFiles:
                 os.fchown(fd, -1, like.gid)
             os.fchmod(fd, mode)
             if like is not None:
-                self._copy_access(fd, mode)
+                self._copy_access(fd, live, mode)
         except PermissionError:
             os.close(fd)
             self.remove(name)
             raise SourceError(
-                f"{self.path} has a group ({like and like.gid}) that its user is not in: "
+                f"{self.path_of(live)} has a group ({like and like.gid}) that its user is not in: "
                 "chgrp it to one of theirs"
             ) from None
         except OSError as error:
@@ -182,13 +190,13 @@ class LiveFiles:
             raise OSError(error.errno, error.strerror, self.path_of(name)) from error
         return fd
 
-    def _copy_access(self, fd: int, mode: int) -> None:
+    def _copy_access(self, fd: int, name: str, mode: int) -> None:
         """Copy the access list (acl(5)), too.
 
         Without it, the bits of the group, which are its mask, would mean more.
         """
         try:
-            live = native.open_beneath(self.folder, self.name, os.O_RDONLY | os.O_NONBLOCK)
+            live = native.open_beneath(self.folder, name, os.O_RDONLY | os.O_NONBLOCK)
         except OSError:
             return
         try:
@@ -220,7 +228,7 @@ class LiveFiles:
                     os.close(fd)
 
     @contextlib.contextmanager
-    def hold_lease(self, name: str = DATABASE_NAME) -> Iterator[Lease]:
+    def hold_lease(self, name: str) -> Iterator[Lease]:
         """Hold a write lease on the file of that name (fcntl(2)).
 
         Nobody has it open, and who opens it from now on waits. Raises InUse where somebody has it
@@ -269,9 +277,9 @@ class Lease:
             raise InUse(f"{self.path} was changed by another process in between")
 
 
-def _make_folders(home: int) -> None:
+def _make_folders(home: int, state_folder: str) -> None:
     at = home
-    for name in STATE_FOLDER.split("/"):
+    for name in state_folder.split("/"):
         with contextlib.suppress(FileExistsError):
             os.mkdir(name, 0o755, dir_fd=at)
         below = native.open_beneath(at, name, os.O_PATH | os.O_DIRECTORY)

@@ -1,58 +1,97 @@
-"""Find the live database for a backup, and report it to the parent.
+"""Find the databases of an account for a backup, and report them to the parent.
 
-Reported are its sizes, its folder, the databases beside it, and what else is there that is unknown.
+Reported are their sizes, their folder, what of them can't be copied, what else is there that is
+unknown, and what the account's T3 servers have open: none of that may be missed in silence.
 """
 
 from __future__ import annotations
 
 import os
 import socket
+from dataclasses import replace
 
-from t3_backup.errors import SourceError
+from t3_backup.errors import SourceAbsent, SourceError
 from t3_backup.t3 import databases, unlisted
-from t3_backup.t3.files import STATE_FOLDER
+from t3_backup.t3.files import NO_DATABASE
+from t3_backup.t3.open_databases import find_held_names
 from t3_backup.worker.child import sandbox
+from t3_backup.worker.child.open_databases import look_at_open_databases
+from t3_backup.worker.child.own_processes import identify
 from t3_backup.worker.child.source import LiveDatabase, find_folder, find_in_folder
 from t3_backup.worker.child.task import Task
-from t3_backup.worker.protocol import Source, copy_limit, encode_event
+from t3_backup.worker.protocol import copy_limit, encode_event
+from t3_backup.worker.sources import Source, SourceDatabase
+
+_LOOK_S = 10.0  # for the look at the account's processes, at most
 
 
-def find_and_report(task: Task) -> LiveDatabase:
-    """Find the database of the task's user, and report it.
+def find_and_report(task: Task) -> tuple[LiveDatabase, ...]:
+    """Find the databases of the task's user, and report them.
 
-    Raises as `find_database` does, and OSError. It comes before the filter of system calls, which
-    would let no descriptor pass.
+    Raises SourceAbsent where there are none, SourceError where none of them can be copied, OSError.
+    It comes before the filter of system calls, which would let no descriptor pass.
     """
-    home = task.job.home
-    folder = find_folder(home)
-    others, unknown = _beside(folder, home)
+    job = task.job
+    where = os.path.join(job.home, job.state_folder)
     try:
-        found = find_in_folder(folder, home, task.job.uid)
+        folder = find_folder(job.home, job.state_folder)
     except SourceError:
-        if others or unknown:
-            task.report(Source(0, 0, others, unknown))
+        task.report(_look(task, Source(0, 0, base_dir=os.path.dirname(where))))
         raise
-    source = Source(found.size, found.wal_bytes(), others, unknown)
+    names, others, unknown = _list(folder, where)
+    usable, found, errors = [], [], list[SourceError]()
+    for name in names:
+        try:
+            one = find_in_folder(folder, where, job.uid, name)
+        except SourceAbsent:
+            continue  # it has gone in between
+        except SourceError as error:
+            errors.append(error)
+            found.append(SourceDatabase(name, 0, 0, str(error)))
+            continue
+        if one.holds_nothing():
+            continue
+        usable.append(one)
+        found.append(SourceDatabase(name, one.size, one.wal_bytes(), inode=one.inode))
+    size, wal_size = sum(one.bytes for one in found), sum(one.wal_bytes for one in found)
+    base_dir = os.path.dirname(os.readlink(f"/proc/self/fd/{folder}"))
+    _, device = identify(folder)
+    source = Source(size, wal_size, tuple(found), others, unknown, base_dir, device)
+    source = _look(task, source)
+    if not usable:
+        task.report(source)
+        raise errors[0] if errors else SourceAbsent(NO_DATABASE)
     # The last thing that ever leaves this process by SCM_RIGHTS: an O_PATH descriptor, good for
     # stat alone.
-    with socket.socket(fileno=os.dup(task.job.channel)) as channel:
-        socket.send_fds(channel, [encode_event(source)], [found.folder])
-    size = source.bytes + source.wal_bytes
-    sandbox.limit_file_size(size)
-    sandbox.limit_memory(copy_limit(size))
-    return found
+    with socket.socket(fileno=os.dup(job.channel)) as channel:
+        socket.send_fds(channel, [encode_event(source)], [folder])
+    largest = max(one.bytes + one.wal_bytes for one in found)
+    sandbox.limit_file_size(largest)
+    sandbox.limit_memory(copy_limit(source.bytes + source.wal_bytes))
+    return tuple(usable)
 
 
 def serve_find_database(_task: Task, _operation: object) -> None:
-    """Add nothing: the database was found, and reported, before."""
+    """Add nothing: the databases were found, and reported, before."""
 
 
-def _beside(folder: int, home: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """List the databases that are not copied, and what is on no list."""
+def _look(task: Task, source: Source) -> Source:
+    """Add what T3's servers have open; the task learns which of its databases are among it."""
+    job = task.job
+    opened = look_at_open_databases(
+        job.uid, job.home, source.base_dir, _LOOK_S, [job.server_pid] if job.server_pid else []
+    )
+    inodes = {one.file: one.inode for one in source.databases}
+    task.held = find_held_names(opened.held, source.base_dir, inodes, source.device)
+    return replace(source, opened=opened)
+
+
+def _list(folder: int, where: str) -> tuple[list[str], tuple[str, ...], tuple[str, ...]]:
+    """List the databases, those that are too many, and what is on no list."""
     try:
-        return databases.uncovered(folder), unlisted.unlisted(folder)
+        names, others = databases.find_names(folder)
+        return names, tuple(others), unlisted.unlisted(folder)
     except OSError as error:
-        where = os.path.join(home, STATE_FOLDER)
         raise SourceError(
             f"{where} can't be listed ({error.strerror}): "
             "what is not backed up there, can't be told"

@@ -44,14 +44,18 @@ def serve_operation(name: str, task: Task, operation: Operation[Any]) -> Event |
             return None
         _, task.job, operation = decode_request(text)
         # Whether this is the parent still is looked at below, before a byte is read of it.
-        path = f"/proc/{task.job.parent}/fd/{task.job.file}"
-        task.job = replace(task.job, file=os.open(path, os.O_RDONLY | os.O_CLOEXEC))
+        folder = f"/proc/{task.job.parent}/fd"
+        theirs = (f"{folder}/{fd}" for fd in task.job.files)
+        files = tuple(os.open(path, os.O_RDONLY | os.O_CLOEXEC) for path in theirs)
+        task.job = replace(task.job, files=files)
     if task.job.become:
         sandbox.become_user(task.job.uid, task.job.gid, task.job.groups)
     sandbox.confine_process(task.job.parent)
     native.cancel_on_signal(signal.SIGTERM)
     if locate is not None:
-        task.found = locate.find_and_report(task)
+        task.sources = locate.find_and_report(task)
+        if name == "copy_databases":
+            task.receive_files()
     sandbox.filter_calls(clones=entry.clones)
     answer: Event | None = serve(task, operation)
     return answer

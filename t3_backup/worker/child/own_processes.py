@@ -8,6 +8,7 @@ from t3_backup.system.proc_files import (
     DELETED,
     parse_control_group,
     parse_descriptor,
+    parse_effective_user,
     parse_fields,
     parse_mounts,
     parse_start,
@@ -31,11 +32,13 @@ def read_process(pid: int, uid: int) -> Process | None:
     if os.stat(folder).st_uid not in (uid, 0):
         return None
     try:
-        status = parse_fields(_text(f"{folder}/status"))
+        text = _text(f"{folder}/status")
     except PermissionError:
         return None
-    effective = int(status["Uid"].split()[1]) if "Uid" in status else -1
-    if effective != uid or status.get("State", "Z").startswith(("Z", "X")):
+    if parse_effective_user(text) != uid:
+        return None
+    status = parse_fields(text)
+    if status.get("State", "Z").startswith(("Z", "X")):
         return None
     start = read_start(pid)
     return Process(

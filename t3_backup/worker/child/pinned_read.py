@@ -88,16 +88,24 @@ def open_destination(destination: Destination) -> apsw.Connection:
     return connection
 
 
+def format_moment() -> str:
+    """Write the present time: RFC 3339, UTC, milliseconds."""
+    # By hand: to import `datetime` is a part of what a worker's start costs.
+    seconds, milliseconds = divmod(time.time_ns() // 1_000_000, 1000)
+    return time.strftime(f"%Y-%m-%dT%H:%M:%S.{milliseconds:03}Z", time.gmtime(seconds))
+
+
 @contextmanager
-def pin_read(live: apsw.Connection) -> Iterator[None]:
-    """Hold one moment of the source.
+def pin_read(live: apsw.Connection) -> Iterator[str]:
+    """Hold one moment of the source, and yield when that was (`format_moment`), or just before.
 
     BEGIN alone pins nothing: the first read does, once it has waited for the writer.
     """
     execute(live, "BEGIN")
     try:
+        moment = format_moment()
         execute(live, "PRAGMA main.user_version")
-        yield
+        yield moment
     finally:
         # Nothing was written; a COMMIT would fail where the census met damage, and the copy of it
         # would be lost.

@@ -37,7 +37,7 @@ _REFUSED = (
 
 _FICLONE = 0x40049409  # ioctl_ficlonerange(2), as linux/fs.h has it
 _DATA_LIMIT = 512 << 20  # bytes of heap and private memory
-_OPEN_FILES = 64
+_OPEN_FILES = 128  # of a database four: itself, -wal, -shm, and its copy
 # Address space beside the map of a database: Python, its libraries, and what RLIMIT_DATA allows.
 _SELF_BYTES = 1 << 30
 

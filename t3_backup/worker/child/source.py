@@ -7,6 +7,7 @@ the descriptor). Only O_PATH and stat are used beside it.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import itertools
 import os
@@ -17,14 +18,15 @@ from dataclasses import dataclass
 from t3_backup.errors import SourceAbsent, SourceError, SourceRefused
 from t3_backup.system import native
 from t3_backup.system.sqlite import SIDECARS
+from t3_backup.t3.databases import KNOWN, name_problem
 from t3_backup.t3.files import (
     DATABASE_NAME,
     IMPORT_COPY,
     IMPORT_FOLDER,
     NO_DATABASE,
-    STATE_DATABASE,
     STATE_FOLDER,
 )
+from t3_backup.worker.child.own_processes import read_descriptor
 
 _MOST_IMPORTS = 64  # leftovers that are looked into
 
@@ -36,6 +38,7 @@ class LiveDatabase:
     folder: int  # O_PATH descriptor of the folder that holds it
     path: str  # canonical
     size: int  # bytes of the main file when it was found
+    inode: int = 0  # as fdinfo has it; 0: it isn't known
 
     @property
     def name(self) -> str:
@@ -48,6 +51,18 @@ class LiveDatabase:
             return os.stat(self.name + "-wal", dir_fd=self.folder, follow_symlinks=False).st_size
         except FileNotFoundError:
             return 0
+
+    def read_version(self) -> int:
+        """Read from its header which format a reader must know; 0 where it is no database.
+
+        No connection to it may be open: closing the file drops its locks. Raises OSError.
+        """
+        file = native.open_beneath(self.folder, self.name, os.O_RDONLY | os.O_NONBLOCK)
+        try:
+            header = os.pread(file, 20, 0)
+        finally:
+            os.close(file)
+        return header[19] if header.startswith(b"SQLite format 3\0") and len(header) == 20 else 0
 
     def has_journal(self) -> bool:
         """Tell whether a rollback journal is there.
@@ -62,32 +77,56 @@ class LiveDatabase:
         except FileNotFoundError:
             return False
 
+    def holds_nothing(self) -> bool:
+        """Tell whether it is an empty file of a name that is none of T3's."""
+        return self.size == 0 and self.name not in KNOWN and not self.wal_bytes()
+
+    def changed_ns(self) -> int:
+        """Say when it or its -wal changed last, in nanoseconds since 1970.
+
+        An empty -wal is what a reader has made, and says nothing.
+        """
+        found = 0
+        for name in (self.name, self.name + "-wal"):
+            with contextlib.suppress(OSError):
+                status = os.stat(name, dir_fd=self.folder, follow_symlinks=False)
+                if status.st_size:
+                    found = max(found, status.st_mtime_ns)
+        return found
+
     def is_quiet(self, seconds: float) -> bool:
         """Tell whether nobody has committed, or is about to, for so many seconds."""
         changed = os.stat(self.name, dir_fd=self.folder, follow_symlinks=False).st_mtime
         return time.time() - changed >= seconds and not self.has_journal()
 
 
-def find_database(home: str, uid: int) -> LiveDatabase:
-    """Find the database beneath `home`, following no symlink on the way from there.
+def find_database(
+    home: str, uid: int, name: str = DATABASE_NAME, state_folder: str = STATE_FOLDER
+) -> LiveDatabase:
+    """Find a database beneath `home`, following no symlink on the way from there.
 
     Raises SourceAbsent where there is none, SourceRefused where it is a symlink or lies behind one,
     has a second name, is no regular file or belongs to somebody other than `uid`, and SourceError
     where it is empty.
     """
-    return find_in_folder(find_folder(home), home, uid)
+    folder = find_folder(home, state_folder)
+    try:
+        return find_in_folder(folder, os.path.join(home, state_folder), uid, name)
+    except BaseException:
+        os.close(folder)
+        raise
 
 
-def find_folder(home: str) -> int:
-    """Open the folder beneath `home` that holds the database, as O_PATH.
+def find_folder(home: str, state_folder: str = STATE_FOLDER) -> int:
+    """Open the folder beneath `home` that holds the databases, as O_PATH.
 
     Raises as `find_database` does.
     """
     home_fd = open_home(home)
     try:
-        return native.open_beneath(home_fd, STATE_FOLDER, os.O_PATH | os.O_DIRECTORY)
+        return native.open_beneath(home_fd, state_folder, os.O_PATH | os.O_DIRECTORY)
     except OSError as error:
-        raise _unreachable(error, os.path.join(home, STATE_FOLDER)) from None
+        raise _unreachable(error, os.path.join(home, state_folder)) from None
     finally:
         os.close(home_fd)
 
@@ -102,25 +141,26 @@ def open_home(home: str) -> int:
         raise SourceError(f"{home}: {error.strerror}") from None
 
 
-def find_in_folder(folder: int, home: str, uid: int) -> LiveDatabase:
-    """Find the database in the open `folder`, which it keeps.
+def find_in_folder(folder: int, where: str, uid: int, name: str) -> LiveDatabase:
+    """Find the database `name` in the open `folder`, which it keeps.
 
-    `home` is for messages. Raises as `find_database` does.
+    `where` that is, is for messages. Raises as `find_database` does.
     """
-    path = os.path.join(home, STATE_DATABASE)
+    path = os.path.join(where, name)
+    if problem := name_problem(name):
+        raise SourceRefused(f"{path}: {problem}")
     try:
-        file = native.open_beneath(folder, DATABASE_NAME, os.O_PATH | os.O_NOFOLLOW)
+        file = native.open_beneath(folder, name, os.O_PATH | os.O_NOFOLLOW)
     except OSError as error:
-        os.close(folder)
         raise _unreachable(error, path) from None
-    status = os.fstat(file)
+    status, inode = os.fstat(file), read_descriptor("self", str(file))[0]
     os.close(file)  # O_PATH: closing it drops no lock
     require_own_file(status, path, uid, folder)
+    _require_files_beside(folder, name, path)
     # The name that the kernel gives has no symlink left in it, so SQLite may be told to follow
     # none.
-    return LiveDatabase(
-        folder, os.path.join(os.readlink(f"/proc/self/fd/{folder}"), DATABASE_NAME), status.st_size
-    )
+    real = os.readlink(f"/proc/self/fd/{folder}")
+    return LiveDatabase(folder, os.path.join(real, name), status.st_size, inode)
 
 
 def require_own_file(status: os.stat_result, path: str, uid: int, folder: int) -> None:
@@ -142,6 +182,18 @@ def require_own_file(status: os.stat_result, path: str, uid: int, folder: int) -
             f"{path} has {status.st_nlink} names (hard links); "
             "its -wal can belong to only one of them"
         )
+
+
+def _require_files_beside(folder: int, name: str, path: str) -> None:
+    """Raise SourceRefused where what SQLite would open beside a database is no file.
+
+    To open a pipe would have it wait for ever.
+    """
+    for ending in SIDECARS:
+        with contextlib.suppress(FileNotFoundError):
+            status = os.stat(name + ending, dir_fd=folder, follow_symlinks=False)
+            if not stat.S_ISREG(status.st_mode):
+                raise SourceRefused(f"{path}{ending} is not a regular file")
 
 
 def _is_left_of_import(folder: int, status: os.stat_result, uid: int) -> bool:

@@ -1,4 +1,4 @@
-"""Write a snapshot beside a live database, as its owner.
+"""Write a snapshot's image beside a live database, as its owner.
 
 So the two can change places in one step.
 """
@@ -17,33 +17,34 @@ from t3_backup.system import native
 from t3_backup.system.file_identity import FileIdentity
 from t3_backup.system.sqlite import NOFOLLOW
 from t3_backup.worker.child import census
-from t3_backup.worker.child.connection import execute
+from t3_backup.worker.child.connection import execute, prepare
 from t3_backup.worker.child.live_files import PROBE, LiveFiles
 from t3_backup.worker.child.task import Task
 from t3_backup.worker.operations.restore import Staged, StageDatabase
 
 
 def serve_stage_database(task: Task, operation: StageDatabase) -> Staged:
-    """Write the snapshot in the job's file beside the live database.
+    """Write the image in the job's file beside the live database.
 
     The folders on the way are made where there are none.
     """
-    place = LiveFiles.open(task.job.home, task.job.uid, create=True)
-    return stage_database(place, task.job.file, operation.aside)
+    place = LiveFiles.of(task.job, create=True)
+    return stage_database(place, task.job.file, operation.database, operation.aside)
 
 
-def stage_database(place: LiveFiles, snapshot: int, aside: str) -> Staged:
-    """Write what is in the descriptor `snapshot` beside the live database, durably.
+def stage_database(place: LiveFiles, image: int, name: str, ending: str) -> Staged:
+    """Write what is in the descriptor `image` beside the live database `name`, durably.
 
-    It has the name `aside`. Raises SourceError and OSError, and then nothing is left of it.
+    It has the same name, with `ending`. Raises SourceError and OSError, and then nothing is left of
+    it.
     """
-    live = place.identity()
-    fd = place.create(aside, live)
+    live, aside = place.identity(name), name + ending
+    fd = place.create(aside, name, live)
     try:
-        native.copy(snapshot, fd, os.fstat(snapshot).st_size)
+        native.copy(image, fd, os.fstat(image).st_size)
         native.sync_file(fd, place.path_of(aside))
         place.sync()
-        _require_exchange(place, aside, live)
+        _require_exchange(place, name, aside, live)
         staged = FileIdentity.of(os.fstat(fd))
         return Staged(live, staged, read_census(place, aside))
     except BaseException:
@@ -53,13 +54,13 @@ def stage_database(place: LiveFiles, snapshot: int, aside: str) -> Staged:
         os.close(fd)
 
 
-def _require_exchange(place: LiveFiles, aside: str, live: FileIdentity | None) -> None:
+def _require_exchange(place: LiveFiles, name: str, aside: str, live: FileIdentity | None) -> None:
     """What keeps two names from changing places is found now, while the server runs.
 
     Raises SourceError.
     """
     probe = aside + PROBE
-    os.close(place.create(probe, None))
+    os.close(place.create(probe))
     try:
         native.rename_exchange(place.folder, aside, probe)
         native.rename_exchange(place.folder, aside, probe)
@@ -73,11 +74,11 @@ def _require_exchange(place: LiveFiles, aside: str, live: FileIdentity | None) -
     if live is None:
         return
     try:
-        os.close(native.open_beneath(place.folder, place.name, os.O_RDWR | os.O_NONBLOCK))
+        os.close(native.open_beneath(place.folder, name, os.O_RDWR | os.O_NONBLOCK))
     except PermissionError as error:
         if error.errno == errno.EPERM:
             raise SourceError(
-                f"{place.path} can't be changed: it is immutable (lsattr(1)): chattr -i"
+                f"{place.path_of(name)} can't be changed: it is immutable (lsattr(1)): chattr -i"
             ) from None
 
 
@@ -91,13 +92,8 @@ def read_census(place: LiveFiles, name: str) -> Census:
         with closing(
             apsw.Connection(path, flags=apsw.SQLITE_OPEN_READONLY | NOFOLLOW)
         ) as connection:
-            execute(
-                connection,
-                "PRAGMA trusted_schema=0",
-                "PRAGMA temp_store=memory",
-                "PRAGMA mmap_size=0",
-            )
-            execute(connection, "PRAGMA query_only=1", "BEGIN")
+            prepare(connection, "PRAGMA mmap_size=0", "PRAGMA query_only=1")
+            execute(connection, "BEGIN")
             return census.take_census(connection, count_rows=False)
     except apsw.Error as error:
         raise SourceError(f"{path} can't be read as a database: {error}") from error

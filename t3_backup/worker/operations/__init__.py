@@ -12,6 +12,7 @@ from importlib import import_module
 from typing import Any, Generic, NamedTuple, TypeVar, get_args
 
 from t3_backup.records import decode_record, parse_object
+from t3_backup.t3.files import STATE_FOLDER
 from t3_backup.worker.protocol import Event
 
 A = TypeVar("A", bound=Event)
@@ -48,17 +49,20 @@ class Entry(NamedTuple):
 OPERATIONS = {
     "find_database": Entry("FindDatabase", "backup", "locate", locates=True),
     "copy_database": Entry("CopyDatabase", "backup", "copy", writes=True, locates=True, vfs=True),
+    "copy_databases": Entry("CopyDatabases", "backup", "copy_all", locates=True, vfs=True),
     "check_integrity": Entry("CheckIntegrity", "proof", "integrity", vfs=True),
+    "check_databases": Entry("CheckDatabases", "proof", "integrity", vfs=True),
     "write_archive": Entry("WriteArchive", "backup", "archive_write", writes=True),
     "inspect_archive": Entry("InspectArchive", "archive", "archive_read"),
     "stage_archive": Entry("StageArchive", "archive", "archive_read"),
     "install_archive": Entry("InstallArchive", "archive", "archive_install"),
     "count_rows": Entry("CountRows", "restore", "count"),
+    "read_activity": Entry("ReadActivity", "activity", "activity"),
     "stage_database": Entry("StageDatabase", "restore", "stage", clones=True),
-    "checkpoint_database": Entry("CheckpointDatabase", "restore", "checkpoint"),
+    "checkpoint_databases": Entry("CheckpointDatabases", "restore", "checkpoint"),
     "clone_database": Entry("CloneDatabase", "restore", "clone", writes=True, clones=True),
     "swap_databases": Entry("SwapDatabases", "restore", "swap"),
-    "recover_swap": Entry("RecoverSwap", "restore", "swap"),
+    "recover_swap": Entry("RecoverSwap", "restore", "swap_recovery"),
     "list_legacy": Entry("ListLegacy", "legacy", "legacy"),
     "copy_legacy": Entry("CopyLegacy", "legacy", "legacy", writes=True, vfs=True),
     "remove_legacy": Entry("RemoveLegacy", "legacy", "legacy"),
@@ -82,11 +86,14 @@ class Job:
     channel: int  # the socket to the parent
     seconds: float  # for the whole of it
     wal_budget: int  # bytes
+    state_folder: str = STATE_FOLDER  # of the databases, beneath `home`
+    server_pid: int = 0  # of the account's server, as systemd knows it
     file: int = -1  # the new snapshot, open for writing, or what is to be read; -1: there is none
     # O_PATH descriptor of a folder with snapshots of earlier days; -1: there is none
     folder: int = -1
-    # whether the child waits for its request, which names the file by the parent's number
+    # whether the child waits for its request, which names the files by the parent's numbers
     waits: bool = False
+    files: tuple[int, ...] = ()  # what is to be read, where there may be more than one
 
 
 def name_of(operation: Operation[Any]) -> str:

@@ -8,8 +8,16 @@ from typing import Annotated
 from t3_backup.records import one_of
 from t3_backup.store.census import Census
 from t3_backup.store.methods import METHODS
+from t3_backup.t3.files import DATABASE_NAME
 from t3_backup.worker.operations import Operation
-from t3_backup.worker.protocol import Count, Event, Seconds, Source, Text, Texts
+from t3_backup.worker.protocol import (
+    Count,
+    Event,
+    Seconds,
+    Text,
+    Texts,
+)
+from t3_backup.worker.sources import DatabaseName, Source
 
 
 @dataclass(frozen=True)
@@ -36,13 +44,33 @@ class Copied(Event):
     pinned: Census | None  # of the source, taken inside the pin; None where there was no pin
     before: Census | None  # of the source around a VACUUM, which has a moment of its own
     after: Census | None
-    # of the files beside it, where no archive need be written: there are none, or none has changed
+    moment: Text = ""  # RFC 3339, UTC: what was committed by then is in it; empty: not known
+
+
+@dataclass(frozen=True)
+class CopiedDatabase:
+    """What became of one database of an account."""
+
+    file: DatabaseName
+    copied: Copied | None  # None: it was not copied
+    reason: Text = ""  # why not
+
+
+@dataclass(frozen=True)
+class CopiedAll(Event):
+    """The databases of an account: finished copies, not yet proven."""
+
+    databases: tuple[CopiedDatabase, ...]
+    live: DatabaseName  # the one of these that the server works with; it was copied
+    pin_seconds: Seconds  # between the moments of the first and the last
+    # of the files beside them, where no archive need be written: there are none, or none has
+    # changed
     beside: Packed | None = None
 
 
 @dataclass(frozen=True)
 class FindDatabase(Operation[Source]):
-    """Find the live database and its sizes."""
+    """Find the databases of an account, and their sizes."""
 
 
 @dataclass(frozen=True)
@@ -55,9 +83,17 @@ class WriteArchive(Operation[Packed]):
 
 @dataclass(frozen=True)
 class CopyDatabase(Operation[Copied]):
-    """Copy the live database into the job's empty file."""
+    """Copy one database into the job's empty file."""
 
     method: str = "online"  # which to begin with: online, or vacuum alone
+    mmap: bool = True
+    database: str = DATABASE_NAME
+
+
+@dataclass(frozen=True)
+class CopyDatabases(Operation[CopiedAll]):
+    """Copy all databases of an account, each into an empty file that it is given for it."""
+
     mmap: bool = True
     # the archive that will be asked for afterwards, unless the answer says that it need not be
     archive: WriteArchive | None = None

@@ -13,10 +13,35 @@ from t3_backup.worker.protocol import Event, Seconds, Text, Texts
 class Proven(Event):
     """What SQLite's checks and the census found in a file."""
 
-    problems: Texts  # of integrity_check and foreign_key_check; none: it is sound
+    problems: Texts  # of integrity_check; none: nothing speaks against it
     census: Census
     seconds: Seconds
     sqlite_version: Text
+    unjudged: Text = ""  # why this SQLite could not judge all of it; empty: it could
+    orphans: Text = ""  # which tables have rows without a parent; empty: none
+
+
+@dataclass(frozen=True)
+class ProofOf:
+    """What became of the proof of one file."""
+
+    proven: Proven | None  # None: it is no database that could be read
+    reason: Text = ""  # why not
+
+
+@dataclass(frozen=True)
+class ProvenAll(Event):
+    """The proofs of several files, in their order."""
+
+    proofs: tuple[ProofOf, ...]
+
+
+@dataclass(frozen=True)
+class CheckDatabases(Operation[ProvenAll]):
+    """Check the job's files, or one share of each. Nobody writes them any more."""
+
+    share: int = 0
+    shares: int = 1
 
 
 @dataclass(frozen=True)

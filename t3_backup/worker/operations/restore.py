@@ -1,4 +1,4 @@
-"""The operations of a restore, in the folder of the live database."""
+"""The operations of a restore, in the folder of the live databases."""
 
 from __future__ import annotations
 
@@ -7,27 +7,37 @@ from typing import Annotated
 
 from t3_backup.records import one_of
 from t3_backup.store.census import Census
+from t3_backup.store.replacement import Replacement, Sidecars
 from t3_backup.system.file_identity import FileIdentity
-from t3_backup.system.sqlite import SIDECARS
+from t3_backup.t3.databases import MOST
+from t3_backup.t3.files import DATABASE_NAME
 from t3_backup.worker.operations import Operation
 from t3_backup.worker.operations.backup import Copied
-from t3_backup.worker.protocol import Event, Text
+from t3_backup.worker.protocol import Count, Event, Text
+from t3_backup.worker.sources import DatabaseName
 
 STATES = ("old", "new", "other")  # other: neither, and nothing is left of the swap
 
-Sidecars = tuple[Annotated[str, one_of(SIDECARS)], ...]
+
+def _check_few(names: tuple[str, ...]) -> tuple[str, ...]:
+    if len(names) > 3 * MOST:  # of a snapshot, and of a folder with those that are too many
+        raise ValueError("they are too many")
+    return names
+
+
+Names = Annotated[tuple[DatabaseName, ...], _check_few]
 
 
 @dataclass(frozen=True)
 class Counted(Event):
-    """What is in the live database now."""
+    """What is in a live database now."""
 
     census: Census
 
 
 @dataclass(frozen=True)
 class Staged(Event):
-    """A snapshot was written beside the live database, durably."""
+    """An image was written beside the live database, durably."""
 
     live: FileIdentity | None  # the live database, as it was then; None: there is none
     staged: FileIdentity | None  # what was written
@@ -35,56 +45,84 @@ class Staged(Event):
 
 
 @dataclass(frozen=True)
-class Checkpointed(Event):
-    """The old state, and whether all of it is in its one file."""
+class Checkpointed:
+    """One database of the old state, and whether all of it is in its one file."""
 
-    old: FileIdentity | None  # None: there is no live database
+    file: DatabaseName
+    old: FileIdentity | None  # None: there is none, or nothing that can be moved
     whole: bool
     reason: Text  # why not
     census: Census | None  # of what is in the one file
     beside: Sidecars  # endings of what is beside it still
+    changed_ns: Count = 0  # when it, or its -wal, changed last before that
+    held: bool = False  # whether another process has it open
+
+
+def _check_each(found: tuple[Checkpointed, ...]) -> tuple[Checkpointed, ...]:
+    _check_few(tuple(one.file for one in found))
+    if len({one.file for one in found}) < len(found):
+        raise ValueError("two have one name")
+    return found
+
+
+@dataclass(frozen=True)
+class CheckpointedAll(Event):
+    """The old state: each of its databases."""
+
+    databases: Annotated[tuple[Checkpointed, ...], _check_each]
+    others: Names  # that are too many, and stay as they are
 
 
 @dataclass(frozen=True)
 class Swapped(Event):
-    """What is in the place of the live database, after a swap, or one that was interrupted."""
+    """What is in the place of the live databases, after a swap, or one that was interrupted."""
 
     state: Annotated[str, one_of(STATES)]
-    held: bool  # whether what came out stays beside it, since another process has it open
+    # of which the one that came out stays beside it
+    held: Names = ()  # since another process has it open
+    changed: Names = ()  # since it is not what it was
 
 
 @dataclass(frozen=True)
 class CountRows(Operation[Counted]):
-    """Count the rows of the live database."""
+    """Count the rows of one of the live databases."""
+
+    database: DatabaseName = DATABASE_NAME
 
 
 @dataclass(frozen=True)
 class StageDatabase(Operation[Staged]):
-    """Write the snapshot in the job's file beside the live database."""
+    """Write the image in the job's file beside the live database."""
 
-    aside: str  # under this name
+    database: DatabaseName
+    aside: str  # ending of its name there
 
 
 @dataclass(frozen=True)
-class CheckpointDatabase(Operation[Checkpointed]):
-    """Bring all of the live database into its one file."""
+class CheckpointDatabases(Operation[CheckpointedAll]):
+    """Bring all of each live database into its one file.
+
+    These, whether they are there or not, and the others that a backup would copy.
+    """
+
+    databases: tuple[DatabaseName, ...]
 
 
 @dataclass(frozen=True)
 class CloneDatabase(Operation[Copied]):
-    """Copy the live database, checkpointed and unchanged since, into the job's empty file."""
+    """Copy a live database, checkpointed and unchanged since, into the job's empty file."""
 
+    database: DatabaseName
     old: FileIdentity  # the live database as it was seen
     census: Census  # of it
 
 
 @dataclass(frozen=True)
 class SwapDatabases(Operation[Swapped]):
-    """Let what was staged and the live database change places."""
+    """Let what was staged and the live databases change places, one after the other."""
 
-    aside: str  # name of what was staged
-    old: FileIdentity | None  # the live database as it was seen; None: there was none
-    beside: tuple[str, ...]  # endings of what is beside it, and goes with it
+    aside: str  # ending of the names of what was staged
+    databases: tuple[Replacement, ...]
 
 
 @dataclass(frozen=True)
@@ -92,8 +130,5 @@ class RecoverSwap(Operation[Swapped]):
     """Complete or undo a swap, wherever it got to."""
 
     aside: str
-    old: FileIdentity | None
-    staged: FileIdentity | None  # what was staged
-    beside: tuple[str, ...]
+    databases: tuple[Replacement, ...]
     begun: bool  # whether the swap may have begun
-    keep: bool  # whether what came out of it stays

@@ -87,7 +87,7 @@ def paused_worker(machine: Machine, user: str, unit: str = SERVICE) -> Iterator[
 
     That is the worker that copies the database, or proves a snapshot of it. At the end it goes on.
     """
-    operation = "copy_database" if unit == SERVICE else "check_integrity"
+    operation = "copy_databases" if unit == SERVICE else "check_integrity"
     with machine.start(*programs.booted_line("stop_worker.py", user, operation)) as watching:
         try:
             assert watching.stdout is not None

@@ -24,7 +24,7 @@ def _publish(account_dir: AccountDir, old: Manifest) -> None:
     with account_dir.stage_file() as staged_file:
         os.write(staged_file.writer, b"data")
         staged_file.settle()
-        account_dir.publish_file(staged_file, new)
+        account_dir.publish_snapshot(new, {new.live.file: staged_file.name_as})
 
 
 def main() -> None:

@@ -1,11 +1,13 @@
 """Be a server that has SQLite databases open until standard input ends.
 
-Usage: [WORD...] -- [--lock] DATABASE... [--agent DATABASE...]. Each is made where it isn't there,
-and is in WAL mode; one after `--lock` is held in a transaction, as T3 holds its locks. Those after
-`--agent` are held by a child process. Prints `ready` once all are open.
+Usage: [WORD...] -- [--stay] [--lock] DATABASE... [--agent DATABASE...]. Each is made where it isn't
+there, and is in WAL mode; one after `--lock` is held in a transaction, as T3 holds its locks. Those
+after `--agent` are held by a child process. Prints `ready` once all are open. With `--stay` it ends
+by a signal alone.
 """
 
 import os
+import signal
 import sqlite3
 import subprocess
 import sys
@@ -37,10 +39,12 @@ def main() -> None:
     if "--agent" in words:
         at = words.index("--agent")
         words, agents = words[:at], words[at + 1 :]
-    kept, lock = [], False
+    kept, lock, stay = [], False, False
     for word in words:
         if word == "--lock":
             lock = True
+        elif word == "--stay":
+            stay = True
         else:
             kept.append(_hold(word, lock=lock))
             lock = False
@@ -52,6 +56,8 @@ def main() -> None:
         assert child.stdout is not None
         assert child.stdout.readline() == b"ready\n"
     print("ready", flush=True)
+    if stay:
+        signal.pause()
     sys.stdin.read()
 
 

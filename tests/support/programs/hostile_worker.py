@@ -17,12 +17,23 @@ from typing import Any, NoReturn
 
 _NOTE, _BEHAVIOUR, _PACKAGE, _REQUEST = sys.argv[2:]
 _request = json.loads(_REQUEST)
-_channel, _file = _request["job"]["channel"], _request["job"]["file"]
-_proves = _request["operation"] == "check_integrity"
+_channel = _request["job"]["channel"]
+_files: list[int] = []  # what it was given, to write or to read
+_proves = _request["operation"] == "check_databases"
+_FILE = "state.sqlite"
 
 
 def _say(**event: object) -> None:
     os.write(_channel, json.dumps(event).encode() + b"\n")
+
+
+def _find_databases(size: int = 4096) -> None:
+    """Say that there is a database, without which no file to write comes, and take the file."""
+    found = [{"file": _FILE, "bytes": size, "wal_bytes": 0, "problem": "", "inode": 1}]
+    seen = {"base_dir": "/", "device": "", "opened": None}
+    _say(event="source", bytes=size, wal_bytes=0, databases=found, others=[], unlisted=[], **seen)
+    with socket.socket(fileno=os.dup(_channel)) as s:
+        _files[:] = socket.recv_fds(s, 1, 1)[1]
 
 
 def _sleep() -> None:
@@ -45,15 +56,21 @@ def _lie(**changes: Callable[[Any], object]) -> NoReturn:
     sys.path.insert(0, _PACKAGE)
     from t3_backup.errors import Failure  # noqa: PLC0415
     from t3_backup.worker.child.task import Task  # noqa: PLC0415
-    from t3_backup.worker.operations.proof import Proven  # noqa: PLC0415
+    from t3_backup.worker.operations.proof import ProofOf, ProvenAll  # noqa: PLC0415
     from t3_backup.worker.protocol import Event  # noqa: PLC0415
 
     report = Task.report
 
+    def lie_of(proof: ProofOf) -> ProofOf:
+        proven = proof.proven
+        assert proven is not None
+        lies: dict[str, Any] = {key: lie(proven.census) for key, lie in changes.items()}
+        census = dataclasses.replace(proven.census, **lies)
+        return dataclasses.replace(proof, proven=dataclasses.replace(proven, census=census))
+
     def reported(task: Task, event: Event | Failure) -> None:
-        if isinstance(event, Proven):
-            lies: dict[str, Any] = {key: lie(event.census) for key, lie in changes.items()}
-            event = dataclasses.replace(event, census=dataclasses.replace(event.census, **lies))
+        if isinstance(event, ProvenAll):
+            event = dataclasses.replace(event, proofs=tuple(map(lie_of, event.proofs)))
         report(task, event)
 
     Task.report = reported  # type: ignore[method-assign, assignment]
@@ -65,14 +82,14 @@ def _answer_and_then(what: Callable[[], object]) -> NoReturn:
     sys.path.insert(0, _PACKAGE)
     from t3_backup.errors import Failure  # noqa: PLC0415
     from t3_backup.worker.child.task import Task  # noqa: PLC0415
-    from t3_backup.worker.operations.backup import Copied  # noqa: PLC0415
+    from t3_backup.worker.operations.backup import CopiedAll  # noqa: PLC0415
     from t3_backup.worker.protocol import Event  # noqa: PLC0415
 
     report = Task.report
 
     def reported(task: Task, event: Event | Failure) -> None:
         report(task, event)
-        if isinstance(event, Copied):
+        if isinstance(event, CopiedAll):
             what()
 
     Task.report = reported  # type: ignore[method-assign, assignment]
@@ -82,8 +99,8 @@ def _answer_and_then(what: Callable[[], object]) -> NoReturn:
 # ---- a child that outlives it
 
 
-def _leave_child_behind(*closed: int) -> None:
-    """Fork a child that holds all but `closed` until the test lets it go."""
+def _leave_child_behind(*closed: int, takes: socket.socket | None = None) -> None:
+    """Fork a child that holds all but `closed`, and what it `takes`, until the test lets it go."""
     if os.fork() == 0:
         for fd in closed:
             os.close(fd)
@@ -91,6 +108,9 @@ def _leave_child_behind(*closed: int) -> None:
             note.write(str(os.getpid()))
         os.rename(f"{_NOTE}.new", _NOTE)
         signal.alarm(60)
+        if takes is not None:
+            socket.recv_fds(takes, 1, 1)
+            takes.send(b"\n")
         _sleep()
         os._exit(0)
     while not os.path.exists(_NOTE):
@@ -98,23 +118,38 @@ def _leave_child_behind(*closed: int) -> None:
 
 
 def _leave_child_behind_and_fill_the_disk() -> None:
+    _find_databases()
     _leave_child_behind()
-    _fill_the_disk()
+    _write_without_end()
 
 
-def _leave_child_behind_and_be_honest() -> None:
-    _leave_child_behind()
+def _leave_child_with_the_file_behind_and_be_honest() -> None:
+    """The child gets the file once it has come: by then nobody can fork any more."""
+    sys.path.insert(0, _PACKAGE)
+    from t3_backup.worker.child.task import Task  # noqa: PLC0415
+
+    receive = Task.receive_files
+    ours, theirs = socket.socketpair()
+    _leave_child_behind(ours.fileno(), takes=theirs)
+
+    def received(task: Task) -> None:
+        receive(task)
+        socket.send_fds(ours, [b"\n"], list(task.files.values()))
+        assert ours.recv(1) == b"\n"  # it has them
+
+    Task.receive_files = received  # type: ignore[assignment, method-assign]
     _be_honest()
 
 
 def _leave_child_with_the_socket_behind_and_be_honest() -> None:
-    _leave_child_behind(_file)
+    _leave_child_behind(*_files)
     _be_honest()
 
 
 def _leave_child_that_talks_behind() -> None:
     if os.fork() == 0:
-        os.close(_file)
+        for fd in _files:
+            os.close(fd)
         with open(_NOTE, "w") as note:
             note.write(str(os.getpid()))
         signal.alarm(60)
@@ -132,20 +167,26 @@ def _be_deaf() -> None:
 # ---- the disk
 
 
-def _fill_the_disk() -> None:
-    _say(event="source", bytes=4096, wal_bytes=0, others=[], unlisted=[])
+def _write_without_end() -> NoReturn:
     while True:
-        os.write(_file, b"x" * (1 << 20))
+        os.write(_files[0], b"x" * (1 << 20))
+
+
+def _fill_the_disk() -> None:
+    _find_databases()
+    _write_without_end()
 
 
 def _fill_the_far_end() -> None:
-    os.pwrite(_file, b"x", 1 << 40)
+    _find_databases()
+    os.pwrite(_files[0], b"x", 1 << 40)
     _sleep()
 
 
 def _allocate_past_the_end() -> None:
+    _find_databases()
     size = ctypes.c_long(256 << 20)
-    ctypes.CDLL(None).fallocate(_file, 1, ctypes.c_long(0), size)
+    ctypes.CDLL(None).fallocate(_files[0], 1, ctypes.c_long(0), size)
     _sleep()
 
 
@@ -164,9 +205,10 @@ def _close_the_socket() -> None:
 
 
 def _pass_descriptors_on() -> None:
+    _find_databases()
     with socket.socket(fileno=os.dup(_channel)) as s:
         for _ in range(100):
-            socket.send_fds(s, [b"noise\n"], [_file] * 100)
+            socket.send_fds(s, [b"noise\n"], _files * 100)
     _sleep()
 
 
@@ -180,8 +222,11 @@ def _say_and_sleep(**event: object) -> None:
 
 def _claim_a_copy() -> None:
     numbers = {"source_bytes": 1, "wal_growth_bytes": 0, "restarts": 0, "seconds": 0.0}
-    moments = {"pinned": None, "before": None, "after": None, "beside": None}
-    _say(event="copied", method="online", **numbers, **moments)
+    moments = {"pinned": None, "before": None, "after": None, "moment": ""}
+    copied = {"method": "online", **numbers, **moments}
+    _find_databases()
+    answer = {"databases": [{"file": _FILE, "copied": copied, "reason": ""}], "live": _FILE}
+    _say(event="copiedall", **answer, pin_seconds=0.0, beside=None)
 
 
 def _claim_a_proof() -> None:
@@ -194,8 +239,12 @@ def _claim_a_proof() -> None:
         "t3_level": 30,
         "ends": {"t": 1},
         "rows": {},
+        "content": None,
+        "ledger": None,
     }
-    _say(event="proven", problems=[], census=census, seconds=0.0, sqlite_version="3")
+    proven = {"problems": [], "unjudged": "", "orphans": "", "census": census, "seconds": 0.0}
+    proven["sqlite_version"] = "3"
+    _say(event="provenall", proofs=[{"proven": proven, "reason": ""}])
 
 
 def _claim_a_copy_and_prove_honestly() -> None:
@@ -217,12 +266,8 @@ BEHAVIOURS: dict[str, Callable[[], object]] = {
     "fills the disk": _fill_the_disk,
     "fills the disk at the far end": _fill_the_far_end,
     "allocates blocks past the end": _allocate_past_the_end,
-    "claims a source larger than the disk": lambda: _say_and_sleep(
-        event="source", bytes=1 << 61, wal_bytes=0, others=[], unlisted=[]
-    ),
-    "claims a source that cannot be": lambda: _say_and_sleep(
-        event="source", bytes=1 << 62, wal_bytes=0, others=[], unlisted=[]
-    ),
+    "claims a source larger than the disk": lambda: _find_databases(1 << 61),
+    "claims a source that cannot be": lambda: _find_databases(1 << 62),
     "floods with noise": lambda: _flood(b"garbage\n" * 8000),
     "floods with empty lines": lambda: _flood(b"\n" * 60000),
     "floods with progress": lambda: _flood(
@@ -258,7 +303,7 @@ BEHAVIOURS: dict[str, Callable[[], object]] = {
     "answers and dies": lambda: _answer_and_then(lambda: os.kill(os.getpid(), signal.SIGKILL)),
     "is deaf to SIGTERM": _be_deaf,
     "fills the disk and leaves a child with its file": _leave_child_behind_and_fill_the_disk,
-    "is honest and leaves a child with its file": _leave_child_behind_and_be_honest,
+    "is honest and leaves a child with its file": _leave_child_with_the_file_behind_and_be_honest,
     "is honest and leaves a child with its socket": (
         _leave_child_with_the_socket_behind_and_be_honest
     ),
@@ -268,15 +313,16 @@ BEHAVIOURS: dict[str, Callable[[], object]] = {
 
 def _wait_to_be_asked() -> None:
     """Take the request of a worker that was started ahead of its time; end where none comes."""
-    global _request, _file  # noqa: PLW0603 - it is all that the behaviours know
+    global _request  # noqa: PLW0603 - it is all that the behaviours know
     with os.fdopen(os.dup(_channel)) as lines:
         line = lines.readline()
     if not line:
         sys.exit(0)
     _request = json.loads(line)
     job = _request["job"]
-    _file = os.open(f"/proc/{job['parent']}/fd/{job['file']}", os.O_RDONLY)
-    job |= {"file": _file, "waits": False}
+    folder = f"/proc/{job['parent']}/fd"
+    _files[:] = [os.open(f"{folder}/{fd}", os.O_RDONLY) for fd in job["files"]]
+    job |= {"files": _files, "waits": False}
 
 
 def main() -> None:

@@ -1,0 +1,36 @@
+"""Say what becomes of each database in a swap: what an intent and its workers share. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from t3_backup.records import MORE, one_of
+from t3_backup.system.file_identity import FileIdentity
+from t3_backup.system.sqlite import SIDECARS
+from t3_backup.t3 import databases
+
+Sidecars = tuple[Annotated[str, one_of(SIDECARS)], ...]
+
+
+def _check_file(value: str) -> str:
+    """Let nothing else become the name of a file in a home."""
+    if not databases.is_database(value):
+        raise ValueError("it is no name of a database")
+    return value
+
+
+@dataclass(frozen=True)
+class Replacement:
+    """What becomes of one database in a swap.
+
+    Out of place, its name has an ending, which is the swap's own.
+    """
+
+    JSON_KEYS = MORE
+
+    file: Annotated[str, _check_file]
+    old: FileIdentity | None  # what has that name before the swap; None: nothing has
+    staged: FileIdentity | None  # what comes in its place; None: nothing, and `old` goes aside
+    beside: Sidecars = ()  # endings of what is beside the old one, and goes with it
+    keep: bool = False  # whether what came out stays, since no snapshot holds it
