@@ -49,9 +49,9 @@ NOT_VALUES = [
 ]
 # Of the checkout alone; and systemd runs a program of its own from the store, where none may be
 # run.
-NOT_FILES = ["docs", "layers", "manpage", "monitoring", "systemd", "t3_data"]
+NOT_FILES = ["docs", "documents", "layers", "manpage", "monitoring", "systemd", "t3_data"]
 SYSTEM = (
-    ["main_job", "users", "runs", "verdicts", "source_untouched", "import_legacy", "fallback", "without_wal", "operator_errors", "runbook"]
+    ["main_job", "users", "runs", "verdicts", "source_untouched", "import_legacy", "fallback", "without_wal", "operator_errors", "runbook", "real_databases", "coverage"]
 )  # fmt: skip
 
 
