@@ -1,5 +1,5 @@
 """Under the shipped unit: what T3's servers have open is backed up, wherever their units put it, or
-fails its account by name. Row 39, row 57."""
+fails its account by name. Row 39, row 43."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 """Nothing that a T3 server has open is missed in silence: an account is backed up whole, or fails
-by the name of what is not. Row 39, row 57."""
+by the name of what is not. Row 39, row 43."""
 
 from __future__ import annotations
 

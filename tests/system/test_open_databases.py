@@ -1,5 +1,5 @@
 """What T3's servers hold open is seen by their own user, and by name: real processes of real users,
-with real databases. Nothing beneath a home is opened or asked for. Row 39, row 57."""
+with real databases. Nothing beneath a home is opened or asked for. Row 39, row 43."""
 
 from __future__ import annotations
 
@@ -151,7 +151,7 @@ def test_locks_leftovers_and_caches_are_no_data(ann: User, serve: Serve) -> None
 
 
 def test_two_servers_on_one_base_directory_are_told_with_both_pids(ann: User, serve: Serve) -> None:
-    """Row 57. The one is there by its own choice, the other by its option."""
+    """Row 43. The one is there by its own choice, the other by its option."""
     base = ann.home / ".t3"
     with serve(ann.database) as one:
         assert double_servers(look(ann).servers) == []
@@ -163,7 +163,7 @@ def test_two_servers_on_one_base_directory_are_told_with_both_pids(ann: User, se
 
 
 def test_two_servers_that_call_it_by_two_names_are_told_too(ann: User, serve: Serve) -> None:
-    """Row 57."""
+    """Row 43."""
     (ann.home / "link").symlink_to(ann.home / ".t3")
     words = ("serve", "--base-dir", str(ann.home / "link"))
     with serve(ann.database) as one, serve(ann.database, words=words) as other:

@@ -1,5 +1,5 @@
 """Each real database of T3 that there is, and what it grows to: copied under a server of its own kind
-that loses no commit, proven, compacted, and put back byte for byte. Row 1, row 3, row 44."""
+that loses no commit, proven, compacted, and put back byte for byte. Row 1, row 3, row 42."""
 
 from __future__ import annotations
 

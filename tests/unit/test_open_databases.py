@@ -1,5 +1,5 @@
 """Which of the databases that T3 has open no snapshot covers, and what is said of them. Row 39,
-row 57."""
+row 43."""
 
 from __future__ import annotations
 
