@@ -96,6 +96,7 @@ class Worker(Generic[A]):
                     channel=theirs.fileno(),
                     seconds=limits.seconds,
                     wal_budget=limits.wal_budget,
+                    room=limits.room(),
                     file=file,
                     folder=folder,
                     waits=waits,

@@ -20,3 +20,8 @@ class Limits:
     # bytes that one more copy may take of what the account is allowed; None: there is no limit to
     # it
     allowance: int | None = None
+
+    def room(self) -> int:
+        """Return the bytes that a copy may take now."""
+        left = self.free_bytes() - self.reserve
+        return max(0, left if self.allowance is None else min(left, self.allowance))

@@ -96,3 +96,11 @@ def test_one_whose_name_can_t_be_used(host: Host, dua: User, name: bytes, reason
     assert answer.code == 0, answer
     assert f"{reason}; it was left as it is" in answer.out
     assert path.exists()
+
+
+def test_one_that_is_larger_than_all_the_room_there_is(host: Host, dua: User) -> None:
+    """Of its size alone; it takes next to nothing of the home's disk."""
+    with database(dua, "sparse.sqlite"):
+        pass
+    os.truncate(dua.database.parent / "sparse.sqlite", 8 << 40)
+    assert missing_reason(host, dua, "sparse.sqlite").startswith(f"no room: it needs {8 << 40} ")

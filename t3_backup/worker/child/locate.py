@@ -53,11 +53,12 @@ def find_and_report(task: Task) -> tuple[LiveDatabase, ...]:
             continue
         usable.append(one)
         found.append(SourceDatabase(name, one.size, one.wal_bytes(), inode=one.inode))
-    size, wal_size = sum(one.bytes for one in found), sum(one.wal_bytes for one in found)
     base_dir = os.path.dirname(os.readlink(f"/proc/self/fd/{folder}"))
     _, device = identify(folder)
-    source = Source(size, wal_size, tuple(found), others, unknown, base_dir, device)
-    source = _look(task, source)
+    source = Source(0, 0, tuple(found), others, unknown, base_dir, device)
+    source = _refuse_too_large(task, _look(task, source))
+    there = {one.file for one in source.usable}
+    usable = [one for one in usable if one.name in there]
     if not usable:
         task.report(source)
         raise errors[0] if errors else SourceAbsent(NO_DATABASE)
@@ -65,7 +66,7 @@ def find_and_report(task: Task) -> tuple[LiveDatabase, ...]:
     # stat alone.
     with socket.socket(fileno=os.dup(job.channel)) as channel:
         socket.send_fds(channel, [encode_event(source)], [folder])
-    largest = max(one.bytes + one.wal_bytes for one in found)
+    largest = max(one.bytes + one.wal_bytes for one in source.usable)
     sandbox.limit_file_size(largest)
     sandbox.limit_memory(copy_limit(source.bytes + source.wal_bytes))
     return tuple(usable)
@@ -84,6 +85,30 @@ def _look(task: Task, source: Source) -> Source:
     inodes = {one.file: one.inode for one in source.databases}
     task.held = find_held_names(opened.held, source.base_dir, inodes, source.device)
     return replace(source, opened=opened)
+
+
+def _refuse_too_large(task: Task, source: Source) -> Source:
+    """Refuse what the store has no room for, and add up the rest.
+
+    Not what T3 has open, nor what is T3's, nor all there is: for those room is to be made. Any
+    other one must not cost them their backup.
+    """
+    room, found = task.job.room, list[SourceDatabase]()
+    for one in source.databases:
+        size = one.bytes + one.wal_bytes
+        if size > room and one.file not in databases.KNOWN and one.file not in task.held:
+            why = f"no room: it needs {size} bytes, and the store has room for {room}"
+            found.append(replace(one, bytes=0, wal_bytes=0, problem=why))
+        else:
+            found.append(one)
+    if all(one.problem for one in found):
+        found = list(source.databases)
+    return replace(
+        source,
+        bytes=sum(one.bytes for one in found),
+        wal_bytes=sum(one.wal_bytes for one in found),
+        databases=tuple(found),
+    )
 
 
 def _list(folder: int, where: str) -> tuple[list[str], tuple[str, ...], tuple[str, ...]]:

@@ -87,6 +87,7 @@ class Job:
     seconds: float  # for the whole of it
     wal_budget: int  # bytes
     state_folder: str = STATE_FOLDER  # of the databases, beneath `home`
+    room: int = 1 << 62  # bytes that the copies may take of the store's disk
     server_pid: int = 0  # of the account's server, as systemd knows it
     file: int = -1  # the new snapshot, open for writing, or what is to be read; -1: there is none
     # O_PATH descriptor of a folder with snapshots of earlier days; -1: there is none
