@@ -17,8 +17,9 @@ from t3_backup.errors import Cancelled, Failure, WorkerLost, explain
 from t3_backup.history.verify import find_archive_problem
 from t3_backup.store import archives
 from t3_backup.store.account_dir import AccountDir
+from t3_backup.store.companion import ARCHIVE_PREFIX, Companion
 from t3_backup.store.content import hash_content
-from t3_backup.store.manifest import ARCHIVE_PREFIX, Companion, Manifest
+from t3_backup.store.manifest import Manifest
 from t3_backup.store.names import PRERESTORE
 from t3_backup.store.staged_file import StagedFile
 from t3_backup.system.deadline import Deadline

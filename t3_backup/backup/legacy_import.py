@@ -17,8 +17,9 @@ from datetime import UTC, datetime
 
 from t3_backup.accounts import is_user_name
 from t3_backup.backup import verdict
+from t3_backup.backup.copied_files import copied_files, settle_and_prove
 from t3_backup.backup.order import SnapshotOrder
-from t3_backup.backup.snapshot import copied_files, make_manifest, settle_and_prove
+from t3_backup.backup.snapshot import make_manifest
 from t3_backup.backup.verdict import Judged
 from t3_backup.errors import (
     Cancelled,

@@ -10,7 +10,7 @@ from t3_backup.backup.limits import limits_of
 from t3_backup.cli.accounts import AccountDirs, account_contents, pending_restores
 from t3_backup.errors import EXIT_OK, Cancelled, Failure
 from t3_backup.history import verify
-from t3_backup.history.chain import ChainReaders
+from t3_backup.history.chain_reader import ChainReaders
 from t3_backup.history.verify import VerifyResult
 from t3_backup.output import console, documents, messages
 from t3_backup.output.console import Console

@@ -13,7 +13,6 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Self
 
 from t3_backup.errors import Cancelled, Failure, NoRoom
 from t3_backup.history import delta
@@ -206,70 +205,11 @@ def open_data(
     """
     if listing.is_plain(stored):
         return account_dir.open_plain_data(stored)
-    _check_free_space(account_dir, stored, limits)
+    check_free_space(account_dir, stored, limits)
     with build_image(
         account_dir, listing, stored, partial(check_stop, stopping), copied=True
     ) as image:
         return image.open_copy()
-
-
-class ChainReader:
-    """Open the images of one database of an account one after the other, newest first.
-
-    Of a chain, each is made out of the one before it.
-    """
-
-    def __init__(self, account_dir: AccountDir, limits: Limits, stopping: threading.Event) -> None:
-        self._account_dir, self._limits, self._stopping = account_dir, limits, stopping
-        self._image: Image | None = None
-        self._sha256 = ""  # the SHA-256 of what the image is to be
-
-    def open_data(self, listing: Listing, stored: StoredDatabase) -> int:
-        """Open a snapshot as the function `open_data` does.
-
-        Nobody may use what was opened before.
-        """
-        header = read_header(self._account_dir, listing, stored)
-        if header is None:
-            return self._account_dir.open_plain_data(stored)
-        try:
-            if self._image is not None and header.base_sha256 == self._sha256:
-                apply_delta(self._image, self._account_dir, stored)
-            else:
-                self.close()
-                _check_free_space(self._account_dir, stored, self._limits)
-                check = partial(check_stop, self._stopping)
-                self._image = build_image(self._account_dir, listing, stored, check, copied=True)
-        except BaseException:
-            self.close()
-            raise
-        self._sha256 = stored.sha256
-        return self._image.open_copy()
-
-    def close(self) -> None:
-        """Give its disk space back. Again is harmless."""
-        if self._image is not None:
-            self._image.close()
-        self._image, self._sha256 = None, ""
-
-
-class ChainReaders:
-    """A reader for each database of an account."""
-
-    def __init__(self, account_dir: AccountDir, limits: Limits, stopping: threading.Event) -> None:
-        self._what = account_dir, limits, stopping
-        self._readers: dict[str, ChainReader] = {}
-
-    def of(self, file: str) -> ChainReader:
-        """Return the reader of the database `file`."""
-        return self._readers.setdefault(file, ChainReader(*self._what))
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for reader in self._readers.values():
-            reader.close()
 
 
 def check_stop(stopping: threading.Event) -> None:
@@ -278,7 +218,7 @@ def check_stop(stopping: threading.Event) -> None:
         raise Cancelled("stopped before it was done")
 
 
-def _check_free_space(account_dir: AccountDir, stored: StoredDatabase, limits: Limits) -> None:
+def check_free_space(account_dir: AccountDir, stored: StoredDatabase, limits: Limits) -> None:
     """Raise NoRoom where a copy of a snapshot would use up what must stay free.
 
     That is looked at where it will be written.

@@ -15,12 +15,13 @@ from dataclasses import dataclass, replace
 from t3_backup.accounts import Account
 from t3_backup.errors import Cancelled, Failure, explain
 from t3_backup.history import chain, page_hashes
-from t3_backup.history.chain import ChainReader, ChainReaders
+from t3_backup.history.chain_reader import ChainReader, ChainReaders
 from t3_backup.store import archives
 from t3_backup.store.account_dir import AccountDir
+from t3_backup.store.companion import Companion
 from t3_backup.store.content import hash_content
 from t3_backup.store.listing import Listing
-from t3_backup.store.manifest import Companion, Manifest, StoredDatabase
+from t3_backup.store.manifest import Manifest, StoredDatabase
 from t3_backup.worker import client
 from t3_backup.worker.limits import Limits
 from t3_backup.worker.operations.archive import InspectArchive

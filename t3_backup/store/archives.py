@@ -8,9 +8,9 @@ from __future__ import annotations
 import os
 
 from t3_backup.store.account_dir import AccountDir
+from t3_backup.store.companion import Companion, archive_name, with_own_name
 from t3_backup.store.content import hash_content
-from t3_backup.store.listing import Listing, archive_name, with_own_name
-from t3_backup.store.manifest import Companion
+from t3_backup.store.listing import Listing
 from t3_backup.store.staged_file import StagedFile
 
 

@@ -14,13 +14,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
-from t3_backup.store.manifest import (
-    ARCHIVE_PREFIX,
-    ARCHIVE_PREFIXES,
-    Companion,
-    Manifest,
-    StoredDatabase,
-)
+from t3_backup.store.companion import ARCHIVE_PREFIXES, archive_name
+from t3_backup.store.manifest import Manifest, StoredDatabase
 from t3_backup.store.names import DATA, DELTA, MANIFEST, PAGES, snapshot_of_image
 
 Form = Literal["plain", "delta"]
@@ -193,13 +188,3 @@ def stem_of(name: str) -> str:
     """Return the name of the snapshot or image that a file is of, else the file's own name."""
     stem, dot, ending = name.rpartition(".")
     return stem if dot + ending in (DATA, DELTA, MANIFEST) else name
-
-
-def archive_name(companion: Companion) -> str:
-    """Return the name of an archive's file, which is its content's."""
-    return f"{companion.prefix}-{companion.sha256}.tar.zst"
-
-
-def with_own_name(companion: Companion) -> Companion:
-    """Return the same archive by a name that earlier versions of this tool never remove."""
-    return replace(companion, prefix=ARCHIVE_PREFIX)

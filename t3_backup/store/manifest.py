@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
@@ -18,6 +17,7 @@ from typing import Annotated, Any
 
 from t3_backup.records import GROWING, decode_record, one_of, parse_object
 from t3_backup.store.census import Census, Migration, check_ledger
+from t3_backup.store.companion import Companion
 from t3_backup.store.methods import METHODS
 from t3_backup.store.names import image_stem
 from t3_backup.t3 import databases
@@ -29,43 +29,6 @@ _READABLE = (1, *_CHECKED)
 _CHECKSUM = "checksum"
 VERDICTS = ("verified", "suspect", "damaged", "unproven")
 _LETS_PRUNE = ("verified", "unproven")  # of these nothing is lost, as far as can be told
-_SHA256 = re.compile(r"[0-9a-f]{64}")
-_SHARED_PREFIX = "files"  # of archives that earlier versions of this tool may remove
-ARCHIVE_PREFIX = "beside"
-ARCHIVE_PREFIXES = (_SHARED_PREFIX, ARCHIVE_PREFIX)
-
-
-def _check_sha256(value: str) -> str:
-    """Let nothing else become the name of a file."""
-    if not _SHA256.fullmatch(value):
-        raise ValueError("it is no SHA-256")
-    return value
-
-
-def _check_file(value: str) -> str:
-    """Let nothing else become the name of a file in a home."""
-    if not databases.is_database(value):
-        raise ValueError("it is no name of a database")
-    return value
-
-
-@dataclass(frozen=True)
-class Companion:
-    """The archive of the files beside the databases.
-
-    It is in the same folder, named by its content, and shared by all snapshots that have it.
-    """
-
-    JSON_KEYS = GROWING
-
-    sha256: Annotated[str, _check_sha256]  # of the archive
-    bytes: int  # of the archive
-    entries: int  # files and folders in it
-    content_bytes: int  # of the files in it
-    # of names, sizes, times and inodes of what was packed: the same one, and it need not be read
-    # again
-    fingerprint: str
-    prefix: Annotated[str, one_of(ARCHIVE_PREFIXES)] = _SHARED_PREFIX  # begins its file's name
 
 
 @dataclass(frozen=True)
@@ -74,7 +37,7 @@ class DatabaseRecord:
 
     JSON_KEYS = GROWING
 
-    file: Annotated[str, _check_file]  # its name beside the others
+    file: Annotated[str, databases.require_name]  # its name beside the others
     live: bool  # whether it is the one that the server worked with; one of a snapshot is
     bytes: int
     sha256: str
@@ -106,7 +69,7 @@ class Missing:
 
     JSON_KEYS = GROWING
 
-    file: Annotated[str, _check_file]
+    file: Annotated[str, databases.require_name]
     reason: str
 
 

@@ -13,13 +13,6 @@ from t3_backup.t3 import databases
 Sidecars = tuple[Annotated[str, one_of(SIDECARS)], ...]
 
 
-def _check_file(value: str) -> str:
-    """Let nothing else become the name of a file in a home."""
-    if not databases.is_database(value):
-        raise ValueError("it is no name of a database")
-    return value
-
-
 @dataclass(frozen=True)
 class Replacement:
     """What becomes of one database in a swap.
@@ -29,7 +22,7 @@ class Replacement:
 
     JSON_KEYS = MORE
 
-    file: Annotated[str, _check_file]
+    file: Annotated[str, databases.require_name]
     old: FileIdentity | None  # what has that name before the swap; None: nothing has
     staged: FileIdentity | None  # what comes in its place; None: nothing, and `old` goes aside
     beside: Sidecars = ()  # endings of what is beside the old one, and goes with it

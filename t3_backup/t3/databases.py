@@ -58,6 +58,16 @@ def name_problem(name: str) -> str:
     return "its name is too long" if length > _LONGEST_USED else ""
 
 
+def require_name(value: str) -> str:
+    """Return the name of a database, and let nothing else be one of a file in a home.
+
+    Raises ValueError.
+    """
+    if not is_database(value):
+        raise ValueError(f"{printable(repr(value))} is no name of a database")
+    return value
+
+
 def find_names(folder: int) -> tuple[list[str], list[str]]:
     """List the databases in the open `folder`, T3's own first: MOST, and as many more at most.
 

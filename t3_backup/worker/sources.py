@@ -11,16 +11,10 @@ from t3_backup.text import printable
 from t3_backup.worker.protocol import Count, Event, Text
 
 
-def _check_database(name: str) -> str:
-    if not databases.is_database(name):
-        raise ValueError(f"it is {printable(repr(name))}")
-    return name
-
-
 def _check_uncovered(names: tuple[str, ...]) -> tuple[str, ...]:
     if len(names) > databases.MOST:
         raise ValueError("they are too many")
-    return tuple(printable(_check_database(name)) for name in names)
+    return tuple(printable(databases.require_name(name)) for name in names)
 
 
 def _check_unlisted(names: tuple[str, ...]) -> tuple[str, ...]:
@@ -35,7 +29,7 @@ def _check_sources(found: tuple[SourceDatabase, ...]) -> tuple[SourceDatabase, .
     return found
 
 
-DatabaseName = Annotated[str, _check_database]  # the name of a file: not for a terminal
+DatabaseName = Annotated[str, databases.require_name]  # the name of a file: not for a terminal
 
 
 @dataclass(frozen=True)

@@ -26,9 +26,8 @@ from t3_backup.history.maintenance import OFF
 from t3_backup.history.retention import Policy
 from t3_backup.store.account_dir import AccountDir
 from t3_backup.store.archives import remove_unused_archives
+from t3_backup.store.companion import Companion, archive_name
 from t3_backup.store.leftovers import remove_leftovers
-from t3_backup.store.listing import archive_name
-from t3_backup.store.manifest import Companion
 from t3_backup.store.names import DATA, DELTA, PAGES
 
 STEPS = st.lists(

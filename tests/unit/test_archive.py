@@ -18,7 +18,8 @@ import zstandard
 from support.manifests import make_manifest
 
 from t3_backup.errors import SourceError
-from t3_backup.store.manifest import Companion, Manifest
+from t3_backup.store.companion import Companion
+from t3_backup.store.manifest import Manifest
 from t3_backup.worker.child import archive_walk
 from t3_backup.worker.child.archive_read import extract_archive, inspect_archive
 from t3_backup.worker.child.archive_write import write_archive

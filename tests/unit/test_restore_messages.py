@@ -13,7 +13,8 @@ from support.manifests import CENSUS, NOON, make_manifest
 from t3_backup.output import restore_messages
 from t3_backup.output.restore_messages import Change
 from t3_backup.restore.in_place import Restored
-from t3_backup.store.manifest import Companion, Missing
+from t3_backup.store.companion import Companion
+from t3_backup.store.manifest import Missing
 from t3_backup.text import INFO, WARNING
 
 NAME = "state-20261124T120000Z"
