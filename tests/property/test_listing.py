@@ -21,6 +21,7 @@ from support.account_folders import (
     publish_image,
 )
 
+from t3_backup.history import chain
 from t3_backup.history.maintenance import DELTA as DELTA_MODE
 from t3_backup.history.maintenance import OFF
 from t3_backup.history.retention import Policy
@@ -105,7 +106,7 @@ def test_what_is_carried_on_is_what_is_there(steps: list[tuple[str, int]]) -> No
                 (account_dir.path / name).touch()
                 listing = listing.with_file(name)
             elif step == "clear":
-                listing = remove_leftovers(account_dir, listing)
+                listing = remove_leftovers(account_dir, listing, chain.find_needed)
         assert listing == account_dir.read_listing()
 
 
