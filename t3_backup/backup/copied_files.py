@@ -106,7 +106,8 @@ def settle_and_prove(
     A `prover` is a worker that waits for this. What is not what was copied becomes `missing`, but
     for the live one. Raises Failure and OSError; NotTheSame where that isn't what was copied.
     """
-    names = sorted(copied.copies)
+    # the live one first: no other may take its time
+    names = sorted(copied.copies, key=lambda file: (file != copied.live, file))
     for file in names:
         copied.files[file].settle()
     left = limits_until(order.limits, deadline)

@@ -65,8 +65,10 @@ def prove_files(
 ) -> list[tuple[Content, Proven | SourceError]]:
     """Hash `files` and their pages beside the workers that check them; the same of each.
 
-    One that can't be read as a database costs no other its proof. A worker that is `waiting` takes
-    the first share of each. Raises as `client.ask` does.
+    They are proven in their order. One that can't be read as a database costs no other its proof,
+    and one whose proof does not end costs those before it none: a worker that was lost, or out of
+    time, has reported them. A worker that is `waiting` takes the first share of each. Raises as
+    `client.ask` does, where not even the first was proven.
     """
     shares = _count_shares(max(os.fstat(fd).st_size for fd in files))
 
@@ -87,10 +89,12 @@ def prove_files(
         hashing = pool.submit(hash_all)
         answers = list(pool.map(check, range(shares)))
         contents = hashing.result()
-    if any(len(answer.proofs) != len(files) for answer in answers):
+    if not all(0 < len(answer.proofs) <= len(files) for answer in answers):
         raise WorkerLost("the worker has not proven as many files as there are")
-    columns = zip(*(answer.proofs for answer in answers), strict=True)
-    return [(content, _merge(column)) for content, column in zip(contents, columns, strict=True)]
+    merged = [_merge(shares) for shares in zip(*(one.proofs for one in answers), strict=False)]
+    lost = SourceError("its proof did not end in time, or the worker that proved it was lost")
+    merged += [lost] * (len(files) - len(merged))
+    return list(zip(contents, merged, strict=True))
 
 
 def _merge(shares: Sequence[ProofOf]) -> Proven | SourceError:

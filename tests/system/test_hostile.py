@@ -10,6 +10,7 @@ import random
 import resource
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -17,6 +18,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -35,8 +37,8 @@ from demo.users import User
 from demo.writer import Writer
 from t3_backup import accounts
 from t3_backup.accounts import Account
+from t3_backup.backup import copied_files
 from t3_backup.backup import run as backup_run
-from t3_backup.backup import snapshot
 from t3_backup.backup.account import BackupRun
 from t3_backup.backup.result import AccountResult
 from t3_backup.errors import Failure, WorkerLost
@@ -604,6 +606,25 @@ def test_a_copy_that_was_answered_stands_whatever_its_worker_does_then(
     assert not result.unsaved
 
 
+@pytest.mark.parametrize("what", ["proves one and does not end", "proves one and dies"])
+def test_a_database_whose_proof_does_not_end_costs_only_itself(
+    hostile_run: HostileRun, what: str
+) -> None:
+    """Row 22. The live one is proven first, whatever its name."""
+    mallory = hostile_run.mallory
+    for path in map(mallory.database.with_name, ("a.sqlite", "z.sqlite")):
+        with closing(sqlite3.connect(path)) as other:
+            other.execute("CREATE TABLE note (text)")
+        os.chown(path, mallory.uid, mallory.gid)
+        os.utime(path, (0, 0))  # the live one is the one that changed last
+    result, _ = hostile_run.run(what, stall=1)
+    [kept] = result.snapshots
+    manifest = kept.manifest
+    assert [one.file for one in manifest.databases] == [mallory.database.name]
+    assert [one.file for one in manifest.missing] == ["a.sqlite", "z.sqlite"]
+    assert all("proof did not end" in one.reason for one in manifest.missing)
+
+
 def test_a_worker_that_will_not_stop_is_killed(hostile_run: HostileRun) -> None:
     """Row 22. Whoever stops the run waits for a moment, not for the worker."""
     hostile_run.monkeypatch.setattr(supervisor, "_POLITE_SECONDS", 0.2)
@@ -779,7 +800,7 @@ def test_no_mutated_database_gets_out_of_its_limits(
                 new.settle()
                 content, proven = prove_file(account(user), new.reader, limits, threading.Event())
                 if not proven.problems:
-                    snapshot._check_agreement(
+                    copied_files._check_agreement(
                         content, read_database_bytes(new.reader), copied, proven
                     )
                 ending = "damaged" if proven.problems else "proven"

@@ -214,8 +214,8 @@ def test_what_the_disk_made_of_a_delta_is_looked_at_before_anything_goes(
         fd: int,
         header: Header,
         pages: Any,
-        image: delta.Read,
-        base: delta.Read,
+        image: delta.ReadPages,
+        base: delta.ReadPages,
         check: Callable[[], None],
     ) -> int:
         return write(fd, header, list(pages)[1:], image, base, check)

@@ -28,7 +28,7 @@ def file(data: bytes = b"") -> Iterator[int]:
         yield opened.fileno()
 
 
-def pages_of(data: bytes) -> delta.Read:
+def pages_of(data: bytes) -> delta.ReadPages:
     def read(numbers: Sequence[int]) -> bytes:
         return b"".join(
             data[number * PAGE : (number + 1) * PAGE].ljust(PAGE, b"\0") for number in numbers

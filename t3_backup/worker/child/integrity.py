@@ -45,21 +45,29 @@ def serve_check_integrity(task: Task, operation: CheckIntegrity) -> Proven:
 
 
 def serve_check_databases(task: Task, operation: CheckDatabases) -> ProvenAll:
-    """Check each of the job's files; one that can't be read costs no other its proof."""
+    """Check each of the job's files, in their order.
+
+    What has been proven is reported after each: neither a file that can't be read nor one whose
+    proof takes too long costs those before it theirs.
+    """
     sizes = [os.fstat(fd).st_size for fd in task.job.files]
     sandbox.limit_memory(sum(sizes))
-    proofs = []
+    proven_all = ProvenAll(())
     for fd, size in zip(task.job.files, sizes, strict=True):
         task.report(Phase("prove", size))
         with Destination(fd, task.job.channel) as destination:
-            try:
-                proven = check_integrity(
-                    destination, share=operation.share, shares=operation.shares
-                )
-                proofs.append(ProofOf(proven))
-            except SourceError as error:
-                proofs.append(ProofOf(None, str(error)))
-    return ProvenAll(tuple(proofs))
+            proof = _prove(destination, operation)
+        proven_all = ProvenAll((*proven_all.proofs, proof))
+        task.report(proven_all)
+    return proven_all
+
+
+def _prove(destination: Destination, operation: CheckDatabases) -> ProofOf:
+    """Check one file, and say what became of it."""
+    try:
+        return ProofOf(check_integrity(destination, share=operation.share, shares=operation.shares))
+    except SourceError as error:
+        return ProofOf(None, str(error))
 
 
 def check_integrity(

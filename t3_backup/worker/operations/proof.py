@@ -31,7 +31,7 @@ class ProofOf:
 
 @dataclass(frozen=True)
 class ProvenAll(Event):
-    """The proofs of several files, in their order."""
+    """The proofs of several files, in their order; those that were in time."""
 
     proofs: tuple[ProofOf, ...]
 

@@ -40,6 +40,10 @@ def _sleep() -> None:
     time.sleep(60)
 
 
+def _die() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
 # ---- the real worker
 
 
@@ -77,19 +81,18 @@ def _lie(**changes: Callable[[Any], object]) -> NoReturn:
     _be_honest()
 
 
-def _answer_and_then(what: Callable[[], object]) -> NoReturn:
-    """Make the real copy, report it, and do no more of what is to be done then."""
+def _answer_and_then(what: Callable[[], object], answer: str = "CopiedAll") -> NoReturn:
+    """Do the real work until it has reported that answer, and no more of what is to be done."""
     sys.path.insert(0, _PACKAGE)
     from t3_backup.errors import Failure  # noqa: PLC0415
     from t3_backup.worker.child.task import Task  # noqa: PLC0415
-    from t3_backup.worker.operations.backup import CopiedAll  # noqa: PLC0415
     from t3_backup.worker.protocol import Event  # noqa: PLC0415
 
     report = Task.report
 
     def reported(task: Task, event: Event | Failure) -> None:
         report(task, event)
-        if isinstance(event, CopiedAll):
+        if type(event).__name__ == answer:
             what()
 
     Task.report = reported  # type: ignore[method-assign, assignment]
@@ -300,7 +303,9 @@ BEHAVIOURS: dict[str, Callable[[], object]] = {
     "passes on many descriptors": _pass_descriptors_on,
     # and in tests of their own
     "answers and does not end": lambda: _answer_and_then(_sleep),
-    "answers and dies": lambda: _answer_and_then(lambda: os.kill(os.getpid(), signal.SIGKILL)),
+    "answers and dies": lambda: _answer_and_then(_die),
+    "proves one and does not end": lambda: _answer_and_then(_sleep, "ProvenAll"),
+    "proves one and dies": lambda: _answer_and_then(_die, "ProvenAll"),
     "is deaf to SIGTERM": _be_deaf,
     "fills the disk and leaves a child with its file": _leave_child_behind_and_fill_the_disk,
     "is honest and leaves a child with its file": _leave_child_with_the_file_behind_and_be_honest,
