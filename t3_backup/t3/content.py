@@ -41,7 +41,7 @@ _V1 = (
     Counted("events", _EVENTS),
 )
 _V2 = (_PROJECTS, Counted("threads", _THREADS_V2), Counted("messages", _MESSAGES_V2))
-WORDS = frozenset(one.word for one in (*_V1, *_V2))
+WORDS = tuple(one.word for one in _V1)  # all of them, in the order in which they are told
 
 
 def _characters(text: str) -> str:

@@ -89,6 +89,15 @@ def test_what_is_written_is_read_again(manifest: Manifest) -> None:
     assert Manifest.from_text(manifest.to_text()) == manifest
 
 
+def test_a_census_tells_its_content_in_one_order_however_it_was_stored() -> None:
+    """Whoever reads what is lost finds projects and threads first, in each command."""
+    stored = CENSUS.as_json() | {"content": {"events": 1, "messages": 2, "threads": 3}}
+    text = manifest_text(with_keys(opened(make_manifest()), census=stored))
+    content = Manifest.from_text(text).live.census.content
+    assert content is not None
+    assert list(content) == ["threads", "messages", "events"]
+
+
 @given(MANIFESTS, st.dictionaries(st.text(min_size=30), JSON, max_size=3))
 def test_keys_of_a_later_version_are_passed_over(manifest: Manifest, more: dict[str, Any]) -> None:
     assert Manifest.from_text(manifest_text(more | opened(manifest))) == manifest

@@ -245,7 +245,7 @@ def test_an_odd_census_is_an_event_or_the_end(proof: Proven, data: st.DataObject
     if isinstance(answer, Proven):
         str(answer.census.page_count * answer.census.page_size)
         float(answer.census.total_rows)
-        assert answer.census.content is None or answer.census.content.keys() <= content.WORDS
+        assert answer.census.content is None or answer.census.content.keys() <= set(content.WORDS)
         assert all(name.isprintable() for _, name in answer.census.ledger or ())
 
 
