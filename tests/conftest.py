@@ -16,6 +16,7 @@ import pytest
 from support import sandbox
 from support.databases import MIB, give_database
 from support.host import Host
+from support.processes import processes_of, until
 from support.released import Released, build_released
 from support.sampling import is_soak, seed
 from support.users import remove_leftover_users, user_name
@@ -121,6 +122,8 @@ def make_user(host: Host) -> Iterator[Callable[..., User]]:
 
         def make(name: str, database: Path | None = None) -> User:
             user = stack.enter_context(throwaway_user(user_name(name), host.folder / name))
+            # a worker dies with the run that a test killed, but a moment later
+            stack.callback(until, lambda: not processes_of(user), f"end of what {name} ran")
             if database is not None:
                 give_database(user, database)
             return user

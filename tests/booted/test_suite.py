@@ -39,6 +39,7 @@ NOT_VALUES = [
     "another_mode",
     "another_owner",
     "somebody_elses",
+    "a_folder_of_another_s",
     "sealed_then_its_manifest",
     "removal_takes_the_data_first",
     "replaced_by_one_rename",
