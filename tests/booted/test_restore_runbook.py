@@ -175,7 +175,7 @@ def test_a_new_machine_gets_all_of_a_copied_store(reader: Reader, deb: Path) -> 
         copy_tree(reader.machine, "/srv/kept/t3-state", machine, "/mnt/t3-state")
         machine.sh("chown -R somebody /mnt/t3-state; chmod -R a+rX /mnt/t3-state")
         for path in (
-            "/opt/server.py",
+            "/opt/t3",
             "/opt/serve.py",
             "/run/linger",
             "/etc/systemd/system/t3-serve@.service",

@@ -31,7 +31,7 @@ VALUES = [
 ]
 ASKED = f"env T3_TEST_SEED={seed()} T3_TEST_SOAK={int(is_soak())}"
 # What its own trouble needs is taken from the service: rights over files, other users, strace, a
-# terminal, a looser umask.
+# terminal, a looser umask, a program of its own in a folder that it may write.
 NOT_VALUES = [
     "what_the_system_says",
     "opened_by_its_own_path",
@@ -40,6 +40,8 @@ NOT_VALUES = [
     "another_owner",
     "somebody_elses",
     "a_folder_of_another_s",
+    "one_call_answers_for_all_accounts",
+    "it_does_not_answer_is_a_failure",
     "sealed_then_its_manifest",
     "removal_takes_the_data_first",
     "replaced_by_one_rename",
@@ -48,9 +50,18 @@ NOT_VALUES = [
     "on_a_terminal",
     "without_rich",
 ]
-# Of the checkout alone; and systemd runs a program of its own from the store, where none may be
-# run.
-NOT_FILES = ["docs", "documents", "layers", "manpage", "monitoring", "systemd", "t3_data"]
+# Of the checkout alone, or of both packages; and systemd runs a program of its own from the store,
+# where none may be run.
+NOT_FILES = [
+    "content",
+    "docs",
+    "documents",
+    "layers",
+    "manpage",
+    "monitoring",
+    "systemd",
+    "t3_data",
+]
 SYSTEM = (
     ["main_job", "users", "runs", "verdicts", "source_untouched", "import_legacy", "fallback", "without_wal", "operator_errors", "runbook", "real_databases", "coverage"]
 )  # fmt: skip

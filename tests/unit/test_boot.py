@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
-from support.paths import ROOT
+import t3_backup
+
+PACKAGE = Path(t3_backup.__file__).parent
 
 PROGRAM = """
 import sys
@@ -28,7 +31,7 @@ print(before, put_off, Untold.__doc__, inspect.signature(Untold))
 
 
 def test_inspect_is_put_off_until_it_is_asked_for() -> None:
-    line = [sys.executable, "-I", "-S", "-c", PROGRAM, str(ROOT)]
+    line = [sys.executable, "-I", "-S", "-c", PROGRAM, str(PACKAGE.parent)]
     done = subprocess.run(line, capture_output=True, text=True, check=True)
     before, put_off, *told = done.stdout.split(maxsplit=2)
     assert told == ["Untold(x: int) (x: int) -> None\n"]

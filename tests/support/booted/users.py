@@ -56,7 +56,7 @@ def server_unit(user: str) -> str:
 
 def install_server_units(machine: Machine) -> None:
     """Let each user's server be a unit; how many seconds it takes to stop is in /run/linger."""
-    machine.write("/opt/server.py", Path(program.__file__).read_bytes())
+    machine.write("/opt/t3", Path(program.__file__).read_bytes())
     machine.write("/opt/serve.py", programs.text("serve.py"))
     machine.write("/run/linger", "0")
     machine.write("/etc/systemd/system/t3-serve@.service", _UNIT)

@@ -1,6 +1,6 @@
 """Be a T3 server to systemd: SIGTERM is answered with exit code 130, after a while.
 
-Usage: DATABASE. How many seconds it takes is in /run/linger; /opt/server.py does the work.
+Usage: DATABASE. How many seconds it takes is in /run/linger. /opt/t3 does the work: T3 by its name.
 """
 
 import signal
@@ -14,7 +14,7 @@ def main() -> None:
     awaited = {signal.SIGTERM, signal.SIGCHLD}
     # The child inherits it, and ends when its input does.
     signal.pthread_sigmask(signal.SIG_BLOCK, awaited)
-    line = [sys.executable, "/opt/server.py", sys.argv[1], "--interval=0.01"]
+    line = [sys.executable, "/opt/t3", "--interval=0.01", sys.argv[1]]
     server = subprocess.Popen(line, stdin=subprocess.PIPE)
     if signal.sigwait(awaited) == signal.SIGCHLD:
         sys.exit(server.wait())
