@@ -403,6 +403,7 @@ LET_IN: dict[str, tuple[set[str], set[str]]] = {
         {
             *("dbstat", "fts3", "fts3tokenize", "fts4", "fts4aux", "fts5", "fts5vocab"),
             *("geopoly", "json_each", "json_tree", "rtree", "rtree_i32", "sqlite_stmt"),
+            "sqlite_dbpage",  # a schema may not call it: it is for statements alone
         },
     ),
 }
