@@ -47,19 +47,19 @@ def serve_check_integrity(task: Task, operation: CheckIntegrity) -> Proven:
 def serve_check_databases(task: Task, operation: CheckDatabases) -> ProvenAll:
     """Check each of the job's files, in their order.
 
-    What has been proven is reported after each: neither a file that can't be read nor one whose
-    proof takes too long costs those before it theirs.
+    What has been proven is reported before the next one is read: neither a file that can't be read
+    nor one whose proof takes too long costs those before it theirs.
     """
     sizes = [os.fstat(fd).st_size for fd in task.job.files]
     sandbox.limit_memory(sum(sizes))
-    proven_all = ProvenAll(())
+    proofs: list[ProofOf] = []
     for fd, size in zip(task.job.files, sizes, strict=True):
+        if proofs:
+            task.report(ProvenAll(tuple(proofs)))
         task.report(Phase("prove", size))
         with Destination(fd, task.job.channel) as destination:
-            proof = _prove(destination, operation)
-        proven_all = ProvenAll((*proven_all.proofs, proof))
-        task.report(proven_all)
-    return proven_all
+            proofs.append(_prove(destination, operation))
+    return ProvenAll(tuple(proofs))
 
 
 def _prove(destination: Destination, operation: CheckDatabases) -> ProofOf:
