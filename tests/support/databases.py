@@ -6,6 +6,7 @@ import hashlib
 import shutil
 import sqlite3
 import subprocess
+from contextlib import closing
 from pathlib import Path
 
 from demo.users import User
@@ -72,3 +73,20 @@ def hash_source(user: User) -> dict[str, str]:
         for e in ("", "-wal")
         if Path(f"{user.database}{e}").exists()
     }
+
+
+def put_database(user: User, name: str, table: str) -> Path:
+    """A database of one table as a server that runs leaves it: WAL mode, and what was committed is
+    in its -wal."""
+    path = user.database.parent / name
+    with closing(sqlite3.connect(path)) as database:
+        database.execute("PRAGMA journal_mode=wal")
+        database.execute(f"CREATE TABLE {table} (id TEXT)")
+        database.execute(f"INSERT INTO {table} VALUES ('a thread')")
+        database.commit()
+        sidecars = {end: Path(f"{path}{end}").read_bytes() for end in ("-wal", "-shm")}
+    for end, content in sidecars.items():
+        Path(f"{path}{end}").write_bytes(content)
+    for end in ("", *sidecars):
+        user.give(Path(f"{path}{end}"))
+    return path

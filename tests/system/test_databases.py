@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 from support import programs
-from support.databases import MIB
+from support.databases import MIB, put_database
 from support.host import Host, list_snapshots, succeeded
 from support.live_database import run_as, run_sql
 from support.paths import DATA
@@ -85,18 +85,7 @@ def change_v2(user: User) -> None:
 def put(user: User, name: str = V2) -> Path:
     """A database as a server that runs leaves it: WAL mode, and what was committed is in its
     -wal."""
-    path = user.database.parent / name
-    with closing(sqlite3.connect(path)) as database:
-        database.execute("PRAGMA journal_mode=wal")
-        database.execute("CREATE TABLE orchestration_v2_projection_threads (id TEXT)")
-        database.execute("INSERT INTO orchestration_v2_projection_threads VALUES ('a thread')")
-        database.commit()
-        sidecars = {end: Path(f"{path}{end}").read_bytes() for end in ("-wal", "-shm")}
-    for end, content in sidecars.items():
-        Path(f"{path}{end}").write_bytes(content)
-    for end in ("", *sidecars):
-        user.give(Path(f"{path}{end}"))
-    return path
+    return put_database(user, name, "orchestration_v2_projection_threads")
 
 
 def remove(user: User, *names: str) -> None:

@@ -13,7 +13,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from support.databases import commit_row
+from support.databases import commit_row, put_database
 from support.host import Host
 from support.paths import DATA
 from support.users import needs_root
@@ -67,18 +67,7 @@ def manifests(host: Host, user: User) -> list[str]:
 def put(user: User, name: str = LATE) -> Path:
     """A database as a server that runs leaves it: WAL mode, and what was committed is in its
     -wal."""
-    path = user.database.parent / name
-    with closing(sqlite3.connect(path)) as database:
-        database.execute("PRAGMA journal_mode=wal")
-        database.execute("CREATE TABLE things (id TEXT)")
-        database.execute("INSERT INTO things VALUES ('a thread')")
-        database.commit()
-        sidecars = {end: Path(f"{path}{end}").read_bytes() for end in ("-wal", "-shm")}
-    for end, content in sidecars.items():
-        Path(f"{path}{end}").write_bytes(content)
-    for end in ("", *sidecars):
-        user.give(Path(f"{path}{end}"))
-    return path
+    return put_database(user, name, "things")
 
 
 def test_one_too_many_fails_by_name_and_the_others_are_copied(host: Host, una: User) -> None:
