@@ -63,12 +63,9 @@ def processes_of(user: User) -> list[int]:
     return found
 
 
-@contextlib.contextmanager
-def user_process(
-    user: User, line: Sequence[str], ready: str = "ready"
-) -> Iterator[subprocess.Popen[str]]:
-    """A program that runs as the user, once it has said that it is `ready`; killed at the end."""
-    with subprocess.Popen(
+def as_user(user: User, line: Sequence[str]) -> subprocess.Popen[str]:
+    """A process of the user's, which talks by standard input and output."""
+    return subprocess.Popen(
         line,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
@@ -77,7 +74,15 @@ def user_process(
         user=user.uid,
         group=user.gid,
         extra_groups=[],
-    ) as process:
+    )
+
+
+@contextlib.contextmanager
+def user_process(
+    user: User, line: Sequence[str], ready: str = "ready"
+) -> Iterator[subprocess.Popen[str]]:
+    """A program that runs as the user, once it has said that it is `ready`; killed at the end."""
+    with as_user(user, line) as process:
         try:
             assert process.stdout is not None
             assert process.stdout.readline() == f"{ready}\n"

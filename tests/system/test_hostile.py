@@ -29,7 +29,7 @@ from support.databases import give_database
 from support.descriptors import leaves_no_file_open
 from support.host import Host, started
 from support.paths import DATA, ROOT
-from support.processes import BOUND_S, child_pids, process_status, until
+from support.processes import BOUND_S, as_user, child_pids, process_status, until
 from support.sampling import sample
 from support.users import needs_root
 
@@ -76,20 +76,6 @@ def mallory(make_user: Callable[..., User]) -> Iterator[User]:
 
 def account(user: User) -> Account:
     return accounts.find(user.name)
-
-
-def as_user(user: User, line: list[str]) -> subprocess.Popen[str]:
-    """A process of the user's, which talks by standard input and output."""
-    return subprocess.Popen(
-        line,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        cwd="/",
-        user=user.uid,
-        group=user.gid,
-        extra_groups=[],
-    )
 
 
 @contextlib.contextmanager
