@@ -19,6 +19,7 @@ from t3_backup.system import transient_unit
 from t3_backup.system.systemd import Service
 from t3_backup.t3.endpoints import HOST, STEP_SECONDS
 from t3_backup.t3.files import base_dir
+from t3_backup.t3.running_program import read_running_program
 from t3_backup.t3.unit import PORT_VARIABLE, STOPPED_STATUS, unit_name
 
 _CGROUPS = Path("/sys/fs/cgroup")
@@ -68,6 +69,14 @@ class Server:
         """Tell whether it has ended by itself, and badly."""
         service = self.service
         return service is not None and service.runs() and service.show("ActiveState") == "failed"
+
+    def running_program(self) -> Path | None:
+        """Read which T3 its main process runs; None where none runs, or that can't be told.
+
+        Raises Failure.
+        """
+        main = "0" if self.service is None else self.service.show("MainPID")
+        return read_running_program(int(main)) if main.isdigit() and main != "0" else None
 
     def read_activity(self) -> Activity | None:
         """Read from its database, as its owner; None where there is none. Raises Failure."""
