@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from t3_backup import accounts
+from t3_backup.autoupdate import freeze
 from t3_backup.autoupdate.activity import read_activity
 from t3_backup.autoupdate.installations import Installations
 from t3_backup.autoupdate.journal import Journals
@@ -67,6 +68,10 @@ class Context:
     def server(self, user: str) -> Server:
         """Find the server of `user`. Raises Failure."""
         return servers.find_server(user, self.settings.serve, read_activity)
+
+    def why_frozen(self, user: str) -> str | None:
+        """Say why an account is frozen alone; None where it isn't."""
+        return freeze.read_reason(freeze.account_file(self.settings.root, user))
 
     def raise_if_stopped(self, left: str) -> None:
         """Raise Cancelled once somebody wants an end; `left` tells of the rest."""

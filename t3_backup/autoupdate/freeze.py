@@ -1,4 +1,7 @@
-"""Keep T3's versions as they are while a file is there, which holds the reason."""
+"""Keep T3's versions as they are while a file is there, which holds the reason.
+
+One file is for all accounts, and there may be another for an account alone.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,19 @@ from pathlib import Path
 
 from t3_backup.errors import Failure
 from t3_backup.system.atomic_file import remove_path, replace_path
+
+_OF_ACCOUNT = "frozen"
+
+
+def account_file(root: Path, user: str) -> Path:
+    """Name the file that freezes one account; `root` is the folder of programs and links."""
+    return root / user / _OF_ACCOUNT
+
+
+def frozen_accounts(root: Path) -> dict[str, str]:
+    """Say of each account that is frozen alone why it is."""
+    found = {path.parent.name: read_reason(path) for path in sorted(root.glob(f"*/{_OF_ACCOUNT}"))}
+    return {user: why for user, why in found.items() if why is not None}
 
 
 def read_reason(path: Path) -> str | None:
@@ -34,9 +50,10 @@ def raise_if_frozen(path: Path) -> None:
 
 def freeze(path: Path, why: str) -> None:
     """Freeze it; durable when this returns. Raises OSError."""
+    path.parent.mkdir(exist_ok=True)  # an account may have no program of its own yet
     replace_path(path, f"{why}\n".encode(), 0o644)
 
 
 def thaw(path: Path) -> bool:
     """End the freeze, and tell whether there was one. Raises OSError."""
-    return remove_path(path)
+    return path.parent.is_dir() and remove_path(path)

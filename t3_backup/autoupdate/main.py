@@ -227,8 +227,16 @@ def _adopt(context: Context, args: argparse.Namespace) -> int:
     return _print_status(context, args)
 
 
+def _freeze_file(context: Context, args: argparse.Namespace) -> Path:
+    """Name the file of the account that was named, or else that of all."""
+    _check_user(context, args.user)
+    if args.user is None:
+        return context.settings.freeze
+    return freeze.account_file(context.settings.root, args.user)
+
+
 def _freeze(context: Context, args: argparse.Namespace) -> int:
-    path, why = context.settings.freeze, " ".join(args.reason)
+    path, why = _freeze_file(context, args), " ".join(args.reason)
     before = freeze.read_reason(path)
     if before is not None and not why:  # why an account went back must not be lost by that
         context.say(f"it is frozen already: {before}")
@@ -240,9 +248,13 @@ def _freeze(context: Context, args: argparse.Namespace) -> int:
 
 
 def _thaw(context: Context, args: argparse.Namespace) -> int:
-    was_frozen = freeze.thaw(context.settings.freeze)
+    was_frozen = freeze.thaw(_freeze_file(context, args))
     metrics.write_metrics(context)
-    context.say("thawed" if was_frozen else "it was not frozen")
+    who = f"{args.user}: " if args.user else ""
+    context.say(f"{who}thawed" if was_frozen else f"{who}it was not frozen")
+    for user, why in freeze.frozen_accounts(context.settings.root).items():
+        end = f"t3-autoupdate thaw --user {user}"
+        context.say(f"{user}: stays frozen by itself: {why}; next: {end}")
     return _print_status(context, args)
 
 

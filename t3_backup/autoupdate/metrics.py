@@ -28,7 +28,11 @@ def render_metrics(context: Context) -> bytes:
     meaning = "1; the version of the account's program."
     program = gauge("account_version_info", meaning, "account", "version")
     held = gauge("account_held", "1 while the account's server may not start.", "account")
+    meaning = "1 while the account is left out of each change."
+    alone = gauge("account_frozen", meaning, "account")
+    own = freeze.frozen_accounts(context.settings.root)
     for user in context.installations.linked_users():
+        alone.labels(user).set(user in own)
         program.labels(user, context.installations.linked_version(user)).set(1)
         held.labels(user).set(context.installations.is_held(user))
     waiting = gauge("deferred", "Accounts that a bump has left for later.")

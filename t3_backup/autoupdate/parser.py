@@ -25,6 +25,7 @@ it?
   t3-autoupdate rollback --undo        undo that rollback
   t3-autoupdate freeze "on holiday"    stop the timers from changing anything, until: \
 t3-autoupdate thaw
+  t3-autoupdate thaw --user alice      move alice again, who was left out
 """
 _WHERE = (
     "/etc/default/t3-autoupdate or the environment; the user map, the store and the metrics are "
@@ -101,6 +102,8 @@ def build_parser() -> argparse.ArgumentParser:
     add("status", "show each account's version, and whether its database fits it")
     add("adopt", "take a plain npm -g installation over; nothing is restarted")
     freezing = add("freeze", "stop the timers from changing anything")
+    freezing.add_argument("--user", metavar="U", help="only this account")
     freezing.add_argument("reason", nargs="*", metavar="REASON")
-    add("thaw", "end a freeze")
+    thawing = add("thaw", "end a freeze")
+    thawing.add_argument("--user", metavar="U", help="that of this account")
     return top

@@ -98,6 +98,8 @@ def _drop_removed_users(context: Context, plan: Journal) -> Journal:
 
 def _why_later(context: Context, user: str, *, include_busy: bool) -> str:
     """Say why an account is not moved now; empty where it is. It holds up no other."""
+    if (frozen := context.why_frozen(user)) is not None:
+        return f"frozen: {frozen}; next: t3-autoupdate thaw --user {user}"
     try:
         server = context.server(user)
         return "" if include_busy else server.why_busy()

@@ -28,6 +28,7 @@ class AccountStatus:
     running: bool
     phase: str  # of a move that has not ended; or empty
     held: bool
+    frozen: str | None  # why it is left out of each change
     trouble: str  # what is not well, and what to do; empty where all is
 
     @property
@@ -100,6 +101,7 @@ def _read_account(context: Context, user: str, plan: Journal | None) -> AccountS
     installations = context.installations
     phase = next((one.phase for one in plan.moves if one.user == user), "") if plan else ""
     held = installations.is_held(user)
+    frozen = context.why_frozen(user)
     version, level, running, trouble, another = "", None, False, "", ""
     try:
         version = installations.linked_version(user) or installations.linked_version(GLOBAL) or ""
@@ -116,7 +118,7 @@ def _read_account(context: Context, user: str, plan: Journal | None) -> AccountS
     except Failure as failure:
         trouble = str(failure)
     expected = installations.about(version).level if version else None
-    found = AccountStatus(user, version, level, expected, running, phase, held, trouble)
+    found = AccountStatus(user, version, level, expected, running, phase, held, frozen, trouble)
     if phase in journal.UNDER_WAY:
         mend = "unless one is running: t3-autoupdate resume"
         trouble = f"{'held, ' if held else ''}its move has not ended; {mend}"
@@ -126,6 +128,9 @@ def _read_account(context: Context, user: str, plan: Journal | None) -> AccountS
         trouble = _explain_above(found)
     elif version and not trouble:
         trouble = another
+    if frozen is not None:
+        end = f"next: t3-autoupdate thaw --user {user}"
+        trouble = "; ".join(filter(None, (trouble, f"frozen: {frozen}; {end}")))
     return replace(found, trouble=trouble)
 
 

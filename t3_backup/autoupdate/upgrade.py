@@ -53,7 +53,8 @@ def bump_accounts(
         adopt.adopt_accounts(context)
     everybody = context.servers()
     lower = [one for one in everybody if _is_to_move(context, one.user, version, asked=asked)]
-    found = [one for one in lower if not _lacks_database(context, one)]
+    moving = [one for one in lower if not _is_frozen(context, one.user)]
+    found = [one for one in moving if not _lacks_database(context, one)]
     if not found and not _is_lower(context.installations.version_of(GLOBAL), version):
         resume.report_versions(context, [one.user for one in everybody], version)
         return []
@@ -99,6 +100,17 @@ def _refuse_another(context: Context, left: Journal, version: str, *, by_timer: 
 
 def _is_lower(one: str, other: str) -> bool:
     return versions.version_key(one) < versions.version_key(other)
+
+
+def _is_frozen(context: Context, user: str) -> bool:
+    """Tell whether an account is frozen alone, and say that it stays."""
+    why = context.why_frozen(user)
+    if why is not None:
+        before = context.installations.version_of(user)
+        context.warn(
+            f"{user}: stays on {before}: frozen: {why}; next: t3-autoupdate thaw --user {user}"
+        )
+    return why is not None
 
 
 def _lacks_database(context: Context, one: Server) -> bool:

@@ -122,3 +122,39 @@ def test_while_it_is_frozen_a_drain_says_so_and_leaves_all_as_it_is(bump: Bump) 
     assert bump.call("thaw").code == 0
     assert bump.call("drain").code == 0
     assert bump.programs() == [NEW, NEW, NEW]
+
+
+def test_one_account_is_frozen_alone_until_it_is_thawed(bump: Bump) -> None:
+    """They are told with what ends it, by each command that shows or changes it."""
+    alice = bump.users[0].name
+    assert bump.call("freeze", "--user", alice, "their", "disk", "is", "new").code == 0
+    status = bump.call("status")
+    assert (status.code, "t3-autoupdate: WARN: frozen" in status.out) == (1, False)
+    [line] = [line for line in status.out.splitlines() if "their disk is new" in line]
+    assert line.startswith(f"t3-autoupdate: WARN: {alice}: ")
+    assert line.endswith(f"; next: t3-autoupdate thaw --user {alice}")
+    [account, other] = bump.call("status", "--json").document["accounts"]
+    assert account["frozen"].endswith("Z their disk is new")
+    assert other["frozen"] is None
+    thawed = bump.call("thaw")
+    assert "it was not frozen" in thawed.out
+    assert f"{alice}: stays frozen by itself: " in thawed.out
+    assert bump.call("thaw", "--user", alice).out == f"t3-autoupdate: {alice}: thawed\n"
+    assert bump.call("status", "--json").document["accounts"][0]["frozen"] is None
+    assert bump.call("freeze", "--user", "nobody").code == 2
+
+
+def test_a_frozen_account_is_left_out_and_told_while_the_others_move(bump: Bump) -> None:
+    alice, bob = (user.name for user in bump.users)
+    moves = tuple(
+        Move(user, OLD, NEW, f"prebump-{NEW}", phase=journal.DEFERRED) for user in (alice, bob)
+    )
+    Journals(bump.root).save(Journal("bump", NEW, "2026-11-27T05:00:00Z", moves))
+    assert bump.call("freeze", "--user", alice, "new", "disk").code == 0
+    drained = bump.call("drain")
+    assert drained.code == 0, drained
+    assert f"new disk; next: t3-autoupdate thaw --user {alice}" in drained.out
+    assert bump.programs()[:2] == [OLD, NEW]
+    assert bump.call("thaw", "--user", alice).code == 0
+    assert bump.call("drain").code == 0
+    assert bump.programs() == [NEW, NEW, NEW]
