@@ -10,22 +10,11 @@ from typing import Annotated, Any
 
 from t3_backup.records import GROWING, decode_record
 from t3_backup.t3 import content
-from t3_backup.text import printable
+from t3_backup.t3.ledger import Ledger, check_ledger
 
 # Where SQLite cannot read what is asked for: the database is damaged, and the checks will say
 # where.
 UNREADABLE = -1
-MOST_MIGRATIONS = 1000  # that a census names
-_NAME = 100  # characters of a migration's name; T3's are shorter
-
-Migration = tuple[int, str]  # id and name
-
-
-def check_ledger(ledger: tuple[Migration, ...]) -> tuple[Migration, ...]:
-    """Check a ledger, and make its names printable. Raises ValueError."""
-    if len(ledger) > MOST_MIGRATIONS:
-        raise ValueError("it names too many migrations")
-    return tuple((number, printable(name, _NAME)) for number, name in ledger)
 
 
 def _check_content(counts: dict[str, int]) -> dict[str, int]:
@@ -34,13 +23,6 @@ def _check_content(counts: dict[str, int]) -> dict[str, int]:
     In the order in which it is told, whatever the order of the keys was in a file.
     """
     return {word: counts[word] for word in content.WORDS if word in counts}
-
-
-def make_ledger(rows: list[tuple[Any, ...]]) -> tuple[Migration, ...]:
-    """Make a ledger of ids and names; a row of other types is none of T3's."""
-    return check_ledger(
-        tuple((row[0], row[1]) for row in rows if (type(row[0]), type(row[1])) == (int, str))
-    )
 
 
 @dataclass(frozen=True)
@@ -59,7 +41,7 @@ class Census:
     # what a person would miss: word -> count; -1: unreadable; None: not counted, or not T3's
     content: Annotated[dict[str, int], _check_content] | None = None
     # T3's migrations, by id; None: not a T3 database, or a census of before
-    ledger: Annotated[tuple[Migration, ...], check_ledger] | None = None
+    ledger: Annotated[Ledger, check_ledger] | None = None
 
     @property
     def total_rows(self) -> int:

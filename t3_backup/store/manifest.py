@@ -16,12 +16,13 @@ from datetime import datetime
 from typing import Annotated, Any
 
 from t3_backup.records import GROWING, decode_record, one_of, parse_object
-from t3_backup.store.census import Census, Migration, check_ledger
+from t3_backup.store.census import Census
 from t3_backup.store.companion import Companion
 from t3_backup.store.methods import METHODS
 from t3_backup.store.names import image_stem
 from t3_backup.t3 import databases
 from t3_backup.t3.files import DATABASE_NAME
+from t3_backup.t3.ledger import Ledger, check_ledger
 
 FORMAT = 3
 _CHECKED = (2, FORMAT)  # with a checksum
@@ -56,7 +57,7 @@ class DatabaseRecord:
     sqlite_version: str
     stays_plain: bool = False  # packed it would take no less room
     # T3's migrations, by id and name; None: it is none of T3's, or of a version before
-    ledger: Annotated[tuple[Migration, ...], check_ledger] | None = None
+    ledger: Annotated[Ledger, check_ledger] | None = None
     moment: str = ""  # RFC 3339, UTC: what was committed by then is in it; empty: `taken_at`
 
 

@@ -11,9 +11,11 @@ import heapq
 import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from typing import NamedTuple
+from dataclasses import dataclass
+from typing import Annotated, NamedTuple
 
 from t3_backup.t3.files import DATABASE_NAME
+from t3_backup.t3.ledger import Ledger, check_ledger
 from t3_backup.text import printable
 
 ENDING = ".sqlite"
@@ -66,6 +68,17 @@ def require_name(value: str) -> str:
     if not is_database(value):
         raise ValueError(f"{printable(repr(value))} is no name of a database")
     return value
+
+
+@dataclass(frozen=True)
+class DatabaseState:
+    """One database of an account, as its owner reads it."""
+
+    file: Annotated[str, require_name]
+    bytes: Annotated[int, range(1 << 62)]  # its -wal among them
+    held: bool  # whether T3's server has it open
+    level: int | None = None  # the newest migration; None: not T3's, or it can't be read
+    ledger: Annotated[Ledger, check_ledger] | None = None  # None: as of the level
 
 
 def find_names(folder: int) -> tuple[list[str], list[str]]:

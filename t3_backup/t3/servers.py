@@ -17,8 +17,10 @@ from t3_backup.accounts import Account
 from t3_backup.errors import Failure
 from t3_backup.system import transient_unit
 from t3_backup.system.systemd import Service
+from t3_backup.t3.databases import DatabaseState
 from t3_backup.t3.endpoints import HOST, STEP_SECONDS
-from t3_backup.t3.files import base_dir
+from t3_backup.t3.files import DATABASE_NAME, base_dir
+from t3_backup.t3.ledger import Ledger
 from t3_backup.t3.running_program import read_running_program
 from t3_backup.t3.unit import PORT_VARIABLE, STOPPED_STATUS, unit_name
 
@@ -32,10 +34,18 @@ _POLL_S = 0.1
 
 @dataclass(frozen=True)
 class Activity:
-    """What the live database of an account says."""
+    """What the databases of an account say, as its owner reads them."""
 
-    level: int | None
-    turns: int  # that agents are at
+    level: int | None  # of the live one; None: it is no database of T3's
+    turns: int  # that agents are at, by the live one
+    live: str = DATABASE_NAME  # its file name
+    databases: tuple[DatabaseState, ...] = ()  # the live one among them
+    free_bytes: int = 0  # of the file system that they are on, for their owner
+
+    @property
+    def ledger(self) -> Ledger | None:
+        """Give the migrations of the live one; None where it is no database of T3's."""
+        return next((one.ledger for one in self.databases if one.file == self.live), None)
 
 
 Look = Callable[[Account], Activity | None]  # None: there is no database; raises Failure

@@ -1,7 +1,7 @@
-"""Order the versions of T3, and know the database level of each.
+"""Order the versions of T3, and know what database each known one makes.
 
-Pure. A level is the greatest id of a migration that a database has seen; a version opens a database
-of its own level and of lower ones, which it migrates, and only seems to open a higher one.
+Pure. A version opens a database whose migrations are all its own, and migrates it; any other one
+it only seems to open.
 """
 
 from __future__ import annotations
@@ -9,12 +9,55 @@ from __future__ import annotations
 import re
 
 from t3_backup.errors import UsageError
+from t3_backup.t3.ledger import Ledger
 
 _VERSION = re.compile(r"(\d{1,9})\.(\d{1,9})\.(\d{1,9})(?:-([0-9A-Za-z.-]{1,64}))?")
-# Observed on servers of these versions; of others it is found out by the gate, on an empty state.
-KNOWN_LEVELS = {"0.0.24": 30, "0.0.25": 31, "0.0.26": 32}
+# Of others it is found out by a trial on an empty state. All of these work with DATABASE_NAME.
+KNOWN_LEVELS = {
+    "0.0.24": 30,
+    "0.0.25": 31,
+    "0.0.26": 32,
+    "0.0.27": 32,
+    "0.0.28": 32,
+    "0.0.29": 34,
+    "0.0.30": 34,
+    "0.0.31": 34,
+    "0.0.32": 37,
+    "0.0.33": 40,
+    "0.0.42": 52,
+    "0.0.44": 54,
+}
+# The migrations of these versions, from id 1 on: each has a part of one and the same list.
+_MIGRATIONS = """
+    OrchestrationEvents OrchestrationCommandReceipts CheckpointDiffBlobs ProviderSessionRuntime
+    Projections ProjectionThreadSessionRuntimeModeColumns ProjectionThreadMessageAttachments
+    ProjectionThreadActivitySequence ProviderSessionRuntimeMode ProjectionThreadsRuntimeMode
+    OrchestrationThreadCreatedRuntimeMode ProjectionThreadsInteractionMode
+    ProjectionThreadProposedPlans ProjectionThreadProposedPlanImplementation
+    ProjectionTurnsSourceProposedPlan CanonicalizeModelSelections ProjectionThreadsArchivedAt
+    ProjectionThreadsArchivedAtIndex ProjectionSnapshotLookupIndexes AuthAccessManagement
+    AuthSessionClientMetadata AuthSessionLastConnectedAt ProjectionThreadShellSummary
+    BackfillProjectionThreadShellSummary CleanupInvalidProjectionPendingApprovals
+    CanonicalizeModelSelectionOptions ProviderSessionRuntimeInstanceId
+    ProjectionThreadSessionInstanceId ProjectionThreadDetailOrderingIndexes
+    ProjectionThreadShellArchiveIndexes AuthAuthorizationScopes AuthPairingProofKeyThumbprint
+    ProjectionThreadsSettled ProjectionThreadsSnoozed ProjectionThreadTitleRegeneration
+    ProjectionThreadsPinned ProjectionTurnsKeysetIndex ProjectionThreadsPinOrderKey
+    ProjectionProjectsDefaultThreadEnvMode ProjectionProjectFaviconPath
+    AuthSessionClientConnection ProjectionThreadLinkedPullRequest ProjectionThreadsUnsettledAt
+    ClearAutomaticProjectModelDefaults ProjectionProjectsAutoPull
+    RepairAutomaticSettlementTimestamps ProjectionProjectIcon ProjectionThreadBranchPullRequest
+    ProjectionThreadsActiveOrderKey ProjectionThreadPullRequests ProjectionThreadMessageContext
+    ProjectionThreadTitleState PullRequestFilesViewed ProjectionThreadsAutoSettleDisabledAt
+"""
 
 VersionKey = tuple[int, int, int, bool, tuple[tuple[bool, int, str], ...]]
+
+
+def known_ledger(version: str) -> Ledger | None:
+    """Give the ledger of a database that a known version has made; None of any other."""
+    level = KNOWN_LEVELS.get(version)
+    return None if level is None else tuple(enumerate(_MIGRATIONS.split()[:level], 1))
 
 
 def version_key(version: str) -> VersionKey:

@@ -427,7 +427,8 @@ def test_a_turn_is_seen_while_it_is_in_flight(tmp_path: Path, data: str | None) 
                 "SELECT state, completed_at IS NOT NULL FROM projection_turns ORDER BY row_id",
             )
             folder = os.open(served.database.parent, os.O_PATH)
-            found = read_activity(LiveDatabase(folder, str(served.database), 0))
+            source = LiveDatabase(folder, str(served.database), 0)
+            found = read_activity([source], frozenset(), folder)
             os.close(folder)
             seen.append((found.turns, turns[-1]))
         assert seen == [(1, ("running", 0)), (0, ("completed", 1))] * 2

@@ -48,6 +48,23 @@ def mounted(what: Path | str, where: Path, *options: str) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
+def hanging(where: Path) -> Iterator[None]:
+    """A FUSE file system over a folder whose server never answers: every look at it hangs until its
+    process is killed."""
+    device = os.open("/dev/fuse", os.O_RDWR)
+    try:
+        options = f"fd={device},rootmode=40000,user_id=0,group_id=0,allow_other"
+        line = ["mount", "-i", "-t", "fuse", "hanging", str(where), "-o", options]
+        subprocess.run(line, check=True, capture_output=True, pass_fds=[device])
+        try:
+            yield
+        finally:
+            subprocess.run(["umount", "-l", str(where)], check=True)
+    finally:
+        os.close(device)  # whoever still waits, wakes
+
+
+@contextlib.contextmanager
 def disk(folder: Path, kind: str, size: int = 16 * MIB, *options: str) -> Iterator[Path]:
     """A file system of its own, mounted beneath `folder`."""
     where = folder / f"disk-{kind}"

@@ -15,8 +15,9 @@ from support.t3_data import REAL, is_v2, level_of, real_database
 
 from t3_backup.autoupdate.snapshots import describe_loss
 from t3_backup.backup.verdict import Judgement, judge_copy
-from t3_backup.store.census import MOST_MIGRATIONS, Census, comparable_content
+from t3_backup.store.census import Census, comparable_content
 from t3_backup.t3 import content
+from t3_backup.t3.ledger import MOST_MIGRATIONS
 from t3_backup.worker.child.census import take_census
 
 THREADS = "orchestration_v2_projection_threads"

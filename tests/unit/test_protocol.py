@@ -19,6 +19,7 @@ from t3_backup.store.replacement import Replacement
 from t3_backup.system.file_identity import FileIdentity
 from t3_backup.system.sqlite import SIDECARS
 from t3_backup.t3 import content
+from t3_backup.t3.databases import DatabaseState
 from t3_backup.t3.open_databases import Held, OpenDatabases, Server, Stranger
 from t3_backup.text import printable
 from t3_backup.worker import operations, protocol
@@ -52,6 +53,7 @@ WHOLE = st.integers(-(1 << 31), (1 << 63) - 1)
 PLAIN = st.text(st.characters(min_codepoint=32, max_codepoint=126), max_size=80)
 TABLES = st.dictionaries(PLAIN, st.integers(-1, (1 << 63) - 1), max_size=4)
 
+LEDGERS = st.lists(st.tuples(WHOLE, PLAIN), max_size=3).map(tuple)
 CENSUSES = st.builds(
     Census,
     page_size=WHOLE,
@@ -63,7 +65,7 @@ CENSUSES = st.builds(
     ends=TABLES,
     rows=st.none() | TABLES,
     content=st.none() | st.dictionaries(st.sampled_from(["threads", "messages"]), WHOLE),
-    ledger=st.none() | st.lists(st.tuples(WHOLE, PLAIN), max_size=3).map(tuple),
+    ledger=st.none() | LEDGERS,
 )
 COPIES = st.builds(
     Copied,
@@ -115,6 +117,9 @@ CHECKPOINTED = st.builds(
 STAGED = st.builds(Staged, st.none() | IDENTITIES, st.none() | IDENTITIES, CENSUSES)
 DATABASE_NAMES = st.sampled_from(["state.sqlite", "statev2.sqlite", "x y.sqlite", ".sqlite"])
 FOUND = st.builds(SourceDatabase, DATABASE_NAMES, COUNTS, COUNTS, PLAIN, COUNTS)
+STATES = st.builds(
+    DatabaseState, DATABASE_NAMES, COUNTS, st.booleans(), st.none() | WHOLE, st.none() | LEDGERS
+)
 PIDS = st.integers(1, 4_000_000)
 OPENED = st.builds(
     OpenDatabases,
@@ -141,7 +146,14 @@ EVENTS = st.one_of(
     PROOFS,
     st.builds(Listed, NAMES),
     st.builds(Counted, CENSUSES),
-    st.builds(Activity, st.none() | st.integers(0, 99), COUNTS),
+    st.builds(
+        Activity,
+        st.none() | WHOLE,
+        COUNTS,
+        DATABASE_NAMES,
+        st.lists(STATES, max_size=16, unique_by=lambda one: one.file).map(tuple),
+        COUNTS,
+    ),
     STAGED,
     CHECKPOINTED,
     st.builds(Swapped, st.sampled_from(["old", "new", "other"]), OTHERS, OTHERS),

@@ -14,15 +14,15 @@ from typing import Any
 import apsw
 
 from t3_backup.errors import SourceError
-from t3_backup.store.census import (
+from t3_backup.store.census import UNREADABLE, Census
+from t3_backup.t3.content import counted_in
+from t3_backup.t3.ledger import (
+    LEDGER_COLUMNS,
+    LEDGER_TABLE,
     MOST_MIGRATIONS,
-    UNREADABLE,
-    Census,
-    Migration,
+    Ledger,
     make_ledger,
 )
-from t3_backup.t3.content import counted_in
-from t3_backup.t3.ledger import LEDGER_COLUMNS, LEDGER_TABLE
 from t3_backup.worker.child.connection import read_schema
 from t3_backup.worker.child.digest import sha256
 
@@ -49,7 +49,7 @@ def take_census(connection: apsw.Connection, *, count_rows: bool) -> Census:
         schema_sha256=_schema(connection),
         t3_level=_level(connection, tables),
         ends=ends,
-        ledger=_ledger(connection, tables),
+        ledger=read_ledger(connection),
     )
     if not count_rows:
         return census
@@ -141,8 +141,12 @@ def _columns(connection: apsw.Connection, table: str) -> set[str]:
     return {str(row[1]) for row in rows}
 
 
-def _ledger(connection: apsw.Connection, tables: list[str]) -> tuple[Migration, ...] | None:
-    if LEDGER_TABLE not in tables or not _columns(connection, LEDGER_TABLE) >= {*LEDGER_COLUMNS}:
+def read_ledger(connection: apsw.Connection) -> Ledger | None:
+    """Read which migrations a database has seen, the newest of too many.
+
+    None where it is not T3's, or can't be read. Raises apsw.Error of any other trouble.
+    """
+    if not _columns(connection, LEDGER_TABLE) >= {*LEDGER_COLUMNS}:
         return None
     newest = (
         f"SELECT {', '.join(LEDGER_COLUMNS)} FROM main.{LEDGER_TABLE} "
