@@ -20,7 +20,8 @@ from t3_backup.t3.program import parse_version_output
 from t3_backup.t3.unit import SETTINGS_DIR
 
 _NAME = "t3-fetch"
-_STATE = Path("/var/lib/private") / _NAME  # of a DynamicUser= (systemd.exec(5))
+FETCHED_IN = Path("/var/lib/private")  # of a DynamicUser= (systemd.exec(5))
+_STATE = FETCHED_IN / _NAME
 _HOME = f"/var/lib/{_NAME}"
 _PUBLIC = Path(_HOME)
 _SECONDS = 900

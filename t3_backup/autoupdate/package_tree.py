@@ -15,6 +15,7 @@ from t3_backup.errors import Failure
 _MOST_BYTES = 4 << 30  # of a version; one of T3 has some hundred MiB
 _ENTRY_BYTES = 4096  # that any file or folder takes besides
 _DEEPEST = 100  # folders
+_BLOCK_BYTES = 512  # of st_blocks, whatever the file system has (stat(2))
 
 
 def copy_package(source: Path, target: Path, allowed: Sequence[int]) -> None:
@@ -33,6 +34,15 @@ def copy_package(source: Path, target: Path, allowed: Sequence[int]) -> None:
             if left < 0:  # a hole counts: a copy has none
                 raise Failure(f"{source} is greater than {_MOST_BYTES >> 30} GiB")
     shutil.copytree(source, target, symlinks=True)
+
+
+def measure_tree(path: Path) -> int:
+    """Count the bytes that a tree takes on the disk. Raises OSError."""
+    total = 0
+    for folder, _, files in os.walk(path, onerror=_raise):
+        for name in ("", *files):
+            total += os.lstat(os.path.join(folder, name)).st_blocks * _BLOCK_BYTES
+    return total
 
 
 def remove_tree(path: Path) -> None:
