@@ -16,6 +16,7 @@ from t3_backup.autoupdate.journal import Journal, Move
 from t3_backup.autoupdate.journal_runner import finish_journal, now
 from t3_backup.errors import Failure
 from t3_backup.t3 import versions
+from t3_backup.t3.busy import find_busy
 
 
 def move_waiting(context: Context, plan: Journal) -> None:
@@ -78,9 +79,10 @@ def drain_deferred(context: Context, *, include_busy: bool = False) -> None:
         context.say("no account was deferred")
         return
     plan = _drop_removed_users(context, plan)
+    later = _find_later(context, plan.users(journal.DEFERRED), include_busy=include_busy)
     for one in plan.moves:
         if one.phase == journal.DEFERRED:
-            why = _why_later(context, one.user, include_busy=include_busy)
+            why = later.get(one.user, "")
             phase = journal.DEFERRED if why else journal.WAITING
             plan = plan.with_move(replace(one, phase=phase, reason=why))
     context.journals.save(plan)
@@ -96,15 +98,18 @@ def _drop_removed_users(context: Context, plan: Journal) -> Journal:
     return replace(plan, moves=tuple(one for one in plan.moves if one.user not in gone))
 
 
-def _why_later(context: Context, user: str, *, include_busy: bool) -> str:
-    """Say why an account is not moved now; empty where it is. It holds up no other."""
-    if (frozen := context.why_frozen(user)) is not None:
-        return f"frozen: {frozen}; next: t3-autoupdate thaw --user {user}"
-    try:
-        server = context.server(user)
-        return "" if include_busy else server.why_busy()
-    except Failure as failure:
-        return str(failure)
+def _find_later(context: Context, users: Sequence[str], *, include_busy: bool) -> dict[str, str]:
+    """Say why accounts are not moved now, of each that isn't. It holds up no other."""
+    later, servers = {}, []
+    for user in users:
+        if (frozen := context.why_frozen(user)) is not None:
+            later[user] = f"frozen: {frozen}; next: t3-autoupdate thaw --user {user}"
+            continue
+        try:
+            servers.append(context.server(user))
+        except Failure as failure:
+            later[user] = str(failure)
+    return later | ({} if include_busy else find_busy(servers))
 
 
 def resume_interrupted(context: Context) -> None:

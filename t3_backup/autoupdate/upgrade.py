@@ -20,6 +20,7 @@ from t3_backup.autoupdate.preflight import UNTOUCHED
 from t3_backup.errors import Failure
 from t3_backup.store.manifest import Manifest
 from t3_backup.t3 import versions
+from t3_backup.t3.busy import find_busy
 from t3_backup.t3.servers import Server
 
 
@@ -72,11 +73,9 @@ def bump_accounts(
         context.raise_if_stopped(UNTOUCHED)
         if one.read_activity() is not None:
             prebump[one.user] = context.snapshots.take_snapshot(one.user, f"prebump-{version}").name
-    moves = [
-        _plan_move(context, one, version, include_busy=include_busy)
-        for one in found
-        if one.user in prebump
-    ]
+    with_data = [one for one in found if one.user in prebump]
+    busy = {} if include_busy else find_busy(with_data)
+    moves = [_plan_move(context, one, version, busy.get(one.user, "")) for one in with_data]
     for one in found:
         if one.user not in prebump:
             context.installations.link_version(one.user, version)
@@ -180,8 +179,8 @@ def _report_trial(context: Context, version: str, trial: Trial) -> None:
         context.warn(f"gate:   {line}")
 
 
-def _plan_move(context: Context, one: Server, version: str, *, include_busy: bool) -> Move:
-    why = "" if include_busy else one.why_busy()
+def _plan_move(context: Context, one: Server, version: str, why: str) -> Move:
+    """Plan an account's move; `why` it is to come later, if so."""
     return Move(
         user=one.user,
         before=context.installations.version_of(one.user),

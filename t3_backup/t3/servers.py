@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import re
 import socket
@@ -21,10 +20,10 @@ from t3_backup.t3.databases import DatabaseState
 from t3_backup.t3.endpoints import HOST, STEP_SECONDS
 from t3_backup.t3.files import DATABASE_NAME, base_dir
 from t3_backup.t3.ledger import Ledger
+from t3_backup.t3.members import describe_process, list_pids
 from t3_backup.t3.running_program import read_running_program
 from t3_backup.t3.unit import PORT_VARIABLE, STOPPED_STATUS, unit_name
 
-_CGROUPS = Path("/sys/fs/cgroup")
 _PORT = re.compile(rf'\s*(?:export\s+)?{PORT_VARIABLE}=["\']?(\d{{1,5}})["\']?\s*')
 _PAIR_S = 60
 # What reading an answer may raise: it is the owner's word, who may put any text in its place.
@@ -92,19 +91,6 @@ class Server:
         """Read from its database, as its owner; None where there is none. Raises Failure."""
         return self.look(self.account)
 
-    def why_busy(self) -> str:
-        """Say who works with it now; empty where nobody does. Raises Failure."""
-        if self.service is None or not self.service.runs():
-            return ""
-        main = self.service.show("MainPID")
-        # what its agents and terminals run
-        agents = [pid for pid in _list_members(self.service.show("ControlGroup")) if pid != main]
-        if agents:
-            more = f", and {len(agents) - 1} more" if len(agents) > 1 else ""
-            return f"{_describe_process(agents[0])} runs beneath {self.service.unit}{more}"
-        live = self.read_activity()
-        return f"{live.turns} turns are in flight" if live is not None and live.turns else ""
-
     def stop(self) -> None:
         """Stop it, and prove it gone. Raises Failure where any of its processes goes on.
 
@@ -116,9 +102,9 @@ class Server:
             return
         group = self.service.show("ControlGroup")
         self.service.stop(mask=False)
-        left = _list_members(group)
+        left = list_pids(group)
         if self.service.show("MainPID") != "0" or left:
-            names = ", ".join(map(_describe_process, left)) or "its process"
+            names = ", ".join(map(describe_process, left)) or "its process"
             raise Failure(f"{self.service.unit} was stopped, and {names} goes on")
 
     def start(self) -> None:
@@ -202,24 +188,6 @@ def _read_port(path: Path) -> int | None:
 
 def _python(module: str) -> list[str]:
     return [sys.executable, "-I", "-m", f"t3_backup.t3.{module}"]
-
-
-def _list_members(group: str) -> list[str]:
-    """List the processes of a control group, and of those beneath it."""
-    if not group.startswith("/") or group == "/":
-        return []
-    found: set[str] = set()
-    for path in (_CGROUPS / group.lstrip("/")).rglob("cgroup.procs"):
-        with contextlib.suppress(OSError):  # it has gone in between
-            found |= set(path.read_text(encoding="ascii").split())
-    return sorted(found, key=int)
-
-
-def _describe_process(pid: str) -> str:
-    name = "a process"
-    with contextlib.suppress(OSError):
-        name = Path(f"/proc/{pid}/comm").read_text(encoding="utf-8", errors="replace").strip()
-    return f"{name} (pid {pid})"
 
 
 def _listens(port: int) -> bool:

@@ -53,7 +53,7 @@ def carried(
 
 @pytest.fixture(autouse=True)
 def _nobody_is_busy(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Server, "why_busy", lambda self: "")
+    monkeypatch.setattr(resume, "find_busy", lambda servers: {})
 
 
 def test_who_is_no_user_any_more_is_left_out_and_holds_nobody_up(
@@ -72,12 +72,13 @@ def test_who_is_no_user_any_more_is_left_out_and_holds_nobody_up(
 def test_one_that_cannot_be_looked_at_stays_for_later_and_the_others_are_moved(
     machine: Context, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def busy(self: Server) -> str:
-        if self.user == ONE:
-            raise Failure(f"{self.user}: it took too long")
-        return ""
+    def find_server(self: Context, user: str) -> Server:
+        if user == ONE:
+            raise Failure(f"{user}: it took too long")
+        return found(self, user)
 
-    monkeypatch.setattr(Server, "why_busy", busy)
+    found = Context.server
+    monkeypatch.setattr(Context, "server", find_server)
     wait(machine, ONE, OTHER)
     users = carried(machine, monkeypatch)
     resume.drain_deferred(machine)
