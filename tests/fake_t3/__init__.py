@@ -1,8 +1,8 @@
 """A stand-in for T3 Code, as far as a backup and a version bump see it: commands, database, migrations, logins, how it stops.
 
-`tarball` makes what `npm install -g` takes. What it does is in `program.py`, which runs by itself;
-how it differs from version to version, and how a bad one is bad, is written into the package
-(`variant.json`).
+`tarball` makes what `npm install -g` takes. What it does is in `program/`, of which `bin.py` runs
+by itself; how it differs from version to version, and how a bad one is bad, is written into the
+package (`variant.json`).
 """
 
 from __future__ import annotations
@@ -15,6 +15,16 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 DATA = HERE.parent.parent / "demo" / "data"
+_BESIDE = (
+    *sorted((HERE / "program").glob("*.py")),
+    *sorted((HERE / "program").glob("*.sql")),
+    # the import and the compaction of V2, which tests run by themselves, too
+    *(HERE.parent / "support/programs" / f"{name}_v2.py" for name in ("import", "compact")),
+    *(HERE.parent / "data/t3" / name for name in ("schema-61.sql", "ledger-61.txt")),
+)
+# From 0.0.42 on a server keeps a program of its package running; this one reads, and waits.
+_MONITOR = "dist/resource-monitor/linux-x64/t3-resource-monitor"
+_EXECUTABLE = ("dist/bin.py", _MONITOR)
 # Each kind of a bad version that a trial can tell, and the step at which it does.
 STEPS = {
     "exits": "start",
@@ -22,16 +32,26 @@ STEPS = {
     "hung": "serve",
     "pairing-renamed": "pairing",
     "unreadable": "data",
+    "lost-threads": "data",
     "blanked": "data",
     "slow-migration": "serve",
     "half-migration": "start",
+    "migrates-and-dies": "start",
     "ignores-term": "stop",
     "slow-stop": "stop",
     "mint-broken": "pairing",
     "no-cookie": "pairing",
     "not-authenticated": "pairing",
 }
-VARIANTS = ("good", *STEPS, "hostile")
+# Of these, those that never answer: a probe of liveness tells them, and no other.
+SILENT = ("exits", "hung", "slow-migration", "half-migration", "migrates-and-dies")
+# Good ones that are slow: the seconds of each of what they do.
+SLOW = {
+    "slow-mint": {"mint": 2.5},
+    "slow-start": {"start": 16.0},
+    "slow-good": {"start": 6.0, "mint": 2.5, "answer": 1.0, "stop": 4.0, "version": 1.0},
+}
+VARIANTS = ("good", *SLOW, *STEPS, "other-ledger", "hostile")
 
 
 def tarball(
@@ -53,23 +73,22 @@ def tarball(
         "variant": variant,
         "live_only": live_only,
         "targets": list(targets),
+        "slow": dict(SLOW.get(variant, {})),
     }
     package = {
         "name": "t3", "version": version, "license": "MIT", "description": "A stand-in for T3 Code", "bin": {"t3": "dist/bin.py"},
     }  # fmt: skip
     files = {
         "package.json": json.dumps(package).encode(),
-        "dist/bin.py": (HERE / "program.py").read_bytes(),
         "dist/variant.json": json.dumps(about).encode(),
-        "dist/hostile.py": (HERE / "hostile.py").read_bytes(),
-        "dist/schema.sql": (HERE / "schema.sql").read_bytes(),
-        "dist/auth-31.sql": (HERE / "auth-31.sql").read_bytes(),
+        _MONITOR: Path("/bin/cat").read_bytes(),
+        **{f"dist/{path.name}": path.read_bytes() for path in _BESIDE},
     }
     path = folder / f"t3-{version}.tgz"
     with tarfile.open(path, "w:gz") as archive:
         for name, data in files.items():
             info = tarfile.TarInfo(f"package/{name}")
-            info.size, info.mode = len(data), 0o755 if name.endswith("bin.py") else 0o644
+            info.size, info.mode = len(data), 0o755 if name in _EXECUTABLE else 0o644
             archive.addfile(info, io.BytesIO(data))
     return path
 

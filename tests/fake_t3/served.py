@@ -42,7 +42,9 @@ class Served:
 
     @property
     def database(self) -> Path:
-        return self.base / "userdata" / "state.sqlite"
+        """V2's where there is one, and so not always its own."""
+        v2 = self.base / "userdata" / "statev2.sqlite"
+        return v2 if v2.exists() else v2.with_name("state.sqlite")
 
     def ask(
         self,

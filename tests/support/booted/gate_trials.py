@@ -47,7 +47,7 @@ def gate_machine(
             add_user(machine, user, source)
             # Open to all, so that it is the sandbox that keeps them closed, and nothing else.
             for path in (
-                ".t3/userdata/secrets/cookie-signing.bin",
+                ".t3/userdata/secrets/server-signing-key.bin",
                 ".claude/.credentials.json",
                 ".ssh/id_ed25519",
                 ".t3/worktrees/work/file",

@@ -44,14 +44,19 @@ def _rebuild(database: sqlite3.Connection, table: str) -> None:
     database.execute("DROP TABLE kept")
 
 
-def main() -> None:
-    database = sqlite3.connect(sys.argv[1], timeout=5, isolation_level=None)
-    database.execute("PRAGMA foreign_keys=ON")
+def compact(database: sqlite3.Connection) -> None:
+    """Do it, all or nothing."""
     database.execute("BEGIN IMMEDIATE")
     database.execute(f"DELETE FROM {_EVENTS} WHERE sequence IN ({_DISPENSABLE})")
     for (table,) in database.execute(_PROJECTIONS).fetchall():
         _rebuild(database, table)
     database.execute("COMMIT")
+
+
+def main() -> None:
+    database = sqlite3.connect(sys.argv[1], timeout=5, isolation_level=None)
+    database.execute("PRAGMA foreign_keys=ON")
+    compact(database)
     database.close()
 
 

@@ -2,10 +2,12 @@
 
 Usage: SCHEMA LEDGER USERDATA [--kill-after-link]. The first two are texts: the statements of the
 V2 schema, and `ID|TIME|NAME` lines. With the flag it dies once the copy has both of its names.
+The stand-in for T3 has it beside itself, and takes the same steps.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -40,7 +42,7 @@ def _columns(database: sqlite3.Connection, table: str) -> dict[str, str]:
     }
 
 
-def _migrate(database: sqlite3.Connection, schema: str, ledger: str) -> None:
+def migrate(database: sqlite3.Connection, schema: str, ledger: str) -> None:
     """Give it the tables, columns, indexes and ledger of V2."""
     wanted = sqlite3.connect(":memory:")
     wanted.executescript(
@@ -74,7 +76,7 @@ def _migrate(database: sqlite3.Connection, schema: str, ledger: str) -> None:
     )
 
 
-def _bring_over(database: sqlite3.Connection) -> None:
+def bring_over(database: sqlite3.Connection) -> None:
     """Bring the threads and messages of V1 into the projections of V2."""
     threads = database.execute(
         "SELECT thread_id, project_id, title, runtime_mode, interaction_mode, created_at,"
@@ -127,27 +129,40 @@ def _bring_over(database: sqlite3.Connection) -> None:
     database.execute(
         "INSERT OR REPLACE INTO orchestration_v2_projection_metadata"
         " SELECT 'thread-projections', 1, max(sequence), max(occurred_at) FROM orchestration_events"
+        " HAVING count(*)"
     )
+
+
+def link_copy(userdata: Path, *, die: bool = False) -> None:
+    """Give V2 a copy of V1's database by a hard link, where it has none and there is one.
+
+    `die`: once the copy has both of its names.
+    """
+    old, new = userdata / "state.sqlite", userdata / "statev2.sqlite"
+    if new.exists() or not old.exists():
+        return
+    work = Path(tempfile.mkdtemp(prefix=".v2-import-", dir=userdata))
+    snapshot = work / "snapshot.sqlite"
+    _copy(old, snapshot)
+    with contextlib.suppress(FileExistsError):  # another one was faster
+        new.hardlink_to(snapshot)
+    if die:
+        os.kill(os.getpid(), signal.SIGKILL)
+    shutil.rmtree(work)
 
 
 def main() -> None:
     schema, ledger, folder, *flags = sys.argv[1:]
     userdata = Path(folder)
-    old, new = userdata / "state.sqlite", userdata / "statev2.sqlite"
+    new = userdata / "statev2.sqlite"
     if new.exists():
         return
-    work = Path(tempfile.mkdtemp(prefix=".v2-import-", dir=userdata))
-    snapshot = work / "snapshot.sqlite"
-    _copy(old, snapshot)
-    new.hardlink_to(snapshot)
-    if flags == ["--kill-after-link"]:
-        os.kill(os.getpid(), signal.SIGKILL)
-    shutil.rmtree(work)
+    link_copy(userdata, die=flags == ["--kill-after-link"])
     database = sqlite3.connect(new, isolation_level=None)
     database.execute("PRAGMA journal_mode=wal")
     database.execute("BEGIN IMMEDIATE")
-    _migrate(database, schema, ledger)
-    _bring_over(database)
+    migrate(database, schema, ledger)
+    bring_over(database)
     database.execute("COMMIT")
     database.close()
 
