@@ -61,9 +61,9 @@ class LiveSteps:
         """Make `version` the account's program."""
         self.installations.link_version(self.server.user, version)
 
-    def restore_snapshot(self, snapshot: str) -> None:
-        """Put the data of a snapshot back."""
-        for told in self.snapshots.restore_snapshot(self.server.user, snapshot):
+    def restore_snapshot(self, snapshot: str, *, kept: str | None) -> None:
+        """Put the data of a snapshot back; `kept` may hold what is there now."""
+        for told in self.snapshots.restore_snapshot(self.server.user, snapshot, kept=kept):
             self.warn(f"{self.server.user}: {told}")
         self._count_downtime("copies")
 

@@ -53,6 +53,8 @@ class Move:
     failed: str | None = None  # the snapshot of what the new program wrote before it failed
     reason: str = ""  # why it is where it is
     endpoint: str = ""  # which served the login
+    left_out: bool = False  # by what is its own fault, or its freeze: the others go on
+    froze: str = ""  # what it is frozen with alone, where that was done for this
 
 
 @dataclass(frozen=True)
@@ -68,6 +70,8 @@ class Journal:
     ended: str = ""
     result: str = ""  # done, failed or stopped
     prebump: dict[str, str] = field(default_factory=dict)  # user: snapshot of the running server
+    canary: bool = False  # the default stays as it is, and so does who is not among the moves
+    froze: str = ""  # what all are frozen with, where that was done for this
 
     def with_move(self, move: Move) -> Journal:
         """Return the same, with another state of an account's move."""
@@ -77,6 +81,15 @@ class Journal:
     def users(self, *phases: str) -> list[str]:
         """List those whose move is in one of these phases."""
         return [move.user for move in self.moves if move.phase in phases]
+
+    def waiting(self) -> list[str]:
+        """List those who are to be moved still."""
+        return [one.user for one in self.moves if one.phase == WAITING and not one.left_out]
+
+    def failed(self) -> list[str]:
+        """List those whose move has failed by what is not their own fault."""
+        over = (REVERTED, *UNDER_WAY)
+        return [one.user for one in self.moves if one.phase in over and not one.left_out]
 
     def move_of(self, user: str) -> Move:
         """Find the move of an account, which must have one."""

@@ -121,10 +121,13 @@ def resume_interrupted(context: Context) -> None:
     if plan is None:
         _release_forgotten(context)
         return
+    go_on = transition.continue_transition
+    if plan.kind != "bump":
+        go_on = transition.continue_rollback
     for user in plan.users(*journal.UNDER_WAY):
         one = plan.move_of(user)
         context.say(f"{user}: the {plan.kind} was interrupted while {one.phase}")
-        plan = journal_runner.run_move(context, plan, one, transition.continue_transition)
+        plan = journal_runner.run_move(context, plan, one, go_on)
         done = plan.move_of(user)
         if done.phase == journal.WAITING:
             done = replace(done, phase=journal.DEFERRED, reason="it was interrupted")

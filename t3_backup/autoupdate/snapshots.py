@@ -117,12 +117,25 @@ class Snapshots:
         accounts = (document or {}).get("accounts", [])
         return next((str(one["reason"]) for one in accounts if one.get("uncovered")), "")
 
-    def restore_snapshot(self, user: str, name: str) -> list[str]:
-        """Put a snapshot back while no server runs; list what to know of it. Raises Failure."""
-        code, document, said = self._call("restore", user, "--at", name, "--yes", "--no-service")
+    def restore_snapshot(self, user: str, name: str, *, kept: str | None = None) -> list[str]:
+        """Put a snapshot back while no server runs; list what to know of it. Raises Failure.
+
+        `kept`: one that may hold what is there now; if it does, no other is taken.
+        """
+        words = ["--kept", kept] if kept else []
+        line = ["restore", user, "--at", name, "--yes", "--no-service", *words]
+        code, document, said = self._call(*line)
         if document is None or document["action"] != "restored":
             raise Failure(f"{user}: {name} could not be put back: {said or f'exit status {code}'}")
-        return [*document["warnings"], *map(describe_remains, document["kept"])]
+        aside = [one["file"] for one in document["databases"] if one["action"] == "put aside"]
+        old = document["prerestore"]
+        where = f", and kept in {old['name']}" if old else ""
+        told = f"not in {name}, so put aside{where}"
+        return [
+            *document["warnings"],
+            *(f"{databases.shown_name(file)}: {told}" for file in aside),
+            *map(describe_remains, document["kept"]),
+        ]
 
     def write_newest(self, user: str, path: Path) -> bool:
         """Write the newest good snapshot to a new file; False without one. Raises Failure."""

@@ -13,6 +13,7 @@ from dataclasses import replace
 from typing import Protocol
 
 from t3_backup.autoupdate import journal
+from t3_backup.autoupdate.faults import AccountFault
 from t3_backup.autoupdate.journal import Move
 from t3_backup.errors import Failure, explain
 from t3_backup.store.names import POSTBUMP_FAILED
@@ -24,7 +25,8 @@ _AND_BACK = "; and going back failed: "
 class AccountSteps(Protocol):
     """Change one account's program, data and server.
 
-    Every step may be taken again; all raise Failure and OSError.
+    Every step may be taken again; all raise Failure and OSError. AccountFault: what is the matter
+    is the account's own, and says nothing of the program.
     """
 
     def hold(self) -> None:
@@ -51,8 +53,11 @@ class AccountSteps(Protocol):
     def link_version(self, version: str) -> None:
         """Make `version` the account's program."""
 
-    def restore_snapshot(self, snapshot: str) -> None:
-        """Put the data of a snapshot back."""
+    def restore_snapshot(self, snapshot: str, *, kept: str | None) -> None:
+        """Put the data of a snapshot back.
+
+        `kept`: the snapshot that may hold what is there now already.
+        """
 
     def check_login(self) -> str:
         """Log in to the running server, and return the endpoint that served it."""
@@ -61,35 +66,56 @@ class AccountSteps(Protocol):
 def begin_transition(steps: AccountSteps, move: Move, save: Save) -> Move:
     """Take all steps of a move.
 
-    It ends `done`, `reverted`, or `waiting` where nothing was changed. It stays under way where
-    going back failed, and `continue_transition` tries again: until then the account is held in
-    `reverting`.
+    It ends `done`, `reverted`, or `waiting` where nothing was changed; `left_out` where that is the
+    account's own fault. It stays under way where going back failed, and `continue_transition` tries
+    again: until then the account is held in `reverting`.
     """
-    move = _enter(move, save, phase=journal.STOPPING, ran=steps.server_runs(), reason="")
-    try:
-        steps.hold()
-        steps.stop_server()
-        kept = steps.keep_snapshot(move.label, proven=True)
-        move = _enter(move, save, phase=journal.SWITCHING, kept=kept)
-        steps.link_version(move.program)
-        if move.data is not None:
-            steps.restore_snapshot(move.data)
-        move = _enter(move, save, phase=journal.STARTING)
-        return _start_server(steps, move, save)
-    except (Failure, OSError) as error:
-        return _take_back(steps, move, save, explain(error))
+    ran = steps.server_runs()
+    move = _enter(move, save, phase=journal.STOPPING, ran=ran, reason="", left_out=False)
+    return _go_on(steps, move, save)
 
 
 def continue_transition(steps: AccountSteps, move: Move, save: Save) -> Move:
-    """Complete or undo a move that was interrupted in any phase."""
+    """Complete or undo a move that was interrupted in any phase.
+
+    One to a new version that had not started yet goes back.
+    """
     if move.phase == journal.STARTING:
-        try:
-            return _start_server(steps, move, save)
-        except (Failure, OSError) as error:
-            return _take_back(steps, move, save, explain(error))
+        return _go_on(steps, move, save)
     if move.phase in journal.UNDER_WAY:
         return _take_back(steps, move, save, move.reason or "it was interrupted")
     return move
+
+
+def continue_rollback(steps: AccountSteps, move: Move, save: Save) -> Move:
+    """Complete or undo a move to a version that the account was on before.
+
+    What it leaves is sealed, and what it gets is known to be good: once that is being changed, it
+    goes on.
+    """
+    if move.phase == journal.SWITCHING:
+        return _go_on(steps, move, save)
+    return continue_transition(steps, move, save)
+
+
+def _go_on(steps: AccountSteps, move: Move, save: Save) -> Move:
+    """Take the steps from a phase on; where one fails, take them back."""
+    try:
+        if move.phase in (journal.STOPPING, journal.SWITCHING):
+            steps.hold()
+            steps.stop_server()
+        if move.phase == journal.STOPPING:
+            kept = steps.keep_snapshot(move.label, proven=True)
+            move = _enter(move, save, phase=journal.SWITCHING, kept=kept)
+        if move.phase == journal.SWITCHING:
+            steps.link_version(move.program)
+            if move.data is not None:
+                steps.restore_snapshot(move.data, kept=move.kept)
+            move = _enter(move, save, phase=journal.STARTING)
+        return _start_server(steps, move, save)
+    except (Failure, OSError) as error:
+        move = replace(move, left_out=isinstance(error, AccountFault))
+        return _take_back(steps, move, save, explain(error))
 
 
 def _start_server(steps: AccountSteps, move: Move, save: Save) -> Move:
@@ -118,7 +144,7 @@ def _take_back(steps: AccountSteps, move: Move, save: Save, reason: str) -> Move
                 move = _keep_what_failed(steps, move, save)
             steps.link_version(move.before)
             assert move.kept is not None
-            steps.restore_snapshot(move.kept)
+            steps.restore_snapshot(move.kept, kept=move.failed)
             move = _enter(move, save, phase=journal.RETURNING)
         steps.release()
         if move.ran:

@@ -22,6 +22,7 @@ from t3_backup.backup.copied_files import (
 )
 from t3_backup.backup.order import SnapshotOrder
 from t3_backup.backup.publish import Published
+from t3_backup.backup.standing import find_standing
 from t3_backup.backup.verdict import Judged, Judgement
 from t3_backup.store import manifest as manifests
 from t3_backup.store.account_dir import AccountDir
@@ -119,10 +120,12 @@ def take_folded(
     missing: Sequence[Missing] = (),
     *,
     archive_maker: ArchiveMaker,
+    stands: str | None = None,
 ) -> Published:
     """Take one of databases that nobody has open and that are whole in their one files.
 
-    Their bytes are copied. What else was there is `missing`. Raises as `take_snapshot` does.
+    Their bytes are copied. What else was there is `missing`. `stands` names a snapshot that stands
+    for it where it holds the same. Raises as `take_snapshot` does.
     """
     deadline = Deadline.after(order.limits.seconds)
     with copied_files(account_dir) as copied, start_prover(order.account, order.limits) as prover:
@@ -147,7 +150,15 @@ def take_folded(
         if companion is not None:
             listing = listing.with_file(archive_name(companion))
         return _prove_and_publish(
-            order, account_dir, listing, copied, deadline, prover, companion, share=False
+            order,
+            account_dir,
+            listing,
+            copied,
+            deadline,
+            prover,
+            companion,
+            share=False,
+            stands=stands,
         )
 
 
@@ -161,6 +172,7 @@ def _prove_and_publish(
     companion: Companion | None,
     *,
     share: bool,
+    stands: str | None = None,
 ) -> Published:
     proven = settle_and_prove(order, copied, deadline, prover)
     judged = verdict.judge_databases(
@@ -172,6 +184,10 @@ def _prove_and_publish(
     manifest = make_manifest(order, listing, sequence, copied, proven, judged)
     snapshot = replace(manifest, companion=companion)
     settled = {file: one.settled for file, one in proven.items()}
+    if stands is not None:
+        known = find_standing(account_dir, settled, snapshot, listing, stands)
+        if known is not None:
+            return Published(known, listing, unchanged=True)
     return publish.publish_snapshot(account_dir, settled, snapshot, listing, share=share)
 
 

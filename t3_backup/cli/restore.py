@@ -179,6 +179,7 @@ def _in_place(restore: _Restore) -> tuple[dict[str, Any], bool]:
             file=args.database,
             files=files,
             files_limit=restore.values.files_limit,
+            kept=args.kept,
         )
     )
     measured = recorder.write_metrics(store, restore.values, args.dest, out)

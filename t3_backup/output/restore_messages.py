@@ -144,5 +144,9 @@ def done_lines(restored: Restored, options: str) -> list[Message]:
 
 def undo_command(restored: Restored, options: str) -> str:
     """Return the one command that undoes a restore; it needs the same `options`."""
-    user = restored.snapshot.user
-    return f"t3-backup-state restore {user} --label {PRERESTORE} {options}".rstrip()
+    user, old = restored.snapshot.user, restored.prerestore
+    # the newest of its label, or one that had been there already
+    which = f"--label {PRERESTORE}"
+    if old is not None and old.label != PRERESTORE:
+        which = f"--at {old.name}"
+    return f"t3-backup-state restore {user} {which} {options}".rstrip()

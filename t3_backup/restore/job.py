@@ -32,6 +32,8 @@ class RestoreJob:
     file: str | None = None  # the only one of them; None: all
     files: bool = False  # whether what was beside it is, which the snapshot must have
     files_limit: int = 0  # bytes of what is beside the live one, to be kept with it; 0: it is not
+    # the snapshot that stands for the old state, if it turns out to hold exactly that
+    kept: str | None = None
 
     @property
     def images(self) -> tuple[StoredDatabase, ...]:

@@ -39,7 +39,10 @@ class OldState:
 
 
 def seal_old_state(job: RestoreJob, folded: CheckpointedAll) -> OldState:
-    """Seal the old state as a snapshot, as far as it can be."""
+    """Seal the old state as a snapshot, as far as it can be.
+
+    Where `job.kept` holds all of it, byte for byte, that one stands for it.
+    """
     whole, missing = dict[str, Checkpointed](), dict[str, str]()
     warnings = [databases.explain(folded.others)] if folded.others else []
     for one in folded.databases:
@@ -54,7 +57,7 @@ def seal_old_state(job: RestoreJob, folded: CheckpointedAll) -> OldState:
             missing[one.file] = one.reason
             warnings.append(f"{one.reason}; it was left as it is")
     maker = _make_archive_maker(job)
-    snapshot = None
+    snapshot, is_known = None, False
     while whole and snapshot is None:
         live = databases.choose_live(
             Candidate(one.file, held=False, changed_ns=one.changed_ns) for one in whole.values()
@@ -63,14 +66,21 @@ def seal_old_state(job: RestoreJob, folded: CheckpointedAll) -> OldState:
         listing = job.account_dir.read_listing()
         try:
             taken = take_folded(
-                maker.order, job.account_dir, listing, whole, live, lacks, archive_maker=maker
+                maker.order,
+                job.account_dir,
+                listing,
+                whole,
+                live,
+                lacks,
+                archive_maker=maker,
+                stands=job.kept,
             )
         except (SourceError, NotTheSame) as error:  # it is no database that a copy could prove
             missing[live] = str(error)
             warnings.append(f"{error}: {_stays(job, live)}")
             del whole[live]
         else:
-            snapshot = taken.snapshot
+            snapshot, is_known = taken.snapshot, taken.unchanged
     if snapshot is None:
         return OldState(warnings=tuple(warnings))
     warnings += [
@@ -83,7 +93,8 @@ def seal_old_state(job: RestoreJob, folded: CheckpointedAll) -> OldState:
     if maker.unsaved:
         why = maker.unsaved
         warnings.append(f"the files next to the database could not be sealed: {why}")
-    job.say(f"kept the present state as {snapshot.name} ({snapshot.verdict})")
+    kept = "the present state is kept already as" if is_known else "kept the present state as"
+    job.say(f"{kept} {snapshot.name} ({snapshot.verdict})")
     marks = {} if snapshot.companion is None else maker.packed_marks
     return OldState(snapshot, marks, tuple(warnings))
 

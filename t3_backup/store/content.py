@@ -23,15 +23,18 @@ class Content:
     page_hashes: Hashes = b""  # where they were asked for
 
 
-def hash_content(fd: int, page_size: int = 0) -> Content:
+def hash_content(fd: int, page_size: int = 0, *, header: bytes = b"") -> Content:
     """Return size and SHA-256 of an open file, from its beginning.
 
-    With `page_size`, the hashes of its pages, too. The file is read by pread alone. Raises OSError.
+    With `page_size`, the hashes of its pages, too. With `header`, as if its first bytes were these.
+    The file is read by pread alone. Raises OSError.
     """
     digest, pages = hashlib.sha256(), bytearray()
     buffer = memoryview(bytearray(_HASH_BYTES))
     offset = 0
     while count := os.preadv(fd, [buffer], offset):
+        if offset == 0:
+            buffer[: len(header)] = header
         digest.update(buffer[:count])
         if page_size:
             pages += native.hash_pages(buffer[:count], page_size)

@@ -43,7 +43,7 @@ def test_what_no_snapshot_gives_back_lies_aside_and_is_told(
     )
     name = steps.keep_snapshot("prebump-0.0.25", proven=True)
     (attachments / "link.png").symlink_to("a.png")
-    steps.restore_snapshot(name)
+    steps.restore_snapshot(name, kept=None)
     [aside] = user.database.parent.glob("*.replaced-*")
     assert (aside / "old/attachments/link.png").is_symlink()
     assert (

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 import pytest
 
 from t3_backup.autoupdate import journal, transition
+from t3_backup.autoupdate.faults import AccountFault
 from t3_backup.autoupdate.journal import Move
 from t3_backup.errors import Failure
 
@@ -92,7 +93,7 @@ class FakeAccount:
         assert not self.running
         self._step(lambda: setattr(self, "program", version))
 
-    def restore_snapshot(self, snapshot: str) -> None:
+    def restore_snapshot(self, snapshot: str, *, kept: str | None) -> None:
         assert not self.running
         self._step(lambda: setattr(self, "level", self.snapshots[snapshot][0]))
         self.rows = self.snapshots[snapshot][1]
@@ -203,11 +204,17 @@ def test_a_step_that_fails_leaves_no_mix_or_the_account_held() -> None:
         assert_fits(account, transition.continue_transition(account, account.on_disk, account.save))
 
 
+def newer(cut_at: int | None = None, *, after: bool = False) -> tuple[FakeAccount, Move]:
+    """One on the newer version, who is to go back with the data of then."""
+    account = FakeAccount(program=NEW, level=31, rows=20, cut_at=cut_at, after=after)
+    account.snapshots["then"] = (30, 10)
+    return account, replace(planned("then", NEW, OLD), label="prerollback-0.0.24")
+
+
 @pytest.mark.parametrize("cut", list(cuts()))
 def test_a_rollback_with_its_data_is_cut_off_anywhere(cut: tuple[int, bool]) -> None:
-    account = FakeAccount(program=NEW, level=31, rows=20, cut_at=cut[0], after=cut[1])
-    account.snapshots["then"] = (30, 10)
-    done = run(account, replace(planned("then", NEW, OLD), label="prerollback-0.0.24"))
+    account, wanted = newer(cut[0], after=cut[1])
+    done = run(account, wanted)
     assert (account.program, account.level) in ((OLD, 30), (NEW, 31))
     assert account.running
     assert not account.held
@@ -215,6 +222,65 @@ def test_a_rollback_with_its_data_is_cut_off_anywhere(cut: tuple[int, bool]) -> 
         assert (account.program, account.rows >= 10) == (OLD, True)
     else:
         assert account.rows >= 20, "the data of the newer version is all there"
+
+
+def test_a_rollback_that_was_cut_off_while_switching_goes_on() -> None:
+    """What it leaves is sealed: to take it back, and do it again, would be two outages more."""
+    reached = []
+    for cut_at, after in cuts():
+        account, wanted = newer(cut_at, after=after)
+        with suppress(PowerCut):
+            transition.begin_transition(account, wanted, account.save)
+        account.crash()
+        assert account.on_disk is not None or cut_at == 1
+        if account.on_disk is None or account.on_disk.phase != journal.SWITCHING:
+            continue
+        reached.append(cut_at)
+        # cut off once more, and it still goes on
+        account.cut_at = account.steps + 3
+        with suppress(PowerCut):
+            transition.continue_rollback(account, account.on_disk, account.save)
+        account.crash()
+        done = transition.continue_rollback(account, account.on_disk, account.save)
+        assert (done.phase, account.program, account.level) == (journal.DONE, OLD, 30)
+        assert account.running
+        assert not account.held
+        assert account.snapshots[done.kept or ""][1] >= 20
+    assert len(reached) >= 3
+
+
+def test_where_it_then_fails_it_is_taken_back() -> None:
+    account, wanted = newer()
+    account.cut_at = 6  # before the link
+    with suppress(PowerCut):
+        transition.begin_transition(account, wanted, account.save)
+    account.crash()
+    assert account.on_disk is not None
+    assert account.on_disk.phase == journal.SWITCHING
+    account.snapshots["then"] = (31, 10)  # nobody can log in with that
+    done = transition.continue_rollback(account, account.on_disk, account.save)
+    assert (done.phase, account.program, account.level) == (journal.REVERTED, NEW, 31)
+    assert account.rows >= 20
+
+
+@pytest.mark.parametrize("step", [3, 4, 9])
+def test_what_is_an_accounts_own_fault_is_told_apart(step: int) -> None:
+    """At the stop, at the snapshot, and at the login of the new program."""
+
+    class Own(FakeAccount):
+        def _step(self, effect: object) -> None:
+            try:
+                super()._step(effect)
+            except Failure as failure:
+                raise AccountFault(str(failure)) from None
+
+    phase = journal.REVERTED if step == 9 else journal.WAITING
+    for kind, is_own in ((FakeAccount, False), (Own, True)):
+        account = kind(fails=frozenset({step}))
+        done = transition.begin_transition(account, planned(), account.save)
+        assert (done.phase, done.left_out) == (phase, is_own)
+        assert account.on_disk == done
+        assert_fits(account, done)
 
 
 def test_a_server_that_did_not_run_is_not_started() -> None:
@@ -225,7 +291,7 @@ def test_a_server_that_did_not_run_is_not_started() -> None:
 
 def test_why_going_back_failed_is_told_once_however_often_it_is_tried() -> None:
     class Full(FakeAccount):
-        def restore_snapshot(self, snapshot: str) -> None:
+        def restore_snapshot(self, snapshot: str, *, kept: str | None) -> None:
             raise Failure("no room")
 
     account = Full(good=False)

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from support import sandbox
 from support.host import Host
+from support.live_database import change_database, dump_database
 from support.users import needs_root
 
 from demo.users import User
@@ -62,3 +63,40 @@ def test_where_all_was_gone_nothing_is_left(host: Host, settled: User) -> None:
     document = host.t3("restore", settled.name, "--yes", "--json").document
     assert left(settled) == set()
     assert document["kept"] == []
+
+
+def test_a_state_that_is_kept_already_is_not_kept_twice(host: Host, settled: User) -> None:
+    """As a rollback has it: the newest snapshot holds what is there, databases and files."""
+    first = host.snapshots(settled)[0].stem
+    change_database(settled)
+    run = host.t3("run", "--user", settled.name, "--label", "mine", "--json").document
+    newest = run["accounts"][0]["snapshots"][0]["name"]
+    before = dump_database(settled.database)
+    answer = host.t3("restore", settled.name, "--at", first, "--kept", newest, "--yes", "--json")
+    assert answer.code == 0, answer
+    assert answer.document["prerestore"]["name"] == newest
+    assert len(host.snapshots(settled)) == 2
+    assert dump_database(settled.database) != before
+    assert answer.document["undo"] == f"t3-backup-state restore {settled.name} --at {newest}"
+    assert host.t3("restore", settled.name, "--at", newest, "--yes").code == 0
+    assert dump_database(settled.database) == before
+
+
+@pytest.mark.parametrize("changed", ["database", "file", "another database", "older"])
+def test_what_was_named_and_does_not_hold_it_all_is_not_trusted(
+    host: Host, settled: User, changed: str
+) -> None:
+    named = host.snapshots(settled)[0].stem
+    if changed in ("database", "older"):
+        change_database(settled)
+    if changed == "older":
+        assert host.t3("run").code == 0
+    if changed == "file":
+        (settled.database.parent / "settings.json").write_text('{"a": 1}')
+    if changed == "another database":
+        other = settled.database.with_name("statev2.sqlite")
+        shutil.copy(settled.database, other)
+        settled.give(other)
+    answer = host.t3("restore", settled.name, "--at", named, "--kept", named, "--yes", "--json")
+    assert answer.code == 0, answer
+    assert answer.document["prerestore"]["label"] == "prerestore"
