@@ -11,6 +11,7 @@
       StoreError                   the place for the snapshots is not as it must be
       Cancelled                    somebody stopped the run
       InUse                    4   somebody has the database open that is to be replaced
+      SystemdUnanswered            systemd did not answer, and so it is not known how a unit is
     UsageError                 2   wrong use or configuration
     LockHeld                  75   another run holds the store (EX_TEMPFAIL: try again later)
 
@@ -69,6 +70,10 @@ class InUse(Failure):
     """Somebody has the live database open, or had it. Nothing was changed."""
 
     exit_code = 4
+
+
+class SystemdUnanswered(Failure):
+    """systemd did not answer, though asked several times: how a unit is, is not known."""
 
 
 class UsageError(Failure):

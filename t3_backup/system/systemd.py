@@ -6,13 +6,15 @@ On a machine that systemd has not booted, or without such a unit, there is no se
 from __future__ import annotations
 
 import contextlib
+import re
 import subprocess
-from collections.abc import Mapping
+import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-from t3_backup.errors import Failure
+from t3_backup.errors import Failure, SystemdUnanswered
 from t3_backup.system.process import run_in_own_group
 
 BOOTED = Path("/run/systemd/system")  # by systemd, where it is there (sd_booted(3))
@@ -23,30 +25,62 @@ _SYSTEMCTL = "/usr/bin/systemctl"
 _STOP_SECONDS = 300  # systemd's own limit (TimeoutStopSec) is the shorter one
 _SECONDS = 60
 _RUNNING = ("active", "activating", "reloading")
+_QUESTIONS = ("show", "cat", "list-units")  # which change nothing
+# which lead to the same when they are asked for again, even if the first was heard
+_IDEMPOTENT = ("start", "stop", "mask", "unmask", "reset-failed", "daemon-reload")
+# How systemctl and systemd-run say that nobody answered them, be it that systemd executes itself
+# anew (daemon-reexec), that it is too busy, or that the bus is not there for a moment.
+_UNANSWERED = re.compile(
+    "Failed to connect to .*bus|D-Bus connection terminated|Connection reset by peer"
+    "|Connection refused|Connection timed out|Transport endpoint is not connected"
+    "|Message recipient disconnected from message bus|Remote peer disconnected"
+    "|Did not receive a reply|Method call timed out"
+)
+_PAUSES_S = (0.1, 0.2, 0.4, 0.8, 1.6, 3.2)  # before it is asked again: a reexec takes 0.1 to 2 s
 
 
 def call_systemctl(*words: str, seconds: float = _SECONDS, check: bool = True) -> str:
     """Call systemctl with these words, and return what it prints.
 
-    Raises Failure where it does not end in time or, with `check`, well. It asks nobody for a
-    password, and has no pager, no colours, no language but C and no time zone but UTC. A Ctrl-C
-    does not end it.
+    What can be asked for again is, within `seconds`, where systemd does not answer. Raises
+    SystemdUnanswered where it doesn't then, and Failure where systemctl does not end in time or,
+    with `check`, well. It asks nobody for a password, and has no pager, no colours, no language but
+    C and no time zone but UTC. A Ctrl-C does not end it.
     """
     said = " ".join(["systemctl", *(word for word in words if not word.startswith("-"))])
-    try:
-        done = run_in_own_group(
-            [_SYSTEMCTL, "--no-ask-password", "--no-pager", *words],
-            env=ENVIRONMENT,
-            seconds=seconds,
-        )
-    except OSError as error:
-        raise Failure(f"{said}: {error.strerror}") from None
-    except subprocess.TimeoutExpired:
-        raise Failure(f"{said} does not end within {seconds:.0f} s") from None
-    if check and done.returncode != 0:
+    asks = words[0] in _QUESTIONS
+    pauses = iter(_PAUSES_S if asks or words[0] in _IDEMPOTENT else ())
+    until = time.monotonic() + seconds
+    while True:
+        try:
+            done = _run_systemctl(words, until - time.monotonic())
+        except OSError as error:
+            raise Failure(f"{said}: {error.strerror}") from None
+        except subprocess.TimeoutExpired:
+            why = f"{said} does not end within {seconds:.0f} s"
+            raise (SystemdUnanswered if asks else Failure)(why) from None
+        if done.returncode == 0:
+            return done.stdout
+        unanswered = is_unanswered(done.stderr)
+        pause = next(pauses, seconds) if unanswered else seconds
+        if time.monotonic() + pause >= until:
+            break
+        time.sleep(pause)
+    if check or (asks and unanswered):
         reason = (done.stderr or done.stdout).strip().splitlines()
-        raise Failure(f"{said} failed: {reason[0] if reason else f'exit status {done.returncode}'}")
+        why = f"{said} failed: {reason[0] if reason else f'exit status {done.returncode}'}"
+        raise SystemdUnanswered(why) if unanswered else Failure(why)
     return done.stdout
+
+
+def is_unanswered(text: str) -> bool:
+    """Tell whether systemctl or systemd-run says that nobody has answered it. Pure."""
+    return _UNANSWERED.search(text) is not None
+
+
+def _run_systemctl(words: Sequence[str], seconds: float) -> subprocess.CompletedProcess[str]:
+    line = [_SYSTEMCTL, "--no-ask-password", "--no-pager", *words]
+    return run_in_own_group(line, env=ENVIRONMENT, seconds=seconds)
 
 
 @dataclass(frozen=True)

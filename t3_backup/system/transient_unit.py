@@ -17,9 +17,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from t3_backup import accounts
-from t3_backup.errors import Failure
+from t3_backup.errors import Failure, SystemdUnanswered
 from t3_backup.system.process import start_in_own_group
-from t3_backup.system.systemd import BOOTED, PATH, call_systemctl
+from t3_backup.system.systemd import BOOTED, PATH, call_systemctl, is_unanswered
 
 _LIMIT_BYTES = 1 << 20
 _CHUNK_BYTES = 1 << 16
@@ -28,6 +28,8 @@ _ENVIRONMENT = {"PATH": PATH, "LANG": "C.UTF-8"}
 _GONE = ("inactive", "failed")
 _SYSTEMD_RUN = ("systemd-run", "--quiet", "--pipe", "--wait", "--collect", "--service-type=exec")
 _BUS = Path("/run/dbus/system_bus_socket")
+_NOT_STARTED = ("Failed to start transient", "Failed to connect to")  # as systemd-run says it
+_PAUSES_S = (0.5, 1.0, 2.0, None)  # before an owner's command is asked for again
 
 _OF_AN_OWNER = (
     "NoNewPrivileges=yes",
@@ -60,8 +62,9 @@ def run(
 ) -> Done:
     """Run `argv` as the unit `name`.service, for so many seconds at most.
 
-    Afterwards it is gone. Its standard input is empty. Raises Failure where there is no
-    systemd-run(1) or no bus, or where the unit outlives its end.
+    Afterwards it is gone. Its standard input is empty. Raises SystemdUnanswered where systemd can't
+    be asked to start it, and Failure where there is no systemd-run(1) or no bus, or where the unit
+    outlives its end.
     """
     if not _BUS.exists():
         what = "the system bus, by which units are asked for, does not run"
@@ -86,20 +89,34 @@ def run(
             if not ended:
                 process.kill()
                 end(unit)
+    if process.returncode != 0 and not out and err.startswith(_NOT_STARTED) and is_unanswered(err):
+        end(unit)  # it may have been heard
+        raise SystemdUnanswered(f"systemd-run: {err.splitlines()[0]}")
     late = time.monotonic() - began >= seconds
     return Done(process.returncode, out, err, timed_out=late or not ended)
 
 
 def as_owner(user: str, argv: Sequence[str], seconds: float) -> Done:
-    """Run `argv` as an account's owner, with its own environment. Raises Failure."""
+    """Run `argv` as an account's owner, with its own environment.
+
+    It may be asked for again, where systemd did not answer, and is to be harmless then. Raises
+    SystemdUnanswered and Failure.
+    """
     account = accounts.find(user)
     name, home = account.user, account.home
     environ = {"HOME": home, "USER": name, "LOGNAME": name, **_ENVIRONMENT}
     # nothing of systemd's environment either
     line = ["/usr/bin/env", "-i", *(f"{key}={value}" for key, value in environ.items()), *argv]
     properties = (f"User={name}", f"WorkingDirectory=-{home}", *_OF_AN_OWNER)
-    unit = f"{_name_of(user)}-{secrets.token_hex(4)}"
-    return run(line, name=unit, properties=properties, seconds=seconds)
+    for pause in _PAUSES_S:
+        unit = f"{_name_of(user)}-{secrets.token_hex(4)}"
+        try:
+            return run(line, name=unit, properties=properties, seconds=seconds)
+        except SystemdUnanswered:
+            if pause is None:
+                raise
+            time.sleep(pause)
+    raise AssertionError  # the last one returns, or raises
 
 
 def end_owners(user: str) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from t3_backup.errors import Failure
+from t3_backup.errors import Failure, SystemdUnanswered
 from t3_backup.system import systemd
 from t3_backup.system.systemd import Service, call_systemctl
 
@@ -75,3 +75,82 @@ def test_one_that_does_not_end_is_ended_and_one_that_is_not_there_is_named(
 def test_bytes_that_are_no_text_end_nothing(program: Path) -> None:
     make(program, "#!/bin/sh\nprintf 'Id=\\377\\n'\n")
     assert call_systemctl("show", "x") == "Id=\ufffd\n"
+
+
+# as systemctl 252 and 257 say it while systemd executes itself anew, or is stopped
+UNANSWERED = (
+    "Failed to get properties: Connection reset by peer",
+    "Failed to get properties: Connection timed out",
+    "Failed to list units: Transport endpoint is not connected",
+    "Failed to get LoadState: Message recipient disconnected from message bus without replying",
+    "Failed to connect to system scope bus via local transport: Connection refused",
+    "Failed to connect to bus: No such file or directory",
+    "Warning! D-Bus connection terminated.",
+)
+
+
+def deaf(program: Path, times: int, said: str, answer: str = "echo active") -> Path:
+    """A systemctl whose systemd doesn't answer so often; where it notes each call."""
+    calls = program.parent / "calls"
+    make(
+        program,
+        f'#!/bin/sh\necho "$3" >>{calls}\n'
+        f"[ $(wc -l <{calls}) -gt {times} ] || {{ echo '{said}' >&2; exit 1; }}\n{answer}\n",
+    )
+    return calls
+
+
+@pytest.mark.parametrize("said", UNANSWERED)
+def test_a_question_that_systemd_does_not_answer_is_asked_again(program: Path, said: str) -> None:
+    calls = deaf(program, 2, said)
+    assert Service("x").show("ActiveState") == "active"
+    assert calls.read_text().split() == ["show"] * 3
+
+
+def test_one_that_is_never_answered_is_told_apart_from_a_state(
+    program: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(systemd, "_PAUSES_S", (0.0, 0.0))
+    calls = deaf(program, 99, UNANSWERED[0])
+    with pytest.raises(SystemdUnanswered, match=r"^systemctl show x failed: .* reset by peer$"):
+        Service("x").runs()
+    assert len(calls.read_text().split()) == 3
+    # else a unit would be taken for one that isn't there
+    with pytest.raises(SystemdUnanswered):
+        call_systemctl("cat", "x", check=False)
+    make(program, "#!/bin/sh\nexec sleep 600\n")
+    with pytest.raises(SystemdUnanswered, match="does not end within 1 s"):
+        call_systemctl("show", "x", seconds=1)
+
+
+def test_an_answer_is_not_asked_for_again(program: Path) -> None:
+    calls = deaf(program, 99, "Failed to start x.service: Unit x.service not found.")
+    with pytest.raises(Failure, match="not found") as caught:
+        call_systemctl("start", "x.service")
+    assert not isinstance(caught.value, SystemdUnanswered)
+    assert call_systemctl("cat", "x.service", check=False) == ""
+    assert calls.read_text().split() == ["start", "cat"]
+
+
+@pytest.mark.parametrize(
+    ("verb", "again"),
+    [("start", True), ("stop", True), ("mask", True), ("kill", False), ("restart", False)],
+)
+def test_what_changes_something_is_asked_for_again_where_that_does_it_once(
+    program: Path, monkeypatch: pytest.MonkeyPatch, verb: str, again: bool
+) -> None:
+    monkeypatch.setattr(systemd, "_PAUSES_S", (0.0,))
+    calls = deaf(program, 1, UNANSWERED[2], "echo done")
+    if again:
+        assert call_systemctl(verb, "x") == "done\n"
+    else:
+        with pytest.raises(SystemdUnanswered):
+            call_systemctl(verb, "x")
+    assert calls.read_text().split() == [verb] * (2 if again else 1)
+
+
+def test_it_is_asked_again_within_its_time_alone(program: Path) -> None:
+    calls = deaf(program, 99, UNANSWERED[0])
+    with pytest.raises(SystemdUnanswered):
+        call_systemctl("show", "x", seconds=0.25)
+    assert len(calls.read_text().split()) < 4
