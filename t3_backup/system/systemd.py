@@ -36,6 +36,7 @@ _UNANSWERED = re.compile(
     "|Message recipient disconnected from message bus|Remote peer disconnected"
     "|Did not receive a reply|Method call timed out"
 )
+_NOT_BOOTED = "has not been booted with systemd"  # then there is nobody who could
 _PAUSES_S = (0.1, 0.2, 0.4, 0.8, 1.6, 3.2)  # before it is asked again: a reexec takes 0.1 to 2 s
 
 
@@ -75,7 +76,7 @@ def call_systemctl(*words: str, seconds: float = _SECONDS, check: bool = True) -
 
 def is_unanswered(text: str) -> bool:
     """Tell whether systemctl or systemd-run says that nobody has answered it. Pure."""
-    return _UNANSWERED.search(text) is not None
+    return _UNANSWERED.search(text) is not None and _NOT_BOOTED not in text
 
 
 def _run_systemctl(words: Sequence[str], seconds: float) -> subprocess.CompletedProcess[str]:

@@ -149,6 +149,14 @@ def test_what_changes_something_is_asked_for_again_where_that_does_it_once(
     assert calls.read_text().split() == [verb] * (2 if again else 1)
 
 
+def test_where_systemd_has_not_booted_the_machine_nobody_is_waited_for(program: Path) -> None:
+    """As systemctl says it there, in two lines."""
+    said = "System has not been booted with systemd as init system (PID 1). Can'\\''t operate."
+    calls = deaf(program, 99, f"{said}\nFailed to connect to bus: Host is down")
+    assert call_systemctl("cat", "x", check=False) == ""
+    assert calls.read_text().split() == ["cat"]
+
+
 def test_it_is_asked_again_within_its_time_alone(program: Path) -> None:
     calls = deaf(program, 99, UNANSWERED[0])
     with pytest.raises(SystemdUnanswered):

@@ -1,0 +1,135 @@
+"""Check whether people can log in to T3, and leave what it came to for t3-backup."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from t3_backup.autoupdate import journal
+from t3_backup.autoupdate.context import Context
+from t3_backup.autoupdate.journal import Move
+from t3_backup.autoupdate.own_program import why_left_alone
+from t3_backup.autoupdate.status import read_account
+from t3_backup.errors import Failure, SystemdUnanswered
+from t3_backup.t3 import login_report
+from t3_backup.t3.login_report import Login
+from t3_backup.t3.servers import Server
+from t3_backup.t3.unit import unit_name
+from t3_backup.text import format_time, utc_now
+
+
+@dataclass(frozen=True)
+class LoginCheck:
+    """What a check of one account came to."""
+
+    user: str
+    paired: bool | None  # None: not tried
+    endpoint: str = ""  # that took the credential
+    reason: str = ""  # why nobody can log in, or why it was not tried
+    next_step: str = ""
+    trouble: str = ""  # what else is not well with the account, and what to do
+    required: bool = False  # whether it is wrong that it was not tried
+
+    @property
+    def is_wrong(self) -> bool:
+        """Tell whether the login wants a look."""
+        return not self.paired and (self.required or self.paired is False)
+
+    @property
+    def is_well(self) -> bool:
+        """Tell whether nothing wants a look."""
+        return not self.is_wrong and not self.trouble
+
+    def lines(self) -> list[tuple[bool, str]]:
+        """Say it to a person, line by line; true where it wants a look."""
+        if self.paired:
+            told = f"login by {self.endpoint}"
+        else:
+            untried = "" if self.paired is False else "not tried: "
+            following = f"; next: {self.next_step}" if self.next_step else ""
+            told = f"{untried}{self.reason.removeprefix(f'{self.user}: ')}{following}"
+        lines = [(self.is_wrong, f"{self.user}: {told}")]
+        return lines + ([(True, f"{self.user}: {self.trouble}")] if self.trouble else [])
+
+    def as_json(self) -> dict[str, Any]:
+        """Write it as the interface has it."""
+        key, value = ("endpoint", self.endpoint) if self.paired else ("reason", self.reason)
+        found = {"paired": self.paired, key: value}
+        return found | ({"trouble": self.trouble} if self.trouble else {})
+
+
+def check_logins(context: Context, users: Sequence[str], *, required: bool) -> list[LoginCheck]:
+    """Log in to the server of each user as a browser does, and say what it came to.
+
+    `required`: each must have a running server. Raises Failure and Cancelled.
+    """
+    plan, found = context.journals.load(), []
+    for user in users:
+        context.raise_if_stopped("not every server was checked")
+        one = _check_account(context, user, required=required)
+        about = read_account(context, user, plan)
+        if about.is_above:
+            one = replace(one, trouble=about.trouble)
+        for wants_a_look, line in one.lines():
+            (context.warn if wants_a_look else context.say)(line)
+        found.append(one)
+    return found
+
+
+def note_move(context: Context, done: Move) -> None:
+    """Leave what the login at the end of a move came to, where there was one."""
+    if done.phase in journal.UNDER_WAY:
+        _note(context, done.user, paired=False, reason=done.reason)
+    elif done.endpoint and done.ran:
+        _note(context, done.user, paired=True, reason="")
+
+
+def _check_account(context: Context, user: str, *, required: bool) -> LoginCheck:
+    try:
+        server = context.server(user)
+    except Failure as failure:  # there is no such user
+        return LoginCheck(user, False, reason=str(failure), next_step=f"mend {context.user_map}")
+    found = _try_login(context, server, required=required)
+    _note(context, user, found.paired, found.reason)
+    return found
+
+
+def _try_login(context: Context, server: Server, *, required: bool) -> LoginCheck:
+    user = server.user
+    try:
+        if why := _why_not_tried(context, server):
+            return LoginCheck(user, None, reason=why[0], next_step=why[1], required=required)
+        program = context.installations.program_of(user)
+        return LoginCheck(user, True, server.log_in(program, context.settings.patience))
+    except SystemdUnanswered as failure:
+        again = f"t3-autoupdate check --user {user}"
+        return LoginCheck(user, None, reason=str(failure), next_step=again, required=True)
+    except Failure as failure:
+        look = f"journalctl -u {unit_name(user)}"
+        return LoginCheck(user, False, reason=str(failure), next_step=look)
+
+
+def _why_not_tried(context: Context, server: Server) -> tuple[str, str] | None:
+    """Say why no login is tried, and what to do; None where one is. Raises Failure."""
+    unit = unit_name(server.user)
+    if server.service is None:
+        return f"there is no unit {unit}", f"systemctl status {unit}"
+    if not server.runs():
+        return "no server runs", f"systemctl start {unit}"
+    # a mint by the program that is linked could migrate what their own one works on
+    if alone := why_left_alone(server, context.installations):
+        why, _, following = alone.partition("; next: ")
+        return why, following
+    return None
+
+
+def _note(context: Context, user: str, paired: bool | None, reason: str) -> None:
+    """Leave what a login came to; only warn where that can't be done."""
+    installations, at = context.installations, format_time(utc_now())
+    try:
+        version = installations.version_of(user)
+        login = Login(paired, version, at, since=at, reason=reason.removeprefix(f"{user}: "))
+        login_report.write_login(installations.root, user, login)
+    except (Failure, OSError) as error:
+        context.warn(f"{user}: what the login came to could not be noted: {error}")
