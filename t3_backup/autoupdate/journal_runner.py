@@ -9,6 +9,7 @@ from t3_backup.autoupdate import journal
 from t3_backup.autoupdate.account_steps import LiveSteps
 from t3_backup.autoupdate.context import Context
 from t3_backup.autoupdate.journal import Journal, Move
+from t3_backup.autoupdate.login_checks import note_move
 from t3_backup.autoupdate.snapshots import describe_loss
 from t3_backup.autoupdate.transition import Save
 from t3_backup.text import format_time, utc_now
@@ -45,6 +46,7 @@ def run_move(context: Context, plan: Journal, wanted: Move, transition: Transiti
     with context.snapshots.hold_store(wait):
         done = transition(steps, wanted, save)
     _report_move(context, done, steps.downtime)
+    note_move(context, done)
     return latest
 
 

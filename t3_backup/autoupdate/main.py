@@ -17,7 +17,16 @@ from functools import partial
 from pathlib import Path
 
 from t3_backup import settings as backup_settings
-from t3_backup.autoupdate import adopt, freeze, journal, metrics, resume, rollback, settings
+from t3_backup.autoupdate import (
+    adopt,
+    freeze,
+    journal,
+    login_checks,
+    metrics,
+    resume,
+    rollback,
+    settings,
+)
 from t3_backup.autoupdate.command_lock import hold_lock
 from t3_backup.autoupdate.context import Context
 from t3_backup.autoupdate.gate.gate import Trial
@@ -187,27 +196,16 @@ def _check(context: Context, args: argparse.Namespace) -> int:
     """Log in to every server as a browser does; a user who was named must have one."""
     _check_user(context, args.user)
     context.installations.version_of(GLOBAL)
-    found: dict[str, dict[str, object]] = {}
     users = [args.user] if args.user else context.users()
     if not users:
         context.say(f"{context.user_map} names no account")
-    for user in users:
-        context.raise_if_stopped("not every server was checked")
-        try:
-            server = context.server(user)
-            if not server.runs() and args.user is None:
-                context.say(f"{user}: no server runs")
-                continue
-            program = context.installations.program_of(user)
-            endpoint = server.log_in(program, context.settings.patience)
-            context.say(f"{user}: login by {endpoint}")
-            found[user] = {"paired": True, "endpoint": endpoint}
-        except Failure as failure:
-            context.warn(str(failure))
-            found[user] = {"paired": False, "reason": str(failure)}
+    try:
+        found = login_checks.check_logins(context, users, required=args.user is not None)
+    finally:
+        metrics.write_metrics(context)
     if args.json:
-        print_document({"accounts": found})
-    return EXIT_OK if all(one["paired"] for one in found.values()) else Failure.exit_code
+        print_document({"accounts": {one.user: one.as_json() for one in found}})
+    return EXIT_OK if all(one.is_well for one in found) else Failure.exit_code
 
 
 def _status(context: Context, args: argparse.Namespace) -> int:

@@ -92,12 +92,13 @@ def read_status(context: Context) -> BumpStatus:
     warnings += known.warnings
     if not known.users:
         warnings.append(f"{context.user_map} names no account")
-    accounts = tuple(_read_account(context, user, plan) for user in known.users)
+    accounts = tuple(read_account(context, user, plan) for user in known.users)
     last, frozen = history[0] if history else None, freeze.read_reason(context.settings.freeze)
     return BumpStatus(context.settings.pin, version, frozen, plan, last, accounts, tuple(warnings))
 
 
-def _read_account(context: Context, user: str, plan: Journal | None) -> AccountStatus:
+def read_account(context: Context, user: str, plan: Journal | None) -> AccountStatus:
+    """Find out how one account is; `plan` is what is under way. Raises OSError."""
     installations = context.installations
     phase = next((one.phase for one in plan.moves if one.user == user), "") if plan else ""
     held = installations.is_held(user)

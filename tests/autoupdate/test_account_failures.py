@@ -160,11 +160,23 @@ def test_a_check_fails_where_somebody_of_the_map_is_not_there(
     answer = autoupdate.call("check", "--json")
     assert (answer.code, answer.document["accounts"]) == (
         1,
-        {GHOST: {"paired": False, "reason": f"{GHOST}: no such user on this system"}},
+        {
+            ann.name: {"paired": None, "reason": f"there is no unit t3-serve@{ann.name}"},
+            GHOST: {"paired": False, "reason": f"{GHOST}: no such user on this system"},
+        },
     )
-    assert autoupdate.call("check").out.count(GHOST) == 1
+    told = autoupdate.call("check").out
+    assert f"WARN: {GHOST}: no such user on this system; next: mend {autoupdate.host.map}" in told
+    untried = f"{ann.name}: not tried: there is no unit t3-serve@{ann.name}; next: systemctl "
+    assert f"t3-autoupdate: {untried}" in told
     named = autoupdate.call("check", "--user", ann.name)
-    assert (named.code, named.out) == (1, f"t3-autoupdate: WARN: {ann.name}: no server runs\n")
+    assert (named.code, named.out.startswith(f"t3-autoupdate: WARN: {untried}")) == (1, True)
+
+
+def test_a_check_passes_over_who_has_no_server(autoupdate: Autoupdate, ann: User) -> None:
+    """Unless they were named: then that is what was asked for."""
+    assert autoupdate.call("check").code == 0
+    assert autoupdate.call("check", "--user", ann.name).code == 1
 
 
 def test_a_line_of_the_map_that_makes_no_sense_is_told_once_and_wants_a_look(
