@@ -18,13 +18,17 @@ import os
 import secrets
 import shutil
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Annotated
 
 from t3_backup.errors import Failure
+from t3_backup.records import GROWING, decode_record, parse_object
 from t3_backup.system import native
 from t3_backup.system.atomic_file import opened, remove_path, replace_path
-from t3_backup.t3 import versions
+from t3_backup.t3 import databases, ledger, versions
+from t3_backup.t3.files import DATABASE_NAME
+from t3_backup.t3.ledger import Ledger, check_ledger
 from t3_backup.t3.program import NAME
 
 GLOBAL = "global"
@@ -51,9 +55,31 @@ exec "$own/current/bin/t3" "$@"
 class About:
     """What is known of an installed version."""
 
+    JSON_KEYS = GROWING
+
     version: str
     origin: str  # where it came from
-    level: int | None = None  # of a database that it has made
+    level: int | None = None  # of the database that it makes where there is none
+    ledger: Annotated[Ledger, check_ledger] | None = None  # of that; None: not known
+    database: str | None = None  # its file name
+
+    def why_unfit(self, file: str, level: int | None, found: Ledger | None) -> str:
+        """Say why it can't work with a database; empty where it can, or too little is known."""
+        if self.database == DATABASE_NAME and file == databases.SUCCESSOR:
+            return f"T3 {self.version} works with {DATABASE_NAME} alone"
+        if self.ledger is not None and found is not None:
+            return ledger.why_unfit(found, self.ledger)
+        if self.level is None or level is None or level <= self.level:
+            return ""
+        return f"it is of level {level}, above {self.level}"
+
+    def completed(self) -> About:
+        """Add what is known of releases that have been looked at."""
+        known = versions.known_ledger(self.version)
+        level = None if known is None else ledger.level_of(known)
+        if self.ledger is not None or known is None or self.level not in (None, level):
+            return self
+        return replace(self, level=level, ledger=known, database=DATABASE_NAME)
 
 
 @dataclass(frozen=True)
@@ -85,11 +111,10 @@ class Installations:
 
     def about(self, version: str) -> About:
         """Read what is known of a version."""
-        with contextlib.suppress(OSError, ValueError, TypeError):
-            value = json.loads(self._about(version).read_text(encoding="utf-8"))
-            level = value["level"]
-            return About(version, str(value["origin"]), level if level is None else int(level))
-        return About(version, "unknown", versions.KNOWN_LEVELS.get(version))
+        with contextlib.suppress(OSError, ValueError):
+            text = self._about(version).read_text(encoding="utf-8")
+            return decode_record(About, parse_object(text)).completed()
+        return About(version, "unknown").completed()
 
     def save_about(self, about: About) -> None:
         """Keep what is known of a version. Raises OSError."""

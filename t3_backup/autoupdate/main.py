@@ -29,7 +29,7 @@ from t3_backup.autoupdate import (
 )
 from t3_backup.autoupdate.command_lock import hold_lock
 from t3_backup.autoupdate.context import Context
-from t3_backup.autoupdate.gate.gate import Trial
+from t3_backup.autoupdate.gate.verdict import Trial
 from t3_backup.autoupdate.installations import GLOBAL
 from t3_backup.autoupdate.journal_runner import now
 from t3_backup.autoupdate.parser import parse_arguments

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 
 from t3_backup.autoupdate import journal, journal_runner, preflight, snapshots, transition
 from t3_backup.autoupdate.context import Context
+from t3_backup.autoupdate.gate import learn
 from t3_backup.autoupdate.journal import Journal, Move
 from t3_backup.autoupdate.journal_runner import finish_journal, now
 from t3_backup.errors import Failure
@@ -73,10 +74,7 @@ def _plan_move(context: Context, user: str, current: str, target: str) -> Plan:
         there = ", ".join(context.installations.installed_versions()) or "none"
         where = context.installations.prefix(target).parent
         raise Failure(f"{user}: T3 {target} is not in {where}; there are: {there}")
-    level = context.installations.about(target).level
-    if level is None:
-        why = f"it is unknown which database T3 {target} can open"
-        raise Failure(f"{user}: {why}; put one back by hand: t3-backup-state restore")
+    program = learn.learn_about(context, target)
     server = context.server(user)
     live = server.read_activity()
     if live is None and (why := preflight.why_no_database(server, context.snapshots)):
@@ -85,9 +83,12 @@ def _plan_move(context: Context, user: str, current: str, target: str) -> Plan:
     back = f"{user}: from {current} back to {target}"
     if live is None:
         return Plan(wanted, (f"{back}; there is no database yet",), has_data=False)
-    if live.level is None or live.level <= level:
+    now_there = live.of_program(context.installations.about(current).database)
+    if now_there is None or not program.why_unfit(
+        now_there.file, now_there.level, now_there.ledger
+    ):
         return Plan(wanted, (f"{back}; the database stays, it is of level {live.level}",))
-    snapshot, found = context.snapshots.plan_restore(user, level)
+    snapshot, found = context.snapshots.plan_restore(user, program)
     then = f"the data of {snapshot.taken_at} (level {snapshot.live.t3_level}, {snapshot.name})"
     kept = f"it is kept as a snapshot {wanted.label}"
     undo = f"{kept}, and t3-autoupdate rollback --undo brings it back"

@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from t3_backup.autoupdate.installations import About
 from t3_backup.errors import Failure, LockHeld, StoreError, explain
 from t3_backup.restore.recovery import describe_remains
 from t3_backup.store import lock
@@ -34,6 +35,12 @@ def is_good(snapshot: Manifest) -> bool:
     """Tell whether a snapshot is verified, and its version was not turned back."""
     label = snapshot.label or ""
     return snapshot.is_good and label not in UNWANTED and not label.startswith(LEFT)
+
+
+def why_unfit(snapshot: Manifest, program: About) -> str:
+    """Say why a version can't work with the live database of a snapshot; empty: it can."""
+    live = snapshot.live
+    return program.why_unfit(live.file, live.t3_level, live.ledger or live.census.ledger)
 
 
 def describe_loss(before: Census, after: Census) -> str:
@@ -137,27 +144,44 @@ class Snapshots:
             *map(describe_remains, document["kept"]),
         ]
 
-    def write_newest(self, user: str, path: Path) -> bool:
-        """Write the newest good snapshot to a new file; False without one. Raises Failure."""
+    def write_newest(self, user: str, folder: Path, own: str | None = None) -> str:
+        """Write the databases of the newest good snapshot into `folder`, and name the live one.
+
+        `own` is the name of that which the account's program makes (None: not known): a successor
+        of it is left out, which that program does not work with. Empty where there is no snapshot.
+        Raises Failure.
+        """
         newest = next(filter(is_good, self.list_snapshots(user)), None)
         if newest is None:
-            return False
-        code, _, said = self._call("restore", user, "--at", newest.name, "--to", str(path))
-        if code != 0:
-            why = said or f"exit status {code}"
-            raise Failure(f"{user}: no copy of the newest snapshot could be made: {why}")
-        return True
+            return ""
+        files = [one.file for one in newest.databases]
+        stale = databases.stale_successor(own, files)
+        for file in files:
+            if file != stale:
+                to = ("--to", str(folder / file), f"--database={file}")
+                code, _, said = self._call("restore", user, "--at", newest.name, *to)
+                if code != 0:
+                    why = said or f"exit status {code}"
+                    raise Failure(f"{user}: no copy of {newest.name} could be made: {why}")
+        return own if stale and own else newest.live.file
 
-    def plan_restore(self, user: str, level: int) -> tuple[Manifest, Census | None]:
-        """Find the newest good snapshot up to this level, and count what is in the live database.
+    def plan_restore(self, user: str, program: About) -> tuple[Manifest, Census | None]:
+        """Find the newest good snapshot that a version can work with; count what is there now.
 
         The command is asked: only a worker of its may count, as the owner. Raises Failure.
         """
-        code, document, said = self._call("restore", user, "--schema", str(level), "--dry-run")
+        known = self.list_snapshots(user)
+        fits = (one for one in known if is_good(one) and not why_unfit(one, program))
+        found = next(fits, None)
+        if found is None:
+            why = (
+                f"none of the {len(known)} snapshots is a good one that T3 {program.version} opens"
+            )
+            raise Failure(f"{user}: {why}; next: t3-backup-state list {user}")
+        code, document, said = self._call("restore", user, "--at", found.name, "--dry-run")
         if document is None or code != 0:
             raise Failure(f"{user}: {said or f'exit status {code}'}")
         live = document["live"]
-        found = self._find_snapshot(user, document["snapshot"]["name"])
         return found, None if live is None else Census.from_json(live)
 
     def _find_snapshot(self, user: str, name: str) -> Manifest:

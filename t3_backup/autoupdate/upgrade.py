@@ -7,12 +7,13 @@ moves them, later those who have an agent at work, and ends what was interrupted
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from functools import partial
+from pathlib import Path
 
 from t3_backup.autoupdate import adopt, freeze, journal, npm, preflight, resume, snapshots
 from t3_backup.autoupdate.context import Context
-from t3_backup.autoupdate.gate import gate
-from t3_backup.autoupdate.gate.gate import Trial
+from t3_backup.autoupdate.gate import gate, learn
+from t3_backup.autoupdate.gate.verdict import EMPTY, Trial
 from t3_backup.autoupdate.installations import GLOBAL
 from t3_backup.autoupdate.journal import Journal, Move
 from t3_backup.autoupdate.journal_runner import now
@@ -21,7 +22,7 @@ from t3_backup.errors import Failure
 from t3_backup.store.manifest import Manifest
 from t3_backup.t3 import versions
 from t3_backup.t3.busy import find_busy
-from t3_backup.t3.servers import Server
+from t3_backup.t3.servers import Activity, Server
 
 
 def bump_accounts(
@@ -146,15 +147,16 @@ def run_gate(
     installations = context.installations
     for one in found:
         newest, live = next(filter(snapshots.is_good, known[one.user]), None), one.read_activity()
-        if live is not None and (newest is None or newest.live.t3_level != live.level):
+        if live is not None and (newest is None or not _is_of_now(newest, live)):
             # else nothing would be known of this one's data, as it is now
             context.snapshots.take_snapshot(one.user, None)
     users, trials = [one.user for one in found], []
     for trial in gate.try_version(
         installations.prefix(version),
         users,
-        context.snapshots.write_newest,
+        partial(_write_newest, context),
         watch_seconds=context.settings.watch,
+        patience=context.settings.patience,
         say=context.say,
     ):
         trials.append(trial)
@@ -162,13 +164,25 @@ def run_gate(
         if not trial.passed:
             raise Failure(f"{version} was turned away by the gate at {trial.step}; {UNTOUCHED}")
         context.raise_if_stopped(UNTOUCHED)
-    empty = next(trial for trial in trials if trial.subject == gate.EMPTY)
-    installations.save_about(replace(installations.about(version), level=empty.level_after))
+    empty = next(trial for trial in trials if trial.subject == EMPTY)
+    learn.keep_about(installations, version, empty)
     return trials
 
 
+def _is_of_now(newest: Manifest, live: Activity) -> bool:
+    """Tell whether a snapshot holds each database, with the migrations that it has seen by now."""
+    kept = {one.file: (one.t3_level, one.ledger or one.census.ledger) for one in newest.databases}
+    return all(kept.get(one.file) == (one.level, one.ledger) for one in live.databases)
+
+
+def _write_newest(context: Context, user: str, folder: Path) -> str:
+    """Write an account's newest good snapshot, as its program works with it."""
+    own = context.installations.about(context.installations.version_of(user)).database
+    return context.snapshots.write_newest(user, folder, own)
+
+
 def _report_trial(context: Context, version: str, trial: Trial) -> None:
-    on = "an empty state" if trial.subject == gate.EMPTY else f"the data of {trial.subject}"
+    on = "an empty state" if trial.subject == EMPTY else f"the data of {trial.subject}"
     if trial.passed:
         before = f"{trial.level_before} to " if trial.level_before else ""
         how = f"level {before}{trial.level_after}, login by {trial.endpoint}"

@@ -73,6 +73,50 @@ _SAID_V1 = (
 _SAID_V2 = (Said("characters", _MESSAGES_V2, "payload_json", _characters(_JSON_TEXT)),)
 
 
+class Part(NamedTuple):
+    """A number over some rows of one table."""
+
+    table: str
+    number: str = "count(*)"
+    where: str = "true"
+
+    @property
+    def query(self) -> str:
+        """Give the SQL that asks for it."""
+        return f"SELECT {self.number} FROM main.{self.table} WHERE {self.where}"  # noqa: S608 - of constants alone
+
+
+class Brought(NamedTuple):
+    """A number of things that V2 brings over from a database of V1's into one of its own.
+
+    What somebody has deleted in V1 need not come along. What does may come after V2's start.
+    """
+
+    word: str
+    v1: Part
+    v2: Part
+
+
+_KEPT = "deleted_at IS NULL"
+_THREADS_V1 = "projection_threads"
+_IN_KEPT = f"thread_id IN (SELECT thread_id FROM main.{_THREADS_V1} WHERE {_KEPT})"  # noqa: S608
+BROUGHT_OVER = (
+    Brought("projects", *[Part(_PROJECTS.table, where=_KEPT)] * 2),
+    Brought("threads", Part(_THREADS_V1, where=_KEPT), Part(_THREADS_V2)),
+    Brought("messages", Part(_MESSAGES_V1, where=_IN_KEPT), Part(_MESSAGES_V2)),
+    Brought(
+        "characters in messages",
+        Part(_MESSAGES_V1, _SAID_V1[0].measure, _IN_KEPT),
+        Part(_MESSAGES_V2, _SAID_V2[0].measure),
+    ),
+)
+
+
+def is_v2(tables: Collection[str]) -> bool:
+    """Tell whether a database with these tables is V2's."""
+    return _THREADS_V2 in tables
+
+
 def counted_in(tables: Collection[str]) -> tuple[Counted, ...]:
     """List what is counted in a database with these tables; none where it is not T3's.
 

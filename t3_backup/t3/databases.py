@@ -10,7 +10,7 @@ from __future__ import annotations
 import heapq
 import os
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Annotated, NamedTuple
 
@@ -120,6 +120,16 @@ def choose_live(candidates: Iterable[Candidate]) -> str:
     return max(
         candidates, key=lambda one: (one.held, one.changed_ns, one.file == SUCCESSOR, one.file)
     ).file
+
+
+def stale_successor(own: str | None, files: Collection[str]) -> str:
+    """Name the database that a newer T3 has made beside that of an account's program; or empty.
+
+    `own` is what the account's program makes (None: not known), `files` are there. A newer T3 that
+    is called by hand makes it; the next version that works with it goes on from there, without
+    what was done since.
+    """
+    return SUCCESSOR if own == DATABASE_NAME and {own, SUCCESSOR} <= {*files} else ""
 
 
 def shown_name(name: str) -> str:

@@ -10,6 +10,7 @@ from pathlib import Path
 from t3_backup.errors import Failure
 
 NAME = "t3"
+QUIET = "T3CODE_TELEMETRY_ENABLED=false"  # of its environment: it sends nothing to its makers
 MODULES_DIR = Path("lib/node_modules")  # of npm, beneath a prefix
 
 

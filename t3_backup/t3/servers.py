@@ -19,7 +19,6 @@ from t3_backup.system.systemd import Service
 from t3_backup.t3.databases import DatabaseState
 from t3_backup.t3.endpoints import HOST, STEP_SECONDS
 from t3_backup.t3.files import DATABASE_NAME, base_dir
-from t3_backup.t3.ledger import Ledger
 from t3_backup.t3.members import describe_process, list_pids
 from t3_backup.t3.running_program import read_running_program
 from t3_backup.t3.unit import PORT_VARIABLE, STOPPED_STATUS, unit_name
@@ -41,10 +40,15 @@ class Activity:
     databases: tuple[DatabaseState, ...] = ()  # the live one among them
     free_bytes: int = 0  # of the file system that they are on, for their owner
 
-    @property
-    def ledger(self) -> Ledger | None:
-        """Give the migrations of the live one; None where it is no database of T3's."""
-        return next((one.ledger for one in self.databases if one.file == self.live), None)
+    def of_program(self, own: str | None) -> DatabaseState | None:
+        """Find the database that a program works with which makes one named `own` (None: unknown).
+
+        That is the live one, but that nothing is open, and another changed last. None where it is
+        not among what was read.
+        """
+        found = {one.file: one for one in self.databases}
+        held = any(one.held for one in self.databases)
+        return found.get(self.live if held or own not in found else own)
 
 
 Look = Callable[[Account], Activity | None]  # None: there is no database; raises Failure

@@ -118,7 +118,7 @@ def test_each_database_is_told_and_the_live_one_is_that_which_the_server_has_ope
     with serving(user, t3_program(user.home), user.database):
         found = look(user)
     assert (found.live, found.level, found.turns) == ("state.sqlite", 30, 0)
-    assert found.ledger == known_ledger("0.0.24")
+    assert found.databases[0].ledger == known_ledger("0.0.24")
     assert [(one.file, one.level, one.held) for one in found.databases] == [
         ("state.sqlite", 30, True),
         (SUCCESSOR, 61, False),

@@ -33,8 +33,8 @@ from support.booted.gate_trials import (
 from support.booted.machine import Machine
 from support.sampling import amount, is_soak, sample
 
-from t3_backup.autoupdate.gate.gate import EMPTY
 from t3_backup.autoupdate.gate.sandbox import unit_name
+from t3_backup.autoupdate.gate.verdict import EMPTY
 
 GOOD = ("0.0.24", "0.0.25")
 SUBJECTS = (EMPTY, *USERS) if is_soak() else tuple(sample(USERS, 2, "subjects of the gate"))

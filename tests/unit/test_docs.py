@@ -18,7 +18,7 @@ from t3_backup.autoupdate import journal
 from t3_backup.autoupdate import parser as bump_arguments
 from t3_backup.autoupdate import settings as bump_settings
 from t3_backup.autoupdate.gate import steps
-from t3_backup.autoupdate.gate.gate import Trial
+from t3_backup.autoupdate.gate.verdict import Trial
 from t3_backup.autoupdate.journal import Journal, Move
 from t3_backup.autoupdate.status import AccountStatus
 from t3_backup.cli.parser import build_parser

@@ -48,7 +48,12 @@ CHILD_MAY = (
     "t3.tables",
 )  # beside system and errors, text, records
 CHILD_TOP = ("errors", "text", "records", "__init__", "_copier")
-APSW = (CHILD, "doctor", "autoupdate.gate.trial")  # where SQLite may be called
+APSW = (
+    CHILD,
+    "doctor",
+    "autoupdate.gate.history",
+    "autoupdate.gate.trial",
+)  # where SQLite may be called
 
 
 def imports(path: Path) -> Iterator[str]:

@@ -1,7 +1,8 @@
 """Start, watch and ask a server of the version that is tried.
 
-It can't outlive whoever tries it. What it prints goes through a pipe, of which the last lines are
-kept: one that prints without end fills no disk.
+It can't outlive whoever tries it. What it prints goes through a pipe, of which the first
+lines, those that tell of an error and the last ones are kept, without the secrets in them: one that
+prints without end fills no disk.
 """
 
 from __future__ import annotations
@@ -15,14 +16,17 @@ import subprocess
 import threading
 import time
 from collections import deque
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Self
 
 import aiohttp
 
+from t3_backup.system.proc_files import DELETED
 from t3_backup.system.process import start_in_own_group
 from t3_backup.t3.endpoints import HOST
+from t3_backup.t3.output import innermost_error, redact
 from t3_backup.t3.program import serve_command
 from t3_backup.text import printable
 
@@ -30,7 +34,9 @@ _POLL_S = 0.1
 _END_S = 5.0
 _CHUNK_BYTES = 64 << 10
 _LINE_BYTES = 4096
-_LINES, _CHARS = 20, 500  # of the log that is told
+_LINES, _CHARS = 20, 500  # of each part of the log that is told
+_LAST_LINES = 200  # of which the reason of an end is found
+_ERROR = re.compile(r"\b(ERROR|FATAL)\b|Error\b")
 _TROUBLE = re.compile(r"migration.*(fail|error)|SqlError|SQLITE_", re.IGNORECASE)
 
 
@@ -47,7 +53,10 @@ class Candidate:
             line, stdin=nothing, stdout=pipe, stderr=subprocess.STDOUT
         )
         self._port = port
-        self._said: deque[str] = deque(maxlen=_LINES)
+        self._count = 0  # lines so far
+        self._first: list[tuple[int, str]] = []
+        self._errors: list[tuple[int, str]] = []
+        self._last: deque[tuple[int, str]] = deque(maxlen=_LAST_LINES)
         self.trouble: str | None = None  # the first line on a database it could not migrate
         self._reader = threading.Thread(target=self._read_log, daemon=True)
         self._reader.start()
@@ -68,8 +77,23 @@ class Candidate:
 
     @property
     def log(self) -> tuple[str, ...]:
-        """Give the last lines that it printed, fit to be shown."""
-        return tuple(self._said)
+        """Give the first lines that it printed, those of errors and the last, fit to be shown."""
+        kept = {*self._first, *self._errors, *list(self._last)[-_LINES:]}
+        shown = (_show(text) for _, text in sorted(kept))
+        return tuple(text for text in shown if text.strip())
+
+    @property
+    def why_ended(self) -> str:
+        """Give the line that says why it ended; empty without one."""
+        return innermost_error("\n".join(text for _, text in self._last))
+
+    def open_names(self, folder: Path) -> set[str]:
+        """Name the files of a folder that it, or a process of its group, has open."""
+        found = set()
+        for path in _open_paths(self._process.pid):
+            if os.path.dirname(path) == os.path.realpath(folder):
+                found.add(os.path.basename(path))
+        return found
 
     def await_port(self, seconds: float) -> bool:
         """Tell whether it listens within so many seconds; false where it ends before."""
@@ -113,11 +137,31 @@ class Candidate:
         self._keep_line(rest)
 
     def _keep_line(self, line: bytes) -> None:
-        text = printable(line[:_LINE_BYTES].decode(errors="replace"), _LINE_BYTES)
-        if text.strip():
-            self._said.append(text[:_CHARS])
-            if self.trouble is None and _TROUBLE.search(text):
-                self.trouble = text[:_CHARS]
+        text = line[:_LINE_BYTES].decode(errors="replace")
+        if not text.strip():
+            return
+        self._count += 1
+        kept = (self._count, text)
+        self._last.append(kept)
+        if len(self._first) < _LINES:
+            self._first.append(kept)
+        elif len(self._errors) < _LINES and _ERROR.search(text):
+            self._errors.append(kept)
+        if self.trouble is None and _TROUBLE.search(text):
+            self.trouble = _show(text)
+
+
+def _show(text: str) -> str:
+    return printable(redact(text), _CHARS)
+
+
+def _open_paths(group: int) -> Iterator[str]:
+    """List what the processes of a group have open."""
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        with suppress(OSError):  # it has ended, or is another's
+            if os.getpgid(int(pid)) == group:
+                for name in os.listdir(f"/proc/{pid}/fd"):
+                    yield os.readlink(f"/proc/{pid}/fd/{name}").removesuffix(DELETED)
 
 
 async def _fetch(url: str, seconds: float) -> int:

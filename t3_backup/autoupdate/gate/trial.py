@@ -12,27 +12,35 @@ import json
 import os
 import socket
 import sys
+import time
 from collections.abc import Sequence
-from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import apsw
 
 from t3_backup.autoupdate.gate.candidate import Candidate
-from t3_backup.autoupdate.gate.steps import GATE, MARK
+from t3_backup.autoupdate.gate.history import (
+    History,
+    check_content,
+    check_ledger,
+    find_database,
+    read_history,
+)
+from t3_backup.autoupdate.gate.steps import GATE, MARK, STATE, TurnedAway
 from t3_backup.system import native
-from t3_backup.t3 import content, pairing
-from t3_backup.t3.content import Counted, Said
+from t3_backup.t3 import pairing
+from t3_backup.t3.content import Brought
 from t3_backup.t3.endpoints import ENVIRONMENT_PATH
 from t3_backup.t3.files import STATE_IN_BASE
-from t3_backup.t3.ledger import LEDGER_TABLE, LEVEL_QUERY
+from t3_backup.t3.ledger import Ledger
+from t3_backup.t3.limits import STEP_SECONDS
 from t3_backup.t3.pairing import PairingFailed
 from t3_backup.t3.unit import STOPPED_STATUS
 
 _STOPPED = (0, STOPPED_STATUS)
-_BUSY_MS = 5000
 _PROBE_S = 5.0  # for GET /, which is told and decides nothing
+_POLL_S = 0.5
 
 
 @dataclass
@@ -42,19 +50,14 @@ class Outcome:
     passed: bool = False
     step: str = ""
     reason: str = ""
+    slow: bool = False
     endpoint: str | None = None
     probe: int | None = None  # status of GET /: all that a probe of liveness sees
     level_before: int | None = None
     level_after: int | None = None
+    database: str = ""  # that it works with
+    ledger: Ledger = ()  # of that, afterwards
     log: tuple[str, ...] = ()
-
-
-class TurnedAway(Exception):
-    """The candidate failed at a step."""
-
-    def __init__(self, step: str, reason: str) -> None:
-        super().__init__(reason)
-        self.step = step
 
 
 @dataclass(frozen=True)
@@ -68,30 +71,36 @@ class Patience:
 
 
 @dataclass(frozen=True)
-class History:
-    """What counts in a database, and what of it was looked for."""
+class Given:
+    """What is tried: a program, on a state."""
 
-    level: int | None
-    content: dict[Counted, int]
-    said: dict[Said, int]
+    t3: Path
+    base_dir: Path
+    port: int
+    live: str  # the database that was worked with so far; empty: there is none
+
+    @property
+    def userdata(self) -> Path:
+        """Say where its databases are."""
+        return (self.base_dir / STATE_IN_BASE).parent
 
 
-def try_state(t3: Path, base_dir: Path, port: int, patience: Patience) -> Outcome:
-    """Try the program `t3` on the state in `base_dir`, which this changes."""
+def try_state(given: Given, patience: Patience) -> Outcome:
+    """Try a program on a state, which this changes."""
     found = Outcome()
     try:
-        before = _read_history(base_dir / STATE_IN_BASE)
+        before = read_history(given.userdata / given.live) if given.live else History()
     except apsw.Error as error:
-        found.step, found.reason = "data", f"the database can't be read as it is: {error}"
+        found.step, found.reason = STATE, f"the database can't be read as it is: {error}"
         return found
     found.level_before = before.level
     try:
-        with Candidate(t3, base_dir, port) as server:
+        with Candidate(given.t3, given.base_dir, given.port) as server:
             try:
-                _take_steps(found, server, t3, base_dir, port, patience, before)
+                _take_steps(found, server, given, patience, before)
                 found.passed = True
             except TurnedAway as failed:
-                found.step, found.reason = failed.step, str(failed)
+                found.step, found.reason, found.slow = failed.step, str(failed), failed.slow
     except OSError as error:
         found.passed = False
         found.step, found.reason = "start", f"it can't be started: {error.strerror}"
@@ -102,31 +111,32 @@ def try_state(t3: Path, base_dir: Path, port: int, patience: Patience) -> Outcom
 
 
 def _take_steps(
-    found: Outcome,
-    server: Candidate,
-    t3: Path,
-    base_dir: Path,
-    port: int,
-    patience: Patience,
-    before: History,
+    found: Outcome, server: Candidate, given: Given, patience: Patience, before: History
 ) -> None:
     if not server.await_port(patience.serve):
         if (code := server.ended) is not None:
-            raise TurnedAway("start", f"it ended with {code} before it listened")
-        raise TurnedAway("serve", f"it does not listen after {patience.serve:g} s")
+            why = f": {server.why_ended}" if server.why_ended else ""
+            raise TurnedAway("start", f"it ended with {code} before it listened{why}")
+        raise TurnedAway("serve", f"it does not listen after {patience.serve:g} s", slow=True)
     found.probe = server.probe_status("/", min(patience.pair, _PROBE_S))
     if server.probe_status(ENVIRONMENT_PATH, patience.pair) is None:
-        raise TurnedAway("serve", f"it listens and does not answer within {patience.pair:g} s")
+        slow = server.ended is None
+        text = f"it listens and does not answer within {patience.pair:g} s"
+        raise TurnedAway("serve", text, slow=slow)
     try:
-        found.endpoint = pairing.pair(t3, base_dir, port, patience.pair)
+        found.endpoint = pairing.pair(given.t3, given.base_dir, given.port, patience.pair)
     except PairingFailed as failed:
         also = "" if server.ended is None else f" (the server ended with {server.ended})"
-        raise TurnedAway("pairing", f"{failed}{also}") from None
-    _compare_history(found, base_dir, before)
+        raise TurnedAway(
+            "pairing", f"{failed}{also}", slow=getattr(failed, "slow", False)
+        ) from None
+    found.database = find_database(given.userdata, server.open_names(given.userdata))
+    _compare_history(found, given, before)
     _check_for_trouble(server)
     if (code := server.await_end(patience.watch)) is not None:
         when = f"within {patience.watch:g} s after a login"
         raise TurnedAway("steady", f"it ended with {code} {when}")
+    _await_content(found, given, before, server, patience.watch)
     _check_for_trouble(server)
     server.terminate()
     code = server.await_end(patience.stop)
@@ -135,99 +145,53 @@ def _take_steps(
     if code not in _STOPPED:
         raise TurnedAway("stop", f"it ended with {code} on SIGTERM")
     _check_for_trouble(server)
-    _compare_history(found, base_dir, before)  # as the next start finds it
+    # as the next start finds it
+    check_content(before, _compare_history(found, given, before))
 
 
-def _compare_history(found: Outcome, base_dir: Path, before: History) -> None:
-    """Raise TurnedAway unless all that was there still is."""
+def _compare_history(found: Outcome, given: Given, before: History) -> History:
+    """Read what it has made of the state. Raises TurnedAway unless its migrations are sound.
+
+    What V2 brings over may come later: until then its content is compared with its own kind alone.
+    """
     try:
-        after = _read_history(base_dir / STATE_IN_BASE, before)
-    except apsw.Error as error:
+        after = read_history(given.userdata / (found.database or given.live or "none"), before)
+    except (apsw.Error, ValueError) as error:
         raise TurnedAway("data", f"its database can't be read: {error}") from None
-    found.level_after = after.level
-    if after.level is None or (before.level or 0) > after.level:
-        text = f"the database went from level {before.level} to {after.level}"
-        raise TurnedAway("migration", text)
-    for counted, count in before.content.items():
-        _check_left(counted.word, count, after.content.get(counted, 0))
-    for said, count in before.said.items():
-        # of a column that has gone, the rows still are compared
-        _check_left(f"{said.what} in {said.table}", count, after.said.get(said, count))
+    found.level_after, found.ledger = after.level, after.ledger
+    check_ledger(before, after)
+    if after.is_v2 == before.is_v2:
+        check_content(before, after)
+    return after
 
 
-def _check_left(what: str, before: int, after: int) -> None:
-    if after < before:
-        raise TurnedAway("data", f"there were {before} {what}, and there are {after}")
+def _await_content(
+    found: Outcome, given: Given, before: History, server: Candidate, seconds: float
+) -> None:
+    """Wait until all content is there, as long as more of it comes within so many seconds.
+
+    Raises TurnedAway.
+    """
+    known, until = dict[Brought, int](), 0.0
+    while True:
+        after = _compare_history(found, given, before)
+        try:
+            check_content(before, after)
+        except TurnedAway:
+            if any(count > known.get(one, -1) for one, count in after.brought.items()):
+                known = after.brought
+                until = time.monotonic() + seconds
+            elif time.monotonic() >= until:
+                raise
+        else:
+            return
+        if server.await_end(_POLL_S) is not None:
+            raise TurnedAway("steady", f"it ended with {server.ended} while it brought data over")
 
 
 def _check_for_trouble(server: Candidate) -> None:
     if server.trouble is not None:
         raise TurnedAway("migration", f"it said: {server.trouble}")
-
-
-def _read_history(database: Path, before: History | None = None) -> History:
-    """Count what is in a database, and check the whole file. Raises apsw.Error.
-
-    What counts is what counted `before`: a migration may leave tables behind.
-    """
-    if not database.exists():
-        return History(None, {}, {})
-    with closing(apsw.Connection(str(database), flags=apsw.SQLITE_OPEN_READONLY)) as connection:
-        connection.setbusytimeout(_BUSY_MS)
-        cursor = connection.cursor()
-        cursor.execute("PRAGMA query_only=1")
-        _read_schema(cursor)
-        tables = {
-            str(name)
-            for (name,) in cursor.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")
-        }
-        kept = {
-            one: _ask_number(cursor, one.query(_columns(cursor, one.table)))
-            for one in (content.counted_in(tables) if before is None else before.content)
-            if one.table in tables
-        }
-        said = {
-            one: _ask_number(cursor, f'SELECT {one.measure} FROM "{one.table}"')  # noqa: S608 - of constants alone
-            for one in (content.said_in(tables) if before is None else before.said)
-            if one.column in _columns(cursor, one.table)
-        }
-        level = None
-        if LEDGER_TABLE in tables:
-            ((level,),) = cursor.execute(LEVEL_QUERY)
-        ((checked,),) = cursor.execute("PRAGMA integrity_check(1)").fetchall()
-        if checked != "ok":
-            raise apsw.CorruptError(checked)
-    return History(_integer(level), kept, said)
-
-
-def _columns(cursor: apsw.Cursor, table: str) -> set[str]:
-    """Name the columns of a table; none where it is not there."""
-    return {str(row[1]) for row in cursor.execute(f'PRAGMA table_info("{table}")')}
-
-
-def _ask_number(cursor: apsw.Cursor, query: str) -> int:
-    ((value,),) = cursor.execute(query).fetchall()
-    return _integer(value) or 0
-
-
-def _read_schema(cursor: apsw.Cursor) -> None:
-    """Have SQLite read the schema, as a worker does: trusted only where it can't be read else.
-
-    Raises apsw.Error.
-    """
-    for trusted in (0, 1):
-        cursor.execute(f"PRAGMA trusted_schema={trusted}")
-        try:
-            cursor.execute("SELECT 1 FROM sqlite_schema LIMIT 1").fetchall()
-        except apsw.Error as error:
-            if trusted or "unsafe use of" not in str(error):
-                raise
-        else:
-            return
-
-
-def _integer(value: object) -> int | None:
-    return value if isinstance(value, int) else None
 
 
 def _why_not_alone() -> str:
@@ -247,8 +211,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--t3", type=Path, required=True)
     parser.add_argument("--base-dir", type=Path, required=True)
     parser.add_argument("--port", type=int, required=True)
-    parser.add_argument("--serve", type=float, default=45.0)
-    parser.add_argument("--pair", type=float, default=10.0)
+    parser.add_argument("--live", default="")
+    parser.add_argument("--serve", type=float, default=STEP_SECONDS)
+    parser.add_argument("--pair", type=float, default=STEP_SECONDS)
     parser.add_argument("--watch", type=float, default=10.0)
     parser.add_argument("--stop", type=float, default=30.0)
     meaning = "go on inside of the gate's sandbox only"
@@ -260,7 +225,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         found = Outcome(step=GATE, reason=f"the sandbox does not hold: {why}")
     else:
         patience = Patience(args.serve, args.pair, args.watch, args.stop)
-        found = try_state(args.t3, args.base_dir, args.port, patience)
+        given = Given(args.t3, args.base_dir, args.port, args.live)
+        found = try_state(given, patience)
     print(json.dumps(asdict(found)))
     return 0 if found.passed else 1
 

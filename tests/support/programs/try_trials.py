@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 from t3_backup.autoupdate.gate import gate
+from t3_backup.autoupdate.gate.verdict import EMPTY
 from t3_backup.autoupdate.snapshots import Snapshots
 
 
@@ -20,8 +21,8 @@ def main() -> None:
     print(os.getpid(), flush=True)
     for line in sys.stdin:
         prefix, subject = line.split()
-        write = None if subject == gate.EMPTY else Snapshots(Path(store)).write_newest
-        found = gate.run_trial(Path(prefix), subject, write, int(watch))
+        write = None if subject == EMPTY else Snapshots(Path(store)).write_newest
+        found = gate.run_trial(Path(prefix), subject, write, int(watch), 60)
         print(json.dumps(found and dataclasses.asdict(found)), flush=True)
 
 

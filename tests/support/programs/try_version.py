@@ -19,7 +19,9 @@ def _say_nothing(_: str) -> None:
 def main() -> None:
     store, prefix, *users = sys.argv[1:]
     write = Snapshots(Path(store)).write_newest
-    found = gate.try_version(Path(prefix), users, write, watch_seconds=2, say=_say_nothing)
+    found = gate.try_version(
+        Path(prefix), users, write, watch_seconds=2, patience=60, say=_say_nothing
+    )
     print(json.dumps([dataclasses.asdict(trial) for trial in found]))
 
 
