@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from t3_backup.autoupdate.installations import Installations
 from t3_backup.autoupdate.settings import Settings
 from t3_backup.autoupdate.snapshots import Snapshots
+from t3_backup.autoupdate.stale import put_stale_aside
 from t3_backup.errors import Failure
 from t3_backup.t3.servers import Server
 
@@ -56,6 +57,15 @@ class LiveSteps:
         made = self.snapshots.take_snapshot(user, label, proven=proven, at_rest=True)
         self._count_downtime("copies")
         return made.name
+
+    def put_aside_stale(self, before: str, program: str) -> None:
+        """Put a database aside that a newer T3 has made beside that of the version `before`.
+
+        Only where `program` works with such a one, and would go on with it. It is kept, and told.
+        """
+        own, next_one = (self.installations.about(one).database for one in (before, program))
+        if own != next_one and (said := put_stale_aside(self.server, own)):
+            self.warn(f"{self.server.user}: {said}")
 
     def link_version(self, version: str) -> None:
         """Make `version` the account's program."""

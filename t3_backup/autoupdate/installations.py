@@ -77,9 +77,10 @@ class About:
         """Add what is known of releases that have been looked at."""
         known = versions.known_ledger(self.version)
         level = None if known is None else ledger.level_of(known)
+        found = replace(self, database=self.database or versions.known_database(self.version))
         if self.ledger is not None or known is None or self.level not in (None, level):
-            return self
-        return replace(self, level=level, ledger=known, database=DATABASE_NAME)
+            return found
+        return replace(found, level=level, ledger=known)
 
 
 @dataclass(frozen=True)

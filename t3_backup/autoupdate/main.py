@@ -34,6 +34,7 @@ from t3_backup.autoupdate.installations import GLOBAL
 from t3_backup.autoupdate.journal_runner import now
 from t3_backup.autoupdate.parser import parse_arguments
 from t3_backup.autoupdate.snapshots import Snapshots
+from t3_backup.autoupdate.stale import put_stale_aside
 from t3_backup.autoupdate.status import read_status
 from t3_backup.autoupdate.upgrade import bump_accounts
 from t3_backup.cli.prompt import confirm
@@ -67,6 +68,7 @@ def main(
             "check": _check,
             "status": _status,
             "adopt": _adopt,
+            "put-aside": _put_aside,
             "freeze": _freeze,
             "thaw": _thaw,
         }
@@ -124,13 +126,13 @@ def _run(context: Context, args: argparse.Namespace) -> int:
                 include_busy=args.include_busy,
             )
     found = read_status(context)
-    above = [] if args.dry_run else [one for one in found.accounts if one.is_above]
-    for one in above:
+    touched = [] if args.dry_run else [one for one in found.accounts if one.is_touched]
+    for one in touched:
         context.warn(f"{one.user}: {one.trouble}")
     if args.json:
         tried = {"version": version, "trials": [asdict(one) for one in trials]}
         print_document(asdict(found) | tried)
-    return Failure.exit_code if above else EXIT_OK
+    return Failure.exit_code if touched else EXIT_OK
 
 
 def _drain(context: Context, args: argparse.Namespace) -> int:
@@ -222,6 +224,15 @@ def _adopt(context: Context, args: argparse.Namespace) -> int:
     with _locked(context):
         version = adopt.adopt_accounts(context)
         context.say(f"T3 {version} is the program of every account without one of its own")
+    return _print_status(context, args)
+
+
+def _put_aside(context: Context, args: argparse.Namespace) -> int:
+    _check_user(context, args.user)
+    with _locked(context):
+        own = context.installations.about(context.installations.version_of(args.user)).database
+        said = put_stale_aside(context.server(args.user), own)
+    context.say(f"{args.user}: {said or 'no newer T3 has made a database beside its own'}")
     return _print_status(context, args)
 
 

@@ -101,6 +101,8 @@ def build_parser() -> argparse.ArgumentParser:
     check.add_argument("--user", metavar="U", help="only this account's")
     add("status", "show each account's version, and whether its database fits it")
     add("adopt", "take a plain npm -g installation over; nothing is restarted")
+    aside = add("put-aside", "put aside what a newer t3 has made beside an account's database")
+    aside.add_argument("--user", metavar="U", required=True, help="this account's")
     freezing = add("freeze", "stop the timers from changing anything")
     freezing.add_argument("--user", metavar="U", help="only this account")
     freezing.add_argument("reason", nargs="*", metavar="REASON")

@@ -11,8 +11,9 @@ from dataclasses import dataclass, replace
 from t3_backup.accounts import read_map
 from t3_backup.autoupdate import adopt, freeze, journal
 from t3_backup.autoupdate.context import Context
-from t3_backup.autoupdate.installations import GLOBAL
+from t3_backup.autoupdate.installations import GLOBAL, About
 from t3_backup.autoupdate.journal import Journal
+from t3_backup.autoupdate.stale import explain_stale, find_stale
 from t3_backup.errors import Failure
 from t3_backup.t3.unit import unit_name
 
@@ -29,12 +30,19 @@ class AccountStatus:
     phase: str  # of a move that has not ended; or empty
     held: bool
     frozen: str | None  # why it is left out of each change
+    unfit: str  # why its version can't work with its database; empty: it can
+    stale: str  # a database that a newer T3 has made beside it; or empty
     trouble: str  # what is not well, and what to do; empty where all is
 
     @property
     def is_above(self) -> bool:
         """Tell whether a newer T3 has migrated the database, beyond the account's own."""
-        return self.level is not None and self.expected is not None and self.level > self.expected
+        return bool(self.unfit)
+
+    @property
+    def is_touched(self) -> bool:
+        """Tell whether a newer T3 was called on the account's data."""
+        return self.is_above or bool(self.stale)
 
 
 @dataclass(frozen=True)
@@ -103,7 +111,7 @@ def read_account(context: Context, user: str, plan: Journal | None) -> AccountSt
     phase = next((one.phase for one in plan.moves if one.user == user), "") if plan else ""
     held = installations.is_held(user)
     frozen = context.why_frozen(user)
-    version, level, running, trouble, another = "", None, False, "", ""
+    version, running, trouble, another, live = "", False, "", "", None
     try:
         version = installations.linked_version(user) or installations.linked_version(GLOBAL) or ""
         server = context.server(user)
@@ -115,11 +123,23 @@ def read_account(context: Context, user: str, plan: Journal | None) -> AccountSt
             launcher, called = installations.launcher, context.settings.bin
             another = adopt.why_another_runs(server.service, launcher, called)
         live = server.read_activity()
-        level = None if live is None else live.level
     except Failure as failure:
         trouble = str(failure)
-    expected = installations.about(version).level if version else None
-    found = AccountStatus(user, version, level, expected, running, phase, held, frozen, trouble)
+    about = installations.about(version) if version else About("", "")
+    own = None if live is None else live.of_program(about.database)
+    found = AccountStatus(
+        user,
+        version,
+        level=None if own is None else own.level,
+        expected=about.level,
+        running=running,
+        phase=phase,
+        held=held,
+        frozen=frozen,
+        unfit="" if own is None else about.why_unfit(own.file, own.level, own.ledger),
+        stale=find_stale(about.database, live),
+        trouble=trouble,
+    )
     if phase in journal.UNDER_WAY:
         mend = "unless one is running: t3-autoupdate resume"
         trouble = f"{'held, ' if held else ''}its move has not ended; {mend}"
@@ -127,6 +147,8 @@ def read_account(context: Context, user: str, plan: Journal | None) -> AccountSt
         trouble = "held, but no move is under way: t3-autoupdate resume"
     elif found.is_above:
         trouble = _explain_above(found)
+    elif found.stale:
+        trouble = explain_stale(user, version, found.stale)
     elif version and not trouble:
         trouble = another
     if frozen is not None:
@@ -137,8 +159,10 @@ def read_account(context: Context, user: str, plan: Journal | None) -> AccountSt
 
 def _explain_above(one: AccountStatus) -> str:
     """Say what to do: any call of a newer T3 migrates a database."""
+    is_higher = one.level is not None and one.expected is not None and one.level > one.expected
+    which = f"is of level {one.level}, above {one.expected} of {one.version}"
     return (
-        f"the database is of level {one.level}, above {one.expected} of {one.version}: "
+        f"the database {which if is_higher else f'is not one of {one.version} ({one.unfit})'}: "
         "a newer t3 was called on it; nobody can log in. Put back the newest that fits: "
         f"t3-autoupdate rollback --user {one.user} --to {one.version}; "
         "or go on to the version that it is of: t3-autoupdate --to VERSION"

@@ -9,10 +9,13 @@ from __future__ import annotations
 import re
 
 from t3_backup.errors import UsageError
+from t3_backup.t3.databases import SUCCESSOR
+from t3_backup.t3.files import DATABASE_NAME
 from t3_backup.t3.ledger import Ledger
 
 _VERSION = re.compile(r"(\d{1,9})\.(\d{1,9})\.(\d{1,9})(?:-([0-9A-Za-z.-]{1,64}))?")
-# Of others it is found out by a trial on an empty state. All of these work with DATABASE_NAME.
+_LAST_OF_V1, _FIRST_OF_V2 = "0.0.44", "0.0.46-0"  # nobody has seen what is between
+# Of others it is found out by a trial on an empty state.
 KNOWN_LEVELS = {
     "0.0.24": 30,
     "0.0.25": 31,
@@ -52,6 +55,14 @@ _MIGRATIONS = """
 """
 
 VersionKey = tuple[int, int, int, bool, tuple[tuple[bool, int, str], ...]]
+
+
+def known_database(version: str) -> str | None:
+    """Name the database that a version makes, as far as releases have been looked at."""
+    key = version_key(version)
+    if key <= version_key(_LAST_OF_V1):
+        return DATABASE_NAME
+    return SUCCESSOR if key >= version_key(_FIRST_OF_V2) else None
 
 
 def known_ledger(version: str) -> Ledger | None:

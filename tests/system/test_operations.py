@@ -53,6 +53,7 @@ from t3_backup.worker.operations.restore import (
     CheckpointDatabases,
     CloneDatabase,
     CountRows,
+    PutAside,
     RecoverSwap,
     StageDatabase,
     SwapDatabases,
@@ -117,6 +118,7 @@ USES = {
     "checkpoint_databases": CENSUS,
     "clone_database": set[str](),
     "swap_databases": CENSUS,
+    "put_aside": CENSUS,
     "recover_swap": CENSUS,
     "list_legacy": LEGACY,
     "copy_legacy": LEGACY,
@@ -289,6 +291,8 @@ def restore_operations(workers: Workers) -> None:
     assert live.with_name(ASIDE).stat().st_ino == whole.old.inode
     assert workers.ask(RecoverSwap(ENDING, (one,), True)).state == "new"
     assert not live.with_name(ASIDE).exists()
+    assert workers.ask(PutAside(live.name, ENDING)).state == "new"
+    assert (live.exists(), live.with_name(ASIDE).exists()) == (False, True)
 
 
 def legacy_operations(workers: Workers) -> None:

@@ -62,6 +62,7 @@ OPERATIONS = {
     "checkpoint_databases": Entry("CheckpointDatabases", "restore", "checkpoint"),
     "clone_database": Entry("CloneDatabase", "restore", "clone", writes=True, clones=True),
     "swap_databases": Entry("SwapDatabases", "restore", "swap"),
+    "put_aside": Entry("PutAside", "restore", "put_aside"),
     "recover_swap": Entry("RecoverSwap", "restore", "swap_recovery"),
     "list_legacy": Entry("ListLegacy", "legacy", "legacy"),
     "copy_legacy": Entry("CopyLegacy", "legacy", "legacy", writes=True, vfs=True),

@@ -126,6 +126,14 @@ class SwapDatabases(Operation[Swapped]):
 
 
 @dataclass(frozen=True)
+class PutAside(Operation[Swapped]):
+    """Give one of the live databases, which nobody has open, another name."""
+
+    database: DatabaseName
+    aside: str  # ending of that name
+
+
+@dataclass(frozen=True)
 class RecoverSwap(Operation[Swapped]):
     """Complete or undo a swap, wherever it got to."""
 
