@@ -22,6 +22,7 @@ DEFAULTS_FILE = Path("/etc/default/t3-backup")
 DEFAULT_TEXTFILES = Path("/var/lib/prometheus/node-exporter")
 DEFAULT_LOG = Path("/var/log/t3-backup/t3-backup-state.log")
 DEFAULT_HOOKS = Path("/etc/t3-backup/hooks.d")
+DEFAULT_LOGINS = Path("/var/lib/t3-autoupdate")  # its T3_AUTOUPDATE_ROOT
 
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 _COUNT = whole(0, 100_000)
@@ -233,6 +234,13 @@ class Settings:
         _folder_or_none,
         "The folder of the metrics, for the textfile collector of prometheus-node-exporter. "
         "`none`: no metrics.",
+    )
+    logins: Path | None = setting(
+        "T3_BACKUP_LOGINS",
+        str(DEFAULT_LOGINS),
+        _folder_or_none,
+        "The `T3_AUTOUPDATE_ROOT` of t3-autoupdate, which leaves there what its login checks came "
+        "to. `none`: nothing is said of logins.",
     )
     hooks: Path = setting(
         "T3_BACKUP_HOOKS",

@@ -16,6 +16,7 @@ from t3_backup.output.console import Console
 from t3_backup.settings import Settings
 from t3_backup.store.store import Store
 from t3_backup.system import atomic_file
+from t3_backup.t3.login_report import read_login
 from t3_backup.text import utc_now
 
 
@@ -29,13 +30,11 @@ def report_command(args: argparse.Namespace, values: Settings) -> int:
         account_dirs = AccountDirs(store, args.user, out)
         for account_dir in account_dirs:
             listing = account_dir.read_listing()
-            contents = account_contents(store, account_dir.user, listing, {})
-            tried = noted.get(account_dir.user, ())
-            accounts.append(
-                AccountHistory(
-                    account_dir.user, listing.snapshots, messages.uncounted_lines(contents), tried
-                )
-            )
+            user = account_dir.user
+            contents = account_contents(store, user, listing, {})
+            notes = messages.uncounted_lines(contents) + _login_notes(values.logins, user)
+            tried = noted.get(user, ())
+            accounts.append(AccountHistory(user, listing.snapshots, notes, tried))
         free = store.free_bytes()
     place = f"{values.dest} on {os.uname().nodename}"
     text = html.render_page(html.build_page(accounts, place, free, utc_now()))
@@ -44,3 +43,9 @@ def report_command(args: argparse.Namespace, values: Settings) -> int:
     else:
         atomic_file.write_output(Path(args.html), text)
     return Failure.exit_code if account_dirs.refused else EXIT_OK
+
+
+def _login_notes(logins: Path | None, user: str) -> list[str]:
+    """Say what is wrong with an account's logins, where t3-autoupdate has said so."""
+    trouble = read_login(logins, user).trouble(user, utc_now()) if logins is not None else ""
+    return [trouble] if trouble else []

@@ -28,7 +28,7 @@ def status_command(args: argparse.Namespace, values: Settings) -> int:
     out = Console(sys.stderr if args.json else sys.stdout)
     known = collect.users_to_watch(values.map)
     with Store.open(values.dest) as store:
-        overview = collect.collect_overview(store, known, args.user)
+        overview = collect.collect_overview(store, known, args.user, logins=values.logins)
     status = monitor_status.status_of(overview, utc_now(), limits)
     if args.nagios:
         if not status.accounts:

@@ -70,6 +70,13 @@ def _sizes(size: int, wal_bytes: int) -> str:
     return f"{format_size(size)}, -wal {format_size(wal_bytes)}"
 
 
+def check_logins(facts: Facts) -> Iterator[Finding]:
+    """Tell of each account to which nobody can log in, as t3-autoupdate has found."""
+    for account in facts.accounts:
+        if trouble := account.login.trouble(account.user, facts.now):
+            yield warn(f"login {account.user}", trouble)
+
+
 def check_account_dirs(facts: Facts) -> Iterator[Finding]:
     """Check what the store has of each account, and restores that have not ended."""
     for account_dir in facts.store.account_dirs:

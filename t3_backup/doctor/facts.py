@@ -11,6 +11,7 @@ from t3_backup.monitor import hooks
 from t3_backup.monitor.attempts import Attempts
 from t3_backup.restore.pending import PendingRestore
 from t3_backup.store.manifest import Manifest
+from t3_backup.t3.login_report import UNKNOWN, LoginReport
 from t3_backup.worker.sources import Source
 
 
@@ -38,6 +39,7 @@ class AccountFacts:
     failures: tuple[str, ...] = ()  # why they are not, or why that can't be told; what to do
     warnings: tuple[str, ...] = ()  # what somebody should know of what is open
     unlisted: tuple[str, ...] = ()  # and of what else is not, and not known to come again
+    login: LoginReport = UNKNOWN  # what t3-autoupdate says of it
 
 
 @dataclass(frozen=True)

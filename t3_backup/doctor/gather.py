@@ -35,6 +35,7 @@ from t3_backup.settings import Settings
 from t3_backup.store.store import Store
 from t3_backup.system import native
 from t3_backup.t3.base_dir import place_accounts
+from t3_backup.t3.login_report import UNKNOWN, read_login
 from t3_backup.text import utc_now
 from t3_backup.worker import client
 from t3_backup.worker.limits import Limits
@@ -106,6 +107,7 @@ def _account(user: str, settings: Settings, stopping: threading.Event) -> Accoun
         failures=heard.failures,
         warnings=heard.warnings,
         unlisted=heard.unlisted,
+        login=UNKNOWN if settings.logins is None else read_login(settings.logins, user),
     )
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from t3_backup import accounts
@@ -18,6 +18,7 @@ from t3_backup.store.listing import Listing
 from t3_backup.store.manifest import Manifest, StoredDatabase
 from t3_backup.store.store import Store
 from t3_backup.system.disk import used_bytes
+from t3_backup.t3.login_report import UNKNOWN, LoginReport, read_login
 from t3_backup.text import printable
 
 
@@ -32,6 +33,7 @@ class AccountView:
     used_bytes: int = 0  # of the store's disk
     problem: str = ""
     lost: tuple[StoredDatabase, ...] = ()  # images whose files are gone, newest first
+    login: LoginReport = UNKNOWN  # what t3-autoupdate says of it
 
 
 @dataclass(frozen=True)
@@ -49,10 +51,12 @@ def collect_overview(
     known: accounts.UserMap,
     user: str | None = None,
     listings: Mapping[str, Listing] | None = None,
+    logins: Path | None = None,
 ) -> Overview:
     """Collect the accounts of the map and all others with a folder, or `user` alone.
 
-    A folder that `listings` has is not read again. Raises Failure where `user` is unknown.
+    A folder that `listings` has is not read again; in `logins` is what t3-autoupdate says of
+    logins. Raises Failure where `user` is unknown.
     """
     warnings = list(known.warnings)
     noted = attempts_of(store, warnings.append)
@@ -63,7 +67,7 @@ def collect_overview(
         users = [user]
     read = listings or {}
     views = [_view(store, name, known, noted.get(name, ()), read.get(name)) for name in users]
-    there = tuple(view for view in views if view is not None)
+    there = tuple(_with_login(view, logins) for view in views if view is not None)
     return Overview(store.path, store.free_bytes(), there, tuple(warnings))
 
 
@@ -75,6 +79,10 @@ def attempts_of(store: Store, warn: Callable[[str], None]) -> Attempts:
         why = f"{store.path / attempts.NAME} can't be read: {printable(explain(error))}"
         warn(f"{why}; the next run begins a new one")
         return {}
+
+
+def _with_login(view: AccountView, logins: Path | None) -> AccountView:
+    return view if logins is None else replace(view, login=read_login(logins, view.user))
 
 
 def _view(

@@ -160,6 +160,8 @@ def _troubles(
         if view.problem:
             yield Trouble(WARNING, view.problem)
         return
+    if login := view.login.trouble(view.user, now):
+        yield Trouble(WARNING, login)
     if view.problem:
         yield Trouble(CRITICAL, view.problem)
         return

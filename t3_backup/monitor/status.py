@@ -167,4 +167,5 @@ def _account(health: Health, now: datetime) -> dict[str, Any]:
         "missing": [asdict(one) for one in view.snapshots[0].missing] if view.snapshots else [],
         "last_attempt": asdict(view.attempts[-1]) if view.attempts else None,
         "last_error": asdict(health.last_error) if health.last_error else None,
+        "login": asdict(view.login.login) if view.login.login else None,
     }

@@ -68,6 +68,9 @@ class LoginReport:
         return f"nobody can log in to T3 {self.login.version} ({when}): {why}; {command}"
 
 
+UNKNOWN = LoginReport()
+
+
 def write_login(root: Path, user: str, login: Login) -> None:
     """Replace what is known of an account's logins; durable. Raises OSError.
 
@@ -96,7 +99,7 @@ def read_login(root: Path, user: str) -> LoginReport:
             raise ValueError("another format")
         return LoginReport(decode_record(Login, value))
     except FileNotFoundError:
-        return LoginReport()
+        return UNKNOWN
     except OSError as error:
         return LoginReport(problem=f"{path} can't be read: {error.strerror}")
     except ValueError as error:

@@ -24,6 +24,7 @@ from t3_backup.monitor.attempts import Attempt
 from t3_backup.monitor.collect import AccountView, Overview
 from t3_backup.monitor.health import Thresholds
 from t3_backup.system.signals import StopRequest
+from t3_backup.t3.login_report import Login, write_login
 from t3_backup.text import format_time
 
 yaml = pytest.importorskip("yaml")
@@ -71,7 +72,9 @@ def of_the_backup() -> bytes:
 def of_the_bump(root: Path) -> bytes:
     """What it writes of one account that was moved, and has a bump before it."""
     values = settings.load({"T3_AUTOUPDATE_ROOT": str(root)}, Path("/nonexistent"))
-    context = main._make_context(values, {}, StopRequest(), as_json=True)
+    (root / "map").write_text("x=alice\n")
+    environ = {"T3_BACKUP_MAP": str(root / "map")}
+    context = main._make_context(values, environ, StopRequest(), as_json=True)
     folder = context.installations.begin_version()
     (folder / "bin").mkdir()
     (folder / "bin" / "t3").touch(mode=0o755)
@@ -83,6 +86,8 @@ def of_the_bump(root: Path) -> bytes:
             "bump", "0.0.25", format_time(NOON), (done,), ended=format_time(NOON), result="done"
         )
     )
+    login = Login(False, "0.0.25", format_time(NOON), format_time(NOON), "no login")
+    write_login(root, "alice", login)
     return bump_metrics.render_metrics(context)
 
 
@@ -226,6 +231,7 @@ BUMP_HEALTHY: dict[str, float] = {
     "deferred": 0,
     "interrupted": 0,
     "last_ok": 1,
+    "account_login_ok{account='alice'}": 1,
 }
 BUMP_SITUATIONS: dict[str, tuple[dict[str, float], float, set[str]]] = {
     "healthy": ({}, 0, set()),
@@ -234,6 +240,11 @@ BUMP_SITUATIONS: dict[str, tuple[dict[str, float], float, set[str]]] = {
     "interrupted": ({"interrupted": 1}, 0.6, {"T3AutoupdateInterrupted"}),
     "taken back": ({"frozen": 1, "last_ok": 0}, 0, {"T3AutoupdateFailed"}),
     "taken back, and thawed": ({"last_ok": 0}, 0, set()),
+    "nobody can log in": (
+        {"account_login_ok{account='alice'}": 0},
+        0,
+        {"T3AutoupdateNobodyCanLogIn"},
+    ),
     "frozen by hand": ({"frozen": 1}, 6 * DAY, set()),
     "frozen by hand and forgotten": ({"frozen": 1}, 8 * DAY, {"T3AutoupdateFrozen"}),
     "busy": ({"deferred": 2}, 2 * DAY, set()),
@@ -325,6 +336,7 @@ def labels(name: str) -> str:
         "T3BackupMissing",
         "T3BackupFailing",
         "T3AutoupdateHeld",
+        "T3AutoupdateNobodyCanLogIn",
     ):
         of_all["account"] = "alice"
     return ",".join(f'{key}="{value}"' for key, value in of_all.items())
