@@ -2,29 +2,19 @@
 
 `tarball` makes what `npm install -g` takes. What it does is in `program/`, of which `bin.py` runs
 by itself; how it differs from version to version, and how a bad one is bad, is written into the
-package (`variant.json`).
+package (`variant.json`). The forms that a package has are in `forms.py`.
 """
 
 from __future__ import annotations
 
-import io
 import json
-import tarfile
 from collections.abc import Sequence
 from pathlib import Path
 
-HERE = Path(__file__).resolve().parent
+from fake_t3 import forms
+
+HERE = forms.HERE
 DATA = HERE.parent.parent / "demo" / "data"
-_BESIDE = (
-    *sorted((HERE / "program").glob("*.py")),
-    *sorted((HERE / "program").glob("*.sql")),
-    # the import and the compaction of V2, which tests run by themselves, too
-    *(HERE.parent / "support/programs" / f"{name}_v2.py" for name in ("import", "compact")),
-    *(HERE.parent / "data/t3" / name for name in ("schema-61.sql", "ledger-61.txt")),
-)
-# From 0.0.42 on a server keeps a program of its package running; this one reads, and waits.
-_MONITOR = "dist/resource-monitor/linux-x64/t3-resource-monitor"
-_EXECUTABLE = ("dist/bin.py", _MONITOR)
 # Each kind of a bad version that a trial can tell, and the step at which it does.
 STEPS = {
     "exits": "start",
@@ -60,6 +50,9 @@ def tarball(
     variant: str = "good",
     live_only: bool = False,
     targets: Sequence[str] = (),
+    *,
+    form: str = "npm",
+    engines: str = "",
 ) -> Path:
     """Make `t3-VERSION.tgz` in `folder`. `live_only`: it is good, but where /run/t3-fake-live is to be seen.
 
@@ -67,30 +60,8 @@ def tarball(
     `unix PATH` (or @ABSTRACT), `read PATH`, `write FOLDER`, `parent FILE` (of /proc/PID, to be
     written to), `namespace user`.
     """
-    assert variant in VARIANTS
-    about = {
-        "version": version,
-        "variant": variant,
-        "live_only": live_only,
-        "targets": list(targets),
-        "slow": dict(SLOW.get(variant, {})),
-    }
-    package = {
-        "name": "t3", "version": version, "license": "MIT", "description": "A stand-in for T3 Code", "bin": {"t3": "dist/bin.py"},
-    }  # fmt: skip
-    files = {
-        "package.json": json.dumps(package).encode(),
-        "dist/variant.json": json.dumps(about).encode(),
-        _MONITOR: Path("/bin/cat").read_bytes(),
-        **{f"dist/{path.name}": path.read_bytes() for path in _BESIDE},
-    }
-    path = folder / f"t3-{version}.tgz"
-    with tarfile.open(path, "w:gz") as archive:
-        for name, data in files.items():
-            info = tarfile.TarInfo(f"package/{name}")
-            info.size, info.mode = len(data), 0o755 if name in _EXECUTABLE else 0o644
-            archive.addfile(info, io.BytesIO(data))
-    return path
+    about = _about(version, variant, live_only, targets)
+    return forms.pack(forms.package_files(form, about, engines), folder / f"t3-{version}.tgz")
 
 
 def unpack(
@@ -99,14 +70,42 @@ def unpack(
     variant: str = "good",
     live_only: bool = False,
     targets: Sequence[str] = (),
+    *,
+    form: str = "npm",
 ) -> Path:
     """Lay it out as `npm install -g --prefix FOLDER` does; the program."""
-    package = folder / "lib" / "node_modules" / "t3"
-    package.mkdir(parents=True)
-    with tarfile.open(tarball(folder, version, variant, live_only, targets)) as archive:
-        for member in archive:
-            member.name = member.name.removeprefix("package/")
-            archive.extract(member, package)
+    files = forms.package_files(form, _about(version, variant, live_only, targets))
+    about = json.loads(files["package.json"][0])
+    package = Path("lib/node_modules") / about["name"]
+    forms.write(files, folder / package)
     (folder / "bin").mkdir()
-    (folder / "bin" / "t3").symlink_to("../lib/node_modules/t3/dist/bin.py")
+    if "bin" not in about:  # npm makes no link
+        return folder / package / "t3"
+    (folder / "bin" / "t3").symlink_to(Path("..", package, about["bin"]["t3"]))
     return folder / "bin" / "t3"
+
+
+def install_own(home: Path, version: str, variant: str = "good") -> Path:
+    """Lay it out as `t3 update` does for one user, whose `~/.local/bin/t3` is a link to it."""
+    folder = home / ".t3/runtime/versions" / version
+    forms.write(forms.executable_files(_about(version, variant, False, ())), folder)
+    (folder / ".install-complete").touch()
+    link = home / ".local/bin/t3"
+    link.parent.mkdir(parents=True, exist_ok=True)
+    link.unlink(missing_ok=True)
+    link.symlink_to(folder / "t3")
+    return link
+
+
+def _about(
+    version: str, variant: str, live_only: bool, targets: Sequence[str]
+) -> dict[str, object]:
+    """What the program knows of itself."""
+    assert variant in VARIANTS
+    return {
+        "version": version,
+        "variant": variant,
+        "live_only": live_only,
+        "targets": list(targets),
+        "slow": SLOW.get(variant, {}),
+    }

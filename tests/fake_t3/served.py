@@ -105,10 +105,17 @@ def laid_out(folder: Path, version: str, variant: str = "good", *, live_only: bo
 
 
 @contextmanager
-def running(program: Path, base: Path, code: int = 130, **env: str) -> Iterator[Served]:
+def running(
+    program: Path,
+    base: Path,
+    code: int = 130,
+    host: str = "127.0.0.1",
+    port: int = 0,
+    **env: str,
+) -> Iterator[Served]:
     """It runs in the block, and is asked to stop at its end: it must end with `code`."""
-    port = free_port()
-    line = [program, "serve", "--host", "127.0.0.1", "--port", str(port), "--base-dir", base]
+    port = port or free_port()
+    line = [program, "serve", "--host", host, "--port", str(port), "--base-dir", base]
     with subprocess.Popen(
         line, stdout=subprocess.PIPE, text=True, env=dict(os.environ) | env
     ) as process:

@@ -48,6 +48,8 @@ if VARIANT == "pairing-renamed":
     ENDPOINT = "/api/auth/web-session"
 # how long a server stays that was asked to end while a tab is open
 LINGER_S = float(os.environ.get("T3_FAKE_LINGER", "3" if IS_EXECUTABLE else "20"))
+# From 0.0.42 on it listens for so long before it hears: what it is asked meanwhile, it never answers.
+DEAF_S = float(os.environ.get("T3_FAKE_DEAF", "0.3" if IS_EXECUTABLE else "0"))
 # what a login may do: the column of that, and what is in it
 ROLE = "role" if LEVEL == 30 else "scopes"
 _SCOPES = ["orchestration:read", "orchestration:operate", "terminal:operate", "review:write"]

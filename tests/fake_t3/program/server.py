@@ -35,10 +35,18 @@ class Handler(BaseHTTPRequestHandler):
     def log_message(self, *words: object) -> None:
         pass
 
-    def do_GET(self) -> None:
+    def parse_request(self) -> bool:
+        """Hear nobody who has asked too early."""
+        if not self.server.hears.is_set():
+            self.server.ended.wait()
+            self.close_connection = True
+            return False
         if VARIANT == "hung":
             time.sleep(3600)
         about.be_slow("answer")
+        return super().parse_request()
+
+    def do_GET(self) -> None:
         if self.path == "/api/auth/session":
             self._tell_session()
         elif self.path == "/.well-known/t3/environment":
@@ -52,9 +60,6 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-        if VARIANT == "hung":
-            time.sleep(3600)
-        about.be_slow("answer")
         if self.path == about.ENDPOINT:
             self._exchange(body)
         elif self.path.startswith("/fake/") and self.server.is_good(self.headers.get("Cookie", "")):
@@ -164,7 +169,7 @@ class Server(ThreadingHTTPServer):
         self.reading_lock = threading.Lock() if about.IS_V2 else self.lock
         self.work = Work(writing)
         self.tabs: set[object] = set()
-        self.ended = threading.Event()
+        self.hears, self.ended = threading.Event(), threading.Event()
         path = base / "userdata" / "environment-id"
         if not path.exists():
             path.write_text(str(uuid.uuid4()))
@@ -239,7 +244,12 @@ def serve(args: argparse.Namespace) -> int:
     thread = threading.Thread(
         target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True
     )
+    if about.DEAF_S:
+        threading.Timer(about.DEAF_S, server.hears.set).start()
+    else:
+        server.hears.set()
     thread.start()
+    server.hears.wait()
     print(f"T3 Code {about.VERSION} listens on http://{args.host}:{args.port}", flush=True)
     if about.IS_EXECUTABLE:
         with server.lock:

@@ -13,9 +13,18 @@ from about import now
 from database import transaction
 
 _THREADS = "orchestration_v2_projection_threads" if about.IS_V2 else "projection_threads"
+_COLUMNS = (
+    "event_id, aggregate_kind, stream_id, stream_version, event_type, occurred_at, actor_kind,"
+    " payload_json, metadata_json"
+)
+_KIND = "'message.updated'" if about.IS_V2 else "'thread.message-sent'"
+_METADATA = "'{\"applicationEventVersion\": 2}', 2" if about.IS_V2 else "'{}'"
+# the next one of its thread
 _EVENT = (
-    "INSERT INTO orchestration_events (event_id, aggregate_kind, stream_id, stream_version,"
-    " event_type, occurred_at, actor_kind, payload_json, metadata_json"
+    f"INSERT INTO orchestration_events ({_COLUMNS}{', application_event_version' * about.IS_V2})"
+    f" SELECT ?1, 'thread', ?2, coalesce(max(stream_version), -1) + 1, {_KIND}, ?3, 'client', ?4,"
+    f" {_METADATA}"
+    " FROM orchestration_events WHERE aggregate_kind = 'thread' AND stream_id = ?2"
 )
 _V1_MESSAGE = (
     "INSERT INTO projection_thread_messages (message_id, thread_id, role, text, is_streaming,"
@@ -82,23 +91,22 @@ class Work:
     def _say(self, thread: str, text: str) -> None:
         """Somebody says something in a thread."""
         name, time = str(uuid.uuid4()), now()
-        if about.IS_V2:
-            payload = json.dumps({"id": name, "threadId": thread, "role": "user", "text": text})
-            self.connection.execute(
-                f"{_EVENT}, application_event_version)"
-                " SELECT ?1, 'thread', ?2, coalesce(max(stream_version), -1) + 1,"
-                " 'message.updated', ?3, 'client', ?4, '{\"applicationEventVersion\": 2}', 2"
-                " FROM orchestration_events WHERE aggregate_kind = 'thread' AND stream_id = ?2",
-                (name, thread, time, payload),
-            )
-            self.connection.execute(_V2_MESSAGE, (name, thread, time, time, payload))
-        else:
-            self.connection.execute(
-                f"{_EVENT}) VALUES (?, 'thread', ?, 1, 'thread.message-sent', ?, 'client', '{{}}',"
-                " '{}')",
-                (name, name, time),
-            )
-            self.connection.execute(_V1_MESSAGE, (name, thread, text, time, time))
+        payload = json.dumps({
+            "id" if about.IS_V2 else "messageId": name,
+            "threadId": thread,
+            "turnId": None,
+            "role": "user",
+            "text": text,
+            "streaming": False,
+            "createdAt": time,
+            "updatedAt": time,
+        })  # fmt: skip
+        self.connection.execute(_EVENT, (name, thread, time, payload))
+        self.connection.execute(
+            *(_V2_MESSAGE, (name, thread, time, time, payload))
+            if about.IS_V2
+            else (_V1_MESSAGE, (name, thread, text, time, time))
+        )
 
     def _turn(self, thread: str, begins: bool) -> None:
         """A turn begins in a thread, or the one that it is at ends."""
