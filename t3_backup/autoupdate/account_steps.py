@@ -84,9 +84,11 @@ class LiveSteps:
             self.server.await_port(patience)
             before = self.server.run_state()
             program = self.installations.program_of(self.server.user)
-            endpoint = self.server.log_in(program, patience)
+            endpoint = self.server.log_in(program, patience, self.warn)
             self._count_downtime("start")
             self._stay_up(before)
+            if left := self.server.end_logins(program, patience):
+                self.warn(f"{self.server.user}: left behind: {left}")
         except Failure:
             self._count_downtime("trial")
             raise

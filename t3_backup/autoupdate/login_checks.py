@@ -29,6 +29,7 @@ class LoginCheck:
     reason: str = ""  # why nobody can log in, or why it was not tried
     next_step: str = ""
     trouble: str = ""  # what else is not well with the account, and what to do
+    left: str = ""  # of the logins of checks, which are ended; and why
     required: bool = False  # whether it is wrong that it was not tried
 
     @property
@@ -50,13 +51,15 @@ class LoginCheck:
             following = f"; next: {self.next_step}" if self.next_step else ""
             told = f"{untried}{self.reason.removeprefix(f'{self.user}: ')}{following}"
         lines = [(self.is_wrong, f"{self.user}: {told}")]
-        return lines + ([(True, f"{self.user}: {self.trouble}")] if self.trouble else [])
+        left = f"left behind: {self.left}" if self.left else ""
+        return lines + [(True, f"{self.user}: {more}") for more in (left, self.trouble) if more]
 
     def as_json(self) -> dict[str, Any]:
         """Write it as the interface has it."""
         key, value = ("endpoint", self.endpoint) if self.paired else ("reason", self.reason)
         found = {"paired": self.paired, key: value}
-        return found | ({"trouble": self.trouble} if self.trouble else {})
+        more = {"left": self.left, "trouble": self.trouble}
+        return found | {key: value for key, value in more.items() if value}
 
 
 def check_logins(context: Context, users: Sequence[str], *, required: bool) -> list[LoginCheck]:
@@ -100,8 +103,9 @@ def _try_login(context: Context, server: Server, *, required: bool) -> LoginChec
     try:
         if why := _why_not_tried(context, server):
             return LoginCheck(user, None, reason=why[0], next_step=why[1], required=required)
-        program = context.installations.program_of(user)
-        return LoginCheck(user, True, server.log_in(program, context.settings.patience))
+        program, patience = context.installations.program_of(user), context.settings.patience
+        endpoint = server.log_in(program, patience, context.warn)
+        return LoginCheck(user, True, endpoint, left=server.end_logins(program, patience))
     except SystemdUnanswered as failure:
         again = f"t3-autoupdate check --user {user}"
         return LoginCheck(user, None, reason=str(failure), next_step=again, required=True)

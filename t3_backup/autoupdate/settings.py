@@ -84,10 +84,10 @@ class Settings:
     )
     patience: int = setting(
         "T3_AUTOUPDATE_PATIENCE",
-        "30",
+        "60",
         whole(1, 3600),
-        "Time limit for a server that was started to listen, and to answer each step of a login "
-        "(15 at most).",
+        "Time limit for each step of a login, and for a server that was started to listen; for "
+        "that it has more where its databases are large.",
         SECONDS,
     )
     settle: int = setting(

@@ -9,8 +9,8 @@ from __future__ import annotations
 STEP_SECONDS = 60.0  # patience where nobody says another one
 _MIGRATED_BYTES_PER_S = 20_000_000  # of a database, at least
 _LOGIN_STEPS = 5  # a mint, which cookie, two endpoints, the session
-_ENDING_STEPS = 3  # one list, and logins that are ended in turn until the time is up
-_START_S = 15.0  # for whatever runs these steps to start and to end
+_ENDING_STEPS = 3  # a list, and then one login after the other until the time is up
+UNIT_S = 15.0  # for a process of its own, beyond what its steps may take
 
 
 def start_seconds(patience: float, database_bytes: int) -> float:
@@ -20,9 +20,9 @@ def start_seconds(patience: float, database_bytes: int) -> float:
 
 def login_seconds(patience: float) -> float:
     """Say how long a login may take of which each step may take `patience` seconds."""
-    return _LOGIN_STEPS * patience + _START_S
+    return _LOGIN_STEPS * patience
 
 
 def ending_seconds(patience: float) -> float:
     """Say how long it may take to end the logins of our checks."""
-    return _ENDING_STEPS * patience + _START_S
+    return _ENDING_STEPS * patience

@@ -29,7 +29,7 @@ _SECRETS = (
     re.compile(r"(?i)(\b\w*(?:token|credential|secret|password)['\"]?\s*:\s*)(['\"]).*?\2"),
     re.compile(rf"(\bt3_session\w*=){_VALUE}"),
     re.compile(r"(://)[^/\s:@]+:[^/\s@]*(?=@)"),
-    re.compile(rf"()\beyJ{_WORD}{{10,}}(?:\.{_WORD}*)*"),  # JSON as base64, signed or not
+    re.compile(rf"()\beyJ{_WORD}{{6,}}(?:\.{_WORD}*)*"),  # JSON as base64, signed or not
     re.compile(rf"()(?<!{_WORD})(?:{_WORD}{{24,}}\.)+{_WORD}{{24,}}"),
     re.compile(r"()(?<!\w)[2-9A-HJ-NP-Z]{12}(?!\w)"),  # a credential of T3's
     re.compile(r"()\bnpm_[A-Za-z0-9]{36}\b"),

@@ -17,7 +17,9 @@ from typing import Any, NoReturn
 
 import t3_backup
 from t3_backup.errors import EXIT_OK, UsageError
-from t3_backup.t3.endpoints import HOST, STEP_SECONDS
+from t3_backup.t3 import sessions
+from t3_backup.t3.endpoints import HOST
+from t3_backup.t3.limits import STEP_SECONDS
 
 
 class _Parser(argparse.ArgumentParser):
@@ -76,6 +78,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     required("--port", _port, "N", f"where it listens on {HOST}")
     each = f"for each step ({STEP_SECONDS:g})"
     parser.add_argument("--seconds", type=_seconds, default=STEP_SECONDS, metavar="S", help=each)
+    keep = "leave the login in the database, where it stands for 30 days"
+    parser.add_argument("--keep", action="store_true", help=keep)
     parser.add_argument("--json", action="store_true", help="one JSON object instead of a line")
     version = f"{parser.prog} {t3_backup.__version__}"
     parser.add_argument("--version", action="version", version=version)
@@ -90,10 +94,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         endpoint = pair(args.t3, args.base_dir, args.port, args.seconds)
         document: dict[str, Any] = {"paired": True, "endpoint": endpoint}
-        text, code = f"paired by {endpoint}", EXIT_OK
+        text, code, made = f"paired by {endpoint}", EXIT_OK, True
     except PairingFailed as failed:
         document = {"paired": False, "step": failed.step, "reason": failed.reason}
-        text, code = f"not paired: {failed}", PairingFailed.exit_code
+        document["slow"] = failed.slow
+        text, code, made = f"not paired: {failed}", failed.exit_code, failed.step == "session"
+    if made and not args.keep:
+        document["left"] = left = sessions.end_ours(args.t3, args.base_dir, args.seconds)
+        if left and not args.json:
+            print(f"{parser.prog}: left behind: {left}", file=sys.stderr)
     print(json.dumps(document) if args.json else text)
     return code
 

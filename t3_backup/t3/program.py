@@ -25,6 +25,16 @@ def mint_command(program: Path, base_dir: Path) -> list[str]:
     return [str(program), "auth", "pairing", "create", *options]
 
 
+def list_sessions_command(program: Path, base_dir: Path) -> list[str]:
+    """Give the command line that lists the logins that stand."""
+    return [str(program), "auth", "session", "list", "--base-dir", str(base_dir), "--json"]
+
+
+def revoke_session_command(program: Path, base_dir: Path, session: str) -> list[str]:
+    """Give the command line that ends one login; one that has ended is no error."""
+    return [str(program), "auth", "session", "revoke", "--base-dir", str(base_dir), session]
+
+
 def parse_version_output(text: str) -> str:
     """Take the version out of what `t3 --version` prints: '0.0.25' of 't3 v0.0.25'."""
     return text.strip()[:100].removeprefix("t3 v")

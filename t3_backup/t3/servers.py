@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
+import contextlib
 import re
 import socket
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,17 +15,16 @@ from t3_backup.accounts import Account
 from t3_backup.errors import Failure
 from t3_backup.system import transient_unit
 from t3_backup.system.systemd import Service
+from t3_backup.t3 import limits
 from t3_backup.t3.databases import DatabaseState
-from t3_backup.t3.endpoints import HOST, STEP_SECONDS
+from t3_backup.t3.endpoints import HOST
 from t3_backup.t3.files import DATABASE_NAME, base_dir
+from t3_backup.t3.login_check import LoginCheck
 from t3_backup.t3.members import describe_process, list_pids
 from t3_backup.t3.running_program import read_running_program
 from t3_backup.t3.unit import PORT_VARIABLE, STOPPED_STATUS, unit_name
 
 _PORT = re.compile(rf'\s*(?:export\s+)?{PORT_VARIABLE}=["\']?(\d{{1,5}})["\']?\s*')
-_PAIR_S = 60
-# What reading an answer may raise: it is the owner's word, who may put any text in its place.
-_NO_ANSWER = (ValueError, KeyError, TypeError, RecursionError)
 _POLL_S = 0.1
 
 
@@ -116,22 +114,33 @@ class Server:
         if self.service is not None:
             self.service.release(unmask=False, start=True)
 
-    def await_port(self, seconds: float) -> None:
-        """Wait until it listens.
+    def await_port(self, patience: float) -> None:
+        """Wait until it listens: `patience` seconds, and longer where its databases are large.
 
-        Raises Failure where it ends, does not listen within so many seconds, or has no known port.
+        Raises Failure where it ends, does not listen in this time, or has no known port.
         """
         assert self.service is not None
         port, unit = self._require_port(), self.service.unit
-        until = time.monotonic() + seconds
+        began, seconds = time.monotonic(), patience
+        extended = False
         while not _listens(port):
             state = self.service.show("ActiveState")
             if state not in ("active", "activating", "reloading"):
                 ended = f"{unit} ended right after its start (it is {state})"
                 raise Failure(f"{ended}: journalctl -u {unit}")
-            if time.monotonic() >= until:
-                raise Failure(f"{unit} does not listen on port {port} after {seconds:g} s")
+            if time.monotonic() - began >= seconds:
+                if extended:
+                    raise Failure(f"{unit} does not listen on port {port} after {seconds:g} s")
+                # it may still migrate them
+                seconds, extended = limits.start_seconds(patience, self._database_bytes()), True
             time.sleep(_POLL_S)
+
+    def _database_bytes(self) -> int:
+        """Ask how large its databases are, as its owner; 0 where that can't be told."""
+        with contextlib.suppress(Failure):
+            if (found := self.read_activity()) is not None:
+                return sum(one.bytes for one in found.databases)
+        return 0
 
     def run_state(self) -> tuple[str, str, str]:
         """Read what changes when it ends or starts again: state, main process, restarts."""
@@ -139,28 +148,22 @@ class Server:
         show = self.service.show
         return show("ActiveState"), show("MainPID"), show("NRestarts")
 
-    def log_in(self, program: Path, patience: float) -> str:
+    def log_in(self, program: Path, patience: float, warn: Callable[[str], None]) -> str:
         """Log in as a browser does, by what `program` mints; return the endpoint.
 
-        Each step may take `patience` seconds, and no more than a person at a browser would wait.
-        Raises Failure.
+        Each step may take `patience` seconds; where one took longer, `warn` hears of it, and it is
+        tried once more. The login stays until `end_logins`. Raises Failure.
         """
         if not self.runs():
             raise Failure(f"{self.user}: no server runs")
-        port, seconds = self._require_port(), min(patience, STEP_SECONDS)
-        line = [*_python("pair_command"), f"--t3={program}", f"--base-dir={self.base_dir}"]
-        line += [f"--port={port}", "--json", f"--seconds={seconds:g}"]
-        done = transient_unit.as_owner(self.user, line, _PAIR_S)
-        try:
-            said = json.loads(done.out)
-            if done.code == 0 and said["paired"] is True:
-                return str(said["endpoint"])[:200]
-            reason = f"{said['step']}: {said['reason']}"
-        except _NO_ANSWER:
-            reason = f"the check ended with {done.code}: {done.err[-300:].strip()}"
-            if done.timed_out:
-                reason = "the check took too long"
-        raise Failure(f"{self.user}: no login on port {port}: {reason[:500]}")
+        return self._login_check(program, patience).log_in(warn)
+
+    def end_logins(self, program: Path, patience: float) -> str:
+        """End the logins that checks have left; return what is left, and why. Empty: nothing is."""
+        return self._login_check(program, patience).end_logins()
+
+    def _login_check(self, program: Path, patience: float) -> LoginCheck:
+        return LoginCheck(self.user, self._require_port(), self.base_dir, program, patience)
 
     def _require_port(self) -> int:
         if self.port is None:
@@ -188,10 +191,6 @@ def _read_port(path: Path) -> int | None:
         raise Failure(f"{path}: {error.strerror}") from None
     found = [int(match[1]) for line in lines if (match := _PORT.fullmatch(line))]
     return found[-1] if found and 0 < found[-1] < 65536 else None
-
-
-def _python(module: str) -> list[str]:
-    return [sys.executable, "-I", "-m", f"t3_backup.t3.{module}"]
 
 
 def _listens(port: int) -> bool:

@@ -212,4 +212,5 @@ def test_what_an_owner_says_in_place_of_a_login_is_no_login_and_ends_nothing_els
         lambda _: None,
     )
     with pytest.raises(Failure, match="alice: no login on port 3773"):
-        server.log_in(tmp_path / "t3", 1)
+        server.log_in(tmp_path / "t3", 1, print)
+    assert server.end_logins(tmp_path / "t3", 1), "and it does not say that nothing is left"

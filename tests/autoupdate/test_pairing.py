@@ -23,8 +23,9 @@ from support import programs
 from support.paths import ROOT
 from support.users import needs_root
 
+import t3_backup
 from demo.users import User
-from t3_backup.t3 import pair_command, pairing, port_owner
+from t3_backup.t3 import commands, pair_command, port_owner
 from t3_backup.t3.endpoints import PAIRING_PATHS
 from t3_backup.t3.pairing import PairingFailed, pair
 
@@ -157,12 +158,17 @@ def request(there: socket.socket) -> list[str]:
 
 
 class Script:
-    """A server that says what a test wants it to, request by request."""
+    """A server that says what a test wants it to, request by request.
 
-    def __init__(self, *answers: bytes | Callable[[socket.socket], None]) -> None:
+    First it is asked how the login cookie is called, which `told` answers.
+    """
+
+    def __init__(
+        self, *answers: bytes | Callable[[socket.socket], None], told: bytes | None = None
+    ) -> None:
         self.asked: list[str] = []
         self.headers: list[str] = []
-        self._answers = list(answers)
+        self._answers = [NOT_TOLD if told is None else told, *answers]
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port = int(self._listener.getsockname()[1])
         threading.Thread(target=self._serve, daemon=True).start()
@@ -185,6 +191,7 @@ def http(status: int, body: str = "", *headers: str) -> bytes:
     return ("\r\n".join(lines) + "\r\n\r\n" + body).encode()
 
 
+NOT_TOLD = http(200, '{"authenticated": false}')
 AUTHENTICATED = '{"authenticated": true}'
 COOKIE = "Set-Cookie: t3_session=abc.def; Path=/; HttpOnly; SameSite=Lax"
 GOOD = http(200, AUTHENTICATED, COOKIE)
@@ -299,7 +306,9 @@ def test_every_other_answer_is_the_verdict(
     with pytest.raises(PairingFailed, match=reason) as failed:
         pair(mint(MINTS), tmp_path, script.port, seconds=3 if "in time" in reason else 30)
     assert failed.value.step == step
-    assert len(script.asked) == len(answers), "no answer but a 404 has a second one asked"
+    assert failed.value.slow == ("in time" in reason)
+    assert script.asked[0].startswith("GET /api/auth/session ")
+    assert len(script.asked) == 1 + len(answers), "no answer but a 404 has a second one asked"
     assert time.monotonic() - began < 20
     assert "\n" not in str(failed.value)
 
@@ -331,6 +340,7 @@ def test_a_mint_that_fails_hangs_or_babbles_is_told(
             seconds=3 if "did not end" in reason else 30,
         )
     assert failed.value.step == "mint"
+    assert failed.value.slow == ("did not end" in reason)
     group = int((tmp_path / "pid").read_text())
     until = time.monotonic() + 20
     while is_alive(group):
@@ -343,9 +353,9 @@ def test_of_a_babble_little_is_kept() -> None:
         stream = asyncio.StreamReader()
         stream.feed_data(b"x" * 1_000_000)
         stream.feed_eof()
-        return len(await pairing._read(stream))
+        return len(await commands.read_some(stream, 65536))
 
-    assert asyncio.run(read()) == pairing._LIMIT_BYTES + 1
+    assert asyncio.run(read()) == 65537
 
 
 def is_alive(group: int) -> bool:
@@ -369,6 +379,107 @@ def test_the_cookie_is_given_back_as_it_came(mint: Callable[[str], Path], tmp_pa
     script = Script(exchanged, http(200, AUTHENTICATED))
     assert pair(mint(MINTS), tmp_path, script.port) == BROWSER
     assert f"Cookie: t3_session={value}" in script.headers
+
+
+def told(name: object) -> bytes:
+    """A server's word on how its login cookie is called."""
+    return http(200, json.dumps({"authenticated": False, "auth": {"sessionCookieName": name}}))
+
+
+def setting(*cookies: str) -> bytes:
+    return http(200, AUTHENTICATED, *(f"Set-Cookie: {one}; Path=/; HttpOnly" for one in cookies))
+
+
+@pytest.mark.parametrize(
+    ("told", "cookies", "given"),
+    [
+        (told("t3_session_3773_656dc8b66507"), ["t3_session_3773_656dc8b66507=a.b"], 0),
+        (told("t4_login"), ["t3_session=old", "t4_login=a.b"], 1),
+        (told("t4_login"), ["t3_session_656dc8b66507=a.b"], 0),
+        (NOT_TOLD, ["other=1", "t3_session_656dc8b66507=a.b"], 1),
+        (http(500), ["t3_session=a.b"], 0),
+        (http(404, "<html>"), ["t3_session=a.b"], 0),
+        (http(200, "<html>"), ["t3_session=a.b"], 0),
+        (http(200, '{"auth": []}'), ["t3_session=a.b"], 0),
+        (told("x=1; t3_session"), ["t3_session=a.b"], 0),
+        (told(""), ["t3_session=a.b"], 0),
+        (told("t" * 129), ["t3_session=a.b"], 0),
+        (told(["t3_session"]), ["t3_session=a.b"], 0),
+    ],
+)
+def test_the_login_cookie_is_known_by_the_server_s_word_or_by_its_name(
+    mint: Callable[[str], Path], tmp_path: Path, told: bytes, cookies: list[str], given: int
+) -> None:
+    script = Script(setting(*cookies), http(200, AUTHENTICATED), told=told)
+    assert pair(mint(MINTS), tmp_path, script.port) == BROWSER
+    sent = [line for line in script.headers if line.startswith("Cookie:")]
+    assert sent == [f"Cookie: {cookies[given]}"]
+
+
+@pytest.mark.parametrize(
+    ("told", "cookies", "reason"),
+    [
+        (NOT_TOLD, [], "set no cookie t3_session or t3_session_..."),
+        (NOT_TOLD, ["sid=1", "theme=2"], "t3_session_..., but sid, theme"),
+        (told("t4_login"), ["sid=1"], "set no cookie t4_login, but sid"),
+        (told("t4_login"), ["t4_login=; Max-Age=0"], "set no cookie t4_login, but t4_login"),
+        (NOT_TOLD, ["t3_session=; Max-Age=0"], "t3_session_..., but t3_session"),
+    ],
+)
+def test_which_cookies_were_set_is_told_where_none_is_of_a_login(
+    mint: Callable[[str], Path], tmp_path: Path, told: bytes, cookies: list[str], reason: str
+) -> None:
+    script = Script(setting(*cookies), told=told)
+    with pytest.raises(PairingFailed, match="set no cookie") as failed:
+        pair(mint(MINTS), tmp_path, script.port)
+    assert failed.value.reason.endswith(reason)
+
+
+def test_a_server_that_never_answers_its_first_request_is_asked_again(
+    mint: Callable[[str], Path], tmp_path: Path
+) -> None:
+    """So it is with 0.0.42 in the first moment after it listens."""
+    script = Script(NOT_TOLD, GOOD, http(200, AUTHENTICATED), told=hang)
+    assert pair(mint(MINTS), tmp_path, script.port, seconds=30) == BROWSER
+
+
+def test_a_login_says_that_it_is_ours(mint: Callable[[str], Path], tmp_path: Path) -> None:
+    script = Script(GOOD, http(200, AUTHENTICATED))
+    pair(mint(MINTS), tmp_path, script.port)
+    agents = [line for line in script.headers if line.lower().startswith("user-agent:")]
+    assert agents == [f"User-Agent: t3-backup/{t3_backup.__version__} (login check)"] * 3
+
+
+ODD = "n0-credential_of.today"  # which has no form that anybody would know
+SECRETS = (ODD, "eyJ2IjoxfQ.c2lnbmVk", "ABCDEFGH2345")
+
+
+@pytest.mark.parametrize(
+    ("script", "answers"),
+    [
+        ("echo 'ABCDEFGH2345'", []),
+        ("""echo '{"credential": "n0-credential_of.today", '""", []),
+        ("""echo '["ABCDEFGH2345"]'""", []),
+        ("echo 'Error: ABCDEFGH2345 was used'; exit 1", []),
+        ("echo 'Error: Token: n0-credential_of.today' >&2; exit 1", []),
+        ("", [http(200, f"who sent {ODD}?")]),
+        ("", [http(200, f'["{ODD}"]')]),
+        ("", [b"HTTP/1.1 200 X\r\n" + ODD.encode() + b"\r\n\r\n"]),
+        ("", [setting("t3_session=eyJ2IjoxfQ.c2lnbmVk"), http(200, "no: eyJ2IjoxfQ.c2lnbmVk")]),
+        ("", [setting(f"t3_session={ODD}x"), http(200, f"no: {ODD}x")]),
+        ("", [setting("eyJ2IjoxfQ.c2lnbmVk=1")]),
+        ("", [setting(f"{ODD}=1")]),
+    ],
+)
+def test_no_failure_tells_the_credential_or_the_cookie(
+    mint: Callable[[str], Path], tmp_path: Path, script: str, answers: list[bytes]
+) -> None:
+    server = Script(*answers)
+    program = mint(script or f"""echo '{{"credential": "{ODD}"}}'""")
+    with pytest.raises(PairingFailed) as failed:
+        pair(program, tmp_path, server.port)
+    assert failed.value.step == ("mint" if script else "session" if answers[1:] else "exchange")
+    assert not [one for one in SECRETS if one in str(failed.value)], failed.value
 
 
 def test_a_server_that_is_not_there_is_told(mint: Callable[[str], Path], tmp_path: Path) -> None:
@@ -430,7 +541,8 @@ def test_no_proxy_is_asked(
     for name in ("http_proxy", "HTTP_PROXY", "all_proxy"):
         monkeypatch.setenv(name, f"http://127.0.0.1:{free_port()}")
     assert pair(mint(MINTS), tmp_path, script.port, seconds=5) == PAIRING_PATHS[0]
-    assert script.asked == [f"POST {BROWSER} HTTP/1.1", "GET /api/auth/session HTTP/1.1"]
+    session = "GET /api/auth/session HTTP/1.1"
+    assert script.asked == [session, f"POST {BROWSER} HTTP/1.1", session]
 
 
 def test_the_command_says_it_in_its_exit_status_and_as_json(tmp_path: Path) -> None:
@@ -443,14 +555,14 @@ def test_the_command_says_it_in_its_exit_status_and_as_json(tmp_path: Path) -> N
         good = command(*words, "--json")
         assert (good.returncode, json.loads(good.stdout)) == (
             0,
-            {"paired": True, "endpoint": BOOTSTRAP},
+            {"paired": True, "endpoint": BOOTSTRAP, "left": ""},
         )
         assert command(*words).stdout == f"paired by {BOOTSTRAP}\n"
     bad = command(*words, "--json")
     assert (bad.returncode, bad.stderr) == (1, "")
     document = json.loads(bad.stdout)
     assert (document.keys(), document["paired"], document["step"]) == (
-        {"paired", "step", "reason"},
+        {"paired", "step", "reason", "slow"},
         False,
         "exchange",
     )

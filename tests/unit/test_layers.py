@@ -138,7 +138,7 @@ def test_sqlite_is_called_where_a_users_bytes_may_be_parsed_and_nowhere_else() -
 
 def test_nothing_below_the_output_prints() -> None:
     below = [name for name in MODULES if package_of(name) in FLOORS[: FLOORS.index("output")]]
-    commands = ("t3.pair_command",)  # what it says is its answer
+    commands = ("t3.pair_command", "t3.sessions_command")  # what it says is its answer
     calls = [
         (name, node.func)
         for name in below
