@@ -1,4 +1,4 @@
-"""End the logins of our checks, for t3-autoupdate: as the owner of the state, in its own process."""
+"""End the logins of our checks for t3-autoupdate: as the owner of the state, in a process apart."""
 
 from __future__ import annotations
 
