@@ -20,7 +20,7 @@ from t3_backup.text import format_time, utc_now
 
 
 @dataclass(frozen=True)
-class LoginCheck:
+class AccountLogin:
     """What a check of one account came to."""
 
     user: str
@@ -62,7 +62,7 @@ class LoginCheck:
         return found | {key: value for key, value in more.items() if value}
 
 
-def check_logins(context: Context, users: Sequence[str], *, required: bool) -> list[LoginCheck]:
+def check_logins(context: Context, users: Sequence[str], *, required: bool) -> list[AccountLogin]:
     """Log in to the server of each user as a browser does, and say what it came to.
 
     `required`: each must have a running server. Raises Failure and Cancelled.
@@ -72,7 +72,7 @@ def check_logins(context: Context, users: Sequence[str], *, required: bool) -> l
         context.raise_if_stopped("not every server was checked")
         one = _check_account(context, user, required=required)
         about = read_account(context, user, plan)
-        if about.is_above:
+        if about.is_touched:
             one = replace(one, trouble=about.trouble)
         for wants_a_look, line in one.lines():
             (context.warn if wants_a_look else context.say)(line)
@@ -88,30 +88,30 @@ def note_move(context: Context, done: Move) -> None:
         _note(context, done.user, paired=True, reason="")
 
 
-def _check_account(context: Context, user: str, *, required: bool) -> LoginCheck:
+def _check_account(context: Context, user: str, *, required: bool) -> AccountLogin:
     try:
         server = context.server(user)
     except Failure as failure:  # there is no such user
-        return LoginCheck(user, False, reason=str(failure), next_step=f"mend {context.user_map}")
+        return AccountLogin(user, False, reason=str(failure), next_step=f"mend {context.user_map}")
     found = _try_login(context, server, required=required)
     _note(context, user, found.paired, found.reason)
     return found
 
 
-def _try_login(context: Context, server: Server, *, required: bool) -> LoginCheck:
+def _try_login(context: Context, server: Server, *, required: bool) -> AccountLogin:
     user = server.user
     try:
         if why := _why_not_tried(context, server):
-            return LoginCheck(user, None, reason=why[0], next_step=why[1], required=required)
+            return AccountLogin(user, None, reason=why[0], next_step=why[1], required=required)
         program, patience = context.installations.program_of(user), context.settings.patience
         endpoint = server.log_in(program, patience, context.warn)
-        return LoginCheck(user, True, endpoint, left=server.end_logins(program, patience))
+        return AccountLogin(user, True, endpoint, left=server.end_logins(program, patience))
     except SystemdUnanswered as failure:
         again = f"t3-autoupdate check --user {user}"
-        return LoginCheck(user, None, reason=str(failure), next_step=again, required=True)
+        return AccountLogin(user, None, reason=str(failure), next_step=again, required=True)
     except Failure as failure:
         look = f"journalctl -u {unit_name(user)}"
-        return LoginCheck(user, False, reason=str(failure), next_step=look)
+        return AccountLogin(user, False, reason=str(failure), next_step=look)
 
 
 def _why_not_tried(context: Context, server: Server) -> tuple[str, str] | None:

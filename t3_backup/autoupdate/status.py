@@ -109,10 +109,10 @@ def read_account(context: Context, user: str, plan: Journal | None) -> AccountSt
     """Find out how one account is; `plan` is what is under way. Raises OSError."""
     installations = context.installations
     phase = next((one.phase for one in plan.moves if one.user == user), "") if plan else ""
-    held = installations.is_held(user)
     frozen = context.why_frozen(user)
-    version, running, trouble, another, live = "", False, "", "", None
+    version, running, held, trouble, another, live = "", False, False, "", "", None
     try:
+        held = installations.is_held(user)
         version = installations.linked_version(user) or installations.linked_version(GLOBAL) or ""
         server = context.server(user)
         crashed = server.has_crashed()

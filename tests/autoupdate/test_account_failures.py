@@ -209,3 +209,15 @@ def test_an_open_bump_beyond_the_pin_is_no_failure_of_a_night(
         by_hand.code,
         "t3-autoupdate drain continues it; with --include-busy it does not wait" in by_hand.err,
     ) == (1, True)
+
+
+@pytest.mark.parametrize("command", ["status", "check"])
+def test_an_account_whose_name_is_that_of_a_folder_of_ours_ends_no_look(
+    command: str, autoupdate: Autoupdate, ann: User
+) -> None:
+    """Debian has a user `bin`."""
+    autoupdate.on(NEW, ann.name)
+    autoupdate.host.write_map("bin", ann)
+    answer = autoupdate.call(command)
+    assert answer.out.count("bin: an account of this name can't have a program") == 1, answer
+    assert ann.name in answer.out, answer
