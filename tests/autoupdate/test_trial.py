@@ -25,6 +25,7 @@ from t3_backup.autoupdate.gate.history import check_content, check_ledger, read_
 from t3_backup.autoupdate.gate.steps import TurnedAway
 from t3_backup.autoupdate.gate.trial import Given, Outcome, Patience
 from t3_backup.t3.databases import SUCCESSOR
+from t3_backup.t3.ledger import level_of, why_unfit
 from t3_backup.t3.versions import known_ledger
 
 PATIENT = Patience(serve=20, pair=20, watch=2, stop=20)
@@ -85,6 +86,16 @@ def test_a_good_version_passes(
     assert (found.database, found.ledger) == (LIVE, known_ledger(version))
 
 
+@pytest.mark.parametrize("version", ["0.0.42", "0.1.0"])
+def test_what_a_server_is_asked_before_it_hears_is_asked_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: str
+) -> None:
+    """As the real one does for a moment, and on a busy machine for longer."""
+    monkeypatch.setenv("T3_FAKE_DEAF", "2")
+    found = tried(tmp_path, version, data="0.0.24")
+    assert (found.passed, found.probe) == (True, 200), found
+
+
 @pytest.mark.parametrize("variant", STEPS)
 def test_a_bad_version_fails_at_its_step(tmp_path: Path, variant: str) -> None:
     found = tried(tmp_path, "0.0.25", variant, "0.0.24")
@@ -93,6 +104,21 @@ def test_a_bad_version_fails_at_its_step(tmp_path: Path, variant: str) -> None:
     assert found.reason
     assert (found.probe == 200) == (variant not in SILENT), "what a probe of GET / sees"
     assert len(STEPS) - len(SILENT) >= 5
+
+
+@pytest.mark.parametrize("version", ["0.0.25", "0.1.0"])
+def test_another_ledger_below_the_same_level_is_told_by_what_it_makes_of_nothing(
+    tmp_path: Path, version: str
+) -> None:
+    made = []
+    for name, data in (("empty", None), ("data", "0.0.24")):
+        (tmp_path / name).mkdir()
+        found = tried(tmp_path / name, version, "other-ledger", data)
+        assert found.passed, found
+        made.append(found.ledger)
+    empty, ours = made
+    assert level_of(empty) == level_of(ours)
+    assert "23" in why_unfit(ours, empty)
 
 
 def test_an_older_version_on_a_newer_database_fails_where_only_a_login_shows_it(

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from fake_t3 import STEPS
+from fake_t3 import GATE_STEPS, STEPS
 from support.booted import t3_servers
 from support.booted.t3_deployment import Deployment, deploy, list_account_snapshots
 from support.booted.t3_servers import (
@@ -32,7 +32,7 @@ BROKEN_LIVE = sample(
     5,
     "broken on real servers",
 )
-TURNED_AWAY = sample(list(STEPS), 6, "turned away by the gate")
+TURNED_AWAY = sample(list(GATE_STEPS), 6, "turned away by the gate")
 PATIENCE_S = 5  # with a server
 # without a server, beyond stop, copies and start; it is printed, and not judged on a machine with
 # other work
@@ -102,7 +102,7 @@ def test_the_gate_turns_a_bad_version_away_and_nothing_is_touched(
     before, pids = deployment.content(), deployment.main_pids()
     answer = t3_servers.autoupdate_in_a_hurry(deployment.machine, "--to", "0.0.25")
     assert answer.code == 1, answer
-    assert f"turned away by the gate at {STEPS[variant]}" in answer.err
+    assert f"turned away by the gate at {GATE_STEPS[variant]}" in answer.err
     assert (deployment.content(), deployment.main_pids()) == (before, pids)
     assert versions(deployment.machine) == dict.fromkeys(USERS, "0.0.24")
     assert not any(

@@ -32,6 +32,7 @@ from t3_backup.text import printable
 
 _POLL_S = 0.1
 _END_S = 5.0
+_FIRST_TRY_S = 1.0
 _CHUNK_BYTES = 64 << 10
 _LINE_BYTES = 4096
 _LINES, _CHARS = 20, 500  # of each part of the log that is told
@@ -117,11 +118,20 @@ class Candidate:
         self._process.terminate()
 
     def probe_status(self, path: str, seconds: float) -> int | None:
-        """Get the status of a path; None without an answer in all this time."""
-        try:
-            return asyncio.run(_fetch(f"http://{HOST}:{self._port}{path}", seconds))
-        except (TimeoutError, aiohttp.ClientError, ValueError, OSError):
-            return None
+        """Get the status of a path; None without an answer in all this time.
+
+        It is asked again and again, for twice as long each time: what a server is asked when it has
+        just begun to listen, it may never answer.
+        """
+        until, patience = time.monotonic() + seconds, _FIRST_TRY_S
+        while self.ended is None and (left := until - time.monotonic()) > 0:
+            try:
+                return asyncio.run(_fetch(f"http://{HOST}:{self._port}{path}", min(patience, left)))
+            except TimeoutError:
+                patience *= 2
+            except (aiohttp.ClientError, ValueError, OSError):
+                return None
+        return None
 
     def _read_log(self) -> None:
         """Read what it prints, up to the end of the pipe, and keep the last lines."""
