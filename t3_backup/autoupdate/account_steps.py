@@ -81,7 +81,7 @@ class LiveSteps:
         """Log in to the server, see that it stays up, and return the login's endpoint."""
         patience = self.settings.patience
         try:
-            self.server.await_port(patience)
+            self.server.await_answer(patience)
             before = self.server.run_state()
             program = self.installations.program_of(self.server.user)
             endpoint = self.server.log_in(program, patience, self.warn)

@@ -17,7 +17,7 @@ from t3_backup.system import transient_unit
 from t3_backup.system.systemd import Service
 from t3_backup.t3 import limits
 from t3_backup.t3.databases import DatabaseState
-from t3_backup.t3.endpoints import HOST
+from t3_backup.t3.endpoints import ENVIRONMENT_PATH, HOST
 from t3_backup.t3.files import DATABASE_NAME, base_dir
 from t3_backup.t3.login_check import LoginCheck
 from t3_backup.t3.members import describe_process, list_pids
@@ -26,6 +26,7 @@ from t3_backup.t3.unit import PORT_VARIABLE, STOPPED_STATUS, unit_name
 
 _PORT = re.compile(rf'\s*(?:export\s+)?{PORT_VARIABLE}=["\']?(\d{{1,5}})["\']?\s*')
 _POLL_S = 0.1
+_FIRST_TRY_S = 1.0
 
 
 @dataclass(frozen=True)
@@ -114,25 +115,30 @@ class Server:
         if self.service is not None:
             self.service.release(unmask=False, start=True)
 
-    def await_port(self, patience: float) -> None:
-        """Wait until it listens: `patience` seconds, and longer where its databases are large.
+    def await_answer(self, patience: float) -> None:
+        """Wait until it answers: `patience` seconds, and longer where its databases are large.
 
-        Raises Failure where it ends, does not listen in this time, or has no known port.
+        It is asked again and again, for twice as long each time: what a server is asked when it has
+        just begun to listen, it may never answer. Raises Failure where it ends, does not answer in
+        this time, or has no known port.
         """
         assert self.service is not None
         port, unit = self._require_port(), self.service.unit
-        began, seconds = time.monotonic(), patience
+        began, seconds, one_try = time.monotonic(), patience, _FIRST_TRY_S
         extended = False
-        while not _listens(port):
+        while not (answers := _ask(port, one_try)):
             state = self.service.show("ActiveState")
             if state not in ("active", "activating", "reloading"):
                 ended = f"{unit} ended right after its start (it is {state})"
                 raise Failure(f"{ended}: journalctl -u {unit}")
             if time.monotonic() - began >= seconds:
                 if extended:
-                    raise Failure(f"{unit} does not listen on port {port} after {seconds:g} s")
+                    what = "does not listen" if answers is None else "listens and does not answer"
+                    raise Failure(f"{unit} {what} on port {port} after {seconds:g} s")
                 # it may still migrate them
                 seconds, extended = limits.start_seconds(patience, self._database_bytes()), True
+            if answers is False:
+                one_try = min(2 * one_try, patience)
             time.sleep(_POLL_S)
 
     def _database_bytes(self) -> int:
@@ -193,9 +199,17 @@ def _read_port(path: Path) -> int | None:
     return found[-1] if found and 0 < found[-1] < 65536 else None
 
 
-def _listens(port: int) -> bool:
+def _ask(port: int, seconds: float) -> bool | None:
+    """Tell whether a server says anything within so many seconds; None where none listens.
+
+    What it says is not read: it is its owner's word.
+    """
     try:
-        with socket.create_connection((HOST, port), timeout=1):
-            return True
-    except OSError:
+        with socket.create_connection((HOST, port), timeout=1) as there:
+            there.settimeout(seconds)
+            there.sendall(f"GET {ENVIRONMENT_PATH} HTTP/1.0\r\nHost: {HOST}\r\n\r\n".encode())
+            return bool(there.recv(1))
+    except TimeoutError:
         return False
+    except OSError:
+        return None

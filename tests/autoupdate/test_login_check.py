@@ -5,10 +5,12 @@ from __future__ import annotations
 
 import json
 import socket
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from fake_t3.served import free_port, laid_out
 
 from t3_backup.accounts import Account
 from t3_backup.errors import Failure
@@ -112,22 +114,55 @@ def test_no_secret_that_an_owner_says_gets_into_a_failure(monkeypatch: pytest.Mo
     assert "K7WQ2MZ4HXRT" not in str(found.value)
 
 
-def test_a_server_with_large_databases_may_take_longer_to_listen(
+def test_a_server_with_large_databases_may_take_longer_to_answer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is started when it is asked how large they are, which is when the patience has ended."""
+    program, port = laid_out(tmp_path / "t3", "0.0.25"), free_port()
+    line = [program, "serve", "--port", str(port), "--base-dir", tmp_path / "base"]
+    started: list[subprocess.Popen[bytes]] = []
+
+    def look(_account: Account) -> Activity:
+        started.append(subprocess.Popen(line, stdout=subprocess.DEVNULL))
+        return Activity(52, 0, databases=(DatabaseState("state.sqlite", 52, (), 4_000_000_000),))
+
+    one = server(look)
+    monkeypatch.setattr(Server, "_require_port", lambda _: port)
+    try:
+        one.await_answer(0.3)
+    finally:
+        for process in started:
+            process.kill()
+            process.wait()
+    assert len(started) == 1
+
+
+def test_a_server_that_does_not_hear_yet_is_asked_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As T3 is from 0.0.42 on: what it was asked too early it never answers."""
+    program, port = laid_out(tmp_path / "t3", "0.0.42"), free_port()
+    line = [program, "serve", "--port", str(port), "--base-dir", tmp_path / "base"]
+    monkeypatch.setenv("T3_FAKE_DEAF", "2")
+    monkeypatch.setattr(Server, "_require_port", lambda _: port)
+    with subprocess.Popen(line, stdout=subprocess.DEVNULL) as process:
+        try:
+            server().await_answer(60)
+            with socket.create_connection(("127.0.0.1", port), 5) as there:
+                there.sendall(b"GET / HTTP/1.0\r\n\r\n")
+                assert there.recv(4) == b"HTTP"
+        finally:
+            process.kill()
+
+
+def test_a_server_that_listens_and_never_answers_is_told_as_such(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """It listens once it was asked how large they are, which is when the patience has ended."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port = listener.getsockname()[1]
-
-        def look(_account: Account) -> Activity:
-            listener.listen()
-            database = DatabaseState("state.sqlite", 52, (), 4_000_000_000)
-            return Activity(52, 0, databases=(database,))
-
-        one = server(look)
+    with socket.create_server(("127.0.0.1", 0)) as mute:
+        port = mute.getsockname()[1]
         monkeypatch.setattr(Server, "_require_port", lambda _: port)
-        one.await_port(0.3)
+        with pytest.raises(Failure, match=f"listens and does not answer on port {port} after 0.2"):
+            server().await_answer(0.2)
 
 
 @pytest.mark.parametrize("size", [None, 0, 1000])
@@ -144,7 +179,7 @@ def test_a_server_with_small_databases_may_not(
             return Activity(52, 0, databases=(DatabaseState("state.sqlite", 52, (), size),))
 
         with pytest.raises(Failure, match=r"does not listen on port [0-9]+ after 0\.2"):
-            server(look).await_port(0.2)
+            server(look).await_answer(0.2)
 
 
 def test_a_database_of_five_gigabytes_has_time_to_be_copied_and_migrated() -> None:
