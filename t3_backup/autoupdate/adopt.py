@@ -12,6 +12,7 @@ import re
 import shlex
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NoReturn
 
 from t3_backup.autoupdate.context import Context
 from t3_backup.autoupdate.installations import GLOBAL, PROGRAM, About, Installations, replace_link
@@ -38,19 +39,31 @@ ExecStart={line}
 """
 
 
-def adopt_accounts(context: Context) -> str:
+Refuse = Callable[[str, str], object]  # takes a user and why it can't be done with that one
+
+
+def adopt_accounts(context: Context, refuse: Refuse) -> str:
     """Have all accounts run by our links; return the default's version. Raises as below."""
     users = [one.user for one in context.servers()]
-    return adopt_program(context.installations, context.settings.bin, users, context.say)
+    return adopt_program(context.installations, context.settings.bin, users, context.say, refuse)
+
+
+def raise_refused(user: str, why: str) -> NoReturn:
+    """Let one account that can't be taken over end the whole. Raises Failure."""
+    raise Failure(f"{user}: {why}")
 
 
 def adopt_program(
-    installations: Installations, program: Path, users: Sequence[str], say: Callable[[str], None]
+    installations: Installations,
+    program: Path,
+    users: Sequence[str],
+    say: Callable[[str], None],
+    refuse: Refuse = raise_refused,
 ) -> str:
     """Take `program` over for these users, and return the version of the default.
 
-    Once more does no harm. Raises Failure, also where a server would go on to run another program,
-    and OSError.
+    `refuse` is told of each that can't be, also since its server would go on to run another
+    program. Once more does no harm. Raises Failure and OSError.
     """
     if os.path.realpath(program) == str(installations.launcher):
         version = installations.linked_version(GLOBAL)
@@ -61,14 +74,19 @@ def adopt_program(
         version = _copy_version(installations, program, say)
         if installations.linked_version(GLOBAL) is None:
             installations.link_version(GLOBAL, version)
-    for user in users:
-        if installations.linked_version(user) is None:
-            installations.link_version(user, version)
     installations.write_launcher()
     _write_drop_in(installations, program)
-    for service in filter(None, map(find_service, users)):
-        if why := why_another_runs(service, installations.launcher, program):
-            raise Failure(why)
+    for user in users:
+        try:
+            if installations.linked_version(user) is None:
+                installations.link_version(user, version)
+            service, why = find_service(user), ""
+            if service is not None:
+                why = why_another_runs(service, installations.launcher, program)
+        except Failure as failure:
+            why = str(failure)
+        if why:
+            refuse(user, why)
     if os.path.realpath(program) != str(installations.launcher):
         replace_link(program, str(installations.launcher))
         say(f"{program} is the launcher now, which runs the T3 of its caller")

@@ -13,10 +13,11 @@ from t3_backup.autoupdate.installations import Installations
 from t3_backup.autoupdate.journal import Journals
 from t3_backup.autoupdate.settings import Settings
 from t3_backup.autoupdate.snapshots import Snapshots
-from t3_backup.errors import Cancelled, Failure
+from t3_backup.errors import Cancelled, Failure, SystemdUnanswered
 from t3_backup.system.signals import StopRequest
 from t3_backup.t3 import servers
 from t3_backup.t3.servers import Server
+from t3_backup.text import format_time, utc_now
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,8 @@ class Context:
     say: Callable[[str], None]
     warn: Callable[[str], None]
     stopping: StopRequest
+    # who could not be moved and was told so: the command has not done all that it was asked for
+    left_out: set[str] = field(default_factory=set, init=False, repr=False, compare=False)
     _warned: set[str] = field(default_factory=set, init=False, repr=False, compare=False)
 
     @property
@@ -56,11 +59,16 @@ class Context:
             self.warn(text)
 
     def servers(self) -> list[Server]:
-        """List the servers of all accounts; warn of each user who does not exist."""
+        """List the servers of all accounts; warn of each user who does not exist.
+
+        Raises SystemdUnanswered.
+        """
         found = []
         for user in self.users():
             try:
                 found.append(self.server(user))
+            except SystemdUnanswered:
+                raise  # else all would be passed over
             except Failure as failure:
                 self.warn_once(str(failure))
         return found
@@ -72,6 +80,35 @@ class Context:
     def why_frozen(self, user: str) -> str | None:
         """Say why an account is frozen alone; None where it isn't."""
         return freeze.read_reason(freeze.account_file(self.settings.root, user))
+
+    def leave_out(self, user: str, why: str, *, only_tried: bool = False) -> str:
+        """Go on without an account: freeze it alone, and tell why.
+
+        Return what it was frozen with; nothing where it was `only_tried`. Raises OSError.
+        """
+        self.left_out.add(user)
+        if only_tried:
+            self.warn(f"{user}: would be left out: {why}")
+            return ""
+        reason = f"{format_time(utc_now())} {why}"
+        freeze.freeze(freeze.account_file(self.settings.root, user), reason)
+        end = f"t3-autoupdate thaw --user {user}"
+        self.warn(f"{user}: left out: {why}; it alone is frozen; next: {end}")
+        return reason
+
+    def link_newcomers(self) -> bool:
+        """Link each account without a link to its version; tell whether all have one.
+
+        Who has none is on the default, and is moved with it.
+        """
+        whole = True
+        for one in self.servers():
+            try:
+                self.installations.link_newcomers([one.user])
+            except Failure as failure:
+                self.warn_once(f"{one.user}: has no program of its own: {failure}")
+                whole = False
+        return whole
 
     def raise_if_stopped(self, left: str) -> None:
         """Raise Cancelled once somebody wants an end; `left` tells of the rest."""

@@ -152,6 +152,25 @@ def _decode_journal(value: Any, path: Path) -> Journal:
         raise Failure(f"{path} can't be read: it is not one of ours ({error})") from None
 
 
+def is_mended(history: Sequence[Journal], froze: str) -> bool:
+    """Tell whether all are frozen with this by a rollback that failed, and was done since.
+
+    `history` has the newest first. Whom it has failed must have been moved since. Pure.
+    """
+    done = set[str]()
+    for entry in history:
+        if entry.kind != "bump" and entry.froze == froze:
+            return set(entry.failed()) <= done
+        done |= set(entry.users(DONE))
+    return False
+
+
+def find_moves(history: Sequence[Journal], user: str) -> list[Move]:
+    """List the moves of an account by rollbacks and their undoing, the newest first. Pure."""
+    found = [entry for entry in history if entry.kind != "bump"]
+    return [move for entry in found for move in entry.moves if move.user == user]
+
+
 def summarize_moves(moves: Sequence[Move]) -> str:
     """Say in one line how many moves are in which phase."""
     counts = {phase: sum(move.phase == phase for move in moves) for phase in PHASES}

@@ -12,6 +12,7 @@ from t3_backup.autoupdate.journal import Journal, Move
 from t3_backup.autoupdate.login_checks import note_move
 from t3_backup.autoupdate.snapshots import describe_loss
 from t3_backup.autoupdate.transition import Save
+from t3_backup.errors import SystemdUnanswered
 from t3_backup.text import format_time, utc_now
 
 Transition = Callable[[LiveSteps, Move, Save], Move]
@@ -44,7 +45,11 @@ def run_move(context: Context, plan: Journal, wanted: Move, transition: Transiti
     )
     wait = _INTERRUPTED_WAIT_S if wanted.phase in journal.UNDER_WAY else _STORE_WAIT_S
     with context.snapshots.hold_store(wait):
-        done = transition(steps, wanted, save)
+        try:
+            done = transition(steps, wanted, save)
+        except SystemdUnanswered as error:
+            what = f"{wanted.user}: systemd did not answer, so it stays as it is for now"
+            raise SystemdUnanswered(f"{what}: {error}; next: t3-autoupdate drain") from None
     _report_move(context, done, steps.downtime)
     note_move(context, done)
     return latest
@@ -70,8 +75,9 @@ def _report_move(context: Context, done: Move, downtime: Mapping[str, float]) ->
         context.warn(f"{done.user}: {done.program} failed: {done.reason}; {back}")
         _report_loss(context, done)
     elif done.phase == journal.WAITING:
+        why = done.reason.removeprefix(f"{done.user}: ")
         still = f"nothing was changed, still on {done.before}"
-        context.warn(f"{done.user}: {still}: {done.reason}{without}")
+        context.warn(f"{done.user}: {still}: {why}{without}")
     else:
         held = context.installations.is_held(done.user)
         where = "IS DOWN, and held" if held else f"is on {done.before}, and not well"

@@ -44,6 +44,7 @@ from t3_backup.system import signals
 from t3_backup.text import ERROR, INFO, WARNING
 
 _NAME = "t3-autoupdate"
+_BY_HAND = "; kept so by hand"
 
 
 def main(
@@ -73,6 +74,8 @@ def main(
             "thaw": _thaw,
         }
         code = commands[args.command or "run"](context, args)
+        if context.left_out and code == EXIT_OK:
+            code = Failure.exit_code
     except (Failure, OSError) as error:
         Console(sys.stderr).line(ERROR, f"{_NAME}: {explain(error)}")
         code = error.exit_code if isinstance(error, Failure) else Failure.exit_code
@@ -164,7 +167,7 @@ def _rollback(context: Context, args: argparse.Namespace) -> int:
     with _locked(context):
         resume.resume_interrupted(context)
         if args.undo:
-            plans = rollback.plan_undo(context, args.user)
+            plans, left = rollback.plan_undo(context, args.user)
         else:
             users = [args.user] if args.user else context.users()
             plans, left = rollback.plan_rollback(context, users, args.to)
@@ -222,7 +225,7 @@ def _status(context: Context, args: argparse.Namespace) -> int:
 
 def _adopt(context: Context, args: argparse.Namespace) -> int:
     with _locked(context):
-        version = adopt.adopt_accounts(context)
+        version = adopt.adopt_accounts(context, adopt.raise_refused)
         context.say(f"T3 {version} is the program of every account without one of its own")
     return _print_status(context, args)
 
@@ -247,7 +250,10 @@ def _freeze_file(context: Context, args: argparse.Namespace) -> Path:
 def _freeze(context: Context, args: argparse.Namespace) -> int:
     path, why = _freeze_file(context, args), " ".join(args.reason)
     before = freeze.read_reason(path)
-    if before is not None and not why:  # why an account went back must not be lost by that
+    if before is not None and not why:
+        # why an account went back must not be lost by that, and no later success may end it
+        if not before.endswith(_BY_HAND):
+            freeze.freeze(path, before + _BY_HAND)
         context.say(f"it is frozen already: {before}")
     else:
         freeze.freeze(path, f"{now()} {why or 'by hand'}")

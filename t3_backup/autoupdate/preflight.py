@@ -6,30 +6,41 @@ import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from t3_backup.autoupdate.faults import AccountFault
 from t3_backup.autoupdate.snapshots import Snapshots
 from t3_backup.errors import Failure
 from t3_backup.store.manifest import Manifest
+from t3_backup.t3 import port_owner
 from t3_backup.t3.files import state_database
-from t3_backup.t3.servers import Server
+from t3_backup.t3.servers import Activity, Server
 from t3_backup.t3.unit import PORT_VARIABLE
 
 UNTOUCHED = "nothing was changed"
 _SPARE_BYTES = 1 << 30  # for a version and what comes in the meantime
 
 
-def check_ports(everybody: Sequence[Server]) -> None:
-    """Check that each running server has a known port of its own. Raises Failure.
+def check_port(one: Server, everybody: Sequence[Server]) -> None:
+    """Check that a server has a known port, and that nobody else has it.
 
-    Without it no login could tell how a move went.
+    Without it no login could tell how a move went. Raises AccountFault, which names who has it.
     """
-    users: dict[int, str] = {}
-    for one in everybody:
-        if one.port is None and one.runs():
+    if one.port is None:
+        if one.runs():
             why = f"a server runs, and no {PORT_VARIABLE} in {one.settings} says on which port"
-            raise Failure(f"{one.user}: {why}; {UNTOUCHED}")
-        if one.port is not None and (other := users.setdefault(one.port, one.user)) != one.user:
-            why = f"{PORT_VARIABLE} in {one.settings} is {one.port}, which is that of {other}"
-            raise Failure(f"{one.user}: {why}; {UNTOUCHED}")
+            raise AccountFault(why)
+        return
+    if other := describe_taker(one):
+        raise AccountFault(other)
+    same = [other.user for other in everybody if other.port == one.port and other.user != one.user]
+    if same and one.account.uid not in port_owner.listener_uids(one.port):
+        which = f"{PORT_VARIABLE} in {one.settings} is {one.port}"
+        raise AccountFault(f"{which}, which is that of {', '.join(same)}")
+
+
+def describe_taker(one: Server) -> str:
+    """Name who else has taken the port of a server, and what to do; empty for nobody."""
+    who = "" if one.port is None else port_owner.describe_other(one.port, one.account.uid)
+    return f"port {one.port} is taken by {who}: end that, or change {one.settings}" if who else ""
 
 
 def why_no_database(one: Server, snapshots: Snapshots) -> str:
@@ -44,21 +55,25 @@ def why_no_database(one: Server, snapshots: Snapshots) -> str:
     return f"{gone}, and there are {len(known)} snapshots of it: {back}"
 
 
-def check_disk_space(
-    root: Path, found: Sequence[Server], known: Mapping[str, Sequence[Manifest]]
-) -> None:
-    """Check that there is room for the version, the gate and the way back. Raises Failure."""
-    sizes = {one.user: known[one.user][0].total_bytes if known[one.user] else 0 for one in found}
-    _check_free(root, _SPARE_BYTES + 2 * max(sizes.values(), default=0))
-    for one in found:
-        if sizes[one.user]:
-            # what the newer one makes of it, and the old one beside that
-            _check_free(one.account.home, 2 * sizes[one.user])
+def check_disk_space(root: Path, known: Mapping[str, Sequence[Manifest]]) -> None:
+    """Check that there is room for the version and the gate. Raises Failure."""
+    largest = max((found[0].total_bytes for found in known.values() if found), default=0)
+    status = os.statvfs(root)
+    needed = _SPARE_BYTES + 2 * largest
+    if why := _why_no_room(status.f_bavail * status.f_frsize, needed):
+        raise Failure(f"{root}: {why}")
 
 
-def _check_free(path: Path, needed: int) -> None:
-    status = os.statvfs(path)
-    free = status.f_bavail * status.f_frsize
-    if free < needed:
-        found = f"{free >> 20} MiB are free there, and a bump may take {needed >> 20}"
-        raise Failure(f"{path}: {found}: make room")
+def check_home(one: Server, live: Activity, known: Sequence[Manifest]) -> None:
+    """Check that the disk of a home has room for the way there and back. Raises AccountFault."""
+    # what the newer one makes of it, and the old one beside that
+    needed = 2 * known[0].total_bytes if known else 0
+    if needed and (why := _why_no_room(live.free_bytes, needed)):
+        raise AccountFault(f"{one.account.home}: {why}")
+
+
+def _why_no_room(free: int, needed: int) -> str:
+    """Say what is lacking and what to do; empty where that many bytes are free."""
+    if free >= needed:
+        return ""
+    return f"{free >> 20} MiB are free there, and a bump may take {needed >> 20}: make room"

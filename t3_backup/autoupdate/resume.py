@@ -1,6 +1,7 @@
 """Carry a bump on from its journal: move who waits or was deferred, end the rest.
 
-At the first account that fails it ends, and freezes: nothing goes on by itself.
+At the first account that the version fails, it ends, and freezes: nothing goes on by itself. What
+is an account's own fault freezes that one alone.
 """
 
 from __future__ import annotations
@@ -9,46 +10,97 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from t3_backup import accounts
-from t3_backup.autoupdate import freeze, journal, journal_runner, transition
+from t3_backup.autoupdate import freeze, journal, journal_runner, preflight, transition
 from t3_backup.autoupdate.context import Context
+from t3_backup.autoupdate.faults import why_faulty
 from t3_backup.autoupdate.installations import GLOBAL
-from t3_backup.autoupdate.journal import Journal, Move
+from t3_backup.autoupdate.journal import DONE, Journal, Move
 from t3_backup.autoupdate.journal_runner import finish_journal, now
-from t3_backup.errors import Failure
+from t3_backup.errors import Failure, SystemdUnanswered
 from t3_backup.t3 import versions
 from t3_backup.t3.busy import find_busy
+from t3_backup.t3.servers import Server
 
 
 def move_waiting(context: Context, plan: Journal) -> None:
     """Move the accounts that wait, and end the bump where none is left.
 
-    Raises Failure where one failed, and Cancelled: the others stay as they are.
+    Raises Failure where the version failed on one, and Cancelled: the others stay as they are.
     """
     left = "not all accounts were moved: the rest follow with: t3-autoupdate drain"
-    for user in plan.users(journal.WAITING):
+    everybody = context.servers()
+    for user in plan.waiting():
         context.raise_if_stopped(left)
         # somebody may have done that while another was moved
         freeze.raise_if_frozen(context.settings.freeze)
-        move = plan.move_of(user)
-        plan = journal_runner.run_move(context, plan, move, transition.begin_transition)
-        done = plan.move_of(user)
-        if done.phase != journal.DONE:
-            _fail_bump(context, plan, done)
+        plan = _move_one(context, plan, user, everybody)
     deferred = [one for one in plan.moves if one.phase == journal.DEFERRED]
     for one in deferred:
         stays = f"stays on {one.before} for now: {one.reason}"
         context.say(f"{one.user}: {stays}; t3-autoupdate drain tries again")
-    if deferred:
+    if deferred or plan.users(*journal.UNDER_WAY):
         return
-    context.installations.link_newcomers(one.user for one in context.servers())
-    context.installations.link_version(GLOBAL, plan.version)
+    all_linked = context.link_newcomers()
+    if all_linked and not plan.canary:
+        context.installations.link_version(GLOBAL, plan.version)
     finish_journal(context, plan, "done")
+    if plan.canary:
+        finished = ", ".join(plan.users(journal.DONE))
+        if finished:
+            follow = f"next: t3-autoupdate --to {plan.version}, for all"
+            context.say(f"{finished}: the canary on {plan.version}; {follow}")
+        return
     report_versions(context, context.installations.linked_users(), plan.version)
+
+
+def _move_one(context: Context, plan: Journal, user: str, everybody: Sequence[Server]) -> Journal:
+    """Move one account; return the new journal. Raises Failure where the version failed on it."""
+    if (why := context.why_frozen(user)) is not None:
+        end = f"next: t3-autoupdate thaw --user {user}"
+        context.say(f"{user}: stays on {plan.move_of(user).before}: frozen: {why}; {end}")
+        return _set_aside(context, plan, user, f"frozen: {why}")
+    # what was well when it was planned may not be any more, and a server is not stopped in vain
+    if why := why_faulty(user, lambda: _check_again(context.server(user), everybody)):
+        return leave_out(context, plan, user, why)
+    plan = journal_runner.run_move(context, plan, plan.move_of(user), transition.begin_transition)
+    done = plan.move_of(user)
+    if done.left_out:
+        return leave_out(context, plan, user, done.reason)
+    if done.phase != journal.DONE:
+        _fail_bump(context, plan, done)
+    return plan
+
+
+def _check_again(one: Server, everybody: Sequence[Server]) -> None:
+    """Check what may have changed since the bump was planned. Raises Failure."""
+    preflight.check_port(one, everybody)
+    one.read_activity()
+
+
+def leave_out(context: Context, plan: Journal, user: str, why: str) -> Journal:
+    """Freeze an account of the plan alone, and return the new journal, which says so."""
+    froze = context.leave_out(user, why.removeprefix(f"{user}: "))
+    return _set_aside(context, plan, user, why, froze)
+
+
+def _set_aside(context: Context, plan: Journal, user: str, why: str, froze: str = "") -> Journal:
+    """Return the journal in which an account is left out."""
+    move = replace(plan.move_of(user), left_out=True, reason=why, froze=froze)
+    if move.phase == journal.DEFERRED:
+        move = replace(move, phase=journal.WAITING)
+    plan = plan.with_move(move)
+    context.journals.save(plan)
+    return plan
 
 
 def report_versions(context: Context, users: Sequence[str], version: str) -> None:
     """Say whether all are on `version`: some could not be moved, or came since."""
-    programs = {user: context.installations.version_of(user) for user in users}
+    programs = {}
+    for user in users:
+        try:
+            programs[user] = context.installations.version_of(user)
+        except Failure as failure:
+            context.warn_once(f"{user}: {failure}")
     key = versions.version_key
     below = [user for user, program in programs.items() if key(program) < key(version)]
     later = "" if all(program == version for program in programs.values()) else " or later"
@@ -59,9 +111,12 @@ def report_versions(context: Context, users: Sequence[str], version: str) -> Non
 def _fail_bump(context: Context, plan: Journal, done: Move) -> None:
     """End the bump, and freeze: nothing goes on by itself. Always raises Failure."""
     why = f"{done.user}: {plan.kind} from {done.before} to {done.program} failed: {done.reason}"
-    freeze.freeze(context.settings.freeze, f"{now()} {why}")
+    plan = replace(plan, froze=f"{now()} {why}".strip())
+    freeze.freeze(context.settings.freeze, plan.froze)
     if done.phase not in journal.UNDER_WAY:
         finish_journal(context, plan, "failed")
+    else:
+        context.journals.save(plan)
     finished = plan.users(journal.DONE)
     also = f"; {', '.join(finished)} stay on {plan.version}" if finished else ""
     raise Failure(f"{why}{also}; frozen until: t3-autoupdate thaw")
@@ -75,7 +130,8 @@ def drain_deferred(context: Context, *, include_busy: bool = False) -> None:
     if freeze.report_frozen(context.settings.freeze, context.say):
         return
     plan = context.journals.load()
-    if plan is None or plan.kind != "bump" or not plan.users(journal.DEFERRED, journal.WAITING):
+    left = [] if plan is None else [*plan.users(journal.DEFERRED), *plan.waiting()]
+    if plan is None or plan.kind != "bump" or not left:
         context.say("no account was deferred")
         return
     plan = _drop_removed_users(context, plan)
@@ -91,22 +147,27 @@ def drain_deferred(context: Context, *, include_busy: bool = False) -> None:
 
 def _drop_removed_users(context: Context, plan: Journal) -> Journal:
     """Leave out those who are no users of the system any more: it would wait for ever."""
-    left = plan.users(journal.DEFERRED, journal.WAITING)
+    left = plan.users(journal.DEFERRED, journal.WAITING, *journal.UNDER_WAY)
     gone = [user for user in left if not accounts.exists(user)]
     for user in gone:
         context.warn(f"{user}: no longer a user of this system: left out")
-    return replace(plan, moves=tuple(one for one in plan.moves if one.user not in gone))
+        context.installations.release(user)
+    if gone:
+        plan = replace(plan, moves=tuple(one for one in plan.moves if one.user not in gone))
+        context.journals.save(plan)
+    return plan
 
 
 def _find_later(context: Context, users: Sequence[str], *, include_busy: bool) -> dict[str, str]:
     """Say why accounts are not moved now, of each that isn't. It holds up no other."""
     later, servers = {}, []
     for user in users:
-        if (frozen := context.why_frozen(user)) is not None:
-            later[user] = f"frozen: {frozen}; next: t3-autoupdate thaw --user {user}"
-            continue
+        if context.why_frozen(user) is not None:
+            continue  # that one is left out
         try:
             servers.append(context.server(user))
+        except SystemdUnanswered:
+            raise
         except Failure as failure:
             later[user] = str(failure)
     return later | ({} if include_busy else find_busy(servers))
@@ -115,12 +176,13 @@ def _find_later(context: Context, users: Sequence[str], *, include_busy: bool) -
 def resume_interrupted(context: Context) -> None:
     """Complete or undo what was interrupted.
 
-    Raises Failure where an account had to go back, or could not.
+    Raises Failure where the version failed on an account, or that could not be told.
     """
     plan = context.journals.load()
     if plan is None:
         _release_forgotten(context)
         return
+    plan = _drop_removed_users(context, plan)
     go_on = transition.continue_transition
     if plan.kind != "bump":
         go_on = transition.continue_rollback
@@ -129,18 +191,41 @@ def resume_interrupted(context: Context) -> None:
         context.say(f"{user}: the {plan.kind} was interrupted while {one.phase}")
         plan = journal_runner.run_move(context, plan, one, go_on)
         done = plan.move_of(user)
-        if done.phase == journal.WAITING:
+        if done.left_out:
+            plan = leave_out(context, plan, user, done.reason)
+        elif done.phase == journal.WAITING:
             done = replace(done, phase=journal.DEFERRED, reason="it was interrupted")
             plan = plan.with_move(done)
             context.journals.save(plan)
     # One may have failed before the interruption, too: it is the end of the whole.
-    if failed := plan.users(journal.REVERTED, *journal.UNDER_WAY):
-        _fail_bump(context, plan, next(one for one in plan.moves if one.user == failed[0]))
-    if plan.kind == "bump" and not plan.users(journal.DEFERRED, journal.WAITING):
+    if failed := plan.failed():
+        _fail_bump(context, plan, plan.move_of(failed[0]))
+    if plan.kind != "bump":
+        end_rollback(context, plan)
+    elif not (plan.users(journal.DEFERRED, *journal.UNDER_WAY) or plan.waiting()):
         move_waiting(context, plan)  # all that is left is its end
-    elif plan.kind != "bump":
-        whole = len(plan.users(journal.DONE)) == len(plan.moves)
-        finish_journal(context, plan, "done" if whole else "stopped")
+
+
+def end_rollback(context: Context, plan: Journal) -> None:
+    """End a rollback, or its undo, and the freezes that failed ones of the same accounts made.
+
+    One of which an account is down by its own fault goes on with the next command.
+    """
+    if plan.users(*journal.UNDER_WAY):
+        return
+    whole = len(plan.users(journal.DONE)) == len(plan.moves)
+    result = "failed" if any(one.left_out for one in plan.moves) else "stopped"
+    finish_journal(context, plan, "done" if whole else result)
+    history = context.journals.history()
+    files = {user: freeze.account_file(context.settings.root, user) for user in plan.users(DONE)}
+    for user, file in files.items():
+        made = [one.froze for one in journal.find_moves(history, user) if one.froze]
+        if made and freeze.read_reason(file) == made[0] and freeze.thaw(file):
+            context.say(f"{user}: is frozen no more: what failed was done since")
+    why = freeze.read_reason(context.settings.freeze)
+    if why is not None and journal.is_mended(history, why):
+        freeze.thaw(context.settings.freeze)
+        context.say("frozen no more: the rollback that failed was done since")
 
 
 def _release_forgotten(context: Context) -> None:

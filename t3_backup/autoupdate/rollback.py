@@ -9,11 +9,20 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from t3_backup.autoupdate import journal, journal_runner, preflight, snapshots, transition
+from t3_backup.autoupdate import (
+    journal,
+    journal_runner,
+    preflight,
+    resume,
+    snapshots,
+    transition,
+)
 from t3_backup.autoupdate.context import Context
+from t3_backup.autoupdate.faults import find_faults
 from t3_backup.autoupdate.gate import learn
 from t3_backup.autoupdate.journal import Journal, Move
 from t3_backup.autoupdate.journal_runner import finish_journal, now
+from t3_backup.autoupdate.preflight import UNTOUCHED
 from t3_backup.errors import Failure
 from t3_backup.t3 import versions
 
@@ -99,27 +108,63 @@ def _plan_move(context: Context, user: str, current: str, target: str) -> Plan:
     return Plan(replace(wanted, data=snapshot.name), lines)
 
 
-def plan_undo(context: Context, user: str | None = None) -> list[Plan]:
-    """Plan how the last rollback (of `user`) is undone, program and data. Raises Failure."""
-    found = [one for one in context.journals.history() if one.kind == "rollback"]
-    if user is not None:
-        found = [one for one in found if user in one.users(*journal.PHASES)]
+def plan_undo(context: Context, user: str | None = None) -> tuple[list[Plan], list[str]]:
+    """Plan how the last rollback (of `user`) is undone, program and data; say for whom it can't be.
+
+    That is the newest of which anybody's can be undone: one that failed or changed nothing since
+    doesn't count. Raises Failure where there is none.
+    """
+    history = context.journals.history()
+    users = [user] if user is not None else _users_of(history)
+    found = {one: found for one in users if (found := _find_undone(history, one)) is not None}
     if not found:
         raise Failure(f"there was no rollback{f' of {user}' if user else ''} that could be undone")
-    plans, last = [], found[0]
-    for step in last.moves:
-        if step.phase != journal.DONE or user not in (None, step.user):
-            continue
-        if context.installations.version_of(step.user) != step.program or step.kept is None:
-            why = f"{step.user} is not on {step.program} any more"
-            raise Failure(f"{why}: the rollback of {last.began} can't be undone")
-        label, data = f"preundo-{step.program}", step.kept if step.data else None
-        wanted = Move(step.user, step.program, step.before, label, data)
-        back = f"{step.user}: from {step.program} to {step.before} again"
-        plans.append(Plan(wanted, (f"{back}, with the data of {step.kept}",)))
-    if not plans:
-        raise Failure(f"the rollback of {last.began} changed nothing")
-    return plans
+    plans, left = [], list[str]()
+    for entry in history:
+        for step in entry.moves:
+            if found.get(step.user) != (entry.began, step):
+                continue
+            if context.installations.version_of(step.user) != step.program:
+                why = f"{step.user} is not on {step.program} any more"
+                left.append(f"{why}: the rollback of {entry.began} can't be undone")
+                continue
+            plans.append(_plan_back(step))
+        if plans:
+            return plans, left
+    raise Failure("; ".join(left))
+
+
+def _users_of(history: Sequence[Journal]) -> list[str]:
+    return list(dict.fromkeys(step.user for entry in history for step in entry.moves))
+
+
+def _find_undone(history: Sequence[Journal], user: str) -> tuple[str, Move] | None:
+    """Find the rollback of an account that an undo is of, and when it began.
+
+    It is the newest that was done, unless it was undone, or the account was moved on since. Pure.
+    """
+    undone = 0
+    for entry in history:
+        for step in entry.moves:
+            if step.user != user or step.phase != journal.DONE:
+                continue
+            if entry.kind == "bump":
+                return None
+            if entry.kind == "undo":
+                undone += 1
+            elif undone:
+                undone -= 1
+            elif step.kept is not None:
+                return entry.began, step
+    return None
+
+
+def _plan_back(step: Move) -> Plan:
+    """Plan the opposite of a move that was done."""
+    label, data = f"preundo-{step.program}", step.kept if step.data else None
+    wanted = Move(step.user, step.program, step.before, label, data)
+    back = f"{step.user}: from {step.program} to {step.before} again"
+    return Plan(wanted, (f"{back}, with the data of {step.kept}",))
 
 
 def execute_plans(
@@ -127,22 +172,20 @@ def execute_plans(
 ) -> None:
     """Say what would be done, have somebody agree, and do it.
 
-    Raises Failure where an account failed, and Cancelled; the others stay as they are.
+    What is an account's own fault keeps no other from it. Raises Failure where an account failed
+    otherwise, and Cancelled; the others stay as they are.
     """
     for plan in plans:
         for line in plan.lines:
             context.say(line)
-    preflight.check_ports([context.server(plan.move.user) for plan in plans])
+    plans = _keep_fit(context, plans)
     agreed()
-    context.installations.link_newcomers(one.user for one in context.servers())
+    context.link_newcomers()
     if (open_ := context.journals.load()) is not None:
         _close_bump(context, open_)
     for plan in plans:
         if not plan.has_data:
-            if context.server(plan.move.user).read_activity() is not None:
-                raise Failure(f"{plan.move.user} has a database now: check again with --dry-run")
-            context.installations.link_version(plan.move.user, plan.move.program)
-            context.say(f"{plan.move.user}: on {plan.move.program}; there is no database yet")
+            _link_without_data(context, plan.move)
     moves = tuple(plan.move for plan in plans if plan.has_data)
     if not moves:
         context.installations.lower_default()
@@ -153,11 +196,36 @@ def execute_plans(
         context.raise_if_stopped("the other accounts were not changed")
         under_way = journal_runner.run_move(context, under_way, wanted, transition.begin_transition)
         done = under_way.move_of(wanted.user)
-        if done.phase != journal.DONE:
+        if done.left_out:
+            under_way = resume.leave_out(context, under_way, done.user, done.reason)
+        elif done.phase != journal.DONE:
             if done.phase not in journal.UNDER_WAY:
                 finish_journal(context, under_way, "failed")
             raise Failure(f"{done.user}: {kind} to {done.program} failed: {done.reason}")
-    finish_journal(context, under_way, "done")
+    resume.end_rollback(context, under_way)
+
+
+def _keep_fit(context: Context, plans: Sequence[Plan]) -> list[Plan]:
+    """Leave out who can't be moved now, and tell why. Raises Failure where nobody is left."""
+    everybody = context.servers()
+    accounts = [context.server(plan.move.user) for plan in plans]
+    faults = find_faults(accounts, lambda one: preflight.check_port(one, everybody))
+    if len(faults) == len(plans):
+        raise Failure("; ".join(f"{user}: {fault}; {UNTOUCHED}" for user, fault in faults.items()))
+    for user, fault in faults.items():
+        context.warn(f"{user}: nothing is done with this one: {fault}")
+        context.left_out.add(user)
+    return [plan for plan in plans if plan.move.user not in faults]
+
+
+def _link_without_data(context: Context, wanted: Move) -> None:
+    """Link an account that has no database yet."""
+    if context.server(wanted.user).read_activity() is not None:
+        context.warn(f"{wanted.user}: has a database now: check again with --dry-run")
+        context.left_out.add(wanted.user)
+        return
+    context.installations.link_version(wanted.user, wanted.program)
+    context.say(f"{wanted.user}: on {wanted.program}; there is no database yet")
 
 
 def _close_bump(context: Context, left: Journal) -> None:

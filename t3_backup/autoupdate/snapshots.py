@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from t3_backup.autoupdate.faults import AccountFault
 from t3_backup.autoupdate.installations import About
 from t3_backup.errors import Failure, LockHeld, StoreError, explain
 from t3_backup.restore.recovery import describe_remains
@@ -93,9 +94,10 @@ class Snapshots:
     ) -> Manifest:
         """Take a snapshot of an account's database.
 
-        `proven`: raises Failure where it is not verified, or where the account has data that it
-        does not hold. `at_rest`: the server is down and waits for this, so that what can be done
-        later is left for later.
+        `proven`: raises AccountFault where it is not verified, or where the account has data that
+        it does not hold; and in any case where something of the account's keeps it from being
+        taken. Raises Failure where that is the store's matter. `at_rest`: the server is down and
+        waits for this, so that what can be done later is left for later.
         """
         environ = {"T3_BACKUP_COMPACT": "off"} if at_rest else {}
         words = ["--label", label] if label else []
@@ -103,20 +105,24 @@ class Snapshots:
         accounts = (document or {}).get("accounts", [])
         for account in accounts:
             if proven and account.get("uncovered"):
-                raise Failure(f"{user}: {account['reason']}")
+                raise AccountFault(account["reason"])
             if account["user"] == user and account["snapshots"]:
                 made = account["snapshots"][0]
                 if proven and made["verdict"] != "verified":
                     found = f"the snapshot {made['name']} is {made['verdict']}"
-                    raise Failure(f"{user}: {found}: t3-backup-state list {user} says why")
+                    raise AccountFault(f"{found}: t3-backup-state list {user} says why")
                 if proven and (missing := made.get("missing")):
                     found = ", ".join(databases.shown_name(one["file"]) for one in missing)
                     why = f"{made['name']} lacks {found}: t3-backup-state doctor says why"
-                    raise Failure(f"{user}: the snapshot {why}")
+                    raise AccountFault(f"the snapshot {why}")
                 return self._find_snapshot(user, made["name"])
         reasons = [account["reason"] for account in accounts if account.get("reason")]
         why = "; ".join(reasons) or said or f"exit status {code}"
-        raise Failure(f"{user}: no snapshot could be taken: {why}")
+        if document is None and code == LockHeld.exit_code:
+            raise LockHeld(f"{user}: no snapshot could be taken: {why}")
+        if accounts and all(one["own"] or one["outcome"] == "skipped" for one in accounts):
+            raise AccountFault(f"no snapshot could be taken: {why}")
+        raise StoreError(f"{user}: no snapshot could be taken: {why}")
 
     def why_uncovered(self, user: str) -> str:
         """Say why an account has data that no snapshot holds; empty where it has none."""

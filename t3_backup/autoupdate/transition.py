@@ -15,7 +15,7 @@ from typing import Protocol
 from t3_backup.autoupdate import journal
 from t3_backup.autoupdate.faults import AccountFault
 from t3_backup.autoupdate.journal import Move
-from t3_backup.errors import Failure, explain
+from t3_backup.errors import Failure, SystemdUnanswered, explain
 from t3_backup.store.names import POSTBUMP_FAILED
 
 Save = Callable[[Move], None]
@@ -68,7 +68,8 @@ def begin_transition(steps: AccountSteps, move: Move, save: Save) -> Move:
 
     It ends `done`, `reverted`, or `waiting` where nothing was changed; `left_out` where that is the
     account's own fault. It stays under way where going back failed, and `continue_transition` tries
-    again: until then the account is held in `reverting`.
+    again: until then the account is held in `reverting`. Raises SystemdUnanswered, and then it is
+    under way, too, or waits.
     """
     ran = steps.server_runs()
     move = _enter(move, save, phase=journal.STOPPING, ran=ran, reason="", left_out=False)
@@ -113,6 +114,11 @@ def _go_on(steps: AccountSteps, move: Move, save: Save) -> Move:
                 steps.restore_snapshot(move.data, kept=move.kept)
             move = _enter(move, save, phase=journal.STARTING)
         return _start_server(steps, move, save)
+    except SystemdUnanswered as error:
+        # How its server is, is not known, and the program has not failed: that is looked at again.
+        if move.phase == journal.STOPPING:
+            _take_back(steps, move, save, explain(error))
+        raise
     except (Failure, OSError) as error:
         move = replace(move, left_out=isinstance(error, AccountFault))
         return _take_back(steps, move, save, explain(error))

@@ -6,21 +6,21 @@ moves them, later those who have an agent at work, and ends what was interrupted
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
 from t3_backup.autoupdate import adopt, freeze, journal, npm, preflight, resume, snapshots
+from t3_backup.autoupdate.candidates import Candidates, is_lower
 from t3_backup.autoupdate.context import Context
 from t3_backup.autoupdate.gate import gate, learn
-from t3_backup.autoupdate.gate.verdict import EMPTY, Trial
+from t3_backup.autoupdate.gate.verdict import EMPTY, Trial, judge_trials
 from t3_backup.autoupdate.installations import GLOBAL
 from t3_backup.autoupdate.journal import Journal, Move
-from t3_backup.autoupdate.journal_runner import now
+from t3_backup.autoupdate.journal_runner import finish_journal, now
 from t3_backup.autoupdate.preflight import UNTOUCHED
 from t3_backup.errors import Failure
 from t3_backup.store.manifest import Manifest
-from t3_backup.t3 import versions
 from t3_backup.t3.busy import find_busy
 from t3_backup.t3.servers import Activity, Server
 
@@ -32,125 +32,119 @@ def bump_accounts(
     asked: bool,
     gate_only: bool = False,
     include_busy: bool = False,
+    users: Sequence[str] = (),
 ) -> list[Trial]:
     """Bring every account to `version`, and return what the gate found.
 
-    `asked`: by hand, and not as the pin has it. Raises Failure where an account failed, Cancelled
-    where somebody wanted an end, and OSError; each account is then on a program and data that fit.
+    `asked`: by hand, and not as the pin has it. `users`: these alone, as a canary, and the default
+    stays as it is. Raises Failure where an account failed, Cancelled where somebody wanted an end,
+    and OSError; each account is then on a program and data that fit. Who had to be left out is in
+    the context.
     """
     if not gate_only:
         freeze.raise_if_frozen(context.settings.freeze)
     resume.resume_interrupted(context)
     if (left := context.journals.load()) is not None:
-        if not gate_only and left.version == version and left.kind == "bump":
+        if not gate_only and _is_continued(left, version, users):
             resume.drain_deferred(context, include_busy=include_busy)
-        else:
-            by_timer = not asked and not gate_only
-            _refuse_another(context, left, version, by_timer=by_timer)
-        return []
+            return []
+        if gate_only or not _ends_canary(context, left, version, users):
+            _refuse_another(context, left, version, by_timer=not asked and not gate_only)
+            return []
     if not asked and not context.users():
         context.say(f"{context.user_map} names no account: nothing is done")
         return []
     if not gate_only:
-        adopt.adopt_accounts(context)
+        adopt.adopt_accounts(context, context.leave_out)
     everybody = context.servers()
-    lower = [one for one in everybody if _is_to_move(context, one.user, version, asked=asked)]
-    moving = [one for one in lower if not _is_frozen(context, one.user)]
-    found = [one for one in moving if not _lacks_database(context, one)]
-    if not found and not _is_lower(context.installations.version_of(GLOBAL), version):
-        resume.report_versions(context, [one.user for one in everybody], version)
+    chosen = [context.server(user) for user in users] if users else everybody
+    found = Candidates(context, version, asked=asked, only_tried=gate_only)
+    found.choose(everybody, chosen)
+    is_default_old = is_lower(context.installations.version_of(GLOBAL), version)
+    if not found.accounts and (users or not is_default_old):
+        resume.report_versions(context, [one.user for one in chosen], version)
         return []
-    preflight.check_ports(everybody)
-    known = {one.user: context.snapshots.list_snapshots(one.user) for one in found}
-    preflight.check_disk_space(context.settings.root, found, known)
-    context.raise_if_stopped(UNTOUCHED)
-    spec = context.settings.npm_spec.format(version=version)
-    npm.fetch_version(context.installations, version, spec, context.say)
-    trials = run_gate(context, version, found, known)
+    trials = _try_version(context, found)
     if gate_only:
         return trials
-    prebump = {}
-    for one in found:
-        context.raise_if_stopped(UNTOUCHED)
-        if one.read_activity() is not None:
-            prebump[one.user] = context.snapshots.take_snapshot(one.user, f"prebump-{version}").name
-    with_data = [one for one in found if one.user in prebump]
-    busy = {} if include_busy else find_busy(with_data)
-    moves = [_plan_move(context, one, version, busy.get(one.user, "")) for one in with_data]
-    for one in found:
-        if one.user not in prebump:
-            context.installations.link_version(one.user, version)
-            context.say(f"{one.user}: on {version}; there is no database yet")
-    moves.sort(key=lambda one: one.phase != journal.WAITING)
-    plan = Journal("bump", version, now(), tuple(moves), prebump=prebump)
+    plan = _plan_bump(context, found, include_busy=include_busy, canary=bool(users))
     context.journals.save(plan)
     resume.move_waiting(context, plan)
     return trials
+
+
+def _is_continued(left: Journal, version: str, users: Sequence[str]) -> bool:
+    """Tell whether the bump that has not ended is the one that is wanted."""
+    theirs = set(users) <= set(left.users(*journal.PHASES)) if left.canary else not users
+    return (left.kind, left.version) == ("bump", version) and theirs and bool(users) == left.canary
+
+
+def _ends_canary(context: Context, left: Journal, version: str, users: Sequence[str]) -> bool:
+    """End the bump of a canary who waits, where all are to follow now; tell whether it is so."""
+    if users or not left.canary or left.version != version or left.users(*journal.UNDER_WAY):
+        return False
+    finish_journal(context, left, "stopped")
+    return True
 
 
 def _refuse_another(context: Context, left: Journal, version: str, *, by_timer: bool) -> None:
     """Raise Failure, since another bump has not ended; a timer's pin may wait."""
     moves = journal.summarize_moves(left.moves)
     text = f"the {left.kind} to {left.version} has not ended ({moves}): t3-autoupdate drain"
-    if not by_timer or _is_lower(left.version, version):
+    if not by_timer or is_lower(left.version, version):
         raise Failure(f"{text} continues it; with --include-busy it does not wait")
     # by hand, beyond the pin, and somebody is at work: no failure of the night
     context.say(f"{text} continues it")
 
 
-def _is_lower(one: str, other: str) -> bool:
-    return versions.version_key(one) < versions.version_key(other)
+def _try_version(context: Context, found: Candidates) -> list[Trial]:
+    """Fetch the version, and have the gate try it. Raises Failure and Cancelled."""
+    preflight.check_disk_space(context.settings.root, found.known)
+    context.raise_if_stopped(UNTOUCHED)
+    spec = context.settings.npm_spec.format(version=found.version)
+    npm.fetch_version(context.installations, found.version, spec, context.say)
+    return run_gate(context, found)
 
 
-def _is_frozen(context: Context, user: str) -> bool:
-    """Tell whether an account is frozen alone, and say that it stays."""
-    why = context.why_frozen(user)
-    if why is not None:
-        before = context.installations.version_of(user)
-        context.warn(
-            f"{user}: stays on {before}: frozen: {why}; next: t3-autoupdate thaw --user {user}"
-        )
-    return why is not None
+def _plan_bump(context: Context, found: Candidates, *, include_busy: bool, canary: bool) -> Journal:
+    """Seal a snapshot of each account's running server, and plan the moves. Raises as above."""
+    prebump, version = dict[str, str](), found.version
+
+    def seal(one: Server) -> None:
+        context.raise_if_stopped(UNTOUCHED)
+        if one.read_activity() is not None:
+            prebump[one.user] = context.snapshots.take_snapshot(one.user, f"prebump-{version}").name
+
+    found.keep(seal)
+    with_data = [one for one in found.accounts if one.user in prebump]
+    busy = {} if include_busy else find_busy(with_data)
+    moves = [_plan_move(context, one, version, busy.get(one.user, "")) for one in with_data]
+    for one in found.accounts:
+        if one.user not in prebump:
+            context.installations.link_version(one.user, version)
+            context.say(f"{one.user}: on {version}; there is no database yet")
+    moves.sort(key=lambda one: one.phase != journal.WAITING)
+    return Journal("bump", version, now(), tuple(moves), prebump=prebump, canary=canary)
 
 
-def _lacks_database(context: Context, one: Server) -> bool:
-    """Tell whether an account's database has gone, and say that it stays."""
-    why = ""
-    if one.read_activity() is None:
-        why = preflight.why_no_database(one, context.snapshots)
-    if why:
-        before = context.installations.version_of(one.user)
-        context.warn(f"{one.user}: stays on {before}: {why}")
-    return bool(why)
-
-
-def _is_to_move(context: Context, user: str, version: str, *, asked: bool) -> bool:
-    """Tell whether an account is on a lower version. Raises Failure where one is above it."""
-    current = context.installations.version_of(user)
-    if not _is_lower(version, current):
-        return current != version
-    text = f"{user} is on {current}, above {version}, which can't work with its database"
-    if asked:
-        mend = f"t3-autoupdate rollback --to {version}"
-        raise Failure(f"{text}; to go back with the data of then: {mend}")
-    context.say(f"{text}: nothing is done (T3_PIN)")
-    return False
-
-
-def run_gate(
-    context: Context, version: str, found: Sequence[Server], known: Mapping[str, Sequence[Manifest]]
-) -> list[Trial]:
+def run_gate(context: Context, found: Candidates) -> list[Trial]:
     """Try a version on an empty state and on copies of all data.
 
-    Raises Failure where it is turned away, and Cancelled.
+    Who alone is to blame for a failure is left out. Raises Failure where it is turned away, and
+    Cancelled.
     """
-    installations = context.installations
-    for one in found:
-        newest, live = next(filter(snapshots.is_good, known[one.user]), None), one.read_activity()
+    installations, version = context.installations, found.version
+
+    def keep_known(one: Server) -> None:
+        newest, live = next(filter(snapshots.is_good, found.known[one.user]), None), None
+        if one.user in found.with_data:
+            live = one.read_activity()
         if live is not None and (newest is None or not _is_of_now(newest, live)):
             # else nothing would be known of this one's data, as it is now
             context.snapshots.take_snapshot(one.user, None)
-    users, trials = [one.user for one in found], []
+
+    found.keep(keep_known)
+    users, trials = [one.user for one in found.accounts], []
     for trial in gate.try_version(
         installations.prefix(version),
         users,
@@ -161,9 +155,13 @@ def run_gate(
     ):
         trials.append(trial)
         _report_trial(context, version, trial)
-        if not trial.passed:
-            raise Failure(f"{version} was turned away by the gate at {trial.step}; {UNTOUCHED}")
         context.raise_if_stopped(UNTOUCHED)
+    verdict = judge_trials(trials)
+    if verdict.failed is not None:
+        at = verdict.failed.step
+        raise Failure(f"{version} was turned away by the gate at {at}; {UNTOUCHED}")
+    for one in verdict.left_out:
+        found.leave_out(one.subject, f"{version} fails on its data at {one.step}: {one.reason}")
     empty = next(trial for trial in trials if trial.subject == EMPTY)
     learn.keep_about(installations, version, empty)
     return trials

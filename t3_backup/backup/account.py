@@ -22,7 +22,15 @@ from t3_backup.backup.limits import limits_of
 from t3_backup.backup.order import SnapshotOrder
 from t3_backup.backup.result import AccountResult
 from t3_backup.backup.snapshot import take_snapshot, take_witness
-from t3_backup.errors import Failure, NoRoom, SourceAbsent, explain
+from t3_backup.errors import (
+    Failure,
+    NoRoom,
+    SourceAbsent,
+    SourceError,
+    TryLater,
+    WorkerLost,
+    explain,
+)
 from t3_backup.history import chain
 from t3_backup.history.maintenance import Maintenance
 from t3_backup.history.result import MaintenanceResult
@@ -39,6 +47,7 @@ from t3_backup.worker.limits import Limits
 from t3_backup.worker.operations.backup import FindDatabase
 from t3_backup.worker.protocol import Event, Phase
 
+_OWN = (SourceError, TryLater, WorkerLost)  # what an account's files may bring about
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 Listener = Callable[[str, Event], None]
@@ -125,6 +134,7 @@ def _back_up_database(
                     account.user,
                     "failed",
                     explain(error),
+                    own=isinstance(error, _OWN),
                     pruned=gone,
                     warnings=told,
                     compacted=compacted,
@@ -135,9 +145,10 @@ def _back_up_database(
                 account.user,
                 "failed",
                 f"{absent}, but there are {len(before)} snapshots of it: was it deleted?",
+                own=True,
             )
         if heard.failures:  # the folder stays, as that of everybody who has data
-            return AccountResult(account.user, "failed", str(absent))
+            return AccountResult(account.user, "failed", str(absent), own=True)
         with contextlib.suppress(OSError):  # not empty: something of somebody else's is there
             os.rmdir(account.user, dir_fd=run.store.fd)
         return AccountResult(account.user, "skipped", str(absent))
@@ -223,7 +234,8 @@ def catch_failure(account: Account, step: Callable[[], AccountResult]) -> Accoun
     try:
         return step()
     except (Failure, OSError) as error:
-        return AccountResult(account.user, "failed", explain(error))
+        own = isinstance(error, _OWN)
+        return AccountResult(account.user, "failed", explain(error), own=own)
     except Exception as error:  # noqa: BLE001 - a mistake of ours must not cost the other accounts their backup
         return AccountResult(account.user, "failed", f"internal error, please report it: {error!r}")
 

@@ -26,6 +26,7 @@ class AccountResult:
     unchanged: bool = False  # nothing new was kept: the newest of `snapshots` was there before
     # names of databases that are not copied: then the account has failed
     uncovered: tuple[str, ...] = ()
+    own: bool = False  # where it failed: by something of the account's, and not of the store's
     unproven: str = ""  # why the new snapshot can't be judged, where that is new
     listing: Listing | None = None  # of the account's folder in the end; None: it is not known
 

@@ -53,6 +53,7 @@ def result_document(result: AccountResult) -> dict[str, Any]:
         "user": result.user,
         "outcome": result.outcome,
         "reason": result.reason,
+        "own": result.own,
         "snapshots": [snapshot_document(snapshot) for snapshot in result.snapshots],
         "unsaved": result.unsaved,
         "uncovered": list(result.uncovered),

@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from t3_backup.system.proc_files import parse_start
 from t3_backup.t3.running_program import read_running_program
+from t3_backup.text import printable
 
 _CGROUPS = Path("/sys/fs/cgroup")
 _TICKS = os.sysconf("SC_CLK_TCK")  # a second, as /proc counts them
@@ -58,7 +59,7 @@ def describe_process(pid: int) -> str:
     name = "a process"
     with contextlib.suppress(OSError):
         name = Path(f"/proc/{pid}/comm").read_text(encoding="utf-8", errors="replace").strip()
-    return f"{name} (pid {pid})"
+    return f"{printable(name)} (pid {pid})"
 
 
 def _read_start(pid: int) -> str:

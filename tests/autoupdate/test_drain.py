@@ -10,7 +10,15 @@ import pytest
 from t3_backup.autoupdate import freeze, journal_runner, resume, rollback, transition
 from t3_backup.autoupdate.context import Context
 from t3_backup.autoupdate.installations import GLOBAL
-from t3_backup.autoupdate.journal import DEFERRED, DONE, WAITING, Journal, Move
+from t3_backup.autoupdate.journal import (
+    DEFERRED,
+    DONE,
+    REVERTED,
+    REVERTING,
+    WAITING,
+    Journal,
+    Move,
+)
 from t3_backup.autoupdate.rollback import Plan
 from t3_backup.errors import Failure
 from t3_backup.t3.servers import Server
@@ -31,15 +39,23 @@ def wait(machine: Context, *users: str, phase: str = DEFERRED) -> None:
 
 
 def carried(
-    machine: Context, monkeypatch: pytest.MonkeyPatch, *, frozen_after: str = ""
+    machine: Context,
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    frozen_after: str = "",
+    ends: dict[str, Move] | None = None,
 ) -> list[str]:
-    """Who is moved from now on; each move is done at once. `frozen_after`: somebody does that while
-    this one is moved."""
+    """Who is moved from now on; each move is done at once, or is as in `ends`. `frozen_after`:
+    somebody does that while this one is moved."""
     users: list[str] = []
 
     def run_move(context: Context, plan: Journal, wanted: Move, how: object) -> Journal:
         assert how is transition.begin_transition
         users.append(wanted.user)
+        if ends and wanted.user in ends:
+            plan = plan.with_move(ends[wanted.user])
+            context.journals.save(plan)
+            return plan
         context.installations.link_version(wanted.user, wanted.program)
         plan = plan.with_move(replace(wanted, phase=DONE))
         context.journals.save(plan)
@@ -106,6 +122,96 @@ def test_a_freeze_in_the_middle_is_heeded_before_the_next_account(
     freeze.thaw(machine.settings.freeze)
     resume.drain_deferred(machine)
     assert users == [ONE, OTHER]
+
+
+@pytest.mark.parametrize("phase", [WAITING, REVERTED])
+def test_an_accounts_own_fault_freezes_that_one_and_the_others_are_moved(
+    machine: Context, monkeypatch: pytest.MonkeyPatch, phase: str
+) -> None:
+    """Before its switch, or after: a port that somebody else has taken, a home that is full."""
+    wait(machine, ONE, OTHER, phase=WAITING)
+    failed = Move(
+        ONE, OLD, NEW, "prebump", phase=phase, left_out=True, reason=f"{ONE}: port 1 is taken"
+    )
+    users = carried(machine, monkeypatch, ends={ONE: failed})
+    resume.drain_deferred(machine)
+    assert users == [ONE, OTHER]
+    assert machine.left_out == {ONE}
+    assert freeze.read_reason(machine.settings.freeze) is None
+    assert machine.journals.load() is None
+    [entry] = machine.journals.history()
+    assert (entry.result, entry.move_of(ONE).froze) == ("done", machine.why_frozen(ONE))
+    assert entry.move_of(ONE).froze.endswith("Z port 1 is taken")
+    assert machine.why_frozen(OTHER) is None
+    linked = machine.installations.linked_version
+    assert (linked(ONE), linked(OTHER), linked(GLOBAL)) == (OLD, NEW, NEW)
+
+
+def test_any_other_failure_ends_the_bump_and_freezes_all(
+    machine: Context, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wait(machine, ONE, OTHER, phase=WAITING)
+    failed = Move(ONE, OLD, NEW, "prebump", phase=REVERTED, reason="no login")
+    users = carried(machine, monkeypatch, ends={ONE: failed})
+    with pytest.raises(Failure, match="failed: no login; frozen until: t3-autoupdate thaw"):
+        resume.drain_deferred(machine)
+    assert users == [ONE]
+    assert machine.why_frozen(ONE) is None
+    assert freeze.read_reason(machine.settings.freeze) is not None
+
+
+def test_what_has_become_the_matter_since_is_seen_before_a_server_is_stopped(
+    machine: Context, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def look(self: Server) -> None:
+        if self.user == ONE:
+            raise Failure(f"{ONE}: file is not a database")
+
+    monkeypatch.setattr(Server, "read_activity", look)
+    wait(machine, ONE, OTHER, phase=WAITING)
+    users = carried(machine, monkeypatch)
+    resume.drain_deferred(machine)
+    assert users == [OTHER]
+    assert (machine.why_frozen(ONE) or "").endswith("Z file is not a database")
+
+
+def test_one_that_is_down_by_its_own_fault_keeps_no_other_waiting(
+    machine: Context, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its way back is tried again by each command, and the bump ends when it is back."""
+    wait(machine, ONE, OTHER, phase=WAITING)
+    down = Move(ONE, OLD, NEW, "prebump", phase=REVERTING, left_out=True, reason="no room")
+    carried(machine, monkeypatch, ends={ONE: down})
+    resume.drain_deferred(machine)
+    plan = machine.journals.load()
+    assert plan is not None
+    assert (plan.users(REVERTING), plan.users(DONE)) == ([ONE], [OTHER])
+    assert machine.installations.linked_version(GLOBAL) == OLD
+
+    def back(context: Context, plan: Journal, wanted: Move, how: object) -> Journal:
+        return plan.with_move(replace(wanted, phase=REVERTED))
+
+    monkeypatch.setattr(journal_runner, "run_move", back)
+    resume.resume_interrupted(machine)
+    assert machine.journals.load() is None
+    assert machine.installations.linked_version(GLOBAL) == NEW
+    assert freeze.read_reason(machine.settings.freeze) is None
+
+
+def test_a_canary_is_moved_alone_and_the_default_stays(
+    machine: Context, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+    machine = replace(machine, say=said.append)
+    wait(machine, ONE)
+    plan = machine.journals.load()
+    assert plan is not None
+    machine.journals.save(replace(plan, canary=True))
+    carried(machine, monkeypatch)
+    resume.drain_deferred(machine)
+    assert said[-1] == f"{ONE}: the canary on {NEW}; next: t3-autoupdate --to {NEW}, for all"
+    linked = machine.installations.linked_version
+    assert (linked(ONE), linked(GLOBAL)) == (NEW, OLD)
 
 
 def test_who_came_in_the_meantime_is_not_moved_by_the_end_of_it(

@@ -4,18 +4,35 @@ there, and whether there is room."""
 from __future__ import annotations
 
 import os
+import re
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from fake_t3.served import free_port
 from support.manifests import make_manifest
+from support.users import needs_root
 
+from demo.users import User
 from t3_backup.accounts import Account
-from t3_backup.autoupdate import adopt, journal_runner, npm, rollback, snapshots, upgrade
+from t3_backup.autoupdate import (
+    adopt,
+    freeze,
+    journal_runner,
+    npm,
+    rollback,
+    snapshots,
+    upgrade,
+)
+from t3_backup.autoupdate.candidates import Candidates
 from t3_backup.autoupdate.context import Context
 from t3_backup.autoupdate.journal import Move
 from t3_backup.autoupdate.rollback import Plan
-from t3_backup.errors import Failure
+from t3_backup.errors import Failure, SystemdUnanswered
 from t3_backup.store.manifest import Manifest
 from t3_backup.t3.servers import Activity, Server
 
@@ -33,12 +50,15 @@ class FakeServers:
         self.warned: list[str] = []
         self.machine = replace(machine, warn=self.warned.append)
         self.ports: dict[str, int | None] = {"alice": 3773, "bob": 3774}
+        self.uids = {"alice": 54321, "bob": 54322}
+        self.unread: dict[str, str] = {}  # why
         self.stopped: set[str] = set()
         self.missing: set[str] = set()
+        self.free = {"alice": 1 << 40, "bob": 1 << 40}
         self.account_dirs: dict[str, list[Manifest]] = {"alice": [], "bob": []}
         self.folder = folder
         self.tried: list[str] = []
-        patch.setattr(adopt, "adopt_accounts", lambda _: OLD)
+        patch.setattr(adopt, "adopt_accounts", lambda *_: OLD)
         patch.setattr(Context, "servers", lambda _: [self.server(user) for user in self.ports])
         patch.setattr(Server, "runs", lambda one: one.user not in self.stopped)
         patch.setattr(
@@ -46,20 +66,25 @@ class FakeServers:
         )
         patch.setattr(npm, "fetch_version", lambda *_: None)
 
-        def run_gate(machine: Context, version: str, found: list[Server], known: object) -> None:
-            self.tried = [one.user for one in found]
+        def run_gate(machine: Context, found: Candidates) -> None:
+            self.tried = [one.user for one in found.accounts]
             raise Reached
 
         patch.setattr(upgrade, "run_gate", run_gate)
 
     def server(self, user: str) -> Server:
         return Server(
-            Account(user, 1000, 1000, (1000,), self.folder),
+            Account(user, self.uids[user], 1000, (1000,), self.folder),
             None,
             self.ports[user],
             self.folder / f"{user}.env",
-            lambda one: None if one.user in self.missing else Activity(30, 0),
+            self.look,
         )
+
+    def look(self, one: Account) -> Activity | None:
+        if one.user in self.unread:
+            raise Failure(self.unread[one.user])
+        return None if one.user in self.missing else Activity(30, 0, free_bytes=self.free[one.user])
 
     def bump(self) -> list[str]:
         """Who is tried, once all else was looked at."""
@@ -86,8 +111,13 @@ def test_a_server_that_nothing_says_the_port_of_is_not_stopped(servers: FakeServ
     """The login after the switch could not be tried, nor that after the way back: it would have
     been down in vain."""
     servers.ports["bob"] = None
-    with pytest.raises(Failure, match=r"bob: a server runs, and no T3_PORT in .*/bob\.env"):
-        upgrade.bump_accounts(servers.machine, NEW, asked=True)
+    assert servers.bump() == ["alice"]
+    [told] = servers.warned
+    assert re.match(r"bob: left out: a server runs, and no T3_PORT in .*/bob\.env", told)
+    assert servers.machine.left_out == {"bob"}
+    assert "no T3_PORT in" in (servers.machine.why_frozen("bob") or "")
+    assert servers.machine.why_frozen("alice") is None
+    freeze.thaw(freeze.account_file(servers.machine.settings.root, "bob"))
     servers.stopped.add("bob")
     assert servers.bump() == ["alice", "bob"]
 
@@ -106,11 +136,47 @@ def test_nor_is_it_by_a_rollback(servers: FakeServers, monkeypatch: pytest.Monke
 
 
 def test_two_accounts_of_one_port_are_told_before_one_is_stopped(servers: FakeServers) -> None:
-    servers.ports["bob"] = servers.ports["alice"]
+    servers.ports["bob"] = servers.ports["alice"] = free_port()
     with pytest.raises(
-        Failure, match=r"bob: T3_PORT in .*/bob\.env is 3773, which is that of alice"
+        Failure, match=r"bob: T3_PORT in .*/bob\.env is [0-9]+, which is that of alice"
     ):
         upgrade.bump_accounts(servers.machine, NEW, asked=True)
+    assert servers.machine.why_frozen("bob") is None, "what befalls everybody is nobody's fault"
+
+
+def test_who_listens_keeps_their_port_and_who_has_the_same_is_left_out(
+    servers: FakeServers,
+) -> None:
+    """By the kernel, and not by which comes first: alice's server is there."""
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        server.listen()
+        servers.ports["bob"] = servers.ports["alice"] = server.getsockname()[1]
+        servers.uids["alice"] = os.geteuid()
+        assert servers.bump() == ["alice"]
+    assert "which is that of alice" in servers.warned[0]
+
+
+@needs_root
+def test_who_has_taken_a_port_is_named(
+    servers: FakeServers, make_user: Callable[..., User]
+) -> None:
+    mallory, port = make_user("prt-mallory"), free_port()
+    servers.ports["bob"] = port
+    script = (
+        f"import socket; s = socket.socket(); s.bind(('127.0.0.1', {port})); s.listen();"
+        "print('there', flush=True); input()"
+    )
+    pipe = subprocess.PIPE
+    line = [sys.executable, "-c", script]
+    with subprocess.Popen(line, user=mallory.uid, stdin=pipe, stdout=pipe) as taker:
+        assert taker.stdout is not None
+        assert taker.stdout.readline() == b"there\n"
+        assert servers.bump() == ["alice"]
+        taker.kill()
+    [told] = servers.warned
+    who = rf"{mallory.name} \(uid {mallory.uid}\), \S+ \(pid {taker.pid}\)"
+    assert re.match(rf"bob: left out: port {port} is taken by {who}: end that", told)
 
 
 def test_who_had_a_database_and_has_none_stays_as_before(servers: FakeServers) -> None:
@@ -139,21 +205,43 @@ def test_who_has_a_database_that_is_not_copied_and_no_other_stays_as_before(
     assert servers.warned == ["bob: stays on 0.0.24: statev2.sqlite is not backed up"]
 
 
-def test_a_disk_of_a_home_without_room_for_the_way_back_is_told(
+def test_a_disk_of_a_home_without_room_for_the_way_back_is_told(servers: FakeServers) -> None:
+    """A newer T3 that fills it would fail, and the data of before could not be put back beside what
+    it has made. Its owner's worker is asked, and others are moved."""
+    servers.account_dirs["alice"] = [snapshot(100 << 20)]
+    assert servers.bump() == ["alice", "bob"]
+    servers.free["alice"] = 150 << 20
+    assert servers.bump() == ["bob"]
+    assert "150 MiB are free there, and a bump may take 200: make room" in servers.warned[0]
+
+
+def test_a_database_that_cannot_be_read_keeps_no_other_account(servers: FakeServers) -> None:
+    """Garbage in it, or a home that does not answer: only that account is frozen."""
+    servers.unread["alice"] = "alice: it took too long"
+    assert servers.bump() == ["bob"]
+    assert servers.warned == [
+        "alice: left out: it took too long; it alone is frozen; next: t3-autoupdate thaw --user alice"
+    ]
+    assert servers.bump() == ["bob"], "it stays so until it is thawed"
+    assert "alice: stays on 0.0.24: frozen: " in servers.warned[-1]
+
+
+def test_a_trial_freezes_nobody(servers: FakeServers) -> None:
+    servers.unread["alice"] = "alice: it took too long"
+    with pytest.raises(Reached):
+        upgrade.bump_accounts(servers.machine, NEW, asked=True, gate_only=True)
+    assert servers.tried == ["bob"]
+    assert servers.machine.why_frozen("alice") is None
+
+
+def test_systemd_that_does_not_answer_is_no_accounts_fault(
     servers: FakeServers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A newer T3 that fills it would fail, and the data of before could not be put back beside what
-    it has made."""
-    servers.account_dirs["alice"] = [snapshot(100 << 20)]
-    real = os.statvfs
+    def unanswered(one: Server) -> bool:
+        raise SystemdUnanswered("systemctl show failed: Connection reset by peer")
 
-    def statvfs(path: Path) -> os.statvfs_result:
-        found = list(real(path))
-        if path == servers.folder:
-            found[1], found[4] = 1 << 20, 150  # blocks of a MiB
-        return os.statvfs_result(found)
-
-    assert servers.bump() == ["alice", "bob"]
-    monkeypatch.setattr(os, "statvfs", statvfs)
-    with pytest.raises(Failure, match="150 MiB are free there, and a bump may take 200: make room"):
+    servers.ports["bob"] = None
+    monkeypatch.setattr(Server, "runs", unanswered)
+    with pytest.raises(SystemdUnanswered):
         upgrade.bump_accounts(servers.machine, NEW, asked=True)
+    assert servers.machine.left_out == set()

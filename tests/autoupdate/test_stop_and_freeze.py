@@ -154,7 +154,5 @@ def test_a_frozen_account_is_left_out_and_told_while_the_others_move(bump: Bump)
     drained = bump.call("drain")
     assert drained.code == 0, drained
     assert f"new disk; next: t3-autoupdate thaw --user {alice}" in drained.out
-    assert bump.programs()[:2] == [OLD, NEW]
-    assert bump.call("thaw", "--user", alice).code == 0
-    assert bump.call("drain").code == 0
-    assert bump.programs() == [NEW, NEW, NEW]
+    assert bump.programs() == [OLD, NEW, NEW]
+    assert bump.phases(journal.HISTORY) == [journal.WAITING, journal.DONE]

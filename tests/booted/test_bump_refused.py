@@ -131,25 +131,6 @@ def test_a_store_without_room_is_told_before_anything_is_switched(bump: Interrup
         refused(bump, "no snapshot could be taken")
 
 
-def test_a_database_of_which_no_snapshot_proves_is_told_before_anything_is_switched(
-    bump: InterruptedBump,
-) -> None:
-    machine = bump.machine
-    path = database_path("bob")
-    machine.run("systemctl", "stop", server_unit("bob"))
-    machine.run("cp", "-a", path, "/var/tmp/whole")
-    machine.run(*programs.booted_line("damage_index.py", path), user="bob")
-    machine.run("systemctl", "start", server_unit("bob"))
-    machine.until(lambda: t3_servers.is_listening(machine, "bob"), "server of bob")
-    try:
-        refused(bump, "bob: the snapshot state-")
-    finally:
-        machine.run("systemctl", "stop", server_unit("bob"))
-        machine.run("cp", "-a", "/var/tmp/whole", path)
-        machine.run("systemctl", "start", server_unit("bob"))
-        machine.until(lambda: t3_servers.is_listening(machine, "bob"), "server of bob")
-
-
 def test_a_bump_that_is_killed_while_npm_runs_is_in_nobodys_way(bump: InterruptedBump) -> None:
     machine = bump.machine
     machine.run(
@@ -192,10 +173,7 @@ def test_a_final_snapshot_that_can_not_be_made_starts_the_server_again(
     with small(machine, STORE, "100K"):
         answer = autoupdate(machine, "drain")
     assert answer.code == 1, answer
-    assert (
-        "alice: nothing was changed, still on 0.0.24: alice: no snapshot could be taken"
-        in answer.out
-    )
+    assert "alice: nothing was changed, still on 0.0.24: no snapshot could be taken" in answer.out
     assert {user: bump.inspect(user) for user in USERS} == before
     assert "frozen until: t3-autoupdate thaw" in answer.err, (
         "a server was down for it: not again each night"
@@ -261,3 +239,29 @@ def test_the_service_brings_everybody_to_the_pin_within_its_sandbox(
     assert bump.assert_whole(work, Result(0, said, "")) == dict.fromkeys(USERS, NEW), said
     assert f"all accounts are on {NEW}" in said
     assert "WARN" not in said
+
+
+def test_a_database_of_which_no_snapshot_proves_costs_that_account_alone(
+    bump: InterruptedBump,
+) -> None:
+    """It is told before any server is stopped; all others are moved."""
+    machine = bump.machine
+    bump.reset()
+    machine.run("rm", f"{AUTOUPDATE_ROOT}/journal.json")
+    path = database_path("bob")
+    machine.run("systemctl", "stop", server_unit("bob"))
+    machine.run(*programs.booted_line("damage_index.py", path), user="bob")
+    machine.run("systemctl", "start", server_unit("bob"))
+    machine.until(lambda: t3_servers.is_listening(machine, "bob"), "server of bob")
+    main = machine.show(server_unit("bob"), "MainPID")
+    answer = autoupdate(machine, "--to", NEW)
+    assert answer.code == 1, answer
+    assert "bob: left out: the snapshot state-" in answer.out
+    assert "it alone is frozen; next: t3-autoupdate thaw --user bob" in answer.out
+    assert machine.show(server_unit("bob"), "MainPID") == main, "it was not stopped"
+    found = {
+        one["user"]: (one["version"], bool(one["frozen"]))
+        for one in t3_servers.autoupdate_status(machine)["accounts"]
+    }
+    assert found == {"alice": (NEW, False), "bob": (OLD, True)}
+    assert t3_servers.autoupdate_status(machine)["frozen"] is None
