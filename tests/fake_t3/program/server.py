@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 import uuid
-from datetime import datetime
+from datetime import datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -50,9 +50,7 @@ class Handler(BaseHTTPRequestHandler):
         if self.path == "/api/auth/session":
             self._tell_session()
         elif self.path == "/.well-known/t3/environment":
-            self._say(
-                200, {"environmentId": self.server.environment, "serverVersion": about.VERSION}
-            )
+            self._tell_environment()
         elif self.path == "/fake/tab":
             self._hold_tab()
         else:
@@ -76,6 +74,13 @@ class Handler(BaseHTTPRequestHandler):
             self._say(404, b"")
         return None
 
+    def _tell_environment(self) -> None:
+        found = {"environmentId": self.server.environment, "serverVersion": about.VERSION}
+        if about.IS_EXECUTABLE:
+            platform = {"os": "linux", "arch": "x64"}
+            found |= {"label": "vm", "platform": platform, "capabilities": {}}
+        self._say(200, found)
+
     def _tell_session(self) -> None:
         good = (
             self.server.is_good(self.headers.get("Cookie", "")) and VARIANT != "not-authenticated"
@@ -88,6 +93,9 @@ class Handler(BaseHTTPRequestHandler):
                 "sessionMethods": ["browser-session-cookie", "bearer-access-token"],
                 "sessionCookieName": self.server.cookie,
             }
+            if good:  # as if it were new
+                found |= {"scopes": about.MAY, "sessionMethod": "browser-session-cookie"}
+                found["expiresAt"] = about.now(timedelta(days=30))
         self._say(200, found)
         if VARIANT == "crash-loop" and good:
             threading.Timer(1, os._exit, (1,)).start()
