@@ -38,6 +38,8 @@ QUICK = {  # for what is to run out
 
 
 LIVE = "state.sqlite"
+V2_THREADS = "orchestration_v2_projection_threads"
+V2_MESSAGES = "orchestration_v2_projection_messages"
 
 
 def try_state(program: Path, base: Path, patience: Patience = PATIENT) -> Outcome:
@@ -60,7 +62,8 @@ def give(database: Path, data: str) -> None:
     """What a server of this version has made, and somebody has said something to."""
     shutil.copyfile(DATA / f"state-{data}.sqlite", database)
     with closing(sqlite3.connect(database)) as connection:
-        columns = "?, 't', NULL, 'user', ?, 0, '', '', NULL"
+        thread = "(SELECT thread_id FROM projection_threads LIMIT 1)"
+        columns = f"?, {thread}, NULL, 'user', ?, 0, '', '', NULL"
         row = f"INSERT INTO projection_thread_messages VALUES ({columns})"
         connection.executemany(row, [("1", " Build it, \n please. "), ("2", "And\n\ttest it.")])
         connection.commit()
@@ -94,6 +97,71 @@ def test_what_a_server_is_asked_before_it_hears_is_asked_again(
     monkeypatch.setenv("T3_FAKE_DEAF", "2")
     found = tried(tmp_path, version, data="0.0.24")
     assert (found.passed, found.probe) == (True, 200), found
+
+
+@pytest.fixture(scope="module")
+def brought_over(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The databases of an account that V2 has brought V1's over of."""
+    folder = tmp_path_factory.mktemp("brought-over")
+    found = tried(folder, "0.1.0", data="0.0.25")
+    assert found.passed, found
+    assert (found.database, found.level_before, found.level_after) == (SUCCESSOR, 31, 62)
+    assert found.ledger[:30] == known_ledger("0.0.24"), "those of V1 are there, by their names"
+    return folder / "base/userdata"
+
+
+def test_v2_passes_with_a_database_of_its_own_into_which_it_brings_that_of_v1(
+    brought_over: Path,
+) -> None:
+    before, after = (read_history(brought_over / name) for name in (LIVE, SUCCESSOR))
+    assert (before.level, after.level) == (31, 62), "V1's stays as it is"
+    assert [*before.brought.values()] == [*after.brought.values()] == [1, 3, 2, 25]
+
+
+@pytest.mark.parametrize("variant", ["lost-threads", "unreadable", "blanked"])
+def test_v2_that_lost_what_v1_had_is_told(tmp_path: Path, variant: str) -> None:
+    found = tried(tmp_path, "0.1.0", variant, "0.0.25")
+    assert (found.passed, found.step, found.database) == (False, "data", SUCCESSOR), found
+
+
+@pytest.mark.parametrize("variant", ["migrates-and-dies", "no-cookie"])
+def test_a_v2_that_is_bad_as_a_v1_is_fails_at_the_same_step(tmp_path: Path, variant: str) -> None:
+    assert tried(tmp_path, "0.1.0", variant, "0.0.25").step == STEPS[variant]
+
+
+def test_a_later_v2_goes_on_with_the_database_of_v2(brought_over: Path, tmp_path: Path) -> None:
+    (tmp_path / "later").mkdir()
+    program, base = fake_t3.unpack(tmp_path / "later", "0.1.8"), tmp_path / "base"
+    shutil.copytree(brought_over, base / "userdata")
+    found = try_state(program, base)
+    assert found.passed, found
+    assert (found.level_before, found.level_after, found.database) == (62, 80, SUCCESSOR)
+
+
+@pytest.mark.parametrize(
+    ("statement", "told"),
+    [
+        ("DELETE FROM projection_threads WHERE rowid = 1", ""),
+        ("DELETE FROM orchestration_events", ""),
+        ("UPDATE projection_threads SET deleted_at = 'x' WHERE rowid = 1", ""),
+        (f"DELETE FROM {V2_THREADS} WHERE rowid = 1", "3 threads, and there are 2"),
+        (f"UPDATE {V2_MESSAGES} SET payload_json = '{{}}'", "characters in messages"),
+        ("UPDATE projection_projects SET deleted_at = 'x'", "1 projects, and there are 0"),
+    ],
+)
+def test_what_v2_has_brought_over_is_held_against_what_v1_has(
+    brought_over: Path, tmp_path: Path, statement: str, told: str
+) -> None:
+    """V1's own tables say nothing any more, and its events are never counted."""
+    userdata = shutil.copytree(brought_over, tmp_path / "userdata")
+    with closing(sqlite3.connect(userdata / SUCCESSOR, isolation_level=None)) as connection:
+        connection.execute(statement)
+    before, after = read_history(userdata / LIVE), read_history(userdata / SUCCESSOR)
+    if not told:
+        check_content(before, after)
+        return
+    with pytest.raises(TurnedAway, match=told):
+        check_content(before, after)
 
 
 @pytest.mark.parametrize("variant", STEPS)
@@ -271,9 +339,6 @@ OTHER_PAYLOAD = "json_set(json_remove(payload_json, '$.createdAt'), '$.v', 2)"
 )
 def test_one_that_brings_it_into_another_form_is_not(tmp_path: Path, statement: str) -> None:
     assert migrating(tmp_path, statement).passed
-
-
-V2_MESSAGES = "orchestration_v2_projection_messages"
 
 
 def compared(base: Path, *statements: str) -> None:

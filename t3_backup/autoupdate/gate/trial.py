@@ -40,6 +40,7 @@ from t3_backup.t3.unit import STOPPED_STATUS
 
 _STOPPED = (0, STOPPED_STATUS)
 _PROBE_S = 5.0  # for GET /, which is told and decides nothing
+_END_S = 2.0  # for one that closes its connections since it is about to end
 _POLL_S = 0.5
 
 
@@ -101,6 +102,8 @@ def try_state(given: Given, patience: Patience) -> Outcome:
                 found.passed = True
             except TurnedAway as failed:
                 found.step, found.reason, found.slow = failed.step, str(failed), failed.slow
+                if server.ended not in (None, *_STOPPED) and server.why_ended:
+                    found.reason += f": {server.why_ended}"
     except OSError as error:
         found.passed = False
         found.step, found.reason = "start", f"it can't be started: {error.strerror}"
@@ -114,22 +117,21 @@ def _take_steps(
     found: Outcome, server: Candidate, given: Given, patience: Patience, before: History
 ) -> None:
     if not server.await_port(patience.serve):
-        if (code := server.ended) is not None:
-            why = f": {server.why_ended}" if server.why_ended else ""
-            raise TurnedAway("start", f"it ended with {code} before it listened{why}")
+        if server.ended is not None:
+            raise TurnedAway("start", f"it ended with {server.ended} before it listened")
         raise TurnedAway("serve", f"it does not listen after {patience.serve:g} s", slow=True)
-    found.probe = server.probe_status("/", min(patience.pair, _PROBE_S))
     if server.probe_status(ENVIRONMENT_PATH, patience.pair) is None:
-        slow = server.ended is None
+        if (code := server.await_end(_END_S)) is not None:
+            raise TurnedAway("start", f"it ended with {code} before it answered")
         text = f"it listens and does not answer within {patience.pair:g} s"
-        raise TurnedAway("serve", text, slow=slow)
+        raise TurnedAway("serve", text, slow=True)
+    # not before: at first a good one, too, may take long
+    found.probe = server.probe_status("/", min(patience.pair, _PROBE_S))
     try:
         found.endpoint = pairing.pair(given.t3, given.base_dir, given.port, patience.pair)
     except PairingFailed as failed:
         also = "" if server.ended is None else f" (the server ended with {server.ended})"
-        raise TurnedAway(
-            "pairing", f"{failed}{also}", slow=getattr(failed, "slow", False)
-        ) from None
+        raise TurnedAway("pairing", f"{failed}{also}", slow=failed.slow) from None
     found.database = find_database(given.userdata, server.open_names(given.userdata))
     _compare_history(found, given, before)
     _check_for_trouble(server)

@@ -3,6 +3,7 @@
 Usage: as a T3's; `--port PORT` is all that counts.
 """
 
+import contextlib
 import socket
 import sys
 import time
@@ -13,10 +14,11 @@ def main() -> None:
     with socket.create_server(("127.0.0.1", port)) as server:
         while True:
             there, _ = server.accept()
-            there.sendall(b"HTTP/1.1 200 OK\r\nX: ")
-            while True:
-                there.sendall(b"x")
-                time.sleep(0.2)
+            with there, contextlib.suppress(ConnectionError):
+                there.sendall(b"HTTP/1.1 200 OK\r\nX: ")
+                while True:
+                    there.sendall(b"x")
+                    time.sleep(0.2)
 
 
 if __name__ == "__main__":
