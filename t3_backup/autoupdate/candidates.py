@@ -12,11 +12,12 @@ from dataclasses import dataclass, field
 from t3_backup.autoupdate import preflight
 from t3_backup.autoupdate.context import Context
 from t3_backup.autoupdate.faults import AccountFault, find_faults
+from t3_backup.autoupdate.forecast import Forecast, forecast_move
 from t3_backup.autoupdate.own_program import why_left_alone
 from t3_backup.errors import Failure
 from t3_backup.store.manifest import Manifest
 from t3_backup.t3 import versions
-from t3_backup.t3.servers import Server
+from t3_backup.t3.servers import Activity, Server
 
 
 @dataclass
@@ -53,6 +54,18 @@ class Candidates:
         """Go on without one of them."""
         self.context.leave_out(user, why, only_tried=self.only_tried)
         self.drop(user)
+
+    def forecast(self, one: Server, live: Activity) -> Forecast:
+        """Forecast what the move of one takes."""
+        installations = self.context.installations
+        own = installations.about(installations.version_of(one.user)).database
+        return forecast_move(live, own, installations.about(self.version).database)
+
+    def say_forecasts(self) -> None:
+        """Say what the move of each would take."""
+        for one in self.accounts:
+            if (live := one.read_activity()) is not None:
+                self.context.say(f"forecast: {one.user}: {self.forecast(one, live)}")
 
     def drop(self, user: str) -> None:
         """Let one stay as it is, which was told."""
@@ -103,7 +116,7 @@ class Candidates:
         self.known[one.user] = self.context.snapshots.list_snapshots(one.user)
         if live is not None:
             self.with_data.add(one.user)
-            preflight.check_home(one, live, self.known[one.user])
+            preflight.check_home(one, self.forecast(one, live))
 
 
 def is_lower(one: str, other: str) -> bool:

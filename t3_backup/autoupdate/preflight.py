@@ -6,17 +6,23 @@ import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from t3_backup.autoupdate import room
 from t3_backup.autoupdate.faults import AccountFault
+from t3_backup.autoupdate.forecast import Forecast, why_no_room
+from t3_backup.autoupdate.installations import Installations
 from t3_backup.autoupdate.snapshots import Snapshots
 from t3_backup.errors import Failure
 from t3_backup.store.manifest import Manifest
 from t3_backup.t3 import port_owner
 from t3_backup.t3.files import state_database
-from t3_backup.t3.servers import Activity, Server
+from t3_backup.t3.servers import Server
 from t3_backup.t3.unit import PORT_VARIABLE
 
 UNTOUCHED = "nothing was changed"
-_SPARE_BYTES = 1 << 30  # for a version and what comes in the meantime
+_SPARE_BYTES = 256 << 20  # for what comes in the meantime
+_TRIED_IN = Path("/var/lib")  # beneath it systemd has the folders of transient users
+# of data: what is tried, and what a version makes of it there, which may be a copy that grows
+_TRIED_TIMES = 4
 
 
 def check_port(one: Server, everybody: Sequence[Server]) -> None:
@@ -55,25 +61,26 @@ def why_no_database(one: Server, snapshots: Snapshots) -> str:
     return f"{gone}, and there are {len(known)} snapshots of it: {back}"
 
 
-def check_disk_space(root: Path, known: Mapping[str, Sequence[Manifest]]) -> None:
-    """Check that there is room for the version and the gate. Raises Failure."""
+def check_disk_space(
+    installations: Installations, version: str, known: Mapping[str, Sequence[Manifest]]
+) -> None:
+    """Check that there is room for the version and the gate. Raises Failure, OSError."""
     largest = max((found[0].total_bytes for found in known.values() if found), default=0)
-    status = os.statvfs(root)
-    needed = _SPARE_BYTES + 2 * largest
-    if why := _why_no_room(status.f_bavail * status.f_frsize, needed):
-        raise Failure(f"{root}: {why}")
+    there = installations.is_installed(version)
+    needed = {installations.root: _SPARE_BYTES} if there else room.version_room(installations)
+    needed[_TRIED_IN] = needed.get(_TRIED_IN, 0) + _TRIED_TIMES * largest
+    by_disk: dict[int, tuple[Path, int]] = {}
+    for place, size in needed.items():
+        found = next(path for path in (place, *place.parents) if path.exists())
+        first, before = by_disk.get(device := os.stat(found).st_dev, (found, 0))
+        by_disk[device] = (first, before + size)
+    for place, size in by_disk.values():
+        status = os.statvfs(place)
+        if why := why_no_room(status.f_bavail * status.f_frsize, size):
+            raise Failure(f"{place}: {why}")
 
 
-def check_home(one: Server, live: Activity, known: Sequence[Manifest]) -> None:
+def check_home(one: Server, forecast: Forecast) -> None:
     """Check that the disk of a home has room for the way there and back. Raises AccountFault."""
-    # what the newer one makes of it, and the old one beside that
-    needed = 2 * known[0].total_bytes if known else 0
-    if needed and (why := _why_no_room(live.free_bytes, needed)):
-        raise AccountFault(f"{one.account.home}: {why}")
-
-
-def _why_no_room(free: int, needed: int) -> str:
-    """Say what is lacking and what to do; empty where that many bytes are free."""
-    if free >= needed:
-        return ""
-    return f"{free >> 20} MiB are free there, and a bump may take {needed >> 20}: make room"
+    if forecast.why_no_room:
+        raise AccountFault(f"{one.account.home}: {forecast.why_no_room}")

@@ -66,6 +66,7 @@ def bump_accounts(
         return []
     trials = _try_version(context, found)
     if gate_only:
+        found.say_forecasts()
         return trials
     plan = _plan_bump(context, found, include_busy=include_busy, canary=bool(users))
     context.journals.save(plan)
@@ -99,7 +100,7 @@ def _refuse_another(context: Context, left: Journal, version: str, *, by_timer: 
 
 def _try_version(context: Context, found: Candidates) -> list[Trial]:
     """Fetch the version, and have the gate try it. Raises Failure and Cancelled."""
-    preflight.check_disk_space(context.settings.root, found.known)
+    preflight.check_disk_space(context.installations, found.version, found.known)
     context.raise_if_stopped(UNTOUCHED)
     spec = context.settings.npm_spec.format(version=found.version)
     npm.fetch_version(context.installations, found.version, spec, context.say)

@@ -24,18 +24,23 @@ from t3_backup.autoupdate import (
     freeze,
     journal_runner,
     npm,
+    preflight,
     rollback,
     snapshots,
     upgrade,
 )
 from t3_backup.autoupdate.candidates import Candidates
 from t3_backup.autoupdate.context import Context
+from t3_backup.autoupdate.forecast import forecast_move
+from t3_backup.autoupdate.installations import Installations
 from t3_backup.autoupdate.journal import Move
 from t3_backup.autoupdate.rollback import Plan
 from t3_backup.errors import Failure, SystemdUnanswered
 from t3_backup.store.manifest import Manifest
+from t3_backup.t3.databases import SUCCESSOR, DatabaseState
 from t3_backup.t3.servers import Activity, Server
 
+LIVE = "state.sqlite"
 OLD, NEW = "0.0.24", "0.0.25"
 
 
@@ -54,6 +59,7 @@ class FakeServers:
         self.unread: dict[str, str] = {}  # why
         self.stopped: set[str] = set()
         self.missing: set[str] = set()
+        self.bytes: dict[str, int] = {}  # of a database, where it is no small one
         self.free = {"alice": 1 << 40, "bob": 1 << 40}
         self.account_dirs: dict[str, list[Manifest]] = {"alice": [], "bob": []}
         self.folder = folder
@@ -84,7 +90,10 @@ class FakeServers:
     def look(self, one: Account) -> Activity | None:
         if one.user in self.unread:
             raise Failure(self.unread[one.user])
-        return None if one.user in self.missing else Activity(30, 0, free_bytes=self.free[one.user])
+        if one.user in self.missing:
+            return None
+        database = DatabaseState("state.sqlite", self.bytes.get(one.user, 1), held=False)
+        return Activity(30, 0, databases=(database,), free_bytes=self.free[one.user])
 
     def bump(self) -> list[str]:
         """Who is tried, once all else was looked at."""
@@ -208,11 +217,50 @@ def test_who_has_a_database_that_is_not_copied_and_no_other_stays_as_before(
 def test_a_disk_of_a_home_without_room_for_the_way_back_is_told(servers: FakeServers) -> None:
     """A newer T3 that fills it would fail, and the data of before could not be put back beside what
     it has made. Its owner's worker is asked, and others are moved."""
-    servers.account_dirs["alice"] = [snapshot(100 << 20)]
+    servers.bytes["alice"] = 100 << 20
     assert servers.bump() == ["alice", "bob"]
     servers.free["alice"] = 150 << 20
     assert servers.bump() == ["bob"]
     assert "150 MiB are free there, and a bump may take 200: make room" in servers.warned[0]
+
+
+@pytest.mark.parametrize(
+    ("own", "next_one", "measured", "seconds", "room"),
+    [
+        (LIVE, LIVE, None, 14, 2000),
+        (LIVE, LIVE, 3.0, 3, 2000),
+        (LIVE, SUCCESSOR, None, 31, 3600),  # of V1's alone a copy is made, which grows
+        (LIVE, SUCCESSOR, 3.0, 20, 3600),
+        (LIVE, None, None, 31, 3600),  # what isn't known is the greater
+        (SUCCESSOR, SUCCESSOR, None, 14, 2000),
+        (None, SUCCESSOR, None, 14, 2000),
+    ],
+)
+def test_the_forecast_of_a_move_follows_from_the_sizes_of_what_is_there(
+    own: str | None, next_one: str | None, measured: float | None, seconds: int, room: int
+) -> None:
+    states = (DatabaseState(LIVE, 800 << 20, True), DatabaseState("x.sqlite", 200 << 20, False))
+    live = Activity(30, 0, databases=states, free_bytes=2500 << 20)
+    found = forecast_move(live, own, next_one, measured)
+    assert str(found) == (
+        f"about {seconds} s without a server; "
+        f"takes up to {room} of the 2500 MiB that are free in its home"
+    )
+    assert bool(found.why_no_room) == (room > 2500)
+
+
+def test_room_for_the_gate_grows_with_the_greatest_account(
+    machine: Context, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And the program's room is not asked for where it is there already."""
+    monkeypatch.setattr(Installations, "is_installed", lambda *_: True)
+    status = os.statvfs("/var/lib")
+    free = status.f_bavail * status.f_frsize
+    known = {"alice": [snapshot(1)], "bob": [snapshot(free // 8)]}
+    preflight.check_disk_space(machine.installations, NEW, known)
+    known["carol"] = [snapshot(free // 2)]
+    with pytest.raises(Failure, match=r"MiB are free there, and a bump may take \d+: make room"):
+        preflight.check_disk_space(machine.installations, NEW, known)
 
 
 def test_a_database_that_cannot_be_read_keeps_no_other_account(servers: FakeServers) -> None:
