@@ -20,7 +20,7 @@ from t3_backup.autoupdate.installations import About
 from t3_backup.errors import Failure, LockHeld, StoreError, explain
 from t3_backup.restore.recovery import describe_remains
 from t3_backup.store import lock
-from t3_backup.store.census import Census, comparable_content
+from t3_backup.store.census import Census, comparable_content, comparable_logins
 from t3_backup.store.manifest import Manifest
 from t3_backup.store.names import UNWANTED
 from t3_backup.store.store import Store
@@ -47,10 +47,8 @@ def why_unfit(snapshot: Manifest, program: About) -> str:
 def describe_loss(before: Census, after: Census) -> str:
     """Say what a person would miss in `after`, and logins, such as '3 events, 1 messages'."""
     then, now = comparable_content(before, after) or ({}, {})
-    changes = content.changes(
-        then | content.sessions_of_rows(before.rows or {}),
-        now | content.sessions_of_rows(after.rows or {}),
-    )
+    logins = comparable_logins(before, after)
+    changes = content.changes(then | logins[0], now | logins[1])
     return (
         ", ".join(f"{-count} {word}" for word, count in changes.items() if count < 0) or "nothing"
     )

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 from t3_backup.records import GROWING, decode_record
 from t3_backup.t3 import content
 from t3_backup.t3.ledger import Ledger, check_ledger
+from t3_backup.t3.tables import LOGINS_TABLE
 
 # Where SQLite cannot read what is asked for: the database is damaged, and the checks will say
 # where.
@@ -42,6 +43,9 @@ class Census:
     content: Annotated[dict[str, int], _check_content] | None = None
     # T3's migrations, by id; None: not a T3 database, or a census of before
     ledger: Annotated[Ledger, check_ledger] | None = None
+    # of people, that stood when they were counted: they end by themselves; -1: unreadable; None:
+    # not counted, or there is no table of them
+    logins: int | None = None
 
     @property
     def total_rows(self) -> int:
@@ -64,7 +68,7 @@ class Census:
         `known_only`: what one of them could not read is passed over.
         """
         mine, theirs = asdict(self), asdict(other)
-        ignored = {"ends", "rows", "content", "ledger"}
+        ignored = {"ends", "rows", "content", "ledger", "logins"}
         found = [
             f"{k} {mine[k]} against {theirs[k]}"
             for k in mine
@@ -105,3 +109,14 @@ def comparable_content(one: Census, other: Census) -> tuple[dict[str, int], dict
         return one.content, other.content
     left, right = content.content_of_rows(one.rows or {}), content.content_of_rows(other.rows or {})
     return None if left is None or right is None else (left, right)
+
+
+def comparable_logins(one: Census, other: Census) -> tuple[dict[str, int], dict[str, int]]:
+    """Give the logins of both, in the form of a content, and counted in the same way.
+
+    An earlier version counted rows alone, also of what had ended: then so it is for both.
+    """
+    if one.logins is not None and other.logins is not None:
+        return {"logins": one.logins}, {"logins": other.logins}
+    left, right = ((taken.rows or {}).get(LOGINS_TABLE, 0) for taken in (one, other))
+    return {"logins": left}, {"logins": right}

@@ -16,8 +16,6 @@ _EVENTS = "orchestration_events"
 _THREADS_V2 = "orchestration_v2_projection_threads"  # a database that has it is V2's
 _MESSAGES_V1 = "projection_thread_messages"
 _MESSAGES_V2 = "orchestration_v2_projection_messages"
-# A migration may log everybody out: sessions are no content, but whoever goes back is told.
-_SESSIONS = "auth_sessions"
 
 
 class Counted(NamedTuple):
@@ -154,11 +152,6 @@ def changes(before: Mapping[str, int], after: Mapping[str, int]) -> dict[str, in
         word: max(0, after[word]) - max(0, count) for word, count in before.items() if word in after
     }
     return {word: count for word, count in found.items() if count}
-
-
-def sessions_of_rows(rows: Mapping[str, int]) -> dict[str, int]:
-    """Count the logins, in the form of a content."""
-    return {"sessions": rows.get(_SESSIONS, 0)}
 
 
 def lost_words(before: Mapping[str, int], after: Mapping[str, int]) -> Iterable[str]:

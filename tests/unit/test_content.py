@@ -4,8 +4,10 @@ is no loss, and what somebody would look for is. Row 34."""
 from __future__ import annotations
 
 import json
+import secrets
 from contextlib import closing
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import apsw
@@ -18,6 +20,7 @@ from t3_backup.backup.verdict import Judgement, judge_copy
 from t3_backup.store.census import Census, comparable_content
 from t3_backup.t3 import content
 from t3_backup.t3.ledger import MOST_MIGRATIONS
+from t3_backup.t3.sessions import USER_AGENT
 from t3_backup.worker.child.census import take_census
 
 THREADS = "orchestration_v2_projection_threads"
@@ -105,7 +108,7 @@ def test_content_is_counted_only_with_the_rows(grown: Path) -> None:
     with closing(apsw.Connection(str(grown))) as connection:
         bare = take_census(connection, count_rows=False)
     assert bare.content is None
-    assert bare == replace(changed(grown), rows=None, content=None)
+    assert bare == replace(changed(grown), rows=None, content=None, logins=None)
 
 
 def test_what_damage_makes_unreadable_is_said_to_be_so(grown: Path) -> None:
@@ -187,17 +190,87 @@ def test_a_word_that_one_side_does_not_know_is_no_change() -> None:
     assert content.changes({"events": 9, "threads": 1}, {"threads": 3, "x": 1}) == {"threads": 2}
 
 
+def login(connection: apsw.Connection, agent: str | None, address: str, days: int = 29) -> None:
+    """Log somebody in whose login ends after so many days."""
+    known = [row[1] for row in connection.cursor().execute("PRAGMA table_info(auth_sessions)")]
+    ends = (datetime.now(UTC) + timedelta(days=days)).isoformat(timespec="milliseconds")
+    row = {
+        "session_id": secrets.token_hex(8),
+        "subject": "one-time-token",
+        "method": "browser-session-cookie",
+        "issued_at": "2026-01-01T00:00:00.000Z",
+        "expires_at": ends.replace("+00:00", "Z"),
+        "client_user_agent": agent,
+        "client_ip_address": address,
+        "client_device_type": "desktop",
+        "role" if "role" in known else "scopes": "client",
+    }
+    names, marks = ", ".join(row), ", ".join("?" * len(row))
+    connection.cursor().execute(
+        f"INSERT INTO auth_sessions ({names}) VALUES ({marks})", tuple(row.values())
+    )
+
+
+FIREFOX = "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0"
+
+
+@pytest.mark.parametrize("name", REAL)
+def test_logins_of_people_count_that_stand_in_every_real_database(
+    tmp_path: Path, name: str
+) -> None:
+    path = real_database(name, tmp_path / "x.sqlite")
+    with closing(apsw.Connection(str(path))) as connection:
+        connection.cursor().execute("DELETE FROM auth_sessions")
+        login(connection, FIREFOX, "192.0.2.7")
+        login(connection, None, "127.0.0.1")
+        login(connection, "Python/3.11 aiohttp/3.8.4", "192.0.2.7")
+        login(connection, USER_AGENT, "127.0.0.1")  # ours, now
+        login(connection, "Python/3.11 aiohttp/3.8.4", "127.0.0.1")  # ours, before
+        login(connection, FIREFOX, "192.0.2.7", days=-1)
+        login(connection, "revoked", "192.0.2.7")
+        connection.cursor().execute(
+            "UPDATE auth_sessions SET revoked_at = issued_at WHERE client_user_agent = 'revoked'"
+        )
+        assert take_census(connection, count_rows=True).logins == 3
+        assert take_census(connection, count_rows=False).logins is None
+
+
+def test_a_database_of_another_kind_has_no_logins() -> None:
+    with closing(apsw.Connection(":memory:")) as connection:
+        connection.cursor().execute("CREATE TABLE a (b)")
+        assert take_census(connection, count_rows=True).logins is None
+        connection.cursor().execute("CREATE TABLE auth_sessions (expires_at)")
+        assert take_census(connection, count_rows=True).logins == 0
+        connection.cursor().execute("INSERT INTO auth_sessions VALUES (NULL), (7), ('x')")
+        assert take_census(connection, count_rows=True).logins == 3, "what no version writes stands"
+
+
+def test_logins_that_end_make_no_difference_and_no_snapshot_suspect(grown: Path) -> None:
+    taken = replace(changed(grown), logins=9)
+    later = replace(taken, logins=0)
+    assert taken.differences(later) == []
+    assert judged(taken, later).verdict == judged(taken, taken).verdict
+
+
 def test_a_rollback_names_what_is_lost_and_logins_too(grown: Path) -> None:
+    with closing(apsw.Connection(str(grown))) as connection:
+        connection.cursor().execute("DELETE FROM auth_sessions")
+        for n in range(15):
+            login(connection, USER_AGENT if n else FIREFOX, "127.0.0.1")
     before = changed(grown)
     after = changed(
-        grown,
-        f"DELETE FROM {MESSAGES} WHERE rowid <= 3",
-        "DELETE FROM auth_sessions WHERE rowid = 1",
-        COMPACTED,
+        grown, f"DELETE FROM {MESSAGES} WHERE rowid <= 3", "DELETE FROM auth_sessions", COMPACTED
     )
-    for then in (before, of_before(before)):
-        assert describe_loss(then, after) == "3 messages, 1 sessions"
-        assert describe_loss(after, then) == "nothing"
+    assert describe_loss(before, after) == "3 messages, 1 logins"
+    assert describe_loss(after, before) == "nothing"
+
+
+def test_logins_of_an_earlier_snapshot_are_compared_by_their_rows(grown: Path) -> None:
+    before = changed(grown)
+    after = changed(grown, "DELETE FROM auth_sessions WHERE rowid = 1")
+    for then, now in ((of_before(before), after), (before, of_before(after))):
+        assert describe_loss(then, now) == "1 logins"
+        assert describe_loss(now, then) == "nothing"
 
 
 def test_a_level_that_fell_or_is_gone_is_suspect(grown: Path) -> None:
@@ -211,7 +284,7 @@ def test_a_level_that_fell_or_is_gone_is_suspect(grown: Path) -> None:
 def of_before(census: Census) -> Census:
     """As the manifest of an earlier version has it."""
     value = census.as_json()
-    del value["content"], value["ledger"]
+    del value["content"], value["ledger"], value["logins"]
     return Census.from_json(value)
 
 

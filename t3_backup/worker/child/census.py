@@ -23,6 +23,7 @@ from t3_backup.t3.ledger import (
     Ledger,
     make_ledger,
 )
+from t3_backup.t3.tables import LOGINS_TABLE, standing_logins_query
 from t3_backup.worker.child.connection import read_schema
 from t3_backup.worker.child.digest import sha256
 
@@ -57,7 +58,8 @@ def take_census(connection: apsw.Connection, *, count_rows: bool) -> Census:
         table: UNREADABLE if without_rowid[table] is None else _count(connection, table)
         for table in tables
     }
-    return replace(census, rows=rows, content=_content(connection, rows))
+    logins = _logins(connection, rows)
+    return replace(census, rows=rows, content=_content(connection, rows), logins=logins)
 
 
 def require_tables(taken: Census) -> None:
@@ -134,6 +136,17 @@ def _content(connection: apsw.Connection, rows: dict[str, int]) -> dict[str, int
         if found[one.word] > 0 and one.deleted in _columns(connection, one.table):
             found[one.word] = _or_unreadable(connection, one.query((one.deleted,)))
     return found or None
+
+
+def _logins(connection: apsw.Connection, rows: dict[str, int]) -> int | None:
+    """Count the logins of people that stand; None where there is no table of them."""
+    if rows.get(LOGINS_TABLE, 0) <= 0:
+        return rows.get(LOGINS_TABLE)
+    try:
+        columns = _columns(connection, LOGINS_TABLE)
+    except UnicodeDecodeError:
+        return UNREADABLE
+    return _or_unreadable(connection, standing_logins_query(columns))
 
 
 def _columns(connection: apsw.Connection, table: str) -> set[str]:
