@@ -3,6 +3,7 @@ probe of liveness would have passed most."""
 
 from __future__ import annotations
 
+import re
 import shutil
 import sqlite3
 import subprocess
@@ -16,7 +17,7 @@ import fake_t3
 import pytest
 from fake_t3 import DATA, SILENT, STEPS
 from fake_t3.served import free_port
-from support import programs
+from support import programs, real_t3
 from support.paths import ROOT
 from support.t3_data import real_database
 
@@ -26,12 +27,14 @@ from t3_backup.autoupdate.gate.steps import TurnedAway
 from t3_backup.autoupdate.gate.trial import Given, Outcome, Patience
 from t3_backup.t3.databases import SUCCESSOR
 from t3_backup.t3.ledger import level_of, why_unfit
+from t3_backup.t3.program import QUIET
 from t3_backup.t3.versions import known_ledger
 
-PATIENT = Patience(serve=20, pair=20, watch=2, stop=20)
+PATIENT = Patience(serve=30, pair=30, watch=1, stop=30)
 QUICK = {  # for what is to run out
     "slow-migration": replace(PATIENT, serve=3),
     "hung": replace(PATIENT, pair=3),
+    "crash-loop": replace(PATIENT, watch=4),
     "ignores-term": replace(PATIENT, stop=3),
     "slow-stop": replace(PATIENT, stop=3),
 }
@@ -97,6 +100,34 @@ def test_what_a_server_is_asked_before_it_hears_is_asked_again(
     monkeypatch.setenv("T3_FAKE_DEAF", "2")
     found = tried(tmp_path, version, data="0.0.24")
     assert (found.passed, found.probe) == (True, 200), found
+
+
+def test_the_official_t3_passes_on_what_a_real_server_of_before_has_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(*QUIET.split("="))
+    base = tmp_path / "base"
+    (base / "userdata").mkdir(parents=True)
+    give(base / "userdata" / LIVE, "0.0.24")
+    found = try_state(real_t3.program(), base)
+    assert found.passed, found
+    assert (found.level_before, found.ledger) == (30, known_ledger("0.0.42"))
+
+
+def test_why_the_official_t3_ends_is_told_and_no_token_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a database of V2's it listens, and then it ends: thirty lines, of which the innermost
+    says why."""
+    monkeypatch.setenv(*QUIET.split("="))
+    base = tmp_path / "base"
+    (base / "userdata").mkdir(parents=True)
+    real_database("v2-grown-61", base / "userdata" / LIVE)
+    found = try_state(real_t3.program(), base)
+    assert found.step == "start", found
+    assert re.match(r"it ended with 1 before it (listened|answered): SchemaError: ", found.reason)
+    assert any("PersistenceDecodeError" in line for line in found.log)
+    assert not re.search(r"Token: (?!\[redacted\])|token=(?!\[redacted\])", "\n".join(found.log))
 
 
 @pytest.fixture(scope="module")
