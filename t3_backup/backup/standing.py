@@ -1,9 +1,9 @@
 """Find out whether a snapshot that is there holds exactly what was copied now.
 
 Its name is a hint: both are read, and it stands for the new one only where they are the same, the
-databases and the files beside them. Three numbers in a database's header say how often SQLite has
-written to it, and which did last: no two ways of copying keep them, and nothing depends on them
-where nobody has it open.
+databases and the files beside them. Four numbers in a database's header say how often SQLite has
+written to it and has changed its schema, and which did last: no two ways of copying keep them, and
+nothing depends on them where nobody has it open.
 """
 
 from __future__ import annotations
@@ -11,15 +11,18 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 
 from t3_backup.backup.publish import SettledFile
 from t3_backup.store.account_dir import AccountDir
+from t3_backup.store.companion import Companion
 from t3_backup.store.content import hash_content, hash_on_disk
 from t3_backup.store.listing import Listing
 from t3_backup.store.manifest import Manifest, StoredDatabase
 
-# change counter; version-valid-for, and the version of SQLite (sqlite.org/fileformat.html)
-_COUNTERS = (slice(24, 28), slice(92, 100))
+# by sqlite.org/fileformat.html: change counter; schema cookie; version-valid-for, and the version
+# of SQLite
+_COUNTERS = (slice(24, 28), slice(40, 44), slice(92, 100))
 _HEADER_BYTES = 100
 
 
@@ -38,7 +41,7 @@ def find_standing(
     known = next((one for one in listing.snapshots if one.name == name), None)
     if known is None or known.verdict == "damaged" or known.live.file != snapshot.live.file:
         return None
-    if (known.companion, known.missing) != (snapshot.companion, snapshot.missing):
+    if _archive_of(known) != _archive_of(snapshot) or known.missing != snapshot.missing:
         return None
     images = {image.file: image for image in known.images}
     if images.keys() != settled.keys():
@@ -50,6 +53,11 @@ def find_standing(
     with contextlib.suppress(OSError):
         return known if all(same) else None
     return None
+
+
+def _archive_of(snapshot: Manifest) -> Companion | None:
+    """Return the archive beside; by what files it was made without reading them says nothing."""
+    return snapshot.companion and replace(snapshot.companion, fingerprint="")
 
 
 def _is_same(account_dir: AccountDir, image: StoredDatabase, new: SettledFile) -> bool:

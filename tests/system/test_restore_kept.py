@@ -4,7 +4,9 @@ is."""
 from __future__ import annotations
 
 import shutil
+import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -65,10 +67,16 @@ def test_where_all_was_gone_nothing_is_left(host: Host, settled: User) -> None:
     assert document["kept"] == []
 
 
-def test_a_state_that_is_kept_already_is_not_kept_twice(host: Host, settled: User) -> None:
+@pytest.mark.parametrize("change", ["a row", "the schema"])
+def test_a_state_that_is_kept_already_is_not_kept_twice(
+    host: Host, settled: User, change: str
+) -> None:
     """As a rollback has it: the newest snapshot holds what is there, databases and files."""
     first = host.snapshots(settled)[0].stem
     change_database(settled)
+    if change == "the schema":  # as a migration does it
+        with closing(sqlite3.connect(settled.database)) as connection:
+            connection.executescript("CREATE TABLE more (a); CREATE INDEX more_a ON more (a)")
     run = host.t3("run", "--user", settled.name, "--label", "mine", "--json").document
     newest = run["accounts"][0]["snapshots"][0]["name"]
     before = dump_database(settled.database)
