@@ -32,15 +32,6 @@ def find_stale(own: str | None, live: Activity | None) -> str:
     return "" if any(one.held for one in there if one.file == stale) else stale
 
 
-def explain_stale(user: str, version: str, file: str) -> str:
-    """Say what is the matter with a stale database, and what to do about it."""
-    return (
-        f"a newer t3 was called by hand, and has made {shown_name(file)}, which T3 {version} does "
-        "not work with: what is done from now on is not in it, and a later version would go on "
-        f"without that; next: t3-autoupdate put-aside --user {user}"
-    )
-
-
 def put_stale_aside(server: Server, own: str | None) -> str:
     """Put a stale database of an account aside, and say so; empty where there is none.
 

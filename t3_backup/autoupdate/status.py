@@ -13,8 +13,9 @@ from t3_backup.autoupdate import adopt, freeze, journal
 from t3_backup.autoupdate.context import Context
 from t3_backup.autoupdate.installations import GLOBAL, About
 from t3_backup.autoupdate.journal import Journal
-from t3_backup.autoupdate.stale import explain_stale, find_stale
+from t3_backup.autoupdate.stale import find_stale
 from t3_backup.errors import Failure
+from t3_backup.t3.databases import explain_stale
 from t3_backup.t3.unit import unit_name
 
 
@@ -148,7 +149,7 @@ def read_account(context: Context, user: str, plan: Journal | None) -> AccountSt
     elif found.is_above:
         trouble = _explain_above(found)
     elif found.stale:
-        trouble = explain_stale(user, version, found.stale)
+        trouble = explain_stale(user, found.stale, f"T3 {version}")
     elif version and not trouble:
         trouble = another
     if frozen is not None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from t3_backup.t3 import databases, open_findings
+from t3_backup.t3.open_databases import find_held_names
 from t3_backup.worker.protocol import Event
 from t3_backup.worker.sources import Source
 from t3_backup.worker.supervisor import Listener
@@ -60,7 +61,10 @@ class SourceListener:
             failures.append(f"what T3 has open can't be told: {'; '.join(problems)}")
         self.failures = tuple(failures)
         doubles = open_findings.double_servers(source.opened.servers, source.opened.held)
+        held = find_held_names(source.opened.held, source.base_dir, inodes, source.device)
+        stale = databases.stale_successor(next(iter(held), None), inodes) if len(held) == 1 else ""
         self.warnings = (
+            *([databases.explain_stale(self._user, stale, "its T3 server")] if stale else []),
             *map(open_findings.explain_double, doubles),
             *map(open_findings.explain_stranger, source.opened.strangers),
         )

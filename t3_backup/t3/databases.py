@@ -132,6 +132,15 @@ def stale_successor(own: str | None, files: Collection[str]) -> str:
     return SUCCESSOR if own == DATABASE_NAME and {own, SUCCESSOR} <= {*files} else ""
 
 
+def explain_stale(user: str, file: str, program: str) -> str:
+    """Say what is the matter with what `stale_successor` named, and what to do about it."""
+    return (
+        f"a newer t3 was called by hand, and has made {shown_name(file)}, which {program} does "
+        "not work with: what is done from now on is not in it, and a later version would go on "
+        f"without that; next: t3-autoupdate put-aside --user {user}"
+    )
+
+
 def shown_name(name: str) -> str:
     """Write a database's name or path for people: in quotes where it is an odd one."""
     return name if re.fullmatch(_PLAIN, name) else f'"{printable(name)}"'

@@ -182,6 +182,20 @@ def test_a_process_that_is_no_server_and_holds_a_database_is_told(
     assert "statev2.sqlite" in told
 
 
+def test_what_a_newer_t3_has_made_beside_that_of_a_running_server_is_told(
+    host: Host, kim: User, serve: Serve
+) -> None:
+    with serve(kim.database):
+        found = run(host, kim)
+        doctor = host.t3("doctor")
+    assert found["outcome"] == "backed_up"
+    [told] = [text for text in found["warnings"] if "a newer t3 was called by hand" in text]
+    assert told.endswith(f"next: t3-autoupdate put-aside --user {kim.name}")
+    assert told.removeprefix(f"{kim.name}: ") in doctor.out
+    with serve(kim.database.parent / "statev2.sqlite"):
+        assert "was called by hand" not in str(run(host, kim)["warnings"])
+
+
 def test_two_servers_on_one_base_directory_are_told_with_both_pids(
     host: Host, kim: User, serve: Serve
 ) -> None:
