@@ -9,13 +9,15 @@ import contextlib
 import re
 import subprocess
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import Self, TypeVar
 
 from t3_backup.errors import Failure, SystemdUnanswered
 from t3_backup.system.process import run_in_own_group
+
+T = TypeVar("T")
 
 BOOTED = Path("/run/systemd/system")  # by systemd, where it is there (sd_booted(3))
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin"  # where systemd looks for a program, too
@@ -37,6 +39,7 @@ _UNANSWERED = re.compile(
     "|Did not receive a reply|Method call timed out"
 )
 _NOT_BOOTED = "has not been booted with systemd"  # then there is nobody who could
+_LONGER_S = (0.5, 1.0, 2.0, 4.0)  # before what takes time itself is begun anew
 _PAUSES_S = (0.1, 0.2, 0.4, 0.8, 1.6, 3.2)  # before it is asked again: a reexec takes 0.1 to 2 s
 
 
@@ -72,6 +75,19 @@ def call_systemctl(*words: str, seconds: float = _SECONDS, check: bool = True) -
         why = f"{said} failed: {reason[0] if reason else f'exit status {done.returncode}'}"
         raise SystemdUnanswered(why) if unanswered else Failure(why)
     return done.stdout
+
+
+def insist(call: Callable[[], T]) -> T:
+    """Call, and again where systemd did not answer; each call begins anew.
+
+    Raises SystemdUnanswered where it never does.
+    """
+    for pause in _LONGER_S:
+        try:
+            return call()
+        except SystemdUnanswered:
+            time.sleep(pause)
+    return call()
 
 
 def is_unanswered(text: str) -> bool:

@@ -157,6 +157,23 @@ def test_where_systemd_has_not_booted_the_machine_nobody_is_waited_for(program: 
     assert calls.read_text().split() == ["cat"]
 
 
+def test_what_takes_time_itself_is_begun_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(systemd, "_LONGER_S", (0.0, 0.0))
+    calls: list[int] = []
+
+    def answer_at(count: int) -> str:
+        calls.append(1)
+        if len(calls) < count:
+            raise SystemdUnanswered("no answer")
+        return "answered"
+
+    assert systemd.insist(lambda: answer_at(3)) == "answered"
+    calls.clear()
+    with pytest.raises(SystemdUnanswered):
+        systemd.insist(lambda: answer_at(4))
+    assert len(calls) == 3
+
+
 def test_it_is_asked_again_within_its_time_alone(program: Path) -> None:
     calls = deaf(program, 99, UNANSWERED[0])
     with pytest.raises(SystemdUnanswered):

@@ -11,6 +11,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from t3_backup.autoupdate.gate import sandbox
@@ -18,7 +19,7 @@ from t3_backup.autoupdate.gate.steps import STATE
 from t3_backup.autoupdate.gate.verdict import EMPTY, Trial, is_decided, read_trial
 from t3_backup.errors import Failure
 from t3_backup.system import transient_unit
-from t3_backup.system.systemd import PATH
+from t3_backup.system.systemd import PATH, insist
 from t3_backup.t3 import ledger
 from t3_backup.t3.limits import start_seconds
 from t3_backup.t3.program import QUIET
@@ -85,7 +86,20 @@ def run_trial(
     watch_seconds: int,
     patience: float,
 ) -> Trial | None:
-    """Run one trial, on the snapshot that is written; None where there is none."""
+    """Run one trial, on the snapshot that is written; None where there is none.
+
+    It is run anew where systemd could not be asked to: that says nothing of the version.
+    """
+    return insist(partial(_run_trial, program, subject, write_snapshot, watch_seconds, patience))
+
+
+def _run_trial(
+    program: Path,
+    subject: str,
+    write_snapshot: WriteSnapshot | None,
+    watch_seconds: int,
+    patience: float,
+) -> Trial | None:
     name = sandbox.unit_name(subject if write_snapshot else None)
     try:
         folder, live = sandbox.build_root(name).parent, ""
