@@ -36,7 +36,7 @@ from support.sampling import amount, is_soak, sample
 from t3_backup.autoupdate.gate.sandbox import unit_name
 from t3_backup.autoupdate.gate.verdict import EMPTY
 
-GOOD = ("0.0.24", "0.0.25")
+GOOD = ("0.0.24", "0.0.25", "0.1.0")
 SUBJECTS = (EMPTY, *USERS) if is_soak() else tuple(sample(USERS, 2, "subjects of the gate"))
 BAD = [
     name
@@ -91,9 +91,10 @@ def test_a_bad_version_is_turned_away_at_its_step(found: Found, variant: str, su
 @pytest.mark.parametrize("version", GOOD)
 def test_a_good_version_passes(found: Found, version: str, subject: str) -> None:
     trial = found[version, subject]
-    endpoint, level = {
-        "0.0.24": ("/api/auth/bootstrap", 30),
-        "0.0.25": ("/api/auth/browser-session", 31),
+    endpoint, level, database = {
+        "0.0.24": ("/api/auth/bootstrap", 30, "state.sqlite"),
+        "0.0.25": ("/api/auth/browser-session", 31, "state.sqlite"),
+        "0.1.0": ("/api/auth/browser-session", 62, "statev2.sqlite"),
     }[version]
     assert trial["passed"], trial
     assert (trial["endpoint"], trial["level_before"], trial["level_after"]) == (
@@ -101,6 +102,7 @@ def test_a_good_version_passes(found: Found, version: str, subject: str) -> None
         None if subject == EMPTY else 30,
         level,
     )
+    assert (trial["database"], trial["ledger"][-1][0]) == (database, level)
 
 
 def test_a_probe_of_liveness_alone_would_have_passed_most_bad_versions(
