@@ -17,6 +17,7 @@ from t3_backup.autoupdate import (
     snapshots,
     transition,
 )
+from t3_backup.autoupdate.activity import count_rows
 from t3_backup.autoupdate.context import Context
 from t3_backup.autoupdate.faults import find_faults
 from t3_backup.autoupdate.gate import learn
@@ -97,7 +98,8 @@ def _plan_move(context: Context, user: str, current: str, target: str) -> Plan:
         now_there.file, now_there.level, now_there.ledger
     ):
         return Plan(wanted, (f"{back}; the database stays, it is of level {live.level}",))
-    snapshot, found = context.snapshots.plan_restore(user, program)
+    snapshot = context.snapshots.find_fitting(user, program)
+    found = count_rows(server.account, now_there.file)
     then = f"the data of {snapshot.taken_at} (level {snapshot.live.t3_level}, {snapshot.name})"
     kept = f"it is kept as a snapshot {wanted.label}"
     undo = f"{kept}, and t3-autoupdate rollback --undo brings it back"

@@ -169,11 +169,8 @@ class Snapshots:
                     raise Failure(f"{user}: no copy of {newest.name} could be made: {why}")
         return own if stale and own else newest.live.file
 
-    def plan_restore(self, user: str, program: About) -> tuple[Manifest, Census | None]:
-        """Find the newest good snapshot that a version can work with; count what is there now.
-
-        The command is asked: only a worker of its may count, as the owner. Raises Failure.
-        """
+    def find_fitting(self, user: str, program: About) -> Manifest:
+        """Find the newest good snapshot that a version can work with. Raises Failure."""
         known = self.list_snapshots(user)
         fits = (one for one in known if is_good(one) and not why_unfit(one, program))
         found = next(fits, None)
@@ -182,11 +179,7 @@ class Snapshots:
                 f"none of the {len(known)} snapshots is a good one that T3 {program.version} opens"
             )
             raise Failure(f"{user}: {why}; next: t3-backup-state list {user}")
-        code, document, said = self._call("restore", user, "--at", found.name, "--dry-run")
-        if document is None or code != 0:
-            raise Failure(f"{user}: {said or f'exit status {code}'}")
-        live = document["live"]
-        return found, None if live is None else Census.from_json(live)
+        return found
 
     def _find_snapshot(self, user: str, name: str) -> Manifest:
         """Find what the command named. Raises Failure where it is not there any more."""

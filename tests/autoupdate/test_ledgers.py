@@ -149,6 +149,21 @@ def test_a_rollback_takes_the_newest_data_whose_migrations_are_its_version_s(
 
 
 @needs_root
+def test_going_back_from_v2_says_what_is_lost_of_what_v2_has(context: Context, user: User) -> None:
+    """V1's own database lies there untouched, and says nothing of what was done since."""
+    v1 = context.snapshots.take_snapshot(user.name, None)
+    user.give(real_database("v2-grown-61", user.database.with_name(SUCCESSOR)))
+    context.snapshots.take_snapshot(user.name, None)
+    program = context.installations.prefix("0.1.8") / "bin/t3"
+    program.parent.mkdir(parents=True)
+    program.touch(0o755)
+    context.installations.link_version(user.name, "0.1.8")
+    [plan], _ = rollback.plan_rollback(context, [user.name], OLD)
+    assert plan.move.data == v1.name
+    assert "will be lost: 2 projects, 25 threads, 260 messages" in plan.lines[1]
+
+
+@needs_root
 def test_status_tells_of_another_list_of_migrations_and_of_a_stale_database(
     context: Context, user: User
 ) -> None:
