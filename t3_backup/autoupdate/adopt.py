@@ -11,21 +11,26 @@ import os
 import re
 import shlex
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import NoReturn
 
 from t3_backup.autoupdate.context import Context
-from t3_backup.autoupdate.installations import GLOBAL, PROGRAM, About, Installations, replace_link
+from t3_backup.autoupdate.installations import GLOBAL, PROGRAM, Installations, replace_link
+from t3_backup.autoupdate.own_program import started_programs, why_left_alone
 from t3_backup.autoupdate.package_tree import copy_package
 from t3_backup.errors import Failure
 from t3_backup.system.atomic_file import replace_path
 from t3_backup.system.systemd import Service, call_systemctl
-from t3_backup.t3.program import MODULES_DIR, NAME, find_package
-from t3_backup.t3.servers import find_service
+from t3_backup.t3.program import NAME, find_package
+from t3_backup.t3.servers import Server
 from t3_backup.t3.unit import DROP_INS, TEMPLATE
 
 DROP_IN = DROP_INS / "50-t3-autoupdate.conf"
 _ROOT_ONLY = (0,)
+_MOST_LINKS = 40  # of a path, as the kernel has it
+# a path with the user's name or home in it (systemd.unit(5), "Specifiers")
+_OF_EACH_USER = re.compile(r"%h(?:/|$)|/(?:\S*/)?%[iIu](?:/|$)|~|\$\{?HOME")
 _PREFIXES = "@-:+!|"  # of a command line in a unit (systemd.service(5))
 
 _DROP_IN = """\
@@ -44,8 +49,8 @@ Refuse = Callable[[str, str], object]  # takes a user and why it can't be done w
 
 def adopt_accounts(context: Context, refuse: Refuse) -> str:
     """Have all accounts run by our links; return the default's version. Raises as below."""
-    users = [one.user for one in context.servers()]
-    return adopt_program(context.installations, context.settings.bin, users, context.say, refuse)
+    servers, program = context.servers(), context.settings.bin
+    return adopt_program(context.installations, program, servers, context.say, refuse)
 
 
 def raise_refused(user: str, why: str) -> NoReturn:
@@ -56,15 +61,18 @@ def raise_refused(user: str, why: str) -> NoReturn:
 def adopt_program(
     installations: Installations,
     program: Path,
-    users: Sequence[str],
+    servers: Sequence[Server],
     say: Callable[[str], None],
     refuse: Refuse = raise_refused,
 ) -> str:
-    """Take `program` over for these users, and return the version of the default.
+    """Take `program` over for these accounts, and return the version of the default.
 
     `refuse` is told of each that can't be, also since its server would go on to run another
-    program. Once more does no harm. Raises Failure and OSError.
+    program of everybody's; one that runs its own is left alone. Once more does no harm. Raises
+    Failure and OSError.
     """
+    line = rewrite_command(read_unit(), installations.launcher, program)
+    _refuse_home(program, [one.account.home for one in servers if one.account.uid != 0])
     if os.path.realpath(program) == str(installations.launcher):
         version = installations.linked_version(GLOBAL)
         if version is None:
@@ -75,18 +83,19 @@ def adopt_program(
         if installations.linked_version(GLOBAL) is None:
             installations.link_version(GLOBAL, version)
     installations.write_launcher()
-    _write_drop_in(installations, program)
-    for user in users:
+    if line is not None:  # else there are no servers yet
+        _write_drop_in(installations.root, line)
+    for one in servers:
         try:
-            if installations.linked_version(user) is None:
-                installations.link_version(user, version)
-            service, why = find_service(user), ""
-            if service is not None:
-                why = why_another_runs(service, installations.launcher, program)
+            if installations.linked_version(one.user) is None:
+                installations.link_version(one.user, version)
+            why = ""
+            if one.service is not None and not why_left_alone(one, installations):
+                why = why_another_runs(one.service, installations.launcher, program)
         except Failure as failure:
             why = str(failure)
         if why:
-            refuse(user, why)
+            refuse(one.user, why)
     if os.path.realpath(program) != str(installations.launcher):
         replace_link(program, str(installations.launcher))
         say(f"{program} is the launcher now, which runs the T3 of its caller")
@@ -95,28 +104,36 @@ def adopt_program(
 
 def _copy_version(installations: Installations, program: Path, say: Callable[[str], None]) -> str:
     """Copy the package of `program` to a prefix of ours; return its version."""
-    package, version = find_package(program)
+    package = find_package(program)
+    version = package.version
     if not installations.is_installed(version):
-        folder = installations.begin_version()
-        copy_package(package, folder / MODULES_DIR / package.name, _ROOT_ONLY)
-        (folder / PROGRAM).parent.mkdir()
-        inner = Path(os.path.realpath(program)).relative_to(package)
-        os.symlink(Path("..", MODULES_DIR, package.name, inner), folder / PROGRAM)
-        level = installations.about(version).level
-        installations.finish_version(folder, About(version, f"copied from {package}", level))
-        say(f"T3 {version} was copied from {package} to {installations.prefix(version)}")
+        with installations.new_version() as folder:
+            copy_package(package.folder, folder / package.place, _ROOT_ONLY)
+            (folder / PROGRAM).parent.mkdir()
+            os.symlink(Path("..", package.place, package.program), folder / PROGRAM)
+            about = replace(installations.about(version), origin=f"copied from {package.folder}")
+            installations.finish_version(folder, about)
+        say(f"T3 {version} was copied from {package.folder} to {installations.prefix(version)}")
     return version
 
 
-def _write_drop_in(installations: Installations, program: Path) -> None:
+def _refuse_home(program: Path, homes: Sequence[Path]) -> None:
+    """Raise Failure where a program is a link into a home, in which root looks at nothing."""
+    for _ in range(_MOST_LINKS):
+        if any(map(program.is_relative_to, homes)):
+            why = "what everybody runs must be root's: npm i -g t3@VERSION, or set T3_BIN"
+            raise Failure(f"T3_BIN leads to {program}: {why}")
+        if not program.is_symlink():
+            return
+        program = Path(os.path.normpath(program.parent / os.readlink(program)))
+
+
+def _write_drop_in(root: Path, line: str) -> None:
     """Write the drop-in of all servers, and have systemd read it; nothing restarts.
 
     Raises Failure and OSError.
     """
-    line = rewrite_command(read_unit(), installations.launcher, program)
-    if line is None:
-        return  # there are no servers yet
-    text = _DROP_IN.format(root=installations.root, line=line)
+    text = _DROP_IN.format(root=root, line=line)
     if DROP_IN.exists() and DROP_IN.read_text(encoding="utf-8") == text:
         return
     DROP_IN.parent.mkdir(parents=True, exist_ok=True)
@@ -138,8 +155,7 @@ def why_another_runs(service: Service, launcher: Path, program: Path) -> str:
     A drop-in whose name comes after ours has the last word: `systemctl edit` makes an
     override.conf. Raises Failure.
     """
-    found = re.findall(r"\{ path=(\S+) ;", service.show("ExecStart"))
-    others = [path for path in found if path not in (str(launcher), str(program))]
+    others = [path for path in started_programs(service) if path not in (launcher, program)]
     if not others:
         return ""
     return (
@@ -162,6 +178,10 @@ def rewrite_command(unit: str, launcher: Path, program: Path) -> str | None:
     words = line.removeprefix(prefix).split()
     if Path(words[0]).name == "node" and len(words) > 1 and not words[1].startswith("-"):
         words = words[1:]  # the program is what node is told to run
+    if _OF_EACH_USER.match(words[0]):
+        own = "a T3 of each user's own, which they move themselves: nothing is taken over"
+        mend = f"next: let it run {launcher} instead, or leave it so"
+        raise Failure(f"{TEMPLATE}: ExecStart={line} runs {own}; {mend}")
     known = (os.path.realpath(program), str(launcher))
     if Path(words[0]).name != NAME and os.path.realpath(words[0]) not in known:
         mend = f"let it run {launcher} instead, which runs the T3 of its user"

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from t3_backup.autoupdate import npm
 from t3_backup.autoupdate.gate import sandbox
+from t3_backup.autoupdate.installations import Installations
 from t3_backup.store import lock
 
 _LOCK = ".lock"  # no user's name begins so
@@ -15,10 +17,10 @@ _WAIT_S = 5.0
 
 
 @contextlib.contextmanager
-def hold_lock(root: Path) -> Iterator[None]:
-    """Keep other commands waiting, and remove what a dead one left in the gate.
+def hold_lock(root: Path, say: Callable[[str], None] = lambda _: None) -> Iterator[None]:
+    """Keep other commands waiting, and remove what a dead one left of a trial or of npm.
 
-    Raises LockHeld and OSError.
+    Raises LockHeld, Failure and OSError.
     """
     root.mkdir(mode=0o755, parents=True, exist_ok=True)
     # Everybody may open the folder of the programs, and who can open a folder can lock it for ever:
@@ -29,6 +31,8 @@ def hold_lock(root: Path) -> Iterator[None]:
     try:
         lock.acquire(fd, folder, wait=_WAIT_S)
         sandbox.remove_leftovers()
+        npm.remove_interrupted(say)
+        Installations(root).remove_unfinished()
         yield
     finally:
         os.close(fd)

@@ -17,11 +17,12 @@ import json
 import os
 import secrets
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
+from t3_backup.autoupdate.package_tree import remove_tree
 from t3_backup.errors import Failure
 from t3_backup.records import GROWING, decode_record, parse_object
 from t3_backup.system import native
@@ -125,11 +126,25 @@ class Installations:
     def begin_version(self) -> Path:
         """Make an empty folder that can become a version, and remove older ones."""
         (self.root / "versions").mkdir(parents=True, exist_ok=True)
-        for left in (self.root / "versions").glob(f"{_NEW}*"):
-            shutil.rmtree(left)
+        self.remove_unfinished()
         folder = self.root / "versions" / f"{_NEW}{secrets.token_hex(4)}"
         folder.mkdir(mode=0o755)
         return folder
+
+    def remove_unfinished(self) -> None:
+        """Remove what an installation that died has left. Raises Failure and OSError."""
+        for left in (self.root / "versions").glob(f"{_NEW}*"):
+            remove_tree(left)
+
+    @contextlib.contextmanager
+    def new_version(self) -> Iterator[Path]:
+        """Give an empty folder that can become a version; it goes if that fails."""
+        folder = self.begin_version()
+        try:
+            yield folder
+        except BaseException:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
 
     def finish_version(self, folder: Path, about: About) -> None:
         """Name a folder of `begin_version` after the version in it. Raises Failure and OSError."""
@@ -138,6 +153,14 @@ class Installations:
         os.sync()  # a program that a power cut has emptied in part would look whole
         os.rename(folder, self.prefix(about.version))
         self.save_about(about)
+
+    def remove_version(self, version: str) -> None:
+        """Remove a version, which nobody must need. Raises Failure and OSError."""
+        # what a kill leaves of it is no version any more
+        left = self.root / "versions" / f"{_NEW}{secrets.token_hex(4)}"
+        os.rename(self.prefix(version), left)
+        self._about(version).unlink(missing_ok=True)
+        remove_tree(left)
 
     def linked_version(self, user: str) -> str | None:
         """Read the version that an account's own link names; None without one. Raises Failure."""

@@ -26,12 +26,14 @@ from t3_backup.autoupdate import (
     resume,
     rollback,
     settings,
+    stored_versions,
 )
 from t3_backup.autoupdate.command_lock import hold_lock
 from t3_backup.autoupdate.context import Context
 from t3_backup.autoupdate.gate.verdict import Trial
 from t3_backup.autoupdate.installations import GLOBAL
 from t3_backup.autoupdate.journal_runner import now
+from t3_backup.autoupdate.own_program import why_left_alone
 from t3_backup.autoupdate.parser import parse_arguments
 from t3_backup.autoupdate.snapshots import Snapshots
 from t3_backup.autoupdate.stale import put_stale_aside
@@ -69,6 +71,7 @@ def main(
             "check": _check,
             "status": _status,
             "adopt": _adopt,
+            "versions": _versions,
             "put-aside": _put_aside,
             "freeze": _freeze,
             "thaw": _thaw,
@@ -108,7 +111,7 @@ def _make_context(
 @contextlib.contextmanager
 def _locked(context: Context) -> Iterator[None]:
     """Keep other commands waiting; write the metrics at the end."""
-    with hold_lock(context.settings.root):
+    with hold_lock(context.settings.root, context.say):
         try:
             yield
         finally:
@@ -225,9 +228,26 @@ def _status(context: Context, args: argparse.Namespace) -> int:
 
 def _adopt(context: Context, args: argparse.Namespace) -> int:
     with _locked(context):
-        version = adopt.adopt_accounts(context, adopt.raise_refused)
+        version, servers = adopt.adopt_accounts(context, adopt.raise_refused), context.servers()
         context.say(f"T3 {version} is the program of every account without one of its own")
+        for why in filter(None, (why_left_alone(one, context.installations) for one in servers)):
+            context.warn(why)
     return _print_status(context, args)
+
+
+def _versions(context: Context, args: argparse.Namespace) -> int:
+    if args.remove:
+        with _locked(context):
+            stored_versions.remove_versions(context, args.versions)
+    found = stored_versions.read_versions(context)
+    if args.json:
+        print_document({"versions": [asdict(one) for one in found]})
+    elif not args.remove:
+        for one in found:
+            context.say(one.line())
+        if not found:
+            context.say(f"there is no version in {context.installations.root}")
+    return EXIT_OK
 
 
 def _put_aside(context: Context, args: argparse.Namespace) -> int:

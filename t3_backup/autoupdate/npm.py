@@ -1,51 +1,38 @@
-"""Get a version of T3 by npm, in a unit of its own.
+"""Get a version of T3 by npm, which runs in a cell of its own.
 
-The unit has the network and nothing of this machine. npm runs as a user that owns nothing. Then
-root copies what came out, file by file, to a prefix of its own. What npm runs while it installs
-(scripts of packages) reaches no account, no store and no program that is in use.
+npm runs as a user that owns nothing, and so do the scripts of packages, which it runs while it
+installs: they reach no account, no store and no program that is in use. Then root copies what came
+out, file by file, to a prefix of its own.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
-from t3_backup.autoupdate.installations import PROGRAM, About, Installations
-from t3_backup.autoupdate.package_tree import copy_package, remove_tree
+from t3_backup.autoupdate import cell, npm_cell
+from t3_backup.autoupdate.installations import PROGRAM, Installations
+from t3_backup.autoupdate.node_version import check_node
+from t3_backup.autoupdate.package_tree import copy_package
 from t3_backup.errors import Failure
 from t3_backup.system import transient_unit
-from t3_backup.t3.program import parse_version_output
-from t3_backup.t3.unit import SETTINGS_DIR
+from t3_backup.system.systemd import PATH
+from t3_backup.t3.output import innermost_error
+from t3_backup.t3.program import ensure_program, has_executable, parse_version_output
+from t3_backup.text import printable
 
+FETCHED_IN = cell.PRIVATE
 _NAME = "t3-fetch"
-FETCHED_IN = Path("/var/lib/private")  # of a DynamicUser= (systemd.exec(5))
-_STATE = FETCHED_IN / _NAME
-_HOME = f"/var/lib/{_NAME}"
-_PUBLIC = Path(_HOME)
+_VERSION_NAME = f"{_NAME}-version"
+_WANTED = "etc/t3-fetch"  # in the root of its cell: which version is fetched
+_FILE_BYTES = 1 << 30  # of one that a program makes as it tells its version
 _SECONDS = 900
 _VERSION_SECONDS = 60
 _QUIETLY = ("--no-audit", "--no-fund", "--no-update-notifier", "--loglevel=error")
-PROPERTIES = (
-    "DynamicUser=yes",
-    f"StateDirectory={_NAME}",
-    f"Environment=HOME={_HOME} npm_config_cache={_HOME}/cache npm_config_prefix={_HOME}/prefix",
-    f"WorkingDirectory={_HOME}",
-    "ProtectHome=yes",
-    "ProtectSystem=strict",
-    "ProtectProc=invisible",
-    "ProtectKernelTunables=yes",
-    "ProtectControlGroups=yes",
-    "PrivateTmp=yes",
-    "PrivateDevices=yes",
-    "NoNewPrivileges=yes",
-    "CapabilityBoundingSet=",
-    "RestrictSUIDSGID=yes",
-    "UMask=0022",
-    f"InaccessiblePaths=-/var/backups -/var/log -{SETTINGS_DIR} -/run/user",
-    "TasksMax=256",
-)
 
 
 def fetch_version(
@@ -57,77 +44,103 @@ def fetch_version(
     Failure and OSError.
     """
     if installations.is_installed(version):
+        _check_node(installations.prefix(version), version)
         return
-    remove_leftovers()
     try:
-        _STATE.mkdir(mode=0o700, parents=True)
-        line = ["npm", "install", "--global", *_QUIETLY, _local_copy(spec)]
-        done = transient_unit.run(line, name=_NAME, properties=PROPERTIES, seconds=_SECONDS)
-        if done.code != 0:
-            why = "it took too long" if done.timed_out else _last_line(done)
-            raise Failure(f"npm could not install {spec}: {why}")
-        _keep_version(installations, version, spec)
+        folder = cell.build_cell(_NAME, {_WANTED: version})
+        _run_npm(spec, "install", "--ignore-scripts", _local_copy(spec, folder))
+        # The one executable comes built. Its packages' scripts would build anew what it never
+        # uses, for which there may be no compiler, and npm would leave it out of a launcher.
+        if not has_executable(folder / "prefix"):
+            _run_npm(spec, "rebuild")
+        _keep_version(installations, version, spec, folder / "prefix")
     finally:
-        remove_leftovers()
+        _remove_cells()
     say(f"T3 {version} was installed in {installations.prefix(version)}")
 
 
-def _keep_version(installations: Installations, version: str, spec: str) -> None:
+def _run_npm(spec: str, command: str, *words: str) -> None:
+    """Run npm in its cell. Raises Failure."""
+    done = npm_cell.run_npm(_NAME, [command, "--global", *_QUIETLY, *words], _SECONDS)
+    if done.code != 0 or done.stopped_for:
+        why = "it took too long" if done.timed_out else done.stopped_for or _explain(done)
+        raise Failure(f"npm could not install {spec}: {why}")
+
+
+def _keep_version(installations: Installations, version: str, spec: str, made: Path) -> None:
     """Copy what npm has made to a prefix of ours, if it is that version."""
-    made = _STATE / "prefix"
-    folder = installations.begin_version()
-    try:
-        for part in ("", "bin", "lib"):
-            if not (made / part).is_dir() or (made / part).is_symlink():
-                raise Failure(f"{spec} has no program t3 in it")
+    with installations.new_version() as folder:
+        if not (made / "lib").is_dir() or (made / "lib").is_symlink() or made.is_symlink():
+            raise Failure(f"{spec} has no program t3 in it")
         target = folder / "prefix"
         copy_package(made, target, (made.lstat().st_uid, 0))
         for part in ("bin", "lib"):
-            os.rename(target / part, folder / part)
+            if (target / part).is_dir():
+                os.rename(target / part, folder / part)
         shutil.rmtree(target)
-        if not (folder / PROGRAM).exists():
-            raise Failure(f"{spec} has no program t3 in it")
-        if (said := ask_version(folder / PROGRAM)) != version:
-            raise Failure(f"{spec} is not T3 {version}: it says {said!r}")
-        level = installations.about(version).level
-        installations.finish_version(folder, About(version, f"npm {spec}", level))
-    except BaseException:
-        shutil.rmtree(folder, ignore_errors=True)
-        raise
+        ensure_program(folder, spec)
+        _check_node(folder, version)
+        if (said := ask_version(folder)) != version:
+            raise Failure(f"{spec} is not T3 {version}: it says {printable(said, 100)!r}")
+        about = replace(installations.about(version), origin=f"npm {spec}")
+        installations.finish_version(folder, about)
 
 
-def ask_version(program: Path) -> str:
-    """Ask a program its version, as a user that owns nothing, without network. Raises Failure."""
-    line, properties = [str(program), "--version"], (*PROPERTIES, "PrivateNetwork=yes")
-    name = f"{_NAME}-version"
-    done = transient_unit.run(line, name=name, properties=properties, seconds=_VERSION_SECONDS)
+def ask_version(prefix: Path) -> str:
+    """Ask the program in a prefix for its version, in a cell without network. Raises Failure."""
+    return parse_version_output(_ask(prefix, [str(prefix / PROGRAM), "--version"]))
+
+
+def _ask(prefix: Path, line: list[str]) -> str:
+    """Run a command in a cell that has no more than a prefix; return what it printed."""
+    cell.build_cell(_VERSION_NAME, {})
+    try:
+        home = cell.home_dir(_VERSION_NAME)
+        bare = ["/usr/bin/env", "-i", f"HOME={home}", f"TMPDIR={home}", f"PATH={PATH}"]
+        shown: list[str | Path] = [prefix, *npm_cell.outside_of_usr("node")]
+        done = transient_unit.run(
+            [*bare, "LANG=C.UTF-8", *line],
+            name=_VERSION_NAME,
+            properties=(*cell.cell_properties(_VERSION_NAME, shown, _FILE_BYTES), "PrivateTmp=yes"),
+            seconds=_VERSION_SECONDS,
+        )
+    finally:
+        cell.remove_cell(_VERSION_NAME)
     if done.code != 0:
-        raise Failure(f"{program} --version failed: {_last_line(done)}")
-    return parse_version_output(done.out)
+        why = "it took too long" if done.timed_out else _explain(done)
+        raise Failure(f"{' '.join(line)} failed: {why}")
+    return done.out
 
 
-def remove_leftovers() -> None:
-    """End and remove a fetch that was killed while npm ran. Raises Failure and OSError."""
-    if _STATE.exists():
-        transient_unit.end(f"{_NAME}*.service")
-        remove_tree(_STATE)
-    if _PUBLIC.is_symlink():
-        _PUBLIC.unlink()
+def _check_node(prefix: Path, version: str) -> None:
+    check_node(prefix / PROGRAM, version, lambda line: _ask(prefix, line))
 
 
-def _local_copy(spec: str) -> str:
+def remove_interrupted(say: Callable[[str], None]) -> None:
+    """End and remove a fetch that was killed, and say so. Raises Failure and OSError."""
+    wanted = ""
+    with contextlib.suppress(OSError):
+        wanted = (cell.root_dir(_NAME) / _WANTED).read_text(encoding="ascii")
+    if _remove_cells():
+        say(f"an installation of T3 {wanted}{' ' if wanted else ''}was interrupted: removed")
+
+
+def _remove_cells() -> bool:
+    return cell.remove_cells(_NAME)
+
+
+def _local_copy(spec: str, folder: Path) -> str:
     """Say what npm is to install; an archive is copied to where npm can reach it."""
     path = Path(spec.removeprefix("file:"))
     if not path.is_absolute():
         return spec
     try:
-        copy = _STATE / "t3.tgz"
+        copy = folder / "t3.tgz"
         shutil.copyfile(path, copy)
     except OSError as error:
         raise Failure(f"T3_NPM_SPEC: {path}: {error.strerror}") from None
-    return f"{_HOME}/{copy.name}"
+    return str(cell.home_dir(_NAME) / copy.name)
 
 
-def _last_line(done: transient_unit.Done) -> str:
-    lines = [line.strip() for line in (done.err or done.out).splitlines() if line.strip()]
-    return (lines[-1] if lines else f"exit status {done.code}")[:500]
+def _explain(done: transient_unit.Done) -> str:
+    return innermost_error(done.err) or innermost_error(done.out) or f"exit status {done.code}"

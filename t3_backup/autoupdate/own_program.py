@@ -17,7 +17,7 @@ from t3_backup.t3.unit import unit_name
 from t3_backup.text import printable
 
 # where root installs programs: what runs from there was installed for everybody
-_OF_ALL = ("/usr", "/opt", "/bin", "/sbin", "/snap", "/nix")
+_OF_ALL = ("/usr", "/opt", "/srv", "/bin", "/sbin", "/snap", "/nix")
 
 
 def why_left_alone(one: Server, installations: Installations) -> str:
@@ -29,7 +29,7 @@ def why_left_alone(one: Server, installations: Installations) -> str:
     if linked is None or one.service is None:
         return ""  # there is nothing to compare
     running = one.running_program()
-    found = [running] if running is not None else started_programs(one.service)
+    found = [*([] if running is None else [running]), *started_programs(one.service)]
     own = [path for path in found if is_own_program(path, one.account.home, installations.root)]
     return "" if not own else explain_own_program(one.user, own[0], linked, installations.launcher)
 

@@ -23,6 +23,7 @@ it?
   t3-autoupdate check                  log in to every server as a browser does
   t3-autoupdate rollback --user alice  go back to the previous version, with the data it had
   t3-autoupdate rollback --undo        undo that rollback
+  t3-autoupdate versions --remove      remove the versions that nobody can go back to
   t3-autoupdate freeze "on holiday"    stop the timers from changing anything, until: \
 t3-autoupdate thaw
   t3-autoupdate thaw --user alice      move alice again, who was left out
@@ -50,6 +51,8 @@ def parse_arguments(words: Sequence[str]) -> argparse.Namespace:
                 raise UsageError(f"{args.command} has no {flag}; {mend}")
     if args.command == "rollback" and args.undo and args.to is not None:
         raise UsageError("rollback has --to or --undo, not both; see t3-autoupdate rollback --help")
+    if args.command == "versions" and args.versions and not args.remove:
+        raise UsageError("versions lists all; with --remove it takes some")
     return args
 
 
@@ -103,6 +106,9 @@ def build_parser() -> argparse.ArgumentParser:
     add("adopt", "take a plain npm -g installation over; nothing is restarted")
     aside = add("put-aside", "put aside what a newer t3 has made beside an account's database")
     aside.add_argument("--user", metavar="U", required=True, help="this account's")
+    stored = add("versions", "list the versions on the disk, and who needs each")
+    stored.add_argument("--remove", **flag, help="remove these, or all that nobody needs")
+    stored.add_argument("versions", nargs="*", type=_version, metavar="VERSION")
     freezing = add("freeze", "stop the timers from changing anything")
     freezing.add_argument("--user", metavar="U", help="only this account")
     freezing.add_argument("reason", nargs="*", metavar="REASON")

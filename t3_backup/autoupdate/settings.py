@@ -47,8 +47,9 @@ class Settings:
         "T3_NPM_SPEC",
         "t3@{version}",
         _spec,
-        "What npm is asked for; `{version}` stands for the version. An archive on this machine "
-        "(`/srv/t3-{version}.tgz`) needs no network.",
+        "What npm is asked for; `{version}` stands for the version. The one executable is "
+        "`@t3code/t3-linux-x64@{version}`; an archive on this machine (`/srv/t3-{version}.tgz`) "
+        "needs no network.",
     )
     bin: Path = setting(
         "T3_BIN",

@@ -7,22 +7,24 @@ trusted. Only a caller that is killed leaves its unit behind; `end` is for those
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
 import selectors
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from t3_backup import accounts
 from t3_backup.errors import Failure, SystemdUnanswered
-from t3_backup.system.process import start_in_own_group
+from t3_backup.system.process import Stream, start_in_own_group
 from t3_backup.system.systemd import BOOTED, PATH, call_systemctl, is_unanswered
 
 _LIMIT_BYTES = 1 << 20
 _CHUNK_BYTES = 1 << 16
+_WATCH_S = 0.5
 _GRACE_S = 15.0  # for systemd to end it by its own limit, before it is stopped from here
 _ENVIRONMENT = {"PATH": PATH, "LANG": "C.UTF-8"}
 _GONE = ("inactive", "failed")
@@ -50,6 +52,7 @@ class Done:
     out: str
     err: str
     timed_out: bool = False
+    stopped_for: str = ""  # what `watch` had against its going on
 
 
 def run(
@@ -59,31 +62,24 @@ def run(
     properties: Sequence[str],
     seconds: float,
     limit_bytes: int = _LIMIT_BYTES,
+    stdin: Stream = subprocess.DEVNULL,
+    watch: Callable[[], str] = str,
 ) -> Done:
     """Run `argv` as the unit `name`.service, for so many seconds at most.
 
-    Afterwards it is gone. Its standard input is empty. Raises SystemdUnanswered where systemd can't
-    be asked to start it, and Failure where there is no systemd-run(1) or no bus, or where the unit
-    outlives its end.
+    Afterwards it is gone. Its standard input is empty, unless it is given one. `watch` is asked
+    twice a second, and ends it by saying why. Raises SystemdUnanswered where systemd can't be asked
+    to start it, and Failure where there is no systemd-run(1) or no bus, or where the unit outlives
+    its end.
     """
-    if not _BUS.exists():
-        what = "the system bus, by which units are asked for, does not run"
-        raise Failure(f"{what}: systemctl start dbus.socket")
     unit = f"{name}.service"
-    line = [*_SYSTEMD_RUN, f"--unit={unit}"]
-    line += [f"--property={one}" for one in (*properties, f"RuntimeMaxSec={seconds:.3f}")]
-    # systemd puts its variables in (systemd.service(5))
-    line += ["--", *(word.replace("$", "$$") for word in argv)]
-    null, pipe = subprocess.DEVNULL, subprocess.PIPE
-    try:
-        process = start_in_own_group(line, stdin=null, stdout=pipe, stderr=pipe, env=_ENVIRONMENT)
-    except OSError as error:
-        raise Failure(f"systemd-run: {error.strerror}") from None
+    process = _start(argv, unit, properties, seconds, stdin)
     began = time.monotonic()
     ended = False
     with process:
         try:
-            out, err, ended = _read(process, began + seconds + _GRACE_S, limit_bytes)
+            until = began + seconds + _GRACE_S
+            out, err, ended, why = _read(process, until, limit_bytes, watch)
             ended = ended and _has_ended(process)
         finally:
             if not ended:
@@ -93,7 +89,50 @@ def run(
         end(unit)  # it may have been heard
         raise SystemdUnanswered(f"systemd-run: {err.splitlines()[0]}")
     late = time.monotonic() - began >= seconds
-    return Done(process.returncode, out, err, timed_out=late or not ended)
+    return Done(process.returncode, out, err, late or not (ended or why), why)
+
+
+@contextlib.contextmanager
+def running(
+    argv: Sequence[str],
+    *,
+    name: str,
+    properties: Sequence[str],
+    seconds: float,
+    stdin: Stream = subprocess.DEVNULL,
+) -> Iterator[None]:
+    """Have `argv` run as the unit `name`.service while the block does; what it prints is lost.
+
+    Raises Failure as `run`.
+    """
+    with _start(argv, f"{name}.service", properties, seconds, stdin, subprocess.DEVNULL) as process:
+        try:
+            yield
+        finally:
+            process.kill()
+            end(f"{name}.service")
+
+
+def _start(
+    argv: Sequence[str],
+    unit: str,
+    properties: Sequence[str],
+    seconds: float,
+    stdin: Stream,
+    output: Stream = subprocess.PIPE,
+) -> subprocess.Popen[bytes]:
+    """Start systemd-run(1), which waits for the unit. Raises Failure."""
+    if not _BUS.exists():
+        what = "the system bus, by which units are asked for, does not run"
+        raise Failure(f"{what}: systemctl start dbus.socket")
+    line = [*_SYSTEMD_RUN, f"--unit={unit}"]
+    line += [f"--property={one}" for one in (*properties, f"RuntimeMaxSec={seconds:.3f}")]
+    # systemd puts its variables in (systemd.service(5))
+    line += ["--", *(word.replace("$", "$$") for word in argv)]
+    try:
+        return start_in_own_group(line, stdin=stdin, stdout=output, stderr=output, env=_ENVIRONMENT)
+    except OSError as error:
+        raise Failure(f"systemd-run: {error.strerror}") from None
 
 
 def as_owner(user: str, argv: Sequence[str], seconds: float) -> Done:
@@ -148,8 +187,14 @@ def end(pattern: str) -> None:
         raise Failure(f"{', '.join(running)} does not end: systemctl status {running[0]}")
 
 
-def _read(process: subprocess.Popen[bytes], until: float, limit: int) -> tuple[str, str, bool]:
-    """Read both streams, up to the limit each, and tell whether both ended in time."""
+def _read(
+    process: subprocess.Popen[bytes], until: float, limit: int, watch: Callable[[], str]
+) -> tuple[str, str, bool, str]:
+    """Read both streams, up to the limit each, and tell whether both ended in time.
+
+    The last text is why they were left before that.
+    """
+    why = ""
     kept = {process.stdout: bytearray(), process.stderr: bytearray()}
     with selectors.DefaultSelector() as selector:
         for stream in kept:
@@ -157,9 +202,9 @@ def _read(process: subprocess.Popen[bytes], until: float, limit: int) -> tuple[s
             selector.register(stream, selectors.EVENT_READ)
         while selector.get_map():
             left = until - time.monotonic()
-            if left <= 0:
+            if left <= 0 or (why := watch()):
                 break
-            for key, _ in selector.select(left):
+            for key, _ in selector.select(min(left, _WATCH_S)):
                 data = os.read(key.fd, _CHUNK_BYTES)
                 if not data:
                     selector.unregister(key.fileobj)
@@ -168,7 +213,7 @@ def _read(process: subprocess.Popen[bytes], until: float, limit: int) -> tuple[s
                 taken += data[: max(0, limit - len(taken))]
         ended = not selector.get_map()
     texts = [bytes(taken).decode(errors="replace") for taken in kept.values()]
-    return texts[0], texts[1], ended
+    return texts[0], texts[1], ended, why
 
 
 def _has_ended(process: subprocess.Popen[bytes]) -> bool:

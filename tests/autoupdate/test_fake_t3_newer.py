@@ -568,7 +568,7 @@ def test_a_launcher_without_its_platform_package_starts_nothing(tmp_path: Path) 
 @pytest.mark.parametrize("form", forms.FORMS)
 def test_the_stand_in_for_npm_lays_each_form_out(tmp_path: Path, form: str) -> None:
     archive = fake_t3.tarball(tmp_path, V1, form=form, engines=">=24")
-    line = ["bash", str(fake_t3.HERE / "npm"), "install", "--global", str(archive)]
+    line = ["python3", str(fake_t3.HERE / "npm"), "install", "--global", str(archive)]
     env = {"PATH": os.environ["PATH"], "npm_config_prefix": str(tmp_path / "prefix")}
     subprocess.run(line, env=env, check=True)
     program = fake_t3.unpack(tmp_path / "laid", V1, form=form)

@@ -6,11 +6,13 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from t3_backup.autoupdate import adopt, npm
+from t3_backup.accounts import Account
+from t3_backup.autoupdate import adopt, cell, npm
 from t3_backup.autoupdate.gate import sandbox
 from t3_backup.autoupdate.installations import GLOBAL, About, Installations
 from t3_backup.autoupdate.package_tree import copy_package
@@ -18,6 +20,7 @@ from t3_backup.errors import Failure, UsageError
 from t3_backup.system import transient_unit
 from t3_backup.system.systemd import Service
 from t3_backup.t3 import program, versions
+from t3_backup.t3.servers import Server
 
 
 def installed(programs: Installations, *found: str) -> Installations:
@@ -177,16 +180,16 @@ def test_folders_deeper_in_each_other_than_python_goes_are_refused_and_removed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A package that leaves such would otherwise be the last that was ever fetched or tried."""
-    state = deep(tmp_path / "state", 3000)
-    monkeypatch.setattr(npm, "_STATE", state)
-    monkeypatch.setattr(npm, "_PUBLIC", tmp_path / "public")
-    monkeypatch.setattr(sandbox, "_PRIVATE", tmp_path)
-    monkeypatch.setattr(sandbox, "_PUBLIC", tmp_path)
+    said: list[str] = []
+    state = deep(tmp_path / "t3-fetch", 3000)
+    monkeypatch.setattr(cell, "PRIVATE", tmp_path)
+    monkeypatch.setattr(cell, "_PUBLIC", tmp_path)
     monkeypatch.setattr(transient_unit, "end", lambda pattern: None)
     with pytest.raises(Failure, match="more than 100 deep"):
         copy_package(state, tmp_path / "copy", (os.getuid(),))
-    npm.remove_leftovers()
+    npm.remove_interrupted(said.append)
     assert not state.exists()
+    assert said == ["an installation of T3 was interrupted: removed"]
     left = deep(tmp_path / sandbox.unit_name("alice"), 3000)
     sandbox.remove_leftovers()
     assert not left.exists()
@@ -272,6 +275,149 @@ def test_the_package_of_a_program_is_found_through_its_links(tmp_path: Path) -> 
     (package / "dist/bin.mjs").write_text("")
     (tmp_path / "bin").mkdir()
     (tmp_path / "bin/t3").symlink_to("../lib/node_modules/t3/dist/bin.mjs")
-    assert program.find_package(tmp_path / "bin/t3") == (package, "0.0.24")
+    assert program.find_package(tmp_path / "bin/t3") == program.Package(
+        package, "0.0.24", Path("dist/bin.mjs"), Path("lib/node_modules/t3")
+    )
     with pytest.raises(Failure, match="npm i -g"):
         program.find_package(Path("/bin/true"))
+
+
+EXECUTABLE = "@t3code/t3-linux-x64"
+
+
+def make_package(folder: Path, about: dict[str, object], *programs: str) -> Path:
+    """A package as npm lays it out."""
+    folder.mkdir(parents=True)
+    (folder / "package.json").write_text(json.dumps(about))
+    for name in programs:
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text('#!/bin/sh\necho "$(dirname "$(readlink -f "$0")")"\n')
+        path.chmod(0o755)
+    return folder
+
+
+def run(path: Path) -> str:
+    return subprocess.run([path], capture_output=True, text=True, check=True).stdout.strip()
+
+
+def test_the_one_executable_has_no_bin_and_is_linked_from_the_root_of_its_package(
+    tmp_path: Path,
+) -> None:
+    """It finds its files beside it, by its own real path."""
+    folder = tmp_path / "lib/node_modules" / EXECUTABLE
+    make_package(folder, {"name": EXECUTABLE, "version": "0.0.42"}, "t3", "client/t3")
+    program.ensure_program(tmp_path, "a test")
+    assert os.readlink(tmp_path / "bin/t3") == f"../lib/node_modules/{EXECUTABLE}/t3"
+    tmp_path.rename(tmp_path.with_name("moved"))
+    moved = tmp_path.with_name("moved")
+    assert run(moved / "bin/t3") == str(moved / "lib/node_modules" / EXECUTABLE)
+    found = program.find_package(moved / "bin/t3")
+    assert found == program.Package(
+        moved / "lib/node_modules" / EXECUTABLE,
+        "0.0.42",
+        Path("t3"),
+        Path("lib/node_modules", EXECUTABLE),
+    )
+    moved.rename(tmp_path)
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_a_launcher_is_whole_with_the_package_of_its_platform_alone(
+    tmp_path: Path, there: bool
+) -> None:
+    """`npm i --omit=optional` leaves one that starts nothing."""
+    optional = dict.fromkeys((EXECUTABLE, "@t3code/t3-darwin-arm64", "fsevents"), "0.1.2")
+    about: dict[str, object] = {
+        "name": "t3",
+        "version": "0.1.2",
+        "optionalDependencies": optional,
+    }
+    launcher = make_package(tmp_path / "lib/node_modules/t3", about, "bin.mjs")
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin/t3").symlink_to("../lib/node_modules/t3/bin.mjs")
+    if there:
+        make_package(launcher / "node_modules" / EXECUTABLE, {"name": EXECUTABLE}, "t3")
+        program.ensure_program(tmp_path, "t3@0.1.2")
+        assert program.find_package(tmp_path / "bin/t3").folder == launcher
+        return
+    needs = f"t3 needs one of @t3code/t3-darwin-arm64, {EXECUTABLE}, and none came with it"
+    with pytest.raises(Failure, match=f"t3@0.1.2: the launcher has no program: {needs}"):
+        program.ensure_program(tmp_path, "t3@0.1.2")
+    with pytest.raises(Failure, match="the launcher has no program"):
+        program.find_package(tmp_path / "bin/t3")
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda prefix: (prefix / "bin/t3").unlink(),
+        lambda prefix: (prefix / "lib/node_modules/t3/bin.mjs").unlink(),
+        lambda prefix: (prefix / "lib/node_modules/t3/bin.mjs").chmod(0o644),
+    ],
+)
+def test_a_package_without_a_program_is_told(tmp_path: Path, spoil: Callable[[Path], None]) -> None:
+    about: dict[str, object] = {"name": "t3", "version": "0.0.24"}
+    make_package(tmp_path / "lib/node_modules/t3", about, "bin.mjs")
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin/t3").symlink_to("../lib/node_modules/t3/bin.mjs")
+    program.ensure_program(tmp_path, "a test")
+    spoil(tmp_path)
+    with pytest.raises(Failure, match="a test has no program t3 in it"):
+        program.ensure_program(tmp_path, "a test")
+
+
+def test_what_t3_has_installed_by_itself_is_taken_over_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where it is root's: `t3 update` moves the link, and does nothing to the copy."""
+    monkeypatch.setattr(adopt, "read_unit", lambda: "")
+    folder = make_package(tmp_path / "opt/runtime/versions/0.0.44", {}, "t3", "client/t3")
+    (folder / "package.json").unlink()
+    called = tmp_path / "t3"
+    called.symlink_to(folder / "t3")
+    programs = Installations(tmp_path / "root")
+    said: list[str] = []
+    with pytest.raises(Failure, match=r"is not whole: it has no \.install-complete"):
+        adopt.adopt_program(programs, called, [], said.append)
+    (folder / ".install-complete").touch()
+    assert adopt.adopt_program(programs, called, [], said.append) == "0.0.44"
+    assert os.readlink(called) == str(programs.launcher)
+    copy = programs.prefix("0.0.44")
+    assert run(copy / "bin/t3") == str(copy / "lib/t3")
+    assert (copy / "lib/t3/client/t3").exists()
+    assert programs.about("0.0.44").origin == f"copied from {folder}"
+
+
+def test_a_program_that_leads_into_a_home_is_not_looked_at(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What everybody runs must be root's, and root opens nothing of a user's."""
+    monkeypatch.setattr(adopt, "read_unit", lambda: "")
+    account = Account("bob", 1000, 1000, (), tmp_path / "home/bob")
+    bob = Server(account, None, None, tmp_path, lambda _: None)
+    called = tmp_path / "t3"
+    called.symlink_to("home/bob/.local/bin/t3")
+    programs = Installations(tmp_path / "root")
+    with pytest.raises(Failure, match=r"T3_BIN leads to .*/home/bob/.local/bin/t3: what everybody"):
+        adopt.adopt_program(programs, called, [bob], print)
+    assert not programs.root.exists()
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "/home/%i/.local/bin/t3 serve",
+        "%h/.local/bin/t3 serve",
+        "-/srv/home/%I/.local/bin/t3 serve",
+        "/usr/bin/node /home/%i/.local/bin/t3 serve",
+    ],
+)
+def test_servers_that_each_run_a_program_of_their_users_are_not_taken_over(
+    line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(adopt, "read_unit", lambda: UNIT.format(line=line))
+    programs = Installations(tmp_path / "root")
+    with pytest.raises(Failure, match=r"a T3 of each user's own.*: nothing is taken over; next: "):
+        adopt.adopt_program(programs, Path("/usr/bin/true"), [], print)
+    assert not programs.root.exists()

@@ -105,18 +105,23 @@ def test_a_disk_without_room_for_another_version_is_told_before_anything_is_fetc
     [
         (
             "echo 'npm ERR! network' >&2; exit 1",
-            "npm could not install /srv/t3-0.0.25.tgz: npm ERR! network",
+            "npm could not install /srv/t3-0.0.25.tgz: network",
         ),
         ("echo 'npm ERR! 404 Not Found - GET t3' >&2; exit 1", "404 Not Found"),
         ("exec sleep 600", "it took too long"),
         ("exit 0", "has no program t3 in it"),
         ("head -c 3000000 /dev/zero; exit 1", "npm could not install"),
+        ("head -c 900M /dev/zero >~/x; exec sleep 600", "it took more than 64 MiB of the disk"),
+        ("mkdir ~/x; cd ~/x; touch {1..9999}; exec sleep 600", "it made more than 2000 files"),
+        ("head -c 900M /dev/zero >/tmp/x; exec sleep 600", "it took more than 64 MiB of the disk"),
     ],
 )
 def test_an_npm_that_fails_changes_nothing(bump: InterruptedBump, npm: str, why: str) -> None:
     machine = bump.machine
     limit = f"t3_backup.autoupdate.npm._SECONDS={3 if 'too long' in why else 60}"
-    words = (limit, "t3_backup.autoupdate.main", "--to", NEW)
+    room = ("_MOST_BYTES=67108864", "_MOST_FILES=2000")
+    limits = [limit, *(f"t3_backup.autoupdate.npm_cell.{one}" for one in room)]
+    words = (*limits, "t3_backup.autoupdate.main", "--to", NEW)
     line = programs.booted_line("call_with.py", *words)
     with npm_is(machine, npm):
         refused(bump, why, lambda: machine.run(*line, check=False))

@@ -19,11 +19,13 @@ from support import programs
 from support.booted.gate_trials import (
     PRIVATE,
     SECRET,
+    TARGETS,
     USERS,
     VERSIONS,
     find_leftovers,
     gate_machine,
     hanging_trial,
+    install_by_npm,
     install_version,
     open_sockets,
     remove_leftovers,
@@ -173,6 +175,37 @@ def test_a_hostile_version_reaches_nothing(machine: Machine) -> None:
     assert reachable <= outside, reachable - outside
     for kind in ("read /proc/", "signal ", "ptrace "):
         assert any(name.startswith(kind) for name in outside), kind
+
+
+def test_the_install_scripts_of_a_package_reach_nothing(machine: Machine, tmp_path: Path) -> None:
+    """npm runs them, and they have what it has: a folder, a proxy, and nothing of this machine."""
+    machine.run(
+        "systemctl", "set-environment", *(f"{name}={value}" for name, value in PRIVATE.items())
+    )
+    with open_sockets(machine):
+        found = install_by_npm(machine, tmp_path)
+        # The same without the cell: a user that owns nothing, in a unit of its own.
+        line = ["systemd-run", "--quiet", "--pipe", "--wait", "--collect"]
+        line += ["--property=DynamicUser=yes", "--property=StateDirectory=t3-free"]
+        unpack = 'cd "$STATE_DIRECTORY"; tar -xzf /srv/t3-0.0.25.tgz --strip-components=1; '
+        script = '/usr/bin/python3 install.py "$@"; cat reached.json'
+        free = machine.run(*line, "bash", "-euc", unpack + script, "bash", *TARGETS).document
+    machine.run("systemctl", "unset-environment", *PRIVATE)
+    own = "/var/lib/t3-fetch/prefix/lib/node_modules/t3/dist"
+    assert found["reached"] == [f"write {own}"], "its own package is what it may write to"
+    # a machine without IPv6 has no such address at all
+    assert set(found["proxy"].values()) <= {"403", "502"}, found["proxy"]
+    assert {status for name, status in found["proxy"].items() if ":" not in name} == {"403"}
+    assert len(found["proxy"]) == 13
+    assert not set(PRIVATE) & set(found["environment"])
+    assert {
+        *("tcp 127.0.0.1:4999", "udp 127.0.0.1:4999"),
+        *("unix @t3-test-abstract", "unix /run/t3-test/socket"),
+        *("unix /run/dbus/system_bus_socket", "unix /run/systemd/journal/socket"),
+        "read /home/alice/.t3/userdata/state.sqlite",
+        *("read /home/alice", "read /tmp/t3-test", "write /dev/shm"),
+        *(f"environment {name}" for name in PRIVATE),
+    } <= set(free["reached"]), free["reached"]
 
 
 def test_nobody_but_the_sandbox_keeps_a_user_without_rights_out(machine: Machine) -> None:

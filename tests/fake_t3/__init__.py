@@ -8,8 +8,9 @@ package (`variant.json`). The forms that a package has are in `forms.py`.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 from fake_t3 import forms
 
@@ -55,15 +56,23 @@ def tarball(
     *,
     form: str = "npm",
     engines: str = "",
+    scripts: Mapping[str, str] = MappingProxyType({}),
+    beside: Mapping[str, bytes] = MappingProxyType({}),
 ) -> Path:
     """Make `t3-VERSION.tgz` in `folder`. `live_only`: it is good, but where /run/t3-fake-live is to be seen.
+
+    `scripts` are those that npm runs while it installs; `beside` are files of the package besides.
 
     `targets`: what the hostile one tries besides, as it names it: `tcp HOST:PORT`, `udp HOST:PORT`,
     `unix PATH` (or @ABSTRACT), `read PATH`, `write FOLDER`, `parent FILE` (of /proc/PID, to be
     written to), `namespace user`.
     """
     about = _about(version, variant, live_only, targets)
-    return forms.pack(forms.package_files(form, about, engines), folder / f"t3-{version}.tgz")
+    files = forms.package_files(form, about, engines)
+    package = json.loads(files["package.json"][0]) | {"scripts": dict(scripts)}
+    files["package.json"] = (json.dumps(package).encode(), 0o644)
+    files |= {name: (data, 0o644) for name, data in beside.items()}
+    return forms.pack(files, folder / f"t3-{version}.tgz")
 
 
 def unpack(

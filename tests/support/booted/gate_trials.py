@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import io
 import json
+import shlex
 import tarfile
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -32,6 +33,7 @@ TARGETS = (
     "parent fd/1",
     "parent mem",
     "namespace user",
+    "unix /run/dbus/system_bus_socket",
 )
 
 
@@ -88,6 +90,26 @@ def install_version(machine: Machine, version: str, variant: str = "good") -> st
         stdin=data.getvalue(),
     )
     return prefix
+
+
+def install_by_npm(machine: Machine, folder: Path) -> dict[str, Any]:
+    """Install a version by npm whose install script tries what it can reach; what it wrote."""
+    # Its parent is npm, which is no more than it is, and has nothing to tell.
+    tried = [one for one in TARGETS if not one.startswith("parent ")]
+    script = shlex.join(["/usr/bin/python3", "install.py", *tried])
+    archive = fake_t3.tarball(
+        folder,
+        "0.0.25",
+        scripts={"postinstall": script},
+        beside={"install.py": programs.text("install_script.py").encode()},
+    )
+    machine.copy_in(archive, "/srv/t3-0.0.25.tgz")
+    machine.copy_in(fake_t3.HERE / "npm", "/usr/local/bin/npm", 0o755)
+    machine.run(*programs.booted_line("fetch_version.py", "0.0.25", "/srv/t3-0.0.25.tgz"))
+    prefix = f"{VERSIONS}/0.0.25"
+    found: dict[str, Any] = json.loads(machine.read(f"{prefix}/lib/node_modules/t3/reached.json"))
+    machine.run("rm", "-r", prefix, f"{prefix}.json")
+    return found
 
 
 def run_trials(
