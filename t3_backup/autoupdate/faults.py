@@ -13,7 +13,7 @@ from t3_backup.errors import Cancelled, Failure, LockHeld, StoreError, SystemdUn
 from t3_backup.t3.servers import Server
 
 # what has nothing to do with the account that was asked about: the next fares no better
-_OF_ALL = (Cancelled, LockHeld, StoreError, SystemdUnanswered)
+OF_ALL = (Cancelled, LockHeld, StoreError, SystemdUnanswered)
 
 
 class AccountFault(Failure):
@@ -40,7 +40,7 @@ def why_faulty(user: str, check: Callable[[], object]) -> str:
     """
     try:
         check()
-    except _OF_ALL:
+    except OF_ALL:
         raise
     except Failure as failure:
         return str(failure).removeprefix(f"{user}: ")

@@ -165,8 +165,8 @@ class Snapshots:
                 to = ("--to", str(folder / file), f"--database={file}")
                 code, _, said = self._call("restore", user, "--at", newest.name, *to)
                 if code != 0:
-                    why = said or f"exit status {code}"
-                    raise Failure(f"{user}: no copy of {newest.name} could be made: {why}")
+                    why = f"no copy of {newest.name} could be made: {said or f'exit status {code}'}"
+                    raise (LockHeld if code == LockHeld.exit_code else Failure)(f"{user}: {why}")
         return own if stale and own else newest.live.file
 
     def find_fitting(self, user: str, program: About) -> Manifest:

@@ -32,7 +32,7 @@ def trials(outcomes: str) -> list[Trial]:
         ("ppfff", None, "bcd"),
         ("fpp", EMPTY, ""),
         ("pu", None, "a"),  # what can't be read says nothing of the version
-        ("puu", None, "ab"),
+        ("puu", "a", ""),  # nor is it the fault of each of them
         ("puf", "b", ""),
         ("pufp", None, "ab"),
     ],

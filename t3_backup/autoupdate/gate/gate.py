@@ -14,6 +14,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+from t3_backup.autoupdate.faults import OF_ALL
 from t3_backup.autoupdate.gate import sandbox
 from t3_backup.autoupdate.gate.steps import STATE
 from t3_backup.autoupdate.gate.verdict import EMPTY, Trial, is_decided, read_trial
@@ -106,6 +107,8 @@ def _run_trial(
         if write_snapshot is not None:
             try:
                 live = write_snapshot(subject, folder)
+            except OF_ALL:
+                raise
             except Failure as failure:
                 return Trial(subject, passed=False, step=STATE, reason=str(failure))
             if not live:

@@ -97,16 +97,16 @@ def judge_trials(trials: Sequence[Trial]) -> Verdict:
     """Decide whether a version is turned away, and else who is left out of it.
 
     What fails on an empty state fails everybody. What fails on the data of one account, and passes
-    on that of others, is the matter of that account. Where it passes on nobody's data, it is turned
-    away, unless that data could not be tried at all.
+    on that of others, is the matter of that account; so is data that can't be tried at all, but not
+    where that is everybody's. A version that passes on nobody's data is turned away.
     """
     failed = [one for one in trials if not one.passed]
     empty = next((one for one in failed if one.subject == EMPTY), None)
     theirs = [one for one in failed if one.subject != EMPTY]
-    its_own = [one for one in theirs if one.step != STATE]
+    tried = [one for one in theirs if one.step != STATE]
     passed = any(one.passed and one.subject != EMPTY for one in trials)
-    if empty is not None or (its_own and not passed):
-        return Verdict(empty or its_own[0], ())
+    if empty is not None or (not passed and (tried or len(theirs) > 1)):
+        return Verdict(empty or (tried or theirs)[0], ())
     return Verdict(None, tuple(theirs))
 
 
