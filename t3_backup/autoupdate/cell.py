@@ -103,7 +103,6 @@ def cell_properties(name: str, read_only: Sequence[str | Path], file_bytes: int)
         "TasksMax=256",
         "LimitCORE=0",
         f"LimitFSIZE={file_bytes}",
-        "Nice=10",
     )
 
 

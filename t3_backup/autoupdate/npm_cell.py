@@ -118,6 +118,7 @@ def _properties(name: str, files: Sequence[Path]) -> tuple[str, ...]:
         # A DynamicUser= has them on the machine's /tmp else; its own folder is watched.
         f"BindPaths={temporary}:/tmp {temporary}:/var/tmp",
         "UMask=0022",
+        "Nice=10",
     )
 
 

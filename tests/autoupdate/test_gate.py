@@ -296,3 +296,9 @@ def test_a_slow_good_one_passes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     found = tried.try_version("0.0.25", "slow-good")
     assert [one.passed for one in found] == [True], found
     assert tried.said == ["gate: trying an empty state"]
+
+
+def test_a_trial_is_as_fast_as_a_server(tmp_path: Path) -> None:
+    """A good version was turned away on a machine with much to do, since it alone was niced."""
+    found = sandbox.unit_properties(sandbox.unit_name("alice"), tmp_path, 0)
+    assert not [one for one in found if one.startswith(("Nice", "CPU", "IOSchedulingClass"))]

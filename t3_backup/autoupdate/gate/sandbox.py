@@ -34,7 +34,10 @@ def build_root(name: str) -> Path:
 
 
 def unit_properties(name: str, program: Path, given: int) -> tuple[str, ...]:
-    """List the properties of the unit for data of `given` bytes."""
+    """List the properties of the unit for data of `given` bytes.
+
+    It has as much of the processors as a server: how long its steps take is held against limits.
+    """
     # For a caller that was killed. What is mounted in the sandbox can't be removed from in there.
     enter = "/usr/bin/nsenter --mount=/proc/1/ns/mnt"
     paths = " ".join(map(str, cell.cell_paths(name)))
