@@ -13,6 +13,7 @@ from t3_backup.autoupdate import adopt, freeze, journal
 from t3_backup.autoupdate.context import Context
 from t3_backup.autoupdate.installations import GLOBAL, About
 from t3_backup.autoupdate.journal import Journal
+from t3_backup.autoupdate.own_program import why_left_alone
 from t3_backup.autoupdate.stale import find_stale
 from t3_backup.errors import Failure
 from t3_backup.t3.databases import explain_stale
@@ -111,7 +112,8 @@ def read_account(context: Context, user: str, plan: Journal | None) -> AccountSt
     installations = context.installations
     phase = next((one.phase for one in plan.moves if one.user == user), "") if plan else ""
     frozen = context.why_frozen(user)
-    version, running, held, trouble, another, live = "", False, False, "", "", None
+    version, running, held, live = "", False, False, None
+    trouble, another, alone = "", "", ""
     try:
         held = installations.is_held(user)
         version = installations.linked_version(user) or installations.linked_version(GLOBAL) or ""
@@ -123,10 +125,12 @@ def read_account(context: Context, user: str, plan: Journal | None) -> AccountSt
         if server.service is not None:
             launcher, called = installations.launcher, context.settings.bin
             another = adopt.why_another_runs(server.service, launcher, called)
+        alone = why_left_alone(server, installations).removeprefix(f"{user}: ")
         live = server.read_activity()
     except Failure as failure:
         trouble = str(failure)
-    about = installations.about(version) if version else About("", "")
+    # of a program of their own nothing is known, and so not of the database that it made
+    about = installations.about(version) if version and not alone else About("", "")
     own = None if live is None else live.of_program(about.database)
     found = AccountStatus(
         user,
@@ -146,6 +150,8 @@ def read_account(context: Context, user: str, plan: Journal | None) -> AccountSt
         trouble = f"{'held, ' if held else ''}its move has not ended; {mend}"
     elif held:
         trouble = "held, but no move is under way: t3-autoupdate resume"
+    elif alone:
+        trouble = alone
     elif found.is_above:
         trouble = _explain_above(found)
     elif found.stale:

@@ -19,7 +19,7 @@ from support.t3_data import real_database
 from support.users import needs_root
 
 from demo.users import User
-from t3_backup.autoupdate import rollback, snapshots
+from t3_backup.autoupdate import rollback, snapshots, status
 from t3_backup.autoupdate.context import Context
 from t3_backup.autoupdate.gate import gate, learn
 from t3_backup.autoupdate.gate.verdict import EMPTY, Trial
@@ -196,3 +196,17 @@ def test_a_trial_is_given_all_databases_but_one_that_the_program_does_not_work_w
         found[own] = (live, sorted(path.name for path in folder.iterdir()))
     assert found[OWN] == (OWN, [OWN])
     assert found[SUCCESSOR] == found[None] == (SUCCESSOR, [OWN, SUCCESSOR])
+
+
+@needs_root
+def test_of_who_runs_a_program_of_their_own_no_database_is_found_fault_with(
+    context: Context, user: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Theirs may be a newer one, which has made it: to put an older back would be the mistake."""
+    rename_migration(user, "Fork")
+    user.give(real_database("v2-from26-55", user.database.with_name(SUCCESSOR)))
+    why = f"{user.name}: runs T3 of their own (/x/t3): left alone; next: leave it so"
+    monkeypatch.setattr(status, "why_left_alone", lambda *_: why)
+    found = read_account(context, user.name, None)
+    assert (found.unfit, found.stale, found.expected) == ("", "", None)
+    assert f"{user.name}: {found.trouble}" == why
