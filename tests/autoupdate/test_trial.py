@@ -4,6 +4,7 @@ probe of liveness would have passed most."""
 from __future__ import annotations
 
 import re
+import shlex
 import shutil
 import sqlite3
 import subprocess
@@ -149,7 +150,7 @@ def test_v2_passes_with_a_database_of_its_own_into_which_it_brings_that_of_v1(
     assert [*before.brought.values()] == [*after.brought.values()] == [1, 3, 2, 25]
 
 
-@pytest.mark.parametrize("variant", ["lost-threads", "unreadable", "blanked"])
+@pytest.mark.parametrize("variant", ["lost-threads", "blanked"])
 def test_v2_that_lost_what_v1_had_is_told(tmp_path: Path, variant: str) -> None:
     found = tried(tmp_path, "0.1.0", variant, "0.0.25")
     assert (found.passed, found.step, found.database) == (False, "data", SUCCESSOR), found
@@ -167,6 +168,22 @@ def test_a_later_v2_goes_on_with_the_database_of_v2(brought_over: Path, tmp_path
     found = try_state(program, base)
     assert found.passed, found
     assert (found.level_before, found.level_after, found.database) == (62, 80, SUCCESSOR)
+
+
+def test_what_v2_brings_over_while_it_serves_is_waited_for(
+    brought_over: Path, tmp_path: Path
+) -> None:
+    """One thread after the other, each sooner than it is watched, and the last one later."""
+    successor = tmp_path / "base/userdata" / SUCCESSOR
+    line = programs.line("bring_over.py", str(successor), V2_THREADS, "later", "2")
+    program, base = wrapped(tmp_path, f"{shlex.join(line)} &", "0.1.0")
+    shutil.copytree(brought_over, base / "userdata")
+    with closing(sqlite3.connect(successor, isolation_level=None)) as connection:
+        connection.execute(f"CREATE TABLE later AS SELECT * FROM {V2_THREADS}")
+        connection.execute(f"DELETE FROM {V2_THREADS}")
+    given = Given(program, base, free_port(), LIVE)
+    found = trial.try_state(given, replace(PATIENT, watch=3))
+    assert found.passed, found
 
 
 @pytest.mark.parametrize(
@@ -272,11 +289,11 @@ def test_a_damaged_database_is_never_one_that_it_worked_on(tmp_path: Path) -> No
     assert (found.passed, found.step, found.probe) == (False, "state", None), found
 
 
-def wrapped(folder: Path, script: str) -> tuple[Path, Path]:
+def wrapped(folder: Path, script: str, version: str = "0.0.25") -> tuple[Path, Path]:
     """A program that does something of its own when it is to serve, before it is a good one; and an
     empty base-dir."""
     (folder / "prefix").mkdir()
-    real, program = fake_t3.unpack(folder / "prefix", "0.0.25"), folder / "t3"
+    real, program = fake_t3.unpack(folder / "prefix", version), folder / "t3"
     program.write_text(
         f'#!/bin/sh\nreal={real}\n[ "$1" != serve ] || {{ {script}\n}}\nexec "$real" "$@"\n'
     )
