@@ -79,10 +79,14 @@ class Candidates:
         current = {
             one.user: self.context.installations.version_of(one.user) for one in self.accounts
         }
-        above = [user for user, found in current.items() if is_lower(self.version, found)]
+        above = [user for user, found in current.items() if versions.is_lower(self.version, found)]
         for user in [user for user, found in current.items() if found == self.version] + above:
             self.drop(user)
+        canaries = self.context.canaries()
         for user in above:
+            if user in canaries:
+                self.context.say(f"{user}: stays on {current[user]}, as a canary")
+                continue
             text = f"{user} is on {current[user]}, above {self.version}, "
             text += "which can't work with its database"
             if self.asked and not self.accounts:
@@ -117,8 +121,3 @@ class Candidates:
         if live is not None:
             self.with_data.add(one.user)
             preflight.check_home(one, self.forecast(one, live))
-
-
-def is_lower(one: str, other: str) -> bool:
-    """Tell whether a version is older than the other."""
-    return versions.version_key(one) < versions.version_key(other)

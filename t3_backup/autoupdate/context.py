@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from t3_backup import accounts
-from t3_backup.autoupdate import freeze
+from t3_backup.autoupdate import freeze, journal
 from t3_backup.autoupdate.activity import read_activity
-from t3_backup.autoupdate.installations import Installations
+from t3_backup.autoupdate.installations import GLOBAL, Installations
 from t3_backup.autoupdate.journal import Journals
 from t3_backup.autoupdate.settings import Settings
 from t3_backup.autoupdate.snapshots import Snapshots
 from t3_backup.errors import Cancelled, Failure, SystemdUnanswered
 from t3_backup.system.signals import StopRequest
-from t3_backup.t3 import servers
+from t3_backup.t3 import servers, versions
 from t3_backup.t3.servers import Server
 from t3_backup.text import format_time, utc_now
 
@@ -76,6 +77,24 @@ class Context:
     def server(self, user: str) -> Server:
         """Find the server of `user`. Raises Failure."""
         return servers.find_server(user, self.settings.serve, read_activity)
+
+    def canaries(self) -> dict[str, str]:
+        """Say on which version each canary is, which the others have not followed to yet.
+
+        Raises Failure.
+        """
+        installations = self.installations
+        default = installations.linked_version(GLOBAL)
+        under_way = self.journals.load()
+        journals = [*([] if under_way is None else [under_way]), *self.journals.history()]
+        found = {}
+        for user, moved in journal.find_canaries(journals).items():
+            own = None
+            with contextlib.suppress(Failure):  # that is told where the account is looked at
+                own = installations.linked_version(user)
+            if own in moved and default is not None and versions.is_lower(default, own):
+                found[user] = own
+        return found
 
     def why_frozen(self, user: str) -> str | None:
         """Say why an account is frozen alone; None where it isn't."""

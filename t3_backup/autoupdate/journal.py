@@ -152,6 +152,15 @@ def _decode_journal(value: Any, path: Path) -> Journal:
         raise Failure(f"{path} can't be read: it is not one of ours ({error})") from None
 
 
+def find_canaries(journals: Sequence[Journal]) -> dict[str, set[str]]:
+    """Say to which versions each account was moved as a canary. Pure."""
+    found: dict[str, set[str]] = {}
+    for entry in journals:
+        for user in entry.users(DONE) if entry.canary else ():
+            found.setdefault(user, set()).add(entry.version)
+    return found
+
+
 def is_mended(history: Sequence[Journal], froze: str) -> bool:
     """Tell whether all are frozen with this by a rollback that failed, and was done since.
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 
 from t3_backup.autoupdate import journal
@@ -12,14 +14,16 @@ from t3_backup.autoupdate.journal import Journal, Move
 from t3_backup.autoupdate.login_checks import note_move
 from t3_backup.autoupdate.snapshots import describe_loss
 from t3_backup.autoupdate.transition import Save
-from t3_backup.errors import SystemdUnanswered
+from t3_backup.errors import LockHeld, SystemdUnanswered
 from t3_backup.text import format_time, utc_now
 
 Transition = Callable[[LiveSteps, Move, Save], Move]
 # for a run of the backup that holds the store while a server is about to be stopped
-_STORE_WAIT_S = 60.0
+_STORE_WAIT_S = 900.0
 # where one may be down already: for what a bump that was killed has left, which ends by itself
-_INTERRUPTED_WAIT_S = 900.0
+_INTERRUPTED_WAIT_S = 3600.0
+_WAIT_AT_ONCE_S = 5.0  # then it is seen whether somebody wants an end
+_LONG_LOGIN_S = 5.0
 
 
 def now() -> str:
@@ -44,13 +48,13 @@ def run_move(context: Context, plan: Journal, wanted: Move, transition: Transiti
         warn=context.warn,
     )
     wait = _INTERRUPTED_WAIT_S if wanted.phase in journal.UNDER_WAY else _STORE_WAIT_S
-    with context.snapshots.hold_store(wait):
+    with _hold_store(context, wait):
         try:
             done = transition(steps, wanted, save)
         except SystemdUnanswered as error:
             what = f"{wanted.user}: systemd did not answer, so it stays as it is for now"
             raise SystemdUnanswered(f"{what}: {error}; next: t3-autoupdate drain") from None
-    _report_move(context, done, steps.downtime)
+    _report_move(context, done, steps)
     note_move(context, done)
     return latest
 
@@ -62,15 +66,35 @@ def finish_journal(context: Context, plan: Journal, result: str) -> None:
     context.journals.end(replace(plan, result=result, ended=now()))
 
 
-def _report_move(context: Context, done: Move, downtime: Mapping[str, float]) -> None:
-    """Say what became of a move; `downtime`: the seconds without a server, by step."""
+@contextmanager
+def _hold_store(context: Context, seconds: float) -> Iterator[None]:
+    """Hold the store; wait so long for another run. Raises LockHeld, Cancelled and StoreError."""
+    until = time.monotonic() + seconds
+    with ExitStack() as held:
+        while True:
+            left = max(0.0, until - time.monotonic())
+            try:
+                held.enter_context(context.snapshots.hold_store(min(left, _WAIT_AT_ONCE_S)))
+                break
+            except LockHeld:
+                context.raise_if_stopped("the rest stays as it is: t3-autoupdate drain")
+                if left <= _WAIT_AT_ONCE_S:
+                    raise
+        yield
+
+
+def _report_move(context: Context, done: Move, steps: LiveSteps) -> None:
+    """Say what became of a move, and how long there was no server."""
+    downtime = steps.downtime
     without = f", {sum(downtime.values()):.1f} s without a server" if downtime and done.ran else ""
     if done.phase == journal.DONE:
-        how = f"login by {done.endpoint}{without}" if done.endpoint else done.reason
+        long = steps.login_seconds > _LONG_LOGIN_S
+        check = f", login check {steps.login_seconds:.1f} s" if long else ""
+        how = f"login by {done.endpoint}{without}{check}" if done.endpoint else done.reason
         context.say(f"{done.user}: on {done.program}, before on {done.before} ({how})")
     elif done.phase == journal.REVERTED:
-        steps = ", ".join(f"{step} {seconds:.1f}" for step, seconds in downtime.items())
-        without += f" ({steps})" if without else ""
+        parts = ", ".join(f"{step} {seconds:.1f}" for step, seconds in downtime.items())
+        without += f" ({parts})" if without else ""
         back = f"back on {done.before} with the data of {done.kept}{without}"
         context.warn(f"{done.user}: {done.program} failed: {done.reason}; {back}")
         _report_loss(context, done)

@@ -122,6 +122,8 @@ def _run(context: Context, args: argparse.Namespace) -> int:
     version = args.to or context.settings.pin
     by_timer = args.to is None and not args.dry_run
     trials: list[Trial] = []
+    for user in args.users:
+        _check_user(context, user)
     if not (by_timer and freeze.report_frozen(context.settings.freeze, context.say)):
         with _locked(context):
             trials = bump_accounts(
@@ -130,6 +132,7 @@ def _run(context: Context, args: argparse.Namespace) -> int:
                 asked=args.to is not None,
                 gate_only=args.dry_run,
                 include_busy=args.include_busy,
+                users=list(dict.fromkeys(args.users)),
             )
     found = read_status(context)
     touched = [] if args.dry_run else [one for one in found.accounts if one.is_touched]

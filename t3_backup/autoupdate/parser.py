@@ -17,6 +17,7 @@ examples:
   t3-autoupdate                        bring every account to T3_PIN, as the timer does
   t3-autoupdate --to 0.0.25 --dry-run  only try that version, on copies of everybody's data
   t3-autoupdate --to 0.0.25            back up, switch and check one account after another
+  t3-autoupdate --to 0.0.25 --user bob  move bob alone, as a canary
   t3-autoupdate drain                  move the deferred accounts that are no longer busy
   t3-autoupdate status                 which version is each account on, and does its database fit \
 it?
@@ -49,6 +50,11 @@ def parse_arguments(words: Sequence[str]) -> argparse.Namespace:
             if given:
                 mend = f"see t3-autoupdate {args.command} --help"
                 raise UsageError(f"{args.command} has no {flag}; {mend}")
+    if args.users and args.command is not None:
+        mend = f"see t3-autoupdate {args.command} --help"
+        raise UsageError(f"--user belongs behind {args.command}, if it has one; {mend}")
+    if args.users and args.to is None:
+        raise UsageError("--user needs --to VERSION: these accounts are its canary")
     if args.command == "rollback" and args.undo and args.to is not None:
         raise UsageError("rollback has --to or --undo, not both; see t3-autoupdate rollback --help")
     if args.command == "versions" and args.versions and not args.remove:
@@ -82,6 +88,9 @@ def build_parser() -> argparse.ArgumentParser:
     top.add_argument("--version", action="version", version=version)
     meaning = "bring every account to this version (T3_PIN; 0.0.24)"
     top.add_argument("--to", type=_version, metavar="VERSION", help=meaning)
+    meaning = "only this account, as a canary; may be given several times"
+    user: dict[str, Any] = {"action": "append", "default": [], "metavar": "U", "dest": "users"}
+    top.add_argument("--user", **user, help=meaning)
     meaning = "only try the version on copies: nothing is switched"
     top.add_argument("--dry-run", action="store_true", help=meaning)
     top.set_defaults(json=False, include_busy=False)

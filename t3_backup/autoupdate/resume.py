@@ -41,6 +41,9 @@ def move_waiting(context: Context, plan: Journal) -> None:
     if deferred or plan.users(*journal.UNDER_WAY):
         return
     all_linked = context.link_newcomers()
+    if plan.moves and not plan.users(DONE):
+        finish_journal(context, plan, "failed")
+        return
     if all_linked and not plan.canary:
         context.installations.link_version(GLOBAL, plan.version)
     finish_journal(context, plan, "done")

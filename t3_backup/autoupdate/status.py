@@ -32,6 +32,7 @@ class AccountStatus:
     phase: str  # of a move that has not ended; or empty
     held: bool
     frozen: str | None  # why it is left out of each change
+    canary: bool  # whether it is on a newer version alone, and others have not followed
     unfit: str  # why its version can't work with its database; empty: it can
     stale: str  # a database that a newer T3 has made beside it; or empty
     trouble: str  # what is not well, and what to do; empty where all is
@@ -78,7 +79,8 @@ class BumpStatus:
         for one in self.accounts:
             level = "no database" if one.level is None else f"level {one.level}"
             runs = "running" if one.running else "not running"
-            what = filter(None, (one.version or "not adopted", level, runs, one.phase))
+            canary = "canary" if one.canary else ""
+            what = filter(None, (one.version or "not adopted", level, runs, one.phase, canary))
             text = f"{one.user}: {', '.join(what)}"
             found.append((bool(one.trouble), f"{text}: {one.trouble}" if one.trouble else text))
         return found
@@ -102,7 +104,10 @@ def read_status(context: Context) -> BumpStatus:
     warnings += known.warnings
     if not known.users:
         warnings.append(f"{context.user_map} names no account")
-    accounts = tuple(read_account(context, user, plan) for user in known.users)
+    canaries = context.canaries()
+    accounts = tuple(
+        replace(read_account(context, user, plan), canary=user in canaries) for user in known.users
+    )
     last, frozen = history[0] if history else None, freeze.read_reason(context.settings.freeze)
     return BumpStatus(context.settings.pin, version, frozen, plan, last, accounts, tuple(warnings))
 
@@ -141,6 +146,7 @@ def read_account(context: Context, user: str, plan: Journal | None) -> AccountSt
         phase=phase,
         held=held,
         frozen=frozen,
+        canary=False,
         unfit="" if own is None else about.why_unfit(own.file, own.level, own.ledger),
         stale=find_stale(about.database, live),
         trouble=trouble,

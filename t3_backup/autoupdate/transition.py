@@ -50,6 +50,12 @@ class AccountSteps(Protocol):
         `proven`: raises Failure unless it is verified.
         """
 
+    def put_aside_stale(self, before: str, program: str) -> None:
+        """Put a database aside that a newer program than `before` has made beside its own.
+
+        Only where `program` would go on with it. It is in the snapshot that is kept, too.
+        """
+
     def link_version(self, version: str) -> None:
         """Make `version` the account's program."""
 
@@ -109,6 +115,8 @@ def _go_on(steps: AccountSteps, move: Move, save: Save) -> Move:
             kept = steps.keep_snapshot(move.label, proven=True)
             move = _enter(move, save, phase=journal.SWITCHING, kept=kept)
         if move.phase == journal.SWITCHING:
+            if move.data is None:
+                steps.put_aside_stale(move.before, move.program)
             steps.link_version(move.program)
             if move.data is not None:
                 steps.restore_snapshot(move.data, kept=move.kept)

@@ -7,12 +7,14 @@ moves them, later those who have an agent at work, and ends what was interrupted
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
 from t3_backup.autoupdate import adopt, freeze, journal, npm, preflight, resume, snapshots
-from t3_backup.autoupdate.candidates import Candidates, is_lower
+from t3_backup.autoupdate.candidates import Candidates
 from t3_backup.autoupdate.context import Context
+from t3_backup.autoupdate.faults import raise_if_all
 from t3_backup.autoupdate.gate import gate, learn
 from t3_backup.autoupdate.gate.verdict import EMPTY, Trial, judge_trials
 from t3_backup.autoupdate.installations import GLOBAL
@@ -21,6 +23,7 @@ from t3_backup.autoupdate.journal_runner import finish_journal, now
 from t3_backup.autoupdate.preflight import UNTOUCHED
 from t3_backup.errors import Failure
 from t3_backup.store.manifest import Manifest
+from t3_backup.t3 import versions
 from t3_backup.t3.busy import find_busy
 from t3_backup.t3.servers import Activity, Server
 
@@ -54,15 +57,14 @@ def bump_accounts(
     if not asked and not context.users():
         context.say(f"{context.user_map} names no account: nothing is done")
         return []
-    if not gate_only:
-        adopt.adopt_accounts(context, context.leave_out)
     everybody = context.servers()
+    if not gate_only:
+        _adopt_accounts(context, len(everybody))
     chosen = [context.server(user) for user in users] if users else everybody
     found = Candidates(context, version, asked=asked, only_tried=gate_only)
     found.choose(everybody, chosen)
-    is_default_old = is_lower(context.installations.version_of(GLOBAL), version)
-    if not found.accounts and (users or not is_default_old):
-        resume.report_versions(context, [one.user for one in chosen], version)
+    if not found.accounts and (users or not _may_raise_default(context, everybody, version)):
+        _report_nothing(context, [one.user for one in chosen], version, canary=bool(users))
         return []
     trials = _try_version(context, found)
     if gate_only:
@@ -72,6 +74,36 @@ def bump_accounts(
     context.journals.save(plan)
     resume.move_waiting(context, plan)
     return trials
+
+
+def _adopt_accounts(context: Context, number: int) -> None:
+    """Have all of so many accounts run by our links, but for those that can't be."""
+    refused: dict[str, str] = {}
+    adopt.adopt_accounts(context, refused.__setitem__)
+    raise_if_all(refused, number)
+    for user, why in refused.items():
+        context.leave_out(user, why)
+
+
+def _may_raise_default(context: Context, everybody: Sequence[Server], version: str) -> bool:
+    """Tell whether the default is lower, and not since nobody could be moved."""
+    if not versions.is_lower(context.installations.version_of(GLOBAL), version):
+        return False
+    programs = []
+    for one in everybody:
+        with suppress(Failure):
+            programs.append(context.installations.version_of(one.user))
+    return not programs or any(not versions.is_lower(one, version) for one in programs)
+
+
+def _report_nothing(context: Context, users: Sequence[str], version: str, *, canary: bool) -> None:
+    """Say that nobody is to be moved."""
+    if not canary:
+        resume.report_versions(context, users, version)
+        return
+    for user in users:
+        if user not in context.left_out:
+            context.say(f"{user}: on {context.installations.version_of(user)} already")
 
 
 def _is_continued(left: Journal, version: str, users: Sequence[str]) -> bool:
@@ -92,7 +124,7 @@ def _refuse_another(context: Context, left: Journal, version: str, *, by_timer: 
     """Raise Failure, since another bump has not ended; a timer's pin may wait."""
     moves = journal.summarize_moves(left.moves)
     text = f"the {left.kind} to {left.version} has not ended ({moves}): t3-autoupdate drain"
-    if not by_timer or is_lower(left.version, version):
+    if not by_timer or versions.is_lower(left.version, version):
         raise Failure(f"{text} continues it; with --include-busy it does not wait")
     # by hand, beyond the pin, and somebody is at work: no failure of the night
     context.say(f"{text} continues it")

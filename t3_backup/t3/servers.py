@@ -126,7 +126,10 @@ class Server:
         port, unit = self._require_port(), self.service.unit
         began, seconds, one_try = time.monotonic(), patience, _FIRST_TRY_S
         extended = False
-        while not (answers := _ask(port, one_try)):
+        while True:
+            left = began + seconds - time.monotonic()
+            if answers := _ask(port, max(_POLL_S, min(one_try, left))):
+                return
             state = self.service.show("ActiveState")
             if state not in ("active", "activating", "reloading"):
                 ended = f"{unit} ended right after its start (it is {state})"

@@ -71,6 +71,11 @@ def known_ledger(version: str) -> Ledger | None:
     return None if level is None else tuple(enumerate(_MIGRATIONS.split()[:level], 1))
 
 
+def is_lower(one: str, other: str) -> bool:
+    """Tell whether a version is older than the other. Raises UsageError for what is none."""
+    return version_key(one) < version_key(other)
+
+
 def version_key(version: str) -> VersionKey:
     """Give a key that orders versions as semver.org does, pre-releases too.
 

@@ -192,6 +192,49 @@ def test_a_line_of_the_map_that_makes_no_sense_is_told_once_and_wants_a_look(
     assert "'bob:bob'" in autoupdate.call("status", "--json").document["warnings"][-1]
 
 
+def test_a_canary_is_named_as_one_until_the_others_follow_or_it_goes_back(
+    autoupdate: Autoupdate, ann: User, make_user: Callable[..., User]
+) -> None:
+    """The timer leaves it where it is, and who is asked for alone is moved alone."""
+    bob = make_user("out-bob")
+    autoupdate.host.write_map(ann, bob)
+    autoupdate.on(OLD, GLOBAL, bob.name)
+    autoupdate.on(NEW, ann.name)
+    move = Move(ann.name, OLD, NEW, f"prebump-{NEW}", phase=DONE, kept="state-x")
+    at = "2026-11-27T05:00:00Z"
+    journals = Journals(autoupdate.programs.root)
+    journals.end(Journal("bump", NEW, at, (move,), "done", at, canary=True))
+
+    def named() -> list[str]:
+        answer = autoupdate.call("status")
+        lines = [line for line in answer.out.splitlines() if line.endswith(", canary")]
+        accounts = autoupdate.call("status", "--json").document["accounts"]
+        assert len(lines) == sum(one["canary"] for one in accounts)
+        return [one["user"] for one in accounts if one["canary"]]
+
+    assert named() == [ann.name]
+    night = autoupdate.call()
+    assert (night.code, f"{ann.name}: stays on {NEW}, as a canary" in night.out) == (0, True)
+    again = autoupdate.call("--to", NEW, "--user", ann.name)
+    assert (again.code, again.out) == (0, f"t3-autoupdate: {ann.name}: on {NEW} already\n")
+    autoupdate.on(OLD, ann.name)
+    assert named() == [], "it has gone back"
+    autoupdate.on(NEW, ann.name, GLOBAL)
+    assert named() == [], "the others have followed"
+
+
+def test_an_open_bump_of_a_canary_goes_on_alone(autoupdate: Autoupdate, ann: User) -> None:
+    autoupdate.on(OLD, GLOBAL, ann.name)
+    move = Move(ann.name, OLD, NEW, f"prebump-{NEW}", phase="deferred", reason="an agent runs")
+    plan = Journal("bump", NEW, "2026-11-27T05:00:00Z", (move,), canary=True)
+    Journals(autoupdate.programs.root).save(plan)
+    done = autoupdate.call("--to", NEW, "--user", ann.name)
+    assert done.code == 0, done
+    assert f"{ann.name}: the canary on {NEW}; next: t3-autoupdate --to {NEW}, for all" in done.out
+    linked = autoupdate.programs.linked_version
+    assert (linked(ann.name), linked(GLOBAL)) == (NEW, OLD)
+
+
 def test_an_open_bump_beyond_the_pin_is_no_failure_of_a_night(
     autoupdate: Autoupdate, ann: User
 ) -> None:

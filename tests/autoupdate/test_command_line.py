@@ -55,6 +55,16 @@ def test_what_stands_before_a_command_is_meant_for_it() -> None:
         parse_arguments(["--to", "0.0.24", "rollback", "--undo"])
 
 
+def test_accounts_that_are_named_are_a_canary_of_a_version_that_is_named() -> None:
+    words = ["--to", "0.0.25", "--user", "alice", "--user", "bob"]
+    assert parse_arguments(words).users == ["alice", "bob"]
+    with pytest.raises(UsageError, match="--user needs --to VERSION"):
+        parse_arguments(["--user", "alice"])
+    with pytest.raises(UsageError, match="--user belongs behind rollback"):
+        parse_arguments(["--user", "alice", "rollback"])
+    assert parse_arguments(["rollback", "--user", "alice"]).user == "alice"
+
+
 @pytest.mark.parametrize(
     "command", ["drain", "resume", "check", "status", "adopt", "freeze", "thaw"]
 )
