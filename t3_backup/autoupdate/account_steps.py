@@ -38,6 +38,11 @@ class LiveSteps:
     login_seconds: float = field(default=0.0, init=False)  # of the last check, while it answers
     _mark: float | None = field(default=None, init=False)  # what is counted ends at this time
 
+    @property
+    def has_stopped(self) -> bool:
+        """Tell whether it is these steps that have stopped the server."""
+        return "stop" in self.downtime
+
     def hold(self) -> None:
         """Let nothing of the account's start from now on."""
         self.installations.hold(self.server.user)

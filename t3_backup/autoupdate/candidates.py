@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from t3_backup.autoupdate import preflight
+from t3_backup.autoupdate import journal, preflight
 from t3_backup.autoupdate.context import Context
 from t3_backup.autoupdate.faults import AccountFault, find_faults
 from t3_backup.autoupdate.forecast import Forecast, forecast_move
@@ -59,7 +59,8 @@ class Candidates:
         """Forecast what the move of one takes."""
         installations = self.context.installations
         own = installations.about(installations.version_of(one.user)).database
-        return forecast_move(live, own, installations.about(self.version).database)
+        measured = journal.last_seconds(self.context.journals.history(), one.user)
+        return forecast_move(live, own, installations.about(self.version).database, measured)
 
     def say_forecasts(self) -> None:
         """Say what the move of each would take."""

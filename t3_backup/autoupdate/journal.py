@@ -55,6 +55,7 @@ class Move:
     endpoint: str = ""  # which served the login
     left_out: bool = False  # by what is its own fault, or its freeze: the others go on
     froze: str = ""  # what it is frozen with alone, where that was done for this
+    seconds: float | None = None  # without a server, where it was done in one go
 
 
 @dataclass(frozen=True)
@@ -150,6 +151,12 @@ def _decode_journal(value: Any, path: Path) -> Journal:
         return decode_record(Journal, value)
     except ValueError as error:
         raise Failure(f"{path} can't be read: it is not one of ours ({error})") from None
+
+
+def last_seconds(journals: Sequence[Journal], user: str) -> float | None:
+    """Say how long an account was without a server the last time; None: not known. Pure."""
+    moves = (move for entry in journals for move in entry.moves if move.user == user)
+    return next((move.seconds for move in moves if move.seconds is not None), None)
 
 
 def find_canaries(journals: Sequence[Journal]) -> dict[str, set[str]]:

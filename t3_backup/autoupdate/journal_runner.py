@@ -54,6 +54,8 @@ def run_move(context: Context, plan: Journal, wanted: Move, transition: Transiti
         except SystemdUnanswered as error:
             what = f"{wanted.user}: systemd did not answer, so it stays as it is for now"
             raise SystemdUnanswered(f"{what}: {error}; next: t3-autoupdate drain") from None
+        if done.phase == journal.DONE and done.ran and steps.has_stopped:
+            save(replace(done, seconds=round(sum(steps.downtime.values()), 1)))
     _report_move(context, done, steps)
     note_move(context, done)
     return latest

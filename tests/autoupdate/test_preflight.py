@@ -22,6 +22,7 @@ from t3_backup.accounts import Account
 from t3_backup.autoupdate import (
     adopt,
     freeze,
+    journal,
     journal_runner,
     npm,
     preflight,
@@ -33,7 +34,7 @@ from t3_backup.autoupdate.candidates import Candidates
 from t3_backup.autoupdate.context import Context
 from t3_backup.autoupdate.forecast import forecast_move
 from t3_backup.autoupdate.installations import Installations
-from t3_backup.autoupdate.journal import Move
+from t3_backup.autoupdate.journal import Journal, Move
 from t3_backup.autoupdate.rollback import Plan
 from t3_backup.errors import Failure, SystemdUnanswered
 from t3_backup.store.manifest import Manifest
@@ -77,6 +78,10 @@ class FakeServers:
             raise Reached
 
         patch.setattr(upgrade, "run_gate", run_gate)
+
+    @property
+    def everybody(self) -> list[Server]:
+        return [self.server(user) for user in self.ports]
 
     def server(self, user: str) -> Server:
         return Server(
@@ -247,6 +252,21 @@ def test_the_forecast_of_a_move_follows_from_the_sizes_of_what_is_there(
         f"takes up to {room} of the 2500 MiB that are free in its home"
     )
     assert bool(found.why_no_room) == (room > 2500)
+
+
+def test_the_forecast_takes_what_the_last_move_of_the_account_took(servers: FakeServers) -> None:
+    said: list[str] = []
+    servers.machine = replace(servers.machine, say=said.append)
+    for number, seconds in enumerate((9.0, 7.4, None)):  # the last was interrupted
+        move = Move("alice", OLD, NEW, "x", phase=journal.DONE, seconds=seconds)
+        servers.machine.journals.end(Journal("bump", NEW, str(number), (move,), ended="x"))
+    found = Candidates(servers.machine, NEW, asked=True, only_tried=True)
+    found.choose(servers.everybody, servers.everybody)
+    found.say_forecasts()
+    assert [line.partition(" s without")[0] for line in said] == [
+        "forecast: alice: about 7",
+        "forecast: bob: about 4",
+    ]
 
 
 def test_room_for_the_gate_grows_with_the_greatest_account(
