@@ -47,10 +47,12 @@ def npm_install_globally(machine: Machine, version: str) -> None:
     machine.sh(programs.text("npm_install_globally.sh"), version, PACKAGE)
 
 
-def set_up_servers(machine: Machine, source: Path, users: Sequence[str] = USERS) -> None:
-    """Users with real data, whose servers of 0.0.24 run; what the timers start, tests start."""
+def set_up_servers(
+    machine: Machine, source: Path, users: Sequence[str] = USERS, version: str = "0.0.24"
+) -> None:
+    """Users with real data, whose servers of `version` run; what the timers start, tests start."""
     machine.run("systemctl", "disable", "--now", *TIMERS)
-    npm_install_globally(machine, "0.0.24")
+    npm_install_globally(machine, version)
     # npm itself would be 300 packages in the tree
     machine.copy_in(fake_t3.HERE / "npm", "/usr/local/bin/npm", 0o755)
     machine.write("/opt/browser.py", programs.text("browser.py"))
