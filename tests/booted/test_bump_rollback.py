@@ -79,7 +79,12 @@ def test_a_newer_t3_that_was_called_on_an_older_database_is_noticed_and_what_is_
         True,
     )
     assert [found[user]["trouble"] for user in ("alice", "carol")] == ["", ""]
-    assert autoupdate(machine, "check", "--user", "bob").code == 1, "nobody can log in there"
+    checked = autoupdate(machine, "check", "--user", "bob")
+    assert checked.code == 1, "nobody can log in there"
+    assert todo in checked.out
+    warned = machine.run("t3-backup-state", "status", "--nagios", check=False)
+    assert warned.code == 1
+    assert f"bob: nobody can log in to T3 {OLD} (since " in warned.out, "the backup knows it"
     nightly = autoupdate(machine)
     assert (nightly.code, f"all accounts are on {OLD}" in nightly.out, todo in nightly.out) == (
         1,
@@ -94,6 +99,7 @@ def test_a_newer_t3_that_was_called_on_an_older_database_is_noticed_and_what_is_
         "who was logged in then is again"
     )
     assert (autoupdate(machine, "status").code, autoupdate(machine, "check").code) == (0, 0)
+    assert machine.run("t3-backup-state", "status", "--nagios", check=False).code == 0
     assert versions(machine) == dict.fromkeys(USERS, OLD)
 
 
