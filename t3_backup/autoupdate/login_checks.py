@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from t3_backup import accounts
 from t3_backup.autoupdate import journal
 from t3_backup.autoupdate.context import Context
 from t3_backup.autoupdate.journal import Move
@@ -89,29 +90,29 @@ def note_move(context: Context, done: Move) -> None:
 
 
 def _check_account(context: Context, user: str, *, required: bool) -> AccountLogin:
+    if not accounts.exists(user):
+        why, mend = f"{user}: no such user on this system", f"mend {context.user_map}"
+        return AccountLogin(user, False, reason=why, next_step=mend)
     try:
-        server = context.server(user)
-    except Failure as failure:  # there is no such user
-        return AccountLogin(user, False, reason=str(failure), next_step=f"mend {context.user_map}")
-    found = _try_login(context, server, required=required)
+        found = _try_login(context, context.server(user), required=required)
+    except SystemdUnanswered as failure:
+        again = f"t3-autoupdate check --user {user}"
+        found = AccountLogin(user, None, reason=str(failure), next_step=again, required=True)
+    except Failure as failure:
+        look = f"journalctl -u {unit_name(user)}"
+        found = AccountLogin(user, False, reason=str(failure), next_step=look)
     _note(context, user, found.paired, found.reason)
     return found
 
 
 def _try_login(context: Context, server: Server, *, required: bool) -> AccountLogin:
+    """Log in, where a login is to be tried. Raises Failure where nobody can."""
     user = server.user
-    try:
-        if why := _why_not_tried(context, server):
-            return AccountLogin(user, None, reason=why[0], next_step=why[1], required=required)
-        program, patience = context.installations.program_of(user), context.settings.patience
-        endpoint = server.log_in(program, patience, context.warn)
-        return AccountLogin(user, True, endpoint, left=server.end_logins(program, patience))
-    except SystemdUnanswered as failure:
-        again = f"t3-autoupdate check --user {user}"
-        return AccountLogin(user, None, reason=str(failure), next_step=again, required=True)
-    except Failure as failure:
-        look = f"journalctl -u {unit_name(user)}"
-        return AccountLogin(user, False, reason=str(failure), next_step=look)
+    if why := _why_not_tried(context, server):
+        return AccountLogin(user, None, reason=why[0], next_step=why[1], required=required)
+    program, patience = context.installations.program_of(user), context.settings.patience
+    endpoint = server.log_in(program, patience, context.warn)
+    return AccountLogin(user, True, endpoint, left=server.end_logins(program, patience))
 
 
 def _why_not_tried(context: Context, server: Server) -> tuple[str, str] | None:

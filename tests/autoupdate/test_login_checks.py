@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from t3_backup import accounts
 from t3_backup.accounts import Account
 from t3_backup.autoupdate import journal, login_checks
 from t3_backup.autoupdate.context import Context
@@ -67,12 +68,16 @@ def context(machine: Context, lines: list[str]) -> Context:
     return replace(machine, say=lines.append, warn=lambda text: lines.append(f"WARN: {text}"))
 
 
-def serve(monkeypatch: pytest.MonkeyPatch, **how: object) -> None:
-    """Have alice's server be so; other users are none of the system."""
+def serve(
+    monkeypatch: pytest.MonkeyPatch, refused: dict[str, Failure] | None = None, **how: object
+) -> None:
+    """Have alice's server be so; users whose servers can't be found are `refused`."""
+    refused = refused or {}
+    monkeypatch.setattr(accounts, "exists", lambda user: user != "ghost")
 
     def find(self: Context, user: str) -> Server:
-        if user != "alice":
-            raise Failure(f"{user}: no such user on this system")
+        if user in refused:
+            raise refused[user]
         account = Account(user, 1, 1, (1,), Path("/home/alice"))
         service = Unit(f"{UNIT}.service")
         known = {"service": service, "look": lambda _: Activity(30, 0)} | how
@@ -168,6 +173,16 @@ def test_who_is_no_user_is_told_and_nothing_is_kept_of_them(
     mend = f"next: mend {context.user_map}"
     assert lines[0] == f"WARN: ghost: no such user on this system; {mend}"
     assert not (context.settings.root / "ghost").exists()
+
+
+def test_a_server_that_systemd_does_not_tell_of_is_not_called_broken(
+    context: Context, lines: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    serve(monkeypatch, {"alice": SystemdUnanswered(NO_ANSWER)})
+    [found] = check_logins(context, ["alice"], required=False)
+    assert (found.paired, found.is_well) == (None, False)
+    again = "next: t3-autoupdate check --user alice"
+    assert lines == [f"WARN: alice: not tried: {NO_ANSWER}; {again}"]
 
 
 @pytest.mark.parametrize(
