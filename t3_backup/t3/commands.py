@@ -12,6 +12,8 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
+from t3_backup.t3.output import innermost_error
+
 _CHUNK_BYTES = 64 << 10
 _END_S = 2.0
 
@@ -23,6 +25,14 @@ class Printed:
     code: int
     out: bytes
     err: bytes
+
+    def why(self) -> str:
+        """Say why it failed, without secrets; empty where it does not say.
+
+        T3 says it on its standard output, Node on the other one.
+        """
+        said = (innermost_error(one.decode(errors="replace")) for one in (self.out, self.err))
+        return next(filter(None, said), "")
 
 
 async def call(line: Sequence[str], seconds: float, limit: int) -> Printed:

@@ -26,7 +26,7 @@ from t3_backup.errors import Failure
 from t3_backup.t3 import commands, endpoints, port_owner, program
 from t3_backup.t3.endpoints import HOST, PAIRING_PATHS, SESSION_PATH
 from t3_backup.t3.limits import STEP_SECONDS
-from t3_backup.t3.output import innermost_error, redact
+from t3_backup.t3.output import redact
 from t3_backup.t3.sessions import USER_AGENT
 from t3_backup.text import printable
 
@@ -99,9 +99,8 @@ class _Login:
             ) from None
         except OSError as error:
             raise self._failed("mint", f"{t3}: {error.strerror}") from None
-        if done.code != 0:  # T3 says what is wrong on its standard output, Node on the other one
-            said = (innermost_error(one.decode(errors="replace")) for one in (done.out, done.err))
-            why = next(filter(None, said), "no reason is given")
+        if done.code != 0:
+            why = done.why() or "no reason is given"
             raise self._failed("mint", f"{_MINT} ended with {done.code}: {why}")
         if len(done.out) > _LIMIT_BYTES:
             raise self._failed("mint", f"{_MINT} printed more than {_LIMIT_BYTES} bytes")

@@ -16,7 +16,6 @@ from pathlib import Path
 import t3_backup
 from t3_backup.t3 import commands, program
 from t3_backup.t3.limits import STEP_SECONDS, ending_seconds
-from t3_backup.t3.output import innermost_error
 
 USER_AGENT = f"t3-backup/{t3_backup.__version__} (login check)"
 _OURS = re.compile(r"t3-backup/\S{1,64} \(login check\)")
@@ -81,6 +80,5 @@ async def _call(line: Sequence[str], seconds: float) -> bytes:
     except OSError as error:
         raise _Stopped(str(error.strerror)) from None
     if done.code != 0:
-        said = (innermost_error(one.decode(errors="replace")) for one in (done.out, done.err))
-        raise _Stopped(next(filter(None, said), f"it ended with {done.code}"))
+        raise _Stopped(done.why() or f"it ended with {done.code}")
     return done.out
