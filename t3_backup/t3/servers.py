@@ -19,7 +19,7 @@ from t3_backup.t3 import limits
 from t3_backup.t3.databases import DatabaseState
 from t3_backup.t3.endpoints import ENVIRONMENT_PATH, HOST
 from t3_backup.t3.files import DATABASE_NAME, base_dir
-from t3_backup.t3.login_check import LoginCheck
+from t3_backup.t3.login_probe import LoginProbe
 from t3_backup.t3.members import describe_process, list_pids
 from t3_backup.t3.running_program import read_running_program
 from t3_backup.t3.unit import PORT_VARIABLE, STOPPED_STATUS, unit_name
@@ -165,14 +165,14 @@ class Server:
         """
         if not self.runs():
             raise Failure(f"{self.user}: no server runs")
-        return self._login_check(program, patience).log_in(warn)
+        return self._login_probe(program, patience).log_in(warn)
 
     def end_logins(self, program: Path, patience: float) -> str:
         """End the logins that checks have left; return what is left, and why. Empty: nothing is."""
-        return self._login_check(program, patience).end_logins()
+        return self._login_probe(program, patience).end_logins()
 
-    def _login_check(self, program: Path, patience: float) -> LoginCheck:
-        return LoginCheck(self.user, self._require_port(), self.base_dir, program, patience)
+    def _login_probe(self, program: Path, patience: float) -> LoginProbe:
+        return LoginProbe(self.user, self._require_port(), self.base_dir, program, patience)
 
     def _require_port(self) -> int:
         if self.port is None:

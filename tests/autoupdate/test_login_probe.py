@@ -124,7 +124,9 @@ def test_a_server_with_large_databases_may_take_longer_to_answer(
 
     def look(_account: Account) -> Activity:
         started.append(subprocess.Popen(line, stdout=subprocess.DEVNULL))
-        return Activity(52, 0, databases=(DatabaseState("state.sqlite", 52, (), 4_000_000_000),))
+        return Activity(
+            52, 0, databases=(DatabaseState("state.sqlite", 4_000_000_000, held=False),)
+        )
 
     one = server(look)
     monkeypatch.setattr(Server, "_require_port", lambda _: port)
@@ -176,7 +178,7 @@ def test_a_server_with_small_databases_may_not(
         def look(_account: Account) -> Activity:
             if size is None:
                 raise Failure("it can't be read")
-            return Activity(52, 0, databases=(DatabaseState("state.sqlite", 52, (), size),))
+            return Activity(52, 0, databases=(DatabaseState("state.sqlite", size, held=False),))
 
         with pytest.raises(Failure, match=r"does not listen on port [0-9]+ after 0\.2"):
             server(look).await_answer(0.2)

@@ -24,7 +24,7 @@ _MOST = 500  # characters of a reason
 
 
 @dataclass(frozen=True)
-class LoginCheck:
+class LoginProbe:
     """A login of `user` on `port`, whose credential `program` makes in `base_dir`."""
 
     user: str
