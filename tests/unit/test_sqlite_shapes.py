@@ -13,6 +13,7 @@ import apsw
 import pytest
 from support.t3_data import REAL, level_of, real_database
 
+from t3_backup.autoupdate.gate.history import read_history
 from t3_backup.backup import verdict
 from t3_backup.store.census import UNREADABLE
 from t3_backup.worker.child import source as sources
@@ -262,6 +263,14 @@ def test_what_this_sqlite_cannot_judge_is_said_and_is_no_damage(
     assert why in found.unjudged
     judged = verdict.judge_copy((), found.census, "online", None, unjudged=found.unjudged)
     assert (judged.verdict, judged.reasons) == ("unproven", (found.unjudged,))
+
+
+@pytest.mark.parametrize("make", [make for make, _ in UNJUDGED.values()], ids=UNJUDGED)
+def test_no_version_is_turned_away_for_what_this_sqlite_cannot_judge(
+    tmp_path: Path, make: Make
+) -> None:
+    """Those of T3 from 0.1.3 on have full-text search, in a form that Debian's SQLite may lack."""
+    read_history(made(tmp_path / "one.sqlite", make))
 
 
 @pytest.mark.parametrize("shares", [1, 2])

@@ -18,7 +18,10 @@ from t3_backup.autoupdate.gate.steps import TurnedAway
 from t3_backup.t3 import content, databases
 from t3_backup.t3.content import Brought, Counted, Part, Said
 from t3_backup.t3.databases import Candidate
-from t3_backup.t3.ledger import LEDGER_COLUMNS, LEDGER_TABLE, Ledger, level_of, make_ledger
+from t3_backup.t3.ledger import Ledger, level_of
+from t3_backup.worker.child.census import take_census
+from t3_backup.worker.child.checks import Checks
+from t3_backup.worker.child.connection import execute, prepare
 
 _BUSY_MS = 5000
 
@@ -60,21 +63,19 @@ def _changed_ns(database: Path) -> int:
 
 
 def read_history(database: Path, before: History | None = None) -> History:
-    """Count what is in a database, and check the whole file. Raises apsw.Error.
+    """Count what is in a database, and check the whole file. Raises apsw.Error where it is damaged.
 
-    What counts is what counted `before`: a migration may leave tables behind.
+    What the SQLite of this machine is too old to judge is not. What counts is what counted
+    `before`: a migration may leave tables behind.
     """
     if not database.is_file():
         return History()
     with closing(apsw.Connection(str(database), flags=apsw.SQLITE_OPEN_READONLY)) as connection:
         connection.setbusytimeout(_BUSY_MS)
-        cursor = connection.cursor()
-        cursor.execute("PRAGMA query_only=1")
-        _read_schema(cursor)
-        tables = {
-            str(name)
-            for (name,) in cursor.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")
-        }
+        unparsed = prepare(connection, "PRAGMA query_only=1")
+        execute(connection, "BEGIN")  # all of it is of one moment
+        taken = take_census(connection, count_rows=False)
+        cursor, tables = connection.cursor(), taken.ends.keys()
         kept = {
             one: _ask_number(cursor, one.query(_columns(cursor, one.table)))
             for one in (content.counted_in(tables) if before is None else before.content)
@@ -88,15 +89,12 @@ def read_history(database: Path, before: History | None = None) -> History:
         is_v2 = content.is_v2(tables)
         parts = {one: one.v2 if is_v2 else one.v1 for one in content.BROUGHT_OVER}
         brought = {one: _ask_part(cursor, part, tables) for one, part in parts.items()}
-        found: Ledger = ()
-        if LEDGER_TABLE in tables:
-            columns = ", ".join(LEDGER_COLUMNS)
-            rows = cursor.execute(f"SELECT {columns} FROM {LEDGER_TABLE} ORDER BY 1")  # noqa: S608 - of constants alone
-            found = make_ledger(rows.fetchall())
-        ((checked,),) = cursor.execute("PRAGMA integrity_check(1)").fetchall()
-        if checked != "ok":
-            raise apsw.CorruptError(checked)
-    return History(found, is_v2, kept, said, brought)
+        checks = Checks(connection, taken, unparsed)
+        checks.check_all()
+        checks.settle()
+        if checks.problems:
+            raise apsw.CorruptError(checks.problems[0])
+    return History(taken.ledger or (), is_v2, kept, said, brought)
 
 
 def check_ledger(before: History, after: History) -> None:
@@ -144,19 +142,3 @@ def _ask_part(cursor: apsw.Cursor, part: Part, tables: Collection[str]) -> int:
 def _ask_number(cursor: apsw.Cursor, query: str) -> int:
     ((value,),) = cursor.execute(query).fetchall()
     return value if isinstance(value, int) else 0
-
-
-def _read_schema(cursor: apsw.Cursor) -> None:
-    """Have SQLite read the schema, as a worker does: trusted only where it can't be read else.
-
-    Raises apsw.Error.
-    """
-    for trusted in (0, 1):
-        cursor.execute(f"PRAGMA trusted_schema={trusted}")
-        try:
-            cursor.execute("SELECT 1 FROM sqlite_schema LIMIT 1").fetchall()
-        except apsw.Error as error:
-            if trusted or "unsafe use of" not in str(error):
-                raise
-        else:
-            return

@@ -91,7 +91,7 @@ def try_state(given: Given, patience: Patience) -> Outcome:
     found = Outcome()
     try:
         before = read_history(given.userdata / given.live) if given.live else History()
-    except apsw.Error as error:
+    except (apsw.Error, ValueError) as error:
         found.step, found.reason = STATE, f"the database can't be read as it is: {error}"
         return found
     found.level_before = before.level
