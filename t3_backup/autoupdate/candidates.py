@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from t3_backup.autoupdate import journal, preflight
 from t3_backup.autoupdate.context import Context
-from t3_backup.autoupdate.faults import AccountFault, find_faults
+from t3_backup.autoupdate.faults import find_faults
 from t3_backup.autoupdate.forecast import Forecast, forecast_move
 from t3_backup.autoupdate.own_program import why_left_alone
 from t3_backup.errors import Failure
@@ -110,7 +110,9 @@ class Candidates:
     def _look_at(self, one: Server, everybody: Sequence[Server]) -> None:
         """Look at all that can be known of one. Raises Failure."""
         if why := why_left_alone(one, self.context.installations):
-            raise AccountFault(why.removeprefix(f"{one.user}: "))
+            self.context.warn(why)
+            self.drop(one.user)
+            return
         preflight.check_port(one, everybody)
         live = one.read_activity()
         if live is None and (why := preflight.why_no_database(one, self.context.snapshots)):

@@ -6,6 +6,7 @@ is an account's own fault freezes that one alone.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -16,6 +17,7 @@ from t3_backup.autoupdate.faults import why_faulty
 from t3_backup.autoupdate.installations import GLOBAL
 from t3_backup.autoupdate.journal import DONE, Journal, Move
 from t3_backup.autoupdate.journal_runner import finish_journal, now
+from t3_backup.autoupdate.own_program import why_left_alone
 from t3_backup.errors import Failure, SystemdUnanswered
 from t3_backup.t3 import versions
 from t3_backup.t3.busy import find_busy
@@ -137,7 +139,7 @@ def drain_deferred(context: Context, *, include_busy: bool = False) -> None:
     if plan is None or plan.kind != "bump" or not left:
         context.say("no account was deferred")
         return
-    plan = _drop_removed_users(context, plan)
+    plan = _drop_own_programs(context, _drop_removed_users(context, plan))
     later = _find_later(context, plan.users(journal.DEFERRED), include_busy=include_busy)
     for one in plan.moves:
         if one.phase == journal.DEFERRED:
@@ -155,8 +157,23 @@ def _drop_removed_users(context: Context, plan: Journal) -> Journal:
     for user in gone:
         context.warn(f"{user}: no longer a user of this system: left out")
         context.installations.release(user)
-    if gone:
-        plan = replace(plan, moves=tuple(one for one in plan.moves if one.user not in gone))
+    return _drop_moves(context, plan, gone)
+
+
+def _drop_own_programs(context: Context, plan: Journal) -> Journal:
+    """Leave out those who have moved themselves since: their server runs none of ours."""
+    gone = []
+    for user in plan.users(journal.DEFERRED, journal.WAITING):
+        with contextlib.suppress(Failure):  # it is told when it is their turn
+            if why := why_left_alone(context.server(user), context.installations):
+                context.warn(why)
+                gone.append(user)
+    return _drop_moves(context, plan, gone)
+
+
+def _drop_moves(context: Context, plan: Journal, users: Sequence[str]) -> Journal:
+    if users:
+        plan = replace(plan, moves=tuple(one for one in plan.moves if one.user not in users))
         context.journals.save(plan)
     return plan
 

@@ -23,6 +23,7 @@ from t3_backup.autoupdate.faults import find_faults
 from t3_backup.autoupdate.gate import learn
 from t3_backup.autoupdate.journal import Journal, Move
 from t3_backup.autoupdate.journal_runner import finish_journal, now
+from t3_backup.autoupdate.own_program import why_left_alone
 from t3_backup.autoupdate.preflight import UNTOUCHED
 from t3_backup.errors import Failure
 from t3_backup.t3 import versions
@@ -86,6 +87,8 @@ def _plan_move(context: Context, user: str, current: str, target: str) -> Plan:
         raise Failure(f"{user}: T3 {target} is not in {where}; there are: {there}")
     program = learn.learn_about(context, target)
     server = context.server(user)
+    if why := why_left_alone(server, context.installations):
+        raise Failure(why)
     live = server.read_activity()
     if live is None and (why := preflight.why_no_database(server, context.snapshots)):
         raise Failure(f"{user}: {why}")
@@ -118,7 +121,7 @@ def plan_undo(context: Context, user: str | None = None) -> tuple[list[Plan], li
     """
     history = context.journals.history()
     users = [user] if user is not None else _users_of(history)
-    found = {one: found for one in users if (found := _find_undone(history, one)) is not None}
+    found = {one: found for one in users if (found := find_undone(history, one)) is not None}
     if not found:
         raise Failure(f"there was no rollback{f' of {user}' if user else ''} that could be undone")
     plans, left = [], list[str]()
@@ -140,7 +143,7 @@ def _users_of(history: Sequence[Journal]) -> list[str]:
     return list(dict.fromkeys(step.user for entry in history for step in entry.moves))
 
 
-def _find_undone(history: Sequence[Journal], user: str) -> tuple[str, Move] | None:
+def find_undone(history: Sequence[Journal], user: str) -> tuple[str, Move] | None:
     """Find the rollback of an account that an undo is of, and when it began.
 
     It is the newest that was done, unless it was undone, or the account was moved on since. Pure.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from t3_backup.autoupdate import journal
@@ -10,6 +10,7 @@ from t3_backup.autoupdate.context import Context
 from t3_backup.autoupdate.installations import GLOBAL
 from t3_backup.autoupdate.journal import Journal
 from t3_backup.autoupdate.package_tree import measure_tree
+from t3_backup.autoupdate.rollback import find_undone
 from t3_backup.errors import Failure
 from t3_backup.text import format_size
 
@@ -56,25 +57,26 @@ def find_need(
     version: str,
     programs: Mapping[str, str],
     default: str | None,
-    moves: Iterable[Journal],
+    moves: Sequence[Journal],
     under_way: Journal | None,
 ) -> Need:
     """Find who needs a version. Pure.
 
     `programs` has the version of each account, and `moves` what has ended, the newest first.
     """
-    newest: dict[str, str] = {}
+    before: dict[str, set[str]] = {}
     for one in moves:
         for move in one.moves:
             if move.phase == journal.DONE:
-                newest.setdefault(move.user, move.before)
+                before.setdefault(move.user, {move.before})
+    for user, known in before.items():
+        if (undone := find_undone(moves, user)) is not None:
+            known.add(undone[1].before)
     left = () if under_way is None else under_way.moves
     return Need(
         is_default=version == default,
         users=tuple(user for user, program in programs.items() if program == version),
-        back=tuple(
-            user for user, before in newest.items() if before == version and user in programs
-        ),
+        back=tuple(user for user, known in before.items() if version in known and user in programs),
         under_way=tuple(move.user for move in left if version in (move.before, move.program)),
     )
 

@@ -17,7 +17,7 @@ OLD, NEW, NEXT = "0.0.24", "0.0.25", "0.0.26"
 
 
 def move(user: str, before: str, program: str, phase: str = journal.DONE) -> Move:
-    return Move(user, before, program, "a-label", phase=phase)
+    return Move(user, before, program, "a-label", phase=phase, kept="state-1")
 
 
 def bump(*moves: Move, kind: str = "bump") -> Journal:
@@ -70,6 +70,16 @@ def test_only_the_newest_move_of_an_account_is_one_to_go_back_from() -> None:
 def test_what_a_rollback_came_from_is_kept_for_its_undo() -> None:
     history = [bump(move("alice", NEW, OLD), kind="rollback"), bump(move("alice", OLD, NEW))]
     assert find_need(NEW, {"alice": OLD}, OLD, history, None).back == ("alice",)
+
+
+def test_what_a_second_undo_would_bring_back_is_kept() -> None:
+    back = [
+        bump(move("alice", NEW, OLD), kind="rollback"),
+        bump(move("alice", NEXT, NEW), kind="rollback"),
+    ]
+    history = [bump(move("alice", OLD, NEW), kind="undo"), *back]
+    for version in (OLD, NEXT):
+        assert find_need(version, {"alice": NEW}, None, history, None).back == ("alice",)
 
 
 @pytest.mark.parametrize("phase", journal.PHASES)

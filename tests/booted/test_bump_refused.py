@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import fake_t3
 import pytest
 from support import programs
 from support.booted import t3_servers
@@ -129,6 +130,48 @@ def test_an_npm_that_fails_changes_nothing(bump: InterruptedBump, npm: str, why:
     assert machine.run("ls", f"{AUTOUPDATE_ROOT}/versions").lines == [OLD, f"{OLD}.json"]
 
 
+@pytest.mark.parametrize(
+    ("how", "node", "why"),
+    [
+        ({"form": "launcher-alone"}, "", "the launcher has no program: t3 needs one of @t3code/"),
+        (
+            {"form": "node", "engines": ">=22.13 <23 || >=24.10"},
+            "echo v18.19.0",
+            "T3 0.0.25 wants node >=22.13 <23 || >=24.10, and /usr/local/bin/node is v18.19.0: ",
+        ),
+        ({"form": "node", "engines": ">=24"}, "", "wants node >=24, and there is none in "),
+    ],
+)
+def test_a_program_that_cannot_run_is_told_before_it_is_tried(
+    bump: InterruptedBump, how: dict[str, str], node: str, why: str
+) -> None:
+    machine = bump.machine
+    if node:
+        machine.write("/usr/local/bin/node", f"#!/bin/sh\n{node}\n", 0o755)
+    t3_servers.offer_version(machine, NEW, **how)  # type: ignore[arg-type]
+    try:
+        answer = refused(bump, why)
+        assert "gate:" not in answer.text
+    finally:
+        t3_servers.offer_version(machine, NEW)
+        machine.run("rm", "-f", "/usr/local/bin/node")
+
+
+@pytest.mark.parametrize("form", ["executable", "launcher"])
+def test_each_form_of_the_program_is_installed_and_passes_the_gate(
+    bump: InterruptedBump, form: str
+) -> None:
+    machine = bump.machine
+    t3_servers.offer_version(machine, NEW, form=form)
+    try:
+        answer = autoupdate(machine, "--to", NEW, "--dry-run")
+        assert answer.code == 0, answer
+        assert "passed on the data of bob" in answer.out
+    finally:
+        t3_servers.offer_version(machine, NEW)
+        machine.run("t3-autoupdate", "versions", "--remove", NEW)
+
+
 def test_a_store_without_room_is_told_before_anything_is_switched(bump: InterruptedBump) -> None:
     machine = bump.machine
     machine.run("t3-backup-state", "run")
@@ -148,9 +191,14 @@ def test_a_bump_that_is_killed_while_npm_runs_is_in_nobodys_way(bump: Interrupte
     ):
         machine.until(lambda: machine.run("pgrep", "-x", "sleep", check=False).out, "npm")
         kill(False)
+    answer = autoupdate(machine, "resume")
+    assert answer.code == 0, answer
+    assert f"an installation of T3 {NEW} was interrupted: removed" in answer.out
+    assert machine.run("pgrep", "-x", "sleep", check=False).out == ""
+    assert machine.run("ls", "/var/lib/private").out == ""
     answer = autoupdate(machine, "--to", NEW, "--dry-run")
     assert answer.code == 0, answer
-    assert machine.run("pgrep", "-x", "sleep", check=False).out == ""
+    assert "interrupted" not in answer.out
     assert state(bump) == before
 
 
@@ -219,6 +267,36 @@ def test_a_server_that_must_be_killed_is_at_rest_then_and_is_moved(bump: Interru
         answer = autoupdate(bump.machine, "drain")
         assert answer.code == 0, answer
         assert bump.assert_whole(work, answer) == dict.fromkeys(USERS, NEW)
+
+
+def test_a_user_who_moved_themselves_is_left_alone_and_the_others_go_on(
+    bump: InterruptedBump, tmp_path: Path
+) -> None:
+    """Their server runs what `t3 update` has moved; no program of ours is called on their data."""
+    machine = bump.machine
+    bump.reset()
+    own = "/home/bob/.t3/runtime/versions/0.0.26"
+    fake_t3.install_own(tmp_path, "0.0.26")
+    machine.copy_tree(tmp_path / ".t3/runtime", "/home/bob/.t3/runtime", "bob")
+    machine.run("ln", "-sfn", f"{own}/t3", "/home/bob/.local-t3")
+    options = "--host 127.0.0.1 --port ${T3_PORT} --base-dir /home/bob/.t3"
+    with unit_with(machine, "bob", f"ExecStart=\nExecStart=/home/bob/.local-t3 serve {options}"):
+        machine.run("systemctl", "restart", server_unit("bob"))
+        machine.until(lambda: t3_servers.is_listening(machine, "bob"), "server of bob")
+        before = bump.inspect("bob")
+        assert before["running"] == "0.0.26"
+        answer = autoupdate(machine, "drain")
+        assert answer.code == 0, answer
+        told = "bob: runs T3 of their own (/home/bob/.local-t3), and not the program that is linked for them"
+        assert f"WARN: {told} (0.0.24): left alone; next: " in answer.out, answer
+        found = {user: bump.inspect(user) for user in USERS}
+        assert (found["alice"]["running"], found["alice"]["program"]) == (NEW, NEW)
+        assert found["bob"] == before
+        status = autoupdate(machine, "status")
+        assert told.removeprefix("bob: ") in status.out
+        assert told in autoupdate(machine, "--to", "0.0.26").text
+        assert told in autoupdate(machine, "rollback", "--dry-run").text
+        assert bump.inspect("bob") == before
 
 
 def test_the_service_brings_everybody_to_the_pin_within_its_sandbox(

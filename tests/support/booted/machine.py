@@ -155,6 +155,14 @@ class Machine:
         """Copy a file of the host."""
         self.write(path, source.read_bytes(), mode, owner)
 
+    def copy_tree(self, source: Path, path: str, user: str) -> None:
+        """Copy a folder of the host, to be a user's; the folder above it must be there."""
+        data = subprocess.run(
+            ["tar", "-C", str(source), "-cf", "-", "."], capture_output=True, check=True
+        ).stdout
+        script = 'mkdir -p "$1"; tar -C "$1" -xf - --no-same-owner; chown -R "$2:" "$1"'
+        self.sh(script, path, user, stdin=data)
+
     def add_user(self, name: str, mode: int = 0o700) -> None:
         """A user who can log in, with a home of `mode`."""
         self.run("useradd", "--create-home", "--user-group", "--shell=/bin/bash", name)
