@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from t3_backup.autoupdate.context import Context
+from t3_backup.autoupdate.faults import find_faults
 from t3_backup.autoupdate.installations import GLOBAL, PROGRAM, Installations, replace_link
 from t3_backup.autoupdate.own_program import started_programs, why_left_alone
 from t3_backup.autoupdate.package_tree import copy_package
@@ -69,7 +70,7 @@ def adopt_program(
 
     `refuse` is told of each that can't be, also since its server would go on to run another
     program of everybody's; one that runs its own is left alone. Once more does no harm. Raises
-    Failure and OSError.
+    Failure, also where none of several can be, and OSError.
     """
     line = rewrite_command(read_unit(), installations.launcher, program)
     _refuse_home(program, [one.account.home for one in servers if one.account.uid != 0])
@@ -85,17 +86,17 @@ def adopt_program(
     installations.write_launcher()
     if line is not None:  # else there are no servers yet
         _write_drop_in(installations.root, line)
-    for one in servers:
-        try:
-            if installations.linked_version(one.user) is None:
-                installations.link_version(one.user, version)
-            why = ""
-            if one.service is not None and not why_left_alone(one, installations):
-                why = why_another_runs(one.service, installations.launcher, program)
-        except Failure as failure:
-            why = str(failure)
-        if why:
-            refuse(one.user, why)
+
+    def link(one: Server) -> None:
+        if installations.linked_version(one.user) is None:
+            installations.link_version(one.user, version)
+        if one.service is not None and not why_left_alone(one, installations):
+            why = why_another_runs(one.service, installations.launcher, program)
+            if why:
+                raise Failure(why)
+
+    for user, why in find_faults(servers, link).items():
+        refuse(user, why)
     if os.path.realpath(program) != str(installations.launcher):
         replace_link(program, str(installations.launcher))
         say(f"{program} is the launcher now, which runs the T3 of its caller")

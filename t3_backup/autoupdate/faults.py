@@ -6,7 +6,7 @@ brought about by itself concerns no other.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 
 from t3_backup.errors import Cancelled, Failure, LockHeld, StoreError, SystemdUnanswered
@@ -28,14 +28,9 @@ def find_faults(accounts: Sequence[Server], check: Callable[[Server], object]) -
     """
     reasons = {one.user: why_faulty(one.user, partial(check, one)) for one in accounts}
     found = {user: why for user, why in reasons.items() if why}
-    raise_if_all(found, len(accounts))
+    if 1 < len(found) == len(accounts):
+        raise Failure("; ".join(f"{user}: {why}" for user, why in found.items()))
     return found
-
-
-def raise_if_all(faults: Mapping[str, str], accounts: int) -> None:
-    """Raise Failure where these are the faults of all of several accounts."""
-    if 1 < len(faults) == accounts:
-        raise Failure("; ".join(f"{user}: {why}" for user, why in faults.items()))
 
 
 def why_faulty(user: str, check: Callable[[], object]) -> str:

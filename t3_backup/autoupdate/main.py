@@ -229,9 +229,16 @@ def _status(context: Context, args: argparse.Namespace) -> int:
     return EXIT_OK if found.is_well else Failure.exit_code
 
 
+def _tell_refused(context: Context, user: str, why: str) -> None:
+    """Tell of an account that could not be taken over; all others were."""
+    context.left_out.add(user)
+    context.warn(f"{user}: {why}")
+
+
 def _adopt(context: Context, args: argparse.Namespace) -> int:
     with _locked(context):
-        version, servers = adopt.adopt_accounts(context, adopt.raise_refused), context.servers()
+        version = adopt.adopt_accounts(context, partial(_tell_refused, context))
+        servers = context.servers()
         context.say(f"T3 {version} is the program of every account without one of its own")
         for why in filter(None, (why_left_alone(one, context.installations) for one in servers)):
             context.warn(why)

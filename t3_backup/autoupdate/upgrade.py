@@ -14,7 +14,6 @@ from pathlib import Path
 from t3_backup.autoupdate import adopt, freeze, journal, npm, preflight, resume, snapshots
 from t3_backup.autoupdate.candidates import Candidates
 from t3_backup.autoupdate.context import Context
-from t3_backup.autoupdate.faults import raise_if_all
 from t3_backup.autoupdate.gate import gate, learn
 from t3_backup.autoupdate.gate.verdict import EMPTY, Trial, judge_trials
 from t3_backup.autoupdate.installations import GLOBAL
@@ -57,9 +56,9 @@ def bump_accounts(
     if not asked and not context.users():
         context.say(f"{context.user_map} names no account: nothing is done")
         return []
-    everybody = context.servers()
     if not gate_only:
-        _adopt_accounts(context, len(everybody))
+        adopt.adopt_accounts(context, context.leave_out)
+    everybody = context.servers()
     chosen = [context.server(user) for user in users] if users else everybody
     found = Candidates(context, version, asked=asked, only_tried=gate_only)
     found.choose(everybody, chosen)
@@ -74,15 +73,6 @@ def bump_accounts(
     context.journals.save(plan)
     resume.move_waiting(context, plan)
     return trials
-
-
-def _adopt_accounts(context: Context, number: int) -> None:
-    """Have all of so many accounts run by our links, but for those that can't be."""
-    refused: dict[str, str] = {}
-    adopt.adopt_accounts(context, refused.__setitem__)
-    raise_if_all(refused, number)
-    for user, why in refused.items():
-        context.leave_out(user, why)
 
 
 def _may_raise_default(context: Context, everybody: Sequence[Server], version: str) -> bool:

@@ -313,3 +313,35 @@ def test_systemd_that_does_not_answer_is_no_accounts_fault(
     with pytest.raises(SystemdUnanswered):
         upgrade.bump_accounts(servers.machine, NEW, asked=True)
     assert servers.machine.left_out == set()
+
+
+@pytest.mark.parametrize("number", [1, 2])
+def test_who_cannot_be_taken_over_keeps_no_other_and_all_of_them_end_it(
+    machine: Context, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, number: int
+) -> None:
+    """A link that leads nowhere of ours; where that is so of all, nothing becomes the launcher."""
+    monkeypatch.setattr(adopt, "read_unit", lambda: "")
+    users = ("alice", "bob")
+    for user in users[:number]:
+        link = machine.installations.root / user / "current"
+        link.unlink()
+        link.symlink_to("/somewhere/else")
+    accounts = [Account(user, 1000, 1000, (), tmp_path / user) for user in users]
+    everybody = [Server(one, None, None, tmp_path, lambda _: None) for one in accounts]
+    called = tmp_path / "t3"
+    called.symlink_to(machine.installations.launcher)
+    refused: dict[str, str] = {}
+
+    def take_over() -> str:
+        return adopt.adopt_program(
+            machine.installations, called, everybody, print, refused.__setitem__
+        )
+
+    if number == 1:
+        assert take_over() == OLD
+        assert list(refused) == ["alice"]
+        assert "which is no version" in refused["alice"]
+    else:
+        with pytest.raises(Failure, match=r"alice: .*which is no version; bob: "):
+            take_over()
+        assert refused == {}
