@@ -24,8 +24,10 @@ from t3_backup.t3.busy import find_busy
 from t3_backup.t3.servers import Server
 
 
-def move_waiting(context: Context, plan: Journal) -> None:
+def move_waiting(context: Context, plan: Journal, *, include_busy: bool = False) -> None:
     """Move the accounts that wait, and end the bump where none is left.
+
+    Who is found at work by then is left for later.
 
     Raises Failure where the version failed on one, and Cancelled: the others stay as they are.
     """
@@ -35,7 +37,7 @@ def move_waiting(context: Context, plan: Journal) -> None:
         context.raise_if_stopped(left)
         # somebody may have done that while another was moved
         freeze.raise_if_frozen(context.settings.freeze)
-        plan = _move_one(context, plan, user, everybody)
+        plan = _move_one(context, plan, user, everybody, include_busy=include_busy)
     deferred = [one for one in plan.moves if one.phase == journal.DEFERRED]
     for one in deferred:
         stays = f"stays on {one.before} for now: {one.reason}"
@@ -58,7 +60,9 @@ def move_waiting(context: Context, plan: Journal) -> None:
     report_versions(context, context.installations.linked_users(), plan.version)
 
 
-def _move_one(context: Context, plan: Journal, user: str, everybody: Sequence[Server]) -> Journal:
+def _move_one(
+    context: Context, plan: Journal, user: str, everybody: Sequence[Server], *, include_busy: bool
+) -> Journal:
     """Move one account; return the new journal. Raises Failure where the version failed on it."""
     if (why := context.why_frozen(user)) is not None:
         end = f"next: t3-autoupdate thaw --user {user}"
@@ -67,6 +71,11 @@ def _move_one(context: Context, plan: Journal, user: str, everybody: Sequence[Se
     # what was well when it was planned may not be any more, and a server is not stopped in vain
     if why := why_faulty(user, lambda: _check_again(context.server(user), everybody)):
         return leave_out(context, plan, user, why)
+    if not include_busy and (busy := find_busy([context.server(user)], wait=False)):
+        move = replace(plan.move_of(user), phase=journal.DEFERRED, reason=busy[user])
+        plan = plan.with_move(move)
+        context.journals.save(plan)
+        return plan
     plan = journal_runner.run_move(context, plan, plan.move_of(user), transition.begin_transition)
     done = plan.move_of(user)
     if done.left_out:
@@ -147,7 +156,7 @@ def drain_deferred(context: Context, *, include_busy: bool = False) -> None:
             phase = journal.DEFERRED if why else journal.WAITING
             plan = plan.with_move(replace(one, phase=phase, reason=why))
     context.journals.save(plan)
-    move_waiting(context, plan)
+    move_waiting(context, plan, include_busy=include_busy)
 
 
 def _drop_removed_users(context: Context, plan: Journal) -> Journal:

@@ -133,7 +133,7 @@ def read_account(context: Context, user: str, plan: Journal | None) -> AccountSt
         alone = why_left_alone(server, installations).removeprefix(f"{user}: ")
         live = server.read_activity()
     except Failure as failure:
-        trouble = str(failure)
+        trouble = str(failure).removeprefix(f"{user}: ")
     # of a program of their own nothing is known, and so not of the database that it made
     about = installations.about(version) if version and not alone else About("", "")
     own = None if live is None else live.of_program(about.database)

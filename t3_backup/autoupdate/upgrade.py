@@ -71,7 +71,7 @@ def bump_accounts(
         return trials
     plan = _plan_bump(context, found, include_busy=include_busy, canary=bool(users))
     context.journals.save(plan)
-    resume.move_waiting(context, plan)
+    resume.move_waiting(context, plan, include_busy=include_busy)
     return trials
 
 

@@ -24,11 +24,13 @@ _PACKAGE, _SCOPE = "t3", "@t3code"  # of npm: T3's own, and those of its program
 _MONITOR = "resource-monitor"  # 0.0.42 keeps .../resource-monitor/linux-x64/t3-resource-monitor
 
 
-def find_busy(everybody: Sequence[Server], probe_seconds: float = PROBE_SECONDS) -> dict[str, str]:
+def find_busy(
+    everybody: Sequence[Server], probe_seconds: float = PROBE_SECONDS, *, wait: bool = True
+) -> dict[str, str]:
     """Say of each account that is worked with who does; of one that can't be told, why.
 
     An idle account is not in it. What began within the last `probe_seconds` is waited for until it
-    is that old, or gone: all accounts share this wait.
+    is that old, or gone: all accounts share this wait. Without `wait`, it does not count.
     """
     found: dict[str, str] = {}
     young: dict[str, list[Member]] = {}
@@ -43,10 +45,10 @@ def find_busy(everybody: Sequence[Server], probe_seconds: float = PROBE_SECONDS)
         late = time.monotonic() >= until
         for user, before in list(young.items()):
             there = [one for one in before if one.is_there()]
-            if not there:
-                del young[user]
-            elif late or any(one.age >= probe_seconds for one in there):
+            old = any(one.age >= probe_seconds for one in there)
+            if old or (there and late):
                 found[user] = _describe_agents(servers[user], there)
+            if old or late or not there or not wait:
                 del young[user]
         if not young:
             break

@@ -262,5 +262,5 @@ def test_an_account_whose_name_is_that_of_a_folder_of_ours_ends_no_look(
     autoupdate.on(NEW, ann.name)
     autoupdate.host.write_map("bin", ann)
     answer = autoupdate.call(command)
-    assert answer.out.count("bin: an account of this name can't have a program") == 1, answer
+    assert answer.out.count("an account of this name can't have a program") == 1, answer
     assert ann.name in answer.out, answer

@@ -149,6 +149,17 @@ def test_what_has_been_there_for_longer_than_any_probe_is_not_waited_for(
     assert list(find_busy([servers("ann", member.pid)], SOON)) == ["ann"]
 
 
+def test_without_a_wait_what_may_be_a_probe_does_not_count(
+    servers: Callable[..., Server], started: Callable[..., int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As it is asked again before each account is moved."""
+    monkeypatch.setattr(time, "sleep", lambda _: pytest.fail("it waited"))
+    young = started("/usr/bin/sleep", "600")
+    assert find_busy([servers("ann", young)], wait=False) == {}
+    assert list(find_busy([servers("ann", young)], 0.0, wait=False)) == ["ann"]
+    assert find_busy([servers("ann", turns=1)], wait=False) == {"ann": "1 turns are in flight"}
+
+
 def test_all_accounts_share_one_wait(
     servers: Callable[..., Server], started: Callable[..., int], monkeypatch: pytest.MonkeyPatch
 ) -> None:

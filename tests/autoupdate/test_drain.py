@@ -69,7 +69,30 @@ def carried(
 
 @pytest.fixture(autouse=True)
 def _nobody_is_busy(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(resume, "find_busy", lambda servers: {})
+    monkeypatch.setattr(resume, "find_busy", lambda servers, *, wait=True: {})
+
+
+@pytest.mark.parametrize("include_busy", [False, True])
+def test_who_begins_to_work_while_another_is_moved_is_left_for_later(
+    machine: Context, monkeypatch: pytest.MonkeyPatch, include_busy: bool
+) -> None:
+    """The last of many accounts is moved minutes after it was looked at."""
+
+    def find_busy(servers: list[Server], *, wait: bool = True) -> dict[str, str]:
+        return {one.user: "an agent runs" for one in servers if one.user == OTHER and moved}
+
+    wait(machine, ONE, OTHER)
+    moved = carried(machine, monkeypatch)
+    monkeypatch.setattr(resume, "find_busy", find_busy)
+    resume.drain_deferred(machine, include_busy=include_busy)
+    assert moved == ([ONE, OTHER] if include_busy else [ONE])
+    if not include_busy:
+        plan = machine.journals.load()
+        assert plan is not None
+        assert (plan.move_of(OTHER).phase, plan.move_of(OTHER).reason) == (
+            DEFERRED,
+            "an agent runs",
+        )
 
 
 def test_who_is_no_user_any_more_is_left_out_and_holds_nobody_up(
