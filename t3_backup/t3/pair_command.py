@@ -17,7 +17,6 @@ from typing import Any, NoReturn
 
 import t3_backup
 from t3_backup.errors import EXIT_OK, UsageError
-from t3_backup.t3 import sessions
 from t3_backup.t3.endpoints import HOST
 from t3_backup.t3.limits import STEP_SECONDS
 
@@ -88,7 +87,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if why := _refusal(args.base_dir, [parser.prog, *words]):
         print(f"{parser.prog}: {why}", file=sys.stderr)
         return UsageError.exit_code
-    # It brings aiohttp, which takes longer to start than all the rest.
+    # They bring asyncio and aiohttp, which take longer to start than all the rest.
+    from t3_backup.t3 import sessions  # noqa: PLC0415
     from t3_backup.t3.pairing import PairingFailed, pair  # noqa: PLC0415
 
     try:
