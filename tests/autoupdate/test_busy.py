@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+from support import real_t3
+from support.processes import child_pids, until
 
 from t3_backup.accounts import Account
 from t3_backup.errors import Failure
@@ -134,6 +136,17 @@ def test_what_the_server_itself_keeps_running_is_nobody_at_work(
     main = started(program(package / "t3"), "600")
     assert find_busy([servers("ann", monitor, main=main)], 0) == {}
     assert list(find_busy([servers("ann", monitor, bundled, main=main)], 0)) == ["ann"]
+
+
+def test_what_the_official_t3_keeps_running_is_nobody_at_work(
+    servers: Callable[..., Server], started: Callable[..., int], tmp_path: Path
+) -> None:
+    with real_t3.running(tmp_path / "base", tmp_path / "log") as served:
+        main = served.process.pid
+        monitors = until(lambda: child_pids(main), "child of the server")
+        assert find_busy([servers("ann", *monitors, main=main)], 0) == {}
+        agent = started("/usr/bin/sleep", "600")
+        assert list(find_busy([servers("ann", *monitors, agent, main=main)], 0)) == ["ann"]
 
 
 def test_what_has_been_there_for_longer_than_any_probe_is_not_waited_for(
