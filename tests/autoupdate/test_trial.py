@@ -93,6 +93,17 @@ def test_a_good_version_passes(
     assert (found.database, found.ledger) == (LIVE, known_ledger(version))
 
 
+@pytest.mark.parametrize(
+    "variant", ["slow-good", pytest.param("slow-start", marks=pytest.mark.soak)]
+)
+def test_a_good_version_that_is_slow_at_each_step_passes(tmp_path: Path, variant: str) -> None:
+    """Each takes longer than on a machine without other work, and less than the patience."""
+    began = time.monotonic()
+    found = tried(tmp_path, "0.1.0", variant, "0.0.24")
+    assert (found.passed, found.level_after) == (True, 62), found
+    assert time.monotonic() - began > 10
+
+
 @pytest.mark.parametrize("version", ["0.0.42", "0.1.0"])
 def test_what_a_server_is_asked_before_it_hears_is_asked_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: str
