@@ -25,7 +25,7 @@ from support.booted.users import STORE, server_unit
 
 USERS = ("alice", "bob")
 OLD, NEW = "0.0.24", "0.0.25"
-_LEVELS = {OLD: (30, False), NEW: (31, True)}
+_LEVELS = {OLD: (30, False), NEW: (31, True), "0.0.42": (52, True), "0.1.0": (62, True)}
 # besides those that t3.settle disables
 _TIMERS = ("t3-backup-state.timer", "t3-backup-verify.timer")
 _SAVED = "/var/tmp/beginning"
@@ -41,16 +41,19 @@ class InterruptedBump:
     """A machine that is brought back to the beginning, and what was there then."""
 
     machine: Machine
+    old: str = OLD
+    new: str = NEW
     cookies: dict[str, str] = field(default_factory=dict)
     rows: dict[str, set[str]] = field(default_factory=dict)
+    events: dict[str, set[str]] = field(default_factory=dict)
     seconds: float = 0  # that a bump took up to where the accounts would be moved
 
     def set_up(self, source: Path) -> None:
-        """Two people work with a T3 of 0.0.24 that nobody has taken over yet."""
+        """Two people work with the old T3, that nobody has taken over yet."""
         machine = self.machine
         machine.run("apt", "install", "--yes", "--no-install-recommends", "strace")
         machine.run("systemctl", "disable", "--now", *_TIMERS)
-        t3_servers.set_up_servers(machine, source, USERS)
+        t3_servers.set_up_servers(machine, source, USERS, self.old)
         machine.write("/etc/default/t3-autoupdate", _SETTINGS)
         machine.write("/opt/look.py", programs.text("look.py"))
         for user in USERS:
@@ -66,15 +69,16 @@ class InterruptedBump:
         machine = self.machine
         for user in USERS:
             assert browser(machine, user, "/fake/agent", self.cookies[user], "{}") == 200
-        t3_servers.offer_version(machine, NEW, "not-authenticated", live_only=True)
+        t3_servers.offer_version(machine, self.new, "not-authenticated", live_only=True)
         began = time.monotonic()
-        answer = autoupdate(machine, "--to", NEW)
+        answer = autoupdate(machine, "--to", self.new)
         self.seconds = time.monotonic() - began
         assert answer.code == 0, answer
-        assert answer.out.count("stays on 0.0.24 for now: sleep (pid") == len(USERS), answer
+        assert answer.out.count(f"stays on {self.old} for now: sleep (pid") == len(USERS), answer
         for user in USERS:
             assert browser(machine, user, "/fake/no-agent", self.cookies[user], "{}") == 200
-            self.rows[user] = set(self.inspect(user)["rows"])
+            found = self.inspect(user)
+            self.rows[user], self.events[user] = set(found["rows"]), set(found["events"])
         self._with_all_stopped("save")
 
     def reset(self, *, broken: bool = False) -> None:
@@ -118,23 +122,25 @@ class InterruptedBump:
                 found["level"],
                 ended,
             )
-            assert found["session"] == (version == OLD), (
-                f"{user}: a migration alone ends what was logged in: {ended}"
+            assert found["session"] == (self.new != NEW or version == self.old), (
+                f"{user}: the migration of {NEW} alone ends what was logged in: {ended}"
             )
             assert not found["held"], (user, ended)
             rows = set(found["rows"])
             assert rows >= self.rows[user], (
                 f"{len(self.rows[user] - rows)} rows of {user} are missing: {ended}"
             )
+            if not is_v2(version):
+                assert set(found["events"]) >= self.events[user], (user, ended)
             if before["wrote"] and before["running"] <= version:
                 assert rows >= set(before["rows"]), (
                     f"what {user} wrote on {before['running']} after the interruption "
                     f"is missing: {ended}"
                 )
             elif before["wrote"]:
-                assert f"{user}: written on {NEW} and no longer there: 1 messages" in ended.text, (
-                    ended
-                )
+                assert (
+                    f"{user}: written on {self.new} and no longer there: 1 messages" in ended.text
+                ), ended
         assert self.machine.run("t3-autoupdate", "check", check=False).code == 0, ended
         status = json.loads(self.machine.run("t3-autoupdate", "status", "--json", check=False).out)
         assert not any(one["trouble"] for one in status["accounts"]), (status["accounts"], ended)
@@ -143,6 +149,11 @@ class InterruptedBump:
             f"it failed, and would go on with the others: {ended}"
         )
         return versions
+
+
+def is_v2(version: str) -> bool:
+    """Whether it works with V2's database."""
+    return version == "0.1.0"
 
 
 @contextmanager

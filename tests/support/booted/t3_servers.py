@@ -32,19 +32,12 @@ TIMERS = ("t3-autoupdate.timer", "t3-autoupdate-drain.timer")
 
 
 def offer_version(
-    machine: Machine,
-    version: str,
-    variant: str = "good",
-    *,
-    live_only: bool = False,
-    form: str = "npm",
-    engines: str = "",
+    machine: Machine, version: str, variant: str = "good", *, live_only: bool = False
 ) -> None:
     """Have npm know of a version: it lies where T3_NPM_SPEC looks."""
     with tempfile.TemporaryDirectory() as folder:
         machine.copy_in(
-            fake_t3.tarball(Path(folder), version, variant, live_only, form=form, engines=engines),
-            f"/srv/t3-{version}.tgz",
+            fake_t3.tarball(Path(folder), version, variant, live_only), f"/srv/t3-{version}.tgz"
         )
 
 
@@ -80,9 +73,12 @@ def set_up_servers(
 
 
 def is_listening(machine: Machine, user: str) -> bool:
-    """Whether a server listens."""
-    script = 'exec 3<>"/dev/tcp/127.0.0.1/$1"'
-    return machine.run("bash", "-c", script, "bash", str(PORTS[user]), check=False).code == 0
+    """Whether a server listens, and answers: asked too early, some never do."""
+    script = (
+        'exec 3<>"/dev/tcp/127.0.0.1/$1"; printf "GET / HTTP/1.0\\r\\n\\r\\n" >&3; '
+        "read -r -t 1 -n 1 -u 3"
+    )
+    return machine.run("bash", "-ec", script, "bash", str(PORTS[user]), check=False).code == 0
 
 
 def browser(machine: Machine, user: str, *words: str) -> Any:

@@ -1,6 +1,6 @@
 #!/bin/bash
 # Save some places, or put back what was saved, while no server runs; then start the servers, and
-# wait until each listens.
+# wait until each answers.
 # Usage: save|put_back FOLDER "UNIT..." "PORT..." PLACE... What is put back replaces the places.
 set -euo pipefail
 
@@ -22,6 +22,9 @@ systemctl reset-failed 't3-serve@*' 't3-as-*' 't3-autoupdate*' 2>/dev/null || tr
 systemctl start "${units[@]}"
 for port in "${ports[@]}"; do
     for _ in {1..600}; do
-        exec 3<>"/dev/tcp/127.0.0.1/$port" && break || sleep 0.05
+        if exec 3<>"/dev/tcp/127.0.0.1/$port" && printf 'GET / HTTP/1.0\r\n\r\n' >&3; then
+            read -r -t 0.5 -n 1 -u 3 && break
+        fi
+        sleep 0.05
     done 2>/dev/null
 done
