@@ -48,10 +48,12 @@ class Deployment:
 
 
 @contextmanager
-def deploy(suite: str, deb: Path, autoupdate_deb: Path, database: Path) -> Iterator[Deployment]:
-    """One whose users are logged in to servers of 0.0.24."""
+def deploy(
+    suite: str, deb: Path, autoupdate_deb: Path, database: Path, version: str = "0.0.24"
+) -> Iterator[Deployment]:
+    """One whose users are logged in to servers of a version."""
     with boot(suite, packages=[deb, autoupdate_deb]) as machine:
-        t3_servers.set_up_servers(machine, database)
+        t3_servers.set_up_servers(machine, database, version=version)
         found = Deployment(machine)
         found.login()
         yield found
