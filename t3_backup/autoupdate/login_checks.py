@@ -118,6 +118,9 @@ def _try_login(context: Context, server: Server, *, required: bool) -> AccountLo
 def _why_not_tried(context: Context, server: Server) -> tuple[str, str] | None:
     """Say why no login is tried, and what to do; None where one is. Raises Failure."""
     unit = unit_name(server.user)
+    if context.installations.is_held(server.user):
+        # a mint would change data that is being exchanged
+        return "it is held: its move has not ended", "t3-autoupdate status"
     if server.service is None:
         return f"there is no unit {unit}", f"systemctl status {unit}"
     if not server.runs():
@@ -134,7 +137,10 @@ def _note(context: Context, user: str, paired: bool | None, reason: str) -> None
     installations, at = context.installations, format_time(utc_now())
     try:
         version = installations.version_of(user)
-        login = Login(paired, version, at, since=at, reason=reason.removeprefix(f"{user}: "))
+    except Failure:
+        return  # it has no program, which was told
+    login = Login(paired, version, at, since=at, reason=reason.removeprefix(f"{user}: "))
+    try:
         login_report.write_login(installations.root, user, login)
-    except (Failure, OSError) as error:
+    except OSError as error:
         context.warn(f"{user}: what the login came to could not be noted: {error}")

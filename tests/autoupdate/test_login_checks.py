@@ -164,6 +164,18 @@ def test_a_t3_of_a_user_s_own_is_not_logged_in_to_by_another_program(
     assert "; next: " in lines[0]
 
 
+def test_an_account_in_the_middle_of_a_move_is_not_minted_for(
+    context: Context, lines: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its data is being exchanged, and its program changed."""
+    serve(monkeypatch, answer=Failure("it was called"))
+    context.installations.hold("alice")
+    [found] = check_logins(context, ["alice"], required=False)
+    assert found.paired is None
+    held = "it is held: its move has not ended"
+    assert lines[0] == f"alice: not tried: {held}; next: t3-autoupdate status"
+
+
 def test_who_is_no_user_is_told_and_nothing_is_kept_of_them(
     context: Context, lines: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
