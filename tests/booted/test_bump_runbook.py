@@ -201,6 +201,25 @@ def test_the_way_back_by_hand_and_from_there(bumped: Reader) -> None:
     assert browser(machine, "alice", "session", cookie) is True
 
 
+def test_one_account_goes_first_and_the_others_follow(adopted: Reader) -> None:
+    machine = adopted.machine
+    adopted.follow("One account goes first")
+    assert are_all_on(machine, "0.0.25")
+
+
+def test_a_bump_to_v2_and_back_and_a_newer_t3_that_was_called_before(adopted: Reader) -> None:
+    machine = adopted.machine
+    t3_servers.offer_version(machine, "0.1.0")
+    assert autoupdate(machine, "--to", "0.1.0", "--dry-run").code == 0
+    newer = f"{t3_servers.AUTOUPDATE_ROOT}/versions/0.1.0/bin/t3"
+    words = ("auth", "pairing", "list", "--base-dir=/home/bob/.t3")
+    machine.run("runuser", "-u", "bob", "--", newer, *words)
+    adopted.follow("From V1 to V2")
+    assert versions(machine) == dict.fromkeys(USERS, "0.1.0")
+    kept = machine.sh("ls /home/bob/.t3/userdata").out
+    assert "statev2.sqlite.replaced-" in kept, "what was put aside is kept"
+
+
 def test_a_bump_that_is_at_work_is_asked_to_end(adopted: Reader) -> None:
     machine = adopted.machine
     with machine.start("t3-autoupdate", "--to", "0.0.25") as process:
