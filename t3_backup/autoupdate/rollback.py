@@ -7,6 +7,7 @@ back.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from t3_backup.autoupdate import (
@@ -26,7 +27,9 @@ from t3_backup.autoupdate.journal_runner import finish_journal, now
 from t3_backup.autoupdate.own_program import why_left_alone
 from t3_backup.autoupdate.preflight import UNTOUCHED
 from t3_backup.errors import Failure
+from t3_backup.store.manifest import Manifest
 from t3_backup.t3 import versions
+from t3_backup.t3.servers import Server
 
 
 @dataclass(frozen=True)
@@ -102,15 +105,20 @@ def _plan_move(context: Context, user: str, current: str, target: str) -> Plan:
     ):
         return Plan(wanted, (f"{back}; the database stays, it is of level {live.level}",))
     snapshot = context.snapshots.find_fitting(user, program)
-    found = count_rows(server.account, now_there.file)
     then = f"the data of {snapshot.taken_at} (level {snapshot.live.t3_level}, {snapshot.name})"
+    lost = _describe_loss(server, now_there.file, snapshot)
     kept = f"it is kept as a snapshot {wanted.label}"
     undo = f"{kept}, and t3-autoupdate rollback --undo brings it back"
-    lost = "what was written since; the live database can't be counted"
-    if found is not None:
-        lost = snapshots.describe_loss(found, snapshot.live.census)
     lines = (f"{back}, with {then}", f"{user}: will be lost: {lost}; {undo}")
     return Plan(replace(wanted, data=snapshot.name), lines)
+
+
+def _describe_loss(server: Server, file: str, snapshot: Manifest) -> str:
+    """Say what of a live database would be lost for a snapshot. Raises Failure."""
+    found = count_rows(server.account, file)
+    if found is None:
+        return "what was written since; the live database can't be counted"
+    return snapshots.describe_loss(found, snapshot.live.census)
 
 
 def plan_undo(context: Context, user: str | None = None) -> tuple[list[Plan], list[str]]:
@@ -133,7 +141,7 @@ def plan_undo(context: Context, user: str | None = None) -> tuple[list[Plan], li
                 why = f"{step.user} is not on {step.program} any more"
                 left.append(f"{why}: the rollback of {entry.began} can't be undone")
                 continue
-            plans.append(_plan_back(step))
+            plans.append(_plan_back(context, step))
         if plans:
             return plans, left
     raise Failure("; ".join(left))
@@ -164,12 +172,29 @@ def find_undone(history: Sequence[Journal], user: str) -> tuple[str, Move] | Non
     return None
 
 
-def _plan_back(step: Move) -> Plan:
+def _plan_back(context: Context, step: Move) -> Plan:
     """Plan the opposite of a move that was done."""
     label, data = f"preundo-{step.program}", step.kept if step.data else None
     wanted = Move(step.user, step.program, step.before, label, data)
     back = f"{step.user}: from {step.program} to {step.before} again"
-    return Plan(wanted, (f"{back}, with the data of {step.kept}",))
+    lines = [f"{back}, with the data of {step.kept}"]
+    if data is not None:
+        lost = _describe_loss_of_undo(context, step)
+        lines.append(f"{step.user}: will be lost: {lost}; it is kept as a snapshot {label}")
+    return Plan(wanted, tuple(lines))
+
+
+def _describe_loss_of_undo(context: Context, step: Move) -> str:
+    """Say what was done since a rollback, as far as it can be counted: an undo does not need it."""
+    with suppress(Failure):
+        server = context.server(step.user)
+        own = context.installations.about(step.program).database
+        live = server.read_activity()
+        there = None if live is None else live.of_program(own)
+        known = {one.name: one for one in context.snapshots.list_snapshots(step.user)}
+        if there is not None and (snapshot := known.get(step.kept or "")) is not None:
+            return _describe_loss(server, there.file, snapshot)
+    return "what was written since the rollback, which can't be counted"
 
 
 def execute_plans(

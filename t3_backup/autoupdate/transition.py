@@ -120,6 +120,8 @@ def _go_on(steps: AccountSteps, move: Move, save: Save) -> Move:
             steps.link_version(move.program)
             if move.data is not None:
                 steps.restore_snapshot(move.data, kept=move.kept)
+                # it may hold one that was put aside only after it was taken
+                steps.put_aside_stale(move.program, move.before)
             move = _enter(move, save, phase=journal.STARTING)
         return _start_server(steps, move, save)
     except SystemdUnanswered as error:

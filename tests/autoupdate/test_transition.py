@@ -34,6 +34,7 @@ class FakeAccount:
     back: int = 0
     held: bool = False
     stale: bool = False  # whether a newer program's database lies beside its own
+    with_stale: frozenset[str] = frozenset()  # the snapshots that hold such a one
     running: bool = True
     good: bool = True  # whether one can log in to the new program
     snapshots: dict[str, tuple[int, int]] = field(default_factory=dict)
@@ -103,6 +104,7 @@ class FakeAccount:
         assert not self.running
         self._step(lambda: setattr(self, "level", self.snapshots[snapshot][0]))
         self.rows = self.snapshots[snapshot][1]
+        self.stale = snapshot in self.with_stale
 
     def check_login(self) -> str:
         self._step(lambda: None)
@@ -228,6 +230,14 @@ def test_a_rollback_with_its_data_is_cut_off_anywhere(cut: tuple[int, bool]) -> 
         assert (account.program, account.rows >= 10) == (OLD, True)
     else:
         assert account.rows >= 20, "the data of the newer version is all there"
+
+
+def test_a_stale_database_that_a_snapshot_holds_does_not_come_back_by_a_rollback() -> None:
+    """It had been put aside only after that snapshot was taken."""
+    account, wanted = newer()
+    account.with_stale = frozenset({"then"})
+    done = transition.begin_transition(account, wanted, account.save)
+    assert (done.phase, account.program, account.stale) == (journal.DONE, OLD, False)
 
 
 def test_a_rollback_that_was_cut_off_while_switching_goes_on() -> None:
