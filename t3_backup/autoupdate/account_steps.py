@@ -12,8 +12,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from t3_backup.autoupdate.faults import AccountFault
-from t3_backup.autoupdate.installations import Installations
 from t3_backup.autoupdate.preflight import describe_taker
+from t3_backup.autoupdate.programs.installations import Installations
 from t3_backup.autoupdate.settings import Settings
 from t3_backup.autoupdate.snapshots import Snapshots
 from t3_backup.autoupdate.stale import put_stale_aside

@@ -13,7 +13,7 @@ from t3_backup.autoupdate import journal, preflight
 from t3_backup.autoupdate.context import Context
 from t3_backup.autoupdate.faults import find_faults
 from t3_backup.autoupdate.forecast import Forecast, forecast_move
-from t3_backup.autoupdate.own_program import why_left_alone
+from t3_backup.autoupdate.programs.own_program import why_left_alone
 from t3_backup.errors import Failure
 from t3_backup.store.manifest import Manifest
 from t3_backup.t3 import versions

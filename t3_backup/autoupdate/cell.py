@@ -11,7 +11,7 @@ import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from t3_backup.autoupdate.package_tree import remove_tree
+from t3_backup.autoupdate.programs.package_tree import remove_tree
 from t3_backup.system import transient_unit
 
 # where systemd keeps the folders of transient users (systemd.exec(5), DynamicUser=)

@@ -7,9 +7,9 @@ import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from t3_backup.autoupdate import npm
 from t3_backup.autoupdate.gate import sandbox
-from t3_backup.autoupdate.installations import Installations
+from t3_backup.autoupdate.programs import npm
+from t3_backup.autoupdate.programs.installations import Installations
 from t3_backup.store import lock
 
 _LOCK = ".lock"  # no user's name begins so

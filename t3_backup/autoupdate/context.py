@@ -10,8 +10,8 @@ from pathlib import Path
 from t3_backup import accounts
 from t3_backup.autoupdate import freeze, journal
 from t3_backup.autoupdate.activity import read_activity
-from t3_backup.autoupdate.installations import GLOBAL, Installations
 from t3_backup.autoupdate.journal import Journals
+from t3_backup.autoupdate.programs.installations import GLOBAL, Installations
 from t3_backup.autoupdate.settings import Settings
 from t3_backup.autoupdate.snapshots import Snapshots
 from t3_backup.errors import Cancelled, Failure, SystemdUnanswered

@@ -10,7 +10,7 @@ from t3_backup import accounts
 from t3_backup.autoupdate import journal
 from t3_backup.autoupdate.context import Context
 from t3_backup.autoupdate.journal import Move
-from t3_backup.autoupdate.own_program import why_left_alone
+from t3_backup.autoupdate.programs.own_program import why_left_alone
 from t3_backup.autoupdate.status import read_account
 from t3_backup.errors import Failure, SystemdUnanswered
 from t3_backup.t3 import login_report

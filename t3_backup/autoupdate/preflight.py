@@ -6,10 +6,10 @@ import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from t3_backup.autoupdate import room
 from t3_backup.autoupdate.faults import AccountFault
 from t3_backup.autoupdate.forecast import Forecast, why_no_room
-from t3_backup.autoupdate.installations import Installations
+from t3_backup.autoupdate.programs import room
+from t3_backup.autoupdate.programs.installations import Installations
 from t3_backup.autoupdate.snapshots import Snapshots
 from t3_backup.errors import Failure
 from t3_backup.store.manifest import Manifest

@@ -14,10 +14,10 @@ from t3_backup import accounts
 from t3_backup.autoupdate import freeze, journal, journal_runner, preflight, transition
 from t3_backup.autoupdate.context import Context
 from t3_backup.autoupdate.faults import why_faulty
-from t3_backup.autoupdate.installations import GLOBAL
 from t3_backup.autoupdate.journal import DONE, Journal, Move
 from t3_backup.autoupdate.journal_runner import finish_journal, now
-from t3_backup.autoupdate.own_program import why_left_alone
+from t3_backup.autoupdate.programs.installations import GLOBAL
+from t3_backup.autoupdate.programs.own_program import why_left_alone
 from t3_backup.errors import Failure, SystemdUnanswered
 from t3_backup.t3 import versions
 from t3_backup.t3.busy import find_busy

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from t3_backup.autoupdate.faults import AccountFault
-from t3_backup.autoupdate.installations import About
+from t3_backup.autoupdate.programs.installations import About
 from t3_backup.errors import Failure, LockHeld, StoreError, explain
 from t3_backup.restore.recovery import describe_remains
 from t3_backup.store import lock

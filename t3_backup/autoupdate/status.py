@@ -9,11 +9,12 @@ import os
 from dataclasses import dataclass, replace
 
 from t3_backup.accounts import read_map
-from t3_backup.autoupdate import adopt, freeze, journal
+from t3_backup.autoupdate import freeze, journal
 from t3_backup.autoupdate.context import Context
-from t3_backup.autoupdate.installations import GLOBAL, About
 from t3_backup.autoupdate.journal import Journal
-from t3_backup.autoupdate.own_program import why_left_alone
+from t3_backup.autoupdate.programs import adopt
+from t3_backup.autoupdate.programs.installations import GLOBAL, About
+from t3_backup.autoupdate.programs.own_program import why_left_alone
 from t3_backup.autoupdate.stale import find_stale
 from t3_backup.errors import Failure
 from t3_backup.t3.databases import explain_stale

@@ -11,15 +11,16 @@ from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
-from t3_backup.autoupdate import adopt, freeze, journal, npm, preflight, resume, snapshots
+from t3_backup.autoupdate import freeze, journal, preflight, resume, snapshots
 from t3_backup.autoupdate.candidates import Candidates
 from t3_backup.autoupdate.context import Context
 from t3_backup.autoupdate.gate import gate, learn
 from t3_backup.autoupdate.gate.verdict import EMPTY, Trial, judge_trials
-from t3_backup.autoupdate.installations import GLOBAL
 from t3_backup.autoupdate.journal import Journal, Move
 from t3_backup.autoupdate.journal_runner import finish_journal, now
 from t3_backup.autoupdate.preflight import UNTOUCHED
+from t3_backup.autoupdate.programs import adopt, npm
+from t3_backup.autoupdate.programs.installations import GLOBAL
 from t3_backup.errors import Failure
 from t3_backup.store.manifest import Manifest
 from t3_backup.t3 import versions

@@ -10,7 +10,7 @@ import pytest
 
 from t3_backup.autoupdate import settings
 from t3_backup.autoupdate.context import Context
-from t3_backup.autoupdate.installations import GLOBAL
+from t3_backup.autoupdate.programs.installations import GLOBAL
 from t3_backup.autoupdate.snapshots import Snapshots
 
 OLD, NEW = "0.0.24", "0.0.25"

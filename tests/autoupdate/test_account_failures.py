@@ -16,8 +16,8 @@ from support.paths import ROOT
 from support.users import needs_root
 
 from demo.users import User
-from t3_backup.autoupdate.installations import GLOBAL, Installations
 from t3_backup.autoupdate.journal import DONE, Journal, Journals, Move
+from t3_backup.autoupdate.programs.installations import GLOBAL, Installations
 
 pytestmark = needs_root
 

@@ -18,7 +18,7 @@ from t3_backup.accounts import Account
 from t3_backup.autoupdate import settings, snapshots
 from t3_backup.autoupdate.account_steps import LiveSteps
 from t3_backup.autoupdate.faults import AccountFault
-from t3_backup.autoupdate.installations import Installations
+from t3_backup.autoupdate.programs.installations import Installations
 from t3_backup.autoupdate.snapshots import Snapshots
 from t3_backup.errors import Failure, SystemdUnanswered
 from t3_backup.t3 import servers

@@ -9,7 +9,6 @@ import pytest
 
 from t3_backup.autoupdate import freeze, journal_runner, resume, rollback, transition
 from t3_backup.autoupdate.context import Context
-from t3_backup.autoupdate.installations import GLOBAL
 from t3_backup.autoupdate.journal import (
     DEFERRED,
     DONE,
@@ -19,7 +18,8 @@ from t3_backup.autoupdate.journal import (
     Journal,
     Move,
 )
-from t3_backup.autoupdate.rollback import Plan
+from t3_backup.autoupdate.programs.installations import GLOBAL
+from t3_backup.autoupdate.rollback_plan import Plan
 from t3_backup.errors import Failure
 from t3_backup.t3.servers import Server
 

@@ -12,10 +12,11 @@ from pathlib import Path
 import pytest
 
 from t3_backup.accounts import Account
-from t3_backup.autoupdate import adopt, cell, npm
+from t3_backup.autoupdate import cell
 from t3_backup.autoupdate.gate import sandbox
-from t3_backup.autoupdate.installations import GLOBAL, About, Installations
-from t3_backup.autoupdate.package_tree import copy_package
+from t3_backup.autoupdate.programs import adopt, npm
+from t3_backup.autoupdate.programs.installations import GLOBAL, About, Installations
+from t3_backup.autoupdate.programs.package_tree import copy_package
 from t3_backup.errors import Failure, UsageError
 from t3_backup.system import transient_unit
 from t3_backup.system.systemd import Service

@@ -19,11 +19,11 @@ from support.t3_data import real_database
 from support.users import needs_root
 
 from demo.users import User
-from t3_backup.autoupdate import rollback, snapshots, status
+from t3_backup.autoupdate import rollback_plan, snapshots, status
 from t3_backup.autoupdate.context import Context
 from t3_backup.autoupdate.gate import gate, learn
 from t3_backup.autoupdate.gate.verdict import EMPTY, Trial
-from t3_backup.autoupdate.installations import About, Installations
+from t3_backup.autoupdate.programs.installations import About, Installations
 from t3_backup.autoupdate.snapshots import Snapshots
 from t3_backup.autoupdate.status import read_account
 from t3_backup.errors import Failure
@@ -141,10 +141,10 @@ def test_a_rollback_takes_the_newest_data_whose_migrations_are_its_version_s(
     rename_migration(user, "Fork")
     context.snapshots.take_snapshot(user.name, None)
     context.installations.link_version(user.name, NEW)
-    [plan], _ = rollback.plan_rollback(context, [user.name], OLD)
+    [plan], _ = rollback_plan.plan_rollback(context, [user.name], OLD)
     assert plan.move.data == good.name
     rename_migration(user, LEDGER[-1][1])
-    [plan], _ = rollback.plan_rollback(context, [user.name], OLD)
+    [plan], _ = rollback_plan.plan_rollback(context, [user.name], OLD)
     assert plan.move.data is None, "the database stays"
 
 
@@ -158,7 +158,7 @@ def test_going_back_from_v2_says_what_is_lost_of_what_v2_has(context: Context, u
     program.parent.mkdir(parents=True)
     program.touch(0o755)
     context.installations.link_version(user.name, "0.1.8")
-    [plan], _ = rollback.plan_rollback(context, [user.name], OLD)
+    [plan], _ = rollback_plan.plan_rollback(context, [user.name], OLD)
     assert plan.move.data == v1.name
     assert "will be lost: 2 projects, 25 threads, 260 messages" in plan.lines[1]
 

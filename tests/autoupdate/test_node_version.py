@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from t3_backup.autoupdate import node_version
-from t3_backup.autoupdate.node_version import allows, check_node
+from t3_backup.autoupdate.programs import node_version
+from t3_backup.autoupdate.programs.node_version import allows, check_node
 from t3_backup.errors import Failure
 
 

@@ -13,9 +13,10 @@ import fake_t3
 import pytest
 from support.users import needs_root
 
-from t3_backup.autoupdate import cell, npm, npm_cell
+from t3_backup.autoupdate import cell
 from t3_backup.autoupdate.command_lock import hold_lock
-from t3_backup.autoupdate.installations import Installations
+from t3_backup.autoupdate.programs import npm, npm_cell
+from t3_backup.autoupdate.programs.installations import Installations
 from t3_backup.errors import Failure
 from t3_backup.system import transient_unit
 from t3_backup.system.transient_unit import Done

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from t3_backup.autoupdate import npm_cell
-from t3_backup.autoupdate.npm_cell import Room, why_too_much
+from t3_backup.autoupdate.programs import npm_cell
+from t3_backup.autoupdate.programs.npm_cell import Room, why_too_much
 
 GIB = 1 << 30
 

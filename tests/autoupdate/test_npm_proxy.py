@@ -17,8 +17,8 @@ from pathlib import Path
 import pytest
 from support.paths import ROOT
 
-from t3_backup.autoupdate import npm_proxy
-from t3_backup.autoupdate.npm_settings import Upstream, parse_settings, read_upstream
+from t3_backup.autoupdate.programs import npm_proxy
+from t3_backup.autoupdate.programs.npm_settings import Upstream, parse_settings, read_upstream
 
 
 class Web(http.server.BaseHTTPRequestHandler):
@@ -211,13 +211,13 @@ def free_port(monkeypatch: pytest.MonkeyPatch) -> int:
 def test_a_program_inside_hands_its_listener_out_before_it_runs(free_port: int) -> None:
     """What connects to it speaks to the process outside."""
     inside, outside = socket.socketpair()
-    start = f"from t3_backup.autoupdate import npm_inside; npm_inside.PORT = {free_port}"
+    start = f"from t3_backup.autoupdate.programs import npm_inside; npm_inside.PORT = {free_port}"
     client = (
         "import socket, sys; assert sys.stdin.read() == ''; "
         f"s = socket.create_connection(('127.0.0.1', {free_port})); "
         "s.sendall(b'CONNECT localhost:1 HTTP/1.1\\r\\n\\r\\n'); print(s.recv(100))"
     )
-    module = [sys.executable, "-m", "t3_backup.autoupdate.npm_proxy"]
+    module = [sys.executable, "-m", "t3_backup.autoupdate.programs.npm_proxy"]
     with inside, outside, subprocess.Popen(module, cwd=ROOT, stdin=outside) as server:
         line = [sys.executable, "-c", f"{start}; npm_inside.main()"]
         done = subprocess.run(

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from t3_backup.accounts import Account
-from t3_backup.autoupdate.installations import About, Installations
-from t3_backup.autoupdate.own_program import is_own_program, why_left_alone
+from t3_backup.autoupdate.programs.installations import About, Installations
+from t3_backup.autoupdate.programs.own_program import is_own_program, why_left_alone
 from t3_backup.system.systemd import Service
 from t3_backup.t3.running_program import program_in, read_running_program
 from t3_backup.t3.servers import Server

@@ -20,11 +20,9 @@ from support.users import needs_root
 from demo.users import User
 from t3_backup.accounts import Account
 from t3_backup.autoupdate import (
-    adopt,
     freeze,
     journal,
     journal_runner,
-    npm,
     preflight,
     rollback,
     snapshots,
@@ -33,9 +31,10 @@ from t3_backup.autoupdate import (
 from t3_backup.autoupdate.candidates import Candidates
 from t3_backup.autoupdate.context import Context
 from t3_backup.autoupdate.forecast import forecast_move
-from t3_backup.autoupdate.installations import Installations
 from t3_backup.autoupdate.journal import Journal, Move
-from t3_backup.autoupdate.rollback import Plan
+from t3_backup.autoupdate.programs import adopt, npm
+from t3_backup.autoupdate.programs.installations import Installations
+from t3_backup.autoupdate.rollback_plan import Plan
 from t3_backup.errors import Failure, SystemdUnanswered
 from t3_backup.store.manifest import Manifest
 from t3_backup.t3.databases import SUCCESSOR, DatabaseState

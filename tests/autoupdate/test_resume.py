@@ -9,8 +9,8 @@ import pytest
 
 from t3_backup.autoupdate import freeze, journal_runner, resume
 from t3_backup.autoupdate.context import Context
-from t3_backup.autoupdate.installations import GLOBAL
 from t3_backup.autoupdate.journal import DONE, REVERTED, WAITING, Journal, Move
+from t3_backup.autoupdate.programs.installations import GLOBAL
 from t3_backup.errors import Failure
 
 OLD, NEW = "0.0.24", "0.0.25"

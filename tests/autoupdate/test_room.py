@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from t3_backup.autoupdate import room
-from t3_backup.autoupdate.installations import About, Installations
-from t3_backup.autoupdate.package_tree import measure_tree
+from t3_backup.autoupdate.programs import room
+from t3_backup.autoupdate.programs.installations import About, Installations
+from t3_backup.autoupdate.programs.package_tree import measure_tree
 
 GIB = 1 << 30
 

@@ -20,7 +20,7 @@ from demo.users import User
 from t3_backup import accounts
 from t3_backup.autoupdate.account_steps import LiveSteps
 from t3_backup.autoupdate.activity import read_activity
-from t3_backup.autoupdate.installations import About, Installations
+from t3_backup.autoupdate.programs.installations import About, Installations
 from t3_backup.autoupdate.settings import Settings
 from t3_backup.autoupdate.snapshots import Snapshots
 from t3_backup.autoupdate.stale import find_stale, put_stale_aside

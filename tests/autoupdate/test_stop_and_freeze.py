@@ -21,8 +21,8 @@ from support.users import needs_root
 
 from demo.users import User
 from t3_backup.autoupdate import journal
-from t3_backup.autoupdate.installations import GLOBAL, Installations
 from t3_backup.autoupdate.journal import Journal, Journals, Move
+from t3_backup.autoupdate.programs.installations import GLOBAL, Installations
 
 pytestmark = needs_root
 

@@ -10,7 +10,7 @@ import pytest
 from t3_backup.autoupdate import journal
 from t3_backup.autoupdate.context import Context
 from t3_backup.autoupdate.journal import Journal, Move
-from t3_backup.autoupdate.stored_versions import find_need, read_versions, remove_versions
+from t3_backup.autoupdate.programs.stored_versions import find_need, read_versions, remove_versions
 from t3_backup.errors import Failure
 
 OLD, NEW, NEXT = "0.0.24", "0.0.25", "0.0.26"

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from t3_backup.autoupdate import freeze, resume, rollback
+from t3_backup.autoupdate import freeze, resume, rollback_plan
 from t3_backup.autoupdate.context import Context
 from t3_backup.autoupdate.journal import DONE, REVERTED, WAITING, Journal, Move, is_mended
 from t3_backup.errors import Failure
@@ -37,7 +37,7 @@ def planned(machine: Context, *entries: Journal, user: str | None = None) -> lis
     """Whom an undo would give which snapshot back."""
     for one in entries:
         machine.journals.end(one)
-    plans, _ = rollback.plan_undo(machine, user)
+    plans, _ = rollback_plan.plan_undo(machine, user)
     return [(plan.move.user, plan.move.data or "") for plan in plans]
 
 
@@ -84,7 +84,7 @@ def test_a_rollback_behind_one_that_was_undone_can_be_undone_then(machine: Conte
 def test_who_is_on_another_program_is_told_and_keeps_no_other(machine: Context) -> None:
     machine.installations.link_version("alice", NEW)
     machine.journals.end(BACK)
-    plans, left = rollback.plan_undo(machine)
+    plans, left = rollback_plan.plan_undo(machine)
     assert [plan.move.user for plan in plans] == ["bob"]
     assert left == [f"alice is not on {OLD} any more: the rollback of {BACK.began} can't be undone"]
 

@@ -119,9 +119,9 @@ def test_a_disk_without_room_for_another_version_is_told_before_anything_is_fetc
 )
 def test_an_npm_that_fails_changes_nothing(bump: InterruptedBump, npm: str, why: str) -> None:
     machine = bump.machine
-    limit = f"t3_backup.autoupdate.npm._SECONDS={3 if 'too long' in why else 60}"
+    limit = f"t3_backup.autoupdate.programs.npm._SECONDS={3 if 'too long' in why else 60}"
     room = ("_MOST_BYTES=67108864", "_MOST_FILES=2000")
-    limits = [limit, *(f"t3_backup.autoupdate.npm_cell.{one}" for one in room)]
+    limits = [limit, *(f"t3_backup.autoupdate.programs.npm_cell.{one}" for one in room)]
     words = (*limits, "t3_backup.autoupdate.main", "--to", NEW)
     line = programs.booted_line("call_with.py", *words)
     with npm_is(machine, npm):

@@ -11,8 +11,8 @@ import pytest
 from support.paths import ROOT
 
 from t3_backup import settings
-from t3_backup.autoupdate import adopt
 from t3_backup.autoupdate import settings as bump_settings
+from t3_backup.autoupdate.programs import adopt
 from t3_backup.doctor import units
 from t3_backup.errors import UsageError
 

@@ -17,8 +17,8 @@ from support.paths import ROOT
 
 from t3_backup.autoupdate import journal, main, settings
 from t3_backup.autoupdate import metrics as bump_metrics
-from t3_backup.autoupdate.installations import About
 from t3_backup.autoupdate.journal import Journal, Move
+from t3_backup.autoupdate.programs.installations import About
 from t3_backup.monitor import metrics, status
 from t3_backup.monitor.attempts import Attempt
 from t3_backup.monitor.collect import AccountView, Overview

@@ -7,7 +7,7 @@ from dataclasses import replace
 from t3_backup.autoupdate.context import Context
 from t3_backup.autoupdate.gate import gate
 from t3_backup.autoupdate.gate.verdict import EMPTY, Trial
-from t3_backup.autoupdate.installations import About, Installations
+from t3_backup.autoupdate.programs.installations import About, Installations
 from t3_backup.errors import Failure
 
 

@@ -22,7 +22,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
-from t3_backup.autoupdate.package_tree import remove_tree
+from t3_backup.autoupdate.programs.package_tree import remove_tree
 from t3_backup.errors import Failure
 from t3_backup.records import GROWING, decode_record, parse_object
 from t3_backup.system import native

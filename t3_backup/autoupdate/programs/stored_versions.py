@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 from t3_backup.autoupdate import journal
 from t3_backup.autoupdate.context import Context
-from t3_backup.autoupdate.installations import GLOBAL
 from t3_backup.autoupdate.journal import Journal
-from t3_backup.autoupdate.package_tree import measure_tree
-from t3_backup.autoupdate.rollback import find_undone
+from t3_backup.autoupdate.programs.installations import GLOBAL
+from t3_backup.autoupdate.programs.package_tree import measure_tree
+from t3_backup.autoupdate.rollback_plan import find_undone
 from t3_backup.errors import Failure
 from t3_backup.text import format_size
 

@@ -19,7 +19,7 @@ import sys
 import urllib.parse
 from pathlib import Path
 
-from t3_backup.autoupdate.npm_settings import Upstream, read_upstream
+from t3_backup.autoupdate.programs.npm_settings import Upstream, read_upstream
 
 _HEAD_BYTES = 64 << 10
 _CHUNK_BYTES = 64 << 10

@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from t3_backup.autoupdate.installations import Installations
-from t3_backup.autoupdate.npm import FETCHED_IN
-from t3_backup.autoupdate.package_tree import measure_tree
+from t3_backup.autoupdate.programs.installations import Installations
+from t3_backup.autoupdate.programs.npm import FETCHED_IN
+from t3_backup.autoupdate.programs.package_tree import measure_tree
 
 _LEAST_BYTES = 1 << 30
 # Of a version of 518 MB, npm has 1.2 GB at the same time: archives, its cache, what it unpacks.

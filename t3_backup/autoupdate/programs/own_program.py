@@ -10,7 +10,7 @@ import os
 import re
 from pathlib import Path
 
-from t3_backup.autoupdate.installations import GLOBAL, Installations
+from t3_backup.autoupdate.programs.installations import GLOBAL, Installations
 from t3_backup.system.systemd import Service
 from t3_backup.t3.servers import Server
 from t3_backup.t3.unit import unit_name

@@ -14,10 +14,11 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from t3_backup.autoupdate import cell, npm_cell
-from t3_backup.autoupdate.installations import PROGRAM, Installations
-from t3_backup.autoupdate.node_version import check_node
-from t3_backup.autoupdate.package_tree import copy_package
+from t3_backup.autoupdate import cell
+from t3_backup.autoupdate.programs import npm_cell
+from t3_backup.autoupdate.programs.installations import PROGRAM, Installations
+from t3_backup.autoupdate.programs.node_version import check_node
+from t3_backup.autoupdate.programs.package_tree import copy_package
 from t3_backup.errors import Failure
 from t3_backup.system import transient_unit
 from t3_backup.system.systemd import PATH

@@ -17,9 +17,9 @@ from typing import NoReturn
 
 from t3_backup.autoupdate.context import Context
 from t3_backup.autoupdate.faults import find_faults
-from t3_backup.autoupdate.installations import GLOBAL, PROGRAM, Installations, replace_link
-from t3_backup.autoupdate.own_program import started_programs, why_left_alone
-from t3_backup.autoupdate.package_tree import copy_package
+from t3_backup.autoupdate.programs.installations import GLOBAL, PROGRAM, Installations, replace_link
+from t3_backup.autoupdate.programs.own_program import started_programs, why_left_alone
+from t3_backup.autoupdate.programs.package_tree import copy_package
 from t3_backup.errors import Failure
 from t3_backup.system.atomic_file import replace_path
 from t3_backup.system.systemd import Service, call_systemctl

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from t3_backup.autoupdate import cell
-from t3_backup.autoupdate.npm_inside import HOST, PORT
-from t3_backup.autoupdate.npm_settings import global_files
+from t3_backup.autoupdate.programs.npm_inside import HOST, PORT
+from t3_backup.autoupdate.programs.npm_settings import global_files
 from t3_backup.system import transient_unit
 from t3_backup.system.systemd import PATH
 from t3_backup.t3.unit import SETTINGS_DIR
@@ -155,4 +155,4 @@ def _read_room(folder: Path) -> Room:
 
 
 def _python(module: str) -> list[str]:
-    return [sys.executable, "-I", "-m", f"t3_backup.autoupdate.{module}"]
+    return [sys.executable, "-I", "-m", f"t3_backup.autoupdate.programs.{module}"]
