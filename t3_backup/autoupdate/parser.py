@@ -14,20 +14,19 @@ from t3_backup.t3 import versions
 
 _EXAMPLES = """\
 examples:
-  t3-autoupdate                        bring every account to T3_PIN, as the timer does
-  t3-autoupdate --to 0.0.25 --dry-run  only try that version, on copies of everybody's data
-  t3-autoupdate --to 0.0.25            back up, switch and check one account after another
+  t3-autoupdate                         bring every account to T3_PIN, as the timer does
+  t3-autoupdate --to 0.0.25 --dry-run   only try that version, on copies of everybody's data
+  t3-autoupdate --to 0.0.25             back up, switch and check one account after another
   t3-autoupdate --to 0.0.25 --user bob  move bob alone, as a canary
-  t3-autoupdate drain                  move the deferred accounts that are no longer busy
-  t3-autoupdate status                 which version is each account on, and does its database fit \
-it?
-  t3-autoupdate check                  log in to every server as a browser does
-  t3-autoupdate rollback --user alice  go back to the previous version, with the data it had
-  t3-autoupdate rollback --undo        undo that rollback
-  t3-autoupdate versions --remove      remove the versions that nobody can go back to
-  t3-autoupdate freeze "on holiday"    stop the timers from changing anything, until: \
+  t3-autoupdate drain                   move the deferred accounts that are no longer busy
+  t3-autoupdate status                  each account's version, and whether its database fits it
+  t3-autoupdate check                   log in to every server as a browser does
+  t3-autoupdate rollback --user alice   go back to the previous version, with the data it had
+  t3-autoupdate rollback --undo         undo that rollback
+  t3-autoupdate versions --remove       remove the versions that nobody can go back to
+  t3-autoupdate freeze "on holiday"     stop the timers from changing anything, until: \
 t3-autoupdate thaw
-  t3-autoupdate thaw --user alice      move alice again, who was left out
+  t3-autoupdate thaw --user alice       let alice, who was left out, be moved again
 """
 _WHERE = (
     "/etc/default/t3-autoupdate or the environment; the user map, the store and the metrics are "
@@ -91,7 +90,7 @@ def build_parser() -> argparse.ArgumentParser:
     meaning = "only this account, as a canary; may be given several times"
     user: dict[str, Any] = {"action": "append", "default": [], "metavar": "U", "dest": "users"}
     top.add_argument("--user", **user, help=meaning)
-    meaning = "only try the version on copies: nothing is switched"
+    meaning = "only try the version on copies, and forecast time and room: nothing is switched"
     top.add_argument("--dry-run", action="store_true", help=meaning)
     top.set_defaults(json=False, include_busy=False)
     commands = top.add_subparsers(dest="command", metavar="COMMAND")
@@ -110,17 +109,22 @@ def build_parser() -> argparse.ArgumentParser:
     back.add_argument("--yes", action="store_true", help="do not ask")
     back.add_argument("--dry-run", **flag, help="show what would be put back and lost")
     check = add("check", "log in to every running server as a browser does")
-    check.add_argument("--user", metavar="U", help="only this account's")
+    meaning = "only to this account's, which must run"
+    check.add_argument("--user", metavar="U", help=meaning)
     add("status", "show each account's version, and whether its database fits it")
     add("adopt", "take a plain npm -g installation over; nothing is restarted")
     aside = add("put-aside", "put aside what a newer t3 has made beside an account's database")
-    aside.add_argument("--user", metavar="U", required=True, help="this account's")
+    aside.add_argument("--user", metavar="U", required=True, help="the account")
     stored = add("versions", "list the versions on the disk, and who needs each")
-    stored.add_argument("--remove", **flag, help="remove these, or all that nobody needs")
-    stored.add_argument("versions", nargs="*", type=_version, metavar="VERSION")
-    freezing = add("freeze", "stop the timers from changing anything")
-    freezing.add_argument("--user", metavar="U", help="only this account")
-    freezing.add_argument("reason", nargs="*", metavar="REASON")
+    stored.add_argument("--remove", **flag, help="remove the named ones, or all that nobody needs")
+    meaning = "a version on the disk; with --remove only"
+    versions_of: dict[str, Any] = {"nargs": "*", "type": _version, "metavar": "VERSION"}
+    stored.add_argument("versions", **versions_of, help=meaning)
+    freezing = add("freeze", "stop the timers from changing anything, or leave an account out")
+    meaning = "leave this account out of each change; the others are moved"
+    freezing.add_argument("--user", metavar="U", help=meaning)
+    meaning = "why; status tells it"
+    freezing.add_argument("reason", nargs="*", metavar="REASON", help=meaning)
     thawing = add("thaw", "end a freeze")
-    thawing.add_argument("--user", metavar="U", help="that of this account")
+    thawing.add_argument("--user", metavar="U", help="end the freeze of this account alone")
     return top

@@ -110,7 +110,7 @@ COMMANDS: dict[str, tuple[str, Arguments]] = {
                 "--database", "NAME", "only this one of its databases; all else stays as it is"
             ),
             _option("--to", "FILE", "write it to a new file, and touch nothing else"),
-            _option("--kept", "NAME", "no other is taken of what is there, if this one holds it"),
+            _option("--kept", "NAME", "one that may hold what is there: then no other is taken"),
             _flag("--dry-run", "show what would be put back, and which rows are gained and lost"),
             _flag("--yes", "do not ask"),
             _flag("--no-service", f"do not stop or start {unit_name('USER')}; it must not run"),
