@@ -7,9 +7,10 @@ from dataclasses import replace
 
 import pytest
 
+from t3_backup import accounts
 from t3_backup.autoupdate import freeze, journal_runner, resume
 from t3_backup.autoupdate.context import Context
-from t3_backup.autoupdate.journal import DONE, REVERTED, WAITING, Journal, Move
+from t3_backup.autoupdate.journal import DONE, REVERTED, REVERTING, WAITING, Journal, Move
 from t3_backup.autoupdate.programs.installations import GLOBAL
 from t3_backup.errors import Failure
 
@@ -45,3 +46,35 @@ def test_a_bump_that_lacks_nothing_but_its_end_is_ended(machine: Context) -> Non
     assert freeze.read_reason(machine.settings.freeze) is None
     assert machine.journals.history()[0].result == "done"
     assert machine.installations.linked_version(GLOBAL) == NEW
+
+
+def interrupted(machine: Context) -> None:
+    """Alice's program is the old one again, and her data the new one's still."""
+    machine.installations.hold("alice")
+    half = replace(ALICE, phase=REVERTING, reason="no login", kept="a-snapshot")
+    machine.journals.save(Journal("bump", NEW, journal_runner.now(), (half,)))
+
+
+def test_who_is_unknown_in_the_middle_of_a_move_stays_held(
+    machine: Context, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where a directory service does not run yet: an old program must not get new data."""
+    interrupted(machine)
+    machine.user_map.write_text("a@example=alice\n")
+    monkeypatch.setattr(accounts, "exists", lambda user: user != "alice")
+    with pytest.raises(Failure, match="alice: no such user on this system, and their move has not"):
+        resume.resume_interrupted(machine)
+    assert machine.installations.is_held("alice")
+    plan = machine.journals.load()
+    assert plan is not None
+    assert plan.move_of("alice").phase == REVERTING
+
+
+def test_who_was_removed_in_the_middle_of_a_move_is_waited_for_no_more(
+    machine: Context, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    interrupted(machine)
+    monkeypatch.setattr(accounts, "exists", lambda user: user != "alice")
+    resume.resume_interrupted(machine)
+    assert not machine.installations.is_held("alice")
+    assert machine.journals.load() is None
