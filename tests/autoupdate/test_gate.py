@@ -39,7 +39,7 @@ FAILED = PASSED | {
     "log": ["a", "b"],
 }
 ABSENT = object()
-PATIENT = Patience(serve=30, pair=30, watch=1, stop=30)
+PATIENT = Patience(serve=30, pair=30, watch=1, stop=30, bring=1)
 
 
 def read(document: Any, code: int = 0) -> Trial:

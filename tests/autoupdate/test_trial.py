@@ -31,7 +31,7 @@ from t3_backup.t3.ledger import level_of, why_unfit
 from t3_backup.t3.program import QUIET
 from t3_backup.t3.versions import known_ledger
 
-PATIENT = Patience(serve=30, pair=30, watch=1, stop=30)
+PATIENT = Patience(serve=30, pair=30, watch=1, stop=30, bring=1)
 QUICK = {  # for what is to run out
     "slow-migration": replace(PATIENT, serve=3),
     "hung": replace(PATIENT, pair=3),
@@ -184,7 +184,7 @@ def test_a_later_v2_goes_on_with_the_database_of_v2(brought_over: Path, tmp_path
 def test_what_v2_brings_over_while_it_serves_is_waited_for(
     brought_over: Path, tmp_path: Path
 ) -> None:
-    """One thread after the other, each sooner than it is watched, and the last one later."""
+    """One thread after the other, each later than a server is watched that seems well."""
     successor = tmp_path / "base/userdata" / SUCCESSOR
     line = programs.line("bring_over.py", str(successor), V2_THREADS, "later", "2")
     program, base = wrapped(tmp_path, f"{shlex.join(line)} &", "0.1.0")
@@ -193,7 +193,7 @@ def test_what_v2_brings_over_while_it_serves_is_waited_for(
         connection.execute(f"CREATE TABLE later AS SELECT * FROM {V2_THREADS}")
         connection.execute(f"DELETE FROM {V2_THREADS}")
     given = Given(program, base, free_port(), LIVE)
-    found = trial.try_state(given, replace(PATIENT, watch=3))
+    found = trial.try_state(given, replace(PATIENT, bring=10))
     assert found.passed, found
 
 
@@ -328,12 +328,12 @@ def test_one_that_prints_without_end_fills_nothing(tmp_path: Path) -> None:
         f"exec 3>&1; readlink /proc/self/fd/3 >{tmp_path}/stdout; exec 3>&-; "
         "(yes; :) & (tr '\\0' x </dev/zero) &",
     )
-    found = try_state(program, base, Patience(serve=10, pair=10, watch=2, stop=5))
+    found = try_state(program, base, Patience(serve=10, pair=10, watch=2, stop=5, bring=1))
     assert found.passed, found
     assert (tmp_path / "stdout").read_text().startswith("pipe:")
     (tmp_path / "bad").mkdir()
     program, base = wrapped(tmp_path / "bad", "(tr '\\0' x </dev/zero) & sleep 1; exit 3")
-    found = try_state(program, base, Patience(serve=10, pair=10, watch=2, stop=5))
+    found = try_state(program, base, Patience(serve=10, pair=10, watch=2, stop=5, bring=1))
     assert found.step == "start"
     assert found.reason.startswith("it ended with 3 before it listened")
     assert len(found.log) <= 40

@@ -27,7 +27,7 @@ from t3_backup.t3.program import QUIET
 
 _PORT = 4773  # on a loopback of its own
 _SLACK_S = 60  # for the sandbox, and for what is beside the steps of a trial
-_STEPS = 8  # of a trial that may each take all of the patience: pairing has several
+_STEPS = 8  # that may each take all of the patience: several of pairing, and bringing data over
 LIMITS: tuple[str, ...] = ()  # of the steps of a trial, where they are others than its own
 # of data, which is read and checked several times: far less than any disk does
 _READ_BYTES_PER_S = 5 << 20
@@ -121,7 +121,7 @@ def _run_trial(
         line += ["LANG=C.UTF-8", sys.executable, "-I", "-m", "t3_backup.autoupdate.gate.trial"]
         line += [f"--t3={program}/bin/t3", f"--base-dir={home}", f"--port={_PORT}"]
         line += [f"--live={live}", f"--watch={watch_seconds}", f"--serve={serve:g}"]
-        line += [f"--pair={patience:g}", *LIMITS, "--alone"]
+        line += [f"--pair={patience:g}", f"--bring={patience:g}", *LIMITS, "--alone"]
         seconds = _SLACK_S + watch_seconds + serve + _STEPS * patience + given / _READ_BYTES_PER_S
         done = transient_unit.run(
             line,

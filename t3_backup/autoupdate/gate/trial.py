@@ -69,6 +69,7 @@ class Patience:
     pair: float
     watch: float
     stop: float
+    bring: float  # without anything more of what is brought over while it serves
 
 
 @dataclass(frozen=True)
@@ -138,7 +139,7 @@ def _take_steps(
     if (code := server.await_end(patience.watch)) is not None:
         when = f"within {patience.watch:g} s after a login"
         raise TurnedAway("steady", f"it ended with {code} {when}")
-    _await_content(found, given, before, server, patience.watch)
+    _await_content(found, given, before, server, patience.bring)
     _check_for_trouble(server)
     server.terminate()
     code = server.await_end(patience.stop)
@@ -218,6 +219,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--pair", type=float, default=STEP_SECONDS)
     parser.add_argument("--watch", type=float, default=10.0)
     parser.add_argument("--stop", type=float, default=30.0)
+    parser.add_argument("--bring", type=float, default=STEP_SECONDS)
     meaning = "go on inside of the gate's sandbox only"
     parser.add_argument("--alone", action="store_true", help=meaning)
     args = parser.parse_args(argv)
@@ -226,7 +228,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.alone and (why := _why_not_alone()):
         found = Outcome(step=GATE, reason=f"the sandbox does not hold: {why}")
     else:
-        patience = Patience(args.serve, args.pair, args.watch, args.stop)
+        patience = Patience(args.serve, args.pair, args.watch, args.stop, args.bring)
         given = Given(args.t3, args.base_dir, args.port, args.live)
         found = try_state(given, patience)
     print(json.dumps(asdict(found)))

@@ -26,7 +26,7 @@ LIVE = "/run/t3-fake-live"  # what is broken on real servers alone is broken whi
 PACKAGE = "/usr/local/lib/node_modules/t3"
 # How long the steps of a trial in the gate may take: the real ones in a soak; else so little that
 # nothing is waited for in vain.
-LIMITS: tuple[str, ...] = () if is_soak() else ("--serve=15", "--pair=6", "--stop=8")
+LIMITS: tuple[str, ...] = () if is_soak() else ("--serve=15", "--pair=6", "--stop=8", "--bring=6")
 # which go by the real clock, into the middle of a test
 TIMERS = ("t3-autoupdate.timer", "t3-autoupdate-drain.timer")
 
