@@ -96,16 +96,16 @@ class Verdict:
 def judge_trials(trials: Sequence[Trial]) -> Verdict:
     """Decide whether a version is turned away, and else who is left out of it.
 
-    What fails on an empty state fails everybody. What fails on the data of one account, and passes
-    on that of others, is the matter of that account; so is data that can't be tried at all, but not
-    where that is everybody's. A version that passes on nobody's data is turned away.
+    What fails on an empty state fails everybody. What fails on the data of some accounts, and
+    passes on that of as many, is the matter of those: one that has next to no data passes on almost
+    any version. So is data that can't be tried at all, but not where that is everybody's.
     """
     failed = [one for one in trials if not one.passed]
     empty = next((one for one in failed if one.subject == EMPTY), None)
     theirs = [one for one in failed if one.subject != EMPTY]
     tried = [one for one in theirs if one.step != STATE]
-    passed = any(one.passed and one.subject != EMPTY for one in trials)
-    if empty is not None or (not passed and (tried or len(theirs) > 1)):
+    passed = sum(one.passed and one.subject != EMPTY for one in trials)
+    if empty is not None or len(tried) > passed or (not passed and len(theirs) > 1):
         return Verdict(empty or (tried or theirs)[0], ())
     return Verdict(None, tuple(theirs))
 
