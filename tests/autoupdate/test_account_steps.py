@@ -185,7 +185,9 @@ def test_a_full_home_is_the_accounts_own_fault_and_another_failure_is_the_versio
     assert failure_of(FailingServer(ENDED)) is ENDED
 
 
-def test_so_is_a_port_that_another_user_has_taken(make_user: Callable[..., User]) -> None:
+def test_a_port_that_another_user_has_taken_is_the_accounts_own_fault(
+    make_user: Callable[..., User],
+) -> None:
     server, mallory = FailingServer(ENDED), make_user("blm-mallory")
     line, pipe = [sys.executable, "-c", _LISTEN, str(server.port)], subprocess.PIPE
     with subprocess.Popen(line, user=mallory.uid, stdin=pipe, stdout=pipe) as taker:
@@ -197,6 +199,6 @@ def test_so_is_a_port_that_another_user_has_taken(make_user: Callable[..., User]
     assert f"port {server.port} is taken by {mallory.name} (uid {mallory.uid}), " in str(taken)
 
 
-def test_systemd_that_does_not_answer_is_neither() -> None:
+def test_systemd_that_does_not_answer_is_no_fault_of_account_or_version() -> None:
     unanswered = SystemdUnanswered("systemctl show failed: Connection reset by peer")
     assert failure_of(FailingServer(unanswered, free_bytes=0)) is unanswered

@@ -94,14 +94,14 @@ def test_a_stale_database_is_put_aside_with_all_of_it_and_kept(user: User) -> No
 
 
 @needs_root
-def test_its_own_server_may_run_on_meanwhile(user: User) -> None:
+def test_a_stale_database_is_put_aside_while_the_accounts_server_runs(user: User) -> None:
     with serving(user, t3_program(user.home), user.database):
         assert put_stale_aside(server_of(user), OWN)
     assert SUCCESSOR not in names(user)
 
 
 @needs_root
-def test_one_that_somebody_has_open_stays(user: User) -> None:
+def test_a_stale_database_that_somebody_has_open_stays(user: User) -> None:
     successor = user.database.with_name(SUCCESSOR)
     there = {name for name in names(user) if name.startswith(SUCCESSOR)}
     with (

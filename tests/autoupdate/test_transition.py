@@ -265,7 +265,7 @@ def test_a_rollback_that_was_cut_off_while_switching_goes_on() -> None:
     assert len(reached) >= 3
 
 
-def test_where_it_then_fails_it_is_taken_back() -> None:
+def test_a_rollback_that_goes_on_and_fails_is_taken_back() -> None:
     account, wanted = newer()
     account.cut_at = 6  # before the link
     with suppress(PowerCut):

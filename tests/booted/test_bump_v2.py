@@ -102,7 +102,7 @@ def test_one_whose_server_breaks_late_is_taken_back_with_all_that_was_said(story
     story.assert_on(alice=NEW, bob=NEW, carol=OLD)
 
 
-def test_then_all_are_there(story: Story) -> None:
+def test_the_others_follow_to_v2_and_nobody_is_a_canary_then(story: Story) -> None:
     story.autoupdate("--to", NEW)
     story.assert_on(**dict.fromkeys(USERS, NEW))
     assert "canary" not in autoupdate(story.machine, "status").text
@@ -121,7 +121,7 @@ def test_days_later_all_go_back_and_what_is_put_aside_is_told(story: Story) -> N
     story.write("back-on-v1")
 
 
-def test_that_is_undone_with_the_data_of_all_those_days(story: Story) -> None:
+def test_a_rollback_of_all_is_undone_with_the_data_of_all_days(story: Story) -> None:
     story.autoupdate("rollback", "--undo", "--yes")
     story.assert_on(**dict.fromkeys(USERS, NEW))
     for user in USERS:
