@@ -25,7 +25,7 @@ _SECRETS = (
     re.compile(r"(?i)(\b(?:set-)?cookie:\s*)[^\r\n]+"),
     re.compile(rf"(?i)(\b(?:bearer|dpop|basic)\s+){_WORD}[^\s\"']{{7,}}"),
     re.compile(rf"(?i)([?&#]\w*(?:token|credential|ticket|secret|code)=){_VALUE}"),
-    re.compile(rf"(?i)(\b_?auth(?:token)?=|\b_password=){_VALUE}"),
+    re.compile(rf"(?i)(\b\w*(?:auth|token|secret|password|api_?key) ?= ?){_VALUE}"),
     re.compile(r"(?i)(\b\w*(?:token|credential|secret|password)['\"]?\s*:\s*)(['\"]).*?\2"),
     re.compile(rf"(\bt3_session\w*=){_VALUE}"),
     re.compile(r"(://)[^/\s:@]+:[^/\s@]*(?=@)"),

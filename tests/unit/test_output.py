@@ -98,6 +98,9 @@ def test_a_secret_is_known_by_its_form_and_by_its_place(text: str, secret: str) 
         "Token: {}",
         "Pairing URL: t3://{}",
         '{{"password":"{}"}}',
+        "OPENAI_API_KEY={}",
+        "T3CODE_AUTH_TOKEN={}",
+        "access_token = {}",
     ],
 )
 def test_a_secret_of_any_form_is_known_by_its_place(text: str) -> None:
