@@ -76,6 +76,7 @@ class Context:
 
     def server(self, user: str) -> Server:
         """Find the server of `user`. Raises Failure."""
+        self.installations.require_folder(user)  # else all would be moved with `global`
         return servers.find_server(user, self.settings.serve, read_activity)
 
     def canaries(self) -> dict[str, str]:

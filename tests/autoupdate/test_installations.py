@@ -13,6 +13,7 @@ import pytest
 
 from t3_backup.accounts import Account
 from t3_backup.autoupdate import cell
+from t3_backup.autoupdate.context import Context
 from t3_backup.autoupdate.gate import sandbox
 from t3_backup.autoupdate.programs import adopt, npm
 from t3_backup.autoupdate.programs.installations import GLOBAL, About, Installations
@@ -422,3 +423,12 @@ def test_servers_that_each_run_a_program_of_their_users_are_not_taken_over(
     with pytest.raises(Failure, match=r"a T3 of each user's own.*: nothing is taken over; next: "):
         adopt.adopt_program(programs, Path("/usr/bin/true"), [], print)
     assert not programs.root.exists()
+
+
+@pytest.mark.parametrize("user", [GLOBAL, "versions", "bin", "journal.json", "history.json"])
+def test_no_account_is_moved_in_the_place_of_something_of_ours(machine: Context, user: str) -> None:
+    """The default is nobody's own: with one of that name, all who are on it would be moved."""
+    with pytest.raises(Failure, match=f"{user}: an account of this name can't have a program"):
+        machine.server(user)
+    machine.user_map.write_text(f"a@example={user}\n")
+    assert machine.servers() == [], "and nobody else is kept from anything"

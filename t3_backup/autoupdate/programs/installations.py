@@ -34,7 +34,7 @@ from t3_backup.t3.program import NAME
 
 GLOBAL = "global"
 PROGRAM = Path("bin") / NAME  # beneath the prefix of a version
-_OURS = (GLOBAL, "versions", "bin")
+_OURS = (GLOBAL, "versions", "bin", "journal.json", "history.json")  # beneath the root
 _NEW = ".new-"
 
 _LAUNCHER = """\
@@ -241,10 +241,15 @@ class Installations:
         self.launcher.parent.mkdir(parents=True, exist_ok=True)
         replace_path(self.launcher, _LAUNCHER.format(root=self.root).encode(), 0o755)
 
-    def _folder(self, user: str) -> Path:
-        if user != GLOBAL and user in _OURS:
+    def require_folder(self, user: str) -> None:
+        """Check that the folder of an account's name is not something of ours. Raises Failure."""
+        if user in _OURS:
             why = "an account of this name can't have a program of its own"
             raise Failure(f"{user}: {why}: {self.root / user} is ours")
+
+    def _folder(self, user: str) -> Path:
+        if user != GLOBAL:
+            self.require_folder(user)
         return self.root / user
 
     def _about(self, version: str) -> Path:
