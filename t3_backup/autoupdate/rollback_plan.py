@@ -93,7 +93,9 @@ def _plan_move(context: Context, user: str, current: str, target: str) -> Plan:
     if now_there is None or not program.why_unfit(
         now_there.file, now_there.level, now_there.ledger
     ):
-        return Plan(wanted, (f"{back}; the database stays, it is of level {live.level}",))
+        return Plan(
+            wanted, (f"{back}; the database stays, it is of level {(now_there or live).level}",)
+        )
     snapshot = context.snapshots.find_fitting(user, program)
     then = f"the data of {snapshot.taken_at} (level {snapshot.live.t3_level}, {snapshot.name})"
     lost = _describe_loss(server, now_there.file, snapshot)
@@ -131,6 +133,10 @@ def plan_undo(context: Context, user: str | None = None) -> tuple[list[Plan], li
                 why = f"{step.user} is not on {step.program} any more"
                 left.append(f"{why}: the rollback of {entry.began} can't be undone")
                 continue
+            if step.data is not None and not _is_kept(context, step):
+                why = f"{step.user}: {step.kept}, which the rollback of {entry.began} has left, is gone"
+                left.append(f"{why}: it can't be undone; next: t3-backup-state list {step.user}")
+                continue
             plans.append(_plan_back(context, step))
         if plans:
             return plans, left
@@ -160,6 +166,11 @@ def find_undone(history: Sequence[Journal], user: str) -> tuple[str, Move] | Non
             elif step.kept is not None:
                 return entry.began, step
     return None
+
+
+def _is_kept(context: Context, step: Move) -> bool:
+    """Tell whether the snapshot of what a move left is there still. Raises Failure."""
+    return any(one.name == step.kept for one in context.snapshots.list_snapshots(step.user))
 
 
 def _plan_back(context: Context, step: Move) -> Plan:

@@ -3,15 +3,29 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from t3_backup.autoupdate import freeze, resume, rollback_plan
 from t3_backup.autoupdate.context import Context
 from t3_backup.autoupdate.journal import DONE, REVERTED, WAITING, Journal, Move, is_mended
+from t3_backup.autoupdate.snapshots import Snapshots
 from t3_backup.errors import Failure
 
 OLD, NEW = "0.0.24", "0.0.25"
+
+
+@pytest.fixture(autouse=True)
+def kept(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The snapshots that are there."""
+    names = [f"{user}-{number}" for user in ("alice", "bob") for number in (1, 2)]
+    monkeypatch.setattr(
+        Snapshots,
+        "list_snapshots",
+        lambda _, user: [SimpleNamespace(name=one) for one in names if one.startswith(user)],
+    )
+    return names
 
 
 def entry(
@@ -87,6 +101,17 @@ def test_who_is_on_another_program_is_told_and_keeps_no_other(machine: Context) 
     plans, left = rollback_plan.plan_undo(machine)
     assert [plan.move.user for plan in plans] == ["bob"]
     assert left == [f"alice is not on {OLD} any more: the rollback of {BACK.began} can't be undone"]
+
+
+def test_what_was_left_and_is_pruned_since_stops_no_server_in_vain(
+    machine: Context, kept: list[str]
+) -> None:
+    kept.remove("alice-1")
+    machine.journals.end(BACK)
+    plans, left = rollback_plan.plan_undo(machine)
+    assert [plan.move.user for plan in plans] == ["bob"]
+    gone = f"alice: alice-1, which the rollback of {BACK.began} has left, is gone"
+    assert left == [f"{gone}: it can't be undone; next: t3-backup-state list alice"]
 
 
 FAILED = entry(1, "rollback", ("alice", REVERTED), ("bob", DONE), froze="why", result="failed")
