@@ -17,9 +17,10 @@ _WAIT_S = 5.0
 
 
 @contextlib.contextmanager
-def hold_lock(root: Path, say: Callable[[str], None] = lambda _: None) -> Iterator[None]:
+def hold_lock(root: Path, say: Callable[[str], None] = lambda _: None) -> Iterator[bool]:
     """Keep other commands waiting, and remove what a dead one left of a trial or of npm.
 
+    Tell whether npm was interrupted, which `say` hears of.
     Raises LockHeld, Failure and OSError.
     """
     root.mkdir(mode=0o755, parents=True, exist_ok=True)
@@ -31,8 +32,8 @@ def hold_lock(root: Path, say: Callable[[str], None] = lambda _: None) -> Iterat
     try:
         lock.acquire(fd, folder, wait=_WAIT_S)
         sandbox.remove_leftovers()
-        npm.remove_interrupted(say)
+        interrupted = npm.remove_interrupted(say)
         Installations(root).remove_unfinished()
-        yield
+        yield interrupted
     finally:
         os.close(fd)

@@ -36,11 +36,11 @@ _BY_HAND = "; kept so by hand"
 
 
 @contextlib.contextmanager
-def _locked(context: Context) -> Iterator[None]:
-    """Keep other commands waiting; write the metrics at the end."""
-    with hold_lock(context.settings.root, context.say):
+def _locked(context: Context) -> Iterator[bool]:
+    """Keep other commands waiting, tell whether npm was interrupted; in the end write metrics."""
+    with hold_lock(context.settings.root, context.say) as interrupted:
         try:
-            yield
+            yield interrupted
         finally:
             metrics.write_metrics(context)
 
@@ -79,10 +79,10 @@ def _drain(context: Context, args: argparse.Namespace) -> int:
 
 
 def _resume(context: Context, args: argparse.Namespace) -> int:
-    with _locked(context):
+    with _locked(context) as npm_was:
         plan = context.journals.load()
         resume.resume_interrupted(context)
-    if plan is None or not plan.users(*journal.UNDER_WAY):
+    if not npm_was and (plan is None or not plan.users(*journal.UNDER_WAY)):
         context.say("nothing was interrupted")
     return _print_status(context, args)
 

@@ -117,13 +117,18 @@ def _check_node(prefix: Path, version: str) -> None:
     check_node(prefix / PROGRAM, version, lambda line: _ask(prefix, line))
 
 
-def remove_interrupted(say: Callable[[str], None]) -> None:
-    """End and remove a fetch that was killed, and say so. Raises Failure and OSError."""
+def remove_interrupted(say: Callable[[str], None]) -> bool:
+    """End and remove a fetch that was killed, and say so; tell whether there was one.
+
+    Raises Failure and OSError.
+    """
     wanted = ""
     with contextlib.suppress(OSError):
         wanted = (cell.root_dir(_NAME) / _WANTED).read_text(encoding="ascii")
-    if _remove_cells():
-        say(f"an installation of T3 {wanted}{' ' if wanted else ''}was interrupted: removed")
+    if not _remove_cells():
+        return False
+    say(f"an installation of T3 {wanted}{' ' if wanted else ''}was interrupted: removed")
+    return True
 
 
 def _remove_cells() -> bool:
