@@ -134,8 +134,9 @@ def plan_undo(context: Context, user: str | None = None) -> tuple[list[Plan], li
                 left.append(f"{why}: the rollback of {entry.began} can't be undone")
                 continue
             if step.data is not None and not _is_kept(context, step):
-                why = f"{step.user}: {step.kept}, which the rollback of {entry.began} has left, is gone"
-                left.append(f"{why}: it can't be undone; next: t3-backup-state list {step.user}")
+                what = f"{step.kept}, which the rollback of {entry.began} has left, is gone"
+                look = f"t3-backup-state list {step.user}"
+                left.append(f"{step.user}: {what}: it can't be undone; next: {look}")
                 continue
             plans.append(_plan_back(context, step))
         if plans:

@@ -108,8 +108,8 @@ def test_a_fetch_that_was_killed_is_removed_and_told_by_the_next_command(
     said: list[str] = []
     for expected in ([f"an installation of T3 {VERSION} was interrupted: removed"], []):
         said.clear()
-        with hold_lock(installations.root, said.append):
-            pass
+        with hold_lock(installations.root, said.append) as interrupted:
+            assert interrupted == bool(expected)
         assert said == expected
     assert list((installations.root / "versions").iterdir()) == []
     assert list(cell.PRIVATE.iterdir()) == []

@@ -194,6 +194,7 @@ def test_a_bump_that_is_killed_while_npm_runs_is_in_nobodys_way(bump: Interrupte
     answer = autoupdate(machine, "resume")
     assert answer.code == 0, answer
     assert f"an installation of T3 {NEW} was interrupted: removed" in answer.out
+    assert "nothing was interrupted" not in answer.out
     assert machine.run("pgrep", "-x", "sleep", check=False).out == ""
     assert machine.run("ls", "/var/lib/private").out == ""
     answer = autoupdate(machine, "--to", NEW, "--dry-run")
