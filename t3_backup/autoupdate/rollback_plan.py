@@ -64,13 +64,24 @@ def _plan_account(context: Context, user: str, version: str | None) -> Plan:
 
 def _find_version_before(context: Context, user: str, current: str) -> str:
     """Find the version that a user came from, or the newest lower one on the disk."""
-    for one in context.journals.history():
-        for step in one.moves:
-            if step.user == user and step.phase == journal.DONE and step.program == current:
-                return step.before
+    if (came_from := find_before(context.journals.history(), user, current)) is not None:
+        return came_from
     there = context.installations.installed_versions()
     mine = versions.version_key(current)
     return next((one for one in reversed(there) if versions.version_key(one) < mine), current)
+
+
+def find_before(history: Sequence[Journal], user: str, current: str) -> str | None:
+    """Find the lower version from which a user came up to the `current` one. Pure.
+
+    `history` has the newest first. What a rollback came from is for its undo.
+    """
+    moves = (step for entry in history for step in entry.moves if step.user == user)
+    for step in moves:
+        arrived = step.phase == journal.DONE and step.program == current
+        if arrived and versions.is_lower(step.before, current):
+            return step.before
+    return None
 
 
 def _plan_move(context: Context, user: str, current: str, target: str) -> Plan:

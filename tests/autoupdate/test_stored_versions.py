@@ -11,6 +11,7 @@ from t3_backup.autoupdate import journal
 from t3_backup.autoupdate.context import Context
 from t3_backup.autoupdate.journal import Journal, Move
 from t3_backup.autoupdate.programs.stored_versions import find_need, read_versions, remove_versions
+from t3_backup.autoupdate.rollback_plan import find_before
 from t3_backup.errors import Failure
 
 OLD, NEW, NEXT = "0.0.24", "0.0.25", "0.0.26"
@@ -80,6 +81,17 @@ def test_what_a_second_undo_would_bring_back_is_kept() -> None:
     history = [bump(move("alice", OLD, NEW), kind="undo"), *back]
     for version in (OLD, NEXT):
         assert find_need(version, {"alice": NEW}, None, history, None).back == ("alice",)
+
+
+def test_what_is_below_the_end_of_a_rollback_is_kept() -> None:
+    """Whoever went back one version may go back another."""
+    history = [
+        bump(move("alice", NEXT, NEW), kind="rollback"),
+        bump(move("alice", NEW, NEXT)),
+        bump(move("alice", OLD, NEW)),
+    ]
+    assert find_before(history, "alice", NEW) == OLD
+    assert find_need(OLD, {"alice": NEW}, None, history, None).back == ("alice",)
 
 
 @pytest.mark.parametrize("phase", journal.PHASES)

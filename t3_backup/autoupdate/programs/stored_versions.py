@@ -10,7 +10,7 @@ from t3_backup.autoupdate.context import Context
 from t3_backup.autoupdate.journal import Journal
 from t3_backup.autoupdate.programs.installations import GLOBAL
 from t3_backup.autoupdate.programs.package_tree import measure_tree
-from t3_backup.autoupdate.rollback_plan import find_undone
+from t3_backup.autoupdate.rollback_plan import find_before, find_undone
 from t3_backup.errors import Failure
 from t3_backup.text import format_size
 
@@ -72,6 +72,9 @@ def find_need(
     for user, known in before.items():
         if (undone := find_undone(moves, user)) is not None:
             known.add(undone[1].before)
+    for user, program in programs.items():
+        if (lower := find_before(moves, user, program)) is not None:
+            before.setdefault(user, set()).add(lower)
     left = () if under_way is None else under_way.moves
     return Need(
         is_default=version == default,
