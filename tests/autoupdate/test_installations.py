@@ -395,7 +395,9 @@ def test_a_program_that_leads_into_a_home_is_not_looked_at(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What everybody runs must be root's, and root opens nothing of a user's."""
-    monkeypatch.setattr(adopt, "read_unit", lambda: "")
+    monkeypatch.setattr(adopt, "read_unit", lambda: "ExecStart=/usr/bin/t3 serve")
+    followed, realpath = [], os.path.realpath
+    monkeypatch.setattr(os.path, "realpath", lambda path: followed.append(path) or realpath(path))
     account = Account("bob", 1000, 1000, (), tmp_path / "home/bob")
     bob = Server(account, None, None, tmp_path, lambda _: None)
     called = tmp_path / "t3"
@@ -403,6 +405,7 @@ def test_a_program_that_leads_into_a_home_is_not_looked_at(
     programs = Installations(tmp_path / "root")
     with pytest.raises(Failure, match=r"T3_BIN leads to .*/home/bob/.local/bin/t3: what everybody"):
         adopt.adopt_program(programs, called, [bob], print)
+    assert called not in followed
     assert not programs.root.exists()
 
 

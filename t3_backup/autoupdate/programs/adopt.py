@@ -72,8 +72,8 @@ def adopt_program(
     program of everybody's; one that runs its own is left alone. Once more does no harm. Raises
     Failure, also where none of several can be, and OSError.
     """
-    line = rewrite_command(read_unit(), installations.launcher, program)
     _refuse_home(program, [one.account.home for one in servers if one.account.uid != 0])
+    line = rewrite_command(read_unit(), installations.launcher, program)
     if os.path.realpath(program) == str(installations.launcher):
         version = installations.linked_version(GLOBAL)
         if version is None:
