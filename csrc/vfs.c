@@ -24,6 +24,7 @@
 #include <unistd.h>
 
 #define EXPORT __attribute__((visibility("default")))
+#define MILLISECONDS_A_DAY 86400000.0
 
 SQLITE_EXTENSION_INIT1
 
@@ -724,10 +725,19 @@ static int vfs_sleep(sqlite3_vfs *vfs, int microseconds)
     return registration.default_vfs->xSleep(registration.default_vfs, microseconds);
 }
 
+/* A SQLite without what is deprecated has the second of these functions alone. */
 static int vfs_current_time(sqlite3_vfs *vfs, double *days)
 {
+    sqlite3_vfs *other = registration.default_vfs;
+    sqlite3_int64 milliseconds = 0;
+    int rc;
+
     (void)vfs;
-    return registration.default_vfs->xCurrentTime(registration.default_vfs, days);
+    if (other->iVersion < 2 || !other->xCurrentTimeInt64)
+        return other->xCurrentTime(other, days);
+    rc = other->xCurrentTimeInt64(other, &milliseconds);
+    *days = (double)milliseconds / MILLISECONDS_A_DAY;
+    return rc;
 }
 
 /* The errno of the failure that SQLite was just told of, for sqlite3_system_errno: see `fail`. */

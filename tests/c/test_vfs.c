@@ -671,7 +671,6 @@ static void an_unknown_name_cannot_be_opened(void)
 static void the_vfs_finds_and_deletes_nothing(void)
 {
     char text[16] = "";
-    double days = 0;
     int found = 1;
 
     EQUAL(vfs->xAccess(vfs, "t3copy-1-journal", SQLITE_ACCESS_EXISTS, &found), SQLITE_OK);
@@ -685,9 +684,24 @@ static void the_vfs_finds_and_deletes_nothing(void)
     errno = EDQUOT;
     EQUAL(vfs->xGetLastError(vfs, sizeof text, text), EDQUOT);
     EQUAL(vfs->xRandomness(vfs, sizeof text, text), sizeof text);
-    EQUAL(vfs->xCurrentTime(vfs, &days), SQLITE_OK);
-    TRUE(days > 2450000);
     TRUE(vfs->xSleep(vfs, 1) >= 1);
+}
+
+/* An SQLite that is built without what is deprecated has no xCurrentTime, an old one no other. */
+static void the_time_is_that_of_whichever_function_there_is(void)
+{
+    sqlite3_vfs *other = sqlite3_vfs_find(NULL);
+    sqlite3_vfs had = *other;
+    double days = 0, old_days = 0;
+
+    other->xCurrentTime = NULL;
+    EQUAL(vfs->xCurrentTime(vfs, &days), SQLITE_OK);
+    other->xCurrentTime = had.xCurrentTime;
+    other->iVersion = 1;
+    EQUAL(vfs->xCurrentTime(vfs, &old_days), SQLITE_OK);
+    other->iVersion = had.iVersion;
+    TRUE(days > 2450000);
+    TRUE(old_days >= days && old_days < days + 1);
 }
 
 /* SQLite does not check the four methods that load an extension for NULL. */
@@ -1126,6 +1140,7 @@ int main(void)
     RUN(a_journal_is_always_empty_and_a_wal_refuses_writes);
     RUN(an_unknown_name_cannot_be_opened);
     RUN(the_vfs_finds_and_deletes_nothing);
+    RUN(the_time_is_that_of_whichever_function_there_is);
     RUN(extensions_load_on_a_connection_through_the_vfs);
     RUN(one_descriptor_is_one_destination);
     RUN(registering_again_is_harmless_but_not_from_another_sqlite);
