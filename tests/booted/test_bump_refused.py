@@ -234,30 +234,33 @@ def test_a_final_snapshot_that_can_not_be_made_starts_the_server_again(
     )
 
 
-def test_a_server_that_outlives_the_stop_of_its_unit_is_told_and_nothing_is_switched(
+def test_a_server_that_outlives_the_stop_of_its_unit_is_told_and_keeps_nobody_else(
     bump: InterruptedBump,
 ) -> None:
     """While it is there, nobody knows that the data is at rest. Once it has gone, all goes on."""
     machine = bump.machine
     bump.reset()
-    before = {user: bump.inspect(user) for user in USERS}
+    before = bump.inspect("alice")
     with unit_with(machine, "alice", "KillSignal=SIGCONT\nSendSIGKILL=no\nTimeoutStopSec=1"):
         answer = autoupdate(machine, "drain")
     assert answer.code == 1, answer
     left = machine.show(server_unit("alice"), "MainPID")["MainPID"]
     assert left == "0"
-    assert "t3-serve@alice.service was stopped, and t3 (pid " in answer.err
-    assert {user: bump.inspect(user) for user in USERS} == before
+    assert "t3-serve@alice.service was stopped, and t3 (pid " in answer.text
+    assert bump.inspect("alice") == before
+    assert t3_servers.running_version(machine, "bob") == NEW
     accounts = {one["user"]: one for one in t3_servers.autoupdate_status(machine)["accounts"]}
-    assert (
-        accounts["alice"]["trouble"]
-        == "its move has not ended; unless one is running: t3-autoupdate resume"
-    )
+    not_ended = "its move has not ended; unless one is running: t3-autoupdate resume; frozen: "
+    assert accounts["alice"]["trouble"].startswith(not_ended)
     assert accounts["bob"]["trouble"] == ""
     machine.run("pkill", "-KILL", "-u", "alice", "-f", "t3 serve")
     ended = bump.finish()
+    assert (ended.code, "or later, except alice" in ended.text) == (1, True), ended
+    assert bump.inspect("alice")["running"] == OLD
+    assert autoupdate(machine, "thaw", "--user", "alice").code == 0
+    ended = bump.finish(("t3-autoupdate", "--to", NEW))
     assert ended.code == 0, ended
-    assert bump.assert_whole(bump.write(), ended) == dict.fromkeys(USERS, OLD)
+    assert bump.assert_whole(bump.write(), ended) == dict.fromkeys(USERS, NEW)
 
 
 def test_a_server_that_must_be_killed_is_at_rest_then_and_is_moved(bump: InterruptedBump) -> None:

@@ -730,6 +730,7 @@ def test_with_json_the_document_is_alone_on_standard_output(host: Host, rosa: Us
         "uncovered",
         "unproven",
         "taken_over",
+        "own",
         "pruned",
         "compacted",
         "warnings",

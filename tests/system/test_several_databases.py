@@ -161,7 +161,7 @@ def test_a_version_is_not_changed_on_a_snapshot_that_lacks_a_database(
     store = snapshots.Snapshots(host.store)
     assert not store.take_snapshot(dua.name, "prebump-0.0.25").missing
     put_junk(dua)
-    with pytest.raises(Failure, match=f"^{dua.name}: the snapshot state-.* lacks {JUNK}: "):
+    with pytest.raises(Failure, match=f"^the snapshot state-.* lacks {JUNK}: "):
         store.take_snapshot(dua.name, "prebump-0.0.26")
     taken = store.take_snapshot(dua.name, "postbump-failed", proven=False)
     assert [one.file for one in taken.missing] == [JUNK]

@@ -32,12 +32,19 @@ TIMERS = ("t3-autoupdate.timer", "t3-autoupdate-drain.timer")
 
 
 def offer_version(
-    machine: Machine, version: str, variant: str = "good", *, live_only: bool = False
+    machine: Machine,
+    version: str,
+    variant: str = "good",
+    *,
+    live_only: bool = False,
+    form: str = "npm",
+    engines: str = "",
 ) -> None:
     """Have npm know of a version: it lies where T3_NPM_SPEC looks."""
     with tempfile.TemporaryDirectory() as folder:
         machine.copy_in(
-            fake_t3.tarball(Path(folder), version, variant, live_only), f"/srv/t3-{version}.tgz"
+            fake_t3.tarball(Path(folder), version, variant, live_only, form=form, engines=engines),
+            f"/srv/t3-{version}.tgz",
         )
 
 

@@ -244,6 +244,7 @@ def _claim_a_proof() -> None:
         "rows": {},
         "content": None,
         "ledger": None,
+        "logins": None,
     }
     proven = {"problems": [], "unjudged": "", "orphans": "", "census": census, "seconds": 0.0}
     proven["sqlite_version"] = "3"
