@@ -29,10 +29,10 @@ from support.sampling import sample
 # it makes of the data in the gate.
 BROKEN_LIVE = sample(
     [name for name, step in STEPS.items() if step not in ("stop", "data")],
-    5,
+    9,
     "broken on real servers",
 )
-TURNED_AWAY = sample(list(GATE_STEPS), 6, "turned away by the gate")
+TURNED_AWAY = sample(list(GATE_STEPS), 12, "turned away by the gate")
 PATIENCE_S = 5  # with a server
 # without a server, beyond stop, copies and start; it is printed, and not judged on a machine with
 # other work

@@ -20,7 +20,7 @@ from support.booted.interrupted_bump import NEW, OLD, InterruptedBump, killable_
 from support.booted.machine import Result, boot, install_package
 from support.booted.t3_servers import AUTOUPDATE_ROOT
 from support.booted.users import STORE
-from support.sampling import amount, chance, counts, is_soak
+from support.sampling import amount, chance, counts, is_soak, sample
 
 KILLS = int(os.environ.get("T3_TEST_KILLS") or amount(8, 4))
 DRAIN = ("t3-autoupdate", "drain")
@@ -80,7 +80,7 @@ def test_a_kill_before_any_rename_leaves_nobody_mixed(
     killed, too."""
     reached: Counter[str] = Counter()
     kills = 0
-    for number in counts(_MOST, 5, f"renames of a bump, broken: {broken}"):
+    for number in counts(_MOST, 9, f"renames of a bump, broken: {broken}"):
         bump.reset(broken=broken)
         cut = killed_at(bump, _RENAMES, number, DRAIN)
         work = bump.write()
@@ -97,7 +97,7 @@ def test_a_kill_before_any_rename_leaves_nobody_mixed(
     assert reached[f"{bump.old} {bump.old}"] > 0
 
 
-@pytest.mark.parametrize("broken", [False, True])
+@pytest.mark.parametrize("broken", sample([False, True], 2, "killed at any moment"))
 def test_a_kill_at_any_moment_leaves_nobody_mixed(
     bump: InterruptedBump, broken: bool, tell: Callable[[str], None]
 ) -> None:

@@ -113,7 +113,7 @@ def test_the_tests_of_values_pass_under_the_sandbox(
 ) -> None:
     files = sample(
         [path for path in VALUES if path.stem.removeprefix("test_") not in NOT_FILES],
-        6,
+        9,
         "values under the sandbox",
     )
     names = " ".join(str(path.relative_to(ROOT)) for path in files)
@@ -132,7 +132,7 @@ def test_the_tests_of_the_system_pass_with_the_command_under_the_sandbox(
     machine: Machine, tell: Callable[[str], None]
 ) -> None:
     names = " ".join(
-        f"tests/system/test_{name}.py" for name in sample(SYSTEM, 5, "system under the sandbox")
+        f"tests/system/test_{name}.py" for name in sample(SYSTEM, 12, "system under the sandbox")
     )
     done = machine.sh(f"cd {PLACE} && exec {ASKED} python3 -m pytest -q -p no:cacheprovider {names}",
         env={"T3_TEST_SANDBOX": "1", "PYTHONDONTWRITEBYTECODE": "1"}, check=False, timeout=900)  # fmt: skip

@@ -7,13 +7,16 @@ from __future__ import annotations
 
 import os
 import subprocess
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from random import Random
-from typing import TypeVar
+from typing import Any, TypeVar
+
+import pytest
 
 from support.paths import ROOT
 
 Value = TypeVar("Value")
+Test = TypeVar("Test", bound=Callable[..., Any])
 
 
 def is_soak() -> bool:
@@ -51,6 +54,16 @@ def counts(most: int, one_in: int, what: str, step: int = 1) -> Iterable[int]:
 def amount(whole: int, part: int) -> int:
     """How often to do something: `part` times, and in a soak `whole`."""
     return whole if is_soak() else part
+
+
+def one_in(number: int) -> Callable[[Test], Test]:
+    """Mark a test that the seed chooses once in so many times, and that is for a soak else."""
+
+    def mark(test: Test) -> Test:
+        chosen = chance(f"whether {test.__name__} is run").randrange(number) == 0
+        return test if chosen else pytest.mark.soak(test)
+
+    return mark
 
 
 def sample(values: Sequence[Value], one_in: int, what: str) -> list[Value]:
