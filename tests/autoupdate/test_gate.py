@@ -115,6 +115,7 @@ def test_the_exit_status_must_say_the_same() -> None:
 def test_one_that_took_too_long_has_not_passed_whatever_it_said() -> None:
     found = read_trial("alice", Done(0, json.dumps(PASSED), "", timed_out=True))
     assert (found.passed, found.step, found.reason) == (False, "gate", "the trial took too long")
+    assert found.slow, "so it is tried once more"
 
 
 def test_what_is_shown_is_short_and_can_do_nothing_to_a_terminal() -> None:

@@ -59,7 +59,8 @@ def read_trial(subject: str, done: transient_unit.Done) -> Trial:
     A type that is wrong is no verdict, and no verdict is a failure.
     """
     if done.timed_out:
-        return Trial(subject, passed=False, step=GATE, reason="the trial took too long")
+        reason = "the trial took too long"
+        return Trial(subject, passed=False, step=GATE, reason=reason, slow=True)
     try:
         found = decode_record(Trial, parse_object(done.out) | {"subject": subject})
         _check_trial(found, done.code)
