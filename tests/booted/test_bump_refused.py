@@ -20,6 +20,7 @@ from support.booted.interrupted_bump import NEW, OLD, USERS, InterruptedBump, ki
 from support.booted.machine import Machine, Result, boot
 from support.booted.t3_servers import AUTOUPDATE_ROOT, FREEZE, autoupdate
 from support.booted.users import STORE, database_path, server_unit
+from support.sampling import sample
 
 
 @pytest.fixture(scope="module", params=["bookworm"])
@@ -157,7 +158,7 @@ def test_a_program_that_cannot_run_is_told_before_it_is_tried(
         machine.run("rm", "-f", "/usr/local/bin/node")
 
 
-@pytest.mark.parametrize("form", ["executable", "launcher"])
+@pytest.mark.parametrize("form", sample(["executable", "launcher"], 2, "forms of T3's program"))
 def test_each_form_of_the_program_is_installed_and_passes_the_gate(
     bump: InterruptedBump, form: str
 ) -> None:

@@ -1,7 +1,7 @@
 """The runbook of a version bump is followed to the letter: each command that stands in it is run,
 and what it shows is what is seen.
 
-In a gate that is the bump itself and half of the other sections, and in a soak all.
+In a gate that is the bump itself and a third of the other sections, and in a soak all.
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ def broken_on_real_servers(machine: Machine, variant: str) -> Iterator[None]:
         machine.run("rm", "-f", t3_servers.LIVE)
 
 
-@one_in(2)
+@one_in(3)
 def test_a_plain_installation_is_taken_over(fresh: Reader) -> None:
     pids = [fresh.machine.show(server_unit(user), "MainPID") for user in USERS]
     fresh.follow("The first time")
@@ -117,14 +117,14 @@ def test_everybody_comes_to_the_new_version(adopted: Reader) -> None:
     assert are_all_on(adopted.machine, "0.0.25")
 
 
-@one_in(2)
+@one_in(3)
 def test_a_version_that_the_gate_turns_away_changes_nothing(adopted: Reader) -> None:
     t3_servers.offer_version(adopted.machine, "0.0.25", "pairing-renamed")
     adopted.follow("The gate turned it away")
     assert are_all_on(adopted.machine, "0.0.24")
 
 
-@one_in(2)
+@one_in(3)
 def test_a_version_that_fails_on_a_real_server_is_looked_into_and_thawed(adopted: Reader) -> None:
     machine = adopted.machine
     with broken_on_real_servers(machine, "no-cookie"):
@@ -134,7 +134,7 @@ def test_a_version_that_fails_on_a_real_server_is_looked_into_and_thawed(adopted
     assert t3_servers.autoupdate_status(machine)["frozen"] is None
 
 
-@one_in(2)
+@one_in(3)
 def test_who_is_at_work_is_waited_for_and_then_not(adopted: Reader) -> None:
     machine = adopted.machine
     assert browser(machine, "carol", "/fake/agent", browser(machine, "carol", "login"), "{}") == 200
@@ -142,7 +142,7 @@ def test_who_is_at_work_is_waited_for_and_then_not(adopted: Reader) -> None:
     assert are_all_on(machine, "0.0.25")
 
 
-@one_in(2)
+@one_in(3)
 def test_a_bump_that_was_killed_is_gone_on_with(adopted: Reader) -> None:
     port = t3_servers.PORTS["alice"]
     script = f"""
@@ -156,7 +156,7 @@ def test_a_bump_that_was_killed_is_gone_on_with(adopted: Reader) -> None:
     assert are_all_on(adopted.machine, "0.0.25")
 
 
-@one_in(2)
+@one_in(3)
 def test_who_can_be_brought_to_neither_side_is_held_and_brought_up_again(adopted: Reader) -> None:
     machine = adopted.machine
     script = f"""
@@ -175,7 +175,7 @@ def test_who_can_be_brought_to_neither_side_is_held_and_brought_up_again(adopted
     assert are_all_on(machine, "0.0.24")
 
 
-@one_in(2)
+@one_in(3)
 def test_who_has_called_a_newer_t3_can_log_in_again(adopted: Reader) -> None:
     machine = adopted.machine
     assert autoupdate(machine, "--to", "0.0.25", "--dry-run").code == 0
@@ -195,7 +195,7 @@ def test_who_has_called_a_newer_t3_can_log_in_again(adopted: Reader) -> None:
     assert are_all_on(machine, "0.0.24")
 
 
-@one_in(2)
+@one_in(3)
 def test_the_way_back_by_hand_and_from_there(bumped: Reader) -> None:
     machine = bumped.machine
     cookie = browser(machine, "alice", "login")
@@ -213,14 +213,14 @@ def test_the_way_back_by_hand_and_from_there(bumped: Reader) -> None:
     assert browser(machine, "alice", "session", cookie) is True
 
 
-@one_in(2)
+@one_in(3)
 def test_one_account_goes_first_and_the_others_follow(adopted: Reader) -> None:
     machine = adopted.machine
     adopted.follow("One account goes first")
     assert are_all_on(machine, "0.0.25")
 
 
-@one_in(2)
+@one_in(3)
 def test_a_bump_to_v2_and_back_and_a_newer_t3_that_was_called_before(adopted: Reader) -> None:
     machine = adopted.machine
     t3_servers.offer_version(machine, "0.1.0")
@@ -234,7 +234,7 @@ def test_a_bump_to_v2_and_back_and_a_newer_t3_that_was_called_before(adopted: Re
     assert "statev2.sqlite.replaced-" in kept, "what was put aside is kept"
 
 
-@one_in(2)
+@one_in(3)
 def test_a_bump_that_is_at_work_is_asked_to_end(adopted: Reader) -> None:
     machine = adopted.machine
     with machine.start("t3-autoupdate", "--to", "0.0.25") as process:
