@@ -15,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.t3_data import real_database
 
+from t3_backup.autoupdate import cell
 from t3_backup.autoupdate.gate import gate, sandbox
 from t3_backup.autoupdate.gate.steps import STEPS
 from t3_backup.autoupdate.gate.trial import Given, Patience, try_state
@@ -201,7 +202,7 @@ def test_node_is_looked_for_where_the_servers_look_for_it(
 
     monkeypatch.setattr(transient_unit, "run", run)
     monkeypatch.setattr(sandbox, "build_root", lambda name: tmp_path / name)
-    monkeypatch.setattr(sandbox, "remove_root", lambda name: None)
+    monkeypatch.setattr(cell, "remove_cell", lambda name: None)
     gate.run_trial(tmp_path, EMPTY, None, 1, 60)
     transient_unit.as_owner("nobody", ["true"], 1)
     paths = [next(word for word in line if word.startswith("PATH=")) for line in lines]

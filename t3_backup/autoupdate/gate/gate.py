@@ -14,6 +14,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+from t3_backup.autoupdate import cell
 from t3_backup.autoupdate.faults import OF_ALL
 from t3_backup.autoupdate.gate import sandbox
 from t3_backup.autoupdate.gate.steps import STATE
@@ -116,7 +117,7 @@ def _run_trial(
         given = sum(one.stat().st_size for one in folder.iterdir())
         serve = start_seconds(patience, given)
         # The candidate must not see what an admin has put into the environment of all units.
-        home = sandbox.home_dir(name)
+        home = cell.home_dir(name)
         line = ["/usr/bin/env", "-i", f"HOME={home}", f"TMPDIR={home}", f"PATH={PATH}", QUIET]
         line += ["LANG=C.UTF-8", sys.executable, "-I", "-m", "t3_backup.autoupdate.gate.trial"]
         line += [f"--t3={program}/bin/t3", f"--base-dir={home}", f"--port={_PORT}"]
@@ -132,4 +133,4 @@ def _run_trial(
         )
         return read_trial(subject, done)
     finally:
-        sandbox.remove_root(name)
+        cell.remove_cell(name)

@@ -8,11 +8,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from t3_backup.autoupdate import cell
-from t3_backup.autoupdate.cell import home_dir, remove_cell
 from t3_backup.autoupdate.gate.steps import MARK
 from t3_backup.t3.files import STATE_IN_BASE
-
-__all__ = ["build_root", "home_dir", "remove_leftovers", "remove_root", "unit_name"]
 
 _PREFIX = "t3-gate-"
 _FILE_BYTES = 4 << 30  # how much greater than what it was given a file may become
@@ -49,11 +46,6 @@ def unit_properties(name: str, program: Path, given: int) -> tuple[str, ...]:
         "KillSignal=SIGKILL",
         f"ExecStopPost=+{enter} -- /usr/bin/rm -rf -- {paths}",
     )
-
-
-def remove_root(name: str) -> None:
-    """Remove what a trial left; its unit must be gone. Raises Failure and OSError."""
-    remove_cell(name)
 
 
 def remove_leftovers() -> None:
