@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -41,3 +42,16 @@ def machine(tmp_path: Path) -> Context:
     for user in (GLOBAL, "alice", "bob"):
         found.installations.link_version(user, OLD)
     return found
+
+
+@pytest.fixture
+def t3_script(tmp_path: Path) -> Callable[[str], Path]:
+    """A program of T3's that is a script; what it is called with stands in `called`."""
+
+    def make(script: str) -> Path:
+        path = tmp_path / "t3"
+        path.write_text(f'#!/bin/sh\necho "$@" >>{tmp_path}/called\n{script}\n')
+        path.chmod(0o755)
+        return path
+
+    return make

@@ -247,19 +247,6 @@ def trickle_of_headers(there: socket.socket) -> None:
         return
 
 
-@pytest.fixture
-def mint(tmp_path: Path) -> Callable[[str], Path]:
-    """A program whose `auth pairing create` is a script."""
-
-    def make(script: str) -> Path:
-        path = tmp_path / "t3"
-        path.write_text(f"#!/bin/sh\n{script}\n")
-        path.chmod(0o755)
-        return path
-
-    return make
-
-
 MINTED = r"""{\n "id": "1",\n "credential": "ABCDEFGH2345"\n}\n"""
 MINTS = f"echo 'ExperimentalWarning' >&2; printf '{MINTED}'"
 
@@ -299,12 +286,12 @@ MINTS = f"echo 'ExperimentalWarning' >&2; printf '{MINTED}'"
     ],
 )
 def test_every_other_answer_is_the_verdict(
-    mint: Callable[[str], Path], tmp_path: Path, answers: list[bytes], step: str, reason: str
+    t3_script: Callable[[str], Path], tmp_path: Path, answers: list[bytes], step: str, reason: str
 ) -> None:
     script = Script(*answers)
     began = time.monotonic()
     with pytest.raises(PairingFailed, match=reason) as failed:
-        pair(mint(MINTS), tmp_path, script.port, seconds=3 if "in time" in reason else 30)
+        pair(t3_script(MINTS), tmp_path, script.port, seconds=3 if "in time" in reason else 30)
     assert failed.value.step == step
     assert failed.value.slow == ("in time" in reason)
     assert script.asked[0].startswith("GET /api/auth/session ")
@@ -330,11 +317,11 @@ def test_every_other_answer_is_the_verdict(
     ],
 )
 def test_a_mint_that_fails_hangs_or_babbles_is_told(
-    mint: Callable[[str], Path], tmp_path: Path, script: str, reason: str
+    t3_script: Callable[[str], Path], tmp_path: Path, script: str, reason: str
 ) -> None:
     with pytest.raises(PairingFailed, match=reason) as failed:
         pair(
-            mint(f"echo $$ >{tmp_path}/pid\n{script}"),
+            t3_script(f"echo $$ >{tmp_path}/pid\n{script}"),
             tmp_path,
             1,
             seconds=3 if "did not end" in reason else 30,
@@ -371,13 +358,15 @@ def is_alive(group: int) -> bool:
     return False
 
 
-def test_the_cookie_is_given_back_as_it_came(mint: Callable[[str], Path], tmp_path: Path) -> None:
+def test_the_cookie_is_given_back_as_it_came(
+    t3_script: Callable[[str], Path], tmp_path: Path
+) -> None:
     value = '"a\\054b=="'
     exchanged = http(
         200, AUTHENTICATED, "Set-Cookie: other=1; Path=/", f"Set-Cookie: t3_session={value}; Path=/"
     )
     script = Script(exchanged, http(200, AUTHENTICATED))
-    assert pair(mint(MINTS), tmp_path, script.port) == BROWSER
+    assert pair(t3_script(MINTS), tmp_path, script.port) == BROWSER
     assert f"Cookie: t3_session={value}" in script.headers
 
 
@@ -408,10 +397,10 @@ def setting(*cookies: str) -> bytes:
     ],
 )
 def test_the_login_cookie_is_known_by_the_server_s_word_or_by_its_name(
-    mint: Callable[[str], Path], tmp_path: Path, told: bytes, cookies: list[str], given: int
+    t3_script: Callable[[str], Path], tmp_path: Path, told: bytes, cookies: list[str], given: int
 ) -> None:
     script = Script(setting(*cookies), http(200, AUTHENTICATED), told=told)
-    assert pair(mint(MINTS), tmp_path, script.port) == BROWSER
+    assert pair(t3_script(MINTS), tmp_path, script.port) == BROWSER
     sent = [line for line in script.headers if line.startswith("Cookie:")]
     assert sent == [f"Cookie: {cookies[given]}"]
 
@@ -427,25 +416,25 @@ def test_the_login_cookie_is_known_by_the_server_s_word_or_by_its_name(
     ],
 )
 def test_which_cookies_were_set_is_told_where_none_is_of_a_login(
-    mint: Callable[[str], Path], tmp_path: Path, told: bytes, cookies: list[str], reason: str
+    t3_script: Callable[[str], Path], tmp_path: Path, told: bytes, cookies: list[str], reason: str
 ) -> None:
     script = Script(setting(*cookies), told=told)
     with pytest.raises(PairingFailed, match="set no cookie") as failed:
-        pair(mint(MINTS), tmp_path, script.port)
+        pair(t3_script(MINTS), tmp_path, script.port)
     assert failed.value.reason.endswith(reason)
 
 
 def test_a_server_that_never_answers_its_first_request_is_asked_again(
-    mint: Callable[[str], Path], tmp_path: Path
+    t3_script: Callable[[str], Path], tmp_path: Path
 ) -> None:
     """So it is with 0.0.42 in the first moment after it listens."""
     script = Script(NOT_TOLD, GOOD, http(200, AUTHENTICATED), told=hang)
-    assert pair(mint(MINTS), tmp_path, script.port, seconds=30) == BROWSER
+    assert pair(t3_script(MINTS), tmp_path, script.port, seconds=30) == BROWSER
 
 
-def test_a_login_says_that_it_is_ours(mint: Callable[[str], Path], tmp_path: Path) -> None:
+def test_a_login_says_that_it_is_ours(t3_script: Callable[[str], Path], tmp_path: Path) -> None:
     script = Script(GOOD, http(200, AUTHENTICATED))
-    pair(mint(MINTS), tmp_path, script.port)
+    pair(t3_script(MINTS), tmp_path, script.port)
     agents = [line for line in script.headers if line.lower().startswith("user-agent:")]
     assert agents == [f"User-Agent: t3-backup/{t3_backup.__version__} (login check)"] * 3
 
@@ -472,27 +461,29 @@ SECRETS = (ODD, "eyJ2IjoxfQ.c2lnbmVk", "ABCDEFGH2345")
     ],
 )
 def test_no_failure_tells_the_credential_or_the_cookie(
-    mint: Callable[[str], Path], tmp_path: Path, script: str, answers: list[bytes]
+    t3_script: Callable[[str], Path], tmp_path: Path, script: str, answers: list[bytes]
 ) -> None:
     server = Script(*answers)
-    program = mint(script or f"""echo '{{"credential": "{ODD}"}}'""")
+    program = t3_script(script or f"""echo '{{"credential": "{ODD}"}}'""")
     with pytest.raises(PairingFailed) as failed:
         pair(program, tmp_path, server.port)
     assert failed.value.step == ("mint" if script else "session" if answers[1:] else "exchange")
     assert not [one for one in SECRETS if one in str(failed.value)], failed.value
 
 
-def test_a_server_that_is_not_there_is_told(mint: Callable[[str], Path], tmp_path: Path) -> None:
+def test_a_server_that_is_not_there_is_told(
+    t3_script: Callable[[str], Path], tmp_path: Path
+) -> None:
     with pytest.raises(
         PairingFailed, match=r"POST /api/auth/browser-session: nobody listens on port [0-9]+"
     ) as failed:
-        pair(mint(MINTS), tmp_path, free_port(), seconds=5)
+        pair(t3_script(MINTS), tmp_path, free_port(), seconds=5)
     assert failed.value.step == "exchange"
 
 
 @needs_root
 def test_who_has_taken_the_port_of_another_gets_no_credential_of_his(
-    mint: Callable[[str], Path], tmp_path: Path
+    t3_script: Callable[[str], Path], tmp_path: Path
 ) -> None:
     """Between its stop and its start a server's port is anybody's; with the credential one is
     in."""
@@ -505,7 +496,7 @@ def test_who_has_taken_the_port_of_another_gets_no_credential_of_his(
         with pytest.raises(
             PairingFailed, match=f"it is uid 65534 who listens on port {port}"
         ) as failed:
-            pair(mint(MINTS), tmp_path, port, seconds=5)
+            pair(t3_script(MINTS), tmp_path, port, seconds=5)
         assert failed.value.step == "exchange"
         thief.kill()
         assert thief.stdout.read() == "", "nobody has even called"
@@ -535,12 +526,12 @@ def test_whose_server_it_is_can_be_told_wherever_it_listens(
 
 
 def test_no_proxy_is_asked(
-    mint: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    t3_script: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     script = Script(GOOD, http(200, AUTHENTICATED))
     for name in ("http_proxy", "HTTP_PROXY", "all_proxy"):
         monkeypatch.setenv(name, f"http://127.0.0.1:{free_port()}")
-    assert pair(mint(MINTS), tmp_path, script.port, seconds=5) == PAIRING_PATHS[0]
+    assert pair(t3_script(MINTS), tmp_path, script.port, seconds=5) == PAIRING_PATHS[0]
     session = "GET /api/auth/session HTTP/1.1"
     assert script.asked == [session, f"POST {BROWSER} HTTP/1.1", session]
 

@@ -85,19 +85,6 @@ def test_a_login_that_is_not_good_is_ended_too(tmp_path: Path) -> None:
         assert agents(served) == []
 
 
-@pytest.fixture
-def program(tmp_path: Path) -> Callable[[str], Path]:
-    """A program that is a script; what it is called with stands in `called`."""
-
-    def make(script: str) -> Path:
-        path = tmp_path / "t3"
-        path.write_text(f'#!/bin/sh\necho "$@" >>{tmp_path}/called\n{script}\n')
-        path.chmod(0o755)
-        return path
-
-    return make
-
-
 def listing(*agents: object) -> str:
     """A script that lists a login of each of them, and then does what it is given."""
     rows = [{"sessionId": f"s{n}", "client": {"userAgent": one}} for n, one in enumerate(agents)]
@@ -119,17 +106,17 @@ def listing(*agents: object) -> str:
     ],
 )
 def test_what_is_left_is_said_and_why(
-    program: Callable[[str], Path], tmp_path: Path, script: str, left: str
+    t3_script: Callable[[str], Path], tmp_path: Path, script: str, left: str
 ) -> None:
     seconds = 2 if "time" in left else 30
-    assert left in end_ours(program(script), tmp_path, seconds)
+    assert left in end_ours(t3_script(script), tmp_path, seconds)
 
 
 def test_no_other_login_is_ever_named_to_the_program(
-    program: Callable[[str], Path], tmp_path: Path
+    t3_script: Callable[[str], Path], tmp_path: Path
 ) -> None:
     others = (None, "", FIREFOX, "Python/3.11 aiohttp/3.8.4", ["x"], f" {USER_AGENT}", "t3-backup")
-    assert end_ours(program(f"{listing(*others, USER_AGENT)}; exit 0"), tmp_path) == ""
+    assert end_ours(t3_script(f"{listing(*others, USER_AGENT)}; exit 0"), tmp_path) == ""
     called = [line.split() for line in (tmp_path / "called").read_text().splitlines()]
     revoked = [words[-1] for words in called if words[2] == "revoke"]
     assert revoked == [f"s{len(others)}"]
