@@ -26,9 +26,24 @@ GIB = 1 << 30
     ],
 )
 def test_npm_may_add_so_much_and_never_all_that_is_left(before: Room, now: Room, why: str) -> None:
-    found = why_too_much(before, now)
+    gone = Room(before.bytes - now.bytes, before.files - now.files)
+    found = why_too_much(before, now, lambda: gone)
     assert why in found
     assert bool(found) is bool(why)
+
+
+def test_what_others_write_to_that_disk_is_not_npms() -> None:
+    before = Room(100 * GIB, 9_000_000)
+    now = Room(90 * GIB, 8_000_000)
+    assert why_too_much(before, now, lambda: Room(GIB, 400_000)) == ""
+    assert "MiB" in why_too_much(before, now, lambda: Room(9 * GIB, 400_000))
+    assert "files" in why_too_much(before, now, lambda: Room(GIB, 600_000))
+
+
+def test_a_file_without_a_name_counts_once_nearly_all_has_gone() -> None:
+    before = Room(100 * GIB, 9_000_000)
+    assert "MiB" in why_too_much(before, Room(9 * GIB, 9_000_000), lambda: Room(0, 0))
+    assert "files" in why_too_much(before, Room(100 * GIB, 800_000), lambda: Room(0, 0))
 
 
 def test_what_was_written_since_is_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -37,6 +52,16 @@ def test_what_was_written_since_is_counted(tmp_path: Path, monkeypatch: pytest.M
     watch = npm_cell.watch_room(tmp_path)
     assert watch() == ""
     assert watch() == "it took more than 921 MiB of the disk"
+
+
+def test_what_a_folder_holds_is_measured_and_no_link_is_followed(tmp_path: Path) -> None:
+    folder = tmp_path / "of npm"
+    (folder / "a" / "b").mkdir(parents=True)
+    (folder / "a" / "b" / "x").write_bytes(b"\1" * 3_000_000)
+    (folder / "out").symlink_to("/usr")
+    found = npm_cell._measure(folder)
+    assert 3_000_000 <= found.bytes < 4_000_000
+    assert found.files == 5
 
 
 @pytest.mark.parametrize(

@@ -302,9 +302,10 @@ def test_a_worker_may_be_killed_at_every_call(kills: Kills, tell: Callable[[str]
             answer, log = restore(
                 kills, operation, f"-e trace={name} -e inject={name}:signal=KILL:when={n}"
             )
-            # a line of progress each half second: a slower run has more of them
+            # One run has a call more than another: a line of progress each half second, a file
+            # that an import looks for. Then nothing was killed, and the restore was done.
             if "killed by SIGKILL" not in log:
-                assert (answer.code, name) == (0, "write"), f"{operation} {name} {n}: not hit"
+                assert answer.code == 0, f"{operation} {name} {n}: {answer}"
                 continue
             kills.survived(f"{operation} {name} {n}")
         assert kills.points[operation] >= amount(4, 1)
@@ -323,7 +324,7 @@ def test_an_exchange_that_is_killed_at_any_call_may_be_left_to_the_next_command(
         options = f"-e trace={name} -e inject={name}:signal=KILL:when={n}"
         answer, log = restore(kills, "swap_databases", options, dead="recover_swap")
         if "killed by SIGKILL" not in log:
-            assert name == "write", f"{name} {n}: not hit"
+            assert answer.code == 0, f"{name} {n}: {answer}"
             continue
         assert answer.code == 1, answer
         assert "tried again by the next command" in answer.err

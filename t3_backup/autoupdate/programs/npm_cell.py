@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import shutil
 import socket
+import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -58,7 +59,7 @@ _OF_THE_PROXY = (
 
 @dataclass(frozen=True)
 class Room:
-    """What is free on a file system."""
+    """What is free on a file system, or what a folder holds."""
 
     bytes: int
     files: int  # inodes; 0 also where it doesn't count them
@@ -135,23 +136,44 @@ def outside_of_usr(program: str) -> list[str]:
 def watch_room(folder: Path) -> Callable[[], str]:
     """Give what says, whenever it is called, why too much was written since now. Raises OSError."""
     before = _read_room(folder)
-    return lambda: why_too_much(before, _read_room(folder))
+    return lambda: why_too_much(before, _read_room(folder), lambda: _measure(folder))
 
 
-def why_too_much(before: Room, now: Room) -> str:
-    """Say how what was free `before` has gone; empty while that is no more than it may be. Pure."""
-    allowed = min(_MOST_BYTES, int(_SHARE * before.bytes))
-    if before.bytes - now.bytes > allowed:
-        return f"it took more than {allowed >> 20} MiB of the disk"
-    most = min(_MOST_FILES, int(_SHARE * before.files))
-    if before.files - now.files > most:
-        return f"it made more than {most} files"
+def why_too_much(before: Room, now: Room, measure: Callable[[], Room]) -> str:
+    """Say how what was free `before` has gone; empty while that is no more than it may be. Pure.
+
+    Others write to that disk, too: `measure` says what npm's folder holds, and is asked once more
+    has gone than npm may take. Where nearly all has gone it isn't: a file that was removed while it
+    is open takes room, and is in no folder.
+    """
+    nearly_all = Room(int(_SHARE * before.bytes), int(_SHARE * before.files))
+    most = Room(min(_MOST_BYTES, nearly_all.bytes), min(_MOST_FILES, nearly_all.files))
+    gone = Room(before.bytes - now.bytes, before.files - now.files)
+    if gone.bytes > most.bytes and (gone.bytes > nearly_all.bytes or measure().bytes > most.bytes):
+        return f"it took more than {most.bytes >> 20} MiB of the disk"
+    if gone.files > most.files and (gone.files > nearly_all.files or measure().files > most.files):
+        return f"it made more than {most.files} files"
     return ""
 
 
 def _read_room(folder: Path) -> Room:
     status = os.statvfs(folder)
     return Room(status.f_bavail * status.f_frsize, status.f_favail)
+
+
+def _measure(folder: Path) -> Room:
+    """Count what is in a folder while somebody else writes there: du follows no link."""
+    found = []
+    for unit in ("--block-size=1", "--inodes"):
+        done = subprocess.run(
+            ["/usr/bin/du", "--summarize", "--one-file-system", unit, "--", str(folder)],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,  # what vanishes meanwhile makes it fail, and it counts the rest
+        )
+        found.append(int(done.stdout.split()[0]) if done.stdout else 0)
+    return Room(*found)
 
 
 def _python(module: str) -> list[str]:
