@@ -64,6 +64,7 @@ def throwaway_user(name: str, home: Path) -> Iterator[User]:
     """
     remove_leftover(name)
     options = ["--system", "--user-group", "--no-create-home", "--no-log-init"]
+    options += ["--badname"]  # as those of a domain may be
     options += ["--home-dir", str(home), "--shell", "/usr/sbin/nologin", "--comment", _COMMENT]
     run_alone("useradd", *options, name)
     try:

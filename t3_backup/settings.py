@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from posixpath import normpath
 
-from t3_backup.accounts import is_user_name
+from t3_backup.accounts import is_user_name, spell_name
 from t3_backup.config import BYTES, SECONDS, Known, absolute, resolve, setting, table, whole
 
 DEFAULTS_FILE = Path("/etc/default/t3-backup")
@@ -68,7 +68,8 @@ def _words(text: str) -> list[str]:
 def _base_dirs(text: str) -> tuple[tuple[str, Path], ...]:
     found: dict[str, Path] = {}
     for word in _words(text):
-        user, _, path = word.partition("=")
+        given, _, path = word.partition("=")
+        user = spell_name(given)
         if not is_user_name(user) or user in found or not _is_plain(path):
             raise ValueError("USER=FOLDER for each user once, a space between, or none")
         found[user] = Path(path)

@@ -9,6 +9,7 @@ from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
+from t3_backup.accounts import read_map
 from t3_backup.autoupdate import (
     freeze,
     journal,
@@ -135,6 +136,7 @@ def _check(context: Context, args: argparse.Namespace) -> int:
     _check_user(context, args.user)
     context.installations.version_of(GLOBAL)
     users = [args.user] if args.user else context.users()
+    all_known = args.user is not None or not read_map(context.user_map).passed_over
     if not users:
         context.say(f"{context.user_map} names no account")
     try:
@@ -143,7 +145,7 @@ def _check(context: Context, args: argparse.Namespace) -> int:
         metrics.write_metrics(context)
     if args.json:
         print_document({"accounts": {one.user: one.as_json() for one in found}})
-    return EXIT_OK if all(one.is_well for one in found) else Failure.exit_code
+    return EXIT_OK if all_known and all(one.is_well for one in found) else Failure.exit_code
 
 
 def _status(context: Context, args: argparse.Namespace) -> int:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import t3_backup
+from t3_backup.accounts import spell_name
 from t3_backup.autoupdate import settings
 from t3_backup.cli.parser import Parser, epilog
 from t3_backup.errors import UsageError
@@ -88,8 +89,8 @@ def build_parser() -> argparse.ArgumentParser:
     meaning = "bring every account to this version (T3_PIN; 0.0.24)"
     top.add_argument("--to", type=_version, metavar="VERSION", help=meaning)
     meaning = "only this account, as a canary; may be given several times"
-    user: dict[str, Any] = {"action": "append", "default": [], "metavar": "U", "dest": "users"}
-    top.add_argument("--user", **user, help=meaning)
+    named: dict[str, Any] = {"metavar": "U", "type": spell_name}
+    top.add_argument("--user", **named, action="append", default=[], dest="users", help=meaning)
     meaning = "only try the version on copies, and forecast time and room: nothing is switched"
     top.add_argument("--dry-run", action="store_true", help=meaning)
     top.set_defaults(json=False, include_busy=False)
@@ -101,7 +102,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("drain", "move the deferred accounts that are no longer busy", busy)
     add("resume", "complete or undo what was interrupted")
     back = add("rollback", "go back to the previous version, with the data it had")
-    back.add_argument("--user", metavar="U", help="only this account")
+    back.add_argument("--user", **named, help="only this account")
     which = back.add_mutually_exclusive_group()
     to: dict[str, Any] = {"type": _version, "default": argparse.SUPPRESS, "metavar": "VERSION"}
     which.add_argument("--to", **to, help="to this version")
@@ -110,11 +111,11 @@ def build_parser() -> argparse.ArgumentParser:
     back.add_argument("--dry-run", **flag, help="show what would be put back and lost")
     check = add("check", "log in to every running server as a browser does")
     meaning = "only to this account's, which must run"
-    check.add_argument("--user", metavar="U", help=meaning)
+    check.add_argument("--user", **named, help=meaning)
     add("status", "show each account's version, and whether its database fits it")
     add("adopt", "take a plain npm -g installation over; nothing is restarted")
     aside = add("put-aside", "put aside what a newer t3 has made beside an account's database")
-    aside.add_argument("--user", metavar="U", required=True, help="the account")
+    aside.add_argument("--user", **named, required=True, help="the account")
     stored = add("versions", "list the versions on the disk, and who needs each")
     stored.add_argument("--remove", **flag, help="remove the named ones, or all that nobody needs")
     meaning = "a version on the disk; with --remove only"
@@ -122,9 +123,9 @@ def build_parser() -> argparse.ArgumentParser:
     stored.add_argument("versions", **versions_of, help=meaning)
     freezing = add("freeze", "stop the timers from changing anything, or leave an account out")
     meaning = "leave this account out of each change; the others are moved"
-    freezing.add_argument("--user", metavar="U", help=meaning)
+    freezing.add_argument("--user", **named, help=meaning)
     meaning = "why; status tells it"
     freezing.add_argument("reason", nargs="*", metavar="REASON", help=meaning)
     thawing = add("thaw", "end a freeze")
-    thawing.add_argument("--user", metavar="U", help="end the freeze of this account alone")
+    thawing.add_argument("--user", **named, help="end the freeze of this account alone")
     return top

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 
-from t3_backup.accounts import Account
+from t3_backup.accounts import Account, folder_name
 from t3_backup.backup import legacy_import
 from t3_backup.backup.archive import ArchiveMaker
 from t3_backup.backup.coverage import SourceListener
@@ -150,7 +150,7 @@ def _back_up_database(
         if heard.failures:  # the folder stays, as that of everybody who has data
             return AccountResult(account.user, "failed", str(absent), own=True)
         with contextlib.suppress(OSError):  # not empty: something of somebody else's is there
-            os.rmdir(account.user, dir_fd=run.store.fd)
+            os.rmdir(folder_name(account.user), dir_fd=run.store.fd)
         return AccountResult(account.user, "skipped", str(absent))
     listing, taken, unchanged = published.listing, [published.snapshot], published.unchanged
     warnings = [*_clock_warnings(before, taken[0]), *archive_maker.warnings, *published.warnings]

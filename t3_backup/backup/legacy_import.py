@@ -15,7 +15,7 @@ import time
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
-from t3_backup.accounts import is_user_name
+from t3_backup.accounts import folder_name, user_of_folder
 from t3_backup.backup import verdict
 from t3_backup.backup.copied_files import copied_files, settle_and_prove
 from t3_backup.backup.order import SnapshotOrder
@@ -54,7 +54,7 @@ def users_with_legacy(store: Store) -> list[str]:
     """List who has a folder of an earlier script in the store, set aside or not."""
     os.lseek(store.fd, 0, os.SEEK_SET)
     beside = {name.partition("+")[0] for name in os.listdir(store.fd) if "+" in name}
-    users = sorted({*store.users(), *filter(is_user_name, beside)})
+    users = sorted({*store.users(), *filter(None, map(user_of_folder, beside))})
     return [user for user in users if store.list_set_aside(user) or _is_given_away(store, user)]
 
 
@@ -84,7 +84,7 @@ def set_aside(order: SnapshotOrder, store: Store) -> None:
     if not store.is_given_away(user, uid):
         return
     with contextlib.suppress(OSError):  # it is not empty
-        os.rmdir(user, dir_fd=store.fd)
+        os.rmdir(folder_name(user), dir_fd=store.fd)
         return
     folder = store.open_set_aside(user, uid)
     try:
@@ -92,7 +92,7 @@ def set_aside(order: SnapshotOrder, store: Store) -> None:
     except (TryLater, Cancelled):
         raise
     except SourceRefused:
-        path = store.path / user
+        path = store.path / folder_name(user)
         raise StoreError(
             f"{path} is ours, but was given to its user: "
             "does an old script still run (t3-backup-state doctor)? "

@@ -11,6 +11,12 @@ Argument = tuple[str, dict[str, Any]]  # name, and what add_argument is told of 
 Arguments = tuple[Argument | list[Argument], ...]  # of those in a list, one at most is given
 
 
+def _user(text: str) -> str:
+    from t3_backup.accounts import spell_name  # noqa: PLC0415 - not for --version
+
+    return spell_name(text)
+
+
 def _level(text: str) -> int:
     if not text.isascii() or not text.isdigit() or len(text) > 9:
         raise argparse.ArgumentTypeError(f"{text!r} is no migration level of T3's, such as 30")
@@ -37,8 +43,9 @@ _DEST = _option("--dest", "DIR", "the store (T3_BACKUP_DEST; /var/backups/t3-sta
 _JSON = _flag("--json", "one JSON document on standard output; lines go to standard error")
 _STORE = (_DEST, _JSON)
 _MAP = _option("--map", "FILE", "the user map (T3_BACKUP_MAP; /etc/ttyd-user-map)")
-_USER: Argument = ("user", {"metavar": "USER"})
-_ANY_USER: Argument = ("user", {"metavar": "USER", "nargs": "?"})
+_NAMED: dict[str, Any] = {"metavar": "USER", "type": _user}
+_USER: Argument = ("user", _NAMED)
+_ANY_USER: Argument = ("user", _NAMED | {"nargs": "?"})
 _ONLY: Argument = (
     "--only",
     {
@@ -56,7 +63,13 @@ COMMANDS: dict[str, tuple[str, Arguments]] = {
         "back up the accounts of the map",
         (
             *_STORE,
-            _option("--user", "U", "only this account (may be repeated)", action="append"),
+            _option(
+                "--user",
+                "U",
+                "only this account (may be repeated)",
+                action="append",
+                type=_user,
+            ),
             _option(
                 "--label", "L", "label the snapshots; retention counts labelled ones separately"
             ),
@@ -168,6 +181,6 @@ COMMANDS: dict[str, tuple[str, Arguments]] = {
     ),
     "import-legacy": (
         "take over the snapshots that an earlier script left to the users",
-        (*_STORE, ("users", {"nargs": "*", "metavar": "USER"}), _timeout("one account")),
+        (*_STORE, ("users", _NAMED | {"nargs": "*"}), _timeout("one account")),
     ),
 }

@@ -63,7 +63,7 @@ def _back_up(
     lines = console.make_console(sys.stderr if args.json else sys.stdout, run)
     log = None if args.dry_run else logfile.open_log(values.log, run)
     with Reporter(lines, log, shown) as out:
-        found, failures = _accounts(args.user, values, out)
+        found, failures, all_known = _accounts(args.user, values, out)
         out.expect(len(found) + len(failures))
         forgotten: list[str] = []
         recorded = True
@@ -93,7 +93,8 @@ def _back_up(
     lost_map = bool(forgotten) and not results
     failed = lost_map or any(result.alarms for result in results)
     stop.end()
-    return Failure.exit_code if failed or out.broken or not recorded else EXIT_OK
+    well = all_known and recorded and not failed and not out.broken
+    return EXIT_OK if well else Failure.exit_code
 
 
 def _end_restores(
@@ -125,8 +126,8 @@ def _must_outlive_the_service(dest: Path) -> None:
 
 def _accounts(
     users: list[str] | None, values: Settings, out: Reporter
-) -> tuple[list[Account], list[AccountResult]]:
-    """Find whom to back up, and who of those named can't be.
+) -> tuple[list[Account], list[AccountResult], bool]:
+    """Find whom to back up, who of those named can't be, and whether the map names nobody else.
 
     Raises UsageError and Failure.
     """
@@ -136,7 +137,7 @@ def _accounts(
         if others := ", ".join(user for user in wanted if user != own.user):
             whose = f"only their own account, not {others}"
             raise UsageError(f"{own.user} is not root and may back up {whose}")
-        return place_accounts([own], dict(values.base_dirs), out.warn), []
+        return place_accounts([own], dict(values.base_dirs), out.warn), [], True
     known = None
     if not users:
         known = accounts.read_map(values.map)
@@ -152,4 +153,5 @@ def _accounts(
             out.finished(failures[-1])
     if known is not None and known.warnings and not known.users:
         raise Failure(f"{values.map}: no line names an account")
-    return place_accounts(found, dict(values.base_dirs), out.warn), failures
+    placed = place_accounts(found, dict(values.base_dirs), out.warn)
+    return placed, failures, known is None or not known.passed_over

@@ -128,7 +128,7 @@ def _store(dest: Path, stopping: threading.Event) -> StoreFacts:
     try:
         with Store.open(dest) as store:
             beside = {name.partition("+")[0] for name in os.listdir(store.fd) if "+" in name}
-            users = sorted({*store.users(), *filter(accounts.is_user_name, beside)})
+            users = sorted({*store.users(), *filter(None, map(accounts.user_of_folder, beside))})
             problems: list[str] = []
             return replace(
                 found,
@@ -168,7 +168,7 @@ def kind_of(mounts: str, mount: str) -> str:
 def _account_dir(store: Store, user: str, stopping: threading.Event) -> AccountDirFacts:
     found = AccountDirFacts(
         user,
-        store.path / user,
+        store.path / accounts.folder_name(user),
         aside=tuple(store.path / name for name in store.list_set_aside(user)),
         leftovers=tuple(store.path / name for name in store.list_leftovers(user)),
     )

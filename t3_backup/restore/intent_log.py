@@ -11,7 +11,7 @@ import os
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from t3_backup.accounts import is_user_name
+from t3_backup.accounts import folder_name, user_of_folder
 from t3_backup.errors import StoreError
 from t3_backup.records import MORE, decode_record, parse_object
 from t3_backup.store.replacement import Replacement
@@ -57,26 +57,30 @@ class Intent:
         """Write it; durable when this returns. Raises OSError."""
         text = json.dumps({"format": _FORMAT} | asdict(self), indent=1) + "\n"
         temporary = f"{_PARTIAL}{os.urandom(8).hex()}"
-        replace_file(store.fd, self.user + _ENDING, text.encode(), 0o600, temporary=temporary)
+        replace_file(store.fd, _file_name(self.user), text.encode(), 0o600, temporary=temporary)
 
     def remove(self, store: Store) -> None:
         """Remove it, durably: the restore has ended. Raises OSError."""
-        os.unlink(self.user + _ENDING, dir_fd=store.fd)
+        os.unlink(_file_name(self.user), dir_fd=store.fd)
         native.sync_directory(store.fd, str(store.path))
+
+
+def _file_name(user: str) -> str:
+    return folder_name(user) + _ENDING
 
 
 def users_with_intent(store: Store) -> list[str]:
     """List the users of whom a restore has not ended: it runs, or was interrupted."""
     os.lseek(store.fd, 0, os.SEEK_SET)
     names = (name.removesuffix(_ENDING) for name in os.listdir(store.fd) if name.endswith(_ENDING))
-    return sorted(name for name in names if is_user_name(name))
+    return sorted(filter(None, map(user_of_folder, names)))
 
 
 def load_intent(store: Store, user: str) -> Intent | None:
     """Load the intent of `user`, or None. Raises StoreError where it can't be read."""
-    path = store.path / (user + _ENDING)
+    path = store.path / _file_name(user)
     try:
-        fd = os.open(user + _ENDING, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=store.fd)
+        fd = os.open(_file_name(user), os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=store.fd)
     except FileNotFoundError:
         return None
     except OSError as error:

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-from t3_backup.accounts import is_user_name
+from t3_backup.accounts import folder_name, is_user_name, user_of_folder
 from t3_backup.errors import StoreError
 from t3_backup.store import lock
 from t3_backup.store.account_dir import AccountDir
@@ -29,7 +29,7 @@ from t3_backup.store.private_folder import (
 )
 from t3_backup.system import native
 
-# A user's name has no plus: no account can have a folder of such a name.
+# The name of an account folder has no plus: no account can have a folder of such a name.
 _ASIDE = "+old"
 _LEFTOVER = "+leftover"
 
@@ -82,11 +82,8 @@ class Store:
         """Return the users who have a folder, sorted."""
         os.lseek(self.fd, 0, os.SEEK_SET)  # btrfs lists what was there when it was last rewound
         with os.scandir(self.fd) as entries:
-            return sorted(
-                entry.name
-                for entry in entries
-                if entry.is_dir(follow_symlinks=False) and is_user_name(entry.name)
-            )
+            folders = [entry.name for entry in entries if entry.is_dir(follow_symlinks=False)]
+        return sorted(filter(None, map(user_of_folder, folders)))
 
     def account_dir(self, user: str, *, create: bool = False) -> AccountDir | None:
         """Open the folder of `user`; None where there is none.
@@ -95,10 +92,11 @@ class Store:
         """
         if not is_user_name(user):
             return None
-        path = self.path / user
+        name = folder_name(user)
+        path = self.path / name
         if create:
             with contextlib.suppress(FileExistsError):
-                os.mkdir(user, 0o700, dir_fd=self.fd)
+                os.mkdir(name, 0o700, dir_fd=self.fd)
             # always: whoever made it may have died before this
             native.sync_directory(self.fd, str(self.path))
         # looked at first: opening it may take a right that we don't have
@@ -108,7 +106,7 @@ class Store:
                 f"t3-backup-state import-legacy {user} takes it over"
             )
         try:
-            fd = open_own_folder(user, path, self.fd)
+            fd = open_own_folder(name, path, self.fd)
         except FileNotFoundError:
             return None
         try:
@@ -121,7 +119,7 @@ class Store:
     def is_given_away(self, user: str, uid: int) -> bool:
         """Tell whether the folder is the user's own, as an earlier script made them."""
         try:
-            status = os.stat(user, dir_fd=self.fd, follow_symlinks=False)
+            status = os.stat(folder_name(user), dir_fd=self.fd, follow_symlinks=False)
         except FileNotFoundError:
             return False
         return stat.S_ISDIR(status.st_mode) and status.st_uid == uid != os.geteuid()
@@ -131,15 +129,15 @@ class Store:
 
         Raises OSError.
         """
-        self._rename(user, user + _ASIDE)
+        self._rename(folder_name(user), folder_name(user) + _ASIDE)
 
     def list_set_aside(self, user: str) -> list[str]:
         """List the folders of a user that were set aside, and not yet looked through."""
-        return self._list_numbered(user + _ASIDE)
+        return self._list_numbered(folder_name(user) + _ASIDE)
 
     def list_leftovers(self, user: str) -> list[str]:
         """List those that were looked through, and hold what could not be taken over."""
-        return self._list_numbered(user + _LEFTOVER)
+        return self._list_numbered(folder_name(user) + _LEFTOVER)
 
     def open_set_aside(self, name: str, uid: int) -> int:
         """Open a folder of the user's own (O_PATH), for them to work with.
@@ -164,7 +162,7 @@ class Store:
         except OSError as error:
             if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
                 raise
-            return self.path / self._rename(name, user + _LEFTOVER)
+            return self.path / self._rename(name, folder_name(user) + _LEFTOVER)
         return None
 
     def _list_numbered(self, name: str) -> list[str]:

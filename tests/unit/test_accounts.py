@@ -11,7 +11,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.users import needs_root
 
-from t3_backup.accounts import UserMap, find, is_user_name, parse_map, read_map
+from t3_backup.accounts import (
+    UserMap,
+    find,
+    folder_name,
+    is_user_name,
+    parse_map,
+    read_map,
+    user_of_folder,
+)
 from t3_backup.errors import Failure, UsageError
 from t3_backup.t3.files import STATE_DATABASE, state_database
 
@@ -69,15 +77,78 @@ def test_names_that_systems_use_are_taken(name: str) -> None:
         "a$",
     ],
 )
-def test_a_name_that_could_be_a_path_an_option_or_a_pattern_is_refused(name: str) -> None:
+def test_a_name_that_could_be_a_path_an_option_or_a_pattern_is_no_folder_of_that_name(
+    name: str,
+) -> None:
+    """Row 54. The system has no such user, which is told; and if it had one, they would have a
+    folder of their own, or be refused."""
     found = parse_map(f"x={name}", "map")
     assert found.users == ()
     assert len(found.warnings) == 1
-    assert not is_user_name(name)
+    assert found.passed_over == ((name.strip(),) if name else ())
+    assert not is_user_name(name) or is_safe(folder_name(name))
+    assert user_of_folder(name) != name or is_safe(name)
 
 
-def test_a_newline_after_a_name_makes_it_another() -> None:
-    assert not is_user_name("alice\n")
+def is_safe(folder: str) -> bool:
+    """Whether it is the name of one folder, and means nothing to a path, an option or us."""
+    plain = not set(folder) & set("/+*?[]$&;|<>(){}!#'`~ \"\0\n\t")
+    short = 0 < len(os.fsencode(folder)) <= 200
+    return plain and short and folder.isprintable() and folder[0] not in ".-@\\"
+
+
+NAMES = st.one_of(
+    st.text(min_size=1, max_size=80),
+    st.text("a.-+%/@\\é\n4F", min_size=1, max_size=20),
+    st.sampled_from(["attempts.json", "CORP\\bob", "josé", "a+old", "a+catalog", "%61", "a" * 255]),
+)
+
+
+@given(NAMES)
+def test_each_user_has_a_safe_folder_that_is_nobody_elses(name: str) -> None:
+    """Row 54."""
+    folder = folder_name(name)
+    if is_user_name(name):
+        assert is_safe(folder)
+        assert user_of_folder(folder) == name
+    else:
+        assert user_of_folder(folder) is None
+    if (owner := user_of_folder(name)) is not None:
+        assert is_safe(name)
+        assert folder_name(owner) == name
+
+
+@pytest.mark.parametrize(
+    "name", ["alice", "svc-1", "first.last", "user@realm", "CORP\\bob", "josé"]
+)
+def test_a_usual_name_is_the_folders_name(name: str) -> None:
+    assert folder_name(name) == name
+
+
+def test_no_account_folder_is_a_file_of_the_stores() -> None:
+    assert folder_name("attempts.json") != "attempts.json"
+    assert user_of_folder("attempts.json") is None
+
+
+def test_two_lines_of_one_user_are_one_by_the_systems_spelling() -> None:
+    """Row 54."""
+    system = {"ALICE": "alice", "alice": "alice", "CORP\\alice": "alice", "bob": "CORP\\bob"}
+    text = "a=ALICE\nb=alice\nc = CORP\\alice : /srv # x\nd=bob\ne=zoe\nf=no/body\n"
+    found = parse_map(text, "map", system.get)
+    assert found.users == ("CORP\\bob", "alice", "zoe")
+    [warning] = found.warnings
+    assert warning == "map:6: no such user on this system: 'f=no/body'"
+    assert found.passed_over == ("no/body",)
+
+
+@pytest.mark.parametrize("name", ["a/b", "..", ".hidden", "a\nb", " a", "x" * 255, "\udcff"])
+def test_a_user_who_can_t_be_looked_after_is_named_with_the_reason(name: str) -> None:
+    """Row 54."""
+    found = parse_map("a=amy\nb=them\n", "map", {"them": name}.get)
+    assert found.users == ("amy",)
+    assert found.passed_over == ("them",)
+    [warning] = found.warnings
+    assert warning.startswith("map:2: a name ")
 
 
 @pytest.mark.parametrize(

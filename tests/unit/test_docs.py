@@ -51,8 +51,9 @@ def test_every_way_to_lose_data_has_the_tests_that_are_named(number: str, tests:
 
 
 def test_the_rows_are_the_ones_that_are_claimed() -> None:
-    expected = [*range(1, 46)]
-    assert [int(number) for number, _ in ROWS] == expected
+    numbers = [int(number) for number, _ in ROWS]
+    assert numbers == sorted(set(numbers))
+    assert numbers[:45] == [*range(1, 46)]
 
 
 @pytest.mark.parametrize(
