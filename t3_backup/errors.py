@@ -22,6 +22,7 @@ what, where and what to do.
 from __future__ import annotations
 
 EXIT_OK = 0
+EXIT_UNCHECKED = 3  # nothing failed, but something could not be checked
 
 
 class Failure(Exception):

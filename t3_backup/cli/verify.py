@@ -4,23 +4,26 @@ from __future__ import annotations
 
 import argparse
 import sys
+from dataclasses import dataclass, field
 from typing import Any
 
 from t3_backup.backup.limits import limits_of
 from t3_backup.cli.accounts import AccountDirs, account_contents, pending_restores
-from t3_backup.errors import EXIT_OK, Cancelled, Failure
-from t3_backup.history import verify
-from t3_backup.history.chain_reader import ChainReaders
+from t3_backup.errors import EXIT_OK, EXIT_UNCHECKED, Cancelled, Failure
+from t3_backup.history.account_proof import AccountProof
 from t3_backup.history.verify import VerifyResult
 from t3_backup.output import console, documents, messages
 from t3_backup.output.console import Console
+from t3_backup.restore.pending import PendingRestore
 from t3_backup.settings import Settings
+from t3_backup.store.account_dir import AccountDir
 from t3_backup.store.listing import StoredSnapshot
 from t3_backup.store.lock import GAP_S, WAIT_S
 from t3_backup.store.names import is_legacy
 from t3_backup.store.selection import select_snapshot
 from t3_backup.store.store import Store
 from t3_backup.system import signals
+from t3_backup.system.signals import StopRequest
 from t3_backup.text import utc_now
 
 
@@ -29,52 +32,74 @@ def verify_command(args: argparse.Namespace, values: Settings) -> int:
     stop = signals.stop_on_signals()
     signals.lower_priority()
     out = Console(sys.stderr if args.json else sys.stdout)
-    accounts, failed, done = list[dict[str, Any]](), 0, 0
     with Store.open(values.dest) as store:
-        limits = limits_of(values, store.free_bytes, store.total_bytes())
         restores = pending_restores(store, args.user, out)
         account_dirs = AccountDirs(store, args.user, out)
-        for account_dir in account_dirs:
-            listing = account_dir.read_listing()
-            snapshots = list(listing.snapshots)
-            if args.at is not None:
-                snapshots = [select_snapshot(snapshots, args.at, utc_now())]
-            checked: list[tuple[StoredSnapshot, VerifyResult]] = []
-            archives: dict[str, str] = {}
-            with ChainReaders(account_dir, limits, stop) as readers:
-                for snapshot in snapshots:
-                    # Locked for one at a time, with a gap: it must not cost the timer its run.
-                    if stop.is_set() or (done and stop.wait(GAP_S)):
-                        break
-                    with store.locked(shared=True, wait=WAIT_S if not done else values.timeout):
-                        if not account_dir.has_manifest(snapshot):
-                            continue  # pruned in the meantime
-                        # and others may have become deltas
-                        listing = account_dir.update_listing(listing)
-                        try:
-                            check = verify.verify_snapshot(
-                                account_dir, listing, snapshot, limits, stop, readers
-                            )
-                            if archive := snapshot.companion:
-                                if archive.sha256 not in archives:  # the same one belongs to many
-                                    archives[archive.sha256] = verify.verify_archive(
-                                        account_dir, archive, limits, stop
-                                    )
-                                check = check.with_problem(archives[archive.sha256])
-                        except Cancelled:
-                            break
-                    done += 1
-                    failed += not check.verifies
-                    message = messages.verify_message(check)
-                    out.line(message.priority, message.text)
-                    checked.append((listing.stored_snapshot(snapshot), check))
-            listing = account_dir.update_listing(listing)
-            contents = account_contents(store, account_dir.user, listing, restores)
-            accounts.append(documents.verify_document(contents, checked))
-            for name in contents.strays if args.at is None else []:
-                out.warn(f"{account_dir.user} {name} is not counted: it has no valid manifest")
-                failed += not is_legacy(name)  # one of ours had a manifest once
+        this = _Verification(store, values, args.at, stop, out, restores)
+        accounts = [this.verify_account(account_dir) for account_dir in account_dirs]
     if args.json:
         console.print_document({"accounts": accounts})
     stop.end()
-    return Failure.exit_code if failed or account_dirs.refused else EXIT_OK
+    if this.failed or account_dirs.refused:
+        return Failure.exit_code
+    return EXIT_UNCHECKED if this.unchecked else EXIT_OK
+
+
+@dataclass
+class _Verification:
+    """One call of the command: what it works with, and what it has come to so far."""
+
+    store: Store
+    values: Settings
+    at: str | None  # the snapshot that is meant; None: all
+    stop: StopRequest
+    out: Console
+    restores: dict[str, PendingRestore]
+    done: int = 0
+    failed: int = 0
+    unchecked: int = 0
+    _checked: list[tuple[StoredSnapshot, VerifyResult]] = field(default_factory=list)
+
+    def verify_account(self, account_dir: AccountDir) -> dict[str, Any]:
+        """Prove the snapshots of one account, tell of each, and return its document."""
+        self._checked = []
+        listing = account_dir.read_listing()
+        self._prove_all(account_dir)
+        for message in messages.fault_messages([one for _, one in self._checked]):
+            self.out.line(message.priority, message.text)
+        listing = account_dir.update_listing(listing)
+        contents = account_contents(self.store, account_dir.user, listing, self.restores)
+        for name in contents.strays if self.at is None else []:
+            self.out.warn(f"{account_dir.user} {name} is not counted: it has no valid manifest")
+            self.failed += not is_legacy(name)  # one of ours had a manifest once
+        return documents.verify_document(contents, self._checked)
+
+    def _prove_all(self, account_dir: AccountDir) -> None:
+        listing = account_dir.read_listing()
+        snapshots = list(listing.snapshots)
+        if self.at is not None:
+            snapshots = [select_snapshot(snapshots, self.at, utc_now())]
+        limits = limits_of(self.values, self.store.free_bytes, self.store.total_bytes())
+        with AccountProof(account_dir, limits, self.stop) as proof:
+            for snapshot in snapshots:
+                # Locked for one at a time, with a gap: it must not cost the timer its run.
+                if self.stop.is_set() or (self.done and self.stop.wait(GAP_S)):
+                    return
+                wait = self.values.timeout if self.done else WAIT_S
+                with self.store.locked(shared=True, wait=wait):
+                    if not account_dir.has_manifest(snapshot):
+                        continue  # pruned in the meantime
+                    listing = account_dir.update_listing(listing)  # others may be deltas by now
+                    try:
+                        result = proof.verify(listing, snapshot)
+                    except Cancelled:
+                        return
+                self._take(listing.stored_snapshot(snapshot), result)
+
+    def _take(self, stored: StoredSnapshot, result: VerifyResult) -> None:
+        self.done += 1
+        self.failed += result.outcome == "failed"
+        self.unchecked += result.outcome == "unchecked"
+        self._checked.append((stored, result))
+        for message in messages.verify_messages(result):
+            self.out.line(message.priority, message.text)

@@ -71,5 +71,9 @@ class ChainReaders:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Give the disk space of all back. Again is harmless."""
         for reader in self._readers.values():
             reader.close()

@@ -7,8 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from t3_backup.errors import Failure
-from t3_backup.history import chain
+from t3_backup.history import dependents
 from t3_backup.store.account_dir import AccountDir
 from t3_backup.store.listing import Listing
 from t3_backup.store.manifest import Manifest, StoredDatabase
@@ -40,20 +39,16 @@ class Usage:
 def measure_usage(account_dir: AccountDir) -> Usage:
     """Measure what an account's folder takes. Raises OSError."""
     listing = account_dir.read_listing()
-    bases = {image.name: _find_base(account_dir, listing, image) for image in listing.images}
-    dependents: dict[str, set[str]] = {image.name: set() for image in listing.images}
-    # the oldest first: what needs one is known before that needs another
-    for image in reversed(listing.images):
-        if (base := bases[image.name][1]) is not None:
-            dependents[base.name] |= {image.snapshot.name, *dependents[image.name]}
+    forms = dependents.read_forms(account_dir, listing)
+    hanging = dependents.find_hanging(listing, forms)
     seen: set[int] = set()
     stored = []
     for snapshot in listing.snapshots:
-        form, base = bases[snapshot.live_image.name]
-        hanging = set[str]().union(*(dependents[image.name] for image in snapshot.images))
+        live = forms[snapshot.live_image.name]
         taken = sum(_own_bytes(account_dir, listing, image, seen) for image in snapshot.images)
-        needed = base.snapshot.name if base else None
-        stored.append(SnapshotUsage(snapshot, form, taken, needed, len(hanging)))
+        needed = live.base.snapshot.name if live.base else None
+        count = len(hanging[snapshot.name])
+        stored.append(SnapshotUsage(snapshot, live.form, taken, needed, count))
     return Usage(
         account_dir.user,
         tuple(stored),
@@ -74,19 +69,3 @@ def _own_bytes(
         return 0
     seen.add(status.st_ino)
     return status.st_blocks * BLOCK_BYTES
-
-
-def _find_base(
-    account_dir: AccountDir, listing: Listing, image: StoredDatabase
-) -> tuple[str, StoredDatabase | None]:
-    if not listing.has_data(image):
-        return "missing", None
-    try:
-        header = chain.read_header(account_dir, listing, image)
-    except (Failure, OSError):
-        return "missing", None
-    if header is None:
-        return "plain", None
-    if header.base_sha256 is None:
-        return "packed", None
-    return "delta", chain.find_base(listing.images, image, header.base_sha256)

@@ -7,16 +7,25 @@ file system can be proven too.
 
 from __future__ import annotations
 
+import errno
 import os
 import threading
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from typing import Literal
 
 from t3_backup.accounts import Account
-from t3_backup.errors import Cancelled, Failure, explain
+from t3_backup.errors import (
+    Cancelled,
+    Failure,
+    NoRoom,
+    SystemdUnanswered,
+    TryLater,
+    WorkerLost,
+    explain,
+)
 from t3_backup.history import chain, page_hashes
 from t3_backup.history.chain_reader import ChainReader, ChainReaders
-from t3_backup.store import archives
+from t3_backup.store import archives, faults
 from t3_backup.store.account_dir import AccountDir
 from t3_backup.store.companion import Companion
 from t3_backup.store.content import hash_content
@@ -27,22 +36,101 @@ from t3_backup.worker.limits import Limits
 from t3_backup.worker.operations.archive import InspectArchive
 from t3_backup.worker.proof import find_reader, prove_file
 
+_MOST_REASONS = 5
+Outcome = Literal["verified", "failed", "unchecked"]
+
+# The file is not there or is another kind of thing, or the disk has lost what was in it.
+_SAYS_OF_BYTES = frozenset(
+    (
+        errno.ENOENT,
+        errno.ELOOP,
+        errno.ENOTDIR,
+        errno.EISDIR,
+        errno.EIO,
+        errno.EBADMSG,
+        errno.EUCLEAN,
+        errno.EILSEQ,
+        errno.ENODATA,
+    )
+)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What proving sealed bytes found; nothing: they are what was sealed.
+
+    Where both are there, what has `failed` counts.
+    """
+
+    failed: tuple[str, ...] = ()  # how they are not what was sealed
+    unchecked: tuple[str, ...] = ()  # why that could not be told
+
+    def __add__(self, other: Finding) -> Finding:
+        """Join what was found of two parts of a snapshot."""
+        return Finding(self.failed + other.failed, self.unchecked + other.unchecked)
+
+    @property
+    def outcome(self) -> Outcome:
+        """What it comes to."""
+        if self.failed:
+            return "failed"
+        return "unchecked" if self.unchecked else "verified"
+
+    @property
+    def reasons(self) -> tuple[str, ...]:
+        """Why it has not verified; what has failed comes first."""
+        return self.failed + self.unchecked
+
+    def of_database(self, image: StoredDatabase) -> Finding:
+        """Return the same, which says what database it is about, where that is not the live one."""
+        if image.record.live:
+            return self
+        failed, unchecked = (
+            tuple(f"{image.file}: {one}" for one in reasons)
+            for reasons in (self.failed, self.unchecked)
+        )
+        return Finding(failed, unchecked)
+
 
 @dataclass(frozen=True)
 class VerifyResult:
-    """What proving one snapshot again found; no reasons: it is what its manifest says."""
+    """What proving one snapshot again found."""
 
     snapshot: Manifest
-    reasons: tuple[str, ...]
+    finding: Finding = Finding()
+    remarks: tuple[str, ...] = ()  # what is wrong beside it, and takes nothing from it
+    broken_base: str = ""  # name of the snapshot at whose image it breaks, where it is not its own
 
     @property
-    def verifies(self) -> bool:
-        """Tell whether it proved."""
-        return not self.reasons
+    def outcome(self) -> Outcome:
+        """What it comes to."""
+        return self.finding.outcome
 
-    def with_problem(self, problem: str) -> VerifyResult:
-        """Return the same, with one more reason where there is one."""
-        return replace(self, reasons=(*self.reasons, problem)) if problem else self
+    @property
+    def reason(self) -> str:
+        """Why it has not verified, in one text; empty: it has."""
+        if self.broken_base:
+            return faults.hangs_on(self.broken_base)
+        return "; ".join(self.finding.reasons[:_MOST_REASONS])
+
+
+def explain_refusal(name: str, found: Finding, what: str) -> str:
+    """Say why the snapshot or image `name` is not `what`, such as "put back"."""
+    why = "does not verify" if found.failed else "could not be checked"
+    return f"{name} {why} and is not {what}: {'; '.join(found.reasons[:_MOST_REASONS])}"
+
+
+def judge_error(error: Failure | OSError) -> Finding:
+    """Tell what an error says of the bytes that were to be proven.
+
+    What stands in the way of a proof (no room, no time, a worker that is lost, a right that is
+    missing) says nothing of them.
+    """
+    if isinstance(error, OSError):
+        decided = error.errno in _SAYS_OF_BYTES
+    else:
+        decided = not isinstance(error, NoRoom | TryLater | WorkerLost | SystemdUnanswered)
+    return Finding(failed=(explain(error),)) if decided else Finding(unchecked=(explain(error),))
 
 
 def verify_snapshot(
@@ -60,28 +148,22 @@ def verify_snapshot(
     has `readers` of the account's chains. Raises Cancelled once `stopping` is
     set.
     """
-    reasons: list[str] = []
+    found, remarks = Finding(), list[str]()
     for image in snapshot.images:
         reader = None if readers is None else readers.of(image.file)
-        found = verify_image(account_dir, listing, image, limits, stopping, reader)
-        reasons += name_database(image, found)
-    return VerifyResult(snapshot, tuple(reasons))
+        found += _verify_image(account_dir, listing, image, limits, stopping, reader)
+        remarks.append(page_hashes.find_problem(account_dir, listing, image))
+    return VerifyResult(snapshot, found, tuple(filter(None, remarks)))
 
 
-def name_database(image: StoredDatabase, reasons: Sequence[str]) -> list[str]:
-    """Return reasons that say which database they are about, where it is not the live one."""
-    return list(reasons) if image.record.live else [f"{image.file}: {one}" for one in reasons]
-
-
-def verify_image(
+def _verify_image(
     account_dir: AccountDir,
     listing: Listing,
     image: StoredDatabase,
     limits: Limits,
     stopping: threading.Event,
-    reader: ChainReader | None = None,
-) -> tuple[str, ...]:
-    """Tell how one image is not what was sealed; empty: it is. Raises as `verify_snapshot` does."""
+    reader: ChainReader | None,
+) -> Finding:
     try:
         if reader is not None:
             fd = reader.open_data(listing, image)
@@ -90,54 +172,58 @@ def verify_image(
     except Cancelled:
         raise
     except OSError as error:
-        return (f"cannot be opened: {error.strerror}",)
+        found = judge_error(error)
+        what = (f"cannot be opened: {error.strerror}",)
+        return (Finding(what) if found.failed else Finding((), what)).of_database(image)
     except Failure as failure:
-        return (str(failure),)
+        return judge_error(failure).of_database(image)
     try:
-        found = verify_bytes(fd, image, limits, stopping)
-        problem = page_hashes.find_problem(account_dir, listing, image)
-        return (*found, problem) if problem else found
+        return verify_bytes(fd, image, limits, stopping).of_database(image)
     finally:
         os.close(fd)
 
 
 def verify_bytes(
     fd: int, image: StoredDatabase, limits: Limits, stopping: threading.Event
-) -> tuple[str, ...]:
-    """Prove the same of bytes that are in the open file `fd` already."""
+) -> Finding:
+    """Prove bytes that are in the open file `fd` already. Raises Cancelled."""
     try:
-        return tuple(_find_reasons(fd, image, limits, stopping))
+        return _prove_bytes(fd, image, limits, stopping)
     except Cancelled:
         raise
     except (Failure, OSError) as error:
-        return (explain(error),)
+        return judge_error(error)
+    except (MemoryError, RuntimeError) as error:  # no memory, or no thread, is to be had
+        return Finding(unchecked=(str(error) or "out of memory",))
 
 
 def verify_archive(
     account_dir: AccountDir, companion: Companion, limits: Limits, stopping: threading.Event
-) -> str:
-    """Tell how an archive that snapshots name is not what was sealed; empty: it is.
-
-    Raises Cancelled.
-    """
+) -> Finding:
+    """Prove an archive that snapshots name. Raises Cancelled."""
     what = "the archive of what was beside it"
     try:
         fd = archives.open_archive(account_dir, companion)
     except OSError as error:
-        return f"{what} cannot be opened: {error.strerror}"
+        return _of_archive(judge_error(error), f"{what} cannot be opened: {error.strerror}")
     try:
         content = hash_content(fd)
         if (content.bytes, content.sha256) != (companion.bytes, companion.sha256):
-            return (
-                f"{what} has {content.bytes} bytes and SHA-256 {content.sha256}, another was sealed"
-            )
-        return find_archive_problem(find_reader(account_dir.user), fd, companion, limits, stopping)
+            found = f"{content.bytes} bytes and SHA-256 {content.sha256}"
+            return Finding(failed=(f"{what} has {found}, another was sealed",))
+        reader = find_reader(account_dir.user)
+        problem = find_archive_problem(reader, fd, companion, limits, stopping)
+        return Finding(failed=(problem,)) if problem else Finding()
     except Cancelled:
         raise
     except (Failure, OSError) as error:
-        return f"{what}: {explain(error)}"
+        return _of_archive(judge_error(error), f"{what}: {explain(error)}")
     finally:
         os.close(fd)
+
+
+def _of_archive(found: Finding, text: str) -> Finding:
+    return Finding(failed=(text,)) if found.failed else Finding(unchecked=(text,))
 
 
 def find_archive_problem(
@@ -156,11 +242,11 @@ def find_archive_problem(
     )
 
 
-def _find_reasons(
+def _prove_bytes(
     fd: int, image: StoredDatabase, limits: Limits, stopping: threading.Event
-) -> list[str]:
+) -> Finding:
     if image.record.verdict == "damaged":
-        content, found = hash_content(fd), []
+        content, found = hash_content(fd), Finding()
     else:
         try:
             reader = find_reader(image.snapshot.user)
@@ -168,15 +254,15 @@ def _find_reasons(
             # SQLite's word of one that it could not judge is another by every version.
             vague = image.record.verdict == "unproven"
             known_only = vague or bool(proven.unjudged)
-            found = image.record.census.differences(proven.census, known_only=known_only)
-            found = [*([] if vague else proven.problems), *found]
+            differences = image.record.census.differences(proven.census, known_only=known_only)
+            found = Finding(failed=(*(() if vague else proven.problems), *differences))
         except Cancelled:
             raise
-        except Failure as failure:
+        except (Failure, OSError) as error:
             # What was changed may be no database any more: then the hash is what tells.
-            content, found = hash_content(fd), [str(failure)]
+            content, found = hash_content(fd), judge_error(error)
     if content.bytes != image.bytes:
-        return [f"{content.bytes} bytes, {image.bytes} were sealed"]
+        return Finding(failed=(f"{content.bytes} bytes, {image.bytes} were sealed",))
     if content.sha256 != image.sha256:
-        return [f"SHA-256 {content.sha256}, {image.sha256} was sealed"]
+        return Finding(failed=(f"SHA-256 {content.sha256}, {image.sha256} was sealed",))
     return found

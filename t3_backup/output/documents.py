@@ -17,6 +17,9 @@ if TYPE_CHECKING:  # some bring the worker's client, which only those need who v
     from t3_backup.store.manifest import Manifest
 
 
+_VERIFIES = {"verified": True, "failed": False, "unchecked": None}
+
+
 @dataclass(frozen=True)
 class AccountContents:
     """What the store has of one account."""
@@ -90,7 +93,10 @@ def verify_document(
     """Describe what the store has of one account, with the proof of each snapshot."""
     entries = [
         snapshot_document(snapshot)
-        | {"verifies": result.verifies, "problems": list(result.reasons)}
+        | {
+            "verifies": _VERIFIES[result.outcome],
+            "problems": [*result.finding.reasons, *result.remarks],
+        }
         for snapshot, result in checked
     ]
     return _account_document(contents, entries)

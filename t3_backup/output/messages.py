@@ -5,11 +5,13 @@ A line begins with what happened, names the account, and has a priority.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, NamedTuple
 
 from t3_backup.backup.result import AccountResult
 from t3_backup.output.documents import AccountContents
+from t3_backup.store.faults import find_faults
 from t3_backup.store.listing import StoredSnapshot
 from t3_backup.store.manifest import Manifest
 from t3_backup.t3 import databases
@@ -139,16 +141,31 @@ def uncounted_lines(contents: AccountContents) -> list[str]:
     ]
 
 
-def verify_message(result: VerifyResult) -> Message:
-    """Return the line of one snapshot that was proven again."""
+def verify_messages(result: VerifyResult) -> list[Message]:
+    """Return the lines of one snapshot that was proven again.
+
+    None where it has failed: `fault_messages` says so once of all that break together.
+    """
     manifest = result.snapshot
-    if not result.verifies:
-        reasons = "; ".join(result.reasons[:5])
-        return Message(ERROR, f"WARN: {manifest.user} {manifest.name} does NOT verify: {reasons}")
+    what = f"{manifest.user} {manifest.name}"
+    lines = [Message(WARNING, f"WARN: {what}: {remark}") for remark in result.remarks]
+    if result.outcome == "failed":
+        return lines
+    if result.outcome == "unchecked":
+        next_step = f"next: t3-backup-state verify {manifest.user} --at {manifest.name}"
+        text = f"WARN: {what} could not be checked: {result.reason}; {next_step}"
+        return [*lines, Message(ERROR, text)]
     if manifest.verdict != "verified":
         when = f"{manifest.verdict} when it was taken: {'; '.join(manifest.reasons)}"
-        return Message(INFO, f"unchanged {manifest.user} {manifest.name} ({when})")
-    return Message(INFO, f"verified {manifest.user} {manifest.name} ({manifest.total_bytes} bytes)")
+        return [*lines, Message(INFO, f"unchanged {what} ({when})")]
+    return [*lines, Message(INFO, f"verified {what} ({manifest.total_bytes} bytes)")]
+
+
+def fault_messages(results: Sequence[VerifyResult]) -> list[Message]:
+    """Return a line for each fault that was found among the snapshots of one account."""
+    failed = {one.snapshot.name: one.reason for one in results if one.outcome == "failed"}
+    found = find_faults([one.snapshot for one in results], failed)
+    return [Message(ERROR, f"WARN: {one.snapshot.user} {one.text}") for one in found]
 
 
 def usage_lines(usage: Usage) -> list[str]:

@@ -37,9 +37,9 @@ def export_database(
         listing, unbounded = account_dir.read_listing(), replace(limits, reserve=0)
         source = chain.open_data(account_dir, listing, image, unbounded, stopping)
         try:
-            if reasons := verify.verify_bytes(source, image, limits, stopping):
-                why = "; ".join(reasons[:5])
-                raise Failure(f"{image.name} does not verify and is not written: {why}")
+            found = verify.verify_bytes(source, image, limits, stopping)
+            if found.outcome != "verified":
+                raise Failure(verify.explain_refusal(image.name, found, "written"))
             with StagedFile.create(folder, f".partial-{secrets.token_hex(8)}") as staged_file:
                 native.copy(source, staged_file.writer, image.bytes)
                 os.fchmod(staged_file.writer, _MODE)

@@ -18,6 +18,7 @@ from dataclasses import dataclass, field, replace
 
 from t3_backup.errors import Cancelled, Failure, InUse, WorkerLost, explain
 from t3_backup.history import chain, verify
+from t3_backup.history.verify import Finding
 from t3_backup.restore import intent_log
 from t3_backup.restore.intent_log import Intent
 from t3_backup.restore.job import RestoreJob
@@ -224,16 +225,14 @@ def _prove_snapshot(job: RestoreJob, data: Mapping[str, int]) -> None:
         if image.record.verdict == "damaged":
             what = f"{image.name} is damaged ({'; '.join(image.record.reasons)})"
             raise Failure(f"{what} and not put back; --to FILE writes it elsewhere")
-    reasons = list[str]()
+    found = Finding()
     for image in job.images:
-        found = verify.verify_bytes(data[image.file], image, limits, stopping)
-        reasons += verify.name_database(image, found)
+        one = verify.verify_bytes(data[image.file], image, limits, stopping)
+        found += one.of_database(image)
     if job.files and snapshot.companion is not None:
-        archive = verify.verify_archive(job.account_dir, snapshot.companion, limits, stopping)
-        reasons += [archive] if archive else []
-    if reasons:
-        why = "; ".join(reasons[:5])
-        raise Failure(f"{snapshot.name} does not verify and is not put back: {why}")
+        found += verify.verify_archive(job.account_dir, snapshot.companion, limits, stopping)
+    if found.outcome != "verified":
+        raise Failure(verify.explain_refusal(snapshot.name, found, "put back"))
 
 
 def _finish(job: RestoreJob, done: Restored, problem: Exception | None) -> None:

@@ -15,6 +15,7 @@ from support.manifests import make_manifest
 
 from t3_backup.errors import Failure, UsageError
 from t3_backup.history import verify
+from t3_backup.history.verify import Finding
 from t3_backup.restore import export
 from t3_backup.store.account_dir import AccountDir
 from t3_backup.store.content import hash_content
@@ -39,7 +40,7 @@ def account_dir(tmp_path: Path) -> Iterator[AccountDir]:
 @pytest.fixture
 def snapshot(account_dir: AccountDir, monkeypatch: pytest.MonkeyPatch) -> Manifest:
     """One that verifies: the proof itself takes an account, and is tested with real ones."""
-    monkeypatch.setattr(verify, "verify_bytes", lambda *_: ())
+    monkeypatch.setattr(verify, "verify_bytes", lambda *_: Finding())
     with account_dir.stage_file() as staged_file:
         os.write(staged_file.writer, DATA)
         staged_file.settle()
@@ -164,7 +165,7 @@ def test_a_place_without_a_name_is_wrong_use(
 def test_what_does_not_verify_is_not_written(
     account_dir: AccountDir, snapshot: Manifest, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(verify, "verify_bytes", lambda *_: ("another SHA-256",))
+    monkeypatch.setattr(verify, "verify_bytes", lambda *_: Finding(("another SHA-256",)))
     with pytest.raises(Failure, match="does not verify and is not written: another SHA-256"):
         write(account_dir, snapshot, folder / "a")
     assert os.listdir(folder) == []

@@ -120,7 +120,7 @@ def test_every_setting_is_on_the_page_with_its_default(
 
 def test_every_exit_code_is_on_the_page(shown: dict[str, str]) -> None:
     for name, codes in (
-        ("t3-backup-state", ["0", "1", "2", "4", "75"]),
+        ("t3-backup-state", ["0", "1", "2", "3", "4", "75"]),
         ("t3-autoupdate", ["0", "1", "2", "75"]),
     ):
         begin = shown[name].index("EXIT STATUS")

@@ -23,7 +23,7 @@ from support.users import needs_root
 
 from demo.users import User
 from t3_backup.backup.result import AccountResult
-from t3_backup.history.verify import VerifyResult
+from t3_backup.history.verify import Finding, VerifyResult
 from t3_backup.output import messages
 from t3_backup.output.documents import AccountContents
 from t3_backup.store.listing import StoredSnapshot
@@ -222,15 +222,13 @@ def test_only_a_failed_or_a_bad_one_alarms() -> None:
 
 
 def test_a_check_says_whether_it_proved_and_evidence_is_no_failure() -> None:
-    assert messages.verify_message(VerifyResult(make_manifest(), ())).text.startswith(
-        "verified alice state-20261124T120000Z ("
-    )
-    assert messages.verify_message(
-        VerifyResult(make_manifest(verdict="damaged"), ())
-    ).text.startswith("unchanged alice ")
-    priority, line, _ = messages.verify_message(
-        VerifyResult(make_manifest(), ("SHA-256 x, y was sealed",))
-    )
+    [sound] = messages.verify_messages(VerifyResult(make_manifest()))
+    assert sound.text.startswith("verified alice state-20261124T120000Z (")
+    [evidence] = messages.verify_messages(VerifyResult(make_manifest(verdict="damaged")))
+    assert evidence.text.startswith("unchanged alice ")
+    failed = VerifyResult(make_manifest(), Finding(failed=("SHA-256 x, y was sealed",)))
+    assert messages.verify_messages(failed) == []
+    [(priority, line, _)] = messages.fault_messages([VerifyResult(make_manifest()), failed])
     assert priority == ERROR
     assert "does NOT verify: SHA-256 x, y was sealed" in line
 
