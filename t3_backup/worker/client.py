@@ -119,12 +119,9 @@ class Worker(Generic[A]):
 
         What it has found is told to `provide`, which gives it files to write to.
         """
-        state = WorkerState(self._limits, provide, files=self._files)
-        try:
-            supervise(self._process, self._pidfd, self._channel, state, stopping, listen)
-        finally:
-            if state.folder >= 0:
-                os.close(state.folder)
+        pins = OPERATIONS[name_of(self._operation)].pins
+        state = WorkerState(self._limits, provide, files=self._files, pins=pins)
+        supervise(self._process, self._pidfd, self._channel, state, stopping, listen)
         return _judge_answer(self._process, state, self._operation)
 
     def __enter__(self) -> Self:

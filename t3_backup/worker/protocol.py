@@ -67,6 +67,15 @@ class Progress(Event):
     read: Count
 
 
+@dataclass(frozen=True)
+class HomeState(Event):
+    """What a copy costs the home so far, and the room of the home's file system. In bytes."""
+
+    wal_growth: Count  # of each -wal since the worker found it, in all
+    free: Count
+    total: Count
+
+
 # The module of each event, so that a process imports those alone that it meets. On the socket its
 # name is in small letters.
 _OPERATIONS = "t3_backup.worker.operations."
@@ -74,6 +83,7 @@ EVENTS = {
     "Source": "t3_backup.worker.sources",
     "Phase": __name__,
     "Progress": __name__,
+    "HomeState": __name__,
     "Copied": _OPERATIONS + "backup",
     "CopiedAll": _OPERATIONS + "backup",
     "Proven": _OPERATIONS + "proof",

@@ -45,10 +45,7 @@ class SourceDatabase:
 
 @dataclass(frozen=True)
 class Source(Event):
-    """What is to be copied, as found: sizes in bytes, of all of it.
-
-    Where it is an account's databases, a descriptor (O_PATH) of their folder travels along.
-    """
+    """What is to be copied, as found: sizes in bytes, of all of it."""
 
     bytes: Count
     wal_bytes: Count

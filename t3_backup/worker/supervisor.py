@@ -23,12 +23,15 @@ from t3_backup.errors import Cancelled, Failure, NoRoom, TryLater, WorkerLost
 from t3_backup.system.disk import reserve_of
 from t3_backup.worker import protocol
 from t3_backup.worker.limits import Limits
-from t3_backup.worker.protocol import MAX_LINE, Event, Phase, Progress
+from t3_backup.worker.protocol import MAX_LINE, Event, HomeState, Phase, Progress
 from t3_backup.worker.sources import Source
 
 _TICK_MS = 200
 _REAP_SECONDS = 10
 _POLITE_SECONDS = 2
+# Of a home that hangs, or a worker that was stopped, nothing is known but its silence.
+_SILENCE_S = 5.0
+_LONGEST_TICK_S = 1.0  # that counts: what this process slept through is no silence of a worker
 _NOISE = 2000  # characters of what a dying Python says
 _PIECE_BYTES = 1 << 16
 # more than a socket holds when its worker dies; what others go on writing into it is of no interest
@@ -49,27 +52,21 @@ class WorkerState:
     began: float = field(default_factory=time.monotonic)
     heard: float = field(default_factory=time.monotonic)
     source: Source | None = None
-    folder: int = -1  # O_PATH descriptor of the source's folder, for stat alone
+    pins: bool = False  # while it copies, it holds a moment of the source
+    home: HomeState | None = None
+    silence: float = 0.0  # seconds since it told of the home, as far as we were awake
     result: Event | Failure | None = None
     noise: str = ""
 
-    def wal_growth(self) -> int:
-        """Return the bytes by which each -wal has grown since the worker found it, in all."""
-        if self.source is None or self.folder < 0:
-            return 0
-        growth = 0
-        for one in self.source.usable:
-            # not there, or not to be searched: then the worker's own look counts
-            with contextlib.suppress(OSError, ValueError):
-                status = os.stat(one.file + "-wal", dir_fd=self.folder, follow_symlinks=False)
-                growth += max(0, status.st_size - one.wal_bytes)
-        return growth
+    def may_pin(self) -> bool:
+        """Tell whether it may hold a moment of the source now, which keeps the -wal growing."""
+        return self.pins and self.source is not None and self.result is None
 
     def home_is_near_its_end(self) -> bool:
         """Tell whether the home's file system has less free than must stay so."""
-        status = os.fstatvfs(self.folder)
-        reserve = reserve_of(self.limits.home_reserve, status.f_blocks * status.f_frsize)
-        return status.f_bavail * status.f_frsize < reserve
+        if self.home is None:
+            return False
+        return self.home.free < reserve_of(self.limits.home_reserve, self.home.total)
 
 
 def supervise(
@@ -88,7 +85,7 @@ def supervise(
     poll = select.poll()
     poll.register(pidfd, select.POLLIN)
     poll.register(channel, select.POLLIN)
-    pending = bytearray()
+    pending, last = bytearray(), time.monotonic()
     try:
         while True:
             ready = {fd for fd, _ in poll.poll(_TICK_MS)}
@@ -105,6 +102,8 @@ def supervise(
             if stopping.is_set():
                 _stop(pidfd)
                 raise Cancelled("stopped before it was done")
+            now = time.monotonic()
+            state.silence, last = state.silence + min(now - last, _LONGEST_TICK_S), now
             _check_limits(state)
     except TryLater:
         answered = isinstance(state.result, Event)
@@ -121,14 +120,9 @@ def _receive(
 ) -> bool:
     """Take in a piece of what has come; False where nothing has, or ever will again."""
     try:
-        data, descriptors, _, _ = socket.recv_fds(channel, _PIECE_BYTES, 1)
+        data = channel.recv(_PIECE_BYTES)
     except (BlockingIOError, ConnectionResetError):
         return False
-    for fd in descriptors:
-        if state.folder < 0:
-            state.folder = fd
-        else:
-            os.close(fd)
     if not data:
         return False
     pending += data
@@ -146,9 +140,13 @@ def _hear(line: bytes, channel: socket.socket, state: WorkerState, listen: Liste
     if event is None:
         state.noise = (state.noise + line.decode(errors="replace") + "\n")[-_NOISE:]
         return
+    if isinstance(event, HomeState):  # no progress: what copies may hang all the same
+        state.home, state.silence = event, 0.0
+        return
     state.heard = time.monotonic()
     if isinstance(event, Source):
         if state.source is None:
+            state.silence = 0.0
             state.source = event
             listen(event)
             _must_fit(event, state.limits)
@@ -183,7 +181,13 @@ def _check_limits(state: WorkerState) -> None:
         raise TryLater(f"timed out after {limits.seconds:.0f} s (T3_BACKUP_TIMEOUT)")
     if now - state.heard > limits.stall:
         raise TryLater(f"no progress for {limits.stall:.0f} s; its worker was ended")
-    if (growth := state.wal_growth()) > limits.wal_budget:
+    if state.may_pin() and state.silence > _SILENCE_S:
+        raise TryLater(
+            f"its worker has not said for {_SILENCE_S:.0f} s by how much the -wal grows that it "
+            "holds: it was stopped, or the home does not answer; try again later"
+        )
+    growth = 0 if state.home is None else state.home.wal_growth
+    if growth > limits.wal_budget:
         raise TryLater(
             f"the -wal grew by {growth} bytes during the copy, more than the budget of "
             f"{limits.wal_budget}; try again later"

@@ -285,6 +285,7 @@ def test_an_exclusive_lock_on_the_source_times_out_its_account_alone(
 
 BY_THE_FILTER = {
     *("fork", "execve", "execveat", "clone3", "pass the descriptor on", "a new socket"),
+    "a new socket, in a thread",
     *("fallocate", "ioctl", "io_uring_setup", "become dumpable"),
 }
 BY_MORE_THAN_THE_FILTER = {
@@ -294,6 +295,7 @@ BY_MORE_THAN_THE_FILTER = {
         "name the file by way of /proc",
         "name the link in /proc",
         "setuid",
+        "setuid, in a thread",
         "setgroups",
     ),
     *("open the file again", "chmod the file", "chown the file", "reach the store"),

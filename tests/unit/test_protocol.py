@@ -44,7 +44,7 @@ from t3_backup.worker.operations.restore import (
     Staged,
     Swapped,
 )
-from t3_backup.worker.protocol import Event, Phase, Progress
+from t3_backup.worker.protocol import Event, HomeState, Phase, Progress
 from t3_backup.worker.sources import Source, SourceDatabase
 
 COUNTS = st.integers(0, (1 << 62) - 1)
@@ -142,6 +142,7 @@ EVENTS = st.one_of(
     ),
     st.builds(Phase, st.sampled_from(protocol.PHASES), COUNTS),
     st.builds(Progress, COUNTS, COUNTS),
+    st.builds(HomeState, COUNTS, COUNTS, COUNTS),
     COPIES,
     PROOFS,
     st.builds(Listed, NAMES),

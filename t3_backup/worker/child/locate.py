@@ -7,7 +7,6 @@ unknown, and what the account's T3 servers have open: none of that may be missed
 from __future__ import annotations
 
 import os
-import socket
 from dataclasses import replace
 
 from t3_backup.errors import SourceAbsent, SourceError
@@ -19,7 +18,7 @@ from t3_backup.worker.child.open_databases import look_at_open_databases
 from t3_backup.worker.child.own_processes import identify
 from t3_backup.worker.child.source import LiveDatabase, find_folder, find_in_folder
 from t3_backup.worker.child.task import Task
-from t3_backup.worker.protocol import copy_limit, encode_event
+from t3_backup.worker.protocol import copy_limit
 from t3_backup.worker.sources import Source, SourceDatabase
 
 _LOOK_S = 10.0  # for the look at the account's processes, at most
@@ -29,7 +28,6 @@ def find_and_report(task: Task) -> tuple[LiveDatabase, ...]:
     """Find the databases of the task's user, and report them.
 
     Raises SourceAbsent where there are none, SourceError where none of them can be copied, OSError.
-    It comes before the filter of system calls, which would let no descriptor pass.
     """
     job = task.job
     where = os.path.join(job.home, job.state_folder)
@@ -62,10 +60,9 @@ def find_and_report(task: Task) -> tuple[LiveDatabase, ...]:
     if not usable:
         task.report(source)
         raise errors[0] if errors else SourceAbsent(NO_DATABASE)
-    # The last thing that ever leaves this process by SCM_RIGHTS: an O_PATH descriptor, good for
-    # stat alone.
-    with socket.socket(fileno=os.dup(job.channel)) as channel:
-        socket.send_fds(channel, [encode_event(source)], [folder])
+    task.report(source)
+    if task.watch is not None:
+        task.watch.begin(folder, usable)
     largest = max(one.bytes + one.wal_bytes for one in source.usable)
     sandbox.limit_file_size(largest)
     sandbox.limit_memory(copy_limit(source.bytes + source.wal_bytes))

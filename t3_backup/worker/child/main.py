@@ -37,6 +37,8 @@ def serve_operation(name: str, task: Task, operation: Operation[Any]) -> Event |
     locate = import_module(f"{_PACKAGE}.locate") if entry.locates else None
     if entry.vfs:
         import_module(f"{_PACKAGE}.vfs").register_vfs()
+    if entry.pins:
+        task.watch = import_module(f"{_PACKAGE}.home_watch").HomeWatch(task.report)
     gc.freeze()  # what was imported stays to the end: no collection need look at it
     gc.enable()
     if task.job.waits:

@@ -93,10 +93,11 @@ def limit_memory(mapped_bytes: int) -> None:
 def filter_calls(*, clones: bool = False) -> None:
     """Let the system calls of `_REFUSED` answer EPERM from now on.
 
-    It is the last step. Raises OSError. `clones`: one file may be made to share the extents of
-    another (FICLONE), which allocates nothing.
+    It is the last step, and holds for each thread. Raises OSError. `clones`: one file may be made
+    to share the extents of another (FICLONE), which allocates nothing.
     """
     calls = seccomp.SyscallFilter(seccomp.ALLOW)
+    calls.set_attr(seccomp.Attr.CTL_TSYNC, 1)
     for name in _REFUSED:
         arguments = [seccomp.Arg(1, seccomp.NE, _FICLONE)] if clones and name == "ioctl" else []
         calls.add_rule(seccomp.ERRNO(errno.EPERM), name, *arguments)

@@ -5,6 +5,7 @@ That is its job, the database that was found, and the way to report to the paren
 
 from __future__ import annotations
 
+import _thread
 import os
 import time
 from typing import TYPE_CHECKING
@@ -14,6 +15,7 @@ from t3_backup.worker.operations import Job
 from t3_backup.worker.protocol import Event, Progress, encode_event
 
 if TYPE_CHECKING:  # not every operation has a use for it
+    from t3_backup.worker.child.home_watch import HomeWatch
     from t3_backup.worker.child.source import LiveDatabase
 
 _PAUSE_S = 0.5  # between two signs of life
@@ -28,6 +30,8 @@ class Task:
         self.sources: tuple[LiveDatabase, ...] = ()
         self.held: frozenset[str] = frozenset()  # names of databases that T3's servers have open
         self.files: dict[str, int] = {}  # by database: the descriptor that it is copied into
+        self.watch: HomeWatch | None = None
+        self._reports = _thread.allocate_lock()  # a line is never cut by another
         self._began = self._reported = time.monotonic()
 
     def database(self, name: str) -> LiveDatabase:
@@ -58,8 +62,9 @@ class Task:
     def report(self, event: Event | Failure) -> None:
         """Send one event to the parent. Raises OSError."""
         data = encode_event(event)
-        while data:
-            data = data[os.write(self.job.channel, data) :]
+        with self._reports:
+            while data:
+                data = data[os.write(self.job.channel, data) :]
 
     def report_alive(self, done: int) -> None:
         """Report that so many bytes are done, unless that was a moment ago.

@@ -44,12 +44,18 @@ class Entry(NamedTuple):
     locates: bool = False
     vfs: bool = False  # whether SQLite reads or writes the parent's file, through the VFS t3copy
     clones: bool = False  # whether it may share the extents of a file
+    # whether it holds a moment of a live database, and tells all the while what that costs
+    pins: bool = False
 
 
 OPERATIONS = {
     "find_database": Entry("FindDatabase", "backup", "locate", locates=True),
-    "copy_database": Entry("CopyDatabase", "backup", "copy", writes=True, locates=True, vfs=True),
-    "copy_databases": Entry("CopyDatabases", "backup", "copy_all", locates=True, vfs=True),
+    "copy_database": Entry(
+        "CopyDatabase", "backup", "copy", writes=True, locates=True, vfs=True, pins=True
+    ),
+    "copy_databases": Entry(
+        "CopyDatabases", "backup", "copy_all", locates=True, vfs=True, pins=True
+    ),
     "check_integrity": Entry("CheckIntegrity", "proof", "integrity", vfs=True),
     "check_databases": Entry("CheckDatabases", "proof", "integrity", vfs=True),
     "write_archive": Entry("WriteArchive", "backup", "archive_write", writes=True),

@@ -12,6 +12,7 @@ import json
 import os
 import socket
 import sys
+import threading
 from collections.abc import Callable
 
 _PR_SET_DUMPABLE, _KEEP_SIZE, _FICLONE = 4, 1, 0x40049409
@@ -59,6 +60,13 @@ def _try_what_the_filter_refuses(fd: int, ours: socket.socket) -> None:
     _call("ptrace", _libc.ptrace(0, 0, None, None))
 
 
+def _try_in_a_thread(begun: threading.Event) -> None:
+    """Try it in a thread that was there before anything was given up."""
+    begun.wait()
+    _attempt("a new socket, in a thread", lambda: socket.socket(socket.AF_UNIX).close())
+    _attempt("setuid, in a thread", lambda: os.setuid(0))
+
+
 def _try_what_more_than_the_filter_refuses(fd: int, ids: tuple[int, int], folder: str) -> None:
     home = sys.argv[5]
     name, link = f"{home}/mine".encode(), f"/proc/self/fd/{fd}".encode()
@@ -83,11 +91,16 @@ def main() -> None:
     ids = int(uid), int(gid)
     fd = os.open(folder, os.O_TMPFILE | os.O_RDWR, 0o400)
     ours, _theirs = socket.socketpair()
+    begun = threading.Event()
+    watch = threading.Thread(target=_try_in_a_thread, args=(begun,))
+    watch.start()
     sandbox.become_user(*ids, ())
     if gives_up == "all":
         vfs.register_vfs()
         sandbox.confine_process(os.getppid())
         sandbox.filter_calls()
+    begun.set()
+    watch.join()
     _try_what_the_filter_refuses(fd, ours)
     _try_what_more_than_the_filter_refuses(fd, ids, folder)
     _attempt("a gigabyte of memory", lambda: bytearray(1 << 30))
