@@ -294,7 +294,7 @@ def test_what_readme_debian_names_is_there() -> None:
             (ROOT / "debian" / f"t3-autoupdate.{timer}").read_text(),
             re.MULTILINE,
         )
-        assert {"*-*-* 04:30:00": "between 04:30 and", "*:0/15": "every 15 minutes"}[when] in text
+        assert {"*-*-* 05:10:00": "between 05:10 and", "*:0/15": "every 15 minutes"}[when] in text
     commands = bump_arguments.build_parser().format_help()
     for command in re.findall(r'(?:^    |")t3-autoupdate ([a-z]+)', text, re.MULTILINE):
         assert f"    {command}  " in commands, command
