@@ -6,6 +6,7 @@ them. Every text is escaped by the template engine.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -14,27 +15,25 @@ from typing import Any
 
 import t3_backup
 from t3_backup.errors import Failure
-from t3_backup.monitor import chart, health
-from t3_backup.monitor.attempts import Attempt
+from t3_backup.monitor import chart
 from t3_backup.monitor.chart import Chart
-from t3_backup.monitor.health import Freshness
+from t3_backup.monitor.health import CRITICAL, OK, STATES, WARNING, Freshness, Health
 from t3_backup.output.messages import missing_texts
 from t3_backup.store.manifest import Manifest
-from t3_backup.t3 import databases
 from t3_backup.text import format_age, format_size
 
 _TEMPLATES = Path(__file__).parent / "templates"
 _FEW = 12  # rows of a table that is shown at once
+_BRIEF = re.compile(r"; |: | \(")  # ends the first words of what is not well
+_LOOKS = {OK: "good", WARNING: "late", CRITICAL: "bad"}
 
 
 @dataclass(frozen=True)
 class AccountHistory:
-    """What the store has of one account."""
+    """What is known of one account, as the status judges it."""
 
-    user: str
-    snapshots: Sequence[Manifest]  # newest first
+    health: Health
     notes: Sequence[str] = ()  # what somebody should know besides
-    attempts: Sequence[Attempt] = ()  # the oldest first
 
 
 @dataclass(frozen=True)
@@ -42,7 +41,7 @@ class Section:
     """What is shown of one account."""
 
     user: str
-    state: str  # good, late (suspect ones wait, the last good is old or of the future) or bad
+    state: str  # good, late (a warning) or bad (critical)
     says: str
     snapshots: Sequence[Manifest]  # newest first
     bytes: int  # of all of them
@@ -58,6 +57,7 @@ class Page:
     place: str
     made: str
     version: str
+    warnings: tuple[str, ...]  # of no account: the map, the list of attempts
     sections: tuple[Section, ...]
     count: int
     size: str
@@ -69,13 +69,20 @@ class Page:
         return tuple(section for section in self.sections if section.state != "good")
 
 
-def build_page(accounts: Sequence[AccountHistory], place: str, free: int, now: datetime) -> Page:
+def build_page(
+    accounts: Sequence[AccountHistory],
+    place: str,
+    free: int,
+    now: datetime,
+    warnings: Sequence[str] = (),
+) -> Page:
     """Build the page of a store at `place` that has `free` bytes left."""
-    snapshots = [snapshot for account in accounts for snapshot in account.snapshots]
+    snapshots = [snapshot for account in accounts for snapshot in account.health.view.snapshots]
     return Page(
         place=place,
         made=f"{now:%Y-%m-%d %H:%M} UTC",
         version=t3_backup.__version__,
+        warnings=tuple(warnings),
         sections=tuple(_section(account, now) for account in accounts),
         count=len(snapshots),
         size=format_size(sum(snapshot.total_bytes for snapshot in snapshots)),
@@ -83,35 +90,19 @@ def build_page(accounts: Sequence[AccountHistory], place: str, free: int, now: d
     )
 
 
-def _judge(account: AccountHistory, fresh: Freshness, now: datetime) -> tuple[str, str]:
-    """Judge how an account is, and in what words: good, late or bad."""
-    if fresh.uncovered:
-        return "bad", databases.summary(fresh.uncovered)
-    if not account.snapshots:
-        return "bad", "no snapshots"
-    if missing := account.snapshots[0].missing:
-        more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
-        shown = databases.shown_name(missing[0].file)
-        return "bad", f"{shown}{more}: not in the newest snapshot"
-    doubt = health.explain_doubt(account.snapshots)
-    if not fresh.good and doubt and not fresh.ahead:
-        return "bad", "none is verified; the newest is unproven"
-    if not fresh.good:
-        future = "the verified ones are dated in the future"
-        return "bad", future if fresh.ahead else "none is verified"
-    waiting = {snapshot.verdict for snapshot in account.snapshots if snapshot.holds}
-    if "damaged" in waiting:
-        return "bad", "damaged, waits for accept"
-    if waiting:
-        return "late", "suspect, waits for accept"
+def _summary(health: Health, now: datetime) -> str:
+    """Say how an account is, in few words."""
+    if health.troubles:
+        worst = max(health.troubles, key=lambda trouble: STATES.index(trouble.state))
+        return _BRIEF.split(worst.text, maxsplit=1)[0].strip()
+    return health.note or _verified(health.fresh, now)
+
+
+def _verified(fresh: Freshness, now: datetime) -> str:
     told = f"verified {_ago(fresh.good[0].when, now)}"
     if fresh.confirmed:
         told += f", unchanged {_ago(fresh.confirmed, now)}"
-    if fresh.is_old(now):
-        return "late", f"last {told}"
-    if doubt:
-        return "late", f"{told}; the newest is unproven"
-    return ("late", f"{told}; one is dated in the future") if fresh.ahead else ("good", told)
+    return told
 
 
 def _ago(when: datetime, now: datetime) -> str:
@@ -119,27 +110,19 @@ def _ago(when: datetime, now: datetime) -> str:
 
 
 def _section(account: AccountHistory, now: datetime) -> Section:
-    fresh = health.judge_freshness(account.snapshots, account.attempts, now)
-    state, says = _judge(account, fresh, now)
-    snapshots = account.snapshots
-    waiting = [snapshot for snapshot in snapshots if snapshot.holds]
-    notes = [f"{one.name} is {one.verdict}: {'; '.join(one.reasons)}" for one in waiting]
-    if waiting:
-        until = f"t3-backup-state accept {account.user}"
-        notes.append(f"Nothing of {account.user} is pruned until: {until}")
-    if doubt := health.explain_doubt(snapshots):
-        notes.append(doubt)
-    if snapshots:
-        notes = [*missing_texts(snapshots[0]), *notes]
-    if fresh.uncovered:
-        notes.insert(0, databases.explain(fresh.uncovered))
+    health, snapshots = account.health, account.health.view.snapshots
+    ordered = sorted(health.troubles, key=lambda trouble: -STATES.index(trouble.state))
     return Section(
-        user=account.user,
-        state=state,
-        says=says,
+        user=health.view.user,
+        state=_LOOKS[health.state],
+        says=_summary(health, now),
         snapshots=snapshots,
         bytes=sum(snapshot.total_bytes for snapshot in snapshots),
-        notes=(*notes, *account.notes),
+        notes=(
+            *(trouble.text for trouble in ordered),
+            *(missing_texts(snapshots[0]) if snapshots else ()),  # with what to do
+            *account.notes,
+        ),
         chart=chart.draw(snapshots[::-1], now) if snapshots else None,
         shown=len(snapshots) <= _FEW,
     )

@@ -21,11 +21,11 @@ from support import programs
 from support.host import Host
 from support.manifests import NOON, make_manifest
 from support.paths import DATA, ROOT
+from support.reports import judged_account
 from support.users import needs_root
 
 from demo.users import User
 from t3_backup.monitor import html
-from t3_backup.monitor.html import AccountHistory
 
 pytest.importorskip("jinja2", reason="needs python3-jinja2")
 
@@ -170,6 +170,20 @@ class TestTheCommand:
         assert "open to others" in answer.err
         assert ruth.name in answer.out
 
+    def test_who_has_no_snapshot_yet_is_shown_and_what_is_wrong_with_the_map_is_said(
+        self, host: Host, ruth: User
+    ) -> None:
+        with host.map.open("a") as lines:
+            lines.write("new@example=t3-no-such-user\nno sense in it\n")
+        answer = host.t3("report", "--html", "-")
+        assert "1 of 2 accounts wants a look" in answer.out
+        assert "never backed up" in answer.out
+        assert "no sense in it" in answer.out
+        host.map.unlink()
+        answer = host.t3("report", "--html", "-")
+        assert (answer.code, ruth.name in answer.out) == (0, True)
+        assert "the report has the accounts of the store alone" in answer.err
+
 
 # What the browser is shown: history and hostile names, accounts with one snapshot and with none.
 LIGHT = {
@@ -210,14 +224,14 @@ def example(reason: str = "lost 61 % of its rows") -> str:
     }
     old = [make_manifest(number - 5, NOON - 100 * DAY, "prebump-0.0.1") for number in range(3)]
     accounts = [
-        AccountHistory(
+        judged_account(
             "alice",
             [night(number, "alice", **special.get(number, {})) for number in range(40, 0, -1)]
             + old,
         ),
-        AccountHistory("bob", [night(number, "bob") for number in range(40, 0, -1)]),
-        AccountHistory("carol", [make_manifest(1, user="carol")]),
-        AccountHistory("dave", [], [f"not counted: no valid manifest: state-{WIDEST}.sqlite"]),
+        judged_account("bob", [night(number, "bob") for number in range(40, 0, -1)]),
+        judged_account("carol", [make_manifest(1, user="carol")]),
+        judged_account("dave", [], [f"not counted: no valid manifest: state-{WIDEST}.sqlite"]),
     ]
     return html.render_page(
         html.build_page(accounts, "/var/backups/t3-state on a-machine", 123 << 30, NOON)

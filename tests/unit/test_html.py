@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from support.manifests import NOON, make_manifest
+from support.reports import judged_account
 
 from t3_backup.monitor import chart, html
 from t3_backup.monitor.attempts import Attempt
@@ -32,18 +33,18 @@ def nights(count: int, last: datetime = NOON) -> list:
 @pytest.mark.parametrize(
     ("snapshots", "state", "says"),
     [
-        ([], "bad", "no snapshots"),
+        ([], "bad", "never backed up"),
         (nights(3), "good", "verified 0s ago"),
-        (nights(3, NOON - 3 * DAY), "late", "last verified 3d ago"),
+        (nights(3, NOON - 3 * DAY), "bad", "the last good one is 3d old"),
         (
             [make_manifest(2, verdict="suspect"), make_manifest(1, NOON - DAY)],
-            "late",
-            "suspect, waits for accept",
+            "bad",
+            "state-20261124T120000Z is suspect",
         ),
         (
             [make_manifest(2, verdict="damaged"), make_manifest(1, NOON - DAY)],
             "bad",
-            "damaged, waits for accept",
+            "state-20261124T120000Z is damaged",
         ),
         (
             [
@@ -56,14 +57,14 @@ def nights(count: int, last: datetime = NOON) -> list:
         (
             [make_manifest(1, verdict="damaged", accepted_at="2026-11-24T12:00:00Z")],
             "bad",
-            "none is verified",
+            "no good snapshot among 1",
         ),
     ],
 )
 def test_an_account_is_good_late_or_bad_and_says_why(
     snapshots: list, state: str, says: str
 ) -> None:
-    assert judged(AccountHistory("alice", snapshots)) == (state, says)
+    assert judged(judged_account("alice", snapshots)) == (state, says)
 
 
 def judged(account: AccountHistory) -> tuple[str, str]:
@@ -79,27 +80,27 @@ def test_an_old_one_that_a_run_found_to_be_still_the_same_is_good_and_says_so() 
     old = nights(3, NOON - 5 * DAY)
     for ago, state, says in (
         (timedelta(hours=9), "good", "verified 5d ago, unchanged 9h ago"),
-        (3 * DAY, "late", "last verified 5d ago, unchanged 3d ago"),
-        (6 * DAY, "late", "last verified 5d ago"),
+        (3 * DAY, "bad", "the last good one is 3d old"),
+        (6 * DAY, "bad", "the last good one is 5d old"),
     ):
-        assert judged(AccountHistory("alice", old, attempts=[tried(ago)])) == (state, says)
-    assert judged(AccountHistory("alice", old, attempts=[tried(DAY, "failed")]))[0] == "late"
+        assert judged(judged_account("alice", old, attempts=[tried(ago)])) == (state, says)
+    assert judged(judged_account("alice", old, attempts=[tried(DAY, "failed")]))[0] == "bad"
 
 
 def test_one_of_the_future_does_not_count_and_wants_a_look() -> None:
     ahead = make_manifest(9, NOON + DAY)
     for rest, found in (
-        ([], ("bad", "the verified ones are dated in the future")),
-        (nights(3), ("late", "verified 0s ago; one is dated in the future")),
-        (nights(3, NOON - 3 * DAY), ("late", "last verified 3d ago")),
+        ([], ("bad", "no good snapshot among 1")),
+        (nights(3), ("late", f"{ahead.name} is dated in the future and does not count")),
+        (nights(3, NOON - 3 * DAY), ("bad", "the last good one is 3d old")),
     ):
-        assert judged(AccountHistory("alice", [ahead, *rest])) == found
+        assert judged(judged_account("alice", [ahead, *rest])) == found
 
 
 def test_a_database_that_is_not_copied_is_bad_whatever_the_snapshots_are() -> None:
     """Row 39."""
     for snapshots in (nights(3), []):
-        shelved = AccountHistory(
+        shelved = judged_account(
             "alice", snapshots, attempts=[tried(DAY, "failed", uncovered=("statev2.sqlite",))]
         )
         assert judged(shelved) == ("bad", "statev2.sqlite is not backed up")
@@ -111,26 +112,32 @@ def test_a_database_that_is_not_copied_is_bad_whatever_the_snapshots_are() -> No
 
 def test_a_database_that_could_not_be_copied_is_bad_and_named_with_the_remedy() -> None:
     lacking = replace(make_manifest(4), missing=(Missing("junk.sqlite", "it is not a <b>"),))
-    account = AccountHistory("alice", [lacking, *nights(3, NOON - DAY)])
-    assert judged(account) == ("bad", "junk.sqlite: not in the newest snapshot")
+    account = judged_account("alice", [lacking, *nights(3, NOON - DAY)])
+    assert judged(account) == ("bad", "junk.sqlite is not in the newest snapshot")
     [section] = html.build_page([account], "/store", 1, NOON).sections
-    assert section.notes[0] == (
-        f"junk.sqlite is not in {lacking.name}: it is not a <b>; next: "
-        "move it out of userdata if it is not T3's"
+    assert section.notes == (
+        "junk.sqlite is not in the newest snapshot: it is not a <b>",
+        (
+            f"junk.sqlite is not in {lacking.name}: it is not a <b>; next: "
+            "move it out of userdata if it is not T3's"
+        ),
     )
     assert "verified, 1 missing" in rendered(account)
-    later = AccountHistory("alice", [make_manifest(5, NOON), lacking])
+    later = judged_account("alice", [make_manifest(5, NOON), lacking])
     assert judged(later)[0] == "good"
 
 
 def test_what_waits_for_accept_is_named_with_its_reasons_and_the_remedy() -> None:
     bad = make_manifest(2, verdict="suspect", reasons=("half is gone", "the level fell"))
     [section] = html.build_page(
-        [AccountHistory("alice", [bad], ["a stray"])], "/store", 1, NOON
+        [judged_account("alice", [bad], ["a stray"])], "/store", 1, NOON
     ).sections
     assert section.notes == (
-        f"{bad.name} is suspect: half is gone; the level fell",
-        "Nothing of alice is pruned until: t3-backup-state accept alice",
+        (
+            f"{bad.name} is suspect (half is gone; the level fell); "
+            "nothing is pruned until: t3-backup-state accept alice"
+        ),
+        "no good snapshot among 1",
         "a stray",
     )
 
@@ -138,9 +145,9 @@ def test_what_waits_for_accept_is_named_with_its_reasons_and_the_remedy() -> Non
 def test_the_page_counts_all_and_names_who_wants_a_look() -> None:
     view = html.build_page(
         [
-            AccountHistory("alice", nights(3)),
-            AccountHistory("bob", []),
-            AccountHistory("carol", nights(20)),
+            judged_account("alice", nights(3)),
+            judged_account("bob", []),
+            judged_account("carol", nights(20)),
         ],
         "/store",
         1 << 30,
@@ -276,10 +283,10 @@ def test_no_text_of_others_is_obeyed_by_a_browser() -> None:
         name=f"state-{HOSTILE}",
         user=HOSTILE,
     )
-    found = Parsed(rendered(AccountHistory(HOSTILE, [bad], [HOSTILE])))
+    found = Parsed(rendered(judged_account(HOSTILE, [bad], [HOSTILE])))
     clean = Parsed(
         rendered(
-            AccountHistory(
+            judged_account(
                 "alice", [make_manifest(1, verdict="damaged", reasons=("x",), label="y")], ["z"]
             )
         )
@@ -291,7 +298,7 @@ def test_no_text_of_others_is_obeyed_by_a_browser() -> None:
 
 
 def test_it_names_nothing_outside_of_itself() -> None:
-    text = rendered(AccountHistory("alice", nights(30)))
+    text = rendered(judged_account("alice", nights(30)))
     found = Parsed(text)
     assert {"script", "img", "link", "iframe", "object", "image"} & set(found.elements) == set()
     for name, value in found.attributes:
@@ -307,7 +314,7 @@ def test_it_names_nothing_outside_of_itself() -> None:
 
 
 def test_each_chart_has_a_text_for_who_cannot_see_it_and_each_table_its_headings() -> None:
-    text = rendered(AccountHistory("alice", nights(30)), AccountHistory("bob", nights(1)))
+    text = rendered(judged_account("alice", nights(30)), judged_account("bob", nights(1)))
     ids = {value for name, value in Parsed(text).attributes if name == "id"}
     labels = [value for name, value in Parsed(text).attributes if name == "aria-labelledby"]
     assert len(labels) == len(set(labels)) == 2 + 2 * 3
@@ -317,4 +324,4 @@ def test_each_chart_has_a_text_for_who_cannot_see_it_and_each_table_its_headings
 
 
 def test_without_accounts_it_says_so() -> None:
-    assert "There are no snapshots yet." in rendered()
+    assert "There are no accounts yet." in rendered()
