@@ -24,6 +24,8 @@ ffibuilder.cdef("""
     t3_counters t3_destination_counters(const t3_destination *destination);
     void t3_destination_free(t3_destination *destination);
     int t3_cancel_on_signal(int signo);
+    int t3_take_lease(int fd, int signo);
+    int t3_give_lease_back(void);
 
     enum { T3_COPY_REFLINK, T3_COPY_RANGE, T3_COPY_READ_WRITE, T3_COPY_ANY, ... };
 

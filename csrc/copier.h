@@ -42,6 +42,15 @@ void t3_destination_free(t3_destination *destination);
 /* Let the signal `signo` cancel every destination of this process: every later write fails. */
 int t3_cancel_on_signal(int signo);
 
+/* Take a lease on `fd`, which is open for reading alone: nobody has the file open for writing
+ * (fcntl(2), F_RDLCK). One is held at a time. As soon as somebody is about to open it so, `signo`
+ * lets it go, so that nobody waits, and cancels every destination until it is given back. Returns
+ * -EAGAIN where somebody has the file open for writing, -EINVAL where there are no leases. */
+int t3_take_lease(int fd, int signo);
+
+/* Give the lease back before its descriptor is closed. Returns -EAGAIN where it did not last. */
+int t3_give_lease_back(void);
+
 /* ---- io.c: whole reads, writes and copies ----------------------------------------------- */
 
 /* Read `bytes` at `offset`. Returns how many: fewer only where the file ends. */

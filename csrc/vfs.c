@@ -90,7 +90,9 @@ static struct {
     pthread_mutex_t lock; /* guards the list of destinations */
     t3_destination *first;
     volatile sig_atomic_t signals; /* how many came that cancel every destination */
-} registration = {.lock = PTHREAD_MUTEX_INITIALIZER};
+    volatile sig_atomic_t leased;  /* the descriptor that a lease is held on; -1: there is none */
+    volatile sig_atomic_t broken;  /* whether it was let go before it was given back */
+} registration = {.lock = PTHREAD_MUTEX_INITIALIZER, .leased = -1};
 
 /* ---- failure and progress --------------------------------------------------------------- */
 
@@ -107,7 +109,7 @@ static int fail(t3_destination *d, int error)
 /* Return the failure or cancellation after which nothing may be written; 0: there is none. */
 static int pending_error(t3_destination *d)
 {
-    bool cancelled = d->signals_seen != registration.signals;
+    bool cancelled = d->signals_seen != registration.signals || registration.broken;
 
     return d->counters.error != 0 || cancelled ? fail(d, ECANCELED) : 0;
 }
@@ -325,6 +327,44 @@ int t3_cancel_on_signal(int signo)
 
     sigemptyset(&action.sa_mask);
     return T3_CALL(sigaction, signo, &action, NULL) < 0 ? -errno : 0;
+}
+
+/* The kernel keeps whoever opens the file waiting until the lease is gone. */
+static void break_lease(int signo)
+{
+    int kept = errno;
+
+    (void)signo;
+    if (registration.leased >= 0) {
+        T3_CALL(fcntl, registration.leased, F_SETLEASE, F_UNLCK);
+        registration.broken = 1;
+    }
+    errno = kept;
+}
+
+int t3_take_lease(int fd, int signo)
+{
+    struct sigaction action = {.sa_handler = break_lease, .sa_flags = SA_RESTART};
+
+    sigemptyset(&action.sa_mask);
+    if (T3_CALL(sigaction, signo, &action, NULL) < 0 || T3_CALL(fcntl, fd, F_SETSIG, signo) < 0)
+        return -errno;
+    registration.leased = fd; /* first: the signal may come at once */
+    if (T3_CALL(fcntl, fd, F_SETLEASE, F_RDLCK) == 0)
+        return 0;
+    registration.leased = -1;
+    return -errno;
+}
+
+int t3_give_lease_back(void)
+{
+    int fd = registration.leased;
+    bool held = T3_CALL(fcntl, fd, F_GETLEASE) == F_RDLCK;
+
+    registration.leased = -1;
+    held = T3_CALL(fcntl, fd, F_SETLEASE, F_UNLCK) == 0 && held && !registration.broken;
+    registration.broken = 0;
+    return held ? 0 : -EAGAIN;
 }
 
 /* ---- sqlite3_io_methods of a destination ------------------------------------------------ */

@@ -243,10 +243,12 @@ def catch_failure(account: Account, step: Callable[[], AccountResult]) -> Accoun
 def fail_uncovered(result: AccountResult, heard: SourceListener) -> AccountResult:
     """Return the result, but failed where something is not copied.
 
-    Whatever came of what is.
+    Whatever came of what is. What was copied though nobody can write to it is told of.
     """
-    warnings = tuple(f"{result.user}: {one}" for one in heard.warnings)
-    result = replace(result, warnings=(*result.warnings, *warnings))
+    obstacles = () if result.outcome == "failed" else heard.obstacles
+    warnings = tuple(f"{result.user}: {one}" for one in (*heard.warnings, *obstacles))
+    reason = "; ".join(filter(None, (result.reason, *obstacles)))
+    result = replace(result, reason=reason, warnings=(*result.warnings, *warnings))
     if not heard.failures:
         return result
     reasons = [*heard.failures, *([result.reason] if result.outcome == "failed" else [])]

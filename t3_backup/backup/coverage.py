@@ -33,6 +33,8 @@ class SourceListener:
         self.unlisted: tuple[str, ...] = ()
         self.failures: tuple[str, ...] = ()  # why the account can't be well, with what to do
         self.warnings: tuple[str, ...] = ()  # what somebody should know
+        # databases that nobody can write to, and why: a copy may have been made all the same
+        self.obstacles: tuple[str, ...] = ()
 
     def __call__(self, event: Event) -> None:
         """Hear of `event`."""
@@ -50,6 +52,11 @@ class SourceListener:
         )
         self.uncovered = (*source.others, *dict.fromkeys(one.path for one in opened))
         self.unlisted = source.unlisted
+        self.obstacles = tuple(
+            databases.explain_obstacle(one.file, one.obstacle)
+            for one in source.databases
+            if one.obstacle
+        )
         failures = [databases.explain(source.others)] if source.others else []
         if opened:
             failures.append(

@@ -57,13 +57,14 @@ def _sources(user: str, source: Source) -> Iterator[Finding]:
             yield ok(name, f"database of {_sizes(source.bytes, source.wal_bytes)}")
         return
     sizes = [_sizes(one.bytes, one.wal_bytes) for one in source.usable]
+    tell = note if any(one.obstacle for one in source.usable) else ok  # of which was warned
     if len(source.databases) == 1:
-        yield ok(name, f"database of {sizes[0]}")
+        yield tell(name, f"database of {sizes[0]}")
         return
     files = [databases.shown_name(one.file) for one in source.usable]
     told = [f"{file} of {size}" for file, size in zip(files, sizes, strict=True)]
     count = "1 database" if len(told) == 1 else f"{len(told)} databases"
-    yield ok(name, f"{count}: {'; '.join(told)}")
+    yield tell(name, f"{count}: {'; '.join(told)}")
 
 
 def _sizes(size: int, wal_bytes: int) -> str:

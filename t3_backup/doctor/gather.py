@@ -105,7 +105,7 @@ def _account(user: str, settings: Settings, stopping: threading.Event) -> Accoun
         problem,
         uncovered=heard.uncovered,
         failures=heard.failures,
-        warnings=heard.warnings,
+        warnings=(*heard.warnings, *heard.obstacles),
         unlisted=heard.unlisted,
         login=UNKNOWN if settings.logins is None else read_login(settings.logins, user),
     )

@@ -155,6 +155,22 @@ def cancel_on_signal(signo: int) -> None:
     check_result(lib.t3_cancel_on_signal(signo))
 
 
+def take_lease(fd: int, signo: int) -> None:
+    """Hold a lease on a file that is open for reading alone: nobody has it open for writing.
+
+    As soon as somebody is about to open it so, the signal lets it go, so that nobody waits, and
+    cancels every VFS destination of this process until it is given back. One is held at a time.
+    Raises `OSError`: EAGAIN where somebody has the file open for writing, and what fcntl(2) says of
+    F_SETLEASE.
+    """
+    check_result(lib.t3_take_lease(fd, signo))
+
+
+def give_lease_back() -> bool:
+    """End the lease, before its descriptor is closed; tell whether it has lasted until now."""
+    return bool(lib.t3_give_lease_back() == 0)
+
+
 def register_vfs(connection: Any) -> None:
     """Register the VFS `t3copy` in an apsw connection's SQLite, for good.
 

@@ -154,6 +154,11 @@ def summary(names: Sequence[str]) -> str:
     return f"{which} {'is' if len(names) == 1 else 'are'} not backed up"
 
 
+def explain_obstacle(name: str, obstacle: str) -> str:
+    """Say that a server can't write to a database, and why."""
+    return f"{shown_name(name)} can't be written to: {obstacle}"
+
+
 def explain_missing(user: str, name: str, snapshot: str, reason: str) -> str:
     """Say that a database is not in a snapshot, why, and what to do next."""
     where = f"{shown_name(name)} is not in {snapshot}: {printable(reason)}"

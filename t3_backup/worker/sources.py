@@ -41,6 +41,7 @@ class SourceDatabase:
     wal_bytes: Count
     problem: Text = ""  # why it can't be copied
     inode: Count = 0  # as fdinfo has it (proc(5)); 0: it isn't known
+    obstacle: Text = ""  # what keeps its owner from writing to it; a copy may be made all the same
 
 
 @dataclass(frozen=True)

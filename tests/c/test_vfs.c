@@ -8,7 +8,9 @@
 #include <pthread.h>
 #include <signal.h>
 #include <sqlite3ext.h>
+#include <stdbool.h>
 #include <stdint.h>
+#include <sys/wait.h>
 #include <time.h>
 
 int sqlite3_t3copy_init(sqlite3 *connection, char **message, const sqlite3_api_routines *api);
@@ -339,6 +341,52 @@ static void a_signal_cancels_every_destination(void)
     t3_destination_free(second);
     for (int i = 0; i < 3; i++)
         close(fds[i]);
+}
+
+/* Open the file of `fd` for writing in another process. Returns whether it could within a while. */
+static bool another_opens_it(int fd)
+{
+    pid_t child = fork();
+    int status = 0;
+
+    if (child == 0) {
+        char path[64];
+
+        alarm(20);
+        snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
+        _exit(open(path, O_WRONLY) < 0);
+    }
+    EQUAL(waitpid(child, &status, 0), child);
+    return WIFEXITED(status) && WEXITSTATUS(status) == 0;
+}
+
+static void whoever_opens_what_is_leased_is_not_kept_waiting(void)
+{
+    int writable = unnamed_file(), copy = unnamed_file(), fd;
+    t3_destination *d = t3_destination_new(copy, -1);
+    char path[64];
+
+    snprintf(path, sizeof path, "/proc/self/fd/%d", writable);
+    fd = open(path, O_RDONLY);
+    EQUAL(t3_take_lease(fd, SIGUSR2), -EAGAIN); /* it is open for writing */
+    close(writable);
+    EQUAL(t3_destination_reset(d), 0); /* earlier signals are forgotten */
+    EQUAL(t3_take_lease(fd, SIGUSR2), 0);
+    EQUAL(fcntl(fd, F_GETLEASE), F_RDLCK);
+    EQUAL(t3_destination_finish(d), 0);
+    TRUE(another_opens_it(fd));
+    EQUAL(fcntl(fd, F_GETLEASE), F_UNLCK);
+    EQUAL(t3_destination_finish(d), -ECANCELED); /* nothing is believed that was copied of it */
+    EQUAL(t3_give_lease_back(), -EAGAIN);
+    EQUAL(t3_destination_reset(d), 0);
+    EQUAL(t3_destination_finish(d), 0);
+    EQUAL(t3_take_lease(fd, SIGUSR2), 0);
+    EQUAL(t3_give_lease_back(), 0);
+    raise(SIGUSR2); /* one that comes late cancels nothing */
+    EQUAL(t3_destination_finish(d), 0);
+    t3_destination_free(d);
+    close(fd);
+    close(copy);
 }
 
 static void *cancel_soon(void *destination)
@@ -1101,6 +1149,14 @@ static void a_lack_of_memory_is_reported(void)
     t3_fault_set("sigaction", 1, -EPERM);
     EQUAL(t3_cancel_on_signal(SIGUSR1), -EPERM);
     expect_faults_happened();
+    t3_fault_set("sigaction", 1, -EPERM);
+    EQUAL(t3_take_lease(fd, SIGUSR2), -EPERM);
+    expect_faults_happened();
+    for (int nth = 1; nth <= 2; nth++) { /* of F_SETSIG, and of F_SETLEASE */
+        t3_fault_set("fcntl", nth, -EINVAL);
+        EQUAL(t3_take_lease(fd, SIGUSR2), -EINVAL);
+        expect_faults_happened();
+    }
     close(fd);
 }
 
@@ -1125,6 +1181,7 @@ int main(void)
     RUN(a_copy_of_a_wal_database_can_leave_wal_mode);
     RUN(a_wide_sort_on_the_copy_may_spill);
     RUN(a_signal_cancels_every_destination); /* from here on SIGUSR1 does so */
+    RUN(whoever_opens_what_is_leased_is_not_kept_waiting);
     RUN(a_cancelled_copy_fails_until_it_is_reset);
     RUN(a_running_copy_can_be_cancelled);
     RUN(writes_are_gathered_and_read_back_whole);

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from contextlib import closing
 
 import apsw
 
@@ -19,11 +18,12 @@ from t3_backup.t3.ledger import LEVEL_QUERY
 from t3_backup.t3.open_databases import find_held_names
 from t3_backup.t3.tables import TURNS_IN_FLIGHT_QUERIES
 from t3_backup.worker.child.census import read_ledger
-from t3_backup.worker.child.connection import as_failure, connect
+from t3_backup.worker.child.leased_read import open_live
 from t3_backup.worker.child.open_databases import look_at_open_databases
 from t3_backup.worker.child.own_processes import identify
 from t3_backup.worker.child.source import LiveDatabase, find_folder, find_in_folder
 from t3_backup.worker.child.task import Task
+from t3_backup.worker.child.unreadable import as_failure
 from t3_backup.worker.operations.activity import Activity, ReadActivity
 
 _BUSY_MS = 2000
@@ -58,7 +58,7 @@ def read_activity(sources: Sequence[LiveDatabase], held: frozenset[str], folder:
     for source in sources:
         level, ledger = None, None
         try:
-            with closing(connect(source, mmap=False)) as connection:
+            with open_live(source, mmap=False) as connection:
                 ledger = read_ledger(connection)
                 level = _query_number(connection, LEVEL_QUERY)
         except apsw.Error:
@@ -100,7 +100,7 @@ def _find_all(
 def _read_live(source: LiveDatabase) -> tuple[int | None, int]:
     """Read the level, and the turns by the first query whose tables are there."""
     try:
-        with closing(connect(source, mmap=False)) as live:
+        with open_live(source, mmap=False) as live:
             live.setbusytimeout(_BUSY_MS)
             found = (_query_number(live, query) for query in TURNS_IN_FLIGHT_QUERIES)
             turns = next((count for count in found if count is not None), 0)

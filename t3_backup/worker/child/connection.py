@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
+import os
 from typing import TYPE_CHECKING
 
 import apsw
 
-from t3_backup.errors import SourceError, TryLater
 from t3_backup.system.sqlite import NOFOLLOW
 from t3_backup.worker.child import unjudged
 
@@ -17,8 +16,8 @@ if TYPE_CHECKING:  # who checks a copy has no use for it
 _MMAP_BYTES = 1 << 40  # SQLite takes as much of it as it was built for
 _CACHE_KIB = 2048
 _BUSY_MS = 250
-_READ_VERSION = 2  # the newest that there is (sqlite.org/fileformat.html)
 _READ_SCHEMA = "SELECT 1 FROM main.sqlite_schema LIMIT 1"  # which has SQLite parse all of it
+_READ_ONLY = apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI | NOFOLLOW
 _UNSAFE = "unsafe use of"
 
 
@@ -28,12 +27,30 @@ def connect(source: LiveDatabase, *, mmap: bool, query_only: bool = True) -> aps
     It does not while it is open, nor as the last one to close. `query_only=False` is for VACUUM
     INTO, which SQLite takes for a write. Raises apsw.Error.
     """
-    connection = apsw.Connection(
-        source.path, flags=apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI | NOFOLLOW
-    )
+    connection = apsw.Connection(source.path, flags=_READ_ONLY)
+    return _set_up(connection, mmap=mmap, query_only=query_only)
+
+
+def connect_alone(source: LiveDatabase) -> apsw.Connection:
+    """Open a database that nobody else has open, as it is: no lock, no -shm, nothing made.
+
+    What is in its -wal is read, too. Who calls it holds a lease on the database. Raises apsw.Error.
+    """
+    path = "".join(f"%{byte:02x}" for byte in os.fsencode(source.path))
+    # Without a -wal to be read SQLite would make one. With one it keeps the index of it, which
+    # else is the -shm, in memory, where it need not share it.
+    shared = "vfs=unix-none" if source.wal_bytes() else "immutable=1"
+    connection = apsw.Connection(f"file:{path}?mode=ro&{shared}", flags=_READ_ONLY)
+    return _set_up(connection, "PRAGMA locking_mode=exclusive", mmap=False, query_only=True)
+
+
+def _set_up(
+    connection: apsw.Connection, *first: str, mmap: bool, query_only: bool
+) -> apsw.Connection:
     try:
         connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
         connection.setbusytimeout(_BUSY_MS)
+        execute(connection, *first)
         prepare(
             connection,
             f"PRAGMA cache_size=-{_CACHE_KIB}",
@@ -99,36 +116,3 @@ def is_wal(connection: apsw.Connection) -> bool:
     """Tell whether the database is in WAL mode. Raises apsw.Error."""
     [(mode,)] = connection.cursor().execute("PRAGMA journal_mode").fetchall()
     return bool(mode == "wal")
-
-
-def as_failure(error: apsw.Error, source: LiveDatabase) -> SourceError | TryLater:
-    """Say what an error of SQLite means for the account.
-
-    It is one line, with what to do.
-    """
-    path = source.path
-    extended = getattr(error, "extendedresult", 0)
-    if isinstance(error, apsw.BusyError | apsw.LockedError):
-        return TryLater(f"{path} is locked by another process")
-    if extended == apsw.SQLITE_READONLY_ROLLBACK:
-        return SourceError(
-            f"{path} has a hot journal: its last writer died in a transaction; "
-            "start its T3 server once to heal it"
-        )
-    if isinstance(error, apsw.NotADBError):
-        with contextlib.suppress(OSError):
-            if (version := source.read_version()) > _READ_VERSION:
-                return SourceError(
-                    f"{path} is of a newer format (read version {version}) than SQLite "
-                    f"{apsw.sqlitelibversion()} reads; install a newer SQLite"
-                )
-        return SourceError(f"{path} is not a SQLite database")
-    if isinstance(error, apsw.CorruptError):
-        return SourceError(f"{path} is damaged: {error}")
-    with contextlib.suppress(OSError):
-        if source.has_journal():
-            return SourceError(
-                f"{path} has a journal and can't be opened ({error}); "
-                "start its T3 server once to heal it"
-            )
-    return SourceError(f"{path}: {error}")

@@ -17,8 +17,9 @@ import apsw
 from t3_backup.errors import TryLater
 from t3_backup.store.census import Census
 from t3_backup.worker.child import census
-from t3_backup.worker.child.connection import as_failure, connect, execute, is_wal
+from t3_backup.worker.child.connection import connect, execute, is_wal
 from t3_backup.worker.child.header import clear_wal_flag
+from t3_backup.worker.child.leased_read import UNOPENED, open_leased
 from t3_backup.worker.child.pinned_read import (
     Budget,
     Unfinished,
@@ -30,6 +31,7 @@ from t3_backup.worker.child.pinned_read import (
 from t3_backup.worker.child.rollback_journal import NOT_WAL, copy_unpinned
 from t3_backup.worker.child.source import LiveDatabase
 from t3_backup.worker.child.task import Task
+from t3_backup.worker.child.unreadable import as_failure
 from t3_backup.worker.child.vfs import Destination
 from t3_backup.worker.operations.backup import Copied, CopyDatabase
 from t3_backup.worker.protocol import Phase, Progress
@@ -97,21 +99,44 @@ def sqlite_errors(source: LiveDatabase, destination: Destination) -> Iterator[No
 def _online(
     source: LiveDatabase, destination: Destination, budget: Budget, *, mmap: bool
 ) -> Copied:
-    hot = 0
     with sqlite_errors(source, destination):
-        while True:
-            try:
-                return _online_once(source, destination, budget, mmap=mmap)
-            except (apsw.BusyError, apsw.LockedError):
-                budget.check(0.5)
-            except apsw.ReadOnlyError:
-                # The journal of a writer that lives can look hot for an instant; that of a dead one
-                # stays so.
-                hot += 1
-                if hot == _HOT_TRIES:
-                    raise
-            destination.reset()
-            budget.wait()
+        try:
+            return _online_beside(source, destination, budget, mmap=mmap)
+        except UNOPENED:
+            if not destination.counters.error:
+                destination.reset()
+                if (copied := _online_alone(source, destination, budget)) is not None:
+                    return copied
+            raise
+
+
+def _online_beside(
+    source: LiveDatabase, destination: Destination, budget: Budget, *, mmap: bool
+) -> Copied:
+    """Copy a database that others may have open."""
+    hot = 0
+    while True:
+        try:
+            return _online_once(source, destination, budget, mmap=mmap)
+        except (apsw.BusyError, apsw.LockedError):
+            budget.check(0.5)
+        except apsw.ReadOnlyError:
+            # The journal of a writer that lives can look hot for an instant; that of a dead one
+            # stays so.
+            hot += 1
+            if hot == _HOT_TRIES:
+                raise
+        destination.reset()
+        budget.wait()
+
+
+def _online_alone(source: LiveDatabase, destination: Destination, budget: Budget) -> Copied | None:
+    """Copy a database as it is, while nobody has it open; None where somebody may have."""
+    with open_leased(source) as live:
+        if live is None:
+            return None
+        with pin_read(live) as moment:
+            return copy_pin(live, moment, destination, budget)
 
 
 def _online_once(

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from contextlib import closing
-
 import apsw
 
 from t3_backup.errors import SourceAbsent
 from t3_backup.store.census import Census
 from t3_backup.t3.files import NO_DATABASE
 from t3_backup.worker.child import census
-from t3_backup.worker.child.connection import as_failure, connect
+from t3_backup.worker.child.leased_read import open_live
 from t3_backup.worker.child.pinned_read import pin_read
 from t3_backup.worker.child.source import LiveDatabase, find_database
 from t3_backup.worker.child.task import Task
+from t3_backup.worker.child.unreadable import as_failure
 from t3_backup.worker.operations.restore import Counted, CountRows
 
 
@@ -39,7 +38,7 @@ def count_rows(source: LiveDatabase) -> Census:
     Raises SourceError, TryLater.
     """
     try:
-        with closing(connect(source, mmap=True)) as live, pin_read(live):
+        with open_live(source, mmap=True) as live, pin_read(live):
             return census.take_census(live, count_rows=True)
     except apsw.Error as error:
         raise as_failure(error, source) from error

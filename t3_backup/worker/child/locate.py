@@ -14,6 +14,7 @@ from t3_backup.t3 import databases, unlisted
 from t3_backup.t3.files import NO_DATABASE
 from t3_backup.t3.open_databases import find_held_names
 from t3_backup.worker.child import sandbox
+from t3_backup.worker.child.obstacles import find_obstacle
 from t3_backup.worker.child.open_databases import look_at_open_databases
 from t3_backup.worker.child.own_processes import identify
 from t3_backup.worker.child.source import LiveDatabase, find_folder, find_in_folder
@@ -50,7 +51,8 @@ def find_and_report(task: Task) -> tuple[LiveDatabase, ...]:
         if one.holds_nothing():
             continue
         usable.append(one)
-        found.append(SourceDatabase(name, one.size, one.wal_bytes(), inode=one.inode))
+        obstacle, size = find_obstacle(one), one.wal_bytes()
+        found.append(SourceDatabase(name, one.size, size, inode=one.inode, obstacle=obstacle))
     base_dir = os.path.dirname(os.readlink(f"/proc/self/fd/{folder}"))
     _, device = identify(folder)
     source = Source(0, 0, tuple(found), others, unknown, base_dir, device)

@@ -1,0 +1,137 @@
+"""Homes in which SQLite can't open a database beside others: full, read-only, or with a -shm of
+somebody else's. What can be read is backed up as it is, and what is in the way is told."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import sqlite3
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from support.databases import MIB, REAL, hash_source, leave_rows_in_wal
+from support.filesystems import disk, fill_disk
+from support.host import Host, succeeded
+from support.users import needs_root
+
+from demo.users import User
+
+pytestmark = needs_root
+
+_ROWS = "SELECT count(*) FROM sqlite_schema WHERE name LIKE 'only_in_wal_%'"
+
+
+@pytest.fixture
+def nora(make_user: Callable[..., User], host: Host) -> User:
+    user = make_user("s-room", REAL)
+    host.write_map(user)
+    return user
+
+
+@contextlib.contextmanager
+def home_on(where: Path, user: User) -> Iterator[None]:
+    """The user's `.t3` lies on another disk."""
+    moved = where / "t3"
+    shutil.copytree(user.home / ".t3", moved)
+    for path in (moved, *moved.rglob("*")):
+        user.give(path)
+    subprocess.run(["mount", "--bind", moved, user.home / ".t3"], check=True)
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", "-l", user.home / ".t3"], check=True)
+
+
+def take_inodes(where: Path) -> None:
+    for number in range(4096):
+        try:
+            (where / f"file-{number}").touch()
+        except OSError:
+            return
+    raise AssertionError("there are too many inodes")
+
+
+def make_read_only(where: Path) -> None:
+    """The disk, and the mount of it in the home."""
+    subprocess.run(["mount", "-o", "remount,ro", where], check=True)
+
+
+FULL = {
+    "blocks": (fill_disk, "the disk of the home is full"),
+    "inodes": (take_inodes, "the disk of the home is full: it has no inode left"),
+    "read-only": (make_read_only, "the disk of the home is mounted read-only"),
+}
+
+
+@pytest.mark.parametrize("wal", [False, True], ids=["no -wal", "-wal"])
+@pytest.mark.parametrize(("fill", "why"), FULL.values(), ids=FULL)
+def test_without_room_for_a_shm_it_is_backed_up_as_it_is_and_the_reason_is_told(
+    host: Host, nora: User, fill: Callable[[Path], object], why: str, wal: bool
+) -> None:
+    """Row 59: the server has died of it, and nobody has it open."""
+    if wal:
+        leave_rows_in_wal(nora)
+    with disk(host.folder, "ext4", 8 * MIB, "-N", "64") as where, home_on(where, nora):
+        folder = nora.database.parent
+        fill(where)
+        before, there = hash_source(nora), {*folder.iterdir()}
+        answer = host.t3("run")
+        assert hash_source(nora).items() >= before.items()
+        made = {path.name: path.stat().st_size for path in {*folder.iterdir()} - there}
+        assert made.pop("state.sqlite-wal", 0) == 0
+        assert made.keys() <= {"state.sqlite-shm"}, "SQLite makes that, and holds nothing in it"
+        succeeded(answer)
+        assert f"state.sqlite can't be written to: {why}" in answer.out
+        assert why in host.t3("doctor").out
+        [sealed] = host.snapshots(nora)
+        with closing(sqlite3.connect(f"file:{sealed}?immutable=1", uri=True)) as copy:
+            assert copy.execute(_ROWS).fetchall() == [(20 if wal else 0,)]
+        assert host.t3("list", "--json").account(nora.name)["snapshots"][0]["verdict"] == "verified"
+
+
+def give_to_root(path: Path) -> None:
+    path.touch()
+    os.chown(path, 0, 0)
+    path.chmod(0o600)
+
+
+def test_a_wal_of_roots_fails_the_account_by_its_name_until_it_is_given_back(
+    host: Host, nora: User
+) -> None:
+    """Row 59: what it holds can't be read; and what the line says to do mends it."""
+    leave_rows_in_wal(nora)
+    give_to_root(Path(f"{nora.database}-wal"))
+    answer = host.t3("run", "--json")
+    assert answer.code == 1
+    reason = answer.account(nora.name)["reason"]
+    assert "state.sqlite-wal belongs to root; next: chown " in reason
+    lines = [one for one in host.t3("doctor").out.splitlines() if f"account {nora.name}" in one]
+    assert "state.sqlite-wal belongs to root" in lines[0]
+    assert not any(one.startswith("ok") for one in lines)
+    assert host.snapshots(nora) == []
+    subprocess.run(reason.rpartition("next: ")[2].split(), check=True)
+    succeeded(host.t3("run"))
+
+
+def test_a_shm_of_roots_is_told_and_what_needs_none_is_backed_up(host: Host, nora: User) -> None:
+    """Row 59."""
+    for ending in ("-shm", "-wal"):
+        give_to_root(Path(f"{nora.database}{ending}"))
+    answer = host.t3("run")
+    succeeded(answer)
+    assert "state.sqlite can't be written to: state.sqlite-shm belongs to root" in answer.out
+    assert len(host.snapshots(nora)) == 1
+
+
+def test_what_somebody_has_open_is_not_read_beside_its_wal(host: Host, nora: User) -> None:
+    """Row 59: what is only in a -wal that can't be read may come at any moment."""
+    give_to_root(Path(f"{nora.database}-shm"))
+    with nora.database.open("r+b"):
+        answer = host.t3("run", "--json")
+    assert answer.code == 1
+    assert "state.sqlite-shm belongs to root" in answer.account(nora.name)["reason"]
+    assert host.snapshots(nora) == []
