@@ -85,12 +85,14 @@ def copy_unpinned(
 
 def _in_short_steps(live: apsw.Connection, copy: apsw.Connection, source: LiveDatabase) -> bool:
     """Copy without a pin; False as soon as somebody is about to write, or has written."""
+    journal = source.journal_state()
     backup = copy.backup("main", live, "main")
     try:
         while not backup.done:
             remaining = backup.remaining
             backup.step(_STEP_PAGES)
-            if not backup.done and (source.has_journal() or 0 < remaining <= backup.remaining):
+            written = source.journal_state() != journal
+            if not backup.done and (written or 0 < remaining <= backup.remaining):
                 return False
     finally:
         backup.close(True)  # forced: it would else raise once more what its last step met

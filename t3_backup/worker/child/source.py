@@ -64,18 +64,36 @@ class LiveDatabase:
             os.close(file)
         return header[19] if header.startswith(b"SQLite format 3\0") and len(header) == 20 else 0
 
-    def has_journal(self) -> bool:
-        """Tell whether a rollback journal is there.
+    def journal_state(self) -> tuple[int, int] | None:
+        """Return size and time (ns since 1970) of a rollback journal; None: none is there.
 
-        Then a writer has changed something, and not yet committed it.
+        It is another one as soon as a writer is about to change something.
         """
         try:
-            return (
-                os.stat(self.name + "-journal", dir_fd=self.folder, follow_symlinks=False).st_size
-                > 0
-            )
+            status = os.stat(self.name + "-journal", dir_fd=self.folder, follow_symlinks=False)
+        except FileNotFoundError:
+            return None
+        return (status.st_size, status.st_mtime_ns) if status.st_size else None
+
+    def has_journal(self) -> bool:
+        """Tell whether a rollback journal is there that holds something.
+
+        Then a writer has changed something, and not yet committed it. In journal_mode=persist one
+        stays that is done with: its header is zeroed (sqlite.org/pragma.html).
+        """
+        if self.journal_state() is None:
+            return False
+        try:
+            flags = os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW
+            file = native.open_beneath(self.folder, self.name + "-journal", flags)
         except FileNotFoundError:
             return False
+        except OSError:  # it may hold something
+            return True
+        try:
+            return os.pread(file, 1, 0) not in (b"", b"\0")
+        finally:
+            os.close(file)  # SQLite has no lock on it
 
     def holds_nothing(self) -> bool:
         """Tell whether it is an empty file of a name that is none of T3's."""
@@ -96,8 +114,10 @@ class LiveDatabase:
 
     def is_quiet(self, seconds: float) -> bool:
         """Tell whether nobody has committed, or is about to, for so many seconds."""
-        changed = os.stat(self.name, dir_fd=self.folder, follow_symlinks=False).st_mtime
-        return time.time() - changed >= seconds and not self.has_journal()
+        changed = os.stat(self.name, dir_fd=self.folder, follow_symlinks=False).st_mtime_ns
+        if (journal := self.journal_state()) is not None:
+            changed = max(changed, journal[1])
+        return time.time() - changed / 1e9 >= seconds and not self.has_journal()
 
 
 def find_database(
