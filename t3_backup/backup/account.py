@@ -36,7 +36,7 @@ from t3_backup.history.maintenance import Maintenance
 from t3_backup.history.result import MaintenanceResult
 from t3_backup.settings import Settings
 from t3_backup.store.account_dir import AccountDir
-from t3_backup.store.leftovers import remove_leftovers
+from t3_backup.store.leftovers import CatalogCheck, check_catalog, remove_leftovers
 from t3_backup.store.listing import Listing
 from t3_backup.store.manifest import Manifest
 from t3_backup.store.store import Store
@@ -85,10 +85,12 @@ def back_up_account(run: BackupRun, account: Account) -> AccountResult:
     assert account_dir is not None
     with account_dir:
         listing = remove_leftovers(account_dir, account_dir.read_listing(), chain.find_needed)
+        checked = check_catalog(account_dir, listing)
         heard = SourceListener(account.user, run.settings.ignore, order.listen)
         order = replace(order, listen=heard)
-        step = partial(_back_up_database, run, order, account_dir, listing, heard)
+        step = partial(_back_up_database, run, order, account_dir, listing, checked, heard)
         result = fail_uncovered(catch_failure(account, step), heard)
+    result = replace(result, lost=checked.lost, catalog_problem=checked.problem)
     waiting = legacy_import.tell_waiting(account.user, run.store)
     return replace(result, warnings=(*waiting, *result.warnings))
 
@@ -98,6 +100,7 @@ def _back_up_database(
     order: SnapshotOrder,
     account_dir: AccountDir,
     listing: Listing,
+    checked: CatalogCheck,
     heard: SourceListener,
 ) -> AccountResult:
     account, before = order.account, listing.snapshots
@@ -119,7 +122,7 @@ def _back_up_database(
             if isinstance(error, OSError) and error.errno not in _FULL:
                 raise
             # what is not to stay anyway makes space
-            early = maintenance.tidy(_find_hold(order, heard))
+            early = maintenance.tidy(_find_hold(order, checked, heard))
             if not early.freed_space:
                 raise
             maintenance = replace(maintenance, listing=early.listing)
@@ -140,11 +143,13 @@ def _back_up_database(
                     compacted=compacted,
                 )
     except SourceAbsent as absent:
-        if before:
+        if before or checked.lost:
+            count = len(before) + len(checked.lost)
+            are = "are" if before else "were"
             return AccountResult(
                 account.user,
                 "failed",
-                f"{absent}, but there are {len(before)} snapshots of it: was it deleted?",
+                f"{absent}, but there {are} {count} snapshots of it: was it deleted?",
                 own=True,
             )
         if heard.failures:  # the folder stays, as that of everybody who has data
@@ -166,7 +171,7 @@ def _back_up_database(
             )
     tidied = MaintenanceResult(listing)
     if taken[0].verdict in ("verified", "unproven"):
-        tidied = replace(maintenance, listing=listing).tidy(_find_hold(order, heard))
+        tidied = replace(maintenance, listing=listing).tidy(_find_hold(order, checked, heard))
     return AccountResult(
         account.user,
         "unchanged" if unchanged else "backed_up",
@@ -196,13 +201,15 @@ def _find_new_doubt(before: Sequence[Manifest], taken: Manifest) -> str:
     return "; ".join(taken.reasons)
 
 
-def _find_hold(order: SnapshotOrder, heard: SourceListener) -> str:
+def _find_hold(order: SnapshotOrder, checked: CatalogCheck, heard: SourceListener) -> str:
     """Tell why nothing may be pruned; empty where pruning may go on.
 
-    Where a database is not copied, what there is may be the last of what went into it. A store that
-    was full before anybody was asked has the owner asked now. Raises Failure where that can't be
-    told.
+    Where a snapshot was lost, others may be the last that hold what was in it. Where a database is
+    not copied, what there is may be the last of what went into it. A store that was full before
+    anybody was asked has the owner asked now. Raises Failure where that can't be told.
     """
+    if checked.lost:
+        return f"{checked.lost[0]} is lost"
     if not heard.looked:
         with contextlib.suppress(NoRoom):  # it was heard before
             client.ask(order.account, FindDatabase(), order.limits, order.stopping, heard)

@@ -28,6 +28,9 @@ class AccountResult:
     uncovered: tuple[str, ...] = ()
     own: bool = False  # where it failed: by something of the account's, and not of the store's
     unproven: str = ""  # why the new snapshot can't be judged, where that is new
+    lost: tuple[str, ...] = ()  # names of snapshots that were sealed, and are not there
+    # why the catalog could not be read or written
+    catalog_problem: str = ""
     listing: Listing | None = None  # of the account's folder in the end; None: it is not known
 
     @property
@@ -35,7 +38,8 @@ class AccountResult:
         """Tell whether somebody must look at it.
 
         That is: it failed, or was kept but is not good, or not all of it was kept; or it can't be
-        judged, which the run before did not say.
+        judged, which the run before did not say; or what was kept before is lost.
         """
         bad = any(one.manifest.holds or one.manifest.missing for one in self.snapshots)
-        return self.outcome == "failed" or bool(self.unsaved) or bool(self.unproven) or bad
+        told = self.unsaved or self.unproven or self.lost or self.catalog_problem
+        return self.outcome == "failed" or bool(told) or bad

@@ -6,7 +6,7 @@ import argparse
 
 from t3_backup.cli.marks import change_marks
 from t3_backup.settings import Settings
-from t3_backup.store.marks import MarkChange, accept_snapshots
+from t3_backup.store.marks import MarkChange, accept_losses, accept_snapshots
 from t3_backup.store.store import Store
 from t3_backup.text import utc_now
 
@@ -19,6 +19,9 @@ def accept_command(args: argparse.Namespace, values: Settings) -> int:
         said = [
             f"accepted {snapshot.user} {snapshot.name} ({'; '.join(snapshot.reasons)})"
             for snapshot in accepted
+        ]
+        said += [
+            f"accepted that {args.user} {name} is lost" for name in accept_losses(store, args.user)
         ]
         return MarkChange(accepted, said or [f"{args.user}: no snapshot waits to be accepted"])
 

@@ -18,7 +18,7 @@ from t3_backup.output import console
 from t3_backup.output.console import Console
 from t3_backup.restore.recovery import recover_interrupted, restore_limits
 from t3_backup.settings import Settings
-from t3_backup.store.leftovers import remove_leftovers
+from t3_backup.store.leftovers import check_catalog, remove_leftovers
 from t3_backup.store.lock import WAIT_S
 from t3_backup.store.store import Store
 from t3_backup.system import signals
@@ -69,9 +69,11 @@ def _import_of(
                 listing = remove_leftovers(
                     account_dir, account_dir.read_listing(), chain.find_needed
                 )
+                told = check_catalog(account_dir, listing).lines(user)
+                warnings += [f"{user}: {one}" for one in told]
                 deadline = Deadline.after(order.limits.seconds)
                 done = legacy_import.import_legacy(order, store, account_dir, listing, deadline)
-                names, warnings = done.names, done.warnings
+                names, warnings = done.names, [*warnings, *done.warnings]
     except Cancelled:
         pass  # what waits is told below
     except (Failure, OSError) as error:

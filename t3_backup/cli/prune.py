@@ -18,7 +18,8 @@ from t3_backup.output import console, documents
 from t3_backup.output.console import Console
 from t3_backup.restore.recovery import recover_interrupted
 from t3_backup.settings import Settings
-from t3_backup.store.leftovers import remove_leftovers
+from t3_backup.store.catalog import explain_loss
+from t3_backup.store.leftovers import check_catalog, remove_leftovers
 from t3_backup.store.lock import WAIT_S
 from t3_backup.store.store import Store
 from t3_backup.system import signals
@@ -46,6 +47,8 @@ def prune_command(args: argparse.Namespace, values: Settings) -> int:
             found = attempts.uncovered_since(noted.get(account_dir.user, ()))
             hold = databases.summary(found[1].uncovered) if found else ""
             listing = account_dir.read_listing()
+            if lost := account_dir.read_catalog().lost(listing):
+                hold = explain_loss(account_dir.user, lost)
             maintenance = Maintenance.of(account_dir, listing, values, limits, stop)
             decisions = maintenance.decide_retention()
             if args.dry_run:
@@ -77,7 +80,9 @@ def _prune(
     user = maintenance.account_dir.user
     why = {decision.snapshot.name: ", ".join(decision.reasons) for decision in decisions}
     listing = remove_leftovers(maintenance.account_dir, maintenance.listing, chain.find_needed)
+    problem = check_catalog(maintenance.account_dir, listing).problem
     done = replace(maintenance, listing=listing).tidy(hold)
+    done.warnings += [f"{user}: {problem}"] if problem else []
     for name in done.pruned:
         out.line(INFO, f"pruned {user} {name} ({why[name]})")
     for name in done.compacted:

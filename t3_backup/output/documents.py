@@ -61,6 +61,8 @@ def result_document(result: AccountResult) -> dict[str, Any]:
         "unsaved": result.unsaved,
         "uncovered": list(result.uncovered),
         "unproven": result.unproven,
+        "lost": list(result.lost),
+        "catalog_problem": result.catalog_problem,
         "taken_over": list(result.taken_over),
         "pruned": list(result.pruned),
         "compacted": list(result.compacted),
@@ -78,7 +80,7 @@ def needs_attention(account: Mapping[str, Any]) -> bool:
         or bool(snapshot.get("missing"))
         for snapshot in account["snapshots"]
     )
-    told = any(account.get(key, "") for key in ("unsaved", "unproven"))
+    told = any(account.get(key) for key in ("unsaved", "unproven", "lost", "catalog_problem"))
     return account["outcome"] == "failed" or told or bad
 
 

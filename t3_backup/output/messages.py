@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from t3_backup.backup.result import AccountResult
 from t3_backup.output.documents import AccountContents
+from t3_backup.store.catalog import explain_loss
 from t3_backup.store.faults import find_faults
 from t3_backup.store.listing import StoredSnapshot
 from t3_backup.store.manifest import Manifest
@@ -50,6 +51,8 @@ def result_messages(result: AccountResult) -> list[Message]:
         lines += [
             Message(ERROR, f"WARN: {user}: {text}", one) for text in missing_texts(one.manifest)
         ]
+    for told in (explain_loss(user, result.lost), result.catalog_problem):
+        lines += [Message(ERROR, f"WARN: {user}: {told}")] if told else []
     if result.unsaved:
         text = f"the files next to the database were not saved: {result.unsaved}"
         lines.append(Message(ERROR, f"WARN: {user}: {text}"))

@@ -20,11 +20,14 @@ from functools import partial
 from pathlib import Path
 from typing import Self
 
+from t3_backup.store import catalog_file
+from t3_backup.store.catalog import Catalog, Entry, Proof, State
 from t3_backup.store.listing import Listing, find_strays, sort_snapshots
 from t3_backup.store.manifest import Manifest, StoredDatabase
 from t3_backup.store.names import DATA, DELTA, MANIFEST, PAGES, parse_name
 from t3_backup.store.staged_file import StagedFile
 from t3_backup.system import native
+from t3_backup.text import utc_now
 
 PARTIAL = ".partial-"  # begins the name of a file that is not whole yet
 NameAs = Callable[[str], None]  # gives a file a name
@@ -37,6 +40,7 @@ class AccountDir:
     user: str
     path: Path
     fd: int
+    store_fd: int  # of the store, where its catalog is
 
     def read_listing(self) -> Listing:
         """Read the folder and every manifest in it. Raises OSError."""
@@ -115,8 +119,8 @@ class AccountDir:
     def publish_snapshot(self, manifest: Manifest, images: Mapping[str, NameAs]) -> None:
         """Name settled files, by database, and their `manifest`; durable when this returns.
 
-        Raises OSError, and then nothing is named. ValueError for a manifest that could not be read
-        again: its snapshot would never be seen.
+        The catalog has it then as sealed and proven. Raises OSError, and then nothing is named.
+        ValueError for a manifest that could not be read again: its snapshot would never be seen.
         """
         if (
             Manifest.from_text(manifest.to_text()).name != manifest.name
@@ -134,10 +138,13 @@ class AccountDir:
             self.sync()
         except BaseException:
             if named:
-                self.remove_snapshot(manifest)  # no image without a manifest, whatever comes next
+                self._remove_files(manifest)  # no image without a manifest, whatever comes next
             else:
                 self.remove_file(manifest.name + MANIFEST)
             raise
+        # a snapshot that is there and not known is taken in by the next run
+        with contextlib.suppress(OSError):
+            self.record_proof(manifest.name, Proof(utc_now(), "verified"))
 
     def link_data(self, image: StoredDatabase, name: str) -> None:
         """Give an image that is plain one more name.
@@ -200,11 +207,42 @@ class AccountDir:
             native.sync_file(file.writer, manifest.name + MANIFEST)
             yield file
 
+    def read_catalog(self) -> Catalog:
+        """Read what is known of the account's snapshots."""
+        return catalog_file.read_catalog(self.store_fd, self.user)
+
+    def record_proof(self, name: str, proof: Proof) -> None:
+        """Note how the proof of a snapshot that is there ended, durably. Raises OSError."""
+        self.change_catalog(lambda _: [Entry(name, "sealed", proof)])
+
+    def change_catalog(self, change: Callable[[Mapping[str, Entry]], Iterable[Entry]]) -> None:
+        """Write the entries that `change` makes of those there are, durably. Raises OSError."""
+        catalog_file.change_catalog(self.store_fd, self.user, change)
+
     def remove_snapshot(self, snapshot: Manifest) -> None:
         """Remove a snapshot that no delta needs.
 
-        Its images, the live one's first, then, durably after them, the manifest. Raises OSError.
+        The catalog has it as let go, durably, before anything goes. Raises OSError.
         """
+        self._note_removal(snapshot, "removing")
+        self._remove_files(snapshot)
+        # else the next run finds that nothing of it is left
+        with contextlib.suppress(OSError):
+            if not self.has_manifest(snapshot):
+                self._note_removal(snapshot, "removed")
+
+    def _note_removal(self, snapshot: Manifest, state: State) -> None:
+        """Note it of a snapshot that is known; of another one nobody would miss anything."""
+        self.change_catalog(
+            lambda known: [
+                replace(entry, state=state)
+                for name, entry in known.items()
+                if name == snapshot.name and entry.state != state
+            ]
+        )
+
+    def _remove_files(self, snapshot: Manifest) -> None:
+        """Remove its images, the live one's first, then, durably after them, the manifest."""
         for image in reversed(_live_last(snapshot)):
             # the plain one last: what is left is the image still
             for ending in (PAGES, DELTA, DATA):

@@ -1,7 +1,11 @@
-"""Change what a person may change of a sealed snapshot: accept it, pin it, unpin it."""
+"""Change what a person may change of a sealed snapshot: accept it, pin it, unpin it.
+
+So is accepted that one is lost.
+"""
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from datetime import datetime
@@ -64,10 +68,12 @@ def accept_snapshots(store: Store, user: str, now: datetime) -> list[Manifest]:
 
     Somebody has looked at them. Each keeps its verdict, and so never counts among the good ones
     that retention keeps. Returns the accepted ones as they are from now on. Raises Failure where
-    the account has no folder.
+    the account has no folder, and nothing is known of it.
     """
     account_dir = store.account_dir(user)
     if account_dir is None:
+        if store.read_catalog(user).entries:
+            return []
         raise Failure(f"no snapshots of {user} in {store.path}")
     accepted = []
     with account_dir:
@@ -76,3 +82,19 @@ def accept_snapshots(store: Store, user: str, now: datetime) -> list[Manifest]:
                 accepted.append(replace(snapshot, accepted_at=format_time(now)))
                 account_dir.replace_manifest(accepted[-1])
     return accepted
+
+
+def accept_losses(store: Store, user: str) -> tuple[str, ...]:
+    """Note that the lost snapshots of an account are known to be, and return their names.
+
+    The store is locked. Raises StoreError and OSError.
+    """
+    with contextlib.ExitStack() as held:
+        account_dir = store.account_dir(user)
+        listing = held.enter_context(account_dir).read_listing() if account_dir else None
+        lost = store.read_catalog(user).lost(listing)
+        if lost:
+            store.change_catalog(
+                user, lambda known: [replace(known[name], state="removed") for name in lost]
+            )
+    return lost

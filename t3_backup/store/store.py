@@ -12,15 +12,16 @@ import os
 import pwd
 import re
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
 from t3_backup.accounts import folder_name, is_user_name, user_of_folder
 from t3_backup.errors import StoreError
-from t3_backup.store import lock
+from t3_backup.store import catalog_file, lock
 from t3_backup.store.account_dir import AccountDir
+from t3_backup.store.catalog import Catalog, Entry
 from t3_backup.store.private_folder import (
     check_private,
     explain_refusal,
@@ -85,6 +86,20 @@ class Store:
             folders = [entry.name for entry in entries if entry.is_dir(follow_symlinks=False)]
         return sorted(filter(None, map(user_of_folder, folders)))
 
+    def users_with_catalog(self) -> list[str]:
+        """Return the users who have, or had, snapshots, as their catalogs say, sorted."""
+        return catalog_file.users_with_catalog(self.fd)
+
+    def read_catalog(self, user: str) -> Catalog:
+        """Read what is known of a user's snapshots, whether their folder is there or not."""
+        return catalog_file.read_catalog(self.fd, user)
+
+    def change_catalog(
+        self, user: str, change: Callable[[Mapping[str, Entry]], Iterable[Entry]]
+    ) -> None:
+        """Write the entries that `change` makes of those of a user, durably. Raises OSError."""
+        catalog_file.change_catalog(self.fd, user, change)
+
     def account_dir(self, user: str, *, create: bool = False) -> AccountDir | None:
         """Open the folder of `user`; None where there is none.
 
@@ -114,7 +129,7 @@ class Store:
         except BaseException:
             os.close(fd)
             raise
-        return AccountDir(user, path, fd)
+        return AccountDir(user, path, fd, self.fd)
 
     def is_given_away(self, user: str, uid: int) -> bool:
         """Tell whether the folder is the user's own, as an earlier script made them."""

@@ -94,7 +94,7 @@ def test_what_a_killed_restore_left_is_ended_by_the_next_timer_run(there: Machin
         "active",
         "loaded",
     )
-    assert there.sh(f"ls -A {STORE}").lines == ["alice", "attempts.json"]
+    assert there.sh(f"ls -A {STORE}").lines == ["alice", "alice+catalog", "attempts.json"]
     assert [
         name
         for name in there.sh(f"ls -A {Path(database_path('alice')).parent}").lines

@@ -197,7 +197,11 @@ def test_who_has_it_open_is_named_and_nothing_is_changed(
         after = hash_live_folder(backed)
     assert after["state.sqlite"] == before
     assert {name for name in after if "replaced" in name} == set()
-    assert {path.name for path in host.store.iterdir()} == {backed.name, "attempts.json"}
+    assert {path.name for path in host.store.iterdir()} == {
+        backed.name,
+        f"{backed.name}+catalog",
+        "attempts.json",
+    }
     succeeded(host.t3("restore", backed.name, "--yes"))
 
 
@@ -287,7 +291,11 @@ def test_a_symlink_on_the_way_is_not_followed(host: Host, backed: User, planted:
     ).hexdigest()
     assert after == before
     assert place.is_symlink()
-    assert {path.name for path in host.store.iterdir()} == {backed.name, "attempts.json"}
+    assert {path.name for path in host.store.iterdir()} == {
+        backed.name,
+        f"{backed.name}+catalog",
+        "attempts.json",
+    }
 
 
 def test_a_second_name_of_the_live_database_is_refused(host: Host, backed: User) -> None:

@@ -641,7 +641,7 @@ def test_nothing_hangs_on_what_would_not_be_found_again(account_dir: AccountDir)
 def test_one_that_lost_its_live_image_keeps_what_an_older_one_needs(
     account_dir: AccountDir,
 ) -> None:
-    """It is no snapshot any more; the image of its other database is still a base."""
+    """It is lost; and once that is accepted, the image of its other database is still a base."""
     v1, v2 = "state.sqlite", "statev2.sqlite"
     old, new = database_image(60), database_image(60, 1)
     publish_images(account_dir, {v1: old, v2: new}, v2)
@@ -649,6 +649,7 @@ def test_one_that_lost_its_live_image_keeps_what_an_older_one_needs(
     maintenance(account_dir, ALL).tidy()
     newest, older = list_snapshots(account_dir)
     account_dir.remove_file(newest.live_image.name + DATA)
+    account_dir.change_catalog(lambda known: [replace(known[newest.name], state="removed")])
     clean_up(account_dir)
     listing, image = account_dir.read_listing(), older.image_of(v1)
     assert image is not None

@@ -1,0 +1,104 @@
+"""Know of each snapshot of an account that it was sealed, or let go, and how its last proof ended.
+
+Pure: the values, and what they say of a listing. Where they are kept is `catalog_file`'s. The
+manifest vouches for a snapshot's bytes; the catalog for its being there: what is known as sealed
+and not found was lost, and what is not known was left by a crash, or has come from elsewhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from typing import Literal
+
+from t3_backup.store.listing import Listing
+from t3_backup.store.names import MANIFEST, parse_name
+
+State = Literal["sealed", "removing", "removed"]
+STATES: tuple[State, ...] = ("sealed", "removing", "removed")
+Outcome = Literal["verified", "failed", "unchecked"]
+OUTCOMES: tuple[Outcome, ...] = ("verified", "failed", "unchecked")
+
+
+@dataclass(frozen=True)
+class Proof:
+    """How the last proof of a snapshot ended: it is what was sealed, it is not, or nobody knows."""
+
+    when: datetime  # UTC
+    outcome: Outcome
+    reason: str = ""  # why it failed, or could not be checked
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What is known of one snapshot."""
+
+    name: str
+    state: State
+    proof: Proof | None = None  # None: it was taken in as it was found
+
+
+@dataclass(frozen=True)
+class Catalog:
+    """What is known of the snapshots of one account."""
+
+    entries: Mapping[str, Entry] = field(default_factory=dict)  # by name
+    problem: str = ""  # why some of it can't be read
+
+    def proof_of(self, name: str) -> Proof | None:
+        """Return the last proof of the snapshot of that name; None where none is known."""
+        entry = self.entries.get(name)
+        return entry.proof if entry is not None else None
+
+    def is_sealed(self, name: str) -> bool:
+        """Tell whether the snapshot of that name is known, and nobody has let it go."""
+        entry = self.entries.get(name)
+        return entry is not None and entry.state == "sealed"
+
+    def lost(self, listing: Listing | None) -> tuple[str, ...]:
+        """Return the names that are known as sealed and not there, sorted.
+
+        None: the account's folder is gone.
+        """
+        there = {snapshot.name for snapshot in listing.snapshots} if listing is not None else set()
+        return tuple(sorted(name for name in self.entries.keys() - there if self.is_sealed(name)))
+
+
+def find_changes(catalog: Catalog, listing: Listing) -> list[Entry]:
+    """Find the entries that are to be others, where nothing was interrupted any more.
+
+    A sound snapshot is taken in where it is not known, or was let go and is whole: nothing of it
+    has gone, and retention decides again. What was let go and is not there is done. Where some of
+    the catalog can't be read, a manifest without data may be of a snapshot that it knew.
+    """
+    there = {snapshot.name for snapshot in listing.snapshots}
+    found = []
+    if catalog.problem:
+        manifests = {name for name in listing.names if name.endswith(MANIFEST)}
+        bare = {name.removesuffix(MANIFEST) for name in manifests} - there
+        found += [
+            Entry(name, "sealed")
+            for name in sorted(bare - catalog.entries.keys())
+            if parse_name(name)
+        ]
+    for name in sorted(there | catalog.entries.keys()):
+        entry = catalog.entries.get(name, Entry(name, "removed"))
+        if name in there and entry.state != "sealed":
+            known = entry.state == "removing"
+            found.append(Entry(name, "sealed", entry.proof if known else None))
+        elif name not in there and entry.state == "removing":
+            found.append(replace(entry, state="removed"))
+    return found
+
+
+def explain_loss(user: str, lost: Iterable[str]) -> str:
+    """Say that snapshots were lost, and what to do; empty where none was."""
+    names = list(lost)
+    if not names:
+        return ""
+    more = f" and {len(names) - 1} more were" if len(names) > 1 else " was"
+    return (
+        f"{names[0]}{more} sealed and can't be found: data or manifest was removed or damaged; "
+        f"nothing is pruned until it is back, or: t3-backup-state accept {user}"
+    )
