@@ -30,8 +30,8 @@ class AccountFacts:
     """An account of the map."""
 
     user: str
-    home: Path | None = None  # canonical
-    home_device: int | None = None
+    home: Path | None = None  # canonical, where a database was found
+    home_device: str = ""  # of the databases' mount, MAJOR:MINOR; empty: it isn't known
     source: Source | None = None  # the database and its -wal; None where there is none
     problem: str = ""  # why it can't be backed up
     # names of databases that are not copied, or paths where T3 has them open elsewhere
@@ -70,7 +70,7 @@ class StoreFacts:
     read_only: bool
     free_bytes: int
     total_bytes: int
-    device: int
+    device: str  # of its mount, MAJOR:MINOR
     problem: str = ""  # why it can't be used
     foreign: bool = False  # it is another's, and we are not root
     account_dirs: tuple[AccountDirFacts, ...] = ()

@@ -34,6 +34,7 @@ from t3_backup.restore import pending
 from t3_backup.settings import Settings
 from t3_backup.store.store import Store
 from t3_backup.system import native
+from t3_backup.system.proc_files import parse_mounts
 from t3_backup.t3.base_dir import place_accounts
 from t3_backup.t3.login_report import UNKNOWN, read_login
 from t3_backup.text import utc_now
@@ -41,6 +42,7 @@ from t3_backup.worker import client
 from t3_backup.worker.limits import Limits
 from t3_backup.worker.operations.backup import FindDatabase
 from t3_backup.worker.operations.legacy import ListLegacy
+from t3_backup.worker.sources import Source
 
 _LOOK_S = 30  # for one worker that finds a file
 # Whether a copy would fit is judged elsewhere.
@@ -82,15 +84,15 @@ def _map(path: Path) -> MapFacts:
 
 
 def _account(user: str, settings: Settings, stopping: threading.Event) -> AccountFacts:
-    home = device = source = None
+    home = source = None
     problem = ""
     heard = SourceListener(user, settings.ignore)
     try:
         named = dict(settings.base_dirs)
         [account] = place_accounts([accounts.find(user)], named, lambda _: None)
-        home = _real(account.home)
-        device = home.stat().st_dev if os.path.exists(home) else None
+        home = account.home
         source = client.ask(account, FindDatabase(), _LIMITS, stopping, heard)
+        home = _find_home(account, source)
     except SourceAbsent:
         pass
     except Cancelled:
@@ -100,7 +102,7 @@ def _account(user: str, settings: Settings, stopping: threading.Event) -> Accoun
     return AccountFacts(
         user,
         home,
-        device,
+        source.device if source else "",
         source,
         problem,
         uncovered=heard.uncovered,
@@ -111,18 +113,28 @@ def _account(user: str, settings: Settings, stopping: threading.Event) -> Accoun
     )
 
 
+def _find_home(account: Account, source: Source) -> Path:
+    """Tell where the home is, or what of T3's is not there, by what the account's worker said.
+
+    Without a symlink. Root asks nothing of a path in a home.
+    """
+    base_dir = Path(source.base_dir)
+    return base_dir.parent if account.base_dir is None else base_dir
+
+
 def _store(dest: Path, stopping: threading.Event) -> StoreFacts:
     place = next(path for path in (dest, *dest.parents) if os.path.exists(path))
     status, room = place.stat(), os.statvfs(place)
+    kind, device = _mount(place)
     found = StoreFacts(
         path=dest,
         real=_real(dest),
         exists=os.path.lexists(dest),
-        kind=_kind(place),
+        kind=kind,
         read_only=bool(room.f_flag & os.ST_RDONLY),
         free_bytes=room.f_bavail * room.f_frsize,
         total_bytes=room.f_blocks * room.f_frsize,
-        device=status.st_dev,
+        device=device,
         foreign=place == dest and os.geteuid() not in (0, status.st_uid),
     )
     try:
@@ -145,8 +157,11 @@ def _real(path: Path) -> Path:
     return Path(os.path.realpath(path))
 
 
-def _kind(path: Path) -> str:
-    """Find the type of the file system that `path` is on, by its mount (proc(5))."""
+def _mount(path: Path) -> tuple[str, str]:
+    """Find the type of the file system that `path` is on, and its device, as its mount has them.
+
+    That is in proc(5); on btrfs stat(2) has other devices.
+    """
     fd = os.open(path, os.O_PATH | os.O_CLOEXEC)
     try:
         info = Path(f"/proc/self/fdinfo/{fd}").read_text(encoding="ascii")
@@ -154,7 +169,7 @@ def _kind(path: Path) -> str:
         os.close(fd)
     mount = next(line.split()[1] for line in info.splitlines() if line.startswith("mnt_id:"))
     mounts = Path("/proc/self/mountinfo").read_text(encoding="utf-8", errors="surrogateescape")
-    return kind_of(mounts, mount)
+    return kind_of(mounts, mount), parse_mounts(mounts).get(mount, "")
 
 
 def kind_of(mounts: str, mount: str) -> str:

@@ -74,7 +74,7 @@ def _space(facts: Facts, settings: Settings) -> Finding:
 
 
 def _disk(facts: Facts) -> Iterator[Finding]:
-    homes = [account for account in facts.accounts if account.home_device is not None]
+    homes = [account for account in facts.accounts if account.home_device]
     shared = [account.user for account in homes if account.home_device == facts.store.device]
     advice = "copy the store elsewhere, too"
     if shared:

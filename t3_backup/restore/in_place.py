@@ -29,7 +29,7 @@ from t3_backup.store.manifest import Manifest
 from t3_backup.store.names import PRERESTORE
 from t3_backup.store.replacement import Replacement
 from t3_backup.system import open_files
-from t3_backup.system.file_identity import FileIdentity
+from t3_backup.system.file_identity import ProcFile
 from t3_backup.text import format_time
 from t3_backup.worker import client
 from t3_backup.worker.operations.archive import StageArchive
@@ -132,14 +132,14 @@ def _prepare_and_exchange(
             job.say(f"stopped {plan.unit}")
     if job.stopping.is_set():
         raise Cancelled("stopped before anything was replaced")
-    live = [one.live for one in staged.values() if one.live is not None]
+    live = [one.opened for one in staged.values() if one.opened is not None]
     try:
         with done.timed("fold"):
             checkpoint = CheckpointDatabases(tuple(staged))
             folded = client.ask(job.account, checkpoint, job.limits, job.stopping)
-        live = [one.old for one in folded.databases if one.old is not None] or live
+        live = [one.opened for one in folded.databases if one.opened is not None] or live
         if held := [one for one in folded.databases if one.held]:
-            live = [one.old for one in held if one.old is not None]
+            live = [one.opened for one in held if one.opened is not None]
             raise InUse("; ".join(one.reason for one in held))
         with done.timed("prerestore"):
             old = seal_old_state(job, folded)
@@ -211,7 +211,7 @@ def _stage_all(
     return found
 
 
-def _with_holders(error: InUse, live: Sequence[FileIdentity]) -> InUse:
+def _with_holders(error: InUse, live: Sequence[ProcFile]) -> InUse:
     """Add to the error who has one of the live databases open."""
     if who := open_files.describe_holders(*live):
         return InUse(f"{error}; it is held by {who}; nothing was changed")

@@ -7,7 +7,21 @@ import stat
 from dataclasses import dataclass
 from typing import Annotated
 
+from t3_backup.text import printable
+
+_Text = Annotated[str, printable]
 Unsigned = Annotated[int, range(1 << 64)]  # as stat(2) has its numbers
+
+
+@dataclass(frozen=True)
+class ProcFile:
+    """A file as fdinfo and mountinfo know it (proc(5)).
+
+    On btrfs and overlayfs stat(2) has other numbers for it.
+    """
+
+    inode: Unsigned
+    device: _Text  # MAJOR:MINOR of its mount; empty: it isn't known
 
 
 @dataclass(frozen=True)

@@ -38,7 +38,7 @@ def test_a_running_server_is_named_where_it_is_to_be_left_alone(there: Machine) 
     pid = there.sh("pgrep -f '^/usr/bin/python3 /opt/t3'").out.strip()
     answer = there.run("t3-backup-state", "restore", "alice", "--yes", "--no-service", check=False)
     assert answer.code == 4
-    assert f"pid {pid} (/usr/bin/python3 /opt/t3" in answer.err
+    assert f"pid {pid} (" in answer.err
     assert server_state(there)["ActiveState"] == "active"
 
 

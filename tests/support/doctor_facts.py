@@ -20,7 +20,7 @@ from t3_backup.worker.sources import Source
 
 GIB = 1 << 30
 VALUES = settings.load({}, {}, Path("/dev/null"))
-ALICE = AccountFacts("alice", Path("/home/alice"), 2, Source(GIB, 1 << 20))
+ALICE = AccountFacts("alice", Path("/home/alice"), "8:2", Source(GIB, 1 << 20))
 ACCOUNT_DIR = AccountDirFacts(
     "alice", Path("/var/backups/t3-state/alice"), (make_manifest(1, NOON - timedelta(hours=8)),)
 )
@@ -32,7 +32,7 @@ STORE = StoreFacts(
     False,
     100 * GIB,
     1000 * GIB,
-    1,
+    "8:1",
     account_dirs=(ACCOUNT_DIR,),
 )
 HEALTHY = Facts(

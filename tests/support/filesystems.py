@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from support import programs
 from support.databases import MIB
 from support.host import Host
 
@@ -62,6 +63,25 @@ def hanging(where: Path) -> Iterator[None]:
             subprocess.run(["umount", "-l", str(where)], check=True)
     finally:
         os.close(device)  # whoever still waits, wakes
+
+
+@contextlib.contextmanager
+def never_answering(where: Path, uid: int) -> Iterator[subprocess.Popen[bytes]]:
+    """A FUSE file system of the user's over a folder or a file, for everybody (`allow_other`).
+
+    Its server takes each request and answers none: who asks sleeps past SIGKILL, until the block is
+    left. Gives the server.
+    """
+    line = programs.line("serve_silence.py", str(where), str(uid), str(uid))
+    with subprocess.Popen(line, stdout=subprocess.PIPE) as server:
+        try:
+            assert server.stdout is not None
+            assert server.stdout.readline() == b"mounted\n"
+            yield server
+        finally:
+            server.kill()  # whoever still waits, wakes
+            server.wait()
+            subprocess.run(["umount", "-l", str(where)], check=False, capture_output=True)
 
 
 @contextlib.contextmanager

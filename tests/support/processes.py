@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextlib
 import pwd
 import subprocess
+import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,27 @@ def process_status(pid: int) -> dict[str, str]:
         name: value.strip()
         for name, _, value in (line.partition(":") for line in text.splitlines())
     }
+
+
+def run_within(
+    seconds: float, line: Sequence[str], env: Mapping[str, str], cwd: str | Path = "/"
+) -> subprocess.CompletedProcess[str]:
+    """Run a command that must end in so many seconds.
+
+    One that sleeps past SIGKILL is not waited for, as `subprocess.run` does.
+    """
+    with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as errors:
+        process = subprocess.Popen(
+            line, env=env, cwd=cwd, stdin=subprocess.DEVNULL, stdout=out, stderr=errors
+        )
+        try:
+            process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            raise AssertionError(f"{line} has not ended after {seconds:g} s") from None
+        for file in (out, errors):
+            file.seek(0)
+        return subprocess.CompletedProcess(line, process.returncode, out.read(), errors.read())
 
 
 def until(condition: Callable[[], Any], what: str) -> Any:

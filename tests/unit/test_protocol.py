@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from t3_backup.errors import WORKER_ERRORS, Failure, InUse, SourceRefused, TryLater, WorkerLost
 from t3_backup.store.census import Census
 from t3_backup.store.replacement import Replacement
-from t3_backup.system.file_identity import FileIdentity
+from t3_backup.system.file_identity import FileIdentity, ProcFile
 from t3_backup.system.sqlite import SIDECARS
 from t3_backup.t3 import content
 from t3_backup.t3.databases import DatabaseState
@@ -114,7 +114,8 @@ CHECKPOINTED = st.builds(
     ).map(tuple),
     OTHERS,
 )
-STAGED = st.builds(Staged, st.none() | IDENTITIES, st.none() | IDENTITIES, CENSUSES)
+PROC_FILES = st.none() | st.builds(ProcFile, U64, PLAIN)
+STAGED = st.builds(Staged, st.none() | IDENTITIES, st.none() | IDENTITIES, CENSUSES, PROC_FILES)
 DATABASE_NAMES = st.sampled_from(["state.sqlite", "statev2.sqlite", "x y.sqlite", ".sqlite"])
 FOUND = st.builds(SourceDatabase, DATABASE_NAMES, COUNTS, COUNTS, PLAIN, COUNTS)
 STATES = st.builds(
@@ -587,6 +588,7 @@ def checkpointed(**changes: Any) -> dict[str, Any]:
         "beside": ["-wal"],
         "changed_ns": 1,
         "held": False,
+        "opened": None,
     }
     return {"event": "checkpointedall", "databases": [one | changes], "others": []}
 

@@ -68,7 +68,14 @@ def checkpoint_databases(place: LiveFiles, wanted: Sequence[str]) -> Checkpointe
             why = f"{place.path_of(name)}: {problem}"
             found.append(Checkpointed(name, None, False, why, None, ()))
     return CheckpointedAll(
-        tuple(replace(one, changed_ns=changed.get(one.file, 0)) for one in found),
+        tuple(
+            replace(
+                one,
+                changed_ns=changed.get(one.file, 0),
+                opened=None if one.old is None else place.proc_file(one.file),
+            )
+            for one in found
+        ),
         tuple(name for name in others if name not in wanted),
     )
 

@@ -17,9 +17,10 @@ from dataclasses import dataclass
 
 from t3_backup.errors import Failure, InUse, SourceAbsent, SourceError, SourceRefused
 from t3_backup.system import native
-from t3_backup.system.file_identity import FileIdentity
+from t3_backup.system.file_identity import FileIdentity, ProcFile
 from t3_backup.system.sqlite import SIDECARS
 from t3_backup.t3.files import STATE_FOLDER
+from t3_backup.worker.child.own_processes import identify
 from t3_backup.worker.child.source import open_home, require_own_file
 from t3_backup.worker.operations import Job
 
@@ -84,6 +85,17 @@ class LiveFiles:
             return None
         require_own_file(status, self.path_of(name), self.uid, self.folder)
         return FileIdentity.of(status)
+
+    def proc_file(self, name: str) -> ProcFile | None:
+        """Return what has that name, as /proc knows it; None where that can't be told."""
+        try:
+            fd = native.open_beneath(self.folder, name, os.O_PATH | os.O_NOFOLLOW)
+        except OSError:
+            return None
+        try:
+            return ProcFile(*identify(fd))
+        finally:
+            os.close(fd)  # O_PATH: it drops no lock
 
     def sidecars(self, name: str) -> list[str]:
         """List the endings (of SIDECARS) of what lies beside `name`, whatever it is."""

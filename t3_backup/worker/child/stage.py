@@ -46,7 +46,7 @@ def stage_database(place: LiveFiles, image: int, name: str, ending: str) -> Stag
         place.sync()
         _require_exchange(place, name, aside, live)
         staged = FileIdentity.of(os.fstat(fd))
-        return Staged(live, staged, read_census(place, aside))
+        return Staged(live, staged, read_census(place, aside), place.proc_file(name))
     except BaseException:
         place.remove(aside)
         raise

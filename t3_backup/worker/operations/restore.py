@@ -8,7 +8,7 @@ from typing import Annotated
 from t3_backup.records import one_of
 from t3_backup.store.census import Census
 from t3_backup.store.replacement import Replacement, Sidecars
-from t3_backup.system.file_identity import FileIdentity
+from t3_backup.system.file_identity import FileIdentity, ProcFile
 from t3_backup.t3.databases import MOST
 from t3_backup.t3.files import DATABASE_NAME
 from t3_backup.worker.operations import Operation
@@ -42,6 +42,7 @@ class Staged(Event):
     live: FileIdentity | None  # the live database, as it was then; None: there is none
     staged: FileIdentity | None  # what was written
     census: Census  # of what was written, rows not counted
+    opened: ProcFile | None = None  # the live database, for whoever looks who has it open
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,7 @@ class Checkpointed:
     beside: Sidecars  # endings of what is beside it still
     changed_ns: Count = 0  # when it, or its -wal, changed last before that
     held: bool = False  # whether another process has it open
+    opened: ProcFile | None = None  # it, for whoever looks who has it open
 
 
 def _check_each(found: tuple[Checkpointed, ...]) -> tuple[Checkpointed, ...]:
