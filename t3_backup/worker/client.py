@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Generic, Self, TypeVar
 
 from t3_backup.accounts import Account
-from t3_backup.errors import Failure, WorkerLost
+from t3_backup.errors import Cancelled, Failure, WorkerLost
 from t3_backup.system.process import start_in_own_group
 from t3_backup.t3.files import DATABASE_NAME, state_place
 from t3_backup.text import printable
@@ -43,6 +43,8 @@ from t3_backup.worker.supervisor import (
 )
 
 A = TypeVar("A", bound=Event)
+# Whoever stops a unit stops its workers, too: a worker may have ended before the command has heard.
+_HEARD_SECONDS = 2
 _PACKAGE = Path(__file__).resolve().parent.parent.parent
 
 # The worker finds this very package, wherever it is, before it gives up the right to read it. -I
@@ -63,8 +65,8 @@ def ignore_event(_: Event) -> None:
 class Worker(Generic[A]):
     """A worker that is running, for one operation.
 
-    One that `waits` is started ahead of its time: it imports what the operation needs, and does no
-    more until `hand_over` gives it the request and a file to read.
+    It imports what the operation needs, and then reads its request. One that `waits` is started
+    ahead of its time: it gets none before `hand_over`, which also gives it files to read.
     """
 
     def __init__(
@@ -83,25 +85,24 @@ class Worker(Generic[A]):
         with contextlib.ExitStack() as undo:
             ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
             self._channel = undo.enter_context(ours)
+            self._job = Job(
+                home=home,
+                state_folder=folder_path,
+                server_pid=account.server_pid,
+                uid=account.uid,
+                gid=account.gid,
+                groups=account.groups,
+                become=os.geteuid() == 0,
+                parent=os.getpid(),
+                seconds=limits.seconds,
+                wal_budget=limits.wal_budget,
+                room=limits.room(),
+                file=file,
+                folder=folder,
+            )
+            self._request = b"" if waits else encode_request(self._job, operation)
             with theirs:
-                self._job = Job(
-                    home=home,
-                    state_folder=folder_path,
-                    server_pid=account.server_pid,
-                    uid=account.uid,
-                    gid=account.gid,
-                    groups=account.groups,
-                    become=os.geteuid() == 0,
-                    parent=os.getpid(),
-                    channel=theirs.fileno(),
-                    seconds=limits.seconds,
-                    wal_budget=limits.wal_budget,
-                    room=limits.room(),
-                    file=file,
-                    folder=folder,
-                    waits=waits,
-                )
-                self._process = _start_process(self._job, operation)
+                self._process = _start_process(theirs, self._job, operation)
             self._pidfd = os.pidfd_open(self._process.pid)
             undo.pop_all()
 
@@ -109,20 +110,20 @@ class Worker(Generic[A]):
         """Let one that waits begin, with `files` to read."""
         self._operation, self._limits = operation, limits
         job = replace(self._job, files=tuple(files), seconds=limits.seconds)
-        with contextlib.suppress(ConnectionError):  # it has died, and `answer` tells why
-            self._channel.sendall(encode_request(job, operation).encode() + b"\n")
+        self._request = encode_request(job, operation)
 
     def answer(
         self, stopping: threading.Event, listen: Listener, provide: Provider | None = None
     ) -> A:
-        """Watch it until it is dead, and return its answer. Raises as `ask` does.
+        """Ask it, watch it until it is dead, and return its answer. Raises as `ask` does.
 
         What it has found is told to `provide`, which gives it files to write to.
         """
         pins = OPERATIONS[name_of(self._operation)].pins
-        state = WorkerState(self._limits, provide, files=self._files, pins=pins)
+        unsent = bytearray(self._request)
+        state = WorkerState(self._limits, provide, self._files, unsent, pins=pins)
         supervise(self._process, self._pidfd, self._channel, state, stopping, listen)
-        return _judge_answer(self._process, state, self._operation)
+        return _judge_answer(self._process, state, self._operation, stopping)
 
     def __enter__(self) -> Self:
         return self
@@ -202,14 +203,16 @@ def copy_databases(
         return ask(account, operation, limits, stopping, listen, provide=provide)
 
 
-def _start_process(job: Job, operation: Operation[Any]) -> subprocess.Popen[bytes]:
+def _start_process(
+    channel: socket.socket, job: Job, operation: Operation[Any]
+) -> subprocess.Popen[bytes]:
     """Start the process of a worker, with the descriptors that its job names."""
     return start_in_own_group(
-        [sys.executable, "-I", "-c", _BOOT, str(_PACKAGE), encode_request(job, operation)],
-        stdin=subprocess.DEVNULL,
-        stdout=job.channel,
-        stderr=job.channel,
-        pass_fds=[fd for fd in (job.channel, job.file, job.folder) if fd >= 0],
+        [sys.executable, "-I", "-c", _BOOT, str(_PACKAGE), name_of(operation)],
+        stdin=channel.fileno(),
+        stdout=channel.fileno(),
+        stderr=channel.fileno(),
+        pass_fds=[fd for fd in (job.file, job.folder) if fd >= 0],
         cwd="/",
         env={"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8"},
     )
@@ -220,8 +223,13 @@ class _BusError(WorkerLost):
 
 
 def _judge_answer(
-    process: subprocess.Popen[bytes], state: WorkerState, operation: Operation[A]
+    process: subprocess.Popen[bytes],
+    state: WorkerState,
+    operation: Operation[A],
+    stopping: threading.Event,
 ) -> A:
+    if isinstance(state.result, Cancelled) and not stopping.wait(_HEARD_SECONDS):
+        raise WorkerLost("somebody told the worker to stop, and not this command")
     if isinstance(state.result, Failure):
         raise state.result
     code, kind = process.returncode, operation.answer_type()

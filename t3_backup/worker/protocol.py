@@ -16,6 +16,7 @@ from t3_backup.errors import WORKER_ERRORS, Failure, WorkerLost
 from t3_backup.records import decode_record, one_of, parse_object
 from t3_backup.text import printable
 
+CHANNEL = 0  # the worker's descriptor of the socket to its parent
 PHASES = ("copy", "prove", "pack", "inspect", "unpack")
 MAX_LINE = 4 << 20  # bytes; a census of thousands of tables stays far below
 MOST_NAMES = 100  # that one event carries

@@ -49,6 +49,7 @@ class WorkerState:
     limits: Limits
     provide: Provider | None = None
     files: Sequence[int] = ()  # that it writes to
+    unsent: bytearray = field(default_factory=bytearray)  # of its request
     began: float = field(default_factory=time.monotonic)
     heard: float = field(default_factory=time.monotonic)
     source: Source | None = None
@@ -84,14 +85,20 @@ def supervise(
     channel.setblocking(False)
     poll = select.poll()
     poll.register(pidfd, select.POLLIN)
-    poll.register(channel, select.POLLIN)
+    poll.register(channel, select.POLLIN | select.POLLOUT)
     pending, last = bytearray(), time.monotonic()
     try:
         while True:
-            ready = {fd for fd, _ in poll.poll(_TICK_MS)}
+            ready = dict(poll.poll(_TICK_MS))
+            # It may be stopped, or dead, before it has read its request.
+            if ready.get(channel.fileno(), 0) & select.POLLOUT:
+                _send(channel, state.unsent)
+                if not state.unsent:
+                    poll.modify(channel, select.POLLIN)
             # One piece at a time: a worker that writes without end must not keep the limits from
             # being looked at.
-            if channel.fileno() in ready and not _receive(channel, pending, state, listen):
+            heard = ready.get(channel.fileno(), 0) & ~select.POLLOUT
+            if heard and not _receive(channel, pending, state, listen):
                 poll.unregister(channel)  # it closed the socket; its death is what ends the watch
             if pidfd in ready:
                 for _ in range(_LAST_PIECES):
@@ -113,6 +120,16 @@ def supervise(
     except BaseException:
         kill_worker(process, pidfd, state.files)
         raise
+
+
+def _send(channel: socket.socket, unsent: bytearray) -> None:
+    """Send what there is room for; all of it counts as sent where nobody is there to read it."""
+    try:
+        del unsent[: channel.send(unsent)]
+    except BlockingIOError:
+        pass
+    except ConnectionError:  # it has died, and its end says why
+        unsent.clear()
 
 
 def _receive(
@@ -150,6 +167,8 @@ def _hear(line: bytes, channel: socket.socket, state: WorkerState, listen: Liste
             state.source = event
             listen(event)
             _must_fit(event, state.limits)
+            if state.unsent:
+                raise WorkerLost("the worker answered before it was asked")
             if state.provide is not None and event.usable:
                 state.files = state.provide(event)
                 socket.send_fds(channel, [b"\n"], list(state.files))

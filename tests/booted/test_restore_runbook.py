@@ -87,7 +87,7 @@ def sealed(machine: Machine) -> int:
 def interrupted(machine: Machine, operation: str) -> None:
     """A restore that is killed when its worker is about to do what `operation` says."""
     machine.write("/opt/python3", f"""#!/bin/sh
-case "$*" in *'"operation": "{operation}"'*) echo $$ >/run/held; exec sleep 999 ;; esac
+case "$*" in *' {operation}') echo $$ >/run/held; exec sleep 999 ;; esac
 exec /usr/bin/python3 "$@"
 """, 0o755)  # fmt: skip
     machine.sh("""

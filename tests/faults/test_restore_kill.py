@@ -36,6 +36,7 @@ from support.sampling import amount, counts, sample
 from support.store_checks import prove_snapshots
 from support.t3_data import real_database
 from support.users import needs_root
+from support.workers import wrap_workers
 
 from demo.users import User
 from t3_backup.t3.databases import SUCCESSOR
@@ -238,14 +239,10 @@ def kills(request: pytest.FixtureRequest, host: Host, make_user: Callable[..., U
 def worker_wrapper(host: Host, operation: str, options: str, dead: str = "-") -> list[str]:
     """The command line of a restore whose worker of that operation runs under strace with those
     options, and whose workers of `dead` do nothing but die."""
-    wrapper, log = host.folder / "python3", host.folder / "strace"
+    log = host.folder / "strace"
     log.unlink(missing_ok=True)
-    wrapper.write_text(
-        f'#!/bin/sh\ncase "$*" in *\'"operation": "{operation}"\'*) exec strace -D -qq -o {log} {options} {sys.executable} "$@" ;; '
-        f'*\'"operation": "{dead}"\'*) kill -9 $$ ;; esac\n'
-        f'exec {sys.executable} "$@"\n'
-    )
-    wrapper.chmod(0o755)
+    traced = f'exec strace -D -qq -o {log} {options} {sys.executable} "$@"'
+    wrapper = wrap_workers(host.folder, **{operation: traced, dead: "kill -9 $$"})
     return [str(wrapper), "-m", "t3_backup"]
 
 

@@ -22,6 +22,7 @@ from demo.writer import Writer
 from support import programs
 from support.host import Host
 from support.processes import until, user_process
+from support.workers import wrap_workers
 
 IN_USE = 4
 
@@ -128,14 +129,6 @@ def leases_of(locks: list[list[str]], inode: int) -> list[str]:
     return [line[4] for line in locks if line[5].endswith(f":{inode}")]
 
 
-def command_line(pid: str) -> str:
-    """Its command line."""
-    try:
-        return Path(f"/proc/{pid}/cmdline").read_text()
-    except OSError:
-        return ""
-
-
 def hash_state_files(user: User) -> dict[str, str]:
     """The database and what is beside it, but for the index, by SHA-256."""
     found = {
@@ -174,13 +167,7 @@ def paused_restore(
     at.unlink(missing_ok=True)
     held.unlink(missing_ok=True)
     os.mkfifo(held)
-    wrapper = host.folder / "python3"
-    hold = f"echo $$ >{at}; read line <{held}"
-    wrapper.write_text(
-        f'#!/bin/sh\ncase "$*" in *\'"operation": "{operation}"\'*) {hold} ;; esac\n'
-        f'exec {sys.executable} "$@"\n'
-    )
-    wrapper.chmod(0o755)
+    wrapper = wrap_workers(host.folder, **{operation: f"echo $$ >{at}; read line <{held}"})
     line = [str(wrapper), "-m", "t3_backup", "restore", user.name, "--yes", *words]
     with subprocess.Popen(
         line, executable=sys.executable, env=host.env(), cwd="/", stdout=subprocess.PIPE, text=True

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 from support import programs
 from support.host import Host
+from support.processes import child_pids, process_status
 from support.users import needs_root
 
 from demo.users import User
@@ -58,14 +59,8 @@ def held(user: User, seconds: float) -> Iterator[subprocess.Popen[str]]:
 
 def worker_has_begun(run: subprocess.Popen[str], user: User) -> bool:
     """Whether the run has a worker for this user."""
-    for task in Path(f"/proc/{run.pid}/task").iterdir():
-        for pid in (task / "children").read_text().split():
-            try:
-                if str(user.home) in Path(f"/proc/{pid}/cmdline").read_text():
-                    return True
-            except (FileNotFoundError, ProcessLookupError):
-                continue
-    return False
+    workers = map(process_status, child_pids(run.pid))
+    return any(str(user.uid) in status.get("Uid", "").split() for status in workers)
 
 
 def test_vacuum_takes_over_within_the_same_deadline(host: Host, alice: User) -> None:

@@ -41,7 +41,7 @@ from t3_backup.backup import copied_files
 from t3_backup.backup import run as backup_run
 from t3_backup.backup.account import BackupRun
 from t3_backup.backup.result import AccountResult
-from t3_backup.errors import Failure, WorkerLost
+from t3_backup.errors import Cancelled, Failure, TryLater, WorkerLost
 from t3_backup.settings import Settings
 from t3_backup.store import staged_file
 from t3_backup.store.content import hash_content, read_database_bytes
@@ -52,6 +52,8 @@ from t3_backup.worker import client, supervisor
 from t3_backup.worker.limits import Limits
 from t3_backup.worker.operations import Operation
 from t3_backup.worker.operations.backup import FindDatabase
+from t3_backup.worker.operations.proof import CheckIntegrity
+from t3_backup.worker.operations.restore import CountRows, StageDatabase
 from t3_backup.worker.proof import prove_file
 
 pytestmark = needs_root
@@ -556,6 +558,7 @@ FAKES = {
     "dies talking to the terminal": "ended with 1 and no result: ?]0;owned?",
     "dies by a signal without a name": "killed by signal 40",
     "claims an error of the command's own": "no",
+    "claims to be cancelled": "somebody told the worker to stop",
     "claims a copy that it never made": "no table at all",
     "claims a copy and a proof of it": "the copy has 0 bytes",
     "gives another answer than it was asked for": "no result",
@@ -680,6 +683,32 @@ def test_a_look_that_found_nothing_fails_its_account_alone(hostile_run: HostileR
     limits = Limits(BOUND_S, BOUND_S, MIB, 0, lambda: 1 << 40)
     with pytest.raises(WorkerLost, match="no result"):
         client.ask(account(hostile_run.mallory), FindDatabase(), limits, threading.Event())
+
+
+def test_a_worker_that_never_reads_its_request_is_ended_in_time(hostile_run: HostileRun) -> None:
+    """Row 51. The request is longer than what the socket holds."""
+    hostile_run.monkeypatch.setattr(client, "_BOOT", "import time; time.sleep(60)")
+    limits = Limits(1, BOUND_S, MIB, 0, lambda: 1 << 40)
+    long = StageDatabase("state.sqlite", "x" * (4 << 20))
+    with pytest.raises(TryLater, match="timed out after 1 s"):
+        client.ask(account(hostile_run.mallory), long, limits, threading.Event())
+
+
+def test_a_worker_that_says_it_was_cancelled_is_lost_unless_somebody_did(
+    hostile_run: HostileRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Row 52. As of `verify`, which would pass over the rest of its proofs."""
+    monkeypatch.setattr(client, "_HEARD_SECONDS", 0.1)
+    hostile_run.hire("claims to be cancelled")
+    limits, stopping = Limits(BOUND_S, BOUND_S, MIB, 0, lambda: 1 << 40), threading.Event()
+    who = account(hostile_run.mallory)
+    for operation in (FindDatabase(), CheckIntegrity(), CountRows()):
+        with pytest.raises(WorkerLost, match="somebody told the worker to stop"):
+            client.ask(who, operation, limits, stopping)
+    with client.Worker(who, FindDatabase(), limits) as worker:
+        stopping.set()
+        with pytest.raises(Cancelled):
+            worker.answer(stopping, lambda _: None)
 
 
 # ---- a hostile database

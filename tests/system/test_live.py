@@ -23,8 +23,9 @@ from support import programs
 from support.databases import MIB, give_database
 from support.host import Answer, Host, started
 from support.paths import DATA
-from support.processes import child_pids
+from support.processes import child_pids, process_status
 from support.users import needs_root
+from support.workers import serves
 
 from demo.users import User
 from demo.writer import Writer, moment
@@ -95,10 +96,9 @@ def wait_for(what: str, look: Callable[[], Any], run: subprocess.Popen[str]) -> 
 def worker_of(run: subprocess.Popen[str], user: User) -> int | None:
     """The process id of the run's worker that copies this user's database, once there is one."""
     for pid in child_pids(run.pid):
-        with suppress(FileNotFoundError, ProcessLookupError):
-            command = Path(f"/proc/{pid}/cmdline").read_text()
-            if str(user.home) in command and '"operation": "copy_databases"' in command:
-                return pid
+        uids = process_status(pid).get("Uid", "").split()
+        if str(user.uid) in uids and serves(pid, "copy_databases"):
+            return pid
     return None
 
 
@@ -358,7 +358,7 @@ def copy_as_a_run_does(user: User, host: Host) -> Copied:
     found = source.find_database(user.home, user.uid)
     fd = os.open(host.folder, os.O_TMPFILE | os.O_RDWR, 0o600)
     try:
-        task = Task(Job(str(user.home), user.uid, user.gid, (), False, 0, -1, 3600, 1 << 40))
+        task = Task(Job(str(user.home), user.uid, user.gid, (), False, 0, 3600, 1 << 40))
         task.report = lambda _: None  # type: ignore[method-assign]
         task.sources, task.files = (found,), {found.name: fd}
         [one] = copy_all.copy_databases(task, mmap=True).databases

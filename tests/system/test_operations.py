@@ -58,7 +58,7 @@ from t3_backup.worker.operations.restore import (
     StageDatabase,
     SwapDatabases,
 )
-from t3_backup.worker.protocol import Event
+from t3_backup.worker.protocol import CHANNEL, Event
 from t3_backup.worker.sources import Source
 from t3_backup.worker.supervisor import Provider
 
@@ -356,11 +356,11 @@ def test_a_child_refuses_what_is_not_in_the_table_while_it_is_root_still(
     host: Host, make_user: Callable[..., User], name: str
 ) -> None:
     user = make_user("opal", TINY)
-    job = Job(str(user.home), user.uid, user.gid, (), True, os.getpid(), 1, BOUND_S, 0)
-    text = json.dumps(json.loads(encode_request(job, FindDatabase())) | {"operation": name})
-    line = [sys.executable, "-I", "-c", client._BOOT, str(ROOT), text]
+    job = Job(str(user.home), user.uid, user.gid, (), True, os.getpid(), BOUND_S, 0)
+    request = encode_request(job, FindDatabase()).decode()
+    line = [sys.executable, "-I", "-c", client._BOOT, str(ROOT), name]
     done = subprocess.run(
-        line, capture_output=True, text=True, check=False, timeout=BOUND_S, cwd="/"
+        line, input=request, capture_output=True, text=True, check=False, timeout=BOUND_S, cwd="/"
     )
     assert done.returncode == 1
     assert f"there is no operation {name!r}" in done.stderr
@@ -384,7 +384,7 @@ def prover(workers: Workers) -> Iterator[client.Worker[ProvenAll]]:
     who = accounts.find(workers.user.name)
     with client.Worker(who, CheckDatabases(), LIMITS, waits=True) as prover:
         call = Path(f"/proc/{prover._process.pid}/syscall")
-        reads = f"{READ_CALL} {prover._job.channel:#x} "
+        reads = f"{READ_CALL} {CHANNEL:#x} "
         until(lambda: call.read_text().startswith(reads), "worker that waits")
         yield prover
     assert child_pids(os.getpid()) == []

@@ -23,7 +23,6 @@ from support.host import Host, succeeded
 from support.live_database import (
     IN_USE,
     change_database,
-    command_line,
     dump_database,
     hash_live_folder,
     leases_of,
@@ -36,9 +35,11 @@ from support.live_database import (
 from support.paths import DATA
 from support.processes import until
 from support.users import needs_root
+from support.workers import serves, wrap_workers
 
 from demo.users import User
 from demo.writer import Writer
+from t3_backup.worker.operations import OPERATIONS
 
 pytestmark = [needs_root, pytest.mark.skipif(sandbox.ACTIVE, reason="by hand")]
 
@@ -84,6 +85,30 @@ def test_what_it_took_the_place_of_is_kept_and_one_command_brings_it_back(
     succeeded(host.t3(*undo.split(), "--yes"))
     assert dump_database(backed.database) == before
     succeeded(host.t3("verify", backed.name))
+
+
+def test_a_database_of_thousands_of_tables_comes_back_and_no_name_of_one_is_on_a_command_line(
+    host: Host, make_user: Callable[..., User], tmp_path: Path
+) -> None:
+    """Row 51. All that each worker was started with is noted; what was asked of it isn't there."""
+    many = tmp_path / "many.sqlite"
+    shutil.copyfile(DATA / "state-0.0.24.sqlite", many)
+    tables = "".join(f"CREATE TABLE of_the_user_s_own_{number} (x);" for number in range(5000))
+    with closing(sqlite3.connect(many)) as database:
+        database.executescript(f"BEGIN; {tables} COMMIT")
+    backed = make_user("rita", many)
+    host.write_map(backed)
+    noted = host.folder / "noted"
+    wrapper = wrap_workers(host.folder, **dict.fromkeys(OPERATIONS, f'echo "$*" >>{noted}'))
+    succeeded(host.t3("run"))
+    taken = dump_database(backed.database)
+    change_database(backed)
+    line = [str(wrapper), "-m", "t3_backup", "restore", backed.name, "--yes"]
+    subprocess.run(line, executable=sys.executable, env=host.env(), cwd="/", check=True, timeout=60)
+    assert dump_database(backed.database) == taken
+    lines = noted.read_text().splitlines()
+    assert {line.rpartition(" ")[2] for line in lines} >= {"swap_databases", "clone_database"}
+    assert [line for line in lines if "of_the_user" in line or backed.name in line] == []
 
 
 def test_the_plan_says_what_is_gained_and_lost_and_touches_nothing(
@@ -212,14 +237,10 @@ def test_who_opens_it_just_before_the_exchange_keeps_what_they_opened(
     under its name."""
     before = backed.database.stat().st_ino
     taken = dump_database(backed.database)
-    wrapper = host.folder / "python3"
     late = "-qq -o /dev/null -e trace=renameat2 -e inject=renameat2:delay_enter=1000000"
-    wrapper.write_text(
-        '#!/bin/sh\ncase "$*" in *\'"operation": "swap_databases"\'*) '
-        f'exec strace -D {late} {sys.executable} "$@" ;; esac\n'
-        f'exec {sys.executable} "$@"\n'
+    wrapper = wrap_workers(
+        host.folder, swap_databases=f'exec strace -D {late} {sys.executable} "$@"'
     )
-    wrapper.chmod(0o755)
     line = [str(wrapper), "-m", "t3_backup", "restore", backed.name, "--yes"]
     with subprocess.Popen(
         line,
@@ -237,11 +258,7 @@ def test_who_opens_it_just_before_the_exchange_keeps_what_they_opened(
                 for text in Path("/proc/locks").read_text().splitlines()
                 if "LEASE" in text
             ]
-            workers = [
-                pid
-                for pid in leases_of(leases, before)
-                if '"operation": "swap_databases"' in command_line(pid)
-            ]
+            workers = [pid for pid in leases_of(leases, before) if serves(pid, "swap_databases")]
             return bool(workers)
 
         until(exchanging, "lease of the exchange")
@@ -488,12 +505,7 @@ def test_a_run_waits_for_a_restore(host: Host, backed: User) -> None:
     """Row 16. Nothing is pruned, nor copied, while a snapshot is put back."""
     held = host.folder / "held"
     os.mkfifo(held)
-    wrapper = host.folder / "python3"
-    wrapper.write_text(
-        '#!/bin/sh\ncase "$*" in *\'"operation": "swap_databases"\'*) '
-        f'read line <{held} ;; esac\nexec {sys.executable} "$@"\n'
-    )
-    wrapper.chmod(0o755)
+    wrapper = wrap_workers(host.folder, swap_databases=f"read line <{held}")
     line = [str(wrapper), "-m", "t3_backup", "restore", backed.name, "--yes"]
     with subprocess.Popen(
         line, executable=sys.executable, env=host.env(), cwd="/", stdout=subprocess.PIPE, text=True

@@ -31,6 +31,7 @@ from support.processes import BOUND_S, until
 from support.released import Released
 from support.t3_data import real_database
 from support.users import needs_root
+from support.workers import wrap_workers
 
 from demo.users import User
 from t3_backup.t3.databases import SUCCESSOR
@@ -324,13 +325,9 @@ def start_restore(
     host: Host, user: User, held: str, *, operation: str = "swap_databases", **env: str
 ) -> subprocess.Popen[str]:
     """A restore whose worker of that operation is held by strace, as `held` says."""
-    wrapper = host.folder / "python3"
     strace = f"strace -D -qq -o /dev/null -e trace={held.partition(':')[0]} -e inject={held}"
-    wrapper.write_text(
-        f'#!/bin/sh\ncase "$*" in *\'"operation": "{operation}"\'*) '
-        f'exec {strace} {sys.executable} "$@" ;; esac\nexec {sys.executable} "$@"\n'
-    )
-    wrapper.chmod(0o755)
+    instead = f'exec {strace} {sys.executable} "$@"'
+    wrapper = wrap_workers(host.folder, **{operation: instead})
     return subprocess.Popen(
         [str(wrapper), "-m", "t3_backup", "restore", user.name, "--yes"],
         executable=sys.executable,

@@ -27,7 +27,6 @@ from support.host import Host, succeeded
 from support.live_database import (
     IN_USE,
     change_database,
-    command_line,
     dump_database,
     hash_live_folder,
     leases_of,
@@ -40,6 +39,7 @@ from support.live_database import (
 from support.paths import ROOT
 from support.processes import BOUND_S, until, user_process
 from support.users import needs_root, user_name
+from support.workers import serves, wrap_workers
 
 from demo.users import User, throwaway_user
 
@@ -99,13 +99,9 @@ def restoring(
 ) -> Iterator[subprocess.Popen[str]]:
     """A restore whose worker of `operation` is held as strace's --inject=`held` says; killed, if it
     is there at the end of the block."""
-    wrapper = host.folder / "python3"
     strace = f"strace -D -qq -o /dev/null -e trace={held.partition(':')[0]} -e inject={held}"
-    wrapper.write_text(
-        f'#!/bin/sh\ncase "$*" in *\'"operation": "{operation}"\'*) '
-        f'exec {strace} {sys.executable} "$@" ;; esac\nexec {sys.executable} "$@"\n'
-    )
-    wrapper.chmod(0o755)
+    instead = f'exec {strace} {sys.executable} "$@"'
+    wrapper = wrap_workers(host.folder, **{operation: instead})
     line = [str(wrapper), "-m", "t3_backup", "restore", user.name, "--yes", *words]
     with subprocess.Popen(
         line,
@@ -137,11 +133,7 @@ def worker_of(file: int) -> list[str]:
     locks = [
         text.split() for text in Path("/proc/locks").read_text().splitlines() if "LEASE" in text
     ]
-    return [
-        pid
-        for pid in leases_of(locks, file)
-        if '"operation": "swap_databases"' in command_line(pid)
-    ]
+    return [pid for pid in leases_of(locks, file) if serves(pid, "swap_databases")]
 
 
 def kill(process: subprocess.Popen[str], file: int) -> None:

@@ -24,7 +24,7 @@ class _Later(ModuleType):
 
 
 def main() -> int:
-    """Serve the one request on the command line."""
+    """Serve one request, of the operation on the command line."""
     sys.modules.setdefault(_LATER, _Later(_LATER))
     from t3_backup.worker.child.main import main as serve  # noqa: PLC0415 - after that
 

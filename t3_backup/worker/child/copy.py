@@ -34,7 +34,7 @@ from t3_backup.worker.child.task import Task
 from t3_backup.worker.child.unreadable import as_failure
 from t3_backup.worker.child.vfs import Destination
 from t3_backup.worker.operations.backup import Copied, CopyDatabase
-from t3_backup.worker.protocol import Phase, Progress
+from t3_backup.worker.protocol import CHANNEL, Phase, Progress
 
 _HOT_TRIES = 6
 
@@ -42,7 +42,7 @@ _HOT_TRIES = 6
 def serve_copy_database(task: Task, operation: CopyDatabase) -> Copied:
     """Copy one of the databases that were found into the job's file."""
     source = task.database(operation.database)
-    with Destination(task.job.file, task.job.channel) as destination:
+    with Destination(task.job.file, CHANNEL) as destination:
         budget = budget_of(task, source)
         task.report(Phase("copy", source.size))
         return copy_database(

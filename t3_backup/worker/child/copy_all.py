@@ -7,6 +7,7 @@ database that can't be copied costs no other its copy, unless it is the live one
 
 from __future__ import annotations
 
+import errno
 import time
 from contextlib import ExitStack, closing, suppress
 from dataclasses import replace
@@ -24,7 +25,7 @@ from t3_backup.worker.child.source import LiveDatabase
 from t3_backup.worker.child.task import Task
 from t3_backup.worker.child.vfs import Destination
 from t3_backup.worker.operations.backup import Copied, CopiedAll, CopiedDatabase, CopyDatabases
-from t3_backup.worker.protocol import Phase
+from t3_backup.worker.protocol import CHANNEL, Phase
 
 _OTHERS_SHARE = 0.5  # of the time that is left once the live one is copied
 
@@ -77,6 +78,8 @@ def copy_databases(task: Task, *, mmap: bool) -> CopiedAll:
                 # none of them takes the time that the proof of all needs
                 copies.copy(source, _OTHERS_SHARE / (len(others) - count))
             except (Failure, OSError) as error:
+                if isinstance(error, OSError) and error.errno == errno.ECANCELED:
+                    raise  # it is the end of all, no fault of this one
                 copies.done[source.name] = CopiedDatabase(source.name, None, explain(error))
     moments = copies.moments
     return CopiedAll(
@@ -136,7 +139,7 @@ class _Copies:
         """
         task = self.task
         task.report(Phase("copy", source.size))
-        with Destination(task.files[source.name], task.job.channel) as destination:
+        with Destination(task.files[source.name], CHANNEL) as destination:
             copied = self._copy_pin(source, destination, share)
             if copied is None:
                 self.moments.append(time.monotonic())

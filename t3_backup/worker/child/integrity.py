@@ -29,7 +29,7 @@ from t3_backup.worker.operations.proof import (
     Proven,
     ProvenAll,
 )
-from t3_backup.worker.protocol import Phase
+from t3_backup.worker.protocol import CHANNEL, Phase
 
 _MMAP_BYTES = 1 << 40
 _CACHE_KIB = 2048
@@ -37,7 +37,7 @@ _CACHE_KIB = 2048
 
 def serve_check_integrity(task: Task, operation: CheckIntegrity) -> Proven:
     """Check the job's file."""
-    with Destination(task.job.file, task.job.channel) as destination:
+    with Destination(task.job.file, CHANNEL) as destination:
         size = os.fstat(task.job.file).st_size
         sandbox.limit_memory(size)
         task.report(Phase("prove", size))
@@ -57,7 +57,7 @@ def serve_check_databases(task: Task, operation: CheckDatabases) -> ProvenAll:
         if proofs:
             task.report(ProvenAll(tuple(proofs)))
         task.report(Phase("prove", size))
-        with Destination(fd, task.job.channel) as destination:
+        with Destination(fd, CHANNEL) as destination:
             proofs.append(_prove(destination, operation))
     return ProvenAll(tuple(proofs))
 

@@ -29,7 +29,7 @@ from t3_backup.worker.child.task import Task
 from t3_backup.worker.child.vfs import Destination
 from t3_backup.worker.operations.backup import Copied
 from t3_backup.worker.operations.legacy import CopyLegacy, Listed, ListLegacy, RemoveLegacy
-from t3_backup.worker.protocol import MOST_NAMES, Phase, copy_limit
+from t3_backup.worker.protocol import CHANNEL, MOST_NAMES, Phase, copy_limit
 from t3_backup.worker.sources import Source
 
 _SIDECARS = ("-wal", "-journal")
@@ -56,7 +56,7 @@ def serve_list_legacy(task: Task, operation: ListLegacy) -> Listed:
 def serve_copy_legacy(task: Task, operation: CopyLegacy) -> Copied:
     """Copy one snapshot into the job's file."""
     job = task.job
-    with Destination(job.file, job.channel) as destination:
+    with Destination(job.file, CHANNEL) as destination:
         found = open_snapshot(job.folder, operation.name, job.uid)
         try:
             task.report(Source(found.size, 0))

@@ -1,7 +1,8 @@
 """The process that touches the user's bytes: become the user, serve one operation, report.
 
-It is exec'd by `worker.client`. What the operation needs is imported, and the VFS registered,
-before the change of user; the filter of system calls comes before SQLite reads the first byte.
+It is exec'd by `worker.client`. What the operation needs is imported, and the VFS registered; then
+it reads its request and changes to the user. The filter of system calls comes before SQLite reads
+the first byte.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import gc
 import os
 import signal
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from importlib import import_module
 from typing import Any
@@ -19,66 +21,81 @@ from t3_backup.errors import Cancelled, Failure, explain
 from t3_backup.system import native
 from t3_backup.worker.child import sandbox
 from t3_backup.worker.child.task import Task
-from t3_backup.worker.operations import OPERATIONS, Operation, decode_request
-from t3_backup.worker.protocol import Event
+from t3_backup.worker.operations import OPERATIONS, Operation, decode_request, request_type
+from t3_backup.worker.protocol import CHANNEL, Event
 
+Serve = Callable[[Task, Operation[Any]], Event | None]
 _PACKAGE = "t3_backup.worker.child"
 _PIECE_BYTES = 1 << 16
 
 
-def serve_operation(name: str, task: Task, operation: Operation[Any]) -> Event | None:
-    """Serve one operation, from within the process that is to be confined.
+def prepare_operation(name: str) -> Serve:
+    """Import all that the operation needs, while this is no user's process yet, and return it.
 
-    Returns None where the database that was found is all that was asked for, or where a child that
-    waits is never asked. Raises Failure and OSError.
+    Raises ValueError for a name that is not in the table.
     """
+    request_type(name)
     entry = OPERATIONS[name]
-    serve = getattr(import_module(f"{_PACKAGE}.{entry.child}"), f"serve_{name}")
-    locate = import_module(f"{_PACKAGE}.locate") if entry.locates else None
+    serve: Serve = getattr(import_module(f"{_PACKAGE}.{entry.child}"), f"serve_{name}")
+    if entry.locates:
+        import_module(f"{_PACKAGE}.locate")
     if entry.vfs:
         import_module(f"{_PACKAGE}.vfs").register_vfs()
     if entry.pins:
-        task.watch = import_module(f"{_PACKAGE}.home_watch").HomeWatch(task.report)
+        import_module(f"{_PACKAGE}.home_watch")
+    if name == "copy_databases":
+        import_module("socket")  # by which it receives its files
     gc.freeze()  # what was imported stays to the end: no collection need look at it
     gc.enable()
-    if task.job.waits:
-        if (text := _receive_request(task.job.channel)) is None:
-            return None
-        _, task.job, operation = decode_request(text)
-        # Whether this is the parent still is looked at below, before a byte is read of it.
-        folder = f"/proc/{task.job.parent}/fd"
-        theirs = (f"{folder}/{fd}" for fd in task.job.files)
-        files = tuple(os.open(path, os.O_RDONLY | os.O_CLOEXEC) for path in theirs)
-        task.job = replace(task.job, files=files)
-    if task.job.become:
-        sandbox.become_user(task.job.uid, task.job.gid, task.job.groups)
-    sandbox.confine_process(task.job.parent)
+    return serve
+
+
+def serve_operation(name: str, serve: Serve, task: Task, operation: Operation[Any]) -> Event | None:
+    """Serve one operation, from within the process that is to be confined.
+
+    Returns None where the databases that were found are all that was asked for. Raises Failure and
+    OSError.
+    """
+    job, entry = task.job, OPERATIONS[name]
+    if entry.pins:
+        task.watch = import_module(f"{_PACKAGE}.home_watch").HomeWatch(task.report)
+    # Whether this is the parent still is looked at below, before a byte is read of it.
+    theirs = (f"/proc/{job.parent}/fd/{fd}" for fd in job.files)
+    task.job = replace(
+        job, files=tuple(os.open(path, os.O_RDONLY | os.O_CLOEXEC) for path in theirs)
+    )
+    if job.become:
+        sandbox.become_user(job.uid, job.gid, job.groups)
+    sandbox.confine_process(job.parent)
     native.cancel_on_signal(signal.SIGTERM)
-    if locate is not None:
-        task.sources = locate.find_and_report(task)
+    if entry.locates:
+        task.sources = import_module(f"{_PACKAGE}.locate").find_and_report(task)
         if name == "copy_databases":
             task.receive_files()
     sandbox.filter_calls(clones=entry.clones)
-    answer: Event | None = serve(task, operation)
-    return answer
+    return serve(task, operation)
 
 
-def _receive_request(channel: int) -> str | None:
-    """Wait for the line with the request; None where the parent is gone, or has no use for it."""
-    text = b""
-    while not text.endswith(b"\n"):
-        if not (piece := os.read(channel, _PIECE_BYTES)):
-            return None
-        text += piece
-    return text.decode()
+def _receive_request() -> bytes:
+    """Wait for the line with the request; empty where the parent is gone, or has no use for it."""
+    line = b""
+    while not line.endswith(b"\n"):
+        if not (piece := os.read(CHANNEL, _PIECE_BYTES)):
+            return b""
+        line += piece
+    return line
 
 
 def main() -> int:
-    """Serve the one request on the command line."""
-    name, job, operation = decode_request(sys.argv[1])
+    """Serve one request, of the operation on the command line; or none, where none comes."""
+    name = sys.argv[1]
+    serve = prepare_operation(name)
+    if not (line := _receive_request()):
+        return 0
+    job, operation = decode_request(name, line)
     task = Task(job)
     try:
-        answer = serve_operation(name, task, operation)
+        answer = serve_operation(name, serve, task, operation)
         if answer is not None:
             task.report(answer)
         return 0

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from t3_backup.errors import Failure, SourceAbsent, WorkerLost
 from t3_backup.worker.operations import Job
-from t3_backup.worker.protocol import Event, Progress, encode_event
+from t3_backup.worker.protocol import CHANNEL, Event, Progress, encode_event
 
 if TYPE_CHECKING:  # not every operation has a use for it
     from t3_backup.worker.child.home_watch import HomeWatch
@@ -52,7 +52,7 @@ class Task:
         """
         import socket  # noqa: PLC0415 - a worker that only proves starts faster without it
 
-        with socket.socket(fileno=os.dup(self.job.channel)) as channel:
+        with socket.socket(fileno=os.dup(CHANNEL)) as channel:
             channel.setblocking(True)
             _, files, _, _ = socket.recv_fds(channel, 1, len(self.sources))
         if len(files) != len(self.sources):
@@ -64,7 +64,7 @@ class Task:
         data = encode_event(event)
         with self._reports:
             while data:
-                data = data[os.write(self.job.channel, data) :]
+                data = data[os.write(CHANNEL, data) :]
 
     def report_alive(self, done: int) -> None:
         """Report that so many bytes are done, unless that was a moment ago.

@@ -1,7 +1,10 @@
-"""What a worker can be asked for: one table of the operations, and the request on its command line.
+"""What a worker can be asked for: one table of the operations, and the request of each.
 
 A new operation is an entry of OPERATIONS with its dataclass, a function of a module in
 `worker.child`, and its caller.
+
+A worker's command line has the name of its operation alone, and so everybody may read it. The
+request comes by the socket: it holds names of the user's tables, and is of any length.
 """
 
 from __future__ import annotations
@@ -90,7 +93,6 @@ class Job:
     groups: tuple[int, ...]
     become: bool  # change to the user; False where the parent is that user already
     parent: int  # pid
-    channel: int  # the socket to the parent
     seconds: float  # for the whole of it
     wal_budget: int  # bytes
     state_folder: str = STATE_FOLDER  # of the databases, beneath `home`
@@ -99,9 +101,8 @@ class Job:
     file: int = -1  # the new snapshot, open for writing, or what is to be read; -1: there is none
     # O_PATH descriptor of a folder with snapshots of earlier days; -1: there is none
     folder: int = -1
-    # whether the child waits for its request, which names the files by the parent's numbers
-    waits: bool = False
-    files: tuple[int, ...] = ()  # what is to be read, where there may be more than one
+    # what is to be read, where there may be more than one: descriptors of the parent's
+    files: tuple[int, ...] = ()
 
 
 def name_of(operation: Operation[Any]) -> str:
@@ -118,23 +119,18 @@ def request_type(name: str) -> type[Operation[Any]]:
     return found
 
 
-def encode_request(job: Job, operation: Operation[Any]) -> str:
-    """Make the text that is a worker's command line."""
+def encode_request(job: Job, operation: Operation[Any]) -> bytes:
+    """Make the line that asks a worker of that operation."""
     request = asdict(operation)  # type: ignore[call-overload]  # each operation is a dataclass
-    return json.dumps({"operation": name_of(operation), "job": asdict(job), "request": request})
+    return json.dumps({"job": asdict(job), "request": request}).encode() + b"\n"
 
 
-def decode_request(text: str) -> tuple[str, Job, Operation[Any]]:
-    """Return an operation's name, the job and the operation of a command line.
+def decode_request(name: str, line: bytes) -> tuple[Job, Operation[Any]]:
+    """Return the job and the operation of a line that asks a worker of the operation `name`.
 
     Raises ValueError.
     """
-    value = parse_object(text)
-    if value.keys() != {"operation", "job", "request"} or not isinstance(value["operation"], str):
+    value = parse_object(line)
+    if value.keys() != {"job", "request"}:
         raise ValueError("not a request")
-    kind = request_type(value["operation"])
-    return (
-        value["operation"],
-        decode_record(Job, value["job"]),
-        decode_record(kind, value["request"]),
-    )
+    return decode_record(Job, value["job"]), decode_record(request_type(name), value["request"])

@@ -1,7 +1,7 @@
 """Stand in for the worker of a run: as the real one for an honest account, hostile for another.
 
-Usage: UID NOTE BEHAVIOUR PACKAGE REQUEST. For the account of UID it behaves as `BEHAVIOURS` has it;
-a child that it leaves behind writes its pid to NOTE. The last two words are a worker's own.
+Usage: UID NOTE BEHAVIOUR PACKAGE OPERATION. For the account of UID it behaves as `BEHAVIOURS` has
+it; a child that it leaves behind writes its pid to NOTE. The last two words are a worker's own.
 """
 
 import ctypes
@@ -15,11 +15,10 @@ import time
 from collections.abc import Callable
 from typing import Any, NoReturn
 
-_NOTE, _BEHAVIOUR, _PACKAGE, _REQUEST = sys.argv[2:]
-_request = json.loads(_REQUEST)
-_channel = _request["job"]["channel"]
-_files: list[int] = []  # what it was given, to write or to read
-_proves = _request["operation"] == "check_databases"
+_NOTE, _BEHAVIOUR, _PACKAGE, _OPERATION = sys.argv[2:]
+_channel = 0
+_request = b""  # the line that it was asked by
+_files: list[int] = []  # what it was given to write
 _FILE = "state.sqlite"
 
 
@@ -49,10 +48,11 @@ def _die() -> None:
 
 def _be_honest() -> NoReturn:
     sys.path.insert(0, _PACKAGE)
-    sys.argv[1:] = [json.dumps(_request)]
-    from t3_backup.worker.child.main import main as work  # noqa: PLC0415 - it is found by now
+    sys.argv[1:] = [_OPERATION]
+    from t3_backup.worker.child import main as worker  # noqa: PLC0415 - it is found by now
 
-    sys.exit(work())
+    worker._receive_request = lambda: _request
+    sys.exit(worker.main())
 
 
 def _lie(**changes: Callable[[Any], object]) -> NoReturn:
@@ -252,17 +252,22 @@ def _claim_a_proof() -> None:
 
 
 def _claim_a_copy_and_prove_honestly() -> None:
-    if _proves:
+    if _OPERATION == "check_databases":
         _be_honest()
     _claim_a_copy()
 
 
 def _claim_a_copy_and_a_proof() -> None:
-    (_claim_a_proof if _proves else _claim_a_copy)()
+    (_claim_a_proof if _OPERATION == "check_databases" else _claim_a_copy)()
 
 
 def _claim_an_error() -> None:
     _say(event="failed", error="LockHeld", reason="no")
+    sys.exit(1)
+
+
+def _claim_to_be_cancelled() -> None:
+    _say(event="failed", error="Cancelled", reason="stopped")
     sys.exit(1)
 
 
@@ -290,6 +295,7 @@ BEHAVIOURS: dict[str, Callable[[], object]] = {
     "dies talking to the terminal": lambda: sys.exit("\x1b]0;owned\x07"),
     "dies by a signal without a name": lambda: os.kill(os.getpid(), 40),
     "claims an error of the command's own": _claim_an_error,
+    "claims to be cancelled": _claim_to_be_cancelled,
     "claims a copy that it never made": _claim_a_copy_and_prove_honestly,
     "claims a copy and a proof of it": _claim_a_copy_and_a_proof,
     "gives another answer than it was asked for": _claim_a_proof,
@@ -317,25 +323,15 @@ BEHAVIOURS: dict[str, Callable[[], object]] = {
 }
 
 
-def _wait_to_be_asked() -> None:
-    """Take the request of a worker that was started ahead of its time; end where none comes."""
-    global _request  # noqa: PLW0603 - it is all that the behaviours know
-    with os.fdopen(os.dup(_channel)) as lines:
-        line = lines.readline()
-    if not line:
-        sys.exit(0)
-    _request = json.loads(line)
-    job = _request["job"]
-    folder = f"/proc/{job['parent']}/fd"
-    _files[:] = [os.open(f"{folder}/{fd}", os.O_RDONLY) for fd in job["files"]]
-    job |= {"files": _files, "waits": False}
-
-
 def main() -> None:
-    if _request["job"]["uid"] != int(sys.argv[1]):
+    """Be asked, as a worker is, and end where nobody asks."""
+    global _request  # noqa: PLW0603 - it is all that the behaviours know
+    with os.fdopen(os.dup(_channel), "rb") as lines:
+        _request = lines.readline()
+    if not _request:
+        sys.exit(0)
+    if json.loads(_request)["job"]["uid"] != int(sys.argv[1]):
         _be_honest()
-    if _request["job"]["waits"]:
-        _wait_to_be_asked()
     BEHAVIOURS[_BEHAVIOUR]()
 
 

@@ -1,6 +1,6 @@
 """Be a worker that notes what is imported when it becomes the user, and at its end.
 
-Usage: NOTE PACKAGE REQUEST. NOTE is the file for the two lists, as JSON; the rest is a worker's.
+Usage: NOTE PACKAGE OPERATION. NOTE is the file for the two lists, as JSON; the rest is a worker's.
 """
 
 import json

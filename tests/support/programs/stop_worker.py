@@ -2,42 +2,55 @@
 
 Usage: USER OPERATION. Prints `watching` first, on standard output; the pid goes to standard error.
 
-A worker may live for a tenth of a second: so this runs before all others, knows a worker by its
-request while it still imports, and then looks at nothing but that one.
+A worker may live for a tenth of a second: so this runs before all others, knows workers by their
+operation while they still import, and then looks at nothing but those.
 """
 
 import os
 import pwd
-import re
 import signal
 import sys
 
 
-def _stop_once_it_is_the_users(pid: str, uid: int) -> None:
-    """Raises OSError where it ends before."""
-    while True:
-        with open(f"/proc/{pid}/status") as status:
-            if f"\nUid:\t{uid}\t" in status.read():
+def _find_workers(operation: bytes) -> list[str]:
+    found = []
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            with open(f"/proc/{pid}/cmdline", "rb") as command:
+                words = command.read().split(b"\0")
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        if operation in words and any(b"t3_backup.worker" in word for word in words):
+            found.append(pid)
+    return found
+
+
+def _stop_the_user_s(pids: list[str], uid: int) -> str | None:
+    """Stop the first of them that becomes the user; None where all of them were others', or end."""
+    others = f"\nUid:\t{os.getuid()}\t"
+    while pids:
+        for pid in tuple(pids):
+            try:
+                with open(f"/proc/{pid}/status") as status:
+                    text = status.read()
+            except (FileNotFoundError, ProcessLookupError):
+                pids.remove(pid)
+                continue
+            if f"\nUid:\t{uid}\t" in text:
                 os.kill(int(pid), signal.SIGSTOP)
-                return
+                return pid
+            if others not in text:
+                pids.remove(pid)
+    return None
 
 
 def main() -> None:
-    uid = pwd.getpwnam(sys.argv[1]).pw_uid
-    pattern = rb't3_backup.worker.*"%b".*"uid": %d,' % (sys.argv[2].encode(), uid)
-    words = re.compile(pattern, re.DOTALL)
+    uid, operation = pwd.getpwnam(sys.argv[1]).pw_uid, sys.argv[2].encode()
     os.nice(-20)  # on a busy machine a worker would come and go before this looks again
     print("watching", flush=True)
     while True:
-        for pid in filter(str.isdigit, os.listdir("/proc")):
-            try:
-                with open(f"/proc/{pid}/cmdline", "rb") as command:
-                    if not words.search(command.read()):
-                        continue
-                _stop_once_it_is_the_users(pid, uid)
-                sys.exit(pid)
-            except (FileNotFoundError, ProcessLookupError):
-                continue
+        if pid := _stop_the_user_s(_find_workers(operation), uid):
+            sys.exit(pid)
 
 
 if __name__ == "__main__":
