@@ -19,6 +19,7 @@ from t3_backup.output.console import Console
 from t3_backup.settings import Settings
 from t3_backup.store.store import Store
 from t3_backup.system import atomic_file
+from t3_backup.system.disk import reserve_of
 from t3_backup.text import utc_now
 
 
@@ -30,7 +31,10 @@ def report_command(args: argparse.Namespace, values: Settings) -> int:
         known = _users(values, store, out)
         if args.user is not None and args.user not in {*known.users, *store.users()}:
             raise StoreError(f"no snapshots of {args.user} in {store.path}")
-        overview = collect.collect_overview(store, known, args.user, logins=values.logins)
+        reserve = reserve_of(values.reserve, store.total_bytes())
+        overview = collect.collect_overview(
+            store, known, args.user, logins=values.logins, reserve=reserve
+        )
         accounts = [
             AccountHistory(judge_health(view, now, Thresholds()), _notes(store, view))
             for view in overview.accounts

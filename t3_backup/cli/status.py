@@ -19,6 +19,7 @@ from t3_backup.output.console import Console
 from t3_backup.settings import Settings
 from t3_backup.store import selection
 from t3_backup.store.store import Store
+from t3_backup.system.disk import reserve_of
 from t3_backup.text import INFO, utc_now
 
 
@@ -28,7 +29,10 @@ def status_command(args: argparse.Namespace, values: Settings) -> int:
     out = Console(sys.stderr if args.json else sys.stdout)
     known = collect.users_to_watch(values.map)
     with Store.open(values.dest) as store:
-        overview = collect.collect_overview(store, known, args.user, logins=values.logins)
+        reserve = reserve_of(values.reserve, store.total_bytes())
+        overview = collect.collect_overview(
+            store, known, args.user, logins=values.logins, reserve=reserve
+        )
     status = monitor_status.status_of(overview, utc_now(), limits)
     if args.nagios:
         if not status.accounts:

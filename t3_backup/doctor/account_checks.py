@@ -78,6 +78,18 @@ def check_logins(facts: Facts) -> Iterator[Finding]:
             yield warn(f"login {account.user}", trouble)
 
 
+def check_attempts(facts: Facts) -> Iterator[Finding]:
+    """Tell of each account of which the last run has not saved all that there is."""
+    snapshots = {one.user: one.snapshots for one in facts.store.account_dirs}
+    for account in facts.accounts:
+        tried, name = facts.store.attempts.get(account.user, ()), f"attempt {account.user}"
+        fresh = health.judge_freshness(snapshots.get(account.user, ()), tried, facts.now)
+        if error := health.last_error(tried, fresh.last_good):
+            yield warn(name, f"the last attempt failed, at {error.at}: {error.reason}")
+        if tried and tried[-1].unsaved:
+            yield warn(name, f"the files next to the database were not saved: {tried[-1].unsaved}")
+
+
 def check_account_dirs(facts: Facts) -> Iterator[Finding]:
     """Check what the store has of each account, and restores that have not ended."""
     for account_dir in facts.store.account_dirs:

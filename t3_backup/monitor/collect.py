@@ -14,12 +14,13 @@ from t3_backup import accounts
 from t3_backup.errors import Failure, StoreError, explain
 from t3_backup.monitor import attempts
 from t3_backup.monitor.attempts import Attempt, Attempts
+from t3_backup.restore import pending
 from t3_backup.store.listing import Listing
 from t3_backup.store.manifest import Manifest, StoredDatabase
 from t3_backup.store.store import Store
 from t3_backup.system.disk import used_bytes
 from t3_backup.t3.login_report import UNKNOWN, LoginReport, read_login
-from t3_backup.text import printable
+from t3_backup.text import format_size, printable
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,7 @@ class AccountView:
     problem: str = ""
     lost: tuple[StoredDatabase, ...] = ()  # images whose files are gone, newest first
     login: LoginReport = UNKNOWN  # what t3-autoupdate says of it
+    restore: str = ""  # what there is to be said of a restore that was interrupted
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,7 @@ class Overview:
     store: Path
     free_bytes: int
     accounts: tuple[AccountView, ...]
-    warnings: tuple[str, ...] = ()  # of the map and the ledger
+    warnings: tuple[str, ...] = ()  # of the map, the ledger and the disk
 
 
 def collect_overview(
@@ -52,13 +54,19 @@ def collect_overview(
     user: str | None = None,
     listings: Mapping[str, Listing] | None = None,
     logins: Path | None = None,
+    reserve: int = 0,
 ) -> Overview:
     """Collect the accounts of the map and all others with a folder, or `user` alone.
 
     A folder that `listings` has is not read again; in `logins` is what t3-autoupdate says of
-    logins. Raises Failure where `user` is unknown.
+    logins. `reserve` are the bytes that stay free on the store's disk. Raises Failure where `user`
+    is unknown.
     """
     warnings = list(known.warnings)
+    free = store.free_bytes()
+    if free < reserve:
+        room = f"{format_size(free)} free, and {format_size(reserve)} stay free (T3_BACKUP_RESERVE)"
+        warnings.append(f"{store.path}: {room}: no backup can be made; free some space")
     noted = attempts_of(store, warnings.append)
     users = sorted({*known.users, *store.users()})
     if user is not None:
@@ -67,8 +75,13 @@ def collect_overview(
         users = [user]
     read = listings or {}
     views = [_view(store, name, known, noted.get(name, ()), read.get(name)) for name in users]
-    there = tuple(_with_login(view, logins) for view in views if view is not None)
-    return Overview(store.path, store.free_bytes(), there, tuple(warnings))
+    restores = {one.user: one.text for one in pending.find_pending(store) if not one.running}
+    there = tuple(
+        replace(_with_login(view, logins), restore=restores.get(view.user, ""))
+        for view in views
+        if view is not None
+    )
+    return Overview(store.path, free, there, tuple(warnings))
 
 
 def attempts_of(store: Store, warn: Callable[[str], None]) -> Attempts:

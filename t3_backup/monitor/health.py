@@ -114,7 +114,7 @@ def judge_health(view: AccountView, now: datetime, limits: Thresholds) -> Health
     fresh = judge_freshness(whole, view.attempts, now)
     skipped = bool(view.attempts) and view.attempts[-1].outcome == "skipped"
     no_database = skipped and not view.snapshots
-    error = _last_error(view, fresh.last_good)
+    error = last_error(view.attempts, fresh.last_good)
     troubles = _troubles(view, fresh, error, now, limits, no_database=no_database)
     note = "no database" if no_database else ""
     return Health(view, fresh, size_trend(fresh.good), error, note, tuple(troubles))
@@ -137,8 +137,9 @@ def _confirmations(
     ]
 
 
-def _last_error(view: AccountView, last_good: datetime | None) -> Attempt | None:
-    for attempt in reversed(view.attempts):
+def last_error(attempts: Sequence[Attempt], last_good: datetime | None) -> Attempt | None:
+    """Find the newest failed attempt, if nothing went well since; attempts are oldest first."""
+    for attempt in reversed(attempts):
         if not attempt.failed:
             return None
         if last_good is None or attempt.when >= last_good:
@@ -155,6 +156,8 @@ def _troubles(
     *,
     no_database: bool,
 ) -> Iterator[Trouble]:
+    if view.restore:
+        yield Trouble(CRITICAL, view.restore)
     if not view.in_map:
         yield Trouble(WARNING, "not in the map: no new snapshots are taken")
         if view.problem:

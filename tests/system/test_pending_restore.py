@@ -54,6 +54,7 @@ def test_a_restore_that_runs_and_one_that_was_interrupted_are_told_of(
         assert host.t3("list", "--json").account(alice.name)["restore"]["interrupted"] is False
         [(status, text)] = checks(host, alice)
         assert (status, "is running or was interrupted" in text) == ("warn", True)
+        assert host.t3("status", "--nagios").code == 0, "it may run"
         process.kill()
         process.wait()
     for code, text, interrupted in said(host, alice).values():
@@ -65,6 +66,8 @@ def test_a_restore_that_runs_and_one_that_was_interrupted_are_told_of(
         assert interrupted is True
     [(status, text)] = checks(host, alice)
     assert (status, f"t3-backup-state accept {alice.name}" in text) == ("fail", True)
+    watched = host.t3("status", "--nagios")
+    assert (watched.code, "was interrupted; the next run ends it" in watched.out) == (2, True)
     assert f"{alice.name}+restore.json" in os.listdir(host.store), "who only looks ends nothing"
     assert host.t3("accept", alice.name).code == 0
     assert set(os.listdir(host.store)) == store

@@ -144,6 +144,14 @@ def test_the_thresholds_decide(host: Host, sam: User) -> None:
     assert check(host, "--nagios", "--max-age", "5000w", "--min-snapshots", "2").code == 1
 
 
+def test_a_disk_with_less_room_than_has_to_stay_free_is_told(host: Host, sam: User) -> None:
+    """Where no attempt can be noted any more, status would be well for a day."""
+    assert host.t3().code == 0
+    answer = check(host, "--nagios", T3_BACKUP_RESERVE="100000T")
+    assert answer.code == 1
+    assert "stay free (T3_BACKUP_RESERVE): no backup can be made; free some space" in answer.out
+
+
 def test_a_database_that_has_not_changed_for_days_is_well_in_status_doctor_and_report_alike(
     host: Host, sam: User
 ) -> None:

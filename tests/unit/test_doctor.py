@@ -436,6 +436,17 @@ def test_what_was_taken_beside_a_database_that_is_not_copied_counts_for_nothing(
     ) == ("fail", True)
 
 
+def test_what_the_last_run_could_not_do_is_a_warning_until_one_goes_well() -> None:
+    hour = timedelta(hours=1)
+    failed = tried(hour, "failed", reason="no room")
+    bare = tried(hour, unsaved="link: settings.json")
+    for attempt, text in ((failed, "no room"), (bare, "settings.json")):
+        found = of("attempt alice", **with_store(attempts={"alice": [attempt]}))
+        assert (found.status, text in found.text) == ("warn", True)
+        later = {"alice": [attempt, tried(timedelta())]}
+        assert "attempt alice" not in {one.name for one in examine(**with_store(attempts=later))}
+
+
 def test_a_ledger_that_can_t_be_read_is_a_warning() -> None:
     assert (
         of("ledger", **with_store(ledger_problem="/s/attempts.json can't be read")).status == "warn"

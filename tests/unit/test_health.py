@@ -67,6 +67,12 @@ FUTURE = make_manifest(2, NOON + 3 * DAY)
 
 # What there is, and the thresholds; the state, and what the line has of it.
 SITUATIONS = {
+    "restore": (
+        alice(GOOD, restore="a restore of alice was interrupted; next"),
+        {},
+        2,
+        "alice: a restore of alice was interrupted; next",
+    ),
     "fresh": (alice(GOOD), {}, 0, "1 account, the oldest last good is 9h old"),
     "one minute within the limit": (alice(make_manifest(1, NOON - 26 * HOUR + HOUR / 60)), {}, 0, "26h old"),
     "old": (alice(OLD), {}, 2, "alice: the last good one is 27h old (at most 26h)"),
