@@ -19,8 +19,8 @@ from t3_backup.autoupdate.context import Context
 from t3_backup.autoupdate.parser import parse_arguments
 from t3_backup.autoupdate.snapshots import Snapshots
 from t3_backup.errors import EXIT_OK, Cancelled, Failure, UsageError, explain
-from t3_backup.output.console import Console
-from t3_backup.system import signals
+from t3_backup.output.console import Console, check_output
+from t3_backup.system import signals, standard_streams
 from t3_backup.text import ERROR, INFO, WARNING
 
 _NAME = "t3-autoupdate"
@@ -32,6 +32,7 @@ def main(
     defaults: Path = settings.DEFAULTS_FILE,
 ) -> int:
     """Run the command and return its exit code; an error is one line."""
+    standard_streams.open_closed()
     stop = signals.StopRequest()
     try:
         args = parse_arguments(sys.argv[1:] if argv is None else list(argv))
@@ -49,7 +50,7 @@ def main(
         if not isinstance(error, Cancelled):
             return code  # what went wrong does so for whoever asked for an end, too
     stop.end()
-    return code
+    return check_output(_NAME, code)
 
 
 def _make_context(

@@ -117,7 +117,8 @@ def build_parser() -> argparse.ArgumentParser:
     aside = add("put-aside", "put aside what a newer t3 has made beside an account's database")
     aside.add_argument("--user", **named, required=True, help="the account")
     stored = add("versions", "list the versions on the disk, and who needs each")
-    stored.add_argument("--remove", **flag, help="remove the named ones, or all that nobody needs")
+    meaning = "remove the named ones, or all that nobody needs"
+    stored.add_argument("--remove", action="store_true", help=meaning)
     meaning = "a version on the disk; with --remove only"
     versions_of: dict[str, Any] = {"nargs": "*", "type": _version, "metavar": "VERSION"}
     stored.add_argument("versions", **versions_of, help=meaning)

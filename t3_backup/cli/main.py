@@ -15,8 +15,9 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from t3_backup.cli.parser import asks_for_check, parse_arguments
+from t3_backup.cli.parser import PROGRAM, asks_for_check, parse_arguments
 from t3_backup.errors import Failure
+from t3_backup.system import standard_streams
 
 if TYPE_CHECKING:
     import argparse
@@ -34,17 +35,23 @@ def main(
     defaults: Path | None = None,
 ) -> int:
     """Run the command, say an error in one line, and return the exit code."""
+    standard_streams.open_closed()
     words = sys.argv[1:] if argv is None else list(argv)
     if asks_for_check(words):
         from t3_backup.cli.status import answer_check
 
         return answer_check(lambda: _run_command(words, environ, defaults))
     try:
-        return _run_command(words, environ, defaults)
+        code = _run_command(words, environ, defaults)
     except (Failure, OSError) as error:
         from t3_backup.output.console import say_error
 
         return say_error(error)
+    if standard_streams.find_lost() is None:
+        return code
+    from t3_backup.output.console import check_output
+
+    return check_output(PROGRAM, code)
 
 
 def find_command(name: str) -> Callable[[argparse.Namespace, Settings], int]:

@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Any
 import t3_backup
 from t3_backup.cli.commands import COMMANDS, Arguments
 from t3_backup.errors import UsageError
+from t3_backup.system import standard_streams
 
 if TYPE_CHECKING:
     from t3_backup.config import Known
 
-_PROGRAM = "t3-backup-state"
+PROGRAM = "t3-backup-state"
 _EXAMPLES = (
     ("", "back up every account of the map, as the timer does"),
     (" run --user alice --label prebump-0.0.25", ""),
@@ -92,6 +93,11 @@ class Parser(argparse.ArgumentParser):
     def epilog(self, value: str | Callable[[], str] | None) -> None:
         self._epilog = value
 
+    def _print_message(self, message: str, file: Any = None) -> None:  # noqa: ARG002 - argparse's
+        """Print help or version; argparse itself would leave what can't be written to the exit."""
+        if message:
+            standard_streams.write_out(message)
+
     def error(self, message: str) -> None:  # type: ignore[override]
         """Raise UsageError, with the way to the help."""
         raise UsageError(f"{message}; see {self.prog} --help")
@@ -116,7 +122,7 @@ def epilog(examples: str, known: Known, where: str, exit_status: str) -> str:
 def _epilog() -> str:
     from t3_backup import settings
 
-    lines = [f"  {_PROGRAM}{words}".ljust(51) + about for words, about in _EXAMPLES]
+    lines = [f"  {PROGRAM}{words}".ljust(51) + about for words, about in _EXAMPLES]
     where = f"{settings.DEFAULTS_FILE} or the environment; a flag beats both."
     examples = "".join(f"{line.rstrip()}\n" for line in ("examples:", *lines))
     return epilog(examples, settings.KNOWN, where, _EXIT_STATUS)
@@ -133,7 +139,7 @@ def asks_for_check(words: Sequence[str]) -> bool:
 def build_parser(only: str | None = None) -> argparse.ArgumentParser:
     """Build the parser of all commands, or of `only` the one that it will be."""
     top = Parser(
-        prog=_PROGRAM,
+        prog=PROGRAM,
         description="Proven copies of every T3 Code user's live database. Without a command: run.",
         epilog=_epilog,
         formatter_class=_TopFormatter,

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator
 
 from t3_backup.errors import Failure, UsageError
+from t3_backup.system import standard_streams
 
 
 def confirm(question: str, wrong_use: str, *, yes: bool, silent: bool) -> None:
@@ -21,7 +22,7 @@ def confirm(question: str, wrong_use: str, *, yes: bool, silent: bool) -> None:
     if not sys.stdin.isatty() or silent:
         raise UsageError(f"{wrong_use}: say --yes, or --dry-run to see what it would do")
     with default_signals():
-        print(f"{question} [y/N] ", end="", flush=True)
+        standard_streams.write_out(f"{question} [y/N] ")
         answer = sys.stdin.readline()
     if answer.strip().lower() not in ("y", "yes"):
         raise Failure("nothing was changed")

@@ -53,7 +53,7 @@ def status_command(args: argparse.Namespace, values: Settings) -> int:
 def answer_check(check: Callable[[], int]) -> int:
     """Return the exit code of `check`; whatever else ends it is said as UNKNOWN."""
     try:
-        return check()
+        return console.check_output("t3-backup-state", check(), monitor_status.UNKNOWN)
     except (Failure, OSError) as error:
         why = explain(error)
     except Exception as error:  # noqa: BLE001 - a monitor reads no traceback

@@ -7,6 +7,7 @@ nobody their backup.
 from __future__ import annotations
 
 import contextlib
+import errno
 import io
 import json
 import os
@@ -19,20 +20,13 @@ from t3_backup.backup.result import AccountResult
 from t3_backup.errors import Failure, explain
 from t3_backup.output import journald
 from t3_backup.output.messages import result_messages
+from t3_backup.system import standard_streams
 from t3_backup.text import ERROR, WARNING, printable
 
 if TYPE_CHECKING:
     from t3_backup.worker.protocol import Event
 
 _LONGEST_LINE = 20_000  # characters
-
-
-def _discard_stream(stream: TextIO) -> None:
-    """Send a stream that nobody reads to nowhere, so that the exit does not fail."""
-    with contextlib.suppress(OSError, ValueError):
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, stream.fileno())
-        os.close(nowhere)
 
 
 class Console:
@@ -55,9 +49,9 @@ class Console:
         with self._lock:
             try:
                 self._write(priority, printable(text, _LONGEST_LINE))
-            except OSError:
+            except OSError as error:
                 self.broken = True
-                _discard_stream(self._stream)
+                standard_streams.give_up(self._stream, error)
 
     def _write(self, priority: int, text: str) -> None:
         print(f"<{priority}>{text}" if self._journal else text, file=self._stream, flush=True)
@@ -180,7 +174,19 @@ def make_console(stream: TextIO, run: str) -> Console:
 def say_error(error: Failure | OSError) -> int:
     """Write on standard error what ended a command, and return its exit code."""
     Console(sys.stderr).line(ERROR, f"t3-backup-state: {explain(error)}")
+    standard_streams.forget_lost()  # one word is enough, and the exit code is not 0
     return error.exit_code if isinstance(error, Failure) else Failure.exit_code
+
+
+def check_output(program: str, code: int, lost_code: int = Failure.exit_code) -> int:
+    """Return the exit code of a program, which is not 0 where its output was lost; say that."""
+    lost = standard_streams.find_lost()
+    if lost is None:
+        return code
+    if lost.errno != errno.EPIPE:  # who has gone wants no word
+        why = f"what there was to tell can't be written: {explain(lost)}"
+        Console(sys.stderr).line(ERROR, f"{program}: {why}")
+    return code or lost_code
 
 
 def print_document(document: dict[str, Any]) -> None:
@@ -190,9 +196,4 @@ def print_document(document: dict[str, Any]) -> None:
 
 def print_text(text: str) -> None:
     """Print a document on standard output. Raises OSError where nobody takes it."""
-    try:
-        sys.stdout.write(text)
-        sys.stdout.flush()
-    except OSError:
-        _discard_stream(sys.stdout)
-        raise
+    standard_streams.write_out(text)

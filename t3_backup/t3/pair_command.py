@@ -16,14 +16,19 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import t3_backup
-from t3_backup.errors import EXIT_OK, UsageError
+from t3_backup.errors import EXIT_OK, Failure, UsageError
+from t3_backup.system import standard_streams
 from t3_backup.t3.endpoints import HOST
 from t3_backup.t3.limits import STEP_SECONDS
 
 
 class _Parser(argparse.ArgumentParser):
+    def _print_message(self, message: str, file: Any = None) -> None:  # noqa: ARG002 - argparse's
+        if message and (code := _write(self.prog, message, EXIT_OK)):
+            raise SystemExit(code)
+
     def error(self, message: str) -> NoReturn:
-        print(f"{self.prog}: {message}; see {self.prog} --help", file=sys.stderr)
+        standard_streams.write_error(f"{self.prog}: {message}; see {self.prog} --help\n")
         raise SystemExit(UsageError.exit_code)
 
 
@@ -64,6 +69,7 @@ def _refusal(base_dir: Path, words: Sequence[str]) -> str:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run `t3-pair`: exit 0 where people can log in, 1 where not, 2 for wrong use."""
+    standard_streams.open_closed()
     parser = _Parser(
         prog="t3-pair",
         description="Log in to a T3 server as a browser does, as the owner of its state.",
@@ -85,7 +91,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = sys.argv[1:] if argv is None else list(argv)
     args = parser.parse_args(words)
     if why := _refusal(args.base_dir, [parser.prog, *words]):
-        print(f"{parser.prog}: {why}", file=sys.stderr)
+        standard_streams.write_error(f"{parser.prog}: {why}\n")
         return UsageError.exit_code
     # They bring asyncio and aiohttp, which take longer to start than all the rest.
     from t3_backup.t3 import sessions  # noqa: PLC0415
@@ -102,9 +108,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     if made and not args.keep:
         document["left"] = left = sessions.end_ours(args.t3, args.base_dir, args.seconds)
         if left and not args.json:
-            print(f"{parser.prog}: left behind: {left}", file=sys.stderr)
-    print(json.dumps(document) if args.json else text)
-    return code
+            standard_streams.write_error(f"{parser.prog}: left behind: {left}\n")
+    said = json.dumps(document) if args.json else text
+    return _write(parser.prog, f"{said}\n", code)
+
+
+def _write(program: str, text: str, code: int) -> int:
+    """Write on standard output, and return the exit code, which is not 0 where that can't be."""
+    try:
+        standard_streams.write_out(text)
+    except OSError as error:
+        standard_streams.write_error(f"{program}: {error.strerror}\n")
+    return code if standard_streams.find_lost() is None else code or Failure.exit_code
 
 
 if __name__ == "__main__":
