@@ -17,7 +17,7 @@ import os
 import stat
 from collections.abc import Callable, Iterable, Iterator, Mapping
 
-from t3_backup.accounts import is_user_name
+from t3_backup.accounts import folder_name, user_of_folder
 from t3_backup.errors import explain
 from t3_backup.store.catalog import Catalog, Entry
 from t3_backup.store.catalog_format import (
@@ -41,16 +41,20 @@ _OPEN = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _SET_FLAGS, _NO_COW = 0x40086602, 0x00800000
 
 
+def _name(user: str) -> str:
+    return folder_name(user) + _ENDING
+
+
 def name_of_broken(user: str) -> str:
     """Return the name under which a damaged catalog is kept."""
-    return user + _ENDING + _BROKEN
+    return _name(user) + _BROKEN
 
 
 def users_with_catalog(folder: int) -> list[str]:
     """List the users who have a catalog in the open store, sorted. Raises OSError."""
     os.lseek(folder, 0, os.SEEK_SET)  # btrfs lists what was there when it was last rewound
     names = [name.removesuffix(_ENDING) for name in os.listdir(folder) if name.endswith(_ENDING)]
-    return sorted(filter(is_user_name, names))
+    return sorted(filter(None, map(user_of_folder, names)))
 
 
 def read_catalog(folder: int, user: str) -> Catalog:
@@ -58,7 +62,7 @@ def read_catalog(folder: int, user: str) -> Catalog:
 
     Where it can't be read, `problem` says why; what can be read of it counts.
     """
-    name = user + _ENDING
+    name = _name(user)
     try:
         fd = os.open(name, os.O_RDONLY | _OPEN, dir_fd=folder)
     except FileNotFoundError:
@@ -96,13 +100,11 @@ def change_catalog(
                 slots = [Slot(None, broken=True)]
             if any(slot.broken for slot in slots):
                 kept = list(entries_of(slots).values())
-                os.rename(
-                    user + _ENDING, name_of_broken(user), src_dir_fd=folder, dst_dir_fd=folder
-                )
+                os.rename(_name(user), name_of_broken(user), src_dir_fd=folder, dst_dir_fd=folder)
                 if kept:
                     _create(folder, user, kept)
                 else:
-                    native.sync_directory(folder, user + _ENDING)
+                    native.sync_directory(folder, _name(user))
                 continue
             if new := list(change(entries_of(slots))):
                 _overwrite(fd, slots, new)
@@ -112,7 +114,7 @@ def change_catalog(
 @contextlib.contextmanager
 def _opened(folder: int, user: str) -> Iterator[int | None]:
     """Open and lock the file; None where there is none. Raises OSError."""
-    name = user + _ENDING
+    name = _name(user)
     while True:
         try:
             fd = os.open(name, os.O_RDWR | _OPEN, dir_fd=folder)
@@ -139,7 +141,7 @@ def _create(folder: int, user: str, entries: list[Entry]) -> bool:
         with contextlib.suppress(OSError):
             fcntl.ioctl(fd, _SET_FLAGS, _NO_COW.to_bytes(8, "little"))
         _overwrite(fd, [], entries)
-        native.rename_noreplace(folder, temporary, user + _ENDING)
+        native.rename_noreplace(folder, temporary, _name(user))
     except FileExistsError:
         os.unlink(temporary, dir_fd=folder)
         return False
@@ -149,7 +151,7 @@ def _create(folder: int, user: str, entries: list[Entry]) -> bool:
         raise
     finally:
         os.close(fd)
-    native.sync_directory(folder, user + _ENDING)
+    native.sync_directory(folder, _name(user))
     return True
 
 

@@ -38,6 +38,8 @@ def test_an_odd_name_is_backed_up_proven_shown_and_put_back(
     assert {one["user"] for one in first.document["accounts"]} == {one.name for one in users}
     folders = {entry.name for entry in host.store.iterdir() if entry.is_dir()}
     assert folders == {folder_name(one.name) for one in users}
+    catalogs = {entry.name for entry in host.store.iterdir() if "+catalog" in entry.name}
+    assert catalogs == {f"{folder}+catalog" for folder in folders}
     assert succeeded(host.t3("verify", "--json")).document["accounts"]
     assert succeeded(host.t3("status")).out.count(" ok") == len(users)
     for user in users:
