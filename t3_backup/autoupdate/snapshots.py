@@ -18,7 +18,7 @@ from typing import Any
 from t3_backup.autoupdate.faults import AccountFault
 from t3_backup.autoupdate.programs.installations import About
 from t3_backup.errors import Failure, LockHeld, StoreError, explain
-from t3_backup.restore.recovery import describe_remains
+from t3_backup.restore.finish import describe_remains
 from t3_backup.store import lock
 from t3_backup.store.census import Census, comparable_content, comparable_logins
 from t3_backup.store.manifest import Manifest

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from t3_backup.output.messages import Message, format_taken_at
+from t3_backup.restore.finish import describe_remains, describe_removal
 from t3_backup.restore.in_place import Restored
-from t3_backup.restore.recovery import describe_remains
 from t3_backup.store.census import Census, comparable_content
 from t3_backup.store.manifest import DatabaseRecord, Manifest
 from t3_backup.store.names import PRERESTORE
@@ -137,6 +137,8 @@ def done_lines(restored: Restored, options: str) -> list[Message]:
         text = f"{files}: not in the snapshot, so put aside"
         lines.append(Message(INFO, f"{user}: {text}"))
     lines += [Message(INFO, describe_remains(path)) for path in restored.kept]
+    if restored.kept:
+        lines.append(Message(INFO, describe_removal(restored.kept)))
     if restored.prerestore:
         lines.append(Message(INFO, f"to undo it: {undo_command(restored, options)}"))
     return lines

@@ -20,10 +20,10 @@ from t3_backup.errors import Cancelled, Failure, InUse, WorkerLost, explain
 from t3_backup.history import chain, verify
 from t3_backup.history.verify import Finding
 from t3_backup.restore import intent_log
+from t3_backup.restore.finish import finish_restore
 from t3_backup.restore.intent_log import Intent
 from t3_backup.restore.job import RestoreJob
 from t3_backup.restore.old_state import seal_old_state
-from t3_backup.restore.recovery import finish_restore
 from t3_backup.store import archives
 from t3_backup.store.manifest import Manifest
 from t3_backup.store.names import PRERESTORE

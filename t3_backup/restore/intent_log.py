@@ -45,6 +45,7 @@ class Intent:
     # what becomes of each, in the order of the exchange; none: databases stay as they are
     databases: tuple[Replacement, ...] = ()
     files: bool = False  # whether what is beside them is put back
+    tried: bool = False  # whether that was tried in vain
     # marks (of the worker's) of what that takes the place of; all else stays
     sealed: dict[str, str] = field(default_factory=dict)
 
@@ -92,6 +93,7 @@ def load_intent(store: Store, user: str) -> Intent | None:
             raise ValueError("not one of ours")
         if value["format"] == _OF_ONE:
             value = _of_one(value)
+        value.setdefault("tried", False)  # earlier versions did not say so
         return decode_record(Intent, value)
     except (OSError, ValueError) as error:
         what = f"{path}, of a restore that was interrupted, can't be read ({error})"

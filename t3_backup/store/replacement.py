@@ -10,6 +10,7 @@ from t3_backup.system.file_identity import FileIdentity
 from t3_backup.system.sqlite import SIDECARS
 from t3_backup.t3 import databases
 
+STAGED_FILES = ".files"  # ending of the folder of staged files
 Sidecars = tuple[Annotated[str, one_of(SIDECARS)], ...]
 
 

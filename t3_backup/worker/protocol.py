@@ -92,6 +92,7 @@ EVENTS = {
     "Packed": _OPERATIONS + "backup",
     "Inspected": _OPERATIONS + "archive",
     "Installed": _OPERATIONS + "archive",
+    "Remains": _OPERATIONS + "archive",
     "Counted": _OPERATIONS + "restore",
     "Staged": _OPERATIONS + "restore",
     "CheckpointedAll": _OPERATIONS + "restore",

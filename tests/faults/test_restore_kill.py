@@ -77,7 +77,10 @@ OPERATIONS = (
     "swap_databases",
     "recover_swap",
     "install_archive",
+    "remove_replaced",
 )
+
+FILES = ("stage_archive", "install_archive", "remove_replaced")  # where there are files to restore
 
 
 def leave_clean(user: User) -> None:
@@ -289,7 +292,7 @@ def calls_of(kills: Kills, operation: str) -> Iterator[tuple[str, int]]:
 def test_a_worker_may_be_killed_at_every_call(kills: Kills, tell: Callable[[str], None]) -> None:
     for operation in OPERATIONS:
         if (operation == "clone_database" and kills.state in NOT_CHECKPOINTED) or (
-            operation in ("stage_archive", "install_archive") and kills.state != "files"
+            operation in FILES and kills.state != "files"
         ):
             continue
         for name, n in sample(

@@ -39,6 +39,7 @@ from t3_backup.worker.operations.activity import ReadActivity
 from t3_backup.worker.operations.archive import (
     InspectArchive,
     InstallArchive,
+    RemoveReplaced,
     StageArchive,
 )
 from t3_backup.worker.operations.backup import (
@@ -112,6 +113,7 @@ USES = {
     "inspect_archive": ARCHIVES,
     "stage_archive": ARCHIVES,
     "install_archive": set[str](),
+    "remove_replaced": set[str](),
     "count_rows": CENSUS,
     "read_activity": CENSUS,
     "stage_database": CENSUS,
@@ -260,9 +262,9 @@ def archive_operations(workers: Workers) -> None:
     )
     os.close(file)
     (place / "secrets" / "key").write_text("of today")
-    done = workers.ask(
-        InstallArchive(ASIDE, True, dict(mark.rsplit("=", 1) for mark in packed.sealed))
-    )
+    assert workers.ask(InstallArchive(ASIDE)).missing == ()
+    sealed = dict(mark.rsplit("=", 1) for mark in packed.sealed)
+    done = workers.ask(RemoveReplaced(ASIDE, installed=True, sealed=sealed))
     assert (place / "secrets" / "key").read_text() == "of before"
     assert done.left == (f"{ASIDE}.files/old",), "what nobody has sealed stays"
     assert (place / done.left[0] / "secrets" / "key").read_text() == "of today"

@@ -25,7 +25,13 @@ from t3_backup.text import printable
 from t3_backup.worker import operations, protocol
 from t3_backup.worker.operations import Job, Operation
 from t3_backup.worker.operations.activity import Activity
-from t3_backup.worker.operations.archive import Inspected, InstallArchive, Installed
+from t3_backup.worker.operations.archive import (
+    Inspected,
+    InstallArchive,
+    Installed,
+    Remains,
+    RemoveReplaced,
+)
 from t3_backup.worker.operations.backup import (
     Copied,
     CopiedAll,
@@ -169,7 +175,8 @@ EVENTS = st.one_of(
     ),
     st.builds(ProvenAll, st.lists(st.builds(ProofOf, st.none() | PROOFS, PLAIN)).map(tuple)),
     st.builds(Inspected, COUNTS, COUNTS),
-    st.builds(Installed, NAMES, NAMES, NAMES),
+    st.builds(Installed, NAMES),
+    st.builds(Remains, NAMES, NAMES),
 )
 
 JSON = st.recursive(
@@ -489,8 +496,9 @@ JOBS = st.builds(
 REQUESTS: st.SearchStrategy[Operation[Any]] = st.one_of(
     st.builds(CopyDatabase, st.sampled_from(["online", "vacuum"]), st.booleans()),
     st.builds(RemoveLegacy, st.text(max_size=80), SECONDS),
+    st.builds(InstallArchive, st.text()),
     st.builds(
-        InstallArchive, st.text(), st.booleans(), st.dictionaries(st.text(), st.text(), max_size=3)
+        RemoveReplaced, st.text(), st.booleans(), st.dictionaries(st.text(), st.text(), max_size=3)
     ),
     st.builds(
         RecoverSwap,

@@ -215,11 +215,14 @@ def test_warnings_come_first_and_are_warnings() -> None:
 
 
 def test_where_nothing_was_kept_there_is_nothing_to_undo_and_where_it_lies_is_said() -> None:
-    lines = told(prerestore=None, kept=["/home/alice/.t3/userdata/state.sqlite.replaced-x"])
-    assert (
-        lines[-1]
-        == "the part of the old state that no snapshot holds was kept at /home/alice/.t3/userdata/state.sqlite.replaced-x"
-    )
+    aside = "/home/alice/.t3/userdata/state.sqlite.replaced-x"
+    lines = told(prerestore=None, kept=[aside, f"{aside}.files/old", f"{aside}.files/gone"])
+    assert lines[-4:] == [
+        f"the part of the old state that no snapshot holds was kept at {aside}",
+        f"the part of the old state that no snapshot holds was kept at {aside}.files/old",
+        f"what could not be removed of the old state is left at {aside}.files/gone",
+        f"once nobody needs it: rm -rf {aside} {aside}.files",
+    ]
     assert not [line for line in lines if "undo" in line]
 
 

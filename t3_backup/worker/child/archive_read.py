@@ -16,9 +16,10 @@ from dataclasses import dataclass
 import zstandard
 
 from t3_backup.errors import SourceError
+from t3_backup.store.replacement import STAGED_FILES
 from t3_backup.system import native
 from t3_backup.t3.files import KEPT_FILES
-from t3_backup.worker.child.live_files import STAGED_FILES, LiveFiles
+from t3_backup.worker.child.live_files import LiveFiles
 from t3_backup.worker.child.task import Task
 from t3_backup.worker.operations.archive import InspectArchive, Inspected, StageArchive
 

@@ -97,11 +97,15 @@ def checkpoint(place: LiveFiles, name: str) -> Checkpointed:
     with place.hold_lease(name) as lease:
         reason = _unreadable(place, name)
         committed = 0 if reason else _committed_frames(place, name)
+        sealed = not place.has_content(f"{name}-wal") and not place.is_writable(name)
         lease.require_held()
     taken: Census | None = None
     if not reason:
         try:
-            taken, reason = _checkpoint(path, committed)
+            if sealed:
+                taken = _read_alone(path)
+            else:
+                taken, reason = _checkpoint(path, committed)
         except (apsw.BusyError, apsw.LockedError):
             raise InUse(f"{path} is locked by another process") from None
         except apsw.Error as error:
@@ -116,6 +120,17 @@ def checkpoint(place: LiveFiles, name: str) -> Checkpointed:
     return Checkpointed(
         name, place.identity(name), whole, reason, taken if whole else None, tuple(left)
     )
+
+
+def _read_alone(path: str) -> Census:
+    """Take the census of what its owner may not write to, and is whole in its one file."""
+    escaped = path.replace("%", "%25").replace("?", "%3f").replace("#", "%23")
+    uri = f"file:{escaped}?immutable=1"  # else SQLite would have to write beside it
+    flags = apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI | NOFOLLOW
+    with closing(apsw.Connection(uri, flags=flags)) as connection:
+        prepare(connection, "PRAGMA mmap_size=0")
+        execute(connection, "BEGIN")
+        return census.take_census(connection, count_rows=False)
 
 
 def _checkpoint(path: str, committed: int) -> tuple[Census | None, str]:

@@ -26,7 +26,6 @@ from t3_backup.worker.operations import Job
 
 _ACCESS = "system.posix_acl_access"
 PROBE = ".probe"  # ending of what is made beside what is staged, to see what can be done there
-STAGED_FILES = ".files"  # ending of the folder of staged files
 _T3_MODE = 0o644  # T3's own, where there is no file to take it from
 
 
@@ -115,6 +114,10 @@ class LiveFiles:
             return stat.S_ISREG(os.stat(name, dir_fd=self.folder, follow_symlinks=False).st_mode)
         except FileNotFoundError:
             return False
+
+    def is_writable(self, name: str) -> bool:
+        """Tell whether its owner may write to what has that name."""
+        return os.access(name, os.W_OK, dir_fd=self.folder, follow_symlinks=False)
 
     def has_content(self, name: str) -> bool:
         """Tell whether something of that name is there that is no empty file."""

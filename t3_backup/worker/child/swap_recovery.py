@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import ExitStack
 
-from t3_backup.errors import Failure, InUse, SourceRefused
+from t3_backup.errors import Failure, InUse, SourceRefused, explain
 from t3_backup.store.replacement import Replacement
 from t3_backup.system.file_identity import FileIdentity
 from t3_backup.system.sqlite import SIDECARS
@@ -142,28 +142,32 @@ def _advance(place: LiveFiles, aside: str, one: Replacement) -> None:
 
 def _remove_old(place: LiveFiles, aside: str, databases: Sequence[Replacement]) -> Swapped:
     """Remove what came out, and is what a snapshot holds; say what stays, and why."""
-    stays: dict[str, list[str]] = {"held": [], "changed": []}
+    held, changed, stuck = list[str](), list[str](), list[str]()
     for one in databases:
-        if one.keep or one.old is None or not place.has(one.file + aside):
+        name = one.file + aside
+        if one.keep or one.old is None or not place.has(name):
             continue
-        if why := _remove_one(place, one.file + aside, one.old):
-            stays[why].append(one.file)
+        try:
+            if not _remove_one(place, name, one.old):
+                changed.append(one.file)
+        except InUse:
+            held.append(one.file)
+        except SourceRefused:  # it has another name, or another owner
+            changed.append(one.file)
+        except (Failure, OSError) as error:  # the new ones are in place: that ends nothing
+            stuck.append(f"{place.path_of(name)} could not be removed: {explain(error)}")
+            changed.append(one.file)
     place.sync()
-    return Swapped("new", tuple(stays["held"]), tuple(stays["changed"]))
+    return Swapped("new", tuple(held), tuple(changed), tuple(stuck))
 
 
-def _remove_one(place: LiveFiles, name: str, old: FileIdentity) -> str:
-    """Remove one that came out, as `name`; or return why it stays."""
-    try:
-        place.identity(name)
-        with place.hold_lease(name):
-            place.drop_empty(name)
-            now = place.identity(name)
-            if now is None or not now.holds_the_same(old) or place.sidecars(name):
-                return "changed"
-            place.remove(name)
-    except InUse:
-        return "held"
-    except SourceRefused:  # it has another name, or another owner
-        return "changed"
-    return ""
+def _remove_one(place: LiveFiles, name: str, old: FileIdentity) -> bool:
+    """Remove one that came out, as `name`, where it is as it was. Raises as `hold_lease` does."""
+    place.identity(name)
+    with place.hold_lease(name):
+        place.drop_empty(name)
+        now = place.identity(name)
+        if now is None or not now.holds_the_same(old) or place.sidecars(name):
+            return False
+        place.remove(name)
+    return True

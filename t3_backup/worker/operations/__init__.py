@@ -65,6 +65,7 @@ OPERATIONS = {
     "inspect_archive": Entry("InspectArchive", "archive", "archive_read"),
     "stage_archive": Entry("StageArchive", "archive", "archive_read"),
     "install_archive": Entry("InstallArchive", "archive", "archive_install"),
+    "remove_replaced": Entry("RemoveReplaced", "archive", "replaced"),
     "count_rows": Entry("CountRows", "restore", "count"),
     "read_activity": Entry("ReadActivity", "activity", "activity"),
     "stage_database": Entry("StageDatabase", "restore", "stage", clones=True),

@@ -18,14 +18,20 @@ class Inspected(Event):
 
 @dataclass(frozen=True)
 class Installed(Event):
-    """What is left once an archive's content is in place.
+    """What could not be put in place of an archive's content, and why."""
+
+    missing: Texts
+
+
+@dataclass(frozen=True)
+class Remains(Event):
+    """What stays of what was replaced.
 
     Names of files are beneath the database's folder.
     """
 
     left: Texts  # what lies there out of place
     reasons: Texts  # why
-    missing: Texts  # what could not be put in place, and why
 
 
 @dataclass(frozen=True)
@@ -45,9 +51,16 @@ class StageArchive(Operation[Inspected]):
 
 @dataclass(frozen=True)
 class InstallArchive(Operation[Installed]):
-    """Put what was unpacked in its place, or remove it."""
+    """Put what was unpacked in its place."""
 
     aside: str
-    install: bool  # whether it is to be in place
+
+
+@dataclass(frozen=True)
+class RemoveReplaced(Operation[Remains]):
+    """Remove what was replaced, as far as an archive gives it back, and what is of no use."""
+
+    aside: str
+    installed: bool  # whether what was unpacked was to be in place
     # by name, the mark of what is in an archive of the store, and need not stay
     sealed: dict[str, str]

@@ -13,7 +13,7 @@ from t3_backup.t3.databases import MOST
 from t3_backup.t3.files import DATABASE_NAME
 from t3_backup.worker.operations import Operation
 from t3_backup.worker.operations.backup import Copied
-from t3_backup.worker.protocol import Count, Event, Text
+from t3_backup.worker.protocol import Count, Event, Text, Texts
 from t3_backup.worker.sources import DatabaseName
 
 STATES = ("old", "new", "other")  # other: neither, and nothing is left of the swap
@@ -82,7 +82,8 @@ class Swapped(Event):
     state: Annotated[str, one_of(STATES)]
     # of which the one that came out stays beside it
     held: Names = ()  # since another process has it open
-    changed: Names = ()  # since it is not what it was
+    changed: Names = ()  # since it is not what it was, or can't be removed
+    stuck: Texts = ()  # why the latter
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,125 @@
+"""Row 48: whatever can't be removed of what a restore has replaced, the server runs again, the restore is done, and backups go on."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from support import sandbox
+from support.host import Host, succeeded
+from support.service_stub import ServiceStub
+from support.users import needs_root
+
+from demo.users import User
+
+pytestmark = [needs_root, pytest.mark.skipif(sandbox.ACTIVE, reason="by hand")]
+
+FILES = ("secrets/key.bin", "attachments/a.png", "themes/one", "browser-artifacts/b/c")
+
+
+@pytest.fixture
+def nora(host: Host, make_user: Callable[..., User], small: Path) -> User:
+    """Somebody with files beside the database, and a snapshot of all."""
+    user = make_user("ends", small)
+    host.write_map(user)
+    for name in FILES:
+        path = user.database.parent / name
+        path.parent.mkdir(mode=0o700, parents=True)
+        path.write_text("first")
+    subprocess.run(["chown", "-R", f"{user.uid}:{user.gid}", user.database.parent], check=True)
+    succeeded(host.t3("run"))
+    return user
+
+
+@pytest.fixture
+def service(host: Host) -> ServiceStub:
+    stub = ServiceStub(host)
+    stub.make()
+    return stub
+
+
+def intent_of(host: Host, user: User) -> Path:
+    return host.store / f"{user.name}+restore.json"
+
+
+@contextlib.contextmanager
+def what_cannot_be_removed(user: User) -> Iterator[None]:
+    """Of each kind one: root's folder, an immutable file, and one where something is mounted."""
+    place = user.database.parent
+    (place / "attachments/by-root").mkdir()
+    (place / "attachments/by-root/file").write_text("root's")
+    mount = place / "browser-artifacts/b"
+    immutable = subprocess.run(
+        ["chattr", "+i", place / "secrets/key.bin"], check=False, capture_output=True
+    )
+    subprocess.run(["mount", "--bind", mount, mount], check=True)
+    try:
+        yield
+    finally:
+        for line in Path("/proc/self/mounts").read_text().splitlines():
+            if line.split()[1].startswith(f"{user.home}/"):
+                subprocess.run(["umount", "-l", line.split()[1]], check=True)
+        if immutable.returncode == 0:
+            subprocess.run(["chattr", "-R", "-i", "-f", place], check=False)
+
+
+def test_where_something_cannot_be_removed_the_server_runs_and_backups_go_on(
+    host: Host, nora: User, service: ServiceStub
+) -> None:
+    with what_cannot_be_removed(nora):
+        done = succeeded(service.t3("restore", nora.name, "--yes"))
+        assert service.runs
+        assert not intent_of(host, nora).exists()
+        for name in FILES:
+            path = nora.database.parent / name
+            assert (path.read_text(), path.stat().st_uid) == ("first", nora.uid)
+        [aside] = nora.database.parent.glob("*.replaced-*")
+        assert f"once nobody needs it: rm -rf {aside}" in done.out.splitlines()
+        assert (aside / "old/attachments/by-root/file").read_text() == "root's"
+        assert (aside / "gone/browser-artifacts/b/c").read_text() == "first", "it may be elsewhere"
+        for words in (("run",), ("accept", nora.name), ("run",)):
+            succeeded(service.t3(*words))
+        succeeded(service.t3("restore", nora.name, "--yes"))
+        assert service.runs
+
+
+@pytest.mark.parametrize("dead", ["install_archive", "remove_replaced"])
+def test_where_whoever_moves_or_removes_files_dies_the_server_runs_and_backups_go_on(
+    host: Host, nora: User, service: ServiceStub, dead: str
+) -> None:
+    python = host.folder / "python3"
+    python.write_text(
+        f'#!/bin/sh\ncase "$*" in *" {dead}"*) kill -9 $$ ;; esac\nexec {sys.executable} "$@"\n'
+    )
+    python.chmod(0o755)
+    answer = service.t3("restore", nora.name, "--yes", python=str(python))
+    assert service.runs
+    [aside] = nora.database.parent.glob("*.replaced-*")
+    if dead == "remove_replaced":
+        assert answer.code == 0, answer
+        assert "the next command tries it again" in answer.out
+        again = succeeded(service.t3("accept", nora.name, python=str(python)))
+        assert f"rm -rf {aside}" in again.out
+    else:
+        assert answer.code == 1, answer
+        assert "--only files" in answer.out
+    assert not intent_of(host, nora).exists()
+    assert os.listdir(aside) != []
+    succeeded(service.t3("run"))
+    succeeded(service.t3("restore", nora.name, "--yes", "--only", "files"))
+    assert (nora.database.parent / "secrets/key.bin").read_text() == "first"
+
+
+def test_a_database_that_its_owner_may_not_write_to_is_sealed_as_any_other(
+    host: Host, nora: User
+) -> None:
+    nora.database.chmod(0o444)
+    done = succeeded(host.t3("restore", nora.name, "--yes", "--json")).document
+    assert done["prerestore"]["verdict"] == "verified"
+    assert (done["kept"], list(nora.database.parent.glob("*.replaced-*"))) == ([], [])
+    assert nora.database.stat().st_mode & 0o777 == 0o444
