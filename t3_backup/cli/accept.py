@@ -6,7 +6,8 @@ import argparse
 
 from t3_backup.cli.marks import change_marks
 from t3_backup.settings import Settings
-from t3_backup.store.marks import MarkChange, accept_losses, accept_snapshots
+from t3_backup.store.losses import accept_losses
+from t3_backup.store.marks import MarkChange, accept_snapshots
 from t3_backup.store.store import Store
 from t3_backup.text import utc_now
 

@@ -10,7 +10,9 @@ from t3_backup.output.documents import AccountContents
 from t3_backup.restore import pending
 from t3_backup.restore.pending import PendingRestore
 from t3_backup.store.account_dir import AccountDir
+from t3_backup.store.catalog import explain_loss
 from t3_backup.store.listing import Listing
+from t3_backup.store.losses import find_lost
 from t3_backup.store.store import Store
 
 
@@ -28,13 +30,16 @@ def account_contents(
     """Return what the store has of one account."""
     names = store.list_set_aside(user) + store.list_leftovers(user)
     leftovers, restore = [str(store.path / name) for name in names], restores.get(user)
-    return AccountContents(user, listing.stored_snapshots(), listing.strays, leftovers, restore)
+    lost = find_lost(store, user, listing)
+    return AccountContents(
+        user, listing.stored_snapshots(), listing.strays, leftovers, restore, lost
+    )
 
 
 class AccountDirs:
     """Open the folder of `user`, or of all accounts, one after the other.
 
-    One of many that can't be opened is told, and counted.
+    One of many that can't be opened is told, and counted; so is one that is gone, with snapshots.
     """
 
     def __init__(self, store: Store, user: str | None, out: Console) -> None:
@@ -57,5 +62,20 @@ class AccountDirs:
                 with account_dir:
                     yield account_dir
             elif self._user is not None:
-                raise StoreError(f"no snapshots of {user} in {self._store.path}")
+                lost = explain_loss(user, find_lost(self._store, user, None))
+                where = f"in {self._store.path}"
+                raise StoreError(
+                    f"{user}: {lost}; its folder {where} is gone"
+                    if lost
+                    else f"no snapshots of {user} {where}"
+                )
             # else it is that of a user without a database, which a run makes and removes again
+        if self._user is None:
+            self._tell_gone()
+
+    def _tell_gone(self) -> None:
+        gone = set(self._store.users_with_catalog()).difference(self._store.users())
+        for user in sorted(gone):
+            if lost := find_lost(self._store, user, None):
+                self._out.warn(f"{user}: {explain_loss(user, lost)}")
+                self.refused += 1

@@ -17,6 +17,7 @@ from t3_backup.output.console import Console
 from t3_backup.restore.pending import PendingRestore
 from t3_backup.settings import Settings
 from t3_backup.store.account_dir import AccountDir
+from t3_backup.store.catalog import explain_loss
 from t3_backup.store.listing import StoredSnapshot
 from t3_backup.store.lock import GAP_S, WAIT_S
 from t3_backup.store.names import is_legacy
@@ -69,6 +70,9 @@ class _Verification:
             self.out.line(message.priority, message.text)
         listing = account_dir.update_listing(listing)
         contents = account_contents(self.store, account_dir.user, listing, self.restores)
+        if contents.lost and self.at is None:
+            self.out.warn(f"{account_dir.user}: {explain_loss(account_dir.user, contents.lost)}")
+            self.failed += len(contents.lost)
         for name in contents.strays if self.at is None else []:
             self.out.warn(f"{account_dir.user} {name} is not counted: it has no valid manifest")
             self.failed += not is_legacy(name)  # one of ours had a manifest once

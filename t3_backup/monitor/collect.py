@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from t3_backup import accounts
@@ -15,7 +15,9 @@ from t3_backup.errors import Failure, StoreError, explain
 from t3_backup.monitor import attempts
 from t3_backup.monitor.attempts import Attempt, Attempts
 from t3_backup.restore import pending
+from t3_backup.store.catalog import Catalog
 from t3_backup.store.listing import Listing
+from t3_backup.store.losses import find_lost
 from t3_backup.store.manifest import Manifest, StoredDatabase
 from t3_backup.store.store import Store
 from t3_backup.system.disk import used_bytes
@@ -34,6 +36,8 @@ class AccountView:
     used_bytes: int = 0  # of the store's disk
     problem: str = ""
     lost: tuple[StoredDatabase, ...] = ()  # images whose files are gone, newest first
+    catalog: Catalog = field(default_factory=Catalog)  # what is known of its snapshots
+    vanished: tuple[str, ...] = ()  # names of snapshots that were sealed, and are not there
     login: LoginReport = UNKNOWN  # what t3-autoupdate says of it
     restore: str = ""  # what there is to be said of a restore that was interrupted
 
@@ -68,11 +72,9 @@ def collect_overview(
         room = f"{format_size(free)} free, and {format_size(reserve)} stay free (T3_BACKUP_RESERVE)"
         warnings.append(f"{store.path}: {room}: no backup can be made; free some space")
     noted = attempts_of(store, warnings.append)
-    users = sorted({*known.users, *store.users()})
+    users = sorted({*known.users, *store.users(), *store.users_with_catalog()})
     if user is not None:
-        if user not in users:
-            raise Failure(f"{user} is not in the map, and has no snapshots in {store.path}")
-        users = [user]
+        users = [user] if user in users else []
     read = listings or {}
     views = [_view(store, name, known, noted.get(name, ()), read.get(name)) for name in users]
     restores = {one.user: one.text for one in pending.find_pending(store) if not one.running}
@@ -81,6 +83,8 @@ def collect_overview(
         for view in views
         if view is not None
     )
+    if user is not None and not there:
+        raise Failure(f"{user} is not in the map, and has no snapshots in {store.path}")
     return Overview(store.path, free, there, tuple(warnings))
 
 
@@ -105,18 +109,25 @@ def _view(
     noted: Sequence[Attempt],
     listing: Listing | None,
 ) -> AccountView | None:
-    """Collect one account; None without a line in the map and a folder."""
+    """Collect one account; None without a line in the map, a folder and what should be there."""
     in_map = user in known.users
     try:
         account_dir = store.account_dir(user)
         if account_dir is None:
-            return AccountView(user, in_map, attempts=tuple(noted)) if in_map else None
-        with account_dir:
-            listing = listing or account_dir.read_listing()
-            used = used_bytes(account_dir.fd)
-            return AccountView(
+            view = AccountView(user, in_map, attempts=tuple(noted))
+        else:
+            with account_dir:
+                listing = listing or account_dir.read_listing()
+                used = used_bytes(account_dir.fd)
+            view = AccountView(
                 user, in_map, listing.snapshots, tuple(noted), used, lost=listing.lost_images
             )
+        view = replace(
+            view,
+            catalog=store.read_catalog(user),
+            vanished=find_lost(store, user, None if account_dir is None else listing),
+        )
+        return view if in_map or account_dir is not None or view.vanished else None
     except (StoreError, OSError) as error:
         return AccountView(user, in_map, attempts=tuple(noted), problem=explain(error))
 

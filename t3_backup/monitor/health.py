@@ -14,6 +14,7 @@ from datetime import datetime, timedelta
 
 from t3_backup.monitor.attempts import UNCHANGED, Attempt, uncovered_since
 from t3_backup.monitor.collect import AccountView
+from t3_backup.store.catalog import explain_loss
 from t3_backup.store.manifest import Manifest
 from t3_backup.t3 import databases
 from t3_backup.text import format_size, printable
@@ -158,6 +159,10 @@ def _troubles(
 ) -> Iterator[Trouble]:
     if view.restore:
         yield Trouble(CRITICAL, view.restore)
+    if view.vanished:
+        yield Trouble(CRITICAL, explain_loss(view.user, view.vanished))
+    if view.catalog.problem:
+        yield Trouble(WARNING, f"{view.catalog.problem}; next: t3-backup-state run")
     if not view.in_map:
         yield Trouble(WARNING, "not in the map: no new snapshots are taken")
         if view.problem:

@@ -44,6 +44,9 @@ def render(status: Status) -> bytes:
     held = by_account(
         "snapshots_held", "Suspect or damaged snapshots that wait for accept; nothing is pruned."
     )
+    vanished = by_account(
+        "snapshots_lost", "Snapshots that were sealed and can't be found; nothing is pruned."
+    )
     bare = by_account(
         "uncovered_databases", "Databases of the account that are not copied; nothing is pruned."
     )
@@ -77,6 +80,7 @@ def render(status: Status) -> bytes:
         success.labels(user).set(last_good.timestamp() if last_good else 0)
         for name in VERDICTS:
             kept.labels(user, name).set(sum(one.verdict == name for one in view.snapshots))
+        vanished.labels(user).set(len(view.vanished))
         held.labels(user).set(sum(snapshot.holds for snapshot in view.snapshots))
         used.labels(user).set(view.used_bytes)
         if view.attempts:

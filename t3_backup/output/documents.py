@@ -29,6 +29,7 @@ class AccountContents:
     strays: Sequence[str] = ()  # names of files that look like snapshots and don't count
     leftovers: Sequence[str] = ()  # paths of what could not be taken over
     restore: PendingRestore | None = None  # one that has not ended
+    lost: Sequence[str] = ()  # names of snapshots that were sealed, and are not there
 
 
 def snapshot_document(snapshot: StoredSnapshot) -> dict[str, Any]:
@@ -110,6 +111,7 @@ def _account_document(contents: AccountContents, snapshots: list[dict[str, Any]]
         "snapshots": snapshots,
         "strays": list(contents.strays),
         "leftovers": list(contents.leftovers),
+        "lost": list(contents.lost),
         "restore": None if contents.restore is None else contents.restore.as_json(),
     }
 

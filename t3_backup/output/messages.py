@@ -136,9 +136,10 @@ def format_taken_at(manifest: Manifest) -> str:
 
 
 def uncounted_lines(contents: AccountContents) -> list[str]:
-    """Return a line for each thing that is there of one account, and is no snapshot."""
+    """Return a line for each thing that is there of one account, and is no snapshot; or is lost."""
     left = "not counted: could not be taken over:"
     return [
+        *(f"lost: {name}; next: t3-backup-state accept {contents.user}" for name in contents.lost),
         *(f"not counted: no valid manifest: {name}" for name in contents.strays),
         *(f"{left} the files in {path}" for path in contents.leftovers),
     ]

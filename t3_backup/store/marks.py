@@ -1,11 +1,7 @@
-"""Change what a person may change of a sealed snapshot: accept it, pin it, unpin it.
-
-So is accepted that one is lost.
-"""
+"""Change what a person may change of a sealed snapshot: accept it, pin it, unpin it."""
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from datetime import datetime
@@ -82,19 +78,3 @@ def accept_snapshots(store: Store, user: str, now: datetime) -> list[Manifest]:
                 accepted.append(replace(snapshot, accepted_at=format_time(now)))
                 account_dir.replace_manifest(accepted[-1])
     return accepted
-
-
-def accept_losses(store: Store, user: str) -> tuple[str, ...]:
-    """Note that the lost snapshots of an account are known to be, and return their names.
-
-    The store is locked. Raises StoreError and OSError.
-    """
-    with contextlib.ExitStack() as held:
-        account_dir = store.account_dir(user)
-        listing = held.enter_context(account_dir).read_listing() if account_dir else None
-        lost = store.read_catalog(user).lost(listing)
-        if lost:
-            store.change_catalog(
-                user, lambda known: [replace(known[name], state="removed") for name in lost]
-            )
-    return lost

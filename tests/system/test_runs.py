@@ -641,7 +641,7 @@ def test_verify_finds_what_is_not_as_it_was_sealed_and_proves_the_others(
 def test_a_snapshot_whose_manifest_is_broken_is_told_of_counts_for_nothing_and_stays(
     host: Host, rosa: User
 ) -> None:
-    """Rows 23, 24 and 41."""
+    """Rows 23, 24 and 61."""
     for _ in range(2):
         commit_row(rosa)
         assert host.t3().code == 0

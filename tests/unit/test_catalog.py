@@ -72,7 +72,7 @@ def test_a_published_snapshot_is_known_as_sealed_and_proven(account_dir: Account
 def test_a_snapshot_whose_data_or_manifest_is_removed_is_lost_and_stays_so(
     account_dir: AccountDir, ending: str
 ) -> None:
-    """Row 41: nothing of what is left goes, and run after run tells it."""
+    """Row 61: nothing of what is left goes, and run after run tells it."""
     names = [publish_image(account_dir, PAGES + bytes(4096 * n)).snapshot.name for n in range(2)]
     account_dir.remove_file(names[0] + ending)
     left = account_dir.read_names()
@@ -139,7 +139,7 @@ def test_a_removal_that_was_interrupted_is_completed_and_no_loss(account_dir: Ac
 def test_what_cannot_be_noted_is_not_let_go(
     account_dir: AccountDir,
 ) -> None:
-    """Row 41: the note comes first."""
+    """Row 61: the note comes first."""
     snapshot = publish_image(account_dir, PAGES).snapshot
     path = file_of(account_dir)
     path.unlink()
@@ -188,7 +188,7 @@ def test_places_of_what_went_are_used_again_and_the_file_stays_small(
 
 
 def test_a_change_needs_no_block_that_the_file_does_not_have(account_dir: AccountDir) -> None:
-    """Row 41: on a full disk, too, what goes is noted before."""
+    """Row 61: on a full disk, too, what goes is noted before."""
     seal(account_dir, "state-1", "state-2")
     before = file_of(account_dir).stat()
     account_dir.change_catalog(lambda _: [Entry("state-1", "removing")])

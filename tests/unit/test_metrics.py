@@ -68,6 +68,7 @@ def test_the_parser_of_prometheus_reads_what_is_known_of_an_account() -> None:
         ("t3_backup_snapshots", "damaged"): 0,
         ("t3_backup_snapshots", "unproven"): 0,
         ("t3_backup_snapshots_held",): 1,
+        ("t3_backup_snapshots_lost",): 0,
         ("t3_backup_used_bytes",): 77,
         ("t3_backup_uncovered_databases",): 0,
         ("t3_backup_missing_databases",): 0,

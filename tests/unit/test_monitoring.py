@@ -173,6 +173,7 @@ HEALTHY: dict[str, float] = {
     "last_attempt_timestamp_seconds{account='alice'}": NIGHT - 8 * HOUR,
     "last_attempt_ok{account='alice'}": 1,
     "snapshots_held{account='alice'}": 0,
+    "snapshots_lost{account='alice'}": 0,
     "uncovered_databases{account='alice'}": 0,
     "missing_databases{account='alice'}": 0,
     "last_snapshot_bytes{account='alice'}": 1000,
@@ -189,6 +190,7 @@ SITUATIONS: dict[str, tuple[Mapping[str, float | None], set[str]]] = {
     ),
     "never": ({"last_success_timestamp_seconds{account='alice'}": 0}, {"T3BackupNeverMade"}),
     "held": ({"snapshots_held{account='alice'}": 1}, {"T3BackupHeld"}),
+    "lost": ({"snapshots_lost{account='alice'}": 1}, {"T3BackupLost"}),
     "a database that is not copied": (
         {"uncovered_databases{account='alice'}": 1},
         {"T3BackupUncovered"},
@@ -216,6 +218,7 @@ SITUATIONS: dict[str, tuple[Mapping[str, float | None], set[str]]] = {
         | {
             "last_success_timestamp_seconds{account='alice'}": 1,
             "snapshots_held{account='alice'}": 1,
+            "snapshots_lost{account='alice'}": 1,
             "uncovered_databases{account='alice'}": 1,
             "missing_databases{account='alice'}": 1,
         },
@@ -332,6 +335,7 @@ def labels(name: str) -> str:
         "T3BackupTooOld",
         "T3BackupNeverMade",
         "T3BackupHeld",
+        "T3BackupLost",
         "T3BackupUncovered",
         "T3BackupMissing",
         "T3BackupFailing",

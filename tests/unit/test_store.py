@@ -120,7 +120,7 @@ def test_a_snapshot_is_sealed_then_its_manifest_is_named_and_its_data_last(
 def test_removal_takes_the_data_first_and_the_manifest_once_that_is_on_the_disk(
     account_dir: AccountDir, tmp_path: Path
 ) -> None:
-    """Rows 27, 28 and 41: data without a manifest would stay for ever, and what goes is let go."""
+    """Rows 27, 28 and 61: data without a manifest would stay for ever, and what goes is let go."""
     publish(account_dir)
     assert trace(tmp_path, "remove") == [
         *NOTED,
