@@ -59,6 +59,10 @@ int64_t t3_read_at(int fd, void *data, int64_t bytes, int64_t offset);
 /* Write `bytes` at `offset`. */
 int t3_write_at(int fd, const void *data, int64_t bytes, int64_t offset);
 
+/* Write `bytes` at `offset` of a file that ends there, or before: its blocks that are all zero stay
+ * holes, and take no room on the disk. */
+int t3_extend(int fd, const void *data, int64_t bytes, int64_t offset);
+
 /* Copy by copy_file_range from `*done` to `bytes`, and advance `*done`: short of it only where the
  * source ends. */
 int t3_copy_range(int src, int dst, int64_t bytes, int64_t *done);
@@ -87,8 +91,8 @@ int t3_sync_file(int fd);
 int t3_sync_directory(int fd);
 
 /* Copy the first `bytes` of `src` to `dst`, which is empty: by FICLONE, else copy_file_range, else
- * read and write, each going on where the one before stopped; the last keeps holes. `methods` says
- * which may be tried. Returns the method that finished, a T3_COPY_ value; -EIO if the source ended
+ * read and write, each going on where the one before stopped. Holes stay holes, and so do zeros
+ * where they are read and written. `methods` says which may be tried. Returns the method that finished, a T3_COPY_ value; -EIO if the source ended
  * early. Does not sync. */
 int t3_copy(int src, int dst, int64_t bytes, int methods);
 

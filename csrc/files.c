@@ -44,8 +44,9 @@ static int open_component(int dirfd, const char *name, int flags)
 }
 
 /* Do the same as openat2 one component at a time, for where a system call filter hides openat2
- * because it can't inspect its arguments (systemd's RestrictSUIDSGID= does). Any ".." is refused as
- * a way out. */
+ * because it can't inspect its arguments (systemd's RestrictSUIDSGID= does), or refuses it because
+ * it doesn't know it (that of an older container runtime: EPERM). Any ".." is refused as a way
+ * out. */
 static int open_by_components(int dirfd, const char *path, int flags)
 {
     char components[PATH_MAX], *rest = NULL;
@@ -81,7 +82,7 @@ int t3_open_beneath(int dirfd, const char *path, int flags)
         long fd = T3_CALL(syscall, SYS_openat2, dirfd, path, &how, sizeof how);
         if (fd >= 0)
             return (int)fd;
-        if (errno == ENOSYS)
+        if (errno == ENOSYS || errno == EPERM)
             return open_by_components(dirfd, path, flags);
         if ((errno != EAGAIN && errno != EINTR) || attempt == OPEN_RETRIES)
             return -errno;
@@ -161,6 +162,18 @@ static int64_t next_data(int src, int64_t *from, int64_t bytes)
     return hole < 0 || hole > bytes ? bytes : hole;
 }
 
+static int copy_range(int src, int dst, int64_t bytes, int64_t *done)
+{
+    while (*done < bytes) {
+        int64_t end = next_data(src, done, bytes);
+        int rc = t3_copy_range(src, dst, end, done);
+        if (rc < 0 || *done < end)
+            return rc;
+    }
+    /* A hole at the end was skipped, not written. */
+    return T3_CALL(ftruncate, dst, bytes) < 0 ? -errno : 0;
+}
+
 static int copy_read_write(int src, int dst, int64_t bytes, int64_t *done)
 {
     char *buffer = T3_ALLOCATE(malloc, READ_BYTES);
@@ -177,7 +190,7 @@ static int copy_read_write(int src, int dst, int64_t bytes, int64_t *done)
         }
         wanted = end - *done < READ_BYTES ? end - *done : READ_BYTES;
         n = t3_read_at(src, buffer, wanted, *done);
-        rc = n < 0 ? (int)n : n < wanted ? -EIO : t3_write_at(dst, buffer, n, *done);
+        rc = n < 0 ? (int)n : n < wanted ? -EIO : t3_extend(dst, buffer, n, *done);
         if (rc < 0)
             goto out;
         *done += n;
@@ -208,7 +221,7 @@ int t3_copy(int src, int dst, int64_t bytes, int methods)
             return rc;
     }
     if (methods & T3_COPY_RANGE) {
-        rc = t3_copy_range(src, dst, bytes, &done);
+        rc = copy_range(src, dst, bytes, &done);
         if (rc == 0 && done == bytes)
             return T3_COPY_RANGE;
         if (rc == 0)

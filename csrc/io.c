@@ -5,9 +5,14 @@
 #include "fault.h"
 
 #include <errno.h>
+#include <stdbool.h>
+#include <string.h>
 #include <unistd.h>
 
-enum { RANGE_BYTES = 64 << 20 }; /* one copy_file_range: short enough for a signal to be noticed */
+enum {
+    RANGE_BYTES = 64 << 20, /* one copy_file_range: short enough for a signal to be noticed */
+    BLOCK_BYTES = 4096,     /* what stays a hole: no file system allocates less */
+};
 
 /* Advance `*done` by what a call returned. Returns 1 to go on, 0 where it did nothing, or a
  * negative errno. */
@@ -45,6 +50,37 @@ int t3_write_at(int fd, const void *data, int64_t bytes, int64_t offset)
                      T3_CALL(pwrite, fd, buffer + done, T3_LIMIT(pwrite, wanted), offset + done));
     }
     return rc < 0 ? rc : 0;
+}
+
+/* Are the `bytes`, of which there is one at least, all zero? */
+static bool is_zero(const char *data, int64_t bytes)
+{
+    return data[0] == 0 && memcmp(data, data + 1, (size_t)bytes - 1) == 0;
+}
+
+int t3_extend(int fd, const void *data, int64_t bytes, int64_t offset)
+{
+    const char *buffer = data;
+    int64_t from = 0; /* where the data begins that is not written yet */
+    int rc;
+
+    for (int64_t at = 0, n; at < bytes; at += n) {
+        n = BLOCK_BYTES - (offset + at) % BLOCK_BYTES;
+        n = n < bytes - at ? n : bytes - at;
+        if (!is_zero(buffer + at, n))
+            continue;
+        rc = t3_write_at(fd, buffer + from, at - from, offset + from);
+        if (rc < 0)
+            return rc;
+        from = at + n;
+    }
+    if (from < bytes)
+        return t3_write_at(fd, buffer + from, bytes - from, offset + from);
+    while (bytes > 0 && T3_CALL(ftruncate, fd, offset + bytes) < 0) {
+        if (errno != EINTR)
+            return -errno;
+    }
+    return 0;
 }
 
 int t3_copy_range(int src, int dst, int64_t bytes, int64_t *done)

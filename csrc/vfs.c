@@ -54,6 +54,7 @@ struct t3_destination {
     char name[24];
     int fd;
     int progress_fd;
+    int64_t end; /* of the file */
 
     unsigned char *buffer; /* not yet written: `buffered` bytes, which belong at `buffer_start` */
     int64_t buffer_start;
@@ -189,17 +190,25 @@ static int write_behind(t3_destination *d)
     return 0;
 }
 
-/* Write the buffer. If that fails it stays as it is. */
+/* Write the buffer. If that fails it stays as it is. What the file does not have yet and is zeros
+ * stays a hole: a sparse database takes no more room in its copy than where it is. */
 static int flush_buffer(t3_destination *d)
 {
     int rc = pending_error(d);
+    int64_t old; /* bytes of the buffer that the file has already */
 
     if (rc < 0 || d->buffered == 0)
         return rc;
+    old = d->end <= d->buffer_start ? 0 : d->end - d->buffer_start;
+    old = old < d->buffered ? old : d->buffered;
     /* In larger writes than SQLite's own unix VFS makes (at most 128 KiB). */
-    rc = t3_write_at(d->fd, d->buffer, d->buffered, d->buffer_start);
+    rc = t3_write_at(d->fd, d->buffer, old, d->buffer_start);
+    if (rc == 0)
+        rc = t3_extend(d->fd, d->buffer + old, d->buffered - old, d->buffer_start + old);
     if (rc < 0)
         return fail(d, -rc);
+    if (old < d->buffered)
+        d->end = d->buffer_start + d->buffered;
     d->counters.written += d->buffered;
     if (d->dirty.bytes == 0 || d->buffer_start < d->dirty.from)
         d->dirty.from = d->buffer_start;
@@ -229,6 +238,7 @@ static int truncate_to(t3_destination *d, int64_t bytes)
         if (errno != EINTR)
             return fail(d, errno);
     }
+    d->end = bytes;
     return 0;
 }
 
@@ -238,6 +248,7 @@ t3_destination *t3_destination_new(int fd, int progress_fd)
 {
     t3_destination *d = T3_ALLOCATE(calloc, 1, sizeof *d);
     t3_destination *other;
+    struct stat status;
 
     if (!d)
         return NULL;
@@ -249,6 +260,8 @@ t3_destination *t3_destination_new(int fd, int progress_fd)
     snprintf(d->name, sizeof d->name, "t3copy-%d", fd);
     d->fd = fd;
     d->progress_fd = progress_fd;
+    /* Where its size can't be told, all of it is written as it is. */
+    d->end = T3_CALL(fstat, fd, &status) < 0 ? INT64_MAX : status.st_size;
     d->reported_ms = now_ms();
 
     pthread_mutex_lock(&registration.lock);

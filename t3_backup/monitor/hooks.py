@@ -21,7 +21,7 @@ from pathlib import Path
 
 from t3_backup.output.console import Console
 from t3_backup.system.deadline import Deadline
-from t3_backup.system.process import start_in_own_group
+from t3_backup.system.process import open_end, start_in_own_group
 from t3_backup.text import INFO
 
 _NAME = re.compile(r"[A-Za-z0-9_-]+")  # run-parts(8)
@@ -153,15 +153,15 @@ def _watch(
     assert process.stdout is not None
     out, said = process.stdout.fileno(), b""
     os.set_blocking(out, False)
-    pidfd = os.pidfd_open(process.pid)
+    end = open_end(process.pid)
     poll = select.poll()
-    poll.register(pidfd, select.POLLIN)
+    poll.register(end, select.POLLIN)
     poll.register(out, select.POLLIN)
     ended = False
     try:
         while not ended and not stopping.is_set() and not deadline.passed():
             events = {fd for fd, _ in poll.poll(min(deadline.left(), _TICK_S) * 1000)}
-            ended = pidfd in events
+            ended = end in events
             if out in events:
                 piece = _read(out)
                 said = (said + piece)[-_KEPT:]
@@ -169,13 +169,13 @@ def _watch(
                     poll.unregister(out)
         if not ended:
             _signal_group(process, signal.SIGTERM)
-            select.select([pidfd], [], [], _GRACE_S)
+            select.select([end], [], [], _GRACE_S)
             # not yet reaped, so that its number is still its own
             _signal_group(process, signal.SIGKILL)
-            select.select([pidfd], [], [], _REAP_S)
+            select.select([end], [], [], _REAP_S)
         return ended, (said + _read(out))[-_KEPT:]
     finally:
-        os.close(pidfd)
+        os.close(end)
         process.stdout.close()
 
 

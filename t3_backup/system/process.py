@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import os
 import signal
 import subprocess
+import threading
 from collections.abc import Mapping, Sequence
 from typing import IO
 
@@ -72,3 +76,25 @@ def run_in_own_group(
     return subprocess.CompletedProcess(
         line, process.returncode, out.decode(errors="replace"), err.decode(errors="replace")
     )
+
+
+def open_end(pid: int) -> int:
+    """Open what is readable once that child of this process has ended. Raises OSError.
+
+    A pidfd; or, where the kernel has none or a container's filter refuses what it doesn't know, a
+    pipe that a thread closes then. The child must not be reaped before it is open.
+    """
+    try:
+        return os.pidfd_open(pid)
+    except OSError as error:
+        if error.errno not in (errno.ENOSYS, errno.EPERM):
+            raise
+    ours, theirs = os.pipe()
+    threading.Thread(target=_close_at_end, args=(pid, theirs), daemon=True).start()
+    return ours
+
+
+def _close_at_end(pid: int, fd: int) -> None:
+    with contextlib.suppress(ChildProcessError):  # somebody has reaped it
+        os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+    os.close(fd)

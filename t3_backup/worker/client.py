@@ -20,7 +20,7 @@ from typing import Any, Generic, Self, TypeVar
 
 from t3_backup.accounts import Account
 from t3_backup.errors import Cancelled, Failure, WorkerLost
-from t3_backup.system.process import start_in_own_group
+from t3_backup.system.process import open_end, start_in_own_group
 from t3_backup.t3.files import DATABASE_NAME, state_place
 from t3_backup.text import printable
 from t3_backup.worker.limits import Limits
@@ -103,7 +103,7 @@ class Worker(Generic[A]):
             self._request = b"" if waits else encode_request(self._job, operation)
             with theirs:
                 self._process = _start_process(theirs, self._job, operation)
-            self._pidfd = os.pidfd_open(self._process.pid)
+            self._end = open_end(self._process.pid)
             undo.pop_all()
 
     def hand_over(self, operation: Operation[A], limits: Limits, files: Sequence[int]) -> None:
@@ -122,7 +122,7 @@ class Worker(Generic[A]):
         pins = OPERATIONS[name_of(self._operation)].pins
         unsent = bytearray(self._request)
         state = WorkerState(self._limits, provide, self._files, unsent, pins=pins)
-        supervise(self._process, self._pidfd, self._channel, state, stopping, listen)
+        supervise(self._process, self._end, self._channel, state, stopping, listen)
         return _judge_answer(self._process, state, self._operation, stopping)
 
     def __enter__(self) -> Self:
@@ -130,8 +130,8 @@ class Worker(Generic[A]):
 
     def __exit__(self, *_: object) -> None:
         if self._process.returncode is None:  # it was never asked
-            kill_worker(self._process, self._pidfd)
-        os.close(self._pidfd)
+            kill_worker(self._process)
+        os.close(self._end)
         self._channel.close()
 
 

@@ -2,7 +2,7 @@
 
 The worker may be stopped, hostile or stuck in the kernel; the parent never waits for it without a
 bound, and never for the end of its socket, which a child of it could hold. Past a limit it is
-killed by pidfd, the new file is emptied, and what it held (the pin, the locks) is free again with
+killed, the new file is emptied, and what it held (the pin, the locks) is free again with
 its death.
 """
 
@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import os
 import select
-import signal
 import socket
 import subprocess
 import threading
@@ -72,19 +71,19 @@ class WorkerState:
 
 def supervise(
     process: subprocess.Popen[bytes],
-    pidfd: int,
+    end: int,
     channel: socket.socket,
     state: WorkerState,
     stopping: threading.Event,
     listen: Listener,
 ) -> None:
-    """Watch over the worker until it is dead and reaped.
+    """Watch over the worker until it is dead and reaped; `end` is readable once it is dead.
 
     Raises TryLater, Cancelled and WorkerLost once it is killed; no TryLater where it had answered.
     """
     channel.setblocking(False)
     poll = select.poll()
-    poll.register(pidfd, select.POLLIN)
+    poll.register(end, select.POLLIN)
     poll.register(channel, select.POLLIN | select.POLLOUT)
     pending, last = bytearray(), time.monotonic()
     try:
@@ -100,25 +99,25 @@ def supervise(
             heard = ready.get(channel.fileno(), 0) & ~select.POLLOUT
             if heard and not _receive(channel, pending, state, listen):
                 poll.unregister(channel)  # it closed the socket; its death is what ends the watch
-            if pidfd in ready:
+            if end in ready:
                 for _ in range(_LAST_PIECES):
                     if not _receive(channel, pending, state, listen):
                         break
                 process.wait()
                 return
             if stopping.is_set():
-                _stop(pidfd)
+                _stop(process, end)
                 raise Cancelled("stopped before it was done")
             now = time.monotonic()
             state.silence, last = state.silence + min(now - last, _LONGEST_TICK_S), now
             _check_limits(state)
     except TryLater:
         answered = isinstance(state.result, Event)
-        kill_worker(process, pidfd, () if answered else state.files)
+        kill_worker(process, () if answered else state.files)
         if not answered:
             raise
     except BaseException:
-        kill_worker(process, pidfd, state.files)
+        kill_worker(process, state.files)
         raise
 
 
@@ -227,22 +226,20 @@ def _check_limits(state: WorkerState) -> None:
         )
 
 
-def _stop(pidfd: int) -> None:
+def _stop(process: subprocess.Popen[bytes], end: int) -> None:
     """Ask the worker to end by itself, for a moment."""
-    with contextlib.suppress(ProcessLookupError):
-        signal.pidfd_send_signal(pidfd, signal.SIGTERM)
+    process.terminate()
     poll = select.poll()
-    poll.register(pidfd, select.POLLIN)
+    poll.register(end, select.POLLIN)
     poll.poll(_POLITE_SECONDS * 1000)
 
 
-def kill_worker(process: subprocess.Popen[bytes], pidfd: int, files: Sequence[int] = ()) -> None:
+def kill_worker(process: subprocess.Popen[bytes], files: Sequence[int] = ()) -> None:
     """Kill and reap; give the blocks of the new files back.
 
     One that can't be reaped (asleep in the kernel) is left behind.
     """
-    with contextlib.suppress(ProcessLookupError):
-        signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+    process.kill()  # it is not reaped yet, so that its number is nobody else's
     for file in files:
         with contextlib.suppress(OSError):
             os.ftruncate(file, 0)

@@ -524,6 +524,74 @@ static void a_write_across_the_end_of_the_buffer_is_split(void)
     close_file(&o);
 }
 
+/* Write `bytes` zeros at `offset`. */
+static void write_zeros(test_file *o, int64_t offset, int bytes)
+{
+    char *data = calloc(1, (size_t)bytes);
+
+    EQUAL(o->io->xWrite(o->file, data, bytes, offset), SQLITE_OK);
+    free(data);
+}
+
+static int64_t blocks_of(test_file *o)
+{
+    struct stat status;
+
+    must(fstat(o->fd, &status), "fstat");
+    return status.st_blocks * 512;
+}
+
+static void zeros_at_the_end_take_no_room_and_are_written_over_what_is_there(void)
+{
+    test_file o = open_file(DATABASE);
+    char byte = 1;
+
+    EQUAL(write_pattern(&o, 0, 100), SQLITE_OK); /* beside it, the block is not all zero */
+    write_zeros(&o, 100, 40 * MIB);
+    EQUAL(file_bytes(&o), 100 + 40 * MIB);
+    EQUAL(write_pattern(&o, 100 + 40 * MIB, 5000), SQLITE_OK);
+    write_zeros(&o, 5100 + 40 * MIB, 20 * MIB);
+    EQUAL(t3_destination_finish(o.destination), 0);
+    EQUAL(size_of(o.fd), 5100 + 60 * MIB);
+    TRUE(blocks_of(&o) < MIB);
+    EQUAL(check_pattern(&o, 0, 100), SQLITE_OK);
+    EQUAL(check_pattern(&o, 100 + 40 * MIB, 5000), SQLITE_OK);
+    EQUAL(o.io->xRead(o.file, &byte, 1, 30 * MIB), SQLITE_OK);
+    EQUAL(byte, 0);
+    write_zeros(&o, 0, 8192);
+    EQUAL(t3_destination_finish(o.destination), 0);
+    EQUAL(o.io->xRead(o.file, &byte, 1, 10), SQLITE_OK);
+    EQUAL(byte, 0);
+    EQUAL(size_of(o.fd), 5100 + 60 * MIB);
+    EQUAL(o.io->xTruncate(o.file, 8192), SQLITE_OK);
+    write_zeros(&o, 8192, 8192);
+    EQUAL(t3_destination_finish(o.destination), 0);
+    EQUAL(size_of(o.fd), 16384);
+    close_file(&o);
+}
+
+static void what_a_file_holds_already_is_written_over(void)
+{
+    int fd = unnamed_file();
+    test_file o = {.fd = fd};
+    char byte = 1;
+
+    must((int)pwrite(fd, &byte, 1, 5), "pwrite");
+    o.file = calloc(1, (size_t)vfs->szOsFile);
+    o.destination = t3_destination_new(fd, -1);
+    {
+        char name[32];
+        snprintf(name, sizeof name, "t3copy-%d", fd);
+        EQUAL(vfs->xOpen(vfs, name, o.file, DATABASE, NULL), SQLITE_OK);
+    }
+    o.io = o.file->pMethods;
+    write_zeros(&o, 0, 4096);
+    EQUAL(t3_destination_finish(o.destination), 0);
+    EQUAL(pread(fd, &byte, 1, 5), 1);
+    EQUAL(byte, 0);
+    close_file(&o);
+}
+
 static void offsets_past_4_gib_are_kept_whole(void)
 {
     test_file o = open_file(DATABASE);
@@ -924,6 +992,35 @@ static void a_failed_write_is_final_and_the_fallback_still_works(void)
     expect_failure("pwrite", 2, EDQUOT, SQLITE_FULL, -EDQUOT);
 }
 
+static void a_failure_to_leave_a_hole_is_a_failed_write(void)
+{
+    test_file o = open_file(DATABASE);
+    int fd = unnamed_file();
+    t3_destination *d;
+
+    write_zeros(&o, 0, 8192);
+    t3_fault_set("ftruncate", 1, -EINTR);
+    EQUAL(t3_destination_finish(o.destination), 0);
+    expect_faults_happened();
+    EQUAL(size_of(o.fd), 8192);
+    write_zeros(&o, 8192, 8192);
+    t3_fault_set("ftruncate", 1, -EIO);
+    EQUAL(t3_destination_finish(o.destination), -EIO);
+    expect_faults_happened();
+    EQUAL(t3_destination_reset(o.destination), 0);
+    EQUAL(write_pattern(&o, 0, 4096), SQLITE_OK);
+    write_zeros(&o, 4096, 4096);
+    t3_fault_set("pwrite", 1, -ENOSPC);
+    EQUAL(t3_destination_finish(o.destination), -ENOSPC);
+    expect_faults_happened();
+    close_file(&o);
+    t3_fault_set("fstat", 1, -EIO);
+    d = t3_destination_new(fd, -1);
+    expect_faults_happened();
+    t3_destination_free(d);
+    close(fd);
+}
+
 static void a_failed_write_back_is_a_failed_write(void)
 {
     expect_failure("sync_file_range", 1, EIO, SQLITE_IOERR_WRITE, -EIO); /* to start one */
@@ -1180,12 +1277,14 @@ int main(void)
         RUN(copies_reach_past_the_lock_byte_page);
     RUN(a_copy_of_a_wal_database_can_leave_wal_mode);
     RUN(a_wide_sort_on_the_copy_may_spill);
+    RUN(what_a_file_holds_already_is_written_over);
     RUN(a_signal_cancels_every_destination); /* from here on SIGUSR1 does so */
     RUN(whoever_opens_what_is_leased_is_not_kept_waiting);
     RUN(a_cancelled_copy_fails_until_it_is_reset);
     RUN(a_running_copy_can_be_cancelled);
     RUN(writes_are_gathered_and_read_back_whole);
     RUN(a_write_across_the_end_of_the_buffer_is_split);
+    RUN(zeros_at_the_end_take_no_room_and_are_written_over_what_is_there);
     RUN(offsets_past_4_gib_are_kept_whole);
     RUN(a_read_past_the_end_is_short_and_zero);
     RUN(truncating_keeps_what_was_gathered_before_the_cut);
@@ -1205,6 +1304,7 @@ int main(void)
     RUN(progress_is_a_json_line_every_half_second);
 #ifdef T3_FAULTS
     RUN(a_failed_write_is_final_and_the_fallback_still_works);
+    RUN(a_failure_to_leave_a_hole_is_a_failed_write);
     RUN(a_failed_write_back_is_a_failed_write);
     RUN(a_failure_at_the_end_is_not_missed);
     RUN(a_file_system_without_sync_file_range_gets_fdatasync);
