@@ -23,6 +23,7 @@ from support.users import remove_leftover_users, user_name
 
 from demo.grow import grow
 from demo.users import User, throwaway_user
+from t3_backup.store import outside
 
 # The tests may themselves be run by nohup(1) or in the background, and what they start must hear of
 # a terminal that goes away, and of a Ctrl-C.
@@ -74,6 +75,12 @@ def tell(record_property: Callable[[str, object], None]) -> Callable[[str], None
 def pytest_sessionstart() -> None:
     """Remove the users of test processes that were killed."""
     remove_leftover_users()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _state_folder(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Let nothing that tests call here touch the machine's."""
+    os.environ[outside.VARIABLE] = str(tmp_path_factory.mktemp("state") / "t3-backup")
 
 
 @pytest.fixture

@@ -23,9 +23,11 @@ from t3_backup.store.content import hash_content
 from t3_backup.store.listing import Listing
 from t3_backup.store.manifest import StoredDatabase
 from t3_backup.store.names import DATA, DELTA, is_sealed_name, snapshot_of_image
+from t3_backup.store.outside import TAKES_NOTHING
 from t3_backup.worker.limits import Limits
 
-_SPARE_FOLDER = "/var/tmp"  # noqa: S108 - for an unnamed file, where the store can't be written to
+_SPARE_FOLDER = "/var/tmp"  # noqa: S108 - for an unnamed file
+_UNNAMED = os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC
 
 
 def read_header(account_dir: AccountDir, listing: Listing, stored: StoredDatabase) -> Header | None:
@@ -153,20 +155,24 @@ def build_image(
     stored: StoredDatabase,
     check: Callable[[], None],
     *,
-    copied: bool = False,
+    file: int = -1,
 ) -> Image:
     """Build the image of a snapshot.
 
-    Over what is stored, or (`copied`) in a file of its own. Raises Failure and OSError.
+    Over what is stored, or in the empty `file`, which is closed with it. Raises Failure and
+    OSError.
     """
-    chain = read_chain(account_dir, listing, stored)
-    plain = account_dir.open_plain_data(chain[-1]) if listing.is_plain(chain[-1]) else None
-    try:
-        image = Image(plain, _open_unnamed(account_dir), stored.page_size, check)
-    except BaseException:
+    with contextlib.ExitStack() as undo:
+        if copied := file >= 0:
+            undo.callback(os.close, file)
+        chain = read_chain(account_dir, listing, stored)
+        plain = account_dir.open_plain_data(chain[-1]) if listing.is_plain(chain[-1]) else None
         if plain is not None:
-            os.close(plain)
-        raise
+            undo.callback(os.close, plain)
+        image = Image(
+            plain, file if copied else _open_unnamed(account_dir), stored.page_size, check
+        )
+        undo.pop_all()
     try:
         if copied:
             image.copy_plain()
@@ -198,17 +204,16 @@ def open_data(
     stored: StoredDatabase,
     limits: Limits,
     stopping: threading.Event,
+    folder: int = -1,
 ) -> int:
-    """Open a snapshot's bytes read-only, plain or put together.
+    """Open a snapshot's bytes read-only, plain or put together (in the open `folder`, if any).
 
     They are not proven by it. Raises Failure and OSError; Cancelled once `stopping` is set.
     """
     if listing.is_plain(stored):
         return account_dir.open_plain_data(stored)
-    check_free_space(account_dir, stored, limits)
-    with build_image(
-        account_dir, listing, stored, partial(check_stop, stopping), copied=True
-    ) as image:
+    file, check = open_room(account_dir, stored, limits, folder), partial(check_stop, stopping)
+    with build_image(account_dir, listing, stored, check, file=file) as image:
         return image.open_copy()
 
 
@@ -218,34 +223,42 @@ def check_stop(stopping: threading.Event) -> None:
         raise Cancelled("stopped before it was done")
 
 
-def check_free_space(account_dir: AccountDir, stored: StoredDatabase, limits: Limits) -> None:
-    """Raise NoRoom where a copy of a snapshot would use up what must stay free.
+def open_room(
+    account_dir: AccountDir, stored: StoredDatabase, limits: Limits, folder: int = -1
+) -> int:
+    """Open an empty file without a name, to write an image to, where there is room for it.
 
-    That is looked at where it will be written.
+    In the open `folder`, where there is such; in the store; or else in TMPDIR or /var/tmp. Raises
+    NoRoom where the image would use up what must stay free of each, OSError.
     """
-    fd = _open_unnamed(account_dir)
-    try:
+    spare, most = os.environ.get("TMPDIR") or _SPARE_FOLDER, 0
+    ways: list[Callable[[], int]] = [
+        partial(_open_unnamed, account_dir),
+        partial(os.open, spare, _UNNAMED, 0o600),
+    ]
+    if folder >= 0:
+        ways.insert(0, partial(os.open, ".", _UNNAMED, 0o600, dir_fd=folder))
+    for way in ways:
+        try:
+            fd = way()
+        except OSError as error:
+            if error.errno not in (*TAKES_NOTHING, errno.EOPNOTSUPP, errno.EISDIR, errno.ENOENT):
+                raise
+            continue
         status = os.fstatvfs(fd)
-    finally:
+        free = status.f_bavail * status.f_frsize
+        if free - stored.bytes >= limits.reserve:
+            return fd
+        most = max(most, free)
         os.close(fd)
-    free = status.f_bavail * status.f_frsize
-    if free - stored.bytes < limits.reserve:
-        raise NoRoom(
-            f"no room to rebuild {stored.name}: it needs {stored.bytes} bytes, {free} are "
-            f"free, and {limits.reserve} "
-            "of them must stay so (T3_BACKUP_RESERVE); free some space"
-        )
+    raise NoRoom(
+        f"no room to rebuild {stored.name}: it needs {stored.bytes} bytes, {most} are "
+        f"free, and {limits.reserve} of them must stay so (T3_BACKUP_RESERVE), in the store and in "
+        f"{spare}; free some space, or name another folder by TMPDIR"
+    )
 
 
 def _open_unnamed(account_dir: AccountDir) -> int:
-    """Open an empty file without a name, to write to.
-
-    It is in the store, or elsewhere where the store can't be written to.
-    """
-    try:
-        with account_dir.stage_file() as staged_file:
-            return os.dup(staged_file.writer)
-    except OSError as error:
-        if error.errno not in (errno.EROFS, errno.EACCES):
-            raise
-        return os.open(_SPARE_FOLDER, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600)
+    """Open an empty file without a name in the store, to write to."""
+    with account_dir.stage_file() as staged_file:
+        return os.dup(staged_file.writer)

@@ -38,10 +38,10 @@ class ChainReader:
                 chain.apply_delta(self._image, self._account_dir, stored)
             else:
                 self.close()
-                chain.check_free_space(self._account_dir, stored, self._limits)
+                file = chain.open_room(self._account_dir, stored, self._limits)
                 check = partial(chain.check_stop, self._stopping)
                 self._image = chain.build_image(
-                    self._account_dir, listing, stored, check, copied=True
+                    self._account_dir, listing, stored, check, file=file
                 )
         except BaseException:
             self.close()

@@ -35,7 +35,7 @@ def export_database(
     folder = _open_folder(path)
     try:
         listing, unbounded = account_dir.read_listing(), replace(limits, reserve=0)
-        source = chain.open_data(account_dir, listing, image, unbounded, stopping)
+        source = chain.open_data(account_dir, listing, image, unbounded, stopping, folder)
         try:
             found = verify.verify_bytes(source, image, limits, stopping)
             if found.outcome != "verified":

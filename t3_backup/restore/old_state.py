@@ -11,8 +11,9 @@ from dataclasses import dataclass, field
 from t3_backup.backup.archive import ArchiveMaker
 from t3_backup.backup.order import SnapshotOrder
 from t3_backup.backup.snapshot import take_folded
-from t3_backup.errors import NotTheSame, SourceError
+from t3_backup.errors import NoRoom, NotTheSame, SourceError, StoreError, explain
 from t3_backup.restore.job import RestoreJob
+from t3_backup.store import outside
 from t3_backup.store.manifest import Manifest, Missing
 from t3_backup.store.names import PRERESTORE
 from t3_backup.t3 import databases
@@ -75,6 +76,12 @@ def seal_old_state(job: RestoreJob, folded: CheckpointedAll) -> OldState:
                 archive_maker=maker,
                 stands=job.kept,
             )
+        except (NoRoom, StoreError, OSError) as error:  # the store takes nothing more
+            if isinstance(error, OSError) and error.errno not in outside.TAKES_NOTHING:
+                raise
+            why = f"the present state can't be kept in the store ({explain(error)})"
+            warnings.append(f"{why}: all of it stays next to the new one")
+            return OldState(warnings=tuple(warnings))
         except (SourceError, NotTheSame) as error:  # it is no database that a copy could prove
             missing[live] = str(error)
             warnings.append(f"{error}: {_stays(job, live)}")

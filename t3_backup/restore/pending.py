@@ -6,7 +6,9 @@ that, under the lock.
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from t3_backup.errors import StoreError
@@ -24,6 +26,7 @@ class PendingRestore:
     began: str | None = None  # RFC 3339
     unit: str | None = None  # of the server that is kept from starting meanwhile
     problem: str = ""  # why what it was about to do can't be read
+    store: str = ""  # path of the store that it is of, where that is known by it alone
     running: bool = False  # whether it may run: somebody holds the store
 
     @property
@@ -58,9 +61,21 @@ def find_pending(store: Store) -> list[PendingRestore]:
     before = {(found.user, found.began) for found in _pending_of(store)}
     held = lock.is_held(store.fd)
     return [
-        replace(found, running=held or (found.user, found.began) not in before)
+        replace(
+            found,
+            running=held or (found.user, found.began) not in before or _is_held(found.store),
+        )
         for found in _pending_of(store)
     ]
+
+
+def _is_held(path: str) -> bool:
+    """Tell whether somebody holds the store at `path`, where there is one."""
+    with contextlib.suppress(StoreError):
+        if path:
+            with Store.open(Path(path)) as store:
+                return lock.is_held(store.fd)
+    return False
 
 
 def _pending_of(store: Store) -> list[PendingRestore]:
@@ -72,5 +87,6 @@ def _pending_of(store: Store) -> list[PendingRestore]:
             found.append(PendingRestore(user, problem=str(error)))
             continue
         if plan is not None:  # else it has ended meanwhile
-            found.append(PendingRestore(user, plan.snapshot, plan.began, plan.unit))
+            what = (user, plan.snapshot, plan.began, plan.unit)
+            found.append(PendingRestore(*what, store=plan.store))
     return found

@@ -68,7 +68,10 @@ def recover_interrupted(
             plan = intent_log.load_intent(store, user)
             if plan is None:
                 continue
-            ended = finish_restore(plan, _find_account(plan), store, limits)
+            with intent_log.held_store(plan, store) as its_store:
+                if its_store is None:  # it runs
+                    continue
+                ended = finish_restore(plan, _find_account(plan), its_store, limits)
         except (Failure, OSError) as error:
             why = f"could be neither completed nor undone: {explain(error)}"
             unended.append(Unrecovered(user, f"an interrupted restore {why}", whole=False))

@@ -25,7 +25,14 @@ PROOF = ROOT / "debian" / "t3-backup.t3-backup-verify.service"
 # less.
 OWN = {"Description", "After", "ExecStart", "TimeoutStartSec", "TasksMax"}
 CLOSER = {"ReadWritePaths", "NoExecPaths"}
-OF_A_RUN = {"NotifyAccess", "RuntimeDirectory", "RuntimeDirectoryMode", "RuntimeDirectoryPreserve"}
+OF_A_RUN = {
+    "NotifyAccess",
+    "RuntimeDirectory",
+    "RuntimeDirectoryMode",
+    "RuntimeDirectoryPreserve",
+    "StateDirectory",
+    "StateDirectoryMode",
+}
 TASKS_OF_AN_ACCOUNT = 6  # a thread in backup, three in verify.examine, two workers of owner
 MOST_JOBS = 64
 

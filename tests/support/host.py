@@ -89,6 +89,7 @@ class Host:
         }
         base["T3_BACKUP_COMPACT"] = "off"  # each snapshot is a file of its own, to be looked into
         base["T3_BACKUP_LOG"] = str(self.folder / "log")
+        base["T3_BACKUP_STATE"] = str(self.folder / "state")
         base["T3_BACKUP_TEXTFILE_DIR"] = "none"  # the machine's may be there
         base["T3_BACKUP_HOOKS"] = str(self.folder / "hooks.d")
         return base | self.environ | more

@@ -174,7 +174,12 @@ def paused_restore(
     ) as process:
         try:
             worker = int(until(at.read_text, "worker"))
-            assert '"begun": true' in (host.store / f"{user.name}+restore.json").read_text()
+            intents = [
+                *host.folder.glob("state/restores/*.json"),
+                *host.store.glob("*+restore.json"),
+            ]
+            begun = '"begun": true'
+            assert begun in intents[0].read_text()
             yield process
         finally:
             process.kill()
