@@ -13,7 +13,7 @@ import pytest
 from support import programs
 from support.filesystems import disk, mounted, never_answering
 from support.host import Host
-from support.processes import run_within, until
+from support.processes import run_within
 from support.users import needs_root
 
 from t3_backup.system.file_identity import ProcFile
@@ -88,38 +88,35 @@ def test_of_two_files_with_one_inode_number_the_right_one_is_meant(host: Host) -
             assert describe_holders(first) == f"pid {pid} (python3)"
 
 
-def test_who_only_knows_where_a_file_lies_does_not_have_it_open(host: Host) -> None:
-    (host.folder / "file").touch()
-    fd = os.open(host.folder / "file", os.O_PATH)
+@contextmanager
+def knowing(path: Path) -> Iterator[None]:
+    """A process that has an O_PATH descriptor of it."""
+    fd = os.open(path, os.O_PATH)
     try:
-        with holding(host.folder / "file") as pid:
-            os.set_inheritable(fd, True)
-            with subprocess.Popen(["sleep", "60"], pass_fds=[fd]) as other:
-                until(lambda: os.listdir(f"/proc/{other.pid}/fd"), "process with the descriptor")
-                found = describe_holders(seen(host.folder / "file"))
+        os.set_inheritable(fd, True)
+        with subprocess.Popen(["sleep", "300"], pass_fds=[fd]) as other:
+            try:
+                yield
+            finally:
                 other.kill()
-            assert found == f"pid {pid} (python3)"
     finally:
         os.close(fd)
 
 
+def test_who_only_knows_where_a_file_lies_does_not_have_it_open(host: Host) -> None:
+    file = host.folder / "file"
+    file.touch()
+    with knowing(file), holding(file) as pid:
+        assert describe_holders(seen(file)) == f"pid {pid} (python3)"
+
+
 @pytest.mark.parametrize("kind", ["folder", "file"])
 def test_a_file_that_never_answers_keeps_no_look_waiting(host: Host, kind: str) -> None:
-    """Row 45: a process has one open, whoever it is that a restore looks for."""
-    place = host.folder / "place"
+    """Row 45: a process has one, whoever it is that a restore looks for."""
+    place, file = host.folder / "place", host.folder / "file"
     place.mkdir() if kind == "folder" else place.touch()
-    (host.folder / "file").touch()
-    with never_answering(place, uid=0):
-        fd = os.open(place, os.O_PATH)
-        os.set_inheritable(fd, True)
-        try:
-            with subprocess.Popen(["sleep", "60"], pass_fds=[fd]) as other:
-                with holding(host.folder / "file") as pid:
-                    wanted = seen(host.folder / "file")
-                    words = (str(wanted.inode), wanted.device)
-                    line = programs.line("describe_holders.py", *words, isolated=False)
-                    done = run_within(60, line, host.env())
-                other.kill()
-        finally:
-            os.close(fd)
-    assert done.stdout == f"pid {pid} (python3)\n"
+    file.touch()
+    wanted = seen(file)
+    line = programs.line("describe_holders.py", str(wanted.inode), wanted.device, isolated=False)
+    with never_answering(place, uid=0), knowing(place), holding(file) as pid:
+        assert run_within(60, line, host.env()).stdout == f"pid {pid} (python3)\n"
