@@ -37,6 +37,7 @@ class Account:
     home: Path
     base_dir: Path | None = None  # where its T3 keeps its state; None: in the usual place
     server_pid: int = 0  # of its server, as systemd knows it; 0: none is known to run
+    mark: int = -1  # a descriptor that its workers keep open, which tells that one is there still
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@
         SourceAbsent               there is none (the account is skipped)
         SourceRefused              a symlink, a hard link, a strange owner
       TryLater                     nothing is wrong, but not now: busy, over a budget, out of time
+        LeftBehind                   a worker can't be ended, and the account gets no other one
       WorkerLost                   the process that worked as the user died or broke its word
         NotTheSame                 a copy is not what its source was
       NoRoom                       it would use up disk space that must stay free
@@ -45,6 +46,10 @@ class SourceRefused(SourceError):
 
 class TryLater(Failure):
     """Nothing is broken; the copy would cost too much, or take too long, right now."""
+
+
+class LeftBehind(TryLater):
+    """A worker was killed and has not died; its account gets no other one until it has."""
 
 
 class WorkerLost(Failure):

@@ -42,7 +42,7 @@ from t3_backup.store.manifest import Manifest
 from t3_backup.store.store import Store
 from t3_backup.system.deadline import Deadline
 from t3_backup.t3 import databases
-from t3_backup.worker import client
+from t3_backup.worker import client, left_behind
 from t3_backup.worker.limits import Limits
 from t3_backup.worker.operations.backup import FindDatabase
 from t3_backup.worker.protocol import Event, Phase
@@ -83,11 +83,11 @@ def back_up_account(run: BackupRun, account: Account) -> AccountResult:
     legacy_import.set_aside(order, run.store)
     account_dir = run.store.account_dir(account.user, create=True)
     assert account_dir is not None
-    with account_dir:
+    with account_dir, left_behind.marked(run.store, account) as marked:
         listing = remove_leftovers(account_dir, account_dir.read_listing(), chain.find_needed)
         checked = check_catalog(account_dir, listing)
         heard = SourceListener(account.user, run.settings.ignore, order.listen)
-        order = replace(order, listen=heard)
+        order = replace(order, account=marked, listen=heard)
         step = partial(_back_up_database, run, order, account_dir, listing, checked, heard)
         result = fail_uncovered(catch_failure(account, step), heard)
     result = replace(result, lost=checked.lost, catalog_problem=checked.problem)

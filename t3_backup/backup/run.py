@@ -16,6 +16,7 @@ from t3_backup.backup.account import BackupRun, back_up_account, catch_failure, 
 from t3_backup.backup.coverage import SourceListener
 from t3_backup.backup.limits import limits_of
 from t3_backup.backup.result import AccountResult
+from t3_backup.backup.slots import MOST_BESIDE, Slots
 from t3_backup.errors import SourceAbsent
 from t3_backup.settings import Settings
 from t3_backup.system.deadline import Deadline
@@ -23,6 +24,7 @@ from t3_backup.t3 import databases
 from t3_backup.t3.files import state_place
 from t3_backup.worker import client
 from t3_backup.worker.operations.backup import FindDatabase
+from t3_backup.worker.protocol import Event, Silent
 from t3_backup.worker.sources import Source
 
 
@@ -31,10 +33,20 @@ def run_backups(
 ) -> list[AccountResult]:
     """Back up every account, `jobs` at a time.
 
-    The results are in the order of `accounts`. `finished` hears of each account as it is done.
+    One whose worker is silent goes on beside the others: whatever its user has mounted, the others
+    have their turn. The results are in the order of `accounts`. `finished` hears of each account as
+    it is done.
     """
     seconds = run.settings.run_timeout(len(accounts))
-    deadline = Deadline.after(seconds)
+    deadline, slots = Deadline.after(seconds), Slots(run.settings.jobs)
+
+    def listen(user: str, event: Event) -> None:
+        if isinstance(event, Silent):
+            slots.give_back(user)
+        else:
+            run.listen(user, event)
+
+    heard = replace(run, listen=listen)
 
     def back_up_one(account: Account) -> AccountResult:
         began = time.monotonic()
@@ -45,13 +57,20 @@ def run_backups(
         elif run.stopping.is_set():
             result = AccountResult(account.user, "failed", "not started: the run was stopped")
         else:
-            result = catch_failure(account, partial(back_up_account, run, account))
+            result = catch_failure(account, partial(back_up_account, heard, account))
         result = replace(result, seconds=time.monotonic() - began)
-        finished(result)
+        try:
+            finished(result)
+        finally:
+            slots.give_back(account.user)
         return result
 
-    with ThreadPoolExecutor(run.settings.jobs, thread_name_prefix="account") as pool:
-        return list(pool.map(back_up_one, accounts))
+    with ThreadPoolExecutor(run.settings.jobs + MOST_BESIDE, "account") as pool:
+        started = []
+        for account in accounts:
+            slots.take(account.user)
+            started.append(pool.submit(back_up_one, account))
+        return [one.result() for one in started]
 
 
 def plan_backups(

@@ -45,8 +45,9 @@ from t3_backup.worker.operations.legacy import ListLegacy
 from t3_backup.worker.sources import Source
 
 _LOOK_S = 30  # for one worker that finds a file
+_SILENT_S = 15  # of these; the longest that it says nothing is its look at the processes
 # Whether a copy would fit is judged elsewhere.
-_LIMITS = Limits(_LOOK_S, _LOOK_S, 0, 0, lambda: 1 << 62)
+_LIMITS = Limits(_LOOK_S, _SILENT_S, 0, 0, lambda: 1 << 62)
 
 
 def gather_facts(settings: Settings, stopping: threading.Event) -> Facts:

@@ -31,7 +31,7 @@ from t3_backup.store.replacement import Replacement
 from t3_backup.system import open_files
 from t3_backup.system.file_identity import ProcFile
 from t3_backup.text import format_time
-from t3_backup.worker import client
+from t3_backup.worker import client, left_behind
 from t3_backup.worker.operations.archive import StageArchive
 from t3_backup.worker.operations.restore import (
     CheckpointDatabases,
@@ -73,8 +73,13 @@ def restore_in_place(job: RestoreJob) -> Restored:
     """Restore, under the store's lock. Raises Failure and OSError.
 
     Then the old state is in its place, whole, or it says what is. InUse names who has a live
-    database open.
+    database open, LeftBehind that a worker of an earlier command is still there.
     """
+    with left_behind.marked(job.store, job.account) as account:
+        return _restore(replace(job, account=account))
+
+
+def _restore(job: RestoreJob) -> Restored:
     done = Restored(job.snapshot)
     with contextlib.ExitStack() as held:
         listing = job.account_dir.read_listing()

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable
+from typing import NamedTuple
 
 DELETED = " (deleted)"  # after the name of a file that has none any more
+_MOUNT_POINT = 4  # the word of a line of mountinfo
 _O_PATH = 0o10000000  # as the flags of fdinfo have it: no file is open by such a descriptor
 
 
@@ -63,6 +66,26 @@ def parse_descriptor(text: str) -> tuple[int, str, bool]:
     fields = parse_fields(text)
     inode, flags = fields.get("ino", "0"), fields.get("flags", "0")
     return int(inode), fields.get("mnt_id", ""), not int(flags, 8) & _O_PATH
+
+
+class Mount(NamedTuple):
+    """One mount, as mountinfo has it."""
+
+    point: str
+    kind: str  # of the file system, as mount(8) has it
+
+
+def parse_mount_points(text: str) -> list[Mount]:
+    """Parse mountinfo: where each file system is mounted, and its type."""
+    found = []
+    for line in text.splitlines():
+        words, last = line.split(" "), line.partition(" - ")[2].split(" ")
+        if len(words) > _MOUNT_POINT:
+            point = re.sub(
+                r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), words[_MOUNT_POINT]
+            )
+            found.append(Mount(point, last[0]))
+    return found
 
 
 def parse_mounts(text: str) -> dict[str, str]:

@@ -19,10 +19,11 @@ from pathlib import Path
 from typing import Any, Generic, Self, TypeVar
 
 from t3_backup.accounts import Account
-from t3_backup.errors import Cancelled, Failure, WorkerLost
+from t3_backup.errors import Cancelled, Failure, LeftBehind, WorkerLost
 from t3_backup.system.process import open_end, start_in_own_group
 from t3_backup.t3.files import DATABASE_NAME, state_place
 from t3_backup.text import printable
+from t3_backup.worker import left_behind
 from t3_backup.worker.limits import Limits
 from t3_backup.worker.operations import OPERATIONS, Job, Operation, encode_request, name_of
 from t3_backup.worker.operations.backup import (
@@ -79,7 +80,9 @@ class Worker(Generic[A]):
         folder: int = -1,
         waits: bool = False,
     ) -> None:
-        self._operation, self._limits = operation, limits
+        left_behind.require_none(account)
+        self._account, self._operation, self._limits = account, operation, limits
+        self._asked = False
         self._files = [file] if file >= 0 and OPERATIONS[name_of(operation)].writes else []
         home, folder_path = state_place(str(account.home), str(account.base_dir or ""))
         with contextlib.ExitStack() as undo:
@@ -102,7 +105,7 @@ class Worker(Generic[A]):
             )
             self._request = b"" if waits else encode_request(self._job, operation)
             with theirs:
-                self._process = _start_process(theirs, self._job, operation)
+                self._process = _start_process(theirs, self._job, operation, account.mark)
             self._end = open_end(self._process.pid)
             undo.pop_all()
 
@@ -119,18 +122,27 @@ class Worker(Generic[A]):
 
         What it has found is told to `provide`, which gives it files to write to.
         """
+        self._asked = True  # whatever comes, it is dead then, or left behind
         pins = OPERATIONS[name_of(self._operation)].pins
         unsent = bytearray(self._request)
         state = WorkerState(self._limits, provide, self._files, unsent, pins=pins)
-        supervise(self._process, self._end, self._channel, state, stopping, listen)
+        try:
+            supervise(self._process, self._end, self._channel, state, stopping, listen)
+        except Failure as failure:
+            if self._process.returncode is None and not isinstance(failure, Cancelled):
+                why = left_behind.explain(self._account, f"its worker (pid {self._process.pid})")
+                raise LeftBehind(f"{failure}; {why}") from None
+            raise
         return _judge_answer(self._process, state, self._operation, stopping)
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._process.returncode is None:  # it was never asked
+        if not self._asked:
             kill_worker(self._process)
+        if self._process.returncode is None:
+            left_behind.note_left(self._account, self._process)
         os.close(self._end)
         self._channel.close()
 
@@ -204,7 +216,7 @@ def copy_databases(
 
 
 def _start_process(
-    channel: socket.socket, job: Job, operation: Operation[Any]
+    channel: socket.socket, job: Job, operation: Operation[Any], mark: int
 ) -> subprocess.Popen[bytes]:
     """Start the process of a worker, with the descriptors that its job names."""
     return start_in_own_group(
@@ -212,7 +224,7 @@ def _start_process(
         stdin=channel.fileno(),
         stdout=channel.fileno(),
         stderr=channel.fileno(),
-        pass_fds=[fd for fd in (job.file, job.folder) if fd >= 0],
+        pass_fds=[fd for fd in (job.file, job.folder, mark) if fd >= 0],
         cwd="/",
         env={"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8"},
     )

@@ -61,6 +61,11 @@ class Phase(Event):
 
 
 @dataclass(frozen=True)
+class Silent(Event):
+    """The worker has made no progress for some seconds; its parent says so, it can't itself."""
+
+
+@dataclass(frozen=True)
 class Progress(Event):
     """Bytes written to the copy so far, and bytes read back of it."""
 

@@ -22,11 +22,11 @@ from t3_backup.errors import Cancelled, Failure, NoRoom, TryLater, WorkerLost
 from t3_backup.system.disk import reserve_of
 from t3_backup.worker import protocol
 from t3_backup.worker.limits import Limits
-from t3_backup.worker.protocol import MAX_LINE, Event, HomeState, Phase, Progress
+from t3_backup.worker.protocol import MAX_LINE, Event, HomeState, Phase, Progress, Silent
 from t3_backup.worker.sources import Source
 
 _TICK_MS = 200
-_REAP_SECONDS = 10
+_REAP_SECONDS = 5
 _POLITE_SECONDS = 2
 # Of a home that hangs, or a worker that was stopped, nothing is known but its silence.
 _SILENCE_S = 5.0
@@ -54,6 +54,7 @@ class WorkerState:
     source: Source | None = None
     pins: bool = False  # while it copies, it holds a moment of the source
     home: HomeState | None = None
+    told_silent: bool = False
     silence: float = 0.0  # seconds since it told of the home, as far as we were awake
     result: Event | Failure | None = None
     noise: str = ""
@@ -110,6 +111,9 @@ def supervise(
                 raise Cancelled("stopped before it was done")
             now = time.monotonic()
             state.silence, last = state.silence + min(now - last, _LONGEST_TICK_S), now
+            if not state.told_silent and now - state.heard > _SILENCE_S:
+                state.told_silent = True
+                listen(Silent())
             _check_limits(state)
     except TryLater:
         answered = isinstance(state.result, Event)

@@ -1,0 +1,126 @@
+"""A user mounts a file system that never answers: over their home, over T3's folder, over one file.
+
+It is a real FUSE file system, for everybody (`allow_other`), whose server takes each request and
+answers none: who asks it for anything sleeps past SIGKILL. Nothing may wait for it but a worker.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from support.fault_injection import needs_strace
+from support.filesystems import never_answering
+from support.host import Answer, Host, succeeded
+from support.paths import ROOT
+from support.processes import run_within, until
+from support.root_trace import OPTIONS, touched
+from support.users import needs_root
+
+from demo.users import User
+
+pytestmark = needs_root
+
+BOUND_S = 60  # for what must not hang
+QUICK = {"T3_BACKUP_STALL": "4"}  # a worker's, with nothing heard of it; 5 s are silence
+PLACES: dict[str, Callable[[User], Path]] = {
+    "home": lambda user: user.home,
+    "userdata": lambda user: user.database.parent,
+    "one file": lambda user: user.database,
+    "its -wal": lambda user: user.database.with_name("state.sqlite-wal"),
+}
+
+
+ONE = "userdata"  # of all of which the others are tried in a soak
+
+
+def t3(host: Host, *words: str, **more: str) -> Answer:
+    """Call the command, which must end."""
+    done = run_within(BOUND_S, host.command(*words), host.env(**QUICK, **more), ROOT)
+    return Answer(done.returncode, done.stdout, done.stderr)
+
+
+@pytest.fixture
+def mallory(make_user: Callable[..., User], small: Path) -> User:
+    user = make_user("amallory", small)  # the first in order
+    user.database.with_name("state.sqlite-wal").touch()
+    user.give(user.database.with_name("state.sqlite-wal"))
+    return user
+
+
+@pytest.fixture
+def honest(make_user: Callable[..., User], small: Path) -> User:
+    return make_user("honest", small)
+
+
+@needs_strace
+def test_root_asks_no_file_of_a_users_for_anything(host: Host, mallory: User) -> None:
+    """Row 45. No path beneath a home, and no descriptor of such, is touched by any process before
+    it has become the user, whatever is typed."""
+    host.write_map(mallory)
+    for words in (
+        ("run",),
+        ("run", "--label", "again", "--json"),
+        ("run", "--dry-run"),
+        ("verify", "--all"),
+        ("status",),
+        ("doctor",),
+        ("list",),
+        ("restore", mallory.name, "--yes", "--no-service"),
+    ):
+        trace = host.folder / f"trace-{words[0]}"
+        line = ["strace", "-f", "--seccomp-bpf", "-qq", *OPTIONS, "-o", str(trace)]
+        done = run_within(BOUND_S, [*line, *host.command(*words)], host.env(), ROOT)
+        assert done.returncode in (0, 1), done
+        assert touched(trace, mallory.home) == [], words
+        if words[0] in ("run", "doctor", "restore"):
+            assert touched(trace, mallory.home, by_user=True), "the worker was not seen"
+
+
+@pytest.mark.parametrize(
+    "place",
+    [*(pytest.param(one, marks=pytest.mark.soak) for one in PLACES if one != ONE), ONE],
+)
+def test_a_mount_that_never_answers_fails_its_account_alone(
+    host: Host, mallory: User, honest: User, place: str
+) -> None:
+    """Row 45. Nothing of root's hangs: not the run, nor what is typed meanwhile about others; and
+    the next run leaves no second worker behind."""
+    host.write_map(mallory, honest)
+    succeeded(t3(host, "run"))
+    with never_answering(PLACES[place](mallory), mallory.uid):
+        answer = t3(host, "run", "--label", "during")
+        assert answer.code == 1, answer
+        assert f"backup FAILED for {mallory.name} (" in answer.out
+        assert f"backed up {honest.name} -> " in answer.out
+        mend = f"next: umount -f -l {PLACES[place](mallory)}"
+        assert "can't be ended while what is mounted there (fuse) does not answer" in answer.out
+        assert mend in answer.out
+        stuck = workers_of(mallory)
+        again = t3(host, "run")
+        assert "a worker of an earlier command can't be ended" in again.out
+        assert workers_of(mallory) == stuck
+        assert mend in t3(host, "status").out
+        for words in (("status",), ("verify", "--all"), ("list",)):
+            t3(host, *words)
+        succeeded(t3(host, "restore", honest.name, "--yes", "--no-service"))
+        assert f"account {honest.name}" in t3(host, "doctor").out
+    until(lambda: not workers_of(mallory), "end of what was left behind")
+    mallory.database.with_name("state.sqlite-wal").unlink(missing_ok=True)
+    succeeded(t3(host, "run"))
+    assert [name for name in os.listdir(host.store) if name.endswith("+worker")] == []
+
+
+def workers_of(user: User) -> list[str]:
+    """Every process of the user that is there, asleep for ever or not."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*/status"):
+        try:
+            text = entry.read_text()
+        except OSError:
+            continue
+        if f"\nUid:\t{user.uid}\t" in text:
+            found.append(entry.parent.name)
+    return found

@@ -1,0 +1,79 @@
+"""What is said of a worker that can't be ended, and whether a later command knows of it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from t3_backup import accounts
+from t3_backup.accounts import Account
+from t3_backup.errors import LeftBehind
+from t3_backup.store.store import Store
+from t3_backup.worker.left_behind import explain_by, marked
+
+MOUNTED = "it can't be ended while what is mounted there"
+MOUNTINFO = """\
+21 1 8:1 / / rw,relatime shared:1 - ext4 /dev/sda1 rw
+22 21 0:40 / /srv rw - nfs4 nas:/srv rw
+23 21 8:2 / /home rw,relatime - xfs /dev/sda2 rw
+24 23 0:51 / /home/alice/my\\040disk rw,nosuid shared:2 - fuse.sshfs alice@far: rw,user_id=1000
+25 23 0:52 / /home/alicia rw,nosuid - fuse far: rw,user_id=1001
+26 23 0:53 / /home/bob/tmp rw - tmpfs tmpfs rw
+"""
+
+
+@pytest.mark.parametrize(
+    ("home", "said"),
+    [
+        (
+            "/home/alice",
+            f"{MOUNTED} (fuse.sshfs) does not answer; next: umount -f -l '/home/alice/my disk'",
+        ),
+        (
+            "/home/alicia",
+            f"{MOUNTED} (fuse) does not answer; next: umount -f -l /home/alicia",
+        ),
+        ("/srv/carol", "it can't be ended while nfs4 does not answer; next: see to /srv"),
+        ("/home/bob", "it can't be ended: it waits for a disk; next: journalctl -k"),
+    ],
+)
+def test_the_mount_that_may_not_answer_is_named(home: str, said: str) -> None:
+    """A local one always does; what others lie on, too, is not to be unmounted for one account."""
+    assert explain_by(MOUNTINFO, (home,), "it") == said
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store.open(tmp_path / "store", create=True)
+
+
+@pytest.fixture
+def account() -> Account:
+    return accounts.own() if os.geteuid() else accounts.find("nobody")
+
+
+def test_a_mark_that_a_process_keeps_is_known_until_that_ends(
+    store: Store, account: Account
+) -> None:
+    """Its lock is the kernel's, so nothing of it can be stale."""
+    with marked(store, account) as one:
+        worker = subprocess.Popen(["sleep", "300"], pass_fds=[one.mark])
+    try:
+        with pytest.raises(LeftBehind, match="a worker of an earlier command can't be ended"):
+            with marked(store, account):
+                pass
+    finally:
+        worker.kill()
+        worker.wait()
+    with marked(store, account) as one:
+        assert one.mark >= 0
+    assert os.listdir(store.path) == []
+
+
+def test_where_the_store_can_t_have_a_mark_there_is_none(store: Store, account: Account) -> None:
+    (store.path / f"{account.user}+worker").mkdir()
+    with marked(store, account) as one:
+        assert one == account

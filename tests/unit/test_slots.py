@@ -1,0 +1,47 @@
+"""How many accounts are worked on at once, and that one that waits keeps no other."""
+
+from __future__ import annotations
+
+import threading
+
+from support.processes import until
+
+from t3_backup.backup.slots import Slots
+
+
+def test_an_account_waits_until_another_gives_its_slot_back() -> None:
+    slots, taken = Slots(1), threading.Event()
+
+    def take() -> None:
+        slots.take("bob")
+        taken.set()
+
+    slots.take("alice")
+    second = threading.Thread(target=take)
+    second.start()
+    slots.give_back("carol")  # has none
+    assert not taken.wait(0.1)
+    slots.give_back("alice")
+    until(taken.is_set, "slot for bob")
+    second.join()
+
+
+def test_giving_back_twice_gives_one_slot() -> None:
+    """A silent account gives its slot back, and once more when it is done."""
+    slots = Slots(1)
+    for user in ("alice", "bob", "carol"):
+        slots.take(user)
+        slots.give_back(user)
+        slots.give_back(user)
+    slots.take("dora")
+    others = [threading.Thread(target=slots.take, args=(user,)) for user in ("erin", "fred")]
+    for other in others:
+        other.start()
+    others[0].join(0.1)
+    assert all(other.is_alive() for other in others)
+    slots.give_back("dora")
+    until(lambda: not all(other.is_alive() for other in others), "slot for one of them")
+    for user in ("erin", "fred"):
+        slots.give_back(user)
+    for other in others:
+        other.join()
