@@ -158,7 +158,7 @@ def _in_place(restore: _Restore) -> tuple[dict[str, Any], bool]:
     question = _question(account, moved if databases else [], lacking)
     wrong_use = "a restore replaces the live database"
     confirm(question, wrong_use, yes=args.yes, silent=args.json)
-    store.lock(wait=WAIT_S)
+    store.lock(wait=WAIT_S, urgent=True)
     for one in recover_interrupted(store, restore.limits, out.warn):
         if one.user == args.user and not one.whole:
             raise Failure(one.reason)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+import threading
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,8 +19,9 @@ from t3_backup.restore.pending import PendingRestore
 from t3_backup.settings import Settings
 from t3_backup.store.account_dir import AccountDir
 from t3_backup.store.catalog import explain_loss
-from t3_backup.store.listing import StoredSnapshot
+from t3_backup.store.listing import Listing, StoredSnapshot
 from t3_backup.store.lock import GAP_S, WAIT_S
+from t3_backup.store.manifest import Manifest
 from t3_backup.store.names import is_legacy
 from t3_backup.store.selection import select_snapshot
 from t3_backup.store.store import Store
@@ -30,13 +32,15 @@ from t3_backup.text import utc_now
 
 def verify_command(args: argparse.Namespace, values: Settings) -> int:
     """Run `verify`: prove sealed snapshots again."""
-    stop = signals.stop_on_signals()
+    pause = threading.Event()
+    stop = signals.stop_on_signals(pause.set)
+    signals.pause_on_signal(pause)
     signals.lower_priority()
     out = Console(sys.stderr if args.json else sys.stdout)
     with Store.open(values.dest) as store:
         restores = pending_restores(store, args.user, out)
         account_dirs = AccountDirs(store, args.user, out)
-        this = _Verification(store, values, args.at, stop, out, restores)
+        this = _Verification(store, values, args.at, stop, pause, out, restores)
         accounts = [this.verify_account(account_dir) for account_dir in account_dirs]
     if args.json:
         console.print_document({"accounts": accounts})
@@ -54,11 +58,13 @@ class _Verification:
     values: Settings
     at: str | None  # the snapshot that is meant; None: all
     stop: StopRequest
+    pause: threading.Event  # set where a proof is to end, for now or for good
     out: Console
     restores: dict[str, PendingRestore]
     done: int = 0
     failed: int = 0
     unchecked: int = 0
+    _listing: Listing = field(init=False)
     _checked: list[tuple[StoredSnapshot, VerifyResult]] = field(default_factory=list)
 
     def verify_account(self, account_dir: AccountDir) -> dict[str, Any]:
@@ -79,26 +85,40 @@ class _Verification:
         return documents.verify_document(contents, self._checked)
 
     def _prove_all(self, account_dir: AccountDir) -> None:
-        listing = account_dir.read_listing()
-        snapshots = list(listing.snapshots)
+        self._listing = account_dir.read_listing()
+        snapshots = list(self._listing.snapshots)
         if self.at is not None:
             snapshots = [select_snapshot(snapshots, self.at, utc_now())]
         limits = limits_of(self.values, self.store.free_bytes, self.store.total_bytes())
-        with AccountProof(account_dir, limits, self.stop) as proof:
+        with AccountProof(account_dir, limits, self.pause) as proof:
             for snapshot in snapshots:
-                # Locked for one at a time, with a gap: it must not cost the timer its run.
-                if self.stop.is_set() or (self.done and self.stop.wait(GAP_S)):
+                if (proven := self._prove_one(account_dir, proof, snapshot)) is not None:
+                    self._take(*proven)
+                if self.stop.is_set():
                     return
-                wait = self.values.timeout if self.done else WAIT_S
-                with self.store.locked(shared=True, wait=wait):
-                    if not account_dir.has_manifest(snapshot):
-                        continue  # pruned in the meantime
-                    listing = account_dir.update_listing(listing)  # others may be deltas by now
-                    try:
-                        result = proof.verify(listing, snapshot)
-                    except Cancelled:
-                        return
-                self._take(listing.stored_snapshot(snapshot), result)
+
+    def _prove_one(
+        self, account_dir: AccountDir, proof: AccountProof, snapshot: Manifest
+    ) -> tuple[StoredSnapshot, VerifyResult] | None:
+        """Prove one snapshot; None where it was pruned meanwhile, or somebody wants an end.
+
+        Whoever asks for a pause has the store in between, and it is begun anew.
+        """
+        paused = False
+        while not ((self.done or paused) and self.stop.wait(GAP_S)):
+            # Locked for one at a time, with a gap: it must not cost the timer its run.
+            wait = self.values.timeout if self.done or paused else WAIT_S
+            self.pause.clear()
+            with self.store.locked(shared=True, wait=wait):
+                if self.stop.is_set() or not account_dir.has_manifest(snapshot):
+                    break
+                # others may be deltas by now
+                self._listing = listing = account_dir.update_listing(self._listing)
+                try:
+                    return listing.stored_snapshot(snapshot), proof.verify(listing, snapshot)
+                except Cancelled:
+                    paused = True
+        return None
 
     def _take(self, stored: StoredSnapshot, result: VerifyResult) -> None:
         self.done += 1

@@ -15,9 +15,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from t3_backup.errors import LockHeld, StoreError
+from t3_backup.system import signals
 from t3_backup.system.deadline import Deadline
 
 WAIT_S = 5.0  # for whoever holds it, before a command says who that is and gives up
+_PAUSE_S = 60.0  # for a proof that was asked to pause: it reads no more than it has begun to
 _POLL_S = 0.1
 # in the environment of a command: a descriptor by which its caller holds the store
 INHERITED = "T3_BACKUP_LOCK_FD"
@@ -25,21 +27,27 @@ INHERITED = "T3_BACKUP_LOCK_FD"
 GAP_S = 3 * _POLL_S
 
 
-def acquire(directory: int, path: Path, *, shared: bool = False, wait: float) -> None:
+def acquire(
+    directory: int, path: Path, *, shared: bool = False, wait: float, urgent: bool = False
+) -> None:
     """Lock the open `directory`, a descriptor of `path`, until it is closed.
 
-    Waits at most `wait` seconds. Raises LockHeld, naming who holds it, and StoreError where `path`
-    is no longer that directory.
+    Waits at most `wait` seconds. An `urgent` one asks a proof that holds it to pause, and waits
+    until it has let go. Raises LockHeld, naming who holds it, and StoreError where `path` is no
+    longer that directory.
     """
     if _is_inherited(directory):
         return
     operation = (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB
-    deadline = Deadline.after(wait)
+    deadline, asked = Deadline.after(wait), set[int]()
     while True:
         try:
             fcntl.flock(directory, operation)
             break
         except BlockingIOError:
+            if urgent and (now := _ask_to_pause(directory, asked)):
+                asked |= now
+                deadline = Deadline.after(_PAUSE_S)
             if deadline.passed():
                 raise LockHeld(
                     f"{path} is in use by {_holder(directory)}; try again later"
@@ -78,6 +86,12 @@ def is_held(directory: int) -> bool:
     The lock is not tried: that could cost a run its turn.
     """
     return any(kind == "WRITE" for kind, _ in _holders(directory))
+
+
+def _ask_to_pause(directory: int, asked: set[int]) -> set[int]:
+    """Ask each reader once to pause; return those who were asked now, and do."""
+    readers = {int(pid) for kind, pid in _holders(directory) if kind == "READ"}
+    return {pid for pid in readers - asked if signals.ask_to_pause(pid)}
 
 
 def _holder(directory: int) -> str:

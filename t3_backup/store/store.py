@@ -66,9 +66,9 @@ class Store:
             raise
         return Store(path, fd)
 
-    def lock(self, *, shared: bool = False, wait: float) -> None:
-        """Hold the store for this run. Raises LockHeld."""
-        lock.acquire(self.fd, self.path, shared=shared, wait=wait)
+    def lock(self, *, shared: bool = False, wait: float, urgent: bool = False) -> None:
+        """Hold the store for this run; an `urgent` one has a proof pause. Raises LockHeld."""
+        lock.acquire(self.fd, self.path, shared=shared, wait=wait, urgent=urgent)
 
     @contextlib.contextmanager
     def locked(self, *, shared: bool = False, wait: float) -> Iterator[None]:

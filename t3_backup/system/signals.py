@@ -2,17 +2,40 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import threading
 from collections.abc import Callable
+from pathlib import Path
 
 _NICE = 10
+_PAUSE = signal.SIGUSR1
 
 
 def lower_priority() -> None:
     """Let others go first: the users' servers are on the same processors."""
     os.setpriority(os.PRIO_PROCESS, 0, max(_NICE, os.getpriority(os.PRIO_PROCESS, 0)))
+
+
+def ask_to_pause(pid: int) -> bool:
+    """Ask a process to pause; False where there is none, or none that listens."""
+    with contextlib.suppress(OSError, ValueError):
+        pidfd = os.pidfd_open(pid)
+        try:
+            status = Path(f"/proc/{pid}/status").read_text(encoding="utf-8")
+            caught = int(status.partition("SigCgt:")[2].split(maxsplit=1)[0], 16)
+            if caught & 1 << (_PAUSE - 1):  # another one would die of it
+                signal.pidfd_send_signal(pidfd, _PAUSE)
+                return True
+        finally:
+            os.close(pidfd)
+    return False
+
+
+def pause_on_signal(pause: threading.Event) -> None:
+    """Set `pause` where somebody asks this process to pause (`ask_to_pause`)."""
+    signal.signal(_PAUSE, lambda *_: pause.set())
 
 
 class StopRequest(threading.Event):

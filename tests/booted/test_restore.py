@@ -76,15 +76,18 @@ def test_one_command_undoes_it_and_a_stopped_server_stays_stopped(there: Machine
     there.run("systemctl", "start", ALICE_UNIT)
 
 
+# A restore that is killed while the server is down; and what it was about to do.
+KILLED = """
+t3-backup-state restore alice --yes >/dev/null 2>&1 &
+until [ "$(systemctl show --property=LoadState --value "$1")" = masked ]; do :; done
+kill -9 $!
+cat "$2"
+"""
+
+
 def test_what_a_killed_restore_left_is_ended_by_the_next_timer_run(there: Machine) -> None:
     """Under the sandbox of the service: the files are healed, and the server runs again."""
-    script = """
-    t3-backup-state restore alice --yes >/dev/null 2>&1 &
-    until [ "$(systemctl show --property=LoadState --value "$1")" = masked ]; do :; done
-    kill -9 $!
-    cat "$2"
-    """
-    intent = json.loads(there.sh(script, ALICE_UNIT, f"{STORE}/alice+restore.json").out)
+    intent = json.loads(there.sh(KILLED, ALICE_UNIT, f"{STORE}/alice+restore.json").out)
     assert (intent["unit"], intent["ran"]) == (ALICE_UNIT, True)
     there.until(
         lambda: server_state(there)["ActiveState"] in ("inactive", "failed"), "stopped server"
@@ -102,3 +105,16 @@ def test_what_a_killed_restore_left_is_ended_by_the_next_timer_run(there: Machin
     ] == []
     messages = [str(entry["MESSAGE"]) for entry in there.journal(unit=SERVICE)]
     assert [text for text in messages if "an interrupted restore was" in text]
+
+
+def test_a_removal_after_a_killed_restore_leaves_no_server_stopped_or_masked(
+    there: Machine,
+) -> None:
+    """The last one: the package is gone then."""
+    there.sh(KILLED, ALICE_UNIT, f"{STORE}/alice+restore.json")
+    there.run("apt", "remove", "--yes", "t3-backup")
+    assert (server_state(there)["ActiveState"], server_state(there)["LoadState"]) == (
+        "active",
+        "loaded",
+    )
+    assert there.sh(f"ls -A {STORE}").lines == ["alice", "alice+catalog", "attempts.json"]
