@@ -2,10 +2,10 @@
 
 Pure. It is judged whether the copy is the source at one moment. `damaged`: SQLite's own checks
 object; the source is damaged, since the copy equals it. `unproven`: this SQLite can't run all of
-them, and nothing else speaks against it. `suspect`: the copy is sound, but so much
-is gone against the last good one that a person must look: a server started on an empty database
-makes perfect copies of nothing. Of a database that is T3's it counts what a person would miss; of
-any other, which nobody knows from within, rows and pages.
+them, and nothing else speaks against it. `suspect`: nothing is damaged, but rows lack their parent,
+or so much is gone against the last one that measures that a person must look: a server started on
+an empty database makes perfect copies of nothing. Of a database that is T3's it counts what a
+person would miss; of any other, which nobody knows from within, rows and pages.
 """
 
 from __future__ import annotations
@@ -13,10 +13,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from t3_backup.store.census import Census, comparable_content
+from t3_backup.store.census import UNREADABLE, Census, comparable_content
 from t3_backup.store.manifest import Manifest, Missing, StoredDatabase
 from t3_backup.t3 import content
 from t3_backup.t3.databases import KNOWN
+from t3_backup.t3.ledger import LEDGER_TABLE
 from t3_backup.text import printable
 from t3_backup.worker.operations.backup import Copied
 from t3_backup.worker.operations.proof import Proven
@@ -114,28 +115,44 @@ def judge_copy(
     """
     if problems:
         return Judgement("damaged", problems)
-    if unjudged:
-        return Judgement("unproven", (unjudged,))
     # that each row has its parent is the application's rule, which the database obeys or not
     reasons = [orphans] if orphans else []
-    if census.t3_level is None and file in KNOWN:
+    # what this SQLite can't read of a sound database is not lost
+    vague = bool(unjudged)
+    had_level = previous is not None and previous.record.census.t3_level is not None
+    may_lack_level = vague and (not had_level or LEDGER_TABLE in census.unreadable)
+    if census.t3_level is None and file in KNOWN and not may_lack_level:
         reasons.append("no T3 migration level in it")
     if previous is not None:
-        before, name = previous.record.census, previous.snapshot.name
-        counted = comparable_content(before, census)
-        if counted is not None:
-            then, now = counted
-            lost = content.lost_words(then, now)
-            reasons += [f"{max(0, now[word])} {word}, {then[word]} in {name}" for word in lost]
-        else:
-            reasons += _shrank(census, method, previous)
-        if (
-            census.t3_level is not None
-            and before.t3_level is not None
-            and census.t3_level < before.t3_level
-        ):
-            reasons.append(f"T3 level {census.t3_level}, {before.t3_level} in {name}")
-    return Judgement("suspect" if reasons else "verified", tuple(reasons))
+        reasons += _find_losses(census, method, previous, vague=vague)
+    if not reasons:
+        return Judgement("unproven", (unjudged,)) if unjudged else Judgement("verified")
+    return Judgement("suspect", (*reasons, *filter(None, [unjudged])))
+
+
+def _find_losses(
+    census: Census, method: str, previous: StoredDatabase, *, vague: bool
+) -> list[str]:
+    """Say what is gone against the same database in the snapshot that measures it.
+
+    `vague`: what could not be read may still be there.
+    """
+    before, name, found = previous.record.census, previous.snapshot.name, list[str]()
+    counted = comparable_content(before, census)
+    if counted is not None:
+        then, now = counted
+        for word in content.lost_words(then, now):
+            if not vague or now[word] != UNREADABLE:
+                found.append(f"{max(0, now[word])} {word}, {then[word]} in {name}")
+    elif not (vague and census.unreadable):
+        found += _shrank(census, method, previous)
+    if (
+        census.t3_level is not None
+        and before.t3_level is not None
+        and census.t3_level < before.t3_level
+    ):
+        found.append(f"T3 level {census.t3_level}, {before.t3_level} in {name}")
+    return found
 
 
 def find_previous(snapshots: Iterable[Manifest], file: str) -> StoredDatabase | None:
@@ -169,9 +186,9 @@ def _shrank(census: Census, method: str, previous: StoredDatabase) -> list[str]:
 def choose_yardstick(snapshots: Iterable[Manifest]) -> Manifest | None:
     """Choose the snapshot of an account by which the next is measured.
 
-    None: there is none. The newest that is good, or a loss that somebody has accepted; or the one
-    that was put back, and of which nothing was taken since: what is lost against those before it
-    was given up on purpose.
+    None: there is none. The newest that is good or can't be judged, or a loss that somebody has
+    accepted; or the one that was put back, and of which nothing was taken since: what is lost
+    against those before it was given up on purpose.
     """
     return max(filter(_may_measure, snapshots), key=_rank, default=None)
 
@@ -179,14 +196,19 @@ def choose_yardstick(snapshots: Iterable[Manifest]) -> Manifest | None:
 def _may_measure(snapshot: Manifest) -> bool:
     """Tell whether a snapshot may measure others.
 
-    A VACUUM's is no loss that can be accepted: its pages are its own.
+    What can't be judged may be all that there ever is, and is counted all the same. A VACUUM's is
+    no loss that can be accepted: its pages are its own.
     """
     accepted = (
         snapshot.verdict == "suspect"
         and snapshot.accepted_at is not None
         and snapshot.live.method != "vacuum"
     )
-    return snapshot.verdict == "verified" or accepted or snapshot.restored_since is not None
+    counted = snapshot.verdict == "unproven" and all(
+        UNREADABLE not in (one.census.content or {}).values() for one in snapshot.databases
+    )
+    good = snapshot.verdict == "verified"
+    return good or accepted or counted or snapshot.restored_since is not None
 
 
 def _rank(snapshot: Manifest) -> tuple[int, bool]:

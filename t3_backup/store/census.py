@@ -52,6 +52,12 @@ class Census:
         """Rows of all tables; 0 where they were not counted."""
         return sum(count for count in (self.rows or {}).values() if count != UNREADABLE)
 
+    @property
+    def unreadable(self) -> frozenset[str]:
+        """The tables of which something could not be read."""
+        counts = (*self.ends.items(), *(self.rows or {}).items())
+        return frozenset(table for table, count in counts if count == UNREADABLE)
+
     def as_json(self) -> dict[str, Any]:
         """For the manifest and for the pipe."""
         ledger = None if self.ledger is None else [list(one) for one in self.ledger]

@@ -177,3 +177,40 @@ def test_rows_without_a_parent_are_suspect_and_can_be_put_back(host: Host, ursa:
     succeeded(host.t3("restore", ursa.name, "--at", name, "--yes", "--no-service"))
     with closing(sqlite3.connect(ursa.database)) as database:
         assert database.execute("SELECT x FROM kid").fetchall() == [(7,)]
+
+
+def test_a_loss_is_told_though_nothing_of_the_account_was_ever_judged(
+    host: Host, ursa: User
+) -> None:
+    """Row 41: as where the machine's SQLite lacks what T3 uses for search."""
+    change(ursa, search_by_newer)
+    assert host.t3("run").code == 1
+    lost = "DELETE FROM projection_thread_messages WHERE rowid % 5 <> 0"
+    change(ursa, lambda database: database.execute(lost))
+    answer = host.t3("run")
+    assert answer.code == 1
+    [(_, verdict), (_, before)] = listed(host, ursa)
+    assert (verdict, before) == ("suspect", "unproven")
+    [line] = [line for line in answer.out.splitlines() if line.startswith("WARN: backed up")]
+    assert " messages, " in line
+    assert "unrecognized option" in line
+
+
+def test_what_takes_a_check_too_much_memory_is_kept(host: Host, ursa: User) -> None:
+    """Row 42: the worker has 512 MiB of its own."""
+
+    def make(database: sqlite3.Connection) -> None:
+        database.executescript(
+            "CREATE TABLE large(a); CREATE INDEX large_a ON large(length(a));"
+            "INSERT INTO large VALUES (1); PRAGMA writable_schema=on;"
+            "UPDATE sqlite_schema SET sql = replace(sql, 'length(a)', 'length(hex(zeroblob(900000000)))')"
+            " WHERE name = 'large_a';"
+        )
+
+    change(ursa, make)
+    answer = host.t3("run")
+    assert "it takes more memory than a check may have" in answer.out
+    [(name, verdict)] = listed(host, ursa)
+    assert verdict == "unproven"
+    succeeded(host.t3("verify", ursa.name))
+    succeeded(host.t3("restore", ursa.name, "--at", name, "--yes", "--no-service"))

@@ -317,3 +317,52 @@ def test_a_damaged_schema_is_an_error_and_never_an_empty_database(
     connection = immutable(copy)
     with pytest.raises(apsw.CorruptError):
         take_census(connection, count_rows=True)
+
+
+def spoil(connection: apsw.Connection, table: str) -> None:
+    """Put a byte that is no UTF-8 into the name of the last column of a table."""
+    cursor = connection.cursor()
+    cursor.execute(f"ALTER TABLE {table} ADD COLUMN spoilt").fetchall()
+    cursor.execute("PRAGMA writable_schema=on").fetchall()
+    query = "SELECT CAST(sql AS BLOB) FROM sqlite_schema WHERE type = 'table' AND name = ?"
+    [(text,)] = cursor.execute(query, (table,)).fetchall()
+    assert isinstance(text, bytes)
+    changed = "UPDATE sqlite_schema SET sql = CAST(? AS TEXT) WHERE type = 'table' AND name = ?"
+    cursor.execute(changed, (text.replace(b"spoilt", b"sp\xffilt"), table)).fetchall()
+    cursor.execute("PRAGMA writable_schema=reset").fetchall()
+
+
+@pytest.mark.parametrize(
+    "table",
+    ["effect_sql_migrations", "projection_projects", "projection_threads", "auth_sessions"],
+)
+def test_a_table_of_t3s_is_counted_though_the_name_of_a_column_is_not_utf8(
+    tmp_path: Path, table: str
+) -> None:
+    """Row 42."""
+    path = tmp_path / "state.sqlite"
+    shutil.copyfile(DATA / "state-0.0.24.sqlite", path)
+    connection = apsw.Connection(str(path))
+    before = take_census(connection, count_rows=True)
+    spoil(connection, table)
+    found = take_census(connection, count_rows=True)
+    assert before.content is not None
+    same = ("content", "ends", "rows", "ledger", "t3_level", "logins")
+    assert [getattr(found, name) for name in same] == [getattr(before, name) for name in same]
+    assert found.schema_sha256 != before.schema_sha256
+
+
+def test_a_migration_whose_name_is_not_utf8_is_in_the_ledger(tmp_path: Path) -> None:
+    """Row 42."""
+    path = tmp_path / "state.sqlite"
+    shutil.copyfile(DATA / "state-0.0.24.sqlite", path)
+    connection = database(
+        "UPDATE effect_sql_migrations SET name = CAST(x'41ff42' AS TEXT) WHERE migration_id = 2",
+        path=str(path),
+    )
+    found = take_census(connection, count_rows=True)
+    assert (found.ledger or ())[:2] == (
+        (1, "OrchestrationEvents"),
+        (2, "A\N{REPLACEMENT CHARACTER}B"),
+    )
+    assert found.t3_level == 30

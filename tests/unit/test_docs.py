@@ -23,7 +23,7 @@ from t3_backup.autoupdate.journal import Journal, Move
 from t3_backup.autoupdate.status import AccountStatus
 from t3_backup.cli.parser import build_parser
 from t3_backup.store.manifest import Manifest
-from t3_backup.t3 import pair_command
+from t3_backup.t3 import content, pair_command
 from t3_backup.t3.endpoints import PAIRING_PATHS
 
 FAILURES = (ROOT / "docs" / "failures.md").read_text()
@@ -342,6 +342,17 @@ def test_every_link_leads_to_a_file_and_a_heading(page: Path) -> None:
         assert file.is_file(), target
         if anchor:
             assert anchor in anchors(file.read_text()), target
+
+
+def test_the_readme_says_of_what_half_must_not_be_lost() -> None:
+    """As the rule has it, and no other thing."""
+    [sentence] = re.findall(
+        r"lost half of its ([^.]*?) pushes", (ROOT / "README.md").read_text()
+    )
+    assert re.findall(r"\w+", re.sub(r"\bor\b", "", sentence)) == [*content.WORDS]
+    some = dict.fromkeys(content.WORDS, 2)
+    for word in content.WORDS:
+        assert content.lost_words(some, some | {word: 1}) == [word]
 
 
 def test_the_readme_is_short_and_its_first_screen_leads_to_a_backup_and_a_restore() -> None:

@@ -70,6 +70,13 @@ SOUND = {
     "default": sql("CREATE TABLE ev(a, p DEFAULT (json_array(1))); INSERT INTO ev(a) VALUES (1);"),
     "view": sql(f"{_TABLE} CREATE VIEW v AS SELECT json_extract(p, '$.type') FROM ev; {_ROWS}"),
     "broken view": sql(f"{_TABLE} CREATE VIEW v AS SELECT * FROM nowhere;"),
+    "views that multiply": sql(
+        f"{_TABLE} CREATE VIEW v0 AS SELECT id FROM ev;"
+        + "".join(
+            f"CREATE VIEW v{n + 1} AS SELECT id FROM v{n} UNION ALL SELECT id FROM v{n};"
+            for n in range(40)
+        )
+    ),
     "view of a virtual table": sql(
         f"{_TABLE} CREATE VIEW v AS SELECT * FROM pragma_table_info('ev');"
     ),
@@ -182,6 +189,14 @@ UNJUDGED = {
     "foreign key": (
         sql("CREATE TABLE par(a, b); CREATE TABLE kid(x REFERENCES par(a)); INSERT INTO kid VALUES (1);"),
         'foreign key mismatch - "kid" referencing "par"',
+    ),
+    "a value that is too big": (
+        edited(f"{_TABLE} CREATE INDEX i ON ev(length(p)); {_ROWS}", "i", "length(p)", "length(zeroblob(2000000000))"),
+        "string or blob too big",
+    ),
+    "view of newer SQL, with odd characters": (
+        edited(f"{_TABLE} CREATE VIEW v AS SELECT 1; {_ROWS}", "v", "1", "1 /* \u200b\xa0\u2060 */ FROBNICATE BY id"),
+        'near "BY"',
     ),
     "a name that is not UTF-8": (a_name_that_is_not_utf8, "is not UTF-8"),
     "a NUL in indexed JSON": (a_nul_in_indexed_json, "a NUL in JSON"),
@@ -325,6 +340,17 @@ def test_rows_without_a_parent_are_no_damage(tmp_path: Path) -> None:
     judged = verdict.judge_copy((), found.census, "online", None, orphans=found.orphans)
     assert judged.verdict == "suspect"
     assert judged.reasons[0] == "foreign_key_check: rows without a parent in kid"
+
+
+def test_of_many_tables_with_rows_without_a_parent_three_are_named(tmp_path: Path) -> None:
+    kids = "".join(
+        f"CREATE TABLE kid{n:02}(x REFERENCES par(id)); INSERT INTO kid{n:02} VALUES (7), (8);"
+        for n in range(30)
+    )
+    make = sql(f"CREATE TABLE par(id INTEGER PRIMARY KEY); {kids}")
+    found = prove(made(tmp_path / "one.sqlite", make))
+    which = "kid00, kid01, kid02, and 27 more"
+    assert found.orphans == f"foreign_key_check: rows without a parent in {which}"
 
 
 def test_which_sqlite_would_do_is_said_where_it_is_known(tmp_path: Path) -> None:

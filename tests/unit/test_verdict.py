@@ -15,6 +15,7 @@ from t3_backup.backup.verdict import (
     Judgement,
     choose_yardstick,
     find_disagreements,
+    find_previous,
     judge_copy,
     judge_databases,
 )
@@ -247,3 +248,51 @@ def test_one_that_could_not_be_copied_and_then_is_gone_is_missed_all_the_same() 
     judged = judge_databases(found, [], [lacks, whole])
     assert judged.reasons == (f"{v1} is gone; {whole.name} has it",)
     assert judged.of_whole(live).verdict == "suspect"
+
+
+UNJUDGED = "SQLite 3.40.1 can't judge it (no such tokenizer: icu9)"
+T3 = replace(CENSUS, content={"projects": 2, "threads": 10, "messages": 100})
+
+
+def counted(sequence: int, verdict: str = "unproven", **content: int) -> Manifest:
+    """A snapshot in which so much of the content was counted."""
+    census = replace(T3, content={**(T3.content or {}), **content})
+    return make_manifest(sequence, verdict=verdict, census=census)
+
+
+def unproven(*before: Manifest, **content: int) -> Judgement:
+    """What a copy that can't be judged is worth after these snapshots."""
+    census = counted(9, **content).live.census
+    image = find_previous(before, "state.sqlite")
+    return judge_copy((), census, "online", image, unjudged=UNJUDGED)
+
+
+def test_what_cannot_be_judged_is_unproven_as_long_as_nothing_is_missing() -> None:
+    assert unproven() == unproven(counted(1)) == Judgement("unproven", (UNJUDGED,))
+
+
+def test_a_loss_is_suspect_though_not_all_can_be_judged() -> None:
+    """Row 41: where a machine's SQLite is too old for good, nothing is ever verified."""
+    for before in ((counted(1, "verified"),), (counted(1),), (counted(1, messages=3), counted(2))):
+        found = unproven(*before, messages=20)
+        assert found.verdict == "suspect"
+        assert found.reasons == (f"20 messages, 100 in {before[-1].name}", UNJUDGED)
+
+
+def test_what_this_sqlite_cannot_read_is_not_lost_and_measures_nothing() -> None:
+    """Row 41, row 42."""
+    hidden = counted(2, messages=-1)
+    assert unproven(counted(1), messages=-1) == Judgement("unproven", (UNJUDGED,))
+    assert choose_yardstick([counted(1), hidden]) == counted(1)
+    assert unproven(counted(1), hidden, messages=20).verdict == "suspect"
+
+
+def test_a_loss_that_was_not_accepted_measures_nothing() -> None:
+    lost = counted(2, "suspect", messages=20)
+    assert unproven(counted(1), lost, messages=20).verdict == "suspect"
+
+
+def test_rows_without_a_parent_are_suspect_though_not_all_can_be_judged() -> None:
+    orphans = "foreign_key_check: rows without a parent in kid"
+    found = judge_copy((), T3, "online", None, unjudged=UNJUDGED, orphans=orphans)
+    assert found == Judgement("suspect", (orphans, UNJUDGED))

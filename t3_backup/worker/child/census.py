@@ -26,6 +26,7 @@ from t3_backup.t3.ledger import (
 from t3_backup.t3.tables import LOGINS_TABLE, standing_logins_query
 from t3_backup.worker.child.connection import read_schema
 from t3_backup.worker.child.digest import sha256
+from t3_backup.worker.child.unjudged import UNJUDGED
 
 # Every name by which SQLite gives a table's rowid, as long as no column has taken it
 # (sqlite.org/rowidtable.html).
@@ -75,40 +76,45 @@ def _tables(connection: apsw.Connection) -> dict[str, bool | None]:
     """The ordinary tables, and whether each is WITHOUT ROWID.
 
     None: it can't be asked, since this SQLite does not have it, or its name is not UTF-8. Virtual
-    ones hold nothing of their own.
+    ones hold nothing of their own: they have no root.
     """
     cursor = connection.cursor()
-    query = "SELECT CAST(name AS BLOB), rootpage FROM sqlite_schema WHERE type = 'table'"
-    roots: Any = cursor.execute(query).fetchall()
-    kinds = {
-        name: (kind, bool(without_rowid))
-        for name, kind, without_rowid in cursor.execute(
-            "SELECT CAST(name AS BLOB), type, wr FROM pragma_table_list WHERE schema = 'main'"
-        ).fetchall()
-    }
-    [(encoding,)] = cursor.execute("PRAGMA encoding").fetchall()
+    query = "SELECT CAST(name AS BLOB) FROM sqlite_schema WHERE type = 'table' AND rootpage > 0"
+    names: Any = cursor.execute(query).fetchall()
+    encoding = _encoding(cursor)
     found: dict[str, bool | None] = {}
-    for name, root in roots:
-        kind, without_rowid = kinds.get(name, ("", None))
-        if kind not in ("table", "shadow") and (kind or not root):
-            continue
+    for (raw,) in names:
         try:
-            found[name.decode(str(encoding))] = without_rowid
+            name = raw.decode(encoding)
         except UnicodeDecodeError:
-            found[name.decode(str(encoding), "backslashreplace")] = None
+            found[raw.decode(encoding, "backslashreplace")] = None
+        else:
+            found[name] = _is_without_rowid(cursor, name) if is_loaded(cursor, name) else None
     return found
+
+
+def _encoding(cursor: apsw.Cursor) -> str:
+    """Return the encoding of the database's texts, by a name that Python has, too."""
+    [(encoding,)] = cursor.execute("PRAGMA encoding").fetchall()
+    return str(encoding)
+
+
+def is_loaded(cursor: apsw.Cursor, table: str) -> bool:
+    """Tell whether SQLite has parsed a table. No view is looked at, which might take for ever."""
+    query = "SELECT 1 FROM pragma_table_xinfo(?, 'main') LIMIT 1"
+    return bool(cursor.execute(query, (table,)).fetchall())
+
+
+def _is_without_rowid(cursor: apsw.Cursor, table: str) -> bool:
+    """Tell whether its rows are in the index of its key (sqlite.org/pragma.html, index_info)."""
+    query = "SELECT 1 FROM pragma_index_info(?, 'main') LIMIT 1"
+    return bool(cursor.execute(query, (table,)).fetchall())
 
 
 def _end(connection: apsw.Connection, table: str, *, without_rowid: bool | None) -> int:
     if without_rowid is None:
         return UNREADABLE
-    try:
-        columns = {
-            str(row[1]).lower()
-            for row in connection.cursor().execute(f"PRAGMA main.table_xinfo({quote_name(table)})")
-        }
-    except UnicodeDecodeError:
-        return UNREADABLE
+    columns = {name.lower() for name in _columns(connection, table)}
     rowid = next((name for name in _ROWID_NAMES if name not in columns), None)
     if without_rowid or rowid is None:
         return _count(connection, table)
@@ -124,7 +130,7 @@ def _count(connection: apsw.Connection, table: str) -> int:
 def _or_unreadable(connection: apsw.Connection, query: str) -> int:
     try:
         return _one(connection, query)
-    except (apsw.CorruptError, apsw.SQLError):  # the latter where it needs what SQLite lacks
+    except (apsw.CorruptError, *UNJUDGED):  # where it needs what SQLite lacks, or has no room for
         return UNREADABLE
 
 
@@ -142,16 +148,17 @@ def _logins(connection: apsw.Connection, rows: dict[str, int]) -> int | None:
     """Count the logins of people that stand; None where there is no table of them."""
     if rows.get(LOGINS_TABLE, 0) <= 0:
         return rows.get(LOGINS_TABLE)
-    try:
-        columns = _columns(connection, LOGINS_TABLE)
-    except UnicodeDecodeError:
-        return UNREADABLE
+    columns = _columns(connection, LOGINS_TABLE)
     return _or_unreadable(connection, standing_logins_query(columns))
 
 
 def _columns(connection: apsw.Connection, table: str) -> set[str]:
-    rows = connection.cursor().execute(f"PRAGMA main.table_info({quote_name(table)})")
-    return {str(row[1]) for row in rows}
+    """Name the columns of a table; what of a name is not UTF-8 is replaced."""
+    cursor = connection.cursor()
+    query = "SELECT CAST(name AS BLOB) FROM pragma_table_xinfo(?, 'main')"
+    names: Any = cursor.execute(query, (table,)).fetchall()
+    encoding = _encoding(cursor)
+    return {name.decode(encoding, "replace") for (name,) in names}
 
 
 def read_ledger(connection: apsw.Connection) -> Ledger | None:
@@ -159,22 +166,30 @@ def read_ledger(connection: apsw.Connection) -> Ledger | None:
 
     None where it is not T3's, or can't be read. Raises apsw.Error of any other trouble.
     """
+    cursor = connection.cursor()
+    is_table = "SELECT 1 FROM main.sqlite_schema WHERE type = 'table' AND name = ?"
+    if not cursor.execute(is_table, (LEDGER_TABLE,)).fetchall():
+        return None  # a view would have to be looked into, which might take for ever
     if not _columns(connection, LEDGER_TABLE) >= {*LEDGER_COLUMNS}:
         return None
-    newest = (
-        f"SELECT {', '.join(LEDGER_COLUMNS)} FROM main.{LEDGER_TABLE} "
-        f"ORDER BY {LEDGER_COLUMNS[0]} DESC LIMIT {MOST_MIGRATIONS}"
-    )
+    number, name = LEDGER_COLUMNS
+    newest = f"SELECT {{}} FROM main.{LEDGER_TABLE} ORDER BY {number} DESC LIMIT {MOST_MIGRATIONS}"
     try:
-        return make_ledger(connection.cursor().execute(newest).fetchall()[::-1])
-    except apsw.CorruptError:
+        try:
+            rows: Any = cursor.execute(newest.format(f"{number}, {name}")).fetchall()
+        except UnicodeDecodeError:
+            bare: Any = cursor.execute(newest.format(f"{number}, CAST({name} AS BLOB)")).fetchall()
+            encoding = _encoding(cursor)
+            rows = [(one, (raw or b"").decode(encoding, "replace")) for one, raw in bare]
+        return make_ledger(rows[::-1])
+    except (apsw.CorruptError, *UNJUDGED):
         return None
 
 
 def _level(connection: apsw.Connection, tables: list[str]) -> int | None:
     if LEDGER_TABLE not in tables or LEDGER_COLUMNS[0] not in _columns(connection, LEDGER_TABLE):
         return None
-    with contextlib.suppress(apsw.CorruptError, apsw.SQLError):
+    with contextlib.suppress(apsw.CorruptError, *UNJUDGED, UnicodeDecodeError):
         [(level,)] = (
             connection.cursor()
             .execute(f"SELECT max({LEDGER_COLUMNS[0]}) FROM main.{LEDGER_TABLE}")

@@ -7,19 +7,19 @@ an error hides no other: what can be judged is.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import apsw
 
 from t3_backup.store.census import Census
 from t3_backup.worker.child import unjudged
-from t3_backup.worker.child.census import quote_name
+from t3_backup.worker.child.census import is_loaded, quote_name
+from t3_backup.worker.child.unjudged import UNJUDGED
 
 _MOST_PROBLEMS = 20
-_MOST_UNJUDGED = 3  # that are told of
+_MOST_TOLD = 3  # reasons, or tables
 _WHOLE = f"PRAGMA integrity_check({_MOST_PROBLEMS})"
 _STRUCTURE = f"PRAGMA quick_check({_MOST_PROBLEMS})"
-_PARENTS = "PRAGMA foreign_key_check"
 _HEADING = re.compile(r"\*\*\* in database \w+ \*\*\*")
 # The pages of a table that could not be parsed; and, last of all, so many lines may be of them.
 _FORGOTTEN = re.compile(r"Page \d+(: | is )never used")
@@ -51,16 +51,15 @@ class Checks:
             for reason in dict.fromkeys(self._unjudged)
             if not any(other.endswith(f": {reason}") for other in self._unjudged)
         ]
-        more = len(reasons) - _MOST_UNJUDGED
-        told = reasons[:_MOST_UNJUDGED] + ([f"and {more} more"] if more > 0 else [])
-        return f"SQLite {apsw.sqlitelibversion()} can't judge it ({'; '.join(told)})"
+        told = _shorten(reasons, "; ")
+        return f"SQLite {apsw.sqlitelibversion()} can't judge it ({told})"
 
     @property
     def orphans(self) -> str:
         """Which tables have rows without a parent; empty: none."""
         if not self._orphans:
             return ""
-        return f"foreign_key_check: rows without a parent in {', '.join(self._orphans)}"
+        return f"foreign_key_check: rows without a parent in {_shorten(self._orphans)}"
 
     def check_all(self) -> None:
         """Check the whole of it."""
@@ -82,13 +81,8 @@ class Checks:
     def check_tables(self, tables: Iterable[str]) -> None:
         """Check these tables, and each entry of their indexes."""
         for table in tables:
-            if self._is_loaded(table):
+            if is_loaded(self._connection.cursor(), table):
                 self._run(f"PRAGMA integrity_check({quote_name(table)})")
-
-    def _is_loaded(self, table: str) -> bool:
-        """Tell whether a check can name a table: it was parsed, and its name is UTF-8."""
-        query = "SELECT 1 FROM pragma_table_list WHERE schema = 'main' AND name = ?"
-        return bool(self._connection.cursor().execute(query, (table,)).fetchall())
 
     def settle(self) -> None:
         """Check what is left, and sort what was found.
@@ -116,7 +110,7 @@ class Checks:
                 self.problems += [part for part in str(line).splitlines() if part != "ok"]
         except apsw.CorruptError as error:
             self.problems.append(str(error))
-        except apsw.SQLError as error:
+        except UNJUDGED as error:
             self._unjudged.append(unjudged.explain(error))
             return False
         except UnicodeDecodeError as error:  # `ok` is ASCII
@@ -142,16 +136,15 @@ class Checks:
                         self.problems.append(line)
         except apsw.CorruptError as error:
             self.problems.append(str(error))
-        except (apsw.SQLError, UnicodeDecodeError) as error:
+        except (*UNJUDGED, UnicodeDecodeError) as error:
             self._unjudged.append(unjudged.explain(error))
 
     def _has_unparsed_pages(self) -> bool:
         """Tell whether a table or an index is in the schema which this SQLite has not loaded."""
         query = (
-            "SELECT 1 FROM main.sqlite_schema AS had WHERE rootpage > 0 AND name NOT IN ("
-            "SELECT name FROM pragma_table_list WHERE schema = 'main' UNION ALL "
-            "SELECT entry.name FROM pragma_table_list AS part, pragma_index_list(part.name) AS "
-            "entry WHERE part.schema = 'main') LIMIT 1"
+            "SELECT 1 FROM main.sqlite_schema AS had WHERE rootpage > 0 "
+            "AND NOT EXISTS (SELECT 1 FROM pragma_table_xinfo(had.name, 'main')) "
+            "AND NOT EXISTS (SELECT 1 FROM pragma_index_info(had.name, 'main')) LIMIT 1"
         )
         return bool(self._connection.cursor().execute(query).fetchall())
 
@@ -180,29 +173,28 @@ class Checks:
                     self._run(f"PRAGMA integrity_check({quote_name(name)})")
             except apsw.CorruptError as error:
                 self.problems.append(f"{name}: {error}")
-            except apsw.SQLError as error:
+            except UNJUDGED as error:
                 if "no such module" not in str(error):
                     self._unjudged.append(f"{name}: {unjudged.explain(error, sql)}")
 
     def _check_parents(self) -> None:
-        try:
-            self._find_orphans(_PARENTS)
-        except apsw.SQLError:  # of one table, at which it stopped
-            for table in filter(self._is_loaded, self._tables):
-                try:
-                    self._find_orphans(f"{_PARENTS}({quote_name(table)})")
-                except apsw.SQLError as error:
-                    self._unjudged.append(unjudged.explain(error))
+        """Find the tables with rows that have no parent; one row of a table is enough."""
+        query = "SELECT 1 FROM pragma_foreign_key_check(?) LIMIT 1"
+        for table in self._tables:
+            if not is_loaded(self._connection.cursor(), table):
+                continue
+            try:
+                if self._connection.cursor().execute(query, (table,)).fetchall():
+                    self._orphans.append(table)
+            except apsw.CorruptError as error:
+                self.problems.append(str(error))
+            except UNJUDGED as error:
+                self._unjudged.append(unjudged.explain(error))
 
-    def _find_orphans(self, check: str) -> None:
-        try:
-            for table, *_ in self._connection.cursor().execute(check):
-                if table not in self._orphans:
-                    self._orphans.append(str(table))
-        except apsw.CorruptError as error:
-            self.problems.append(str(error))
-        except UnicodeDecodeError:
-            self._orphans.append("a table whose name is not UTF-8")
+
+def _shorten(told: Sequence[str], between: str = ", ") -> str:
+    more = len(told) - _MOST_TOLD
+    return between.join([*told[:_MOST_TOLD], *([f"and {more} more"] if more > 0 else [])])
 
 
 def _lend_collation(connection: apsw.Connection, name: str) -> None:

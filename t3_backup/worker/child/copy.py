@@ -19,7 +19,7 @@ from t3_backup.store.census import Census
 from t3_backup.worker.child import census
 from t3_backup.worker.child.connection import connect, execute, is_wal
 from t3_backup.worker.child.header import clear_wal_flag
-from t3_backup.worker.child.leased_read import UNOPENED, open_leased
+from t3_backup.worker.child.leased_read import open_leased
 from t3_backup.worker.child.pinned_read import (
     Budget,
     Unfinished,
@@ -31,7 +31,7 @@ from t3_backup.worker.child.pinned_read import (
 from t3_backup.worker.child.rollback_journal import NOT_WAL, copy_unpinned
 from t3_backup.worker.child.source import LiveDatabase
 from t3_backup.worker.child.task import Task
-from t3_backup.worker.child.unreadable import as_failure
+from t3_backup.worker.child.unreadable import UNOPENED, as_failure
 from t3_backup.worker.child.vfs import Destination
 from t3_backup.worker.operations.backup import Copied, CopyDatabase
 from t3_backup.worker.protocol import CHANNEL, Phase, Progress

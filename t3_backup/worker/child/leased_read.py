@@ -18,9 +18,7 @@ from t3_backup.errors import TryLater
 from t3_backup.system import native
 from t3_backup.worker.child.connection import connect, connect_alone
 from t3_backup.worker.child.source import LiveDatabase
-
-# What SQLite says where it can't open a database, or what it needs beside it.
-UNOPENED = (apsw.CantOpenError, apsw.IOError, apsw.FullError, apsw.ReadOnlyError)
+from t3_backup.worker.child.unreadable import UNOPENED
 
 
 @contextmanager

@@ -11,6 +11,9 @@ import re
 
 import apsw
 
+# What a check ends with that this SQLite can't run to its end, for what it lacks, or for memory.
+UNJUDGED = (apsw.SQLError, apsw.NoMemError, apsw.TooBigError, MemoryError)
+
 _UNPARSED = re.compile(r"malformed database schema \((.*)\) - (.+)", re.DOTALL)
 # what no SQL, of whatever version, comes to: these are about the rows of the schema themselves
 _BROKEN_ROWS = ("invalid rootpage", "orphan index")
@@ -29,6 +32,9 @@ _SINCE = (
     ('near "order": syntax error', "3.44"),
 )
 _TRIGRAM = "3.45"  # knows remove_diacritics
+_CONTROL = re.compile(
+    r"[^\t\n\f\r -~\x80-\U0010ffff]"
+)  # of ASCII: what a bit that flipped makes of text
 _MISSING_ENTRY = re.compile(r"row \d+ missing from index (.+)")
 _NUL = r"\u0000"  # as JSON writes it
 
@@ -56,7 +62,7 @@ def _is_sql(text: object) -> bool:
     return (
         isinstance(text, str)
         and text[:7].upper() == "CREATE "
-        and all(char.isprintable() or char in "\t\r\n" for char in text)
+        and not _CONTROL.search(text)
         and "\N{REPLACEMENT CHARACTER}" not in text
     )
 
@@ -68,6 +74,8 @@ def explain(error: Exception | str, sql: str = "") -> str:
     """
     if isinstance(error, UnicodeDecodeError):
         return "a name in its schema is not UTF-8"
+    if isinstance(error, apsw.NoMemError | MemoryError):
+        return "it takes more memory than a check may have"
     why = error if isinstance(error, str) else _message(error)
     since = next((version for what, version in _SINCE if what in why.lower()), "")
     if "tokenizer constructor" in why and "remove_diacritics" in sql and "trigram" in sql:

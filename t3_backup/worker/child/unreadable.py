@@ -13,6 +13,8 @@ from t3_backup.errors import SourceError, TryLater
 from t3_backup.worker.child.obstacles import find_obstacle
 from t3_backup.worker.child.source import LiveDatabase
 
+# What SQLite says where it can't open a database, or what it needs beside it.
+UNOPENED = (apsw.CantOpenError, apsw.IOError, apsw.FullError, apsw.ReadOnlyError)
 _READ_VERSION = 2  # the newest that there is (sqlite.org/fileformat.html)
 
 
@@ -40,7 +42,7 @@ def as_failure(error: apsw.Error, source: LiveDatabase) -> SourceError | TryLate
         return SourceError(f"{path} is not a SQLite database")
     if isinstance(error, apsw.CorruptError):
         return SourceError(f"{path} is damaged: {error}")
-    if obstacle := find_obstacle(source):
+    if isinstance(error, UNOPENED) and (obstacle := find_obstacle(source)):
         return SourceError(f"{path} can't be opened: {obstacle}")
     with contextlib.suppress(OSError):
         if source.has_journal():
