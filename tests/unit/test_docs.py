@@ -346,9 +346,7 @@ def test_every_link_leads_to_a_file_and_a_heading(page: Path) -> None:
 
 def test_the_readme_says_of_what_half_must_not_be_lost() -> None:
     """As the rule has it, and no other thing."""
-    [sentence] = re.findall(
-        r"lost half of its ([^.]*?) pushes", (ROOT / "README.md").read_text()
-    )
+    [sentence] = re.findall(r"lost half of its ([^.]*?) pushes", (ROOT / "README.md").read_text())
     assert re.findall(r"\w+", re.sub(r"\bor\b", "", sentence)) == [*content.WORDS]
     some = dict.fromkeys(content.WORDS, 2)
     for word in content.WORDS:
