@@ -51,6 +51,12 @@ def printable(text: str, most: int = 500) -> str:
     return "".join(c if c.isprintable() else "?" for c in text[:most])
 
 
+def quote(word: str) -> str:
+    """Write one word of a command as a shell takes it, for a person to copy."""
+    plain = word.isascii() and all(char.isalnum() or char in "@%+=:,./-_" for char in word)
+    return word if word and plain else "'" + word.replace("'", "'\\''") + "'"
+
+
 def format_time(when: datetime) -> str:
     """Write a time by RFC 3339, in UTC and whole seconds: 2026-11-24T03:30:12Z."""
     from datetime import UTC

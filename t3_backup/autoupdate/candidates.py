@@ -18,6 +18,7 @@ from t3_backup.errors import Failure
 from t3_backup.store.manifest import Manifest
 from t3_backup.t3 import versions
 from t3_backup.t3.servers import Activity, Server
+from t3_backup.text import quote
 
 
 @dataclass
@@ -100,7 +101,7 @@ class Candidates:
         why = self.context.why_frozen(user)
         if why is None:
             return False
-        end = f"next: t3-autoupdate thaw --user {user}"
+        end = f"next: t3-autoupdate thaw --user {quote(user)}"
         before = self.context.installations.version_of(user)
         self.context.warn(f"{user}: stays on {before}: frozen: {why}; {end}")
         if self.asked:

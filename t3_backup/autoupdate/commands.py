@@ -32,6 +32,7 @@ from t3_backup.autoupdate.upgrade import bump_accounts
 from t3_backup.cli.prompt import confirm
 from t3_backup.errors import EXIT_OK, Failure, UsageError
 from t3_backup.output.console import print_document
+from t3_backup.text import quote
 
 _BY_HAND = "; kept so by hand"
 
@@ -227,7 +228,7 @@ def _thaw(context: Context, args: argparse.Namespace) -> int:
     who = f"{args.user}: " if args.user else ""
     context.say(f"{who}thawed" if was_frozen else f"{who}it was not frozen")
     for user, why in freeze.frozen_accounts(context.settings.root).items():
-        end = f"t3-autoupdate thaw --user {user}"
+        end = f"t3-autoupdate thaw --user {quote(user)}"
         context.say(f"{user}: stays frozen by itself: {why}; next: {end}")
     return _print_status(context, args)
 

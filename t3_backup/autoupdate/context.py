@@ -18,7 +18,7 @@ from t3_backup.errors import Cancelled, Failure, SystemdUnanswered
 from t3_backup.system.signals import StopRequest
 from t3_backup.t3 import servers, versions
 from t3_backup.t3.servers import Server
-from t3_backup.text import format_time, utc_now
+from t3_backup.text import format_time, quote, utc_now
 
 
 @dataclass(frozen=True)
@@ -112,7 +112,7 @@ class Context:
             return ""
         reason = f"{format_time(utc_now())} {why}"
         freeze.freeze(freeze.account_file(self.settings.root, user), reason)
-        end = f"t3-autoupdate thaw --user {user}"
+        end = f"t3-autoupdate thaw --user {quote(user)}"
         self.warn(f"{user}: left out: {why}; it alone is frozen; next: {end}")
         return reason
 

@@ -17,7 +17,7 @@ from t3_backup.t3 import login_report
 from t3_backup.t3.login_report import Login
 from t3_backup.t3.servers import Server
 from t3_backup.t3.unit import unit_name
-from t3_backup.text import format_time, utc_now
+from t3_backup.text import format_time, quote, utc_now
 
 
 @dataclass(frozen=True)
@@ -96,10 +96,10 @@ def _check_account(context: Context, user: str, *, required: bool) -> AccountLog
     try:
         found = _try_login(context, context.server(user), required=required)
     except SystemdUnanswered as failure:
-        again = f"t3-autoupdate check --user {user}"
+        again = f"t3-autoupdate check --user {quote(user)}"
         found = AccountLogin(user, None, reason=str(failure), next_step=again, required=True)
     except Failure as failure:
-        look = f"journalctl -u {unit_name(user)}"
+        look = f"journalctl -u {quote(unit_name(user))}"
         found = AccountLogin(user, False, reason=str(failure), next_step=look)
     _note(context, user, found.paired, found.reason)
     return found
@@ -122,7 +122,7 @@ def _why_not_tried(context: Context, server: Server) -> tuple[str, str] | None:
         # a mint would change data that is being exchanged
         return "it is held: its move has not ended", "t3-autoupdate status"
     if server.service is None:
-        return f"there is no unit {unit}", f"systemctl status {unit}"
+        return f"there is no unit {unit}", f"systemctl status {quote(unit)}"
     if not server.runs():
         return "no server runs", f"systemctl start {unit}"
     # a mint by the program that is linked could migrate what their own one works on

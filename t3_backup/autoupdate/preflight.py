@@ -17,6 +17,7 @@ from t3_backup.t3 import port_owner
 from t3_backup.t3.files import state_database
 from t3_backup.t3.servers import Server
 from t3_backup.t3.unit import PORT_VARIABLE
+from t3_backup.text import quote
 
 UNTOUCHED = "nothing was changed"
 _SPARE_BYTES = 256 << 20  # for what comes in the meantime
@@ -56,7 +57,7 @@ def why_no_database(one: Server, snapshots: Snapshots) -> str:
     """
     if not (known := snapshots.list_snapshots(one.user)):
         return snapshots.why_uncovered(one.user)
-    back = f"bring it back first (t3-backup-state restore {one.user})"
+    back = f"bring it back first (t3-backup-state restore {quote(one.user)})"
     gone = f"{state_database(one.account.home)} is gone"
     return f"{gone}, and there are {len(known)} snapshots of it: {back}"
 

@@ -22,6 +22,7 @@ from t3_backup.errors import Failure, SystemdUnanswered
 from t3_backup.t3 import versions
 from t3_backup.t3.busy import find_busy
 from t3_backup.t3.servers import Server
+from t3_backup.text import quote
 
 
 def move_waiting(context: Context, plan: Journal, *, include_busy: bool = False) -> None:
@@ -65,7 +66,7 @@ def _move_one(
 ) -> Journal:
     """Move one account; return the new journal. Raises Failure where the version failed on it."""
     if (why := context.why_frozen(user)) is not None:
-        end = f"next: t3-autoupdate thaw --user {user}"
+        end = f"next: t3-autoupdate thaw --user {quote(user)}"
         context.say(f"{user}: stays on {plan.move_of(user).before}: frozen: {why}; {end}")
         return _set_aside(context, plan, user, f"frozen: {why}")
     # what was well when it was planned may not be any more, and a server is not stopped in vain

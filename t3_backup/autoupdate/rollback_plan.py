@@ -20,6 +20,7 @@ from t3_backup.errors import Failure
 from t3_backup.store.manifest import Manifest
 from t3_backup.t3 import versions
 from t3_backup.t3.servers import Server
+from t3_backup.text import quote
 
 
 @dataclass(frozen=True)
@@ -146,7 +147,7 @@ def plan_undo(context: Context, user: str | None = None) -> tuple[list[Plan], li
                 continue
             if step.data is not None and not _is_kept(context, step):
                 what = f"{step.kept}, which the rollback of {entry.began} has left, is gone"
-                look = f"t3-backup-state list {step.user}"
+                look = f"t3-backup-state list {quote(step.user)}"
                 left.append(f"{step.user}: {what}: it can't be undone; next: {look}")
                 continue
             plans.append(_plan_back(context, step))

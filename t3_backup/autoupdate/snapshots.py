@@ -26,6 +26,7 @@ from t3_backup.store.names import UNWANTED
 from t3_backup.store.store import Store
 from t3_backup.system.process import run_in_own_group
 from t3_backup.t3 import content, databases
+from t3_backup.text import quote
 
 COMMAND = (sys.executable, "-I", "-m", "t3_backup.cli.main")
 _POLL_S = 1.0
@@ -108,7 +109,7 @@ class Snapshots:
                 made = account["snapshots"][0]
                 if proven and made["verdict"] != "verified":
                     found = f"the snapshot {made['name']} is {made['verdict']}"
-                    raise AccountFault(f"{found}: t3-backup-state list {user} says why")
+                    raise AccountFault(f"{found}: t3-backup-state list {quote(user)} says why")
                 if proven and (missing := made.get("missing")):
                     found = ", ".join(databases.shown_name(one["file"]) for one in missing)
                     why = f"{made['name']} lacks {found}: t3-backup-state doctor says why"
@@ -178,7 +179,7 @@ class Snapshots:
             why = (
                 f"none of the {len(known)} snapshots is a good one that T3 {program.version} opens"
             )
-            raise Failure(f"{user}: {why}; next: t3-backup-state list {user}")
+            raise Failure(f"{user}: {why}; next: t3-backup-state list {quote(user)}")
         return found
 
     def _find_snapshot(self, user: str, name: str) -> Manifest:

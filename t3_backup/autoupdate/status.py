@@ -19,6 +19,7 @@ from t3_backup.autoupdate.stale import find_stale
 from t3_backup.errors import Failure
 from t3_backup.t3.databases import explain_stale
 from t3_backup.t3.unit import unit_name
+from t3_backup.text import quote
 
 
 @dataclass(frozen=True)
@@ -127,7 +128,7 @@ def read_account(context: Context, user: str, plan: Journal | None) -> AccountSt
         crashed = server.has_crashed()
         running = server.runs() and not crashed
         if crashed:
-            trouble = f"its server has failed: journalctl -u {unit_name(user)}"
+            trouble = f"its server has failed: journalctl -u {quote(unit_name(user))}"
         if server.service is not None:
             launcher, called = installations.launcher, context.settings.bin
             another = adopt.why_another_runs(server.service, launcher, called)
@@ -166,7 +167,7 @@ def read_account(context: Context, user: str, plan: Journal | None) -> AccountSt
     elif version and not trouble:
         trouble = another
     if frozen is not None:
-        end = f"next: t3-autoupdate thaw --user {user}"
+        end = f"next: t3-autoupdate thaw --user {quote(user)}"
         trouble = "; ".join(filter(None, (trouble, f"frozen: {frozen}; {end}")))
     return replace(found, trouble=trouble)
 
@@ -178,6 +179,6 @@ def _explain_above(one: AccountStatus) -> str:
     return (
         f"the database {which if is_higher else f'is not one of {one.version} ({one.unfit})'}: "
         "a newer t3 was called on it; nobody can log in. Put back the newest that fits: "
-        f"t3-autoupdate rollback --user {one.user} --to {one.version}; "
+        f"t3-autoupdate rollback --user {quote(one.user)} --to {one.version}; "
         "or go on to the version that it is of: t3-autoupdate --to VERSION"
     )

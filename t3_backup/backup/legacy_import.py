@@ -37,6 +37,7 @@ from t3_backup.store.names import ParsedName, legacy_name
 from t3_backup.store.store import Store
 from t3_backup.system.deadline import Deadline
 from t3_backup.t3.files import DATABASE_NAME
+from t3_backup.text import quote
 from t3_backup.worker import client
 from t3_backup.worker.operations.legacy import CopyLegacy, ListLegacy, RemoveLegacy
 
@@ -69,7 +70,7 @@ def tell_waiting(user: str, store: Store) -> tuple[str, ...]:
     """Say which folders of an earlier script wait to be taken over, and what to type."""
     return tuple(
         f"{user}: old snapshots wait in {store.path / name}; take them over: "
-        f"t3-backup-state import-legacy {user}"
+        f"t3-backup-state import-legacy {quote(user)}"
         for name in store.list_set_aside(user)
     )
 
@@ -135,7 +136,7 @@ def import_legacy(
         if later:
             done.warnings.append(
                 f"{account_dir.user}: the rest of {path} is not taken over yet: {later[0]}; "
-                f"next: t3-backup-state import-legacy {account_dir.user}"
+                f"next: t3-backup-state import-legacy {quote(account_dir.user)}"
             )
     return done
 

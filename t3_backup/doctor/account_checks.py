@@ -14,7 +14,7 @@ from t3_backup.output.messages import missing_texts
 from t3_backup.restore.pending import PendingRestore
 from t3_backup.store.names import is_legacy
 from t3_backup.t3 import databases, unlisted
-from t3_backup.text import format_age, format_size
+from t3_backup.text import format_age, format_size, quote
 from t3_backup.worker.sources import Source
 
 
@@ -100,7 +100,7 @@ def check_account_dirs(facts: Facts) -> Iterator[Finding]:
 
 def _account_dir(account_dir: AccountDirFacts) -> Iterator[Finding]:
     name = f"shelf {account_dir.user}"
-    take_over = f"take them over: t3-backup-state import-legacy {account_dir.user}"
+    take_over = f"take them over: t3-backup-state import-legacy {quote(account_dir.user)}"
     if account_dir.problem:
         yield fail(name, account_dir.problem)
     if account_dir.old is not None:
@@ -128,7 +128,7 @@ def _account_dir(account_dir: AccountDirFacts) -> Iterator[Finding]:
         if snapshot.holds
     ]
     if waiting:
-        mend = f"look at it, then: t3-backup-state accept {account_dir.user}"
+        mend = f"look at it, then: t3-backup-state accept {quote(account_dir.user)}"
         yield warn(name, f"nothing is pruned: {shorten(waiting)}; {mend}")
 
 
@@ -159,7 +159,11 @@ def check_freshness(facts: Facts) -> Iterator[Finding]:
 def _freshness(account: AccountFacts, account_dir: AccountDirFacts | None, facts: Facts) -> Finding:
     user = account.user
     name = f"snapshots {user}"
-    now = f"now: t3-backup-state run --user {user}" if facts.is_root else "now: t3-backup-state run"
+    now = (
+        f"now: t3-backup-state run --user {quote(user)}"
+        if facts.is_root
+        else "now: t3-backup-state run"
+    )
     tried = facts.store.attempts.get(user, ())
     fresh = health.judge_freshness(account_dir.snapshots if account_dir else (), tried, facts.now)
     if fresh.uncovered:

@@ -17,6 +17,7 @@ from t3_backup.doctor.finding import Finding, fail, note, ok, warn
 from t3_backup.doctor.units import PACKAGED, PROOF_SERVICE, PROOF_TIMER, SERVICE, TIMER, Systemd
 from t3_backup.errors import LockHeld
 from t3_backup.settings import Settings
+from t3_backup.text import quote
 
 _NEVER = ("", "n/a", "infinity")
 
@@ -91,7 +92,7 @@ def _not_loaded(unit: str, properties: Mapping[str, str]) -> str:
         case "masked":
             return f"{unit} is masked; systemctl unmask {unit}"
         case state:
-            return f"{unit} can't be loaded ({state}); systemctl status {unit}"
+            return f"{unit} can't be loaded ({state}); systemctl status {quote(unit)}"
 
 
 def _timer(name: str, unit: str, timer: Mapping[str, str], service: Mapping[str, str]) -> Finding:
@@ -107,7 +108,7 @@ def _timer(name: str, unit: str, timer: Mapping[str, str], service: Mapping[str,
     if service.get("ActiveState") in ("activating", "active"):
         return ok(name, "enabled and active; its service is running now")
     why = "no OnCalendar= that is still to come"
-    return fail(name, f"never starts anything ({why}); systemctl cat {unit}")
+    return fail(name, f"never starts anything ({why}); systemctl cat {quote(unit)}")
 
 
 def _drop_ins(systemd: Systemd) -> Iterator[Finding]:
@@ -134,7 +135,7 @@ def _last_run(name: str, unit: str, service: Mapping[str, str]) -> Finding:
     if code == str(LockHeld.exit_code):
         return warn(name, f"another run held the store, {when}; {again}")
     found = f"failed ({result}, exit status {code}), {when}"
-    return fail(name, f"{found}; see why: journalctl -u {unit}")
+    return fail(name, f"{found}; see why: journalctl -u {quote(unit)}")
 
 
 def _written_by_a_run(facts: Facts) -> dict[Path, str]:

@@ -19,6 +19,7 @@ from t3_backup.store.account_dir import AccountDir
 from t3_backup.store.archives import remove_unused_archives
 from t3_backup.store.listing import Listing
 from t3_backup.store.manifest import Manifest, StoredDatabase
+from t3_backup.text import quote
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ class Pruning:
         ):
             why = f"{held.name} is {held.verdict} ({'; '.join(held.reasons)})"
             self.done.warnings.append(
-                f"{user}: nothing is pruned: {why}; t3-backup-state accept {user}"
+                f"{user}: nothing is pruned: {why}; t3-backup-state accept {quote(user)}"
             )
             return
         outdated = self._find_outdated(self.done.listing)

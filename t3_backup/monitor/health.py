@@ -17,7 +17,7 @@ from t3_backup.monitor.collect import AccountView
 from t3_backup.store.catalog import explain_loss
 from t3_backup.store.manifest import Manifest
 from t3_backup.t3 import databases
-from t3_backup.text import format_size, printable
+from t3_backup.text import format_size, printable, quote
 
 OK, WARNING, CRITICAL = "ok", "warning", "critical"
 STATES = (OK, WARNING, CRITICAL)  # in order
@@ -195,7 +195,7 @@ def _troubles(
     if held := [snapshot for snapshot in view.snapshots if snapshot.holds]:
         more = f" and {len(held) - 1} more" if len(held) > 1 else ""
         found = f"{held[0].name} is {held[0].verdict} ({'; '.join(held[0].reasons)}){more}"
-        until = f"t3-backup-state accept {view.user}"
+        until = f"t3-backup-state accept {quote(view.user)}"
         yield Trouble(CRITICAL, f"{found}; nothing is pruned until: {until}")
     if doubt := explain_doubt(view.snapshots):
         yield Trouble(WARNING, doubt)

@@ -125,7 +125,8 @@ def _perfdata(health: Health, status: Status) -> list[str]:
     """List ages in seconds and sizes in bytes; an account without a database has none."""
     if not health.view.snapshots and health.state == OK:
         return []
-    user, good, last_good = health.view.user, health.fresh.good, health.fresh.last_good
+    good, last_good = health.fresh.good, health.fresh.last_good
+    user = health.view.user.replace("'", "''").replace("=", "_")  # as a label has to be
     age = "U"
     if last_good:
         age = f"{max(0, int((status.now - last_good).total_seconds()))}s"

@@ -16,7 +16,7 @@ from t3_backup.store.faults import find_faults
 from t3_backup.store.listing import StoredSnapshot
 from t3_backup.store.manifest import Manifest
 from t3_backup.t3 import databases
-from t3_backup.text import ERROR, INFO, WARNING, format_age, format_columns, format_size
+from t3_backup.text import ERROR, INFO, WARNING, format_age, format_columns, format_size, quote
 
 if TYPE_CHECKING:  # they bring the worker's client, which only those need who verify
     from t3_backup.history.usage import Usage
@@ -77,7 +77,7 @@ def _snapshot_message(
         return Message(priority, f"WARN: {text}: {'; '.join(manifest.reasons)}", snapshot)
     if not manifest.holds:
         return Message(INFO, text, snapshot)
-    until = f"t3-backup-state accept {user}"
+    until = f"t3-backup-state accept {quote(user)}"
     why = f"{'; '.join(manifest.reasons)}; nothing is pruned until: {until}"
     return Message(ERROR, f"WARN: {text}: {why}", snapshot)
 
@@ -139,7 +139,10 @@ def uncounted_lines(contents: AccountContents) -> list[str]:
     """Return a line for each thing that is there of one account, and is no snapshot; or is lost."""
     left = "not counted: could not be taken over:"
     return [
-        *(f"lost: {name}; next: t3-backup-state accept {contents.user}" for name in contents.lost),
+        *(
+            f"lost: {name}; next: t3-backup-state accept {quote(contents.user)}"
+            for name in contents.lost
+        ),
         *(f"not counted: no valid manifest: {name}" for name in contents.strays),
         *(f"{left} the files in {path}" for path in contents.leftovers),
     ]
@@ -156,7 +159,7 @@ def verify_messages(result: VerifyResult) -> list[Message]:
     if result.outcome == "failed":
         return lines
     if result.outcome == "unchecked":
-        next_step = f"next: t3-backup-state verify {manifest.user} --at {manifest.name}"
+        next_step = f"next: t3-backup-state verify {quote(manifest.user)} --at {manifest.name}"
         text = f"WARN: {what} could not be checked: {result.reason}; {next_step}"
         return [*lines, Message(ERROR, text)]
     if manifest.verdict != "verified":

@@ -14,7 +14,7 @@ from t3_backup.store.manifest import DatabaseRecord, Manifest
 from t3_backup.store.names import PRERESTORE
 from t3_backup.t3 import content
 from t3_backup.t3.logins import explain_ended
-from t3_backup.text import INFO, WARNING, format_age, format_size, printable
+from t3_backup.text import INFO, WARNING, format_age, format_size, printable, quote
 
 _MOST_TABLES = 8
 
@@ -77,7 +77,7 @@ def plan_lines(
 def passed_over_line(passed: Manifest) -> str:
     """Say that a newer snapshot is there which a restore does not choose, and how to have it."""
     why = f"{passed.name} is newer and unproven ({'; '.join(passed.reasons)})"
-    command = f"t3-backup-state restore {passed.user} --at {passed.name}"
+    command = f"t3-backup-state restore {quote(passed.user)} --at {passed.name}"
     return f"{passed.user}: {why}, and passed over; to put it back: {command}"
 
 
@@ -151,4 +151,4 @@ def undo_command(restored: Restored, options: str) -> str:
     which = f"--label {PRERESTORE}"
     if old is not None and old.label != PRERESTORE:
         which = f"--at {old.name}"
-    return f"t3-backup-state restore {user} {which} {options}".rstrip()
+    return f"t3-backup-state restore {quote(user)} {which} {options}".rstrip()

@@ -22,7 +22,7 @@ from t3_backup.store.replacement import STAGED_FILES
 from t3_backup.store.store import Store
 from t3_backup.system.systemd import Service
 from t3_backup.t3.files import state_place
-from t3_backup.text import printable
+from t3_backup.text import printable, quote
 from t3_backup.worker import client
 from t3_backup.worker.limits import Limits
 from t3_backup.worker.operations.archive import InstallArchive, Remains, RemoveReplaced
@@ -121,7 +121,7 @@ def _install_files(
     if account is None or state != "new" or not plan.files:
         return ()
     install, few = InstallArchive(plan.staged_files), min(limits.seconds, _RENAMES_S)
-    again = f"t3-backup-state restore {plan.user} --at {plan.snapshot} --only files"
+    again = f"t3-backup-state restore {quote(plan.user)} --at {plan.snapshot} --only files"
     try:
         missing = client.ask(
             account, install, replace(limits, seconds=few), threading.Event()

@@ -15,6 +15,7 @@ from t3_backup.errors import StoreError
 from t3_backup.restore import intent_log
 from t3_backup.store import lock
 from t3_backup.store.store import Store
+from t3_backup.text import quote
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ class PendingRestore:
         if self.running:
             then = "if interrupted, the command that holds the store's lock ends it"
             return f"{what} is running or was interrupted; {then}"
-        then = f"the next run ends it; to end it now: t3-backup-state accept {self.user}"
+        then = f"the next run ends it; to end it now: t3-backup-state accept {quote(self.user)}"
         then += f"; {self.unit} stays stopped until then" if self.unit else ""
         return f"{what} was interrupted; {then}"
 

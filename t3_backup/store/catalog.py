@@ -14,6 +14,7 @@ from typing import Literal
 
 from t3_backup.store.listing import Listing
 from t3_backup.store.names import MANIFEST, parse_name
+from t3_backup.text import quote
 
 State = Literal["sealed", "removing", "removed"]
 STATES: tuple[State, ...] = ("sealed", "removing", "removed")
@@ -100,5 +101,5 @@ def explain_loss(user: str, lost: Iterable[str]) -> str:
     more = f" and {len(names) - 1} more were" if len(names) > 1 else " was"
     return (
         f"{names[0]}{more} sealed and can't be found: data or manifest was removed or damaged; "
-        f"nothing is pruned until it is back, or: t3-backup-state accept {user}"
+        f"nothing is pruned until it is back, or: t3-backup-state accept {quote(user)}"
     )

@@ -10,6 +10,7 @@ from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 
 from t3_backup.store.manifest import Manifest
+from t3_backup.text import quote
 
 _MOST_NAMES = 5
 
@@ -34,8 +35,8 @@ class Fault:
             names += f" and {more} more" if more > 0 else ""
             found += f"; and with it {len(self.hanging)} that hang on it: {names}"
         if self.newer:
-            return f"{found}; next: look at the disk, then t3-backup-state accept {user}"
-        return f"{found}; next: t3-backup-state run --user {user}"
+            return f"{found}; next: look at the disk, then t3-backup-state accept {quote(user)}"
+        return f"{found}; next: t3-backup-state run --user {quote(user)}"
 
 
 def hangs_on(base: str) -> str:

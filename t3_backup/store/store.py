@@ -29,6 +29,7 @@ from t3_backup.store.private_folder import (
     sync_folder,
 )
 from t3_backup.system import native
+from t3_backup.text import quote
 
 # The name of an account folder has no plus: no account can have a folder of such a name.
 _ASIDE = "+old"
@@ -118,7 +119,7 @@ class Store:
         if self.is_given_away(user, _uid_of(user)):
             raise StoreError(
                 f"{path} is {user}'s own, as an earlier script left it: "
-                f"t3-backup-state import-legacy {user} takes it over"
+                f"t3-backup-state import-legacy {quote(user)} takes it over"
             )
         try:
             fd = open_own_folder(name, path, self.fd)

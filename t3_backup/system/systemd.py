@@ -16,6 +16,7 @@ from typing import Self, TypeVar
 
 from t3_backup.errors import Failure, SystemdUnanswered
 from t3_backup.system.process import run_in_own_group
+from t3_backup.text import quote
 
 T = TypeVar("T")
 
@@ -138,7 +139,7 @@ class Service:
             self._call("stop", seconds=_STOP_SECONDS)  # it may have been started in between
         if (state := self.show("ActiveState")) not in ("inactive", "failed"):
             what = f"{self.unit} does not stop (it is {state})"
-            raise Failure(f"{what}: systemctl status {self.unit}")
+            raise Failure(f"{what}: systemctl status {quote(self.unit)}")
 
     def release(self, *, unmask: bool, start: bool) -> None:
         """Undo `stop`, and start it where asked. Raises Failure."""

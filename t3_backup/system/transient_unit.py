@@ -21,6 +21,7 @@ from t3_backup import accounts
 from t3_backup.errors import Failure, SystemdUnanswered
 from t3_backup.system.process import Stream, start_in_own_group
 from t3_backup.system.systemd import BOOTED, PATH, call_systemctl, is_unanswered
+from t3_backup.text import quote
 
 _LIMIT_BYTES = 1 << 20
 _CHUNK_BYTES = 1 << 16
@@ -184,7 +185,7 @@ def end(pattern: str) -> None:
     units = [line.split() for line in left.splitlines()]
     running = [words[0] for words in units if len(words) > 2 and words[2] not in _GONE]
     if running:
-        raise Failure(f"{', '.join(running)} does not end: systemctl status {running[0]}")
+        raise Failure(f"{', '.join(running)} does not end: systemctl status {quote(running[0])}")
 
 
 def _read(

@@ -16,7 +16,7 @@ from typing import Annotated, NamedTuple
 
 from t3_backup.t3.files import DATABASE_NAME
 from t3_backup.t3.ledger import Ledger, check_ledger
-from t3_backup.text import printable
+from t3_backup.text import printable, quote
 
 ENDING = ".sqlite"
 SUCCESSOR = "statev2.sqlite"
@@ -137,7 +137,7 @@ def explain_stale(user: str, file: str, program: str) -> str:
     return (
         f"a newer t3 was called by hand, and has made {shown_name(file)}, which {program} does "
         "not work with: what is done from now on is not in it, and a later version would go on "
-        f"without that; next: t3-autoupdate put-aside --user {user}"
+        f"without that; next: t3-autoupdate put-aside --user {quote(user)}"
     )
 
 
@@ -169,7 +169,7 @@ def missing_remedy(user: str, name: str) -> str:
     """Say what to do about a database that can't be copied."""
     if name not in KNOWN:
         return "move it out of userdata if it is not T3's"
-    restore = f"t3-backup-state restore {user} --database {name}"
+    restore = f"t3-backup-state restore {quote(user)} --database {name}"
     return f"run again; where that fails too, put an older one back: {restore}"
 
 

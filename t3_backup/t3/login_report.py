@@ -16,7 +16,7 @@ from typing import Annotated
 from t3_backup.records import GROWING, decode_record, parse_object
 from t3_backup.system.atomic_file import opened, replace_file
 from t3_backup.t3.output import redact
-from t3_backup.text import format_age, printable
+from t3_backup.text import format_age, printable, quote
 
 NAME = "login.json"
 _FORMAT = 1
@@ -53,7 +53,7 @@ class LoginReport:
 
     def trouble(self, user: str, now: datetime) -> str:
         """Say that nobody can log in, or that it can't be told; empty where neither is so."""
-        command = f"next: t3-autoupdate check --user {user}"
+        command = f"next: t3-autoupdate check --user {quote(user)}"
         if self.problem:
             return f"{self.problem}; {command}"
         if self.login is None or self.login.paired is not False:

@@ -12,7 +12,7 @@ from fnmatch import fnmatchcase
 
 from t3_backup.t3.files import STATE_IN_BASE
 from t3_backup.t3.open_databases import Held, Server, Stranger, base_dirs_of, is_covered
-from t3_backup.text import printable
+from t3_backup.text import printable, quote
 
 _FOLDER = os.path.dirname(STATE_IN_BASE)  # beneath the base directory
 _SHOWN = 3
@@ -90,7 +90,8 @@ def explain_uncovered(
         why = "it was removed or replaced under the server, and is gone when that ends"
         from t3_backup.t3.unit import unit_name  # noqa: PLC0415 - a worker starts faster without it
 
-        return f"{what}: {why}; next: save what it shows, then systemctl restart {unit_name(user)}"
+        restart = f"systemctl restart {quote(unit_name(user))}"
+        return f"{what}: {why}; next: save what it shows, then {restart}"
     others = base_dirs_of([first.path]) - {base_dir}
     cover = f'{setting}="{user}={others.pop()}", or ' if others else ""
     why = f"it is none of the databases in {base_dir} that are"

@@ -23,6 +23,7 @@ from t3_backup.t3.login_probe import LoginProbe
 from t3_backup.t3.members import describe_process, list_pids
 from t3_backup.t3.running_program import read_running_program
 from t3_backup.t3.unit import PORT_VARIABLE, STOPPED_STATUS, unit_name
+from t3_backup.text import quote
 
 _PORT = re.compile(rf'\s*(?:export\s+)?{PORT_VARIABLE}=["\']?(\d{{1,5}})["\']?\s*')
 _POLL_S = 0.1
@@ -133,7 +134,7 @@ class Server:
             state = self.service.show("ActiveState")
             if state not in ("active", "activating", "reloading"):
                 ended = f"{unit} ended right after its start (it is {state})"
-                raise Failure(f"{ended}: journalctl -u {unit}")
+                raise Failure(f"{ended}: journalctl -u {quote(unit)}")
             if time.monotonic() - began >= seconds:
                 if extended:
                     what = "does not listen" if answers is None else "listens and does not answer"

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import shlex
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from support import sandbox
+from support.databases import commit_row
 from support.host import Answer, Host, list_snapshots, succeeded
 from support.paths import ROOT
 from support.t3_data import real_database
@@ -45,9 +47,13 @@ def test_an_odd_name_is_backed_up_proven_shown_and_put_back(
     for user in users:
         [snapshot] = list_snapshots(host, user)
         assert snapshot["user"] == user.name
-        user.database.write_bytes(b"lost")
-        succeeded(host.t3("restore", user.name, "--yes", "--no-service"))
+        commit_row(user)
+        restored = succeeded(host.t3("restore", user.name, "--yes", "--no-service"))
+        [undo] = [line for line in restored.out.splitlines() if "t3-backup-state restore" in line]
+        assert user.name in shlex.split(undo.partition("t3-backup-state restore")[2])
         assert user.database.read_bytes() == Path(snapshot["path"]).read_bytes()
+    checked = host.t3("status", "--nagios")
+    assert checked.out.count("_age'=") == len(users), checked
     for line in host.t3("list").out.splitlines():
         assert line.isprintable()
 

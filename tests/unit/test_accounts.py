@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import pwd
+import shlex
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -22,6 +24,7 @@ from t3_backup.accounts import (
 )
 from t3_backup.errors import Failure, UsageError
 from t3_backup.t3.files import STATE_DATABASE, state_database
+from t3_backup.text import quote
 
 
 def users(text: str) -> tuple[str, ...]:
@@ -242,3 +245,17 @@ def test_an_account_is_what_the_system_says(make_user) -> None:
     assert state_database(found.home) == user.home / STATE_DATABASE == user.database
     assert found.groups == tuple(sorted(set(os.getgrouplist(user.name, user.gid))))
     assert pwd.getpwnam(user.name).pw_uid == found.uid
+
+
+@given(st.text(st.characters(blacklist_characters="\0", blacklist_categories=["Cs"])))
+def test_a_shell_takes_a_quoted_name_for_one_word(name: str) -> None:
+    """Row 54. A person copies the command that a message tells."""
+    assert shlex.split(quote(name)) == [name]
+
+
+@pytest.mark.parametrize("name", ["CORP\\bob", "it's", "$(id)", "a b", "josé", "-rf;"])
+def test_a_real_shell_does_too(name: str) -> None:
+    done = subprocess.run(
+        ["sh", "-c", f"printf %s {quote(name)}"], capture_output=True, text=True, check=True
+    )
+    assert done.stdout == name

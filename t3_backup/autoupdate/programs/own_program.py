@@ -14,7 +14,7 @@ from t3_backup.autoupdate.programs.installations import GLOBAL, Installations
 from t3_backup.system.systemd import Service
 from t3_backup.t3.servers import Server
 from t3_backup.t3.unit import unit_name
-from t3_backup.text import printable
+from t3_backup.text import printable, quote
 
 # where root installs programs: what runs from there was installed for everybody
 _OF_ALL = ("/usr", "/opt", "/srv", "/bin", "/sbin", "/snap", "/nix")
@@ -49,7 +49,7 @@ def explain_own_program(user: str, program: Path, linked: str, launcher: Path) -
     return (
         f"{user}: runs T3 of their own ({printable(str(program))}), and not the program that is "
         f"linked for them ({linked}): left alone; next: leave it so, or let its unit run "
-        f"{launcher} (systemctl cat {unit_name(user)})"
+        f"{launcher} (systemctl cat {quote(unit_name(user))})"
     )
 
 
