@@ -12,6 +12,7 @@ from t3_backup.doctor.finding import Finding, fail, note, ok, shorten, warn
 from t3_backup.monitor import health
 from t3_backup.output.messages import missing_texts
 from t3_backup.restore.pending import PendingRestore
+from t3_backup.store.catalog import explain_loss
 from t3_backup.store.names import is_legacy
 from t3_backup.t3 import databases, unlisted
 from t3_backup.text import format_age, format_size, quote
@@ -94,6 +95,8 @@ def check_account_dirs(facts: Facts) -> Iterator[Finding]:
     """Check what the store has of each account, and restores that have not ended."""
     for account_dir in facts.store.account_dirs:
         yield from _account_dir(account_dir)
+    for user, names in facts.store.vanished.items():
+        yield fail(f"shelf {user}", explain_loss(user, names))
     for restore in facts.store.restores:
         yield _restore(restore)
 

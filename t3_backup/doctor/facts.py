@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -75,6 +76,8 @@ class StoreFacts:
     foreign: bool = False  # it is another's, and we are not root
     account_dirs: tuple[AccountDirFacts, ...] = ()
     restores: tuple[PendingRestore, ...] = ()  # that have not ended
+    # names of snapshots that were sealed and are not there, by user
+    vanished: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     attempts: Attempts = field(default_factory=dict)  # what the last runs came to
     ledger_problem: str = ""  # why these can't be read
 

@@ -6,6 +6,7 @@ run does it.
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import os
 import threading
@@ -32,6 +33,7 @@ from t3_backup.errors import Cancelled, Failure, SourceAbsent, SourceRefused, St
 from t3_backup.monitor import collect, hooks, metrics, recorder
 from t3_backup.restore import pending
 from t3_backup.settings import Settings
+from t3_backup.store.losses import find_lost
 from t3_backup.store.store import Store
 from t3_backup.system import native
 from t3_backup.system.proc_files import parse_mounts
@@ -148,10 +150,21 @@ def _store(dest: Path, stopping: threading.Event) -> StoreFacts:
                 account_dirs=tuple(_account_dir(store, user, stopping) for user in users),
                 attempts=collect.attempts_of(store, problems.append),
                 restores=tuple(pending.find_pending(store)),
+                vanished=_vanished(store),
                 ledger_problem="; ".join(problems),
             )
     except (StoreError, OSError) as error:
         return replace(found, problem=explain(error))
+
+
+def _vanished(store: Store) -> dict[str, tuple[str, ...]]:
+    """Find what was sealed and is not there; a folder that can't be read is told elsewhere."""
+    found: dict[str, tuple[str, ...]] = {}
+    for user in store.users_with_catalog():
+        with contextlib.suppress(StoreError, OSError):
+            if names := find_lost(store, user, None):
+                found[user] = names
+    return found
 
 
 def _real(path: Path) -> Path:

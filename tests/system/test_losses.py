@@ -44,6 +44,8 @@ def test_what_vanished_behind_the_tools_back_is_critical_until_it_is_accepted(
         status = host.t3("status", "--nagios")
         assert (status.code, f"{lost[0]['name']}" in status.out) == (2, True), status
         assert host.t3("status").code == 1
+        doctor = host.t3("doctor")
+        assert (doctor.code, f"{lost[0]['name']}" in doctor.out) == (1, True), doctor
         verified = host.t3("verify")
         assert verified.code == 1
         assert f"{lost[0]['name']}" in verified.out
