@@ -9,6 +9,7 @@
       WorkerLost                   the process that worked as the user died or broke its word
         NotTheSame                 a copy is not what its source was
       NoRoom                       it would use up disk space that must stay free
+        OverQuota                  it is more than the account may take
       StoreError                   the place for the snapshots is not as it must be
       Cancelled                    somebody stopped the run
       InUse                    4   somebody has the database open that is to be replaced
@@ -62,6 +63,10 @@ class NotTheSame(WorkerLost):
 
 class NoRoom(Failure):
     """What it takes would use up what must stay free."""
+
+
+class OverQuota(NoRoom):
+    """It is more than one account may take of the store's disk."""
 
 
 class StoreError(Failure):

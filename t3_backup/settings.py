@@ -189,12 +189,13 @@ class Settings:
         "snapshots that are not to stay are removed first.",
         BYTES,
     )
-    max_bytes: int = setting(
+    max_bytes: int | None = setting(
         "T3_BACKUP_MAX_BYTES",
-        "0",
-        _size,
+        "auto",
+        _size_or_auto,
         "What the history of one account may take of the disk. Where one more copy would exceed "
-        "it, and pruning does not help, the account fails. 0: no limit.",
+        "it, and pruning does not help, the account fails. `auto`: whoever has taken an equal "
+        "share of the store's room leaves a fifth of it free to the others. 0: no limit.",
         BYTES,
     )
     log: Path = setting(

@@ -21,10 +21,12 @@ from t3_backup.backup.coverage import SourceListener
 from t3_backup.backup.limits import limits_of
 from t3_backup.backup.order import SnapshotOrder
 from t3_backup.backup.result import AccountResult
+from t3_backup.backup.shares import Shares
 from t3_backup.backup.snapshot import take_snapshot, take_witness
 from t3_backup.errors import (
     Failure,
     NoRoom,
+    OverQuota,
     SourceAbsent,
     SourceError,
     TryLater,
@@ -47,7 +49,7 @@ from t3_backup.worker.limits import Limits
 from t3_backup.worker.operations.backup import FindDatabase
 from t3_backup.worker.protocol import Event, Phase
 
-_OWN = (SourceError, TryLater, WorkerLost)  # what an account's files may bring about
+_OWN = (SourceError, TryLater, WorkerLost, OverQuota)  # what an account's files may bring about
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 Listener = Callable[[str, Event], None]
@@ -63,6 +65,7 @@ class BackupRun:
     stopping: threading.Event
     listen: Listener
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
+    shares: Shares | None = None  # of the store's room; None: an account may take all of it
 
     def limits(self) -> Limits:
         """Return the limits of one worker."""
@@ -104,7 +107,14 @@ def _back_up_database(
     heard: SourceListener,
 ) -> AccountResult:
     account, before = order.account, listing.snapshots
-    maintenance = Maintenance.of(account_dir, listing, run.settings, order.limits, run.stopping)
+    maintenance = Maintenance.of(
+        account_dir,
+        listing,
+        run.settings,
+        order.limits,
+        run.stopping,
+        run.shares.doubtful if run.shares else None,
+    )
     archive_maker = ArchiveMaker(order, account_dir, before, run.settings.files_limit)
     share = False
     # of a full disk: what is taken takes more space then, or is refused
@@ -117,7 +127,7 @@ def _back_up_database(
     try:
         deadline = Deadline.after(order.limits.seconds)
         try:
-            published = take(_order_allowed(order, maintenance, run.settings), account_dir, listing)
+            published = take(_order_allowed(order, maintenance, run), account_dir, listing)
         except (NoRoom, OSError) as error:
             if isinstance(error, OSError) and error.errno not in _FULL:
                 raise
@@ -128,7 +138,7 @@ def _back_up_database(
             maintenance = replace(maintenance, listing=early.listing)
             before = early.listing.snapshots
             try:
-                again = _order_allowed(order, maintenance, run.settings).until(deadline)
+                again = _order_allowed(order, maintenance, run).until(deadline)
                 published = take(again, account_dir, early.listing)
             except (Failure, OSError) as error:  # what has gone is told of all the same
                 told = (*early.warnings, *archive_maker.warnings)
@@ -172,6 +182,8 @@ def _back_up_database(
     tidied = MaintenanceResult(listing)
     if taken[0].verdict in ("verified", "unproven"):
         tidied = replace(maintenance, listing=listing).tidy(_find_hold(order, checked, heard))
+    elif not unchanged:
+        tidied = replace(maintenance, listing=listing).limit_doubtful()
     return AccountResult(
         account.user,
         "unchanged" if unchanged else "backed_up",
@@ -216,16 +228,18 @@ def _find_hold(order: SnapshotOrder, checked: CatalogCheck, heard: SourceListene
     return databases.summary(heard.uncovered) if heard.uncovered else ""
 
 
-def _order_allowed(
-    order: SnapshotOrder, maintenance: Maintenance, settings: Settings
-) -> SnapshotOrder:
+def _order_allowed(order: SnapshotOrder, maintenance: Maintenance, run: BackupRun) -> SnapshotOrder:
     """Return the order with what the account may take."""
-    if not settings.max_bytes:
+    limits, most = order.limits, run.settings.max_bytes
+    if most == 0 or (most is None and run.shares is None):
         return order
-    return replace(
-        order,
-        limits=replace(order.limits, allowance=settings.max_bytes - maintenance.lasting_bytes()),
-    )
+    taken = maintenance.lasting_bytes()
+    if most is not None:
+        allowance: int | None = most - taken
+    else:
+        assert run.shares is not None
+        allowance = run.shares.allowance(taken, limits.free_bytes() - limits.reserve)
+    return replace(order, limits=replace(limits, allowance=allowance))
 
 
 def _clock_warnings(before: Sequence[Manifest], taken: Manifest) -> list[str]:

@@ -16,6 +16,7 @@ from t3_backup.backup.account import BackupRun, back_up_account, catch_failure, 
 from t3_backup.backup.coverage import SourceListener
 from t3_backup.backup.limits import limits_of
 from t3_backup.backup.result import AccountResult
+from t3_backup.backup.shares import Shares
 from t3_backup.backup.slots import MOST_BESIDE, Slots
 from t3_backup.errors import SourceAbsent
 from t3_backup.settings import Settings
@@ -37,6 +38,8 @@ def run_backups(
     have their turn. The results are in the order of `accounts`. `finished` hears of each account as
     it is done.
     """
+    if run.settings.max_bytes is None:
+        run = replace(run, shares=Shares.measure(run.store, len(accounts), run.limits().reserve))
     seconds = run.settings.run_timeout(len(accounts))
     deadline, slots = Deadline.after(seconds), Slots(run.settings.jobs)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Self
 
@@ -42,6 +42,8 @@ class Maintenance:
     free_before: int  # bytes, when it began
     # whether the file system shares extents; None: it is not known yet
     known_to_share: bool | None = None
+    # bytes of the disk that copies of doubtful worth may take; None: there is no limit to it
+    doubtful_bytes: int | None = None
 
     @classmethod
     def of(
@@ -51,6 +53,7 @@ class Maintenance:
         settings: Settings,
         limits: Limits,
         stopping: threading.Event,
+        doubtful_bytes: int | None = None,
     ) -> Self:
         """Return the maintenance of an account's folder, as the settings have it."""
         return cls(
@@ -61,6 +64,7 @@ class Maintenance:
             limits,
             stopping,
             limits.free_bytes(),
+            doubtful_bytes=doubtful_bytes,
         )
 
     def shares_extents(self) -> bool:
@@ -103,7 +107,17 @@ class Maintenance:
         done = MaintenanceResult(self.listing)
         if hold:
             done.warnings.append(f"{self.account_dir.user}: nothing is pruned: {hold}")
-        for step in (self._compact,) if hold else (self._prune, self._compact):
+        return self._take(done, (self._compact,) if hold else (self._prune, self._compact))
+
+    def limit_doubtful(self) -> MaintenanceResult:
+        """Remove what copies of doubtful worth take too much. Never raises, as `tidy`."""
+        done = MaintenanceResult(self.listing)
+        return self._take(done, (lambda done: self._pruning(done).limit_doubtful(),))
+
+    def _take(
+        self, done: MaintenanceResult, steps: Sequence[Callable[[MaintenanceResult], None]]
+    ) -> MaintenanceResult:
+        for step in steps:
             try:
                 done.refresh(self.account_dir)
                 step(done)
@@ -121,7 +135,17 @@ class Maintenance:
         return done
 
     def _prune(self, done: MaintenanceResult) -> None:
-        Pruning(self.account_dir, self.policy, self.stopping, self._check_free_space, done).prune()
+        self._pruning(done).prune()
+
+    def _pruning(self, done: MaintenanceResult) -> Pruning:
+        return Pruning(
+            self.account_dir,
+            self.policy,
+            self.stopping,
+            self._check_free_space,
+            done,
+            self.doubtful_bytes,
+        )
 
     def _compact(self, done: MaintenanceResult) -> None:
         """Compact the oldest first: while its base is plain, there is little to put together."""

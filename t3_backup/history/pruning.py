@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from t3_backup.errors import Cancelled, Failure, explain
-from t3_backup.history import chain, compaction, retention
+from t3_backup.history import chain, compaction, doubtful, retention, usage
 from t3_backup.history.compaction import Compaction
 from t3_backup.history.delta import Header
 from t3_backup.history.result import MaintenanceResult
@@ -31,6 +31,8 @@ class Pruning:
     stopping: threading.Event
     check_free_space: Callable[[], None]  # raises what ends it
     done: MaintenanceResult
+    # bytes of the disk that copies of doubtful worth may take; None: there is no limit to it
+    doubtful_bytes: int | None = None
 
     def prune(self) -> None:
         """Remove what the policy lets go, and the archives that no snapshot names then.
@@ -48,8 +50,20 @@ class Pruning:
             self.done.warnings.append(
                 f"{user}: nothing is pruned: {why}; t3-backup-state accept {quote(user)}"
             )
-            return
-        outdated = self._find_outdated(self.done.listing)
+        self._remove(self._find_outdated(self.done.listing))
+        if not held:
+            self._remove_archives()
+
+    def limit_doubtful(self) -> None:
+        """Remove what copies of doubtful worth take too much, and nothing else.
+
+        Raises as `prune` does.
+        """
+        self._remove(self._find_excess(self.done.listing))
+
+    def _remove(self, outdated: Sequence[Manifest]) -> None:
+        """Remove these snapshots, newest first, but those that others need."""
+        user = self.account_dir.user
         if outdated:
             # What has no sound manifest counts for nothing, but what it needs stays: the manifest
             # may come back.
@@ -74,19 +88,34 @@ class Pruning:
                 return
             self.done.listing = self.done.listing.without_snapshot(snapshot)
             self.done.pruned.append(snapshot.name)
+
+    def _remove_archives(self) -> None:
         try:
             self.done.refresh(self.account_dir)
             self.done.listing = remove_unused_archives(self.account_dir, self.done.listing)
         except OSError as error:
             self.done.stale = True
-            self.done.warnings.append(f"{user}: an archive can't be pruned: {error.strerror}")
+            why = f"an archive can't be pruned: {error.strerror}"
+            self.done.warnings.append(f"{self.account_dir.user}: {why}")
 
     def _find_outdated(self, listing: Listing) -> list[Manifest]:
-        """Return the snapshots that the policy lets go, newest first; none while one is held."""
-        if any(snapshot.holds for snapshot in listing.snapshots):
+        """Return the snapshots that are to go, newest first.
+
+        They are those that the policy lets go, unless one is held, and the doubtful ones that take
+        too much.
+        """
+        going = {snapshot.name for snapshot in self._find_excess(listing)}
+        if not any(snapshot.holds for snapshot in listing.snapshots):
+            decisions = retention.decide_retention(listing.snapshots, self.policy)
+            going |= {decision.snapshot.name for decision in decisions if not decision.keep}
+        return [snapshot for snapshot in listing.snapshots if snapshot.name in going]
+
+    def _find_excess(self, listing: Listing) -> list[Manifest]:
+        """Return the doubtful ones that take too much, newest first. Raises OSError."""
+        if self.doubtful_bytes is None:
             return []
-        decisions = retention.decide_retention(listing.snapshots, self.policy)
-        return [decision.snapshot for decision in decisions if not decision.keep]
+        sizes = usage.measure_own_bytes(self.account_dir, listing)
+        return doubtful.find_excess(listing.snapshots, sizes, self.doubtful_bytes)
 
     def _rebase(self, going: set[str]) -> set[str]:
         """Give the deltas on images of those that go another base.

@@ -57,6 +57,20 @@ def measure_usage(account_dir: AccountDir) -> Usage:
     )
 
 
+def measure_own_bytes(account_dir: AccountDir, listing: Listing) -> dict[str, int]:
+    """Measure what the images of each snapshot take, by its name. Raises OSError.
+
+    What two names have in common counts for the newer one.
+    """
+    seen: set[int] = set()
+    return {
+        snapshot.name: sum(
+            _own_bytes(account_dir, listing, image, seen) for image in snapshot.images
+        )
+        for snapshot in listing.snapshots
+    }
+
+
 def _own_bytes(
     account_dir: AccountDir, listing: Listing, image: StoredDatabase, seen: set[int]
 ) -> int:

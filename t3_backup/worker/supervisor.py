@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from t3_backup.errors import Cancelled, Failure, NoRoom, TryLater, WorkerLost
+from t3_backup.errors import Cancelled, Failure, NoRoom, OverQuota, TryLater, WorkerLost
 from t3_backup.system.disk import reserve_of
 from t3_backup.worker import protocol
 from t3_backup.worker.limits import Limits
@@ -190,7 +190,7 @@ def _must_fit(source: Source, limits: Limits) -> None:
             "(T3_BACKUP_RESERVE); free some space"
         )
     if limits.allowance is not None and needed > limits.allowance:
-        raise NoRoom(
+        raise OverQuota(
             f"no room: the copy needs {needed} bytes, and {max(0, limits.allowance)} are left to "
             "the account "
             "(T3_BACKUP_MAX_BYTES); keep fewer, or allow more"

@@ -119,7 +119,7 @@ SENSELESS = (
         for field in ("wal_budget", "reserve", "max_bytes", "files_limit")
         for text in ("-1", "1.5G", "2g", "1 G", "G", "5P", "1GB", "much", "\u0667")
     ]
-    + [("reserve", "AUTO"), ("max_bytes", "auto")]
+    + [("reserve", "AUTO"), ("max_bytes", "AUTO")]
     + [
         ("base_dirs", text)
         for text in (
@@ -160,7 +160,7 @@ def test_without_anything_the_documented_defaults_hold(file: Path) -> None:
         stall=60,
         wal_budget=1 << 30,
         reserve=None,
-        max_bytes=0,
+        max_bytes=None,
         compact="auto",
         log=Path("/var/log/t3-backup/t3-backup-state.log"),
         files_limit=1 << 30,

@@ -1,0 +1,33 @@
+"""What one account may take of the store's room: its share, and more as long as others have theirs."""
+
+from __future__ import annotations
+
+import pytest
+
+from t3_backup.backup.shares import Shares
+
+
+@pytest.mark.parametrize(
+    ("taken", "free", "allowed"),
+    [
+        (0, 1000, 800),  # nobody has taken anything yet: all but what is the others'
+        (100, 900, 700),
+        (800, 200, 0),  # from here on it is the others'
+        (800, 150, -50),
+        (100, 150, 150),  # has less than an equal share, which nobody else may have taken
+        (250, 150, 0),
+    ],
+)
+def test_beyond_an_equal_share_a_fifth_of_the_room_stays_free_for_the_others(
+    taken: int, free: int, allowed: int
+) -> None:
+    """Row 46."""
+    assert Shares(1000, 4).allowance(taken, free) == allowed
+
+
+def test_where_there_are_no_others_there_is_no_limit() -> None:
+    assert Shares(1000, 1).allowance(900, 10) is None
+
+
+def test_doubtful_copies_have_a_tenth_of_the_room_or_an_equal_share() -> None:
+    assert [Shares(1000, accounts).doubtful for accounts in (1, 2, 10, 50)] == [100, 100, 100, 20]
