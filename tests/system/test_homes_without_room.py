@@ -135,3 +135,18 @@ def test_what_somebody_has_open_is_not_read_beside_its_wal(host: Host, nora: Use
     assert answer.code == 1
     assert "state.sqlite-shm belongs to root" in answer.account(nora.name)["reason"]
     assert host.snapshots(nora) == []
+
+
+def test_what_is_read_as_it_is_may_be_the_live_one(host: Host, nora: User) -> None:
+    """Row 59: no other database beside it is taken for it."""
+    notes = nora.database.with_name("notes.sqlite")
+    with closing(sqlite3.connect(notes)) as database:
+        database.execute("CREATE TABLE note(text)")
+        database.execute("PRAGMA journal_mode=wal")
+    nora.give(notes)
+    os.utime(notes, (0, 0))
+    give_to_root(Path(f"{nora.database}-shm"))
+    succeeded(host.t3("run"))
+    [snapshot] = host.t3("list", "--json").account(nora.name)["snapshots"]
+    found = {one["file"]: one["live"] for one in snapshot["databases"]}
+    assert found == {"notes.sqlite": False, "state.sqlite": True}

@@ -19,7 +19,7 @@ from t3_backup.t3 import content, databases
 from t3_backup.t3.content import Brought, Counted, Part, Said
 from t3_backup.t3.databases import Candidate
 from t3_backup.t3.ledger import Ledger, level_of
-from t3_backup.worker.child.census import take_census
+from t3_backup.worker.child.census import columns_of, take_census
 from t3_backup.worker.child.checks import Checks
 from t3_backup.worker.child.connection import execute, prepare
 
@@ -77,14 +77,14 @@ def read_history(database: Path, before: History | None = None) -> History:
         taken = take_census(connection, count_rows=False)
         cursor, tables = connection.cursor(), taken.ends.keys()
         kept = {
-            one: _ask_number(cursor, one.query(_columns(cursor, one.table)))
+            one: _ask_number(cursor, one.query(columns_of(connection, one.table)))
             for one in (content.counted_in(tables) if before is None else before.content)
             if one.table in tables
         }
         said = {
             one: _ask_number(cursor, f'SELECT {one.measure} FROM "{one.table}"')  # noqa: S608 - of constants alone
             for one in (content.said_in(tables) if before is None else before.said)
-            if one.column in _columns(cursor, one.table)
+            if one.column in columns_of(connection, one.table)
         }
         is_v2 = content.is_v2(tables)
         parts = {one: one.v2 if is_v2 else one.v1 for one in content.BROUGHT_OVER}
@@ -125,11 +125,6 @@ def check_content(before: History, after: History) -> None:
 def _check_left(what: str, before: int, after: int) -> None:
     if after < before:
         raise TurnedAway("data", f"there were {before} {what}, and there are {after}")
-
-
-def _columns(cursor: apsw.Cursor, table: str) -> set[str]:
-    """Name the columns of a table; none where it is not there."""
-    return {str(row[1]) for row in cursor.execute(f'PRAGMA table_info("{table}")')}
 
 
 def _ask_part(cursor: apsw.Cursor, part: Part, tables: Collection[str]) -> int:

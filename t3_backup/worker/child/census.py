@@ -114,7 +114,7 @@ def _is_without_rowid(cursor: apsw.Cursor, table: str) -> bool:
 def _end(connection: apsw.Connection, table: str, *, without_rowid: bool | None) -> int:
     if without_rowid is None:
         return UNREADABLE
-    columns = {name.lower() for name in _columns(connection, table)}
+    columns = {name.lower() for name in columns_of(connection, table)}
     rowid = next((name for name in _ROWID_NAMES if name not in columns), None)
     if without_rowid or rowid is None:
         return _count(connection, table)
@@ -139,7 +139,7 @@ def _content(connection: apsw.Connection, rows: dict[str, int]) -> dict[str, int
     found = {}
     for one in counted_in(rows):
         found[one.word] = rows.get(one.table, 0)
-        if found[one.word] > 0 and one.deleted in _columns(connection, one.table):
+        if found[one.word] > 0 and one.deleted in columns_of(connection, one.table):
             found[one.word] = _or_unreadable(connection, one.query((one.deleted,)))
     return found or None
 
@@ -148,11 +148,11 @@ def _logins(connection: apsw.Connection, rows: dict[str, int]) -> int | None:
     """Count the logins of people that stand; None where there is no table of them."""
     if rows.get(LOGINS_TABLE, 0) <= 0:
         return rows.get(LOGINS_TABLE)
-    columns = _columns(connection, LOGINS_TABLE)
+    columns = columns_of(connection, LOGINS_TABLE)
     return _or_unreadable(connection, standing_logins_query(columns))
 
 
-def _columns(connection: apsw.Connection, table: str) -> set[str]:
+def columns_of(connection: apsw.Connection, table: str) -> set[str]:
     """Name the columns of a table; what of a name is not UTF-8 is replaced."""
     cursor = connection.cursor()
     query = "SELECT CAST(name AS BLOB) FROM pragma_table_xinfo(?, 'main')"
@@ -170,7 +170,7 @@ def read_ledger(connection: apsw.Connection) -> Ledger | None:
     is_table = "SELECT 1 FROM main.sqlite_schema WHERE type = 'table' AND name = ?"
     if not cursor.execute(is_table, (LEDGER_TABLE,)).fetchall():
         return None  # a view would have to be looked into, which might take for ever
-    if not _columns(connection, LEDGER_TABLE) >= {*LEDGER_COLUMNS}:
+    if not columns_of(connection, LEDGER_TABLE) >= {*LEDGER_COLUMNS}:
         return None
     number, name = LEDGER_COLUMNS
     newest = f"SELECT {{}} FROM main.{LEDGER_TABLE} ORDER BY {number} DESC LIMIT {MOST_MIGRATIONS}"
@@ -187,7 +187,7 @@ def read_ledger(connection: apsw.Connection) -> Ledger | None:
 
 
 def _level(connection: apsw.Connection, tables: list[str]) -> int | None:
-    if LEDGER_TABLE not in tables or LEDGER_COLUMNS[0] not in _columns(connection, LEDGER_TABLE):
+    if LEDGER_TABLE not in tables or LEDGER_COLUMNS[0] not in columns_of(connection, LEDGER_TABLE):
         return None
     with contextlib.suppress(apsw.CorruptError, *UNJUDGED, UnicodeDecodeError):
         [(level,)] = (

@@ -20,6 +20,7 @@ from t3_backup.t3.databases import Candidate, choose_live
 from t3_backup.worker.child.archive_walk import find_unchanged
 from t3_backup.worker.child.connection import connect, is_wal
 from t3_backup.worker.child.copy import budget_of, copy_database, copy_pin, sqlite_errors
+from t3_backup.worker.child.leased_read import can_be_read_leased
 from t3_backup.worker.child.pinned_read import Budget, Unfinished, pin_read
 from t3_backup.worker.child.source import LiveDatabase
 from t3_backup.worker.child.task import Task
@@ -102,15 +103,17 @@ class _Copies:
     def open(self, source: LiveDatabase, held: ExitStack) -> bool:
         """Open a database that is in WAL mode, as long as `held`.
 
-        Tell whether it may be the live one: junk that was put there today is not, nor what its
-        owner can't open, nor what others than T3 have locked.
+        Tell whether it may be the live one: junk that was put there today is not, nor what can't be
+        read, nor what others than T3 have locked.
         """
         with ExitStack() as stack:
             try:
                 connection = stack.enter_context(closing(connect(source, mmap=self.mmap)))
                 if is_wal(connection):
                     self.opened[source.name] = connection, held.enter_context(stack.pop_all())
-            except (apsw.NotADBError, apsw.CantOpenError, apsw.BusyError, apsw.LockedError):
+            except apsw.CantOpenError:
+                return source.name in self.task.held or can_be_read_leased(source)
+            except (apsw.NotADBError, apsw.BusyError, apsw.LockedError):
                 return source.name in self.task.held
             except apsw.Error:
                 pass  # it is tried again when it is its turn to be copied

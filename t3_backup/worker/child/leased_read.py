@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 
 import apsw
 
@@ -59,6 +59,13 @@ def open_leased(source: LiveDatabase) -> Iterator[apsw.Connection | None]:
             raise TryLater(
                 f"{source.path} was opened by another process while it was read; try again later"
             )
+
+
+def can_be_read_leased(source: LiveDatabase) -> bool:
+    """Tell whether a database can be read as it is."""
+    with suppress(apsw.Error, TryLater), open_leased(source) as connection:
+        return connection is not None
+    return False
 
 
 def _take_lease(source: LiveDatabase) -> int | None:
