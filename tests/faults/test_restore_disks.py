@@ -114,6 +114,7 @@ def test_without_room_nothing_is_changed(host: Host, rex: User) -> None:
         assert host.t3("restore", rex.name, "--yes").code == 0
     assert answer.code == 1, answer
     assert "No space left" in answer.err or "no room" in answer.err, answer
+    assert "next: make room on the disk of the home" in answer.err
     assert [path.name for path in host.store.glob("*restore*")] == []
 
 

@@ -150,3 +150,24 @@ def test_what_is_read_as_it_is_may_be_the_live_one(host: Host, nora: User) -> No
     [snapshot] = host.t3("list", "--json").account(nora.name)["snapshots"]
     found = {one["file"]: one["live"] for one in snapshot["databases"]}
     assert found == {"notes.sqlite": False, "state.sqlite": True}
+
+
+@pytest.mark.parametrize("rows", [0, 20], ids=["empty -wal", "-wal"])
+def test_a_shm_of_roots_is_in_no_restores_way(host: Host, nora: User, rows: int) -> None:
+    """Row 59: the state that is replaced is kept, too, with what is only in its -wal."""
+    succeeded(host.t3("run"))
+    [first] = host.snapshots(nora)
+    sealed = first.read_bytes()
+    if rows:
+        leave_rows_in_wal(nora)
+    else:
+        give_to_root(Path(f"{nora.database}-wal"))
+    give_to_root(Path(f"{nora.database}-shm"))
+    name = first.name.removesuffix(".sqlite")
+    succeeded(host.t3("restore", nora.name, "--at", name, "--yes", "--no-service"))
+    assert nora.database.read_bytes() == sealed
+    assert [path.name for path in nora.database.parent.iterdir()] == ["state.sqlite"]
+    if rows:
+        [kept] = [path for path in host.snapshots(nora) if "prerestore" in path.name]
+        with closing(sqlite3.connect(f"file:{kept}?immutable=1", uri=True)) as copy:
+            assert copy.execute(_ROWS).fetchall() == [(rows,)]

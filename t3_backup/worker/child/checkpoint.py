@@ -7,6 +7,7 @@ journal, a file that is no database.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
 import struct
@@ -95,6 +96,7 @@ def checkpoint(place: LiveFiles, name: str) -> Checkpointed:
         why = f"there is no {name}, but {', '.join(left)} of one" if left else ""
         return Checkpointed(name, None, not left, why, None, tuple(left))
     with place.hold_lease(name) as lease:
+        _drop_unusable(place, name)
         reason = _unreadable(place, name)
         committed = 0 if reason else _committed_frames(place, name)
         sealed = not place.has_content(f"{name}-wal") and not place.is_writable(name)
@@ -120,6 +122,18 @@ def checkpoint(place: LiveFiles, name: str) -> Checkpointed:
     return Checkpointed(
         name, place.identity(name), whole, reason, taken if whole else None, tuple(left)
     )
+
+
+def _drop_unusable(place: LiveFiles, name: str) -> None:
+    """Remove a -shm, and an empty -wal, that the owner of a database may not use.
+
+    They hold nothing: SQLite makes them anew. Nobody may have the database open.
+    """
+    for beside in (f"{name}-shm", f"{name}-wal"):
+        holds = beside.endswith("-wal") and place.has_content(beside)
+        if place.is_file(beside) and not holds and not place.is_writable(beside):
+            with contextlib.suppress(OSError):
+                place.remove(beside)
 
 
 def _read_alone(path: str) -> Census:

@@ -47,6 +47,14 @@ def stage_database(place: LiveFiles, image: int, name: str, ending: str) -> Stag
         _require_exchange(place, name, aside, live)
         staged = FileIdentity.of(os.fstat(fd))
         return Staged(live, staged, read_census(place, aside), place.proc_file(name))
+    except OSError as error:
+        place.remove(aside)
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise SourceError(
+            f"{place.path_of(name)} can't be put back: {error.strerror}; nothing was changed; "
+            "next: make room on the disk of the home"
+        ) from None
     except BaseException:
         place.remove(aside)
         raise
