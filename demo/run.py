@@ -30,6 +30,7 @@ _PYTHON = "/usr/bin/python3"
 _ROOT = Path(__file__).resolve().parent.parent
 # a demo is nothing for the records of the machine
 _ENVIRON = os.environ | {"T3_BACKUP_LOG": "/dev/null", "T3_BACKUP_TEXTFILE_DIR": "none"}
+_ENVIRON["T3_BACKUP_STATE"] = "/dev/null/none"
 _STALL_NOTICED_MS = 100.0  # a stall that a person may notice
 
 

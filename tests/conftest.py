@@ -47,6 +47,14 @@ def pytest_configure(config: pytest.Config) -> None:
     if config.getoption("--soak"):
         os.environ["T3_TEST_SOAK"] = "1"
     seed()
+    # what a test calls a store is nothing for the memory of this machine
+    os.environ.setdefault("T3_BACKUP_STATE", f"{tempfile.gettempdir()}/t3-test-state.{os.getpid()}")
+
+
+def pytest_unconfigure() -> None:
+    """Remove what was remembered."""
+    if os.environ["T3_BACKUP_STATE"].endswith(f"/t3-test-state.{os.getpid()}"):
+        shutil.rmtree(os.environ["T3_BACKUP_STATE"], ignore_errors=True)
 
 
 def pytest_report_header() -> str:

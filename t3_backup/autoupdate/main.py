@@ -20,6 +20,7 @@ from t3_backup.autoupdate.parser import parse_arguments
 from t3_backup.autoupdate.snapshots import Snapshots
 from t3_backup.errors import EXIT_OK, Cancelled, Failure, UsageError, explain
 from t3_backup.output.console import Console, check_output
+from t3_backup.store.known_stores import KnownStores
 from t3_backup.system import signals, standard_streams
 from t3_backup.text import ERROR, INFO, WARNING
 
@@ -66,7 +67,7 @@ def _make_context(
         settings=values,
         user_map=theirs.map,
         textfiles=theirs.textfiles,
-        snapshots=Snapshots(theirs.dest),
+        snapshots=Snapshots(theirs.dest, KnownStores.own()),
         say=lambda text: out.line(INFO, f"{_NAME}: {text}"),
         warn=lambda text: out.line(WARNING, f"{_NAME}: WARN: {text}"),
         stopping=stop,

@@ -21,6 +21,8 @@ from t3_backup.errors import Failure, LockHeld, StoreError, explain
 from t3_backup.restore.finish import describe_remains
 from t3_backup.store import lock
 from t3_backup.store.census import Census, comparable_content, comparable_logins
+from t3_backup.store.identity import check_identity
+from t3_backup.store.known_stores import KnownStores
 from t3_backup.store.manifest import Manifest
 from t3_backup.store.names import UNWANTED
 from t3_backup.store.store import Store
@@ -58,15 +60,22 @@ def describe_loss(before: Census, after: Census) -> str:
 class Snapshots:
     """The snapshots of all accounts in one store."""
 
-    def __init__(self, store: Path, *, patience: float = 900) -> None:
-        """`store` is where it is; `patience`: seconds to wait for a run that holds it."""
-        self._store = store
+    def __init__(
+        self, store: Path, known: KnownStores | None = None, *, patience: float = 900
+    ) -> None:
+        """`store` is where it is; `patience`: seconds to wait for a run that holds it.
+
+        With `known` stores, no other than the one that is remembered there is taken.
+        """
+        self._store, self._known = store, known
         self._patience = patience
         self._held: int | None = None
 
     @contextmanager
     def hold_store(self, patience: float) -> Iterator[None]:
         """Hold the store against other runs. Raises LockHeld after so long, and StoreError."""
+        if self._known and (problem := check_identity(self._store, self._known).problem):
+            raise StoreError(problem)
         with Store.open(self._store, create=True) as store:
             store.lock(wait=patience)
             self._held = store.fd

@@ -168,6 +168,16 @@ COMMANDS: dict[str, tuple[str, Arguments]] = {
             _option("--min-snapshots", "N", "warn if there are fewer good ones (1)", default="1"),
         ),
     ),
+    "init": (
+        "make the store, or mark it, and remember which one it is",
+        (
+            *_STORE,
+            [
+                _flag("--adopt", "remember the one that is there, in the place of another"),
+                _flag("--existing", "do nothing where there is no store, or an empty one"),
+            ],
+        ),
+    ),
     "doctor": ("check accounts, store and units, and say what to do", (*_STORE, _MAP)),
     "hooks": (
         "call the hooks of a failed run, to try them",

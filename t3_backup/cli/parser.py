@@ -32,6 +32,7 @@ _EXAMPLES = (
     (" prune --dry-run", "what would be removed, what is kept, and why?"),
     (" du", "how much disk space does each account's history use?"),
     (" status", "how old, how good and how many are each account's snapshots?"),
+    (" init", "make the store, and remember which one it is"),
     (" doctor", "are accounts, store and units set up as backups need?"),
     (" hooks", "try the hooks of a failed run"),
     (" import-legacy", "take over snapshots of an earlier script from the users' folders"),

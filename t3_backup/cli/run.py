@@ -12,7 +12,7 @@ from t3_backup.accounts import Account
 from t3_backup.backup import run as backup_run
 from t3_backup.backup.account import BackupRun
 from t3_backup.backup.result import AccountResult
-from t3_backup.errors import EXIT_OK, Failure, UsageError, explain
+from t3_backup.errors import EXIT_OK, Failure, StoreError, UsageError, explain
 from t3_backup.monitor import recorder
 from t3_backup.output import console, documents, logfile, sd_notify
 from t3_backup.output.console import Console, say_error
@@ -20,6 +20,8 @@ from t3_backup.output.reporter import Reporter
 from t3_backup.restore.recovery import recover_interrupted, restore_limits
 from t3_backup.settings import Settings
 from t3_backup.store import lock
+from t3_backup.store.identity import check_identity, settle_identity
+from t3_backup.store.known_stores import KnownStores
 from t3_backup.store.lock import WAIT_S
 from t3_backup.store.names import LABEL
 from t3_backup.store.store import Store
@@ -67,11 +69,16 @@ def _back_up(
         out.expect(len(found) + len(failures))
         forgotten: list[str] = []
         recorded = True
+        known = KnownStores.own()
+        named = [account.user for account in found] if args.dest is None else []
+        if problem := check_identity(values.dest, known, named).problem:
+            raise StoreError(problem)
         if args.dry_run:
             results += failures + backup_run.plan_backups(values, found, stop, out.finished)
         else:
             with Store.open(values.dest, create=True) as store:
                 store.lock(wait=WAIT_S)
+                settle_identity(store, known, remember=_is_by_hand())
                 record = recorder.Recorder(store, run, out)
                 broken, running = _end_restores(store, values, found, out)
                 failures += broken
@@ -113,6 +120,11 @@ def _end_restores(
     for result in broken:
         out.finished(result)
     return broken, not any(one.whole for one in unended)
+
+
+def _is_by_hand() -> bool:
+    """Tell whether a person has typed this: only who sees what is there is to remember it."""
+    return not logfile.is_service() and lock.INHERITED not in os.environ
 
 
 def _must_outlive_the_service(dest: Path) -> None:

@@ -10,14 +10,18 @@ import argparse
 import re
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 
-from t3_backup.errors import EXIT_OK, Failure, UsageError, explain
+from t3_backup.errors import EXIT_OK, Failure, StoreError, UsageError, explain
 from t3_backup.monitor import collect, health
 from t3_backup.monitor import status as monitor_status
+from t3_backup.monitor.collect import Overview
 from t3_backup.output import console
 from t3_backup.output.console import Console
 from t3_backup.settings import Settings
 from t3_backup.store import selection
+from t3_backup.store.identity import check_identity
+from t3_backup.store.known_stores import KnownStores
 from t3_backup.store.store import Store
 from t3_backup.system.disk import reserve_of
 from t3_backup.text import INFO, utc_now
@@ -28,19 +32,27 @@ def status_command(args: argparse.Namespace, values: Settings) -> int:
     limits = _thresholds(args)
     out = Console(sys.stderr if args.json else sys.stdout)
     known = collect.users_to_watch(values.map)
-    with Store.open(values.dest) as store:
-        reserve = reserve_of(values.reserve, store.total_bytes())
-        overview = collect.collect_overview(
-            store, known, args.user, logins=values.logins, reserve=reserve
-        )
+    named = known.users if args.dest is None else ()
+    problem = check_identity(values.dest, KnownStores.own(), named).problem
+    try:
+        with Store.open(values.dest) as store:
+            reserve = reserve_of(values.reserve, store.total_bytes())
+            overview = collect.collect_overview(
+                store, known, args.user, logins=values.logins, reserve=reserve
+            )
+    except StoreError:
+        if not problem:
+            raise
+        overview = Overview(values.dest, 0, ())
+    overview = replace(overview, store_problem=problem)
     status = monitor_status.status_of(overview, utc_now(), limits)
     if args.nagios:
-        if not status.accounts:
+        if not status.accounts and not problem:
             raise Failure(f"no accounts: none in {values.map}, and no snapshots in {values.dest}")
         line, code = monitor_status.nagios(status)
         out.line(INFO, line)
         return code
-    for warning in status.overview.warnings:
+    for warning in ([problem] if problem else []) + list(status.overview.warnings):
         out.warn(warning)
     if args.json:
         console.print_document(monitor_status.document(status))

@@ -11,6 +11,7 @@ from t3_backup.doctor.units import Systemd
 from t3_backup.monitor import hooks
 from t3_backup.monitor.attempts import Attempts
 from t3_backup.restore.pending import PendingRestore
+from t3_backup.store.identity import IdentityCheck
 from t3_backup.store.manifest import Manifest
 from t3_backup.t3.login_report import UNKNOWN, LoginReport
 from t3_backup.worker.sources import Source
@@ -80,6 +81,7 @@ class StoreFacts:
     vanished: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     attempts: Attempts = field(default_factory=dict)  # what the last runs came to
     ledger_problem: str = ""  # why these can't be read
+    identity: IdentityCheck | None = None  # None: it was not looked at
 
 
 @dataclass(frozen=True)

@@ -33,6 +33,8 @@ from t3_backup.errors import Cancelled, Failure, SourceAbsent, SourceRefused, St
 from t3_backup.monitor import collect, hooks, metrics, recorder
 from t3_backup.restore import pending
 from t3_backup.settings import Settings
+from t3_backup.store.identity import check_identity
+from t3_backup.store.known_stores import KnownStores
 from t3_backup.store.losses import find_lost
 from t3_backup.store.store import Store
 from t3_backup.system import native
@@ -62,7 +64,10 @@ def gather_facts(settings: Settings, stopping: threading.Event) -> Facts:
         is_root=is_root,
         map=known,
         accounts=tuple(_account(user, settings, stopping) for user in users),
-        store=_store(settings.dest, stopping),
+        store=replace(
+            _store(settings.dest, stopping),
+            identity=check_identity(settings.dest, KnownStores.own(), users),
+        ),
         log_folder=_real(settings.log.parent) if os.path.isdir(settings.log.parent) else None,
         libraries=_libraries(),
         systemd=units.read_units(),

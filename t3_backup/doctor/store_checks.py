@@ -6,6 +6,7 @@ Pure: facts in, findings out.
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Iterator
 
 from t3_backup.doctor.facts import Facts, StoreFacts
@@ -34,11 +35,27 @@ def check_store(facts: Facts, settings: Settings) -> Iterator[Finding]:
     else:
         owned = f"{store.path} belongs to {'root' if facts.is_root else 'you'} alone"
         yield ok("store", f"{owned}; {len(store.account_dirs)} accounts have snapshots")
+    yield from _identity(store)
     if store.ledger_problem:
         yield warn("ledger", store.ledger_problem)
     yield _file_system(store)
     yield _space(facts, settings)
     yield from _disk(facts)
+
+
+def _identity(store: StoreFacts) -> Iterator[Finding]:
+    """Check that another store, or none, would be noticed in its place."""
+    check = store.identity
+    if check is None or store.foreign:
+        return
+    if check.problem:
+        yield fail("identity", check.problem)
+    elif check.is_known:
+        yield ok("identity", f"{store.path} is the store that is remembered")
+    elif store.exists and not store.problem:
+        found = "it is not remembered which store this is, and another one would not be noticed"
+        init = f"t3-backup-state init --dest {shlex.quote(str(store.path))}"
+        yield warn("identity", f"{found}, nor a disk that is not mounted; {init}")
 
 
 def _file_system(store: StoreFacts) -> Finding:

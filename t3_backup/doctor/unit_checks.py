@@ -20,6 +20,7 @@ from t3_backup.settings import Settings
 from t3_backup.text import quote
 
 _NEVER = ("", "n/a", "infinity")
+_STORE = "the store"
 
 
 def check_units(facts: Facts, settings: Settings) -> Iterator[Finding]:
@@ -54,7 +55,7 @@ def _proof(facts: Facts) -> Iterator[Finding]:
     yield _leniently(_timer("proof timer", PROOF_TIMER, timer, service))
     if service.get("LoadState") == "loaded":
         yield _last_run("last proof", PROOF_SERVICE, service)
-        store = {facts.store.real: "the store"}
+        store = {facts.store.real: _STORE}
         yield _leniently(_sandbox("proof sandbox", PROOF_SERVICE, service, store, systemd.homes))
     else:
         yield warn("proof service", _not_loaded(PROOF_SERVICE, service))
@@ -140,7 +141,7 @@ def _last_run(name: str, unit: str, service: Mapping[str, str]) -> Finding:
 
 def _written_by_a_run(facts: Facts) -> dict[Path, str]:
     """List where a run writes; in a home, a worker makes the -shm of the database."""
-    wanted = {facts.store.real: "the store"}
+    wanted = {facts.store.real: _STORE}
     for account in facts.accounts:
         if account.home is not None:
             wanted[account.home] = f"the home of {account.user}"
@@ -162,7 +163,8 @@ def _sandbox(
         mend = "must be elsewhere (PrivateTmp=, InaccessiblePaths=)"
         return fail(name, f"{unit} does not see {found}; {', '.join(map(str, hidden))} {mend}")
     lines = [f"ReadWritePaths={units.in_unit(path)}" for path in closed]
-    command = units.drop_in(unit, "paths", *lines)
+    store = next((path for path in closed if wanted[path] == _STORE), None)
+    command = units.drop_in(unit, "paths", *lines, mounts=store)
     return fail(name, f"{unit} may not write to {found}; {command}")
 
 

@@ -158,15 +158,23 @@ def is_writable(path: Path, service: Mapping[str, str], homes: Path = Path("/hom
     return rules[max(filter(path.is_relative_to, rules), key=lambda rule: len(rule.parts))]
 
 
-def drop_in(unit: str, name: str, *lines: str) -> str:
-    """Write the command that adds `lines` to the service `unit` by a drop-in."""
+def drop_in(unit: str, name: str, *lines: str, mounts: Path | None = None) -> str:
+    """Write the command that adds `lines` to the service `unit` by a drop-in.
+
+    With `mounts`, what that path is on is mounted before the service starts.
+    """
     folder = OVERRIDES / f"{unit}.d"
-    words = shlex.join(["[Service]", *lines])
+    needs = [] if mounts is None else ["[Unit]", f"RequiresMountsFor={_quoted(mounts)}"]
+    words = shlex.join([*needs, "[Service]", *lines])
     write = f"mkdir -p {folder} && printf '%s\\n' {words} >{folder}/{name}.conf"
     return f"{write} && systemctl daemon-reload"
 
 
 def in_unit(path: Path) -> str:
     """Write `path` for a list in a unit file, with the mark that lets it be missing."""
-    text = f"-{path}".replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%")
+    return _quoted(f"-{path}")
+
+
+def _quoted(word: Path | str) -> str:
+    text = str(word).replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%")
     return f'"{text}"' if re.search(r"[\s\"']", text) else text

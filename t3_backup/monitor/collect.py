@@ -50,6 +50,7 @@ class Overview:
     free_bytes: int
     accounts: tuple[AccountView, ...]
     warnings: tuple[str, ...] = ()  # of the map, the ledger and the disk
+    store_problem: str = ""  # why no backup can be made there
 
 
 def collect_overview(

@@ -47,6 +47,7 @@ class Status:
     def state(self) -> str:
         """The worst of it; what the map or the ledger is warned of counts."""
         warned = [WARNING for _ in self.overview.warnings]
+        warned += [CRITICAL] if self.overview.store_problem else []
         return worst([health.state for health in self.accounts] + warned)
 
 
@@ -94,7 +95,8 @@ def nagios(status: Status) -> tuple[str, int]:
     bad.sort(key=lambda health: health.state != CRITICAL)
     texts = [f"{health.view.user}: {health.text}" for health in bad]
     texts += status.overview.warnings
-    shown = [
+    shown = [status.overview.store_problem] if status.overview.store_problem else []
+    shown += [
         text if len(text) <= _LONGEST_TEXT else f"{text[:_LONGEST_TEXT]}..."
         for text in texts[:_MOST_TEXTS]
     ]
@@ -141,7 +143,11 @@ def document(status: Status) -> dict[str, Any]:
     """Write the JSON document of `status`."""
     return {
         "state": status.state,
-        "store": {"path": str(status.overview.store), "free_bytes": status.overview.free_bytes},
+        "store": {
+            "path": str(status.overview.store),
+            "free_bytes": status.overview.free_bytes,
+            "problem": status.overview.store_problem,
+        },
         "warnings": list(status.overview.warnings),
         "not_copied": list(NOT_COPIED),
         "accounts": [_account(health, status.now) for health in status.accounts],

@@ -262,6 +262,7 @@ class AccountDir:
 
     def __exit__(self, *_: object) -> None:
         os.close(self.fd)
+        os.close(self.store_fd)
 
 
 def _live_last(snapshot: Manifest) -> list[StoredDatabase]:

@@ -127,10 +127,12 @@ class Store:
             return None
         try:
             check_private(fd, path, mend=False)
+            # a description of its own: the lock goes with that of the store
+            store_fd = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=self.fd)
         except BaseException:
             os.close(fd)
             raise
-        return AccountDir(user, path, fd, self.fd)
+        return AccountDir(user, path, fd, store_fd)
 
     def is_given_away(self, user: str, uid: int) -> bool:
         """Tell whether the folder is the user's own, as an earlier script made them."""

@@ -23,6 +23,8 @@ from support.booted.users import (
 
 pytestmark = pytest.mark.releases
 
+CONTENTS = ["+store", "alice", "alice+catalog", "attempts.json"]
+
 
 @pytest.fixture(scope="module")
 def there(suite: str, deb: Path, grown: Callable[[int], Path]) -> Iterator[Machine]:
@@ -97,7 +99,7 @@ def test_what_a_killed_restore_left_is_ended_by_the_next_timer_run(there: Machin
         "active",
         "loaded",
     )
-    assert there.sh(f"ls -A {STORE}").lines == ["alice", "alice+catalog", "attempts.json"]
+    assert there.sh(f"ls -A {STORE}").lines == CONTENTS
     assert [
         name
         for name in there.sh(f"ls -A {Path(database_path('alice')).parent}").lines
@@ -117,4 +119,4 @@ def test_a_removal_after_a_killed_restore_leaves_no_server_stopped_or_masked(
         "active",
         "loaded",
     )
-    assert there.sh(f"ls -A {STORE}").lines == ["alice", "alice+catalog", "attempts.json"]
+    assert there.sh(f"ls -A {STORE}").lines == CONTENTS

@@ -103,8 +103,8 @@ def test_a_disk_that_fails_for_good_leaves_at_most_a_manifest_for_the_next_run(
 def test_pruning_on_a_failing_disk_loses_none_that_retention_keeps(
     host: Host, erin: User, error: str
 ) -> None:
-    """Row 29: the sixth fsync is the one between a pruned snapshot's data and its manifest."""
-    inject = ("-e", "trace=fsync", "-e", f"inject=fsync:error={error}:when=6+")
+    """Row 29: the tenth fsync is the one between a pruned snapshot's data and its manifest."""
+    inject = ("-e", "trace=fsync", "-e", f"inject=fsync:error={error}:when=10+")
     answer = run_traced(host, *inject, parent_only=True, words=("run", "--keep", "1"))
     assert answer.code == 1, answer
     assert [line for line in answer.out.splitlines() if "WARN" in line] == [

@@ -225,6 +225,7 @@ def test_who_has_it_open_is_named_and_nothing_is_changed(
     assert {path.name for path in host.store.iterdir()} == {
         backed.name,
         f"{backed.name}+catalog",
+        "+store",
         "attempts.json",
     }
     succeeded(host.t3("restore", backed.name, "--yes"))
@@ -311,6 +312,7 @@ def test_a_symlink_on_the_way_is_not_followed(host: Host, backed: User, planted:
     assert {path.name for path in host.store.iterdir()} == {
         backed.name,
         f"{backed.name}+catalog",
+        "+store",
         "attempts.json",
     }
 

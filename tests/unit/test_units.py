@@ -325,7 +325,8 @@ def test_a_home_or_a_store_elsewhere_fails_with_the_drop_in_that_opens_it() -> N
     assert subprocess.run(
         ["sh", "-c", printf], capture_output=True, text=True, check=True
     ).stdout == (
-        '[Service]\nReadWritePaths=-/srv/t3-store\nReadWritePaths=-/srv/homes/bob\nReadWritePaths="-/srv/50%% a/al"\n'
+        "[Unit]\nRequiresMountsFor=/srv/t3-store\n[Service]\nReadWritePaths=-/srv/t3-store\n"
+        'ReadWritePaths=-/srv/homes/bob\nReadWritePaths="-/srv/50%% a/al"\n'
     )
 
 
