@@ -120,8 +120,9 @@ def judge_copy(
     # what this SQLite can't read of a sound database is not lost
     vague = bool(unjudged)
     had_level = previous is not None and previous.record.census.t3_level is not None
-    may_lack_level = vague and (not had_level or LEDGER_TABLE in census.unreadable)
-    if census.t3_level is None and file in KNOWN and not may_lack_level:
+    must_have_level = had_level or (file in KNOWN and not vague)
+    hidden = vague and LEDGER_TABLE in census.unreadable
+    if census.t3_level is None and must_have_level and not hidden:
         reasons.append("no T3 migration level in it")
     if previous is not None:
         reasons += _find_losses(census, method, previous, vague=vague)

@@ -104,13 +104,14 @@ def test_a_wal_of_roots_fails_the_account_by_its_name_until_it_is_given_back(
 ) -> None:
     """Row 59: what it holds can't be read; and what the line says to do mends it."""
     leave_rows_in_wal(nora)
-    give_to_root(Path(f"{nora.database}-wal"))
+    for ending in ("-shm", "-wal"):
+        give_to_root(Path(f"{nora.database}{ending}"))
     answer = host.t3("run", "--json")
     assert answer.code == 1
     reason = answer.account(nora.name)["reason"]
-    assert "state.sqlite-wal belongs to root; next: chown " in reason
+    assert "state.sqlite-shm and state.sqlite-wal belong to root; next: chown " in reason
     lines = [one for one in host.t3("doctor").out.splitlines() if f"account {nora.name}" in one]
-    assert "state.sqlite-wal belongs to root" in lines[0]
+    assert "state.sqlite-wal belong to root" in lines[0]
     assert not any(one.startswith("ok") for one in lines)
     assert host.snapshots(nora) == []
     subprocess.run(reason.rpartition("next: ")[2].split(), check=True)
@@ -119,8 +120,7 @@ def test_a_wal_of_roots_fails_the_account_by_its_name_until_it_is_given_back(
 
 def test_a_shm_of_roots_is_told_and_what_needs_none_is_backed_up(host: Host, nora: User) -> None:
     """Row 59."""
-    for ending in ("-shm", "-wal"):
-        give_to_root(Path(f"{nora.database}{ending}"))
+    give_to_root(Path(f"{nora.database}-shm"))
     answer = host.t3("run")
     succeeded(answer)
     assert "state.sqlite can't be written to: state.sqlite-shm belongs to root" in answer.out

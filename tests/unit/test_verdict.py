@@ -296,3 +296,15 @@ def test_rows_without_a_parent_are_suspect_though_not_all_can_be_judged() -> Non
     orphans = "foreign_key_check: rows without a parent in kid"
     found = judge_copy((), T3, "online", None, unjudged=UNJUDGED, orphans=orphans)
     assert found == Judgement("suspect", (orphans, UNJUDGED))
+
+
+def test_a_database_of_any_name_must_not_lose_its_level() -> None:
+    """Row 41."""
+    [before] = [make_manifest(verdict="verified", census=T3).image_of("state.sqlite")]
+    for unjudged in ("", UNJUDGED):
+        gone = replace(T3, t3_level=None, content=None)
+        found = judge_copy((), gone, "online", before, "statev3.sqlite", unjudged=unjudged)
+        assert found.verdict == "suspect"
+        assert found.reasons[0] == "no T3 migration level in it"
+    fresh = judge_copy((), replace(T3, t3_level=None), "online", None, "notes.sqlite")
+    assert fresh.verdict == "verified"

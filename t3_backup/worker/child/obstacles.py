@@ -6,9 +6,11 @@ Runs as the owner, and says which command mends it.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pwd
 import shlex
+from collections.abc import Mapping
 
 from t3_backup.worker.child.source import LiveDatabase
 
@@ -29,9 +31,8 @@ def _find_obstacle(source: LiveDatabase) -> str:
         return f"its owner may not read it; next: chmod u+rw {shlex.quote(source.path)}"
     if room.f_flag & os.ST_RDONLY:
         return "the disk of the home is mounted read-only"
-    for ending in _SHARED:
-        if obstacle := _find_shared_obstacle(source, source.name + ending):
-            return obstacle
+    if unusable := _find_unusable(source):
+        return _explain_unusable(source, unusable)
     if not _may(source, ".", os.W_OK | os.X_OK):
         folder = os.path.dirname(source.path)
         return f"its owner may not write to its folder; next: chmod u+wx {shlex.quote(folder)}"
@@ -42,19 +43,28 @@ def _find_obstacle(source: LiveDatabase) -> str:
     return ""
 
 
-def _find_shared_obstacle(source: LiveDatabase, name: str) -> str:
-    """Say what is wrong with a file that all who open the database share."""
-    try:
-        owner = os.stat(name, dir_fd=source.folder, follow_symlinks=False).st_uid
-    except FileNotFoundError:
-        return ""
-    if _may(source, name, os.R_OK | os.W_OK):
-        return ""
-    path = shlex.quote(os.path.join(os.path.dirname(source.path), name))
-    me = os.geteuid()
-    if owner == me:
-        return f"its owner may not read and write {name}; next: chmod u+rw {path}"
-    return f"{name} belongs to {_name_of(owner)}; next: chown {_name_of(me)}: {path}"
+def _find_unusable(source: LiveDatabase) -> dict[str, int]:
+    """Find the files that all who open a database share, and its owner may not; with their uid."""
+    found = {}
+    for name in (source.name + ending for ending in _SHARED):
+        with contextlib.suppress(FileNotFoundError):
+            owner = os.stat(name, dir_fd=source.folder, follow_symlinks=False).st_uid
+            if not _may(source, name, os.R_OK | os.W_OK):
+                found[name] = owner
+    return found
+
+
+def _explain_unusable(source: LiveDatabase, unusable: Mapping[str, int]) -> str:
+    me, folder = os.geteuid(), os.path.dirname(source.path)
+    foreign = [name for name, owner in unusable.items() if owner != me]
+    names = foreign or [*unusable]
+    told = " and ".join(names)
+    paths = " ".join(shlex.quote(os.path.join(folder, name)) for name in names)
+    if not foreign:
+        return f"its owner may not read and write {told}; next: chmod u+rw {paths}"
+    owner = _name_of(unusable[foreign[0]])
+    belong = "belongs" if len(foreign) == 1 else "belong"
+    return f"{told} {belong} to {owner}; next: chown {_name_of(me)}: {paths}"
 
 
 def _may(source: LiveDatabase, name: str, mode: int) -> bool:
