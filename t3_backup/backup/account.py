@@ -192,6 +192,7 @@ def _back_up_database(
         (*early.pruned, *tidied.pruned),
         (*warnings, *tidied.warnings),
         archive_maker.unsaved,
+        archive_maker.not_packed,
         compacted=(*early.compacted, *tidied.compacted),
         unchanged=unchanged,
         unproven=_find_new_doubt(before, taken[-1]),

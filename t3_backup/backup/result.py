@@ -20,6 +20,7 @@ class AccountResult:
     pruned: tuple[str, ...] = ()  # names of snapshots that are gone
     warnings: tuple[str, ...] = ()
     unsaved: str = ""  # why what is beside the database could not be saved with it
+    not_packed: tuple[str, ...] = ()  # what of it is not saved, where the rest is, and why
     taken_over: tuple[str, ...] = ()  # snapshots of earlier days that are ours now, newest first
     compacted: tuple[str, ...] = ()  # names of snapshots that are deltas from now on
     seconds: float = 0.0  # from the account's turn to its end

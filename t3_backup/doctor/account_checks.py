@@ -88,7 +88,7 @@ def check_attempts(facts: Facts) -> Iterator[Finding]:
         if error := health.last_error(tried, fresh.last_good):
             yield warn(name, f"the last attempt failed, at {error.at}: {error.reason}")
         if tried and tried[-1].unsaved:
-            yield warn(name, f"the files next to the database were not saved: {tried[-1].unsaved}")
+            yield warn(name, f"files next to the database were not saved: {tried[-1].unsaved}")
 
 
 def check_account_dirs(facts: Facts) -> Iterator[Finding]:

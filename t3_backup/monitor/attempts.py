@@ -21,6 +21,7 @@ from t3_backup.errors import explain
 from t3_backup.records import GROWING, decode_record, parse_object
 from t3_backup.system.atomic_file import replace_file
 from t3_backup.text import format_time, printable
+from t3_backup.worker.protocol import shorten_list
 
 NAME = "attempts.json"
 BROKEN = NAME + ".broken"
@@ -45,7 +46,7 @@ class Attempt:
     seconds: float  # from the account's turn to its end
     bytes: int  # of the newest snapshot that was taken
     wal_growth_bytes: int  # by how much the live -wal grew for it
-    unsaved: str = ""  # why what is beside the database was not saved with it
+    unsaved: str = ""  # why what is beside the database, or some of it, was not saved with it
     uncovered: tuple[str, ...] = ()  # names of databases that are not copied
     # names of databases that could not be copied, where others were
     missing: tuple[str, ...] = ()
@@ -84,7 +85,7 @@ def make_attempt(result: AccountResult, run: str, now: datetime) -> Attempt:
         seconds=round(result.seconds, 3),
         bytes=newest.live.bytes if newest else 0,
         wal_growth_bytes=newest.live.wal_growth_bytes if newest else 0,
-        unsaved=printable(result.unsaved),
+        unsaved=printable(result.unsaved or shorten_list(result.not_packed)),
         uncovered=result.uncovered,
         missing=tuple(printable(one.file) for one in newest.missing) if newest else (),
     )

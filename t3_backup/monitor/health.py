@@ -207,7 +207,7 @@ def _troubles(
     if fresh.last_good is not None and len(fresh.good) < limits.min_snapshots:
         yield Trouble(WARNING, f"{len(fresh.good)} good snapshots, not {limits.min_snapshots}")
     if view.attempts and (unsaved := view.attempts[-1].unsaved):
-        yield Trouble(WARNING, f"the files next to the database were not saved ({unsaved})")
+        yield Trouble(WARNING, f"files next to the database were not saved ({unsaved})")
     if error is not None and fresh.last_good is not None and not view.attempts[-1].uncovered:
         yield Trouble(WARNING, f"the last attempt failed ({error.reason})")
 

@@ -60,6 +60,7 @@ def result_document(result: AccountResult) -> dict[str, Any]:
         "own": result.own,
         "snapshots": [snapshot_document(snapshot) for snapshot in result.snapshots],
         "unsaved": result.unsaved,
+        "not_packed": list(result.not_packed),
         "uncovered": list(result.uncovered),
         "unproven": result.unproven,
         "lost": list(result.lost),

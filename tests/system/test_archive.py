@@ -236,6 +236,29 @@ def test_no_worker_is_started_for_files_that_have_not_changed(
         assert (CheckDatabases in started[:2]) is early, "the proof's is started early"
 
 
+def test_one_file_that_is_not_packed_is_told_wherever_one_looks_until_it_is(
+    host: Host, laid: User
+) -> None:
+    """A link into a folder of dotfiles is not followed, run after run, and all else is saved."""
+    settings, elsewhere = laid.database.with_name("settings.json"), laid.home / "dotfiles.json"
+    settings.rename(elsewhere)
+    settings.symlink_to(elsewhere)
+    for _ in range(2):  # the second one finds nothing changed
+        answer = succeeded(host.t3("run", "--json"))
+        [passed] = answer.account(laid.name)["not_packed"]
+        assert passed == "settings.json: a symlink, which is not followed"
+        status = host.t3("status", "--json").account(laid.name)
+        assert status["last_attempt"]["unsaved"] == passed
+        assert any(passed in one["text"] for one in status["troubles"])
+        told = host.t3("status", "--nagios")
+        assert (told.code, passed in told.out) == (1, True), told
+        assert passed in host.t3("doctor").out
+    settings.unlink()
+    elsewhere.rename(settings)
+    succeeded(host.t3("run"))
+    assert host.t3("status", "--json").account(laid.name)["state"] == "ok"
+
+
 def test_a_change_makes_a_new_archive_and_the_old_stays_while_a_snapshot_names_it(
     host: Host, laid: User
 ) -> None:

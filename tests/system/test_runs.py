@@ -728,6 +728,7 @@ def test_with_json_the_document_is_alone_on_standard_output(host: Host, rosa: Us
         "reason",
         "snapshots",
         "unsaved",
+        "not_packed",
         "uncovered",
         "unproven",
         "lost",
