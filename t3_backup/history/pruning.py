@@ -120,16 +120,20 @@ class Pruning:
     def _rebase(self, going: set[str]) -> set[str]:
         """Give the deltas on images of those that go another base.
 
-        Return the names of the snapshots that can go then.
+        Return the names of the snapshots that can go then. What has to stay for one of its
+        databases stays with all of them, so it is looked again what these need.
         """
-        headers = self._read_headers(going)
-        staying: set[str] = set()
-        for file in dict.fromkeys(image.file for image in self.done.listing.images):
-            images = self.done.listing.images_of(file)
-            kept = [image for image in images if image.snapshot.name not in going]
-            gone = [image for image in images if image.snapshot.name in going]
-            staying |= self._rebase_images(kept, gone, headers)
-        return going - staying
+        while True:
+            headers = self._read_headers(going)
+            staying: set[str] = set()
+            for file in dict.fromkeys(image.file for image in self.done.listing.images):
+                images = self.done.listing.images_of(file)
+                kept = [image for image in images if image.snapshot.name not in going]
+                gone = [image for image in images if image.snapshot.name in going]
+                staying |= self._rebase_images(kept, gone, headers)
+            if staying.isdisjoint(going):
+                return going
+            going = going - staying
 
     def _rebase_images(
         self,

@@ -660,3 +660,26 @@ def test_one_that_lost_its_live_image_keeps_what_an_older_one_needs(
     account_dir.remove_snapshot(older)
     clean_up(account_dir)
     assert account_dir.read_names() == frozenset()
+
+
+def test_what_stays_for_one_of_its_databases_keeps_what_its_others_hang_on(
+    account_dir: AccountDir,
+) -> None:
+    """Row 37. The second stays for the first one's old database, and so its own new one must, too,
+    though the third goes."""
+    v1, v2 = "state.sqlite", "statev2.sqlite"
+    old, new = database_image(60), database_image(60, 1)
+    images = [{v1: change_pages(old, [9], day), v2: change_pages(new, [9], day)} for day in (1, 2)]
+    images += [{v2: change_pages(new, [9], day)} for day in (3, 4)]
+    for state in images:
+        publish_images(account_dir, state, v2)
+        maintenance(account_dir, ALL).tidy()
+    first = list_snapshots(account_dir)[-1]
+    account_dir.replace_manifest(replace(first, pinned_at="2026-11-24T12:00:00Z"))
+    policy = Policy(keep=1, daily=0, weekly=0, monthly=0, yearly=0, labelled=1)
+    done = maintenance(account_dir, policy).tidy()
+    assert [snapshot.sequence for snapshot in done.listing.snapshots] == [4, 2, 1]
+    listing = account_dir.read_listing()
+    for image in listing.images:
+        with chain.build_image(account_dir, listing, image, lambda: None) as built:
+            assert built.hash_content().sha256 == image.sha256, image.name
