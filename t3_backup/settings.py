@@ -164,7 +164,11 @@ class Settings:
         SECONDS,
     )
     jobs: int = setting(
-        "T3_BACKUP_JOBS", "1", whole(1, 64), "How many accounts are worked on at once."
+        "T3_BACKUP_JOBS",
+        "1",
+        whole(1, 64),
+        "How many accounts are worked on at once. "
+        "One that takes longer than 10 seconds lets the next one begin.",
     )
     stall: int = setting(
         "T3_BACKUP_STALL",

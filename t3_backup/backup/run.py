@@ -34,9 +34,9 @@ def run_backups(
 ) -> list[AccountResult]:
     """Back up every account, `jobs` at a time.
 
-    One whose worker is silent goes on beside the others: whatever its user has mounted, the others
-    have their turn. The results are in the order of `accounts`. `finished` hears of each account as
-    it is done.
+    One whose worker is silent, or that takes long, goes on beside the others: whatever its user
+    has mounted or piled up, the others have their turn. The results are in the order of `accounts`.
+    `finished` hears of each account as it is done.
     """
     if run.settings.max_bytes is None:
         run = replace(run, shares=Shares.measure(run.store, len(accounts), run.limits().reserve))
@@ -65,7 +65,7 @@ def run_backups(
         try:
             finished(result)
         finally:
-            slots.give_back(account.user)
+            slots.finish(account.user)
         return result
 
     with ThreadPoolExecutor(run.settings.jobs + MOST_BESIDE, "account") as pool:

@@ -45,3 +45,41 @@ def test_giving_back_twice_gives_one_slot() -> None:
         slots.give_back(user)
     for other in others:
         other.join()
+
+
+def test_one_that_takes_long_lets_the_next_one_begin_and_no_third() -> None:
+    """Row 22. Else whoever has piled up the most would decide when the others have their turn; and
+    on a machine with many large accounts all would be worked on at once."""
+    slots, taken = Slots(1, turn_seconds=0), threading.Event()
+
+    def take() -> None:
+        slots.take("carol")
+        taken.set()
+
+    slots.take("alice")
+    slots.take("bob")  # beside alice
+    third = threading.Thread(target=take)
+    third.start()
+    assert not taken.wait(2)
+    slots.finish("alice")
+    until(taken.is_set, "turn of carol")  # beside bob
+    third.join()
+    slots.finish("bob")
+    slots.finish("carol")
+    slots.take("dora")
+
+
+def test_one_whose_turn_is_not_over_keeps_its_slot() -> None:
+    slots, taken = Slots(1, turn_seconds=3600), threading.Event()
+
+    def take() -> None:
+        slots.take("bob")
+        taken.set()
+
+    slots.take("alice")
+    second = threading.Thread(target=take)
+    second.start()
+    assert not taken.wait(1)
+    slots.finish("alice")
+    until(taken.is_set, "slot for bob")
+    second.join()

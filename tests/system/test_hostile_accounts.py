@@ -1,0 +1,119 @@
+"""One user who is hostile by each of twelve means: all others are backed up, and can be given
+theirs back, in about the time that it takes without that."""
+
+from __future__ import annotations
+
+import statistics
+import subprocess
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from support import sandbox
+from support.databases import commit_row
+from support.host import Host
+from support.hostile_means import MEANS, in_force
+from support.paths import DATA, ROOT
+from support.processes import run_within
+from support.sampling import amount, sample
+from support.users import needs_root
+
+from demo.users import User
+
+pytestmark = [
+    needs_root,
+    pytest.mark.skipif(sandbox.ACTIVE, reason="mounts of a test are not in the unit"),
+]
+
+TINY = DATA / "state-0.0.24.sqlite"
+ACCOUNTS = amount(60, 10)
+ROUNDS = amount(3, 2)
+SILENCE_S = 7.0  # for which an account may be silent before the next one is begun, and noise
+RATIO = 1.5
+LIMITS = {"T3_BACKUP_TIMEOUT": "25", "T3_BACKUP_STALL": "15", "T3_BACKUP_WAL_BUDGET": "64M"}
+RUN_S = 120 + 2 * ACCOUNTS
+
+
+class Group:
+    """Users on one machine, of whom the first in the run's order is the hostile one."""
+
+    def __init__(self, host: Host, make_user: Callable[..., User]) -> None:
+        self.host = host
+        self.hostile = make_user("ha-hostile", TINY)
+        self.others = [make_user(f"hb-{number:02}", TINY) for number in range(ACCOUNTS - 1)]
+        host.write_map(self.hostile, *self.others)
+        self.call("run")
+
+    def call(self, *words: str) -> subprocess.CompletedProcess[str]:
+        host = self.host
+        return run_within(RUN_S, host.command(*words), host.env(**LIMITS), ROOT)
+
+    def seconds_until_the_others_are_done(self) -> float:
+        """Back up all after a commit of each of the others, who all must be."""
+        commit_row(*self.others)
+        waiting, began, done = {one.name for one in self.others}, time.monotonic(), []
+        with subprocess.Popen(
+            self.host.command("run"),
+            env=self.host.env(**LIMITS),
+            cwd=ROOT,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        ) as run:
+            guard = threading.Timer(RUN_S, run.kill)
+            guard.start()
+            try:
+                assert run.stdout is not None
+                for line in run.stdout:
+                    done.append(line)
+                    words = line.split()
+                    if words[:2] == ["backed", "up"] and words[2] in waiting:
+                        waiting.remove(words[2])
+                        took = time.monotonic() - began
+            finally:
+                guard.cancel()
+        assert not waiting, "".join(done)
+        return took
+
+    def give_back(self, user: User) -> None:
+        """Put back, to its place and elsewhere, what the newest snapshot of one has."""
+        target = self.host.folder / f"{user.name}.sqlite"
+        for words in (["--yes", "--no-service"], ["--to", str(target)]):
+            done = self.call("restore", user.name, *words)
+            assert done.returncode == 0, done
+        assert user.database.read_bytes() == target.read_bytes()
+        target.unlink()
+
+
+@pytest.fixture
+def group(host: Host, make_user: Callable[..., User], tmp_path: Path) -> Group:
+    return Group(host, make_user)
+
+
+@pytest.mark.parametrize("means", sample(list(MEANS), len(MEANS), "means of a hostile user"))
+def test_a_hostile_user_costs_the_others_neither_backup_nor_time(
+    group: Group, means: str, tell: Callable[[str], None]
+) -> None:
+    """Row 22."""
+    most = 0.0
+    for _ in range(3):  # against noise
+        without, beside = [], []
+        for number in range(ROUNDS):
+            without.append(group.seconds_until_the_others_are_done())
+            with in_force(means, group.hostile, TINY):
+                beside.append(group.seconds_until_the_others_are_done())
+                if number == 0:
+                    for user in group.others[:: len(group.others) // amount(20, 2)]:
+                        group.give_back(user)
+        before, after = statistics.median(without), statistics.median(beside)
+        tell(
+            f"{ACCOUNTS} accounts, {means}: {after:.1f} s, and {before:.1f} s without it "
+            f"({after / before:.2f})"
+        )
+        most = RATIO * before + SILENCE_S
+        if after <= most:
+            return
+    raise AssertionError(f"{means}: {after:.1f} s of {most:.1f}")
