@@ -3,6 +3,7 @@ word of it is passed over."""
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from collections.abc import Callable
@@ -13,6 +14,9 @@ from support.paths import ROOT
 from support.users import needs_root
 
 from demo.users import User
+from t3_backup import accounts
+from t3_backup.autoupdate.commands import COMMANDS
+from t3_backup.autoupdate.context import Context
 from t3_backup.autoupdate.main import main
 from t3_backup.autoupdate.parser import parse_arguments
 from t3_backup.errors import UsageError
@@ -120,3 +124,26 @@ def test_a_night_on_which_it_is_frozen_has_its_document(
     Path(environ["T3_AUTOUPDATE_FREEZE"]).write_text("on holiday\n")
     assert main(["--json"], environ, NONE) == 0
     assert '"frozen": "on holiday"' in capsys.readouterr().out
+
+
+def test_a_map_that_names_somebody_who_is_not_looked_after_is_not_well(
+    machine: Context, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Row 54."""
+    assert COMMANDS["check"](machine, parse_arguments(["check"])) == 0
+    machine.user_map.write_text("x=no body\n")
+    for command in ("check", "status"):
+        assert COMMANDS[command](machine, parse_arguments([command])) == 1
+    told = COMMANDS["status"](machine, parse_arguments(["status", "--json"]))
+    [warning] = [one for one in json.loads(capsys.readouterr().out)["warnings"] if ":1: " in one]
+    assert "no such user on this system: 'x=no body'" in warning
+    assert told == 1
+
+
+def test_a_user_is_named_as_the_system_spells_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Row 54."""
+    monkeypatch.setattr(accounts, "find_name", {"ALICE": "alice"}.get)
+    assert parse_arguments(["--to", "0.0.25", "--user", "ALICE"]).users == ["alice"]
+    for command in ("rollback", "check", "put-aside", "freeze", "thaw"):
+        assert parse_arguments([command, "--user", "ALICE"]).user == "alice"
+        assert parse_arguments([command, "--user", "zoe"]).user == "zoe"

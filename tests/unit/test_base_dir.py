@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -10,6 +12,7 @@ from t3_backup.accounts import Account
 from t3_backup.errors import Failure
 from t3_backup.system import systemd
 from t3_backup.t3.base_dir import ServerUnit, base_dirs, find_units, parse_unit, split_units
+from t3_backup.t3.unit import unit_name
 
 ANN = Account("ann", 1001, 1001, (1001,), Path("/home/ann"))
 BOB = Account("bob-b", 1002, 1002, (1002,), Path("/data/bob"))
@@ -134,3 +137,18 @@ def test_without_systemd_it_is_the_usual_one_and_nothing_is_called(
     monkeypatch.setattr(systemd, "BOOTED", tmp_path)
     assert find_units([]) == {}
     assert not (tmp_path / "called").exists()
+
+
+@pytest.mark.parametrize("user", ["alice", "first-last", "user@realm", "a.b_c", "0day"])
+def test_the_unit_of_a_usual_name_has_it_as_it_is(user: str) -> None:
+    assert unit_name(user) == f"t3-serve@{user}"
+
+
+@pytest.mark.parametrize("user", ["CORP\\bob", "josé", "a b", "it's", "CORP\\first-last", "x+y:z"])
+def test_the_unit_of_an_odd_name_is_what_systemd_makes_of_it(user: str) -> None:
+    """Row 54."""
+    if shutil.which("systemd-escape") is None:
+        pytest.skip("needs systemd's own escaping")
+    line = ["systemd-escape", "--template=t3-serve@.service", user]
+    done = subprocess.run(line, capture_output=True, text=True, check=True)
+    assert f"{unit_name(user)}.service" == done.stdout.strip()
