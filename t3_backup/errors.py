@@ -8,6 +8,7 @@
         LeftBehind                   a worker can't be ended, and the account gets no other one
       WorkerLost                   the process that worked as the user died or broke its word
         NotTheSame                 a copy is not what its source was
+      ProofFailed                  a snapshot is not what was sealed
       NoRoom                       it would use up disk space that must stay free
         OverQuota                  it is more than the account may take
       StoreError                   the place for the snapshots is not as it must be
@@ -59,6 +60,14 @@ class WorkerLost(Failure):
 
 class NotTheSame(WorkerLost):
     """A copy is not what its source was at one moment."""
+
+
+class ProofFailed(Failure):
+    """A sealed snapshot is not what was sealed any more; `reason` says in what."""
+
+    def __init__(self, text: str, reason: str) -> None:
+        super().__init__(text)
+        self.reason = reason
 
 
 class NoRoom(Failure):

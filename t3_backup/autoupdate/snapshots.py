@@ -21,6 +21,7 @@ from t3_backup.errors import Failure, LockHeld, StoreError, explain
 from t3_backup.restore.finish import describe_remains
 from t3_backup.store import lock
 from t3_backup.store.census import Census, comparable_content, comparable_logins
+from t3_backup.store.faults import SOUND, Unsound, find_unsound
 from t3_backup.store.identity import check_identity
 from t3_backup.store.known_stores import KnownStores
 from t3_backup.store.manifest import Manifest
@@ -86,14 +87,23 @@ class Snapshots:
 
     def list_snapshots(self, user: str) -> list[Manifest]:
         """List an account's snapshots, the newest first, without a lock."""
+        return self._read(user)[0]
+
+    def _list_good(self, user: str) -> Iterator[Manifest]:
+        """List the good ones: not those whose last proof failed."""
+        snapshots, unsound = self._read(user)
+        return (one for one in snapshots if is_good(one) and one.name not in unsound)
+
+    def _read(self, user: str) -> tuple[list[Manifest], Unsound]:
         if not (self._store / user).is_dir():
-            return []
+            return [], SOUND
         try:
             with Store.open(self._store) as store:
                 if (account_dir := store.account_dir(user)) is None:
-                    return []
+                    return [], SOUND
                 with account_dir:
-                    return list(account_dir.read_listing().snapshots)
+                    snapshots = account_dir.read_listing().snapshots
+                    return list(snapshots), find_unsound(snapshots, account_dir.read_catalog())
         except (StoreError, OSError) as error:
             raise Failure(f"{user}: the snapshots can't be listed: {explain(error)}") from None
 
@@ -165,7 +175,7 @@ class Snapshots:
         of it is left out, which that program does not work with. Empty where there is no snapshot.
         Raises Failure.
         """
-        newest = next(filter(is_good, self.list_snapshots(user)), None)
+        newest = next(self._list_good(user), None)
         if newest is None:
             return ""
         files = [one.file for one in newest.databases]
@@ -181,13 +191,11 @@ class Snapshots:
 
     def find_fitting(self, user: str, program: About) -> Manifest:
         """Find the newest good snapshot that a version can work with. Raises Failure."""
-        known = self.list_snapshots(user)
-        fits = (one for one in known if is_good(one) and not why_unfit(one, program))
+        fits = (one for one in self._list_good(user) if not why_unfit(one, program))
         found = next(fits, None)
         if found is None:
-            why = (
-                f"none of the {len(known)} snapshots is a good one that T3 {program.version} opens"
-            )
+            count = len(self.list_snapshots(user))
+            why = f"none of the {count} snapshots is a good one that T3 {program.version} opens"
             raise Failure(f"{user}: {why}; next: t3-backup-state list {quote(user)}")
         return found
 

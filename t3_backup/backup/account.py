@@ -38,6 +38,7 @@ from t3_backup.history.maintenance import Maintenance
 from t3_backup.history.result import MaintenanceResult
 from t3_backup.settings import Settings
 from t3_backup.store.account_dir import AccountDir
+from t3_backup.store.faults import find_unsound, waiting_faults
 from t3_backup.store.leftovers import CatalogCheck, check_catalog, remove_leftovers
 from t3_backup.store.listing import Listing
 from t3_backup.store.manifest import Manifest
@@ -92,10 +93,13 @@ def back_up_account(run: BackupRun, account: Account) -> AccountResult:
         heard = SourceListener(account.user, run.settings.ignore, order.listen)
         order = replace(order, account=marked, listen=heard)
         step = partial(_back_up_database, run, order, account_dir, listing, checked, heard)
+        unsound = find_unsound(listing.snapshots, account_dir.read_catalog())
+        faults = waiting_faults(listing.snapshots, unsound)
         result = fail_uncovered(catch_failure(account, step), heard)
     result = replace(result, lost=checked.lost, catalog_problem=checked.problem)
     waiting = legacy_import.tell_waiting(account.user, run.store)
-    return replace(result, warnings=(*waiting, *result.warnings))
+    told = (f"{account.user} {fault.text}" for fault in faults)
+    return replace(result, warnings=(*waiting, *told, *result.warnings))
 
 
 def _back_up_database(
@@ -115,7 +119,9 @@ def _back_up_database(
         run.stopping,
         run.shares.doubtful if run.shares else None,
     )
-    archive_maker = ArchiveMaker(order, account_dir, before, run.settings.files_limit)
+    archive_maker = ArchiveMaker(
+        order, account_dir, before, run.settings.files_limit, maintenance.unsound
+    )
     share = False
     # of a full disk: what is taken takes more space then, or is refused
     with contextlib.suppress(OSError):

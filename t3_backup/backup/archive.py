@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass, field
 
 from t3_backup.backup.limits import limits_until
@@ -40,6 +40,7 @@ class ArchiveMaker:
     account_dir: AccountDir
     before: Sequence[Manifest]  # those in the account's folder, newest first
     limit: int  # bytes of content; 0: none is made
+    unsound: Container[str] = ()  # names of those whose last proof failed
     unsaved: str = ""  # why there is none
     not_packed: tuple[str, ...] = ()  # what was not packed, and why; the first of it
     # by file that is in it: its mark, as of the packer
@@ -56,7 +57,8 @@ class ArchiveMaker:
             return None
         last, known = self._last(), ""
         with contextlib.suppress(OSError):
-            known = last.fingerprint if last is not None and self._can_stay(last) else ""
+            if last is not None and not self._is_doubted(last) and self._can_stay(last):
+                known = last.fingerprint
         return WriteArchive(self.limit, known)
 
     def get_companion(
@@ -131,6 +133,10 @@ class ArchiveMaker:
         with contextlib.suppress(OSError):
             return archives.has_archive(self.account_dir, companion)
         return False
+
+    def _is_doubted(self, companion: Companion) -> bool:
+        """Tell whether the last proof of a snapshot with this archive failed."""
+        return any(one.companion == companion and one.name in self.unsound for one in self.before)
 
     def _can_stay(self, companion: Companion) -> bool:
         """Tell whether an archive need not be made again.

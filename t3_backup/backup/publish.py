@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
@@ -21,6 +21,7 @@ from t3_backup.store.listing import Listing
 from t3_backup.store.manifest import Manifest, StoredDatabase
 from t3_backup.store.names import DATA, PAGES
 from t3_backup.store.staged_file import StagedFile
+from t3_backup.text import quote
 
 
 class SettledFile(NamedTuple):
@@ -47,13 +48,15 @@ def publish_snapshot(
     listing: Listing,
     *,
     share: bool = False,
+    unsound: Container[str] = (),
 ) -> Published:
     """Publish settled files, by database, as a snapshot of an account.
 
     They are those of `snapshot`, and `listing` is of the account's folder. What the newest image of
     a database holds already is kept once: where there is nothing new to say of any, the newest
-    snapshot stands for this one, too; else it gets a second name. With `share`, what is new is
-    published as a file that shares its extents. Raises OSError.
+    snapshot stands for this one, too, unless it is one of the `unsound`, by name; else it gets a
+    second name. With `share`, what is new is published as a file that shares its extents. Raises
+    OSError.
     """
     before = _find_newest(snapshot, listing)
     same = {
@@ -67,7 +70,7 @@ def publish_snapshot(
     for file, newest in same.items():
         warnings += _replace_if_lost(account_dir, settled[file], newest, listing)
         listing = listing.with_form(newest, "plain")
-    standing = _find_standing(snapshot, same)
+    standing = _find_standing(snapshot, same, unsound)
     with contextlib.ExitStack() as held:
         if standing is None:
             names: dict[str, NameAs] = {}
@@ -104,11 +107,15 @@ def _find_newest(snapshot: Manifest, listing: Listing) -> dict[str, StoredDataba
     }
 
 
-def _find_standing(snapshot: Manifest, same: Mapping[str, StoredDatabase]) -> Manifest | None:
+def _find_standing(
+    snapshot: Manifest, same: Mapping[str, StoredDatabase], unsound: Container[str]
+) -> Manifest | None:
     """The newest snapshot, where a new one would say nothing that its manifest does not."""
     newest = same.get(snapshot.live.file)
-    if newest is None or any(
-        image.snapshot.name != newest.snapshot.name for image in same.values()
+    if (
+        newest is None
+        or newest.snapshot.name in unsound
+        or any(image.snapshot.name != newest.snapshot.name for image in same.values())
     ):
         return None
     stands = newest.snapshot
@@ -194,4 +201,6 @@ def _replace_if_lost(
         if other.sha256 == newest.sha256 and other.name != newest.name and listing.is_plain(other):
             account_dir.replace_data_by_link(newest, other)
     was = f"{account_dir.user}: {newest.name} no longer matched its checksum"
-    return [f"{was}, and was replaced by a new copy of the same contents"]
+    verify = f"t3-backup-state verify {quote(account_dir.user)}"
+    mend = f"next: {verify}, since the disk may have lost more"
+    return [f"{was}, and was replaced by a new copy of the same contents; {mend}"]

@@ -8,7 +8,7 @@ has a name.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import replace
 
 import t3_backup
@@ -69,7 +69,15 @@ def take_snapshot(
         if companion is not None:
             listing = listing.with_file(archive_name(companion))
         return _prove_and_publish(
-            order, account_dir, listing, copied, deadline, prover, companion, share=share
+            order,
+            account_dir,
+            listing,
+            copied,
+            deadline,
+            prover,
+            companion,
+            share=share,
+            unsound=archive_maker.unsound,
         )
 
 
@@ -173,6 +181,7 @@ def _prove_and_publish(
     *,
     share: bool,
     stands: str | None = None,
+    unsound: Container[str] = (),
 ) -> Published:
     proven = settle_and_prove(order, copied, deadline, prover)
     judged = verdict.judge_databases(
@@ -188,7 +197,9 @@ def _prove_and_publish(
         known = find_standing(account_dir, settled, snapshot, listing, stands)
         if known is not None:
             return Published(known, listing, unchanged=True)
-    return publish.publish_snapshot(account_dir, settled, snapshot, listing, share=share)
+    return publish.publish_snapshot(
+        account_dir, settled, snapshot, listing, share=share, unsound=unsound
+    )
 
 
 def make_manifest(

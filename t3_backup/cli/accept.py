@@ -7,6 +7,7 @@ import argparse
 from t3_backup.cli.marks import change_marks
 from t3_backup.settings import Settings
 from t3_backup.store.losses import accept_losses
+from t3_backup.store.manifest import Manifest
 from t3_backup.store.marks import MarkChange, accept_snapshots
 from t3_backup.store.store import Store
 from t3_backup.text import utc_now
@@ -18,7 +19,7 @@ def accept_command(args: argparse.Namespace, values: Settings) -> int:
     def change(store: Store) -> MarkChange:
         accepted = accept_snapshots(store, args.user, utc_now())
         said = [
-            f"accepted {snapshot.user} {snapshot.name} ({'; '.join(snapshot.reasons)})"
+            f"accepted {snapshot.user} {snapshot.name} ({_explain(snapshot)})"
             for snapshot in accepted
         ]
         said += [
@@ -27,3 +28,7 @@ def accept_command(args: argparse.Namespace, values: Settings) -> int:
         return MarkChange(accepted, said or [f"{args.user}: no snapshot waits to be accepted"])
 
     return change_marks(args, values, change)
+
+
+def _explain(snapshot: Manifest) -> str:
+    return "; ".join(snapshot.reasons) or "its last proof failed"

@@ -31,8 +31,10 @@ def account_contents(
     names = store.list_set_aside(user) + store.list_leftovers(user)
     leftovers, restore = [str(store.path / name) for name in names], restores.get(user)
     lost = find_lost(store, user, listing)
+    entries = store.read_catalog(user).entries.values()
+    proofs = {entry.name: entry.proof for entry in entries if entry.proof is not None}
     return AccountContents(
-        user, listing.stored_snapshots(), listing.strays, leftovers, restore, lost
+        user, listing.stored_snapshots(), listing.strays, leftovers, restore, lost, proofs
     )
 
 

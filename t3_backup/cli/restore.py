@@ -7,7 +7,7 @@ import contextlib
 import os
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -16,7 +16,8 @@ from typing import Any
 from t3_backup import accounts
 from t3_backup.accounts import Account
 from t3_backup.cli.prompt import confirm
-from t3_backup.errors import EXIT_OK, Failure, StoreError, UsageError
+from t3_backup.errors import EXIT_OK, Failure, ProofFailed, StoreError, UsageError
+from t3_backup.history.proof_record import record_failures, trace_failure
 from t3_backup.monitor import recorder
 from t3_backup.output import console, documents, restore_messages
 from t3_backup.output.console import Console
@@ -27,9 +28,10 @@ from t3_backup.restore.recovery import recover_interrupted, restore_limits
 from t3_backup.settings import Settings
 from t3_backup.store.account_dir import AccountDir
 from t3_backup.store.census import Census
+from t3_backup.store.faults import find_unsound
 from t3_backup.store.lock import WAIT_S
 from t3_backup.store.manifest import Manifest
-from t3_backup.store.selection import find_passed_over, select_restorable
+from t3_backup.store.selection import find_next_best, find_passed_over, select_restorable
 from t3_backup.store.store import Store
 from t3_backup.system import signals
 from t3_backup.system.signals import StopRequest
@@ -72,20 +74,28 @@ def restore_command(args: argparse.Namespace, values: Settings) -> int:
                 whose = f"only their own account, not {args.user}"
                 raise UsageError(f"{own} is not root and may restore {whose}")
             known = account_dir.read_listing().snapshots
-            passed = find_passed_over(known, args.at, utc_now())
+            unsound = find_unsound(known, account_dir.read_catalog())
+            passed = find_passed_over(known, args.at, utc_now(), unsound)
             try:
                 snapshot = select_restorable(
-                    known, args.at, utc_now(), label=args.label, level=args.schema
+                    known,
+                    args.at,
+                    utc_now(),
+                    label=args.label,
+                    level=args.schema,
+                    unsound=unsound,
                 )
             except Failure as failure:
                 if passed is None or isinstance(failure, UsageError):
                     raise
-                told = restore_messages.passed_over_line(passed)
+                why = unsound.reasons.get(passed.name)
+                told = restore_messages.passed_over_line(passed, why)
                 raise Failure(f"{failure}; {told}") from None
             if passed is not None and passed.sequence < snapshot.sequence:
                 passed = None
             if passed is not None:
-                out.line(WARNING, f"WARN: {restore_messages.passed_over_line(passed)}")
+                why = unsound.reasons.get(passed.name)
+                out.line(WARNING, f"WARN: {restore_messages.passed_over_line(passed, why)}")
             _check_database(args, snapshot)
             limits = restore_limits(values, store)
             do = _elsewhere if args.to is not None else _in_place
@@ -100,6 +110,27 @@ def restore_command(args: argparse.Namespace, values: Settings) -> int:
         console.print_document(about | done)
     stop.end()
     return EXIT_OK if well else Failure.exit_code
+
+
+@contextlib.contextmanager
+def _naming_another(restore: _Restore) -> Iterator[None]:
+    """Record that the snapshot is not what was sealed, if so, and name the one to take instead."""
+    try:
+        yield
+    except ProofFailed as error:
+        account_dir, snapshot, args = restore.account_dir, restore.snapshot, restore.args
+        listing = account_dir.read_listing()
+        failed = trace_failure(account_dir, listing, snapshot, error.reason)
+        with contextlib.suppress(OSError):  # of a store that is not to be written to
+            record_failures(account_dir, failed, utc_now())
+        known = find_unsound(listing.snapshots, account_dir.read_catalog())
+        best = find_next_best(
+            listing.snapshots, snapshot, failed.keys() | known.reasons.keys(), args.schema
+        )
+        given = {"--dest": args.dest, "--to": args.to, "--database": args.database}
+        given |= {"--only": args.only}
+        options = [word for flag, value in given.items() if value for word in (flag, value)]
+        raise Failure(f"{error}; {restore_messages.instead_line(best, options)}") from None
 
 
 def _check_database(args: argparse.Namespace, snapshot: Manifest) -> None:
@@ -119,7 +150,7 @@ def _elsewhere(restore: _Restore) -> tuple[dict[str, Any], bool]:
     image = snapshot.live_image if args.database is None else snapshot.image_of(args.database)
     assert image is not None
     if not args.dry_run:
-        with restore.store.locked(shared=True, wait=WAIT_S):
+        with restore.store.locked(shared=True, wait=WAIT_S), _naming_another(restore):
             export.export_database(
                 restore.account_dir,
                 image,
@@ -164,24 +195,24 @@ def _in_place(restore: _Restore) -> tuple[dict[str, Any], bool]:
             raise Failure(one.reason)
     if not restore.account_dir.has_manifest(snapshot):
         raise Failure(f"{snapshot.name} was pruned in the meantime")
-    done = in_place.restore_in_place(
-        RestoreJob(
-            account=account,
-            store=store,
-            account_dir=restore.account_dir,
-            snapshot=snapshot,
-            service=None if args.no_service else find_service(args.user),
-            limits=restore.limits,
-            stopping=restore.stop,
-            now=utc_now,
-            say=partial(out.line, INFO),
-            database=databases,
-            file=args.database,
-            files=files,
-            files_limit=restore.values.files_limit,
-            kept=args.kept,
-        )
+    job = RestoreJob(
+        account=account,
+        store=store,
+        account_dir=restore.account_dir,
+        snapshot=snapshot,
+        service=None if args.no_service else find_service(args.user),
+        limits=restore.limits,
+        stopping=restore.stop,
+        now=utc_now,
+        say=partial(out.line, INFO),
+        database=databases,
+        file=args.database,
+        files=files,
+        files_limit=restore.values.files_limit,
+        kept=args.kept,
     )
+    with _naming_another(restore):
+        done = in_place.restore_in_place(job)
     measured = recorder.write_metrics(store, restore.values, args.dest, out)
     given = ["--dest", args.dest] if args.dest else []
     options = shlex.join(given + (["--no-service"] if args.no_service else []))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import sys
 import threading
 from dataclasses import dataclass, field
@@ -10,8 +11,9 @@ from typing import Any
 
 from t3_backup.backup.limits import limits_of
 from t3_backup.cli.accounts import AccountDirs, account_contents, pending_restores
-from t3_backup.errors import EXIT_OK, EXIT_UNCHECKED, Cancelled, Failure
+from t3_backup.errors import EXIT_OK, EXIT_UNCHECKED, Cancelled, Failure, explain
 from t3_backup.history.account_proof import AccountProof
+from t3_backup.history.proof_record import record_result
 from t3_backup.history.verify import VerifyResult
 from t3_backup.output import console, documents, messages
 from t3_backup.output.console import Console
@@ -45,9 +47,7 @@ def verify_command(args: argparse.Namespace, values: Settings) -> int:
     if args.json:
         console.print_document({"accounts": accounts})
     stop.end()
-    if this.failed or account_dirs.refused:
-        return Failure.exit_code
-    return EXIT_UNCHECKED if this.unchecked else EXIT_OK
+    return Failure.exit_code if account_dirs.refused else this.exit_code
 
 
 @dataclass
@@ -65,7 +65,15 @@ class _Verification:
     failed: int = 0
     unchecked: int = 0
     _listing: Listing = field(init=False)
+    _unrecorded: bool = False  # where an outcome could not be written down
     _checked: list[tuple[StoredSnapshot, VerifyResult]] = field(default_factory=list)
+
+    @property
+    def exit_code(self) -> int:
+        """What it has come to."""
+        if self.failed or self._unrecorded:
+            return Failure.exit_code
+        return EXIT_UNCHECKED if self.unchecked else EXIT_OK
 
     def verify_account(self, account_dir: AccountDir) -> dict[str, Any]:
         """Prove the snapshots of one account, tell of each, and return its document."""
@@ -115,10 +123,21 @@ class _Verification:
                 # others may be deltas by now
                 self._listing = listing = account_dir.update_listing(self._listing)
                 try:
-                    return listing.stored_snapshot(snapshot), proof.verify(listing, snapshot)
+                    result = proof.verify(listing, snapshot)
                 except Cancelled:
                     paused = True
+                    continue
+                self._record(account_dir, result)
+                return listing.stored_snapshot(snapshot), result
         return None
+
+    def _record(self, account_dir: AccountDir, result: VerifyResult) -> None:
+        try:
+            record_result(account_dir, result, utc_now())
+        except OSError as error:
+            if not self._unrecorded and error.errno != errno.EROFS:  # nobody wants that changed
+                self.out.warn(f"{account_dir.user}: no proof can be recorded: {explain(error)}")
+            self._unrecorded |= error.errno != errno.EROFS
 
     def _take(self, stored: StoredSnapshot, result: VerifyResult) -> None:
         self.done += 1

@@ -5,11 +5,14 @@ Pure: facts in, findings out.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from t3_backup.doctor.facts import AccountDirFacts, AccountFacts, Facts
 from t3_backup.doctor.finding import Finding, fail, note, ok, shorten, warn
 from t3_backup.monitor import health
+from t3_backup.monitor.attempts import Attempt
+from t3_backup.monitor.collect import AccountView
+from t3_backup.monitor.proofs import judge_proofs
 from t3_backup.output.messages import missing_texts
 from t3_backup.restore.pending import PendingRestore
 from t3_backup.store.catalog import explain_loss
@@ -81,10 +84,11 @@ def check_logins(facts: Facts) -> Iterator[Finding]:
 
 def check_attempts(facts: Facts) -> Iterator[Finding]:
     """Tell of each account of which the last run has not saved all that there is."""
-    snapshots = {one.user: one.snapshots for one in facts.store.account_dirs}
+    account_dirs = {one.user: one for one in facts.store.account_dirs}
     for account in facts.accounts:
         tried, name = facts.store.attempts.get(account.user, ()), f"attempt {account.user}"
-        fresh = health.judge_freshness(snapshots.get(account.user, ()), tried, facts.now)
+        view = _view(account.user, account_dirs.get(account.user), tried)
+        fresh = health.judge_freshness(view, facts.now)
         if error := health.last_error(tried, fresh.last_good):
             yield warn(name, f"the last attempt failed, at {error.at}: {error.reason}")
         if tried and tried[-1].unsaved:
@@ -135,6 +139,36 @@ def _account_dir(account_dir: AccountDirFacts) -> Iterator[Finding]:
         yield warn(name, f"nothing is pruned: {shorten(waiting)}; {mend}")
 
 
+def check_proofs(facts: Facts) -> Iterator[Finding]:
+    """Check how the last proofs of each account's snapshots ended, and when that was."""
+    most = health.Thresholds().max_proof_age
+    for account_dir in facts.store.account_dirs:
+        name, proofs = (
+            f"proofs {account_dir.user}",
+            judge_proofs(_view(account_dir.user, account_dir)),
+        )
+        for fault in proofs.faults:
+            yield fail(name, fault.text)
+        for text in proofs.doubts(account_dir.user, facts.now, most):
+            yield warn(name, text)
+
+
+def _view(
+    user: str, account_dir: AccountDirFacts | None, attempts: Sequence[Attempt] = ()
+) -> AccountView:
+    """Return what the store has of an account, as all who judge it look at it."""
+    if account_dir is None:
+        return AccountView(user, in_map=True, attempts=tuple(attempts))
+    return AccountView(
+        user,
+        in_map=True,
+        snapshots=account_dir.snapshots,
+        attempts=tuple(attempts),
+        lost=account_dir.lost,
+        catalog=account_dir.catalog,
+    )
+
+
 def _restore(restore: PendingRestore) -> Finding:
     """Tell of a restore that has not ended: a server may not start until then."""
     name = f"restore {restore.user}"
@@ -168,7 +202,7 @@ def _freshness(account: AccountFacts, account_dir: AccountDirFacts | None, facts
         else "now: t3-backup-state run"
     )
     tried = facts.store.attempts.get(user, ())
-    fresh = health.judge_freshness(account_dir.snapshots if account_dir else (), tried, facts.now)
+    fresh = health.judge_freshness(_view(user, account_dir, tried), facts.now)
     if fresh.uncovered:
         if account.uncovered:
             return fail(name, databases.explain(fresh.uncovered))
@@ -190,5 +224,8 @@ def _freshness(account: AccountFacts, account_dir: AccountDirFacts | None, facts
         found += f", and the database was unchanged {ago} ago"
     if fresh.is_old(facts.now):
         return fail(name, f"{found}; find out why there is no newer one, and back up {now}")
-    troubles = "; ".join(filter(None, (ahead, doubt)))
+    late = ""
+    if fresh.last_good is not None and facts.now - fresh.last_good > health.Thresholds().max_age:
+        late = f"{found}, which status calls critical; back up {now}"
+    troubles = "; ".join(filter(None, (ahead, late, doubt)))
     return warn(name, troubles) if troubles else ok(name, found)

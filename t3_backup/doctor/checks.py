@@ -31,6 +31,7 @@ def check_machine(facts: Facts, settings: Settings) -> list[Finding]:
         *account_checks.check_account_dirs(facts),
         *account_checks.check_freshness(facts),
         *account_checks.check_attempts(facts),
+        *account_checks.check_proofs(facts),
         *account_checks.check_logins(facts),
         *_log(facts, settings),
         *_metrics(facts, settings),

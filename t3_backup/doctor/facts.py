@@ -11,8 +11,9 @@ from t3_backup.doctor.units import Systemd
 from t3_backup.monitor import hooks
 from t3_backup.monitor.attempts import Attempts
 from t3_backup.restore.pending import PendingRestore
+from t3_backup.store.catalog import Catalog
 from t3_backup.store.identity import IdentityCheck
-from t3_backup.store.manifest import Manifest
+from t3_backup.store.manifest import Manifest, StoredDatabase
 from t3_backup.t3.login_report import UNKNOWN, LoginReport
 from t3_backup.worker.sources import Source
 
@@ -51,6 +52,8 @@ class AccountDirFacts:
     user: str
     path: Path
     snapshots: tuple[Manifest, ...] = ()
+    lost: tuple[StoredDatabase, ...] = ()  # images whose files are gone
+    catalog: Catalog = field(default_factory=Catalog)
     strays: tuple[str, ...] = ()
     problem: str = ""  # why it can't be used
     old: int | None = None  # how many old snapshots are in it, where it is the user's own

@@ -211,7 +211,13 @@ def _account_dir(store: Store, user: str, stopping: threading.Event) -> AccountD
             return found
         with account_dir:
             listing = account_dir.read_listing()
-            return replace(found, snapshots=listing.snapshots, strays=listing.strays)
+            return replace(
+                found,
+                snapshots=listing.snapshots,
+                lost=listing.lost_images,
+                catalog=account_dir.read_catalog(),
+                strays=listing.strays,
+            )
     except (StoreError, OSError) as error:
         found = replace(found, problem=explain(error))
     try:

@@ -8,7 +8,7 @@ place is on the disk, has been put together out of what the disk holds, and has 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
@@ -29,21 +29,26 @@ _WITH_DELTAS = 2  # the format of manifests from which on an image may be a delt
 _PAGE_SIZES = frozenset(1 << power for power in range(9, 17))  # sqlite.org/fileformat.html
 
 
-def choose_bases(images: Iterable[StoredDatabase]) -> dict[str, StoredDatabase]:
+def choose_bases(
+    images: Iterable[StoredDatabase], unsound: Container[str] = ()
+) -> dict[str, StoredDatabase]:
     """Choose the base of each image of one database, by name.
 
     It is the nearest newer one of a snapshot that nothing speaks against. What isn't there stays
-    plain, and so does the newest one of a good snapshot. Pure.
+    plain, and so does the newest one of a good snapshot. One of the snapshots that are `unsound`,
+    by name, is no base, and no good one. Pure.
     """
     found: dict[str, StoredDatabase] = {}
     newer: list[StoredDatabase] = []  # those that may be a base, the nearest last
     good = False  # whether the newest of a good snapshot was seen
     for stored in sorted(images, key=lambda one: one.sequence, reverse=True):
-        first_good, good = stored.snapshot.is_good and not good, good or stored.snapshot.is_good
+        sound = stored.snapshot.name not in unsound
+        is_good = sound and stored.snapshot.is_good
+        first_good, good = is_good and not good, good or is_good
         base = next((one for one in reversed(newer) if one.sequence > stored.sequence), None)
         if base is not None and not first_good:
             found[stored.name] = base
-        if stored.snapshot.verdict in ("verified", "unproven"):
+        if sound and stored.snapshot.verdict in ("verified", "unproven"):
             newer.append(stored)
     return found
 
@@ -52,13 +57,14 @@ def plan_rebases(
     kept: Sequence[StoredDatabase],
     gone: Sequence[StoredDatabase],
     headers: Mapping[str, Header | None],
+    unsound: Container[str] = (),
 ) -> tuple[list[tuple[StoredDatabase, StoredDatabase]], set[str]]:
     """Plan, before `gone` goes, which of `kept` get which other base.
 
-    And name those that can't go for lack of one. `headers`, by name, are of those that are deltas.
-    Pure.
+    And name those that can't go for lack of one. `headers`, by name, are of those that are deltas;
+    `unsound` as in `choose_bases`. Pure.
     """
-    everyone, to = [*kept, *gone], choose_bases(kept)
+    everyone, to = [*kept, *gone], choose_bases(kept, unsound)
     found, stuck = [], set()
     for stored in kept:
         header = headers.get(stored.name)

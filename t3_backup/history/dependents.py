@@ -78,6 +78,10 @@ class BaseFinder:
                     return base.snapshot
         return None
 
+    def is_broken(self, listing: Listing, image: StoredDatabase) -> bool:
+        """Tell whether the file of an image is not what was written."""
+        return not self._is_whole(listing, image)
+
     def _read_bases(self, listing: Listing, image: StoredDatabase) -> list[StoredDatabase]:
         """Return the images that one needs, the nearest first, as far as that can be told."""
         found, form = list[StoredDatabase](), _read_form(self.account_dir, listing, image)

@@ -14,16 +14,25 @@ from dataclasses import dataclass, replace
 from typing import Self
 
 from t3_backup.errors import Cancelled, Failure, NoRoom, explain
-from t3_backup.history import chain, compaction, page_hashes, reflink, retention
+from t3_backup.history import (
+    chain,
+    compaction,
+    page_hashes,
+    proof_record,
+    reflink,
+    retention,
+)
 from t3_backup.history.compaction import Compaction
 from t3_backup.history.pruning import Pruning
 from t3_backup.history.result import MaintenanceResult
 from t3_backup.history.retention import Decision, Policy
 from t3_backup.settings import Settings
 from t3_backup.store.account_dir import AccountDir
+from t3_backup.store.faults import SOUND, Unsound, find_unsound
 from t3_backup.store.listing import Listing
 from t3_backup.store.manifest import StoredDatabase
 from t3_backup.system.disk import BLOCK_BYTES, used_bytes
+from t3_backup.text import utc_now
 from t3_backup.worker.limits import Limits
 
 AUTO, DELTA, REFLINK, OFF = "auto", "delta", "reflink", "off"  # as T3_BACKUP_COMPACT has them
@@ -44,6 +53,7 @@ class Maintenance:
     known_to_share: bool | None = None
     # bytes of the disk that copies of doubtful worth may take; None: there is no limit to it
     doubtful_bytes: int | None = None
+    unsound: Unsound = SOUND
 
     @classmethod
     def of(
@@ -65,6 +75,7 @@ class Maintenance:
             stopping,
             limits.free_bytes(),
             doubtful_bytes=doubtful_bytes,
+            unsound=find_unsound(listing.snapshots, account_dir.read_catalog()),
         )
 
     def shares_extents(self) -> bool:
@@ -97,7 +108,7 @@ class Maintenance:
 
     def decide_retention(self) -> list[Decision]:
         """Decide what becomes of each snapshot, newest first."""
-        return retention.decide_retention(self.listing.snapshots, self.policy)
+        return retention.decide_retention(self.listing.snapshots, self.policy, self.unsound)
 
     def tidy(self, hold: str = "") -> MaintenanceResult:
         """Prune, unless a `hold` says why not, and compact.
@@ -145,6 +156,7 @@ class Maintenance:
             self._check_free_space,
             done,
             self.doubtful_bytes,
+            self.unsound,
         )
 
     def _compact(self, done: MaintenanceResult) -> None:
@@ -171,7 +183,7 @@ class Maintenance:
 
         What is the same as the newest that stays plain is the same file, and takes no room.
         """
-        bases = compaction.choose_bases(images)
+        bases = compaction.choose_bases(images, self.unsound)
         staying = {image.sha256 for image in images if image.name not in bases}
         for image in reversed(images):
             if (
@@ -197,6 +209,13 @@ class Maintenance:
                 done.warnings.append(
                     f"{self.account_dir.user}: {image.name} stays a plain copy: {explain(error)}"
                 )
+                self._record_broken(done.listing, [image, bases[image.name]])
+
+    def _record_broken(self, listing: Listing, images: Sequence[StoredDatabase]) -> None:
+        """Note of images that could not be worked with if they are not what was sealed."""
+        with contextlib.suppress(OSError):  # the next proof finds it, too
+            for image in images:
+                proof_record.record_if_broken(self.account_dir, listing, image, utc_now())
 
     def _leave_plain(self, image: StoredDatabase, done: MaintenanceResult) -> None:
         """Note that the image takes no less room as a delta."""

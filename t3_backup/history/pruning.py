@@ -17,6 +17,7 @@ from t3_backup.history.result import MaintenanceResult
 from t3_backup.history.retention import Policy
 from t3_backup.store.account_dir import AccountDir
 from t3_backup.store.archives import remove_unused_archives
+from t3_backup.store.faults import SOUND, Unsound
 from t3_backup.store.listing import Listing
 from t3_backup.store.manifest import Manifest, StoredDatabase
 from t3_backup.text import quote
@@ -33,6 +34,7 @@ class Pruning:
     done: MaintenanceResult
     # bytes of the disk that copies of doubtful worth may take; None: there is no limit to it
     doubtful_bytes: int | None = None
+    unsound: Unsound = SOUND
 
     def prune(self) -> None:
         """Remove what the policy lets go, and the archives that no snapshot names then.
@@ -106,7 +108,7 @@ class Pruning:
         """
         going = {snapshot.name for snapshot in self._find_excess(listing)}
         if not any(snapshot.holds for snapshot in listing.snapshots):
-            decisions = retention.decide_retention(listing.snapshots, self.policy)
+            decisions = retention.decide_retention(listing.snapshots, self.policy, self.unsound)
             going |= {decision.snapshot.name for decision in decisions if not decision.keep}
         return [snapshot for snapshot in listing.snapshots if snapshot.name in going]
 
@@ -115,7 +117,8 @@ class Pruning:
         if self.doubtful_bytes is None:
             return []
         sizes = usage.measure_own_bytes(self.account_dir, listing)
-        return doubtful.find_excess(listing.snapshots, sizes, self.doubtful_bytes)
+        sound = [one for one in listing.snapshots if one.name not in self.unsound]
+        return doubtful.find_excess(sound, sizes, self.doubtful_bytes)
 
     def _rebase(self, going: set[str]) -> set[str]:
         """Give the deltas on images of those that go another base.
@@ -142,7 +145,7 @@ class Pruning:
         headers: Mapping[str, Header | None],
     ) -> set[str]:
         """The same for the images of one database: the names of snapshots that can't go."""
-        rebases, stuck = compaction.plan_rebases(kept, gone, headers)
+        rebases, stuck = compaction.plan_rebases(kept, gone, headers, self.unsound)
         staying: set[str] = set()
         everyone = {image.snapshot.name for image in gone}
         for image, base in reversed(rebases):
@@ -185,7 +188,7 @@ class Pruning:
                     f"needs are kept: {explain(error)}"
                 )
                 same = self.done.listing.images_of(image.file)
-                if base := compaction.choose_bases(same).get(image.name):
+                if base := compaction.choose_bases(same, self.unsound).get(image.name):
                     going.discard(base.snapshot.name)
         return headers
 

@@ -3,7 +3,8 @@
 Periods are those of UTC and are counted in the order of the sequence numbers, from the newest
 verified (or unproven) snapshot back: neither age nor a clock that jumps prunes anything. A suspect
 or damaged snapshot that nobody has accepted holds everything, so that a server which began anew on
-an empty database can't roll the history out of the door.
+an empty database can't roll the history out of the door. One whose last proof failed is evidence:
+no good one goes for it.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from itertools import pairwise
 from typing import Self
 
 from t3_backup.settings import Settings
+from t3_backup.store.faults import SOUND, Unsound
 from t3_backup.store.manifest import Manifest
 
 # by how much a time may be past a later one's before the clock is to blame
@@ -23,6 +25,7 @@ _PAST_DOUBT = timedelta(days=1)
 # Each of these is counted among its like alone, so that no other pushes a good one out.
 _COUNTED = ("verified", "unproven", "incomplete")
 _EVIDENCE = "evidence"
+_FAILED = "failed proof"
 _LEAP = timedelta(days=366)  # between one run and the next, the clock may have leapt
 
 
@@ -81,10 +84,10 @@ class Policy:
         ]
         return [rule for rule in rules if rule[1]]
 
-    def outside(self, snapshot: Manifest) -> str:
+    def outside(self, snapshot: Manifest, unsound: Unsound = SOUND) -> str:
         """Tell why a snapshot goes: the rules that might have kept it."""
-        if _class_of(snapshot) == _EVIDENCE:
-            return f"outside: evidence {self.keep}"
+        if (kind := _class_of(snapshot, unsound)) in (_EVIDENCE, _FAILED):
+            return f"outside: {kind} {self.keep}"
         if snapshot.label is not None:
             return f"outside: label {label_kind(snapshot.label)} {self.labelled}"
         return ", ".join(
@@ -108,8 +111,10 @@ class Decision:
     reasons: tuple[str, ...]
 
 
-def _class_of(snapshot: Manifest) -> str:
-    """Say what it counts as: one of _COUNTED, or evidence."""
+def _class_of(snapshot: Manifest, unsound: Unsound) -> str:
+    """Say what it counts as: one of _COUNTED, evidence, or a failed proof."""
+    if snapshot.name in unsound:
+        return _FAILED
     if snapshot.verdict == "verified" and snapshot.missing:
         return "incomplete"
     return snapshot.verdict if snapshot.verdict in _COUNTED else _EVIDENCE
@@ -123,14 +128,17 @@ def label_kind(label: str) -> str:
     return label.partition("-")[0]
 
 
-def decide_retention(snapshots: Iterable[Manifest], policy: Policy) -> list[Decision]:
+def decide_retention(
+    snapshots: Iterable[Manifest], policy: Policy, unsound: Unsound = SOUND
+) -> list[Decision]:
     """Decide what becomes of each snapshot of one account, newest first.
 
     Stays: the newest verified ones; the newest verified one of each of the last days, weeks, months
     and years that have one; the newest verified ones of each kind of label; of unproven ones the
     same, counted apart; the newest accepted ones of another verdict (they are evidence): as many of
     each as the policy says. Whatever it says: a pinned one; the newest verified one, and the newest
-    unproven one; and all, while any is held.
+    unproven one; one whose last proof failed, until that is accepted; and all, while any is held.
+    What is `unsound` is evidence, too, but counts among its like alone.
     """
     newest_first = sorted(snapshots, key=lambda snapshot: snapshot.sequence, reverse=True)
     why: dict[int, list[str]] = defaultdict(list)
@@ -140,11 +148,15 @@ def decide_retention(snapshots: Iterable[Manifest], policy: Policy) -> list[Deci
         _keep_all(why, newest_first, f"held by {held[0].name}, which is {held[0].verdict}")
 
     for kind in _COUNTED:
-        like = [snapshot for snapshot in newest_first if _class_of(snapshot) == kind]
+        like = [snapshot for snapshot in newest_first if _class_of(snapshot, unsound) == kind]
         if like:
             _keep_by_policy(why, newest_first, kind, like, policy)
-    evidence = [snapshot for snapshot in newest_first if _class_of(snapshot) == _EVIDENCE]
-    _keep_first(why, evidence, policy.keep, "evidence")
+    for kind in (_EVIDENCE, _FAILED):
+        like = [one for one in newest_first if _class_of(one, unsound) == kind]
+        _keep_first(why, like, policy.keep, kind)
+    # What failed once may prove again, on another cable: somebody looks before it goes.
+    waiting = [one for one in newest_first if one.name in unsound.waiting]
+    _keep_all(why, waiting, "its last proof failed, and nobody has accepted that")
     # One from the future (the clock was wrong then, or is now) says nothing about ages: it stays.
     for snapshot in _find_future_ones(newest_first, witnesses=why.keys()):
         why[snapshot.sequence].append("taken at a time after its successor's")
@@ -157,7 +169,7 @@ def decide_retention(snapshots: Iterable[Manifest], policy: Policy) -> list[Deci
         Decision(
             one,
             one.sequence in why,
-            tuple(why[one.sequence]) if one.sequence in why else (policy.outside(one),),
+            tuple(why[one.sequence]) if one.sequence in why else (policy.outside(one, unsound),),
         )
         for one in newest_first
     ]

@@ -18,6 +18,7 @@ from t3_backup.errors import (
     Cancelled,
     Failure,
     NoRoom,
+    ProofFailed,
     SystemdUnanswered,
     TryLater,
     WorkerLost,
@@ -114,10 +115,39 @@ class VerifyResult:
         return "; ".join(self.finding.reasons[:_MOST_REASONS])
 
 
-def explain_refusal(name: str, found: Finding, what: str) -> str:
-    """Say why the snapshot or image `name` is not `what`, such as "put back"."""
-    why = "does not verify" if found.failed else "could not be checked"
-    return f"{name} {why} and is not {what}: {'; '.join(found.reasons[:_MOST_REASONS])}"
+def require_sound(name: str, found: Finding, what: str) -> None:
+    """Raise Failure where the snapshot or image `name` can't be `what`, such as "put back".
+
+    It is ProofFailed where it is not what was sealed.
+    """
+    why = "; ".join(found.reasons[:_MOST_REASONS])
+    if found.outcome == "failed":
+        raise ProofFailed(f"{name} does not verify and is not {what}: {why}", why)
+    if found.outcome == "unchecked":
+        raise Failure(f"{name} could not be checked and is not {what}: {why}")
+
+
+def open_image(
+    account_dir: AccountDir,
+    listing: Listing,
+    image: StoredDatabase,
+    limits: Limits,
+    stopping: threading.Event,
+    folder: int = -1,
+) -> int:
+    """Open the bytes of an image as `chain.open_data` does, to prove them.
+
+    Raises ProofFailed where what is there can't be what was sealed.
+    """
+    try:
+        return chain.open_data(account_dir, listing, image, limits, stopping, folder)
+    except Cancelled:
+        raise
+    except (Failure, OSError) as error:
+        if judge_error(error).failed:
+            why = explain(error)
+            raise ProofFailed(f"{image.name} does not verify: {why}", why) from error
+        raise
 
 
 def judge_error(error: Failure | OSError) -> Finding:

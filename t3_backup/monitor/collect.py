@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 
 from t3_backup import accounts
@@ -16,6 +17,7 @@ from t3_backup.monitor import attempts
 from t3_backup.monitor.attempts import Attempt, Attempts
 from t3_backup.restore import pending
 from t3_backup.store.catalog import Catalog
+from t3_backup.store.faults import Unsound, find_unsound
 from t3_backup.store.listing import Listing
 from t3_backup.store.losses import find_lost
 from t3_backup.store.manifest import Manifest, StoredDatabase
@@ -40,6 +42,11 @@ class AccountView:
     vanished: tuple[str, ...] = ()  # names of snapshots that were sealed, and are not there
     login: LoginReport = UNKNOWN  # what t3-autoupdate says of it
     restore: str = ""  # what there is to be said of a restore that was interrupted
+
+    @cached_property
+    def unsound(self) -> Unsound:
+        """The snapshots whose last proof failed."""
+        return find_unsound(self.snapshots, self.catalog)
 
 
 @dataclass(frozen=True)

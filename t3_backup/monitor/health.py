@@ -2,8 +2,9 @@
 
 Pure: values and a clock in, values out. What counts is when the database was last known to be
 safe: the time of a verified snapshot, or of a run that found it unchanged. `judge_freshness` alone
-decides that, for the status, the doctor and the report. That a run ended well says nothing here.
-What lies in the future was written by a wrong clock, and makes nothing fresh.
+decides that, for all who tell of it. That a run ended well says nothing here; nor does a snapshot
+that lost an image or whose last proof failed, nor one of what was about to be replaced. What lies
+in the future was written by a wrong clock, and makes nothing fresh.
 """
 
 from __future__ import annotations
@@ -14,8 +15,10 @@ from datetime import datetime, timedelta
 
 from t3_backup.monitor.attempts import UNCHANGED, Attempt, uncovered_since
 from t3_backup.monitor.collect import AccountView
+from t3_backup.monitor.proofs import ProofStates, judge_proofs
 from t3_backup.store.catalog import explain_loss
 from t3_backup.store.manifest import Manifest
+from t3_backup.store.names import UNWANTED
 from t3_backup.t3 import databases
 from t3_backup.text import format_size, printable, quote
 
@@ -33,6 +36,7 @@ class Thresholds:
 
     max_age: timedelta = timedelta(hours=26)  # of the last good: older is critical
     min_snapshots: int = 1  # verified ones: fewer is a warning
+    max_proof_age: timedelta = timedelta(days=15)  # two weekly proofs were missed: a warning
 
 
 @dataclass(frozen=True)
@@ -40,8 +44,10 @@ class Freshness:
     """When one account's database was last known to be safe."""
 
     last_good: datetime | None  # UTC; None: never
-    good: tuple[Manifest, ...]  # the verified ones that are not of the future, newest first
-    ahead: tuple[Manifest, ...]  # the verified ones that are, newest first
+    # The verified ones that a restore would choose by itself and that are not of the future, newest
+    # first.
+    good: tuple[Manifest, ...]
+    ahead: tuple[Manifest, ...]  # those that are, newest first
     # names of databases that are not copied: what was taken since the first does not count
     uncovered: tuple[str, ...]
 
@@ -70,6 +76,7 @@ class Health:
 
     view: AccountView
     fresh: Freshness
+    proofs: ProofStates
     trend: float | None  # bytes a day by which the database grows; None where that can't be told
     last_error: Attempt | None  # the newest failed attempt, if nothing went well since
     note: str  # what there is to be known where all is well
@@ -92,16 +99,22 @@ def worst(states: Iterable[str]) -> str:
     return max(states, key=STATES.index, default=OK)
 
 
-def judge_freshness(
-    snapshots: Iterable[Manifest], attempts: Sequence[Attempt], now: datetime
-) -> Freshness:
-    """Judge when a database was last known to be safe, by attempts oldest first."""
-    verified = [snapshot for snapshot in snapshots if snapshot.is_good]
+def judge_freshness(view: AccountView, now: datetime) -> Freshness:
+    """Judge when an account's database was last known to be safe."""
+    holed = {image.snapshot.name for image in view.lost}
+    verified = [
+        snapshot
+        for snapshot in view.snapshots
+        if snapshot.is_good
+        and snapshot.label not in UNWANTED
+        and snapshot.name not in holed
+        and snapshot.name not in view.unsound
+    ]
     verified.sort(key=lambda snapshot: snapshot.when, reverse=True)
     good = tuple(snapshot for snapshot in verified if snapshot.when <= now + _FUTURE)
     ahead = tuple(snapshot for snapshot in verified if snapshot.when > now + _FUTURE)
-    bare = uncovered_since(attempts)
-    known = [snapshot.when for snapshot in good] + _confirmations(attempts, good, now)
+    bare = uncovered_since(view.attempts)
+    known = [snapshot.when for snapshot in good] + _confirmations(view, good, now)
     if bare:  # what was taken since does not hold all that there is
         begun = bare[0].when - timedelta(seconds=bare[0].seconds) - _ROUNDING
         known = [when for when in known if when < begun]
@@ -110,32 +123,39 @@ def judge_freshness(
 
 def judge_health(view: AccountView, now: datetime, limits: Thresholds) -> Health:
     """Judge how the account is at `now`."""
-    holed = {image.snapshot.name for image in view.lost}
-    whole = [snapshot for snapshot in view.snapshots if snapshot.name not in holed]
-    fresh = judge_freshness(whole, view.attempts, now)
+    fresh, proofs = judge_freshness(view, now), judge_proofs(view)
     skipped = bool(view.attempts) and view.attempts[-1].outcome == "skipped"
     no_database = skipped and not view.snapshots
     error = last_error(view.attempts, fresh.last_good)
-    troubles = _troubles(view, fresh, error, now, limits, no_database=no_database)
+    troubles = [*_troubles(view, fresh, error, now, limits, no_database=no_database)]
+    if not view.problem:
+        state = CRITICAL if view.in_map else WARNING
+        troubles += [Trouble(state, fault.text) for fault in proofs.faults]
+        doubts = proofs.doubts(view.user, now, limits.max_proof_age)
+        troubles += [Trouble(WARNING, text) for text in doubts]
     note = "no database" if no_database else ""
-    return Health(view, fresh, size_trend(fresh.good), error, note, tuple(troubles))
+    return Health(view, fresh, proofs, size_trend(fresh.good), error, note, tuple(troubles))
 
 
-def _confirmations(
-    attempts: Sequence[Attempt], good: Sequence[Manifest], now: datetime
-) -> list[datetime]:
+def _confirmations(view: AccountView, good: Sequence[Manifest], now: datetime) -> list[datetime]:
     """List when runs found that the database is still what a good snapshot holds."""
-    if not good:
-        return []
-    first = good[-1].when
+    names = {snapshot.name for snapshot in good}
     return [
         tried.when
-        for tried in attempts
+        for tried in view.attempts
         if tried.outcome == UNCHANGED
         and tried.verdict in (None, "verified")  # of what it was found to be still
         and not tried.missing
-        and first <= tried.when <= now + _FUTURE
+        and tried.when <= now + _FUTURE
+        and _compared_with(view.snapshots, tried.when) in names
     ]
+
+
+def _compared_with(snapshots: Sequence[Manifest], when: datetime) -> str | None:
+    """Name the snapshot that a run of that time compared the database with."""
+    there = [one for one in snapshots if one.when <= when and one.label not in UNWANTED]
+    newest = max(there, key=lambda one: one.sequence, default=None)
+    return newest.name if newest is not None else None
 
 
 def last_error(attempts: Sequence[Attempt], last_good: datetime | None) -> Attempt | None:

@@ -9,12 +9,17 @@ from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import t3_backup
 from t3_backup.monitor.status import Status
 from t3_backup.store.manifest import VERDICTS
 from t3_backup.system.atomic_file import replace_path
+
+if TYPE_CHECKING:  # it need not be installed
+    from prometheus_client import Gauge
 
 NAME = "t3_backup.prom"
 
@@ -96,7 +101,27 @@ def render(status: Status) -> bytes:
             growth.labels(user).set(newest.live.wal_growth_bytes)
             for name in VERDICTS:
                 verdict.labels(user, name).set(newest.verdict == name)
+    _render_proofs(status, by_account)
     return bytes(generate_latest(registry))
+
+
+def _render_proofs(status: Status, by_account: Callable[[str, str], Gauge]) -> None:
+    broken = by_account(
+        "failed_proofs", "Snapshots that are not what was sealed, and that nobody has accepted."
+    )
+    doubted = by_account("unchecked_proofs", "Snapshots that could not be checked at the last try.")
+    proven = by_account(
+        "oldest_proof_timestamp_seconds",
+        "When the snapshot was proven whose last proof is the longest ago.",
+    )
+    for health in status.accounts:
+        if not health.view.snapshots:
+            continue
+        user, proofs = health.view.user, health.proofs
+        broken.labels(user).set(len(proofs.failed))
+        doubted.labels(user).set(len(proofs.unchecked))
+        if proofs.oldest is not None:
+            proven.labels(user).set(proofs.oldest[1].timestamp())
 
 
 def write(folder: Path, content: bytes) -> None:

@@ -23,6 +23,7 @@ from t3_backup.monitor.health import (
     trend_text,
     worst,
 )
+from t3_backup.monitor.proofs import ProofStates
 from t3_backup.text import format_columns, format_size, format_time
 
 NOT_COPIED = ("worktrees", "logs", "caches")
@@ -171,8 +172,23 @@ def _account(health: Health, now: datetime) -> dict[str, Any]:
         "bytes_per_day": round(health.trend) if health.trend is not None else None,
         "uncovered": list(health.fresh.uncovered),
         "databases": [asdict(state) for state in database_states(health)],
+        "proofs": _proofs(health.proofs),
         "missing": [asdict(one) for one in view.snapshots[0].missing] if view.snapshots else [],
         "last_attempt": asdict(view.attempts[-1]) if view.attempts else None,
         "last_error": asdict(health.last_error) if health.last_error else None,
         "login": asdict(view.login.login) if view.login.login else None,
     }
+
+
+def _proofs(proofs: ProofStates) -> dict[str, Any]:
+    failed = [
+        {
+            "snapshot": fault.snapshot.name,
+            "reason": fault.reason,
+            "hanging": list(fault.hanging),
+        }
+        for fault in proofs.faults
+    ]
+    unchecked = [{"snapshot": one.name, "reason": reason} for one, reason in proofs.unchecked]
+    oldest = None if proofs.oldest is None else format_time(proofs.oldest[1])
+    return {"failed": failed, "unchecked": unchecked, "oldest": oldest}

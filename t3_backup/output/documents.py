@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
+
+from t3_backup.text import format_time
 
 if TYPE_CHECKING:  # some bring the worker's client, which only those need who verify
     from t3_backup.backup.result import AccountResult
@@ -13,6 +15,7 @@ if TYPE_CHECKING:  # some bring the worker's client, which only those need who v
     from t3_backup.history.verify import VerifyResult
     from t3_backup.restore.in_place import Restored
     from t3_backup.restore.pending import PendingRestore
+    from t3_backup.store.catalog import Proof
     from t3_backup.store.listing import StoredSnapshot
     from t3_backup.store.manifest import Manifest
 
@@ -30,6 +33,7 @@ class AccountContents:
     leftovers: Sequence[str] = ()  # paths of what could not be taken over
     restore: PendingRestore | None = None  # one that has not ended
     lost: Sequence[str] = ()  # names of snapshots that were sealed, and are not there
+    proofs: Mapping[str, Proof] = field(default_factory=dict)  # the last ones, by snapshot
 
 
 def snapshot_document(snapshot: StoredSnapshot) -> dict[str, Any]:
@@ -88,7 +92,8 @@ def needs_attention(account: Mapping[str, Any]) -> bool:
 
 def contents_document(contents: AccountContents) -> dict[str, Any]:
     """Describe what the store has of one account, as `list` does."""
-    return _account_document(contents, list(map(snapshot_document, contents.snapshots)))
+    entries = [_listed_document(contents, snapshot) for snapshot in contents.snapshots]
+    return _account_document(contents, entries)
 
 
 def verify_document(
@@ -96,7 +101,7 @@ def verify_document(
 ) -> dict[str, Any]:
     """Describe what the store has of one account, with the proof of each snapshot."""
     entries = [
-        snapshot_document(snapshot)
+        _listed_document(contents, snapshot)
         | {
             "verifies": _VERIFIES[result.outcome],
             "problems": [*result.finding.reasons, *result.remarks],
@@ -104,6 +109,21 @@ def verify_document(
         for snapshot, result in checked
     ]
     return _account_document(contents, entries)
+
+
+def _listed_document(contents: AccountContents, snapshot: StoredSnapshot) -> dict[str, Any]:
+    """Describe a snapshot with its last proof."""
+    proof = contents.proofs.get(snapshot.manifest.name)
+    return snapshot_document(snapshot) | {"proof": None if proof is None else proof_document(proof)}
+
+
+def proof_document(proof: Proof) -> dict[str, str]:
+    """Describe how a proof ended."""
+    return {
+        "when": format_time(proof.when),
+        "outcome": proof.outcome,
+        "reason": proof.reason,
+    }
 
 
 def _account_document(contents: AccountContents, snapshots: list[dict[str, Any]]) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from t3_backup.backup.result import AccountResult
 from t3_backup.output.documents import AccountContents
-from t3_backup.store.catalog import explain_loss
+from t3_backup.store.catalog import Proof, explain_loss
 from t3_backup.store.faults import find_faults
 from t3_backup.store.listing import StoredSnapshot
 from t3_backup.store.manifest import Manifest
@@ -24,7 +24,7 @@ if TYPE_CHECKING:  # they bring the worker's client, which only those need who v
 
 
 _HEADS: tuple[str, ...] = ("WHEN (UTC)", "AGE", "SIZE", "PAGES", "METHOD")
-_HEADS += ("LEVEL", "FILES", "LABEL", "VERDICT", "NAME")
+_HEADS += ("LEVEL", "FILES", "LABEL", "VERDICT", "LAST PROVEN", "NAME")
 
 
 class Message(NamedTuple):
@@ -99,7 +99,8 @@ def missing_texts(manifest: Manifest) -> list[str]:
 def list_lines(contents: AccountContents, now: datetime) -> list[str]:
     """Return the table of one account's snapshots, and what is there besides."""
     manifests = [snapshot.manifest for snapshot in contents.snapshots]
-    rows = [_HEADS, *(_list_row(manifest, now) for manifest in manifests)]
+    proofs = contents.proofs
+    rows = [_HEADS, *(_list_row(one, proofs.get(one.name), now) for one in manifests)]
     if any(len(manifest.databases) > 1 for manifest in manifests):
         counts = ["DATABASES", *(str(len(manifest.databases)) for manifest in manifests)]
         rows = [(*row[:-1], count, row[-1]) for row, count in zip(rows, counts, strict=True)]
@@ -112,7 +113,7 @@ def list_lines(contents: AccountContents, now: datetime) -> list[str]:
     return lines + [f"  {text}" for text in uncounted_lines(contents)]
 
 
-def _list_row(manifest: Manifest, now: datetime) -> tuple[str, ...]:
+def _list_row(manifest: Manifest, proof: Proof | None, now: datetime) -> tuple[str, ...]:
     accepted = " (accepted)" if manifest.accepted_at else ""
     pinned = " (pinned)" if manifest.pinned_at else ""
     missing = f", {len(manifest.missing)} missing" if manifest.missing else ""
@@ -126,8 +127,17 @@ def _list_row(manifest: Manifest, now: datetime) -> tuple[str, ...]:
         format_size(manifest.companion.bytes) if manifest.companion is not None else "-",
         manifest.label or "-",
         f"{manifest.verdict}{missing}{accepted}{pinned}",
+        _last_proven(proof),
         manifest.name,
     )
+
+
+def _last_proven(proof: Proof | None) -> str:
+    """Write when a snapshot was last proven, with what came of it where it did not verify."""
+    if proof is None:
+        return "-"
+    what = {"verified": "", "failed": "FAILED ", "unchecked": "unchecked "}[proof.outcome]
+    return f"{what}{proof.when:%Y-%m-%d %H:%M}"
 
 
 def format_taken_at(manifest: Manifest) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -74,11 +75,24 @@ def plan_lines(
     return [*lines, f"  rows that the restore adds and removes: {', '.join(shown) or 'none'}"]
 
 
-def passed_over_line(passed: Manifest) -> str:
-    """Say that a newer snapshot is there which a restore does not choose, and how to have it."""
+def passed_over_line(passed: Manifest, failure: str | None) -> str:
+    """Say that a newer snapshot is there which a restore does not choose, and how to have it.
+
+    `failure` is why its last proof failed; None: it did not.
+    """
     why = f"{passed.name} is newer and unproven ({'; '.join(passed.reasons)})"
+    if failure is not None:
+        why = f"{passed.name} is newer and does not verify ({failure})"
     command = f"t3-backup-state restore {quote(passed.user)} --at {passed.name}"
     return f"{passed.user}: {why}, and passed over; to put it back: {command}"
+
+
+def instead_line(best: Manifest | None, options: Sequence[str]) -> str:
+    """Say which snapshot to put back instead of one that is not what was sealed."""
+    if best is None:
+        return "there is no other good one"
+    words = ["t3-backup-state", "restore", best.user, "--at", best.name, *options]
+    return f"next: {shlex.join(words)}"
 
 
 def _database_lines(snapshot: Manifest, change: Change) -> list[str]:

@@ -9,8 +9,8 @@ import threading
 from dataclasses import replace
 from pathlib import Path
 
-from t3_backup.errors import Failure, UsageError
-from t3_backup.history import chain, verify
+from t3_backup.errors import UsageError
+from t3_backup.history import verify
 from t3_backup.store.account_dir import AccountDir
 from t3_backup.store.manifest import StoredDatabase
 from t3_backup.store.staged_file import StagedFile
@@ -35,11 +35,10 @@ def export_database(
     folder = _open_folder(path)
     try:
         listing, unbounded = account_dir.read_listing(), replace(limits, reserve=0)
-        source = chain.open_data(account_dir, listing, image, unbounded, stopping, folder)
+        source = verify.open_image(account_dir, listing, image, unbounded, stopping, folder)
         try:
             found = verify.verify_bytes(source, image, limits, stopping)
-            if found.outcome != "verified":
-                raise Failure(verify.explain_refusal(image.name, found, "written"))
+            verify.require_sound(image.name, found, "written")
             with StagedFile.create(folder, f".partial-{secrets.token_hex(8)}") as staged_file:
                 native.copy(source, staged_file.writer, image.bytes)
                 os.fchmod(staged_file.writer, _MODE)

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from t3_backup.errors import Cancelled, Failure, InUse, WorkerLost, explain
-from t3_backup.history import chain, verify
+from t3_backup.history import verify
 from t3_backup.history.verify import Finding
 from t3_backup.restore import intent_log
 from t3_backup.restore.finish import finish_restore
@@ -89,7 +89,7 @@ def _restore(job: RestoreJob) -> Restored:
         for image in job.images:
             plain = listing.is_plain(image)
             with contextlib.nullcontext() if plain else done.timed("data"):
-                fd = chain.open_data(job.account_dir, listing, image, limits, job.stopping)
+                fd = verify.open_image(job.account_dir, listing, image, limits, job.stopping)
             held.callback(os.close, fd)
             data[image.file] = fd
         _restore_data(job, done, data, held.close)
@@ -236,8 +236,7 @@ def _prove_snapshot(job: RestoreJob, data: Mapping[str, int]) -> None:
         found += one.of_database(image)
     if job.files and snapshot.companion is not None:
         found += verify.verify_archive(job.account_dir, snapshot.companion, limits, stopping)
-    if found.outcome != "verified":
-        raise Failure(verify.explain_refusal(snapshot.name, found, "put back"))
+    verify.require_sound(snapshot.name, found, "put back")
 
 
 def _finish(job: RestoreJob, done: Restored, problem: Exception | None) -> None:

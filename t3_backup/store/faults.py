@@ -6,13 +6,54 @@ since a base of it does, that base is what is told of, with all that hang on it.
 
 from __future__ import annotations
 
-from collections.abc import Container, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Container, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
 
+from t3_backup.store.catalog import Catalog
 from t3_backup.store.manifest import Manifest
 from t3_backup.text import quote
 
 _MOST_NAMES = 5
+
+
+@dataclass(frozen=True)
+class Unsound:
+    """The snapshots whose last proof failed, by name."""
+
+    reasons: Mapping[str, str] = field(default_factory=dict)  # why
+    waiting: frozenset[str] = frozenset()  # of these, the ones that nobody has accepted since
+
+    def __contains__(self, name: object) -> bool:
+        """Tell whether the last proof of the snapshot `name` failed."""
+        return name in self.reasons
+
+
+SOUND = Unsound()  # none is known to be unsound
+
+
+def find_unsound(snapshots: Iterable[Manifest], catalog: Catalog) -> Unsound:
+    """Find the snapshots whose last proof failed, as the catalog of their account has it."""
+    reasons, waiting = dict[str, str](), set[str]()
+    for snapshot in snapshots:
+        proof = catalog.proof_of(snapshot.name)
+        if proof is None or proof.outcome != "failed":
+            continue
+        reasons[snapshot.name] = proof.reason
+        accepted = snapshot.accepted_at
+        if accepted is None or datetime.fromisoformat(accepted) < proof.when:
+            waiting.add(snapshot.name)
+    return Unsound(reasons, frozenset(waiting))
+
+
+def waiting_faults(snapshots: Sequence[Manifest], unsound: Unsound) -> tuple[Fault, ...]:
+    """Return the faults that nobody has accepted, of snapshots that are newest first."""
+    found = find_faults(snapshots, unsound.reasons)
+    return tuple(
+        fault
+        for fault in found
+        if not unsound.waiting.isdisjoint((fault.snapshot.name, *fault.hanging))
+    )
 
 
 @dataclass(frozen=True)
@@ -27,7 +68,7 @@ class Fault:
     @property
     def text(self) -> str:
         """What somebody should know of it, and which command comes next."""
-        user = self.snapshot.user
+        user = quote(self.snapshot.user)
         found = f"{self.snapshot.name} does NOT verify: {self.reason}"
         if self.hanging:
             names = ", ".join(self.hanging[:_MOST_NAMES])

@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import NamedTuple
 
 from t3_backup.errors import Failure, UsageError
+from t3_backup.store.faults import find_unsound
 from t3_backup.store.manifest import Manifest
 from t3_backup.store.selection import select_snapshot
 from t3_backup.store.store import Store
@@ -62,9 +63,9 @@ def _select_named(snapshots: Sequence[Manifest], name: str, now: datetime) -> Ma
 def accept_snapshots(store: Store, user: str, now: datetime) -> list[Manifest]:
     """End the hold of an account: suspect and damaged ones stop pruning no longer.
 
-    Somebody has looked at them. Each keeps its verdict, and so never counts among the good ones
-    that retention keeps. Returns the accepted ones as they are from now on. Raises Failure where
-    the account has no folder, and nothing is known of it.
+    Somebody has looked at them, and at those whose last proof failed. Each keeps its verdict, and
+    so never counts among the good ones that retention keeps. Returns the accepted ones as they are
+    from now on. Raises Failure where the account has no folder, and nothing is known of it.
     """
     account_dir = store.account_dir(user)
     if account_dir is None:
@@ -73,8 +74,10 @@ def accept_snapshots(store: Store, user: str, now: datetime) -> list[Manifest]:
         raise Failure(f"no snapshots of {user} in {store.path}")
     accepted = []
     with account_dir:
-        for snapshot in account_dir.read_listing().snapshots:
-            if snapshot.holds:
+        snapshots = account_dir.read_listing().snapshots
+        waiting = find_unsound(snapshots, account_dir.read_catalog()).waiting
+        for snapshot in snapshots:
+            if snapshot.holds or snapshot.name in waiting:
                 accepted.append(replace(snapshot, accepted_at=format_time(now)))
                 account_dir.replace_manifest(accepted[-1])
     return accepted

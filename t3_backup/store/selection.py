@@ -6,7 +6,7 @@ Pure; all times are UTC.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from datetime import UTC, datetime, timedelta
 
 from t3_backup.errors import Failure, UsageError
@@ -41,12 +41,14 @@ def select_restorable(
     *,
     label: str | None = None,
     level: int | None = None,
+    unsound: Container[str] = (),
 ) -> Manifest:
     """Select the snapshot that a restore puts back: among the verified ones.
 
     Any, where it is named or undoes one. `label`: only those of that label; without it, none of
     what a restore took the place of, or a version that failed has made. `level`: only those that a
-    T3 of this migration level can open. Raises as `select_snapshot` does.
+    T3 of this migration level can open. `unsound`: names of those whose last proof failed, which
+    are no verified ones. Raises as `select_snapshot` does.
     """
     if named := next((snapshot for snapshot in snapshots if when in _names_of(snapshot)), None):
         if label is not None and named.label != label:
@@ -57,7 +59,11 @@ def select_restorable(
         return named
     # What the last restore took the place of comes back whatever it is worth, and never another one
     # for it.
-    good = [snapshot for snapshot in snapshots if snapshot.is_good or label == PRERESTORE]
+    good = [
+        snapshot
+        for snapshot in snapshots
+        if (snapshot.is_good and snapshot.name not in unsound) or label == PRERESTORE
+    ]
     wanted = [
         snapshot
         for snapshot in good
@@ -84,22 +90,50 @@ def select_restorable(
         ) from None
 
 
-def find_passed_over(snapshots: Sequence[Manifest], when: str, now: datetime) -> Manifest | None:
-    """Find the newest unproven snapshot that `when` means, unless it is a name.
+def find_passed_over(
+    snapshots: Sequence[Manifest], when: str, now: datetime, unsound: Container[str] = ()
+) -> Manifest | None:
+    """Find the newest snapshot that `when` means and that is passed over, unless it is a name.
 
-    Such a one is put back by its name alone, and somebody should know that it is there.
+    That is an unproven one, or a verified one of the `unsound`. Such a one is put back by its name
+    alone, and somebody should know that it is there.
     """
     if any(when in _names_of(snapshot) for snapshot in snapshots):
         return None
-    unproven = [
+    passed = [
         snapshot
         for snapshot in snapshots
-        if snapshot.verdict == "unproven" and snapshot.label not in UNWANTED
+        if (snapshot.verdict == "unproven" or (snapshot.is_good and snapshot.name in unsound))
+        and snapshot.label not in UNWANTED
     ]
     try:
-        return select_snapshot(unproven, when, now)
+        return select_snapshot(passed, when, now)
     except Failure:
         return None
+
+
+def find_next_best(
+    snapshots: Sequence[Manifest],
+    broken: Manifest,
+    unsound: Container[str],
+    level: int | None = None,
+) -> Manifest | None:
+    """Find the snapshot to put back where `broken`, which was to be, is not what was sealed.
+
+    The newest good one before it, or else the oldest good one after it; None where there is none.
+    `level` and `unsound` as in `select_restorable`.
+    """
+    good = [
+        one
+        for one in sorted(snapshots, key=lambda one: one.sequence, reverse=True)
+        if one.is_good
+        and one.name not in unsound
+        and one.name != broken.name
+        and one.label not in UNWANTED
+        and (level is None or (one.live.t3_level is not None and one.live.t3_level <= level))
+    ]
+    older = [one for one in good if one.sequence < broken.sequence]
+    return older[0] if older else next(reversed(good), None)
 
 
 def _names_of(snapshot: Manifest) -> tuple[str, ...]:

@@ -26,6 +26,7 @@ from support.snapshot_histories import (
 )
 
 from t3_backup.history.retention import decide_retention, label_kind
+from t3_backup.store.faults import Unsound
 from t3_backup.store.manifest import Manifest
 from t3_backup.text import format_time
 
@@ -86,6 +87,25 @@ def test_a_bad_one_that_is_accepted_holds_nothing_and_counts_for_nothing(
     assert kept_sequences(account_dir, keep) == kept_sequences(good, keep) | sequences(
         evidence[:keep]
     )
+
+
+@given(histories(GOOD, jumps=False), KEEPS, st.sets(st.integers(0, 39)))
+def test_what_is_known_to_fail_pushes_no_good_one_out_and_waits_for_accept(
+    account_dir: list[Manifest], keep: int, broken: set[int]
+) -> None:
+    """Row 58: what is sound stays as if nothing else were there. A proof that failed holds its own
+    snapshot alone, until somebody accepts that."""
+    account_dir = [replace(one, name=f"s{one.sequence}") for one in account_dir]
+    failed = [one for place, one in enumerate(newest_first(account_dir)) if place in broken]
+    names = dict.fromkeys((one.name for one in failed), "cut")
+    sound = [one for one in account_dir if one.name not in names]
+    waiting = Unsound(names, frozenset(names))
+    decisions = decide_retention(account_dir, uniform_policy(keep), waiting)
+    staying = sequences(one.snapshot for one in decisions if one.keep)
+    assert staying == kept_sequences(sound, keep) | sequences(failed)
+    accepted = decide_retention(account_dir, uniform_policy(keep), Unsound(names))
+    staying = sequences(one.snapshot for one in accepted if one.keep)
+    assert kept_sequences(sound, keep) <= staying
 
 
 @given(histories(), KEEPS)

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -75,6 +75,7 @@ def publish_image(
     *,
     share: bool = False,
     days: int | None = None,
+    unsound: Container[str] = (),
     **changes: Any,
 ) -> Published:
     """Seal an image as the next snapshot; one a second, if it isn't said how many days from now it
@@ -95,7 +96,9 @@ def publish_image(
                 snapshot, name=f"{snapshot.name[:22]}.{sequence + 1}{snapshot.name[22:]}"
             )
         settled = {DATABASE_NAME: SettledFile(staged_file, content)}
-        return publish.publish_snapshot(account_dir, settled, snapshot, listing, share=share)
+        return publish.publish_snapshot(
+            account_dir, settled, snapshot, listing, share=share, unsound=unsound
+        )
 
 
 def publish_images(

@@ -37,6 +37,7 @@ from t3_backup.history.delta import Header
 from t3_backup.history.page_hashes import PageHashes
 from t3_backup.history.retention import Policy
 from t3_backup.store.account_dir import AccountDir
+from t3_backup.store.faults import SOUND
 from t3_backup.store.manifest import Manifest, StoredDatabase
 from t3_backup.store.names import DATA, DELTA, PAGES
 from t3_backup.system import native
@@ -323,8 +324,8 @@ WITHOUT_SECOND = replace(ALL, yearly=7)  # of those here, the second oldest alon
 def _second(monkeypatch: pytest.MonkeyPatch) -> None:
     decide = retention.decide_retention
 
-    def chosen(snapshots: Any, policy: Policy) -> Any:
-        decisions = decide(snapshots, policy)
+    def chosen(snapshots: Any, policy: Policy, unsound: Any = SOUND) -> Any:
+        decisions = decide(snapshots, policy, unsound)
         if policy is WITHOUT_SECOND:
             decisions[-2] = replace(decisions[-2], keep=False)
         return decisions

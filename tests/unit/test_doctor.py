@@ -355,14 +355,16 @@ def test_what_waits_for_accept_is_named_with_its_reasons_and_what_was_accepted_i
     ("age", "status"),
     [
         (timedelta(0), "ok"),
-        (timedelta(days=2), "ok"),
+        (timedelta(hours=26), "ok"),
+        (timedelta(hours=26, seconds=1), "warn"),
+        (timedelta(days=2), "warn"),
         (timedelta(days=2, seconds=1), "fail"),
         (timedelta(minutes=-5), "ok"),
         (timedelta(minutes=-5, seconds=-1), "warn"),
         (timedelta(days=-1, seconds=-1), "warn"),
     ],
 )
-def test_the_newest_verified_snapshot_may_be_two_days_old_and_not_of_the_future(
+def test_the_newest_verified_snapshot_may_be_26_hours_old_and_not_of_the_future(
     age: timedelta, status: str
 ) -> None:
     assert (

@@ -18,6 +18,7 @@ from t3_backup.monitor.attempts import Attempt
 from t3_backup.monitor.collect import AccountView, Overview
 from t3_backup.monitor.database_states import database_states
 from t3_backup.monitor.health import Thresholds, format_span, judge_health, trend_text
+from t3_backup.store.catalog import Catalog, Entry, Proof
 from t3_backup.store.manifest import Manifest, Missing
 from t3_backup.text import format_time
 
@@ -167,7 +168,8 @@ SITUATIONS = {
         0,
         "the oldest last good is 30m old",
     ),
-    "a labelled one that is verified": (alice(make_manifest(1, NOON - HOUR, "prerestore")), {}, 0, "60m old"),
+    "a labelled one that is verified": (alice(make_manifest(1, NOON - HOUR, "before")), {}, 0, "60m old"),
+    "what a restore took the place of": (alice(make_manifest(1, NOON - HOUR, "prerestore")), {}, 2, "alice: no good snapshot among 1"),
     "a labelled one that is not": (alice(replace(ACCEPTED, label="prerestore"), OLD), {}, 2, "27h old"),
     "fewer than wanted": (alice(GOOD), {"min_snapshots": 2}, 1, "alice: 1 good snapshots, not 2"),
     "as many as wanted": (alice(make_manifest(2, NOON - HOUR), GOOD), {"min_snapshots": 2}, 0, "60m old"),
@@ -437,3 +439,56 @@ def test_a_snapshot_that_lost_an_image_is_not_good() -> None:
     found = judge_health(alice(newest, older, lost=(image,)), NOON, LIMITS)
     assert (found.state, found.fresh.last_good) == ("critical", older.when)
     assert found.text.startswith(f"{newest.name} has lost {OLDER}: no file holds it any more; ")
+
+
+def proven(*proofs: tuple[Manifest, Proof]) -> Catalog:
+    return Catalog({one.name: Entry(one.name, "sealed", proof) for one, proof in proofs})
+
+
+BROKEN = Proof(NOON - HOUR, "failed", "SHA-256 x, y was sealed")
+
+
+def test_a_restore_makes_nothing_fresh() -> None:
+    """Row 58: what it took the place of is a copy of what somebody did not want."""
+    old = make_manifest(2, NOON - HOUR, "prerestore")
+    found = judge_health(alice(old, OLD), NOON, LIMITS)
+    assert (found.fresh.last_good, found.state) == (OLD.when, "critical")
+
+
+def test_what_is_known_to_fail_makes_nothing_fresh_nor_do_runs_that_stood_on_it() -> None:
+    same = tried("unchanged", HOUR / 2, verdict="verified")
+    view = alice(FRESH, OLD, attempts=(same,))
+    assert judge_health(view, NOON, LIMITS).fresh.last_good == same.when
+    view = replace(view, catalog=proven((FRESH, BROKEN)))
+    found = judge_health(view, NOON, LIMITS)
+    assert (found.fresh.last_good, found.fresh.good) == (OLD.when, (OLD,))
+    assert found.text.startswith(f"the last good one is 27h old (at most 26h); {FRESH.name} does N")
+
+
+def test_a_failure_that_is_accepted_alarms_no_more_and_is_still_no_good_one() -> None:
+    known = proven((FRESH, BROKEN))
+    accepted = replace(FRESH, accepted_at=format_time(NOON))
+    found = judge_health(alice(accepted, GOOD, catalog=known), NOON, LIMITS)
+    assert (found.state, found.fresh.good) == ("ok", (GOOD,))
+    early = replace(FRESH, accepted_at=format_time(NOON - 2 * HOUR))
+    found = judge_health(alice(early, GOOD, catalog=known), NOON, LIMITS)
+    assert found.state == "critical", "what was accepted was something else"
+
+
+def test_an_account_that_left_the_map_raises_no_more_than_a_warning() -> None:
+    found = judge_health(alice(GOOD, in_map=False, catalog=proven((GOOD, BROKEN))), NOON, LIMITS)
+    assert (found.state, "does NOT verify" in found.text) == ("warning", True)
+
+
+@pytest.mark.parametrize(
+    ("proof", "text"),
+    [
+        (Proof(NOON - HOUR, "unchecked", "no room"), "could not be checked: no room; next: "),
+        (Proof(NOON - 15 * DAY, "verified"), ""),
+        (Proof(NOON - 16 * DAY, "verified"), f"the last proof of {GOOD.name} is 16d old (at most"),
+    ],
+)
+def test_what_could_not_be_checked_or_not_for_long_is_a_warning(proof: Proof, text: str) -> None:
+    found = judge_health(alice(GOOD, catalog=proven((GOOD, proof))), NOON, LIMITS)
+    assert (found.state, text in found.text) == ("warning" if text else "ok", True)
+    assert found.fresh.good == (GOOD,)

@@ -279,7 +279,7 @@ def test_the_table_counts_databases_where_a_snapshot_has_several_and_what_is_mis
     one = make_manifest(1, NOON - timedelta(hours=5), missing=(JUNK,))
     two = beside(make_manifest(2, NOON, file="statev2.sqlite", t3_level=61), "state.sqlite")
     _, titles, *rows = messages.list_lines(several([two, one]), NOON)
-    assert titles.split()[-3:] == ["VERDICT", "DATABASES", "NAME"]
+    assert titles.split()[-3:] == ["PROVEN", "DATABASES", "NAME"]
     assert [row.split()[-2:] for row in rows] == [["2", two.name], ["1", one.name]]
     assert " 61 " in rows[0]
     assert "verified, 1 missing" in rows[1]

@@ -54,6 +54,8 @@ def test_the_parser_of_prometheus_reads_what_is_known_of_an_account() -> None:
     assert alice == {
         ("t3_backup_account_in_map",): 1,
         ("t3_backup_last_success_timestamp_seconds",): GOOD.when.timestamp(),
+        ("t3_backup_failed_proofs",): 0,
+        ("t3_backup_unchecked_proofs",): 0,
         ("t3_backup_last_attempt_timestamp_seconds",): NOON.timestamp(),
         ("t3_backup_last_attempt_ok",): 0,
         ("t3_backup_last_attempt_duration_seconds",): 1.5,

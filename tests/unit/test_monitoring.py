@@ -23,6 +23,7 @@ from t3_backup.monitor import metrics, status
 from t3_backup.monitor.attempts import Attempt
 from t3_backup.monitor.collect import AccountView, Overview
 from t3_backup.monitor.health import Thresholds
+from t3_backup.store.catalog import Catalog, Entry, Proof
 from t3_backup.system.signals import StopRequest
 from t3_backup.t3.login_report import Login, write_login
 from t3_backup.text import format_time
@@ -60,11 +61,20 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 def of_the_backup() -> bytes:
     """What it writes of one account."""
+    snapshot, proof = make_manifest(), Proof(NOON, "verified")
     tried = Attempt(format_time(NOON), "run", "backed_up", "verified", "", 1.0, 1, 1)
     overview = Overview(
         Path("/store"),
         1,
-        (AccountView("alice", in_map=True, snapshots=(make_manifest(),), attempts=(tried,)),),
+        (
+            AccountView(
+                "alice",
+                in_map=True,
+                snapshots=(snapshot,),
+                attempts=(tried,),
+                catalog=Catalog({snapshot.name: Entry(snapshot.name, "sealed", proof)}),
+            ),
+        ),
     )
     return metrics.render(status.status_of(overview, NOON, Thresholds()))
 
@@ -176,6 +186,8 @@ HEALTHY: dict[str, float] = {
     "snapshots_lost{account='alice'}": 0,
     "uncovered_databases{account='alice'}": 0,
     "missing_databases{account='alice'}": 0,
+    "failed_proofs{account='alice'}": 0,
+    "oldest_proof_timestamp_seconds{account='alice'}": NIGHT - 15 * 24 * HOUR,
     "last_snapshot_bytes{account='alice'}": 1000,
     "store_free_bytes": 2000,
 }
@@ -199,6 +211,14 @@ SITUATIONS: dict[str, tuple[Mapping[str, float | None], set[str]]] = {
         {"missing_databases{account='alice'}": 1},
         {"T3BackupMissing"},
     ),
+    "a snapshot that is not what was sealed": (
+        {"failed_proofs{account='alice'}": 1},
+        {"T3BackupProofFailed"},
+    ),
+    "a proof that is too old": (
+        {"oldest_proof_timestamp_seconds{account='alice'}": NIGHT - 15 * 24 * HOUR - 60},
+        {"T3BackupProofTooOld"},
+    ),
     "failing": ({"last_attempt_ok{account='alice'}": 0}, {"T3BackupFailing"}),
     "no runs": (
         {"last_attempt_timestamp_seconds{account='alice'}": NIGHT - 27 * HOUR},
@@ -221,6 +241,8 @@ SITUATIONS: dict[str, tuple[Mapping[str, float | None], set[str]]] = {
             "snapshots_lost{account='alice'}": 1,
             "uncovered_databases{account='alice'}": 1,
             "missing_databases{account='alice'}": 1,
+            "failed_proofs{account='alice'}": 1,
+            "oldest_proof_timestamp_seconds{account='alice'}": 1,
         },
         set(),
     ),
@@ -338,6 +360,8 @@ def labels(name: str) -> str:
         "T3BackupLost",
         "T3BackupUncovered",
         "T3BackupMissing",
+        "T3BackupProofFailed",
+        "T3BackupProofTooOld",
         "T3BackupFailing",
         "T3AutoupdateHeld",
         "T3AutoupdateNobodyCanLogIn",

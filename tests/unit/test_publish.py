@@ -52,6 +52,17 @@ def test_the_same_again_is_not_kept_twice(account_dir: AccountDir) -> None:
     assert sorted(os.listdir(account_dir.fd)) == before
 
 
+def test_no_snapshot_whose_last_proof_failed_stands_for_what_is_the_same(
+    account_dir: AccountDir,
+) -> None:
+    """Row 58: its data is looked at as ever, and kept once."""
+    first = publish_image(account_dir, database_image(9)).snapshot
+    again = publish_image(account_dir, database_image(9), unsound={first.name})
+    assert (again.unchanged, again.snapshot.sequence) == (False, 2)
+    found = {os.stat(data_path(account_dir, one)).st_ino for one in list_snapshots(account_dir)}
+    assert len(found) == 1
+
+
 @pytest.mark.parametrize(
     "news", [{"label": "prebump-1"}, {"verdict": "suspect"}], ids=["a label", "a verdict"]
 )

@@ -12,7 +12,13 @@ from support.manifests import make_manifest
 
 from t3_backup.errors import Failure, UsageError
 from t3_backup.store.manifest import Manifest
-from t3_backup.store.selection import parse_moment, select_restorable, select_snapshot
+from t3_backup.store.selection import (
+    find_next_best,
+    find_passed_over,
+    parse_moment,
+    select_restorable,
+    select_snapshot,
+)
 
 NOW = datetime(2026, 11, 24, 12, tzinfo=UTC)
 # The first and the last second of two days (UTC), and one in the morning of now.
@@ -294,3 +300,29 @@ def test_what_is_not_named_is_verified_of_that_label_and_no_higher_level(
         assert select_restorable(account_dir, "latest", NOW, label=label, level=level) == fit[-1]
     except Failure:
         assert not fit
+
+
+def test_what_is_known_to_fail_is_put_back_by_its_name_alone() -> None:
+    broken = {SNAPSHOTS[4].name: "cut"}
+    assert select_restorable(SNAPSHOTS, "latest", NOW, unsound=broken).sequence == 4
+    named = select_restorable(SNAPSHOTS, SNAPSHOTS[4].name, NOW, unsound=broken)
+    assert named.sequence == 5
+    passed = find_passed_over(SNAPSHOTS, "latest", NOW, broken)
+    assert passed is not None
+    assert passed.sequence == 5
+    assert find_passed_over(SNAPSHOTS, SNAPSHOTS[4].name, NOW, broken) is None
+
+
+def test_instead_of_one_that_fails_the_next_older_good_one_is_named_or_else_a_newer_one() -> None:
+    third = SNAPSHOTS[2]
+
+    def instead(*unsound: int, level: int | None = None) -> int | None:
+        names = {SNAPSHOTS[number - 1].name for number in unsound}
+        found = find_next_best(SNAPSHOTS, third, names, level)
+        return None if found is None else found.sequence
+
+    assert instead() == 2
+    assert instead(2) == 1
+    assert instead(2, 1) == 4
+    assert instead(1, 2, 4, 5) is None
+    assert instead(level=29) is None, "all are of level 30"
