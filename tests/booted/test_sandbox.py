@@ -16,7 +16,8 @@ from support.paths import DATA
 DATABASE = DATA / "state-0.0.24.sqlite"
 LOG = "/var/log/t3-backup"
 RUNTIME = "/run/t3-backup"  # what a failed run leaves for the hooks
-PLACES = ("/home", "/home/alice", "/tmp", "/var/tmp", "/dev/shm", STORE, LOG, RUNTIME)
+STATE = "/var/lib/t3-backup/restores"  # what a restore is about to do, where no store takes it
+PLACES = ("/home", "/home/alice", "/tmp", "/var/tmp", "/dev/shm", STORE, LOG, RUNTIME, STATE)
 PRIVATE = {"/tmp", "/var/tmp"}  # others than the machine's, and gone with the service
 CAP_KILL, CAP_SETGID, CAP_SETUID = (1 << number for number in (5, 6, 7))
 
@@ -35,7 +36,7 @@ def machine(suite: str, deb: Path) -> Iterator[Machine]:
 def found(machine: Machine) -> dict[str, Any]:
     """What the probe tells."""
     machine.copy_in(CONFINEMENT_PROBE, "/usr/local/lib/confinement_probe.py")
-    for place in set(PLACES) - PRIVATE - {RUNTIME}:
+    for place in set(PLACES) - PRIVATE - {RUNTIME, STATE}:
         machine.run("install", "-m", "755", "/usr/bin/true", f"{place}/program")
     line = f"/usr/bin/python3 -I /usr/local/lib/confinement_probe.py {' '.join(PLACES)}"
     machine.write(
@@ -58,7 +59,7 @@ def test_it_can_write_to_the_store_and_the_log_and_to_what_is_its_own(
 ) -> None:
     """And in /home itself, but in nobody's home: a worker, who is the user by then, has to write a
     -shm next to their database."""
-    assert set(found["writable"]["folders"]) == {STORE, LOG, RUNTIME, "/home"} | PRIVATE
+    assert set(found["writable"]["folders"]) == {STORE, LOG, RUNTIME, STATE, "/home"} | PRIVATE
     # By which systemd lets a service ask to be told of scarce memory.
     assert set(found["writable"]["files"]) <= {
         f"/sys/fs/cgroup/system.slice/{SERVICE}/memory.pressure"
