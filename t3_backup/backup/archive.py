@@ -86,7 +86,7 @@ class ArchiveMaker:
             return self._take_last(wanted, found)
         order = self.order
         with self.account_dir.stage_file() as staged_file:
-            limits = limits_until(order.limits, deadline, least=_LEAST_S)
+            limits = limits_until(order.limits.for_files(), deadline, least=_LEAST_S)
             packed = client.ask(
                 order.account,
                 wanted,

@@ -28,7 +28,6 @@ from t3_backup.worker.limits import Limits
 from t3_backup.worker.operations.archive import InstallArchive, Remains, RemoveReplaced
 from t3_backup.worker.operations.restore import RecoverSwap, Swapped
 
-_STALL_S = 60.0  # that a worker which tells of each file may be silent
 _RENAMES_S = 120.0  # for some renames, while the server is down
 
 
@@ -164,9 +163,8 @@ def _remove_replaced(
     if account is None or not plan.files:
         return Remains((), ()), False
     remove = RemoveReplaced(plan.staged_files, state == "new", plan.sealed)
-    patient = replace(limits, stall=min(limits.stall, _STALL_S))
     try:
-        return client.ask(account, remove, patient, threading.Event()), False
+        return client.ask(account, remove, limits.for_files(), threading.Event()), False
     except SourceAbsent:
         return Remains((), ()), False
     except (Failure, OSError) as error:

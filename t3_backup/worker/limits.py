@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+
+_FILES_STALL_S = 60.0
 
 
 @dataclass(frozen=True)
@@ -20,6 +22,13 @@ class Limits:
     # bytes that one more copy may take of what the account is allowed; None: there is no limit to
     # it
     allowance: int | None = None
+
+    def for_files(self) -> Limits:
+        """Return those of a worker that tells of each file it handles.
+
+        One that hangs at a file must not keep the server down that a restore has stopped.
+        """
+        return replace(self, stall=min(self.stall, _FILES_STALL_S))
 
     def room(self) -> int:
         """Return the bytes that a copy may take now."""

@@ -60,7 +60,7 @@ def hanging(where: Path) -> Iterator[None]:
         try:
             yield
         finally:
-            subprocess.run(["umount", "-l", str(where)], check=True)
+            subprocess.run(["umount", "-l", str(where)], check=False, capture_output=True)
     finally:
         os.close(device)  # whoever still waits, wakes
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from support import sandbox
+from support.filesystems import hanging
 from support.host import Host, succeeded
 from support.service_stub import ServiceStub
 from support.users import needs_root
@@ -48,6 +49,17 @@ def intent_of(host: Host, user: User) -> Path:
 
 
 @contextlib.contextmanager
+def unmounted(user: User) -> Iterator[None]:
+    """Nothing is mounted in the home in the end, wherever it has been moved."""
+    try:
+        yield
+    finally:
+        for line in Path("/proc/self/mounts").read_text().splitlines():
+            if line.split()[1].startswith(f"{user.home}/"):
+                subprocess.run(["umount", "-l", line.split()[1]], check=True)
+
+
+@contextlib.contextmanager
 def what_cannot_be_removed(user: User) -> Iterator[None]:
     """Of each kind one: root's folder, an immutable file, and one where something is mounted."""
     place = user.database.parent
@@ -59,11 +71,9 @@ def what_cannot_be_removed(user: User) -> Iterator[None]:
     )
     subprocess.run(["mount", "--bind", mount, mount], check=True)
     try:
-        yield
+        with unmounted(user):
+            yield
     finally:
-        for line in Path("/proc/self/mounts").read_text().splitlines():
-            if line.split()[1].startswith(f"{user.home}/"):
-                subprocess.run(["umount", "-l", line.split()[1]], check=True)
         if immutable.returncode == 0:
             subprocess.run(["chattr", "-R", "-i", "-f", place], check=False)
 
@@ -123,3 +133,21 @@ def test_a_database_that_its_owner_may_not_write_to_is_sealed_as_any_other(
     assert done["prerestore"]["verdict"] == "verified"
     assert (done["kept"], list(nora.database.parent.glob("*.replaced-*"))) == ([], [])
     assert nora.database.stat().st_mode & 0o777 == 0o444
+
+
+@pytest.mark.soak
+def test_a_file_system_that_never_answers_keeps_no_server_down(
+    host: Host, nora: User, service: ServiceStub
+) -> None:
+    place = nora.database.parent / "attachments/share"
+    place.mkdir()
+    nora.give(place)
+    with hanging(place), unmounted(nora):
+        answer = service.t3("restore", nora.name, "--yes", T3_BACKUP_TIMEOUT="4")
+        assert service.runs
+        assert (nora.database.parent / "attachments/a.png").read_text() == "first", answer
+        [aside] = nora.database.parent.glob("*.replaced-*")
+        assert (aside / "old/attachments/a.png").read_text() == "first"
+        service.t3("accept", nora.name, T3_BACKUP_TIMEOUT="4")
+        assert not intent_of(host, nora).exists()
+        succeeded(service.t3("accept", nora.name))

@@ -48,6 +48,7 @@ def test_a_restore_has_a_proof_pause_which_then_begins_anew(host: Host, alice: U
     assert len(host.snapshots(alice)) == 3, "that of before the restore was not there at the start"
 
 
+@pytest.mark.soak
 def test_who_does_not_listen_is_not_asked(host: Host, alice: User) -> None:
     """It would die of the signal."""
     make_snapshots(host, alice, 1)
