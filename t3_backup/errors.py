@@ -17,6 +17,7 @@
       SystemdUnanswered            systemd did not answer, and so it is not known how a unit is
     UsageError                 2   wrong use or configuration
     LockHeld                  75   another run holds the store (EX_TEMPFAIL: try again later)
+    Upgraded                  75   the package was upgraded meanwhile
 
 Errors are raised, not logged: `output` alone speaks to people. A message is one line that says
 what, where and what to do.
@@ -104,6 +105,12 @@ class UsageError(Failure):
 
 class LockHeld(Failure):
     """Another run holds the store's lock."""
+
+    exit_code = 75
+
+
+class Upgraded(Failure):
+    """The package's files were replaced while the command ran."""
 
     exit_code = 75
 

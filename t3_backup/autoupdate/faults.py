@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import partial
 
-from t3_backup.errors import Cancelled, Failure, LockHeld, StoreError, SystemdUnanswered
+from t3_backup.errors import Cancelled, Failure, LockHeld, StoreError, SystemdUnanswered, Upgraded
 from t3_backup.t3.servers import Server
 
 # what has nothing to do with the account that was asked about: the next fares no better
-OF_ALL = (Cancelled, LockHeld, StoreError, SystemdUnanswered)
+OF_ALL = (Cancelled, LockHeld, StoreError, SystemdUnanswered, Upgraded)
 
 
 class AccountFault(Failure):

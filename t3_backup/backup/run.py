@@ -23,7 +23,7 @@ from t3_backup.settings import Settings
 from t3_backup.system.deadline import Deadline
 from t3_backup.t3 import databases
 from t3_backup.t3.files import state_place
-from t3_backup.worker import client
+from t3_backup.worker import client, installed
 from t3_backup.worker.operations.backup import FindDatabase
 from t3_backup.worker.protocol import Event, Silent
 from t3_backup.worker.sources import Source
@@ -36,7 +36,8 @@ def run_backups(
 
     One whose worker is silent, or that takes long, goes on beside the others: whatever its user
     has mounted or piled up, the others have their turn. The results are in the order of `accounts`.
-    `finished` hears of each account as it is done.
+    `finished` hears of each account as it is done. Raises Upgraded where the package was, and not
+    all were done before.
     """
     if run.settings.max_bytes is None:
         run = replace(run, shares=Shares.measure(run.store, len(accounts), run.limits().reserve))
@@ -53,16 +54,18 @@ def run_backups(
 
     def back_up_one(account: Account) -> AccountResult:
         began = time.monotonic()
-        if deadline.passed():
-            result = AccountResult(
-                account.user, "failed", f"not started: the run has used up its {seconds} s"
-            )
-        elif run.stopping.is_set():
-            result = AccountResult(account.user, "failed", "not started: the run was stopped")
-        else:
-            result = catch_failure(account, partial(back_up_account, heard, account))
-        result = replace(result, seconds=time.monotonic() - began)
         try:
+            if deadline.passed():
+                result = AccountResult(
+                    account.user, "failed", f"not started: the run has used up its {seconds} s"
+                )
+            elif run.stopping.is_set():
+                result = AccountResult(account.user, "failed", "not started: the run was stopped")
+            else:
+                result = catch_failure(account, partial(back_up_account, heard, account))
+            if result.alarms:  # a worker of another version says nothing of the account
+                installed.require_same()
+            result = replace(result, seconds=time.monotonic() - began)
             finished(result)
         finally:
             slots.finish(account.user)

@@ -134,7 +134,9 @@ def _last_run(name: str, unit: str, service: Mapping[str, str]) -> Finding:
     if result == "success" and code == str(int(signal.SIGTERM)):  # which the unit takes for one
         return warn(name, f"was stopped before it was done, {when}; {again}")
     if code == str(LockHeld.exit_code):
-        return warn(name, f"another run held the store, {when}; {again}")
+        return warn(
+            name, f"another run held the store, or the package was upgraded, {when}; {again}"
+        )
     found = f"failed ({result}, exit status {code}), {when}"
     return fail(name, f"{found}; see why: journalctl -u {quote(unit)}")
 

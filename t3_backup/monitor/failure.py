@@ -69,7 +69,7 @@ def follow_failure(ending: RunEnd, values: Settings, out: Console) -> None:
             _leave_document(Path(folder), ending)
         except OSError as error:
             out.warn(f"the result of the run can't be saved for the hooks: {explain(error)}")
-    elif ending.exit == Failure.exit_code:  # with 2 and 75 nothing was begun
+    elif ending.exit == Failure.exit_code:  # 2: nothing was begun; 75: it is to be tried again
         call_hooks_for(ending, values, out)
 
 

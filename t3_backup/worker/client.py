@@ -23,7 +23,7 @@ from t3_backup.errors import Cancelled, Failure, LeftBehind, WorkerLost
 from t3_backup.system.process import open_end, start_in_own_group
 from t3_backup.t3.files import DATABASE_NAME, state_place
 from t3_backup.text import printable
-from t3_backup.worker import left_behind
+from t3_backup.worker import installed, left_behind
 from t3_backup.worker.limits import Limits
 from t3_backup.worker.operations import OPERATIONS, Job, Operation, encode_request, name_of
 from t3_backup.worker.operations.backup import (
@@ -80,6 +80,7 @@ class Worker(Generic[A]):
         folder: int = -1,
         waits: bool = False,
     ) -> None:
+        installed.require_same()
         left_behind.require_none(account)
         self._account, self._operation, self._limits = account, operation, limits
         self._asked = False

@@ -9,9 +9,11 @@ import hashlib
 import json
 import os
 import re
+import shutil
 import signal
 import sqlite3
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -24,9 +26,11 @@ from support import programs, sandbox
 from support.databases import commit_row
 from support.host import Answer, Host, list_snapshots
 from support.manifests import manifest_text, rewrite_manifest, with_keys
-from support.paths import DATA
+from support.paths import DATA, ROOT
+from support.processes import until
 from support.sampling import amount
 from support.users import needs_root
+from support.workers import wrap_workers
 
 from demo.users import User
 from t3_backup import accounts, settings
@@ -770,3 +774,54 @@ def test_a_run_that_is_stopped_ends_cleanly(
     assert "Traceback" not in output
     assert {user.name: files(host.account_dir(user)) for user in (rosa, other)} == before
     assert host.t3().code == 0
+
+
+def upgrade(package: Path) -> None:
+    """Replace each file by another one, as dpkg does: in this version requests look otherwise."""
+    for path in package.rglob("*"):
+        if path.suffix in (".py", ".so"):
+            new = path.with_name(path.name + ".dpkg-new")
+            shutil.copyfile(path, new)
+            if path.parent.name == "operations" and path.name == "__init__.py":
+                new.write_text(new.read_text().replace('"request"', '"asked"'))
+            new.rename(path)
+
+
+@pytest.mark.skipif(sandbox.ACTIVE, reason="it has a package of its own")
+def test_a_run_in_whose_middle_the_package_is_upgraded_is_to_be_tried_again(
+    host: Host, make_user: Callable[..., User], tmp_path: Path
+) -> None:
+    """Its workers would be of the other version. What was done stays; nobody is said to have
+    failed, and the next run, which is of the new version, does the rest."""
+    users = [
+        make_user(name, DATA / "state-0.0.24.sqlite") for name in ("up-ann", "up-ben", "up-cyd")
+    ]
+    host.write_map(*users)
+    package = tmp_path / "package"
+    shutil.copytree(ROOT / "t3_backup", package / "t3_backup")
+    first, at, held = (host.folder / name for name in ("first", "at", "held"))
+    os.mkfifo(held)
+    hold = f"mkdir {first} 2>/dev/null || {{ echo >{at}; read line <{held}; }}"
+    wrapper = wrap_workers(host.folder, copy_databases=hold)
+    env = host.env() | {"PYTHONPATH": str(package)}
+    line = [str(wrapper), "-m", "t3_backup", "run"]
+    with subprocess.Popen(
+        line,
+        executable=sys.executable,
+        env=env,
+        cwd=package,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        until(at.exists, "worker of the second account")
+        upgrade(package / "t3_backup")
+        held.write_text("go on\n")
+        out, err = process.communicate(timeout=60)
+    assert (process.returncode, err.count("\n")) == (75, 1), out + err
+    assert "was upgraded while this ran" in err
+    assert "FAILED" not in out
+    assert [len(host.snapshots(user)) for user in users] == [1, 0, 0]
+    line = [sys.executable, "-m", "t3_backup", "run"]
+    subprocess.run(line, env=env, cwd=package, check=True, timeout=60, stdout=subprocess.DEVNULL)
+    assert [len(host.snapshots(user)) for user in users] == [1, 1, 1]
