@@ -17,12 +17,14 @@ from support.booted.users import (
     list_snapshots,
     paused_worker,
 )
+from support.filesystems import never_answering
 
 from t3_backup import settings
 from t3_backup.doctor import units
 
 ALARM = "t3-backup-failed@t3-backup-state.service.service"
 ALERT = "1"  # syslog(3)
+_STOP_US = 60_000_000  # TimeoutStopSec= of the unit, after which systemd sends SIGKILL, and again
 
 
 @pytest.fixture
@@ -45,6 +47,25 @@ def run_to_the_end(machine: Machine) -> dict[str, str]:
     machine.run("systemctl", "start", SERVICE, check=False)
     machine.until(lambda: is_idle(machine), "end of the run")
     return machine.show(SERVICE, "ActiveState", "Result", "ExecMainStatus")
+
+
+def test_a_worker_that_can_t_die_delays_neither_the_end_nor_the_alarm(machine: Machine) -> None:
+    """Row 45. systemd waits for nothing that SIGKILL does not end; the next run is none too many."""
+    machine.sh("echo T3_BACKUP_STALL=6 >>/etc/default/t3-backup")
+    uid = int(machine.run("id", "-u", "alice").out)
+    with never_answering(Path("/home/alice"), uid, machine.command):
+        assert run_to_the_end(machine)["ExecMainStatus"] == "1"
+        machine.until(lambda: alarms(machine), "alarm")
+        left = machine.pids("alice", "t3_backup")
+        assert len(left) == 1
+        names = ("ExecMainExitTimestampMonotonic", "StateChangeTimestampMonotonic")
+        ended, done = (int(time) for time in machine.show(SERVICE, *names).values())
+        assert done - ended < _STOP_US
+        assert [snapshot["verdict"] for snapshot in list_snapshots(machine)["bob"]] == ["verified"]
+        assert run_to_the_end(machine)["ExecMainStatus"] == "1"
+        assert machine.pids("alice", "t3_backup") == left
+    machine.until(lambda: not machine.pids("alice", "t3_backup"), "end of what was left behind")
+    assert run_to_the_end(machine)["ExecMainStatus"] == "0"
 
 
 def test_an_account_that_fails_raises_an_alarm_and_costs_no_other(machine: Machine) -> None:

@@ -6,7 +6,7 @@ import contextlib
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -66,22 +66,30 @@ def hanging(where: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def never_answering(where: Path, uid: int) -> Iterator[subprocess.Popen[bytes]]:
+def never_answering(
+    where: Path, uid: int, within: Callable[..., list[str]] = lambda *line: [*line]
+) -> Iterator[None]:
     """A FUSE file system of the user's over a folder or a file, for everybody (`allow_other`).
 
     Its server takes each request and answers none: who asks sleeps past SIGKILL, until the block is
-    left. Gives the server.
+    left. `within` makes the command line that runs another one in a machine.
     """
-    line = programs.line("serve_silence.py", str(where), str(uid), str(uid))
-    with subprocess.Popen(line, stdout=subprocess.PIPE) as server:
+    device = os.open("/dev/fuse", os.O_RDWR)
+    text = programs.text("serve_silence.py")
+    line = within("python3", "-c", text, str(where), str(uid), str(device))
+    pipe = subprocess.PIPE
+    with subprocess.Popen(line, stdin=pipe, stdout=pipe, pass_fds=[device]) as server:
+        os.close(device)
         try:
             assert server.stdout is not None
             assert server.stdout.readline() == b"mounted\n"
-            yield server
+            yield
         finally:
-            server.kill()  # whoever still waits, wakes
+            assert server.stdin is not None
+            server.stdin.close()  # it ends, and whoever still waits, wakes
             server.wait()
-            subprocess.run(["umount", "-l", str(where)], check=False, capture_output=True)
+            line = within("umount", "-l", str(where))
+            subprocess.run(line, check=False, capture_output=True)
 
 
 @contextlib.contextmanager

@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 from support.fault_injection import needs_strace
 from support.filesystems import never_answering
-from support.host import Answer, Host, succeeded
+from support.host import Answer, Host, started, succeeded
 from support.paths import ROOT
-from support.processes import run_within, until
+from support.processes import processes_of, run_within, until
 from support.root_trace import OPTIONS, touched
 from support.users import needs_root
 
@@ -86,8 +87,8 @@ def test_root_asks_no_file_of_a_users_for_anything(host: Host, mallory: User) ->
 def test_a_mount_that_never_answers_fails_its_account_alone(
     host: Host, mallory: User, honest: User, place: str
 ) -> None:
-    """Row 45. Nothing of root's hangs: not the run, nor what is typed meanwhile about others; and
-    the next run leaves no second worker behind."""
+    """Row 45. Not the run hangs, nor what is typed meanwhile about others; and the next run leaves
+    no second worker behind."""
     host.write_map(mallory, honest)
     succeeded(t3(host, "run"))
     with never_answering(PLACES[place](mallory), mallory.uid):
@@ -95,32 +96,47 @@ def test_a_mount_that_never_answers_fails_its_account_alone(
         assert answer.code == 1, answer
         assert f"backup FAILED for {mallory.name} (" in answer.out
         assert f"backed up {honest.name} -> " in answer.out
-        mend = f"next: umount -f -l {PLACES[place](mallory)}"
         assert "can't be ended while what is mounted there (fuse) does not answer" in answer.out
+        mend = f"next: umount -f -l {PLACES[place](mallory)}"
         assert mend in answer.out
-        stuck = workers_of(mallory)
+        left = processes_of(mallory)
+        assert len(left) == 1
         again = t3(host, "run")
         assert "a worker of an earlier command can't be ended" in again.out
-        assert workers_of(mallory) == stuck
+        assert processes_of(mallory) == left
         assert mend in t3(host, "status").out
-        for words in (("status",), ("verify", "--all"), ("list",)):
-            t3(host, *words)
         succeeded(t3(host, "restore", honest.name, "--yes", "--no-service"))
-        assert f"account {honest.name}" in t3(host, "doctor").out
-    until(lambda: not workers_of(mallory), "end of what was left behind")
+    until(lambda: not processes_of(mallory), "end of what was left behind")
     mallory.database.with_name("state.sqlite-wal").unlink(missing_ok=True)
     succeeded(t3(host, "run"))
     assert [name for name in os.listdir(host.store) if name.endswith("+worker")] == []
 
 
-def workers_of(user: User) -> list[str]:
-    """Every process of the user that is there, asleep for ever or not."""
-    found = []
-    for entry in Path("/proc").glob("[0-9]*/status"):
-        try:
-            text = entry.read_text()
-        except OSError:
-            continue
-        if f"\nUid:\t{user.uid}\t" in text:
-            found.append(entry.parent.name)
-    return found
+@pytest.mark.soak
+@pytest.mark.parametrize("place", PLACES)
+def test_no_command_waits_for_a_mount_that_never_answers(
+    host: Host, mallory: User, honest: User, place: str
+) -> None:
+    """Row 45."""
+    host.write_map(mallory, honest)
+    succeeded(t3(host, "run"))
+    with never_answering(PLACES[place](mallory), mallory.uid):
+        for words in (("status",), ("list",), ("verify", "--all"), ("run", "--dry-run")):
+            t3(host, *words)
+        assert f"account {honest.name}" in t3(host, "doctor").out
+        assert t3(host, "restore", mallory.name, "--yes", "--no-service").code == 1
+
+
+def test_an_account_whose_home_is_silent_keeps_no_other_waiting(
+    host: Host, mallory: User, honest: User
+) -> None:
+    """Row 45. One account at a time, and the first waits for its home as long as it may."""
+    host.write_map(mallory, honest)
+    with ExitStack() as mounts:
+        mounts.enter_context(never_answering(mallory.home, mallory.uid))
+        with started(host, "run", T3_BACKUP_STALL="600") as run:
+            until(lambda: host.snapshots(honest), "backup of the other account")
+            assert run.poll() is None
+            mounts.close()
+            out, _ = run.communicate(timeout=BOUND_S)
+    assert f"backup FAILED for {mallory.name} (" in out
