@@ -112,7 +112,7 @@ def test_who_only_knows_where_a_file_lies_does_not_have_it_open(host: Host) -> N
 
 @pytest.mark.parametrize("kind", ["folder", "file"])
 def test_a_file_that_never_answers_keeps_no_look_waiting(host: Host, kind: str) -> None:
-    """Row 45: a process has one, whoever it is that a restore looks for."""
+    """Row 64: a process has one, whoever it is that a restore looks for."""
     place, file = host.folder / "place", host.folder / "file"
     place.mkdir() if kind == "folder" else place.touch()
     file.touch()

@@ -58,7 +58,7 @@ def honest(make_user: Callable[..., User], small: Path) -> User:
 
 @needs_strace
 def test_root_asks_no_file_of_a_users_for_anything(host: Host, mallory: User) -> None:
-    """Row 45. No path beneath a home, and no descriptor of such, is touched by any process before
+    """Row 64. No path beneath a home, and no descriptor of such, is touched by any process before
     it has become the user, whatever is typed."""
     host.write_map(mallory)
     for words in (
@@ -87,7 +87,7 @@ def test_root_asks_no_file_of_a_users_for_anything(host: Host, mallory: User) ->
 def test_a_mount_that_never_answers_fails_its_account_alone(
     host: Host, mallory: User, honest: User, place: str
 ) -> None:
-    """Row 45. Not the run hangs, nor what is typed meanwhile about others; and the next run leaves
+    """Row 64. Not the run hangs, nor what is typed meanwhile about others; and the next run leaves
     no second worker behind."""
     host.write_map(mallory, honest)
     succeeded(t3(host, "run"))
@@ -117,7 +117,7 @@ def test_a_mount_that_never_answers_fails_its_account_alone(
 def test_no_command_waits_for_a_mount_that_never_answers(
     host: Host, mallory: User, honest: User, place: str
 ) -> None:
-    """Row 45."""
+    """Row 64."""
     host.write_map(mallory, honest)
     succeeded(t3(host, "run"))
     with never_answering(PLACES[place](mallory), mallory.uid):
@@ -130,7 +130,7 @@ def test_no_command_waits_for_a_mount_that_never_answers(
 def test_an_account_whose_home_is_silent_keeps_no_other_waiting(
     host: Host, mallory: User, honest: User
 ) -> None:
-    """Row 45. One account at a time, and the first waits for its home as long as it may."""
+    """Row 64. One account at a time, and the first waits for its home as long as it may."""
     host.write_map(mallory, honest)
     with ExitStack() as mounts:
         mounts.enter_context(never_answering(mallory.home, mallory.uid))

@@ -1,8 +1,8 @@
 """Mount a FUSE file system that takes every request and answers none, until standard input ends.
 
 Usage: PLACE UID DEVICE. PLACE is a folder or a file, DEVICE a descriptor of /dev/fuse. It is
-mounted as a user's own program would do it with `allow_other`; "mounted" is printed then. A process that
-asks it for anything sleeps past SIGKILL.
+mounted as a user's own program would do it with `allow_other`; "mounted" is printed then. A process
+that asks it for anything sleeps past SIGKILL.
 """
 
 import ctypes
