@@ -16,6 +16,7 @@ from support.paths import ROOT
 from t3_backup import settings
 from t3_backup.autoupdate import settings as bump_settings
 from t3_backup.autoupdate.programs import adopt
+from t3_backup.backup.slots import MOST_BESIDE
 from t3_backup.doctor import units
 from t3_backup.errors import UsageError
 
@@ -33,7 +34,8 @@ OF_A_RUN = {
     "StateDirectory",
     "StateDirectoryMode",
 }
-TASKS_OF_AN_ACCOUNT = 6  # a thread in backup, three in verify.examine, two workers of owner
+# a thread of its own, three in the proof, two workers, a thread in one of these
+TASKS_OF_AN_ACCOUNT = 7
 MOST_JOBS = 64
 
 
@@ -60,7 +62,8 @@ def test_there_is_room_for_the_tasks_of_the_most_jobs() -> None:
     settings.load({"jobs": str(MOST_JOBS)}, {})
     with pytest.raises(UsageError):
         settings.load({"jobs": str(MOST_JOBS + 1)}, {})
-    assert int(values("TasksMax")[0]) > 1 + MOST_JOBS * TASKS_OF_AN_ACCOUNT
+    accounts = MOST_JOBS + MOST_BESIDE
+    assert int(values("TasksMax")[0]) > 1 + accounts * TASKS_OF_AN_ACCOUNT
 
 
 def test_what_runs_write_by_default_may_be_written_and_nothing_there_be_executed() -> None:
