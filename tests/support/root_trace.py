@@ -12,12 +12,13 @@ from pathlib import Path
 # every call that takes a path or a descriptor; -yy would ask sockets, too
 OPTIONS = ("-y", "-s", "4096", "-e", "trace=%file,%desc,setresuid")
 _LINE = re.compile(r"(\d+) +(\w+)\((.*)")
-# of these the text is content, or what the kernel answers, and names no file that is touched
+# Of these the text is content, which names no file that is touched.
 _CONTENT = {
     *("read", "write", "pread64", "pwrite64", "readv", "writev", "recvfrom", "sendto"),
     *("recvmsg", "sendmsg", "poll", "ppoll", "close", "dup", "dup2", "dup3", "fcntl"),
 }
-_ANSWERED = {"readlink", "readlinkat", "getcwd"}
+# of these only the first path is one: the rest is an answer, or the words of a command
+_FIRST_ALONE = {"readlink", "readlinkat", "getcwd", "execve"}
 
 
 def touched(trace: Path, folder: Path, *, by_user: bool = False) -> list[str]:
@@ -41,6 +42,6 @@ def _calls(trace: Path, by_user: bool) -> Iterator[tuple[str, str, str]]:
         elif (pid in became) == by_user:
             if call in _CONTENT:
                 text = text.partition('"')[0]
-            elif call in _ANSWERED:
-                text = text.rpartition(", ")[0].partition('", "')[0]
+            elif call in _FIRST_ALONE:
+                text = re.split(r'", [\["]', text)[0]
             yield pid, call, text
