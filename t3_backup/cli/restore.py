@@ -8,7 +8,7 @@ import os
 import shlex
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -40,7 +40,7 @@ from t3_backup.t3.files import state_place
 from t3_backup.t3.servers import find_service
 from t3_backup.text import INFO, WARNING, printable, utc_now
 from t3_backup.worker import client
-from t3_backup.worker.limits import Limits
+from t3_backup.worker.limits import LOOK_STALL, Limits
 from t3_backup.worker.operations.backup import FindDatabase
 from t3_backup.worker.operations.restore import CountRows
 from t3_backup.worker.protocol import Event
@@ -241,7 +241,8 @@ def _find_databases(account: Account, limits: Limits, stop: StopRequest) -> tupl
             found.extend(one.file for one in event.databases)
 
     with contextlib.suppress(Failure):
-        client.ask(account, FindDatabase(), limits, stop, listen)
+        look = replace(limits, stall=LOOK_STALL)  # a home that does not answer is known by it
+        client.ask(account, FindDatabase(), look, stop, listen)
     return tuple(found)
 
 

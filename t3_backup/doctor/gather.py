@@ -43,15 +43,14 @@ from t3_backup.t3.base_dir import place_accounts
 from t3_backup.t3.login_report import UNKNOWN, read_login
 from t3_backup.text import utc_now
 from t3_backup.worker import client
-from t3_backup.worker.limits import Limits
+from t3_backup.worker.limits import LOOK_STALL, Limits
 from t3_backup.worker.operations.backup import FindDatabase
 from t3_backup.worker.operations.legacy import ListLegacy
 from t3_backup.worker.sources import Source
 
 _LOOK_S = 30  # for one worker that finds a file
-_SILENT_S = 15  # of these; the longest that it says nothing is its look at the processes
 # Whether a copy would fit is judged elsewhere.
-_LIMITS = Limits(_LOOK_S, _SILENT_S, 0, 0, lambda: 1 << 62)
+_LIMITS = Limits(_LOOK_S, LOOK_STALL, 0, 0, lambda: 1 << 62)
 
 
 def gather_facts(settings: Settings, stopping: threading.Event) -> Facts:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,13 +12,20 @@ from pathlib import Path
 from t3_backup import accounts
 from t3_backup.accounts import Account
 from t3_backup.backup.limits import limits_of
-from t3_backup.errors import Failure, explain
+from t3_backup.errors import Failure, LeftBehind, TryLater, explain
 from t3_backup.restore import intent_log
-from t3_backup.restore.finish import describe_remains, describe_removal, finish_restore
+from t3_backup.restore.finish import (
+    Recovered,
+    describe_remains,
+    describe_removal,
+    finish_restore,
+)
 from t3_backup.restore.intent_log import Intent
 from t3_backup.settings import Settings
 from t3_backup.store.store import Store
-from t3_backup.worker.limits import Limits
+from t3_backup.worker import client, left_behind
+from t3_backup.worker.limits import LOOK_STALL, Limits
+from t3_backup.worker.operations.backup import FindDatabase
 
 
 def _find_account(plan: Intent) -> Account | None:
@@ -54,6 +63,27 @@ def restore_limits(values: Settings, store: Store) -> Limits:
     return replace(limits_of(values, store.free_bytes, store.total_bytes()), stall=values.timeout)
 
 
+def _finish(plan: Intent, store: Store, limits: Limits) -> Recovered:
+    """Complete or undo one. Raises as `finish_restore` does.
+
+    A home that does not answer keeps nobody waiting for long: what is asked of it fails soon, and a
+    server that nothing was taken from runs again.
+    """
+    if (account := _find_account(plan)) is None:
+        return finish_restore(plan, None, store, limits)
+    with contextlib.ExitStack() as held:
+        with contextlib.suppress(LeftBehind):  # then it gets no worker, and nothing waits
+            account = held.enter_context(left_behind.marked(store, account))
+        look = replace(limits, stall=LOOK_STALL)
+        try:
+            client.ask(account, FindDatabase(), look, threading.Event())
+        except TryLater:
+            limits = look
+        except Failure:  # it answers
+            pass
+        return finish_restore(plan, account, store, limits)
+
+
 def recover_interrupted(
     store: Store, limits: Limits, warn: Callable[[str], None]
 ) -> list[Unrecovered]:
@@ -71,7 +101,7 @@ def recover_interrupted(
             with intent_log.held_store(plan, store) as its_store:
                 if its_store is None:  # it runs
                     continue
-                ended = finish_restore(plan, _find_account(plan), its_store, limits)
+                ended = _finish(plan, its_store, limits)
         except (Failure, OSError) as error:
             why = f"could be neither completed nor undone: {explain(error)}"
             unended.append(Unrecovered(user, f"an interrupted restore {why}", whole=False))

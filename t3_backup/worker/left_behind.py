@@ -23,9 +23,11 @@ from t3_backup.system.proc_files import parse_mount_points
 from t3_backup.text import printable
 
 _ENDING = "+worker"
+_EARLIER = "a worker of an earlier command"
 # file systems that answer when somebody else does
 _OTHERS = re.compile(r"fuse(blk|\..+)?|nfs\d?|cifs|smb\w+|9p|ceph|afs|coda|lustre|glusterfs")
 _left: dict[int, list[subprocess.Popen[bytes]]] = {}  # by uid, of this process
+_left_earlier: set[int] = set()  # uids of whom earlier commands have left some
 
 
 def note_left(account: Account, process: subprocess.Popen[bytes]) -> None:
@@ -34,7 +36,9 @@ def note_left(account: Account, process: subprocess.Popen[bytes]) -> None:
 
 
 def require_none(account: Account) -> None:
-    """Raise LeftBehind where this process has left a worker of the account behind."""
+    """Raise LeftBehind where a worker of the account is known to be left behind."""
+    if account.uid in _left_earlier:
+        raise LeftBehind(explain(account, _EARLIER))
     for process in _left.get(account.uid, ()):
         if process.poll() is None:
             raise LeftBehind(explain(account, f"an earlier worker of it (pid {process.pid})"))
@@ -56,7 +60,9 @@ def marked(store: Store, account: Account) -> Iterator[Account]:
         return
     try:
         if not _lock(mark):
-            raise LeftBehind(explain(account, "a worker of an earlier command"))
+            _left_earlier.add(account.uid)
+            raise LeftBehind(explain(account, _EARLIER))
+        _left_earlier.discard(account.uid)
         yield replace(account, mark=mark)
     finally:
         os.close(mark)

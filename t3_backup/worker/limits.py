@@ -7,6 +7,9 @@ from dataclasses import dataclass, replace
 
 _FILES_STALL_S = 60.0
 
+# seconds that a worker says nothing, at most, which only looks what there is
+LOOK_STALL = 15
+
 
 @dataclass(frozen=True)
 class Limits:

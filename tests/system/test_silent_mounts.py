@@ -15,6 +15,7 @@ import pytest
 from support.fault_injection import needs_strace
 from support.filesystems import never_answering
 from support.host import Answer, Host, started, succeeded
+from support.live_database import paused_restore
 from support.paths import ROOT
 from support.processes import processes_of, run_within, until
 from support.root_trace import OPTIONS, touched
@@ -125,6 +126,28 @@ def test_no_command_waits_for_a_mount_that_never_answers(
             t3(host, *words)
         assert f"account {honest.name}" in t3(host, "doctor").out
         assert t3(host, "restore", mallory.name, "--yes", "--no-service").code == 1
+
+
+@pytest.mark.soak
+def test_an_interrupted_restore_in_a_home_that_never_answers_keeps_no_run_waiting(
+    host: Host, mallory: User, honest: User
+) -> None:
+    """Row 64. The run would end it first; each step of a restore may take as long as an account."""
+    host.write_map(mallory, honest)
+    succeeded(t3(host, "run"))
+    with paused_restore(host, mallory) as process:
+        process.kill()
+        process.wait()
+    with never_answering(mallory.home, mallory.uid):
+        answer = t3(host, "run", "--label", "during")
+        assert f"backed up {honest.name} -> " in answer.out
+        left = processes_of(mallory)
+        assert len(left) == 1
+        assert f"backed up {honest.name} -> " in t3(host, "run", "--label", "again").out
+        assert processes_of(mallory) == left
+    until(lambda: not processes_of(mallory), "end of what was left behind")
+    succeeded(t3(host, "run"))
+    assert [name for name in os.listdir(host.store) if "+restore" in name] == []
 
 
 def test_an_account_whose_home_is_silent_keeps_no_other_waiting(
