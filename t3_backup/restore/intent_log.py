@@ -85,9 +85,12 @@ class Intent:
         """Remove it, durably: the restore has ended. Raises OSError.
 
         Where it is in a store that takes no change any more, it is said outside that it has ended.
+        One of another restore, in another store than its own, stays.
         """
+        inside = _load(store.fd, store.path, self.user)
         try:
-            _remove(store.fd, self.user)
+            if inside is not None and inside.aside == self.aside:
+                _remove(store.fd, self.user)
         except OSError as error:
             if error.errno not in outside.TAKES_NOTHING:
                 raise

@@ -3,6 +3,7 @@ gone when it has ended."""
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -11,6 +12,7 @@ import subprocess
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support import programs
@@ -20,7 +22,7 @@ from t3_backup.restore import intent_log
 from t3_backup.restore.intent_log import Intent
 from t3_backup.store.replacement import Replacement
 from t3_backup.store.store import Store
-from t3_backup.system import native
+from t3_backup.system import atomic_file, native
 from t3_backup.system.file_identity import FileIdentity
 
 PLAN = Intent("alice", "state-20261124T033012Z", "2026-11-24T09:00:00Z", ".replaced-x")
@@ -251,3 +253,59 @@ def test_a_symlink_is_not_followed(store: Store, tmp_path: Path) -> None:
     (store.path / NAME).symlink_to(tmp_path / "elsewhere")
     with pytest.raises(StoreError, match=re.escape(str(store.path / NAME))):
         intent_log.load_intent(store, "alice")
+
+
+def full(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the store take nothing more; what is outside of it does."""
+    whole = atomic_file.replace_file
+
+    def refuse(folder: int, *words: Any, **more: Any) -> None:
+        if os.path.samestat(os.fstat(folder), os.fstat(store.fd)):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        whole(folder, *words, **more)
+
+    monkeypatch.setattr(intent_log, "replace_file", refuse)
+
+
+def test_where_the_store_takes_nothing_more_it_lies_outside_and_is_the_newer_one(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    PLAN.save(store)
+    with monkeypatch.context() as patched:
+        full(store, patched)
+        WHOLE.save(store)
+    path = str(store.path.absolute())
+    assert intent_log.load_intent(store, "alice") == replace(WHOLE, store=path)
+    assert intent_log.users_with_intent(store) == ["alice"]
+    WHOLE.save(store)  # it takes it again
+    assert intent_log.load_intent(store, "alice") == WHOLE
+    WHOLE.remove(store)
+    assert intent_log.users_with_intent(store) == []
+
+
+def test_the_end_of_one_outside_removes_none_of_another_restore(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = replace(PLAN, aside=".replaced-y")
+    other.save(store)
+    with monkeypatch.context() as patched:
+        full(store, patched)
+        WHOLE.save(store)
+    WHOLE.remove(store)
+    assert intent_log.load_intent(store, "alice") == other
+    other.remove(store)
+
+
+def test_one_outside_of_a_store_that_somebody_holds_is_left_to_them(
+    store: Store, tmp_path: Path
+) -> None:
+    with Store.open(tmp_path / "another", create=True) as another:
+        its = replace(WHOLE, store=str(another.path))
+        with intent_log.held_store(its, store) as held:
+            assert held is not None
+            assert os.path.samestat(os.fstat(held.fd), os.fstat(another.fd))
+        another.lock(wait=0)
+        with intent_log.held_store(its, store) as held:
+            assert held is None
+    with intent_log.held_store(replace(WHOLE, store=str(tmp_path / "gone")), store) as held:
+        assert held is store
