@@ -171,3 +171,18 @@ def test_a_shm_of_roots_is_in_no_restores_way(host: Host, nora: User, rows: int)
         [kept] = [path for path in host.snapshots(nora) if "prerestore" in path.name]
         with closing(sqlite3.connect(f"file:{kept}?immutable=1", uri=True)) as copy:
             assert copy.execute(_ROWS).fetchall() == [(rows,)]
+
+
+def test_a_journal_of_roots_is_told_by_its_name(host: Host, nora: User) -> None:
+    """Row 59: whether there is something to be rolled back can't be seen."""
+    with closing(sqlite3.connect(nora.database)) as database:
+        database.execute("PRAGMA journal_mode=delete")
+    journal = Path(f"{nora.database}-journal")
+    journal.write_bytes(bytes(512))
+    give_to_root(journal)
+    answer = host.t3("run", "--json")
+    assert answer.code == 1
+    reason = answer.account(nora.name)["reason"]
+    assert "state.sqlite-journal belongs to root; next: chown " in reason
+    subprocess.run(reason.rpartition("next: ")[2].split(), check=True)
+    succeeded(host.t3("run"))

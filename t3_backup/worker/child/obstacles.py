@@ -14,7 +14,7 @@ from collections.abc import Mapping
 
 from t3_backup.worker.child.source import LiveDatabase
 
-_SHARED = ("-shm", "-wal")  # whoever opens a database in WAL mode writes to them
+_SHARED = ("-shm", "-wal", "-journal")  # whoever opens a database reads and writes them
 
 
 def find_obstacle(source: LiveDatabase) -> str:

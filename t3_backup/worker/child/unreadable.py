@@ -27,6 +27,8 @@ def as_failure(error: apsw.Error, source: LiveDatabase) -> SourceError | TryLate
     extended = getattr(error, "extendedresult", 0)
     if isinstance(error, apsw.BusyError | apsw.LockedError):
         return TryLater(f"{path} is locked by another process")
+    if isinstance(error, UNOPENED) and (obstacle := find_obstacle(source)):
+        return SourceError(f"{path} can't be opened: {obstacle}")
     if extended == apsw.SQLITE_READONLY_ROLLBACK:
         return SourceError(
             f"{path} has a hot journal: its last writer died in a transaction; "
@@ -42,8 +44,6 @@ def as_failure(error: apsw.Error, source: LiveDatabase) -> SourceError | TryLate
         return SourceError(f"{path} is not a SQLite database")
     if isinstance(error, apsw.CorruptError):
         return SourceError(f"{path} is damaged: {error}")
-    if isinstance(error, UNOPENED) and (obstacle := find_obstacle(source)):
-        return SourceError(f"{path} can't be opened: {obstacle}")
     with contextlib.suppress(OSError):
         if source.has_journal():
             return SourceError(
