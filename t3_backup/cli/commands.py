@@ -130,7 +130,10 @@ COMMANDS: dict[str, tuple[str, Arguments]] = {
             _timeout("each step"),
         ),
     ),
-    "accept": ("accept suspect and damaged snapshots, so that pruning goes on", (*_STORE, _USER)),
+    "accept": (
+        "accept suspect, damaged and lost snapshots, and failed proofs, so that pruning goes on",
+        (*_STORE, _USER),
+    ),
     "prune": (
         "remove what retention does not keep, and compact the rest, now",
         (

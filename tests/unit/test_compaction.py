@@ -93,6 +93,16 @@ def test_where_nothing_is_verified_all_stay_plain() -> None:
     )
 
 
+def test_nothing_hangs_on_what_is_known_to_fail_and_the_newest_sound_one_stays_plain() -> None:
+    """Row 58."""
+    images = [numbered(sequence) for sequence in (1, 2, 3, 4)]
+    to = compaction.choose_bases(images, {images[3].snapshot.name, images[1].snapshot.name})
+    assert {name: base.sequence for name, base in to.items()} == {
+        images[0].name: 3,
+        images[1].name: 3,
+    }
+
+
 def numbered(sequence: int, **more: Any) -> StoredDatabase:
     """One whose image's SHA-256 is its number, and its name has it, too."""
     keys = {"label": f"s{sequence}", "sha256": str(sequence)} | more
