@@ -7,9 +7,11 @@ hostile one ends there. Copies that are damaged, suspect or unproven have a shar
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 from typing import Self
 
+from t3_backup.errors import StoreError
 from t3_backup.store.store import Store
 from t3_backup.system.disk import used_bytes
 
@@ -32,10 +34,10 @@ class Shares:
         """
         users, taken = store.users(), 0
         for user in users:
-            account_dir = store.account_dir(user)
-            if account_dir is not None:
-                with account_dir:
-                    taken += used_bytes(account_dir.fd)
+            with contextlib.suppress(StoreError):  # told when it is that account's turn
+                if (account_dir := store.account_dir(user)) is not None:
+                    with account_dir:
+                        taken += used_bytes(account_dir.fd)
         room = max(0, taken + store.free_bytes() - reserve)
         return cls(room, max(1, accounts, len(users)))
 
