@@ -44,6 +44,7 @@ from t3_backup.errors import Failure
 from t3_backup.history.maintenance import DELTA, REFLINK
 from t3_backup.history.retention import Policy
 from t3_backup.store.account_dir import AccountDir
+from t3_backup.store.leftovers import check_catalog
 from t3_backup.store.store import Store
 from t3_backup.system.disk import used_bytes
 
@@ -240,8 +241,10 @@ class ScenarioStore:
 
     def must_be_whole(self, what: str) -> None:
         """All that was sealed and is there is what it was, and nothing that is to stay is
-        missing."""
+        missing; nor does the catalog miss what was let go."""
         with self.account_dir() as account_dir:
+            catalog = account_dir.read_catalog()
+            assert (catalog.lost(account_dir.read_listing()), catalog.problem) == ((), ""), what
             found = {
                 snapshot.name: read_image(account_dir, snapshot)
                 for snapshot in list_snapshots(account_dir)
@@ -255,7 +258,11 @@ class ScenarioStore:
         """The next run comes to the end that it would have come to."""
         with self.account_dir() as account_dir:
             clean_up(account_dir)
+            assert check_catalog(account_dir, account_dir.read_listing()) == ((), ""), what
             self.scenario.step(account_dir)
+            known = account_dir.read_catalog().entries.values()
+            sealed = {entry.name for entry in known if entry.state == "sealed"}
+            assert sealed == {snapshot.name for snapshot in list_snapshots(account_dir)}, what
             # A manifest that could not be read for once leaves two snapshots with one number: their
             # order is not known then.
             assert sorted(
