@@ -29,7 +29,7 @@ def init_command(args: argparse.Namespace, values: Settings) -> int:
     with Store.open(values.dest, create=True) as store:
         store.lock(wait=WAIT_S)
         identity = mark_store(store)
-        known.remember(store.path, identity)
+        known.remember(store.path, identity, is_configured=args.dest is None)
     out.line(INFO, f"{values.dest} is remembered in {known.path} as the store {identity}")
     if args.json:
         console.print_document(

@@ -78,7 +78,9 @@ def _back_up(
         else:
             with Store.open(values.dest, create=True) as store:
                 store.lock(wait=WAIT_S)
-                settle_identity(store, known, remember=_is_by_hand())
+                settle_identity(
+                    store, known, remember=_is_by_hand(), is_configured=args.dest is None
+                )
                 record = recorder.Recorder(store, run, out)
                 broken, running = _end_restores(store, values, found, out)
                 failures += broken

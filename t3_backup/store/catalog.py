@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Literal
 
+import t3_backup
 from t3_backup.store.listing import Listing
 from t3_backup.store.names import MANIFEST, parse_name
 from t3_backup.text import quote
@@ -60,10 +61,24 @@ class Catalog:
     def lost(self, listing: Listing | None) -> tuple[str, ...]:
         """Return the names that are known as sealed and not there, sorted.
 
-        None: the account's folder is gone.
+        None: the account's folder is gone. Where a version of this tool that keeps no catalog has
+        worked here since, what is missing may be what that one let go: it counts as removed.
         """
         there = {snapshot.name for snapshot in listing.snapshots} if listing is not None else set()
+        if listing is not None and self._was_bypassed(listing):
+            return ()
         return tuple(sorted(name for name in self.entries.keys() - there if self.is_sealed(name)))
+
+    def _was_bypassed(self, listing: Listing) -> bool:
+        """Tell whether another version has made a snapshot since, and noted nothing here."""
+        parsed = [parse_name(name) for name in self.entries]
+        newest = max((one.when for one in parsed if one is not None), default=None)
+        return newest is not None and any(
+            snapshot.name not in self.entries
+            and snapshot.tool_version != t3_backup.__version__
+            and snapshot.when > newest
+            for snapshot in listing.snapshots
+        )
 
 
 def find_changes(catalog: Catalog, listing: Listing) -> list[Entry]:
@@ -74,6 +89,7 @@ def find_changes(catalog: Catalog, listing: Listing) -> list[Entry]:
     the catalog can't be read, a manifest without data may be of a snapshot that it knew.
     """
     there = {snapshot.name for snapshot in listing.snapshots}
+    lost = catalog.lost(listing)
     found = []
     if catalog.problem:
         manifests = {name for name in listing.names if name.endswith(MANIFEST)}
@@ -88,7 +104,7 @@ def find_changes(catalog: Catalog, listing: Listing) -> list[Entry]:
         if name in there and entry.state != "sealed":
             known = entry.state == "removing"
             found.append(Entry(name, "sealed", entry.proof if known else None))
-        elif name not in there and entry.state == "removing":
+        elif name not in there and entry.state != "removed" and name not in lost:
             found.append(replace(entry, state="removed"))
     return found
 

@@ -84,18 +84,20 @@ def judge_identity(path: Path, found: str | None, remembered: str | None, *, is_
     return f"{path} {what}: is the right disk mounted? if it is the right store: {adopt}"
 
 
-def settle_identity(store: Store, known: KnownStores, *, remember: bool) -> None:
+def settle_identity(
+    store: Store, known: KnownStores, *, remember: bool, is_configured: bool
+) -> None:
     """Mark a locked store that has no mark, and remember it, where asked.
 
-    Raises StoreError where it is not the one that is remembered. What can't be written now is
-    written by the next command.
+    `is_configured`: the settings name it, and no `--dest`. Raises StoreError where it is not the
+    one that is remembered. What can't be written now is written by the next command.
     """
     if problem := check_identity(store.path, known).problem:
         raise StoreError(problem)
     with contextlib.suppress(OSError):
         identity = mark_store(store)
         if remember and known.identity_of(store.path) is None:
-            known.remember(store.path, identity)
+            known.remember(store.path, identity, is_configured=is_configured)
 
 
 def mark_store(store: Store) -> str:
@@ -127,7 +129,7 @@ def read_mark(folder: int) -> str | None:
 
 
 def _find_slip(path: Path, known: KnownStores, users: set[str]) -> str:
-    for other, identity in known.items():
+    for other, identity in known.configured():
         with contextlib.suppress(StoreError, OSError), Store.open(other) as store:
             if read_mark(store.fd) != identity:
                 continue

@@ -35,31 +35,35 @@ class KnownStores:
         """The file."""
         return self.folder / NAME
 
-    def items(self) -> list[tuple[Path, str]]:
-        """Return each path with its identity; none where there is no memory that can be read."""
-        return [(Path(path), identity) for path, identity in sorted(self._read().items())]
+    def configured(self) -> list[tuple[Path, str]]:
+        """Return path and identity of those that were named by the settings, and by no `--dest`."""
+        stores, configured = self._read()
+        return [(Path(path), stores[path]) for path in sorted(configured & stores.keys())]
 
     def identity_of(self, path: Path) -> str | None:
         """Return the identity of the store that was at `path`; None where none is known."""
-        return self._read().get(_key(path))
+        return self._read()[0].get(_key(path))
 
-    def remember(self, path: Path, identity: str) -> None:
-        """Remember which store is at `path`. Raises OSError."""
+    def remember(self, path: Path, identity: str, *, is_configured: bool) -> None:
+        """Remember which store is at `path`, and whether the settings name it. Raises OSError."""
         self.folder.mkdir(mode=0o755, parents=True, exist_ok=True)
-        known = self._read() | {_key(path): identity}
-        text = json.dumps({"format": _FORMAT, "stores": known}, indent=1, sort_keys=True) + "\n"
+        stores, configured = self._read()
+        stores[_key(path)] = identity
+        configured |= {_key(path)} if is_configured else set()
+        value = {"format": _FORMAT, "stores": stores, "configured": sorted(configured)}
+        text = json.dumps(value, indent=1, sort_keys=True) + "\n"
         with opened(self.folder) as folder:
             temporary = f".{NAME}.{os.urandom(6).hex()}"
             replace_file(folder, NAME, text.encode(), 0o600, temporary=temporary)
 
-    def _read(self) -> dict[str, str]:
+    def _read(self) -> tuple[dict[str, str], set[str]]:
         try:
-            stores = parse_object(self.path.read_bytes()).get("stores")
-        except (OSError, ValueError):
-            return {}
-        if not isinstance(stores, dict):
-            return {}
-        return {path: one for path, one in stores.items() if isinstance(one, str)}
+            value = parse_object(self.path.read_bytes())
+            stores = dict(value.get("stores", {}))
+            configured = set(value.get("configured", []))
+        except (OSError, ValueError, TypeError):
+            return {}, set()
+        return {path: one for path, one in stores.items() if isinstance(one, str)}, configured
 
 
 def _key(path: Path) -> str:

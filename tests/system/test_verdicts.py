@@ -304,6 +304,7 @@ def test_what_is_no_sound_t3_database_never_counts_and_costs_nothing(
     assert answer.code == 1, answer
     assert not host.account_dir(vera).exists() or "verified" not in verdicts(host, vera)
     assert vera.database.read_bytes() == source
+    assert host.t3("accept", vera.name).code == 0  # the folder is gone, and somebody knows
     assert host.t3("verify").code == 0
 
 

@@ -149,6 +149,22 @@ def test_what_cannot_be_noted_is_not_let_go(
     assert list_snapshots(account_dir) == [snapshot]
 
 
+def test_what_an_earlier_version_let_go_is_no_loss(account_dir: AccountDir) -> None:
+    """It notes nothing here; what it has sealed since tells that it was at work."""
+    first, second = [
+        publish_image(account_dir, PAGES + bytes(4096 * n), tool_version="0.1.0").snapshot
+        for n in range(2)
+    ]
+    account_dir.change_catalog(lambda _: [Entry(second.name, "removed")])
+    account_dir.remove_file(first.name + DATA)
+    assert lost(account_dir) == (first.name,)
+    os.unlink(file_of(account_dir))
+    seal(account_dir, first.name)
+    assert lost(account_dir) == ()
+    check_catalog(account_dir, account_dir.read_listing())
+    assert states(account_dir) == {first.name: "removed", second.name: "sealed"}
+
+
 # ---- the file
 
 
