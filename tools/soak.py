@@ -26,6 +26,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PYTHON = "/usr/bin/python3"
 SLICES = 7
 RELEASES = ("bookworm", "trixie")
+COUNTED = "\n## What the sweeps have counted\n"
 # Nothing of SQLite's is in these.
 NOT_SQLITE = ("doctor", "hooks", "html_report", "logfile", "recorder", "status")
 
@@ -226,7 +227,14 @@ def proof(soak: Soak, wanted: list[Step]) -> str:
             lines.append(
                 f"| `{step.name}` | {came} | {outcome.seconds} | {outcome.said.replace('|', '/')} |"
             )
-    return "\n".join(lines) + "\n"
+    return "\n".join(lines) + "\n" + counted()
+
+
+def counted() -> str:
+    """Read the end of the page, which people write: what the sweeps have counted."""
+    page = ROOT / "docs" / "proof.md"
+    _, title, rest = (page.read_text() if page.exists() else "").partition(COUNTED)
+    return title + rest
 
 
 def main() -> int:
