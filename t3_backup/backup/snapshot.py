@@ -54,6 +54,7 @@ def take_snapshot(
     and then nothing is named.
     """
     deadline = Deadline.after(order.limits.seconds)
+    archive_maker.order = order  # what the account may take is known by now
     with copied_files(account_dir) as copied, start_prover(order.account, order.limits) as prover:
         wanted = archive_maker.order_archive()
         answer = client.copy_databases(

@@ -116,6 +116,22 @@ def test_damaged_copies_are_bounded_and_the_first_and_the_newest_stay(
     expect_honest_one_well(small, honest)
 
 
+def test_files_beside_a_database_are_no_way_round(small: Host, mallory: User, honest: User) -> None:
+    """Row 46. They are not saved, and that is said; the database is."""
+    attachment = mallory.database.with_name("attachments") / "large"
+    attachment.parent.mkdir()
+    mallory.give(attachment.parent)
+    for _ in range(2):
+        attachment.write_bytes(os.urandom(24 * MIB))
+        mallory.give(attachment)
+        commit_row(mallory)
+        account = small.t3("run", "--json").account(mallory.name)
+        assert account["outcome"] == "backed_up", account
+    assert "left to the account (T3_BACKUP_MAX_BYTES)" in account["unsaved"]
+    assert taken(small, mallory) < 32 * MIB
+    expect_honest_one_well(small, honest)
+
+
 def test_one_that_grows_ends_where_the_room_of_the_others_begins(
     small: Host, mallory: User, honest: User
 ) -> None:
