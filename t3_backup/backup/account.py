@@ -48,7 +48,7 @@ from t3_backup.t3 import databases
 from t3_backup.worker import client, left_behind
 from t3_backup.worker.limits import Limits
 from t3_backup.worker.operations.backup import FindDatabase
-from t3_backup.worker.protocol import Event, Phase
+from t3_backup.worker.protocol import Event, Phase, Silent
 
 _OWN = (SourceError, TryLater, WorkerLost, OverQuota)  # what an account's files may bring about
 _FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -87,7 +87,8 @@ def back_up_account(run: BackupRun, account: Account) -> AccountResult:
     legacy_import.set_aside(order, run.store)
     account_dir = run.store.account_dir(account.user, create=True)
     assert account_dir is not None
-    with account_dir, left_behind.marked(run.store, account) as marked:
+    silent = partial(run.listen, account.user, Silent())
+    with account_dir, left_behind.marked(run.store, account, silent) as marked:
         listing = remove_leftovers(account_dir, account_dir.read_listing(), chain.find_needed)
         checked = check_catalog(account_dir, listing)
         heard = SourceListener(account.user, run.settings.ignore, order.listen)

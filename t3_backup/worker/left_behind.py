@@ -12,17 +12,21 @@ import os
 import re
 import shlex
 import subprocess
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
 from t3_backup.accounts import Account, folder_name
 from t3_backup.errors import LeftBehind
 from t3_backup.store.store import Store
+from t3_backup.system.deadline import Deadline
 from t3_backup.system.proc_files import parse_mount_points
 from t3_backup.text import printable
 
 _ENDING = "+worker"
+_PATIENCE_S = 10.0  # for one that has yet to see that its command is gone
+_POLL_S = 0.1
 _EARLIER = "a worker of an earlier command"
 # file systems that answer when somebody else does
 _OTHERS = re.compile(r"fuse(blk|\..+)?|nfs\d?|cifs|smb\w+|9p|ceph|afs|coda|lustre|glusterfs")
@@ -45,12 +49,15 @@ def require_none(account: Account) -> None:
 
 
 @contextlib.contextmanager
-def marked(store: Store, account: Account) -> Iterator[Account]:
+def marked(
+    store: Store, account: Account, waiting: Callable[[], object] = lambda: None
+) -> Iterator[Account]:
     """Return the account with a mark: a descriptor that each of its workers keeps open.
 
     By that a lock on a file of the store is held until the last of them has died, and a later
     command knows of one that has not. The store's lock is held all the while. Raises LeftBehind
-    where an earlier command has left one. Where the store can't have the file, there is no mark.
+    where an earlier command has left one; one whose command was killed ends by itself, and is
+    waited for, which `waiting` is told. Where the store can't have the file, there is no mark.
     """
     name = folder_name(account.user) + _ENDING
     try:
@@ -59,7 +66,7 @@ def marked(store: Store, account: Account) -> Iterator[Account]:
         yield account
         return
     try:
-        if not _lock(mark):
+        if not _lock(mark) and not _wait_for(mark, waiting):
             _left_earlier.add(account.uid)
             raise LeftBehind(explain(account, _EARLIER))
         _left_earlier.discard(account.uid)
@@ -73,6 +80,17 @@ def marked(store: Store, account: Account) -> Iterator[Account]:
                     os.unlink(name, dir_fd=store.fd)
             finally:
                 os.close(mark)
+
+
+def _wait_for(mark: int, waiting: Callable[[], object]) -> bool:
+    """Wait for a while until nobody else has the mark locked; False: somebody still has."""
+    waiting()
+    deadline = Deadline.after(_PATIENCE_S)
+    while not deadline.passed():
+        time.sleep(_POLL_S)
+        if _lock(mark):
+            return True
+    return False
 
 
 def _open(store: Store, name: str, flags: int = 0) -> int:

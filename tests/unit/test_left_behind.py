@@ -12,6 +12,7 @@ from t3_backup import accounts
 from t3_backup.accounts import Account
 from t3_backup.errors import LeftBehind
 from t3_backup.store.store import Store
+from t3_backup.worker import left_behind
 from t3_backup.worker.left_behind import explain_by, marked
 
 MOUNTED = "it can't be ended while what is mounted there"
@@ -56,21 +57,33 @@ def account() -> Account:
 
 
 def test_a_mark_that_a_process_keeps_is_known_until_that_ends(
-    store: Store, account: Account
+    store: Store, account: Account, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its lock is the kernel's, so nothing of it can be stale."""
+    monkeypatch.setattr(left_behind, "_PATIENCE_S", 0.3)
     with marked(store, account) as one:
         worker = subprocess.Popen(["sleep", "300"], pass_fds=[one.mark])
+    told = list[str]()
     try:
         with pytest.raises(LeftBehind, match="a worker of an earlier command can't be ended"):
-            with marked(store, account):
+            with marked(store, account, lambda: told.append("it waits")):
                 pass
     finally:
         worker.kill()
         worker.wait()
+    assert told == ["it waits"]
     with marked(store, account) as one:
         assert one.mark >= 0
-    assert os.listdir(store.path) == []
+    assert f"{account.user}+worker" not in os.listdir(store.path)
+
+
+def test_a_worker_whose_command_was_killed_is_waited_for(store: Store, account: Account) -> None:
+    """It ends by itself, but a moment later."""
+    with marked(store, account) as one:
+        worker = subprocess.Popen(["sleep", "300"], pass_fds=[one.mark])
+    with marked(store, account, worker.kill) as one:
+        assert one.mark >= 0
+    worker.wait()
 
 
 def test_where_the_store_can_t_have_a_mark_there_is_none(store: Store, account: Account) -> None:
