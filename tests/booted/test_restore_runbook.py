@@ -129,7 +129,7 @@ def test_a_database_that_can_t_be_opened_any_more_comes_back(reader: Reader, how
 def test_the_way_back_to_an_older_t3(reader: Reader) -> None:
     machine = reader.machine
     machine.run("systemctl", "stop", ALICE_UNIT)
-    machine.sh('rm -r "$1"/* "$2/alice"', USERDATA, STORE)
+    machine.sh('rm -r "$1"/* "$2/alice" "$2/alice+catalog"', USERDATA, STORE)
     for version in ("0.0.24", "0.0.25"):
         machine.copy_in(
             DATA / f"state-{version}.sqlite", database_path("alice"), 0o644, "alice:alice"
