@@ -34,7 +34,7 @@ class Shares:
         """
         users, taken = store.users(), 0
         for user in users:
-            with contextlib.suppress(StoreError):  # told when it is that account's turn
+            with contextlib.suppress(StoreError, OSError):  # told when it is that account's turn
                 if (account_dir := store.account_dir(user)) is not None:
                     with account_dir:
                         taken += used_bytes(account_dir.fd)

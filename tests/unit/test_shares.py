@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import errno
+import os
+from pathlib import Path
+
 import pytest
 
+from t3_backup.backup import shares
 from t3_backup.backup.shares import Shares
+from t3_backup.store.store import Store
 
 
 @pytest.mark.parametrize(
@@ -31,3 +37,20 @@ def test_where_there_are_no_others_there_is_no_limit() -> None:
 
 def test_doubtful_copies_have_a_tenth_of_the_room_or_an_equal_share() -> None:
     assert [Shares(1000, accounts).doubtful for accounts in (1, 2, 10, 50)] == [100, 100, 100, 20]
+
+
+def test_one_folder_that_a_bad_disk_keeps_from_being_measured_stops_nobody(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Store.open(tmp_path / "store", create=True) as store:
+        for user in ("alice", "bob"):
+            with store.account_dir(user, create=True) or pytest.fail("no folder"):
+                pass
+        monkeypatch.setattr(shares, "used_bytes", fail_to_read)
+        measured = Shares.measure(store, 1, 0)
+    assert measured.accounts == 2
+    assert measured.room > 0
+
+
+def fail_to_read(_folder: int) -> int:
+    raise OSError(errno.EIO, os.strerror(errno.EIO))
