@@ -130,7 +130,8 @@ def must_be_untouched(host: Host, user: User, before: dict[str, str]) -> None:
     }
     assert after == before
     assert len(host.snapshots(user)) == 1
-    assert {path.name for path in host.store.iterdir()} == {user.name, "attempts.json"}
+    there = {"+store", user.name, f"{user.name}+catalog", "attempts.json"}
+    assert {path.name for path in host.store.iterdir()} == there
 
 
 @pytest.mark.parametrize(
