@@ -67,8 +67,15 @@ FULL = {
 }
 
 
-@pytest.mark.parametrize("wal", [False, True], ids=["no -wal", "-wal"])
-@pytest.mark.parametrize(("fill", "why"), FULL.values(), ids=FULL)
+@pytest.mark.parametrize(
+    ("fill", "why", "wal"),
+    [
+        *[pytest.param(*FULL[how], True, id=f"{how}, -wal") for how in FULL],
+        pytest.param(*FULL["blocks"], False, id="blocks, no -wal"),
+        pytest.param(*FULL["inodes"], False, id="inodes, no -wal", marks=pytest.mark.soak),
+        pytest.param(*FULL["read-only"], False, id="read-only, no -wal", marks=pytest.mark.soak),
+    ],
+)
 def test_without_room_for_a_shm_it_is_backed_up_as_it_is_and_the_reason_is_told(
     host: Host, nora: User, fill: Callable[[Path], object], why: str, wal: bool
 ) -> None:
