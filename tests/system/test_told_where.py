@@ -22,7 +22,8 @@ from support.databases import commit_row, give_database
 from support.host import Host, succeeded
 from support.paths import DATA
 from support.sampling import sample
-from support.troubles import TROUBLES, Scene, Trouble
+from support.scene import Scene
+from support.troubles import TROUBLES, Trouble
 from support.users import needs_root, user_name
 
 from demo.users import User, throwaway_user
