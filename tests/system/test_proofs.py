@@ -189,6 +189,7 @@ def test_a_run_that_meets_a_base_that_is_not_what_was_sealed_notes_it_with_all_o
     assert found["good"] == 1
 
 
+@pytest.mark.soak
 def test_what_could_not_be_checked_is_a_warning_and_nothing_is_held_to_be_bad(
     host: Host, petra: User
 ) -> None:
@@ -200,6 +201,7 @@ def test_what_could_not_be_checked_is_a_warning_and_nothing_is_held_to_be_bad(
     assert status(host, petra)["state"] == "ok"
 
 
+@pytest.mark.soak
 def test_what_could_not_be_checked_takes_back_no_failure(host: Host, petra: User) -> None:
     newest, *_ = list_snapshots(host, petra)
     rot(newest)
