@@ -334,7 +334,8 @@ def test_a_kill_in_the_very_first_run_leaves_a_store_that_works(
     points = 0
     for name in ("mkdir", "mkdirat", "fsync", "linkat"):
         for n in counts(20, 3, f"kills of the first run at {name}"):
-            shutil.rmtree(host.store, ignore_errors=True)
+            for there in (host.store, host.folder / "state"):  # nor is it remembered
+                shutil.rmtree(there, ignore_errors=True)
             answer = run_traced(
                 host,
                 "-e",

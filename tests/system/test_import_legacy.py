@@ -522,6 +522,7 @@ def test_one_killed_at_any_instant_of_it_loses_none_and_doubles_none(host: Host,
     whole = time.monotonic() - began
     for _ in range(amount(12, 2)):
         shutil.rmtree(host.store)
+        shutil.rmtree(host.folder / "state", ignore_errors=True)
         host.store.mkdir(mode=0o700)
         shutil.copytree(kept, host.account_dir(ada))
         for path in [host.account_dir(ada), *host.account_dir(ada).iterdir()]:
