@@ -49,6 +49,7 @@ def run_to_the_end(machine: Machine) -> dict[str, str]:
     return machine.show(SERVICE, "ActiveState", "Result", "ExecMainStatus")
 
 
+@pytest.mark.soak
 def test_a_worker_that_can_t_die_delays_neither_the_end_nor_the_alarm(machine: Machine) -> None:
     """Row 64. systemd waits for nothing that SIGKILL does not end; the next run is none too many."""
     machine.sh("echo T3_BACKUP_STALL=20 >>/etc/default/t3-backup")

