@@ -92,8 +92,8 @@ int t3_sync_directory(int fd);
 
 /* Copy the first `bytes` of `src` to `dst`, which is empty: by FICLONE, else copy_file_range, else
  * read and write, each going on where the one before stopped. Holes stay holes, and so do zeros
- * where they are read and written. `methods` says which may be tried. Returns the method that finished, a T3_COPY_ value; -EIO if the source ended
- * early. Does not sync. */
+ * where they are read and written. `methods` says which may be tried. Returns the method that
+ * finished, a T3_COPY_ value; -EIO if the source ended early. Does not sync. */
 int t3_copy(int src, int dst, int64_t bytes, int methods);
 
 /* ---- pages.c: pages of database files by number ----------------------------------------- */
